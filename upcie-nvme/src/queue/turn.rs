@@ -239,8 +239,10 @@ impl<'q, T> Turn<'q, T> {
         self.at.free -= 1;
         // SAFETY: `free` counts the indices on the stack, and was not 0.
         let index = unsafe { self.free.add(self.at.free as usize) };
-        // SAFETY: as above; below `mask`, which bounds `slots`.
-        let slot = unsafe { self.slots.add(usize::from(*index)) };
+        // SAFETY: as above; written when the queue was made, or when the slot was last given back.
+        let index = unsafe { index.read() };
+        // SAFETY: an index is at most `mask`, which bounds `slots`.
+        let slot = unsafe { self.slots.add(usize::from(index)) };
         // SAFETY: the stack holds distinct free slots, so nobody else refers to this one.
         let slot = unsafe { &mut *slot };
         let id = slot.word as u16;

@@ -76,6 +76,7 @@ pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
             what: "the embedded controller".into(),
             reason: "it is opened by upcie_nvme::Controller::open".into(),
         }),
+        Address::VfioUser(path) => Ok(Arc::new(crate::vfio_user::Client::connect(path)?)),
         _ => todo!(),
     }
 }

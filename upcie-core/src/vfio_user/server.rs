@@ -1,8 +1,10 @@
 //! The server side: any device in software behind a vfio-user socket.
 
-use crate::{irq::IrqKind, memory::Memory};
+pub use super::{guest::Guest, listener::Listener, session::Server};
+
+use crate::memory::Memory;
 use nix::errno::Errno;
-use std::{ptr::NonNull, sync::Arc};
+use std::sync::Arc;
 
 /// PCI regions by number, as VFIO numbers them: BAR 0–5, then these.
 pub const CONFIG_REGION: u32 = 7;
@@ -30,7 +32,7 @@ pub struct Mappable {
 pub struct Layout {
     /// By region number: BAR 0–5, ROM, configuration space, VGA.
     pub regions: [RegionLayout; 9],
-    /// Interrupts by kind ([`IrqKind`]'s numbers).
+    /// Interrupts by kind ([`IrqKind`](crate::irq::IrqKind)'s numbers).
     pub irqs: [u32; 5],
 }
 
@@ -57,44 +59,4 @@ pub trait Backend {
 
     /// The client resets the device, or is gone: back to the state after power-on, memory of the client forgotten.
     fn reset(&mut self);
-}
-
-/// The client of a server, as a backend sees it: its memory and its interrupts.
-#[derive(Debug)]
-pub struct Guest {}
-
-impl Guest {
-    /// Where `len` bytes at the client's address `iova` are mapped in this process, if they are mapped in one piece.
-    /// Valid while [`generation`](Self::generation) stays the same. Remembers its last hit.
-    ///
-    /// The client changes this memory at any time: raw pointers only, no references, each byte read once.
-    pub fn translate(&mut self, _iova: u64, _len: usize) -> Option<NonNull<u8>> {
-        todo!()
-    }
-
-    /// Changes whenever memory was taken away: pointers from before are then void.
-    pub fn generation(&self) -> u64 {
-        todo!()
-    }
-
-    /// Copies from the client's memory, mapped in pieces or not mapped at all (then by message).
-    ///
-    /// # Errors
-    /// The range is not the client's, or the client is gone.
-    pub fn read(&mut self, _iova: u64, _data: &mut [u8]) -> Result<(), Errno> {
-        todo!()
-    }
-
-    /// Copies to the client's memory.
-    ///
-    /// # Errors
-    /// The range is not the client's, or the client is gone.
-    pub fn write(&mut self, _iova: u64, _data: &[u8]) -> Result<(), Errno> {
-        todo!()
-    }
-
-    /// Raises an interrupt, if the client has wired it.
-    pub fn trigger(&mut self, _kind: IrqKind, _vector: u32) {
-        todo!()
-    }
 }

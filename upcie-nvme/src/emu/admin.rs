@@ -65,7 +65,9 @@ impl Admin {
     fn deliver(&mut self) {
         while !self.requests.is_empty() {
             let free = |event: &AsyncEvent| self.reported & 1 << event.kind().0 == 0;
-            let Some(event) = self.events.iter().position(free).and_then(|at| self.events.remove(at)) else { break };
+            let Some(event) = self.events.iter().position(free).and_then(|at| self.events.remove(at)) else {
+                break;
+            };
             let Some(cid) = self.requests.pop_front() else { break };
             self.reported |= 1 << event.kind().0;
             self.done.push_back(Done { dw0: event.into_bits(), cid, status: Status::SUCCESS });
@@ -195,11 +197,17 @@ impl Core {
     /// Copies `data` to the command's buffer.
     fn send(&mut self, guest: &mut Guest, command: &Command, data: &[u8]) -> Result<(), Status> {
         let mut rest = data;
-        prp::walk(guest, self.io.page, (command.prp1(), command.prp2()), data.len() as u64, |guest, iova, len| {
-            let (part, after) = rest.split_at_checked(len).ok_or(Status::INTERNAL_ERROR)?;
-            rest = after;
-            guest.write(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
-        })
+        prp::walk(
+            guest,
+            self.io.page,
+            (command.prp1(), command.prp2()),
+            data.len() as u64,
+            |guest, iova, len| {
+                let (part, after) = rest.split_at_checked(len).ok_or(Status::INTERNAL_ERROR)?;
+                rest = after;
+                guest.write(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
+            },
+        )
     }
 
     fn log_page(&mut self, guest: &mut Guest, command: &Command) -> Result<u32, Status> {
@@ -241,7 +249,12 @@ impl Core {
         }
     }
 
-    fn create_cq(&mut self, queues: &mut Queues, guest: &mut Guest, command: &Command) -> Result<u32, Status> {
+    fn create_cq(
+        &mut self,
+        queues: &mut Queues,
+        guest: &mut Guest,
+        command: &Command,
+    ) -> Result<u32, Status> {
         let (qid, entries) = self.new_queue(command, self.features.queues.1)?;
         let dword = CreateCqDword11::from_bits(command.cdw11);
         let slot = queues.cqs.get_mut(usize::from(qid)).filter(|cq| cq.is_none()).ok_or(INVALID_QUEUE_ID)?;
@@ -257,7 +270,12 @@ impl Core {
         Ok(0)
     }
 
-    fn create_sq(&mut self, queues: &mut Queues, guest: &mut Guest, command: &Command) -> Result<u32, Status> {
+    fn create_sq(
+        &mut self,
+        queues: &mut Queues,
+        guest: &mut Guest,
+        command: &Command,
+    ) -> Result<u32, Status> {
         let (qid, entries) = self.new_queue(command, self.features.queues.0)?;
         let dword = CreateSqDword11::from_bits(command.cdw11);
         if queues.sqs.iter().any(|sq| sq.id == qid) {

@@ -2,9 +2,9 @@
 
 use super::{io::Io, logs::TEMPERATURE};
 use crate::spec::{
-    ALL_NAMESPACES, AsyncEventConfiguration, Command, ErrorRecovery, FeatureId, FeatureSelect, FeaturesDword10,
-    InterruptVectorConfiguration, NumberOfQueues, PowerManagement, Status, TemperatureThreshold,
-    VolatileWriteCache,
+    ALL_NAMESPACES, AsyncEventConfiguration, Command, ErrorRecovery, FeatureId, FeatureSelect,
+    FeaturesDword10, InterruptVectorConfiguration, NumberOfQueues, PowerManagement, Status,
+    TemperatureThreshold, VolatileWriteCache,
 };
 
 const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
@@ -59,7 +59,8 @@ impl Features {
         match dword.sel() {
             FeatureSelect::CURRENT => self.value(feature, command, io, io.write_cache),
             FeatureSelect::DEFAULT | FeatureSelect::SAVED => {
-                let default = Self::new(self.recovery.len() as u32, self.uncoalesced.len() as u16, self.max_queues);
+                let default =
+                    Self::new(self.recovery.len() as u32, self.uncoalesced.len() as u16, self.max_queues);
                 default.value(feature, command, io, true)
             }
             FeatureSelect::SUPPORTED => {
@@ -70,7 +71,13 @@ impl Features {
         }
     }
 
-    fn value(&self, feature: FeatureId, command: &Command, io: &Io, write_cache: bool) -> Result<u32, Status> {
+    fn value(
+        &self,
+        feature: FeatureId,
+        command: &Command,
+        io: &Io,
+        write_cache: bool,
+    ) -> Result<u32, Status> {
         Ok(match feature {
             FeatureId::ARBITRATION => self.arbitration,
             FeatureId::POWER_MANAGEMENT => self.power,
@@ -119,7 +126,9 @@ impl Features {
         }
         match feature {
             FeatureId::ARBITRATION => self.arbitration = value,
-            FeatureId::POWER_MANAGEMENT if PowerManagement::from_bits(value).ps() != 0 => return Err(INVALID_FIELD),
+            FeatureId::POWER_MANAGEMENT if PowerManagement::from_bits(value).ps() != 0 => {
+                return Err(INVALID_FIELD);
+            }
             FeatureId::POWER_MANAGEMENT => self.power = value & 0xff,
             FeatureId::TEMPERATURE_THRESHOLD => {
                 let threshold = TemperatureThreshold::from_bits(value);
@@ -130,7 +139,9 @@ impl Features {
                 }
             }
             // Unwritten blocks read as zeros here, always.
-            FeatureId::ERROR_RECOVERY if ErrorRecovery::from_bits(value).dulbe() => return Err(INVALID_FIELD),
+            FeatureId::ERROR_RECOVERY if ErrorRecovery::from_bits(value).dulbe() => {
+                return Err(INVALID_FIELD);
+            }
             FeatureId::ERROR_RECOVERY if command.nsid == ALL_NAMESPACES => self.recovery.fill(value & 0xffff),
             FeatureId::ERROR_RECOVERY => {
                 io.namespace(command.nsid)?;

@@ -41,7 +41,7 @@ pub(super) fn page(
         }
         Cns::NAMESPACE_DESCRIPTORS => {
             found?;
-            let header = DescriptorHeader { nidt: NamespaceIdType::UUID, nidl: 16, ..Default::default() };
+            let header = DescriptorHeader { nidt: NamespaceIdType::UUID.0, nidl: 16, ..Default::default() };
             let mut list = header.as_bytes().to_vec();
             list.extend(uuid(&options.serial, nsid));
             list.resize(4096, 0);
@@ -111,9 +111,12 @@ fn padded<const N: usize>(text: &str) -> [u8; N] {
 /// subsystem with `nsid` 0. The same each time: who finds the namespace again knows it.
 fn uuid(serial: &str, nsid: u32) -> [u8; 16] {
     // FNV-1a, 128 bits.
-    let hash = serial.bytes().chain(nsid.to_be_bytes()).fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
-        (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
-    });
+    let hash = serial
+        .bytes()
+        .chain(nsid.to_be_bytes())
+        .fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
+            (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+        });
     let mut id = hash.to_be_bytes();
     id[6] = id[6] & 0x0f | 0x80;
     id[8] = id[8] & 0x3f | 0x80;

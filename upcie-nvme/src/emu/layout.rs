@@ -37,14 +37,13 @@ pub(super) fn layout(queues: u16, vectors: u16) -> Result<(Layout, Arc<Memory>),
     let first = DOORBELLS.next_multiple_of(page);
     let area = (first, end.next_multiple_of(page).saturating_sub(first).max(page));
     let mut layout = Layout::default();
-    layout.regions[REGISTER_BAR as usize] = RegionLayout {
-        size,
-        mappable: Some(Mappable { memory: memory.clone(), areas: vec![area] }),
-    };
+    layout.regions[REGISTER_BAR as usize] =
+        RegionLayout { size, mappable: Some(Mappable { memory: memory.clone(), areas: vec![area] }) };
     let table = pba_offset(vectors) + u64::from(vectors).div_ceil(64) * 8;
     layout.regions[usize::from(MSIX_BAR)] =
         RegionLayout { size: table.next_power_of_two().max(4096), mappable: None };
-    layout.regions[CONFIG_REGION as usize] = RegionLayout { size: super::config::SIZE as u64, mappable: None };
+    layout.regions[CONFIG_REGION as usize] =
+        RegionLayout { size: super::config::SIZE as u64, mappable: None };
     layout.irqs[IrqKind::Msix as usize] = vectors.into();
     Ok((layout, memory))
 }

@@ -119,7 +119,9 @@ fn open_file(path: &Path, size: Option<u64>, namespaces: u64) -> Result<(Flock<F
         return Err(refuse("it is not a regular file".into()));
     }
     let file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        Errno::EWOULDBLOCK => refuse("another controller uses it: it is locked. Stop that one, or take another file".into()),
+        Errno::EWOULDBLOCK => {
+            refuse("another controller uses it: it is locked. Stop that one, or take another file".into())
+        }
         errno => fail("it can't be locked", errno.into()),
     })?;
     // Again: another server may have made it meanwhile.
@@ -145,7 +147,13 @@ fn open_file(path: &Path, size: Option<u64>, namespaces: u64) -> Result<(Flock<F
 }
 
 /// Where the client's memory is mapped, the system copies; else the data bounces.
-fn read_file(file: &File, guest: &mut Guest, mut offset: u64, mut iova: u64, mut len: usize) -> Result<(), Status> {
+fn read_file(
+    file: &File,
+    guest: &mut Guest,
+    mut offset: u64,
+    mut iova: u64,
+    mut len: usize,
+) -> Result<(), Status> {
     if let Some(mut at) = guest.translate(iova, len) {
         while len > 0 {
             // SAFETY: `len` bytes of the client's memory are mapped at `at`, for no call of `guest` has been made
@@ -164,13 +172,20 @@ fn read_file(file: &File, guest: &mut Guest, mut offset: u64, mut iova: u64, mut
         let part = &mut bounce[..len.min(BOUNCE)];
         file.read_exact_at(part, offset).map_err(|_| Status::UNRECOVERED_READ_ERROR)?;
         guest.write(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
-        (iova, offset, len) = (iova.wrapping_add(part.len() as u64), offset + part.len() as u64, len - part.len());
+        (iova, offset, len) =
+            (iova.wrapping_add(part.len() as u64), offset + part.len() as u64, len - part.len());
     }
     Ok(())
 }
 
 /// As [`read_file`], the other way.
-fn write_file(file: &File, guest: &mut Guest, mut offset: u64, mut iova: u64, mut len: usize) -> Result<(), Status> {
+fn write_file(
+    file: &File,
+    guest: &mut Guest,
+    mut offset: u64,
+    mut iova: u64,
+    mut len: usize,
+) -> Result<(), Status> {
     if let Some(mut at) = guest.translate(iova, len) {
         while len > 0 {
             // SAFETY: as in `read_file`.
@@ -188,7 +203,8 @@ fn write_file(file: &File, guest: &mut Guest, mut offset: u64, mut iova: u64, mu
         let part = &mut bounce[..len.min(BOUNCE)];
         guest.read(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
         file.write_all_at(part, offset).map_err(|_| Status::WRITE_FAULT)?;
-        (iova, offset, len) = (iova.wrapping_add(part.len() as u64), offset + part.len() as u64, len - part.len());
+        (iova, offset, len) =
+            (iova.wrapping_add(part.len() as u64), offset + part.len() as u64, len - part.len());
     }
     Ok(())
 }

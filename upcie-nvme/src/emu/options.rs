@@ -86,7 +86,8 @@ impl Options {
                 self.size = Some(size.ok_or_else(|| bad("a multiple of 4096 bytes up to 1024T is needed"))?);
             }
             "lba" => {
-                let sizes = value.split('+').map(|size| bytes(size).filter(|size| matches!(size, 512 | 4096)));
+                let sizes =
+                    value.split('+').map(|size| bytes(size).filter(|size| matches!(size, 512 | 4096)));
                 self.lba = sizes
                     .map(|size| size.map(|size| size as u32))
                     .collect::<Option<_>>()
@@ -110,20 +111,18 @@ impl Options {
             "mdts" => {
                 self.mdts = bytes(value)
                     .filter(|&size| size.is_power_of_two() && (8192..=1 << 30).contains(&size))
-                    .ok_or_else(|| bad("a power of two from 8K to 1G"))?
-                    as u32;
+                    .ok_or_else(|| bad("a power of two from 8K to 1G"))? as u32;
             }
             "queues" => {
-                self.queues =
-                    number(value, 1, MAX_QUEUES.into()).ok_or_else(|| bad("1 to 1024"))? as u16;
+                self.queues = number(value, 1, MAX_QUEUES.into()).ok_or_else(|| bad("1 to 1024"))? as u16;
             }
             "depth" => self.depth = number(value, 2, 65536).ok_or_else(|| bad("2 to 65536"))?,
             "vectors" => {
-                self.vectors =
-                    number(value, 1, MAX_VECTORS.into()).ok_or_else(|| bad("1 to 2048"))? as u16;
+                self.vectors = number(value, 1, MAX_VECTORS.into()).ok_or_else(|| bad("1 to 2048"))? as u16;
             }
             "serial" => {
-                let fits = (1..=20).contains(&value.len()) && value.bytes().all(|c| (b' '..=b'~').contains(&c));
+                let fits =
+                    (1..=20).contains(&value.len()) && value.bytes().all(|c| (b' '..=b'~').contains(&c));
                 self.serial =
                     fits.then(|| value.into()).ok_or_else(|| bad("1 to 20 printable ASCII characters"))?;
             }
@@ -269,9 +268,28 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_the_keys() {
         for text in [
-            "size", "size=", "size=1000", "size=99999999999T", "lba=1024", "lba=512+", "namespaces=0", "file=", "null=1",
-            "latency=5", "latency=61s", "latency=99999999999999999999s", "mdts=5000", "mdts=4K", "queues=0", "depth=1",
-            "depth=65537", "vectors=4096", "serial=", "serial=123456789012345678901", "colour=red", "null=true,file=/x",
+            "size",
+            "size=",
+            "size=1000",
+            "size=99999999999T",
+            "lba=1024",
+            "lba=512+",
+            "namespaces=0",
+            "file=",
+            "null=1",
+            "latency=5",
+            "latency=61s",
+            "latency=99999999999999999999s",
+            "mdts=5000",
+            "mdts=4K",
+            "queues=0",
+            "depth=1",
+            "depth=65537",
+            "vectors=4096",
+            "serial=",
+            "serial=123456789012345678901",
+            "colour=red",
+            "null=true,file=/x",
         ] {
             let error = text.parse::<Options>().unwrap_err().to_string();
             assert!(error.contains("namespaces=N"), "{text}: {error}");

@@ -91,7 +91,12 @@ impl Sq {
         if self.refused.replace(tail) == Some(tail) {
             return Ok(0);
         }
-        tracing::warn!(sq = self.id, entries = self.entries, tail, "a tail doorbell beyond its queue is ignored");
+        tracing::warn!(
+            sq = self.id,
+            entries = self.entries,
+            tail,
+            "a tail doorbell beyond its queue is ignored"
+        );
         Err(Fault::Doorbell)
     }
 
@@ -297,7 +302,12 @@ pub(super) fn serve_delayed(
 }
 
 /// Posts what is held back and due at `now` (all of it, without `now`), as long as there is room.
-pub(super) fn release(sq: &mut Sq, cq: &mut Cq, guest: &mut Guest, now: Option<Instant>) -> Result<usize, Fault> {
+pub(super) fn release(
+    sq: &mut Sq,
+    cq: &mut Cq,
+    guest: &mut Guest,
+    now: Option<Instant>,
+) -> Result<usize, Fault> {
     let mut posted = 0;
     while let Some(&(due, done)) = sq.delayed.front() {
         if now.is_some_and(|now| due > now) || cq.room()? == 0 {

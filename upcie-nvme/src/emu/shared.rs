@@ -3,6 +3,7 @@
 //! The client changes them at any time. So there is no reference to a byte of them, entries are copied once and looked
 //! at afterwards, and the words that hand something over are atomics.
 
+use nix::errno::Errno;
 use std::{
     fmt,
     ptr::NonNull,
@@ -11,7 +12,6 @@ use std::{
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
-use nix::errno::Errno;
 use upcie_core::{barrier, memory::Memory, vfio_user::server::Guest};
 
 /// One doorbell in the memory that stands behind BAR 0.
@@ -130,7 +130,9 @@ impl Ring<16> {
     /// entry and everything written before over to the client.
     #[inline(always)]
     pub fn post(&mut self, guest: &mut Guest, index: u32, low: u64, high: u64) -> Result<(), Errno> {
-        let Some(entry) = self.entry(guest, index) else { return self.post_unmapped(guest, index, low, high) };
+        let Some(entry) = self.entry(guest, index) else {
+            return self.post_unmapped(guest, index, low, high);
+        };
         let entry = entry.cast::<u64>();
         // SAFETY: 16 mapped bytes, aligned to 16 (`refresh`).
         unsafe { entry.write_volatile(low) };

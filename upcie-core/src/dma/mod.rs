@@ -8,8 +8,15 @@
 //! IOMMU or not, since the heap stays mapped; it can't corrupt the program: DMA memory holds rings, lists and data
 //! only, never Rust state.
 
+mod buddy;
+mod buf;
+mod heap;
 mod region;
 mod space;
+#[cfg(test)]
+mod tests;
 
+pub use buf::{DmaBuf, Transfer};
+pub use heap::{Heap, List, Prepare};
 pub use region::Region;
 pub use space::{DmaSpace, Mapper};

@@ -322,10 +322,9 @@ where
         bytes[..4].copy_from_slice(&(size as u32).to_ne_bytes());
         // SAFETY: a buffer of at least `argsz` bytes, aligned for the structure at its front.
         unsafe { ioctl(fd, request, bytes.as_mut_ptr().cast()) }?;
-        let short = |_| io::Error::from(io::ErrorKind::InvalidData);
-        let needed = u32::read_from_bytes(&bytes[..4]).map_err(short)? as usize;
+        let needed = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
         if needed <= size {
-            let info = T::read_from_bytes(&bytes[..size_of::<T>()]).map_err(short)?;
+            let (info, _) = T::read_from_prefix(bytes).map_err(|_| io::ErrorKind::InvalidData)?;
             return Ok((info, bytes[..size].to_vec()));
         }
         if needed > MOST {

@@ -100,7 +100,7 @@ impl RegionCaps {
                 let gap_end = table.end.checked_next_multiple_of(page).unwrap_or(u64::MAX);
                 vec![0..gap_start.min(info.size), gap_end.min(info.size)..info.size]
             }
-            _ => vec![0..info.size],
+            _ => std::iter::once(0..info.size).collect(),
         };
         // What does not start on a page can't be mapped: it is reached by reads and writes.
         areas.into_iter().filter(|area| !area.is_empty() && area.start % page == 0).collect()

@@ -15,6 +15,10 @@ fn region(size: u64, caps: &[u8]) -> (abi::RegionInfo, Vec<u8>) {
     (info, bytes)
 }
 
+fn spans(areas: Vec<Range<u64>>) -> Vec<(u64, u64)> {
+    areas.into_iter().map(|area| (area.start, area.end)).collect()
+}
+
 fn iommu(caps: &[u8]) -> (abi::IommuInfo, Vec<u8>) {
     let flags = abi::IOMMU_PAGE_SIZES | abi::IOMMU_CAPS;
     let info = abi::IommuInfo { flags, page_sizes: 0x4020_1000, cap_offset: 24, ..abi::IommuInfo::default() };
@@ -27,25 +31,33 @@ fn sparse_areas_are_the_only_mappable_ones() {
     let sparse = capability(1, 0, &[1, 0, 0x1000, 0, 0x2000, 0]);
     let (info, bytes) = region(0x4000, &sparse);
     let caps = RegionCaps::parse(&info, &bytes).unwrap();
-    assert_eq!(caps.areas(&info, Some(0..16), 4096), [0x1000..0x3000]);
+    assert_eq!(spans(caps.areas(&info, Some(0..16), 4096)), [(0x1000, 0x3000)]);
 }
 
 #[test]
 fn the_msix_table_is_left_out_unless_it_may_be_mapped() {
     let (info, bytes) = region(0x4000, &[]);
     let caps = RegionCaps::parse(&info, &bytes).unwrap();
-    assert_eq!(caps.areas(&info, None, 4096), [0..0x4000]);
-    assert_eq!(caps.areas(&info, Some(0x2010..0x20a0), 4096), [0..0x2000, 0x3000..0x4000]);
-    assert_eq!(caps.areas(&info, Some(0..16), 4096), [0x1000..0x4000]);
-    assert_eq!(caps.areas(&info, Some(0x3000..0x3090), 0x10000), [], "one page of 64 KiB holds it all");
-    assert_eq!(caps.areas(&info, Some(u64::MAX - 1..u64::MAX), 4096), [0..0x4000], "out of the region");
+    assert_eq!(spans(caps.areas(&info, None, 4096)), [(0, 0x4000)]);
+    assert_eq!(spans(caps.areas(&info, Some(0x2010..0x20a0), 4096)), [(0, 0x2000), (0x3000, 0x4000)]);
+    assert_eq!(spans(caps.areas(&info, Some(0..16), 4096)), [(0x1000, 0x4000)]);
+    assert_eq!(
+        spans(caps.areas(&info, Some(0x3000..0x3090), 0x10000)),
+        [],
+        "one page of 64 KiB holds it all"
+    );
+    assert_eq!(
+        spans(caps.areas(&info, Some(u64::MAX - 1..u64::MAX), 4096)),
+        [(0, 0x4000)],
+        "out of the region"
+    );
 
     let (info, bytes) = region(0x4000, &capability(3, 0, &[]));
     let caps = RegionCaps::parse(&info, &bytes).unwrap();
-    assert_eq!(caps.areas(&info, Some(0x2000..0x2090), 4096), [0..0x4000]);
+    assert_eq!(spans(caps.areas(&info, Some(0x2000..0x2090), 4096)), [(0, 0x4000)]);
 
     let unmappable = abi::RegionInfo { flags: 0, ..info };
-    assert_eq!(caps.areas(&unmappable, None, 4096), []);
+    assert_eq!(spans(caps.areas(&unmappable, None, 4096)), []);
 }
 
 #[test]

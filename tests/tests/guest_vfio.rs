@@ -17,7 +17,7 @@ use upcie_core::{
     dma::Region,
     irq::{EventFd, IrqKind},
     memory::{Memory, PageSize},
-    pci::{Bdf, ConfigSpace, Function, cap, command, functions, offset},
+    pci::{Bdf, ConfigSpace, Function, cap, command, ext_cap, functions, offset},
     transport::{Device, open},
     vfio::VfioDevice,
 };
@@ -48,6 +48,7 @@ fn refusal(index: usize) -> String {
 }
 
 fn contains_all(text: &str, parts: &[&str]) {
+    println!("{text}");
     for part in parts {
         assert!(text.contains(part), "{part:?} is not in: {text}");
     }
@@ -87,6 +88,9 @@ fn identify(device: &dyn Device, queues: &Region, data: &Region) -> String {
     let bar = device.bar(0).unwrap();
     bar.write_u32(CC, 0).unwrap();
     wait_ready(device, 0);
+    let status = queues.as_ptr().wrapping_add(4096 + 12).cast::<u32>();
+    // SAFETY: within the region's second page, aligned. The queues start over: what is left there is stale.
+    unsafe { status.write_volatile(0) };
     bar.write_u32(0x24, 15 << 16 | 15).unwrap();
     bar.write_u64(0x28, queues.iova(0)).unwrap();
     bar.write_u64(0x30, queues.iova(4096)).unwrap();
@@ -103,8 +107,7 @@ fn identify(device: &dyn Device, queues: &Region, data: &Region) -> String {
     barrier::dma_wmb();
     bar.write_u32(0x1000, 1).unwrap();
     let end = Instant::now() + Duration::from_secs(30);
-    let status = queues.as_ptr().wrapping_add(4096 + 12).cast::<u32>();
-    // SAFETY: within the region's second page, aligned.
+    // SAFETY: as above.
     while unsafe { status.read_volatile() } & 1 << 16 == 0 {
         assert!(Instant::now() < end, "no completion");
     }
@@ -158,6 +161,17 @@ fn sysfs_shows_what_vfio_opens() {
         assert_eq!(device.config_u16(offset::VENDOR).unwrap(), function.vendor);
         assert_eq!(device.config_u16(2).unwrap(), function.device);
     }
+}
+
+#[test]
+fn sysfs_shows_every_functions_capabilities() {
+    let mut extended = Vec::new();
+    for function in functions().unwrap() {
+        let config = function.config().unwrap();
+        assert!(config.capabilities().all(|entry| entry.is_ok()), "{}", function.bdf);
+        extended.extend(config.extended_capabilities().map(|entry| entry.unwrap().id));
+    }
+    assert!(extended.contains(&ext_cap::AER) && extended.contains(&ext_cap::ACS), "{extended:x?}");
 }
 
 #[test]
@@ -226,10 +240,6 @@ fn interrupts_come_as_eventfds() {
         identify(&*device, &queues, &data);
         assert!(events[0].wait(Duration::from_secs(30)).unwrap(), "with {count} set");
         assert_eq!(events[0].take().unwrap(), 1);
-        // SAFETY of the queue: identify starts over, with its completion entry cleared.
-        let status = queues.as_ptr().wrapping_add(4096 + 12).cast::<u32>();
-        // SAFETY: within the region, aligned; the controller is disabled.
-        unsafe { status.write_volatile(0) };
     }
     device.set_irqs(IrqKind::Msix, &[]).unwrap();
     device.set_irqs(IrqKind::Msix, &[]).unwrap();
@@ -256,13 +266,39 @@ fn error_and_request_events_can_be_had_beside_the_vectors() {
 }
 
 #[test]
+fn a_removal_is_announced_and_waits_for_the_close() {
+    let bdf = bdf(1);
+    let remove = Function::at(bdf).unwrap().path.join("remove");
+    let device = VfioDevice::open(bdf).unwrap();
+    let event = EventFd::new().unwrap();
+    device.set_irqs(IrqKind::Request, &[event.as_fd()]).unwrap();
+    let removal = std::thread::spawn(move || fs::write(remove, "1"));
+    assert!(event.wait(Duration::from_secs(30)).unwrap());
+    assert_eq!(device.bar(0).unwrap().read_u32(8).unwrap(), 0x0001_0400, "it works until it is closed");
+    drop(device);
+    removal.join().unwrap().unwrap();
+    assert!(matches!(VfioDevice::open(bdf), Err(Error::NotFound { .. })));
+    fs::write("/sys/bus/pci/rescan", "1").unwrap();
+    bind(bdf, Some("vfio-pci"));
+    VfioDevice::open(bdf).unwrap();
+}
+
+#[test]
 fn the_pin_can_be_masked_and_excludes_the_vectors() {
     let device = VfioDevice::open(bdf(0)).unwrap();
     let event = EventFd::new().unwrap();
     assert_eq!(device.irq_count(IrqKind::Intx).unwrap(), 1);
     device.set_irqs(IrqKind::Intx, &[event.as_fd()]).unwrap();
+    let queues = map(&*device, 8192, PageSize::Small);
+    let data = map(&*device, 4096, PageSize::Small);
     device.mask_irq(IrqKind::Intx, 0, true).unwrap();
     device.mask_irq(IrqKind::Intx, 0, false).unwrap();
+    for _ in 0..2 {
+        identify(&*device, &queues, &data);
+        assert!(event.wait(Duration::from_secs(30)).unwrap());
+        assert_eq!(event.take().unwrap(), 1, "once: the kernel masks it");
+        device.mask_irq(IrqKind::Intx, 0, false).unwrap();
+    }
     assert!(matches!(device.mask_irq(IrqKind::Intx, 1, true), Err(Error::Unsupported { .. })));
     assert!(matches!(device.mask_irq(IrqKind::Msix, 0, true), Err(Error::Unsupported { .. })));
     let error = device.set_irqs(IrqKind::Msix, &[event.as_fd()]).unwrap_err().to_string();

@@ -18,8 +18,8 @@ pub const ALL_NAMESPACES: u32 = 0xffff_ffff;
 
 /// A submission queue entry: 64 bytes.
 ///
-/// The functions that make a command leave its identifier 0; the queue sets it. They leave the data pointer 0,
-/// too, except where the command creates a queue.
+/// The functions that make a command leave its identifier 0; the queue sets it. They leave the data pointer
+/// 0, too, except where the command creates a queue.
 ///
 /// Building a command is safe, whatever addresses it holds. Handing it to a device is not: the device follows
 /// [`prp1`](Self::prp1), [`prp2`](Self::prp2) and [`mptr`](Self::mptr) as `flags` tells it, so safe code must
@@ -97,8 +97,12 @@ impl Command {
         Self { cdw11, ..Self::identify(cns, nsid, 0) }
     }
 
-    /// Create I/O Completion Queue at the device address `iova`, page-aligned and contiguous. `entries` is 2 to
-    /// 65536 and at most CAP.MQES + 1. Without a `vector` the queue is polled.
+    /// Create I/O Completion Queue at the device address `iova`, page-aligned and contiguous. `entries` is 2
+    /// to 65536 and at most CAP.MQES + 1. Without a `vector` the queue is polled.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if `entries` is out of that range.
     #[must_use]
     pub const fn create_completion_queue(qid: u16, entries: u32, iova: u64, vector: Option<u16>) -> Self {
         let cdw11 = match vector {
@@ -113,8 +117,12 @@ impl Command {
         }
     }
 
-    /// Create I/O Submission Queue at the device address `iova`, page-aligned and contiguous, that completes to
-    /// the completion queue `cqid`. `entries` is 2 to 65536 and at most CAP.MQES + 1.
+    /// Create I/O Submission Queue at the device address `iova`, page-aligned and contiguous, that completes
+    /// to the completion queue `cqid`. `entries` is 2 to 65536 and at most CAP.MQES + 1.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if `entries` is out of that range.
     #[must_use]
     pub const fn create_submission_queue(
         qid: u16,
@@ -159,8 +167,12 @@ impl Command {
         Self { cdw10, ..Self::admin(AdminOpcode::GET_FEATURES, 0) }
     }
 
-    /// Get Log Page: `bytes` (a multiple of 4, at least 4) from byte `offset` (a multiple of 4) of the log. The
-    /// event that the log belongs to is cleared. `nsid` is [`ALL_NAMESPACES`] for logs of the controller.
+    /// Get Log Page: `bytes` (a multiple of 4, at least 4) from byte `offset` (a multiple of 4) of the log.
+    /// The event that the log belongs to is cleared. `nsid` is [`ALL_NAMESPACES`] for logs of the controller.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if `bytes` or `offset` is not such a multiple.
     #[must_use]
     pub const fn get_log_page(lid: LogPageId, nsid: u32, bytes: u32, offset: u64) -> Self {
         debug_assert!(bytes >= 4 && bytes % 4 == 0 && offset % 4 == 0);
@@ -174,8 +186,8 @@ impl Command {
         }
     }
 
-    /// Abort the command `cid` of the submission queue `sqid`. Dword 0 of the completion has bit 0 clear if it
-    /// was aborted.
+    /// Abort the command `cid` of the submission queue `sqid`. Dword 0 of the completion has bit 0 clear if
+    /// it was aborted.
     #[must_use]
     pub const fn abort(sqid: u16, cid: u16) -> Self {
         let cdw10 = AbortDword10::new().with_sqid(sqid).with_cid(cid).into_bits();
@@ -200,6 +212,10 @@ impl Command {
     }
 
     /// Read `nlb` blocks, 1 to 65536, from block `slba` on.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if `nlb` is out of that range.
     #[inline]
     #[must_use]
     pub const fn read(nsid: u32, slba: u64, nlb: u32) -> Self {
@@ -207,6 +223,10 @@ impl Command {
     }
 
     /// Write `nlb` blocks, 1 to 65536, from block `slba` on.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if `nlb` is out of that range.
     #[inline]
     #[must_use]
     pub const fn write(nsid: u32, slba: u64, nlb: u32) -> Self {
@@ -269,8 +289,8 @@ impl Command {
         self.mptr
     }
 
-    /// Sets both words of the data pointer, for raw submission: two PRP entries or, with PSDT in `flags`, an SGL
-    /// descriptor.
+    /// Sets both words of the data pointer, for raw submission: two PRP entries or, with PSDT in `flags`, an
+    /// SGL descriptor.
     #[inline]
     pub const fn set_data_pointer(&mut self, prp1: u64, prp2: u64) {
         self.prp1 = prp1;

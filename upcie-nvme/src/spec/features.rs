@@ -1,5 +1,6 @@
 //! Features and asynchronous events: Base, "Feature Specific Information" and "Asynchronous Event Request
-//! command". A feature's value is command dword 11 of Set Features, and dword 0 of the completion of Get Features.
+//! command". A feature's value is command dword 11 of Set Features, and dword 0 of the completion of Get
+//! Features.
 
 use bitfield_struct::bitfield;
 
@@ -123,8 +124,8 @@ pub struct VolatileWriteCache {
     __: u32,
 }
 
-/// Feature 07h, Number of Queues: asked for in Set Features, allocated in the completion, which may be less or
-/// more.
+/// Feature 07h, Number of Queues: asked for in Set Features, allocated in the completion, which may be less
+/// or more.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct NumberOfQueues {

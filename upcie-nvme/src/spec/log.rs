@@ -241,7 +241,8 @@ impl SmartLog {
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FirmwareSlotLog {
-    /// Active firmware: bits 2:0 the slot in use, bits 6:4 the slot after the next reset, 0 if it isn't known.
+    /// Active firmware: bits 2:0 the slot in use, bits 6:4 the slot after the next reset, 0 if it isn't
+    /// known.
     pub afi: u8,
     /// Reserved.
     pub reserved1: [u8; 7],

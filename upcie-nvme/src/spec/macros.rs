@@ -2,7 +2,8 @@
 
 /// A newtype over the raw number, with a constant and a name per value that the specification assigns.
 ///
-/// Not an enum: the controller may send any number, and a vendor or a later revision gives more of them a meaning.
+/// Not an enum: the controller may send any number, and a vendor or a later revision gives more of them a
+/// meaning.
 macro_rules! named_values {
     (
         $(#[$meta:meta])*

@@ -1,14 +1,14 @@
 //! What the NVM Express specifications define, as plain data: registers, commands, completions, status
 //! codes, identify structures, features and log pages.
 //!
-//! Nothing here touches a device. A structure is `#[repr(C)]` with its size checked at compile time and can be
-//! read from and written to any bytes ([`zerocopy`]); registers and command dwords are bitfields. Whatever a
-//! controller supplies is a number with named constants, never a Rust enum, so there are no bytes that are
+//! Nothing here touches a device. A structure is `#[repr(C)]` with its size checked at compile time and can
+//! be read from and written to any bytes ([`zerocopy`]); registers and command dwords are bitfields. Whatever
+//! a controller supplies is a number with named constants, never a Rust enum, so there are no bytes that are
 //! invalid, and every helper gives an answer, without panic or overflow, for all of them.
 //!
-//! Field names are the specification's mnemonics in lower case (`mdts`, `nsze`, `flbas`), with its units: "0's
-//! based" means that 0 stands for one. Section names refer to the NVM Express Base Specification 2.0 ("Base")
-//! and the NVM Command Set Specification 1.0 ("NVM"); what 2.1 added is marked.
+//! Field names are the specification's mnemonics in lower case (`mdts`, `nsze`, `flbas`), with its units:
+//! "0's based" means that 0 stands for one. Section names refer to the NVM Express Base Specification 2.0
+//! ("Base") and the NVM Command Set Specification 1.0 ("NVM"); what 2.1 added is marked.
 //!
 //! ```
 //! use upcie_nvme::spec::{Command, NvmOpcode, Status};
@@ -25,11 +25,13 @@
 compile_error!("NVMe structures are little endian and used in place: only 64-bit little-endian targets work");
 
 mod command;
+mod device_memory;
 mod dwords;
 mod features;
 mod identify;
 mod log;
 mod macros;
+pub mod offset;
 mod opcode;
 mod registers;
 mod status;
@@ -38,6 +40,7 @@ mod status;
 mod tests;
 
 pub use command::{ALL_NAMESPACES, Command, Completion};
+pub use device_memory::{CmbLocation, CmbMemorySpaceControl, CmbSize, PmrCapabilities};
 pub use dwords::{
     AbortDword10, CreateCqDword11, CreateQueueDword10, CreateSqDword11, FeaturesDword10, IdentifyDword10,
     IdentifyDword11, LogPageDword10, LogPageDword11, QueuePriority, ReadWriteDword12,
@@ -54,8 +57,7 @@ pub use identify::{
 pub use log::{CriticalWarning, ErrorLogEntry, FirmwareSlotLog, LogPageId, SmartLog};
 pub use opcode::{AdminOpcode, DataDirection, NvmOpcode};
 pub use registers::{
-    AdminQueueAttributes, ArbitrationMechanism, Capabilities, CmbLocation, CmbMemorySpaceControl, CmbSize,
-    CommandSet, Configuration, ControllerStatus, PmrCapabilities, ReadyTimeouts, ShutdownNotification,
-    ShutdownStatus, Version, doorbell_offset, offset,
+    AdminQueueAttributes, ArbitrationMechanism, Capabilities, CommandSet, Configuration, ControllerStatus,
+    ReadyTimeouts, ShutdownNotification, ShutdownStatus, Version, doorbell_offset,
 };
 pub use status::{Status, StatusType};

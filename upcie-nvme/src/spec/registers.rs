@@ -6,70 +6,7 @@ use core::time::Duration;
 use bitfield_struct::bitfield;
 
 use super::macros::named_values;
-
-/// Byte offsets of the registers in BAR 0.
-///
-/// Registers of 8 bytes may be read and written as two of 4, the lower one first.
-pub mod offset {
-    /// Controller Capabilities, 8 bytes, read-only.
-    pub const CAP: usize = 0x00;
-    /// Version, 4 bytes, read-only.
-    pub const VS: usize = 0x08;
-    /// Interrupt Mask Set, 4 bytes. Not for MSI-X.
-    pub const INTMS: usize = 0x0c;
-    /// Interrupt Mask Clear, 4 bytes. Not for MSI-X.
-    pub const INTMC: usize = 0x10;
-    /// Controller Configuration, 4 bytes.
-    pub const CC: usize = 0x14;
-    /// Controller Status, 4 bytes.
-    pub const CSTS: usize = 0x1c;
-    /// NVM Subsystem Reset, 4 bytes: writing 4E564D65h ("NVMe") resets the whole subsystem.
-    pub const NSSR: usize = 0x20;
-    /// Admin Queue Attributes, 4 bytes.
-    pub const AQA: usize = 0x24;
-    /// Admin Submission Queue Base Address, 8 bytes.
-    pub const ASQ: usize = 0x28;
-    /// Admin Completion Queue Base Address, 8 bytes.
-    pub const ACQ: usize = 0x30;
-    /// Controller Memory Buffer Location, 4 bytes, read-only.
-    pub const CMBLOC: usize = 0x38;
-    /// Controller Memory Buffer Size, 4 bytes, read-only.
-    pub const CMBSZ: usize = 0x3c;
-    /// Boot Partition Information, 4 bytes, read-only.
-    pub const BPINFO: usize = 0x40;
-    /// Boot Partition Read Select, 4 bytes.
-    pub const BPRSEL: usize = 0x44;
-    /// Boot Partition Memory Buffer Location, 8 bytes.
-    pub const BPMBL: usize = 0x48;
-    /// Controller Memory Buffer Memory Space Control, 8 bytes.
-    pub const CMBMSC: usize = 0x50;
-    /// Controller Memory Buffer Status, 4 bytes, read-only.
-    pub const CMBSTS: usize = 0x58;
-    /// Controller Memory Buffer Elasticity Buffer Size, 4 bytes, read-only.
-    pub const CMBEBS: usize = 0x5c;
-    /// Controller Memory Buffer Sustained Write Throughput, 4 bytes, read-only.
-    pub const CMBSWTP: usize = 0x60;
-    /// NVM Subsystem Shutdown, 4 bytes.
-    pub const NSSD: usize = 0x64;
-    /// Controller Ready Timeouts, 4 bytes, read-only.
-    pub const CRTO: usize = 0x68;
-    /// Persistent Memory Region Capabilities, 4 bytes, read-only.
-    pub const PMRCAP: usize = 0xe00;
-    /// Persistent Memory Region Control, 4 bytes.
-    pub const PMRCTL: usize = 0xe04;
-    /// Persistent Memory Region Status, 4 bytes, read-only.
-    pub const PMRSTS: usize = 0xe08;
-    /// Persistent Memory Region Elasticity Buffer Size, 4 bytes, read-only.
-    pub const PMREBS: usize = 0xe0c;
-    /// Persistent Memory Region Sustained Write Throughput, 4 bytes, read-only.
-    pub const PMRSWTP: usize = 0xe10;
-    /// Persistent Memory Region Controller Memory Space Control, lower 4 bytes.
-    pub const PMRMSCL: usize = 0xe14;
-    /// Persistent Memory Region Controller Memory Space Control, upper 4 bytes.
-    pub const PMRMSCU: usize = 0xe18;
-    /// Submission Queue 0 Tail Doorbell, the first of the doorbells; see [`doorbell_offset`](super::doorbell_offset).
-    pub const DOORBELLS: usize = 0x1000;
-}
+use super::offset;
 
 /// The byte offset in BAR 0 of a queue's doorbell: the submission queue's tail or, with `completion`, the
 /// completion queue's head. `dstrd` is CAP.DSTRD, of which the low four bits count.
@@ -96,7 +33,8 @@ pub struct Capabilities {
     pub mqes: u16,
     /// I/O queues must be physically contiguous.
     pub cqr: bool,
-    /// Arbitration mechanisms beside round robin: bit 0 weighted round robin with urgent class, bit 1 vendor's.
+    /// Arbitration mechanisms beside round robin: bit 0 weighted round robin with urgent class, bit 1
+    /// vendor's.
     #[bits(2)]
     pub ams: u8,
     #[bits(5)]
@@ -127,7 +65,8 @@ pub struct Capabilities {
     pub cmbs: bool,
     /// NVM subsystem shutdown (NSSD) is supported.
     pub nsss: bool,
-    /// Controller ready modes: bit 0 ready with media, bit 1 ready independent of media. Not 0: CRTO is valid.
+    /// Controller ready modes: bit 0 ready with media, bit 1 ready independent of media. Not 0: CRTO is
+    /// valid.
     #[bits(2)]
     pub crms: u8,
     /// NVM subsystem shutdown enhancements are supported (2.1).
@@ -341,88 +280,6 @@ pub struct AdminQueueAttributes {
     __: u8,
 }
 
-/// CMBLOC, Controller Memory Buffer Location.
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct CmbLocation {
-    /// The BAR that holds the buffer: 0, 2, 3, 4 or 5.
-    #[bits(3)]
-    pub bir: u8,
-    /// Queues may lie partly in the buffer, partly in host memory.
-    pub cqmms: bool,
-    /// A queue in the buffer may be physically discontiguous.
-    pub cqpds: bool,
-    /// Lists in the buffer may point to host memory and the other way round.
-    pub cdpmls: bool,
-    /// Data and metadata of a command may be in different places than its lists.
-    pub cdpcils: bool,
-    /// One command's data may be partly in the buffer, partly in host memory.
-    pub cdmmms: bool,
-    /// Queues in the buffer need dword-aligned addresses only.
-    pub cqda: bool,
-    #[bits(3)]
-    __: u8,
-    /// Offset in the BAR, in units of CMBSZ.SZU.
-    #[bits(20)]
-    pub ofst: u32,
-}
-
-/// CMBSZ, Controller Memory Buffer Size. All zero: there is none, or CMBMSC.CRE isn't set.
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct CmbSize {
-    /// Submission queues may be in the buffer.
-    pub sqs: bool,
-    /// Completion queues may be in the buffer.
-    pub cqs: bool,
-    /// PRP and SGL lists may be in the buffer.
-    pub lists: bool,
-    /// Data that the controller reads from the host may be in the buffer ("Read Data Support").
-    pub rds: bool,
-    /// Data that the controller writes to the host may be in the buffer ("Write Data Support").
-    pub wds: bool,
-    #[bits(3)]
-    __: u8,
-    /// Unit of sizes and offsets: 4 KiB × 16 ^ SZU.
-    #[bits(4)]
-    pub szu: u8,
-    /// Size, in units.
-    #[bits(20)]
-    pub sz: u32,
-}
-
-impl CmbSize {
-    /// The unit of `sz` and CMBLOC.OFST in bytes, 4 KiB to 64 GiB; `None` for a reserved SZU.
-    #[must_use]
-    pub const fn unit(self) -> Option<u64> {
-        if self.szu() <= 6 { Some(4096 << (4 * self.szu())) } else { None }
-    }
-
-    /// The buffer's size in bytes; `None` for a reserved SZU.
-    #[must_use]
-    pub const fn bytes(self) -> Option<u64> {
-        match self.unit() {
-            Some(unit) => Some(unit * self.sz() as u64),
-            None => None,
-        }
-    }
-}
-
-/// CMBMSC, Controller Memory Buffer Memory Space Control.
-#[bitfield(u64)]
-#[derive(PartialEq, Eq)]
-pub struct CmbMemorySpaceControl {
-    /// Capabilities registers enabled: CMBLOC and CMBSZ are valid.
-    pub cre: bool,
-    /// Controller memory space enabled: the controller decodes its own buffer's addresses.
-    pub cmse: bool,
-    #[bits(10)]
-    __: u16,
-    /// Bits 63:12 of the address by which commands refer to the buffer.
-    #[bits(52)]
-    pub cba: u64,
-}
-
 /// CRTO, Controller Ready Timeouts. Valid if CAP.CRMS isn't 0.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
@@ -445,33 +302,4 @@ impl ReadyTimeouts {
     pub const fn independent_of_media(self) -> Duration {
         half_seconds(self.crimt() as u64)
     }
-}
-
-/// PMRCAP, Persistent Memory Region Capabilities.
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct PmrCapabilities {
-    #[bits(3)]
-    __: u8,
-    /// Data that the controller reads from the host may be in the region.
-    pub rds: bool,
-    /// Data that the controller writes to the host may be in the region.
-    pub wds: bool,
-    /// The BAR that holds the region.
-    #[bits(3)]
-    pub bir: u8,
-    /// Unit of `pmrto`: 0 is 500 ms, 1 is minutes.
-    #[bits(2)]
-    pub pmrtu: u8,
-    /// Write barriers: bit 0 a read of the region, bit 1 a read of PMRSTS.
-    #[bits(4)]
-    pub pmrwbm: u8,
-    #[bits(2)]
-    __: u8,
-    /// Time for PMRSTS.NRDY to follow PMRCTL.EN, in units of `pmrtu`.
-    pub pmrto: u8,
-    /// The region can be given controller memory addresses (PMRMSCL, PMRMSCU).
-    pub cmss: bool,
-    #[bits(7)]
-    __: u8,
 }

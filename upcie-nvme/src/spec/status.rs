@@ -19,8 +19,8 @@ named_values! {
 
 /// How a command ended: bits 15:1 of a completion's last word, that is without the phase tag.
 ///
-/// Bits 7:0 are the code, 10:8 its type, 12:11 the retry delay, 13 More, 14 Do Not Retry. Two statuses are equal
-/// if all of these are; [`Status::is`] compares type and code alone.
+/// Bits 7:0 are the code, 10:8 its type, 12:11 the retry delay, 13 More, 14 Do Not Retry. Two statuses are
+/// equal if all of these are; [`Status::is`] compares type and code alone.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
 pub struct Status(u16);
@@ -145,7 +145,8 @@ statuses! {
         INVALID_OPCODE = 0x01, "Invalid Command Opcode", "the controller doesn't have this command";
         INVALID_FIELD = 0x02, "Invalid Field in Command",
             "a field of the command has a value that is reserved or that the controller doesn't support";
-        COMMAND_ID_CONFLICT = 0x03, "Command ID Conflict", "the identifier belongs to a command still in flight";
+        COMMAND_ID_CONFLICT = 0x03, "Command ID Conflict",
+            "the identifier belongs to a command still in flight";
         DATA_TRANSFER_ERROR = 0x04, "Data Transfer Error",
             "data or metadata couldn't be moved between host memory and controller";
         ABORTED_POWER_LOSS = 0x05, "Commands Aborted due to Power Loss Notification",
@@ -185,14 +186,16 @@ statuses! {
         KEEP_ALIVE_INVALID = 0x1a, "Keep Alive Timeout Invalid", "the keep alive timeout isn't allowed here";
         ABORTED_PREEMPT = 0x1b, "Command Aborted due to Preempt and Abort",
             "another host preempted the reservation";
-        SANITIZE_FAILED = 0x1c, "Sanitize Failed", "the last sanitize failed, and nothing else is allowed until it succeeds";
+        SANITIZE_FAILED = 0x1c, "Sanitize Failed",
+            "the last sanitize failed, and nothing else is allowed until it succeeds";
         SANITIZE_IN_PROGRESS = 0x1d, "Sanitize In Progress", "not allowed until the sanitize is over";
         SGL_GRANULARITY_INVALID = 0x1e, "SGL Data Block Granularity Invalid",
             "a scatter-gather address or length isn't a multiple of 4";
         NOT_SUPPORTED_IN_CMB = 0x1f, "Command Not Supported for Queue in CMB",
             "not for queues in the controller memory buffer";
         WRITE_PROTECTED = 0x20, "Namespace is Write Protected", "the namespace was made read-only";
-        INTERRUPTED = 0x21, "Command Interrupted", "the controller was interrupted; the command should be tried again";
+        INTERRUPTED = 0x21, "Command Interrupted",
+            "the controller was interrupted; the command should be tried again";
         TRANSIENT_TRANSPORT_ERROR = 0x22, "Transient Transport Error",
             "the transport failed for a moment; the command should be tried again";
         LOCKDOWN = 0x23, "Command Prohibited by Command and Feature Lockdown",
@@ -202,7 +205,8 @@ statuses! {
         INVALID_KEY_TAG = 0x25, "Invalid Key Tag", "there is no such media encryption key";
         HOST_DISPERSED_NOT_ENABLED = 0x26, "Host Dispersed Namespace Support Not Enabled",
             "the host hasn't said that it supports dispersed namespaces";
-        HOST_ID_NOT_INITIALIZED = 0x27, "Host Identifier Not Initialized", "the host must set its identifier first";
+        HOST_ID_NOT_INITIALIZED = 0x27, "Host Identifier Not Initialized",
+            "the host must set its identifier first";
         INCORRECT_KEY = 0x28, "Incorrect Key", "the media encryption key is wrong";
         FDP_DISABLED = 0x29, "FDP Disabled", "flexible data placement is not enabled in the endurance group";
         INVALID_PLACEMENT_HANDLES = 0x2a, "Invalid Placement Handle List",
@@ -210,7 +214,8 @@ statuses! {
         LBA_OUT_OF_RANGE = 0x80, "LBA Out of Range", "the range goes past the end of the namespace";
         CAPACITY_EXCEEDED = 0x81, "Capacity Exceeded", "the namespace has no capacity left for the write";
         NAMESPACE_NOT_READY = 0x82, "Namespace Not Ready", "the namespace can't be accessed now";
-        RESERVATION_CONFLICT = 0x83, "Reservation Conflict", "another host holds a reservation of the namespace";
+        RESERVATION_CONFLICT = 0x83, "Reservation Conflict",
+            "another host holds a reservation of the namespace";
         FORMAT_IN_PROGRESS = 0x84, "Format In Progress", "the namespace is being formatted; try again later";
         INVALID_VALUE_SIZE = 0x85, "Invalid Value Size", "the size of a key's value is wrong";
         INVALID_KEY_SIZE = 0x86, "Invalid Key Size", "the size of a key is wrong";
@@ -245,20 +250,25 @@ statuses! {
             "the firmware is committed, and runs after a controller reset";
         FIRMWARE_MAXIMUM_TIME = 0x12, "Firmware Activation Requires Maximum Time Violation",
             "activating the firmware now would take longer than MTFA; reset instead";
-        FIRMWARE_PROHIBITED = 0x13, "Firmware Activation Prohibited", "the controller doesn't accept this firmware";
+        FIRMWARE_PROHIBITED = 0x13, "Firmware Activation Prohibited",
+            "the controller doesn't accept this firmware";
         OVERLAPPING_RANGE = 0x14, "Overlapping Range", "ranges overlap that must not";
         NAMESPACE_INSUFFICIENT_CAPACITY = 0x15, "Namespace Insufficient Capacity",
             "not enough free capacity for the namespace";
-        NAMESPACE_ID_UNAVAILABLE = 0x16, "Namespace Identifier Unavailable", "no more namespaces are possible";
+        NAMESPACE_ID_UNAVAILABLE = 0x16, "Namespace Identifier Unavailable",
+            "no more namespaces are possible";
         NAMESPACE_ALREADY_ATTACHED = 0x18, "Namespace Already Attached",
             "the namespace is attached to that controller already";
-        NAMESPACE_IS_PRIVATE = 0x19, "Namespace Is Private", "the namespace is attached to another controller";
-        NAMESPACE_NOT_ATTACHED = 0x1a, "Namespace Not Attached", "the namespace isn't attached to the controller";
+        NAMESPACE_IS_PRIVATE = 0x19, "Namespace Is Private",
+            "the namespace is attached to another controller";
+        NAMESPACE_NOT_ATTACHED = 0x1a, "Namespace Not Attached",
+            "the namespace isn't attached to the controller";
         THIN_PROVISIONING_NOT_SUPPORTED = 0x1b, "Thin Provisioning Not Supported",
             "capacity and size must be the same";
         CONTROLLER_LIST_INVALID = 0x1c, "Controller List Invalid", "the list of controllers is wrong";
         SELF_TEST_IN_PROGRESS = 0x1d, "Device Self-test In Progress", "a self-test is running";
-        BOOT_PARTITION_WRITE_PROHIBITED = 0x1e, "Boot Partition Write Prohibited", "the boot partition is locked";
+        BOOT_PARTITION_WRITE_PROHIBITED = 0x1e, "Boot Partition Write Prohibited",
+            "the boot partition is locked";
         INVALID_CONTROLLER_ID = 0x1f, "Invalid Controller Identifier", "there is no such controller";
         INVALID_SECONDARY_STATE = 0x20, "Invalid Secondary Controller State",
             "the secondary controller's state doesn't allow this";
@@ -268,7 +278,8 @@ statuses! {
         SANITIZE_PROHIBITED_PMR = 0x23, "Sanitize Prohibited While Persistent Memory Region is Enabled",
             "the persistent memory region must be disabled first";
         ANA_GROUP_INVALID = 0x24, "ANA Group Identifier Invalid", "there is no such ANA group";
-        ANA_ATTACH_FAILED = 0x25, "ANA Attach Failed", "the ANA state doesn't allow the namespace to be attached";
+        ANA_ATTACH_FAILED = 0x25, "ANA Attach Failed",
+            "the ANA state doesn't allow the namespace to be attached";
         INSUFFICIENT_CAPACITY = 0x26, "Insufficient Capacity", "not enough capacity";
         NAMESPACE_ATTACHMENT_LIMIT = 0x27, "Namespace Attachment Limit Exceeded",
             "no more namespaces can be attached";
@@ -281,7 +292,8 @@ statuses! {
             "these command sets can't be enabled together";
         INVALID_COMMAND_SET = 0x2c, "Invalid I/O Command Set", "the namespace has another command set";
         IDENTIFIER_UNAVAILABLE = 0x2d, "Identifier Unavailable", "no more identifiers are left";
-        CONFLICTING_ATTRIBUTES = 0x80, "Conflicting Attributes", "attributes of the command contradict each other";
+        CONFLICTING_ATTRIBUTES = 0x80, "Conflicting Attributes",
+            "attributes of the command contradict each other";
         INVALID_PROTECTION_INFORMATION = 0x81, "Invalid Protection Information",
             "the protection fields don't match the namespace's format";
         READ_ONLY_RANGE = 0x82, "Attempted Write to Read Only Range", "the range is read-only";
@@ -294,7 +306,8 @@ statuses! {
         ZONE_INVALID_WRITE = 0xbc, "Zone Invalid Write", "the write isn't at the zone's write pointer";
         TOO_MANY_ACTIVE_ZONES = 0xbd, "Too Many Active Zones", "no more zones can be active";
         TOO_MANY_OPEN_ZONES = 0xbe, "Too Many Open Zones", "no more zones can be open";
-        ZONE_INVALID_TRANSITION = 0xbf, "Invalid Zone State Transition", "the zone's state doesn't allow this";
+        ZONE_INVALID_TRANSITION = 0xbf, "Invalid Zone State Transition",
+            "the zone's state doesn't allow this";
     }
     0x2 {
         WRITE_FAULT = 0x80, "Write Fault", "the data couldn't be written to the media";
@@ -315,7 +328,8 @@ statuses! {
         INTERNAL_PATH_ERROR = 0x00, "Internal Path Error", "this controller failed; another path may work";
         ANA_PERSISTENT_LOSS = 0x01, "Asymmetric Access Persistent Loss",
             "this controller won't reach the namespace again";
-        ANA_INACCESSIBLE = 0x02, "Asymmetric Access Inaccessible", "this controller can't reach the namespace now";
+        ANA_INACCESSIBLE = 0x02, "Asymmetric Access Inaccessible",
+            "this controller can't reach the namespace now";
         ANA_TRANSITION = 0x03, "Asymmetric Access Transition",
             "access to the namespace is moving between controllers; try again later";
         CONTROLLER_PATHING_ERROR = 0x60, "Controller Pathing Error", "the controller found the path broken";

@@ -27,7 +27,8 @@ pub struct IdentifyController {
     pub rab: u8,
     /// IEEE OUI of the vendor, little endian.
     pub ieee: [u8; 3],
-    /// Multi-path and namespace sharing: bit 0 several ports, 1 several controllers, 2 virtual function, 3 ANA.
+    /// Multi-path and namespace sharing: bit 0 several ports, 1 several controllers, 2 virtual function, 3
+    /// ANA.
     pub cmic: u8,
     /// Maximum data transfer size: 2 ^ MDTS pages of CAP.MPSMIN, 0 unlimited; see [`Self::max_transfer`].
     pub mdts: u8,
@@ -73,7 +74,8 @@ pub struct IdentifyController {
     pub vwci: u8,
     /// Management endpoint capabilities.
     pub mec: u8,
-    /// Optional admin commands: bit 0 Security, 1 Format NVM, 2 firmware, 3 Namespace Management, 4 self-test, …
+    /// Optional admin commands: bit 0 Security, 1 Format NVM, 2 firmware, 3 Namespace Management, 4
+    /// self-test, …
     pub oacs: u16,
     /// Abort command limit, 0's based.
     pub acl: u8,

@@ -5,6 +5,7 @@ use core::fmt;
 use bitfield_struct::bitfield;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::super::command::ALL_NAMESPACES;
 use super::super::macros::assert_size;
 
 /// An LBA format.
@@ -24,8 +25,8 @@ pub struct LbaFormat {
 assert_size!(LbaFormat, 4);
 
 impl LbaFormat {
-    /// The block size without metadata in bytes; `None` below 512 bytes (the format isn't available) and where it
-    /// wouldn't fit in 64 bits.
+    /// The block size without metadata in bytes; `None` below 512 bytes (the format isn't available) and
+    /// where it wouldn't fit in 64 bits.
     #[must_use]
     pub const fn block_size(self) -> Option<u64> {
         if self.lbads() < 9 { None } else { 1_u64.checked_shl(self.lbads() as u32) }
@@ -44,7 +45,8 @@ pub struct IdentifyNamespace {
     pub ncap: u64,
     /// Utilization: blocks allocated.
     pub nuse: u64,
-    /// Features: bit 0 thin provisioning, 1 own atomic units, 2 deallocated block errors, 4 preferred write sizes.
+    /// Features: bit 0 thin provisioning, 1 own atomic units, 2 deallocated block errors, 4 preferred write
+    /// sizes.
     pub nsfeat: u8,
     /// Number of LBA formats, 0's based.
     pub nlbaf: u8,
@@ -62,7 +64,8 @@ pub struct IdentifyNamespace {
     pub rescap: u8,
     /// Format progress: bit 7 supported, bits 6:0 percent that remain.
     pub fpi: u8,
-    /// Deallocation features: bits 2:0 what a deallocated block reads as (1 zeros, 2 FFh), bit 3 by Write Zeroes.
+    /// Deallocation features: bits 2:0 what a deallocated block reads as (1 zeros, 2 FFh), bit 3 by Write
+    /// Zeroes.
     pub dlfeat: u8,
     /// Atomic write unit normal, in blocks, 0's based.
     pub nawun: u16,
@@ -182,8 +185,8 @@ impl fmt::Debug for IdentifyNamespace {
     }
 }
 
-/// A namespace list, 4096 bytes: identifiers in rising order, ended by 0 if there are fewer than 1024. The answer
-/// to CNS 02h (those above the command's NSID), and the Changed Namespace List log.
+/// A namespace list, 4096 bytes: identifiers in rising order, ended by 0 if there are fewer than 1024. The
+/// answer to CNS 02h (those above the command's NSID), and the Changed Namespace List log.
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct NamespaceList {
@@ -193,16 +196,26 @@ pub struct NamespaceList {
 assert_size!(NamespaceList, 4096);
 
 impl NamespaceList {
-    /// The identifiers, up to the end or to the first that isn't above the one before it. So a walk that goes on
-    /// from the last identifier ends, whatever the controller answers.
-    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        let mut last = 0;
-        self.nsids.iter().copied().take_while(move |&nsid| core::mem::replace(&mut last, nsid) < nsid)
+    /// The identifiers, as an answer to a request for those above `nsid`: up to the end, or to the first that
+    /// breaks the order or isn't a namespace's. So a walk that goes on above the last one ends, whatever a
+    /// controller answers.
+    pub fn above(&self, nsid: u32) -> impl Iterator<Item = u32> + '_ {
+        let mut last = nsid;
+        self.nsids
+            .iter()
+            .copied()
+            .take_while(move |&next| core::mem::replace(&mut last, next) < next && next != ALL_NAMESPACES)
+    }
+
+    /// Whether this is a Changed Namespace List that couldn't hold all that changed: any namespace may have.
+    #[must_use]
+    pub const fn is_overflowed(&self) -> bool {
+        self.nsids[0] == ALL_NAMESPACES
     }
 }
 
 impl fmt::Debug for NamespaceList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
+        f.debug_list().entries(self.above(0)).finish()
     }
 }

@@ -1,128 +1,23 @@
-//! Devices over the kernel's VFIO: opening, what they show, memory, interrupts, reset, closing, and each refusal.
+//! Devices over the kernel's VFIO: what they show, memory, interrupts, reset, and how they are closed.
+
+mod vfio_device;
 
 use std::{
-    env, fs,
-    os::{
-        fd::{AsFd, BorrowedFd},
-        unix::process::CommandExt,
-    },
-    path::{Path, PathBuf},
-    process::{Command, Output},
+    fs,
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
     sync::Arc,
-    thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use upcie_core::{
-    Error, barrier,
-    dma::Region,
+    Error,
     irq::{EventFd, IrqKind},
-    memory::{Memory, PageSize},
+    memory::PageSize,
     pci::{Bdf, ConfigSpace, Function, cap, command, ext_cap, functions, offset},
     transport::{Device, open},
     vfio::VfioDevice,
 };
-
-const CC: u64 = 0x14;
-const CSTS: u64 = 0x1c;
-/// Set in a test's own process when it runs itself again in another role.
-const ROLE: &str = "UPCIE_TEST_ROLE";
-
-/// The functions that the guest hands to these suites.
-fn addresses() -> Vec<String> {
-    assert_eq!(env::var("UPCIE_GUEST").as_deref(), Ok("1"), "guest_ suites run in the guest only");
-    env::var("UPCIE_TEST_DEVICES").unwrap().split(',').map(str::to_owned).collect()
-}
-
-fn bdf(index: usize) -> Bdf {
-    addresses()[index].parse().unwrap()
-}
-
-fn group_node(bdf: Bdf) -> PathBuf {
-    let group = Function::at(bdf).unwrap().iommu_group.expect("a group");
-    Path::new("/dev/vfio").join(group.number.to_string())
-}
-
-/// Why `index` does not open.
-fn refusal(index: usize) -> String {
-    VfioDevice::open(bdf(index)).expect_err("it opens").to_string()
-}
-
-fn contains_all(text: &str, parts: &[&str]) {
-    println!("{text}");
-    for part in parts {
-        assert!(text.contains(part), "{part:?} is not in: {text}");
-    }
-}
-
-/// The role that this process was started in by [`again`].
-fn role() -> Option<String> {
-    env::var(ROLE).ok()
-}
-
-/// Runs one of these tests in a process of its own, in a role; as a plain user if asked.
-fn again(test: &str, role: &str, plain_user: bool) -> Output {
-    let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture"]).env(ROLE, role);
-    if plain_user {
-        command.uid(1000).gid(1000);
-    }
-    command.output().unwrap()
-}
-
-fn expect_success(output: &Output) {
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
-}
-
-fn wait_ready(device: &dyn Device, ready: u32) {
-    let bar = device.bar(0).unwrap();
-    let end = Instant::now() + Duration::from_secs(30);
-    while bar.read_u32(CSTS).unwrap() & 1 != ready {
-        assert!(Instant::now() < end, "CSTS.RDY does not become {ready}");
-        sleep(Duration::from_millis(1));
-    }
-}
-
-/// Has the controller write its identify data into `data` by DMA, and raise vector 0; its serial number.
-fn identify(device: &dyn Device, queues: &Region, data: &Region) -> String {
-    let bar = device.bar(0).unwrap();
-    bar.write_u32(CC, 0).unwrap();
-    wait_ready(device, 0);
-    let status = queues.as_ptr().wrapping_add(4096 + 12).cast::<u32>();
-    // SAFETY: within the region's second page, aligned. The queues start over: what is left there is stale.
-    unsafe { status.write_volatile(0) };
-    bar.write_u32(0x24, 15 << 16 | 15).unwrap();
-    bar.write_u64(0x28, queues.iova(0)).unwrap();
-    bar.write_u64(0x30, queues.iova(4096)).unwrap();
-    bar.write_u32(CC, 0x0046_0001).unwrap();
-    wait_ready(device, 1);
-    let mut command = [0u32; 16];
-    command[0] = 0x06 | 7 << 16;
-    command[6] = data.iova(0) as u32;
-    command[7] = (data.iova(0) >> 32) as u32;
-    command[10] = 1;
-    let queue = queues.as_ptr().cast::<[u32; 16]>();
-    // SAFETY: the start of a region of at least two pages.
-    unsafe { queue.write_volatile(command) };
-    barrier::dma_wmb();
-    bar.write_u32(0x1000, 1).unwrap();
-    let end = Instant::now() + Duration::from_secs(30);
-    // SAFETY: as above.
-    while unsafe { status.read_volatile() } & 1 << 16 == 0 {
-        assert!(Instant::now() < end, "no completion");
-    }
-    barrier::dma_rmb();
-    let serial = data.as_ptr().wrapping_add(4).cast::<[u8; 20]>();
-    // SAFETY: within the region; the command has completed.
-    let serial = unsafe { serial.read_volatile() };
-    bar.write_u32(CC, 0).unwrap();
-    wait_ready(device, 0);
-    String::from_utf8_lossy(&serial).trim().to_owned()
-}
-
-fn map(device: &dyn Device, len: usize, page: PageSize) -> Region {
-    device.dma().map(Memory::new(len, page).unwrap()).unwrap()
-}
+use vfio_device::{CC, CSTS, addresses, bdf, bind, contains_all, identify, map, refusal, wait_ready};
 
 fn bus_master(bdf: Bdf) -> bool {
     Function::at(bdf).unwrap().config().unwrap().command().unwrap() & command::BUS_MASTER != 0
@@ -419,91 +314,4 @@ fn every_descriptor_is_closed_on_exec() {
     }
     assert!(seen.len() >= 3, "container, group and device: {seen:?}");
     drop(device);
-}
-
-#[test]
-fn a_device_in_use_says_by_whom() {
-    const NAME: &str = "a_device_in_use_says_by_whom";
-    if let Some(holder) = role() {
-        contains_all(&refusal(0), &["in use by process", &holder]);
-        return;
-    }
-    let device = VfioDevice::open(bdf(0)).unwrap();
-    contains_all(&refusal(0), &["in use by this process"]);
-    expect_success(&again(NAME, &std::process::id().to_string(), false));
-    drop(device);
-    VfioDevice::open(bdf(0)).unwrap();
-}
-
-#[test]
-fn an_unknown_function_is_not_found() {
-    for text in ["0000:3f:00.0", "vfio:0000:3f:00.0"] {
-        let error = open(&text.parse().unwrap()).unwrap_err();
-        assert!(matches!(error, Error::NotFound { .. }), "{error}");
-    }
-}
-
-/// Binds a function to a driver, or to none.
-fn bind(bdf: Bdf, driver: Option<&str>) {
-    let path = Function::at(bdf).unwrap().path;
-    if path.join("driver").exists() {
-        fs::write(path.join("driver/unbind"), bdf.to_string()).unwrap();
-    }
-    if let Some(driver) = driver {
-        fs::write(path.join("driver_override"), driver).unwrap();
-        fs::write("/sys/bus/pci/drivers_probe", bdf.to_string()).unwrap();
-        assert_eq!(Function::at(bdf).unwrap().driver.as_deref(), Some(driver));
-    }
-}
-
-#[test]
-fn another_driver_or_none_says_how_to_bind_the_right_one() {
-    struct Restore;
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            bind(bdf(1), Some("vfio-pci"));
-        }
-    }
-    let _restore = Restore;
-    bind(bdf(1), None);
-    contains_all(&refusal(1), &["no driver is bound", "driver_override", "drivers_probe"]);
-    bind(bdf(1), Some("nvme"));
-    for address in [addresses()[1].clone(), format!("vfio:{}", addresses()[1])] {
-        let error = open(&address.parse().unwrap()).unwrap_err().to_string();
-        contains_all(&error, &["bound to the kernel's own driver, nvme", "driver/unbind", "unmount"]);
-    }
-}
-
-#[test]
-fn a_plain_user_needs_the_node_and_a_limit_on_locked_memory() {
-    const NAME: &str = "a_plain_user_needs_the_node_and_a_limit_on_locked_memory";
-    match role().as_deref() {
-        Some("stranger") => {
-            let error = refusal(0);
-            return contains_all(&error, &["no permission", "belongs to root:root", "chown user", "udev"]);
-        }
-        Some("owner") => {
-            let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
-            // SAFETY: reads the limits given.
-            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) }, 0);
-            let device = VfioDevice::open(bdf(0)).unwrap();
-            let queues = map(&*device, 8192, PageSize::Small);
-            let data = map(&*device, 4096, PageSize::Small);
-            assert_eq!(identify(&*device, &queues, &data), "LABA");
-            let event = EventFd::new().unwrap();
-            device.set_irqs(IrqKind::Msix, &[event.as_fd()]).unwrap();
-            let error = device.dma().map(Memory::new(2 << 20, PageSize::Small).unwrap()).unwrap_err();
-            let error = error.to_string();
-            contains_all(&error, &["RLIMIT_MEMLOCK", "1048576", "12288 are locked", "2097152", "ulimit -l"]);
-            map(&*device, 512 << 10, PageSize::Small);
-            return;
-        }
-        _ => {}
-    }
-    let node = group_node(bdf(0));
-    std::os::unix::fs::chown(&node, Some(0), Some(0)).unwrap();
-    expect_success(&again(NAME, "stranger", true));
-    std::os::unix::fs::chown(&node, Some(1000), Some(1000)).unwrap();
-    expect_success(&again(NAME, "owner", true));
-    std::os::unix::fs::chown(&node, Some(0), Some(0)).unwrap();
 }

@@ -2,6 +2,8 @@
 
 mod bdf;
 mod config;
+#[cfg(test)]
+mod fake_sysfs;
 mod function;
 
 pub use bdf::Bdf;
@@ -12,4 +14,4 @@ pub use config::{
 pub use function::{BarInfo, BarKind, Function, GroupMember, IommuGroup, functions};
 
 #[cfg(test)]
-pub(crate) use function::tests::FakeSysfs;
+pub(crate) use fake_sysfs::FakeSysfs;

@@ -13,6 +13,7 @@ mod container;
 mod device;
 mod group;
 mod info;
+mod region;
 
 pub use device::VfioDevice;
 pub use info::IommuInfo;

@@ -16,6 +16,7 @@ use upcie_core::{
 
 pub const CC: u64 = 0x14;
 pub const CSTS: u64 = 0x1c;
+
 /// The functions that the guest hands to these suites.
 pub fn addresses() -> Vec<String> {
     assert_eq!(env::var("UPCIE_GUEST").as_deref(), Ok("1"), "guest_ suites run in the guest only");

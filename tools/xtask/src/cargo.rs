@@ -1,5 +1,6 @@
 //! The workspace as cargo tells it, and what it built.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -67,12 +68,15 @@ pub fn cargo() -> Command {
 impl Workspace {
     /// The one this program was built from.
     pub fn find() -> Result<Self> {
-        Self::at(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+        Self::at(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."), None)
     }
 
-    /// The one at a directory.
-    pub fn at(root: &Path) -> Result<Self> {
+    /// The one at a directory, building where cargo would or elsewhere.
+    pub fn at(root: &Path, target: Option<&Path>) -> Result<Self> {
         let mut command = cargo();
+        if let Some(target) = target {
+            command.env("CARGO_TARGET_DIR", target);
+        }
         command.args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(root);
         serde_json::from_str(&process::output(&mut command)?).context("cargo metadata")
     }
@@ -80,7 +84,7 @@ impl Workspace {
     /// A cargo command in this workspace.
     pub fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = cargo();
-        command.args(arguments).current_dir(&self.root);
+        command.args(arguments).current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
         command
     }
 
@@ -118,7 +122,11 @@ impl Workspace {
 
     /// Builds the tools and returns their paths.
     pub fn build_tools(&self, release: bool) -> Result<Vec<PathBuf>> {
-        let mut arguments = vec!["build", "--quiet", "--package", "upcie-tools", "--bins"];
+        let mut arguments = vec!["build", "--package", "upcie-tools", "--bins"];
+        // A person sees the progress of what may take a minute; a script sees only messages.
+        if !std::io::stderr().is_terminal() {
+            arguments.push("--quiet");
+        }
         if release {
             arguments.push("--release");
         }

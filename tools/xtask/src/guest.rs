@@ -291,7 +291,7 @@ fn follow(
         let printed = [read(&file("stdout")), read(&file("stderr"))].concat();
         let context = || {
             let printed = if stream { "" } else { printed.trim_end() };
-            format!("{printed}\nthe end of its console:\n{}", machine.console().tail(20))
+            format!("{printed}\nthe end of its console:\n{}", machine.console().tail(30))
         };
         if last_look {
             bail!("the guest went down before the command ended\n{}", context());

@@ -59,6 +59,10 @@ pub fn run(lab: &Lab, options: &Options, mut payload: Payload) -> Result<ExitCod
     }
     while !machine.has_ended()? && !escape.load(Ordering::Relaxed) {
         process::check_interrupt()?;
+        if run.out("shell.code").exists() {
+            // What follows is the kernel's good-bye.
+            machine.console().forward = false;
+        }
         thread::sleep(process::POLL);
     }
     drop(raw);

@@ -117,6 +117,8 @@ impl Workspace {
                 });
             }
         }
+        // Cargo names them as they get ready.
+        executables.sort_by(|a, b| (&a.package, &a.kind, &a.name).cmp(&(&b.package, &b.kind, &b.name)));
         Ok(executables)
     }
 

@@ -158,7 +158,9 @@ impl Run<'_> {
         if self.args.wants("doc tests") {
             let mut command = self.workspace.cargo(&["test", "--quiet", "--workspace", "--doc"]);
             let row = self.suite("doc tests", true, &mut command, &log)?;
-            self.push(row);
+            if row.passed + row.failed + row.ignored > 0 || row.problem.is_some() {
+                self.push(row);
+            }
         }
         Ok(())
     }

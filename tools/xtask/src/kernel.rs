@@ -38,11 +38,11 @@ pub enum Accelerator {
 /// Prepares the guest, or finds it prepared.
 pub fn prepare() -> Result<Lab> {
     let release = Release::detect()?;
-    let kernel = install::ensure(release)?;
     let cache = cache_directory()?;
-    let directory = cache.join(key(release, &kernel));
     fs::create_dir_all(&cache)?;
     let _lock = lock(&cache)?;
+    let kernel = install::ensure(release, &cache.join("candidate"))?;
+    let directory = cache.join(key(release, &kernel));
     if !directory.exists() {
         build(release, &kernel, &cache, &directory)?;
     }

@@ -43,7 +43,7 @@ pub struct Args {
     timeout: u64,
     #[command(flatten)]
     options: Options,
-    /// Command to run in the guest, which has the tools and BusyBox on its PATH
+    /// Command to run in the guest, with the tools and BusyBox on its PATH and nothing on its stdin
     #[arg(last = true, required_unless_present_any = ["prepare", "shell"])]
     command: Vec<String>,
 }
@@ -288,10 +288,10 @@ fn follow(
             let (stdout, stderr) = (read(&file("stdout")), read(&file("stderr")));
             return Ok(JobResult { code, stdout, stderr, time: started.elapsed() });
         }
-        let printed = [read(&file("stdout")), read(&file("stderr"))].concat();
         let context = || {
-            let printed = if stream { "" } else { printed.trim_end() };
-            format!("{printed}\nthe end of its console:\n{}", machine.console().tail(30))
+            let printed =
+                if stream { String::new() } else { [read(&file("stdout")), read(&file("stderr"))].concat() };
+            format!("{}\nthe end of its console:\n{}", printed.trim_end(), machine.console().tail(30))
         };
         if last_look {
             bail!("the guest went down before the command ended\n{}", context());

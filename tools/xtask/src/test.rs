@@ -167,6 +167,7 @@ impl Run<'_> {
 
     fn suite(&self, name: &str, harness: bool, command: &mut Command, log: &std::path::Path) -> Result<Row> {
         command.env("UPCIE_TEST_DEVICES", HOST_DEVICES).env("UPCIE_BIN", self.workspace.bin(false));
+        command.env("RUST_BACKTRACE", "1");
         let started = Instant::now();
         let (status, text) = process::captured(command, log, DEADLINE, self.args.verbose)?;
         let code = status.map(|status| status.code().unwrap_or(128));

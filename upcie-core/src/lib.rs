@@ -1,1 +1,19 @@
-//! upcie-core
+#![doc = include_str!("../README.md")]
+
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+compile_error!("upcie-core needs Linux on x86-64 or aarch64");
+
+pub mod barrier;
+pub mod dma;
+mod error;
+pub mod iova;
+pub mod irq;
+pub mod memory;
+pub mod mmio;
+pub mod pci;
+pub mod process;
+pub mod transport;
+pub mod vfio;
+pub mod vfio_user;
+
+pub use error::{Error, Result};

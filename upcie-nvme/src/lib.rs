@@ -1,1 +1,17 @@
-//! upcie-nvme
+#![doc = include_str!("../README.md")]
+
+pub mod controller;
+pub mod emu;
+mod error;
+pub mod interrupt;
+mod namespace;
+mod prp;
+pub mod queue;
+pub mod spec;
+
+pub use controller::{Controller, ControllerOptions};
+pub use error::{Error, Result};
+pub use interrupt::Wait;
+pub use namespace::Namespace;
+pub use queue::{Completion, QueuePair, Refusal, Refused, Turn};
+pub use upcie_core::{self as core, dma::DmaBuf, transport::Address};

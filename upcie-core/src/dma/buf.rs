@@ -1,0 +1,328 @@
+//! The handle to a piece of DMA memory.
+
+use super::{Region, heap::Home};
+use std::{
+    fmt,
+    ops::{Deref, DerefMut, Range},
+    ptr::NonNull,
+    sync::Arc,
+};
+
+/// What a driver's submission path reads of a buffer: prepared once, when the buffer is made.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Transfer {
+    /// The device address of the first byte.
+    pub iova: u64,
+    /// The driver's word for the whole buffer (see [`Prepare`](super::Prepare)): NVMe's second PRP entry.
+    pub companion: u64,
+    /// The id of the address space that `iova` is in.
+    pub space: u64,
+    /// The bytes that `iova` and `companion` describe: the buffer's length, or 0 when they don't suffice (a chain, a
+    /// part that needs a list of its own, more than the device takes at once) and the driver has to look closer.
+    pub ready: u32,
+}
+
+/// Everything there is to know of a buffer; never in DMA memory.
+#[repr(C, align(64))]
+pub(super) struct Descriptor {
+    pub(super) transfer: Transfer,
+    /// What `transfer.ready` is while the buffer is not chained.
+    pub(super) whole: u32,
+    pub(super) ptr: NonNull<u8>,
+    pub(super) len: usize,
+    pub(super) next: Option<DmaBuf>,
+    pub(super) home: Home,
+}
+
+// SAFETY: a descriptor is reached through its one `DmaBuf` only (or is the immutable empty one); what `ptr` points to
+// belongs to that handle alone.
+unsafe impl Send for Descriptor {}
+// SAFETY: as above; shared access reads plain fields.
+unsafe impl Sync for Descriptor {}
+
+static EMPTY: Descriptor = Descriptor {
+    transfer: Transfer { iova: 0, companion: 0, space: 0, ready: 0 },
+    whole: 0,
+    ptr: NonNull::dangling(),
+    len: 0,
+    next: None,
+    home: Home::None,
+};
+
+/// A buffer that a device can read and write: one pointer wide, moved for free, returned to its heap on drop.
+///
+/// It derefs to its bytes. While a command is in flight the command owns the buffer, so nobody can look at bytes that
+/// the device is changing. The bytes are what the last user left there, unless zeroed ones were asked for.
+///
+/// Buffers can be cut ([`slice`](Self::slice), [`split_at`](Self::split_at)) and chained ([`chain`](Self::chain)) for
+/// scattered transfers; both keep the handle one pointer wide.
+pub struct DmaBuf(NonNull<Descriptor>);
+
+// SAFETY: the handle owns its descriptor and bytes exclusively.
+unsafe impl Send for DmaBuf {}
+// SAFETY: `&DmaBuf` gives shared access to plain bytes and fields only.
+unsafe impl Sync for DmaBuf {}
+
+impl DmaBuf {
+    pub(super) fn from_descriptor(descriptor: Box<Descriptor>) -> Self {
+        Self(NonNull::from(Box::leak(descriptor)))
+    }
+
+    /// A buffer of no bytes, which belongs to no device: what commands without data carry. Costs nothing.
+    #[inline]
+    pub const fn empty() -> Self {
+        // SAFETY: a static is not at address 0. Never written through: `descriptor_mut` refuses it.
+        Self(unsafe { NonNull::new_unchecked((&raw const EMPTY).cast_mut()) })
+    }
+
+    #[inline(always)]
+    fn descriptor(&self) -> &Descriptor {
+        // SAFETY: it points to a leaked box that this handle owns, or to the static.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// `None` for the empty buffer, which is shared and never changed.
+    fn descriptor_mut(&mut self) -> Option<&mut Descriptor> {
+        if std::ptr::eq(self.0.as_ptr(), &EMPTY) {
+            return None;
+        }
+        // SAFETY: a leaked box that only this handle points to, and the handle is borrowed mutably.
+        Some(unsafe { self.0.as_mut() })
+    }
+
+    pub(super) fn home(&self) -> &Home {
+        &self.descriptor().home
+    }
+
+    /// What the submission path needs, in one cache line.
+    #[inline(always)]
+    pub fn transfer(&self) -> &Transfer {
+        &self.descriptor().transfer
+    }
+
+    /// Bytes in this segment; [`total_len`](Self::total_len) counts what is chained to it too.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.descriptor().len
+    }
+
+    /// Whether it has no bytes.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The device address of the byte at `offset`. Bytes side by side here are so for the device within a page of the
+    /// memory's own page size.
+    ///
+    /// # Panics
+    /// When `offset` is not below [`len`](Self::len).
+    pub fn iova(&self, offset: usize) -> u64 {
+        let all = self.descriptor();
+        assert!(offset < all.len, "offset {offset} in a buffer of {} bytes", all.len);
+        all.home.region().map_or(0, |region| {
+            // The buffer lies in the region.
+            region.iova(all.ptr.as_ptr().addr() - region.as_ptr().addr() + offset)
+        })
+    }
+
+    /// Where this process sees it: for raw access by code that knows when the device is done.
+    #[inline]
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.descriptor().ptr.as_ptr()
+    }
+
+    /// Sets all bytes to zero.
+    pub fn zero(&mut self) {
+        self.fill(0);
+    }
+
+    /// The part `range` (in bytes) of the buffer, as a buffer of its own. The rest stays with it, out of reach:
+    /// [`whole`](Self::whole) gives all of it back.
+    ///
+    /// # Panics
+    /// When the range is empty or not within the buffer, or the buffer is chained.
+    #[must_use]
+    pub fn slice(self, range: Range<usize>) -> Self {
+        let parent = Arc::new(self);
+        Self::part(&parent, range)
+    }
+
+    /// Cuts it in two at `mid`. The memory goes back when both are dropped.
+    ///
+    /// # Panics
+    /// When a half would be empty, or the buffer is chained.
+    #[must_use]
+    pub fn split_at(self, mid: usize) -> (Self, Self) {
+        let (len, parent) = (self.len(), Arc::new(self));
+        (Self::part(&parent, 0..mid), Self::part(&parent, mid..len))
+    }
+
+    /// What a part was cut from, as one buffer again.
+    ///
+    /// # Errors
+    /// The part itself, when it is not one, is chained, or when other parts of the same buffer still exist.
+    pub fn whole(mut self) -> Result<Self, Self> {
+        let Some(all) = self.descriptor_mut() else { return Err(self) };
+        if all.next.is_some() {
+            return Err(self);
+        }
+        match std::mem::replace(&mut all.home, Home::None) {
+            Home::Part(parent, region) => match Arc::try_unwrap(parent) {
+                Ok(parent) => Ok(parent),
+                Err(parent) => {
+                    all.home = Home::Part(parent, region);
+                    Err(self)
+                }
+            },
+            home => {
+                all.home = home;
+                Err(self)
+            }
+        }
+    }
+
+    fn part(parent: &Arc<Self>, range: Range<usize>) -> Self {
+        let all = parent.descriptor();
+        assert!(all.next.is_none(), "a chained buffer can't be cut");
+        assert!(
+            range.start < range.end && range.end <= all.len,
+            "{range:?} of a buffer of {} bytes",
+            all.len
+        );
+        let len = range.end - range.start;
+        let iova = |offset: usize| parent.iova(range.start + offset);
+        let companion = all.home.prepare().and_then(|prepare| prepare.prepare(&iova, len, None));
+        let region = all.home.region().cloned();
+        // SAFETY: within the parent's bytes, as asserted.
+        let ptr = unsafe { all.ptr.add(range.start) };
+        let whole = companion.and(u32::try_from(len).ok()).unwrap_or(0);
+        let transfer = Transfer {
+            iova: iova(0),
+            companion: companion.unwrap_or(0),
+            space: all.transfer.space,
+            ready: whole,
+        };
+        Self::from_descriptor(Box::new(Descriptor {
+            transfer,
+            whole,
+            ptr,
+            len,
+            next: None,
+            home: Home::Part(parent.clone(), region),
+        }))
+    }
+
+    /// Appends `next` (which may be a chain) as a further segment: a command given the first transfers all of them.
+    pub fn chain(&mut self, next: Self) {
+        let mut last = self;
+        while last.descriptor().next.is_some() {
+            last = last.descriptor_mut().and_then(|d| d.next.as_mut()).expect("just seen");
+        }
+        match last.descriptor_mut() {
+            Some(all) => {
+                all.transfer.ready = 0;
+                all.next = Some(next);
+            }
+            // Nothing can hang on the empty buffer, which has nothing to transfer either.
+            None => *last = next,
+        }
+    }
+
+    /// Takes off what was chained to this segment.
+    pub fn unchain(&mut self) -> Option<Self> {
+        let all = self.descriptor_mut()?;
+        let next = all.next.take();
+        all.transfer.ready = all.whole;
+        next
+    }
+
+    /// The next segment of a chain.
+    pub fn next(&self) -> Option<&Self> {
+        self.descriptor().next.as_ref()
+    }
+
+    /// This segment and those chained to it.
+    pub fn segments(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |segment| segment.next())
+    }
+
+    /// Bytes in all segments.
+    pub fn total_len(&self) -> usize {
+        self.segments().map(Self::len).sum()
+    }
+}
+
+impl Drop for DmaBuf {
+    #[inline]
+    fn drop(&mut self) {
+        #[cold]
+        #[inline(never)]
+        fn give_back(at: NonNull<Descriptor>) {
+            // SAFETY: leaked by `from_descriptor`; the handle, its one owner, is being dropped.
+            let mut all = unsafe { Box::from_raw(at.as_ptr()) };
+            // A chain is taken apart by a loop: dropped recursively, a long one would use up the stack.
+            let mut next = all.next.take();
+            while let Some(mut segment) = next {
+                next = segment.unchain();
+            }
+            Home::give_back(all);
+        }
+        if !std::ptr::eq(self.0.as_ptr(), &EMPTY) {
+            give_back(self.0);
+        }
+    }
+}
+
+impl Default for DmaBuf {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl Deref for DmaBuf {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        let all = self.descriptor();
+        // SAFETY: `len` initialised bytes that this handle owns; the device writes to no buffer that is not in flight
+        // (the module's trust model), and one in flight is owned by its command.
+        unsafe { std::slice::from_raw_parts(all.ptr.as_ptr(), all.len) }
+    }
+}
+
+impl DerefMut for DmaBuf {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let all = self.descriptor();
+        // SAFETY: as in `deref`, and the handle is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(all.ptr.as_ptr(), all.len) }
+    }
+}
+
+impl AsRef<[u8]> for DmaBuf {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl AsMut<[u8]> for DmaBuf {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+impl fmt::Debug for DmaBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DmaBuf")
+            .field("iova", &format_args!("{:#x}", self.transfer().iova))
+            .field("len", &self.len())
+            .field("segments", &self.segments().count())
+            .finish()
+    }
+}
+
+/// The region behind a buffer keeps it mapped; named here so that the heap's module stays about placement.
+pub(super) type RegionRef = Arc<Region>;

@@ -1,0 +1,177 @@
+use super::*;
+use crate::{
+    Result,
+    memory::{Memory, PageSize},
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+/// A device with no memory of its own: remembers what is mapped.
+#[derive(Debug, Default, Clone)]
+struct Mapped(Arc<Mutex<HashMap<u64, u64>>>);
+
+impl Mapper for Mapped {
+    fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
+        assert_eq!(self.0.lock().unwrap().insert(iova, memory.len() as u64), None);
+        Ok(())
+    }
+    fn unmap(&self, iova: u64, len: u64) -> Result<()> {
+        assert_eq!(self.0.lock().unwrap().remove(&iova), Some(len));
+        Ok(())
+    }
+}
+
+fn heap() -> (Arc<Heap>, Mapped) {
+    let mapped = Mapped::default();
+    let space = DmaSpace::new("test", [0..=u64::MAX >> 16], 4096, Box::new(mapped.clone()));
+    (Heap::new(&space, Some(PageSize::Small), None), mapped)
+}
+
+struct Random(u64);
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) as usize % n
+    }
+}
+
+#[test]
+fn ten_million_random_operations_do_not_grow_the_heap() {
+    let (heap, _) = heap();
+    let mut random = Random(88_172_645_463_325_252);
+    let mut live: Vec<Option<DmaBuf>> = (0..256).map(|_| None).collect();
+    let mut after_warm_up = 0;
+    for i in 0..10_000_000 {
+        let at = random.below(live.len());
+        if live[at].take().is_none() && heap.in_use() < 1 << 20 {
+            let shift = 6 + random.below(11);
+            let len = 1 + random.below(1 << shift);
+            live[at] = Some(heap.alloc(len).unwrap());
+        }
+        if i == 1_000_000 {
+            after_warm_up = heap.footprint();
+        }
+    }
+    assert_eq!(heap.footprint(), after_warm_up);
+    drop(live);
+    assert_eq!(heap.in_use(), 0);
+}
+
+#[test]
+fn buffers_are_disjoint_aligned_and_returned() {
+    let (heap, mapped) = heap();
+    let mut bufs: Vec<DmaBuf> =
+        (0..200).map(|i| heap.alloc_aligned(100 + i * 37, 1 << (i % 13)).unwrap()).collect();
+    for (i, buf) in bufs.iter_mut().enumerate() {
+        assert_eq!(buf.iova(0) % (1 << (i % 13)), 0);
+        assert_ne!(buf.iova(0), 0);
+        buf.fill(i as u8);
+    }
+    for (i, buf) in bufs.iter().enumerate() {
+        assert!(buf.iter().all(|&b| b == i as u8), "buffer {i} was overwritten");
+    }
+    let big = heap.alloc(8 << 20).unwrap();
+    assert!(mapped.0.lock().unwrap().len() >= 2, "a buffer larger than a region gets one of its own");
+    drop((big, bufs));
+    assert_eq!(heap.in_use(), 0);
+    drop(heap);
+    assert!(mapped.0.lock().unwrap().is_empty(), "the last handle unmaps");
+}
+
+#[test]
+fn a_buffer_keeps_its_memory_when_the_heap_is_dropped() {
+    let (heap, mapped) = heap();
+    let mut buf = heap.alloc_zeroed(4096).unwrap();
+    drop(heap);
+    buf.fill(7);
+    assert_eq!(mapped.0.lock().unwrap().len(), 1);
+    drop(buf);
+    assert!(mapped.0.lock().unwrap().is_empty());
+}
+
+#[test]
+fn parts_share_memory_and_become_whole_again() {
+    let (heap, _) = heap();
+    let mut buf = heap.alloc_zeroed(4096).unwrap();
+    buf[600] = 9;
+    let base = buf.iova(0);
+    let (low, high) = buf.split_at(512);
+    assert_eq!((low.len(), high.len(), high.iova(0)), (512, 3584, base + 512));
+    assert_eq!(high[88], 9);
+    let high = high.whole().expect_err("the lower part still exists");
+    drop(low);
+    let part = high.slice(88..89);
+    assert_eq!(&part[..], [9]);
+    let high = part.whole().unwrap();
+    let buf = high.whole().unwrap();
+    assert_eq!((buf.len(), buf.iova(0)), (4096, base));
+    let buf = buf.whole().expect_err("not a part");
+    let used = heap.in_use();
+    let part = buf.slice(0..1);
+    assert_eq!(heap.in_use(), used, "a part keeps all of it");
+    drop(part);
+    assert_eq!(heap.in_use(), 0);
+}
+
+#[test]
+fn chains_hold_their_segments_and_come_apart() {
+    let (heap, _) = heap();
+    let mut all = heap.alloc(512).unwrap();
+    let ready = all.transfer().ready;
+    assert_eq!(ready, 512);
+    for i in 0..100_000 {
+        // Prepended, so that building it is linear.
+        let mut first = heap.alloc(512).unwrap();
+        first[0] = i as u8;
+        first.chain(all);
+        all = first;
+    }
+    assert_eq!(all.total_len(), 512 * 100_001);
+    assert_eq!(all.transfer().ready, 0, "a chain is not a ready transfer");
+    let rest = all.unchain().unwrap();
+    assert_eq!((all.transfer().ready, rest.segments().count()), (512, 100_000));
+    drop((all, rest));
+    assert_eq!(heap.in_use(), 0);
+}
+
+#[test]
+fn several_threads_share_a_heap() {
+    let (heap, _) = heap();
+    std::thread::scope(|scope| {
+        for seed in 1..5 {
+            let heap = &heap;
+            scope.spawn(move || {
+                let mut random = Random(seed);
+                let mut live = Vec::new();
+                for i in 0..20_000_usize {
+                    let mut buf = heap.alloc(1 + random.below(9000)).unwrap();
+                    buf[..].fill(seed as u8);
+                    live.push(buf);
+                    if i % 3 != 0 {
+                        let buf = live.swap_remove(random.below(live.len()));
+                        assert!(buf.iter().all(|&b| b == seed as u8));
+                    }
+                    if live.len() > 500 {
+                        live.clear();
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(heap.in_use(), 0);
+}
+
+#[test]
+fn what_can_not_be_allocated_is_an_error() {
+    let (heap, _) = heap();
+    for (len, align) in [(0, 1), (1, 0), (1, 3), (usize::MAX, 1), (1 << 31, 1), (1, 1 << 40)] {
+        let error = heap.alloc_aligned(len, align).unwrap_err().to_string();
+        assert!(error.contains("test"), "{error}");
+    }
+    let empty = DmaBuf::empty();
+    assert_eq!((empty.len(), empty.total_len(), empty.transfer().space), (0, 0, 0));
+}

@@ -1,0 +1,115 @@
+//! Interrupts as file descriptors.
+
+use crate::{Error, Result};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::eventfd::{EfdFlags, EventFd as Inner},
+};
+use std::{
+    fmt,
+    os::fd::{AsFd, BorrowedFd},
+    time::{Duration, Instant},
+};
+
+/// The interrupts of a PCI function, numbered as the kernel's `VFIO_PCI_*_IRQ_INDEX` and vfio-user number them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum IrqKind {
+    /// The legacy pin: level triggered, one, masked by the kernel when it fires.
+    Intx = 0,
+    /// Message signalled.
+    Msi = 1,
+    /// Message signalled, extended: up to 2048 vectors.
+    Msix = 2,
+    /// An uncorrectable error was reported (AER).
+    Error = 3,
+    /// The kernel asks for the device back (it is being removed or unbound).
+    Request = 4,
+}
+
+impl fmt::Display for IrqKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Intx => "INTx",
+            Self::Msi => "MSI",
+            Self::Msix => "MSI-X",
+            Self::Error => "ERR",
+            Self::Request => "REQ",
+        })
+    }
+}
+
+/// A counter that an interrupt increments: close-on-exec and non-blocking.
+#[derive(Debug)]
+pub struct EventFd(Inner);
+
+impl EventFd {
+    /// A new one, at zero.
+    ///
+    /// # Errors
+    /// The system's, mostly that there are too many open files.
+    pub fn new() -> Result<Self> {
+        Inner::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map(Self)
+            .map_err(|e| Error::os("eventfd", "creating it (raise `ulimit -n` if too many are open)", e))
+    }
+
+    /// Adds one, as a device does.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn signal(&self) -> Result<()> {
+        match self.0.write(1) {
+            // The counter is at its maximum: whoever waits wakes all the same.
+            Ok(_) | Err(Errno::EAGAIN) => Ok(()),
+            Err(e) => Err(Error::os("eventfd", "signalling it", e)),
+        }
+    }
+
+    /// Takes the count and sets it to zero; zero when nothing has happened.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn take(&self) -> Result<u64> {
+        match self.0.read() {
+            Ok(count) => Ok(count),
+            Err(Errno::EAGAIN) => Ok(0),
+            Err(e) => Err(Error::os("eventfd", "reading it", e)),
+        }
+    }
+
+    /// Waits until the count is not zero, at most `timeout`; `false` when it stayed zero. The count is left as it is.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn wait(&self, timeout: Duration) -> Result<bool> {
+        wait_readable(self.as_fd(), timeout)
+    }
+}
+
+impl AsFd for EventFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Waits until `fd` can be read, at most `timeout`; a signal handler that runs meanwhile does not end the wait.
+///
+/// # Errors
+/// The system's.
+pub fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> Result<bool> {
+    let end = Instant::now().checked_add(timeout);
+    loop {
+        let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+        // Whole milliseconds, rounded up: never a busy loop in the last one.
+        let ms = i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
+        let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX)) {
+            Ok(0) if left.is_zero() || end.is_some_and(|end| Instant::now() >= end) => return Ok(false),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(true),
+            Err(e) => return Err(Error::os("poll", "waiting for a file descriptor", e)),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Memory that devices can be given: anonymous files of 4 KiB, 2 MiB or 1 GiB pages, mapped and filled.
+//!
+//! A file, not plain anonymous memory, because a vfio-user server (and later another process) is handed its descriptor.
+//! It is sealed against shrinking, so that no holder of the descriptor can make an access fault.
+
+use crate::{Error, Result, mmio::Mapping};
+use nix::{
+    fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl},
+    sys::memfd::{MFdFlags, memfd_create},
+};
+use std::{
+    fmt, fs,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+/// The page size of DMA memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(u64)]
+pub enum PageSize {
+    /// The host's ordinary pages: no set-up, no privilege; needs an IOMMU or a software device.
+    #[default]
+    Small = 4 << 10,
+    /// 2 MiB huge pages, reserved in `/sys/kernel/mm/hugepages/hugepages-2048kB`.
+    Huge2M = 2 << 20,
+    /// 1 GiB huge pages, reserved in `/sys/kernel/mm/hugepages/hugepages-1048576kB`.
+    Huge1G = 1 << 30,
+}
+
+impl PageSize {
+    /// Its bytes. [`PageSize::Small`] is the host's page size, 4 KiB on x86-64, up to 64 KiB on aarch64.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::Small => host_page_size(),
+            huge => huge as usize,
+        }
+    }
+
+    /// Huge pages of this size that are free now, and in all; `None` for small pages and where the kernel has none of
+    /// this size.
+    pub fn available(self) -> Option<(u64, u64)> {
+        let kib = match self {
+            Self::Small => return None,
+            huge => huge as u64 >> 10,
+        };
+        let read = |file: &str| -> Option<u64> {
+            fs::read_to_string(format!("/sys/kernel/mm/hugepages/hugepages-{kib}kB/{file}"))
+                .ok()?
+                .trim()
+                .parse()
+                .ok()
+        };
+        let reserved = read("resv_hugepages").unwrap_or(0);
+        Some((read("free_hugepages")?.saturating_sub(reserved), read("nr_hugepages")?))
+    }
+}
+
+impl fmt::Display for PageSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Small => "4 KiB",
+            Self::Huge2M => "2 MiB",
+            Self::Huge1G => "1 GiB",
+        })
+    }
+}
+
+/// The host's page size in bytes.
+pub fn host_page_size() -> usize {
+    // SAFETY: a query without side effects.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}
+
+/// A range of zeroed, mapped memory with the file behind it.
+#[derive(Debug)]
+pub struct Memory {
+    mapping: Mapping,
+    fd: OwnedFd,
+    page: PageSize,
+}
+
+impl Memory {
+    /// At least `len` bytes, rounded up to whole pages of `page`, zeroed and present.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] when there are not enough (huge) pages: it says how many there are and how to get more.
+    pub fn new(len: usize, page: PageSize) -> Result<Self> {
+        let what = || format!("{len} bytes of DMA memory in {page} pages");
+        let fail = |source: std::io::Error| Error::Memory { what: what(), reason: shortage(page), source };
+        let len = len
+            .max(1)
+            .checked_next_multiple_of(page.bytes())
+            .filter(|&len| i64::try_from(len).is_ok())
+            .ok_or_else(|| fail(std::io::Error::from_raw_os_error(libc::ENOMEM)))?;
+        let flags = MFdFlags::MFD_CLOEXEC
+            | MFdFlags::MFD_ALLOW_SEALING
+            | match page {
+                PageSize::Small => MFdFlags::empty(),
+                PageSize::Huge2M => MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB,
+                PageSize::Huge1G => MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_1GB,
+            };
+        let fd = memfd_create(c"upcie-dma", flags).map_err(|e| fail(e.into()))?;
+        // Reserves the pages: too few is an error here, not a SIGBUS on first use.
+        nix::unistd::ftruncate(&fd, len as i64).map_err(|e| fail(e.into()))?;
+        fallocate(&fd, FallocateFlags::empty(), 0, len as i64).map_err(|e| fail(e.into()))?;
+        let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+        fcntl(&fd, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| fail(e.into()))?;
+        let mapping = Mapping::new(fd.as_fd(), 0, len, &what())?;
+        Ok(Self { mapping, fd, page })
+    }
+
+    /// Where it is mapped.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.mapping.as_ptr()
+    }
+
+    /// Its bytes, whole pages.
+    pub fn len(&self) -> usize {
+        self.mapping.len()
+    }
+
+    /// Never: there is at least one page.
+    pub fn is_empty(&self) -> bool {
+        self.mapping.is_empty()
+    }
+
+    /// The page size that it was made of.
+    pub fn page_size(&self) -> PageSize {
+        self.page
+    }
+}
+
+impl AsFd for Memory {
+    /// The file behind the memory, which starts at its offset 0.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// What to say when memory of `page` pages can't be had.
+fn shortage(page: PageSize) -> String {
+    let bytes = page.bytes();
+    match (page, page.available()) {
+        (PageSize::Small, _) => "the system is out of memory, or of room for shared memory".into(),
+        (_, None) => format!("this kernel has no {page} pages"),
+        (_, Some((free, total))) => format!(
+            "{free} of {total} are free; as root: echo N > /sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages",
+            bytes >> 10
+        ),
+    }
+}

@@ -1,0 +1,153 @@
+//! Mapped device memory.
+//!
+//! A [`Mapping`] owns an mmap of a file descriptor. A [`Register`] is one naturally aligned word in it: its bounds are
+//! checked when it is made, and after that an access is one volatile load or store. No Rust reference into device
+//! memory is ever formed: the device changes it, and reading may have side effects.
+
+use crate::{Error, Result};
+use std::{
+    ffi::c_void,
+    fmt,
+    num::NonZeroUsize,
+    os::fd::{AsFd, BorrowedFd},
+    ptr::NonNull,
+    sync::Arc,
+};
+
+/// Memory that this process has mapped; unmapped when dropped.
+#[derive(Debug)]
+pub struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a mapping is an address range that stays valid until it is dropped; it has no thread affinity, and all
+// access through it is by raw pointer under the rules of whoever hands pointers out.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps `len` bytes of `fd` at `offset`, shared, readable and writable, with the page tables filled now, so that
+    /// no page fault happens on first use.
+    ///
+    /// # Errors
+    /// The system's, with `what` in the message.
+    pub fn new(fd: BorrowedFd<'_>, offset: u64, len: usize, what: &str) -> Result<Self> {
+        use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+        let (Some(size), Ok(at)) = (NonZeroUsize::new(len), i64::try_from(offset)) else {
+            return Err(Error::OutOfRange {
+                device: what.into(),
+                operation: "mapping".into(),
+                offset,
+                len: len as u64,
+                size: 0,
+            });
+        };
+        // SAFETY: a fresh mapping at an address of the kernel's choice; nothing existing is replaced.
+        let base = unsafe {
+            mmap(
+                None,
+                size,
+                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+                MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE,
+                fd.as_fd(),
+                at,
+            )
+        };
+        let base = base.map_err(|e| Error::os(what, format!("mapping {len:#x} bytes at {offset:#x}"), e))?;
+        Ok(Self { base: base.cast(), len })
+    }
+
+    /// Where it is mapped.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    /// Bytes mapped.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing is mapped: never, a mapping has at least one byte.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        let base: NonNull<c_void> = self.base.cast();
+        // SAFETY: mapped by `new` with this length; whoever holds a pointer into it holds the mapping too.
+        if let Err(error) = unsafe { nix::sys::mman::munmap(base, self.len) } {
+            tracing::error!(?self, %error, "unmapping");
+        }
+    }
+}
+
+/// A width that registers have: `u8`, `u16`, `u32` or `u64`.
+pub trait Word: Copy + sealed::Sealed + 'static {}
+mod sealed {
+    pub trait Sealed {}
+}
+macro_rules! words {
+    ($($t:ty)*) => { $(impl sealed::Sealed for $t {} impl Word for $t {})* };
+}
+words!(u8 u16 u32 u64);
+
+/// One word of device memory.
+pub struct Register<W: Word> {
+    at: NonNull<W>,
+    mapping: Arc<Mapping>,
+}
+
+// SAFETY: a pointer into a mapping that it keeps alive; access is a single volatile load or store.
+unsafe impl<W: Word> Send for Register<W> {}
+// SAFETY: as above: device memory tolerates access from any thread.
+unsafe impl<W: Word> Sync for Register<W> {}
+
+impl<W: Word> Register<W> {
+    /// The word `offset` bytes into `mapping`; `None` where that is out of bounds or not naturally aligned.
+    pub fn new(mapping: &Arc<Mapping>, offset: usize) -> Option<Self> {
+        let end = offset.checked_add(size_of::<W>())?;
+        if end > mapping.len || offset % size_of::<W>() != 0 {
+            return None;
+        }
+        // SAFETY: within the mapping, as just checked.
+        let at = unsafe { mapping.base.add(offset) }.cast();
+        Some(Self { at, mapping: mapping.clone() })
+    }
+
+    /// Reads it: one volatile load.
+    #[inline(always)]
+    pub fn read(&self) -> W {
+        // SAFETY: aligned and inside a live mapping (`new`); any bits are a valid word.
+        unsafe { self.at.read_volatile() }
+    }
+
+    /// Writes it: one volatile store, not ordered with stores to DMA memory (see [`crate::barrier`]).
+    #[inline(always)]
+    pub fn write(&self, value: W) {
+        // SAFETY: aligned and inside a live mapping (`new`).
+        unsafe { self.at.write_volatile(value) }
+    }
+
+    /// The pointer itself, for a driver's hot path, which keeps the register beside it.
+    #[inline]
+    pub fn as_ptr(&self) -> *mut W {
+        self.at.as_ptr()
+    }
+}
+
+impl<W: Word> Clone for Register<W> {
+    fn clone(&self) -> Self {
+        Self { at: self.at, mapping: self.mapping.clone() }
+    }
+}
+
+impl<W: Word> fmt::Debug for Register<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without reading it: a read may have side effects.
+        write!(f, "Register<{}>({:p} in {:p})", std::any::type_name::<W>(), self.at, self.mapping.base)
+    }
+}

@@ -1,0 +1,94 @@
+//! Device addresses.
+
+use crate::{Error, pci::Bdf};
+use std::{fmt, path::PathBuf, str::FromStr};
+
+/// The forms of an address, for messages.
+pub const FORMS: &str = "0000:01:00.0 (a PCI function bound to vfio-pci), vfio:0000:01:00.0, vfio-user:/path/to/socket, \
+                         emu, and emu:key=value,… (see `upcie --help`)";
+
+/// Names a device and the way to it.
+///
+/// ```
+/// use upcie_core::transport::Address;
+/// let address: Address = "0000:01:00.0".parse()?;
+/// assert!(matches!(address, Address::Pci(_)));
+/// assert!("nvme0n1".parse::<Address>().is_err());
+/// # Ok::<(), upcie_core::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Address {
+    /// `0000:01:00.0`: a PCI function; the way in follows from the driver that is bound.
+    Pci(Bdf),
+    /// `vfio:0000:01:00.0`: through its VFIO group.
+    Vfio(Bdf),
+    /// `vfio-user:/path`: a vfio-user server's socket.
+    VfioUser(PathBuf),
+    /// `emu` or `emu:options`: the embedded controller; the options are the driver crate's to parse.
+    Emulated(String),
+}
+
+impl FromStr for Address {
+    type Err = Error;
+
+    fn from_str(input: &str) -> Result<Self, Error> {
+        let bad = |reason: String| Error::Address { input: input.into(), reason };
+        let bdf = |text: &str| {
+            text.parse::<Bdf>().map_err(|_| bad(format!("{text:?} is not domain:bus:device.function")))
+        };
+        match input.split_once(':') {
+            _ if input == "emu" => Ok(Self::Emulated(String::new())),
+            Some(("emu", options)) => Ok(Self::Emulated(options.into())),
+            Some(("vfio-user", "")) => Err(bad("the socket's path is missing".into())),
+            Some(("vfio-user", path)) => Ok(Self::VfioUser(path.into())),
+            Some(("vfio", rest)) => bdf(rest).map(Self::Vfio),
+            Some((scheme, _)) if scheme.contains(|c: char| !c.is_ascii_hexdigit()) => {
+                Err(bad(format!("{scheme:?} is not a way to reach a device")))
+            }
+            Some(_) => bdf(input).map(Self::Pci),
+            None => Err(bad("it names no device".into())),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pci(bdf) => bdf.fmt(f),
+            Self::Vfio(bdf) => write!(f, "vfio:{bdf}"),
+            Self::VfioUser(path) => write!(f, "vfio-user:{}", path.display()),
+            Self::Emulated(options) if options.is_empty() => f.write_str("emu"),
+            Self::Emulated(options) => write!(f, "emu:{options}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_parses_and_prints_itself() {
+        for text in
+            ["0000:01:00.0", "vfio:0000:01:00.0", "vfio-user:/run/x:y.sock", "emu", "emu:size=1G,lba=4096"]
+        {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+        assert_eq!(
+            "01:00.0".parse::<Address>().unwrap().to_string(),
+            "0000:01:00.0",
+            "the domain may be left out"
+        );
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_the_forms() {
+        for text in
+            ["", "nvme0", "/dev/nvme0n1", "uio9:0000:01:00.0", "vfio-user:", "vfio:x", "0000:01:00.8", "::"]
+        {
+            let error = text.parse::<Address>().unwrap_err().to_string();
+            assert!(error.contains("vfio-user:/path") && error.contains(text), "{error}");
+        }
+    }
+}

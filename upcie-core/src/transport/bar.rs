@@ -1,0 +1,150 @@
+//! A base address register: memory as far as the way in maps it, messages for the rest.
+
+use crate::{
+    Error, Result,
+    mmio::{Mapping, Register, Word},
+};
+use std::{fmt, sync::Arc};
+
+/// Access to a region by system call or message, for what can't be mapped.
+pub trait RegionIo: Send + Sync {
+    /// Reads `data.len()` bytes at `offset`, within the region's bounds.
+    ///
+    /// # Errors
+    /// The way in's.
+    fn read(&self, offset: u64, data: &mut [u8]) -> Result<()>;
+
+    /// Writes `data` at `offset`, within the region's bounds.
+    ///
+    /// # Errors
+    /// The way in's.
+    fn write(&self, offset: u64, data: &[u8]) -> Result<()>;
+}
+
+/// A part of a BAR that is mapped.
+#[derive(Debug, Clone)]
+pub struct Area {
+    /// Where it starts in the BAR, in bytes.
+    pub offset: u64,
+    /// The mapping: its bytes are the BAR's from `offset` on.
+    pub mapping: Arc<Mapping>,
+}
+
+/// A base address register.
+#[derive(Clone)]
+pub struct Bar {
+    name: Arc<str>,
+    size: u64,
+    areas: Vec<Area>,
+    io: Arc<dyn RegionIo>,
+}
+
+impl Bar {
+    /// One of `size` bytes, mapped in `areas`, accessed through `io` elsewhere. `name` is for messages: the device
+    /// and the BAR's number.
+    pub fn new(name: impl Into<Arc<str>>, size: u64, areas: Vec<Area>, io: Arc<dyn RegionIo>) -> Self {
+        Self { name: name.into(), size, areas, io }
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The parts that are mapped.
+    pub fn areas(&self) -> &[Area] {
+        &self.areas
+    }
+
+    /// The mapped word at `offset`, for access without a call; `None` where the way in does not map it (or `offset`
+    /// is out of bounds or not aligned).
+    pub fn register<W: Word>(&self, offset: u64) -> Option<Register<W>> {
+        self.areas.iter().find_map(|area| {
+            let within = usize::try_from(offset.checked_sub(area.offset)?).ok()?;
+            Register::new(&area.mapping, within)
+        })
+    }
+
+    /// Reads a 32-bit register.
+    ///
+    /// # Errors
+    /// Out of bounds, or the way in's errors. All-ones is a value here: what it means is the driver's to say.
+    pub fn read_u32(&self, offset: u64) -> Result<u32> {
+        if let Some(register) = self.register::<u32>(offset) {
+            return Ok(register.read());
+        }
+        let mut data = [0; 4];
+        self.check(offset, 4, "reading a register")?;
+        self.io.read(offset, &mut data)?;
+        Ok(u32::from_le_bytes(data))
+    }
+
+    /// Writes a 32-bit register.
+    ///
+    /// # Errors
+    /// Out of bounds, or the way in's errors.
+    pub fn write_u32(&self, offset: u64, value: u32) -> Result<()> {
+        if let Some(register) = self.register::<u32>(offset) {
+            register.write(value);
+            return Ok(());
+        }
+        self.check(offset, 4, "writing a register")?;
+        self.io.write(offset, &value.to_le_bytes())
+    }
+
+    /// Reads a 64-bit register: the low half first, then the high one, where it is mapped (not every device takes
+    /// 8-byte accesses); one message elsewhere.
+    ///
+    /// # Errors
+    /// Out of bounds, or the way in's errors.
+    pub fn read_u64(&self, offset: u64) -> Result<u64> {
+        if let (Some(low), Some(high)) = self.halves(offset) {
+            return Ok(u64::from(low.read()) | u64::from(high.read()) << 32);
+        }
+        let mut data = [0; 8];
+        self.check(offset, 8, "reading a register")?;
+        self.io.read(offset, &mut data)?;
+        Ok(u64::from_le_bytes(data))
+    }
+
+    /// Writes a 64-bit register, as [`read_u64`](Self::read_u64) reads one.
+    ///
+    /// # Errors
+    /// Out of bounds, or the way in's errors.
+    pub fn write_u64(&self, offset: u64, value: u64) -> Result<()> {
+        if let (Some(low), Some(high)) = self.halves(offset) {
+            low.write(value as u32);
+            high.write((value >> 32) as u32);
+            return Ok(());
+        }
+        self.check(offset, 8, "writing a register")?;
+        self.io.write(offset, &value.to_le_bytes())
+    }
+
+    fn halves(&self, offset: u64) -> (Option<Register<u32>>, Option<Register<u32>>) {
+        (self.register(offset), offset.checked_add(4).and_then(|high| self.register(high)))
+    }
+
+    fn check(&self, offset: u64, len: u64, operation: &str) -> Result<()> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.size && offset % 4 == 0 => Ok(()),
+            _ => Err(Error::OutOfRange {
+                device: self.name.to_string(),
+                operation: operation.into(),
+                offset,
+                len,
+                size: self.size,
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for Bar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bar")
+            .field("name", &self.name)
+            .field("size", &self.size)
+            .field("areas", &self.areas)
+            .finish_non_exhaustive()
+    }
+}

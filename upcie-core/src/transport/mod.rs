@@ -1,0 +1,82 @@
+//! The ways to a device, behind one cold trait, and the addresses that name them.
+
+mod address;
+mod bar;
+
+pub use address::{Address, FORMS};
+pub use bar::{Area, Bar, RegionIo};
+
+use crate::{Error, Result, dma::DmaSpace, irq::IrqKind};
+use std::{fmt, os::fd::BorrowedFd, sync::Arc};
+
+/// A PCI function that this process drives. Everything here is for set-up and tear-down; the I/O path uses pointers
+/// that it was given once ([`Bar::register`], [`crate::dma::DmaBuf`]).
+///
+/// Dropping the last handle closes the device: interrupts off, bus master as it was before.
+pub trait Device: Send + Sync + fmt::Debug {
+    /// The name of the device in messages: its address.
+    fn name(&self) -> &str;
+
+    /// Where its addresses live.
+    fn dma(&self) -> &Arc<DmaSpace>;
+
+    /// Reads configuration space.
+    ///
+    /// # Errors
+    /// The range is not in it, or the way in's errors.
+    fn config_read(&self, offset: u16, data: &mut [u8]) -> Result<()>;
+
+    /// Writes configuration space.
+    ///
+    /// # Errors
+    /// The range is not in it, or the way in's errors.
+    fn config_write(&self, offset: u16, data: &[u8]) -> Result<()>;
+
+    /// Base address register `index` (0–5), mapped as far as the way in allows.
+    ///
+    /// # Errors
+    /// There is no such BAR, or it can't be mapped.
+    fn bar(&self, index: u8) -> Result<Bar>;
+
+    /// How many interrupts of a kind there are; 0 where there are none.
+    ///
+    /// # Errors
+    /// The way in's.
+    fn irq_count(&self, kind: IrqKind) -> Result<u32>;
+
+    /// Wires interrupts `0..fds.len()` of a kind to eventfds, all in one step (old kernels can't add any later), in
+    /// place of whatever was set; none turns the kind off.
+    ///
+    /// # Errors
+    /// More than there are, or the way in's errors.
+    fn set_irqs(&self, kind: IrqKind, fds: &[BorrowedFd<'_>]) -> Result<()>;
+
+    /// Masks or unmasks an interrupt. INTx is masked by the kernel each time it fires, and waits to be unmasked.
+    ///
+    /// # Errors
+    /// The kind can't be masked, or the way in's errors.
+    fn mask_irq(&self, kind: IrqKind, index: u32, masked: bool) -> Result<()>;
+
+    /// Resets the function: it forgets everything, and does no DMA afterwards until it is set up again.
+    ///
+    /// # Errors
+    /// The function can't be reset, or the way in's errors.
+    fn reset(&self) -> Result<()>;
+}
+
+/// Opens the device at `address`.
+///
+/// # Errors
+/// One per cause, each with what to do about it. [`Address::Emulated`] is refused: the embedded controller is an NVMe
+/// controller and belongs to the driver crate's own `open`.
+pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
+    match address {
+        Address::Emulated(_) => Err(Error::Unsupported {
+            device: address.to_string(),
+            what: "the embedded controller".into(),
+            reason: "it is opened by upcie_nvme::Controller::open".into(),
+        }),
+        Address::VfioUser(path) => Ok(Arc::new(crate::vfio_user::Client::connect(path)?)),
+        _ => todo!(),
+    }
+}

@@ -1,0 +1,470 @@
+//! The client: a device behind a vfio-user socket.
+
+use super::{
+    connection::{Connection, Keepalive, Mapped},
+    server::CONFIG_REGION,
+    wire::{
+        DeviceInfo, DmaMap, DmaUnmap, IrqInfo, RegionAccess, RegionDescription, RegionInfo, SetIrqs, command,
+        dma, parse_region_info, vfio,
+    },
+};
+use crate::{
+    Error, Result,
+    dma::{DmaSpace, Mapper},
+    irq::IrqKind,
+    memory::Memory,
+    mmio::Mapping,
+    transport::{Area, Bar, Device, RegionIo},
+};
+use nix::{
+    errno::Errno,
+    sys::{
+        socket::{AddressFamily, SockFlag, SockType, UnixAddr, setsockopt, socket, sockopt::SendTimeout},
+        time::{TimeVal, TimeValLike},
+    },
+};
+use std::{
+    fs::File,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::{fs::FileTypeExt, net::UnixStream},
+    },
+    path::Path,
+    ptr::NonNull,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use zerocopy::IntoBytes;
+
+/// How long a server may take for an answer, unless told otherwise.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// What a region's description may take.
+const MAX_DESCRIPTION: u32 = 64 << 10;
+/// The addresses that a device is given: page 0 stays free, and the top fits every IOMMU's width.
+const ADDRESSES: std::ops::RangeInclusive<u64> = 0x1000..=(1 << 47) - 1;
+
+/// A device behind a vfio-user server.
+#[derive(Debug)]
+pub struct Client {
+    connection: Arc<Connection>,
+    dma: Arc<DmaSpace>,
+    info: DeviceInfo,
+    config: RegionInfo,
+    /// How many interrupts of each kind have an eventfd.
+    wired: Mutex<[u32; 5]>,
+}
+
+impl Client {
+    /// Connects to the server that listens at `path`.
+    ///
+    /// # Errors
+    /// There is no socket, nobody listens on it, or it is not a vfio-user server's: each says what to do.
+    pub fn connect(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let device = format!("vfio-user:{}", path.display());
+        let stream = connect(path, DEADLINE).map_err(|errno| refusal(path, &device, errno))?;
+        Self::from_stream(stream, device, None)
+    }
+
+    /// Over a stream that is connected already. `name` is for messages; `keepalive` is dropped after the connection is
+    /// closed, with the last handle to the device.
+    ///
+    /// # Errors
+    /// What answers is not a vfio-user server, or not one of a PCI device.
+    pub fn from_stream(
+        stream: UnixStream,
+        name: impl Into<String>,
+        keepalive: Option<Keepalive>,
+    ) -> Result<Self> {
+        Self::with_deadline(stream, name, keepalive, DEADLINE)
+    }
+
+    /// As [`from_stream`](Self::from_stream), with how long the server may take for each answer.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_deadline(
+        stream: UnixStream,
+        name: impl Into<String>,
+        keepalive: Option<Keepalive>,
+        deadline: Duration,
+    ) -> Result<Self> {
+        let connection = Arc::new(Connection::new(stream, name.into(), keepalive, deadline)?);
+        let info = device_info(&connection)?;
+        if info.flags & vfio::DEVICE_PCI == 0 || info.regions <= CONFIG_REGION {
+            return Err(Error::Unusable {
+                device: connection.name().into(),
+                reason: "its server does not offer a PCI device".into(),
+            });
+        }
+        let (config, _) = region(&connection, CONFIG_REGION)?;
+        let page = 1 << connection.peer().pgsizes.trailing_zeros();
+        let mapper = Box::new(Table { connection: connection.clone(), maps: Mutex::new(0) });
+        let dma = DmaSpace::new(connection.name(), [ADDRESSES], page, mapper);
+        Ok(Self { connection, dma, info, config: config.info, wired: Mutex::default() })
+    }
+
+    fn irq_info(&self, kind: IrqKind) -> Result<IrqInfo> {
+        let operation = format!("asking about {kind} interrupts");
+        let asked = IrqInfo { argsz: size_of::<IrqInfo>() as u32, index: kind as u32, ..IrqInfo::default() };
+        let reply = self.connection.request(command::GET_IRQ_INFO, &operation, &[asked.as_bytes()], &[])?;
+        let (info, _) = self.connection.parse::<IrqInfo>(&operation, &reply.payload)?;
+        if info.index != asked.index {
+            return Err(self.connection.protocol(&operation, "another kind's description"));
+        }
+        Ok(info)
+    }
+
+    /// One DEVICE_SET_IRQS message.
+    fn set(
+        &self,
+        kind: IrqKind,
+        flags: u32,
+        start: usize,
+        count: usize,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<()> {
+        let set = SetIrqs {
+            argsz: size_of::<SetIrqs>() as u32,
+            flags,
+            index: kind as u32,
+            start: start as u32,
+            count: count as u32,
+        };
+        let operation = format!("setting {kind} interrupts");
+        self.connection.request(command::SET_IRQS, &operation, &[set.as_bytes()], fds)?;
+        Ok(())
+    }
+
+    fn config(&self) -> RegionAccessor {
+        RegionAccessor { connection: self.connection.clone(), region: CONFIG_REGION, size: self.config.size }
+    }
+}
+
+impl Device for Client {
+    fn name(&self) -> &str {
+        self.connection.name()
+    }
+
+    fn dma(&self) -> &Arc<DmaSpace> {
+        &self.dma
+    }
+
+    fn config_read(&self, offset: u16, data: &mut [u8]) -> Result<()> {
+        self.config().read(offset.into(), data)
+    }
+
+    fn config_write(&self, offset: u16, data: &[u8]) -> Result<()> {
+        self.config().write(offset.into(), data)
+    }
+
+    fn bar(&self, index: u8) -> Result<Bar> {
+        let (device, operation) = (self.name(), format!("mapping BAR {index}"));
+        if index > 5 {
+            return Err(Error::NotFound {
+                device: device.into(),
+                reason: format!("there is no BAR {index}"),
+            });
+        }
+        let (region, fds) = region(&self.connection, index.into())?;
+        let size = region.info.size;
+        if size == 0 {
+            return Err(Error::NotFound {
+                device: device.into(),
+                reason: format!("BAR {index} is not there"),
+            });
+        }
+        let mut areas = Vec::new();
+        if region.info.flags & vfio::REGION_MMAP != 0 {
+            match fds.first() {
+                Some(fd) => {
+                    for (offset, len) in region.areas.unwrap_or_else(|| vec![(0, size)]) {
+                        let mapping =
+                            map_area(&self.connection, &operation, fd, region.info.offset, offset, len)?;
+                        areas.push(Area { offset, mapping: Arc::new(mapping) });
+                    }
+                }
+                None => tracing::warn!(device, index, "a BAR to map without a file: using messages"),
+            }
+        }
+        let io = RegionAccessor { connection: self.connection.clone(), region: index.into(), size };
+        Ok(Bar::new(format!("{device} BAR {index}"), size, areas, Arc::new(io)))
+    }
+
+    fn irq_count(&self, kind: IrqKind) -> Result<u32> {
+        if kind as u32 >= self.info.irqs {
+            return Ok(0);
+        }
+        Ok(self.irq_info(kind)?.count)
+    }
+
+    fn set_irqs(&self, kind: IrqKind, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        let count = self.irq_count(kind)?;
+        if fds.len() > count as usize {
+            return Err(Error::OutOfRange {
+                device: self.name().into(),
+                operation: format!("setting {kind} interrupts"),
+                offset: 0,
+                len: fds.len() as u64,
+                size: count.into(),
+            });
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        let mut wired = self.wired.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = &mut wired[kind as usize];
+        let off = || self.set(kind, vfio::SET_NONE | vfio::SET_TRIGGER, 0, 0, &[]);
+        if fds.is_empty() {
+            off()?;
+            *before = 0;
+            return Ok(());
+        }
+        let batch =
+            usize::try_from(self.connection.peer().max_msg_fds).unwrap_or(usize::MAX).min(MAX_SENT_FDS);
+        if batch == 0 {
+            return Err(Error::Unsupported {
+                device: self.name().into(),
+                what: format!("{kind} interrupts"),
+                reason: "its server takes no file descriptors: poll instead".into(),
+            });
+        }
+        // Unlike the kernel, a server takes a set in several messages.
+        let eventfds = vfio::SET_EVENTFD | vfio::SET_TRIGGER;
+        let mut set = || -> Result<()> {
+            for (index, some) in fds.chunks(batch).enumerate() {
+                self.set(kind, eventfds, index * batch, some.len(), some)?;
+            }
+            if *before as usize > fds.len() {
+                self.set(kind, eventfds, fds.len(), *before as usize - fds.len(), &[])?;
+            }
+            *before = fds.len() as u32;
+            Ok(())
+        };
+        set().inspect_err(|_| {
+            // All or none; the first error is the one to tell.
+            let _ = off();
+        })
+    }
+
+    fn mask_irq(&self, kind: IrqKind, index: u32, masked: bool) -> Result<()> {
+        let info = self.irq_info(kind)?;
+        if info.flags & vfio::IRQ_MASKABLE == 0 {
+            return Err(Error::Unsupported {
+                device: self.name().into(),
+                what: format!("masking {kind} interrupts"),
+                reason: "its server can't mask them".into(),
+            });
+        }
+        let action = if masked { vfio::SET_MASK } else { vfio::SET_UNMASK };
+        self.set(kind, vfio::SET_NONE | action, index as usize, 1, &[])
+    }
+
+    fn reset(&self) -> Result<()> {
+        if self.info.flags & vfio::DEVICE_RESET == 0 {
+            return Err(Error::Unsupported {
+                device: self.name().into(),
+                what: "reset".into(),
+                reason: "its server does not offer it".into(),
+            });
+        }
+        self.connection.request(command::RESET, "resetting the device", &[], &[])?;
+        Ok(())
+    }
+}
+
+/// Descriptors that Linux carries in one message.
+const MAX_SENT_FDS: usize = 253;
+
+fn device_info(connection: &Connection) -> Result<DeviceInfo> {
+    let operation = "asking for the device's description";
+    let asked = DeviceInfo { argsz: size_of::<DeviceInfo>() as u32, ..DeviceInfo::default() };
+    let reply = connection.request(command::GET_INFO, operation, &[asked.as_bytes()], &[])?;
+    Ok(connection.parse(operation, &reply.payload)?.0)
+}
+
+/// What a region is, and the file to map.
+fn region(connection: &Connection, index: u32) -> Result<(RegionDescription, Vec<OwnedFd>)> {
+    let operation = format!("asking for region {index}'s description");
+    // Room for the usual chain of capabilities; a server with more says how much, once.
+    for argsz in [1024, MAX_DESCRIPTION] {
+        let asked = RegionInfo { argsz, index, ..RegionInfo::default() };
+        let reply = connection.request(command::GET_REGION_INFO, &operation, &[asked.as_bytes()], &[])?;
+        let (info, _) = connection.parse::<RegionInfo>(&operation, &reply.payload)?;
+        if info.index != index || reply.payload.len() > argsz as usize {
+            return Err(connection.protocol(&operation, "another description than was asked for"));
+        }
+        if info.argsz <= argsz {
+            let region = parse_region_info(&reply.payload);
+            let region = region.map_err(|reason| connection.protocol(&operation, reason))?;
+            return Ok((region, reply.fds));
+        }
+    }
+    Err(connection.protocol(&operation, "a description that is longer than all"))
+}
+
+/// Maps `len` bytes of a region from `offset` on: they are at `base + offset` in the file.
+fn map_area(
+    connection: &Connection,
+    operation: &str,
+    fd: &OwnedFd,
+    base: u64,
+    offset: u64,
+    len: u64,
+) -> Result<Mapping> {
+    let bad = |reason: &str| connection.protocol(operation, reason);
+    let at = base.checked_add(offset).ok_or_else(|| bad("a mappable area beyond all files"))?;
+    let size = usize::try_from(len).map_err(|_| bad("a mappable area larger than memory"))?;
+    let end = at.checked_add(len).ok_or_else(|| bad("a mappable area beyond all files"))?;
+    let file = fd.try_clone().map(File::from).and_then(|file| file.metadata());
+    let file = file.map_err(|e| Error::os(connection.name(), operation, e))?;
+    // Beyond a file's end an access would fault.
+    if file.is_file() && file.len() < end {
+        return Err(bad("a mappable area beyond its file's end"));
+    }
+    Mapping::new(fd.as_fd(), at, size, connection.name())
+}
+
+/// Connects to a Unix socket; a listener that accepts nobody is waited for at most `timeout`.
+pub(super) fn connect(path: &Path, timeout: Duration) -> Result<UnixStream, Errno> {
+    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let micros = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX);
+    setsockopt(&fd, SendTimeout, &TimeVal::microseconds(micros))?;
+    nix::sys::socket::connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(fd.into())
+}
+
+/// Why there is no connection to `path`, and what to do.
+fn refusal(path: &Path, device: &str, errno: Errno) -> Error {
+    let not_found = |reason: &str| Error::NotFound { device: device.into(), reason: reason.into() };
+    match errno {
+        Errno::ENOENT => not_found("there is no such socket: start its server first"),
+        Errno::ECONNREFUSED if !path.metadata().is_ok_and(|metadata| metadata.file_type().is_socket()) => {
+            not_found("the path is not a socket")
+        }
+        Errno::ECONNREFUSED => not_found("nobody listens on the socket any more: start its server again"),
+        Errno::EAGAIN => Error::Timeout {
+            device: device.into(),
+            operation: "connecting: its server does not accept anybody".into(),
+            after: DEADLINE,
+        },
+        Errno::EACCES => Error::os(device, "connecting (you need write permission on the socket)", errno),
+        Errno::EPROTOTYPE => not_found("the socket is not a stream socket: not a vfio-user server's"),
+        _ => Error::os(device, "connecting", errno),
+    }
+}
+
+/// A region by message.
+struct RegionAccessor {
+    connection: Arc<Connection>,
+    region: u32,
+    size: u64,
+}
+
+impl RegionAccessor {
+    fn check(&self, operation: &str, offset: u64, len: usize) -> Result<()> {
+        match offset.checked_add(len as u64) {
+            Some(end) if end <= self.size => Ok(()),
+            _ => Err(Error::OutOfRange {
+                device: self.connection.name().into(),
+                operation: operation.into(),
+                offset,
+                len: len as u64,
+                size: self.size,
+            }),
+        }
+    }
+}
+
+impl RegionIo for RegionAccessor {
+    fn read(&self, offset: u64, data: &mut [u8]) -> Result<()> {
+        let operation = format!("reading region {}", self.region);
+        self.check(&operation, offset, data.len())?;
+        let mut offset = offset;
+        for part in data.chunks_mut(self.connection.max_data()) {
+            let access = RegionAccess { offset, region: self.region, count: part.len() as u32 };
+            let reply =
+                self.connection.request(command::REGION_READ, &operation, &[access.as_bytes()], &[])?;
+            let (echo, bytes) = self.connection.parse::<RegionAccess>(&operation, &reply.payload)?;
+            if echo != access || bytes.len() != part.len() {
+                return Err(self.connection.protocol(&operation, "other bytes than were asked for"));
+            }
+            part.copy_from_slice(bytes);
+            offset += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
+        let operation = format!("writing region {}", self.region);
+        self.check(&operation, offset, data.len())?;
+        let mut offset = offset;
+        for part in data.chunks(self.connection.max_data()) {
+            let access = RegionAccess { offset, region: self.region, count: part.len() as u32 };
+            let parts = [access.as_bytes(), part];
+            let reply = self.connection.request(command::REGION_WRITE, &operation, &parts, &[])?;
+            let (echo, _) = self.connection.parse::<RegionAccess>(&operation, &reply.payload)?;
+            if echo != access {
+                return Err(self.connection.protocol(&operation, "other bytes than were sent"));
+            }
+            offset += part.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+/// The server's view of this process's memory.
+#[derive(Debug)]
+struct Table {
+    connection: Arc<Connection>,
+    maps: Mutex<u64>,
+}
+
+impl Mapper for Table {
+    fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
+        let operation = "mapping DMA memory";
+        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        let max = self.connection.peer().max_dma_maps;
+        if *maps >= max {
+            return Err(Error::Unusable {
+                device: self.connection.name().into(),
+                reason: format!("its server takes {max} DMA mappings, all in use: use fewer, larger ones"),
+            });
+        }
+        let map = DmaMap {
+            argsz: size_of::<DmaMap>() as u32,
+            flags: dma::READ | dma::WRITE,
+            offset: 0,
+            address: iova,
+            size: memory.len() as u64,
+        };
+        // A server that takes no descriptors asks for the bytes.
+        let fd = memory.as_fd();
+        let fds = if self.connection.peer().max_msg_fds > 0 { &[fd][..] } else { &[] };
+        let at = NonNull::new(memory.as_ptr());
+        let at = at.ok_or_else(|| self.connection.protocol(operation, "memory at address 0"))?;
+        let mapped = Mapped { iova, len: map.size, at };
+        // SAFETY: the DMA space keeps the memory until `unmap` has returned Ok, or this returns an error.
+        unsafe { self.connection.remember(mapped) };
+        let result = self.connection.request(command::DMA_MAP, operation, &[map.as_bytes()], fds);
+        if let Err(error) = result {
+            self.connection.forget(iova, mapped.len);
+            return Err(error);
+        }
+        *maps += 1;
+        Ok(())
+    }
+
+    fn unmap(&self, iova: u64, len: u64) -> Result<()> {
+        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        let unmap = DmaUnmap { argsz: size_of::<DmaUnmap>() as u32, flags: 0, address: iova, size: len };
+        let parts = [unmap.as_bytes()];
+        match self.connection.request(command::DMA_UNMAP, "unmapping DMA memory", &parts, &[]) {
+            // Without a connection the server has at most its own mapping of the file, whose pages are then its own.
+            Err(error) if !self.connection.is_dead() => return Err(error),
+            _ => self.connection.forget(iova, len),
+        }
+        *maps = maps.saturating_sub(1);
+        Ok(())
+    }
+}

@@ -1,0 +1,331 @@
+//! The client's side of a connection: one request at a time, each with its answer and a deadline.
+
+use super::{
+    capabilities::Capabilities,
+    copy,
+    socket::{Channel, Fault, HEADERS, MAX_FDS, Message, message},
+    wire::{DmaAccess, Header, MAJOR, MINOR, Version, command, flags, split},
+};
+use crate::{Error, Result, process::Owner};
+use nix::errno::Errno;
+use std::{
+    any::Any,
+    fmt, io,
+    os::{fd::BorrowedFd, unix::net::UnixStream},
+    ptr::NonNull,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use zerocopy::IntoBytes;
+
+/// Bytes of data that a server may send or ask for in one message.
+const MAX_DATA: u64 = 1 << 20;
+
+/// What must live as long as the connection.
+pub type Keepalive = Box<dyn Any + Send + Sync>;
+
+/// A connection to a server, shared by all that hang on the device. Closed with the last of them.
+pub struct Connection {
+    name: String,
+    owner: Owner,
+    deadline: Duration,
+    state: Mutex<State>,
+    keepalive: Option<Keepalive>,
+    peer: Capabilities,
+}
+
+struct State {
+    channel: Channel,
+    next_id: u16,
+    /// Why there is no going on.
+    dead: Option<Death>,
+    dma: Vec<Mapped>,
+}
+
+#[derive(Clone, Copy)]
+enum Death {
+    /// The server closed the connection.
+    Gone,
+    /// It was given up here, after this.
+    GivenUp(&'static str),
+}
+
+/// Memory that the server may ask for.
+#[derive(Debug, Clone, Copy)]
+pub struct Mapped {
+    pub iova: u64,
+    pub len: u64,
+    pub at: NonNull<u8>,
+}
+
+// SAFETY: numbers; the memory behind them is accessed under the connection's lock, as long as it is in the table.
+unsafe impl Send for Mapped {}
+
+impl Connection {
+    /// Introduces itself to the server behind `stream`.
+    pub fn new(
+        stream: UnixStream,
+        name: String,
+        keepalive: Option<Keepalive>,
+        deadline: Duration,
+    ) -> Result<Self> {
+        let channel = Channel::new(stream, MAX_DATA as usize + HEADERS);
+        let state = State { channel, next_id: 0, dead: None, dma: Vec::new() };
+        let owner = Owner::current();
+        let peer = Capabilities::default();
+        let mut this = Self { name, owner, deadline, state: Mutex::new(state), keepalive, peer };
+        let unusable = |reason: String| Error::Unusable { device: this.name.clone(), reason };
+        let ours = Capabilities {
+            max_msg_fds: MAX_FDS as u64,
+            max_data_xfer_size: MAX_DATA,
+            ..Capabilities::default()
+        };
+        let version = Version { major: MAJOR, minor: MINOR };
+        let greeting = this.request(
+            command::VERSION,
+            "introducing ourselves",
+            &[version.as_bytes(), ours.to_json().as_bytes()],
+            &[],
+        );
+        let reply = greeting.map_err(|error| match &error {
+            Error::Peer { source, .. } if source.raw_os_error() == Some(libc::EBUSY) => {
+                unusable("its server has a client already, and serves one at a time: end that one first".into())
+            }
+            Error::Gone { .. } | Error::Timeout { .. } | Error::Protocol { .. } => unusable(format!(
+                "what listens there does not answer as a vfio-user server ({error}): is it the right socket, and is \
+                 no other client connected?"
+            )),
+            _ => error,
+        })?;
+        let (version, data) = this.parse::<Version>("its version", &reply.payload)?;
+        if version.major != MAJOR || version.minor > MINOR {
+            return Err(unusable(format!(
+                "its server speaks vfio-user {}.{}, this client {MAJOR}.{MINOR}",
+                version.major, version.minor
+            )));
+        }
+        let peer = Capabilities::parse(data).map_err(|reason| this.protocol("its capabilities", reason))?;
+        if peer.max_data_xfer_size == 0 || peer.pgsizes == 0 {
+            return Err(this.protocol("its capabilities", "no data in messages, or no page size"));
+        }
+        this.peer = peer;
+        Ok(this)
+    }
+
+    /// The device's name, for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the server can do.
+    pub fn peer(&self) -> &Capabilities {
+        &self.peer
+    }
+
+    /// Bytes of data in one message, either way.
+    pub fn max_data(&self) -> usize {
+        self.peer.max_data_xfer_size.min(MAX_DATA) as usize
+    }
+
+    /// Sends a request and waits for its answer; answers what the server asks meanwhile. `operation` is for errors.
+    pub fn request(
+        &self,
+        command: u16,
+        operation: &str,
+        parts: &[&[u8]],
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Message> {
+        let device = || self.name.clone();
+        if !self.owner.is_current() {
+            // Before the lock, which a thread that was not forked along may hold.
+            return Err(Error::Unusable {
+                device: device(),
+                reason: "it belongs to the process that this one was forked from: open it again".into(),
+            });
+        }
+        let mut state = self.lock();
+        match state.dead {
+            None => {}
+            Some(Death::Gone) => return Err(Error::Gone { device: device(), operation: operation.into() }),
+            Some(Death::GivenUp(why)) => {
+                return Err(Error::Unusable {
+                    device: device(),
+                    reason: format!("the connection was given up after {why}: open it again"),
+                });
+            }
+        }
+        let id = state.next_id;
+        state.next_id = id.wrapping_add(1);
+        let header = Header { id, command, flags: flags::COMMAND, ..Header::default() };
+        let deadline = Instant::now() + self.deadline;
+        let reply = state.exchange(header, message(header, parts), fds, deadline).map_err(|fault| {
+            let operation = operation.to_owned();
+            let (death, error) = match fault {
+                Fault::Closed => (Death::Gone, Error::Gone { device: device(), operation }),
+                // A late answer must not be taken for another's: nothing is read from this socket again.
+                Fault::Late => (
+                    Death::GivenUp("a request was not answered in time"),
+                    Error::Timeout { device: device(), operation, after: self.deadline },
+                ),
+                Fault::Garbage(reason) => (
+                    Death::GivenUp("the server broke the protocol"),
+                    Error::Protocol { device: device(), operation, reason: reason.into() },
+                ),
+                Fault::Os(errno) => {
+                    (Death::GivenUp("a system call failed"), Error::os(device(), operation, errno))
+                }
+            };
+            state.dead = Some(death);
+            state.channel.shutdown();
+            error
+        })?;
+        if reply.header.flags & flags::ERROR != 0 {
+            let source = match reply.header.error {
+                0 => io::Error::other("it gave no error number"),
+                number => io::Error::from_raw_os_error(number as i32),
+            };
+            return Err(Error::Peer { device: device(), operation: operation.into(), source });
+        }
+        Ok(reply)
+    }
+
+    /// Whether the connection has ended.
+    pub fn is_dead(&self) -> bool {
+        self.lock().dead.is_some()
+    }
+
+    /// From now on the server may ask for `memory`'s bytes.
+    ///
+    /// # Safety
+    /// They stay mapped until [`forget`](Self::forget).
+    pub unsafe fn remember(&self, memory: Mapped) {
+        self.lock().dma.push(memory);
+    }
+
+    /// From now on it may not.
+    pub fn forget(&self, iova: u64, len: u64) {
+        self.lock().dma.retain(|mapped| (mapped.iova, mapped.len) != (iova, len));
+    }
+
+    /// The structure at the start of an answer, and the rest.
+    pub fn parse<'a, T: zerocopy::FromBytes>(
+        &self,
+        operation: &str,
+        payload: &'a [u8],
+    ) -> Result<(T, &'a [u8])> {
+        split(payload).map_err(|reason| self.protocol(operation, reason))
+    }
+
+    /// The server's answer to `operation` is wrong.
+    pub fn protocol(&self, operation: &str, reason: &str) -> Error {
+        Error::Protocol { device: self.name.clone(), operation: operation.into(), reason: reason.into() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let keepalive = self.keepalive.take();
+        if self.owner.is_current() {
+            self.state.get_mut().unwrap_or_else(PoisonError::into_inner).channel.shutdown();
+            drop(keepalive);
+        } else {
+            // A forked child: the socket and what is kept alive (a thread, perhaps) are the parent's.
+            std::mem::forget(keepalive);
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("name", &self.name)
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl State {
+    fn exchange(
+        &mut self,
+        header: Header,
+        bytes: Vec<u8>,
+        fds: &[BorrowedFd<'_>],
+        deadline: Instant,
+    ) -> Result<Message, Fault> {
+        self.channel.send(bytes, fds)?;
+        self.channel.flush_until(deadline)?;
+        loop {
+            let message = self.channel.recv(deadline)?;
+            if !message.header.is_reply() {
+                self.serve(&message)?;
+                // A server that asks on and on is late as well.
+                if Instant::now() >= deadline {
+                    return Err(Fault::Late);
+                }
+            } else if message.header.id != header.id || message.header.command != header.command {
+                return Err(Fault::Garbage("an answer to nothing that was asked"));
+            } else {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// Answers a request of the server's.
+    fn serve(&mut self, request: &Message) -> Result<(), Fault> {
+        let header = request.header;
+        let answer = match header.command {
+            command::DMA_READ => self.dma_read(&request.payload),
+            command::DMA_WRITE => self.dma_write(&request.payload),
+            _ => Err(Errno::ENOTSUP),
+        };
+        if header.flags & flags::NO_REPLY != 0 {
+            return Ok(());
+        }
+        let reply = Header { flags: flags::REPLY, error: 0, ..header };
+        match answer {
+            Ok(payload) => self.channel.send(message(reply, &[&payload]), &[]),
+            Err(errno) => {
+                let error = Header { flags: flags::REPLY | flags::ERROR, error: errno as u32, ..reply };
+                self.channel.send(message(error, &[]), &[])
+            }
+        }
+    }
+
+    fn dma_read(&self, payload: &[u8]) -> Result<Vec<u8>, Errno> {
+        let (access, _) = split::<DmaAccess>(payload).map_err(|_| Errno::EINVAL)?;
+        if access.count > MAX_DATA {
+            return Err(Errno::EINVAL);
+        }
+        let from = self.find(access)?;
+        let mut reply = access.as_bytes().to_vec();
+        reply.resize(size_of::<DmaAccess>() + access.count as usize, 0);
+        // SAFETY: inside of memory that is mapped until `forget`, which takes the lock that we hold.
+        unsafe { copy::read(from, &mut reply[size_of::<DmaAccess>()..]) };
+        Ok(reply)
+    }
+
+    fn dma_write(&self, payload: &[u8]) -> Result<Vec<u8>, Errno> {
+        let (access, data) = split::<DmaAccess>(payload).map_err(|_| Errno::EINVAL)?;
+        if access.count != data.len() as u64 {
+            return Err(Errno::EINVAL);
+        }
+        let to = self.find(access)?;
+        // SAFETY: as in `dma_read`.
+        unsafe { copy::write(to, data) };
+        Ok(access.as_bytes().to_vec())
+    }
+
+    /// Where the bytes are that the server names, if they are within one mapping.
+    fn find(&self, access: DmaAccess) -> Result<NonNull<u8>, Errno> {
+        let found = self.dma.iter().find_map(|mapped| {
+            let within = access.address.checked_sub(mapped.iova)?;
+            (within.checked_add(access.count)? <= mapped.len)
+                .then(|| copy::offset(mapped.at, within as usize))
+        });
+        found.ok_or(Errno::EFAULT)
+    }
+}

@@ -1,0 +1,264 @@
+//! A client's memory as the server sees it: which of its addresses are whose, and where they are mapped.
+
+use super::copy;
+use nix::{
+    errno::Errno,
+    sys::mman::{MapFlags, ProtFlags, mmap, munmap},
+};
+use std::{fs::File, num::NonZeroUsize, os::fd::OwnedFd, ptr::NonNull, sync::Arc};
+
+/// Mappings of a client that are kept, pieces of split ones counted.
+pub const MAX_MAPS: usize = 16384;
+
+/// A part of a client's file, mapped here.
+///
+/// It lay within the file when it was mapped. A client that shrinks its file later makes the next access fault
+/// (SIGBUS): sealed memory files, which every known client uses, can't shrink.
+#[derive(Debug)]
+struct Mapped {
+    base: NonNull<u8>,
+    len: NonZeroUsize,
+}
+
+// SAFETY: an address range without thread affinity, accessed by raw pointer only.
+unsafe impl Send for Mapped {}
+// SAFETY: as above.
+unsafe impl Sync for Mapped {}
+
+impl Mapped {
+    fn new(fd: OwnedFd, offset: u64, len: u64, access: ProtFlags) -> Result<Self, Errno> {
+        let file = File::from(fd);
+        let size =
+            NonZeroUsize::new(usize::try_from(len).map_err(|_| Errno::EINVAL)?).ok_or(Errno::EINVAL)?;
+        let start = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        let metadata = file.metadata().map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+        if !metadata.is_file() || offset.checked_add(len).is_none_or(|end| end > metadata.len()) {
+            return Err(Errno::EINVAL);
+        }
+        // Not populated: how much of a sparse file comes into being is its owner's to say.
+        // SAFETY: a fresh mapping at an address of the kernel's choice.
+        let base = unsafe { mmap(None, size, access, MapFlags::MAP_SHARED, &file, start) }?;
+        Ok(Self { base: base.cast(), len: size })
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new` with this length; the table that hands out pointers drops it on unmapping only.
+        if let Err(error) = unsafe { munmap(self.base.cast(), self.len.get()) } {
+            tracing::error!(?self, %error, "unmapping a client's memory");
+        }
+    }
+}
+
+/// One range of a client's addresses.
+#[derive(Debug, Clone)]
+struct Entry {
+    start: u64,
+    /// The last address: a range may end at the very top.
+    last: u64,
+    access: ProtFlags,
+    /// The mapping and where in it the range starts; `None`: reached by message.
+    mapped: Option<(Arc<Mapped>, usize)>,
+}
+
+/// Where a run of bytes is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In this process.
+    Here(NonNull<u8>),
+    /// Behind messages.
+    There,
+}
+
+/// A range that is mapped here, readable and writable.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    pub start: u64,
+    pub len: u64,
+    pub base: NonNull<u8>,
+}
+
+// SAFETY: numbers for whoever holds the table; see `Mapped`.
+unsafe impl Send for Window {}
+
+/// All of a client's ranges: sorted, none overlapping.
+#[derive(Debug, Default)]
+pub struct Table {
+    entries: Vec<Entry>,
+}
+
+impl Table {
+    /// Adds a range. `fd` is mapped at `offset`; without one the range is reached by message.
+    pub fn map(
+        &mut self,
+        start: u64,
+        len: u64,
+        access: ProtFlags,
+        fd: Option<OwnedFd>,
+        offset: u64,
+    ) -> Result<(), Errno> {
+        let page = 4095;
+        let last = len.checked_sub(1).and_then(|more| start.checked_add(more)).ok_or(Errno::EINVAL)?;
+        if (start | len | offset) & page != 0 || access.is_empty() {
+            return Err(Errno::EINVAL);
+        }
+        let at = self.entries.partition_point(|entry| entry.last < start);
+        if self.entries.get(at).is_some_and(|entry| entry.start <= last) {
+            return Err(Errno::EEXIST);
+        }
+        if self.entries.len() >= MAX_MAPS {
+            return Err(Errno::ENOSPC);
+        }
+        let mapped = match fd {
+            Some(fd) => Some((Arc::new(Mapped::new(fd, offset, len, access)?), 0)),
+            None => None,
+        };
+        self.entries.insert(at, Entry { start, last, access, mapped });
+        Ok(())
+    }
+
+    /// Takes a range away: whole ranges, several, or parts. Every byte must be mapped, or nothing is taken.
+    pub fn unmap(&mut self, start: u64, len: u64) -> Result<(), Errno> {
+        let last = len.checked_sub(1).and_then(|more| start.checked_add(more)).ok_or(Errno::EINVAL)?;
+        if (start | len) & 4095 != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let from = self.entries.partition_point(|entry| entry.last < start);
+        let to = self.entries.partition_point(|entry| entry.start <= last);
+        let touched =
+            self.entries.get(from..to).filter(|touched| !touched.is_empty()).ok_or(Errno::ENOENT)?;
+        let whole = touched[0].start <= start
+            && touched[touched.len() - 1].last >= last
+            && touched.windows(2).all(|pair| pair[0].last + 1 == pair[1].start);
+        if !whole {
+            return Err(Errno::ENOENT);
+        }
+        let (first, end) = (touched[0].clone(), touched[touched.len() - 1].clone());
+        let mut left = Vec::with_capacity(2);
+        if first.start < start {
+            left.push(Entry { last: start - 1, ..first });
+        }
+        if end.last > last {
+            let mapped = end.mapped.map(|(map, at)| (map, at + (last + 1 - end.start) as usize));
+            left.push(Entry { start: last + 1, mapped, ..end });
+        }
+        if self.entries.len() - (to - from) + left.len() > MAX_MAPS {
+            return Err(Errno::ENOSPC);
+        }
+        self.entries.splice(from..to, left);
+        Ok(())
+    }
+
+    /// Takes everything away.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    /// The whole mapped range around `iova`, if a device may read and write it in this process.
+    pub fn window(&self, iova: u64) -> Option<Window> {
+        let entry = self.entry(iova)?;
+        let (mapped, at) = entry.mapped.as_ref()?;
+        if !entry.access.contains(ProtFlags::PROT_READ | ProtFlags::PROT_WRITE) {
+            return None;
+        }
+        let base = copy::offset(mapped.base, *at);
+        Some(Window { start: entry.start, len: (entry.last - entry.start).checked_add(1)?, base })
+    }
+
+    /// Where the bytes from `iova` on are, and how many of them lie together, if they may be accessed so.
+    pub fn find(&self, iova: u64, access: ProtFlags) -> Result<(Place, u64), Errno> {
+        let entry = self.entry(iova).ok_or(Errno::EFAULT)?;
+        if !entry.access.contains(access) {
+            return Err(Errno::EACCES);
+        }
+        let within = iova - entry.start;
+        let len = (entry.last - iova).saturating_add(1);
+        let place = match &entry.mapped {
+            Some((mapped, at)) => Place::Here(copy::offset(mapped.base, *at + within as usize)),
+            None => Place::There,
+        };
+        Ok((place, len))
+    }
+
+    fn entry(&self, iova: u64) -> Option<&Entry> {
+        let at = self.entries.partition_point(|entry| entry.last < iova);
+        self.entries.get(at).filter(|entry| entry.start <= iova)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{Memory, PageSize};
+    use std::os::fd::AsFd;
+
+    const PAGE: u64 = 4096;
+    const BOTH: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
+
+    fn file(pages: u64) -> Option<OwnedFd> {
+        let memory = Memory::new((pages * PAGE) as usize, PageSize::Small).unwrap();
+        Some(memory.as_fd().try_clone_to_owned().unwrap())
+    }
+
+    #[test]
+    fn ranges_do_not_overlap() {
+        let mut table = Table::default();
+        table.map(4 * PAGE, 4 * PAGE, BOTH, None, 0).unwrap();
+        for start in 1..8 {
+            assert_eq!(table.map(start * PAGE, 4 * PAGE, BOTH, None, 0), Err(Errno::EEXIST), "{start}");
+        }
+        table.map(0, 4 * PAGE, BOTH, None, 0).unwrap();
+        table.map(8 * PAGE, PAGE, BOTH, None, 0).unwrap();
+        table.map(0_u64.wrapping_sub(PAGE), PAGE, BOTH, None, 0).unwrap();
+        assert_eq!(table.find(u64::MAX, BOTH), Ok((Place::There, 1)), "the very last byte");
+    }
+
+    #[test]
+    fn what_is_not_in_the_file_is_not_mapped() {
+        let mut table = Table::default();
+        for (len, offset) in [(3 * PAGE, 0), (PAGE, 2 * PAGE), (PAGE, 1), (!4095, PAGE), (0, 0), (1, 0)] {
+            assert_eq!(table.map(0, len, BOTH, file(2), offset), Err(Errno::EINVAL), "{len} at {offset}");
+        }
+        let eventfd = crate::irq::EventFd::new().unwrap().as_fd().try_clone_to_owned().unwrap();
+        assert_eq!(table.map(0, PAGE, BOTH, Some(eventfd), 0), Err(Errno::EINVAL));
+        assert_eq!(table.map(0, PAGE, ProtFlags::empty(), None, 0), Err(Errno::EINVAL));
+        assert!(table.entries.is_empty());
+    }
+
+    #[test]
+    fn unmapping_splits_and_spans() {
+        let mut table = Table::default();
+        table.map(0, 8 * PAGE, BOTH, file(8), 0).unwrap();
+        table.map(8 * PAGE, 8 * PAGE, BOTH, None, 0).unwrap();
+        let whole = table.window(0).unwrap();
+
+        table.unmap(2 * PAGE, 2 * PAGE).unwrap();
+        assert_eq!(table.window(0).unwrap().len, 2 * PAGE);
+        assert!(table.window(2 * PAGE).is_none() && table.window(4 * PAGE - 1).is_none());
+        let tail = table.window(4 * PAGE).unwrap();
+        assert_eq!((tail.start, tail.len), (4 * PAGE, 4 * PAGE));
+        assert_eq!(tail.base, copy::offset(whole.base, 4 * PAGE as usize), "it stays where it was");
+
+        assert_eq!(table.unmap(PAGE, 4 * PAGE), Err(Errno::ENOENT), "across a hole");
+        assert_eq!(table.unmap(2 * PAGE, PAGE), Err(Errno::ENOENT), "in a hole");
+        assert_eq!(table.unmap(4 * PAGE, 16 * PAGE), Err(Errno::ENOENT), "beyond the end");
+        assert_eq!(table.unmap(4 * PAGE, 0), Err(Errno::EINVAL));
+
+        table.unmap(6 * PAGE, 4 * PAGE).unwrap();
+        assert_eq!(table.find(6 * PAGE - 1, BOTH).unwrap().1, 1);
+        assert_eq!(table.find(6 * PAGE, BOTH), Err(Errno::EFAULT));
+        assert_eq!(table.find(10 * PAGE, BOTH), Ok((Place::There, 6 * PAGE)));
+        table.unmap(10 * PAGE, 6 * PAGE).unwrap();
+        assert_eq!(table.entries.len(), 2);
+    }
+
+    #[test]
+    fn access_is_what_was_granted() {
+        let mut table = Table::default();
+        table.map(0, PAGE, ProtFlags::PROT_READ, file(1), 0).unwrap();
+        assert!(table.find(0, ProtFlags::PROT_READ).is_ok());
+        assert_eq!(table.find(0, ProtFlags::PROT_WRITE), Err(Errno::EACCES));
+        assert!(table.window(0).is_none(), "a pointer would be written through");
+    }
+}

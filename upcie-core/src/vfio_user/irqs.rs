@@ -1,0 +1,149 @@
+//! The interrupts of a device in software: which eventfd each has, and whether it is masked.
+
+use super::wire::{SetIrqs, vfio};
+use crate::irq::IrqKind;
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::stat::{SFlag, fstat},
+    unistd::write,
+};
+use std::os::fd::{AsFd, OwnedFd};
+
+#[derive(Debug, Default)]
+struct Irq {
+    eventfd: Option<OwnedFd>,
+    /// Writing to it may block.
+    blocking: bool,
+    masked: bool,
+    /// It was raised while masked.
+    pending: bool,
+}
+
+/// All interrupts of a device, by kind.
+#[derive(Debug)]
+pub struct Irqs {
+    kinds: [Vec<Irq>; 5],
+}
+
+impl Irqs {
+    /// As many of each kind.
+    pub fn new(counts: &[u32; 5]) -> Self {
+        Self { kinds: counts.map(|count| (0..count).map(|_| Irq::default()).collect()) }
+    }
+
+    /// What DEVICE_GET_IRQ_INFO says of a kind.
+    pub fn describe(&self, kind: u32) -> Option<(u32, u32)> {
+        let flags = vfio::IRQ_EVENTFD
+            | match kind {
+                _ if kind == IrqKind::Intx as u32 => vfio::IRQ_MASKABLE | vfio::IRQ_AUTOMASKED,
+                _ if maskable(kind) => vfio::IRQ_MASKABLE,
+                _ => 0,
+            };
+        Some((flags, self.kinds.get(kind as usize)?.len() as u32))
+    }
+
+    /// Raises one.
+    #[inline]
+    pub fn trigger(&mut self, kind: u32, vector: u32) {
+        if let Some(irq) = self.kinds.get_mut(kind as usize).and_then(|irqs| irqs.get_mut(vector as usize)) {
+            irq.trigger(kind == IrqKind::Intx as u32);
+        }
+    }
+
+    /// DEVICE_SET_IRQS: `data` is what follows the structure.
+    pub fn set(&mut self, set: SetIrqs, data: &[u8], fds: Vec<OwnedFd>) -> Result<(), Errno> {
+        let (action, kind) = (set.flags & vfio::SET_ACTION, set.flags & vfio::SET_DATA);
+        let irqs = self.kinds.get_mut(set.index as usize).ok_or(Errno::EINVAL)?;
+        let end = set.start.checked_add(set.count).ok_or(Errno::EINVAL)?;
+        let range = irqs.get_mut(set.start as usize..end as usize).ok_or(Errno::EINVAL)?;
+        if set.flags & !(vfio::SET_ACTION | vfio::SET_DATA) != 0
+            || (action != vfio::SET_TRIGGER && !maskable(set.index))
+            || (kind != vfio::SET_EVENTFD && !fds.is_empty())
+            || (kind == vfio::SET_BOOL && data.len() != set.count as usize)
+        {
+            return Err(Errno::EINVAL);
+        }
+        let automask = set.index == IrqKind::Intx as u32;
+        match (action, kind) {
+            (vfio::SET_TRIGGER, vfio::SET_EVENTFD) => wire(range, fds),
+            (vfio::SET_TRIGGER, vfio::SET_NONE) if set.count == 0 && set.start == 0 => {
+                irqs.iter_mut().for_each(|irq| *irq = Irq::default());
+                Ok(())
+            }
+            // Events on masking: nobody needs to be told.
+            (vfio::SET_MASK | vfio::SET_UNMASK, vfio::SET_EVENTFD) => Err(Errno::ENOTSUP),
+            (vfio::SET_MASK | vfio::SET_UNMASK | vfio::SET_TRIGGER, vfio::SET_NONE | vfio::SET_BOOL) => {
+                for (index, irq) in range.iter_mut().enumerate() {
+                    if kind == vfio::SET_BOOL && data[index] == 0 {
+                        continue;
+                    }
+                    match action {
+                        vfio::SET_MASK => irq.masked = true,
+                        vfio::SET_UNMASK => irq.unmask(automask),
+                        _ => irq.trigger(automask),
+                    }
+                }
+                Ok(())
+            }
+            _ => Err(Errno::EINVAL),
+        }
+    }
+}
+
+/// Whether a kind can be masked: what a device reports about itself can't.
+fn maskable(kind: u32) -> bool {
+    kind <= IrqKind::Msix as u32
+}
+
+/// Gives interrupts their eventfds; no eventfds take them away.
+fn wire(range: &mut [Irq], fds: Vec<OwnedFd>) -> Result<(), Errno> {
+    if fds.is_empty() {
+        range.iter_mut().for_each(|irq| irq.eventfd = None);
+        return Ok(());
+    }
+    if fds.len() != range.len() {
+        return Err(Errno::EINVAL);
+    }
+    let mut wired = Vec::with_capacity(fds.len());
+    for fd in fds {
+        // An eventfd has no file type. Writing to a pipe or a socket could block, or raise SIGPIPE.
+        let kind = SFlag::from_bits_truncate(fstat(&fd)?.st_mode) & SFlag::S_IFMT;
+        if kind == SFlag::S_IFIFO || kind == SFlag::S_IFSOCK {
+            return Err(Errno::EINVAL);
+        }
+        let blocking = fcntl(&fd, FcntlArg::F_GETFL)? & OFlag::O_NONBLOCK.bits() == 0;
+        wired.push(Irq { eventfd: Some(fd), blocking, ..Irq::default() });
+    }
+    for (irq, new) in range.iter_mut().zip(wired) {
+        *irq = new;
+    }
+    Ok(())
+}
+
+impl Irq {
+    fn trigger(&mut self, automask: bool) {
+        if self.masked {
+            self.pending = true;
+            return;
+        }
+        let Some(eventfd) = &self.eventfd else { return };
+        self.masked = automask;
+        // A full counter would block the server: whoever waits for it wakes all the same.
+        let mut ready = [PollFd::new(eventfd.as_fd(), PollFlags::POLLOUT)];
+        if self.blocking && !matches!(poll(&mut ready, PollTimeout::ZERO), Ok(1)) {
+            return;
+        }
+        if let Err(error) = write(eventfd, &1_u64.to_ne_bytes()) {
+            tracing::debug!(%error, "raising a client's interrupt");
+        }
+    }
+
+    fn unmask(&mut self, automask: bool) {
+        self.masked = false;
+        if std::mem::take(&mut self.pending) {
+            self.trigger(automask);
+        }
+    }
+}

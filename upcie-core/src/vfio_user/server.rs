@@ -1,0 +1,62 @@
+//! The server side: any device in software behind a vfio-user socket.
+
+pub use super::{guest::Guest, listener::Listener, session::Server};
+
+use crate::memory::Memory;
+use nix::errno::Errno;
+use std::sync::Arc;
+
+/// PCI regions by number, as VFIO numbers them: BAR 0–5, then these.
+pub const CONFIG_REGION: u32 = 7;
+
+/// One region of a device: a BAR or its configuration space.
+#[derive(Debug, Clone, Default)]
+pub struct RegionLayout {
+    /// Bytes; 0 where there is no such region.
+    pub size: u64,
+    /// What a client may map of it. A page outside is accessed by message only.
+    pub mappable: Option<Mappable>,
+}
+
+/// Memory that stands behind parts of a region.
+#[derive(Debug, Clone)]
+pub struct Mappable {
+    /// The byte at offset `o` of the region is the byte at `o` of this memory.
+    pub memory: Arc<Memory>,
+    /// Offset and length in bytes of each part, page aligned.
+    pub areas: Vec<(u64, u64)>,
+}
+
+/// What a device consists of: fixed while it is served.
+#[derive(Debug, Clone, Default)]
+pub struct Layout {
+    /// By region number: BAR 0–5, ROM, configuration space, VGA.
+    pub regions: [RegionLayout; 9],
+    /// Interrupts by kind ([`IrqKind`](crate::irq::IrqKind)'s numbers).
+    pub irqs: [u32; 5],
+}
+
+/// A device behind a server. One thread calls all of this.
+pub trait Backend {
+    /// Its regions and interrupts.
+    fn layout(&self) -> &Layout;
+
+    /// A client reads `data.len()` bytes at `offset` of a region; the range is within the region.
+    ///
+    /// # Errors
+    /// The number that the client is told.
+    fn read(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno>;
+
+    /// A client writes `data` at `offset` of a region; the range is within the region.
+    ///
+    /// # Errors
+    /// The number that the client is told.
+    fn write(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno>;
+
+    /// Looks at the doorbells and works; says how much was done (0: nothing to do). Called again and again at native
+    /// speed; it must return after a bounded batch.
+    fn poll(&mut self, guest: &mut Guest) -> usize;
+
+    /// The client resets the device, or is gone: back to the state after power-on, memory of the client forgotten.
+    fn reset(&mut self);
+}

@@ -1,0 +1,259 @@
+//! The server's loop: a device in software and its client, in one thread.
+
+use super::{
+    guest::Guest,
+    irqs::Irqs,
+    listener::{Door, Listener},
+    requests::Requests,
+    server::{Backend, Layout},
+    socket::{Channel, Fault, HEADERS, poll_for},
+};
+use crate::{Error, Result, memory::host_page_size};
+use std::{
+    os::unix::net::UnixStream,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+/// Busy rounds of the backend between two looks at the socket: a look is a system call.
+const BUSY_ROUNDS: u32 = 64;
+/// Idle rounds between two looks.
+const IDLE_ROUNDS: u32 = 32;
+/// How long an idle server spins before it sleeps: longer than a driver takes between two bursts.
+const SPIN: Duration = Duration::from_micros(200);
+/// The first and the longest sleep. A message wakes the server at once; a mapped doorbell wakes nobody, so the longest
+/// is what the first doorbell after a pause may wait.
+const NAPS: (Duration, Duration) = (Duration::from_micros(10), Duration::from_micros(100));
+/// Messages handled at a look, before the backend has its turn again.
+const MESSAGES: usize = 16;
+/// Bytes of data that a client may send or ask for in one message.
+pub(super) const MAX_DATA: u64 = 1 << 20;
+
+/// Serves a device in the calling thread.
+///
+/// # Examples
+/// A device without any register:
+/// ```
+/// use std::{os::unix::net::UnixStream, sync::atomic::AtomicBool};
+/// use upcie_core::{transport::Device, vfio_user::{Client, server::*}};
+/// # use nix::errno::Errno;
+/// struct Nothing(Layout);
+/// impl Backend for Nothing {
+///     fn layout(&self) -> &Layout { &self.0 }
+///     fn read(&mut self, _: &mut Guest, _: u32, _: u64, _: &mut [u8]) -> Result<(), Errno> { Ok(()) }
+///     fn write(&mut self, _: &mut Guest, _: u32, _: u64, _: &[u8]) -> Result<(), Errno> { Ok(()) }
+///     fn poll(&mut self, _: &mut Guest) -> usize { 0 }
+///     fn reset(&mut self) {}
+/// }
+/// let (ours, theirs) = UnixStream::pair()?;
+/// let server = std::thread::spawn(move || {
+///     Server::new().serve_stream(theirs, &mut Nothing(Layout::default()), &AtomicBool::new(false))
+/// });
+/// Client::from_stream(ours, "nothing", None)?.reset()?;
+/// server.join().unwrap()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Server {
+    deadline: Duration,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self { deadline: Duration::from_secs(5) }
+    }
+}
+
+impl Server {
+    /// With a deadline of 5 seconds.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long a client may take to introduce itself, to send the rest of a message, to take an answer or to give one.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Serves one client until it leaves, or `stop` becomes true; the backend is reset then.
+    ///
+    /// # Errors
+    /// The client broke the protocol or missed a deadline; the backend's layout can't be.
+    pub fn serve_stream<B: Backend + ?Sized>(
+        &self,
+        stream: UnixStream,
+        backend: &mut B,
+        stop: &AtomicBool,
+    ) -> Result<()> {
+        check(backend.layout())?;
+        let mut generation = 0;
+        self.session(stream, backend, stop, &mut Door::closed(), &mut generation)
+    }
+
+    /// Serves one client after another until `stop` becomes true. While one is connected, others are told that the
+    /// device is busy. What a client does wrong ends its session, with a warning in the log.
+    ///
+    /// # Errors
+    /// The listener's; the backend's layout can't be.
+    pub fn serve<B: Backend + ?Sized>(
+        &self,
+        listener: &Listener,
+        backend: &mut B,
+        stop: &AtomicBool,
+    ) -> Result<()> {
+        check(backend.layout())?;
+        let mut generation = 0;
+        while let Some(stream) = listener.next(stop)? {
+            let mut door = Door::open(listener, self.deadline);
+            if let Err(error) = self.session(stream, backend, stop, &mut door, &mut generation) {
+                tracing::warn!(%error, "a client's session ended");
+            }
+        }
+        Ok(())
+    }
+
+    fn session<B: Backend + ?Sized>(
+        &self,
+        stream: UnixStream,
+        backend: &mut B,
+        stop: &AtomicBool,
+        door: &mut Door<'_>,
+        generation: &mut u64,
+    ) -> Result<()> {
+        let channel = Channel::new(stream, MAX_DATA as usize + HEADERS);
+        let layout = backend.layout().clone();
+        let mut guest = Guest::new(channel, Irqs::new(&layout.irqs), *generation, self.deadline);
+        let mut requests = Requests::new(layout);
+        let end = self.run(&mut guest, &mut requests, backend, stop, door);
+        backend.reset();
+        *generation = guest.generation() + 1;
+        guest.channel.shutdown();
+        let fail = |reason: String| {
+            Err(Error::Protocol { device: "vfio-user client".into(), operation: "serving it".into(), reason })
+        };
+        match end {
+            Ok(()) | Err(Fault::Closed) => Ok(()),
+            Err(Fault::Garbage(reason)) => fail(reason.into()),
+            Err(Fault::Late) => fail(format!("it let the server wait longer than {:?}", self.deadline)),
+            Err(Fault::Os(errno)) => Err(Error::os("vfio-user client", "serving it", errno)),
+        }
+    }
+
+    fn run<B: Backend + ?Sized>(
+        &self,
+        guest: &mut Guest,
+        requests: &mut Requests,
+        backend: &mut B,
+        stop: &AtomicBool,
+        door: &mut Door<'_>,
+    ) -> std::result::Result<(), Fault> {
+        let _slack = Slack::tight();
+        let alone = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
+        let start = Instant::now();
+        let (mut busy, mut idle, mut nap) = (0_u32, 0_u32, NAPS.0);
+        let mut idle_since = None;
+        loop {
+            if backend.poll(guest) > 0 {
+                (idle, idle_since, nap) = (0, None, NAPS.0);
+                busy += 1;
+                if busy < BUSY_ROUNDS {
+                    continue;
+                }
+                busy = 0;
+            } else if nap == NAPS.0 {
+                idle += 1;
+                if idle < IDLE_ROUNDS {
+                    if alone {
+                        std::thread::yield_now()
+                    } else {
+                        std::hint::spin_loop()
+                    }
+                    continue;
+                }
+                idle = 0;
+            }
+
+            if stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            if let Some(fault) = guest.fault {
+                return Err(fault);
+            }
+            let mut handled = 0;
+            // Nothing more is taken from a client that does not take its answers.
+            while handled < MESSAGES && guest.channel.flush()? {
+                let Some(message) = guest.channel.try_recv()? else { break };
+                requests.handle(message, guest, backend)?;
+                if let Some(fault) = guest.fault {
+                    return Err(fault);
+                }
+                handled += 1;
+            }
+            door.look();
+            if handled > 0 {
+                (idle_since, nap) = (None, NAPS.0);
+                continue;
+            }
+            let owed = if requests.negotiated() { guest.channel.stalled_since() } else { Some(start) };
+            if owed.is_some_and(|since| since.elapsed() > self.deadline) {
+                return Err(Fault::Late);
+            }
+            if busy == 0 && idle_since.get_or_insert_with(Instant::now).elapsed() > SPIN {
+                let mut fds = vec![guest.channel.poll_fd()];
+                door.poll_fds(&mut fds);
+                poll_for(&mut fds, nap).map_err(Fault::Os)?;
+                nap = (nap * 2).min(NAPS.1);
+            }
+        }
+    }
+}
+
+/// The calling thread's timer slack: 50 µs by default, which would add half as much again to the longest nap.
+struct Slack {
+    before: libc::c_ulong,
+}
+
+impl Slack {
+    /// As little as there is, until dropped.
+    fn tight() -> Option<Self> {
+        // SAFETY: a query of the calling thread's own attribute.
+        let before = unsafe { libc::prctl(libc::PR_GET_TIMERSLACK) };
+        let before = libc::c_ulong::try_from(before).ok().filter(|&before| before > 0)?;
+        set_slack(1);
+        Some(Self { before })
+    }
+}
+
+impl Drop for Slack {
+    fn drop(&mut self) {
+        set_slack(self.before);
+    }
+}
+
+fn set_slack(nanoseconds: libc::c_ulong) {
+    // SAFETY: sets an attribute of the calling thread, which changes how late its timers may be and nothing else.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, nanoseconds) };
+}
+
+/// A layout's promises: what a client may map lies within its region and its memory, in whole pages.
+fn check(layout: &Layout) -> Result<()> {
+    let page = host_page_size() as u64;
+    for (index, region) in layout.regions.iter().enumerate() {
+        let Some(mappable) = &region.mappable else { continue };
+        let bound = region.size.min(mappable.memory.len() as u64);
+        let good = |&(offset, len): &(u64, u64)| {
+            len > 0 && (offset | len) % page == 0 && offset.checked_add(len).is_some_and(|end| end <= bound)
+        };
+        if !mappable.areas.iter().all(good) {
+            return Err(Error::Unusable {
+                device: "vfio-user server".into(),
+                reason: format!(
+                    "a mappable area of region {index} is not in whole pages of {page} bytes, or beyond the region \
+                     or its memory ({bound:#x} bytes)"
+                ),
+            });
+        }
+    }
+    Ok(())
+}

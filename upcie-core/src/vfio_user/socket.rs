@@ -1,0 +1,361 @@
+//! Messages over a stream socket, with descriptors beside them: never blocking but where a deadline is given.
+//!
+//! The peer is not trusted: a message's length is checked before room is made for it, what it sends ahead is bounded,
+//! and descriptors are close-on-exec from the start and closed unless taken.
+
+use super::wire::{FIXED_PAYLOAD, HEADER, Header};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, ppoll},
+    sys::{
+        socket::{ControlMessage, MsgFlags, Shutdown, sendmsg, shutdown},
+        time::TimeSpec,
+    },
+};
+use std::{
+    collections::VecDeque,
+    ffi::c_void,
+    io::IoSlice,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        unix::net::UnixStream,
+    },
+    time::{Duration, Instant},
+};
+use zerocopy::IntoBytes;
+
+/// Bytes that a message may have beside its data.
+pub const HEADERS: usize = HEADER + FIXED_PAYLOAD;
+
+/// Descriptors taken in one message.
+pub const MAX_FDS: usize = 8;
+
+/// Messages that wait to be looked at while another is waited for, and their bytes.
+const MAX_WAITING: usize = 256;
+const MAX_WAITING_BYTES: usize = 8 << 20;
+
+/// Why a connection can't go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The peer closed it.
+    Closed,
+    /// Nothing came, or nothing was taken, within the deadline.
+    Late,
+    /// The peer broke the protocol.
+    Garbage(&'static str),
+    /// The system's.
+    Os(Errno),
+}
+
+/// A message that has arrived whole.
+#[derive(Debug)]
+pub struct Message {
+    pub header: Header,
+    pub payload: Vec<u8>,
+    pub fds: Vec<OwnedFd>,
+}
+
+/// A message that has arrived in part.
+#[derive(Debug, Default)]
+struct Partial {
+    head: [u8; HEADER],
+    header: Option<Header>,
+    payload: Vec<u8>,
+    /// Bytes of the head, then of the payload.
+    got: usize,
+    fds: Vec<OwnedFd>,
+    since: Option<Instant>,
+}
+
+/// A message on its way out.
+#[derive(Debug)]
+struct Outgoing {
+    bytes: Vec<u8>,
+    sent: usize,
+    fds: Vec<OwnedFd>,
+}
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct Channel {
+    socket: UnixStream,
+    /// Bytes that a message may have.
+    limit: usize,
+    partial: Partial,
+    inbox: VecDeque<Message>,
+    inbox_bytes: usize,
+    outbox: VecDeque<Outgoing>,
+    /// When the outbox last moved.
+    stuck_since: Option<Instant>,
+}
+
+impl Channel {
+    /// Over `socket`, for messages of at most `limit` bytes.
+    pub fn new(socket: UnixStream, limit: usize) -> Self {
+        Self {
+            socket,
+            limit,
+            partial: Partial::default(),
+            inbox: VecDeque::new(),
+            inbox_bytes: 0,
+            outbox: VecDeque::new(),
+            stuck_since: None,
+        }
+    }
+
+    /// Ends the connection for both sides.
+    pub fn shutdown(&self) {
+        // It may have ended already.
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
+    }
+
+    /// The next message, if one is there.
+    pub fn try_recv(&mut self) -> Result<Option<Message>, Fault> {
+        if let Some(message) = self.inbox.pop_front() {
+            self.inbox_bytes -= message.payload.len();
+            return Ok(Some(message));
+        }
+        self.receive()
+    }
+
+    /// The next message, waited for.
+    pub fn recv(&mut self, deadline: Instant) -> Result<Message, Fault> {
+        loop {
+            self.flush()?;
+            if let Some(message) = self.try_recv()? {
+                return Ok(message);
+            }
+            self.wait(deadline)?;
+        }
+    }
+
+    /// The next reply, waited for; requests that arrive meanwhile are kept for [`try_recv`](Self::try_recv).
+    pub fn recv_reply(&mut self, deadline: Instant) -> Result<Message, Fault> {
+        if let Some(at) = self.inbox.iter().position(|message| message.header.is_reply()) {
+            return self.inbox.remove(at).ok_or(Fault::Late);
+        }
+        loop {
+            self.flush()?;
+            while let Some(message) = self.receive()? {
+                if message.header.is_reply() {
+                    return Ok(message);
+                }
+                self.defer(message)?;
+            }
+            self.wait(deadline)?;
+        }
+    }
+
+    /// Keeps a message for a later `try_recv`.
+    fn defer(&mut self, message: Message) -> Result<(), Fault> {
+        self.inbox_bytes += message.payload.len();
+        self.inbox.push_back(message);
+        if self.inbox.len() > MAX_WAITING || self.inbox_bytes > MAX_WAITING_BYTES {
+            return Err(Fault::Garbage("more requests at once than can be kept"));
+        }
+        Ok(())
+    }
+
+    /// Sends a message, or keeps what the socket does not take now for [`flush`](Self::flush).
+    pub fn send(&mut self, bytes: Vec<u8>, fds: &[BorrowedFd<'_>]) -> Result<(), Fault> {
+        let mut sent = 0;
+        if self.outbox.is_empty() {
+            sent = self.transmit(&bytes, fds)?;
+        }
+        if sent < bytes.len() {
+            let fds = if sent == 0 { fds } else { &[] };
+            let fds = fds.iter().map(|fd| fd.try_clone_to_owned());
+            let fds = fds
+                .collect::<std::io::Result<_>>()
+                .map_err(|e| Fault::Os(e.raw_os_error().map_or(Errno::EIO, Errno::from_raw)))?;
+            self.outbox.push_back(Outgoing { bytes, sent, fds });
+            self.stuck_since.get_or_insert_with(Instant::now);
+        }
+        Ok(())
+    }
+
+    /// Sends what was kept, as far as the socket takes it; whether all is gone.
+    pub fn flush(&mut self) -> Result<bool, Fault> {
+        while let Some(mut next) = self.outbox.pop_front() {
+            let fds: Vec<_> = next.fds.iter().map(AsFd::as_fd).collect();
+            let sent = self.transmit(&next.bytes[next.sent..], &fds)?;
+            if sent > 0 {
+                self.stuck_since = Some(Instant::now());
+                next.fds.clear();
+            }
+            next.sent += sent;
+            if next.sent < next.bytes.len() {
+                self.outbox.push_front(next);
+                return Ok(false);
+            }
+        }
+        self.stuck_since = None;
+        Ok(true)
+    }
+
+    /// Sends what was kept. What arrives meanwhile is kept too: a peer that sends before it reads is no deadlock.
+    pub fn flush_until(&mut self, deadline: Instant) -> Result<(), Fault> {
+        while !self.flush()? {
+            while let Some(message) = self.receive()? {
+                self.defer(message)?;
+            }
+            self.wait(deadline)?;
+        }
+        Ok(())
+    }
+
+    /// Since when the peer owes the rest of a message, or to take one.
+    pub fn stalled_since(&self) -> Option<Instant> {
+        match (self.partial.since, self.stuck_since) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// What to poll for.
+    pub fn poll_fd(&self) -> PollFd<'_> {
+        let mut events = PollFlags::POLLIN;
+        if !self.outbox.is_empty() {
+            events |= PollFlags::POLLOUT;
+        }
+        PollFd::new(self.socket.as_fd(), events)
+    }
+
+    /// Waits until there is something to receive, or room to send what was kept.
+    fn wait(&self, deadline: Instant) -> Result<(), Fault> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Fault::Late);
+        }
+        poll_for(&mut [self.poll_fd()], left).map_err(Fault::Os)
+    }
+
+    /// Sends bytes with descriptors beside the first; how many were taken, 0 for now none.
+    fn transmit(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<usize, Fault> {
+        let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let control = if raw.is_empty() { &[][..] } else { &rights };
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        loop {
+            match sendmsg::<()>(self.socket.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None) {
+                Ok(sent) => return Ok(sent),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(0),
+                Err(Errno::EPIPE | Errno::ECONNRESET) => return Err(Fault::Closed),
+                Err(errno) => return Err(Fault::Os(errno)),
+            }
+        }
+    }
+
+    /// Takes what is there of the next message. Reads never go past a message's end, so descriptors are its own.
+    fn receive(&mut self) -> Result<Option<Message>, Fault> {
+        loop {
+            let partial = &mut self.partial;
+            let room = match partial.header {
+                None => &mut partial.head[partial.got..],
+                Some(_) => &mut partial.payload[partial.got..],
+            };
+            if !room.is_empty() {
+                let Some(got) = read_some(&self.socket, room, &mut partial.fds)? else { return Ok(None) };
+                if got == 0 {
+                    return Err(Fault::Closed);
+                }
+                partial.got += got;
+                if got < room.len() {
+                    partial.since.get_or_insert_with(Instant::now);
+                    continue;
+                }
+            }
+            match partial.header {
+                None => {
+                    let header = Header::parse(&partial.head, self.limit).map_err(Fault::Garbage)?;
+                    partial.header = Some(header);
+                    partial.payload = vec![0; header.size as usize - HEADER];
+                    partial.got = 0;
+                    if !partial.payload.is_empty() {
+                        partial.since.get_or_insert_with(Instant::now);
+                    }
+                }
+                Some(header) => {
+                    let Partial { payload, fds, .. } = std::mem::take(partial);
+                    return Ok(Some(Message { header, payload, fds }));
+                }
+            }
+        }
+    }
+}
+
+/// A message's bytes.
+pub fn message(mut header: Header, parts: &[&[u8]]) -> Vec<u8> {
+    let size = HEADER + parts.iter().map(|part| part.len()).sum::<usize>();
+    header.size = size as u32;
+    let mut bytes = Vec::with_capacity(size);
+    bytes.extend_from_slice(header.as_bytes());
+    for part in parts {
+        bytes.extend_from_slice(part);
+    }
+    bytes
+}
+
+/// Waits for any of `fds`, or a signal, at most `timeout`.
+pub fn poll_for(fds: &mut [PollFd<'_>], timeout: Duration) -> Result<(), Errno> {
+    match ppoll(fds, Some(TimeSpec::from_duration(timeout)), None) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Reads into `room` what is there, `None` when nothing is; descriptors go to `fds`.
+fn read_some(socket: &UnixStream, room: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<Option<usize>, Fault> {
+    // By hand: nix gives no descriptors when some did not fit, and would leak those that did.
+    const FD: usize = size_of::<RawFd>();
+    // Aligned for a cmsghdr, with room for one header and MAX_FDS descriptors.
+    let mut control = [0_u64; (size_of::<libc::cmsghdr>() + MAX_FDS * FD).div_ceil(8)];
+    let mut iov = libc::iovec { iov_base: room.as_mut_ptr().cast::<c_void>(), iov_len: room.len() };
+    // SAFETY: all zeros is a valid msghdr.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = &raw mut iov;
+    header.msg_iovlen = 1;
+    header.msg_control = control.as_mut_ptr().cast::<c_void>();
+    header.msg_controllen = size_of_val(&control);
+    let got = loop {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+        // SAFETY: the header names `room` and `control`, which outlive the call, with their lengths.
+        let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
+        match usize::try_from(got) {
+            Ok(got) => break got,
+            Err(_) => match Errno::last() {
+                Errno::EINTR => {}
+                Errno::EAGAIN => return Ok(None),
+                Errno::ECONNRESET => return Err(Fault::Closed),
+                errno => return Err(Fault::Os(errno)),
+            },
+        }
+    };
+    // SAFETY: the header is the one that recvmsg filled; the macro stays within msg_controllen.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
+    while !next.is_null() {
+        // SAFETY: not null, so within `control`, which the kernel filled and which is aligned.
+        let cmsg = unsafe { *next };
+        if cmsg.cmsg_level == libc::SOL_SOCKET && cmsg.cmsg_type == libc::SCM_RIGHTS {
+            // SAFETY: points behind the header, as above.
+            let data = unsafe { libc::CMSG_DATA(next) }.cast::<RawFd>();
+            // SAFETY: plain arithmetic.
+            let head = unsafe { libc::CMSG_LEN(0) } as usize;
+            for index in 0..cmsg.cmsg_len.saturating_sub(head) / FD {
+                // SAFETY: the kernel wrote that many descriptors there.
+                let at = unsafe { data.add(index) };
+                // SAFETY: as above.
+                let raw = unsafe { at.read_unaligned() };
+                // SAFETY: received just now, so nobody else owns it.
+                fds.push(unsafe { OwnedFd::from_raw_fd(raw) });
+            }
+        }
+        // SAFETY: both are what CMSG_FIRSTHDR took and gave.
+        next = unsafe { libc::CMSG_NXTHDR(&raw const header, next) };
+    }
+    if header.msg_flags & libc::MSG_CTRUNC != 0 || fds.len() > MAX_FDS {
+        return Err(Fault::Garbage("more descriptors in a message than were agreed"));
+    }
+    Ok(Some(got))
+}

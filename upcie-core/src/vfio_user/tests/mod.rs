@@ -1,0 +1,226 @@
+//! The client and the server against each other, and each against a peer that misbehaves.
+
+mod hostile_client;
+mod hostile_server;
+mod round_trip;
+mod sockets;
+
+use super::{
+    Client,
+    capabilities::Capabilities,
+    server::{Backend, CONFIG_REGION, Guest, Layout, Mappable, RegionLayout, Server},
+    socket::{Channel, HEADERS, Message, message},
+    wire::{Header, MAJOR, MINOR, Version, command, flags},
+};
+use crate::{
+    irq::IrqKind,
+    memory::{Memory, PageSize},
+    mmio::{Mapping, Register},
+};
+use nix::errno::Errno;
+use std::{
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+use zerocopy::IntoBytes;
+
+/// Registers of the toy: BAR 0, beyond the doorbell page.
+const SOURCE: u64 = 0x00;
+const TARGET: u64 = 0x08;
+const LENGTH: u64 = 0x10;
+/// A write to it copies `LENGTH` bytes from `SOURCE` to `TARGET`.
+const GO: u64 = 0x18;
+/// The error number of the last copy.
+const STATUS: u64 = 0x20;
+/// A write raises MSI-X interrupt n.
+const RAISE: u64 = 0x28;
+/// Doorbell: in the page that is mapped. A new value raises MSI-X interrupt 0.
+const DOORBELL: u64 = 0x1000;
+
+/// A device that copies memory.
+struct Toy {
+    layout: Layout,
+    registers: Vec<u8>,
+    large: Vec<u8>,
+    doorbell: Register<u32>,
+    seen: u32,
+    resets: Arc<AtomicUsize>,
+    polls: Arc<AtomicUsize>,
+}
+
+impl Toy {
+    fn new() -> Self {
+        let memory = Arc::new(Memory::new(0x4000, PageSize::Small).unwrap());
+        let mapping = Arc::new(Mapping::new(memory.as_fd(), 0, memory.len(), "toy").unwrap());
+        let mut layout = Layout { irqs: [1, 0, 20, 1, 1], ..Layout::default() };
+        let mappable = Mappable { memory, areas: vec![(DOORBELL, 0x1000)] };
+        layout.regions[0] = RegionLayout { size: 0x4000, mappable: Some(mappable) };
+        layout.regions[2] = RegionLayout { size: 3 << 20, mappable: None };
+        layout.regions[CONFIG_REGION as usize] = RegionLayout { size: 4096, mappable: None };
+        Self {
+            layout,
+            registers: vec![0; 0x1000],
+            large: vec![0; 3 << 20],
+            doorbell: Register::new(&mapping, DOORBELL as usize).unwrap(),
+            seen: 0,
+            resets: Arc::default(),
+            polls: Arc::default(),
+        }
+    }
+
+    fn register(&self, at: u64) -> u64 {
+        u64::from_le_bytes(self.registers[at as usize..][..8].try_into().unwrap())
+    }
+
+    fn set(&mut self, at: u64, value: u64) {
+        self.registers[at as usize..][..8].copy_from_slice(&value.to_le_bytes());
+    }
+
+    fn copy(&self, guest: &mut Guest) -> Result<(), Errno> {
+        let mut data = vec![0; self.register(LENGTH) as usize];
+        guest.read(self.register(SOURCE), &mut data)?;
+        guest.write(self.register(TARGET), &data)
+    }
+}
+
+impl Backend for Toy {
+    fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn read(&mut self, _: &mut Guest, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+        let from = match region {
+            0 if offset >= DOORBELL => return Err(Errno::EIO),
+            0 => &self.registers,
+            2 => &self.large,
+            _ => {
+                data.fill(0xc0);
+                return Ok(());
+            }
+        };
+        data.copy_from_slice(
+            from.get(offset as usize..).and_then(|rest| rest.get(..data.len())).ok_or(Errno::EIO)?,
+        );
+        Ok(())
+    }
+
+    fn write(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        let to = match region {
+            0 => &mut self.registers,
+            2 => &mut self.large,
+            _ => return Err(Errno::EPERM),
+        };
+        to.get_mut(offset as usize..)
+            .and_then(|rest| rest.get_mut(..data.len()))
+            .ok_or(Errno::EIO)?
+            .copy_from_slice(data);
+        match (region, offset) {
+            (0, GO) => {
+                let status = self.copy(guest).err().map_or(0, |errno| errno as u64);
+                self.set(STATUS, status);
+            }
+            (0, RAISE) => guest.trigger(IrqKind::Msix, self.register(RAISE) as u32),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self, guest: &mut Guest) -> usize {
+        self.polls.fetch_add(1, Ordering::Relaxed);
+        let now = self.doorbell.read();
+        if now == self.seen {
+            return 0;
+        }
+        self.seen = now;
+        guest.trigger(IrqKind::Msix, 0);
+        1
+    }
+
+    fn reset(&mut self) {
+        self.registers.fill(0);
+        self.resets.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Joins the server's thread when the connection is closed.
+struct Joined(Option<JoinHandle<()>>);
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        self.0.take().unwrap().join().unwrap();
+    }
+}
+
+/// A client of a toy in a thread of its own.
+fn toy() -> (Client, Arc<AtomicUsize>) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut toy = Toy::new();
+    let resets = toy.resets.clone();
+    let server = std::thread::spawn(move || {
+        Server::new().serve_stream(theirs, &mut toy, &AtomicBool::new(false)).unwrap();
+    });
+    (Client::from_stream(ours, "toy", Some(Box::new(Joined(Some(server))))).unwrap(), resets)
+}
+
+const SOON: Duration = Duration::from_secs(5);
+/// Nothing that is waited for in these tests takes as long.
+fn soon() -> Instant {
+    Instant::now() + SOON
+}
+
+/// One end of a connection, message by message.
+struct Raw(Channel);
+
+impl Raw {
+    fn new(stream: UnixStream) -> Self {
+        Self(Channel::new(stream, (4 << 20) + HEADERS))
+    }
+
+    fn next(&mut self) -> Message {
+        self.0.recv(soon()).unwrap()
+    }
+
+    fn send(&mut self, header: Header, payload: &[u8], fds: &[BorrowedFd<'_>]) {
+        self.0.send(message(header, &[payload]), fds).unwrap();
+        self.0.flush_until(soon()).unwrap();
+    }
+
+    /// Asks and gives the answer's payload, or its error.
+    fn ask(&mut self, command: u16, payload: &[u8], fds: &[BorrowedFd<'_>]) -> Result<Vec<u8>, Errno> {
+        self.send(Header { id: 77, command, ..Header::default() }, payload, fds);
+        let reply = self.next();
+        assert_eq!((reply.header.id, reply.header.command, reply.header.is_reply()), (77, command, true));
+        match reply.header.flags & flags::ERROR {
+            0 => Ok(reply.payload),
+            _ => Err(Errno::from_raw(reply.header.error as i32)),
+        }
+    }
+
+    fn reply(&mut self, request: &Message, payload: &[u8]) {
+        self.reply_with(request, payload, &[]);
+    }
+
+    fn reply_with(&mut self, request: &Message, payload: &[u8], fds: &[BorrowedFd<'_>]) {
+        self.send(Header { flags: flags::REPLY, ..request.header }, payload, fds);
+    }
+
+    fn refuse(&mut self, request: &Message, errno: Errno) {
+        let flags = flags::REPLY | flags::ERROR;
+        self.send(Header { flags, error: errno as u32, ..request.header }, &[], &[]);
+    }
+
+    /// As a client: says hello.
+    fn hello(&mut self, capabilities: Capabilities) {
+        let version = Version { major: MAJOR, minor: MINOR };
+        let payload = [version.as_bytes(), capabilities.to_json().as_bytes()].concat();
+        self.ask(command::VERSION, &payload, &[]).unwrap();
+    }
+}

@@ -1,0 +1,434 @@
+//! A controller: brought up, identified, asked, and stopped again.
+
+mod admin;
+mod blocking;
+mod bringup;
+mod passthrough;
+mod registers;
+
+use crate::{
+    Error, Namespace, Result,
+    queue::{QueuePairBuilder, Retired},
+    spec::{
+        Capabilities, Cns, Command, Csi, IdentifyController, IdentifyNamespace, NamespaceDescriptors, Version,
+    },
+};
+use admin::Admin;
+use blocking::Blocking;
+use registers::Registers;
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use upcie_core::{
+    dma::{DmaBuf, DmaSpace, Heap},
+    irq::{EventFd, IrqKind},
+    memory::PageSize,
+    process::Owner,
+    transport::{Address, Device},
+};
+use zerocopy::FromBytes;
+
+/// How to bring a controller up.
+#[derive(Debug, Clone)]
+pub struct ControllerOptions {
+    /// I/O queue pairs to ask for; the controller may grant fewer. 64 by default.
+    pub queues: u16,
+    /// Pages of DMA memory: `None` (the default) takes 2 MiB pages while some are free and small ones otherwise.
+    pub pages: Option<PageSize>,
+    /// How long a command of the admin queue, or of the blocking calls, may take. 30 s by default.
+    pub timeout: Duration,
+}
+
+impl Default for ControllerOptions {
+    fn default() -> Self {
+        Self { queues: 64, pages: None, timeout: Duration::from_secs(30) }
+    }
+}
+
+/// Ids and stamps, unique in the process and never used again. 0 is none.
+fn unique() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// What queues look at once per turn.
+#[derive(Debug)]
+pub(crate) struct Live {
+    /// The controller's id.
+    pub(crate) controller: u64,
+    /// The stamp of namespace handles that are good.
+    pub(crate) namespaces: AtomicU64,
+    /// Moves on when the controller is stopped or reset: queues of before are of no more use.
+    pub(crate) generation: AtomicU64,
+}
+
+/// An NVMe controller that this process drives.
+///
+/// Handles made from it (namespaces, queue pairs) keep it open; when the last is dropped, the controller is shut down
+/// and disabled, within a deadline. It can be shared between threads.
+///
+/// ```
+/// use upcie_nvme::Controller;
+/// let controller = Controller::open(&"emu:size=1M".parse()?)?;
+/// let namespace = controller.namespace(1)?;
+/// let mut buffer = controller.alloc(namespace.block_size())?;
+/// buffer.fill(7);
+/// namespace.write(0, &mut buffer)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Controller {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    /// Before the device: what it holds is given back only once the controller has stopped (`drop`).
+    admin: Mutex<Admin>,
+    blocking: Mutex<Option<Blocking>>,
+    retired: Mutex<Vec<Retired>>,
+    /// Bit per queue id that is taken.
+    queue_ids: Mutex<Vec<bool>>,
+    vectors: Mutex<Option<Vec<Arc<EventFd>>>>,
+    heap: Arc<Heap>,
+    live: Arc<Live>,
+    registers: Registers,
+    identify: Box<IdentifyController>,
+    version: Version,
+    /// Log2 of CC.MPS in bytes.
+    page_shift: u32,
+    /// Bytes that one command may transfer.
+    max_transfer: u64,
+    granted: u16,
+    options: ControllerOptions,
+    owner: Owner,
+    name: Arc<str>,
+    device: Arc<dyn Device>,
+}
+
+impl Controller {
+    /// Opens and brings up the controller at `address`, with the default options.
+    ///
+    /// # Errors
+    /// There is no such device, it can't be reached (what to do is in the error), or it does not come up.
+    pub fn open(address: &Address) -> Result<Self> {
+        Self::open_with(address, ControllerOptions::default())
+    }
+
+    /// Opens and brings up the controller at `address`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(address: &Address, options: ControllerOptions) -> Result<Self> {
+        let device = match address {
+            Address::Emulated(text) => crate::emu::spawn(&text.parse()?)?,
+            other => upcie_core::transport::open(other)?,
+        };
+        Self::from_device(device, options)
+    }
+
+    /// Brings up the controller behind a device that was opened some other way.
+    ///
+    /// # Errors
+    /// It is not an NVMe controller that this driver can use, or does not come up.
+    pub fn from_device(device: Arc<dyn Device>, options: ControllerOptions) -> Result<Self> {
+        bringup::bring_up(device, options).map(|inner| Self { inner: Arc::new(inner) })
+    }
+
+    /// Its address, as errors name it.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// What it says of itself.
+    pub fn identify(&self) -> &IdentifyController {
+        &self.inner.identify
+    }
+
+    /// The capabilities register.
+    pub fn capabilities(&self) -> Capabilities {
+        self.inner.registers.capabilities()
+    }
+
+    /// The version of the specification that it follows.
+    pub fn version(&self) -> Version {
+        self.inner.version
+    }
+
+    /// Bytes of a memory page (CC.MPS).
+    pub fn page_size(&self) -> usize {
+        1 << self.inner.page_shift
+    }
+
+    /// The most bytes that one command may transfer: MDTS, or what this driver takes if that is less (32 MiB).
+    pub fn max_transfer(&self) -> usize {
+        self.inner.max_transfer as usize
+    }
+
+    /// I/O queue pairs that the controller granted.
+    pub fn max_queue_pairs(&self) -> u16 {
+        self.inner.granted
+    }
+
+    /// The most entries that an I/O queue can have (CAP.MQES + 1), 65536 at most.
+    pub fn max_depth(&self) -> u32 {
+        self.capabilities().max_queue_entries()
+    }
+
+    /// The device below: configuration space, BARs, interrupts.
+    pub fn device(&self) -> &Arc<dyn Device> {
+        &self.inner.device
+    }
+
+    /// The heap that [`alloc`](Self::alloc) takes from.
+    pub fn heap(&self) -> &Arc<Heap> {
+        &self.inner.heap
+    }
+
+    /// A buffer of `len` bytes that the controller can reach, zeroed.
+    ///
+    /// # Errors
+    /// No more DMA memory.
+    pub fn alloc(&self, len: usize) -> Result<DmaBuf> {
+        Ok(self.inner.heap.alloc_zeroed(len)?)
+    }
+
+    /// A builder for an I/O queue pair.
+    pub fn queue_pair(&self) -> QueuePairBuilder<'_> {
+        QueuePairBuilder::new(&self.inner)
+    }
+
+    /// The ids of the namespaces that are active on this controller, ascending.
+    ///
+    /// # Errors
+    /// The controller's status, or a timeout.
+    pub fn namespaces(&self) -> Result<Vec<u32>> {
+        self.inner.active_namespaces()
+    }
+
+    /// A handle to a namespace. One that can't be used for I/O is returned all the same; it says
+    /// [why](Namespace::usable).
+    ///
+    /// # Errors
+    /// There is no such active namespace (the error lists those that are), the controller's status, or a timeout.
+    pub fn namespace(&self, nsid: u32) -> Result<Namespace> {
+        self.inner.namespace(nsid)
+    }
+
+    /// Makes all namespace handles of before stale. For when something that the driver can't know of has changed a
+    /// namespace: another host, or a raw command.
+    pub fn rescan(&self) {
+        self.inner.live.namespaces.store(unique(), Ordering::Release);
+    }
+}
+
+impl Inner {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn shared_name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub(crate) fn space(&self) -> &Arc<DmaSpace> {
+        self.heap.space()
+    }
+
+    pub(crate) fn heap(&self) -> &Arc<Heap> {
+        &self.heap
+    }
+
+    pub(crate) fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    pub(crate) fn registers(&self) -> &Registers {
+        &self.registers
+    }
+
+    pub(crate) fn page_shift(&self) -> u32 {
+        self.page_shift
+    }
+
+    pub(crate) fn max_transfer(&self) -> u64 {
+        self.max_transfer
+    }
+
+    pub(crate) fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// Keeps memory until the controller is known to have let go of it.
+    pub(crate) fn keep(&self, retired: Retired) {
+        lock(&self.retired).push(retired);
+    }
+
+    /// Takes the id of an I/O queue pair.
+    pub(crate) fn take_queue_id(&self) -> Result<u16> {
+        let mut ids = lock(&self.queue_ids);
+        let free = ids.iter().position(|taken| !taken).ok_or_else(|| Error::Argument {
+            device: self.name.to_string(),
+            reason: format!("all {} I/O queue pairs that the controller granted are in use", self.granted),
+        })?;
+        ids[free] = true;
+        Ok(free as u16 + 1)
+    }
+
+    pub(crate) fn release_queue_id(&self, qid: u16) {
+        lock(&self.queue_ids)[usize::from(qid) - 1] = false;
+    }
+
+    /// The eventfd of MSI-X vector `vector`; the first call wires all of them, since old kernels can't add any later.
+    pub(crate) fn vector(&self, vector: u16) -> Result<Arc<EventFd>> {
+        let mut vectors = lock(&self.vectors);
+        if vectors.is_none() {
+            let count = self.device.irq_count(IrqKind::Msix)?.min(u32::from(self.granted) + 1);
+            let fds = (0..count).map(|_| EventFd::new().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+            if count > 0 {
+                use std::os::fd::AsFd;
+                let borrowed: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
+                self.device.set_irqs(IrqKind::Msix, &borrowed)?;
+            }
+            *vectors = Some(fds);
+        }
+        let vectors = vectors.as_deref().unwrap_or_default();
+        vectors.get(usize::from(vector)).cloned().ok_or_else(|| Error::Argument {
+            device: self.name.to_string(),
+            reason: format!(
+                "there is no MSI-X vector {vector}: the controller has {} that can be used",
+                vectors.len()
+            ),
+        })
+    }
+
+    /// One page of data from an Identify command.
+    fn identify_page(&self, command: &Command, what: &str) -> Result<Box<[u8; 4096]>> {
+        let (_, data) = self.admin_data(command, self.heap.alloc_zeroed(4096)?, what)?;
+        Ok(Box::new(<[u8; 4096]>::try_from(&data[..]).expect("one page")))
+    }
+
+    fn active_namespaces(&self) -> Result<Vec<u32>> {
+        let mut all: Vec<u32> = Vec::new();
+        loop {
+            // The list begins above the id that the command names.
+            let above = all.last().copied().unwrap_or(0);
+            let command = Command::identify(Cns::ACTIVE_NAMESPACES, above, 0);
+            let page = self.identify_page(&command, "Identify (active namespaces)")?;
+            let ids = page.chunks_exact(4).map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]));
+            let before = all.len();
+            for id in ids.take_while(|&id| id != 0) {
+                if all.last().is_some_and(|&last| id <= last) {
+                    return Err(Error::Protocol {
+                        device: self.name.to_string(),
+                        operation: "Identify (active namespaces)".into(),
+                        reason: "the list is not ascending".into(),
+                    });
+                }
+                all.push(id);
+            }
+            if all.len() - before < 1024 || all.last() >= Some(&0xffff_fffd) {
+                return Ok(all);
+            }
+        }
+    }
+
+    fn namespace(self: &Arc<Self>, nsid: u32) -> Result<Namespace> {
+        // Before anything is read: what changes meanwhile makes the handle stale.
+        let stamp = self.live.namespaces.load(Ordering::Acquire);
+        let active = self.active_namespaces()?;
+        if !active.contains(&nsid) {
+            return Err(Error::Argument {
+                device: self.name.to_string(),
+                reason: format!("there is no namespace {nsid}; the active ones are {active:?}"),
+            });
+        }
+        let page = self.identify_page(&Command::identify(Cns::NAMESPACE, nsid, 0), "Identify (namespace)")?;
+        let identify = IdentifyNamespace::read_from_bytes(&page[..]).expect("one page");
+        let unusable = self.why_unusable(nsid, &identify)?;
+        let shift = match &identify.lba_format() {
+            Some(format) if (9..=16).contains(&format.lbads()) => u32::from(format.lbads()),
+            _ => 0,
+        };
+        let extent = crate::namespace::Extent {
+            stamp,
+            blocks: identify.nsze,
+            nsid,
+            max_bytes: self.max_transfer.min(65536 << shift).min(identify.nsze.saturating_mul(1 << shift))
+                as u32,
+            block_mask: (1 << shift) - 1,
+            shift,
+            controller: self.live.controller,
+        };
+        Ok(Namespace::new(self.clone(), extent, identify, unusable))
+    }
+
+    /// Why I/O on a namespace is not supported, if so.
+    fn why_unusable(&self, nsid: u32, identify: &IdentifyNamespace) -> Result<Option<String>> {
+        let Some(format) = identify.lba_format() else {
+            return Ok(Some(format!(
+                "its format {} is not in its own list of formats",
+                identify.format_index()
+            )));
+        };
+        if format.ms() != 0 {
+            return Ok(Some(format!("its format has {} bytes of metadata per block", format.ms())));
+        }
+        if !(9..=16).contains(&format.lbads()) {
+            return Ok(Some(format!(
+                "its blocks have 2^{} bytes; 512 bytes to 64 KiB are supported",
+                format.lbads()
+            )));
+        }
+        if identify.nsze == 0 {
+            return Ok(Some("it has no blocks".into()));
+        }
+        // Optional before version 1.3: a controller without the list has the NVM command set only.
+        let command = Command::identify(Cns::NAMESPACE_DESCRIPTORS, nsid, 0);
+        let page = match self.identify_page(&command, "Identify (namespace descriptors)") {
+            Ok(page) => page,
+            Err(Error::Status { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let csi = NamespaceDescriptors::new(&page[..]).find_map(|descriptor| descriptor.csi());
+        Ok(csi.filter(|&csi| csi != Csi::NVM).map(|csi| format!("its command set is {csi}, not NVM")))
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Controller").field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if !self.owner.is_current() {
+            // A forked child: the controller is the parent's.
+            return;
+        }
+        self.live.generation.fetch_add(1, Ordering::AcqRel);
+        match self.stop() {
+            // It has let go of everything: the fields are dropped, and their memory freed.
+            Ok(()) => {}
+            Err(error) => {
+                let retired = std::mem::take(&mut *lock(&self.retired));
+                tracing::error!(device = %self.name, %error, "the controller did not stop: leaking what it may still use");
+                std::mem::forget(retired);
+                if let Some(blocking) = &mut *lock(&self.blocking) {
+                    std::mem::forget(blocking.retire());
+                }
+                std::mem::forget(lock(&self.admin).retire());
+            }
+        }
+    }
+}
+
+/// A poisoned lock is taken all the same: everything behind one is valid at any point.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,92 @@
+//! The controller's registers, with what all-ones means.
+
+use crate::{
+    Error, Result,
+    spec::{Capabilities, Configuration, ControllerStatus, ReadyTimeouts, Version, doorbell_offset, offset},
+};
+use std::{sync::Arc, time::Duration};
+use upcie_core::{
+    mmio::Register,
+    transport::{Bar, Device},
+};
+
+/// No controller becomes ready, or stops, faster than this is patient: CAP.TO is 0 on some.
+const PATIENCE_MIN: Duration = Duration::from_secs(5);
+
+/// BAR 0.
+#[derive(Debug)]
+pub(crate) struct Registers {
+    name: Arc<str>,
+    bar: Bar,
+    cap: Capabilities,
+}
+
+impl Registers {
+    pub(crate) fn open(device: &dyn Device, name: Arc<str>) -> Result<Self> {
+        let bar = device.bar(0)?;
+        let cap = Capabilities::from_bits(bar.read_u64(offset::CAP as u64)?);
+        if cap.is_gone() {
+            return Err(Error::Gone { device: name.to_string(), operation: "reading CAP".into() });
+        }
+        Ok(Self { name, bar, cap })
+    }
+
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        self.cap
+    }
+
+    fn read(&self, at: usize, operation: &str) -> Result<u32> {
+        match self.bar.read_u32(at as u64)? {
+            u32::MAX => Err(Error::Gone { device: self.name.to_string(), operation: operation.into() }),
+            value => Ok(value),
+        }
+    }
+
+    pub(crate) fn version(&self) -> Result<Version> {
+        self.read(offset::VS, "reading VS").map(Version::from_bits)
+    }
+
+    pub(crate) fn configuration(&self) -> Result<Configuration> {
+        self.read(offset::CC, "reading CC").map(Configuration::from_bits)
+    }
+
+    pub(crate) fn configure(&self, cc: Configuration) -> Result<()> {
+        Ok(self.bar.write_u32(offset::CC as u64, cc.into_bits())?)
+    }
+
+    pub(crate) fn status(&self) -> Result<ControllerStatus> {
+        self.read(offset::CSTS, "reading CSTS").map(ControllerStatus::from_bits)
+    }
+
+    pub(crate) fn write_u32(&self, at: usize, value: u32) -> Result<()> {
+        Ok(self.bar.write_u32(at as u64, value)?)
+    }
+
+    pub(crate) fn write_u64(&self, at: usize, value: u64) -> Result<()> {
+        Ok(self.bar.write_u64(at as u64, value)?)
+    }
+
+    /// How long to wait for CSTS.RDY to follow CC.EN: CRTO where it counts, CAP.TO elsewhere.
+    pub(crate) fn patience(&self) -> Result<Duration> {
+        let mut patience = self.cap.timeout();
+        // CAP.CRMS bit 0: CRTO.CRWMT holds.
+        if self.cap.crms() & 1 != 0 {
+            let crto = ReadyTimeouts::from_bits(self.read(offset::CRTO, "reading CRTO")?);
+            patience = patience.max(crto.with_media());
+        }
+        Ok(patience.max(PATIENCE_MIN))
+    }
+
+    /// The doorbell of a queue, mapped.
+    pub(crate) fn doorbell(&self, qid: u16, completion: bool) -> Result<Register<u32>> {
+        let at = doorbell_offset(qid, completion, self.cap.dstrd());
+        self.bar.register(at as u64).ok_or_else(|| Error::Unsupported {
+            device: self.name.to_string(),
+            reason: format!(
+                "the doorbell of queue {qid} at {at:#x} of BAR 0 ({:#x} bytes) can't be mapped, and this driver rings no \
+                 doorbells by message",
+                self.bar.size()
+            ),
+        })
+    }
+}

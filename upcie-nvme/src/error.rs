@@ -1,0 +1,123 @@
+//! The crate's one error type.
+
+use crate::{queue::Refusal, spec::Status};
+use std::time::Duration;
+
+/// What went wrong with a controller or a namespace.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Below the driver: the way to the device, or its memory.
+    #[error(transparent)]
+    Core(#[from] upcie_core::Error),
+    /// The controller completed a command with an error.
+    #[error("{device}: {operation} failed")]
+    Status {
+        /// The controller.
+        device: String,
+        /// The command.
+        operation: String,
+        /// What it said.
+        #[source]
+        status: Status,
+    },
+    /// A command was not sent.
+    #[error("{device}: {operation} was not sent")]
+    Refused {
+        /// The controller.
+        device: String,
+        /// The command.
+        operation: String,
+        /// Why not.
+        #[source]
+        reason: Refusal,
+    },
+    /// The controller did not answer in time.
+    #[error("{device}: {operation}: no answer within {after:?}{}", if *.kept { "; the buffer stays with the controller, which may still use it" } else { "" })]
+    Timeout {
+        /// The controller.
+        device: String,
+        /// What was waited for.
+        operation: String,
+        /// The deadline.
+        after: Duration,
+        /// Whether the caller's buffer is lost to the controller (it is empty now).
+        kept: bool,
+    },
+    /// Registers read as all ones: the controller was removed, or its link is down.
+    #[error("{device}: {operation}: the controller is gone (its registers read as all ones)")]
+    Gone {
+        /// The controller.
+        device: String,
+        /// What was tried.
+        operation: String,
+    },
+    /// CSTS.CFS is set.
+    #[error(
+        "{device}: {operation}: the controller reports a fatal status (CSTS.CFS): open it again to reset it"
+    )]
+    Fatal {
+        /// The controller.
+        device: String,
+        /// What was tried.
+        operation: String,
+    },
+    /// The controller lacks what this driver or the caller needs.
+    #[error("{device}: {reason}")]
+    Unsupported {
+        /// The controller.
+        device: String,
+        /// What it lacks, and the way out.
+        reason: String,
+    },
+    /// An argument is outside of what the controller or the call takes.
+    #[error("{device}: {reason}")]
+    Argument {
+        /// The controller.
+        device: String,
+        /// What is wrong with it, and what is possible.
+        reason: String,
+    },
+    /// The controller said something that the specification does not allow.
+    #[error("{device}: {operation}: the controller broke the protocol: {reason}")]
+    Protocol {
+        /// The controller.
+        device: String,
+        /// What was going on.
+        operation: String,
+        /// What was wrong.
+        reason: String,
+    },
+    /// The device completed a command that was not in flight; its queue is closed.
+    #[error(
+        "{device}: queue {qid}: the controller completed a command that was not in flight; the queue is closed"
+    )]
+    ForgedCompletion {
+        /// The controller.
+        device: String,
+        /// The queue's id.
+        qid: u16,
+    },
+    /// A turn of the queue was leaked (`mem::forget`); the queue is closed.
+    #[error("{device}: queue {qid}: a turn was leaked, so the queue is closed: make another")]
+    LeakedTurn {
+        /// The controller.
+        device: String,
+        /// The queue's id.
+        qid: u16,
+    },
+    /// The controller was stopped or reset since the queue was made.
+    #[error("{device}: queue {qid}: the controller was reset since the queue was made: make another")]
+    Stopped {
+        /// The controller.
+        device: String,
+        /// The queue's id.
+        qid: u16,
+    },
+    /// The embedded controller's options can't be used.
+    #[error("emu: {0}")]
+    Emulator(String),
+}
+
+/// Shorthand for this crate's results.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,135 @@
+//! What comes back: finished commands, and commands that were refused.
+
+use crate::spec::Status;
+use std::fmt;
+use upcie_core::dma::DmaBuf;
+
+/// A finished command: its buffer, the tag that it was submitted with, and what the controller said.
+#[must_use = "it holds the command's buffer"]
+pub struct Completion<T> {
+    pub(super) buffer: DmaBuf,
+    pub(super) tag: T,
+    /// Dwords 0–1 and 2–3 as they were read; decoded when asked.
+    pub(super) low: u64,
+    pub(super) high: u64,
+}
+
+impl<T> Completion<T> {
+    /// Its status.
+    #[inline]
+    pub fn status(&self) -> Status {
+        Status::from_bits((self.high >> 49) as u16)
+    }
+
+    /// Dword 0: the command's own result, where it has one.
+    #[inline]
+    pub fn dword0(&self) -> u32 {
+        self.low as u32
+    }
+
+    /// Dword 1: the upper half of a 64-bit result.
+    #[inline]
+    pub fn dword1(&self) -> u32 {
+        (self.low >> 32) as u32
+    }
+
+    /// The tag.
+    #[inline]
+    pub fn tag(&self) -> &T {
+        &self.tag
+    }
+
+    /// Takes it apart: the tag, success or the status that says otherwise, and the buffer (the empty one, if the
+    /// command had none). After an error the buffer's bytes are unspecified, but whole.
+    #[inline]
+    pub fn into_parts(self) -> (T, Result<(), Status>, DmaBuf) {
+        let status = self.status();
+        (self.tag, if status.is_success() { Ok(()) } else { Err(status) }, self.buffer)
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Completion<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Completion")
+            .field("tag", &self.tag)
+            .field("status", &self.status())
+            .field("buffer", &self.buffer)
+            .finish()
+    }
+}
+
+/// Why a command was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// As many commands are in flight as the queue has slots: reap some first.
+    Full,
+    /// The buffer needs a PRP list and all list memory of the queue is in use: reap some commands first, or make
+    /// the queue with more ([`QueuePairBuilder::list_memory`](super::QueuePairBuilder::list_memory)).
+    ListsInUse,
+    /// The buffer has no bytes, or not a whole number of blocks.
+    Length,
+    /// The buffer has more bytes than the controller takes in one command (MDTS): split it.
+    TooLong,
+    /// A block of the transfer is at or beyond the end of the namespace.
+    OutOfRange,
+    /// The buffer is not aligned to dwords, or two of its segments meet inside of a page.
+    Unaligned,
+    /// The buffer is in another device's address space.
+    ForeignBuffer,
+    /// The namespace belongs to another controller.
+    ForeignNamespace,
+    /// The namespaces of the controller have changed since this handle was made: get a new one.
+    StaleNamespace,
+    /// The namespace's format or command set is not supported for I/O: see
+    /// [`Namespace::usable`](crate::Namespace::usable).
+    Unsupported,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the queue is full: reap completions first",
+            Self::ListsInUse => "all PRP list memory of the queue is in use: reap completions first",
+            Self::Length => "the buffer's length is not a positive number of whole blocks",
+            Self::TooLong => "the buffer is longer than one command may transfer: split it",
+            Self::OutOfRange => "the blocks are beyond the end of the namespace",
+            Self::Unaligned => {
+                "the buffer, or an inner boundary of its segments, is not aligned as PRPs need it"
+            }
+            Self::ForeignBuffer => "the buffer is in another device's address space",
+            Self::ForeignNamespace => "the namespace belongs to another controller",
+            Self::StaleNamespace => "the controller's namespaces have changed: get the namespace again",
+            Self::Unsupported => "the namespace's format or command set is not supported for I/O",
+        })
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// A command that was not taken, given back whole with the reason.
+pub struct Refused<T> {
+    /// Why.
+    pub reason: Refusal,
+    /// The buffer, unchanged.
+    pub buffer: DmaBuf,
+    /// The tag.
+    pub tag: T,
+}
+
+impl<T> fmt::Debug for Refused<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused")
+            .field("reason", &self.reason)
+            .field("buffer", &self.buffer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Display for Refused<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason.fmt(f)
+    }
+}
+
+impl<T> std::error::Error for Refused<T> {}

@@ -1,0 +1,23 @@
+//! Submission and completion queues: the hot path.
+//!
+//! # Shape
+//! [`QueuePair::turn`] opens a [`Turn`], the one guard for reaping and submitting. It copies the cursors into itself,
+//! works on them in registers, and when dropped writes them back and each doorbell once. Payloads are owned: a buffer
+//! moves into its command's slot and comes back with the completion, so nobody can look at, or free, bytes that the
+//! device is using. A turn that is leaked leaves its queue closed, never inconsistent.
+//!
+//! # What the device is not trusted with
+//! A completion entry is copied out once and checked by one compare: the slot that its command id names must be in
+//! flight under exactly that id (which holds the use of the slot too, as far as the bits go). Anything else closes the
+//! queue with a protocol error.
+
+mod completion;
+mod pair;
+mod ring;
+mod turn;
+
+pub use completion::{Completion, Refusal, Refused};
+pub use pair::{QueuePair, QueuePairBuilder};
+pub(crate) use pair::{create, delete};
+pub(crate) use ring::{Parts, Queue, Retired};
+pub use turn::Turn;

@@ -1,0 +1,294 @@
+//! I/O queue pairs: made, waited on, deleted.
+
+use super::{Parts, Queue, Turn};
+use crate::{
+    Error, Result,
+    controller::Inner,
+    interrupt::{Backoff, Wait, Waiter},
+    prp::ListPool,
+    spec::{Command, QueuePriority},
+};
+use std::{
+    fmt,
+    mem::ManuallyDrop,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use upcie_core::dma::DmaBuf;
+
+/// How long deleting a queue may take before its memory is given up.
+const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
+/// PRP list memory of a queue, unless asked for otherwise.
+const LIST_BYTES: usize = 64 << 10;
+const DEPTH: u32 = 128;
+
+/// Describes an I/O queue pair; [`create`](Self::create) makes it.
+#[derive(Debug, Clone)]
+#[must_use = "nothing happens before `create`"]
+pub struct QueuePairBuilder<'c> {
+    controller: &'c Arc<Inner>,
+    depth: u32,
+    vector: Option<u16>,
+    list_bytes: Option<usize>,
+}
+
+impl<'c> QueuePairBuilder<'c> {
+    pub(crate) fn new(controller: &'c Arc<Inner>) -> Self {
+        Self { controller, depth: DEPTH, vector: None, list_bytes: None }
+    }
+
+    /// Entries of each ring: 2 to CAP.MQES + 1 ([`Controller::max_depth`](crate::Controller::max_depth)). One stays
+    /// empty, so one command less can be in flight. 128 by default, or fewer if the controller takes no more.
+    pub fn depth(mut self, entries: u32) -> Self {
+        self.depth = entries;
+        self
+    }
+
+    /// The MSI-X vector that completions raise: needed for [`Wait::Interrupt`] and [`Wait::Adaptive`]. Several queues
+    /// may share one. None by default: the controller raises no interrupts for the queue.
+    pub fn interrupt(mut self, vector: u16) -> Self {
+        self.vector = Some(vector);
+        self
+    }
+
+    /// Bytes of PRP list memory (rounded up to whole lists), for buffers that don't bring their own list: parts and
+    /// chains of more than two pages. 64 KiB by default. When it is in use, such commands are refused.
+    pub fn list_memory(mut self, bytes: usize) -> Self {
+        self.list_bytes = Some(bytes);
+        self
+    }
+
+    /// Makes the queue pair.
+    ///
+    /// # Errors
+    /// The depth, the vector or the number of queues is more than the controller has (the error says how many), no DMA
+    /// memory, or the controller's status.
+    pub fn create<T>(self) -> Result<QueuePair<T>> {
+        let most = self.controller.registers().capabilities().max_queue_entries();
+        let entries = if self.depth == DEPTH { DEPTH.min(most) } else { self.depth };
+        if !(2..=most).contains(&entries) {
+            return Err(Error::Argument {
+                device: self.controller.name().to_string(),
+                reason: format!("a queue of {entries} entries: the controller takes 2 to {most}"),
+            });
+        }
+        let waiter = self.vector.map(|vector| Waiter::new(self.controller.vector(vector)?)).transpose()?;
+        let queue = create(self.controller, entries, self.vector, self.list_bytes)?;
+        Ok(QueuePair { queue: ManuallyDrop::new(queue), waiter, controller: self.controller.clone() })
+    }
+}
+
+/// Makes a queue pair on the controller.
+pub(crate) fn create<T>(
+    inner: &Inner,
+    entries: u32,
+    vector: Option<u16>,
+    list_bytes: Option<usize>,
+) -> Result<Queue<T>> {
+    let page = 1 << inner.page_shift();
+    let memory = |bytes: usize| -> Result<DmaBuf> {
+        let mut memory = inner.heap().alloc_aligned(bytes.next_multiple_of(page), page)?;
+        memory.zero();
+        Ok(memory)
+    };
+    let (sq, cq) = (memory(entries as usize * 64)?, memory(entries as usize * 16)?);
+    let (sq_iova, cq_iova) = (sq.iova(0), cq.iova(0));
+    let chunk = ListPool::chunk_bytes(inner.max_transfer(), inner.page_shift());
+    let list_bytes = list_bytes.unwrap_or(LIST_BYTES).max(chunk);
+    let lists = ListPool::new(memory(list_bytes)?, chunk, inner.page_shift());
+    let qid = inner.take_queue_id()?;
+    let doorbells = inner
+        .registers()
+        .doorbell(qid, false)
+        .and_then(|sq| Ok((sq, inner.registers().doorbell(qid, true)?)));
+    let (sq_doorbell, cq_doorbell) = doorbells.inspect_err(|_| inner.release_queue_id(qid))?;
+    let mut queue = Queue::new(Parts {
+        name: inner.shared_name().clone(),
+        qid,
+        entries,
+        sq,
+        cq,
+        sq_doorbell,
+        cq_doorbell,
+        lists,
+        live: inner.live().clone(),
+    });
+    let cq = Command::create_completion_queue(qid, entries, cq_iova, vector);
+    let sq = Command::create_submission_queue(qid, entries, sq_iova, qid, QueuePriority::URGENT);
+    let run = |command, what: &str| inner.admin_data(command, DmaBuf::empty(), what);
+    let failed = match run(&cq, "Create I/O Completion Queue") {
+        Ok(_) => match run(&sq, "Create I/O Submission Queue") {
+            Ok(_) => return Ok(queue),
+            Err(error) => error,
+        },
+        // Refused: there is nothing to delete.
+        Err(error @ Error::Status { .. }) => {
+            inner.release_queue_id(qid);
+            return Err(error);
+        }
+        Err(error) => error,
+    };
+    // The controller may know the rings by now.
+    if !delete(inner, qid) {
+        inner.keep(queue.retire());
+    }
+    Err(failed)
+}
+
+/// Deletes a queue pair on the controller; `true` when it has let go of the queue's memory and of that of all commands
+/// that were in flight.
+pub(crate) fn delete(inner: &Inner, qid: u16) -> bool {
+    let run = |command, what: &str| match inner.admin_within(&command, DmaBuf::empty(), what, DELETE_TIMEOUT)
+    {
+        Ok(_) => true,
+        Err(Error::Status { status, .. }) if status.is(crate::spec::Status::INVALID_QUEUE_ID) => true,
+        Err(error) => {
+            tracing::error!(device = %inner.name(), qid, %error, "its memory is kept until the controller stops");
+            false
+        }
+    };
+    let gone = run(Command::delete_submission_queue(qid), "Delete I/O Submission Queue")
+        && run(Command::delete_completion_queue(qid), "Delete I/O Completion Queue");
+    if gone {
+        inner.release_queue_id(qid);
+    }
+    gone
+}
+
+/// An I/O submission queue and its completion queue. `T` is the tag that each command carries.
+///
+/// It belongs to one thread at a time; give each thread its own. Dropping it deletes the queues on the controller, within
+/// a deadline; the buffers of commands in flight are freed once the controller has let go of them.
+///
+/// Sharing one between threads does not compile, nor does a second turn beside an open one:
+/// ```compile_fail
+/// fn shared(queue: &upcie_nvme::QueuePair<u64>) {
+///     std::thread::scope(|scope| { scope.spawn(|| queue.capacity()); });
+/// }
+/// ```
+pub struct QueuePair<T = u64> {
+    /// Taken apart on drop.
+    queue: ManuallyDrop<Queue<T>>,
+    waiter: Option<Waiter>,
+    controller: Arc<Inner>,
+}
+
+impl<T> QueuePair<T> {
+    /// Opens the guard for reaping and submitting.
+    ///
+    /// # Errors
+    /// The queue is closed: the controller was stopped, it completed a command that was not in flight, or a turn was
+    /// leaked.
+    #[inline(always)]
+    pub fn turn(&mut self) -> Result<Turn<'_, T>> {
+        self.queue.turn()
+    }
+
+    /// Whether a completion waits to be reaped: one look at memory.
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        self.queue.is_ready()
+    }
+
+    /// Waits until a completion can be reaped, at most `timeout`; `false` when none came.
+    ///
+    /// # Errors
+    /// [`Wait::Interrupt`] and [`Wait::Adaptive`] need a queue made with an
+    /// [interrupt](QueuePairBuilder::interrupt); and the controller is gone, or reports a fatal status (looked at after a
+    /// wait without result).
+    pub fn wait(&mut self, how: Wait, timeout: Duration) -> Result<bool> {
+        let spin = match how {
+            Wait::Poll => timeout,
+            Wait::Interrupt => Duration::ZERO,
+            Wait::Adaptive(spin) => spin.min(timeout),
+        };
+        let start = Instant::now();
+        if self.spin(start, spin) {
+            return Ok(true);
+        }
+        if how != Wait::Poll {
+            let waiter = self.waiter.as_ref().ok_or_else(|| Error::Argument {
+                device: self.controller.name().to_string(),
+                reason: "waiting for an interrupt of a queue that was made without one".into(),
+            })?;
+            loop {
+                waiter.arm()?;
+                if self.queue.is_ready() {
+                    return Ok(true);
+                }
+                // Another queue of the vector may have been meant.
+                if !waiter.sleep(timeout.saturating_sub(start.elapsed()))? {
+                    break;
+                }
+            }
+        }
+        if self.queue.is_ready() {
+            return Ok(true);
+        }
+        self.controller.check_alive("waiting for a completion")?;
+        Ok(false)
+    }
+
+    /// Polls until `limit` after `start`. The clock is read now and then only.
+    fn spin(&self, start: Instant, limit: Duration) -> bool {
+        loop {
+            for _ in 0..64 {
+                if self.queue.is_ready() {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if start.elapsed() >= limit {
+                return false;
+            }
+            // With one core the controller that is polled for may be waiting for it.
+            Backoff::yield_if_alone();
+        }
+    }
+
+    /// A descriptor that becomes readable, edge triggered, with each interrupt of the queue's vector, for an event loop
+    /// of the caller's own; `None` for a queue without an interrupt. Look at the queue after each event, and once before
+    /// the first wait.
+    pub fn completion_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.waiter.as_ref().map(|waiter| waiter.as_fd())
+    }
+
+    /// Its id on the controller, from 1 on.
+    pub fn id(&self) -> u16 {
+        self.queue.qid()
+    }
+
+    /// Commands that can be in flight at once: one less than the depth.
+    pub fn capacity(&self) -> usize {
+        self.queue.capacity() as usize
+    }
+
+    /// Commands in flight, finished but not reaped ones included. Counts all slots: not for every I/O.
+    pub fn in_flight(&self) -> usize {
+        self.queue.in_flight() as usize
+    }
+}
+
+impl<T> Drop for QueuePair<T> {
+    fn drop(&mut self) {
+        // SAFETY: taken once, here, and not used after.
+        let mut queue = unsafe { ManuallyDrop::take(&mut self.queue) };
+        if !self.controller.owner().is_current() || queue.is_stopped() {
+            // In a forked child the queue is the parent's; once stopped, the controller uses none of its memory.
+            return;
+        }
+        if !delete(&self.controller, queue.qid()) {
+            self.controller.keep(queue.retire());
+        }
+    }
+}
+
+impl<T> fmt::Debug for QueuePair<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueuePair")
+            .field("queue", &*self.queue)
+            .field("waiter", &self.waiter)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,224 @@
+//! A queue's memory and state: rings, slots, cursors.
+
+use super::Turn;
+use crate::{Error, Result, controller::Live, prp::ListPool};
+use std::{fmt, mem::MaybeUninit, sync::Arc, sync::atomic::Ordering};
+use upcie_core::{dma::DmaBuf, mmio::Register};
+
+/// Bit of a slot's word that says it is free.
+pub(super) const FREE: u64 = 1 << 16;
+
+/// What belongs to one command in flight.
+#[repr(C)]
+pub(super) struct Slot<T> {
+    pub(super) buffer: MaybeUninit<DmaBuf>,
+    /// In flight: the one command id that may complete it, and above bit 32 the PRP list that goes back then.
+    /// Free: [`FREE`], the id of its next use, and above bit 32 the index of the next free slot.
+    /// Ids are the slot's index in the low bits and a count of its uses above.
+    pub(super) word: u64,
+    pub(super) tag: MaybeUninit<T>,
+}
+
+/// Where the rings stand. Both have the same number of entries, and a slot is taken with each submission and given back
+/// with each completion: `tail - head`, around the ring, is what is in flight, and the queue is full when one more would
+/// make it 0.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cursor {
+    /// The next submission entry.
+    pub(super) tail: u32,
+    /// The next completion entry.
+    pub(super) head: u32,
+    /// The free slot that is used next.
+    pub(super) top: u32,
+}
+
+/// The phase tag's bit in the upper half of a completion entry.
+pub(super) const PHASE: u64 = 1 << 48;
+
+/// What a queue is made of. Both rings have `entries` entries, zeroed.
+pub(crate) struct Parts {
+    pub(crate) name: Arc<str>,
+    pub(crate) qid: u16,
+    pub(crate) entries: u32,
+    pub(crate) sq: DmaBuf,
+    pub(crate) cq: DmaBuf,
+    pub(crate) sq_doorbell: Register<u32>,
+    pub(crate) cq_doorbell: Register<u32>,
+    pub(crate) lists: ListPool,
+    pub(crate) live: Arc<Live>,
+}
+
+/// A submission and completion queue without what creates and deletes it on the controller.
+pub(crate) struct Queue<T> {
+    pub(super) at: Cursor,
+    /// [`PHASE`] or 0: what a new completion entry has there.
+    pub(super) phase: u64,
+    pub(super) sq: *mut u64,
+    pub(super) cq: *const u64,
+    pub(super) slots: *mut Slot<T>,
+    /// Entries of each ring.
+    pub(super) entries: u32,
+    /// Masks an id to an index of `slots`, which is padded to this.
+    pub(super) mask: u32,
+    /// Added to a slot's id from one use to the next.
+    pub(super) step: u16,
+    /// A turn is open, or was leaked: then the queue is of no more use.
+    pub(super) closed: bool,
+    /// The device completed a command that was not in flight.
+    pub(super) lied: bool,
+    pub(super) space: u64,
+    pub(super) sq_doorbell: Register<u32>,
+    pub(super) cq_doorbell: Register<u32>,
+    pub(super) lists: ListPool,
+    pub(super) live: Arc<Live>,
+    generation: u64,
+    name: Arc<str>,
+    qid: u16,
+    /// Dropped before the rings: no more than memory by now (`drop`).
+    storage: Box<[Slot<T>]>,
+    rings: (DmaBuf, DmaBuf),
+}
+
+// SAFETY: all pointers are into memory that the queue owns (`storage`, `rings`); tags move with it.
+unsafe impl<T: Send> Send for Queue<T> {}
+
+impl<T> Queue<T> {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { name, qid, entries, sq, cq, sq_doorbell, cq_doorbell, lists, live } = parts;
+        assert!((2..=65536).contains(&entries), "a queue has 2 to 65536 entries");
+        assert!(
+            sq.len() >= entries as usize * 64 && cq.len() >= entries as usize * 16,
+            "rings hold the entries"
+        );
+        // One entry of a ring always stays empty, so the highest index of a slot is `entries - 2`. The mask is at
+        // least `entries - 1`, so no id has all bits of the index set: FFFFh, which is reserved, can't arise.
+        // Slots that pad to it are never on the free list.
+        let padded = entries.next_power_of_two();
+        let word = |i: u32| FREE | u64::from(i) | u64::from(i + 1) << 32;
+        let mut storage: Box<[Slot<T>]> = (0..padded)
+            .map(|i| Slot { buffer: MaybeUninit::uninit(), word: word(i), tag: MaybeUninit::uninit() })
+            .collect();
+        Self {
+            at: Cursor { tail: 0, head: 0, top: 0 },
+            phase: PHASE,
+            sq: sq.as_ptr().cast(),
+            cq: cq.as_ptr().cast(),
+            slots: storage.as_mut_ptr(),
+            entries,
+            mask: padded - 1,
+            step: padded as u16,
+            closed: false,
+            lied: false,
+            space: sq.transfer().space,
+            sq_doorbell,
+            cq_doorbell,
+            lists,
+            generation: live.generation.load(Ordering::Acquire),
+            live,
+            name,
+            qid,
+            storage,
+            rings: (sq, cq),
+        }
+    }
+
+    /// Opens the guard.
+    #[inline]
+    pub(crate) fn turn(&mut self) -> Result<Turn<'_, T>> {
+        let namespaces = self.live.namespaces.load(Ordering::Relaxed);
+        if self.closed | (self.live.generation.load(Ordering::Relaxed) != self.generation) {
+            return Err(self.why_closed());
+        }
+        self.closed = true;
+        Ok(Turn::open(self, namespaces))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn why_closed(&self) -> Error {
+        let (device, qid) = (self.name.to_string(), self.qid);
+        if self.is_stopped() {
+            Error::Stopped { device, qid }
+        } else if self.lied {
+            Error::ForgedCompletion { device, qid }
+        } else {
+            Error::LeakedTurn { device, qid }
+        }
+    }
+
+    /// Commands that can be in flight at once.
+    pub(crate) fn capacity(&self) -> u32 {
+        self.entries - 1
+    }
+
+    /// Commands in flight, counted by the slots: true even after a leaked turn.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.storage.iter().filter(|slot| slot.word & FREE == 0).count() as u32
+    }
+
+    /// Whether a completion waits to be reaped.
+    #[inline]
+    pub(crate) fn is_ready(&self) -> bool {
+        // SAFETY: `head` is below `entries`.
+        let entry = unsafe { self.cq.add(self.at.head as usize * 2 + 1) };
+        // SAFETY: aligned, inside the ring, which lives as long as `self`.
+        let high = unsafe { entry.read_volatile() };
+        high & PHASE == self.phase
+    }
+
+    pub(crate) fn qid(&self) -> u16 {
+        self.qid
+    }
+
+    /// Whether the controller was stopped or reset since the queue was made.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.live.generation.load(Ordering::Acquire) != self.generation
+    }
+
+    /// Takes the buffers of the commands that are still in flight, which the device may still use, together with
+    /// the rings: everything that must not be freed before the device has let go. The queue is closed after that.
+    pub(crate) fn retire(&mut self) -> Retired {
+        self.closed = true;
+        let mut buffers = self.take_buffers();
+        buffers.extend([std::mem::take(&mut self.rings.0), std::mem::take(&mut self.rings.1)]);
+        buffers.push(self.lists.take_memory());
+        Retired(buffers)
+    }
+
+    fn take_buffers(&mut self) -> Vec<DmaBuf> {
+        let mut buffers = Vec::new();
+        for slot in &mut self.storage {
+            if slot.word & FREE == 0 {
+                slot.word = FREE;
+                // SAFETY: a slot that is not free was filled when it was taken, and is marked free now.
+                buffers.push(unsafe { slot.buffer.assume_init_read() });
+                // SAFETY: as above.
+                unsafe { slot.tag.assume_init_drop() };
+            }
+        }
+        buffers
+    }
+}
+
+impl<T> Drop for Queue<T> {
+    /// Whoever drops a queue has made sure that the device is done with it, or has [retired](Self::retire) it.
+    fn drop(&mut self) {
+        drop(self.take_buffers());
+    }
+}
+
+impl<T> fmt::Debug for Queue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("device", &self.name)
+            .field("qid", &self.qid)
+            .field("entries", &self.entries)
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Memory that a device may still use.
+#[derive(Debug)]
+#[must_use = "dropping it gives the memory back: only once the device is known to have let go"]
+pub(crate) struct Retired(#[expect(dead_code, reason = "held, not read")] pub(crate) Vec<DmaBuf>);

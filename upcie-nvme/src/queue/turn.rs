@@ -1,0 +1,370 @@
+//! Reap and submit in one pass.
+
+use super::{
+    Completion, Refusal, Refused,
+    ring::{Cursor, FREE, PHASE, Queue, Slot},
+};
+use crate::{
+    Namespace,
+    namespace::Extent,
+    prp::{DataPointer, ListPool},
+    spec::{Command, NvmOpcode},
+};
+use std::fmt;
+use upcie_core::{
+    barrier::{dma_rmb, dma_wmb},
+    dma::DmaBuf,
+};
+
+/// An open guard of a queue: an iterator over finished commands that also takes new ones. Each doorbell is written
+/// once, when it is dropped.
+///
+/// It hands back at most what was in flight when it was opened, so a loop that submits one command for each that it
+/// reaps ends. A turn that is leaked (`mem::forget`) closes its queue for good.
+///
+/// Nothing here allocates, locks, counts references or calls the system.
+// Nothing out of line takes a `Turn` by reference, however cold: one such call pins its fields to memory.
+pub struct Turn<'q, T> {
+    tail: u32,
+    head: u32,
+    top: u32,
+    phase: u64,
+    /// Where `tail` was when the turn was opened: completions beyond are of commands that it has not told of yet.
+    stop: u32,
+    sq: *mut u64,
+    cq: *const u64,
+    slots: *mut Slot<T>,
+    entries: u32,
+    mask: u32,
+    /// The stamp of namespace handles that are good now.
+    namespaces: u64,
+    space: u64,
+    queue: &'q mut Queue<T>,
+}
+
+impl<'q, T> Turn<'q, T> {
+    #[inline(always)]
+    pub(super) fn open(queue: &'q mut Queue<T>, namespaces: u64) -> Self {
+        // Word by word: one wide load of what the last turn stored in parts would have to wait for all of them.
+        let Cursor { tail, head, top } = queue.at;
+        Self {
+            tail,
+            head,
+            top,
+            phase: queue.phase,
+            stop: tail,
+            sq: queue.sq,
+            cq: queue.cq,
+            slots: queue.slots,
+            entries: queue.entries,
+            mask: queue.mask,
+            namespaces,
+            space: queue.space,
+            queue,
+        }
+    }
+
+    /// Reads as many blocks as `buffer` has room for, from block `slba` on.
+    ///
+    /// # Errors
+    /// A [`Refused`] with the buffer and the tag, and nothing sent.
+    #[inline(always)]
+    pub fn read(
+        &mut self,
+        namespace: &Namespace,
+        slba: u64,
+        buffer: DmaBuf,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        self.transfer(NvmOpcode::READ, &namespace.extent, slba, buffer, tag)
+    }
+
+    /// Writes `buffer`, a whole number of blocks, from block `slba` on.
+    ///
+    /// # Errors
+    /// A [`Refused`] with the buffer and the tag, and nothing sent.
+    #[inline(always)]
+    pub fn write(
+        &mut self,
+        namespace: &Namespace,
+        slba: u64,
+        buffer: DmaBuf,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        self.transfer(NvmOpcode::WRITE, &namespace.extent, slba, buffer, tag)
+    }
+
+    /// Makes what was written to the namespace, as far as its writes have completed, last (NVM, "Flush").
+    ///
+    /// # Errors
+    /// A [`Refused`] with the tag, and nothing sent.
+    #[inline(always)]
+    pub fn flush(&mut self, namespace: &Namespace, tag: T) -> Result<(), Refused<T>> {
+        let extent = &namespace.extent;
+        let next = self.next_tail();
+        if extent.stamp != self.namespaces || next == self.head || extent.max_bytes == 0 {
+            let reason = refuse_namespace(*extent, self.queue.live.controller, self.namespaces);
+            return Err(Refused { reason, buffer: DmaBuf::empty(), tag });
+        }
+        let first = u64::from(NvmOpcode::FLUSH.0) | u64::from(extent.nsid) << 32;
+        self.push(next, [first, 0, 0, 0, 0, 0, 0, 0], DmaBuf::empty(), tag, 0);
+        Ok(())
+    }
+
+    /// Submits `command` as it is, but for its command id, with whatever data pointer it has. `buffer` stays with it
+    /// until it completes.
+    ///
+    /// # Safety
+    /// The controller does what the command says. The caller owes that the memory that its data and metadata pointers
+    /// name may be read or written until it completes (it lies in `buffer`, say), that no command id or queue is
+    /// disturbed by it (Abort, Delete Queue and the like belong to the driver), and that what it changes on the
+    /// controller is told to the driver ([`Controller::rescan`](crate::Controller::rescan)).
+    ///
+    /// # Errors
+    /// [`Refusal::Full`], with the buffer and the tag.
+    #[inline(always)]
+    pub unsafe fn submit_raw(&mut self, command: &Command, buffer: DmaBuf, tag: T) -> Result<(), Refused<T>> {
+        let next = self.next_tail();
+        if next == self.head {
+            return Err(Refused { reason: Refusal::Full, buffer, tag });
+        }
+        self.push(next, zerocopy::transmute!(*command), buffer, tag, 0);
+        Ok(())
+    }
+
+    /// Submits a transfer of the `len` bytes from `start` on of `held`, which stays with the caller; `len` 0 is a Flush.
+    ///
+    /// # Safety
+    /// `held` is neither freed nor looked at before the command has completed or the controller has let go of the queue.
+    /// The range is a whole number of blocks within the namespace, and within MDTS.
+    pub(crate) unsafe fn submit_range(
+        &mut self,
+        opcode: NvmOpcode,
+        extent: &Extent,
+        slba: u64,
+        held: &DmaBuf,
+        start: usize,
+        len: usize,
+    ) -> Result<(), Refusal>
+    where
+        T: Default,
+    {
+        let next = self.next_tail();
+        if extent.stamp != self.namespaces || next == self.head {
+            return Err(refuse_namespace(*extent, self.queue.live.controller, self.namespaces));
+        }
+        let pointer = match (len, held.next()) {
+            (0, _) => DataPointer { prp1: 0, prp2: 0, list: 0 },
+            (_, None) => self.queue.lists.build_range(held, start, len)?,
+            (_, Some(_)) if len == held.total_len() => self.queue.lists.build(held)?,
+            // Only a chain that one command can take is split nowhere.
+            _ => return Err(Refusal::TooLong),
+        };
+        let (slba, blocks) = if len == 0 { (0, 0) } else { (slba, (len as u64 >> extent.shift) - 1) };
+        let first = u64::from(opcode.0) | u64::from(extent.nsid) << 32;
+        let words = [first, 0, 0, pointer.prp1, pointer.prp2, slba, blocks, 0];
+        self.push(next, words, DmaBuf::empty(), T::default(), pointer.list);
+        Ok(())
+    }
+
+    /// How many more commands the queue takes now.
+    #[inline]
+    pub fn room(&self) -> usize {
+        let in_flight =
+            if self.tail >= self.head { self.tail - self.head } else { self.tail + self.entries - self.head };
+        (self.entries - 1 - in_flight) as usize
+    }
+
+    /// Where `tail` is after one more submission: at `head`, if the queue is full.
+    #[inline(always)]
+    fn next_tail(&self) -> u32 {
+        let next = self.tail + 1;
+        if next == self.entries { 0 } else { next }
+    }
+
+    #[inline(always)]
+    fn transfer(
+        &mut self,
+        opcode: NvmOpcode,
+        extent: &Extent,
+        slba: u64,
+        mut buffer: DmaBuf,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        let next = self.next_tail();
+        let ready = buffer.transfer();
+        let (mut prp1, mut prp2, mut list) = (ready.iova, ready.companion, 0);
+        let mut blocks = ready.ready >> extent.shift;
+        // `max_bytes` is at most the size of the namespace, so that what passes the second check can be subtracted.
+        if ready.ready & extent.block_mask != 0
+            || ready.ready.wrapping_sub(1) >= extent.max_bytes
+            || slba > extent.blocks.wrapping_sub(u64::from(blocks))
+            || extent.stamp != self.namespaces
+            || ready.space != self.space
+            || next == self.head
+        {
+            let turn = (next == self.head, self.namespaces, self.space);
+            let controller = self.queue.live.controller;
+            match look_closer(*extent, slba, buffer, turn, (&mut self.queue.lists, controller)) {
+                Ok((back, pointer, count)) => {
+                    (buffer, blocks) = (back, count);
+                    DataPointer { prp1, prp2, list } = pointer;
+                }
+                Err((reason, buffer)) => return Err(Refused { reason, buffer, tag }),
+            }
+        }
+        let first = u64::from(opcode.0) | u64::from(extent.nsid) << 32;
+        let words = [first, 0, 0, prp1, prp2, slba, u64::from(blocks - 1), 0];
+        self.push(next, words, buffer, tag, list);
+        Ok(())
+    }
+
+    /// Takes a slot (the caller has seen that there is one) and writes `words` as the entry, with the slot's id as the
+    /// command's.
+    #[inline(always)]
+    fn push(&mut self, next: u32, mut words: [u64; 8], buffer: DmaBuf, tag: T, list: u32) {
+        // SAFETY: the queue is not full, so the list of free slots is not empty, and `top` is an index of `slots`.
+        let slot = unsafe { self.slots.add(self.top as usize) };
+        // SAFETY: inside the turn nobody else refers to the slots.
+        let slot = unsafe { &mut *slot };
+        let word = slot.word;
+        self.top = (word >> 32) as u32;
+        slot.word = word & 0xffff | u64::from(list) << 32;
+        slot.buffer.write(buffer);
+        slot.tag.write(tag);
+        words[0] = words[0] & !0xffff_0000 | (word & 0xffff) << 16;
+        // SAFETY: `tail` is below `entries`.
+        let sqe = unsafe { self.sq.add(self.tail as usize * 8) };
+        // SAFETY: a whole entry of the ring; at most `entries - 1` are in flight, so the device is done with it.
+        unsafe { sqe.cast::<[u64; 8]>().write(words) };
+        self.tail = next;
+    }
+}
+
+impl<T> Iterator for Turn<'_, T> {
+    type Item = Completion<T>;
+
+    /// The next finished command, in the order in which the controller finished them; `None` when there is none now.
+    #[inline(always)]
+    fn next(&mut self) -> Option<Completion<T>> {
+        // SAFETY: `head` is below `entries`.
+        let entry = unsafe { self.cq.add(self.head as usize * 2) };
+        // SAFETY: as above.
+        let second = unsafe { entry.add(1) };
+        // SAFETY: aligned, in the ring, which the queue owns. The device writes it at any time: one volatile read.
+        let high = unsafe { second.read_volatile() };
+        if high & PHASE != self.phase || self.head == self.stop {
+            return None;
+        }
+        // The rest of the entry, and the data, were written before its phase tag.
+        dma_rmb();
+        // SAFETY: as above.
+        let low = unsafe { entry.read_volatile() };
+        let id = (high >> 32) as u16;
+        let index = u32::from(id) & self.mask;
+        // SAFETY: masked to the number of slots.
+        let slot = unsafe { self.slots.add(index as usize) };
+        // SAFETY: inside the turn nobody else refers to the slots.
+        let slot = unsafe { &mut *slot };
+        if slot.word != u64::from(id) {
+            // A command with a PRP list to give back, or a lie.
+            if slot.word as u32 != u32::from(id) {
+                self.queue.lied = true;
+                self.stop = self.head;
+                return None;
+            }
+            release(&mut self.queue.lists, (slot.word >> 32) as u32);
+        }
+        let next = self.head + 1;
+        let wrapped = next == self.entries;
+        self.head = if wrapped { 0 } else { next };
+        self.phase ^= if wrapped { PHASE } else { 0 };
+        slot.word = FREE | u64::from(id.wrapping_add(self.queue.step)) | u64::from(self.top) << 32;
+        self.top = index;
+        Some(Completion {
+            // SAFETY: its word said that the slot was in flight, so it was filled; it is marked free now.
+            buffer: unsafe { slot.buffer.assume_init_read() },
+            // SAFETY: as above.
+            tag: unsafe { slot.tag.assume_init_read() },
+            low,
+            high,
+        })
+    }
+}
+
+impl<T> Drop for Turn<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        // Neither goes all the way round in one turn: at most `entries - 1` are in flight.
+        let reaped = self.head != self.queue.at.head;
+        let submitted = self.tail != self.queue.at.tail;
+        self.queue.at = Cursor { tail: self.tail, head: self.head, top: self.top };
+        self.queue.phase = self.phase;
+        self.queue.closed = self.queue.lied;
+        // What was put into the rings is there before the doorbell is.
+        dma_wmb();
+        if reaped {
+            self.queue.cq_doorbell.write(self.head);
+        }
+        if submitted {
+            self.queue.sq_doorbell.write(self.tail);
+        }
+    }
+}
+
+impl<T> fmt::Debug for Turn<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turn").field("tail", &self.tail).field("head", &self.head).finish_non_exhaustive()
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn release(lists: &mut ListPool, list: u32) {
+    lists.release(list);
+}
+
+/// Why a transfer is not a plain one: a buffer without a ready data pointer, for which one is made, or a refusal.
+#[cold]
+#[inline(never)]
+fn look_closer(
+    extent: Extent,
+    slba: u64,
+    buffer: DmaBuf,
+    (full, namespaces, space): (bool, u64, u64),
+    (lists, controller): (&mut ListPool, u64),
+) -> Result<(DmaBuf, DataPointer, u32), (Refusal, DmaBuf)> {
+    let len = buffer.total_len();
+    let blocks = (len as u64) >> extent.shift;
+    let reason = if extent.stamp != namespaces || extent.max_bytes == 0 || full {
+        refuse_namespace(extent, controller, namespaces)
+    } else if buffer.segments().any(|segment| segment.transfer().space != space && !segment.is_empty()) {
+        Refusal::ForeignBuffer
+    } else if blocks == 0 || blocks << extent.shift != len as u64 {
+        Refusal::Length
+    } else if extent.blocks.saturating_sub(slba) < blocks {
+        Refusal::OutOfRange
+    } else if len as u64 > u64::from(extent.max_bytes) {
+        Refusal::TooLong
+    } else {
+        match lists.build(&buffer) {
+            Ok(pointer) => return Ok((buffer, pointer, blocks as u32)),
+            Err(reason) => reason,
+        }
+    };
+    Err((reason, buffer))
+}
+
+#[cold]
+#[inline(never)]
+fn refuse_namespace(extent: Extent, controller: u64, namespaces: u64) -> Refusal {
+    if extent.controller != controller {
+        Refusal::ForeignNamespace
+    } else if extent.stamp != namespaces {
+        Refusal::StaleNamespace
+    } else if extent.max_bytes == 0 {
+        Refusal::Unsupported
+    } else {
+        Refusal::Full
+    }
+}

@@ -1,0 +1,374 @@
+//! Submission and completion queue entries: Base, "Submission Queue Entry" and "Completion Queue Entry".
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::dwords::{
+    AbortDword10, CreateCqDword11, CreateQueueDword10, CreateSqDword11, FeaturesDword10, IdentifyDword10,
+    IdentifyDword11, LogPageDword10, LogPageDword11, QueuePriority, ReadWriteDword12,
+};
+use super::features::{FeatureId, FeatureSelect};
+use super::identify::{Cns, Csi};
+use super::log::LogPageId;
+use super::macros::assert_size;
+use super::opcode::{AdminOpcode, NvmOpcode};
+use super::status::Status;
+
+/// The namespace identifier that stands for all namespaces, where a command allows it.
+pub const ALL_NAMESPACES: u32 = 0xffff_ffff;
+
+/// A submission queue entry: 64 bytes.
+///
+/// The functions that make a command leave its identifier 0; the queue sets it. They leave the data pointer
+/// 0, too, except where the command creates a queue.
+///
+/// Building a command is safe, whatever addresses it holds. Handing it to a device is not: the device follows
+/// [`prp1`](Self::prp1), [`prp2`](Self::prp2) and [`mptr`](Self::mptr) as `flags` tells it, so safe code must
+/// set all four itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Command {
+    /// Opcode: an [`AdminOpcode`] or [`NvmOpcode`], as the queue has it.
+    pub opcode: u8,
+    /// Bits 1:0 FUSE (fused operation), bits 7:6 PSDT: 0 if the data pointer is two PRP entries.
+    pub flags: u8,
+    /// Command identifier, unique among the queue's commands in flight; FFFFh is reserved.
+    pub cid: u16,
+    /// Namespace identifier; 0 if the command uses none.
+    pub nsid: u32,
+    /// Command dword 2.
+    pub cdw2: u32,
+    /// Command dword 3.
+    pub cdw3: u32,
+    pub(crate) mptr: u64,
+    pub(crate) prp1: u64,
+    pub(crate) prp2: u64,
+    /// Command dword 10.
+    pub cdw10: u32,
+    /// Command dword 11.
+    pub cdw11: u32,
+    /// Command dword 12.
+    pub cdw12: u32,
+    /// Command dword 13.
+    pub cdw13: u32,
+    /// Command dword 14.
+    pub cdw14: u32,
+    /// Command dword 15.
+    pub cdw15: u32,
+}
+assert_size!(Command, 64);
+
+const ZERO: Command = Command {
+    opcode: 0,
+    flags: 0,
+    cid: 0,
+    nsid: 0,
+    cdw2: 0,
+    cdw3: 0,
+    mptr: 0,
+    prp1: 0,
+    prp2: 0,
+    cdw10: 0,
+    cdw11: 0,
+    cdw12: 0,
+    cdw13: 0,
+    cdw14: 0,
+    cdw15: 0,
+};
+
+/// Admin commands.
+impl Command {
+    /// An admin command for the passthrough, all other fields 0.
+    #[must_use]
+    pub const fn admin(opcode: AdminOpcode, nsid: u32) -> Self {
+        Self { opcode: opcode.0, nsid, ..ZERO }
+    }
+
+    /// Identify: returns 4096 bytes. `nsid` and `cntid` are 0 where `cns` doesn't use them.
+    #[must_use]
+    pub const fn identify(cns: Cns, nsid: u32, cntid: u16) -> Self {
+        let cdw10 = IdentifyDword10::new().with_cns(cns).with_cntid(cntid).into_bits();
+        Self { cdw10, ..Self::admin(AdminOpcode::IDENTIFY, nsid) }
+    }
+
+    /// Identify of a structure that depends on the command set: returns 4096 bytes.
+    #[must_use]
+    pub const fn identify_command_set(cns: Cns, nsid: u32, csi: Csi) -> Self {
+        let cdw11 = IdentifyDword11::new().with_csi(csi).into_bits();
+        Self { cdw11, ..Self::identify(cns, nsid, 0) }
+    }
+
+    /// Create I/O Completion Queue at the device address `iova`, page-aligned and contiguous. `entries` is 2
+    /// to 65536 and at most CAP.MQES + 1. Without a `vector` the queue is polled.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if `entries` is out of that range.
+    #[must_use]
+    pub const fn create_completion_queue(qid: u16, entries: u32, iova: u64, vector: Option<u16>) -> Self {
+        let cdw11 = match vector {
+            Some(iv) => CreateCqDword11::new().with_pc(true).with_ien(true).with_iv(iv),
+            None => CreateCqDword11::new().with_pc(true),
+        };
+        Self {
+            prp1: iova,
+            cdw10: queue_dword(qid, entries),
+            cdw11: cdw11.into_bits(),
+            ..Self::admin(AdminOpcode::CREATE_CQ, 0)
+        }
+    }
+
+    /// Create I/O Submission Queue at the device address `iova`, page-aligned and contiguous, that completes
+    /// to the completion queue `cqid`. `entries` is 2 to 65536 and at most CAP.MQES + 1.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if `entries` is out of that range.
+    #[must_use]
+    pub const fn create_submission_queue(
+        qid: u16,
+        entries: u32,
+        iova: u64,
+        cqid: u16,
+        priority: QueuePriority,
+    ) -> Self {
+        Self {
+            prp1: iova,
+            cdw10: queue_dword(qid, entries),
+            cdw11: CreateSqDword11::new().with_pc(true).with_qprio(priority).with_cqid(cqid).into_bits(),
+            ..Self::admin(AdminOpcode::CREATE_SQ, 0)
+        }
+    }
+
+    /// Delete I/O Submission Queue. Its commands in flight are aborted or finished before this completes.
+    #[must_use]
+    pub const fn delete_submission_queue(qid: u16) -> Self {
+        Self { cdw10: qid as u32, ..Self::admin(AdminOpcode::DELETE_SQ, 0) }
+    }
+
+    /// Delete I/O Completion Queue. All its submission queues must have been deleted.
+    #[must_use]
+    pub const fn delete_completion_queue(qid: u16) -> Self {
+        Self { cdw10: qid as u32, ..Self::admin(AdminOpcode::DELETE_CQ, 0) }
+    }
+
+    /// Set Features for the controller, not saved; `cdw11` is the feature's value. A feature of one namespace
+    /// also needs `nsid`, and some need a data buffer.
+    #[must_use]
+    pub const fn set_features(fid: FeatureId, cdw11: u32) -> Self {
+        let cdw10 = FeaturesDword10::new().with_fid(fid).into_bits();
+        Self { cdw10, cdw11, ..Self::admin(AdminOpcode::SET_FEATURES, 0) }
+    }
+
+    /// Get Features of the controller: the value is the completion's dword 0. A feature of one namespace also
+    /// needs `nsid`, and some need a data buffer.
+    #[must_use]
+    pub const fn get_features(fid: FeatureId, sel: FeatureSelect) -> Self {
+        let cdw10 = FeaturesDword10::new().with_fid(fid).with_sel(sel).into_bits();
+        Self { cdw10, ..Self::admin(AdminOpcode::GET_FEATURES, 0) }
+    }
+
+    /// Get Log Page: `bytes` (a multiple of 4, at least 4) from byte `offset` (a multiple of 4) of the log.
+    /// The event that the log belongs to is cleared. `nsid` is [`ALL_NAMESPACES`] for logs of the controller.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if `bytes` or `offset` is not such a multiple.
+    #[must_use]
+    pub const fn get_log_page(lid: LogPageId, nsid: u32, bytes: u32, offset: u64) -> Self {
+        debug_assert!(bytes >= 4 && bytes % 4 == 0 && offset % 4 == 0);
+        let numd = (bytes / 4).wrapping_sub(1);
+        Self {
+            cdw10: LogPageDword10::new().with_lid(lid).with_numdl(numd as u16).into_bits(),
+            cdw11: LogPageDword11::new().with_numdu((numd >> 16) as u16).into_bits(),
+            cdw12: offset as u32,
+            cdw13: (offset >> 32) as u32,
+            ..Self::admin(AdminOpcode::GET_LOG_PAGE, nsid)
+        }
+    }
+
+    /// Abort the command `cid` of the submission queue `sqid`. Dword 0 of the completion has bit 0 clear if
+    /// it was aborted.
+    #[must_use]
+    pub const fn abort(sqid: u16, cid: u16) -> Self {
+        let cdw10 = AbortDword10::new().with_sqid(sqid).with_cid(cid).into_bits();
+        Self { cdw10, ..Self::admin(AdminOpcode::ABORT, 0) }
+    }
+
+    /// Asynchronous Event Request: completes when there is an event, an [`AsyncEvent`](super::AsyncEvent) in
+    /// dword 0.
+    #[must_use]
+    pub const fn asynchronous_event_request() -> Self {
+        Self::admin(AdminOpcode::ASYNC_EVENT_REQUEST, 0)
+    }
+}
+
+/// Commands of the NVM command set.
+impl Command {
+    /// An I/O command for raw submission, all other fields 0.
+    #[inline]
+    #[must_use]
+    pub const fn io(opcode: NvmOpcode, nsid: u32) -> Self {
+        Self { opcode: opcode.0, nsid, ..ZERO }
+    }
+
+    /// Read `nlb` blocks, 1 to 65536, from block `slba` on.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if `nlb` is out of that range.
+    #[inline]
+    #[must_use]
+    pub const fn read(nsid: u32, slba: u64, nlb: u32) -> Self {
+        Self::blocks(NvmOpcode::READ, nsid, slba, nlb)
+    }
+
+    /// Write `nlb` blocks, 1 to 65536, from block `slba` on.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if `nlb` is out of that range.
+    #[inline]
+    #[must_use]
+    pub const fn write(nsid: u32, slba: u64, nlb: u32) -> Self {
+        Self::blocks(NvmOpcode::WRITE, nsid, slba, nlb)
+    }
+
+    /// Flush: what was written to the namespace and completed is on the media when this completes.
+    #[inline]
+    #[must_use]
+    pub const fn flush(nsid: u32) -> Self {
+        Self::io(NvmOpcode::FLUSH, nsid)
+    }
+
+    #[inline]
+    const fn blocks(opcode: NvmOpcode, nsid: u32, slba: u64, nlb: u32) -> Self {
+        debug_assert!(nlb >= 1 && nlb <= 65536);
+        Self {
+            cdw10: slba as u32,
+            cdw11: (slba >> 32) as u32,
+            cdw12: ReadWriteDword12::new().with_nlb(nlb.wrapping_sub(1) as u16).into_bits(),
+            ..Self::io(opcode, nsid)
+        }
+    }
+
+    /// The first block of a Read, Write, Compare, Write Zeroes or Verify.
+    #[inline]
+    #[must_use]
+    pub const fn slba(&self) -> u64 {
+        self.cdw10 as u64 | (self.cdw11 as u64) << 32
+    }
+
+    /// How many blocks a Read, Write, Compare, Write Zeroes or Verify is about: 1 to 65536.
+    #[inline]
+    #[must_use]
+    pub const fn block_count(&self) -> u32 {
+        (self.cdw12 & 0xffff) + 1
+    }
+}
+
+/// Addresses, and what Get Log Page asks for.
+impl Command {
+    /// The first PRP entry, a device address.
+    #[inline]
+    #[must_use]
+    pub const fn prp1(&self) -> u64 {
+        self.prp1
+    }
+
+    /// The second PRP entry: a device address, of data or of a PRP list.
+    #[inline]
+    #[must_use]
+    pub const fn prp2(&self) -> u64 {
+        self.prp2
+    }
+
+    /// The metadata pointer, a device address.
+    #[inline]
+    #[must_use]
+    pub const fn mptr(&self) -> u64 {
+        self.mptr
+    }
+
+    /// Sets both words of the data pointer, for raw submission: two PRP entries or, with PSDT in `flags`, an
+    /// SGL descriptor.
+    #[inline]
+    pub const fn set_data_pointer(&mut self, prp1: u64, prp2: u64) {
+        self.prp1 = prp1;
+        self.prp2 = prp2;
+    }
+
+    /// Sets the metadata pointer, for raw submission.
+    #[inline]
+    pub const fn set_metadata_pointer(&mut self, mptr: u64) {
+        self.mptr = mptr;
+    }
+
+    /// The bytes that a Get Log Page asks for: 4 to 16 GiB.
+    #[must_use]
+    pub const fn log_page_bytes(&self) -> u64 {
+        ((self.cdw10 >> 16) as u64 + ((self.cdw11 as u64 & 0xffff) << 16) + 1) * 4
+    }
+
+    /// The byte of the log at which a Get Log Page starts.
+    #[must_use]
+    pub const fn log_page_offset(&self) -> u64 {
+        self.cdw12 as u64 | (self.cdw13 as u64) << 32
+    }
+}
+
+const fn queue_dword(qid: u16, entries: u32) -> u32 {
+    debug_assert!(entries >= 2 && entries <= 65536);
+    CreateQueueDword10::new().with_qid(qid).with_qsize(entries.wrapping_sub(1) as u16).into_bits()
+}
+
+/// A completion queue entry: 16 bytes, all of them the controller's claim.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Completion {
+    /// Command-specific result.
+    pub dw0: u32,
+    /// Command-specific result, or reserved.
+    pub dw1: u32,
+    /// Submission queue head: how far the controller has fetched.
+    pub sqhd: u16,
+    /// The submission queue of the command.
+    pub sqid: u16,
+    /// The identifier of the command.
+    pub cid: u16,
+    /// Bit 0 the phase tag, bits 15:1 the status.
+    pub status_phase: u16,
+}
+assert_size!(Completion, 16);
+
+impl Completion {
+    /// The status, without the phase tag.
+    #[inline]
+    #[must_use]
+    pub const fn status(&self) -> Status {
+        Status::from_bits(self.status_phase >> 1)
+    }
+
+    /// The phase tag: an entry is new when it differs from the round before.
+    #[inline]
+    #[must_use]
+    pub const fn phase(&self) -> bool {
+        self.status_phase & 1 != 0
+    }
+
+    /// Whether the command succeeded: one compare.
+    #[inline]
+    #[must_use]
+    pub const fn is_success(&self) -> bool {
+        self.status_phase & 0x0ffe == 0
+    }
+
+    /// The completion's result: `Ok` of dword 0, or the status.
+    ///
+    /// # Errors
+    ///
+    /// The status, if it isn't success.
+    #[inline]
+    pub const fn result(&self) -> Result<u32, Status> {
+        if self.is_success() { Ok(self.dw0) } else { Err(self.status()) }
+    }
+}

@@ -1,0 +1,63 @@
+//! What the NVM Express specifications define, as plain data: registers, commands, completions, status
+//! codes, identify structures, features and log pages.
+//!
+//! Nothing here touches a device. A structure is `#[repr(C)]` with its size checked at compile time and can
+//! be read from and written to any bytes ([`zerocopy`]); registers and command dwords are bitfields. Whatever
+//! a controller supplies is a number with named constants, never a Rust enum, so there are no bytes that are
+//! invalid, and every helper gives an answer, without panic or overflow, for all of them.
+//!
+//! Field names are the specification's mnemonics in lower case (`mdts`, `nsze`, `flbas`), with its units:
+//! "0's based" means that 0 stands for one. Section names refer to the NVM Express Base Specification 2.0
+//! ("Base") and the NVM Command Set Specification 1.0 ("NVM"); what 2.1 added is marked.
+//!
+//! ```
+//! use upcie_nvme::spec::{Command, NvmOpcode, Status};
+//!
+//! let read = Command::read(1, 0x1000, 8); // namespace 1, 8 blocks from block 1000h
+//! assert_eq!(read.opcode, NvmOpcode::READ.0);
+//! assert_eq!((read.slba(), read.block_count()), (0x1000, 8));
+//! assert_eq!(Status::LBA_OUT_OF_RANGE.name(), Some("LBA Out of Range"));
+//! ```
+
+#![deny(unsafe_code)]
+
+#[cfg(not(all(target_endian = "little", target_pointer_width = "64")))]
+compile_error!("NVMe structures are little endian and used in place: only 64-bit little-endian targets work");
+
+mod command;
+mod device_memory;
+mod dwords;
+mod features;
+mod identify;
+mod log;
+mod macros;
+pub mod offset;
+mod opcode;
+mod registers;
+mod status;
+
+#[cfg(test)]
+mod tests;
+
+pub use command::{ALL_NAMESPACES, Command, Completion};
+pub use device_memory::{CmbLocation, CmbMemorySpaceControl, CmbSize, PmrCapabilities};
+pub use dwords::{
+    AbortDword10, CreateCqDword11, CreateQueueDword10, CreateSqDword11, FeaturesDword10, IdentifyDword10,
+    IdentifyDword11, LogPageDword10, LogPageDword11, QueuePriority, ReadWriteDword12,
+};
+pub use features::{
+    Arbitration, AsyncEvent, AsyncEventConfiguration, AsyncEventType, ErrorRecovery, FeatureId,
+    FeatureSelect, InterruptCoalescing, InterruptVectorConfiguration, NumberOfQueues, PowerManagement,
+    TemperatureThreshold, VolatileWriteCache, WriteAtomicity,
+};
+pub use identify::{
+    Cns, Csi, DescriptorHeader, IdentifyController, IdentifyNamespace, LbaFormat, NamespaceDescriptor,
+    NamespaceDescriptors, NamespaceIdType, NamespaceList, PowerState,
+};
+pub use log::{CriticalWarning, ErrorLogEntry, FirmwareSlotLog, LogPageId, SmartLog};
+pub use opcode::{AdminOpcode, DataDirection, NvmOpcode};
+pub use registers::{
+    AdminQueueAttributes, ArbitrationMechanism, Capabilities, CommandSet, Configuration, ControllerStatus,
+    ReadyTimeouts, ShutdownNotification, ShutdownStatus, Version, doorbell_offset,
+};
+pub use status::{Status, StatusType};

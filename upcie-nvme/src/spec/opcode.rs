@@ -1,0 +1,100 @@
+//! Command opcodes: Base, "Opcodes for Admin Commands", and NVM, "Opcodes for NVM Commands".
+
+use super::macros::named_values;
+
+/// Which way a command moves data: the two low bits of its opcode, by convention of the specification.
+///
+/// A hint for a passthrough's buffer, not a fact: vendor opcodes need not keep to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DataDirection {
+    /// The command has no data buffer.
+    None,
+    /// The controller reads the host's buffer.
+    ToController,
+    /// The controller writes the host's buffer.
+    FromController,
+    /// Both.
+    Bidirectional,
+}
+
+impl DataDirection {
+    const fn of(opcode: u8) -> Self {
+        match opcode & 3 {
+            0 => Self::None,
+            1 => Self::ToController,
+            2 => Self::FromController,
+            _ => Self::Bidirectional,
+        }
+    }
+}
+
+named_values! {
+    /// The opcode of an admin command.
+    AdminOpcode(u8) {
+        DELETE_SQ = 0x00, "Delete I/O Submission Queue";
+        CREATE_SQ = 0x01, "Create I/O Submission Queue";
+        GET_LOG_PAGE = 0x02, "Get Log Page";
+        DELETE_CQ = 0x04, "Delete I/O Completion Queue";
+        CREATE_CQ = 0x05, "Create I/O Completion Queue";
+        IDENTIFY = 0x06, "Identify";
+        ABORT = 0x08, "Abort";
+        SET_FEATURES = 0x09, "Set Features";
+        GET_FEATURES = 0x0a, "Get Features";
+        ASYNC_EVENT_REQUEST = 0x0c, "Asynchronous Event Request";
+        NAMESPACE_MANAGEMENT = 0x0d, "Namespace Management";
+        FIRMWARE_COMMIT = 0x10, "Firmware Commit";
+        FIRMWARE_IMAGE_DOWNLOAD = 0x11, "Firmware Image Download";
+        DEVICE_SELF_TEST = 0x14, "Device Self-test";
+        NAMESPACE_ATTACHMENT = 0x15, "Namespace Attachment";
+        KEEP_ALIVE = 0x18, "Keep Alive";
+        DIRECTIVE_SEND = 0x19, "Directive Send";
+        DIRECTIVE_RECEIVE = 0x1a, "Directive Receive";
+        VIRTUALIZATION_MANAGEMENT = 0x1c, "Virtualization Management";
+        NVME_MI_SEND = 0x1d, "NVMe-MI Send";
+        NVME_MI_RECEIVE = 0x1e, "NVMe-MI Receive";
+        CAPACITY_MANAGEMENT = 0x20, "Capacity Management";
+        LOCKDOWN = 0x24, "Lockdown";
+        DOORBELL_BUFFER_CONFIG = 0x7c, "Doorbell Buffer Config";
+        FABRICS = 0x7f, "Fabrics Commands";
+        FORMAT_NVM = 0x80, "Format NVM";
+        SECURITY_SEND = 0x81, "Security Send";
+        SECURITY_RECEIVE = 0x82, "Security Receive";
+        SANITIZE = 0x84, "Sanitize";
+        GET_LBA_STATUS = 0x86, "Get LBA Status";
+    }
+}
+
+named_values! {
+    /// The opcode of an I/O command of the NVM command set.
+    NvmOpcode(u8) {
+        FLUSH = 0x00, "Flush";
+        WRITE = 0x01, "Write";
+        READ = 0x02, "Read";
+        WRITE_UNCORRECTABLE = 0x04, "Write Uncorrectable";
+        COMPARE = 0x05, "Compare";
+        WRITE_ZEROES = 0x08, "Write Zeroes";
+        DATASET_MANAGEMENT = 0x09, "Dataset Management";
+        VERIFY = 0x0c, "Verify";
+        RESERVATION_REGISTER = 0x0d, "Reservation Register";
+        RESERVATION_REPORT = 0x0e, "Reservation Report";
+        RESERVATION_ACQUIRE = 0x11, "Reservation Acquire";
+        RESERVATION_RELEASE = 0x15, "Reservation Release";
+        COPY = 0x19, "Copy";
+    }
+}
+
+impl AdminOpcode {
+    /// Which way the opcode's low bits say that data moves.
+    #[must_use]
+    pub const fn direction(self) -> DataDirection {
+        DataDirection::of(self.0)
+    }
+}
+
+impl NvmOpcode {
+    /// Which way the opcode's low bits say that data moves.
+    #[must_use]
+    pub const fn direction(self) -> DataDirection {
+        DataDirection::of(self.0)
+    }
+}

@@ -1,0 +1,5 @@
+mod bits;
+mod commands;
+mod hostile;
+mod layout;
+mod status;

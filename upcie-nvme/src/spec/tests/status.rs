@@ -1,0 +1,73 @@
+//! Status codes: bits, names and texts.
+
+use std::collections::HashSet;
+
+use crate::spec::*;
+
+#[test]
+fn bits_are_the_completions() {
+    let status = Status::from_bits(0b110_1101_1000_0101);
+    assert_eq!((status.code_type(), status.code()), (StatusType(5), 0x85));
+    assert_eq!((status.do_not_retry(), status.more(), status.retry_delay()), (true, true, 1));
+    assert_eq!(Status::from_bits(0xffff).into_bits(), 0x7fff);
+    assert_eq!(Status::new(StatusType::MEDIA, 0x85), Status::COMPARE_FAILURE);
+    assert_eq!(Status::COMPARE_FAILURE.into_bits(), 0x285);
+    assert_eq!(Status::COMPARE_FAILURE.with_do_not_retry().with_phase(true), 0x850b);
+}
+
+#[test]
+fn retry_bits_change_equality_but_not_what_it_is() {
+    let status = Status::LBA_OUT_OF_RANGE.with_do_not_retry();
+    assert_ne!(status, Status::LBA_OUT_OF_RANGE);
+    assert!(status.is(Status::LBA_OUT_OF_RANGE) && !status.is(Status::CAPACITY_EXCEEDED));
+    assert_eq!(status.name(), Some("LBA Out of Range"));
+}
+
+#[test]
+fn results() {
+    assert_eq!(Status::SUCCESS.result(), Ok(()));
+    assert_eq!(Status::SUCCESS.with_do_not_retry().result(), Ok(()));
+    assert_eq!(Status::WRITE_FAULT.result(), Err(Status::WRITE_FAULT));
+    assert_eq!(Status::new(StatusType::VENDOR, 0).result(), Err(Status::new(StatusType::VENDOR, 0)));
+}
+
+#[test]
+fn what_a_person_reads() {
+    assert_eq!(
+        Status::LBA_OUT_OF_RANGE.to_string(),
+        "LBA Out of Range (00/80h): the range goes past the end of the namespace"
+    );
+    assert_eq!(
+        Status::new(StatusType::VENDOR, 0x12).to_string(),
+        "unknown status (07/12h): only the vendor's documentation says what this means"
+    );
+    assert_eq!(
+        format!("{:?}", Status::INVALID_FIELD.with_do_not_retry()),
+        "Status(Invalid Field in Command, 00/02h, do not retry)"
+    );
+}
+
+#[test]
+fn every_code_is_one_code_with_a_name_of_its_own() {
+    assert_eq!(
+        Status::ALL.iter().map(|status| status.into_bits()).collect::<HashSet<_>>().len(),
+        Status::ALL.len()
+    );
+    assert_eq!(
+        Status::ALL.iter().map(|status| status.name()).collect::<HashSet<_>>().len(),
+        Status::ALL.len()
+    );
+    for status in Status::ALL {
+        assert!(!status.meaning().ends_with('.'), "{status}");
+    }
+}
+
+#[test]
+fn all_bits_have_a_text() {
+    for bits in 0..=u16::MAX {
+        let status = Status::from_bits(bits);
+        assert!(!status.meaning().is_empty());
+        assert_eq!(status.is_success(), status.is(Status::SUCCESS));
+        assert!(status.to_string().contains("h)") && format!("{status:?}").ends_with(')'));
+    }
+}

@@ -1,7 +1,6 @@
 //! Submit and complete, against a hand-written loop that checks nothing: the same rings, the same stand-in device, one
 //! thread, CPU time per I/O. The queue and the namespace are hidden from the optimiser: seen through, their constants
 //! fold and flatter the result.
-#![expect(missing_docs, reason = "criterion's macros make undocumented items")]
 #![expect(
     clippy::multiple_unsafe_ops_per_block,
     reason = "a loop that checks nothing has nothing to prove apart"

@@ -1,0 +1,151 @@
+//! PCI configuration space: a type 0 header and three capabilities.
+
+use crate::emu::layout::{MSIX_BAR, pba_offset};
+
+/// Bytes of a PCI Express function's configuration space.
+pub(super) const SIZE: usize = 4096;
+
+/// Vendor and device as software sees them. Not assigned by the PCI-SIG to anybody, so that no driver has a quirk for
+/// them; drivers bind by the class code.
+pub(super) const VENDOR: u16 = 0x7570;
+pub(super) const DEVICE: u16 = 0x0e00;
+
+const PM: usize = 0x40;
+const MSIX: usize = 0x50;
+const PCIE: usize = 0x60;
+/// PCI Express capability: Device Control.
+const DEVICE_CONTROL: usize = PCIE + 8;
+
+/// The bytes, and which bits of them a client may change.
+#[derive(Debug)]
+pub(super) struct ConfigSpace {
+    bytes: Box<[u8; 256]>,
+    writable: Box<[u8; 256]>,
+}
+
+impl ConfigSpace {
+    /// As after power-on. BAR sizes are powers of two, 0 for none; `vectors` is 1 to 2048.
+    pub fn new(bars: &[u64; 6], vectors: u16) -> Self {
+        let mut space = Self { bytes: Box::new([0; 256]), writable: Box::new([0; 256]) };
+        space.put(0x00, &VENDOR.to_le_bytes());
+        space.put(0x02, &DEVICE.to_le_bytes());
+        // Memory space, bus master, parity and SERR reporting, INTx disable.
+        space.allow(0x04, &0x0546_u16.to_le_bytes());
+        // Status: there is a capability list.
+        space.put(0x06, &[0x10, 0]);
+        // Revision; class 01 08 02: mass storage, non-volatile memory, NVMe.
+        space.put(0x08, &[1, 0x02, 0x08, 0x01]);
+        space.allow(0x0c, &[0xff]);
+        for (index, &size) in bars.iter().enumerate().filter(|(_, size)| **size != 0) {
+            // 64-bit memory, not prefetchable. The bits below the size stay 0: that is how a BAR is sized.
+            space.put(0x10 + index * 4, &[4]);
+            space.allow(0x10 + index * 4, &(!(size - 1) & !0xf).to_le_bytes());
+        }
+        space.put(0x2c, &VENDOR.to_le_bytes());
+        space.put(0x2e, &DEVICE.to_le_bytes());
+        space.put(0x34, &[PM as u8]);
+        // Interrupt line is a scratch byte; the pin is 0: no INTx.
+        space.allow(0x3c, &[0xff]);
+
+        // Power management 1.2; D0 after power-on, state kept over D3hot.
+        space.put(PM, &[0x01, MSIX as u8, 0x03, 0x00, 0x08, 0x00]);
+        space.allow(PM + 4, &[0x03]);
+
+        space.put(MSIX, &[0x11, PCIE as u8]);
+        space.put(MSIX + 2, &(vectors - 1).to_le_bytes());
+        space.allow(MSIX + 3, &[0xc0]);
+        space.put(MSIX + 4, &u32::from(MSIX_BAR).to_le_bytes());
+        space.put(MSIX + 8, &(pba_offset(vectors) as u32 | u32::from(MSIX_BAR)).to_le_bytes());
+
+        // PCI Express 2, endpoint; role-based error reporting, function level reset; a link of 4 lanes at 8 GT/s.
+        space.put(PCIE, &[0x10, 0x00, 0x02, 0x00]);
+        space.put(PCIE + 4, &0x1000_8000_u32.to_le_bytes());
+        space.allow(DEVICE_CONTROL, &0x7fff_u16.to_le_bytes());
+        space.put(PCIE + 12, &0x0000_0043_u32.to_le_bytes());
+        space.allow(PCIE + 16, &[0xc3]);
+        space.put(PCIE + 18, &0x0043_u16.to_le_bytes());
+        space
+    }
+
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn allow(&mut self, at: usize, mask: &[u8]) {
+        self.writable[at..at + mask.len()].copy_from_slice(mask);
+    }
+
+    /// Reads; what is beyond the capabilities is zero.
+    pub fn read(&self, offset: u64, data: &mut [u8]) {
+        for (at, byte) in (offset..).zip(data) {
+            *byte = usize::try_from(at).ok().and_then(|at| self.bytes.get(at)).copied().unwrap_or(0);
+        }
+    }
+
+    /// Writes the bits that may be written; `true` asks for a function level reset.
+    #[must_use]
+    pub fn write(&mut self, offset: u64, data: &[u8]) -> bool {
+        let mut reset = false;
+        for (at, byte) in (offset..).zip(data) {
+            let Some(at) = usize::try_from(at).ok().filter(|&at| at < self.bytes.len()) else { break };
+            let mask = self.writable[at];
+            self.bytes[at] = self.bytes[at] & !mask | byte & mask;
+            reset |= at == DEVICE_CONTROL + 1 && byte & 0x80 != 0;
+        }
+        reset
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space() -> ConfigSpace {
+        ConfigSpace::new(&[0x4000, 0, 0, 0, 0x1000, 0], 65)
+    }
+
+    fn u32_at(space: &ConfigSpace, at: u64) -> u32 {
+        let mut data = [0; 4];
+        space.read(at, &mut data);
+        u32::from_le_bytes(data)
+    }
+
+    #[test]
+    fn a_bar_tells_its_size() {
+        let mut space = space();
+        for at in (0x10..0x28).step_by(4) {
+            assert!(!space.write(at, &[0xff; 4]));
+        }
+        let bars: Vec<u32> = (0x10..0x28).step_by(4).map(|at| u32_at(&space, at)).collect();
+        assert_eq!(bars, [0xffff_c004, !0, 0, 0, 0xffff_f004, !0]);
+    }
+
+    #[test]
+    fn capabilities_form_a_list() {
+        let space = space();
+        let (mut at, mut ids) = (u32_at(&space, 0x34) & 0xff, vec![]);
+        while at != 0 {
+            let header = u32_at(&space, at.into());
+            ids.push(header & 0xff);
+            at = header >> 8 & 0xff;
+        }
+        assert_eq!(ids, [0x01, 0x11, 0x10]);
+        assert_eq!(u32_at(&space, MSIX as u64) >> 16 & 0x7ff, 64);
+        assert_eq!(u32_at(&space, 8) >> 8, 0x01_0802);
+    }
+
+    #[test]
+    fn read_only_bits_stay_and_odd_accesses_are_harmless() {
+        let mut space = space();
+        assert!(!space.write(0, &[0xff; 4]));
+        assert_eq!(u32_at(&space, 0) as u16, VENDOR);
+        assert!(!space.write(3, &[0xff; 3]));
+        assert_eq!(u32_at(&space, 4), 0x0010_0546);
+        assert!(space.write(DEVICE_CONTROL as u64, &[0, 0x80]), "function level reset");
+        assert_eq!(u32_at(&space, DEVICE_CONTROL as u64), 0);
+        assert!(!space.write(u64::MAX - 1, &[0xff]));
+        let mut data = [1; 16];
+        space.read(4090, &mut data);
+        assert_eq!(data, [0; 16]);
+    }
+}

@@ -1,0 +1,58 @@
+//! What can be wrong with the options, or with what they name.
+
+use super::options::KEYS;
+use std::{error, io, path::PathBuf};
+
+/// Why there is no embedded controller.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An option is unknown, or its value is none.
+    #[error("{option:?} is not an option of the embedded controller: {reason}. The options are {KEYS}")]
+    Option {
+        /// What was given.
+        option: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file of `file=` can't be used.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not, and what to do.
+        reason: String,
+        /// The system's answer, if it has given one.
+        #[source]
+        source: Option<io::Error>,
+    },
+    /// There is no address space for so many blocks.
+    #[error(
+        "{size} bytes of memory for the namespaces can't be had: make size= or namespaces= smaller, or use file="
+    )]
+    Memory {
+        /// Bytes of all namespaces.
+        size: u64,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The thread that runs it can't be started.
+    #[error("starting the embedded controller")]
+    Start(#[source] io::Error),
+    /// Doorbells or the connection to it failed.
+    #[error(transparent)]
+    Core(#[from] upcie_core::Error),
+}
+
+impl From<Error> for crate::Error {
+    fn from(error: Error) -> Self {
+        let mut text = error.to_string();
+        let mut source = error::Error::source(&error);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        Self::Emulator(text)
+    }
+}

@@ -1,0 +1,129 @@
+//! Identify: what the controller says about itself and its namespaces.
+
+use super::{Options, config, io::Namespace, logs, registers::VERSION};
+use crate::spec::{
+    Cns, Command, DescriptorHeader, IdentifyController, IdentifyDword10, IdentifyNamespace, LbaFormat,
+    NamespaceIdType, NamespaceList, PowerState, Status,
+};
+use zerocopy::{FromZeros, IntoBytes};
+
+/// Firmware revision: the crate's version would change what a stored image of a system expects.
+pub(super) const FIRMWARE: [u8; 8] = *b"1.0     ";
+const MODEL: &str = "uPCIe embedded NVMe controller";
+/// Asynchronous Event Requests held, and Abort commands at a time, 0's based.
+pub(super) const AERL: u8 = 3;
+
+/// Block sizes by format index, as powers of two.
+const FORMATS: [u8; 2] = [9, 12];
+
+/// The 4096 bytes that an Identify command asks for.
+pub(super) fn page(
+    options: &Options,
+    namespaces: &[Namespace],
+    has_cache: bool,
+    command: &Command,
+) -> Result<Vec<u8>, Status> {
+    let nsid = command.nsid;
+    let found = namespaces.get(nsid.wrapping_sub(1) as usize);
+    let found = found.ok_or(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry());
+    match IdentifyDword10::from_bits(command.cdw10).cns() {
+        Cns::NAMESPACE => Ok(namespace(found?)),
+        Cns::CONTROLLER => Ok(controller(options, has_cache)),
+        Cns::ACTIVE_NAMESPACES if nsid >= 0xffff_fffe => {
+            Err(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry())
+        }
+        Cns::ACTIVE_NAMESPACES => {
+            let mut list = NamespaceList::new_zeroed();
+            for (entry, nsid) in list.nsids.iter_mut().zip(nsid + 1..=namespaces.len() as u32) {
+                *entry = nsid;
+            }
+            Ok(list.as_bytes().to_vec())
+        }
+        Cns::NAMESPACE_DESCRIPTORS => {
+            found?;
+            let header = DescriptorHeader { nidt: NamespaceIdType::UUID.0, nidl: 16, ..Default::default() };
+            let mut list = header.as_bytes().to_vec();
+            list.extend(uuid(&options.serial, nsid));
+            list.resize(4096, 0);
+            Ok(list)
+        }
+        _ => Err(Status::INVALID_FIELD.with_do_not_retry()),
+    }
+}
+
+fn controller(options: &Options, has_cache: bool) -> Vec<u8> {
+    let mut id = IdentifyController::new_zeroed();
+    id.vid = config::VENDOR;
+    id.ssvid = config::VENDOR;
+    id.sn = padded(&options.serial);
+    id.mn = padded(MODEL);
+    id.fr = FIRMWARE;
+    id.rab = 6;
+    // In pages of CAP.MPSMIN, which is 4 KiB.
+    id.mdts = (options.mdts / 4096).trailing_zeros() as u8;
+    id.cntlid = 1;
+    id.ver = VERSION.into_bits();
+    id.cntrltype = 1;
+    id.acl = AERL;
+    id.aerl = AERL;
+    // One firmware slot, read-only.
+    id.frmw = 0x03;
+    // Get Log Page takes offsets and lengths of 32 bits.
+    id.lpa = 0x04;
+    id.elpe = (logs::ERROR_ENTRIES - 1) as u8;
+    id.wctemp = 343;
+    id.cctemp = 353;
+    id.sqes = 0x66;
+    id.cqes = 0x44;
+    id.nn = options.namespaces;
+    // Save and Select fields of the features commands.
+    id.oncs = 1 << 4;
+    // Flush takes all namespaces by FFFFFFFFh.
+    id.vwc = 0x06 | u8::from(has_cache);
+    let name = format!("nqn.2014-08.org.nvmexpress:uuid:{}", text(&uuid(&options.serial, 0)));
+    id.subnqn[..name.len()].copy_from_slice(name.as_bytes());
+    id.psd[0] = PowerState { mp: 100, ..Default::default() };
+    id.as_bytes().to_vec()
+}
+
+fn namespace(namespace: &Namespace) -> Vec<u8> {
+    let mut id = IdentifyNamespace::new_zeroed();
+    id.nsze = namespace.blocks;
+    id.ncap = namespace.blocks;
+    id.nuse = namespace.blocks;
+    id.nlbaf = (FORMATS.len() - 1) as u8;
+    id.flbas = FORMATS.iter().position(|&shift| shift == namespace.shift).unwrap_or(0) as u8;
+    for (format, shift) in id.lbaf.iter_mut().zip(FORMATS) {
+        *format = LbaFormat::new().with_lbads(shift);
+    }
+    id.as_bytes().to_vec()
+}
+
+/// ASCII, padded with spaces.
+fn padded<const N: usize>(text: &str) -> [u8; N] {
+    let mut field = [b' '; N];
+    let len = text.len().min(N);
+    field[..len].copy_from_slice(&text.as_bytes()[..len]);
+    field
+}
+
+/// A UUID (version 8: by a rule of our own) of a namespace of the controller with this serial number; of the
+/// subsystem with `nsid` 0. The same each time: who finds the namespace again knows it.
+fn uuid(serial: &str, nsid: u32) -> [u8; 16] {
+    // FNV-1a, 128 bits.
+    let hash = serial
+        .bytes()
+        .chain(nsid.to_be_bytes())
+        .fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
+            (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+        });
+    let mut id = hash.to_be_bytes();
+    id[6] = id[6] & 0x0f | 0x80;
+    id[8] = id[8] & 0x3f | 0x80;
+    id
+}
+
+fn text(uuid: &[u8; 16]) -> String {
+    let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}

@@ -1,0 +1,49 @@
+//! The function's BARs.
+//!
+//! BAR 0: registers by message in the first 4 KiB, doorbells mapped behind them. BAR 4: the MSI-X table and its
+//! pending bits, by message.
+
+use super::Error;
+use std::sync::Arc;
+use upcie_core::{
+    irq::IrqKind,
+    memory::{Memory, PageSize},
+    vfio_user::server::{CONFIG_REGION, Layout, Mappable, RegionLayout},
+};
+
+/// CAP.DSTRD: 32 bytes from doorbell to doorbell, so that a queue pair has one cache line for its two and shares it
+/// with no other pair.
+pub(super) const DSTRD: u8 = 3;
+/// The BAR with the registers.
+pub(super) const REGISTER_BAR: u32 = 0;
+/// Where the doorbells start in it.
+pub(super) const DOORBELLS: u64 = 0x1000;
+/// The BAR with the MSI-X table.
+pub(super) const MSIX_BAR: u8 = 4;
+
+/// Where the pending bits start in the MSI-X BAR: a multiple of 8 behind the table of 16 bytes a vector.
+pub(super) const fn pba_offset(vectors: u16) -> u64 {
+    vectors as u64 * 16
+}
+
+/// The regions for `queues` I/O queues and `vectors` vectors, and the memory of the doorbells, in which a doorbell is
+/// where it is in BAR 0.
+pub(super) fn layout(queues: u16, vectors: u16) -> Result<(Layout, Arc<Memory>), Error> {
+    let page = PageSize::Small.bytes() as u64;
+    // The first page may be larger than 4 KiB: its doorbells, of the first queues, are then written by message.
+    let end = DOORBELLS + (u64::from(queues) + 1) * 2 * (4 << DSTRD);
+    let size = end.max(2 * page).next_power_of_two();
+    let memory = Arc::new(Memory::new(size as usize, PageSize::Small)?);
+    let first = DOORBELLS.next_multiple_of(page);
+    let area = (first, end.next_multiple_of(page).saturating_sub(first).max(page));
+    let mut layout = Layout::default();
+    layout.regions[REGISTER_BAR as usize] =
+        RegionLayout { size, mappable: Some(Mappable { memory: memory.clone(), areas: vec![area] }) };
+    let table = pba_offset(vectors) + u64::from(vectors).div_ceil(64) * 8;
+    layout.regions[usize::from(MSIX_BAR)] =
+        RegionLayout { size: table.next_power_of_two().max(4096), mappable: None };
+    layout.regions[CONFIG_REGION as usize] =
+        RegionLayout { size: super::config::SIZE as u64, mappable: None };
+    layout.irqs[IrqKind::Msix as usize] = vectors.into();
+    Ok((layout, memory))
+}

@@ -1,0 +1,79 @@
+//! Log pages: Error Information, SMART / Health Information, Firmware Slot Information.
+
+use super::{identify::FIRMWARE, io::Counters};
+use crate::spec::{Command, ErrorLogEntry, FirmwareSlotLog, NvmOpcode, SmartLog, Status};
+use std::{collections::VecDeque, time::Instant};
+use zerocopy::{FromZeros, IntoBytes};
+
+/// Entries of the Error Information log.
+pub(super) const ERROR_ENTRIES: usize = 64;
+/// The temperature that the controller pretends to have, in kelvins.
+pub(super) const TEMPERATURE: u16 = 300;
+
+/// The last errors, newest first.
+#[derive(Debug)]
+pub(super) struct ErrorLog {
+    entries: VecDeque<ErrorLogEntry>,
+    /// Errors ever.
+    pub count: u64,
+}
+
+impl Default for ErrorLog {
+    fn default() -> Self {
+        Self { entries: VecDeque::with_capacity(ERROR_ENTRIES), count: 0 }
+    }
+}
+
+impl ErrorLog {
+    /// Notes that a command failed. `sq` 0 is the admin queue.
+    pub fn push(&mut self, sq: u16, command: &Command, status: Status) {
+        self.count += 1;
+        self.entries.truncate(ERROR_ENTRIES - 1);
+        let has_lba = sq != 0 && matches!(NvmOpcode(command.opcode), NvmOpcode::READ | NvmOpcode::WRITE);
+        self.entries.push_front(ErrorLogEntry {
+            error_count: self.count,
+            sqid: sq,
+            cid: command.cid,
+            status_field: status.with_phase(false),
+            parameter_location: 0xffff,
+            lba: if has_lba { command.slba() } else { 0 },
+            nsid: command.nsid,
+            ..Default::default()
+        });
+    }
+
+    /// The log page.
+    pub fn page(&self) -> Vec<u8> {
+        let mut page: Vec<u8> = self.entries.iter().flat_map(|entry| entry.as_bytes()).copied().collect();
+        page.resize(ERROR_ENTRIES * size_of::<ErrorLogEntry>(), 0);
+        page
+    }
+}
+
+/// The SMART log page.
+pub(super) fn smart(counters: &Counters, errors: &ErrorLog, warning: u8, since: Instant) -> Vec<u8> {
+    // In units of 1000 × 512 bytes, rounded up.
+    let units = |bytes: u64| u128::from(bytes.div_ceil(512_000)).to_le_bytes();
+    let mut log = SmartLog::new_zeroed();
+    log.critical_warning = warning;
+    log.composite_temperature = TEMPERATURE.to_le_bytes();
+    log.available_spare = 100;
+    log.available_spare_threshold = 10;
+    log.data_units_read = units(counters.bytes_read);
+    log.data_units_written = units(counters.bytes_written);
+    log.host_read_commands = u128::from(counters.reads).to_le_bytes();
+    log.host_write_commands = u128::from(counters.writes).to_le_bytes();
+    log.power_cycles = 1_u128.to_le_bytes();
+    log.power_on_hours = u128::from(since.elapsed().as_secs() / 3600).to_le_bytes();
+    log.media_errors = u128::from(counters.media_errors).to_le_bytes();
+    log.error_log_entries = u128::from(errors.count).to_le_bytes();
+    log.as_bytes().to_vec()
+}
+
+/// The Firmware Slot Information log page: one slot.
+pub(super) fn firmware() -> Vec<u8> {
+    let mut log = FirmwareSlotLog::new_zeroed();
+    log.afi = 1;
+    log.frs[0] = FIRMWARE;
+    log.as_bytes().to_vec()
+}

@@ -1,0 +1,288 @@
+//! An NVMe controller in software, behind a vfio-user socket: for every machine without one, for tests and benches.
+//!
+//! [`spawn`] runs one in this process; the `nvme-emu` program serves one on a socket path, to any vfio-user client.
+//! What it looks like is in [`Options`], the `key=value,…` of an address:
+//!
+//! ```no_run
+//! let controller = upcie_nvme::Controller::open(&"emu:size=64M,lba=4096,namespaces=2".parse()?)?;
+//! # Ok::<(), upcie_nvme::Error>(())
+//! ```
+//!
+//! It is a stranger in the process all the same: it maps the driver's memory a second time, by file descriptor, works
+//! on it by raw pointer, copies each entry once and checks it afterwards.
+//!
+//! # Speed
+//! Doorbells are memory that one thread polls. Nothing is allocated, locked or timed for a command; completions are
+//! posted by the cache line. After 200 µs without work the thread naps, at first for 10 µs, then for up to 100 µs: that
+//! is what the first doorbell after a pause may have to wait. With `null=true` no data is moved; of a command's data
+//! pointer only that is checked which needs no look at a PRP list.
+//!
+//! # What it has
+//! NVMe 1.4, the NVM command set with Read, Write and Flush; all mandatory admin commands and features; PRPs, MSI-X.
+//! Not there: SGLs, metadata, fused operations, Format NVM, namespace management, INTx and MSI.
+//!
+//! A file is read and written in place: what was written but not flushed is in the system's cache, so a crash of the
+//! process loses nothing, one of the machine what was not flushed.
+
+mod admin;
+mod config;
+mod error;
+mod features;
+mod identify;
+mod io;
+mod layout;
+mod logs;
+mod media;
+mod options;
+mod prp;
+mod queue;
+mod registers;
+mod serve;
+mod shared;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::Error;
+pub use options::{KEYS, Options};
+pub use serve::spawn;
+
+use crate::spec::{ShutdownStatus, Status};
+use admin::{Admin, Queues};
+use config::ConfigSpace;
+use features::Features;
+use io::Io;
+use layout::{DOORBELLS, MSIX_BAR, REGISTER_BAR};
+use nix::errno::Errno;
+use queue::{Cq, Fault, Sq};
+use registers::{Action, Registers};
+use shared::{Doorbell, Ring};
+use std::{sync::Arc, time::Instant};
+use upcie_core::{
+    memory::Memory,
+    vfio_user::server::{Backend, CONFIG_REGION, Guest, Layout},
+};
+
+/// An NVMe controller, to be served by [`Server`](upcie_core::vfio_user::server::Server).
+#[derive(Debug)]
+pub struct Emulator {
+    layout: Layout,
+    config: ConfigSpace,
+    msix: Vec<u8>,
+    registers: Registers,
+    /// There while the controller is ready and not shut down.
+    queues: Option<Queues>,
+    core: Core,
+}
+
+/// What commands work on, beside the queues.
+#[derive(Debug)]
+struct Core {
+    options: Options,
+    doorbells: Arc<Memory>,
+    io: Io,
+    features: Features,
+    admin: Admin,
+    takes_io_queues: bool,
+    since: Instant,
+}
+
+impl Emulator {
+    /// A controller as after power-on.
+    ///
+    /// # Errors
+    /// The memory can't be had, or the file can't be used: the error says why.
+    pub fn new(options: &Options) -> Result<Self, Error> {
+        let options = options.clone();
+        let (layout, doorbells) = layout::layout(options.queues, options.vectors)?;
+        let core = Core {
+            io: Io::new(&options)?,
+            features: Features::new(options.namespaces, options.vectors, options.queues),
+            admin: Admin::default(),
+            takes_io_queues: false,
+            since: Instant::now(),
+            doorbells,
+            options,
+        };
+        let mut emulator = Self {
+            config: ConfigSpace::new(&[0; 6], 1),
+            msix: Vec::new(),
+            registers: Registers::default(),
+            queues: None,
+            layout,
+            core,
+        };
+        emulator.power_on();
+        Ok(emulator)
+    }
+
+    /// Bytes of each namespace: what the options said, or the file had.
+    pub fn namespace_size(&self) -> u64 {
+        self.core.io.namespaces.first().map_or(0, |namespace| namespace.blocks << namespace.shift)
+    }
+
+    fn power_on(&mut self) {
+        let mut bars = [0; 6];
+        for (size, region) in bars.iter_mut().zip(&self.layout.regions) {
+            *size = region.size;
+        }
+        self.config = ConfigSpace::new(&bars, self.core.options.vectors);
+        self.msix = vec![0; self.layout.regions[usize::from(MSIX_BAR)].size as usize];
+        self.registers = Registers::new(self.core.options.depth);
+        self.stop();
+    }
+
+    /// Forgets the queues and all that a controller reset forgets.
+    fn stop(&mut self) {
+        self.queues = None;
+        self.core.forget();
+        for offset in (DOORBELLS as usize..self.core.doorbells.len()).step_by(4) {
+            if let Some(doorbell) = Doorbell::new(&self.core.doorbells, offset) {
+                doorbell.store(0);
+            }
+        }
+    }
+
+    fn act(&mut self, guest: &mut Guest, action: Action) {
+        match action {
+            Action::Enable => {
+                let ready = match self.registers.unfit() {
+                    Some(reason) => {
+                        tracing::warn!(reason, "the controller can't be enabled");
+                        false
+                    }
+                    None => self.start(guest).is_ok(),
+                };
+                self.registers.csts.set_rdy(ready);
+                self.registers.csts.set_cfs(!ready);
+            }
+            Action::Disable => {
+                self.stop();
+                self.registers.disable();
+            }
+            Action::Shutdown => {
+                self.queues = None;
+                let flushed = self.core.io.media.flush().is_ok();
+                self.registers.csts.set_cfs(!flushed);
+                self.registers.csts.set_shst(ShutdownStatus::COMPLETE);
+            }
+        }
+    }
+
+    /// Makes the admin queues.
+    fn start(&mut self, guest: &mut Guest) -> Result<(), Status> {
+        let registers = &self.registers;
+        self.core.io.page = registers.cc.page_size();
+        let sq_entries = u32::from(registers.aqa.asqs()) + 1;
+        let cq_entries = u32::from(registers.aqa.acqs()) + 1;
+        let (sq_ring, cq_ring) =
+            (Ring::new(guest, registers.asq, sq_entries), Ring::new(guest, registers.acq, cq_entries));
+        let admin_sq = Sq::new(0, 0, sq_entries, sq_ring, self.core.doorbell(0, false)?, false);
+        let admin_cq = Cq::new(0, cq_entries, cq_ring, self.core.doorbell(0, true)?, Some(0));
+        let cqs = (0..=self.core.options.queues).map(|_| None).collect();
+        let sqs = Vec::with_capacity(self.core.options.queues.into());
+        self.queues = Some(Queues { admin_sq, admin_cq, sqs, cqs });
+        Ok(())
+    }
+
+    /// The client broke a rule that no completion can answer.
+    #[cold]
+    fn fatal(&mut self, fault: Fault) {
+        tracing::error!(?fault, "a queue's memory can't be accessed: fatal status");
+        self.queues = None;
+        self.registers.csts.set_cfs(true);
+    }
+}
+
+impl Backend for Emulator {
+    fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn read(&mut self, _: &mut Guest, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+        match region {
+            REGISTER_BAR if offset < DOORBELLS => self.registers.read(offset, data),
+            REGISTER_BAR => {
+                // What a doorbell reads as is not specified: here, what was written.
+                for (at, part) in (offset as usize..).step_by(4).zip(data.chunks_mut(4)) {
+                    let value = Doorbell::new(&self.core.doorbells, at).map_or(0, |doorbell| doorbell.load());
+                    part.copy_from_slice(&value.to_le_bytes()[..part.len()]);
+                }
+            }
+            CONFIG_REGION => self.config.read(offset, data),
+            bar if bar == MSIX_BAR.into() => {
+                let bytes = self.msix.get(offset as usize..).and_then(|rest| rest.get(..data.len()));
+                data.copy_from_slice(bytes.ok_or(Errno::EINVAL)?);
+            }
+            _ => return Err(Errno::EINVAL),
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        match region {
+            REGISTER_BAR if offset % 4 == 0 && data.len() % 4 == 0 => {
+                for (at, part) in (offset as usize..).step_by(4).zip(data.chunks_exact(4)) {
+                    let value = u32::from_le_bytes([part[0], part[1], part[2], part[3]]);
+                    if at >= DOORBELLS as usize {
+                        if let Some(doorbell) = Doorbell::new(&self.core.doorbells, at) {
+                            doorbell.store(value);
+                        }
+                    } else if let Some(action) = self.registers.write(at, value) {
+                        self.core.takes_io_queues = self.registers.takes_io_queues();
+                        self.act(guest, action);
+                    } else {
+                        self.core.takes_io_queues = self.registers.takes_io_queues();
+                    }
+                }
+            }
+            // Registers take whole dwords.
+            REGISTER_BAR => tracing::debug!(offset, len = data.len(), "ignored a write of odd size or place"),
+            CONFIG_REGION => {
+                if self.config.write(offset, data) {
+                    self.power_on();
+                }
+            }
+            bar if bar == MSIX_BAR.into() => {
+                let bytes = self.msix.get_mut(offset as usize..).and_then(|rest| rest.get_mut(..data.len()));
+                bytes.ok_or(Errno::EINVAL)?.copy_from_slice(data);
+            }
+            _ => return Err(Errno::EINVAL),
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self, guest: &mut Guest) -> usize {
+        let Some(queues) = &mut self.queues else { return 0 };
+        let core = &mut self.core;
+        let mut work = match core.poll_admin(queues, guest) {
+            Ok(work) => work,
+            Err(fault) => {
+                self.fatal(fault);
+                return 0;
+            }
+        };
+        let latency = core.options.latency;
+        for sq in &mut queues.sqs {
+            let Some(Some(cq)) = queues.cqs.get_mut(usize::from(sq.cq)) else { continue };
+            let served = if latency.is_zero() {
+                queue::serve(sq, cq, &mut core.io, guest)
+            } else {
+                queue::serve_delayed(sq, cq, &mut core.io, guest, latency)
+            };
+            match served {
+                Ok(served) => work += served,
+                Err(Fault::Doorbell) => core.admin.doorbell_fault(),
+                Err(fault) => {
+                    self.fatal(fault);
+                    return work;
+                }
+            }
+        }
+        work
+    }
+
+    fn reset(&mut self) {
+        self.power_on();
+    }
+}

@@ -1,0 +1,298 @@
+//! What an embedded controller looks like: `key=value,…`, as `emu:` addresses and `nvme-emu` take it.
+
+use super::Error;
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+
+/// The keys, for messages.
+pub const KEYS: &str = "size=BYTES (of each namespace; K, M, G, T), lba=512|4096 (lba=512+4096: by namespace), \
+                        namespaces=N, file=PATH, null=true, latency=TIME (50us, 1ms), mdts=BYTES, queues=N, depth=N, \
+                        vectors=N, serial=TEXT";
+
+/// The largest BAR of doorbells is 4 MiB; nobody asks for more.
+const MAX_QUEUES: u16 = 1024;
+/// 1 PiB; with the most namespaces their sum still fits a file offset.
+const MAX_SIZE: u64 = 1 << 50;
+/// What MSI-X has.
+const MAX_VECTORS: u16 = 2048;
+
+/// Options of an embedded controller. `Display` gives them in the form that `FromStr` reads, without those that are
+/// at their default.
+///
+/// ```
+/// use upcie_nvme::emu::Options;
+/// let options: Options = "size=64M,lba=4096,latency=50us".parse()?;
+/// assert_eq!(options.size, Some(64 << 20));
+/// assert_eq!(options.to_string(), "size=64M,lba=4096,latency=50us");
+/// assert!("colour=red".parse::<Options>().is_err());
+/// # Ok::<(), upcie_nvme::emu::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Options {
+    /// `size=`: bytes of each namespace, a multiple of 4096. Memory is taken only for blocks that were written.
+    /// Default 1 GiB, or what an existing file has room for.
+    pub size: Option<u64>,
+    /// `lba=`: block sizes, 512 or 4096, of the namespaces in turn; the last one is that of all further ones.
+    /// Default 512.
+    pub lba: Vec<u32>,
+    /// `namespaces=`: how many there are, 1 to 1024, numbered from 1. Default 1.
+    pub namespaces: u32,
+    /// `file=`: keeps the data in this file, one namespace after another. It is created if there is none, and locked.
+    pub file: Option<PathBuf>,
+    /// `null=true`: moves no data, to measure all else. Reads leave the buffer as it is.
+    pub null: bool,
+    /// `latency=`: each I/O command completes no sooner than this after it was fetched. Default 0: at once.
+    pub latency: Duration,
+    /// `mdts=`: the most bytes of a command, a power of two from 8192 on. Default 1 MiB.
+    pub mdts: u32,
+    /// `queues=`: I/O queues of each kind, 1 to 1024. Default 64.
+    pub queues: u16,
+    /// `depth=`: the most entries of an I/O queue, 2 to 65536. Default 4096.
+    pub depth: u32,
+    /// `vectors=`: MSI-X vectors, 1 to 2048. Default 65: one for each queue.
+    pub vectors: u16,
+    /// `serial=`: the serial number, 1 to 20 printable ASCII characters. Default `EMU0`.
+    pub serial: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            size: None,
+            lba: vec![512],
+            namespaces: 1,
+            file: None,
+            null: false,
+            latency: Duration::ZERO,
+            mdts: 1 << 20,
+            queues: 64,
+            depth: 4096,
+            vectors: 65,
+            serial: "EMU0".into(),
+        }
+    }
+}
+
+impl Options {
+    /// Sets one option from its text.
+    ///
+    /// # Errors
+    /// [`Error::Option`]: there is no such key, or the value is not one for it.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), Error> {
+        let bad = |reason: &str| Error::Option { option: format!("{key}={value}"), reason: reason.into() };
+        match key {
+            "size" => {
+                let size = bytes(value).filter(|&size| size > 0 && size % 4096 == 0 && size <= MAX_SIZE);
+                self.size = Some(size.ok_or_else(|| bad("a multiple of 4096 bytes up to 1024T is needed"))?);
+            }
+            "lba" => {
+                let sizes =
+                    value.split('+').map(|size| bytes(size).filter(|size| matches!(size, 512 | 4096)));
+                self.lba = sizes
+                    .map(|size| size.map(|size| size as u32))
+                    .collect::<Option<_>>()
+                    .ok_or_else(|| bad("block sizes are 512 and 4096"))?;
+            }
+            "namespaces" => self.namespaces = number(value, 1, 1024).ok_or_else(|| bad("1 to 1024"))?,
+            "file" if value.is_empty() => return Err(bad("the path is missing")),
+            "file" => self.file = Some(value.into()),
+            "null" => {
+                self.null = match value {
+                    "true" => true,
+                    "false" => false,
+                    _ => return Err(bad("true or false")),
+                }
+            }
+            "latency" => {
+                self.latency = duration(value)
+                    .filter(|time| *time <= Duration::from_secs(60))
+                    .ok_or_else(|| bad("a number with ns, us, ms or s, at most 60s"))?;
+            }
+            "mdts" => {
+                self.mdts = bytes(value)
+                    .filter(|&size| size.is_power_of_two() && (8192..=1 << 30).contains(&size))
+                    .ok_or_else(|| bad("a power of two from 8K to 1G"))? as u32;
+            }
+            "queues" => {
+                self.queues = number(value, 1, MAX_QUEUES.into()).ok_or_else(|| bad("1 to 1024"))? as u16;
+            }
+            "depth" => self.depth = number(value, 2, 65536).ok_or_else(|| bad("2 to 65536"))?,
+            "vectors" => {
+                self.vectors = number(value, 1, MAX_VECTORS.into()).ok_or_else(|| bad("1 to 2048"))? as u16;
+            }
+            "serial" => {
+                let fits =
+                    (1..=20).contains(&value.len()) && value.bytes().all(|c| (b' '..=b'~').contains(&c));
+                self.serial =
+                    fits.then(|| value.into()).ok_or_else(|| bad("1 to 20 printable ASCII characters"))?;
+            }
+            _ => return Err(bad("there is no such option")),
+        }
+        Ok(())
+    }
+
+    /// The block size of a namespace, counted from 0.
+    pub(super) fn block_size(&self, index: u32) -> u32 {
+        let last = self.lba.last().copied().unwrap_or(512);
+        self.lba.get(index as usize).copied().unwrap_or(last)
+    }
+}
+
+impl FromStr for Options {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let mut options = Self::default();
+        for pair in text.split(',').filter(|pair| !pair.is_empty()) {
+            let Some((key, value)) = pair.split_once('=') else {
+                return Err(Error::Option { option: pair.into(), reason: "`key=value` is needed".into() });
+            };
+            options.set(key, value)?;
+        }
+        if options.null && options.file.is_some() {
+            return Err(Error::Option {
+                option: "null=true".into(),
+                reason: "it can't go with file=: nothing would be written".into(),
+            });
+        }
+        Ok(options)
+    }
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let default = Self::default();
+        let mut comma = "";
+        let mut put = |given: bool, key: &str, value: &dyn fmt::Display| {
+            if given {
+                write!(f, "{}{key}={value}", std::mem::replace(&mut comma, ","))?;
+            }
+            Ok(())
+        };
+        let lba: Vec<_> = self.lba.iter().map(u32::to_string).collect();
+        if let Some(size) = self.size {
+            put(true, "size", &Bytes(size))?;
+        }
+        put(self.lba != default.lba, "lba", &lba.join("+"))?;
+        put(self.namespaces != default.namespaces, "namespaces", &self.namespaces)?;
+        if let Some(path) = &self.file {
+            put(true, "file", &path.display())?;
+        }
+        put(self.null, "null", &self.null)?;
+        put(self.latency != default.latency, "latency", &Time(self.latency))?;
+        put(self.mdts != default.mdts, "mdts", &Bytes(self.mdts.into()))?;
+        put(self.queues != default.queues, "queues", &self.queues)?;
+        put(self.depth != default.depth, "depth", &self.depth)?;
+        put(self.vectors != default.vectors, "vectors", &self.vectors)?;
+        put(self.serial != default.serial, "serial", &self.serial)
+    }
+}
+
+/// `4096`, `64K`, `1G`: binary units.
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "K" | "k" | "KiB" => 10,
+        "M" | "m" | "MiB" => 20,
+        "G" | "g" | "GiB" => 30,
+        "T" | "t" | "TiB" => 40,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let count: u64 = digits.parse().ok()?;
+    let ns = match &text[digits.len()..] {
+        "" if count == 0 => 1,
+        "ns" => 1,
+        "us" | "µs" => 1_000,
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        _ => return None,
+    };
+    Some(Duration::from_nanos(count.checked_mul(ns)?))
+}
+
+fn number(text: &str, min: u32, max: u32) -> Option<u32> {
+    text.parse().ok().filter(|number| (min..=max).contains(number))
+}
+
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.trailing_zeros() {
+            40.. => write!(f, "{}T", self.0 >> 40),
+            30.. => write!(f, "{}G", self.0 >> 30),
+            20.. => write!(f, "{}M", self.0 >> 20),
+            10.. => write!(f, "{}K", self.0 >> 10),
+            _ => write!(f, "{}", self.0),
+        }
+    }
+}
+
+struct Time(Duration);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ns = self.0.as_nanos();
+        match () {
+            () if ns % 1_000_000_000 == 0 => write!(f, "{}s", ns / 1_000_000_000),
+            () if ns % 1_000_000 == 0 => write!(f, "{}ms", ns / 1_000_000),
+            () if ns % 1_000 == 0 => write!(f, "{}us", ns / 1_000),
+            () => write!(f, "{ns}ns"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_print_what_they_were_parsed_from() {
+        for text in [
+            "",
+            "size=64M",
+            "size=4K,lba=512+4096,namespaces=3,file=/tmp/x y.img,latency=50us,mdts=4M,queues=3,depth=2,vectors=1,serial=a-1",
+            "null=true,latency=1500ns",
+        ] {
+            assert_eq!(text.parse::<Options>().unwrap().to_string(), text);
+        }
+        assert_eq!("size=1GiB,lba=4k,latency=0".parse::<Options>().unwrap().to_string(), "size=1G,lba=4096");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_the_keys() {
+        for text in [
+            "size",
+            "size=",
+            "size=1000",
+            "size=99999999999T",
+            "lba=1024",
+            "lba=512+",
+            "namespaces=0",
+            "file=",
+            "null=1",
+            "latency=5",
+            "latency=61s",
+            "latency=99999999999999999999s",
+            "mdts=5000",
+            "mdts=4K",
+            "queues=0",
+            "depth=1",
+            "depth=65537",
+            "vectors=4096",
+            "serial=",
+            "serial=123456789012345678901",
+            "colour=red",
+            "null=true,file=/x",
+        ] {
+            let error = text.parse::<Options>().unwrap_err().to_string();
+            assert!(error.contains("namespaces=N"), "{text}: {error}");
+        }
+    }
+}

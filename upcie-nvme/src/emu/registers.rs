@@ -1,0 +1,126 @@
+//! The controller's registers, which clients access by message.
+
+use super::layout::DSTRD;
+use crate::spec::{
+    AdminQueueAttributes, ArbitrationMechanism, Capabilities, CommandSet, Configuration, ControllerStatus,
+    ShutdownNotification, ShutdownStatus, Version, offset,
+};
+
+/// The version that the controller has: the driver's own floor, and what most devices report.
+pub(super) const VERSION: Version = Version::of(1, 4, 0);
+/// The largest CC.MPS: 64 KiB.
+const MPSMAX: u8 = 4;
+/// Entry sizes of I/O queues, as powers of two.
+const IOSQES: u8 = 6;
+const IOCQES: u8 = 4;
+
+/// What a write to a register asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// CC.EN went to 1.
+    Enable,
+    /// CC.EN went to 0.
+    Disable,
+    /// CC.SHN was set.
+    Shutdown,
+}
+
+/// The registers' values.
+#[derive(Debug, Default)]
+pub(super) struct Registers {
+    pub cap: Capabilities,
+    pub cc: Configuration,
+    pub csts: ControllerStatus,
+    pub aqa: AdminQueueAttributes,
+    pub asq: u64,
+    pub acq: u64,
+    /// INTMS and INTMC: kept, but of no effect with MSI-X.
+    mask: u32,
+}
+
+impl Registers {
+    /// As after power-on. `depth` is 2 to 65536.
+    pub fn new(depth: u32) -> Self {
+        let cap = Capabilities::new()
+            .with_mqes((depth - 1) as u16)
+            .with_cqr(true)
+            .with_to(2)
+            .with_dstrd(DSTRD)
+            .with_css(1)
+            .with_mpsmax(MPSMAX);
+        Self { cap, ..Self::default() }
+    }
+
+    /// Reads any bytes of the registers; reserved ones, and those of what is not there, are 0.
+    pub fn read(&self, offset: u64, data: &mut [u8]) {
+        let mut image = [0_u8; 0x40];
+        let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+        put(offset::CAP, &self.cap.into_bits().to_le_bytes());
+        put(offset::VS, &VERSION.into_bits().to_le_bytes());
+        put(offset::INTMS, &self.mask.to_le_bytes());
+        put(offset::INTMC, &self.mask.to_le_bytes());
+        put(offset::CC, &self.cc.into_bits().to_le_bytes());
+        put(offset::CSTS, &self.csts.into_bits().to_le_bytes());
+        put(offset::AQA, &self.aqa.into_bits().to_le_bytes());
+        put(offset::ASQ, &self.asq.to_le_bytes());
+        put(offset::ACQ, &self.acq.to_le_bytes());
+        for (at, byte) in (offset..).zip(data) {
+            *byte = usize::try_from(at).ok().and_then(|at| image.get(at)).copied().unwrap_or(0);
+        }
+    }
+
+    /// Writes the register of 4 bytes at `offset`, or a half of one of 8. What can't be written is ignored.
+    pub fn write(&mut self, offset: usize, value: u32) -> Option<Action> {
+        let low = |old: u64| old & !0xffff_ffff | u64::from(value & !0xfff);
+        let high = |old: u64| old & 0xffff_ffff | u64::from(value) << 32;
+        match offset {
+            offset::INTMS => self.mask |= value,
+            offset::INTMC => self.mask &= !value,
+            offset::CC => return self.configure(Configuration::from_bits(value)),
+            offset::AQA => self.aqa = AdminQueueAttributes::from_bits(value & 0x0fff_0fff),
+            offset::ASQ => self.asq = low(self.asq),
+            0x2c => self.asq = high(self.asq),
+            offset::ACQ => self.acq = low(self.acq),
+            0x34 => self.acq = high(self.acq),
+            _ => tracing::debug!(offset, value, "a write to a register that can't be written"),
+        }
+        None
+    }
+
+    fn configure(&mut self, new: Configuration) -> Option<Action> {
+        let old = std::mem::replace(&mut self.cc, Configuration::from_bits(new.into_bits() & 0x00ff_fff1));
+        match (old.en(), new.en()) {
+            (true, false) => Some(Action::Disable),
+            (false, true) => Some(Action::Enable),
+            _ if new.shn() != ShutdownNotification::NONE && self.csts.shst() == ShutdownStatus::NORMAL => {
+                Some(Action::Shutdown)
+            }
+            _ => None,
+        }
+    }
+
+    /// What is wrong with the configuration that is to be enabled.
+    pub fn unfit(&self) -> Option<&'static str> {
+        let (cc, aqa) = (self.cc, self.aqa);
+        match () {
+            () if cc.css() != CommandSet::NVM => Some("CC.CSS is not the NVM command set"),
+            () if cc.mps() > MPSMAX => Some("CC.MPS is above CAP.MPSMAX"),
+            () if cc.ams() != ArbitrationMechanism::ROUND_ROBIN => Some("CC.AMS is not round robin"),
+            // They may be set as late as the first I/O queue.
+            () if !matches!(cc.iosqes(), 0 | IOSQES) => Some("CC.IOSQES is not 6"),
+            () if !matches!(cc.iocqes(), 0 | IOCQES) => Some("CC.IOCQES is not 4"),
+            () if aqa.asqs() == 0 || aqa.acqs() == 0 => Some("AQA asks for an admin queue of one entry"),
+            () => None,
+        }
+    }
+
+    /// Whether the entry sizes allow I/O queues.
+    pub fn takes_io_queues(&self) -> bool {
+        self.cc.iosqes() == IOSQES && self.cc.iocqes() == IOCQES
+    }
+
+    /// CC.EN went to 0: a controller reset. The admin queues' registers stay.
+    pub fn disable(&mut self) {
+        self.csts = ControllerStatus::new();
+    }
+}

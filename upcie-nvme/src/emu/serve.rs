@@ -1,0 +1,60 @@
+//! A controller in this process.
+
+use super::{Emulator, Error, Options};
+use std::{
+    any::Any,
+    os::unix::net::UnixStream,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::AtomicBool},
+    thread::{self, JoinHandle},
+};
+use upcie_core::{
+    transport::Device,
+    vfio_user::{Client, server::Server},
+};
+
+/// Starts a controller in a thread of this process (`nvme-emu`) and connects to it. It ends when the last handle to
+/// the device is dropped, which waits for the thread.
+///
+/// # Errors
+/// [`Error`], and the connection's.
+pub fn spawn(options: &Options) -> crate::Result<Arc<dyn Device>> {
+    let name = match options.to_string() {
+        text if text.is_empty() => "emu".into(),
+        text => format!("emu:{text}"),
+    };
+    let emulator = Emulator::new(options)?;
+    let (ours, theirs) = UnixStream::pair().map_err(Error::Start)?;
+    let thread = thread::Builder::new()
+        .name("nvme-emu".into())
+        .spawn(move || serve(emulator, theirs))
+        .map_err(Error::Start)?;
+    let client = Client::from_stream(ours, name, Some(Box::new(Joined(Some(thread)))))?;
+    Ok(Arc::new(client))
+}
+
+fn serve(mut emulator: Emulator, stream: UnixStream) {
+    let never = AtomicBool::new(false);
+    // A panic is a defect of the emulator's, not the end of the program: the connection closes with the stream, and the
+    // driver finds its device gone.
+    match catch_unwind(AssertUnwindSafe(|| Server::new().serve_stream(stream, &mut emulator, &never))) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the embedded controller's session ended"),
+        Err(panic) => tracing::error!(panic = text(&*panic), "the embedded controller panicked"),
+    }
+}
+
+fn text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?")
+}
+
+/// Waits for the thread when dropped.
+struct Joined(Option<JoinHandle<()>>);
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        // It has caught its panics.
+        let _ = self.0.take().map(JoinHandle::join);
+    }
+}

@@ -1,0 +1,155 @@
+//! Words and rings that the client and the controller both write: all of this module tree's pointers into them.
+//!
+//! The client changes them at any time. So there is no reference to a byte of them, entries are copied once and looked
+//! at afterwards, and the words that hand something over are atomics.
+
+use nix::errno::Errno;
+use std::{
+    fmt,
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+};
+use upcie_core::{barrier, memory::Memory, vfio_user::server::Guest};
+
+/// One doorbell in the memory that stands behind BAR 0.
+pub(super) struct Doorbell {
+    word: NonNull<AtomicU32>,
+    _memory: Arc<Memory>,
+}
+
+// SAFETY: a pointer to an atomic in a mapping that it keeps alive.
+unsafe impl Send for Doorbell {}
+
+impl Doorbell {
+    /// The doorbell at `offset`; `None` where that is outside of the memory or not aligned.
+    pub fn new(memory: &Arc<Memory>, offset: usize) -> Option<Self> {
+        if offset % 4 != 0 || offset.checked_add(4)? > memory.len() {
+            return None;
+        }
+        // SAFETY: inside the mapping, as just checked.
+        let at = unsafe { memory.as_ptr().add(offset) };
+        Some(Self { word: NonNull::new(at.cast())?, _memory: memory.clone() })
+    }
+
+    /// What the client wrote last; all that it wrote before is visible then.
+    #[inline(always)]
+    pub fn load(&self) -> u32 {
+        // SAFETY: aligned, inside a live mapping (`new`), and only ever accessed as an atomic here.
+        unsafe { self.word.as_ref() }.load(Ordering::Acquire)
+    }
+
+    /// Writes it: a doorbell that came by message, or 0 for a new queue.
+    pub fn store(&self, value: u32) {
+        // SAFETY: as for `load`.
+        unsafe { self.word.as_ref() }.store(value, Ordering::Release);
+    }
+}
+
+impl fmt::Debug for Doorbell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Doorbell({})", self.load())
+    }
+}
+
+/// The entries of a queue, of `SIZE` bytes each, in the client's memory.
+///
+/// They are reached by a pointer where they are mapped in one piece, entry by entry through the guest elsewhere (by
+/// message, if need be).
+#[derive(Debug)]
+pub(super) struct Ring<const SIZE: usize> {
+    iova: u64,
+    entries: u32,
+    /// Valid while the guest's generation is the one below.
+    base: Option<NonNull<u8>>,
+    generation: u64,
+}
+
+// SAFETY: a pointer into memory of the client, which is mapped in this process, not in a thread; `generation` says
+// until when.
+unsafe impl<const SIZE: usize> Send for Ring<SIZE> {}
+
+impl<const SIZE: usize> Ring<SIZE> {
+    /// `entries` at the client's address `iova`.
+    pub fn new(guest: &mut Guest, iova: u64, entries: u32) -> Self {
+        let mut ring = Self { iova, entries, base: None, generation: 0 };
+        ring.refresh(guest);
+        ring
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refresh(&mut self, guest: &mut Guest) {
+        let len = self.entries as usize * SIZE;
+        // A client may map pages to odd places; the atomics need alignment.
+        self.base = guest.translate(self.iova, len).filter(|base| base.addr().get() % SIZE == 0);
+        self.generation = guest.generation();
+    }
+
+    /// Where entry `index` is now; `None` where it isn't mapped, or is no entry.
+    #[inline(always)]
+    fn entry(&mut self, guest: &mut Guest, index: u32) -> Option<NonNull<u8>> {
+        if guest.generation() != self.generation {
+            self.refresh(guest);
+        }
+        let base = self.base.filter(|_| index < self.entries)?;
+        // SAFETY: `base` starts `entries` entries that are mapped as long as the generation stays (`refresh`), and
+        // `index` is below `entries`.
+        Some(unsafe { base.add(index as usize * SIZE) })
+    }
+
+    fn iova_of(&self, index: u32) -> u64 {
+        self.iova.wrapping_add(u64::from(index) * SIZE as u64)
+    }
+}
+
+impl Ring<64> {
+    /// Copies submission queue entry `index`.
+    #[inline(always)]
+    pub fn fetch(&mut self, guest: &mut Guest, index: u32) -> Result<[u64; 8], Errno> {
+        let Some(entry) = self.entry(guest, index) else { return self.fetch_unmapped(guest, index) };
+        let entry = entry.cast::<[u64; 8]>();
+        // SAFETY: 64 mapped bytes, aligned to 64 (`refresh`); any bits are valid, and a client that writes meanwhile
+        // spoils only its own command: volatile, copied once.
+        Ok(unsafe { entry.read_volatile() })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fetch_unmapped(&mut self, guest: &mut Guest, index: u32) -> Result<[u64; 8], Errno> {
+        let mut entry = [0; 8];
+        guest.read(self.iova_of(index), zerocopy::IntoBytes::as_mut_bytes(&mut entry))?;
+        Ok(entry)
+    }
+}
+
+impl Ring<16> {
+    /// Writes completion queue entry `index`: dwords 0 and 1, then dwords 2 and 3 with the phase tag, which hand the
+    /// entry and everything written before over to the client.
+    #[inline(always)]
+    pub fn post(&mut self, guest: &mut Guest, index: u32, low: u64, high: u64) -> Result<(), Errno> {
+        let Some(entry) = self.entry(guest, index) else {
+            return self.post_unmapped(guest, index, low, high);
+        };
+        let entry = entry.cast::<u64>();
+        // SAFETY: 16 mapped bytes, aligned to 16 (`refresh`).
+        unsafe { entry.write_volatile(low) };
+        // SAFETY: the upper half of the same entry.
+        let high_word = unsafe { entry.add(1) };
+        // SAFETY: aligned and mapped; this side accesses completions by this atomic only.
+        unsafe { high_word.cast::<AtomicU64>().as_ref() }.store(high, Ordering::Release);
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn post_unmapped(&mut self, guest: &mut Guest, index: u32, low: u64, high: u64) -> Result<(), Errno> {
+        let iova = self.iova_of(index);
+        barrier::dma_wmb();
+        guest.write(iova, &low.to_le_bytes())?;
+        barrier::dma_wmb();
+        guest.write(iova.wrapping_add(8), &high.to_le_bytes())
+    }
+}

@@ -1,1 +1,39 @@
-//! benches
+//! What the benches share: a stand-in device, clocks, and the entries of `summary.json`.
+
+pub mod entry;
+pub mod standin;
+
+/// A xorshift generator: the cost of a few instructions, on both sides of a comparison.
+#[derive(Debug, Clone)]
+pub struct Random(u64);
+
+impl Random {
+    /// One with a fixed seed.
+    pub fn new() -> Self {
+        Self(88_172_645_463_325_252)
+    }
+
+    /// The next number.
+    #[inline(always)]
+    #[expect(clippy::should_implement_trait, reason = "it never ends, so it is no iterator to loop over")]
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+impl Default for Random {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// CPU time of the calling thread in nanoseconds: what others do to the machine counts less than by the wall clock.
+pub fn thread_time() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: it writes the structure.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}

@@ -133,11 +133,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// `operation` failed on `device` with the calling thread's last error number.
-    pub(crate) fn last_os(device: impl Into<String>, operation: impl Into<String>) -> Self {
-        Self::os(device, operation, io::Error::last_os_error())
-    }
-
     /// `operation` failed on `device` with `source`.
     pub(crate) fn os(
         device: impl Into<String>,

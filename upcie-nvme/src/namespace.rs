@@ -17,8 +17,10 @@ pub(crate) struct Extent {
     /// Blocks.
     pub(crate) blocks: u64,
     pub(crate) nsid: u32,
-    /// Bytes that one command may transfer; 0 when the namespace can't be used for I/O.
+    /// Bytes that one command may transfer, at most the size of the namespace; 0 when it can't be used for I/O.
     pub(crate) max_bytes: u32,
+    /// The block size in bytes, less one.
+    pub(crate) block_mask: u32,
     /// Log2 of the block size in bytes.
     pub(crate) shift: u32,
     /// The controller's id.

@@ -1,2 +1,60 @@
-//! xtask
-fn main() {}
+//! The project's own tasks: `cargo xtask test`, `guest` and `bench`.
+//!
+//! Messages of this program go to stderr, so that a guest command's stdout is the command's alone.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod cargo;
+mod debian;
+mod guest;
+mod initrd;
+mod install;
+mod kernel;
+mod process;
+mod qemu;
+mod shell;
+mod suites;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "The project's own tasks", version)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything: format, lints, unit tests, suites on this machine and in the guest
+    Test(test::Args),
+    /// Run a command, or a prompt, in the guest with QEMU's NVMe controllers behind an IOMMU
+    Guest(guest::Args),
+    /// Run the benches and write target/bench/summary.json
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    if let Err(error) = process::watch_for_interrupt() {
+        eprintln!("xtask: Ctrl-C will not clean up: {error}");
+    }
+    let result = match Cli::parse().task {
+        Task::Test(args) => test::main(&args),
+        Task::Guest(args) => guest::main(&args),
+        Task::Bench(args) => bench::main(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(_) if process::interrupted() => {
+            eprintln!("xtask: interrupted");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("xtask: error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,5 +1,17 @@
 //! PCI functions: their addresses, and what sysfs and configuration space say of them.
 
 mod bdf;
+mod config;
+#[cfg(test)]
+mod fake_sysfs;
+mod function;
 
 pub use bdf::Bdf;
+pub use config::{
+    Capability, CapabilityIter, ConfigFile, ConfigSpace, ExtendedCapabilityIter, cap, command, ext_cap,
+    offset,
+};
+pub use function::{BarInfo, BarKind, Function, GroupMember, IommuGroup, functions};
+
+#[cfg(test)]
+pub(crate) use fake_sysfs::FakeSysfs;

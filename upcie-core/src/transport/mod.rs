@@ -6,7 +6,13 @@ mod bar;
 pub use address::{Address, FORMS};
 pub use bar::{Area, Bar, RegionIo};
 
-use crate::{Error, Result, dma::DmaSpace, irq::IrqKind};
+use crate::{
+    Error, Result,
+    dma::DmaSpace,
+    irq::IrqKind,
+    pci::{Bdf, Function},
+    vfio::VfioDevice,
+};
 use std::{fmt, os::fd::BorrowedFd, sync::Arc};
 
 /// A PCI function that this process drives. Everything here is for set-up and tear-down; the I/O path uses pointers
@@ -77,6 +83,21 @@ pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
             reason: "it is opened by upcie_nvme::Controller::open".into(),
         }),
         Address::VfioUser(path) => Ok(Arc::new(crate::vfio_user::Client::connect(path)?)),
-        _ => todo!(),
+        Address::Pci(bdf) => open_pci(*bdf),
+        Address::Vfio(bdf) => Ok(VfioDevice::open_as(&address.to_string(), *bdf)?),
+    }
+}
+
+/// Opens a PCI function by the way that its driver is for.
+fn open_pci(bdf: Bdf) -> Result<Arc<dyn Device>> {
+    let driver = Function::at(bdf)?.driver;
+    match driver.as_deref() {
+        Some(driver @ ("uio_pci_generic" | "igb_uio")) => Err(Error::Unsupported {
+            device: bdf.to_string(),
+            what: format!("driving it through {driver}"),
+            reason: format!("bind it to vfio-pci instead; `vfio:{bdf}` says how"),
+        }),
+        // Of any other driver VFIO says what to do about it.
+        _ => Ok(VfioDevice::open(bdf)?),
     }
 }

@@ -286,23 +286,21 @@ fn device_info(connection: &Connection) -> Result<DeviceInfo> {
 /// What a region is, and the file to map.
 fn region(connection: &Connection, index: u32) -> Result<(RegionDescription, Vec<OwnedFd>)> {
     let operation = format!("asking for region {index}'s description");
-    // Room for the usual chain of capabilities; a server with more says how much.
-    let mut argsz = 1024;
-    loop {
+    // Room for the usual chain of capabilities; a server with more says how much, once.
+    for argsz in [1024, MAX_DESCRIPTION] {
         let asked = RegionInfo { argsz, index, ..RegionInfo::default() };
         let reply = connection.request(command::GET_REGION_INFO, &operation, &[asked.as_bytes()], &[])?;
         let (info, _) = connection.parse::<RegionInfo>(&operation, &reply.payload)?;
-        if info.argsz > argsz && info.argsz <= MAX_DESCRIPTION {
-            argsz = info.argsz;
-            continue;
+        if info.index != index || reply.payload.len() > argsz as usize {
+            return Err(connection.protocol(&operation, "another description than was asked for"));
         }
-        let region =
-            parse_region_info(&reply.payload).map_err(|reason| connection.protocol(&operation, reason))?;
-        if info.index != index || info.argsz > argsz {
-            return Err(connection.protocol(&operation, "another region's description, or an endless one"));
+        if info.argsz <= argsz {
+            let region = parse_region_info(&reply.payload);
+            let region = region.map_err(|reason| connection.protocol(&operation, reason))?;
+            return Ok((region, reply.fds));
         }
-        return Ok((region, reply.fds));
     }
+    Err(connection.protocol(&operation, "a description that is longer than all"))
 }
 
 /// Maps `len` bytes of a region from `offset` on: they are at `base + offset` in the file.

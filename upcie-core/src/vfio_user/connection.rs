@@ -135,14 +135,15 @@ impl Connection {
         parts: &[&[u8]],
         fds: &[BorrowedFd<'_>],
     ) -> Result<Message> {
-        let mut state = self.lock();
         let device = || self.name.clone();
         if !self.owner.is_current() {
+            // Before the lock, which a thread that was not forked along may hold.
             return Err(Error::Unusable {
                 device: device(),
                 reason: "it belongs to the process that this one was forked from: open it again".into(),
             });
         }
+        let mut state = self.lock();
         match state.dead {
             None => {}
             Some(Death::Gone) => return Err(Error::Gone { device: device(), operation: operation.into() }),
@@ -229,7 +230,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let keepalive = self.keepalive.take();
         if self.owner.is_current() {
-            self.lock().channel.shutdown();
+            self.state.get_mut().unwrap_or_else(PoisonError::into_inner).channel.shutdown();
             drop(keepalive);
         } else {
             // A forked child: the socket and what is kept alive (a thread, perhaps) are the parent's.

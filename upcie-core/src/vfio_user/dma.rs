@@ -186,3 +186,79 @@ impl Table {
         self.entries.get(at).filter(|entry| entry.start <= iova)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{Memory, PageSize};
+    use std::os::fd::AsFd;
+
+    const PAGE: u64 = 4096;
+    const BOTH: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
+
+    fn file(pages: u64) -> Option<OwnedFd> {
+        let memory = Memory::new((pages * PAGE) as usize, PageSize::Small).unwrap();
+        Some(memory.as_fd().try_clone_to_owned().unwrap())
+    }
+
+    #[test]
+    fn ranges_do_not_overlap() {
+        let mut table = Table::default();
+        table.map(4 * PAGE, 4 * PAGE, BOTH, None, 0).unwrap();
+        for start in 1..8 {
+            assert_eq!(table.map(start * PAGE, 4 * PAGE, BOTH, None, 0), Err(Errno::EEXIST), "{start}");
+        }
+        table.map(0, 4 * PAGE, BOTH, None, 0).unwrap();
+        table.map(8 * PAGE, PAGE, BOTH, None, 0).unwrap();
+        table.map(0_u64.wrapping_sub(PAGE), PAGE, BOTH, None, 0).unwrap();
+        assert_eq!(table.find(u64::MAX, BOTH), Ok((Place::There, 1)), "the very last byte");
+    }
+
+    #[test]
+    fn what_is_not_in_the_file_is_not_mapped() {
+        let mut table = Table::default();
+        for (len, offset) in [(3 * PAGE, 0), (PAGE, 2 * PAGE), (PAGE, 1), (!4095, PAGE), (0, 0), (1, 0)] {
+            assert_eq!(table.map(0, len, BOTH, file(2), offset), Err(Errno::EINVAL), "{len} at {offset}");
+        }
+        let eventfd = crate::irq::EventFd::new().unwrap().as_fd().try_clone_to_owned().unwrap();
+        assert_eq!(table.map(0, PAGE, BOTH, Some(eventfd), 0), Err(Errno::EINVAL));
+        assert_eq!(table.map(0, PAGE, ProtFlags::empty(), None, 0), Err(Errno::EINVAL));
+        assert!(table.entries.is_empty());
+    }
+
+    #[test]
+    fn unmapping_splits_and_spans() {
+        let mut table = Table::default();
+        table.map(0, 8 * PAGE, BOTH, file(8), 0).unwrap();
+        table.map(8 * PAGE, 8 * PAGE, BOTH, None, 0).unwrap();
+        let whole = table.window(0).unwrap();
+
+        table.unmap(2 * PAGE, 2 * PAGE).unwrap();
+        assert_eq!(table.window(0).unwrap().len, 2 * PAGE);
+        assert!(table.window(2 * PAGE).is_none() && table.window(4 * PAGE - 1).is_none());
+        let tail = table.window(4 * PAGE).unwrap();
+        assert_eq!((tail.start, tail.len), (4 * PAGE, 4 * PAGE));
+        assert_eq!(tail.base, copy::offset(whole.base, 4 * PAGE as usize), "it stays where it was");
+
+        assert_eq!(table.unmap(PAGE, 4 * PAGE), Err(Errno::ENOENT), "across a hole");
+        assert_eq!(table.unmap(2 * PAGE, PAGE), Err(Errno::ENOENT), "in a hole");
+        assert_eq!(table.unmap(4 * PAGE, 16 * PAGE), Err(Errno::ENOENT), "beyond the end");
+        assert_eq!(table.unmap(4 * PAGE, 0), Err(Errno::EINVAL));
+
+        table.unmap(6 * PAGE, 4 * PAGE).unwrap();
+        assert_eq!(table.find(6 * PAGE - 1, BOTH).unwrap().1, 1);
+        assert_eq!(table.find(6 * PAGE, BOTH), Err(Errno::EFAULT));
+        assert_eq!(table.find(10 * PAGE, BOTH), Ok((Place::There, 6 * PAGE)));
+        table.unmap(10 * PAGE, 6 * PAGE).unwrap();
+        assert_eq!(table.entries.len(), 2);
+    }
+
+    #[test]
+    fn access_is_what_was_granted() {
+        let mut table = Table::default();
+        table.map(0, PAGE, ProtFlags::PROT_READ, file(1), 0).unwrap();
+        assert!(table.find(0, ProtFlags::PROT_READ).is_ok());
+        assert_eq!(table.find(0, ProtFlags::PROT_WRITE), Err(Errno::EACCES));
+        assert!(table.window(0).is_none(), "a pointer would be written through");
+    }
+}

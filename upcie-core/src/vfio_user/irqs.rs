@@ -4,6 +4,7 @@ use super::wire::{SetIrqs, vfio};
 use crate::irq::IrqKind;
 use nix::{
     errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::stat::{SFlag, fstat},
     unistd::write,
@@ -13,6 +14,8 @@ use std::os::fd::{AsFd, OwnedFd};
 #[derive(Debug, Default)]
 struct Irq {
     eventfd: Option<OwnedFd>,
+    /// Writing to it may block.
+    blocking: bool,
     masked: bool,
     /// It was raised while masked.
     pending: bool,
@@ -103,15 +106,18 @@ fn wire(range: &mut [Irq], fds: Vec<OwnedFd>) -> Result<(), Errno> {
     if fds.len() != range.len() {
         return Err(Errno::EINVAL);
     }
-    for fd in &fds {
+    let mut wired = Vec::with_capacity(fds.len());
+    for fd in fds {
         // An eventfd has no file type. Writing to a pipe or a socket could block, or raise SIGPIPE.
-        let kind = SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT;
+        let kind = SFlag::from_bits_truncate(fstat(&fd)?.st_mode) & SFlag::S_IFMT;
         if kind == SFlag::S_IFIFO || kind == SFlag::S_IFSOCK {
             return Err(Errno::EINVAL);
         }
+        let blocking = fcntl(&fd, FcntlArg::F_GETFL)? & OFlag::O_NONBLOCK.bits() == 0;
+        wired.push(Irq { eventfd: Some(fd), blocking, ..Irq::default() });
     }
-    for (irq, fd) in range.iter_mut().zip(fds) {
-        *irq = Irq { eventfd: Some(fd), ..Irq::default() };
+    for (irq, new) in range.iter_mut().zip(wired) {
+        *irq = new;
     }
     Ok(())
 }
@@ -124,9 +130,9 @@ impl Irq {
         }
         let Some(eventfd) = &self.eventfd else { return };
         self.masked = automask;
-        let mut ready = [PollFd::new(eventfd.as_fd(), PollFlags::POLLOUT)];
         // A full counter would block the server: whoever waits for it wakes all the same.
-        if !matches!(poll(&mut ready, PollTimeout::ZERO), Ok(1)) {
+        let mut ready = [PollFd::new(eventfd.as_fd(), PollFlags::POLLOUT)];
+        if self.blocking && !matches!(poll(&mut ready, PollTimeout::ZERO), Ok(1)) {
             return;
         }
         if let Err(error) = write(eventfd, &1_u64.to_ne_bytes()) {

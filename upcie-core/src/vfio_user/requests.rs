@@ -124,6 +124,9 @@ impl Requests {
             return Err(Errno::EINVAL);
         }
         let peer = Capabilities::parse(data).map_err(|_| Errno::EINVAL)?;
+        if peer.max_data_xfer_size == 0 {
+            return Err(Errno::EINVAL);
+        }
         guest.max_data = peer.max_data_xfer_size.min(MAX_DATA);
         self.peer = Some(peer);
         let ours = Capabilities {

@@ -148,6 +148,7 @@ impl Server {
         stop: &AtomicBool,
         door: &mut Door<'_>,
     ) -> std::result::Result<(), Fault> {
+        let _slack = Slack::tight();
         let alone = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
         let start = Instant::now();
         let (mut busy, mut idle, mut nap) = (0_u32, 0_u32, NAPS.0);
@@ -206,6 +207,33 @@ impl Server {
             }
         }
     }
+}
+
+/// The calling thread's timer slack: 50 µs by default, which would add half as much again to the longest nap.
+struct Slack {
+    before: libc::c_ulong,
+}
+
+impl Slack {
+    /// As little as there is, until dropped.
+    fn tight() -> Option<Self> {
+        // SAFETY: a query of the calling thread's own attribute.
+        let before = unsafe { libc::prctl(libc::PR_GET_TIMERSLACK) };
+        let before = libc::c_ulong::try_from(before).ok().filter(|&before| before > 0)?;
+        set_slack(1);
+        Some(Self { before })
+    }
+}
+
+impl Drop for Slack {
+    fn drop(&mut self) {
+        set_slack(self.before);
+    }
+}
+
+fn set_slack(nanoseconds: libc::c_ulong) {
+    // SAFETY: sets an attribute of the calling thread, which changes how late its timers may be and nothing else.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, nanoseconds) };
 }
 
 /// A layout's promises: what a client may map lies within its region and its memory, in whole pages.

@@ -244,3 +244,57 @@ pub fn region_info(index: u32, size: u64, areas: Option<&[(u64, u64)]>) -> Vec<u
     payload.extend_from_slice(&caps);
     payload
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AREAS: [(u64, u64); 2] = [(0x1000, 0x1000), (0x3000, 0x1000)];
+
+    /// A description with one capability's `next` and the areas' count overwritten.
+    fn forged(next: u32, areas: u32) -> Result<RegionDescription, &'static str> {
+        let mut payload = region_info(0, 0x4000, Some(&AREAS));
+        payload[36..40].copy_from_slice(&next.to_le_bytes());
+        payload[40..44].copy_from_slice(&areas.to_le_bytes());
+        parse_region_info(&payload)
+    }
+
+    #[test]
+    fn a_region_is_read_as_it_is_written() {
+        let region = parse_region_info(&region_info(3, 0x4000, Some(&AREAS))).unwrap();
+        assert_eq!((region.info.index, region.info.argsz), (3, 80));
+        assert_eq!(region.areas.as_deref(), Some(&AREAS[..]));
+        assert_eq!(parse_region_info(&region_info(3, 0x4000, None)).unwrap().areas, None);
+    }
+
+    #[test]
+    fn a_chain_of_capabilities_that_lies_is_an_error() {
+        assert!(forged(0, 2).is_ok());
+        assert!(forged(32, 2).unwrap_err().contains("loops"));
+        assert!(forged(8, 2).unwrap_err().contains("inside"));
+        for next in [76, 80, 81, u32::MAX] {
+            assert!(forged(next, 2).is_err(), "{next}");
+        }
+        for areas in [3, u32::MAX] {
+            assert!(forged(0, areas).unwrap_err().contains("short"));
+        }
+        let beyond = region_info(0, 0x4000, Some(&[(0x3000, 0x2000)]));
+        assert!(parse_region_info(&beyond).unwrap_err().contains("beyond the region"));
+        let wrapped = region_info(0, 0x4000, Some(&[(u64::MAX, 2)]));
+        assert!(parse_region_info(&wrapped).is_err());
+        for len in 0..80 {
+            assert!(parse_region_info(&region_info(0, 0x4000, Some(&AREAS))[..len]).is_err(), "{len}");
+        }
+    }
+
+    #[test]
+    fn a_header_bounds_its_message() {
+        let parse = |size, flags| {
+            let header = Header { size, flags, ..Header::default() };
+            Header::parse(header.as_bytes().try_into().unwrap(), 1000)
+        };
+        assert!(parse(16, 0).is_ok() && parse(1000, flags::REPLY | flags::ERROR).is_ok());
+        assert!(parse(15, 0).is_err() && parse(1001, 0).is_err() && parse(u32::MAX, 0).is_err());
+        assert!(parse(16, 2).is_err() && parse(16, 0xf).is_err());
+    }
+}

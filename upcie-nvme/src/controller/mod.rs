@@ -358,7 +358,9 @@ impl Inner {
             stamp,
             blocks: identify.nsze,
             nsid,
-            max_bytes: self.max_transfer.min(65536 << shift) as u32,
+            max_bytes: self.max_transfer.min(65536 << shift).min(identify.nsze.saturating_mul(1 << shift))
+                as u32,
+            block_mask: (1 << shift) - 1,
             shift,
             controller: self.live.controller,
         };

@@ -144,7 +144,7 @@ fn open_file(path: &Path, size: Option<u64>, namespaces: u64) -> Result<(Flock<F
             size
         }
         (Some(size), _) if size * namespaces == len => size,
-        (None, _) if len / namespaces >= 4096 => len / namespaces & !4095,
+        (None, _) if len / namespaces >= 4096 => (len / namespaces) & !4095,
         (size, _) => {
             let size = size.unwrap_or(4096);
             return Err(refuse(format!(

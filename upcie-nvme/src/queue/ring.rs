@@ -5,7 +5,7 @@ use crate::{Error, Result, controller::Live, prp::ListPool};
 use std::{fmt, mem::MaybeUninit, sync::Arc, sync::atomic::Ordering};
 use upcie_core::{dma::DmaBuf, mmio::Register};
 
-/// Bit of a slot's word that says it is free; the low 16 bits are then the id of its next use.
+/// Bit of a slot's word that says it is free.
 pub(super) const FREE: u64 = 1 << 16;
 
 /// What belongs to one command in flight.
@@ -13,23 +13,27 @@ pub(super) const FREE: u64 = 1 << 16;
 pub(super) struct Slot<T> {
     pub(super) buffer: MaybeUninit<DmaBuf>,
     /// In flight: the one command id that may complete it, and above bit 32 the PRP list that goes back then.
-    /// Free: [`FREE`] and the next id. Ids are the slot's index in the low bits and a count of its uses above.
+    /// Free: [`FREE`], the id of its next use, and above bit 32 the index of the next free slot.
+    /// Ids are the slot's index in the low bits and a count of its uses above.
     pub(super) word: u64,
     pub(super) tag: MaybeUninit<T>,
 }
 
-/// Where the rings stand. Copied into a turn and back, so that it lives in registers meanwhile.
+/// Where the rings stand. Both have the same number of entries, and a slot is taken with each submission and given back
+/// with each completion: `tail - head`, around the ring, is what is in flight, and the queue is full when one more would
+/// make it 0.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cursor {
     /// The next submission entry.
     pub(super) tail: u32,
     /// The next completion entry.
     pub(super) head: u32,
-    /// Slots on the free stack.
-    pub(super) free: u32,
-    /// The phase tag of a new completion entry.
-    pub(super) phase: u32,
+    /// The free slot that is used next.
+    pub(super) top: u32,
 }
+
+/// The phase tag's bit in the upper half of a completion entry.
+pub(super) const PHASE: u64 = 1 << 48;
 
 /// What a queue is made of. Both rings have `entries` entries, zeroed.
 pub(crate) struct Parts {
@@ -47,10 +51,11 @@ pub(crate) struct Parts {
 /// A submission and completion queue without what creates and deletes it on the controller.
 pub(crate) struct Queue<T> {
     pub(super) at: Cursor,
+    /// [`PHASE`] or 0: what a new completion entry has there.
+    pub(super) phase: u64,
     pub(super) sq: *mut u64,
     pub(super) cq: *const u64,
     pub(super) slots: *mut Slot<T>,
-    pub(super) free: *mut u16,
     /// Entries of each ring.
     pub(super) entries: u32,
     /// Masks an id to an index of `slots`, which is padded to this.
@@ -70,7 +75,7 @@ pub(crate) struct Queue<T> {
     name: Arc<str>,
     qid: u16,
     /// Dropped before the rings: no more than memory by now (`drop`).
-    storage: (Box<[Slot<T>]>, Box<[u16]>),
+    storage: Box<[Slot<T>]>,
     rings: (DmaBuf, DmaBuf),
 }
 
@@ -87,22 +92,18 @@ impl<T> Queue<T> {
         );
         // One entry of a ring always stays empty, so the highest index of a slot is `entries - 2`. The mask is at
         // least `entries - 1`, so no id has all bits of the index set: FFFFh, which is reserved, can't arise.
-        let usable = entries - 1;
+        // Slots that pad to it are never on the free list.
         let padded = entries.next_power_of_two();
-        let mut slots: Box<[Slot<T>]> = (0..padded)
-            .map(|i| Slot {
-                buffer: MaybeUninit::uninit(),
-                word: FREE | u64::from(i),
-                tag: MaybeUninit::uninit(),
-            })
+        let word = |i: u32| FREE | u64::from(i) | u64::from(i + 1) << 32;
+        let mut storage: Box<[Slot<T>]> = (0..padded)
+            .map(|i| Slot { buffer: MaybeUninit::uninit(), word: word(i), tag: MaybeUninit::uninit() })
             .collect();
-        let mut free: Box<[u16]> = (0..usable as u16).rev().collect();
         Self {
-            at: Cursor { tail: 0, head: 0, free: usable, phase: 1 },
+            at: Cursor { tail: 0, head: 0, top: 0 },
+            phase: PHASE,
             sq: sq.as_ptr().cast(),
             cq: cq.as_ptr().cast(),
-            slots: slots.as_mut_ptr(),
-            free: free.as_mut_ptr(),
+            slots: storage.as_mut_ptr(),
             entries,
             mask: padded - 1,
             step: padded as u16,
@@ -116,7 +117,7 @@ impl<T> Queue<T> {
             live,
             name,
             qid,
-            storage: (slots, free),
+            storage,
             rings: (sq, cq),
         }
     }
@@ -152,7 +153,7 @@ impl<T> Queue<T> {
 
     /// Commands in flight, counted by the slots: true even after a leaked turn.
     pub(crate) fn in_flight(&self) -> u32 {
-        self.storage.0.iter().filter(|slot| slot.word & FREE == 0).count() as u32
+        self.storage.iter().filter(|slot| slot.word & FREE == 0).count() as u32
     }
 
     /// Whether a completion waits to be reaped.
@@ -162,7 +163,7 @@ impl<T> Queue<T> {
         let entry = unsafe { self.cq.add(self.at.head as usize * 2 + 1) };
         // SAFETY: aligned, inside the ring, which lives as long as `self`.
         let high = unsafe { entry.read_volatile() };
-        (high >> 48) as u32 & 1 == self.at.phase
+        high & PHASE == self.phase
     }
 
     pub(crate) fn qid(&self) -> u16 {
@@ -186,7 +187,7 @@ impl<T> Queue<T> {
 
     fn take_buffers(&mut self) -> Vec<DmaBuf> {
         let mut buffers = Vec::new();
-        for slot in &mut self.storage.0 {
+        for slot in &mut self.storage {
             if slot.word & FREE == 0 {
                 slot.word = FREE;
                 // SAFETY: a slot that is not free was filled when it was taken, and is marked free now.

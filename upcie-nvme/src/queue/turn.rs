@@ -2,7 +2,7 @@
 
 use super::{
     Completion, Refusal, Refused,
-    ring::{Cursor, FREE, Queue, Slot},
+    ring::{Cursor, FREE, PHASE, Queue, Slot},
 };
 use crate::{
     Namespace,
@@ -25,15 +25,17 @@ use upcie_core::{
 /// Nothing here allocates, locks, counts references or calls the system.
 // Nothing out of line takes a `Turn` by reference, however cold: one such call pins its fields to memory.
 pub struct Turn<'q, T> {
-    at: Cursor,
+    tail: u32,
+    head: u32,
+    top: u32,
+    phase: u64,
+    /// Where `tail` was when the turn was opened: completions beyond are of commands that it has not told of yet.
+    stop: u32,
     sq: *mut u64,
     cq: *const u64,
     slots: *mut Slot<T>,
-    free: *mut u16,
     entries: u32,
     mask: u32,
-    /// Completions that may still be handed back.
-    left: u32,
     /// The stamp of namespace handles that are good now.
     namespaces: u64,
     space: u64,
@@ -43,15 +45,19 @@ pub struct Turn<'q, T> {
 impl<'q, T> Turn<'q, T> {
     #[inline(always)]
     pub(super) fn open(queue: &'q mut Queue<T>, namespaces: u64) -> Self {
+        // Word by word: one wide load of what the last turn stored in parts would have to wait for all of them.
+        let Cursor { tail, head, top } = queue.at;
         Self {
-            at: queue.at,
+            tail,
+            head,
+            top,
+            phase: queue.phase,
+            stop: tail,
             sq: queue.sq,
             cq: queue.cq,
             slots: queue.slots,
-            free: queue.free,
             entries: queue.entries,
             mask: queue.mask,
-            left: queue.entries - 1 - queue.at.free,
             namespaces,
             space: queue.space,
             queue,
@@ -95,16 +101,13 @@ impl<'q, T> Turn<'q, T> {
     #[inline(always)]
     pub fn flush(&mut self, namespace: &Namespace, tag: T) -> Result<(), Refused<T>> {
         let extent = &namespace.extent;
-        if extent.stamp != self.namespaces || self.at.free == 0 || extent.max_bytes == 0 {
-            let reason = refuse_namespace(*extent, self.queue.live.controller, self.at.free, self.namespaces);
+        let next = self.next_tail();
+        if extent.stamp != self.namespaces || next == self.head || extent.max_bytes == 0 {
+            let reason = refuse_namespace(*extent, self.queue.live.controller, self.namespaces);
             return Err(Refused { reason, buffer: DmaBuf::empty(), tag });
         }
-        self.push(
-            [u64::from(NvmOpcode::FLUSH.0) | u64::from(extent.nsid) << 32, 0, 0, 0],
-            DmaBuf::empty(),
-            tag,
-            0,
-        );
+        let first = u64::from(NvmOpcode::FLUSH.0) | u64::from(extent.nsid) << 32;
+        self.push(next, [first, 0, 0, 0, 0, 0, 0, 0], DmaBuf::empty(), tag, 0);
         Ok(())
     }
 
@@ -121,18 +124,11 @@ impl<'q, T> Turn<'q, T> {
     /// [`Refusal::Full`], with the buffer and the tag.
     #[inline(always)]
     pub unsafe fn submit_raw(&mut self, command: &Command, buffer: DmaBuf, tag: T) -> Result<(), Refused<T>> {
-        if self.at.free == 0 {
+        let next = self.next_tail();
+        if next == self.head {
             return Err(Refused { reason: Refusal::Full, buffer, tag });
         }
-        let words: &[u64; 8] = zerocopy::transmute_ref!(command);
-        let [first, second, metadata, prp1, prp2, rest @ ..] = *words;
-        let sqe = self.push([first, prp1, prp2, 0], buffer, tag, 0);
-        for (word, value) in [(1, second), (2, metadata), (5, rest[0]), (6, rest[1]), (7, rest[2])] {
-            // SAFETY: `push` gave a whole entry; nobody reads it before the doorbell.
-            let at = unsafe { sqe.add(word) };
-            // SAFETY: as above.
-            unsafe { at.write(value) };
-        }
+        self.push(next, zerocopy::transmute!(*command), buffer, tag, 0);
         Ok(())
     }
 
@@ -153,8 +149,9 @@ impl<'q, T> Turn<'q, T> {
     where
         T: Default,
     {
-        if extent.stamp != self.namespaces || self.at.free == 0 {
-            return Err(refuse_namespace(*extent, self.queue.live.controller, self.at.free, self.namespaces));
+        let next = self.next_tail();
+        if extent.stamp != self.namespaces || next == self.head {
+            return Err(refuse_namespace(*extent, self.queue.live.controller, self.namespaces));
         }
         let pointer = match (len, held.next()) {
             (0, _) => DataPointer { prp1: 0, prp2: 0, list: 0 },
@@ -163,28 +160,26 @@ impl<'q, T> Turn<'q, T> {
             // Only a chain that one command can take is split nowhere.
             _ => return Err(Refusal::TooLong),
         };
-        let words = match len {
-            0 => [0, 0],
-            _ => [slba, (len as u64 >> extent.shift) - 1],
-        };
+        let (slba, blocks) = if len == 0 { (0, 0) } else { (slba, (len as u64 >> extent.shift) - 1) };
         let first = u64::from(opcode.0) | u64::from(extent.nsid) << 32;
-        let sqe = self.push(
-            [first, pointer.prp1, pointer.prp2, words[1]],
-            DmaBuf::empty(),
-            T::default(),
-            pointer.list,
-        );
-        // SAFETY: `push` gave a whole entry; nobody reads it before the doorbell.
-        let at = unsafe { sqe.add(5) };
-        // SAFETY: as above.
-        unsafe { at.write(words[0]) };
+        let words = [first, 0, 0, pointer.prp1, pointer.prp2, slba, blocks, 0];
+        self.push(next, words, DmaBuf::empty(), T::default(), pointer.list);
         Ok(())
     }
 
     /// How many more commands the queue takes now.
     #[inline]
     pub fn room(&self) -> usize {
-        self.at.free as usize
+        let in_flight =
+            if self.tail >= self.head { self.tail - self.head } else { self.tail + self.entries - self.head };
+        (self.entries - 1 - in_flight) as usize
+    }
+
+    /// Where `tail` is after one more submission: at `head`, if the queue is full.
+    #[inline(always)]
+    fn next_tail(&self) -> u32 {
+        let next = self.tail + 1;
+        if next == self.entries { 0 } else { next }
     }
 
     #[inline(always)]
@@ -196,20 +191,21 @@ impl<'q, T> Turn<'q, T> {
         mut buffer: DmaBuf,
         tag: T,
     ) -> Result<(), Refused<T>> {
+        let next = self.next_tail();
         let ready = buffer.transfer();
         let (mut prp1, mut prp2, mut list) = (ready.iova, ready.companion, 0);
         let mut blocks = ready.ready >> extent.shift;
-        if blocks << extent.shift != ready.ready
+        // `max_bytes` is at most the size of the namespace, so that what passes the second check can be subtracted.
+        if ready.ready & extent.block_mask != 0
             || ready.ready.wrapping_sub(1) >= extent.max_bytes
-            || (extent.stamp ^ self.namespaces) | (ready.space ^ self.space) != 0
-            || extent.blocks.saturating_sub(slba) < u64::from(blocks)
-            || self.at.free == 0
+            || slba > extent.blocks.wrapping_sub(u64::from(blocks))
+            || extent.stamp != self.namespaces
+            || ready.space != self.space
+            || next == self.head
         {
-            let turn = (self.at.free, self.namespaces, self.space);
-            let lists = (&raw mut self.queue.lists, self.queue.live.controller);
-            // SAFETY: a field of the queue, which the turn borrows mutably and does not touch during the call.
-            let lists = (unsafe { &mut *lists.0 }, lists.1);
-            match look_closer(*extent, slba, buffer, turn, lists) {
+            let turn = (next == self.head, self.namespaces, self.space);
+            let controller = self.queue.live.controller;
+            match look_closer(*extent, slba, buffer, turn, (&mut self.queue.lists, controller)) {
                 Ok((back, pointer, count)) => {
                     (buffer, blocks) = (back, count);
                     DataPointer { prp1, prp2, list } = pointer;
@@ -218,43 +214,30 @@ impl<'q, T> Turn<'q, T> {
             }
         }
         let first = u64::from(opcode.0) | u64::from(extent.nsid) << 32;
-        let sqe = self.push([first, prp1, prp2, u64::from(blocks - 1)], buffer, tag, list);
-        // SAFETY: `push` gave a whole entry; nobody reads it before the doorbell.
-        let at = unsafe { sqe.add(5) };
-        // SAFETY: as above.
-        unsafe { at.write(slba) };
+        let words = [first, 0, 0, prp1, prp2, slba, u64::from(blocks - 1), 0];
+        self.push(next, words, buffer, tag, list);
         Ok(())
     }
 
-    /// Takes a slot (the caller has seen that there is one) and writes the entry: dwords 0–1 but for the id, the data
-    /// pointer, dwords 12–13; the rest zero. Gives the entry.
+    /// Takes a slot (the caller has seen that there is one) and writes `words` as the entry, with the slot's id as the
+    /// command's.
     #[inline(always)]
-    fn push(
-        &mut self,
-        [first, prp1, prp2, dwords12]: [u64; 4],
-        buffer: DmaBuf,
-        tag: T,
-        list: u32,
-    ) -> *mut u64 {
-        self.at.free -= 1;
-        // SAFETY: `free` counts the indices on the stack, and was not 0.
-        let index = unsafe { self.free.add(self.at.free as usize) };
-        // SAFETY: as above; below `mask`, which bounds `slots`.
-        let slot = unsafe { self.slots.add(usize::from(*index)) };
-        // SAFETY: the stack holds distinct free slots, so nobody else refers to this one.
+    fn push(&mut self, next: u32, mut words: [u64; 8], buffer: DmaBuf, tag: T, list: u32) {
+        // SAFETY: the queue is not full, so the list of free slots is not empty, and `top` is an index of `slots`.
+        let slot = unsafe { self.slots.add(self.top as usize) };
+        // SAFETY: inside the turn nobody else refers to the slots.
         let slot = unsafe { &mut *slot };
-        let id = slot.word as u16;
-        slot.word = u64::from(id) | u64::from(list) << 32;
+        let word = slot.word;
+        self.top = (word >> 32) as u32;
+        slot.word = word & 0xffff | u64::from(list) << 32;
         slot.buffer.write(buffer);
         slot.tag.write(tag);
+        words[0] = words[0] & !0xffff_0000 | (word & 0xffff) << 16;
         // SAFETY: `tail` is below `entries`.
-        let sqe = unsafe { self.sq.add(self.at.tail as usize * 8) };
-        let words = [first & !0xffff_0000 | u64::from(id) << 16, 0, 0, prp1, prp2, 0, dwords12, 0];
+        let sqe = unsafe { self.sq.add(self.tail as usize * 8) };
         // SAFETY: a whole entry of the ring; at most `entries - 1` are in flight, so the device is done with it.
         unsafe { sqe.cast::<[u64; 8]>().write(words) };
-        let next = self.at.tail + 1;
-        self.at.tail = if next == self.entries { 0 } else { next };
-        sqe
+        self.tail = next;
     }
 }
 
@@ -265,12 +248,12 @@ impl<T> Iterator for Turn<'_, T> {
     #[inline(always)]
     fn next(&mut self) -> Option<Completion<T>> {
         // SAFETY: `head` is below `entries`.
-        let entry = unsafe { self.cq.add(self.at.head as usize * 2) };
+        let entry = unsafe { self.cq.add(self.head as usize * 2) };
         // SAFETY: as above.
         let second = unsafe { entry.add(1) };
         // SAFETY: aligned, in the ring, which the queue owns. The device writes it at any time: one volatile read.
         let high = unsafe { second.read_volatile() };
-        if (high >> 48) as u32 & 1 != self.at.phase || self.left == 0 {
+        if high & PHASE != self.phase || self.head == self.stop {
             return None;
         }
         // The rest of the entry, and the data, were written before its phase tag.
@@ -287,22 +270,17 @@ impl<T> Iterator for Turn<'_, T> {
             // A command with a PRP list to give back, or a lie.
             if slot.word as u32 != u32::from(id) {
                 self.queue.lied = true;
-                self.left = 0;
+                self.stop = self.head;
                 return None;
             }
             release(&mut self.queue.lists, (slot.word >> 32) as u32);
         }
-        let next = self.at.head + 1;
+        let next = self.head + 1;
         let wrapped = next == self.entries;
-        self.at.head = if wrapped { 0 } else { next };
-        self.at.phase ^= u32::from(wrapped);
-        self.left -= 1;
-        slot.word = FREE | u64::from(id.wrapping_add(self.queue.step));
-        // SAFETY: one more index than before, of at most `entries - 1`: each slot is on the stack once.
-        let free = unsafe { self.free.add(self.at.free as usize) };
-        // SAFETY: as above.
-        unsafe { free.write(index as u16) };
-        self.at.free += 1;
+        self.head = if wrapped { 0 } else { next };
+        self.phase ^= if wrapped { PHASE } else { 0 };
+        slot.word = FREE | u64::from(id.wrapping_add(self.queue.step)) | u64::from(self.top) << 32;
+        self.top = index;
         Some(Completion {
             // SAFETY: its word said that the slot was in flight, so it was filled; it is marked free now.
             buffer: unsafe { slot.buffer.assume_init_read() },
@@ -318,24 +296,25 @@ impl<T> Drop for Turn<'_, T> {
     #[inline]
     fn drop(&mut self) {
         // Neither goes all the way round in one turn: at most `entries - 1` are in flight.
-        let reaped = self.at.head != self.queue.at.head;
-        let submitted = self.at.tail != self.queue.at.tail;
-        self.queue.at = self.at;
+        let reaped = self.head != self.queue.at.head;
+        let submitted = self.tail != self.queue.at.tail;
+        self.queue.at = Cursor { tail: self.tail, head: self.head, top: self.top };
+        self.queue.phase = self.phase;
         self.queue.closed = self.queue.lied;
         // What was put into the rings is there before the doorbell is.
         dma_wmb();
         if reaped {
-            self.queue.cq_doorbell.write(self.at.head);
+            self.queue.cq_doorbell.write(self.head);
         }
         if submitted {
-            self.queue.sq_doorbell.write(self.at.tail);
+            self.queue.sq_doorbell.write(self.tail);
         }
     }
 }
 
 impl<T> fmt::Debug for Turn<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Turn").field("at", &self.at).finish_non_exhaustive()
+        f.debug_struct("Turn").field("tail", &self.tail).field("head", &self.head).finish_non_exhaustive()
     }
 }
 
@@ -352,21 +331,21 @@ fn look_closer(
     extent: Extent,
     slba: u64,
     buffer: DmaBuf,
-    (free, namespaces, space): (u32, u64, u64),
+    (full, namespaces, space): (bool, u64, u64),
     (lists, controller): (&mut ListPool, u64),
 ) -> Result<(DmaBuf, DataPointer, u32), (Refusal, DmaBuf)> {
     let len = buffer.total_len();
     let blocks = (len as u64) >> extent.shift;
-    let reason = if extent.stamp != namespaces || extent.max_bytes == 0 || free == 0 {
-        refuse_namespace(extent, controller, free, namespaces)
+    let reason = if extent.stamp != namespaces || extent.max_bytes == 0 || full {
+        refuse_namespace(extent, controller, namespaces)
     } else if buffer.segments().any(|segment| segment.transfer().space != space && !segment.is_empty()) {
         Refusal::ForeignBuffer
     } else if blocks == 0 || blocks << extent.shift != len as u64 {
         Refusal::Length
-    } else if len as u64 > u64::from(extent.max_bytes) {
-        Refusal::TooLong
     } else if extent.blocks.saturating_sub(slba) < blocks {
         Refusal::OutOfRange
+    } else if len as u64 > u64::from(extent.max_bytes) {
+        Refusal::TooLong
     } else {
         match lists.build(&buffer) {
             Ok(pointer) => return Ok((buffer, pointer, blocks as u32)),
@@ -378,7 +357,7 @@ fn look_closer(
 
 #[cold]
 #[inline(never)]
-fn refuse_namespace(extent: Extent, controller: u64, free: u32, namespaces: u64) -> Refusal {
+fn refuse_namespace(extent: Extent, controller: u64, namespaces: u64) -> Refusal {
     if extent.controller != controller {
         Refusal::ForeignNamespace
     } else if extent.stamp != namespaces {
@@ -386,7 +365,6 @@ fn refuse_namespace(extent: Extent, controller: u64, free: u32, namespaces: u64)
     } else if extent.max_bytes == 0 {
         Refusal::Unsupported
     } else {
-        debug_assert_eq!(free, 0);
         Refusal::Full
     }
 }

@@ -1,10 +1,16 @@
 //! The client and the server against each other, and each against a peer that misbehaves.
 
+mod hostile_client;
+mod hostile_server;
 mod round_trip;
+mod sockets;
 
 use super::{
     Client,
+    capabilities::Capabilities,
     server::{Backend, CONFIG_REGION, Guest, Layout, Mappable, RegionLayout, Server},
+    socket::{Channel, HEADERS, Message, message},
+    wire::{Header, MAJOR, MINOR, Version, command, flags},
 };
 use crate::{
     irq::IrqKind,
@@ -13,14 +19,18 @@ use crate::{
 };
 use nix::errno::Errno;
 use std::{
-    os::{fd::AsFd, unix::net::UnixStream},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
+use zerocopy::IntoBytes;
 
 /// Registers of the toy: BAR 0, beyond the doorbell page.
 const SOURCE: u64 = 0x00;
@@ -42,8 +52,8 @@ struct Toy {
     large: Vec<u8>,
     doorbell: Register<u32>,
     seen: u32,
-    /// Copies through `Guest::translate` where it can.
     resets: Arc<AtomicUsize>,
+    polls: Arc<AtomicUsize>,
 }
 
 impl Toy {
@@ -62,6 +72,7 @@ impl Toy {
             doorbell: Register::new(&mapping, DOORBELL as usize).unwrap(),
             seen: 0,
             resets: Arc::default(),
+            polls: Arc::default(),
         }
     }
 
@@ -123,6 +134,7 @@ impl Backend for Toy {
     }
 
     fn poll(&mut self, guest: &mut Guest) -> usize {
+        self.polls.fetch_add(1, Ordering::Relaxed);
         let now = self.doorbell.read();
         if now == self.seen {
             return 0;
@@ -159,3 +171,56 @@ fn toy() -> (Client, Arc<AtomicUsize>) {
 }
 
 const SOON: Duration = Duration::from_secs(5);
+/// Nothing that is waited for in these tests takes as long.
+fn soon() -> Instant {
+    Instant::now() + SOON
+}
+
+/// One end of a connection, message by message.
+struct Raw(Channel);
+
+impl Raw {
+    fn new(stream: UnixStream) -> Self {
+        Self(Channel::new(stream, (4 << 20) + HEADERS))
+    }
+
+    fn next(&mut self) -> Message {
+        self.0.recv(soon()).unwrap()
+    }
+
+    fn send(&mut self, header: Header, payload: &[u8], fds: &[BorrowedFd<'_>]) {
+        self.0.send(message(header, &[payload]), fds).unwrap();
+        self.0.flush_until(soon()).unwrap();
+    }
+
+    /// Asks and gives the answer's payload, or its error.
+    fn ask(&mut self, command: u16, payload: &[u8], fds: &[BorrowedFd<'_>]) -> Result<Vec<u8>, Errno> {
+        self.send(Header { id: 77, command, ..Header::default() }, payload, fds);
+        let reply = self.next();
+        assert_eq!((reply.header.id, reply.header.command, reply.header.is_reply()), (77, command, true));
+        match reply.header.flags & flags::ERROR {
+            0 => Ok(reply.payload),
+            _ => Err(Errno::from_raw(reply.header.error as i32)),
+        }
+    }
+
+    fn reply(&mut self, request: &Message, payload: &[u8]) {
+        self.reply_with(request, payload, &[]);
+    }
+
+    fn reply_with(&mut self, request: &Message, payload: &[u8], fds: &[BorrowedFd<'_>]) {
+        self.send(Header { flags: flags::REPLY, ..request.header }, payload, fds);
+    }
+
+    fn refuse(&mut self, request: &Message, errno: Errno) {
+        let flags = flags::REPLY | flags::ERROR;
+        self.send(Header { flags, error: errno as u32, ..request.header }, &[], &[]);
+    }
+
+    /// As a client: says hello.
+    fn hello(&mut self, capabilities: Capabilities) {
+        let version = Version { major: MAJOR, minor: MINOR };
+        let payload = [version.as_bytes(), capabilities.to_json().as_bytes()].concat();
+        self.ask(command::VERSION, &payload, &[]).unwrap();
+    }
+}

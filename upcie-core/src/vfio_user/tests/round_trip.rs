@@ -20,7 +20,7 @@ fn bytes(at: *mut u8, len: usize) -> Vec<u8> {
 fn fill(at: *mut u8, len: usize, seed: u8) {
     for index in 0..len {
         // SAFETY: a test's own region.
-        unsafe { at.add(index).write(seed.wrapping_add(index as u8)) };
+        unsafe { at.wrapping_add(index).write(seed.wrapping_add(index as u8)) };
     }
 }
 
@@ -67,4 +67,103 @@ fn a_mapped_doorbell_and_an_interrupt() {
     doorbell.write(1);
     assert!(irq.wait(SOON).unwrap(), "an idle server notices a doorbell");
     assert_eq!(irq.take().unwrap(), 1);
+}
+
+#[test]
+fn more_interrupts_than_fit_a_message() {
+    let (client, _) = toy();
+    let irqs: Vec<_> = (0..20).map(|_| EventFd::new().unwrap()).collect();
+    let fds: Vec<_> = irqs.iter().map(AsFd::as_fd).collect();
+    let bar = client.bar(0).unwrap();
+    let raised = |vector: usize| {
+        bar.write_u64(RAISE, vector as u64).unwrap();
+        let counts: Vec<_> = irqs.iter().map(|irq| irq.take().unwrap()).collect();
+        assert!(counts.iter().enumerate().all(|(at, &count)| count == 0 || at == vector));
+        counts[vector]
+    };
+    client.set_irqs(IrqKind::Msix, &fds).unwrap();
+    assert!((0..20).all(|vector| raised(vector) == 1));
+    client.set_irqs(IrqKind::Msix, &fds[..3]).unwrap();
+    assert_eq!((raised(2), raised(3), raised(19)), (1, 0, 0), "a smaller set replaces a larger one");
+    client.set_irqs(IrqKind::Msix, &[]).unwrap();
+    assert_eq!(raised(0), 0);
+
+    let more = vec![fds[0]; 21];
+    assert!(matches!(client.set_irqs(IrqKind::Msix, &more), Err(crate::Error::OutOfRange { .. })));
+    assert_eq!((client.irq_count(IrqKind::Msi).unwrap(), client.irq_count(IrqKind::Intx).unwrap()), (0, 1));
+}
+
+#[test]
+fn a_masked_interrupt_waits() {
+    let (client, _) = toy();
+    let irq = EventFd::new().unwrap();
+    client.set_irqs(IrqKind::Msix, &[irq.as_fd()]).unwrap();
+    let bar = client.bar(0).unwrap();
+    client.mask_irq(IrqKind::Msix, 0, true).unwrap();
+    bar.write_u64(RAISE, 0).unwrap();
+    bar.write_u64(RAISE, 0).unwrap();
+    assert_eq!(irq.take().unwrap(), 0);
+    client.mask_irq(IrqKind::Msix, 0, false).unwrap();
+    assert_eq!(irq.take().unwrap(), 1, "once, however often it was raised");
+    assert!(matches!(client.mask_irq(IrqKind::Error, 0, true), Err(crate::Error::Unsupported { .. })));
+}
+
+#[test]
+fn a_region_larger_than_a_message() {
+    let (client, _) = toy();
+    let bar = client.bar(2).unwrap();
+    assert!(bar.areas().is_empty() && bar.size() == 3 << 20);
+    bar.write_u32((3 << 20) - 4, 7).unwrap();
+    assert_eq!(bar.read_u32((3 << 20) - 4).unwrap(), 7);
+    assert!(bar.read_u32(3 << 20).is_err());
+}
+
+#[test]
+fn the_last_handle_closes_the_connection_and_then_drops_what_is_kept() {
+    let (client, resets) = toy();
+    let (dma, bar) = (client.dma().clone(), client.bar(0).unwrap());
+    drop(client);
+    let region = dma.map(Memory::new(4096, PageSize::Small).unwrap()).unwrap();
+    drop((dma, region));
+    bar.write_u64(SOURCE, 1).unwrap();
+    assert_eq!(resets.load(Ordering::SeqCst), 0);
+    drop(bar);
+    // `Joined` has joined: the server has noticed.
+    assert_eq!(resets.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn several_threads_share_a_connection() {
+    let (client, _) = toy();
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let bar = client.bar(2).unwrap();
+            scope.spawn(move || {
+                for round in 0..200 {
+                    bar.write_u64(thread * 8, round).unwrap();
+                    assert_eq!(bar.read_u64(thread * 8).unwrap(), round);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_forked_child_leaves_the_device_alone() {
+    let (client, resets) = toy();
+    let region = client.dma().map(Memory::new(4096, PageSize::Small).unwrap()).unwrap();
+    // SAFETY: the child only drops what it inherited and exits; the C library's allocator survives forks.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let refused = client.reset().is_err();
+        drop((client, region));
+        // SAFETY: ends the child without the parent's exit handlers.
+        unsafe { libc::_exit(i32::from(!refused)) };
+    }
+    let mut status = -1;
+    // SAFETY: waits for the child that was just made.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!(status, 0, "the child could neither use the device nor hang on its server's thread");
+    assert_eq!(resets.load(Ordering::SeqCst), 0);
+    assert_eq!(copy(&client, region.iova(0), region.iova(0), 8), 0);
 }

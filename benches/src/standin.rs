@@ -1,0 +1,358 @@
+//! A stand-in NVMe device in plain memory, driven by hand: what the hot path costs is measured against it, in one
+//! thread, so that no hand-over between cores hides the driver's own instructions.
+//!
+//! Registers are messages and a helper thread answers the admin queue during set-up; once [`StandIn::release`] has taken
+//! an I/O queue out, nothing but [`Device::step`] touches that queue, and the helper sleeps.
+#![expect(clippy::multiple_unsafe_ops_per_block, reason = "a device in raw memory is one idea per block")]
+
+use std::{
+    collections::HashMap,
+    fmt,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use upcie_core::{
+    Result,
+    dma::{DmaSpace, Mapper},
+    irq::IrqKind,
+    memory::{Memory, PageSize},
+    mmio::Mapping,
+    transport::{Area, Bar, Device as Transport, RegionIo},
+};
+use upcie_nvme::spec::{
+    AdminOpcode, Capabilities, Cns, Command, Configuration, CreateQueueDword10, IdentifyController,
+    IdentifyDword10, IdentifyNamespace, NumberOfQueues, Version, doorbell_offset, offset,
+};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+const DOORBELLS: usize = 0x1000;
+
+/// Where the driver's memory is: device address to pointer.
+#[derive(Debug, Default)]
+struct Table(Mutex<HashMap<u64, (usize, usize)>>);
+
+#[derive(Debug)]
+struct Mapped(Arc<Table>);
+
+impl Mapper for Mapped {
+    fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
+        self.0.0.lock().unwrap().insert(iova, (memory.as_ptr() as usize, memory.len()));
+        Ok(())
+    }
+
+    fn unmap(&self, iova: u64, _len: u64) -> Result<()> {
+        self.0.0.lock().unwrap().remove(&iova);
+        Ok(())
+    }
+}
+
+impl Table {
+    fn pointer(&self, iova: u64) -> *mut u8 {
+        let table = self.0.lock().unwrap();
+        let (base, (at, _)) = table
+            .iter()
+            .find(|(base, (_, len))| (**base..**base + *len as u64).contains(&iova))
+            .expect("an address that the driver has mapped");
+        (at + (iova - base) as usize) as *mut u8
+    }
+}
+
+#[derive(Debug, Default)]
+struct Registers {
+    cc: Configuration,
+    asq: u64,
+    acq: u64,
+}
+
+#[derive(Debug)]
+struct Shared {
+    registers: Mutex<Registers>,
+    table: Arc<Table>,
+    doorbells: Arc<Mapping>,
+    /// Queue id to the submission and completion ring's device address, and the entries.
+    queues: Mutex<HashMap<u16, (u64, u64, u32)>>,
+    stop: AtomicBool,
+}
+
+impl RegionIo for Shared {
+    fn read(&self, at: u64, data: &mut [u8]) -> Result<()> {
+        let registers = self.registers.lock().unwrap();
+        let ready = registers.cc.en();
+        let value = match at as usize {
+            offset::CAP => {
+                Capabilities::new().with_mqes(u16::MAX).with_cqr(true).with_to(10).with_css(1).into_bits()
+            }
+            offset::VS => u64::from(Version::of(1, 4, 0).into_bits()),
+            offset::CC => u64::from(registers.cc.into_bits()),
+            // RDY follows EN, and a shutdown is complete at once.
+            offset::CSTS => u64::from(ready) | u64::from(registers.cc.shn().0 != 0) << 3,
+            _ => 0,
+        };
+        data.copy_from_slice(&value.to_le_bytes()[..data.len()]);
+        Ok(())
+    }
+
+    fn write(&self, at: u64, data: &[u8]) -> Result<()> {
+        let mut bytes = [0; 8];
+        bytes[..data.len()].copy_from_slice(data);
+        let value = u64::from_le_bytes(bytes);
+        let mut registers = self.registers.lock().unwrap();
+        match at as usize {
+            offset::CC => registers.cc = Configuration::from_bits(value as u32),
+            offset::ASQ => registers.asq = value,
+            offset::ACQ => registers.acq = value,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn doorbell(&self, qid: u16, completion: bool) -> *mut u32 {
+        let at = doorbell_offset(qid, completion, 0) - DOORBELLS;
+        // SAFETY: a bench uses few queues: the doorbell is in the one page.
+        unsafe { self.doorbells.as_ptr().add(at) }.cast()
+    }
+
+    /// Answers the admin queue until it is told to stop.
+    fn serve(&self) {
+        let mut device: Option<Device> = None;
+        while !self.stop.load(Ordering::Acquire) {
+            if device.is_none() {
+                let registers = self.registers.lock().unwrap();
+                if registers.cc.en() {
+                    drop(registers);
+                    let (asq, acq) = {
+                        let registers = self.registers.lock().unwrap();
+                        (registers.asq, registers.acq)
+                    };
+                    device = Some(self.device(0, asq, acq, 32));
+                }
+            }
+            if let Some(device) = &mut device {
+                device.step_with(|command| self.admin(command));
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    fn device(&self, qid: u16, sq: u64, cq: u64, entries: u32) -> Device {
+        Device {
+            sq: self.table.pointer(sq),
+            cq: self.table.pointer(cq),
+            tail: self.doorbell(qid, false),
+            entries: entries as u16,
+            head: 0,
+            at: 0,
+            phase: 1,
+        }
+    }
+
+    fn admin(&self, command: &Command) -> u32 {
+        let mut page = [0; 4096];
+        match AdminOpcode(command.opcode) {
+            AdminOpcode::IDENTIFY => {
+                match IdentifyDword10::from_bits(command.cdw10).cns() {
+                    Cns::CONTROLLER => {
+                        let mut controller = IdentifyController::new_zeroed();
+                        (controller.sqes, controller.cqes, controller.nn) = (0x66, 0x44, 1);
+                        page.copy_from_slice(controller.as_bytes());
+                    }
+                    Cns::NAMESPACE => {
+                        let mut namespace = IdentifyNamespace::new_zeroed();
+                        namespace.nsze = 1 << 30;
+                        // Format 0: 2^9 bytes, in bits 23:16.
+                        page.copy_from_slice(namespace.as_bytes());
+                        page[128..132].copy_from_slice(&(9_u32 << 16).to_le_bytes());
+                    }
+                    Cns::ACTIVE_NAMESPACES => page[0] = 1,
+                    _ => {}
+                }
+                // SAFETY: one page that the driver gave for the answer.
+                unsafe { self.table.pointer(command.prp1()).cast::<[u8; 4096]>().write(page) };
+                0
+            }
+            AdminOpcode::SET_FEATURES => NumberOfQueues::of(32, 32).into_bits(),
+            opcode @ (AdminOpcode::CREATE_CQ | AdminOpcode::CREATE_SQ) => {
+                let dword = CreateQueueDword10::from_bits(command.cdw10);
+                let mut queues = self.queues.lock().unwrap();
+                let queue = queues.entry(dword.qid()).or_default();
+                queue.2 = u32::from(dword.qsize()) + 1;
+                if opcode == AdminOpcode::CREATE_CQ {
+                    queue.1 = command.prp1()
+                } else {
+                    queue.0 = command.prp1()
+                }
+                0
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// The device as the driver sees it.
+pub struct StandIn {
+    shared: Arc<Shared>,
+    space: Arc<DmaSpace>,
+    helper: Option<std::thread::JoinHandle<()>>,
+}
+
+impl StandIn {
+    /// One with a namespace of 512-byte blocks.
+    pub fn new() -> Arc<Self> {
+        let memory = Memory::new(4096, PageSize::Small).expect("a page");
+        let doorbells = Arc::new(Mapping::new(memory.as_fd(), 0, 4096, "doorbells").expect("a mapping"));
+        let table = Arc::new(Table::default());
+        let space = DmaSpace::new("stand-in", [0..=u64::MAX >> 16], 4096, Box::new(Mapped(table.clone())));
+        let shared = Arc::new(Shared {
+            registers: Mutex::default(),
+            table,
+            doorbells,
+            queues: Mutex::default(),
+            stop: AtomicBool::new(false),
+        });
+        let helper = std::thread::spawn({
+            let shared = shared.clone();
+            move || shared.serve()
+        });
+        Arc::new(Self { shared, space, helper: Some(helper) })
+    }
+
+    /// The device side of I/O queue `qid`, for the caller to step.
+    pub fn release(&self, qid: u16) -> Device {
+        let (sq, cq, entries) = self.shared.queues.lock().unwrap()[&qid];
+        self.shared.device(qid, sq, cq, entries)
+    }
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        if let Some(helper) = self.helper.take() {
+            helper.join().expect("the helper");
+        }
+    }
+}
+
+impl fmt::Debug for StandIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StandIn")
+    }
+}
+
+impl Transport for StandIn {
+    fn name(&self) -> &str {
+        "stand-in"
+    }
+    fn dma(&self) -> &Arc<DmaSpace> {
+        &self.space
+    }
+    fn config_read(&self, _offset: u16, data: &mut [u8]) -> Result<()> {
+        data.fill(0);
+        Ok(())
+    }
+    fn config_write(&self, _offset: u16, _data: &[u8]) -> Result<()> {
+        Ok(())
+    }
+    fn bar(&self, _index: u8) -> Result<Bar> {
+        let area = Area { offset: DOORBELLS as u64, mapping: self.shared.doorbells.clone() };
+        Ok(Bar::new("stand-in BAR 0", 2 * DOORBELLS as u64, vec![area], self.shared.clone()))
+    }
+    fn irq_count(&self, _kind: IrqKind) -> Result<u32> {
+        Ok(0)
+    }
+    fn set_irqs(&self, _kind: IrqKind, _fds: &[BorrowedFd<'_>]) -> Result<()> {
+        Ok(())
+    }
+    fn mask_irq(&self, _kind: IrqKind, _index: u32, _masked: bool) -> Result<()> {
+        Ok(())
+    }
+    fn reset(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The device side of one queue pair: completes every command, in order, moving no data.
+#[derive(Debug)]
+pub struct Device {
+    sq: *const u8,
+    cq: *mut u8,
+    tail: *const u32,
+    entries: u16,
+    head: u16,
+    at: u16,
+    phase: u16,
+}
+
+impl Device {
+    /// Over rings of the caller's own, for the hand-written loop: the same device for both.
+    ///
+    /// # Safety
+    /// The rings have `entries` entries of 64 and 16 bytes, and live as long as the device does.
+    pub unsafe fn over(sq: *const u8, cq: *mut u8, tail: *const u32, entries: u16) -> Self {
+        Self { sq, cq, tail, entries, head: 0, at: 0, phase: 1 }
+    }
+
+    /// Completes what has been submitted.
+    #[inline(never)]
+    pub fn step(&mut self) {
+        // SAFETY: aligned, and lives as long as the rings.
+        let tail = unsafe { self.tail.read_volatile() } as u16;
+        while self.head != tail {
+            // SAFETY: `head` and `at` are below `entries`.
+            let (command, entry) =
+                unsafe { (self.sq.add(usize::from(self.head) * 64), self.cq.add(usize::from(self.at) * 16)) };
+            self.head += 1;
+            if self.head == self.entries {
+                self.head = 0;
+            }
+            // SAFETY: inside the entries.
+            unsafe {
+                let cid = command.add(2).cast::<u16>().read_volatile();
+                entry.add(8).cast::<u16>().write_volatile(self.head);
+                entry.add(12).cast::<u16>().write_volatile(cid);
+                entry.add(14).cast::<u16>().write_volatile(self.phase);
+            }
+            self.at += 1;
+            if self.at == self.entries {
+                self.at = 0;
+                self.phase ^= 1;
+            }
+        }
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+    }
+
+    /// The same with an answer for each command: dword 0 of its completion.
+    fn step_with(&mut self, mut answer: impl FnMut(&Command) -> u32) {
+        // SAFETY: as in `step`.
+        let tail = unsafe { self.tail.read_volatile() } as u16;
+        while self.head != tail {
+            // SAFETY: as in `step`.
+            let bytes =
+                unsafe { self.sq.add(usize::from(self.head) * 64).cast::<[u8; 64]>().read_volatile() };
+            let command = Command::read_from_bytes(&bytes[..]).expect("64 bytes");
+            self.head = (self.head + 1) % self.entries;
+            let dwords = [
+                u64::from(answer(&command)),
+                u64::from(self.head) | u64::from(command.cid) << 32 | u64::from(self.phase) << 48,
+            ];
+            // SAFETY: as in `step`.
+            let entry = unsafe { self.cq.add(usize::from(self.at) * 16) }.cast::<u64>();
+            // SAFETY: as in `step`; the phase goes last.
+            unsafe {
+                entry.write_volatile(dwords[0]);
+                std::sync::atomic::fence(Ordering::Release);
+                entry.add(1).write_volatile(dwords[1]);
+            }
+            self.at += 1;
+            if self.at == self.entries {
+                self.at = 0;
+                self.phase ^= 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Devices over the kernel's VFIO: what they show, memory, interrupts, reset, and how they are closed.
+
+mod vfio_device;
+
+use std::{
+    fs,
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+use upcie_core::{
+    Error,
+    irq::{EventFd, IrqKind},
+    memory::PageSize,
+    pci::{Bdf, ConfigSpace, Function, cap, command, ext_cap, functions, offset},
+    transport::{Device, open},
+    vfio::VfioDevice,
+};
+use vfio_device::{CC, CSTS, addresses, bdf, bind, contains_all, identify, map, refusal, wait_ready};
+
+fn bus_master(bdf: Bdf) -> bool {
+    Function::at(bdf).unwrap().config().unwrap().command().unwrap() & command::BUS_MASTER != 0
+}
+
+#[test]
+fn both_functions_open_by_either_address() {
+    for address in addresses() {
+        for text in [address.clone(), format!("vfio:{address}")] {
+            let device = open(&text.parse().unwrap()).unwrap();
+            assert_eq!(device.name(), text);
+            let bar = device.bar(0).unwrap();
+            assert_eq!(bar.read_u32(8).unwrap(), 0x0001_0400, "NVMe 1.4");
+            let capabilities = bar.read_u64(0).unwrap();
+            assert!(capabilities != 0 && capabilities != u64::MAX, "{capabilities:#x}");
+            assert_eq!(bar.areas().len(), 1, "mapped as a whole: {bar:?}");
+            assert_eq!(bar.areas()[0].mapping.len() as u64, bar.size());
+            assert!(matches!(device.bar(1), Err(Error::NotFound { .. })), "the upper half of BAR 0");
+            assert!(matches!(device.bar(6), Err(Error::NotFound { .. })));
+        }
+    }
+}
+
+#[test]
+fn sysfs_shows_what_vfio_opens() {
+    let found: Vec<_> = functions().unwrap().into_iter().filter(Function::is_nvme).collect();
+    let names: Vec<_> = found.iter().map(|function| function.bdf.to_string()).collect();
+    assert_eq!(names, addresses());
+    for function in found {
+        assert_eq!(function.driver.as_deref(), Some("vfio-pci"));
+        let device = VfioDevice::open(function.bdf).unwrap();
+        assert_eq!(function.iommu_group.as_ref().unwrap().number, device.group());
+        for bar in function.bars().unwrap() {
+            assert_eq!(device.bar(bar.index).unwrap().size(), bar.size, "{bar:?}");
+        }
+        assert_eq!(device.config_u16(offset::VENDOR).unwrap(), function.vendor);
+        assert_eq!(device.config_u16(2).unwrap(), function.device);
+    }
+}
+
+#[test]
+fn sysfs_shows_every_functions_capabilities() {
+    let mut extended = Vec::new();
+    for function in functions().unwrap() {
+        let config = function.config().unwrap();
+        assert!(config.capabilities().all(|entry| entry.is_ok()), "{}", function.bdf);
+        extended.extend(config.extended_capabilities().map(|entry| entry.unwrap().id));
+    }
+    assert!(extended.contains(&ext_cap::AER) && extended.contains(&ext_cap::ACS), "{extended:x?}");
+}
+
+#[test]
+fn configuration_space_has_its_capabilities() {
+    for index in 0..2 {
+        let device = VfioDevice::open(bdf(index)).unwrap();
+        let ids: Vec<_> = device.capabilities().map(|entry| entry.unwrap().id).collect();
+        assert!(ids.contains(&cap::MSIX) && ids.contains(&cap::PCIE), "{ids:x?}");
+        let extended: Vec<_> = device.extended_capabilities().map(Result::unwrap).collect();
+        println!("{}: {ids:x?} {extended:x?}", device.name());
+        let command = device.command().unwrap();
+        assert_eq!(command & 6, command::MEMORY | command::BUS_MASTER);
+        device.set_config_u16(offset::COMMAND, command | command::INTX_DISABLE).unwrap();
+        assert_eq!(device.command().unwrap(), command | command::INTX_DISABLE);
+        let error = device.config_u32(u16::MAX - 8).unwrap_err();
+        assert!(matches!(error, Error::OutOfRange { .. }), "{error}");
+    }
+}
+
+#[test]
+fn the_iommus_ranges_leave_the_msi_window_out() {
+    let device = VfioDevice::open(bdf(0)).unwrap();
+    let iommu = device.iommu();
+    assert!(iommu.ranges.iter().all(|range| !range.contains(&0xfee0_0000)), "{iommu:x?}");
+    assert!(iommu.ranges.iter().any(|range| range.contains(&0xff00_0000)), "{iommu:x?}");
+    assert_eq!(iommu.smallest_page(), 4096);
+    assert_eq!(iommu.page_sizes & 1 << 21, 1 << 21);
+    assert!(iommu.mappings_available.unwrap() > 1000);
+}
+
+#[test]
+fn the_device_reaches_mapped_memory() {
+    for (index, serial) in ["LABA", "LABB"].into_iter().enumerate() {
+        let device = VfioDevice::open(bdf(index)).unwrap();
+        let queues = map(&*device, 8192, PageSize::Small);
+        for page in [PageSize::Small, PageSize::Huge2M] {
+            let data = map(&*device, 4096, page);
+            assert!(device.iommu().ranges.iter().any(|range| range.contains(&data.iova(0))));
+            assert_eq!(identify(&*device, &queues, &data), serial, "by {page} pages");
+        }
+    }
+}
+
+#[test]
+fn what_is_unmapped_can_be_mapped_again() {
+    let device = VfioDevice::open(bdf(0)).unwrap();
+    let first = map(&*device, 4096, PageSize::Small).iova(0);
+    for _ in 0..1000 {
+        assert_eq!(map(&*device, 4096, PageSize::Small).iova(0), first, "released and unmapped");
+    }
+    let huge = map(&*device, 4 << 20, PageSize::Huge2M);
+    assert_eq!(huge.iova(0) % (2 << 20), 0);
+}
+
+#[test]
+fn interrupts_come_as_eventfds() {
+    let device = VfioDevice::open(bdf(0)).unwrap();
+    assert_eq!(device.irq_count(IrqKind::Msix).unwrap(), 9);
+    assert_eq!(device.irq_count(IrqKind::Msi).unwrap(), 0);
+    let events: Vec<_> = (0..10).map(|_| EventFd::new().unwrap()).collect();
+    let fds: Vec<BorrowedFd<'_>> = events.iter().map(AsFd::as_fd).collect();
+    let queues = map(&*device, 8192, PageSize::Small);
+    let data = map(&*device, 4096, PageSize::Small);
+    for count in [1, 9, 4] {
+        device.set_irqs(IrqKind::Msix, &fds[..count]).unwrap();
+        identify(&*device, &queues, &data);
+        assert!(events[0].wait(Duration::from_secs(30)).unwrap(), "with {count} set");
+        assert_eq!(events[0].take().unwrap(), 1);
+    }
+    device.set_irqs(IrqKind::Msix, &[]).unwrap();
+    device.set_irqs(IrqKind::Msix, &[]).unwrap();
+    identify(&*device, &queues, &data);
+    assert!(!events[0].wait(Duration::from_millis(100)).unwrap(), "it is off");
+    let error = device.set_irqs(IrqKind::Msix, &fds).unwrap_err().to_string();
+    contains_all(&error, &["10 MSI-X", "has 9"]);
+    let error = device.set_irqs(IrqKind::Msi, &fds[..1]).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+}
+
+#[test]
+fn error_and_request_events_can_be_had_beside_the_vectors() {
+    let device = VfioDevice::open(bdf(1)).unwrap();
+    let event = EventFd::new().unwrap();
+    device.set_irqs(IrqKind::Msix, &[event.as_fd()]).unwrap();
+    for kind in [IrqKind::Error, IrqKind::Request] {
+        assert_eq!(device.irq_count(kind).unwrap(), 1, "{kind}");
+        device.set_irqs(kind, &[event.as_fd()]).unwrap();
+        device.set_irqs(kind, &[event.as_fd()]).unwrap();
+        device.set_irqs(kind, &[]).unwrap();
+        device.set_irqs(kind, &[event.as_fd()]).unwrap();
+    }
+}
+
+#[test]
+fn a_removal_is_announced_and_waits_for_the_close() {
+    let bdf = bdf(1);
+    let remove = Function::at(bdf).unwrap().path.join("remove");
+    let device = VfioDevice::open(bdf).unwrap();
+    let event = EventFd::new().unwrap();
+    device.set_irqs(IrqKind::Request, &[event.as_fd()]).unwrap();
+    let removal = std::thread::spawn(move || fs::write(remove, "1"));
+    assert!(event.wait(Duration::from_secs(30)).unwrap());
+    assert_eq!(device.bar(0).unwrap().read_u32(8).unwrap(), 0x0001_0400, "it works until it is closed");
+    drop(device);
+    removal.join().unwrap().unwrap();
+    assert!(matches!(VfioDevice::open(bdf), Err(Error::NotFound { .. })));
+    fs::write("/sys/bus/pci/rescan", "1").unwrap();
+    bind(bdf, Some("vfio-pci"));
+    VfioDevice::open(bdf).unwrap();
+}
+
+#[test]
+fn the_pin_can_be_masked_and_excludes_the_vectors() {
+    let device = VfioDevice::open(bdf(0)).unwrap();
+    let event = EventFd::new().unwrap();
+    assert_eq!(device.irq_count(IrqKind::Intx).unwrap(), 1);
+    device.set_irqs(IrqKind::Intx, &[event.as_fd()]).unwrap();
+    let queues = map(&*device, 8192, PageSize::Small);
+    let data = map(&*device, 4096, PageSize::Small);
+    device.mask_irq(IrqKind::Intx, 0, true).unwrap();
+    device.mask_irq(IrqKind::Intx, 0, false).unwrap();
+    for _ in 0..2 {
+        identify(&*device, &queues, &data);
+        assert!(event.wait(Duration::from_secs(30)).unwrap());
+        assert_eq!(event.take().unwrap(), 1, "once: the kernel masks it");
+        device.mask_irq(IrqKind::Intx, 0, false).unwrap();
+    }
+    assert!(matches!(device.mask_irq(IrqKind::Intx, 1, true), Err(Error::Unsupported { .. })));
+    assert!(matches!(device.mask_irq(IrqKind::Msix, 0, true), Err(Error::Unsupported { .. })));
+    let error = device.set_irqs(IrqKind::Msix, &[event.as_fd()]).unwrap_err().to_string();
+    contains_all(&error, &["only one of INTx, MSI and MSI-X"]);
+    device.set_irqs(IrqKind::Intx, &[]).unwrap();
+    device.set_irqs(IrqKind::Msix, &[event.as_fd()]).unwrap();
+}
+
+#[test]
+fn reset_stops_the_controller_and_keeps_it_usable() {
+    let device = VfioDevice::open(bdf(0)).unwrap();
+    let bar = device.bar(0).unwrap();
+    let queues = map(&*device, 8192, PageSize::Small);
+    let data = map(&*device, 4096, PageSize::Small);
+    bar.write_u32(0x24, 15 << 16 | 15).unwrap();
+    bar.write_u64(0x28, queues.iova(0)).unwrap();
+    bar.write_u64(0x30, queues.iova(4096)).unwrap();
+    bar.write_u32(CC, 0x0046_0001).unwrap();
+    wait_ready(&*device, 1);
+    device.reset().unwrap();
+    assert_eq!((bar.read_u32(CC).unwrap(), bar.read_u32(CSTS).unwrap()), (0, 0));
+    assert_eq!(device.command().unwrap() & 6, command::MEMORY | command::BUS_MASTER);
+    assert_eq!(identify(&*device, &queues, &data), "LABA");
+}
+
+/// Page faults of this process so far that needed no disk.
+fn faults() -> i64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: room for the answer.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) };
+    // SAFETY: all zeroes is a valid value, and the call filled it in.
+    unsafe { usage.assume_init() }.ru_minflt
+}
+
+#[test]
+fn mapped_registers_are_present_before_their_first_use() {
+    let device = VfioDevice::open(bdf(0)).unwrap();
+    let bar = device.bar(0).unwrap();
+    for round in ["mapped", "reset"] {
+        let registers: Vec<_> =
+            (0..bar.size()).step_by(4096).map(|page| bar.register::<u32>(page).unwrap()).collect();
+        faults();
+        let before = faults();
+        for register in &registers {
+            register.read();
+        }
+        assert_eq!(faults() - before, 0, "after it was {round}");
+        device.reset().unwrap();
+    }
+}
+
+#[test]
+fn closing_sets_the_bus_master_bit_back() {
+    let device = VfioDevice::open(bdf(0)).unwrap();
+    assert!(bus_master(bdf(0)));
+    // It holds the device's file, so that the kernel has no reason to clean up by itself.
+    let bar = device.bar(0).unwrap();
+    let event = EventFd::new().unwrap();
+    device.set_irqs(IrqKind::Msix, &[event.as_fd()]).unwrap();
+    drop(device);
+    assert!(!bus_master(bdf(0)));
+    assert_eq!(bar.read_u32(8).unwrap(), 0x0001_0400, "a BAR outlives the device");
+    drop(bar);
+    VfioDevice::open(bdf(0)).unwrap();
+}
+
+#[test]
+fn memory_outlives_the_device() {
+    let device = VfioDevice::open(bdf(0)).unwrap();
+    let region = map(&*device, 4096, PageSize::Small);
+    drop(device);
+    contains_all(&refusal(0), &["in use by this process"]);
+    drop(region);
+    VfioDevice::open(bdf(0)).unwrap();
+}
+
+#[test]
+fn a_forked_child_leaves_the_device_alone() {
+    let device = VfioDevice::open(bdf(0)).unwrap();
+    let queues = map(&*device, 8192, PageSize::Small);
+    let data = map(&*device, 4096, PageSize::Small);
+    let event = EventFd::new().unwrap();
+    device.set_irqs(IrqKind::Msix, &[event.as_fd()]).unwrap();
+    let weak = Arc::downgrade(&device);
+    // SAFETY: the child only drops its handles and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        drop((device, queues, data));
+        let code = i32::from(weak.upgrade().is_some());
+        // SAFETY: ends the child without running the parent's exit handlers.
+        unsafe { libc::_exit(code) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child just made.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert_eq!(status, 0, "the child dropped its last handle");
+    assert!(bus_master(bdf(0)));
+    assert_eq!(identify(&*device, &queues, &data), "LABA", "memory is still mapped");
+    assert!(event.wait(Duration::from_secs(30)).unwrap(), "interrupts are still on");
+}
+
+#[test]
+fn every_descriptor_is_closed_on_exec() {
+    const CLOEXEC: u32 = 0o2000000;
+    let device = VfioDevice::open(bdf(0)).unwrap();
+    let mut seen = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd").unwrap().flatten() {
+        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        let target = target.to_string_lossy().into_owned();
+        if !target.contains("vfio") {
+            continue;
+        }
+        let info = fs::read_to_string(Path::new("/proc/self/fdinfo").join(entry.file_name())).unwrap();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
+        let flags = u32::from_str_radix(flags, 8).unwrap();
+        assert_eq!(flags & CLOEXEC, CLOEXEC, "{target}");
+        seen.push(target);
+    }
+    assert!(seen.len() >= 3, "container, group and device: {seen:?}");
+    drop(device);
+}

@@ -1,0 +1,264 @@
+//! `cargo xtask bench`: runs the benches, collects what they leave, compares two revisions.
+//!
+//! A bench leaves each of its results as one JSON object in a file of the directory that
+//! `UPCIE_BENCH_OUT` names; [`Entry`] has the keys. Programs it wants to start are in `UPCIE_BIN`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::cargo::{Executable, Workspace};
+use crate::process::{self, say};
+
+const BENCHES: &str = "upcie-benches";
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench hot_path\n  cargo xtask bench hot_path --against main"
+)]
+pub struct Args {
+    /// Only the benches whose name contains this
+    filter: Option<String>,
+    /// Build this revision too, and run the two by turns
+    #[arg(long, value_name = "REV")]
+    against: Option<String>,
+    /// How often each of the two is run
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
+    rounds: u32,
+}
+
+/// One result.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Entry {
+    name: String,
+    unit: String,
+    better: Better,
+    ours: f64,
+    /// The peer's figure, where there is a peer.
+    theirs: Option<f64>,
+    /// Ours by theirs.
+    ratio: Option<f64>,
+    spread: f64,
+    runs: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Better {
+    Lower,
+    Higher,
+}
+
+pub fn main(args: &Args) -> Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    match &args.against {
+        None => bench(args, &workspace)?,
+        Some(revision) => compare(args, &workspace, revision)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bench(args: &Args, workspace: &Workspace) -> Result<()> {
+    let build = Build::new(workspace)?;
+    let directory = workspace.target.join("bench");
+    let entries = build.run(args, &directory.join("entries"))?;
+    let summary = directory.join("summary.json");
+    fs::write(&summary, serde_json::to_string_pretty(&entries)? + "\n")?;
+
+    let width = entries.iter().map(|entry| entry.name.len()).max().unwrap_or(0).max(5);
+    println!(
+        "\n{:width$} {:>10} {:>10} {:>7} {:>8} {:>5}  unit",
+        "bench", "ours", "theirs", "ratio", "spread", "runs"
+    );
+    for entry in &entries {
+        println!(
+            "{:width$} {:>10} {:>10} {:>7} {:>8} {:>5}  {}",
+            entry.name,
+            number(Some(entry.ours)),
+            number(entry.theirs),
+            number(entry.ratio),
+            number(Some(entry.spread)),
+            entry.runs,
+            unit(entry),
+        );
+    }
+    println!("\nwritten to {}", summary.display());
+    Ok(())
+}
+
+/// Interleaved, since a machine's mood changes by the minute.
+fn compare(args: &Args, workspace: &Workspace, revision: &str) -> Result<()> {
+    let worktree = Worktree::add(workspace, revision)?;
+    let directory = workspace.target.join("bench");
+    // Kept, so that the next comparison builds only what differs.
+    let theirs = Workspace::at(&worktree.path, Some(&directory.join("against-target")))?;
+    let builds = [("then", Build::new(&theirs)?), ("now", Build::new(workspace)?)];
+    let mut runs: BTreeMap<String, (Option<Entry>, [Vec<f64>; 2])> = BTreeMap::new();
+    for round in 1..=args.rounds {
+        for (side, (label, build)) in builds.iter().enumerate() {
+            say!("round {round} of {}: {}", args.rounds, if side == 0 { revision } else { "this tree" });
+            for entry in build.run(args, &directory.join("against-entries").join(label))? {
+                let run = runs.entry(entry.name.clone()).or_default();
+                run.1[side].push(entry.ours);
+                run.0 = Some(entry);
+            }
+        }
+    }
+    let width = runs.keys().map(String::len).max().unwrap_or(0).max(5);
+    println!(
+        "\n{:width$} {:>10} {:>10} {:>7}  unit   (medians of {} runs)",
+        "bench", revision, "this tree", "ratio", args.rounds
+    );
+    for (name, (entry, [then, now])) in &mut runs {
+        let (then, now) = (median(then), median(now));
+        let ratio = then.zip(now).map(|(then, now)| now / then);
+        let unit = entry.as_ref().map(unit).unwrap_or_default();
+        println!("{name:width$} {:>10} {:>10} {:>7}  {unit}", number(then), number(now), number(ratio));
+    }
+    Ok(())
+}
+
+fn unit(entry: &Entry) -> String {
+    let better = if entry.better == Better::Lower { "lower" } else { "higher" };
+    format!("{}, {better} is better", entry.unit)
+}
+
+/// Benches and tools of one tree, built.
+struct Build<'a> {
+    workspace: &'a Workspace,
+    benches: Vec<Executable>,
+}
+
+impl<'a> Build<'a> {
+    fn new(workspace: &'a Workspace) -> Result<Self> {
+        say!("building the benches of {}", workspace.root.display());
+        workspace.build_tools(true)?;
+        let mut benches = workspace.build(&["bench", "--package", BENCHES, "--no-run"])?;
+        benches.retain(|executable| executable.kind == "bench");
+        if benches.is_empty() {
+            bail!("{} has no benches in {BENCHES}", workspace.root.display());
+        }
+        Ok(Self { workspace, benches })
+    }
+
+    /// Runs all benches once, in `cargo bench`'s way.
+    fn run(&self, args: &Args, out: &Path) -> Result<Vec<Entry>> {
+        let _ = fs::remove_dir_all(out);
+        fs::create_dir_all(out)?;
+        for bench in &self.benches {
+            let mut command = self.workspace.command(bench);
+            command.arg("--bench").args(&args.filter);
+            command.env("UPCIE_BENCH_OUT", out).env("UPCIE_BIN", self.workspace.bin(true));
+            process::run(&mut command)?;
+        }
+        let mut entries = Vec::new();
+        for file in fs::read_dir(out)? {
+            let path = file?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                let text = fs::read_to_string(&path)?;
+                let entry: Entry = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+                entries.push(entry);
+            }
+        }
+        if entries.is_empty() {
+            bail!(
+                "no bench left a result{}",
+                args.filter.as_ref().map(|word| format!(" for {word:?}")).unwrap_or_default()
+            );
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+}
+
+/// A checkout of another revision, removed when dropped.
+struct Worktree {
+    root: PathBuf,
+    path: PathBuf,
+}
+
+impl Worktree {
+    fn add(workspace: &Workspace, revision: &str) -> Result<Self> {
+        let worktree = Self { root: workspace.root.clone(), path: workspace.target.join("bench/against") };
+        // One that was interrupted.
+        worktree.remove();
+        let _ = process::output(worktree.git().args(["worktree", "prune"]));
+        process::output(
+            worktree.git().args(["worktree", "add", "--detach"]).arg(&worktree.path).arg(revision),
+        )?;
+        Ok(worktree)
+    }
+
+    fn git(&self) -> Command {
+        let mut command = Command::new("git");
+        command.current_dir(&self.root);
+        command
+    }
+
+    fn remove(&self) {
+        if self.path.exists() {
+            let _ = process::output(self.git().args(["worktree", "remove", "--force"]).arg(&self.path));
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+impl Drop for Worktree {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+fn median(values: &mut [f64]) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values {
+        [] => None,
+        _ if values.len() % 2 == 1 => Some(values[middle]),
+        _ => Some((values[middle - 1] + values[middle]) / 2.0),
+    }
+}
+
+/// Four digits that matter.
+fn number(value: Option<f64>) -> String {
+    let Some(value) = value else { return "-".to_owned() };
+    if value == 0.0 || !value.is_finite() {
+        return value.to_string();
+    }
+    let digits = value.abs().log10().floor() + 1.0;
+    format!("{value:.*}", (4.0 - digits).clamp(0.0, 9.0) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Entry, median, number};
+
+    #[test]
+    fn numbers_have_four_digits() {
+        let cases =
+            [(0.01234, "0.01234"), (1.0, "1.000"), (15.51, "15.51"), (1234.5, "1234"), (1e7, "10000000")];
+        for (value, text) in cases {
+            assert_eq!(number(Some(value)), text);
+        }
+        assert_eq!(number(None), "-");
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(&mut []), None);
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), Some(2.5));
+    }
+
+    #[test]
+    fn an_entry_without_a_peer() {
+        let text = r#"{"name": "a/b", "unit": "ns", "better": "lower", "ours": 6.4, "theirs": null,
+            "ratio": null, "spread": 0.01, "runs": 5}"#;
+        let entry: Entry = serde_json::from_str(text).expect("the documented form");
+        assert_eq!(entry.ratio, None);
+    }
+}

@@ -1,0 +1,171 @@
+//! Debian packages: what is missing, who may install it, and which kernel the suite offers.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::UNIX_EPOCH;
+
+use anyhow::{Context, Result, bail};
+
+use crate::debian::{Kernel, QEMU, QEMU_MAJOR, Release, SERIES, TOOLS};
+use crate::guest::quote;
+use crate::process::{self, say};
+
+/// Installs what is missing and returns the kernel that the guest will have. The answer is kept in a
+/// file for as long as apt's state is the same: asking apt takes seconds.
+pub fn ensure(release: &Release, answer: &Path) -> Result<Kernel> {
+    let known = fs::read_to_string(answer).unwrap_or_default();
+    if let [state, kernel, version] = known.lines().collect::<Vec<_>>()[..]
+        && state == apt_state()
+    {
+        return Ok(Kernel { release: kernel.to_owned(), version: version.to_owned() });
+    }
+    let kernel = ask(release)?;
+    fs::write(answer, format!("{}\n{}\n{}\n", apt_state(), kernel.release, kernel.version))?;
+    Ok(kernel)
+}
+
+/// When apt last changed its sources, lists or packages.
+fn apt_state() -> String {
+    let paths =
+        ["/etc/apt/sources.list", "/etc/apt/sources.list.d", "/var/lib/apt/lists", "/var/lib/dpkg/status"];
+    let time =
+        |path| Some(fs::metadata(path).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos());
+    paths.map(|path| time(path).unwrap_or_default().to_string()).join(" ")
+}
+
+fn ask(release: &Release) -> Result<Kernel> {
+    let mut plan = add_suite(release)?;
+    let mut missing: Vec<&str> = TOOLS.iter().copied().filter(|package| !installed(package)).collect();
+    if !installed(release.compiler) {
+        missing.push(release.compiler);
+    }
+    if qemu_is_old() {
+        missing.push(QEMU);
+    }
+    // A fresh container has no lists at all.
+    if plan.is_empty() && candidate(release).is_err() {
+        plan.push(update());
+    }
+    if !missing.is_empty() {
+        say!("the guest needs these Debian packages, about a minute: {}", missing.join(" "));
+        let mut line =
+            vec!["apt-get", "install", "-y", "-qq", "--no-install-recommends", "-t", release.suite];
+        line.extend(&missing);
+        plan.push(line.into_iter().map(str::to_owned).collect());
+    }
+    as_root(&plan)?;
+    if qemu_is_old() {
+        bail!("{QEMU} of {} is older than {QEMU_MAJOR}", release.suite);
+    }
+    let kernel = candidate(release)?;
+    if !kernel.release.starts_with(&format!("{SERIES}.")) {
+        bail!(
+            "{} now has kernel {}, and tests/guest/build-modules.sh knows the source files of {SERIES} only: \
+             adapt it, and SERIES in tools/xtask/src/debian.rs",
+            release.suite,
+            kernel.release
+        );
+    }
+    Ok(kernel)
+}
+
+type Line = Vec<String>;
+
+fn update() -> Line {
+    ["apt-get", "update", "-qq"].map(str::to_owned).to_vec()
+}
+
+/// What adds the suite to apt, in a list of its own; nothing if apt has it.
+fn add_suite(release: &Release) -> Result<Vec<Line>> {
+    // apt's own reading of its lists, whichever of the two formats they are in.
+    let targets = process::output(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(RELEASE) $(COMPONENT) $(REPO_URI)",
+        "Created-By: Packages",
+    ]))?;
+    let mirror = |suite: &str| {
+        targets.lines().find_map(|line| {
+            let mut words = line.split_whitespace();
+            let found = words.next() == Some(suite) && words.next() == Some("main");
+            words.next().filter(|_| found)
+        })
+    };
+    if mirror(release.suite).is_some() {
+        return Ok(Vec::new());
+    }
+    let mirror = mirror(release.codename)
+        .with_context(|| format!("apt has no source for {}: see sources.list(5)", release.codename))?;
+    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    let option = if Path::new(keyring).exists() { format!("[signed-by={keyring}] ") } else { String::new() };
+    let line = format!("deb {option}{mirror} {} main", release.suite);
+    let list = format!("/etc/apt/sources.list.d/{}.list", release.suite);
+    say!("QEMU and the guest's kernel come from {}, which {list} adds to apt", release.suite);
+    Ok(vec![vec!["sh".to_owned(), "-c".to_owned(), format!("echo {} > {list}", quote(&line))], update()])
+}
+
+/// Runs commands as root, through sudo if need be, each shown first.
+fn as_root(plan: &[Line]) -> Result<()> {
+    if plan.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<_> =
+        plan.iter().map(|line| line.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")).collect();
+    let is_root = process::output(Command::new("id").arg("-u"))?.trim() == "0";
+    if !is_root && process::output(Command::new("sudo").arg("-V")).is_err() {
+        bail!(
+            "root is needed once, and there is no sudo; as root run\n\n    {}\n\nthen try again",
+            lines.join("\n    ")
+        );
+    }
+    let sudo: &[&str] = if is_root { &[] } else { &["sudo"] };
+    for (line, words) in lines.iter().zip(plan) {
+        say!("{}{line}", if is_root { "" } else { "sudo " });
+        let environment = ["env", "DEBIAN_FRONTEND=noninteractive"];
+        let all: Vec<&str> =
+            sudo.iter().copied().chain(environment).chain(words.iter().map(String::as_str)).collect();
+        // apt's progress is of no interest, and stdout may be a guest command's. sudo asks on the terminal.
+        let output = Command::new(all[0]).args(&all[1..]).stdin(Stdio::inherit()).output()?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            bail!("`{line}` failed: {}\n{}", output.status, text.trim());
+        }
+        process::check_interrupt()?;
+    }
+    Ok(())
+}
+
+fn installed(package: &str) -> bool {
+    let query = ["-W", "-f=${db:Status-Status}", package];
+    process::output(Command::new("dpkg-query").args(query)).is_ok_and(|status| status == "installed")
+}
+
+/// Whether there is no QEMU, or one older than what the lab was measured with.
+fn qemu_is_old() -> bool {
+    let text = process::output(Command::new("qemu-system-x86_64").arg("--version")).unwrap_or_default();
+    let major = text.split("version ").nth(1).and_then(|text| text.split('.').next()?.parse::<u32>().ok());
+    major.is_none_or(|major| major < QEMU_MAJOR)
+}
+
+/// Which kernel the suite's linux-image-amd64 stands for.
+fn candidate(release: &Release) -> Result<Kernel> {
+    let suite = release.suite;
+    let image = format!("linux-image-amd64/{suite}");
+    let moved = || format!("{suite} no longer has linux-image-amd64 the way tools/xtask expects it");
+    let depends = process::output(Command::new("apt-cache").args(["depends", "-t", suite, &image]))
+        .with_context(moved)?;
+    let kernel = depends
+        .lines()
+        .find_map(|line| {
+            line.trim()
+                .strip_prefix("Depends: linux-image-")
+                .filter(|name| name.starts_with(|c: char| c.is_ascii_digit()))
+        })
+        .with_context(moved)?;
+    let policy = ["policy", &format!("linux-image-{kernel}")];
+    let policy = process::output(Command::new("apt-cache").args(policy))?;
+    let version =
+        policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: ")).with_context(moved)?;
+    Ok(Kernel { release: kernel.to_owned(), version: version.to_owned() })
+}

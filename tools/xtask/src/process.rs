@@ -1,0 +1,164 @@
+//! Child processes that don't outlive an interrupted task.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// How often a wait looks at its child, and at Ctrl-C.
+pub const POLL: Duration = Duration::from_millis(20);
+
+/// Prints a line about what this program does, to stderr.
+macro_rules! say {
+    ($($argument:tt)*) => { eprintln!("xtask: {}", format_args!($($argument)*)) };
+}
+pub(crate) use say;
+
+/// From now on Ctrl-C (and SIGTERM) ends waits with an error instead of this process, so that
+/// destructors stop QEMU and remove temporary files.
+pub fn watch_for_interrupt() -> Result<()> {
+    Ok(ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?)
+}
+
+/// Whether Ctrl-C came.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Fails once Ctrl-C has come.
+pub fn check_interrupt() -> Result<()> {
+    if interrupted() {
+        bail!("interrupted");
+    }
+    Ok(())
+}
+
+/// Kills its process when dropped.
+#[derive(Debug)]
+pub struct Guard(pub Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Both fail only if the process has ended and was waited for, which is what is wanted.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A command as a person would type it.
+pub fn describe(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}
+
+/// Runs to the end with whatever stdio the command has.
+pub fn status(command: &mut Command) -> Result<ExitStatus> {
+    let child = command.spawn().with_context(|| format!("cannot start `{}`", describe(command)))?;
+    wait(&mut Guard(child))
+}
+
+/// Waits for the end of a child, or for Ctrl-C.
+pub fn wait(guard: &mut Guard) -> Result<ExitStatus> {
+    loop {
+        if let Some(status) = guard.0.try_wait()? {
+            return Ok(status);
+        }
+        check_interrupt()?;
+        thread::sleep(POLL);
+    }
+}
+
+/// Runs to the end; anything but success is an error that names the command.
+pub fn run(command: &mut Command) -> Result<()> {
+    let status = status(command)?;
+    if !status.success() {
+        bail!("`{}` failed: {status}", describe(command));
+    }
+    Ok(())
+}
+
+/// Runs and returns stdout; stderr is part of the error when it fails.
+pub fn output(command: &mut Command) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start `{}`", describe(command)))?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("`{}` failed: {}: {}", describe(command), output.status, stderr.trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs with stdout and stderr in one file, passed on as it grows if `show` is set. The status is
+/// none when the deadline killed it.
+///
+/// A file and not a pipe: a grandchild that stays behind would keep a pipe open.
+pub fn captured(
+    command: &mut Command,
+    log: &Path,
+    deadline: Duration,
+    show: bool,
+) -> Result<(Option<ExitStatus>, String)> {
+    let file = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
+    command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+    let child = command.spawn().with_context(|| format!("cannot start `{}`", describe(command)))?;
+    let (mut guard, mut tail, started) = (Guard(child), Tail::new(log.to_owned()), Instant::now());
+    let status = loop {
+        let status = guard.0.try_wait()?;
+        if show {
+            tail.pass_on(&mut io::stdout().lock());
+        }
+        if status.is_some() || started.elapsed() > deadline {
+            break status;
+        }
+        check_interrupt()?;
+        thread::sleep(POLL);
+    };
+    Ok((status, read(log)))
+}
+
+/// A file's text, empty if there is none.
+pub fn read(path: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+}
+
+/// The last lines of a text.
+pub fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<_> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// A growing file, passed on from where the last look ended.
+#[derive(Debug)]
+pub struct Tail {
+    path: PathBuf,
+    offset: u64,
+}
+
+impl Tail {
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, offset: 0 }
+    }
+
+    pub fn pass_on(&mut self, to: &mut impl Write) {
+        let mut copy = || -> io::Result<u64> {
+            let mut file = File::open(&self.path)?;
+            file.seek(SeekFrom::Start(self.offset))?;
+            let mut new = Vec::new();
+            file.read_to_end(&mut new)?;
+            to.write_all(&new)?;
+            to.flush()?;
+            Ok(new.len() as u64)
+        };
+        // The file may not be there yet; a closed output of ours must not stop what writes it.
+        self.offset += copy().unwrap_or(0);
+    }
+}

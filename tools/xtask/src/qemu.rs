@@ -1,0 +1,228 @@
+//! The guest as a machine: its devices, QEMU's command line, its console.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use anyhow::{Context, Result};
+
+use crate::kernel::{Accelerator, Lab};
+use crate::process::Guard;
+
+/// Backing files, made sparse and empty for each run.
+const DISKS: &[(&str, u64)] = &[("a", 256 << 20), ("b1", 256 << 20), ("b2", 256 << 20)];
+
+/// The lab's PCI devices. Root ports come first on bus 0, so the controllers are at 0000:01:00.0
+/// and 0000:02:00.0 whatever follows.
+const DEVICES: &[&str] = &[
+    "pcie-root-port,id=rp0,chassis=1,slot=1",
+    "pcie-root-port,id=rp1,chassis=2,slot=2",
+    // A: 512-byte blocks, at most 512 KiB per command, a controller memory buffer of 16 MiB.
+    "nvme,id=nvA,bus=rp0,serial=LABA,drive=a,cmb_size_mb=16,mdts=7,max_ioqpairs=8,msix_qsize=9",
+    // B: namespaces of 512 and 4096-byte blocks, at most 128 KiB per command.
+    "nvme-subsys,id=ss0,nqn=lab",
+    "nvme,id=nvB,bus=rp1,subsys=ss0,serial=LABB,mdts=5",
+    "nvme-ns,drive=b1,bus=nvB,nsid=1",
+    "nvme-ns,drive=b2,bus=nvB,nsid=2,logical_block_size=4096,physical_block_size=4096",
+];
+
+/// The functions that init gives to vfio-pci, and that the suites run over.
+pub const FUNCTIONS: &[&str] = &["0000:01:00.0", "0000:02:00.0"];
+
+/// What a caller may choose about the machine.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Memory of the guest, MiB
+    #[arg(long, default_value_t = 2048, value_name = "MIB")]
+    pub memory: u32,
+    /// Processors of the guest
+    #[arg(long, default_value_t = 2)]
+    pub cpus: u32,
+    /// One more QEMU device, as for its -device (repeatable)
+    #[arg(long = "device", value_name = "SPEC")]
+    pub devices: Vec<String>,
+    /// More words for the kernel's command line, such as iommu=pt
+    #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
+    pub append: String,
+    /// Show the guest's console on stderr
+    #[arg(long)]
+    pub console: bool,
+    /// Say what is run
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let (devices, append) = (Vec::new(), String::new());
+        Self { memory: 2048, cpus: 2, devices, append, console: false, verbose: false }
+    }
+}
+
+/// A directory of one run, removed with everything in it.
+#[derive(Debug)]
+pub struct RunDirectory(PathBuf);
+
+impl RunDirectory {
+    pub fn create() -> Result<Self> {
+        let parent = std::env::temp_dir();
+        remove_stale(&parent);
+        // Of two runs in one process (a retry), the first is gone when the second begins.
+        let path = parent.join(format!("{PREFIX}{}", std::process::id()));
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("cannot create {}", path.display()))?;
+        let directory = Self(path);
+        // The guest's plain user reads the share as others, hence the open modes inside the private directory.
+        for (name, mode) in [("share", 0o755), ("share/out", 0o777)] {
+            fs::create_dir(directory.path(name))?;
+            fs::set_permissions(directory.path(name), fs::Permissions::from_mode(mode))?;
+        }
+        for (name, size) in DISKS {
+            File::create(directory.path(&format!("{name}.raw")))?.set_len(*size)?;
+        }
+        Ok(directory)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Where jobs leave what they print.
+    pub fn out(&self, name: &str) -> PathBuf {
+        self.path("share/out").join(name)
+    }
+}
+
+impl Drop for RunDirectory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+const PREFIX: &str = "upcie-guest-";
+
+/// Removes directories of runs that were killed.
+fn remove_stale(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
+        if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// What the guest's serial port has said so far.
+#[derive(Debug, Default)]
+pub struct Console {
+    pub text: Vec<u8>,
+    /// From here on bytes go to stdout too: an interactive prompt.
+    pub forward: bool,
+}
+
+impl Console {
+    /// Where a word first stands.
+    pub fn find(&self, word: &str) -> Option<usize> {
+        self.text.windows(word.len()).position(|window| window == word.as_bytes())
+    }
+
+    /// The last lines, for an error.
+    pub fn tail(&self, count: usize) -> String {
+        crate::process::last_lines(&String::from_utf8_lossy(&self.text), count)
+    }
+}
+
+/// A running guest; dropping it kills QEMU.
+#[derive(Debug)]
+pub struct Machine {
+    pub process: Guard,
+    console: Arc<Mutex<Console>>,
+    /// The serial port's input, when it was asked for.
+    pub input: Option<ChildStdin>,
+}
+
+impl Machine {
+    pub fn start(lab: &Lab, run: &RunDirectory, options: &Options, interactive: bool) -> Result<Self> {
+        let mut command = command(lab, run, options);
+        if options.verbose {
+            crate::process::say!("{}", crate::process::describe(&command));
+        }
+        let mut child = command
+            .stdin(if interactive { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(File::create(run.path("qemu.stderr"))?)
+            .spawn()
+            .context("cannot start QEMU")?;
+        let console = Arc::new(Mutex::new(Console::default()));
+        let (input, output) = (child.stdin.take(), child.stdout.take());
+        let process = Guard(child);
+        let (shared, show) = (Arc::clone(&console), options.console);
+        let mut output = output.context("QEMU without stdout")?;
+        thread::spawn(move || {
+            let mut chunk = [0; 4096];
+            while let Ok(length @ 1..) = output.read(&mut chunk) {
+                let chunk = &chunk[..length];
+                let mut console = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                console.text.extend_from_slice(chunk);
+                // Nothing better to do when our own output is closed.
+                if console.forward {
+                    let _ = std::io::stdout().write_all(chunk).and_then(|()| std::io::stdout().flush());
+                } else if show {
+                    let _ = std::io::stderr().write_all(chunk);
+                }
+            }
+        });
+        Ok(Self { process, console, input })
+    }
+
+    pub fn console(&self) -> MutexGuard<'_, Console> {
+        self.console.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.process.0.try_wait()?.is_some())
+    }
+}
+
+fn command(lab: &Lab, run: &RunDirectory, options: &Options) -> Command {
+    // The guest goes away with this program, however it ends.
+    let mut command = Command::new("setpriv");
+    command.args([
+        "--pdeathsig",
+        "KILL",
+        "qemu-system-x86_64",
+        "-nodefaults",
+        "-no-user-config",
+        "-no-reboot",
+    ]);
+    command.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
+    match lab.accelerator {
+        Accelerator::Kvm => command.args(["-accel", "kvm", "-cpu", "host"]),
+        Accelerator::Tcg => command.args(["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"]),
+    };
+    command.args(["-m", &options.memory.to_string(), "-smp", &options.cpus.to_string()]);
+    command.args(["-M", "q35,kernel-irqchip=split,hpet=off,sata=off,smbus=off,usb=off,vmport=off"]);
+    command.args(["-device", "intel-iommu,intremap=on,caching-mode=on,eim=on"]);
+    for (name, _) in DISKS {
+        let file = run.path(&format!("{name}.raw"));
+        command.arg("-drive");
+        command.arg(format!("if=none,id={name},file={},format=raw,cache=unsafe", file.display()));
+    }
+    for device in DEVICES.iter().copied().chain(options.devices.iter().map(String::as_str)) {
+        command.args(["-device", device]);
+    }
+    command.arg("-virtfs");
+    let share = run.path("share");
+    command.arg(format!("local,path={},mount_tag=host,security_model=none,multidevs=remap", share.display()));
+    command.arg("-kernel").arg(&lab.kernel).arg("-initrd").arg(run.path("initrd"));
+    // nokaslr, mitigations and the timer check: seconds of emulated boot.
+    let words = "console=ttyS0 panic=-1 quiet nokaslr mitigations=off no_timer_check intel_iommu=on";
+    command.args(["-append", &format!("{words} {}", options.append)]);
+    command
+}

@@ -1,0 +1,135 @@
+//! The table at the end of `cargo xtask test`: what ran where, and how it went.
+
+use std::time::Duration;
+
+/// One line of the table.
+#[derive(Debug)]
+pub struct Row {
+    pub name: String,
+    /// `host` or `guest`.
+    pub place: &'static str,
+    pub passed: u32,
+    pub failed: u32,
+    pub ignored: u32,
+    pub time: Duration,
+    /// What went wrong, in a few words; none if nothing did.
+    pub problem: Option<String>,
+}
+
+impl Row {
+    /// A step that is no test suite: it passes or not.
+    pub fn step(name: &str, place: &'static str, time: Duration, problem: Option<String>) -> Self {
+        let failed = u32::from(problem.is_some());
+        Self { name: name.to_owned(), place, passed: 1 - failed, failed, ignored: 0, time, problem }
+    }
+
+    /// A suite, from what its harness printed and how it ended. `strict` is for CI, where nothing may be skipped.
+    pub fn suite(
+        name: &str,
+        place: &'static str,
+        time: Duration,
+        code: Option<i32>,
+        text: &str,
+        strict: bool,
+    ) -> Self {
+        let counts = Counts::of(text);
+        let Counts { passed, failed, ignored } = counts.unwrap_or_default();
+        let problem = match code {
+            None => Some("no end within its deadline".to_owned()),
+            Some(137) => Some("killed: out of time?".to_owned()),
+            Some(_) if failed > 0 => Some("failed".to_owned()),
+            Some(0) if counts.is_none() => Some("no test result".to_owned()),
+            Some(0) if ignored > 0 && strict => Some("ignored tests, and CI skips none".to_owned()),
+            Some(0) => None,
+            Some(code) => Some(format!("exit code {code}")),
+        };
+        Self { name: name.to_owned(), place, passed, failed, ignored, time, problem }
+    }
+
+    /// The line, as it is also printed when the suite ends.
+    pub fn line(&self, width: usize) -> String {
+        let state = if self.problem.is_some() { "FAIL" } else { "ok" };
+        let mut line = format!(
+            "{state:4} {:width$} {:5} {:>6} {:>6} {:>7.1} s",
+            self.name,
+            self.place,
+            self.passed,
+            self.failed,
+            self.time.as_secs_f64()
+        );
+        if self.ignored > 0 {
+            line += &format!("  {} ignored", self.ignored);
+        }
+        if let Some(problem) = &self.problem {
+            line += &format!("  {problem}");
+        }
+        line
+    }
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    passed: u32,
+    failed: u32,
+    ignored: u32,
+}
+
+impl Counts {
+    /// Adds up the lines `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+    fn of(text: &str) -> Option<Self> {
+        let mut sum = None;
+        for line in text.lines().filter_map(|line| line.strip_prefix("test result: ")) {
+            let counts: &mut Self = sum.get_or_insert_default();
+            let words: Vec<_> = line.split([' ', ';']).filter(|word| !word.is_empty()).collect();
+            for pair in words.windows(2) {
+                let Ok(number) = pair[0].parse::<u32>() else { continue };
+                match pair[1] {
+                    "passed" => counts.passed += number,
+                    "failed" => counts.failed += number,
+                    "ignored" => counts.ignored += number,
+                    _ => {}
+                }
+            }
+        }
+        sum
+    }
+}
+
+/// The whole table.
+pub fn table(rows: &[Row]) -> String {
+    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
+    let mut text =
+        format!("     {:width$} {:5} {:>6} {:>6} {:>9}\n", "suite", "where", "passed", "failed", "time");
+    for row in rows {
+        text += &row.line(width);
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Row;
+
+    const TEXT: &str = "running 4 tests\n\
+        test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
+        test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
+
+    #[test]
+    fn counts_are_added_up() {
+        let row = Row::suite("a", "host", Duration::ZERO, Some(0), TEXT, false);
+        assert_eq!((row.passed, row.failed, row.ignored, row.problem), (5, 0, 1, None));
+    }
+
+    #[test]
+    fn nothing_passes_by_not_running() {
+        let problem =
+            |code, text, strict| Row::suite("a", "host", Duration::ZERO, code, text, strict).problem;
+        assert!(problem(Some(0), TEXT, true).is_some(), "ignored tests pass in CI");
+        assert!(problem(Some(0), "", false).is_some(), "silence passes");
+        assert!(problem(Some(101), TEXT, false).is_some(), "a bad exit code passes");
+        assert!(problem(None, TEXT, false).is_some(), "a deadline passes");
+    }
+}

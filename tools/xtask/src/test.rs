@@ -1,0 +1,293 @@
+//! `cargo xtask test`: everything that must hold, on this machine and in the guest.
+
+use std::fs;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::cargo::{Executable, Workspace};
+use crate::guest::{self, BIN, Job, Payload};
+use crate::kernel::{self, Lab};
+use crate::process::{self, say};
+use crate::qemu::{FUNCTIONS, Options};
+use crate::suites::{self, Row};
+
+/// The package with the suites that run over every transport.
+const SUITES: &str = "upcie-tests";
+/// Suites so named run only in the guest, or only here; all others run in both places.
+const GUEST_ONLY: &str = "guest_";
+const HOST_ONLY: &str = "host_";
+/// Where the suites run here: the word nvme-emu tells them to start a server of their own.
+const HOST_DEVICES: &str = "emu,nvme-emu";
+/// Libraries that must build for the other architecture.
+const AARCH64: &str = "aarch64-unknown-linux-gnu";
+/// For each suite; emulation on a busy machine is slow.
+const DEADLINE: Duration = Duration::from_secs(900);
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --no-guest\n  cargo xtask test integrity     # suites and steps whose name contains it"
+)]
+pub struct Args {
+    /// Leave out what needs QEMU
+    #[arg(long)]
+    no_guest: bool,
+    /// Show what passing suites print too
+    #[arg(long, short)]
+    verbose: bool,
+    /// Only the suites and steps whose name contains one of these
+    filter: Vec<String>,
+}
+
+impl Args {
+    fn wants(&self, name: &str) -> bool {
+        self.filter.is_empty() || self.filter.iter().any(|word| name.contains(word.as_str()))
+    }
+}
+
+struct Run<'a> {
+    args: &'a Args,
+    workspace: Workspace,
+    /// In CI nothing may be skipped.
+    strict: bool,
+    rows: Vec<Row>,
+}
+
+pub fn main(args: &Args) -> Result<ExitCode> {
+    let strict = std::env::var("CI").is_ok_and(|value| value == "true");
+    let mut run = Run { args, workspace: Workspace::find()?, strict, rows: Vec::new() };
+    // First, so that a person who must type a password is still there.
+    let lab = if args.no_guest { None } else { Some(kernel::prepare()?) };
+    run.steps()?;
+    let executables = run.build()?;
+    run.host(&executables)?;
+    if let Some(lab) = &lab {
+        run.guest(lab, &executables)?;
+    } else {
+        say!("the guest's suites are left out, as asked");
+    }
+    if run.rows.is_empty() {
+        bail!("nothing has a name that contains {}", args.filter.join(" or "));
+    }
+    print!("\n{}", suites::table(&run.rows));
+    let bad = run.rows.iter().filter(|row| row.problem.is_some()).count();
+    println!("\n{} of {} failed", bad, run.rows.len());
+    Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Run<'_> {
+    fn push(&mut self, row: Row) {
+        say!("{}", row.line(24));
+        self.rows.push(row);
+    }
+
+    /// Runs a command that passes or fails as a whole.
+    fn step(&mut self, name: &str, command: &mut Command) -> Result<()> {
+        if !self.args.wants(name) {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let status = process::status(command)?;
+        let problem = (!status.success()).then(|| process::describe(command));
+        self.push(Row::step(name, "host", started.elapsed(), problem));
+        Ok(())
+    }
+
+    /// What is checked without running anything.
+    fn steps(&mut self) -> Result<()> {
+        let mut command = self.workspace.cargo(&["fmt", "--all", "--check"]);
+        self.step("format", &mut command)?;
+        let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        let mut command = self.workspace.cargo(&clippy);
+        self.step("clippy", &mut command)?;
+        let targets = process::output(Command::new("rustup").args(["target", "list", "--installed"]));
+        if targets.is_ok_and(|targets| targets.lines().any(|target| target == AARCH64)) {
+            let libraries = [
+                "check",
+                "--quiet",
+                "--target",
+                AARCH64,
+                "--package",
+                "upcie-core",
+                "--package",
+                "upcie-nvme",
+            ];
+            let mut command = self.workspace.cargo(&libraries);
+            self.step("aarch64", &mut command)?;
+        } else if self.args.wants("aarch64") {
+            say!("aarch64 is not checked: its target is absent (`rustup target add {AARCH64}`)");
+        }
+        // What is checked in is not the point here, so a dirty tree is fine.
+        let libraries =
+            ["package", "--quiet", "--allow-dirty", "--package", "upcie-core", "--package", "upcie-nvme"];
+        let mut command = self.workspace.cargo(&libraries);
+        self.step("package", &mut command)
+    }
+
+    fn build(&self) -> Result<Vec<Executable>> {
+        say!("building the tools and the tests");
+        self.workspace.build_tools(false)?;
+        self.workspace.build(&["test", "--quiet", "--workspace", "--no-run"])
+    }
+
+    /// Unit tests, doc tests, suites and examples on this machine.
+    fn host(&mut self, executables: &[Executable]) -> Result<()> {
+        let logs = self.workspace.target.join("xtask");
+        fs::create_dir_all(&logs)?;
+        let log = logs.join("suite.log");
+        for executable in executables {
+            let name = name(executable);
+            if name.starts_with(GUEST_ONLY) || !self.args.wants(&name) {
+                continue;
+            }
+            let mut command = self.workspace.command(executable);
+            if executable.kind == "example" {
+                command.arg("emu");
+            } else if !executable.test {
+                continue;
+            }
+            let row = self.suite(&name, executable.test, &mut command, &log)?;
+            // Most programs have no unit tests, and need none.
+            let nothing = row.passed + row.failed + row.ignored == 0 && row.problem.is_none();
+            if nothing && executable.kind != "test" {
+                continue;
+            }
+            self.push(refuse_empty(row));
+        }
+        if self.args.wants("doc tests") {
+            let mut command = self.workspace.cargo(&["test", "--quiet", "--workspace", "--doc"]);
+            let row = self.suite("doc tests", true, &mut command, &log)?;
+            if row.passed + row.failed + row.ignored > 0 || row.problem.is_some() {
+                self.push(row);
+            }
+        }
+        Ok(())
+    }
+
+    fn suite(&self, name: &str, harness: bool, command: &mut Command, log: &std::path::Path) -> Result<Row> {
+        command.env("UPCIE_TEST_DEVICES", HOST_DEVICES).env("UPCIE_BIN", self.workspace.bin(false));
+        command.env("RUST_BACKTRACE", "1");
+        let started = Instant::now();
+        let (status, text) = process::captured(command, log, DEADLINE, self.args.verbose)?;
+        let code = status.map(|status| status.code().unwrap_or(128));
+        let row = row(name, "host", started.elapsed(), code, &text, harness, self.strict);
+        if row.problem.is_some() && !self.args.verbose {
+            println!("{}", text.trim_end());
+        }
+        Ok(row)
+    }
+
+    /// The suites and the examples in the guest: one boot for all.
+    fn guest(&mut self, lab: &Lab, executables: &[Executable]) -> Result<()> {
+        let mut payload = Payload::new(false);
+        let (mut jobs, mut harness) = (Vec::new(), Vec::new());
+        for executable in executables {
+            let name = name(executable);
+            let suite =
+                executable.kind == "test" && executable.package == SUITES && !name.starts_with(HOST_ONLY);
+            if !(suite || executable.kind == "example") || !self.args.wants(&name) {
+                continue;
+            }
+            let file = name.replace(' ', "-");
+            payload.add_program_as(&executable.path, &file)?;
+            let argument = if suite { "" } else { FUNCTIONS[0] };
+            let seconds = DEADLINE.as_secs();
+            let script = format!("exec timeout -s KILL {seconds} {BIN}/{file} {argument} 2>&1");
+            jobs.push(Job { name, script });
+            harness.push(suite);
+        }
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        for tool in ["upcie", "nvme-emu"] {
+            payload.add_program(&self.workspace.bin(false).join(tool))?;
+        }
+        say!("booting the guest for {} suites", jobs.len());
+        let started = Instant::now();
+        let (mut rows, strict, verbose) = (Vec::new(), self.strict, self.args.verbose);
+        let grace = Duration::from_secs(60);
+        let result = guest::run(
+            lab,
+            &Options::default(),
+            payload,
+            &jobs,
+            DEADLINE + grace,
+            verbose,
+            &mut |job, result| {
+                let row = row(
+                    &job.name,
+                    "guest",
+                    result.time,
+                    Some(result.code),
+                    &result.stdout,
+                    harness[rows.len()],
+                    strict,
+                );
+                let row = refuse_empty(row);
+                if row.problem.is_some() && !verbose {
+                    println!("{}{}", result.stdout, result.stderr);
+                }
+                say!("{}", row.line(24));
+                rows.push(row);
+            },
+        );
+        self.rows.append(&mut rows);
+        let problem = match &result {
+            Ok(results) => complaint(&results.dmesg),
+            Err(error) => {
+                process::check_interrupt()?;
+                println!("{error:#}");
+                Some("went down, or hung".to_owned())
+            }
+        };
+        self.push(Row::step("the guest itself", "guest", started.elapsed(), problem));
+        Ok(())
+    }
+}
+
+/// What a suite is called in the table, and by filters.
+fn name(executable: &Executable) -> String {
+    match executable.kind.as_str() {
+        "test" => executable.name.clone(),
+        "example" => format!("example {}", executable.name),
+        "bin" => format!("{} {}", executable.package, executable.name),
+        _ => executable.package.clone(),
+    }
+}
+
+fn row(
+    name: &str,
+    place: &'static str,
+    time: Duration,
+    code: Option<i32>,
+    text: &str,
+    harness: bool,
+    strict: bool,
+) -> Row {
+    if harness {
+        return Row::suite(name, place, time, code, text, strict);
+    }
+    let problem = match code {
+        Some(0) => None,
+        Some(code) => Some(format!("exit code {code}")),
+        None => Some("no end within its deadline".to_owned()),
+    };
+    Row::step(name, place, time, problem)
+}
+
+/// A suite that holds no test passes by mistake.
+fn refuse_empty(mut row: Row) -> Row {
+    if row.problem.is_none() && row.passed + row.ignored == 0 {
+        row.problem = Some("no test ran".to_owned());
+    }
+    row
+}
+
+/// What the guest's kernel logged that no test may cause.
+fn complaint(dmesg: &str) -> Option<String> {
+    let signs = ["BUG: ", "Oops", "general protection fault", "blocked for more than"];
+    let line = dmesg.lines().find(|line| signs.iter().any(|sign| line.contains(sign)))?;
+    println!("{dmesg}");
+    Some(line.to_owned())
+}

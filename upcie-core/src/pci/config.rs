@@ -1,0 +1,383 @@
+//! Configuration space and its capability lists.
+//!
+//! The lists are the device's word: an offset out of bounds ends the walk with an error, and no list is followed for
+//! longer than configuration space has room for entries.
+
+use crate::{Error, Result, transport::Device};
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::FileExt,
+    path::Path,
+};
+
+/// Registers of the configuration header (PCI Express Base 6.0, 7.5.1).
+pub mod offset {
+    /// Vendor id, 16 bits; all-ones where there is no device.
+    pub const VENDOR: u16 = 0x00;
+    /// Command, 16 bits: see [`command`](super::command).
+    pub const COMMAND: u16 = 0x04;
+    /// Status, 16 bits.
+    pub const STATUS: u16 = 0x06;
+    /// Offset of the first capability, 8 bits.
+    pub const CAPABILITIES: u16 = 0x34;
+    /// Where extended capabilities start.
+    pub const EXTENDED: u16 = 0x100;
+}
+
+/// Bits of the command register (PCI Express Base 6.0, 7.5.1.1.3).
+pub mod command {
+    /// Answer I/O port accesses.
+    pub const IO: u16 = 1 << 0;
+    /// Answer memory accesses.
+    pub const MEMORY: u16 = 1 << 1;
+    /// Issue DMA and message signalled interrupts.
+    pub const BUS_MASTER: u16 = 1 << 2;
+    /// Don't raise INTx.
+    pub const INTX_DISABLE: u16 = 1 << 10;
+}
+
+/// Ids of capabilities (PCI Code and ID Assignment, 2).
+pub mod cap {
+    /// Power management.
+    pub const POWER_MANAGEMENT: u16 = 0x01;
+    /// Vital product data.
+    pub const VPD: u16 = 0x03;
+    /// Message signalled interrupts.
+    pub const MSI: u16 = 0x05;
+    /// Vendor specific.
+    pub const VENDOR: u16 = 0x09;
+    /// PCI Express.
+    pub const PCIE: u16 = 0x10;
+    /// Message signalled interrupts, extended.
+    pub const MSIX: u16 = 0x11;
+}
+
+/// Ids of extended capabilities (PCI Code and ID Assignment, 3).
+pub mod ext_cap {
+    /// Advanced error reporting.
+    pub const AER: u16 = 0x0001;
+    /// Device serial number.
+    pub const SERIAL: u16 = 0x0003;
+    /// Access control services.
+    pub const ACS: u16 = 0x000d;
+    /// Alternative routing id.
+    pub const ARI: u16 = 0x000e;
+    /// Address translation services.
+    pub const ATS: u16 = 0x000f;
+    /// Single root I/O virtualisation.
+    pub const SRIOV: u16 = 0x0010;
+    /// Latency tolerance reporting.
+    pub const LTR: u16 = 0x0018;
+    /// Process address space ids.
+    pub const PASID: u16 = 0x001b;
+}
+
+/// The status register's bit that says there is a capability list.
+const STATUS_CAPABILITIES: u16 = 1 << 4;
+
+/// Configuration space, by whatever way in: every [`Device`] has it, and sysfs shows it as a [`ConfigFile`].
+///
+/// Words are little-endian there and in the host's order here.
+pub trait ConfigSpace {
+    /// The device's name, for messages.
+    fn device_name(&self) -> &str;
+
+    /// Reads `data.len()` bytes.
+    ///
+    /// # Errors
+    /// The range is not in it, or the way in's errors.
+    fn read_bytes(&self, offset: u16, data: &mut [u8]) -> Result<()>;
+
+    /// Writes `data`.
+    ///
+    /// # Errors
+    /// The range is not in it, or the way in's errors.
+    fn write_bytes(&self, offset: u16, data: &[u8]) -> Result<()>;
+
+    /// Reads a byte.
+    ///
+    /// # Errors
+    /// As [`read_bytes`](Self::read_bytes).
+    fn config_u8(&self, offset: u16) -> Result<u8> {
+        let mut data = [0; 1];
+        self.read_bytes(offset, &mut data).map(|()| data[0])
+    }
+
+    /// Reads 16 bits.
+    ///
+    /// # Errors
+    /// As [`read_bytes`](Self::read_bytes).
+    fn config_u16(&self, offset: u16) -> Result<u16> {
+        let mut data = [0; 2];
+        self.read_bytes(offset, &mut data).map(|()| u16::from_le_bytes(data))
+    }
+
+    /// Reads 32 bits.
+    ///
+    /// # Errors
+    /// As [`read_bytes`](Self::read_bytes).
+    fn config_u32(&self, offset: u16) -> Result<u32> {
+        let mut data = [0; 4];
+        self.read_bytes(offset, &mut data).map(|()| u32::from_le_bytes(data))
+    }
+
+    /// Writes 16 bits.
+    ///
+    /// # Errors
+    /// As [`write_bytes`](Self::write_bytes).
+    fn set_config_u16(&self, offset: u16, value: u16) -> Result<()> {
+        self.write_bytes(offset, &value.to_le_bytes())
+    }
+
+    /// Writes 32 bits.
+    ///
+    /// # Errors
+    /// As [`write_bytes`](Self::write_bytes).
+    fn set_config_u32(&self, offset: u16, value: u32) -> Result<()> {
+        self.write_bytes(offset, &value.to_le_bytes())
+    }
+
+    /// The command register (its bits: [`command`](mod@command)).
+    ///
+    /// # Errors
+    /// [`Error::Gone`] when the vendor id beside it reads all-ones, and those of [`read_bytes`](Self::read_bytes).
+    fn command(&self) -> Result<u16> {
+        if self.config_u16(offset::VENDOR)? == u16::MAX {
+            return Err(gone(self, "reading its command register"));
+        }
+        self.config_u16(offset::COMMAND)
+    }
+
+    /// The capabilities in the first 256 bytes, in the order of their list.
+    fn capabilities(&self) -> CapabilityIter<'_, Self> {
+        CapabilityIter { config: self, next: None, seen: 0 }
+    }
+
+    /// The capabilities from 100h on, in the order of their list; none where configuration space ends before.
+    fn extended_capabilities(&self) -> ExtendedCapabilityIter<'_, Self> {
+        ExtendedCapabilityIter { config: self, next: offset::EXTENDED, left: (4096 - 256) / 4 }
+    }
+
+    /// The offset of the first capability with this id (see [`cap`]).
+    ///
+    /// # Errors
+    /// Those of the walk up to it.
+    fn find_capability(&self, id: u16) -> Result<Option<u16>> {
+        find(self.capabilities(), id)
+    }
+
+    /// The offset of the first extended capability with this id (see [`ext_cap`]).
+    ///
+    /// # Errors
+    /// Those of the walk up to it.
+    fn find_extended_capability(&self, id: u16) -> Result<Option<u16>> {
+        find(self.extended_capabilities(), id)
+    }
+}
+
+impl<D: Device + ?Sized> ConfigSpace for D {
+    fn device_name(&self) -> &str {
+        self.name()
+    }
+
+    fn read_bytes(&self, offset: u16, data: &mut [u8]) -> Result<()> {
+        self.config_read(offset, data)
+    }
+
+    fn write_bytes(&self, offset: u16, data: &[u8]) -> Result<()> {
+        self.config_write(offset, data)
+    }
+}
+
+fn find(mut list: impl Iterator<Item = Result<Capability>>, id: u16) -> Result<Option<u16>> {
+    list.find_map(|entry| match entry {
+        Ok(entry) => (entry.id == id).then_some(Ok(entry.offset)),
+        Err(e) => Some(Err(e)),
+    })
+    .transpose()
+}
+
+fn gone(config: &(impl ConfigSpace + ?Sized), operation: &str) -> Error {
+    Error::Gone { device: config.device_name().into(), operation: operation.into() }
+}
+
+/// An entry of a capability list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capability {
+    /// What it is: see [`cap`] or [`ext_cap`].
+    pub id: u16,
+    /// Where it starts.
+    pub offset: u16,
+    /// The version of an extended capability; 0 in the others, which have none.
+    pub version: u8,
+}
+
+/// Walks the capabilities of the first 256 bytes; ends after an error.
+#[derive(Debug)]
+pub struct CapabilityIter<'a, C: ?Sized> {
+    config: &'a C,
+    /// Where the next one is, 0 at the end; `None` before the first.
+    next: Option<u8>,
+    /// A bit for each dword that a capability was found at.
+    seen: u64,
+}
+
+impl<C: ConfigSpace + ?Sized> CapabilityIter<'_, C> {
+    fn step(&mut self) -> Result<Option<Capability>> {
+        const WALK: &str = "walking its capabilities";
+        let next = match self.next {
+            Some(next) => next,
+            None => match self.config.config_u16(offset::STATUS)? {
+                u16::MAX => return Err(gone(self.config, WALK)),
+                status if status & STATUS_CAPABILITIES == 0 => 0,
+                _ => self.config.config_u8(offset::CAPABILITIES)? & !3,
+            },
+        };
+        if next == 0 {
+            self.next = Some(0);
+            return Ok(None);
+        }
+        let broken = |reason: &str| Error::Protocol {
+            device: self.config.device_name().into(),
+            operation: WALK.into(),
+            reason: format!("{reason} {next:#04x}"),
+        };
+        if next < 0x40 {
+            return Err(broken("one is inside of the header, at"));
+        }
+        let bit = 1 << (next >> 2);
+        if self.seen & bit != 0 {
+            return Err(broken("the list comes back to"));
+        }
+        self.seen |= bit;
+        let [id, link] = self.config.config_u16(next.into())?.to_le_bytes();
+        if (id, link) == (u8::MAX, u8::MAX) {
+            return Err(gone(self.config, WALK));
+        }
+        self.next = Some(link & !3);
+        Ok(Some(Capability { id: id.into(), offset: next.into(), version: 0 }))
+    }
+}
+
+impl<C: ConfigSpace + ?Sized> Iterator for CapabilityIter<'_, C> {
+    type Item = Result<Capability>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let step = self.step().transpose();
+        if matches!(step, Some(Err(_))) {
+            self.next = Some(0);
+        }
+        step
+    }
+}
+
+/// Walks the capabilities from 100h on; ends after an error.
+#[derive(Debug)]
+pub struct ExtendedCapabilityIter<'a, C: ?Sized> {
+    config: &'a C,
+    /// Where the next one is, 0 at the end.
+    next: u16,
+    /// More entries than there is room for: the list has a loop.
+    left: u16,
+}
+
+impl<C: ConfigSpace + ?Sized> ExtendedCapabilityIter<'_, C> {
+    fn step(&mut self) -> Result<Option<Capability>> {
+        if self.next == 0 {
+            return Ok(None);
+        }
+        let at = self.next;
+        let broken = |reason: &str| Error::Protocol {
+            device: self.config.device_name().into(),
+            operation: "walking its extended capabilities".into(),
+            reason: format!("{reason} {at:#05x}"),
+        };
+        if at < offset::EXTENDED {
+            return Err(broken("one is below 0x100, at"));
+        }
+        self.left = self.left.checked_sub(1).ok_or_else(|| broken("the list has a loop through"))?;
+        let header = match self.config.config_u32(at) {
+            Err(Error::OutOfRange { .. }) if at == offset::EXTENDED => 0,
+            other => other?,
+        };
+        // All-ones where nothing answers: a function whose configuration space ends at 256 bytes.
+        if header == 0 || header == u32::MAX {
+            self.next = 0;
+            return Ok(None);
+        }
+        self.next = (header >> 20) as u16 & !3;
+        Ok(Some(Capability { id: header as u16, offset: at, version: (header >> 16) as u8 & 0xf }))
+    }
+}
+
+impl<C: ConfigSpace + ?Sized> Iterator for ExtendedCapabilityIter<'_, C> {
+    type Item = Result<Capability>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let step = self.step().transpose();
+        if matches!(step, Some(Err(_))) {
+            self.next = 0;
+        }
+        step
+    }
+}
+
+/// Configuration space as sysfs's `config` file shows it.
+#[derive(Debug)]
+pub struct ConfigFile {
+    device: String,
+    file: File,
+}
+
+impl ConfigFile {
+    /// Opens `path`: to read and write where that is allowed, otherwise to read.
+    pub(super) fn open(device: String, path: &Path) -> Result<Self> {
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => File::open(path),
+            other => other,
+        };
+        match file {
+            Ok(file) => Ok(Self { device, file }),
+            Err(e) => Err(Error::os(device, format!("opening {}", path.display()), e)),
+        }
+    }
+}
+
+impl ConfigSpace for ConfigFile {
+    fn device_name(&self) -> &str {
+        &self.device
+    }
+
+    fn read_bytes(&self, offset: u16, data: &mut [u8]) -> Result<()> {
+        self.file.read_exact_at(data, offset.into()).map_err(|e| {
+            let operation = format!(
+                "reading configuration space at {offset:#x} (only root reads more than its first 64 bytes)"
+            );
+            match e.kind() {
+                // The file's size says how much there is, whoever asks.
+                io::ErrorKind::UnexpectedEof => match self.file.metadata() {
+                    Ok(meta) if u64::from(offset) + data.len() as u64 > meta.len() => Error::OutOfRange {
+                        device: self.device.clone(),
+                        operation: "reading configuration space".into(),
+                        offset: offset.into(),
+                        len: data.len() as u64,
+                        size: meta.len(),
+                    },
+                    _ => Error::os(&self.device, operation, io::Error::from_raw_os_error(libc::EACCES)),
+                },
+                _ => Error::os(&self.device, operation, e),
+            }
+        })
+    }
+
+    fn write_bytes(&self, offset: u16, data: &[u8]) -> Result<()> {
+        self.file.write_all_at(data, offset.into()).map_err(|e| {
+            Error::os(&self.device, format!("writing configuration space at {offset:#x} (root may)"), e)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

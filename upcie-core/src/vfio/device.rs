@@ -1,0 +1,347 @@
+//! The device: a PCI function that this process drives.
+
+use super::{
+    abi,
+    container::{Container, Type1},
+    dev,
+    group::Group,
+    info::{IommuInfo, RegionCaps},
+    region::{Region, failed},
+};
+use crate::{
+    Error, Result,
+    dma::DmaSpace,
+    irq::IrqKind,
+    memory::host_page_size,
+    mmio::Mapping,
+    pci::{Bdf, ConfigSpace, Function, cap, command, offset},
+    process::Owner,
+    transport::{Area, Bar, Device, RegionIo},
+};
+use std::{
+    fmt,
+    fs::File,
+    ops::Range,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+const KINDS: [IrqKind; 5] = [IrqKind::Intx, IrqKind::Msi, IrqKind::Msix, IrqKind::Error, IrqKind::Request];
+
+/// A PCI function, opened through its VFIO group.
+///
+/// It answers memory accesses and may issue DMA from when it is opened; otherwise it is left as it was found. When the
+/// last handle is dropped, in the process that opened it, its bus master bit is set back, its interrupts are turned off,
+/// and then its file is closed (upon which the kernel resets it, once no mapped BAR holds the file any longer).
+///
+/// ```no_run
+/// use upcie_core::{dma::DmaSpace, memory::{Memory, PageSize}, transport::Device, vfio::VfioDevice};
+/// let device = VfioDevice::open("0000:01:00.0".parse()?)?;
+/// let registers = device.bar(0)?;
+/// println!("CAP {:#x}", registers.read_u64(0)?);
+/// let region = device.dma().map(Memory::new(4096, PageSize::Small)?)?;
+/// println!("4 KiB at {:#x}", region.iova(0));
+/// # Ok::<(), upcie_core::Error>(())
+/// ```
+pub struct VfioDevice {
+    name: String,
+    owner: Owner,
+    info: abi::DeviceInfo,
+    /// The command register as it was found.
+    command: u16,
+    config: Region,
+    state: Mutex<State>,
+    /// Declared, and so closed, before the address space: the device's last access comes before the IOMMU's end.
+    file: Arc<File>,
+    iommu: Arc<Type1>,
+    space: Arc<DmaSpace>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Mapped on first use, and then shared.
+    bars: [Option<Bar>; 6],
+    /// Per kind: whether any eventfd is set.
+    wired: [bool; KINDS.len()],
+}
+
+impl VfioDevice {
+    /// Opens the function at `bdf`, which is bound to vfio-pci.
+    ///
+    /// # Errors
+    /// One per cause, each with what to do: no such function, no IOMMU, another driver bound, a group that is not
+    /// viable, in use, or not this user's.
+    pub fn open(bdf: Bdf) -> Result<Arc<Self>> {
+        Self::open_as(&bdf.to_string(), bdf)
+    }
+
+    /// As [`open`](Self::open), for a device that messages call `name`.
+    pub(crate) fn open_as(name: &str, bdf: Bdf) -> Result<Arc<Self>> {
+        let function = Function::at(bdf)?;
+        let group = Group::open(&function, dev())?;
+        let iommu = Arc::new(Container::open(name, dev())?.attach(group)?);
+        let file = Arc::new(File::from(iommu.group().device()?));
+        let failed = |e| failed(name, "asking for its properties", e);
+        let info = abi::device_info(file.as_fd()).map_err(failed)?;
+        if info.flags & abi::DEVICE_PCI == 0 || info.num_regions <= abi::REGION_INDEX_CONFIG {
+            return Err(Error::Unusable {
+                device: name.into(),
+                reason: "VFIO does not show it as a PCI function: bind it to vfio-pci".into(),
+            });
+        }
+        let (config, _) = abi::region_info(file.as_fd(), abi::REGION_INDEX_CONFIG).map_err(failed)?;
+        let ranges = iommu.info().ranges.clone();
+        let space = DmaSpace::new(name, ranges, iommu.info().smallest_page(), Box::new(iommu.clone()));
+        let mut device = Self {
+            name: name.into(),
+            owner: Owner::current(),
+            info,
+            // Until it is known: nothing to set back.
+            command: command::BUS_MASTER,
+            config: Region::new(name, "configuration space", &file, &config),
+            state: Mutex::default(),
+            file,
+            iommu,
+            space,
+        };
+        device.command = device.enable()?;
+        Ok(Arc::new(device))
+    }
+
+    /// What its IOMMU offers. Of the ranges a little is missing that is kept back to populate mapped BARs.
+    pub fn iommu(&self) -> &IommuInfo {
+        self.iommu.info()
+    }
+
+    /// The number of its IOMMU group.
+    pub fn group(&self) -> u32 {
+        self.iommu.group().number()
+    }
+
+    /// Lets it answer memory accesses and issue DMA; how the command register was before.
+    fn enable(&self) -> Result<u16> {
+        let before = self.command()?;
+        let enabled = before | command::MEMORY | command::BUS_MASTER;
+        if before != enabled {
+            self.set_config_u16(offset::COMMAND, enabled)?;
+            if self.command()? & enabled != enabled {
+                return Err(Error::Unusable {
+                    device: self.name.clone(),
+                    reason: "its memory space or bus master can't be turned on: reset it (echo 1 > its `reset` in \
+                             sysfs), or its slot"
+                        .into(),
+                });
+            }
+        }
+        Ok(before)
+    }
+
+    /// Sets the bus master bit back to what it was.
+    fn restore_bus_master(&self) -> Result<()> {
+        if self.command & command::BUS_MASTER == 0 {
+            let now = self.command()?;
+            self.set_config_u16(offset::COMMAND, now & !command::BUS_MASTER)?;
+        }
+        Ok(())
+    }
+
+    /// Where the MSI-X table is, if it is in BAR `index`.
+    fn msix_table(&self, index: u8) -> Result<Option<Range<u64>>> {
+        let Some(at) = self.find_capability(cap::MSIX)? else { return Ok(None) };
+        let entries = u64::from(self.config_u16(at + 2)? & 0x7ff) + 1;
+        let table = self.config_u32(at + 4)?;
+        let start = u64::from(table & !7);
+        Ok((table & 7 == u32::from(index)).then_some(start..start + entries * 16))
+    }
+
+    fn map_bar(&self, index: u8) -> Result<Bar> {
+        let name = format!("{} BAR {index}", self.name);
+        let not_there = || Error::NotFound {
+            device: name.clone(),
+            reason: "the function has no such base address register".into(),
+        };
+        if index > 5 {
+            return Err(not_there());
+        }
+        let (info, bytes) = abi::region_info(self.file.as_fd(), index.into())
+            .map_err(|e| failed(&name, "asking for its properties", e))?;
+        if info.size == 0 {
+            return Err(not_there());
+        }
+        let caps = RegionCaps::parse(&info, &bytes).map_err(|reason| Error::Protocol {
+            device: name.clone(),
+            operation: "asking for its properties".into(),
+            reason: reason.into(),
+        })?;
+        let mut areas = Vec::new();
+        for area in caps.areas(&info, self.msix_table(index)?, host_page_size() as u64) {
+            let len = usize::try_from(area.end - area.start).ok();
+            let (Some(len), Some(at)) = (len, info.offset.checked_add(area.start)) else { continue };
+            let mapping = Mapping::new(self.file.as_fd(), at, len, &name)?;
+            self.iommu.prefault(&mapping);
+            areas.push(Area { offset: area.start, mapping: Arc::new(mapping) });
+        }
+        let io = Region::new(&self.name, &format!("BAR {index}"), &self.file, &info);
+        Ok(Bar::new(name, info.size, areas, Arc::new(io)))
+    }
+
+    fn irq_info(&self, kind: IrqKind) -> Result<abi::IrqInfo> {
+        let none = abi::IrqInfo::default();
+        if kind as u32 >= self.info.num_irqs {
+            return Ok(none);
+        }
+        match abi::irq_info(self.file.as_fd(), kind as u32) {
+            // ERR of a function that is not PCI Express.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(none),
+            other => other.map_err(|e| failed(&self.name, &format!("asking for its {kind} interrupts"), e)),
+        }
+    }
+
+    fn irqs_off(&self, kind: IrqKind) -> Result<()> {
+        let flags = abi::IRQ_DATA_NONE | abi::IRQ_ACTION_TRIGGER;
+        abi::set_irqs(self.file.as_fd(), flags, kind as u32, 0, 0, &[])
+            .map(drop)
+            .map_err(|e| failed(&self.name, &format!("turning {kind} interrupts off"), e))
+    }
+
+    fn unsupported(&self, what: String, reason: &str) -> Error {
+        Error::Unsupported { device: self.name.clone(), what, reason: reason.into() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Device for VfioDevice {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn dma(&self) -> &Arc<DmaSpace> {
+        &self.space
+    }
+
+    fn config_read(&self, offset: u16, data: &mut [u8]) -> Result<()> {
+        self.config.read(offset.into(), data)
+    }
+
+    fn config_write(&self, offset: u16, data: &[u8]) -> Result<()> {
+        self.config.write(offset.into(), data)
+    }
+
+    fn bar(&self, index: u8) -> Result<Bar> {
+        let mut state = self.state();
+        if let Some(Some(bar)) = state.bars.get(usize::from(index)) {
+            return Ok(bar.clone());
+        }
+        let bar = self.map_bar(index)?;
+        state.bars[usize::from(index)] = Some(bar.clone());
+        Ok(bar)
+    }
+
+    fn irq_count(&self, kind: IrqKind) -> Result<u32> {
+        self.irq_info(kind).map(|info| info.count)
+    }
+
+    fn set_irqs(&self, kind: IrqKind, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        let count = self.irq_count(kind)?;
+        if fds.len() > count as usize {
+            let what = format!("setting {} {kind} interrupts", fds.len());
+            return Err(self.unsupported(what, &format!("the function has {count}")));
+        }
+        let mut state = self.state();
+        let wired = &mut state.wired[kind as usize];
+        if *wired {
+            self.irqs_off(kind)?;
+            *wired = false;
+        }
+        if fds.is_empty() {
+            return Ok(());
+        }
+        let flags = abi::IRQ_DATA_EVENTFD | abi::IRQ_ACTION_TRIGGER;
+        let set = abi::set_irqs(self.file.as_fd(), flags, kind as u32, 0, fds.len() as u32, fds);
+        match set {
+            Ok(0) => {
+                *wired = true;
+                Ok(())
+            }
+            Ok(fewer) => {
+                let what = format!("setting {} {kind} interrupts", fds.len());
+                Err(self.unsupported(what, &format!("the system has only {fewer} left: use fewer")))
+            }
+            Err(e) => {
+                // Some may be set: none shall be.
+                let _ = self.irqs_off(kind);
+                let hint = match e.raw_os_error() {
+                    Some(libc::EINVAL) => " (only one of INTx, MSI and MSI-X can be on at a time)",
+                    _ => "",
+                };
+                Err(failed(&self.name, &format!("setting {} {kind} interrupts{hint}", fds.len()), e))
+            }
+        }
+    }
+
+    fn mask_irq(&self, kind: IrqKind, index: u32, masked: bool) -> Result<()> {
+        let what = if masked { "masking" } else { "unmasking" };
+        let info = self.irq_info(kind)?;
+        if info.flags & abi::IRQ_MASKABLE == 0 || index >= info.count {
+            return Err(self.unsupported(format!("{what} {kind} {index}"), "VFIO masks INTx only"));
+        }
+        let action = if masked { abi::IRQ_ACTION_MASK } else { abi::IRQ_ACTION_UNMASK };
+        abi::set_irqs(self.file.as_fd(), abi::IRQ_DATA_NONE | action, kind as u32, index, 1, &[])
+            .map(drop)
+            .map_err(|e| failed(&self.name, &format!("{what} {kind} {index}"), e))
+    }
+
+    fn reset(&self) -> Result<()> {
+        if self.info.flags & abi::DEVICE_RESET == 0 {
+            return Err(self.unsupported(
+                "resetting it".into(),
+                "the kernel knows no way to reset this function alone (see reset_method in sysfs)",
+            ));
+        }
+        // Contended while something else of the kernel's looks at the device: not for long.
+        let end = Instant::now() + Duration::from_secs(2);
+        loop {
+            match abi::device_reset(self.file.as_fd()) {
+                Err(e) if e.raw_os_error() == Some(libc::EAGAIN) && Instant::now() < end => {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                other => break other.map_err(|e| failed(&self.name, "resetting it", e))?,
+            }
+        }
+        // The kernel takes the pages of mapped BARs away for as long as a reset lasts.
+        for bar in self.state().bars.iter().flatten() {
+            bar.areas().iter().for_each(|area| self.iommu.prefault(&area.mapping));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for VfioDevice {
+    fn drop(&mut self) {
+        if !self.owner.is_current() {
+            // A forked child: the device is its parent's.
+            return;
+        }
+        let mut failures = vec![self.restore_bus_master()];
+        let wired = self.state().wired;
+        failures
+            .extend(KINDS.into_iter().filter(|&kind| wired[kind as usize]).map(|kind| self.irqs_off(kind)));
+        for error in failures.into_iter().filter_map(Result::err) {
+            tracing::warn!(device = self.name, %error, "closing");
+        }
+    }
+}
+
+impl fmt::Debug for VfioDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VfioDevice")
+            .field("name", &self.name)
+            .field("group", &self.group())
+            .finish_non_exhaustive()
+    }
+}

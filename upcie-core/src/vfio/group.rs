@@ -1,0 +1,245 @@
+//! The group: what the IOMMU can tell apart, and what a user is given as a whole.
+
+use super::{
+    abi,
+    container::{holders, no_permission},
+};
+use crate::{
+    Error, Result,
+    pci::{Function, IommuGroup},
+};
+use std::{
+    ffi::CString,
+    fs::{File, OpenOptions},
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+/// An IOMMU group, opened for this process alone.
+#[derive(Debug)]
+pub(super) struct Group {
+    file: File,
+    number: u32,
+    device: String,
+}
+
+impl Group {
+    /// Opens the group of `function`, whose node is in `dev`.
+    pub(super) fn open(function: &Function, dev: &Path) -> Result<Self> {
+        let device = function.bdf.to_string();
+        let unusable = |reason| Error::Unusable { device: device.clone(), reason };
+        let group = check(function)?;
+        let path = dev.join(group.number.to_string());
+        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(|e| {
+            let shown = path.display();
+            match e.raw_os_error() {
+                Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => unusable(format!(
+                    "there is no {shown} although the function is bound to vfio-pci: in a container, pass {shown} into \
+                     it (and /dev/vfio/vfio); a kernel without CONFIG_VFIO_GROUP has none"
+                )),
+                Some(libc::EACCES | libc::EPERM) => unusable(no_permission(&path)),
+                Some(libc::EBUSY) => unusable(busy(group.number, &holders(&path))),
+                _ => Error::os(&device, format!("opening {shown}"), e),
+            }
+        })?;
+        let flags = abi::group_flags(file.as_fd()).map_err(|e| {
+            Error::os(&device, format!("asking for the state of IOMMU group {}", group.number), e)
+        })?;
+        if flags & abi::GROUP_VIABLE == 0 {
+            return Err(unusable(not_viable(group)));
+        }
+        Ok(Self { file, number: group.number, device })
+    }
+
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Puts it into a container.
+    pub(super) fn join(&self, container: BorrowedFd<'_>) -> Result<()> {
+        abi::group_set_container(self.file.as_fd(), container).map_err(|e| {
+            Error::os(&self.device, format!("putting IOMMU group {} into a container", self.number), e)
+        })
+    }
+
+    /// Opens the function that the group was opened for.
+    pub(super) fn device(&self) -> Result<OwnedFd> {
+        let name = CString::new(self.device.as_str()).map_err(io::Error::from);
+        name.and_then(|name| abi::group_device(self.file.as_fd(), &name))
+            .map_err(|e| Error::os(&self.device, format!("opening it in IOMMU group {}", self.number), e))
+    }
+}
+
+/// Whether `driver` is vfio-pci or one of its variants for particular devices.
+pub(super) fn is_vfio(driver: &str) -> bool {
+    driver.replace('_', "-").ends_with("vfio-pci")
+}
+
+/// What must hold before VFIO can be asked: an IOMMU translates for the function, and vfio-pci is bound to it.
+fn check(function: &Function) -> Result<&IommuGroup> {
+    let device = function.bdf.to_string();
+    let unusable = |reason| Err(Error::Unusable { device: device.clone(), reason });
+    let Some(group) = &function.iommu_group else {
+        return unusable(
+            "no IOMMU translates for it, and VFIO needs one: turn it on in the firmware (VT-d, AMD-Vi or SMMU) and in \
+             the kernel's parameters (intel_iommu=on for Intel; for AMD and Arm it is on unless turned off with \
+             amd_iommu=off or iommu=off), then boot anew: /sys/kernel/iommu_groups must not be empty"
+                .into(),
+        );
+    };
+    let bdf = function.bdf;
+    let path = function.path.display();
+    let (state, before, unbind) = match function.driver.as_deref() {
+        Some(driver) if is_vfio(driver) => {
+            if group.is_noiommu {
+                return Err(Error::Unsupported {
+                    device,
+                    what: "VFIO's no-IOMMU mode".into(),
+                    reason:
+                        "turn the IOMMU on in the firmware and in the kernel's parameters (intel_iommu=on)"
+                            .into(),
+                });
+            }
+            return Ok(group);
+        }
+        None => ("no driver is bound to it".into(), "", String::new()),
+        Some("nvme") => (
+            "it is bound to the kernel's own driver, nvme".into(),
+            "unmount what is on it; then ",
+            format!("echo {bdf} > {path}/driver/unbind; "),
+        ),
+        Some(other) => (
+            format!("it is bound to another driver, {other}"),
+            "make sure that nothing uses it; then ",
+            format!("echo {bdf} > {path}/driver/unbind; "),
+        ),
+    };
+    unusable(format!(
+        "{state}. To use it here, {before}as root: modprobe vfio-pci; {unbind}echo vfio-pci > {path}/driver_override; \
+         echo {bdf} > /sys/bus/pci/drivers_probe"
+    ))
+}
+
+/// Why a group is not viable: the kernel lets no user have a part of it while a driver that does DMA has another.
+fn not_viable(group: &IommuGroup) -> String {
+    // Drivers that VFIO tolerates in a user's group: they do no DMA.
+    let harmless = |driver: &str| is_vfio(driver) || driver == "pci-stub" || driver == "pcieport";
+    let blocking: Vec<_> = group
+        .members
+        .iter()
+        .filter_map(|member| member.driver.as_deref().map(|driver| (&member.name, driver)))
+        .filter(|(_, driver)| !harmless(driver))
+        .collect();
+    let number = group.number;
+    if blocking.is_empty() {
+        let members: Vec<_> = group.members.iter().map(|member| member.name.as_str()).collect();
+        return format!(
+            "IOMMU group {number} is not viable, though no driver seems to hold any of it ({}): bind all of them to \
+             vfio-pci and try again",
+            members.join(", ")
+        );
+    }
+    let list: Vec<_> = blocking.iter().map(|(name, driver)| format!("{name} (bound to {driver})")).collect();
+    format!(
+        "IOMMU group {number} is not viable, for it also holds {}: bind each to vfio-pci too or unbind it, or put the \
+         device into a slot that has a group of its own",
+        list.join(", ")
+    )
+}
+
+/// Why a group that is open already can't be opened.
+fn busy(number: u32, holders: &[u32]) -> String {
+    let me = std::process::id();
+    let who = match holders {
+        [] => "another process (of another user: try `fuser -v` as root)".into(),
+        [pid] if *pid == me => {
+            format!("this process ({me}); close the device, and drop its memory and BARs, first")
+        }
+        _ => {
+            let pids: Vec<_> = holders.iter().map(u32::to_string).collect();
+            format!("process {}; end it first", pids.join(", "))
+        }
+    };
+    format!("IOMMU group {number} is in use by {who}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pci::FakeSysfs;
+
+    const BDF: &str = "0000:01:00.0";
+
+    fn refusal(driver: Option<&str>, group: Option<u32>) -> String {
+        let name = format!("group-{}-{group:?}", driver.unwrap_or("none"));
+        let fake = FakeSysfs::new(&name);
+        fake.add(BDF, "0x010802\n", driver, group);
+        check(&fake.function(BDF).unwrap()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn without_an_iommu_the_kernel_parameters_are_named() {
+        let text = refusal(Some("vfio-pci"), None);
+        assert!(text.contains("intel_iommu=on") && text.contains(BDF), "{text}");
+    }
+
+    #[test]
+    fn the_wrong_driver_says_how_to_bind_the_right_one() {
+        for (driver, unbinds) in [(None, false), (Some("nvme"), true), (Some("uio_pci_generic"), true)] {
+            let text = refusal(driver, Some(3));
+            for part in ["modprobe vfio-pci", "/driver_override", "/sys/bus/pci/drivers_probe", BDF] {
+                assert!(text.contains(part), "{part}: {text}");
+            }
+            assert_eq!(text.contains("/driver/unbind"), unbinds, "{text}");
+            assert!(driver.is_none_or(|driver| text.contains(driver)), "{text}");
+        }
+        assert!(refusal(Some("nvme"), Some(3)).contains("unmount"));
+    }
+
+    #[test]
+    fn variants_of_vfio_pci_are_taken() {
+        for driver in ["vfio-pci", "mlx5_vfio_pci", "xe-vfio-pci"] {
+            let fake = FakeSysfs::new(driver);
+            fake.add(BDF, "0x010802\n", Some(driver), Some(3));
+            assert_eq!(check(&fake.function(BDF).unwrap()).unwrap().number, 3);
+        }
+        assert!(!is_vfio("nvme") && !is_vfio("vfio-platform"));
+    }
+
+    #[test]
+    fn no_iommu_mode_is_refused_by_name() {
+        let fake = FakeSysfs::new("noiommu");
+        fake.add(BDF, "0x010802\n", Some("vfio-pci"), Some(0));
+        std::fs::write(fake.0.join("kernel/iommu_groups/0/name"), "vfio-noiommu\n").unwrap();
+        let error = check(&fake.function(BDF).unwrap()).unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    }
+
+    #[test]
+    fn each_function_that_blocks_the_group_is_named() {
+        let fake = FakeSysfs::new("viable");
+        fake.add(BDF, "0x010802\n", Some("vfio-pci"), Some(5));
+        fake.add("0000:01:00.1", "0x020000\n", Some("e1000e"), Some(5));
+        fake.add("0000:01:00.2", "0x040300\n", Some("snd_hda_intel"), Some(5));
+        fake.add("0000:00:01.0", "0x060400\n", Some("pcieport"), Some(5));
+        fake.add("0000:01:00.3", "0x040300\n", None, Some(5));
+        let function = fake.function(BDF).unwrap();
+        let text = not_viable(function.iommu_group.as_ref().unwrap());
+        for part in ["group 5", "0000:01:00.1 (bound to e1000e)", "0000:01:00.2 (bound to snd_hda_intel)"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("pcieport") && !text.contains("01:00.3") && !text.contains(BDF), "{text}");
+    }
+
+    #[test]
+    fn a_missing_node_and_a_busy_one_say_so() {
+        let fake = FakeSysfs::new("node");
+        fake.add(BDF, "0x010802\n", Some("vfio-pci"), Some(5));
+        let error = Group::open(&fake.function(BDF).unwrap(), &fake.0).unwrap_err().to_string();
+        assert!(error.contains("there is no") && error.contains("/5"), "{error}");
+        assert!(busy(5, &[17, 18]).contains("17, 18"));
+        assert!(busy(5, &[std::process::id()]).contains("this process"));
+        assert!(busy(5, &[]).contains("another process"));
+    }
+}

@@ -1,0 +1,161 @@
+//! What the kernel's info structures say beyond their fixed part: capability chains, and what follows from them.
+
+use super::abi;
+use std::ops::{Range, RangeInclusive};
+use zerocopy::FromBytes;
+
+/// A malformed chain, for a protocol error.
+pub(super) type Malformed = &'static str;
+
+/// Walks a chain of capabilities.
+struct Chain<'a> {
+    /// The info structure and what follows it: the offsets in the chain count from its start.
+    bytes: &'a [u8],
+    /// The fixed part, where no capability can be.
+    fixed: usize,
+    /// 0 at the end.
+    next: u32,
+    /// More entries than there is room for: the chain has a loop.
+    left: usize,
+}
+
+impl<'a> Chain<'a> {
+    fn new(bytes: &'a [u8], fixed: usize, first: u32) -> Self {
+        Self { bytes, fixed, next: first, left: bytes.len() / size_of::<abi::CapHeader>() }
+    }
+
+    /// The next one's id, and what follows its header: as much as there is, for it doesn't say its own length.
+    fn step(&mut self) -> Result<Option<(u16, &'a [u8])>, Malformed> {
+        if self.next == 0 {
+            return Ok(None);
+        }
+        let at = self.next as usize;
+        if at < self.fixed {
+            return Err("a capability inside of the structure's fixed part");
+        }
+        self.left = self.left.checked_sub(1).ok_or("the capability chain has a loop")?;
+        let rest = self.bytes.get(at..).ok_or("a capability beyond the end")?;
+        let (header, data) = abi::CapHeader::read_from_prefix(rest).map_err(|_| "a capability cut short")?;
+        self.next = header.next;
+        // Another version of a capability is another layout.
+        Ok(Some((if header.version == 1 { header.id } else { 0 }, data)))
+    }
+}
+
+/// The `count: u32, reserved: u32, [T]` that two capabilities have.
+fn pairs(data: &[u8]) -> Result<Vec<[u64; 2]>, Malformed> {
+    let ([count, _], rest) = <[u32; 2]>::read_from_prefix(data).map_err(|_| "a capability cut short")?;
+    let bytes = (count as usize).checked_mul(16).and_then(|len| rest.get(..len));
+    let bytes = bytes.ok_or("a capability with more entries than it has room for")?;
+    bytes.chunks_exact(16).map(|pair| FromBytes::read_from_bytes(pair).map_err(|_| "a bad entry")).collect()
+}
+
+/// What a region's capabilities say of mapping it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct RegionCaps {
+    /// The only parts that may be mapped.
+    pub(super) sparse: Option<Vec<Range<u64>>>,
+    /// The pages of the MSI-X table may be mapped with the rest.
+    pub(super) msix_mappable: bool,
+}
+
+impl RegionCaps {
+    pub(super) fn parse(info: &abi::RegionInfo, bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut caps = Self::default();
+        if info.flags & abi::REGION_CAPS == 0 {
+            return Ok(caps);
+        }
+        let mut chain = Chain::new(bytes, size_of::<abi::RegionInfo>(), info.cap_offset);
+        while let Some((id, data)) = chain.step()? {
+            match id {
+                abi::REGION_CAP_SPARSE_MMAP => {
+                    let areas = pairs(data)?.into_iter().map(|[offset, size]| {
+                        let end = offset.checked_add(size).filter(|&end| end <= info.size);
+                        end.map(|end| offset..end).ok_or("a mappable area beyond the region's end")
+                    });
+                    caps.sparse = Some(areas.collect::<Result<_, _>>()?);
+                }
+                abi::REGION_CAP_MSIX_MAPPABLE => caps.msix_mappable = true,
+                _ => {}
+            }
+        }
+        Ok(caps)
+    }
+
+    /// The parts of the region to map, in pages of `page` bytes. `msix` is where in it the MSI-X table is: kernels
+    /// that neither call it mappable nor list areas refuse a mapping that touches its pages.
+    pub(super) fn areas(
+        &self,
+        info: &abi::RegionInfo,
+        msix: Option<Range<u64>>,
+        page: u64,
+    ) -> Vec<Range<u64>> {
+        if info.flags & abi::REGION_MMAP == 0 {
+            return Vec::new();
+        }
+        let areas = match (&self.sparse, msix) {
+            (Some(areas), _) => areas.clone(),
+            (None, Some(table)) if !self.msix_mappable => {
+                let gap_start = table.start / page * page;
+                let gap_end = table.end.checked_next_multiple_of(page).unwrap_or(u64::MAX);
+                vec![0..gap_start.min(info.size), gap_end.min(info.size)..info.size]
+            }
+            _ => std::iter::once(0..info.size).collect(),
+        };
+        // What does not start on a page can't be mapped: it is reached by reads and writes.
+        areas.into_iter().filter(|area| !area.is_empty() && area.start % page == 0).collect()
+    }
+}
+
+/// What an IOMMU offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IommuInfo {
+    /// A bit for each page size, in bytes.
+    pub page_sizes: u64,
+    /// The device addresses that can be mapped, in ascending order.
+    pub ranges: Vec<RangeInclusive<u64>>,
+    /// How many mappings could be added when the device was opened, where the kernel says.
+    pub mappings_available: Option<u32>,
+}
+
+impl IommuInfo {
+    pub(super) fn parse(info: &abi::IommuInfo, bytes: &[u8]) -> Result<Self, Malformed> {
+        let page_sizes = if info.flags & abi::IOMMU_PAGE_SIZES == 0 { 4096 } else { info.page_sizes };
+        if page_sizes == 0 {
+            return Err("no page size");
+        }
+        let mut found = Self { page_sizes, ranges: Vec::new(), mappings_available: None };
+        if info.flags & abi::IOMMU_CAPS != 0 {
+            let mut chain = Chain::new(bytes, size_of::<abi::IommuInfo>(), info.cap_offset);
+            while let Some((id, data)) = chain.step()? {
+                match id {
+                    abi::IOMMU_CAP_IOVA_RANGE => {
+                        found.ranges = pairs(data)?.into_iter().map(|[first, last]| first..=last).collect();
+                        found.ranges.retain(|range| !range.is_empty());
+                        found.ranges.sort_by_key(|range| *range.start());
+                    }
+                    abi::IOMMU_CAP_DMA_AVAILABLE => {
+                        let available = u32::read_from_prefix(data).map_err(|_| "a capability cut short")?;
+                        found.mappings_available = Some(available.0);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if found.ranges.is_empty() {
+            // Kernels before 5.4 don't say. 39 bits are the least that an IOMMU has, and the hole is where x86 has
+            // its MSI window.
+            found.ranges = vec![0..=0xfedf_ffff, 0xfef0_0000..=(1 << 39) - 1];
+        }
+        Ok(found)
+    }
+
+    /// The smallest page in bytes.
+    pub fn smallest_page(&self) -> u64 {
+        1 << self.page_sizes.trailing_zeros()
+    }
+}
+
+#[cfg(test)]
+mod tests;

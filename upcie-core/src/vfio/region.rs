@@ -1,0 +1,67 @@
+//! A region of a device's file, where it is not mapped.
+
+use super::abi;
+use crate::{Error, Result, transport::RegionIo};
+use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
+
+/// A system call on a device failed.
+pub(super) fn failed(device: &str, operation: &str, e: io::Error) -> Error {
+    match e.raw_os_error() {
+        Some(libc::ENODEV) => Error::Gone { device: device.into(), operation: operation.into() },
+        _ => Error::os(device, operation, e),
+    }
+}
+
+/// A region of a device's file, by system call.
+#[derive(Debug)]
+pub(super) struct Region {
+    device: String,
+    what: String,
+    file: Arc<File>,
+    offset: u64,
+    size: u64,
+    writable: bool,
+}
+
+impl Region {
+    pub(super) fn new(device: &str, what: &str, file: &Arc<File>, info: &abi::RegionInfo) -> Self {
+        let writable = info.flags & abi::REGION_WRITE != 0;
+        let (offset, size) = (info.offset, info.size);
+        Self { device: device.into(), what: what.into(), file: file.clone(), offset, size, writable }
+    }
+
+    /// Where in the file `len` bytes at `offset` are.
+    fn locate(&self, operation: &str, offset: u64, len: usize) -> Result<u64> {
+        let end = offset.checked_add(len as u64).filter(|&end| end <= self.size);
+        end.and_then(|_| self.offset.checked_add(offset)).ok_or_else(|| Error::OutOfRange {
+            device: self.device.clone(),
+            operation: format!("{operation} {}", self.what),
+            offset,
+            len: len as u64,
+            size: self.size,
+        })
+    }
+
+    fn failed(&self, operation: &str, offset: u64, e: io::Error) -> Error {
+        failed(&self.device, &format!("{operation} {} at {offset:#x}", self.what), e)
+    }
+}
+
+impl RegionIo for Region {
+    fn read(&self, offset: u64, data: &mut [u8]) -> Result<()> {
+        let at = self.locate("reading", offset, data.len())?;
+        self.file.read_exact_at(data, at).map_err(|e| self.failed("reading", offset, e))
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
+        let at = self.locate("writing", offset, data.len())?;
+        if !self.writable {
+            return Err(Error::Unsupported {
+                device: self.device.clone(),
+                what: format!("writing {}", self.what),
+                reason: "the region is read-only".into(),
+            });
+        }
+        self.file.write_all_at(data, at).map_err(|e| self.failed("writing", offset, e))
+    }
+}

@@ -1,0 +1,365 @@
+//! The server against clients that are not ours: everything that the protocol allows, and much that it does not.
+
+use super::*;
+use crate::{
+    irq::EventFd,
+    vfio_user::wire::{
+        DeviceInfo, DmaAccess, DmaMap, DmaUnmap, IrqInfo, RegionAccess, RegionInfo, SetIrqs, dma, split, vfio,
+    },
+};
+use std::io::Write;
+
+/// A toy's server, and a raw client that has said hello.
+struct Bench {
+    raw: Raw,
+    stream: UnixStream,
+    server: JoinHandle<crate::Result<()>>,
+    resets: Arc<AtomicUsize>,
+    polls: Arc<AtomicUsize>,
+}
+
+fn bench(deadline: Duration, capabilities: Capabilities) -> Bench {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut toy = Toy::new();
+    let (resets, polls) = (toy.resets.clone(), toy.polls.clone());
+    let server = std::thread::spawn(move || {
+        Server::new().deadline(deadline).serve_stream(theirs, &mut toy, &AtomicBool::new(false))
+    });
+    let mut raw = Raw::new(ours.try_clone().unwrap());
+    raw.hello(capabilities);
+    Bench { raw, stream: ours, server, resets, polls }
+}
+
+fn usual() -> Bench {
+    bench(SOON, Capabilities::default())
+}
+
+impl Bench {
+    fn ask<T: IntoBytes + zerocopy::Immutable>(
+        &mut self,
+        command: u16,
+        payload: T,
+    ) -> Result<Vec<u8>, Errno> {
+        self.raw.ask(command, payload.as_bytes(), &[])
+    }
+
+    fn map(&mut self, address: u64, size: u64, memory: Option<(&Memory, u64)>) -> Result<Vec<u8>, Errno> {
+        let offset = memory.map_or(0, |(_, offset)| offset);
+        let map = DmaMap { argsz: 32, flags: dma::READ | dma::WRITE, offset, address, size };
+        let fds: Vec<_> = memory.iter().map(|(memory, _)| memory.as_fd()).collect();
+        self.raw.ask(command::DMA_MAP, map.as_bytes(), &fds)
+    }
+
+    fn unmap(&mut self, address: u64, size: u64, flags: u32) -> Result<Vec<u8>, Errno> {
+        self.ask(command::DMA_UNMAP, DmaUnmap { argsz: 24, flags, address, size })
+    }
+
+    fn write(&mut self, offset: u64, value: u64) -> Result<Vec<u8>, Errno> {
+        self.raw.ask(command::REGION_WRITE, &write(offset, value), &[])
+    }
+
+    fn read(&mut self, offset: u64) -> u64 {
+        let reply = self.ask(command::REGION_READ, RegionAccess { offset, region: 0, count: 8 }).unwrap();
+        u64::from_le_bytes(reply[16..].try_into().unwrap())
+    }
+
+    /// Copies by the device; its error number.
+    fn copy(&mut self, from: u64, to: u64, len: u64) -> u64 {
+        for (register, value) in [(SOURCE, from), (TARGET, to), (LENGTH, len), (GO, 1)] {
+            self.write(register, value).unwrap();
+        }
+        self.read(STATUS)
+    }
+
+    fn set(&mut self, set: SetIrqs, data: &[u8], fds: &[BorrowedFd<'_>]) -> Result<Vec<u8>, Errno> {
+        self.raw.ask(command::SET_IRQS, &[set.as_bytes(), data].concat(), fds)
+    }
+
+    /// Leaves; what the server says about the session.
+    fn leave(self) -> crate::Result<()> {
+        drop((self.raw, self.stream));
+        let end = self.server.join().unwrap();
+        assert_eq!(self.resets.load(Ordering::SeqCst), 1, "once, at the end");
+        end
+    }
+}
+
+/// A register's REGION_WRITE.
+fn write(offset: u64, value: u64) -> Vec<u8> {
+    let access = RegionAccess { offset, region: 0, count: 8 };
+    [access.as_bytes(), &value.to_le_bytes()].concat()
+}
+
+const PAGE: u64 = 4096;
+
+#[test]
+fn maps_in_pieces() {
+    let mut bench = usual();
+    let memory = Memory::new(8 * 4096, PageSize::Small).unwrap();
+    bench.map(0x10000, 8 * PAGE, Some((&memory, 0))).unwrap();
+    assert_eq!(bench.map(0x11000, PAGE, Some((&memory, 0))), Err(Errno::EEXIST));
+    assert_eq!(bench.map(0x40000, 9 * PAGE, Some((&memory, 0))), Err(Errno::EINVAL));
+    assert_eq!(bench.map(0x40000, PAGE, Some((&memory, 8 * PAGE))), Err(Errno::EINVAL));
+    // The file's second half again, right behind: one copy crosses both.
+    bench.map(0x18000, 4 * PAGE, Some((&memory, 4 * PAGE))).unwrap();
+    assert_eq!(bench.copy(0x10000, 0x17000, 2 * PAGE), 0);
+
+    assert_eq!(bench.unmap(0x12000, 2 * PAGE, 0).unwrap().len(), 24);
+    assert_eq!(bench.copy(0x10000, 0x14000, 2 * PAGE), 0);
+    assert_eq!(bench.copy(0x10000, 0x12000, 8), Errno::EFAULT as u64);
+    assert_eq!(bench.copy(0x11ff8, 0x14000, 16), Errno::EFAULT as u64);
+    assert_eq!(bench.unmap(0x12000, PAGE, 0), Err(Errno::ENOENT));
+    assert_eq!(bench.unmap(0x14000, PAGE, 1), Err(Errno::ENOTSUP), "dirty pages");
+    assert_eq!(bench.unmap(0x14000, PAGE, dma::UNMAP_ALL), Err(Errno::EINVAL));
+    bench.unmap(0x14000, 8 * PAGE, 0).unwrap();
+    assert_eq!(bench.copy(0x10000, 0x11000, PAGE), 0);
+    bench.unmap(0, 0, dma::UNMAP_ALL).unwrap();
+    assert_eq!(bench.copy(0x10000, 0x11000, 8), Errno::EFAULT as u64);
+    bench.leave().unwrap();
+}
+
+#[test]
+fn memory_by_message_and_requests_in_between() {
+    let mut bench = bench(SOON, Capabilities { max_data_xfer_size: 4096, ..Capabilities::default() });
+    bench.map(0x10000, 0x10000, None).unwrap();
+    for (register, value) in [(SOURCE, 0x10010), (TARGET, 0x18000), (LENGTH, 10000)] {
+        bench.write(register, value).unwrap();
+    }
+    bench.raw.send(Header { id: 1, command: command::REGION_WRITE, ..Header::default() }, &write(GO, 1), &[]);
+    // More requests, while the first waits for us.
+    for id in 2..5 {
+        let payload = write(SOURCE, id.into());
+        bench.raw.send(Header { id, command: command::REGION_WRITE, ..Header::default() }, &payload, &[]);
+    }
+    let (mut reads, mut written, mut order) = (Vec::new(), Vec::new(), Vec::new());
+    while order.len() < 4 {
+        let message = bench.raw.next();
+        if message.header.is_reply() {
+            order.push(message.header.id);
+            continue;
+        }
+        let (access, data) = split::<DmaAccess>(&message.payload).unwrap();
+        let mut reply = access.as_bytes().to_vec();
+        if message.header.command == command::DMA_READ {
+            reads.push((access.address, access.count));
+            reply.extend((0..access.count).map(|at| (access.address + at) as u8));
+        } else {
+            assert_eq!(access.address, 0x18000 + written.len() as u64);
+            written.extend_from_slice(data);
+        }
+        bench.raw.reply(&message, &reply);
+    }
+    assert_eq!(order, [1, 2, 3, 4]);
+    assert_eq!(reads, [(0x10010, 4096), (0x11010, 4096), (0x12010, 1808)]);
+    assert!(
+        written.len() == 10000 && written.iter().enumerate().all(|(at, &byte)| byte == (at + 0x10) as u8)
+    );
+    assert_eq!((bench.read(STATUS), bench.read(SOURCE)), (0, 4));
+    bench.leave().unwrap();
+}
+
+#[test]
+fn a_client_that_refuses_its_memory_or_never_gives_it() {
+    let mut bench = bench(Duration::from_millis(50), Capabilities::default());
+    bench.map(0x10000, 0x10000, None).unwrap();
+    bench.write(SOURCE, 0x10000).unwrap();
+    bench.write(LENGTH, 8).unwrap();
+    let go = |bench: &mut Bench| {
+        bench.raw.send(
+            Header { id: 1, command: command::REGION_WRITE, ..Header::default() },
+            &write(GO, 1),
+            &[],
+        );
+        bench.raw.next()
+    };
+    let asked = go(&mut bench);
+    bench.raw.refuse(&asked, Errno::EPERM);
+    assert!(bench.raw.next().header.is_reply());
+    assert_eq!(bench.read(STATUS), Errno::EPERM as u64);
+    go(&mut bench);
+    // Never answered: the server does not wait for ever.
+    while bench.raw.0.recv(soon()).is_ok() {}
+    assert!(bench.leave().unwrap_err().to_string().contains("longer than"));
+}
+
+#[test]
+fn descriptions_and_their_sizes() {
+    let mut bench = usual();
+    let info = DeviceInfo { argsz: 16, ..DeviceInfo::default() };
+    let (reply, _) = split::<DeviceInfo>(&bench.ask(command::GET_INFO, info).unwrap()).unwrap();
+    assert_eq!((reply.flags, reply.regions, reply.irqs), (vfio::DEVICE_PCI | vfio::DEVICE_RESET, 9, 5));
+    assert_eq!(bench.ask(command::GET_INFO, DeviceInfo { argsz: 15, ..info }), Err(Errno::EINVAL));
+
+    let asked = RegionInfo { argsz: 32, ..RegionInfo::default() };
+    let short = bench.ask(command::GET_REGION_INFO, asked).unwrap();
+    let (info, _) = split::<RegionInfo>(&short).unwrap();
+    assert_eq!((short.len(), info.argsz, info.cap_offset, info.size), (32, 64, 0, 0x4000));
+    let asked = RegionInfo { argsz: info.argsz, ..asked };
+    assert_eq!(bench.ask(command::GET_REGION_INFO, asked).unwrap().len(), 64);
+    assert!(bench.ask(command::GET_REGION_INFO, RegionInfo { argsz: 31, ..asked }).is_err());
+    assert!(bench.ask(command::GET_REGION_INFO, RegionInfo { index: 9, ..asked }).is_err());
+
+    let irq = IrqInfo { argsz: 16, index: 2, ..IrqInfo::default() };
+    let (reply, _) = split::<IrqInfo>(&bench.ask(command::GET_IRQ_INFO, irq).unwrap()).unwrap();
+    assert_eq!((reply.count, reply.flags), (20, vfio::IRQ_EVENTFD | vfio::IRQ_MASKABLE));
+    assert!(bench.ask(command::GET_IRQ_INFO, IrqInfo { index: 5, ..irq }).is_err());
+    bench.leave().unwrap();
+}
+
+#[test]
+fn accesses_beyond_a_region_and_commands_beyond_the_protocol() {
+    let mut bench = usual();
+    let access = |offset, region, count| RegionAccess { offset, region, count };
+    for bad in [
+        access(0x4000, 0, 1),
+        access(0x3fff, 0, 2),
+        access(u64::MAX, 0, 2),
+        access(0, 9, 1),
+        access(0, 1, 1),
+        access(0, 2, (1 << 20) + 1),
+        access(0, u32::MAX, u32::MAX),
+    ] {
+        assert_eq!(bench.ask(command::REGION_READ, bad), Err(Errno::EINVAL), "{bad:?}");
+    }
+    assert_eq!(bench.ask(command::REGION_READ, access(0x4000, 0, 0)).unwrap().len(), 16);
+    assert_eq!(bench.ask(command::REGION_READ, access(1, 2, 1 << 20)).unwrap().len(), 16 + (1 << 20));
+    assert_eq!(
+        bench.ask(command::REGION_READ, access(DOORBELL, 0, 4)),
+        Err(Errno::EIO),
+        "the backend's word"
+    );
+    assert_eq!(bench.ask(command::REGION_WRITE, access(0, 0, 4)), Err(Errno::EINVAL), "no data");
+    assert_eq!(bench.raw.ask(command::REGION_READ, &[0; 15], &[]), Err(Errno::EINVAL));
+    for command in
+        [0, command::GET_REGION_IO_FDS, command::DMA_READ, command::DMA_WRITE, 14, 15, 16, 99, u16::MAX]
+    {
+        assert_eq!(bench.raw.ask(command, &[0; 64], &[]), Err(Errno::ENOTSUP), "{command}");
+    }
+    assert_eq!(bench.raw.ask(command::VERSION, &[0; 4], &[]), Err(Errno::EINVAL), "twice");
+    bench.leave().unwrap();
+}
+
+#[test]
+fn no_reply_is_none() {
+    let mut bench = usual();
+    let silent =
+        Header { id: 1, command: command::REGION_WRITE, flags: flags::NO_REPLY, ..Header::default() };
+    bench.raw.send(silent, &write(SOURCE, 5), &[]);
+    bench.raw.send(silent, b"bad", &[]);
+    assert_eq!(bench.read(SOURCE), 5);
+    bench.leave().unwrap();
+}
+
+#[test]
+fn interrupts_are_checked() {
+    let mut bench = usual();
+    let set = |flags, index, start, count| SetIrqs { argsz: 20, flags, index, start, count };
+    let (none, boolean, eventfd) = (vfio::SET_NONE, vfio::SET_BOOL, vfio::SET_EVENTFD);
+    let (mask, unmask, trigger) = (vfio::SET_MASK, vfio::SET_UNMASK, vfio::SET_TRIGGER);
+    let irq = EventFd::new().unwrap();
+    let (socket, _other) = UnixStream::pair().unwrap();
+    let (one, nothing) = (&[irq.as_fd()][..], &[][..]);
+    for (bad, data, fds) in [
+        (set(eventfd | trigger, 5, 0, 1), &[][..], one),
+        (set(eventfd | trigger, 2, 20, 1), &[], one),
+        (set(eventfd | trigger, 2, 1, u32::MAX), &[], one),
+        (set(eventfd | trigger, 2, 0, 2), &[], one),
+        (set(eventfd | trigger, 2, 0, 1), &[], &[socket.as_fd()]),
+        (set(none | trigger, 2, 0, 1), &[], one),
+        (set(none | boolean | trigger, 2, 0, 1), &[1], nothing),
+        (set(none | mask | trigger, 2, 0, 1), &[], nothing),
+        (set(none, 2, 0, 1), &[], nothing),
+        (set(boolean | trigger, 2, 0, 2), &[1], nothing),
+        (set(none | mask, 3, 0, 1), &[], nothing),
+        (set(none | trigger | 1 << 9, 2, 0, 1), &[], nothing),
+    ] {
+        assert_eq!(bench.set(bad, data, fds), Err(Errno::EINVAL), "{bad:?}");
+    }
+    assert_eq!(bench.set(set(eventfd | mask, 2, 0, 1), &[], one), Err(Errno::ENOTSUP));
+
+    // Wired, and triggered by the client itself.
+    bench.set(set(eventfd | trigger, 2, 1, 1), &[], one).unwrap();
+    bench.set(set(boolean | trigger, 2, 0, 3), &[1, 0, 1], nothing).unwrap();
+    assert_eq!(irq.take().unwrap(), 0);
+    bench.set(set(boolean | trigger, 2, 0, 3), &[0, 1, 0], nothing).unwrap();
+    assert_eq!(irq.take().unwrap(), 1);
+    // No descriptors: taken away.
+    bench.set(set(eventfd | trigger, 2, 0, 20), &[], nothing).unwrap();
+    bench.set(set(none | trigger, 2, 1, 1), &[], nothing).unwrap();
+    assert_eq!(irq.take().unwrap(), 0);
+
+    // INTx masks itself, and what comes meanwhile comes when it is unmasked.
+    bench.set(set(eventfd | trigger, 0, 0, 1), &[], one).unwrap();
+    for _ in 0..3 {
+        bench.set(set(none | trigger, 0, 0, 1), &[], nothing).unwrap();
+    }
+    assert_eq!(irq.take().unwrap(), 1);
+    bench.set(set(none | unmask, 0, 0, 1), &[], nothing).unwrap();
+    assert_eq!(irq.take().unwrap(), 1);
+    bench.set(set(none | unmask, 0, 0, 1), &[], nothing).unwrap();
+    assert_eq!(irq.take().unwrap(), 0);
+    bench.leave().unwrap();
+}
+
+#[test]
+fn a_full_eventfd_does_not_block_the_server() {
+    let mut bench = usual();
+    let full = nix::sys::eventfd::EventFd::from_value(1).unwrap();
+    full.write(u64::MAX - 2).unwrap();
+    let flags = vfio::SET_EVENTFD | vfio::SET_TRIGGER;
+    bench.set(SetIrqs { argsz: 20, flags, index: 2, start: 0, count: 1 }, &[], &[full.as_fd()]).unwrap();
+    bench.write(RAISE, 0).unwrap();
+    bench.leave().unwrap();
+}
+
+#[test]
+fn a_client_that_stops_in_the_middle_is_dropped_while_the_device_works_on() {
+    let mut bench = bench(Duration::from_millis(50), Capabilities::default());
+    let irq = EventFd::new().unwrap();
+    let flags = vfio::SET_EVENTFD | vfio::SET_TRIGGER;
+    bench.set(SetIrqs { argsz: 20, flags, index: 2, start: 0, count: 1 }, &[], &[irq.as_fd()]).unwrap();
+    bench.stream.write_all(&[0; 9]).unwrap();
+    let before = bench.polls.load(Ordering::Relaxed);
+    // Until it is dropped.
+    assert!(bench.raw.0.recv(soon()).is_err());
+    assert!(bench.polls.load(Ordering::Relaxed) > before + 10);
+    assert!(bench.leave().unwrap_err().to_string().contains("longer than"));
+}
+
+#[test]
+fn a_client_that_takes_no_answers_is_dropped() {
+    let mut bench = bench(Duration::from_millis(50), Capabilities::default());
+    let header = Header { command: command::REGION_READ, ..Header::default() };
+    let read = RegionAccess { offset: 0, region: 2, count: 1 << 20 };
+    for _ in 0..8 {
+        bench.raw.send(header, read.as_bytes(), &[]);
+    }
+    assert_eq!(
+        std::mem::replace(&mut bench.raw, Raw::new(UnixStream::pair().unwrap().0)).0.stalled_since(),
+        None
+    );
+    let mut poll = [nix::poll::PollFd::new(bench.stream.as_fd(), nix::poll::PollFlags::empty())];
+    // Hung up by the server: there is nothing else to wait for.
+    nix::poll::poll(&mut poll, 5000_u16).unwrap();
+    assert!(bench.leave().unwrap_err().to_string().contains("longer than"));
+}
+
+#[test]
+fn a_client_that_does_not_introduce_itself_is_dropped() {
+    let first = |bytes: &[u8]| {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let server = std::thread::spawn(move || {
+            let server = Server::new().deadline(Duration::from_millis(20));
+            server.serve_stream(theirs, &mut Toy::new(), &AtomicBool::new(false))
+        });
+        ours.write_all(bytes).unwrap();
+        server.join().unwrap().unwrap_err().to_string()
+    };
+    assert!(first(b"").contains("longer than"));
+    assert!(first(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n").contains("broke the protocol"));
+    let reset = Header { command: command::RESET, ..Header::default() };
+    assert!(first(&message(reset, &[])).contains("version"));
+    let version = Header { command: command::VERSION, ..Header::default() };
+    assert!(first(&message(version, &[Version { major: 1, minor: 0 }.as_bytes()])).contains("version"));
+    assert!(first(&message(version, &[&[0; 4], b"{"])).contains("version"));
+}

@@ -1,0 +1,323 @@
+//! The client against servers that misbehave: an error each, in time, and never another request's answer.
+
+use super::*;
+use crate::{
+    Error, Result,
+    transport::Device,
+    vfio_user::wire::{DeviceInfo, DmaAccess, DmaMap, RegionAccess, RegionInfo, region_info, vfio},
+};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use std::io::{Read, Write};
+
+/// A deadline for what is meant to be missed.
+const BRIEF: Duration = Duration::from_millis(30);
+
+/// A client of the server that `script` plays.
+fn against<T: Send + 'static>(
+    deadline: Duration,
+    script: impl FnOnce(UnixStream) -> T + Send + 'static,
+) -> (Result<Client>, JoinHandle<T>) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let server = std::thread::spawn(move || script(theirs));
+    (Client::with_deadline(ours, "fake", None, deadline), server)
+}
+
+impl Raw {
+    fn greet(&mut self, json: &str) {
+        let hello = self.next();
+        assert_eq!(hello.header.command, command::VERSION);
+        self.reply(&hello, &[Version { major: MAJOR, minor: MINOR }.as_bytes(), json.as_bytes()].concat());
+    }
+
+    /// All that opening a device asks.
+    fn open(stream: UnixStream, json: &str) -> Self {
+        let mut this = Self::new(stream);
+        this.greet(json);
+        let info = this.next();
+        let flags = vfio::DEVICE_PCI | vfio::DEVICE_RESET;
+        this.reply(&info, DeviceInfo { argsz: 16, flags, regions: 9, irqs: 5 }.as_bytes());
+        let config = this.next();
+        this.reply(&config, &region_info(CONFIG_REGION, 4096, None));
+        this
+    }
+}
+
+const PLAIN: &str = "{}\0";
+
+#[test]
+fn what_is_no_vfio_user_server_is_named_so() {
+    type Script = fn(UnixStream);
+    let scripts: [(&str, Script); 7] = [
+        ("another protocol", |mut stream| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap()),
+        ("closes at once", drop),
+        ("closes in the middle", |mut stream| stream.write_all(&[0; 7]).unwrap()),
+        ("never answers", |mut stream| drop(stream.read_to_end(&mut Vec::new()))),
+        ("a short version", |stream| {
+            let mut raw = Raw::new(stream);
+            let hello = raw.next();
+            raw.reply(&hello, &[0]);
+        }),
+        ("a newer version", |stream| {
+            let mut raw = Raw::new(stream);
+            let hello = raw.next();
+            raw.reply(&hello, Version { major: 1, minor: 0 }.as_bytes());
+        }),
+        ("no JSON", |stream| Raw::new(stream).greet("{max_msg_fds=1}")),
+    ];
+    for (name, script) in scripts {
+        let (client, server) = against(BRIEF, script);
+        let error = client.unwrap_err();
+        assert!(matches!(error, Error::Unusable { .. } | Error::Protocol { .. }), "{name}: {error:?}");
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn a_busy_server_is_named_so() {
+    let (client, server) = against(SOON, |stream| {
+        let mut raw = Raw::new(stream);
+        let hello = raw.next();
+        raw.refuse(&hello, Errno::EBUSY);
+    });
+    assert!(client.unwrap_err().to_string().contains("has a client already"));
+    server.join().unwrap();
+}
+
+#[test]
+fn a_missed_deadline_ends_the_connection() {
+    let (client, server) = against(BRIEF, |stream| {
+        let mut raw = Raw::open(stream, PLAIN);
+        let late = raw.next();
+        // Until the client has given up.
+        assert!(raw.0.recv(soon()).is_err());
+        late.header.command
+    });
+    let client = client.unwrap();
+    let start = Instant::now();
+    assert!(matches!(client.reset(), Err(Error::Timeout { .. })));
+    assert!(start.elapsed() < SOON);
+    let error = client.reset().unwrap_err();
+    assert!(matches!(&error, Error::Unusable { reason, .. } if reason.contains("open it again")), "{error}");
+    assert_eq!(server.join().unwrap(), command::RESET);
+}
+
+#[test]
+fn answers_to_something_else_end_the_connection() {
+    let forgeries: [fn(Header) -> Header; 4] = [
+        |header| Header { id: header.id.wrapping_add(1), ..header },
+        |header| Header { command: command::SET_IRQS, ..header },
+        |header| Header { flags: 3, ..header },
+        |header| Header { flags: flags::REPLY | 0x4, ..header },
+    ];
+    for forge in forgeries {
+        let (client, server) = against(SOON, move |stream| {
+            let mut raw = Raw::open(stream, PLAIN);
+            let request = raw.next();
+            let reply = Header { flags: flags::REPLY, ..request.header };
+            raw.send(forge(reply), &[], &[]);
+        });
+        let client = client.unwrap();
+        assert!(matches!(client.reset(), Err(Error::Protocol { .. })));
+        assert!(matches!(client.reset(), Err(Error::Unusable { .. })));
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn lengths_that_lie() {
+    // The size in the header, then what is sent.
+    for (size, sent) in [(15, 16), (u32::MAX, 16), (16 << 20, 16), (17, 17), (31, 31), (35, 35), (40, 40)] {
+        let (client, server) = against(SOON, move |stream| {
+            let mut raw = Raw::open(stream.try_clone().unwrap(), PLAIN);
+            let request = raw.next();
+            let header = Header { flags: flags::REPLY, size, ..request.header };
+            let mut bytes = [header.as_bytes(), &request.payload, &[0; 64]].concat();
+            bytes.truncate(sent);
+            (&stream).write_all(&bytes).unwrap();
+            // Dropped: what is promised and does not come is an end in the middle.
+        });
+        let error = client.unwrap().config_read(0, &mut [0; 4]).unwrap_err();
+        assert!(matches!(error, Error::Protocol { .. }), "{size}: {error:?}");
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn an_end_in_the_middle() {
+    let (client, server) = against(SOON, |stream| {
+        let mut raw = Raw::open(stream.try_clone().unwrap(), PLAIN);
+        let request = raw.next();
+        let header = Header { flags: flags::REPLY, size: 1000, ..request.header };
+        (&stream).write_all(header.as_bytes()).unwrap();
+    });
+    let client = client.unwrap();
+    assert!(matches!(client.reset(), Err(Error::Gone { .. })));
+    assert!(matches!(client.reset(), Err(Error::Gone { .. })));
+    server.join().unwrap();
+}
+
+#[test]
+fn an_error_is_an_answer() {
+    let (client, server) = against(SOON, |stream| {
+        let mut raw = Raw::open(stream, PLAIN);
+        for errno in [Errno::EPERM, Errno::UnknownErrno] {
+            let request = raw.next();
+            raw.refuse(&request, errno);
+        }
+        let request = raw.next();
+        raw.reply(&request, &[]);
+    });
+    let client = client.unwrap();
+    match client.reset() {
+        Err(Error::Peer { source, .. }) => assert_eq!(source.raw_os_error(), Some(libc::EPERM)),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(client.reset(), Err(Error::Peer { .. })), "an error without a number");
+    client.reset().unwrap();
+    server.join().unwrap();
+}
+
+#[test]
+fn descriptors_that_nobody_asked_for_are_closed() {
+    for (count, refused) in [(3, false), (8, false), (9, true), (100, true)] {
+        let (read, write) = nix::unistd::pipe().unwrap();
+        let (client, server) = against(SOON, move |stream| {
+            let mut raw = Raw::open(stream, PLAIN);
+            let request = raw.next();
+            raw.reply_with(&request, &[], &vec![write.as_fd(); count]);
+        });
+        let client = client.unwrap();
+        let result = client.reset();
+        assert_eq!(matches!(result, Err(Error::Protocol { .. })), refused, "{count}: {result:?}");
+        drop(client);
+        server.join().unwrap();
+        // All copies of the other end are closed.
+        let mut rest = std::fs::File::from(read);
+        assert_eq!(rest.read(&mut [0]).unwrap(), 0);
+    }
+}
+
+#[test]
+fn areas_that_lie() {
+    let file = || {
+        let fd = memfd_create(c"short", MFdFlags::MFD_CLOEXEC).unwrap();
+        nix::unistd::ftruncate(&fd, 0x2000).unwrap();
+        fd
+    };
+    let descriptions: [fn() -> Vec<u8>; 4] = [
+        || region_info(0, 0x4000, Some(&[(0x2000, 0x1000)])),
+        || region_info(1, 0x4000, None),
+        || {
+            let mut looped = region_info(0, 0x2000, Some(&[(0x1000, 0x1000)]));
+            looped[36..40].copy_from_slice(&32_u32.to_le_bytes());
+            looped
+        },
+        || {
+            // Always longer than there is room for.
+            let argsz = u32::MAX;
+            RegionInfo { argsz, size: 0x1000, ..RegionInfo::default() }.as_bytes().to_vec()
+        },
+    ];
+    for describe in descriptions {
+        let (client, server) = against(SOON, move |stream| {
+            let mut raw = Raw::open(stream, PLAIN);
+            while let Ok(request) = raw.0.recv(soon()) {
+                raw.reply_with(&request, &describe(), &[file().as_fd()]);
+            }
+        });
+        let client = client.unwrap();
+        assert!(matches!(client.bar(0), Err(Error::Protocol { .. })));
+        drop(client);
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn accesses_are_split_as_the_server_wants() {
+    let (client, server) = against(SOON, |stream| {
+        let mut raw = Raw::open(stream, r#"{"capabilities":{"max_data_xfer_size":100}}"#);
+        let mut counts = Vec::new();
+        while let Ok(request) = raw.0.recv(soon()) {
+            let (access, data) = super::super::wire::split::<RegionAccess>(&request.payload).unwrap();
+            counts.push((request.header.command, access.offset, access.count));
+            let mut reply = access.as_bytes().to_vec();
+            if request.header.command == command::REGION_READ {
+                reply.extend((0..access.count).map(|at| (access.offset as u32 + at) as u8));
+            } else {
+                assert_eq!(data.len(), access.count as usize);
+            }
+            raw.reply(&request, &reply);
+        }
+        counts
+    });
+    let client = client.unwrap();
+    let mut data = [0; 250];
+    client.config_read(8, &mut data).unwrap();
+    assert!(data.iter().enumerate().all(|(at, &byte)| byte == 8_u8.wrapping_add(at as u8)));
+    client.config_write(0, &data[..101]).unwrap();
+    drop(client);
+    let (read, write) = (command::REGION_READ, command::REGION_WRITE);
+    let expected = [(read, 8, 100), (read, 108, 100), (read, 208, 50), (write, 0, 100), (write, 100, 1)];
+    assert_eq!(server.join().unwrap(), expected);
+}
+
+#[test]
+fn a_server_without_descriptors_asks_for_memory_by_message() {
+    let (client, server) = against(SOON, |stream| {
+        let mut raw = Raw::open(stream, r#"{"capabilities":{"max_msg_fds":0,"max_dma_maps":1}}"#);
+        let map = raw.next();
+        assert_eq!((map.header.command, map.fds.len()), (command::DMA_MAP, 0));
+        let (mapped, _) = super::super::wire::split::<DmaMap>(&map.payload).unwrap();
+        raw.reply(&map, &[]);
+        let reset = raw.next();
+        // The client waits for the answer to its reset, and answers us.
+        let at = |address, count: u64| DmaAccess { address, count };
+        let write = |raw: &mut Raw, access: DmaAccess, data: &[u8]| {
+            raw.ask(command::DMA_WRITE, &[access.as_bytes(), data].concat(), &[])
+        };
+        let here = at(mapped.address + 4092, 4);
+        assert_eq!(write(&mut raw, here, b"abcd"), Ok(here.as_bytes().to_vec()));
+        let reply = raw.ask(command::DMA_READ, here.as_bytes(), &[]).unwrap();
+        assert_eq!(reply, [here.as_bytes(), b"abcd"].concat());
+        let bad = [
+            at(mapped.address + 4093, 4),
+            at(mapped.address - 1, 1),
+            at(0, 1),
+            at(u64::MAX, 2),
+            at(u64::MAX, u64::MAX),
+        ];
+        for access in bad {
+            assert!(raw.ask(command::DMA_READ, access.as_bytes(), &[]).is_err(), "{access:?}");
+            assert!(write(&mut raw, access, b"abcd").is_err(), "{access:?}");
+        }
+        assert_eq!(raw.ask(command::DMA_READ, b"short", &[]), Err(Errno::EINVAL));
+        assert_eq!(write(&mut raw, here, b"abc"), Err(Errno::EINVAL));
+        assert_eq!(raw.ask(99, &[], &[]), Err(Errno::ENOTSUP));
+        raw.reply(&reset, &[]);
+        assert_eq!(raw.next().header.command, command::DMA_UNMAP);
+        // Unmapping is not answered: the connection just ends.
+    });
+    let client = client.unwrap();
+    let region = client.dma().map(Memory::new(4096, PageSize::Small).unwrap()).unwrap();
+    let error = client.dma().map(Memory::new(4096, PageSize::Small).unwrap()).unwrap_err();
+    assert!(matches!(error, Error::Unusable { .. }), "{error}");
+    client.reset().unwrap();
+    let word = region.as_ptr().wrapping_add(4092).cast::<[u8; 4]>();
+    // SAFETY: a test's own region, at rest.
+    assert_eq!(unsafe { word.read_volatile() }, *b"abcd");
+    drop(region);
+    server.join().unwrap();
+    assert!(matches!(client.reset(), Err(Error::Gone { .. })));
+}
+
+#[test]
+fn a_server_that_asks_on_and_on_is_late() {
+    let (client, server) = against(BRIEF, |stream| {
+        let mut raw = Raw::open(stream, PLAIN);
+        raw.next();
+        let header = Header { command: command::DMA_READ, flags: flags::NO_REPLY, ..Header::default() };
+        while raw.0.send(message(header, &[]), &[]).and_then(|()| raw.0.flush_until(soon())).is_ok() {}
+    });
+    assert!(matches!(client.unwrap().reset(), Err(Error::Timeout { .. })));
+    server.join().unwrap();
+}

@@ -122,6 +122,14 @@ impl Emulator {
         self.core.io.namespaces.first().map_or(0, |namespace| namespace.blocks << namespace.shift)
     }
 
+    /// Puts what was written on stable storage, as a Flush command does.
+    ///
+    /// # Errors
+    /// The status that such a command would have.
+    pub fn flush(&mut self) -> Result<(), Status> {
+        self.core.io.media.flush()
+    }
+
     fn power_on(&mut self) {
         let mut bars = [0; 6];
         for (size, region) in bars.iter_mut().zip(&self.layout.regions) {

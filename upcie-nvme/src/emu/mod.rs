@@ -237,11 +237,12 @@ impl Backend for Emulator {
                         if let Some(doorbell) = Doorbell::new(&self.core.doorbells, at) {
                             doorbell.store(value);
                         }
-                    } else if let Some(action) = self.registers.write(at, value) {
-                        self.core.takes_io_queues = self.registers.takes_io_queues();
-                        self.act(guest, action);
                     } else {
+                        let action = self.registers.write(at, value);
                         self.core.takes_io_queues = self.registers.takes_io_queues();
+                        if let Some(action) = action {
+                            self.act(guest, action);
+                        }
                     }
                 }
             }

@@ -93,6 +93,7 @@ impl Emulator {
     /// # Errors
     /// The memory can't be had, or the file can't be used: the error says why.
     pub fn new(options: &Options) -> Result<Self, Error> {
+        options.check()?;
         let options = options.clone();
         let (layout, doorbells) = layout::layout(options.queues, options.vectors)?;
         let core = Core {
@@ -119,6 +120,14 @@ impl Emulator {
     /// Bytes of each namespace: what the options said, or the file had.
     pub fn namespace_size(&self) -> u64 {
         self.core.io.namespaces.first().map_or(0, |namespace| namespace.blocks << namespace.shift)
+    }
+
+    /// Puts what was written on stable storage, as a Flush command does.
+    ///
+    /// # Errors
+    /// The status that such a command would have.
+    pub fn flush(&mut self) -> Result<(), Status> {
+        self.core.io.media.flush()
     }
 
     fn power_on(&mut self) {
@@ -228,11 +237,12 @@ impl Backend for Emulator {
                         if let Some(doorbell) = Doorbell::new(&self.core.doorbells, at) {
                             doorbell.store(value);
                         }
-                    } else if let Some(action) = self.registers.write(at, value) {
-                        self.core.takes_io_queues = self.registers.takes_io_queues();
-                        self.act(guest, action);
                     } else {
+                        let action = self.registers.write(at, value);
                         self.core.takes_io_queues = self.registers.takes_io_queues();
+                        if let Some(action) = action {
+                            self.act(guest, action);
+                        }
                     }
                 }
             }

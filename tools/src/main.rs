@@ -2,10 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod guard;
+mod info;
+mod list;
 mod outcome;
 mod perf;
 mod signal;
 mod target;
+mod transfer;
 mod units;
 
 use anyhow::Context;
@@ -44,6 +47,18 @@ fn with_addresses(examples: &str) -> String {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// List the NVMe controllers of this machine, or all PCI functions
+    #[command(after_help = list::EXAMPLES)]
+    List(list::ListArgs),
+    /// Show a controller's registers and what it says of itself and its namespaces
+    #[command(after_help = with_addresses(info::EXAMPLES))]
+    Info(info::InfoArgs),
+    /// Read blocks into a file or a pipe
+    #[command(after_help = with_addresses(transfer::READ_EXAMPLES))]
+    Read(transfer::ReadArgs),
+    /// Write blocks from a file or a pipe
+    #[command(after_help = with_addresses(transfer::WRITE_EXAMPLES))]
+    Write(transfer::WriteArgs),
     /// Measure IOPS and latency; check data with --verify
     #[command(after_help = with_addresses(perf::EXAMPLES))]
     Perf(Box<perf::PerfArgs>),
@@ -72,11 +87,15 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<Outcome> {
     match command {
+        Command::List(args) => list::run(&args),
+        Command::Info(args) => info::run(&args),
+        Command::Read(args) => transfer::read(&args),
+        Command::Write(args) => transfer::write(&args),
         Command::Perf(args) => perf::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "upcie", &mut script);
-            io::Write::write_all(&mut io::stdout(), &script)?;
+            outcome::print(&script)?;
             Ok(Outcome::Done)
         }
     }

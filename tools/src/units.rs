@@ -109,6 +109,15 @@ pub fn nanos(value: f64) -> String {
     format!("{scaled:.digits$} {unit}")
 }
 
+/// The same for an axis: without digits that say nothing.
+pub fn nanos_short(value: f64) -> String {
+    let text = nanos(value);
+    let (number, unit) = text.split_once(' ').unwrap_or((&text, ""));
+    let number =
+        if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number };
+    format!("{number} {unit}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,5 +166,9 @@ mod tests {
         assert_eq!(nanos(850.0), "850 ns");
         assert_eq!(nanos(12_345.0), "12.3 µs");
         assert_eq!(nanos(1.2e9), "1.20 s");
+        assert_eq!(
+            (nanos_short(1e6), nanos_short(1.5e3), nanos_short(100.0)),
+            ("1 ms".into(), "1.5 µs".into(), "100 ns".into())
+        );
     }
 }

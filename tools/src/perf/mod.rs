@@ -11,13 +11,22 @@ mod workload;
 
 pub use plan::PerfArgs;
 
-use crate::{guard, outcome::Outcome, signal};
+use crate::{
+    guard,
+    outcome::{self, Outcome},
+    signal,
+};
 use anyhow::{Context, anyhow};
 use plan::Plan;
 use progress::Progress;
 use report::Report;
 use stats::Stats;
-use std::{fs::File, io::Write, sync::atomic::AtomicUsize, sync::atomic::Ordering, thread};
+use std::{
+    fs::File,
+    io::Write,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
 use upcie_nvme::{Controller, ControllerOptions};
 use worker::{Shared, Worker};
 use workload::Source;
@@ -52,20 +61,22 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     let plan = Plan::new(args, &controller)?;
     let mut report = Report::new(args, &controller, &plan)?;
     if !args.json {
-        report.print_found(&mut std::io::stdout().lock())?;
+        let mut text = Vec::new();
+        report.print_found(&mut text)?;
+        outcome::print(&text)?;
     }
     let stats = measure(&plan, &controller).with_context(|| controller.name().to_owned())?;
     report.set_results(&plan, &stats);
     // The device is left before anything else can fail.
     drop((plan, controller));
-    let mut stdout = std::io::stdout().lock();
+    let mut text = Vec::new();
     if args.json {
-        serde_json::to_writer(&mut stdout, &report)?;
-        writeln!(stdout)?;
+        serde_json::to_writer(&mut text, &report)?;
+        writeln!(text)?;
     } else {
-        report.print_results(&stats, &mut stdout)?;
+        report.print_results(&stats, &mut text)?;
     }
-    stdout.flush()?;
+    outcome::print(&text)?;
     if let Some((path, mut file)) = plot {
         file.write_all(plot::draw(&report, &stats)?.as_bytes())
             .with_context(|| format!("writing {}", path.display()))?;

@@ -115,7 +115,7 @@ fn latencies(area: &Area<'_>, all: &Histogram<u64>, stats: &Stats) -> Result<(),
         .x_desc("percentile")
         .y_desc("latency")
         .x_labels(NAMED.len())
-        .y_label_formatter(&|&value| units::nanos(value))
+        .y_label_formatter(&|&value| units::nanos_short(value))
         .draw()?;
     let [reads, writes] = &stats.latency;
     let mut series = vec![("all", all)];

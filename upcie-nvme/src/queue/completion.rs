@@ -9,28 +9,28 @@ use upcie_core::dma::DmaBuf;
 pub struct Completion<T> {
     pub(super) buffer: DmaBuf,
     pub(super) tag: T,
-    /// Dwords 0–1 and 2–3 as they were read; decoded when asked.
-    pub(super) low: u64,
-    pub(super) high: u64,
+    /// Dwords 0–1, and 3, as they were read; decoded when asked.
+    pub(super) result: u64,
+    pub(super) dword3: u32,
 }
 
 impl<T> Completion<T> {
     /// Its status.
     #[inline]
     pub fn status(&self) -> Status {
-        Status::from_bits((self.high >> 49) as u16)
+        Status::from_bits((self.dword3 >> 17) as u16)
     }
 
     /// Dword 0: the command's own result, where it has one.
     #[inline]
     pub fn dword0(&self) -> u32 {
-        self.low as u32
+        self.result as u32
     }
 
     /// Dword 1: the upper half of a 64-bit result.
     #[inline]
     pub fn dword1(&self) -> u32 {
-        (self.low >> 32) as u32
+        (self.result >> 32) as u32
     }
 
     /// The tag.

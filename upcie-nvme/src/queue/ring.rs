@@ -5,15 +5,17 @@ use crate::{Error, Result, controller::Live, prp::ListPool};
 use std::{fmt, mem::MaybeUninit, sync::Arc, sync::atomic::Ordering};
 use upcie_core::{dma::DmaBuf, mmio::Register};
 
-/// Bit of a slot's word that says it is free.
-pub(super) const FREE: u64 = 1 << 16;
+/// Added to a slot's id, with the step to its next one, when it is given back. The sum may carry into bit 17: a slot is
+/// free when any of bits 16–31 of its word is set.
+pub(super) const FREE: u32 = 1 << 16;
+const FREE_MASK: u64 = 0xffff_0000;
 
 /// What belongs to one command in flight.
 #[repr(C)]
 pub(super) struct Slot<T> {
     pub(super) buffer: MaybeUninit<DmaBuf>,
     /// In flight: the one command id that may complete it, and above bit 32 the PRP list that goes back then.
-    /// Free: [`FREE`], the id of its next use, and above bit 32 the index of the next free slot.
+    /// Free: [`FREE`] and the id of its next use, and above bit 32 the index of the next free slot.
     /// Ids are the slot's index in the low bits and a count of its uses above.
     pub(super) word: u64,
     pub(super) tag: MaybeUninit<T>,
@@ -32,8 +34,8 @@ pub(super) struct Cursor {
     pub(super) top: u32,
 }
 
-/// The phase tag's bit in the upper half of a completion entry.
-pub(super) const PHASE: u64 = 1 << 48;
+/// The phase tag's bit in dword 3 of a completion entry.
+pub(super) const PHASE: u32 = 1 << 16;
 
 /// What a queue is made of. Both rings have `entries` entries, zeroed.
 pub(crate) struct Parts {
@@ -52,7 +54,7 @@ pub(crate) struct Parts {
 pub(crate) struct Queue<T> {
     pub(super) at: Cursor,
     /// [`PHASE`] or 0: what a new completion entry has there.
-    pub(super) phase: u64,
+    pub(super) phase: u32,
     pub(super) sq: *mut u64,
     pub(super) cq: *const u64,
     pub(super) slots: *mut Slot<T>,
@@ -60,8 +62,8 @@ pub(crate) struct Queue<T> {
     pub(super) entries: u32,
     /// Masks an id to an index of `slots`, which is padded to this.
     pub(super) mask: u32,
-    /// Added to a slot's id from one use to the next.
-    pub(super) step: u16,
+    /// [`FREE`] and what is added to a slot's id from one use to the next.
+    pub(super) step: u32,
     /// A turn is open, or was leaked: then the queue is of no more use.
     pub(super) closed: bool,
     /// The device completed a command that was not in flight.
@@ -94,7 +96,7 @@ impl<T> Queue<T> {
         // least `entries - 1`, so no id has all bits of the index set: FFFFh, which is reserved, can't arise.
         // Slots that pad to it are never on the free list.
         let padded = entries.next_power_of_two();
-        let word = |i: u32| FREE | u64::from(i) | u64::from(i + 1) << 32;
+        let word = |i: u32| u64::from(FREE | i) | u64::from(i + 1) << 32;
         let mut storage: Box<[Slot<T>]> = (0..padded)
             .map(|i| Slot { buffer: MaybeUninit::uninit(), word: word(i), tag: MaybeUninit::uninit() })
             .collect();
@@ -106,7 +108,7 @@ impl<T> Queue<T> {
             slots: storage.as_mut_ptr(),
             entries,
             mask: padded - 1,
-            step: padded as u16,
+            step: FREE + (padded & 0xffff),
             closed: false,
             lied: false,
             space: sq.transfer().space,
@@ -153,7 +155,7 @@ impl<T> Queue<T> {
 
     /// Commands in flight, counted by the slots: true even after a leaked turn.
     pub(crate) fn in_flight(&self) -> u32 {
-        self.storage.iter().filter(|slot| slot.word & FREE == 0).count() as u32
+        self.storage.iter().filter(|slot| slot.word & FREE_MASK == 0).count() as u32
     }
 
     /// Whether a completion waits to be reaped.
@@ -161,9 +163,10 @@ impl<T> Queue<T> {
     pub(crate) fn is_ready(&self) -> bool {
         // SAFETY: `head` is below `entries`.
         let entry = unsafe { self.cq.add(self.at.head as usize * 2 + 1) };
-        // SAFETY: aligned, inside the ring, which lives as long as `self`.
-        let high = unsafe { entry.read_volatile() };
-        high & PHASE == self.phase
+        // SAFETY: dword 3: aligned, inside the ring, which lives as long as `self`.
+        let dword3 = unsafe { entry.cast::<u32>().add(1) };
+        // SAFETY: as above.
+        (unsafe { dword3.read_volatile() }) & PHASE == self.phase
     }
 
     pub(crate) fn qid(&self) -> u16 {
@@ -188,8 +191,8 @@ impl<T> Queue<T> {
     fn take_buffers(&mut self) -> Vec<DmaBuf> {
         let mut buffers = Vec::new();
         for slot in &mut self.storage {
-            if slot.word & FREE == 0 {
-                slot.word = FREE;
+            if slot.word & FREE_MASK == 0 {
+                slot.word = u64::from(FREE);
                 // SAFETY: a slot that is not free was filled when it was taken, and is marked free now.
                 buffers.push(unsafe { slot.buffer.assume_init_read() });
                 // SAFETY: as above.

@@ -2,7 +2,7 @@
 
 use super::{
     Completion, Refusal, Refused,
-    ring::{Cursor, FREE, PHASE, Queue, Slot},
+    ring::{Cursor, PHASE, Queue, Slot},
 };
 use crate::{
     Namespace,
@@ -28,17 +28,14 @@ pub struct Turn<'q, T> {
     tail: u32,
     head: u32,
     top: u32,
-    phase: u64,
+    phase: u32,
     /// Where `tail` was when the turn was opened: completions beyond are of commands that it has not told of yet.
     stop: u32,
     sq: *mut u64,
     cq: *const u64,
     slots: *mut Slot<T>,
-    entries: u32,
-    mask: u32,
     /// The stamp of namespace handles that are good now.
     namespaces: u64,
-    space: u64,
     queue: &'q mut Queue<T>,
 }
 
@@ -47,21 +44,8 @@ impl<'q, T> Turn<'q, T> {
     pub(super) fn open(queue: &'q mut Queue<T>, namespaces: u64) -> Self {
         // Word by word: one wide load of what the last turn stored in parts would have to wait for all of them.
         let Cursor { tail, head, top } = queue.at;
-        Self {
-            tail,
-            head,
-            top,
-            phase: queue.phase,
-            stop: tail,
-            sq: queue.sq,
-            cq: queue.cq,
-            slots: queue.slots,
-            entries: queue.entries,
-            mask: queue.mask,
-            namespaces,
-            space: queue.space,
-            queue,
-        }
+        let (sq, cq, slots, phase) = (queue.sq, queue.cq, queue.slots, queue.phase);
+        Self { tail, head, top, phase, stop: tail, sq, cq, slots, namespaces, queue }
     }
 
     /// Reads as many blocks as `buffer` has room for, from block `slba` on.
@@ -170,16 +154,17 @@ impl<'q, T> Turn<'q, T> {
     /// How many more commands the queue takes now.
     #[inline]
     pub fn room(&self) -> usize {
+        let entries = self.queue.entries;
         let in_flight =
-            if self.tail >= self.head { self.tail - self.head } else { self.tail + self.entries - self.head };
-        (self.entries - 1 - in_flight) as usize
+            if self.tail >= self.head { self.tail - self.head } else { self.tail + entries - self.head };
+        (entries - 1 - in_flight) as usize
     }
 
     /// Where `tail` is after one more submission: at `head`, if the queue is full.
     #[inline(always)]
     fn next_tail(&self) -> u32 {
         let next = self.tail + 1;
-        if next == self.entries { 0 } else { next }
+        if next == self.queue.entries { 0 } else { next }
     }
 
     #[inline(always)]
@@ -200,10 +185,10 @@ impl<'q, T> Turn<'q, T> {
             || ready.ready.wrapping_sub(1) >= extent.max_bytes
             || slba > extent.blocks.wrapping_sub(u64::from(blocks))
             || extent.stamp != self.namespaces
-            || ready.space != self.space
+            || ready.space != self.queue.space
             || next == self.head
         {
-            let turn = (next == self.head, self.namespaces, self.space);
+            let turn = (next == self.head, self.namespaces, self.queue.space);
             let controller = self.queue.live.controller;
             match look_closer(*extent, slba, buffer, turn, (&mut self.queue.lists, controller)) {
                 Ok((back, pointer, count)) => {
@@ -249,26 +234,26 @@ impl<T> Iterator for Turn<'_, T> {
     fn next(&mut self) -> Option<Completion<T>> {
         // SAFETY: `head` is below `entries`.
         let entry = unsafe { self.cq.add(self.head as usize * 2) };
-        // SAFETY: as above.
-        let second = unsafe { entry.add(1) };
+        // SAFETY: the last dword of the entry.
+        let last = unsafe { entry.cast::<u32>().add(3) };
         // SAFETY: aligned, in the ring, which the queue owns. The device writes it at any time: one volatile read.
-        let high = unsafe { second.read_volatile() };
-        if high & PHASE != self.phase || self.head == self.stop {
+        let dword3 = unsafe { last.read_volatile() };
+        if dword3 & PHASE != self.phase || self.head == self.stop {
             return None;
         }
         // The rest of the entry, and the data, were written before its phase tag.
         dma_rmb();
         // SAFETY: as above.
-        let low = unsafe { entry.read_volatile() };
-        let id = (high >> 32) as u16;
-        let index = u32::from(id) & self.mask;
+        let result = unsafe { entry.read_volatile() };
+        let id = dword3 & 0xffff;
+        let index = id & self.queue.mask;
         // SAFETY: masked to the number of slots.
         let slot = unsafe { self.slots.add(index as usize) };
         // SAFETY: inside the turn nobody else refers to the slots.
         let slot = unsafe { &mut *slot };
         if slot.word != u64::from(id) {
             // A command with a PRP list to give back, or a lie.
-            if slot.word as u32 != u32::from(id) {
+            if slot.word as u32 != id {
                 self.queue.lied = true;
                 self.stop = self.head;
                 return None;
@@ -276,18 +261,18 @@ impl<T> Iterator for Turn<'_, T> {
             release(&mut self.queue.lists, (slot.word >> 32) as u32);
         }
         let next = self.head + 1;
-        let wrapped = next == self.entries;
+        let wrapped = next == self.queue.entries;
         self.head = if wrapped { 0 } else { next };
         self.phase ^= if wrapped { PHASE } else { 0 };
-        slot.word = FREE | u64::from(id.wrapping_add(self.queue.step)) | u64::from(self.top) << 32;
+        slot.word = u64::from(id + self.queue.step) | u64::from(self.top) << 32;
         self.top = index;
         Some(Completion {
             // SAFETY: its word said that the slot was in flight, so it was filled; it is marked free now.
             buffer: unsafe { slot.buffer.assume_init_read() },
             // SAFETY: as above.
             tag: unsafe { slot.tag.assume_init_read() },
-            low,
-            high,
+            result,
+            dword3,
         })
     }
 }

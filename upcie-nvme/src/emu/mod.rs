@@ -93,6 +93,7 @@ impl Emulator {
     /// # Errors
     /// The memory can't be had, or the file can't be used: the error says why.
     pub fn new(options: &Options) -> Result<Self, Error> {
+        options.check()?;
         let options = options.clone();
         let (layout, doorbells) = layout::layout(options.queues, options.vectors)?;
         let core = Core {

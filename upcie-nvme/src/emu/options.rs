@@ -131,6 +131,17 @@ impl Options {
         Ok(())
     }
 
+    /// Whether the options go together.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.null && self.file.is_some() {
+            return Err(Error::Option {
+                option: "null=true".into(),
+                reason: "it can't go with file=: nothing would be written".into(),
+            });
+        }
+        Ok(())
+    }
+
     /// The block size of a namespace, counted from 0.
     pub(super) fn block_size(&self, index: u32) -> u32 {
         let last = self.lba.last().copied().unwrap_or(512);
@@ -149,12 +160,7 @@ impl FromStr for Options {
             };
             options.set(key, value)?;
         }
-        if options.null && options.file.is_some() {
-            return Err(Error::Option {
-                option: "null=true".into(),
-                reason: "it can't go with file=: nothing would be written".into(),
-            });
-        }
+        options.check()?;
         Ok(options)
     }
 }

@@ -76,3 +76,12 @@ pub fn left_out(why: impl Display) {
     assert!(!is_ci(), "left out where CI=true: {why}");
     println!("left out: {why}");
 }
+
+/// The cases of `compile_fail/` for whatever compiler this is; the suite `host_compile_fail` compares the messages of one.
+#[doc = concat!("```compile_fail\n", include_str!("../compile_fail/buffer_kept.rs"), "\n```")]
+#[doc = concat!("```compile_fail\n", include_str!("../compile_fail/queue_shared.rs"), "\n```")]
+#[doc = concat!("```compile_fail\n", include_str!("../compile_fail/second_turn.rs"), "\n```")]
+#[doc = concat!("```compile_fail\n", include_str!("../compile_fail/wait_in_a_turn.rs"), "\n```")]
+#[doc = concat!("```compile_fail\n", include_str!("../compile_fail/turn_outlives_queue.rs"), "\n```")]
+#[doc = concat!("```compile_fail\n", include_str!("../compile_fail/foreign_tag.rs"), "\n```")]
+mod compile_fail {}

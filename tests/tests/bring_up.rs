@@ -82,7 +82,8 @@ fn a_queue_left_full_does_not_hinder_the_next_user() {
 
 /// Opens it, and sees that it works.
 fn use_it(address: &Address, version: u32) {
-    let controller = Controller::open(address).unwrap_or_else(|error| panic!("{}", upcie_tests::chain(&error)));
+    let controller =
+        Controller::open(address).unwrap_or_else(|error| panic!("{}", upcie_tests::chain(&error)));
     let (namespace, pattern) = &namespaces(&controller)[0];
     let mut buffer = controller.alloc(4096).unwrap();
     pattern.fill(&mut buffer, 8, version);
@@ -93,7 +94,8 @@ fn use_it(address: &Address, version: u32) {
 
 /// Keeps two queues busy until killed.
 fn load(address: &Address) -> ! {
-    let controller = Controller::open(address).unwrap_or_else(|error| panic!("{}", upcie_tests::chain(&error)));
+    let controller =
+        Controller::open(address).unwrap_or_else(|error| panic!("{}", upcie_tests::chain(&error)));
     let (namespace, _) = &namespaces(&controller)[0];
     let mut queues: Vec<_> = (0..2).map(|_| create::<u64>(controller.queue_pair().depth(64))).collect();
     for queue in &mut queues {

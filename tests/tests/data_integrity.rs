@@ -20,7 +20,9 @@ fn blocking_calls_of_any_length_keep_what_was_written() {
             let most = namespace.max_transfer() / size;
             let page = controller.page_size() / size;
             let mut version = 0;
-            for blocks in [1, 2, 3, page, page + 1, 2 * page, 2 * page + 1, most - 1, most, most + 1, 3 * most + 5] {
+            for blocks in
+                [1, 2, 3, page, page + 1, 2 * page, 2 * page + 1, most - 1, most, most + 1, 3 * most + 5]
+            {
                 if blocks == 0 {
                     continue;
                 }
@@ -174,7 +176,14 @@ impl Model {
                 continue;
             }
             busy.fill(true);
-            let write = if self.random.one_in(2) { { self.next += 1; self.next } } else { 0 };
+            let write = if self.random.one_in(2) {
+                {
+                    self.next += 1;
+                    self.next
+                }
+            } else {
+                0
+            };
             return Some(Job { slba: FIRST + at as u64, blocks, write });
         }
         None

@@ -32,8 +32,12 @@ fn each_way_of_waiting_wakes_up() {
         let (namespace, _) = &namespaces(&controller)[0];
         for vector in 0..vectors(&controller) {
             let mut queue = create::<u64>(controller.queue_pair().depth(8).interrupt(vector));
-            let ways =
-                [Wait::Interrupt, Wait::Adaptive(Duration::ZERO), Wait::Adaptive(Duration::from_micros(50)), Wait::Poll];
+            let ways = [
+                Wait::Interrupt,
+                Wait::Adaptive(Duration::ZERO),
+                Wait::Adaptive(Duration::from_micros(50)),
+                Wait::Poll,
+            ];
             for how in ways {
                 for round in 0..scaled(100) {
                     let mut left = 1 + round % 7;
@@ -115,8 +119,9 @@ fn an_event_loop_of_ones_own_is_woken() {
         let controller = device.open();
         let (namespace, _) = &namespaces(&controller)[0];
         let count = controller.max_queue_pairs().min(vectors(&controller) - 1).min(3);
-        let mut queues: Vec<_> =
-            (1..=count).map(|vector| create::<u64>(controller.queue_pair().depth(5).interrupt(vector))).collect();
+        let mut queues: Vec<_> = (1..=count)
+            .map(|vector| create::<u64>(controller.queue_pair().depth(5).interrupt(vector)))
+            .collect();
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
         for (at, queue) in (0..).zip(&queues) {
             let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, at);

@@ -28,12 +28,7 @@ use upcie_tests::{
 
 /// Asserts that a read and a write are refused for `wanted`, and the payload comes back as it was.
 #[track_caller]
-fn refused(
-    queue: &mut QueuePair<u64>,
-    namespace: &Namespace,
-    mut buffer: DmaBuf,
-    wanted: Refusal,
-) -> DmaBuf {
+fn refused(queue: &mut QueuePair<u64>, namespace: &Namespace, mut buffer: DmaBuf, wanted: Refusal) -> DmaBuf {
     buffer.fill(0x5a);
     for write in [false, true] {
         let (at, len) = (buffer.as_ptr(), buffer.len());

@@ -44,7 +44,11 @@ fn lengths(most: usize) -> impl Strategy<Value = usize> {
 
 fn pieces(most: usize) -> impl Strategy<Value = Vec<Piece>> {
     let piece = move || {
-        (offsets(), lengths(most), any::<bool>()).prop_map(|(offset, len, touches)| Piece { offset, len, touches })
+        (offsets(), lengths(most), any::<bool>()).prop_map(|(offset, len, touches)| Piece {
+            offset,
+            len,
+            touches,
+        })
     };
     prop_oneof![
         2 => piece().prop_map(|piece| vec![piece]),
@@ -56,13 +60,15 @@ fn pieces(most: usize) -> impl Strategy<Value = Vec<Piece>> {
 /// one; cut anywhere.
 fn regular(most: usize) -> impl Strategy<Value = Vec<Piece>> {
     let pages = (most / 4096).clamp(3, 12);
-    (0..8_usize, proptest::collection::vec(1..=pages / 3, 0..3), 1..=8_usize).prop_map(|(skip, middle, last)| {
-        let piece = |offset, len| Piece { offset, len, touches: false };
-        let mut all = vec![piece(skip * 512, 4096 - skip * 512)];
-        all.extend(middle.into_iter().map(|pages| piece(4096, pages * 4096)));
-        all.push(piece(0, last * 512));
-        all
-    })
+    (0..8_usize, proptest::collection::vec(1..=pages / 3, 0..3), 1..=8_usize).prop_map(
+        |(skip, middle, last)| {
+            let piece = |offset, len| Piece { offset, len, touches: false };
+            let mut all = vec![piece(skip * 512, 4096 - skip * 512)];
+            all.extend(middle.into_iter().map(|pages| piece(4096, pages * 4096)));
+            all.push(piece(0, last * 512));
+            all
+        },
+    )
 }
 
 /// Makes the chain; `None` where there is no such buffer.
@@ -159,7 +165,11 @@ fn check(
                 return Err(TestCaseError::fail(format!("taken, though {wanted:?}")));
             };
             prop_assert_eq!(reason, wanted);
-            prop_assert_eq!((tag, buffer.total_len(), buffer.as_ptr()), (77, total, at), "the payload comes back");
+            prop_assert_eq!(
+                (tag, buffer.total_len(), buffer.as_ptr()),
+                (77, total, at),
+                "the payload comes back"
+            );
             prop_assert!(gather(&buffer).iter().all(|&byte| byte == 0xee), "and is untouched");
         }
         return Ok(());
@@ -227,7 +237,8 @@ fn any_shape_is_transferred_or_refused() {
 #[test]
 fn long_parts_are_transferred_or_refused() {
     try_shapes(100, |most| {
-        (offsets(), lengths(most + 8192)).prop_map(|(offset, len)| vec![Piece { offset, len, touches: false }])
+        (offsets(), lengths(most + 8192))
+            .prop_map(|(offset, len)| vec![Piece { offset, len, touches: false }])
     });
 }
 

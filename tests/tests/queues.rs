@@ -261,7 +261,10 @@ fn a_queue_without_list_memory_left_refuses_and_goes_on() {
                 drop(turn);
                 let mut left = taken + 2;
                 while left == taken + 2 {
-                    left -= reap(&mut queue).into_iter().inspect(|done| assert!(done.status().is_success())).count();
+                    left -= reap(&mut queue)
+                        .into_iter()
+                        .inspect(|done| assert!(done.status().is_success()))
+                        .count();
                 }
                 finish(&mut queue);
                 queue.turn().unwrap().write(namespace, 0, refused, 7).unwrap();

@@ -51,8 +51,11 @@ fn transfers_that_do_not_fit_are_refused_and_nothing_is_written() {
                         continue;
                     }
                     let mut buffer = refused.buffer;
-                    let result =
-                        if write { namespace.write(slba, &mut buffer) } else { namespace.read(slba, &mut buffer) };
+                    let result = if write {
+                        namespace.write(slba, &mut buffer)
+                    } else {
+                        namespace.read(slba, &mut buffer)
+                    };
                     let error = result.unwrap_err();
                     assert!(matches!(&error, Error::Refused { reason, .. } if *reason == wanted), "{error}");
                     says(&error, &[controller.name(), &len.to_string(), &slba.to_string(), "namespace"]);
@@ -61,7 +64,8 @@ fn transfers_that_do_not_fit_are_refused_and_nothing_is_written() {
             }
             assert_eq!(queue.in_flight(), 0, "nothing was sent");
             // Of a buffer without bytes too.
-            let refused = queue.turn().unwrap().write(&namespace, 0, upcie_nvme::DmaBuf::empty(), 6).unwrap_err();
+            let refused =
+                queue.turn().unwrap().write(&namespace, 0, upcie_nvme::DmaBuf::empty(), 6).unwrap_err();
             assert_ne!(refused.reason, Refusal::Full);
             assert_eq!(refused.tag, 6);
             assert!(namespace.write(0, &mut upcie_nvme::DmaBuf::empty()).is_err());
@@ -98,8 +102,9 @@ fn queues_that_the_controller_can_not_have_are_refused() {
             says(&error, &[controller.name(), &vector.to_string(), "vector"]);
         }
         // And none of that took anything.
-        let _all: Vec<_> =
-            (0..controller.max_queue_pairs()).map(|_| create::<u64>(controller.queue_pair().depth(2))).collect();
+        let _all: Vec<_> = (0..controller.max_queue_pairs())
+            .map(|_| create::<u64>(controller.queue_pair().depth(2)))
+            .collect();
     });
 }
 

@@ -148,6 +148,8 @@ fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
         server.serve(&listener, &mut emulator, &stop)
     };
     let flushed = emulator.flush().map_err(|status| anyhow::anyhow!("flushing the data: {status}"));
-    served.map_err(|error| -> Box<dyn Error + Send + Sync> { error.into() }).map_err(anyhow::Error::from_boxed)?;
+    served
+        .map_err(|error| -> Box<dyn Error + Send + Sync> { error.into() })
+        .map_err(anyhow::Error::from_boxed)?;
     flushed
 }

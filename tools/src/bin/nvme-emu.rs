@@ -3,7 +3,6 @@
 use anyhow::Context;
 use clap::Parser;
 use std::{
-    error::Error,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
@@ -148,8 +147,6 @@ fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
         server.serve(&listener, &mut emulator, &stop)
     };
     let flushed = emulator.flush().map_err(|status| anyhow::anyhow!("flushing the data: {status}"));
-    served
-        .map_err(|error| -> Box<dyn Error + Send + Sync> { error.into() })
-        .map_err(anyhow::Error::from_boxed)?;
+    served?;
     flushed
 }

@@ -113,6 +113,21 @@ impl Server {
         Ok(())
     }
 
+    /// Serves the next client that comes, and no other; `stop` ends waiting and serving.
+    ///
+    /// # Errors
+    /// As [`serve_stream`](Self::serve_stream), and the listener's.
+    pub fn serve_one<B: Backend + ?Sized>(
+        &self,
+        listener: &Listener,
+        backend: &mut B,
+        stop: &AtomicBool,
+    ) -> Result<()> {
+        check(backend.layout())?;
+        let Some(stream) = listener.next(stop)? else { return Ok(()) };
+        self.session(stream, backend, stop, &mut Door::open(listener, self.deadline), &mut 0)
+    }
+
     fn session<B: Backend + ?Sized>(
         &self,
         stream: UnixStream,

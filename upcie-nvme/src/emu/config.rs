@@ -77,23 +77,28 @@ impl ConfigSpace {
 
     /// Reads; what is beyond the capabilities is zero.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
-        for (at, byte) in (offset..).zip(data) {
-            *byte = usize::try_from(at).ok().and_then(|at| self.bytes.get(at)).copied().unwrap_or(0);
-        }
+        copy_at(&*self.bytes, offset, data);
     }
 
     /// Writes the bits that may be written; `true` asks for a function level reset.
     #[must_use]
     pub fn write(&mut self, offset: u64, data: &[u8]) -> bool {
         let mut reset = false;
-        for (at, byte) in (offset..).zip(data) {
-            let Some(at) = usize::try_from(at).ok().filter(|&at| at < self.bytes.len()) else { break };
+        for (at, byte) in (usize::try_from(offset).unwrap_or(SIZE)..self.bytes.len()).zip(data) {
             let mask = self.writable[at];
             self.bytes[at] = self.bytes[at] & !mask | byte & mask;
             reset |= at == DEVICE_CONTROL + 1 && byte & 0x80 != 0;
         }
         reset
     }
+}
+
+/// Copies the bytes at `offset` of `image`; those beyond its end are 0.
+pub(super) fn copy_at(image: &[u8], offset: u64, data: &mut [u8]) {
+    let rest = usize::try_from(offset).ok().and_then(|offset| image.get(offset..)).unwrap_or(&[]);
+    let (there, beyond) = data.split_at_mut(rest.len().min(data.len()));
+    there.copy_from_slice(&rest[..there.len()]);
+    beyond.fill(0);
 }
 
 #[cfg(test)]

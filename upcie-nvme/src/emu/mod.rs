@@ -122,6 +122,14 @@ impl Emulator {
         self.core.io.namespaces.first().map_or(0, |namespace| namespace.blocks << namespace.shift)
     }
 
+    /// Puts what was written on stable storage, as a Flush command does.
+    ///
+    /// # Errors
+    /// The status that such a command would have.
+    pub fn flush(&mut self) -> Result<(), Status> {
+        self.core.io.media.flush()
+    }
+
     fn power_on(&mut self) {
         let mut bars = [0; 6];
         for (size, region) in bars.iter_mut().zip(&self.layout.regions) {
@@ -229,11 +237,12 @@ impl Backend for Emulator {
                         if let Some(doorbell) = Doorbell::new(&self.core.doorbells, at) {
                             doorbell.store(value);
                         }
-                    } else if let Some(action) = self.registers.write(at, value) {
-                        self.core.takes_io_queues = self.registers.takes_io_queues();
-                        self.act(guest, action);
                     } else {
+                        let action = self.registers.write(at, value);
                         self.core.takes_io_queues = self.registers.takes_io_queues();
+                        if let Some(action) = action {
+                            self.act(guest, action);
+                        }
                     }
                 }
             }

@@ -1,6 +1,6 @@
 //! The controller's registers, which clients access by message.
 
-use super::layout::DSTRD;
+use super::{config::copy_at, layout::DSTRD};
 use crate::spec::{
     AdminQueueAttributes, ArbitrationMechanism, Capabilities, CommandSet, Configuration, ControllerStatus,
     ShutdownNotification, ShutdownStatus, Version, offset,
@@ -64,9 +64,7 @@ impl Registers {
         put(offset::AQA, &self.aqa.into_bits().to_le_bytes());
         put(offset::ASQ, &self.asq.to_le_bytes());
         put(offset::ACQ, &self.acq.to_le_bytes());
-        for (at, byte) in (offset..).zip(data) {
-            *byte = usize::try_from(at).ok().and_then(|at| image.get(at)).copied().unwrap_or(0);
-        }
+        copy_at(&image, offset, data);
     }
 
     /// Writes the register of 4 bytes at `offset`, or a half of one of 8. What can't be written is ignored.

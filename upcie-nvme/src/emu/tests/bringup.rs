@@ -1,0 +1,116 @@
+//! Registers, reset, shutdown.
+
+use super::host::Host;
+use crate::{
+    emu::registers::Registers,
+    spec::{Capabilities, Command, Status},
+};
+
+#[test]
+fn capabilities_and_version_are_what_was_asked_for() {
+    let host = Host::disabled("depth=100");
+    let cap = Capabilities::from_bits(host.bar.read_u64(0).unwrap());
+    assert_eq!((cap.max_queue_entries(), cap.doorbell_stride()), (100, 32));
+    assert!(cap.cqr() && cap.supports_nvm() && cap.to() > 0);
+    assert_eq!((cap.page_size_min(), cap.page_size_max()), (4096, 65536));
+    assert_eq!(host.bar.read_u32(8).unwrap(), 0x0001_0400);
+    assert_eq!(host.csts(), 0);
+}
+
+#[test]
+fn a_configuration_that_does_not_fit_is_a_fatal_status_until_it_is_disabled() {
+    for cc in [1 | 1 << 4, 1 | 5 << 7, 1 | 1 << 11, 1 | 7 << 16, 1 | 5 << 20] {
+        let mut host = Host::disabled("");
+        host.configure(cc);
+        assert_eq!(host.csts(), 2, "CC {cc:#x}");
+        host.bar.write_u32(0x14, 0).unwrap();
+        assert_eq!(host.csts(), 0);
+        host.enable();
+        host.alive();
+    }
+    let host = Host::disabled("");
+    host.bar.write_u32(0x14, 1 | 6 << 16 | 4 << 20).unwrap();
+    assert_eq!(host.csts(), 2, "AQA is 0");
+}
+
+#[test]
+fn admin_rings_in_no_memory_are_a_fatal_status() {
+    let host = Host::disabled("");
+    host.configure(0);
+    host.bar.write_u64(0x28, 0x7fff_0000_0000).unwrap();
+    host.bar.write_u32(0x14, 1 | 6 << 16 | 4 << 20).unwrap();
+    host.admin.ring_value(1);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while host.csts() & 2 == 0 {
+        assert!(std::time::Instant::now() < end);
+    }
+}
+
+#[test]
+fn shutdown_completes_and_stops_the_queues() {
+    let mut host = Host::new("");
+    host.bar.write_u32(0x14, 1 | 1 << 14 | 6 << 16 | 4 << 20).unwrap();
+    assert_eq!(host.csts(), 1 | 2 << 2);
+    host.admin.put(&Command::flush(1));
+    host.admin.ring();
+    host.admin.silent();
+    host.bar.write_u32(0x14, 0).unwrap();
+    assert_eq!(host.csts(), 0);
+    host.enable();
+    host.alive();
+}
+
+#[test]
+fn a_reset_in_mid_flight_forgets_everything() {
+    let mut host = Host::new("latency=20ms,size=1M");
+    for round in 0..20 {
+        let mut queue = host.queue(1, [64, 64], None);
+        for cid in 0..60 {
+            let mut read = Command { cid, ..Command::read(1, 0, 8) };
+            read.set_data_pointer(host.iova(0), 0);
+            queue.put(&read);
+        }
+        queue.ring();
+        if round % 2 == 0 {
+            host.bar.write_u32(0x14, 0).unwrap();
+            assert_eq!(host.csts(), 0);
+        } else {
+            host.device.reset().unwrap();
+            assert_eq!(host.bar.read_u32(0x24).unwrap(), 0, "AQA");
+        }
+        drop(queue);
+        host.enable();
+    }
+    host.alive();
+    assert_eq!(
+        host.admin.status(Command::delete_submission_queue(1)),
+        Status::INVALID_QUEUE_ID.with_do_not_retry()
+    );
+}
+
+#[test]
+fn any_access_to_the_registers_is_harmless() {
+    let mut registers = Registers::new(65536);
+    for offset in (0..0x1010).chain([u64::MAX - 3, u64::MAX]) {
+        for len in [0, 1, 2, 3, 4, 5, 8, 16, 4096] {
+            let mut data = vec![0xee; len];
+            registers.read(offset, &mut data);
+        }
+        for value in [0, 1, u32::MAX] {
+            registers.write(offset as usize, value);
+        }
+    }
+    let mut byte = [0];
+    registers.read(1, &mut byte);
+    assert_eq!(byte, [0xff], "MQES, its upper half");
+    let mut three = [0; 3];
+    registers.read(8, &mut three);
+    assert_eq!(three, [0, 4, 1]);
+}
+
+#[test]
+fn the_second_handle_of_a_reopened_address_is_a_new_controller() {
+    for _ in 0..3 {
+        Host::new("size=1M").alive();
+    }
+}

@@ -1,0 +1,241 @@
+//! A host with rings made by hand: it says whatever a test wants said.
+
+use crate::{
+    emu::{self, layout::DSTRD},
+    spec::{AdminOpcode, Command, Completion, QueuePriority, Status, doorbell_offset},
+};
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+use upcie_core::{
+    dma::Region,
+    memory::{Memory, PageSize},
+    mmio::Register,
+    transport::{Bar, Device},
+};
+
+pub const PAGE: usize = 4096;
+
+/// A pair of rings.
+pub struct Queue {
+    pub qid: u16,
+    sq: Region,
+    cq: Region,
+    entries: [u32; 2],
+    pub tail: u32,
+    head: u32,
+    phase: bool,
+    doorbells: [Register<u32>; 2],
+}
+
+impl Queue {
+    /// Puts a command in the ring, without telling.
+    pub fn put(&mut self, command: &Command) {
+        // SAFETY: an entry of the ring, which is mapped; no reference to it exists.
+        let entry = unsafe { self.sq.as_ptr().add(self.tail as usize * 64) };
+        // SAFETY: as above.
+        unsafe { entry.cast::<Command>().write_volatile(*command) };
+        self.tail = (self.tail + 1) % self.entries[0];
+    }
+
+    pub fn ring(&self) {
+        self.ring_value(self.tail);
+    }
+
+    /// Writes any value to the tail doorbell.
+    pub fn ring_value(&self, value: u32) {
+        upcie_core::barrier::dma_wmb();
+        self.doorbells[0].write(value);
+    }
+
+    /// Writes any value to the head doorbell.
+    pub fn acknowledge_value(&self, value: u32) {
+        self.doorbells[1].write(value);
+    }
+
+    pub fn acknowledge(&self) {
+        self.acknowledge_value(self.head);
+    }
+
+    /// The next completion, if there is one. It is not acknowledged.
+    pub fn next(&mut self) -> Option<Completion> {
+        // SAFETY: an entry of the ring, which is mapped; no reference to it exists.
+        let entry = unsafe { self.cq.as_ptr().add(self.head as usize * 16) };
+        // SAFETY: as above.
+        let done = unsafe { entry.cast::<Completion>().read_volatile() };
+        if done.phase() == self.phase {
+            return None;
+        }
+        self.head += 1;
+        if self.head == self.entries[1] {
+            (self.head, self.phase) = (0, !self.phase);
+        }
+        upcie_core::barrier::dma_rmb();
+        // SAFETY: as above; the phase tag was there, so now the rest of the entry is.
+        Some(unsafe { entry.cast::<Completion>().read_volatile() })
+    }
+
+    /// The next completion, waited for and acknowledged.
+    pub fn wait(&mut self) -> Completion {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            if let Some(done) = self.next() {
+                self.acknowledge();
+                return done;
+            }
+            assert!(Instant::now() < end, "queue {}: no completion", self.qid);
+            thread::yield_now();
+        }
+    }
+
+    /// Nothing comes for a while.
+    pub fn silent(&mut self) {
+        thread::sleep(Duration::from_millis(5));
+        assert_eq!(self.next(), None, "queue {}", self.qid);
+    }
+
+    /// Sends a command and waits for its end.
+    pub fn run(&mut self, command: Command) -> Completion {
+        self.put(&command);
+        self.ring();
+        let done = self.wait();
+        assert_eq!((done.cid, done.sqid, u32::from(done.sqhd)), (command.cid, self.qid, self.tail));
+        done
+    }
+
+    pub fn status(&mut self, command: Command) -> Status {
+        self.run(command).status()
+    }
+}
+
+/// A controller with its admin queue, and memory.
+pub struct Host {
+    pub device: Arc<dyn Device>,
+    pub bar: Bar,
+    pub admin: Queue,
+    /// Memory for data, with a page in front of and behind it that nobody may touch.
+    pub data: Region,
+}
+
+impl Host {
+    /// Brings a controller up.
+    pub fn new(options: &str) -> Self {
+        let mut host = Self::disabled(options);
+        host.enable();
+        host
+    }
+
+    pub fn disabled(options: &str) -> Self {
+        let device = emu::spawn(&options.parse().unwrap()).unwrap();
+        let bar = device.bar(0).unwrap();
+        let admin = queue(&device, &bar, 0, 16, 8);
+        let data = device.dma().map(Memory::new(8 << 20, PageSize::Small).unwrap()).unwrap();
+        Self { device, bar, admin, data }
+    }
+
+    /// Writes the admin queue's registers and CC; does not wait.
+    pub fn configure(&self, cc: u32) {
+        self.bar.write_u32(0x24, 15 | 7 << 16).unwrap();
+        self.bar.write_u64(0x28, self.admin.sq.iova(0)).unwrap();
+        self.bar.write_u64(0x30, self.admin.cq.iova(0)).unwrap();
+        self.bar.write_u32(0x14, cc).unwrap();
+    }
+
+    /// Enables the controller with new admin rings.
+    pub fn enable(&mut self) {
+        self.admin = queue(&self.device, &self.bar, 0, 16, 8);
+        self.configure(1 | 6 << 16 | 4 << 20);
+        assert_eq!(self.csts(), 1, "CSTS");
+    }
+
+    pub fn csts(&self) -> u32 {
+        self.bar.read_u32(0x1c).unwrap()
+    }
+
+    /// Makes a pair of I/O queues.
+    pub fn queue(&mut self, qid: u16, entries: [u32; 2], vector: Option<u16>) -> Queue {
+        let queue = queue(&self.device, &self.bar, qid, entries[0], entries[1]);
+        let cq = Command::create_completion_queue(qid, entries[1], queue.cq.iova(0), vector);
+        assert_eq!(self.admin.status(cq), Status::SUCCESS);
+        let sq =
+            Command::create_submission_queue(qid, entries[0], queue.sq.iova(0), qid, QueuePriority::MEDIUM);
+        assert_eq!(self.admin.status(sq), Status::SUCCESS);
+        queue
+    }
+
+    /// The device address of the byte at `offset` of the data.
+    pub fn iova(&self, offset: usize) -> u64 {
+        self.data.iova(offset)
+    }
+
+    pub fn bytes(&self, offset: usize, len: usize) -> Vec<u8> {
+        assert!(offset + len <= self.data.len());
+        let mut bytes = vec![0; len];
+        // SAFETY: inside the region, as just checked.
+        let from = unsafe { self.data.as_ptr().add(offset) };
+        // SAFETY: as above; the tests look when no command is in flight.
+        unsafe { from.copy_to_nonoverlapping(bytes.as_mut_ptr(), len) };
+        bytes
+    }
+
+    pub fn set(&self, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= self.data.len());
+        // SAFETY: inside the region, as just checked.
+        let to = unsafe { self.data.as_ptr().add(offset) };
+        // SAFETY: as above.
+        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    }
+
+    /// An admin command with the first page of the data.
+    pub fn with_page(&self, mut command: Command) -> Command {
+        command.set_data_pointer(self.iova(0), 0);
+        command
+    }
+
+    /// Runs an admin command that must succeed, and returns its 4096 bytes.
+    pub fn page(&mut self, command: Command) -> Vec<u8> {
+        self.set(0, &[0xee; PAGE]);
+        let command = self.with_page(command);
+        assert_eq!(self.admin.status(command), Status::SUCCESS, "{command:?}");
+        self.bytes(0, PAGE)
+    }
+
+    /// The controller still works.
+    pub fn alive(&mut self) {
+        let done = self.admin.run(Command {
+            cid: 0x7777,
+            ..Command::get_features(
+                crate::spec::FeatureId::NUMBER_OF_QUEUES,
+                crate::spec::FeatureSelect::CURRENT,
+            )
+        });
+        assert_eq!(done.status(), Status::SUCCESS);
+    }
+}
+
+/// Rings that the controller does not know of yet.
+pub fn queue(device: &Arc<dyn Device>, bar: &Bar, qid: u16, sq: u32, cq: u32) -> Queue {
+    // Aligned to the largest CC.MPS.
+    let memory = |len: u32| {
+        let len = (len as usize).max(64 << 10);
+        device.dma().map(Memory::new(len, PageSize::Small).unwrap()).unwrap()
+    };
+    let doorbell = |completion| bar.register(doorbell_offset(qid, completion, DSTRD) as u64).unwrap();
+    Queue {
+        qid,
+        sq: memory(sq * 64),
+        cq: memory(cq * 16),
+        entries: [sq, cq],
+        tail: 0,
+        head: 0,
+        phase: false,
+        doorbells: [doorbell(false), doorbell(true)],
+    }
+}
+
+/// An admin command by its opcode and two dwords.
+pub fn admin(opcode: u8, nsid: u32, cdw10: u32, cdw11: u32) -> Command {
+    Command { cdw10, cdw11, ..Command::admin(AdminOpcode(opcode), nsid) }
+}

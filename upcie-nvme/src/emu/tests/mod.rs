@@ -1,0 +1,7 @@
+//! The emulator as a client sees it, over a real vfio-user connection.
+
+mod admin;
+mod bringup;
+mod data;
+mod faults;
+mod host;

@@ -87,7 +87,7 @@ impl<'q, T> Turn<'q, T> {
         let extent = &namespace.extent;
         let next = self.next_tail();
         if extent.stamp != self.namespaces || next == self.head || extent.max_bytes == 0 {
-            let reason = refuse_namespace(*extent, self.queue.live.controller, self.namespaces);
+            let reason = refuse_namespace(extent, self.queue.live.controller, self.namespaces);
             return Err(Refused { reason, buffer: DmaBuf::empty(), tag });
         }
         let first = u64::from(NvmOpcode::FLUSH.0) | u64::from(extent.nsid) << 32;
@@ -135,7 +135,7 @@ impl<'q, T> Turn<'q, T> {
     {
         let next = self.next_tail();
         if extent.stamp != self.namespaces || next == self.head {
-            return Err(refuse_namespace(*extent, self.queue.live.controller, self.namespaces));
+            return Err(refuse_namespace(extent, self.queue.live.controller, self.namespaces));
         }
         let pointer = match (len, held.next()) {
             (0, _) => DataPointer { prp1: 0, prp2: 0, list: 0 },
@@ -164,7 +164,11 @@ impl<'q, T> Turn<'q, T> {
     #[inline(always)]
     fn next_tail(&self) -> u32 {
         let next = self.tail + 1;
-        if next == self.queue.entries { 0 } else { next }
+        if next == self.queue.entries {
+            seldom();
+            return 0;
+        }
+        next
     }
 
     #[inline(always)]
@@ -173,57 +177,69 @@ impl<'q, T> Turn<'q, T> {
         opcode: NvmOpcode,
         extent: &Extent,
         slba: u64,
-        mut buffer: DmaBuf,
+        buffer: DmaBuf,
         tag: T,
     ) -> Result<(), Refused<T>> {
         let next = self.next_tail();
         let ready = buffer.transfer();
-        let (mut prp1, mut prp2, mut list) = (ready.iova, ready.companion, 0);
-        let mut blocks = ready.ready >> extent.shift;
+        let blocks = ready.ready >> extent.shift;
         // `max_bytes` is at most the size of the namespace, so that what passes the second check can be subtracted.
-        if ready.ready & extent.block_mask != 0
+        if next == self.head
+            || ready.ready & extent.block_mask != 0
             || ready.ready.wrapping_sub(1) >= extent.max_bytes
             || slba > extent.blocks.wrapping_sub(u64::from(blocks))
             || extent.stamp != self.namespaces
             || ready.space != self.queue.space
-            || next == self.head
         {
-            let turn = (next == self.head, self.namespaces, self.queue.space);
-            let controller = self.queue.live.controller;
-            match look_closer(*extent, slba, buffer, turn, (&mut self.queue.lists, controller)) {
-                Ok((back, pointer, count)) => {
-                    (buffer, blocks) = (back, count);
-                    DataPointer { prp1, prp2, list } = pointer;
-                }
-                Err((reason, buffer)) => return Err(Refused { reason, buffer, tag }),
-            }
+            let at = Cursor { tail: self.tail, head: self.head, top: self.top };
+            let at = transfer_slowly(self.queue, at, self.namespaces, opcode, extent, slba, (buffer, tag))?;
+            (self.tail, self.top) = (at.tail, at.top);
+            return Ok(());
         }
         let first = u64::from(opcode.0) | u64::from(extent.nsid) << 32;
-        let words = [first, 0, 0, prp1, prp2, slba, u64::from(blocks - 1), 0];
-        self.push(next, words, buffer, tag, list);
+        let words = [first, 0, 0, ready.iova, ready.companion, slba, u64::from(blocks - 1), 0];
+        self.push(next, words, buffer, tag, 0);
         Ok(())
     }
 
-    /// Takes a slot (the caller has seen that there is one) and writes `words` as the entry, with the slot's id as the
-    /// command's.
+    /// Takes a slot (the caller has seen that there is one) and puts the command into the ring.
     #[inline(always)]
-    fn push(&mut self, next: u32, mut words: [u64; 8], buffer: DmaBuf, tag: T, list: u32) {
-        // SAFETY: the queue is not full, so the list of free slots is not empty, and `top` is an index of `slots`.
-        let slot = unsafe { self.slots.add(self.top as usize) };
-        // SAFETY: inside the turn nobody else refers to the slots.
-        let slot = unsafe { &mut *slot };
-        let word = slot.word;
-        self.top = (word >> 32) as u32;
-        slot.word = word & 0xffff | u64::from(list) << 32;
-        slot.buffer.write(buffer);
-        slot.tag.write(tag);
-        words[0] = words[0] & !0xffff_0000 | (word & 0xffff) << 16;
-        // SAFETY: `tail` is below `entries`.
-        let sqe = unsafe { self.sq.add(self.tail as usize * 8) };
-        // SAFETY: a whole entry of the ring; at most `entries - 1` are in flight, so the device is done with it.
-        unsafe { sqe.cast::<[u64; 8]>().write(words) };
+    fn push(&mut self, next: u32, words: [u64; 8], buffer: DmaBuf, tag: T, list: u32) {
+        // SAFETY: the cursors are the queue's, and it is not full.
+        self.top = unsafe { place(self.slots, self.sq, (self.tail, self.top), words, buffer, tag, list) };
         self.tail = next;
     }
+}
+
+/// Fills the free slot `top` and writes `words` as the entry at `tail`, with the slot's id as the command's. Gives the
+/// free slot that comes next.
+///
+/// # Safety
+/// The pointers are a queue's, which is not full and whose turn is the caller's, and the cursors too.
+#[inline(always)]
+unsafe fn place<T>(
+    slots: *mut Slot<T>,
+    sq: *mut u64,
+    (tail, top): (u32, u32),
+    mut words: [u64; 8],
+    buffer: DmaBuf,
+    tag: T,
+    list: u32,
+) -> u32 {
+    // SAFETY: the queue is not full, so the list of free slots is not empty, and `top` is an index of `slots`.
+    let slot = unsafe { slots.add(top as usize) };
+    // SAFETY: inside the turn nobody else refers to the slots.
+    let slot = unsafe { &mut *slot };
+    let word = slot.word;
+    slot.word = word & 0xffff | u64::from(list) << 32;
+    slot.buffer.write(buffer);
+    slot.tag.write(tag);
+    words[0] = words[0] & !0xffff_0000 | (word & 0xffff) << 16;
+    // SAFETY: `tail` is below `entries`.
+    let sqe = unsafe { sq.add(tail as usize * 8) };
+    // SAFETY: a whole entry of the ring; at most `entries - 1` are in flight, so the device is done with it.
+    unsafe { sqe.cast::<[u64; 8]>().write(words) };
+    (word >> 32) as u32
 }
 
 impl<T> Iterator for Turn<'_, T> {
@@ -260,10 +276,12 @@ impl<T> Iterator for Turn<'_, T> {
             }
             release(&mut self.queue.lists, (slot.word >> 32) as u32);
         }
-        let next = self.head + 1;
-        let wrapped = next == self.queue.entries;
-        self.head = if wrapped { 0 } else { next };
-        self.phase ^= if wrapped { PHASE } else { 0 };
+        self.head += 1;
+        if self.head == self.queue.entries {
+            seldom();
+            self.head = 0;
+            self.phase ^= PHASE;
+        }
         slot.word = u64::from(id + self.queue.step) | u64::from(self.top) << 32;
         self.top = index;
         Some(Completion {
@@ -303,46 +321,64 @@ impl<T> fmt::Debug for Turn<'_, T> {
     }
 }
 
+/// Marks a branch that is seldom taken, so that it stays a branch: predicted, where a conditional move is waited for.
+#[cold]
+#[inline]
+fn seldom() {}
+
 #[cold]
 #[inline(never)]
 fn release(lists: &mut ListPool, list: u32) {
     lists.release(list);
 }
 
-/// Why a transfer is not a plain one: a buffer without a ready data pointer, for which one is made, or a refusal.
+/// A transfer that is not a plain one: its buffer has no ready data pointer, so one is made, or it is refused.
+/// Gives the cursors after it.
 #[cold]
 #[inline(never)]
-fn look_closer(
-    extent: Extent,
+fn transfer_slowly<T>(
+    queue: &mut Queue<T>,
+    at: Cursor,
+    namespaces: u64,
+    opcode: NvmOpcode,
+    extent: &Extent,
     slba: u64,
-    buffer: DmaBuf,
-    (full, namespaces, space): (bool, u64, u64),
-    (lists, controller): (&mut ListPool, u64),
-) -> Result<(DmaBuf, DataPointer, u32), (Refusal, DmaBuf)> {
-    let len = buffer.total_len();
-    let blocks = (len as u64) >> extent.shift;
-    let reason = if extent.stamp != namespaces || extent.max_bytes == 0 || full {
-        refuse_namespace(extent, controller, namespaces)
-    } else if buffer.segments().any(|segment| segment.transfer().space != space && !segment.is_empty()) {
+    (buffer, tag): (DmaBuf, T),
+) -> Result<Cursor, Refused<T>> {
+    let next = if at.tail + 1 == queue.entries { 0 } else { at.tail + 1 };
+    let len = buffer.total_len() as u64;
+    let blocks = len >> extent.shift;
+    let reason = if extent.stamp != namespaces || extent.max_bytes == 0 || next == at.head {
+        refuse_namespace(extent, queue.live.controller, namespaces)
+    } else if buffer.segments().any(|segment| segment.transfer().space != queue.space && !segment.is_empty())
+    {
         Refusal::ForeignBuffer
-    } else if blocks == 0 || blocks << extent.shift != len as u64 {
+    } else if blocks == 0 || blocks << extent.shift != len {
         Refusal::Length
     } else if extent.blocks.saturating_sub(slba) < blocks {
         Refusal::OutOfRange
-    } else if len as u64 > u64::from(extent.max_bytes) {
+    } else if len > u64::from(extent.max_bytes) {
         Refusal::TooLong
     } else {
-        match lists.build(&buffer) {
-            Ok(pointer) => return Ok((buffer, pointer, blocks as u32)),
+        match queue.lists.build(&buffer) {
+            Ok(DataPointer { prp1, prp2, list }) => {
+                let first = u64::from(opcode.0) | u64::from(extent.nsid) << 32;
+                let words = [first, 0, 0, prp1, prp2, slba, blocks - 1, 0];
+                // SAFETY: the caller's turn has lent the queue, with its cursors, and it is not full.
+                let top =
+                    unsafe { place(queue.slots, queue.sq, (at.tail, at.top), words, buffer, tag, list) };
+                return Ok(Cursor { tail: next, top, ..at });
+            }
             Err(reason) => reason,
         }
     };
-    Err((reason, buffer))
+    Err(Refused { reason, buffer, tag })
 }
 
+/// Why a command for a namespace was refused that could not be told from its payload.
 #[cold]
 #[inline(never)]
-fn refuse_namespace(extent: Extent, controller: u64, namespaces: u64) -> Refusal {
+fn refuse_namespace(extent: &Extent, controller: u64, namespaces: u64) -> Refusal {
     if extent.controller != controller {
         Refusal::ForeignNamespace
     } else if extent.stamp != namespaces {

@@ -63,16 +63,16 @@ fn it_comes_up_after_a_user_that_was_killed_under_load() {
 fn a_queue_left_full_does_not_hinder_the_next_user() {
     on_each_device(|device: &mut Device| {
         let controller = device.open();
-        let (namespace, _) = &namespaces(&controller)[0];
+        let (namespace, _) = namespaces(&controller).remove(0);
         let mut queue = create::<u64>(controller.queue_pair().depth(controller.max_depth().min(64)));
         let mut turn = queue.turn().unwrap();
         while turn.room() > 0 {
             let buffer = controller.alloc(namespace.block_size()).unwrap();
-            turn.read(namespace, 0, buffer, 0).unwrap();
+            turn.read(&namespace, 0, buffer, 0).unwrap();
         }
         drop(turn);
         // Not reaped, and the controller goes before the queue does.
-        drop(controller);
+        drop((controller, namespace));
         drop(queue);
         let (address, start) = (device.address().clone(), Instant::now());
         use_it(&address, 9);

@@ -166,22 +166,22 @@ fn a_handle_that_outlives_the_controller_value_keeps_it_open() {
 fn a_leaked_turn_closes_its_queue_and_nothing_else() {
     on_each_device(|device| {
         let controller = device.open();
-        let (namespace, _) = &namespaces(&controller)[0];
+        let (namespace, _) = namespaces(&controller).remove(0);
         let before = {
-            read(&controller, namespace, 0, 1);
+            read(&controller, &namespace, 0, 1);
             controller.heap().in_use()
         };
         for _ in 0..scaled(20) {
             let mut queue = create::<u64>(controller.queue_pair().depth(8));
             let mut turn = queue.turn().unwrap();
             for _ in 0..3 {
-                turn.read(namespace, 0, controller.alloc(4096).unwrap(), 0).unwrap();
+                turn.read(&namespace, 0, controller.alloc(4096).unwrap(), 0).unwrap();
             }
             drop(turn);
             let mut turn = queue.turn().unwrap();
             // Commands that the controller knows of, and some that it never will.
             for _ in 0..3 {
-                turn.read(namespace, 0, controller.alloc(4096).unwrap(), 0).unwrap();
+                turn.read(&namespace, 0, controller.alloc(4096).unwrap(), 0).unwrap();
             }
             let reaped = turn.next();
             mem::forget(turn);
@@ -195,10 +195,10 @@ fn a_leaked_turn_closes_its_queue_and_nothing_else() {
             drop(queue);
             assert_eq!(controller.heap().in_use(), before, "all buffers came back");
             let mut queue = create::<u64>(controller.queue_pair().depth(8));
-            queue.turn().unwrap().read(namespace, 0, controller.alloc(4096).unwrap(), 0).unwrap();
+            queue.turn().unwrap().read(&namespace, 0, controller.alloc(4096).unwrap(), 0).unwrap();
             only(&mut queue);
         }
-        drop(controller);
+        drop((namespace, controller));
         device.open();
     });
 }

@@ -1,2 +1,114 @@
-//! xtask
-fn main() {}
+//! `upcie`: lists, inspects, reads, writes and measures NVMe devices from user space.
+#![forbid(unsafe_code)]
+
+mod guard;
+mod outcome;
+mod perf;
+mod signal;
+mod target;
+mod units;
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use outcome::Outcome;
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
+use tracing_subscriber::EnvFilter;
+
+/// Lists, inspects, reads, writes and measures NVMe devices from user space, without a kernel driver.
+#[derive(Debug, Parser)]
+#[command(name = "upcie", version, after_help = help_end(), max_term_width = 110)]
+struct Cli {
+    /// What the driver does, on stderr: a level (error, warn, info, debug, trace) or a filter like upcie_core=trace
+    /// [env: UPCIE_LOG, default: warn]
+    #[arg(long, global = true, value_name = "FILTER", num_args = 0..=1, require_equals = true, default_missing_value = "debug")]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn help_end() -> String {
+    format!(
+        "{}\n\n{}\n\nStart with `upcie perf emu`; `upcie help perf` has examples.",
+        target::ADDRESSES,
+        outcome::HELP
+    )
+}
+
+fn with_addresses(examples: &str) -> String {
+    format!("{examples}\n\n{}", target::ADDRESSES)
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measure IOPS and latency; check data with --verify
+    #[command(after_help = with_addresses(perf::EXAMPLES))]
+    Perf(Box<perf::PerfArgs>),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  upcie completions bash > ~/.local/share/bash-completion/completions/upcie"
+    )]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match start_log(cli.log.as_deref()).and_then(|()| run(cli.command)) {
+        Ok(outcome) => outcome.code().into(),
+        // The reader of our output has gone: it has seen what it wanted.
+        Err(error) if is_broken_pipe(&error) => Outcome::Done.code().into(),
+        Err(error) => {
+            eprintln!("upcie: {error:#}");
+            outcome::ERROR.into()
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Perf(args) => perf::run(&args),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "upcie", &mut script);
+            io::Write::write_all(&mut io::stdout(), &script)?;
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+fn start_log(filter: Option<&str>) -> anyhow::Result<()> {
+    let given = filter.map(str::to_owned).or_else(|| std::env::var("UPCIE_LOG").ok());
+    let text = given.as_deref().filter(|text| !text.is_empty()).unwrap_or("warn");
+    let filter = EnvFilter::builder().parse(text).with_context(|| {
+        format!("{text:?} is no filter for --log or UPCIE_LOG; try debug, or upcie_core=trace")
+    })?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+    Ok(())
+}
+
+/// Whether stdout's reader has gone.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -123,7 +123,7 @@ fn list_bytes(entries: usize, page_shift: u32) -> usize {
         return entries * ENTRY;
     }
     // Every page but the last gives its last entry to the pointer.
-    let full = (entries - 1) / (per_page - 1);
+    let full = (entries - per_page).div_ceil(per_page - 1);
     let rest = entries - full * (per_page - 1);
     (full * per_page + rest) * ENTRY
 }

@@ -23,6 +23,7 @@ pub struct Workspace {
 struct Package {
     id: String,
     name: String,
+    version: String,
     manifest_path: PathBuf,
 }
 
@@ -86,6 +87,12 @@ impl Workspace {
         let mut command = cargo();
         command.args(arguments).current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
         command
+    }
+
+    /// The version of a package of this workspace.
+    pub fn version(&self, name: &str) -> Result<&str> {
+        let package = self.packages.iter().find(|package| package.name == name);
+        Ok(&package.with_context(|| format!("no package {name}"))?.version)
     }
 
     /// Builds, showing the compiler's messages, and returns what can be run.

@@ -10,6 +10,7 @@ mod guest;
 mod initrd;
 mod install;
 mod kernel;
+mod package;
 mod process;
 mod qemu;
 mod shell;

@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 use crate::cargo::{Executable, Workspace};
 use crate::guest::{self, BIN, Job, Payload};
 use crate::kernel::{self, Lab};
+use crate::package;
 use crate::process::{self, say};
 use crate::qemu::{FUNCTIONS, Options};
 use crate::suites::{self, Row};
@@ -82,25 +83,23 @@ impl Run<'_> {
         self.rows.push(row);
     }
 
-    /// Runs a command that passes or fails as a whole.
-    fn step(&mut self, name: &str, command: &mut Command) -> Result<()> {
+    /// Does something that passes or fails as a whole.
+    fn step(&mut self, name: &str, work: impl FnOnce(&Workspace) -> Result<()>) -> Result<()> {
         if !self.args.wants(name) {
             return Ok(());
         }
         let started = Instant::now();
-        let status = process::status(command)?;
-        let problem = (!status.success()).then(|| process::describe(command));
-        self.push(Row::step(name, "host", started.elapsed(), problem));
+        let result = work(&self.workspace);
+        process::check_interrupt()?;
+        self.push(Row::step(name, "host", started.elapsed(), result.err().map(|error| format!("{error:#}"))));
         Ok(())
     }
 
     /// What is checked without running anything.
     fn steps(&mut self) -> Result<()> {
-        let mut command = self.workspace.cargo(&["fmt", "--all", "--check"]);
-        self.step("format", &mut command)?;
+        self.step("format", |workspace| process::run(&mut workspace.cargo(&["fmt", "--all", "--check"])))?;
         let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
-        let mut command = self.workspace.cargo(&clippy);
-        self.step("clippy", &mut command)?;
+        self.step("clippy", |workspace| process::run(&mut workspace.cargo(&clippy)))?;
         let targets = process::output(Command::new("rustup").args(["target", "list", "--installed"]));
         if targets.is_ok_and(|targets| targets.lines().any(|target| target == AARCH64)) {
             let libraries = [
@@ -113,16 +112,11 @@ impl Run<'_> {
                 "--package",
                 "upcie-nvme",
             ];
-            let mut command = self.workspace.cargo(&libraries);
-            self.step("aarch64", &mut command)?;
+            self.step("aarch64", |workspace| process::run(&mut workspace.cargo(&libraries)))?;
         } else if self.args.wants("aarch64") {
             say!("aarch64 is not checked: its target is absent (`rustup target add {AARCH64}`)");
         }
-        // What is checked in is not the point here, so a dirty tree is fine.
-        let libraries =
-            ["package", "--quiet", "--allow-dirty", "--package", "upcie-core", "--package", "upcie-nvme"];
-        let mut command = self.workspace.cargo(&libraries);
-        self.step("package", &mut command)
+        self.step("package", package::check)
     }
 
     fn build(&self) -> Result<Vec<Executable>> {

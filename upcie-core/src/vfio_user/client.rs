@@ -1,19 +1,16 @@
 //! The client: a device behind a vfio-user socket.
 
 use super::{
-    connection::{Connection, Keepalive, Mapped},
+    connection::{Connection, Keepalive},
+    mapper::Table,
+    regions::{RegionAccessor, map_area, region},
     server::CONFIG_REGION,
-    wire::{
-        DeviceInfo, DmaMap, DmaUnmap, IrqInfo, RegionAccess, RegionDescription, RegionInfo, SetIrqs, command,
-        dma, parse_region_info, vfio,
-    },
+    wire::{DeviceInfo, IrqInfo, RegionInfo, SetIrqs, command, vfio},
 };
 use crate::{
     Error, Result,
-    dma::{DmaSpace, Mapper},
+    dma::DmaSpace,
     irq::IrqKind,
-    memory::Memory,
-    mmio::Mapping,
     transport::{Area, Bar, Device, RegionIo},
 };
 use nix::{
@@ -24,13 +21,11 @@ use nix::{
     },
 };
 use std::{
-    fs::File,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsRawFd, BorrowedFd},
         unix::{fs::FileTypeExt, net::UnixStream},
     },
     path::Path,
-    ptr::NonNull,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -38,12 +33,13 @@ use zerocopy::IntoBytes;
 
 /// How long a server may take for an answer, unless told otherwise.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// What a region's description may take.
-const MAX_DESCRIPTION: u32 = 64 << 10;
 /// The addresses that a device is given: page 0 stays free, and the top fits every IOMMU's width.
 const ADDRESSES: std::ops::RangeInclusive<u64> = 0x1000..=(1 << 47) - 1;
 
 /// A device behind a vfio-user server.
+///
+/// The server is given DMA memory by file descriptor, so it needs no messages to reach it. One that asks for bytes by
+/// message all the same is answered while a request of ours waits, not in between.
 #[derive(Debug)]
 pub struct Client {
     connection: Arc<Connection>,
@@ -283,48 +279,6 @@ fn device_info(connection: &Connection) -> Result<DeviceInfo> {
     Ok(connection.parse(operation, &reply.payload)?.0)
 }
 
-/// What a region is, and the file to map.
-fn region(connection: &Connection, index: u32) -> Result<(RegionDescription, Vec<OwnedFd>)> {
-    let operation = format!("asking for region {index}'s description");
-    // Room for the usual chain of capabilities; a server with more says how much, once.
-    for argsz in [1024, MAX_DESCRIPTION] {
-        let asked = RegionInfo { argsz, index, ..RegionInfo::default() };
-        let reply = connection.request(command::GET_REGION_INFO, &operation, &[asked.as_bytes()], &[])?;
-        let (info, _) = connection.parse::<RegionInfo>(&operation, &reply.payload)?;
-        if info.index != index || reply.payload.len() > argsz as usize {
-            return Err(connection.protocol(&operation, "another description than was asked for"));
-        }
-        if info.argsz <= argsz {
-            let region = parse_region_info(&reply.payload);
-            let region = region.map_err(|reason| connection.protocol(&operation, reason))?;
-            return Ok((region, reply.fds));
-        }
-    }
-    Err(connection.protocol(&operation, "a description that is longer than all"))
-}
-
-/// Maps `len` bytes of a region from `offset` on: they are at `base + offset` in the file.
-fn map_area(
-    connection: &Connection,
-    operation: &str,
-    fd: &OwnedFd,
-    base: u64,
-    offset: u64,
-    len: u64,
-) -> Result<Mapping> {
-    let bad = |reason: &str| connection.protocol(operation, reason);
-    let at = base.checked_add(offset).ok_or_else(|| bad("a mappable area beyond all files"))?;
-    let size = usize::try_from(len).map_err(|_| bad("a mappable area larger than memory"))?;
-    let end = at.checked_add(len).ok_or_else(|| bad("a mappable area beyond all files"))?;
-    let file = fd.try_clone().map(File::from).and_then(|file| file.metadata());
-    let file = file.map_err(|e| Error::os(connection.name(), operation, e))?;
-    // Beyond a file's end an access would fault.
-    if file.is_file() && file.len() < end {
-        return Err(bad("a mappable area beyond its file's end"));
-    }
-    Mapping::new(fd.as_fd(), at, size, connection.name())
-}
-
 /// Connects to a Unix socket; a listener that accepts nobody is waited for at most `timeout`.
 pub(super) fn connect(path: &Path, timeout: Duration) -> Result<UnixStream, Errno> {
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
@@ -351,120 +305,5 @@ fn refusal(path: &Path, device: &str, errno: Errno) -> Error {
         Errno::EACCES => Error::os(device, "connecting (you need write permission on the socket)", errno),
         Errno::EPROTOTYPE => not_found("the socket is not a stream socket: not a vfio-user server's"),
         _ => Error::os(device, "connecting", errno),
-    }
-}
-
-/// A region by message.
-struct RegionAccessor {
-    connection: Arc<Connection>,
-    region: u32,
-    size: u64,
-}
-
-impl RegionAccessor {
-    fn check(&self, operation: &str, offset: u64, len: usize) -> Result<()> {
-        match offset.checked_add(len as u64) {
-            Some(end) if end <= self.size => Ok(()),
-            _ => Err(Error::OutOfRange {
-                device: self.connection.name().into(),
-                operation: operation.into(),
-                offset,
-                len: len as u64,
-                size: self.size,
-            }),
-        }
-    }
-}
-
-impl RegionIo for RegionAccessor {
-    fn read(&self, offset: u64, data: &mut [u8]) -> Result<()> {
-        let operation = format!("reading region {}", self.region);
-        self.check(&operation, offset, data.len())?;
-        let mut offset = offset;
-        for part in data.chunks_mut(self.connection.max_data()) {
-            let access = RegionAccess { offset, region: self.region, count: part.len() as u32 };
-            let reply =
-                self.connection.request(command::REGION_READ, &operation, &[access.as_bytes()], &[])?;
-            let (echo, bytes) = self.connection.parse::<RegionAccess>(&operation, &reply.payload)?;
-            if echo != access || bytes.len() != part.len() {
-                return Err(self.connection.protocol(&operation, "other bytes than were asked for"));
-            }
-            part.copy_from_slice(bytes);
-            offset += part.len() as u64;
-        }
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
-        let operation = format!("writing region {}", self.region);
-        self.check(&operation, offset, data.len())?;
-        let mut offset = offset;
-        for part in data.chunks(self.connection.max_data()) {
-            let access = RegionAccess { offset, region: self.region, count: part.len() as u32 };
-            let parts = [access.as_bytes(), part];
-            let reply = self.connection.request(command::REGION_WRITE, &operation, &parts, &[])?;
-            let (echo, _) = self.connection.parse::<RegionAccess>(&operation, &reply.payload)?;
-            if echo != access {
-                return Err(self.connection.protocol(&operation, "other bytes than were sent"));
-            }
-            offset += part.len() as u64;
-        }
-        Ok(())
-    }
-}
-
-/// The server's view of this process's memory.
-#[derive(Debug)]
-struct Table {
-    connection: Arc<Connection>,
-    maps: Mutex<u64>,
-}
-
-impl Mapper for Table {
-    fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
-        let operation = "mapping DMA memory";
-        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
-        let max = self.connection.peer().max_dma_maps;
-        if *maps >= max {
-            return Err(Error::Unusable {
-                device: self.connection.name().into(),
-                reason: format!("its server takes {max} DMA mappings, all in use: use fewer, larger ones"),
-            });
-        }
-        let map = DmaMap {
-            argsz: size_of::<DmaMap>() as u32,
-            flags: dma::READ | dma::WRITE,
-            offset: 0,
-            address: iova,
-            size: memory.len() as u64,
-        };
-        // A server that takes no descriptors asks for the bytes.
-        let fd = memory.as_fd();
-        let fds = if self.connection.peer().max_msg_fds > 0 { &[fd][..] } else { &[] };
-        let at = NonNull::new(memory.as_ptr());
-        let at = at.ok_or_else(|| self.connection.protocol(operation, "memory at address 0"))?;
-        let mapped = Mapped { iova, len: map.size, at };
-        // SAFETY: the DMA space keeps the memory until `unmap` has returned Ok, or this returns an error.
-        unsafe { self.connection.remember(mapped) };
-        let result = self.connection.request(command::DMA_MAP, operation, &[map.as_bytes()], fds);
-        if let Err(error) = result {
-            self.connection.forget(iova, mapped.len);
-            return Err(error);
-        }
-        *maps += 1;
-        Ok(())
-    }
-
-    fn unmap(&self, iova: u64, len: u64) -> Result<()> {
-        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
-        let unmap = DmaUnmap { argsz: size_of::<DmaUnmap>() as u32, flags: 0, address: iova, size: len };
-        let parts = [unmap.as_bytes()];
-        match self.connection.request(command::DMA_UNMAP, "unmapping DMA memory", &parts, &[]) {
-            // Without a connection the server has at most its own mapping of the file, whose pages are then its own.
-            Err(error) if !self.connection.is_dead() => return Err(error),
-            _ => self.connection.forget(iova, len),
-        }
-        *maps = maps.saturating_sub(1);
-        Ok(())
     }
 }

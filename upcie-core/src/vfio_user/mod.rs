@@ -9,6 +9,8 @@ mod dma;
 mod guest;
 mod irqs;
 mod listener;
+mod mapper;
+mod regions;
 mod requests;
 pub mod server;
 mod session;

@@ -177,6 +177,7 @@ impl Server {
                 }
                 busy = 0;
             } else if nap == NAPS.0 {
+                busy = 0;
                 idle += 1;
                 if idle < IDLE_ROUNDS {
                     if alone {

@@ -276,14 +276,14 @@ impl<T> Iterator for Turn<'_, T> {
             }
             release(&mut self.queue.lists, (slot.word >> 32) as u32);
         }
+        slot.word = u64::from(id + self.queue.step) | u64::from(self.top) << 32;
+        self.top = index;
         self.head += 1;
         if self.head == self.queue.entries {
             seldom();
             self.head = 0;
             self.phase ^= PHASE;
         }
-        slot.word = u64::from(id + self.queue.step) | u64::from(self.top) << 32;
-        self.top = index;
         Some(Completion {
             // SAFETY: its word said that the slot was in flight, so it was filled; it is marked free now.
             buffer: unsafe { slot.buffer.assume_init_read() },

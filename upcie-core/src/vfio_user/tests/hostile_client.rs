@@ -363,3 +363,24 @@ fn a_client_that_does_not_introduce_itself_is_dropped() {
     assert!(first(&message(version, &[Version { major: 1, minor: 0 }.as_bytes()])).contains("version"));
     assert!(first(&message(version, &[&[0; 4], b"{"])).contains("version"));
 }
+
+#[test]
+fn an_idle_server_sleeps_also_after_work() {
+    let mut bench = usual();
+    let asked = RegionInfo { argsz: 64, ..RegionInfo::default() };
+    bench.raw.send(Header { command: command::GET_REGION_INFO, ..Header::default() }, asked.as_bytes(), &[]);
+    let file = bench.raw.next().fds.remove(0);
+    let mapping = Arc::new(Mapping::new(file.as_fd(), DOORBELL, 0x1000, "doorbell").unwrap());
+    Register::<u32>::new(&mapping, 0).unwrap().write(1);
+    let end = soon();
+    loop {
+        let before = bench.polls.load(Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(10));
+        // Naps of 100 µs are about 100 polls, spinning is a hundred thousand and more.
+        if bench.polls.load(Ordering::Relaxed) - before < 1000 {
+            break;
+        }
+        assert!(Instant::now() < end, "it never sleeps");
+    }
+    bench.leave().unwrap();
+}

@@ -1,0 +1,174 @@
+//! `upcie perf`: measures a device, and checks its data.
+
+mod plan;
+mod plot;
+mod progress;
+mod report;
+mod stats;
+mod verify;
+mod worker;
+mod workload;
+
+pub use plan::PerfArgs;
+
+use crate::{guard, outcome::Outcome, signal};
+use anyhow::{Context, anyhow};
+use plan::Plan;
+use progress::Progress;
+use report::Report;
+use stats::Stats;
+use std::{fs::File, io::Write, sync::atomic::AtomicUsize, sync::atomic::Ordering, thread};
+use upcie_nvme::{Controller, ControllerOptions};
+use worker::{Shared, Worker};
+use workload::Source;
+
+/// For `--help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  upcie perf emu                                    4 KiB random reads for 5 s, no hardware needed
+  upcie perf 0000:01:00.0 --depth 128 --queues 4
+  upcie perf 0000:01:00.0 --rw randrw --mix 70 --verify --size 1G
+  upcie perf emu:latency=50us --wait irq --depth 1 --time 500ms
+  upcie perf emu --json --plot run.svg | jq .latency_ns.p99
+
+Latency is taken from one reading of the clock per turn of the queue: right to the time that a turn takes, which
+it errs by on the long side. The JSON object's fields are described in docs/perf-json.md; times are in nanoseconds.";
+
+/// Runs it.
+pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
+    if args.rw.writes() || args.verify {
+        guard::check_writable(&args.target)?;
+    }
+    // An image that can't be written is found out before the run, not after.
+    let plot = args.plot.as_ref().map(|path| {
+        File::create(path).with_context(|| format!("creating {}", path.display())).map(|file| (path, file))
+    });
+    let plot = plot.transpose()?;
+    signal::install()?;
+    let options = ControllerOptions::default();
+    let queues = options.queues.max(args.queues);
+    let options = ControllerOptions { queues, timeout: args.timeout, ..options };
+    let controller = args.target.open(options)?;
+    let plan = Plan::new(args, &controller)?;
+    let mut report = Report::new(args, &controller, &plan)?;
+    if !args.json {
+        report.print_found(&mut std::io::stdout().lock())?;
+    }
+    let stats = measure(&plan, &controller).with_context(|| controller.name().to_owned())?;
+    report.set_results(&plan, &stats);
+    // The device is left before anything else can fail.
+    drop((plan, controller));
+    let mut stdout = std::io::stdout().lock();
+    if args.json {
+        serde_json::to_writer(&mut stdout, &report)?;
+        writeln!(stdout)?;
+    } else {
+        report.print_results(&stats, &mut stdout)?;
+    }
+    stdout.flush()?;
+    if let Some((path, mut file)) = plot {
+        file.write_all(plot::draw(&report, &stats)?.as_bytes())
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(match stats.errors() {
+        _ if signal::interrupted() => Outcome::Interrupted,
+        0 => Outcome::Done,
+        _ => Outcome::Faults,
+    })
+}
+
+/// Writes what will be read, measures, and reads what was written, as far as that was asked for.
+fn measure(plan: &Plan, controller: &Controller) -> anyhow::Result<Stats> {
+    let mut workers = plan.workers(controller)?;
+    let sweep = |write| move |_: &Worker, units: u64| (Source::sweep(units, write), u64::MAX);
+    let mut faults = Vec::new();
+    let whole = plan.units / u64::from(plan.queues) * u64::from(plan.queues);
+    if plan.verify && plan.rw.reads() {
+        faults.push(phase(plan, &mut workers, Progress::counted("writing", whole), sweep(true))?);
+    }
+    let mut stats = {
+        let progress = match plan.count {
+            Some(count) => Progress::counted("running", count),
+            None => Progress::timed("running", plan.time),
+        };
+        let until = if plan.count.is_some() { u64::MAX } else { plan.time.as_nanos() as u64 };
+        phase(plan, &mut workers, progress, |worker, _| (plan.source(worker.index as u16), until))?
+    };
+    if plan.verify && plan.rw.writes() && !signal::interrupted() {
+        faults.push(phase(plan, &mut workers, Progress::counted("checking", whole), sweep(false))?);
+    }
+    for fault in &faults {
+        stats.add_faults(fault);
+    }
+    Ok(stats)
+}
+
+/// Runs all workers, each with what `work` gives for it and the number of its units, to their end.
+fn phase(
+    plan: &Plan,
+    workers: &mut [Worker],
+    progress: Progress,
+    work: impl Fn(&Worker, u64) -> (Source, u64),
+) -> anyhow::Result<Stats> {
+    let shared = Shared::new(workers.len());
+    let running = AtomicUsize::new(workers.len());
+    let watcher = thread::current();
+    let results: Vec<anyhow::Result<Stats>> = thread::scope(|scope| {
+        let mut threads = Vec::with_capacity(workers.len());
+        for worker in workers {
+            let (source, until) = work(worker, plan.part(worker.index as u16).1);
+            let (shared, running, watcher) = (&shared, &running, &watcher);
+            let name = format!("upcie-q{}", worker.queue.id());
+            let body = move || {
+                // A panic must be counted, too: the watcher waits for all.
+                let end = Ended { running, watcher };
+                let result = worker.run(shared, source, until);
+                if result.is_err() {
+                    shared.fail();
+                }
+                drop(end);
+                result
+            };
+            match thread::Builder::new().name(name).spawn_scoped(scope, body) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    shared.fail();
+                    return vec![Err(anyhow!(error).context("starting a thread for a queue pair"))];
+                }
+            }
+        }
+        while running.load(Ordering::Acquire) > 0 {
+            progress.show(&shared);
+            thread::park_timeout(progress::INTERVAL);
+        }
+        let join = |thread: thread::ScopedJoinHandle<'_, _>| match thread.join() {
+            Ok(result) => result,
+            Err(_) => Err(anyhow!("a measuring thread panicked; the message is above")),
+        };
+        threads.into_iter().map(join).collect()
+    });
+    progress.finish();
+    // Of several failures the first says the most: later ones may follow from it.
+    let mut total: Option<Stats> = None;
+    for result in results {
+        let stats = result?;
+        match &mut total {
+            None => total = Some(stats),
+            Some(total) => total.add(stats)?,
+        }
+    }
+    total.ok_or_else(|| anyhow!("no queue pair ran"))
+}
+
+/// Counts a worker off when dropped.
+struct Ended<'a> {
+    running: &'a AtomicUsize,
+    watcher: &'a thread::Thread,
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.running.fetch_sub(1, Ordering::Release);
+        self.watcher.unpark();
+    }
+}

@@ -1,0 +1,224 @@
+//! Data that says where it belongs, and the record of what was written.
+//!
+//! Each block holds its address, the seed, the version (how often its unit was written in this run) and words made
+//! from the three. So a read tells lost writes, old data and data of another block from each other.
+
+use super::workload::{Op, mix};
+use std::fmt;
+
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The unit is part of an I/O in flight.
+const BUSY: u32 = 1 << 31;
+/// A write of it failed: it may hold the old data or the new.
+const UNKNOWN: u32 = 1 << 30;
+const COUNT: u32 = UNKNOWN - 1;
+
+/// What each unit of a worker's part should hold.
+#[derive(Debug)]
+pub struct Ledger {
+    /// Versions and the two flags; 0 has not been written.
+    units: Vec<u32>,
+    seed: u64,
+    /// The first block.
+    slba: u64,
+    blocks_per_unit: u64,
+    block_size: usize,
+}
+
+/// A block that does not hold what was written to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mismatch {
+    lba: u64,
+    offset: usize,
+    version: u32,
+    found: Found,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Found {
+    Version(u32),
+    OtherBlock(u64),
+    Zeros,
+    Other,
+}
+
+impl Ledger {
+    /// Nothing written yet.
+    pub fn new(units: u64, seed: u64, slba: u64, blocks_per_unit: u64, block_size: usize) -> Self {
+        Self { units: vec![0; units as usize], seed, slba, blocks_per_unit, block_size }
+    }
+
+    /// Takes a unit for an I/O: the one asked for, or the next that none is in flight on (there must be one). For a
+    /// write, `data` is filled.
+    pub fn begin(&mut self, op: Op, data: &mut [u8]) -> Op {
+        let mut unit = op.unit as usize;
+        while self.units[unit] & BUSY != 0 {
+            unit = if unit + 1 == self.units.len() { 0 } else { unit + 1 };
+        }
+        let state = &mut self.units[unit];
+        if op.write {
+            *state = ((*state & COUNT) + 1) & COUNT;
+        }
+        *state |= BUSY;
+        if op.write {
+            let (version, slba) = (*state & COUNT, self.lba(unit));
+            for (block, lba) in data.chunks_exact_mut(self.block_size).zip(slba..) {
+                fill(block, lba, self.seed, version);
+            }
+        }
+        Op { unit: unit as u64, ..op }
+    }
+
+    /// The I/O has completed; `data` is what a successful read brought.
+    pub fn end(&mut self, op: Op, ok: bool, data: &[u8]) -> Result<(), Mismatch> {
+        let unit = op.unit as usize;
+        let state = &mut self.units[unit];
+        *state &= !BUSY;
+        if op.write && !ok {
+            *state |= UNKNOWN;
+        }
+        if op.write || !ok || !self.is_known(op.unit) {
+            return Ok(());
+        }
+        let (version, slba) = (self.units[unit], self.lba(unit));
+        for (block, lba) in data.chunks_exact(self.block_size).zip(slba..) {
+            check(block, lba, self.seed, version)?;
+        }
+        Ok(())
+    }
+
+    /// Whether what the unit holds is known.
+    pub fn is_known(&self, unit: u64) -> bool {
+        let state = self.units[unit as usize];
+        state & COUNT != 0 && state & UNKNOWN == 0
+    }
+
+    fn lba(&self, unit: usize) -> u64 {
+        self.slba + unit as u64 * self.blocks_per_unit
+    }
+}
+
+fn key(lba: u64, seed: u64, version: u32) -> u64 {
+    mix(mix(seed ^ GOLDEN) ^ mix(lba) ^ (u64::from(version) << 17))
+}
+
+/// A block's words: address, seed, version, then a progression from their key.
+fn words(lba: u64, seed: u64, version: u32) -> impl Iterator<Item = u64> {
+    let key = key(lba, seed, version);
+    let rest = (0_u64..).map(move |i| key.wrapping_add(i.wrapping_mul(GOLDEN)));
+    [lba, seed, u64::from(version)].into_iter().chain(rest)
+}
+
+fn fill(block: &mut [u8], lba: u64, seed: u64, version: u32) {
+    for (bytes, word) in block.chunks_exact_mut(8).zip(words(lba, seed, version)) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+}
+
+fn check(block: &[u8], lba: u64, seed: u64, version: u32) -> Result<(), Mismatch> {
+    let wrong = block
+        .chunks_exact(8)
+        .zip(words(lba, seed, version))
+        .position(|(bytes, word)| bytes != word.to_le_bytes());
+    match wrong {
+        None => Ok(()),
+        Some(word) => Err(diagnose(block, lba, seed, version, word * 8)),
+    }
+}
+
+#[cold]
+fn diagnose(block: &[u8], lba: u64, seed: u64, version: u32, offset: usize) -> Mismatch {
+    let word = |at: usize| u64::from_le_bytes(block[at * 8..at * 8 + 8].try_into().expect("eight bytes"));
+    let (at, other) = (word(0), word(2));
+    let is = |lba: u64, version: u32| {
+        block.chunks_exact(8).zip(words(lba, seed, version)).all(|(bytes, word)| bytes == word.to_le_bytes())
+    };
+    let found = match u32::try_from(other) {
+        Ok(other) if at == lba && is(at, other) => Found::Version(other),
+        Ok(other) if is(at, other) => Found::OtherBlock(at),
+        _ if block.iter().all(|&byte| byte == 0) => Found::Zeros,
+        _ => Found::Other,
+    };
+    Mismatch { lba, offset, version, found }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { lba, offset, version, found } = self;
+        write!(f, "block {lba}: not what was written (version {version}), from byte {offset} on: ")?;
+        match found {
+            Found::Version(other) => write!(f, "it holds version {other} of this block"),
+            Found::OtherBlock(other) => write!(f, "it holds block {other}"),
+            Found::Zeros => f.write_str("it is all zeros"),
+            Found::Other => f.write_str("it holds something else"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(ledger: &mut Ledger, unit: u64) -> Vec<u8> {
+        let mut data = vec![0; 4096];
+        let op = ledger.begin(Op { unit, write: true }, &mut data);
+        ledger.end(op, true, &[]).unwrap();
+        data
+    }
+
+    fn read(ledger: &mut Ledger, unit: u64, data: &[u8]) -> Result<(), String> {
+        let op = ledger.begin(Op { unit, write: false }, &mut []);
+        ledger.end(op, true, data).map_err(|mismatch| mismatch.to_string())
+    }
+
+    #[test]
+    fn what_was_written_is_recognised_and_nothing_else() {
+        let mut ledger = Ledger::new(8, 7, 100, 8, 512);
+        let old = written(&mut ledger, 1);
+        let other = written(&mut ledger, 2);
+        let new = written(&mut ledger, 1);
+        assert_eq!(read(&mut ledger, 1, &new), Ok(()));
+        let error = read(&mut ledger, 1, &old).unwrap_err();
+        assert!(error.contains("block 108") && error.contains("version 1 of this block"), "{error}");
+        let error = read(&mut ledger, 1, &other).unwrap_err();
+        assert!(error.contains("holds block 116"), "{error}");
+        assert!(read(&mut ledger, 1, &[0; 4096]).unwrap_err().contains("all zeros"));
+        let mut torn = new.clone();
+        torn[4095] ^= 1;
+        let error = read(&mut ledger, 1, &torn).unwrap_err();
+        assert!(error.contains("block 115") && error.contains("byte 504"), "{error}");
+        assert_eq!(read(&mut ledger, 5, &torn), Ok(()), "never written: nothing to compare with");
+    }
+
+    #[test]
+    fn seeds_tell_runs_apart() {
+        let (mut first, mut second) = (Ledger::new(1, 1, 0, 8, 512), Ledger::new(1, 2, 0, 8, 512));
+        let data = written(&mut first, 0);
+        written(&mut second, 0);
+        assert!(read(&mut second, 0, &data).is_err());
+    }
+
+    #[test]
+    fn a_unit_in_flight_is_left_alone() {
+        let mut ledger = Ledger::new(3, 0, 0, 1, 512);
+        let mut data = [0; 512];
+        let write = |unit| Op { unit, write: true };
+        assert_eq!(ledger.begin(write(2), &mut data), write(2));
+        assert_eq!(ledger.begin(write(2), &mut data), write(0), "the next one, around the end");
+        assert_eq!(ledger.begin(write(2), &mut data), write(1));
+    }
+
+    #[test]
+    fn a_failed_write_leaves_its_unit_unknown_until_the_next() {
+        let mut ledger = Ledger::new(1, 0, 0, 8, 512);
+        written(&mut ledger, 0);
+        let op = ledger.begin(Op { unit: 0, write: true }, &mut [0; 4096]);
+        ledger.end(op, false, &[]).unwrap();
+        assert!(!ledger.is_known(0));
+        assert_eq!(read(&mut ledger, 0, &[0; 4096]), Ok(()));
+        let data = written(&mut ledger, 0);
+        assert!(ledger.is_known(0));
+        assert_eq!(read(&mut ledger, 0, &data), Ok(()));
+    }
+}

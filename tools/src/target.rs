@@ -1,0 +1,71 @@
+//! The device that a command works on.
+
+use anyhow::bail;
+use clap::Args;
+use upcie_core::pci::Bdf;
+use upcie_nvme::{Address, Controller, ControllerOptions, Namespace, emu};
+
+/// The forms of an address, for `--help`.
+pub const ADDRESSES: &str = "\
+Addresses:
+  0000:01:00.0           a PCI function bound to vfio-pci (`upcie list` shows them)
+  vfio:0000:01:00.0      the same, through its VFIO group
+  vfio-user:/run/x.sock  a vfio-user server: nvme-emu, SPDK's target, …
+  emu                    the embedded controller: no hardware, no root, no set-up
+  emu:size=1G,lba=4096   the same with options: size=, lba=512|4096, namespaces=, file=PATH (keeps
+                         the data), null=true (moves none), latency=50us, mdts=, queues=, depth=,
+                         vectors=, serial=";
+
+/// An address and a namespace.
+#[derive(Debug, Args)]
+pub struct Target {
+    /// The device: a PCI address, vfio-user:SOCKET, emu, … (see below)
+    #[arg(value_name = "ADDR", value_parser = parse_address)]
+    pub address: Address,
+}
+
+/// Parses an address, and the options of an embedded controller with it: both are the command line's faults.
+fn parse_address(text: &str) -> anyhow::Result<Address> {
+    let address: Address = text.parse()?;
+    if let Address::Emulated(options) = &address {
+        options.parse::<emu::Options>()?;
+    }
+    Ok(address)
+}
+
+impl Target {
+    /// Opens the controller.
+    pub fn open(&self, options: ControllerOptions) -> anyhow::Result<Controller> {
+        Ok(Controller::open_with(&self.address, options)?)
+    }
+
+    /// Whether it is a controller in this process whose data nobody else will ever see.
+    pub fn is_ephemeral(&self) -> bool {
+        match &self.address {
+            Address::Emulated(options) => options.parse().is_ok_and(|o: emu::Options| o.file.is_none()),
+            _ => false,
+        }
+    }
+
+    /// The PCI function, where the address names one.
+    pub fn bdf(&self) -> Option<Bdf> {
+        match &self.address {
+            Address::Pci(bdf) | Address::Vfio(bdf) => Some(*bdf),
+            _ => None,
+        }
+    }
+}
+
+/// The namespace asked for, or the first active one; fit for I/O.
+pub fn namespace(controller: &Controller, nsid: Option<u32>) -> anyhow::Result<Namespace> {
+    let nsid = match nsid {
+        Some(nsid) => nsid,
+        None => match controller.namespaces()?.first() {
+            Some(&first) => first,
+            None => bail!("{}: the controller has no active namespace", controller.name()),
+        },
+    };
+    let namespace = controller.namespace(nsid)?;
+    namespace.usable()?;
+    Ok(namespace)
+}

@@ -1,0 +1,161 @@
+//! Sizes and times as people write and read them.
+
+use std::time::Duration;
+
+/// Bytes: `4096`, `64K`, `1M`, `2GiB`, `1T`, `0x1000`; binary units.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let wrong =
+        || format!("{text:?} is not a size: use bytes, or K, M, G, T (powers of 1024): 4096, 64K, 1.5G");
+    let text = text.trim();
+    if let Some(hex) = text.strip_prefix("0x") {
+        return u64::from_str_radix(hex, 16).map_err(|_| wrong());
+    }
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err(wrong()),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let whole: u64 = whole.parse().map_err(|_| wrong())?;
+    let whole = whole.checked_mul(1 << shift).ok_or_else(|| format!("{text:?} is too large"))?;
+    if fraction.is_empty() {
+        return if digits.contains('.') { Err(wrong()) } else { Ok(whole) };
+    }
+    if fraction.len() > 9 || !fraction.bytes().all(|c| c.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let scale = 10_u128.pow(fraction.len() as u32);
+    let part = fraction.parse::<u128>().map_err(|_| wrong())? << shift;
+    if part % scale != 0 {
+        return Err(format!("{text:?} is not a whole number of bytes"));
+    }
+    whole.checked_add((part / scale) as u64).ok_or_else(|| format!("{text:?} is too large"))
+}
+
+/// A time: `5`, `0.5`, `300ms`, `20us`, `2m`; seconds without a unit. At most a year, and not 0.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a time: use seconds (2, 0.5), or ns, us, ms, s, m, h (300ms)");
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ns" => 1e-9,
+        "us" | "µs" => 1e-6,
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(wrong()),
+    };
+    if !digits.bytes().all(|c| c.is_ascii_digit() || c == b'.') {
+        return Err(wrong());
+    }
+    let seconds = digits.parse::<f64>().map_err(|_| wrong())? * unit;
+    let time = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
+    if time.is_zero() || time > Duration::from_secs(366 * 86400) {
+        return Err(format!("{text:?}: a time above 0 and of at most a year is needed"));
+    }
+    Ok(time)
+}
+
+/// `1536` as `1.5 KiB`; exact sizes without a fraction.
+pub fn bytes(value: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let unit = (value.max(1).ilog2() / 10) as usize;
+    let scaled = value as f64 / (1_u64 << (unit * 10)) as f64;
+    if scaled.fract() == 0.0 {
+        format!("{scaled} {}", UNITS[unit])
+    } else {
+        format!("{scaled:.2} {}", UNITS[unit])
+    }
+}
+
+/// `1234567.0` as `1.23M`; three figures.
+pub fn count(value: f64) -> String {
+    let (scaled, unit) = match value {
+        v if v >= 1e9 => (v / 1e9, "G"),
+        v if v >= 1e6 => (v / 1e6, "M"),
+        v if v >= 1e4 => (v / 1e3, "k"),
+        v => return format!("{v:.0}"),
+    };
+    let digits = if scaled >= 100.0 {
+        0
+    } else if scaled >= 10.0 {
+        1
+    } else {
+        2
+    };
+    format!("{scaled:.digits$}{unit}")
+}
+
+/// Nanoseconds with the unit that suits them: `850 ns`, `12.3 µs`, `1.20 s`.
+pub fn nanos(value: f64) -> String {
+    let (scaled, unit) = match value {
+        v if v >= 1e9 => (v / 1e9, "s"),
+        v if v >= 1e6 => (v / 1e6, "ms"),
+        v if v >= 1e3 => (v / 1e3, "µs"),
+        v => return format!("{v:.0} ns"),
+    };
+    let digits = if scaled >= 100.0 {
+        0
+    } else if scaled >= 10.0 {
+        1
+    } else {
+        2
+    };
+    format!("{scaled:.digits$} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_binary_and_exact() {
+        for (text, value) in [
+            ("0", 0),
+            ("512", 512),
+            ("4k", 4096),
+            ("4KiB", 4096),
+            ("4KB", 4096),
+            ("1.5G", 3 << 29),
+            ("0x1000", 4096),
+            ("16T", 16 << 40),
+            ("100b", 100),
+        ] {
+            assert_eq!(parse_bytes(text), Ok(value), "{text}");
+        }
+        for text in ["", "k", "-1", "1.", ".5K", "1.3", "12X", "1e3", "0xzz", "20000000T", "1 K K"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_take_units_and_fractions() {
+        for (text, ns) in
+            [("5", 5_000_000_000), ("0.25", 250_000_000), ("300ms", 300_000_000), ("20us", 20_000)]
+        {
+            assert_eq!(parse_time(text), Ok(Duration::from_nanos(ns)), "{text}");
+        }
+        assert_eq!(parse_time("2m"), Ok(Duration::from_secs(120)));
+        for text in ["", "s", "-1", "0", "1e3", "nan", "inf", "5 parsecs", "1000000h"] {
+            assert!(parse_time(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn figures_have_three_digits() {
+        assert_eq!(bytes(4096), "4 KiB");
+        assert_eq!(bytes(1536), "1.50 KiB");
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(count(1_234_567.0), "1.23M");
+        assert_eq!(count(9999.0), "9999");
+        assert_eq!(count(123_456.0), "123k");
+        assert_eq!(nanos(850.0), "850 ns");
+        assert_eq!(nanos(12_345.0), "12.3 µs");
+        assert_eq!(nanos(1.2e9), "1.20 s");
+    }
+}

@@ -1,0 +1,39 @@
+//! Whether the libraries can be published: `cargo package` makes their archives, and what is in the
+//! archives builds.
+//!
+//! cargo's own verification is left out: it unpacks the library that the other depends on into its home
+//! directory, by version, and doesn't notice when the same version has changed since.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::cargo::Workspace;
+use crate::process;
+
+/// The libraries, in the order of publishing.
+const LIBRARIES: [&str; 2] = ["upcie-core", "upcie-nvme"];
+
+pub fn check(workspace: &Workspace) -> Result<()> {
+    // A dirty tree is fine here: what is checked in is not the question.
+    let mut command = workspace.cargo(&["package", "--quiet", "--allow-dirty", "--no-verify"]);
+    process::run(command.args(LIBRARIES.map(|library| format!("--package={library}"))))?;
+
+    let directory = workspace.target.join("xtask/package");
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory)?;
+    let (mut members, mut patches) = (String::new(), String::new());
+    for library in LIBRARIES {
+        let name = format!("{library}-{}", workspace.version(library)?);
+        let archive = workspace.target.join(format!("package/{name}.crate"));
+        process::run(Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(&directory))?;
+        members += &format!("{name:?}, ");
+        patches += &format!("{library} = {{ path = {name:?} }}\n");
+    }
+    let manifest =
+        format!("[workspace]\nresolver = \"3\"\nmembers = [{members}]\n\n[patch.crates-io]\n{patches}");
+    fs::write(directory.join("Cargo.toml"), manifest)?;
+    fs::copy(workspace.root.join("Cargo.lock"), directory.join("Cargo.lock"))?;
+    process::run(workspace.cargo(&["check", "--quiet"]).current_dir(&directory))
+}

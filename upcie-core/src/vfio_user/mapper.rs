@@ -1,0 +1,70 @@
+//! The client's memory, as its server is told of it.
+
+use super::{
+    connection::{Connection, Mapped},
+    wire::{DmaMap, DmaUnmap, command, dma},
+};
+use crate::{Error, Result, dma::Mapper, memory::Memory};
+use std::{
+    os::fd::AsFd,
+    ptr::NonNull,
+    sync::{Arc, Mutex, PoisonError},
+};
+use zerocopy::IntoBytes;
+
+/// The server's view of this process's memory.
+#[derive(Debug)]
+pub struct Table {
+    pub connection: Arc<Connection>,
+    /// How many there are.
+    pub maps: Mutex<u64>,
+}
+
+impl Mapper for Table {
+    fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
+        let operation = "mapping DMA memory";
+        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        let max = self.connection.peer().max_dma_maps;
+        if *maps >= max {
+            return Err(Error::Unusable {
+                device: self.connection.name().into(),
+                reason: format!("its server takes {max} DMA mappings, all in use: use fewer, larger ones"),
+            });
+        }
+        let map = DmaMap {
+            argsz: size_of::<DmaMap>() as u32,
+            flags: dma::READ | dma::WRITE,
+            offset: 0,
+            address: iova,
+            size: memory.len() as u64,
+        };
+        // A server that takes no descriptors asks for the bytes.
+        let fd = memory.as_fd();
+        let fds = if self.connection.peer().max_msg_fds > 0 { &[fd][..] } else { &[] };
+        let at = NonNull::new(memory.as_ptr());
+        let at = at.ok_or_else(|| self.connection.protocol(operation, "memory at address 0"))?;
+        let mapped = Mapped { iova, len: map.size, at };
+        // SAFETY: the DMA space keeps the memory until `unmap` has returned Ok, or this returns an error.
+        unsafe { self.connection.remember(mapped) };
+        let result = self.connection.request(command::DMA_MAP, operation, &[map.as_bytes()], fds);
+        if let Err(error) = result {
+            self.connection.forget(iova, mapped.len);
+            return Err(error);
+        }
+        *maps += 1;
+        Ok(())
+    }
+
+    fn unmap(&self, iova: u64, len: u64) -> Result<()> {
+        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        let unmap = DmaUnmap { argsz: size_of::<DmaUnmap>() as u32, flags: 0, address: iova, size: len };
+        let parts = [unmap.as_bytes()];
+        match self.connection.request(command::DMA_UNMAP, "unmapping DMA memory", &parts, &[]) {
+            // Without a connection the server has at most its own mapping of the file, whose pages are then its own.
+            Err(error) if !self.connection.is_dead() => return Err(error),
+            _ => self.connection.forget(iova, len),
+        }
+        *maps = maps.saturating_sub(1);
+        Ok(())
+    }
+}

@@ -117,8 +117,9 @@ fn trap_all_system_calls() {
 /// Says which call it was, by the one that is allowed.
 extern "C" fn report(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
     // `si_syscall` of the SIGSYS variant: after three ints, on 8 bytes, come the address and then the number.
+    let at = info.cast::<c_int>().wrapping_add(6);
     // SAFETY: the kernel passes a whole `siginfo_t`, in which this is aligned and initialised.
-    let number = unsafe { info.cast::<c_int>().add(6).read() };
+    let number = unsafe { at.read() };
     let mut text = *b"a system call on the polled path: system call    \n";
     let mut at = text.len() - 2;
     let mut rest = number.unsigned_abs();

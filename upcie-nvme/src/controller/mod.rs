@@ -59,10 +59,9 @@ fn unique() -> u64 {
 pub(crate) struct Live {
     /// The controller's id.
     pub(crate) controller: u64,
-    /// The stamp of namespace handles that are good.
+    /// The stamp of namespace handles that are good; 0 once the controller was stopped, and the queues that look at this
+    /// are of no more use.
     pub(crate) namespaces: AtomicU64,
-    /// Moves on when the controller is stopped or reset: queues of before are of no more use.
-    pub(crate) generation: AtomicU64,
 }
 
 /// An NVMe controller that this process drives.
@@ -317,7 +316,7 @@ impl Drop for Inner {
             // A forked child: the controller is the parent's.
             return;
         }
-        self.live.generation.fetch_add(1, Ordering::AcqRel);
+        self.live.namespaces.store(0, Ordering::Release);
         match self.stop() {
             // It has let go of everything: the fields are dropped, and their memory freed.
             Ok(()) => {}

@@ -1,1 +1,87 @@
-//! tests
+//! What the suites share: the devices under test, processes that are started and ended for them, data that says where
+//! it belongs, and deadlines.
+//!
+//! Suites run by the same code over each device of `UPCIE_TEST_DEVICES`, separated by commas; `emu,nvme-emu` if it is
+//! not set. `nvme-emu` is no address but tells the harness to start a process of that name (from `UPCIE_BIN`, or beside
+//! the test executable) for each test, and to go through its socket. A suite asks a device what it is capable of, never
+//! what it is called.
+//!
+//! `UPCIE_GUEST` says that everything is emulated: counts shrink (`UPCIE_TEST_SCALE`, a factor, overrides by how much) and
+//! deadlines grow. `UPCIE_TEST_SEED` repeats a run with the same random numbers.
+
+pub mod data;
+pub mod device;
+pub mod io;
+pub mod process;
+pub mod random;
+
+pub use device::{Device, on_each_device};
+pub use random::Random;
+use std::{env, fmt::Display, time::Duration};
+
+/// Whether all of this is emulated, 10 to 50 times slower.
+pub fn in_guest() -> bool {
+    env::var_os("UPCIE_GUEST").is_some()
+}
+
+/// Whether nothing may be left out.
+pub fn is_ci() -> bool {
+    env::var("CI").is_ok_and(|value| value == "true")
+}
+
+/// How many times something is done where `count` is right on a machine of its own: fewer where all is emulated, at
+/// least once.
+pub fn scaled(count: usize) -> usize {
+    let factor = match env::var("UPCIE_TEST_SCALE") {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("UPCIE_TEST_SCALE={text}: a factor is needed")),
+        Err(_) if in_guest() => 0.05,
+        Err(_) => 1.0,
+    };
+    ((count as f64 * factor) as usize).max(1)
+}
+
+/// How long to wait for what should happen at once: whoever gets there has found a defect. Machines are busy, and
+/// emulated ones slow.
+pub fn deadline() -> Duration {
+    Duration::from_secs(if in_guest() { 120 } else { 30 })
+}
+
+/// Checks that an error's text, its sources included, has all of `parts`.
+///
+/// # Panics
+/// When one is missing.
+pub fn says(error: &dyn std::error::Error, parts: &[&str]) {
+    let text = chain(error);
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+}
+
+/// An error and its sources in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text += &format!(": {source}");
+        next = source.source();
+    }
+    text
+}
+
+/// Says in one line that something could not be tried.
+///
+/// # Panics
+/// Where nothing may be left out.
+pub fn left_out(why: impl Display) {
+    assert!(!is_ci(), "left out where CI=true: {why}");
+    println!("left out: {why}");
+}
+
+/// The cases of `compile_fail/` for whatever compiler this is; the suite `host_compile_fail` compares the messages of one.
+#[doc = concat!("```compile_fail\n", include_str!("../compile_fail/buffer_kept.rs"), "\n```")]
+#[doc = concat!("```compile_fail\n", include_str!("../compile_fail/queue_shared.rs"), "\n```")]
+#[doc = concat!("```compile_fail\n", include_str!("../compile_fail/second_turn.rs"), "\n```")]
+#[doc = concat!("```compile_fail\n", include_str!("../compile_fail/wait_in_a_turn.rs"), "\n```")]
+#[doc = concat!("```compile_fail\n", include_str!("../compile_fail/turn_outlives_queue.rs"), "\n```")]
+#[doc = concat!("```compile_fail\n", include_str!("../compile_fail/foreign_tag.rs"), "\n```")]
+mod compile_fail {}

@@ -11,7 +11,7 @@ use nix::{
 };
 use std::{
     os::fd::{AsFd, BorrowedFd},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use upcie_core::irq::EventFd;
@@ -118,14 +118,6 @@ impl Backoff {
         // A tenth of what has been waited so far: at most that much is added to what is waited for.
         std::thread::sleep((waited / 10).min(NAP_MAX).min(self.limit - waited));
         true
-    }
-
-    /// Gives the core away if there is but one: whoever is waited for may need it.
-    pub(crate) fn yield_if_alone() {
-        static ALONE: OnceLock<bool> = OnceLock::new();
-        if *ALONE.get_or_init(|| std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1)) {
-            std::thread::yield_now();
-        }
     }
 
     /// Whether it is time for a check that is too slow for every round: about every 100 ms.

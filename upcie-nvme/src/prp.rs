@@ -182,6 +182,13 @@ impl ListPool {
         (entries * ENTRY).next_power_of_two().min(1 << page_shift)
     }
 
+    /// Bytes that hold at least one list of the longest transfer, which may begin in the middle of a page: with less, a
+    /// command could be refused for good.
+    pub(crate) fn least_bytes(max_transfer: u64, page_shift: u32) -> usize {
+        let entries = (max_transfer.min(MAX_TRANSFER) >> page_shift) as usize;
+        list_bytes(entries.max(1), page_shift).next_multiple_of(Self::chunk_bytes(max_transfer, page_shift))
+    }
+
     /// Over `memory`, aligned to pages, in chunks of `chunk` bytes.
     pub(crate) fn new(memory: DmaBuf, chunk: usize, page_shift: u32) -> Self {
         let chunks = (memory.len() / chunk) as u32;

@@ -4,7 +4,7 @@ use super::{Parts, Queue, Turn};
 use crate::{
     Error, Result,
     controller::Inner,
-    interrupt::{Backoff, Wait, Waiter},
+    interrupt::{Wait, Waiter},
     prp::ListPool,
     spec::{Command, QueuePriority},
 };
@@ -75,7 +75,12 @@ impl<'c> QueuePairBuilder<'c> {
         }
         let waiter = self.vector.map(|vector| Waiter::new(self.controller.vector(vector)?)).transpose()?;
         let queue = create(self.controller, entries, self.vector, self.list_bytes)?;
-        Ok(QueuePair { queue: ManuallyDrop::new(queue), waiter, controller: self.controller.clone() })
+        Ok(QueuePair {
+            queue: ManuallyDrop::new(queue),
+            waiter,
+            alone: std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1),
+            controller: self.controller.clone(),
+        })
     }
 }
 
@@ -95,7 +100,8 @@ pub(crate) fn create<T>(
     let (sq, cq) = (memory(entries as usize * 64)?, memory(entries as usize * 16)?);
     let (sq_iova, cq_iova) = (sq.iova(0), cq.iova(0));
     let chunk = ListPool::chunk_bytes(inner.max_transfer(), inner.page_shift());
-    let list_bytes = list_bytes.unwrap_or(LIST_BYTES).max(chunk);
+    let least = ListPool::least_bytes(inner.max_transfer(), inner.page_shift());
+    let list_bytes = list_bytes.unwrap_or(LIST_BYTES).max(least);
     let lists = ListPool::new(memory(list_bytes)?, chunk, inner.page_shift());
     let qid = inner.take_queue_id()?;
     let doorbells = inner
@@ -171,6 +177,8 @@ pub struct QueuePair<T = u64> {
     /// Taken apart on drop.
     queue: ManuallyDrop<Queue<T>>,
     waiter: Option<Waiter>,
+    /// Whether there is but one core. Found out when the queue is made: it takes system calls and allocations.
+    alone: bool,
     controller: Arc<Inner>,
 }
 
@@ -243,7 +251,9 @@ impl<T> QueuePair<T> {
                 return false;
             }
             // With one core the controller that is polled for may be waiting for it.
-            Backoff::yield_if_alone();
+            if self.alone {
+                std::thread::yield_now();
+            }
         }
     }
 

@@ -1,0 +1,79 @@
+//! Data that says where it belongs: every 8 bytes of a block follow from the namespace, the block's number, how often it
+//! was written, and their place in it. A byte that lands anywhere else, or is of an older write, is noticed.
+
+use crate::random::mix;
+use upcie_nvme::Namespace;
+
+/// The data of blocks of one namespace.
+#[derive(Debug, Clone, Copy)]
+pub struct Pattern {
+    nsid: u32,
+    block_size: usize,
+}
+
+impl Pattern {
+    /// That of `namespace`.
+    pub fn of(namespace: &Namespace) -> Self {
+        Self { nsid: namespace.nsid(), block_size: namespace.block_size() }
+    }
+
+    /// The 8 bytes at `at` bytes into the block.
+    fn word(self, block: u64, version: u32, at: usize) -> [u8; 8] {
+        mix(mix(block << 16 ^ u64::from(self.nsid)) ^ u64::from(version) << 32 ^ at as u64).to_le_bytes()
+    }
+
+    /// Fills `bytes`, whole blocks from `slba` on, all of one version.
+    pub fn fill(self, bytes: &mut [u8], slba: u64, version: u32) {
+        for (block, bytes) in (slba..).zip(bytes.chunks_exact_mut(self.block_size)) {
+            for (at, word) in bytes.chunks_exact_mut(8).enumerate() {
+                word.copy_from_slice(&self.word(block, version, at * 8));
+            }
+        }
+    }
+
+    /// The same as bytes of their own.
+    pub fn bytes(self, slba: u64, blocks: usize, version: u32) -> Vec<u8> {
+        let mut bytes = vec![0; blocks * self.block_size];
+        self.fill(&mut bytes, slba, version);
+        bytes
+    }
+
+    /// Checks whole blocks from `slba` on, all of one version.
+    ///
+    /// # Panics
+    /// When a byte differs: says where, and what is there instead if that is some other block or version.
+    #[track_caller]
+    pub fn verify(self, bytes: &[u8], slba: u64, version: u32) {
+        assert_eq!(bytes.len() % self.block_size, 0, "whole blocks");
+        for (block, bytes) in (slba..).zip(bytes.chunks_exact(self.block_size)) {
+            for (at, word) in bytes.chunks_exact(8).enumerate() {
+                let wanted = self.word(block, version, at * 8);
+                assert!(
+                    word == wanted,
+                    "block {block} of namespace {} at byte {}: {word:02x?} instead of {wanted:02x?} (version \
+                     {version}){}",
+                    self.nsid,
+                    at * 8,
+                    self.guess(word, slba, version)
+                );
+            }
+        }
+    }
+
+    /// Which data this is, among those near by.
+    fn guess(self, word: &[u8], slba: u64, version: u32) -> String {
+        if word.iter().all(|&byte| byte == 0) {
+            return "; these are zeroes".into();
+        }
+        for block in slba.saturating_sub(64)..slba + 1024 {
+            for version in version.saturating_sub(4)..version + 4 {
+                for at in (0..self.block_size).step_by(8) {
+                    if self.word(block, version, at) == word {
+                        return format!("; that is block {block}, version {version}, byte {at}");
+                    }
+                }
+            }
+        }
+        String::new()
+    }
+}

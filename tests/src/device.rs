@@ -1,0 +1,137 @@
+//! The devices under test.
+
+use crate::{data::Pattern, in_guest, is_ci, process::Server};
+use std::{
+    collections::BTreeMap,
+    env,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+use upcie_nvme::{Address, Controller, ControllerOptions, Namespace};
+
+/// The embedded controller as the suites want it: two formats, and room.
+const EMU: &str = "size=256M,namespaces=2,lba=512+4096";
+/// The same as a process of its own, with tighter limits: fewer vectors than queues above all.
+const NVME_EMU: &str = "size=256M,namespaces=2,lba=4096+512,mdts=128K,queues=12,depth=1024,vectors=5";
+
+/// A device under test, for one test: nobody else in this process uses it meanwhile.
+#[derive(Debug)]
+pub struct Device {
+    address: Address,
+    server: Option<Server>,
+    _turn: Option<MutexGuard<'static, ()>>,
+}
+
+impl Device {
+    /// Its address, for [`Controller::open`] or another process.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The process behind it, if it was started for the test.
+    pub fn server(&mut self) -> Option<&mut Server> {
+        self.server.as_mut()
+    }
+
+    /// Brings it up.
+    ///
+    /// # Panics
+    /// When that fails.
+    #[track_caller]
+    pub fn open(&self) -> Controller {
+        self.open_with(ControllerOptions::default())
+    }
+
+    /// Brings it up with options.
+    ///
+    /// # Panics
+    /// When that fails.
+    #[track_caller]
+    pub fn open_with(&self, options: ControllerOptions) -> Controller {
+        Controller::open_with(&self.address, options)
+            .unwrap_or_else(|error| panic!("it does not open: {}", crate::chain(&error)))
+    }
+}
+
+/// An embedded controller beside the device under test: somebody else's.
+///
+/// # Panics
+/// When it does not come up.
+pub fn another() -> Controller {
+    Controller::open(&"emu:size=16M,serial=OTHER".parse().expect("an address"))
+        .expect("the embedded controller")
+}
+
+/// All namespaces of a controller, with the data that goes into them.
+///
+/// # Panics
+/// When there is none, or one can't be used.
+pub fn namespaces(controller: &Controller) -> Vec<(Namespace, Pattern)> {
+    let ids = controller.namespaces().expect("a list of namespaces");
+    assert!(!ids.is_empty(), "no namespace");
+    let all = ids.into_iter().map(|id| {
+        let namespace = controller.namespace(id).expect("an active namespace");
+        namespace.usable().expect("a namespace for I/O");
+        (namespace.clone(), Pattern::of(&namespace))
+    });
+    all.collect()
+}
+
+/// Runs `test` on each device under test, one after the other.
+///
+/// # Panics
+/// When the test does, or a device can't be started.
+pub fn on_each_device(test: impl Fn(&mut Device)) {
+    for name in names() {
+        // Shown if the test fails.
+        println!("device under test: {name}");
+        let mut device = start(&name);
+        test(&mut device);
+    }
+}
+
+fn names() -> Vec<String> {
+    let Ok(list) = env::var("UPCIE_TEST_DEVICES") else {
+        let mut names = vec!["emu".to_owned()];
+        if is_ci() || Server::is_built() {
+            names.push("nvme-emu".into());
+        } else {
+            println!("left out: nvme-emu is not built (cargo build --package upcie-tools)");
+        }
+        return names;
+    };
+    let mut names: Vec<String> = Vec::new();
+    for piece in list.split(',').filter(|piece| !piece.is_empty()) {
+        match names.last_mut() {
+            // An address's further options: `emu:size=1G,lba=4096`.
+            Some(last) if piece.contains('=') && !piece.contains(':') => *last += &format!(",{piece}"),
+            _ => names.push(piece.into()),
+        }
+    }
+    assert!(!names.is_empty(), "UPCIE_TEST_DEVICES names no device");
+    names
+}
+
+fn start(name: &str) -> Device {
+    let parse = |text: &str| text.parse::<Address>().unwrap_or_else(|error| panic!("{error}"));
+    match name {
+        "emu" => Device { address: parse(&format!("emu:{EMU}")), server: None, _turn: None },
+        "nvme-emu" => {
+            let server = Server::start(NVME_EMU);
+            Device { address: server.address(), server: Some(server), _turn: None }
+        }
+        other => {
+            assert!(!in_guest() || !other.starts_with("emu"), "the guest is for what only it has");
+            Device { address: parse(other), server: None, _turn: Some(turn(other)) }
+        }
+    }
+}
+
+/// One user at a time of what exists once.
+fn turn(name: &str) -> MutexGuard<'static, ()> {
+    static USERS: Mutex<BTreeMap<String, &'static Mutex<()>>> = Mutex::new(BTreeMap::new());
+    let user = {
+        let mut users = USERS.lock().unwrap_or_else(PoisonError::into_inner);
+        *users.entry(name.to_owned()).or_insert_with(|| Box::leak(Box::default()))
+    };
+    user.lock().unwrap_or_else(PoisonError::into_inner)
+}

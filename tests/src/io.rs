@@ -1,0 +1,89 @@
+//! What most suites do with a queue.
+
+use crate::deadline;
+use std::time::Instant;
+use upcie_nvme::{Completion, Controller, DmaBuf, Namespace, QueuePair, Wait, queue::QueuePairBuilder};
+
+/// Reaps until nothing is in flight, and gives what came, in order.
+///
+/// # Panics
+/// When the queue is closed, or a command does not come back within the deadline.
+#[track_caller]
+pub fn finish<T>(queue: &mut QueuePair<T>) -> Vec<Completion<T>> {
+    let mut done = Vec::new();
+    while queue.in_flight() > 0 {
+        done.extend(reap(queue));
+    }
+    done
+}
+
+/// Waits by polling for at least one completion, and reaps what is there.
+///
+/// # Panics
+/// As [`finish`].
+#[track_caller]
+pub fn reap<T>(queue: &mut QueuePair<T>) -> Vec<Completion<T>> {
+    reap_with(queue, Wait::Poll)
+}
+
+/// The same with another way of waiting, which must not take until its deadline: that a completion is found then does
+/// not count.
+///
+/// # Panics
+/// As [`finish`].
+#[track_caller]
+pub fn reap_with<T>(queue: &mut QueuePair<T>, how: Wait) -> Vec<Completion<T>> {
+    let start = Instant::now();
+    let woken = queue.wait(how, deadline()).expect("a controller that is well");
+    assert!(
+        woken && start.elapsed() < deadline(),
+        "{how:?} on queue {} with {} in flight: not woken within {:?}{}",
+        queue.id(),
+        queue.in_flight(),
+        deadline(),
+        if woken { "; the completion was there, its wake-up was lost" } else { "" }
+    );
+    queue.turn().expect("an open queue").collect()
+}
+
+/// The one completion of the one command in flight.
+///
+/// # Panics
+/// As [`finish`], and when there is not exactly one, or it failed.
+#[track_caller]
+pub fn only<T>(queue: &mut QueuePair<T>) -> (T, DmaBuf) {
+    let mut done = finish(queue);
+    assert_eq!(done.len(), 1, "one command was in flight");
+    let (tag, result, buffer) = done.remove(0).into_parts();
+    result.expect("success");
+    (tag, buffer)
+}
+
+/// Creates a queue, or says why not.
+///
+/// # Panics
+/// When the controller refuses.
+#[track_caller]
+pub fn create<T>(builder: QueuePairBuilder<'_>) -> QueuePair<T> {
+    builder.create().unwrap_or_else(|error| panic!("no queue: {}", crate::chain(&error)))
+}
+
+/// `blocks` blocks from `slba` on, by the blocking calls.
+///
+/// # Panics
+/// When the read fails.
+#[track_caller]
+pub fn read(controller: &Controller, namespace: &Namespace, slba: u64, blocks: usize) -> DmaBuf {
+    let mut buffer = controller.alloc(blocks * namespace.block_size()).expect("memory");
+    namespace.read(slba, &mut buffer).unwrap_or_else(|error| panic!("{}", crate::chain(&error)));
+    buffer
+}
+
+/// Writes a buffer by the blocking calls.
+///
+/// # Panics
+/// When the write fails.
+#[track_caller]
+pub fn write(namespace: &Namespace, slba: u64, buffer: &mut DmaBuf) {
+    namespace.write(slba, buffer).unwrap_or_else(|error| panic!("{}", crate::chain(&error)));
+}

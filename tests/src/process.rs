@@ -1,0 +1,265 @@
+//! Processes that a test starts: they end with it, whatever happens, and what they say is waited for with a deadline.
+
+use crate::deadline;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Read},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc::{Receiver, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+use upcie_nvme::Address;
+
+/// Set in a test's own executable when it is started again to play another part.
+pub const ROLE: &str = "UPCIE_TEST_ROLE";
+
+/// The part that this process plays, if it was started by [`again`].
+pub fn role() -> Option<String> {
+    env::var(ROLE).ok()
+}
+
+/// This executable again, to run its test `name` in a role.
+///
+/// # Panics
+/// When the executable has no path.
+pub fn again(name: &str, role: &str) -> Command {
+    let mut command = Command::new(env::current_exe().expect("a path"));
+    command.args(["--exact", name, "--nocapture"]).env(ROLE, role);
+    command
+}
+
+/// A child whose lines are read; killed when dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    lines: Receiver<String>,
+    errors: Option<thread::JoinHandle<String>>,
+}
+
+impl Process {
+    /// Starts `command`.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    pub fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // SAFETY: one system call, which is async-signal-safe.
+        unsafe {
+            command.pre_exec(|| {
+                // Not even a test that is killed leaves it behind.
+                nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+                Ok(())
+            })
+        };
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let (send, lines) = channel();
+        let out = BufReader::new(child.stdout.take().expect("piped"));
+        thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
+        let mut err = child.stderr.take().expect("piped");
+        let errors = thread::spawn(move || {
+            let mut text = Vec::new();
+            let _ = err.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        Self { child, lines, errors: Some(errors) }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for a line with `words` on its standard output; an error with what it said if it ends, or takes too long.
+    ///
+    /// # Errors
+    /// What it wrote to its standard error.
+    pub fn wait_for(&mut self, words: &str) -> Result<String, String> {
+        let end = Instant::now() + deadline();
+        loop {
+            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) if line.contains(words) => return Ok(line),
+                Ok(_) => {}
+                Err(why) => {
+                    self.kill();
+                    return Err(format!("no line with {words:?} ({why}): {}", self.errors()));
+                }
+            }
+        }
+    }
+
+    /// Waits until it ends; gives how, and what it wrote to its standard error.
+    ///
+    /// # Panics
+    /// When it does not end within the deadline.
+    pub fn finish(mut self) -> (ExitStatus, String) {
+        // It ends its output before it ends: wait for that, with a deadline.
+        let end = Instant::now() + deadline();
+        loop {
+            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) => println!("{line}"),
+                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(_) => panic!("the process does not end within {:?}", deadline()),
+            }
+        }
+        let status = self.child.wait().expect("a child");
+        (status, self.errors())
+    }
+
+    fn errors(&mut self) -> String {
+        self.errors.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// When there is no such process.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).expect("a process of ours");
+    }
+
+    /// Kills it at once (SIGKILL), and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A directory of the test's own, removed when dropped.
+#[derive(Debug)]
+pub struct Directory(PathBuf);
+
+impl Directory {
+    /// A new one.
+    ///
+    /// # Panics
+    /// When it can't be made.
+    #[expect(clippy::new_without_default, reason = "it does something")]
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = env::temp_dir().join(format!("upcie-tests-{}-{number}", std::process::id()));
+        fs::create_dir_all(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Self(path)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// An `nvme-emu` process that listens on a socket of its own.
+#[derive(Debug)]
+pub struct Server {
+    process: Process,
+    directory: Directory,
+}
+
+impl Server {
+    /// Whether there is one to start.
+    pub fn is_built() -> bool {
+        program("nvme-emu").is_file()
+    }
+
+    /// Starts one with options (`size=1G,…`), and waits until it listens.
+    ///
+    /// # Panics
+    /// When it is not built, or does not come up.
+    pub fn start(options: &str) -> Self {
+        Self::try_start(options).unwrap_or_else(|error| panic!("nvme-emu {options}: {error}"))
+    }
+
+    /// The same where it may refuse.
+    ///
+    /// # Errors
+    /// What it said.
+    ///
+    /// # Panics
+    /// When it is not built.
+    pub fn try_start(options: &str) -> Result<Self, String> {
+        let program = program("nvme-emu");
+        assert!(
+            program.is_file(),
+            "{} does not exist: `cargo build --package upcie-tools` makes it, and UPCIE_BIN says where it is",
+            program.display()
+        );
+        let directory = Directory::new();
+        let mut command = Command::new(program);
+        command.arg("--socket").arg(directory.path().join("socket"));
+        command.args(["--options", options]);
+        let mut process = Process::start(command);
+        process.wait_for("listening")?;
+        Ok(Self { process, directory })
+    }
+
+    /// Its address.
+    pub fn address(&self) -> Address {
+        Address::VfioUser(self.directory.path().join("socket"))
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+/// One of the tools.
+fn program(name: &str) -> PathBuf {
+    programs().join(name)
+}
+
+/// Where the programs of this workspace are.
+///
+/// # Panics
+/// When the test executable has no path.
+pub fn programs() -> PathBuf {
+    match env::var_os("UPCIE_BIN") {
+        Some(path) => path.into(),
+        // target/debug/deps/suite-0123456789abcdef
+        None => {
+            let executable = env::current_exe().expect("a path");
+            executable.ancestors().nth(2).expect("a directory above deps").into()
+        }
+    }
+}
+
+/// Runs `work` in a thread and gives what it returns.
+///
+/// # Panics
+/// When it panics, or does not end within `limit`: the thread is left behind then.
+pub fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (send, receive) = channel();
+    let thread = thread::spawn(move || {
+        let _ = send.send(work());
+    });
+    match receive.recv_timeout(limit) {
+        Ok(value) => value,
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("no end within {limit:?}"),
+        Err(_) => match thread.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(()) => unreachable!("it ended without a value"),
+        },
+    }
+}

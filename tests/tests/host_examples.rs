@@ -1,0 +1,42 @@
+//! Each example of the driver runs to its end over each device. (In the guest they are run by the lab itself.)
+
+use std::process::Command;
+use upcie_tests::{
+    on_each_device,
+    process::{Process, programs},
+};
+
+fn run(name: &str) {
+    let program = programs().join("examples").join(name);
+    assert!(
+        program.is_file(),
+        "{} does not exist: `cargo build --package upcie-nvme --examples` makes it",
+        program.display()
+    );
+    on_each_device(|device| {
+        let mut command = Command::new(&program);
+        command.arg(device.address().to_string());
+        let (status, said) = Process::start(command).finish();
+        assert!(status.success(), "{name} {}: {status}: {said}", device.address());
+    });
+}
+
+#[test]
+fn hello() {
+    run("hello");
+}
+
+#[test]
+fn batch() {
+    run("batch");
+}
+
+#[test]
+fn interrupts() {
+    run("interrupts");
+}
+
+#[test]
+fn threads() {
+    run("threads");
+}

@@ -1,0 +1,328 @@
+//! Who may use what, and for how long: nothing of another device is taken, nothing is freed under the device, and what
+//! was handed in comes back.
+
+use nix::{
+    sys::wait::{WaitStatus, waitpid},
+    unistd::Pid,
+};
+use std::{
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+use upcie_nvme::{
+    Controller, DmaBuf, Error, Namespace, QueuePair, Refusal, Refused,
+    spec::{AdminOpcode, Command},
+};
+use upcie_tests::{
+    data::Pattern,
+    deadline,
+    device::{another, namespaces},
+    io::{create, finish, only, read, write},
+    on_each_device, process, says, scaled,
+};
+
+/// Asserts that a read and a write are refused for `wanted`, and the payload comes back as it was.
+#[track_caller]
+fn refused(queue: &mut QueuePair<u64>, namespace: &Namespace, mut buffer: DmaBuf, wanted: Refusal) -> DmaBuf {
+    buffer.fill(0x5a);
+    for write in [false, true] {
+        let (at, len) = (buffer.as_ptr(), buffer.len());
+        let mut turn = queue.turn().unwrap();
+        let result =
+            if write { turn.write(namespace, 0, buffer, 31) } else { turn.read(namespace, 0, buffer, 31) };
+        let Err(Refused { reason, buffer: back, tag }) = result else { panic!("taken, though {wanted:?}") };
+        drop(turn);
+        assert_eq!((reason, tag), (wanted, 31));
+        assert_eq!((back.as_ptr(), back.len()), (at, len), "the same buffer");
+        assert!(back.iter().all(|&byte| byte == 0x5a), "untouched");
+        buffer = back;
+    }
+    assert_eq!(queue.in_flight(), 0);
+    buffer
+}
+
+#[test]
+fn a_namespace_of_another_controller_is_refused() {
+    on_each_device(|device| {
+        let (controller, other) = (device.open(), another());
+        let mut queue = create::<u64>(controller.queue_pair().depth(4));
+        let foreign = other.namespace(1).unwrap();
+        let buffer = controller.alloc(4096).unwrap();
+        refused(&mut queue, &foreign, buffer, Refusal::ForeignNamespace);
+        // A flush has no buffer, but a namespace.
+        let refused = queue.turn().unwrap().flush(&foreign, 8).unwrap_err();
+        assert_eq!((refused.reason, refused.tag), (Refusal::ForeignNamespace, 8));
+    });
+}
+
+#[test]
+fn a_buffer_of_another_devices_address_space_is_refused() {
+    on_each_device(|device| {
+        let (controller, other) = (device.open(), another());
+        let mut queue = create::<u64>(controller.queue_pair().depth(4));
+        for (namespace, _) in namespaces(&controller) {
+            for len in [4096, 16384] {
+                refused(&mut queue, &namespace, other.alloc(len).unwrap(), Refusal::ForeignBuffer);
+            }
+            // Hidden in a chain.
+            let mut chain = controller.alloc(4096).unwrap();
+            chain.chain(other.alloc(4096).unwrap());
+            let mut turn = queue.turn().unwrap();
+            let refused = turn.read(&namespace, 0, chain, 1).unwrap_err();
+            drop(turn);
+            assert_eq!((refused.reason, refused.buffer.total_len()), (Refusal::ForeignBuffer, 8192));
+            // The blocking calls say the same.
+            let mut foreign = other.alloc(4096).unwrap();
+            foreign.fill(3);
+            let error = namespace.read(0, &mut foreign).unwrap_err();
+            assert!(matches!(error, Error::Refused { reason: Refusal::ForeignBuffer, .. }), "{error}");
+            says(&error, &[controller.name(), "address space"]);
+            assert!(foreign.len() == 4096 && foreign.iter().all(|&byte| byte == 3));
+        }
+    });
+}
+
+#[test]
+fn a_stale_namespace_is_refused_until_it_is_asked_for_again() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let mut queue = create::<u64>(controller.queue_pair().depth(4));
+        let (old, pattern) = namespaces(&controller).remove(0);
+        let mut buffer = controller.alloc(4096).unwrap();
+        controller.rescan();
+        let buffer_len = buffer.len();
+        buffer = refused(&mut queue, &old, buffer, Refusal::StaleNamespace);
+        let error = old.read(0, &mut buffer).unwrap_err();
+        assert!(matches!(error, Error::Refused { reason: Refusal::StaleNamespace, .. }), "{error}");
+        says(&error, &[controller.name(), "again"]);
+        assert_eq!(buffer.len(), buffer_len, "given back");
+        assert!(old.flush().is_err());
+        let new = controller.namespace(old.nsid()).unwrap();
+        pattern.fill(&mut buffer, 0, 1);
+        queue.turn().unwrap().write(&new, 0, buffer, 0).unwrap();
+        only(&mut queue);
+        pattern.verify(&read(&controller, &new, 0, 4096 / new.block_size()), 0, 1);
+    });
+}
+
+#[test]
+fn formatting_makes_handles_stale() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let (old, _) = namespaces(&controller).pop().unwrap();
+        let mut queue = create::<u64>(controller.queue_pair().depth(4));
+        let mut format = Command::admin(AdminOpcode::FORMAT_NVM, old.nsid());
+        format.cdw10 = old.identify().format_index() as u32;
+        let supported = controller.identify().oacs & 1 << 1 != 0;
+        match controller.admin(&format, &mut []) {
+            Ok(_) => {
+                let buffer = controller.alloc(4096).unwrap();
+                refused(&mut queue, &old, buffer, Refusal::StaleNamespace);
+                let new = controller.namespace(old.nsid()).unwrap();
+                assert_eq!(new.block_size(), old.block_size());
+                let pattern = Pattern::of(&new);
+                let mut buffer = controller.alloc(4096).unwrap();
+                pattern.fill(&mut buffer, 0, 5);
+                write(&new, 0, &mut buffer);
+            }
+            // Without it (Identify says so) the answer is a status, and handles stay good.
+            Err(error) => {
+                assert!(!supported, "{}", upcie_tests::chain(&error));
+                assert!(matches!(error, Error::Status { .. }), "{error}");
+                read(&controller, &old, 0, 1);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_handle_that_outlives_the_controller_value_keeps_it_open() {
+    on_each_device(|device| {
+        let (mut queue, namespace, buffer) = {
+            let controller = device.open();
+            let queue = create::<u64>(controller.queue_pair().depth(4));
+            (queue, controller.namespace(1).unwrap(), controller.alloc(4096).unwrap())
+        };
+        queue.turn().unwrap().read(&namespace, 0, buffer, 3).unwrap();
+        let (tag, mut buffer) = only(&mut queue);
+        assert_eq!(tag, 3);
+        drop(queue);
+        namespace.read(0, &mut buffer).unwrap();
+        drop(namespace);
+        // A buffer alone keeps its memory mapped, and its bytes can be used.
+        buffer.fill(1);
+        assert!(buffer.iter().all(|&byte| byte == 1));
+        drop(buffer);
+        device.open();
+    });
+}
+
+#[test]
+fn a_leaked_turn_closes_its_queue_and_nothing_else() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let (namespace, _) = namespaces(&controller).remove(0);
+        let before = {
+            read(&controller, &namespace, 0, 1);
+            controller.heap().in_use()
+        };
+        for _ in 0..scaled(20) {
+            let mut queue = create::<u64>(controller.queue_pair().depth(8));
+            let mut turn = queue.turn().unwrap();
+            for _ in 0..3 {
+                turn.read(&namespace, 0, controller.alloc(4096).unwrap(), 0).unwrap();
+            }
+            drop(turn);
+            let mut turn = queue.turn().unwrap();
+            // Commands that the controller knows of, and some that it never will.
+            for _ in 0..3 {
+                turn.read(&namespace, 0, controller.alloc(4096).unwrap(), 0).unwrap();
+            }
+            let reaped = turn.next();
+            mem::forget(turn);
+            drop(reaped);
+            for _ in 0..2 {
+                let error = queue.turn().unwrap_err();
+                assert!(matches!(error, Error::LeakedTurn { .. }), "{error}");
+                says(&error, &[controller.name(), "leaked", "make another"]);
+            }
+            assert!((5..=6).contains(&queue.in_flight()), "decided by the slots: {}", queue.in_flight());
+            drop(queue);
+            assert_eq!(controller.heap().in_use(), before, "all buffers came back");
+            let mut queue = create::<u64>(controller.queue_pair().depth(8));
+            queue.turn().unwrap().read(&namespace, 0, controller.alloc(4096).unwrap(), 0).unwrap();
+            only(&mut queue);
+        }
+        drop((namespace, controller));
+        device.open();
+    });
+}
+
+#[test]
+fn a_forked_child_that_drops_its_handles_leaves_the_device_alone() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let target = namespaces(&controller).remove(0);
+        let mut queue = create::<u64>(controller.queue_pair().depth(16).interrupt(1));
+        // Beside the queue's, the blocking calls' own.
+        read(&controller, &target.0, 0, 1);
+        let spare = controller.alloc(64 << 10).unwrap();
+        for round in 1..=3 {
+            let mut turn = queue.turn().unwrap();
+            for block in 0..8 {
+                let mut buffer = controller.alloc(target.0.block_size()).unwrap();
+                target.1.fill(&mut buffer, block, round);
+                turn.write(&target.0, block, buffer, block).unwrap();
+            }
+            drop(turn);
+            // SAFETY: the child drops handles and leaves by `_exit`; it takes no lock that another thread may hold but
+            // the allocator's, which fork takes care of.
+            match unsafe { libc::fork() } {
+                0 => {
+                    // SAFETY: bitwise copies of what the child owns; the originals are never dropped here, since it
+                    // leaves first.
+                    let queue = unsafe { std::ptr::read(&raw const queue) };
+                    drop(queue);
+                    // SAFETY: as above.
+                    let spare = unsafe { std::ptr::read(&raw const spare) };
+                    drop(spare);
+                    // SAFETY: as above.
+                    let target = unsafe { std::ptr::read(&raw const target) };
+                    drop(target);
+                    // SAFETY: as above.
+                    let controller = unsafe { std::ptr::read(&raw const controller) };
+                    drop(controller);
+                    // SAFETY: ends the process at once.
+                    unsafe { libc::_exit(0) }
+                }
+                child => {
+                    assert!(child > 0, "fork");
+                    let ended = process::within(deadline(), move || waitpid(Pid::from_raw(child), None));
+                    assert_eq!(ended, Ok(WaitStatus::Exited(Pid::from_raw(child), 0)), "the child");
+                }
+            }
+            let done = finish(&mut queue);
+            assert_eq!(done.len(), 8);
+            assert!(done.iter().all(|done| done.status().is_success()));
+            target.1.verify(&read(&controller, &target.0, 0, 8), 0, round);
+            // Admin commands and new queues work too.
+            let mut another = create::<u64>(controller.queue_pair().depth(4));
+            another.turn().unwrap().flush(&target.0, 1).unwrap();
+            only(&mut another);
+        }
+        drop(spare);
+    });
+}
+
+/// Counts how often it is dropped.
+struct Tag(Arc<AtomicUsize>);
+
+impl Drop for Tag {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn tags_are_dropped_once_each() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let (namespace, _) = &namespaces(&controller)[0];
+        for leak in [false, true] {
+            let drops = Arc::new(AtomicUsize::new(0));
+            let mut queue = create::<Tag>(controller.queue_pair().depth(16));
+            let mut turn = queue.turn().unwrap();
+            for _ in 0..15 {
+                turn.read(namespace, 0, controller.alloc(4096).unwrap(), Tag(drops.clone())).unwrap();
+            }
+            let full = turn.read(namespace, 0, controller.alloc(4096).unwrap(), Tag(drops.clone()));
+            assert_eq!(full.unwrap_err().reason, Refusal::Full);
+            assert_eq!(drops.swap(0, Ordering::Relaxed), 1, "the refused one");
+            drop(turn);
+            let reaped = upcie_tests::io::reap(&mut queue).len();
+            assert_eq!(drops.load(Ordering::Relaxed), reaped);
+            if leak {
+                mem::forget(queue.turn().unwrap());
+            }
+            drop(queue);
+            assert_eq!(drops.load(Ordering::Relaxed), 15, "in flight when the queue was dropped, or reaped");
+        }
+    });
+}
+
+#[test]
+fn a_queue_moves_to_another_thread_with_its_commands() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let (namespace, pattern) = namespaces(&controller).remove(0);
+        let mut queue = create::<String>(controller.queue_pair().depth(4).interrupt(1));
+        let mut buffer = controller.alloc(4096).unwrap();
+        pattern.fill(&mut buffer, 0, 1);
+        queue.turn().unwrap().write(&namespace, 0, buffer, "moved".into()).unwrap();
+        drop(controller);
+        let (tag, buffer) = thread::spawn(move || only(&mut queue)).join().unwrap();
+        assert_eq!(tag, "moved");
+        pattern.verify(&buffer, 0, 1);
+    });
+}
+
+#[test]
+fn the_controller_shuts_down_when_the_last_handle_goes_in_any_thread() {
+    on_each_device(|device| {
+        let controller: Controller = device.open();
+        let queues: Vec<_> = (0..2).map(|_| create::<u64>(controller.queue_pair().depth(4))).collect();
+        let namespace = controller.namespace(1).unwrap();
+        drop(controller);
+        let threads: Vec<_> = queues.into_iter().map(|queue| thread::spawn(move || drop(queue))).collect();
+        process::within(deadline() + Duration::from_secs(10), move || {
+            threads.into_iter().for_each(|thread| thread.join().unwrap())
+        });
+        drop(namespace);
+        device.open();
+    });
+}

@@ -1,0 +1,76 @@
+//! What one uses, another is refused: a file by its lock, a device behind a socket by its server.
+
+use nix::sys::signal::Signal;
+use upcie_nvme::Controller;
+use upcie_tests::{
+    device::namespaces,
+    io::{read, write},
+    left_out,
+    process::{Directory, Server},
+    says,
+};
+
+fn is_built() -> bool {
+    let built = Server::is_built() || upcie_tests::is_ci();
+    if !built {
+        left_out("nvme-emu is not built");
+    }
+    built
+}
+
+#[test]
+fn a_file_has_one_server() {
+    if !is_built() {
+        return;
+    }
+    let directory = Directory::new();
+    let options = format!("size=8M,file={}/disk", directory.path().display());
+    let server = Server::start(&options);
+    let error = Server::try_start(&options).expect_err("a second server");
+    assert!(error.contains("disk") && error.contains("use"), "{error}");
+    // In the same way, one in this process.
+    let error = Controller::open(&format!("emu:{options}").parse().unwrap()).unwrap_err();
+    says(&error, &["disk", "use"]);
+    // The first is as well as before, and what it wrote is there for the next.
+    {
+        let controller = Controller::open(&server.address()).unwrap();
+        let (namespace, pattern) = namespaces(&controller).remove(0);
+        let mut buffer = controller.alloc(8192).unwrap();
+        pattern.fill(&mut buffer, 3, 1);
+        write(&namespace, 3, &mut buffer);
+        namespace.flush().unwrap();
+    }
+    drop(server);
+    let server = Server::start(&options);
+    let controller = Controller::open(&server.address()).unwrap();
+    let (namespace, pattern) = namespaces(&controller).remove(0);
+    pattern.verify(&read(&controller, &namespace, 3, 16), 3, 1);
+}
+
+#[test]
+fn a_file_has_one_embedded_controller() {
+    let directory = Directory::new();
+    let address = format!("emu:size=8M,file={}/disk", directory.path().display()).parse().unwrap();
+    let first = Controller::open(&address).unwrap();
+    says(&Controller::open(&address).unwrap_err(), &["disk", "use"]);
+    drop(first);
+    Controller::open(&address).unwrap();
+}
+
+#[test]
+fn a_socket_has_one_client() {
+    if !is_built() {
+        return;
+    }
+    let mut server = Server::start("size=8M");
+    let first = Controller::open(&server.address()).unwrap();
+    for _ in 0..3 {
+        let error = Controller::open(&server.address()).unwrap_err();
+        says(&error, &["vfio-user:", "client"]);
+        // The first does not notice.
+        first.namespaces().unwrap();
+    }
+    drop(first);
+    Controller::open(&server.address()).unwrap();
+    server.process().signal(Signal::SIGTERM);
+}

@@ -1,0 +1,31 @@
+//! Blocking calls: what is there, one write, one read.
+//!
+//!     cargo run --example hello -- emu
+
+use upcie_nvme::{Address, Controller};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address: Address = std::env::args().nth(1).as_deref().unwrap_or("emu").parse()?;
+    let controller = Controller::open(&address)?;
+    let identify = controller.identify();
+    println!("{}: {} (serial {})", controller.name(), identify.model(), identify.serial());
+
+    for nsid in controller.namespaces()? {
+        let namespace = controller.namespace(nsid)?;
+        // Why it can't be used for I/O, if so: metadata, another command set.
+        namespace.usable()?;
+        println!("namespace {nsid}: {} blocks of {} bytes", namespace.blocks(), namespace.block_size());
+
+        // Memory that the controller can reach; it derefs to bytes.
+        let mut buffer = controller.alloc(namespace.block_size())?;
+        buffer[..5].copy_from_slice(b"hello");
+        namespace.write(0, &mut buffer)?;
+        namespace.flush()?;
+
+        buffer.zero();
+        namespace.read(0, &mut buffer)?;
+        assert_eq!(&buffer[..5], b"hello");
+    }
+    // The last handle that goes shuts the controller down.
+    Ok(())
+}

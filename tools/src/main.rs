@@ -15,10 +15,7 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use outcome::Outcome;
-use std::{
-    io::{self, IsTerminal},
-    process::ExitCode,
-};
+use std::{io, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
 /// Lists, inspects, reads, writes and measures NVMe devices from user space, without a kernel driver.
@@ -107,11 +104,7 @@ fn start_log(filter: Option<&str>) -> anyhow::Result<()> {
     let filter = EnvFilter::builder().parse(text).with_context(|| {
         format!("{text:?} is no filter for --log or UPCIE_LOG; try debug, or upcie_core=trace")
     })?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
     Ok(())
 }
 

@@ -17,7 +17,8 @@ Exit codes:
   1    an error: the message on stderr says what to do
   2    wrong usage
   3    it ran, but I/O errors or data that differs were found
-  130  interrupted (Ctrl-C, SIGTERM, SIGHUP): results so far, device left clean; a second one ends at once";
+  130  interrupted (Ctrl-C, SIGTERM, SIGHUP): results so far, and the device left clean;
+       a second time it ends at once";
 
 /// The end of a command that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -109,13 +109,13 @@ pub fn nanos(value: f64) -> String {
     format!("{scaled:.digits$} {unit}")
 }
 
-/// The same for an axis: without digits that say nothing.
-pub fn nanos_short(value: f64) -> String {
-    let text = nanos(value);
-    let (number, unit) = text.split_once(' ').unwrap_or((&text, ""));
+/// A figure of [`nanos`] or [`count`] without the zeros that say nothing: for an axis.
+pub fn short(figure: &str) -> String {
+    let unit = figure.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(figure.len());
+    let (number, unit) = figure.split_at(unit);
     let number =
         if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number };
-    format!("{number} {unit}")
+    format!("{number}{unit}")
 }
 
 #[cfg(test)]
@@ -166,9 +166,10 @@ mod tests {
         assert_eq!(nanos(850.0), "850 ns");
         assert_eq!(nanos(12_345.0), "12.3 µs");
         assert_eq!(nanos(1.2e9), "1.20 s");
-        assert_eq!(
-            (nanos_short(1e6), nanos_short(1.5e3), nanos_short(100.0)),
-            ("1 ms".into(), "1.5 µs".into(), "100 ns".into())
-        );
+        for (figure, text) in
+            [("1.00 ms", "1 ms"), ("1.50 µs", "1.5 µs"), ("100 ns", "100 ns"), ("10.0M", "10M"), ("0", "0")]
+        {
+            assert_eq!(short(figure), text);
+        }
     }
 }

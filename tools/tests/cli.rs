@@ -377,3 +377,24 @@ fn help_and_completions_are_complete() {
         assert!(!succeeds(run(&format!("completions {shell}"))).is_empty());
     }
 }
+
+/// Runs on a terminal, which `script` (Debian's bsdutils, essential there) makes; gives what appears on it.
+fn on_a_terminal(arguments: &str) -> (i32, String) {
+    let command = format!("{} {arguments}", env!("CARGO_BIN_EXE_upcie"));
+    let output = Command::new("script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    (output.status.code().unwrap(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn a_terminal_gets_progress_but_no_blocks() {
+    let (code, text) = on_a_terminal("perf emu:size=16M --time 1500ms");
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("running [=") && text.contains(" IOPS  "), "{text}");
+    assert!(text.contains("p99.99"), "{text}");
+    let (code, text) = on_a_terminal("read emu:size=1M");
+    assert!(code == 1 && text.contains("terminal"), "{text}");
+}

@@ -40,8 +40,13 @@ Examples:
   upcie perf emu:latency=50us --wait irq --depth 1 --time 500ms
   upcie perf emu --json --plot run.svg | jq .latency_ns.p99
 
-Latency is taken from one reading of the clock per turn of the queue: right to the time that a turn takes, which
-it errs by on the long side. The JSON object's fields are described in docs/perf-json.md; times are in nanoseconds.";
+Latency is taken from one reading of the clock per turn of the queue: right to the length of a turn,
+tens of nanoseconds for each I/O in it, which it errs by on the long side.
+
+The JSON object (docs/perf-json.md; times in nanoseconds, sizes in bytes):
+  iops, bytes_per_second, ios, bytes, elapsed_ns, errors, errors_by_status, mismatches, interrupted,
+  latency_ns: { min, mean, stddev, p50, p90, p99, p99_9, p99_99, p99_999, max }, cpu_ns_per_io,
+  read, write: the same of each kind, device: { model, serial, … }, parameters: { rw, depth, … }";
 
 /// Runs it.
 pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {

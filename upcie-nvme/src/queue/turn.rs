@@ -250,13 +250,16 @@ impl<T> Iterator for Turn<'_, T> {
     /// The next finished command, in the order in which the controller finished them; `None` when there is none now.
     #[inline(always)]
     fn next(&mut self) -> Option<Completion<T>> {
+        if self.head == self.stop {
+            return None;
+        }
         // SAFETY: `head` is below `entries`.
         let entry = unsafe { self.cq.add(self.head as usize * 2) };
         // SAFETY: the last dword of the entry.
         let last = unsafe { entry.cast::<u32>().add(3) };
         // SAFETY: aligned, in the ring, which the queue owns. The device writes it at any time: one volatile read.
         let dword3 = unsafe { last.read_volatile() };
-        if dword3 & PHASE != self.phase || self.head == self.stop {
+        if dword3 & PHASE != self.phase {
             return None;
         }
         // The rest of the entry, and the data, were written before its phase tag.

@@ -156,7 +156,8 @@ fn one_that_sends_garbage() {
 #[test]
 fn one_that_answers_wrongly() {
     // Of the greeting: another id, another command, no reply at all, impossible sizes.
-    let cases: [(&str, fn(u16) -> Vec<u8>); 7] = [
+    type Answer = fn(u16) -> Vec<u8>;
+    let cases: [(&str, Answer); 7] = [
         ("another id", |id| header(id ^ 1, VERSION, 16, REPLY, 0)),
         ("another command", |id| header(id, 9, 16, REPLY, 0)),
         ("a request instead", |id| header(id, VERSION, 16, 0, 0)),

@@ -55,6 +55,36 @@ fn each_way_of_waiting_wakes_up() {
 }
 
 #[test]
+fn a_completion_that_comes_while_a_wait_begins_ends_it() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let (namespace, _) = &namespaces(&controller)[0];
+        let mut queue = create::<u64>(controller.queue_pair().depth(2).interrupt(1));
+        // How long a command takes here, so that waits begin just before and just after its end.
+        let mut times: Vec<_> = (0..51)
+            .map(|_| {
+                let start = Instant::now();
+                submit(&controller, &mut queue, namespace, 1);
+                reap_with(&mut queue, Wait::Poll);
+                start.elapsed()
+            })
+            .collect();
+        times.sort();
+        let usual = times[25].as_nanos() as u64;
+        let mut random = Random::new(0);
+        for _ in 0..scaled(20_000) {
+            let start = Instant::now();
+            submit(&controller, &mut queue, namespace, 1);
+            let begin = Duration::from_nanos(random.within(0..usual * 3 / 2));
+            while start.elapsed() < begin {
+                std::hint::spin_loop();
+            }
+            assert_eq!(reap_with(&mut queue, Wait::Interrupt).len(), 1);
+        }
+    });
+}
+
+#[test]
 fn queues_that_share_a_vector_lose_no_wake_up() {
     on_each_device(|device| {
         let controller = device.open();
@@ -151,7 +181,11 @@ fn an_event_loop_of_ones_own_is_woken() {
                 }
             }
             if flying > 0 {
+<<<<<<< HEAD
                 let count = epoll.wait(&mut events, 5000_u16).unwrap();
+=======
+                let count = epoll.wait(&mut events, EpollTimeout::from(5000_u16)).unwrap();
+>>>>>>> suites
                 assert!(count > 0 && Instant::now() < end, "no event with {flying} commands in flight");
                 ready.extend(events[..count].iter().map(|event| event.data() as usize));
             }

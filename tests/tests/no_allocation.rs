@@ -2,11 +2,12 @@
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
+    backtrace::Backtrace,
     cell::Cell,
     hint::black_box,
 };
 use upcie_tests::{
-    Random,
+    Random, deadline,
     device::namespaces,
     io::{create, finish},
     on_each_device, scaled,
@@ -15,6 +16,8 @@ use upcie_tests::{
 thread_local! {
     /// Of this thread only: the embedded controller is another.
     static CALLS: Cell<u64> = const { Cell::new(0) };
+    /// Whether the next call says where it comes from.
+    static WATCHED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The system's allocator, counted.
@@ -25,6 +28,9 @@ static COUNTING: Counting = Counting;
 
 fn count() {
     CALLS.with(|calls| calls.set(calls.get() + 1));
+    if WATCHED.with(|watched| watched.replace(false)) {
+        println!("the first call: {}", Backtrace::force_capture());
+    }
 }
 
 // SAFETY: all is done by the system's allocator; counting touches a constant-initialised cell, which allocates nothing.
@@ -58,6 +64,16 @@ fn calls() -> u64 {
     CALLS.with(Cell::get)
 }
 
+/// Does `work`, which must not allocate.
+#[track_caller]
+fn without_allocation(work: impl FnOnce()) {
+    let before = calls();
+    WATCHED.with(|watched| watched.set(true));
+    work();
+    WATCHED.with(|watched| watched.set(false));
+    assert_eq!(calls() - before, 0, "calls of the allocator");
+}
+
 #[test]
 fn allocations_are_counted() {
     let before = calls();
@@ -85,28 +101,29 @@ fn a_million_ios_allocate_nothing() {
         }
         drop(turn);
         let (mut random, wanted, mut done) = (Random::new(0), scaled(1_000_000), 0);
-        let before = calls();
-        while done < wanted {
-            let mut turn = queue.turn().unwrap();
-            while let Some(completion) = turn.next() {
-                let (tag, result, buffer) = completion.into_parts();
-                result.unwrap();
-                let block = random.within(0..4096);
-                let submitted = if block % 4 == 0 {
-                    turn.write(namespace, block, buffer, tag)
-                } else {
-                    turn.read(namespace, block, buffer, tag)
-                };
-                submitted.unwrap();
-                done += 1;
+        let limit = deadline();
+        without_allocation(|| {
+            while done < wanted {
+                let mut turn = queue.turn().unwrap();
+                while let Some(completion) = turn.next() {
+                    let (tag, result, buffer) = completion.into_parts();
+                    result.unwrap();
+                    let block = random.within(0..4096);
+                    let submitted = if block % 4 == 0 {
+                        turn.write(namespace, block, buffer, tag)
+                    } else {
+                        turn.read(namespace, block, buffer, tag)
+                    };
+                    submitted.unwrap();
+                    done += 1;
+                }
+                drop(turn);
+                // Waiting by polling costs nothing either.
+                if done % 8 == 0 {
+                    queue.wait(upcie_nvme::Wait::Poll, limit).unwrap();
+                }
             }
-            drop(turn);
-            // Waiting by polling, and a refusal now and then, cost nothing either.
-            if done % 8 == 0 {
-                queue.wait(upcie_nvme::Wait::Poll, upcie_tests::deadline()).unwrap();
-            }
-        }
-        assert_eq!(calls() - before, 0, "calls of the allocator during {done} I/Os");
+        });
         assert_eq!(finish(&mut queue).len(), 32);
     });
 }
@@ -118,12 +135,13 @@ fn buffers_from_a_warm_heap_allocate_nothing() {
         let lengths = [512, 4096, 3 * 4096, 64 << 10];
         let warm: Vec<_> = lengths.iter().map(|&len| controller.heap().alloc(len).unwrap()).collect();
         drop(warm);
-        let before = calls();
-        for _ in 0..scaled(100_000) {
-            for len in lengths {
-                drop(black_box(controller.heap().alloc(len).unwrap()));
+        let rounds = scaled(100_000);
+        without_allocation(|| {
+            for _ in 0..rounds {
+                for len in lengths {
+                    drop(black_box(controller.heap().alloc(len).unwrap()));
+                }
             }
-        }
-        assert_eq!(calls() - before, 0);
+        });
     });
 }

@@ -11,6 +11,7 @@ use crate::irq::IrqKind;
 use nix::{errno::Errno, sys::mman::ProtFlags};
 use std::{
     ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 use zerocopy::IntoBytes;
@@ -32,13 +33,17 @@ pub struct Guest {
     deadline: Duration,
 }
 
+/// Numbers the sessions of the process, so that no two have a generation in common: a backend that is given to another
+/// client takes no pointer of the last one's for good.
+static SESSIONS: AtomicU64 = AtomicU64::new(1);
+
 const NOWHERE: Window = Window { start: 0, len: 0, base: NonNull::dangling() };
 
 impl Guest {
-    pub(super) fn new(channel: Channel, irqs: Irqs, generation: u64, deadline: Duration) -> Self {
+    pub(super) fn new(channel: Channel, irqs: Irqs, deadline: Duration) -> Self {
         Self {
             last: NOWHERE,
-            generation,
+            generation: SESSIONS.fetch_add(1, Ordering::Relaxed) << 32,
             table: Table::default(),
             irqs,
             channel,

@@ -87,8 +87,7 @@ impl Server {
         stop: &AtomicBool,
     ) -> Result<()> {
         check(backend.layout())?;
-        let mut generation = 0;
-        self.session(stream, backend, stop, &mut Door::closed(), &mut generation)
+        self.session(stream, backend, stop, &mut Door::closed())
     }
 
     /// Serves one client after another until `stop` becomes true. While one is connected, others are told that the
@@ -103,10 +102,9 @@ impl Server {
         stop: &AtomicBool,
     ) -> Result<()> {
         check(backend.layout())?;
-        let mut generation = 0;
         while let Some(stream) = listener.next(stop)? {
             let mut door = Door::open(listener, self.deadline);
-            if let Err(error) = self.session(stream, backend, stop, &mut door, &mut generation) {
+            if let Err(error) = self.session(stream, backend, stop, &mut door) {
                 tracing::warn!(%error, "a client's session ended");
             }
         }
@@ -125,7 +123,7 @@ impl Server {
     ) -> Result<()> {
         check(backend.layout())?;
         let Some(stream) = listener.next(stop)? else { return Ok(()) };
-        self.session(stream, backend, stop, &mut Door::open(listener, self.deadline), &mut 0)
+        self.session(stream, backend, stop, &mut Door::open(listener, self.deadline))
     }
 
     fn session<B: Backend + ?Sized>(
@@ -134,15 +132,13 @@ impl Server {
         backend: &mut B,
         stop: &AtomicBool,
         door: &mut Door<'_>,
-        generation: &mut u64,
     ) -> Result<()> {
         let channel = Channel::new(stream, MAX_DATA as usize + HEADERS);
         let layout = backend.layout().clone();
-        let mut guest = Guest::new(channel, Irqs::new(&layout.irqs), *generation, self.deadline);
+        let mut guest = Guest::new(channel, Irqs::new(&layout.irqs), self.deadline);
         let mut requests = Requests::new(layout);
         let end = self.run(&mut guest, &mut requests, backend, stop, door);
         backend.reset();
-        *generation = guest.generation() + 1;
         guest.channel.shutdown();
         let fail = |reason: String| {
             Err(Error::Protocol { device: "vfio-user client".into(), operation: "serving it".into(), reason })
@@ -211,6 +207,8 @@ impl Server {
                 (idle_since, nap) = (None, NAPS.0);
                 continue;
             }
+            // The driver may be waiting for this very core.
+            std::thread::yield_now();
             let owed = if requests.negotiated() { guest.channel.stalled_since() } else { Some(start) };
             if owed.is_some_and(|since| since.elapsed() > self.deadline) {
                 return Err(Fault::Late);

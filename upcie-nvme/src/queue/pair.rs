@@ -22,6 +22,8 @@ const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
 /// PRP list memory of a queue, unless asked for otherwise.
 const LIST_BYTES: usize = 64 << 10;
 const DEPTH: u32 = 128;
+/// After so much polling without result, a poll gives the core away between looks, if somebody else wants it.
+const PATIENT: Duration = Duration::from_micros(50);
 
 /// Describes an I/O queue pair; [`create`](Self::create) makes it.
 #[derive(Debug, Clone)]
@@ -75,12 +77,7 @@ impl<'c> QueuePairBuilder<'c> {
         }
         let waiter = self.vector.map(|vector| Waiter::new(self.controller.vector(vector)?)).transpose()?;
         let queue = create(self.controller, entries, self.vector, self.list_bytes)?;
-        Ok(QueuePair {
-            queue: ManuallyDrop::new(queue),
-            waiter,
-            alone: std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1),
-            controller: self.controller.clone(),
-        })
+        Ok(QueuePair { queue: ManuallyDrop::new(queue), waiter, controller: self.controller.clone() })
     }
 }
 
@@ -178,7 +175,6 @@ pub struct QueuePair<T = u64> {
     queue: ManuallyDrop<Queue<T>>,
     waiter: Option<Waiter>,
     /// Whether there is but one core. Found out when the queue is made: it takes system calls and allocations.
-    alone: bool,
     controller: Arc<Inner>,
 }
 
@@ -247,11 +243,12 @@ impl<T> QueuePair<T> {
                 }
                 std::hint::spin_loop();
             }
-            if start.elapsed() >= limit {
+            let waited = start.elapsed();
+            if waited >= limit {
                 return false;
             }
-            // With one core the controller that is polled for may be waiting for it.
-            if self.alone {
+            // Whoever is waited for (a software controller, above all) may be waiting for this very core.
+            if waited >= PATIENT {
                 std::thread::yield_now();
             }
         }

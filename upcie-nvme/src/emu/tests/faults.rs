@@ -111,8 +111,8 @@ fn rings_that_lie_in_pieces_work_entry_by_entry() {
         "no neighbours: the test needs other sizes"
     );
     let start = pieces[low].iova(3 * PAGE);
-    let done = host.queue(1, [8, 256], None);
-    drop(done);
+    // Its completion queue takes them all; its memory has to stay.
+    let _completions = host.queue(1, [8, 256], None);
     let create = Command::create_submission_queue(2, 128, start, 1, QueuePriority::LOW);
     assert_eq!(host.admin.status(create), Status::SUCCESS);
     host.bar.write_u32(0x1000 + 4 * 32, 120).unwrap();
@@ -120,7 +120,7 @@ fn rings_that_lie_in_pieces_work_entry_by_entry() {
     loop {
         let page = host.page(Command::get_log_page(LogPageId::SMART, 0, 512, 0));
         // 120 times a Flush of namespace 0: errors.
-        if u64::from_le_bytes(page[176..184].try_into().unwrap()) == 120 || host.csts() & 2 != 0 {
+        if u64::from_le_bytes(page[176..184].try_into().unwrap()) == 120 {
             break;
         }
         assert!(Instant::now() < end, "{page:?}");

@@ -174,7 +174,6 @@ pub struct QueuePair<T = u64> {
     /// Taken apart on drop.
     queue: ManuallyDrop<Queue<T>>,
     waiter: Option<Waiter>,
-    /// Whether there is but one core. Found out when the queue is made: it takes system calls and allocations.
     controller: Arc<Inner>,
 }
 

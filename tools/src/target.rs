@@ -49,10 +49,7 @@ impl Target {
 
     /// The PCI function, where the address names one.
     pub fn bdf(&self) -> Option<Bdf> {
-        match &self.address {
-            Address::Pci(bdf) | Address::Vfio(bdf) => Some(*bdf),
-            _ => None,
-        }
+        self.address.bdf()
     }
 }
 

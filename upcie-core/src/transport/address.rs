@@ -29,6 +29,16 @@ pub enum Address {
     Emulated(String),
 }
 
+impl Address {
+    /// The PCI function that it names, if it names one.
+    pub fn bdf(&self) -> Option<Bdf> {
+        match self {
+            Self::Pci(bdf) | Self::Vfio(bdf) => Some(*bdf),
+            Self::VfioUser(_) | Self::Emulated(_) => None,
+        }
+    }
+}
+
 impl FromStr for Address {
     type Err = Error;
 

@@ -313,9 +313,10 @@ impl Device {
             // SAFETY: inside the entries.
             unsafe {
                 let cid = command.add(2).cast::<u16>().read_volatile();
-                entry.add(8).cast::<u16>().write_volatile(self.head);
-                entry.add(12).cast::<u16>().write_volatile(cid);
-                entry.add(14).cast::<u16>().write_volatile(self.phase);
+                // In one store, as a controller's write arrives. In parts, each read of the entry would wait until all
+                // stores before have left the core, and the bench would measure that.
+                let high = u64::from(self.head) | u64::from(cid) << 32 | u64::from(self.phase) << 48;
+                entry.cast::<u64>().add(1).write_volatile(high);
             }
             self.at += 1;
             if self.at == self.entries {

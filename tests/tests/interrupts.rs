@@ -1,6 +1,6 @@
 //! Waiting for completions by MSI-X: nobody sleeps through one, and nobody waits longer than asked to.
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use std::time::{Duration, Instant};
 use upcie_core::irq::IrqKind;
 use upcie_nvme::{Controller, Namespace, QueuePair, Wait};
@@ -181,7 +181,7 @@ fn an_event_loop_of_ones_own_is_woken() {
                 }
             }
             if flying > 0 {
-                let count = epoll.wait(&mut events, EpollTimeout::from(5000_u16)).unwrap();
+                let count = epoll.wait(&mut events, 5000_u16).unwrap();
                 assert!(count > 0 && Instant::now() < end, "no event with {flying} commands in flight");
                 ready.extend(events[..count].iter().map(|event| event.data() as usize));
             }

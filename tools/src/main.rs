@@ -2,20 +2,20 @@
 #![forbid(unsafe_code)]
 
 mod guard;
+mod info;
+mod list;
 mod outcome;
 mod perf;
 mod signal;
 mod target;
+mod transfer;
 mod units;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use outcome::Outcome;
-use std::{
-    io::{self, IsTerminal},
-    process::ExitCode,
-};
+use std::{io, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
 /// Lists, inspects, reads, writes and measures NVMe devices from user space, without a kernel driver.
@@ -44,6 +44,18 @@ fn with_addresses(examples: &str) -> String {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// List the NVMe controllers of this machine, or all PCI functions
+    #[command(after_help = list::EXAMPLES)]
+    List(list::ListArgs),
+    /// Show a controller's registers and what it says of itself and its namespaces
+    #[command(after_help = with_addresses(info::EXAMPLES))]
+    Info(info::InfoArgs),
+    /// Read blocks into a file or a pipe
+    #[command(after_help = with_addresses(transfer::READ_EXAMPLES))]
+    Read(transfer::ReadArgs),
+    /// Write blocks from a file or a pipe
+    #[command(after_help = with_addresses(transfer::WRITE_EXAMPLES))]
+    Write(transfer::WriteArgs),
     /// Measure IOPS and latency; check data with --verify
     #[command(after_help = with_addresses(perf::EXAMPLES))]
     Perf(Box<perf::PerfArgs>),
@@ -72,11 +84,15 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<Outcome> {
     match command {
+        Command::List(args) => list::run(&args),
+        Command::Info(args) => info::run(&args),
+        Command::Read(args) => transfer::read(&args),
+        Command::Write(args) => transfer::write(&args),
         Command::Perf(args) => perf::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "upcie", &mut script);
-            io::Write::write_all(&mut io::stdout(), &script)?;
+            outcome::print(&script)?;
             Ok(Outcome::Done)
         }
     }
@@ -88,11 +104,7 @@ fn start_log(filter: Option<&str>) -> anyhow::Result<()> {
     let filter = EnvFilter::builder().parse(text).with_context(|| {
         format!("{text:?} is no filter for --log or UPCIE_LOG; try debug, or upcie_core=trace")
     })?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
     Ok(())
 }
 

@@ -1,5 +1,8 @@
 //! How a command ended, and the exit code that says so.
 
+use anyhow::Context;
+use std::io::{self, Write};
+
 /// Something failed; the message is on stderr.
 pub const ERROR: u8 = 1;
 /// The command ran, and I/O errors or data that differs were found.
@@ -14,7 +17,8 @@ Exit codes:
   1    an error: the message on stderr says what to do
   2    wrong usage
   3    it ran, but I/O errors or data that differs were found
-  130  interrupted (Ctrl-C, SIGTERM, SIGHUP): results so far, device left clean; a second one ends at once";
+  130  interrupted (Ctrl-C, SIGTERM, SIGHUP): results so far, and the device left clean;
+       a second time it ends at once";
 
 /// The end of a command that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,4 +40,10 @@ impl Outcome {
             Self::Interrupted => INTERRUPTED,
         }
     }
+}
+
+/// Writes to stdout.
+pub fn print(text: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text).and_then(|()| stdout.flush()).context("writing to stdout")
 }

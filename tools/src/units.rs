@@ -109,6 +109,15 @@ pub fn nanos(value: f64) -> String {
     format!("{scaled:.digits$} {unit}")
 }
 
+/// A figure of [`nanos`] or [`count`] without the zeros that say nothing: for an axis.
+pub fn short(figure: &str) -> String {
+    let unit = figure.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(figure.len());
+    let (number, unit) = figure.split_at(unit);
+    let number =
+        if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number };
+    format!("{number}{unit}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,5 +166,10 @@ mod tests {
         assert_eq!(nanos(850.0), "850 ns");
         assert_eq!(nanos(12_345.0), "12.3 µs");
         assert_eq!(nanos(1.2e9), "1.20 s");
+        for (figure, text) in
+            [("1.00 ms", "1 ms"), ("1.50 µs", "1.5 µs"), ("100 ns", "100 ns"), ("10.0M", "10M"), ("0", "0")]
+        {
+            assert_eq!(short(figure), text);
+        }
     }
 }

@@ -11,13 +11,22 @@ mod workload;
 
 pub use plan::PerfArgs;
 
-use crate::{guard, outcome::Outcome, signal};
+use crate::{
+    guard,
+    outcome::{self, Outcome},
+    signal,
+};
 use anyhow::{Context, anyhow};
 use plan::Plan;
 use progress::Progress;
 use report::Report;
 use stats::Stats;
-use std::{fs::File, io::Write, sync::atomic::AtomicUsize, sync::atomic::Ordering, thread};
+use std::{
+    fs::File,
+    io::Write,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
 use upcie_nvme::{Controller, ControllerOptions};
 use worker::{Shared, Worker};
 use workload::Source;
@@ -31,8 +40,13 @@ Examples:
   upcie perf emu:latency=50us --wait irq --depth 1 --time 500ms
   upcie perf emu --json --plot run.svg | jq .latency_ns.p99
 
-Latency is taken from one reading of the clock per turn of the queue: right to the time that a turn takes, which
-it errs by on the long side. The JSON object's fields are described in docs/perf-json.md; times are in nanoseconds.";
+Latency is taken from one reading of the clock per turn of the queue: right to the length of a turn,
+tens of nanoseconds for each I/O in it, which it errs by on the long side.
+
+The JSON object (docs/perf-json.md; times in nanoseconds, sizes in bytes):
+  iops, bytes_per_second, ios, bytes, elapsed_ns, errors, errors_by_status, mismatches, interrupted,
+  latency_ns: { min, mean, stddev, p50, p90, p99, p99_9, p99_99, p99_999, max }, cpu_ns_per_io,
+  read, write: the same of each kind, device: { model, serial, … }, parameters: { rw, depth, … }";
 
 /// Runs it.
 pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
@@ -52,20 +66,22 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     let plan = Plan::new(args, &controller)?;
     let mut report = Report::new(args, &controller, &plan)?;
     if !args.json {
-        report.print_found(&mut std::io::stdout().lock())?;
+        let mut text = Vec::new();
+        report.print_found(&mut text)?;
+        outcome::print(&text)?;
     }
     let stats = measure(&plan, &controller).with_context(|| controller.name().to_owned())?;
     report.set_results(&plan, &stats);
     // The device is left before anything else can fail.
     drop((plan, controller));
-    let mut stdout = std::io::stdout().lock();
+    let mut text = Vec::new();
     if args.json {
-        serde_json::to_writer(&mut stdout, &report)?;
-        writeln!(stdout)?;
+        serde_json::to_writer(&mut text, &report)?;
+        writeln!(text)?;
     } else {
-        report.print_results(&stats, &mut stdout)?;
+        report.print_results(&stats, &mut text)?;
     }
-    stdout.flush()?;
+    outcome::print(&text)?;
     if let Some((path, mut file)) = plot {
         file.write_all(plot::draw(&report, &stats)?.as_bytes())
             .with_context(|| format!("writing {}", path.display()))?;

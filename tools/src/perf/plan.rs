@@ -3,7 +3,7 @@
 use super::{
     verify::Ledger,
     worker::{Tag, Worker},
-    workload::{Rw, Source},
+    workload::{Source, Workload},
 };
 use crate::{target, target::Target, units};
 use anyhow::{Context, bail, ensure};
@@ -47,7 +47,7 @@ pub struct PerfArgs {
     pub target: Target,
     /// What the I/Os do; those that write overwrite data
     #[arg(long, value_enum, default_value = "randread")]
-    pub rw: Rw,
+    pub rw: Workload,
     /// Percentage of reads in randrw
     #[arg(long, value_name = "PERCENT", default_value_t = 70, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub mix: u8,
@@ -108,7 +108,7 @@ pub struct Plan {
     /// Where.
     pub namespace: Namespace,
     /// What.
-    pub rw: Rw,
+    pub rw: Workload,
     /// Percentage of reads in a mix.
     pub mix: u8,
     /// Bytes of an I/O.
@@ -143,7 +143,7 @@ impl Plan {
         let block = namespace.block_size() as u64;
         let unit = args.block_size.unwrap_or(block.max(4096).min(namespace.max_transfer() as u64));
         ensure!(
-            unit > 0 && unit % block == 0,
+            unit > 0 && unit.is_multiple_of(block),
             "--block-size {unit}: it must be a multiple of the namespace's blocks of {block} bytes"
         );
         ensure!(
@@ -268,7 +268,10 @@ fn range(args: &PerfArgs, namespace: &Namespace, unit: u64) -> anyhow::Result<(u
     let block = namespace.block_size() as u64;
     let total = namespace.blocks().saturating_mul(block);
     let offset = args.offset;
-    ensure!(offset % block == 0, "--offset {offset}: it must be a multiple of the block size, {block} bytes");
+    ensure!(
+        offset.is_multiple_of(block),
+        "--offset {offset}: it must be a multiple of the block size, {block} bytes"
+    );
     ensure!(
         offset < total,
         "--offset {offset}: namespace {} ends at byte {total} ({})",

@@ -115,7 +115,7 @@ fn latencies(area: &Area<'_>, all: &Histogram<u64>, stats: &Stats) -> Result<(),
         .x_desc("percentile")
         .y_desc("latency")
         .x_labels(NAMED.len())
-        .y_label_formatter(&|&value| units::nanos(value))
+        .y_label_formatter(&|&value| units::short(&units::nanos(value)))
         .draw()?;
     let [reads, writes] = &stats.latency;
     let mut series = vec![("all", all)];
@@ -165,14 +165,12 @@ fn rates(area: &Area<'_>, stats: &Stats) -> Result<(), Box<dyn std::error::Error
         .bold_line_style(FAINT)
         .axis_style(INK.mix(0.5))
         .label_style(("sans-serif", 13).into_font().color(&INK))
-        .x_desc("seconds")
+        .x_desc("time")
         .y_desc("IOPS")
         .x_labels(11)
         .y_labels(6)
-        .x_label_formatter(&|seconds| {
-            if end < 2.0 { format!("{seconds:.2}") } else { format!("{seconds:.1}") }
-        })
-        .y_label_formatter(&|&rate| units::count(rate))
+        .x_label_formatter(&|&seconds| units::short(&units::nanos(seconds * 1e9)))
+        .y_label_formatter(&|&rate| units::short(&units::count(rate)))
         .draw()?;
     // The first and the last half step, so that the curve spans the run.
     let first = rates.first().map(|&(_, rate)| (0.0, rate));
@@ -184,15 +182,10 @@ fn rates(area: &Area<'_>, stats: &Stats) -> Result<(), Box<dyn std::error::Error
     Ok(())
 }
 
-/// Bounds of a logarithmic axis: the next 1, 2 or 5 of a decade on either side, at least a factor of two apart.
+/// Bounds of a logarithmic axis: the decades around the values.
 fn log_bounds(low: f64, high: f64) -> (f64, f64) {
-    let steps = |value: f64| {
-        let decade = 10_f64.powf(value.log10().floor());
-        [1.0, 2.0, 5.0, 10.0].map(|step| step * decade)
-    };
-    let below = steps(low).into_iter().rev().find(|step| *step <= low).unwrap_or(low);
-    let above = steps(high).into_iter().find(|step| *step >= high).unwrap_or(high);
-    (below, above.max(below * 2.0))
+    let below = 10_f64.powf(low.log10().floor());
+    (below, 10_f64.powf(high.log10().ceil()).max(below * 10.0))
 }
 
 #[cfg(test)]
@@ -202,7 +195,7 @@ mod tests {
     #[test]
     fn bounds_are_round_and_hold_the_values() {
         assert_eq!(log_bounds(1500.0, 73_000.0), (1000.0, 100_000.0));
-        assert_eq!(log_bounds(1000.0, 1000.0), (1000.0, 2000.0));
-        assert_eq!(log_bounds(2100.0, 4900.0), (2000.0, 5000.0));
+        assert_eq!(log_bounds(1000.0, 1000.0), (1000.0, 10_000.0));
+        assert_eq!(log_bounds(1.0, 10.0), (1.0, 10.0));
     }
 }

@@ -13,16 +13,6 @@ use std::{
 };
 use upcie_nvme::Controller;
 
-/// The fields of `latency_ns`, and the quantiles that they are.
-const QUANTILES: [(&str, &str, f64); 6] = [
-    ("p50", "p50", 0.5),
-    ("p90", "p90", 0.9),
-    ("p99", "p99", 0.99),
-    ("p99_9", "p99.9", 0.999),
-    ("p99_99", "p99.99", 0.9999),
-    ("p99_999", "p99.999", 0.99999),
-];
-
 /// The whole report.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -83,7 +73,53 @@ struct Direction {
     bytes: u64,
     iops: f64,
     bytes_per_second: f64,
-    latency_ns: Option<BTreeMap<&'static str, f64>>,
+    latency_ns: Option<Latency>,
+}
+
+/// Of latencies, in nanoseconds.
+#[derive(Debug, Serialize)]
+struct Latency {
+    min: u64,
+    mean: f64,
+    stddev: f64,
+    p50: u64,
+    p90: u64,
+    p99: u64,
+    p99_9: u64,
+    p99_99: u64,
+    p99_999: u64,
+    max: u64,
+}
+
+impl Latency {
+    fn new(latency: &Histogram<u64>) -> Self {
+        let at = |quantile| latency.value_at_quantile(quantile);
+        Self {
+            min: latency.min(),
+            mean: latency.mean(),
+            stddev: latency.stdev(),
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p99_9: at(0.999),
+            p99_99: at(0.9999),
+            p99_999: at(0.99999),
+            max: latency.max(),
+        }
+    }
+
+    /// What is printed, by its name.
+    fn lines(&self) -> [(&'static str, f64); 7] {
+        [
+            ("latency mean", self.mean),
+            ("  p50", self.p50 as f64),
+            ("  p90", self.p90 as f64),
+            ("  p99", self.p99 as f64),
+            ("  p99.9", self.p99_9 as f64),
+            ("  p99.99", self.p99_99 as f64),
+            ("  max", self.max as f64),
+        ]
+    }
 }
 
 impl Direction {
@@ -91,17 +127,7 @@ impl Direction {
         let ios = latency.len();
         let seconds = elapsed_ns.max(1) as f64 / 1e9;
         let iops = ios as f64 / seconds;
-        let latency_ns = (ios > 0).then(|| {
-            let plain = [
-                ("min", latency.min() as f64),
-                ("mean", latency.mean()),
-                ("stddev", latency.stdev()),
-                ("max", latency.max() as f64),
-            ];
-            let quantiles =
-                QUANTILES.map(|(key, _, quantile)| (key, latency.value_at_quantile(quantile) as f64));
-            plain.into_iter().chain(quantiles).collect()
-        });
+        let latency_ns = (ios > 0).then(|| Latency::new(latency));
         Self { ios, bytes: ios * unit, iops, bytes_per_second: iops * unit as f64, latency_ns }
     }
 }
@@ -199,8 +225,7 @@ impl Report {
             d.queue_pairs,
             d.queue_entries
         )?;
-        writeln!(out, "{}", self.title())?;
-        out.flush()
+        writeln!(out, "{}", self.title())
     }
 
     /// The parameters in a line.
@@ -247,17 +272,13 @@ impl Report {
             "MiB/s",
             columns.clone().map(|d| format!("{:.1}", d.bytes_per_second / f64::from(1 << 20))),
         )?;
-        let latency = |key: &'static str| {
-            columns.clone().map(move |d| match &d.latency_ns {
-                Some(all) => units::nanos(all[key]),
-                None => "-".into(),
-            })
-        };
-        line(out, "latency mean", latency("mean"))?;
-        for (key, name, _) in &QUANTILES[..5] {
-            line(out, &format!("  {name}"), latency(key))?;
+        let latencies: Vec<_> = columns.map(|d| d.latency_ns.as_ref().map(Latency::lines)).collect();
+        for (i, (name, _)) in latencies.iter().flatten().next().into_iter().flatten().enumerate() {
+            let value = |lines: &Option<[(_, f64); 7]>| {
+                lines.map_or_else(|| "-".into(), |lines| units::nanos(lines[i].1))
+            };
+            line(out, name, latencies.iter().map(value))?;
         }
-        line(out, "  max", latency("max"))?;
         if let Some(cpu) = self.cpu_ns_per_io {
             let busy = stats.cpu_ns as f64 * 100.0
                 / (self.elapsed_ns.max(1) as f64 * f64::from(self.parameters.queues));

@@ -127,10 +127,10 @@ impl Worker {
                 } else {
                     stats.fail(status);
                 }
-                if let Some(ledger) = ledger {
-                    if let Err(mismatch) = ledger.end(op, status.is_success(), &buffer) {
-                        stats.mismatch(mismatch);
-                    }
+                if let Some(ledger) = ledger
+                    && let Err(mismatch) = ledger.end(op, status.is_success(), &buffer)
+                {
+                    stats.mismatch(mismatch);
                 }
                 match if issue { next(&mut source, ledger, &mut buffer) } else { None } {
                     Some(op) => {

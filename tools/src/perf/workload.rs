@@ -5,7 +5,7 @@ use clap::ValueEnum;
 /// What the I/Os do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "lower")]
-pub enum Rw {
+pub enum Workload {
     /// Sequential reads
     Read,
     /// Sequential writes: overwrites the range
@@ -18,7 +18,7 @@ pub enum Rw {
     RandRw,
 }
 
-impl Rw {
+impl Workload {
     /// Whether blocks are overwritten.
     pub fn writes(self) -> bool {
         matches!(self, Self::Write | Self::RandWrite | Self::RandRw)
@@ -77,7 +77,7 @@ pub struct Source {
 
 impl Source {
     /// The measured workload over `units` units, from `seed`; ends after `limit` I/Os.
-    pub fn measured(rw: Rw, mix: u8, units: u64, seed: u64, limit: u64) -> Self {
+    pub fn measured(rw: Workload, mix: u8, units: u64, seed: u64, limit: u64) -> Self {
         Self { units, next: 0, random: rw.is_random(), reads: rw.read_share(mix), left: limit, state: seed }
     }
 
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn a_seed_repeats_and_seeds_differ() {
         let take = |seed| {
-            let mut source = Source::measured(Rw::RandRw, 70, 1000, seed, 10_000);
+            let mut source = Source::measured(Workload::RandRw, 70, 1000, seed, 10_000);
             std::iter::from_fn(move || source.next()).collect::<Vec<_>>()
         };
         assert_eq!(take(1), take(1));
@@ -147,14 +147,14 @@ mod tests {
     #[test]
     fn a_mix_of_all_or_nothing_is_exact() {
         for (mix, write) in [(100, false), (0, true)] {
-            let mut source = Source::measured(Rw::RandRw, mix, 10, 3, 1000);
+            let mut source = Source::measured(Workload::RandRw, mix, 10, 3, 1000);
             assert!(std::iter::from_fn(|| source.next()).all(|op| op.write == write));
         }
     }
 
     #[test]
     fn sequential_wraps_and_a_sweep_ends() {
-        let mut source = Source::measured(Rw::Write, 0, 3, 0, 5);
+        let mut source = Source::measured(Workload::Write, 0, 3, 0, 5);
         let units: Vec<_> = std::iter::from_fn(|| source.next()).map(|op| op.unit).collect();
         assert_eq!(units, [0, 1, 2, 0, 1]);
         let mut sweep = Source::sweep(4, false);

@@ -46,11 +46,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
     let page_shift = page.ilog2();
     disable(&registers, &name)?;
     let heap = Heap::new(device.dma(), options.pages, Some(Box::new(BufferLists { page_shift })));
-    let live = Arc::new(Live {
-        controller: unique(),
-        namespaces: AtomicU64::new(unique()),
-        generation: AtomicU64::new(0),
-    });
+    let live = Arc::new(Live { controller: unique(), namespaces: AtomicU64::new(unique()) });
     let entries = ADMIN_ENTRIES.min(cap.max_queue_entries());
     let admin = Admin::new(&registers, &heap, &name, &live, entries, page_shift)?;
     let (sq, cq) = admin.rings();

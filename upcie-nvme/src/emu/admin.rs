@@ -115,7 +115,7 @@ impl Core {
                 Ok(None) => {}
                 Err(status) => {
                     tracing::debug!(?command, ?status, "an admin command failed");
-                    self.io.errors.push(0, &command, status);
+                    self.io.errors.push(0, cid, command.nsid, 0, status);
                     self.admin.done.push_back(Done { dw0: 0, cid, status });
                 }
             }

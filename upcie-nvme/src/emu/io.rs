@@ -67,7 +67,7 @@ impl Io {
 
     /// Carries out a command of the submission queue `sq`; says how it ended and how many bytes were moved.
     #[inline(always)]
-    pub fn execute(&mut self, guest: &mut Guest, sq: u16, command: &Command) -> (Status, u64) {
+    pub fn execute(&mut self, guest: &mut Guest, sq: u16, command: Command) -> (Status, u64) {
         let result = match NvmOpcode(command.opcode) {
             // Neither fused operations nor SGLs: FUSE and PSDT must be 0.
             _ if command.flags & 0xc3 != 0 => Err(Status::INVALID_FIELD.with_do_not_retry()),
@@ -78,12 +78,16 @@ impl Io {
         };
         match result {
             Ok(bytes) => (Status::SUCCESS, bytes),
-            Err(status) => (self.failed(sq, command, status), 0),
+            Err(status) => {
+                // Values only: a command whose address is taken leaves its registers.
+                let lba = if command.opcode == NvmOpcode::FLUSH.0 { 0 } else { command.slba() };
+                (self.failed(sq, command.cid, command.nsid, lba, status), 0)
+            }
         }
     }
 
     #[inline(always)]
-    fn read(&mut self, guest: &mut Guest, command: &Command) -> Result<u64, Status> {
+    fn read(&mut self, guest: &mut Guest, command: Command) -> Result<u64, Status> {
         let (mut offset, len) = self.range(command)?;
         self.counters.reads += 1;
         self.counters.bytes_read += len;
@@ -100,7 +104,7 @@ impl Io {
     }
 
     #[inline(always)]
-    fn write(&mut self, guest: &mut Guest, command: &Command) -> Result<u64, Status> {
+    fn write(&mut self, guest: &mut Guest, command: Command) -> Result<u64, Status> {
         let (mut offset, len) = self.range(command)?;
         self.counters.writes += 1;
         self.counters.bytes_written += len;
@@ -122,7 +126,7 @@ impl Io {
 
     /// Where the blocks of a read or write are in the media, and how many bytes they are.
     #[inline(always)]
-    fn range(&self, command: &Command) -> Result<(u64, u64), Status> {
+    fn range(&self, command: Command) -> Result<(u64, u64), Status> {
         let namespace = self.namespace(command.nsid)?;
         let (slba, count) = (command.slba(), u64::from(command.block_count()));
         let len = count << namespace.shift;
@@ -144,11 +148,11 @@ impl Io {
 
     #[cold]
     #[inline(never)]
-    fn failed(&mut self, sq: u16, command: &Command, status: Status) -> Status {
+    fn failed(&mut self, sq: u16, cid: u16, nsid: u32, lba: u64, status: Status) -> Status {
         if status.code_type() == crate::spec::StatusType::MEDIA {
             self.counters.media_errors += 1;
         }
-        self.errors.push(sq, command, status);
+        self.errors.push(sq, cid, nsid, lba, status);
         status
     }
 }

@@ -1,7 +1,7 @@
 //! Log pages: Error Information, SMART / Health Information, Firmware Slot Information.
 
 use super::{identify::FIRMWARE, io::Counters};
-use crate::spec::{Command, ErrorLogEntry, FirmwareSlotLog, NvmOpcode, SmartLog, Status};
+use crate::spec::{ErrorLogEntry, FirmwareSlotLog, SmartLog, Status};
 use std::{collections::VecDeque, time::Instant};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -26,18 +26,17 @@ impl Default for ErrorLog {
 
 impl ErrorLog {
     /// Notes that a command failed. `sq` 0 is the admin queue.
-    pub fn push(&mut self, sq: u16, command: &Command, status: Status) {
+    pub fn push(&mut self, sq: u16, cid: u16, nsid: u32, lba: u64, status: Status) {
         self.count += 1;
         self.entries.truncate(ERROR_ENTRIES - 1);
-        let has_lba = sq != 0 && matches!(NvmOpcode(command.opcode), NvmOpcode::READ | NvmOpcode::WRITE);
         self.entries.push_front(ErrorLogEntry {
             error_count: self.count,
             sqid: sq,
-            cid: command.cid,
+            cid,
             status_field: status.with_phase(false),
             parameter_location: 0xffff,
-            lba: if has_lba { command.slba() } else { 0 },
-            nsid: command.nsid,
+            lba,
+            nsid,
             ..Default::default()
         });
     }

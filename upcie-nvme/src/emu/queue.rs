@@ -248,14 +248,10 @@ fn line(
     moved: &mut u64,
 ) -> Result<(), Errno> {
     let count = count.min(LINE) as usize;
-    let mut commands = [Command::default(); LINE as usize];
-    for command in &mut commands[..count] {
-        *command = sq.fetch(guest)?;
-    }
     let mut done = [Done::default(); LINE as usize];
     let (mut first, mut since) = (0, 0);
     for index in 0..count {
-        let command = &commands[index];
+        let command = sq.fetch(guest)?;
         let (status, bytes) = io.execute(guest, sq.id, command);
         done[index] = Done { dw0: 0, cid: command.cid, status };
         since += bytes;
@@ -291,7 +287,7 @@ pub(super) fn serve_delayed(
     // The ring bounds what a client may have in flight; one that sends more waits.
     while waiting > 0 && sq.delayed.len() < sq.entries as usize {
         let command = sq.fetch(guest)?;
-        let (status, _) = io.execute(guest, sq.id, &command);
+        let (status, _) = io.execute(guest, sq.id, command);
         sq.delayed.push_back((now + latency, Done { dw0: 0, cid: command.cid, status }));
         waiting -= 1;
         taken += 1;
@@ -308,10 +304,19 @@ pub(super) fn release(
     guest: &mut Guest,
     now: Option<Instant>,
 ) -> Result<usize, Fault> {
-    let mut posted = 0;
+    let (mut posted, mut result) = (0, Ok(()));
     while let Some(&(due, done)) = sq.delayed.front() {
-        if now.is_some_and(|now| due > now) || cq.room()? == 0 {
+        if now.is_some_and(|now| due > now) {
             break;
+        }
+        match cq.room() {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(fault) => {
+                // What was posted before is to be told all the same.
+                result = Err(fault);
+                break;
+            }
         }
         sq.delayed.pop_front();
         cq.post(guest, sq, done)?;
@@ -320,5 +325,5 @@ pub(super) fn release(
     if posted > 0 {
         cq.interrupt(guest);
     }
-    Ok(posted)
+    result.map(|()| posted)
 }

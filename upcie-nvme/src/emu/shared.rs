@@ -110,10 +110,16 @@ impl Ring<64> {
     #[inline(always)]
     pub fn fetch(&mut self, guest: &mut Guest, index: u32) -> Result<[u64; 8], Errno> {
         let Some(entry) = self.entry(guest, index) else { return self.fetch_unmapped(guest, index) };
-        let entry = entry.cast::<[u64; 8]>();
-        // SAFETY: 64 mapped bytes, aligned to 64 (`refresh`); any bits are valid, and a client that writes meanwhile
-        // spoils only its own command: volatile, copied once.
-        Ok(unsafe { entry.read_volatile() })
+        let words = entry.cast::<u64>();
+        // Word by word, so that the compiler keeps them in registers.
+        let word = |index: usize| {
+            // SAFETY: below 8, so inside the entry.
+            let word = unsafe { words.add(index) };
+            // SAFETY: 64 mapped bytes, aligned to 64 (`refresh`); any bits are valid, and a client that writes
+            // meanwhile spoils only its own command: volatile, copied once.
+            unsafe { word.read_volatile() }
+        };
+        Ok([word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7)])
     }
 
     #[cold]

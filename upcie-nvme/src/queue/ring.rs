@@ -34,6 +34,16 @@ pub(super) struct Cursor {
     pub(super) top: u32,
 }
 
+/// Whether a turn can be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Ready,
+    /// A turn is open, or was leaked: then the queue is of no more use.
+    Open,
+    /// The device completed a command that was not in flight.
+    Forged,
+}
+
 /// The phase tag's bit in dword 3 of a completion entry.
 pub(super) const PHASE: u32 = 1 << 16;
 
@@ -64,16 +74,12 @@ pub(crate) struct Queue<T> {
     pub(super) mask: u32,
     /// [`FREE`] and what is added to a slot's id from one use to the next.
     pub(super) step: u32,
-    /// A turn is open, or was leaked: then the queue is of no more use.
-    pub(super) closed: bool,
-    /// The device completed a command that was not in flight.
-    pub(super) lied: bool,
+    pub(super) state: State,
     pub(super) space: u64,
     pub(super) sq_doorbell: Register<u32>,
     pub(super) cq_doorbell: Register<u32>,
     pub(super) lists: ListPool,
     pub(super) live: Arc<Live>,
-    generation: u64,
     name: Arc<str>,
     qid: u16,
     /// Dropped before the rings: no more than memory by now (`drop`).
@@ -109,13 +115,11 @@ impl<T> Queue<T> {
             entries,
             mask: padded - 1,
             step: FREE + (padded & 0xffff),
-            closed: false,
-            lied: false,
+            state: State::Ready,
             space: sq.transfer().space,
             sq_doorbell,
             cq_doorbell,
             lists,
-            generation: live.generation.load(Ordering::Acquire),
             live,
             name,
             qid,
@@ -128,10 +132,10 @@ impl<T> Queue<T> {
     #[inline]
     pub(crate) fn turn(&mut self) -> Result<Turn<'_, T>> {
         let namespaces = self.live.namespaces.load(Ordering::Relaxed);
-        if self.closed | (self.live.generation.load(Ordering::Relaxed) != self.generation) {
+        if self.state != State::Ready || namespaces == 0 {
             return Err(self.why_closed());
         }
-        self.closed = true;
+        self.state = State::Open;
         Ok(Turn::open(self, namespaces))
     }
 
@@ -141,7 +145,7 @@ impl<T> Queue<T> {
         let (device, qid) = (self.name.to_string(), self.qid);
         if self.is_stopped() {
             Error::Stopped { device, qid }
-        } else if self.lied {
+        } else if self.state == State::Forged {
             Error::ForgedCompletion { device, qid }
         } else {
             Error::LeakedTurn { device, qid }
@@ -175,13 +179,13 @@ impl<T> Queue<T> {
 
     /// Whether the controller was stopped or reset since the queue was made.
     pub(crate) fn is_stopped(&self) -> bool {
-        self.live.generation.load(Ordering::Acquire) != self.generation
+        self.live.namespaces.load(Ordering::Acquire) == 0
     }
 
     /// Takes the buffers of the commands that are still in flight, which the device may still use, together with
     /// the rings: everything that must not be freed before the device has let go. The queue is closed after that.
     pub(crate) fn retire(&mut self) -> Retired {
-        self.closed = true;
+        self.state = State::Open;
         let mut buffers = self.take_buffers();
         buffers.extend([std::mem::take(&mut self.rings.0), std::mem::take(&mut self.rings.1)]);
         buffers.push(self.lists.take_memory());

@@ -2,7 +2,7 @@
 
 use super::{
     Completion, Refusal, Refused,
-    ring::{Cursor, PHASE, Queue, Slot},
+    ring::{Cursor, PHASE, Queue, Slot, State},
 };
 use crate::{
     Namespace,
@@ -36,6 +36,8 @@ pub struct Turn<'q, T> {
     slots: *mut Slot<T>,
     /// The stamp of namespace handles that are good now.
     namespaces: u64,
+    /// The queue's state when this is dropped.
+    after: State,
     queue: &'q mut Queue<T>,
 }
 
@@ -45,7 +47,7 @@ impl<'q, T> Turn<'q, T> {
         // Word by word: one wide load of what the last turn stored in parts would have to wait for all of them.
         let Cursor { tail, head, top } = queue.at;
         let (sq, cq, slots, phase) = (queue.sq, queue.cq, queue.slots, queue.phase);
-        Self { tail, head, top, phase, stop: tail, sq, cq, slots, namespaces, queue }
+        Self { tail, head, top, phase, stop: tail, sq, cq, slots, namespaces, after: State::Ready, queue }
     }
 
     /// Reads as many blocks as `buffer` has room for, from block `slba` on.
@@ -248,13 +250,16 @@ impl<T> Iterator for Turn<'_, T> {
     /// The next finished command, in the order in which the controller finished them; `None` when there is none now.
     #[inline(always)]
     fn next(&mut self) -> Option<Completion<T>> {
+        if self.head == self.stop {
+            return None;
+        }
         // SAFETY: `head` is below `entries`.
         let entry = unsafe { self.cq.add(self.head as usize * 2) };
         // SAFETY: the last dword of the entry.
         let last = unsafe { entry.cast::<u32>().add(3) };
         // SAFETY: aligned, in the ring, which the queue owns. The device writes it at any time: one volatile read.
         let dword3 = unsafe { last.read_volatile() };
-        if dword3 & PHASE != self.phase || self.head == self.stop {
+        if dword3 & PHASE != self.phase {
             return None;
         }
         // The rest of the entry, and the data, were written before its phase tag.
@@ -270,7 +275,7 @@ impl<T> Iterator for Turn<'_, T> {
         if slot.word != u64::from(id) {
             // A command with a PRP list to give back, or a lie.
             if slot.word as u32 != id {
-                self.queue.lied = true;
+                self.after = State::Forged;
                 self.stop = self.head;
                 return None;
             }
@@ -303,7 +308,7 @@ impl<T> Drop for Turn<'_, T> {
         let submitted = self.tail != self.queue.at.tail;
         self.queue.at = Cursor { tail: self.tail, head: self.head, top: self.top };
         self.queue.phase = self.phase;
-        self.queue.closed = self.queue.lied;
+        self.queue.state = self.after;
         // What was put into the rings is there before the doorbell is.
         dma_wmb();
         if reaped {

@@ -1,0 +1,287 @@
+//! `upcie info`: what a controller and its namespaces say of themselves.
+
+use crate::{
+    outcome::{self, Outcome},
+    target::Target,
+    units,
+};
+use anyhow::Context;
+use clap::Args;
+use serde_json::{Map, Value, json};
+use std::io::{self, Write};
+use upcie_core::transport::Bar;
+use upcie_nvme::{
+    Controller, ControllerOptions,
+    spec::{AdminQueueAttributes, CmbLocation, CmbSize, Configuration, ControllerStatus, PowerState, offset},
+};
+
+/// For `--help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  upcie info emu
+  upcie info 0000:01:00.0 --json | jq .namespaces[].size";
+
+/// Arguments of `upcie info`.
+#[derive(Debug, Args)]
+pub struct InfoArgs {
+    #[command(flatten)]
+    target: Target,
+    /// Print a JSON object on stdout; sizes are in bytes
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it.
+pub fn run(args: &InfoArgs) -> anyhow::Result<Outcome> {
+    let controller = args.target.open(ControllerOptions::default())?;
+    let info = json!({
+        "address": controller.name(),
+        "controller": identify(&controller),
+        "limits": {
+            "max_transfer": controller.max_transfer(),
+            "queue_pairs": controller.max_queue_pairs(),
+            "queue_entries": controller.max_depth(),
+            "page_size": controller.page_size(),
+        },
+        "namespaces": namespaces(&controller)?,
+        "registers": registers(&controller)?,
+    });
+    drop(controller);
+    let mut text = Vec::new();
+    if args.json {
+        serde_json::to_writer_pretty(&mut text, &info)?;
+        writeln!(text)?;
+    } else {
+        print(&info, &mut text)?;
+    }
+    outcome::print(&text)?;
+    Ok(Outcome::Done)
+}
+
+fn identify(controller: &Controller) -> Value {
+    let id = controller.identify();
+    let bit = |bits: u16, bit: u16| bits >> bit & 1 != 0;
+    let power = id.power_states().iter().map(PowerState::max_power).max().filter(|&power| power > 0);
+    json!({
+        "model": id.model(),
+        "serial": id.serial(),
+        "firmware": id.firmware(),
+        "version": controller.version().to_string(),
+        "vendor": format!("{:04x}", id.vid),
+        "subsystem_vendor": format!("{:04x}", id.ssvid),
+        "id": id.cntlid,
+        "subsystem_name": id.subsystem_name(),
+        "mdts": id.mdts,
+        "max_namespaces": id.nn,
+        "capacity": (id.total_capacity() > 0).then(|| u64::try_from(id.total_capacity()).unwrap_or(u64::MAX)),
+        "volatile_write_cache": id.has_volatile_cache(),
+        "sgls": id.supports_sgls(),
+        "commands": {
+            "security": bit(id.oacs, 0),
+            "format": bit(id.oacs, 1),
+            "firmware": bit(id.oacs, 2),
+            "namespace_management": bit(id.oacs, 3),
+            "compare": bit(id.oncs, 0),
+            "dataset_management": bit(id.oncs, 2),
+            "write_zeroes": bit(id.oncs, 3),
+            "verify": bit(id.oncs, 7),
+            "copy": bit(id.oncs, 8),
+        },
+        "atomic_write_blocks": u32::from(id.awun) + 1,
+        "power_states": id.power_states().len(),
+        "max_power_microwatts": power,
+        "warning_temperature_kelvin": (id.wctemp > 0).then_some(id.wctemp),
+        "critical_temperature_kelvin": (id.cctemp > 0).then_some(id.cctemp),
+    })
+}
+
+fn namespaces(controller: &Controller) -> anyhow::Result<Vec<Value>> {
+    let mut all = Vec::new();
+    for nsid in controller.namespaces()? {
+        let namespace = controller.namespace(nsid)?;
+        let id = namespace.identify();
+        let formats: Vec<_> = id.lbaf[..id.format_count()]
+            .iter()
+            .enumerate()
+            .filter_map(|(index, format)| {
+                let in_use = index == id.format_index();
+                format.block_size().map(|size| json!({ "index": index, "block_size": size, "metadata": format.ms(), "in_use": in_use }))
+            })
+            .collect();
+        let nonzero = |bytes: &[u8]| {
+            let text = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            bytes.iter().any(|&byte| byte != 0).then_some(text)
+        };
+        all.push(json!({
+            "id": nsid,
+            "blocks": namespace.blocks(),
+            "block_size": namespace.block_size(),
+            "size": namespace.blocks().saturating_mul(namespace.block_size() as u64),
+            "used_blocks": id.nuse,
+            "max_transfer": namespace.max_transfer(),
+            "formats": formats,
+            "eui64": nonzero(&id.eui64),
+            "nguid": nonzero(&id.nguid),
+            "write_protected": id.is_write_protected(),
+            "unusable": namespace.usable().err().map(|error| error.to_string()),
+        }));
+    }
+    Ok(all)
+}
+
+/// The registers, while the driver runs the controller.
+fn registers(controller: &Controller) -> anyhow::Result<Value> {
+    let bar: Bar = controller.device().bar(0).context("reading the registers")?;
+    let read = |at: usize| bar.read_u32(at as u64).context("reading the registers");
+    let cap = controller.capabilities();
+    let cc = Configuration::from_bits(read(offset::CC)?);
+    let csts = ControllerStatus::from_bits(read(offset::CSTS)?);
+    let aqa = AdminQueueAttributes::from_bits(read(offset::AQA)?);
+    let mut all = Map::new();
+    let mut put = |name: &str, raw: u64, fields: Value| {
+        let mut entry = Map::from_iter([("raw".to_owned(), format!("{raw:#x}").into())]);
+        if let Value::Object(fields) = fields {
+            entry.extend(fields);
+        }
+        all.insert(name.into(), entry.into());
+    };
+    put(
+        "CAP",
+        cap.into_bits(),
+        json!({
+            "max_queue_entries": cap.max_queue_entries(),
+            "contiguous_queues": cap.cqr(),
+            "timeout_ms": cap.timeout().as_millis() as u64,
+            "doorbell_stride": cap.doorbell_stride(),
+            "page_size_min": cap.page_size_min(),
+            "page_size_max": cap.page_size_max(),
+            "nvm_command_set": cap.supports_nvm(),
+            "subsystem_reset": cap.nssrs(),
+            "controller_memory_buffer": cap.cmbs(),
+            "persistent_memory_region": cap.pmrs(),
+        }),
+    );
+    put("VS", read(offset::VS)?.into(), json!({ "version": controller.version().to_string() }));
+    put(
+        "CC",
+        cc.into_bits().into(),
+        json!({ "enabled": cc.en(), "command_set": cc.css().to_string(), "page_size": cc.page_size(),
+                "sq_entry_bytes": 1 << cc.iosqes(), "cq_entry_bytes": 1 << cc.iocqes() }),
+    );
+    put(
+        "CSTS",
+        csts.into_bits().into(),
+        json!({ "ready": csts.rdy(), "fatal": csts.cfs(), "shutdown": csts.shst().to_string() }),
+    );
+    put(
+        "AQA",
+        aqa.into_bits().into(),
+        json!({ "sq_entries": u32::from(aqa.asqs()) + 1, "cq_entries": u32::from(aqa.acqs()) + 1 }),
+    );
+    let size = CmbSize::from_bits(read(offset::CMBSZ)?);
+    // Before 1.4 there was no CAP.CMBS: a size said it.
+    if size.into_bits() != 0 {
+        let location = CmbLocation::from_bits(read(offset::CMBLOC)?);
+        put(
+            "CMBLOC",
+            location.into_bits().into(),
+            json!({ "bar": location.bir(), "offset_units": location.ofst() }),
+        );
+        put(
+            "CMBSZ",
+            size.into_bits().into(),
+            json!({ "bytes": size.bytes(), "read_data": size.rds(), "write_data": size.wds(),
+            "submission_queues": size.sqs(), "completion_queues": size.cqs(), "lists": size.lists() }),
+        );
+    }
+    Ok(all.into())
+}
+
+/// The same for people: sections, one field a line.
+fn print(info: &Value, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "{}", text("", &info["address"]))?;
+    section(out, "Controller", &info["controller"])?;
+    section(out, "Limits", &info["limits"])?;
+    for namespace in info["namespaces"].as_array().into_iter().flatten() {
+        section(out, &format!("Namespace {}", namespace["id"]), namespace)?;
+    }
+    writeln!(out, "\nRegisters")?;
+    for (name, fields) in info["registers"].as_object().into_iter().flatten() {
+        let fields = fields.as_object().into_iter().flatten();
+        let raw = fields
+            .clone()
+            .filter(|(key, _)| *key == "raw")
+            .map(|(_, value)| text("", value))
+            .collect::<String>();
+        let rest: Vec<_> = fields
+            .filter(|(key, _)| *key != "raw")
+            .map(|(key, value)| format!("{} {}", key.replace('_', " "), text(key, value)))
+            .collect();
+        writeln!(out, "  {name:<7} {raw}")?;
+        writeln!(out, "          {}", rest.join(", "))?;
+    }
+    Ok(())
+}
+
+fn section(out: &mut impl Write, title: &str, fields: &Value) -> io::Result<()> {
+    writeln!(out, "\n{title}")?;
+    for (key, value) in fields.as_object().into_iter().flatten() {
+        match value {
+            // What the controller does not report.
+            Value::Null => {}
+            Value::Object(flags) => {
+                let set: Vec<_> = flags
+                    .iter()
+                    .filter(|(_, on)| **on == Value::Bool(true))
+                    .map(|(name, _)| name.replace('_', " "))
+                    .collect();
+                writeln!(
+                    out,
+                    "  {:<28} {}",
+                    key.replace('_', " "),
+                    if set.is_empty() { "none".into() } else { set.join(", ") }
+                )?;
+            }
+            Value::Array(formats) => {
+                for format in formats {
+                    let mark = if format["in_use"] == true { ", in use" } else { "" };
+                    let (index, size, metadata) =
+                        (&format["index"], &format["block_size"], &format["metadata"]);
+                    writeln!(
+                        out,
+                        "  {:<28} {size} bytes + {metadata} of metadata{mark}",
+                        format!("format {index}")
+                    )?;
+                }
+            }
+            value if key != "id" || title == "Controller" => {
+                writeln!(out, "  {:<28} {}", key.replace('_', " "), text(key, value))?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A value as people read it.
+fn text(key: &str, value: &Value) -> String {
+    const SIZES: [&str; 8] = [
+        "size",
+        "max_transfer",
+        "page_size",
+        "page_size_min",
+        "page_size_max",
+        "capacity",
+        "bytes",
+        "doorbell_stride",
+    ];
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Bool(on) => if *on { "yes" } else { "no" }.into(),
+        Value::Number(number) if SIZES.contains(&key) => units::bytes(number.as_u64().unwrap_or(0)),
+        Value::Number(number) if key == "max_power_microwatts" => {
+            format!("{} ({} W)", number, number.as_f64().unwrap_or(0.0) / 1e6)
+        }
+        other => other.to_string(),
+    }
+}

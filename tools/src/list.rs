@@ -1,0 +1,165 @@
+//! `upcie list`: the PCI functions of this machine.
+
+use crate::{
+    outcome::{self, Outcome},
+    units,
+};
+use clap::Args;
+use serde_json::{Value, json};
+use std::io::{self, Write};
+use upcie_core::pci::{BarInfo, BarKind, Function, functions};
+
+/// For `--help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  upcie list               NVMe controllers: driver, IOMMU group, NUMA node
+  upcie list -v            the same, with their base address registers
+  upcie list --all --json  every PCI function, for programs";
+
+/// Arguments of `upcie list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Show the base address registers, too
+    #[arg(long, short)]
+    verbose: bool,
+    /// Every PCI function, not NVMe controllers only
+    #[arg(long, short)]
+    all: bool,
+    /// Print a JSON array on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it.
+pub fn run(args: &ListArgs) -> anyhow::Result<Outcome> {
+    let all = functions()?;
+    let total = all.len();
+    let shown: Vec<_> = all.into_iter().filter(|function| args.all || function.is_nvme()).collect();
+    let mut text = Vec::new();
+    if args.json {
+        let items = shown.iter().map(to_json).collect::<anyhow::Result<Vec<_>>>()?;
+        serde_json::to_writer_pretty(&mut text, &items)?;
+        writeln!(text)?;
+    } else if shown.is_empty() {
+        print_nothing(total)?;
+    } else {
+        print_table(&shown, args.verbose, &mut text)?;
+    }
+    outcome::print(&text)?;
+    Ok(Outcome::Done)
+}
+
+fn print_nothing(total: usize) -> anyhow::Result<()> {
+    let mut err = io::stderr().lock();
+    match total {
+        0 => writeln!(err, "This machine shows no PCI functions (a container, or a machine without PCI?).")?,
+        _ => {
+            writeln!(err, "There is no NVMe controller among the {total} PCI functions (--all lists them).")?
+        }
+    }
+    writeln!(
+        err,
+        "If one is missing: echo 1 > /sys/bus/pci/rescan, as root. The embedded controller needs none: `upcie perf emu`."
+    )?;
+    Ok(())
+}
+
+fn print_table(shown: &[Function], verbose: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    writeln!(
+        out,
+        "{:<13} {:<10} {:<7} {:<16} {:>6} {:>5}",
+        "ADDRESS", "ID", "CLASS", "DRIVER", "GROUP", "NUMA"
+    )?;
+    for function in shown {
+        let id = format!("{:04x}:{:04x}", function.vendor, function.device);
+        let group = function.iommu_group.as_ref().map_or_else(dash, |group| {
+            let mark = if group.is_noiommu { "!" } else { "" };
+            format!("{}{mark}", group.number)
+        });
+        let numa = function.numa_node.map_or_else(dash, |node| node.to_string());
+        let driver = function.driver.as_deref().unwrap_or("-");
+        writeln!(
+            out,
+            "{:<13} {id:<10} {:06x}  {driver:<16} {group:>6} {numa:>5}",
+            function.bdf.to_string(),
+            function.class
+        )?;
+        if verbose {
+            for bar in function.bars()? {
+                writeln!(out, "    {}", describe(&bar))?;
+            }
+            let group = function.iommu_group.iter().flat_map(|group| &group.members);
+            let others: Vec<_> = group.filter(|member| member.name != function.bdf.to_string()).collect();
+            for member in others {
+                let driver = member.driver.as_deref().unwrap_or("no driver");
+                writeln!(out, "    shares its group with {} ({driver})", member.name)?;
+            }
+        }
+    }
+    let noiommu = |function: &Function| function.iommu_group.as_ref().is_some_and(|group| group.is_noiommu);
+    if shown.iter().any(noiommu) {
+        writeln!(out, "!: no IOMMU translates for this group")?;
+    }
+    Ok(())
+}
+
+fn dash() -> String {
+    "-".into()
+}
+
+fn describe(bar: &BarInfo) -> String {
+    let kind = match bar.kind {
+        BarKind::Io => "I/O ports".to_owned(),
+        BarKind::Memory { is_64bit, prefetchable } => format!(
+            "memory, {}-bit{}",
+            if is_64bit { 64 } else { 32 },
+            if prefetchable { ", prefetchable" } else { "" }
+        ),
+    };
+    format!("BAR {}: {:#x}, {}, {kind}", bar.index, bar.base, units::bytes(bar.size))
+}
+
+fn to_json(function: &Function) -> anyhow::Result<Value> {
+    let bars = function.bars()?.into_iter().map(|bar| {
+        let (kind, is_64bit, prefetchable) = match bar.kind {
+            BarKind::Io => ("io", false, false),
+            BarKind::Memory { is_64bit, prefetchable } => ("memory", is_64bit, prefetchable),
+        };
+        json!({
+            "index": bar.index, "base": bar.base, "size": bar.size,
+            "kind": kind, "64bit": is_64bit, "prefetchable": prefetchable,
+        })
+    });
+    let group = function.iommu_group.as_ref().map(|group| {
+        let members =
+            group.members.iter().map(|member| json!({ "name": member.name, "driver": member.driver }));
+        json!({ "number": group.number, "noiommu": group.is_noiommu, "members": members.collect::<Vec<_>>() })
+    });
+    Ok(json!({
+        "address": function.bdf.to_string(),
+        "vendor": function.vendor,
+        "device": function.device,
+        "subsystem_vendor": function.subsystem_vendor,
+        "subsystem_device": function.subsystem_device,
+        "class": function.class,
+        "revision": function.revision,
+        "nvme": function.is_nvme(),
+        "driver": function.driver,
+        "iommu_group": group,
+        "numa_node": function.numa_node,
+        "bars": bars.collect::<Vec<_>>(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_s_functions_can_be_shown() {
+        let all = functions().unwrap();
+        let mut text = Vec::new();
+        print_table(&all, true, &mut text).unwrap();
+        assert_eq!(all.iter().map(to_json).collect::<anyhow::Result<Vec<_>>>().unwrap().len(), all.len());
+    }
+}

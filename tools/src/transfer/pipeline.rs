@@ -1,0 +1,139 @@
+//! Commands over consecutive blocks, several in flight, finished ones handed out in order.
+
+use anyhow::{Context, bail};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair, Wait, spec::Status};
+
+/// Commands in flight.
+const DEPTH: usize = 32;
+/// Bytes of a command, where the controller takes as much.
+const PIECE: usize = 256 << 10;
+/// How long one wait may take.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// A queue pair for consecutive transfers.
+pub struct Pipeline {
+    queue: QueuePair<u64>,
+    namespace: Namespace,
+    controller: Controller,
+    idle: Vec<DmaBuf>,
+    /// What is in flight, in the order of submission: the first block, and what came of it.
+    window: VecDeque<(u64, Option<Finished>)>,
+    /// The number of the window's first command.
+    first: u64,
+    piece: usize,
+    timeout: Duration,
+}
+
+/// How a command ended, and its buffer.
+type Finished = (Result<(), Status>, DmaBuf);
+
+/// A transfer that has succeeded.
+pub struct Piece {
+    /// Its first block.
+    pub slba: u64,
+    /// Its data.
+    pub data: DmaBuf,
+}
+
+impl Pipeline {
+    /// Makes the queue pair and the buffers.
+    pub fn new(controller: &Controller, namespace: &Namespace, timeout: Duration) -> anyhow::Result<Self> {
+        let block = namespace.block_size();
+        let piece = PIECE.min(namespace.max_transfer()).max(block) / block * block;
+        let depth = DEPTH.min(controller.max_depth() as usize - 1);
+        let idle = (0..depth).map(|_| controller.alloc(piece)).collect::<Result<_, _>>();
+        Ok(Self {
+            queue: controller.queue_pair().depth(depth as u32 + 1).create()?,
+            idle: idle.with_context(|| format!("{depth} buffers of {piece} bytes"))?,
+            namespace: namespace.clone(),
+            controller: controller.clone(),
+            window: VecDeque::with_capacity(depth),
+            first: 0,
+            piece,
+            timeout,
+        })
+    }
+
+    /// Bytes of a whole command.
+    pub fn piece(&self) -> usize {
+        self.piece
+    }
+
+    /// A buffer of `len` bytes, at most a whole command's, unless all are in flight.
+    pub fn buffer(&mut self, len: usize) -> Option<DmaBuf> {
+        self.idle.pop().map(|buffer| if len < self.piece { buffer.slice(0..len) } else { buffer })
+    }
+
+    /// Takes back a buffer that is used no more.
+    pub fn give_back(&mut self, mut buffer: DmaBuf) {
+        while buffer.len() < self.piece {
+            match buffer.whole() {
+                Ok(whole) => buffer = whole,
+                Err(_) => return,
+            }
+        }
+        self.idle.push(buffer);
+    }
+
+    /// Sends a command for all of the buffer.
+    pub fn send(&mut self, slba: u64, buffer: DmaBuf, write: bool) -> anyhow::Result<()> {
+        let number = self.first + self.window.len() as u64;
+        let mut turn = self.queue.turn()?;
+        let sent = if write {
+            turn.write(&self.namespace, slba, buffer, number)
+        } else {
+            turn.read(&self.namespace, slba, buffer, number)
+        };
+        drop(turn);
+        sent.map_err(|refused| refused.reason).with_context(|| format!("{} at block {slba}", verb(write)))?;
+        self.window.push_back((slba, None));
+        Ok(())
+    }
+
+    /// Waits for the oldest command; `None` when none is in flight.
+    pub fn oldest(&mut self, write: bool) -> anyhow::Result<Option<Piece>> {
+        if self.window.is_empty() {
+            return Ok(None);
+        }
+        let start = Instant::now();
+        loop {
+            if let Some((slba, outcome)) = self.window.front_mut()
+                && let Some((result, data)) = outcome.take()
+            {
+                let slba = *slba;
+                self.window.pop_front();
+                self.first += 1;
+                result.with_context(|| format!("{} at block {slba}", verb(write)))?;
+                return Ok(Some(Piece { slba, data }));
+            }
+            if !self.reap()? && !self.queue.wait(Wait::Poll, PATIENCE)? && start.elapsed() >= self.timeout {
+                bail!(
+                    "{}: no completion within {:?}: the device may hang, or need more time (--timeout)",
+                    self.controller.name(),
+                    self.timeout
+                );
+            }
+        }
+    }
+
+    /// Takes what has completed; whether anything has.
+    fn reap(&mut self) -> anyhow::Result<bool> {
+        let mut any = false;
+        for done in self.queue.turn()? {
+            let (number, result, data) = done.into_parts();
+            if let Some(slot) = self.window.get_mut((number - self.first) as usize) {
+                slot.1 = Some((result, data));
+            }
+            any = true;
+        }
+        Ok(any)
+    }
+}
+
+fn verb(write: bool) -> &'static str {
+    if write { "writing" } else { "reading" }
+}

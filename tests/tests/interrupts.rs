@@ -1,6 +1,6 @@
 //! Waiting for completions by MSI-X: nobody sleeps through one, and nobody waits longer than asked to.
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use std::time::{Duration, Instant};
 use upcie_core::irq::IrqKind;
 use upcie_nvme::{Controller, Namespace, QueuePair, Wait};

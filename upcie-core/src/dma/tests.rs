@@ -166,6 +166,18 @@ fn several_threads_share_a_heap() {
 }
 
 #[test]
+fn a_closed_heap_takes_back_but_hands_out_nothing() {
+    let (heap, mapped) = heap();
+    let buf = heap.alloc(4096).unwrap();
+    heap.close();
+    drop(buf);
+    assert_eq!(heap.in_use(), 0);
+    assert!(heap.alloc(4096).is_err());
+    drop(heap);
+    assert!(mapped.0.lock().unwrap().is_empty());
+}
+
+#[test]
 fn what_can_not_be_allocated_is_an_error() {
     let (heap, _) = heap();
     for (len, align) in [(0, 1), (1, 0), (1, 3), (usize::MAX, 1), (1 << 31, 1), (1, 1 << 40)] {

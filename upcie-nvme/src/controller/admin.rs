@@ -5,7 +5,7 @@ use crate::{
     Error, Result,
     interrupt::Backoff,
     prp::ListPool,
-    queue::{Parts, Queue, Refused, Retired},
+    queue::{Parts, Queue, Refused},
     spec::Command,
 };
 use std::{sync::Arc, time::Duration};
@@ -54,11 +54,6 @@ impl Admin {
     /// The device addresses of the submission and completion ring.
     pub(super) fn rings(&self) -> (u64, u64) {
         self.rings
-    }
-
-    /// Everything that the controller may use as long as it runs.
-    pub(super) fn retire(&mut self) -> Retired {
-        self.queue.retire()
     }
 }
 

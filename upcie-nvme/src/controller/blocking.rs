@@ -20,12 +20,6 @@ pub(crate) struct Blocking {
     queue: Queue<u64>,
 }
 
-impl Blocking {
-    pub(super) fn retire(&mut self) -> Retired {
-        self.queue.retire()
-    }
-}
-
 impl Inner {
     /// Transfers all of `buffer` from or to the blocks from `slba` on, in as many commands as it takes. The caller has
     /// checked the range, the lengths and the buffer's address space.

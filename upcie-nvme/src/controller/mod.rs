@@ -317,18 +317,10 @@ impl Drop for Inner {
             return;
         }
         self.live.namespaces.store(0, Ordering::Release);
-        match self.stop() {
-            // It has let go of everything: the fields are dropped, and their memory freed.
-            Ok(()) => {}
-            Err(error) => {
-                let retired = std::mem::take(&mut *lock(&self.retired));
-                tracing::error!(device = %self.name, %error, "the controller did not stop: leaking what it may still use");
-                std::mem::forget(retired);
-                if let Some(blocking) = &mut *lock(&self.blocking) {
-                    std::mem::forget(blocking.retire());
-                }
-                std::mem::forget(lock(&self.admin).retire());
-            }
+        // Once it has stopped, it has let go of everything, and the fields' memory can be used again.
+        if let Err(error) = self.stop() {
+            tracing::error!(device = %self.name, %error, "the controller did not stop: its memory goes to nobody else");
+            self.heap.close();
         }
     }
 }

@@ -30,20 +30,20 @@ const PATIENT: Duration = Duration::from_micros(50);
 #[must_use = "nothing happens before `create`"]
 pub struct QueuePairBuilder<'c> {
     controller: &'c Arc<Inner>,
-    depth: u32,
+    depth: Option<u32>,
     vector: Option<u16>,
     list_bytes: Option<usize>,
 }
 
 impl<'c> QueuePairBuilder<'c> {
     pub(crate) fn new(controller: &'c Arc<Inner>) -> Self {
-        Self { controller, depth: DEPTH, vector: None, list_bytes: None }
+        Self { controller, depth: None, vector: None, list_bytes: None }
     }
 
     /// Entries of each ring: 2 to CAP.MQES + 1 ([`Controller::max_depth`](crate::Controller::max_depth)). One stays
     /// empty, so one command less can be in flight. 128 by default, or fewer if the controller takes no more.
     pub fn depth(mut self, entries: u32) -> Self {
-        self.depth = entries;
+        self.depth = Some(entries);
         self
     }
 
@@ -68,7 +68,7 @@ impl<'c> QueuePairBuilder<'c> {
     /// memory, or the controller's status.
     pub fn create<T>(self) -> Result<QueuePair<T>> {
         let most = self.controller.registers().capabilities().max_queue_entries();
-        let entries = if self.depth == DEPTH { DEPTH.min(most) } else { self.depth };
+        let entries = self.depth.unwrap_or(DEPTH.min(most));
         if !(2..=most).contains(&entries) {
             return Err(Error::Argument {
                 device: self.controller.name().to_string(),

@@ -181,7 +181,7 @@ fn an_event_loop_of_ones_own_is_woken() {
                 }
             }
             if flying > 0 {
-                let count = epoll.wait(&mut events, EpollTimeout::from(5000_u16)).unwrap();
+                let count = epoll.wait(&mut events, 5000_u16).unwrap();
                 assert!(count > 0 && Instant::now() < end, "no event with {flying} commands in flight");
                 ready.extend(events[..count].iter().map(|event| event.data() as usize));
             }

@@ -9,6 +9,11 @@
 //! `UPCIE_GUEST` says that everything is emulated: counts shrink (`UPCIE_TEST_SCALE`, a factor, overrides by how much) and
 //! deadlines grow. `UPCIE_TEST_SEED` repeats a run with the same random numbers.
 
+/// The project's README: its program is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
+
 pub mod data;
 pub mod device;
 pub mod io;

@@ -60,22 +60,30 @@ impl Home {
     }
 
     pub(super) fn prepare(&self) -> Option<&dyn Prepare> {
-        match self {
-            Self::None => None,
-            Self::Block { heap, .. } => heap.prepare.as_deref(),
-            Self::Part(parent, _) => parent.home().prepare(),
+        let mut home = self;
+        loop {
+            match home {
+                Self::None => return None,
+                Self::Block { heap, .. } => return heap.prepare.as_deref(),
+                Self::Part(parent, _) => home = parent.home(),
+            }
         }
     }
 
-    pub(super) fn give_back(mut descriptor: Box<Descriptor>) {
-        if let Self::Block { heap, region, block, list } = std::mem::replace(&mut descriptor.home, Self::None)
-        {
-            drop(region);
-            let mut state = heap.lock();
-            for block in [Some(block), list].into_iter().flatten() {
-                state.free(block);
+    /// Frees a block; a part gives what it was cut from, if it was the last that held it.
+    pub(super) fn give_back(mut descriptor: Box<Descriptor>) -> Option<DmaBuf> {
+        match std::mem::replace(&mut descriptor.home, Self::None) {
+            Self::None => None,
+            Self::Block { heap, region, block, list } => {
+                drop(region);
+                let mut state = heap.lock();
+                for block in [Some(block), list].into_iter().flatten() {
+                    state.free(block);
+                }
+                state.spare.push(descriptor);
+                None
             }
-            state.spare.push(descriptor);
+            Self::Part(parent, _) => Arc::into_inner(parent),
         }
     }
 }

@@ -118,6 +118,24 @@ fn parts_share_memory_and_become_whole_again() {
 }
 
 #[test]
+fn a_buffer_can_be_cut_down_bit_by_bit() {
+    let (heap, _) = heap();
+    // The rest is cut again and again, so each piece hangs on the one before.
+    let mut rest = heap.alloc(2 << 20).unwrap();
+    let mut pieces = Vec::new();
+    while rest.len() > 512 {
+        let (piece, more) = rest.split_at(512);
+        pieces.push(piece);
+        rest = more;
+    }
+    pieces.push(rest);
+    assert_eq!(pieces.len(), 4096);
+    let small = std::thread::Builder::new().stack_size(64 << 10);
+    small.spawn(move || drop(pieces)).unwrap().join().unwrap();
+    assert_eq!(heap.in_use(), 0);
+}
+
+#[test]
 fn chains_hold_their_segments_and_come_apart() {
     let (heap, _) = heap();
     let mut all = heap.alloc(512).unwrap();

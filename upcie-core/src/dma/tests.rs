@@ -23,10 +23,32 @@ impl Mapper for Mapped {
     }
 }
 
+/// A driver that needs nothing but the address.
+#[derive(Debug)]
+struct Plain;
+
+// SAFETY: no device sees the word.
+unsafe impl Prepare for Plain {
+    fn list_len(&self, _: u64, _: usize) -> usize {
+        0
+    }
+    fn prepare(&self, _: &dyn Fn(usize) -> u64, _: usize, _: Option<List<'_>>) -> Option<u64> {
+        Some(0)
+    }
+}
+
+#[test]
+fn what_nobody_has_prepared_is_not_ready() {
+    let (heap, _) = heap();
+    let plain = Heap::new(heap.space(), Some(PageSize::Small), None);
+    assert_eq!(plain.alloc(512).unwrap().transfer().ready, 0);
+    assert_eq!(heap.alloc(512).unwrap().transfer().ready, 512);
+}
+
 fn heap() -> (Arc<Heap>, Mapped) {
     let mapped = Mapped::default();
     let space = DmaSpace::new("test", [0..=u64::MAX >> 16], 4096, Box::new(mapped.clone()));
-    (Heap::new(&space, Some(PageSize::Small), None), mapped)
+    (Heap::new(&space, Some(PageSize::Small), Some(Box::new(Plain))), mapped)
 }
 
 struct Random(u64);

@@ -111,6 +111,24 @@ fn a_stale_namespace_is_refused_until_it_is_asked_for_again() {
 }
 
 #[test]
+fn refused_blocking_calls_use_up_no_queues() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let (old, _) = namespaces(&controller).remove(0);
+        read(&controller, &old, 0, 1);
+        let before = controller.heap().in_use();
+        controller.rescan();
+        for _ in 0..=controller.max_queue_pairs() {
+            let error = old.flush().unwrap_err();
+            assert!(matches!(error, Error::Refused { reason: Refusal::StaleNamespace, .. }), "{error}");
+        }
+        assert_eq!(controller.heap().in_use(), before, "the queue pair of the blocking calls is still there");
+        let new = controller.namespace(old.nsid()).unwrap();
+        read(&controller, &new, 0, 1);
+    });
+}
+
+#[test]
 fn formatting_makes_handles_stale() {
     on_each_device(|device| {
         let controller = device.open();

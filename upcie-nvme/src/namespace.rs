@@ -139,7 +139,10 @@ impl Namespace {
         if self.extent.blocks.saturating_sub(slba) < blocks {
             return Err(refuse(Refusal::OutOfRange));
         }
-        if buffer.segments().any(|segment| segment.transfer().space != self.controller.space().id()) {
+        if buffer
+            .segments()
+            .any(|segment| segment.transfer().space != self.controller.space().id() && !segment.is_empty())
+        {
             return Err(refuse(Refusal::ForeignBuffer));
         }
         self.controller.blocking(&self.extent, opcode, slba, buffer)

@@ -74,7 +74,9 @@ impl BufferLists {
     }
 }
 
-impl Prepare for BufferLists {
+// SAFETY: the word is the buffer's second page or its list, and the list's entries are the buffer's further pages and the
+// list's own.
+unsafe impl Prepare for BufferLists {
     fn list_len(&self, iova: u64, len: usize) -> usize {
         match self.further(iova, len) {
             _ if len as u64 > MAX_TRANSFER => 0,

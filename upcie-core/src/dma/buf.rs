@@ -3,6 +3,7 @@
 use super::{Region, heap::Home};
 use std::{
     fmt,
+    mem::ManuallyDrop,
     ops::{Deref, DerefMut, Range},
     ptr::NonNull,
     sync::Arc,
@@ -259,15 +260,20 @@ impl Drop for DmaBuf {
     fn drop(&mut self) {
         #[cold]
         #[inline(never)]
-        fn give_back(at: NonNull<Descriptor>) {
-            // SAFETY: leaked by `from_descriptor`; the handle, its one owner, is being dropped.
-            let mut all = unsafe { Box::from_raw(at.as_ptr()) };
-            // A chain is taken apart by a loop: dropped recursively, a long one would use up the stack.
-            let mut next = all.next.take();
-            while let Some(mut segment) = next {
-                next = segment.unchain();
+        fn give_back(mut at: NonNull<Descriptor>) {
+            // A chain, and parts cut from parts, are taken apart by loops: dropped recursively, long ones would use up
+            // the stack.
+            loop {
+                // SAFETY: leaked by `from_descriptor`; the handle, its one owner, is being dropped.
+                let mut all = unsafe { Box::from_raw(at.as_ptr()) };
+                let mut next = all.next.take();
+                while let Some(mut segment) = next {
+                    next = segment.unchain();
+                }
+                // The empty buffer is never cut, so a parent has a descriptor of its own.
+                let Some(parent) = Home::give_back(all) else { return };
+                at = ManuallyDrop::new(parent).0;
             }
-            Home::give_back(all);
         }
         if !std::ptr::eq(self.0.as_ptr(), &EMPTY) {
             give_back(self.0);

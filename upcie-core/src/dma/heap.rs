@@ -21,7 +21,11 @@ const REGION_MIN: usize = 2 << 20;
 const REGION_MAX: usize = 1 << 30;
 
 /// What a driver prepares of a buffer, once, so that a transfer of all of it needs no work: NVMe's PRP list.
-pub trait Prepare: Send + Sync + fmt::Debug {
+///
+/// # Safety
+/// Drivers put the word into commands as it is, so it decides where the device reads and writes. It, and what is put
+/// into the list, must name no memory but the buffer's own and its list's, for the driver whose heap this is.
+pub unsafe trait Prepare: Send + Sync + fmt::Debug {
     /// Bytes of list memory that a buffer of `len` bytes whose first is at `iova` needs; 0 for none.
     fn list_len(&self, iova: u64, len: usize) -> usize;
 
@@ -60,22 +64,30 @@ impl Home {
     }
 
     pub(super) fn prepare(&self) -> Option<&dyn Prepare> {
-        match self {
-            Self::None => None,
-            Self::Block { heap, .. } => heap.prepare.as_deref(),
-            Self::Part(parent, _) => parent.home().prepare(),
+        let mut home = self;
+        loop {
+            match home {
+                Self::None => return None,
+                Self::Block { heap, .. } => return heap.prepare.as_deref(),
+                Self::Part(parent, _) => home = parent.home(),
+            }
         }
     }
 
-    pub(super) fn give_back(mut descriptor: Box<Descriptor>) {
-        if let Self::Block { heap, region, block, list } = std::mem::replace(&mut descriptor.home, Self::None)
-        {
-            drop(region);
-            let mut state = heap.lock();
-            for block in [Some(block), list].into_iter().flatten() {
-                state.free(block);
+    /// Frees a block; a part gives what it was cut from, if it was the last that held it.
+    pub(super) fn give_back(mut descriptor: Box<Descriptor>) -> Option<DmaBuf> {
+        match std::mem::replace(&mut descriptor.home, Self::None) {
+            Self::None => None,
+            Self::Block { heap, region, block, list } => {
+                drop(region);
+                let mut state = heap.lock();
+                for block in [Some(block), list].into_iter().flatten() {
+                    state.free(block);
+                }
+                state.spare.push(descriptor);
+                None
             }
-            state.spare.push(descriptor);
+            Self::Part(parent, _) => Arc::into_inner(parent),
         }
     }
 }
@@ -129,7 +141,8 @@ pub struct Heap {
 
 impl Heap {
     /// An empty heap over `space`, made of `pages`; `None` takes 2 MiB pages while some are free and small ones
-    /// otherwise. `prepare` is what the driver wants to know of each buffer.
+    /// otherwise. `prepare` is what the driver wants to know of each buffer; without it no buffer is
+    /// [ready](super::Transfer::ready).
     pub fn new(
         space: &Arc<DmaSpace>,
         pages: Option<PageSize>,
@@ -185,7 +198,7 @@ impl Heap {
         let region = state.regions[block.region as usize].0.clone();
         let iova = |offset: usize| region.iova(block.offset + offset);
         let (list, companion) = match self.prepare.as_deref() {
-            None => (None, Some(0)),
+            None => (None, None),
             Some(prepare) => match prepare.list_len(iova(0), len) {
                 0 => (None, prepare.prepare(&iova, len, None)),
                 bytes => match self.list(&mut state, bytes) {

@@ -23,10 +23,32 @@ impl Mapper for Mapped {
     }
 }
 
+/// A driver that needs nothing but the address.
+#[derive(Debug)]
+struct Plain;
+
+// SAFETY: no device sees the word.
+unsafe impl Prepare for Plain {
+    fn list_len(&self, _: u64, _: usize) -> usize {
+        0
+    }
+    fn prepare(&self, _: &dyn Fn(usize) -> u64, _: usize, _: Option<List<'_>>) -> Option<u64> {
+        Some(0)
+    }
+}
+
+#[test]
+fn what_nobody_has_prepared_is_not_ready() {
+    let (heap, _) = heap();
+    let plain = Heap::new(heap.space(), Some(PageSize::Small), None);
+    assert_eq!(plain.alloc(512).unwrap().transfer().ready, 0);
+    assert_eq!(heap.alloc(512).unwrap().transfer().ready, 512);
+}
+
 fn heap() -> (Arc<Heap>, Mapped) {
     let mapped = Mapped::default();
     let space = DmaSpace::new("test", [0..=u64::MAX >> 16], 4096, Box::new(mapped.clone()));
-    (Heap::new(&space, Some(PageSize::Small), None), mapped)
+    (Heap::new(&space, Some(PageSize::Small), Some(Box::new(Plain))), mapped)
 }
 
 struct Random(u64);
@@ -114,6 +136,24 @@ fn parts_share_memory_and_become_whole_again() {
     let part = buf.slice(0..1);
     assert_eq!(heap.in_use(), used, "a part keeps all of it");
     drop(part);
+    assert_eq!(heap.in_use(), 0);
+}
+
+#[test]
+fn a_buffer_can_be_cut_down_bit_by_bit() {
+    let (heap, _) = heap();
+    // The rest is cut again and again, so each piece hangs on the one before.
+    let mut rest = heap.alloc(2 << 20).unwrap();
+    let mut pieces = Vec::new();
+    while rest.len() > 512 {
+        let (piece, more) = rest.split_at(512);
+        pieces.push(piece);
+        rest = more;
+    }
+    pieces.push(rest);
+    assert_eq!(pieces.len(), 4096);
+    let small = std::thread::Builder::new().stack_size(64 << 10);
+    small.spawn(move || drop(pieces)).unwrap().join().unwrap();
     assert_eq!(heap.in_use(), 0);
 }
 

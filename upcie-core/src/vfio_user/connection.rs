@@ -21,6 +21,9 @@ use zerocopy::IntoBytes;
 /// Bytes of data that a server may send or ask for in one message.
 const MAX_DATA: u64 = 1 << 20;
 
+/// More would be for ever, and does not fit an `Instant`.
+const MAX_DEADLINE: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// What must live as long as the connection.
 pub type Keepalive = Box<dyn Any + Send + Sync>;
 
@@ -69,6 +72,7 @@ impl Connection {
         keepalive: Option<Keepalive>,
         deadline: Duration,
     ) -> Result<Self> {
+        let deadline = deadline.min(MAX_DEADLINE);
         let channel = Channel::new(stream, MAX_DATA as usize + HEADERS);
         let state = State { channel, next_id: 0, dead: None, dma: Vec::new() };
         let owner = Owner::current();

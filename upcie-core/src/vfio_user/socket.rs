@@ -30,7 +30,7 @@ pub const HEADERS: usize = HEADER + FIXED_PAYLOAD;
 /// Descriptors taken in one message.
 pub const MAX_FDS: usize = 8;
 
-/// Messages that wait to be looked at while another is waited for, and their bytes.
+/// Messages that wait to be looked at while another is waited for, and their bytes; also those that wait to be taken.
 const MAX_WAITING: usize = 256;
 const MAX_WAITING_BYTES: usize = 8 << 20;
 
@@ -85,6 +85,7 @@ pub struct Channel {
     inbox: VecDeque<Message>,
     inbox_bytes: usize,
     outbox: VecDeque<Outgoing>,
+    outbox_bytes: usize,
     /// When the outbox last moved.
     stuck_since: Option<Instant>,
 }
@@ -99,6 +100,7 @@ impl Channel {
             inbox: VecDeque::new(),
             inbox_bytes: 0,
             outbox: VecDeque::new(),
+            outbox_bytes: 0,
             stuck_since: None,
         }
     }
@@ -168,7 +170,11 @@ impl Channel {
             let fds = fds
                 .collect::<std::io::Result<_>>()
                 .map_err(|e| Fault::Os(e.raw_os_error().map_or(Errno::EIO, Errno::from_raw)))?;
+            self.outbox_bytes += bytes.len() - sent;
             self.outbox.push_back(Outgoing { bytes, sent, fds });
+            if self.outbox_bytes > MAX_WAITING_BYTES {
+                return Err(Fault::Garbage("it asks on and on, and does not take its answers"));
+            }
             self.stuck_since.get_or_insert_with(Instant::now);
         }
         Ok(())
@@ -184,6 +190,7 @@ impl Channel {
                 next.fds.clear();
             }
             next.sent += sent;
+            self.outbox_bytes -= sent;
             if next.sent < next.bytes.len() {
                 self.outbox.push_front(next);
                 return Ok(false);

@@ -8,7 +8,10 @@ use crate::{
     queue::{Parts, Queue, Refused},
     spec::Command,
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 use upcie_core::dma::{DmaBuf, Heap};
 
 /// The admin queue pair and the commands on it. Behind a mutex: one command at a time, however many threads ask.
@@ -118,7 +121,9 @@ impl Inner {
                         };
                     }
                     (late, ..) => {
-                        tracing::warn!(device = %self.name, late, "an admin command completed after its deadline")
+                        tracing::warn!(device = %self.name, late, "an admin command completed after its deadline");
+                        // It may have been one that changes namespaces.
+                        self.live.namespaces.store(super::unique(), Ordering::Release);
                     }
                 }
             }

@@ -51,12 +51,15 @@ impl Inner {
                     status,
                 })
             }
-            Err((mut error, pending)) => {
+            Err((error, false)) => {
+                *buffer = held;
+                Err(error)
+            }
+            Err((mut error, true)) => {
                 // Commands may still be in flight: the queue goes, and with it, if the controller does not say that it
                 // has let go, the buffer.
                 let mut queue = slot.take().expect("made above").queue;
-                let released = !pending || queue::delete(self, queue.qid());
-                if released {
+                if queue::delete(self, queue.qid()) {
                     drop(queue);
                     *buffer = held;
                 } else {

@@ -34,6 +34,9 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
     if !cap.supports_nvm() {
         return Err(unsupported(&name, "it does not support the NVM command set (CAP.CSS)"));
     }
+    if cap.max_queue_entries() < 2 {
+        return Err(unsupported(&name, "its queues have no room for a command (CAP.MQES is 0)"));
+    }
     // Pages as large as the host's, so that what is one page for the controller is contiguous in memory.
     let page = (host_page_size() as u64).min(cap.page_size_max());
     if page < cap.page_size_min() {

@@ -88,6 +88,13 @@ impl Inner {
                 format.lbads()
             )));
         }
+        if self.max_transfer >> format.lbads() == 0 {
+            return Ok(Some(format!(
+                "its blocks have 2^{} bytes, more than the {} that one command may transfer (MDTS)",
+                format.lbads(),
+                self.max_transfer
+            )));
+        }
         if identify.nsze == 0 {
             return Ok(Some("it has no blocks".into()));
         }

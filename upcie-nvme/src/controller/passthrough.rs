@@ -3,7 +3,7 @@
 use super::{Controller, unique};
 use crate::{
     Error, Result,
-    spec::{AdminOpcode, Command, DataDirection},
+    spec::{AdminOpcode, Command, DataDirection, Status},
 };
 use std::sync::atomic::Ordering;
 use upcie_core::dma::DmaBuf;
@@ -51,18 +51,24 @@ impl Controller {
             }
             buffer
         };
-        let (result, buffer) = self.inner.admin_data(&command, buffer, &what)?;
-        if opcode.direction() == DataDirection::FromController {
-            data.copy_from_slice(&buffer[..data.len()]);
-        }
-        if matches!(
+        let outcome = self.inner.admin_data(&command, buffer, &what);
+        let changes = matches!(
             opcode,
             AdminOpcode::FORMAT_NVM
                 | AdminOpcode::NAMESPACE_MANAGEMENT
                 | AdminOpcode::NAMESPACE_ATTACHMENT
                 | AdminOpcode::SANITIZE
-        ) {
+        );
+        // One that failed half-way or was not answered may have changed blocks all the same: with another size, they
+        // would not fit their buffers.
+        let unknown =
+            matches!(&outcome, Err(Error::Status { status, .. }) if status.is(Status::INVALID_OPCODE));
+        if changes && !unknown {
             self.rescan();
+        }
+        let (result, buffer) = outcome?;
+        if opcode.direction() == DataDirection::FromController {
+            data.copy_from_slice(&buffer[..data.len()]);
         }
         Ok(result)
     }

@@ -90,7 +90,9 @@ pub(crate) fn create<T>(
 ) -> Result<Queue<T>> {
     let page = 1 << inner.page_shift();
     let memory = |bytes: usize| -> Result<DmaBuf> {
-        let mut memory = inner.heap().alloc_aligned(bytes.next_multiple_of(page), page)?;
+        // What is too much to be rounded up is too much for the heap, which says so.
+        let bytes = bytes.checked_next_multiple_of(page).unwrap_or(usize::MAX);
+        let mut memory = inner.heap().alloc_aligned(bytes, page)?;
         memory.zero();
         Ok(memory)
     };
@@ -132,8 +134,8 @@ pub(crate) fn create<T>(
         }
         Err(error) => error,
     };
-    // The controller may know the rings by now.
-    if !delete(inner, qid) {
+    // The controller may know the rings by now. A command without an answer may be carried out yet, after any deletion.
+    if !(matches!(failed, Error::Status { .. }) && delete(inner, qid)) {
         inner.keep(queue.retire());
     }
     Err(failed)

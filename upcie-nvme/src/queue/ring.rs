@@ -186,7 +186,12 @@ impl<T> Queue<T> {
     /// the rings: everything that must not be freed before the device has let go. The queue is closed after that.
     pub(crate) fn retire(&mut self) -> Retired {
         self.state = State::Open;
-        let mut buffers = self.take_buffers();
+        // The tags stay for `drop`: one whose destructor panics must not take the buffers with it.
+        let in_flight = self.storage.iter_mut().filter(|slot| slot.word & FREE_MASK == 0);
+        let mut buffers: Vec<DmaBuf> = in_flight
+            // SAFETY: a slot that is not free was filled when it was taken.
+            .map(|slot| std::mem::take(unsafe { slot.buffer.assume_init_mut() }))
+            .collect();
         buffers.extend([std::mem::take(&mut self.rings.0), std::mem::take(&mut self.rings.1)]);
         buffers.push(self.lists.take_memory());
         Retired(buffers)

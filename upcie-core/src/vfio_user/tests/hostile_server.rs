@@ -321,3 +321,29 @@ fn a_server_that_asks_on_and_on_is_late() {
     assert!(matches!(client.unwrap().reset(), Err(Error::Timeout { .. })));
     server.join().unwrap();
 }
+
+#[test]
+fn a_server_that_does_not_take_its_answers_is_given_up() {
+    let (client, server) = against(SOON, |stream| {
+        let mut raw = Raw::open(stream, PLAIN);
+        let map = raw.next();
+        let (mapped, _) = super::super::wire::split::<DmaMap>(&map.payload).unwrap();
+        raw.reply(&map, &[]);
+        raw.next();
+        let access = DmaAccess { address: mapped.address, count: mapped.size };
+        let header = Header { command: command::DMA_READ, ..Header::default() };
+        let ask = message(header, &[access.as_bytes()]);
+        for _ in 0..1000 {
+            if raw.0.send(ask.clone(), &[]).is_err() {
+                return;
+            }
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    });
+    let client = client.unwrap();
+    let region = client.dma().map(Memory::new(1 << 20, PageSize::Small).unwrap()).unwrap();
+    let error = client.reset().unwrap_err();
+    assert!(matches!(error, Error::Protocol { .. }), "{error}");
+    drop((region, client));
+    server.join().unwrap();
+}

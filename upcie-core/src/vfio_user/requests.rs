@@ -165,8 +165,10 @@ impl Requests {
             return Err(Errno::EINVAL);
         }
         if reply.len() > asked.argsz as usize {
-            // The fixed part alone, whose argsz says what the whole takes. It comes with the whole.
+            // The fixed part alone, whose argsz says what the whole takes. The file comes with the whole. Nor are there
+            // capabilities in it: QEMU checks their offset before it looks at argsz, and gives up on 0.
             let (mut info, _) = parse::<RegionInfo>(&reply)?;
+            info.flags &= !vfio::REGION_CAPS;
             info.cap_offset = 0;
             reply = info.as_bytes().to_vec();
             return Ok(reply.into());

@@ -194,6 +194,11 @@ fn descriptions_and_their_sizes() {
     let short = bench.ask(command::GET_REGION_INFO, asked).unwrap();
     let (info, _) = split::<RegionInfo>(&short).unwrap();
     assert_eq!((short.len(), info.argsz, info.cap_offset, info.size), (32, 64, 0, 0x4000));
+    assert_eq!(
+        info.flags & vfio::REGION_CAPS,
+        0,
+        "it has none: QEMU takes an offset of 0 with the flag for an error"
+    );
     let asked = RegionInfo { argsz: info.argsz, ..asked };
     assert_eq!(bench.ask(command::GET_REGION_INFO, asked).unwrap().len(), 64);
     assert!(bench.ask(command::GET_REGION_INFO, RegionInfo { argsz: 31, ..asked }).is_err());

@@ -237,7 +237,7 @@ fn map(payload: &[u8], mut fds: Vec<OwnedFd>, guest: &mut Guest) -> Result<Answe
 fn unmap(payload: &[u8], guest: &mut Guest) -> Result<Answer, Errno> {
     let (mut unmap, _) = parse::<DmaUnmap>(payload)?;
     match unmap.flags {
-        0 => guest.table.unmap(unmap.address, unmap.size)?,
+        0 => unmap.size = guest.table.unmap(unmap.address, unmap.size)?,
         dma::UNMAP_ALL if unmap.address == 0 && unmap.size == 0 => guest.table.clear(),
         dma::UNMAP_ALL => return Err(Errno::EINVAL),
         _ => return Err(Errno::ENOTSUP),

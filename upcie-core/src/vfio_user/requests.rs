@@ -165,8 +165,10 @@ impl Requests {
             return Err(Errno::EINVAL);
         }
         if reply.len() > asked.argsz as usize {
-            // The fixed part alone, whose argsz says what the whole takes. It comes with the whole.
+            // The fixed part alone, whose argsz says what the whole takes. The file comes with the whole. Nor are there
+            // capabilities in it: QEMU checks their offset before it looks at argsz, and gives up on 0.
             let (mut info, _) = parse::<RegionInfo>(&reply)?;
+            info.flags &= !vfio::REGION_CAPS;
             info.cap_offset = 0;
             reply = info.as_bytes().to_vec();
             return Ok(reply.into());
@@ -235,7 +237,7 @@ fn map(payload: &[u8], mut fds: Vec<OwnedFd>, guest: &mut Guest) -> Result<Answe
 fn unmap(payload: &[u8], guest: &mut Guest) -> Result<Answer, Errno> {
     let (mut unmap, _) = parse::<DmaUnmap>(payload)?;
     match unmap.flags {
-        0 => guest.table.unmap(unmap.address, unmap.size)?,
+        0 => unmap.size = guest.table.unmap(unmap.address, unmap.size)?,
         dma::UNMAP_ALL if unmap.address == 0 && unmap.size == 0 => guest.table.clear(),
         dma::UNMAP_ALL => return Err(Errno::EINVAL),
         _ => return Err(Errno::ENOTSUP),

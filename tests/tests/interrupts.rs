@@ -2,7 +2,6 @@
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use std::time::{Duration, Instant};
-use upcie_core::irq::IrqKind;
 use upcie_nvme::{Controller, Namespace, QueuePair, Wait};
 use upcie_tests::{
     Random, deadline,
@@ -13,9 +12,9 @@ use upcie_tests::{
 
 /// Vectors that queues may use: all that the driver wires.
 fn vectors(controller: &Controller) -> u16 {
-    let all = controller.device().irq_count(IrqKind::Msix).unwrap();
+    let all = controller.vectors().unwrap();
     assert!(all >= 2, "MSI-X with a vector beside the admin queue's");
-    all.min(u32::from(controller.max_queue_pairs()) + 1) as u16
+    all
 }
 
 fn submit(controller: &Controller, queue: &mut QueuePair<u64>, namespace: &Namespace, count: usize) {

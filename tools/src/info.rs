@@ -9,7 +9,6 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::io::{self, Write};
-use upcie_core::transport::Bar;
 use upcie_nvme::{
     Controller, ControllerOptions,
     spec::{AdminQueueAttributes, CmbLocation, CmbSize, Configuration, ControllerStatus, PowerState, offset},
@@ -131,8 +130,7 @@ fn namespaces(controller: &Controller) -> anyhow::Result<Vec<Value>> {
 
 /// The registers, while the driver runs the controller.
 fn registers(controller: &Controller) -> anyhow::Result<Value> {
-    let bar: Bar = controller.device().bar(0).context("reading the registers")?;
-    let read = |at: usize| bar.read_u32(at as u64).context("reading the registers");
+    let read = |at: usize| controller.register(at).context("reading the registers");
     let cap = controller.capabilities();
     let cc = Configuration::from_bits(read(offset::CC)?);
     let csts = ControllerStatus::from_bits(read(offset::CSTS)?);

@@ -57,16 +57,16 @@ pub fn mmio_wmb() {
     }
 }
 
-/// Orders an earlier store before a later load of memory that the device writes.
+/// Orders earlier loads and stores before later stores: what goes before a doorbell that gives memory back to the device.
+/// An entry or a buffer that was just read may be overwritten as soon as the doorbell is seen.
 ///
-/// The one order that x86-64 does not keep: `mfence` there, `dmb osh` on aarch64. For arming an interrupt and then
-/// looking once more, never on the I/O path.
+/// Nothing on x86-64, where a store passes no earlier load or store; `dmb osh` on aarch64.
 #[inline(always)]
-pub fn dma_mb() {
+pub fn dma_release() {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a barrier instruction has no other effect.
+    // SAFETY: no instruction; only the compiler is held back.
     unsafe {
-        asm!("mfence", options(nostack, preserves_flags))
+        asm!("", options(nostack, preserves_flags))
     }
     #[cfg(target_arch = "aarch64")]
     // SAFETY: a barrier instruction has no other effect.

@@ -9,7 +9,6 @@ use crate::{target, target::Target, units};
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use std::{path::PathBuf, time::Duration};
-use upcie_core::irq::IrqKind;
 use upcie_nvme::{Controller, Namespace, QueuePair, Wait};
 
 const DEPTH: u32 = 32;
@@ -210,9 +209,9 @@ impl Plan {
         let vectors = match self.wait {
             Wait::Poll => 0,
             _ => {
-                let count = controller.device().irq_count(IrqKind::Msix)?;
+                let count = controller.vectors()?;
                 ensure!(count > 0, "{}: no MSI-X interrupts to wait for: use --wait poll", controller.name());
-                count.min(u32::from(controller.max_queue_pairs()) + 1) as u16
+                count
             }
         };
         (0..self.queues).map(|index| self.worker(controller, index, vectors)).collect()

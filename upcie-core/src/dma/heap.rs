@@ -107,8 +107,6 @@ struct State {
     #[expect(clippy::vec_box, reason = "what is kept is the allocation, which a `DmaBuf` points to")]
     spare: Vec<Box<Descriptor>>,
     in_use: usize,
-    /// No more is handed out.
-    closed: bool,
 }
 
 impl State {
@@ -189,7 +187,7 @@ impl Heap {
             .filter(|&order| order + MIN_SHIFT <= REGION_MAX.ilog2())
             .ok_or_else(|| refuse("more than the 1 GiB that one buffer can have"))?;
         let mut state = self.lock();
-        if state.closed {
+        if self.space.is_closed() {
             return Err(refuse(
                 "the device did not stop, so what it may still write to is not handed out again",
             ));
@@ -236,12 +234,6 @@ impl Heap {
             }
             None => Box::new(descriptor),
         }))
-    }
-
-    /// Hands out nothing any more. For when the device can't be stopped: what it may still write to can be given back
-    /// then, for it goes to nobody else, and the regions are unmapped from the device before they are freed, as ever.
-    pub fn close(&self) {
-        self.lock().closed = true;
     }
 
     /// Bytes of memory that the heap has mapped.

@@ -7,7 +7,7 @@ use std::{
     ops::RangeInclusive,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -38,6 +38,8 @@ pub struct DmaSpace {
     page_size: u64,
     owner: Owner,
     free: Mutex<IovaAllocator>,
+    /// Its heaps hand out nothing more.
+    closed: AtomicBool,
     mapper: Box<dyn Mapper>,
 }
 
@@ -58,6 +60,7 @@ impl DmaSpace {
             page_size,
             owner: Owner::current(),
             free: Mutex::new(IovaAllocator::new(ranges)),
+            closed: AtomicBool::new(false),
             mapper,
         })
     }
@@ -101,6 +104,18 @@ impl DmaSpace {
             return Err(error);
         }
         Ok(Region::new(self.clone(), memory, iova))
+    }
+
+    /// Ends the handing out of memory in this space, by all heaps over it. For when the device can't be stopped: what it may
+    /// still write to can be given back then, for it goes to nobody else, and regions are unmapped from the device
+    /// before they are freed, as ever.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Whether it was [closed](Self::close).
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Undoes `map`; `true` when the device no longer reaches the memory, and it may be freed.

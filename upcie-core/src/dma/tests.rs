@@ -206,10 +206,10 @@ fn several_threads_share_a_heap() {
 }
 
 #[test]
-fn a_closed_heap_takes_back_but_hands_out_nothing() {
+fn a_closed_space_takes_back_but_hands_out_nothing() {
     let (heap, mapped) = heap();
     let buf = heap.alloc(4096).unwrap();
-    heap.close();
+    heap.space().close();
     drop(buf);
     assert_eq!(heap.in_use(), 0);
     assert!(heap.alloc(4096).is_err());

@@ -11,7 +11,10 @@ use crate::{
     },
 };
 use std::{
-    sync::{Arc, Mutex, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 use upcie_core::{
@@ -63,6 +66,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
         retired: Mutex::default(),
         queue_ids: Mutex::default(),
         vectors: Mutex::default(),
+        silent: AtomicBool::new(false),
         heap,
         live,
         version: registers.version()?,
@@ -93,7 +97,7 @@ fn disable(registers: &Registers, name: &str) -> Result<()> {
     if cc.en() {
         registers.configure(cc.with_en(false))?;
     }
-    wait(registers.patience()?, name, "waiting for the controller to stop (CSTS.RDY = 0)", || {
+    wait(registers.patience(), name, "waiting for the controller to stop (CSTS.RDY = 0)", || {
         Ok(!registers.status()?.rdy())
     })
 }
@@ -134,7 +138,7 @@ impl Inner {
             .with_en(true);
         self.registers.configure(cc)?;
         let operation = "waiting for the controller to become ready (CSTS.RDY = 1)";
-        wait(self.registers.patience()?, &self.name, operation, || {
+        wait(self.registers.ready_patience()?, &self.name, operation, || {
             let status = self.registers.status()?;
             if status.cfs() {
                 return Err(Error::Fatal { device: self.name.to_string(), operation: operation.into() });
@@ -175,7 +179,7 @@ impl Inner {
         let cc = self.registers.configuration()?;
         if cc.en() {
             self.registers.configure(cc.with_shn(ShutdownNotification::NORMAL))?;
-            let after = self.registers.patience()?.max(SHUTDOWN_MIN);
+            let after = self.registers.patience().max(SHUTDOWN_MIN);
             let shut = wait(after, &self.name, "waiting for the shutdown (CSTS.SHST)", || {
                 let status = self.registers.status()?;
                 Ok(status.cfs() || status.shst() == ShutdownStatus::COMPLETE)

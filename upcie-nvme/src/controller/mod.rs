@@ -19,7 +19,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -91,6 +91,8 @@ pub(crate) struct Inner {
     /// Bit per queue id that is taken.
     queue_ids: Mutex<Vec<bool>>,
     vectors: Mutex<Option<Vec<Arc<EventFd>>>>,
+    /// It did not answer when a queue was to be deleted: the next ones don't wait for it again.
+    silent: AtomicBool,
     heap: Arc<Heap>,
     live: Arc<Live>,
     registers: Registers,
@@ -176,9 +178,20 @@ impl Controller {
         self.capabilities().max_queue_entries()
     }
 
-    /// The device below: configuration space, BARs, interrupts.
-    pub fn device(&self) -> &Arc<dyn Device> {
-        &self.inner.device
+    /// Reads a 32-bit register of the controller at a byte offset into BAR 0.
+    ///
+    /// # Errors
+    /// Out of bounds, or the device's errors. All-ones is a value here.
+    pub fn register(&self, offset: usize) -> Result<u32> {
+        self.inner.registers.peek(offset)
+    }
+
+    /// MSI-X vectors that queues can use; 0 is the admin queue's too.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn vectors(&self) -> Result<u16> {
+        self.inner.vector_count()
     }
 
     /// The heap that [`alloc`](Self::alloc) takes from.
@@ -256,6 +269,10 @@ impl Inner {
         self.max_transfer
     }
 
+    pub(crate) fn silent(&self) -> &AtomicBool {
+        &self.silent
+    }
+
     pub(crate) fn owner(&self) -> Owner {
         self.owner
     }
@@ -280,11 +297,15 @@ impl Inner {
         lock(&self.queue_ids)[usize::from(qid) - 1] = false;
     }
 
+    fn vector_count(&self) -> Result<u16> {
+        Ok(self.device.irq_count(IrqKind::Msix)?.min(u32::from(self.granted) + 1) as u16)
+    }
+
     /// The eventfd of MSI-X vector `vector`; the first call wires all of them, since old kernels can't add any later.
     pub(crate) fn vector(&self, vector: u16) -> Result<Arc<EventFd>> {
         let mut vectors = lock(&self.vectors);
         if vectors.is_none() {
-            let count = self.device.irq_count(IrqKind::Msix)?.min(u32::from(self.granted) + 1);
+            let count = self.vector_count()?;
             let fds = (0..count).map(|_| EventFd::new().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
             if count > 0 {
                 use std::os::fd::AsFd;
@@ -320,7 +341,7 @@ impl Drop for Inner {
         // Once it has stopped, it has let go of everything, and the fields' memory can be used again.
         if let Err(error) = self.stop() {
             tracing::error!(device = %self.name, %error, "the controller did not stop: its memory goes to nobody else");
-            self.heap.close();
+            self.space().close();
         }
     }
 }

@@ -16,36 +16,45 @@ impl Inner {
         Ok(Box::new(<[u8; 4096]>::try_from(&data[..]).expect("one page")))
     }
 
+    /// The active namespaces' ids that are greater than `above`, 1024 at most, ascending.
+    fn active_above(&self, above: u32) -> Result<Vec<u32>> {
+        let what = "Identify (active namespaces)";
+        let page = self.identify_page(&Command::identify(Cns::ACTIVE_NAMESPACES, above, 0), what)?;
+        let ids = page.chunks_exact(4).map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]));
+        let ids: Vec<u32> = ids.take_while(|&id| id != 0).collect();
+        if ids.first().is_some_and(|&first| first <= above) || !ids.is_sorted_by(|a, b| a < b) {
+            return Err(self.lie(what, "the list is not ascending"));
+        }
+        Ok(ids)
+    }
+
     pub(super) fn active_namespaces(&self) -> Result<Vec<u32>> {
         let mut all: Vec<u32> = Vec::new();
         loop {
-            // The list begins above the id that the command names.
-            let above = all.last().copied().unwrap_or(0);
-            let command = Command::identify(Cns::ACTIVE_NAMESPACES, above, 0);
-            let page = self.identify_page(&command, "Identify (active namespaces)")?;
-            let ids = page.chunks_exact(4).map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]));
-            let before = all.len();
-            for id in ids.take_while(|&id| id != 0) {
-                if all.last().is_some_and(|&last| id <= last) {
-                    return Err(Error::Protocol {
-                        device: self.name.to_string(),
-                        operation: "Identify (active namespaces)".into(),
-                        reason: "the list is not ascending".into(),
-                    });
-                }
-                all.push(id);
+            let more = self.active_above(all.last().copied().unwrap_or(0))?;
+            all.extend(&more);
+            // NN: what a controller lists without end is no list.
+            if all.len() > self.identify.nn.max(1024) as usize {
+                return Err(self.lie("Identify (active namespaces)", "there are more than it supports (NN)"));
             }
-            if all.len() - before < 1024 || all.last() >= Some(&0xffff_fffd) {
+            if more.len() < 1024 || all.last() >= Some(&0xffff_fffd) {
                 return Ok(all);
             }
         }
     }
 
+    fn lie(&self, operation: &str, reason: &str) -> Error {
+        Error::Protocol { device: self.name.to_string(), operation: operation.into(), reason: reason.into() }
+    }
+
     pub(super) fn namespace(self: &Arc<Self>, nsid: u32) -> Result<Namespace> {
         // Before anything is read: what changes meanwhile makes the handle stale.
         let stamp = self.live.namespaces.load(Ordering::Acquire);
-        let active = self.active_namespaces()?;
-        if !active.contains(&nsid) {
+        // FFFFFFFFh is all namespaces, and none.
+        let possible = nsid != 0 && nsid != u32::MAX;
+        let known = possible && self.active_above(nsid - 1)?.first() == Some(&nsid);
+        if !known {
+            let active = self.active_namespaces()?;
             return Err(Error::Argument {
                 device: self.name.to_string(),
                 reason: format!("there is no namespace {nsid}; the active ones are {active:?}"),

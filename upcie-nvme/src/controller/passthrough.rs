@@ -3,7 +3,7 @@
 use super::{Controller, unique};
 use crate::{
     Error, Result,
-    spec::{AdminOpcode, Command, DataDirection, Status},
+    spec::{AdminOpcode, Command, DataDirection},
 };
 use std::sync::atomic::Ordering;
 use upcie_core::dma::DmaBuf;
@@ -13,6 +13,10 @@ impl Controller {
     /// The data goes through a buffer of whole pages, so a controller that is wrong about its length hurts nobody.
     ///
     /// The data pointer, the metadata pointer and the flags of `command` are set here.
+    ///
+    /// A command that changes namespaces (Format NVM, Sanitize, namespace management and attachment) makes all namespace
+    /// handles stale, whether it succeeds or not. A turn that is open meanwhile, in another thread, still takes commands
+    /// with the old ones: do no I/O to a namespace while it is formatted.
     ///
     /// # Errors
     /// [`Error::Argument`] for a command whose length of data is not known here or is not that of `data`, or that belongs
@@ -51,7 +55,6 @@ impl Controller {
             }
             buffer
         };
-        let outcome = self.inner.admin_data(&command, buffer, &what);
         let changes = matches!(
             opcode,
             AdminOpcode::FORMAT_NVM
@@ -59,11 +62,13 @@ impl Controller {
                 | AdminOpcode::NAMESPACE_ATTACHMENT
                 | AdminOpcode::SANITIZE
         );
-        // One that failed half-way or was not answered may have changed blocks all the same: with another size, they
-        // would not fit their buffers.
-        let unknown =
-            matches!(&outcome, Err(Error::Status { status, .. }) if status.is(Status::INVALID_OPCODE));
-        if changes && !unknown {
+        // Before, so that nothing goes to blocks that are changing; and after, since handles may have been made meanwhile.
+        // Also when it fails, or is not answered: it may have changed blocks all the same.
+        if changes {
+            self.rescan();
+        }
+        let outcome = self.inner.admin_data(&command, buffer, &what);
+        if changes {
             self.rescan();
         }
         let (result, buffer) = outcome?;

@@ -12,6 +12,8 @@ use upcie_core::{
 
 /// No controller becomes ready, or stops, faster than this is patient: CAP.TO is 0 on some.
 const PATIENCE_MIN: Duration = Duration::from_secs(5);
+/// CRTO can say nine hours.
+const PATIENCE_MAX: Duration = Duration::from_secs(300);
 
 /// BAR 0.
 #[derive(Debug)]
@@ -66,15 +68,24 @@ impl Registers {
         Ok(self.bar.write_u64(at as u64, value)?)
     }
 
-    /// How long to wait for CSTS.RDY to follow CC.EN: CRTO where it counts, CAP.TO elsewhere.
-    pub(crate) fn patience(&self) -> Result<Duration> {
-        let mut patience = self.cap.timeout();
+    /// How long to wait for the controller to stop: CAP.TO.
+    pub(crate) fn patience(&self) -> Duration {
+        self.cap.timeout().max(PATIENCE_MIN)
+    }
+
+    /// How long to wait for it to become ready: CRTO where that counts, CAP.TO elsewhere.
+    pub(crate) fn ready_patience(&self) -> Result<Duration> {
         // CAP.CRMS bit 0: CRTO.CRWMT holds.
-        if self.cap.crms() & 1 != 0 {
-            let crto = ReadyTimeouts::from_bits(self.read(offset::CRTO, "reading CRTO")?);
-            patience = patience.max(crto.with_media());
+        if self.cap.crms() & 1 == 0 {
+            return Ok(self.patience());
         }
-        Ok(patience.max(PATIENCE_MIN))
+        let crto = ReadyTimeouts::from_bits(self.read(offset::CRTO, "reading CRTO")?);
+        Ok(crto.with_media().min(PATIENCE_MAX).max(self.patience()))
+    }
+
+    /// Reads any register.
+    pub(crate) fn peek(&self, at: usize) -> Result<u32> {
+        Ok(self.bar.read_u32(at as u64)?)
     }
 
     /// The doorbell of a queue, mapped.

@@ -12,7 +12,7 @@ use std::{
     fmt,
     mem::ManuallyDrop,
     os::fd::{AsFd, BorrowedFd},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 use upcie_core::dma::DmaBuf;
@@ -144,11 +144,16 @@ pub(crate) fn create<T>(
 /// Deletes a queue pair on the controller; `true` when it has let go of the queue's memory and of that of all commands
 /// that were in flight.
 pub(crate) fn delete(inner: &Inner, qid: u16) -> bool {
+    if inner.silent().load(Ordering::Relaxed) {
+        return false;
+    }
     let run = |command, what: &str| match inner.admin_within(&command, DmaBuf::empty(), what, DELETE_TIMEOUT)
     {
         Ok(_) => true,
         Err(Error::Status { status, .. }) if status.is(crate::spec::Status::INVALID_QUEUE_ID) => true,
         Err(error) => {
+            // Another deadline for each further queue would add up.
+            inner.silent().store(!matches!(error, Error::Status { .. }), Ordering::Relaxed);
             tracing::error!(device = %inner.name(), qid, %error, "its memory is kept until the controller stops");
             false
         }

@@ -67,6 +67,8 @@ pub(crate) struct Queue<T> {
     pub(super) phase: u32,
     pub(super) sq: *mut u64,
     pub(super) cq: *const u64,
+    /// A box of `mask + 1`, freed on drop. By pointer alone: a box in this struct would claim them for itself whenever the
+    /// queue is moved.
     pub(super) slots: *mut Slot<T>,
     /// Entries of each ring.
     pub(super) entries: u32,
@@ -82,12 +84,10 @@ pub(crate) struct Queue<T> {
     pub(super) live: Arc<Live>,
     name: Arc<str>,
     qid: u16,
-    /// Dropped before the rings: no more than memory by now (`drop`).
-    storage: Box<[Slot<T>]>,
     rings: (DmaBuf, DmaBuf),
 }
 
-// SAFETY: all pointers are into memory that the queue owns (`storage`, `rings`); tags move with it.
+// SAFETY: all pointers are into memory that the queue owns (`slots`, `rings`); tags move with it.
 unsafe impl<T: Send> Send for Queue<T> {}
 
 impl<T> Queue<T> {
@@ -103,7 +103,7 @@ impl<T> Queue<T> {
         // Slots that pad to it are never on the free list.
         let padded = entries.next_power_of_two();
         let word = |i: u32| u64::from(FREE | i) | u64::from(i + 1) << 32;
-        let mut storage: Box<[Slot<T>]> = (0..padded)
+        let storage: Box<[Slot<T>]> = (0..padded)
             .map(|i| Slot { buffer: MaybeUninit::uninit(), word: word(i), tag: MaybeUninit::uninit() })
             .collect();
         Self {
@@ -111,7 +111,7 @@ impl<T> Queue<T> {
             phase: PHASE,
             sq: sq.as_ptr().cast(),
             cq: cq.as_ptr().cast(),
-            slots: storage.as_mut_ptr(),
+            slots: Box::into_raw(storage).cast(),
             entries,
             mask: padded - 1,
             step: FREE + (padded & 0xffff),
@@ -123,7 +123,6 @@ impl<T> Queue<T> {
             live,
             name,
             qid,
-            storage,
             rings: (sq, cq),
         }
     }
@@ -159,7 +158,14 @@ impl<T> Queue<T> {
 
     /// Commands in flight, counted by the slots: true even after a leaked turn.
     pub(crate) fn in_flight(&self) -> u32 {
-        self.storage.iter().filter(|slot| slot.word & FREE_MASK == 0).count() as u32
+        // SAFETY: the queue's own, made with this length; no turn refers to them while the queue is borrowed.
+        let slots = unsafe { std::slice::from_raw_parts(self.slots, self.mask as usize + 1) };
+        slots.iter().filter(|slot| slot.word & FREE_MASK == 0).count() as u32
+    }
+
+    fn slots_mut(&mut self) -> &mut [Slot<T>] {
+        // SAFETY: as in `in_flight`, and the queue is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.slots, self.mask as usize + 1) }
     }
 
     /// Whether a completion waits to be reaped.
@@ -187,7 +193,7 @@ impl<T> Queue<T> {
     pub(crate) fn retire(&mut self) -> Retired {
         self.state = State::Open;
         // The tags stay for `drop`: one whose destructor panics must not take the buffers with it.
-        let in_flight = self.storage.iter_mut().filter(|slot| slot.word & FREE_MASK == 0);
+        let in_flight = self.slots_mut().iter_mut().filter(|slot| slot.word & FREE_MASK == 0);
         let mut buffers: Vec<DmaBuf> = in_flight
             // SAFETY: a slot that is not free was filled when it was taken.
             .map(|slot| std::mem::take(unsafe { slot.buffer.assume_init_mut() }))
@@ -199,7 +205,7 @@ impl<T> Queue<T> {
 
     fn take_buffers(&mut self) -> Vec<DmaBuf> {
         let mut buffers = Vec::new();
-        for slot in &mut self.storage {
+        for slot in self.slots_mut() {
             if slot.word & FREE_MASK == 0 {
                 slot.word = u64::from(FREE);
                 // SAFETY: a slot that is not free was filled when it was taken, and is marked free now.
@@ -216,6 +222,9 @@ impl<T> Drop for Queue<T> {
     /// Whoever drops a queue has made sure that the device is done with it, or has [retired](Self::retire) it.
     fn drop(&mut self) {
         drop(self.take_buffers());
+        let slots = std::ptr::slice_from_raw_parts_mut(self.slots, self.mask as usize + 1);
+        // SAFETY: from `Box::into_raw` in `new`, with this length; not used after.
+        drop(unsafe { Box::from_raw(slots) });
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
 };
 use std::fmt;
 use upcie_core::{
-    barrier::{dma_rmb, dma_wmb},
+    barrier::{dma_release, dma_rmb},
     dma::DmaBuf,
 };
 
@@ -309,8 +309,9 @@ impl<T> Drop for Turn<'_, T> {
         self.queue.at = Cursor { tail: self.tail, head: self.head, top: self.top };
         self.queue.phase = self.phase;
         self.queue.state = self.after;
-        // What was put into the rings is there before the doorbell is.
-        dma_wmb();
+        // What was put into the rings is there, and what was read from them or from buffers has been read, before the
+        // device hears of it.
+        dma_release();
         if reaped {
             self.queue.cq_doorbell.write(self.head);
         }

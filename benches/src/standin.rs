@@ -38,7 +38,8 @@ struct Table(Mutex<HashMap<u64, (usize, usize)>>);
 #[derive(Debug)]
 struct Mapped(Arc<Table>);
 
-impl Mapper for Mapped {
+// SAFETY: what is mapped goes into the table, what is unmapped out of it, and the device goes by the table.
+unsafe impl Mapper for Mapped {
     fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
         self.0.0.lock().unwrap().insert(iova, (memory.as_ptr() as usize, memory.len()));
         Ok(())

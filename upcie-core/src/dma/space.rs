@@ -14,7 +14,11 @@ use std::{
 /// How a way in makes memory visible to its device: an IOMMU's container, a vfio-user connection.
 ///
 /// It holds whatever must stay open for a mapping to last.
-pub trait Mapper: Send + Sync + fmt::Debug {
+///
+/// # Safety
+/// An implementation owes that the device reaches at `iova` the memory that it was given and no other, and that it reaches
+/// none of it any more once `unmap` has returned `Ok`: the memory is freed then.
+pub unsafe trait Mapper: Send + Sync + fmt::Debug {
     /// Lets the device read and write all of `memory` at `iova`.
     ///
     /// # Errors

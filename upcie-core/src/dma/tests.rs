@@ -12,7 +12,8 @@ use std::{
 #[derive(Debug, Default, Clone)]
 struct Mapped(Arc<Mutex<HashMap<u64, u64>>>);
 
-impl Mapper for Mapped {
+// SAFETY: there is no device.
+unsafe impl Mapper for Mapped {
     fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
         assert_eq!(self.0.lock().unwrap().insert(iova, memory.len() as u64), None);
         Ok(())

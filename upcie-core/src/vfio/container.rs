@@ -160,7 +160,9 @@ impl Type1 {
     }
 }
 
-impl Mapper for std::sync::Arc<Type1> {
+// SAFETY: the kernel maps exactly the pages of the range given, which it pins, and an unmapping is `Ok` only when it has taken
+// all of them away.
+unsafe impl Mapper for std::sync::Arc<Type1> {
     fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
         let device = &self.container.device;
         let len = memory.len() as u64;

@@ -20,7 +20,9 @@ pub struct Table {
     pub maps: Mutex<u64>,
 }
 
-impl Mapper for Table {
+// SAFETY: the server is given the memory's own file for `iova`. An unmapping is `Ok` when the server has agreed, or is gone: then it
+// has at most a mapping of a file that nobody else uses.
+unsafe impl Mapper for Table {
     fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
         let operation = "mapping DMA memory";
         let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,7 +12,8 @@ use upcie_core::{
 #[derive(Debug, Default, Clone)]
 struct Host(Arc<Mutex<BTreeMap<u64, (usize, usize)>>>);
 
-impl Mapper for Host {
+// SAFETY: there is no device.
+unsafe impl Mapper for Host {
     fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
         self.0.lock().unwrap().insert(iova, (memory.as_ptr() as usize, memory.len()));
         Ok(())

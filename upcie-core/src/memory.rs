@@ -56,11 +56,11 @@ impl PageSize {
 
 impl fmt::Display for PageSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Small => "4 KiB",
-            Self::Huge2M => "2 MiB",
-            Self::Huge1G => "1 GiB",
-        })
+        match self {
+            Self::Small => write!(f, "{} KiB", host_page_size() >> 10),
+            Self::Huge2M => f.write_str("2 MiB"),
+            Self::Huge1G => f.write_str("1 GiB"),
+        }
     }
 }
 

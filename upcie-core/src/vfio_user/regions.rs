@@ -35,6 +35,10 @@ pub fn region(connection: &Connection, index: u32) -> Result<(RegionDescription,
     Err(connection.protocol(&operation, "a description that is longer than all"))
 }
 
+/// The most of a region that is mapped in one piece. Mapping fills the page tables, and what a server offers may be a file
+/// that has no pages yet: it must not take all memory.
+const MAX_AREA: u64 = 1 << 30;
+
 /// Maps `len` bytes of a region from `offset` on: they are at `base + offset` in the file.
 pub fn map_area(
     connection: &Connection,
@@ -50,7 +54,10 @@ pub fn map_area(
     let end = at.checked_add(len).ok_or_else(|| bad("a mappable area beyond all files"))?;
     let file = fd.try_clone().map(File::from).and_then(|file| file.metadata());
     let file = file.map_err(|e| Error::os(connection.name(), operation, e))?;
-    // Beyond a file's end an access would fault.
+    if len > MAX_AREA {
+        return Err(bad("a mappable area of more than 1 GiB"));
+    }
+    // Beyond a file's end an access would fault. A server can still cut the file later: that it doesn't is trusted.
     if file.is_file() && file.len() < end {
         return Err(bad("a mappable area beyond its file's end"));
     }

@@ -149,3 +149,38 @@ fn shortage(page: PageSize) -> String {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_whole_zeroed_pages_of_a_sealed_file() {
+        let memory = Memory::new(1, PageSize::Small).unwrap();
+        assert_eq!(memory.len(), host_page_size());
+        // SAFETY: the mapping's bytes, which nobody else has.
+        let bytes = unsafe { std::slice::from_raw_parts(memory.as_ptr(), memory.len()) };
+        assert!(bytes.iter().all(|&byte| byte == 0));
+        let shrunk = nix::unistd::ftruncate(&memory, 0);
+        assert_eq!(
+            shrunk,
+            Err(nix::errno::Errno::EPERM),
+            "a holder of the descriptor can't make an access fault"
+        );
+    }
+
+    #[test]
+    fn too_few_huge_pages_are_an_error_that_says_how_many_there_are() {
+        let page = PageSize::Huge2M;
+        let free = page.available().map_or(0, |(free, _)| free) as usize;
+        let error = Memory::new((free + 1) * page.bytes(), page).unwrap_err();
+        let text = error.to_string();
+        match page.available() {
+            Some((_, total)) => {
+                assert!(text.contains(&format!("of {total} are free")) && text.contains("echo"), "{text}")
+            }
+            None => assert!(text.contains("no 2 MiB pages"), "{text}"),
+        }
+        assert!(Memory::new(usize::MAX, PageSize::Small).is_err());
+    }
+}

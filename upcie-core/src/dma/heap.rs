@@ -12,7 +12,7 @@ use crate::{
 use std::{
     fmt,
     ptr::NonNull,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
 };
 
 /// The first region, and the least by which a heap grows: one huge page.
@@ -80,7 +80,12 @@ impl Home {
             Self::None => None,
             Self::Block { heap, region, block, list } => {
                 drop(region);
-                let mut state = heap.lock();
+                let mut state = match heap.state.try_lock() {
+                    Ok(state) => state,
+                    // A forked child: whoever held the lock is in the parent, and will never give it back here.
+                    Err(TryLockError::WouldBlock) if heap.space.is_inherited() => return None,
+                    Err(_) => heap.lock(),
+                };
                 for block in [Some(block), list].into_iter().flatten() {
                     state.free(block);
                 }
@@ -234,6 +239,12 @@ impl Heap {
             }
             None => Box::new(descriptor),
         }))
+    }
+
+    /// Its lock, for a test.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> impl Drop + '_ {
+        self.lock()
     }
 
     /// Bytes of memory that the heap has mapped.

@@ -122,9 +122,14 @@ impl DmaSpace {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// Whether this process has the space from the one that forked it.
+    pub(super) fn is_inherited(&self) -> bool {
+        !self.owner.is_current()
+    }
+
     /// Undoes `map`; `true` when the device no longer reaches the memory, and it may be freed.
     pub(super) fn unmap(&self, iova: u64, len: u64) -> bool {
-        if !self.owner.is_current() {
+        if self.is_inherited() {
             // A forked child: the mapping is the parent's. Its own view of the memory may go.
             return true;
         }

@@ -228,3 +228,34 @@ fn what_can_not_be_allocated_is_an_error() {
     let empty = DmaBuf::empty();
     assert_eq!((empty.len(), empty.total_len(), empty.transfer().space), (0, 0, 0));
 }
+
+#[test]
+fn a_forked_child_does_not_wait_for_a_lock_that_nobody_holds_there() {
+    let (heap, _) = heap();
+    let buf = heap.alloc(4096).unwrap();
+    let held = heap.hold();
+    // SAFETY: the child drops one buffer and ends at once, without unwinding into the test's harness.
+    match unsafe { libc::fork() } {
+        0 => {
+            drop(buf);
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(0) }
+        }
+        child => {
+            assert!(child > 0);
+            let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+            let mut status = 0;
+            // SAFETY: waits for the child that was just made.
+            while unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) } == 0 {
+                if std::time::Instant::now() > end {
+                    // SAFETY: the child, which hangs.
+                    unsafe { libc::kill(child, libc::SIGKILL) };
+                    panic!("the child waits for the lock");
+                }
+                std::thread::yield_now();
+            }
+            assert_eq!(status, 0);
+        }
+    }
+    drop(held);
+}

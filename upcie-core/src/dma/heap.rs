@@ -82,9 +82,10 @@ impl Home {
                 drop(region);
                 let mut state = match heap.state.try_lock() {
                     Ok(state) => state,
+                    Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                     // A forked child: whoever held the lock is in the parent, and will never give it back here.
                     Err(TryLockError::WouldBlock) if heap.space.is_inherited() => return None,
-                    Err(_) => heap.lock(),
+                    Err(TryLockError::WouldBlock) => heap.lock(),
                 };
                 for block in [Some(block), list].into_iter().flatten() {
                     state.free(block);

@@ -93,6 +93,8 @@ pub(crate) struct Backoff {
     start: Instant,
     limit: Duration,
     rounds: u32,
+    /// The time is up: what comes now is the last look.
+    expired: bool,
 }
 
 /// Rounds that spin: some 20 µs.
@@ -102,10 +104,16 @@ const NAP_MAX: Duration = Duration::from_millis(1);
 
 impl Backoff {
     pub(crate) fn new(limit: Duration) -> Self {
-        Self { start: Instant::now(), limit, rounds: 0 }
+        Self { start: Instant::now(), limit, rounds: 0, expired: false }
     }
 
-    /// Waits a little; `false` when the time is up. The clock is read only after the spins.
+    /// How long it waits in all.
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// Waits a little; `false` when the time is up. Once after that it is `true`, for a last look: the process may have been
+    /// stopped for longer than the deadline. The clock is read only after the spins.
     pub(crate) fn pause(&mut self) -> bool {
         self.rounds += 1;
         if self.rounds < SPINS {
@@ -114,7 +122,7 @@ impl Backoff {
         }
         let waited = self.start.elapsed();
         if waited >= self.limit {
-            return false;
+            return !std::mem::replace(&mut self.expired, true);
         }
         // A tenth of what has been waited so far: at most that much is added to what is waited for.
         std::thread::sleep((waited / 10).min(NAP_MAX).min(self.limit - waited));

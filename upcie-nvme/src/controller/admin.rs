@@ -107,7 +107,6 @@ impl Inner {
             reason,
         })?;
         let mut backoff = Backoff::new(after);
-        let mut last = false;
         loop {
             for done in admin.queue.turn()? {
                 let dword0 = done.dword0();
@@ -127,16 +126,17 @@ impl Inner {
                     }
                 }
             }
-            if last {
-                let kept = false;
-                return Err(Error::Timeout { device: device(), operation: what.into(), after, kept });
-            }
-            if backoff.is_slow() {
-                self.check_alive(what)?;
-            }
-            // After the deadline the queue is looked at once more: the process may have slept.
-            last = !backoff.pause();
+            self.pause(&mut backoff, what)?;
         }
+    }
+
+    /// Waits a little for a completion; an error when the time is up, or when the controller is gone or fails.
+    pub(super) fn pause(&self, backoff: &mut Backoff, what: &str) -> Result<()> {
+        if !backoff.pause() {
+            let (device, after) = (self.name.to_string(), backoff.limit());
+            return Err(Error::Timeout { device, operation: what.into(), after, kept: false });
+        }
+        if backoff.is_slow() { self.check_alive(what) } else { Ok(()) }
     }
 
     /// An error if the controller is gone or reports a fatal status.

@@ -8,7 +8,6 @@ use crate::{
     queue::{self, Queue, Refusal, Retired},
     spec::{NvmOpcode, Status},
 };
-use std::ops::ControlFlow;
 use upcie_core::dma::DmaBuf;
 
 /// Entries of the rings: commands of one call that are under way together.
@@ -89,7 +88,6 @@ impl Inner {
         let (mut sent, mut pending, mut result) = (0, 0_u32, Ok(()));
         let mut flush = opcode == NvmOpcode::FLUSH;
         let mut backoff = Backoff::new(self.options.timeout);
-        let mut last = false;
         loop {
             let mut turn = queue.turn().map_err(|error| (error, pending > 0))?;
             let before = pending;
@@ -127,24 +125,7 @@ impl Inner {
                 backoff = Backoff::new(self.options.timeout);
                 continue;
             }
-            if let ControlFlow::Break(error) = self.pause(&mut backoff, &mut last, what) {
-                return Err((error, true));
-            }
+            self.pause(&mut backoff, what).map_err(|error| (error, true))?;
         }
-    }
-
-    fn pause(&self, backoff: &mut Backoff, last: &mut bool, what: &str) -> ControlFlow<Error> {
-        if *last {
-            let (device, operation) = (self.name.to_string(), what.into());
-            let after = self.options.timeout;
-            return ControlFlow::Break(Error::Timeout { device, operation, after, kept: false });
-        }
-        if backoff.is_slow() {
-            if let Err(error) = self.check_alive(what) {
-                return ControlFlow::Break(error);
-            }
-        }
-        *last = !backoff.pause();
-        ControlFlow::Continue(())
     }
 }

@@ -115,12 +115,8 @@ fn wait(
             return Ok(());
         }
         if !backoff.pause() {
-            // Once more: the process may have been stopped for longer than the deadline.
-            return if done()? {
-                Ok(())
-            } else {
-                Err(Error::Timeout { device: device.into(), operation: operation.into(), after, kept: false })
-            };
+            let (device, operation) = (device.into(), operation.into());
+            return Err(Error::Timeout { device, operation, after, kept: false });
         }
     }
 }

@@ -345,3 +345,22 @@ fn the_controller_shuts_down_when_the_last_handle_goes_in_any_thread() {
         device.open();
     });
 }
+
+#[test]
+fn a_blocking_call_that_times_out_gives_its_buffer_back_once_the_queue_is_deleted() {
+    let address = "emu:size=1M,latency=60s".parse().unwrap();
+    // Admin commands have the same deadline: long enough for those, emulated and on a busy machine.
+    let timeout = Duration::from_secs(2);
+    let options = upcie_nvme::ControllerOptions { timeout, queues: 1, ..Default::default() };
+    let controller = Controller::open_with(&address, options).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let mut buffer = controller.alloc(4096).unwrap();
+    // More often than there are queue pairs: each one's is given back too.
+    for _ in 0..controller.max_queue_pairs() + 1 {
+        match namespace.read(0, &mut buffer).unwrap_err() {
+            Error::Timeout { kept: false, after, .. } => assert_eq!(after, timeout),
+            error => panic!("{}", upcie_tests::chain(&error)),
+        }
+        assert_eq!(buffer.len(), 4096);
+    }
+}

@@ -10,6 +10,7 @@ pub mod iova;
 pub mod irq;
 pub mod memory;
 pub mod mmio;
+mod numa;
 pub mod pci;
 pub mod process;
 pub mod transport;

@@ -3,13 +3,14 @@
 //! A file, not plain anonymous memory, because a vfio-user server (and later another process) is handed its descriptor.
 //! It is sealed against shrinking, so that no holder of the descriptor can make an access fault.
 
-use crate::{Error, Result, mmio::Mapping};
+use crate::{Error, Result, mmio::Mapping, numa};
 use nix::{
     fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl},
     sys::memfd::{MFdFlags, memfd_create},
 };
 use std::{
     fmt, fs,
+    num::NonZeroUsize,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
@@ -85,8 +86,19 @@ impl Memory {
     /// # Errors
     /// [`Error::Memory`] when there are not enough (huge) pages: it says how many there are and how to get more.
     pub fn new(len: usize, page: PageSize) -> Result<Self> {
+        Self::new_on(len, page, None)
+    }
+
+    /// The same, on the NUMA node `node` as far as that has room, and elsewhere beyond that (MPOL_PREFERRED of
+    /// mbind(2)). Where only one node has memory, or the system forbids the preference, it has no effect.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new): too few pages in all; it says how many are free on the node.
+    pub fn new_on(len: usize, page: PageSize, node: Option<u32>) -> Result<Self> {
+        let node = node.filter(|_| numa::nodes_with_memory().len() > 1);
         let what = || format!("{len} bytes of DMA memory in {page} pages");
-        let fail = |source: std::io::Error| Error::Memory { what: what(), reason: shortage(page), source };
+        let fail =
+            |source: std::io::Error| Error::Memory { what: what(), reason: shortage(page, node), source };
         let len = len
             .max(1)
             .checked_next_multiple_of(page.bytes())
@@ -102,6 +114,11 @@ impl Memory {
         let fd = memfd_create(c"upcie-dma", flags).map_err(|e| fail(e.into()))?;
         // Reserves the pages: too few is an error here, not a SIGBUS on first use.
         nix::unistd::ftruncate(&fd, len as i64).map_err(|e| fail(e.into()))?;
+        if let (Some(node), Some(len)) = (node, NonZeroUsize::new(len)) {
+            if let Err(error) = numa::place(fd.as_fd(), len, node) {
+                tracing::debug!(node, %error, "DMA memory without regard to its node");
+            }
+        }
         fallocate(&fd, FallocateFlags::empty(), 0, len as i64).map_err(|e| fail(e.into()))?;
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&fd, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| fail(e.into()))?;
@@ -137,14 +154,17 @@ impl AsFd for Memory {
     }
 }
 
-/// What to say when memory of `page` pages can't be had.
-fn shortage(page: PageSize) -> String {
+/// What to say when memory of `page` pages can't be had, on `node` if possible.
+fn shortage(page: PageSize, node: Option<u32>) -> String {
     let bytes = page.bytes();
+    let there = node
+        .and_then(|node| numa::free_on(node, page).map(|free| format!(" ({free} on node {node})")))
+        .unwrap_or_default();
     match (page, page.available()) {
         (PageSize::Small, _) => "the system is out of memory, or of room for shared memory".into(),
         (_, None) => format!("this kernel has no {page} pages"),
         (_, Some((free, total))) => format!(
-            "{free} of {total} are free; as root: echo N > /sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages",
+            "{free} of {total} are free{there}; as root: echo N > /sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages",
             bytes >> 10
         ),
     }

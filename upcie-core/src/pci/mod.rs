@@ -1,12 +1,14 @@
 //! PCI functions: their addresses, and what sysfs and configuration space say of them.
 
 mod bdf;
+mod bind;
 mod config;
 #[cfg(test)]
 mod fake_sysfs;
 mod function;
 
 pub use bdf::Bdf;
+pub use bind::{Binder, Binding, is_vfio_driver};
 pub use config::{
     Capability, CapabilityIter, ConfigFile, ConfigSpace, ExtendedCapabilityIter, cap, command, ext_cap,
     offset,

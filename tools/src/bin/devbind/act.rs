@@ -198,8 +198,9 @@ fn change(
     let record = Record::now(function)?;
     let is_new = !global.dry_run && state.keep(function, &record)?;
     if let Err(error) = work(function) {
-        // What is as it was needs not be put back.
-        if is_new && Record::now(function).is_ok_and(|now| now == record) {
+        // What is as it was needs not be put back. What the kernel is still busy with will be something else.
+        let is_over = !matches!(error, upcie_core::Error::Timeout { .. });
+        if is_new && is_over && Record::now(function).is_ok_and(|now| now == record) {
             state.forget(function.bdf)?;
         }
         return Err(error.into());

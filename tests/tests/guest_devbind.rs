@@ -101,18 +101,19 @@ fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The node of the kernel's disk for namespace 1, which appears some time after its driver is bound.
+/// The node of the kernel's disk for namespace 1 of controller B, which appears some time after its driver is bound.
 fn disk() -> PathBuf {
-    let entries = |path: &Path| -> Vec<PathBuf> {
-        fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    let is_it = |path: &Path| {
+        let has = |file: &str, value: &str| {
+            fs::read_to_string(path.join(file)).is_ok_and(|text| text.trim() == value)
+        };
+        // The disk of one path to a controller of a subsystem is hidden.
+        has("nsid", "1") && has("device/serial", "LABB") && !has("hidden", "1")
     };
     wait_for("the kernel's disk", || {
-        let found = entries(&function(BDF).path.join("nvme"))
-            .iter()
-            .flat_map(|controller| entries(controller))
-            .find(|path| fs::read_to_string(path.join("nsid")).is_ok_and(|nsid| nsid.trim() == "1"))?;
-        let node = Path::new("/dev").join(found.file_name()?);
-        node.exists().then_some(node)
+        let mut disks = fs::read_dir("/sys/class/block").unwrap().map(|entry| entry.unwrap().path());
+        let node = Path::new("/dev").join(disks.find(|path| is_it(path))?.file_name()?);
+        (driver().as_deref() == Some("nvme") && node.exists()).then_some(node)
     })
 }
 

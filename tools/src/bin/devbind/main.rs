@@ -10,7 +10,7 @@ mod owner;
 mod pci_ids;
 mod state;
 #[path = "../../units.rs"]
-#[expect(dead_code, reason = "shared with upcie, which uses all of it")]
+#[cfg_attr(not(test), expect(dead_code, reason = "shared with upcie, which uses all of it"))]
 mod units;
 mod usage;
 

@@ -3,7 +3,7 @@
 //! A forked child inherits every handle: the same device, container and connection, shared with the parent. What its
 //! drops would undo (mappings, queues, the controller itself) is the parent's, so a drop asks first.
 
-use nix::fcntl::OFlag;
+use nix::{errno::Errno, fcntl::OFlag};
 use std::{
     fs::{self, File, OpenOptions},
     io,
@@ -95,8 +95,7 @@ fn in_child(
         // SAFETY: as above. Where the kernel has no such call, the files stay open for as long as the child lives.
         unsafe { libc::syscall(libc::SYS_close_range, last_to_keep + 1, u32::MAX, 0) };
         let done = work();
-        // SAFETY: errno's place is valid for as long as the thread lives.
-        let code = if done < 0 { unsafe { *libc::__errno_location() } } else { 0 };
+        let code = if done < 0 { Errno::last_raw() } else { 0 };
         // SAFETY: ends the child here, without what the parent registered to happen at its end.
         unsafe { libc::_exit(code) };
     }

@@ -4,8 +4,8 @@ use crate::{Error, pci::Bdf};
 use std::{fmt, path::PathBuf, str::FromStr};
 
 /// The forms of an address, for messages.
-pub const FORMS: &str = "0000:01:00.0 (a PCI function bound to vfio-pci), vfio:0000:01:00.0, vfio-user:/path/to/socket, \
-                         emu, and emu:key=value,… (see `upcie --help`)";
+pub const FORMS: &str = "0000:01:00.0 (a PCI function bound to vfio-pci), vfio:0000:01:00.0, iommufd:0000:01:00.0, \
+                         noiommu:0000:01:00.0, vfio-user:/path/to/socket, emu, and emu:key=value,… (see `upcie --help`)";
 
 /// Names a device and the way to it.
 ///
@@ -23,6 +23,10 @@ pub enum Address {
     Pci(Bdf),
     /// `vfio:0000:01:00.0`: through its VFIO group.
     Vfio(Bdf),
+    /// `iommufd:0000:01:00.0`: through its VFIO character device and iommufd.
+    Iommufd(Bdf),
+    /// `noiommu:0000:01:00.0`: through VFIO's unsafe no-IOMMU mode: the device uses physical addresses.
+    Noiommu(Bdf),
     /// `vfio-user:/path`: a vfio-user server's socket.
     VfioUser(PathBuf),
     /// `emu` or `emu:options`: the embedded controller; the options are the driver crate's to parse.
@@ -33,7 +37,7 @@ impl Address {
     /// The PCI function that it names, if it names one.
     pub fn bdf(&self) -> Option<Bdf> {
         match self {
-            Self::Pci(bdf) | Self::Vfio(bdf) => Some(*bdf),
+            Self::Pci(bdf) | Self::Vfio(bdf) | Self::Iommufd(bdf) | Self::Noiommu(bdf) => Some(*bdf),
             Self::VfioUser(_) | Self::Emulated(_) => None,
         }
     }
@@ -53,6 +57,8 @@ impl FromStr for Address {
             Some(("vfio-user", "")) => Err(bad("the socket's path is missing".into())),
             Some(("vfio-user", path)) => Ok(Self::VfioUser(path.into())),
             Some(("vfio", rest)) => bdf(rest).map(Self::Vfio),
+            Some(("iommufd", rest)) => bdf(rest).map(Self::Iommufd),
+            Some(("noiommu", rest)) => bdf(rest).map(Self::Noiommu),
             Some((scheme, _)) if scheme.contains(|c: char| !c.is_ascii_hexdigit()) => {
                 Err(bad(format!("{scheme:?} is not a way to reach a device")))
             }
@@ -67,6 +73,8 @@ impl fmt::Display for Address {
         match self {
             Self::Pci(bdf) => bdf.fmt(f),
             Self::Vfio(bdf) => write!(f, "vfio:{bdf}"),
+            Self::Iommufd(bdf) => write!(f, "iommufd:{bdf}"),
+            Self::Noiommu(bdf) => write!(f, "noiommu:{bdf}"),
             Self::VfioUser(path) => write!(f, "vfio-user:{}", path.display()),
             Self::Emulated(options) if options.is_empty() => f.write_str("emu"),
             Self::Emulated(options) => write!(f, "emu:{options}"),
@@ -80,9 +88,15 @@ mod tests {
 
     #[test]
     fn every_form_parses_and_prints_itself() {
-        for text in
-            ["0000:01:00.0", "vfio:0000:01:00.0", "vfio-user:/run/x:y.sock", "emu", "emu:size=1G,lba=4096"]
-        {
+        for text in [
+            "0000:01:00.0",
+            "vfio:0000:01:00.0",
+            "iommufd:0000:01:00.0",
+            "noiommu:0000:01:00.0",
+            "vfio-user:/run/x:y.sock",
+            "emu",
+            "emu:size=1G,lba=4096",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
         assert_eq!(

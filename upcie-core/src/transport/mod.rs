@@ -84,6 +84,11 @@ pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
         }),
         Address::VfioUser(path) => Ok(Arc::new(crate::vfio_user::Client::connect(path)?)),
         Address::Pci(bdf) => open_pci(*bdf),
+        Address::Iommufd(_) | Address::Noiommu(_) => Err(Error::Unsupported {
+            device: address.to_string(),
+            what: "this way to a device".into(),
+            reason: "it is being written".into(),
+        }),
         Address::Vfio(bdf) => Ok(VfioDevice::open_as(&address.to_string(), *bdf)?),
     }
 }

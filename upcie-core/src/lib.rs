@@ -6,6 +6,7 @@ compile_error!("upcie-core needs Linux on x86-64 or aarch64");
 pub mod barrier;
 pub mod dma;
 mod error;
+pub mod hugetlb;
 pub mod iova;
 pub mod irq;
 pub mod memory;

@@ -77,10 +77,8 @@ fn what_can_not_share_a_space_is_refused_and_leaves_it_as_it_was() {
         println!("{way}");
         let a = open(bdf(0)).unwrap();
         let before = descriptors();
-        if way == "iommufd" {
-            let error = VfioDevice::open_beside(bdf(0), &a).unwrap_err().to_string();
-            contains_all(&error, &["in use by this process"]);
-        }
+        let error = VfioDevice::open_beside(bdf(0), &a).unwrap_err().to_string();
+        contains_all(&error, &["in use by this process"]);
         let error = VfioDevice::open_beside("0000:3f:00.0".parse().unwrap(), &a).unwrap_err();
         assert!(matches!(error, Error::NotFound { .. }), "{error}");
         let b = open(bdf(1)).unwrap();

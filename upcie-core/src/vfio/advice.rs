@@ -94,17 +94,27 @@ fn account(file: &str, id: u32) -> String {
         .unwrap_or(number)
 }
 
-/// Which processes have one of `paths` open, as far as this user may see; `ours` descriptors of this process don't count.
+/// Which processes have one of `paths` open or mapped, as far as this user may see; `ours` descriptors of this process
+/// don't count.
 pub(super) fn holders(paths: &[PathBuf], ours: usize) -> Vec<u32> {
-    let is_open = |pid: u32| -> io::Result<bool> {
+    let open = |pid: u32| -> io::Result<usize> {
         let links = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
-        let open =
-            links.filter(|link| fs::read_link(link.path()).is_ok_and(|target| paths.contains(&target)));
-        Ok(open.count() > if pid == std::process::id() { ours } else { 0 })
+        Ok(links
+            .filter(|link| fs::read_link(link.path()).is_ok_and(|target| paths.contains(&target)))
+            .count())
+    };
+    // A BAR outlives the descriptor that it was mapped by.
+    let is_mapped = |pid: u32| -> io::Result<bool> {
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+        Ok(maps.lines().any(|line| paths.iter().any(|path| line.ends_with(&format!(" {}", path.display())))))
     };
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|&pid| is_open(pid).unwrap_or(false)).collect()
+    pids.filter(|&pid| {
+        let ours = if pid == std::process::id() { ours } else { 0 };
+        open(pid).unwrap_or(0) > ours || is_mapped(pid).unwrap_or(false)
+    })
+    .collect()
 }
 
 /// Says that `what` is in use, and by whom.
@@ -126,6 +136,7 @@ pub(super) fn busy(what: &str, holders: &[u32]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
 
     #[test]
     fn a_failed_lock_names_the_limit_and_the_way_out() {
@@ -149,7 +160,7 @@ mod tests {
     #[test]
     fn a_node_says_whose_it_is_and_who_holds_it() {
         let path = std::env::temp_dir().join(format!("upcie-advice-{}", std::process::id()));
-        fs::write(&path, "").unwrap();
+        fs::write(&path, [0; 4096]).unwrap();
         let text = no_permission(&path, "SUBSYSTEM==\"vfio\"");
         for part in ["belongs to", "mode 0", "chown", "udev rule: SUBSYSTEM==\"vfio\", GROUP"] {
             assert!(text.contains(part), "{part}: {text}");
@@ -160,6 +171,11 @@ mod tests {
         assert!(holders(&paths, 1).is_empty(), "its own does not count");
         drop(file);
         assert!(holders(&paths, 0).is_empty());
+        let file = fs::File::options().read(true).write(true).open(&path).unwrap();
+        let mapping = crate::mmio::Mapping::new(file.as_fd(), 0, 4096, "a file").unwrap();
+        drop(file);
+        assert_eq!(holders(&paths, 0), [std::process::id()], "a mapping holds it too");
+        drop(mapping);
         fs::remove_file(&path).unwrap();
     }
 

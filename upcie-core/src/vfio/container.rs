@@ -2,7 +2,7 @@
 
 use super::{
     abi,
-    advice::{Counted, LockedMemory},
+    advice::{Counted, LockedMemory, busy},
     group::{Group, check},
     info::IommuInfo,
 };
@@ -11,7 +11,7 @@ use crate::{
     dma::Mapper,
     memory::{Memory, host_page_size},
     mmio::Mapping,
-    pci::Function,
+    pci::{Bdf, Function},
 };
 use std::{
     fs::{File, OpenOptions},
@@ -64,13 +64,8 @@ impl Container {
         Ok(container)
     }
 
-    /// Whose it is, for messages.
-    pub(super) fn device(&self) -> &str {
-        &self.device
-    }
-
-    /// Puts `group` in and turns the IOMMU on.
-    pub(super) fn attach(self, group: Group) -> Result<Member> {
+    /// Puts `group`, that of `function`, in and turns the IOMMU on.
+    pub(super) fn attach(self, group: Group, function: Bdf) -> Result<Member> {
         let failed = |what: &str, e| Error::os(&self.device, format!("asking VFIO for its {what}"), e);
         if !abi::has_extension(self.as_fd(), abi::TYPE1V2_IOMMU).map_err(|e| failed("extensions", e))? {
             return Err(Error::Unusable {
@@ -94,10 +89,9 @@ impl Container {
         let offered = self.iommu_info()?;
         let mut info = offered.clone();
         let window = take_window(&mut info.ranges);
-        let number = group.number();
-        let groups = Mutex::new(vec![Joined { group, devices: 1 }]);
+        let groups = Mutex::new(vec![Joined { group, devices: vec![function] }]);
         let space = Arc::new(Type1 { container: self, groups, offered, info, window: Mutex::new(window) });
-        Ok(Member { space, number })
+        Ok(Member { space, function })
     }
 
     fn iommu_info(&self) -> Result<IommuInfo> {
@@ -146,15 +140,15 @@ pub(super) struct Type1 {
 #[derive(Debug)]
 struct Joined {
     group: Group,
-    /// Members that use it.
-    devices: usize,
+    /// The functions of it that are open.
+    devices: Vec<Bdf>,
 }
 
 /// A device's place in a container. Its group leaves with its last device, unless it is the last group.
 #[derive(Debug)]
 pub(super) struct Member {
     space: Arc<Type1>,
-    number: u32,
+    function: Bdf,
 }
 
 impl Member {
@@ -162,22 +156,22 @@ impl Member {
         &self.space
     }
 
-    /// Opens `function`, which is in the group.
-    pub(super) fn device(&self, function: &Function) -> Result<OwnedFd> {
+    /// Opens the function.
+    pub(super) fn device(&self) -> Result<OwnedFd> {
         let groups = self.space.groups();
-        let joined = groups.iter().find(|joined| joined.group.number() == self.number);
-        joined.expect("a member's group is in the list").group.device(function)
+        let joined = groups.iter().find(|joined| joined.devices.contains(&self.function));
+        joined.expect("a member's group is in the list").group.device(self.function)
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
         let mut groups = self.space.groups();
-        for joined in groups.iter_mut().filter(|joined| joined.group.number() == self.number) {
-            joined.devices -= 1;
+        for joined in groups.iter_mut() {
+            joined.devices.retain(|function| *function != self.function);
         }
         if groups.len() > 1 {
-            groups.retain(|joined| joined.devices > 0);
+            groups.retain(|joined| !joined.devices.is_empty());
         }
     }
 }
@@ -196,22 +190,27 @@ impl Type1 {
     pub(super) fn join(self: &Arc<Self>, function: &Function, dev: &Path) -> Result<Member> {
         let mut groups = self.groups();
         let number = check(function)?.number;
+        let bdf = function.bdf;
         if let Some(joined) = groups.iter_mut().find(|joined| joined.group.number() == number) {
-            joined.devices += 1;
-            return Ok(Member { space: self.clone(), number });
+            if joined.devices.contains(&bdf) {
+                let reason = busy("it", &[std::process::id()]);
+                return Err(Error::Unusable { device: bdf.to_string(), reason });
+            }
+            joined.devices.push(bdf);
+            return Ok(Member { space: self.clone(), function: bdf });
         }
         let group = Group::open(function, dev)?;
         group.join(self.container.as_fd())?;
         // Dropped, it leaves.
         let now = self.container.iommu_info()?;
         self.offered.still_in(&now).map_err(|reason| Error::Unusable {
-            device: function.bdf.to_string(),
+            device: bdf.to_string(),
             reason: format!("it can't share the address space of {}: {reason}", self.container.device),
         })?;
         // Without the group of a device that was closed: it was only there as the last.
-        groups.retain(|joined| joined.devices > 0);
-        groups.push(Joined { group, devices: 1 });
-        Ok(Member { space: self.clone(), number })
+        groups.retain(|joined| !joined.devices.is_empty());
+        groups.push(Joined { group, devices: vec![bdf] });
+        Ok(Member { space: self.clone(), function: bdf })
     }
 
     /// Fills the page tables of a mapped BAR, so that no access to it faults later.

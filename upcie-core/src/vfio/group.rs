@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    pci::{Function, IommuGroup},
+    pci::{Bdf, Function, IommuGroup},
 };
 use std::{
     ffi::CString,
@@ -78,8 +78,8 @@ impl Group {
     }
 
     /// Opens `function`, which is in the group.
-    pub(super) fn device(&self, function: &Function) -> Result<OwnedFd> {
-        let device = function.bdf.to_string();
+    pub(super) fn device(&self, function: Bdf) -> Result<OwnedFd> {
+        let device = function.to_string();
         let name = CString::new(device.as_str()).map_err(io::Error::from);
         name.and_then(|name| abi::group_device(self.file.as_fd(), &name))
             .map_err(|e| Error::os(&device, format!("opening it in IOMMU group {}", self.number), e))

@@ -6,13 +6,7 @@ use super::{
     info::IommuInfo,
     iommufd_abi as abi,
 };
-use crate::{
-    Error, Result,
-    dma::Mapper,
-    memory::{Memory, host_page_size},
-    mmio::Mapping,
-    process::Owner,
-};
+use crate::{Error, Result, dma::Mapper, memory::Memory, mmio::Mapping, process::Owner};
 use std::{
     fs::{File, OpenOptions},
     io,

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    pci::{Function, IommuGroup},
+    pci::{Bdf, Function, IommuGroup},
 };
 use std::{fs, os::fd::AsFd, os::fd::OwnedFd, path::Path};
 
@@ -44,7 +44,7 @@ impl Noiommu {
     }
 
     /// Opens `function`, which is in the group.
-    pub(super) fn device(&self, function: &Function) -> Result<OwnedFd> {
+    pub(super) fn device(&self, function: Bdf) -> Result<OwnedFd> {
         self.group.device(function)
     }
 }

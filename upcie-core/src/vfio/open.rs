@@ -124,7 +124,7 @@ impl VfioDevice {
     fn grouped(name: &str, function: &Function) -> Result<Arc<Self>> {
         let dev = Path::new(DEV);
         let group = Group::open(function, dev)?;
-        let member = Container::open(name, dev)?.attach(group)?;
+        let member = Container::open(name, dev)?.attach(group, function.bdf)?;
         let iommu = member.space().clone();
         let info = iommu.info();
         let (ranges, page) = (info.ranges.clone(), info.smallest_page());
@@ -133,7 +133,7 @@ impl VfioDevice {
     }
 
     fn member(name: &str, function: &Function, member: Member, space: Arc<DmaSpace>) -> Result<Arc<Self>> {
-        let file = File::from(member.device(function)?);
+        let file = File::from(member.device()?);
         Self::start(name, function, file, Attachment::Type1(member), space)
     }
 

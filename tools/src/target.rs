@@ -14,7 +14,7 @@ Addresses:
   emu                    the embedded controller: no hardware, no root, no set-up
   emu:size=1G,lba=4096   the same with options: size=, lba=512|4096, namespaces=, file=PATH (keeps
                          the data), null=true (moves none), latency=50us, mdts=, queues=, depth=,
-                         vectors=, serial=";
+                         vectors= (MSI-X), msi=, intx=true, serial=";
 
 /// An address and a namespace.
 #[derive(Debug, Args)]

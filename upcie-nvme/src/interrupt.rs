@@ -55,7 +55,9 @@ impl Vectors {
             Some(kind) => {
                 let names: Vec<_> = found.iter().map(IrqKind::to_string).collect();
                 let reason = match (KINDS.contains(&kind), names.is_empty()) {
-                    (false, _) => format!("{kind} interrupts are not for completions: INTx, MSI and MSI-X are"),
+                    (false, _) => {
+                        format!("{kind} interrupts are not for completions: INTx, MSI and MSI-X are")
+                    }
                     (_, true) => format!("there are no {kind} interrupts, nor any other kind: poll instead"),
                     _ => format!("there are no {kind} interrupts: it has {}", names.join(" and ")),
                 };

@@ -15,6 +15,7 @@ mod numa;
 pub mod pci;
 pub mod process;
 pub mod transport;
+pub mod uio;
 pub mod vfio;
 pub mod vfio_user;
 

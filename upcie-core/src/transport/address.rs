@@ -4,8 +4,9 @@ use crate::{Error, pci::Bdf};
 use std::{fmt, path::PathBuf, str::FromStr};
 
 /// The forms of an address, for messages.
-pub const FORMS: &str = "0000:01:00.0 (a PCI function bound to vfio-pci), vfio:0000:01:00.0, iommufd:0000:01:00.0, \
-                         noiommu:0000:01:00.0, vfio-user:/path/to/socket, emu, and emu:key=value,… (see `upcie --help`)";
+pub const FORMS: &str = "0000:01:00.0 (a PCI function; the way in follows from its driver), vfio:0000:01:00.0, \
+                         iommufd:…, noiommu:…, uio:…, sysfs:…, vfio-user:/path/to/socket, emu, and emu:key=value,… (see \
+                         `upcie --help`)";
 
 /// Names a device and the way to it.
 ///
@@ -27,6 +28,10 @@ pub enum Address {
     Iommufd(Bdf),
     /// `noiommu:0000:01:00.0`: through VFIO's unsafe no-IOMMU mode: the device uses physical addresses.
     Noiommu(Bdf),
+    /// `uio:0000:01:00.0`: without an IOMMU, through uio_pci_generic.
+    Uio(Bdf),
+    /// `sysfs:0000:01:00.0`: without an IOMMU and without a driver; polling only.
+    Sysfs(Bdf),
     /// `vfio-user:/path`: a vfio-user server's socket.
     VfioUser(PathBuf),
     /// `emu` or `emu:options`: the embedded controller; the options are the driver crate's to parse.
@@ -37,7 +42,12 @@ impl Address {
     /// The PCI function that it names, if it names one.
     pub fn bdf(&self) -> Option<Bdf> {
         match self {
-            Self::Pci(bdf) | Self::Vfio(bdf) | Self::Iommufd(bdf) | Self::Noiommu(bdf) => Some(*bdf),
+            Self::Pci(bdf)
+            | Self::Vfio(bdf)
+            | Self::Iommufd(bdf)
+            | Self::Noiommu(bdf)
+            | Self::Uio(bdf)
+            | Self::Sysfs(bdf) => Some(*bdf),
             Self::VfioUser(_) | Self::Emulated(_) => None,
         }
     }
@@ -59,6 +69,8 @@ impl FromStr for Address {
             Some(("vfio", rest)) => bdf(rest).map(Self::Vfio),
             Some(("iommufd", rest)) => bdf(rest).map(Self::Iommufd),
             Some(("noiommu", rest)) => bdf(rest).map(Self::Noiommu),
+            Some(("uio", rest)) => bdf(rest).map(Self::Uio),
+            Some(("sysfs", rest)) => bdf(rest).map(Self::Sysfs),
             Some((scheme, _)) if scheme.contains(|c: char| !c.is_ascii_hexdigit()) => {
                 Err(bad(format!("{scheme:?} is not a way to reach a device")))
             }
@@ -75,6 +87,8 @@ impl fmt::Display for Address {
             Self::Vfio(bdf) => write!(f, "vfio:{bdf}"),
             Self::Iommufd(bdf) => write!(f, "iommufd:{bdf}"),
             Self::Noiommu(bdf) => write!(f, "noiommu:{bdf}"),
+            Self::Uio(bdf) => write!(f, "uio:{bdf}"),
+            Self::Sysfs(bdf) => write!(f, "sysfs:{bdf}"),
             Self::VfioUser(path) => write!(f, "vfio-user:{}", path.display()),
             Self::Emulated(options) if options.is_empty() => f.write_str("emu"),
             Self::Emulated(options) => write!(f, "emu:{options}"),
@@ -93,6 +107,8 @@ mod tests {
             "vfio:0000:01:00.0",
             "iommufd:0000:01:00.0",
             "noiommu:0000:01:00.0",
+            "uio:0000:01:00.0",
+            "sysfs:0000:01:00.0",
             "vfio-user:/run/x:y.sock",
             "emu",
             "emu:size=1G,lba=4096",

@@ -194,7 +194,7 @@ impl Run<'_> {
         if jobs.is_empty() {
             return Ok(());
         }
-        for tool in ["upcie", "nvme-emu", "hugepages"] {
+        for tool in ["upcie", "nvme-emu", "devbind", "hugepages"] {
             payload.add_program(&self.workspace.bin(false).join(tool))?;
         }
         say!("booting the guest for {} suites", jobs.len());

@@ -14,7 +14,7 @@ use std::{
 use upcie_core::{
     Error,
     hugetlb::{self, Mount, NamedFile, create_file, leftovers, mount_for},
-    memory::PageSize,
+    memory::{Memory, PageSize},
     mmio::{Mapping, Register},
     pci::{Bdf, ConfigSpace, Function, FunctionLock, command, offset},
 };
@@ -111,7 +111,12 @@ fn a_pool_grows_and_shrinks() {
     assert_eq!(total(), 64, "as init made it");
     contains_all(&succeeds("setup --count 70"), &["70 pages of 2 MiB", "before: 64", "--persist"]);
     assert_eq!(total(), 70);
-    contains_all(&succeeds("setup --count 64 --node 0"), &["64 pages of 2 MiB on node 0"]);
+    succeeds("setup --count 64");
+    let there = hugetlb::pool(PageSize::Huge2M, Some(0)).expect("a pool").total;
+    let line = format!("{} pages of 2 MiB on node 0", there + 1);
+    contains_all(&succeeds(&format!("setup --count {} --node 0", there + 1)), &[&line]);
+    assert_eq!(total(), 65);
+    succeeds(&format!("setup --count {there} --node 0"));
     assert_eq!((total(), free()), (64, 64));
 }
 
@@ -152,6 +157,43 @@ fn a_named_file_has_its_pages_and_too_few_leave_none() {
     assert_eq!(free(), before - 2, "it outlives its handle");
     leftovers().unwrap().remove(0).remove().unwrap();
     assert_eq!(free(), before);
+}
+
+/// Where the pages at this address are, as the kernel counts them by node.
+fn pages_by_node(address: usize) -> Vec<(u32, u64)> {
+    let maps = fs::read_to_string("/proc/self/numa_maps").unwrap();
+    let start = format!("{address:08x} ");
+    let line =
+        maps.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("{start}: {maps}"));
+    let counts = line.split(' ').filter_map(|word| {
+        let (node, count) = word.strip_prefix('N')?.split_once('=')?;
+        Some((node.parse().ok()?, count.parse().ok()?))
+    });
+    counts.collect()
+}
+
+#[test]
+fn memory_is_made_on_the_node_that_is_asked_for() {
+    let nodes: Vec<u32> =
+        (0..8).filter(|node| Path::new(&format!("/sys/devices/system/node/node{node}")).exists()).collect();
+    println!("nodes: {nodes:?}");
+    for &node in &nodes {
+        for page in [PageSize::Small, PageSize::Huge2M] {
+            let memory = Memory::new_on(page.bytes() * 5, page, Some(node)).unwrap();
+            assert_eq!(pages_by_node(memory.as_ptr() as usize), [(node, 5)], "{page}");
+        }
+    }
+    // More than a node has: the others help.
+    let free = free();
+    let memory = Memory::new_on((PAGE * free) as usize, PageSize::Huge2M, nodes.last().copied()).unwrap();
+    let there = pages_by_node(memory.as_ptr() as usize);
+    assert_eq!((there.len(), there.iter().map(|(_, count)| count).sum()), (nodes.len(), free), "{there:?}");
+    drop(memory);
+    let error =
+        Memory::new_on((PAGE * (free + 1)) as usize, PageSize::Huge2M, nodes.last().copied()).unwrap_err();
+    if let [_, .., last] = nodes[..] {
+        says(&error, &[&format!("on node {last})")]);
+    }
 }
 
 #[test]
@@ -271,37 +313,29 @@ fn memory_of_a_device_that_is_gone_is_released() {
 
 #[test]
 fn a_device_that_was_only_removed_in_software_is_found_again() {
-    let bits = CommandBits::on(command::BUS_MASTER);
-    let left = leave_behind(controller());
     let path = Path::new("/sys/bus/pci/devices").join(controller().to_string());
+    fs::write(path.join("driver/unbind"), controller().to_string()).unwrap();
     let before = config().command().unwrap();
+    // Without a driver, nobody takes it off the bus when it is removed; without memory decode nobody sees whether it is enabled.
+    let on_the_bus = (before | command::BUS_MASTER) & !command::MEMORY;
+    config().set_config_u16(offset::COMMAND, on_the_bus).unwrap();
+    let left = leave_behind(controller());
     fs::write(path.join("remove"), "1").unwrap();
     assert!(!path.exists());
-    let on_the_bus = before & command::BUS_MASTER != 0;
-    let output = run("release");
-    assert!(path.exists(), "it was looked for again");
-    // Its driver took it off the bus when it was removed, or it is refused.
-    let still = config().command().unwrap() & command::BUS_MASTER != 0;
-    assert!(on_the_bus);
-    assert_eq!(left.exists(), still, "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.success(), !still);
-    std::mem::forget(bits);
-    fs::write(path.join("driver_override"), "vfio-pci").unwrap();
-    rebind();
+    contains_all(&succeeds("release --dry-run"), &["would be looked for again"]);
+    assert!(!path.exists(), "a dry run leaves it so");
+    contains_all(&fails("release"), &["not released", "bus master"]);
+    assert!(path.exists() && left.exists());
     config().set_config_u16(offset::COMMAND, before & !command::BUS_MASTER).unwrap();
     succeeds("release");
     assert!(!left.exists());
+    // The override went with the device.
+    fs::write(path.join("driver_override"), "vfio-pci").unwrap();
+    rebind();
 }
 
 /// Gives the controller back to vfio-pci, which its override names.
 fn rebind() {
-    let path = Path::new("/sys/bus/pci/devices").join(controller().to_string());
-    if let Some(driver) = Function::at(controller()).unwrap().driver {
-        if driver == "vfio-pci" {
-            return;
-        }
-        fs::write(path.join("driver/unbind"), controller().to_string()).unwrap();
-    }
     fs::write("/sys/bus/pci/drivers_probe", controller().to_string()).unwrap();
     assert_eq!(Function::at(controller()).unwrap().driver.as_deref(), Some("vfio-pci"));
 }

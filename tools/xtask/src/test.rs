@@ -131,7 +131,9 @@ impl Run<'_> {
     fn build(&self) -> Result<Vec<Executable>> {
         say!("building the tools and the tests");
         self.workspace.build_tools(false)?;
-        self.workspace.build(&["test", "--quiet", "--workspace", "--no-run"])
+        // A cell of the matrix needs no more than the suites.
+        let packages = if self.args.mode.is_empty() { "--workspace" } else { "--package=upcie-tests" };
+        self.workspace.build(&["test", "--quiet", packages, "--no-run"])
     }
 
     /// Unit tests, doc tests, suites and examples on this machine.

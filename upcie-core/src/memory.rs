@@ -3,13 +3,25 @@
 //! A file, not plain anonymous memory, because a vfio-user server (and later another process) is handed its descriptor.
 //! It is sealed against shrinking, so that no holder of the descriptor can make an access fault.
 
-use crate::{Error, Result, mmio::Mapping};
+mod pagemap;
+
+pub(crate) use pagemap::physical_pages;
+
+use crate::{
+    Error, Result,
+    hugetlb::{self, NamedFile},
+    mmio::Mapping,
+    numa,
+    pci::Bdf,
+    process::Owner,
+};
 use nix::{
     fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl},
     sys::memfd::{MFdFlags, memfd_create},
 };
 use std::{
     fmt, fs,
+    num::NonZeroUsize,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
@@ -77,6 +89,8 @@ pub struct Memory {
     mapping: Mapping,
     fd: OwnedFd,
     page: PageSize,
+    /// For a file that has a name: removed with the memory, by the process that made it.
+    name: Option<(NamedFile, Owner)>,
 }
 
 impl Memory {
@@ -85,8 +99,19 @@ impl Memory {
     /// # Errors
     /// [`Error::Memory`] when there are not enough (huge) pages: it says how many there are and how to get more.
     pub fn new(len: usize, page: PageSize) -> Result<Self> {
+        Self::new_on(len, page, None)
+    }
+
+    /// The same, on the NUMA node `node` as far as that has room, and elsewhere beyond that (MPOL_PREFERRED of
+    /// mbind(2)). Where only one node has memory, or the system forbids the preference, it has no effect.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new): too few pages in all; it says how many are free on the node.
+    pub fn new_on(len: usize, page: PageSize, node: Option<u32>) -> Result<Self> {
+        let node = node.filter(|_| numa::nodes_with_memory().len() > 1);
         let what = || format!("{len} bytes of DMA memory in {page} pages");
-        let fail = |source: std::io::Error| Error::Memory { what: what(), reason: shortage(page), source };
+        let fail =
+            |source: std::io::Error| Error::Memory { what: what(), reason: shortage(page, node), source };
         let len = len
             .max(1)
             .checked_next_multiple_of(page.bytes())
@@ -102,11 +127,51 @@ impl Memory {
         let fd = memfd_create(c"upcie-dma", flags).map_err(|e| fail(e.into()))?;
         // Reserves the pages: too few is an error here, not a SIGBUS on first use.
         nix::unistd::ftruncate(&fd, len as i64).map_err(|e| fail(e.into()))?;
+        if let (Some(node), Some(len)) = (node, NonZeroUsize::new(len)) {
+            if let Err(error) = numa::place(fd.as_fd(), len, node) {
+                tracing::debug!(node, %error, "DMA memory without regard to its node");
+            }
+        }
         fallocate(&fd, FallocateFlags::empty(), 0, len as i64).map_err(|e| fail(e.into()))?;
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&fd, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| fail(e.into()))?;
         let mapping = Mapping::new(fd.as_fd(), 0, len, &what())?;
-        Ok(Self { mapping, fd, page })
+        Ok(Self { mapping, fd, page, name: None })
+    }
+
+    /// At least `len` bytes, rounded up to whole pages of `page` (huge ones), zeroed and present, as a file on a
+    /// hugetlbfs mount whose name says that it is DMA memory of `function`: it outlives this process if that is killed
+    /// ([`hugetlb::leftovers`]).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`Error::Unusable`] when no such mount can be written to.
+    pub fn named(function: Bdf, len: usize, page: PageSize) -> Result<Self> {
+        let what = || format!("{function}: {len} bytes of DMA memory in {page} pages");
+        let mount = hugetlb::mount_for(page)?;
+        let len = len.max(1).checked_next_multiple_of(page.bytes()).unwrap_or(usize::MAX);
+        let file = hugetlb::create_file(&mount, function, len as u64)?;
+        let made = Mapping::new(file.file().as_fd(), 0, len, &what()).and_then(|mapping| {
+            let fd = file.file().as_fd().try_clone_to_owned();
+            Ok((mapping, fd.map_err(|e| Error::os(what(), "keeping its descriptor", e))?))
+        });
+        match made {
+            Ok((mapping, fd)) => Ok(Self { mapping, fd, page, name: Some((file, Owner::current())) }),
+            Err(error) => {
+                file.remove()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets its file, if it has a name, outlive it.
+    pub(crate) fn leave(mut self) {
+        self.name = None;
+    }
+
+    /// Sets all bytes to zero.
+    pub(crate) fn zero(&self) {
+        // SAFETY: all bytes of the mapping.
+        unsafe { self.as_ptr().write_bytes(0, self.len()) }
     }
 
     /// Where it is mapped.
@@ -130,6 +195,16 @@ impl Memory {
     }
 }
 
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Some((file, _)) = self.name.as_ref().filter(|(_, owner)| owner.is_current()) {
+            if let Err(error) = file.remove() {
+                tracing::warn!(%error, "removing a file of DMA memory: `hugepages release` does it");
+            }
+        }
+    }
+}
+
 impl AsFd for Memory {
     /// The file behind the memory, which starts at its offset 0.
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -137,14 +212,17 @@ impl AsFd for Memory {
     }
 }
 
-/// What to say when memory of `page` pages can't be had.
-fn shortage(page: PageSize) -> String {
+/// What to say when memory of `page` pages can't be had, on `node` if possible.
+fn shortage(page: PageSize, node: Option<u32>) -> String {
     let bytes = page.bytes();
+    let there = node
+        .and_then(|node| numa::free_on(node, page).map(|free| format!(" ({free} on node {node})")))
+        .unwrap_or_default();
     match (page, page.available()) {
         (PageSize::Small, _) => "the system is out of memory, or of room for shared memory".into(),
         (_, None) => format!("this kernel has no {page} pages"),
         (_, Some((free, total))) => format!(
-            "{free} of {total} are free; as root: echo N > /sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages",
+            "{free} of {total} are free{there}; as root: echo N > /sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages",
             bytes >> 10
         ),
     }

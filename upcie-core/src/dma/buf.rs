@@ -1,6 +1,7 @@
 //! The handle to a piece of DMA memory.
 
 use super::{Region, heap::Home};
+use crate::{barrier, mmio};
 use std::{
     fmt,
     mem::ManuallyDrop,
@@ -32,6 +33,8 @@ pub(super) struct Descriptor {
     pub(super) whole: u32,
     pub(super) ptr: NonNull<u8>,
     pub(super) len: usize,
+    /// Behind a base address register: no reference to its bytes is ever formed.
+    pub(super) device_memory: bool,
     pub(super) next: Option<DmaBuf>,
     pub(super) home: Home,
 }
@@ -47,13 +50,15 @@ static EMPTY: Descriptor = Descriptor {
     whole: 0,
     ptr: NonNull::dangling(),
     len: 0,
+    device_memory: false,
     next: None,
     home: Home::None,
 };
 
 /// A buffer that a device can read and write: one pointer wide, moved for free, returned to its heap on drop.
 ///
-/// It derefs to its bytes. While a command is in flight the command owns the buffer, so nobody can look at bytes that
+/// It derefs to its bytes, if they are the host's: those in a device ([`is_device_memory`](Self::is_device_memory)) are
+/// read and written by [`read_at`](Self::read_at) and [`write_at`](Self::write_at), which do for both. While a command is in flight the command owns the buffer, so nobody can look at bytes that
 /// the device is changing. The bytes are what the last user left there, unless zeroed ones were asked for.
 ///
 /// Buffers can be cut ([`slice`](Self::slice), [`split_at`](Self::split_at)) and chained ([`chain`](Self::chain)) for
@@ -134,9 +139,80 @@ impl DmaBuf {
         self.descriptor().ptr.as_ptr()
     }
 
+    /// Whether its bytes are in a device, behind a base address register (a controller memory buffer). It derefs to
+    /// nothing then: it panics.
+    #[inline]
+    pub fn is_device_memory(&self) -> bool {
+        self.descriptor().device_memory
+    }
+
+    /// Whether all bytes are side by side for the device. Without an IOMMU those of different huge pages may not be.
+    pub fn is_contiguous(&self) -> bool {
+        let all = self.descriptor();
+        all.home.region().is_none_or(|region| {
+            region.addresses().is_contiguous(all.ptr.as_ptr().addr() - region.as_ptr().addr(), all.len)
+        })
+    }
+
+    /// Reads the bytes from `offset` on.
+    ///
+    /// # Panics
+    /// When they are not all in the buffer.
+    pub fn read_at(&self, offset: usize, data: &mut [u8]) {
+        let from = self.range(offset, data.len());
+        if self.is_device_memory() {
+            // SAFETY: as many bytes of a live mapping, as just checked.
+            unsafe { mmio::copy_from(from, data) }
+        } else {
+            data.copy_from_slice(&self[offset..offset + data.len()]);
+        }
+    }
+
+    /// Writes `data` to the bytes from `offset` on. What is written to a device's memory, write-combined too, comes before
+    /// every doorbell that is rung after this.
+    ///
+    /// # Panics
+    /// When they are not all in the buffer.
+    pub fn write_at(&mut self, offset: usize, data: &[u8]) {
+        let to = self.range(offset, data.len());
+        if self.is_device_memory() {
+            // SAFETY: as many bytes of a live mapping, as just checked, and the buffer is borrowed mutably.
+            unsafe { mmio::copy_to(to, data) };
+            barrier::mmio_wmb();
+        } else {
+            self[offset..offset + data.len()].copy_from_slice(data);
+        }
+    }
+
+    fn range(&self, offset: usize, len: usize) -> *mut u8 {
+        let all = self.len();
+        let fits = offset.checked_add(len).is_some_and(|end| end <= all);
+        assert!(fits, "{len} bytes at {offset} of a buffer of {all} bytes");
+        self.as_ptr().wrapping_add(offset)
+    }
+
     /// Sets all bytes to zero.
     pub fn zero(&mut self) {
-        self.fill(0);
+        if !self.is_device_memory() {
+            return self.fill(0);
+        }
+        const ZEROES: [u8; 4096] = [0; 4096];
+        for offset in (0..self.len()).step_by(ZEROES.len()) {
+            self.write_at(offset, &ZEROES[..ZEROES.len().min(self.len() - offset)]);
+        }
+    }
+
+    /// What deref checks.
+    #[inline]
+    fn assert_host(all: &Descriptor) {
+        #[cold]
+        #[inline(never)]
+        fn in_a_device() -> ! {
+            panic!("the buffer is memory of a device: use read_at and write_at");
+        }
+        if all.device_memory {
+            in_a_device();
+        }
     }
 
     /// The part `range` (in bytes) of the buffer, as a buffer of its own. The rest stays with it, out of reach:
@@ -195,7 +271,7 @@ impl DmaBuf {
         let len = range.end - range.start;
         let iova = |offset: usize| parent.iova(range.start + offset);
         let companion = all.home.prepare().and_then(|prepare| prepare.prepare(&iova, len, None));
-        let region = all.home.region().cloned();
+        let (region, device_memory) = (all.home.region().cloned(), all.device_memory);
         // SAFETY: within the parent's bytes, as asserted.
         let ptr = unsafe { all.ptr.add(range.start) };
         let whole = companion.and(u32::try_from(len).ok()).unwrap_or(0);
@@ -210,6 +286,7 @@ impl DmaBuf {
             whole,
             ptr,
             len,
+            device_memory,
             next: None,
             home: Home::Part(parent.clone(), region),
         }))
@@ -293,6 +370,7 @@ impl Deref for DmaBuf {
     #[inline]
     fn deref(&self) -> &[u8] {
         let all = self.descriptor();
+        Self::assert_host(all);
         // SAFETY: `len` initialised bytes that this handle owns; the device writes to no buffer that is not in flight
         // (the module's trust model), and one in flight is owned by its command.
         unsafe { std::slice::from_raw_parts(all.ptr.as_ptr(), all.len) }
@@ -303,6 +381,7 @@ impl DerefMut for DmaBuf {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         let all = self.descriptor();
+        Self::assert_host(all);
         // SAFETY: as in `deref`, and the handle is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(all.ptr.as_ptr(), all.len) }
     }

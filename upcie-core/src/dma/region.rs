@@ -1,45 +1,95 @@
 //! Memory that a device can reach.
 
-use super::DmaSpace;
-use crate::memory::Memory;
+use super::{Addresses, DmaSpace};
+use crate::{Result, memory::Memory, mmio::Mapping};
 use std::{mem::ManuallyDrop, sync::Arc};
 
-/// A range of memory mapped into a [`DmaSpace`]; unmapped, then freed, when dropped.
+/// What a region is made of.
+#[derive(Debug)]
+pub(super) enum Backing {
+    /// Memory of the host.
+    Host(Memory),
+    /// A part of a base address register: memory in a device.
+    Device {
+        mapping: Arc<Mapping>,
+        /// Where the region begins in `mapping`, in bytes.
+        offset: usize,
+        len: usize,
+        /// What the way in was asked to map for other devices: device address and bytes.
+        shared: Option<(u64, u64)>,
+    },
+}
+
+/// A range of memory in a [`DmaSpace`]: the host's, or a device's own. Taken out of the space, then freed, when dropped.
 #[derive(Debug)]
 pub struct Region {
-    /// Dropped by hand: freed only once the device is known not to reach it.
-    memory: ManuallyDrop<Memory>,
-    iova: u64,
+    /// Taken when dropped: freed only once the device is known not to reach it.
+    backing: ManuallyDrop<Backing>,
+    addresses: Addresses,
     space: Arc<DmaSpace>,
 }
 
 impl Region {
-    pub(super) fn new(space: Arc<DmaSpace>, memory: Memory, iova: u64) -> Self {
-        Self { memory: ManuallyDrop::new(memory), iova, space }
+    pub(super) fn new(space: Arc<DmaSpace>, backing: Backing, addresses: Addresses) -> Self {
+        Self { backing: ManuallyDrop::new(backing), addresses, space }
     }
 
     /// The device address of the byte at `offset`, for `offset` below [`len`](Self::len). Bytes that lie together here
     /// lie together there at least within a page of the region's memory.
     #[inline]
     pub fn iova(&self, offset: usize) -> u64 {
-        self.iova + offset as u64
+        self.addresses.at(offset)
+    }
+
+    /// All its device addresses.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 
     /// Where this process sees it.
     ///
-    /// Devices may change it at any time: form no reference to bytes that a command in flight names.
+    /// Devices may change it at any time: form no reference to bytes that a command in flight names, and none at all
+    /// to [a device's memory](Self::is_device_memory).
     pub fn as_ptr(&self) -> *mut u8 {
-        self.memory.as_ptr()
+        match &*self.backing {
+            Backing::Host(memory) => memory.as_ptr(),
+            Backing::Device { mapping, offset, .. } => mapping.as_ptr().wrapping_add(*offset),
+        }
     }
 
     /// Its bytes.
     pub fn len(&self) -> usize {
-        self.memory.len()
+        match &*self.backing {
+            Backing::Host(memory) => memory.len(),
+            Backing::Device { len, .. } => *len,
+        }
     }
 
     /// Never: a region has at least one page.
     pub fn is_empty(&self) -> bool {
-        self.memory.is_empty()
+        self.len() == 0
+    }
+
+    /// Whether its memory is in a device, behind a base address register: reached by volatile accesses only.
+    pub fn is_device_memory(&self) -> bool {
+        matches!(*self.backing, Backing::Device { .. })
+    }
+
+    /// The host's memory that it is made of; `None` for a device's.
+    pub fn memory(&self) -> Option<&Memory> {
+        match &*self.backing {
+            Backing::Host(memory) => Some(memory),
+            Backing::Device { .. } => None,
+        }
+    }
+
+    /// Checks that its memory still is where it was, which matters where no IOMMU translates: huge pages can be
+    /// migrated (a memory block taken offline, `move_pages`). Nothing keeps them from it but that nobody asks for it.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`](crate::Error::Unusable) when it has moved: stop the device at once.
+    pub fn verify(&self) -> Result<()> {
+        self.memory().map_or(Ok(()), |memory| self.space.verify(memory, &self.addresses))
     }
 
     /// The address space that it is in.
@@ -50,9 +100,8 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        if self.space.unmap(self.iova, self.memory.len() as u64) {
-            // SAFETY: dropped once, here, and not used after.
-            unsafe { ManuallyDrop::drop(&mut self.memory) }
-        }
+        // SAFETY: taken once, here, and not used after.
+        let backing = unsafe { ManuallyDrop::take(&mut self.backing) };
+        self.space.take_back(backing, &self.addresses);
     }
 }

@@ -3,7 +3,7 @@
 use super::{Admin, ControllerOptions, Inner, Live, Registers, lock, unique};
 use crate::{
     Error, Result,
-    interrupt::Backoff,
+    interrupt::{Backoff, Vectors},
     prp::{BufferLists, MAX_TRANSFER},
     spec::{
         AdminQueueAttributes, ArbitrationMechanism, Cns, Command, CommandSet, Configuration, FeatureId,
@@ -50,6 +50,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
         ));
     }
     let page_shift = page.ilog2();
+    let vectors = Vectors::new(&*device, options.irq)?;
     disable(&registers, &name)?;
     let heap = Heap::new(device.dma(), options.pages, Some(Box::new(BufferLists { page_shift })));
     let live = Arc::new(Live { controller: unique(), namespaces: AtomicU64::new(unique()) });
@@ -65,7 +66,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
         blocking: Mutex::default(),
         retired: Mutex::default(),
         queue_ids: Mutex::default(),
-        vectors: Mutex::default(),
+        vectors,
         silent: AtomicBool::new(false),
         heap,
         live,

@@ -9,12 +9,13 @@ mod registers;
 
 use crate::{
     Error, Namespace, Result,
+    interrupt::Vectors,
     queue::{QueuePairBuilder, Retired},
     spec::{Capabilities, IdentifyController, Version},
 };
 use admin::Admin;
 use blocking::Blocking;
-use registers::Registers;
+pub(crate) use registers::Registers;
 use std::{
     fmt,
     sync::{
@@ -40,11 +41,14 @@ pub struct ControllerOptions {
     pub pages: Option<PageSize>,
     /// How long a command of the admin queue, or of the blocking calls, may take. 30 s by default.
     pub timeout: Duration,
+    /// The kind of interrupts: `None` (the default) takes the best that the way in has, MSI-X before MSI before INTx.
+    /// One that it does not have is refused.
+    pub irq: Option<IrqKind>,
 }
 
 impl Default for ControllerOptions {
     fn default() -> Self {
-        Self { queues: 64, pages: None, timeout: Duration::from_secs(30) }
+        Self { queues: 64, pages: None, timeout: Duration::from_secs(30), irq: None }
     }
 }
 
@@ -90,7 +94,7 @@ pub(crate) struct Inner {
     retired: Mutex<Vec<Retired>>,
     /// Bit per queue id that is taken.
     queue_ids: Mutex<Vec<bool>>,
-    vectors: Mutex<Option<Vec<Arc<EventFd>>>>,
+    vectors: Vectors,
     /// It did not answer when a queue was to be deleted: the next ones don't wait for it again.
     silent: AtomicBool,
     heap: Arc<Heap>,
@@ -186,12 +190,27 @@ impl Controller {
         self.inner.registers.peek(offset)
     }
 
-    /// MSI-X vectors that queues can use; 0 is the admin queue's too.
+    /// The kind of interrupts that queues can have; `None` where the way in has none, so that all is polled.
+    pub fn irq_kind(&self) -> Option<IrqKind> {
+        self.inner.vectors.kind()
+    }
+
+    /// How many interrupts of a kind the way in has, whether they are used or not.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn irq_count(&self, kind: IrqKind) -> Result<u32> {
+        Ok(self.inner.device.irq_count(kind)?)
+    }
+
+    /// How many vectors queues can use, of the [kind](Self::irq_kind) in use: one for each queue pair and one for the
+    /// admin queue at most, one in all with INTx. Vector 0 is the admin queue's too. They are turned on by this, if they
+    /// were not yet.
     ///
     /// # Errors
     /// The device's.
     pub fn vectors(&self) -> Result<u16> {
-        self.inner.vector_count()
+        self.inner.vectors.count(&*self.inner.device, self.inner.most_vectors())
     }
 
     /// The heap that [`alloc`](Self::alloc) takes from.
@@ -297,31 +316,19 @@ impl Inner {
         lock(&self.queue_ids)[usize::from(qid) - 1] = false;
     }
 
-    fn vector_count(&self) -> Result<u16> {
-        Ok(self.device.irq_count(IrqKind::Msix)?.min(u32::from(self.granted) + 1) as u16)
+    /// One for each queue.
+    fn most_vectors(&self) -> u32 {
+        u32::from(self.granted) + 1
     }
 
-    /// The eventfd of MSI-X vector `vector`; the first call wires all of them, since old kernels can't add any later.
+    /// The eventfd of an interrupt vector.
     pub(crate) fn vector(&self, vector: u16) -> Result<Arc<EventFd>> {
-        let mut vectors = lock(&self.vectors);
-        if vectors.is_none() {
-            let count = self.vector_count()?;
-            let fds = (0..count).map(|_| EventFd::new().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
-            if count > 0 {
-                use std::os::fd::AsFd;
-                let borrowed: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
-                self.device.set_irqs(IrqKind::Msix, &borrowed)?;
-            }
-            *vectors = Some(fds);
-        }
-        let vectors = vectors.as_deref().unwrap_or_default();
-        vectors.get(usize::from(vector)).cloned().ok_or_else(|| Error::Argument {
-            device: self.name.to_string(),
-            reason: format!(
-                "there is no MSI-X vector {vector}: the controller has {} that can be used",
-                vectors.len()
-            ),
-        })
+        self.vectors.eventfd(&*self.device, self.most_vectors(), vector)
+    }
+
+    /// Asks for the vector's next interrupt, where that is needed.
+    pub(crate) fn rearm(&self, vector: u16) -> Result<()> {
+        self.vectors.rearm(&*self.device, &self.registers, vector)
     }
 }
 

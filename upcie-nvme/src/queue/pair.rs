@@ -47,8 +47,9 @@ impl<'c> QueuePairBuilder<'c> {
         self
     }
 
-    /// The MSI-X vector that completions raise: needed for [`Wait::Interrupt`] and [`Wait::Adaptive`]. Several queues
-    /// may share one. None by default: the controller raises no interrupts for the queue.
+    /// The interrupt vector that completions raise, below [`Controller::vectors`](crate::Controller::vectors): needed for
+    /// [`Wait::Interrupt`] and [`Wait::Adaptive`]. Several queues may share one; with INTx all share vector 0. None by
+    /// default: the controller raises no interrupts for the queue.
     pub fn interrupt(mut self, vector: u16) -> Self {
         self.vector = Some(vector);
         self
@@ -75,7 +76,8 @@ impl<'c> QueuePairBuilder<'c> {
                 reason: format!("a queue of {entries} entries: the controller takes 2 to {most}"),
             });
         }
-        let waiter = self.vector.map(|vector| Waiter::new(self.controller.vector(vector)?)).transpose()?;
+        let waiter = self.vector.map(|vector| Waiter::new(vector, self.controller.vector(vector)?));
+        let waiter = waiter.transpose()?;
         let queue = create(self.controller, entries, self.vector, self.list_bytes)?;
         Ok(QueuePair { queue: ManuallyDrop::new(queue), waiter, controller: self.controller.clone() })
     }
@@ -218,19 +220,20 @@ impl<T> QueuePair<T> {
             return Ok(true);
         }
         if how != Wait::Poll {
-            let waiter = self.waiter.as_ref().ok_or_else(|| Error::Argument {
-                device: self.controller.name().to_string(),
-                reason: "waiting for an interrupt of a queue that was made without one".into(),
-            })?;
+            let waiter = self.waiter()?;
             loop {
-                waiter.arm()?;
+                self.arm()?;
                 if self.queue.is_ready() {
                     return Ok(true);
                 }
-                // Another queue of the vector may have been meant.
                 if !waiter.sleep(timeout.saturating_sub(start.elapsed()))? {
                     break;
                 }
+                if self.queue.is_ready() {
+                    return Ok(true);
+                }
+                // Another queue of the vector was meant. Until its owner has reaped, INTx and MSI come again and again.
+                std::thread::yield_now();
             }
         }
         if self.queue.is_ready() {
@@ -238,6 +241,24 @@ impl<T> QueuePair<T> {
         }
         self.controller.check_alive("waiting for a completion")?;
         Ok(false)
+    }
+
+    fn waiter(&self) -> Result<&Waiter> {
+        self.waiter.as_ref().ok_or_else(|| Error::Argument {
+            device: self.controller.name().to_string(),
+            reason: "waiting for an interrupt of a queue that was made without one".into(),
+        })
+    }
+
+    /// Forgets interrupts of before, and asks for the next: whoever then looks at the queue and finds nothing is woken by
+    /// what comes, through [`completion_fd`](Self::completion_fd). [`wait`](Self::wait) does this by itself.
+    ///
+    /// # Errors
+    /// The queue was made without an [interrupt](QueuePairBuilder::interrupt); the device's.
+    pub fn arm(&self) -> Result<()> {
+        let waiter = self.waiter()?;
+        waiter.forget()?;
+        self.controller.rearm(waiter.vector())
     }
 
     /// Polls until `limit` after `start`. The clock is read now and then only.
@@ -261,8 +282,10 @@ impl<T> QueuePair<T> {
     }
 
     /// A descriptor that becomes readable, edge triggered, with each interrupt of the queue's vector, for an event loop
-    /// of the caller's own; `None` for a queue without an interrupt. Look at the queue after each event, and once before
-    /// the first wait.
+    /// of the caller's own; `None` for a queue without an interrupt. After each event, and once before the first wait:
+    /// [`arm`](Self::arm), then look at the queue. With MSI-X looking is enough. With INTx and MSI a vector that is not
+    /// armed again stays silent, and one that is armed while another queue's completions on it wait to be reaped raises
+    /// the next event at once.
     pub fn completion_fd(&self) -> Option<BorrowedFd<'_>> {
         self.waiter.as_ref().map(|waiter| waiter.as_fd())
     }

@@ -25,7 +25,8 @@ fn a_function_has_one_user() {
     if let Some(role) = role() {
         let (holder, address) = role.split_once(' ').unwrap();
         let error = Controller::open(&address.parse().unwrap()).unwrap_err();
-        return says(&error, &[address, "in use by process", holder]);
+        let function = address.split_once(':').map_or(address, |(_, function)| function);
+        return says(&error, &[function, "in use by process", holder]);
     }
     on_each_device(|device| {
         // Each opening of `emu` is a controller of its own; the tests below are about sockets.

@@ -34,8 +34,8 @@ pub fn run(run: &mut Run<'_>, lab: &Lab, boot: &'static Boot, executables: &[Exe
         payload.add_program_as(&cell.executable.path, &file)?;
         jobs.push(job(boot, cell, &file));
     }
-    for tool in ["upcie", "nvme-emu"] {
-        payload.add_program(&run.workspace.bin(false).join(tool))?;
+    for tool in &run.tools {
+        payload.add_program(tool)?;
     }
     say!("booting the guest for {} suites: {} ({})", jobs.len(), boot.about, options.iommu.words());
     let started = Instant::now();

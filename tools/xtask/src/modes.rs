@@ -123,6 +123,7 @@ pub const BOOTS: &[Boot] = &[
         examples: true,
         modes: &[
             Mode { scale: "0.05", ..Mode::all("vfio", "vfio:", "bind vfio-pci && own root") },
+            Mode::all("iommufd", "iommufd:", "bind vfio-pci && own root"),
             Mode {
                 user: "user",
                 memlock: ENOUGH,
@@ -130,8 +131,18 @@ pub const BOOTS: &[Boot] = &[
             },
             Mode {
                 user: "user",
+                memlock: ENOUGH,
+                ..Mode::only("iommufd/user", "iommufd:", "bind vfio-pci && own user", PLAIN_USER)
+            },
+            Mode {
+                user: "user",
                 memlock: SMALL,
                 ..Mode::only("vfio/64K", "vfio:", "bind vfio-pci && own user", &["guest_user_memlock"])
+            },
+            Mode {
+                user: "user",
+                memlock: SMALL,
+                ..Mode::only("iommufd/64K", "iommufd:", "bind vfio-pci && own user", &["guest_user_memlock"])
             },
         ],
     },
@@ -142,9 +153,13 @@ pub const BOOTS: &[Boot] = &[
         stock: false,
         numa: 1,
         prefix: "guest_noiommu_",
-        setup: "bind",
+        setup: "bind && noiommu 0",
         examples: false,
-        modes: &[],
+        modes: &[
+            Mode::all("noiommu", "noiommu:", "noiommu 1 && bind vfio-pci"),
+            Mode::all("uio", "uio:", "bind uio_pci_generic"),
+            Mode::all("sysfs", "sysfs:", "bind"),
+        ],
     },
     Boot {
         name: "pt",
@@ -155,7 +170,10 @@ pub const BOOTS: &[Boot] = &[
         prefix: "guest_pt_",
         setup: "bind",
         examples: false,
-        modes: &[],
+        modes: &[
+            Mode::only("uio/pt", "uio:", "bind uio_pci_generic", SHORT),
+            Mode::only("sysfs/pt", "sysfs:", "bind", SHORT),
+        ],
     },
     Boot {
         name: "stock",

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that must hold, on this machine and in the guest.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,8 @@ pub struct Run<'a> {
     /// In CI nothing may be skipped.
     pub strict: bool,
     pub rows: Vec<Row>,
+    /// The tools, once they are built.
+    pub tools: Vec<PathBuf>,
 }
 
 pub fn main(args: &Args) -> Result<ExitCode> {
@@ -61,7 +64,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         bail!("there is no mode {word}; there are {}", modes::names().collect::<Vec<_>>().join(", "));
     }
     let strict = std::env::var("CI").is_ok_and(|value| value == "true");
-    let mut run = Run { args, workspace: Workspace::find()?, strict, rows: Vec::new() };
+    let mut run = Run { args, workspace: Workspace::find()?, strict, rows: Vec::new(), tools: Vec::new() };
     // First, so that a person who must type a password is still there.
     let lab = if args.no_guest { None } else { Some(kernel::prepare()?) };
     if args.mode.is_empty() {
@@ -128,9 +131,9 @@ impl Run<'_> {
         self.step("package", package::check)
     }
 
-    fn build(&self) -> Result<Vec<Executable>> {
+    fn build(&mut self) -> Result<Vec<Executable>> {
         say!("building the tools and the tests");
-        self.workspace.build_tools(false)?;
+        self.tools = self.workspace.build_tools(false)?;
         // A cell of the matrix needs no more than the suites.
         let packages = if self.args.mode.is_empty() { "--workspace" } else { "--package=upcie-tests" };
         self.workspace.build(&["test", "--quiet", packages, "--no-run"])

@@ -187,6 +187,17 @@ pub const BOOTS: &[Boot] = &[
         modes: &[Mode::only("vfio/stock", "vfio:", "bind vfio-pci && own root", SHORT)],
     },
     Boot {
+        name: "stock-off",
+        about: "Debian's modules as they are, no IOMMU",
+        iommu: Iommu::Off,
+        stock: true,
+        numa: 1,
+        prefix: "guest_stock_noiommu_",
+        setup: "bind",
+        examples: false,
+        modes: &[Mode::only("uio/stock", "uio:", "bind uio_pci_generic", SHORT)],
+    },
+    Boot {
         name: "numa",
         about: "two NUMA nodes, the IOMMU translates",
         iommu: Iommu::On,
@@ -224,6 +235,8 @@ mod tests {
         assert_eq!(owners("guest_lab"), ["on"]);
         assert_eq!(owners("guest_noiommu_refusals"), ["off"]);
         assert_eq!(owners("guest_pt_domains"), ["pt"]);
+        assert_eq!(owners("guest_stock_iommufd"), ["stock"]);
+        assert_eq!(owners("guest_stock_noiommu_refusals"), ["stock-off"]);
         assert_eq!(owners("guest_each_kernel_reads"), [""; 0]);
         assert_eq!(owners("guest_user_memlock"), [""; 0]);
         assert_eq!(owners("queues"), [""; 0]);

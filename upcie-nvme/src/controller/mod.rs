@@ -16,8 +16,8 @@ use crate::{
 };
 use admin::Admin;
 use blocking::Blocking;
-pub use device_memory::{MemoryBuffer, PersistentMemory};
 use device_memory::Windows;
+pub use device_memory::{MemoryBuffer, PersistentMemory};
 pub(crate) use registers::Registers;
 use std::{
     fmt,
@@ -55,7 +55,13 @@ pub struct ControllerOptions {
 
 impl Default for ControllerOptions {
     fn default() -> Self {
-        Self { queues: 64, pages: None, timeout: Duration::from_secs(30), irq: None, memory_buffer_caching: None }
+        Self {
+            queues: 64,
+            pages: None,
+            timeout: Duration::from_secs(30),
+            irq: None,
+            memory_buffer_caching: None,
+        }
     }
 }
 

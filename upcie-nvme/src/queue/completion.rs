@@ -104,8 +104,12 @@ impl fmt::Display for Refusal {
                 "the buffer, or an inner boundary of its segments, is not aligned as PRPs need it"
             }
             Self::ForeignBuffer => "the buffer is in another device's address space",
-            Self::Direction => "the controller's own memory, where the buffer is, takes no data in this direction",
-            Self::Mixed => "the controller takes no data that is partly in its own memory and partly elsewhere",
+            Self::Direction => {
+                "the controller's own memory, where the buffer is, takes no data in this direction"
+            }
+            Self::Mixed => {
+                "the controller takes no data that is partly in its own memory and partly elsewhere"
+            }
             Self::ForeignNamespace => "the namespace belongs to another controller",
             Self::StaleNamespace => "the controller's namespaces have changed: get the namespace again",
             Self::Unsupported => "the namespace's format or command set is not supported for I/O",

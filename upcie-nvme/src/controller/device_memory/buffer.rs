@@ -47,7 +47,8 @@ impl MemoryBuffer {
         if !self.reads() && !self.writes() {
             return Err(Error::Unsupported {
                 device: self.device.to_string(),
-                reason: "no data may be in its memory buffer (CMBSZ.RDS and WDS): use memory of the host".into(),
+                reason: "no data may be in its memory buffer (CMBSZ.RDS and WDS): use memory of the host"
+                    .into(),
             });
         }
         Ok(self.mapped.heap.alloc_zeroed(len)?)
@@ -109,7 +110,8 @@ fn locate(location: CmbLocation, size: CmbSize) -> Result<Place, String> {
     if !matches!(location.bir(), 0 | 2..=5) {
         return Err(format!("CMBLOC.BIR is {}, which is reserved", location.bir()));
     }
-    let bytes = |units: u32| unit.checked_mul(units.into()).ok_or_else(|| format!("{units} units of {unit} bytes"));
+    let bytes =
+        |units: u32| unit.checked_mul(units.into()).ok_or_else(|| format!("{units} units of {unit} bytes"));
     let (offset, len) = (bytes(location.ofst())?, bytes(size.sz())?);
     if len == 0 {
         return Err("CMBSZ.SZ is 0 though there is one".into());

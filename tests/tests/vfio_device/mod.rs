@@ -128,7 +128,10 @@ pub fn pinned() -> u64 {
 }
 
 /// Opens `index` by each way that has an IOMMU, one after the other.
-pub fn ways() -> [(&'static str, fn(Bdf) -> upcie_core::Result<Arc<VfioDevice>>); 2] {
+/// Opens a function by one of the ways through VFIO.
+pub type Open = fn(Bdf) -> upcie_core::Result<Arc<VfioDevice>>;
+
+pub fn ways() -> [(&'static str, Open); 2] {
     [("a group", VfioDevice::open_group), ("iommufd", VfioDevice::open_iommufd)]
 }
 

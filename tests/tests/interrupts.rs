@@ -261,7 +261,8 @@ fn the_best_kind_there_is_is_taken_unless_another_is_asked_for() {
                 says(&error, &[controller.name(), &kind.to_string(), &format!("has {count}")]);
             } else {
                 let error = Controller::open_with(device.address(), options(kind)).unwrap_err();
-                says(&error, &[&name, &kind.to_string(), "INTx"]);
+                let instead = if kinds.is_empty() && KINDS.contains(&kind) { "poll" } else { "INTx" };
+                says(&error, &[&name, &kind.to_string(), instead]);
             }
         }
     });

@@ -7,7 +7,7 @@ use std::{
     env, fs,
     os::fd::{AsFd, AsRawFd},
     process::Command,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use upcie_core::{
     Error,
@@ -21,6 +21,7 @@ use upcie_core::{
 use upcie_nvme::{Controller, QueuePair};
 use upcie_tests::{
     chain, deadline,
+    pci::kernel_disk,
     process::{Process, again, role},
     says,
 };
@@ -140,7 +141,7 @@ fn memory_given_back_early_is_used_again_and_freed_at_the_close() {
         let region = device.dma().allocate(2 << 20, None).unwrap();
         assert_eq!(region.iova(0), address);
         // SAFETY: as above.
-        assert_eq!(unsafe { region.as_ptr().add(4096).read() }, 0, "zeroed");
+        assert_eq!(unsafe { region.as_ptr().wrapping_add(4096).read() }, 0, "zeroed");
     }
     drop(device);
     assert_eq!(free(), before);
@@ -288,7 +289,7 @@ fn no_access_faults_after_the_open() {
     }
     for page in (0..data.len()).step_by(4096) {
         // SAFETY: within the region.
-        unsafe { data.as_ptr().add(page).read_volatile() };
+        unsafe { data.as_ptr().wrapping_add(page).read_volatile() };
     }
     assert_eq!(faults() - before, 0);
 }
@@ -382,7 +383,7 @@ fn load(address: &Address) -> ! {
     let mut queue: QueuePair<u64> = controller.queue_pair().depth(64).create().unwrap();
     for round in 0_u64.. {
         let mut turn = queue.turn().unwrap();
-        while let Some(done) = turn.next() {
+        for done in turn.by_ref() {
             done.into_parts().1.unwrap();
         }
         while turn.room() > 0 {
@@ -423,7 +424,8 @@ fn memory_outlives_a_killed_process_and_is_freed_when_the_device_is_off_the_bus(
     unsafe { rest.as_ptr().write_bytes(0xa5, rest.len()) };
     // The kernel's driver takes the device over, with whatever the device still does, and uses it.
     bind(BDF, Some("nvme"));
-    let disk = wait_for_disk();
+    let disk = kernel_disk(bdf(), 1);
+    let disk = disk.display();
     let output =
         Command::new("dd").args([&format!("if={disk}"), "of=/dev/null", "bs=1M", "count=16"]).output();
     let output = output.unwrap();
@@ -456,24 +458,6 @@ fn memory_outlives_a_killed_process_and_is_freed_when_the_device_is_off_the_bus(
     assert!(leftovers().unwrap().iter().all(|file| file.pid == std::process::id()));
     drop(controller);
     assert_eq!(free(), before);
-}
-
-/// The kernel's block device of the function.
-fn wait_for_disk() -> String {
-    let end = Instant::now() + deadline();
-    loop {
-        for controller in fs::read_dir(function().path.join("nvme")).into_iter().flatten().flatten() {
-            for entry in fs::read_dir(controller.path()).unwrap().flatten() {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                let node = format!("/dev/{name}");
-                if name.starts_with("nvme") && fs::metadata(&node).is_ok() {
-                    return node;
-                }
-            }
-        }
-        assert!(Instant::now() < end, "no block device");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn in_child(
         unsafe { libc::syscall(libc::SYS_close_range, last_to_keep + 1, u32::MAX, 0) };
         let done = work();
         // SAFETY: errno's place is valid for as long as the thread lives.
-        let code = if done < 0 { unsafe { *libc::__errno_location() } } else { 0 };
+        let code = if done < 0 { nix::errno::Errno::last_raw() } else { 0 };
         // SAFETY: ends the child here, without what the parent registered to happen at its end.
         unsafe { libc::_exit(code) };
     }

@@ -6,9 +6,6 @@ mod mount;
 mod persist;
 mod release;
 mod setup;
-#[path = "../../units.rs"]
-#[allow(dead_code, reason = "of the times and rates of the other tools nothing is needed here")]
-mod units;
 mod users;
 
 use anyhow::Context;
@@ -19,6 +16,7 @@ use std::{
     process::ExitCode,
 };
 use upcie_core::memory::PageSize;
+use upcie_tools::units;
 
 /// Shows the machine's huge pages and who has them; makes pools and mounts, and frees what was left behind.
 #[derive(Debug, Parser)]

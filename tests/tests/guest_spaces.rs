@@ -3,8 +3,13 @@
 mod vfio_device;
 
 use std::sync::Arc;
-use upcie_core::{Error, memory::PageSize, transport::Device, vfio::VfioDevice};
-use vfio_device::{bdf, contains_all, descriptors, identify, map, pinned, ways};
+use upcie_core::{
+    Error,
+    memory::PageSize,
+    transport::{Bar, Device},
+    vfio::VfioDevice,
+};
+use vfio_device::{bdf, contains_all, descriptors, identify, identify_to, map, pinned, ways};
 
 #[test]
 fn two_devices_share_their_memory() {
@@ -90,5 +95,91 @@ fn what_can_not_share_a_space_is_refused_and_leaves_it_as_it_was() {
         let (queues, data) = (map(&*b, 8192, PageSize::Small), map(&*b, 4096, PageSize::Small));
         assert_eq!(identify(&*a, &queues, &data), "LABA");
         assert_eq!(identify(&*b, &queues, &data), "LABB");
+    }
+}
+
+/// Turns controller A's memory buffer on; its BAR, and what can be used of it in bytes.
+fn memory_buffer(a: &VfioDevice) -> (Bar, usize) {
+    let registers = a.bar(0).unwrap();
+    assert_eq!(registers.read_u64(0).unwrap() >> 57 & 1, 1, "CAP.CMBS");
+    // CMBMSC: its registers, then its memory, at an address that nothing here uses.
+    registers.write_u64(0x50, 1).unwrap();
+    let (location, size) = (registers.read_u32(0x38).unwrap(), registers.read_u32(0x3c).unwrap());
+    assert_eq!((location & 7, location >> 12), (2, 0), "all of BAR 2");
+    registers.write_u64(0x50, 0x8000_0000 | 3).unwrap();
+    assert_eq!(registers.read_u32(0x58).unwrap() & 1, 0, "CMBSTS: the address is taken");
+    let units = 4096usize << (4 * (size >> 8 & 0xf));
+    (a.bar(2).unwrap(), units * (size >> 12) as usize)
+}
+
+#[test]
+fn a_device_reaches_the_memory_of_another_one() {
+    let a = VfioDevice::open_group(bdf(0)).unwrap();
+    let b = VfioDevice::open_beside(bdf(1), &a).unwrap();
+    let (bar, len) = memory_buffer(&a);
+    assert_eq!((bar.size(), len), (16 << 20, 16 << 20));
+    let queues = map(&*b, 8192, PageSize::Small);
+    let before = descriptors();
+    for offset in [0, 4096, (16 << 20) - 4096] {
+        let target = a.dma().map_bar(&bar, offset, 4096, true).unwrap();
+        assert!(target.is_device_memory());
+        let at = target.as_ptr().cast::<u32>();
+        for word in 0..1024 {
+            // SAFETY: within the region, which is device memory of this test's.
+            unsafe { at.wrapping_add(word).write_volatile(0x5555_5555) };
+        }
+        assert_eq!(identify_to(&*b, &queues, target.iova(0), target.as_ptr()), "LABB", "at {offset:#x}");
+        // By another mapping of the same bytes.
+        let word = bar.read_u32(offset + 4).unwrap();
+        assert_eq!(word.to_le_bytes(), *b"LABB");
+    }
+    assert_eq!(descriptors(), before);
+    // It keeps the register, and the device's file, for as long as it lives.
+    let target = a.dma().map_bar(&bar, 0, 4096, true).unwrap();
+    drop((a, bar));
+    assert!(VfioDevice::open_group(bdf(0)).is_err());
+    drop(target);
+    VfioDevice::open_group(bdf(0)).unwrap();
+    let data = map(&*b, 4096, PageSize::Small);
+    assert_eq!(identify(&*b, &queues, &data), "LABB");
+}
+
+#[test]
+fn iommufd_that_maps_no_device_memory_says_what_does() {
+    let a = VfioDevice::open_iommufd(bdf(0)).unwrap();
+    let b = VfioDevice::open_beside(bdf(1), &a).unwrap();
+    let (bar, _) = memory_buffer(&a);
+    let first = map(&*b, 4096, PageSize::Small).iova(0);
+    match a.dma().map_bar(&bar, 0, 4096, true) {
+        // As of 6.12.
+        Err(error) => {
+            assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+            contains_all(&error.to_string(), &["iommufd of this kernel", "`vfio:`"]);
+        }
+        Ok(target) => {
+            let queues = map(&*b, 8192, PageSize::Small);
+            assert_eq!(identify_to(&*b, &queues, target.iova(0), target.as_ptr()), "LABB");
+        }
+    }
+    assert_eq!(map(&*b, 4096, PageSize::Small).iova(0), first, "its address was given back");
+}
+
+#[test]
+fn the_two_ways_do_not_mix() {
+    for (way, open) in ways() {
+        let a = open(bdf(0)).unwrap();
+        let other = if way == "iommufd" { "vfio" } else { "iommufd" };
+        for address in [format!("{other}:{}", bdf(1)), format!("noiommu:{}", bdf(1)), "emu".into()] {
+            let error = Device::open_beside(&*a, &address.parse().unwrap()).unwrap_err();
+            assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+            contains_all(&error.to_string(), &["by the same way"]);
+        }
+        for address in
+            [bdf(1).to_string(), format!("{}:{}", if way == "iommufd" { way } else { "vfio" }, bdf(1))]
+        {
+            let b = Device::open_beside(&*a, &address.parse().unwrap()).unwrap();
+            assert_eq!(b.name(), address);
+            assert!(Arc::ptr_eq(a.dma(), b.dma()));
+        }
     }
 }

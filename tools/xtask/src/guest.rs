@@ -12,7 +12,7 @@ use crate::cargo::Workspace;
 use crate::initrd::Archive;
 use crate::kernel::{self, Lab};
 use crate::process::{self, Tail, read, say};
-use crate::qemu::{FUNCTIONS, Iommu, Machine, Options, RunDirectory};
+use crate::qemu::{EDU, FUNCTIONS, Iommu, Machine, Options, RunDirectory};
 use crate::shell;
 
 const INIT: &str = include_str!("../../../tests/guest/init");
@@ -102,6 +102,7 @@ impl Payload {
             ("UPCIE_GUEST", "1"),
             ("UPCIE_BIN", BIN),
             ("UPCIE_TEST_DEVICES", &FUNCTIONS.join(",")),
+            ("UPCIE_TEST_EDU", EDU),
             // Two tests of a suite can't have one device.
             ("RUST_TEST_THREADS", "1"),
             ("RUST_BACKTRACE", "1"),

@@ -28,10 +28,15 @@ const DEVICES: &[&str] = &[
     "nvme,id=nvB,bus=rp1,subsys=ss0,serial=LABB,mdts=5",
     "nvme-ns,drive=b1,bus=nvB,nsid=1",
     "nvme-ns,drive=b2,bus=nvB,nsid=2,logical_block_size=4096,physical_block_size=4096",
+    // No NVMe controller of QEMU's has MSI; this toy has a pin, a message and 28-bit DMA.
+    "edu,bus=pcie.0,addr=0x10",
 ];
 
 /// The functions that init gives to vfio-pci, and that the suites run over.
 pub const FUNCTIONS: &[&str] = &["0000:01:00.0", "0000:02:00.0"];
+
+/// QEMU's `edu`, in an IOMMU group of its own; its suite binds it.
+pub const EDU: &str = "0000:00:10.0";
 
 /// What a caller may choose about the machine.
 #[derive(Debug, Clone, clap::Args)]

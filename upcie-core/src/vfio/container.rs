@@ -267,6 +267,21 @@ unsafe impl Mapper for Arc<Type1> {
         })
     }
 
+    // The kernel does not pin device memory: the address space keeps `bar` until it has been unmapped.
+    fn map_device(&self, iova: u64, bar: &Mapping) -> Result<()> {
+        let len = bar.len() as u64;
+        abi::map_bar(self.container.as_fd(), iova, bar, len).map_err(|e| {
+            let hint = match e.raw_os_error() {
+                Some(libc::EEXIST) => ": something is mapped there already",
+                Some(libc::EINVAL) => ": it is not whole pages, or the IOMMU does not take this range",
+                Some(libc::EFAULT) => ": the kernel does not map this device's memory",
+                _ => "",
+            };
+            let operation = format!("mapping {len:#x} bytes of device memory at {iova:#x} for DMA{hint}");
+            Error::os(&self.container.device, operation, e)
+        })
+    }
+
     fn unmap(&self, iova: u64, len: u64) -> Result<()> {
         let device = &self.container.device;
         let operation = || format!("unmapping {len:#x} bytes at {iova:#x}");

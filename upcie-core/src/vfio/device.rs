@@ -5,6 +5,7 @@ use super::{
     attachment::Attachment,
     info::{IommuInfo, RegionCaps},
     ioas::Ioas,
+    open::Way,
     region::{Region, failed},
 };
 use crate::{
@@ -13,9 +14,9 @@ use crate::{
     irq::IrqKind,
     memory::host_page_size,
     mmio::Mapping,
-    pci::{ConfigSpace, Function, cap, command, offset},
+    pci::{BarInfo, ConfigSpace, Function, cap, command, offset},
     process::Owner,
-    transport::{Area, Bar, Device, RegionIo},
+    transport::{Address, Area, Bar, Device, RegionIo},
 };
 use std::{
     fmt,
@@ -60,6 +61,8 @@ pub struct VfioDevice {
     attachment: Attachment,
     space: Arc<DmaSpace>,
     group: u32,
+    /// As sysfs has them: VFIO does not say where they are on the bus.
+    bars: Vec<BarInfo>,
 }
 
 #[derive(Default)]
@@ -101,7 +104,9 @@ impl VfioDevice {
             attachment,
             space,
             group: function.iommu_group.as_ref().map_or(0, |group| group.number),
+            bars: function.bars()?,
         };
+        device.space.prefer_node(function.numa_node);
         device.command = device.enable()?;
         Ok(Arc::new(device))
     }
@@ -120,7 +125,7 @@ impl VfioDevice {
         }
     }
 
-    /// The number of its IOMMU group.
+    /// The number of its IOMMU group, or of what stands in for one without an IOMMU.
     pub fn group(&self) -> u32 {
         self.group
     }
@@ -193,7 +198,8 @@ impl VfioDevice {
             areas.push(Area { offset: area.start, mapping: Arc::new(mapping) });
         }
         let io = Region::new(&self.name, &format!("BAR {index}"), &self.file, &info);
-        Ok(Bar::new(name, info.size, areas, Arc::new(io)))
+        let bus_address = self.bars.iter().find(|bar| bar.index == index).map(|bar| bar.base);
+        Ok(Bar::new(name, info.size, areas, Arc::new(io)).with_bus_address(bus_address))
     }
 
     fn irq_info(&self, kind: IrqKind) -> Result<abi::IrqInfo> {
@@ -249,6 +255,20 @@ impl Device for VfioDevice {
         let bar = self.map_bar(index)?;
         state.bars[usize::from(index)] = Some(bar.clone());
         Ok(bar)
+    }
+
+    fn open_beside(&self, address: &Address) -> Result<Arc<dyn Device>> {
+        let (bdf, way) = match address {
+            Address::Pci(bdf) => (*bdf, Way::Any),
+            Address::Vfio(bdf) => (*bdf, Way::Group),
+            Address::Iommufd(bdf) => (*bdf, Way::Iommufd),
+            Address::Noiommu(bdf) => (*bdf, Way::Noiommu),
+            other => {
+                let what = format!("sharing its address space with {other}");
+                return Err(self.unsupported(what, "open both through VFIO, by the same way"));
+            }
+        };
+        Ok(Self::open_beside_as(&address.to_string(), bdf, way, self)?)
     }
 
     fn irq_count(&self, kind: IrqKind) -> Result<u32> {

@@ -156,26 +156,6 @@ impl Ioas {
         };
         Error::os(&self.device, format!("mapping {len:#x} bytes for DMA{hint}"), e)
     }
-
-    /// Makes a mapped BAR visible to the attached devices, as [`Mapper::map_device`] does.
-    pub(super) fn map_bar(&self, iova: u64, bar: &Mapping) -> Result<()> {
-        let len = bar.len() as u64;
-        match self.map_at(Some(iova), bar.as_ptr(), len) {
-            Ok(_) => Ok(()),
-            Err(e) if e.raw_os_error() == Some(libc::EFAULT) => Err(Error::Unsupported {
-                device: self.device.clone(),
-                what: "device memory as a DMA target".into(),
-                reason:
-                    "iommufd of this kernel does not map it; the type1 container does: open the devices as \
-                         vfio:0000:BB:DD.F"
-                        .into(),
-            }),
-            Err(e) => {
-                let operation = format!("mapping {len:#x} bytes of device memory at {iova:#x} for DMA");
-                Err(Error::os(&self.device, operation, e))
-            }
-        }
-    }
 }
 
 impl AsFd for Ioas {
@@ -204,6 +184,24 @@ unsafe impl Mapper for Arc<Ioas> {
     fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
         let mapped = self.map_at(Some(iova), memory.as_ptr(), memory.len() as u64);
         mapped.map(drop).map_err(|e| self.no_memory(memory, e))
+    }
+
+    fn map_device(&self, iova: u64, bar: &Mapping) -> Result<()> {
+        let len = bar.len() as u64;
+        match self.map_at(Some(iova), bar.as_ptr(), len) {
+            Ok(_) => Ok(()),
+            Err(e) if e.raw_os_error() == Some(libc::EFAULT) => Err(Error::Unsupported {
+                device: self.device.clone(),
+                what: "mapping memory of a device for other devices".into(),
+                reason: "iommufd of this kernel does not map device memory; the type1 container does: open both devices \
+                         through their groups, `vfio:`"
+                    .into(),
+            }),
+            Err(e) => {
+                let operation = format!("mapping {len:#x} bytes of device memory at {iova:#x} for DMA");
+                Err(Error::os(&self.device, operation, e))
+            }
+        }
     }
 
     fn unmap(&self, iova: u64, len: u64) -> Result<()> {

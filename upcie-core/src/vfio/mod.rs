@@ -33,6 +33,7 @@ use std::path::{Path, PathBuf};
 
 /// Where VFIO's device nodes are.
 const DEV: &str = "/dev/vfio";
+const SYS: &str = "/sys";
 /// iommufd's one node.
 const IOMMU: &str = "/dev/iommu";
 

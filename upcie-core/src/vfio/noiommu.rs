@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    pci::{Bdf, Function, IommuGroup},
+    pci::{Bdf, Function, FunctionLock, IommuGroup},
 };
 use std::{fs, os::fd::AsFd, os::fd::OwnedFd, path::Path};
 
@@ -26,10 +26,12 @@ pub(super) struct Noiommu {
 
 impl Noiommu {
     /// Opens the group of `function`, whose node is in `dev`, on behalf of `device`.
-    pub(super) fn open(device: &str, function: &Function, dev: &Path, sys: &Path) -> Result<Self> {
-        let group = check(device, function, sys)?;
-        // The kernel asks for it at each of the steps below: said once, before the first.
+    pub(super) fn open(device: &str, function: &Function, dev: &Path) -> Result<Self> {
         let container = Container::open(device, dev)?;
+        let group = function.iommu_group.as_ref().ok_or_else(|| Error::Unusable {
+            device: device.into(),
+            reason: "it has lost its group: bind it to vfio-pci again".into(),
+        })?;
         let group = Group::open_checked(function, group, dev)?;
         group.join(container.as_fd())?;
         abi::set_iommu(container.as_fd(), abi::NOIOMMU).map_err(|e| {
@@ -47,6 +49,12 @@ impl Noiommu {
     pub(super) fn device(&self, function: Bdf) -> Result<OwnedFd> {
         self.group.device(function)
     }
+}
+
+/// Locks `function` for this process, if it is in the mode.
+pub(super) fn locked(device: &str, function: &Function, sys: &Path) -> Result<FunctionLock> {
+    check(device, function, sys)?;
+    FunctionLock::take(function.bdf)
 }
 
 /// What must hold: no IOMMU translates for the function, the mode is on, and vfio-pci was bound to it since.

@@ -1,20 +1,22 @@
 //! The ways to open a function, and the choice between them.
 
 use super::{
-    DEV, IOMMU, VfioDevice,
+    DEV, IOMMU, SYS, VfioDevice, abi,
     attachment::Attachment,
     cdev::{self, Cdev},
     container::{Container, Member},
     group::{self, Group, check},
     ioas::{Ioas, open_iommu},
+    noiommu::{self, Noiommu},
+    region::failed,
 };
 use crate::{
     Error, Result,
-    dma::DmaSpace,
+    dma::{DmaSpace, Untranslated},
     pci::{Bdf, Function},
     transport::Device,
 };
-use std::{fs::File, path::Path, sync::Arc};
+use std::{fs::File, os::fd::AsFd, path::Path, sync::Arc};
 
 /// How a function is to be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,14 +59,29 @@ impl VfioDevice {
         Self::open_as(&format!("iommufd:{bdf}"), bdf, Way::Iommufd)
     }
 
+    /// Opens it through its group in VFIO's unsafe no-IOMMU mode: the device uses physical addresses, and nothing keeps it
+    /// from reading and writing any memory. It needs CAP_SYS_RAWIO (and CAP_SYS_ADMIN, to learn physical addresses), and
+    /// that vfio-pci was bound after the mode was turned on.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`Error::Unsupported`] when the function has an IOMMU; how to turn the mode on when it is off.
+    pub fn open_noiommu(bdf: Bdf) -> Result<Arc<Self>> {
+        Self::open_as(&format!("noiommu:{bdf}"), bdf, Way::Noiommu)
+    }
+
     /// Opens the function at `bdf` in the address space of `other`, and by its way: the two share [`Device::dma`], so that
     /// memory mapped for one can be given to the other, and a BAR of one can be mapped for both. Each can be closed first.
     ///
     /// # Errors
     /// As [`open`](Self::open); [`Error::Unusable`] when addresses that were given out there are reserved for this one: what
-    /// is mapped stays as it was; [`Error::Unsupported`] without an IOMMU.
+    /// is mapped stays as it was.
     pub fn open_beside(bdf: Bdf, other: &Self) -> Result<Arc<Self>> {
-        Self::open_beside_as(&bdf.to_string(), bdf, Way::Any, other)
+        let way = match other.attachment() {
+            Attachment::Type1(_) => Way::Group,
+            Attachment::Iommufd(_) => Way::Iommufd,
+            Attachment::Noiommu(_) => Way::Noiommu,
+        };
+        Self::open_beside_as(&bdf.to_string(), bdf, way, other)
     }
 
     /// As the others, for a device that messages call `name`.
@@ -77,11 +94,7 @@ impl VfioDevice {
                 let (cdev, iommu) = iommufd_files(name, &function)?;
                 Self::in_iommufd(name, &function, cdev, iommu)
             }
-            Way::Noiommu => Err(Error::Unsupported {
-                device: name.into(),
-                what: "VFIO's no-IOMMU mode".into(),
-                reason: "pending".into(),
-            }),
+            Way::Noiommu => Self::without_iommu(name, &function, None),
         }
     }
 
@@ -99,10 +112,13 @@ impl VfioDevice {
                 ioas.attach(name, &cdev)?;
                 Self::start(name, &function, cdev.into_file(), Attachment::Iommufd(ioas.clone()), space)
             }
+            Attachment::Noiommu(_) if way == Way::Noiommu => {
+                Self::without_iommu(name, &function, Some(space))
+            }
             attachment => Err(Error::Unsupported {
                 device: name.into(),
                 what: format!("the address space of {}", other.name()),
-                reason: format!("that one is {attachment}: open both by the same way, vfio: or iommufd:"),
+                reason: format!("that one is {attachment}: open both by the same way"),
             }),
         }
     }
@@ -142,6 +158,27 @@ impl VfioDevice {
         let (ranges, page) = (ioas.info().ranges.clone(), ioas.info().smallest_page());
         let space = DmaSpace::new(name, ranges, page, Box::new(ioas.clone()));
         Self::start(name, function, cdev.into_file(), Attachment::Iommufd(ioas), space)
+    }
+
+    /// In `space`, which is one of physical addresses, or in its own.
+    fn without_iommu(name: &str, function: &Function, space: Option<Arc<DmaSpace>>) -> Result<Arc<Self>> {
+        // Before anything can be changed under another user; the way through sysfs has the same lock.
+        let lock = noiommu::locked(name, function, Path::new(SYS))?;
+        let noiommu = Noiommu::open(name, function, Path::new(DEV))?;
+        let file = File::from(noiommu.device(function.bdf)?);
+        let info =
+            abi::device_info(file.as_fd()).map_err(|e| failed(name, "asking for its properties", e))?;
+        // When its file is first opened, VFIO takes it off the bus and tries to reset it: whether it could is what it says.
+        let was_reset = info.flags & abi::DEVICE_RESET != 0;
+        let untranslated = Untranslated::new(function, lock, was_reset)?;
+        let space = match space {
+            Some(space) => {
+                space.join(untranslated)?;
+                space
+            }
+            None => DmaSpace::physical(name, untranslated),
+        };
+        Self::start(name, function, file, Attachment::Noiommu(noiommu), space)
     }
 }
 

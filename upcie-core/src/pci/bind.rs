@@ -110,13 +110,14 @@ impl Function {
     /// Processes that drive it from user space, as far as this user may see: those that have one of its
     /// [`nodes`](Self::nodes) open, or (others than this one) its configuration space, as users without a driver do.
     pub fn users(&self) -> Vec<u32> {
-        let mut users = holders(&self.nodes());
-        if let Ok(config) = fs::canonicalize(self.path.join("config")) {
-            let me = std::process::id();
-            users.extend(holders(&[config]).into_iter().filter(|&pid| pid != me));
+        let nodes = self.nodes();
+        let mut paths = nodes.clone();
+        paths.extend(fs::canonicalize(self.path.join("config")));
+        let mut users = holders(&paths);
+        let me = std::process::id();
+        if users.contains(&me) && !holders(&nodes).contains(&me) {
+            users.retain(|&pid| pid != me);
         }
-        users.sort_unstable();
-        users.dedup();
         users
     }
 

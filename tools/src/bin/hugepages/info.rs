@@ -139,7 +139,11 @@ fn write_users(users: &Users, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "{:>8} {:<16} {bytes:>10} {files}", user.pid, user.name)?;
     }
     if users.hidden > 0 {
-        writeln!(out, "{} processes are other users' and can't be looked into: root can.", users.hidden)?;
+        writeln!(
+            out,
+            "Not looked into, for lack of permission (root has it): {} of the processes.",
+            users.hidden
+        )?;
     }
     Ok(())
 }

@@ -19,12 +19,14 @@ use upcie_core::{
 
 /// For `--help`.
 pub const NOTES: &str = "\
-Nothing stops a device whose process was killed: it goes on writing where it was told to. Its memory is therefore released
-only when
-  - the device is off the bus: its bus master bit is clear, or the kernel finds no such device any more, or
-  - it is an NVMe controller without a driver, or with uio_pci_generic, and it is disabled (CC.EN and CSTS.RDY are 0),
-and no other process has the function locked. A device is got off the bus by `devbind unbind BDF`, by binding its kernel driver and
-unbinding it again, or by `echo 1 > /sys/bus/pci/devices/BDF/reset`.
+Nothing stops a device whose process was killed: it goes on writing where it was told to.
+Its memory is therefore released only when
+  - the device is off the bus: its bus master bit is clear, or the kernel, asked to look
+    again, finds no such device, or
+  - it is an NVMe controller without a driver, or with uio_pci_generic, that is disabled
+    (CC.EN and CSTS.RDY are 0),
+and no other process has the function locked. A device is got off the bus by
+`devbind unbind BDF`, or by `echo 1 > /sys/bus/pci/devices/BDF/reset`.
 
 The pages go back to the pool; `hugepages setup --count 0` gives the pool back.";
 

@@ -6,6 +6,7 @@ compile_error!("upcie-core needs Linux on x86-64 or aarch64");
 pub mod barrier;
 pub mod dma;
 mod error;
+pub mod hugetlb;
 pub mod iova;
 pub mod irq;
 pub mod memory;
@@ -13,7 +14,10 @@ pub mod mmio;
 mod numa;
 pub mod pci;
 pub mod process;
+pub mod share;
+mod socket;
 pub mod transport;
+pub mod uio;
 pub mod vfio;
 pub mod vfio_user;
 

@@ -1,9 +1,25 @@
 //! Memory that devices can be given: anonymous files of 4 KiB, 2 MiB or 1 GiB pages, mapped and filled.
 //!
 //! A file, not plain anonymous memory, because a vfio-user server (and later another process) is handed its descriptor.
-//! It is sealed against shrinking, so that no holder of the descriptor can make an access fault.
+//! It is sealed against shrinking, so that no holder of the descriptor can make an access fault. Files of others are
+//! taken too ([`Memory::import`]).
 
-use crate::{Error, Result, mmio::Mapping, numa};
+mod external;
+mod pagemap;
+
+pub(crate) use external::check;
+#[cfg(test)]
+pub(crate) use external::tests::{descriptors_of, file_of};
+pub(crate) use pagemap::physical_pages;
+
+use crate::{
+    Error, Result,
+    hugetlb::{self, NamedFile},
+    mmio::Mapping,
+    numa,
+    pci::Bdf,
+    process::Owner,
+};
 use nix::{
     fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl},
     sys::memfd::{MFdFlags, memfd_create},
@@ -78,6 +94,20 @@ pub struct Memory {
     mapping: Mapping,
     fd: OwnedFd,
     page: PageSize,
+    /// For a file that has a name: removed with the memory, by the process that made it.
+    name: Option<(NamedFile, Owner)>,
+    sharing: Sharing,
+}
+
+/// Who else has the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    /// Nobody but devices.
+    Own,
+    /// Other processes may read and write them at any time.
+    Shared,
+    /// The same, and they are behind a dma-buf.
+    DmaBuf,
 }
 
 impl Memory {
@@ -123,7 +153,64 @@ impl Memory {
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&fd, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| fail(e.into()))?;
         let mapping = Mapping::new(fd.as_fd(), 0, len, &what())?;
-        Ok(Self { mapping, fd, page })
+        Ok(Self { mapping, fd, page, name: None, sharing: Sharing::Own })
+    }
+
+    /// At least `len` bytes, rounded up to whole pages of `page` (huge ones), zeroed and present, as a file on a
+    /// hugetlbfs mount whose name says that it is DMA memory of `function`: it outlives this process if that is killed
+    /// ([`hugetlb::leftovers`]).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`Error::Unusable`] when no such mount can be written to.
+    pub fn named(function: Bdf, len: usize, page: PageSize) -> Result<Self> {
+        let what = || format!("{function}: {len} bytes of DMA memory in {page} pages");
+        let mount = hugetlb::mount_for(page)?;
+        let len = len.max(1).checked_next_multiple_of(page.bytes()).unwrap_or(usize::MAX);
+        let file = hugetlb::create_file(&mount, function, len as u64)?;
+        let made = Mapping::new(file.file().as_fd(), 0, len, &what()).and_then(|mapping| {
+            let fd = file.file().as_fd().try_clone_to_owned();
+            Ok((mapping, fd.map_err(|e| Error::os(what(), "keeping its descriptor", e))?))
+        });
+        match made {
+            Ok((mapping, fd)) => {
+                Ok(Self { mapping, fd, page, name: Some((file, Owner::current())), sharing: Sharing::Own })
+            }
+            Err(error) => {
+                file.remove()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// The same memory as what other processes are to have too ([`Region::export`](crate::dma::Region::export)). Its bytes
+    /// may change at any time from then on, so its buffers deref to nothing: they are read and written by copies.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        if self.sharing == Sharing::Own {
+            self.sharing = Sharing::Shared;
+        }
+        self
+    }
+
+    /// Whether other processes may read and write it at any time: no reference to its bytes is ever formed then.
+    pub fn is_shared(&self) -> bool {
+        self.sharing != Sharing::Own
+    }
+
+    /// Whether it is behind a dma-buf, whose pages are its exporter's.
+    pub fn is_dma_buf(&self) -> bool {
+        self.sharing == Sharing::DmaBuf
+    }
+
+    /// Lets its file, if it has a name, outlive it.
+    pub(crate) fn leave(mut self) {
+        self.name = None;
+    }
+
+    /// Sets all bytes to zero.
+    pub(crate) fn zero(&self) {
+        // SAFETY: all bytes of the mapping.
+        unsafe { self.as_ptr().write_bytes(0, self.len()) }
     }
 
     /// Where it is mapped.
@@ -144,6 +231,16 @@ impl Memory {
     /// The page size that it was made of.
     pub fn page_size(&self) -> PageSize {
         self.page
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Some((file, _)) = self.name.as_ref().filter(|(_, owner)| owner.is_current()) {
+            if let Err(error) = file.remove() {
+                tracing::warn!(%error, "removing a file of DMA memory: `hugepages release` does it");
+            }
+        }
     }
 }
 

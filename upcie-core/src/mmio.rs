@@ -85,6 +85,51 @@ impl Drop for Mapping {
     }
 }
 
+/// Reads `data.len()` bytes of device memory: words of 8 bytes where they are aligned, single bytes elsewhere, each once
+/// and in order.
+///
+/// # Safety
+/// All bytes from `from` on are in a live mapping.
+pub(crate) unsafe fn copy_from(from: *const u8, data: &mut [u8]) {
+    let (mut at, len) = (0, data.len());
+    while at < len {
+        let here = from.wrapping_add(at);
+        if here.addr() % 8 == 0 && len - at >= 8 {
+            // SAFETY: aligned, and the caller's promise.
+            let word = unsafe { here.cast::<u64>().read_volatile() };
+            data[at..at + 8].copy_from_slice(&word.to_ne_bytes());
+            at += 8;
+        } else {
+            // SAFETY: the caller's promise.
+            data[at] = unsafe { here.read_volatile() };
+            at += 1;
+        }
+    }
+}
+
+/// Writes `data` to device memory, as [`copy_from`] reads it.
+///
+/// # Safety
+/// All bytes from `to` on are in a live mapping, and nobody else writes to them now.
+pub(crate) unsafe fn copy_to(to: *mut u8, data: &[u8]) {
+    let (mut at, len) = (0, data.len());
+    while at < len {
+        let here = to.wrapping_add(at);
+        match data[at..].first_chunk::<8>() {
+            Some(word) if here.addr() % 8 == 0 => {
+                // SAFETY: aligned, and the caller's promise.
+                unsafe { here.cast::<u64>().write_volatile(u64::from_ne_bytes(*word)) };
+                at += 8;
+            }
+            _ => {
+                // SAFETY: the caller's promise.
+                unsafe { here.write_volatile(data[at]) };
+                at += 1;
+            }
+        }
+    }
+}
+
 /// A width that registers have: `u8`, `u16`, `u32` or `u64`.
 pub trait Word: Copy + sealed::Sealed + 'static {}
 mod sealed {

@@ -1,20 +1,140 @@
 //! Waiting for completions.
 //!
-//! One eventfd per MSI-X vector, which queues may share. Nobody drains it: each queue has an epoll descriptor with the
+//! One eventfd per vector, which queues may share. Nobody drains it: each queue has an epoll descriptor with the
 //! vector's eventfd in it, edge triggered, so every interrupt wakes every queue of its vector, and one queue's wait
 //! takes nothing from another's.
+//!
+//! With MSI-X every completion raises its vector. The pin (INTx) is level triggered and masked whenever it fires, and an
+//! MSI is sent only when the last of the vector's completions had been acknowledged before: these are asked for again
+//! before each sleep ([`Vectors::rearm`]). In this order, then, nothing is lost: forget old events, ask again, look at
+//! the queue, sleep. What comes before the asking causes an event at once, what comes later its own. While completions of
+//! another queue of the vector are not reaped, each asking is answered at once.
 
-use crate::Result;
+use crate::{
+    Error, Result,
+    controller::{Registers, lock},
+    spec::offset,
+};
 use nix::{
     errno::Errno,
     sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
 };
 use std::{
     os::fd::{AsFd, BorrowedFd},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
-use upcie_core::irq::EventFd;
+use upcie_core::{
+    irq::{EventFd, IrqKind},
+    transport::Device,
+};
+
+/// The kinds that completions can come by, the best first.
+const KINDS: [IrqKind; 3] = [IrqKind::Msix, IrqKind::Msi, IrqKind::Intx];
+
+/// The interrupts of a controller: of one kind, wired when they are first asked for.
+#[derive(Debug)]
+pub(crate) struct Vectors {
+    /// `None` where the way in has no interrupts.
+    kind: Option<IrqKind>,
+    wired: Mutex<Option<Vec<Arc<EventFd>>>>,
+}
+
+impl Vectors {
+    /// Of the kind asked for, or else the best that there is.
+    pub(crate) fn new(device: &dyn Device, asked: Option<IrqKind>) -> Result<Self> {
+        let mut found = Vec::new();
+        for kind in KINDS {
+            if device.irq_count(kind)? > 0 {
+                found.push(kind);
+            }
+        }
+        let kind = match asked {
+            None => found.first().copied(),
+            Some(kind) if found.contains(&kind) => Some(kind),
+            Some(kind) => {
+                let names: Vec<_> = found.iter().map(IrqKind::to_string).collect();
+                let reason = match (KINDS.contains(&kind), names.is_empty()) {
+                    (false, _) => {
+                        format!("{kind} interrupts are not for completions: INTx, MSI and MSI-X are")
+                    }
+                    (_, true) => format!("there are no {kind} interrupts, nor any other kind: poll instead"),
+                    _ => format!("there are no {kind} interrupts: it has {}", names.join(" and ")),
+                };
+                return Err(Error::Unsupported { device: device.name().into(), reason });
+            }
+        };
+        Ok(Self { kind, wired: Mutex::default() })
+    }
+
+    pub(crate) fn kind(&self) -> Option<IrqKind> {
+        self.kind
+    }
+
+    /// Those that are wired, at most `most`. The first call wires all of them, since old kernels can't add any later.
+    fn wired<T>(&self, device: &dyn Device, most: u32, then: impl FnOnce(&[Arc<EventFd>]) -> T) -> Result<T> {
+        let mut wired = lock(&self.wired);
+        if wired.is_none() {
+            *wired = Some(match self.kind {
+                Some(kind) => wire(device, kind, device.irq_count(kind)?.min(most))?,
+                None => Vec::new(),
+            });
+        }
+        Ok(then(wired.as_deref().unwrap_or_default()))
+    }
+
+    /// How many can be used, of at most `most`.
+    pub(crate) fn count(&self, device: &dyn Device, most: u32) -> Result<u16> {
+        self.wired(device, most, |fds| fds.len() as u16)
+    }
+
+    /// The eventfd of `vector`.
+    pub(crate) fn eventfd(&self, device: &dyn Device, most: u32, vector: u16) -> Result<Arc<EventFd>> {
+        let (found, count) =
+            self.wired(device, most, |fds| (fds.get(usize::from(vector)).cloned(), fds.len()))?;
+        found.ok_or_else(|| {
+            let reason = match self.kind {
+                Some(kind) => {
+                    format!("there is no {kind} vector {vector}: the controller has {count} that can be used")
+                }
+                None => format!("there is no interrupt vector {vector}: this way to the controller has none"),
+            };
+            Error::Argument { device: device.name().into(), reason }
+        })
+    }
+
+    /// Asks for an interrupt of `vector` for whatever has not been acknowledged, and for what comes. No more than a look
+    /// with MSI-X.
+    pub(crate) fn rearm(&self, device: &dyn Device, registers: &Registers, vector: u16) -> Result<()> {
+        match self.kind {
+            Some(IrqKind::Intx) => Ok(device.mask_irq(IrqKind::Intx, 0, false)?),
+            Some(IrqKind::Msi) => {
+                // A mask bit that is cleared sends a message if there is cause for one. Behind the head doorbell, as
+                // writes stay in order.
+                registers.write_u32(offset::INTMS, 1 << (vector & 31))?;
+                registers.write_u32(offset::INTMC, 1 << (vector & 31))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Wires `count` interrupts, or as many as the system has.
+fn wire(device: &dyn Device, kind: IrqKind, count: u32) -> Result<Vec<Arc<EventFd>>> {
+    let mut fds = (0..count).map(|_| EventFd::new().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+    loop {
+        let borrowed: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
+        match device.set_irqs(kind, &borrowed) {
+            // Several messages need an interrupt remapper, for one.
+            Err(error @ upcie_core::Error::Unsupported { .. }) if fds.len() > 1 => {
+                tracing::info!(device = device.name(), %error, "trying fewer");
+                fds.truncate(fds.len() / 2);
+            }
+            Err(error) => return Err(error.into()),
+            Ok(()) => return Ok(fds),
+        }
+    }
+}
 
 /// How to wait for a completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,12 +153,13 @@ pub enum Wait {
 #[derive(Debug)]
 pub(crate) struct Waiter {
     epoll: Epoll,
+    vector: u16,
     /// Kept open: the epoll set refers to it.
-    _vector: Arc<EventFd>,
+    _eventfd: Arc<EventFd>,
 }
 
 impl Waiter {
-    pub(crate) fn new(vector: Arc<EventFd>) -> Result<Self> {
+    pub(crate) fn new(vector: u16, eventfd: Arc<EventFd>) -> Result<Self> {
         let failed = |e: Errno| upcie_core::Error::Os {
             device: "epoll".into(),
             operation: "waiting for an interrupt vector (raise `ulimit -n` if too many files are open)"
@@ -47,17 +168,20 @@ impl Waiter {
         };
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
-        epoll.add(vector.as_fd(), event).map_err(failed)?;
-        Ok(Self { epoll, _vector: vector })
+        epoll.add(eventfd.as_fd(), event).map_err(failed)?;
+        Ok(Self { epoll, vector, _eventfd: eventfd })
     }
 
-    /// Forgets interrupts from before now. Whoever looks at the completion queue after this and finds nothing will be
-    /// woken by what comes then.
-    pub(crate) fn arm(&self) -> Result<()> {
+    pub(crate) fn vector(&self) -> u16 {
+        self.vector
+    }
+
+    /// Forgets interrupts from before now.
+    pub(crate) fn forget(&self) -> Result<()> {
         self.sleep(Duration::ZERO).map(|_| ())
     }
 
-    /// Sleeps until an interrupt that is newer than the last [`arm`](Self::arm), at most `timeout`.
+    /// Sleeps until an interrupt that is newer than the last [`forget`](Self::forget), at most `timeout`.
     pub(crate) fn sleep(&self, timeout: Duration) -> Result<bool> {
         let end = Instant::now().checked_add(timeout);
         loop {

@@ -14,4 +14,4 @@ pub use error::{Error, Result};
 pub use interrupt::Wait;
 pub use namespace::Namespace;
 pub use queue::{Completion, QueuePair, Refusal, Refused, Turn};
-pub use upcie_core::{self, dma::DmaBuf, transport::Address};
+pub use upcie_core::{self, dma::DmaBuf, irq::IrqKind, transport::Address};

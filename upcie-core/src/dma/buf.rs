@@ -1,6 +1,7 @@
 //! The handle to a piece of DMA memory.
 
 use super::{Region, heap::Home};
+use crate::{barrier, mmio};
 use std::{
     fmt,
     mem::ManuallyDrop,
@@ -32,6 +33,8 @@ pub(super) struct Descriptor {
     pub(super) whole: u32,
     pub(super) ptr: NonNull<u8>,
     pub(super) len: usize,
+    /// Behind a base address register, or other processes' too: no reference to its bytes is ever formed.
+    pub(super) by_copy: bool,
     pub(super) next: Option<DmaBuf>,
     pub(super) home: Home,
 }
@@ -47,13 +50,16 @@ static EMPTY: Descriptor = Descriptor {
     whole: 0,
     ptr: NonNull::dangling(),
     len: 0,
+    by_copy: false,
     next: None,
     home: Home::None,
 };
 
 /// A buffer that a device can read and write: one pointer wide, moved for free, returned to its heap on drop.
 ///
-/// It derefs to its bytes. While a command is in flight the command owns the buffer, so nobody can look at bytes that
+/// It derefs to its bytes, if nobody else has them: those in a device ([`is_device_memory`](Self::is_device_memory)) and
+/// those that other processes have ([`is_shared`](Self::is_shared)) are read and written by [`read_at`](Self::read_at) and
+/// [`write_at`](Self::write_at), which do for all. While a command is in flight the command owns the buffer, so nobody can look at bytes that
 /// the device is changing. The bytes are what the last user left there, unless zeroed ones were asked for.
 ///
 /// Buffers can be cut ([`slice`](Self::slice), [`split_at`](Self::split_at)) and chained ([`chain`](Self::chain)) for
@@ -122,10 +128,7 @@ impl DmaBuf {
     pub fn iova(&self, offset: usize) -> u64 {
         let all = self.descriptor();
         assert!(offset < all.len, "offset {offset} in a buffer of {} bytes", all.len);
-        all.home.region().map_or(0, |region| {
-            // The buffer lies in the region.
-            region.iova(all.ptr.as_ptr().addr() - region.as_ptr().addr() + offset)
-        })
+        self.region().map_or(0, |region| region.iova(self.offset_in_region() + offset))
     }
 
     /// Where this process sees it: for raw access by code that knows when the device is done.
@@ -134,9 +137,97 @@ impl DmaBuf {
         self.descriptor().ptr.as_ptr()
     }
 
+    /// Whether its bytes are in a device, behind a base address register (a controller memory buffer). It derefs to
+    /// nothing then: it panics.
+    #[inline]
+    pub fn is_device_memory(&self) -> bool {
+        self.region().is_some_and(|region| region.is_device_memory())
+    }
+
+    /// Whether other processes may read and write its bytes at any time ([`Region::export`]). It derefs to nothing then:
+    /// it panics.
+    pub fn is_shared(&self) -> bool {
+        self.region().is_some_and(|region| region.is_shared())
+    }
+
+    /// The region that it lies in; `None` for the empty buffer.
+    pub fn region(&self) -> Option<&Arc<Region>> {
+        self.home().region()
+    }
+
+    /// Where it begins in its [`region`](Self::region), in bytes: what another process that has the region needs to know.
+    pub fn offset_in_region(&self) -> usize {
+        // The buffer lies in the region.
+        self.region().map_or(0, |region| self.as_ptr().addr() - region.as_ptr().addr())
+    }
+
+    /// Whether all bytes are side by side for the device. Without an IOMMU those of different huge pages may not be.
+    pub fn is_contiguous(&self) -> bool {
+        let (at, len) = (self.offset_in_region(), self.len());
+        self.region().is_none_or(|region| region.addresses().is_contiguous(at, len))
+    }
+
+    /// Reads the bytes from `offset` on.
+    ///
+    /// # Panics
+    /// When they are not all in the buffer.
+    pub fn read_at(&self, offset: usize, data: &mut [u8]) {
+        let from = self.range(offset, data.len());
+        if self.descriptor().by_copy {
+            // SAFETY: as many bytes of a live mapping, as just checked.
+            unsafe { mmio::copy_from(from, data) }
+        } else {
+            data.copy_from_slice(&self[offset..offset + data.len()]);
+        }
+    }
+
+    /// Writes `data` to the bytes from `offset` on. What is written to a device's memory, write-combined too, comes before
+    /// every doorbell that is rung after this.
+    ///
+    /// # Panics
+    /// When they are not all in the buffer.
+    pub fn write_at(&mut self, offset: usize, data: &[u8]) {
+        let to = self.range(offset, data.len());
+        if self.descriptor().by_copy {
+            // SAFETY: as many bytes of a live mapping, as just checked, and the buffer is borrowed mutably.
+            unsafe { mmio::copy_to(to, data) };
+            barrier::mmio_wmb();
+        } else {
+            self[offset..offset + data.len()].copy_from_slice(data);
+        }
+    }
+
+    fn range(&self, offset: usize, len: usize) -> *mut u8 {
+        let all = self.len();
+        let fits = offset.checked_add(len).is_some_and(|end| end <= all);
+        assert!(fits, "{len} bytes at {offset} of a buffer of {all} bytes");
+        self.as_ptr().wrapping_add(offset)
+    }
+
     /// Sets all bytes to zero.
     pub fn zero(&mut self) {
-        self.fill(0);
+        if !self.descriptor().by_copy {
+            return self.fill(0);
+        }
+        const ZEROES: [u8; 4096] = [0; 4096];
+        for offset in (0..self.len()).step_by(ZEROES.len()) {
+            self.write_at(offset, &ZEROES[..ZEROES.len().min(self.len() - offset)]);
+        }
+    }
+
+    /// What deref checks.
+    #[inline]
+    fn assert_host(all: &Descriptor) {
+        #[cold]
+        #[inline(never)]
+        fn by_copy_only() -> ! {
+            panic!(
+                "the buffer is memory of a device, or shared with other processes: use read_at and write_at"
+            );
+        }
+        if all.by_copy {
+            by_copy_only();
+        }
     }
 
     /// The part `range` (in bytes) of the buffer, as a buffer of its own. The rest stays with it, out of reach:
@@ -195,7 +286,7 @@ impl DmaBuf {
         let len = range.end - range.start;
         let iova = |offset: usize| parent.iova(range.start + offset);
         let companion = all.home.prepare().and_then(|prepare| prepare.prepare(&iova, len, None));
-        let region = all.home.region().cloned();
+        let (region, by_copy) = (all.home.region().cloned(), all.by_copy);
         // SAFETY: within the parent's bytes, as asserted.
         let ptr = unsafe { all.ptr.add(range.start) };
         let whole = companion.and(u32::try_from(len).ok()).unwrap_or(0);
@@ -210,6 +301,7 @@ impl DmaBuf {
             whole,
             ptr,
             len,
+            by_copy,
             next: None,
             home: Home::Part(parent.clone(), region),
         }))
@@ -293,6 +385,7 @@ impl Deref for DmaBuf {
     #[inline]
     fn deref(&self) -> &[u8] {
         let all = self.descriptor();
+        Self::assert_host(all);
         // SAFETY: `len` initialised bytes that this handle owns; the device writes to no buffer that is not in flight
         // (the module's trust model), and one in flight is owned by its command.
         unsafe { std::slice::from_raw_parts(all.ptr.as_ptr(), all.len) }
@@ -303,6 +396,7 @@ impl DerefMut for DmaBuf {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         let all = self.descriptor();
+        Self::assert_host(all);
         // SAFETY: as in `deref`, and the handle is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(all.ptr.as_ptr(), all.len) }
     }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    memory::{Memory, PageSize},
+    memory::{PageSize, host_page_size},
 };
 use std::{
     fmt,
@@ -49,9 +49,18 @@ pub(super) enum Home {
     /// Nowhere: the empty buffer, or a descriptor that has been taken apart.
     None,
     /// A heap's block, and its list's.
-    Block { heap: Arc<Heap>, region: RegionRef, block: Block, list: Option<Block> },
+    Block { heap: Arc<Heap>, region: RegionRef, block: Block, list: ListHome },
     /// A part of another buffer.
     Part(Arc<DmaBuf>, Option<RegionRef>),
+}
+
+/// Where a buffer's list is.
+pub(super) enum ListHome {
+    None,
+    /// A block of the buffer's own heap.
+    Block(Block),
+    /// Of another heap: its owner's memory is no place for lists.
+    Elsewhere(DmaBuf),
 }
 
 impl Home {
@@ -80,6 +89,14 @@ impl Home {
             Self::None => None,
             Self::Block { heap, region, block, list } => {
                 drop(region);
+                let list = match list {
+                    ListHome::None => None,
+                    ListHome::Block(block) => Some(block),
+                    ListHome::Elsewhere(list) => {
+                        drop(list);
+                        None
+                    }
+                };
                 let mut state = match heap.state.try_lock() {
                     Ok(state) => state,
                     Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -106,9 +123,17 @@ pub(super) struct Block {
     offset: usize,
 }
 
+/// A region, or a part of one, with what is free in it.
+struct Piece {
+    region: RegionRef,
+    /// Where it begins in the region, in bytes.
+    start: usize,
+    buddy: Buddy,
+}
+
 #[derive(Default)]
 struct State {
-    regions: Vec<(RegionRef, Buddy)>,
+    regions: Vec<Piece>,
     /// Descriptors to use again: a heap in a steady state asks the system's allocator for nothing.
     #[expect(clippy::vec_box, reason = "what is kept is the allocation, which a `DmaBuf` points to")]
     spare: Vec<Box<Descriptor>>,
@@ -118,16 +143,23 @@ struct State {
 impl State {
     fn place(&mut self, order: u32) -> Option<Block> {
         // The newest region is the largest.
-        let found = self.regions.iter_mut().enumerate().rev().find_map(|(region, (_, buddy))| {
-            buddy.allocate(order).map(|offset| Block { region: region as u32, order, offset })
+        let found = self.regions.iter_mut().enumerate().rev().find_map(|(index, piece)| {
+            let offset = piece.buddy.allocate(order)? + piece.start;
+            Some(Block { region: index as u32, order, offset })
         });
         self.in_use += found.map_or(0, |_| 1 << (order + MIN_SHIFT));
         found
     }
 
+    fn footprint(&self) -> usize {
+        let whole = self.regions.iter().filter(|piece| piece.start == 0);
+        whole.map(|piece| piece.region.len()).sum()
+    }
+
     fn free(&mut self, block: Block) {
         self.in_use -= 1 << (block.order + MIN_SHIFT);
-        self.regions[block.region as usize].1.free(block.offset, block.order);
+        let piece = &mut self.regions[block.region as usize];
+        piece.buddy.free(block.offset - piece.start, block.order);
     }
 }
 
@@ -138,21 +170,67 @@ impl State {
 /// until it and all its buffers are gone.
 pub struct Heap {
     space: Arc<DmaSpace>,
-    pages: Option<PageSize>,
+    growth: Growth,
     prepare: Option<Box<dyn Prepare>>,
     state: Mutex<State>,
 }
 
+/// Where a heap's memory comes from.
+#[derive(Debug)]
+enum Growth {
+    /// The host: more when it is needed, of these pages (`None`: see [`DmaSpace::allocate`]).
+    Host(Option<PageSize>),
+    /// There is what there is; lists come from a heap of the host's memory.
+    Fixed { lists: Arc<Heap> },
+}
+
 impl Heap {
     /// An empty heap over `space`, made of `pages`; `None` takes 2 MiB pages while some are free and small ones
-    /// otherwise. `prepare` is what the driver wants to know of each buffer; without it no buffer is
-    /// [ready](super::Transfer::ready).
+    /// otherwise, where the space takes those. `prepare` is what the driver wants to know of each buffer; without it
+    /// no buffer is [ready](super::Transfer::ready).
     pub fn new(
         space: &Arc<DmaSpace>,
         pages: Option<PageSize>,
         prepare: Option<Box<dyn Prepare>>,
     ) -> Arc<Self> {
-        Arc::new(Self { space: space.clone(), pages, prepare, state: Mutex::default() })
+        let growth = Growth::Host(pages);
+        Arc::new(Self { space: space.clone(), growth, prepare, state: Mutex::default() })
+    }
+
+    /// A heap of `region` alone (a controller memory buffer, or memory that is shared with other processes, say), which
+    /// never grows. The lists of its buffers come from `lists`, a heap of the same space.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] when the region is in another space than `lists`, or has less than 512 bytes, and when `lists`
+    /// itself is a heap over a region: others may write there.
+    pub fn over(region: Region, prepare: Option<Box<dyn Prepare>>, lists: &Arc<Self>) -> Result<Arc<Self>> {
+        let space = region.space().clone();
+        let unusable =
+            |reason: &str| Error::Unusable { device: space.device().into(), reason: reason.into() };
+        if space.id() != lists.space.id() {
+            return Err(unusable("the lists of a heap must be in the address space that its memory is in"));
+        }
+        if let Growth::Fixed { .. } = lists.growth {
+            return Err(unusable("the lists of a heap must be in memory of the host's that nobody else has"));
+        }
+        let region = Arc::new(region);
+        // Blocks are aligned to their size by their address, and pieces to place them in are powers of two.
+        let (mut state, mut at) = (State::default(), 0);
+        while region.len() - at >= 1 << MIN_SHIFT {
+            let largest = 1 << (region.len() - at).min(REGION_MAX).ilog2();
+            let aligned = 1_usize << region.iova(at).trailing_zeros().min(REGION_MAX.ilog2());
+            let len = largest.min(aligned);
+            if len < 1 << MIN_SHIFT {
+                return Err(unusable("memory for a heap must be aligned to 512 bytes"));
+            }
+            state.regions.push(Piece { region: region.clone(), start: at, buddy: Buddy::new(len) });
+            at += len;
+        }
+        if state.regions.is_empty() {
+            return Err(unusable("memory for a heap must have at least 512 bytes"));
+        }
+        let growth = Growth::Fixed { lists: lists.clone() };
+        Ok(Arc::new(Self { space, growth, prepare, state: Mutex::new(state) }))
     }
 
     /// The address space that the buffers are in.
@@ -165,7 +243,7 @@ impl Heap {
     /// # Errors
     /// [`Error::Allocation`] for no bytes or more than 1 GiB, and those of mapping more memory.
     pub fn alloc(self: &Arc<Self>, len: usize) -> Result<DmaBuf> {
-        self.alloc_aligned(len, 1)
+        self.alloc_block(len, 1)
     }
 
     /// A buffer of `len` bytes, all zero.
@@ -178,11 +256,27 @@ impl Heap {
         Ok(buf)
     }
 
-    /// A buffer of `len` bytes whose device address is a multiple of `align`, a power of two.
+    /// A buffer of `len` bytes that are side by side for the device too, whose device address is a multiple of `align`, a
+    /// power of two: rings. Without an IOMMU no more than a huge page is sure to be.
     ///
     /// # Errors
-    /// As [`alloc`](Self::alloc), and for an `align` that is not a power of two.
+    /// As [`alloc`](Self::alloc), and for an `align` that is not a power of two, or when the memory that there is lies
+    /// scattered.
     pub fn alloc_aligned(self: &Arc<Self>, len: usize, align: usize) -> Result<DmaBuf> {
+        let buf = self.alloc_block(len, align)?;
+        if buf.is_contiguous() && buf.iova(0) % align as u64 == 0 {
+            return Ok(buf);
+        }
+        Err(Error::Allocation {
+            device: self.space.device().into(),
+            len,
+            align,
+            reason: "without an IOMMU only the bytes of one huge page are side by side: use pages of 1 GiB, or ask for \
+                     less",
+        })
+    }
+
+    fn alloc_block(self: &Arc<Self>, len: usize, align: usize) -> Result<DmaBuf> {
         let refuse = |reason| Error::Allocation { device: self.space.device().into(), len, align, reason };
         if len == 0 || !align.is_power_of_two() {
             return Err(refuse(
@@ -199,21 +293,16 @@ impl Heap {
             ));
         }
         let block = self.place(&mut state, order)?;
-        let region = state.regions[block.region as usize].0.clone();
+        let region = state.regions[block.region as usize].region.clone();
         let iova = |offset: usize| region.iova(block.offset + offset);
-        let (list, companion) = match self.prepare.as_deref() {
-            None => (None, None),
+        let made = match self.prepare.as_deref() {
+            None => Ok((ListHome::None, None)),
             Some(prepare) => match prepare.list_len(iova(0), len) {
-                0 => (None, prepare.prepare(&iova, len, None)),
-                bytes => match self.list(&mut state, bytes) {
-                    Ok((list, memory)) => (Some(list), prepare.prepare(&iova, len, Some(memory))),
-                    Err(error) => {
-                        state.free(block);
-                        return Err(error);
-                    }
-                },
+                0 => Ok((ListHome::None, prepare.prepare(&iova, len, None))),
+                bytes => self.list(&mut state, bytes, |list| prepare.prepare(&iova, len, Some(list))),
             },
         };
+        let (list, companion) = made.inspect_err(|_| state.free(block))?;
         let whole = companion.and(u32::try_from(len).ok()).unwrap_or(0);
         // SAFETY: a block lies within its region.
         let ptr = unsafe { region.as_ptr().add(block.offset) };
@@ -230,6 +319,7 @@ impl Heap {
             whole,
             ptr: NonNull::new(ptr).expect("a mapping is not at address 0"),
             len,
+            by_copy: region.is_device_memory() || region.is_shared(),
             next: None,
             home: Home::Block { heap: self.clone(), region, block, list },
         };
@@ -250,7 +340,7 @@ impl Heap {
 
     /// Bytes of memory that the heap has mapped.
     pub fn footprint(&self) -> usize {
-        self.lock().regions.iter().map(|(region, _)| region.len()).sum()
+        self.lock().footprint()
     }
 
     /// Bytes in blocks that are handed out, lists included.
@@ -258,18 +348,38 @@ impl Heap {
         self.lock().in_use
     }
 
-    /// List memory of `bytes`, its entries zero.
-    fn list<'a>(&self, state: &mut State, bytes: usize) -> Result<(Block, List<'a>)> {
+    /// Checks that no memory of it has [moved](Region::verify).
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] when some has.
+    pub fn verify(&self) -> Result<()> {
+        self.lock().regions.iter().try_for_each(|piece| piece.region.verify())
+    }
+
+    /// Has `fill` fill list memory of `bytes`, its entries zero.
+    fn list(
+        &self,
+        state: &mut State,
+        bytes: usize,
+        fill: impl FnOnce(List<'_>) -> Option<u64>,
+    ) -> Result<(ListHome, Option<u64>)> {
+        if let Growth::Fixed { lists } = &self.growth {
+            let buf = lists.alloc_aligned(bytes, bytes.next_power_of_two().min(host_page_size()))?;
+            // SAFETY: a fresh buffer of at least `bytes`, 512-aligned, which nobody else has.
+            let entries = unsafe { entries(buf.as_ptr(), bytes) };
+            let companion = fill(List { entries, iova: buf.iova(0) });
+            return Ok((ListHome::Elsewhere(buf), companion));
+        }
         let order = Buddy::order(bytes, 1).expect("a list is smaller than its buffer");
         let block = self.place(state, order)?;
-        let region = &state.regions[block.region as usize].0;
+        let region = &state.regions[block.region as usize].region;
         // SAFETY: a block lies within its region.
-        let base = unsafe { region.as_ptr().add(block.offset) }.cast::<u64>();
+        let base = unsafe { region.as_ptr().add(block.offset) };
         // SAFETY: a fresh block of at least `bytes`, 512-aligned, that nobody else has, its bytes initialised (the
         // region's were zero at first).
-        let entries = unsafe { std::slice::from_raw_parts_mut(base, bytes.div_ceil(8)) };
-        entries.fill(0);
-        Ok((block, List { entries, iova: region.iova(block.offset) }))
+        let entries = unsafe { entries(base, bytes) };
+        let companion = fill(List { entries, iova: region.iova(block.offset) });
+        Ok((ListHome::Block(block), companion))
     }
 
     /// A block, from a new region if need be. Regions grow with the heap, so that they stay few.
@@ -277,34 +387,40 @@ impl Heap {
         if let Some(block) = state.place(order) {
             return Ok(block);
         }
-        let total: usize = state.regions.iter().map(|(region, _)| region.len()).sum();
         let least = REGION_MIN.max(1 << (order + MIN_SHIFT));
-        let wanted = least.max((total / 2).next_power_of_two()).min(REGION_MAX);
+        let Growth::Host(pages) = self.growth else {
+            return Err(Error::Allocation {
+                device: self.space.device().into(),
+                len: 1 << (order + MIN_SHIFT),
+                align: 1,
+                reason: "the memory in the device has no room for it, and can't grow",
+            });
+        };
+        // What the device is about to be sent to again must still be there.
+        state.regions.iter().try_for_each(|piece| piece.region.verify())?;
+        let wanted = least.max((state.footprint() / 2).next_power_of_two()).min(REGION_MAX);
+        let map = |len| self.space.allocate(len, pages);
         // What the heap would like may be more than there is: then what it needs.
-        let region =
-            self.map(wanted).or_else(|error| if wanted > least { self.map(least) } else { Err(error) })?;
+        let region = map(wanted).or_else(|error| if wanted > least { map(least) } else { Err(error) })?;
         let buddy = Buddy::new(region.len());
-        state.regions.push((Arc::new(region), buddy));
+        state.regions.push(Piece { region: Arc::new(region), start: 0, buddy });
         Ok(state.place(order).expect("the new region has room"))
-    }
-
-    fn map(&self, len: usize) -> Result<Region> {
-        let page = self.pages.unwrap_or_else(|| {
-            let huge = PageSize::Huge2M;
-            let free = huge.available().map_or(0, |(free, _)| free) as usize;
-            if free.saturating_mul(huge.bytes()) >= len { huge } else { PageSize::Small }
-        });
-        let len = len.max(page.bytes());
-        match (Memory::new(len, page), self.pages) {
-            // Somebody else was faster.
-            (Err(_), None) if page != PageSize::Small => self.space.map(Memory::new(len, PageSize::Small)?),
-            (memory, _) => self.space.map(memory?),
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The words of list memory, zeroed.
+///
+/// # Safety
+/// `bytes` bytes at `base`, aligned to 8, are initialised and nobody else's for as long as the list is used.
+unsafe fn entries<'a>(base: *mut u8, bytes: usize) -> &'a mut [u64] {
+    // SAFETY: the caller's promise.
+    let entries = unsafe { std::slice::from_raw_parts_mut(base.cast::<u64>(), bytes.div_ceil(8)) };
+    entries.fill(0);
+    entries
 }
 
 impl fmt::Debug for Heap {

@@ -8,15 +8,19 @@
 //! IOMMU or not, since the heap stays mapped; it can't corrupt the program: DMA memory holds rings, lists and data
 //! only, never Rust state.
 
+mod addresses;
 mod buddy;
 mod buf;
 mod heap;
+mod physical;
 mod region;
 mod space;
 #[cfg(test)]
 mod tests;
 
+pub use addresses::Addresses;
 pub use buf::{DmaBuf, Transfer};
 pub use heap::{Heap, List, Prepare};
+pub use physical::Untranslated;
 pub use region::Region;
 pub use space::{DmaSpace, Mapper};

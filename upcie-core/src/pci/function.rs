@@ -48,6 +48,9 @@ pub struct IommuGroup {
     pub members: Vec<GroupMember>,
     /// A stand-in that vfio's unsafe no-IOMMU mode makes: nothing translates.
     pub is_noiommu: bool,
+    /// The type of its default domain, as the kernel names it: `DMA` and `DMA-FQ` translate, `identity` doesn't, and so
+    /// on; `None` where the kernel doesn't say.
+    pub domain: Option<String>,
 }
 
 /// A device in an IOMMU group.
@@ -229,7 +232,8 @@ fn iommu_group(link: &Path) -> Result<Option<IommuGroup>> {
     }
     members.sort_by(|a, b| a.name.cmp(&b.name));
     let is_noiommu = read(&link.join("name")).is_ok_and(|name| name.trim() == "vfio-noiommu");
-    Ok(Some(IommuGroup { number, members, is_noiommu }))
+    let domain = read(&link.join("type")).ok().map(|domain| domain.trim().to_owned());
+    Ok(Some(IommuGroup { number, members, is_noiommu, domain }))
 }
 
 /// The last part of what a symbolic link names; `None` where there is no link.

@@ -6,6 +6,7 @@ mod config;
 #[cfg(test)]
 mod fake_sysfs;
 mod function;
+mod lock;
 
 pub use bdf::Bdf;
 pub use bind::{Binder, Binding, is_vfio_driver};
@@ -14,6 +15,7 @@ pub use config::{
     offset,
 };
 pub use function::{BarInfo, BarKind, Function, GroupMember, IommuGroup, functions};
+pub use lock::FunctionLock;
 
 #[cfg(test)]
 pub(crate) use fake_sysfs::FakeSysfs;

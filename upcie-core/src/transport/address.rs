@@ -4,8 +4,9 @@ use crate::{Error, pci::Bdf};
 use std::{fmt, path::PathBuf, str::FromStr};
 
 /// The forms of an address, for messages.
-pub const FORMS: &str = "0000:01:00.0 (a PCI function bound to vfio-pci), vfio:0000:01:00.0, vfio-user:/path/to/socket, \
-                         emu, and emu:key=value,… (see `upcie --help`)";
+pub const FORMS: &str = "0000:01:00.0 (a PCI function; the way in follows from its driver), vfio:0000:01:00.0, \
+                         iommufd:…, noiommu:…, uio:…, sysfs:…, vfio-user:/path/to/socket, emu, and emu:key=value,… (see \
+                         `upcie --help`)";
 
 /// Names a device and the way to it.
 ///
@@ -23,6 +24,14 @@ pub enum Address {
     Pci(Bdf),
     /// `vfio:0000:01:00.0`: through its VFIO group.
     Vfio(Bdf),
+    /// `iommufd:0000:01:00.0`: through its VFIO character device and iommufd.
+    Iommufd(Bdf),
+    /// `noiommu:0000:01:00.0`: through VFIO's unsafe no-IOMMU mode: the device uses physical addresses.
+    Noiommu(Bdf),
+    /// `uio:0000:01:00.0`: without an IOMMU, through uio_pci_generic.
+    Uio(Bdf),
+    /// `sysfs:0000:01:00.0`: without an IOMMU and without a driver; polling only.
+    Sysfs(Bdf),
     /// `vfio-user:/path`: a vfio-user server's socket.
     VfioUser(PathBuf),
     /// `emu` or `emu:options`: the embedded controller; the options are the driver crate's to parse.
@@ -33,7 +42,12 @@ impl Address {
     /// The PCI function that it names, if it names one.
     pub fn bdf(&self) -> Option<Bdf> {
         match self {
-            Self::Pci(bdf) | Self::Vfio(bdf) => Some(*bdf),
+            Self::Pci(bdf)
+            | Self::Vfio(bdf)
+            | Self::Iommufd(bdf)
+            | Self::Noiommu(bdf)
+            | Self::Uio(bdf)
+            | Self::Sysfs(bdf) => Some(*bdf),
             Self::VfioUser(_) | Self::Emulated(_) => None,
         }
     }
@@ -53,6 +67,10 @@ impl FromStr for Address {
             Some(("vfio-user", "")) => Err(bad("the socket's path is missing".into())),
             Some(("vfio-user", path)) => Ok(Self::VfioUser(path.into())),
             Some(("vfio", rest)) => bdf(rest).map(Self::Vfio),
+            Some(("iommufd", rest)) => bdf(rest).map(Self::Iommufd),
+            Some(("noiommu", rest)) => bdf(rest).map(Self::Noiommu),
+            Some(("uio", rest)) => bdf(rest).map(Self::Uio),
+            Some(("sysfs", rest)) => bdf(rest).map(Self::Sysfs),
             Some((scheme, _)) if scheme.contains(|c: char| !c.is_ascii_hexdigit()) => {
                 Err(bad(format!("{scheme:?} is not a way to reach a device")))
             }
@@ -67,6 +85,10 @@ impl fmt::Display for Address {
         match self {
             Self::Pci(bdf) => bdf.fmt(f),
             Self::Vfio(bdf) => write!(f, "vfio:{bdf}"),
+            Self::Iommufd(bdf) => write!(f, "iommufd:{bdf}"),
+            Self::Noiommu(bdf) => write!(f, "noiommu:{bdf}"),
+            Self::Uio(bdf) => write!(f, "uio:{bdf}"),
+            Self::Sysfs(bdf) => write!(f, "sysfs:{bdf}"),
             Self::VfioUser(path) => write!(f, "vfio-user:{}", path.display()),
             Self::Emulated(options) if options.is_empty() => f.write_str("emu"),
             Self::Emulated(options) => write!(f, "emu:{options}"),
@@ -80,9 +102,17 @@ mod tests {
 
     #[test]
     fn every_form_parses_and_prints_itself() {
-        for text in
-            ["0000:01:00.0", "vfio:0000:01:00.0", "vfio-user:/run/x:y.sock", "emu", "emu:size=1G,lba=4096"]
-        {
+        for text in [
+            "0000:01:00.0",
+            "vfio:0000:01:00.0",
+            "iommufd:0000:01:00.0",
+            "noiommu:0000:01:00.0",
+            "uio:0000:01:00.0",
+            "sysfs:0000:01:00.0",
+            "vfio-user:/run/x:y.sock",
+            "emu",
+            "emu:size=1G,lba=4096",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
         assert_eq!(

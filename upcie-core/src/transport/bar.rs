@@ -30,6 +30,29 @@ pub struct Area {
     pub mapping: Arc<Mapping>,
 }
 
+/// How this process's accesses to a mapped base address register are cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Caching {
+    /// Not at all: each access reaches the device, in order. What registers need.
+    Uncached,
+    /// Stores are gathered into bursts and may be late: for memory in a device (a prefetchable register), with
+    /// [`mmio_wmb`](crate::barrier::mmio_wmb) after them. Loads are slow.
+    WriteCombining,
+    /// As the host's own memory, which it is: a software device's.
+    WriteBack,
+}
+
+impl fmt::Display for Caching {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Uncached => "uncached",
+            Self::WriteCombining => "write-combining",
+            Self::WriteBack => "write-back",
+        })
+    }
+}
+
 /// A base address register.
 #[derive(Clone)]
 pub struct Bar {
@@ -37,13 +60,35 @@ pub struct Bar {
     size: u64,
     areas: Vec<Area>,
     io: Arc<dyn RegionIo>,
+    caching: Caching,
+    bus_address: Option<u64>,
 }
 
 impl Bar {
     /// One of `size` bytes, mapped in `areas`, accessed through `io` elsewhere. `name` is for messages: the device
     /// and the BAR's number.
     pub fn new(name: impl Into<Arc<str>>, size: u64, areas: Vec<Area>, io: Arc<dyn RegionIo>) -> Self {
-        Self { name: name.into(), size, areas, io }
+        Self { name: name.into(), size, areas, io, caching: Caching::Uncached, bus_address: None }
+    }
+
+    /// The same, known to be mapped with `caching`.
+    pub fn with_caching(self, caching: Caching) -> Self {
+        Self { caching, ..self }
+    }
+
+    /// The same, known to be at `address` on the bus.
+    pub fn with_bus_address(self, address: Option<u64>) -> Self {
+        Self { bus_address: address, ..self }
+    }
+
+    /// How the mapped parts are cached.
+    pub fn caching(&self) -> Caching {
+        self.caching
+    }
+
+    /// Its address on the bus (the host's physical address, on x86-64), where it has one and the way in says so.
+    pub fn bus_address(&self) -> Option<u64> {
+        self.bus_address
     }
 
     /// Its size in bytes.
@@ -144,6 +189,7 @@ impl fmt::Debug for Bar {
         f.debug_struct("Bar")
             .field("name", &self.name)
             .field("size", &self.size)
+            .field("caching", &self.caching)
             .field("areas", &self.areas)
             .finish_non_exhaustive()
     }

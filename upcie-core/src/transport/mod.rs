@@ -2,16 +2,19 @@
 
 mod address;
 mod bar;
+mod ways;
 
 pub use address::{Address, FORMS};
-pub use bar::{Area, Bar, RegionIo};
+pub use bar::{Area, Bar, Caching, RegionIo};
+pub use ways::{WayIn, ways};
 
 use crate::{
     Error, Result,
     dma::DmaSpace,
     irq::IrqKind,
     pci::{Bdf, Function},
-    vfio::VfioDevice,
+    uio::UioDevice,
+    vfio::{VfioDevice, Way},
 };
 use std::{fmt, os::fd::BorrowedFd, sync::Arc};
 
@@ -43,6 +46,48 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// # Errors
     /// There is no such BAR, or it can't be mapped.
     fn bar(&self, index: u8) -> Result<Bar>;
+
+    /// How base address register `index` can be mapped here, [`bar`](Self::bar)'s way first.
+    ///
+    /// # Errors
+    /// There is no such BAR.
+    fn cachings(&self, index: u8) -> Result<Vec<Caching>> {
+        Ok(vec![self.bar(index)?.caching()])
+    }
+
+    /// Base address register `index`, mapped with `caching`: never with another one instead.
+    ///
+    /// # Errors
+    /// As [`bar`](Self::bar), and [`Error::Unsupported`] when the way in can't map this one so: the error says what can.
+    fn bar_as(&self, index: u8, caching: Caching) -> Result<Bar> {
+        let bar = self.bar(index)?;
+        if bar.caching() == caching {
+            return Ok(bar);
+        }
+        Err(Error::Unsupported {
+            device: self.name().into(),
+            what: format!("mapping BAR {index} {caching}"),
+            reason: format!(
+                "this way in maps it {} alone; a prefetchable one can be write-combining through `uio:` and `sysfs:`",
+                bar.caching()
+            ),
+        })
+    }
+
+    /// Opens the device at `address` into the address space of this one, so that both reach the same memory at the same
+    /// device addresses: regions, heaps and buffers of the one are good for the other. Peer-to-peer starts here.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when the two ways in can't share one, and those of [`open`].
+    fn open_beside(&self, address: &Address) -> Result<Arc<dyn Device>> {
+        Err(Error::Unsupported {
+            device: self.name().into(),
+            what: format!("sharing its address space with {address}"),
+            reason: "open both through the same VFIO container (`vfio:`), I/O address space (`iommufd:`), or without an \
+                     IOMMU (`uio:`, `sysfs:`, `noiommu:`)"
+                .into(),
+        })
+    }
 
     /// How many interrupts of a kind there are; 0 where there are none.
     ///
@@ -84,7 +129,11 @@ pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
         }),
         Address::VfioUser(path) => Ok(Arc::new(crate::vfio_user::Client::connect(path)?)),
         Address::Pci(bdf) => open_pci(*bdf),
-        Address::Vfio(bdf) => Ok(VfioDevice::open_as(&address.to_string(), *bdf)?),
+        Address::Vfio(bdf) => Ok(VfioDevice::open_as(&address.to_string(), *bdf, Way::Group)?),
+        Address::Iommufd(bdf) => Ok(VfioDevice::open_as(&address.to_string(), *bdf, Way::Iommufd)?),
+        Address::Noiommu(bdf) => Ok(VfioDevice::open_as(&address.to_string(), *bdf, Way::Noiommu)?),
+        Address::Uio(bdf) => Ok(Arc::new(UioDevice::open(*bdf)?)),
+        Address::Sysfs(bdf) => Ok(Arc::new(UioDevice::open_unbound(*bdf)?)),
     }
 }
 
@@ -92,11 +141,8 @@ pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
 fn open_pci(bdf: Bdf) -> Result<Arc<dyn Device>> {
     let driver = Function::at(bdf)?.driver;
     match driver.as_deref() {
-        Some(driver @ ("uio_pci_generic" | "igb_uio")) => Err(Error::Unsupported {
-            device: bdf.to_string(),
-            what: format!("driving it through {driver}"),
-            reason: format!("bind it to vfio-pci instead; `vfio:{bdf}` says how"),
-        }),
+        // Whoever has bound this driver has said that no IOMMU is wanted.
+        Some("uio_pci_generic") => Ok(Arc::new(UioDevice::open(bdf)?)),
         // Of any other driver VFIO says what to do about it.
         _ => Ok(VfioDevice::open(bdf)?),
     }

@@ -134,6 +134,12 @@ impl Guest {
         self.irqs.trigger(kind as u32, vector);
     }
 
+    /// Drives the pin (INTx), or lets go of it. While driven it interrupts the client as soon as that has wired and
+    /// unmasked it, and is masked each time.
+    pub fn set_pin(&mut self, asserted: bool) {
+        self.irqs.set_pin(asserted);
+    }
+
     fn read_by_message(&mut self, iova: u64, data: &mut [u8]) -> Result<(), Errno> {
         let mut address = iova;
         for part in data.chunks_mut(self.chunk()?) {

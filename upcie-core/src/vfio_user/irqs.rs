@@ -19,6 +19,8 @@ struct Irq {
     masked: bool,
     /// It was raised while masked.
     pending: bool,
+    /// The device drives the line. It stays so whatever the client does about its eventfd.
+    asserted: bool,
 }
 
 /// All interrupts of a device, by kind.
@@ -52,6 +54,15 @@ impl Irqs {
         }
     }
 
+    /// Drives the pin, or lets go of it.
+    pub fn set_pin(&mut self, asserted: bool) {
+        if let Some(irq) = self.kinds[IrqKind::Intx as usize].first_mut() {
+            if !std::mem::replace(&mut irq.asserted, asserted) && asserted && !irq.masked {
+                irq.fire(true);
+            }
+        }
+    }
+
     /// DEVICE_SET_IRQS: `data` is what follows the structure.
     pub fn set(&mut self, set: SetIrqs, data: &[u8], fds: Vec<OwnedFd>) -> Result<(), Errno> {
         let (action, kind) = (set.flags & vfio::SET_ACTION, set.flags & vfio::SET_DATA);
@@ -67,9 +78,9 @@ impl Irqs {
         }
         let automask = set.index == IrqKind::Intx as u32;
         match (action, kind) {
-            (vfio::SET_TRIGGER, vfio::SET_EVENTFD) => wire(range, fds),
+            (vfio::SET_TRIGGER, vfio::SET_EVENTFD) => wire(range, fds, automask),
             (vfio::SET_TRIGGER, vfio::SET_NONE) if set.count == 0 && set.start == 0 => {
-                irqs.iter_mut().for_each(|irq| *irq = Irq::default());
+                irqs.iter_mut().for_each(|irq| *irq = Irq { asserted: irq.asserted, ..Irq::default() });
                 Ok(())
             }
             // Events on masking: nobody needs to be told.
@@ -98,7 +109,7 @@ fn maskable(kind: u32) -> bool {
 }
 
 /// Gives interrupts their eventfds; no eventfds take them away.
-fn wire(range: &mut [Irq], fds: Vec<OwnedFd>) -> Result<(), Errno> {
+fn wire(range: &mut [Irq], fds: Vec<OwnedFd>, automask: bool) -> Result<(), Errno> {
     if fds.is_empty() {
         range.iter_mut().for_each(|irq| irq.eventfd = None);
         return Ok(());
@@ -117,7 +128,10 @@ fn wire(range: &mut [Irq], fds: Vec<OwnedFd>) -> Result<(), Errno> {
         wired.push(Irq { eventfd: Some(fd), blocking, ..Irq::default() });
     }
     for (irq, new) in range.iter_mut().zip(wired) {
-        *irq = new;
+        *irq = Irq { asserted: irq.asserted, ..new };
+        if irq.asserted {
+            irq.fire(automask);
+        }
     }
     Ok(())
 }
@@ -126,8 +140,12 @@ impl Irq {
     fn trigger(&mut self, automask: bool) {
         if self.masked {
             self.pending = true;
-            return;
+        } else {
+            self.fire(automask);
         }
+    }
+
+    fn fire(&mut self, automask: bool) {
         let Some(eventfd) = &self.eventfd else { return };
         self.masked = automask;
         // A full counter would block the server: whoever waits for it wakes all the same.
@@ -142,8 +160,8 @@ impl Irq {
 
     fn unmask(&mut self, automask: bool) {
         self.masked = false;
-        if std::mem::take(&mut self.pending) {
-            self.trigger(automask);
+        if std::mem::take(&mut self.pending) || self.asserted {
+            self.fire(automask);
         }
     }
 }

@@ -3,18 +3,22 @@
 mod admin;
 mod blocking;
 mod bringup;
+mod device_memory;
 mod namespaces;
 mod passthrough;
 mod registers;
 
 use crate::{
     Error, Namespace, Result,
+    interrupt::Vectors,
     queue::{QueuePairBuilder, Retired},
     spec::{Capabilities, IdentifyController, Version},
 };
 use admin::Admin;
 use blocking::Blocking;
-use registers::Registers;
+use device_memory::Windows;
+pub use device_memory::{MemoryBuffer, PersistentMemory};
+pub(crate) use registers::Registers;
 use std::{
     fmt,
     sync::{
@@ -28,7 +32,7 @@ use upcie_core::{
     irq::{EventFd, IrqKind},
     memory::PageSize,
     process::Owner,
-    transport::{Address, Device},
+    transport::{Address, Caching, Device},
 };
 
 /// How to bring a controller up.
@@ -40,11 +44,24 @@ pub struct ControllerOptions {
     pub pages: Option<PageSize>,
     /// How long a command of the admin queue, or of the blocking calls, may take. 30 s by default.
     pub timeout: Duration,
+    /// The kind of interrupts: `None` (the default) takes the best that the way in has, MSI-X before MSI before INTx.
+    /// One that it does not have is refused.
+    pub irq: Option<IrqKind>,
+    /// How this process's accesses to the controller's own memory are cached, once it is
+    /// [used](Controller::memory_buffer): `None` (the default) combines writes where the way in can, and caches nothing
+    /// elsewhere. What the way in can't is refused.
+    pub memory_buffer_caching: Option<Caching>,
 }
 
 impl Default for ControllerOptions {
     fn default() -> Self {
-        Self { queues: 64, pages: None, timeout: Duration::from_secs(30) }
+        Self {
+            queues: 64,
+            pages: None,
+            timeout: Duration::from_secs(30),
+            irq: None,
+            memory_buffer_caching: None,
+        }
     }
 }
 
@@ -62,6 +79,8 @@ pub(crate) struct Live {
     /// The stamp of namespace handles that are good; 0 once the controller was stopped, and the queues that look at this
     /// are of no more use.
     pub(crate) namespaces: AtomicU64,
+    /// What it takes in its own memory.
+    pub(crate) device_memory: Windows,
 }
 
 /// An NVMe controller that this process drives.
@@ -90,9 +109,12 @@ pub(crate) struct Inner {
     retired: Mutex<Vec<Retired>>,
     /// Bit per queue id that is taken.
     queue_ids: Mutex<Vec<bool>>,
-    vectors: Mutex<Option<Vec<Arc<EventFd>>>>,
+    vectors: Vectors,
     /// It did not answer when a queue was to be deleted: the next ones don't wait for it again.
     silent: AtomicBool,
+    /// What it has of its own, or that it has none, once somebody asked.
+    memory_buffer: Mutex<Option<Option<Arc<MemoryBuffer>>>>,
+    persistent_memory: Mutex<Option<Option<Arc<PersistentMemory>>>>,
     heap: Arc<Heap>,
     live: Arc<Live>,
     registers: Registers,
@@ -136,6 +158,43 @@ impl Controller {
     /// It is not an NVMe controller that this driver can use, or does not come up.
     pub fn from_device(device: Arc<dyn Device>, options: ControllerOptions) -> Result<Self> {
         bringup::bring_up(device, options).map(|inner| Self { inner: Arc::new(inner) })
+    }
+
+    /// Opens and brings up the controller at `address` in the address space of this one, so that buffers of either, those in
+    /// their [own memory](Self::memory_buffer) included, are good for both: peer-to-peer.
+    ///
+    /// # Errors
+    /// The two ways in can't share an address space (the error says which can), and as [`open`](Self::open).
+    pub fn open_beside(&self, address: &Address, options: ControllerOptions) -> Result<Self> {
+        Self::from_device(self.inner.device.open_beside(address)?, options)
+    }
+
+    /// The controller memory buffer (CMB), mapped and turned on by the first call; `None` where there is none.
+    ///
+    /// ```
+    /// # let controller = upcie_nvme::Controller::open(&"emu:size=1M".parse()?)?;
+    /// if let Some(memory) = controller.memory_buffer()? {
+    ///     let mut buffer = memory.alloc(4096)?;
+    ///     buffer.write_at(0, b"through the controller");
+    ///     controller.namespace(1)?.write(0, &mut buffer)?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Its registers can't be right, it can't be mapped (as [asked for](ControllerOptions::memory_buffer_caching)), or it
+    /// is one that only works without an IOMMU.
+    pub fn memory_buffer(&self) -> Result<Option<Arc<MemoryBuffer>>> {
+        self.inner.memory_buffer()
+    }
+
+    /// The persistent memory region (PMR), mapped and turned on by the first call; `None` where there is none. It stays
+    /// turned on, but for its device addresses, when the controller is stopped.
+    ///
+    /// # Errors
+    /// As [`memory_buffer`](Self::memory_buffer), or it does not become ready.
+    pub fn persistent_memory(&self) -> Result<Option<Arc<PersistentMemory>>> {
+        self.inner.persistent_memory()
     }
 
     /// Its address, as errors name it.
@@ -186,12 +245,27 @@ impl Controller {
         self.inner.registers.peek(offset)
     }
 
-    /// MSI-X vectors that queues can use; 0 is the admin queue's too.
+    /// The kind of interrupts that queues can have; `None` where the way in has none, so that all is polled.
+    pub fn irq_kind(&self) -> Option<IrqKind> {
+        self.inner.vectors.kind()
+    }
+
+    /// How many interrupts of a kind the way in has, whether they are used or not.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn irq_count(&self, kind: IrqKind) -> Result<u32> {
+        Ok(self.inner.device.irq_count(kind)?)
+    }
+
+    /// How many vectors queues can use, of the [kind](Self::irq_kind) in use: one for each queue pair and one for the
+    /// admin queue at most, one in all with INTx. Vector 0 is the admin queue's too. They are turned on by this, if they
+    /// were not yet.
     ///
     /// # Errors
     /// The device's.
     pub fn vectors(&self) -> Result<u16> {
-        self.inner.vector_count()
+        self.inner.vectors.count(&*self.inner.device, self.inner.most_vectors())
     }
 
     /// The heap that [`alloc`](Self::alloc) takes from.
@@ -297,31 +371,19 @@ impl Inner {
         lock(&self.queue_ids)[usize::from(qid) - 1] = false;
     }
 
-    fn vector_count(&self) -> Result<u16> {
-        Ok(self.device.irq_count(IrqKind::Msix)?.min(u32::from(self.granted) + 1) as u16)
+    /// One for each queue.
+    fn most_vectors(&self) -> u32 {
+        u32::from(self.granted) + 1
     }
 
-    /// The eventfd of MSI-X vector `vector`; the first call wires all of them, since old kernels can't add any later.
+    /// The eventfd of an interrupt vector.
     pub(crate) fn vector(&self, vector: u16) -> Result<Arc<EventFd>> {
-        let mut vectors = lock(&self.vectors);
-        if vectors.is_none() {
-            let count = self.vector_count()?;
-            let fds = (0..count).map(|_| EventFd::new().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
-            if count > 0 {
-                use std::os::fd::AsFd;
-                let borrowed: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
-                self.device.set_irqs(IrqKind::Msix, &borrowed)?;
-            }
-            *vectors = Some(fds);
-        }
-        let vectors = vectors.as_deref().unwrap_or_default();
-        vectors.get(usize::from(vector)).cloned().ok_or_else(|| Error::Argument {
-            device: self.name.to_string(),
-            reason: format!(
-                "there is no MSI-X vector {vector}: the controller has {} that can be used",
-                vectors.len()
-            ),
-        })
+        self.vectors.eventfd(&*self.device, self.most_vectors(), vector)
+    }
+
+    /// Asks for the vector's next interrupt, where that is needed.
+    pub(crate) fn rearm(&self, vector: u16) -> Result<()> {
+        self.vectors.rearm(&*self.device, &self.registers, vector)
     }
 }
 
@@ -343,6 +405,7 @@ impl Drop for Inner {
             tracing::error!(device = %self.name, %error, "the controller did not stop: its memory goes to nobody else");
             self.space().close();
         }
+        self.release_device_memory();
     }
 }
 

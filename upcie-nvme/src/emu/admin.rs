@@ -34,6 +34,13 @@ pub(super) struct Queues {
     pub cqs: Vec<Option<Cq>>,
 }
 
+impl Queues {
+    /// All completion queues, the admin queue's too.
+    pub fn completion_queues(&self) -> impl Iterator<Item = &Cq> {
+        std::iter::once(&self.admin_cq).chain(self.cqs.iter().flatten())
+    }
+}
+
 /// What the admin queue remembers.
 #[derive(Debug, Default)]
 pub(super) struct Admin {
@@ -262,7 +269,7 @@ impl Core {
             return Err(INVALID_FIELD);
         }
         let vector = dword.ien().then(|| dword.iv());
-        if vector.is_some_and(|vector| vector >= self.options.vectors) {
+        if vector.is_some_and(|vector| vector >= self.options.interrupts()) {
             return Err(Status::INVALID_INTERRUPT_VECTOR.with_do_not_retry());
         }
         let ring = Ring::new(guest, command.prp1(), entries);
@@ -346,7 +353,7 @@ impl Core {
     pub fn forget(&mut self) {
         self.admin = Admin::default();
         let options = &self.options;
-        self.features = Features::new(options.namespaces, options.vectors, options.queues);
+        self.features = Features::new(options.namespaces, options.interrupts(), options.queues);
         self.io.write_cache = true;
     }
 }

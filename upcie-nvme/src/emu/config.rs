@@ -1,6 +1,9 @@
-//! PCI configuration space: a type 0 header and three capabilities.
+//! PCI configuration space: a type 0 header and its capabilities.
 
-use crate::emu::layout::{MSIX_BAR, pba_offset};
+use super::{
+    Options,
+    layout::{MSIX_BAR, pba_offset},
+};
 
 /// Bytes of a PCI Express function's configuration space.
 pub(super) const SIZE: usize = 4096;
@@ -10,9 +13,15 @@ pub(super) const SIZE: usize = 4096;
 pub(super) const VENDOR: u16 = 0x7570;
 pub(super) const DEVICE: u16 = 0x0e00;
 
+/// Command register, its upper byte: INTx disable.
+const INTX_DISABLE: (usize, u8) = (0x05, 1 << 2);
+/// Status register: the pin is, or would be, driven.
+const INTERRUPT_STATUS: (usize, u8) = (0x06, 1 << 3);
+
 const PM: usize = 0x40;
 const MSIX: usize = 0x50;
 const PCIE: usize = 0x60;
+const MSI: usize = 0xa0;
 /// PCI Express capability: Device Control.
 const DEVICE_CONTROL: usize = PCIE + 8;
 
@@ -24,8 +33,8 @@ pub(super) struct ConfigSpace {
 }
 
 impl ConfigSpace {
-    /// As after power-on. BAR sizes are powers of two, 0 for none; `vectors` is 1 to 2048.
-    pub fn new(bars: &[u64; 6], vectors: u16) -> Self {
+    /// As after power-on. BAR sizes are powers of two, 0 for none.
+    pub fn new(bars: &[u64; 6], options: &Options) -> Self {
         let mut space = Self { bytes: Box::new([0; 256]), writable: Box::new([0; 256]) };
         space.put(0x00, &VENDOR.to_le_bytes());
         space.put(0x02, &DEVICE.to_le_bytes());
@@ -44,18 +53,13 @@ impl ConfigSpace {
         space.put(0x2c, &VENDOR.to_le_bytes());
         space.put(0x2e, &DEVICE.to_le_bytes());
         space.put(0x34, &[PM as u8]);
-        // Interrupt line is a scratch byte; the pin is 0: no INTx.
+        // Interrupt line is a scratch byte; the pin is 1 for INTA, 0 for none.
         space.allow(0x3c, &[0xff]);
+        space.put(0x3d, &[options.intx.into()]);
 
         // Power management 1.2; D0 after power-on, state kept over D3hot.
-        space.put(PM, &[0x01, MSIX as u8, 0x03, 0x00, 0x08, 0x00]);
+        space.put(PM, &[0x01, PCIE as u8, 0x03, 0x00, 0x08, 0x00]);
         space.allow(PM + 4, &[0x03]);
-
-        space.put(MSIX, &[0x11, PCIE as u8]);
-        space.put(MSIX + 2, &(vectors - 1).to_le_bytes());
-        space.allow(MSIX + 3, &[0xc0]);
-        space.put(MSIX + 4, &u32::from(MSIX_BAR).to_le_bytes());
-        space.put(MSIX + 8, &(pba_offset(vectors) as u32 | u32::from(MSIX_BAR)).to_le_bytes());
 
         // PCI Express 2, endpoint; role-based error reporting, function level reset; a link of 4 lanes at 8 GT/s.
         space.put(PCIE, &[0x10, 0x00, 0x02, 0x00]);
@@ -64,7 +68,37 @@ impl ConfigSpace {
         space.put(PCIE + 12, &0x0000_0043_u32.to_le_bytes());
         space.allow(PCIE + 16, &[0xc3]);
         space.put(PCIE + 18, &0x0043_u16.to_le_bytes());
+
+        let mut last = PCIE;
+        if options.vectors > 0 {
+            space.link(&mut last, MSIX, 0x11);
+            space.put(MSIX + 2, &(options.vectors - 1).to_le_bytes());
+            space.allow(MSIX + 3, &[0xc0]);
+            space.put(MSIX + 4, &u32::from(MSIX_BAR).to_le_bytes());
+            space.put(MSIX + 8, &(pba_offset(options.vectors) as u32 | u32::from(MSIX_BAR)).to_le_bytes());
+        }
+        if options.msi > 0 {
+            // Message control: the number as a power of two, how many of them are in use, 64-bit addresses.
+            space.link(&mut last, MSI, 0x05);
+            space.put(MSI + 2, &[(options.msi.ilog2() as u8) << 1 | 0x80]);
+            space.allow(MSI + 2, &[0x71]);
+            space.allow(MSI + 4, &[0xfc, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+        }
         space
+    }
+
+    /// Appends the capability `id` at `at` to the list, whose end is at `last`.
+    fn link(&mut self, last: &mut usize, at: usize, id: u8) {
+        self.put(*last + 1, &[at as u8]);
+        self.put(at, &[id]);
+        *last = at;
+    }
+
+    /// Shows that the pin is wanted; `true` if it may be driven.
+    pub fn set_interrupt_status(&mut self, wanted: bool) -> bool {
+        let ((command, disable), (status, bit)) = (INTX_DISABLE, INTERRUPT_STATUS);
+        self.bytes[status] = self.bytes[status] & !bit | if wanted { bit } else { 0 };
+        wanted && self.bytes[command] & disable == 0
     }
 
     fn put(&mut self, at: usize, bytes: &[u8]) {
@@ -106,7 +140,11 @@ mod tests {
     use super::*;
 
     fn space() -> ConfigSpace {
-        ConfigSpace::new(&[0x4000, 0, 0, 0, 0x1000, 0], 65)
+        with("")
+    }
+
+    fn with(options: &str) -> ConfigSpace {
+        ConfigSpace::new(&[0x4000, 0, 0, 0, 0x1000, 0], &options.parse().unwrap())
     }
 
     fn u32_at(space: &ConfigSpace, at: u64) -> u32 {
@@ -127,16 +165,38 @@ mod tests {
 
     #[test]
     fn capabilities_form_a_list() {
-        let space = space();
-        let (mut at, mut ids) = (u32_at(&space, 0x34) & 0xff, vec![]);
-        while at != 0 {
-            let header = u32_at(&space, at.into());
-            ids.push(header & 0xff);
-            at = header >> 8 & 0xff;
+        for (options, expected) in [
+            ("", &[0x01, 0x10, 0x11][..]),
+            ("msi=4", &[0x01, 0x10, 0x11, 0x05]),
+            ("msi=32,vectors=0", &[0x01, 0x10, 0x05]),
+            ("vectors=0,intx=true", &[0x01, 0x10]),
+        ] {
+            let space = with(options);
+            let (mut at, mut ids) = (u32_at(&space, 0x34) & 0xff, vec![]);
+            while at != 0 {
+                let header = u32_at(&space, at.into());
+                ids.push(header & 0xff);
+                at = header >> 8 & 0xff;
+            }
+            assert_eq!(ids, expected, "{options}");
+            assert_eq!(u32_at(&space, 0x3c) >> 8, u32::from(options.contains("intx")), "{options}: the pin");
         }
-        assert_eq!(ids, [0x01, 0x11, 0x10]);
+        let space = with("msi=8");
+        assert_eq!(u32_at(&space, MSI as u64) >> 16, 0x86, "8 messages, 64-bit addresses");
         assert_eq!(u32_at(&space, MSIX as u64) >> 16 & 0x7ff, 64);
         assert_eq!(u32_at(&space, 8) >> 8, 0x01_0802);
+    }
+
+    #[test]
+    fn the_pin_can_be_disabled_and_says_when_it_is_wanted() {
+        let mut space = with("intx=true");
+        for (disable, driven) in [(0, true), (4, false)] {
+            assert!(!space.write(5, &[disable]));
+            assert_eq!(space.set_interrupt_status(true), driven);
+            assert_eq!(u32_at(&space, 4) >> 16, 0x18, "status says it all the same");
+            assert!(!space.set_interrupt_status(false));
+            assert_eq!(u32_at(&space, 4) >> 16, 0x10);
+        }
     }
 
     #[test]

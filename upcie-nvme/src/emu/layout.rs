@@ -3,7 +3,7 @@
 //! BAR 0: registers by message in the first 4 KiB, doorbells mapped behind them. BAR 4: the MSI-X table and its
 //! pending bits, by message.
 
-use super::Error;
+use super::{Error, Options};
 use std::sync::Arc;
 use upcie_core::{
     irq::IrqKind,
@@ -26,12 +26,12 @@ pub(super) const fn pba_offset(vectors: u16) -> u64 {
     vectors as u64 * 16
 }
 
-/// The regions for `queues` I/O queues and `vectors` vectors, and the memory of the doorbells, in which a doorbell is
-/// where it is in BAR 0.
-pub(super) fn layout(queues: u16, vectors: u16) -> Result<(Layout, Arc<Memory>), Error> {
+/// The regions and interrupts that the options ask for, and the memory of the doorbells, in which a doorbell is where it is
+/// in BAR 0.
+pub(super) fn layout(options: &Options) -> Result<(Layout, Arc<Memory>), Error> {
     let page = PageSize::Small.bytes() as u64;
     // The first page may be larger than 4 KiB: its doorbells, of the first queues, are then written by message.
-    let end = DOORBELLS + (u64::from(queues) + 1) * 2 * (4 << DSTRD);
+    let end = DOORBELLS + (u64::from(options.queues) + 1) * 2 * (4 << DSTRD);
     let size = end.max(2 * page).next_power_of_two();
     let memory = Arc::new(Memory::new(size as usize, PageSize::Small)?);
     let first = DOORBELLS.next_multiple_of(page);
@@ -39,11 +39,15 @@ pub(super) fn layout(queues: u16, vectors: u16) -> Result<(Layout, Arc<Memory>),
     let mut layout = Layout::default();
     layout.regions[REGISTER_BAR as usize] =
         RegionLayout { size, mappable: Some(Mappable { memory: memory.clone(), areas: vec![area] }) };
-    let table = pba_offset(vectors) + u64::from(vectors).div_ceil(64) * 8;
-    layout.regions[usize::from(MSIX_BAR)] =
-        RegionLayout { size: table.next_power_of_two().max(4096), mappable: None };
+    if options.vectors > 0 {
+        let table = pba_offset(options.vectors) + u64::from(options.vectors).div_ceil(64) * 8;
+        layout.regions[usize::from(MSIX_BAR)] =
+            RegionLayout { size: table.next_power_of_two().max(4096), mappable: None };
+    }
     layout.regions[CONFIG_REGION as usize] =
         RegionLayout { size: super::config::SIZE as u64, mappable: None };
-    layout.irqs[IrqKind::Msix as usize] = vectors.into();
+    layout.irqs[IrqKind::Intx as usize] = options.intx.into();
+    layout.irqs[IrqKind::Msi as usize] = options.msi.into();
+    layout.irqs[IrqKind::Msix as usize] = options.vectors.into();
     Ok((layout, memory))
 }

@@ -18,8 +18,9 @@
 //! pointer only that is checked which needs no look at a PRP list.
 //!
 //! # What it has
-//! NVMe 1.4, the NVM command set with Read, Write and Flush; all mandatory admin commands and features; PRPs, MSI-X.
-//! Not there: SGLs, metadata, fused operations, Format NVM, namespace management, INTx and MSI.
+//! NVMe 1.4, the NVM command set with Read, Write and Flush; all mandatory admin commands and features; PRPs; MSI-X, and
+//! MSI and INTx if asked for (they cost a look at every queue in each round).
+//! Not there: SGLs, metadata, fused operations, Format NVM, namespace management.
 //!
 //! A file is read and written in place: what was written but not flushed is in the system's cache, so a crash of the
 //! process loses nothing, one of the machine what was not flushed.
@@ -31,6 +32,7 @@ mod features;
 mod identify;
 mod io;
 mod layout;
+mod lines;
 mod logs;
 mod media;
 mod options;
@@ -47,12 +49,13 @@ pub use error::Error;
 pub use options::{KEYS, Options};
 pub use serve::spawn;
 
-use crate::spec::{ShutdownStatus, Status};
+use crate::spec::{ShutdownStatus, Status, offset};
 use admin::{Admin, Queues};
 use config::ConfigSpace;
 use features::Features;
 use io::Io;
 use layout::{DOORBELLS, MSIX_BAR, REGISTER_BAR};
+use lines::InterruptStatus;
 use nix::errno::Errno;
 use queue::{Cq, Fault, Sq};
 use registers::{Action, Registers};
@@ -70,6 +73,7 @@ pub struct Emulator {
     config: ConfigSpace,
     msix: Vec<u8>,
     registers: Registers,
+    lines: InterruptStatus,
     /// There while the controller is ready and not shut down.
     queues: Option<Queues>,
     core: Core,
@@ -95,10 +99,10 @@ impl Emulator {
     pub fn new(options: &Options) -> Result<Self, Error> {
         options.check()?;
         let options = options.clone();
-        let (layout, doorbells) = layout::layout(options.queues, options.vectors)?;
+        let (layout, doorbells) = layout::layout(&options)?;
         let core = Core {
             io: Io::new(&options)?,
-            features: Features::new(options.namespaces, options.vectors, options.queues),
+            features: Features::new(options.namespaces, options.interrupts(), options.queues),
             admin: Admin::default(),
             takes_io_queues: false,
             since: Instant::now(),
@@ -106,7 +110,8 @@ impl Emulator {
             options,
         };
         let mut emulator = Self {
-            config: ConfigSpace::new(&[0; 6], 1),
+            config: ConfigSpace::new(&[0; 6], &core.options),
+            lines: InterruptStatus::default(),
             msix: Vec::new(),
             registers: Registers::default(),
             queues: None,
@@ -135,7 +140,7 @@ impl Emulator {
         for (size, region) in bars.iter_mut().zip(&self.layout.regions) {
             *size = region.size;
         }
-        self.config = ConfigSpace::new(&bars, self.core.options.vectors);
+        self.config = ConfigSpace::new(&bars, &self.core.options);
         self.msix = vec![0; self.layout.regions[usize::from(MSIX_BAR)].size as usize];
         self.registers = Registers::new(self.core.options.depth);
         self.stop();
@@ -149,6 +154,14 @@ impl Emulator {
             if let Some(doorbell) = Doorbell::new(&self.core.doorbells, offset) {
                 doorbell.store(0);
             }
+        }
+    }
+
+    /// Interrupts by message or pin, as far as it has these.
+    fn update_lines(&mut self, guest: &mut Guest) {
+        if self.core.options.msi > 0 || self.core.options.intx {
+            let wanted = self.lines.update(self.queues.as_ref(), self.registers.mask, guest);
+            guest.set_pin(self.config.set_interrupt_status(wanted));
         }
     }
 
@@ -243,6 +256,10 @@ impl Backend for Emulator {
                         if let Some(action) = action {
                             self.act(guest, action);
                         }
+                        // Each by itself: a vector that is masked and unmasked again tells of what is there.
+                        if matches!(at, offset::INTMS | offset::INTMC) {
+                            self.update_lines(guest);
+                        }
                     }
                 }
             }
@@ -263,6 +280,21 @@ impl Backend for Emulator {
     }
 
     fn poll(&mut self, guest: &mut Guest) -> usize {
+        // Acknowledgements of before count before what is posted now.
+        self.update_lines(guest);
+        let work = self.serve(guest);
+        self.update_lines(guest);
+        work
+    }
+
+    fn reset(&mut self) {
+        self.power_on();
+    }
+}
+
+impl Emulator {
+    /// One round over all queues; how much was done.
+    fn serve(&mut self, guest: &mut Guest) -> usize {
         let Some(queues) = &mut self.queues else { return 0 };
         let core = &mut self.core;
         let mut work = match core.poll_admin(queues, guest) {
@@ -290,9 +322,5 @@ impl Backend for Emulator {
             }
         }
         work
-    }
-
-    fn reset(&mut self) {
-        self.power_on();
     }
 }

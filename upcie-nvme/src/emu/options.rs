@@ -6,7 +6,7 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 /// The keys, for messages.
 pub const KEYS: &str = "size=BYTES (of each namespace; K, M, G, T), lba=512|4096 (lba=512+4096: by namespace), \
                         namespaces=N, file=PATH, null=true, latency=TIME (50us, 1ms), mdts=BYTES, queues=N, depth=N, \
-                        vectors=N, serial=TEXT";
+                        vectors=N, msi=N, intx=true, serial=TEXT";
 
 /// The largest BAR of doorbells is 4 MiB; nobody asks for more.
 const MAX_QUEUES: u16 = 1024;
@@ -14,6 +14,8 @@ const MAX_QUEUES: u16 = 1024;
 const MAX_SIZE: u64 = 1 << 50;
 /// What MSI-X has.
 const MAX_VECTORS: u16 = 2048;
+/// What MSI has.
+const MAX_MSI: u32 = 32;
 
 /// Options of an embedded controller. `Display` gives them in the form that `FromStr` reads, without those that are
 /// at their default.
@@ -49,8 +51,12 @@ pub struct Options {
     pub queues: u16,
     /// `depth=`: the most entries of an I/O queue, 2 to 65536. Default 4096.
     pub depth: u32,
-    /// `vectors=`: MSI-X vectors, 1 to 2048. Default 65: one for each queue.
+    /// `vectors=`: MSI-X vectors, 0 (no MSI-X) to 2048. Default 65: one for each queue.
     pub vectors: u16,
+    /// `msi=`: MSI messages, a power of two up to 32. Default 0: no MSI.
+    pub msi: u16,
+    /// `intx=true`: it has an interrupt pin.
+    pub intx: bool,
     /// `serial=`: the serial number, 1 to 20 printable ASCII characters. Default `EMU0`.
     pub serial: String,
 }
@@ -68,6 +74,8 @@ impl Default for Options {
             queues: 64,
             depth: 4096,
             vectors: 65,
+            msi: 0,
+            intx: false,
             serial: "EMU0".into(),
         }
     }
@@ -96,13 +104,7 @@ impl Options {
             "namespaces" => self.namespaces = number(value, 1, 1024).ok_or_else(|| bad("1 to 1024"))?,
             "file" if value.is_empty() => return Err(bad("the path is missing")),
             "file" => self.file = Some(value.into()),
-            "null" => {
-                self.null = match value {
-                    "true" => true,
-                    "false" => false,
-                    _ => return Err(bad("true or false")),
-                }
-            }
+            "null" => self.null = value.parse().map_err(|_| bad("true or false"))?,
             "latency" => {
                 self.latency = duration(value)
                     .filter(|time| *time <= Duration::from_secs(60))
@@ -118,8 +120,14 @@ impl Options {
             }
             "depth" => self.depth = number(value, 2, 65536).ok_or_else(|| bad("2 to 65536"))?,
             "vectors" => {
-                self.vectors = number(value, 1, MAX_VECTORS.into()).ok_or_else(|| bad("1 to 2048"))? as u16;
+                self.vectors = number(value, 0, MAX_VECTORS.into()).ok_or_else(|| bad("0 to 2048"))? as u16;
             }
+            "msi" => {
+                self.msi = number(value, 0, MAX_MSI)
+                    .filter(|&count| count == 0 || count.is_power_of_two())
+                    .ok_or_else(|| bad("0, or a power of two up to 32"))? as u16;
+            }
+            "intx" => self.intx = value.parse().map_err(|_| bad("true or false"))?,
             "serial" => {
                 let fits =
                     (1..=20).contains(&value.len()) && value.bytes().all(|c| (b' '..=b'~').contains(&c));
@@ -140,6 +148,11 @@ impl Options {
             });
         }
         Ok(())
+    }
+
+    /// How many interrupt vectors a queue may name, of the kind that has most.
+    pub(super) fn interrupts(&self) -> u16 {
+        self.vectors.max(self.msi).max(self.intx.into())
     }
 
     /// The block size of a namespace, counted from 0.
@@ -190,6 +203,8 @@ impl fmt::Display for Options {
         put(self.queues != default.queues, "queues", &self.queues)?;
         put(self.depth != default.depth, "depth", &self.depth)?;
         put(self.vectors != default.vectors, "vectors", &self.vectors)?;
+        put(self.msi != default.msi, "msi", &self.msi)?;
+        put(self.intx, "intx", &self.intx)?;
         put(self.serial != default.serial, "serial", &self.serial)
     }
 }
@@ -265,6 +280,7 @@ mod tests {
             "size=64M",
             "size=4K,lba=512+4096,namespaces=3,file=/tmp/x y.img,latency=50us,mdts=4M,queues=3,depth=2,vectors=1,serial=a-1",
             "null=true,latency=1500ns",
+            "vectors=0,msi=32,intx=true",
         ] {
             assert_eq!(text.parse::<Options>().unwrap().to_string(), text);
         }
@@ -292,6 +308,9 @@ mod tests {
             "depth=1",
             "depth=65537",
             "vectors=4096",
+            "msi=3",
+            "msi=64",
+            "intx=1",
             "serial=",
             "serial=123456789012345678901",
             "colour=red",

@@ -191,7 +191,12 @@ impl Cq {
         Ok(())
     }
 
-    /// Tells the client that something was posted.
+    /// Whether the client has not said yet that it has taken all that was posted.
+    pub fn is_unacknowledged(&self) -> bool {
+        self.doorbell.load() != self.tail
+    }
+
+    /// Tells the client that something was posted, if it uses MSI-X.
     #[inline(always)]
     pub fn interrupt(&self, guest: &mut Guest) {
         if let Some(vector) = self.vector {

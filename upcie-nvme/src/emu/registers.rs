@@ -34,8 +34,8 @@ pub(super) struct Registers {
     pub aqa: AdminQueueAttributes,
     pub asq: u64,
     pub acq: u64,
-    /// INTMS and INTMC: kept, but of no effect with MSI-X.
-    mask: u32,
+    /// INTMS and INTMC: of no effect with MSI-X.
+    pub mask: u32,
 }
 
 impl Registers {
@@ -120,5 +120,6 @@ impl Registers {
     /// CC.EN went to 0: a controller reset. The admin queues' registers stay.
     pub fn disable(&mut self) {
         self.csts = ControllerStatus::new();
+        self.mask = 0;
     }
 }

@@ -3,7 +3,7 @@
 use super::{Parts, Queue, Turn};
 use crate::{
     Error, Result,
-    controller::Inner,
+    controller::{Inner, MemoryBuffer},
     interrupt::{Wait, Waiter},
     prp::ListPool,
     spec::{Command, QueuePriority},
@@ -15,7 +15,10 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
-use upcie_core::dma::DmaBuf;
+use upcie_core::{
+    dma::{DmaBuf, Heap},
+    transport::Caching,
+};
 
 /// How long deleting a queue may take before its memory is given up.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,11 +36,12 @@ pub struct QueuePairBuilder<'c> {
     depth: Option<u32>,
     vector: Option<u16>,
     list_bytes: Option<usize>,
+    in_controller: bool,
 }
 
 impl<'c> QueuePairBuilder<'c> {
     pub(crate) fn new(controller: &'c Arc<Inner>) -> Self {
-        Self { controller, depth: None, vector: None, list_bytes: None }
+        Self { controller, depth: None, vector: None, list_bytes: None, in_controller: false }
     }
 
     /// Entries of each ring: 2 to CAP.MQES + 1 ([`Controller::max_depth`](crate::Controller::max_depth)). One stays
@@ -47,8 +51,9 @@ impl<'c> QueuePairBuilder<'c> {
         self
     }
 
-    /// The MSI-X vector that completions raise: needed for [`Wait::Interrupt`] and [`Wait::Adaptive`]. Several queues
-    /// may share one. None by default: the controller raises no interrupts for the queue.
+    /// The interrupt vector that completions raise, below [`Controller::vectors`](crate::Controller::vectors): needed for
+    /// [`Wait::Interrupt`] and [`Wait::Adaptive`]. Several queues may share one; with INTx all share vector 0. None by
+    /// default: the controller raises no interrupts for the queue.
     pub fn interrupt(mut self, vector: u16) -> Self {
         self.vector = Some(vector);
         self
@@ -61,10 +66,19 @@ impl<'c> QueuePairBuilder<'c> {
         self
     }
 
+    /// Puts the submission ring into the [controller's memory buffer](crate::Controller::memory_buffer): the controller
+    /// fetches commands without a request to the host, and this process stores them across the bus (flushed before the
+    /// doorbell, where the stores are write-combined). The completion ring, and PRP lists, stay in the host's memory. Off by
+    /// default.
+    pub fn submission_in_controller(mut self, yes: bool) -> Self {
+        self.in_controller = yes;
+        self
+    }
+
     /// Makes the queue pair.
     ///
     /// # Errors
-    /// The depth, the vector or the number of queues is more than the controller has (the error says how many), no DMA
+    /// The controller has no memory buffer that takes submission queues, or it has no room left. The depth, the vector or the number of queues is more than the controller has (the error says how many), no DMA
     /// memory, or the controller's status.
     pub fn create<T>(self) -> Result<QueuePair<T>> {
         let most = self.controller.registers().capabilities().max_queue_entries();
@@ -75,28 +89,34 @@ impl<'c> QueuePairBuilder<'c> {
                 reason: format!("a queue of {entries} entries: the controller takes 2 to {most}"),
             });
         }
-        let waiter = self.vector.map(|vector| Waiter::new(self.controller.vector(vector)?)).transpose()?;
-        let queue = create(self.controller, entries, self.vector, self.list_bytes)?;
+        let waiter = self.vector.map(|vector| Waiter::new(vector, self.controller.vector(vector)?));
+        let waiter = waiter.transpose()?;
+        let buffer = if self.in_controller { Some(self.controller.buffer_for_submission()?) } else { None };
+        let queue = create(self.controller, entries, self.vector, self.list_bytes, buffer.as_deref())?;
         Ok(QueuePair { queue: ManuallyDrop::new(queue), waiter, controller: self.controller.clone() })
     }
 }
 
-/// Makes a queue pair on the controller.
+/// Makes a queue pair on the controller, with its submission ring in `buffer` if there is one.
 pub(crate) fn create<T>(
     inner: &Inner,
     entries: u32,
     vector: Option<u16>,
     list_bytes: Option<usize>,
+    buffer: Option<&MemoryBuffer>,
 ) -> Result<Queue<T>> {
     let page = 1 << inner.page_shift();
-    let memory = |bytes: usize| -> Result<DmaBuf> {
+    let memory_of = |heap: &Arc<Heap>, bytes: usize| -> Result<DmaBuf> {
         // What is too much to be rounded up is too much for the heap, which says so.
         let bytes = bytes.checked_next_multiple_of(page).unwrap_or(usize::MAX);
-        let mut memory = inner.heap().alloc_aligned(bytes, page)?;
+        let mut memory = heap.alloc_aligned(bytes, page)?;
         memory.zero();
         Ok(memory)
     };
-    let (sq, cq) = (memory(entries as usize * 64)?, memory(entries as usize * 16)?);
+    let memory = |bytes| memory_of(inner.heap(), bytes);
+    let sq = memory_of(buffer.map_or(inner.heap(), MemoryBuffer::heap), entries as usize * 64)?;
+    let sq_combining = buffer.is_some_and(|buffer| buffer.caching() == Caching::WriteCombining);
+    let cq = memory(entries as usize * 16)?;
     let (sq_iova, cq_iova) = (sq.iova(0), cq.iova(0));
     let chunk = ListPool::chunk_bytes(inner.max_transfer(), inner.page_shift());
     let least = ListPool::least_bytes(inner.max_transfer(), inner.page_shift());
@@ -113,6 +133,7 @@ pub(crate) fn create<T>(
         qid,
         entries,
         sq,
+        sq_combining,
         cq,
         sq_doorbell,
         cq_doorbell,
@@ -218,19 +239,20 @@ impl<T> QueuePair<T> {
             return Ok(true);
         }
         if how != Wait::Poll {
-            let waiter = self.waiter.as_ref().ok_or_else(|| Error::Argument {
-                device: self.controller.name().to_string(),
-                reason: "waiting for an interrupt of a queue that was made without one".into(),
-            })?;
+            let waiter = self.waiter()?;
             loop {
-                waiter.arm()?;
+                self.arm()?;
                 if self.queue.is_ready() {
                     return Ok(true);
                 }
-                // Another queue of the vector may have been meant.
                 if !waiter.sleep(timeout.saturating_sub(start.elapsed()))? {
                     break;
                 }
+                if self.queue.is_ready() {
+                    return Ok(true);
+                }
+                // Another queue of the vector was meant. Until its owner has reaped, INTx and MSI come again and again.
+                std::thread::yield_now();
             }
         }
         if self.queue.is_ready() {
@@ -238,6 +260,24 @@ impl<T> QueuePair<T> {
         }
         self.controller.check_alive("waiting for a completion")?;
         Ok(false)
+    }
+
+    fn waiter(&self) -> Result<&Waiter> {
+        self.waiter.as_ref().ok_or_else(|| Error::Argument {
+            device: self.controller.name().to_string(),
+            reason: "waiting for an interrupt of a queue that was made without one".into(),
+        })
+    }
+
+    /// Forgets interrupts of before, and asks for the next: whoever then looks at the queue and finds nothing is woken by
+    /// what comes, through [`completion_fd`](Self::completion_fd). [`wait`](Self::wait) does this by itself.
+    ///
+    /// # Errors
+    /// The queue was made without an [interrupt](QueuePairBuilder::interrupt); the device's.
+    pub fn arm(&self) -> Result<()> {
+        let waiter = self.waiter()?;
+        waiter.forget()?;
+        self.controller.rearm(waiter.vector())
     }
 
     /// Polls until `limit` after `start`. The clock is read now and then only.
@@ -261,8 +301,10 @@ impl<T> QueuePair<T> {
     }
 
     /// A descriptor that becomes readable, edge triggered, with each interrupt of the queue's vector, for an event loop
-    /// of the caller's own; `None` for a queue without an interrupt. Look at the queue after each event, and once before
-    /// the first wait.
+    /// of the caller's own; `None` for a queue without an interrupt. After each event, and once before the first wait:
+    /// [`arm`](Self::arm), then look at the queue. With MSI-X looking is enough. With INTx and MSI a vector that is not
+    /// armed again stays silent, and one that is armed while another queue's completions on it wait to be reaped raises
+    /// the next event at once.
     pub fn completion_fd(&self) -> Option<BorrowedFd<'_>> {
         self.waiter.as_ref().map(|waiter| waiter.as_fd())
     }

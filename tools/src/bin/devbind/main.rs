@@ -9,9 +9,6 @@ mod noiommu;
 mod owner;
 mod pci_ids;
 mod state;
-#[path = "../../units.rs"]
-#[cfg_attr(not(test), expect(dead_code, reason = "shared with upcie, which uses all of it"))]
-mod units;
 mod usage;
 
 use anyhow::Context;
@@ -26,6 +23,7 @@ use std::{
     time::Duration,
 };
 use upcie_core::pci::{Bdf, is_vfio_driver};
+use upcie_tools::units;
 
 /// Shows which drivers PCI functions are bound to, and binds them to others: to vfio-pci or uio_pci_generic, so that a
 /// program drives them from user space, and back.

@@ -1,0 +1,95 @@
+//! PCI functions in sysfs, for suites that change which driver has one.
+
+use crate::{chain, deadline};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+use upcie_core::pci::{Bdf, Binder, Binding, Function};
+
+/// A function that a suite binds to other drivers; goes back to its own when dropped.
+#[derive(Debug)]
+pub struct Borrowed {
+    function: Function,
+    binding: Binding,
+}
+
+impl Borrowed {
+    /// A function as it is bound now.
+    ///
+    /// # Panics
+    /// When there is no such function.
+    pub fn take(bdf: Bdf) -> Self {
+        let function = Function::at(bdf).unwrap_or_else(|error| panic!("{}", chain(&error)));
+        let binding = function.binding().unwrap_or_else(|error| panic!("{}", chain(&error)));
+        Self { function, binding }
+    }
+
+    /// Binds it to another driver.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn bind(&self, driver: &str) {
+        self.function.bind(driver).unwrap_or_else(|error| panic!("{}", chain(&error)));
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        match Binder::new().restore(&self.function, &self.binding) {
+            Err(error) if thread::panicking() => eprintln!("{}", chain(&error)),
+            result => result.unwrap_or_else(|error| panic!("{}", chain(&error))),
+        }
+    }
+}
+
+/// The block device that the kernel's driver made of a namespace, once it has.
+///
+/// # Panics
+/// When it does not appear within the deadline.
+pub fn kernel_disk(bdf: Bdf, nsid: u32) -> PathBuf {
+    let end = Instant::now() + deadline();
+    // The kernel scans by itself, and has nothing to wait for but the node.
+    while Instant::now() < end {
+        if let Some(node) = find_disk(bdf, nsid).filter(|node| node.exists()) {
+            return node;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("no block device for namespace {nsid} of {bdf} within {:?}", deadline());
+}
+
+fn find_disk(bdf: Bdf, nsid: u32) -> Option<PathBuf> {
+    let read = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    for controller in read(&Path::new("/sys/bus/pci/devices").join(bdf.to_string()).join("nvme")) {
+        for disk in read(&controller) {
+            let id = fs::read_to_string(disk.join("nsid")).unwrap_or_default();
+            if id.trim() == nsid.to_string() {
+                return Some(Path::new("/dev").join(node_name(disk.file_name()?.to_str()?)));
+            }
+        }
+    }
+    None
+}
+
+/// Of a namespace that may have several paths, nvme1c0n2 is one path and nvme1n2 the disk.
+fn node_name(path: &str) -> String {
+    match (path.rfind('c'), path.rfind('n')) {
+        (Some(from), Some(to)) if from < to => [&path[..from], &path[to..]].concat(),
+        _ => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::node_name;
+
+    #[test]
+    fn a_path_of_a_namespace_belongs_to_its_disk() {
+        assert_eq!(node_name("nvme1c0n2"), "nvme1n2");
+        assert_eq!(node_name("nvme0n1"), "nvme0n1");
+        assert_eq!(node_name("nvme10c11n12"), "nvme10n12");
+    }
+}

@@ -1,0 +1,142 @@
+//! Physical addresses: what a space is where no IOMMU translates.
+//!
+//! Nothing but the device's own bus master bit stands between it and all memory, and nothing stops a device whose
+//! process was killed. So DMA memory is a named file on a hugetlbfs mount: it outlives the process, and goes back only
+//! once the device is off the bus. Memory that is given back earlier is kept, for the same device to use again.
+
+use crate::{
+    Error, Result,
+    hugetlb::{self, Leftover},
+    memory::{Memory, PageSize},
+    pci::{Bdf, ConfigFile, ConfigSpace, Function, FunctionLock, command},
+};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A function whose DMA is not translated, and which this process alone drives.
+#[derive(Debug)]
+pub struct Untranslated {
+    bdf: Bdf,
+    config: ConfigFile,
+    /// Until its memory is freed.
+    _lock: FunctionLock,
+    /// DMA memory of processes that were killed, while the function may still write to it.
+    leftovers: Vec<Leftover>,
+}
+
+impl Untranslated {
+    /// For `function`, which `lock` is of. Memory that killed users of it left behind is freed here if the function is
+    /// off the bus and `was_reset` (it has forgotten what it was told), and otherwise when its memory is freed.
+    ///
+    /// # Errors
+    /// The function's configuration space can't be read.
+    pub fn new(function: &Function, lock: FunctionLock, was_reset: bool) -> Result<Self> {
+        let (bdf, config) = (function.bdf, function.config()?);
+        let mut function = Self { bdf, config, _lock: lock, leftovers: Vec::new() };
+        function.leftovers = hugetlb::leftovers()?.into_iter().filter(|file| file.bdf == bdf).collect();
+        if was_reset && function.is_quiet()? {
+            function.remove_leftovers();
+        }
+        Ok(function)
+    }
+
+    /// Whether it can't issue DMA: its bus master bit is clear, or it is gone.
+    fn is_quiet(&self) -> Result<bool> {
+        match self.config.command() {
+            Ok(command) => Ok(command & command::BUS_MASTER == 0),
+            Err(Error::Gone { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn remove_leftovers(&mut self) {
+        for file in self.leftovers.drain(..) {
+            let (path, bytes) = (file.path.display().to_string(), file.bytes);
+            match file.remove() {
+                Ok(()) => tracing::info!(device = %self.bdf, path, bytes, "freed what a killed process left"),
+                Err(error) => {
+                    tracing::warn!(device = %self.bdf, %error, "freeing what a killed process left")
+                }
+            }
+        }
+    }
+}
+
+/// The functions of a space, and memory that they may still write to.
+#[derive(Debug)]
+pub(super) struct Physical {
+    functions: Mutex<Vec<Untranslated>>,
+    retired: Mutex<Vec<Memory>>,
+}
+
+impl Physical {
+    pub(super) fn new(function: Untranslated) -> Self {
+        Self { functions: Mutex::new(vec![function]), retired: Mutex::default() }
+    }
+
+    pub(super) fn join(&self, function: Untranslated) {
+        lock(&self.functions).push(function);
+    }
+
+    /// Memory for it: what was given back before, or a new file that is named after the space's first function. What was
+    /// shared is not used again: another process may have it still.
+    pub(super) fn memory(&self, len: usize, page: PageSize) -> Result<Memory> {
+        let len = len.next_multiple_of(page.bytes());
+        let mut retired = lock(&self.retired);
+        let fits = |memory: &Memory| memory.len() == len && memory.page_size() == page && !memory.is_shared();
+        let found = retired.iter().position(fits);
+        if let Some(memory) = found.map(|at| retired.swap_remove(at)) {
+            memory.zero();
+            return Ok(memory);
+        }
+        drop(retired);
+        let bdf = lock(&self.functions).first().map(|function| function.bdf);
+        let bdf = bdf.ok_or_else(|| Error::Unusable {
+            device: "a space of physical addresses".into(),
+            reason: "it has no device".into(),
+        })?;
+        Memory::named(bdf, len, page)
+    }
+
+    /// Frees `memory` if nothing can write to it any more, and otherwise keeps it.
+    pub(super) fn retire(&self, memory: Memory) {
+        let mut retired = lock(&self.retired);
+        retired.push(memory);
+        if self.is_quiet() {
+            retired.clear();
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        lock(&self.functions).iter().all(|function| match function.is_quiet() {
+            Ok(quiet) => quiet,
+            Err(error) => {
+                tracing::warn!(%error, "taken as still on the bus");
+                false
+            }
+        })
+    }
+}
+
+impl Drop for Physical {
+    fn drop(&mut self) {
+        let quiet = self.is_quiet();
+        let mut functions = lock(&self.functions);
+        for function in functions.iter_mut().filter(|_| quiet) {
+            function.remove_leftovers();
+        }
+        for memory in lock(&self.retired).drain(..) {
+            if !quiet {
+                let bytes = memory.len();
+                tracing::error!(
+                    bytes,
+                    "a device may still write to its memory: its file is left to `hugepages release`"
+                );
+                memory.leave();
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,243 @@
+//! Named files of huge pages, which outlive the process that made them.
+
+use super::{Mount, mounts, pool::pools, short_size};
+use crate::{Error, Result, pci::Bdf};
+use nix::{
+    errno::Errno,
+    fcntl::{FallocateFlags, fallocate},
+};
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+/// A file of huge pages with a name. It stays when this is dropped, and when the process ends: see [`remove`](Self::remove).
+#[derive(Debug)]
+pub struct NamedFile {
+    file: File,
+    path: PathBuf,
+    len: u64,
+}
+
+/// A named file that a process left behind, or has still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Leftover {
+    /// The device that was told of it.
+    pub bdf: Bdf,
+    /// The process that made it; its id may have gone to another process since.
+    pub pid: u32,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Bytes of its pages.
+    pub page_bytes: u64,
+}
+
+/// Makes a file of at least `len` bytes, rounded up to whole pages, for the device at `bdf`: new, zeroed, all of its pages present,
+/// mode 0600, named as the [module](super) says.
+///
+/// # Errors
+/// [`Error::Memory`] when there are not enough pages: it says how many there are and how to get more; then, as after every error, no
+/// file is left.
+pub fn create_file(mount: &Mount, bdf: Bdf, len: u64) -> Result<NamedFile> {
+    let (path, file) = new_file(&mount.path, bdf)?;
+    let len = len
+        .max(1)
+        .div_ceil(mount.page_bytes)
+        .checked_mul(mount.page_bytes)
+        .filter(|&len| i64::try_from(len).is_ok());
+    let filled = len.ok_or(Errno::EFBIG).and_then(|len| fill(&file, len as i64).map(|()| len));
+    match filled {
+        Ok(len) => Ok(NamedFile { file, path, len }),
+        Err(error) => {
+            unlink(&path)?;
+            // The pages that it had got are free again, and are counted so.
+            drop(file);
+            Err(Error::Memory {
+                what: format!(
+                    "{} in {} pages of memory for {bdf}",
+                    path.display(),
+                    short_size(mount.page_bytes)
+                ),
+                reason: shortage(mount),
+                source: error.into(),
+            })
+        }
+    }
+}
+
+/// All named files on all hugetlbfs mounts, whether or not their processes live.
+///
+/// # Errors
+/// Those of [`mounts`], and [`Error::Os`] when one can't be listed: what is there is not known then.
+pub fn leftovers() -> Result<Vec<Leftover>> {
+    let mut found = Vec::new();
+    let mut seen = Vec::new();
+    for mount in mounts()? {
+        // The same file system in a second place.
+        for leftover in mount.leftovers()? {
+            let name = (mount.device, leftover.path.file_name().map(ToOwned::to_owned));
+            if !seen.contains(&name) {
+                seen.push(name);
+                found.push(leftover);
+            }
+        }
+    }
+    Ok(found)
+}
+
+impl Mount {
+    /// The named files in this mount.
+    ///
+    /// # Errors
+    /// [`Error::Os`] when its directory can't be listed.
+    pub fn leftovers(&self) -> Result<Vec<Leftover>> {
+        let failed = |e| Error::os(self.path.display().to_string(), "looking for files left behind", e);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let Some((bdf, pid)) = entry.file_name().to_str().and_then(parse_name) else { continue };
+            let data = match entry.metadata() {
+                Ok(data) => data,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(failed(e)),
+            };
+            if data.is_file() {
+                let path = entry.path();
+                found.push(Leftover { bdf, pid, path, bytes: data.size(), page_bytes: self.page_bytes });
+            }
+        }
+        found.sort_by(|a, b| (a.bdf, &a.path).cmp(&(b.bdf, &b.path)));
+        Ok(found)
+    }
+}
+
+impl Leftover {
+    /// Gives its pages back, once the last process that has it mapped lets it go.
+    ///
+    /// The caller knows that the device will not write to them any more: that it is off the bus, or its controller stopped.
+    ///
+    /// # Errors
+    /// The system's; a file that is gone already is none.
+    pub fn remove(self) -> Result<()> {
+        unlink(&self.path)
+    }
+}
+
+impl NamedFile {
+    /// The file, which has all of its pages.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its bytes, whole pages.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Never: there is at least one page.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Takes its name away: the pages go back with the last descriptor and mapping of them.
+    ///
+    /// The caller knows that the device will not write to them any more, or that the memory stays mapped until then.
+    ///
+    /// # Errors
+    /// The system's; a file that is gone already is none.
+    pub fn remove(&self) -> Result<()> {
+        unlink(&self.path)
+    }
+}
+
+impl AsFd for NamedFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Creates a file under the next name that is free.
+fn new_file(directory: &Path, bdf: Bdf) -> Result<(PathBuf, File)> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = directory.join(format!("upcie-{bdf}-{}-{number}", std::process::id()));
+        match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(file) => return Ok((path, file)),
+            // Of a process that had this id before, or has it in another namespace.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && number < u32::MAX => {}
+            Err(e) => {
+                return Err(Error::os(path.display().to_string(), "creating a file of huge pages", e));
+            }
+        }
+    }
+}
+
+/// Gives the file its length and all of its pages.
+fn fill(file: &File, len: i64) -> Result<(), Errno> {
+    nix::unistd::ftruncate(file, len)?;
+    loop {
+        match fallocate(file, FallocateFlags::empty(), 0, len) {
+            // It stops for any signal, and goes on where it was.
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}
+
+fn unlink(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(|e| Error::os(path.display().to_string(), "removing it", e)),
+    }
+}
+
+/// What to say when there are not enough pages.
+fn shortage(mount: &Mount) -> String {
+    let size = short_size(mount.page_bytes);
+    if let Ok(Some((total, free))) = mount.limit() {
+        return format!(
+            "{} is limited to {} pages of {size}, of which {} are free; the pool may have too few, too: hugepages info",
+            mount.path.display(),
+            total / mount.page_bytes,
+            free / mount.page_bytes
+        );
+    }
+    let global = |pool: &super::Pool| pool.page_bytes == mount.page_bytes && pool.node.is_none();
+    match pools().ok().and_then(|pools| pools.into_iter().find(global)) {
+        Some(pool) => format!(
+            "{} of {} pages are free; as root: hugepages setup --size {size} --count N, and `hugepages info` says \
+             who has the others",
+            pool.available(),
+            pool.total
+        ),
+        None => format!("how many pages of {size} there are is not known"),
+    }
+}
+
+/// The device and the process in `upcie-<bdf>-<pid>-<n>`; `None` for any other name.
+pub(super) fn parse_name(name: &str) -> Option<(Bdf, u32)> {
+    let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let (rest, number) = name.strip_prefix("upcie-")?.rsplit_once('-')?;
+    let (bdf, pid) = rest.rsplit_once('-')?;
+    if !plain(number) || !plain(pid) {
+        return None;
+    }
+    // The form that is written, and no other that would parse.
+    let parsed: Bdf = bdf.parse().ok()?;
+    (parsed.to_string() == bdf).then_some((parsed, pid.parse().ok()?))
+}

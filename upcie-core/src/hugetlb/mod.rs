@@ -1,0 +1,26 @@
+//! Huge pages as the kernel gives them out (hugetlb): its pools, the mounts, and named files of them.
+//!
+//! Memory that a device reaches without an IOMMU must outlive the process that set the device to work, because nothing
+//! stops a device whose process was killed. It is therefore a *named* file, directly in the directory of a hugetlbfs
+//! mount: `upcie-<bdf>-<pid>-<n>`, for instance `upcie-0000:01:00.0-4711-0`, mode 0600. It stays until someone who knows
+//! that the device is off the bus removes it: the program itself, the next one that opens the device, or
+//! `hugepages release`.
+
+mod file;
+mod mount;
+mod pool;
+#[cfg(test)]
+mod tests;
+
+pub use file::{Leftover, NamedFile, create_file, leftovers};
+pub use mount::{Mount, mount_for, mounts};
+pub use pool::{Pool, pool, pools};
+
+/// A page size as `hugepages` and the mount option `pagesize=` take it: `2M`, `1G`, `64K`.
+fn short_size(bytes: u64) -> String {
+    match bytes {
+        b if b >= 1 << 30 && b % (1 << 30) == 0 => format!("{}G", b >> 30),
+        b if b >= 1 << 20 && b % (1 << 20) == 0 => format!("{}M", b >> 20),
+        b => format!("{}K", b >> 10),
+    }
+}

@@ -1,0 +1,170 @@
+//! Where hugetlbfs is mounted (proc_pid_mountinfo(5)).
+
+use super::short_size;
+use crate::{Error, Result, memory::PageSize};
+use nix::{
+    fcntl::{AT_FDCWD, AtFlags},
+    unistd::{AccessFlags, faccessat},
+};
+use std::{
+    ffi::OsString,
+    fs,
+    os::unix::{ffi::OsStringExt, fs::MetadataExt},
+    path::{Path, PathBuf},
+};
+
+/// A hugetlbfs mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Mount {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Bytes of the pages that its files are made of.
+    pub page_bytes: u64,
+    /// Whether this process may create files directly in it.
+    pub is_writable: bool,
+    /// The device number of the file system, as in `st_dev`.
+    pub device: u64,
+}
+
+/// The hugetlbfs mounts that this process sees, in the order of the kernel's list; those that another mount hides are left
+/// out.
+///
+/// # Errors
+/// `/proc` can't be read, or says what this can't parse.
+pub fn mounts() -> Result<Vec<Mount>> {
+    mounts_in(Path::new("/proc/self/mountinfo"))
+}
+
+/// The first mount with pages of this size that this process may create files in.
+///
+/// # Errors
+/// [`Error::Unusable`] when there is none: it says how to make one. Those of [`mounts`].
+pub fn mount_for(page: PageSize) -> Result<Mount> {
+    choose(mounts()?, page)
+}
+
+impl Mount {
+    /// Bytes that files in it may have in all, and how many of them are left, where the mount limits them (`size=`). Otherwise only
+    /// the pool does.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn limit(&self) -> Result<Option<(u64, u64)>> {
+        let stat = nix::sys::statvfs::statvfs(&self.path)
+            .map_err(|e| Error::os(self.path.display().to_string(), "asking for its space", e))?;
+        // Without a limit the kernel says 0 blocks, and without a maximum but with a minimum, -1.
+        let blocks = stat.blocks();
+        let limited = blocks != 0 && blocks.checked_mul(self.page_bytes).is_some();
+        Ok(limited.then(|| (blocks * self.page_bytes, stat.blocks_free().saturating_mul(self.page_bytes))))
+    }
+}
+
+pub(super) fn choose(mounts: Vec<Mount>, page: PageSize) -> Result<Mount> {
+    let bytes = page.bytes() as u64;
+    let unusable = |reason| Error::Unusable { device: format!("a hugetlbfs of {page} pages"), reason };
+    if page == PageSize::Small {
+        return Err(unusable("it has huge pages only: 2 MiB or 1 GiB".into()));
+    }
+    let size = short_size(bytes);
+    let mut refused = Vec::new();
+    for mount in mounts.into_iter().filter(|mount| mount.page_bytes == bytes) {
+        if mount.is_writable {
+            return Ok(mount);
+        }
+        refused.push(mount.path.display().to_string());
+    }
+    Err(unusable(match refused.first() {
+        None => format!("none is mounted; as root: hugepages mount --size {size} --owner USER"),
+        Some(path) => format!(
+            "this process may not create files in {}; as root: hugepages mount --size {size} --owner USER {path}",
+            refused.join(", ")
+        ),
+    }))
+}
+
+pub(super) fn mounts_in(mountinfo: &Path) -> Result<Vec<Mount>> {
+    let text = fs::read(mountinfo)
+        .map_err(|e| Error::os(mountinfo.display().to_string(), "reading the list of mounts", e))?;
+    let mut found = Vec::new();
+    for line in text.split(|&byte| byte == b'\n') {
+        let Some(entry) = Entry::parse(line) else { continue };
+        // Gone meanwhile, under another mount, or behind a directory that this process may not search.
+        if fs::metadata(&entry.path).map(|data| data.dev()).ok() != Some(entry.device) {
+            continue;
+        }
+        let page_bytes = match entry.page_bytes {
+            Some(bytes) => bytes,
+            None => match nix::sys::statvfs::statvfs(&entry.path) {
+                Ok(stat) => stat.block_size(),
+                Err(e) => {
+                    return Err(Error::os(entry.path.display().to_string(), "asking for its page size", e));
+                }
+            },
+        };
+        let access = AccessFlags::W_OK | AccessFlags::X_OK;
+        let is_writable = faccessat(AT_FDCWD, &entry.path, access, AtFlags::AT_EACCESS).is_ok();
+        found.push(Mount { path: entry.path, page_bytes, is_writable, device: entry.device });
+    }
+    Ok(found)
+}
+
+struct Entry {
+    path: PathBuf,
+    device: u64,
+    page_bytes: Option<u64>,
+}
+
+impl Entry {
+    /// A line of mountinfo; `None` for other file systems.
+    fn parse(line: &[u8]) -> Option<Self> {
+        let mut words = line.split(|&byte| byte == b' ');
+        let device = std::str::from_utf8(words.nth(2)?).ok()?;
+        let path = unescape(words.nth(1)?);
+        let mut rest = words.skip_while(|word| word != b"-").skip(1);
+        if rest.next()? != b"hugetlbfs" {
+            return None;
+        }
+        let options = std::str::from_utf8(rest.nth(1)?).ok()?;
+        let (major, minor) = device.split_once(':')?;
+        let page = options.split(',').find_map(|option| option.strip_prefix("pagesize="));
+        Some(Self {
+            path,
+            device: libc::makedev(major.parse().ok()?, minor.parse().ok()?),
+            page_bytes: page.and_then(parse_size),
+        })
+    }
+}
+
+/// `2M`, `1024M`, `64K`, as hugetlbfs shows its page size.
+fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match &text[digits.len()..] {
+        "" => 1,
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+/// Spaces, tabs, newlines and backslashes stand as `\` and three octal digits.
+fn unescape(word: &[u8]) -> PathBuf {
+    let mut path = Vec::with_capacity(word.len());
+    let mut rest = word;
+    while let Some((&first, tail)) = rest.split_first() {
+        let octal = || u8::from_str_radix(std::str::from_utf8(tail.get(..3)?).ok()?, 8).ok();
+        match octal().filter(|_| first == b'\\') {
+            Some(byte) => {
+                path.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                path.push(first);
+                rest = tail;
+            }
+        }
+    }
+    OsString::from_vec(path).into()
+}

@@ -1,0 +1,77 @@
+//! Where memory is, physically: the page map (the kernel's `Documentation/admin-guide/mm/pagemap.rst`).
+
+use super::{Memory, PageSize, host_page_size};
+use crate::{Error, Result};
+use std::{fs::File, io, os::unix::fs::FileExt};
+
+/// An entry of `/proc/self/pagemap`: one of the host's small pages.
+#[derive(Debug, Clone, Copy)]
+struct Entry(u64);
+
+impl Entry {
+    /// The page is in memory, not swapped out.
+    fn is_present(self) -> bool {
+        self.0 >> 62 == 0b10
+    }
+
+    /// The number of its page frame; 0 for whoever may not know.
+    fn frame(self) -> u64 {
+        self.0 & ((1 << 55) - 1)
+    }
+}
+
+/// The physical address of each page of `memory`.
+///
+/// Only of huge pages: small ones are moved whenever the kernel likes (compaction, balancing between nodes), and
+/// whoever uses physical addresses would write into what is there then. Huge pages of hugetlbfs are not swapped and
+/// not compacted. They can be migrated all the same, by memory being taken offline, by an allocation of contiguous
+/// memory, or on request (`move_pages`): ask again, and take a change as an error.
+///
+/// # Errors
+/// [`Error::Unusable`] for small pages, [`Error::Memory`] without CAP_SYS_ADMIN, and the system's.
+pub(crate) fn physical_pages(device: &str, memory: &Memory) -> Result<Vec<u64>> {
+    let page = memory.page_size();
+    if page == PageSize::Small {
+        return Err(Error::Unusable {
+            device: device.into(),
+            reason: "no IOMMU translates for it, and the kernel moves pages of 4 KiB at any time, so their physical \
+                     addresses hold for nothing: use pages of 2 MiB or 1 GiB (`hugepages setup --count 64 --size 2M`)"
+                .into(),
+        });
+    }
+    let failed = |source| Error::os(device, "reading /proc/self/pagemap", source);
+    let map = File::open("/proc/self/pagemap").map_err(failed)?;
+    let step = page.bytes();
+    let starts = (0..memory.len()).step_by(step).map(|offset| memory.as_ptr().addr() + offset);
+    starts
+        .map(|at| {
+            let mut entry = [0; 8];
+            map.read_exact_at(&mut entry, (at / host_page_size()) as u64 * 8).map_err(failed)?;
+            let entry = Entry(u64::from_ne_bytes(entry));
+            if !entry.is_present() {
+                return Err(Error::Unusable {
+                    device: device.into(),
+                    reason: format!("its DMA memory at {at:#x} is not in memory: no physical address"),
+                });
+            }
+            if entry.frame() == 0 {
+                return Err(Error::Memory {
+                    what: format!("{device}: the physical addresses of its DMA memory"),
+                    reason: "without an IOMMU they are needed, and the kernel tells them to CAP_SYS_ADMIN alone: run it \
+                             as root, or use an IOMMU (`vfio:`)"
+                        .into(),
+                    source: io::Error::from_raw_os_error(libc::EPERM),
+                });
+            }
+            let address = entry.frame() * host_page_size() as u64;
+            if address % step as u64 != 0 {
+                return Err(Error::Protocol {
+                    device: device.into(),
+                    operation: "reading /proc/self/pagemap".into(),
+                    reason: format!("a page of {page} at {address:#x}: not aligned to itself"),
+                });
+            }
+            Ok(address)
+        })
+        .collect()
+}

@@ -1,0 +1,196 @@
+//! One user for a function that the kernel keeps nobody out of.
+
+use super::Bdf;
+use crate::{Error, Result, process::Owner};
+use nix::errno::Errno;
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::fs::MetadataExt,
+    },
+    path::Path,
+};
+
+/// A lock on a PCI function: flock(2) on its `config` file in sysfs, which uPCIe's modes without VFIO take before they touch a
+/// function. It binds nobody else.
+///
+/// It lasts until it is dropped or the process has ended, killed or not; a forked child's drop does not release it. It is
+/// not seen from another network namespace, which has a sysfs of its own.
+#[derive(Debug)]
+pub struct FunctionLock {
+    config: File,
+    owner: Owner,
+}
+
+impl FunctionLock {
+    /// Locks the function at `bdf`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such function, [`Error::Unusable`] when it is locked: with the process that has the
+    /// lock, where the kernel shows it. [`Error::Os`] when its configuration space can't be opened to read and write.
+    pub fn take(bdf: Bdf) -> Result<Self> {
+        let directory = format!("/sys/bus/pci/devices/{bdf}");
+        if !Path::new(&directory).exists() {
+            return Err(Error::NotFound {
+                device: bdf.to_string(),
+                reason: format!(
+                    "there is no {directory}; see `upcie list --all`, or echo 1 > /sys/bus/pci/rescan"
+                ),
+            });
+        }
+        Self::take_file(&bdf.to_string(), &Path::new(&directory).join("config"))
+    }
+
+    fn take_file(device: &str, path: &Path) -> Result<Self> {
+        let config = OpenOptions::new().read(true).write(true).open(path).map_err(|e| {
+            let way_out = match e.kind() {
+                io::ErrorKind::PermissionDenied => " to read and write (only root may, or the file's owner)",
+                _ => "",
+            };
+            Error::os(device, format!("opening {}{way_out}", path.display()), e)
+        })?;
+        loop {
+            // SAFETY: a system call on a descriptor that is held.
+            let locked = unsafe { libc::flock(config.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+            match Errno::result(locked) {
+                Ok(_) => return Ok(Self { config, owner: Owner::current() }),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EWOULDBLOCK) => {
+                    let reason = busy(holder(&config, Path::new("/proc/locks")));
+                    return Err(Error::Unusable { device: device.into(), reason });
+                }
+                Err(e) => return Err(Error::os(device, format!("locking {}", path.display()), e)),
+            }
+        }
+    }
+}
+
+impl AsFd for FunctionLock {
+    /// The function's `config` file, open to read and write.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.config.as_fd()
+    }
+}
+
+impl Drop for FunctionLock {
+    fn drop(&mut self) {
+        // A forked child shares the lock: it closes its descriptor and no more.
+        if self.owner.is_current() {
+            // SAFETY: a system call on a descriptor that is held.
+            let unlocked = unsafe { libc::flock(self.config.as_raw_fd(), libc::LOCK_UN) };
+            if let Err(error) = Errno::result(unlocked) {
+                tracing::warn!(?self.config, %error, "unlocking");
+            }
+        }
+    }
+}
+
+fn busy(holder: Option<u32>) -> String {
+    match holder {
+        Some(id) if id == std::process::id() => "it is in use by this process; close it first".into(),
+        Some(id) if !Path::new("/proc").join(id.to_string()).exists() => {
+            format!("it is in use, held by a child of process {id}, which has ended; end that first")
+        }
+        Some(id) => format!("it is in use, held by process {id}; end it first"),
+        None => "it is in use, held by a process that this one can't see (another container?); end it first"
+            .into(),
+    }
+}
+
+/// Who has the lock on `file`, as /proc/locks tells it (proc_locks(5)): kind, mode, process, `major:minor:inode` with the
+/// device in hexadecimal.
+fn holder(file: &File, locks: &Path) -> Option<u32> {
+    let data = file.metadata().ok()?;
+    let (device, inode) = (data.dev(), data.ino());
+    let (major, minor) = (libc::major(device), libc::minor(device));
+    fs::read_to_string(locks).ok()?.lines().find_map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        // Those that wait for it have an arrow before the kind.
+        let [_, "FLOCK", _, _, process, place, ..] = words[..] else { return None };
+        let mut parts = place.split(':');
+        let on_device = u32::from_str_radix(parts.next()?, 16).ok()? == major
+            && u32::from_str_radix(parts.next()?, 16).ok()? == minor;
+        (on_device && parts.next()?.parse() == Ok(inode)).then(|| process.parse().ok()).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str) -> std::path::PathBuf {
+        let path = std::env::temp_dir().join(format!("upcie-lock-{name}-{}", std::process::id()));
+        fs::write(&path, "").unwrap();
+        path
+    }
+
+    #[test]
+    fn a_second_lock_is_refused_and_names_the_holder() {
+        let path = file("second");
+        let first = FunctionLock::take_file("dev", &path).unwrap();
+        let flags = nix::fcntl::fcntl(&first, nix::fcntl::FcntlArg::F_GETFD).unwrap();
+        assert_eq!(flags, libc::FD_CLOEXEC);
+        let error = FunctionLock::take_file("dev", &path).unwrap_err();
+        assert!(matches!(error, Error::Unusable { .. }), "{error}");
+        assert!(error.to_string().contains("this process"), "{error}");
+        assert_eq!(holder(&first.config, Path::new("/proc/locks")), Some(std::process::id()));
+        drop(first);
+        FunctionLock::take_file("dev", &path).expect("released");
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_forked_child_s_drop_leaves_the_lock() {
+        let path = file("fork");
+        let lock = FunctionLock::take_file("dev", &path).unwrap();
+        // SAFETY: the child only drops its handle, and ends.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            drop(lock);
+            // SAFETY: ends the child without running the parent's exit handlers.
+            unsafe { libc::_exit(0) };
+        }
+        let mut status = -1;
+        // SAFETY: waits for the child just made.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert_eq!(status, 0);
+        FunctionLock::take_file("dev", &path).unwrap_err();
+        drop(lock);
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn only_the_holder_of_this_file_is_told() {
+        let path = file("told");
+        let held = File::open(&path).unwrap();
+        let data = held.metadata().unwrap();
+        let place =
+            |inode: u64| format!("{:02x}:{:02x}:{inode}", libc::major(data.dev()), libc::minor(data.dev()));
+        let list = path.with_extension("list");
+        let other = format!("1: FLOCK  ADVISORY  WRITE 11 {} 0 EOF\n", place(data.ino() + 1));
+        let waiting = format!("2: -> FLOCK  ADVISORY  WRITE 12 {} 0 EOF\n", place(data.ino()));
+        let posix = format!("3: POSIX  ADVISORY  WRITE 13 {} 0 EOF\n", place(data.ino()));
+        fs::write(&list, [&*other, &waiting, &posix, "garbage\n"].concat()).unwrap();
+        assert_eq!(holder(&held, &list), None);
+        let ours = format!("4: FLOCK  ADVISORY  WRITE 14 {} 0 EOF\n", place(data.ino()));
+        fs::write(&list, [other, waiting, posix, ours].concat()).unwrap();
+        assert_eq!(holder(&held, &list), Some(14));
+        fs::remove_file(path).unwrap();
+        fs::remove_file(list).unwrap();
+    }
+
+    #[test]
+    fn each_kind_of_holder_has_its_message() {
+        assert!(busy(None).contains("can't see"));
+        assert!(busy(Some(1)).contains("held by process 1; end it first"));
+        assert!(busy(Some(u32::MAX)).contains("a child of process"));
+    }
+
+    #[test]
+    fn an_absent_function_is_not_found() {
+        let error = FunctionLock::take("fffe:ff:1f.7".parse().unwrap()).unwrap_err();
+        assert!(matches!(error, Error::NotFound { .. }), "{error}");
+    }
+}

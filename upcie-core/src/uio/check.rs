@@ -1,0 +1,127 @@
+//! What must hold before a function can be driven without an IOMMU.
+
+use crate::{Error, Result, pci::Function};
+use std::{fs, io};
+
+/// The driver that leaves a function alone but for its interrupt.
+pub(super) const DRIVER: &str = "uio_pci_generic";
+
+/// Refuses a function that an IOMMU translates for: it would reach none of the memory that it is told of.
+pub(super) fn untranslated(function: &Function) -> Result<()> {
+    let Some(group) = &function.iommu_group else { return Ok(()) };
+    let bdf = function.bdf;
+    let number = group.number;
+    match group.domain.as_deref() {
+        Some("identity") => Ok(()),
+        domain => Err(Error::Unusable {
+            device: bdf.to_string(),
+            reason: format!(
+                "an IOMMU translates for it (IOMMU group {number} has a domain of type {}), so physical addresses lead \
+                 nowhere. Use it: `devbind bind vfio-pci {bdf}`, then `vfio:{bdf}`. Or boot with iommu=pt or \
+                 intel_iommu=off, or while no driver is bound to any function of the group, as root: echo identity > \
+                 /sys/kernel/iommu_groups/{number}/type",
+                domain.unwrap_or("unknown")
+            ),
+        }),
+    }
+}
+
+/// Refuses a function that is not bound to `wanted` (`None`: that is bound to anything).
+pub(super) fn bound(function: &Function, wanted: Option<&str>) -> Result<()> {
+    if function.driver.as_deref() == wanted {
+        return Ok(());
+    }
+    let bdf = function.bdf;
+    let state = match function.driver.as_deref() {
+        None => "no driver is bound to it".to_owned(),
+        Some("nvme") => {
+            "it is bound to the kernel's own driver, nvme: unmount what is on it first".to_owned()
+        }
+        Some(other) => format!("it is bound to another driver, {other}"),
+    };
+    let way_out = match wanted {
+        Some(driver) => format!("as root: `devbind bind {driver} {bdf}`"),
+        None => format!("as root: `devbind unbind {bdf}`"),
+    };
+    Err(Error::Unusable { device: bdf.to_string(), reason: format!("{state}. To use it here, {way_out}") })
+}
+
+/// Why `operation` was not allowed, or just that it failed.
+pub(super) fn failed(device: &str, operation: &str, source: io::Error) -> Error {
+    match source.raw_os_error() {
+        Some(libc::ENODEV | libc::ENXIO) => {
+            Error::Gone { device: device.into(), operation: operation.into() }
+        }
+        Some(libc::EPERM | libc::EACCES) => {
+            let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+            let hint = hint(&lockdown, nix::unistd::geteuid().is_root());
+            Error::os(device, format!("{operation} ({hint})"), source)
+        }
+        _ => Error::os(device, operation, source),
+    }
+}
+
+fn hint(lockdown: &str, root: bool) -> &'static str {
+    if ["[integrity]", "[confidentiality]"].iter().any(|mode| lockdown.contains(mode)) {
+        "the kernel is locked down, mostly because of Secure Boot: it lets nobody do this; use vfio-pci and an IOMMU"
+    } else if root {
+        "a capability is missing, as in a container: CAP_SYS_ADMIN and CAP_SYS_RAWIO are needed"
+    } else {
+        "without an IOMMU only root may; with one, `devbind bind vfio-pci --owner USER` gives it to a user"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pci::FakeSysfs;
+
+    const BDF: &str = "0000:01:00.0";
+
+    #[test]
+    fn a_translated_function_is_refused_and_an_identity_domain_is_not() {
+        for (domain, refused) in [
+            (Some("DMA"), true),
+            (Some("DMA-FQ"), true),
+            (Some("blocked"), true),
+            (None, true),
+            (Some("identity"), false),
+        ] {
+            let fake = FakeSysfs::new(&format!("domain-{domain:?}"));
+            fake.add(BDF, "0x010802\n", None, Some(4));
+            if let Some(domain) = domain {
+                fs::write(fake.0.join("kernel/iommu_groups/4/type"), format!("{domain}\n")).unwrap();
+            }
+            let result = untranslated(&fake.function(BDF).unwrap());
+            assert_eq!(result.is_err(), refused, "{domain:?}");
+            if let Err(error) = result {
+                let text = error.to_string();
+                for part in ["iommu=pt", "devbind bind vfio-pci 0000:01:00.0", domain.unwrap_or("unknown")] {
+                    assert!(text.contains(part), "{part}: {text}");
+                }
+            }
+        }
+        let fake = FakeSysfs::new("no-group");
+        fake.add(BDF, "0x010802\n", None, None);
+        untranslated(&fake.function(BDF).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn the_wrong_driver_says_how_to_get_the_right_one() {
+        let fake = FakeSysfs::new("bound");
+        fake.add(BDF, "0x010802\n", Some("nvme"), None);
+        let function = fake.function(BDF).unwrap();
+        let text = bound(&function, Some(DRIVER)).unwrap_err().to_string();
+        assert!(text.contains("unmount") && text.contains("devbind bind uio_pci_generic"), "{text}");
+        let text = bound(&function, None).unwrap_err().to_string();
+        assert!(text.contains("devbind unbind 0000:01:00.0"), "{text}");
+        bound(&function, Some("nvme")).unwrap();
+    }
+
+    #[test]
+    fn a_refusal_knows_lockdown_from_missing_rights() {
+        assert!(hint("none [integrity] confidentiality\n", true).contains("Secure Boot"));
+        assert!(hint("[none] integrity confidentiality\n", true).contains("CAP_SYS_ADMIN"));
+        assert!(hint("", false).contains("root"));
+    }
+}

@@ -1,0 +1,345 @@
+//! A function driven through sysfs, with or without uio_pci_generic.
+
+use super::{
+    check::{DRIVER, bound, failed, untranslated},
+    interrupt::Relay,
+    resource,
+};
+use crate::{
+    Error, Result,
+    dma::{DmaSpace, Untranslated},
+    irq::IrqKind,
+    pci::{BarInfo, Bdf, ConfigFile, ConfigSpace, Function, FunctionLock, command, offset},
+    process::Owner,
+    transport::{Address, Bar, Caching, Device},
+};
+use std::{
+    fmt,
+    fs::{self, File, OpenOptions},
+    os::fd::BorrowedFd,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Offset of the interrupt pin in configuration space: 0 for none (PCI Express Base 6.0, 7.5.1.1.13).
+const INTERRUPT_PIN: u16 = 0x3d;
+
+/// A PCI function that no IOMMU translates for.
+///
+/// From when it is opened it has been reset (where the kernel can), answers memory accesses and may issue DMA. When the
+/// last handle is dropped, in the process that opened it, it is taken off the bus (bus master off).
+///
+/// ```no_run
+/// use upcie_core::{transport::Device, uio::UioDevice};
+/// let device = UioDevice::open("0000:01:00.0".parse()?)?;
+/// let region = device.dma().allocate(2 << 20, None)?;
+/// println!("2 MiB at the physical address {:#x}", region.iova(0));
+/// # Ok::<(), upcie_core::Error>(())
+/// ```
+pub struct UioDevice {
+    name: String,
+    owner: Owner,
+    function: Function,
+    config: ConfigFile,
+    bars: Vec<BarInfo>,
+    /// `/dev/uioN`; none without a driver. While it is open the kernel sees to it that the bus master bit is cleared
+    /// when the process ends.
+    uio: Option<Arc<File>>,
+    state: Mutex<State>,
+    space: Arc<DmaSpace>,
+}
+
+#[derive(Default)]
+struct State {
+    bars: [Option<Bar>; 6],
+    relay: Option<Relay>,
+}
+
+impl UioDevice {
+    /// Opens the function at `bdf`, which is bound to uio_pci_generic.
+    ///
+    /// # Errors
+    /// One per cause, each with what to do: no such function, another driver bound, an IOMMU that translates for it, in
+    /// use by another process, no right to.
+    pub fn open(bdf: Bdf) -> Result<Self> {
+        Self::open_in(bdf, true, None)
+    }
+
+    /// Opens the function at `bdf`, which no driver is bound to: there are no interrupts.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_unbound(bdf: Bdf) -> Result<Self> {
+        Self::open_in(bdf, false, None)
+    }
+
+    fn open_in(bdf: Bdf, with_uio: bool, space: Option<&Arc<DmaSpace>>) -> Result<Self> {
+        let name = if with_uio { Address::Uio(bdf) } else { Address::Sysfs(bdf) }.to_string();
+        let function = Function::at(bdf)?;
+        bound(&function, with_uio.then_some(DRIVER))?;
+        untranslated(&function)?;
+        let lock = FunctionLock::take(bdf)?;
+        let uio = if with_uio { Some(Arc::new(open_uio(&name, &function.path)?)) } else { None };
+        if !with_uio {
+            enable(&name, &function.path)?;
+        }
+        let config = function.config()?;
+        // Whatever it was doing ends here, and nobody takes its pin's interrupt before somebody asks for it.
+        let before = config.command()?;
+        let silent = (before | command::INTX_DISABLE) & !command::BUS_MASTER;
+        config.set_config_u16(offset::COMMAND, silent).map_err(|error| match error {
+            Error::Os { operation, source, .. } => failed(&name, &operation, source),
+            other => other,
+        })?;
+        let was_reset = match reset(&name, &function.path) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(device = name, %error, "opening it as it is");
+                false
+            }
+        };
+        let untranslated = Untranslated::new(&function, lock, was_reset)?;
+        let space = match space {
+            Some(space) => {
+                space.join(untranslated)?;
+                space.clone()
+            }
+            None => DmaSpace::physical(&name, untranslated),
+        };
+        space.prefer_node(function.numa_node);
+        let bars = function.bars()?;
+        let owner = Owner::current();
+        let device = Self { name, owner, function, config, bars, uio, state: Mutex::default(), space };
+        // From here on a failure takes it off the bus again.
+        device.turn_on()?;
+        Ok(device)
+    }
+
+    /// Lets it answer memory accesses and issue DMA.
+    fn turn_on(&self) -> Result<()> {
+        let wanted = command::MEMORY | command::BUS_MASTER;
+        self.config.set_config_u16(offset::COMMAND, self.config.command()? | wanted)?;
+        if self.config.command()? & wanted == wanted {
+            return Ok(());
+        }
+        Err(Error::Unusable {
+            device: self.name.clone(),
+            reason: "its memory space or bus master can't be turned on: reset it (echo 1 > its `reset` in sysfs), or \
+                     its slot"
+                .into(),
+        })
+    }
+
+    fn turn_off(&self) -> Result<()> {
+        let now = self.config.command()?;
+        self.config.set_config_u16(offset::COMMAND, (now | command::INTX_DISABLE) & !command::BUS_MASTER)?;
+        // A read behind the write: what was on its way to memory has arrived.
+        self.config.command()?;
+        if self.uio.is_none() {
+            fs::write(self.function.path.join("enable"), "0")
+                .map_err(|e| failed(&self.name, "disabling it (sysfs `enable`)", e))?;
+        }
+        Ok(())
+    }
+
+    /// An error when its driver is no longer the one that it was opened with.
+    fn check(&self, operation: &str) -> Result<()> {
+        let now = Function::at(self.function.bdf)?;
+        if now.driver == self.function.driver {
+            return Ok(());
+        }
+        Err(Error::Unusable {
+            device: self.name.clone(),
+            reason: format!(
+                "{operation}: its driver was {} when it was opened and is {} now: close it, bind it again, and open it \
+                 anew",
+                self.function.driver.as_deref().unwrap_or("none"),
+                now.driver.as_deref().unwrap_or("none"),
+            ),
+        })
+    }
+
+    fn info(&self, index: u8) -> Result<&BarInfo> {
+        self.bars.iter().find(|bar| bar.index == index).ok_or_else(|| Error::NotFound {
+            device: format!("{} BAR {index}", self.name),
+            reason: "the function has no such base address register".into(),
+        })
+    }
+
+    fn unsupported(&self, what: String, reason: impl Into<String>) -> Error {
+        Error::Unsupported { device: self.name.clone(), what, reason: reason.into() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Device for UioDevice {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn dma(&self) -> &Arc<DmaSpace> {
+        &self.space
+    }
+
+    fn config_read(&self, offset: u16, data: &mut [u8]) -> Result<()> {
+        self.config.read_bytes(offset, data)
+    }
+
+    fn config_write(&self, offset: u16, data: &[u8]) -> Result<()> {
+        self.check("writing configuration space")?;
+        self.config.write_bytes(offset, data)
+    }
+
+    fn bar(&self, index: u8) -> Result<Bar> {
+        let mapped = self.state().bars.get(usize::from(index)).cloned().flatten();
+        mapped.map_or_else(|| self.bar_as(index, Caching::Uncached), Ok)
+    }
+
+    fn cachings(&self, index: u8) -> Result<Vec<Caching>> {
+        self.info(index).map(|info| resource::cachings(&self.function.path, info))
+    }
+
+    fn bar_as(&self, index: u8, caching: Caching) -> Result<Bar> {
+        let info = self.info(index)?;
+        self.check("mapping a base address register")?;
+        let mut state = self.state();
+        let slot = &mut state.bars[usize::from(index)];
+        if let Some(bar) = slot {
+            if bar.caching() == caching {
+                return Ok(bar.clone());
+            }
+            if bar.areas().iter().any(|area| Arc::strong_count(&area.mapping) > 1) {
+                // The processor allows one type at a time: the kernel would give the one that there is.
+                let reason = format!("it is mapped {} already: drop that first", bar.caching());
+                return Err(self.unsupported(format!("mapping BAR {index} {caching}"), reason));
+            }
+            *slot = None;
+        }
+        let bar = resource::map(&self.name, &self.function.path, info, caching)?;
+        *slot = Some(bar.clone());
+        Ok(bar)
+    }
+
+    fn open_beside(&self, address: &Address) -> Result<Arc<dyn Device>> {
+        match address {
+            Address::Uio(bdf) => Ok(Arc::new(Self::open_in(*bdf, true, Some(&self.space))?)),
+            Address::Sysfs(bdf) => Ok(Arc::new(Self::open_in(*bdf, false, Some(&self.space))?)),
+            other => Err(self.unsupported(
+                format!("sharing its address space with {other}"),
+                "open both without an IOMMU: `uio:` or `sysfs:`",
+            )),
+        }
+    }
+
+    fn irq_count(&self, kind: IrqKind) -> Result<u32> {
+        if kind != IrqKind::Intx || self.uio.is_none() {
+            return Ok(0);
+        }
+        Ok(u32::from(self.config.config_u8(INTERRUPT_PIN)? != 0))
+    }
+
+    fn set_irqs(&self, kind: IrqKind, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        let count = self.irq_count(kind)?;
+        if fds.len() > count as usize {
+            let reason = match &self.uio {
+                Some(_) => {
+                    format!("through uio_pci_generic the function has {count} (and no others than INTx)")
+                }
+                None => "without a driver there are no interrupts: poll, or use `uio:` or `vfio:`".into(),
+            };
+            return Err(self.unsupported(format!("setting {} {kind} interrupts", fds.len()), reason));
+        }
+        let (Some(uio), IrqKind::Intx) = (&self.uio, kind) else { return Ok(()) };
+        self.check("setting its interrupt")?;
+        let mut state = self.state();
+        state.relay = None;
+        self.mask_irq(kind, 0, true)?;
+        if let Some(fd) = fds.first() {
+            let to = fd.try_clone_to_owned();
+            let to = to.map_err(|e| Error::os(&self.name, "keeping the eventfd of its interrupt", e))?;
+            state.relay = Some(Relay::start(&self.name, uio, to)?);
+            self.mask_irq(kind, 0, false)?;
+        }
+        Ok(())
+    }
+
+    fn mask_irq(&self, kind: IrqKind, index: u32, masked: bool) -> Result<()> {
+        if kind != IrqKind::Intx || index > 0 || self.uio.is_none() {
+            let what = format!("{} {kind} {index}", if masked { "masking" } else { "unmasking" });
+            return Err(self.unsupported(what, "INTx 0 through uio_pci_generic is all that can be masked"));
+        }
+        let now = self.config.command()?;
+        let wanted = if masked { now | command::INTX_DISABLE } else { now & !command::INTX_DISABLE };
+        self.config.set_config_u16(offset::COMMAND, wanted)
+    }
+
+    fn reset(&self) -> Result<()> {
+        self.check("resetting it")?;
+        reset(&self.name, &self.function.path)?;
+        // The kernel puts configuration space back; to be sure.
+        self.turn_on()
+    }
+}
+
+/// Opens the function's `/dev/uioN`.
+fn open_uio(name: &str, function: &Path) -> Result<File> {
+    let directory = function.join("uio");
+    let failed_to = |e| failed(name, &format!("looking for its device in {}", directory.display()), e);
+    let node =
+        fs::read_dir(&directory).map_err(failed_to)?.flatten().next().ok_or_else(|| Error::Unusable {
+            device: name.into(),
+            reason: format!("{} names no device: bind it to {DRIVER} again", directory.display()),
+        })?;
+    let path = Path::new("/dev").join(node.file_name());
+    let open = OpenOptions::new().read(true).write(true).open(&path);
+    open.map_err(|e| failed(name, &format!("opening {}", path.display()), e))
+}
+
+/// Has the kernel power the function up and turn its memory on, where no driver has.
+fn enable(name: &str, function: &Path) -> Result<()> {
+    let path = function.join("enable");
+    let operation = "enabling it (sysfs `enable`)";
+    // A count: who was killed has left it at 1.
+    let count = fs::read_to_string(&path).map_err(|e| failed(name, operation, e))?;
+    if count.trim() != "0" {
+        return Ok(());
+    }
+    fs::write(&path, "1").map_err(|e| failed(name, operation, e))
+}
+
+/// Has the kernel reset the function.
+fn reset(name: &str, function: &Path) -> Result<()> {
+    let path = function.join("reset");
+    if !path.exists() {
+        return Err(Error::Unsupported {
+            device: name.into(),
+            what: "resetting it".into(),
+            reason: "the kernel knows no way to reset this function alone (see reset_method in sysfs)".into(),
+        });
+    }
+    fs::write(&path, "1").map_err(|e| failed(name, "resetting it", e))
+}
+
+impl Drop for UioDevice {
+    fn drop(&mut self) {
+        if !self.owner.is_current() {
+            // A forked child: the device is its parent's, and so is the thread.
+            std::mem::forget(self.state().relay.take());
+            return;
+        }
+        self.state().relay = None;
+        match self.check("closing it").and_then(|()| self.turn_off()) {
+            Ok(()) | Err(Error::NotFound { .. } | Error::Gone { .. }) => {}
+            Err(error) => tracing::warn!(device = self.name, %error, "closing"),
+        }
+    }
+}
+
+impl fmt::Debug for UioDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UioDevice").field("name", &self.name).finish_non_exhaustive()
+    }
+}

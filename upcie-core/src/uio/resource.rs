@@ -1,0 +1,97 @@
+//! Base address registers as sysfs shows them: `resourceN`, and `resourceN_wc` for write-combining.
+
+use super::check::failed;
+use crate::{
+    Error, Result,
+    memory::host_page_size,
+    mmio::Mapping,
+    pci::{BarInfo, BarKind},
+    transport::{Area, Bar, Caching, RegionIo},
+};
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// The file of register `index` for `caching`; `None` where there can't be one.
+fn file(function: &Path, index: u8, caching: Caching) -> Option<PathBuf> {
+    match caching {
+        Caching::Uncached => Some(function.join(format!("resource{index}"))),
+        Caching::WriteCombining => Some(function.join(format!("resource{index}_wc"))),
+        Caching::WriteBack => None,
+    }
+}
+
+/// How the register can be mapped.
+pub(super) fn cachings(function: &Path, info: &BarInfo) -> Vec<Caching> {
+    let mut all = vec![Caching::Uncached];
+    // The kernel makes the file for prefetchable registers alone, where the processor can combine writes.
+    if file(function, info.index, Caching::WriteCombining).is_some_and(|path| path.exists()) {
+        all.push(Caching::WriteCombining);
+    }
+    all
+}
+
+/// Maps all of the register.
+pub(super) fn map(device: &str, function: &Path, info: &BarInfo, caching: Caching) -> Result<Bar> {
+    let name = format!("{device} BAR {}", info.index);
+    let possible = cachings(function, info);
+    let path =
+        file(function, info.index, caching).filter(|_| possible.contains(&caching)).ok_or_else(|| {
+            let possible: Vec<_> = possible.iter().map(Caching::to_string).collect();
+            Error::Unsupported {
+                device: name.clone(),
+                what: format!("mapping it {caching}"),
+                reason: format!(
+                    "it can be {} (write-combining needs a prefetchable one)",
+                    possible.join(" or ")
+                ),
+            }
+        })?;
+    let open = OpenOptions::new().read(true).write(true).open(&path);
+    let file = open.map_err(|e| failed(&name, &format!("opening {}", path.display()), e))?;
+    if matches!(info.kind, BarKind::Io) {
+        let io = Ports { name: name.clone(), file };
+        return Ok(Bar::new(name, info.size, Vec::new(), Arc::new(io)));
+    }
+    let page = host_page_size() as u64;
+    if info.base % page != 0 {
+        return Err(Error::Unsupported {
+            device: name,
+            what: "mapping it".into(),
+            reason: format!(
+                "it does not begin at a page (but at {:#x}): boot with pci=resource_alignment={page}@{device}",
+                info.base
+            ),
+        });
+    }
+    let len = usize::try_from(info.size).unwrap_or(usize::MAX);
+    let mapping =
+        Mapping::new(std::os::fd::AsFd::as_fd(&file), 0, len, &name).map_err(|error| match error {
+            Error::Os { operation, source, .. } => failed(&name, &operation, source),
+            other => other,
+        })?;
+    let area = Area { offset: 0, mapping: Arc::new(mapping) };
+    let io = Ports { name: name.clone(), file };
+    Ok(Bar::new(name, info.size, vec![area], Arc::new(io))
+        .with_caching(caching)
+        .with_bus_address(Some(info.base)))
+}
+
+/// I/O ports: the kernel does the access.
+struct Ports {
+    name: String,
+    file: File,
+}
+
+impl RegionIo for Ports {
+    fn read(&self, offset: u64, data: &mut [u8]) -> Result<()> {
+        self.file.read_exact_at(data, offset).map_err(|e| failed(&self.name, "reading it", e))
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.file.write_all_at(data, offset).map_err(|e| failed(&self.name, "writing it", e))
+    }
+}

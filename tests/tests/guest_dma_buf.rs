@@ -30,7 +30,6 @@ struct Create {
 const FLAGS_CLOEXEC: u32 = 1;
 
 mod ioctl {
-    #![expect(missing_docs, reason = "what the macro makes has none")]
     nix::ioctl_write_ptr!(udmabuf_create, b'u', 0x42, super::Create);
 }
 

@@ -1,4 +1,4 @@
-//! Devices over the kernel's VFIO: what they show, memory, interrupts, reset, and how they are closed.
+//! Devices through their VFIO groups: what they show, memory, interrupts, reset, and how they are closed.
 
 mod vfio_device;
 
@@ -48,7 +48,7 @@ fn sysfs_shows_what_vfio_opens() {
     assert_eq!(names, addresses());
     for function in found {
         assert_eq!(function.driver.as_deref(), Some("vfio-pci"));
-        let device = VfioDevice::open(function.bdf).unwrap();
+        let device = VfioDevice::open_group(function.bdf).unwrap();
         assert_eq!(function.iommu_group.as_ref().unwrap().number, device.group());
         for bar in function.bars().unwrap() {
             assert_eq!(device.bar(bar.index).unwrap().size(), bar.size, "{bar:?}");
@@ -72,7 +72,7 @@ fn sysfs_shows_every_functions_capabilities() {
 #[test]
 fn configuration_space_has_its_capabilities() {
     for index in 0..2 {
-        let device = VfioDevice::open(bdf(index)).unwrap();
+        let device = VfioDevice::open_group(bdf(index)).unwrap();
         let ids: Vec<_> = device.capabilities().map(|entry| entry.unwrap().id).collect();
         assert!(ids.contains(&cap::MSIX) && ids.contains(&cap::PCIE), "{ids:x?}");
         let extended: Vec<_> = device.extended_capabilities().map(Result::unwrap).collect();
@@ -88,8 +88,8 @@ fn configuration_space_has_its_capabilities() {
 
 #[test]
 fn the_iommus_ranges_leave_the_msi_window_out() {
-    let device = VfioDevice::open(bdf(0)).unwrap();
-    let iommu = device.iommu();
+    let device = VfioDevice::open_group(bdf(0)).unwrap();
+    let iommu = device.iommu().unwrap();
     assert!(iommu.ranges.iter().all(|range| !range.contains(&0xfee0_0000)), "{iommu:x?}");
     assert!(iommu.ranges.iter().any(|range| range.contains(&0xff00_0000)), "{iommu:x?}");
     assert_eq!(iommu.smallest_page(), 4096);
@@ -100,11 +100,11 @@ fn the_iommus_ranges_leave_the_msi_window_out() {
 #[test]
 fn the_device_reaches_mapped_memory() {
     for (index, serial) in ["LABA", "LABB"].into_iter().enumerate() {
-        let device = VfioDevice::open(bdf(index)).unwrap();
+        let device = VfioDevice::open_group(bdf(index)).unwrap();
         let queues = map(&*device, 8192, PageSize::Small);
         for page in [PageSize::Small, PageSize::Huge2M] {
             let data = map(&*device, 4096, page);
-            assert!(device.iommu().ranges.iter().any(|range| range.contains(&data.iova(0))));
+            assert!(device.iommu().unwrap().ranges.iter().any(|range| range.contains(&data.iova(0))));
             assert_eq!(identify(&*device, &queues, &data), serial, "by {page} pages");
         }
     }
@@ -112,7 +112,7 @@ fn the_device_reaches_mapped_memory() {
 
 #[test]
 fn what_is_unmapped_can_be_mapped_again() {
-    let device = VfioDevice::open(bdf(0)).unwrap();
+    let device = VfioDevice::open_group(bdf(0)).unwrap();
     let first = map(&*device, 4096, PageSize::Small).iova(0);
     for _ in 0..1000 {
         assert_eq!(map(&*device, 4096, PageSize::Small).iova(0), first, "released and unmapped");
@@ -123,7 +123,7 @@ fn what_is_unmapped_can_be_mapped_again() {
 
 #[test]
 fn interrupts_come_as_eventfds() {
-    let device = VfioDevice::open(bdf(0)).unwrap();
+    let device = VfioDevice::open_group(bdf(0)).unwrap();
     assert_eq!(device.irq_count(IrqKind::Msix).unwrap(), 9);
     assert_eq!(device.irq_count(IrqKind::Msi).unwrap(), 0);
     let events: Vec<_> = (0..10).map(|_| EventFd::new().unwrap()).collect();
@@ -148,7 +148,7 @@ fn interrupts_come_as_eventfds() {
 
 #[test]
 fn error_and_request_events_can_be_had_beside_the_vectors() {
-    let device = VfioDevice::open(bdf(1)).unwrap();
+    let device = VfioDevice::open_group(bdf(1)).unwrap();
     let event = EventFd::new().unwrap();
     device.set_irqs(IrqKind::Msix, &[event.as_fd()]).unwrap();
     for kind in [IrqKind::Error, IrqKind::Request] {
@@ -164,7 +164,7 @@ fn error_and_request_events_can_be_had_beside_the_vectors() {
 fn a_removal_is_announced_and_waits_for_the_close() {
     let bdf = bdf(1);
     let remove = Function::at(bdf).unwrap().path.join("remove");
-    let device = VfioDevice::open(bdf).unwrap();
+    let device = VfioDevice::open_group(bdf).unwrap();
     let event = EventFd::new().unwrap();
     device.set_irqs(IrqKind::Request, &[event.as_fd()]).unwrap();
     let removal = std::thread::spawn(move || fs::write(remove, "1"));
@@ -172,15 +172,15 @@ fn a_removal_is_announced_and_waits_for_the_close() {
     assert_eq!(device.bar(0).unwrap().read_u32(8).unwrap(), 0x0001_0400, "it works until it is closed");
     drop(device);
     removal.join().unwrap().unwrap();
-    assert!(matches!(VfioDevice::open(bdf), Err(Error::NotFound { .. })));
+    assert!(matches!(VfioDevice::open_group(bdf), Err(Error::NotFound { .. })));
     fs::write("/sys/bus/pci/rescan", "1").unwrap();
     bind(bdf, Some("vfio-pci"));
-    VfioDevice::open(bdf).unwrap();
+    VfioDevice::open_group(bdf).unwrap();
 }
 
 #[test]
 fn the_pin_can_be_masked_and_excludes_the_vectors() {
-    let device = VfioDevice::open(bdf(0)).unwrap();
+    let device = VfioDevice::open_group(bdf(0)).unwrap();
     let event = EventFd::new().unwrap();
     assert_eq!(device.irq_count(IrqKind::Intx).unwrap(), 1);
     device.set_irqs(IrqKind::Intx, &[event.as_fd()]).unwrap();
@@ -204,7 +204,7 @@ fn the_pin_can_be_masked_and_excludes_the_vectors() {
 
 #[test]
 fn reset_stops_the_controller_and_keeps_it_usable() {
-    let device = VfioDevice::open(bdf(0)).unwrap();
+    let device = VfioDevice::open_group(bdf(0)).unwrap();
     let bar = device.bar(0).unwrap();
     let queues = map(&*device, 8192, PageSize::Small);
     let data = map(&*device, 4096, PageSize::Small);
@@ -230,7 +230,7 @@ fn faults() -> i64 {
 
 #[test]
 fn mapped_registers_are_present_before_their_first_use() {
-    let device = VfioDevice::open(bdf(0)).unwrap();
+    let device = VfioDevice::open_group(bdf(0)).unwrap();
     let bar = device.bar(0).unwrap();
     for round in ["mapped", "reset"] {
         let registers: Vec<_> =
@@ -247,7 +247,7 @@ fn mapped_registers_are_present_before_their_first_use() {
 
 #[test]
 fn closing_sets_the_bus_master_bit_back() {
-    let device = VfioDevice::open(bdf(0)).unwrap();
+    let device = VfioDevice::open_group(bdf(0)).unwrap();
     assert!(bus_master(bdf(0)));
     // It holds the device's file, so that the kernel has no reason to clean up by itself.
     let bar = device.bar(0).unwrap();
@@ -257,22 +257,22 @@ fn closing_sets_the_bus_master_bit_back() {
     assert!(!bus_master(bdf(0)));
     assert_eq!(bar.read_u32(8).unwrap(), 0x0001_0400, "a BAR outlives the device");
     drop(bar);
-    VfioDevice::open(bdf(0)).unwrap();
+    VfioDevice::open_group(bdf(0)).unwrap();
 }
 
 #[test]
 fn memory_outlives_the_device() {
-    let device = VfioDevice::open(bdf(0)).unwrap();
+    let device = VfioDevice::open_group(bdf(0)).unwrap();
     let region = map(&*device, 4096, PageSize::Small);
     drop(device);
     contains_all(&refusal(0), &["in use by this process"]);
     drop(region);
-    VfioDevice::open(bdf(0)).unwrap();
+    VfioDevice::open_group(bdf(0)).unwrap();
 }
 
 #[test]
 fn a_forked_child_leaves_the_device_alone() {
-    let device = VfioDevice::open(bdf(0)).unwrap();
+    let device = VfioDevice::open_group(bdf(0)).unwrap();
     let queues = map(&*device, 8192, PageSize::Small);
     let data = map(&*device, 4096, PageSize::Small);
     let event = EventFd::new().unwrap();
@@ -298,7 +298,7 @@ fn a_forked_child_leaves_the_device_alone() {
 #[test]
 fn every_descriptor_is_closed_on_exec() {
     const CLOEXEC: u32 = 0o2000000;
-    let device = VfioDevice::open(bdf(0)).unwrap();
+    let device = VfioDevice::open_group(bdf(0)).unwrap();
     let mut seen = Vec::new();
     for entry in fs::read_dir("/proc/self/fd").unwrap().flatten() {
         let Ok(target) = fs::read_link(entry.path()) else { continue };

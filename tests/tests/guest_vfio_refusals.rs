@@ -1,12 +1,10 @@
-//! Devices that don't open over VFIO: each refusal says why and what to do.
+//! Devices that don't open through their VFIO groups: each refusal says why and what to do.
 
 mod vfio_device;
 
 use std::{
-    env,
-    os::{fd::AsFd, unix::process::CommandExt},
+    os::fd::AsFd,
     path::{Path, PathBuf},
-    process::{Command, Output},
 };
 use upcie_core::{
     Error,
@@ -16,34 +14,12 @@ use upcie_core::{
     transport::{Device, open},
     vfio::VfioDevice,
 };
-use vfio_device::{addresses, bdf, bind, contains_all, identify, map, refusal};
-
-/// Set in a test's own process when it runs itself again in another role.
-const ROLE: &str = "UPCIE_TEST_ROLE";
+use upcie_tests::process::role;
+use vfio_device::{addresses, again, bdf, bind, contains_all, expect_success, identify, map, refusal};
 
 fn group_node(bdf: Bdf) -> PathBuf {
     let group = Function::at(bdf).unwrap().iommu_group.expect("a group");
     Path::new("/dev/vfio").join(group.number.to_string())
-}
-
-/// The role that this process was started in by [`again`].
-fn role() -> Option<String> {
-    env::var(ROLE).ok()
-}
-
-/// Runs one of these tests in a process of its own, in a role; as a plain user if asked.
-fn again(test: &str, role: &str, plain_user: bool) -> Output {
-    let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture"]).env(ROLE, role);
-    if plain_user {
-        command.uid(1000).gid(1000);
-    }
-    command.output().unwrap()
-}
-
-fn expect_success(output: &Output) {
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
 }
 
 #[test]
@@ -53,11 +29,11 @@ fn a_device_in_use_says_by_whom() {
         contains_all(&refusal(0), &["in use by process", &holder]);
         return;
     }
-    let device = VfioDevice::open(bdf(0)).unwrap();
+    let device = VfioDevice::open_group(bdf(0)).unwrap();
     contains_all(&refusal(0), &["in use by this process"]);
     expect_success(&again(NAME, &std::process::id().to_string(), false));
     drop(device);
-    VfioDevice::open(bdf(0)).unwrap();
+    VfioDevice::open_group(bdf(0)).unwrap();
 }
 
 #[test]
@@ -98,7 +74,7 @@ fn a_plain_user_needs_the_node_and_a_limit_on_locked_memory() {
             let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
             // SAFETY: reads the limits given.
             assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) }, 0);
-            let device = VfioDevice::open(bdf(0)).unwrap();
+            let device = VfioDevice::open_group(bdf(0)).unwrap();
             let queues = map(&*device, 8192, PageSize::Small);
             let data = map(&*device, 4096, PageSize::Small);
             assert_eq!(identify(&*device, &queues, &data), "LABA");

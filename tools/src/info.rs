@@ -2,7 +2,7 @@
 
 use crate::{
     outcome::{self, Outcome},
-    target::Target,
+    target::{self, Target},
     units,
 };
 use anyhow::Context;
@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 use upcie_nvme::{
-    Controller, ControllerOptions,
+    Controller, ControllerOptions, IrqKind,
     spec::{AdminQueueAttributes, CmbLocation, CmbSize, Configuration, ControllerStatus, PowerState, offset},
 };
 
@@ -42,6 +42,7 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<Outcome> {
             "queue_entries": controller.max_depth(),
             "page_size": controller.page_size(),
         },
+        "interrupts": interrupts(&controller)?,
         "namespaces": namespaces(&controller)?,
         "registers": registers(&controller)?,
     });
@@ -92,6 +93,16 @@ fn identify(controller: &Controller) -> Value {
         "warning_temperature_kelvin": (id.wctemp > 0).then_some(id.wctemp),
         "critical_temperature_kelvin": (id.cctemp > 0).then_some(id.cctemp),
     })
+}
+
+/// How many of each kind the way in has, and which kind is used.
+fn interrupts(controller: &Controller) -> anyhow::Result<Value> {
+    let mut all = Map::new();
+    for kind in [IrqKind::Msix, IrqKind::Msi, IrqKind::Intx] {
+        all.insert(target::irq_name(kind).into(), controller.irq_count(kind)?.into());
+    }
+    all.insert("in_use".into(), controller.irq_kind().map(target::irq_name).into());
+    Ok(all.into())
 }
 
 fn namespaces(controller: &Controller) -> anyhow::Result<Vec<Value>> {
@@ -200,6 +211,7 @@ fn print(info: &Value, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", text("", &info["address"]))?;
     section(out, "Controller", &info["controller"])?;
     section(out, "Limits", &info["limits"])?;
+    section(out, "Interrupts", &info["interrupts"])?;
     for namespace in info["namespaces"].as_array().into_iter().flatten() {
         section(out, &format!("Namespace {}", namespace["id"]), namespace)?;
     }

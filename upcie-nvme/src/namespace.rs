@@ -145,6 +145,9 @@ impl Namespace {
         {
             return Err(refuse(Refusal::ForeignBuffer));
         }
+        if let Some(reason) = self.controller.live().device_memory.refuse(opcode, buffer) {
+            return Err(refuse(reason));
+        }
         self.controller.blocking(&self.extent, opcode, slba, buffer)
     }
 }

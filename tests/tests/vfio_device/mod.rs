@@ -1,7 +1,11 @@
 //! What the suites over VFIO share: the guest's functions, and a controller's least.
+#![allow(dead_code, reason = "each suite uses a part of it")]
 
 use std::{
     env, fs,
+    os::unix::process::CommandExt,
+    process::Output,
+    sync::Arc,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -29,7 +33,7 @@ pub fn bdf(index: usize) -> Bdf {
 
 /// Why `index` does not open.
 pub fn refusal(index: usize) -> String {
-    VfioDevice::open(bdf(index)).expect_err("it opens").to_string()
+    VfioDevice::open_group(bdf(index)).expect_err("it opens").to_string()
 }
 
 pub fn contains_all(text: &str, parts: &[&str]) {
@@ -50,6 +54,11 @@ pub fn wait_ready(device: &dyn Device, ready: u32) {
 
 /// Has the controller write its identify data into `data` by DMA, and raise vector 0; its serial number.
 pub fn identify(device: &dyn Device, queues: &Region, data: &Region) -> String {
+    identify_to(device, queues, data.iova(0), data.as_ptr())
+}
+
+/// As [`identify`], for data at `iova`, which this process sees at `data`: the first 24 bytes at least.
+pub fn identify_to(device: &dyn Device, queues: &Region, iova: u64, data: *const u8) -> String {
     let bar = device.bar(0).unwrap();
     bar.write_u32(CC, 0).unwrap();
     wait_ready(device, 0);
@@ -63,8 +72,8 @@ pub fn identify(device: &dyn Device, queues: &Region, data: &Region) -> String {
     wait_ready(device, 1);
     let mut command = [0u32; 16];
     command[0] = 0x06 | 7 << 16;
-    command[6] = data.iova(0) as u32;
-    command[7] = (data.iova(0) >> 32) as u32;
+    command[6] = iova as u32;
+    command[7] = (iova >> 32) as u32;
     command[10] = 1;
     let queue = queues.as_ptr().cast::<[u32; 16]>();
     // SAFETY: the start of a region of at least two pages.
@@ -77,12 +86,53 @@ pub fn identify(device: &dyn Device, queues: &Region, data: &Region) -> String {
         assert!(Instant::now() < end, "no completion");
     }
     barrier::dma_rmb();
-    let serial = data.as_ptr().wrapping_add(4).cast::<[u8; 20]>();
-    // SAFETY: within the region; the command has completed.
-    let serial = unsafe { serial.read_volatile() };
+    // Byte by byte: it may be device memory.
+    let serial = std::array::from_fn::<u8, 20, _>(|at| {
+        // SAFETY: within the data; the command has completed.
+        unsafe { data.wrapping_add(4 + at).read_volatile() }
+    });
     bar.write_u32(CC, 0).unwrap();
     wait_ready(device, 0);
     String::from_utf8_lossy(&serial).trim().to_owned()
+}
+
+/// Runs a test of this suite in a process of its own, in a role; as a plain user if asked.
+pub fn again(test: &str, role: &str, plain_user: bool) -> Output {
+    let mut command = upcie_tests::process::again(test, role);
+    if plain_user {
+        command.uid(1000).gid(1000);
+    }
+    command.output().unwrap()
+}
+
+pub fn expect_success(output: &Output) {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
+}
+
+/// What this process has open. The lists of two moments are the same when nothing was leaked in between.
+pub fn descriptors() -> Vec<String> {
+    let links = fs::read_dir("/proc/self/fd").unwrap().flatten().map(|entry| fs::read_link(entry.path()));
+    // Reading the directory opens it.
+    let mut names: Vec<_> = links.flatten().map(|path| path.to_string_lossy().into_owned()).collect();
+    names.retain(|name| !name.starts_with("/proc/"));
+    names.sort();
+    names
+}
+
+/// Bytes that the kernel has pinned for this process in an iommufd.
+pub fn pinned() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmPin:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
+}
+
+/// Opens a function by one of the ways through VFIO.
+pub type Open = fn(Bdf) -> upcie_core::Result<Arc<VfioDevice>>;
+
+/// The ways that have an IOMMU.
+pub fn ways() -> [(&'static str, Open); 2] {
+    [("a group", VfioDevice::open_group), ("iommufd", VfioDevice::open_iommufd)]
 }
 
 pub fn map(device: &dyn Device, len: usize, page: PageSize) -> Region {

@@ -1,7 +1,11 @@
 //! Memory that a device can reach.
 
 use super::{Addresses, DmaSpace};
-use crate::{Result, memory::Memory, mmio::Mapping};
+use crate::{
+    Result,
+    memory::{Memory, host_page_size},
+    mmio::{self, Mapping},
+};
 use std::{
     mem::ManuallyDrop,
     sync::{
@@ -110,6 +114,17 @@ impl Region {
     /// [`Error::Unusable`](crate::Error::Unusable) when it has moved: stop the device at once.
     pub fn verify(&self) -> Result<()> {
         self.memory().map_or(Ok(()), |memory| self.space.verify(memory, &self.addresses))
+    }
+
+    /// Reads one byte of each page of a device's memory: the kernel maps those of a large register on their first use.
+    pub(super) fn touch(&self) {
+        if !self.is_device_memory() {
+            return;
+        }
+        for offset in (0..self.len()).step_by(host_page_size()) {
+            // SAFETY: a byte of the region, whose mapping lives.
+            unsafe { mmio::copy_from(self.as_ptr().wrapping_add(offset), &mut [0]) };
+        }
     }
 
     /// The address space that it is in.

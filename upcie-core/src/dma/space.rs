@@ -234,6 +234,8 @@ impl DmaSpace {
 
     /// The `len` bytes at `offset` of a base address register as memory for DMA: a controller memory buffer.
     ///
+    /// It must be memory, and no registers: each page is read once, so that no page fault comes later.
+    ///
     /// With `shared`, the devices of this space reach it (peer-to-peer). Otherwise its addresses are only taken, for the
     /// register's own device to be told to answer to them.
     ///
@@ -290,7 +292,9 @@ impl DmaSpace {
                 iova + within
             }
         };
-        Ok(Region::new(self.clone(), backing, Addresses::Linear(first)))
+        let region = Region::new(self.clone(), backing, Addresses::Linear(first));
+        region.touch();
+        Ok(region)
     }
 
     /// Ends the handing out of memory in this space, by all heaps over it. For when the device can't be stopped: what it may

@@ -112,7 +112,7 @@ impl Header {
         if table.iter().any(|&first| first % self.page != 0 || first.checked_add(each - 1).is_none()) {
             return Err(bad("an address that is not aligned, or runs over the end"));
         }
-        let device = str::from_utf8(name).ok().filter(|name| !name.contains(char::is_control));
+        let device = std::str::from_utf8(name).ok().filter(|name| !name.contains(char::is_control));
         let device = device.ok_or(bad("a name that is no text"))?.to_owned();
         let addresses = match self.flags & PAGES {
             0 => Addresses::Linear(*table.first().ok_or(bad("no address"))?),

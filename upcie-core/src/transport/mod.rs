@@ -12,7 +12,7 @@ use crate::{
     irq::IrqKind,
     pci::{Bdf, Function},
     uio::UioDevice,
-    vfio::VfioDevice,
+    vfio::{VfioDevice, Way},
 };
 use std::{fmt, os::fd::BorrowedFd, sync::Arc};
 
@@ -127,12 +127,9 @@ pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
         }),
         Address::VfioUser(path) => Ok(Arc::new(crate::vfio_user::Client::connect(path)?)),
         Address::Pci(bdf) => open_pci(*bdf),
-        Address::Iommufd(_) | Address::Noiommu(_) => Err(Error::Unsupported {
-            device: address.to_string(),
-            what: "this way to a device".into(),
-            reason: "it is being written".into(),
-        }),
-        Address::Vfio(bdf) => Ok(VfioDevice::open_as(&address.to_string(), *bdf)?),
+        Address::Vfio(bdf) => Ok(VfioDevice::open_as(&address.to_string(), *bdf, Way::Group)?),
+        Address::Iommufd(bdf) => Ok(VfioDevice::open_as(&address.to_string(), *bdf, Way::Iommufd)?),
+        Address::Noiommu(bdf) => Ok(VfioDevice::open_as(&address.to_string(), *bdf, Way::Noiommu)?),
         Address::Uio(bdf) => Ok(Arc::new(UioDevice::open(*bdf)?)),
         Address::Sysfs(bdf) => Ok(Arc::new(UioDevice::open_unbound(*bdf)?)),
     }

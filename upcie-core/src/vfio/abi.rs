@@ -14,6 +14,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub(super) const API_VERSION: i32 = 0;
 /// Type1 with unmapping by exactly what was mapped.
 pub(super) const TYPE1V2_IOMMU: u32 = 3;
+/// None: devices use physical addresses.
+pub(super) const NOIOMMU: u32 = 8;
 
 pub(super) const GROUP_VIABLE: u32 = 1 << 0;
 
@@ -159,7 +161,7 @@ pub(super) struct CapHeader {
 /// # Safety
 /// `argument` is what `request` takes: a number, or a pointer to its structure, valid for reads and writes of as many
 /// bytes as `argsz` in it says.
-unsafe fn ioctl(fd: BorrowedFd<'_>, request: u32, argument: *mut c_void) -> io::Result<i32> {
+pub(super) unsafe fn ioctl(fd: BorrowedFd<'_>, request: u32, argument: *mut c_void) -> io::Result<i32> {
     loop {
         // SAFETY: as the caller promises.
         let result = unsafe { libc::ioctl(fd.as_raw_fd(), request as _, argument) };
@@ -173,7 +175,7 @@ unsafe fn ioctl(fd: BorrowedFd<'_>, request: u32, argument: *mut c_void) -> io::
     }
 }
 
-fn argsz<T>() -> u32 {
+pub(super) fn argsz<T>() -> u32 {
     size_of::<T>() as u32
 }
 
@@ -282,7 +284,8 @@ pub(super) fn map_memory(container: BorrowedFd<'_>, iova: u64, memory: &Memory) 
     map(container, iova, memory.as_ptr(), memory.len() as u64)
 }
 
-/// As [`map_memory`], for a mapped BAR: device memory, whose bytes are nobody's in this process.
+/// As [`map_memory`], for a mapped BAR: device memory, whose bytes are nobody's in this process. The kernel does not pin
+/// it: whoever maps it keeps it mapped here until it has been unmapped there.
 pub(super) fn map_bar(
     container: BorrowedFd<'_>,
     iova: u64,

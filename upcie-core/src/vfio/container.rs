@@ -2,23 +2,23 @@
 
 use super::{
     abi,
-    group::Group,
-    info::{IommuInfo, Malformed},
+    advice::{Counted, LockedMemory, busy},
+    group::{Group, check},
+    info::IommuInfo,
 };
 use crate::{
     Error, Result,
     dma::Mapper,
     memory::{Memory, host_page_size},
     mmio::Mapping,
+    pci::{Bdf, Function},
 };
-use nix::sys::resource::{Resource, getrlimit};
 use std::{
-    fs::{self, File, OpenOptions},
-    io,
+    fs::{File, OpenOptions},
     ops::RangeInclusive,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// An open container that nothing is in yet.
@@ -61,18 +61,19 @@ impl Container {
                 });
             }
         }
-        if !abi::has_extension(container.as_fd(), abi::TYPE1V2_IOMMU).map_err(|e| failed("extensions", e))? {
+        Ok(container)
+    }
+
+    /// Puts `group`, that of `function`, in and turns the IOMMU on.
+    pub(super) fn attach(self, group: Group, function: Bdf) -> Result<Member> {
+        let failed = |what: &str, e| Error::os(&self.device, format!("asking VFIO for its {what}"), e);
+        if !abi::has_extension(self.as_fd(), abi::TYPE1V2_IOMMU).map_err(|e| failed("extensions", e))? {
             return Err(Error::Unusable {
-                device: device.into(),
+                device: self.device.clone(),
                 reason: "the kernel has no type1 IOMMU support loaded: as root: modprobe vfio_iommu_type1"
                     .into(),
             });
         }
-        Ok(container)
-    }
-
-    /// Puts `group` in and turns the IOMMU on.
-    pub(super) fn attach(self, group: Group) -> Result<Type1> {
         group.join(self.as_fd())?;
         abi::set_iommu(self.as_fd(), abi::TYPE1V2_IOMMU).map_err(|e| {
             let hint = match e.raw_os_error() {
@@ -82,22 +83,26 @@ impl Container {
                 }
                 _ => "",
             };
-            Error::os(
-                &self.device,
-                format!("giving IOMMU group {} an address space{hint}", group.number()),
-                e,
-            )
+            let number = group.number();
+            Error::os(&self.device, format!("giving IOMMU group {number} an address space{hint}"), e)
         })?;
-        let broken = |reason: Malformed| Error::Protocol {
-            device: self.device.clone(),
-            operation: "asking for the IOMMU's ranges".into(),
-            reason: reason.into(),
-        };
-        let (info, bytes) = abi::iommu_info(self.as_fd())
-            .map_err(|e| Error::os(&self.device, "asking for the IOMMU's ranges", e))?;
-        let mut info = IommuInfo::parse(&info, &bytes).map_err(broken)?;
+        let offered = self.iommu_info()?;
+        let mut info = offered.clone();
         let window = take_window(&mut info.ranges);
-        Ok(Type1 { container: self, group, info, window: Mutex::new(window) })
+        let groups = Mutex::new(vec![Joined { group, devices: vec![function] }]);
+        let space = Arc::new(Type1 { container: self, groups, offered, info, window: Mutex::new(window) });
+        Ok(Member { space, function })
+    }
+
+    fn iommu_info(&self) -> Result<IommuInfo> {
+        const OPERATION: &str = "asking for the IOMMU's ranges";
+        let (info, bytes) =
+            abi::iommu_info(self.as_fd()).map_err(|e| Error::os(&self.device, OPERATION, e))?;
+        IommuInfo::parse(&info, &bytes).map_err(|reason| Error::Protocol {
+            device: self.device.clone(),
+            operation: OPERATION.into(),
+            reason: reason.into(),
+        })
     }
 }
 
@@ -118,14 +123,57 @@ fn take_window(ranges: &mut [RangeInclusive<u64>]) -> Option<u64> {
     Some(start)
 }
 
-/// A container with its group, as a device's address space.
+/// A container with its groups, as the address space of their devices.
 #[derive(Debug)]
 pub(super) struct Type1 {
     container: Container,
-    group: Group,
+    /// Those whose devices are open, and at least one: the kernel forgets all mappings when the last one leaves.
+    groups: Mutex<Vec<Joined>>,
+    /// What the IOMMU offered when the first group came in.
+    offered: IommuInfo,
     info: IommuInfo,
     /// Where [`WINDOW`] bytes are that the allocator doesn't have.
     window: Mutex<Option<u64>>,
+}
+
+/// A group in a container.
+#[derive(Debug)]
+struct Joined {
+    group: Group,
+    /// The functions of it that are open.
+    devices: Vec<Bdf>,
+}
+
+/// A device's place in a container. Its group leaves with its last device, unless it is the last group.
+#[derive(Debug)]
+pub(super) struct Member {
+    space: Arc<Type1>,
+    function: Bdf,
+}
+
+impl Member {
+    pub(super) fn space(&self) -> &Arc<Type1> {
+        &self.space
+    }
+
+    /// Opens the function.
+    pub(super) fn device(&self) -> Result<OwnedFd> {
+        let groups = self.space.groups();
+        let joined = groups.iter().find(|joined| joined.devices.contains(&self.function));
+        joined.expect("a member's group is in the list").group.device(self.function)
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let mut groups = self.space.groups();
+        for joined in groups.iter_mut() {
+            joined.devices.retain(|function| *function != self.function);
+        }
+        if groups.len() > 1 {
+            groups.retain(|joined| !joined.devices.is_empty());
+        }
+    }
 }
 
 impl Type1 {
@@ -134,8 +182,35 @@ impl Type1 {
         &self.info
     }
 
-    pub(super) fn group(&self) -> &Group {
-        &self.group
+    fn groups(&self) -> MutexGuard<'_, Vec<Joined>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the group of `function` in too, whose node is in `dev`, so that its devices share what is mapped.
+    pub(super) fn join(self: &Arc<Self>, function: &Function, dev: &Path) -> Result<Member> {
+        let mut groups = self.groups();
+        let number = check(function)?.number;
+        let bdf = function.bdf;
+        if let Some(joined) = groups.iter_mut().find(|joined| joined.group.number() == number) {
+            if joined.devices.contains(&bdf) {
+                let reason = busy("it", &[std::process::id()]);
+                return Err(Error::Unusable { device: bdf.to_string(), reason });
+            }
+            joined.devices.push(bdf);
+            return Ok(Member { space: self.clone(), function: bdf });
+        }
+        let group = Group::open(function, dev)?;
+        group.join(self.container.as_fd())?;
+        // Dropped, it leaves.
+        let now = self.container.iommu_info()?;
+        self.offered.still_in(&now).map_err(|reason| Error::Unusable {
+            device: bdf.to_string(),
+            reason: format!("it can't share the address space of {}: {reason}", self.container.device),
+        })?;
+        // Without the group of a device that was closed: it was only there as the last.
+        groups.retain(|joined| !joined.devices.is_empty());
+        groups.push(Joined { group, devices: vec![bdf] });
+        Ok(Member { space: self.clone(), function: bdf })
     }
 
     /// Fills the page tables of a mapped BAR, so that no access to it faults later.
@@ -162,14 +237,14 @@ impl Type1 {
 
 // SAFETY: the kernel maps exactly the pages of the range given, which it pins, and an unmapping is `Ok` only when it has taken
 // all of them away.
-unsafe impl Mapper for std::sync::Arc<Type1> {
+unsafe impl Mapper for Arc<Type1> {
     fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
         let device = &self.container.device;
         let len = memory.len() as u64;
         abi::map_memory(self.container.as_fd(), iova, memory).map_err(|e| match e.raw_os_error() {
             Some(libc::ENOMEM) => Error::Memory {
                 what: format!("{device}: mapping {len} bytes for DMA"),
-                reason: LockedMemory::now().explain(len),
+                reason: LockedMemory::now(Counted::Process).explain(len),
                 source: e,
             },
             Some(libc::ENOSPC) => Error::Memory {
@@ -192,6 +267,21 @@ unsafe impl Mapper for std::sync::Arc<Type1> {
         })
     }
 
+    // The kernel does not pin device memory: the address space keeps `bar` until it has been unmapped.
+    fn map_device(&self, iova: u64, bar: &Mapping) -> Result<()> {
+        let len = bar.len() as u64;
+        abi::map_bar(self.container.as_fd(), iova, bar, len).map_err(|e| {
+            let hint = match e.raw_os_error() {
+                Some(libc::EEXIST) => ": something is mapped there already",
+                Some(libc::EINVAL) => ": it is not whole pages, or the IOMMU does not take this range",
+                Some(libc::EFAULT) => ": the kernel does not map this device's memory",
+                _ => "",
+            };
+            let operation = format!("mapping {len:#x} bytes of device memory at {iova:#x} for DMA{hint}");
+            Error::os(&self.container.device, operation, e)
+        })
+    }
+
     fn unmap(&self, iova: u64, len: u64) -> Result<()> {
         let device = &self.container.device;
         let operation = || format!("unmapping {len:#x} bytes at {iova:#x}");
@@ -207,108 +297,10 @@ unsafe impl Mapper for std::sync::Arc<Type1> {
     }
 }
 
-/// The limit that mapping memory for DMA counts against.
-#[derive(Debug)]
-struct LockedMemory {
-    /// Bytes; `None` where there is no limit.
-    limit: Option<u64>,
-    /// Bytes locked by this process now, where the kernel says.
-    used: Option<u64>,
-}
-
-impl LockedMemory {
-    fn now() -> Self {
-        let limit = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(libc::RLIM_INFINITY, |(soft, _)| soft);
-        let used = fs::read_to_string("/proc/self/status").ok().and_then(|status| {
-            let kib: u64 = status
-                .lines()
-                .find_map(|line| line.strip_prefix("VmLck:"))?
-                .split_whitespace()
-                .next()?
-                .parse()
-                .ok()?;
-            Some(kib << 10)
-        });
-        Self { limit: (limit != libc::RLIM_INFINITY).then_some(limit), used }
-    }
-
-    /// Why `needed` bytes could not be locked, and what to do.
-    fn explain(&self, needed: u64) -> String {
-        let used = self.used.unwrap_or(0);
-        match self.limit {
-            Some(limit) if used.saturating_add(needed) > limit => format!(
-                "the limit on locked memory (RLIMIT_MEMLOCK) is {limit} bytes, {used} are locked already and this \
-                 needs {needed} more: raise it with `ulimit -l unlimited` as root before starting the program, with \
-                 memlock in /etc/security/limits.conf, or with LimitMEMLOCK=infinity in a systemd unit"
-            ),
-            _ => "the kernel has no memory for it".into(),
-        }
-    }
-}
-
-/// Why a group or device node could not be opened by this user: whose it is, and how to be given it.
-pub(super) fn no_permission(path: &Path) -> String {
-    use std::os::unix::fs::MetadataExt;
-    let shown = path.display();
-    let owner = match fs::metadata(path) {
-        Ok(meta) => format!(
-            "it belongs to {}:{}, mode {:04o}",
-            account("/etc/passwd", meta.uid()),
-            account("/etc/group", meta.gid()),
-            meta.mode() & 0o7777
-        ),
-        Err(e) => format!("its owner is unknown: {e}"),
-    };
-    format!(
-        "no permission to open {shown}: {owner}. As root: chown {} {shown} (until the driver is bound anew), or for \
-         good a udev rule: SUBSYSTEM==\"vfio\", GROUP=\"…\", MODE=\"0660\"",
-        account("/etc/passwd", nix::unistd::geteuid().as_raw())
-    )
-}
-
-/// The name of an account in a passwd or group file, or else its number.
-fn account(file: &str, id: u32) -> String {
-    let number = id.to_string();
-    fs::read_to_string(file)
-        .ok()
-        .and_then(|text| {
-            text.lines().find_map(|line| {
-                let mut fields = line.split(':');
-                let name = fields.next()?;
-                (fields.nth(1)? == number).then(|| name.to_owned())
-            })
-        })
-        .unwrap_or(number)
-}
-
-/// Which processes have `path` open, as far as this user may see.
-pub(super) fn holders(path: &Path) -> Vec<u32> {
-    let is_open = |pid: u32| -> io::Result<bool> {
-        let links = fs::read_dir(format!("/proc/{pid}/fd"))?;
-        Ok(links.flatten().any(|link| fs::read_link(link.path()).is_ok_and(|target| target == path)))
-    };
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|&pid| is_open(pid).unwrap_or(false)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_failed_lock_names_the_limit_and_the_way_out() {
-        let text = LockedMemory { limit: Some(65536), used: Some(4096) }.explain(2 << 20);
-        for part in
-            ["RLIMIT_MEMLOCK", "65536", "4096", "2097152", "ulimit -l", "limits.conf", "LimitMEMLOCK="]
-        {
-            assert!(text.contains(part), "{part}: {text}");
-        }
-        for limit in [None, Some(8 << 20)] {
-            let text = LockedMemory { limit, used: None }.explain(2 << 20);
-            assert!(!text.contains("RLIMIT_MEMLOCK"), "not this limit's fault: {text}");
-        }
-    }
+    use std::fs;
 
     #[test]
     fn the_window_is_taken_out_of_the_ranges() {
@@ -332,10 +324,6 @@ mod tests {
         fs::write(directory.join("vfio"), "").unwrap();
         let error = Container::open("0000:01:00.0", &directory).unwrap_err();
         assert!(matches!(error, Error::Os { .. }), "{error}");
-        assert!(no_permission(&directory.join("vfio")).contains("udev"));
-        let file = File::open(directory.join("vfio")).unwrap();
-        assert!(holders(&directory.join("vfio")).contains(&std::process::id()));
-        drop(file);
         fs::remove_dir_all(&directory).unwrap();
     }
 }

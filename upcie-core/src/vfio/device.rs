@@ -2,10 +2,10 @@
 
 use super::{
     abi,
-    container::{Container, Type1},
-    dev,
-    group::Group,
+    attachment::Attachment,
     info::{IommuInfo, RegionCaps},
+    ioas::Ioas,
+    open::Way,
     region::{Region, failed},
 };
 use crate::{
@@ -14,9 +14,9 @@ use crate::{
     irq::IrqKind,
     memory::host_page_size,
     mmio::Mapping,
-    pci::{Bdf, ConfigSpace, Function, cap, command, offset},
+    pci::{BarInfo, ConfigSpace, Function, cap, command, offset},
     process::Owner,
-    transport::{Area, Bar, Device, RegionIo},
+    transport::{Address, Area, Bar, Device, RegionIo},
 };
 use std::{
     fmt,
@@ -30,11 +30,14 @@ use std::{
 
 const KINDS: [IrqKind; 5] = [IrqKind::Intx, IrqKind::Msi, IrqKind::Msix, IrqKind::Error, IrqKind::Request];
 
-/// A PCI function, opened through its VFIO group.
+/// A PCI function, opened through VFIO.
 ///
 /// It answers memory accesses and may issue DMA from when it is opened; otherwise it is left as it was found. When the
 /// last handle is dropped, in the process that opened it, its bus master bit is set back, its interrupts are turned off,
 /// and then its file is closed (upon which the kernel resets it, once no mapped BAR holds the file any longer).
+///
+/// Through a group, mapped BARs are filled in when they are mapped and after a reset: no access faults. Through iommufd, whose
+/// kernels can't be asked to, the first access to each page does, once.
 ///
 /// ```no_run
 /// use upcie_core::{dma::DmaSpace, memory::{Memory, PageSize}, transport::Device, vfio::VfioDevice};
@@ -55,8 +58,11 @@ pub struct VfioDevice {
     state: Mutex<State>,
     /// Declared, and so closed, before the address space: the device's last access comes before the IOMMU's end.
     file: Arc<File>,
-    iommu: Arc<Type1>,
+    attachment: Attachment,
     space: Arc<DmaSpace>,
+    group: u32,
+    /// As sysfs has them: VFIO does not say where they are on the bus.
+    bars: Vec<BarInfo>,
 }
 
 #[derive(Default)]
@@ -68,21 +74,15 @@ struct State {
 }
 
 impl VfioDevice {
-    /// Opens the function at `bdf`, which is bound to vfio-pci.
-    ///
-    /// # Errors
-    /// One per cause, each with what to do: no such function, no IOMMU, another driver bound, a group that is not
-    /// viable, in use, or not this user's.
-    pub fn open(bdf: Bdf) -> Result<Arc<Self>> {
-        Self::open_as(&bdf.to_string(), bdf)
-    }
-
-    /// As [`open`](Self::open), for a device that messages call `name`.
-    pub(crate) fn open_as(name: &str, bdf: Bdf) -> Result<Arc<Self>> {
-        let function = Function::at(bdf)?;
-        let group = Group::open(&function, dev())?;
-        let iommu = Arc::new(Container::open(name, dev())?.attach(group)?);
-        let file = Arc::new(File::from(iommu.group().device()?));
+    /// Takes up `file`, which is that of `function`, attached to where `space` is served.
+    pub(super) fn start(
+        name: &str,
+        function: &Function,
+        file: File,
+        attachment: Attachment,
+        space: Arc<DmaSpace>,
+    ) -> Result<Arc<Self>> {
+        let file = Arc::new(file);
         let failed = |e| failed(name, "asking for its properties", e);
         let info = abi::device_info(file.as_fd()).map_err(failed)?;
         if info.flags & abi::DEVICE_PCI == 0 || info.num_regions <= abi::REGION_INDEX_CONFIG {
@@ -92,8 +92,6 @@ impl VfioDevice {
             });
         }
         let (config, _) = abi::region_info(file.as_fd(), abi::REGION_INDEX_CONFIG).map_err(failed)?;
-        let ranges = iommu.info().ranges.clone();
-        let space = DmaSpace::new(name, ranges, iommu.info().smallest_page(), Box::new(iommu.clone()));
         let mut device = Self {
             name: name.into(),
             owner: Owner::current(),
@@ -103,21 +101,37 @@ impl VfioDevice {
             config: Region::new(name, "configuration space", &file, &config),
             state: Mutex::default(),
             file,
-            iommu,
+            attachment,
             space,
+            group: function.iommu_group.as_ref().map_or(0, |group| group.number),
+            bars: function.bars()?,
         };
+        device.space.prefer_node(function.numa_node);
         device.command = device.enable()?;
         Ok(Arc::new(device))
     }
 
-    /// What its IOMMU offers. Of the ranges a little is missing that is kept back to populate mapped BARs.
-    pub fn iommu(&self) -> &IommuInfo {
-        self.iommu.info()
+    /// What its IOMMU offers, where it has one. Of the ranges a little is missing that is kept back to populate mapped BARs,
+    /// and for the kernel to choose from ([`Ioas::map_anywhere`]).
+    pub fn iommu(&self) -> Option<&IommuInfo> {
+        self.attachment.info()
     }
 
-    /// The number of its IOMMU group.
+    /// The address space of iommufd that it is attached to, if it was opened that way.
+    pub fn ioas(&self) -> Option<&Arc<Ioas>> {
+        match &self.attachment {
+            Attachment::Iommufd(ioas) => Some(ioas),
+            Attachment::Type1(_) | Attachment::Noiommu(_) => None,
+        }
+    }
+
+    /// The number of its IOMMU group, or of what stands in for one without an IOMMU.
     pub fn group(&self) -> u32 {
-        self.iommu.group().number()
+        self.group
+    }
+
+    pub(super) fn attachment(&self) -> &Attachment {
+        &self.attachment
     }
 
     /// Lets it answer memory accesses and issue DMA; how the command register was before.
@@ -180,11 +194,12 @@ impl VfioDevice {
             let len = usize::try_from(area.end - area.start).ok();
             let (Some(len), Some(at)) = (len, info.offset.checked_add(area.start)) else { continue };
             let mapping = Mapping::new(self.file.as_fd(), at, len, &name)?;
-            self.iommu.prefault(&mapping);
+            self.attachment.prefault(&mapping);
             areas.push(Area { offset: area.start, mapping: Arc::new(mapping) });
         }
         let io = Region::new(&self.name, &format!("BAR {index}"), &self.file, &info);
-        Ok(Bar::new(name, info.size, areas, Arc::new(io)))
+        let bus_address = self.bars.iter().find(|bar| bar.index == index).map(|bar| bar.base);
+        Ok(Bar::new(name, info.size, areas, Arc::new(io)).with_bus_address(bus_address))
     }
 
     fn irq_info(&self, kind: IrqKind) -> Result<abi::IrqInfo> {
@@ -240,6 +255,20 @@ impl Device for VfioDevice {
         let bar = self.map_bar(index)?;
         state.bars[usize::from(index)] = Some(bar.clone());
         Ok(bar)
+    }
+
+    fn open_beside(&self, address: &Address) -> Result<Arc<dyn Device>> {
+        let (bdf, way) = match address {
+            Address::Pci(bdf) => (*bdf, Way::Any),
+            Address::Vfio(bdf) => (*bdf, Way::Group),
+            Address::Iommufd(bdf) => (*bdf, Way::Iommufd),
+            Address::Noiommu(bdf) => (*bdf, Way::Noiommu),
+            other => {
+                let what = format!("sharing its address space with {other}");
+                return Err(self.unsupported(what, "open both through VFIO, by the same way"));
+            }
+        };
+        Ok(Self::open_beside_as(&address.to_string(), bdf, way, self)?)
     }
 
     fn irq_count(&self, kind: IrqKind) -> Result<u32> {
@@ -315,7 +344,7 @@ impl Device for VfioDevice {
         }
         // The kernel takes the pages of mapped BARs away for as long as a reset lasts.
         for bar in self.state().bars.iter().flatten() {
-            bar.areas().iter().for_each(|area| self.iommu.prefault(&area.mapping));
+            bar.areas().iter().for_each(|area| self.attachment.prefault(&area.mapping));
         }
         Ok(())
     }
@@ -331,6 +360,9 @@ impl Drop for VfioDevice {
         let wired = self.state().wired;
         failures
             .extend(KINDS.into_iter().filter(|&kind| wired[kind as usize]).map(|kind| self.irqs_off(kind)));
+        failures.push(
+            self.attachment.detach(self.file.as_fd()).map_err(|e| failed(&self.name, "detaching it", e)),
+        );
         for error in failures.into_iter().filter_map(Result::err) {
             tracing::warn!(device = self.name, %error, "closing");
         }

@@ -2,11 +2,12 @@
 
 use super::{
     abi,
-    container::{holders, no_permission},
+    advice::{busy, holders, no_permission},
+    nodes,
 };
 use crate::{
     Error, Result,
-    pci::{Function, IommuGroup},
+    pci::{Bdf, Function, IommuGroup},
 };
 use std::{
     ffi::CString,
@@ -21,16 +22,22 @@ use std::{
 pub(super) struct Group {
     file: File,
     number: u32,
+    /// On whose behalf it was opened.
     device: String,
 }
 
 impl Group {
     /// Opens the group of `function`, whose node is in `dev`.
     pub(super) fn open(function: &Function, dev: &Path) -> Result<Self> {
+        let group = check(function)?;
+        Self::open_checked(function, group, dev)
+    }
+
+    /// Opens `group`, that of `function`, for what [`check`] does not hold for too.
+    pub(super) fn open_checked(function: &Function, group: &IommuGroup, dev: &Path) -> Result<Self> {
         let device = function.bdf.to_string();
         let unusable = |reason| Error::Unusable { device: device.clone(), reason };
-        let group = check(function)?;
-        let path = dev.join(group.number.to_string());
+        let path = dev.join(node(group));
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(|e| {
             let shown = path.display();
             match e.raw_os_error() {
@@ -38,8 +45,15 @@ impl Group {
                     "there is no {shown} although the function is bound to vfio-pci: in a container, pass {shown} into \
                      it (and /dev/vfio/vfio); a kernel without CONFIG_VFIO_GROUP has none"
                 )),
-                Some(libc::EACCES | libc::EPERM) => unusable(no_permission(&path)),
-                Some(libc::EBUSY) => unusable(busy(group.number, &holders(&path))),
+                Some(libc::EPERM) if group.is_noiommu => unusable(format!(
+                    "no permission to open {shown}: VFIO's no-IOMMU mode needs CAP_SYS_RAWIO: run it as root"
+                )),
+                Some(libc::EACCES | libc::EPERM) => {
+                    unusable(no_permission(&path, "SUBSYSTEM==\"vfio\""))
+                }
+                Some(libc::EBUSY) => {
+                    unusable(busy(&format!("IOMMU group {}", group.number), &holders(&nodes(function, dev), 0)))
+                }
                 _ => Error::os(&device, format!("opening {shown}"), e),
             }
         })?;
@@ -63,12 +77,18 @@ impl Group {
         })
     }
 
-    /// Opens the function that the group was opened for.
-    pub(super) fn device(&self) -> Result<OwnedFd> {
-        let name = CString::new(self.device.as_str()).map_err(io::Error::from);
+    /// Opens `function`, which is in the group.
+    pub(super) fn device(&self, function: Bdf) -> Result<OwnedFd> {
+        let device = function.to_string();
+        let name = CString::new(device.as_str()).map_err(io::Error::from);
         name.and_then(|name| abi::group_device(self.file.as_fd(), &name))
-            .map_err(|e| Error::os(&self.device, format!("opening it in IOMMU group {}", self.number), e))
+            .map_err(|e| Error::os(&device, format!("opening it in IOMMU group {}", self.number), e))
     }
+}
+
+/// The name of a group's node.
+pub(super) fn node(group: &IommuGroup) -> String {
+    format!("{}{}", if group.is_noiommu { "noiommu-" } else { "" }, group.number)
 }
 
 /// Whether `driver` is vfio-pci or one of its variants for particular devices.
@@ -77,7 +97,7 @@ pub(super) fn is_vfio(driver: &str) -> bool {
 }
 
 /// What must hold before VFIO can be asked: an IOMMU translates for the function, and vfio-pci is bound to it.
-fn check(function: &Function) -> Result<&IommuGroup> {
+pub(super) fn check(function: &Function) -> Result<&IommuGroup> {
     let device = function.bdf.to_string();
     let unusable = |reason| Err(Error::Unusable { device: device.clone(), reason });
     let Some(group) = &function.iommu_group else {
@@ -95,10 +115,12 @@ fn check(function: &Function) -> Result<&IommuGroup> {
             if group.is_noiommu {
                 return Err(Error::Unsupported {
                     device,
-                    what: "VFIO's no-IOMMU mode".into(),
-                    reason:
-                        "turn the IOMMU on in the firmware and in the kernel's parameters (intel_iommu=on)"
-                            .into(),
+                    what: "VFIO's no-IOMMU mode, which it is in,".into(),
+                    reason: format!(
+                        "turn the IOMMU on in the firmware and in the kernel's parameters (intel_iommu=on), or use the \
+                         mode by name, noiommu:{}: nothing then keeps the device from reading and writing any memory",
+                        function.bdf
+                    ),
                 });
             }
             return Ok(group);
@@ -121,16 +143,18 @@ fn check(function: &Function) -> Result<&IommuGroup> {
     ))
 }
 
-/// Why a group is not viable: the kernel lets no user have a part of it while a driver that does DMA has another.
-fn not_viable(group: &IommuGroup) -> String {
-    // Drivers that VFIO tolerates in a user's group: they do no DMA.
+/// The members of a group whose drivers VFIO does not tolerate in a user's group, with these.
+pub(super) fn blocking(group: &IommuGroup) -> Vec<(&str, &str)> {
+    // These do no DMA.
     let harmless = |driver: &str| is_vfio(driver) || driver == "pci-stub" || driver == "pcieport";
-    let blocking: Vec<_> = group
-        .members
-        .iter()
-        .filter_map(|member| member.driver.as_deref().map(|driver| (&member.name, driver)))
-        .filter(|(_, driver)| !harmless(driver))
-        .collect();
+    let bound =
+        group.members.iter().filter_map(|member| Some((member.name.as_str(), member.driver.as_deref()?)));
+    bound.filter(|(_, driver)| !harmless(driver)).collect()
+}
+
+/// Why a group is not viable: the kernel lets no user have a part of it while a driver that does DMA has another.
+pub(super) fn not_viable(group: &IommuGroup) -> String {
+    let blocking = blocking(group);
     let number = group.number;
     if blocking.is_empty() {
         let members: Vec<_> = group.members.iter().map(|member| member.name.as_str()).collect();
@@ -146,22 +170,6 @@ fn not_viable(group: &IommuGroup) -> String {
          device into a slot that has a group of its own",
         list.join(", ")
     )
-}
-
-/// Why a group that is open already can't be opened.
-fn busy(number: u32, holders: &[u32]) -> String {
-    let me = std::process::id();
-    let who = match holders {
-        [] => "another process (of another user: try `fuser -v` as root)".into(),
-        [pid] if *pid == me => {
-            format!("this process ({me}); close the device, and drop its memory and BARs, first")
-        }
-        _ => {
-            let pids: Vec<_> = holders.iter().map(u32::to_string).collect();
-            format!("process {}; end it first", pids.join(", "))
-        }
-    };
-    format!("IOMMU group {number} is in use by {who}")
 }
 
 #[cfg(test)]
@@ -233,13 +241,10 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_node_and_a_busy_one_say_so() {
+    fn a_missing_node_says_so() {
         let fake = FakeSysfs::new("node");
         fake.add(BDF, "0x010802\n", Some("vfio-pci"), Some(5));
         let error = Group::open(&fake.function(BDF).unwrap(), &fake.0).unwrap_err().to_string();
         assert!(error.contains("there is no") && error.contains("/5"), "{error}");
-        assert!(busy(5, &[17, 18]).contains("17, 18"));
-        assert!(busy(5, &[std::process::id()]).contains("this process"));
-        assert!(busy(5, &[]).contains("another process"));
     }
 }

@@ -111,7 +111,7 @@ impl RegionCaps {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IommuInfo {
-    /// A bit for each page size, in bytes.
+    /// A bit for each page size, in bytes. Of iommufd only the smallest is known, and larger ones are taken as they fit.
     pub page_sizes: u64,
     /// The device addresses that can be mapped, in ascending order.
     pub ranges: Vec<RangeInclusive<u64>>,
@@ -149,6 +149,29 @@ impl IommuInfo {
             found.ranges = vec![0..=0xfedf_ffff, 0xfef0_0000..=(1 << 39) - 1];
         }
         Ok(found)
+    }
+
+    /// Whether all that this offered is in what is offered `now`, after another device came in; why not.
+    pub(super) fn still_in(&self, now: &Self) -> Result<(), String> {
+        if now.smallest_page() != self.smallest_page() {
+            return Err(format!(
+                "its IOMMU's smallest page has {} bytes, the other's {}",
+                now.smallest_page(),
+                self.smallest_page()
+            ));
+        }
+        let covered = |range: &RangeInclusive<u64>| {
+            now.ranges.iter().any(|now| now.start() <= range.start() && range.end() <= now.end())
+        };
+        match self.ranges.iter().find(|range| !covered(range)) {
+            None => Ok(()),
+            Some(range) => Err(format!(
+                "of the device addresses {:#x} to {:#x} that are given out there, some are reserved for it: open it \
+                 first, and the other one beside it",
+                range.start(),
+                range.end()
+            )),
+        }
     }
 
     /// The smallest page in bytes.

@@ -1,28 +1,44 @@
-//! Devices through the kernel's VFIO: an IOMMU group in a type1 container.
+//! Devices through the kernel's VFIO: a character device in an I/O address space of iommufd, or an IOMMU group in a
+//! type1 container; and, where no IOMMU translates, a group in the unsafe no-IOMMU mode.
 //!
 //! [`VfioDevice::open`] takes a function that is bound to vfio-pci. It needs no root: whoever may open
-//! `/dev/vfio/<group>` may use the device, within the limit on locked memory.
+//! `/dev/vfio/devices/vfio<N>` and `/dev/iommu`, or `/dev/vfio/<group>`, may use the device, within the limit on locked memory.
 //!
 //! What keeps what open: regions of DMA memory hold the [`DmaSpace`](crate::dma::DmaSpace), which holds the container
-//! and the group; the [`VfioDevice`] holds the space and the device; a mapped BAR holds the device's file. So memory
+//! and a group, or the iommufd; the [`VfioDevice`] holds the space and the device; a mapped BAR holds the device's file. So memory
 //! stays mapped for as long as it exists, even after the device has been closed, and the group can't be opened again
 //! before all of them are gone.
 
 mod abi;
+mod advice;
+mod attachment;
+mod cdev;
 mod container;
 mod device;
 mod group;
 mod info;
+mod ioas;
+mod iommufd_abi;
+mod noiommu;
+mod open;
 mod region;
 
 pub use device::VfioDevice;
 pub use info::IommuInfo;
+pub use ioas::{Anywhere, Ioas};
+pub(crate) use open::Way;
 
-use std::path::Path;
+use crate::pci::Function;
+use std::path::{Path, PathBuf};
 
 /// Where VFIO's device nodes are.
 const DEV: &str = "/dev/vfio";
+const SYS: &str = "/sys";
+/// iommufd's one node.
+const IOMMU: &str = "/dev/iommu";
 
-fn dev() -> &'static Path {
-    Path::new(DEV)
+/// All nodes in `dev` by which somebody may hold a function.
+fn nodes(function: &Function, dev: &Path) -> Vec<PathBuf> {
+    let group = function.iommu_group.as_ref().map(|group| dev.join(group::node(group)));
+    group.into_iter().chain(cdev::node(function).map(|name| dev.join("devices").join(name))).collect()
 }

@@ -45,6 +45,7 @@ impl Admin {
             qid: 0,
             entries,
             sq,
+            sq_combining: false,
             cq,
             sq_doorbell: registers.doorbell(0, false)?,
             cq_doorbell: registers.doorbell(0, true)?,

@@ -1,6 +1,10 @@
 //! From a device to a running controller, and back.
 
-use super::{Admin, ControllerOptions, Inner, Live, Registers, lock, unique};
+use super::{
+    Admin, ControllerOptions, Inner, Live, Registers,
+    device_memory::{self, Windows},
+    lock, unique,
+};
 use crate::{
     Error, Result,
     interrupt::{Backoff, Vectors},
@@ -52,8 +56,13 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
     let page_shift = page.ilog2();
     let vectors = Vectors::new(&*device, options.irq)?;
     disable(&registers, &name)?;
+    device_memory::turn_off(&registers)?;
     let heap = Heap::new(device.dma(), options.pages, Some(Box::new(BufferLists { page_shift })));
-    let live = Arc::new(Live { controller: unique(), namespaces: AtomicU64::new(unique()) });
+    let live = Arc::new(Live {
+        controller: unique(),
+        namespaces: AtomicU64::new(unique()),
+        device_memory: Windows::default(),
+    });
     let entries = ADMIN_ENTRIES.min(cap.max_queue_entries());
     let admin = Admin::new(&registers, &heap, &name, &live, entries, page_shift)?;
     let (sq, cq) = admin.rings();
@@ -68,6 +77,8 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
         queue_ids: Mutex::default(),
         vectors,
         silent: AtomicBool::new(false),
+        memory_buffer: Mutex::default(),
+        persistent_memory: Mutex::default(),
         heap,
         live,
         version: registers.version()?,
@@ -104,7 +115,7 @@ fn disable(registers: &Registers, name: &str) -> Result<()> {
 }
 
 /// Waits until `done`, which reads registers, is true.
-fn wait(
+pub(super) fn wait(
     after: Duration,
     device: &str,
     operation: &str,

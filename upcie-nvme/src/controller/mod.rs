@@ -3,6 +3,7 @@
 mod admin;
 mod blocking;
 mod bringup;
+mod device_memory;
 mod namespaces;
 mod passthrough;
 mod registers;
@@ -15,6 +16,8 @@ use crate::{
 };
 use admin::Admin;
 use blocking::Blocking;
+use device_memory::Windows;
+pub use device_memory::{MemoryBuffer, PersistentMemory};
 pub(crate) use registers::Registers;
 use std::{
     fmt,
@@ -29,7 +32,7 @@ use upcie_core::{
     irq::{EventFd, IrqKind},
     memory::PageSize,
     process::Owner,
-    transport::{Address, Device},
+    transport::{Address, Caching, Device},
 };
 
 /// How to bring a controller up.
@@ -44,11 +47,21 @@ pub struct ControllerOptions {
     /// The kind of interrupts: `None` (the default) takes the best that the way in has, MSI-X before MSI before INTx.
     /// One that it does not have is refused.
     pub irq: Option<IrqKind>,
+    /// How this process's accesses to the controller's own memory are cached, once it is
+    /// [used](Controller::memory_buffer): `None` (the default) combines writes where the way in can, and caches nothing
+    /// elsewhere. What the way in can't is refused.
+    pub memory_buffer_caching: Option<Caching>,
 }
 
 impl Default for ControllerOptions {
     fn default() -> Self {
-        Self { queues: 64, pages: None, timeout: Duration::from_secs(30), irq: None }
+        Self {
+            queues: 64,
+            pages: None,
+            timeout: Duration::from_secs(30),
+            irq: None,
+            memory_buffer_caching: None,
+        }
     }
 }
 
@@ -66,6 +79,8 @@ pub(crate) struct Live {
     /// The stamp of namespace handles that are good; 0 once the controller was stopped, and the queues that look at this
     /// are of no more use.
     pub(crate) namespaces: AtomicU64,
+    /// What it takes in its own memory.
+    pub(crate) device_memory: Windows,
 }
 
 /// An NVMe controller that this process drives.
@@ -97,6 +112,9 @@ pub(crate) struct Inner {
     vectors: Vectors,
     /// It did not answer when a queue was to be deleted: the next ones don't wait for it again.
     silent: AtomicBool,
+    /// What it has of its own, or that it has none, once somebody asked.
+    memory_buffer: Mutex<Option<Option<Arc<MemoryBuffer>>>>,
+    persistent_memory: Mutex<Option<Option<Arc<PersistentMemory>>>>,
     heap: Arc<Heap>,
     live: Arc<Live>,
     registers: Registers,
@@ -140,6 +158,43 @@ impl Controller {
     /// It is not an NVMe controller that this driver can use, or does not come up.
     pub fn from_device(device: Arc<dyn Device>, options: ControllerOptions) -> Result<Self> {
         bringup::bring_up(device, options).map(|inner| Self { inner: Arc::new(inner) })
+    }
+
+    /// Opens and brings up the controller at `address` in the address space of this one, so that buffers of either, those in
+    /// their [own memory](Self::memory_buffer) included, are good for both: peer-to-peer.
+    ///
+    /// # Errors
+    /// The two ways in can't share an address space (the error says which can), and as [`open`](Self::open).
+    pub fn open_beside(&self, address: &Address, options: ControllerOptions) -> Result<Self> {
+        Self::from_device(self.inner.device.open_beside(address)?, options)
+    }
+
+    /// The controller memory buffer (CMB), mapped and turned on by the first call; `None` where there is none.
+    ///
+    /// ```
+    /// # let controller = upcie_nvme::Controller::open(&"emu:size=1M".parse()?)?;
+    /// if let Some(memory) = controller.memory_buffer()? {
+    ///     let mut buffer = memory.alloc(4096)?;
+    ///     buffer.write_at(0, b"through the controller");
+    ///     controller.namespace(1)?.write(0, &mut buffer)?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Its registers can't be right, it can't be mapped (as [asked for](ControllerOptions::memory_buffer_caching)), or it
+    /// is one that only works without an IOMMU.
+    pub fn memory_buffer(&self) -> Result<Option<Arc<MemoryBuffer>>> {
+        self.inner.memory_buffer()
+    }
+
+    /// The persistent memory region (PMR), mapped and turned on by the first call; `None` where there is none. It stays
+    /// turned on, but for its device addresses, when the controller is stopped.
+    ///
+    /// # Errors
+    /// As [`memory_buffer`](Self::memory_buffer), or it does not become ready.
+    pub fn persistent_memory(&self) -> Result<Option<Arc<PersistentMemory>>> {
+        self.inner.persistent_memory()
     }
 
     /// Its address, as errors name it.
@@ -350,6 +405,7 @@ impl Drop for Inner {
             tracing::error!(device = %self.name, %error, "the controller did not stop: its memory goes to nobody else");
             self.space().close();
         }
+        self.release_device_memory();
     }
 }
 

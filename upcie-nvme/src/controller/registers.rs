@@ -16,7 +16,7 @@ const PATIENCE_MIN: Duration = Duration::from_secs(5);
 const PATIENCE_MAX: Duration = Duration::from_secs(300);
 
 /// BAR 0.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Registers {
     name: Arc<str>,
     bar: Bar,
@@ -31,6 +31,10 @@ impl Registers {
             return Err(Error::Gone { device: name.to_string(), operation: "reading CAP".into() });
         }
         Ok(Self { name, bar, cap })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(crate) fn capabilities(&self) -> Capabilities {

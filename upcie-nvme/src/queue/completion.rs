@@ -77,6 +77,12 @@ pub enum Refusal {
     Unaligned,
     /// The buffer is in another device's address space.
     ForeignBuffer,
+    /// The buffer is in the controller's own memory, which takes no data in this direction
+    /// ([`MemoryBuffer`](crate::controller::MemoryBuffer)).
+    Direction,
+    /// Some segments are in the controller's own memory and some are not, which the controller does not take in one
+    /// command.
+    Mixed,
     /// The namespace belongs to another controller.
     ForeignNamespace,
     /// The namespaces of the controller have changed since this handle was made: get a new one.
@@ -98,6 +104,12 @@ impl fmt::Display for Refusal {
                 "the buffer, or an inner boundary of its segments, is not aligned as PRPs need it"
             }
             Self::ForeignBuffer => "the buffer is in another device's address space",
+            Self::Direction => {
+                "the controller's own memory, where the buffer is, takes no data in this direction"
+            }
+            Self::Mixed => {
+                "the controller takes no data that is partly in its own memory and partly elsewhere"
+            }
             Self::ForeignNamespace => "the namespace belongs to another controller",
             Self::StaleNamespace => "the controller's namespaces have changed: get the namespace again",
             Self::Unsupported => "the namespace's format or command set is not supported for I/O",

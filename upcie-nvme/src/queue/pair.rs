@@ -3,7 +3,7 @@
 use super::{Parts, Queue, Turn};
 use crate::{
     Error, Result,
-    controller::Inner,
+    controller::{Inner, MemoryBuffer},
     interrupt::{Wait, Waiter},
     prp::ListPool,
     spec::{Command, QueuePriority},
@@ -15,7 +15,10 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
-use upcie_core::dma::DmaBuf;
+use upcie_core::{
+    dma::{DmaBuf, Heap},
+    transport::Caching,
+};
 
 /// How long deleting a queue may take before its memory is given up.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,11 +36,12 @@ pub struct QueuePairBuilder<'c> {
     depth: Option<u32>,
     vector: Option<u16>,
     list_bytes: Option<usize>,
+    in_controller: bool,
 }
 
 impl<'c> QueuePairBuilder<'c> {
     pub(crate) fn new(controller: &'c Arc<Inner>) -> Self {
-        Self { controller, depth: None, vector: None, list_bytes: None }
+        Self { controller, depth: None, vector: None, list_bytes: None, in_controller: false }
     }
 
     /// Entries of each ring: 2 to CAP.MQES + 1 ([`Controller::max_depth`](crate::Controller::max_depth)). One stays
@@ -62,10 +66,19 @@ impl<'c> QueuePairBuilder<'c> {
         self
     }
 
+    /// Puts the submission ring into the [controller's memory buffer](crate::Controller::memory_buffer): the controller
+    /// fetches commands without a request to the host, and this process stores them across the bus (flushed before the
+    /// doorbell, where the stores are write-combined). The completion ring, and PRP lists, stay in the host's memory. Off by
+    /// default.
+    pub fn submission_in_controller(mut self, yes: bool) -> Self {
+        self.in_controller = yes;
+        self
+    }
+
     /// Makes the queue pair.
     ///
     /// # Errors
-    /// The depth, the vector or the number of queues is more than the controller has (the error says how many), no DMA
+    /// The controller has no memory buffer that takes submission queues, or it has no room left. The depth, the vector or the number of queues is more than the controller has (the error says how many), no DMA
     /// memory, or the controller's status.
     pub fn create<T>(self) -> Result<QueuePair<T>> {
         let most = self.controller.registers().capabilities().max_queue_entries();
@@ -78,27 +91,32 @@ impl<'c> QueuePairBuilder<'c> {
         }
         let waiter = self.vector.map(|vector| Waiter::new(vector, self.controller.vector(vector)?));
         let waiter = waiter.transpose()?;
-        let queue = create(self.controller, entries, self.vector, self.list_bytes)?;
+        let buffer = if self.in_controller { Some(self.controller.buffer_for_submission()?) } else { None };
+        let queue = create(self.controller, entries, self.vector, self.list_bytes, buffer.as_deref())?;
         Ok(QueuePair { queue: ManuallyDrop::new(queue), waiter, controller: self.controller.clone() })
     }
 }
 
-/// Makes a queue pair on the controller.
+/// Makes a queue pair on the controller, with its submission ring in `buffer` if there is one.
 pub(crate) fn create<T>(
     inner: &Inner,
     entries: u32,
     vector: Option<u16>,
     list_bytes: Option<usize>,
+    buffer: Option<&MemoryBuffer>,
 ) -> Result<Queue<T>> {
     let page = 1 << inner.page_shift();
-    let memory = |bytes: usize| -> Result<DmaBuf> {
+    let memory_of = |heap: &Arc<Heap>, bytes: usize| -> Result<DmaBuf> {
         // What is too much to be rounded up is too much for the heap, which says so.
         let bytes = bytes.checked_next_multiple_of(page).unwrap_or(usize::MAX);
-        let mut memory = inner.heap().alloc_aligned(bytes, page)?;
+        let mut memory = heap.alloc_aligned(bytes, page)?;
         memory.zero();
         Ok(memory)
     };
-    let (sq, cq) = (memory(entries as usize * 64)?, memory(entries as usize * 16)?);
+    let memory = |bytes| memory_of(inner.heap(), bytes);
+    let sq = memory_of(buffer.map_or(inner.heap(), MemoryBuffer::heap), entries as usize * 64)?;
+    let sq_combining = buffer.is_some_and(|buffer| buffer.caching() == Caching::WriteCombining);
+    let cq = memory(entries as usize * 16)?;
     let (sq_iova, cq_iova) = (sq.iova(0), cq.iova(0));
     let chunk = ListPool::chunk_bytes(inner.max_transfer(), inner.page_shift());
     let least = ListPool::least_bytes(inner.max_transfer(), inner.page_shift());
@@ -115,6 +133,7 @@ pub(crate) fn create<T>(
         qid,
         entries,
         sq,
+        sq_combining,
         cq,
         sq_doorbell,
         cq_doorbell,

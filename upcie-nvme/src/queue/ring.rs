@@ -53,6 +53,8 @@ pub(crate) struct Parts {
     pub(crate) qid: u16,
     pub(crate) entries: u32,
     pub(crate) sq: DmaBuf,
+    /// Stores to `sq` are gathered by the processor, and flushed before its doorbell.
+    pub(crate) sq_combining: bool,
     pub(crate) cq: DmaBuf,
     pub(crate) sq_doorbell: Register<u32>,
     pub(crate) cq_doorbell: Register<u32>,
@@ -77,6 +79,7 @@ pub(crate) struct Queue<T> {
     /// [`FREE`] and what is added to a slot's id from one use to the next.
     pub(super) step: u32,
     pub(super) state: State,
+    pub(super) sq_combining: bool,
     pub(super) space: u64,
     pub(super) sq_doorbell: Register<u32>,
     pub(super) cq_doorbell: Register<u32>,
@@ -92,7 +95,7 @@ unsafe impl<T: Send> Send for Queue<T> {}
 
 impl<T> Queue<T> {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { name, qid, entries, sq, cq, sq_doorbell, cq_doorbell, lists, live } = parts;
+        let Parts { name, qid, entries, sq, sq_combining, cq, sq_doorbell, cq_doorbell, lists, live } = parts;
         assert!((2..=65536).contains(&entries), "a queue has 2 to 65536 entries");
         assert!(
             sq.len() >= entries as usize * 64 && cq.len() >= entries as usize * 16,
@@ -116,6 +119,7 @@ impl<T> Queue<T> {
             mask: padded - 1,
             step: FREE + (padded & 0xffff),
             state: State::Ready,
+            sq_combining,
             space: sq.transfer().space,
             sq_doorbell,
             cq_doorbell,

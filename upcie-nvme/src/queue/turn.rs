@@ -12,7 +12,7 @@ use crate::{
 };
 use std::fmt;
 use upcie_core::{
-    barrier::{dma_release, dma_rmb},
+    barrier::{dma_release, dma_rmb, mmio_wmb},
     dma::DmaBuf,
 };
 
@@ -316,6 +316,10 @@ impl<T> Drop for Turn<'_, T> {
             self.queue.cq_doorbell.write(self.head);
         }
         if submitted {
+            if self.queue.sq_combining {
+                // Entries may still be in the processor's write-combining buffers.
+                mmio_wmb();
+            }
             self.queue.sq_doorbell.write(self.tail);
         }
     }
@@ -365,6 +369,8 @@ fn transfer_slowly<T>(
         Refusal::OutOfRange
     } else if len > u64::from(extent.max_bytes) {
         Refusal::TooLong
+    } else if let Some(reason) = queue.live.device_memory.refuse(opcode, &buffer) {
+        reason
     } else {
         match queue.lists.build(&buffer) {
             Ok(DataPointer { prp1, prp2, list }) => {

@@ -2,6 +2,7 @@
 //! (PMR): Base, "Controller Properties".
 
 use bitfield_struct::bitfield;
+use std::time::Duration;
 
 /// CMBLOC, Controller Memory Buffer Location.
 #[bitfield(u32)]
@@ -112,4 +113,33 @@ pub struct PmrCapabilities {
     pub cmss: bool,
     #[bits(7)]
     __: u8,
+}
+
+impl PmrCapabilities {
+    /// How long PMRSTS.NRDY may take to follow PMRCTL.EN; `None` for a reserved unit.
+    #[must_use]
+    pub const fn timeout(self) -> Option<Duration> {
+        match self.pmrtu() {
+            0 => Some(Duration::from_millis(500 * self.pmrto() as u64)),
+            1 => Some(Duration::from_secs(60 * self.pmrto() as u64)),
+            _ => None,
+        }
+    }
+}
+
+/// PMRSTS, Persistent Memory Region Status.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct PmrStatus {
+    /// 0 while writes to the region since it was enabled have succeeded.
+    pub err: u8,
+    /// Not ready: reads and writes of the region are not carried out.
+    pub nrdy: bool,
+    /// 0 normal, 1 restore error, 2 read-only, 3 unreliable.
+    #[bits(3)]
+    pub hsts: u8,
+    /// PMRMSCL and PMRMSCU hold an address that the controller can't use.
+    pub cbai: bool,
+    #[bits(19)]
+    __: u32,
 }

@@ -40,7 +40,7 @@ mod status;
 mod tests;
 
 pub use command::{ALL_NAMESPACES, Command, Completion};
-pub use device_memory::{CmbLocation, CmbMemorySpaceControl, CmbSize, PmrCapabilities};
+pub use device_memory::{CmbLocation, CmbMemorySpaceControl, CmbSize, PmrCapabilities, PmrStatus};
 pub use dwords::{
     AbortDword10, CreateCqDword11, CreateQueueDword10, CreateSqDword11, FeaturesDword10, IdentifyDword10,
     IdentifyDword11, LogPageDword10, LogPageDword11, QueuePriority, ReadWriteDword12,

@@ -118,3 +118,22 @@ fn broken_iommu_chains_are_refused() {
     info.page_sizes = 0;
     assert!(IommuInfo::parse(&info, &bytes).is_err());
 }
+
+#[test]
+fn a_device_that_takes_addresses_away_is_told_from_one_that_does_not() {
+    let offer = |page_sizes, ranges: &[RangeInclusive<u64>]| IommuInfo {
+        page_sizes,
+        ranges: ranges.to_vec(),
+        mappings_available: None,
+    };
+    let first = offer(0x20_1000, &[0..=0xfedf_ffff, 0xfef0_0000..=0xffff_ffff_ffff]);
+    assert_eq!(first.still_in(&first), Ok(()));
+    assert_eq!(first.still_in(&offer(0x1000, &[0..=u64::MAX])), Ok(()), "more is no loss");
+    let less = offer(0x20_1000, &[0..=0xfedf_ffff, 0xfef0_0000..=0x7f_ffff_ffff]);
+    let error = first.still_in(&less).unwrap_err();
+    assert!(error.contains("0xfef00000") && error.contains("reserved"), "{error}");
+    let hole = offer(0x20_1000, &[0x1000..=0xfedf_ffff, 0xfef0_0000..=0xffff_ffff_ffff]);
+    assert!(first.still_in(&hole).unwrap_err().contains("0x0 to 0xfedfffff"));
+    let error = first.still_in(&offer(0x1_0000, &[0..=u64::MAX])).unwrap_err();
+    assert!(error.contains("65536") && error.contains("4096"), "{error}");
+}

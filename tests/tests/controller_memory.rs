@@ -1,0 +1,275 @@
+//! Memory in the controller: its memory buffer as a place for data and for submission queues.
+
+use std::sync::Arc;
+use upcie_nvme::{
+    Controller, DmaBuf, Refusal, Wait, controller::MemoryBuffer, queue::QueuePairBuilder,
+    upcie_core::transport::Caching,
+};
+use upcie_tests::{
+    device::{another, namespaces},
+    io::{create, finish, only, read, reap_with, write},
+    on_each_device, says, scaled,
+};
+
+/// Runs `test` on each device that has a memory buffer; checks of the others that they say so.
+fn on_each_buffer(test: impl Fn(&Controller, &Arc<MemoryBuffer>)) {
+    on_each_device(|device| {
+        let controller = device.open();
+        let there = controller.memory_buffer().expect("registers that can be");
+        assert_eq!(there.is_some(), controller.capabilities().cmbs());
+        match there {
+            Some(buffer) => test(&controller, &buffer),
+            None => {
+                let refused = create_in_controller(&controller).create::<()>().unwrap_err();
+                says(&refused, &[controller.name(), "it has no memory buffer", "CAP.CMBS"]);
+            }
+        }
+    });
+}
+
+fn create_in_controller(controller: &Controller) -> QueuePairBuilder<'_> {
+    controller.queue_pair().submission_in_controller(true)
+}
+
+/// The bytes of a buffer in a device.
+fn bytes(buffer: &DmaBuf) -> Vec<u8> {
+    let mut bytes = vec![0; buffer.len()];
+    buffer.read_at(0, &mut bytes);
+    bytes
+}
+
+#[test]
+fn what_a_buffer_is_for_is_what_its_registers_say() {
+    on_each_buffer(|controller, buffer| {
+        let size = buffer.properties();
+        assert_eq!(Some(buffer.size() as u64), size.bytes());
+        assert!(buffer.size() >= 4096 && buffer.iova() % 4096 == 0);
+        assert_eq!((buffer.reads(), buffer.writes()), (size.rds(), size.wds()));
+        // QEMU's: data and submission queues, no completion queues.
+        assert!(size.rds() && size.wds() && size.sqs() && !size.cqs() && buffer.location().cdpcils());
+        assert!(matches!(buffer.caching(), Caching::Uncached | Caching::WriteCombining));
+        let again = controller.memory_buffer().unwrap().expect("it is still there");
+        assert!(Arc::ptr_eq(buffer, &again), "one buffer, however often it is asked for");
+    });
+}
+
+#[test]
+fn data_goes_from_the_controllers_memory_and_back_into_it() {
+    on_each_buffer(|controller, memory| {
+        for (namespace, pattern) in namespaces(controller) {
+            // One page, two, and one that needs a list.
+            for len in [4096, 8192, 128 << 10] {
+                let blocks = len / namespace.block_size();
+                let mut buffer = memory.alloc(len).expect("room");
+                assert!(buffer.is_device_memory());
+                assert!(bytes(&buffer).iter().all(|&byte| byte == 0), "it is zeroed");
+                buffer.write_at(0, &pattern.bytes(64, blocks, 1));
+                write(&namespace, 64, &mut buffer);
+                pattern.verify(&read(controller, &namespace, 64, blocks), 64, 1);
+
+                let mut other = controller.alloc(len).unwrap();
+                pattern.fill(&mut other, 64, 2);
+                write(&namespace, 64, &mut other);
+                buffer.zero();
+                namespace.read(64, &mut buffer).unwrap();
+                pattern.verify(&bytes(&buffer), 64, 2);
+            }
+        }
+    });
+}
+
+#[test]
+fn parts_of_the_controllers_memory_and_chains_of_them_are_buffers() {
+    on_each_buffer(|controller, memory| {
+        let (namespace, pattern) = namespaces(controller).remove(0);
+        let block = namespace.block_size();
+        let mut queue = create::<u32>(controller.queue_pair());
+        let blocks = 32 << 10 >> block.ilog2();
+        let mut part = memory.alloc(64 << 10).unwrap().slice(4096..36 << 10);
+        part.write_at(0, &pattern.bytes(0, blocks, 3));
+        // Pages that don't lie side by side.
+        let (mut first, second) = (memory.alloc(4096).unwrap(), memory.alloc(12288).unwrap());
+        let rest = (4096 + 12288) / block;
+        let mut data = pattern.bytes(1000, rest, 3);
+        first.write_at(0, &data[..4096]);
+        let mut second = second;
+        second.write_at(0, &data.split_off(4096));
+        first.chain(second);
+        let mut turn = queue.turn().unwrap();
+        turn.write(&namespace, 0, part, 1).unwrap();
+        turn.write(&namespace, 1000, first, 2).unwrap();
+        drop(turn);
+        finish(&mut queue).into_iter().for_each(|done| done.into_parts().1.unwrap());
+        pattern.verify(&read(controller, &namespace, 0, blocks), 0, 3);
+        pattern.verify(&read(controller, &namespace, 1000, rest), 1000, 3);
+    });
+}
+
+#[test]
+fn one_commands_data_is_not_in_both_memories() {
+    on_each_buffer(|controller, memory| {
+        if memory.location().cdmmms() {
+            return println!("{}: it takes that", controller.name());
+        }
+        let (namespace, _) = namespaces(controller).remove(0);
+        let mut queue = create::<()>(controller.queue_pair());
+        let mut chain = memory.alloc(4096).unwrap();
+        chain.chain(controller.alloc(4096).unwrap());
+        let refused = queue.turn().unwrap().read(&namespace, 0, chain, ()).unwrap_err();
+        assert_eq!(refused.reason, Refusal::Mixed);
+        let mut chain = refused.buffer;
+        let error = namespace.read(0, &mut chain).unwrap_err();
+        says(&error, &[controller.name(), "partly in its own memory"]);
+        assert_eq!(chain.total_len(), 8192);
+    });
+}
+
+#[test]
+fn a_submission_queue_in_the_controller_works_for_ever() {
+    on_each_buffer(|controller, memory| {
+        let (namespace, pattern) = namespaces(controller).remove(0);
+        let before = memory.heap().in_use();
+        // An odd depth, so that the ring wraps at ever other places.
+        let mut queue = create::<u64>(create_in_controller(controller).depth(37));
+        assert!(memory.heap().in_use() > before, "the ring is in the controller");
+        let (blocks, rounds) = (128, scaled(1600) as u32);
+        let mut idle: Vec<_> =
+            (0..queue.capacity()).map(|_| controller.alloc(namespace.block_size()).unwrap()).collect();
+        // 10^4 commands at least.
+        for round in 0..rounds.max(80) {
+            let mut block = 0;
+            while block < blocks {
+                while block < blocks {
+                    let Some(mut buffer) = idle.pop() else { break };
+                    pattern.fill(&mut buffer, block, round);
+                    queue.turn().unwrap().write(&namespace, block, buffer, block).unwrap();
+                    block += 1;
+                }
+                for completion in finish(&mut queue) {
+                    let (_, result, buffer) = completion.into_parts();
+                    result.unwrap();
+                    idle.push(buffer);
+                }
+            }
+        }
+        let last = rounds.max(80) - 1;
+        pattern.verify(&read(controller, &namespace, 0, blocks as usize), 0, last);
+        // A command whose list is made for it.
+        let part = controller.alloc(64 << 10).unwrap().slice(4096..36 << 10);
+        queue.turn().unwrap().read(&namespace, 0, part, 0).unwrap();
+        assert_eq!(only(&mut queue).1.len(), 32 << 10);
+        drop(queue);
+        assert_eq!(memory.heap().in_use(), before, "the ring's memory came back");
+    });
+}
+
+#[test]
+fn interrupts_tell_of_commands_in_the_controllers_memory() {
+    on_each_buffer(|controller, memory| {
+        if controller.irq_kind().is_none() {
+            return println!("{}: without interrupts", controller.name());
+        }
+        let (namespace, pattern) = namespaces(controller).remove(0);
+        let vector = controller.vectors().unwrap() - 1;
+        let mut queue = create::<()>(create_in_controller(controller).interrupt(vector));
+        for round in 0..scaled(200) as u32 {
+            let mut buffer = memory.alloc(namespace.block_size()).unwrap();
+            buffer.write_at(0, &pattern.bytes(5, 1, round));
+            queue.turn().unwrap().write(&namespace, 5, buffer, ()).unwrap();
+            let done = reap_with(&mut queue, Wait::Interrupt);
+            assert_eq!(done.len(), 1);
+            pattern.verify(&read(controller, &namespace, 5, 1), 5, round);
+        }
+    });
+}
+
+#[test]
+fn a_full_memory_buffer_says_so_and_what_is_given_back_is_there_again() {
+    on_each_buffer(|controller, memory| {
+        let piece = memory.size() / 4;
+        let all: Vec<_> = (0..4).map(|_| memory.heap().alloc(piece).expect("room for four")).collect();
+        let error = memory.alloc(512).unwrap_err();
+        says(&error, &["the memory in the device has no room"]);
+        let error = create_in_controller(controller).create::<()>().unwrap_err();
+        says(&error, &["the memory in the device has no room"]);
+        drop(all);
+        drop(memory.alloc(512).unwrap());
+        create::<()>(create_in_controller(controller));
+        assert_eq!(memory.heap().in_use(), 0);
+    });
+}
+
+#[test]
+fn buffers_of_the_controllers_memory_are_refused_by_other_controllers() {
+    on_each_buffer(|_, memory| {
+        let other = another();
+        let (namespace, _) = namespaces(&other).remove(0);
+        let mut queue = create::<()>(other.queue_pair());
+        let buffer = memory.alloc(4096).unwrap();
+        let refused = queue.turn().unwrap().read(&namespace, 0, buffer, ()).unwrap_err();
+        assert_eq!(refused.reason, Refusal::ForeignBuffer);
+        let mut buffer = refused.buffer;
+        says(&namespace.read(0, &mut buffer).unwrap_err(), &["another device's address space"]);
+    });
+}
+
+#[test]
+fn it_is_there_again_after_closing_and_opening() {
+    on_each_device(|device| {
+        for round in 0..3 {
+            let controller = device.open();
+            let Some(memory) = controller.memory_buffer().unwrap() else { return };
+            let (namespace, pattern) = namespaces(&controller).remove(0);
+            let mut buffer = memory.alloc(4096).unwrap();
+            let blocks = 4096 / namespace.block_size();
+            buffer.write_at(0, &pattern.bytes(9, blocks, round));
+            write(&namespace, 9, &mut buffer);
+            pattern.verify(&read(&controller, &namespace, 9, blocks), 9, round);
+            drop(namespace);
+            drop(controller);
+            // What is left of it can be looked at, and is nobody else's.
+            if round == 1 {
+                let _ = bytes(&buffer);
+                buffer.zero();
+            }
+        }
+    });
+}
+
+#[test]
+fn no_page_fault_comes_after_the_first_call() {
+    on_each_buffer(|_, memory| {
+        let len = memory.size() / 2;
+        let buffer = memory.heap().alloc(len).unwrap();
+        let mut word = [0; 8];
+        faults();
+        let before = faults();
+        for offset in (0..len).step_by(4096) {
+            buffer.read_at(offset, &mut word);
+        }
+        assert_eq!(faults() - before, 0);
+    });
+}
+
+/// Page faults of this process so far that needed no disk.
+fn faults() -> i64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: room for the structure that it fills.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) };
+    // SAFETY: filled, as the call with these arguments can't fail.
+    unsafe { usage.assume_init() }.ru_minflt
+}
+
+#[test]
+fn a_caching_that_the_way_in_has_not_is_refused() {
+    on_each_device(|device| {
+        let controller = device.open_with(upcie_nvme::ControllerOptions {
+            memory_buffer_caching: Some(Caching::WriteBack),
+            ..Default::default()
+        });
+        if controller.capabilities().cmbs() {
+            let error = controller.memory_buffer().unwrap_err();
+            says(&error, &["BAR 2", "write-back", "uncached"]);
+        }
+    });
+}

@@ -1,0 +1,185 @@
+//! Several devices in one address space: what is mapped for one is mapped for all, and each can be closed first.
+
+mod vfio_device;
+
+use std::sync::Arc;
+use upcie_core::{
+    Error,
+    memory::PageSize,
+    transport::{Bar, Device},
+    vfio::VfioDevice,
+};
+use vfio_device::{bdf, contains_all, descriptors, identify, identify_to, map, pinned, ways};
+
+#[test]
+fn two_devices_share_their_memory() {
+    for (way, open) in ways() {
+        println!("{way}");
+        let a = open(bdf(0)).unwrap();
+        // Mapped before the other one comes in.
+        let data = map(&*a, 4096, PageSize::Small);
+        let b = VfioDevice::open_beside(bdf(1), &a).unwrap();
+        assert!(Arc::ptr_eq(a.dma(), b.dma()));
+        assert_eq!(a.iommu(), b.iommu());
+        assert_ne!(a.group(), b.group());
+        // And after, by the handle of either.
+        let (first, second) = (map(&*a, 8192, PageSize::Small), map(&*b, 8192, PageSize::Huge2M));
+        for _ in 0..2 {
+            assert_eq!(identify(&*a, &first, &data), "LABA");
+            assert_eq!(identify(&*b, &second, &data), "LABB");
+            assert_eq!(identify(&*b, &first, &data), "LABB", "any memory will do");
+        }
+    }
+}
+
+#[test]
+fn whichever_device_closes_first_the_other_goes_on_working() {
+    for (way, open) in ways() {
+        for first_to_close in [0, 1] {
+            println!("{way}, {first_to_close}");
+            let (before, locked) = (descriptors(), pinned());
+            let a = open(bdf(0)).unwrap();
+            let b = VfioDevice::open_beside(bdf(1), &a).unwrap();
+            let (queues, data) = (map(&*a, 8192, PageSize::Small), map(&*b, 4096, PageSize::Small));
+            let mut devices = [Some(a), Some(b)];
+            devices[first_to_close] = None;
+            let left = devices[1 - first_to_close].take().unwrap();
+            let serial = ["LABB", "LABA"][first_to_close];
+            assert_eq!(identify(&*left, &queues, &data), serial);
+            // The one that was closed is free: for a space of its own, and to come back.
+            let closed = bdf(first_to_close);
+            drop(open(closed).unwrap());
+            let back = VfioDevice::open_beside(closed, &left).unwrap();
+            let serials = ["LABA", "LABB"];
+            assert_eq!(identify(&*back, &queues, &data), serials[first_to_close]);
+            assert_eq!(identify(&*left, &queues, &data), serial);
+            // The memory is last.
+            drop((left, back));
+            drop((queues, data));
+            assert_eq!((descriptors(), pinned()), (before, locked));
+            drop((open(bdf(0)).unwrap(), open(bdf(1)).unwrap()));
+        }
+    }
+}
+
+#[test]
+fn memory_holds_one_group_at_most_after_its_devices_are_closed() {
+    let a = VfioDevice::open_group(bdf(0)).unwrap();
+    let b = VfioDevice::open_beside(bdf(1), &a).unwrap();
+    let data = map(&*a, 4096, PageSize::Small);
+    drop(a);
+    drop(b);
+    VfioDevice::open_group(bdf(0)).unwrap();
+    let error = VfioDevice::open_group(bdf(1)).unwrap_err().to_string();
+    contains_all(&error, &["in use by this process", "drop its memory"]);
+    drop(data);
+    VfioDevice::open_group(bdf(1)).unwrap();
+}
+
+#[test]
+fn what_can_not_share_a_space_is_refused_and_leaves_it_as_it_was() {
+    for (way, open) in ways() {
+        println!("{way}");
+        let a = open(bdf(0)).unwrap();
+        let before = descriptors();
+        let error = VfioDevice::open_beside(bdf(0), &a).unwrap_err().to_string();
+        contains_all(&error, &["in use by this process"]);
+        let error = VfioDevice::open_beside("0000:3f:00.0".parse().unwrap(), &a).unwrap_err();
+        assert!(matches!(error, Error::NotFound { .. }), "{error}");
+        let b = open(bdf(1)).unwrap();
+        let error = VfioDevice::open_beside(bdf(1), &a).unwrap_err().to_string();
+        contains_all(&error, &["in use by this process"]);
+        drop(b);
+        assert_eq!(descriptors(), before);
+        let b = VfioDevice::open_beside(bdf(1), &a).unwrap();
+        let (queues, data) = (map(&*b, 8192, PageSize::Small), map(&*b, 4096, PageSize::Small));
+        assert_eq!(identify(&*a, &queues, &data), "LABA");
+        assert_eq!(identify(&*b, &queues, &data), "LABB");
+    }
+}
+
+/// Turns controller A's memory buffer on; its BAR, and what can be used of it in bytes.
+fn memory_buffer(a: &VfioDevice) -> (Bar, usize) {
+    let registers = a.bar(0).unwrap();
+    assert_eq!(registers.read_u64(0).unwrap() >> 57 & 1, 1, "CAP.CMBS");
+    // CMBMSC: its registers, then its memory, at an address that nothing here uses.
+    registers.write_u64(0x50, 1).unwrap();
+    let (location, size) = (registers.read_u32(0x38).unwrap(), registers.read_u32(0x3c).unwrap());
+    assert_eq!((location & 7, location >> 12), (2, 0), "all of BAR 2");
+    registers.write_u64(0x50, 0x8000_0000 | 3).unwrap();
+    assert_eq!(registers.read_u32(0x58).unwrap() & 1, 0, "CMBSTS: the address is taken");
+    let units = 4096usize << (4 * (size >> 8 & 0xf));
+    (a.bar(2).unwrap(), units * (size >> 12) as usize)
+}
+
+#[test]
+fn a_device_reaches_the_memory_of_another_one() {
+    let a = VfioDevice::open_group(bdf(0)).unwrap();
+    let b = VfioDevice::open_beside(bdf(1), &a).unwrap();
+    let (bar, len) = memory_buffer(&a);
+    assert_eq!((bar.size(), len), (16 << 20, 16 << 20));
+    let queues = map(&*b, 8192, PageSize::Small);
+    let before = descriptors();
+    for offset in [0, 4096, (16 << 20) - 4096] {
+        let target = a.dma().map_bar(&bar, offset, 4096, true).unwrap();
+        assert!(target.is_device_memory());
+        let at = target.as_ptr().cast::<u32>();
+        for word in 0..1024 {
+            // SAFETY: within the region, which is device memory of this test's.
+            unsafe { at.wrapping_add(word).write_volatile(0x5555_5555) };
+        }
+        assert_eq!(identify_to(&*b, &queues, target.iova(0), target.as_ptr()), "LABB", "at {offset:#x}");
+        // By another mapping of the same bytes.
+        let word = bar.read_u32(offset + 4).unwrap();
+        assert_eq!(word.to_le_bytes(), *b"LABB");
+    }
+    assert_eq!(descriptors(), before);
+    // It keeps the register, and the device's file, for as long as it lives.
+    let target = a.dma().map_bar(&bar, 0, 4096, true).unwrap();
+    drop((a, bar));
+    assert!(VfioDevice::open_group(bdf(0)).is_err());
+    drop(target);
+    VfioDevice::open_group(bdf(0)).unwrap();
+    let data = map(&*b, 4096, PageSize::Small);
+    assert_eq!(identify(&*b, &queues, &data), "LABB");
+}
+
+#[test]
+fn iommufd_that_maps_no_device_memory_says_what_does() {
+    let a = VfioDevice::open_iommufd(bdf(0)).unwrap();
+    let b = VfioDevice::open_beside(bdf(1), &a).unwrap();
+    let (bar, _) = memory_buffer(&a);
+    let first = map(&*b, 4096, PageSize::Small).iova(0);
+    match a.dma().map_bar(&bar, 0, 4096, true) {
+        // As of 6.12.
+        Err(error) => {
+            assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+            contains_all(&error.to_string(), &["iommufd of this kernel", "`vfio:`"]);
+        }
+        Ok(target) => {
+            let queues = map(&*b, 8192, PageSize::Small);
+            assert_eq!(identify_to(&*b, &queues, target.iova(0), target.as_ptr()), "LABB");
+        }
+    }
+    assert_eq!(map(&*b, 4096, PageSize::Small).iova(0), first, "its address was given back");
+}
+
+#[test]
+fn the_two_ways_do_not_mix() {
+    for (way, open) in ways() {
+        let a = open(bdf(0)).unwrap();
+        let other = if way == "iommufd" { "vfio" } else { "iommufd" };
+        for address in [format!("{other}:{}", bdf(1)), format!("noiommu:{}", bdf(1)), "emu".into()] {
+            let error = Device::open_beside(&*a, &address.parse().unwrap()).unwrap_err();
+            assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+            contains_all(&error.to_string(), &["by the same way"]);
+        }
+        for address in
+            [bdf(1).to_string(), format!("{}:{}", if way == "iommufd" { way } else { "vfio" }, bdf(1))]
+        {
+            let b = Device::open_beside(&*a, &address.parse().unwrap()).unwrap();
+            assert_eq!(b.name(), address);
+            assert!(Arc::ptr_eq(a.dma(), b.dma()));
+        }
+    }
+}

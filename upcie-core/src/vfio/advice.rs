@@ -1,0 +1,188 @@
+//! What an error says beyond its cause: who holds a node, whose it is, and which limit was met.
+
+use nix::sys::resource::{Resource, getrlimit};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Whose locked memory the kernel counts together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counted {
+    /// This process's alone: the type1 container.
+    Process,
+    /// That of all processes of the user: iommufd.
+    User,
+}
+
+/// The limit that mapping memory for DMA counts against.
+#[derive(Debug)]
+pub(super) struct LockedMemory {
+    /// Bytes; `None` where there is no limit.
+    limit: Option<u64>,
+    /// Bytes that count against it now, as far as the kernel says; of this process only.
+    used: Option<u64>,
+    counted: Counted,
+}
+
+impl LockedMemory {
+    pub(super) fn now(counted: Counted) -> Self {
+        let limit = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(libc::RLIM_INFINITY, |(soft, _)| soft);
+        // iommufd pins, the container locks.
+        let field = if counted == Counted::User { "VmPin:" } else { "VmLck:" };
+        let used = fs::read_to_string("/proc/self/status").ok().and_then(|status| {
+            let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+            let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+            Some(kib << 10)
+        });
+        Self { limit: (limit != libc::RLIM_INFINITY).then_some(limit), used, counted }
+    }
+
+    /// Why `needed` bytes could not be locked, and what to do.
+    pub(super) fn explain(&self, needed: u64) -> String {
+        const RAISE: &str = "raise it with `ulimit -l unlimited` as root before starting the program, with memlock in \
+                             /etc/security/limits.conf, or with LimitMEMLOCK=infinity in a systemd unit";
+        let used = self.used.unwrap_or(0);
+        match (self.limit, self.counted) {
+            (Some(limit), Counted::Process) if used.saturating_add(needed) > limit => format!(
+                "the limit on locked memory (RLIMIT_MEMLOCK) is {limit} bytes, {used} are locked already and this \
+                 needs {needed} more: {RAISE}"
+            ),
+            // What the user's other processes have locked is not known, so it may be this limit however little is used.
+            (Some(limit), Counted::User) => format!(
+                "the limit on locked memory (RLIMIT_MEMLOCK) is {limit} bytes, and iommufd counts what all processes \
+                 of the user have locked: this one has {used} bytes, and this needs {needed} more; {RAISE}"
+            ),
+            _ => "the kernel has no memory for it".into(),
+        }
+    }
+}
+
+/// Why a device node could not be opened by this user: whose it is, and how to be given it. `rule` is what a udev rule
+/// matches it by.
+pub(super) fn no_permission(path: &Path, rule: &str) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let shown = path.display();
+    let owner = match fs::metadata(path) {
+        Ok(meta) => format!(
+            "it belongs to {}:{}, mode {:04o}",
+            account("/etc/passwd", meta.uid()),
+            account("/etc/group", meta.gid()),
+            meta.mode() & 0o7777
+        ),
+        Err(e) => format!("its owner is unknown: {e}"),
+    };
+    format!(
+        "no permission to open {shown}: {owner}. As root: chown {} {shown} (until the driver is bound anew), or for \
+         good a udev rule: {rule}, GROUP=\"…\", MODE=\"0660\"",
+        account("/etc/passwd", nix::unistd::geteuid().as_raw())
+    )
+}
+
+/// The name of an account in a passwd or group file, or else its number.
+fn account(file: &str, id: u32) -> String {
+    let number = id.to_string();
+    fs::read_to_string(file)
+        .ok()
+        .and_then(|text| {
+            text.lines().find_map(|line| {
+                let mut fields = line.split(':');
+                let name = fields.next()?;
+                (fields.nth(1)? == number).then(|| name.to_owned())
+            })
+        })
+        .unwrap_or(number)
+}
+
+/// Which processes have one of `paths` open or mapped, as far as this user may see; `ours` descriptors of this process
+/// don't count.
+pub(super) fn holders(paths: &[PathBuf], ours: usize) -> Vec<u32> {
+    let open = |pid: u32| -> io::Result<usize> {
+        let links = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
+        Ok(links
+            .filter(|link| fs::read_link(link.path()).is_ok_and(|target| paths.contains(&target)))
+            .count())
+    };
+    // A BAR outlives the descriptor that it was mapped by.
+    let is_mapped = |pid: u32| -> io::Result<bool> {
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+        Ok(maps.lines().any(|line| paths.iter().any(|path| line.ends_with(&format!(" {}", path.display())))))
+    };
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|&pid| {
+        let ours = if pid == std::process::id() { ours } else { 0 };
+        open(pid).unwrap_or(0) > ours || is_mapped(pid).unwrap_or(false)
+    })
+    .collect()
+}
+
+/// Says that `what` is in use, and by whom.
+pub(super) fn busy(what: &str, holders: &[u32]) -> String {
+    let me = std::process::id();
+    let who = match holders {
+        [] => "another process (of another user: try `fuser -v` as root)".into(),
+        [pid] if *pid == me => {
+            format!("this process ({me}); close the device, and drop its memory and BARs, first")
+        }
+        _ => {
+            let pids: Vec<_> = holders.iter().map(u32::to_string).collect();
+            format!("process {}; end it first", pids.join(", "))
+        }
+    };
+    format!("{what} is in use by {who}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_failed_lock_names_the_limit_and_the_way_out() {
+        let most = |counted, limit, used| LockedMemory { limit, used, counted }.explain(2 << 20);
+        for (counted, used) in [(Counted::Process, 65536), (Counted::User, 4096)] {
+            let text = most(counted, Some(65536), Some(used));
+            let used = used.to_string();
+            for part in
+                ["RLIMIT_MEMLOCK", "65536", &used, "2097152", "ulimit -l", "limits.conf", "LimitMEMLOCK="]
+            {
+                assert!(text.contains(part), "{part}: {text}");
+            }
+            assert_eq!(text.contains("all processes of the user"), counted == Counted::User, "{text}");
+            let text = most(counted, None, None);
+            assert!(!text.contains("RLIMIT_MEMLOCK"), "not this limit's fault: {text}");
+        }
+        let text = most(Counted::Process, Some(8 << 20), None);
+        assert!(!text.contains("RLIMIT_MEMLOCK"), "not this limit's fault: {text}");
+    }
+
+    #[test]
+    fn a_node_says_whose_it_is_and_who_holds_it() {
+        let path = std::env::temp_dir().join(format!("upcie-advice-{}", std::process::id()));
+        fs::write(&path, [0; 4096]).unwrap();
+        let text = no_permission(&path, "SUBSYSTEM==\"vfio\"");
+        for part in ["belongs to", "mode 0", "chown", "udev rule: SUBSYSTEM==\"vfio\", GROUP"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let file = fs::File::open(&path).unwrap();
+        let paths = ["/nowhere".into(), path.clone()];
+        assert_eq!(holders(&paths, 0), [std::process::id()]);
+        assert!(holders(&paths, 1).is_empty(), "its own does not count");
+        drop(file);
+        assert!(holders(&paths, 0).is_empty());
+        let file = fs::File::options().read(true).write(true).open(&path).unwrap();
+        let mapping = crate::mmio::Mapping::new(file.as_fd(), 0, 4096, "a file").unwrap();
+        drop(file);
+        assert_eq!(holders(&paths, 0), [std::process::id()], "a mapping holds it too");
+        drop(mapping);
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn who_is_in_the_way_is_named() {
+        assert!(busy("IOMMU group 5", &[17, 18]).contains("IOMMU group 5 is in use by process 17, 18"));
+        assert!(busy("it", &[std::process::id()]).contains("this process"));
+        assert!(busy("it", &[]).contains("another process"));
+    }
+}

@@ -1,0 +1,53 @@
+//! What ties a device to the address space that its DMA is in.
+
+use super::{container::Member, info::IommuInfo, ioas::Ioas, iommufd_abi, noiommu::Noiommu};
+use crate::mmio::Mapping;
+use std::{fmt, io, os::fd::BorrowedFd, sync::Arc};
+
+/// One of VFIO's ways.
+#[derive(Debug)]
+pub(super) enum Attachment {
+    /// A group in a type1 container.
+    Type1(Member),
+    /// A character device in an address space of iommufd.
+    Iommufd(Arc<Ioas>),
+    /// A group in a container without an IOMMU.
+    Noiommu(#[expect(dead_code, reason = "held open")] Noiommu),
+}
+
+impl Attachment {
+    /// What the IOMMU offers, where there is one.
+    pub(super) fn info(&self) -> Option<&IommuInfo> {
+        match self {
+            Self::Type1(member) => Some(member.space().info()),
+            Self::Iommufd(ioas) => Some(ioas.info()),
+            Self::Noiommu(_) => None,
+        }
+    }
+
+    /// Fills the page tables of a mapped BAR, where that can be done without an access.
+    pub(super) fn prefault(&self, bar: &Mapping) {
+        if let Self::Type1(member) = self {
+            member.space().prefault(bar);
+        }
+    }
+
+    /// Takes `device` out of its address space, as far as closing its file does not do it.
+    pub(super) fn detach(&self, device: BorrowedFd<'_>) -> io::Result<()> {
+        match self {
+            // A mapped BAR may hold the file for longer.
+            Self::Iommufd(_) => iommufd_abi::detach(device),
+            Self::Type1(_) | Self::Noiommu(_) => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Type1(_) => "in a type1 container",
+            Self::Iommufd(_) => "in iommufd",
+            Self::Noiommu(_) => "without an IOMMU",
+        })
+    }
+}

@@ -1,0 +1,110 @@
+//! The character device of one function, and binding it to an iommufd.
+
+use super::{
+    advice::{busy, holders, no_permission},
+    group::{blocking, check, not_viable},
+    iommufd_abi as abi, nodes,
+};
+use crate::{Error, Result, pci::Function};
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
+};
+
+/// An open `/dev/vfio/devices/vfioN`. Opening it is without effect; binding is not.
+#[derive(Debug)]
+pub(super) struct Cdev {
+    file: File,
+    /// All nodes by which somebody may hold the function.
+    nodes: Vec<PathBuf>,
+    device: String,
+    /// What else is in its group, for an error.
+    function: Function,
+}
+
+/// The name of a function's node, `vfioN`, where the kernel has one.
+pub(super) fn node(function: &Function) -> Option<String> {
+    let names = fs::read_dir(function.path.join("vfio-dev")).ok()?.flatten();
+    names.filter_map(|entry| entry.file_name().into_string().ok()).find(|name| name.starts_with("vfio"))
+}
+
+impl Cdev {
+    /// Opens the node of `function`, which is in the directory `devices` of `dev`, on behalf of `device`.
+    pub(super) fn open(device: &str, function: &Function, dev: &Path) -> Result<Self> {
+        let unusable = |reason| Error::Unusable { device: device.into(), reason };
+        check(function)?;
+        let Some(name) = node(function) else {
+            return Err(unusable(format!(
+                "the kernel has no character device for it: it is built without CONFIG_VFIO_DEVICE_CDEV (`zgrep CDEV \
+                 /proc/config.gz` or /boot/config-* says), or older than 6.6; vfio:{} goes through the group instead",
+                function.bdf
+            )));
+        };
+        let path = dev.join("devices").join(name);
+        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(|e| {
+            let shown = path.display();
+            match e.raw_os_error() {
+                Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => unusable(format!(
+                    "there is no {shown} although the kernel has that device: in a container, pass {shown} into it \
+                     (and /dev/iommu)"
+                )),
+                Some(libc::EACCES | libc::EPERM) => {
+                    unusable(no_permission(&path, "SUBSYSTEM==\"vfio-dev\""))
+                }
+                _ => Error::os(device, format!("opening {shown}"), e),
+            }
+        })?;
+        Ok(Self { file, nodes: nodes(function, dev), device: device.into(), function: function.clone() })
+    }
+
+    /// Binds it to `iommu`, so that it may be used: by this file alone.
+    pub(super) fn bind(&self, iommu: BorrowedFd<'_>) -> Result<()> {
+        abi::bind(self.file.as_fd(), iommu).map_err(|e| self.refused(e))
+    }
+
+    /// Attaches it to an I/O address space.
+    pub(super) fn attach(&self, ioas: u32) -> io::Result<()> {
+        abi::attach(self.file.as_fd(), ioas)
+    }
+
+    pub(super) fn into_file(self) -> File {
+        self.file
+    }
+
+    /// What a failed binding means.
+    fn refused(&self, e: io::Error) -> Error {
+        let unusable = |reason| Error::Unusable { device: self.device.clone(), reason };
+        match e.raw_os_error() {
+            // Bound by another file, or opened through its group: the kernel answers either way.
+            Some(libc::EBUSY | libc::EINVAL) => {
+                let group = self.function.iommu_group.as_ref();
+                let blocked = group.filter(|group| !blocking(group).is_empty()).map(not_viable);
+                match (holders(&self.nodes, 1), blocked) {
+                    (holders, _) if !holders.is_empty() => unusable(busy("it", &holders)),
+                    (_, Some(reason)) => unusable(reason),
+                    (holders, None) if e.raw_os_error() == Some(libc::EBUSY) => {
+                        unusable(busy("it", &holders))
+                    }
+                    _ => Error::os(
+                        &self.device,
+                        "binding it to iommufd (it is in use by a process of another user, or its DMA bypasses the \
+                         processor's caches: the kernel log says)",
+                        e,
+                    ),
+                }
+            }
+            Some(libc::EPERM) => Error::os(
+                &self.device,
+                "binding it to iommufd: the kernel log says why (mostly that the platform does not remap interrupts, \
+                 see the allow_unsafe_interrupts parameter of iommufd)",
+                e,
+            ),
+            Some(libc::ENODEV) => {
+                Error::Gone { device: self.device.clone(), operation: "binding it to iommufd".into() }
+            }
+            _ => Error::os(&self.device, "binding it to iommufd", e),
+        }
+    }
+}

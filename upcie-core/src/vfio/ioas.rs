@@ -1,0 +1,291 @@
+//! An I/O address space of iommufd, which the devices that are attached to it share.
+
+use super::{
+    advice::{Counted, LockedMemory, no_permission},
+    cdev::Cdev,
+    info::IommuInfo,
+    iommufd_abi as abi,
+};
+use crate::{Error, Result, dma::Mapper, memory::Memory, mmio::Mapping, process::Owner};
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    mem::ManuallyDrop,
+    ops::RangeInclusive,
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+    sync::Arc,
+};
+
+/// Device addresses that only the kernel chooses from: the others are [`DmaSpace`](crate::dma::DmaSpace)'s, and neither
+/// can take what the other has given. Low enough for any IOMMU; how far one reaches, iommufd does not always say.
+const KERNELS: RangeInclusive<u64> = 16 << 30..=(32 << 30) - 1;
+
+/// An I/O address space, alone in an iommufd of its own. It ends, with what is mapped in it, when the last device and the
+/// last memory in it are dropped.
+///
+/// [`DmaSpace::map`](crate::dma::DmaSpace::map) maps at addresses of its own choice; [`map_anywhere`](Self::map_anywhere)
+/// leaves the choice to the kernel.
+#[derive(Debug)]
+pub struct Ioas {
+    iommu: File,
+    id: u32,
+    /// Who opened it first, for messages.
+    device: String,
+    owner: Owner,
+    /// What the first device left of all addresses.
+    offered: IommuInfo,
+    /// That less [`KERNELS`].
+    info: IommuInfo,
+}
+
+/// Opens `path`, which is `/dev/iommu`, on behalf of `device`.
+pub(super) fn open_iommu(device: &str, path: &Path) -> Result<File> {
+    let unusable = |reason| Error::Unusable { device: device.into(), reason };
+    let shown = path.display();
+    OpenOptions::new().read(true).write(true).open(path).map_err(|e| match e.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => unusable(format!(
+            "there is no {shown}: as root: modprobe iommufd; a kernel without CONFIG_IOMMUFD has none (in a container, \
+             also pass {shown} into it); the way through the group, `vfio:`, does without"
+        )),
+        Some(libc::EACCES | libc::EPERM) => unusable(no_permission(path, "KERNEL==\"iommu\", SUBSYSTEM==\"misc\"")),
+        _ => Error::os(device, format!("opening {shown}"), e),
+    })
+}
+
+impl Ioas {
+    /// A new one in `iommu`, with `cdev` bound and attached, on behalf of `device`.
+    pub(super) fn with(device: &str, iommu: File, cdev: &Cdev) -> Result<Arc<Self>> {
+        cdev.bind(iommu.as_fd())?;
+        let failed = |operation, e| Error::os(device, operation, e);
+        let id = abi::ioas_alloc(iommu.as_fd()).map_err(|e| failed("making an I/O address space", e))?;
+        let nothing = IommuInfo { page_sizes: 0, ranges: Vec::new(), mappings_available: None };
+        let mut ioas = Self {
+            iommu,
+            id,
+            device: device.into(),
+            owner: Owner::current(),
+            offered: nothing.clone(),
+            info: nothing,
+        };
+        cdev.attach(id).map_err(|e| failed("attaching it to an I/O address space", e))?;
+        ioas.offered = ioas.ranges()?;
+        ioas.info = IommuInfo { ranges: without(&ioas.offered.ranges, &KERNELS), ..ioas.offered.clone() };
+        if contains(&ioas.offered.ranges, &KERNELS) {
+            abi::allow(ioas.iommu.as_fd(), id, &KERNELS)
+                .map_err(|e| failed("keeping addresses for the kernel's choice", e))?;
+        }
+        Ok(Arc::new(ioas))
+    }
+
+    /// Attaches `cdev` too, so that it shares what is mapped.
+    pub(super) fn attach(&self, device: &str, cdev: &Cdev) -> Result<()> {
+        let cant = |reason| Error::Unusable {
+            device: device.into(),
+            reason: format!("it can't share the address space of {}: {reason}", self.device),
+        };
+        cdev.bind(self.iommu.as_fd())?;
+        cdev.attach(self.id).map_err(|e| match e.raw_os_error() {
+            Some(libc::EADDRINUSE) => cant(
+                "addresses that are reserved for it are in use there: open it first, and the other one beside it"
+                    .into(),
+            ),
+            _ => Error::os(device, format!("attaching it to the address space of {}", self.device), e),
+        })?;
+        // Dropped, it is detached.
+        self.offered.still_in(&self.ranges()?).map_err(cant)
+    }
+
+    fn ranges(&self) -> Result<IommuInfo> {
+        let (ranges, alignment) = abi::iova_ranges(self.iommu.as_fd(), self.id)
+            .map_err(|e| Error::os(&self.device, "asking for the IOMMU's ranges", e))?;
+        if !alignment.is_power_of_two() {
+            return Err(Error::Protocol {
+                device: self.device.clone(),
+                operation: "asking for the IOMMU's ranges".into(),
+                reason: format!("an alignment of {alignment} bytes"),
+            });
+        }
+        Ok(IommuInfo { page_sizes: alignment, ranges, mappings_available: None })
+    }
+
+    /// What its devices' IOMMU offers, less what is kept back for [`map_anywhere`](Self::map_anywhere).
+    pub fn info(&self) -> &IommuInfo {
+        &self.info
+    }
+
+    /// Makes `memory` visible to the attached devices at an address that the kernel chooses, for as long as the result
+    /// lives.
+    ///
+    /// # Errors
+    /// As [`DmaSpace::map`](crate::dma::DmaSpace::map), and [`Error::Unsupported`] where the IOMMU lacks the addresses that
+    /// are kept for the kernel (16 GiB to 32 GiB).
+    pub fn map_anywhere(self: &Arc<Self>, memory: Memory) -> Result<Anywhere> {
+        if !contains(&self.offered.ranges, &KERNELS) {
+            return Err(Error::Unsupported {
+                device: self.device.clone(),
+                what: "a device address of the kernel's choice".into(),
+                reason: "none are kept for that below 32 GiB: map it in the device's DmaSpace".into(),
+            });
+        }
+        let iova = self
+            .map_at(None, memory.as_ptr(), memory.len() as u64)
+            .map_err(|e| self.no_memory(&memory, e))?;
+        Ok(Anywhere { memory: ManuallyDrop::new(memory), iova, ioas: self.clone() })
+    }
+
+    fn map_at(&self, iova: Option<u64>, at: *mut u8, len: u64) -> io::Result<u64> {
+        abi::ioas_map(self.iommu.as_fd(), self.id, iova, at, len)
+    }
+
+    /// Why `memory` could not be mapped.
+    fn no_memory(&self, memory: &Memory, e: io::Error) -> Error {
+        let len = memory.len() as u64;
+        let hint = match e.raw_os_error() {
+            Some(libc::ENOMEM) => {
+                return Error::Memory {
+                    what: format!("{}: mapping {len} bytes for DMA", self.device),
+                    reason: LockedMemory::now(Counted::User).explain(len),
+                    source: e,
+                };
+            }
+            Some(libc::EEXIST | libc::EADDRINUSE) => ": something is mapped there already",
+            Some(libc::ENOSPC) => ": no device address is free",
+            Some(libc::EINVAL) => ": the IOMMU does not take this range",
+            _ => "",
+        };
+        Error::os(&self.device, format!("mapping {len:#x} bytes for DMA{hint}"), e)
+    }
+}
+
+impl AsFd for Ioas {
+    /// The iommufd.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.iommu.as_fd()
+    }
+}
+
+impl Drop for Ioas {
+    fn drop(&mut self) {
+        // A forked child: the space is its parent's.
+        if !self.owner.is_current() {
+            return;
+        }
+        // A device's file that a mapped BAR keeps open keeps the iommufd too: what is pinned is let go here.
+        if let Err(error) = abi::destroy(self.iommu.as_fd(), self.id) {
+            tracing::warn!(device = self.device, %error, "ending an I/O address space");
+        }
+    }
+}
+
+// SAFETY: the kernel maps exactly the pages of the range given, which it pins, and an unmapping is `Ok` only when it has taken
+// all of them away.
+unsafe impl Mapper for Arc<Ioas> {
+    fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
+        let mapped = self.map_at(Some(iova), memory.as_ptr(), memory.len() as u64);
+        mapped.map(drop).map_err(|e| self.no_memory(memory, e))
+    }
+
+    fn map_device(&self, iova: u64, bar: &Mapping) -> Result<()> {
+        let len = bar.len() as u64;
+        match self.map_at(Some(iova), bar.as_ptr(), len) {
+            Ok(_) => Ok(()),
+            Err(e) if e.raw_os_error() == Some(libc::EFAULT) => Err(Error::Unsupported {
+                device: self.device.clone(),
+                what: "mapping memory of a device for other devices".into(),
+                reason: "iommufd of this kernel does not map device memory; the type1 container does: open both devices \
+                         through their groups, `vfio:`"
+                    .into(),
+            }),
+            Err(e) => {
+                let operation = format!("mapping {len:#x} bytes of device memory at {iova:#x} for DMA");
+                Err(Error::os(&self.device, operation, e))
+            }
+        }
+    }
+
+    fn unmap(&self, iova: u64, len: u64) -> Result<()> {
+        let operation = || format!("unmapping {len:#x} bytes at {iova:#x}");
+        match abi::ioas_unmap(self.iommu.as_fd(), self.id, iova, len) {
+            Ok(done) if done == len => Ok(()),
+            Ok(done) => Err(Error::Protocol {
+                device: self.device.clone(),
+                operation: operation(),
+                reason: format!("{done:#x} bytes were unmapped"),
+            }),
+            Err(e) => Err(Error::os(&self.device, operation(), e)),
+        }
+    }
+}
+
+/// Memory at a device address of the kernel's choice; unmapped, then freed, when dropped.
+#[derive(Debug)]
+pub struct Anywhere {
+    /// Dropped by hand: freed only once the devices are known not to reach it.
+    memory: ManuallyDrop<Memory>,
+    iova: u64,
+    ioas: Arc<Ioas>,
+}
+
+impl Anywhere {
+    /// The device address of its first byte; the others follow.
+    pub fn iova(&self) -> u64 {
+        self.iova
+    }
+
+    /// The memory. Devices may change it at any time.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+}
+
+impl Drop for Anywhere {
+    fn drop(&mut self) {
+        // A forked child's view may go: the mapping is its parent's.
+        if self.ioas.owner.is_current() {
+            if let Err(error) = self.ioas.unmap(self.iova, self.memory.len() as u64) {
+                tracing::error!(device = self.ioas.device, %error, "unmapping DMA memory: leaking it");
+                return;
+            }
+        }
+        // SAFETY: dropped once, here, and not used after.
+        unsafe { ManuallyDrop::drop(&mut self.memory) }
+    }
+}
+
+fn contains(ranges: &[RangeInclusive<u64>], part: &RangeInclusive<u64>) -> bool {
+    ranges.iter().any(|range| range.start() <= part.start() && part.end() <= range.end())
+}
+
+/// `ranges` without what is in `hole`.
+fn without(ranges: &[RangeInclusive<u64>], hole: &RangeInclusive<u64>) -> Vec<RangeInclusive<u64>> {
+    let below = ranges.iter().map(|range| *range.start()..=(*range.end()).min(hole.start() - 1));
+    let above = ranges.iter().map(|range| (*range.start()).max(hole.end() + 1)..=*range.end());
+    let mut left: Vec<_> = below.chain(above).filter(|range| !range.is_empty()).collect();
+    left.sort_by_key(|range| *range.start());
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_addresses_are_cut_out() {
+        let ranges = [0..=0xfedf_ffff, 0xfef0_0000..=u64::MAX];
+        let (below, above) = (0xfef0_0000..=(16 << 30) - 1, 32 << 30..=u64::MAX);
+        assert_eq!(without(&ranges, &KERNELS), [0..=0xfedf_ffff, below, above]);
+        assert!(contains(&ranges, &KERNELS));
+        let narrow = [0..=0xfedf_ffff, 0xfef0_0000..=(20 << 30) - 1];
+        assert!(!contains(&narrow, &KERNELS));
+        assert_eq!(without(&narrow[..1], &KERNELS), narrow[..1]);
+    }
+
+    #[test]
+    fn an_absent_iommufd_says_how_to_load_it() {
+        let error = open_iommu("0000:01:00.0", Path::new("/nonexistent/iommu")).unwrap_err().to_string();
+        for part in ["modprobe iommufd", "CONFIG_IOMMUFD", "vfio:", "0000:01:00.0"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+}

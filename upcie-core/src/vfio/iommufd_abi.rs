@@ -1,0 +1,201 @@
+//! The ioctls and structures of `<linux/iommufd.h>` that this crate uses, and those of `<linux/vfio.h>` that tie a
+//! device to it.
+
+use super::abi::{argsz, ioctl};
+use std::{
+    io,
+    ops::RangeInclusive,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+const MAP_FIXED_IOVA: u32 = 1 << 0;
+const MAP_WRITEABLE: u32 = 1 << 1;
+const MAP_READABLE: u32 = 1 << 2;
+
+/// `_IO(';', n)`, as for VFIO: from 0x80 on they are iommufd's.
+const fn request(n: u32) -> u32 {
+    (b';' as u32) << 8 | n
+}
+
+const DESTROY: u32 = request(0x80);
+const IOAS_ALLOC: u32 = request(0x81);
+const IOAS_ALLOW_IOVAS: u32 = request(0x82);
+const IOAS_IOVA_RANGES: u32 = request(0x84);
+const IOAS_MAP: u32 = request(0x85);
+const IOAS_UNMAP: u32 = request(0x86);
+const DEVICE_BIND_IOMMUFD: u32 = request(118);
+const DEVICE_ATTACH_IOMMUFD_PT: u32 = request(119);
+const DEVICE_DETACH_IOMMUFD_PT: u32 = request(120);
+
+/// Declares structures of fixed size, whose first field says it.
+macro_rules! structures {
+    ($($name:ident { $($field:ident: $type:ty),* $(,)? })*) => { $(
+        #[derive(Debug, Clone, Copy, Default)]
+        #[repr(C)]
+        struct $name {
+            size: u32,
+            $($field: $type),*
+        }
+    )* };
+}
+
+structures! {
+    Destroy { id: u32 }
+    IoasAlloc { flags: u32, out_ioas_id: u32 }
+    // `ranges` is the address of an array of `[first, last]`.
+    IovaRanges { ioas_id: u32, num_iovas: u32, reserved: u32, ranges: u64, out_alignment: u64 }
+    AllowIovas { ioas_id: u32, num_iovas: u32, reserved: u32, ranges: u64 }
+    IoasMap { flags: u32, ioas_id: u32, reserved: u32, user_va: u64, length: u64, iova: u64 }
+    IoasUnmap { ioas_id: u32, iova: u64, length: u64 }
+    BindIommufd { flags: u32, iommufd: i32, out_devid: u32 }
+    AttachPt { flags: u32, pt_id: u32 }
+    DetachPt { flags: u32 }
+}
+
+/// Calls `request`, which takes the structure that is `value` with its size set, and follows no pointer in it.
+macro_rules! structure {
+    ($fd:expr, $request:expr, $value:expr) => {{
+        let value: *mut _ = $value;
+        // SAFETY: a live, exclusively borrowed structure of the request's type, which says its size; an address in it is
+        // only mapped, not accessed.
+        unsafe { ioctl($fd, $request, value.cast()) }.map(drop)
+    }};
+}
+
+/// Binds a device's file to an iommufd: from now on it may be asked for its properties.
+pub(super) fn bind(device: BorrowedFd<'_>, iommu: BorrowedFd<'_>) -> io::Result<()> {
+    let mut bind =
+        BindIommufd { size: argsz::<BindIommufd>(), iommufd: iommu.as_raw_fd(), ..Default::default() };
+    structure!(device, DEVICE_BIND_IOMMUFD, &mut bind)
+}
+
+/// Attaches a bound device to an I/O address space.
+pub(super) fn attach(device: BorrowedFd<'_>, ioas: u32) -> io::Result<()> {
+    let mut attach = AttachPt { size: argsz::<AttachPt>(), flags: 0, pt_id: ioas };
+    structure!(device, DEVICE_ATTACH_IOMMUFD_PT, &mut attach)
+}
+
+/// Detaches a device: its DMA reaches nothing then.
+pub(super) fn detach(device: BorrowedFd<'_>) -> io::Result<()> {
+    let mut detach = DetachPt { size: argsz::<DetachPt>(), flags: 0 };
+    structure!(device, DEVICE_DETACH_IOMMUFD_PT, &mut detach)
+}
+
+/// Makes an I/O address space; its id.
+pub(super) fn ioas_alloc(iommu: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut alloc = IoasAlloc { size: argsz::<IoasAlloc>(), ..Default::default() };
+    structure!(iommu, IOAS_ALLOC, &mut alloc)?;
+    Ok(alloc.out_ioas_id)
+}
+
+/// Ends an object that nothing uses any more.
+pub(super) fn destroy(iommu: BorrowedFd<'_>, id: u32) -> io::Result<()> {
+    let mut destroy = Destroy { size: argsz::<Destroy>(), id };
+    structure!(iommu, DESTROY, &mut destroy)
+}
+
+/// The device addresses that can be mapped, in ascending order, and what they must be aligned to.
+pub(super) fn iova_ranges(iommu: BorrowedFd<'_>, ioas: u32) -> io::Result<(Vec<RangeInclusive<u64>>, u64)> {
+    const MOST: usize = 1 << 16;
+    // As many as there mostly are.
+    let mut room = 4;
+    // Ranges may become more between two calls, but not for ever.
+    for _ in 0..8 {
+        let mut array = vec![[0u64; 2]; room];
+        let mut ask = IovaRanges {
+            size: argsz::<IovaRanges>(),
+            ioas_id: ioas,
+            num_iovas: room as u32,
+            ranges: array.as_mut_ptr().expose_provenance() as u64,
+            ..Default::default()
+        };
+        let at: *mut IovaRanges = &mut ask;
+        // SAFETY: a live structure that says its size, and in it the address of a live array of as many ranges as it says.
+        let answer = unsafe { ioctl(iommu, IOAS_IOVA_RANGES, at.cast()) };
+        let count = ask.num_iovas as usize;
+        match answer {
+            Ok(_) if count <= room => {
+                let ranges = array[..count].iter().map(|&[first, last]| first..=last);
+                let mut ranges: Vec<_> = ranges.filter(|range| !range.is_empty()).collect();
+                ranges.sort_by_key(|range| *range.start());
+                return Ok((ranges, ask.out_alignment));
+            }
+            Err(e) if e.raw_os_error() != Some(libc::EMSGSIZE) => return Err(e),
+            _ if count > MOST => break,
+            _ => room = count.max(room + 1),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel asks for more and more room"))
+}
+
+/// Lets the kernel choose addresses in `range` only, and keeps devices out that would take part of it away.
+pub(super) fn allow(iommu: BorrowedFd<'_>, ioas: u32, range: &RangeInclusive<u64>) -> io::Result<()> {
+    let array = [*range.start(), *range.end()];
+    let mut allow = AllowIovas {
+        size: argsz::<AllowIovas>(),
+        ioas_id: ioas,
+        num_iovas: 1,
+        ranges: array.as_ptr().expose_provenance() as u64,
+        ..Default::default()
+    };
+    let at: *mut AllowIovas = &mut allow;
+    // SAFETY: a live structure that says its size, and in it the address of one live range, which is only read.
+    unsafe { ioctl(iommu, IOAS_ALLOW_IOVAS, at.cast()) }.map(drop)
+}
+
+/// Makes `len` bytes at `at` readable and writable for the space's devices, at `iova` or where the kernel finds room;
+/// where that is.
+///
+/// Safe for the reasons that [`map_memory`](super::abi::map_memory) gives.
+pub(super) fn ioas_map(
+    iommu: BorrowedFd<'_>,
+    ioas: u32,
+    iova: Option<u64>,
+    at: *mut u8,
+    len: u64,
+) -> io::Result<u64> {
+    let mut map = IoasMap {
+        size: argsz::<IoasMap>(),
+        flags: MAP_READABLE | MAP_WRITEABLE | if iova.is_some() { MAP_FIXED_IOVA } else { 0 },
+        ioas_id: ioas,
+        user_va: at.expose_provenance() as u64,
+        length: len,
+        iova: iova.unwrap_or(0),
+        ..Default::default()
+    };
+    structure!(iommu, IOAS_MAP, &mut map)?;
+    Ok(map.iova)
+}
+
+/// Unmaps what is mapped in `len` bytes at `iova`; how many bytes that were.
+pub(super) fn ioas_unmap(iommu: BorrowedFd<'_>, ioas: u32, iova: u64, len: u64) -> io::Result<u64> {
+    let mut unmap = IoasUnmap { size: argsz::<IoasUnmap>(), ioas_id: ioas, iova, length: len };
+    structure!(iommu, IOAS_UNMAP, &mut unmap)?;
+    Ok(unmap.length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::offset_of;
+
+    #[test]
+    fn numbers_and_layouts_are_the_kernels() {
+        // As <linux/iommufd.h> and <linux/vfio.h> give them.
+        assert_eq!((DESTROY, IOAS_UNMAP), (0x3b80, 0x3b86));
+        assert_eq!((DEVICE_BIND_IOMMUFD, DEVICE_DETACH_IOMMUFD_PT), (0x3b76, 0x3b78));
+        assert_eq!((size_of::<Destroy>(), size_of::<IoasAlloc>(), size_of::<IovaRanges>()), (8, 12, 32));
+        assert_eq!((size_of::<AllowIovas>(), size_of::<IoasMap>(), size_of::<IoasUnmap>()), (24, 40, 24));
+        assert_eq!((size_of::<BindIommufd>(), size_of::<AttachPt>(), size_of::<DetachPt>()), (16, 12, 8));
+        assert_eq!((offset_of!(IovaRanges, ranges), offset_of!(IoasMap, user_va)), (16, 16));
+        assert_eq!((offset_of!(IoasMap, iova), offset_of!(IoasUnmap, iova)), (32, 8));
+    }
+
+    #[test]
+    fn what_is_no_iommufd_is_an_error() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let fd = std::os::fd::AsFd::as_fd(&file);
+        assert!(ioas_alloc(fd).is_err() && iova_ranges(fd, 1).is_err() && allow(fd, 1, &(0..=1)).is_err());
+        assert!(bind(fd, fd).is_err() && attach(fd, 1).is_err() && detach(fd).is_err());
+    }
+}

@@ -1,0 +1,188 @@
+//! The ways to open a function, and the choice between them.
+
+use super::{
+    DEV, IOMMU, SYS, VfioDevice, abi,
+    attachment::Attachment,
+    cdev::{self, Cdev},
+    container::{Container, Member},
+    group::{self, Group, check},
+    ioas::{Ioas, open_iommu},
+    noiommu::{self, Noiommu},
+    region::failed,
+};
+use crate::{
+    Error, Result,
+    dma::{DmaSpace, Untranslated},
+    pci::{Bdf, Function},
+    transport::Device,
+};
+use std::{fs::File, os::fd::AsFd, path::Path, sync::Arc};
+
+/// How a function is to be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Through iommufd if its nodes can be opened, else through the group.
+    Any,
+    /// Through the group, in a type1 container.
+    Group,
+    /// Through the character device and iommufd.
+    Iommufd,
+    /// Through the group, without an IOMMU.
+    Noiommu,
+}
+
+impl VfioDevice {
+    /// Opens the function at `bdf`, which is bound to vfio-pci: through iommufd if both its character device and
+    /// `/dev/iommu` can be opened, else through its group.
+    ///
+    /// # Errors
+    /// One per cause, each with what to do: no such function, no IOMMU, another driver bound, a group that is not
+    /// viable, in use, or not this user's.
+    pub fn open(bdf: Bdf) -> Result<Arc<Self>> {
+        Self::open_as(&bdf.to_string(), bdf, Way::Any)
+    }
+
+    /// Opens it through its group (`/dev/vfio/<group>`), in a type1 container of its own.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_group(bdf: Bdf) -> Result<Arc<Self>> {
+        Self::open_as(&format!("vfio:{bdf}"), bdf, Way::Group)
+    }
+
+    /// Opens it through its character device (`/dev/vfio/devices/vfio<N>`), in an I/O address space of an iommufd
+    /// (`/dev/iommu`) of its own.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and that the kernel has no iommufd or no such devices.
+    pub fn open_iommufd(bdf: Bdf) -> Result<Arc<Self>> {
+        Self::open_as(&format!("iommufd:{bdf}"), bdf, Way::Iommufd)
+    }
+
+    /// Opens it through its group in VFIO's unsafe no-IOMMU mode: the device uses physical addresses, and nothing keeps it
+    /// from reading and writing any memory. It needs CAP_SYS_RAWIO (and CAP_SYS_ADMIN, to learn physical addresses), and
+    /// that vfio-pci was bound after the mode was turned on.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`Error::Unsupported`] when the function has an IOMMU; how to turn the mode on when it is off.
+    pub fn open_noiommu(bdf: Bdf) -> Result<Arc<Self>> {
+        Self::open_as(&format!("noiommu:{bdf}"), bdf, Way::Noiommu)
+    }
+
+    /// Opens the function at `bdf` in the address space of `other`, and by its way: the two share [`Device::dma`], so that
+    /// memory mapped for one can be given to the other, and a BAR of one can be mapped for both. Each can be closed first.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`Error::Unusable`] when addresses that were given out there are reserved for this one: what
+    /// is mapped stays as it was.
+    pub fn open_beside(bdf: Bdf, other: &Self) -> Result<Arc<Self>> {
+        let way = match other.attachment() {
+            Attachment::Type1(_) => Way::Group,
+            Attachment::Iommufd(_) => Way::Iommufd,
+            Attachment::Noiommu(_) => Way::Noiommu,
+        };
+        Self::open_beside_as(&bdf.to_string(), bdf, way, other)
+    }
+
+    /// As the others, for a device that messages call `name`.
+    pub(crate) fn open_as(name: &str, bdf: Bdf, way: Way) -> Result<Arc<Self>> {
+        let function = Function::at(bdf)?;
+        match way {
+            Way::Any => Self::any(name, &function),
+            Way::Group => Self::grouped(name, &function),
+            Way::Iommufd => {
+                let (cdev, iommu) = iommufd_files(name, &function)?;
+                Self::in_iommufd(name, &function, cdev, iommu)
+            }
+            Way::Noiommu => Self::without_iommu(name, &function, None),
+        }
+    }
+
+    /// See [`open_beside`](Self::open_beside).
+    pub(crate) fn open_beside_as(name: &str, bdf: Bdf, way: Way, other: &Self) -> Result<Arc<Self>> {
+        let function = Function::at(bdf)?;
+        let space = other.dma().clone();
+        match other.attachment() {
+            Attachment::Type1(member) if matches!(way, Way::Any | Way::Group) => {
+                let member = member.space().join(&function, Path::new(DEV))?;
+                Self::member(name, &function, member, space)
+            }
+            Attachment::Iommufd(ioas) if matches!(way, Way::Any | Way::Iommufd) => {
+                let cdev = Cdev::open(name, &function, Path::new(DEV))?;
+                ioas.attach(name, &cdev)?;
+                Self::start(name, &function, cdev.into_file(), Attachment::Iommufd(ioas.clone()), space)
+            }
+            Attachment::Noiommu(_) if way == Way::Noiommu => {
+                Self::without_iommu(name, &function, Some(space))
+            }
+            attachment => Err(Error::Unsupported {
+                device: name.into(),
+                what: format!("the address space of {}", other.name()),
+                reason: format!("that one is {attachment}: open both by the same way"),
+            }),
+        }
+    }
+
+    fn any(name: &str, function: &Function) -> Result<Arc<Self>> {
+        let group = check(function)?;
+        match iommufd_files(name, function) {
+            Ok((cdev, iommu)) => Self::in_iommufd(name, function, cdev, iommu),
+            // There is no other way: what is wrong with this one counts.
+            Err(error)
+                if cdev::node(function).is_some() && !Path::new(DEV).join(group::node(group)).exists() =>
+            {
+                Err(error)
+            }
+            Err(_) => Self::grouped(name, function),
+        }
+    }
+
+    fn grouped(name: &str, function: &Function) -> Result<Arc<Self>> {
+        let dev = Path::new(DEV);
+        let group = Group::open(function, dev)?;
+        let member = Container::open(name, dev)?.attach(group, function.bdf)?;
+        let iommu = member.space().clone();
+        let info = iommu.info();
+        let (ranges, page) = (info.ranges.clone(), info.smallest_page());
+        let space = DmaSpace::new(name, ranges, page, Box::new(iommu));
+        Self::member(name, function, member, space)
+    }
+
+    fn member(name: &str, function: &Function, member: Member, space: Arc<DmaSpace>) -> Result<Arc<Self>> {
+        let file = File::from(member.device()?);
+        Self::start(name, function, file, Attachment::Type1(member), space)
+    }
+
+    fn in_iommufd(name: &str, function: &Function, cdev: Cdev, iommu: File) -> Result<Arc<Self>> {
+        let ioas = Ioas::with(name, iommu, &cdev)?;
+        let (ranges, page) = (ioas.info().ranges.clone(), ioas.info().smallest_page());
+        let space = DmaSpace::new(name, ranges, page, Box::new(ioas.clone()));
+        Self::start(name, function, cdev.into_file(), Attachment::Iommufd(ioas), space)
+    }
+
+    /// In `space`, which is one of physical addresses, or in its own.
+    fn without_iommu(name: &str, function: &Function, space: Option<Arc<DmaSpace>>) -> Result<Arc<Self>> {
+        // Before anything can be changed under another user; the way through sysfs has the same lock.
+        let lock = noiommu::locked(name, function, Path::new(SYS))?;
+        let noiommu = Noiommu::open(name, function, Path::new(DEV))?;
+        let file = File::from(noiommu.device(function.bdf)?);
+        let info =
+            abi::device_info(file.as_fd()).map_err(|e| failed(name, "asking for its properties", e))?;
+        // When its file is first opened, VFIO takes it off the bus and tries to reset it: whether it could is what it says.
+        let was_reset = info.flags & abi::DEVICE_RESET != 0;
+        let untranslated = Untranslated::new(function, lock, was_reset)?;
+        let space = match space {
+            Some(space) => {
+                space.join(untranslated)?;
+                space
+            }
+            None => DmaSpace::physical(name, untranslated),
+        };
+        Self::start(name, function, file, Attachment::Noiommu(noiommu), space)
+    }
+}
+
+/// The two files that the way through iommufd takes, opened without effect.
+fn iommufd_files(name: &str, function: &Function) -> Result<(Cdev, File)> {
+    Ok((Cdev::open(name, function, Path::new(DEV))?, open_iommu(name, Path::new(IOMMU))?))
+}

@@ -1,0 +1,235 @@
+//! The controller memory buffer (Base Specification, "Controller Memory Buffer").
+
+use super::{Mapped, Place, Window, broken};
+use crate::{
+    Error, Result,
+    controller::{Inner, lock},
+    spec::{CmbLocation, CmbMemorySpaceControl, CmbSize, offset},
+};
+use std::{fmt, sync::Arc};
+use upcie_core::{
+    dma::{DmaBuf, Heap},
+    transport::Caching,
+};
+
+const WHAT: &str = "memory buffer";
+
+/// Memory in the controller, behind a base address register, that commands and their data can be in.
+///
+/// Buffers from it go into commands like any others, on this controller and (peer-to-peer) on those
+/// [opened beside](crate::Controller::open_beside) it. They are not derefed but read and written by
+/// [`read_at`](DmaBuf::read_at) and [`write_at`](DmaBuf::write_at), across the bus: reads are slow.
+///
+/// Checked are: that the buffer lies where its registers say within the base address register; that the controller takes
+/// the address that it is given (CMBSTS.CBAI); that the address is not used for anything else in the address space; that
+/// data of Read and Write commands may be there ([`reads`](Self::reads), [`writes`](Self::writes)), and only in part
+/// where the controller says so; that a buffer is of the address space of the queue that it is given to. Of peer-to-peer
+/// it is checked that the IOMMU maps the memory ([`check_peers`](Self::check_peers)). Not checked, for software can't see
+/// it, is whether what is between the devices forwards their requests: verify data once
+/// ([more](upcie_core::dma::DmaSpace::map_bar)). And a peer's completion may overtake its data on their different ways: read
+/// a byte of the buffer (behind the data, on the data's way) before this controller is told to use what a peer wrote.
+///
+/// The memory goes back to the controller when the controller is stopped: what is left of buffers then stays readable,
+/// and no command can use it.
+pub struct MemoryBuffer {
+    device: Arc<str>,
+    size: CmbSize,
+    location: CmbLocation,
+    mapped: Mapped,
+}
+
+impl MemoryBuffer {
+    /// A buffer of `len` bytes, zeroed. Its PRP list, if it needs one, is in the host's memory.
+    ///
+    /// # Errors
+    /// The memory buffer takes no data ([`Error::Unsupported`]), or has no room left: it does not grow.
+    pub fn alloc(&self, len: usize) -> Result<DmaBuf> {
+        if !self.reads() && !self.writes() {
+            return Err(Error::Unsupported {
+                device: self.device.to_string(),
+                reason: "no data may be in its memory buffer (CMBSZ.RDS and WDS): use memory of the host"
+                    .into(),
+            });
+        }
+        Ok(self.mapped.heap.alloc_zeroed(len)?)
+    }
+
+    /// The heap behind [`alloc`](Self::alloc), for buffers that need not be zeroed.
+    pub fn heap(&self) -> &Arc<Heap> {
+        &self.mapped.heap
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> usize {
+        self.mapped.len
+    }
+
+    /// The device address of its first byte.
+    pub fn iova(&self) -> u64 {
+        self.mapped.iova
+    }
+
+    /// How this process's accesses to it are cached.
+    pub fn caching(&self) -> Caching {
+        self.mapped.bar.caching()
+    }
+
+    /// What it is for, and where: CMBSZ.
+    pub fn properties(&self) -> CmbSize {
+        self.size
+    }
+
+    /// Where it is, and what may be mixed: CMBLOC.
+    pub fn location(&self) -> CmbLocation {
+        self.location
+    }
+
+    /// Whether data of commands like Read may be in it (CMBSZ.RDS). If not, such commands of this controller are refused;
+    /// a peer's are not, for it writes to the memory as to any other.
+    pub fn reads(&self) -> bool {
+        self.size.rds()
+    }
+
+    /// Whether data of commands like Write may be in it (CMBSZ.WDS), as [`reads`](Self::reads).
+    pub fn writes(&self) -> bool {
+        self.size.wds()
+    }
+
+    /// An error where other devices of the address space don't reach it.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] with what the system has against it, and the way in that works.
+    pub fn check_peers(&self) -> Result<()> {
+        self.mapped.check_peers(&self.device, WHAT)
+    }
+}
+
+/// Where the registers say that it is; the error is what is wrong with them.
+fn locate(location: CmbLocation, size: CmbSize) -> Result<Place, String> {
+    let unit = size.unit().ok_or_else(|| format!("CMBSZ.SZU is {}, which is reserved", size.szu()))?;
+    if !matches!(location.bir(), 0 | 2..=5) {
+        return Err(format!("CMBLOC.BIR is {}, which is reserved", location.bir()));
+    }
+    let bytes =
+        |units: u32| unit.checked_mul(units.into()).ok_or_else(|| format!("{units} units of {unit} bytes"));
+    let (offset, len) = (bytes(location.ofst())?, bytes(size.sz())?);
+    if len == 0 {
+        return Err("CMBSZ.SZ is 0 though there is one".into());
+    }
+    Ok(Place { bar: location.bir(), offset, len: Some(len) })
+}
+
+impl Inner {
+    /// The memory buffer, enabled on the first call; `None` where the controller has none.
+    pub(crate) fn memory_buffer(&self) -> Result<Option<Arc<MemoryBuffer>>> {
+        let mut slot = lock(&self.memory_buffer);
+        match &*slot {
+            Some(known) => Ok(known.clone()),
+            None => Ok(slot.insert(self.enable_buffer()?).clone()),
+        }
+    }
+
+    fn enable_buffer(&self) -> Result<Option<Arc<MemoryBuffer>>> {
+        let control = self.registers.capabilities().cmbs();
+        if control {
+            // Without it the next two read as 0.
+            let cre = CmbMemorySpaceControl::new().with_cre(true);
+            self.registers.write_u64(offset::CMBMSC, cre.into_bits())?;
+        }
+        let location = CmbLocation::from_bits(self.registers.peek(offset::CMBLOC)?);
+        let size = CmbSize::from_bits(self.registers.peek(offset::CMBSZ)?);
+        if size.into_bits() == 0 && !control {
+            return Ok(None);
+        }
+        if !control && !self.space().is_physical() {
+            return Err(Error::Unsupported {
+                device: self.name.to_string(),
+                reason: "its memory buffer is one of before NVMe 1.4, which answers to its address on the bus only: without \
+                         an IOMMU (`uio:`, `sysfs:`) it can be used"
+                    .into(),
+            });
+        }
+        let enabled = self.map_buffer(location, size, control);
+        if control && enabled.is_err() {
+            self.registers.write_u64(offset::CMBMSC, 0)?;
+        }
+        enabled.map(Some)
+    }
+
+    fn map_buffer(&self, location: CmbLocation, size: CmbSize, control: bool) -> Result<Arc<MemoryBuffer>> {
+        let place = locate(location, size).map_err(|reason| broken(&self.name, WHAT, reason))?;
+        let caching = self.options.memory_buffer_caching;
+        let mapped = self.map_memory(WHAT, place, caching, size.rds() && size.wds())?;
+        if control {
+            let memory = CmbMemorySpaceControl::new().with_cre(true).with_cba(mapped.iova >> 12);
+            // The address first: half of a new one must not count.
+            self.registers.write_u64(offset::CMBMSC, memory.into_bits())?;
+            self.registers.write_u32(offset::CMBMSC, memory.with_cmse(true).into_bits() as u32)?;
+            // CMBSTS.CBAI
+            if self.registers.peek(offset::CMBSTS)? & 1 != 0 {
+                let reason = format!("it does not take the address {:#x} (CMBSTS.CBAI)", mapped.iova);
+                return Err(broken(&self.name, WHAT, reason));
+            }
+        }
+        let addresses = mapped.iova..mapped.iova + mapped.len as u64;
+        let (reads, writes, mixed) = (size.rds(), size.wds(), location.cdmmms());
+        let _ = self.live.device_memory.buffer.set(Window { addresses, reads, writes, mixed });
+        Ok(Arc::new(MemoryBuffer { device: self.name.clone(), size, location, mapped }))
+    }
+
+    /// The memory buffer for a submission queue whose PRP lists are in the host's memory.
+    pub(crate) fn buffer_for_submission(&self) -> Result<Arc<MemoryBuffer>> {
+        let refuse = |reason: &str| Error::Unsupported {
+            device: self.name.to_string(),
+            reason: format!("a submission queue in the controller's memory: {reason}"),
+        };
+        let buffer = self.memory_buffer()?.ok_or_else(|| refuse("it has no memory buffer (CAP.CMBS)"))?;
+        if !buffer.size.sqs() {
+            return Err(refuse("its memory buffer takes none (CMBSZ.SQS)"));
+        }
+        if !buffer.location.cdpcils() {
+            return Err(refuse(
+                "PRP lists of commands there would have to be there, too (CMBLOC.CDPCILS), and this driver keeps them in \
+                 the host's memory",
+            ));
+        }
+        Ok(buffer)
+    }
+}
+
+impl fmt::Debug for MemoryBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBuffer")
+            .field("device", &self.device)
+            .field("size", &self.size())
+            .field("caching", &self.caching())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_where_its_registers_say() {
+        let location = CmbLocation::new().with_bir(2).with_ofst(3);
+        let size = CmbSize::new().with_szu(1).with_sz(16);
+        assert_eq!(locate(location, size), Ok(Place { bar: 2, offset: 3 << 16, len: Some(1 << 20) }));
+    }
+
+    #[test]
+    fn registers_that_can_t_be_are_refused() {
+        let (location, size) = (CmbLocation::new().with_bir(2), CmbSize::new().with_sz(1));
+        for (location, size, word) in [
+            (location, size.with_szu(7), "SZU"),
+            (location.with_bir(1), size, "BIR"),
+            (location.with_bir(7), size, "BIR"),
+            (location, size.with_sz(0), "SZ is 0"),
+        ] {
+            assert!(locate(location, size).is_err_and(|reason| reason.contains(word)), "{word}");
+        }
+        let most = locate(location.with_ofst(0xf_ffff), size.with_szu(6).with_sz(0xf_ffff)).unwrap();
+        assert_eq!((most.offset, most.len), (0xf_ffff << 36, Some(0xf_ffff << 36)));
+    }
+}

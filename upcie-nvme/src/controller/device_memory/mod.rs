@@ -1,0 +1,139 @@
+//! Memory in the controller as a target of DMA: its memory buffer, and its persistent memory region.
+
+mod buffer;
+mod persistent;
+mod window;
+
+pub use buffer::MemoryBuffer;
+pub use persistent::PersistentMemory;
+pub(crate) use window::{Window, Windows};
+
+use super::{Inner, Registers};
+use crate::{
+    Error, Result,
+    prp::BufferLists,
+    spec::{CmbMemorySpaceControl, PmrCapabilities, offset},
+};
+use std::sync::Arc;
+use upcie_core::{
+    dma::Heap,
+    transport::{Bar, Caching, Device},
+};
+
+/// Makes the controller decode no address as its own memory: who drove it before may have been killed, and where its memory
+/// was may be the host's now.
+pub(super) fn turn_off(registers: &Registers) -> Result<()> {
+    let cap = registers.capabilities();
+    if cap.cmbs() {
+        registers.write_u64(offset::CMBMSC, CmbMemorySpaceControl::new().into_bits())?;
+    }
+    if cap.pmrs() && PmrCapabilities::from_bits(registers.peek(offset::PMRCAP)?).cmss() {
+        registers.write_u32(offset::PMRMSCL, 0)?;
+    }
+    Ok(())
+}
+
+/// A part of a base address register that is memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    bar: u8,
+    /// In bytes.
+    offset: u64,
+    /// `None` for all of the register.
+    len: Option<u64>,
+}
+
+/// Such a part, mapped, with an address for the controller.
+#[derive(Debug)]
+struct Mapped {
+    heap: Arc<Heap>,
+    bar: Bar,
+    iova: u64,
+    len: usize,
+    /// Why other devices don't reach it.
+    unshared: Option<String>,
+}
+
+impl Inner {
+    /// Maps it. `ready` says that every transfer from and to it is possible, so that buffers can be prepared.
+    fn map_memory(&self, what: &str, place: Place, caching: Option<Caching>, ready: bool) -> Result<Mapped> {
+        let bar = bar(&*self.device, place.bar, caching)?;
+        let broken = |reason| broken(&self.name, what, reason);
+        let (size, len) = (bar.size(), place.len.unwrap_or(bar.size()));
+        if place.offset.checked_add(len).is_none_or(|end| end > size) {
+            return Err(broken(format!("{place:x?} is not within the register's {size:#x} bytes")));
+        }
+        let len = usize::try_from(len).map_err(|_| broken(format!("{place:x?} is too large")))?;
+        let space = self.space();
+        let mut unshared = None;
+        let mut region = Err(());
+        if space.is_physical() {
+            region = Ok(space.map_bar(&bar, place.offset, len, false)?);
+        } else if place.bar == 0 {
+            unshared = Some("it is in BAR 0, with registers that no other device may reach".to_owned());
+        } else {
+            match space.map_bar(&bar, place.offset, len, true) {
+                Ok(shared) => region = Ok(shared),
+                Err(error @ upcie_core::Error::OutOfRange { .. }) => return Err(error.into()),
+                Err(error) => unshared = Some(chain(&error)),
+            }
+        }
+        let region = match region {
+            Ok(region) => region,
+            Err(()) => space.map_bar(&bar, place.offset, len, false)?,
+        };
+        let iova = region.iova(0);
+        if iova % 4096 != 0 {
+            return Err(broken(format!("its address {iova:#x} is not aligned to 4 KiB")));
+        }
+        let lists = BufferLists { page_shift: self.page_shift };
+        let prepare = ready.then(|| Box::new(lists) as Box<dyn upcie_core::dma::Prepare>);
+        let heap = Heap::over(region, prepare, &self.heap)?;
+        Ok(Mapped { heap, bar, iova, len, unshared })
+    }
+
+    /// Takes the addresses of its memory away from the controller.
+    pub(super) fn release_device_memory(&self) {
+        if let Err(error) = turn_off(&self.registers) {
+            tracing::warn!(device = %self.name, %error, "turning the controller's own memory off");
+        }
+    }
+}
+
+impl Mapped {
+    fn check_peers(&self, device: &str, what: &str) -> Result<()> {
+        match &self.unshared {
+            None => Ok(()),
+            Some(reason) => Err(Error::Unsupported {
+                device: device.into(),
+                reason: format!(
+                    "other devices can't reach its {what}: {reason}. What works is the type 1 container: open both \
+                     as `vfio:`"
+                ),
+            }),
+        }
+    }
+}
+
+/// Write-combining where that is possible, unless something else is asked for.
+fn bar(device: &dyn Device, index: u8, caching: Option<Caching>) -> Result<Bar> {
+    let best = || -> upcie_core::Result<Option<Caching>> {
+        // The registers are in BAR 0.
+        let combining = index > 0 && device.cachings(index)?.contains(&Caching::WriteCombining);
+        Ok(combining.then_some(Caching::WriteCombining))
+    };
+    Ok(match caching.map_or_else(best, |caching| Ok(Some(caching)))? {
+        Some(caching) => device.bar_as(index, caching)?,
+        None => device.bar(index)?,
+    })
+}
+
+fn broken(device: &str, what: &str, reason: String) -> Error {
+    Error::Protocol { device: device.into(), operation: format!("enabling its {what}"), reason }
+}
+
+/// An error and its sources, as text that can be said again.
+fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(Some(error), |error| error.source());
+    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

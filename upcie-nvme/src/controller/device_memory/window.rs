@@ -1,0 +1,54 @@
+//! Which data the controller takes in its own memory.
+
+use crate::{queue::Refusal, spec::NvmOpcode};
+use std::{ops::Range, sync::OnceLock};
+use upcie_core::dma::DmaBuf;
+
+/// The device addresses that the controller takes for its own memory.
+#[derive(Debug)]
+pub(crate) struct Window {
+    pub(crate) addresses: Range<u64>,
+    /// Data of Read commands may be there.
+    pub(crate) reads: bool,
+    /// Data of Write commands may be there.
+    pub(crate) writes: bool,
+    /// Data of one command may be there in part.
+    pub(crate) mixed: bool,
+}
+
+impl Window {
+    fn refuse(&self, opcode: NvmOpcode, buffer: &DmaBuf) -> Option<Refusal> {
+        let inside = |segment: &DmaBuf| self.addresses.contains(&segment.transfer().iova);
+        let mut segments = buffer.segments().filter(|segment| !segment.is_empty());
+        let first = inside(segments.next()?);
+        let mixed = segments.any(|segment| inside(segment) != first);
+        let allowed = match opcode {
+            NvmOpcode::READ => self.reads,
+            NvmOpcode::WRITE => self.writes,
+            _ => self.reads && self.writes,
+        };
+        if mixed && !self.mixed {
+            Some(Refusal::Mixed)
+        } else if (first || mixed) && !allowed {
+            Some(Refusal::Direction)
+        } else {
+            None
+        }
+    }
+}
+
+/// Those of its memory buffer and of its persistent memory region.
+#[derive(Debug, Default)]
+pub(crate) struct Windows {
+    pub(super) buffer: OnceLock<Window>,
+    pub(super) persistent: OnceLock<Window>,
+}
+
+impl Windows {
+    /// Why the controller would not take the buffer. Not for the plain path: buffers that can be refused here are not
+    /// [ready](upcie_core::dma::Transfer::ready).
+    pub(crate) fn refuse(&self, opcode: NvmOpcode, buffer: &DmaBuf) -> Option<Refusal> {
+        let windows = [&self.buffer, &self.persistent].into_iter().filter_map(OnceLock::get);
+        windows.filter_map(|window| window.refuse(opcode, buffer)).next()
+    }
+}

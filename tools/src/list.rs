@@ -2,7 +2,7 @@
 
 use crate::{
     outcome::{self, Outcome},
-    units,
+    units, ways,
 };
 use clap::Args;
 use serde_json::{Value, json};
@@ -12,7 +12,8 @@ use upcie_core::pci::{BarInfo, BarKind, Function, functions};
 /// For `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
-  upcie list               NVMe controllers: driver, IOMMU group, NUMA node
+  upcie list               NVMe controllers: driver, IOMMU group, NUMA node, which ways lead to each now
+                           and what is missing for the others
   upcie list -v            the same, with their base address registers
   upcie list --all --json  every PCI function, for programs";
 
@@ -84,6 +85,12 @@ fn print_table(shown: &[Function], verbose: bool, out: &mut impl Write) -> anyho
             function.bdf.to_string(),
             function.class
         )?;
+        // Of all functions of a machine, most are nobody's business.
+        if verbose || function.is_nvme() {
+            for line in ways::lines(function) {
+                writeln!(out, "    {line}")?;
+            }
+        }
         if verbose {
             for bar in function.bars()? {
                 writeln!(out, "    {}", describe(&bar))?;
@@ -148,6 +155,7 @@ fn to_json(function: &Function) -> anyhow::Result<Value> {
         "iommu_group": group,
         "numa_node": function.numa_node,
         "bars": bars.collect::<Vec<_>>(),
+        "ways": ways::to_json(function),
     }))
 }
 

@@ -9,6 +9,7 @@ mod perf;
 mod signal;
 mod target;
 mod transfer;
+mod ways;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};

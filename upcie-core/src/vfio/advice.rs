@@ -73,7 +73,7 @@ pub(super) fn no_permission(path: &Path, rule: &str) -> String {
         Err(e) => format!("its owner is unknown: {e}"),
     };
     format!(
-        "no permission to open {shown}: {owner}. As root: chown {} {shown} (until the driver is bound anew), or for \
+        "no permission to open {shown}: {owner}. As root: chown {} {shown} (until the node is made anew), or for \
          good a udev rule: {rule}, GROUP=\"…\", MODE=\"0660\"",
         account("/etc/passwd", nix::unistd::geteuid().as_raw())
     )

@@ -171,7 +171,7 @@ impl Drop for Ioas {
         if !self.owner.is_current() {
             return;
         }
-        // A device's file that a mapped BAR keeps open keeps the iommufd too: what is pinned is let go here.
+        // Not left to the closing of the file: a mapped BAR keeps the device's open, and that keeps the iommufd.
         if let Err(error) = abi::destroy(self.iommu.as_fd(), self.id) {
             tracing::warn!(device = self.device, %error, "ending an I/O address space");
         }

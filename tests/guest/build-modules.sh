@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes the parts of the guest that depend on the kernel, from Debian's packages:
-#   OUT/vmlinuz, OUT/busybox, OUT/modules/*.ko and OUT/modules/order (the order to load them in)
+#   OUT/vmlinuz, OUT/busybox, and in OUT/modules (some built again) and OUT/stock (all as Debian has them)
+#   *.ko and order (the order to load them in)
 #
 # usage: build-modules.sh KERNEL DEBS OUT
 #   KERNEL  release of the kernel, such as 6.12.1+deb13-amd64
@@ -16,7 +17,7 @@ flavour=${kernel##*-}
 version=${kernel%-"$flavour"}
 series=$(echo "$kernel" | cut -d. -f1,2)
 root=$debs/root source=$debs/linux-source-$series work=$debs/vfio
-mkdir -p "$root" "$work/pci" "$work/iommufd" "$out/modules"
+mkdir -p "$root" "$work/pci" "$work/iommufd"
 
 for package in "linux-image-$kernel" "linux-headers-$kernel" "linux-headers-$version-common" \
     "linux-kbuild-$version" busybox-static; do
@@ -54,27 +55,38 @@ iommufd-y := \$(addprefix iommufd/, device.o fault.o hw_pagetable.o io_pagetable
 KBUILD
 make -C "$headers" M="$work" -j"$(nproc)" CONFIG_DEBUG_INFO_BTF_MODULES= modules
 
-# depmod prefers updates/ over the kernel's own, and finds that vfio now needs iommufd.
 modules=$(dirname "$(find "$root" -path "*/lib/modules/$kernel/kernel" -prune)")
+base=${modules%/lib/modules/*}
+PATH=$PATH:/usr/sbin:/sbin
+
+# Copies the lab's modules, and what they need, to a directory.
+collect() {
+    mkdir -p "$1"
+    depmod -b "$base" "$kernel"
+    for module in virtio_pci virtio_blk 9p 9pnet_virtio vfio_iommu_type1 vfio_pci uio_pci_generic nvme; do
+        modprobe -d "$base" -S "$kernel" --show-depends "$module"
+    done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' | while read -r file; do
+        name=$(basename "$file")
+        case $name in
+        *.xz) name=${name%.xz}; xz -dc "$file" > "$1/$name" ;;
+        *.zst) name=${name%.zst}; zstd -qdc "$file" > "$1/$name" ;;
+        *) cp "$file" "$1/$name" ;;
+        esac
+        echo "$name"
+    done > "$1/order"
+}
+
+collect "$out/stock"
+# depmod prefers updates/ over the kernel's own, and finds that vfio now needs iommufd.
 mkdir -p "$modules/updates"
 strip -g "$work"/*.ko
 cp "$work"/*.ko "$modules/updates"
-base=${modules%/lib/modules/*}
-PATH=$PATH:/usr/sbin:/sbin
-depmod -b "$base" "$kernel"
-for module in virtio_pci virtio_blk 9p 9pnet_virtio vfio_iommu_type1 vfio_pci uio_pci_generic nvme; do
-    modprobe -d "$base" -S "$kernel" --show-depends "$module"
-done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' | while read -r file; do
-    name=$(basename "$file")
-    case $name in
-    *.xz) name=${name%.xz}; xz -dc "$file" > "$out/modules/$name" ;;
-    *.zst) name=${name%.zst}; zstd -qdc "$file" > "$out/modules/$name" ;;
-    *) cp "$file" "$out/modules/$name" ;;
-    esac
-    echo "$name"
-done > "$out/modules/order"
-for module in iommufd vfio vfio_iommu_type1 vfio-pci; do
-    grep -q "^$module.ko$" "$out/modules/order" || { echo "no module $module" >&2; exit 1; }
+collect "$out/modules"
+for module in vfio vfio_iommu_type1 vfio-pci uio_pci_generic; do
+    for set in stock modules; do
+        grep -q "^$module.ko$" "$out/$set/order" || { echo "no module $module in $set" >&2; exit 1; }
+    done
 done
+grep -q '^iommufd.ko$' "$out/modules/order" || { echo "no module iommufd" >&2; exit 1; }
 cp "$root/boot/vmlinuz-$kernel" "$out/vmlinuz"
 cp "$(find "$root" -type f -path '*bin/busybox')" "$out/busybox"

@@ -4,14 +4,17 @@ use crate::{data::Pattern, in_guest, is_ci, process::Server};
 use std::{
     collections::BTreeMap,
     env,
+    error::Error,
+    io::Write,
     sync::{Mutex, MutexGuard, PoisonError},
 };
-use upcie_nvme::{Address, Controller, ControllerOptions, Namespace};
+use upcie_nvme::{Address, Controller, ControllerOptions, Namespace, queue::QueuePairBuilder};
 
-/// The embedded controller as the suites want it: two formats, and room.
-const EMU: &str = "size=256M,namespaces=2,lba=512+4096";
+/// The embedded controller as the suites want it: two formats, all kinds of interrupts, and room.
+const EMU: &str = "size=256M,namespaces=2,lba=512+4096,msi=4,intx=true";
 /// The same as a process of its own, with tighter limits: fewer vectors than queues above all.
-const NVME_EMU: &str = "size=256M,namespaces=2,lba=4096+512,mdts=128K,queues=12,depth=1024,vectors=5";
+const NVME_EMU: &str =
+    "size=256M,namespaces=2,lba=4096+512,mdts=128K,queues=12,depth=1024,vectors=5,msi=2,intx=true";
 
 /// A device under test, for one test: nobody else in this process uses it meanwhile.
 #[derive(Debug)]
@@ -49,6 +52,45 @@ impl Device {
     pub fn open_with(&self, options: ControllerOptions) -> Controller {
         Controller::open_with(&self.address, options)
             .unwrap_or_else(|error| panic!("it does not open: {}", crate::chain(&error)))
+    }
+
+    /// Notes that the way in lacks `what`, with the error that asking for it gave, for the matrix.
+    pub fn lacks(&self, what: &str, refusal: &dyn Error) {
+        // The controller's name differs from run to run, and the matrix says which way in it is.
+        let reason = crate::chain(refusal).replace(&format!("{}: ", self.address), "");
+        // Not by a macro: the harness would keep it to itself when the test passes.
+        let line = format!("\nupcie-test: lacks: {what}: {reason}\n");
+        std::io::stdout().lock().write_all(line.as_bytes()).expect("standard output");
+    }
+
+    /// How many interrupt vectors queues can use. None is noted, once it was seen that asking for one is refused; so is
+    /// one only, when a second is.
+    ///
+    /// # Panics
+    /// When a vector that is not there is given.
+    #[track_caller]
+    pub fn vectors(&self, controller: &Controller) -> u16 {
+        let count = controller.vectors().unwrap_or_else(|error| panic!("{}", crate::chain(&error)));
+        if count < 2 {
+            let refusal = controller.queue_pair().interrupt(count).create::<()>();
+            let refusal = refusal.expect_err("a vector that is not there");
+            let what = if count == 0 { "interrupts" } else { "a vector per queue" };
+            self.lacks(what, &refusal);
+        }
+        count
+    }
+
+    /// A builder for a queue pair with an interrupt: vector `vector`, or the last one where there are fewer. Without,
+    /// where there are none.
+    ///
+    /// # Panics
+    /// As [`vectors`](Self::vectors).
+    #[track_caller]
+    pub fn queue_pair<'c>(&self, controller: &'c Controller, vector: u16) -> QueuePairBuilder<'c> {
+        match self.vectors(controller) {
+            0 => controller.queue_pair(),
+            count => controller.queue_pair().interrupt(vector.min(count - 1)),
+        }
     }
 }
 

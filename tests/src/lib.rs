@@ -4,7 +4,8 @@
 //! Suites run by the same code over each device of `UPCIE_TEST_DEVICES`, separated by commas; `emu,nvme-emu` if it is
 //! not set. `nvme-emu` is no address but tells the harness to start a process of that name (from `UPCIE_BIN`, or beside
 //! the test executable) for each test, and to go through its socket. A suite asks a device what it is capable of, never
-//! what it is called.
+//! what it is called; what the way in lacks must be refused with an error, which goes into the matrix that `cargo xtask
+//! test` prints ([`Device::lacks`]).
 //!
 //! `UPCIE_GUEST` says that everything is emulated: counts shrink (`UPCIE_TEST_SCALE`, a factor, overrides by how much) and
 //! deadlines grow. `UPCIE_TEST_SEED` repeats a run with the same random numbers.
@@ -17,6 +18,7 @@ pub struct Readme;
 pub mod data;
 pub mod device;
 pub mod io;
+pub mod pci;
 pub mod process;
 pub mod random;
 

@@ -106,7 +106,8 @@ impl Process {
         let end = Instant::now() + deadline();
         loop {
             match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(line) => println!("{line}"),
+                // Marked, so that its harness's result is not taken for this one's.
+                Ok(line) => println!("| {line}"),
                 Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
                 Err(_) => panic!("the process does not end within {:?}", deadline()),
             }

@@ -80,7 +80,7 @@ fn file_systems_and_tools_are_there() {
         assert!(mounts.lines().any(|line| line.split(' ').nth(1) == Some(path)), "{path} is mounted");
     }
     let bin = PathBuf::from(env::var_os("UPCIE_BIN").expect("UPCIE_BIN is set"));
-    for tool in ["upcie", "nvme-emu"] {
+    for tool in ["upcie", "nvme-emu", "hugepages"] {
         assert!(bin.join(tool).is_file(), "{tool} is in {}", bin.display());
     }
 }

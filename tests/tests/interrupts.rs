@@ -1,8 +1,9 @@
-//! Waiting for completions by MSI-X: nobody sleeps through one, and nobody waits longer than asked to.
+//! Waiting for completions, by each kind of interrupts that a device has: nobody sleeps through one, and nobody waits
+//! longer than asked to.
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use std::time::{Duration, Instant};
-use upcie_nvme::{Controller, Namespace, QueuePair, Wait};
+use upcie_nvme::{Controller, ControllerOptions, IrqKind, Namespace, QueuePair, Wait};
 use upcie_tests::{
     Random, deadline,
     device::namespaces,
@@ -10,11 +11,35 @@ use upcie_tests::{
     on_each_device, says, scaled,
 };
 
-/// Vectors that queues may use: all that the driver wires.
-fn vectors(controller: &Controller) -> u16 {
-    let all = controller.vectors().unwrap();
-    assert!(all >= 2, "MSI-X with a vector beside the admin queue's");
-    all
+const KINDS: [IrqKind; 3] = [IrqKind::Msix, IrqKind::Msi, IrqKind::Intx];
+
+fn options(kind: IrqKind) -> ControllerOptions {
+    ControllerOptions { irq: Some(kind), ..ControllerOptions::default() }
+}
+
+/// The kinds that the way to a device has.
+fn kinds(controller: &Controller) -> Vec<IrqKind> {
+    KINDS.into_iter().filter(|&kind| controller.irq_count(kind).unwrap() > 0).collect()
+}
+
+/// Runs `test` on each device under test, with each kind of interrupts that it has.
+fn on_each_kind(test: impl Fn(&Controller)) {
+    on_each_device(|device| {
+        let controller = device.open();
+        let kinds = kinds(&controller);
+        // That there are none, or one for all queues, is for the matrix.
+        assert_eq!(device.vectors(&controller) == 0, kinds.is_empty());
+        drop(controller);
+        for kind in kinds {
+            println!("by {kind}");
+            test(&device.open_with(options(kind)));
+        }
+    });
+}
+
+/// The last vector: where there are several, not the admin queue's.
+fn last_vector(controller: &Controller) -> u16 {
+    controller.vectors().unwrap() - 1
 }
 
 fn submit(controller: &Controller, queue: &mut QueuePair<u64>, namespace: &Namespace, count: usize) {
@@ -26,10 +51,9 @@ fn submit(controller: &Controller, queue: &mut QueuePair<u64>, namespace: &Names
 
 #[test]
 fn each_way_of_waiting_wakes_up() {
-    on_each_device(|device| {
-        let controller = device.open();
-        let (namespace, _) = &namespaces(&controller)[0];
-        for vector in 0..vectors(&controller) {
+    on_each_kind(|controller| {
+        let (namespace, _) = &namespaces(controller)[0];
+        for vector in 0..controller.vectors().unwrap() {
             let mut queue = create::<u64>(controller.queue_pair().depth(8).interrupt(vector));
             let ways = [
                 Wait::Interrupt,
@@ -40,7 +64,7 @@ fn each_way_of_waiting_wakes_up() {
             for how in ways {
                 for round in 0..scaled(100) {
                     let mut left = 1 + round % 7;
-                    submit(&controller, &mut queue, namespace, left);
+                    submit(controller, &mut queue, namespace, left);
                     while left > 0 {
                         for done in reap_with(&mut queue, how) {
                             assert!(done.status().is_success());
@@ -55,15 +79,14 @@ fn each_way_of_waiting_wakes_up() {
 
 #[test]
 fn a_completion_that_comes_while_a_wait_begins_ends_it() {
-    on_each_device(|device| {
-        let controller = device.open();
-        let (namespace, _) = &namespaces(&controller)[0];
-        let mut queue = create::<u64>(controller.queue_pair().depth(2).interrupt(1));
+    on_each_kind(|controller| {
+        let (namespace, _) = &namespaces(controller)[0];
+        let mut queue = create::<u64>(controller.queue_pair().depth(2).interrupt(last_vector(controller)));
         // How long a command takes here, so that waits begin just before and just after its end.
         let mut times: Vec<_> = (0..51)
             .map(|_| {
                 let start = Instant::now();
-                submit(&controller, &mut queue, namespace, 1);
+                submit(controller, &mut queue, namespace, 1);
                 reap_with(&mut queue, Wait::Poll);
                 start.elapsed()
             })
@@ -73,7 +96,7 @@ fn a_completion_that_comes_while_a_wait_begins_ends_it() {
         let mut random = Random::new(0);
         for _ in 0..scaled(20_000) {
             let start = Instant::now();
-            submit(&controller, &mut queue, namespace, 1);
+            submit(controller, &mut queue, namespace, 1);
             let begin = Duration::from_nanos(random.within(0..usual * 3 / 2));
             while start.elapsed() < begin {
                 std::hint::spin_loop();
@@ -85,21 +108,19 @@ fn a_completion_that_comes_while_a_wait_begins_ends_it() {
 
 #[test]
 fn queues_that_share_a_vector_lose_no_wake_up() {
-    on_each_device(|device| {
-        let controller = device.open();
-        let (namespace, _) = &namespaces(&controller)[0];
+    on_each_kind(|controller| {
+        let (namespace, _) = &namespaces(controller)[0];
         let threads = u64::from(controller.max_queue_pairs()).min(5);
-        let last = vectors(&controller) - 1;
+        let last = last_vector(controller);
         std::thread::scope(|scope| {
             for thread in 0..threads {
-                let controller = controller.clone();
                 scope.spawn(move || {
                     let mut random = Random::new(thread);
                     let mut queue = create::<u64>(controller.queue_pair().depth(9).interrupt(last));
                     let mut flying = 0;
                     for _ in 0..scaled(3000) {
                         let more = random.below(9 - flying);
-                        submit(&controller, &mut queue, namespace, more);
+                        submit(controller, &mut queue, namespace, more);
                         flying += more;
                         // Not all of them: some come while the next are submitted.
                         if flying > 0 && !random.one_in(4) {
@@ -122,16 +143,16 @@ fn queues_that_share_a_vector_lose_no_wake_up() {
 
 #[test]
 fn one_thread_waits_for_queues_of_one_vector_in_turn() {
-    on_each_device(|device| {
-        let controller = device.open();
-        let (namespace, _) = &namespaces(&controller)[0];
+    on_each_kind(|controller| {
+        let (namespace, _) = &namespaces(controller)[0];
         let count = usize::from(controller.max_queue_pairs()).min(4);
-        let mut queues: Vec<_> =
-            (0..count).map(|_| create::<u64>(controller.queue_pair().depth(4).interrupt(1))).collect();
+        let mut queues: Vec<_> = (0..count)
+            .map(|_| create::<u64>(controller.queue_pair().depth(4).interrupt(last_vector(controller))))
+            .collect();
         let mut random = Random::new(0);
         for _ in 0..scaled(500) {
             for queue in &mut queues {
-                submit(&controller, queue, namespace, 1);
+                submit(controller, queue, namespace, 1);
             }
             // In any order: the interrupts of those that are waited for later come first.
             let start = random.below(count);
@@ -144,13 +165,14 @@ fn one_thread_waits_for_queues_of_one_vector_in_turn() {
 
 #[test]
 fn an_event_loop_of_ones_own_is_woken() {
-    on_each_device(|device| {
-        let controller = device.open();
-        let (namespace, _) = &namespaces(&controller)[0];
-        let count = controller.max_queue_pairs().min(vectors(&controller) - 1).min(3);
-        let mut queues: Vec<_> = (1..=count)
-            .map(|vector| create::<u64>(controller.queue_pair().depth(5).interrupt(vector)))
+    on_each_kind(|controller| {
+        let (namespace, _) = &namespaces(controller)[0];
+        let (count, vectors) = (controller.max_queue_pairs().min(3), controller.vectors().unwrap());
+        let mut queues: Vec<_> = (0..count)
+            .map(|at| create::<u64>(controller.queue_pair().depth(5).interrupt(at % vectors)))
             .collect();
+        // With MSI-X a look is enough.
+        let rearms = controller.irq_kind() != Some(IrqKind::Msix);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
         for (at, queue) in (0..).zip(&queues) {
             let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, at);
@@ -158,7 +180,7 @@ fn an_event_loop_of_ones_own_is_woken() {
         }
         let mut left = scaled(500) * queues.len() * 4;
         for queue in &mut queues {
-            submit(&controller, queue, namespace, 4);
+            submit(controller, queue, namespace, 4);
         }
         let end = Instant::now() + deadline();
         let mut events = vec![EpollEvent::empty(); queues.len()];
@@ -167,6 +189,9 @@ fn an_event_loop_of_ones_own_is_woken() {
         let mut flying = queues.len() * 4;
         while flying > 0 {
             for at in ready.drain(..) {
+                if rearms {
+                    queues[at].arm().unwrap();
+                }
                 let mut turn = queues[at].turn().unwrap();
                 while let Some(done) = turn.next() {
                     let (_, result, buffer) = done.into_parts();
@@ -190,9 +215,8 @@ fn an_event_loop_of_ones_own_is_woken() {
 
 #[test]
 fn waiting_ends_when_nothing_comes() {
-    on_each_device(|device| {
-        let controller = device.open();
-        let mut queue = create::<u64>(controller.queue_pair().depth(4).interrupt(1));
+    on_each_kind(|controller| {
+        let mut queue = create::<u64>(controller.queue_pair().depth(4).interrupt(last_vector(controller)));
         for how in [Wait::Interrupt, Wait::Adaptive(Duration::from_millis(5)), Wait::Poll] {
             for limit in [Duration::ZERO, Duration::from_millis(1), Duration::from_millis(60)] {
                 let start = Instant::now();
@@ -215,5 +239,46 @@ fn a_queue_without_an_interrupt_says_so() {
             let error = queue.wait(how, deadline()).unwrap_err();
             says(&error, &[controller.name(), "interrupt"]);
         }
+        says(&queue.arm().unwrap_err(), &[controller.name(), "interrupt"]);
     });
+}
+
+#[test]
+fn the_best_kind_there_is_is_taken_unless_another_is_asked_for() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let kinds = kinds(&controller);
+        assert_eq!(controller.irq_kind(), kinds.first().copied());
+        let name = controller.name().to_owned();
+        drop(controller);
+        for kind in KINDS.into_iter().chain([IrqKind::Error, IrqKind::Request]) {
+            if kinds.contains(&kind) {
+                let controller = device.open_with(options(kind));
+                assert_eq!(controller.irq_kind(), Some(kind));
+                let (count, there) = (controller.vectors().unwrap(), controller.irq_count(kind).unwrap());
+                assert!(count >= 1 && u32::from(count) <= there, "{count} of {there}");
+                let error = controller.queue_pair().interrupt(count).create::<u64>().unwrap_err();
+                says(&error, &[controller.name(), &kind.to_string(), &format!("has {count}")]);
+            } else {
+                let error = Controller::open_with(device.address(), options(kind)).unwrap_err();
+                says(&error, &[&name, &kind.to_string(), "INTx"]);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_controller_without_interrupts_can_be_polled_and_says_so() {
+    let address = "emu:size=1M,vectors=0".parse().unwrap();
+    for kind in KINDS {
+        let error = Controller::open_with(&address, options(kind)).unwrap_err();
+        says(&error, &["emu:size=1M,vectors=0", &kind.to_string(), "nor any other", "poll"]);
+    }
+    let controller = Controller::open(&address).unwrap();
+    assert_eq!((controller.irq_kind(), controller.vectors().unwrap()), (None, 0));
+    let error = controller.queue_pair().interrupt(0).create::<u64>().unwrap_err();
+    says(&error, &[controller.name(), "no interrupt vector 0"]);
+    let mut queue = create::<u64>(controller.queue_pair().depth(4));
+    submit(&controller, &mut queue, &namespaces(&controller)[0].0, 3);
+    assert_eq!(upcie_tests::io::finish(&mut queue).len(), 3);
 }

@@ -225,7 +225,7 @@ fn a_forked_child_that_drops_its_handles_leaves_the_device_alone() {
     on_each_device(|device| {
         let controller = device.open();
         let target = namespaces(&controller).remove(0);
-        let mut queue = create::<u64>(controller.queue_pair().depth(16).interrupt(1));
+        let mut queue = create::<u64>(device.queue_pair(&controller, 1).depth(16));
         // Beside the queue's, the blocking calls' own.
         read(&controller, &target.0, 0, 1);
         let spare = controller.alloc(64 << 10).unwrap();
@@ -319,7 +319,7 @@ fn a_queue_moves_to_another_thread_with_its_commands() {
     on_each_device(|device| {
         let controller = device.open();
         let (namespace, pattern) = namespaces(&controller).remove(0);
-        let mut queue = create::<String>(controller.queue_pair().depth(4).interrupt(1));
+        let mut queue = create::<String>(device.queue_pair(&controller, 1).depth(4));
         let mut buffer = controller.alloc(4096).unwrap();
         pattern.fill(&mut buffer, 0, 1);
         queue.turn().unwrap().write(&namespace, 0, buffer, "moved".into()).unwrap();

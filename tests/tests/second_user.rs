@@ -1,12 +1,13 @@
-//! What one uses, another is refused: a file by its lock, a device behind a socket by its server.
+//! What one uses, another is refused: a PCI function by the kernel or a lock, a file by its lock, a device behind a
+//! socket by its server.
 
 use nix::sys::signal::Signal;
 use upcie_nvme::Controller;
 use upcie_tests::{
     device::namespaces,
     io::{read, write},
-    left_out,
-    process::{Directory, Server},
+    left_out, on_each_device,
+    process::{Directory, Process, Server, again, role},
     says,
 };
 
@@ -16,6 +17,32 @@ fn is_built() -> bool {
         left_out("nvme-emu is not built");
     }
     built
+}
+
+#[test]
+fn a_function_has_one_user() {
+    const NAME: &str = "a_function_has_one_user";
+    if let Some(role) = role() {
+        let (holder, address) = role.split_once(' ').unwrap();
+        let error = Controller::open(&address.parse().unwrap()).unwrap_err();
+        let function = address.split_once(':').map_or(address, |(_, function)| function);
+        return says(&error, &[function, "in use by process", holder]);
+    }
+    on_each_device(|device| {
+        // Each opening of `emu` is a controller of its own; the tests below are about sockets.
+        if device.address().bdf().is_none() {
+            return;
+        }
+        let controller = device.open();
+        says(&Controller::open(device.address()).unwrap_err(), &["in use by this process"]);
+        let role = format!("{} {}", std::process::id(), device.address());
+        let (status, said) = Process::start(again(NAME, &role)).finish();
+        assert!(status.success(), "{status}: {said}");
+        // The first does not notice, and once it has left another may come.
+        controller.namespaces().unwrap();
+        drop(controller);
+        device.open();
+    });
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::{
     outcome::{self, Outcome},
-    target::Target,
+    target::{self, Target},
     units,
 };
 use anyhow::Context;
@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 use upcie_nvme::{
-    Controller, ControllerOptions,
+    Controller, ControllerOptions, IrqKind,
     spec::{AdminQueueAttributes, CmbLocation, CmbSize, Configuration, ControllerStatus, PowerState, offset},
 };
 
@@ -43,6 +43,7 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<Outcome> {
             "page_size": controller.page_size(),
         },
         "own_memory": own_memory(&controller),
+        "interrupts": interrupts(&controller)?,
         "namespaces": namespaces(&controller)?,
         "registers": registers(&controller)?,
     });
@@ -147,6 +148,16 @@ fn own_memory(controller: &Controller) -> Value {
 fn chain(error: &dyn std::error::Error) -> String {
     let all = std::iter::successors(Some(error), |error| error.source());
     all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// How many of each kind the way in has, and which kind is used.
+fn interrupts(controller: &Controller) -> anyhow::Result<Value> {
+    let mut all = Map::new();
+    for kind in [IrqKind::Msix, IrqKind::Msi, IrqKind::Intx] {
+        all.insert(target::irq_name(kind).into(), controller.irq_count(kind)?.into());
+    }
+    all.insert("in_use".into(), controller.irq_kind().map(target::irq_name).into());
+    Ok(all.into())
 }
 
 fn namespaces(controller: &Controller) -> anyhow::Result<Vec<Value>> {
@@ -261,6 +272,9 @@ fn print(info: &Value, out: &mut impl Write) -> io::Result<()> {
             section(out, &format!("{}{}", first.to_uppercase(), rest.replace('_', " ")), fields)?;
         }
     }
+}
+
+    section(out, "Interrupts", &info["interrupts"])?;
     for namespace in info["namespaces"].as_array().into_iter().flatten() {
         section(out, &format!("Namespace {}", namespace["id"]), namespace)?;
     }

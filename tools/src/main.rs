@@ -10,7 +10,6 @@ mod perf;
 mod signal;
 mod target;
 mod transfer;
-mod units;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -18,6 +17,7 @@ use clap_complete::Shell;
 use outcome::Outcome;
 use std::{io, process::ExitCode};
 use tracing_subscriber::EnvFilter;
+use upcie_tools::units;
 
 /// Lists, inspects, reads, writes and measures NVMe devices from user space, without a kernel driver.
 #[derive(Debug, Parser)]

@@ -3,7 +3,7 @@
 use anyhow::bail;
 use clap::Args;
 use upcie_core::pci::Bdf;
-use upcie_nvme::{Address, Controller, ControllerOptions, Namespace, emu};
+use upcie_nvme::{Address, Controller, ControllerOptions, IrqKind, Namespace, emu};
 
 /// The forms of an address, for `--help`.
 pub const ADDRESSES: &str = "\
@@ -14,7 +14,7 @@ Addresses:
   emu                    the embedded controller: no hardware, no root, no set-up
   emu:size=1G,lba=4096   the same with options: size=, lba=512|4096, namespaces=, file=PATH (keeps
                          the data), null=true (moves none), latency=50us, mdts=, queues=, depth=,
-                         vectors=, serial=";
+                         vectors= (MSI-X), msi=, intx=true, serial=";
 
 /// An address and a namespace.
 #[derive(Debug, Args)]
@@ -50,6 +50,16 @@ impl Target {
     /// The PCI function, where the address names one.
     pub fn bdf(&self) -> Option<Bdf> {
         self.address.bdf()
+    }
+}
+
+/// A kind of interrupts for completions as the command line and JSON spell it.
+pub fn irq_name(kind: IrqKind) -> &'static str {
+    match kind {
+        IrqKind::Intx => "intx",
+        IrqKind::Msi => "msi",
+        IrqKind::Msix => "msix",
+        IrqKind::Error | IrqKind::Request => "other",
     }
 }
 

@@ -128,6 +128,45 @@ fn perf_counts_exactly_on_every_way_to_wait_and_workload() {
 }
 
 #[test]
+fn perf_waits_by_the_kind_of_interrupts_asked_for() {
+    for (options, irq, used) in [
+        ("", "", "msix"),
+        ("", "--irq auto", "msix"),
+        ("", "--irq intx", "intx"),
+        ("", "--irq msi", "msi"),
+        ("", "--irq msix", "msix"),
+        (",vectors=0", "", "msi"),
+        (",vectors=0,msi=0", "", "intx"),
+    ] {
+        for wait in ["irq", "adaptive"] {
+            let report = perf(&format!(
+                "emu:size=16M,msi=4,intx=true{options} --count 2001 --queues 3 --depth 7 --wait {wait} {irq}"
+            ));
+            assert_eq!((&report["ios"], &report["parameters"]["irq"]), (&2001.into(), &used.into()), "{irq}");
+        }
+    }
+    assert!(perf("emu:size=16M --count 10")["parameters"]["irq"].is_null(), "polling");
+}
+
+#[test]
+fn interrupts_that_are_not_there_are_refused() {
+    let text = fails(2, run("perf emu:size=16M --irq msix --count 10"));
+    assert!(text.contains("--wait irq") && text.contains("Usage: upcie perf"), "{text}");
+    let text = fails(1, run("perf emu:size=16M,msi=2 --wait irq --irq intx --count 10"));
+    assert!(text.contains("no INTx interrupts: it has MSI-X and MSI"), "{text}");
+    let text = fails(1, run("perf emu:size=16M,vectors=0 --wait irq --count 10"));
+    assert!(text.contains("use --wait poll"), "{text}");
+}
+
+#[test]
+fn info_counts_the_interrupts_of_each_kind() {
+    let json = succeeds(run("info emu:msi=8,intx=true --json"));
+    let info: Value = serde_json::from_slice(&json).unwrap();
+    let expected = serde_json::json!({ "msix": 65, "msi": 8, "intx": 1, "in_use": "msix" });
+    assert_eq!(info["interrupts"], expected);
+}
+
+#[test]
 fn perf_says_what_it_found_and_what_came_out() {
     let text = String::from_utf8(succeeds(run("perf emu:lba=4096,serial=S123 --count 1000"))).unwrap();
     for part in

@@ -14,6 +14,8 @@ pub mod mmio;
 mod numa;
 pub mod pci;
 pub mod process;
+pub mod share;
+mod socket;
 pub mod transport;
 pub mod uio;
 pub mod vfio;

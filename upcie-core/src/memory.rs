@@ -1,10 +1,15 @@
 //! Memory that devices can be given: anonymous files of 4 KiB, 2 MiB or 1 GiB pages, mapped and filled.
 //!
 //! A file, not plain anonymous memory, because a vfio-user server (and later another process) is handed its descriptor.
-//! It is sealed against shrinking, so that no holder of the descriptor can make an access fault.
+//! It is sealed against shrinking, so that no holder of the descriptor can make an access fault. Files of others are
+//! taken too ([`Memory::import`]).
 
+mod external;
 mod pagemap;
 
+pub(crate) use external::check;
+#[cfg(test)]
+pub(crate) use external::tests::{descriptors_of, file_of};
 pub(crate) use pagemap::physical_pages;
 
 use crate::{
@@ -91,6 +96,18 @@ pub struct Memory {
     page: PageSize,
     /// For a file that has a name: removed with the memory, by the process that made it.
     name: Option<(NamedFile, Owner)>,
+    sharing: Sharing,
+}
+
+/// Who else has the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    /// Nobody but devices.
+    Own,
+    /// Other processes may read and write them at any time.
+    Shared,
+    /// The same, and they are behind a dma-buf.
+    DmaBuf,
 }
 
 impl Memory {
@@ -136,7 +153,7 @@ impl Memory {
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&fd, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| fail(e.into()))?;
         let mapping = Mapping::new(fd.as_fd(), 0, len, &what())?;
-        Ok(Self { mapping, fd, page, name: None })
+        Ok(Self { mapping, fd, page, name: None, sharing: Sharing::Own })
     }
 
     /// At least `len` bytes, rounded up to whole pages of `page` (huge ones), zeroed and present, as a file on a
@@ -155,12 +172,34 @@ impl Memory {
             Ok((mapping, fd.map_err(|e| Error::os(what(), "keeping its descriptor", e))?))
         });
         match made {
-            Ok((mapping, fd)) => Ok(Self { mapping, fd, page, name: Some((file, Owner::current())) }),
+            Ok((mapping, fd)) => {
+                Ok(Self { mapping, fd, page, name: Some((file, Owner::current())), sharing: Sharing::Own })
+            }
             Err(error) => {
                 file.remove()?;
                 Err(error)
             }
         }
+    }
+
+    /// The same memory as what other processes are to have too ([`Region::export`](crate::dma::Region::export)). Its bytes
+    /// may change at any time from then on, so its buffers deref to nothing: they are read and written by copies.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        if self.sharing == Sharing::Own {
+            self.sharing = Sharing::Shared;
+        }
+        self
+    }
+
+    /// Whether other processes may read and write it at any time: no reference to its bytes is ever formed then.
+    pub fn is_shared(&self) -> bool {
+        self.sharing != Sharing::Own
+    }
+
+    /// Whether it is behind a dma-buf, whose pages are its exporter's.
+    pub fn is_dma_buf(&self) -> bool {
+        self.sharing == Sharing::DmaBuf
     }
 
     /// Lets its file, if it has a name, outlive it.

@@ -127,8 +127,11 @@ pub fn pinned() -> u64 {
     line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
 }
 
-/// Opens `index` by each way that has an IOMMU, one after the other.
-pub fn ways() -> [(&'static str, fn(Bdf) -> upcie_core::Result<Arc<VfioDevice>>); 2] {
+/// Opens a function by one of the ways through VFIO.
+pub type Open = fn(Bdf) -> upcie_core::Result<Arc<VfioDevice>>;
+
+/// The ways that have an IOMMU.
+pub fn ways() -> [(&'static str, Open); 2] {
     [("a group", VfioDevice::open_group), ("iommufd", VfioDevice::open_iommufd)]
 }
 

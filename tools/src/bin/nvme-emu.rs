@@ -67,9 +67,15 @@ struct Args {
     /// The most entries of an I/O queue [default: 4096]
     #[arg(long, value_name = "N")]
     depth: Option<String>,
-    /// MSI-X vectors [default: 65]
+    /// MSI-X vectors; 0 for none [default: 65]
     #[arg(long, value_name = "N")]
     vectors: Option<String>,
+    /// MSI messages, a power of two up to 32 [default: 0]
+    #[arg(long, value_name = "N")]
+    msi: Option<String>,
+    /// Have an interrupt pin (INTx)
+    #[arg(long)]
+    intx: bool,
     /// Serial number [default: EMU0]
     #[arg(long, value_name = "TEXT")]
     serial: Option<String>,
@@ -78,7 +84,8 @@ struct Args {
 impl Args {
     fn options(&self) -> Result<Options, upcie_nvme::emu::Error> {
         let mut options: Options = self.options.parse()?;
-        let null = self.null.then(|| "true".to_owned());
+        let on = |flag: bool| flag.then(|| "true".to_owned());
+        let (null, intx) = (on(self.null), on(self.intx));
         let flags = [
             ("size", &self.size),
             ("lba", &self.lba),
@@ -90,6 +97,8 @@ impl Args {
             ("queues", &self.queues),
             ("depth", &self.depth),
             ("vectors", &self.vectors),
+            ("msi", &self.msi),
+            ("intx", &intx),
             ("serial", &self.serial),
         ];
         for (key, value) in flags {

@@ -38,6 +38,7 @@ Examples:
   upcie perf 0000:01:00.0 --depth 128 --queues 4
   upcie perf 0000:01:00.0 --rw randrw --mix 70 --verify --size 1G
   upcie perf emu:latency=50us --wait irq --depth 1 --time 500ms
+  upcie perf emu:intx=true --wait irq --irq intx --queues 2
   upcie perf emu --json --plot run.svg | jq .latency_ns.p99
 
 Latency is taken from one reading of the clock per turn of the queue: right to the length of a turn,
@@ -50,6 +51,7 @@ The JSON object (docs/perf-json.md; times in nanoseconds, sizes in bytes):
 
 /// Runs it.
 pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
+    args.check();
     if args.rw.writes() || args.verify {
         guard::check_writable(&args.target)?;
     }
@@ -61,7 +63,8 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     signal::install()?;
     let options = ControllerOptions::default();
     let queues = options.queues.max(args.queues);
-    let options = ControllerOptions { queues, timeout: args.timeout, ..options };
+    let irq = args.irq.and_then(plan::IrqArg::kind);
+    let options = ControllerOptions { queues, timeout: args.timeout, irq, ..options };
     let controller = args.target.open(options)?;
     let plan = Plan::new(args, &controller)?;
     let mut report = Report::new(args, &controller, &plan)?;

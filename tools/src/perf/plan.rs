@@ -7,9 +7,9 @@ use super::{
 };
 use crate::{target, target::Target, units};
 use anyhow::{Context, bail, ensure};
-use clap::{Args, ValueEnum};
+use clap::{Args, Command, ValueEnum, error::ErrorKind};
 use std::{path::PathBuf, time::Duration};
-use upcie_nvme::{Controller, Namespace, QueuePair, Wait};
+use upcie_nvme::{Controller, IrqKind, Namespace, QueuePair, Wait};
 
 const DEPTH: u32 = 32;
 /// What --verify covers unless --size says otherwise: its record takes 4 bytes per I/O of this.
@@ -35,6 +35,31 @@ impl WaitKind {
             Self::Poll => "poll",
             Self::Irq => "irq",
             Self::Adaptive => "adaptive",
+        }
+    }
+}
+
+/// The kind of interrupts to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum IrqArg {
+    /// The best that there is: msix, then msi, then intx
+    Auto,
+    /// The pin: one vector for all queues
+    Intx,
+    /// Message signalled
+    Msi,
+    /// Message signalled, extended: a vector for each queue
+    Msix,
+}
+
+impl IrqArg {
+    /// As the driver takes it.
+    pub fn kind(self) -> Option<IrqKind> {
+        match self {
+            Self::Auto => None,
+            Self::Intx => Some(IrqKind::Intx),
+            Self::Msi => Some(IrqKind::Msi),
+            Self::Msix => Some(IrqKind::Msix),
         }
     }
 }
@@ -68,6 +93,9 @@ pub struct PerfArgs {
     /// How to wait for completions
     #[arg(long, short = 'w', value_enum, default_value = "poll")]
     pub wait: WaitKind,
+    /// The interrupts that --wait irq and adaptive sleep for [default: auto]
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub irq: Option<IrqArg>,
     /// How long --wait adaptive polls before it sleeps
     #[arg(long, value_name = "TIME", default_value = "20us", value_parser = units::parse_time)]
     pub spin: Duration,
@@ -99,6 +127,16 @@ pub struct PerfArgs {
     /// Draw the latencies' distribution and the IOPS over time as an SVG image
     #[arg(long, value_name = "FILE.svg")]
     pub plot: Option<PathBuf>,
+}
+
+impl PerfArgs {
+    /// Ends the program, as for any wrong usage, when arguments don't go together that are known to do so only now.
+    pub fn check(&self) {
+        if self.irq.is_some() && self.wait == WaitKind::Poll {
+            let message = "--irq needs --wait irq or --wait adaptive: polling uses no interrupts";
+            Self::augment_args(Command::new("upcie perf")).error(ErrorKind::ArgumentConflict, message).exit();
+        }
+    }
 }
 
 /// What is run.
@@ -210,7 +248,7 @@ impl Plan {
             Wait::Poll => 0,
             _ => {
                 let count = controller.vectors()?;
-                ensure!(count > 0, "{}: no MSI-X interrupts to wait for: use --wait poll", controller.name());
+                ensure!(count > 0, "{}: no interrupts to wait for: use --wait poll", controller.name());
                 count
             }
         };

@@ -60,6 +60,7 @@ struct Parameters {
     count: Option<u64>,
     wait: &'static str,
     spin_ns: Option<u64>,
+    irq: Option<&'static str>,
     seed: u64,
     offset: u64,
     size: u64,
@@ -160,6 +161,10 @@ impl Report {
             count: plan.count,
             wait: args.wait.name(),
             spin_ns: (args.wait == super::plan::WaitKind::Adaptive).then_some(args.spin.as_nanos() as u64),
+            irq: controller
+                .irq_kind()
+                .filter(|_| args.wait != super::plan::WaitKind::Poll)
+                .map(crate::target::irq_name),
             seed: plan.seed,
             offset: plan.offset,
             size: plan.units * plan.unit,
@@ -238,14 +243,18 @@ impl Report {
         };
         let verify =
             if p.verify { format!(", verified over {}", units::bytes(p.size)) } else { String::new() };
+        let wait = match (p.wait, p.irq) {
+            ("irq", Some(kind)) => kind.to_owned(),
+            (wait, Some(kind)) => format!("{wait} ({kind})"),
+            (wait, None) => wait.to_owned(),
+        };
         format!(
-            "{}{mix}, {} at depth {}, {} queue pair{}, {}, {span}{verify}",
+            "{}{mix}, {} at depth {}, {} queue pair{}, {wait}, {span}{verify}",
             p.rw,
             units::bytes(p.block_size),
             p.depth,
             p.queues,
             if p.queues == 1 { "" } else { "s" },
-            p.wait
         )
     }
 

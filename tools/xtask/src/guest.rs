@@ -12,7 +12,7 @@ use crate::cargo::Workspace;
 use crate::initrd::Archive;
 use crate::kernel::{self, Lab};
 use crate::process::{self, Tail, read, say};
-use crate::qemu::{FUNCTIONS, Machine, Options, RunDirectory};
+use crate::qemu::{EDU, FUNCTIONS, Iommu, Machine, Options, RunDirectory};
 use crate::shell;
 
 const INIT: &str = include_str!("../../../tests/guest/init");
@@ -23,7 +23,7 @@ pub const BIN: &str = "/payload/bin";
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask guest -- upcie list\n  cargo xtask guest --user -- upcie perf 0000:01:00.0 --time 2\n  cargo xtask guest --shell\n\nExit code: the command's own; 1 when the guest could not run it."
+    after_help = "Examples:\n  cargo xtask guest -- upcie list\n  cargo xtask guest --user -- upcie perf 0000:01:00.0 --time 2\n  cargo xtask guest --shell\n  cargo xtask guest --iommu off --numa 2 -- dmesg\n\nExit code: the command's own; 1 when the guest could not run it."
 )]
 pub struct Args {
     /// Only prepare the guest: packages, kernel modules, base archive
@@ -54,7 +54,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let workspace = Workspace::find()?;
-    let mut payload = Payload::new(args.user);
+    let mut payload = Payload::new(args.user, args.options.iommu);
     for program in workspace.build_tools(true)? {
         payload.add_program(&program)?;
     }
@@ -65,7 +65,10 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         return shell::run(&lab, &args.options, payload);
     }
     let words: Vec<_> = args.command.iter().map(|word| quote(word)).collect();
-    let job = Job { name: "command".to_owned(), script: format!("exec {}", words.join(" ")) };
+    let mut job = Job::new("command", format!("exec {}", words.join(" ")));
+    if args.user {
+        job.user = "user";
+    }
     let deadline = Duration::from_secs(args.timeout);
     let results = run(&lab, &args.options, payload, &[job], deadline, true, &mut |_, _| {})?;
     let code = results.jobs.first().map_or(1, |result| result.code);
@@ -88,16 +91,18 @@ pub struct Payload {
 }
 
 impl Payload {
-    pub fn new(plain_user: bool) -> Self {
+    pub fn new(plain_user: bool, iommu: Iommu) -> Self {
         let mut archive = Archive::default();
         archive.add("init", true, INIT);
-        let user = if plain_user { "user" } else { "root" };
         let environment = [
-            ("LAB_USER", user),
-            ("LAB_VFIO", &FUNCTIONS.join(" ")),
+            ("LAB_USER", if plain_user { "user" } else { "root" }),
+            ("LAB_FUNCTIONS", &FUNCTIONS.join(" ")),
+            // Without the IOMMU vfio-pci takes no function until that is asked for.
+            ("LAB_DRIVER", if iommu == Iommu::Off { "" } else { "vfio-pci" }),
             ("UPCIE_GUEST", "1"),
             ("UPCIE_BIN", BIN),
             ("UPCIE_TEST_DEVICES", &FUNCTIONS.join(",")),
+            ("UPCIE_TEST_EDU", EDU),
             // Two tests of a suite can't have one device.
             ("RUST_TEST_THREADS", "1"),
             ("RUST_BACKTRACE", "1"),
@@ -136,9 +141,9 @@ impl Payload {
     }
 
     /// Writes the whole initramfs: the base, then this.
-    pub fn write_initrd(&self, lab: &Lab, path: &Path) -> Result<()> {
+    pub fn write_initrd(&self, lab: &Lab, stock: bool, path: &Path) -> Result<()> {
         let mut out = BufWriter::new(File::create(path)?);
-        std::io::copy(&mut File::open(&lab.base)?, &mut out)?;
+        std::io::copy(&mut File::open(if stock { &lab.stock } else { &lab.base })?, &mut out)?;
         self.archive.write(&mut out)?;
         Ok(out.flush()?)
     }
@@ -149,6 +154,19 @@ impl Payload {
 pub struct Job {
     pub name: String,
     pub script: String,
+    /// Run by root first; init's functions can be called. The job fails where this does.
+    pub setup: String,
+    /// Who runs the script: `root` or `user`.
+    pub user: &'static str,
+    /// Limit of locked memory, KiB; the kernel's own (8 MiB) if none.
+    pub memlock: Option<u32>,
+}
+
+impl Job {
+    /// A job of root's without a setup.
+    pub fn new(name: impl Into<String>, script: impl Into<String>) -> Self {
+        Self { name: name.into(), script: script.into(), setup: String::new(), user: "root", memlock: None }
+    }
 }
 
 /// How a job ended.
@@ -158,6 +176,8 @@ pub struct JobResult {
     pub stdout: String,
     pub stderr: String,
     pub time: Duration,
+    /// What it did not give back, or left running.
+    pub leaked: Option<String>,
 }
 
 /// How a whole run ended.
@@ -180,7 +200,11 @@ pub fn run(
     done: &mut dyn FnMut(&Job, &JobResult),
 ) -> Result<Results> {
     for (index, job) in jobs.iter().enumerate() {
-        payload.add(&format!("payload/jobs/{index:03}"), &format!("{}\n", job.script));
+        let directory = format!("payload/jobs/{index:03}");
+        payload.add(&format!("{directory}/run"), &format!("{}\n", job.script));
+        payload.add(&format!("{directory}/setup"), &format!("{}\n", job.setup));
+        let memlock = job.memlock.map_or_else(String::new, |limit| limit.to_string());
+        payload.add(&format!("{directory}/who"), &format!("user={}\nmemlock={memlock}\n", job.user));
     }
     let (run, mut machine) = boot(lab, options, &payload, false, BOOT)?;
     let mut results = Vec::new();
@@ -210,7 +234,7 @@ pub fn boot(
 ) -> Result<(RunDirectory, Machine)> {
     for attempt in 1.. {
         let run = RunDirectory::create()?;
-        payload.write_initrd(lab, &run.path("initrd"))?;
+        payload.write_initrd(lab, options.stock, &run.path("initrd"))?;
         let mut machine = Machine::start(lab, &run, options, interactive)?;
         let started = Instant::now();
         while machine.console().find("LAB-INIT").is_none() {
@@ -243,7 +267,7 @@ pub fn boot(
 pub fn boots(lab: &Lab) -> bool {
     let ready = || -> Result<bool> {
         let run = RunDirectory::create()?;
-        Payload::new(false).write_initrd(lab, &run.path("initrd"))?;
+        Payload::new(false, Iommu::On).write_initrd(lab, false, &run.path("initrd"))?;
         let mut machine = Machine::start(lab, &run, &Options::default(), false)?;
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(15) && !machine.has_ended()? {
@@ -286,7 +310,8 @@ fn follow(
         if let Some(code) = code {
             let code = code.trim().parse().context("an exit code")?;
             let (stdout, stderr) = (read(&file("stdout")), read(&file("stderr")));
-            return Ok(JobResult { code, stdout, stderr, time: started.elapsed() });
+            let leaked = Some(read(&file("leak"))).filter(|text| !text.is_empty());
+            return Ok(JobResult { code, stdout, stderr, time: started.elapsed(), leaked });
         }
         let context = || {
             let printed =

@@ -3,6 +3,7 @@
 use std::collections::hash_map::DefaultHasher;
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -16,14 +17,16 @@ use crate::{guest, install};
 
 const SCRIPT: &str = include_str!("../../../tests/guest/build-modules.sh");
 /// Raise it when what this file puts into the cache changes.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// What is ready to boot.
 #[derive(Debug)]
 pub struct Lab {
     pub kernel: PathBuf,
-    /// Archive with busybox and the modules.
+    /// Archive with busybox and the modules, VFIO's built again.
     pub base: PathBuf,
+    /// The same with the modules as Debian has them.
+    pub stock: PathBuf,
     /// What QEMU is told to run on.
     pub accelerator: Accelerator,
 }
@@ -49,6 +52,7 @@ pub fn prepare() -> Result<Lab> {
     let lab = |accelerator| Lab {
         kernel: directory.join("vmlinuz"),
         base: directory.join("base.cpio"),
+        stock: directory.join("base-stock.cpio"),
         accelerator,
     };
     let found = accelerator(&directory.join("accelerator"), |accelerator| guest::boots(&lab(accelerator)))?;
@@ -125,20 +129,29 @@ fn build(release: &Release, kernel: &Kernel, cache: &Path, directory: &Path) -> 
         );
     }
 
-    let mut base = Archive::default();
-    base.add_console();
-    base.add_file("bin/busybox", true, &out.join("busybox"))?;
-    for entry in fs::read_dir(out.join("modules"))? {
-        let entry = entry?;
-        base.add_file(&format!("modules/{}", entry.file_name().to_string_lossy()), false, &entry.path())?;
-    }
     let done = scratch.0.join("done");
     fs::create_dir(&done)?;
-    base.write(&mut std::io::BufWriter::new(File::create(done.join("base.cpio"))?))?;
+    for (modules, archive) in [("modules", "base.cpio"), ("stock", "base-stock.cpio")] {
+        write_base(&out.join("busybox"), &out.join(modules), &done.join(archive))?;
+    }
     fs::copy(out.join("vmlinuz"), done.join("vmlinuz"))?;
     fs::rename(&done, directory)?;
     say!("the guest is ready in {} after {:.0} s", directory.display(), started.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// An archive with BusyBox and a set of modules.
+fn write_base(busybox: &Path, modules: &Path, archive: &Path) -> Result<()> {
+    let mut base = Archive::default();
+    base.add_console();
+    base.add_file("bin/busybox", true, busybox)?;
+    for entry in fs::read_dir(modules)? {
+        let entry = entry?;
+        base.add_file(&format!("modules/{}", entry.file_name().to_string_lossy()), false, &entry.path())?;
+    }
+    let mut out = BufWriter::new(File::create(archive)?);
+    base.write(&mut out)?;
+    Ok(out.flush()?)
 }
 
 struct Scratch(PathBuf);

@@ -4,12 +4,15 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod boot;
 mod cargo;
 mod debian;
 mod guest;
 mod initrd;
 mod install;
 mod kernel;
+mod matrix;
+mod modes;
 mod package;
 mod process;
 mod qemu;

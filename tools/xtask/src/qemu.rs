@@ -28,10 +28,15 @@ const DEVICES: &[&str] = &[
     "nvme,id=nvB,bus=rp1,subsys=ss0,serial=LABB,mdts=5",
     "nvme-ns,drive=b1,bus=nvB,nsid=1",
     "nvme-ns,drive=b2,bus=nvB,nsid=2,logical_block_size=4096,physical_block_size=4096",
+    // No NVMe controller of QEMU's has MSI; this toy has a pin, a message and 28-bit DMA.
+    "edu,bus=pcie.0,addr=0x10",
 ];
 
 /// The functions that init gives to vfio-pci, and that the suites run over.
 pub const FUNCTIONS: &[&str] = &["0000:01:00.0", "0000:02:00.0"];
+
+/// QEMU's `edu`, in an IOMMU group of its own; its suite binds it.
+pub const EDU: &str = "0000:00:10.0";
 
 /// What a caller may choose about the machine.
 #[derive(Debug, Clone, clap::Args)]
@@ -45,7 +50,16 @@ pub struct Options {
     /// One more QEMU device, as for its -device (repeatable)
     #[arg(long = "device", value_name = "SPEC")]
     pub devices: Vec<String>,
-    /// More words for the kernel's command line, such as iommu=pt
+    /// The IOMMU: translates, is left off, or passes addresses through (identity domains)
+    #[arg(long, value_enum, default_value_t = Iommu::On)]
+    pub iommu: Iommu,
+    /// Load Debian's VFIO modules as they are: no iommufd, no noiommu
+    #[arg(long)]
+    pub stock: bool,
+    /// Split memory and processors over so many NUMA nodes
+    #[arg(long, default_value_t = 1, value_name = "NODES", value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub numa: u32,
+    /// More words for the kernel's command line
     #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
     pub append: String,
     /// Show the guest's console on stderr
@@ -58,8 +72,36 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let (devices, append) = (Vec::new(), String::new());
-        Self { memory: 2048, cpus: 2, devices, append, console: false, verbose: false }
+        Self {
+            memory: 2048,
+            cpus: 2,
+            devices: Vec::new(),
+            iommu: Iommu::On,
+            stock: false,
+            numa: 1,
+            append: String::new(),
+            console: false,
+            verbose: false,
+        }
+    }
+}
+
+/// What the guest's kernel does with the emulated IOMMU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Iommu {
+    On,
+    Off,
+    Pt,
+}
+
+impl Iommu {
+    /// Words for the kernel.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::On => "intel_iommu=on",
+            Self::Off => "intel_iommu=off",
+            Self::Pt => "intel_iommu=on iommu=pt",
+        }
     }
 }
 
@@ -206,7 +248,12 @@ fn command(lab: &Lab, run: &RunDirectory, options: &Options) -> Command {
         Accelerator::Kvm => command.args(["-accel", "kvm", "-cpu", "host"]),
         Accelerator::Tcg => command.args(["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"]),
     };
-    command.args(["-m", &options.memory.to_string(), "-smp", &options.cpus.to_string()]);
+    // The nodes' parts must add up to it.
+    let memory = options.memory / options.numa * options.numa;
+    command.args(["-m", &memory.to_string(), "-smp", &options.cpus.to_string()]);
+    if options.numa > 1 {
+        nodes(&mut command, options);
+    }
     command.args(["-M", "q35,kernel-irqchip=split,hpet=off,sata=off,smbus=off,usb=off,vmport=off"]);
     command.args(["-device", "intel-iommu,intremap=on,caching-mode=on,eim=on"]);
     for (name, _) in DISKS {
@@ -222,7 +269,19 @@ fn command(lab: &Lab, run: &RunDirectory, options: &Options) -> Command {
     command.arg(format!("local,path={},mount_tag=host,security_model=none,multidevs=remap", share.display()));
     command.arg("-kernel").arg(&lab.kernel).arg("-initrd").arg(run.path("initrd"));
     // nokaslr, mitigations and the timer check: seconds of emulated boot.
-    let words = "console=ttyS0 panic=-1 quiet nokaslr mitigations=off no_timer_check intel_iommu=on";
-    command.args(["-append", &format!("{words} {}", options.append)]);
+    // The log holds all that a boot's suites cause.
+    let words = "console=ttyS0 panic=-1 quiet nokaslr mitigations=off no_timer_check log_buf_len=4M";
+    command.args(["-append", &format!("{words} {} {}", options.iommu.words(), options.append)]);
     command
+}
+
+/// NUMA nodes with equal parts of the memory, and the processors in turn.
+fn nodes(command: &mut Command, options: &Options) {
+    for node in 0..options.numa {
+        let memory = options.memory / options.numa;
+        command.args(["-object", &format!("memory-backend-ram,id=node{node},size={memory}M")]);
+        let processors = (node..options.cpus).step_by(options.numa as usize);
+        let processors: String = processors.map(|processor| format!(",cpus={processor}")).collect();
+        command.args(["-numa", &format!("node,nodeid={node},memdev=node{node}{processors}")]);
+    }
 }

@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
+use crate::matrix;
+
 /// One line of the table.
 #[derive(Debug)]
 pub struct Row {
     pub name: String,
-    /// `host` or `guest`.
+    /// `host`, or the name of the guest's boot.
     pub place: &'static str,
+    /// Column of the matrix, if it is a suite of a mode.
+    pub mode: Option<&'static str>,
+    /// What the mode lacks, as the suite found.
+    pub lacks: Vec<String>,
     pub passed: u32,
     pub failed: u32,
     pub ignored: u32,
@@ -20,7 +26,8 @@ impl Row {
     /// A step that is no test suite: it passes or not.
     pub fn step(name: &str, place: &'static str, time: Duration, problem: Option<String>) -> Self {
         let failed = u32::from(problem.is_some());
-        Self { name: name.to_owned(), place, passed: 1 - failed, failed, ignored: 0, time, problem }
+        let (name, passed) = (name.to_owned(), 1 - failed);
+        Self { name, place, mode: None, lacks: Vec::new(), passed, failed, ignored: 0, time, problem }
     }
 
     /// A suite, from what its harness printed and how it ended. `strict` is for CI, where nothing may be skipped.
@@ -43,16 +50,17 @@ impl Row {
             Some(0) => None,
             Some(code) => Some(format!("exit code {code}")),
         };
-        Self { name: name.to_owned(), place, passed, failed, ignored, time, problem }
+        let (name, lacks) = (name.to_owned(), matrix::lacks(text));
+        Self { name, place, mode: None, lacks, passed, failed, ignored, time, problem }
     }
 
     /// The line, as it is also printed when the suite ends.
     pub fn line(&self, width: usize) -> String {
         let state = if self.problem.is_some() { "FAIL" } else { "ok" };
         let mut line = format!(
-            "{state:4} {:width$} {:5} {:>6} {:>6} {:>7.1} s",
+            "{state:4} {:width$} {:10} {:>6} {:>6} {:>7.1} s",
             self.name,
-            self.place,
+            self.mode.unwrap_or(self.place),
             self.passed,
             self.failed,
             self.time.as_secs_f64()
@@ -95,12 +103,13 @@ impl Counts {
     }
 }
 
-/// The whole table.
+/// The table of what is in no mode, and of what failed.
 pub fn table(rows: &[Row]) -> String {
-    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
+    let rows = || rows.iter().filter(|row| row.mode.is_none() || row.problem.is_some());
+    let width = rows().map(|row| row.name.len()).max().unwrap_or(0);
     let mut text =
-        format!("     {:width$} {:5} {:>6} {:>6} {:>9}\n", "suite", "where", "passed", "failed", "time");
-    for row in rows {
+        format!("     {:width$} {:10} {:>6} {:>6} {:>9}\n", "suite", "where", "passed", "failed", "time");
+    for row in rows() {
         text += &row.line(width);
         text.push('\n');
     }

@@ -1,34 +1,28 @@
 //! `cargo xtask test`: everything that must hold, on this machine and in the guest.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 use crate::cargo::{Executable, Workspace};
-use crate::guest::{self, BIN, Job, Payload};
-use crate::kernel::{self, Lab};
-use crate::package;
+use crate::modes::{self, BOOTS, GUEST_ONLY, HOST};
 use crate::process::{self, say};
-use crate::qemu::{FUNCTIONS, Options};
 use crate::suites::{self, Row};
+use crate::{boot, kernel, matrix, package};
 
 /// The package with the suites that run over every transport.
 const SUITES: &str = "upcie-tests";
-/// Suites so named run only in the guest, or only here; all others run in both places.
-const GUEST_ONLY: &str = "guest_";
-const HOST_ONLY: &str = "host_";
-/// Where the suites run here: the word nvme-emu tells them to start a server of their own.
-const HOST_DEVICES: &str = "emu,nvme-emu";
 /// Libraries that must build for the other architecture.
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
 /// For each suite; emulation on a busy machine is slow.
-const DEADLINE: Duration = Duration::from_secs(900);
+pub const DEADLINE: Duration = Duration::from_secs(900);
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --no-guest\n  cargo xtask test integrity     # suites and steps whose name contains it"
+    after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --no-guest\n  cargo xtask test integrity     # suites and steps whose name contains it\n  cargo xtask test --mode vfio queues   # one cell of the matrix, or some"
 )]
 pub struct Args {
     /// Leave out what needs QEMU
@@ -36,35 +30,52 @@ pub struct Args {
     no_guest: bool,
     /// Show what passing suites print too
     #[arg(long, short)]
-    verbose: bool,
+    pub verbose: bool,
+    /// Only the suites of these modes, such as vfio,uio (columns of the matrix)
+    #[arg(long, value_delimiter = ',')]
+    pub mode: Vec<String>,
     /// Only the suites and steps whose name contains one of these
     filter: Vec<String>,
 }
 
 impl Args {
-    fn wants(&self, name: &str) -> bool {
+    pub fn wants(&self, name: &str) -> bool {
         self.filter.is_empty() || self.filter.iter().any(|word| name.contains(word.as_str()))
     }
 }
 
-struct Run<'a> {
-    args: &'a Args,
-    workspace: Workspace,
+/// A run, with what is known so far.
+pub struct Run<'a> {
+    pub args: &'a Args,
+    pub workspace: Workspace,
     /// In CI nothing may be skipped.
-    strict: bool,
-    rows: Vec<Row>,
+    pub strict: bool,
+    pub rows: Vec<Row>,
+    /// The tools, once they are built.
+    pub tools: Vec<PathBuf>,
 }
 
 pub fn main(args: &Args) -> Result<ExitCode> {
+    if let Some(word) = args
+        .mode
+        .iter()
+        .find(|word| !modes::names().any(|name| modes::wanted(name, std::slice::from_ref(word))))
+    {
+        bail!("there is no mode {word}; there are {}", modes::names().collect::<Vec<_>>().join(", "));
+    }
     let strict = std::env::var("CI").is_ok_and(|value| value == "true");
-    let mut run = Run { args, workspace: Workspace::find()?, strict, rows: Vec::new() };
+    let mut run = Run { args, workspace: Workspace::find()?, strict, rows: Vec::new(), tools: Vec::new() };
     // First, so that a person who must type a password is still there.
     let lab = if args.no_guest { None } else { Some(kernel::prepare()?) };
-    run.steps()?;
+    if args.mode.is_empty() {
+        run.steps()?;
+    }
     let executables = run.build()?;
     run.host(&executables)?;
     if let Some(lab) = &lab {
-        run.guest(lab, &executables)?;
+        for boot in BOOTS {
+            boot::run(&mut run, lab, boot, &executables)?;
+        }
     } else {
         say!("the guest's suites are left out, as asked");
     }
@@ -72,13 +83,14 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         bail!("nothing has a name that contains {}", args.filter.join(" or "));
     }
     print!("\n{}", suites::table(&run.rows));
+    println!("\n{}", matrix::matrix(&run.rows, modes::names()));
     let bad = run.rows.iter().filter(|row| row.problem.is_some()).count();
-    println!("\n{} of {} failed", bad, run.rows.len());
+    println!("{} of {} failed", bad, run.rows.len());
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 impl Run<'_> {
-    fn push(&mut self, row: Row) {
+    pub fn push(&mut self, row: Row) {
         say!("{}", row.line(24));
         self.rows.push(row);
     }
@@ -119,10 +131,12 @@ impl Run<'_> {
         self.step("package", package::check)
     }
 
-    fn build(&self) -> Result<Vec<Executable>> {
+    fn build(&mut self) -> Result<Vec<Executable>> {
         say!("building the tools and the tests");
-        self.workspace.build_tools(false)?;
-        self.workspace.build(&["test", "--quiet", "--workspace", "--no-run"])
+        self.tools = self.workspace.build_tools(false)?;
+        // A cell of the matrix needs no more than the suites.
+        let packages = if self.args.mode.is_empty() { "--workspace" } else { "--package=upcie-tests" };
+        self.workspace.build(&["test", "--quiet", packages, "--no-run"])
     }
 
     /// Unit tests, doc tests, suites and examples on this machine.
@@ -133,6 +147,19 @@ impl Run<'_> {
         for executable in executables {
             let name = name(executable);
             if name.starts_with(GUEST_ONLY) || !self.args.wants(&name) {
+                continue;
+            }
+            if is_suite(executable) && modes::anywhere(&name) {
+                for &(mode, device) in HOST.iter().filter(|(mode, _)| modes::wanted(mode, &self.args.mode)) {
+                    let mut command = self.workspace.command(executable);
+                    command.env("UPCIE_TEST_DEVICES", device);
+                    let mut row = refuse_empty(self.suite(&name, true, &mut command, &log)?);
+                    row.mode = Some(mode);
+                    self.push(row);
+                }
+                continue;
+            }
+            if !self.args.mode.is_empty() {
                 continue;
             }
             let mut command = self.workspace.command(executable);
@@ -149,7 +176,7 @@ impl Run<'_> {
             }
             self.push(refuse_empty(row));
         }
-        if self.args.wants("doc tests") {
+        if self.args.mode.is_empty() && self.args.wants("doc tests") {
             let mut command = self.workspace.cargo(&["test", "--quiet", "--workspace", "--doc"]);
             let row = self.suite("doc tests", true, &mut command, &log)?;
             if row.passed + row.failed + row.ignored > 0 || row.problem.is_some() {
@@ -160,7 +187,7 @@ impl Run<'_> {
     }
 
     fn suite(&self, name: &str, harness: bool, command: &mut Command, log: &std::path::Path) -> Result<Row> {
-        command.env("UPCIE_TEST_DEVICES", HOST_DEVICES).env("UPCIE_BIN", self.workspace.bin(false));
+        command.env("UPCIE_BIN", self.workspace.bin(false));
         command.env("RUST_BACKTRACE", "1");
         let started = Instant::now();
         let (status, text) = process::captured(command, log, DEADLINE, self.args.verbose)?;
@@ -171,77 +198,15 @@ impl Run<'_> {
         }
         Ok(row)
     }
+}
 
-    /// The suites and the examples in the guest: one boot for all.
-    fn guest(&mut self, lab: &Lab, executables: &[Executable]) -> Result<()> {
-        let mut payload = Payload::new(false);
-        let (mut jobs, mut harness) = (Vec::new(), Vec::new());
-        for executable in executables {
-            let name = name(executable);
-            let suite =
-                executable.kind == "test" && executable.package == SUITES && !name.starts_with(HOST_ONLY);
-            if !(suite || executable.kind == "example") || !self.args.wants(&name) {
-                continue;
-            }
-            let file = name.replace(' ', "-");
-            payload.add_program_as(&executable.path, &file)?;
-            let argument = if suite { "" } else { FUNCTIONS[0] };
-            let seconds = DEADLINE.as_secs();
-            let script = format!("exec timeout -s KILL {seconds} {BIN}/{file} {argument} 2>&1");
-            jobs.push(Job { name, script });
-            harness.push(suite);
-        }
-        if jobs.is_empty() {
-            return Ok(());
-        }
-        for tool in ["upcie", "nvme-emu"] {
-            payload.add_program(&self.workspace.bin(false).join(tool))?;
-        }
-        say!("booting the guest for {} suites", jobs.len());
-        let started = Instant::now();
-        let (mut rows, strict, verbose) = (Vec::new(), self.strict, self.args.verbose);
-        let grace = Duration::from_secs(60);
-        let result = guest::run(
-            lab,
-            &Options::default(),
-            payload,
-            &jobs,
-            DEADLINE + grace,
-            verbose,
-            &mut |job, result| {
-                let row = row(
-                    &job.name,
-                    "guest",
-                    result.time,
-                    Some(result.code),
-                    &result.stdout,
-                    harness[rows.len()],
-                    strict,
-                );
-                let row = refuse_empty(row);
-                if row.problem.is_some() && !verbose {
-                    println!("{}{}", result.stdout, result.stderr);
-                }
-                say!("{}", row.line(24));
-                rows.push(row);
-            },
-        );
-        self.rows.append(&mut rows);
-        let problem = match &result {
-            Ok(results) => complaint(&results.dmesg),
-            Err(error) => {
-                process::check_interrupt()?;
-                println!("{error:#}");
-                Some("went down, or hung".to_owned())
-            }
-        };
-        self.push(Row::step("the guest itself", "guest", started.elapsed(), problem));
-        Ok(())
-    }
+/// Whether this is one of the tests' package.
+pub fn is_suite(executable: &Executable) -> bool {
+    executable.kind == "test" && executable.package == SUITES
 }
 
 /// What a suite is called in the table, and by filters.
-fn name(executable: &Executable) -> String {
+pub fn name(executable: &Executable) -> String {
     match executable.kind.as_str() {
         "test" => executable.name.clone(),
         "example" => format!("example {}", executable.name),
@@ -250,7 +215,7 @@ fn name(executable: &Executable) -> String {
     }
 }
 
-fn row(
+pub fn row(
     name: &str,
     place: &'static str,
     time: Duration,
@@ -271,17 +236,9 @@ fn row(
 }
 
 /// A suite that holds no test passes by mistake.
-fn refuse_empty(mut row: Row) -> Row {
+pub fn refuse_empty(mut row: Row) -> Row {
     if row.problem.is_none() && row.passed + row.ignored == 0 {
         row.problem = Some("no test ran".to_owned());
     }
     row
-}
-
-/// What the guest's kernel logged that no test may cause.
-fn complaint(dmesg: &str) -> Option<String> {
-    let signs = ["BUG: ", "Oops", "general protection fault", "blocked for more than"];
-    let line = dmesg.lines().find(|line| signs.iter().any(|sign| line.contains(sign)))?;
-    println!("{dmesg}");
-    Some(line.to_owned())
 }

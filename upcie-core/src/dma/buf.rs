@@ -33,8 +33,8 @@ pub(super) struct Descriptor {
     pub(super) whole: u32,
     pub(super) ptr: NonNull<u8>,
     pub(super) len: usize,
-    /// Behind a base address register: no reference to its bytes is ever formed.
-    pub(super) device_memory: bool,
+    /// Behind a base address register, or other processes' too: no reference to its bytes is ever formed.
+    pub(super) by_copy: bool,
     pub(super) next: Option<DmaBuf>,
     pub(super) home: Home,
 }
@@ -50,15 +50,16 @@ static EMPTY: Descriptor = Descriptor {
     whole: 0,
     ptr: NonNull::dangling(),
     len: 0,
-    device_memory: false,
+    by_copy: false,
     next: None,
     home: Home::None,
 };
 
 /// A buffer that a device can read and write: one pointer wide, moved for free, returned to its heap on drop.
 ///
-/// It derefs to its bytes, if they are the host's: those in a device ([`is_device_memory`](Self::is_device_memory)) are
-/// read and written by [`read_at`](Self::read_at) and [`write_at`](Self::write_at), which do for both. While a command is in flight the command owns the buffer, so nobody can look at bytes that
+/// It derefs to its bytes, if nobody else has them: those in a device ([`is_device_memory`](Self::is_device_memory)) and
+/// those that other processes have ([`is_shared`](Self::is_shared)) are read and written by [`read_at`](Self::read_at) and
+/// [`write_at`](Self::write_at), which do for all. While a command is in flight the command owns the buffer, so nobody can look at bytes that
 /// the device is changing. The bytes are what the last user left there, unless zeroed ones were asked for.
 ///
 /// Buffers can be cut ([`slice`](Self::slice), [`split_at`](Self::split_at)) and chained ([`chain`](Self::chain)) for
@@ -127,10 +128,7 @@ impl DmaBuf {
     pub fn iova(&self, offset: usize) -> u64 {
         let all = self.descriptor();
         assert!(offset < all.len, "offset {offset} in a buffer of {} bytes", all.len);
-        all.home.region().map_or(0, |region| {
-            // The buffer lies in the region.
-            region.iova(all.ptr.as_ptr().addr() - region.as_ptr().addr() + offset)
-        })
+        self.region().map_or(0, |region| region.iova(self.offset_in_region() + offset))
     }
 
     /// Where this process sees it: for raw access by code that knows when the device is done.
@@ -143,15 +141,30 @@ impl DmaBuf {
     /// nothing then: it panics.
     #[inline]
     pub fn is_device_memory(&self) -> bool {
-        self.descriptor().device_memory
+        self.region().is_some_and(|region| region.is_device_memory())
+    }
+
+    /// Whether other processes may read and write its bytes at any time ([`Region::export`]). It derefs to nothing then:
+    /// it panics.
+    pub fn is_shared(&self) -> bool {
+        self.region().is_some_and(|region| region.is_shared())
+    }
+
+    /// The region that it lies in; `None` for the empty buffer.
+    pub fn region(&self) -> Option<&Arc<Region>> {
+        self.home().region()
+    }
+
+    /// Where it begins in its [`region`](Self::region), in bytes: what another process that has the region needs to know.
+    pub fn offset_in_region(&self) -> usize {
+        // The buffer lies in the region.
+        self.region().map_or(0, |region| self.as_ptr().addr() - region.as_ptr().addr())
     }
 
     /// Whether all bytes are side by side for the device. Without an IOMMU those of different huge pages may not be.
     pub fn is_contiguous(&self) -> bool {
-        let all = self.descriptor();
-        all.home.region().is_none_or(|region| {
-            region.addresses().is_contiguous(all.ptr.as_ptr().addr() - region.as_ptr().addr(), all.len)
-        })
+        let (at, len) = (self.offset_in_region(), self.len());
+        self.region().is_none_or(|region| region.addresses().is_contiguous(at, len))
     }
 
     /// Reads the bytes from `offset` on.
@@ -160,7 +173,7 @@ impl DmaBuf {
     /// When they are not all in the buffer.
     pub fn read_at(&self, offset: usize, data: &mut [u8]) {
         let from = self.range(offset, data.len());
-        if self.is_device_memory() {
+        if self.descriptor().by_copy {
             // SAFETY: as many bytes of a live mapping, as just checked.
             unsafe { mmio::copy_from(from, data) }
         } else {
@@ -175,7 +188,7 @@ impl DmaBuf {
     /// When they are not all in the buffer.
     pub fn write_at(&mut self, offset: usize, data: &[u8]) {
         let to = self.range(offset, data.len());
-        if self.is_device_memory() {
+        if self.descriptor().by_copy {
             // SAFETY: as many bytes of a live mapping, as just checked, and the buffer is borrowed mutably.
             unsafe { mmio::copy_to(to, data) };
             barrier::mmio_wmb();
@@ -193,7 +206,7 @@ impl DmaBuf {
 
     /// Sets all bytes to zero.
     pub fn zero(&mut self) {
-        if !self.is_device_memory() {
+        if !self.descriptor().by_copy {
             return self.fill(0);
         }
         const ZEROES: [u8; 4096] = [0; 4096];
@@ -207,11 +220,13 @@ impl DmaBuf {
     fn assert_host(all: &Descriptor) {
         #[cold]
         #[inline(never)]
-        fn in_a_device() -> ! {
-            panic!("the buffer is memory of a device: use read_at and write_at");
+        fn by_copy_only() -> ! {
+            panic!(
+                "the buffer is memory of a device, or shared with other processes: use read_at and write_at"
+            );
         }
-        if all.device_memory {
-            in_a_device();
+        if all.by_copy {
+            by_copy_only();
         }
     }
 
@@ -271,7 +286,7 @@ impl DmaBuf {
         let len = range.end - range.start;
         let iova = |offset: usize| parent.iova(range.start + offset);
         let companion = all.home.prepare().and_then(|prepare| prepare.prepare(&iova, len, None));
-        let (region, device_memory) = (all.home.region().cloned(), all.device_memory);
+        let (region, by_copy) = (all.home.region().cloned(), all.by_copy);
         // SAFETY: within the parent's bytes, as asserted.
         let ptr = unsafe { all.ptr.add(range.start) };
         let whole = companion.and(u32::try_from(len).ok()).unwrap_or(0);
@@ -286,7 +301,7 @@ impl DmaBuf {
             whole,
             ptr,
             len,
-            device_memory,
+            by_copy,
             next: None,
             home: Home::Part(parent.clone(), region),
         }))

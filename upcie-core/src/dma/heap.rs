@@ -197,17 +197,21 @@ impl Heap {
         Arc::new(Self { space: space.clone(), growth, prepare, state: Mutex::default() })
     }
 
-    /// A heap of `region` alone (a controller memory buffer, say), which never grows. The lists of its buffers come from
-    /// `lists`, a heap of the same space.
+    /// A heap of `region` alone (a controller memory buffer, or memory that is shared with other processes, say), which
+    /// never grows. The lists of its buffers come from `lists`, a heap of the same space.
     ///
     /// # Errors
-    /// [`Error::Unusable`] when the region is in another space than `lists`, or has less than 512 bytes.
+    /// [`Error::Unusable`] when the region is in another space than `lists`, or has less than 512 bytes, and when `lists`
+    /// itself is a heap over a region: others may write there.
     pub fn over(region: Region, prepare: Option<Box<dyn Prepare>>, lists: &Arc<Self>) -> Result<Arc<Self>> {
         let space = region.space().clone();
         let unusable =
             |reason: &str| Error::Unusable { device: space.device().into(), reason: reason.into() };
         if space.id() != lists.space.id() {
             return Err(unusable("the lists of a heap must be in the address space that its memory is in"));
+        }
+        if let Growth::Fixed { .. } = lists.growth {
+            return Err(unusable("the lists of a heap must be in memory of the host's that nobody else has"));
         }
         let region = Arc::new(region);
         // Blocks are aligned to their size by their address, and pieces to place them in are powers of two.
@@ -315,7 +319,7 @@ impl Heap {
             whole,
             ptr: NonNull::new(ptr).expect("a mapping is not at address 0"),
             len,
-            device_memory: region.is_device_memory(),
+            by_copy: region.is_device_memory() || region.is_shared(),
             next: None,
             home: Home::Block { heap: self.clone(), region, block, list },
         };

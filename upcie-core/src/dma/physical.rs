@@ -77,11 +77,13 @@ impl Physical {
         lock(&self.functions).push(function);
     }
 
-    /// Memory for it: what was given back before, or a new file that is named after the space's first function.
+    /// Memory for it: what was given back before, or a new file that is named after the space's first function. What was
+    /// shared is not used again: another process may have it still.
     pub(super) fn memory(&self, len: usize, page: PageSize) -> Result<Memory> {
         let len = len.next_multiple_of(page.bytes());
         let mut retired = lock(&self.retired);
-        let found = retired.iter().position(|memory| memory.len() == len && memory.page_size() == page);
+        let fits = |memory: &Memory| memory.len() == len && memory.page_size() == page && !memory.is_shared();
+        let found = retired.iter().position(fits);
         if let Some(memory) = found.map(|at| retired.swap_remove(at)) {
             memory.zero();
             return Ok(memory);

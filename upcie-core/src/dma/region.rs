@@ -6,7 +6,13 @@ use crate::{
     memory::{Memory, host_page_size},
     mmio::{self, Mapping},
 };
-use std::{mem::ManuallyDrop, sync::Arc};
+use std::{
+    mem::ManuallyDrop,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 /// What a region is made of.
 #[derive(Debug)]
@@ -31,11 +37,20 @@ pub struct Region {
     backing: ManuallyDrop<Backing>,
     addresses: Addresses,
     space: Arc<DmaSpace>,
+    id: u64,
 }
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl Region {
     pub(super) fn new(space: Arc<DmaSpace>, backing: Backing, addresses: Addresses) -> Self {
-        Self { backing: ManuallyDrop::new(backing), addresses, space }
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Self { backing: ManuallyDrop::new(backing), addresses, space, id }
+    }
+
+    /// Its id: unique in this process, never 0, never used again. Processes that share regions name them by it.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// The device address of the byte at `offset`, for `offset` below [`len`](Self::len). Bytes that lie together here
@@ -53,7 +68,7 @@ impl Region {
     /// Where this process sees it.
     ///
     /// Devices may change it at any time: form no reference to bytes that a command in flight names, and none at all
-    /// to [a device's memory](Self::is_device_memory).
+    /// to [a device's memory](Self::is_device_memory) and to [shared](Self::is_shared) memory.
     pub fn as_ptr(&self) -> *mut u8 {
         match &*self.backing {
             Backing::Host(memory) => memory.as_ptr(),
@@ -77,6 +92,11 @@ impl Region {
     /// Whether its memory is in a device, behind a base address register: reached by volatile accesses only.
     pub fn is_device_memory(&self) -> bool {
         matches!(*self.backing, Backing::Device { .. })
+    }
+
+    /// Whether other processes may read and write it at any time ([`DmaSpace::allocate_shared`], [`Memory::import`]).
+    pub fn is_shared(&self) -> bool {
+        self.memory().is_some_and(Memory::is_shared)
     }
 
     /// The host's memory that it is made of; `None` for a device's.

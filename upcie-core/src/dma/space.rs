@@ -153,10 +153,24 @@ impl DmaSpace {
     /// [`Error::Memory`] when there are not enough pages (how many there are, and how to get more), and those of
     /// [`map`](Self::map).
     pub fn allocate(self: &Arc<Self>, len: usize, page: Option<PageSize>) -> Result<Region> {
+        self.map(self.memory(len, page)?)
+    }
+
+    /// The same for memory that other processes are to have too ([`Region::export`]): no reference to its bytes is ever
+    /// formed, so buffers in it are read and written by copies.
+    ///
+    /// # Errors
+    /// As [`allocate`](Self::allocate).
+    pub fn allocate_shared(self: &Arc<Self>, len: usize, page: Option<PageSize>) -> Result<Region> {
+        self.map(self.memory(len, page)?.shared())
+    }
+
+    /// New memory that suits it.
+    fn memory(&self, len: usize, page: Option<PageSize>) -> Result<Memory> {
         let node = self.node.get().copied();
-        let memory = match (&self.kind, page) {
-            (Kind::Physical(physical), page) => physical.memory(len, page.unwrap_or(PageSize::Huge2M))?,
-            (Kind::Translated { .. }, Some(page)) => Memory::new_on(len, page, node)?,
+        match (&self.kind, page) {
+            (Kind::Physical(physical), page) => physical.memory(len, page.unwrap_or(PageSize::Huge2M)),
+            (Kind::Translated { .. }, Some(page)) => Memory::new_on(len, page, node),
             (Kind::Translated { .. }, None) => {
                 let huge = PageSize::Huge2M;
                 let free = huge.available().map_or(0, |(free, _)| free) as usize;
@@ -165,10 +179,9 @@ impl DmaSpace {
                     PageSize::Small => Err(error),
                     // Somebody else was faster.
                     _ => Memory::new_on(len, PageSize::Small, node),
-                })?
+                })
             }
-        };
-        self.map(memory)
+        }
     }
 
     /// Makes `memory` visible to the device at an address of this space's choice (or, without an IOMMU, finds out where
@@ -179,9 +192,19 @@ impl DmaSpace {
     ///
     /// # Errors
     /// [`Error::Allocation`] when the address space has no room, [`Error::Unusable`] when the memory's pages are
-    /// smaller than the IOMMU's (without one: not huge), and the way in's errors (the locked-memory limit above all).
+    /// smaller than the IOMMU's (without one: not huge), and the way in's errors (the locked-memory limit above all). For
+    /// memory behind a dma-buf these say what to do instead.
     pub fn map(self: &Arc<Self>, memory: Memory) -> Result<Region> {
         let addresses = match &self.kind {
+            Kind::Physical(_) if memory.is_dma_buf() => {
+                return Err(Error::Unsupported {
+                    device: self.device.clone(),
+                    what: "a dma-buf as DMA memory".into(),
+                    reason: "no IOMMU translates for it, and the physical addresses of a dma-buf are its exporter's to \
+                             know and to change: import the memory file behind it (`Memory::import`), of huge pages"
+                        .into(),
+                });
+            }
             Kind::Physical(_) => {
                 let addresses = self.find(&memory)?;
                 // Once more: what was being migrated meanwhile is noticed here.
@@ -201,7 +224,7 @@ impl DmaSpace {
                 let iova = self.place(memory.len(), page)?;
                 if let Err(error) = mapper.map(iova, &memory) {
                     self.give_back(iova, memory.len() as u64);
-                    return Err(error);
+                    return Err(if memory.is_dma_buf() { explain_dma_buf(error) } else { error });
                 }
                 Addresses::Linear(iova)
             }
@@ -370,6 +393,23 @@ impl DmaSpace {
             Kind::Translated { free, .. } => Some(free.lock().unwrap_or_else(PoisonError::into_inner)),
             Kind::Physical(_) => None,
         }
+    }
+}
+
+/// The way in refused a dma-buf: what to do instead.
+fn explain_dma_buf(error: Error) -> Error {
+    let more = |operation| {
+        format!(
+            "{operation}: the memory is a dma-buf, whose pages this way in can't pin (a kernel maps what has pages of \
+             its own alone): import the memory file behind it instead (`Memory::import`)"
+        )
+    };
+    match error {
+        Error::Os { device, operation, source } => Error::Os { device, operation: more(operation), source },
+        Error::Peer { device, operation, source } => {
+            Error::Peer { device, operation: more(operation), source }
+        }
+        other => other,
     }
 }
 

@@ -59,6 +59,8 @@ pub fn create_file(mount: &Mount, bdf: Bdf, len: u64) -> Result<NamedFile> {
         Ok(len) => Ok(NamedFile { file, path, len }),
         Err(error) => {
             unlink(&path)?;
+            // The pages that it had got are free again, and are counted so.
+            drop(file);
             Err(Error::Memory {
                 what: format!(
                     "{} in {} pages of memory for {bdf}",

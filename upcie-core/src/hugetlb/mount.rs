@@ -119,13 +119,13 @@ impl Entry {
     /// A line of mountinfo; `None` for other file systems.
     fn parse(line: &[u8]) -> Option<Self> {
         let mut words = line.split(|&byte| byte == b' ');
-        let device = str::from_utf8(words.nth(2)?).ok()?;
+        let device = std::str::from_utf8(words.nth(2)?).ok()?;
         let path = unescape(words.nth(1)?);
         let mut rest = words.skip_while(|word| word != b"-").skip(1);
         if rest.next()? != b"hugetlbfs" {
             return None;
         }
-        let options = str::from_utf8(rest.nth(1)?).ok()?;
+        let options = std::str::from_utf8(rest.nth(1)?).ok()?;
         let (major, minor) = device.split_once(':')?;
         let page = options.split(',').find_map(|option| option.strip_prefix("pagesize="));
         Some(Self {
@@ -154,7 +154,7 @@ fn unescape(word: &[u8]) -> PathBuf {
     let mut path = Vec::with_capacity(word.len());
     let mut rest = word;
     while let Some((&first, tail)) = rest.split_first() {
-        let octal = || u8::from_str_radix(str::from_utf8(tail.get(..3)?).ok()?, 8).ok();
+        let octal = || u8::from_str_radix(std::str::from_utf8(tail.get(..3)?).ok()?, 8).ok();
         match octal().filter(|_| first == b'\\') {
             Some(byte) => {
                 path.push(byte);

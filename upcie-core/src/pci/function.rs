@@ -237,7 +237,7 @@ fn iommu_group(link: &Path) -> Result<Option<IommuGroup>> {
 }
 
 /// The last part of what a symbolic link names; `None` where there is no link.
-fn link_name(link: &Path) -> Result<Option<String>> {
+pub(super) fn link_name(link: &Path) -> Result<Option<String>> {
     match fs::read_link(link) {
         Ok(target) => Ok(target.file_name().map(|name| name.to_string_lossy().into_owned())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -272,7 +272,7 @@ fn hex(path: &Path) -> Result<u32> {
     parse_hex(&text).and_then(|value| value.try_into().ok()).ok_or_else(|| malformed(path, &text))
 }
 
-fn read(path: &Path) -> Result<String> {
+pub(super) fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|e| Error::os(path.display().to_string(), "reading it", e))
 }
 

@@ -1,6 +1,7 @@
 //! PCI functions: their addresses, and what sysfs and configuration space say of them.
 
 mod bdf;
+mod bind;
 mod config;
 #[cfg(test)]
 mod fake_sysfs;
@@ -8,6 +9,7 @@ mod function;
 mod lock;
 
 pub use bdf::Bdf;
+pub use bind::{Binder, Binding, is_vfio_driver};
 pub use config::{
     Capability, CapabilityIter, ConfigFile, ConfigSpace, ExtendedCapabilityIter, cap, command, ext_cap,
     offset,

@@ -4,48 +4,29 @@
 //! and descriptors are close-on-exec from the start and closed unless taken.
 
 use super::wire::{FIXED_PAYLOAD, HEADER, Header};
+pub use crate::socket::{Fault, MAX_FDS, poll_for};
+use crate::socket::{read_some, send_some};
 use nix::{
     errno::Errno,
-    poll::{PollFd, PollFlags, ppoll},
-    sys::{
-        socket::{ControlMessage, MsgFlags, Shutdown, sendmsg, shutdown},
-        time::TimeSpec,
-    },
+    poll::{PollFd, PollFlags},
+    sys::socket::{Shutdown, shutdown},
 };
 use std::{
     collections::VecDeque,
-    ffi::c_void,
-    io::IoSlice,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 use zerocopy::IntoBytes;
 
 /// Bytes that a message may have beside its data.
 pub const HEADERS: usize = HEADER + FIXED_PAYLOAD;
 
-/// Descriptors taken in one message.
-pub const MAX_FDS: usize = 8;
-
 /// Messages that wait to be looked at while another is waited for, and their bytes; also those that wait to be taken.
 const MAX_WAITING: usize = 256;
 const MAX_WAITING_BYTES: usize = 8 << 20;
-
-/// Why a connection can't go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// The peer closed it.
-    Closed,
-    /// Nothing came, or nothing was taken, within the deadline.
-    Late,
-    /// The peer broke the protocol.
-    Garbage(&'static str),
-    /// The system's.
-    Os(Errno),
-}
 
 /// A message that has arrived whole.
 #[derive(Debug)]
@@ -162,7 +143,7 @@ impl Channel {
     pub fn send(&mut self, bytes: Vec<u8>, fds: &[BorrowedFd<'_>]) -> Result<(), Fault> {
         let mut sent = 0;
         if self.outbox.is_empty() {
-            sent = self.transmit(&bytes, fds)?;
+            sent = send_some(&self.socket, &bytes, fds)?;
         }
         if sent < bytes.len() {
             let fds = if sent == 0 { fds } else { &[] };
@@ -184,7 +165,7 @@ impl Channel {
     pub fn flush(&mut self) -> Result<bool, Fault> {
         while let Some(mut next) = self.outbox.pop_front() {
             let fds: Vec<_> = next.fds.iter().map(AsFd::as_fd).collect();
-            let sent = self.transmit(&next.bytes[next.sent..], &fds)?;
+            let sent = send_some(&self.socket, &next.bytes[next.sent..], &fds)?;
             if sent > 0 {
                 self.stuck_since = Some(Instant::now());
                 next.fds.clear();
@@ -237,23 +218,6 @@ impl Channel {
         poll_for(&mut [self.poll_fd()], left).map_err(Fault::Os)
     }
 
-    /// Sends bytes with descriptors beside the first; how many were taken, 0 for now none.
-    fn transmit(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<usize, Fault> {
-        let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-        let rights = [ControlMessage::ScmRights(&raw)];
-        let control = if raw.is_empty() { &[][..] } else { &rights };
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        loop {
-            match sendmsg::<()>(self.socket.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None) {
-                Ok(sent) => return Ok(sent),
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Ok(0),
-                Err(Errno::EPIPE | Errno::ECONNRESET) => return Err(Fault::Closed),
-                Err(errno) => return Err(Fault::Os(errno)),
-            }
-        }
-    }
-
     /// Takes what is there of the next message. Reads never go past a message's end, so descriptors are its own.
     fn receive(&mut self) -> Result<Option<Message>, Fault> {
         loop {
@@ -302,67 +266,4 @@ pub fn message(mut header: Header, parts: &[&[u8]]) -> Vec<u8> {
         bytes.extend_from_slice(part);
     }
     bytes
-}
-
-/// Waits for any of `fds`, or a signal, at most `timeout`.
-pub fn poll_for(fds: &mut [PollFd<'_>], timeout: Duration) -> Result<(), Errno> {
-    match ppoll(fds, Some(TimeSpec::from_duration(timeout)), None) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// Reads into `room` what is there, `None` when nothing is; descriptors go to `fds`.
-fn read_some(socket: &UnixStream, room: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<Option<usize>, Fault> {
-    // By hand: nix gives no descriptors when some did not fit, and would leak those that did.
-    const FD: usize = size_of::<RawFd>();
-    // Aligned for a cmsghdr, with room for one header and MAX_FDS descriptors.
-    let mut control = [0_u64; (size_of::<libc::cmsghdr>() + MAX_FDS * FD).div_ceil(8)];
-    let mut iov = libc::iovec { iov_base: room.as_mut_ptr().cast::<c_void>(), iov_len: room.len() };
-    // SAFETY: all zeros is a valid msghdr.
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-    header.msg_iov = &raw mut iov;
-    header.msg_iovlen = 1;
-    header.msg_control = control.as_mut_ptr().cast::<c_void>();
-    header.msg_controllen = size_of_val(&control);
-    let got = loop {
-        let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
-        // SAFETY: the header names `room` and `control`, which outlive the call, with their lengths.
-        let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
-        match usize::try_from(got) {
-            Ok(got) => break got,
-            Err(_) => match Errno::last() {
-                Errno::EINTR => {}
-                Errno::EAGAIN => return Ok(None),
-                Errno::ECONNRESET => return Err(Fault::Closed),
-                errno => return Err(Fault::Os(errno)),
-            },
-        }
-    };
-    // SAFETY: the header is the one that recvmsg filled; the macro stays within msg_controllen.
-    let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
-    while !next.is_null() {
-        // SAFETY: not null, so within `control`, which the kernel filled and which is aligned.
-        let cmsg = unsafe { *next };
-        if cmsg.cmsg_level == libc::SOL_SOCKET && cmsg.cmsg_type == libc::SCM_RIGHTS {
-            // SAFETY: points behind the header, as above.
-            let data = unsafe { libc::CMSG_DATA(next) }.cast::<RawFd>();
-            // SAFETY: plain arithmetic.
-            let head = unsafe { libc::CMSG_LEN(0) } as usize;
-            for index in 0..cmsg.cmsg_len.saturating_sub(head) / FD {
-                // SAFETY: the kernel wrote that many descriptors there.
-                let at = unsafe { data.add(index) };
-                // SAFETY: as above.
-                let raw = unsafe { at.read_unaligned() };
-                // SAFETY: received just now, so nobody else owns it.
-                fds.push(unsafe { OwnedFd::from_raw_fd(raw) });
-            }
-        }
-        // SAFETY: both are what CMSG_FIRSTHDR took and gave.
-        next = unsafe { libc::CMSG_NXTHDR(&raw const header, next) };
-    }
-    if header.msg_flags & libc::MSG_CTRUNC != 0 || fds.len() > MAX_FDS {
-        return Err(Fault::Garbage("more descriptors in a message than were agreed"));
-    }
-    Ok(Some(got))
 }

@@ -42,6 +42,8 @@ const GO: u64 = 0x18;
 const STATUS: u64 = 0x20;
 /// A write raises MSI-X interrupt n.
 const RAISE: u64 = 0x28;
+/// A write drives the pin, or lets go of it (0).
+const PIN: u64 = 0x30;
 /// Doorbell: in the page that is mapped. A new value raises MSI-X interrupt 0.
 const DOORBELL: u64 = 0x1000;
 
@@ -128,6 +130,7 @@ impl Backend for Toy {
                 self.set(STATUS, status);
             }
             (0, RAISE) => guest.trigger(IrqKind::Msix, self.register(RAISE) as u32),
+            (0, PIN) => guest.set_pin(self.register(PIN) != 0),
             _ => {}
         }
         Ok(())

@@ -109,6 +109,41 @@ fn a_masked_interrupt_waits() {
 }
 
 #[test]
+fn a_driven_pin_interrupts_whenever_it_is_unmasked() {
+    let (client, _) = toy();
+    let (irq, other) = (EventFd::new().unwrap(), EventFd::new().unwrap());
+    let bar = client.bar(0).unwrap();
+    let drive = |on: u64| bar.write_u64(PIN, on).unwrap();
+    let mask = |masked| client.mask_irq(IrqKind::Intx, 0, masked).unwrap();
+    client.set_irqs(IrqKind::Intx, &[irq.as_fd()]).unwrap();
+    assert_eq!(irq.take().unwrap(), 0);
+    for _ in 0..3 {
+        drive(1);
+        drive(1);
+        assert_eq!(irq.take().unwrap(), 1, "once: it masks itself");
+        mask(false);
+        assert_eq!(irq.take().unwrap(), 1, "it is driven still");
+        drive(0);
+        mask(false);
+        assert_eq!(irq.take().unwrap(), 0);
+    }
+    mask(true);
+    drive(1);
+    assert_eq!(irq.take().unwrap(), 0, "masked");
+    drive(0);
+    mask(false);
+    assert_eq!(irq.take().unwrap(), 0, "what is over leaves nothing behind");
+    drive(1);
+    client.set_irqs(IrqKind::Intx, &[other.as_fd()]).unwrap();
+    assert_eq!((irq.take().unwrap(), other.take().unwrap()), (1, 1), "it was driven before it was wired");
+    client.set_irqs(IrqKind::Intx, &[]).unwrap();
+    mask(false);
+    assert_eq!((irq.take().unwrap(), other.take().unwrap()), (0, 0));
+    client.set_irqs(IrqKind::Intx, &[irq.as_fd()]).unwrap();
+    assert_eq!(irq.take().unwrap(), 1, "turned off and on again");
+}
+
+#[test]
 fn a_region_larger_than_a_message() {
     let (client, _) = toy();
     let bar = client.bar(2).unwrap();

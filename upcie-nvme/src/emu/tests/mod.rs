@@ -5,3 +5,4 @@ mod bringup;
 mod data;
 mod faults;
 mod host;
+mod interrupts;

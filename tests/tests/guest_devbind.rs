@@ -1,0 +1,365 @@
+//! `devbind` in the guest: functions go from driver to driver and back, and their data stays what it was; what is in use
+//! is refused, and a binding that fails is undone.
+
+use nix::mount::MsFlags;
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Read,
+    os::unix::{
+        fs::{FileExt, MetadataExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+use upcie_core::{
+    pci::{Bdf, Binder, Binding, Function},
+    vfio::VfioDevice,
+};
+use upcie_tests::{deadline, process::programs};
+
+/// Controller B: nothing of its own happens to it in the guest.
+const BDF: &str = "0000:02:00.0";
+const OTHER: &str = "0000:01:00.0";
+const STATE: &str = "/run/upcie/devbind";
+const LEN: usize = 3 << 20;
+
+fn function(bdf: &str) -> Function {
+    Function::at(bdf.parse::<Bdf>().unwrap()).unwrap()
+}
+
+fn driver() -> Option<String> {
+    function(BDF).driver
+}
+
+/// Both functions are bound to vfio-pci when a test begins, and when it ends.
+struct Guard;
+
+impl Guard {
+    fn new() -> Self {
+        assert!(upcie_tests::in_guest(), "guest_ suites run in the guest only");
+        for bdf in [BDF, OTHER] {
+            assert_eq!(function(bdf).driver.as_deref(), Some("vfio-pci"), "{bdf}");
+        }
+        assert!(!Path::new(STATE).join(format!("{BDF}.json")).exists(), "a record of another test");
+        Self
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let to = Binding { driver: Some("vfio-pci".into()), driver_override: Some("vfio-pci".into()) };
+        for bdf in [BDF, OTHER] {
+            if let Err(error) = Binder::new().force(true).restore(&function(bdf), &to) {
+                eprintln!("{bdf} can't be put back: {error}");
+            }
+        }
+        let _ = fs::remove_dir_all(STATE);
+    }
+}
+
+fn run(arguments: &str) -> Output {
+    let words = arguments.split_whitespace();
+    let output = Command::new(programs().join("devbind")).args(words).output().unwrap();
+    println!("devbind {arguments}: {}", output.status);
+    println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+#[track_caller]
+fn devbind(arguments: &str) -> String {
+    let output = run(arguments);
+    assert!(output.status.success(), "devbind {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What it says when it refuses.
+#[track_caller]
+fn refused(arguments: &str) -> String {
+    let output = run(arguments);
+    assert_eq!(output.status.code(), Some(1), "devbind {arguments}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[track_caller]
+fn has(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+}
+
+fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + deadline();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "{what}: not within {:?}", deadline());
+        sleep(Duration::from_millis(5));
+    }
+}
+
+/// The node of the kernel's disk for namespace 1, which appears some time after its driver is bound.
+fn disk() -> PathBuf {
+    let entries = |path: &Path| -> Vec<PathBuf> {
+        fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    };
+    wait_for("the kernel's disk", || {
+        let found = entries(&function(BDF).path.join("nvme"))
+            .iter()
+            .flat_map(|controller| entries(controller))
+            .find(|path| fs::read_to_string(path.join("nsid")).is_ok_and(|nsid| nsid.trim() == "1"))?;
+        let node = Path::new("/dev").join(found.file_name()?);
+        node.exists().then_some(node)
+    })
+}
+
+fn data(seed: u64) -> Vec<u8> {
+    (0..LEN as u64).map(|i| ((i + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+}
+
+fn kernel_writes(data: &[u8]) {
+    let file = OpenOptions::new().write(true).open(disk()).unwrap();
+    file.write_all_at(data, 1 << 20).unwrap();
+    file.sync_all().unwrap();
+}
+
+/// What the kernel's driver reads; nothing of it is cached, for the disk is new with each binding.
+fn kernel_reads() -> Vec<u8> {
+    let mut data = vec![0; LEN];
+    File::open(disk()).unwrap().read_exact_at(&mut data, 1 << 20).unwrap();
+    data
+}
+
+/// `upcie read` or `write` of the same bytes.
+fn upcie(what: &str, file: &Path) {
+    let range = ["--namespace", "1", "--offset", "1M", "--length", "3M"];
+    let output =
+        Command::new(programs().join("upcie")).args([what, BDF]).arg(file).args(range).output().unwrap();
+    assert!(output.status.success(), "upcie {what}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_kernel_reads_the_same_data_after_a_round_trip() {
+    let _guard = Guard::new();
+    has(&devbind(&format!("bind nvme {BDF}")), &[&format!("{BDF}: vfio-pci -> nvme")]);
+    let written = data(1);
+    kernel_writes(&written);
+    for driver in ["vfio-pci", "uio_pci_generic"] {
+        devbind(&format!("bind {driver} 02:00.0"));
+        assert_eq!(self::driver().as_deref(), Some(driver));
+        assert_eq!(function(BDF).driver_override().unwrap().as_deref(), Some(driver));
+    }
+    assert!(Path::new("/dev/uio0").exists());
+    devbind(&format!("bind nvme {BDF}"));
+    assert!(kernel_reads() == written, "the data is another one");
+    // The first state counts, after four bindings.
+    has(&devbind("restore"), &[&format!("{BDF}: nvme -> vfio-pci")]);
+    assert_eq!(driver().as_deref(), Some("vfio-pci"));
+    assert_eq!(function(BDF).driver_override().unwrap().as_deref(), Some("vfio-pci"));
+    has(&devbind("restore"), &["nothing to put back"]);
+}
+
+#[test]
+fn what_we_write_the_kernel_reads_and_the_other_way_round() {
+    let _guard = Guard::new();
+    let file = Path::new("/tmp/devbind-data");
+    let ours = data(2);
+    fs::write(file, &ours).unwrap();
+    upcie("write", file);
+    devbind(&format!("bind nvme {BDF}"));
+    assert!(kernel_reads() == ours, "the kernel reads what we did not write");
+    let kernels = data(3);
+    kernel_writes(&kernels);
+    devbind(&format!("bind vfio-pci {BDF}"));
+    upcie("read", Path::new("/tmp/devbind-read"));
+    assert!(fs::read("/tmp/devbind-read").unwrap() == kernels, "we read what the kernel did not write");
+    for file in [file, Path::new("/tmp/devbind-read")] {
+        fs::remove_file(file).unwrap();
+    }
+}
+
+#[test]
+fn verbose_prints_each_write_and_a_dry_run_makes_none() {
+    let _guard = Guard::new();
+    let path = format!("/sys/bus/pci/devices/{BDF}");
+    let writes = [
+        format!("{path}/driver_override <- nvme"),
+        format!("{path}/driver/unbind <- {BDF}"),
+        format!("/sys/bus/pci/drivers_probe <- {BDF}"),
+    ];
+    let in_order = |text: &str| {
+        let lines: Vec<_> = text.lines().filter(|line| line.contains(" <- ")).collect();
+        assert_eq!(lines, writes);
+    };
+    let text = devbind(&format!("bind nvme {BDF} --dry-run"));
+    in_order(&text);
+    has(&text, &["vfio-pci -> nvme", "nothing was changed"]);
+    assert_eq!(driver().as_deref(), Some("vfio-pci"));
+    assert!(!Path::new(STATE).join(format!("{BDF}.json")).exists());
+    in_order(&devbind(&format!("-v bind nvme {BDF}")));
+    assert_eq!(driver().as_deref(), Some("nvme"));
+    assert!(devbind("restore -n").contains(" <- vfio-pci"));
+    assert_eq!(driver().as_deref(), Some("nvme"));
+    devbind("restore");
+}
+
+#[test]
+fn restore_puts_back_what_had_no_driver_and_no_override() {
+    let _guard = Guard::new();
+    let function = function(BDF);
+    Binder::new().unbind(&function).unwrap();
+    Binder::new().set_driver_override(&function, None).unwrap();
+    let before = function.binding().unwrap();
+    assert_eq!(before, Binding::default());
+    devbind(&format!("bind vfio-pci {BDF} {OTHER}"));
+    devbind(&format!("unbind {BDF} {OTHER}"));
+    devbind(&format!("bind uio_pci_generic {BDF}"));
+    // One alone, and the rest.
+    has(&devbind(&format!("restore {OTHER}")), &["no driver -> vfio-pci"]);
+    has(&refused(&format!("restore {OTHER}")), &["no record"]);
+    has(&devbind("restore"), &["uio_pci_generic -> no driver"]);
+    assert_eq!(function.binding().unwrap(), before);
+}
+
+#[test]
+fn a_failed_bind_leaves_the_former_driver_and_override() {
+    let _guard = Guard::new();
+    devbind(&format!("bind nvme {BDF}"));
+    let before = function(BDF).binding().unwrap();
+    // It is for bridges: its probe rejects this.
+    let text = refused(&format!("bind pcieport {BDF}"));
+    has(&text, &[BDF, "pcieport", "does not take it", "bound to nvme, as before", "os error 19"]);
+    assert_eq!(function(BDF).binding().unwrap(), before);
+    has(&refused(&format!("bind no-such-driver {BDF}")), &["no PCI driver no-such-driver"]);
+    assert_eq!(function(BDF).binding().unwrap(), before);
+    let text = refused(&format!("bind pcieport {BDF} {OTHER}"));
+    has(&text, &[&format!("{BDF}: binding it"), &format!("{OTHER}: binding it")]);
+    assert_eq!(function(OTHER).driver.as_deref(), Some("vfio-pci"));
+    assert!(!Path::new(STATE).join(format!("{OTHER}.json")).exists(), "nothing to put back");
+}
+
+#[test]
+fn swap_keeps_a_function_from_being_taken() {
+    struct Swap(PathBuf);
+    impl Drop for Swap {
+        fn drop(&mut self) {
+            let _ = Command::new("swapoff").arg(&self.0).status();
+        }
+    }
+    let _guard = Guard::new();
+    devbind(&format!("bind nvme {BDF}"));
+    let disk = disk();
+    for program in ["mkswap", "swapon"] {
+        let output = Command::new(program).arg(&disk).output().unwrap();
+        assert!(output.status.success(), "{program}: {output:?}");
+    }
+    let swap = Swap(disk.clone());
+    let name = disk.file_name().unwrap().to_str().unwrap();
+    has(&devbind("list"), &[&format!("{name} is swap"), "QEMU NVMe Ctrl", "512 MiB"]);
+    let text = refused(&format!("bind vfio-pci {OTHER} {BDF}"));
+    has(&text, &[&format!("{BDF} is in use: {name} is swap"), "--force"]);
+    assert_eq!(driver().as_deref(), Some("nvme"));
+    drop(swap);
+    let text = devbind("list --json");
+    let list: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let entry = &list.as_array().unwrap()[1];
+    assert_eq!((&entry["address"], &entry["in_use"]), (&BDF.into(), &serde_json::json!([])));
+    assert_eq!(entry["before"]["driver"], "vfio-pci");
+    devbind(&format!("bind vfio-pci {BDF}"));
+}
+
+#[test]
+fn a_mounted_file_system_keeps_a_function_from_being_taken() {
+    let _guard = Guard::new();
+    devbind(&format!("bind nvme {BDF}"));
+    let disk = disk();
+    let supported = fs::read_to_string("/proc/filesystems").unwrap();
+    let Some((make, kind)) = [("mkfs.ext2", "ext2"), ("mkfs.vfat", "vfat"), ("mkfs.minix", "minix")]
+        .into_iter()
+        .find(|(_, kind)| supported.lines().any(|line| line.trim() == *kind))
+    else {
+        // The kernel itself is asked then: whoever has a disk exclusively is a file system to it.
+        use std::os::unix::fs::OpenOptionsExt;
+        let claim = OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&disk).unwrap();
+        let text = refused(&format!("unbind {BDF}"));
+        has(&text, &["in use", &format!("open by process {}", std::process::id())]);
+        drop(claim);
+        return upcie_tests::left_out("the guest's kernel has no file system for disks");
+    };
+    let output = Command::new(make).arg(&disk).output().unwrap();
+    assert!(output.status.success(), "{make}: {output:?}");
+    let at = Path::new("/tmp/devbind mount");
+    fs::create_dir_all(at).unwrap();
+    nix::mount::mount(Some(&disk), at, Some(kind), MsFlags::empty(), None::<&str>).unwrap();
+    let text = refused(&format!("unbind {BDF}"));
+    nix::mount::umount(at).unwrap();
+    has(&text, &[&format!("{BDF} is in use"), "mounted at /tmp/devbind mount", "--force"]);
+    devbind(&format!("unbind {BDF}"));
+}
+
+#[test]
+fn an_open_device_is_refused_by_its_user_s_id_and_forced_with_a_deadline() {
+    let _guard = Guard::new();
+    let device = VfioDevice::open(BDF.parse().unwrap()).unwrap();
+    let me = format!("process {}", std::process::id());
+    for command in [format!("unbind {BDF}"), format!("bind nvme {BDF}")] {
+        has(&refused(&command), &[&format!("{BDF} is in use"), &me, "--force"]);
+    }
+    let error = function(BDF).bind("nvme").unwrap_err().to_string();
+    has(&error, &["in use by", &std::process::id().to_string()]);
+    has(&devbind("list"), &["open by process"]);
+    assert_eq!(driver().as_deref(), Some("vfio-pci"));
+    // The kernel waits for us; devbind does not.
+    let start = Instant::now();
+    let text = refused(&format!("unbind {BDF} --force --timeout 2"));
+    assert!(start.elapsed() < Duration::from_secs(25), "{:?}", start.elapsed());
+    has(&text, &["still busy", &me, "no answer within 2s"]);
+    assert_eq!(driver().as_deref(), Some("vfio-pci"));
+    drop(device);
+    wait_for("the end of the unbinding", || driver().is_none().then_some(()));
+    has(&devbind("restore"), &["no driver -> vfio-pci"]);
+}
+
+#[test]
+fn an_owner_opens_it_without_root() {
+    let _guard = Guard::new();
+    devbind(&format!("unbind {BDF}"));
+    let text = devbind(&format!("bind vfio-pci {BDF} --owner user"));
+    has(&text, &["user - memlock unlimited", "type1", "iommufd"]);
+    let nodes = function(BDF).nodes();
+    assert_eq!(nodes.len(), 2, "group and device: {nodes:?}");
+    let all = nodes.iter().map(PathBuf::as_path).chain([Path::new("/dev/iommu")]);
+    for node in all.clone() {
+        let meta = fs::metadata(node).unwrap();
+        assert_eq!((meta.uid(), meta.gid()), (1000, 1000), "{}", node.display());
+    }
+    assert_eq!(fs::metadata("/dev/vfio/vfio").unwrap().uid(), 0, "everybody may open it");
+    let info =
+        Command::new(programs().join("upcie")).args(["info", BDF]).uid(1000).gid(1000).output().unwrap();
+    let error = String::from_utf8_lossy(&info.stderr).into_owned();
+    // And its configuration is not the user's.
+    let mut user = Command::new(programs().join("devbind"));
+    let unbind = user.args(["unbind", BDF]).uid(1000).gid(1000).output().unwrap();
+    for node in all {
+        chown(node, Some(0), Some(0)).unwrap();
+    }
+    assert!(info.status.success(), "{error}");
+    assert_eq!(unbind.status.code(), Some(1));
+    has(&String::from_utf8_lossy(&unbind.stderr), &["as root"]);
+}
+
+#[test]
+fn with_an_iommu_nothing_is_made_unsafe() {
+    let _guard = Guard::new();
+    let parameter = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
+    let mut before = String::new();
+    File::open(parameter).unwrap().read_to_string(&mut before).unwrap();
+    assert_eq!(before, "N\n");
+    devbind(&format!("bind nvme {BDF}"));
+    devbind(&format!("bind vfio-pci {BDF} --unsafe-noiommu"));
+    assert_eq!(fs::read_to_string(parameter).unwrap(), before);
+    assert!(!function(BDF).iommu_group.unwrap().is_noiommu);
+}

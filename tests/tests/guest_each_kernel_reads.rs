@@ -1,0 +1,84 @@
+//! What this driver writes, the kernel's own reads, and the other way round, whichever way in is used.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    os::unix::fs::FileExt,
+    path::Path,
+};
+use upcie_tests::{
+    Device,
+    data::Pattern,
+    device::namespaces,
+    io::{read, write},
+    on_each_device,
+    pci::{Binding, kernel_disk},
+};
+
+/// Bytes at each place.
+const LEN: usize = 1 << 20;
+/// How often the blocks were written before: by us, by the kernel.
+const OURS: u32 = 1;
+const THEIRS: u32 = 2;
+
+/// A namespace, and where data goes in it: the first blocks, some in the middle, the last ones.
+struct Disk {
+    nsid: u32,
+    pattern: Pattern,
+    block_size: usize,
+    places: [u64; 3],
+}
+
+/// Writes by our driver.
+fn write_ours(device: &Device) -> Vec<Disk> {
+    let controller = device.open();
+    let mut disks = Vec::new();
+    for (namespace, pattern) in namespaces(&controller) {
+        let blocks = (LEN / namespace.block_size()) as u64;
+        let places = [0, namespace.blocks() / 2 + 3, namespace.blocks() - blocks];
+        for slba in places {
+            let mut buffer = controller.alloc(LEN).unwrap();
+            pattern.fill(&mut buffer, slba, OURS);
+            write(&namespace, slba, &mut buffer);
+        }
+        namespace.flush().unwrap();
+        disks.push(Disk { nsid: namespace.nsid(), pattern, block_size: namespace.block_size(), places });
+    }
+    disks
+}
+
+/// Reads by the kernel's driver, from the device itself, and writes another version.
+fn read_and_write_theirs(node: &Path, disk: &Disk) {
+    fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(node);
+    let file: File = file.unwrap_or_else(|error| panic!("{}: {error}", node.display()));
+    for slba in disk.places {
+        let offset = slba * disk.block_size as u64;
+        let mut bytes = vec![0; LEN];
+        file.read_exact_at(&mut bytes, offset).unwrap();
+        disk.pattern.verify(&bytes, slba, OURS);
+        disk.pattern.fill(&mut bytes, slba, THEIRS);
+        file.write_all_at(&bytes, offset).unwrap();
+    }
+    file.sync_all().unwrap();
+}
+
+#[test]
+fn what_one_driver_writes_the_other_reads() {
+    on_each_device(|device| {
+        let bdf = device.address().bdf().expect("a PCI function");
+        let binding = Binding::of(bdf);
+        let disks = write_ours(device);
+        binding.to(Some("nvme"));
+        for disk in &disks {
+            read_and_write_theirs(&kernel_disk(bdf, disk.nsid), disk);
+        }
+        binding.restore();
+        let controller = device.open();
+        for ((namespace, _), disk) in namespaces(&controller).iter().zip(&disks) {
+            for slba in disk.places {
+                let data = read(&controller, namespace, slba, LEN / disk.block_size);
+                disk.pattern.verify(&data, slba, THEIRS);
+            }
+        }
+    });
+}

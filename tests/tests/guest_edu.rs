@@ -1,0 +1,245 @@
+//! A device that is no NVMe controller, with a pin and MSI: QEMU's `edu`, over the kernel's VFIO.
+
+use std::{
+    env, fs,
+    os::fd::AsFd,
+    sync::{Arc, Once},
+    time::{Duration, Instant},
+};
+use upcie_core::{
+    Error,
+    dma::Heap,
+    irq::{EventFd, IrqKind},
+    memory::PageSize,
+    pci::{Bdf, ConfigSpace, Function, cap, command, offset},
+    transport::{Bar, Device, open},
+};
+use upcie_tests::says;
+
+/// Reads as the complement of what was written.
+const LIVENESS: u64 = 0x04;
+const FACTORIAL: u64 = 0x08;
+const STATUS: u64 = 0x20;
+/// Status: the factorial is being computed; it raises an interrupt when it is.
+const COMPUTING: u32 = 1 << 0;
+const RAISE_WHEN_DONE: u32 = 1 << 7;
+/// Causes of the interrupt, added and taken away.
+const CAUSES: u64 = 0x24;
+const RAISE: u64 = 0x60;
+const ACKNOWLEDGE: u64 = 0x64;
+/// What a factorial and a transfer raise.
+const FACTORIAL_DONE: u32 = 1 << 0;
+const DMA_DONE: u32 = 1 << 8;
+const DMA_SOURCE: u64 = 0x80;
+const DMA_TARGET: u64 = 0x88;
+const DMA_COUNT: u64 = 0x90;
+const DMA_COMMAND: u64 = 0x98;
+/// DMA command: go; towards the host's memory; raise an interrupt at the end.
+const GO: u64 = 1 << 0;
+const TO_HOST: u64 = 1 << 1;
+const RAISE_AT_END: u64 = 1 << 2;
+/// The device's own memory, in its own addresses.
+const BUFFER: u64 = 0x40000;
+/// What its DMA can address.
+const REACH: u64 = 1 << 28;
+
+/// Everything is emulated.
+const LONG: Duration = Duration::from_secs(30);
+/// For what must not come.
+const MOMENT: Duration = Duration::from_millis(100);
+
+struct Edu {
+    device: Arc<dyn Device>,
+    bar: Bar,
+}
+
+impl Edu {
+    fn open() -> Self {
+        assert_eq!(env::var("UPCIE_GUEST").as_deref(), Ok("1"), "guest_ suites run in the guest only");
+        let bdf: Bdf = env::var("UPCIE_TEST_EDU").expect("the guest's edu").parse().unwrap();
+        static BIND: Once = Once::new();
+        BIND.call_once(|| {
+            let function = Function::at(bdf).unwrap();
+            if function.driver.is_none() {
+                fs::write(function.path.join("driver_override"), "vfio-pci").unwrap();
+                fs::write("/sys/bus/pci/drivers_probe", bdf.to_string()).unwrap();
+            }
+            assert_eq!(Function::at(bdf).unwrap().driver.as_deref(), Some("vfio-pci"));
+        });
+        let device = open(&format!("vfio:{bdf}").parse().unwrap()).unwrap();
+        let bar = device.bar(0).unwrap();
+        Self { device, bar }
+    }
+
+    fn read(&self, at: u64) -> u32 {
+        self.bar.read_u32(at).unwrap()
+    }
+
+    fn write(&self, at: u64, value: u32) {
+        self.bar.write_u32(at, value).unwrap();
+    }
+
+    /// An eventfd, wired to the only interrupt of a kind.
+    fn wire(&self, kind: IrqKind) -> EventFd {
+        let event = EventFd::new().unwrap();
+        self.device.set_irqs(kind, &[event.as_fd()]).unwrap();
+        event
+    }
+
+    fn unmask(&self) {
+        self.device.mask_irq(IrqKind::Intx, 0, false).unwrap();
+    }
+
+    /// Moves `count` bytes and waits for the interrupt that says that it is done.
+    fn transfer(&self, from: u64, to: u64, count: u64, direction: u64, done: &EventFd) {
+        self.bar.write_u64(DMA_SOURCE, from).unwrap();
+        self.bar.write_u64(DMA_TARGET, to).unwrap();
+        self.bar.write_u64(DMA_COUNT, count).unwrap();
+        self.bar.write_u64(DMA_COMMAND, GO | direction | RAISE_AT_END).unwrap();
+        once(done);
+        assert_eq!(self.read(CAUSES), DMA_DONE);
+        self.write(ACKNOWLEDGE, DMA_DONE);
+    }
+}
+
+#[track_caller]
+fn once(event: &EventFd) {
+    assert!(event.wait(LONG).unwrap(), "no interrupt");
+    assert_eq!(event.take().unwrap(), 1);
+}
+
+#[track_caller]
+fn never(event: &EventFd) {
+    assert!(!event.wait(MOMENT).unwrap(), "an interrupt that must not come");
+}
+
+#[test]
+fn it_is_a_function_with_a_pin_and_a_message() {
+    let edu = Edu::open();
+    assert_eq!(edu.device.config_u32(offset::VENDOR).unwrap(), 0x11e8_1234);
+    assert!(edu.device.find_capability(cap::MSI).unwrap().is_some());
+    for (kind, count) in [(IrqKind::Intx, 1), (IrqKind::Msi, 1), (IrqKind::Msix, 0)] {
+        assert_eq!(edu.device.irq_count(kind).unwrap(), count, "{kind}");
+    }
+    assert_eq!(edu.device.command().unwrap() & 6, command::MEMORY | command::BUS_MASTER);
+}
+
+#[test]
+fn registers_are_read_and_written() {
+    let edu = Edu::open();
+    assert_eq!((edu.bar.size(), edu.bar.areas().len()), (1 << 20, 1), "mapped as a whole");
+    assert_eq!(edu.read(0) & 0xffff, 0x00ed, "its identification");
+    for value in [0, !0, 0x1234_5678] {
+        edu.write(LIVENESS, value);
+        assert_eq!(edu.read(LIVENESS), !value);
+    }
+    edu.write(FACTORIAL, 10);
+    let end = Instant::now() + LONG;
+    while edu.read(STATUS) & COMPUTING != 0 {
+        assert!(Instant::now() < end, "it computes for ever");
+    }
+    assert_eq!(edu.read(FACTORIAL), 3_628_800);
+}
+
+#[test]
+fn the_pin_is_masked_when_it_fires_and_fires_again_until_it_is_acknowledged() {
+    let edu = Edu::open();
+    let event = edu.wire(IrqKind::Intx);
+    never(&event);
+    for _ in 0..3 {
+        edu.write(RAISE, 1);
+        once(&event);
+        edu.write(RAISE, 2);
+        never(&event);
+        edu.unmask();
+        once(&event);
+        edu.write(ACKNOWLEDGE, 1);
+        edu.unmask();
+        once(&event);
+        edu.write(ACKNOWLEDGE, 2);
+        edu.unmask();
+        never(&event);
+    }
+    // What comes while it is masked comes when it is not, and what is over by then does not.
+    edu.device.mask_irq(IrqKind::Intx, 0, true).unwrap();
+    edu.write(RAISE, 4);
+    never(&event);
+    edu.unmask();
+    once(&event);
+    edu.write(ACKNOWLEDGE, 4);
+    edu.unmask();
+    edu.device.mask_irq(IrqKind::Intx, 0, true).unwrap();
+    edu.write(RAISE, 8);
+    edu.write(ACKNOWLEDGE, 8);
+    edu.unmask();
+    never(&event);
+    // Driven before it is wired.
+    edu.device.set_irqs(IrqKind::Intx, &[]).unwrap();
+    edu.write(RAISE, 1);
+    never(&event);
+    let event = edu.wire(IrqKind::Intx);
+    once(&event);
+    edu.write(ACKNOWLEDGE, 1);
+}
+
+#[test]
+fn a_message_is_sent_for_each_cause() {
+    let edu = Edu::open();
+    let event = edu.wire(IrqKind::Msi);
+    for cause in 0..4 {
+        edu.write(RAISE, 1 << cause);
+        once(&event);
+    }
+    edu.write(ACKNOWLEDGE, 15);
+    never(&event);
+    let two = [event.as_fd(), event.as_fd()];
+    let error = edu.device.set_irqs(IrqKind::Msi, &two).unwrap_err();
+    says(&error, &[edu.device.name(), "2 MSI", "has 1"]);
+    let error = edu.device.mask_irq(IrqKind::Msi, 0, true).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    edu.write(STATUS, RAISE_WHEN_DONE);
+    edu.write(FACTORIAL, 5);
+    once(&event);
+    assert_eq!((edu.read(CAUSES), edu.read(FACTORIAL)), (FACTORIAL_DONE, 120));
+    edu.write(ACKNOWLEDGE, FACTORIAL_DONE);
+}
+
+#[test]
+fn one_kind_at_a_time_and_each_after_the_other() {
+    let edu = Edu::open();
+    for _ in 0..3 {
+        let pin = edu.wire(IrqKind::Intx);
+        let message = EventFd::new().unwrap();
+        let error = edu.device.set_irqs(IrqKind::Msi, &[message.as_fd()]).unwrap_err();
+        says(&error, &["only one of INTx, MSI and MSI-X"]);
+        edu.write(RAISE, 1);
+        once(&pin);
+        edu.write(ACKNOWLEDGE, 1);
+        edu.device.set_irqs(IrqKind::Intx, &[]).unwrap();
+        edu.device.set_irqs(IrqKind::Msi, &[message.as_fd()]).unwrap();
+        edu.write(RAISE, 1);
+        once(&message);
+        never(&pin);
+        edu.write(ACKNOWLEDGE, 1);
+        edu.device.set_irqs(IrqKind::Msi, &[]).unwrap();
+        never(&message);
+    }
+}
+
+#[test]
+fn memory_goes_to_the_device_and_back() {
+    const LEN: usize = 2048;
+    let edu = Edu::open();
+    let heap = Heap::new(edu.device.dma(), Some(PageSize::Small), None);
+    let (mut there, back) = (heap.alloc_zeroed(LEN).unwrap(), heap.alloc_zeroed(LEN).unwrap());
+    for buffer in [&there, &back] {
+        let end = buffer.iova(0) + LEN as u64;
+        assert!(end <= REACH, "low addresses are given first: {end:#x}");
+    }
+    there.iter_mut().zip(0_u32..).for_each(|(byte, at)| *byte = (at * 7 + at / 256) as u8);
+    let event = edu.wire(IrqKind::Msi);
+    edu.transfer(there.iova(0), BUFFER, LEN as u64, 0, &event);
+    edu.transfer(BUFFER, back.iova(0), LEN as u64, TO_HOST, &event);
+    assert_eq!(there[..], back[..]);
+    assert!(back.iter().any(|&byte| byte != 0));
+}

@@ -1,0 +1,386 @@
+//! `hugepages`, the program and upcie-core's module, on a kernel that may be changed: pools, mounts, and memory that is
+//! released only once its device is off the bus.
+
+use std::{
+    fs,
+    os::{
+        fd::AsFd,
+        unix::fs::{MetadataExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::Arc,
+};
+use upcie_core::{
+    Error,
+    hugetlb::{self, Mount, NamedFile, create_file, leftovers, mount_for},
+    memory::{Memory, PageSize},
+    mmio::{Mapping, Register},
+    pci::{Bdf, ConfigSpace, Function, FunctionLock, command, offset},
+};
+use upcie_tests::{deadline, process::programs, says};
+
+const PAGE: u64 = 2 << 20;
+
+fn program() -> PathBuf {
+    programs().join("hugepages")
+}
+
+fn run(arguments: &str) -> Output {
+    Command::new(program()).args(arguments.split_whitespace()).output().expect("hugepages starts")
+}
+
+#[track_caller]
+fn succeeds(arguments: &str) -> String {
+    let output = run(arguments);
+    assert_eq!(output.status.code(), Some(0), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[track_caller]
+fn fails(arguments: &str) -> String {
+    let output = run(arguments);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{arguments}: {error}");
+    error
+}
+
+#[track_caller]
+fn contains_all(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+}
+
+fn as_user(arguments: &str) -> Output {
+    let line = format!("{} {arguments}", program().display());
+    Command::new("su").args(["user", "-s", "/bin/sh", "-c", &line]).output().expect("su starts")
+}
+
+fn controller() -> Bdf {
+    "0000:02:00.0".parse().expect("an address")
+}
+
+fn total() -> u64 {
+    hugetlb::pool(PageSize::Huge2M, None).expect("a pool").total
+}
+
+fn free() -> u64 {
+    hugetlb::pool(PageSize::Huge2M, None).expect("a pool").available()
+}
+
+fn mount() -> Mount {
+    mount_for(PageSize::Huge2M).expect("a mount")
+}
+
+/// A named file that nobody has open any more.
+fn leave_behind(bdf: Bdf) -> PathBuf {
+    let file = create_file(&mount(), bdf, 1).expect("a page");
+    file.path().to_owned()
+}
+
+fn map(file: &NamedFile) -> Mapping {
+    Mapping::new(file.as_fd(), 0, file.len() as usize, "test").expect("mapped")
+}
+
+fn config() -> impl ConfigSpace {
+    Function::at(controller()).expect("a function").config().expect("configuration space")
+}
+
+/// Turns bits of the command register on, and sets them back when dropped.
+struct CommandBits(u16);
+
+impl CommandBits {
+    fn on(bits: u16) -> Self {
+        let config = config();
+        let before = config.command().expect("a command register");
+        config.set_config_u16(offset::COMMAND, before | bits).expect("written");
+        assert_eq!(config.command().expect("read") & bits, bits);
+        Self(before)
+    }
+}
+
+impl Drop for CommandBits {
+    fn drop(&mut self) {
+        config().set_config_u16(offset::COMMAND, self.0).expect("written");
+    }
+}
+
+#[test]
+fn a_pool_grows_and_shrinks() {
+    assert_eq!(total(), 64, "as init made it");
+    contains_all(&succeeds("setup --count 70"), &["70 pages of 2 MiB", "before: 64", "--persist"]);
+    assert_eq!(total(), 70);
+    succeeds("setup --count 64");
+    let there = hugetlb::pool(PageSize::Huge2M, Some(0)).expect("a pool").total;
+    let line = format!("{} pages of 2 MiB on node 0", there + 1);
+    contains_all(&succeeds(&format!("setup --count {} --node 0", there + 1)), &[&line]);
+    assert_eq!(total(), 65);
+    succeeds(&format!("setup --count {there} --node 0"));
+    assert_eq!((total(), free()), (64, 64));
+}
+
+#[test]
+fn pages_in_use_stay_until_they_are_freed() {
+    let file = create_file(&mount(), controller(), PAGE * 3).unwrap();
+    contains_all(&succeeds("setup --count 0"), &["3 pages", "3 more than asked for are in use"]);
+    file.remove().unwrap();
+    drop(file);
+    assert_eq!(total(), 0);
+    succeeds("setup --count 64");
+    assert_eq!(free(), 64);
+}
+
+#[test]
+fn a_pool_that_gets_fewer_pages_than_asked_for_is_an_error() {
+    // More than the guest has memory for, in pieces that are too large to be found by accident.
+    let error = fails("setup --size 1G --count 16");
+    contains_all(&error, &["of 16 pages of 1G", "compact_memory", "hugepagesz=1G hugepages=16"]);
+    succeeds("setup --size 1G --count 0");
+    assert_eq!(hugetlb::pool(PageSize::Huge1G, None).unwrap().total, 0);
+}
+
+#[test]
+fn a_named_file_has_its_pages_and_too_few_leave_none() {
+    let before = free();
+    let file = create_file(&mount(), controller(), PAGE + 1).unwrap();
+    assert_eq!((file.len(), before - free()), (2 * PAGE, 2), "present, not just promised");
+    let data = fs::metadata(file.path()).unwrap();
+    assert_eq!((data.mode() & 0o777, data.len()), (0o600, 2 * PAGE));
+    let error = create_file(&mount(), controller(), PAGE * (before + 1)).unwrap_err();
+    assert!(matches!(error, Error::Memory { .. }), "{error}");
+    says(&error, &[&format!("{} of 64 pages are free", before - 2), "hugepages setup --size 2M"]);
+    let found = leftovers().unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].bdf, found[0].pid, found[0].bytes), (controller(), std::process::id(), 2 * PAGE));
+    drop(file);
+    assert_eq!(free(), before - 2, "it outlives its handle");
+    leftovers().unwrap().remove(0).remove().unwrap();
+    assert_eq!(free(), before);
+}
+
+/// Where the pages at this address are, as the kernel counts them by node.
+fn pages_by_node(address: usize) -> Vec<(u32, u64)> {
+    let maps = fs::read_to_string("/proc/self/numa_maps").unwrap();
+    let start = format!("{address:08x} ");
+    let line =
+        maps.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("{start}: {maps}"));
+    let counts = line.split(' ').filter_map(|word| {
+        let (node, count) = word.strip_prefix('N')?.split_once('=')?;
+        Some((node.parse().ok()?, count.parse().ok()?))
+    });
+    counts.collect()
+}
+
+#[test]
+fn memory_is_made_on_the_node_that_is_asked_for() {
+    let nodes: Vec<u32> =
+        (0..8).filter(|node| Path::new(&format!("/sys/devices/system/node/node{node}")).exists()).collect();
+    println!("nodes: {nodes:?}");
+    for &node in &nodes {
+        for page in [PageSize::Small, PageSize::Huge2M] {
+            let memory = Memory::new_on(page.bytes() * 5, page, Some(node)).unwrap();
+            assert_eq!(pages_by_node(memory.as_ptr() as usize), [(node, 5)], "{page}");
+        }
+    }
+    // More than a node has: the others help.
+    let free = free();
+    let memory = Memory::new_on((PAGE * free) as usize, PageSize::Huge2M, nodes.last().copied()).unwrap();
+    let there = pages_by_node(memory.as_ptr() as usize);
+    assert_eq!((there.len(), there.iter().map(|(_, count)| count).sum()), (nodes.len(), free), "{there:?}");
+    drop(memory);
+    let error =
+        Memory::new_on((PAGE * (free + 1)) as usize, PageSize::Huge2M, nodes.last().copied()).unwrap_err();
+    if let [_, .., last] = nodes[..] {
+        says(&error, &[&format!("on node {last})")]);
+    }
+}
+
+#[test]
+fn a_mount_is_made_once_and_has_its_owner() {
+    let path = Path::new("/tmp/huge pages");
+    let line = |options: &str| {
+        Command::new(program()).arg("mount").arg(path).args(options.split_whitespace()).output().unwrap()
+    };
+    let output = line("--owner user --mode 0700");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let data = fs::metadata(path).unwrap();
+    assert_eq!((data.uid(), data.gid(), data.mode() & 0o7777), (1000, 1000, 0o700));
+    let mounts = hugetlb::mounts().unwrap();
+    let mount = mounts.iter().find(|mount| mount.path == path).expect("in the kernel's list");
+    assert_eq!((mount.page_bytes, mount.is_writable), (PAGE, true));
+    let output = line("--mode 0750");
+    contains_all(&String::from_utf8_lossy(&output.stdout), &["already", "owner 1000", "mode 0750"]);
+    assert_eq!(hugetlb::mounts().unwrap(), mounts, "not mounted again");
+    let output = line("--size 1G");
+    assert_eq!(output.status.code(), Some(1));
+    contains_all(&String::from_utf8_lossy(&output.stderr), &["already", "not 1G"]);
+    assert!(Command::new("umount").arg(path).status().unwrap().success());
+    fs::remove_dir(path).unwrap();
+}
+
+#[test]
+fn info_names_who_has_huge_pages() {
+    let file = create_file(&mount(), controller(), PAGE * 2).unwrap();
+    let mapping = map(&file);
+    let me = std::process::id();
+    let report: serde_json::Value = serde_json::from_str(&succeeds("info --json")).unwrap();
+    let process = report["processes"].as_array().unwrap().iter().find(|user| user["pid"] == me);
+    let process = process.unwrap_or_else(|| panic!("{report}"));
+    assert_eq!(process["bytes"], PAGE * 2);
+    assert_eq!(process["files"][0], file.path().to_str().unwrap());
+    assert_eq!(report["dma_files"][0]["running"], true);
+    assert_eq!(report["mounts"][0]["files_bytes"], PAGE * 2);
+    contains_all(&succeeds("info"), &[&me.to_string(), "runs", "0000:02:00.0", "4 MiB", "/dev/hugepages"]);
+    drop(mapping);
+    file.remove().unwrap();
+}
+
+#[test]
+fn a_plain_user_is_told_what_is_not_shown() {
+    let output = as_user("info");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    contains_all(&String::from_utf8_lossy(&output.stdout), &["2 MiB", "64", "Not looked into"]);
+    let output = as_user("setup --count 65");
+    assert_eq!(output.status.code(), Some(1));
+    contains_all(&String::from_utf8_lossy(&output.stderr), &["only root may", "nr_hugepages"]);
+    let left = leave_behind(controller());
+    let output = as_user("release");
+    assert_eq!(output.status.code(), Some(1));
+    contains_all(&String::from_utf8_lossy(&output.stderr), &["not released", "only root may"]);
+    assert!(left.exists());
+    fs::remove_file(left).unwrap();
+    // No longer its own mount to write to.
+    let before = fs::metadata("/dev/hugepages").unwrap().permissions();
+    fs::set_permissions("/dev/hugepages", fs::Permissions::from_mode(0o700)).unwrap();
+    let output = as_user("info");
+    fs::set_permissions("/dev/hugepages", before).unwrap();
+    contains_all(&String::from_utf8_lossy(&output.stdout), &["can't be seen", "/dev/hugepages"]);
+}
+
+#[test]
+fn memory_of_a_device_on_the_bus_is_not_released() {
+    let bits = CommandBits::on(command::BUS_MASTER);
+    let left = leave_behind(controller());
+    let before = free();
+    for arguments in ["release", "release --dry-run", "release 0000:02:00.0"] {
+        contains_all(
+            &fails(arguments),
+            &["not released: 0000:02:00.0", "bus master", "vfio-pci", "devbind unbind"],
+        );
+        assert!(left.exists());
+    }
+    contains_all(&succeeds("release 0000:01:00.0"), &["nothing to release"]);
+    drop(bits);
+    contains_all(&succeeds("release --dry-run"), &["would remove", "off the bus"]);
+    assert!(left.exists());
+    contains_all(&succeeds("release"), &["removed /dev/hugepages/upcie-0000:02:00.0-", "off the bus"]);
+    assert!(!left.exists());
+    assert_eq!(free(), before + 1, "the page is back");
+}
+
+#[test]
+fn force_releases_what_is_not_locked() {
+    let _bits = CommandBits::on(command::BUS_MASTER);
+    let left = leave_behind(controller());
+    let lock = FunctionLock::take(controller()).unwrap();
+    let me = std::process::id();
+    contains_all(&fails("release --force"), &["in use", &format!("process {me}")]);
+    assert!(left.exists());
+    says(&FunctionLock::take(controller()).unwrap_err(), &["0000:02:00.0", "this process"]);
+    drop(lock);
+    contains_all(&succeeds("release --force"), &["forced, although", "bus master"]);
+    assert!(!left.exists());
+}
+
+#[test]
+fn memory_that_its_process_still_has_is_not_released() {
+    let file = create_file(&mount(), controller(), 1).unwrap();
+    let mapping = map(&file);
+    contains_all(&fails("release"), &[&format!("process {} has", std::process::id()), "end it first"]);
+    assert!(file.path().exists());
+    drop(mapping);
+    succeeds("release");
+    assert!(!file.path().exists());
+}
+
+#[test]
+fn memory_of_a_device_that_is_gone_is_released() {
+    let left = leave_behind("0000:7f:00.0".parse().unwrap());
+    contains_all(&succeeds("release"), &["removed", "no such device any more"]);
+    assert!(!left.exists());
+}
+
+#[test]
+fn a_device_that_was_only_removed_in_software_is_found_again() {
+    let path = Path::new("/sys/bus/pci/devices").join(controller().to_string());
+    fs::write(path.join("driver/unbind"), controller().to_string()).unwrap();
+    let before = config().command().unwrap();
+    // Without a driver, nobody takes it off the bus when it is removed; without memory decode nobody sees whether it is enabled.
+    let on_the_bus = (before | command::BUS_MASTER) & !command::MEMORY;
+    config().set_config_u16(offset::COMMAND, on_the_bus).unwrap();
+    let left = leave_behind(controller());
+    fs::write(path.join("remove"), "1").unwrap();
+    assert!(!path.exists());
+    contains_all(&succeeds("release --dry-run"), &["would be looked for again"]);
+    assert!(!path.exists(), "a dry run leaves it so");
+    contains_all(&fails("release"), &["not released", "bus master"]);
+    assert!(path.exists() && left.exists());
+    // The override went with the device, so the kernel's driver has it now, if there is one: that takes it off the bus.
+    fs::write(path.join("driver_override"), "vfio-pci").unwrap();
+    if path.join("driver").exists() {
+        fs::write(path.join("driver/unbind"), controller().to_string()).unwrap();
+    }
+    config().set_config_u16(offset::COMMAND, before & !command::BUS_MASTER).unwrap();
+    succeeds("release");
+    assert!(!left.exists());
+    rebind();
+}
+
+/// Gives the controller back to vfio-pci, which its override names.
+fn rebind() {
+    fs::write("/sys/bus/pci/drivers_probe", controller().to_string()).unwrap();
+    assert_eq!(Function::at(controller()).unwrap().driver.as_deref(), Some("vfio-pci"));
+}
+
+#[test]
+fn a_controller_without_a_driver_must_be_disabled() {
+    let path = Path::new("/sys/bus/pci/devices").join(controller().to_string());
+    fs::write(path.join("driver/unbind"), controller().to_string()).unwrap();
+    let bits = CommandBits::on(command::BUS_MASTER | command::MEMORY);
+    let left = leave_behind(controller());
+
+    let file = fs::OpenOptions::new().read(true).write(true).open(path.join("resource0")).unwrap();
+    let registers = Arc::new(Mapping::new(file.as_fd(), 0, 4096, "BAR 0").unwrap());
+    let register = |offset| Register::<u32>::new(&registers, offset).expect("in the mapping");
+    let (cc, csts) = (register(0x14), register(0x1c));
+    let wait_for = |ready: u32| {
+        let end = std::time::Instant::now() + deadline();
+        while csts.read() & 1 != ready {
+            assert!(std::time::Instant::now() < end, "CSTS is {:#x}", csts.read());
+            std::thread::yield_now();
+        }
+    };
+    // Queues that are never used: no doorbell is rung.
+    for (offset, value) in [(0x24, 0x0001_0001), (0x28, 0x1000), (0x2c, 0), (0x30, 0x2000), (0x34, 0)] {
+        register(offset).write(value);
+    }
+    cc.write(0x0046_0001);
+    wait_for(1);
+    contains_all(&fails("release"), &["its controller is enabled", "devbind unbind"]);
+    assert!(left.exists());
+    cc.write(0x0046_0000);
+    wait_for(0);
+    contains_all(&succeeds("release"), &["removed", "is disabled"]);
+    assert!(!left.exists());
+
+    let left = leave_behind(controller());
+    let decode = CommandBits(config().command().unwrap());
+    config().set_config_u16(offset::COMMAND, decode.0 & !command::MEMORY).unwrap();
+    contains_all(&fails("release"), &["memory decode is off"]);
+    drop((decode, bits));
+    succeeds("release");
+    assert!(!left.exists());
+    drop(registers);
+    rebind();
+}

@@ -1,0 +1,487 @@
+//! Devices without an IOMMU, through sysfs and uio_pci_generic: what they show, what they refuse, and what becomes of
+//! their memory.
+
+mod vfio_device;
+
+use std::{
+    env, fs,
+    os::fd::{AsFd, AsRawFd},
+    process::Command,
+    time::Duration,
+};
+use upcie_core::{
+    Error,
+    hugetlb::leftovers,
+    irq::{EventFd, IrqKind},
+    memory::{Memory, PageSize},
+    pci::{Bdf, ConfigSpace, Function, command, offset},
+    transport::{Address, Caching, Device, open},
+    uio::UioDevice,
+};
+use upcie_nvme::{Controller, QueuePair};
+use upcie_tests::{
+    chain, deadline,
+    pci::kernel_disk,
+    process::{Process, again, role},
+    says,
+};
+use vfio_device::identify;
+
+const BDF: &str = "0000:01:00.0";
+const OTHER: &str = "0000:02:00.0";
+const UIO: &str = "uio_pci_generic";
+
+fn bdf() -> Bdf {
+    BDF.parse().unwrap()
+}
+
+fn function() -> Function {
+    Function::at(bdf()).unwrap()
+}
+
+/// Binds the function as a mode needs it.
+fn prepare(scheme: &str) -> Address {
+    bind(BDF, if scheme == "uio" { Some(UIO) } else { None });
+    format!("{scheme}:{BDF}").parse().unwrap()
+}
+
+fn bind(bdf: &str, driver: Option<&str>) {
+    let function = Function::at(bdf.parse().unwrap()).unwrap();
+    match driver {
+        Some(driver) => function.bind(driver).unwrap(),
+        None => function.unbind().unwrap(),
+    }
+}
+
+fn command_register() -> u16 {
+    function().config().unwrap().command().unwrap()
+}
+
+fn refused(address: &Address) -> Error {
+    open(address).expect_err("it opens")
+}
+
+#[test]
+fn an_open_function_is_on_the_bus_and_a_closed_one_is_not() {
+    for scheme in ["uio", "sysfs"] {
+        let address = prepare(scheme);
+        let device = open(&address).unwrap();
+        assert_eq!(device.name(), address.to_string());
+        assert_eq!(command_register() & 6, command::MEMORY | command::BUS_MASTER);
+        assert!(device.dma().is_physical());
+        let bar = device.bar(0).unwrap();
+        assert_eq!(bar.read_u32(8).unwrap(), 0x0001_0400, "NVMe 1.4");
+        assert_eq!(bar.bus_address(), Some(function().bars().unwrap()[0].base));
+        assert!(matches!(device.bar(1), Err(Error::NotFound { .. })), "the upper half of BAR 0");
+        assert!(matches!(device.bar(6), Err(Error::NotFound { .. })));
+        drop((device, bar));
+        assert_eq!(command_register() & command::BUS_MASTER, 0);
+        assert_eq!(command_register() & command::INTX_DISABLE, command::INTX_DISABLE);
+        open(&address).expect("again");
+    }
+}
+
+#[test]
+fn the_bound_driver_chooses_the_way() {
+    bind(BDF, Some(UIO));
+    let device = open(&BDF.parse().unwrap()).unwrap();
+    assert_eq!(device.name(), format!("uio:{BDF}"));
+    drop(device);
+    bind(BDF, None);
+    says(&refused(&BDF.parse().unwrap()), &["no IOMMU translates"]);
+}
+
+#[test]
+fn the_wrong_driver_is_refused_with_the_way_out() {
+    prepare("sysfs");
+    let address: Address = format!("uio:{BDF}").parse().unwrap();
+    says(&refused(&address), &[BDF, "no driver is bound", "devbind bind uio_pci_generic"]);
+    bind(BDF, Some("nvme"));
+    says(&refused(&address), &["nvme", "unmount"]);
+    let address: Address = format!("sysfs:{BDF}").parse().unwrap();
+    says(&refused(&address), &["nvme", "devbind unbind"]);
+    bind(BDF, None);
+}
+
+#[test]
+fn memory_is_physical_and_huge_or_refused() {
+    let device = open(&prepare("sysfs")).unwrap();
+    let queues = device.dma().allocate(8192, None).unwrap();
+    assert_eq!(queues.len(), 2 << 20);
+    assert_eq!(queues.iova(0) % (2 << 20), 0);
+    let named: Vec<_> = leftovers().unwrap().into_iter().filter(|file| file.bdf == bdf()).collect();
+    assert_eq!(named.len(), 1, "a file that outlives this process: {named:?}");
+    // A memfd, of several pages.
+    let memory = Memory::new(6 << 20, PageSize::Huge2M).unwrap();
+    let data = device.dma().map(memory).unwrap();
+    for page in 0..3 {
+        assert_eq!(data.iova((page << 21) + 17) % (2 << 20), 17);
+    }
+    data.verify().unwrap();
+    assert_eq!(identify(&*device, &queues, &data), "LABA");
+    let small = device.dma().map(Memory::new(4096, PageSize::Small).unwrap()).unwrap_err();
+    says(&small, &["4 KiB", "hugepages setup"]);
+    says(&device.dma().allocate(4096, Some(PageSize::Small)).unwrap_err(), &["4 KiB"]);
+    let too_much = device.dma().allocate(1 << 40, None).unwrap_err();
+    assert!(matches!(too_much, Error::Memory { .. }), "{too_much}");
+}
+
+#[test]
+fn memory_given_back_early_is_used_again_and_freed_at_the_close() {
+    let free = || PageSize::Huge2M.available().unwrap().0;
+    let before = free();
+    let device = open(&prepare("sysfs")).unwrap();
+    let first = device.dma().allocate(2 << 20, None).unwrap();
+    let address = first.iova(0);
+    // SAFETY: the region's bytes, which no device was told of.
+    unsafe { first.as_ptr().write_bytes(7, 2 << 20) };
+    drop(first);
+    assert_eq!(free(), before - 1, "the device may still write to it");
+    for _ in 0..1000 {
+        let region = device.dma().allocate(2 << 20, None).unwrap();
+        assert_eq!(region.iova(0), address);
+        // SAFETY: as above.
+        assert_eq!(unsafe { region.as_ptr().wrapping_add(4096).read() }, 0, "zeroed");
+    }
+    drop(device);
+    assert_eq!(free(), before);
+    assert!(leftovers().unwrap().is_empty());
+}
+
+/// Has a child try to open the device without a capability.
+fn without(capability: u32, address: &Address) -> String {
+    let mut child = again("without_a_capability_the_error_names_it", &format!("{capability} {address}"));
+    child.stdin(std::process::Stdio::null());
+    let output = child.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find_map(|line| line.split_once("refused: ").map(|(_, rest)| rest.to_owned()));
+    line.unwrap_or_else(|| panic!("{text}\n{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// Takes a capability away from this thread, as capset(2) does.
+fn drop_capability(capability: u32) {
+    let header = [0x2008_0522_u32, 0];
+    let mut sets = [0_u32; 6];
+    // SAFETY: the third version's header and sets, with room for both words of each.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) }, 0);
+    for set in &mut sets[..2] {
+        *set &= !(1 << capability);
+    }
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) }, 0);
+}
+
+#[test]
+fn without_a_capability_the_error_names_it() {
+    const SYS_ADMIN: u32 = 21;
+    if let Some(role) = role() {
+        let (capability, address) = role.split_once(' ').unwrap();
+        drop_capability(capability.parse().unwrap());
+        let device = open(&address.parse().unwrap());
+        let error = device.and_then(|device| device.dma().allocate(1 << 21, None)).expect_err("it works");
+        println!("refused: {}", chain(&error));
+        return;
+    }
+    // Physical addresses are for CAP_SYS_ADMIN, and so is `enable`.
+    let text = without(SYS_ADMIN, &prepare("uio"));
+    assert!(text.contains("CAP_SYS_ADMIN") && text.contains(BDF), "{text}");
+    let text = without(SYS_ADMIN, &prepare("sysfs"));
+    assert!(text.contains("CAP_SYS_ADMIN") && text.contains("enable"), "{text}");
+}
+
+#[test]
+fn a_second_user_is_told_who_has_it() {
+    const NAME: &str = "a_second_user_is_told_who_has_it";
+    if let Some(address) = role() {
+        let _device = open(&address.parse().unwrap()).unwrap();
+        println!("holding");
+        std::thread::sleep(Duration::from_secs(600));
+        return;
+    }
+    for scheme in ["uio", "sysfs"] {
+        let address = prepare(scheme);
+        let mut holder = Process::start(again(NAME, &address.to_string()));
+        holder.wait_for("holding").unwrap();
+        says(&refused(&address), &["in use", &format!("process {}", holder.id())]);
+        holder.kill();
+        open(&address).expect("free again");
+    }
+    let address = prepare("sysfs");
+    let _device = open(&address).unwrap();
+    says(&refused(&address), &["this process"]);
+}
+
+#[test]
+fn the_pin_s_interrupt_is_counted_masked_and_armed_again() {
+    let device = open(&prepare("uio")).unwrap();
+    assert_eq!(device.irq_count(IrqKind::Intx).unwrap(), 1);
+    let event = EventFd::new().unwrap();
+    let queues = device.dma().allocate(8192, None).unwrap();
+    let data = device.dma().allocate(4096, None).unwrap();
+    identify(&*device, &queues, &data);
+    device.set_irqs(IrqKind::Intx, &[event.as_fd()]).unwrap();
+    event.take().unwrap();
+    for _ in 0..3 {
+        identify(&*device, &queues, &data);
+        assert!(event.wait(deadline()).unwrap());
+        assert_eq!(event.take().unwrap(), 1, "once: it is masked");
+        assert_ne!(command_register() & command::INTX_DISABLE, 0);
+        device.mask_irq(IrqKind::Intx, 0, false).unwrap();
+    }
+    device.set_irqs(IrqKind::Intx, &[]).unwrap();
+    identify(&*device, &queues, &data);
+    assert!(!event.wait(Duration::from_millis(100)).unwrap(), "it is off");
+    for kind in [IrqKind::Msi, IrqKind::Msix, IrqKind::Error, IrqKind::Request] {
+        assert_eq!(device.irq_count(kind).unwrap(), 0, "{kind}");
+        let error = device.set_irqs(kind, &[event.as_fd()]).unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    }
+    let error = device.mask_irq(IrqKind::Intx, 1, true).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+}
+
+#[test]
+fn without_a_driver_there_are_no_interrupts() {
+    let device = open(&prepare("sysfs")).unwrap();
+    assert_eq!(device.irq_count(IrqKind::Intx).unwrap(), 0);
+    let event = EventFd::new().unwrap();
+    says(&device.set_irqs(IrqKind::Intx, &[event.as_fd()]).unwrap_err(), &["without a driver", "uio:"]);
+}
+
+#[test]
+fn registers_can_be_mapped_one_way_at_a_time() {
+    let device = open(&prepare("sysfs")).unwrap();
+    assert_eq!(device.cachings(0).unwrap(), [Caching::Uncached], "not prefetchable");
+    says(
+        &device.bar_as(0, Caching::WriteCombining).unwrap_err(),
+        &["BAR 0", "write-combining", "prefetchable"],
+    );
+    assert_eq!(device.cachings(2).unwrap(), [Caching::Uncached, Caching::WriteCombining]);
+    let combined = device.bar_as(2, Caching::WriteCombining).unwrap();
+    assert_eq!(combined.caching(), Caching::WriteCombining);
+    says(&device.bar_as(2, Caching::Uncached).unwrap_err(), &["mapped write-combining already"]);
+    drop(combined);
+    assert_eq!(device.bar_as(2, Caching::Uncached).unwrap().caching(), Caching::Uncached);
+}
+
+/// Page faults of this process so far that needed no disk.
+fn faults() -> i64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: room for the answer.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) };
+    // SAFETY: all zeroes is a valid value, and the call filled it in.
+    unsafe { usage.assume_init() }.ru_minflt
+}
+
+#[test]
+fn no_access_faults_after_the_open() {
+    let device = open(&prepare("sysfs")).unwrap();
+    let bars = [device.bar(0).unwrap(), device.bar_as(2, Caching::WriteCombining).unwrap()];
+    let data = device.dma().allocate(8 << 20, None).unwrap();
+    let registers: Vec<_> = bars
+        .iter()
+        .flat_map(|bar| (0..bar.size()).step_by(4096).map(|page| bar.register::<u32>(page).unwrap()))
+        .collect();
+    faults();
+    let before = faults();
+    for register in &registers {
+        register.read();
+    }
+    for page in (0..data.len()).step_by(4096) {
+        // SAFETY: within the region.
+        unsafe { data.as_ptr().wrapping_add(page).read_volatile() };
+    }
+    assert_eq!(faults() - before, 0);
+}
+
+#[test]
+fn a_driver_taken_away_is_an_error() {
+    let address = prepare("uio");
+    let device = open(&address).unwrap();
+    let event = EventFd::new().unwrap();
+    device.set_irqs(IrqKind::Intx, &[event.as_fd()]).unwrap();
+    let register = device.bar(0).unwrap().register::<u32>(8).unwrap();
+    upcie_core::pci::Binder::new().force(true).unbind(&function()).unwrap();
+    // The mapping is the device's memory still: no fault.
+    register.read();
+    for error in [
+        device.bar(2).unwrap_err(),
+        device.reset().unwrap_err(),
+        device.config_write(offset::COMMAND, &[0, 0]).unwrap_err(),
+        device.set_irqs(IrqKind::Intx, &[event.as_fd()]).unwrap_err(),
+    ] {
+        says(&error, &["its driver was uio_pci_generic", "none now"]);
+    }
+    drop((device, register));
+    open(&prepare("uio")).unwrap();
+}
+
+#[test]
+fn a_device_that_vanishes_is_an_error() {
+    let address = prepare("sysfs");
+    let device = open(&address).unwrap();
+    fs::write(function().path.join("remove"), "1").unwrap();
+    for error in [device.bar(2).unwrap_err(), device.reset().unwrap_err()] {
+        assert!(matches!(error, Error::NotFound { .. } | Error::Gone { .. }), "{error}");
+    }
+    assert!(device.set_config_u16(offset::COMMAND, 0).is_err());
+    assert!(matches!(refused(&address), Error::NotFound { .. }));
+    drop(device);
+    fs::write("/sys/bus/pci/rescan", "1").unwrap();
+    open(&prepare("sysfs")).unwrap();
+}
+
+#[test]
+fn two_devices_share_one_space() {
+    bind(OTHER, None);
+    let device = open(&prepare("sysfs")).unwrap();
+    let other = device.open_beside(&format!("sysfs:{OTHER}").parse().unwrap()).unwrap();
+    assert_eq!(device.dma().id(), other.dma().id());
+    let queues = device.dma().allocate(8192, None).unwrap();
+    let data = device.dma().allocate(4096, None).unwrap();
+    assert_eq!(identify(&*device, &queues, &data), "LABA");
+    assert_eq!(identify(&*other, &queues, &data), "LABB");
+    drop(device);
+    assert_eq!(identify(&*other, &queues, &data), "LABB", "its own bus master bit is still on");
+    drop(other);
+    drop((queues, data));
+    assert!(leftovers().unwrap().is_empty());
+    let vfio: Address = format!("vfio:{OTHER}").parse().unwrap();
+    let device = open(&prepare("sysfs")).unwrap();
+    assert!(matches!(device.open_beside(&vfio), Err(Error::Unsupported { .. })));
+}
+
+#[test]
+fn a_forked_child_leaves_the_device_alone() {
+    let device = UioDevice::open(prepare("uio").bdf().unwrap()).unwrap();
+    let event = EventFd::new().unwrap();
+    device.set_irqs(IrqKind::Intx, &[event.as_fd()]).unwrap();
+    let queues = device.dma().allocate(8192, None).unwrap();
+    let data = device.dma().allocate(4096, None).unwrap();
+    // SAFETY: the child only drops its handles and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        drop((device, queues, data));
+        // SAFETY: ends the child without running the parent's exit handlers.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child just made.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert_eq!(status, 0);
+    assert_eq!(leftovers().unwrap().len(), 2, "its files are still there");
+    assert_ne!(command_register() & command::BUS_MASTER, 0);
+    says(&refused(&format!("uio:{BDF}").parse().unwrap()), &["in use"]);
+    assert_eq!(identify(&device, &queues, &data), "LABA");
+    assert!(event.wait(deadline()).unwrap(), "interrupts are still on");
+}
+
+/// Keeps a queue busy until killed.
+fn load(address: &Address) -> ! {
+    let controller = Controller::open(address).unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let namespace = controller.namespace(1).unwrap();
+    let mut queue: QueuePair<u64> = controller.queue_pair().depth(64).create().unwrap();
+    for round in 0_u64.. {
+        let mut turn = queue.turn().unwrap();
+        for done in turn.by_ref() {
+            done.into_parts().1.unwrap();
+        }
+        while turn.room() > 0 {
+            let buffer = controller.alloc(16384).unwrap();
+            turn.read(&namespace, round % 1024, buffer, round).unwrap();
+        }
+        if round == 1000 {
+            println!("under load");
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn memory_outlives_a_killed_process_and_is_freed_when_the_device_is_off_the_bus() {
+    const NAME: &str = "memory_outlives_a_killed_process_and_is_freed_when_the_device_is_off_the_bus";
+    if let Some(address) = role() {
+        load(&address.parse().unwrap());
+    }
+    let free = || PageSize::Huge2M.available().unwrap().0;
+    let before = free();
+    let address = prepare("sysfs");
+    let mut child = Process::start(again(NAME, &address.to_string()));
+    child.wait_for("under load").unwrap();
+    child.kill();
+    // Nothing has stopped the device: what it may write to belongs to nobody.
+    assert_ne!(command_register() & command::BUS_MASTER, 0);
+    let left = leftovers().unwrap();
+    assert!(
+        !left.is_empty() && left.iter().all(|file| file.bdf == bdf() && file.pid == child.id()),
+        "{left:?}"
+    );
+    let kept: u64 = left.iter().map(|file| file.bytes >> 21).sum();
+    assert_eq!(free(), before - kept);
+    // All other memory, filled with what only this process writes.
+    let rest = Memory::new((free() as usize) << 21, PageSize::Huge2M).unwrap();
+    // SAFETY: the mapping's bytes, which nobody else has.
+    unsafe { rest.as_ptr().write_bytes(0xa5, rest.len()) };
+    // The kernel's driver takes the device over, with whatever the device still does, and uses it.
+    bind(BDF, Some("nvme"));
+    let disk = kernel_disk(bdf(), 1);
+    let disk = disk.display();
+    let output =
+        Command::new("dd").args([&format!("if={disk}"), "of=/dev/null", "bs=1M", "count=16"]).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // SAFETY: as above.
+    let bytes = unsafe { std::slice::from_raw_parts(rest.as_ptr(), rest.len()) };
+    assert!(bytes.iter().all(|&byte| byte == 0xa5), "the device wrote into somebody else's memory");
+    drop(rest);
+    // The kernel's driver is using the bus now: released only when it no longer does.
+    let release = |says: &str, code: i32| {
+        let tool = std::path::Path::new(&env::var_os("UPCIE_BIN").unwrap()).join("hugepages");
+        let output = Command::new(tool).arg("release").output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(text.contains(says), "{text}");
+    };
+    release("bus", 1);
+    assert_eq!(leftovers().unwrap().len(), left.len());
+    bind(BDF, None);
+    release(BDF, 0);
+    assert!(leftovers().unwrap().is_empty());
+    assert_eq!(free(), before);
+    // Once more, and now the next open does it.
+    let mut child = Process::start(again(NAME, &address.to_string()));
+    child.wait_for("under load").unwrap();
+    child.kill();
+    assert!(!leftovers().unwrap().is_empty());
+    let controller = Controller::open(&address).unwrap();
+    assert!(leftovers().unwrap().iter().all(|file| file.pid == std::process::id()));
+    drop(controller);
+    assert_eq!(free(), before);
+}
+
+#[test]
+fn nothing_is_left_open() {
+    let address = prepare("uio");
+    let count = || fs::read_dir("/proc/self/fd").unwrap().count();
+    drop(open(&address).unwrap());
+    let before = count();
+    for _ in 0..10 {
+        let device = open(&address).unwrap();
+        let event = EventFd::new().unwrap();
+        device.set_irqs(IrqKind::Intx, &[event.as_fd()]).unwrap();
+        let _region = device.dma().allocate(4096, None).unwrap();
+        for fd in fs::read_dir("/proc/self/fd").unwrap().flatten() {
+            let number: i32 = fd.file_name().to_string_lossy().parse().unwrap();
+            // SAFETY: a query; the directory's own descriptor may be closed by now.
+            let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+            assert!(
+                number < 3 || flags == -1 || flags & libc::FD_CLOEXEC != 0,
+                "{:?}",
+                fs::read_link(fd.path())
+            );
+        }
+        assert!(event.as_fd().as_raw_fd() >= 0);
+    }
+    assert_eq!(count(), before);
+}

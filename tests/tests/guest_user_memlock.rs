@@ -1,0 +1,35 @@
+//! A plain user whose limit of locked memory is too small: an error that says so, and nothing left behind.
+
+use std::fs;
+use upcie_nvme::Controller;
+use upcie_tests::{chain, on_each_device};
+
+fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+fn limit() -> u64 {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max locked memory")).expect("the limit");
+    line.split_whitespace().nth(3).expect("a soft limit").parse().expect("a number of bytes")
+}
+
+#[test]
+fn it_says_what_the_limit_is_and_how_to_raise_it() {
+    let limit = limit();
+    assert!(limit < 1 << 20, "the guest gives {limit} bytes");
+    on_each_device(|device| {
+        let before = descriptors();
+        for _ in 0..2 {
+            // Where the controller's own memory still fits in, a user's does not.
+            let result = Controller::open(device.address());
+            let error =
+                result.and_then(|controller| controller.alloc(1 << 20)).expect_err("more than the limit");
+            let text = chain(&error);
+            for part in ["RLIMIT_MEMLOCK", &limit.to_string(), "ulimit -l"] {
+                assert!(text.contains(part), "{part:?} is not in: {text}");
+            }
+        }
+        assert_eq!(descriptors(), before, "open files");
+    });
+}

@@ -1,0 +1,252 @@
+//! `devbind bind`, `unbind` and `restore`: all functions are looked at first, then each is changed.
+
+use crate::{
+    BindArgs, Global, How, Target, complain, module, noiommu,
+    owner::Owner,
+    say,
+    state::{Record, State},
+    usage::{Host, Use},
+};
+use anyhow::{Context, anyhow, bail};
+use std::fmt;
+use upcie_core::pci::{Bdf, Binder, Function, is_vfio_driver};
+
+/// Runs `devbind bind`.
+pub fn bind(global: &Global, args: &BindArgs, owner: Option<&Owner>) -> anyhow::Result<bool> {
+    let driver = args.driver.as_str();
+    let functions = look(&args.target.functions, &args.target.how, |function| {
+        // What has the driver is left alone, whoever uses it.
+        if function.driver.as_deref() == Some(driver) {
+            return Ok(Check::Nothing);
+        }
+        if !(args.unsafe_noiommu && function.iommu_group.is_none()) {
+            Binder::check(function, driver)?;
+        }
+        Ok(Check::InUse)
+    })?;
+    let Some(functions) = functions else { return Ok(false) };
+    let state = State::open(&global.state_dir, global.dry_run)?;
+    if args.unsafe_noiommu && functions.iter().any(|function| function.iommu_group.is_none()) {
+        noiommu::enable(global, &state, driver)?;
+    } else if functions.iter().any(|function| function.driver.as_deref() != Some(driver)) {
+        module::load(driver, global.dry_run, global.verbose)?;
+    }
+    let mut binder = binder(global, &args.target.how);
+    let mut given = false;
+    let all = each(&functions, |function| {
+        if function.driver.as_deref() == Some(driver) {
+            say(format_args!("{}: is bound to {driver} already", function.bdf));
+        } else {
+            change(global, &state, function, Some(driver), |function| binder.bind(function, driver))?;
+        }
+        share(function)?;
+        if let Some(owner) = owner {
+            let failed = || format!("{}: it is bound to {driver}, but not {}'s", function.bdf, owner.name());
+            owner.give(global, function.bdf).with_context(failed)?;
+            given = true;
+        }
+        Ok(())
+    });
+    // Where nothing came of it, it is not left on.
+    noiommu::restore(global, &state)?;
+    if let Some(owner) = owner.filter(|_| given) {
+        say(format_args!("{}", owner.limits(args.unsafe_noiommu)));
+    }
+    Ok(all)
+}
+
+/// Runs `devbind unbind`.
+pub fn unbind(global: &Global, target: &Target) -> anyhow::Result<bool> {
+    let functions = look(&target.functions, &target.how, |function| {
+        Ok(if function.driver.is_some() { Check::InUse } else { Check::Nothing })
+    })?;
+    let Some(functions) = functions else { return Ok(false) };
+    let state = State::open(&global.state_dir, global.dry_run)?;
+    let mut binder = binder(global, &target.how);
+    Ok(each(&functions, |function| {
+        if function.driver.is_none() {
+            say(format_args!("{}: has no driver already", function.bdf));
+            return Ok(());
+        }
+        change(global, &state, function, None, |function| binder.unbind(function))
+    }))
+}
+
+/// Runs `devbind restore`.
+pub fn restore(global: &Global, functions: &[Bdf], how: &How) -> anyhow::Result<bool> {
+    let state = State::open(&global.state_dir, global.dry_run)?;
+    let recorded = state.functions()?;
+    if functions.is_empty() && recorded.is_empty() {
+        say(format_args!("There is nothing to put back."));
+        noiommu::restore(global, &state)?;
+        return Ok(true);
+    }
+    let wanted = if functions.is_empty() { &recorded } else { functions };
+    let record = |function: &Function| -> anyhow::Result<Record> {
+        let record = state.record(function.bdf)?;
+        let record =
+            record.context("there is no record of what it was bound to before: it was not changed")?;
+        if !record.is_for(function) {
+            bail!(
+                "another device was there when it was changed: remove its file in {}",
+                global.state_dir.display()
+            );
+        }
+        Ok(record)
+    };
+    let found = look(wanted, how, |function| {
+        let same = record(function)?.binding() == function.binding()?;
+        Ok(if same { Check::Nothing } else { Check::InUse })
+    })?;
+    let Some(found) = found else { return Ok(false) };
+    let mut binder = binder(global, how);
+    let all = each(&found, |function| {
+        let before = record(function)?.binding();
+        if let Some(driver) = &before.driver {
+            module::load(driver, global.dry_run, global.verbose)?;
+        }
+        binder.restore(function, &before)?;
+        if !global.dry_run {
+            state.forget(function.bdf)?;
+        }
+        done(global, function, before.driver.as_deref());
+        Ok(())
+    });
+    noiommu::restore(global, &state)?;
+    Ok(all)
+}
+
+/// What else must hold before a function is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Check {
+    /// It will not be changed.
+    Nothing,
+    /// That nothing uses it, unless it is forced.
+    InUse,
+}
+
+/// Looks up the functions, and at what speaks against changing each; `None` when something does, which was said.
+fn look(
+    wanted: &[Bdf],
+    how: &How,
+    mut check: impl FnMut(&Function) -> anyhow::Result<Check>,
+) -> anyhow::Result<Option<Vec<Function>>> {
+    let host = Host::now().context("reading what is mounted")?;
+    let mut wanted = wanted.to_vec();
+    wanted.sort();
+    wanted.dedup();
+    let mut functions = Vec::new();
+    let mut look = |bdf| -> anyhow::Result<()> {
+        let function = Function::at(bdf)?;
+        let check = check(&function).map_err(|error| about(bdf, error))?;
+        if check == Check::InUse && !how.force {
+            let mut uses = host.uses(&function);
+            if uses.is_empty() {
+                uses = host.claims(&function);
+            }
+            if !uses.is_empty() {
+                return Err(in_use(bdf, &uses));
+            }
+        }
+        functions.push(function);
+        Ok(())
+    };
+    let refused: Vec<_> = wanted.iter().filter_map(|&bdf| look(bdf).err()).collect();
+    for error in &refused {
+        complain(format_args!("{error:#}"));
+    }
+    if refused.is_empty() {
+        return Ok(Some(functions));
+    }
+    if wanted.len() > refused.len() {
+        complain(format_args!("nothing was changed, of the other functions neither"));
+    }
+    Ok(None)
+}
+
+/// Why a function is left alone.
+fn in_use(bdf: Bdf, uses: &[Use]) -> anyhow::Error {
+    let uses: Vec<_> = uses.iter().map(Use::to_string).collect();
+    anyhow!("{bdf} is in use: {}; end that first, or take it away with --force", uses.join(", "))
+}
+
+/// Does `work` on each function, whatever became of the ones before; whether all went well.
+fn each(functions: &[Function], mut work: impl FnMut(&Function) -> anyhow::Result<()>) -> bool {
+    let mut all = true;
+    for function in functions {
+        if let Err(error) = work(function) {
+            complain(format_args!("{:#}", about(function.bdf, error)));
+            all = false;
+        }
+    }
+    all
+}
+
+/// The libraries' errors name the function; others don't.
+fn about(bdf: Bdf, error: anyhow::Error) -> anyhow::Error {
+    if error.to_string().starts_with(&bdf.to_string()) { error } else { error.context(bdf.to_string()) }
+}
+
+/// Changes what a function is bound to, and keeps what that was before.
+fn change(
+    global: &Global,
+    state: &State,
+    function: &Function,
+    driver: Option<&str>,
+    work: impl FnOnce(&Function) -> upcie_core::Result<()>,
+) -> anyhow::Result<()> {
+    let record = Record::now(function)?;
+    let is_new = !global.dry_run && state.keep(function, &record)?;
+    if let Err(error) = work(function) {
+        // What is as it was needs not be put back. What the kernel is still busy with will be something else.
+        let is_over = !matches!(error, upcie_core::Error::Timeout { .. });
+        if is_new && is_over && Record::now(function).is_ok_and(|now| now == record) {
+            state.forget(function.bdf)?;
+        }
+        return Err(error.into());
+    }
+    done(global, function, driver);
+    Ok(())
+}
+
+/// Says what became of a function.
+fn done(global: &Global, before: &Function, driver: Option<&str>) {
+    let name = |driver: Option<&str>| driver.unwrap_or("no driver").to_owned();
+    let dry = if global.dry_run { " (dry run: nothing was changed)" } else { "" };
+    say(format_args!("{}: {} -> {}{dry}", before.bdf, name(before.driver.as_deref()), name(driver)));
+}
+
+/// Says what keeps a user from opening a function that is bound to VFIO: the rest of its group.
+fn share(function: &Function) -> anyhow::Result<()> {
+    let function = Function::at(function.bdf)?;
+    if !function.driver.as_deref().is_some_and(is_vfio_driver) {
+        return Ok(());
+    }
+    let Some(group) = &function.iommu_group else { return Ok(()) };
+    let harmless = |driver: &str| is_vfio_driver(driver) || matches!(driver, "pci-stub" | "pcieport");
+    let others = group.members.iter().filter_map(|member| Some((&member.name, member.driver.as_deref()?)));
+    let others: Vec<_> = others
+        .filter(|(_, driver)| !harmless(driver))
+        .map(|(name, driver)| format!("{name} ({driver})"))
+        .collect();
+    if !others.is_empty() {
+        say(format_args!(
+            "{}: VFIO opens it only once the rest of IOMMU group {} is given up too: {}",
+            function.bdf,
+            group.number,
+            others.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+fn binder(global: &Global, how: &How) -> Binder<'static> {
+    let (dry_run, tell) = (global.dry_run, global.dry_run || global.verbose);
+    let binder = Binder::new().dry_run(dry_run).force(how.force).deadline(how.deadline());
+    binder.observer(move |path, value| {
+        if tell {
+            let value: &dyn fmt::Display = if value == "\n" { &"(nothing)" } else { &value };
+            say(format_args!("{} <- {value}", path.display()));
+        }
+    })
+}

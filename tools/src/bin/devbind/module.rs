@@ -1,0 +1,75 @@
+//! Loading a driver's module.
+
+use anyhow::{Context, bail};
+use std::{
+    io::{self, Read},
+    path::Path,
+    process::{Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+/// How long modprobe may take: some modules look for their devices when they are loaded.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Sees to it that `driver` is in the kernel. In a dry run it says how it would.
+pub fn load(driver: &str, dry_run: bool, verbose: bool) -> anyhow::Result<()> {
+    let path = Path::new("/sys/bus/pci/drivers").join(driver);
+    if path.exists() {
+        return Ok(());
+    }
+    if dry_run || verbose {
+        crate::say(format_args!("modprobe {driver}"));
+    }
+    if dry_run {
+        return Ok(());
+    }
+    modprobe(driver)?;
+    if !path.exists() {
+        bail!("the module {driver} is loaded, but brings no PCI driver of that name");
+    }
+    Ok(())
+}
+
+/// Loads a module.
+fn modprobe(module: &str) -> anyhow::Result<()> {
+    let mut command = Command::new("modprobe");
+    command.arg("--").arg(module).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            bail!("there is no PCI driver {module} in the kernel, and no modprobe to load it with")
+        }
+        Err(e) => return Err(e).context("starting modprobe"),
+    };
+    let end = Instant::now() + DEADLINE;
+    let status = loop {
+        if let Some(status) = child.try_wait().context("waiting for modprobe")? {
+            break status;
+        }
+        if Instant::now() >= end {
+            bail!("modprobe {module} does not end within {DEADLINE:?}");
+        }
+        sleep(Duration::from_millis(5));
+    };
+    if status.success() {
+        return Ok(());
+    }
+    let mut text = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr.read_to_string(&mut text).context("reading what modprobe says")?;
+    }
+    let said = text.trim().lines().last().unwrap_or("it does not say why");
+    bail!("there is no PCI driver {module} in the kernel, and its module can't be loaded: {said}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_driver_is_named() {
+        let error = format!("{:#}", load("no-such-driver", false, false).unwrap_err());
+        assert!(error.contains("no PCI driver no-such-driver"), "{error}");
+    }
+}

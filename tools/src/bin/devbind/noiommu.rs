@@ -1,0 +1,59 @@
+//! VFIO's unsafe no-IOMMU mode: turned on when asked for, and off again with the last function.
+
+use crate::{Global, module, say, state::State};
+use anyhow::{Context, bail};
+use std::{fs, path::Path};
+
+/// The kernel's switch; the module vfio has it, where it was built with CONFIG_VFIO_NOIOMMU.
+const PARAMETER: &str = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
+
+/// What it costs, in one line.
+const WARNING: &str = "devbind: no-IOMMU mode: the kernel is tainted, and whoever drives the device can have it read and \
+                       write all memory of this machine";
+
+/// Turns it on, and keeps what it was.
+pub fn enable(global: &Global, state: &State, driver: &str) -> anyhow::Result<()> {
+    eprintln!("{WARNING}");
+    module::load(driver, global.dry_run, global.verbose)?;
+    let before = match fs::read_to_string(PARAMETER) {
+        Ok(text) => text.trim().to_owned(),
+        Err(_) if global.dry_run => "N".into(),
+        Err(_) if Path::new("/sys/module/vfio").exists() => {
+            bail!(
+                "this kernel has no no-IOMMU mode ({PARAMETER} is missing): it needs CONFIG_VFIO_NOIOMMU, which \
+                   distributions leave out; use uio_pci_generic, or turn the IOMMU on"
+            )
+        }
+        Err(_) => bail!("{PARAMETER} is missing: the module vfio is not loaded"),
+    };
+    if before == "Y" {
+        return Ok(());
+    }
+    if !global.dry_run {
+        state.keep_parameter(&before)?;
+    }
+    set(global, "Y")
+}
+
+/// Puts it back to what it was, if this program has set it and no function is left to be put back.
+pub fn restore(global: &Global, state: &State) -> anyhow::Result<()> {
+    let Some(before) = state.parameter_before()? else { return Ok(()) };
+    if global.dry_run || !state.functions()?.is_empty() {
+        return Ok(());
+    }
+    // Where the module is gone, so is what was set.
+    if Path::new(PARAMETER).exists() {
+        set(global, &before)?;
+    }
+    state.forget_parameter()
+}
+
+fn set(global: &Global, value: &str) -> anyhow::Result<()> {
+    if global.dry_run || global.verbose {
+        say(format_args!("{PARAMETER} <- {value}"));
+    }
+    if global.dry_run {
+        return Ok(());
+    }
+    fs::write(PARAMETER, value).map_err(crate::state::as_root).with_context(|| format!("writing {PARAMETER}"))
+}

@@ -1,0 +1,236 @@
+//! Giving VFIO's nodes to a user, and what that user must be allowed to lock.
+
+use crate::{Global, say, state::as_root};
+use anyhow::{Context, bail};
+use nix::{
+    libc,
+    sys::resource::{Resource, getrlimit},
+    unistd::{Gid, Group, Uid, User},
+};
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt, chown},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+use upcie_core::pci::{Bdf, Function};
+
+/// How long a node may take to appear after the function was bound.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Whom the nodes are given to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Owner {
+    name: String,
+    uid: u32,
+    /// `None` leaves it.
+    gid: Option<u32>,
+}
+
+impl Owner {
+    /// `USER` or `USER:GROUP`, names or numbers; the user's own group if none is named.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+        let (name, uid, own) = match User::from_name(user).context("looking up the user")? {
+            Some(found) => (found.name, found.uid.as_raw(), Some(found.gid.as_raw())),
+            None => match user.parse() {
+                Ok(uid) => {
+                    let found = User::from_uid(Uid::from_raw(uid)).context("looking up the user")?;
+                    let gid = found.as_ref().map(|user| user.gid.as_raw());
+                    (found.map_or(user.to_owned(), |user| user.name), uid, gid)
+                }
+                Err(_) => bail!("--owner: there is no user {user:?}"),
+            },
+        };
+        let gid = match group {
+            None => own,
+            Some(group) => match Group::from_name(group).context("looking up the group")? {
+                Some(found) => Some(found.gid.as_raw()),
+                None => match group.parse() {
+                    Ok(gid) => Some(Gid::from_raw(gid).as_raw()),
+                    Err(_) => bail!("--owner: there is no group {group:?}"),
+                },
+            },
+        };
+        Ok(Self { name, uid, gid })
+    }
+
+    /// What the user is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Gives the nodes of the function at `bdf`, which is bound to VFIO, and those that all of VFIO share.
+    pub fn give(&self, global: &Global, bdf: Bdf) -> anyhow::Result<()> {
+        if global.dry_run {
+            let group = Function::at(bdf)?.iommu_group;
+            let group = group.map_or("noiommu-N".into(), |group| group.number.to_string());
+            say(format_args!(
+                "chown {} /dev/vfio/{group} and, where they exist, the function's node in \
+                              /dev/vfio/devices and /dev/iommu",
+                self.name
+            ));
+            return Ok(());
+        }
+        settle()?;
+        for node in wait_for_nodes(bdf)? {
+            self.chown(global, &node)?;
+        }
+        for node in ["/dev/vfio/vfio", "/dev/iommu"].map(Path::new) {
+            // What everybody may open needs no owner.
+            if fs::metadata(node).is_ok_and(|meta| meta.mode() & 0o006 != 0o006) {
+                self.chown(global, node)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn chown(&self, global: &Global, node: &Path) -> anyhow::Result<()> {
+        let shown = node.display();
+        if global.verbose {
+            say(format_args!("chown {} {shown}", self.name));
+        }
+        chown(node, Some(self.uid), self.gid)
+            .map_err(as_root)
+            .with_context(|| format!("giving {shown} to {}", self.name))
+    }
+
+    /// What the user must be allowed to lock, and is, where that can be known.
+    pub fn limits(&self, noiommu: bool) -> String {
+        let Self { name, .. } = self;
+        let known = match self.memlock() {
+            Some((soft, hard)) => format!("{name}'s is now {soft} (hard {hard})"),
+            None => format!("{name}'s can't be told now (`ulimit -l` shows it)"),
+        };
+        let mut text = format!(
+            "{name} may open it. All DMA memory counts against the limit on locked memory (RLIMIT_MEMLOCK), which must \
+             be as large as what is mapped at a time: for each process with the VFIO group (type1), for all of the user's \
+             processes together with iommufd; {known}. To raise it, in /etc/security/limits.conf, and log in anew:\n  \
+             {name} - memlock unlimited"
+        );
+        if noiommu {
+            text += "\nWithout an IOMMU the programs need CAP_SYS_RAWIO too.";
+        }
+        text
+    }
+
+    /// The limit of the user's sessions: this process's if it is the user's own, else another process's.
+    fn memlock(&self) -> Option<(String, String)> {
+        if Uid::current().as_raw() == self.uid {
+            let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK).ok()?;
+            return Some((bytes(soft), bytes(hard)));
+        }
+        let processes = fs::read_dir("/proc").ok()?.flatten();
+        processes
+            .filter(|entry| {
+                entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok())
+                    && entry.metadata().is_ok_and(|meta| meta.uid() == self.uid)
+            })
+            .find_map(|entry| parse_limits(&fs::read_to_string(entry.path().join("limits")).ok()?))
+    }
+}
+
+fn bytes(limit: libc::rlim_t) -> String {
+    if limit == libc::RLIM_INFINITY { "unlimited".into() } else { format!("{limit} bytes") }
+}
+
+/// Soft and hard limit on locked memory in `/proc/PID/limits`.
+fn parse_limits(text: &str) -> Option<(String, String)> {
+    let line = text.lines().find_map(|line| line.strip_prefix("Max locked memory"))?;
+    let mut words = line.split_whitespace();
+    let mut value = || {
+        let word = words.next()?;
+        Some(if word == "unlimited" {
+            word.to_owned()
+        } else {
+            format!("{} bytes", word.parse::<u64>().ok()?)
+        })
+    };
+    Some((value()?, value()?))
+}
+
+/// Lets udev finish with the new nodes: it would take them away again. Where there is no udev, nothing does.
+fn settle() -> anyhow::Result<()> {
+    let limit = format!("--timeout={}", DEADLINE.as_secs());
+    let mut command = Command::new("udevadm");
+    match command
+        .args(["settle", &limit])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+    {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e).context("waiting for udev"),
+    }
+}
+
+/// Where the function at `bdf` is to be opened: its group's node, and its own if the kernel has such.
+fn wait_for_nodes(bdf: Bdf) -> anyhow::Result<Vec<PathBuf>> {
+    let function = Function::at(bdf)?;
+    let group = function.iommu_group.as_ref().context("VFIO has no group for it")?;
+    let name = if group.is_noiommu { format!("noiommu-{}", group.number) } else { group.number.to_string() };
+    let mut wanted = vec![Path::new("/dev/vfio").join(name)];
+    let own = crate::usage::names(&function.path.join("vfio-dev"));
+    // A function without an IOMMU has an entry there and no node.
+    if !group.is_noiommu {
+        wanted.extend(own.iter().map(|name| Path::new("/dev/vfio/devices").join(name)));
+        // Such nodes are there for kernels with VFIO_DEVICE_CDEV only; the entry says which device it is.
+        wanted.retain(|node| !node.starts_with("/dev/vfio/devices") || has_number(&function, node));
+    }
+    let end = Instant::now() + DEADLINE;
+    while let Some(missing) = wanted.iter().find(|node| !node.exists()) {
+        if Instant::now() >= end {
+            bail!("{bdf}: {} does not appear within {DEADLINE:?}", missing.display());
+        }
+        sleep(Duration::from_millis(10));
+    }
+    Ok(wanted)
+}
+
+/// Whether the kernel has given the function's VFIO device a number, and so a node.
+fn has_number(function: &Function, node: &Path) -> bool {
+    node.file_name().is_some_and(|name| function.path.join("vfio-dev").join(name).join("dev").exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_are_names_or_numbers() {
+        let root = Owner { name: "root".into(), uid: 0, gid: Some(0) };
+        for text in ["root", "0", "root:root", "root:0"] {
+            assert_eq!(Owner::parse(text).unwrap(), root, "{text}");
+        }
+        assert_eq!(
+            Owner::parse("4000000:7").unwrap(),
+            Owner { name: "4000000".into(), uid: 4_000_000, gid: Some(7) }
+        );
+        assert_eq!(Owner::parse("4000000").unwrap().gid, None);
+        for text in ["no-such-user", "", "root:no-such-group", "root:", "-1"] {
+            assert!(Owner::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_limit_of_a_running_process_is_read() {
+        let text = "Limit                     Soft Limit           Hard Limit           Units\n\
+                    Max locked memory         8388608              unlimited            bytes\n";
+        assert_eq!(parse_limits(text), Some(("8388608 bytes".into(), "unlimited".into())));
+        assert_eq!(parse_limits("Max locked memory"), None);
+        let own = parse_limits(&fs::read_to_string("/proc/self/limits").unwrap()).unwrap();
+        let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK).unwrap();
+        assert_eq!(own, (bytes(soft), bytes(hard)));
+    }
+
+    #[test]
+    fn the_advice_has_the_line_for_the_file() {
+        let text = Owner::parse("root").unwrap().limits(false);
+        assert!(text.contains("root - memlock unlimited") && text.contains("iommufd"), "{text}");
+        assert!(Owner::parse("root").unwrap().limits(true).contains("CAP_SYS_RAWIO"));
+    }
+}

@@ -1,0 +1,298 @@
+//! What uses a function: file systems and swap on its disks, devices on top of these, network interfaces that are up,
+//! programs.
+
+use nix::libc;
+use std::{
+    fmt, fs,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+use upcie_core::{
+    pci::{Bdf, Function},
+    process::holders,
+};
+
+/// Where the kernel shows what there is; `/` but in tests.
+#[derive(Debug)]
+pub struct Host {
+    root: PathBuf,
+    mounts: Vec<Mount>,
+    /// What is swapped to.
+    swaps: Vec<PathBuf>,
+}
+
+#[derive(Debug)]
+struct Mount {
+    /// `major:minor`; of no block device for file systems that span several.
+    device: String,
+    /// The block device or another name.
+    source: PathBuf,
+    at: String,
+}
+
+/// A disk or a partition of a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// As in `/dev`.
+    pub name: String,
+    /// In bytes.
+    pub size: u64,
+    pub is_partition: bool,
+    /// `major:minor`.
+    device: String,
+    path: PathBuf,
+}
+
+/// One thing that uses a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Use {
+    pub kind: Kind,
+    /// The disk, partition or interface; empty for the function itself.
+    pub device: String,
+    /// Where it is mounted, what is on top of it, who has it open.
+    pub by: String,
+    /// Who has it open.
+    pub pid: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Mounted,
+    Swap,
+    Holder,
+    Network,
+    Open,
+    Claimed,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mounted => "mounted",
+            Self::Swap => "swap",
+            Self::Holder => "holder",
+            Self::Network => "network",
+            Self::Open => "open",
+            Self::Claimed => "claimed",
+        }
+    }
+}
+
+impl fmt::Display for Use {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, device, by, .. } = self;
+        match kind {
+            Kind::Mounted => write!(f, "{device} mounted at {by}"),
+            Kind::Swap => write!(f, "{device} is swap"),
+            Kind::Holder => write!(f, "{device} is part of {by}"),
+            Kind::Network => write!(f, "interface {device} is up"),
+            Kind::Open if device.is_empty() => write!(f, "open by {by}"),
+            Kind::Open => write!(f, "{device} open by {by}"),
+            Kind::Claimed => {
+                write!(f, "{device} is claimed in the kernel (by a file system or a volume manager)")
+            }
+        }
+    }
+}
+
+impl Host {
+    /// This machine as it is now.
+    pub fn now() -> std::io::Result<Self> {
+        Self::at(Path::new("/"))
+    }
+
+    fn at(root: &Path) -> std::io::Result<Self> {
+        let mounts = fs::read_to_string(root.join("proc/self/mountinfo"))?;
+        // A kernel without swap has no such file.
+        let swaps = fs::read_to_string(root.join("proc/swaps")).unwrap_or_default();
+        Ok(Self {
+            root: root.to_owned(),
+            mounts: mounts.lines().filter_map(Mount::parse).collect(),
+            swaps: swaps
+                .lines()
+                .skip(1)
+                .filter_map(|line| Some(unescape(line.split_whitespace().next()?).into()))
+                .collect(),
+        })
+    }
+
+    fn sys(&self, path: &str) -> PathBuf {
+        self.root.join("sys").join(path)
+    }
+
+    /// The entries of a class that belong to the function at `path`, with where they really are.
+    fn class(&self, class: &str, path: &Path) -> Vec<(String, PathBuf)> {
+        let mut found: Vec<_> = names(&self.sys("class").join(class))
+            .into_iter()
+            .filter_map(|name| {
+                let real = fs::canonicalize(self.sys("class").join(class).join(&name)).ok()?;
+                // Not what is behind a bridge.
+                let is_bdf = |part: std::path::Component<'_>| {
+                    part.as_os_str().to_str().is_some_and(|name| name.parse::<Bdf>().is_ok())
+                };
+                let own = real.strip_prefix(path).is_ok_and(|rest| !rest.components().any(is_bdf));
+                own.then_some((name, real))
+            })
+            .collect();
+        found.sort();
+        found
+    }
+
+    /// The disks of the function at `path` in sysfs, and their partitions.
+    pub fn blocks(&self, path: &Path) -> Vec<Block> {
+        let Ok(path) = fs::canonicalize(path) else { return Vec::new() };
+        let mut roots = vec![path.clone()];
+        // With multipath, an NVMe disk belongs to the subsystem and not to one controller.
+        let controllers = names(&path.join("nvme"));
+        for subsystem in names(&self.sys("class/nvme-subsystem")) {
+            let subsystem = self.sys("class/nvme-subsystem").join(subsystem);
+            if controllers.iter().any(|name| subsystem.join(name).exists()) {
+                roots.extend(fs::canonicalize(subsystem));
+            }
+        }
+        let mut found: Vec<Block> = Vec::new();
+        for (name, path) in roots.iter().flat_map(|root| self.class("block", root)) {
+            let text = |file: &str| fs::read_to_string(path.join(file)).unwrap_or_default().trim().to_owned();
+            // The paths of a multipath disk are hidden: they have no node.
+            if text("hidden") == "1" || found.iter().any(|block| block.name == name) {
+                continue;
+            }
+            found.push(Block {
+                // In 512-byte units, whatever the blocks are.
+                size: text("size").parse::<u64>().unwrap_or(0).saturating_mul(512),
+                is_partition: path.join("partition").exists(),
+                device: text("dev"),
+                name,
+                path,
+            });
+        }
+        found
+    }
+
+    /// What uses `function`.
+    pub fn uses(&self, function: &Function) -> Vec<Use> {
+        let blocks = self.blocks(&function.path);
+        let mut uses: Vec<Use> = blocks.iter().flat_map(|block| self.block_uses(block)).collect();
+        uses.extend(self.network_uses(&function.path));
+        let open = |device: &str, pid: u32| Use {
+            kind: Kind::Open,
+            device: device.into(),
+            by: process_name(pid),
+            pid: Some(pid),
+        };
+        uses.extend(function.users().into_iter().map(|pid| open("", pid)));
+        for controller in names(&function.path.join("nvme")) {
+            let generic = names(&function.path.join("nvme").join(&controller));
+            let nodes = generic.into_iter().filter(|name| name.starts_with("ng")).chain([controller]);
+            let nodes = nodes.chain(blocks.iter().map(|block| block.name.clone()));
+            let paths: Vec<_> = nodes.map(|name| Path::new("/dev").join(name)).collect();
+            uses.extend(holders(&paths).into_iter().map(|pid| open("", pid)));
+        }
+        uses.dedup();
+        uses
+    }
+
+    /// What else uses the disks: nothing but the kernel itself knows of other mount namespaces, or of a volume manager that
+    /// does not show itself. To ask it is to claim the disk for a moment, so this is for when it matters.
+    pub fn claims(&self, function: &Function) -> Vec<Use> {
+        let is_claimed = |block: &Block| {
+            let node = Path::new("/dev").join(&block.name);
+            let opened = fs::OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(node);
+            opened.is_err_and(|e| e.raw_os_error() == Some(libc::EBUSY))
+        };
+        let blocks = self.blocks(&function.path).into_iter().filter(is_claimed);
+        blocks
+            .map(|block| Use { kind: Kind::Claimed, device: block.name, by: String::new(), pid: None })
+            .collect()
+    }
+
+    fn block_uses(&self, block: &Block) -> Vec<Use> {
+        let a_use = |kind, by: String| Use { kind, device: block.name.clone(), by, pid: None };
+        let is_it = |path: &Path| {
+            let real = fs::canonicalize(path);
+            let path = real.as_deref().unwrap_or(path);
+            path.parent().is_some_and(|parent| parent.ends_with("dev"))
+                && path.file_name().is_some_and(|name| *name == *block.name)
+        };
+        let mounts = self.mounts.iter().filter(|mount| mount.device == block.device || is_it(&mount.source));
+        let mut uses: Vec<_> = mounts.map(|mount| a_use(Kind::Mounted, mount.at.clone())).collect();
+        for volume in names(&self.sys("fs/btrfs")) {
+            let member = self.sys("fs/btrfs").join(&volume).join("devices").join(&block.name);
+            if uses.is_empty() && member.exists() {
+                uses.push(a_use(Kind::Holder, format!("btrfs {volume}")));
+            }
+        }
+        uses.extend(self.swaps.iter().filter(|path| is_it(path)).map(|_| a_use(Kind::Swap, String::new())));
+        for holder in names(&block.path.join("holders")) {
+            let named = fs::read_to_string(self.sys("class/block").join(&holder).join("dm/name"));
+            let by = named.map_or(holder.clone(), |name| format!("{holder} ({})", name.trim()));
+            uses.push(a_use(Kind::Holder, by));
+        }
+        uses
+    }
+
+    fn network_uses(&self, path: &Path) -> Vec<Use> {
+        const IFF_UP: u32 = 1;
+        let Ok(path) = fs::canonicalize(path) else { return Vec::new() };
+        let is_up = |path: &Path| {
+            let flags = fs::read_to_string(path.join("flags")).unwrap_or_default();
+            u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16)
+                .is_ok_and(|flags| flags & IFF_UP != 0)
+        };
+        let interfaces = self.class("net", &path).into_iter().filter(|(_, path)| is_up(path));
+        interfaces
+            .map(|(device, _)| Use { kind: Kind::Network, device, by: String::new(), pid: None })
+            .collect()
+    }
+}
+
+impl Mount {
+    /// A line of mountinfo: `36 35 98:0 /root /at rw,noatime shared:1 - ext4 /dev/source rw`, see proc(5).
+    fn parse(line: &str) -> Option<Self> {
+        let (left, right) = line.split_once(" - ")?;
+        let mut left = left.split(' ').skip(2);
+        let device = left.next()?.to_owned();
+        let at = unescape(left.nth(1)?);
+        let source = unescape(right.split(' ').nth(1)?).into();
+        Some(Self { device, source, at })
+    }
+}
+
+/// A name in which the kernel has written spaces and the like as `\040`.
+fn unescape(text: &str) -> String {
+    let mut parts = text.split('\\');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        match part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                bytes.extend(&part.as_bytes()[3..]);
+            }
+            None => {
+                bytes.push(b'\\');
+                bytes.extend(part.as_bytes());
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// `PID (its name)`.
+fn process_name(pid: u32) -> String {
+    match fs::read_to_string(format!("/proc/{pid}/comm")) {
+        Ok(name) => format!("process {pid} ({})", name.trim()),
+        Err(_) => format!("process {pid}"),
+    }
+}
+
+/// What is in a directory, in order; nothing where there is none.
+pub fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names
+}
+
+#[cfg(test)]
+#[path = "usage_tests.rs"]
+mod tests;

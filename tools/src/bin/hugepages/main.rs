@@ -1,0 +1,131 @@
+//! `hugepages`: what huge pages there are and who has them; makes pools and mounts, and frees what was left behind.
+#![forbid(unsafe_code)]
+
+mod info;
+mod mount;
+mod persist;
+mod release;
+mod setup;
+mod users;
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+use upcie_core::memory::PageSize;
+use upcie_tools::units;
+
+/// Shows the machine's huge pages and who has them; makes pools and mounts, and frees what was left behind.
+#[derive(Debug, Parser)]
+#[command(name = "hugepages", version, after_help = HELP_END, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const HELP_END: &str = "\
+Huge pages go back to the system with `hugepages setup --size 2M --count 0`: those in use when they are freed.
+
+Exit codes:
+  0  success
+  1  an error, or less than was asked for: the message on stderr says what to do
+  2  wrong usage";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show pools, mounts, who uses huge pages, and what was left behind
+    Info(info::InfoArgs),
+    /// Set how many huge pages there are
+    #[command(after_help = setup::EXAMPLES)]
+    Setup(setup::SetupArgs),
+    /// Mount hugetlbfs, for named files of huge pages
+    #[command(after_help = mount::EXAMPLES)]
+    Mount(mount::MountArgs),
+    /// Remove the files of processes that ended, once their devices can't write to them any more
+    #[command(after_help = release::NOTES)]
+    Release(release::ReleaseArgs),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  hugepages completions bash > ~/.local/share/bash-completion/completions/hugepages"
+    )]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// A size of huge pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Size {
+    /// 2 MiB
+    #[value(name = "2M")]
+    Huge2M,
+    /// 1 GiB
+    #[value(name = "1G")]
+    Huge1G,
+}
+
+impl Size {
+    fn page(self) -> PageSize {
+        match self {
+            Self::Huge2M => PageSize::Huge2M,
+            Self::Huge1G => PageSize::Huge1G,
+        }
+    }
+
+    /// As options have it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Huge2M => "2M",
+            Self::Huge1G => "1G",
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Info(args) => info::run(&args),
+        Command::Setup(args) => setup::run(&args),
+        Command::Mount(args) => mount::run(&args),
+        Command::Release(args) => release::run(&args),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "hugepages", &mut script);
+            print(&script)
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of our output has gone: it has seen what it wanted.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hugepages: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// Writes to stdout.
+fn print(text: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text).and_then(|()| stdout.flush()).context("writing to stdout")
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,272 @@
+//! `hugepages mount`: a directory for named files of huge pages.
+
+use crate::{
+    Size,
+    persist::{DropIn, escape},
+    print,
+};
+use anyhow::{Context, bail};
+use clap::Args;
+use nix::{
+    mount::MsFlags,
+    unistd::{Gid, Uid, User},
+};
+use std::{
+    fmt::Write,
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    path::{Path, PathBuf},
+};
+use upcie_core::hugetlb::{Mount, mounts};
+
+/// For `--help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  hugepages mount                                     2 MiB pages at /dev/hugepages
+  hugepages mount --size 1G --owner alice --mode 0700 1 GiB pages at /dev/hugepages1G, for alice
+  hugepages mount /mnt/huge --persist                 elsewhere, and after the next boot
+
+A mount is needed where a device works without an IOMMU: its memory has a name, so that it outlives its process.
+Pages come from the pool: `hugepages setup`.";
+
+/// Arguments of `hugepages mount`.
+#[derive(Debug, Args)]
+pub struct MountArgs {
+    /// Where [default: /dev/hugepages, or /dev/hugepages1G for 1 GiB pages]
+    path: Option<PathBuf>,
+    /// The size of the pages
+    #[arg(long, short, value_enum, ignore_case = true, default_value = "2M")]
+    size: Size,
+    /// Who may create files there: a user's name or number [default: root]
+    #[arg(long, value_name = "USER")]
+    owner: Option<String>,
+    /// Permissions of the directory, octal [default: 0755]
+    #[arg(long, value_name = "MODE", value_parser = parse_mode)]
+    mode: Option<u32>,
+    /// Make it last: write the systemd unit that does it at each boot, and show it
+    #[arg(long)]
+    persist: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Write below DIR, another system's root, and leave the running one alone
+    #[arg(long, value_name = "DIR", hide = true, requires = "persist")]
+    root: Option<PathBuf>,
+}
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o7777 && !text.starts_with('+') => Ok(mode),
+        _ => Err(format!("{text:?} is not an octal mode such as 0770")),
+    }
+}
+
+/// Runs it.
+pub fn run(args: &MountArgs) -> anyhow::Result<()> {
+    let default = match args.size {
+        Size::Huge2M => "/dev/hugepages",
+        Size::Huge1G => "/dev/hugepages1G",
+    };
+    let path = args.path.as_deref().unwrap_or(Path::new(default));
+    let path = std::path::absolute(path).with_context(|| path.display().to_string())?;
+    let owner = args.owner.as_deref().map(find_owner).transpose()?;
+    let options = options(args.size, args.mode, owner);
+    let drop_in = drop_in(&path, &options);
+    let mut text = String::new();
+    if args.root.is_none() {
+        match existing(&path, args.size)? {
+            Some(_) if args.dry_run => {
+                let _ = writeln!(
+                    text,
+                    "hugetlbfs of {} pages is mounted at {} already",
+                    args.size.name(),
+                    path.display()
+                );
+            }
+            Some(mount) => text += &adjust(&mount, args, owner)?,
+            None if args.dry_run => {
+                let _ = writeln!(
+                    text,
+                    "would run: mount -t hugetlbfs -o nosuid,nodev,{options} hugetlbfs {}",
+                    path.display()
+                );
+            }
+            None => {
+                mount(&path, &options)?;
+                let _ = writeln!(
+                    text,
+                    "hugetlbfs of {} pages is mounted at {}",
+                    args.size.name(),
+                    path.display()
+                );
+            }
+        }
+    }
+    if args.dry_run && args.persist {
+        text += &drop_in.show("would write");
+    } else if args.persist {
+        let root = args.root.as_deref().unwrap_or(Path::new("/"));
+        drop_in.write(root).with_context(|| {
+            format!("it was not made permanent (in /etc/fstab: hugetlbfs {} hugetlbfs nosuid,nodev,{options} 0 0)", path.display())
+        })?;
+        text += &drop_in.show("at each boot, by");
+    } else if !args.dry_run {
+        text += "This lasts until the next boot; --persist makes it permanent.\n";
+    }
+    print(text.as_bytes())
+}
+
+fn find_owner(name: &str) -> anyhow::Result<(Uid, Option<Gid>)> {
+    let user = match name.parse::<u32>() {
+        Ok(id) => {
+            let id = Uid::from_raw(id);
+            match User::from_uid(id).with_context(|| format!("looking user {id} up"))? {
+                Some(user) => Some(user),
+                None => return Ok((id, None)),
+            }
+        }
+        Err(_) => User::from_name(name).with_context(|| format!("looking user {name} up"))?,
+    };
+    let user = user.with_context(|| format!("there is no user {name:?}"))?;
+    Ok((user.uid, Some(user.gid)))
+}
+
+/// As mount(8) has them.
+fn options(size: Size, mode: Option<u32>, owner: Option<(Uid, Option<Gid>)>) -> String {
+    let mut options = format!("pagesize={}", size.name());
+    if let Some(mode) = mode {
+        let _ = write!(options, ",mode={mode:04o}");
+    }
+    if let Some((uid, gid)) = owner {
+        let _ = write!(options, ",uid={uid}");
+        if let Some(gid) = gid {
+            let _ = write!(options, ",gid={gid}");
+        }
+    }
+    options
+}
+
+/// The hugetlbfs that is mounted at `path` already; an error where something else is.
+fn existing(path: &Path, size: Size) -> anyhow::Result<Option<Mount>> {
+    let data = match fs::metadata(path) {
+        Ok(data) => data,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e).with_context(|| path.display().to_string()),
+    };
+    if !data.is_dir() {
+        bail!("{} is not a directory", path.display());
+    }
+    // The last one covers those before it.
+    let real = fs::canonicalize(path).with_context(|| path.display().to_string())?;
+    if let Some(mount) = mounts()?.into_iter().rfind(|mount| mount.path == real) {
+        if mount.page_bytes != size.page().bytes() as u64 {
+            bail!(
+                "hugetlbfs is mounted at {} already, with pages of {} bytes, not {}: choose another path",
+                path.display(),
+                mount.page_bytes,
+                size.name()
+            );
+        }
+        return Ok(Some(mount));
+    }
+    let parent = real.parent().and_then(|parent| fs::metadata(parent).ok());
+    if parent.is_some_and(|parent| parent.dev() != data.dev()) {
+        bail!("something else is mounted at {} already: choose another path", path.display());
+    }
+    let mut entries = fs::read_dir(path).with_context(|| path.display().to_string())?;
+    if entries.next().is_some() {
+        bail!("{} is not empty, and a mount would hide what is in it: choose another path", path.display());
+    }
+    Ok(None)
+}
+
+/// Gives a mount that is there the owner and mode that were asked for.
+fn adjust(mount: &Mount, args: &MountArgs, owner: Option<(Uid, Option<Gid>)>) -> anyhow::Result<String> {
+    let path = mount.path.display();
+    if let Some((uid, gid)) = owner {
+        chown(&mount.path, Some(uid.as_raw()), gid.map(Gid::as_raw))
+            .with_context(|| format!("giving {path} to user {uid} (only root may)"))?;
+    }
+    if let Some(mode) = args.mode {
+        fs::set_permissions(&mount.path, fs::Permissions::from_mode(mode))
+            .with_context(|| format!("setting the mode of {path} (only root or its owner may)"))?;
+    }
+    let data = fs::metadata(&mount.path).with_context(|| path.to_string())?;
+    Ok(format!(
+        "hugetlbfs of {} pages is mounted at {path} already; owner {}, mode {:04o}\n",
+        args.size.name(),
+        data.uid(),
+        data.mode() & 0o7777
+    ))
+}
+
+fn mount(path: &Path, options: &str) -> anyhow::Result<()> {
+    fs::create_dir_all(path).with_context(|| format!("making {}", path.display()))?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    nix::mount::mount(Some("hugetlbfs"), path, Some("hugetlbfs"), flags, Some(options)).with_context(|| {
+        let reason = match Uid::effective().is_root() {
+            true => "EINVAL: the kernel has no pages of this size; `hugepages info` shows which it has",
+            false => "only root may",
+        };
+        format!("mounting hugetlbfs at {} with {options} ({reason})", path.display())
+    })
+}
+
+/// The mount unit; systemd makes the directory.
+fn drop_in(path: &Path, options: &str) -> DropIn {
+    // In a unit's settings a per cent sign is a specifier's.
+    let place = path.display().to_string().replace('%', "%%");
+    let text = format!(
+        "# Written by: hugepages mount --persist\n\
+         [Unit]\n\
+         Description=Huge pages at {place}\n\
+         DefaultDependencies=no\n\
+         Before=basic.target\n\n\
+         [Mount]\n\
+         What=hugetlbfs\n\
+         Where={place}\n\
+         Type=hugetlbfs\n\
+         Options=nosuid,nodev,{options}\n\n\
+         [Install]\n\
+         WantedBy=basic.target\n"
+    );
+    DropIn::unit(&format!("{}.mount", escape(path)), text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_those_of_hugetlbfs() {
+        assert_eq!(options(Size::Huge2M, None, None), "pagesize=2M");
+        let owner = Some((Uid::from_raw(7), Some(Gid::from_raw(8))));
+        assert_eq!(options(Size::Huge1G, Some(0o770), owner), "pagesize=1G,mode=0770,uid=7,gid=8");
+        assert_eq!(options(Size::Huge1G, None, Some((Uid::from_raw(7), None))), "pagesize=1G,uid=7");
+    }
+
+    #[test]
+    fn modes_are_octal() {
+        assert_eq!(parse_mode("0770"), Ok(0o770));
+        for wrong in ["", "9", "rwx", "17777", "+7", "-1"] {
+            assert!(parse_mode(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_a_mount_would_hide_is_refused() {
+        let path = std::env::temp_dir().join(format!("hugepages-mount-{}", std::process::id()));
+        assert!(existing(&path, Size::Huge2M).unwrap().is_none(), "it is made");
+        fs::create_dir(&path).unwrap();
+        assert!(existing(&path, Size::Huge2M).unwrap().is_none());
+        fs::write(path.join("file"), "").unwrap();
+        assert!(existing(&path, Size::Huge2M).unwrap_err().to_string().contains("not empty"));
+        assert!(
+            existing(&path.join("file"), Size::Huge2M).unwrap_err().to_string().contains("not a directory")
+        );
+        assert!(
+            existing(Path::new("/proc"), Size::Huge2M).unwrap_err().to_string().contains("something else")
+        );
+        fs::remove_dir_all(path).unwrap();
+    }
+}

@@ -1,0 +1,206 @@
+//! `hugepages release`: removes files that ended processes left, once their devices can't write to them.
+
+use crate::{print, units, users};
+use anyhow::{Context, bail};
+use clap::Args;
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    fs::{self, OpenOptions},
+    os::{fd::AsFd, unix::fs::MetadataExt},
+    sync::Arc,
+};
+use upcie_core::{
+    Error,
+    hugetlb::{Leftover, leftovers},
+    mmio::{Mapping, Register},
+    pci::{Bdf, ConfigSpace, Function, FunctionLock, command},
+};
+
+/// For `--help`.
+pub const NOTES: &str = "\
+Nothing stops a device whose process was killed: it goes on writing where it was told to.
+Its memory is therefore released only when
+  - the device is off the bus: its bus master bit is clear, or the kernel, asked to look
+    again, finds no such device, or
+  - it is an NVMe controller without a driver, or with uio_pci_generic, that is disabled
+    (CC.EN and CSTS.RDY are 0),
+and no other process has the function locked. A device is got off the bus by
+`devbind unbind BDF`, or by `echo 1 > /sys/bus/pci/devices/BDF/reset`.
+
+The pages go back to the pool; `hugepages setup --count 0` gives the pool back.";
+
+/// Arguments of `hugepages release`.
+#[derive(Debug, Args)]
+pub struct ReleaseArgs {
+    /// Only the memory of these devices, such as 0000:01:00.0 [default: of all]
+    #[arg(value_name = "BDF")]
+    devices: Vec<Bdf>,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Remove it although the device may still write to it, which destroys what others then keep there
+    #[arg(long)]
+    force: bool,
+}
+
+/// Whether a device's memory may go.
+enum Verdict {
+    /// It may, because.
+    Safe(String),
+    /// It may not, unless forced.
+    Unsafe(String),
+    /// It may not.
+    Never(String),
+}
+
+/// Runs it.
+pub fn run(args: &ReleaseArgs) -> anyhow::Result<()> {
+    let mut by_device = BTreeMap::<Bdf, Vec<Leftover>>::new();
+    for leftover in leftovers()? {
+        if args.devices.is_empty() || args.devices.contains(&leftover.bdf) {
+            by_device.entry(leftover.bdf).or_default().push(leftover);
+        }
+    }
+    for device in args.devices.iter().filter(|device| !by_device.contains_key(device)) {
+        eprintln!("nothing of {device} was left behind");
+    }
+    if by_device.is_empty() {
+        return print(b"nothing to release\n");
+    }
+    let (mut text, mut refused) = (String::new(), Vec::new());
+    for (bdf, files) in by_device {
+        // Held until its files are gone: nobody may start to use the device meanwhile.
+        let (verdict, _lock) = judge(bdf, args.dry_run);
+        let why = match verdict {
+            Verdict::Safe(why) => why,
+            Verdict::Unsafe(why) if args.force => format!("forced, although {why}"),
+            Verdict::Unsafe(why) => {
+                refused.push(format!("{bdf}: {why}; --force releases its memory all the same"));
+                continue;
+            }
+            Verdict::Never(why) => {
+                refused.push(format!("{bdf}: {why}"));
+                continue;
+            }
+        };
+        for file in files {
+            if let Some(why) = still_used(&file).filter(|_| !args.force) {
+                refused.push(format!("{bdf}: {why}"));
+                continue;
+            }
+            let (path, bytes) = (file.path.display().to_string(), units::bytes(file.bytes));
+            let what = if args.dry_run { "would remove" } else { "removed" };
+            if !args.dry_run {
+                file.remove()?;
+            }
+            let _ = writeln!(text, "{what} {path} ({bytes}): {why}");
+        }
+    }
+    print(text.as_bytes())?;
+    if !refused.is_empty() {
+        bail!("not released: {}", refused.join("\nnot released: "));
+    }
+    Ok(())
+}
+
+/// Why a file is no leftover: the process that made it has it still.
+fn still_used(file: &Leftover) -> Option<String> {
+    let data = fs::symlink_metadata(&file.path).ok()?;
+    let (pid, path) = (file.pid, file.path.display());
+    match users::has_mapped(pid, data.dev(), data.ino()) {
+        Some(false) => None,
+        Some(true) => Some(format!("process {pid} has {path} still: end it first")),
+        None => Some(format!("whether process {pid} has {path} still can't be seen; root can")),
+    }
+}
+
+/// Looks at the device; what it returns with the verdict keeps other users away.
+fn judge(bdf: Bdf, dry_run: bool) -> (Verdict, Option<FunctionLock>) {
+    let lock = match FunctionLock::take(bdf) {
+        // It may be there and still write: what was removed through sysfs keeps its bus master bit.
+        Err(Error::NotFound { .. }) if dry_run => {
+            return (
+                Verdict::Safe("the kernel knows no such device; it would be looked for again".into()),
+                None,
+            );
+        }
+        Err(Error::NotFound { .. }) => match rescan().map(|()| FunctionLock::take(bdf)) {
+            Err(error) => {
+                return (
+                    Verdict::Unsafe(format!(
+                        "the kernel knows no such device, and it can't look for it again: {error:#}"
+                    )),
+                    None,
+                );
+            }
+            Ok(Err(Error::NotFound { .. })) => {
+                return (Verdict::Safe("there is no such device any more".into()), None);
+            }
+            Ok(other) => other,
+        },
+        other => other,
+    };
+    match lock {
+        Err(error) => (Verdict::Never(format!("{:#}", anyhow::Error::from(error))), None),
+        Ok(lock) => {
+            let verdict = look_at(bdf).unwrap_or_else(|error| {
+                Verdict::Unsafe(format!("whether it is off the bus is not known: {error:#}"))
+            });
+            (verdict, Some(lock))
+        }
+    }
+}
+
+/// Has the kernel look for devices again.
+fn rescan() -> anyhow::Result<()> {
+    const FILE: &str = "/sys/bus/pci/rescan";
+    fs::write(FILE, "1").with_context(|| format!("writing 1 to {FILE} (only root may)"))
+}
+
+/// Judges a device that is there.
+fn look_at(bdf: Bdf) -> anyhow::Result<Verdict> {
+    let function = Function::at(bdf)?;
+    let bits = function.config()?.command()?;
+    if bits & command::BUS_MASTER == 0 {
+        return Ok(Verdict::Safe(format!("{bdf} is off the bus")));
+    }
+    let way_out = format!(
+        "get it off the bus with `devbind unbind {bdf}`, or echo 1 > {}/reset, and try again",
+        function.path.display()
+    );
+    let on = match function.driver.as_deref() {
+        // Nobody but us touches its registers.
+        None | Some("uio_pci_generic") if function.is_nvme() => {
+            if bits & command::MEMORY == 0 {
+                "may write to memory (bus master), and whether its controller is stopped can't be read (memory decode is off)".to_owned()
+            } else if controller_is_stopped(&function)? {
+                return Ok(Verdict::Safe(format!("the controller at {bdf} is disabled")));
+            } else {
+                "may write to memory: its controller is enabled".to_owned()
+            }
+        }
+        None => "may write to memory (bus master)".to_owned(),
+        Some(driver) => format!("may write to memory (bus master; driver {driver})"),
+    };
+    Ok(Verdict::Unsafe(format!("it {on}; {way_out}")))
+}
+
+/// Whether an NVMe controller is disabled and has come to its end: CC.EN and CSTS.RDY are 0 (NVM Express Base 2.0, 3.1.3.5 and
+/// 3.1.3.6). The function decodes memory, and no driver uses its registers.
+fn controller_is_stopped(function: &Function) -> anyhow::Result<bool> {
+    const CC: usize = 0x14;
+    const CSTS: usize = 0x1c;
+    let path = function.path.join("resource0");
+    let name = path.display().to_string();
+    let file =
+        OpenOptions::new().read(true).write(true).open(&path).with_context(|| format!("opening {name}"))?;
+    let registers = Arc::new(Mapping::new(file.as_fd(), 0, 4096, &name)?);
+    let read = |offset| Register::<u32>::new(&registers, offset).map(|register| register.read());
+    let (cc, csts) = (read(CC), read(CSTS));
+    if csts == Some(u32::MAX) {
+        bail!("{name}: the controller does not answer");
+    }
+    // CC after CSTS would say more of a controller that someone enables now, but the lock keeps others away.
+    Ok(cc.zip(csts).is_some_and(|(cc, csts)| (cc | csts) & 1 == 0))
+}

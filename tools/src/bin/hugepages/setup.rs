@@ -1,0 +1,187 @@
+//! `hugepages setup`: how many huge pages there are.
+
+use crate::{Size, persist::DropIn, print, units};
+use anyhow::{Context, bail};
+use clap::Args;
+use std::{
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+};
+use upcie_core::hugetlb::{Pool, pool};
+
+/// For `--help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  hugepages setup --count 64                         64 pages of 2 MiB, until the next boot
+  hugepages setup --count 64 --persist               and after it
+  hugepages setup --count 2 --size 1G --node 0       two of 1 GiB on NUMA node 0
+  hugepages setup --count 0                          give them back; those in use go when they are freed";
+
+/// Arguments of `hugepages setup`.
+#[derive(Debug, Args)]
+pub struct SetupArgs {
+    /// Pages that there are to be in all
+    #[arg(long, short, value_name = "N")]
+    count: u64,
+    /// Their size
+    #[arg(long, short, value_enum, ignore_case = true, default_value = "2M")]
+    size: Size,
+    /// Those of one NUMA node
+    #[arg(long, value_name = "NODE")]
+    node: Option<u32>,
+    /// Make it last: write the file that does it at each boot, and show it
+    #[arg(long)]
+    persist: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Write below DIR, another system's root, and leave the running one alone
+    #[arg(long, value_name = "DIR", hide = true, requires = "persist")]
+    root: Option<PathBuf>,
+}
+
+/// Runs it.
+pub fn run(args: &SetupArgs) -> anyhow::Result<()> {
+    let mut pool = pool(args.size.page(), args.node)?;
+    let drop_in = drop_in(args, &pool, default_size());
+    let mut text = String::new();
+    let (count, file) = (args.count, pool.file());
+    if args.dry_run {
+        let _ = writeln!(text, "would write {count} to {} (there are {})", file.display(), pool.total);
+        if args.persist {
+            text += &drop_in.show("would write");
+        }
+        return print(text.as_bytes());
+    }
+    if args.root.is_none() {
+        let before = pool.total;
+        let there = pool.set(count)?;
+        if there < count {
+            bail!("{}", shortage(args, &pool, before));
+        }
+        let pages = units::bytes(pool.page_bytes);
+        let place = args.node.map(|node| format!(" on node {node}")).unwrap_or_default();
+        let _ =
+            writeln!(text, "{there} pages of {pages}{place}, {} of them free (before: {before})", pool.free);
+        if there > count {
+            let _ = writeln!(
+                text,
+                "{} more than asked for are in use, and go when they are freed",
+                there - count
+            );
+        }
+    }
+    if args.persist {
+        drop_in.write(args.root.as_deref().unwrap_or(Path::new("/"))).context("it was not made permanent")?;
+        text += &drop_in.show("at each boot, by");
+    } else {
+        text += "This lasts until the next boot; --persist makes it permanent.\n";
+    }
+    print(text.as_bytes())
+}
+
+/// The page size that `vm.nr_hugepages` speaks of, in bytes.
+fn default_size() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix("Hugepagesize:"))?;
+    Some(value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
+/// What does the same at each boot.
+fn drop_in(args: &SetupArgs, pool: &Pool, default_size: Option<u64>) -> DropIn {
+    let count = args.count;
+    if args.node.is_none() && default_size == Some(pool.page_bytes) {
+        return DropIn {
+            path: "/etc/sysctl.d/60-upcie-hugepages.conf".into(),
+            text: format!("# Written by: hugepages setup --persist\nvm.nr_hugepages = {count}\n"),
+            enable: None,
+        };
+    }
+    let (size, file) = (args.size.name(), pool.file().display().to_string());
+    let place = args.node.map(|node| format!(" on node {node}")).unwrap_or_default();
+    let name = args.node.map(|node| format!("-node{node}")).unwrap_or_default();
+    // Early, before memory is splintered; and failed in systemd's eyes when there are too few.
+    let text = format!(
+        "# Written by: hugepages setup --persist\n\
+         [Unit]\n\
+         Description={count} huge pages of {size}{place}\n\
+         DefaultDependencies=no\n\
+         Before=basic.target\n\n\
+         [Service]\n\
+         Type=oneshot\n\
+         RemainAfterExit=yes\n\
+         ExecStart=/bin/sh -c 'echo {count} > {file} && test \"$$(cat {file})\" -ge {count}'\n\n\
+         [Install]\n\
+         WantedBy=basic.target\n"
+    );
+    DropIn::unit(&format!("upcie-hugepages-{size}{name}.service"), text)
+}
+
+/// Why there are fewer than asked for, and what to do.
+fn shortage(args: &SetupArgs, pool: &Pool, before: u64) -> String {
+    let (count, size, there) = (args.count, args.size.name(), pool.total);
+    let place = args.node.map(|node| format!(" on node {node}")).unwrap_or_default();
+    let at_boot = match args.node {
+        None => count.to_string(),
+        Some(node) => format!("{node}:{count}"),
+    };
+    let again = match args.node {
+        None => format!("hugepages setup --size {size} --count {count}"),
+        Some(node) => format!("hugepages setup --size {size} --count {count} --node {node}"),
+    };
+    let cause = match args.size {
+        Size::Huge2M => "the kernel found no more memory in one piece: it is used up, or splintered",
+        Size::Huge1G => {
+            "the kernel found no more memory in one piece: 1 GiB is seldom in one piece once the system runs, so such \
+             pages are best reserved at boot"
+        }
+    };
+    format!(
+        "there are {there} of {count} pages of {size}{place} now (before: {before}): {cause}. What helps:\n  \
+         echo 3 > /proc/sys/vm/drop_caches; echo 1 > /proc/sys/vm/compact_memory; {again}\n  \
+         or at boot, on the kernel's command line: hugepagesz={size} hugepages={at_boot}\n\
+         The {there} pages stay; `hugepages info` says who has them"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use upcie_core::hugetlb::pools;
+
+    fn args(size: Size, node: Option<u32>) -> SetupArgs {
+        SetupArgs { count: 5, size, node, persist: true, dry_run: false, root: None }
+    }
+
+    #[test]
+    fn the_machine_s_default_pool_is_a_sysctl_and_others_are_units() {
+        let Some(pool) = pools().unwrap().into_iter().find(|pool| pool.page_bytes == 2 << 20) else { return };
+        let sysctl = drop_in(&args(Size::Huge2M, None), &pool, Some(2 << 20));
+        assert!(sysctl.text.ends_with("vm.nr_hugepages = 5\n") && sysctl.enable.is_none(), "{sysctl:?}");
+        // With default_hugepagesz=1G the sysctl is about other pages.
+        for (node, default, name) in [(None, 1 << 30, "2M"), (Some(1), 2 << 20, "2M-node1")] {
+            let unit = drop_in(&args(Size::Huge2M, node), &pool, Some(default));
+            let name = format!("/etc/systemd/system/upcie-hugepages-{name}.service");
+            assert_eq!(unit.path, Path::new(&name));
+            assert!(unit.text.contains(&format!("echo 5 > {}", pool.file().display())), "{}", unit.text);
+            assert!(unit.enable.is_some_and(|line| line.contains("systemctl enable")));
+        }
+    }
+
+    #[test]
+    fn too_few_pages_say_how_to_get_more() {
+        let Some(pool) = pools().unwrap().into_iter().find(|pool| pool.page_bytes == 2 << 20) else { return };
+        let text = shortage(&args(Size::Huge1G, Some(1)), &pool, 3);
+        for part in [
+            "of 5 pages of 1G on node 1",
+            "compact_memory",
+            "hugepagesz=1G hugepages=1:5",
+            "best reserved at boot",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let text = shortage(&args(Size::Huge2M, None), &pool, 3);
+        assert!(text.contains("hugepagesz=2M hugepages=5") && !text.contains("1 GiB"), "{text}");
+    }
+}

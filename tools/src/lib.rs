@@ -1,0 +1,4 @@
+//! What the tools share.
+#![forbid(unsafe_code)]
+
+pub mod units;

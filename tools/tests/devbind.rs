@@ -1,0 +1,215 @@
+//! The `devbind` program as a user meets it, as far as it changes nothing: the guest's suite `guest_devbind` does.
+
+use serde_json::Value;
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+};
+
+fn run(arguments: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_devbind"));
+    command.args(arguments.split_whitespace()).stdin(Stdio::null()).output().unwrap()
+}
+
+#[track_caller]
+fn succeeds(output: Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The message of a failure: on stderr, and nothing on stdout.
+#[track_caller]
+fn fails(code: i32, output: Output) -> String {
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{error}");
+    assert!(output.stdout.is_empty(), "stdout: {}", String::from_utf8_lossy(&output.stdout));
+    assert!(!error.contains("panicked") && !error.is_empty(), "{error}");
+    error
+}
+
+#[track_caller]
+fn has(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+}
+
+/// All functions of this machine.
+fn functions() -> Vec<Value> {
+    let text = succeeds(run("list --class all --json"));
+    let Value::Array(all) = serde_json::from_str(&text).unwrap() else { panic!("no array: {text}") };
+    all
+}
+
+/// A directory for one test, removed at its end; it need not exist.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("devbind-cli-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        Self(path)
+    }
+
+    fn option(&self) -> String {
+        format!("--state-dir {}", self.0.display())
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn the_list_has_what_sysfs_has() {
+    let mut expected: Vec<_> = fs::read_dir("/sys/bus/pci/devices")
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    expected.sort();
+    let all = functions();
+    let listed: Vec<_> = all.iter().map(|function| function["address"].as_str().unwrap()).collect();
+    assert_eq!(listed, expected);
+    for function in &all {
+        for key in
+            ["vendor", "device", "class", "driver", "iommu_group", "numa_node", "model", "size", "nodes"]
+        {
+            assert!(function.get(key).is_some(), "{key}: {function}");
+        }
+        assert!(function["in_use"].is_array() && function["before"].is_null(), "{function}");
+    }
+    let table = succeeds(run("list --class all -v"));
+    for address in &expected {
+        assert!(table.lines().any(|line| line.starts_with(address)), "{address}: {table}");
+    }
+    if !expected.is_empty() {
+        has(
+            table.lines().next().unwrap(),
+            &["ADDRESS", "MODEL", "SIZE", "DRIVER", "GROUP", "NUMA", "IN USE"],
+        );
+    }
+}
+
+#[test]
+fn a_class_is_a_name_or_how_its_code_begins() {
+    let all = functions();
+    let class = |function: &Value| format!("{:06x}", function["class"].as_u64().unwrap());
+    for prefix in ["0", "01", "0108", "010802", "060400", "0x06"] {
+        let text = succeeds(run(&format!("list --class {prefix} --json")));
+        let listed: Vec<Value> = serde_json::from_str(&text).unwrap();
+        let prefix = prefix.trim_start_matches("0x");
+        assert_eq!(listed.len(), all.iter().filter(|function| class(function).starts_with(prefix)).count());
+    }
+    let output = run("list --class ffffff");
+    has(&String::from_utf8_lossy(&output.stderr), &["None of the", "--class all"]);
+    assert!(succeeds(output).is_empty());
+    has(&fails(2, run("list --class disks")), &["nvme, all, or a class code"]);
+}
+
+#[test]
+fn a_dry_run_shows_the_writes_or_says_what_uses_the_function() {
+    let dir = Dir::new("dry");
+    for function in functions() {
+        let bdf = function["address"].as_str().unwrap();
+        let uses = function["in_use"].as_array().unwrap();
+        let output = run(&format!("bind uio_pci_generic {bdf} --dry-run {}", dir.option()));
+        if function["driver"] == "uio_pci_generic" {
+            has(&succeeds(output), &["already"]);
+        } else if output.status.success() {
+            assert!(uses.is_empty() || function["driver"].is_null(), "{function}");
+            let text = succeeds(output);
+            has(
+                &text,
+                &[&format!("{bdf}/driver_override <- uio_pci_generic"), "dry run: nothing was changed"],
+            );
+            has(&text, &[&format!("/sys/bus/pci/drivers_probe <- {bdf}")]);
+            assert_eq!(text.contains("/driver/unbind <- "), !function["driver"].is_null(), "{text}");
+        } else {
+            has(&fails(1, output), &[bdf, "is in use", "--force"]);
+        }
+    }
+    assert!(!dir.0.exists(), "a dry run keeps nothing");
+}
+
+#[test]
+fn vfio_without_an_iommu_is_refused_before_anything_is_changed() {
+    let dir = Dir::new("iommu");
+    let parameter = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
+    if fs::read_to_string(parameter).is_ok_and(|text| text.trim() == "Y") {
+        return println!("left out: the no-IOMMU mode is on here");
+    }
+    let without = |function: &&Value| function["iommu_group"].is_null() && function["driver"] != "vfio-pci";
+    for function in functions().iter().filter(without) {
+        let bdf = function["address"].as_str().unwrap();
+        let error = fails(1, run(&format!("bind vfio-pci {bdf} {}", dir.option())));
+        has(&error, &[bdf, "no IOMMU", "intel_iommu=on", "--unsafe-noiommu", "uio_pci_generic"]);
+        let output = run(&format!("bind vfio-pci {bdf} --unsafe-noiommu --force --dry-run {}", dir.option()));
+        has(&String::from_utf8_lossy(&output.stderr), &["tainted", "all memory"]);
+        has(&succeeds(output), &["enable_unsafe_noiommu_mode <- Y", "driver_override <- vfio-pci"]);
+    }
+    assert!(!dir.0.exists());
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let dir = Dir::new("missing");
+    for command in ["bind vfio-pci", "unbind"] {
+        let error = fails(1, run(&format!("{command} 3f:1f.7 {}", dir.option())));
+        has(&error, &["0000:3f:1f.7", "no such device"]);
+    }
+    let error = fails(1, run(&format!("restore 3f:1f.7 {}", dir.option())));
+    has(&error, &["0000:3f:1f.7", "no such device"]);
+    let text = succeeds(run(&format!("restore {}", dir.option())));
+    has(&text, &["nothing to put back"]);
+    has(&fails(1, run("bind vfio-pci 3f:1f.7 --owner no-such-user")), &["no user", "no-such-user"]);
+}
+
+#[test]
+fn every_refusal_is_told_and_nothing_is_changed() {
+    let error = fails(1, run("unbind 3f:1f.7 3e:1f.7 3f:1f.7 --dry-run"));
+    assert_eq!(error.lines().count(), 2, "one for each: {error}");
+    has(&error, &["0000:3e:1f.7", "0000:3f:1f.7"]);
+}
+
+#[test]
+fn an_unknown_driver_is_named() {
+    let Some(function) = functions().into_iter().find(|it| it["in_use"] == Value::Array(vec![])) else {
+        return println!("left out: there is no function here that nothing uses");
+    };
+    let dir = Dir::new("driver");
+    let bdf = function["address"].as_str().unwrap();
+    let error = fails(1, run(&format!("bind no-such-driver {bdf} {}", dir.option())));
+    has(&error, &["no PCI driver no-such-driver"]);
+    assert!(!dir.0.join(format!("{bdf}.json")).exists());
+    has(
+        &fails(1, run(&format!("bind ../nvme {bdf} {}", dir.option()))),
+        &["../nvme", "a name like vfio-pci"],
+    );
+}
+
+#[test]
+fn wrong_usage_is_told_in_a_line_and_exits_with_2() {
+    for (arguments, words) in [
+        ("bind vfio-pci", "FUNCTION"),
+        ("unbind", "FUNCTION"),
+        ("bind vfio-pci 01:00", "0000:01:00.0 or 01:00.0"),
+        ("unbind 01:00.8", "0000:01:00.0 or 01:00.0"),
+        ("bind nvme 01:00.0 --owner root", "--owner is for vfio-pci"),
+        ("bind uio_pci_generic 01:00.0 --unsafe-noiommu", "--unsafe-noiommu is for vfio-pci"),
+        ("unbind 01:00.0 --timeout 0", "1..=3600"),
+    ] {
+        has(&fails(2, run(arguments)), &[words]);
+    }
+}
+
+#[test]
+fn completions_know_the_subcommands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = succeeds(run(&format!("completions {shell}")));
+        has(&script, &["devbind", "restore", "unsafe-noiommu", "state-dir"]);
+    }
+}

@@ -1,0 +1,185 @@
+//! The `hugepages` program as a user meets it, as far as it leaves the machine alone.
+
+use serde_json::Value;
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+};
+
+fn run(arguments: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hugepages"));
+    command.args(arguments.split_whitespace()).stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+#[track_caller]
+fn succeeds(arguments: &str) -> String {
+    let output = run(arguments);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The message of a failure.
+#[track_caller]
+fn fails(code: i32, arguments: &str) -> String {
+    let output = run(arguments);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{arguments}: {error}");
+    assert!(!error.contains("panicked") && !error.is_empty(), "{error}");
+    error
+}
+
+/// A directory for one test, removed at its end.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("hugepages-cli-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    /// As far as the program looks, a system that runs systemd.
+    fn with_systemd(name: &str) -> Self {
+        let dir = Self::new(name);
+        fs::create_dir_all(dir.0.join("usr/lib/systemd")).unwrap();
+        fs::write(dir.0.join("usr/lib/systemd/systemd"), "").unwrap();
+        dir
+    }
+
+    fn read(&self, path: &str) -> String {
+        let path = self.0.join(path);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What the kernel has, by the names of its directories.
+fn kernel_sizes() -> Vec<u64> {
+    let list = fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten();
+    let name = |entry: fs::DirEntry| entry.file_name().into_string().unwrap();
+    let mut sizes: Vec<_> = list
+        .map(|entry| {
+            let name = name(entry.unwrap());
+            name.trim_start_matches("hugepages-").trim_end_matches("kB").parse::<u64>().unwrap() << 10
+        })
+        .collect();
+    sizes.sort();
+    sizes
+}
+
+#[test]
+fn info_shows_every_pool() {
+    let report: Value = serde_json::from_str(&succeeds("info --json")).unwrap();
+    let pools = report["pools"].as_array().unwrap();
+    let global: Vec<_> = pools.iter().filter(|pool| pool["node"].is_null()).collect();
+    let sizes: Vec<_> = global.iter().map(|pool| pool["page_bytes"].as_u64().unwrap()).collect();
+    assert_eq!(sizes, kernel_sizes());
+    for pool in global {
+        let kib = pool["page_bytes"].as_u64().unwrap() >> 10;
+        let file = format!("/sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages");
+        assert_eq!(pool["total"].to_string(), fs::read_to_string(file).unwrap().trim());
+    }
+    for key in ["mounts", "processes", "dma_files"] {
+        assert!(report[key].is_array(), "{key}: {report}");
+    }
+    assert!(report["processes_hidden"].is_u64());
+    let text = succeeds("info");
+    if kernel_sizes().contains(&(2 << 20)) {
+        assert!(text.contains("RESERVED") && text.contains("2 MiB"), "{text}");
+    }
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let count = || fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages").unwrap();
+    let before = count();
+    let text = succeeds("setup --count 12345 --dry-run --persist");
+    assert!(
+        text.contains("would write 12345 to /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"),
+        "{text}"
+    );
+    assert!(text.contains("60-upcie-hugepages.conf") && text.contains("vm.nr_hugepages = 12345"), "{text}");
+    assert_eq!(count(), before);
+    let dir = Dir::new("dry");
+    let place = dir.0.join("huge");
+    let text = succeeds(&format!("mount --dry-run --mode 0770 --owner root {}", place.display()));
+    assert!(text.contains("pagesize=2M,mode=0770,uid=0,gid=0"), "{text}");
+    assert!(!place.exists());
+}
+
+#[test]
+fn permanent_settings_are_written_below_a_root() {
+    let dir = Dir::with_systemd("persist");
+    let root = dir.0.display();
+    let text = succeeds(&format!("setup --count 7 --persist --root {root}"));
+    assert!(text.contains("at each boot, by /etc/sysctl.d/60-upcie-hugepages.conf"), "{text}");
+    assert!(dir.read("etc/sysctl.d/60-upcie-hugepages.conf").contains("\nvm.nr_hugepages = 7\n"));
+    if kernel_sizes().contains(&(1 << 30)) {
+        let text = succeeds(&format!("setup --count 2 --size 1G --persist --root {root}"));
+        assert!(text.contains("systemctl enable 'upcie-hugepages-1G.service'"), "{text}");
+        let unit = dir.read("etc/systemd/system/upcie-hugepages-1G.service");
+        assert!(
+            unit.contains("echo 2 > /sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages"),
+            "{unit}"
+        );
+    }
+    succeeds(&format!("mount --size 1G --owner root --mode 0750 --persist --root {root} /mnt/huge-1G"));
+    let unit = dir.read("etc/systemd/system/mnt-huge\\x2d1G.mount");
+    assert!(
+        unit.contains("\nWhere=/mnt/huge-1G\n") && unit.contains("pagesize=1G,mode=0750,uid=0,gid=0\n"),
+        "{unit}"
+    );
+}
+
+#[test]
+fn without_systemd_a_unit_is_not_written() {
+    let dir = Dir::new("none");
+    let error = fails(1, &format!("mount --persist --root {} /mnt/huge", dir.0.display()));
+    assert!(
+        error.contains("no systemd") && error.contains("/etc/fstab: hugetlbfs /mnt/huge hugetlbfs"),
+        "{error}"
+    );
+    assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 0);
+}
+
+#[test]
+fn wrong_arguments_are_refused() {
+    for (arguments, part) in [
+        ("", "Usage"),
+        ("setup", "--count"),
+        ("setup --count many", "many"),
+        ("setup --count 1 --size 3M", "2M"),
+        ("setup --count 1 --root /tmp", "--persist"),
+        ("mount --mode 999", "octal"),
+        ("release 01:00", "domain:bus:device.function"),
+        ("completions klingon", "klingon"),
+    ] {
+        let error = fails(2, arguments);
+        assert!(error.contains(part), "{arguments}: {error}");
+    }
+    for (arguments, part) in [
+        ("setup --count 1 --node 99", "on node 99"),
+        ("mount --owner no-such-user /tmp/upcie-absent", "no user"),
+        ("mount /proc", "something else is mounted"),
+        ("mount /dev/null", "not a directory"),
+    ] {
+        let error = fails(1, arguments);
+        assert!(error.contains(part), "{arguments}: {error}");
+    }
+}
+
+#[test]
+fn completions_know_the_commands() {
+    let script = succeeds("completions bash");
+    for word in ["info", "setup", "mount", "release", "--persist"] {
+        assert!(script.contains(word), "{word}");
+    }
+}

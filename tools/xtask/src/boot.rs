@@ -1,0 +1,182 @@
+//! One boot of the guest, with the suites that belong to it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::cargo::Executable;
+use crate::guest::{self, BIN, Job, Payload};
+use crate::kernel::Lab;
+use crate::modes::{self, Boot, Mode};
+use crate::process::{self, say};
+use crate::qemu::FUNCTIONS;
+use crate::suites::Row;
+use crate::test::{self, DEADLINE, Run};
+
+/// A suite, or an example, and the mode that it runs in.
+struct Cell<'a> {
+    executable: &'a Executable,
+    name: String,
+    mode: Option<&'static Mode>,
+}
+
+/// Boots the guest and runs what belongs there; nothing if nothing does, or is wanted.
+pub fn run(run: &mut Run<'_>, lab: &Lab, boot: &'static Boot, executables: &[Executable]) -> Result<()> {
+    let options = boot.options();
+    let cells = plan(run, boot, executables);
+    if cells.is_empty() {
+        return Ok(());
+    }
+    let mut payload = Payload::new(false, options.iommu);
+    let mut jobs = Vec::new();
+    for cell in &cells {
+        let file = cell.name.replace(' ', "-");
+        payload.add_program_as(&cell.executable.path, &file)?;
+        jobs.push(job(boot, cell, &file));
+    }
+    for tool in &run.tools {
+        payload.add_program(tool)?;
+    }
+    say!("booting the guest for {} suites: {} ({})", jobs.len(), boot.about, options.iommu.words());
+    let started = Instant::now();
+    let (mut rows, strict, verbose) = (Vec::new(), run.strict, run.args.verbose);
+    let grace = Duration::from_secs(60);
+    let result = guest::run(lab, &options, payload, &jobs, DEADLINE + grace, verbose, &mut |job, result| {
+        let cell = &cells[rows.len()];
+        let (code, text, harness) = (Some(result.code), &result.stdout, cell.executable.test);
+        let mut row = test::row(&job.name, boot.name, result.time, code, text, harness, strict);
+        row.mode = cell.mode.map(|mode| mode.name);
+        row = test::refuse_empty(row);
+        if let (None, Some(leaked)) = (&row.problem, &result.leaked) {
+            row.problem = Some(format!("leaked: {}", changes(leaked)));
+        }
+        if row.problem.is_some() && !verbose {
+            println!("{}{}", result.stdout, result.stderr);
+        }
+        say!("{}", row.line(24));
+        rows.push(row);
+    });
+    let problem = match &result {
+        Ok(results) => complaint(&results.dmesg, &jobs),
+        Err(error) => {
+            process::check_interrupt()?;
+            println!("{error:#}");
+            // A cell that did not run is no empty one.
+            for (job, cell) in jobs.iter().zip(&cells).skip(rows.len()) {
+                let problem = Some("the guest went down".to_owned());
+                let mut row = Row::step(&job.name, boot.name, Duration::ZERO, problem);
+                row.mode = cell.mode.map(|mode| mode.name);
+                rows.push(row);
+            }
+            Some("went down, or hung".to_owned())
+        }
+    };
+    run.rows.append(&mut rows);
+    run.push(Row::step("the guest itself", boot.name, started.elapsed(), problem));
+    Ok(())
+}
+
+/// What runs in this boot, in the order of running.
+fn plan<'a>(run: &Run<'_>, boot: &'static Boot, executables: &'a [Executable]) -> Vec<Cell<'a>> {
+    let named = || {
+        let all = executables.iter().map(|executable| (executable, test::name(executable)));
+        all.filter(|(_, name)| run.args.wants(name))
+    };
+    let mut cells = Vec::new();
+    if run.args.mode.is_empty() {
+        for (executable, name) in named() {
+            let own = test::is_suite(executable) && boot.owns(&name);
+            if own || (executable.kind == "example" && boot.examples) {
+                cells.push(Cell { executable, name, mode: None });
+            }
+        }
+    }
+    for mode in boot.modes.iter().filter(|mode| modes::wanted(mode.name, &run.args.mode)) {
+        for (executable, name) in named() {
+            if test::is_suite(executable) && mode.takes(&name) {
+                cells.push(Cell { executable, name, mode: Some(mode) });
+            }
+        }
+    }
+    cells
+}
+
+fn job(boot: &Boot, cell: &Cell<'_>, file: &str) -> Job {
+    let argument = if cell.executable.test { "" } else { FUNCTIONS[0] };
+    let seconds = DEADLINE.as_secs();
+    let script = format!("exec timeout -s KILL {seconds} {BIN}/{file} {argument} 2>&1");
+    let name = cell.name.clone();
+    let Some(mode) = cell.mode else {
+        return Job { setup: boot.setup.to_owned(), ..Job::new(name, script) };
+    };
+    let devices: Vec<_> = FUNCTIONS.iter().map(|function| format!("{}{function}", mode.scheme)).collect();
+    let script = format!(
+        "export UPCIE_TEST_DEVICES={} UPCIE_TEST_SCALE={}\n{script}",
+        guest::quote(&devices.join(",")),
+        mode.scale
+    );
+    let setup = mode.setup.to_owned();
+    Job { name, script, setup, user: mode.user, memlock: mode.memlock }
+}
+
+/// The lines that differ between the two parts of init's report, `before:` and `after:`.
+fn changes(report: &str) -> String {
+    let (before, after) = report.split_once("after:\n").unwrap_or((report, ""));
+    let before: Vec<_> = before.lines().skip(1).collect();
+    let after: Vec<_> = after.lines().collect();
+    let gone = before.iter().filter(|line| !after.contains(line)).map(|line| format!("before {line}"));
+    let new = after.iter().filter(|line| !before.contains(line)).map(|line| format!("after {line}"));
+    gone.chain(new).collect::<Vec<_>>().join("; ")
+}
+
+/// What the guest's kernel logged that no suite may cause: a mishap of its own, or a DMA that no mapping allows,
+/// except between a suite's two lines that say that it means to.
+fn complaint(dmesg: &str, jobs: &[Job]) -> Option<String> {
+    const SIGNS: [&str; 5] =
+        ["BUG: ", "Oops", "general protection fault", "blocked for more than", "DMAR: [DMA"];
+    const WANTED: &str = "upcie-test: DMA faults are wanted";
+    const OVER: &str = "upcie-test: DMA faults are over";
+    let (mut job, mut wanted) = ("the boot", false);
+    for line in dmesg.lines() {
+        if let Some((_, index)) = line.split_once("LAB-JOB ") {
+            let index = index.trim().parse::<usize>().ok();
+            job = index.and_then(|index| jobs.get(index)).map_or("?", |job| &job.name);
+            wanted = false;
+        }
+        wanted = (wanted || line.contains(WANTED)) && !line.contains(OVER);
+        let excused = wanted && line.contains("DMAR: ");
+        if SIGNS.iter().any(|sign| line.contains(sign)) && !excused {
+            println!("{dmesg}");
+            return Some(format!("in {job}: {line}"));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{changes, complaint};
+    use crate::guest::Job;
+
+    #[test]
+    fn a_complaint_names_the_job() {
+        let jobs = [Job::new("a", ""), Job::new("b", "")];
+        let fault = "[ 9.1] DMAR: [DMA Write NO_PASID] Request device [01:00.0]";
+        let log = |text: &str| complaint(text, &jobs);
+        assert_eq!(log("[ 1.0] LAB-JOB 000\n[ 2.0] LAB-JOB 001\n"), None);
+        let told = log(&format!("LAB-JOB 000\nLAB-JOB 001\n{fault}\n")).expect("a complaint");
+        assert!(told.starts_with("in b: ") && told.contains("[01:00.0]"), "{told}");
+        let announced = format!("LAB-JOB 000\nupcie-test: DMA faults are wanted\n{fault}\n");
+        assert_eq!(log(&announced), None);
+        assert!(log(&format!("{announced}upcie-test: DMA faults are over\n{fault}\n")).is_some());
+        assert!(log(&format!("{announced}LAB-JOB 001\n{fault}\n")).is_some(), "the next job's are its own");
+        assert!(log("upcie-test: DMA faults are wanted\nBUG: oh\n").is_some());
+    }
+
+    #[test]
+    fn a_leak_is_what_changed() {
+        let report = "before:\nnode0: 64, 64 free\nafter:\nnode0: 64, 62 free\n/dev/hugepages/x\n";
+        let wanted = "before node0: 64, 64 free; after node0: 64, 62 free; after /dev/hugepages/x";
+        assert_eq!(changes(report), wanted);
+    }
+}

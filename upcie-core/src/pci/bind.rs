@@ -1,0 +1,487 @@
+//! Which driver a function is bound to, and giving it to another one.
+//!
+//! The kernel is told which driver shall have the function (`driver_override`), takes it from the one that has it
+//! (`driver/unbind`) and looks for a driver again (`drivers_probe`). Such a write can succeed without anything having
+//! happened, so what came of it is read afterwards. All of it takes root.
+
+use super::{
+    Bdf, Function,
+    function::{Sysfs, link_name, read},
+};
+use crate::{
+    Error, Result,
+    process::{holders, read_within, write_within},
+};
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// How long the kernel may take over one step: a driver's probe of a slow device, or a user that closes it.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// What a function is bound to: enough to put it back later.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Binding {
+    /// The driver.
+    pub driver: Option<String>,
+    /// The only driver that the kernel offers the function to, where one was named: see `driver_override` in the
+    /// kernel's `Documentation/ABI/testing/sysfs-bus-pci`.
+    pub driver_override: Option<String>,
+}
+
+/// Whether `driver` is vfio-pci or one of its variants for particular devices.
+pub fn is_vfio_driver(driver: &str) -> bool {
+    driver.replace('_', "-").ends_with("vfio-pci")
+}
+
+impl Function {
+    /// What it is bound to now.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it is gone, and the system's.
+    pub fn binding(&self) -> Result<Binding> {
+        self.refresh()?;
+        Ok(Binding {
+            driver: link_name(&self.path.join("driver"))?,
+            driver_override: self.driver_override()?,
+        })
+    }
+
+    /// The driver that is named in its `driver_override`.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn driver_override(&self) -> Result<Option<String>> {
+        let path = self.path.join("driver_override");
+        // The kernel answers only once an unbinding that goes on has ended.
+        let text = read_within(&path, DEADLINE).map_err(|e| match e.kind() {
+            io::ErrorKind::TimedOut => Error::Timeout {
+                device: self.bdf.to_string(),
+                operation: format!(
+                    "reading {}: it is being unbound, which for VFIO waits for its user{} to close it",
+                    path.display(),
+                    by(&self.users())
+                ),
+                after: DEADLINE,
+            },
+            _ => Error::os(path.display().to_string(), "reading it", e),
+        })?;
+        Ok(Some(text.trim()).filter(|name| !matches!(*name, "" | "(null)")).map(str::to_owned))
+    }
+
+    /// Binds it to `driver`: [`Binder::bind`] with nothing set.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn bind(&self, driver: &str) -> Result<()> {
+        Binder::new().bind(self, driver)
+    }
+
+    /// Takes it from its driver: [`Binder::unbind`] with nothing set.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unbind(&self) -> Result<()> {
+        Binder::new().unbind(self)
+    }
+
+    /// The nodes through which a program in user space drives it, as far as they exist: its VFIO group's, its VFIO
+    /// device's, its UIO device's.
+    pub fn nodes(&self) -> Vec<PathBuf> {
+        let dev = Path::new("/dev");
+        let mut nodes = Vec::new();
+        let driver = link_name(&self.path.join("driver")).ok().flatten();
+        if driver.is_some_and(|driver| is_vfio_driver(&driver)) {
+            if let Ok(Some(group)) = link_name(&self.path.join("iommu_group")) {
+                nodes.push(dev.join("vfio").join(&group));
+                nodes.push(dev.join("vfio").join(format!("noiommu-{group}")));
+            }
+        }
+        for (directory, dev) in [("vfio-dev", dev.join("vfio/devices")), ("uio", dev.to_owned())] {
+            let entries = fs::read_dir(self.path.join(directory)).into_iter().flatten().flatten();
+            nodes.extend(entries.map(|entry| dev.join(entry.file_name())));
+        }
+        nodes.retain(|node| node.exists());
+        nodes
+    }
+
+    /// Processes that drive it from user space, as far as this user may see: those that have one of its
+    /// [`nodes`](Self::nodes) open, or (others than this one) its configuration space, as users without a driver do.
+    pub fn users(&self) -> Vec<u32> {
+        let nodes = self.nodes();
+        let mut paths = nodes.clone();
+        paths.extend(fs::canonicalize(self.path.join("config")));
+        let mut users = holders(&paths);
+        let me = std::process::id();
+        if users.contains(&me) && !holders(&nodes).contains(&me) {
+            users.retain(|&pid| pid != me);
+        }
+        users
+    }
+
+    /// It as it is now.
+    fn refresh(&self) -> Result<Self> {
+        Sysfs { root: self.sysfs().to_owned() }.function(self.bdf)
+    }
+
+    /// Where the sysfs that it was found in is mounted.
+    fn sysfs(&self) -> &Path {
+        self.path.ancestors().nth(4).unwrap_or(Path::new("/"))
+    }
+
+    fn bus(&self) -> PathBuf {
+        self.sysfs().join("bus/pci")
+    }
+}
+
+/// Is told of a write, before it is made: where, and what.
+type Observer<'a> = Box<dyn FnMut(&Path, &str) + 'a>;
+/// Makes a write.
+type Kernel<'a> = Box<dyn FnMut(&Path, &str, Duration) -> io::Result<()> + 'a>;
+
+/// Binds functions to drivers.
+pub struct Binder<'a> {
+    observer: Observer<'a>,
+    kernel: Kernel<'a>,
+    dry_run: bool,
+    force: bool,
+    deadline: Duration,
+}
+
+impl fmt::Debug for Binder<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { dry_run, force, deadline, .. } = self;
+        f.debug_struct("Binder")
+            .field("dry_run", dry_run)
+            .field("force", force)
+            .field("deadline", deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Binder<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<'a> Binder<'a> {
+    /// Makes every write, tells nobody, and leaves a function alone that a program drives.
+    pub fn new() -> Self {
+        Self {
+            observer: Box::new(|_, _| {}),
+            kernel: Box::new(write_within),
+            dry_run: false,
+            force: false,
+            deadline: DEADLINE,
+        }
+    }
+
+    /// Calls `observer` before each write with its path in sysfs and what is written.
+    pub fn observer(mut self, observer: impl FnMut(&Path, &str) + 'a) -> Self {
+        self.observer = Box::new(observer);
+        self
+    }
+
+    /// Only tells the observer what would be written.
+    pub fn dry_run(mut self, dry_run: bool) -> Self {
+        self.dry_run = dry_run;
+        self
+    }
+
+    /// Takes a function away from the programs that drive it, too. A VFIO user is asked by the kernel to close it, and
+    /// nothing happens until it does.
+    pub fn force(mut self, force: bool) -> Self {
+        self.force = force;
+        self
+    }
+
+    /// How long one step may take; 30 seconds if it isn't set. An unbinding that takes longer goes on in the kernel.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// What can be known before anything is changed: whether VFIO can have `function` at all.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] when `driver` is VFIO's, no IOMMU translates for the function and VFIO's no-IOMMU mode is
+    /// off; [`Error::Unsupported`] when `driver` is no driver's name.
+    pub fn check(function: &Function, driver: &str) -> Result<()> {
+        let device = function.bdf.to_string();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        if !driver.starts_with(|c: char| c.is_ascii_alphanumeric()) || !driver.chars().all(plain) {
+            return Err(Error::Unsupported {
+                device,
+                what: format!("the driver {driver:?}"),
+                reason: "a name like vfio-pci is needed".into(),
+            });
+        }
+        if is_vfio_driver(driver) && function.iommu_group.is_none() && !noiommu(function) {
+            return Err(Error::Unusable {
+                device,
+                reason: format!(
+                    "no IOMMU translates for it, and {driver} needs one: turn it on in the firmware (VT-d, AMD-Vi or \
+                     SMMU) and in the kernel's parameters (intel_iommu=on for Intel), then boot anew; or use \
+                     uio_pci_generic, or VFIO's unsafe no-IOMMU mode (devbind bind --unsafe-noiommu): without an IOMMU \
+                     nothing keeps the device off memory that isn't yours"
+                ),
+            });
+        }
+        Ok(())
+    }
+
+    /// Binds `function` to `driver`, whose module must be loaded, and takes it from the driver that has it. What has
+    /// it already is left as it is.
+    ///
+    /// # Errors
+    /// What [`Binder::check`] refuses; [`Error::Unusable`] when the driver isn't there, or a program drives the function;
+    /// [`Error::Os`] when a write fails, or the driver does not take the function. It has its former driver and
+    /// override again then, or else the error says what could not be undone.
+    pub fn bind(&mut self, function: &Function, driver: &str) -> Result<()> {
+        let former = function.binding()?;
+        if former.driver.as_deref() == Some(driver) {
+            return Ok(());
+        }
+        if !self.dry_run {
+            Self::check(&function.refresh()?, driver)?;
+            self.driver_is_there(function, driver)?;
+        }
+        self.not_driven(function)?;
+        let result = self.swap(function, former.driver.as_deref(), Some(driver));
+        result.map_err(|error| self.back(function, &former, error))
+    }
+
+    /// Takes `function` from its driver, if it has one. Its override stays, so that the kernel may bind it again when it
+    /// next looks for a driver.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] when a program drives it, [`Error::Timeout`] when the driver does not let go of it, and the
+    /// system's.
+    pub fn unbind(&mut self, function: &Function) -> Result<()> {
+        let former = function.binding()?;
+        if former.driver.is_none() {
+            return Ok(());
+        }
+        self.not_driven(function)?;
+        self.release(function)
+    }
+
+    /// Puts `function` back to what [`Function::binding`] said.
+    ///
+    /// # Errors
+    /// As [`Binder::bind`].
+    pub fn restore(&mut self, function: &Function, to: &Binding) -> Result<()> {
+        let now = function.binding()?;
+        match &to.driver {
+            Some(driver) => self.bind(function, driver)?,
+            None => self.unbind(function)?,
+        }
+        let now = if self.dry_run { now } else { function.binding()? };
+        if now.driver_override != to.driver_override || (self.dry_run && now.driver != to.driver) {
+            self.set_driver_override(function, to.driver_override.as_deref())?;
+        }
+        Ok(())
+    }
+
+    /// Names the only driver that the kernel may offer `function` to from now on; with `None`, it goes by the ids that
+    /// drivers know again. What it is bound to stays.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_driver_override(&mut self, function: &Function, driver: Option<&str>) -> Result<()> {
+        // An empty line clears it; a write of no bytes doesn't reach the kernel.
+        self.write(
+            function,
+            function.path.join("driver_override"),
+            driver.unwrap_or("\n"),
+            "naming its driver",
+        )
+    }
+
+    fn swap(&mut self, function: &Function, from: Option<&str>, to: Option<&str>) -> Result<()> {
+        if let Some(driver) = to {
+            self.set_driver_override(function, Some(driver))?;
+        }
+        if from.is_some() {
+            self.release(function)?;
+        }
+        match to {
+            Some(driver) => self.probe(function, driver),
+            None => Ok(()),
+        }
+    }
+
+    fn release(&mut self, function: &Function) -> Result<()> {
+        let bdf = function.bdf.to_string();
+        self.write(function, function.path.join("driver/unbind"), &bdf, "taking it from its driver")?;
+        let still = if self.dry_run { None } else { link_name(&function.path.join("driver"))? };
+        match still {
+            None => Ok(()),
+            Some(driver) => Err(Error::Unusable {
+                device: bdf,
+                reason: format!(
+                    "the kernel did not take it from {driver}: the kernel's log may say why (dmesg)"
+                ),
+            }),
+        }
+    }
+
+    fn probe(&mut self, function: &Function, driver: &str) -> Result<()> {
+        let bdf = function.bdf.to_string();
+        let operation = format!("binding it to {driver}");
+        self.write(function, function.bus().join("drivers_probe"), &bdf, &operation)?;
+        let is_bound = || Ok(link_name(&function.path.join("driver"))?.as_deref() == Some(driver));
+        if self.dry_run || is_bound()? {
+            return Ok(());
+        }
+        // A probe that fails is no error of that write. This one asks the driver again, and gives its answer.
+        let bind = function.bus().join("drivers").join(driver).join("bind");
+        let answer = self.write(function, bind, &bdf, &operation);
+        if is_bound()? {
+            return Ok(());
+        }
+        let source = match answer {
+            Err(Error::Os { source, .. }) => source,
+            Err(other) => return Err(other),
+            Ok(()) => io::Error::from_raw_os_error(libc::ENODEV),
+        };
+        Err(Error::Os {
+            device: bdf,
+            operation: format!("{operation}: {}", refused(function, driver)),
+            source,
+        })
+    }
+
+    /// Undoes a binding that failed with `error`; gives an error that says what it is bound to now.
+    fn back(&mut self, function: &Function, former: &Binding, error: Error) -> Error {
+        if let Error::Timeout { device, operation, after } = error {
+            // The kernel takes this once it is done, and goes on with it by itself.
+            self.deadline = self.deadline.min(Duration::from_secs(1));
+            let _ = self.set_driver_override(function, former.driver_override.as_deref());
+            let operation =
+                format!("{operation}; it will have no driver, and its former driver_override, then");
+            return Error::Timeout { device, operation, after };
+        }
+        let undone = self.undo(function, former);
+        let state = match &undone {
+            Ok(now) if now == former => match &now.driver {
+                Some(driver) => format!("it is bound to {driver}, as before"),
+                None => "no driver is bound to it, as before".into(),
+            },
+            _ => {
+                let now = match link_name(&function.path.join("driver")) {
+                    Ok(Some(driver)) => format!("it is bound to {driver}"),
+                    Ok(None) => "no driver is bound to it".into(),
+                    Err(error) => format!("what it is bound to is unknown ({error})"),
+                };
+                let why = undone.err().map_or(String::new(), |error| format!(" ({error})"));
+                let before = former.driver.as_deref().unwrap_or("no driver");
+                format!("{now} now, and could not be put back to {before}{why}")
+            }
+        };
+        match error {
+            Error::Os { device, operation, source } => {
+                Error::Os { device, operation: format!("{operation}; {state}"), source }
+            }
+            Error::Unusable { device, reason } => {
+                Error::Unusable { device, reason: format!("{reason}; {state}") }
+            }
+            other => other,
+        }
+    }
+
+    fn undo(&mut self, function: &Function, former: &Binding) -> Result<Binding> {
+        let now = function.binding()?;
+        if now.driver != former.driver {
+            self.swap(function, now.driver.as_deref(), former.driver.as_deref())?;
+        }
+        if function.driver_override()? != former.driver_override {
+            self.set_driver_override(function, former.driver_override.as_deref())?;
+        }
+        function.binding()
+    }
+
+    fn write(&mut self, function: &Function, path: PathBuf, value: &str, operation: &str) -> Result<()> {
+        (self.observer)(&path, value);
+        if self.dry_run {
+            return Ok(());
+        }
+        (self.kernel)(&path, value, self.deadline).map_err(|e| {
+            let device = function.bdf.to_string();
+            let path = path.display();
+            match e.kind() {
+                io::ErrorKind::TimedOut => Error::Timeout {
+                    device,
+                    operation: format!(
+                        "{operation}: the kernel is still busy with the write to {path}, and goes on: for VFIO until \
+                         its user{} closes the device",
+                        by(&function.users())
+                    ),
+                    after: self.deadline,
+                },
+                io::ErrorKind::PermissionDenied => {
+                    Error::os(device, format!("{operation}: writing {path}: do it as root"), e)
+                }
+                _ => Error::os(device, format!("{operation}: writing {path}"), e),
+            }
+        })
+    }
+
+    fn driver_is_there(&self, function: &Function, driver: &str) -> Result<()> {
+        let path = function.bus().join("drivers").join(driver);
+        if path.exists() {
+            return Ok(());
+        }
+        Err(Error::Unusable {
+            device: function.bdf.to_string(),
+            reason: format!(
+                "there is no PCI driver {driver} in the kernel ({}): as root: modprobe {driver}",
+                path.display()
+            ),
+        })
+    }
+
+    /// Unbinding a VFIO device waits for its user, and one of UIO pulls it away under its user.
+    fn not_driven(&self, function: &Function) -> Result<()> {
+        let users = if self.force { Vec::new() } else { function.users() };
+        if users.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Unusable {
+            device: function.bdf.to_string(),
+            reason: format!("it is in use{}: end it first", by(&users)),
+        })
+    }
+}
+
+/// ` by process 17, 18`.
+fn by(users: &[u32]) -> String {
+    let pids: Vec<_> = users.iter().map(u32::to_string).collect();
+    if pids.is_empty() { String::new() } else { format!(" by process {}", pids.join(", ")) }
+}
+
+/// Whether VFIO takes functions that no IOMMU translates for.
+fn noiommu(function: &Function) -> bool {
+    let parameter = function.sysfs().join("module/vfio/parameters/enable_unsafe_noiommu_mode");
+    read(&parameter).is_ok_and(|text| matches!(text.trim(), "Y" | "1"))
+}
+
+/// Why a driver that is there did not take a function.
+fn refused(function: &Function, driver: &str) -> String {
+    let bdf: Bdf = function.bdf;
+    let irq = read(&function.path.join("irq")).is_ok_and(|text| text.trim() == "0");
+    let hint = match driver {
+        "uio_pci_generic" if irq => "it has no INTx interrupt, which uio_pci_generic needs",
+        "nvme" => "the controller does not answer, or is none",
+        _ if is_vfio_driver(driver) => "VFIO does not take it",
+        _ => "the driver does not take it",
+    };
+    format!("{hint} (the kernel's log may say more: dmesg | grep {bdf})")
+}
+
+#[cfg(test)]
+#[path = "bind_tests.rs"]
+mod tests;

@@ -1,0 +1,215 @@
+//! The side of the process that is given a region.
+
+use super::{
+    export::{explain, wait},
+    message::{Bad, Description, HEADER, Header, VERSION},
+};
+use crate::{
+    Error, Result,
+    dma::Addresses,
+    memory::{self, PageSize},
+    mmio::{self, Mapping},
+    socket::{Fault, poll_for, read_some},
+};
+use nix::poll::{PollFd, PollFlags};
+use std::{
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    time::{Duration, Instant},
+};
+
+const DEVICE: &str = "a shared region";
+const TAKING: &str = "taking it from another process";
+
+/// A region of DMA memory of another process, mapped here too.
+///
+/// Its bytes may be changed by the device and by other processes at any time: they are copied in and out, byte by byte or
+/// in words of 8, and no reference to them is formed. What two processes write at once to the same place comes out in any
+/// mixture of both. It stays mapped, and can be accessed without a fault, for as long as this exists, whether or not its
+/// owner does: see [`check`](Self::check).
+#[derive(Debug)]
+pub struct SharedRegion {
+    mapping: Mapping,
+    description: Description,
+    /// The owner is at its other end.
+    connection: UnixStream,
+}
+
+impl SharedRegion {
+    /// Takes the region that the process at the other end of `from` sends by
+    /// [`Region::export`](crate::dma::Region::export), and not a byte of what it sends after that.
+    ///
+    /// It keeps a descriptor of the connection, to see when the owner is gone.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] when it is not there, whole, within `timeout`; [`Error::Gone`] when the other side is gone;
+    /// [`Error::Unsupported`] for another version of the message; [`Error::Protocol`] when it is none, comes with
+    /// anything but one descriptor, or does not fit the file; [`Error::Unusable`] when that is no memory file, or could
+    /// shrink; those of mapping it. Nothing of it is kept then, and the connection is of no more use.
+    pub fn import(from: &UnixStream, timeout: Duration) -> Result<Self> {
+        let broken = |reason: &str| Error::Protocol {
+            device: DEVICE.into(),
+            operation: TAKING.into(),
+            reason: reason.into(),
+        };
+        let bad = |bad| match bad {
+            Bad::Version(version) => Error::Unsupported {
+                device: DEVICE.into(),
+                what: format!("version {version} of its description"),
+                reason: format!("version {VERSION} is: build both programs with the same upcie-core"),
+            },
+            Bad::Content(reason) => broken(reason),
+        };
+        let end = Instant::now() + timeout;
+        let mut fds = Vec::new();
+        let mut read = |room: &mut [u8]| {
+            fill(from, room, &mut fds, end).map_err(|fault| explain(fault, DEVICE, TAKING, timeout))
+        };
+        let mut head = [0; HEADER];
+        read(&mut head)?;
+        let header = Header::parse(&head).map_err(bad)?;
+        let mut tail = vec![0; header.tail()];
+        read(&mut tail)?;
+        let description = header.describe(&tail).map_err(bad)?;
+        let fd: OwnedFd = match (fds.pop(), fds.pop()) {
+            (Some(fd), None) => fd,
+            (None, _) => return Err(broken("no descriptor came with it")),
+            (Some(_), Some(_)) => return Err(broken("more than one descriptor came with it")),
+        };
+        let file = memory::check(fd.as_fd())?;
+        if file.page != description.page {
+            return Err(broken("the file has pages of another size"));
+        }
+        if (description.len as u64) > file.len {
+            return Err(broken("the file is shorter than the region"));
+        }
+        // Mapping it fills in what is missing: memory that the owner does not have is not taken from the system here.
+        if file.present < description.len as u64 {
+            return Err(broken("the file has holes"));
+        }
+        let mapping = Mapping::new(fd.as_fd(), 0, description.len, DEVICE)?;
+        let connection =
+            from.try_clone().map_err(|e| Error::os(DEVICE, "keeping a descriptor of the connection", e))?;
+        Ok(Self { mapping, description, connection })
+    }
+
+    /// Its id in its owner ([`Region::id`](crate::dma::Region::id)).
+    pub fn id(&self) -> u64 {
+        self.description.id
+    }
+
+    /// Its bytes.
+    pub fn len(&self) -> usize {
+        self.description.len
+    }
+
+    /// Never: a region has at least one page.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The size of its pages.
+    pub fn page_size(&self) -> PageSize {
+        self.description.page
+    }
+
+    /// The device that its owner drives, as the owner calls it.
+    pub fn device(&self) -> &str {
+        &self.description.device
+    }
+
+    /// Whether its addresses are physical ones.
+    pub fn is_physical(&self) -> bool {
+        self.description.physical
+    }
+
+    /// All its device addresses.
+    pub fn addresses(&self) -> &Addresses {
+        &self.description.addresses
+    }
+
+    /// The device address of the byte at `offset`: where the owner's device finds it, if the owner tells the truth.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] when there is no such byte.
+    pub fn iova(&self, offset: usize) -> Result<u64> {
+        self.range("looking up an address", offset, 1)?;
+        Ok(self.description.addresses.at(offset))
+    }
+
+    /// Where this process sees it: for raw access, volatile or atomic, by code that has agreed with the others on who
+    /// writes when. Never a reference.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.mapping.as_ptr()
+    }
+
+    /// Copies the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] when they are not all in the region. That the owner is gone is no error: see
+    /// [`check`](Self::check).
+    pub fn read_at(&self, offset: usize, data: &mut [u8]) -> Result<()> {
+        let from = self.range("reading", offset, data.len())?;
+        // SAFETY: as many bytes of a live mapping, as just checked.
+        unsafe { mmio::copy_from(from, data) }
+        Ok(())
+    }
+
+    /// Copies `data` to the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at).
+    pub fn write_at(&mut self, offset: usize, data: &[u8]) -> Result<()> {
+        let to = self.range("writing", offset, data.len())?;
+        // SAFETY: as many bytes of a live mapping, as just checked; in this process nobody else writes through it.
+        unsafe { mmio::copy_to(to, data) }
+        Ok(())
+    }
+
+    /// Whether the owner still is there and has not taken the region back. Looks at the connection and does not wait: one
+    /// system call.
+    ///
+    /// An owner that is gone is noticed as soon as no process has its end of the connection any more. While this exists, the
+    /// owner in turn does not see that the connection is closed on this side.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] when it is not: the memory can be accessed as before, but no device will look at it. The system's.
+    pub fn check(&self) -> Result<()> {
+        let operation = "looking for the process that shares its memory";
+        // What comes is an end of it, whatever it is called: nothing else is asked for.
+        let mut polled = [PollFd::new(self.connection.as_fd(), PollFlags::from_bits_retain(libc::POLLRDHUP))];
+        poll_for(&mut polled, Duration::ZERO).map_err(|errno| Error::os(self.device(), operation, errno))?;
+        match polled[0].revents() {
+            Some(events) if events.is_empty() => Ok(()),
+            _ => Err(explain(Fault::Closed, self.device(), operation, Duration::ZERO)),
+        }
+    }
+
+    fn range(&self, operation: &str, offset: usize, len: usize) -> Result<*mut u8> {
+        let all = self.len();
+        match offset.checked_add(len) {
+            Some(end) if end <= all => Ok(self.as_ptr().wrapping_add(offset)),
+            _ => Err(Error::OutOfRange {
+                device: format!("a shared region of {}", self.device()),
+                operation: operation.into(),
+                offset: offset as u64,
+                len: len as u64,
+                size: all as u64,
+            }),
+        }
+    }
+}
+
+/// Fills `room`, until `end`; descriptors go to `fds`.
+fn fill(from: &UnixStream, mut room: &mut [u8], fds: &mut Vec<OwnedFd>, end: Instant) -> Result<(), Fault> {
+    while !room.is_empty() {
+        match read_some(from, room, fds)? {
+            Some(0) => return Err(Fault::Closed),
+            Some(got) => room = &mut std::mem::take(&mut room)[got..],
+            None => wait(from, PollFlags::POLLIN, end)?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,336 @@
+use super::{
+    SharedRegion,
+    message::{Description, HEADER, Header, MAX_NAME},
+};
+use crate::{
+    Error, Result,
+    dma::{Addresses, DmaSpace, Heap, Mapper, Region},
+    memory::{Memory, PageSize, descriptors_of, file_of, host_page_size},
+    socket::send_some,
+};
+use std::{
+    fs::File,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+const SOON: Duration = Duration::from_secs(10);
+const SHORT: Duration = Duration::from_millis(50);
+
+#[derive(Debug)]
+struct Nowhere;
+
+// SAFETY: there is no device.
+unsafe impl Mapper for Nowhere {
+    fn map(&self, _: u64, _: &Memory) -> Result<()> {
+        Ok(())
+    }
+    fn unmap(&self, _: u64, _: u64) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn space() -> Arc<DmaSpace> {
+    DmaSpace::new("test", [1 << 30..=u64::MAX >> 16], 4096, Box::new(Nowhere))
+}
+
+fn region(pages: usize) -> Region {
+    space().allocate_shared(pages * host_page_size(), Some(PageSize::Small)).unwrap()
+}
+
+#[test]
+fn a_region_is_the_same_memory_and_the_same_addresses_on_the_other_side() {
+    let region = region(4);
+    let (owner, user) = UnixStream::pair().unwrap();
+    region.export(&owner, SOON).unwrap();
+    // What follows the message is left to the two.
+    send_some(&owner, b"more", &[]).unwrap();
+    let mut shared = SharedRegion::import(&user, SOON).unwrap();
+    let mut more = [0; 4];
+    std::io::Read::read_exact(&mut &user, &mut more).unwrap();
+    assert_eq!(&more, b"more");
+
+    assert_eq!((shared.id(), shared.len(), shared.device()), (region.id(), region.len(), "test"));
+    assert_eq!((shared.page_size(), shared.is_physical()), (PageSize::Small, false));
+    assert_eq!(shared.addresses(), region.addresses());
+    assert_eq!(shared.iova(5000).unwrap(), region.iova(5000));
+
+    // A buffer of the owner's, through the region: both see what the other writes.
+    let lists = Heap::new(region.space(), Some(PageSize::Small), None);
+    let heap = Heap::over(region, None, &lists).unwrap();
+    let _first = heap.alloc(512).unwrap();
+    let mut buf = heap.alloc_zeroed(1000).unwrap();
+    assert_eq!(buf.region().map(|region| region.id()), Some(shared.id()));
+    let at = buf.offset_in_region();
+    assert_eq!(shared.iova(at).unwrap(), buf.iova(0));
+    shared.write_at(at + 3, b"from the user").unwrap();
+    let mut bytes = [0; 13];
+    buf.read_at(3, &mut bytes);
+    assert_eq!(&bytes, b"from the user");
+    buf.write_at(101, b"from the owner");
+    let mut bytes = [0; 14];
+    shared.read_at(at + 101, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"from the owner");
+    let part = buf.slice(100..200);
+    assert_eq!(part.offset_in_region(), at + 100);
+    assert!(part.is_shared() && !part.is_device_memory());
+}
+
+#[test]
+fn a_shared_buffer_derefs_to_nothing_and_holds_no_lists() {
+    let region = region(4);
+    let lists = Heap::new(region.space(), Some(PageSize::Small), None);
+    let heap = Heap::over(region, None, &lists).unwrap();
+    let buf = heap.alloc(512).unwrap();
+    let deref = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| buf[0]));
+    assert!(deref.is_err(), "a reference to bytes that another process may change");
+    let other = heap.space().allocate_shared(1, Some(PageSize::Small)).unwrap();
+    let error = Heap::over(other, None, &heap).unwrap_err().to_string();
+    assert!(error.contains("nobody else"), "{error}");
+}
+
+#[test]
+fn only_shared_memory_is_sent() {
+    let region = space().allocate(4096, Some(PageSize::Small)).unwrap();
+    let (owner, _user) = UnixStream::pair().unwrap();
+    let error = region.export(&owner, SOON).unwrap_err().to_string();
+    assert!(error.contains("allocate_shared"), "{error}");
+}
+
+/// At once, unless another test has a child that was forked a moment ago, which has the owner's end too.
+fn is_seen_gone(shared: &SharedRegion) {
+    let end = Instant::now() + SOON;
+    let error = loop {
+        match shared.check() {
+            Ok(()) if Instant::now() < end => std::thread::yield_now(),
+            other => break other.expect_err("it is gone"),
+        }
+    };
+    assert!(matches!(error, Error::Gone { .. }), "{error}");
+}
+
+#[test]
+fn an_owner_that_is_gone_is_an_error_and_no_fault() {
+    let region = region(2);
+    let file = file_of(region.memory().unwrap());
+    let (owner, user) = UnixStream::pair().unwrap();
+    region.export(&owner, SOON).unwrap();
+    let mut shared = SharedRegion::import(&user, SOON).unwrap();
+    shared.check().unwrap();
+    shared.write_at(4000, &[7; 200]).unwrap();
+    drop((region, owner));
+    assert_eq!(descriptors_of(file), 0, "the mapping alone holds the file");
+    is_seen_gone(&shared);
+    let mut bytes = [0; 200];
+    shared.read_at(4000, &mut bytes).unwrap();
+    assert_eq!(bytes, [7; 200]);
+    shared.write_at(0, b"still there").unwrap();
+}
+
+#[test]
+fn an_owner_that_only_stops_talking_has_taken_it_back() {
+    let region = region(1);
+    let (owner, user) = UnixStream::pair().unwrap();
+    region.export(&owner, SOON).unwrap();
+    let shared = SharedRegion::import(&user, SOON).unwrap();
+    owner.shutdown(std::net::Shutdown::Write).unwrap();
+    is_seen_gone(&shared);
+}
+
+#[test]
+fn what_is_not_in_the_region_is_out_of_range() {
+    let region = region(1);
+    let (owner, user) = UnixStream::pair().unwrap();
+    region.export(&owner, SOON).unwrap();
+    let mut shared = SharedRegion::import(&user, SOON).unwrap();
+    let len = shared.len();
+    for (offset, bytes) in [(len, 1), (len - 3, 4), (usize::MAX, 1), (usize::MAX - 1, 4)] {
+        let mut data = [0; 4];
+        assert!(matches!(shared.read_at(offset, &mut data[..bytes]), Err(Error::OutOfRange { .. })));
+        assert!(matches!(shared.write_at(offset, &data[..bytes]), Err(Error::OutOfRange { .. })));
+    }
+    shared.read_at(len, &mut []).unwrap();
+    assert!(shared.iova(len).is_err());
+}
+
+#[test]
+fn nothing_is_waited_for_beyond_the_deadline() {
+    let region = region(1);
+    let (owner, user) = UnixStream::pair().unwrap();
+    let start = Instant::now();
+    assert!(matches!(SharedRegion::import(&user, SHORT), Err(Error::Timeout { .. })));
+    send_some(&owner, &description(1).encode().unwrap()[..HEADER + 3], &[]).unwrap();
+    assert!(matches!(SharedRegion::import(&user, SHORT), Err(Error::Timeout { .. })), "half a message");
+    // Nobody takes it.
+    while send_some(&owner, &[0; 4096], &[]).unwrap() > 0 {}
+    assert!(matches!(region.export(&owner, SHORT), Err(Error::Timeout { .. })));
+    assert!(start.elapsed() >= 3 * SHORT && start.elapsed() < SOON);
+    drop(user);
+    assert!(matches!(region.export(&owner, SHORT), Err(Error::Gone { .. })));
+    assert!(matches!(SharedRegion::import(&owner, SHORT), Err(Error::Gone { .. })));
+}
+
+/// Of so many small pages.
+fn description(pages: usize) -> Description {
+    Description {
+        id: 9,
+        len: pages * host_page_size(),
+        page: PageSize::Small,
+        physical: false,
+        addresses: Addresses::Linear(1 << 30),
+        device: "test".into(),
+    }
+}
+
+/// What comes of importing these bytes with these descriptors, after which the sender is gone.
+fn import(bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<SharedRegion> {
+    let (owner, user) = UnixStream::pair().unwrap();
+    if !bytes.is_empty() {
+        assert_eq!(send_some(&owner, bytes, fds).unwrap(), bytes.len());
+    }
+    drop(owner);
+    let socket = file_of(&user);
+    let result = SharedRegion::import(&user, SOON);
+    drop(user);
+    assert_eq!(descriptors_of(socket), usize::from(result.is_ok()), "the connection");
+    result
+}
+
+#[test]
+fn what_is_not_a_description_is_an_error_and_leaves_no_descriptor() {
+    let (memory, other) = (Memory::new(1, PageSize::Small).unwrap(), File::open("/proc/self/maps").unwrap());
+    let (file, fd) = (file_of(&memory), memory.as_fd());
+    let good = description(1).encode().unwrap();
+    let with = |at: usize, bytes: &[u8]| {
+        let mut message = good.clone();
+        message[at..at + bytes.len()].copy_from_slice(bytes);
+        message
+    };
+    let two = Description { device: String::new(), ..description(2) };
+    let pages = Description {
+        addresses: Addresses::Pages { shift: 12, pages: [1 << 30].into() },
+        page: PageSize::Huge2M,
+        len: 2 << 20,
+        ..description(1)
+    };
+    // Offsets: magic 0, version 8, flags 10, name 12, addresses 16, reserved 20, id 24, length 32, page 40, table 48.
+    let cases: Vec<(&str, Vec<u8>, Vec<BorrowedFd<'_>>, &str)> = vec![
+        ("nothing", vec![], vec![], "gone"),
+        ("a header cut short", good[..HEADER - 1].to_vec(), vec![fd], "gone"),
+        ("a table cut short", good[..HEADER + 7].to_vec(), vec![fd], "gone"),
+        ("garbage", vec![0xa5; 4096], vec![fd], "not the description"),
+        ("another version", with(8, &[2, 0]), vec![fd], "version 2"),
+        ("unknown flags", with(10, &[4, 0]), vec![fd], "unknown flags"),
+        ("a reserved field", with(20, &[1]), vec![fd], "unknown flags"),
+        ("a huge name", with(12, &u32::MAX.to_ne_bytes()), vec![fd], "name"),
+        ("a huge table", with(16, &u32::MAX.to_ne_bytes()), vec![fd], "more addresses"),
+        ("no table", with(16, &[0; 4]), vec![fd], "another length"),
+        ("a longer table", with(16, &2_u32.to_ne_bytes()), vec![fd], "another length"),
+        ("no bytes", with(32, &[0; 8]), vec![fd], "whole pages"),
+        ("a part of a page", with(32, &1_u64.to_ne_bytes()), vec![fd], "whole pages"),
+        ("a huge length", with(32, &u64::MAX.to_ne_bytes()), vec![fd], "more bytes"),
+        ("a page of no size", with(40, &[0; 8]), vec![fd], "pages of a size"),
+        ("a page of an odd size", with(40, &8193_u64.to_ne_bytes()), vec![fd], "pages of a size"),
+        ("an unaligned address", with(48, &5_u64.to_ne_bytes()), vec![fd], "not aligned"),
+        ("an address at the end", with(48, &[0, 0xf0, 255, 255, 255, 255, 255, 255]), vec![fd], ""),
+        ("a name that is no text", with(56, &[0xff]), vec![fd], "no text"),
+        ("a name with a newline", with(56, b"\n"), vec![fd], "no text"),
+        ("a longer region than its file", two.encode().unwrap(), vec![fd], "shorter"),
+        ("pages of another size than the file's", pages.encode().unwrap(), vec![fd], "another size"),
+        ("no descriptor", good.clone(), vec![], "no descriptor"),
+        ("two descriptors", good.clone(), vec![fd, fd], "more than one"),
+        ("three descriptors", good.clone(), vec![fd, fd, other.as_fd()], "more than one"),
+        ("too many descriptors", good.clone(), vec![fd; 100], "more descriptors"),
+        ("no memory file", good.clone(), vec![other.as_fd()], "only a memory file"),
+    ];
+    for (what, bytes, fds, words) in cases {
+        let before = descriptors_of(file);
+        let result = import(&bytes, &fds);
+        if what == "an address at the end" {
+            // The last page of all is one.
+            result.unwrap();
+        } else {
+            let error = result.expect_err(what).to_string();
+            assert!(error.contains(words), "{what}: {error}");
+        }
+        assert_eq!(descriptors_of(file), before, "{what}");
+    }
+    import(&good, &[fd]).unwrap();
+}
+
+#[test]
+fn a_file_that_may_shrink_or_has_holes_is_refused() {
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    let good = description(1).encode().unwrap();
+    for (flags, words) in [(MFdFlags::empty(), "shrink"), (MFdFlags::MFD_ALLOW_SEALING, "holes")] {
+        let fd = memfd_create(c"upcie-test", flags | MFdFlags::MFD_CLOEXEC).unwrap();
+        nix::unistd::ftruncate(&fd, host_page_size() as i64).unwrap();
+        let error = import(&good, &[fd.as_fd()]).unwrap_err().to_string();
+        assert!(error.contains(words), "{words}: {error}");
+        assert_eq!(descriptors_of(file_of(&fd)), 1);
+    }
+}
+
+#[test]
+fn a_table_of_pages_survives_the_way() {
+    let pages: Box<[u64]> = [0x4000_0000, 0x1000_0000, 0x20_0000].into();
+    let device = "0000:01:00.0\n".repeat(50);
+    let sent = Description {
+        id: u64::MAX,
+        len: 3 * (2 << 20),
+        page: PageSize::Huge2M,
+        physical: true,
+        addresses: Addresses::Pages { shift: 21, pages },
+        device: device.clone(),
+    };
+    let bytes = sent.encode().unwrap();
+    let (head, tail) = bytes.split_first_chunk().unwrap();
+    let header = Header::parse(head).unwrap();
+    assert_eq!(header.tail(), tail.len());
+    let got = header.describe(tail).unwrap();
+    assert_eq!(got.device, device.replace('\n', "?")[..MAX_NAME]);
+    assert_eq!(got, Description { device: got.device.clone(), ..sent });
+}
+
+#[test]
+fn thousands_of_broken_messages_are_errors_or_regions_and_leave_no_descriptor() {
+    let memory = Memory::new(3 * host_page_size(), PageSize::Small).unwrap();
+    let file = file_of(&memory);
+    let good = description(3).encode().unwrap();
+    let mut state = 88_172_645_463_325_252_u64;
+    let mut below = |n: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 16) as usize % n
+    };
+    let (mut regions, mut errors) = (0, 0);
+    for _ in 0..3000 {
+        let mut bytes = good.clone();
+        for _ in 0..below(4) {
+            let at = below(bytes.len());
+            bytes[at] = match below(3) {
+                0 => below(256) as u8,
+                1 => bytes[at] ^ (1 << below(8)),
+                _ => [0, 1, 0x7f, 0xff][below(4)],
+            };
+        }
+        bytes.truncate(1 + below(bytes.len() * 3));
+        let fds = vec![memory.as_fd(); [1, 1, 1, 0, 2][below(5)]];
+        match import(&bytes, &fds) {
+            Ok(mut shared) => {
+                regions += 1;
+                let last = shared.len() - 1;
+                shared.write_at(last, &[1]).unwrap();
+                shared.iova(last).unwrap();
+            }
+            Err(_) => errors += 1,
+        }
+    }
+    assert_eq!(descriptors_of(file), 1);
+    assert!(regions > 100 && errors > 100, "{regions} regions, {errors} errors");
+}

@@ -30,7 +30,7 @@ pub struct Target {
 }
 
 /// Parses an address, and the options of an embedded controller with it: both are the command line's faults.
-fn parse_address(text: &str) -> anyhow::Result<Address> {
+pub fn parse_address(text: &str) -> anyhow::Result<Address> {
     let address: Address = text.parse()?;
     if let Address::Emulated(options) = &address {
         options.parse::<emu::Options>()?;

@@ -21,6 +21,7 @@ use crate::{
     process::Owner,
 };
 use nix::{
+    errno::Errno,
     fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl},
     sys::memfd::{MFdFlags, memfd_create},
 };
@@ -149,7 +150,17 @@ impl Memory {
                 tracing::debug!(node, %error, "DMA memory without regard to its node");
             }
         }
-        fallocate(&fd, FallocateFlags::empty(), 0, len as i64).map_err(|e| fail(e.into()))?;
+        loop {
+            match fallocate(&fd, FallocateFlags::empty(), 0, len as i64) {
+                Ok(()) => break,
+                Err(Errno::EINTR) => {}
+                Err(e) => {
+                    // What it got goes back first, so that the message counts it.
+                    drop(fd);
+                    return Err(fail(e.into()));
+                }
+            }
+        }
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&fd, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| fail(e.into()))?;
         let mapping = Mapping::new(fd.as_fd(), 0, len, &what())?;

@@ -203,6 +203,7 @@ fn whoever_drives_it_without_a_driver_is_found() {
     let function = kernel.function();
     let config = function.path.join("config");
     fs::write(&config, "").unwrap();
+    let own = fs::File::open(&config).unwrap();
     assert_eq!(function.users(), [0; 0]);
     // This process may look at the configuration space that it binds; a child that holds it is a user.
     let mut child = std::process::Command::new("sleep")
@@ -218,4 +219,5 @@ fn whoever_drives_it_without_a_driver_is_found() {
     assert_eq!(users, [child.id()]);
     has(&text(&refused), &["in use by process", &child.id().to_string()]);
     forced.unwrap();
+    drop(own);
 }

@@ -158,6 +158,7 @@ mod tests {
         assert!(why(&cdev, libc::EPERM).contains("allow_unsafe_interrupts"));
         let gone = cdev.refused(io::Error::from_raw_os_error(libc::ENODEV));
         assert!(matches!(gone, Error::Gone { .. }), "{gone}");
+        drop(cdev);
         fake.add("0000:01:00.1", "0x020000\n", Some("e1000e"), Some(5));
         let cdev = Cdev::open(BDF, &fake.function(BDF).unwrap(), &fake.0).unwrap();
         assert!(why(&cdev, libc::EBUSY).contains("0000:01:00.1 (bound to e1000e)"));

@@ -1,83 +1,48 @@
 //! PCI functions in sysfs, for suites that change which driver has one.
 
-use crate::deadline;
+use crate::{chain, deadline};
 use std::{
     fs,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
-use upcie_core::pci::{Bdf, Function};
+use upcie_core::pci::{Bdf, Binder, Binding, Function};
 
-/// Gives a function back to the driver that it had, when dropped.
+/// A function that a suite binds to other drivers; goes back to its own when dropped.
 #[derive(Debug)]
-pub struct Binding {
-    bdf: Bdf,
-    driver: Option<String>,
-    over: String,
+pub struct Borrowed {
+    function: Function,
+    binding: Binding,
 }
 
-impl Binding {
-    /// Of a function as it is bound now.
+impl Borrowed {
+    /// A function as it is bound now.
     ///
     /// # Panics
     /// When there is no such function.
-    pub fn of(bdf: Bdf) -> Self {
-        let function = Function::at(bdf).unwrap_or_else(|error| panic!("{error}"));
-        let over = fs::read_to_string(function.path.join("driver_override")).expect("driver_override");
-        Self { bdf, driver: function.driver, over: over.trim().to_owned() }
+    pub fn take(bdf: Bdf) -> Self {
+        let function = Function::at(bdf).unwrap_or_else(|error| panic!("{}", chain(&error)));
+        let binding = function.binding().unwrap_or_else(|error| panic!("{}", chain(&error)));
+        Self { function, binding }
     }
 
-    /// Binds it to another driver, or to none.
+    /// Binds it to another driver.
     ///
     /// # Panics
     /// When that fails.
-    pub fn to(&self, driver: Option<&str>) {
-        bind(self.bdf, driver, driver.unwrap_or("none"))
-            .unwrap_or_else(|error| panic!("{}: {error}", self.bdf));
-    }
-
-    /// Gives it back now.
-    ///
-    /// # Panics
-    /// When that fails.
-    pub fn restore(self) {
-        drop(self);
+    pub fn bind(&self, driver: &str) {
+        self.function.bind(driver).unwrap_or_else(|error| panic!("{}", chain(&error)));
     }
 }
 
-impl Drop for Binding {
+impl Drop for Borrowed {
     fn drop(&mut self) {
-        let result = bind(self.bdf, self.driver.as_deref(), &self.over);
-        match result {
-            Err(error) if thread::panicking() => eprintln!("{}: {error}", self.bdf),
-            result => result.unwrap_or_else(|error| panic!("{}: {error}", self.bdf)),
+        match Binder::new().restore(&self.function, &self.binding) {
+            Err(error) if thread::panicking() => eprintln!("{}", chain(&error)),
+            result => result.unwrap_or_else(|error| panic!("{}", chain(&error))),
         }
     }
-}
-
-/// Binds a function to `driver`, or to none, and leaves `over` as its driver_override.
-fn bind(bdf: Bdf, driver: Option<&str>, over: &str) -> Result<(), String> {
-    let path = Path::new("/sys/bus/pci/devices").join(bdf.to_string());
-    let write = |path: &Path, text: &str| {
-        fs::write(path, text).map_err(|error| format!("writing {text:?} to {}: {error}", path.display()))
-    };
-    let now = || Function::at(bdf).map(|function| function.driver).map_err(|error| error.to_string());
-    if now()?.as_deref() != driver {
-        if now()?.is_some() {
-            write(&path.join("driver/unbind"), &bdf.to_string())?;
-        }
-        // A name that no driver has keeps all of them away.
-        write(&path.join("driver_override"), driver.unwrap_or("none"))?;
-        if driver.is_some() {
-            write(Path::new("/sys/bus/pci/drivers_probe"), &bdf.to_string())?;
-        }
-        if now()?.as_deref() != driver {
-            return Err(format!("{:?} has it instead of {driver:?}", now()?));
-        }
-    }
-    // An empty line takes the override away.
-    write(&path.join("driver_override"), &format!("{}\n", if over == "(null)" { "" } else { over }))
 }
 
 /// The block device that the kernel's driver made of a namespace, once it has.

@@ -11,7 +11,7 @@ use upcie_tests::{
     device::namespaces,
     io::{read, write},
     on_each_device,
-    pci::{Binding, kernel_disk},
+    pci::{Borrowed, kernel_disk},
 };
 
 /// Bytes at each place.
@@ -66,13 +66,13 @@ fn read_and_write_theirs(node: &Path, disk: &Disk) {
 fn what_one_driver_writes_the_other_reads() {
     on_each_device(|device| {
         let bdf = device.address().bdf().expect("a PCI function");
-        let binding = Binding::of(bdf);
+        let function = Borrowed::take(bdf);
         let disks = write_ours(device);
-        binding.to(Some("nvme"));
+        function.bind("nvme");
         for disk in &disks {
             read_and_write_theirs(&kernel_disk(bdf, disk.nsid), disk);
         }
-        binding.restore();
+        drop(function);
         let controller = device.open();
         for ((namespace, _), disk) in namespaces(&controller).iter().zip(&disks) {
             for slba in disk.places {

@@ -40,3 +40,8 @@ fn interrupts() {
 fn threads() {
     run("threads");
 }
+
+#[test]
+fn shared_memory() {
+    run("shared_memory");
+}

@@ -26,7 +26,7 @@ fn a_function_has_one_user() {
         let (holder, address) = role.split_once(' ').unwrap();
         let error = Controller::open(&address.parse().unwrap()).unwrap_err();
         let function = address.split_once(':').map_or(address, |(_, function)| function);
-        return says(&error, &[function, "in use by process", holder]);
+        return says(&error, &[function, "in use", &format!("by process {holder}")]);
     }
     on_each_device(|device| {
         // Each opening of `emu` is a controller of its own; the tests below are about sockets.

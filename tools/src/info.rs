@@ -42,6 +42,7 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<Outcome> {
             "queue_entries": controller.max_depth(),
             "page_size": controller.page_size(),
         },
+        "own_memory": own_memory(&controller),
         "interrupts": interrupts(&controller)?,
         "namespaces": namespaces(&controller)?,
         "registers": registers(&controller)?,
@@ -93,6 +94,60 @@ fn identify(controller: &Controller) -> Value {
         "warning_temperature_kelvin": (id.wctemp > 0).then_some(id.wctemp),
         "critical_temperature_kelvin": (id.cctemp > 0).then_some(id.cctemp),
     })
+}
+
+/// Its memory buffer and its persistent memory region, where it has them.
+fn own_memory(controller: &Controller) -> Value {
+    let buffer = match controller.memory_buffer() {
+        Ok(None) => Value::Null,
+        Err(error) => json!({ "unusable": chain(&error) }),
+        Ok(Some(memory)) => {
+            let (size, location) = (memory.properties(), memory.location());
+            json!({
+                "bar": location.bir(),
+                "size": memory.size(),
+                "caching": memory.caching().to_string(),
+                "uses": {
+                    "submission_queues": size.sqs(), "completion_queues": size.cqs(), "lists": size.lists(),
+                    "read_data": size.rds(), "write_data": size.wds(),
+                },
+                "lists_elsewhere": location.cdpcils(),
+                "data_partly_elsewhere": location.cdmmms(),
+                "peers": memory.check_peers().map_or_else(|error| chain(&error), |()| "yes".into()),
+            })
+        }
+    };
+    let persistent = match controller.persistent_memory() {
+        Ok(None) => Value::Null,
+        Err(error) => json!({ "unusable": chain(&error) }),
+        Ok(Some(memory)) => {
+            let cap = memory.properties();
+            let status = memory.status().map_or_else(
+                |error| chain(&error),
+                |status| {
+                    ["normal", "restore error", "read-only", "unreliable"]
+                        .get(usize::from(status.hsts()))
+                        .map_or_else(|| format!("{}", status.hsts()), |name| (*name).to_owned())
+                },
+            );
+            json!({
+                "bar": cap.bir(),
+                "size": memory.size(),
+                "caching": memory.caching().to_string(),
+                "uses": { "read_data": cap.rds(), "write_data": cap.wds() },
+                "addresses": cap.cmss(),
+                "health": status,
+                "peers": memory.check_peers().map_or_else(|error| chain(&error), |()| "yes".into()),
+            })
+        }
+    };
+    json!({ "controller_memory_buffer": buffer, "persistent_memory_region": persistent })
+}
+
+/// An error and its sources in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let all = std::iter::successors(Some(error), |error| error.source());
+    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// How many of each kind the way in has, and which kind is used.
@@ -211,6 +266,12 @@ fn print(info: &Value, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", text("", &info["address"]))?;
     section(out, "Controller", &info["controller"])?;
     section(out, "Limits", &info["limits"])?;
+    for (name, fields) in info["own_memory"].as_object().into_iter().flatten() {
+        if !fields.is_null() {
+            let (first, rest) = name.split_at(1);
+            section(out, &format!("{}{}", first.to_uppercase(), rest.replace('_', " ")), fields)?;
+        }
+    }
     section(out, "Interrupts", &info["interrupts"])?;
     for namespace in info["namespaces"].as_array().into_iter().flatten() {
         section(out, &format!("Namespace {}", namespace["id"]), namespace)?;

@@ -2,17 +2,21 @@
 
 use crate::{
     outcome::{self, Outcome},
-    units,
+    units, ways,
 };
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::{self, Write};
-use upcie_core::pci::{BarInfo, BarKind, Function, functions};
+use upcie_core::{
+    pci::{BarInfo, BarKind, Function, functions},
+    transport::Caching,
+};
 
 /// For `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
-  upcie list               NVMe controllers: driver, IOMMU group, NUMA node
+  upcie list               NVMe controllers: driver, IOMMU group, NUMA node, which ways lead to each now
+                           and what is missing for the others
   upcie list -v            the same, with their base address registers
   upcie list --all --json  every PCI function, for programs";
 
@@ -84,9 +88,15 @@ fn print_table(shown: &[Function], verbose: bool, out: &mut impl Write) -> anyho
             function.bdf.to_string(),
             function.class
         )?;
+        // Of all functions of a machine, most are nobody's business.
+        if verbose || function.is_nvme() {
+            for line in ways::lines(function) {
+                writeln!(out, "    {line}")?;
+            }
+        }
         if verbose {
             for bar in function.bars()? {
-                writeln!(out, "    {}", describe(&bar))?;
+                writeln!(out, "    {}", describe(function, &bar))?;
             }
             let group = function.iommu_group.iter().flat_map(|group| &group.members);
             let others: Vec<_> = group.filter(|member| member.name != function.bdf.to_string()).collect();
@@ -107,7 +117,7 @@ fn dash() -> String {
     "-".into()
 }
 
-fn describe(bar: &BarInfo) -> String {
+fn describe(function: &Function, bar: &BarInfo) -> String {
     let kind = match bar.kind {
         BarKind::Io => "I/O ports".to_owned(),
         BarKind::Memory { is_64bit, prefetchable } => format!(
@@ -116,7 +126,22 @@ fn describe(bar: &BarInfo) -> String {
             if prefetchable { ", prefetchable" } else { "" }
         ),
     };
-    format!("BAR {}: {:#x}, {}, {kind}", bar.index, bar.base, units::bytes(bar.size))
+    let ways = cachings(function, bar).map(|(caching, ways)| match ways {
+        "" => caching.to_string(),
+        ways => format!("{caching} ({ways})"),
+    });
+    let cached = ways.collect::<Vec<_>>().join(" or ");
+    let caching = if cached.is_empty() { cached } else { format!(", mapped {cached}") };
+    format!("BAR {}: {:#x}, {}, {kind}{caching}", bar.index, bar.base, units::bytes(bar.size))
+}
+
+/// How a register can be mapped, and through which ways in, if not all. I/O ports are not.
+fn cachings(function: &Function, bar: &BarInfo) -> impl Iterator<Item = (Caching, &'static str)> {
+    let memory = bar.kind != BarKind::Io;
+    // The kernel makes this file for prefetchable registers, where the processor can combine writes.
+    let combining = memory && function.path.join(format!("resource{}_wc", bar.index)).exists();
+    let all = [(memory, Caching::Uncached, ""), (combining, Caching::WriteCombining, "uio:, sysfs:")];
+    all.into_iter().filter_map(|(possible, caching, ways)| possible.then_some((caching, ways)))
 }
 
 fn to_json(function: &Function) -> anyhow::Result<Value> {
@@ -128,6 +153,7 @@ fn to_json(function: &Function) -> anyhow::Result<Value> {
         json!({
             "index": bar.index, "base": bar.base, "size": bar.size,
             "kind": kind, "64bit": is_64bit, "prefetchable": prefetchable,
+            "cachings": cachings(function, &bar).map(|(caching, _)| caching.to_string()).collect::<Vec<_>>(),
         })
     });
     let group = function.iommu_group.as_ref().map(|group| {
@@ -148,6 +174,7 @@ fn to_json(function: &Function) -> anyhow::Result<Value> {
         "iommu_group": group,
         "numa_node": function.numa_node,
         "bars": bars.collect::<Vec<_>>(),
+        "ways": ways::to_json(function),
     }))
 }
 

@@ -5,10 +5,12 @@ mod guard;
 mod info;
 mod list;
 mod outcome;
+mod p2p;
 mod perf;
 mod signal;
 mod target;
 mod transfer;
+mod ways;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -59,6 +61,9 @@ enum Command {
     /// Measure IOPS and latency; check data with --verify
     #[command(after_help = with_addresses(perf::EXAMPLES))]
     Perf(Box<perf::PerfArgs>),
+    /// Copy blocks from one controller to another, through memory of one of them
+    #[command(after_help = p2p::EXAMPLES)]
+    P2p(Box<p2p::P2pArgs>),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  upcie completions bash > ~/.local/share/bash-completion/completions/upcie"
@@ -89,6 +94,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Read(args) => transfer::read(&args),
         Command::Write(args) => transfer::write(&args),
         Command::Perf(args) => perf::run(&args),
+        Command::P2p(args) => p2p::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "upcie", &mut script);

@@ -8,8 +8,13 @@ use upcie_nvme::{Address, Controller, ControllerOptions, IrqKind, Namespace, emu
 /// The forms of an address, for `--help`.
 pub const ADDRESSES: &str = "\
 Addresses:
-  0000:01:00.0           a PCI function bound to vfio-pci (`upcie list` shows them)
-  vfio:0000:01:00.0      the same, through its VFIO group
+  0000:01:00.0           a PCI function bound to vfio-pci or uio_pci_generic (`upcie list` shows them, and
+                         which of these ways lead to each)
+  vfio:0000:01:00.0      through its VFIO group
+  iommufd:0000:01:00.0   through its VFIO character device and iommufd
+  noiommu:0000:01:00.0   through VFIO without an IOMMU     these three give the device physical addresses:
+  uio:0000:01:00.0       through uio_pci_generic           root only, huge pages only, and nothing keeps
+  sysfs:0000:01:00.0     without a driver, polling only    the device from all other memory
   vfio-user:/run/x.sock  a vfio-user server: nvme-emu, SPDK's target, …
   emu                    the embedded controller: no hardware, no root, no set-up
   emu:size=1G,lba=4096   the same with options: size=, lba=512|4096, namespaces=, file=PATH (keeps
@@ -25,7 +30,7 @@ pub struct Target {
 }
 
 /// Parses an address, and the options of an embedded controller with it: both are the command line's faults.
-fn parse_address(text: &str) -> anyhow::Result<Address> {
+pub fn parse_address(text: &str) -> anyhow::Result<Address> {
     let address: Address = text.parse()?;
     if let Address::Emulated(options) = &address {
         options.parse::<emu::Options>()?;
@@ -36,7 +41,15 @@ fn parse_address(text: &str) -> anyhow::Result<Address> {
 impl Target {
     /// Opens the controller.
     pub fn open(&self, options: ControllerOptions) -> anyhow::Result<Controller> {
-        Ok(Controller::open_with(&self.address, options)?)
+        let controller = Controller::open_with(&self.address, options)?;
+        if controller.heap().space().is_physical() {
+            eprintln!(
+                "{}: no IOMMU translates: the device can reach all memory of this machine, and a fault of the driver or \
+                 the device can overwrite any of it",
+                controller.name()
+            );
+        }
+        Ok(controller)
     }
 
     /// Whether it is a controller in this process whose data nobody else will ever see.

@@ -72,7 +72,7 @@ fn is_pipe(path: &Path) -> bool {
 }
 
 /// A progress bar over bytes; on stderr, and on a terminal only. Without a length, it counts.
-fn progress(what: &'static str, length: Option<u64>) -> ProgressBar {
+pub fn progress(what: &'static str, length: Option<u64>) -> ProgressBar {
     let (bar, template) = match length {
         Some(length) => {
             let template = "{prefix:>9} [{bar:30}] {percent:>3} %  {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta}";

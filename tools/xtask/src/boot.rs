@@ -83,12 +83,12 @@ fn plan<'a>(run: &Run<'_>, boot: &'static Boot, executables: &'a [Executable]) -
         all.filter(|(_, name)| run.args.wants(name))
     };
     let mut cells = Vec::new();
-    if run.args.mode.is_empty() {
-        for (executable, name) in named() {
-            let own = test::is_suite(executable) && boot.owns(&name);
-            if own || (executable.kind == "example" && boot.examples) {
-                cells.push(Cell { executable, name, mode: None });
-            }
+    let (all, own) = (run.args.mode.is_empty(), run.args.mode.iter().any(|word| word == boot.name));
+    for (executable, name) in named() {
+        let suite = (all || own) && test::is_suite(executable) && boot.owns(&name);
+        let example = all && executable.kind == "example" && boot.examples;
+        if suite || example {
+            cells.push(Cell { executable, name, mode: None });
         }
     }
     for mode in boot.modes.iter().filter(|mode| modes::wanted(mode.name, &run.args.mode)) {

@@ -216,6 +216,11 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     host.chain(BOOTS.iter().flat_map(|boot| boot.modes.iter().map(|mode| mode.name)))
 }
 
+/// Whether a word of the command line means something: a mode, or a boot's own suites.
+pub fn is_known(word: &String) -> bool {
+    names().any(|name| wanted(name, std::slice::from_ref(word))) || BOOTS.iter().any(|boot| boot.name == word)
+}
+
 /// Whether a mode is meant by one of the words: its name, or what stands before the slash.
 pub fn wanted(mode: &str, words: &[String]) -> bool {
     let scheme = mode.split('/').next().unwrap_or(mode);

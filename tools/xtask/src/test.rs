@@ -31,7 +31,8 @@ pub struct Args {
     /// Show what passing suites print too
     #[arg(long, short)]
     pub verbose: bool,
-    /// Only the suites of these modes, such as vfio,uio (columns of the matrix)
+    /// Only the suites of these modes, such as vfio,uio (columns of the matrix), and those that belong to a boot
+    /// itself, such as off,numa
     #[arg(long, value_delimiter = ',')]
     pub mode: Vec<String>,
     /// Only the suites and steps whose name contains one of these
@@ -56,12 +57,9 @@ pub struct Run<'a> {
 }
 
 pub fn main(args: &Args) -> Result<ExitCode> {
-    if let Some(word) = args
-        .mode
-        .iter()
-        .find(|word| !modes::names().any(|name| modes::wanted(name, std::slice::from_ref(word))))
-    {
-        bail!("there is no mode {word}; there are {}", modes::names().collect::<Vec<_>>().join(", "));
+    if let Some(word) = args.mode.iter().find(|word| !modes::is_known(word)) {
+        let names = modes::names().chain(BOOTS.iter().map(|boot| boot.name)).collect::<Vec<_>>();
+        bail!("there is no mode and no boot {word}; there are {}", names.join(", "));
     }
     let strict = std::env::var("CI").is_ok_and(|value| value == "true");
     let mut run = Run { args, workspace: Workspace::find()?, strict, rows: Vec::new(), tools: Vec::new() };

@@ -316,7 +316,13 @@ impl<'a> Binder<'a> {
 
     fn release(&mut self, function: &Function) -> Result<()> {
         let bdf = function.bdf.to_string();
-        self.write(function, function.path.join("driver/unbind"), &bdf, "taking it from its driver")?;
+        // Looked for before: once it has begun, the nodes are gone.
+        let users = if self.dry_run { Vec::new() } else { function.users() };
+        let operation = match by(&users).as_str() {
+            "" => "taking it from its driver".to_owned(),
+            by => format!("taking it from its driver, although it is in use{by}"),
+        };
+        self.write(function, function.path.join("driver/unbind"), &bdf, &operation)?;
         let still = if self.dry_run { None } else { link_name(&function.path.join("driver"))? };
         match still {
             None => Ok(()),
@@ -417,8 +423,7 @@ impl<'a> Binder<'a> {
                     device,
                     operation: format!(
                         "{operation}: the kernel is still busy with the write to {path}, and goes on: for VFIO until \
-                         its user{} closes the device",
-                        by(&function.users())
+                         its user closes the device"
                     ),
                     after: self.deadline,
                 },

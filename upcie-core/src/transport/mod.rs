@@ -2,9 +2,11 @@
 
 mod address;
 mod bar;
+mod ways;
 
 pub use address::{Address, FORMS};
 pub use bar::{Area, Bar, Caching, RegionIo};
+pub use ways::{WayIn, ways};
 
 use crate::{
     Error, Result,

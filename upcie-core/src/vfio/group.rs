@@ -38,25 +38,8 @@ impl Group {
         let device = function.bdf.to_string();
         let unusable = |reason| Error::Unusable { device: device.clone(), reason };
         let path = dev.join(node(group));
-        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(|e| {
-            let shown = path.display();
-            match e.raw_os_error() {
-                Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => unusable(format!(
-                    "there is no {shown} although the function is bound to vfio-pci: in a container, pass {shown} into \
-                     it (and /dev/vfio/vfio); a kernel without CONFIG_VFIO_GROUP has none"
-                )),
-                Some(libc::EPERM) if group.is_noiommu => unusable(format!(
-                    "no permission to open {shown}: VFIO's no-IOMMU mode needs CAP_SYS_RAWIO: run it as root"
-                )),
-                Some(libc::EACCES | libc::EPERM) => {
-                    unusable(no_permission(&path, "SUBSYSTEM==\"vfio\""))
-                }
-                Some(libc::EBUSY) => {
-                    unusable(busy(&format!("IOMMU group {}", group.number), &holders(&nodes(function, dev), 0)))
-                }
-                _ => Error::os(&device, format!("opening {shown}"), e),
-            }
-        })?;
+        let file = OpenOptions::new().read(true).write(true).open(&path);
+        let file = file.map_err(|e| not_opened(function, group, dev, e))?;
         let flags = abi::group_flags(file.as_fd()).map_err(|e| {
             Error::os(&device, format!("asking for the state of IOMMU group {}", group.number), e)
         })?;
@@ -89,6 +72,27 @@ impl Group {
 /// The name of a group's node.
 pub(super) fn node(group: &IommuGroup) -> String {
     format!("{}{}", if group.is_noiommu { "noiommu-" } else { "" }, group.number)
+}
+
+/// Why the node of `group`, that of `function`, in `dev` could not be opened.
+pub(super) fn not_opened(function: &Function, group: &IommuGroup, dev: &Path, e: io::Error) -> Error {
+    let (path, device) = (dev.join(node(group)), function.bdf.to_string());
+    let shown = path.display();
+    let unusable = |reason| Error::Unusable { device: device.clone(), reason };
+    match e.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => unusable(format!(
+            "there is no {shown} although the function is bound to vfio-pci: in a container, pass {shown} into it (and \
+             /dev/vfio/vfio); a kernel without CONFIG_VFIO_GROUP has none"
+        )),
+        Some(libc::EPERM) if group.is_noiommu => unusable(format!(
+            "no permission to open {shown}: VFIO's no-IOMMU mode needs CAP_SYS_RAWIO: run it as root"
+        )),
+        Some(libc::EACCES | libc::EPERM) => unusable(no_permission(&path, "SUBSYSTEM==\"vfio\"")),
+        Some(libc::EBUSY) => {
+            unusable(busy(&format!("IOMMU group {}", group.number), &holders(&nodes(function, dev), 0)))
+        }
+        _ => Error::os(&device, format!("opening {shown}"), e),
+    }
 }
 
 /// Whether `driver` is vfio-pci or one of its variants for particular devices.

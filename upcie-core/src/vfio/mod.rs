@@ -26,7 +26,7 @@ mod region;
 pub use device::VfioDevice;
 pub use info::IommuInfo;
 pub use ioas::{Anywhere, Ioas};
-pub(crate) use open::Way;
+pub(crate) use open::{Way, possible};
 
 use crate::pci::Function;
 use std::path::{Path, PathBuf};

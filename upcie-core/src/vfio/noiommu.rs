@@ -58,7 +58,7 @@ pub(super) fn locked(device: &str, function: &Function, sys: &Path) -> Result<Fu
 }
 
 /// What must hold: no IOMMU translates for the function, the mode is on, and vfio-pci was bound to it since.
-fn check<'a>(device: &str, function: &'a Function, sys: &Path) -> Result<&'a IommuGroup> {
+pub(super) fn check<'a>(device: &str, function: &'a Function, sys: &Path) -> Result<&'a IommuGroup> {
     let bdf = function.bdf;
     let unusable = |reason| Error::Unusable { device: device.into(), reason };
     let bound = function.driver.as_deref().filter(|driver| is_vfio(driver));

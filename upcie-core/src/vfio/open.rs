@@ -16,6 +16,7 @@ use crate::{
     pci::{Bdf, Function},
     transport::Device,
 };
+use nix::unistd::{AccessFlags, access};
 use std::{fs::File, os::fd::AsFd, path::Path, sync::Arc};
 
 /// How a function is to be opened.
@@ -179,6 +180,21 @@ impl VfioDevice {
             None => DmaSpace::physical(name, untranslated),
         };
         Self::start(name, function, file, Attachment::Noiommu(noiommu), space)
+    }
+}
+
+/// Whether `function` could be opened in this way by this user, if nobody has it.
+pub(crate) fn possible(function: &Function, way: Way) -> Result<()> {
+    let (name, dev) = (function.bdf.to_string(), Path::new(DEV));
+    match way {
+        Way::Iommufd => iommufd_files(&name, function).map(drop),
+        Way::Noiommu => noiommu::check(&name, function, Path::new(SYS)).map(drop),
+        Way::Any | Way::Group => {
+            let group = check(function)?;
+            Container::open(&name, dev)?;
+            access(&dev.join(group::node(group)), AccessFlags::R_OK | AccessFlags::W_OK)
+                .map_err(|e| group::not_opened(function, group, dev, e.into()))
+        }
     }
 }
 

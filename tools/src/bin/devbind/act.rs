@@ -2,7 +2,7 @@
 
 use crate::{
     BindArgs, Global, How, Target, complain, module, noiommu,
-    owner::Owner,
+    owner::{self, Owner},
     say,
     state::{Record, State},
     usage::{Host, Use},
@@ -32,7 +32,7 @@ pub fn bind(global: &Global, args: &BindArgs, owner: Option<&Owner>) -> anyhow::
         module::load(driver, global.dry_run, global.verbose)?;
     }
     let mut binder = binder(global, &args.target.how);
-    let mut given = false;
+    let mut given = None;
     let all = each(&functions, |function| {
         if function.driver.as_deref() == Some(driver) {
             say(format_args!("{}: is bound to {driver} already", function.bdf));
@@ -43,14 +43,14 @@ pub fn bind(global: &Global, args: &BindArgs, owner: Option<&Owner>) -> anyhow::
         if let Some(owner) = owner {
             let failed = || format!("{}: it is bound to {driver}, but not {}'s", function.bdf, owner.name());
             owner.give(global, function.bdf).with_context(failed)?;
-            given = true;
+            given = Some(owner::is_noiommu(&Function::at(function.bdf)?));
         }
         Ok(())
     });
     // Where nothing came of it, it is not left on.
     noiommu::restore(global, &state)?;
-    if let Some(owner) = owner.filter(|_| given) {
-        say(format_args!("{}", owner.limits(args.unsafe_noiommu)));
+    if let (Some(owner), Some(noiommu)) = (owner, given) {
+        say(format_args!("{}", owner.limits(noiommu)));
     }
     Ok(all)
 }

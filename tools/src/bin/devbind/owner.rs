@@ -75,8 +75,13 @@ impl Owner {
             return Ok(());
         }
         settle()?;
-        for node in wait_for_nodes(bdf)? {
+        let function = Function::at(bdf)?;
+        for node in wait_for_nodes(&function)? {
             self.chown(global, &node)?;
+        }
+        if is_noiommu(&function) {
+            // iommufd has no part in it.
+            return Ok(());
         }
         for node in ["/dev/vfio/vfio", "/dev/iommu"].map(Path::new) {
             // What everybody may open needs no owner.
@@ -100,20 +105,21 @@ impl Owner {
     /// What the user must be allowed to lock, and is, where that can be known.
     pub fn limits(&self, noiommu: bool) -> String {
         let Self { name, .. } = self;
+        if noiommu {
+            return format!(
+                "{name} may open it with CAP_SYS_RAWIO. Without an IOMMU nothing counts against a limit on locked memory."
+            );
+        }
         let known = match self.memlock() {
             Some((soft, hard)) => format!("{name}'s is now {soft} (hard {hard})"),
             None => format!("{name}'s can't be told now (`ulimit -l` shows it)"),
         };
-        let mut text = format!(
+        format!(
             "{name} may open it. All DMA memory counts against the limit on locked memory (RLIMIT_MEMLOCK), which must \
              be as large as what is mapped at a time: for each process with the VFIO group (type1), for all of the user's \
              processes together with iommufd; {known}. To raise it, in /etc/security/limits.conf, and log in anew:\n  \
              {name} - memlock unlimited"
-        );
-        if noiommu {
-            text += "\nWithout an IOMMU the programs need CAP_SYS_RAWIO too.";
-        }
-        text
+        )
     }
 
     /// The limit of the user's sessions: this process's if it is the user's own, else another process's.
@@ -151,6 +157,11 @@ fn parse_limits(text: &str) -> Option<(String, String)> {
     Some((value()?, value()?))
 }
 
+/// Whether VFIO has it without an IOMMU.
+pub fn is_noiommu(function: &Function) -> bool {
+    function.iommu_group.as_ref().is_some_and(|group| group.is_noiommu)
+}
+
 /// Lets udev finish with the new nodes: it would take them away again. Where there is no udev, nothing does.
 fn settle() -> anyhow::Result<()> {
     let limit = format!("--timeout={}", DEADLINE.as_secs());
@@ -169,8 +180,7 @@ fn settle() -> anyhow::Result<()> {
 }
 
 /// Where the function at `bdf` is to be opened: its group's node, and its own if the kernel has such.
-fn wait_for_nodes(bdf: Bdf) -> anyhow::Result<Vec<PathBuf>> {
-    let function = Function::at(bdf)?;
+fn wait_for_nodes(function: &Function) -> anyhow::Result<Vec<PathBuf>> {
     let group = function.iommu_group.as_ref().context("VFIO has no group for it")?;
     let name = if group.is_noiommu { format!("noiommu-{}", group.number) } else { group.number.to_string() };
     let mut wanted = vec![Path::new("/dev/vfio").join(name)];
@@ -179,12 +189,12 @@ fn wait_for_nodes(bdf: Bdf) -> anyhow::Result<Vec<PathBuf>> {
     if !group.is_noiommu {
         wanted.extend(own.iter().map(|name| Path::new("/dev/vfio/devices").join(name)));
         // Such nodes are there for kernels with VFIO_DEVICE_CDEV only; the entry says which device it is.
-        wanted.retain(|node| !node.starts_with("/dev/vfio/devices") || has_number(&function, node));
+        wanted.retain(|node| !node.starts_with("/dev/vfio/devices") || has_number(function, node));
     }
     let end = Instant::now() + DEADLINE;
     while let Some(missing) = wanted.iter().find(|node| !node.exists()) {
         if Instant::now() >= end {
-            bail!("{bdf}: {} does not appear within {DEADLINE:?}", missing.display());
+            bail!("{}: {} does not appear within {DEADLINE:?}", function.bdf, missing.display());
         }
         sleep(Duration::from_millis(10));
     }

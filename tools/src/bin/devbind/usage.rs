@@ -181,13 +181,12 @@ impl Host {
             pid: Some(pid),
         };
         uses.extend(function.users().into_iter().map(|pid| open("", pid)));
-        for controller in names(&function.path.join("nvme")) {
-            let generic = names(&function.path.join("nvme").join(&controller));
-            let nodes = generic.into_iter().filter(|name| name.starts_with("ng")).chain([controller]);
-            let nodes = nodes.chain(blocks.iter().map(|block| block.name.clone()));
-            let paths: Vec<_> = nodes.map(|name| Path::new("/dev").join(name)).collect();
-            uses.extend(holders(&paths).into_iter().map(|pid| open("", pid)));
-        }
+        let disks = blocks.iter().map(|block| block.name.clone());
+        // A namespace can be reached without the block layer, too.
+        let generic = disks.clone().filter_map(|name| Some(format!("ng{}", name.strip_prefix("nvme")?)));
+        let nodes = names(&function.path.join("nvme")).into_iter().chain(disks).chain(generic);
+        let nodes: Vec<_> = nodes.map(|name| Path::new("/dev").join(name)).collect();
+        uses.extend(holders(&nodes).into_iter().map(|pid| open("", pid)));
         uses.dedup();
         uses
     }

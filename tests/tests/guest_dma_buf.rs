@@ -1,0 +1,105 @@
+//! Memory behind a dma-buf, made by the kernel's udmabuf: a device is given it where the kernel can map it; where not, the
+//! error says what to do instead, and that works.
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+        unix::fs::{FileExt, MetadataExt},
+    },
+};
+use upcie_core::{
+    dma::Heap,
+    memory::{Memory, PageSize},
+};
+use upcie_tests::{chain, device::namespaces, io::read, on_each_device, says};
+
+const LEN: usize = 1 << 20;
+
+/// `struct udmabuf_create` of `linux/udmabuf.h`.
+#[repr(C)]
+struct Create {
+    memfd: u32,
+    flags: u32,
+    offset: u64,
+    size: u64,
+}
+
+const FLAGS_CLOEXEC: u32 = 1;
+
+mod ioctl {
+    nix::ioctl_write_ptr!(udmabuf_create, b'u', 0x42, super::Create);
+}
+
+/// A memory file, and a dma-buf of all of it.
+fn udmabuf() -> io::Result<(OwnedFd, OwnedFd)> {
+    let device = File::options().read(true).write(true).open("/dev/udmabuf")?;
+    let memfd = memfd_create(c"behind", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    File::from(memfd.try_clone()?).set_len(LEN as u64)?;
+    nix::fcntl::fcntl(&memfd, nix::fcntl::FcntlArg::F_ADD_SEALS(nix::fcntl::SealFlag::F_SEAL_SHRINK))?;
+    let create =
+        Create { memfd: memfd.as_raw_fd() as u32, flags: FLAGS_CLOEXEC, offset: 0, size: LEN as u64 };
+    // SAFETY: a structure as the kernel has it, and a descriptor of a live file in it.
+    let fd = unsafe { ioctl::udmabuf_create(device.as_raw_fd(), &raw const create) }?;
+    // SAFETY: the kernel made it just now, for this caller alone.
+    Ok((memfd, unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+fn descriptors_of(fd: impl AsFd) -> usize {
+    let of = |file: &File| file.metadata().map(|m| (m.dev(), m.ino()));
+    let this = of(&File::from(fd.as_fd().try_clone_to_owned().unwrap())).unwrap();
+    let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    open.filter(|entry| fs::metadata(entry.path()).is_ok_and(|m| (m.dev(), m.ino()) == this)).count()
+}
+
+#[test]
+fn a_dma_buf_is_mapped_or_refused_with_the_way_out() {
+    let (memfd, buf) = udmabuf().expect("the guest's kernel has udmabuf");
+    // The two show the same bytes.
+    let memory = Memory::import_dma_buf(buf.try_clone().unwrap()).unwrap();
+    assert_eq!((memory.len(), memory.page_size()), (LEN, PageSize::Small));
+    assert!(memory.is_shared() && memory.is_dma_buf());
+    File::from(memfd.try_clone().unwrap()).write_all_at(b"behind it", 4096).unwrap();
+    let at = memory.as_ptr().wrapping_add(4096);
+    // SAFETY: within the mapping, which nobody writes to now.
+    assert_eq!(unsafe { at.read_volatile() }, b'b');
+    drop(memory);
+    says(&Memory::import(buf.try_clone().unwrap()).unwrap_err(), &["import_dma_buf"]);
+
+    on_each_device(|device| {
+        let controller = device.open();
+        let space = controller.heap().space();
+        let before = descriptors_of(&buf);
+        let region = match space.map(Memory::import_dma_buf(buf.try_clone().unwrap()).unwrap()) {
+            Ok(region) => {
+                println!("{}: the kernel maps a dma-buf", device.address());
+                region
+            }
+            Err(error) => {
+                println!("{}: {}", device.address(), chain(&error));
+                says(&error, &["dma-buf", "Memory::import", space.device()]);
+                assert_eq!(descriptors_of(&buf), before, "it is kept");
+                if space.is_physical() {
+                    return;
+                }
+                space
+                    .map(Memory::import(memfd.try_clone().unwrap()).unwrap())
+                    .expect("the memory file itself")
+            }
+        };
+        let heap = Heap::over(region, None, controller.heap()).unwrap();
+        let (namespace, pattern) = namespaces(&controller).remove(0);
+        let (blocks, size) = (32, namespace.block_size());
+        let mut data = heap.alloc(blocks * size).unwrap();
+        data.write_at(0, &pattern.bytes(7, blocks, 2));
+        namespace.write(7, &mut data).unwrap();
+        pattern.verify(&read(&controller, &namespace, 7, blocks), 7, 2);
+        let mut bytes = vec![0; blocks * size];
+        File::from(memfd.try_clone().unwrap())
+            .read_exact_at(&mut bytes, data.offset_in_region() as u64)
+            .unwrap();
+        pattern.verify(&bytes, 7, 2);
+    });
+}

@@ -1,0 +1,106 @@
+//! How base address registers are cached, as the kernel has entered it in its page attribute table; and memory in
+//! controllers without an IOMMU.
+
+use std::fs;
+use upcie_core::pci::{Bdf, Function};
+use upcie_nvme::{Address, Controller, ControllerOptions, upcie_core::transport::Caching};
+use upcie_tests::{
+    device::namespaces,
+    io::{create, only, read, write},
+    says,
+};
+
+fn bdf(index: usize) -> Bdf {
+    ["0000:01:00.0", "0000:02:00.0"][index].parse().unwrap()
+}
+
+/// Binds the function as a mode needs it.
+fn prepare(scheme: &str, index: usize) -> Address {
+    let function = Function::at(bdf(index)).unwrap();
+    match scheme {
+        "uio" => function.bind("uio_pci_generic").unwrap(),
+        _ => function.unbind().unwrap(),
+    }
+    format!("{scheme}:{}", bdf(index)).parse().unwrap()
+}
+
+/// The types of the page attribute table's entries that begin at `base`.
+fn types(base: u64) -> Vec<String> {
+    // PAT: [mem 0x00000000fe000000-0x00000000ff000000] write-combining
+    let list = fs::read_to_string("/sys/kernel/debug/x86/pat_memtype_list").unwrap();
+    println!("{list}");
+    let start = format!("[mem {base:#018x}-");
+    let lines = list.lines().filter(|line| line.contains(&start));
+    lines.map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect()
+}
+
+fn open(address: &Address, caching: Option<Caching>) -> Controller {
+    let options = ControllerOptions { memory_buffer_caching: caching, ..ControllerOptions::default() };
+    Controller::open_with(address, options).unwrap()
+}
+
+#[test]
+fn the_processor_caches_a_register_as_was_asked_for() {
+    let base = |index: u8| {
+        let bars = Function::at(bdf(0)).unwrap().bars().unwrap();
+        bars.iter().find(|bar| bar.index == index).unwrap().base
+    };
+    for scheme in ["uio", "sysfs"] {
+        let address = prepare(scheme, 0);
+        for (asked, given, entry) in [
+            (None, Caching::WriteCombining, "write-combining"),
+            (Some(Caching::Uncached), Caching::Uncached, "uncached-minus"),
+            (Some(Caching::WriteCombining), Caching::WriteCombining, "write-combining"),
+        ] {
+            let controller = open(&address, asked);
+            let memory = controller.memory_buffer().unwrap().expect("A has one");
+            assert_eq!(memory.caching(), given);
+            assert_eq!(types(base(2)), [entry], "{scheme}, BAR 2, {asked:?}");
+            assert_eq!(types(base(0)), ["uncached-minus"], "{scheme}, BAR 0");
+            drop((controller, memory));
+            assert!(types(base(2)).is_empty(), "{scheme}: closed");
+        }
+        let controller = open(&address, Some(Caching::WriteBack));
+        says(
+            &controller.memory_buffer().unwrap_err(),
+            &["BAR 2", "write-back", "uncached or write-combining"],
+        );
+    }
+}
+
+#[test]
+fn commands_and_data_in_write_combined_memory_arrive() {
+    for scheme in ["uio", "sysfs"] {
+        let controller = open(&prepare(scheme, 0), None);
+        let memory = controller.memory_buffer().unwrap().unwrap();
+        assert_eq!(memory.caching(), Caching::WriteCombining);
+        let (namespace, pattern) = namespaces(&controller).remove(0);
+        let mut queue = create::<()>(controller.queue_pair().submission_in_controller(true).depth(9));
+        for round in 0..500 {
+            let mut buffer = memory.alloc(4096).unwrap();
+            buffer.write_at(0, &pattern.bytes(40, 8, round));
+            queue.turn().unwrap().write(&namespace, 40, buffer, ()).unwrap();
+            only(&mut queue);
+            pattern.verify(&read(&controller, &namespace, 40, 8), 40, round);
+        }
+    }
+}
+
+#[test]
+fn peers_without_an_iommu_reach_each_other_by_the_bus_address() {
+    for scheme in ["uio", "sysfs"] {
+        let a = open(&prepare(scheme, 0), None);
+        let b = a.open_beside(&prepare(scheme, 1), ControllerOptions::default()).unwrap();
+        let memory = a.memory_buffer().unwrap().unwrap();
+        memory.check_peers().unwrap();
+        let (namespace, pattern) = namespaces(&b).remove(0);
+        let mut host = b.alloc(64 << 10).unwrap();
+        pattern.fill(&mut host, 0, 6);
+        write(&namespace, 0, &mut host);
+        let mut buffer = memory.alloc(64 << 10).unwrap();
+        namespace.read(0, &mut buffer).unwrap();
+        let mut bytes = vec![0; 64 << 10];
+        buffer.read_at(0, &mut bytes);
+        pattern.verify(&bytes, 0, 6);
+    }
+}

@@ -1,0 +1,190 @@
+//! One controller's DMA into and out of another's memory buffer: through the driver, and by `upcie p2p`.
+
+mod vfio_device;
+
+use serde_json::Value;
+use std::{fs, process::Command};
+use upcie_nvme::{Address, Controller, ControllerOptions, DmaBuf, Refusal};
+use upcie_tests::{
+    data::Pattern,
+    device::namespaces,
+    io::{create, only, read, write},
+    process::programs,
+    says,
+};
+use vfio_device::bdf;
+
+const LEN: usize = 64 << 10;
+
+fn vfio(index: usize) -> Address {
+    Address::Vfio(bdf(index))
+}
+
+/// A, which has a memory buffer, and B in its address space.
+fn both() -> (Controller, Controller) {
+    let a = Controller::open(&vfio(0)).unwrap();
+    let b = a.open_beside(&vfio(1), ControllerOptions::default()).unwrap();
+    (a, b)
+}
+
+fn bytes(buffer: &DmaBuf) -> Vec<u8> {
+    let mut bytes = vec![0; buffer.len()];
+    buffer.read_at(0, &mut bytes);
+    bytes
+}
+
+#[test]
+fn one_controllers_dma_arrives_in_the_others_memory() {
+    let (a, b) = both();
+    let memory = a.memory_buffer().unwrap().expect("A has one");
+    memory.check_peers().unwrap();
+    assert!(b.memory_buffer().unwrap().is_none());
+    for (namespace, pattern) in namespaces(&b) {
+        let blocks = LEN / namespace.block_size();
+        let mut host = b.alloc(LEN).unwrap();
+        pattern.fill(&mut host, 7, 1);
+        write(&namespace, 7, &mut host);
+        // B reads its blocks into A's memory.
+        let mut queue = create::<()>(b.queue_pair());
+        queue.turn().unwrap().read(&namespace, 7, memory.alloc(LEN).unwrap(), ()).unwrap();
+        let (_, mut buffer) = only(&mut queue);
+        pattern.verify(&bytes(&buffer), 7, 1);
+        // A writes them to its own.
+        let (own, _) = namespaces(&a).remove(0);
+        write(&own, 100, &mut buffer);
+        let copied = read(&a, &own, 100, LEN / own.block_size());
+        pattern.verify(&copied, 7, 1);
+        // And B writes what A's processor put there.
+        buffer.write_at(0, &pattern.bytes(500, blocks, 2));
+        queue.turn().unwrap().write(&namespace, 500, buffer, ()).unwrap();
+        only(&mut queue);
+        pattern.verify(&read(&b, &namespace, 500, blocks), 500, 2);
+    }
+}
+
+#[test]
+fn whichever_controller_closes_first_the_other_goes_on() {
+    for first_to_close in [0, 1] {
+        let (a, b) = both();
+        let memory = a.memory_buffer().unwrap().unwrap();
+        let mut buffer = memory.alloc(LEN).unwrap();
+        let mut both = [Some(a), Some(b)];
+        both[first_to_close] = None;
+        let left = both[1 - first_to_close].take().unwrap();
+        let (namespace, pattern) = namespaces(&left).remove(0);
+        let blocks = LEN / namespace.block_size();
+        let mut host = left.alloc(LEN).unwrap();
+        pattern.fill(&mut host, 0, 9);
+        write(&namespace, 0, &mut host);
+        // The buffer's address is still its own, whether it leads anywhere or not: the command ends, and nothing of the
+        // host is hit.
+        let _ = namespace.read(0, &mut buffer);
+        pattern.verify(&read(&left, &namespace, 0, blocks), 0, 9);
+    }
+    both();
+}
+
+#[test]
+fn memory_of_a_controller_in_another_space_is_refused() {
+    let a = Controller::open(&vfio(0)).unwrap();
+    let b = Controller::open(&vfio(1)).unwrap();
+    let buffer = a.memory_buffer().unwrap().unwrap().alloc(4096).unwrap();
+    let (namespace, _) = namespaces(&b).remove(0);
+    let mut queue = create::<()>(b.queue_pair());
+    let refused = queue.turn().unwrap().read(&namespace, 0, buffer, ()).unwrap_err();
+    assert_eq!(refused.reason, Refusal::ForeignBuffer);
+    let mut buffer = refused.buffer;
+    says(&namespace.read(0, &mut buffer).unwrap_err(), &["another device's address space"]);
+    assert_eq!(buffer.len(), 4096);
+}
+
+#[test]
+fn iommufd_maps_no_memory_of_devices_and_the_error_names_what_does() {
+    let address = Address::Iommufd(bdf(0));
+    let a = Controller::open(&address).unwrap();
+    let memory = a.memory_buffer().unwrap().expect("its own commands can use it");
+    let (namespace, pattern): (_, Pattern) = namespaces(&a).remove(0);
+    let mut buffer = memory.alloc(4096).unwrap();
+    buffer.write_at(0, &pattern.bytes(3, 8, 4));
+    write(&namespace, 3, &mut buffer);
+    pattern.verify(&read(&a, &namespace, 3, 8), 3, 4);
+    says(
+        &memory.check_peers().unwrap_err(),
+        &[a.name(), "other devices can't reach its memory buffer", "`vfio:`"],
+    );
+}
+
+/// Runs `upcie` and gives its exit code, stdout and stderr.
+fn upcie(arguments: &[&str]) -> (i32, String, String) {
+    println!("upcie {}", arguments.join(" "));
+    let output = Command::new(programs().join("upcie")).args(arguments).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (code, stdout, stderr) = (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr));
+    println!("exit code {code}\n{stdout}{stderr}");
+    (code, stdout, stderr)
+}
+
+fn succeeds(arguments: &[&str]) -> String {
+    let (code, stdout, stderr) = upcie(arguments);
+    assert_eq!(code, 0, "{stderr}");
+    stdout
+}
+
+#[test]
+fn the_tool_copies_between_controllers() {
+    let (a, b) = (bdf(0).to_string(), bdf(1).to_string());
+    let directory = std::env::temp_dir();
+    let path = |name: &str| directory.join(format!("upcie-p2p-{name}")).display().to_string();
+    let (original, back) = (path("original"), path("back"));
+    let mut data = vec![0_u8; 3 << 20];
+    upcie_tests::random::Random::new().fill(&mut data);
+    fs::write(&original, &data).unwrap();
+    for (from, to, whose, nsid, size) in [
+        // A's memory, and sizes that are no multiple of a command's.
+        (&a, &b, "from", "1", "3M"),
+        (&a, &b, "from", "2", "2100K"),
+        // A's memory again, B stores into it.
+        (&b, &a, "to", "1", "3M"),
+    ] {
+        succeeds(&["write", from, &original]);
+        let wanted = ["--from-nsid", "1", "--to-nsid", nsid, "--size", size, "--buffer", whose];
+        let all =
+            [&["p2p", from, to, "--destructive", "--verify", "--json", "--to-start", "1M"], &wanted[..]];
+        let report: Value = serde_json::from_str(&succeeds(&all.concat())).unwrap();
+        assert_eq!(report["verified"], true);
+        assert_eq!(report["buffer"]["of"], format!("vfio:{a}"));
+        let bytes = report["size"].as_u64().unwrap() as usize;
+        let copies = report["copies"].as_array().unwrap();
+        assert_eq!(copies.len(), 2);
+        assert!(copies.iter().all(|copy| copy["bytes"] == bytes && copy["seconds"].as_f64() > Some(0.0)));
+        let length = bytes.to_string();
+        succeeds(&["read", to, &back, "--offset", "1M", "--length", &length, "--namespace", nsid]);
+        assert!(fs::read(&back).unwrap() == data[..bytes], "what arrived is something else");
+    }
+    let table = succeeds(&["p2p", &a, &b, "--destructive", "--size", "1M", "--depth", "2"]);
+    assert!(table.contains("peer-to-peer") && table.contains("host memory"), "{table}");
+    fs::remove_file(original).and_then(|()| fs::remove_file(back)).unwrap();
+}
+
+#[test]
+fn the_tool_says_what_is_missing() {
+    let (a, b) = (bdf(0).to_string(), bdf(1).to_string());
+    let (fd_a, fd_b) = (format!("iommufd:{a}"), format!("iommufd:{b}"));
+    for (arguments, words) in [
+        (&["p2p", &a, &b][..], &["overwritten", "--destructive"][..]),
+        (&["p2p", &a, &a, "--destructive"], &["the same device"]),
+        (&["p2p", &a, &b, "--destructive", "--buffer", "to"], &[&b, "no controller memory buffer"]),
+        (
+            &["p2p", &a, &b, "--destructive", "--to-nsid", "2", "--size", "512"],
+            &["multiple of the larger block size"],
+        ),
+        (&["p2p", &a, &b, "--destructive", "--depth", "1024"], &["smaller --depth"]),
+        (&["p2p", &fd_a, &fd_b, "--destructive"], &["other devices can't reach", "vfio:"]),
+    ] {
+        let (code, _, stderr) = upcie(arguments);
+        assert_eq!(code, 1);
+        for word in words {
+            assert!(stderr.contains(word), "{word:?} is not in: {stderr}");
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! One process owns the controller and its queues, another has the data: the same memory, and no copy between them.
+//! Memory that others made serves in the same way.
+
+use nix::{
+    fcntl::OFlag,
+    sys::memfd::{MFdFlags, memfd_create},
+};
+use std::{
+    env,
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind, Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{
+            fs::{FileExt, MetadataExt, OpenOptionsExt},
+            net::{UnixListener, UnixStream},
+        },
+    },
+    process::Command,
+    sync::Arc,
+    time::Instant,
+};
+use upcie_core::{
+    Error,
+    dma::Heap,
+    hugetlb::mounts,
+    memory::{Memory, PageSize},
+    share::SharedRegion,
+};
+use upcie_nvme::{Controller, DmaBuf, Namespace};
+use upcie_tests::{
+    Device, Random, deadline,
+    device::namespaces,
+    io::read,
+    on_each_device,
+    process::{Directory, Process, again, role},
+    says, scaled,
+};
+
+const SOCKET: &str = "UPCIE_TEST_SOCKET";
+const ADDRESS: &str = "UPCIE_TEST_ADDRESS";
+/// Bytes of each of the two buffers.
+const BUFFER: usize = 256 << 10;
+
+/// What is asked for: one of these, the buffer's number, the first block, and how many.
+const WRITE: u64 = 1;
+const READ: u64 = 2;
+/// Writes the first buffer again and again, without end.
+const LOAD: u64 = 3;
+
+type Words = [u64; 4];
+
+fn say(mut socket: &UnixStream, words: Words) -> io::Result<()> {
+    socket.write_all(&words.map(u64::to_ne_bytes).concat())
+}
+
+/// What comes next; `None` when the other side is gone.
+fn hear(mut socket: &UnixStream) -> io::Result<Option<Words>> {
+    let mut bytes = [[0; 8]; 4];
+    match socket.read_exact(bytes.as_flattened_mut()) {
+        Ok(()) => Ok(Some(bytes.map(u64::from_ne_bytes))),
+        Err(e) if matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// The owner's side: a namespace, and two buffers that others have too.
+struct Owner {
+    _controller: Controller,
+    namespace: Namespace,
+    buffers: [DmaBuf; 2],
+}
+
+impl Owner {
+    fn new(controller: Controller) -> Self {
+        let namespace = namespaces(&controller).remove(0).0;
+        let region = controller.heap().space().allocate_shared(2 * BUFFER, None).unwrap();
+        let heap = Heap::over(region, None, controller.heap()).unwrap();
+        let buffers = [heap.alloc_zeroed(BUFFER).unwrap(), heap.alloc_zeroed(BUFFER).unwrap()];
+        Self { _controller: controller, namespace, buffers }
+    }
+
+    /// Sends the memory, and says what is where.
+    fn introduce(&self, socket: &UnixStream) {
+        socket.set_read_timeout(Some(deadline())).unwrap();
+        self.buffers[0].region().unwrap().export(socket, deadline()).unwrap();
+        let [first, second] = self.buffers.each_ref().map(|buffer| buffer.offset_in_region() as u64);
+        say(socket, [first, second, self.namespace.block_size() as u64, self.namespace.blocks()]).unwrap();
+    }
+
+    /// Does what it is asked for, without a look at the data, until the other side is gone; how many requests these were.
+    fn serve(&mut self, socket: &UnixStream) -> usize {
+        for count in 0.. {
+            let Some([what, buffer, block, blocks]) = hear(socket).unwrap() else { return count };
+            let whole = std::mem::take(&mut self.buffers[buffer as usize]);
+            let mut part = whole.slice(0..blocks as usize * self.namespace.block_size());
+            match what {
+                WRITE => self.namespace.write(block, &mut part).unwrap(),
+                READ => self.namespace.read(block, &mut part).unwrap(),
+                _ => {
+                    say(socket, [what, buffer, block, blocks]).unwrap();
+                    loop {
+                        self.namespace.write(block, &mut part).unwrap();
+                    }
+                }
+            }
+            self.buffers[buffer as usize] = part.whole().unwrap();
+            // Somebody who was killed has no ear.
+            let _ = say(socket, [what, buffer, block, blocks]);
+        }
+        unreachable!("counted to the end")
+    }
+}
+
+/// The other side: the data, and no device.
+struct User {
+    region: SharedRegion,
+    socket: UnixStream,
+    offsets: [usize; 2],
+    block_size: usize,
+    blocks: u64,
+}
+
+impl User {
+    fn new(socket: UnixStream) -> Self {
+        socket.set_read_timeout(Some(deadline())).unwrap();
+        let region = SharedRegion::import(&socket, deadline()).unwrap();
+        let [first, second, block_size, blocks] = hear(&socket).unwrap().expect("an owner");
+        let offsets = [first as usize, second as usize];
+        Self { region, socket, offsets, block_size: block_size as usize, blocks }
+    }
+
+    fn ask(&self, words: Words) {
+        say(&self.socket, words).unwrap();
+        assert_eq!(hear(&self.socket).unwrap(), Some(words));
+    }
+
+    fn fill(&mut self, buffer: usize, data: &[u8]) {
+        self.region.write_at(self.offsets[buffer], data).unwrap();
+    }
+
+    fn look(&self, buffer: usize, len: usize) -> Vec<u8> {
+        let mut data = vec![0; len];
+        self.region.read_at(self.offsets[buffer], &mut data).unwrap();
+        data
+    }
+
+    /// Random data, through the first buffer to the device and back into the second.
+    fn round_trip(&mut self, random: &mut Random) -> (u64, Vec<u8>) {
+        let most = (BUFFER / self.block_size) as u64;
+        let blocks = match random.below(3) {
+            0 => 1,
+            1 => most,
+            _ => random.within(1..most + 1),
+        };
+        let block = random.within(0..self.blocks - blocks);
+        let data: Vec<u8> = (0..blocks as usize * self.block_size).map(|_| random.next() as u8).collect();
+        self.fill(0, &data);
+        self.fill(1, &vec![0xee; data.len()]);
+        self.ask([WRITE, 0, block, blocks]);
+        self.ask([READ, 1, block, blocks]);
+        assert!(self.look(1, data.len()) == data, "{blocks} blocks at {block} came back as others");
+        (block, data)
+    }
+}
+
+/// Descriptors of this process for a file.
+fn descriptors_of((dev, ino): (u64, u64)) -> usize {
+    let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    open.filter(|entry| fs::metadata(entry.path()).is_ok_and(|m| (m.dev(), m.ino()) == (dev, ino))).count()
+}
+
+fn file_of(fd: impl AsFd) -> (u64, u64) {
+    let metadata = File::from(fd.as_fd().try_clone_to_owned().unwrap()).metadata().unwrap();
+    (metadata.dev(), metadata.ino())
+}
+
+/// This test in another role, and the connection to it.
+fn other(test: &str, role: &str, device: &Device) -> (Process, UnixStream) {
+    let directory = Directory::new();
+    let path = directory.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut command: Command = again(test, role);
+    command.env(SOCKET, &path).env(ADDRESS, device.address().to_string());
+    let mut process = Process::start(command);
+    process.wait_for("connected").unwrap_or_else(|said| panic!("{role}: {said}"));
+    let (socket, _) = listener.accept().unwrap();
+    (process, socket)
+}
+
+/// The connection of a process that plays a role.
+fn connect() -> UnixStream {
+    let socket = UnixStream::connect(env::var(SOCKET).unwrap()).unwrap();
+    // On a line of its own, whatever the harness says before it.
+    println!("\nconnected");
+    socket
+}
+
+#[test]
+fn a_process_without_the_device_fills_and_checks_its_data() {
+    if role().is_some() {
+        let mut user = User::new(connect());
+        let mut random = Random::new(1);
+        for _ in 0..scaled(100) {
+            user.round_trip(&mut random);
+        }
+        user.region.check().unwrap();
+        return;
+    }
+    on_each_device(|device| {
+        let (process, socket) =
+            other("a_process_without_the_device_fills_and_checks_its_data", "user", device);
+        let mut owner = Owner::new(device.open());
+        owner.introduce(&socket);
+        assert_eq!(owner.serve(&socket), 2 * scaled(100));
+        let (status, said) = process.finish();
+        assert!(status.success(), "{said}");
+    });
+}
+
+#[test]
+fn an_owner_that_is_killed_is_an_error_and_no_fault() {
+    const NAME: &str = "an_owner_that_is_killed_is_an_error_and_no_fault";
+    if role().is_some() {
+        let socket = connect();
+        let address = env::var(ADDRESS).unwrap().parse().unwrap();
+        let mut owner = Owner::new(Controller::open(&address).unwrap());
+        owner.introduce(&socket);
+        owner.serve(&socket);
+        return;
+    }
+    on_each_device(|device| {
+        let (mut process, socket) = other(NAME, "owner", device);
+        let id = file_of(&socket);
+        let mut user = User::new(socket);
+        let mut random = Random::new(2);
+        let (block, data) = user.round_trip(&mut random);
+        user.region.check().unwrap();
+        let blocks = (data.len() / user.block_size) as u64;
+        user.ask([LOAD, 0, block, blocks]);
+        process.kill();
+
+        let error = user.region.check().unwrap_err();
+        assert!(matches!(error, Error::Gone { .. }), "{error}");
+        says(&error, &["process", "gone"]);
+        // Nor does anybody answer.
+        let answer = say(&user.socket, [WRITE, 0, block, blocks]).and_then(|()| hear(&user.socket));
+        assert!(!matches!(answer, Ok(Some(_))), "{answer:?}");
+        // The memory is what it was, for reading and writing.
+        assert!(user.look(1, data.len()) == data);
+        user.fill(0, &[0x5a; BUFFER]);
+        assert!(user.look(0, BUFFER).iter().all(|&byte| byte == 0x5a));
+        drop(user);
+        assert_eq!(descriptors_of(id), 0);
+
+        // The device is anybody's again.
+        let controller = device.open();
+        let (namespace, pattern) = namespaces(&controller).remove(0);
+        let mut buffer = controller.alloc(16 * namespace.block_size()).unwrap();
+        pattern.fill(&mut buffer, 8, 1);
+        namespace.write(8, &mut buffer).unwrap();
+        pattern.verify(&read(&controller, &namespace, 8, 16), 8, 1);
+    });
+}
+
+#[test]
+fn a_user_that_is_killed_leaves_the_owner_and_its_device_alone() {
+    const NAME: &str = "a_user_that_is_killed_leaves_the_owner_and_its_device_alone";
+    if role().is_some() {
+        let mut user = User::new(connect());
+        let mut random = Random::new(3);
+        println!("at work");
+        loop {
+            user.round_trip(&mut random);
+        }
+    }
+    on_each_device(|device| {
+        let (mut process, socket) = other(NAME, "user", device);
+        let id = file_of(&socket);
+        let mut owner = Owner::new(device.open());
+        let memory = file_of(owner.buffers[0].region().unwrap().memory().unwrap());
+        owner.introduce(&socket);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                process.wait_for("at work").unwrap();
+                process.kill();
+            });
+            // Ends when the other side is gone.
+            owner.serve(&socket);
+        });
+        drop(socket);
+        assert_eq!(descriptors_of(id), 0);
+
+        // The owner goes on, in the same memory, and with somebody else.
+        let (mine, theirs) = UnixStream::pair().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let (mut user, mut random) = (User::new(theirs), Random::new(4));
+                for _ in 0..3 {
+                    user.round_trip(&mut random);
+                }
+            });
+            owner.introduce(&mine);
+            assert_eq!(owner.serve(&mine), 6);
+        });
+        drop(owner);
+        assert_eq!(descriptors_of(memory), 0, "the memory went with its owner");
+    });
+}
+
+/// A heap over memory that this process did not make.
+fn heap_over(controller: &Controller, memory: OwnedFd) -> upcie_core::Result<Arc<Heap>> {
+    let region = controller.heap().space().map(Memory::import(memory)?)?;
+    Heap::over(region, None, controller.heap())
+}
+
+/// Writes what is in the file, through it, and reads it back through it: the file's other holders see it.
+fn drive(device: &Device, file: OwnedFd, page: PageSize) {
+    let controller = device.open();
+    let theirs = File::from(file.try_clone().unwrap());
+    let id = file_of(&theirs);
+    let space = controller.heap().space().clone();
+    let heap = match heap_over(&controller, file) {
+        Ok(heap) => heap,
+        Err(error) => {
+            assert!(space.is_physical() && page == PageSize::Small, "{page}: {}", upcie_tests::chain(&error));
+            says(&error, &["use pages of 2 MiB"]);
+            assert_eq!(descriptors_of(id), 1);
+            return;
+        }
+    };
+    for (namespace, pattern) in namespaces(&controller) {
+        let (size, blocks) = (namespace.block_size(), 96 << 10 >> namespace.block_size().ilog2());
+        let mut buffer = heap.alloc_zeroed(blocks * size).unwrap();
+        assert!(buffer.is_shared());
+        let at = buffer.offset_in_region() as u64;
+        buffer.write_at(0, &pattern.bytes(5, blocks, 1));
+        namespace.write(5, &mut buffer).unwrap();
+        // Read by the driver's own memory, and by the file.
+        pattern.verify(&read(&controller, &namespace, 5, blocks), 5, 1);
+        buffer.zero();
+        namespace.read(5, &mut buffer).unwrap();
+        let mut bytes = vec![0; blocks * size];
+        theirs.read_exact_at(&mut bytes, at).unwrap();
+        pattern.verify(&bytes, 5, 1);
+    }
+    // The controller may keep memory until it has stopped.
+    drop((heap, controller, space));
+    let end = Instant::now() + deadline();
+    while descriptors_of(id) > 1 && Instant::now() < end {
+        std::thread::yield_now();
+    }
+    assert_eq!(descriptors_of(id), 1, "only the test's own is left");
+}
+
+fn memfd(page: PageSize, len: u64) -> OwnedFd {
+    let flags = match page {
+        PageSize::Huge2M => MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB,
+        _ => MFdFlags::empty(),
+    };
+    let fd = memfd_create(c"theirs", flags | MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).unwrap();
+    File::from(fd.try_clone().unwrap()).set_len(len).unwrap();
+    fd
+}
+
+fn has_huge_pages() -> bool {
+    let free = PageSize::Huge2M.available().map_or(0, |(free, _)| free);
+    if free == 0 {
+        println!("left out: no free 2 MiB pages");
+    }
+    free > 0
+}
+
+#[test]
+fn memory_files_of_others_are_driven_by_the_device() {
+    on_each_device(|device| {
+        drive(device, memfd(PageSize::Small, 1 << 20), PageSize::Small);
+        if has_huge_pages() {
+            drive(device, memfd(PageSize::Huge2M, 2 << 20), PageSize::Huge2M);
+        }
+    });
+}
+
+#[test]
+fn a_hugetlbfs_file_of_others_is_driven_by_the_device() {
+    let mount = mounts().unwrap().into_iter().find(|mount| mount.is_writable && mount.page_bytes == 2 << 20);
+    let Some(mount) = mount.filter(|_| has_huge_pages()) else {
+        assert!(!upcie_tests::in_guest(), "the guest has a mount and pages");
+        return println!("left out: no hugetlbfs mount with free pages");
+    };
+    on_each_device(|device| {
+        let path = mount.path.join(format!("theirs-{}", std::process::id()));
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600).custom_flags(OFlag::O_CLOEXEC.bits());
+        let file = options.open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        file.set_len(2 << 20).unwrap();
+        drive(device, file.into(), PageSize::Huge2M);
+    });
+}
+
+#[test]
+fn memory_that_its_owner_could_shrink_is_refused() {
+    let fd = memfd_create(c"theirs", MFdFlags::MFD_CLOEXEC).unwrap();
+    File::from(fd.try_clone().unwrap()).set_len(1 << 20).unwrap();
+    says(&Memory::import(fd).unwrap_err(), &["shrink", "MFD_ALLOW_SEALING"]);
+}

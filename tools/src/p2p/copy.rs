@@ -1,0 +1,155 @@
+//! The copy itself: each buffer is read into by the one controller, then written from by the other.
+
+use crate::{signal, transfer::progress};
+use anyhow::{Context, bail};
+use std::time::{Duration, Instant};
+use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair, Wait};
+
+/// One of the two controllers.
+pub struct Side {
+    queue: QueuePair<u64>,
+    namespace: Namespace,
+    verb: &'static str,
+}
+
+impl Side {
+    /// With room for `depth` commands.
+    pub fn new(
+        controller: &Controller,
+        namespace: &Namespace,
+        depth: u32,
+        verb: &'static str,
+    ) -> anyhow::Result<Self> {
+        let queue = controller.queue_pair().depth(depth + 1).create()?;
+        Ok(Self { queue, namespace: namespace.clone(), verb })
+    }
+
+    /// What has completed: where in the copy, and its buffer.
+    fn reap(&mut self) -> anyhow::Result<Vec<(u64, DmaBuf)>> {
+        let (verb, nsid) = (self.verb, self.namespace.nsid());
+        let done = self.queue.turn()?.map(|completion| {
+            let (at, result, buffer) = completion.into_parts();
+            result.with_context(|| format!("{verb} namespace {nsid}, at byte {at} of the copy"))?;
+            Ok((at, buffer))
+        });
+        done.collect()
+    }
+
+    fn block(namespace: &Namespace, byte: u64) -> u64 {
+        byte / namespace.block_size() as u64
+    }
+}
+
+/// What is copied, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Job {
+    pub start: u64,
+    pub to_start: u64,
+    pub size: u64,
+    /// Of a command.
+    pub piece: u64,
+    /// The data is in memory of the one that writes it to its medium: see [`run`].
+    pub behind: bool,
+    pub timeout: Duration,
+}
+
+/// How far a copy came.
+#[derive(Debug, Clone, Copy)]
+pub struct Copied {
+    pub bytes: u64,
+    pub time: Duration,
+}
+
+/// Copies through `buffers`.
+pub fn run(
+    (from, to): &mut (Side, Side),
+    mut buffers: Vec<DmaBuf>,
+    job: &Job,
+    what: &'static str,
+) -> anyhow::Result<Copied> {
+    let bar = progress(what, Some(job.size));
+    let (mut sent, mut done, mut in_flight) = (0, 0, 0);
+    let start = Instant::now();
+    let mut last = start;
+    loop {
+        let mut moved = false;
+        for (at, mut buffer) in to.reap()? {
+            done += buffer.len() as u64;
+            bar.set_position(done);
+            in_flight -= 1;
+            moved = true;
+            while (buffer.len() as u64) < job.piece {
+                buffer =
+                    buffer.whole().ok().with_context(|| format!("the buffer of byte {at} is in parts"))?;
+            }
+            buffers.push(buffer);
+        }
+        let filled = from.reap()?;
+        if !filled.is_empty() {
+            moved = true;
+            let mut turn = to.queue.turn()?;
+            for (at, buffer) in filled {
+                if job.behind {
+                    // The completion went to the host, the data to the other device: it may still be on its way, and a
+                    // read behind it arrives after it.
+                    buffer.read_at(buffer.len() - 1, &mut [0]);
+                }
+                let slba = Side::block(&to.namespace, job.to_start + at);
+                turn.write(&to.namespace, slba, buffer, at).map_err(|refused| refused.reason)?;
+            }
+        }
+        if sent < job.size && !buffers.is_empty() && !signal::interrupted() {
+            let mut turn = from.queue.turn()?;
+            while sent < job.size
+                && let Some(buffer) = buffers.pop()
+            {
+                let len = job.piece.min(job.size - sent);
+                let buffer = if len < job.piece { buffer.slice(0..len as usize) } else { buffer };
+                let slba = Side::block(&from.namespace, job.start + sent);
+                turn.read(&from.namespace, slba, buffer, sent).map_err(|refused| refused.reason)?;
+                sent += len;
+                in_flight += 1;
+                moved = true;
+            }
+        }
+        if in_flight == 0 {
+            bar.finish_and_clear();
+            return Ok(Copied { bytes: done, time: start.elapsed() });
+        }
+        if moved {
+            last = Instant::now();
+        } else if last.elapsed() > job.timeout {
+            bail!("no completion within {:?}: a device may hang, or need more time (--timeout)", job.timeout);
+        } else if last.elapsed() > Duration::from_millis(10) {
+            // An error, if one of them is not well.
+            from.queue.wait(Wait::Poll, Duration::from_millis(1))?;
+            to.queue.wait(Wait::Poll, Duration::from_millis(1))?;
+        } else {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Reads both through the host's memory; the first byte of the copy that differs.
+pub fn verify(
+    (from, source): (&Controller, &Namespace),
+    (to, copy): (&Controller, &Namespace),
+    job: &Job,
+) -> anyhow::Result<Option<u64>> {
+    let bar = progress("verifying", Some(job.size));
+    let mut at = 0;
+    while at < job.size && !signal::interrupted() {
+        let len = job.piece.min(job.size - at);
+        let (mut first, mut second) = (from.alloc(len as usize)?, to.alloc(len as usize)?);
+        source.read(Side::block(source, job.start + at), &mut first)?;
+        copy.read(Side::block(copy, job.to_start + at), &mut second)?;
+        if let Some(byte) = first.iter().zip(second.iter()).position(|(a, b)| a != b) {
+            bar.finish_and_clear();
+            return Ok(Some(at + byte as u64));
+        }
+        at += len;
+        bar.set_position(at);
+    }
+    bar.finish_and_clear();
+    Ok(None)
+}

@@ -1,0 +1,246 @@
+//! `upcie p2p`: blocks from one controller to another, through memory of one of them.
+
+mod copy;
+mod report;
+
+use crate::{
+    guard,
+    outcome::Outcome,
+    signal,
+    target::{self, Target},
+    units,
+};
+use anyhow::{Context, bail, ensure};
+use clap::{Args, ValueEnum};
+use copy::{Copied, Job, Side};
+use report::Report;
+use std::{sync::Arc, time::Duration};
+use upcie_nvme::{Address, Controller, ControllerOptions, Namespace, controller::MemoryBuffer};
+
+/// For `--help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  upcie p2p 0000:01:00.0 0000:02:00.0 --destructive --size 64M --verify
+  upcie p2p 0000:01:00.0 0000:02:00.0 --destructive --buffer to --depth 8 --json
+  upcie p2p uio:0000:01:00.0 uio:0000:02:00.0 --destructive
+
+The data goes through the controller memory buffer (CMB) of one controller, which the other reaches
+across the bus, and never through the host's memory; the same copy through the host's memory is
+timed after it. Both controllers are opened in one address space: a plain PCI address means the VFIO
+container (vfio:), which maps the memory of one device for another.";
+
+/// Whose memory buffer the data goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Whose {
+    /// The one that is read from: its commands stay inside, the other fetches the data
+    From,
+    /// The one that is written to: the first stores the data there
+    To,
+}
+
+/// Arguments of `upcie p2p`.
+#[derive(Debug, Args)]
+pub struct P2pArgs {
+    /// The controller to copy from
+    #[arg(value_name = "FROM", value_parser = target::parse_address)]
+    from: Address,
+    /// The controller to copy to
+    #[arg(value_name = "TO", value_parser = target::parse_address)]
+    to: Address,
+    /// The namespace to copy from [default: the first]
+    #[arg(long, value_name = "NSID")]
+    from_nsid: Option<u32>,
+    /// The namespace to copy to [default: the first]
+    #[arg(long, value_name = "NSID")]
+    to_nsid: Option<u32>,
+    /// First byte to copy: a multiple of both block sizes
+    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = units::parse_bytes)]
+    start: u64,
+    /// Where it goes [default: to the same byte]
+    #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]
+    to_start: Option<u64>,
+    /// Bytes to copy: a multiple of both block sizes [default: to the end of the smaller one]
+    #[arg(long, short, value_name = "BYTES", value_parser = units::parse_bytes)]
+    size: Option<u64>,
+    /// Bytes of a command, fewer if a controller takes no more at once
+    #[arg(long, short, value_name = "BYTES", default_value = "128K", value_parser = units::parse_bytes)]
+    block_size: u64,
+    /// Buffers, and so commands, in flight
+    #[arg(long, short, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    depth: u32,
+    /// Whose memory buffer to use [default: that of FROM, if it has one]
+    #[arg(long)]
+    buffer: Option<Whose>,
+    /// Read both back through the host's memory after the copy, and compare them
+    #[arg(long)]
+    verify: bool,
+    /// Leave out the copy through the host's memory
+    #[arg(long)]
+    no_compare: bool,
+    /// What is on TO may be overwritten
+    #[arg(long)]
+    destructive: bool,
+    /// Give up when nothing completes for this long
+    #[arg(long, value_name = "TIME", default_value = "30", value_parser = units::parse_time)]
+    timeout: Duration,
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it.
+pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
+    let (from, to) = (in_container(&args.from), in_container(&args.to));
+    ensure!(from.bdf() != to.bdf() || from.bdf().is_none(), "{from} and {to} are the same device");
+    guard::check_writable(&Target { address: to.clone() })?;
+    if !args.destructive {
+        bail!("{to} is overwritten, and what is there is lost: add --destructive if that is meant");
+    }
+    signal::install()?;
+    let options = ControllerOptions { timeout: args.timeout, ..ControllerOptions::default() };
+    let from = Controller::open_with(&from, options.clone())?;
+    let to = from.open_beside(&to, options)?;
+    let (whose, memory) = memory(args.buffer, &from, &to)?;
+    memory.check_peers()?;
+    let namespaces = (target::namespace(&from, args.from_nsid)?, target::namespace(&to, args.to_nsid)?);
+    let protected = namespaces.1.identify().is_write_protected();
+    ensure!(!protected, "{}: namespace {} is write protected", to.name(), namespaces.1.nsid());
+    let job = job(args, whose, &namespaces)?;
+    let mut sides = (
+        Side::new(&from, &namespaces.0, args.depth, "reading")?,
+        Side::new(&to, &namespaces.1, args.depth, "writing")?,
+    );
+    let wanted = || {
+        format!(
+            "{} buffers of {} in the memory buffer of {} ({})",
+            args.depth,
+            units::bytes(job.piece),
+            controller(whose, &from, &to).name(),
+            units::bytes(memory.size() as u64)
+        )
+    };
+    // The command fills them: no need to store zeroes across the bus.
+    let buffers =
+        (0..args.depth).map(|_| memory.heap().alloc(job.piece as usize)).collect::<Result<Vec<_>, _>>();
+    let buffers = buffers.with_context(|| format!("{}: use a smaller --depth or --block-size", wanted()))?;
+    let mut report = Report {
+        from: &from,
+        to: &to,
+        namespaces: &namespaces,
+        job: &job,
+        depth: args.depth,
+        whose,
+        memory: &memory,
+        direct: copy::run(&mut sides, buffers, &job, "peer")?,
+        host: None,
+        difference: None,
+    };
+    namespaces.1.flush()?;
+    let cut = |copied: &Copied| copied.bytes < job.size;
+    let mut interrupted = cut(&report.direct);
+    if args.verify && !interrupted {
+        let differs = copy::verify((&from, &namespaces.0), (&to, &namespaces.1), &job)?;
+        interrupted = signal::interrupted();
+        report.difference = Some(differs);
+    }
+    if !args.no_compare && !interrupted {
+        let buffers =
+            (0..args.depth).map(|_| from.alloc(job.piece as usize)).collect::<Result<Vec<_>, _>>()?;
+        let host = copy::run(&mut sides, buffers, &Job { behind: false, ..job }, "host")?;
+        namespaces.1.flush()?;
+        interrupted = cut(&host);
+        report.host = Some(host);
+    }
+    report.print(args.json)?;
+    if let Some(Some(at)) = report.difference {
+        eprintln!("upcie: the copy differs from byte {at} on (of {} copied)", job.size);
+        return Ok(Outcome::Faults);
+    }
+    if interrupted {
+        eprintln!(
+            "upcie: interrupted after {} of {}",
+            units::bytes(report.direct.bytes),
+            units::bytes(job.size)
+        );
+        return Ok(Outcome::Interrupted);
+    }
+    Ok(Outcome::Done)
+}
+
+/// Memory of devices is mapped for others by the type 1 container: that is what a plain address means here.
+fn in_container(address: &Address) -> Address {
+    match address {
+        Address::Pci(bdf) => Address::Vfio(*bdf),
+        other => other.clone(),
+    }
+}
+
+fn controller<'c>(whose: Whose, from: &'c Controller, to: &'c Controller) -> &'c Controller {
+    match whose {
+        Whose::From => from,
+        Whose::To => to,
+    }
+}
+
+/// The memory buffer to use.
+fn memory(
+    wanted: Option<Whose>,
+    from: &Controller,
+    to: &Controller,
+) -> anyhow::Result<(Whose, Arc<MemoryBuffer>)> {
+    let candidates = match wanted {
+        Some(one) => vec![one],
+        None => vec![Whose::From, Whose::To],
+    };
+    for &whose in &candidates {
+        if let Some(memory) = controller(whose, from, to).memory_buffer()? {
+            let fits = match whose {
+                Whose::From => memory.reads(),
+                Whose::To => memory.writes(),
+            };
+            if fits {
+                return Ok((whose, memory));
+            }
+        }
+    }
+    let names: Vec<_> = candidates.iter().map(|&whose| controller(whose, from, to).name()).collect();
+    bail!(
+        "{}: no controller memory buffer that takes data (`upcie info` shows what there is)",
+        names.join(", ")
+    )
+}
+
+/// What is to be copied, if it fits both.
+fn job(args: &P2pArgs, whose: Whose, (from, to): &(Namespace, Namespace)) -> anyhow::Result<Job> {
+    let unit = from.block_size().max(to.block_size()) as u64;
+    let to_start = args.to_start.unwrap_or(args.start);
+    let bytes = |namespace: &Namespace| namespace.blocks().saturating_mul(namespace.block_size() as u64);
+    let left = |name: &str, namespace: &Namespace, start: u64| {
+        let all = bytes(namespace);
+        all.checked_sub(start).filter(|&left| left > 0).with_context(|| {
+            format!(
+                "{name} {start}: namespace {} ends at byte {all} ({})",
+                namespace.nsid(),
+                units::bytes(all)
+            )
+        })
+    };
+    let most = left("--start", from, args.start)?.min(left("--to-start", to, to_start)?) / unit * unit;
+    let size = args.size.unwrap_or(most);
+    for (name, value) in [("--start", args.start), ("--to-start", to_start), ("--size", size)] {
+        ensure!(
+            value.is_multiple_of(unit),
+            "{name} {value}: not a multiple of the larger block size, {unit} bytes"
+        );
+    }
+    ensure!(size > 0, "--size 0: nothing to do");
+    ensure!(
+        size <= most,
+        "--size {size}: only {most} bytes ({}) can be copied from there",
+        units::bytes(most)
+    );
+    let limit = from.max_transfer().min(to.max_transfer()) as u64;
+    let piece = args.block_size.min(limit).min(size) / unit * unit;
+    ensure!(piece > 0, "--block-size {}: less than a block of {unit} bytes", args.block_size);
+    Ok(Job { start: args.start, to_start, size, piece, behind: whose == Whose::To, timeout: args.timeout })
+}

@@ -1,0 +1,52 @@
+//! Which ways lead to a function right now.
+
+use super::Address;
+use crate::{
+    Error, Result, hugetlb,
+    memory::PageSize,
+    pci::Function,
+    uio,
+    vfio::{self, Way},
+};
+use nix::unistd::{AccessFlags, access};
+
+/// A way to a function, and what keeps it from being used.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct WayIn {
+    /// The address that names it.
+    pub address: Address,
+    /// What is missing, as opening it would say; `None` when nothing is, but that it may be in use.
+    pub missing: Option<Error>,
+}
+
+/// The ways to `function`, the better ones first, as things stand: without opening it, changing anything, or asking who
+/// uses it.
+pub fn ways(function: &Function) -> Vec<WayIn> {
+    let bdf = function.bdf;
+    let all = [
+        (Address::Iommufd(bdf), vfio::possible(function, Way::Iommufd)),
+        (Address::Vfio(bdf), vfio::possible(function, Way::Group)),
+        (Address::Noiommu(bdf), vfio::possible(function, Way::Noiommu).and_then(|()| untranslated(function))),
+        (Address::Uio(bdf), uio::possible(function, true).and_then(|()| untranslated(function))),
+        (Address::Sysfs(bdf), uio::possible(function, false).and_then(|()| untranslated(function))),
+    ];
+    all.into_iter().map(|(address, possible)| WayIn { address, missing: possible.err() }).collect()
+}
+
+/// What all ways without an IOMMU need: the right to configuration space, and huge pages that can have a name.
+fn untranslated(function: &Function) -> Result<()> {
+    let device = function.bdf.to_string();
+    access(&function.path.join("config"), AccessFlags::R_OK | AccessFlags::W_OK).map_err(|e| {
+        Error::os(&device, "writing its configuration space: without an IOMMU only root may", e)
+    })?;
+    let page = [PageSize::Huge2M, PageSize::Huge1G]
+        .into_iter()
+        .find(|page| page.available().is_some_and(|(free, _)| free > 0));
+    let page = page.ok_or_else(|| Error::Unusable {
+        device,
+        reason: "without an IOMMU its memory must be huge pages, and none is free: `hugepages setup --count 64 --size 2M`"
+            .into(),
+    })?;
+    hugetlb::mount_for(page).map(drop)
+}

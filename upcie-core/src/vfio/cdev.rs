@@ -108,3 +108,59 @@ impl Cdev {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pci::FakeSysfs;
+
+    const BDF: &str = "0000:01:00.0";
+
+    /// A function that is bound to vfio-pci, with a character device of that name.
+    fn bound(test: &str, cdev: Option<&str>) -> (FakeSysfs, Function) {
+        let fake = FakeSysfs::new(test);
+        let path = fake.add(BDF, "0x010802\n", Some("vfio-pci"), Some(5));
+        if let Some(name) = cdev {
+            fs::create_dir_all(path.join("vfio-dev").join(name)).unwrap();
+        }
+        let function = fake.function(BDF).unwrap();
+        (fake, function)
+    }
+
+    #[test]
+    fn a_kernel_without_character_devices_is_told_from_a_missing_node() {
+        let (fake, function) = bound("cdev-none", None);
+        let error = Cdev::open(BDF, &function, &fake.0).unwrap_err().to_string();
+        for part in [BDF, "CONFIG_VFIO_DEVICE_CDEV", "vfio:0000:01:00.0"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        let (fake, function) = bound("cdev-node", Some("vfio7"));
+        let error = Cdev::open(BDF, &function, &fake.0).unwrap_err().to_string();
+        assert!(error.contains("there is no") && error.contains("devices/vfio7"), "{error}");
+        let all = nodes(&function, Path::new("/dev/vfio"));
+        assert_eq!(all, [Path::new("/dev/vfio/5"), Path::new("/dev/vfio/devices/vfio7")]);
+    }
+
+    #[test]
+    fn what_refuses_to_be_bound_names_who_holds_it_or_what_else_is_in_the_group() {
+        let (fake, function) = bound("cdev-busy", Some("vfio7"));
+        fs::create_dir_all(fake.0.join("devices")).unwrap();
+        fs::write(fake.0.join("devices/vfio7"), "").unwrap();
+        let cdev = Cdev::open(BDF, &function, &fake.0).unwrap();
+        let why = |cdev: &Cdev, errno| cdev.refused(io::Error::from_raw_os_error(errno)).to_string();
+        assert!(why(&cdev, libc::EBUSY).contains("in use by another process"));
+        let second = Cdev::open(BDF, &function, &fake.0).unwrap();
+        for errno in [libc::EBUSY, libc::EINVAL] {
+            assert!(why(&cdev, errno).contains("in use by this process"));
+        }
+        drop(second);
+        assert!(why(&cdev, libc::EINVAL).contains("the kernel log says"));
+        assert!(why(&cdev, libc::EPERM).contains("allow_unsafe_interrupts"));
+        let gone = cdev.refused(io::Error::from_raw_os_error(libc::ENODEV));
+        assert!(matches!(gone, Error::Gone { .. }), "{gone}");
+        drop(cdev);
+        fake.add("0000:01:00.1", "0x020000\n", Some("e1000e"), Some(5));
+        let cdev = Cdev::open(BDF, &fake.function(BDF).unwrap(), &fake.0).unwrap();
+        assert!(why(&cdev, libc::EBUSY).contains("0000:01:00.1 (bound to e1000e)"));
+    }
+}

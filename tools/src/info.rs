@@ -272,8 +272,6 @@ fn print(info: &Value, out: &mut impl Write) -> io::Result<()> {
             section(out, &format!("{}{}", first.to_uppercase(), rest.replace('_', " ")), fields)?;
         }
     }
-}
-
     section(out, "Interrupts", &info["interrupts"])?;
     for namespace in info["namespaces"].as_array().into_iter().flatten() {
         section(out, &format!("Namespace {}", namespace["id"]), namespace)?;

@@ -273,3 +273,37 @@ fn a_caching_that_the_way_in_has_not_is_refused() {
         }
     });
 }
+
+#[test]
+fn what_is_written_to_a_persistent_region_is_there_after_the_controller_was_closed() {
+    on_each_device(|device| {
+        let version = upcie_tests::Random::new(7).next() as u32;
+        for round in 0..2 {
+            let controller = device.open();
+            let there = controller.persistent_memory().expect("registers that can be");
+            assert_eq!(there.is_some(), controller.capabilities().pmrs());
+            let Some(region) = there else { return };
+            // All of it, cut: the parts are where they were.
+            let (first, second) = region.alloc(region.size()).expect("all of it").split_at(1 << 20);
+            assert_eq!((region.offset_of(&first), region.offset_of(&second)), (Some(0), Some(1 << 20)));
+            assert_eq!(region.offset_of(&controller.alloc(512).unwrap()), None);
+            let mut part = second.slice(8192..16384);
+            let (namespace, pattern) = namespaces(&controller).remove(0);
+            let blocks = 8192 / namespace.block_size();
+            if round == 0 {
+                part.write_at(0, &pattern.bytes(20, blocks, version));
+                region.flush().unwrap();
+                assert_eq!((region.status().unwrap().err(), region.status().unwrap().hsts()), (0, 0));
+            } else {
+                pattern.verify(&bytes(&part), 20, version);
+            }
+            if region.takes_data() {
+                write(&namespace, 20, &mut part);
+                pattern.verify(&read(&controller, &namespace, 20, blocks), 20, version);
+                namespace.read(20, &mut part).unwrap();
+                pattern.verify(&bytes(&part), 20, version);
+            }
+            drop(first);
+        }
+    });
+}

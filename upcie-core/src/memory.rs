@@ -292,7 +292,7 @@ mod tests {
         let shrunk = nix::unistd::ftruncate(&memory, 0);
         assert_eq!(
             shrunk,
-            Err(nix::errno::Errno::EPERM),
+            Err(Errno::EPERM),
             "a holder of the descriptor can't make an access fault"
         );
     }

@@ -10,10 +10,7 @@ use std::{
         unix::fs::{FileExt, MetadataExt},
     },
 };
-use upcie_core::{
-    dma::Heap,
-    memory::{Memory, PageSize},
-};
+use upcie_core::memory::{Memory, PageSize};
 use upcie_tests::{chain, device::namespaces, io::read, on_each_device, says};
 
 const LEN: usize = 1 << 20;
@@ -89,7 +86,7 @@ fn a_dma_buf_is_mapped_or_refused_with_the_way_out() {
                     .expect("the memory file itself")
             }
         };
-        let heap = Heap::over(region, None, controller.heap()).unwrap();
+        let heap = controller.heap_over(region).unwrap();
         let (namespace, pattern) = namespaces(&controller).remove(0);
         let (blocks, size) = (32, namespace.block_size());
         let mut data = heap.alloc(blocks * size).unwrap();

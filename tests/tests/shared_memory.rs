@@ -17,12 +17,11 @@ use std::{
         },
     },
     process::Command,
-    sync::Arc,
     time::Instant,
 };
 use upcie_core::{
     Error,
-    dma::Heap,
+    dma::Region,
     hugetlb::mounts,
     memory::{Memory, PageSize},
     share::SharedRegion,
@@ -75,7 +74,7 @@ impl Owner {
     fn new(controller: Controller) -> Self {
         let namespace = namespaces(&controller).remove(0).0;
         let region = controller.heap().space().allocate_shared(2 * BUFFER, None).unwrap();
-        let heap = Heap::over(region, None, controller.heap()).unwrap();
+        let heap = controller.heap_over(region).unwrap();
         let buffers = [heap.alloc_zeroed(BUFFER).unwrap(), heap.alloc_zeroed(BUFFER).unwrap()];
         Self { _controller: controller, namespace, buffers }
     }
@@ -309,9 +308,8 @@ fn a_user_that_is_killed_leaves_the_owner_and_its_device_alone() {
 }
 
 /// A heap over memory that this process did not make.
-fn heap_over(controller: &Controller, memory: OwnedFd) -> upcie_core::Result<Arc<Heap>> {
-    let region = controller.heap().space().map(Memory::import(memory)?)?;
-    Heap::over(region, None, controller.heap())
+fn import(controller: &Controller, memory: OwnedFd) -> upcie_core::Result<Region> {
+    controller.heap().space().map(Memory::import(memory)?)
 }
 
 /// Writes what is in the file, through it, and reads it back through it: the file's other holders see it.
@@ -320,8 +318,8 @@ fn drive(device: &Device, file: OwnedFd, page: PageSize) {
     let theirs = File::from(file.try_clone().unwrap());
     let id = file_of(&theirs);
     let space = controller.heap().space().clone();
-    let heap = match heap_over(&controller, file) {
-        Ok(heap) => heap,
+    let region = match import(&controller, file) {
+        Ok(region) => region,
         Err(error) => {
             assert!(space.is_physical() && page == PageSize::Small, "{page}: {}", upcie_tests::chain(&error));
             says(&error, &["use pages of 2 MiB"]);
@@ -329,10 +327,11 @@ fn drive(device: &Device, file: OwnedFd, page: PageSize) {
             return;
         }
     };
+    let heap = controller.heap_over(region).unwrap();
     for (namespace, pattern) in namespaces(&controller) {
         let (size, blocks) = (namespace.block_size(), 96 << 10 >> namespace.block_size().ilog2());
         let mut buffer = heap.alloc_zeroed(blocks * size).unwrap();
-        assert!(buffer.is_shared());
+        assert!(buffer.is_shared() && buffer.transfer().ready as usize == buffer.len());
         let at = buffer.offset_in_region() as u64;
         buffer.write_at(0, &pattern.bytes(5, blocks, 1));
         namespace.write(5, &mut buffer).unwrap();

@@ -15,10 +15,7 @@ use std::{
     process::Command,
     time::Duration,
 };
-use upcie_nvme::{
-    Address, Controller,
-    upcie_core::{dma::Heap, share::SharedRegion},
-};
+use upcie_nvme::{Address, Controller, upcie_core::share::SharedRegion};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const USER: &str = "--user";
@@ -46,7 +43,7 @@ fn owner(address: &Address) -> Result<(), Box<dyn Error>> {
     // Memory for both, and buffers in it. Lists, which send the controller somewhere, stay in the owner's own memory.
     let region = controller.heap().space().allocate_shared(1 << 20, None)?;
     region.export(&connection, PATIENCE)?;
-    let heap = Heap::over(region, None, controller.heap())?;
+    let heap = controller.heap_over(region)?;
     let len = 16 * namespace.block_size();
     let mut buffers = [heap.alloc_zeroed(len)?, heap.alloc_zeroed(len)?];
     say(&mut connection, buffers.each_ref().map(|buffer| buffer.offset_in_region() as u64), len as u64)?;

@@ -218,6 +218,19 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn holes_that_nothing_can_fill_are_an_error_and_no_fault_later() {
+        let page = PageSize::Huge2M;
+        let Some((free, _)) = page.available() else { return println!("left out: no 2 MiB pages") };
+        let flags = MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB | MFdFlags::MFD_ALLOW_SEALING;
+        let fd = memfd((free as i64 + 64) * page.bytes() as i64, flags);
+        let file = file_of(&fd);
+        let error = Memory::import(fd).unwrap_err();
+        assert!(matches!(error, Error::Memory { .. }), "{error:?}");
+        assert!(error.to_string().contains("are free"), "{error}");
+        assert_eq!(descriptors_of(file), 0);
+    }
+
+    #[test]
     fn memory_that_nobody_may_write_is_refused() {
         let fd = memfd(host_page_size() as i64, MFdFlags::MFD_ALLOW_SEALING);
         fallocate(&fd, FallocateFlags::empty(), 0, host_page_size() as i64).unwrap();

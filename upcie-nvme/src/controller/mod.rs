@@ -11,6 +11,7 @@ mod registers;
 use crate::{
     Error, Namespace, Result,
     interrupt::Vectors,
+    prp::BufferLists,
     queue::{QueuePairBuilder, Retired},
     spec::{Capabilities, IdentifyController, Version},
 };
@@ -28,7 +29,7 @@ use std::{
     time::Duration,
 };
 use upcie_core::{
-    dma::{DmaBuf, DmaSpace, Heap},
+    dma::{DmaBuf, DmaSpace, Heap, Region},
     irq::{EventFd, IrqKind},
     memory::PageSize,
     process::Owner,
@@ -271,6 +272,17 @@ impl Controller {
     /// The heap that [`alloc`](Self::alloc) takes from.
     pub fn heap(&self) -> &Arc<Heap> {
         &self.inner.heap
+    }
+
+    /// A heap over `region`, memory in the controller's address space (`heap().space()`): what other processes have too, or
+    /// gave ([`upcie_core::share`]). Its buffers are prepared for commands as those of [`alloc`](Self::alloc) are; their
+    /// lists stay in the controller's own heap.
+    ///
+    /// # Errors
+    /// The region is of another address space, or has less than 512 bytes.
+    pub fn heap_over(&self, region: Region) -> Result<Arc<Heap>> {
+        let lists = BufferLists { page_shift: self.inner.page_shift };
+        Ok(Heap::over(region, Some(Box::new(lists)), &self.inner.heap)?)
     }
 
     /// A buffer of `len` bytes that the controller can reach, zeroed.

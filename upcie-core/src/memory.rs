@@ -290,11 +290,7 @@ mod tests {
         let bytes = unsafe { std::slice::from_raw_parts(memory.as_ptr(), memory.len()) };
         assert!(bytes.iter().all(|&byte| byte == 0));
         let shrunk = nix::unistd::ftruncate(&memory, 0);
-        assert_eq!(
-            shrunk,
-            Err(Errno::EPERM),
-            "a holder of the descriptor can't make an access fault"
-        );
+        assert_eq!(shrunk, Err(Errno::EPERM), "a holder of the descriptor can't make an access fault");
     }
 
     #[test]

@@ -29,12 +29,24 @@ impl Owner {
     }
 }
 
-/// Which processes have one of `paths` open, as far as this user may see: all of them for root, one's own for others.
+/// Which processes have one of `paths` open or mapped, as far as this user may see: all of them for root, one's own for others.
 /// Each path is one that the kernel shows, without symbolic links in it.
 pub fn holders(paths: &[PathBuf]) -> Vec<u32> {
-    let is_open = |pid: u32| -> io::Result<bool> {
-        let links = fs::read_dir(format!("/proc/{pid}/fd"))?;
-        Ok(links.flatten().any(|link| fs::read_link(link.path()).is_ok_and(|target| paths.contains(&target))))
+    holders_but(paths, 0)
+}
+
+/// The same, but for `ours` descriptors that this process itself has for a reason.
+pub(crate) fn holders_but(paths: &[PathBuf], ours: usize) -> Vec<u32> {
+    let open = |pid: u32| -> io::Result<usize> {
+        let links = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
+        Ok(links
+            .filter(|link| fs::read_link(link.path()).is_ok_and(|target| paths.contains(&target)))
+            .count())
+    };
+    // A BAR outlives the descriptor that it was mapped by.
+    let is_mapped = |pid: u32| -> io::Result<bool> {
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+        Ok(maps.lines().any(|line| paths.iter().any(|path| line.ends_with(&format!(" {}", path.display())))))
     };
     if paths.is_empty() {
         return Vec::new();
@@ -42,7 +54,11 @@ pub fn holders(paths: &[PathBuf]) -> Vec<u32> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     // A process that has ended meanwhile, or is another user's, can't be looked at.
-    pids.filter(|&pid| is_open(pid).unwrap_or(false)).collect()
+    pids.filter(|&pid| {
+        let ours = if pid == std::process::id() { ours } else { 0 };
+        open(pid).unwrap_or(0) > ours || is_mapped(pid).unwrap_or(false)
+    })
+    .collect()
 }
 
 /// Writes `value` to a file of sysfs within `deadline`; [`io::ErrorKind::TimedOut`] when the kernel is not done then.

@@ -6,7 +6,7 @@
 //!
 //! With MSI-X every completion raises its vector. The pin (INTx) is level triggered and masked whenever it fires, and an
 //! MSI is sent only when the last of the vector's completions had been acknowledged before: these are asked for again
-//! before each sleep ([`Vectors::rearm`]). In this order, then, nothing is lost: forget old events, ask again, look at
+//! before each sleep (`Vectors::rearm`). In this order, then, nothing is lost: forget old events, ask again, look at
 //! the queue, sleep. What comes before the asking causes an event at once, what comes later its own. While completions of
 //! another queue of the vector are not reaped, each asking is answered at once.
 

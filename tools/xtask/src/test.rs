@@ -110,6 +110,10 @@ impl Run<'_> {
         self.step("format", |workspace| process::run(&mut workspace.cargo(&["fmt", "--all", "--check"])))?;
         let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
         self.step("clippy", |workspace| process::run(&mut workspace.cargo(&clippy)))?;
+        let docs = ["doc", "--quiet", "--no-deps", "--package", "upcie-core", "--package", "upcie-nvme"];
+        self.step("docs", |workspace| {
+            process::run(workspace.cargo(&docs).env("RUSTDOCFLAGS", "-D warnings"))
+        })?;
         let targets = process::output(Command::new("rustup").args(["target", "list", "--installed"]));
         if targets.is_ok_and(|targets| targets.lines().any(|target| target == AARCH64)) {
             let libraries = [

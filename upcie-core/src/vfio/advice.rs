@@ -1,10 +1,7 @@
 //! What an error says beyond its cause: who holds a node, whose it is, and which limit was met.
 
 use nix::sys::resource::{Resource, getrlimit};
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 /// Whose locked memory the kernel counts together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,29 +91,6 @@ fn account(file: &str, id: u32) -> String {
         .unwrap_or(number)
 }
 
-/// Which processes have one of `paths` open or mapped, as far as this user may see; `ours` descriptors of this process
-/// don't count.
-pub(super) fn holders(paths: &[PathBuf], ours: usize) -> Vec<u32> {
-    let open = |pid: u32| -> io::Result<usize> {
-        let links = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
-        Ok(links
-            .filter(|link| fs::read_link(link.path()).is_ok_and(|target| paths.contains(&target)))
-            .count())
-    };
-    // A BAR outlives the descriptor that it was mapped by.
-    let is_mapped = |pid: u32| -> io::Result<bool> {
-        let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
-        Ok(maps.lines().any(|line| paths.iter().any(|path| line.ends_with(&format!(" {}", path.display())))))
-    };
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|&pid| {
-        let ours = if pid == std::process::id() { ours } else { 0 };
-        open(pid).unwrap_or(0) > ours || is_mapped(pid).unwrap_or(false)
-    })
-    .collect()
-}
-
 /// Says that `what` is in use, and by whom.
 pub(super) fn busy(what: &str, holders: &[u32]) -> String {
     let me = std::process::id();
@@ -136,6 +110,7 @@ pub(super) fn busy(what: &str, holders: &[u32]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::holders_but;
     use std::os::fd::AsFd;
 
     #[test]
@@ -167,14 +142,14 @@ mod tests {
         }
         let file = fs::File::open(&path).unwrap();
         let paths = ["/nowhere".into(), path.clone()];
-        assert_eq!(holders(&paths, 0), [std::process::id()]);
-        assert!(holders(&paths, 1).is_empty(), "its own does not count");
+        assert_eq!(holders_but(&paths, 0), [std::process::id()]);
+        assert!(holders_but(&paths, 1).is_empty(), "its own does not count");
         drop(file);
-        assert!(holders(&paths, 0).is_empty());
+        assert!(holders_but(&paths, 0).is_empty());
         let file = fs::File::options().read(true).write(true).open(&path).unwrap();
         let mapping = crate::mmio::Mapping::new(file.as_fd(), 0, 4096, "a file").unwrap();
         drop(file);
-        assert_eq!(holders(&paths, 0), [std::process::id()], "a mapping holds it too");
+        assert_eq!(holders_but(&paths, 0), [std::process::id()], "a mapping holds it too");
         drop(mapping);
         fs::remove_file(&path).unwrap();
     }

@@ -1,11 +1,11 @@
 //! The character device of one function, and binding it to an iommufd.
 
 use super::{
-    advice::{busy, holders, no_permission},
+    advice::{busy, no_permission},
     group::{blocking, check, not_viable},
     iommufd_abi as abi, nodes,
 };
-use crate::{Error, Result, pci::Function};
+use crate::{Error, Result, pci::Function, process::holders_but};
 use std::{
     fs::{self, File, OpenOptions},
     io,
@@ -81,7 +81,7 @@ impl Cdev {
             Some(libc::EBUSY | libc::EINVAL) => {
                 let group = self.function.iommu_group.as_ref();
                 let blocked = group.filter(|group| !blocking(group).is_empty()).map(not_viable);
-                match (holders(&self.nodes, 1), blocked) {
+                match (holders_but(&self.nodes, 1), blocked) {
                     (holders, _) if !holders.is_empty() => unusable(busy("it", &holders)),
                     (_, Some(reason)) => unusable(reason),
                     (holders, None) if e.raw_os_error() == Some(libc::EBUSY) => {

@@ -2,12 +2,13 @@
 
 use super::{
     abi,
-    advice::{busy, holders, no_permission},
+    advice::{busy, no_permission},
     nodes,
 };
 use crate::{
     Error, Result,
-    pci::{Bdf, Function, IommuGroup},
+    pci::{Bdf, Function, IommuGroup, is_vfio_driver},
+    process::holders,
 };
 use std::{
     ffi::CString,
@@ -89,15 +90,10 @@ pub(super) fn not_opened(function: &Function, group: &IommuGroup, dev: &Path, e:
         )),
         Some(libc::EACCES | libc::EPERM) => unusable(no_permission(&path, "SUBSYSTEM==\"vfio\"")),
         Some(libc::EBUSY) => {
-            unusable(busy(&format!("IOMMU group {}", group.number), &holders(&nodes(function, dev), 0)))
+            unusable(busy(&format!("IOMMU group {}", group.number), &holders(&nodes(function, dev))))
         }
         _ => Error::os(&device, format!("opening {shown}"), e),
     }
-}
-
-/// Whether `driver` is vfio-pci or one of its variants for particular devices.
-pub(super) fn is_vfio(driver: &str) -> bool {
-    driver.replace('_', "-").ends_with("vfio-pci")
 }
 
 /// What must hold before VFIO can be asked: an IOMMU translates for the function, and vfio-pci is bound to it.
@@ -115,7 +111,7 @@ pub(super) fn check(function: &Function) -> Result<&IommuGroup> {
     let bdf = function.bdf;
     let path = function.path.display();
     let (state, before, unbind) = match function.driver.as_deref() {
-        Some(driver) if is_vfio(driver) => {
+        Some(driver) if is_vfio_driver(driver) => {
             if group.is_noiommu {
                 return Err(Error::Unsupported {
                     device,
@@ -150,7 +146,7 @@ pub(super) fn check(function: &Function) -> Result<&IommuGroup> {
 /// The members of a group whose drivers VFIO does not tolerate in a user's group, with these.
 pub(super) fn blocking(group: &IommuGroup) -> Vec<(&str, &str)> {
     // These do no DMA.
-    let harmless = |driver: &str| is_vfio(driver) || driver == "pci-stub" || driver == "pcieport";
+    let harmless = |driver: &str| is_vfio_driver(driver) || driver == "pci-stub" || driver == "pcieport";
     let bound =
         group.members.iter().filter_map(|member| Some((member.name.as_str(), member.driver.as_deref()?)));
     bound.filter(|(_, driver)| !harmless(driver)).collect()
@@ -216,7 +212,7 @@ mod tests {
             fake.add(BDF, "0x010802\n", Some(driver), Some(3));
             assert_eq!(check(&fake.function(BDF).unwrap()).unwrap().number, 3);
         }
-        assert!(!is_vfio("nvme") && !is_vfio("vfio-platform"));
+        assert!(!is_vfio_driver("nvme") && !is_vfio_driver("vfio-platform"));
     }
 
     #[test]

@@ -1,13 +1,9 @@
 //! VFIO's unsafe no-IOMMU mode: interrupts, reset and BARs as ever, but the device uses physical addresses.
 
-use super::{
-    abi,
-    container::Container,
-    group::{Group, is_vfio},
-};
+use super::{abi, container::Container, group::Group};
 use crate::{
     Error, Result,
-    pci::{Bdf, Function, FunctionLock, IommuGroup},
+    pci::{Bdf, Function, FunctionLock, IommuGroup, is_vfio_driver},
 };
 use std::{fs, os::fd::AsFd, os::fd::OwnedFd, path::Path};
 
@@ -61,7 +57,7 @@ pub(super) fn locked(device: &str, function: &Function, sys: &Path) -> Result<Fu
 pub(super) fn check<'a>(device: &str, function: &'a Function, sys: &Path) -> Result<&'a IommuGroup> {
     let bdf = function.bdf;
     let unusable = |reason| Error::Unusable { device: device.into(), reason };
-    let bound = function.driver.as_deref().filter(|driver| is_vfio(driver));
+    let bound = function.driver.as_deref().filter(|driver| is_vfio_driver(driver));
     match &function.iommu_group {
         Some(group) if group.is_noiommu && bound.is_some() => return Ok(group),
         Some(group) if !group.is_noiommu => {

@@ -239,7 +239,8 @@ unsafe fn place<T>(
     words[0] = words[0] & !0xffff_0000 | (word & 0xffff) << 16;
     // SAFETY: `tail` is below `entries`.
     let sqe = unsafe { sq.add(tail as usize * 8) };
-    // SAFETY: a whole entry of the ring; at most `entries - 1` are in flight, so the device is done with it.
+    // SAFETY: a whole entry of the ring; at most `entries - 1` are in flight, so the device is done with it. The ring may be
+    // in the device: stores of any width are right there, for an entry is aligned to its 64 bytes, and none is a read.
     unsafe { sqe.cast::<[u64; 8]>().write(words) };
     (word >> 32) as u32
 }

@@ -70,7 +70,7 @@ impl Inner {
         if space.is_physical() {
             region = Ok(space.map_bar(&bar, place.offset, len, false)?);
         } else if place.bar == 0 {
-            unshared = Some("it is in BAR 0, with registers that no other device may reach".to_owned());
+            unshared = Some("it is in BAR 0, with registers that no other device may reach; no way in changes that".to_owned());
         } else {
             match space.map_bar(&bar, place.offset, len, true) {
                 Ok(shared) => region = Ok(shared),
@@ -106,10 +106,7 @@ impl Mapped {
             None => Ok(()),
             Some(reason) => Err(Error::Unsupported {
                 device: device.into(),
-                reason: format!(
-                    "other devices can't reach its {what}: {reason}. What works is the type 1 container: open both \
-                     as `vfio:`"
-                ),
+                reason: format!("other devices can't reach its {what}: {reason}"),
             }),
         }
     }

@@ -20,9 +20,10 @@ Examples:
   dd if=/dev/urandom bs=1M count=64 | upcie write 0000:01:00.0 --offset 1G
   upcie write emu:file=disk.img,size=1G boot.bin
 
-Input of a known length that is not a whole number of blocks, or too long, is refused before anything
-is written. Of a pipe, whole blocks are written, and a rest of less than a block is refused at the
-end. What was written is flushed. A device that the kernel drives is refused.";
+Input of a known length that is not a whole number of blocks, or too long, is
+refused before anything is written. Of a pipe, whole blocks are written, and a
+rest of less than a block is refused at the end. What was written is flushed. A
+device that the kernel drives is refused.";
 
 /// Arguments of `upcie write`.
 #[derive(Debug, Args)]

@@ -371,9 +371,10 @@ impl DmaSpace {
         }
     }
 
-    /// Free device addresses for `len` bytes of pages of `page`, aligned to large pages, so that an IOMMU can use them.
+    /// Free device addresses for `len` bytes of pages of `page`, aligned to their length, so that an IOMMU can use large
+    /// pages and a heap blocks of any size.
     fn place(&self, len: usize, page: u64) -> Result<u64> {
-        let align = page.max((len as u64).next_power_of_two().min(2 << 20));
+        let align = page.max((len as u64).next_power_of_two().min(1 << 30));
         self.free().and_then(|mut free| free.allocate(len as u64, align)).ok_or_else(|| Error::Allocation {
             device: self.device.clone(),
             len,

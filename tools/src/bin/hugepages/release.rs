@@ -165,10 +165,12 @@ fn look_at(bdf: Bdf) -> anyhow::Result<Verdict> {
     if bits & command::BUS_MASTER == 0 {
         return Ok(Verdict::Safe(format!("{bdf} is off the bus")));
     }
-    let way_out = format!(
-        "get it off the bus with `devbind unbind {bdf}`, or echo 1 > {}/reset, and try again",
-        function.path.display()
-    );
+    let unbind = match function.driver {
+        Some(_) => format!("`devbind unbind {bdf}`, or "),
+        None => String::new(),
+    };
+    let way_out =
+        format!("get it off the bus with {unbind}echo 1 > {}/reset, and try again", function.path.display());
     let on = match function.driver.as_deref() {
         // Nobody but us touches its registers.
         None | Some("uio_pci_generic") if function.is_nvme() => {

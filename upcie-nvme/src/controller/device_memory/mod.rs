@@ -70,7 +70,10 @@ impl Inner {
         if space.is_physical() {
             region = Ok(space.map_bar(&bar, place.offset, len, false)?);
         } else if place.bar == 0 {
-            unshared = Some("it is in BAR 0, with registers that no other device may reach; no way in changes that".to_owned());
+            unshared = Some(
+                "it is in BAR 0, with registers that no other device may reach; no way in changes that"
+                    .to_owned(),
+            );
         } else {
             match space.map_bar(&bar, place.offset, len, true) {
                 Ok(shared) => region = Ok(shared),

@@ -6,6 +6,7 @@ use crate::{
     iova::IovaAllocator,
     memory::{Memory, PageSize, physical_pages},
     mmio::Mapping,
+    pci::Bdf,
     process::Owner,
     transport::Bar,
 };
@@ -109,18 +110,23 @@ impl DmaSpace {
     /// Lets another untranslated function use this space.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] when the space's addresses are translated.
+    /// [`Error::Unsupported`] when the space's addresses are translated; the system's, in naming its memory after the
+    /// function too.
     pub fn join(&self, function: Untranslated) -> Result<()> {
         match &self.kind {
-            Kind::Physical(physical) => {
-                physical.join(function);
-                Ok(())
-            }
+            Kind::Physical(physical) => physical.join(function),
             Kind::Translated { .. } => Err(Error::Unsupported {
                 device: self.device.clone(),
                 what: "sharing its address space with a device without an IOMMU".into(),
                 reason: "open both by the same way".into(),
             }),
+        }
+    }
+
+    /// Lets an untranslated function go that was closed.
+    pub(crate) fn leave(&self, function: Bdf) {
+        if let Kind::Physical(physical) = &self.kind {
+            physical.leave(function);
         }
     }
 
@@ -205,11 +211,20 @@ impl DmaSpace {
                         .into(),
                 });
             }
-            Kind::Physical(_) => {
-                let addresses = self.find(&memory)?;
-                // Once more: what was being migrated meanwhile is noticed here.
-                self.verify(&memory, &addresses)?;
-                addresses
+            Kind::Physical(physical) => {
+                let found = physical.adopt(&memory).and_then(|()| self.find(&memory)).and_then(|addresses| {
+                    // Once more: what was being migrated meanwhile is noticed here.
+                    self.verify(&memory, &addresses).map(|()| addresses)
+                });
+                match found {
+                    Ok(addresses) => addresses,
+                    // It may be memory that was in use before: then the device may still write to it.
+                    Err(error) if memory.is_named() => {
+                        physical.retire(memory);
+                        return Err(error);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             Kind::Translated { page_size, mapper, .. } => {
                 let page = memory.page_size().bytes() as u64;

@@ -327,7 +327,9 @@ impl Drop for UioDevice {
     fn drop(&mut self) {
         if !self.owner.is_current() {
             // A forked child: the device is its parent's, and so is the thread.
-            std::mem::forget(self.state().relay.take());
+            // No lock: whoever held it is in the parent.
+            let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+            std::mem::forget(state.relay.take());
             return;
         }
         self.state().relay = None;
@@ -335,6 +337,7 @@ impl Drop for UioDevice {
             Ok(()) | Err(Error::NotFound { .. } | Error::Gone { .. }) => {}
             Err(error) => tracing::warn!(device = self.name, %error, "closing"),
         }
+        self.space.leave(self.function.bdf);
     }
 }
 

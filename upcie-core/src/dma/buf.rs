@@ -167,13 +167,15 @@ impl DmaBuf {
         self.region().is_none_or(|region| region.addresses().is_contiguous(at, len))
     }
 
-    /// Reads the bytes from `offset` on.
+    /// Reads the bytes from `offset` on. What is read of a device's memory, write-combined too, is no older than any
+    /// completion that was seen before this.
     ///
     /// # Panics
     /// When they are not all in the buffer.
     pub fn read_at(&self, offset: usize, data: &mut [u8]) {
         let from = self.range(offset, data.len());
         if self.descriptor().by_copy {
+            barrier::mmio_rmb();
             // SAFETY: as many bytes of a live mapping, as just checked.
             unsafe { mmio::copy_from(from, data) }
         } else {

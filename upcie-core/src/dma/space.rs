@@ -71,6 +71,7 @@ pub struct DmaSpace {
     owner: Owner,
     /// The NUMA node that memory is taken from, if there is a choice.
     node: OnceLock<u32>,
+    agreed: OnceLock<u64>,
     /// Its heaps hand out nothing more.
     closed: AtomicBool,
     kind: Kind,
@@ -102,6 +103,7 @@ impl DmaSpace {
             device,
             owner: Owner::current(),
             node: OnceLock::new(),
+            agreed: OnceLock::new(),
             closed: AtomicBool::new(false),
             kind,
         })
@@ -135,6 +137,13 @@ impl DmaSpace {
         if let Some(node) = node {
             self.node.get_or_init(|| node);
         }
+    }
+
+    /// How the drivers of all devices in the space [prepare](super::Prepare) buffers (NVMe: bytes of a memory page), so that
+    /// one's are good for the others: the first call says it, and the others get that. Who can't work with it must not
+    /// use the space.
+    pub fn agree(&self, wanted: u64) -> u64 {
+        *self.agreed.get_or_init(|| wanted)
     }
 
     /// Its id: unique in this process, never 0, never used again.

@@ -348,7 +348,8 @@ fn two_devices_share_one_space() {
     assert_eq!(names(), [BDF, BDF, OTHER, OTHER]);
     drop(other);
     assert_eq!(names(), [BDF, BDF]);
-    let other = device.open_beside(&format!("sysfs:{OTHER}").parse().unwrap()).expect("closed, so not in use");
+    let other =
+        device.open_beside(&format!("sysfs:{OTHER}").parse().unwrap()).expect("closed, so not in use");
     assert_eq!(names(), [BDF, BDF, OTHER, OTHER], "what was there before has its name, too");
     assert_eq!(identify(&*other, &queues, &data), "LABB");
     drop(device);

@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct Untranslated {
     bdf: Bdf,
     config: ConfigFile,
-    /// Until its memory is freed.
+    /// Until its memory is freed, or it is closed and others use the memory.
     _lock: FunctionLock,
     /// DMA memory of processes that were killed, while the function may still write to it.
     leftovers: Vec<Leftover>,

@@ -78,6 +78,7 @@ impl UioDevice {
         let function = Function::at(bdf)?;
         bound(&function, with_uio.then_some(DRIVER))?;
         untranslated(&function)?;
+        let bars = function.bars()?;
         let lock = FunctionLock::take(bdf)?;
         let uio = if with_uio { Some(Arc::new(open_uio(&name, &function.path)?)) } else { None };
         if !with_uio {
@@ -107,7 +108,6 @@ impl UioDevice {
             None => DmaSpace::physical(&name, untranslated),
         };
         space.prefer_node(function.numa_node);
-        let bars = function.bars()?;
         let owner = Owner::current();
         let device = Self { name, owner, function, config, bars, uio, state: Mutex::default(), space };
         // From here on a failure takes it off the bus again.

@@ -179,7 +179,9 @@ impl VfioDevice {
             }
             None => DmaSpace::physical(name, untranslated),
         };
-        Self::start(name, function, file, Attachment::Noiommu(noiommu), space)
+        let attachment = Attachment::Noiommu(noiommu);
+        Self::start(name, function, file, attachment, space.clone())
+            .inspect_err(|_| space.leave(function.bdf))
     }
 }
 

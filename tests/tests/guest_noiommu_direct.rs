@@ -343,7 +343,18 @@ fn two_devices_share_one_space() {
     let data = device.dma().allocate(4096, None).unwrap();
     assert_eq!(identify(&*device, &queues, &data), "LABA");
     assert_eq!(identify(&*other, &queues, &data), "LABB");
+    // Either may write to all of it, so it has a name for each.
+    let names = || leftovers().unwrap().iter().map(|file| file.bdf.to_string()).collect::<Vec<_>>();
+    assert_eq!(names(), [BDF, BDF, OTHER, OTHER]);
+    drop(other);
+    assert_eq!(names(), [BDF, BDF]);
+    let other =
+        device.open_beside(&format!("sysfs:{OTHER}").parse().unwrap()).expect("closed, so not in use");
+    assert_eq!(names(), [BDF, BDF, OTHER, OTHER], "what was there before has its name, too");
+    assert_eq!(identify(&*other, &queues, &data), "LABB");
     drop(device);
+    assert_eq!(names(), [OTHER, OTHER]);
+    drop(open(&prepare("sysfs")).expect("closed, so not in use"));
     assert_eq!(identify(&*other, &queues, &data), "LABB", "its own bus master bit is still on");
     drop(other);
     drop((queues, data));

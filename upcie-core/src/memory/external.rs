@@ -108,7 +108,13 @@ impl Memory {
         let Checked { len, page, present } = check(fd.as_fd())?;
         if present < len {
             // Too few pages are an error here, not a SIGBUS on first use.
-            fallocate(&fd, FallocateFlags::empty(), 0, len as i64).map_err(|e| Error::Memory {
+            let filled = loop {
+                match fallocate(&fd, FallocateFlags::empty(), 0, len as i64) {
+                    Err(Errno::EINTR) => {}
+                    other => break other,
+                }
+            };
+            filled.map_err(|e| Error::Memory {
                 what: format!("{WHAT}: {len} bytes in {page} pages"),
                 reason: format!("{present} bytes have pages, and {}", super::shortage(page, None)),
                 source: e.into(),

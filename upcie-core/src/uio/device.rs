@@ -78,6 +78,7 @@ impl UioDevice {
         let function = Function::at(bdf)?;
         bound(&function, with_uio.then_some(DRIVER))?;
         untranslated(&function)?;
+        let bars = function.bars()?;
         let lock = FunctionLock::take(bdf)?;
         let uio = if with_uio { Some(Arc::new(open_uio(&name, &function.path)?)) } else { None };
         if !with_uio {
@@ -107,7 +108,6 @@ impl UioDevice {
             None => DmaSpace::physical(&name, untranslated),
         };
         space.prefer_node(function.numa_node);
-        let bars = function.bars()?;
         let owner = Owner::current();
         let device = Self { name, owner, function, config, bars, uio, state: Mutex::default(), space };
         // From here on a failure takes it off the bus again.
@@ -327,7 +327,9 @@ impl Drop for UioDevice {
     fn drop(&mut self) {
         if !self.owner.is_current() {
             // A forked child: the device is its parent's, and so is the thread.
-            std::mem::forget(self.state().relay.take());
+            // No lock: whoever held it is in the parent.
+            let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+            std::mem::forget(state.relay.take());
             return;
         }
         self.state().relay = None;
@@ -335,6 +337,7 @@ impl Drop for UioDevice {
             Ok(()) | Err(Error::NotFound { .. } | Error::Gone { .. }) => {}
             Err(error) => tracing::warn!(device = self.name, %error, "closing"),
         }
+        self.space.leave(self.function.bdf);
     }
 }
 

@@ -366,6 +366,9 @@ impl Drop for VfioDevice {
         for error in failures.into_iter().filter_map(Result::err) {
             tracing::warn!(device = self.name, %error, "closing");
         }
+        if let Attachment::Noiommu(noiommu) = &self.attachment {
+            self.space.leave(noiommu.function());
+        }
     }
 }
 

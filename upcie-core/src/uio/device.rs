@@ -76,8 +76,9 @@ impl UioDevice {
     fn open_in(bdf: Bdf, with_uio: bool, space: Option<&Arc<DmaSpace>>) -> Result<Self> {
         let name = if with_uio { Address::Uio(bdf) } else { Address::Sysfs(bdf) }.to_string();
         let function = Function::at(bdf)?;
-        bound(&function, with_uio.then_some(DRIVER))?;
+        // First, for no other driver would help.
         untranslated(&function)?;
+        bound(&function, with_uio.then_some(DRIVER))?;
         let lock = FunctionLock::take(bdf)?;
         let uio = if with_uio { Some(Arc::new(open_uio(&name, &function.path)?)) } else { None };
         if !with_uio {

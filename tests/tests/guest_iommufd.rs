@@ -232,9 +232,12 @@ fn another_driver_says_how_to_bind_the_right_one() {
     }
     let _restore = Restore;
     bind(bdf(1), Some("nvme"));
-    contains_all(&refusal(1), &["bound to the kernel's own driver, nvme", "driver/unbind", "unmount"]);
+    contains_all(
+        &refusal(1),
+        &["bound to the kernel's own driver, nvme", "devbind bind vfio-pci", "unmount"],
+    );
     bind(bdf(1), None);
-    contains_all(&refusal(1), &["no driver is bound", "driver_override", "drivers_probe"]);
+    contains_all(&refusal(1), &["no driver is bound", "devbind bind vfio-pci"]);
 }
 
 #[test]
@@ -300,14 +303,17 @@ fn a_plain_user_needs_both_nodes_and_a_limit_on_locked_memory() {
                     "no permission",
                     "/dev/vfio/devices/vfio",
                     "belongs to root:root",
-                    "chown user",
+                    "--owner user",
                     "vfio-dev",
                 ],
             );
         }
         Some("without iommufd") => {
             let error = refusal(0);
-            contains_all(&error, &["no permission to open /dev/iommu", "belongs to root:root", "chown user"]);
+            contains_all(
+                &error,
+                &["no permission to open /dev/iommu", "belongs to root:root", "--owner user"],
+            );
             let device = VfioDevice::open(bdf(0)).unwrap();
             assert!(device.ioas().is_none(), "a bare address falls back to the group");
             return;

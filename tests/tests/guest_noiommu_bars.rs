@@ -1,12 +1,13 @@
 //! How base address registers are cached, as the kernel has entered it in its page attribute table; and memory in
 //! controllers without an IOMMU.
 
-use std::fs;
+use std::{fs, process::Command};
 use upcie_core::pci::{Bdf, Function};
 use upcie_nvme::{Address, Controller, ControllerOptions, upcie_core::transport::Caching};
 use upcie_tests::{
     device::namespaces,
     io::{create, only, read, write},
+    process::programs,
     says,
 };
 
@@ -102,5 +103,26 @@ fn peers_without_an_iommu_reach_each_other_by_the_bus_address() {
         let mut bytes = vec![0; 64 << 10];
         buffer.read_at(0, &mut bytes);
         pattern.verify(&bytes, 0, 6);
+    }
+}
+
+#[test]
+fn the_tool_copies_between_them_and_says_once_what_that_means() {
+    for (scheme, prefix) in [("uio", ""), ("uio", "uio:"), ("sysfs", "sysfs:")] {
+        prepare(scheme, 0);
+        prepare(scheme, 1);
+        let addresses = [0, 1].map(|index| format!("{prefix}{}", bdf(index)));
+        let output = Command::new(programs().join("upcie"))
+            .arg("p2p")
+            .args(&addresses)
+            .args(["--destructive", "--size", "1M", "--verify"])
+            .output()
+            .unwrap();
+        let (stdout, stderr) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
+        assert!(stdout.contains("verified: both"), "{stdout}");
+        let notice = format!("{scheme}:{}, {scheme}:{}: no IOMMU translates", bdf(0), bdf(1));
+        assert!(stderr.starts_with(&notice) && stderr.lines().count() == 1, "{stderr}");
     }
 }

@@ -68,7 +68,10 @@ fn each_step_that_is_missing_is_named() {
     Function::at(bdf(0)).unwrap().unbind().unwrap();
     contains_all(&refusal(), &["no driver is bound", "--unsafe-noiommu", "any memory of the machine"]);
     fs::write(PARAMETER, "0").unwrap();
-    contains_all(&refusal(), &["is off", PARAMETER, "devbind bind vfio-pci 0000:01:00.0", "tainted"]);
+    contains_all(
+        &refusal(),
+        &["is off", "enable_unsafe_noiommu_mode", "devbind bind vfio-pci 0000:01:00.0", "tainted"],
+    );
     drop(mode);
 }
 

@@ -32,8 +32,7 @@ pub fn check_writable(target: &Target) -> anyhow::Result<()> {
 fn bound(bdf: Bdf, driver: &str) -> String {
     format!(
         "{bdf}: refusing to write: the kernel's driver {driver} is bound to it. To hand it over, as root: \
-         echo {bdf} > /sys/bus/pci/devices/{bdf}/driver/unbind; \
-         echo vfio-pci > /sys/bus/pci/devices/{bdf}/driver_override; echo {bdf} > /sys/bus/pci/drivers_probe"
+         `devbind bind vfio-pci {bdf}`"
     )
 }
 

@@ -15,8 +15,8 @@ use upcie_core::{
 /// For `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
-  upcie list               NVMe controllers: driver, IOMMU group, NUMA node, which ways lead to each now
-                           and what is missing for the others
+  upcie list               NVMe controllers: driver, IOMMU group, NUMA node, which ways
+                           lead to each now and what is missing for the others
   upcie list -v            the same, with their base address registers
   upcie list --all --json  every PCI function, for programs";
 

@@ -129,4 +129,14 @@ mod tests {
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
+
+    #[test]
+    fn what_is_laid_out_by_hand_is_not_torn() {
+        // Without a terminal clap breaks lines at 100 columns.
+        for command in Cli::command().get_subcommands() {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+        }
+        assert!(target::ADDRESSES.lines().all(|line| line.chars().count() <= 80), "{}", target::ADDRESSES);
+    }
 }

@@ -8,18 +8,21 @@ use upcie_nvme::{Address, Controller, ControllerOptions, IrqKind, Namespace, emu
 /// The forms of an address, for `--help`.
 pub const ADDRESSES: &str = "\
 Addresses:
-  0000:01:00.0           a PCI function bound to vfio-pci or uio_pci_generic (`upcie list` shows them, and
-                         which of these ways lead to each)
+  0000:01:00.0           a PCI function bound to vfio-pci or uio_pci_generic
+                         (`upcie list` shows which of these ways lead to each)
   vfio:0000:01:00.0      through its VFIO group
   iommufd:0000:01:00.0   through its VFIO character device and iommufd
-  noiommu:0000:01:00.0   through VFIO without an IOMMU     these three give the device physical addresses:
-  uio:0000:01:00.0       through uio_pci_generic           root only, huge pages only, and nothing keeps
-  sysfs:0000:01:00.0     without a driver, polling only    the device from all other memory
+  noiommu:0000:01:00.0   through VFIO without an IOMMU (*)
+  uio:0000:01:00.0       through uio_pci_generic (*)
+  sysfs:0000:01:00.0     without a driver, polling only (*)
   vfio-user:/run/x.sock  a vfio-user server: nvme-emu, SPDK's target, …
   emu                    the embedded controller: no hardware, no root, no set-up
-  emu:size=1G,lba=4096   the same with options: size=, lba=512|4096, namespaces=, file=PATH (keeps
-                         the data), null=true (moves none), latency=50us, mdts=, queues=, depth=,
-                         vectors= (MSI-X), msi=, intx=true, serial=";
+  emu:size=1G,lba=4096   the same with options: size=, lba=512|4096, namespaces=,
+                         file=PATH (keeps the data), null=true (moves none),
+                         latency=50us, mdts=, queues=, depth=, vectors= (MSI-X),
+                         msi=, intx=true, serial=
+(*) physical addresses: root and huge pages only, and nothing keeps the device
+    off any memory of the machine";
 
 /// An address and a namespace.
 #[derive(Debug, Args)]
@@ -42,13 +45,7 @@ impl Target {
     /// Opens the controller.
     pub fn open(&self, options: ControllerOptions) -> anyhow::Result<Controller> {
         let controller = Controller::open_with(&self.address, options)?;
-        if controller.heap().space().is_physical() {
-            eprintln!(
-                "{}: no IOMMU translates: the device can reach all memory of this machine, and a fault of the driver or \
-                 the device can overwrite any of it",
-                controller.name()
-            );
-        }
+        warn_if_physical(&controller, controller.name());
         Ok(controller)
     }
 
@@ -63,6 +60,16 @@ impl Target {
     /// The PCI function, where the address names one.
     pub fn bdf(&self) -> Option<Bdf> {
         self.address.bdf()
+    }
+}
+
+/// Says in one line what it means that a controller is given physical addresses, if it is. `names` has the address space.
+pub fn warn_if_physical(controller: &Controller, names: &str) {
+    if controller.heap().space().is_physical() {
+        eprintln!(
+            "{names}: no IOMMU translates: the device can reach all memory of this machine, and a fault of the driver or \
+             the device can overwrite any of it"
+        );
     }
 }
 

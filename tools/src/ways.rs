@@ -16,17 +16,24 @@ fn scheme(way: &WayIn) -> String {
 }
 
 /// What is missing, without the function's name, which stands above it.
-fn reason(error: &Error) -> String {
+fn reason(function: &Function, error: &Error) -> String {
+    let bdf = function.bdf.to_string();
     match error {
-        Error::Unusable { reason, .. } | Error::Unsupported { reason, .. } => reason.clone(),
+        // It may be about something else: a mount, say.
+        Error::Unusable { device, reason } | Error::Unsupported { device, reason, .. }
+            if device.contains(&bdf) =>
+        {
+            reason.clone()
+        }
         other => {
             let source = other.source().map_or_else(String::new, |source| format!(": {source}"));
-            format!("{other}{source}")
+            let text = format!("{other}{source}");
+            text.strip_prefix(&format!("{bdf}: ")).unwrap_or(&text).to_owned()
         }
     }
 }
 
-/// The possible ones, and a line for each other one.
+/// The possible ones, and for the others what is missing, in lines of at most [`WIDTH`].
 pub fn lines(function: &Function) -> Vec<String> {
     let all = ways(function);
     let possible: Vec<_> = all.iter().filter(|way| way.missing.is_none()).map(scheme).collect();
@@ -38,11 +45,45 @@ pub fn lines(function: &Function) -> Vec<String> {
         _ => format!(" (in use by processes {})", outcome::list(&users)),
     };
     let mut lines = vec![format!("ways in: {possible}{users}")];
-    for way in &all {
-        if let Some(error) = &way.missing {
-            lines.push(format!("not {}: {}", scheme(way), reason(error)));
+    // Ways that lack the same share the words.
+    let mut missing: Vec<(String, Vec<String>)> = Vec::new();
+    for (way, error) in all.iter().filter_map(|way| Some((way, way.missing.as_ref()?))) {
+        let reason = reason(function, error);
+        match missing.iter_mut().find(|(other, _)| *other == reason) {
+            Some((_, schemes)) => schemes.push(scheme(way)),
+            None => missing.push((reason, vec![scheme(way)])),
         }
     }
+    for (reason, schemes) in missing {
+        lines.extend(wrap(&format!("not {}: {reason}", schemes.join(", "))));
+    }
+    lines
+}
+
+/// Columns that a line may take, besides the list's indentation.
+const WIDTH: usize = 76;
+
+/// Breaks a text into lines, the later ones indented. What is in backquotes is for copying, and stays in one piece.
+fn wrap(text: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    let (mut line, mut word, mut is_quoted) = (String::new(), String::new(), false);
+    for c in text.chars().chain([' ']) {
+        is_quoted ^= c == '`';
+        if c != ' ' || is_quoted {
+            word.push(c);
+            continue;
+        }
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > WIDTH {
+            lines.push(std::mem::replace(&mut line, "   ".into()));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(&std::mem::take(&mut word));
+    }
+    // What is left where a quote does not end.
+    line.push_str(&word);
+    lines.push(line);
     lines
 }
 
@@ -50,10 +91,33 @@ pub fn lines(function: &Function) -> Vec<String> {
 pub fn to_json(function: &Function) -> Value {
     let all = ways(function);
     let entries = all.iter().map(|way| {
-        let missing = way.missing.as_ref().map(reason);
+        let missing = way.missing.as_ref().map(|error| reason(function, error));
         json!({
             "way": scheme(way), "address": way.address.to_string(), "possible": missing.is_none(), "missing": missing,
         })
     });
     entries.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_broken_between_words_but_not_in_a_command() {
+        let command = "`devbind bind vfio-pci 0000:01:00.0 --unsafe-noiommu`";
+        let text =
+            format!("not noiommu: the mode is off, and to turn it on, as root: {command}; then, it is on");
+        let lines = wrap(&text);
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines.iter().all(|line| line.len() <= WIDTH), "{lines:?}");
+        assert!(lines[1].starts_with(&format!("    {command}; then")), "{lines:?}");
+        assert_eq!(
+            lines.join(" ").split_whitespace().collect::<Vec<_>>(),
+            text.split(' ').collect::<Vec<_>>()
+        );
+        assert_eq!(wrap("short"), ["short"]);
+        assert_eq!(wrap("an `open quote"), ["an `open quote "]);
+        assert_eq!(wrap(&"x".repeat(WIDTH + 9)).len(), 1);
+    }
 }

@@ -150,7 +150,7 @@ fn perf_waits_by_the_kind_of_interrupts_asked_for() {
 
 #[test]
 fn interrupts_that_are_not_there_are_refused() {
-    let text = fails(2, run("perf emu:size=16M --irq msix --count 10"));
+    let text = fails(2, run("perf emu:size=16M --wait poll --irq msix --count 10"));
     assert!(text.contains("--wait irq") && text.contains("Usage: upcie perf"), "{text}");
     let text = fails(1, run("perf emu:size=16M,msi=2 --wait irq --irq intx --count 10"));
     assert!(text.contains("no INTx interrupts: it has MSI-X and MSI"), "{text}");
@@ -408,7 +408,7 @@ fn help_and_completions_are_complete() {
     for part in ["Exit codes", "130", "vfio-user:", "emu:size=", "perf", "completions"] {
         assert!(help.contains(part), "{part} in {help}");
     }
-    for command in ["perf", "read", "write", "info", "list", "completions"] {
+    for command in ["perf", "p2p", "read", "write", "info", "list", "completions"] {
         let help = String::from_utf8(succeeds(run(&format!("{command} --help")))).unwrap();
         assert!(help.contains("Example"), "{command}");
     }

@@ -130,26 +130,61 @@ pub fn run(
     }
 }
 
-/// Reads both through the host's memory; the first byte of the copy that differs.
+/// Reads both through the host's memory: the first byte of the copy that differs, if any does; `None` when `stop` asked
+/// for an end before all was read.
 pub fn verify(
     (from, source): (&Controller, &Namespace),
     (to, copy): (&Controller, &Namespace),
     job: &Job,
-) -> anyhow::Result<Option<u64>> {
+    stop: impl Fn() -> bool,
+) -> anyhow::Result<Option<Option<u64>>> {
     let bar = progress("verifying", Some(job.size));
     let mut at = 0;
-    while at < job.size && !signal::interrupted() {
+    while at < job.size {
+        if stop() {
+            bar.finish_and_clear();
+            return Ok(None);
+        }
         let len = job.piece.min(job.size - at);
         let (mut first, mut second) = (from.alloc(len as usize)?, to.alloc(len as usize)?);
         source.read(Side::block(source, job.start + at), &mut first)?;
         copy.read(Side::block(copy, job.to_start + at), &mut second)?;
         if let Some(byte) = first.iter().zip(second.iter()).position(|(a, b)| a != b) {
             bar.finish_and_clear();
-            return Ok(Some(at + byte as u64));
+            return Ok(Some(Some(at + byte as u64)));
         }
         at += len;
         bar.set_position(at);
     }
     bar.finish_and_clear();
-    Ok(None)
+    Ok(Some(None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn what_was_not_read_to_its_end_is_not_verified() {
+        let open = || Controller::open(&"emu:size=1M".parse().unwrap()).unwrap();
+        let (from, to) = (open(), open());
+        let (source, copy) = (from.namespace(1).unwrap(), to.namespace(1).unwrap());
+        let job = Job {
+            start: 0,
+            to_start: 0,
+            size: 64 << 10,
+            piece: 4096,
+            behind: false,
+            timeout: Duration::from_secs(30),
+        };
+        let verify = |stop: &dyn Fn() -> bool| verify((&from, &source), (&to, &copy), &job, stop).unwrap();
+        assert_eq!(verify(&|| false), Some(None));
+        let pieces = Cell::new(0);
+        assert_eq!(verify(&|| pieces.replace(pieces.get() + 1) == 15), None);
+        let mut buffer = to.alloc(4096).unwrap();
+        buffer.write_at(7, &[1]);
+        copy.write((60 << 10) / 512, &mut buffer).unwrap();
+        assert_eq!(verify(&|| false), Some(Some((60 << 10) + 7)));
+    }
 }

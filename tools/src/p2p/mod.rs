@@ -15,6 +15,7 @@ use clap::{Args, ValueEnum};
 use copy::{Copied, Job, Side};
 use report::Report;
 use std::{sync::Arc, time::Duration};
+use upcie_core::pci::Function;
 use upcie_nvme::{Address, Controller, ControllerOptions, Namespace, controller::MemoryBuffer};
 
 /// For `--help`.
@@ -24,10 +25,11 @@ Examples:
   upcie p2p 0000:01:00.0 0000:02:00.0 --destructive --buffer to --depth 8 --json
   upcie p2p uio:0000:01:00.0 uio:0000:02:00.0 --destructive
 
-The data goes through the controller memory buffer (CMB) of one controller, which the other reaches
-across the bus, and never through the host's memory; the same copy through the host's memory is
-timed after it. Both controllers are opened in one address space: a plain PCI address means the VFIO
-container (vfio:), which maps the memory of one device for another.";
+The data goes through the controller memory buffer (CMB) of one controller, which
+the other reaches across the bus, and never through the host's memory; the same
+copy through the host's memory is timed after it. Both controllers are opened in
+one address space: a plain PCI address means the VFIO container (vfio:), which maps
+the memory of one device for another, or uio: for what is bound to uio_pci_generic.";
 
 /// Whose memory buffer the data goes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -100,6 +102,7 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
     let options = ControllerOptions { timeout: args.timeout, ..ControllerOptions::default() };
     let from = Controller::open_with(&from, options.clone())?;
     let to = from.open_beside(&to, options)?;
+    target::warn_if_physical(&from, &format!("{}, {}", from.name(), to.name()));
     let (whose, memory) = memory(args.buffer, &from, &to)?;
     memory.check_peers()?;
     let namespaces = (target::namespace(&from, args.from_nsid)?, target::namespace(&to, args.to_nsid)?);
@@ -139,9 +142,9 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
     let cut = |copied: &Copied| copied.bytes < job.size;
     let mut interrupted = cut(&report.direct);
     if args.verify && !interrupted {
-        let differs = copy::verify((&from, &namespaces.0), (&to, &namespaces.1), &job)?;
-        interrupted = signal::interrupted();
-        report.difference = Some(differs);
+        let (source, copy) = ((&from, &namespaces.0), (&to, &namespaces.1));
+        report.difference = copy::verify(source, copy, &job, signal::interrupted)?;
+        interrupted = report.difference.is_none();
     }
     if !args.no_compare && !interrupted {
         let buffers =
@@ -157,19 +160,22 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Faults);
     }
     if interrupted {
-        eprintln!(
-            "upcie: interrupted after {} of {}",
-            units::bytes(report.direct.bytes),
-            units::bytes(job.size)
-        );
+        let (copied, size) = (units::bytes(report.direct.bytes), units::bytes(job.size));
+        match report.difference {
+            None if args.verify => eprintln!("upcie: interrupted after {copied} of {size}, not verified"),
+            _ => eprintln!("upcie: interrupted after {copied} of {size}"),
+        }
         return Ok(Outcome::Interrupted);
     }
     Ok(Outcome::Done)
 }
 
-/// Memory of devices is mapped for others by the type 1 container: that is what a plain address means here.
+/// Memory of devices is mapped for others by the type 1 container: that is what a plain address means here, but for a
+/// function that is bound to `uio_pci_generic`, which names the way.
 fn in_container(address: &Address) -> Address {
+    let has_uio = |function: Function| function.driver.as_deref() == Some("uio_pci_generic");
     match address {
+        Address::Pci(bdf) if Function::at(*bdf).is_ok_and(has_uio) => Address::Uio(*bdf),
         Address::Pci(bdf) => Address::Vfio(*bdf),
         other => other.clone(),
     }

@@ -38,7 +38,7 @@ Examples:
   upcie perf 0000:01:00.0 --depth 128 --queues 4
   upcie perf 0000:01:00.0 --rw randrw --mix 70 --verify --size 1G
   upcie perf emu:latency=50us --wait irq --depth 1 --time 500ms
-  upcie perf emu:intx=true --wait irq --irq intx --queues 2
+  upcie perf emu:intx=true --irq intx --queues 2
   upcie perf emu --json --plot run.svg | jq .latency_ns.p99
 
 Latency is taken from one reading of the clock per turn of the queue: right to the length of a turn,
@@ -47,7 +47,7 @@ tens of nanoseconds for each I/O in it, which it errs by on the long side.
 The JSON object (docs/perf-json.md; times in nanoseconds, sizes in bytes):
   iops, bytes_per_second, ios, bytes, elapsed_ns, errors, errors_by_status, mismatches, interrupted,
   latency_ns: { min, mean, stddev, p50, p90, p99, p99_9, p99_99, p99_999, max }, cpu_ns_per_io,
-  read, write: the same of each kind, device: { model, serial, … }, parameters: { rw, depth, … }";
+  read, write: the same of each kind, device: { model, … }, parameters: { rw, depth, … }";
 
 /// Runs it.
 pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{target, target::Target, units};
 use anyhow::{Context, bail, ensure};
-use clap::{Args, Command, ValueEnum, error::ErrorKind};
+use clap::{Args, Command, ValueEnum, builder::ArgPredicate, error::ErrorKind};
 use std::{path::PathBuf, time::Duration};
 use upcie_nvme::{Controller, IrqKind, Namespace, QueuePair, Wait};
 
@@ -90,8 +90,14 @@ pub struct PerfArgs {
     /// Run this many I/Os (of all queue pairs together) instead of for a time
     #[arg(long, short = 'c', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
-    /// How to wait for completions
-    #[arg(long, short = 'w', value_enum, default_value = "poll")]
+    /// How to wait for completions; with --irq alone: irq
+    #[arg(
+        long,
+        short = 'w',
+        value_enum,
+        default_value = "poll",
+        default_value_if("irq", ArgPredicate::IsPresent, "irq")
+    )]
     pub wait: WaitKind,
     /// The interrupts that --wait irq and adaptive sleep for [default: auto]
     #[arg(long, value_enum, value_name = "KIND")]

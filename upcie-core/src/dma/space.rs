@@ -182,6 +182,12 @@ impl DmaSpace {
 
     /// New memory that suits it.
     fn memory(&self, len: usize, page: Option<PageSize>) -> Result<Memory> {
+        if self.is_closed() {
+            return Err(Error::Unusable {
+                device: self.device.clone(),
+                reason: "it did not stop, so it is given no more memory: reset it".into(),
+            });
+        }
         let node = self.node.get().copied();
         match (&self.kind, page) {
             (Kind::Physical(physical), page) => physical.memory(len, page.unwrap_or(PageSize::Huge2M)),

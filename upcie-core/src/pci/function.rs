@@ -113,6 +113,23 @@ impl Function {
         self.class == CLASS_NVME
     }
 
+    /// The error that it is not bound to `wanted` (`None`: that it is bound to anything), and the way out.
+    pub(crate) fn wrong_driver(&self, wanted: Option<&str>) -> Error {
+        let bdf = self.bdf;
+        let state = match self.driver.as_deref() {
+            None => "no driver is bound to it; as root".to_owned(),
+            Some("nvme") => {
+                "it is bound to the kernel's own driver, nvme: unmount what is on it, then as root".to_owned()
+            }
+            Some(other) => format!("it is bound to another driver, {other}; as root"),
+        };
+        let way_out = match wanted {
+            Some(driver) => format!("devbind bind {driver} {bdf}"),
+            None => format!("devbind unbind {bdf}"),
+        };
+        Error::Unusable { device: bdf.to_string(), reason: format!("{state}: `{way_out}`") }
+    }
+
     /// Its base address registers, those that it doesn't have left out.
     ///
     /// # Errors

@@ -1,6 +1,9 @@
 //! What must hold before a function can be driven without an IOMMU.
 
-use crate::{Error, Result, pci::Function};
+use crate::{
+    Error, Result,
+    pci::{Function, is_vfio_driver},
+};
 use std::{fs, io};
 
 /// The driver that leaves a function alone but for its interrupt.
@@ -8,21 +11,25 @@ pub(super) const DRIVER: &str = "uio_pci_generic";
 
 /// Refuses a function that an IOMMU translates for: it would reach none of the memory that it is told of.
 pub(super) fn untranslated(function: &Function) -> Result<()> {
-    let Some(group) = &function.iommu_group else { return Ok(()) };
+    let Some(group) = function.iommu_group.as_ref().filter(|group| !group.is_noiommu) else { return Ok(()) };
     let bdf = function.bdf;
     let number = group.number;
     match group.domain.as_deref() {
         Some("identity") => Ok(()),
-        domain => Err(Error::Unusable {
-            device: bdf.to_string(),
-            reason: format!(
-                "an IOMMU translates for it (IOMMU group {number} has a domain of type {}), so physical addresses lead \
-                 nowhere. Use it: `devbind bind vfio-pci {bdf}`, then `vfio:{bdf}`. Or boot with iommu=pt or \
-                 intel_iommu=off, or while no driver is bound to any function of the group, as root: echo identity > \
-                 /sys/kernel/iommu_groups/{number}/type",
-                domain.unwrap_or("unknown")
-            ),
-        }),
+        domain => {
+            let domain = domain.unwrap_or("unknown");
+            let way_out = match function.driver.as_deref() {
+                Some(driver) if is_vfio_driver(driver) => format!("use vfio:{bdf}"),
+                _ => format!("use it, as root: `devbind bind vfio-pci {bdf}`"),
+            };
+            Err(Error::Unusable {
+                device: bdf.to_string(),
+                reason: format!(
+                    "an IOMMU translates for it (group {number}: domain type {domain}), so physical addresses lead \
+                     nowhere: {way_out}, or boot with iommu=pt"
+                ),
+            })
+        }
     }
 }
 
@@ -31,19 +38,7 @@ pub(super) fn bound(function: &Function, wanted: Option<&str>) -> Result<()> {
     if function.driver.as_deref() == wanted {
         return Ok(());
     }
-    let bdf = function.bdf;
-    let state = match function.driver.as_deref() {
-        None => "no driver is bound to it".to_owned(),
-        Some("nvme") => {
-            "it is bound to the kernel's own driver, nvme: unmount what is on it first".to_owned()
-        }
-        Some(other) => format!("it is bound to another driver, {other}"),
-    };
-    let way_out = match wanted {
-        Some(driver) => format!("as root: `devbind bind {driver} {bdf}`"),
-        None => format!("as root: `devbind unbind {bdf}`"),
-    };
-    Err(Error::Unusable { device: bdf.to_string(), reason: format!("{state}. To use it here, {way_out}") })
+    Err(function.wrong_driver(wanted))
 }
 
 /// Why `operation` was not allowed, or just that it failed.
@@ -101,6 +96,14 @@ mod tests {
                 }
             }
         }
+        let fake = FakeSysfs::new("domain-vfio");
+        fake.add(BDF, "0x010802\n", Some("vfio-pci"), Some(4));
+        let mut function = fake.function(BDF).unwrap();
+        let text = untranslated(&function).unwrap_err().to_string();
+        assert!(text.contains("use vfio:0000:01:00.0") && !text.contains("devbind"), "{text}");
+        // VFIO's no-IOMMU mode makes a group where there is none.
+        function.iommu_group.as_mut().unwrap().is_noiommu = true;
+        untranslated(&function).unwrap();
         let fake = FakeSysfs::new("no-group");
         fake.add(BDF, "0x010802\n", None, None);
         untranslated(&fake.function(BDF).unwrap()).unwrap();

@@ -17,7 +17,7 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions},
     os::fd::BorrowedFd,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -47,6 +47,8 @@ pub struct UioDevice {
     uio: Option<Arc<File>>,
     state: Mutex<State>,
     space: Arc<DmaSpace>,
+    /// Without a driver: powered up for this device, until it is dropped.
+    enabled: Option<Enabled>,
 }
 
 #[derive(Default)]
@@ -76,14 +78,13 @@ impl UioDevice {
     fn open_in(bdf: Bdf, with_uio: bool, space: Option<&Arc<DmaSpace>>) -> Result<Self> {
         let name = if with_uio { Address::Uio(bdf) } else { Address::Sysfs(bdf) }.to_string();
         let function = Function::at(bdf)?;
-        bound(&function, with_uio.then_some(DRIVER))?;
+        // First, for no other driver would help.
         untranslated(&function)?;
+        bound(&function, with_uio.then_some(DRIVER))?;
         let bars = function.bars()?;
         let lock = FunctionLock::take(bdf)?;
         let uio = if with_uio { Some(Arc::new(open_uio(&name, &function.path)?)) } else { None };
-        if !with_uio {
-            enable(&name, &function.path)?;
-        }
+        let enabled = if with_uio { None } else { Some(Enabled::new(&name, &function.path)?) };
         let config = function.config()?;
         // Whatever it was doing ends here, and nobody takes its pin's interrupt before somebody asks for it.
         let before = config.command()?;
@@ -109,7 +110,8 @@ impl UioDevice {
         };
         space.prefer_node(function.numa_node);
         let owner = Owner::current();
-        let device = Self { name, owner, function, config, bars, uio, state: Mutex::default(), space };
+        let state = Mutex::default();
+        let device = Self { name, owner, function, config, bars, uio, state, space, enabled };
         // From here on a failure takes it off the bus again.
         device.turn_on()?;
         Ok(device)
@@ -134,12 +136,7 @@ impl UioDevice {
         let now = self.config.command()?;
         self.config.set_config_u16(offset::COMMAND, (now | command::INTX_DISABLE) & !command::BUS_MASTER)?;
         // A read behind the write: what was on its way to memory has arrived.
-        self.config.command()?;
-        if self.uio.is_none() {
-            fs::write(self.function.path.join("enable"), "0")
-                .map_err(|e| failed(&self.name, "disabling it (sysfs `enable`)", e))?;
-        }
-        Ok(())
+        self.config.command().map(drop)
     }
 
     /// An error when its driver is no longer the one that it was opened with.
@@ -298,16 +295,37 @@ fn open_uio(name: &str, function: &Path) -> Result<File> {
     open.map_err(|e| failed(name, &format!("opening {}", path.display()), e))
 }
 
-/// Has the kernel power the function up and turn its memory on, where no driver has.
-fn enable(name: &str, function: &Path) -> Result<()> {
-    let path = function.join("enable");
-    let operation = "enabling it (sysfs `enable`)";
-    // A count: who was killed has left it at 1.
-    let count = fs::read_to_string(&path).map_err(|e| failed(name, operation, e))?;
-    if count.trim() != "0" {
-        return Ok(());
+/// A function that the kernel has powered up, and turned the memory on of, where no driver has.
+struct Enabled {
+    name: String,
+    path: PathBuf,
+    owner: Owner,
+}
+
+impl Enabled {
+    fn new(name: &str, function: &Path) -> Result<Self> {
+        let path = function.join("enable");
+        let failed = |e| failed(name, "enabling it (sysfs `enable`)", e);
+        // A count: who was killed has left it at 1.
+        if fs::read_to_string(&path).map_err(failed)?.trim() == "0" {
+            fs::write(&path, "1").map_err(failed)?;
+        }
+        Ok(Self { name: name.into(), path, owner: Owner::current() })
     }
-    fs::write(&path, "1").map_err(|e| failed(name, operation, e))
+}
+
+impl Drop for Enabled {
+    fn drop(&mut self) {
+        if !self.owner.is_current() {
+            return;
+        }
+        match fs::write(&self.path, "0") {
+            // Removed, or bound to a driver, which has it now.
+            Err(e) if !self.path.exists() || e.raw_os_error() == Some(libc::EBUSY) => {}
+            Err(error) => tracing::warn!(device = self.name, %error, "disabling it (sysfs `enable`)"),
+            Ok(()) => {}
+        }
+    }
 }
 
 /// Has the kernel reset the function.
@@ -337,6 +355,7 @@ impl Drop for UioDevice {
             Ok(()) | Err(Error::NotFound { .. } | Error::Gone { .. }) => {}
             Err(error) => tracing::warn!(device = self.name, %error, "closing"),
         }
+        self.enabled = None;
         self.space.leave(self.function.bdf);
     }
 }

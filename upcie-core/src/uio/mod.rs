@@ -20,6 +20,6 @@ use crate::{Result, pci::Function};
 
 /// Whether `function` could be opened, with uio_pci_generic or without a driver, by whoever has the right to.
 pub(crate) fn possible(function: &Function, with_uio: bool) -> Result<()> {
-    check::bound(function, with_uio.then_some(check::DRIVER))?;
-    check::untranslated(function)
+    check::untranslated(function)?;
+    check::bound(function, with_uio.then_some(check::DRIVER))
 }

@@ -1,5 +1,6 @@
 //! What an error says beyond its cause: who holds a node, whose it is, and which limit was met.
 
+use crate::pci::Bdf;
 use nix::sys::resource::{Resource, getrlimit};
 use std::{fs, path::Path};
 
@@ -55,9 +56,9 @@ impl LockedMemory {
     }
 }
 
-/// Why a device node could not be opened by this user: whose it is, and how to be given it. `rule` is what a udev rule
-/// matches it by.
-pub(super) fn no_permission(path: &Path, rule: &str) -> String {
+/// Why a node of `function`'s could not be opened by this user: whose it is, and how to be given it. `rule` is what a
+/// udev rule matches it by.
+pub(super) fn no_permission(function: Bdf, path: &Path, rule: &str) -> String {
     use std::os::unix::fs::MetadataExt;
     let shown = path.display();
     let owner = match fs::metadata(path) {
@@ -70,8 +71,8 @@ pub(super) fn no_permission(path: &Path, rule: &str) -> String {
         Err(e) => format!("its owner is unknown: {e}"),
     };
     format!(
-        "no permission to open {shown}: {owner}. As root: chown {} {shown} (until the node is made anew), or for \
-         good a udev rule: {rule}, GROUP=\"…\", MODE=\"0660\"",
+        "no permission to open {shown}: {owner}. As root: `devbind bind vfio-pci {function} --owner {}` (until the \
+         node is made anew), or for good a udev rule: {rule}, GROUP=\"…\", MODE=\"0660\"",
         account("/etc/passwd", nix::unistd::geteuid().as_raw())
     )
 }
@@ -136,8 +137,10 @@ mod tests {
     fn a_node_says_whose_it_is_and_who_holds_it() {
         let path = std::env::temp_dir().join(format!("upcie-advice-{}", std::process::id()));
         fs::write(&path, [0; 4096]).unwrap();
-        let text = no_permission(&path, "SUBSYSTEM==\"vfio\"");
-        for part in ["belongs to", "mode 0", "chown", "udev rule: SUBSYSTEM==\"vfio\", GROUP"] {
+        let text = no_permission("0000:01:00.0".parse().unwrap(), &path, "SUBSYSTEM==\"vfio\"");
+        for part in
+            ["belongs to", "mode 0", "vfio-pci 0000:01:00.0 --owner", "udev rule: SUBSYSTEM==\"vfio\", GROUP"]
+        {
             assert!(text.contains(part), "{part}: {text}");
         }
         let file = fs::File::open(&path).unwrap();

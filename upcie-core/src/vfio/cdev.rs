@@ -53,7 +53,7 @@ impl Cdev {
                      (and /dev/iommu)"
                 )),
                 Some(libc::EACCES | libc::EPERM) => {
-                    unusable(no_permission(&path, "SUBSYSTEM==\"vfio-dev\""))
+                    unusable(no_permission(function.bdf, &path, "SUBSYSTEM==\"vfio-dev\""))
                 }
                 _ => Error::os(device, format!("opening {shown}"), e),
             }

@@ -88,7 +88,9 @@ pub(super) fn not_opened(function: &Function, group: &IommuGroup, dev: &Path, e:
         Some(libc::EPERM) if group.is_noiommu => unusable(format!(
             "no permission to open {shown}: VFIO's no-IOMMU mode needs CAP_SYS_RAWIO: run it as root"
         )),
-        Some(libc::EACCES | libc::EPERM) => unusable(no_permission(&path, "SUBSYSTEM==\"vfio\"")),
+        Some(libc::EACCES | libc::EPERM) => {
+            unusable(no_permission(function.bdf, &path, "SUBSYSTEM==\"vfio\""))
+        }
         Some(libc::EBUSY) => {
             unusable(busy(&format!("IOMMU group {}", group.number), &holders(&nodes(function, dev))))
         }
@@ -99,48 +101,27 @@ pub(super) fn not_opened(function: &Function, group: &IommuGroup, dev: &Path, e:
 /// What must hold before VFIO can be asked: an IOMMU translates for the function, and vfio-pci is bound to it.
 pub(super) fn check(function: &Function) -> Result<&IommuGroup> {
     let device = function.bdf.to_string();
-    let unusable = |reason| Err(Error::Unusable { device: device.clone(), reason });
     let Some(group) = &function.iommu_group else {
-        return unusable(
-            "no IOMMU translates for it, and VFIO needs one: turn it on in the firmware (VT-d, AMD-Vi or SMMU) and in \
-             the kernel's parameters (intel_iommu=on for Intel; for AMD and Arm it is on unless turned off with \
-             amd_iommu=off or iommu=off), then boot anew: /sys/kernel/iommu_groups must not be empty"
+        return Err(Error::Unusable {
+            device,
+            reason: "no IOMMU translates for it: turn it on in the firmware (VT-d, AMD-Vi, SMMU) and, for Intel, with \
+                     intel_iommu=on; or name a way without: uio:, sysfs:, noiommu:"
                 .into(),
-        );
+        });
     };
-    let bdf = function.bdf;
-    let path = function.path.display();
-    let (state, before, unbind) = match function.driver.as_deref() {
-        Some(driver) if is_vfio_driver(driver) => {
-            if group.is_noiommu {
-                return Err(Error::Unsupported {
-                    device,
-                    what: "VFIO's no-IOMMU mode, which it is in,".into(),
-                    reason: format!(
-                        "turn the IOMMU on in the firmware and in the kernel's parameters (intel_iommu=on), or use the \
-                         mode by name, noiommu:{}: nothing then keeps the device from reading and writing any memory",
-                        function.bdf
-                    ),
-                });
-            }
-            return Ok(group);
-        }
-        None => ("no driver is bound to it".into(), "", String::new()),
-        Some("nvme") => (
-            "it is bound to the kernel's own driver, nvme".into(),
-            "unmount what is on it; then ",
-            format!("echo {bdf} > {path}/driver/unbind; "),
-        ),
-        Some(other) => (
-            format!("it is bound to another driver, {other}"),
-            "make sure that nothing uses it; then ",
-            format!("echo {bdf} > {path}/driver/unbind; "),
-        ),
-    };
-    unusable(format!(
-        "{state}. To use it here, {before}as root: modprobe vfio-pci; {unbind}echo vfio-pci > {path}/driver_override; \
-         echo {bdf} > /sys/bus/pci/drivers_probe"
-    ))
+    match function.driver.as_deref() {
+        Some(driver) if is_vfio_driver(driver) && group.is_noiommu => Err(Error::Unsupported {
+            device,
+            what: "translation by an IOMMU".into(),
+            reason: format!(
+                "it is in VFIO's no-IOMMU mode, which must be named: noiommu:{} (nothing then keeps the device off any \
+                 memory); or turn the IOMMU on",
+                function.bdf
+            ),
+        }),
+        Some(driver) if is_vfio_driver(driver) => Ok(group),
+        _ => Err(function.wrong_driver(Some("vfio-pci"))),
+    }
 }
 
 /// The members of a group whose drivers VFIO does not tolerate in a user's group, with these.
@@ -194,12 +175,9 @@ mod tests {
 
     #[test]
     fn the_wrong_driver_says_how_to_bind_the_right_one() {
-        for (driver, unbinds) in [(None, false), (Some("nvme"), true), (Some("uio_pci_generic"), true)] {
+        for driver in [None, Some("nvme"), Some("uio_pci_generic")] {
             let text = refusal(driver, Some(3));
-            for part in ["modprobe vfio-pci", "/driver_override", "/sys/bus/pci/drivers_probe", BDF] {
-                assert!(text.contains(part), "{part}: {text}");
-            }
-            assert_eq!(text.contains("/driver/unbind"), unbinds, "{text}");
+            assert!(text.contains("`devbind bind vfio-pci 0000:01:00.0`"), "{text}");
             assert!(driver.is_none_or(|driver| text.contains(driver)), "{text}");
         }
         assert!(refusal(Some("nvme"), Some(3)).contains("unmount"));

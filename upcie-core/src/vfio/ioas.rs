@@ -6,7 +6,7 @@ use super::{
     info::IommuInfo,
     iommufd_abi as abi,
 };
-use crate::{Error, Result, dma::Mapper, memory::Memory, mmio::Mapping, process::Owner};
+use crate::{Error, Result, dma::Mapper, memory::Memory, mmio::Mapping, pci::Bdf, process::Owner};
 use std::{
     fs::{File, OpenOptions},
     io,
@@ -39,8 +39,8 @@ pub struct Ioas {
     info: IommuInfo,
 }
 
-/// Opens `path`, which is `/dev/iommu`, on behalf of `device`.
-pub(super) fn open_iommu(device: &str, path: &Path) -> Result<File> {
+/// Opens `path`, which is `/dev/iommu`, on behalf of `device`, which is `function`.
+pub(super) fn open_iommu(device: &str, function: Bdf, path: &Path) -> Result<File> {
     let unusable = |reason| Error::Unusable { device: device.into(), reason };
     let shown = path.display();
     OpenOptions::new().read(true).write(true).open(path).map_err(|e| match e.raw_os_error() {
@@ -48,7 +48,9 @@ pub(super) fn open_iommu(device: &str, path: &Path) -> Result<File> {
             "there is no {shown}: as root: modprobe iommufd; a kernel without CONFIG_IOMMUFD has none (in a container, \
              also pass {shown} into it); the way through the group, `vfio:`, does without"
         )),
-        Some(libc::EACCES | libc::EPERM) => unusable(no_permission(path, "KERNEL==\"iommu\", SUBSYSTEM==\"misc\"")),
+        Some(libc::EACCES | libc::EPERM) => {
+            unusable(no_permission(function, path, "KERNEL==\"iommu\", SUBSYSTEM==\"misc\""))
+        }
         _ => Error::os(device, format!("opening {shown}"), e),
     })
 }
@@ -283,7 +285,8 @@ mod tests {
 
     #[test]
     fn an_absent_iommufd_says_how_to_load_it() {
-        let error = open_iommu("0000:01:00.0", Path::new("/nonexistent/iommu")).unwrap_err().to_string();
+        let (name, path) = ("0000:01:00.0", Path::new("/nonexistent/iommu"));
+        let error = open_iommu(name, name.parse().unwrap(), path).unwrap_err().to_string();
         for part in ["modprobe iommufd", "CONFIG_IOMMUFD", "vfio:", "0000:01:00.0"] {
             assert!(error.contains(part), "{part}: {error}");
         }

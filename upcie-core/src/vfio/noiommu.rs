@@ -11,7 +11,7 @@ use std::{fs, os::fd::AsFd, os::fd::OwnedFd, path::Path};
 const PARAMETER: &str = "module/vfio/parameters/enable_unsafe_noiommu_mode";
 
 /// What the mode costs.
-const COST: &str = "nothing then keeps the device from reading and writing any memory of the machine, and the kernel is tainted";
+const COST: &str = "nothing then keeps the device off any memory of the machine, and the kernel is tainted";
 
 /// A container without an IOMMU, and the group that makes it so. Neither maps anything.
 #[derive(Debug)]
@@ -74,25 +74,23 @@ pub(super) fn check<'a>(device: &str, function: &'a Function, sys: &Path) -> Res
         }
         _ => {}
     }
-    let bind = format!("`devbind bind vfio-pci {bdf} --unsafe-noiommu` does it, as root; {COST}");
-    let parameter = sys.join(PARAMETER);
-    let shown = parameter.display();
-    match fs::read_to_string(&parameter) {
+    let bind = format!("as root: `devbind bind vfio-pci {bdf} --unsafe-noiommu`; {COST}");
+    match fs::read_to_string(sys.join(PARAMETER)) {
         Ok(text) if text.trim() == "Y" => {
             let state = match function.driver.as_deref() {
                 Some(driver) => format!("it is bound to another driver, {driver}"),
                 None => "no driver is bound to it (what failed before the mode was on must be tried again)".into(),
             };
-            Err(unusable(format!("{state}: bind it to vfio-pci: {bind}")))
+            Err(unusable(format!("{state}; {bind}")))
         }
         Ok(_) => Err(unusable(format!(
-            "VFIO's no-IOMMU mode is off: it takes echo 1 > {shown}, and vfio-pci bound after that: {bind}"
+            "VFIO's no-IOMMU mode is off (enable_unsafe_noiommu_mode). To turn it on and bind it, {bind}"
         ))),
         Err(_) if sys.join("module/vfio").exists() => Err(unusable(
             "the kernel is built without CONFIG_VFIO_NOIOMMU: use another kernel, turn an IOMMU on, or use uio_pci_generic"
                 .into(),
         )),
-        Err(_) => Err(unusable(format!("VFIO is not loaded: {bind}"))),
+        Err(_) => Err(unusable(format!("VFIO is not loaded; {bind}"))),
     }
 }
 
@@ -125,12 +123,18 @@ mod tests {
     fn each_thing_that_is_missing_has_its_own_way_out() {
         let fake = FakeSysfs::new("noiommu-off");
         fake.add(BDF, "0x010802\n", None, None);
-        assert!(refusal(&fake).contains("VFIO is not loaded: `devbind bind vfio-pci"));
+        assert!(refusal(&fake).contains("VFIO is not loaded; as root: `devbind bind vfio-pci"));
         fs::create_dir_all(fake.0.join("module/vfio")).unwrap();
         assert!(refusal(&fake).contains("CONFIG_VFIO_NOIOMMU"));
         set(&fake, "N\n");
         let text = refusal(&fake);
-        let parts = ["is off", "echo 1 >", "--unsafe-noiommu", "any memory of the machine", "tainted"];
+        let parts = [
+            "is off",
+            "enable_unsafe_noiommu_mode",
+            "--unsafe-noiommu",
+            "any memory of the machine",
+            "tainted",
+        ];
         assert!(parts.iter().all(|part| text.contains(part)), "{text}");
         set(&fake, "Y\n");
         let text = refusal(&fake);

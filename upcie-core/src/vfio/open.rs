@@ -202,5 +202,5 @@ pub(crate) fn possible(function: &Function, way: Way) -> Result<()> {
 
 /// The two files that the way through iommufd takes, opened without effect.
 fn iommufd_files(name: &str, function: &Function) -> Result<(Cdev, File)> {
-    Ok((Cdev::open(name, function, Path::new(DEV))?, open_iommu(name, Path::new(IOMMU))?))
+    Ok((Cdev::open(name, function, Path::new(DEV))?, open_iommu(name, function.bdf, Path::new(IOMMU))?))
 }

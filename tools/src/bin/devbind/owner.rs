@@ -107,7 +107,8 @@ impl Owner {
         let Self { name, .. } = self;
         if noiommu {
             return format!(
-                "{name} may open it with CAP_SYS_RAWIO. Without an IOMMU nothing counts against a limit on locked memory."
+                "the node is {name}'s, but without an IOMMU programs need root all the same: CAP_SYS_RAWIO to open it, \
+                 CAP_SYS_ADMIN for physical addresses, and to write its configuration space"
             );
         }
         let known = match self.memlock() {

@@ -201,7 +201,10 @@ fn adjust(mount: &Mount, args: &MountArgs, owner: Option<(Uid, Option<Gid>)>) ->
 }
 
 fn mount(path: &Path, options: &str) -> anyhow::Result<()> {
-    fs::create_dir_all(path).with_context(|| format!("making {}", path.display()))?;
+    fs::create_dir_all(path).with_context(|| {
+        let hint = if Uid::effective().is_root() { "" } else { " (only root may)" };
+        format!("making {}{hint}", path.display())
+    })?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     nix::mount::mount(Some("hugetlbfs"), path, Some("hugetlbfs"), flags, Some(options)).with_context(|| {
         let reason = match Uid::effective().is_root() {

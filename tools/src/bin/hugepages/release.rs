@@ -34,7 +34,7 @@ The pages go back to the pool; `hugepages setup --count 0` gives the pool back."
 #[derive(Debug, Args)]
 pub struct ReleaseArgs {
     /// Only the memory of these devices, such as 0000:01:00.0 [default: of all]
-    #[arg(value_name = "BDF")]
+    #[arg(value_name = "BDF", value_parser = parse_bdf)]
     devices: Vec<Bdf>,
     /// Only say what would be done
     #[arg(long)]
@@ -42,6 +42,10 @@ pub struct ReleaseArgs {
     /// Remove it although the device may still write to it, which destroys what others then keep there
     #[arg(long)]
     force: bool,
+}
+
+fn parse_bdf(text: &str) -> Result<Bdf, String> {
+    text.parse().map_err(|_| "a function is domain:bus:device.function: 0000:01:00.0 or 01:00.0".to_owned())
 }
 
 /// Whether a device's memory may go.
@@ -91,10 +95,15 @@ pub fn run(args: &ReleaseArgs) -> anyhow::Result<()> {
             }
             let (path, bytes) = (file.path.display().to_string(), units::bytes(file.bytes));
             let what = if args.dry_run { "would remove" } else { "removed" };
+            let names = fs::symlink_metadata(&file.path).map_or(1, |data| data.nlink());
+            let stays = match names {
+                0 | 1 => "",
+                _ => "; its pages stay, for it has the name of another device, too",
+            };
             if !args.dry_run {
                 file.remove()?;
             }
-            let _ = writeln!(text, "{what} {path} ({bytes}): {why}");
+            let _ = writeln!(text, "{what} {path} ({bytes}): {why}{stays}");
         }
     }
     print(text.as_bytes())?;

@@ -62,12 +62,16 @@ pub fn run(args: &SetupArgs) -> anyhow::Result<()> {
         }
         let pages = units::bytes(pool.page_bytes);
         let place = args.node.map(|node| format!(" on node {node}")).unwrap_or_default();
-        let _ =
-            writeln!(text, "{there} pages of {pages}{place}, {} of them free (before: {before})", pool.free);
+        let _ = writeln!(
+            text,
+            "{there} page{} of {pages}{place}, {} of them free (before: {before})",
+            if there == 1 { "" } else { "s" },
+            pool.free
+        );
         if there > count {
             let _ = writeln!(
                 text,
-                "{} more than asked for are in use, and go when they are freed",
+                "{} more than asked for in use (`hugepages info` says by whom), to go when freed",
                 there - count
             );
         }
@@ -126,6 +130,10 @@ fn shortage(args: &SetupArgs, pool: &Pool, before: u64) -> String {
         None => count.to_string(),
         Some(node) => format!("{node}:{count}"),
     };
+    let stay = match there {
+        0 => String::new(),
+        _ => format!("\nThe {there} pages stay; `hugepages info` says who has them"),
+    };
     let again = match args.node {
         None => format!("hugepages setup --size {size} --count {count}"),
         Some(node) => format!("hugepages setup --size {size} --count {count} --node {node}"),
@@ -140,8 +148,7 @@ fn shortage(args: &SetupArgs, pool: &Pool, before: u64) -> String {
     format!(
         "there are {there} of {count} pages of {size}{place} now (before: {before}): {cause}. What helps:\n  \
          echo 3 > /proc/sys/vm/drop_caches; echo 1 > /proc/sys/vm/compact_memory; {again}\n  \
-         or at boot, on the kernel's command line: hugepagesz={size} hugepages={at_boot}\n\
-         The {there} pages stay; `hugepages info` says who has them"
+         or at boot, on the kernel's command line: hugepagesz={size} hugepages={at_boot}{stay}"
     )
 }
 

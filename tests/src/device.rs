@@ -1,6 +1,6 @@
 //! The devices under test.
 
-use crate::{data::Pattern, in_guest, is_ci, process::Server};
+use crate::{data::Pattern, in_guest, is_ci, leaks::Held, process::Server};
 use std::{
     collections::BTreeMap,
     env,
@@ -127,7 +127,10 @@ pub fn on_each_device(test: impl Fn(&mut Device)) {
         // Shown if the test fails.
         println!("device under test: {name}");
         let mut device = start(&name);
+        // Elsewhere tests run side by side, and each has its own.
+        let before = in_guest().then(Held::now);
         test(&mut device);
+        assert_eq!(before, in_guest().then(Held::now), "left behind on {name}");
     }
 }
 

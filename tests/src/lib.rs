@@ -18,6 +18,7 @@ pub struct Readme;
 pub mod data;
 pub mod device;
 pub mod io;
+mod leaks;
 pub mod pci;
 pub mod process;
 pub mod random;

@@ -57,6 +57,24 @@ pub fn mmio_wmb() {
     }
 }
 
+/// Orders earlier loads before later loads from memory in a device, write-combining too, which the processor may read ahead of
+/// time.
+///
+/// `lfence` on x86-64, `dsb ld` on aarch64: not for a path that has no such memory.
+#[inline(always)]
+pub fn mmio_rmb() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a barrier instruction has no other effect.
+    unsafe {
+        asm!("lfence", options(nostack, preserves_flags))
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a barrier instruction has no other effect.
+    unsafe {
+        asm!("dsb ld", options(nostack, preserves_flags))
+    }
+}
+
 /// Orders earlier loads and stores before later stores: what goes before a doorbell that gives memory back to the device.
 /// An entry or a buffer that was just read may be overwritten as soon as the doorbell is seen.
 ///

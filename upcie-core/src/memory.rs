@@ -213,6 +213,16 @@ impl Memory {
         self.sharing == Sharing::DmaBuf
     }
 
+    /// Whether its file has a name, by which it outlives its process.
+    pub(crate) fn is_named(&self) -> bool {
+        self.name.is_some()
+    }
+
+    /// Gives its file, if it has a name, one for `function` too.
+    pub(crate) fn also_for(&self, function: Bdf) -> Result<()> {
+        self.name.as_ref().map_or(Ok(()), |(file, _)| file.also_for(function))
+    }
+
     /// Lets its file, if it has a name, outlive it.
     pub(crate) fn leave(mut self) {
         self.name = None;

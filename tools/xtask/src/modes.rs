@@ -73,6 +73,8 @@ pub struct Boot {
     iommu: Iommu,
     stock: bool,
     numa: u32,
+    /// Huge pages of 1 GiB, which come on top of the guest's memory.
+    giants: u32,
     /// How the suites begin that belong to this boot alone and pick their devices themselves. The longest prefix
     /// counts.
     prefix: &'static str,
@@ -85,7 +87,13 @@ pub struct Boot {
 
 impl Boot {
     pub fn options(&self) -> Options {
-        Options { iommu: self.iommu, stock: self.stock, numa: self.numa, ..Options::default() }
+        let plain = Options::default();
+        let memory = plain.memory + 1024 * self.giants;
+        let append = match self.giants {
+            0 => plain.append.clone(),
+            count => format!("hugepagesz=1G hugepages={count}"),
+        };
+        Options { iommu: self.iommu, stock: self.stock, numa: self.numa, memory, append, ..plain }
     }
 
     /// Whether a suite belongs to this boot alone.
@@ -118,6 +126,7 @@ pub const BOOTS: &[Boot] = &[
         iommu: Iommu::On,
         stock: false,
         numa: 1,
+        giants: 0,
         prefix: GUEST_ONLY,
         setup: "bind vfio-pci && own root",
         examples: true,
@@ -152,6 +161,7 @@ pub const BOOTS: &[Boot] = &[
         iommu: Iommu::Off,
         stock: false,
         numa: 1,
+        giants: 0,
         prefix: "guest_noiommu_",
         setup: "bind && noiommu 0",
         examples: false,
@@ -167,6 +177,7 @@ pub const BOOTS: &[Boot] = &[
         iommu: Iommu::Pt,
         stock: false,
         numa: 1,
+        giants: 2,
         prefix: "guest_pt_",
         setup: "bind",
         examples: false,
@@ -181,6 +192,7 @@ pub const BOOTS: &[Boot] = &[
         iommu: Iommu::On,
         stock: true,
         numa: 1,
+        giants: 0,
         prefix: "guest_stock_",
         setup: "bind vfio-pci && own root",
         examples: false,
@@ -192,6 +204,7 @@ pub const BOOTS: &[Boot] = &[
         iommu: Iommu::Off,
         stock: true,
         numa: 1,
+        giants: 0,
         prefix: "guest_stock_noiommu_",
         setup: "bind",
         examples: false,
@@ -203,6 +216,7 @@ pub const BOOTS: &[Boot] = &[
         iommu: Iommu::On,
         stock: false,
         numa: 2,
+        giants: 0,
         prefix: "guest_numa_",
         setup: "bind vfio-pci && own root",
         examples: false,

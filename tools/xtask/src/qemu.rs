@@ -23,9 +23,9 @@ const DEVICES: &[&str] = &[
     "pcie-root-port,id=rp1,chassis=2,slot=2",
     // A: 512-byte blocks, at most 512 KiB per command, a controller memory buffer of 16 MiB.
     "nvme,id=nvA,bus=rp0,serial=LABA,drive=a,cmb_size_mb=16,mdts=7,max_ioqpairs=8,msix_qsize=9",
-    // B: namespaces of 512 and 4096-byte blocks, at most 128 KiB per command.
+    // B: namespaces of 512 and 4096-byte blocks, at most 128 KiB per command, a persistent memory region of 16 MiB.
     "nvme-subsys,id=ss0,nqn=lab",
-    "nvme,id=nvB,bus=rp1,subsys=ss0,serial=LABB,mdts=5",
+    "nvme,id=nvB,bus=rp1,subsys=ss0,serial=LABB,mdts=5,pmrdev=pmr",
     "nvme-ns,drive=b1,bus=nvB,nsid=1",
     "nvme-ns,drive=b2,bus=nvB,nsid=2,logical_block_size=4096,physical_block_size=4096",
     // No NVMe controller of QEMU's has MSI; this toy has a pin, a message and 28-bit DMA.
@@ -261,6 +261,7 @@ fn command(lab: &Lab, run: &RunDirectory, options: &Options) -> Command {
         command.arg("-drive");
         command.arg(format!("if=none,id={name},file={},format=raw,cache=unsafe", file.display()));
     }
+    command.args(["-object", "memory-backend-ram,id=pmr,size=16M,share=on"]);
     for device in DEVICES.iter().copied().chain(options.devices.iter().map(String::as_str)) {
         command.args(["-device", device]);
     }

@@ -31,10 +31,10 @@ pub(super) struct Descriptor {
     pub(super) transfer: Transfer,
     /// What `transfer.ready` is while the buffer is not chained.
     pub(super) whole: u32,
-    pub(super) ptr: NonNull<u8>,
-    pub(super) len: usize,
     /// Behind a base address register, or other processes' too: no reference to its bytes is ever formed.
     pub(super) by_copy: bool,
+    pub(super) ptr: NonNull<u8>,
+    pub(super) len: usize,
     pub(super) next: Option<DmaBuf>,
     pub(super) home: Home,
 }
@@ -167,13 +167,15 @@ impl DmaBuf {
         self.region().is_none_or(|region| region.addresses().is_contiguous(at, len))
     }
 
-    /// Reads the bytes from `offset` on.
+    /// Reads the bytes from `offset` on. What is read of a device's memory, write-combined too, is no older than any
+    /// completion that was seen before this.
     ///
     /// # Panics
     /// When they are not all in the buffer.
     pub fn read_at(&self, offset: usize, data: &mut [u8]) {
         let from = self.range(offset, data.len());
         if self.descriptor().by_copy {
+            barrier::mmio_rmb();
             // SAFETY: as many bytes of a live mapping, as just checked.
             unsafe { mmio::copy_from(from, data) }
         } else {

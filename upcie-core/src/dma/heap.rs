@@ -24,7 +24,8 @@ const REGION_MAX: usize = 1 << 30;
 ///
 /// # Safety
 /// Drivers put the word into commands as it is, so it decides where the device reads and writes. It, and what is put
-/// into the list, must name no memory but the buffer's own and its list's, for the driver whose heap this is.
+/// into the list, must name no memory but the buffer's own and its list's, for the driver whose heap this is and for
+/// those of all other devices in the space, which take its buffers too: [`DmaSpace::agree`].
 pub unsafe trait Prepare: Send + Sync + fmt::Debug {
     /// Bytes of list memory that a buffer of `len` bytes whose first is at `iova` needs; 0 for none.
     fn list_len(&self, iova: u64, len: usize) -> usize;

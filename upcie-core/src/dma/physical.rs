@@ -9,6 +9,7 @@ use crate::{
     hugetlb::{self, Leftover},
     memory::{Memory, PageSize},
     pci::{Bdf, ConfigFile, ConfigSpace, Function, FunctionLock, command},
+    process::Owner,
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -17,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct Untranslated {
     bdf: Bdf,
     config: ConfigFile,
-    /// Until its memory is freed.
+    /// Until its memory is freed, or it is closed and others use the memory.
     _lock: FunctionLock,
     /// DMA memory of processes that were killed, while the function may still write to it.
     leftovers: Vec<Leftover>,
@@ -32,7 +33,7 @@ impl Untranslated {
     pub fn new(function: &Function, lock: FunctionLock, was_reset: bool) -> Result<Self> {
         let (bdf, config) = (function.bdf, function.config()?);
         let mut function = Self { bdf, config, _lock: lock, leftovers: Vec::new() };
-        function.leftovers = hugetlb::leftovers()?.into_iter().filter(|file| file.bdf == bdf).collect();
+        function.leftovers = leftovers_of(bdf)?;
         if was_reset && function.is_quiet()? {
             function.remove_leftovers();
         }
@@ -48,6 +49,14 @@ impl Untranslated {
         }
     }
 
+    /// Takes its name off all DMA memory if it is off the bus; whether it is.
+    fn forget(&self) -> Result<bool> {
+        if !self.is_quiet()? {
+            return Ok(false);
+        }
+        leftovers_of(self.bdf)?.into_iter().try_for_each(Leftover::remove).map(|()| true)
+    }
+
     fn remove_leftovers(&mut self) {
         for file in self.leftovers.drain(..) {
             let (path, bytes) = (file.path.display().to_string(), file.bytes);
@@ -61,28 +70,63 @@ impl Untranslated {
     }
 }
 
+fn leftovers_of(bdf: Bdf) -> Result<Vec<Leftover>> {
+    Ok(hugetlb::leftovers()?.into_iter().filter(|file| file.bdf == bdf).collect())
+}
+
 /// The functions of a space, and memory that they may still write to.
+///
+/// Each may be told of all of its memory, so a file has a name for each: freeing what a killed process left of one
+/// function then frees nothing that another may still write to.
 #[derive(Debug)]
 pub(super) struct Physical {
+    owner: Owner,
     functions: Mutex<Vec<Untranslated>>,
     retired: Mutex<Vec<Memory>>,
 }
 
 impl Physical {
     pub(super) fn new(function: Untranslated) -> Self {
-        Self { functions: Mutex::new(vec![function]), retired: Mutex::default() }
+        Self { owner: Owner::current(), functions: Mutex::new(vec![function]), retired: Mutex::default() }
     }
 
-    pub(super) fn join(&self, function: Untranslated) {
-        lock(&self.functions).push(function);
+    pub(super) fn join(&self, function: Untranslated) -> Result<()> {
+        let mut functions = lock(&self.functions);
+        let me = std::process::id();
+        for file in hugetlb::leftovers()? {
+            if file.pid == me && functions.iter().any(|function| function.bdf == file.bdf) {
+                file.also_for(function.bdf)?;
+            }
+        }
+        functions.push(function);
+        Ok(())
     }
 
-    /// Memory for it: what was given back before, or a new file that is named after the space's first function. What was
-    /// shared is not used again: another process may have it still.
+    /// Lets a function that was closed go, so that it can be opened again while others use the space: if it is off the
+    /// bus. The last one stays for as long as there is memory.
+    pub(super) fn leave(&self, bdf: Bdf) {
+        let mut functions = lock(&self.functions);
+        let at = functions.iter().position(|function| function.bdf == bdf);
+        let Some(at) = at.filter(|_| functions.len() > 1) else { return };
+        match functions[at].forget() {
+            Ok(true) => drop(functions.remove(at)),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(device = %bdf, %error, "it stays in its address space"),
+        }
+    }
+
+    /// Gives the file of `memory`, if it has a name, one for each function.
+    pub(super) fn adopt(&self, memory: &Memory) -> Result<()> {
+        lock(&self.functions).iter().try_for_each(|function| memory.also_for(function.bdf))
+    }
+
+    /// Memory for it: what was given back before, or a new file. What was shared is not used again: another
+    /// process may have it still; nor what has no name, and so would not outlive this process.
     pub(super) fn memory(&self, len: usize, page: PageSize) -> Result<Memory> {
         let len = len.next_multiple_of(page.bytes());
         let mut retired = lock(&self.retired);
-        let fits = |memory: &Memory| memory.len() == len && memory.page_size() == page && !memory.is_shared();
+        let is_ours = |memory: &Memory| memory.is_named() && !memory.is_shared();
+        let fits = |memory: &Memory| memory.len() == len && memory.page_size() == page && is_ours(memory);
         let found = retired.iter().position(fits);
         if let Some(memory) = found.map(|at| retired.swap_remove(at)) {
             memory.zero();
@@ -119,6 +163,10 @@ impl Physical {
 
 impl Drop for Physical {
     fn drop(&mut self) {
+        // A forked child: all of it is the parent's.
+        if !self.owner.is_current() {
+            return;
+        }
         let quiet = self.is_quiet();
         let mut functions = lock(&self.functions);
         for function in functions.iter_mut().filter(|_| quiet) {

@@ -6,6 +6,7 @@ use crate::{
     iova::IovaAllocator,
     memory::{Memory, PageSize, physical_pages},
     mmio::Mapping,
+    pci::Bdf,
     process::Owner,
     transport::Bar,
 };
@@ -70,6 +71,7 @@ pub struct DmaSpace {
     owner: Owner,
     /// The NUMA node that memory is taken from, if there is a choice.
     node: OnceLock<u32>,
+    agreed: OnceLock<u64>,
     /// Its heaps hand out nothing more.
     closed: AtomicBool,
     kind: Kind,
@@ -101,6 +103,7 @@ impl DmaSpace {
             device,
             owner: Owner::current(),
             node: OnceLock::new(),
+            agreed: OnceLock::new(),
             closed: AtomicBool::new(false),
             kind,
         })
@@ -109,13 +112,11 @@ impl DmaSpace {
     /// Lets another untranslated function use this space.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] when the space's addresses are translated.
+    /// [`Error::Unsupported`] when the space's addresses are translated; the system's, in naming its memory after the
+    /// function too.
     pub fn join(&self, function: Untranslated) -> Result<()> {
         match &self.kind {
-            Kind::Physical(physical) => {
-                physical.join(function);
-                Ok(())
-            }
+            Kind::Physical(physical) => physical.join(function),
             Kind::Translated { .. } => Err(Error::Unsupported {
                 device: self.device.clone(),
                 what: "sharing its address space with a device without an IOMMU".into(),
@@ -124,11 +125,25 @@ impl DmaSpace {
         }
     }
 
+    /// Lets an untranslated function go that was closed.
+    pub(crate) fn leave(&self, function: Bdf) {
+        if let Kind::Physical(physical) = &self.kind {
+            physical.leave(function);
+        }
+    }
+
     /// Takes memory from the NUMA node `node` from now on, where there is some: the first call counts.
     pub fn prefer_node(&self, node: Option<u32>) {
         if let Some(node) = node {
             self.node.get_or_init(|| node);
         }
+    }
+
+    /// How the drivers of all devices in the space [prepare](super::Prepare) buffers (NVMe: bytes of a memory page), so that
+    /// one's are good for the others: the first call says it, and the others get that. Who can't work with it must not
+    /// use the space.
+    pub fn agree(&self, wanted: u64) -> u64 {
+        *self.agreed.get_or_init(|| wanted)
     }
 
     /// Its id: unique in this process, never 0, never used again.
@@ -167,6 +182,12 @@ impl DmaSpace {
 
     /// New memory that suits it.
     fn memory(&self, len: usize, page: Option<PageSize>) -> Result<Memory> {
+        if self.is_closed() {
+            return Err(Error::Unusable {
+                device: self.device.clone(),
+                reason: "it did not stop, so it is given no more memory: reset it".into(),
+            });
+        }
         let node = self.node.get().copied();
         match (&self.kind, page) {
             (Kind::Physical(physical), page) => physical.memory(len, page.unwrap_or(PageSize::Huge2M)),
@@ -205,11 +226,20 @@ impl DmaSpace {
                         .into(),
                 });
             }
-            Kind::Physical(_) => {
-                let addresses = self.find(&memory)?;
-                // Once more: what was being migrated meanwhile is noticed here.
-                self.verify(&memory, &addresses)?;
-                addresses
+            Kind::Physical(physical) => {
+                let found = physical.adopt(&memory).and_then(|()| self.find(&memory)).and_then(|addresses| {
+                    // Once more: what was being migrated meanwhile is noticed here.
+                    self.verify(&memory, &addresses).map(|()| addresses)
+                });
+                match found {
+                    Ok(addresses) => addresses,
+                    // It may be memory that was in use before: then the device may still write to it.
+                    Err(error) if memory.is_named() => {
+                        physical.retire(memory);
+                        return Err(error);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             Kind::Translated { page_size, mapper, .. } => {
                 let page = memory.page_size().bytes() as u64;
@@ -371,9 +401,10 @@ impl DmaSpace {
         }
     }
 
-    /// Free device addresses for `len` bytes of pages of `page`, aligned to large pages, so that an IOMMU can use them.
+    /// Free device addresses for `len` bytes of pages of `page`, aligned to their length, so that an IOMMU can use large
+    /// pages and a heap blocks of any size.
     fn place(&self, len: usize, page: u64) -> Result<u64> {
-        let align = page.max((len as u64).next_power_of_two().min(2 << 20));
+        let align = page.max((len as u64).next_power_of_two().min(1 << 30));
         self.free().and_then(|mut free| free.allocate(len as u64, align)).ok_or_else(|| Error::Allocation {
             device: self.device.clone(),
             len,

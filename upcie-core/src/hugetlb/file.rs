@@ -11,7 +11,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::fs::{MetadataExt, OpenOptionsExt},
+        unix::fs::{DirEntryExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
@@ -130,6 +130,14 @@ impl Leftover {
     pub fn remove(self) -> Result<()> {
         unlink(&self.path)
     }
+
+    /// Gives the file a name for `device` too: it then stays until both names are removed.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn also_for(&self, device: Bdf) -> Result<()> {
+        also_for(&self.path, device)
+    }
 }
 
 impl NamedFile {
@@ -153,14 +161,33 @@ impl NamedFile {
         self.len == 0
     }
 
-    /// Takes its name away: the pages go back with the last descriptor and mapping of them.
+    /// Gives it a name for `device` too, which may be told of it as well: what frees the memory of the one device leaves
+    /// it then until the other is off the bus, too.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn also_for(&self, device: Bdf) -> Result<()> {
+        also_for(&self.path, device)
+    }
+
+    /// Takes its names away: the pages go back with the last descriptor and mapping of them.
     ///
     /// The caller knows that the device will not write to them any more, or that the memory stays mapped until then.
     ///
     /// # Errors
     /// The system's; a file that is gone already is none.
     pub fn remove(&self) -> Result<()> {
-        unlink(&self.path)
+        unlink(&self.path)?;
+        let failed = |e| Error::os(self.path.display().to_string(), "looking for its other names", e);
+        let data = self.file.metadata().map_err(failed)?;
+        let directory = self.path.parent().filter(|_| data.nlink() > 0);
+        for entry in directory.map(fs::read_dir).transpose().map_err(failed)?.into_iter().flatten() {
+            let entry = entry.map_err(failed)?;
+            if entry.ino() == data.ino() && entry.file_name().to_str().and_then(parse_name).is_some() {
+                unlink(&entry.path())?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -184,6 +211,22 @@ fn new_file(directory: &Path, bdf: Bdf) -> Result<(PathBuf, File)> {
                 return Err(Error::os(path.display().to_string(), "creating a file of huge pages", e));
             }
         }
+    }
+}
+
+/// A second name for the file at `path`, which has one for another device.
+fn also_for(path: &Path, device: Bdf) -> Result<()> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let mut parts = name.rsplitn(3, '-');
+    let (number, pid) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let link = path.with_file_name(format!("upcie-{device}-{pid}-{number}"));
+    let file = |path: &Path| fs::symlink_metadata(path).map(|data| (data.dev(), data.ino())).ok();
+    match fs::hard_link(path, &link) {
+        // It has it already.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && file(path) == file(&link) => Ok(()),
+        other => other.map_err(|e| {
+            Error::os(path.display().to_string(), format!("naming it {} too", link.display()), e)
+        }),
     }
 }
 

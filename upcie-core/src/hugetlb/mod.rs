@@ -4,7 +4,7 @@
 //! stops a device whose process was killed. It is therefore a *named* file, directly in the directory of a hugetlbfs
 //! mount: `upcie-<bdf>-<pid>-<n>`, for instance `upcie-0000:01:00.0-4711-0`, mode 0600. It stays until someone who knows
 //! that the device is off the bus removes it: the program itself, the next one that opens the device, or
-//! `hugepages release`.
+//! `hugepages release`. Memory that several devices may be told of has a name for each, and stays until the last is gone.
 
 mod file;
 mod mount;

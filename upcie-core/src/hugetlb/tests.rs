@@ -49,6 +49,31 @@ fn bdf() -> Bdf {
 }
 
 #[test]
+fn a_file_with_names_for_two_devices_stays_until_neither_may_write_to_it() {
+    let dir = Dir::new("names");
+    let other: Bdf = "0000:02:00.0".parse().unwrap();
+    let names = || dir.mount().leftovers().unwrap().into_iter().map(|file| file.bdf).collect::<Vec<_>>();
+    let file = create_file(&dir.mount(), bdf(), 4096).unwrap();
+    file.also_for(other).unwrap();
+    file.also_for(other).expect("it has it already");
+    assert_eq!(names(), [bdf(), other]);
+    // What is found to be left of the one device leaves it to the other.
+    dir.mount().leftovers().unwrap().remove(0).remove().unwrap();
+    assert_eq!(names(), [other]);
+    assert_eq!(file.file().metadata().unwrap().nlink(), 1);
+    let left = dir.mount().leftovers().unwrap().remove(0);
+    left.also_for(bdf()).unwrap();
+    assert_eq!(names(), [bdf(), other]);
+    // A name that somebody else's file has is no name for this one.
+    let third: Bdf = "0000:03:00.0".parse().unwrap();
+    let name = file.path().to_str().unwrap().replace("0000:01:00.0", "0000:03:00.0");
+    fs::write(&name, "").unwrap();
+    assert!(file.also_for(third).unwrap_err().to_string().contains("0000:03:00.0"));
+    file.remove().unwrap();
+    assert_eq!(names(), [third], "all names of its own go at once");
+}
+
+#[test]
 fn pools_are_those_of_the_machine_and_of_its_nodes() {
     let dir = Dir::new("pools");
     dir.pool("kernel/mm", 1 << 20, [1, 1, 0, 0]);

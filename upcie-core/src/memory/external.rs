@@ -11,12 +11,13 @@ use nix::{
     sys::statfs::{FsType, HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs},
     unistd::{Whence, lseek},
 };
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// What a dma-buf's file system says it is (`linux/magic.h`).
 const DMA_BUF_MAGIC: FsType = FsType(0x444d_4142);
 
 const WHAT: &str = "memory that was handed over";
+const NOT_MEMORY: &str = "only a memory file will do: a memfd, or a file on a hugetlbfs mount";
 
 /// A memory file that was found fit to be mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,16 +42,18 @@ enum Shrinking {
 pub(crate) fn check(fd: BorrowedFd<'_>) -> Result<Checked> {
     let unusable = |reason: String| Error::Unusable { device: WHAT.into(), reason };
     let failed = |operation: &str, errno: Errno| Error::os(WHAT, operation, errno);
+    // Only memory files have seals, which the kernel keeps itself; a file system that is somebody else's program (FUSE) might
+    // never answer what comes next. A dma-buf has none.
+    let is_memory = fcntl(fd, FcntlArg::F_GET_SEALS).is_ok() || is_dma_buf(fd);
+    if !is_memory {
+        return Err(unusable(NOT_MEMORY.into()));
+    }
     let fs = fstatfs(fd).map_err(|e| failed("asking what kind of file it is", e))?;
     let huge = match fs.filesystem_type() {
         HUGETLBFS_MAGIC => true,
         TMPFS_MAGIC => false,
         DMA_BUF_MAGIC => return Err(unusable("it is a dma-buf: take Memory::import_dma_buf".into())),
-        _ => {
-            return Err(unusable(
-                "only a memory file will do: a memfd, or a file on a hugetlbfs mount".into(),
-            ));
-        }
+        _ => return Err(unusable(NOT_MEMORY.into())),
     };
     let page = match (huge, u64::try_from(fs.block_size()).unwrap_or(0)) {
         (false, _) => PageSize::Small,
@@ -71,6 +74,12 @@ pub(crate) fn check(fd: BorrowedFd<'_>) -> Result<Checked> {
     // In units of 512 bytes whatever the file system.
     let present = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
     Ok(Checked { len, page, present })
+}
+
+/// Whether the kernel calls it a dma-buf.
+fn is_dma_buf(fd: BorrowedFd<'_>) -> bool {
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    link.is_ok_and(|target| target.as_os_str().as_encoded_bytes().starts_with(b"/dmabuf:"))
 }
 
 /// Makes sure that the file can't shrink, as far as that can be.
@@ -108,7 +117,13 @@ impl Memory {
         let Checked { len, page, present } = check(fd.as_fd())?;
         if present < len {
             // Too few pages are an error here, not a SIGBUS on first use.
-            fallocate(&fd, FallocateFlags::empty(), 0, len as i64).map_err(|e| Error::Memory {
+            let filled = loop {
+                match fallocate(&fd, FallocateFlags::empty(), 0, len as i64) {
+                    Err(Errno::EINTR) => {}
+                    other => break other,
+                }
+            };
+            filled.map_err(|e| Error::Memory {
                 what: format!("{WHAT}: {len} bytes in {page} pages"),
                 reason: format!("{present} bytes have pages, and {}", super::shortage(page, None)),
                 source: e.into(),
@@ -196,7 +211,7 @@ pub(crate) mod tests {
         let page = host_page_size() as i64;
         let readable = {
             let fd = memfd(page, MFdFlags::MFD_ALLOW_SEALING);
-            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
+            let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
             File::open(path).unwrap()
         };
         let cases: [(OwnedFd, &str); 6] = [

@@ -12,6 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The longest deadline there is: later ones are the same, and no instant.
+const LATEST: Duration = Duration::from_secs(1 << 31);
+
 const SENDING: &str = "sending a region to another process";
 
 impl Region {
@@ -54,7 +57,7 @@ impl Region {
             device: device.into(),
         };
         let bytes = message.encode().ok_or_else(|| refuse("it has too many pages: use larger ones"))?;
-        let (end, mut sent) = (Instant::now() + timeout, 0);
+        let (end, mut sent) = (deadline(timeout), 0);
         while sent < bytes.len() {
             // Beside the first byte, and only there.
             let fds = if sent == 0 { &[memory.as_fd()][..] } else { &[] };
@@ -70,6 +73,11 @@ impl Region {
         }
         Ok(())
     }
+}
+
+/// When `timeout` is over.
+pub(super) fn deadline(timeout: Duration) -> Instant {
+    Instant::now() + timeout.min(LATEST)
 }
 
 /// Waits for `events`, until `end`.

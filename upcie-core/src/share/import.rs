@@ -1,7 +1,7 @@
 //! The side of the process that is given a region.
 
 use super::{
-    export::{explain, wait},
+    export::{deadline, explain, wait},
     message::{Bad, Description, HEADER, Header, VERSION},
 };
 use crate::{
@@ -62,7 +62,7 @@ impl SharedRegion {
             },
             Bad::Content(reason) => broken(reason),
         };
-        let end = Instant::now() + timeout;
+        let end = deadline(timeout);
         let mut fds = Vec::new();
         let mut read = |room: &mut [u8]| {
             fill(from, room, &mut fds, end).map_err(|fault| explain(fault, DEVICE, TAKING, timeout))
@@ -82,8 +82,9 @@ impl SharedRegion {
         if file.page != description.page {
             return Err(broken("the file has pages of another size"));
         }
-        if (description.len as u64) > file.len {
-            return Err(broken("the file is shorter than the region"));
+        // All of it: whether a part has holes, the kernel does not say.
+        if description.len as u64 != file.len {
+            return Err(broken("the file is not as long as the region"));
         }
         // Mapping it fills in what is missing: memory that the owner does not have is not taken from the system here.
         if file.present < description.len as u64 {

@@ -49,7 +49,7 @@ fn a_region_is_the_same_memory_and_the_same_addresses_on_the_other_side() {
     region.export(&owner, SOON).unwrap();
     // What follows the message is left to the two.
     send_some(&owner, b"more", &[]).unwrap();
-    let mut shared = SharedRegion::import(&user, SOON).unwrap();
+    let mut shared = SharedRegion::import(&user, Duration::MAX).unwrap();
     let mut more = [0; 4];
     std::io::Read::read_exact(&mut &user, &mut more).unwrap();
     assert_eq!(&more, b"more");
@@ -204,6 +204,7 @@ fn import(bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<SharedRegion> {
 fn what_is_not_a_description_is_an_error_and_leaves_no_descriptor() {
     let (memory, other) = (Memory::new(1, PageSize::Small).unwrap(), File::open("/proc/self/maps").unwrap());
     let (file, fd) = (file_of(&memory), memory.as_fd());
+    let large = Memory::new(2 * host_page_size(), PageSize::Small).unwrap();
     let good = description(1).encode().unwrap();
     let with = |at: usize, bytes: &[u8]| {
         let mut message = good.clone();
@@ -239,7 +240,8 @@ fn what_is_not_a_description_is_an_error_and_leaves_no_descriptor() {
         ("an address at the end", with(48, &[0, 0xf0, 255, 255, 255, 255, 255, 255]), vec![fd], ""),
         ("a name that is no text", with(56, &[0xff]), vec![fd], "no text"),
         ("a name with a newline", with(56, b"\n"), vec![fd], "no text"),
-        ("a longer region than its file", two.encode().unwrap(), vec![fd], "shorter"),
+        ("a longer region than its file", two.encode().unwrap(), vec![fd], "not as long"),
+        ("a part of its file", good.clone(), vec![large.as_fd()], "not as long"),
         ("pages of another size than the file's", pages.encode().unwrap(), vec![fd], "another size"),
         ("no descriptor", good.clone(), vec![], "no descriptor"),
         ("two descriptors", good.clone(), vec![fd, fd], "more than one"),

@@ -17,7 +17,7 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions},
     os::fd::BorrowedFd,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -47,6 +47,8 @@ pub struct UioDevice {
     uio: Option<Arc<File>>,
     state: Mutex<State>,
     space: Arc<DmaSpace>,
+    /// Without a driver: powered up for this device, until it is dropped.
+    enabled: Option<Enabled>,
 }
 
 #[derive(Default)]
@@ -79,11 +81,10 @@ impl UioDevice {
         // First, for no other driver would help.
         untranslated(&function)?;
         bound(&function, with_uio.then_some(DRIVER))?;
+        let bars = function.bars()?;
         let lock = FunctionLock::take(bdf)?;
         let uio = if with_uio { Some(Arc::new(open_uio(&name, &function.path)?)) } else { None };
-        if !with_uio {
-            enable(&name, &function.path)?;
-        }
+        let enabled = if with_uio { None } else { Some(Enabled::new(&name, &function.path)?) };
         let config = function.config()?;
         // Whatever it was doing ends here, and nobody takes its pin's interrupt before somebody asks for it.
         let before = config.command()?;
@@ -108,9 +109,9 @@ impl UioDevice {
             None => DmaSpace::physical(&name, untranslated),
         };
         space.prefer_node(function.numa_node);
-        let bars = function.bars()?;
         let owner = Owner::current();
-        let device = Self { name, owner, function, config, bars, uio, state: Mutex::default(), space };
+        let state = Mutex::default();
+        let device = Self { name, owner, function, config, bars, uio, state, space, enabled };
         // From here on a failure takes it off the bus again.
         device.turn_on()?;
         Ok(device)
@@ -135,12 +136,7 @@ impl UioDevice {
         let now = self.config.command()?;
         self.config.set_config_u16(offset::COMMAND, (now | command::INTX_DISABLE) & !command::BUS_MASTER)?;
         // A read behind the write: what was on its way to memory has arrived.
-        self.config.command()?;
-        if self.uio.is_none() {
-            fs::write(self.function.path.join("enable"), "0")
-                .map_err(|e| failed(&self.name, "disabling it (sysfs `enable`)", e))?;
-        }
-        Ok(())
+        self.config.command().map(drop)
     }
 
     /// An error when its driver is no longer the one that it was opened with.
@@ -299,16 +295,37 @@ fn open_uio(name: &str, function: &Path) -> Result<File> {
     open.map_err(|e| failed(name, &format!("opening {}", path.display()), e))
 }
 
-/// Has the kernel power the function up and turn its memory on, where no driver has.
-fn enable(name: &str, function: &Path) -> Result<()> {
-    let path = function.join("enable");
-    let operation = "enabling it (sysfs `enable`)";
-    // A count: who was killed has left it at 1.
-    let count = fs::read_to_string(&path).map_err(|e| failed(name, operation, e))?;
-    if count.trim() != "0" {
-        return Ok(());
+/// A function that the kernel has powered up, and turned the memory on of, where no driver has.
+struct Enabled {
+    name: String,
+    path: PathBuf,
+    owner: Owner,
+}
+
+impl Enabled {
+    fn new(name: &str, function: &Path) -> Result<Self> {
+        let path = function.join("enable");
+        let failed = |e| failed(name, "enabling it (sysfs `enable`)", e);
+        // A count: who was killed has left it at 1.
+        if fs::read_to_string(&path).map_err(failed)?.trim() == "0" {
+            fs::write(&path, "1").map_err(failed)?;
+        }
+        Ok(Self { name: name.into(), path, owner: Owner::current() })
     }
-    fs::write(&path, "1").map_err(|e| failed(name, operation, e))
+}
+
+impl Drop for Enabled {
+    fn drop(&mut self) {
+        if !self.owner.is_current() {
+            return;
+        }
+        match fs::write(&self.path, "0") {
+            // Removed, or bound to a driver, which has it now.
+            Err(e) if !self.path.exists() || e.raw_os_error() == Some(libc::EBUSY) => {}
+            Err(error) => tracing::warn!(device = self.name, %error, "disabling it (sysfs `enable`)"),
+            Ok(()) => {}
+        }
+    }
 }
 
 /// Has the kernel reset the function.
@@ -328,7 +345,9 @@ impl Drop for UioDevice {
     fn drop(&mut self) {
         if !self.owner.is_current() {
             // A forked child: the device is its parent's, and so is the thread.
-            std::mem::forget(self.state().relay.take());
+            // No lock: whoever held it is in the parent.
+            let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+            std::mem::forget(state.relay.take());
             return;
         }
         self.state().relay = None;
@@ -336,6 +355,8 @@ impl Drop for UioDevice {
             Ok(()) | Err(Error::NotFound { .. } | Error::Gone { .. }) => {}
             Err(error) => tracing::warn!(device = self.name, %error, "closing"),
         }
+        self.enabled = None;
+        self.space.leave(self.function.bdf);
     }
 }
 

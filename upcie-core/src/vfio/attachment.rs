@@ -12,7 +12,7 @@ pub(super) enum Attachment {
     /// A character device in an address space of iommufd.
     Iommufd(Arc<Ioas>),
     /// A group in a container without an IOMMU.
-    Noiommu(#[expect(dead_code, reason = "held open")] Noiommu),
+    Noiommu(Noiommu),
 }
 
 impl Attachment {

@@ -26,8 +26,10 @@ pub(super) struct Cdev {
 
 /// The name of a function's node, `vfioN`, where the kernel has one.
 pub(super) fn node(function: &Function) -> Option<String> {
-    let names = fs::read_dir(function.path.join("vfio-dev")).ok()?.flatten();
-    names.filter_map(|entry| entry.file_name().into_string().ok()).find(|name| name.starts_with("vfio"))
+    let entries = fs::read_dir(function.path.join("vfio-dev")).ok()?.flatten();
+    // A kernel without such nodes lists the device all the same, but without a node's numbers.
+    let mut with_node = entries.filter(|entry| entry.path().join("dev").exists());
+    with_node.find_map(|entry| entry.file_name().into_string().ok().filter(|name| name.starts_with("vfio")))
 }
 
 impl Cdev {
@@ -121,7 +123,9 @@ mod tests {
         let fake = FakeSysfs::new(test);
         let path = fake.add(BDF, "0x010802\n", Some("vfio-pci"), Some(5));
         if let Some(name) = cdev {
-            fs::create_dir_all(path.join("vfio-dev").join(name)).unwrap();
+            let entry = path.join("vfio-dev").join(name);
+            fs::create_dir_all(&entry).unwrap();
+            fs::write(entry.join("dev"), "511:0\n").unwrap();
         }
         let function = fake.function(BDF).unwrap();
         (fake, function)

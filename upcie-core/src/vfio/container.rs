@@ -12,6 +12,7 @@ use crate::{
     memory::{Memory, host_page_size},
     mmio::Mapping,
     pci::{Bdf, Function},
+    process::Owner,
 };
 use std::{
     fs::{File, OpenOptions},
@@ -90,7 +91,8 @@ impl Container {
         let mut info = offered.clone();
         let window = take_window(&mut info.ranges);
         let groups = Mutex::new(vec![Joined { group, devices: vec![function] }]);
-        let space = Arc::new(Type1 { container: self, groups, offered, info, window: Mutex::new(window) });
+        let (owner, window) = (Owner::current(), Mutex::new(window));
+        let space = Arc::new(Type1 { owner, container: self, groups, offered, info, window });
         Ok(Member { space, function })
     }
 
@@ -126,6 +128,7 @@ fn take_window(ranges: &mut [RangeInclusive<u64>]) -> Option<u64> {
 /// A container with its groups, as the address space of their devices.
 #[derive(Debug)]
 pub(super) struct Type1 {
+    owner: Owner,
     container: Container,
     /// Those whose devices are open, and at least one: the kernel forgets all mappings when the last one leaves.
     groups: Mutex<Vec<Joined>>,
@@ -166,6 +169,10 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
+        // A forked child: the list is the parent's, and so may be whoever holds its lock.
+        if !self.space.owner.is_current() {
+            return;
+        }
         let mut groups = self.space.groups();
         for joined in groups.iter_mut() {
             joined.devices.retain(|function| *function != self.function);

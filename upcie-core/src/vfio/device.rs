@@ -82,7 +82,7 @@ impl VfioDevice {
         attachment: Attachment,
         space: Arc<DmaSpace>,
     ) -> Result<Arc<Self>> {
-        let file = Arc::new(file);
+        let (file, bars) = (Arc::new(file), function.bars()?);
         let failed = |e| failed(name, "asking for its properties", e);
         let info = abi::device_info(file.as_fd()).map_err(failed)?;
         if info.flags & abi::DEVICE_PCI == 0 || info.num_regions <= abi::REGION_INDEX_CONFIG {
@@ -104,7 +104,7 @@ impl VfioDevice {
             attachment,
             space,
             group: function.iommu_group.as_ref().map_or(0, |group| group.number),
-            bars: function.bars()?,
+            bars,
         };
         device.space.prefer_node(function.numa_node);
         device.command = device.enable()?;
@@ -365,6 +365,9 @@ impl Drop for VfioDevice {
         );
         for error in failures.into_iter().filter_map(Result::err) {
             tracing::warn!(device = self.name, %error, "closing");
+        }
+        if let Attachment::Noiommu(noiommu) = &self.attachment {
+            self.space.leave(noiommu.function());
         }
     }
 }

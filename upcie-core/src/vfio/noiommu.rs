@@ -18,6 +18,7 @@ const COST: &str = "nothing then keeps the device off any memory of the machine,
 pub(super) struct Noiommu {
     group: Group,
     _container: Container,
+    function: Bdf,
 }
 
 impl Noiommu {
@@ -38,12 +39,16 @@ impl Noiommu {
             };
             Error::os(device, format!("turning VFIO's no-IOMMU mode on{hint}"), e)
         })?;
-        Ok(Self { group, _container: container })
+        Ok(Self { group, _container: container, function: function.bdf })
     }
 
-    /// Opens `function`, which is in the group.
-    pub(super) fn device(&self, function: Bdf) -> Result<OwnedFd> {
-        self.group.device(function)
+    pub(super) fn function(&self) -> Bdf {
+        self.function
+    }
+
+    /// Opens the function.
+    pub(super) fn device(&self) -> Result<OwnedFd> {
+        self.group.device(self.function)
     }
 }
 

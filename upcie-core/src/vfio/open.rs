@@ -166,7 +166,7 @@ impl VfioDevice {
         // Before anything can be changed under another user; the way through sysfs has the same lock.
         let lock = noiommu::locked(name, function, Path::new(SYS))?;
         let noiommu = Noiommu::open(name, function, Path::new(DEV))?;
-        let file = File::from(noiommu.device(function.bdf)?);
+        let file = File::from(noiommu.device()?);
         let info =
             abi::device_info(file.as_fd()).map_err(|e| failed(name, "asking for its properties", e))?;
         // When its file is first opened, VFIO takes it off the bus and tries to reset it: whether it could is what it says.
@@ -179,7 +179,9 @@ impl VfioDevice {
             }
             None => DmaSpace::physical(name, untranslated),
         };
-        Self::start(name, function, file, Attachment::Noiommu(noiommu), space)
+        let attachment = Attachment::Noiommu(noiommu);
+        Self::start(name, function, file, attachment, space.clone())
+            .inspect_err(|_| space.leave(function.bdf))
     }
 }
 

@@ -53,6 +53,19 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
             format!("its memory pages have at least {least} bytes, the host's fewer"),
         ));
     }
+    // Buffers of other controllers in the address space come with lists of pages of their size.
+    let agreed = device.dma().agree(page);
+    if agreed > page || agreed < cap.page_size_min() || !agreed.is_power_of_two() {
+        let (least, most) = (cap.page_size_min(), cap.page_size_max());
+        return Err(unsupported(
+            &name,
+            format!(
+                "its memory pages have {least} to {most} bytes, and those of the controllers in its address space \
+                 {agreed}: open it by itself, or first"
+            ),
+        ));
+    }
+    let page = agreed;
     let page_shift = page.ilog2();
     let vectors = Vectors::new(&*device, options.irq)?;
     disable(&registers, &name)?;

@@ -95,10 +95,15 @@ pub fn run(args: &ReleaseArgs) -> anyhow::Result<()> {
             }
             let (path, bytes) = (file.path.display().to_string(), units::bytes(file.bytes));
             let what = if args.dry_run { "would remove" } else { "removed" };
+            let names = fs::symlink_metadata(&file.path).map_or(1, |data| data.nlink());
+            let stays = match names {
+                0 | 1 => "",
+                _ => "; its pages stay, for it has the name of another device, too",
+            };
             if !args.dry_run {
                 file.remove()?;
             }
-            let _ = writeln!(text, "{what} {path} ({bytes}): {why}");
+            let _ = writeln!(text, "{what} {path} ({bytes}): {why}{stays}");
         }
     }
     print(text.as_bytes())?;
@@ -169,10 +174,12 @@ fn look_at(bdf: Bdf) -> anyhow::Result<Verdict> {
     if bits & command::BUS_MASTER == 0 {
         return Ok(Verdict::Safe(format!("{bdf} is off the bus")));
     }
-    let way_out = format!(
-        "get it off the bus with `devbind unbind {bdf}`, or echo 1 > {}/reset, and try again",
-        function.path.display()
-    );
+    let unbind = match function.driver {
+        Some(_) => format!("`devbind unbind {bdf}`, or "),
+        None => String::new(),
+    };
+    let way_out =
+        format!("get it off the bus with {unbind}echo 1 > {}/reset, and try again", function.path.display());
     let on = match function.driver.as_deref() {
         // Nobody but us touches its registers.
         None | Some("uio_pci_generic") if function.is_nvme() => {

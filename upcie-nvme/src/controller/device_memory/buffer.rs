@@ -138,6 +138,10 @@ impl Inner {
         }
         let location = CmbLocation::from_bits(self.registers.peek(offset::CMBLOC)?);
         let size = CmbSize::from_bits(self.registers.peek(offset::CMBSZ)?);
+        if size.into_bits() == u32::MAX {
+            let operation = "reading CMBSZ".into();
+            return Err(Error::Gone { device: self.name.to_string(), operation });
+        }
         if size.into_bits() == 0 && !control {
             return Ok(None);
         }
@@ -151,7 +155,9 @@ impl Inner {
         }
         let enabled = self.map_buffer(location, size, control);
         if control && enabled.is_err() {
-            self.registers.write_u64(offset::CMBMSC, 0)?;
+            if let Err(error) = self.registers.write_u64(offset::CMBMSC, 0) {
+                tracing::warn!(device = %self.name, %error, "turning the memory buffer off");
+            }
         }
         enabled.map(Some)
     }

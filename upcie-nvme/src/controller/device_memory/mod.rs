@@ -43,6 +43,21 @@ struct Place {
     len: Option<u64>,
 }
 
+impl Place {
+    /// Its bytes, if it lies in its register of `size` bytes, and behind the controller's own registers, whose doorbells
+    /// end at `doorbells` in BAR 0: what is written there sends the controller anywhere.
+    fn check(self, size: u64, doorbells: u64) -> Result<usize, String> {
+        let len = self.len.unwrap_or(size);
+        if self.offset.checked_add(len).is_none_or(|end| end > size) {
+            return Err(format!("{self:x?} is not within the register's {size:#x} bytes"));
+        }
+        if self.bar == 0 && self.offset < doorbells {
+            return Err(format!("{self:x?} is where its registers are, which end at {doorbells:#x}"));
+        }
+        usize::try_from(len).map_err(|_| format!("{self:x?} is too large"))
+    }
+}
+
 /// Such a part, mapped, with an address for the controller.
 #[derive(Debug)]
 struct Mapped {
@@ -59,18 +74,19 @@ impl Inner {
     fn map_memory(&self, what: &str, place: Place, caching: Option<Caching>, ready: bool) -> Result<Mapped> {
         let bar = bar(&*self.device, place.bar, caching)?;
         let broken = |reason| broken(&self.name, what, reason);
-        let (size, len) = (bar.size(), place.len.unwrap_or(bar.size()));
-        if place.offset.checked_add(len).is_none_or(|end| end > size) {
-            return Err(broken(format!("{place:x?} is not within the register's {size:#x} bytes")));
-        }
-        let len = usize::try_from(len).map_err(|_| broken(format!("{place:x?} is too large")))?;
+        let stride = self.registers.capabilities().doorbell_stride() as u64;
+        let doorbells = offset::DOORBELLS as u64 + (u64::from(self.granted) + 1) * 2 * stride;
+        let len = place.check(bar.size(), doorbells).map_err(broken)?;
         let space = self.space();
         let mut unshared = None;
         let mut region = Err(());
         if space.is_physical() {
             region = Ok(space.map_bar(&bar, place.offset, len, false)?);
         } else if place.bar == 0 {
-            unshared = Some("it is in BAR 0, with registers that no other device may reach; no way in changes that".to_owned());
+            unshared = Some(
+                "it is in BAR 0, with registers that no other device may reach; no way in changes that"
+                    .to_owned(),
+            );
         } else {
             match space.map_bar(&bar, place.offset, len, true) {
                 Ok(shared) => region = Ok(shared),
@@ -133,4 +149,27 @@ fn broken(device: &str, what: &str, reason: String) -> Error {
 fn chain(error: &dyn std::error::Error) -> String {
     let sources = std::iter::successors(Some(error), |error| error.source());
     sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_in_its_register_and_is_none_of_the_controllers_own() {
+        let at = |bar, offset, len| Place { bar, offset, len };
+        assert_eq!(at(2, 0, None).check(1 << 20, 0x1010), Ok(1 << 20));
+        assert_eq!(at(2, 0x1000, Some(0x1000)).check(0x2000, 0x1010), Ok(0x1000));
+        assert_eq!(at(0, 0x2000, Some(0x1000)).check(0x4000, 0x1010), Ok(0x1000));
+        for (place, word) in [
+            (at(2, 0x1000, Some(0x1001)), "not within"),
+            (at(2, u64::MAX, Some(1)), "not within"),
+            (at(2, 1, None), "not within"),
+            (at(0, 0, Some(0x1000)), "registers"),
+            (at(0, 0x1000, Some(0x1000)), "registers"),
+        ] {
+            let error = place.check(0x2000, 0x1010).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+    }
 }

@@ -130,7 +130,9 @@ impl Inner {
             None => {
                 let enabled = self.enable_persistent();
                 if enabled.is_err() {
-                    self.registers.write_u32(offset::PMRMSCL, 0)?;
+                    if let Err(error) = self.registers.write_u32(offset::PMRMSCL, 0) {
+                        tracing::warn!(device = %self.name, %error, "turning the persistent memory region off");
+                    }
                 }
                 Ok(slot.insert(Some(Arc::new(enabled?))).clone())
             }

@@ -2,7 +2,8 @@
 
 use super::host::Host;
 use crate::{
-    emu::registers::Registers,
+    Controller, ControllerOptions,
+    emu::{self, registers::Registers},
     spec::{Capabilities, Command, Status},
 };
 
@@ -112,5 +113,20 @@ fn any_access_to_the_registers_is_harmless() {
 fn the_second_handle_of_a_reopened_address_is_a_new_controller() {
     for _ in 0..3 {
         Host::new("size=1M").alive();
+    }
+}
+
+#[test]
+fn controllers_that_share_an_address_space_have_memory_pages_of_one_size() {
+    let device = || emu::spawn(&"size=1M".parse().unwrap()).unwrap();
+    // A list of smaller pages than it is set to would be read past its end.
+    for (agreed, fits) in [(4096, true), (2048, false), (1 << 17, false), (4097, false)] {
+        let device = device();
+        assert_eq!(device.dma().agree(agreed), agreed);
+        assert_eq!(device.dma().agree(8192), agreed, "the first call counts");
+        match Controller::from_device(device, ControllerOptions::default()) {
+            Ok(controller) => assert!(fits && controller.namespace(1).is_ok(), "{agreed}"),
+            Err(error) => assert!(!fits && error.to_string().contains("memory pages"), "{agreed}: {error}"),
+        }
     }
 }

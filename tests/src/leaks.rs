@@ -1,0 +1,26 @@
+//! What a process holds of the kernel's: the same before and after a test.
+
+use std::{collections::BTreeMap, fs};
+
+/// Descriptors by what they are of, and memory that is locked for type 1 containers (`VmLck`) or pinned by iommufd
+/// (`VmPin`): what is mapped for DMA.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Held {
+    descriptors: BTreeMap<String, usize>,
+    mapped: Vec<String>,
+}
+
+impl Held {
+    /// As things are.
+    pub fn now() -> Self {
+        let mut descriptors = BTreeMap::new();
+        for entry in fs::read_dir("/proc/self/fd").expect("descriptors").flatten() {
+            // The directory's own is closed by the time that it is looked at, or is there each time.
+            let target = fs::read_link(entry.path()).unwrap_or_default().display().to_string();
+            *descriptors.entry(target).or_default() += 1;
+        }
+        let status = fs::read_to_string("/proc/self/status").expect("a status");
+        let is_mapped = |line: &&str| line.starts_with("VmLck:") || line.starts_with("VmPin:");
+        Self { descriptors, mapped: status.lines().filter(is_mapped).map(str::to_owned).collect() }
+    }
+}

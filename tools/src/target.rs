@@ -16,11 +16,11 @@ Addresses:
   uio:0000:01:00.0       through uio_pci_generic (*)
   sysfs:0000:01:00.0     without a driver, polling only (*)
   vfio-user:/run/x.sock  a vfio-user server: nvme-emu, SPDK's target, …
-  emu                    the embedded controller: no hardware, no root, no set-up
-  emu:size=1G,lba=4096   the same with options: size=, lba=512|4096, namespaces=,
+  emu                    the embedded controller: no hardware, no root
+  emu:size=1G,lba=4096   the same with options: size=, lba=512|4096,
                          file=PATH (keeps the data), null=true (moves none),
-                         latency=50us, mdts=, queues=, depth=, vectors= (MSI-X),
-                         msi=, intx=true, serial=
+                         namespaces=, latency=50us, mdts=, queues=, depth=,
+                         vectors= (MSI-X), msi=, intx=true, serial=
 (*) physical addresses: root and huge pages only, and nothing keeps the device
     off any memory of the machine";
 

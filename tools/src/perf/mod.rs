@@ -27,7 +27,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
-use upcie_nvme::{Controller, ControllerOptions};
+use upcie_nvme::ControllerOptions;
 use worker::{Shared, Worker};
 use workload::Source;
 
@@ -68,12 +68,15 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     let controller = args.target.open(options)?;
     let plan = Plan::new(args, &controller)?;
     let mut report = Report::new(args, &controller, &plan)?;
+    // What can't be done is said before anything is shown.
+    let about = || controller.name().to_owned();
+    let workers = plan.workers(&controller).with_context(about)?;
     if !args.json {
         let mut text = Vec::new();
         report.print_found(&mut text)?;
         outcome::print(&text)?;
     }
-    let stats = measure(&plan, &controller).with_context(|| controller.name().to_owned())?;
+    let stats = measure(&plan, workers).with_context(about)?;
     report.set_results(&plan, &stats);
     // The device is left before anything else can fail.
     drop((plan, controller));
@@ -97,8 +100,7 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
 }
 
 /// Writes what will be read, measures, and reads what was written, as far as that was asked for.
-fn measure(plan: &Plan, controller: &Controller) -> anyhow::Result<Stats> {
-    let mut workers = plan.workers(controller)?;
+fn measure(plan: &Plan, mut workers: Vec<Worker>) -> anyhow::Result<Stats> {
     let sweep = |write| move |_: &Worker, units: u64| (Source::sweep(units, write), u64::MAX);
     let mut faults = Vec::new();
     let whole = plan.units / u64::from(plan.queues) * u64::from(plan.queues);

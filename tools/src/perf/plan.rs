@@ -254,7 +254,7 @@ impl Plan {
             Wait::Poll => 0,
             _ => {
                 let count = controller.vectors()?;
-                ensure!(count > 0, "{}: no interrupts to wait for: use --wait poll", controller.name());
+                ensure!(count > 0, "no interrupts to wait for: use --wait poll");
                 count
             }
         };

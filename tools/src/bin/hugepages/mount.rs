@@ -8,6 +8,7 @@ use crate::{
 use anyhow::{Context, bail};
 use clap::Args;
 use nix::{
+    errno::Errno,
     mount::MsFlags,
     unistd::{Gid, Uid, User},
 };
@@ -206,12 +207,14 @@ fn mount(path: &Path, options: &str) -> anyhow::Result<()> {
         format!("making {}{hint}", path.display())
     })?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    nix::mount::mount(Some("hugetlbfs"), path, Some("hugetlbfs"), flags, Some(options)).with_context(|| {
-        let reason = match Uid::effective().is_root() {
-            true => "EINVAL: the kernel has no pages of this size; `hugepages info` shows which it has",
-            false => "only root may",
+    nix::mount::mount(Some("hugetlbfs"), path, Some("hugetlbfs"), flags, Some(options)).map_err(|errno| {
+        let reason = match errno {
+            Errno::EINVAL => ": the kernel has no pages of this size; `hugepages info` shows which it has",
+            Errno::EPERM => " (only root may)",
+            _ => "",
         };
-        format!("mounting hugetlbfs at {} with {options} ({reason})", path.display())
+        anyhow::Error::from(errno)
+            .context(format!("mounting hugetlbfs at {} with {options}{reason}", path.display()))
     })
 }
 

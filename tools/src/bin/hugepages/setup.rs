@@ -71,8 +71,9 @@ pub fn run(args: &SetupArgs) -> anyhow::Result<()> {
         if there > count {
             let _ = writeln!(
                 text,
-                "{} more than asked for in use (`hugepages info` says by whom), to go when freed",
-                there - count
+                "{} more than asked for {} in use (`hugepages info` says by whom), to go when freed",
+                there - count,
+                if there - count == 1 { "is" } else { "are" }
             );
         }
     }

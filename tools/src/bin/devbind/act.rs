@@ -7,7 +7,7 @@ use crate::{
     state::{Record, State},
     usage::{Host, Use},
 };
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use std::fmt;
 use upcie_core::pci::{Bdf, Binder, Function, is_vfio_driver};
 

@@ -1,6 +1,10 @@
 //! The handle to a piece of DMA memory.
 
-use super::{Region, heap::Home};
+use super::{
+    Region,
+    descriptor::{Descriptor, EMPTY, Transfer},
+    heap::Home,
+};
 use crate::{barrier, mmio};
 use std::{
     fmt,
@@ -8,51 +12,6 @@ use std::{
     ops::{Deref, DerefMut, Range},
     ptr::NonNull,
     sync::Arc,
-};
-
-/// What a driver's submission path reads of a buffer: prepared once, when the buffer is made.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub struct Transfer {
-    /// The device address of the first byte.
-    pub iova: u64,
-    /// The driver's word for the whole buffer (see [`Prepare`](super::Prepare)): NVMe's second PRP entry.
-    pub companion: u64,
-    /// The id of the address space that `iova` is in.
-    pub space: u64,
-    /// The bytes that `iova` and `companion` describe: the buffer's length, or 0 when they don't suffice (a chain, a
-    /// part that needs a list of its own, more than the device takes at once) and the driver has to look closer.
-    pub ready: u32,
-}
-
-/// Everything there is to know of a buffer; never in DMA memory.
-#[repr(C, align(64))]
-pub(super) struct Descriptor {
-    pub(super) transfer: Transfer,
-    /// What `transfer.ready` is while the buffer is not chained.
-    pub(super) whole: u32,
-    /// Behind a base address register, or other processes' too: no reference to its bytes is ever formed.
-    pub(super) by_copy: bool,
-    pub(super) ptr: NonNull<u8>,
-    pub(super) len: usize,
-    pub(super) next: Option<DmaBuf>,
-    pub(super) home: Home,
-}
-
-// SAFETY: a descriptor is reached through its one `DmaBuf` only (or is the immutable empty one); what `ptr` points to
-// belongs to that handle alone.
-unsafe impl Send for Descriptor {}
-// SAFETY: as above; shared access reads plain fields.
-unsafe impl Sync for Descriptor {}
-
-static EMPTY: Descriptor = Descriptor {
-    transfer: Transfer { iova: 0, companion: 0, space: 0, ready: 0 },
-    whole: 0,
-    ptr: NonNull::dangling(),
-    len: 0,
-    by_copy: false,
-    next: None,
-    home: Home::None,
 };
 
 /// A buffer that a device can read and write: one pointer wide, moved for free, returned to its heap on drop.

@@ -11,16 +11,22 @@
 mod addresses;
 mod buddy;
 mod buf;
+mod descriptor;
 mod heap;
+mod mapper;
 mod physical;
+mod prepare;
 mod region;
 mod space;
 #[cfg(test)]
 mod tests;
 
 pub use addresses::Addresses;
-pub use buf::{DmaBuf, Transfer};
-pub use heap::{Heap, List, Prepare};
+pub use buf::DmaBuf;
+pub use descriptor::Transfer;
+pub use heap::Heap;
+pub use mapper::Mapper;
 pub use physical::Untranslated;
+pub use prepare::{List, Prepare};
 pub use region::Region;
-pub use space::{DmaSpace, Mapper};
+pub use space::DmaSpace;

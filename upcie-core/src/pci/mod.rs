@@ -2,6 +2,7 @@
 
 mod bdf;
 mod bind;
+mod binding;
 mod config;
 #[cfg(test)]
 mod fake_sysfs;
@@ -9,7 +10,8 @@ mod function;
 mod lock;
 
 pub use bdf::Bdf;
-pub use bind::{Binder, Binding, is_vfio_driver};
+pub use bind::Binder;
+pub use binding::{Binding, is_vfio_driver};
 pub use config::{
     Capability, CapabilityIter, ConfigFile, ConfigSpace, ExtendedCapabilityIter, cap, command, ext_cap,
     offset,

@@ -1,6 +1,6 @@
 use super::*;
 use crate::pci::FakeSysfs;
-use std::{cell::RefCell, os::unix::fs::symlink};
+use std::{cell::RefCell, fs, os::unix::fs::symlink};
 
 const BDF: &str = "0000:01:00.0";
 

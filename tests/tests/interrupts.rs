@@ -289,3 +289,24 @@ fn a_controller_without_interrupts_can_be_polled_and_says_so() {
     submit(&controller, &mut queue, &namespaces(&controller)[0].0, 3);
     assert_eq!(upcie_tests::io::finish(&mut queue).len(), 3);
 }
+
+#[test]
+fn waiting_ends_while_another_queue_of_the_vector_is_not_reaped() {
+    on_each_kind(|controller| {
+        let (namespace, _) = &namespaces(controller)[0];
+        let last = last_vector(controller);
+        let mut other = create::<u64>(controller.queue_pair().depth(8).interrupt(last));
+        let mut queue = create::<u64>(controller.queue_pair().depth(8).interrupt(last));
+        submit(controller, &mut other, namespace, 1);
+        assert!(other.wait(Wait::Poll, deadline()).unwrap());
+        // Its completion waits: a pin stays driven, and asking for the next interrupt is answered at once.
+        for limit in [Duration::ZERO, Duration::from_millis(30)] {
+            let start = Instant::now();
+            assert!(!queue.wait(Wait::Interrupt, limit).unwrap());
+            assert!(start.elapsed() >= limit && start.elapsed() < deadline());
+        }
+        submit(controller, &mut queue, namespace, 1);
+        assert_eq!(reap_with(&mut queue, Wait::Interrupt).len(), 1);
+        assert_eq!(reap_with(&mut other, Wait::Interrupt).len(), 1);
+    });
+}

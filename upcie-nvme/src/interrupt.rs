@@ -107,7 +107,12 @@ impl Vectors {
     /// with MSI-X.
     pub(crate) fn rearm(&self, device: &dyn Device, registers: &Registers, vector: u16) -> Result<()> {
         match self.kind {
-            Some(IrqKind::Intx) => Ok(device.mask_irq(IrqKind::Intx, 0, false)?),
+            Some(IrqKind::Intx) => {
+                // Masked first: unmasking what is not masked asks for nothing, and a pin that was driven before it was
+                // wired (by a controller whose last user was killed) may never have fired.
+                device.mask_irq(IrqKind::Intx, 0, true)?;
+                Ok(device.mask_irq(IrqKind::Intx, 0, false)?)
+            }
             Some(IrqKind::Msi) => {
                 // A mask bit that is cleared sends a message if there is cause for one. Behind the head doorbell, as
                 // writes stay in order.

@@ -251,7 +251,11 @@ impl<T> QueuePair<T> {
                 if self.queue.is_ready() {
                     return Ok(true);
                 }
-                // Another queue of the vector was meant. Until its owner has reaped, INTx and MSI come again and again.
+                // Another queue of the vector was meant. Until its owner has reaped, INTx and MSI come again and again,
+                // so that there may be an event each time that the clock is not looked at.
+                if start.elapsed() >= timeout {
+                    break;
+                }
                 std::thread::yield_now();
             }
         }

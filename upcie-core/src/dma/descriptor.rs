@@ -24,12 +24,12 @@ pub(super) struct Descriptor {
     pub(super) transfer: Transfer,
     /// What `transfer.ready` is while the buffer is not chained.
     pub(super) whole: u32,
-    /// Behind a base address register, or other processes' too: no reference to its bytes is ever formed.
-    pub(super) by_copy: bool,
     pub(super) ptr: NonNull<u8>,
     pub(super) len: usize,
     pub(super) next: Option<DmaBuf>,
     pub(super) home: Home,
+    /// Behind a base address register, or other processes' too: no reference to its bytes is ever formed.
+    pub(super) by_copy: bool,
 }
 
 // SAFETY: a descriptor is reached through its one `DmaBuf` only (or is the immutable empty one); what `ptr` points to

@@ -6,8 +6,9 @@
 //!
 //! The kernel keeps nobody out here: [`FunctionLock`](crate::pci::FunctionLock) does, for those who ask for it.
 //! Nothing stops a device whose process was killed, so its memory outlives the process ([`crate::hugetlb`]). A kernel
-//! driver that is bound to the function while it is in use here takes it away: with uio_pci_generic that can't happen by
-//! itself.
+//! driver that is bound to the function while it is in use here takes it away, and where the kernel
+//! guards device memory (CONFIG_IO_STRICT_DEVMEM) the next access to a register ends the process (SIGBUS): with
+//! uio_pci_generic that can't happen by itself.
 
 mod check;
 mod device;

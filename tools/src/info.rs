@@ -1,7 +1,8 @@
 //! `upcie info`: what a controller and its namespaces say of themselves.
 
 use crate::{
-    outcome::{self, Outcome},
+    cli,
+    outcome::Outcome,
     target::{self, Target},
     units,
 };
@@ -55,7 +56,7 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<Outcome> {
     } else {
         print(&info, &mut text)?;
     }
-    outcome::print(&text)?;
+    cli::print(&text)?;
     Ok(Outcome::Done)
 }
 

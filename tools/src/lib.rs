@@ -1,4 +1,6 @@
 //! What the tools share.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod units;
+pub mod usage;

@@ -1,9 +1,6 @@
 //! `upcie list`: the PCI functions of this machine.
 
-use crate::{
-    outcome::{self, Outcome},
-    units, ways,
-};
+use crate::{cli, outcome::Outcome, units, ways};
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -49,7 +46,7 @@ pub fn run(args: &ListArgs) -> anyhow::Result<Outcome> {
     } else {
         print_table(&shown, args.verbose, &mut text)?;
     }
-    outcome::print(&text)?;
+    cli::print(&text)?;
     Ok(Outcome::Done)
 }
 

@@ -18,7 +18,7 @@ use clap_complete::Shell;
 use outcome::Outcome;
 use std::{io, process::ExitCode};
 use tracing_subscriber::EnvFilter;
-use upcie_tools::units;
+use upcie_tools::{cli, units};
 
 /// Lists, inspects, reads, writes and measures NVMe devices from user space, without a kernel driver.
 #[derive(Debug, Parser)]
@@ -78,8 +78,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match start_log(cli.log.as_deref()).and_then(|()| run(cli.command)) {
         Ok(outcome) => outcome.code().into(),
-        // The reader of our output has gone: it has seen what it wanted.
-        Err(error) if is_broken_pipe(&error) => Outcome::Done.code().into(),
+        Err(error) if cli::is_broken_pipe(&error) => Outcome::Done.code().into(),
         Err(error) => {
             eprintln!("upcie: {error:#}");
             outcome::ERROR.into()
@@ -96,9 +95,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Perf(args) => perf::run(&args),
         Command::P2p(args) => p2p::run(&args),
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "upcie", &mut script);
-            outcome::print(&script)?;
+            cli::print_completions(Cli::command(), shell)?;
             Ok(Outcome::Done)
         }
     }
@@ -112,13 +109,6 @@ fn start_log(filter: Option<&str>) -> anyhow::Result<()> {
     })?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
     Ok(())
-}
-
-/// Whether stdout's reader has gone.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,5 @@
 //! How a command ended, and the exit code that says so.
 
-use anyhow::Context;
-use std::io::{self, Write};
-
 /// Something failed; the message is on stderr.
 pub const ERROR: u8 = 1;
 /// The command ran, and I/O errors or data that differs were found.
@@ -40,12 +37,6 @@ impl Outcome {
             Self::Interrupted => INTERRUPTED,
         }
     }
-}
-
-/// Writes to stdout.
-pub fn print(text: &[u8]) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text).and_then(|()| stdout.flush()).context("writing to stdout")
 }
 
 /// Numbers in a row.

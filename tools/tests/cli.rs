@@ -1,11 +1,13 @@
 //! The `upcie` program as a user meets it: arguments, pipes, files, signals, exit codes; on the embedded controller.
 
+mod program;
+
+use program::{Dir, fails, succeeds};
 use serde_json::Value;
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     os::unix::fs::FileExt,
-    path::PathBuf,
     process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
@@ -34,44 +36,6 @@ fn feed(arguments: &str, input: &[u8]) -> Output {
     output
 }
 
-#[track_caller]
-fn succeeds(output: Output) -> Vec<u8> {
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
-}
-
-/// The message of a failure: on stderr, a line or two, and nothing on stdout.
-#[track_caller]
-fn fails(code: i32, output: Output) -> String {
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{error}");
-    assert!(output.stdout.is_empty(), "stdout: {}", String::from_utf8_lossy(&output.stdout));
-    assert!(!error.contains("panicked") && !error.is_empty(), "{error}");
-    error
-}
-
-/// A directory for one test, removed at its end.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("upcie-cli-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().into()
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 fn bytes(len: usize) -> Vec<u8> {
     (0..len as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
 }
@@ -84,7 +48,7 @@ fn perf(arguments: &str) -> Value {
 
 #[test]
 fn perf_json_is_one_object_with_sane_values() {
-    let dir = Dir::new("json");
+    let dir = Dir::made("json");
     let plot = dir.path("plot.svg");
     let report = perf(&format!("emu:size=64M --time 300ms --plot {plot}"));
     let number = |path: &str| {
@@ -200,7 +164,7 @@ fn verify_notices_that_data_was_not_moved() {
 
 #[test]
 fn verify_notices_what_is_changed_behind_its_back() {
-    let dir = Dir::new("behind");
+    let dir = Dir::made("behind");
     let disk = dir.path("disk");
     let mut child = upcie(&format!("perf emu:file={disk},size=1M --verify --destructive --depth 4 --time 3"))
         .stdout(Stdio::piped())
@@ -225,7 +189,7 @@ fn verify_notices_what_is_changed_behind_its_back() {
 
 #[test]
 fn data_survives_only_with_consent() {
-    let dir = Dir::new("consent");
+    let dir = Dir::made("consent");
     let disk = dir.path("disk");
     succeeds(feed(&format!("write emu:file={disk},size=1M"), &bytes(1 << 20)));
     let error = fails(1, run(&format!("perf emu:file={disk} --verify --count 10")));
@@ -235,7 +199,7 @@ fn data_survives_only_with_consent() {
 
 #[test]
 fn blocks_make_the_round_trip_through_pipes_and_files() {
-    let dir = Dir::new("trip");
+    let dir = Dir::made("trip");
     let (disk, copy) = (format!("emu:file={},size=8M,lba=512", dir.path("disk")), dir.path("copy"));
     // Not a whole number of commands, nor an even number of pages.
     let data = bytes((3 << 20) + 512 * 13);
@@ -251,7 +215,7 @@ fn blocks_make_the_round_trip_through_pipes_and_files() {
 
 #[test]
 fn a_wrong_length_is_refused_and_nothing_is_written() {
-    let dir = Dir::new("length");
+    let dir = Dir::made("length");
     let (image, odd, big) = (dir.path("disk"), dir.path("odd"), dir.path("big"));
     let disk = format!("emu:file={image},size=1M,lba=512");
     fs::write(&odd, bytes(1000)).unwrap();
@@ -275,7 +239,7 @@ fn a_wrong_length_is_refused_and_nothing_is_written() {
 
 #[test]
 fn a_pipe_s_rest_of_a_block_is_refused_not_padded() {
-    let dir = Dir::new("rest");
+    let dir = Dir::made("rest");
     let disk = format!("emu:file={},size=1M,lba=512", dir.path("disk"));
     let error = fails(1, feed(&format!("write {disk}"), &bytes(1000)));
     assert!(
@@ -293,7 +257,7 @@ fn a_pipe_s_rest_of_a_block_is_refused_not_padded() {
 
 #[test]
 fn a_read_only_disk_is_an_error() {
-    let dir = Dir::new("readonly");
+    let dir = Dir::made("readonly");
     let image = dir.path("disk");
     fs::write(&image, bytes(1 << 20)).unwrap();
     let mut permissions = fs::metadata(&image).unwrap().permissions();

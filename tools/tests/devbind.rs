@@ -1,31 +1,17 @@
 //! The `devbind` program as a user meets it, as far as it changes nothing: the guest's suite `guest_devbind` does.
 
+mod program;
+
+use program::{Dir, fails};
 use serde_json::Value;
-use std::{
-    fs,
-    path::PathBuf,
-    process::{Command, Output, Stdio},
-};
+use std::{fs, process::Output};
 
 fn run(arguments: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_devbind"));
-    command.args(arguments.split_whitespace()).stdin(Stdio::null()).output().unwrap()
+    program::run(env!("CARGO_BIN_EXE_devbind"), arguments)
 }
 
-#[track_caller]
 fn succeeds(output: Output) -> String {
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// The message of a failure: on stderr, and nothing on stdout.
-#[track_caller]
-fn fails(code: i32, output: Output) -> String {
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{error}");
-    assert!(output.stdout.is_empty(), "stdout: {}", String::from_utf8_lossy(&output.stdout));
-    assert!(!error.contains("panicked") && !error.is_empty(), "{error}");
-    error
+    String::from_utf8(program::succeeds(output)).unwrap()
 }
 
 #[track_caller]
@@ -42,25 +28,8 @@ fn functions() -> Vec<Value> {
     all
 }
 
-/// A directory for one test, removed at its end; it need not exist.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("devbind-cli-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        Self(path)
-    }
-
-    fn option(&self) -> String {
-        format!("--state-dir {}", self.0.display())
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn option(state: &Dir) -> String {
+    format!("--state-dir {}", state.0.display())
 }
 
 #[test]
@@ -116,7 +85,7 @@ fn a_dry_run_shows_the_writes_or_says_what_uses_the_function() {
     for function in functions() {
         let bdf = function["address"].as_str().unwrap();
         let uses = function["in_use"].as_array().unwrap();
-        let output = run(&format!("bind uio_pci_generic {bdf} --dry-run {}", dir.option()));
+        let output = run(&format!("bind uio_pci_generic {bdf} --dry-run {}", option(&dir)));
         if function["driver"] == "uio_pci_generic" {
             has(&succeeds(output), &["already"]);
         } else if output.status.success() {
@@ -145,9 +114,9 @@ fn vfio_without_an_iommu_is_refused_before_anything_is_changed() {
     let without = |function: &&Value| function["iommu_group"].is_null() && function["driver"] != "vfio-pci";
     for function in functions().iter().filter(without) {
         let bdf = function["address"].as_str().unwrap();
-        let error = fails(1, run(&format!("bind vfio-pci {bdf} {}", dir.option())));
+        let error = fails(1, run(&format!("bind vfio-pci {bdf} {}", option(&dir))));
         has(&error, &[bdf, "no IOMMU", "intel_iommu=on", "--unsafe-noiommu", "uio_pci_generic"]);
-        let output = run(&format!("bind vfio-pci {bdf} --unsafe-noiommu --force --dry-run {}", dir.option()));
+        let output = run(&format!("bind vfio-pci {bdf} --unsafe-noiommu --force --dry-run {}", option(&dir)));
         has(&String::from_utf8_lossy(&output.stderr), &["tainted", "all memory"]);
         has(&succeeds(output), &["enable_unsafe_noiommu_mode <- Y", "driver_override <- vfio-pci"]);
     }
@@ -158,12 +127,12 @@ fn vfio_without_an_iommu_is_refused_before_anything_is_changed() {
 fn what_is_not_there_is_named() {
     let dir = Dir::new("missing");
     for command in ["bind vfio-pci", "unbind"] {
-        let error = fails(1, run(&format!("{command} 3f:1f.7 {}", dir.option())));
+        let error = fails(1, run(&format!("{command} 3f:1f.7 {}", option(&dir))));
         has(&error, &["0000:3f:1f.7", "no such device"]);
     }
-    let error = fails(1, run(&format!("restore 3f:1f.7 {}", dir.option())));
+    let error = fails(1, run(&format!("restore 3f:1f.7 {}", option(&dir))));
     has(&error, &["0000:3f:1f.7", "no such device"]);
-    let text = succeeds(run(&format!("restore {}", dir.option())));
+    let text = succeeds(run(&format!("restore {}", option(&dir))));
     has(&text, &["nothing to put back"]);
     has(&fails(1, run("bind vfio-pci 3f:1f.7 --owner no-such-user")), &["no user", "no-such-user"]);
 }
@@ -182,11 +151,11 @@ fn an_unknown_driver_is_named() {
     };
     let dir = Dir::new("driver");
     let bdf = function["address"].as_str().unwrap();
-    let error = fails(1, run(&format!("bind no-such-driver {bdf} {}", dir.option())));
+    let error = fails(1, run(&format!("bind no-such-driver {bdf} {}", option(&dir))));
     has(&error, &["no PCI driver no-such-driver"]);
     assert!(!dir.0.join(format!("{bdf}.json")).exists());
     has(
-        &fails(1, run(&format!("bind ../nvme {bdf} {}", dir.option()))),
+        &fails(1, run(&format!("bind ../nvme {bdf} {}", option(&dir)))),
         &["../nvme", "a name like vfio-pci"],
     );
 }

@@ -1,64 +1,32 @@
 //! The `hugepages` program as a user meets it, as far as it leaves the machine alone.
 
+mod program;
+
+use program::Dir;
 use serde_json::Value;
-use std::{
-    fs,
-    path::PathBuf,
-    process::{Command, Output, Stdio},
-};
+use std::{fs, process::Output};
 
 fn run(arguments: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hugepages"));
-    command.args(arguments.split_whitespace()).stdin(Stdio::null());
-    command.output().unwrap()
+    program::run(env!("CARGO_BIN_EXE_hugepages"), arguments)
 }
 
 #[track_caller]
 fn succeeds(arguments: &str) -> String {
-    let output = run(arguments);
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    String::from_utf8(program::succeeds(run(arguments))).unwrap()
 }
 
 /// The message of a failure.
 #[track_caller]
 fn fails(code: i32, arguments: &str) -> String {
-    let output = run(arguments);
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{arguments}: {error}");
-    assert!(!error.contains("panicked") && !error.is_empty(), "{error}");
-    error
+    program::complains(code, run(arguments))
 }
 
-/// A directory for one test, removed at its end.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("hugepages-cli-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    /// As far as the program looks, a system that runs systemd.
-    fn with_systemd(name: &str) -> Self {
-        let dir = Self::new(name);
-        fs::create_dir_all(dir.0.join("usr/lib/systemd")).unwrap();
-        fs::write(dir.0.join("usr/lib/systemd/systemd"), "").unwrap();
-        dir
-    }
-
-    fn read(&self, path: &str) -> String {
-        let path = self.0.join(path);
-        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// As far as the program looks, a system that runs systemd.
+fn with_systemd(name: &str) -> Dir {
+    let dir = Dir::made(name);
+    fs::create_dir_all(dir.0.join("usr/lib/systemd")).unwrap();
+    fs::write(dir.0.join("usr/lib/systemd/systemd"), "").unwrap();
+    dir
 }
 
 /// What the kernel has, by the names of its directories.
@@ -108,7 +76,7 @@ fn a_dry_run_changes_nothing() {
     );
     assert!(text.contains("60-upcie-hugepages.conf") && text.contains("vm.nr_hugepages = 12345"), "{text}");
     assert_eq!(count(), before);
-    let dir = Dir::new("dry");
+    let dir = Dir::made("huge-dry");
     let place = dir.0.join("huge");
     let text = succeeds(&format!("mount --dry-run --mode 0770 --owner root {}", place.display()));
     assert!(text.contains("pagesize=2M,mode=0770,uid=0,gid=0"), "{text}");
@@ -117,7 +85,7 @@ fn a_dry_run_changes_nothing() {
 
 #[test]
 fn permanent_settings_are_written_below_a_root() {
-    let dir = Dir::with_systemd("persist");
+    let dir = with_systemd("huge-persist");
     let root = dir.0.display();
     let text = succeeds(&format!("setup --count 7 --persist --root {root}"));
     assert!(text.contains("at each boot, by /etc/sysctl.d/60-upcie-hugepages.conf"), "{text}");
@@ -141,7 +109,7 @@ fn permanent_settings_are_written_below_a_root() {
 
 #[test]
 fn without_systemd_a_unit_is_not_written() {
-    let dir = Dir::new("none");
+    let dir = Dir::made("huge-none");
     let error = fails(1, &format!("mount --persist --root {} /mnt/huge", dir.0.display()));
     assert!(
         error.contains("no systemd") && error.contains("/etc/fstab: hugetlbfs /mnt/huge hugetlbfs"),

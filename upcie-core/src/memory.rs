@@ -26,7 +26,7 @@ use nix::{
     sys::memfd::{MFdFlags, memfd_create},
 };
 use std::{
-    fmt, fs,
+    fmt,
     num::NonZeroUsize,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
@@ -56,19 +56,8 @@ impl PageSize {
     /// Huge pages of this size that are free now, and in all; `None` for small pages and where the kernel has none of
     /// this size.
     pub fn available(self) -> Option<(u64, u64)> {
-        let kib = match self {
-            Self::Small => return None,
-            huge => huge as u64 >> 10,
-        };
-        let read = |file: &str| -> Option<u64> {
-            fs::read_to_string(format!("/sys/kernel/mm/hugepages/hugepages-{kib}kB/{file}"))
-                .ok()?
-                .trim()
-                .parse()
-                .ok()
-        };
-        let reserved = read("resv_hugepages").unwrap_or(0);
-        Some((read("free_hugepages")?.saturating_sub(reserved), read("nr_hugepages")?))
+        let pool = hugetlb::look(self, None)?;
+        Some((pool.available(), pool.total))
     }
 }
 
@@ -87,6 +76,17 @@ pub fn host_page_size() -> usize {
     // SAFETY: a query without side effects.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).unwrap_or(4096)
+}
+
+/// Gives a file of `len` bytes all of its pages.
+pub(crate) fn fill(fd: BorrowedFd<'_>, len: i64) -> Result<(), Errno> {
+    loop {
+        match fallocate(fd, FallocateFlags::empty(), 0, len) {
+            // It stops for any signal, and goes on where it was.
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
 }
 
 /// A range of zeroed, mapped memory with the file behind it.
@@ -150,16 +150,10 @@ impl Memory {
                 tracing::debug!(node, %error, "DMA memory without regard to its node");
             }
         }
-        loop {
-            match fallocate(&fd, FallocateFlags::empty(), 0, len as i64) {
-                Ok(()) => break,
-                Err(Errno::EINTR) => {}
-                Err(e) => {
-                    // What it got goes back first, so that the message counts it.
-                    drop(fd);
-                    return Err(fail(e.into()));
-                }
-            }
+        if let Err(e) = fill(fd.as_fd(), len as i64) {
+            // What it got goes back first, so that the message counts it.
+            drop(fd);
+            return Err(fail(e.into()));
         }
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&fd, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| fail(e.into()))?;
@@ -276,7 +270,9 @@ impl AsFd for Memory {
 fn shortage(page: PageSize, node: Option<u32>) -> String {
     let bytes = page.bytes();
     let there = node
-        .and_then(|node| numa::free_on(node, page).map(|free| format!(" ({free} on node {node})")))
+        .and_then(|node| {
+            hugetlb::look(page, Some(node)).map(|pool| format!(" ({} on node {node})", pool.free))
+        })
         .unwrap_or_default();
     match (page, page.available()) {
         (PageSize::Small, _) => "the system is out of memory, or of room for shared memory".into(),

@@ -1,6 +1,5 @@
 //! NUMA nodes: which have memory, and asking for a file's pages on one of them.
 
-use crate::memory::PageSize;
 use std::{
     fs, io,
     num::NonZeroUsize,
@@ -25,13 +24,6 @@ fn parse(list: &str) -> Vec<u32> {
         Some(first.parse::<u32>().ok()?..=last.parse::<u32>().ok()?.min(MAX_NODES as u32))
     });
     ranges.flatten().collect()
-}
-
-/// Huge pages of this size that are free on a node, whatever is reserved; `None` where there is no such count.
-pub(crate) fn free_on(node: u32, page: PageSize) -> Option<u64> {
-    let kib = page.bytes() >> 10;
-    let path = format!("{NODES}/node{node}/hugepages/hugepages-{kib}kB/free_hugepages");
-    fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// Makes the pages of `fd`, `len` bytes that have none yet, on `node` as far as that has room, and elsewhere beyond that

@@ -3,6 +3,7 @@
 //! A forked child inherits every handle: the same device, container and connection, shared with the parent. What its
 //! drops would undo (mappings, queues, the controller itself) is the parent's, so a drop asks first.
 
+use crate::irq::wait_readable;
 use nix::{errno::Errno, fcntl::OFlag};
 use std::{
     fs::{self, File, OpenOptions},
@@ -10,7 +11,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     path::{Path, PathBuf},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// The process that made a handle.
@@ -123,8 +124,6 @@ fn in_child(
 
 /// Waits for a child of [`in_child`].
 fn wait_for(child: libc::pid_t, deadline: Duration) -> io::Result<()> {
-    // The longest there is: not every later time is an instant.
-    let end = Instant::now() + deadline.min(Duration::from_secs(1 << 31));
     let reap = move || {
         let mut status = 0;
         loop {
@@ -143,23 +142,10 @@ fn wait_for(child: libc::pid_t, deadline: Duration) -> io::Result<()> {
     };
     // SAFETY: the kernel has just given it to us, close-on-exec; nobody else knows of it.
     let pidfd = unsafe { OwnedFd::from_raw_fd(fd) };
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
-        // Rounded up: a rest below a millisecond is no reason to spin.
-        let ms = i32::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
-        let mut poll = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one valid entry.
-        match unsafe { libc::poll(&raw mut poll, 1, ms) } {
-            -1 if io::Error::last_os_error().raw_os_error() == Some(libc::EINTR) => {}
-            -1 => return Err(io::Error::last_os_error()),
-            0 if left.is_zero() => {
-                // Nobody else will ask how it ended.
-                thread::Builder::new().name("upcie-reap".into()).spawn(reap)?;
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            0 => {}
-            _ => break,
-        }
+    if !wait_readable(pidfd.as_fd(), deadline).map_err(io::Error::other)? {
+        // Nobody else will ask how it ended.
+        thread::Builder::new().name("upcie-reap".into()).spawn(reap)?;
+        return Err(io::ErrorKind::TimedOut.into());
     }
     match reap()? {
         status if !libc::WIFEXITED(status) => Err(io::Error::other("the child that writes it was killed")),

@@ -4,7 +4,7 @@ use super::{
     Whose, controller,
     copy::{Copied, Job},
 };
-use crate::{outcome, units};
+use crate::{cli, units};
 use serde_json::{Value, json};
 use std::io::Write;
 use upcie_nvme::{Controller, Namespace, controller::MemoryBuffer};
@@ -34,7 +34,7 @@ impl Report<'_> {
         } else {
             self.table(&mut text)?;
         }
-        outcome::print(&text)
+        cli::print(&text)
     }
 
     fn copies(&self) -> impl Iterator<Item = (&'static str, Copied)> {

@@ -11,11 +11,7 @@ mod workload;
 
 pub use plan::PerfArgs;
 
-use crate::{
-    guard,
-    outcome::{self, Outcome},
-    signal,
-};
+use crate::{cli, guard, outcome::Outcome, signal};
 use anyhow::{Context, anyhow};
 use plan::Plan;
 use progress::Progress;
@@ -74,7 +70,7 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     if !args.json {
         let mut text = Vec::new();
         report.print_found(&mut text)?;
-        outcome::print(&text)?;
+        cli::print(&text)?;
     }
     let stats = measure(&plan, workers).with_context(about)?;
     report.set_results(&plan, &stats);
@@ -87,7 +83,7 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     } else {
         report.print_results(&stats, &mut text)?;
     }
-    outcome::print(&text)?;
+    cli::print(&text)?;
     if let Some((path, mut file)) = plot {
         file.write_all(plot::draw(&report, &stats)?.as_bytes())
             .with_context(|| format!("writing {}", path.display()))?;

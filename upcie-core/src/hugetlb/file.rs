@@ -1,11 +1,8 @@
 //! Named files of huge pages, which outlive the process that made them.
 
 use super::{Mount, mounts, pool::pools, short_size};
-use crate::{Error, Result, pci::Bdf};
-use nix::{
-    errno::Errno,
-    fcntl::{FallocateFlags, fallocate},
-};
+use crate::{Error, Result, memory::fill, pci::Bdf};
+use nix::errno::Errno;
 use std::{
     fs::{self, File, OpenOptions},
     io,
@@ -54,7 +51,10 @@ pub fn create_file(mount: &Mount, bdf: Bdf, len: u64) -> Result<NamedFile> {
         .div_ceil(mount.page_bytes)
         .checked_mul(mount.page_bytes)
         .filter(|&len| i64::try_from(len).is_ok());
-    let filled = len.ok_or(Errno::EFBIG).and_then(|len| fill(&file, len as i64).map(|()| len));
+    let filled = len.ok_or(Errno::EFBIG).and_then(|len| {
+        nix::unistd::ftruncate(&file, len as i64)?;
+        fill(file.as_fd(), len as i64).map(|()| len)
+    });
     match filled {
         Ok(len) => Ok(NamedFile { file, path, len }),
         Err(error) => {
@@ -227,18 +227,6 @@ fn also_for(path: &Path, device: Bdf) -> Result<()> {
         other => other.map_err(|e| {
             Error::os(path.display().to_string(), format!("naming it {} too", link.display()), e)
         }),
-    }
-}
-
-/// Gives the file its length and all of its pages.
-fn fill(file: &File, len: i64) -> Result<(), Errno> {
-    nix::unistd::ftruncate(file, len)?;
-    loop {
-        match fallocate(file, FallocateFlags::empty(), 0, len) {
-            // It stops for any signal, and goes on where it was.
-            Err(Errno::EINTR) => {}
-            other => return other,
-        }
     }
 }
 

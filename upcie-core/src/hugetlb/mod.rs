@@ -14,6 +14,7 @@ mod tests;
 
 pub use file::{Leftover, NamedFile, create_file, leftovers};
 pub use mount::{Mount, mount_for, mounts};
+pub(crate) use pool::look;
 pub use pool::{Pool, pool, pools};
 
 /// A page size as `hugepages` and the mount option `pagesize=` take it: `2M`, `1G`, `64K`.

@@ -42,6 +42,14 @@ pub fn pool(page: PageSize, node: Option<u32>) -> Result<Pool> {
     find(pools()?, page, node)
 }
 
+/// The same without an error to explain it: nothing but this pool is read.
+pub(crate) fn look(page: PageSize, node: Option<u32>) -> Option<Pool> {
+    let bytes = page.bytes() as u64;
+    let parent = node.map_or("kernel/mm".into(), |node| format!("devices/system/node/node{node}"));
+    let path = format!("/sys/{parent}/hugepages/hugepages-{}kB", bytes >> 10);
+    read_pool(path.into(), bytes, node).ok()
+}
+
 impl Pool {
     /// The page size, where it is one that DMA memory can be made of.
     pub fn page_size(&self) -> Option<PageSize> {

@@ -3,11 +3,11 @@
 //! Whoever else has such a file may change its bytes at any time, so all of this is [shared](Memory::is_shared) memory.
 //! Nothing that a descriptor says is taken on trust but what the kernel vouches for.
 
-use super::{Memory, PageSize, Sharing, host_page_size};
+use super::{Memory, PageSize, Sharing, fill, host_page_size};
 use crate::{Error, Result, mmio::Mapping};
 use nix::{
     errno::Errno,
-    fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl},
+    fcntl::{FcntlArg, SealFlag, fcntl},
     sys::statfs::{FsType, HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs},
     unistd::{Whence, lseek},
 };
@@ -117,13 +117,7 @@ impl Memory {
         let Checked { len, page, present } = check(fd.as_fd())?;
         if present < len {
             // Too few pages are an error here, not a SIGBUS on first use.
-            let filled = loop {
-                match fallocate(&fd, FallocateFlags::empty(), 0, len as i64) {
-                    Err(Errno::EINTR) => {}
-                    other => break other,
-                }
-            };
-            filled.map_err(|e| Error::Memory {
+            fill(fd.as_fd(), len as i64).map_err(|e| Error::Memory {
                 what: format!("{WHAT}: {len} bytes in {page} pages"),
                 reason: format!("{present} bytes have pages, and {}", super::shortage(page, None)),
                 source: e.into(),
@@ -248,7 +242,7 @@ pub(crate) mod tests {
     #[test]
     fn memory_that_nobody_may_write_is_refused() {
         let fd = memfd(host_page_size() as i64, MFdFlags::MFD_ALLOW_SEALING);
-        fallocate(&fd, FallocateFlags::empty(), 0, host_page_size() as i64).unwrap();
+        fill(fd.as_fd(), host_page_size() as i64).unwrap();
         fcntl(&fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK)).unwrap();
         let error = Memory::import(fd).unwrap_err();
         assert!(

@@ -12,6 +12,7 @@ mod lock;
 pub use bdf::Bdf;
 pub use bind::Binder;
 pub use binding::{Binding, is_vfio_driver};
+pub(crate) use config::turn_on;
 pub use config::{
     Capability, CapabilityIter, ConfigFile, ConfigSpace, ExtendedCapabilityIter, cap, command, ext_cap,
     offset,

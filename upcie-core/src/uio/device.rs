@@ -9,7 +9,7 @@ use crate::{
     Error, Result,
     dma::{DmaSpace, Untranslated},
     irq::IrqKind,
-    pci::{BarInfo, Bdf, ConfigFile, ConfigSpace, Function, FunctionLock, command, offset},
+    pci::{BarInfo, Bdf, ConfigFile, ConfigSpace, Function, FunctionLock, command, offset, turn_on},
     process::Owner,
     transport::{Address, Bar, Caching, Device},
 };
@@ -113,23 +113,8 @@ impl UioDevice {
         let state = Mutex::default();
         let device = Self { name, owner, function, config, bars, uio, state, space, enabled };
         // From here on a failure takes it off the bus again.
-        device.turn_on()?;
+        turn_on(&device)?;
         Ok(device)
-    }
-
-    /// Lets it answer memory accesses and issue DMA.
-    fn turn_on(&self) -> Result<()> {
-        let wanted = command::MEMORY | command::BUS_MASTER;
-        self.config.set_config_u16(offset::COMMAND, self.config.command()? | wanted)?;
-        if self.config.command()? & wanted == wanted {
-            return Ok(());
-        }
-        Err(Error::Unusable {
-            device: self.name.clone(),
-            reason: "its memory space or bus master can't be turned on: reset it (echo 1 > its `reset` in sysfs), or \
-                     its slot"
-                .into(),
-        })
     }
 
     fn turn_off(&self) -> Result<()> {
@@ -277,7 +262,7 @@ impl Device for UioDevice {
         self.check("resetting it")?;
         reset(&self.name, &self.function.path)?;
         // The kernel puts configuration space back; to be sure.
-        self.turn_on()
+        turn_on(self).map(drop)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     irq::IrqKind,
     memory::host_page_size,
     mmio::Mapping,
-    pci::{BarInfo, ConfigSpace, Function, cap, command, offset},
+    pci::{BarInfo, ConfigSpace, Function, cap, command, offset, turn_on},
     process::Owner,
     transport::{Address, Area, Bar, Device, RegionIo},
 };
@@ -107,7 +107,7 @@ impl VfioDevice {
             bars,
         };
         device.space.prefer_node(function.numa_node);
-        device.command = device.enable()?;
+        device.command = turn_on(&device)?;
         Ok(Arc::new(device))
     }
 
@@ -132,24 +132,6 @@ impl VfioDevice {
 
     pub(super) fn attachment(&self) -> &Attachment {
         &self.attachment
-    }
-
-    /// Lets it answer memory accesses and issue DMA; how the command register was before.
-    fn enable(&self) -> Result<u16> {
-        let before = self.command()?;
-        let enabled = before | command::MEMORY | command::BUS_MASTER;
-        if before != enabled {
-            self.set_config_u16(offset::COMMAND, enabled)?;
-            if self.command()? & enabled != enabled {
-                return Err(Error::Unusable {
-                    device: self.name.clone(),
-                    reason: "its memory space or bus master can't be turned on: reset it (echo 1 > its `reset` in \
-                             sysfs), or its slot"
-                        .into(),
-                });
-            }
-        }
-        Ok(before)
     }
 
     /// Sets the bus master bit back to what it was.

@@ -1,9 +1,9 @@
 //! `devbind list`.
 
 use crate::{
+    cli::print,
     describe::{Described, HEADER},
     pci_ids::PciIds,
-    print,
     state::State,
     usage::Host,
 };

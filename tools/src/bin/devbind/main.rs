@@ -9,9 +9,7 @@ mod noiommu;
 mod owner;
 mod pci_ids;
 mod state;
-mod usage;
 
-use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 use owner::Owner;
@@ -23,7 +21,7 @@ use std::{
     time::Duration,
 };
 use upcie_core::pci::{Bdf, is_vfio_driver};
-use upcie_tools::units;
+use upcie_tools::{cli, units, usage};
 
 /// Shows which drivers PCI functions are bound to, and binds them to others: to vfio-pci or uio_pci_generic, so that a
 /// program drives them from user space, and back.
@@ -77,7 +75,7 @@ enum Command {
     /// Put functions back to what they were bound to before the first `bind` or `unbind`; all of them if none is named
     Restore {
         /// The functions
-        #[arg(value_name = "FUNCTION", value_parser = parse_bdf)]
+        #[arg(value_name = "FUNCTION", value_parser = cli::parse_bdf)]
         functions: Vec<Bdf>,
         #[command(flatten)]
         how: How,
@@ -109,7 +107,7 @@ struct BindArgs {
 #[derive(Debug, Args)]
 struct Target {
     /// The functions
-    #[arg(required = true, value_name = "FUNCTION", value_parser = parse_bdf)]
+    #[arg(required = true, value_name = "FUNCTION", value_parser = cli::parse_bdf)]
     functions: Vec<Bdf>,
     #[command(flatten)]
     how: How,
@@ -131,17 +129,12 @@ impl How {
     }
 }
 
-fn parse_bdf(text: &str) -> Result<Bdf, String> {
-    text.parse().map_err(|_| "a function is domain:bus:device.function: 0000:01:00.0 or 01:00.0".to_owned())
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(&cli) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        // The reader of our output has gone: it has seen what it wanted.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             complain(format_args!("{error:#}"));
             ExitCode::FAILURE
@@ -166,12 +159,7 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
         }
         Command::Unbind { target } => act::unbind(global, target),
         Command::Restore { functions, how } => act::restore(global, functions, how),
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "devbind", &mut script);
-            print(&script)?;
-            Ok(true)
-        }
+        Command::Completions { shell } => cli::print_completions(Cli::command(), *shell).map(|()| true),
     }
 }
 
@@ -184,19 +172,6 @@ fn complain(message: fmt::Arguments<'_>) {
 /// A line on stdout about what is done. A reader that has gone is no reason to stop half way.
 fn say(message: fmt::Arguments<'_>) {
     let _ = writeln!(io::stdout(), "{message}");
-}
-
-/// Writes to stdout.
-fn print(text: &[u8]) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text).and_then(|()| stdout.flush()).context("writing to stdout")
-}
-
-/// Whether stdout's reader has gone.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! `hugepages info`: pools, mounts, users, and what was left behind.
 
 use crate::{
-    print, units,
+    cli::print,
+    units,
     users::{self, Users},
 };
 use anyhow::Context;

@@ -8,15 +8,11 @@ mod release;
 mod setup;
 mod users;
 
-use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 use upcie_core::memory::PageSize;
-use upcie_tools::units;
+use upcie_tools::{cli, units};
 
 /// Shows the machine's huge pages and who has them; makes pools and mounts, and frees what was left behind.
 #[derive(Debug, Parser)]
@@ -91,33 +87,16 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::run(&args),
         Command::Mount(args) => mount::run(&args),
         Command::Release(args) => release::run(&args),
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "hugepages", &mut script);
-            print(&script)
-        }
+        Command::Completions { shell } => cli::print_completions(Cli::command(), shell),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // The reader of our output has gone: it has seen what it wanted.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hugepages: {error:#}");
             ExitCode::from(1)
         }
     }
-}
-
-/// Writes to stdout.
-fn print(text: &[u8]) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text).and_then(|()| stdout.flush()).context("writing to stdout")
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-    })
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use crate::{
     Size,
-    persist::{DropIn, escape},
-    print,
+    cli::print,
+    persist::{DropIn, Lasting, escape},
 };
 use anyhow::{Context, bail};
 use clap::Args;
@@ -44,15 +44,8 @@ pub struct MountArgs {
     /// Permissions of the directory, octal [default: 0755]
     #[arg(long, value_name = "MODE", value_parser = parse_mode)]
     mode: Option<u32>,
-    /// Make it last: write the systemd unit that does it at each boot, and show it
-    #[arg(long)]
-    persist: bool,
-    /// Only say what would be done
-    #[arg(long)]
-    dry_run: bool,
-    /// Write below DIR, another system's root, and leave the running one alone
-    #[arg(long, value_name = "DIR", hide = true, requires = "persist")]
-    root: Option<PathBuf>,
+    #[command(flatten)]
+    lasting: Lasting,
 }
 
 fn parse_mode(text: &str) -> Result<u32, String> {
@@ -74,9 +67,9 @@ pub fn run(args: &MountArgs) -> anyhow::Result<()> {
     let options = options(args.size, args.mode, owner);
     let drop_in = drop_in(&path, &options);
     let mut text = String::new();
-    if args.root.is_none() {
+    if args.lasting.is_here() {
         match existing(&path, args.size)? {
-            Some(_) if args.dry_run => {
+            Some(_) if args.lasting.dry_run => {
                 let _ = writeln!(
                     text,
                     "hugetlbfs of {} pages is mounted at {} already",
@@ -85,7 +78,7 @@ pub fn run(args: &MountArgs) -> anyhow::Result<()> {
                 );
             }
             Some(mount) => text += &adjust(&mount, args, owner)?,
-            None if args.dry_run => {
+            None if args.lasting.dry_run => {
                 let _ = writeln!(
                     text,
                     "would run: mount -t hugetlbfs -o nosuid,nodev,{options} hugetlbfs {}",
@@ -103,17 +96,12 @@ pub fn run(args: &MountArgs) -> anyhow::Result<()> {
             }
         }
     }
-    if args.dry_run && args.persist {
-        text += &drop_in.show("would write");
-    } else if args.persist {
-        let root = args.root.as_deref().unwrap_or(Path::new("/"));
-        drop_in.write(root).with_context(|| {
-            format!("it was not made permanent (in /etc/fstab: hugetlbfs {} hugetlbfs nosuid,nodev,{options} 0 0)", path.display())
-        })?;
-        text += &drop_in.show("at each boot, by");
-    } else if !args.dry_run {
-        text += "This lasts until the next boot; --persist makes it permanent.\n";
-    }
+    text += &args.lasting.apply(&drop_in, || {
+        format!(
+            "it was not made permanent (in /etc/fstab: hugetlbfs {} hugetlbfs nosuid,nodev,{options} 0 0)",
+            path.display()
+        )
+    })?;
     print(text.as_bytes())
 }
 

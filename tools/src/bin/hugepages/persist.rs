@@ -1,11 +1,46 @@
 //! Making a setting last: files that the system reads when it boots.
 
 use anyhow::{Context, bail};
+use clap::Args;
 use std::{
     fmt::Write,
     fs,
     path::{Path, PathBuf},
 };
+
+/// Whether a change is to last, or to be made at all.
+#[derive(Debug, Default, Args)]
+pub struct Lasting {
+    /// Make it last: write the file that does it at each boot, and show it
+    #[arg(long)]
+    persist: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Write below DIR, another system's root, and leave the running one alone
+    #[arg(long, value_name = "DIR", hide = true, requires = "persist")]
+    root: Option<PathBuf>,
+}
+
+impl Lasting {
+    /// Whether the running system is meant.
+    pub fn is_here(&self) -> bool {
+        self.root.is_none()
+    }
+
+    /// Writes `drop_in` if that is wanted; what to say about it. `failed` is said when it can't be written.
+    pub fn apply(&self, drop_in: &DropIn, failed: impl FnOnce() -> String) -> anyhow::Result<String> {
+        match (self.persist, self.dry_run) {
+            (true, true) => Ok(drop_in.show("would write")),
+            (true, false) => {
+                drop_in.write(self.root.as_deref().unwrap_or(Path::new("/"))).with_context(failed)?;
+                Ok(drop_in.show("at each boot, by"))
+            }
+            (false, true) => Ok(String::new()),
+            (false, false) => Ok("This lasts until the next boot; --persist makes it permanent.\n".into()),
+        }
+    }
+}
 
 /// A file of our own in a directory that the system reads at boot.
 #[derive(Debug, PartialEq, Eq)]

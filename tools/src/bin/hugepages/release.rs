@@ -1,6 +1,9 @@
 //! `hugepages release`: removes files that ended processes left, once their devices can't write to them.
 
-use crate::{print, units, users};
+use crate::{
+    cli::{self, print},
+    units, users,
+};
 use anyhow::{Context, bail};
 use clap::Args;
 use std::{
@@ -34,7 +37,7 @@ The pages go back to the pool; `hugepages setup --count 0` gives the pool back."
 #[derive(Debug, Args)]
 pub struct ReleaseArgs {
     /// Only the memory of these devices, such as 0000:01:00.0 [default: of all]
-    #[arg(value_name = "BDF", value_parser = parse_bdf)]
+    #[arg(value_name = "BDF", value_parser = cli::parse_bdf)]
     devices: Vec<Bdf>,
     /// Only say what would be done
     #[arg(long)]
@@ -42,10 +45,6 @@ pub struct ReleaseArgs {
     /// Remove it although the device may still write to it, which destroys what others then keep there
     #[arg(long)]
     force: bool,
-}
-
-fn parse_bdf(text: &str) -> Result<Bdf, String> {
-    text.parse().map_err(|_| "a function is domain:bus:device.function: 0000:01:00.0 or 01:00.0".to_owned())
 }
 
 /// Whether a device's memory may go.

@@ -1,13 +1,14 @@
 //! `hugepages setup`: how many huge pages there are.
 
-use crate::{Size, persist::DropIn, print, units};
-use anyhow::{Context, bail};
-use clap::Args;
-use std::{
-    fmt::Write,
-    fs,
-    path::{Path, PathBuf},
+use crate::{
+    Size,
+    cli::print,
+    persist::{DropIn, Lasting},
+    units,
 };
+use anyhow::bail;
+use clap::Args;
+use std::{fmt::Write, fs};
 use upcie_core::hugetlb::{Pool, pool};
 
 /// For `--help`.
@@ -30,15 +31,8 @@ pub struct SetupArgs {
     /// Those of one NUMA node
     #[arg(long, value_name = "NODE")]
     node: Option<u32>,
-    /// Make it last: write the file that does it at each boot, and show it
-    #[arg(long)]
-    persist: bool,
-    /// Only say what would be done
-    #[arg(long)]
-    dry_run: bool,
-    /// Write below DIR, another system's root, and leave the running one alone
-    #[arg(long, value_name = "DIR", hide = true, requires = "persist")]
-    root: Option<PathBuf>,
+    #[command(flatten)]
+    lasting: Lasting,
 }
 
 /// Runs it.
@@ -47,14 +41,9 @@ pub fn run(args: &SetupArgs) -> anyhow::Result<()> {
     let drop_in = drop_in(args, &pool, default_size());
     let mut text = String::new();
     let (count, file) = (args.count, pool.file());
-    if args.dry_run {
+    if args.lasting.dry_run {
         let _ = writeln!(text, "would write {count} to {} (there are {})", file.display(), pool.total);
-        if args.persist {
-            text += &drop_in.show("would write");
-        }
-        return print(text.as_bytes());
-    }
-    if args.root.is_none() {
+    } else if args.lasting.is_here() {
         let before = pool.total;
         let there = pool.set(count)?;
         if there < count {
@@ -77,12 +66,7 @@ pub fn run(args: &SetupArgs) -> anyhow::Result<()> {
             );
         }
     }
-    if args.persist {
-        drop_in.write(args.root.as_deref().unwrap_or(Path::new("/"))).context("it was not made permanent")?;
-        text += &drop_in.show("at each boot, by");
-    } else {
-        text += "This lasts until the next boot; --persist makes it permanent.\n";
-    }
+    text += &args.lasting.apply(&drop_in, || "it was not made permanent".into())?;
     print(text.as_bytes())
 }
 
@@ -156,10 +140,11 @@ fn shortage(args: &SetupArgs, pool: &Pool, before: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
     use upcie_core::hugetlb::pools;
 
     fn args(size: Size, node: Option<u32>) -> SetupArgs {
-        SetupArgs { count: 5, size, node, persist: true, dry_run: false, root: None }
+        SetupArgs { count: 5, size, node, lasting: Lasting::default() }
     }
 
     #[test]

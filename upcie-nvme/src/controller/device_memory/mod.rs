@@ -78,25 +78,19 @@ impl Inner {
         let doorbells = offset::DOORBELLS as u64 + (u64::from(self.granted) + 1) * 2 * stride;
         let len = place.check(bar.size(), doorbells).map_err(broken)?;
         let space = self.space();
-        let mut unshared = None;
-        let mut region = Err(());
-        if space.is_physical() {
-            region = Ok(space.map_bar(&bar, place.offset, len, false)?);
+        let map = |shared| space.map_bar(&bar, place.offset, len, shared);
+        let (region, unshared) = if space.is_physical() {
+            (map(false)?, None)
         } else if place.bar == 0 {
-            unshared = Some(
-                "it is in BAR 0, with registers that no other device may reach; no way in changes that"
-                    .to_owned(),
-            );
+            let reason =
+                "it is in BAR 0, with registers that no other device may reach; no way in changes that";
+            (map(false)?, Some(reason.to_owned()))
         } else {
-            match space.map_bar(&bar, place.offset, len, true) {
-                Ok(shared) => region = Ok(shared),
+            match map(true) {
+                Ok(region) => (region, None),
                 Err(error @ upcie_core::Error::OutOfRange { .. }) => return Err(error.into()),
-                Err(error) => unshared = Some(chain(&error)),
+                Err(error) => (map(false)?, Some(chain(&error))),
             }
-        }
-        let region = match region {
-            Ok(region) => region,
-            Err(()) => space.map_bar(&bar, place.offset, len, false)?,
         };
         let iova = region.iova(0);
         if iova % 4096 != 0 {

@@ -37,6 +37,7 @@ pub struct Block {
     pub name: String,
     /// In bytes.
     pub size: u64,
+    /// A part of another one.
     pub is_partition: bool,
     /// `major:minor`.
     device: String,
@@ -46,6 +47,7 @@ pub struct Block {
 /// One thing that uses a function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Use {
+    /// How.
     pub kind: Kind,
     /// The disk, partition or interface; empty for the function itself.
     pub device: String,
@@ -55,17 +57,25 @@ pub struct Use {
     pub pid: Option<u32>,
 }
 
+/// How a function is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
+    /// A file system of it is mounted.
     Mounted,
+    /// It is swapped to.
     Swap,
+    /// A device or a volume is built on it.
     Holder,
+    /// A network interface of it is up.
     Network,
+    /// A program has it open.
     Open,
+    /// The kernel has it, and does not say for what.
     Claimed,
 }
 
 impl Kind {
+    /// As `--json` has it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Mounted => "mounted",
@@ -169,10 +179,15 @@ impl Host {
         found
     }
 
+    /// What uses the disks: file systems, swap, and what is built on them.
+    pub fn disk_uses(&self, blocks: &[Block]) -> Vec<Use> {
+        blocks.iter().flat_map(|block| self.block_uses(block)).collect()
+    }
+
     /// What uses `function`.
     pub fn uses(&self, function: &Function) -> Vec<Use> {
         let blocks = self.blocks(&function.path);
-        let mut uses: Vec<Use> = blocks.iter().flat_map(|block| self.block_uses(block)).collect();
+        let mut uses = self.disk_uses(&blocks);
         uses.extend(self.network_uses(&function.path));
         let open = |device: &str, pid: u32| Use {
             kind: Kind::Open,
@@ -293,5 +308,4 @@ pub fn names(directory: &Path) -> Vec<String> {
 }
 
 #[cfg(test)]
-#[path = "usage_tests.rs"]
 mod tests;

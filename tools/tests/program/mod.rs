@@ -1,0 +1,70 @@
+//! What the suites about a program share: how it ended, and a directory of a test's own.
+#![allow(dead_code, reason = "each suite uses a part of it")]
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+};
+
+/// Runs a program with nothing on its stdin.
+pub fn run(program: &str, arguments: &str) -> Output {
+    let mut command = Command::new(program);
+    command.args(arguments.split_whitespace()).stdin(Stdio::null()).output().unwrap()
+}
+
+/// What it wrote to stdout.
+#[track_caller]
+pub fn succeeds(output: Output) -> Vec<u8> {
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// The message of a failure: on stderr, a line or two, and nothing on stdout.
+#[track_caller]
+pub fn fails(code: i32, output: Output) -> String {
+    assert!(output.stdout.is_empty(), "stdout: {}", String::from_utf8_lossy(&output.stdout));
+    complains(code, output)
+}
+
+/// The same, whatever it had to say before.
+#[track_caller]
+pub fn complains(code: i32, output: Output) -> String {
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{error}");
+    assert!(!error.contains("panicked") && !error.is_empty(), "{error}");
+    error
+}
+
+/// A directory for one test, removed at its end. It does not exist yet.
+pub struct Dir(pub PathBuf);
+
+impl Dir {
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("upcie-tools-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        Self(path)
+    }
+
+    /// One that exists.
+    pub fn made(name: &str) -> Self {
+        let dir = Self::new(name);
+        fs::create_dir_all(&dir.0).unwrap();
+        dir
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().into()
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        let path = self.0.join(name);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

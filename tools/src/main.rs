@@ -7,6 +7,7 @@ mod list;
 mod outcome;
 mod p2p;
 mod perf;
+mod plot;
 mod signal;
 mod target;
 mod transfer;
@@ -61,6 +62,9 @@ enum Command {
     /// Measure IOPS and latency; check data with --verify
     #[command(after_help = with_addresses(perf::EXAMPLES))]
     Perf(Box<perf::PerfArgs>),
+    /// Draw what `perf --json` wrote: one run, or a comparison of several
+    #[command(after_help = plot::EXAMPLES)]
+    Plot(plot::PlotArgs),
     /// Copy blocks from one controller to another, through memory of one of them
     #[command(after_help = p2p::EXAMPLES)]
     P2p(Box<p2p::P2pArgs>),
@@ -93,6 +97,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Read(args) => transfer::read(&args),
         Command::Write(args) => transfer::write(&args),
         Command::Perf(args) => perf::run(&args),
+        Command::Plot(args) => plot::run(&args),
         Command::P2p(args) => p2p::run(&args),
         Command::Completions { shell } => {
             cli::print_completions(Cli::command(), shell)?;

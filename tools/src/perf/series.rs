@@ -1,0 +1,140 @@
+//! The run in intervals.
+
+use super::tally::Tally;
+use serde::{Deserialize, Serialize};
+
+/// The shortest interval that is chosen without being asked for.
+const SHORTEST: u64 = 20_000_000;
+/// And the longest, while the end is not known: intervals get longer when there are many.
+const LONGEST: u64 = 1_000_000_000;
+/// Into how many parts a run is cut.
+const PARTS: u64 = 100;
+
+/// What was done in an interval, of all devices.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// Since the first submission.
+    pub start_ns: u64,
+    /// The same.
+    pub end_ns: u64,
+    /// I/Os that succeeded.
+    pub ios: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// I/Os that failed or brought wrong data.
+    pub errors: u64,
+    /// I/Os per second.
+    pub iops: f64,
+    /// Bytes per second.
+    pub bytes_per_second: f64,
+    /// The median latency; none without I/Os.
+    pub p50_ns: Option<u64>,
+    /// The 99th percentile.
+    pub p99_ns: Option<u64>,
+}
+
+impl Interval {
+    /// From what was counted in it.
+    pub fn new(start_ns: u64, end_ns: u64, tally: &Tally) -> anyhow::Result<Self> {
+        let seconds = (end_ns - start_ns).max(1) as f64 / 1e9;
+        let (ios, bytes) = (tally.ios(), tally.bytes.iter().sum::<u64>());
+        let latency = if ios > 0 { Some(tally.all()?) } else { None };
+        let at = |quantile| latency.as_ref().map(|latency| latency.value_at_quantile(quantile));
+        Ok(Self {
+            start_ns,
+            end_ns,
+            ios,
+            bytes,
+            errors: tally.errors,
+            iops: ios as f64 / seconds,
+            bytes_per_second: bytes as f64 / seconds,
+            p50_ns: at(0.5),
+            p99_ns: at(0.99),
+        })
+    }
+}
+
+/// When intervals end.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    length: u64,
+    /// It was not asked for: it may grow.
+    grows: bool,
+    /// The planned end.
+    end: Option<u64>,
+    count: u64,
+    /// The end of the one that has begun.
+    next: u64,
+}
+
+impl Schedule {
+    /// Of intervals as long as was asked for, or as suits; `end` is when the run ends, if that is known.
+    pub fn new(asked: Option<u64>, end: Option<u64>) -> Self {
+        let suited = end.map_or(SHORTEST, |end| end / PARTS).clamp(SHORTEST, LONGEST);
+        let length = asked.unwrap_or(suited);
+        Self { length, grows: asked.is_none() && end.is_none(), end, count: 0, next: length }
+    }
+
+    /// When the interval that has begun ends; `None` when that is the end of the run. What would be left over is no
+    /// interval of its own if it is less than half of one.
+    pub fn next(&self) -> Option<u64> {
+        let last = self.end.is_some_and(|end| self.next + self.length / 2 > end);
+        (!last).then_some(self.next)
+    }
+
+    /// An interval has ended, at `now` or before.
+    pub fn advance(&mut self, now: u64) {
+        self.count += 1;
+        if self.grows && self.count % (2 * PARTS) == 0 {
+            self.length *= 2;
+        }
+        // One that was missed is not made up for.
+        self.next = (now / self.length + 1) * self.length;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ends(mut schedule: Schedule, until: u64) -> Vec<u64> {
+        let mut ends = Vec::new();
+        while let Some(next) = schedule.next().filter(|&next| next < until) {
+            ends.push(next);
+            schedule.advance(next);
+        }
+        ends
+    }
+
+    #[test]
+    fn intervals_asked_for_are_kept_and_the_rest_joins_the_last() {
+        const S: u64 = 1_000_000_000;
+        assert_eq!(ends(Schedule::new(Some(S), Some(3 * S)), 9 * S), [S, 2 * S]);
+        assert_eq!(ends(Schedule::new(Some(S), Some(3 * S + S / 4)), 9 * S), [S, 2 * S]);
+        assert_eq!(ends(Schedule::new(Some(S), Some(3 * S + S / 2)), 9 * S), [S, 2 * S, 3 * S]);
+        assert_eq!(ends(Schedule::new(Some(S), Some(S / 10)), 9 * S), []);
+    }
+
+    #[test]
+    fn a_run_without_a_planned_end_has_ever_longer_intervals() {
+        let ends = ends(Schedule::new(None, None), 24 * 3600 * 1_000_000_000);
+        assert!((1000..4000).contains(&ends.len()), "{}", ends.len());
+        assert!(ends.is_sorted() && ends[0] == SHORTEST);
+        let timed = self::ends(Schedule::new(None, Some(5_000_000_000)), u64::MAX);
+        assert_eq!((timed.len(), timed[0]), (99, 50_000_000));
+    }
+
+    #[test]
+    fn a_missed_interval_is_not_made_up_for() {
+        let mut schedule = Schedule::new(Some(100), None);
+        schedule.advance(350);
+        assert_eq!(schedule.next(), Some(400));
+    }
+
+    #[test]
+    fn an_interval_without_ios_has_no_percentiles() {
+        let tally = Tally::new().unwrap();
+        let interval = Interval::new(5, 5, &tally).unwrap();
+        assert_eq!((interval.p50_ns, interval.iops), (None, 0.0));
+    }
+}

@@ -221,9 +221,10 @@ impl PerfArgs {
     fn conflict(&self) -> Option<String> {
         let rw = self.rw.name();
         let own = |address: &&Address| !matches!(address, Address::Emulated(_));
-        let twice = self.addresses.iter().enumerate().find_map(|(i, address)| {
-            self.addresses[..i].contains(address).then_some(address).filter(own)
-        });
+        let twice =
+            self.addresses.iter().enumerate().find_map(|(i, address)| {
+                self.addresses[..i].contains(address).then_some(address).filter(own)
+            });
         let zipf = matches!(self.random, Some(Distribution::Zipf(_)));
         let mixed = self.block_size.as_ref().is_some_and(|sizes| sizes.single().is_none());
         let checks = [
@@ -329,7 +330,9 @@ mod tests {
             let conflict = parse(text).unwrap().conflict().unwrap_or_default();
             assert!(conflict.contains(part), "{text}: {conflict}");
         }
-        for text in ["emu emu", "emu --irq msi", "emu --rw randrw --mix 3 --random zipf:1 --rate 5 --warmup 1"] {
+        for text in
+            ["emu emu", "emu --irq msi", "emu --rw randrw --mix 3 --random zipf:1 --rate 5 --warmup 1"]
+        {
             assert_eq!(parse(text).unwrap().conflict(), None, "{text}");
         }
     }

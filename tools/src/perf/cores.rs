@@ -15,7 +15,8 @@ impl FromStr for Cores {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |item: &str| format!("{item:?} is no core: a list of numbers and ranges is needed, as in 0,2-3");
+        let wrong =
+            |item: &str| format!("{item:?} is no core: a list of numbers and ranges is needed, as in 0,2-3");
         let mut cores = Vec::new();
         for item in text.split(',') {
             let (first, last) = item.split_once('-').unwrap_or((item, item));
@@ -25,7 +26,10 @@ impl FromStr for Cores {
                 return Err(wrong(item));
             }
             if last - first >= CpuSet::count() {
-                return Err(format!("{item:?} are more cores than Linux tells apart here ({})", CpuSet::count()));
+                return Err(format!(
+                    "{item:?} are more cores than Linux tells apart here ({})",
+                    CpuSet::count()
+                ));
             }
             for core in first..=last {
                 if cores.contains(&core) {
@@ -96,7 +100,8 @@ mod tests {
 
     #[test]
     fn lists_and_ranges_are_read() {
-        for (text, cores) in [("0", vec![0]), ("0,2-3", vec![0, 2, 3]), ("3,1", vec![3, 1]), ("5-5", vec![5])] {
+        for (text, cores) in [("0", vec![0]), ("0,2-3", vec![0, 2, 3]), ("3,1", vec![3, 1]), ("5-5", vec![5])]
+        {
             assert_eq!(text.parse(), Ok(Cores(cores)), "{text}");
         }
         for text in ["", ",", "0,", "a", "3-1", "-1", "1-", "1-2-3", "0x1", "99999999"] {

@@ -67,8 +67,6 @@ pub struct At {
     until: u64,
     /// The last time that something completed.
     pub last: u64,
-    /// When it began.
-    pub start: u64,
     /// When the last I/O completed.
     pub end: u64,
 }
@@ -76,7 +74,7 @@ pub struct At {
 impl Lane {
     /// Begins a phase that submits until a time on the run's clock.
     pub fn start(&mut self, now: u64, until: u64) {
-        let at = At { running: true, issue: true, in_flight: 0, until, last: now, start: now, end: now };
+        let at = At { running: true, issue: true, in_flight: 0, until, last: now, end: now };
         self.at = at;
         if let Some(pace) = &mut self.pace {
             pace.start(now);
@@ -111,7 +109,8 @@ impl Lane {
         shared: &Shared<'_>,
     ) -> anyhow::Result<()> {
         // Taken apart, so that the open turn leaves the rest to be used.
-        let Self { queue, idle, namespace, ledger, source, pace, breakdown, faults, slba, depth, at, .. } = self;
+        let Self { queue, idle, namespace, ledger, source, pace, breakdown, faults, slba, depth, at, .. } =
+            self;
         let (slba, depth) = (*slba, *depth);
         let mut issue = at.issue & (now < at.until) & !signal::interrupted();
         let mut in_flight = at.in_flight;

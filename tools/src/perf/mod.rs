@@ -24,7 +24,7 @@ mod workload;
 
 pub use args::PerfArgs;
 
-use crate::{cli, guard, outcome::Outcome, plot, signal};
+use crate::{cli, guard, outcome::Outcome, plot, signal, target};
 use anyhow::Context;
 use histogram::LogFile;
 use plan::Plan;
@@ -38,12 +38,23 @@ use std::{
 use upcie_nvme::{Controller, ControllerOptions};
 
 /// For `--help`.
-pub const EXAMPLES: &str = "\
+pub fn help_end() -> String {
+    format!("{NOTES}\n\n{}\n\n{EXAMPLES}", target::ADDRESSES)
+}
+
+const NOTES: &str = "\
 Every thread has --queues queue pairs on every device, each with --depth I/Os in flight and a part of
 the range of its own. Latency is taken from one reading of the clock per turn of a queue: right to the
 length of a turn, tens of nanoseconds for each I/O in it, which it errs by on the long side. With
 --rate it is counted from when the I/O was to start, not from when there was room for it.
 
+The JSON object (docs/perf-json.md; times in nanoseconds, sizes in bytes; `upcie plot` draws it):
+  iops, bytes_per_second, ios, bytes, elapsed_ns, errors, errors_by_status, mismatches, interrupted,
+  latency_ns: { min, mean, stddev, p50, p90, p99, p99_9, p99_99, p99_999, max, curve },
+  cpu_ns_per_io, latency_breakdown_ns, read, write: the same of each kind,
+  parameters: { rw, depth, … }, devices: [ … ], threads: [ … ], intervals: [ … ]";
+
+const EXAMPLES: &str = "\
 Examples:
   upcie perf emu                                    4 KiB random reads for 5 s, no hardware needed
   upcie perf 0000:01:00.0 --depth 128 --queues 4
@@ -52,13 +63,7 @@ Examples:
   upcie perf 0000:01:00.0 --rw randrw --mix 70 --block-size 4k:60,64k:40 --random zipf:1.1
   upcie perf 0000:01:00.0 --rw randrw --verify --size 1G
   upcie perf emu:latency=50us --wait irq --depth 1 --time 500ms --latency-breakdown
-  upcie perf emu --json --plot run.svg --histogram run.hlog | jq .latency_ns.p99
-
-The JSON object (docs/perf-json.md; times in nanoseconds, sizes in bytes):
-  iops, bytes_per_second, ios, bytes, elapsed_ns, errors, errors_by_status, mismatches, interrupted,
-  latency_ns: { min, mean, stddev, p50, p90, p99, p99_9, p99_99, p99_999, max, curve }, cpu_ns_per_io,
-  read, write: the same of each kind, devices, threads, intervals: [ … ], parameters: { rw, depth, … }
-`upcie plot` draws one such file, or compares several.";
+  upcie perf emu --json --plot run.svg --histogram run.hlog | jq .latency_ns.p99";
 
 /// Runs it.
 pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
@@ -90,7 +95,9 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
         None => run::measure(&plan, workers, Tell { lines, interval: args.interval, log: None })?,
         Some(file) => {
             let title = format!("{} on {}", report.parameters.title(), report.device_line());
-            file.write(&title, kinds, |log| run::measure(&plan, workers, Tell { lines, interval: args.interval, log: Some(log) }))?
+            file.write(&title, kinds, |log| {
+                run::measure(&plan, workers, Tell { lines, interval: args.interval, log: Some(log) })
+            })?
         }
     };
     report.set_results(&plan, &results)?;

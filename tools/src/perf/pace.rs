@@ -52,7 +52,8 @@ mod tests {
         for rate in [1, 3, 7_000, 999_983, 12_345_678] {
             let mut pace = Pace::new(rate, 0, 1);
             pace.start(500);
-            let starts = std::iter::from_fn(|| Some(pace.take())).take_while(|&at| at < 1_000_000_500).count();
+            let starts =
+                std::iter::from_fn(|| Some(pace.take())).take_while(|&at| at < 1_000_000_500).count();
             // Fractions are cut: one may come out a nanosecond early.
             assert!((rate..=rate + 1).contains(&(starts as u64)), "{rate}: {starts}");
         }

@@ -119,15 +119,14 @@ impl Plan {
 
     /// I/Os that cover the parts of all queue pairs once.
     pub fn places(&self) -> u64 {
-        let places = |device: &Device| device.part / (self.mixture.sizes.largest() / block(&device.namespace));
+        let places =
+            |device: &Device| device.part / (self.mixture.sizes.largest() / block(&device.namespace));
         self.devices.iter().map(places).sum::<u64>() * self.pairs()
     }
 
     /// How many I/Os the queue pair `index` does of the measured ones.
     pub fn share(&self, index: u64) -> u64 {
-        self.count.map_or(u64::MAX, |count| {
-            count / self.lanes() + u64::from(index < count % self.lanes())
-        })
+        self.count.map_or(u64::MAX, |count| count / self.lanes() + u64::from(index < count % self.lanes()))
     }
 
     /// Makes the queue pairs, each with its buffers and its part of the range, and the workers that drive them.
@@ -136,7 +135,11 @@ impl Plan {
             Wait::Poll => Ok(0),
             _ => {
                 let count = device.controller.vectors()?;
-                ensure!(count > 0, "{}: no interrupts to wait for: use --wait poll", device.controller.name());
+                ensure!(
+                    count > 0,
+                    "{}: no interrupts to wait for: use --wait poll",
+                    device.controller.name()
+                );
                 Ok(count)
             }
         });
@@ -178,8 +181,9 @@ impl Plan {
             let others = u64::from(vectors) - 1;
             builder = builder.interrupt(if others > 0 { 1 + (pair % others) as u16 } else { 0 });
         }
-        let queue =
-            builder.create().with_context(|| format!("making queue pair {} of {}", pair + 1, self.pairs()))?;
+        let queue = builder
+            .create()
+            .with_context(|| format!("making queue pair {} of {}", pair + 1, self.pairs()))?;
         let buffers = |bytes: u64| {
             let buffers = (0..self.depth).map(|_| controller.alloc(bytes as usize)).collect::<Result<_, _>>();
             buffers.with_context(|| format!("{} buffers of {bytes} bytes", self.depth))

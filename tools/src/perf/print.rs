@@ -31,6 +31,7 @@ impl Parameters {
             .rate
             .map_or_else(String::new, |rate| format!(", {} IOPS asked for", units::count(rate as f64)));
         let span = match (self.count, self.time_ns) {
+            (Some(1), _) => "1 I/O".to_owned(),
             (Some(count), _) => format!("{count} I/Os"),
             (None, time) => units::nanos(time.unwrap_or(0) as f64),
         };
@@ -101,8 +102,12 @@ impl Report {
         }
         self.print_totals(out)?;
         self.print_cpu(out)?;
+        self.print_faults(results, out)?;
         self.print_breakdown(out)?;
-        self.print_parts(out)?;
+        self.print_parts(out)
+    }
+
+    fn print_faults(&self, results: &Results, out: &mut impl Write) -> io::Result<()> {
         line(out, "errors", [self.faults.errors.to_string()])?;
         for (name, count) in &self.faults.errors_by_status {
             writeln!(out, "  {count} × {name}")?;
@@ -111,7 +116,8 @@ impl Report {
             writeln!(out, "  {} × data that differs from what was written", self.faults.mismatches)?;
             for lane in results.workers.iter().flat_map(|worker| &worker.lanes) {
                 let several = self.devices.len() > 1;
-                let name = if several { format!("{}: ", self.devices[lane.device].address) } else { String::new() };
+                let name =
+                    if several { format!("{}: ", self.devices[lane.device].address) } else { String::new() };
                 for example in &lane.faults.examples {
                     writeln!(out, "    {name}{example}")?;
                 }
@@ -160,7 +166,7 @@ impl Report {
             let values = [l.mean, l.p50 as f64, l.p90 as f64, l.p99 as f64, l.p99_9 as f64, l.max as f64];
             line(out, name, values.map(units::nanos))?;
         }
-        writeln!(out)
+        Ok(())
     }
 
     /// By device and by thread, where there are several. What is of any length comes last.
@@ -180,21 +186,22 @@ impl Report {
         }
         if self.threads.len() > 1 {
             for (i, thread) in self.threads.iter().enumerate() {
-                part(out, &format!("thread {}", i + 1), &thread.total, thread.errors, |out| match thread.core {
-                    Some(core) => write!(out, "   on core {core}"),
-                    None => Ok(()),
+                part(out, &format!("thread {}", i + 1), &thread.total, thread.errors, |out| {
+                    match thread.core {
+                        Some(core) => write!(out, "   on core {core}"),
+                        None => Ok(()),
+                    }
                 })?;
             }
         }
-        writeln!(out)
+        Ok(())
     }
 }
 
 /// An interval in a line.
 pub fn interval_line(interval: &Interval) -> String {
     let latency = |value: Option<u64>| value.map_or_else(|| "-".into(), |ns| units::nanos(ns as f64));
-    let errors =
-        if interval.errors > 0 { format!("   {} errors", interval.errors) } else { String::new() };
+    let errors = if interval.errors > 0 { format!("   {} errors", interval.errors) } else { String::new() };
     format!(
         "{:>9.2} s {:>11.0} IOPS {:>10} MiB/s   p50 {:>8}   p99 {:>8}{errors}",
         interval.end_ns as f64 / 1e9,

@@ -59,7 +59,9 @@ impl FromStr for Distribution {
         };
         match theta.parse::<f64>() {
             Ok(value) if value > 0.0 && value <= 5.0 => Ok(Self::Zipf(value)),
-            _ => Err(format!("{theta:?}: zipf takes a THETA above 0 and up to 5; the larger, the fewer blocks are hot")),
+            _ => Err(format!(
+                "{theta:?}: zipf takes a THETA above 0 and up to 5; the larger, the fewer blocks are hot"
+            )),
         }
     }
 }

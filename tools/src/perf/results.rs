@@ -35,8 +35,10 @@ impl Report {
             places.map(|(_, tally)| sum.add(tally)).collect::<anyhow::Result<()>>()?;
             anyhow::Ok(sum)
         };
-        let total = |tally: &Tally| anyhow::Ok(Direction::new(&tally.all()?, tally.bytes.iter().sum(), elapsed));
-        let kind = |tally: &Tally, kind: usize| Direction::new(&tally.latency[kind], tally.bytes[kind], elapsed);
+        let total =
+            |tally: &Tally| anyhow::Ok(Direction::new(&tally.all()?, tally.bytes.iter().sum(), elapsed));
+        let kind =
+            |tally: &Tally, kind: usize| Direction::new(&tally.latency[kind], tally.bytes[kind], elapsed);
         let faults = |wanted: &dyn Fn(usize) -> bool| {
             let mut sum = Faults::default();
             let lanes = workers.iter().flat_map(|worker| &worker.lanes);

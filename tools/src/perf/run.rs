@@ -15,7 +15,7 @@ use super::{
     worker::Worker,
     workload::Source,
 };
-use crate::{cli, signal};
+use crate::{cli, log, signal};
 use std::{mem, sync::OnceLock, time::Duration};
 
 /// What is told while it is measured.
@@ -42,7 +42,9 @@ pub fn measure(plan: &Plan, mut workers: Vec<Worker>, tell: Tell<'_>) -> anyhow:
         let progress = Progress::timed("warming up", time);
         let schedule = Schedule::new(None, Some(ns(time)));
         phase(&mut workers, &lost, ns(time), schedule, &mut Shown::new(plan, progress))?;
-        lanes(&mut workers).filter_map(|lane| lane.breakdown.as_mut()).for_each(|breakdown| breakdown.reset());
+        lanes(&mut workers)
+            .filter_map(|lane| lane.breakdown.as_mut())
+            .for_each(|breakdown| breakdown.reset());
     }
     for (index, lane) in (0..).zip(lanes(&mut workers)) {
         lane.source.limit(plan.share(index));
@@ -146,6 +148,8 @@ impl Watch for Shown<'_, '_> {
         };
         // What comes from the driver names the device itself.
         let name = if reason.starts_with(name) { String::new() } else { format!("{name}: ") };
+        // The driver has more to say when it is left.
+        log::hush();
         self.progress.say(&format!("upcie: {name}{reason}{others}"));
     }
 }

@@ -4,7 +4,7 @@ use super::tally::Tally;
 use std::{
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -13,6 +13,8 @@ use std::{
 #[derive(Debug)]
 pub struct Shared<'a> {
     epoch: Instant,
+    /// When the first worker began.
+    began: AtomicU64,
     /// Moves on whenever the workers are to look up: at what was asked for, and after their devices.
     tick: AtomicU32,
     /// The number of the interval that is over: what was counted until now is to be handed over.
@@ -48,6 +50,7 @@ impl<'a> Shared<'a> {
         Ok(Self {
             mail: (0..workers * lost.len()).map(mail).collect::<anyhow::Result<_>>()?,
             epoch: Instant::now(),
+            began: AtomicU64::new(u64::MAX),
             tick: AtomicU32::new(0),
             asked: AtomicU32::new(0),
             stopped: AtomicBool::new(false),
@@ -59,6 +62,16 @@ impl<'a> Shared<'a> {
     #[inline(always)]
     pub fn now(&self) -> u64 {
         self.epoch.elapsed().as_nanos() as u64
+    }
+
+    /// A worker begins.
+    pub fn begin(&self, now: u64) {
+        self.began.fetch_min(now, Ordering::Relaxed);
+    }
+
+    /// When the first one began; `u64::MAX` if none has.
+    pub fn began(&self) -> u64 {
+        self.began.load(Ordering::Relaxed)
     }
 
     /// A number that changes when there is something to look at.

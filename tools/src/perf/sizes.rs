@@ -66,7 +66,9 @@ impl FromStr for Sizes {
             let (size, percent) = match item.split_once(':') {
                 Some((size, percent)) => (size, percent),
                 None if several => {
-                    return Err(format!("{item:?} lacks its share of the I/Os: SIZE:PERCENT, as in 4k:60,64k:40"));
+                    return Err(format!(
+                        "{item:?} lacks its share of the I/Os: SIZE:PERCENT, as in 4k:60,64k:40"
+                    ));
                 }
                 None => (item, "100"),
             };
@@ -74,9 +76,12 @@ impl FromStr for Sizes {
             if bytes == 0 {
                 return Err(format!("{item:?}: an I/O has at least one block"));
             }
-            let percent: u8 = percent.parse().ok().filter(|percent| (1..=100).contains(percent)).ok_or_else(
-                || format!("{item:?}: {percent:?} is no share of the I/Os: a whole number of percent, 1 to 100"),
-            )?;
+            let percent: u8 =
+                percent.parse().ok().filter(|percent| (1..=100).contains(percent)).ok_or_else(|| {
+                    format!(
+                        "{item:?}: {percent:?} is no share of the I/Os: a whole number of percent, 1 to 100"
+                    )
+                })?;
             if shares.iter().any(|share| share.bytes == bytes) {
                 return Err(format!("{} is given twice", units::bytes(bytes)));
             }

@@ -59,8 +59,8 @@ pub fn phase(
     let watcher = thread::current();
     let tallies = (0..workers.len() * lost.len()).map(|_| Tally::new()).collect::<Result<_, _>>()?;
     let known = lost.iter().map(|lost| lost.get().is_some()).collect();
-    let (window, start) = (Tally::new()?, shared.now());
-    let mut collector = Collector { tallies, window, intervals: Vec::new(), start, known, watch };
+    let window = Tally::new()?;
+    let mut collector = Collector { tallies, window, intervals: Vec::new(), start: 0, known, watch };
     let results: Vec<anyhow::Result<()>> = thread::scope(|scope| {
         let mut threads = Vec::with_capacity(workers.len());
         for worker in workers.iter_mut() {
@@ -129,7 +129,7 @@ impl Collector<'_> {
             if now >= next && running.load(Ordering::Acquire) > 0 {
                 let number = shared.ask();
                 self.fetch(shared, number)?;
-                self.close(now)?;
+                self.close(shared, now)?;
                 schedule.advance(now);
             } else {
                 shared.nudge();
@@ -185,8 +185,11 @@ impl Collector<'_> {
     }
 
     /// Ends the interval that has begun.
-    fn close(&mut self, now: u64) -> anyhow::Result<()> {
-        let interval = Interval::new(self.start, now.max(self.start), &self.window)?;
+    fn close(&mut self, shared: &Shared<'_>, now: u64) -> anyhow::Result<()> {
+        // From the first submission on, and not from when the threads were started.
+        let began = shared.began().min(now);
+        let start = self.start.max(began);
+        let interval = Interval::new(start - began, now.max(start) - began, &self.window)?;
         self.watch.interval(&interval, &self.window)?;
         self.intervals.push(interval);
         self.window.reset();
@@ -208,18 +211,10 @@ impl Collector<'_> {
             }
         }
         let at = || workers.iter().flat_map(|worker| &worker.lanes).map(|lane| lane.at);
-        let start = at().map(|at| at.start).min().unwrap_or(0);
+        let start = shared.began();
         let end = at().map(|at| at.end).max().unwrap_or(start);
         if self.window.ios() + self.window.errors > 0 || self.intervals.is_empty() {
-            self.close(end)?;
-        }
-        // From the first submission on, and not from when the threads were started.
-        if let Some(first) = self.intervals.first_mut() {
-            first.start_ns = start.min(first.end_ns);
-        }
-        for interval in &mut self.intervals {
-            interval.start_ns = interval.start_ns.saturating_sub(start);
-            interval.end_ns = interval.end_ns.saturating_sub(start);
+            self.close(shared, end)?;
         }
         Ok(Counted { tallies: self.tallies, span: (start, end), intervals: self.intervals })
     }

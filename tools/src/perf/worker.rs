@@ -54,6 +54,7 @@ impl Worker {
         let cpu = cpu_time()?;
         let now = shared.now();
         self.given = 0;
+        shared.begin(now);
         for lane in &mut self.lanes {
             lane.start(now, until);
             if shared.loss(lane.device).is_some() {

@@ -46,8 +46,8 @@ pub fn font(size: u32) -> TextStyle<'static> {
 /// `text` in at most as many characters of a font as fit into `pixels`: what does not fit is left out in the middle,
 /// because addresses and paths differ at their ends.
 pub fn fitted(text: &str, size: u32, pixels: u32) -> String {
-    // On average a character is a little more than half as wide as high.
-    let most = (f64::from(pixels) / (f64::from(size) * 0.56)) as usize;
+    // On average a character is a little less than half as wide as high.
+    let most = (f64::from(pixels) / (f64::from(size) * 0.47)) as usize;
     let count = text.chars().count();
     if count <= most {
         return text.into();
@@ -100,14 +100,15 @@ pub fn percentiles(area: &Area<'_>, curves: &[Curve], legend: bool) -> Drawn {
         let drawn = chart.draw_series(LineSeries::new(points, style))?;
         if legend {
             drawn
-                .label(fitted(&curve.name, 13, 420))
+                // The frame is made for a guess at the text's width: a little more, so that all is within.
+                .label(format!("{}    ", fitted(&curve.name, 13, 420)))
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
         }
     }
     if legend {
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
+            .position(SeriesLabelPosition::LowerRight)
             .label_font(font(13))
             .background_style(WHITE.mix(0.85))
             .border_style(FAINT)
@@ -123,7 +124,8 @@ pub fn rates(area: &Area<'_>, intervals: &[Interval]) -> Drawn {
     let points: Vec<_> = steps(intervals, |interval| Some(interval.iops)).concat();
     over_time(area, "IOPS over time", "IOPS", intervals, 0.0..high, &name, |chart| {
         let style = colour(0);
-        chart.draw_series(AreaSeries::new(points, 0.0, style.mix(0.15)).border_style(style.stroke_width(2)))?;
+        chart
+            .draw_series(AreaSeries::new(points, 0.0, style.mix(0.15)).border_style(style.stroke_width(2)))?;
         Ok(())
     })
 }
@@ -213,7 +215,10 @@ mod tests {
     fn what_is_too_long_is_cut_in_the_middle() {
         assert_eq!(fitted("short", 14, 200), "short");
         let text = fitted("vfio-user:/a/very/long/path/to/some/socket/of/mine.sock", 14, 160);
-        assert!(text.chars().count() <= 20 && text.starts_with("vfio-us") && text.ends_with("mine.sock"), "{text}");
+        assert!(
+            text.chars().count() <= 24 && text.starts_with("vfio-us") && text.ends_with("mine.sock"),
+            "{text}"
+        );
         assert_eq!(fitted("äöü", 10, 0), "…");
     }
 
@@ -230,7 +235,12 @@ mod tests {
             p50_ns: p99,
             p99_ns: p99,
         };
-        let all = [interval(0, 8, Some(5)), interval(8, 16, None), interval(16, 24, Some(7)), interval(24, 25, Some(9))];
+        let all = [
+            interval(0, 8, Some(5)),
+            interval(8, 16, None),
+            interval(16, 24, Some(7)),
+            interval(24, 25, Some(9)),
+        ];
         let pieces = steps(&all, |interval| interval.p99_ns.map(|ns| ns as f64));
         assert_eq!(pieces, [vec![(0.0, 5.0), (8.0, 5.0)], vec![(16.0, 7.0), (24.0, 7.0)]]);
     }

@@ -10,7 +10,7 @@ use plotters::prelude::*;
 const WIDTH: u32 = 1100;
 const CHART: u32 = 520;
 const HEAD: u32 = 74;
-const ROW: u32 = 46;
+const ROW: u32 = 58;
 /// Where the columns of bars begin, and how wide the largest bar is.
 const IOPS: i32 = 470;
 const P99: i32 = 800;
@@ -39,7 +39,7 @@ pub fn paint(root: &Area<'_>, runs: &[Run]) -> Drawn {
         bar(&head, IOPS, top, colour(i), iops(run) / most_iops, &units::count(iops(run)))?;
         match p99(run) {
             Some(ns) => bar(&head, P99, top, colour(i), ns / most_p99, &units::nanos(ns))?,
-            None => head.draw(&Text::new("no I/O succeeded", (P99, top + 8), font(13)))?,
+            None => head.draw(&Text::new("no I/O succeeded", (P99, top + 16), font(13)))?,
         }
     }
     let curve = |(i, run): (usize, &Run)| {
@@ -59,11 +59,12 @@ pub fn paint(root: &Area<'_>, runs: &[Run]) -> Drawn {
 
 /// The run's colour, name and parameters.
 fn row(area: &Area<'_>, run: &Run, place: usize, top: i32) -> Drawn {
-    area.draw(&Rectangle::new([(20, top + 3), (32, top + 33)], colour(place).filled()))?;
+    area.draw(&Rectangle::new([(20, top + 3), (32, top + 47)], colour(place).filled()))?;
     area.draw(&Text::new(fitted(&run.name, 14, 410), (42, top + 2), font(14)))?;
     let small = ("sans-serif", 11).into_font().color(&INK.mix(0.7));
-    let title = format!("{}; {}", run.report.parameters.title(), run.report.device_line());
-    area.draw(&Text::new(fitted(&title, 11, 420), (42, top + 21), small))?;
+    for (text, below) in [(run.report.parameters.title(), 21), (run.report.device_line(), 36)] {
+        area.draw(&Text::new(fitted(&text, 11, 415), (42, top + below), small.clone()))?;
+    }
     Ok(())
 }
 
@@ -71,7 +72,7 @@ fn bar(area: &Area<'_>, left: i32, top: i32, colour: RGBAColor, share: f64, valu
     // 0 of 0, too.
     let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
     let right = left + ((share * BAR) as i32).max(1);
-    area.draw(&Rectangle::new([(left, top + 6), (right, top + 28)], colour.filled()))?;
-    area.draw(&Text::new(value.to_owned(), (right + 8, top + 9), font(14)))?;
+    area.draw(&Rectangle::new([(left, top + 12), (right, top + 34)], colour.filled()))?;
+    area.draw(&Text::new(value.to_owned(), (right + 8, top + 16), font(14)))?;
     Ok(())
 }

@@ -28,12 +28,14 @@ fn parse(text: &[u8]) -> anyhow::Result<Report> {
     match value.get("schema") {
         Some(schema) if *schema == SCHEMA => {}
         Some(schema) => {
-            bail!("schema {schema}, and this program reads {SCHEMA}: run `upcie perf --json` of this version again")
+            bail!(
+                "schema {schema}, and this program reads {SCHEMA}: run `upcie perf --json` of this version again"
+            )
         }
         None => bail!("not the output of `upcie perf --json`: it has no schema"),
     }
-    let report: Report =
-        serde_json::from_value(value).context("not the output of `upcie perf --json`, or only a part of it")?;
+    let report: Report = serde_json::from_value(value)
+        .context("not the output of `upcie perf --json`, or only a part of it")?;
     if report.devices.is_empty() {
         bail!("not the output of `upcie perf --json`: it names no device");
     }

@@ -43,10 +43,11 @@ pub fn help_end() -> String {
 }
 
 const NOTES: &str = "\
-Every thread has --queues queue pairs on every device, each with --depth I/Os in flight and a part of
-the range of its own. Latency is taken from one reading of the clock per turn of a queue: right to the
-length of a turn, tens of nanoseconds for each I/O in it, which it errs by on the long side. With
---rate it is counted from when the I/O was to start, not from when there was room for it.
+Every thread has --queues queue pairs on every device, each with --depth I/Os in flight and a part
+of the range of its own. Latency is taken from one reading of the clock per turn of a queue: right
+to the length of a turn, tens of nanoseconds for each I/O in it, which it errs by on the long
+side. With --rate it is counted from when the I/O was to start, not from when there was room for
+it.
 
 The JSON object (docs/perf-json.md; times in nanoseconds, sizes in bytes; `upcie plot` draws it):
   iops, bytes_per_second, ios, bytes, elapsed_ns, errors, errors_by_status, mismatches, interrupted,

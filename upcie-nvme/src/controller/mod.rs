@@ -293,6 +293,12 @@ impl Controller {
         Ok(self.inner.heap.alloc_zeroed(len)?)
     }
 
+    /// Keeps `buffer` until the controller is known to have stopped, and then frees it: for memory that was lent to commands
+    /// of a queue that could not be [closed](crate::QueuePair::close).
+    pub fn keep(&self, buffer: DmaBuf) {
+        self.inner.keep(Retired(vec![buffer]));
+    }
+
     /// A builder for an I/O queue pair.
     pub fn queue_pair(&self) -> QueuePairBuilder<'_> {
         QueuePairBuilder::new(&self.inner)

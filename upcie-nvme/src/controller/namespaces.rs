@@ -4,7 +4,7 @@ use super::Inner;
 use crate::{
     Error, Namespace, Result,
     namespace::Extent,
-    spec::{Cns, Command, Csi, IdentifyNamespace, NamespaceDescriptors},
+    spec::{Cns, Command, Csi, IdentifyNamespace, NamespaceDescriptors, OptionalCommands},
 };
 use std::sync::{Arc, atomic::Ordering};
 use zerocopy::FromBytes;
@@ -67,6 +67,7 @@ impl Inner {
             Some(format) if (9..=16).contains(&format.lbads()) => u32::from(format.lbads()),
             _ => 0,
         };
+        let optional = self.identify.optional_commands();
         let extent = Extent {
             stamp,
             blocks: identify.nsze,
@@ -76,6 +77,12 @@ impl Inner {
             block_mask: (1 << shift) - 1,
             shift,
             controller: self.live.controller,
+            max_zeroes: if optional.contains(OptionalCommands::WRITE_ZEROES) {
+                identify.nsze.min(65536) as u32
+            } else {
+                0
+            },
+            deallocates: optional.contains(OptionalCommands::DATASET_MANAGEMENT),
         };
         Ok(Namespace::new(self.clone(), extent, identify, unusable))
     }

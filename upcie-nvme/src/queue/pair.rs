@@ -10,7 +10,6 @@ use crate::{
 };
 use std::{
     fmt,
-    mem::ManuallyDrop,
     os::fd::{AsFd, BorrowedFd},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -93,7 +92,7 @@ impl<'c> QueuePairBuilder<'c> {
         let waiter = waiter.transpose()?;
         let buffer = if self.in_controller { Some(self.controller.buffer_for_submission()?) } else { None };
         let queue = create(self.controller, entries, self.vector, self.list_bytes, buffer.as_deref())?;
-        Ok(QueuePair { queue: ManuallyDrop::new(queue), waiter, controller: self.controller.clone() })
+        Ok(QueuePair { queue, waiter, controller: self.controller.clone(), ended: None })
     }
 }
 
@@ -199,8 +198,9 @@ pub(crate) fn delete(inner: &Inner, qid: u16) -> bool {
 /// }
 /// ```
 pub struct QueuePair<T = u64> {
-    /// Taken apart on drop.
-    queue: ManuallyDrop<Queue<T>>,
+    queue: Queue<T>,
+    /// Whether the controller has let go of it, once it was asked to.
+    ended: Option<bool>,
     waiter: Option<Waiter>,
     controller: Arc<Inner>,
 }
@@ -313,6 +313,35 @@ impl<T> QueuePair<T> {
         self.waiter.as_ref().map(|waiter| waiter.as_fd())
     }
 
+    /// Deletes the queues on the controller, as dropping does, and says whether it has let go of all that commands in
+    /// flight used. For those who lent memory to commands ([`Turn::transfer_held`]): it can be freed after `Ok`, and goes
+    /// to [`Controller::keep`](crate::Controller::keep) after an error.
+    ///
+    /// # Errors
+    /// [`Error::Undeleted`]: the controller did not confirm it within the deadline.
+    pub fn close(mut self) -> Result<()> {
+        if self.end() {
+            return Ok(());
+        }
+        Err(Error::Undeleted { device: self.controller.name().to_string(), qid: self.queue.qid() })
+    }
+
+    /// Deletes the queues, once; `true` when the controller has let go.
+    fn end(&mut self) -> bool {
+        if let Some(ended) = self.ended {
+            return ended;
+        }
+        // In a forked child the queue is the parent's; once stopped, the controller uses none of its memory.
+        let ended = !self.controller.owner().is_current()
+            || self.queue.is_stopped()
+            || delete(&self.controller, self.queue.qid());
+        if !ended {
+            self.controller.keep(self.queue.retire());
+        }
+        self.ended = Some(ended);
+        ended
+    }
+
     /// Its id on the controller, from 1 on.
     pub fn id(&self) -> u16 {
         self.queue.qid()
@@ -331,22 +360,14 @@ impl<T> QueuePair<T> {
 
 impl<T> Drop for QueuePair<T> {
     fn drop(&mut self) {
-        // SAFETY: taken once, here, and not used after.
-        let mut queue = unsafe { ManuallyDrop::take(&mut self.queue) };
-        if !self.controller.owner().is_current() || queue.is_stopped() {
-            // In a forked child the queue is the parent's; once stopped, the controller uses none of its memory.
-            return;
-        }
-        if !delete(&self.controller, queue.qid()) {
-            self.controller.keep(queue.retire());
-        }
+        self.end();
     }
 }
 
 impl<T> fmt::Debug for QueuePair<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QueuePair")
-            .field("queue", &*self.queue)
+            .field("queue", &self.queue)
             .field("waiter", &self.waiter)
             .finish_non_exhaustive()
     }

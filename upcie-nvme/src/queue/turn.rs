@@ -2,13 +2,14 @@
 
 use super::{
     Completion, Refusal, Refused,
+    commands::{first, refuse_namespace},
     ring::{Cursor, PHASE, Queue, Slot, State},
 };
 use crate::{
     Namespace,
     namespace::Extent,
     prp::{DataPointer, ListPool},
-    spec::{Command, NvmOpcode},
+    spec::{IoFlags, NvmOpcode},
 };
 use std::fmt;
 use upcie_core::{
@@ -26,7 +27,7 @@ use upcie_core::{
 // Nothing out of line takes a `Turn` by reference, however cold: one such call pins its fields to memory.
 pub struct Turn<'q, T> {
     tail: u32,
-    head: u32,
+    pub(super) head: u32,
     top: u32,
     phase: u32,
     /// Where `tail` was when the turn was opened: completions beyond are of commands that it has not told of yet.
@@ -35,10 +36,10 @@ pub struct Turn<'q, T> {
     cq: *const u64,
     slots: *mut Slot<T>,
     /// The stamp of namespace handles that are good now.
-    namespaces: u64,
+    pub(super) namespaces: u64,
     /// The queue's state when this is dropped.
     after: State,
-    queue: &'q mut Queue<T>,
+    pub(super) queue: &'q mut Queue<T>,
 }
 
 impl<'q, T> Turn<'q, T> {
@@ -62,7 +63,7 @@ impl<'q, T> Turn<'q, T> {
         buffer: DmaBuf,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        self.transfer(NvmOpcode::READ, &namespace.extent, slba, buffer, tag)
+        self.transfer(NvmOpcode::READ, &namespace.extent, slba, buffer, IoFlags::empty(), tag)
     }
 
     /// Writes `buffer`, a whole number of blocks, from block `slba` on.
@@ -77,80 +78,7 @@ impl<'q, T> Turn<'q, T> {
         buffer: DmaBuf,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        self.transfer(NvmOpcode::WRITE, &namespace.extent, slba, buffer, tag)
-    }
-
-    /// Makes what was written to the namespace, as far as its writes have completed, last (NVM, "Flush").
-    ///
-    /// # Errors
-    /// A [`Refused`] with the tag, and nothing sent.
-    #[inline(always)]
-    pub fn flush(&mut self, namespace: &Namespace, tag: T) -> Result<(), Refused<T>> {
-        let extent = &namespace.extent;
-        let next = self.next_tail();
-        if extent.stamp != self.namespaces || next == self.head || extent.max_bytes == 0 {
-            let reason = refuse_namespace(extent, self.queue.live.controller, self.namespaces);
-            return Err(Refused { reason, buffer: DmaBuf::empty(), tag });
-        }
-        let first = u64::from(NvmOpcode::FLUSH.0) | u64::from(extent.nsid) << 32;
-        self.push(next, [first, 0, 0, 0, 0, 0, 0, 0], DmaBuf::empty(), tag, 0);
-        Ok(())
-    }
-
-    /// Submits `command` as it is, but for its command id, with whatever data pointer it has. `buffer` stays with it
-    /// until it completes.
-    ///
-    /// # Safety
-    /// The controller does what the command says. The caller owes that the memory that its data and metadata pointers
-    /// name may be read or written until it completes (it lies in `buffer`, say), that no command id or queue is
-    /// disturbed by it (Abort, Delete Queue and the like belong to the driver), and that what it changes on the
-    /// controller is told to the driver ([`Controller::rescan`](crate::Controller::rescan)).
-    ///
-    /// # Errors
-    /// [`Refusal::Full`], with the buffer and the tag.
-    #[inline(always)]
-    pub unsafe fn submit_raw(&mut self, command: &Command, buffer: DmaBuf, tag: T) -> Result<(), Refused<T>> {
-        let next = self.next_tail();
-        if next == self.head {
-            return Err(Refused { reason: Refusal::Full, buffer, tag });
-        }
-        self.push(next, zerocopy::transmute!(*command), buffer, tag, 0);
-        Ok(())
-    }
-
-    /// Submits a transfer of the `len` bytes from `start` on of `held`, which stays with the caller; `len` 0 is a Flush.
-    ///
-    /// # Safety
-    /// `held` is neither freed nor looked at before the command has completed or the controller has let go of the queue.
-    /// The range is a whole number of blocks within the namespace, and within MDTS.
-    pub(crate) unsafe fn submit_range(
-        &mut self,
-        opcode: NvmOpcode,
-        extent: &Extent,
-        slba: u64,
-        held: &DmaBuf,
-        start: usize,
-        len: usize,
-    ) -> Result<(), Refusal>
-    where
-        T: Default,
-    {
-        let next = self.next_tail();
-        if extent.stamp != self.namespaces || next == self.head {
-            return Err(refuse_namespace(extent, self.queue.live.controller, self.namespaces));
-        }
-        let pointer = match (len, held.next()) {
-            (0, _) => DataPointer { prp1: 0, prp2: 0, list: 0 },
-            (_, None) => self.queue.lists.build_range(held, start, len)?,
-            (_, Some(_)) if len == held.total_len() => self.queue.lists.build(held)?,
-            // Only a chain that one command can take is split nowhere.
-            _ => return Err(Refusal::TooLong),
-        };
-        let (slba, blocks) = if len == 0 { (0, 0) } else { (slba, (len as u64 >> extent.shift) - 1) };
-        let first = u64::from(opcode.0) | u64::from(extent.nsid) << 32;
-        let words = [first, 0, 0, pointer.prp1, pointer.prp2, slba, blocks, 0];
-        self.push(next, words, DmaBuf::empty(), T::default(), pointer.list);
-        Ok(())
+        self.transfer(NvmOpcode::WRITE, &namespace.extent, slba, buffer, IoFlags::empty(), tag)
     }
 
     /// How many more commands the queue takes now.
@@ -164,7 +92,7 @@ impl<'q, T> Turn<'q, T> {
 
     /// Where `tail` is after one more submission: at `head`, if the queue is full.
     #[inline(always)]
-    fn next_tail(&self) -> u32 {
+    pub(super) fn next_tail(&self) -> u32 {
         let next = self.tail + 1;
         if next == self.queue.entries {
             seldom();
@@ -174,12 +102,13 @@ impl<'q, T> Turn<'q, T> {
     }
 
     #[inline(always)]
-    fn transfer(
+    pub(super) fn transfer(
         &mut self,
         opcode: NvmOpcode,
         extent: &Extent,
         slba: u64,
         buffer: DmaBuf,
+        flags: IoFlags,
         tag: T,
     ) -> Result<(), Refused<T>> {
         let next = self.next_tail();
@@ -194,19 +123,27 @@ impl<'q, T> Turn<'q, T> {
             || ready.space != self.queue.space
         {
             let at = Cursor { tail: self.tail, head: self.head, top: self.top };
-            let at = transfer_slowly(self.queue, at, self.namespaces, opcode, extent, slba, (buffer, tag))?;
+            let at = transfer_slowly(
+                self.queue,
+                at,
+                self.namespaces,
+                (opcode, flags),
+                extent,
+                slba,
+                (buffer, tag),
+            )?;
             (self.tail, self.top) = (at.tail, at.top);
             return Ok(());
         }
-        let first = u64::from(opcode.0) | u64::from(extent.nsid) << 32;
-        let words = [first, 0, 0, ready.iova, ready.companion, slba, u64::from(blocks - 1), 0];
+        let last = u64::from(blocks - 1) | flags.word();
+        let words = [first(opcode, extent), 0, 0, ready.iova, ready.companion, slba, last, 0];
         self.push(next, words, buffer, tag, 0);
         Ok(())
     }
 
     /// Takes a slot (the caller has seen that there is one) and puts the command into the ring.
     #[inline(always)]
-    fn push(&mut self, next: u32, words: [u64; 8], buffer: DmaBuf, tag: T, list: u32) {
+    pub(super) fn push(&mut self, next: u32, words: [u64; 8], buffer: DmaBuf, tag: T, list: u32) {
         // SAFETY: the cursors are the queue's, and it is not full.
         self.top = unsafe { place(self.slots, self.sq, (self.tail, self.top), words, buffer, tag, list) };
         self.tail = next;
@@ -351,7 +288,7 @@ fn transfer_slowly<T>(
     queue: &mut Queue<T>,
     at: Cursor,
     namespaces: u64,
-    opcode: NvmOpcode,
+    (opcode, flags): (NvmOpcode, IoFlags),
     extent: &Extent,
     slba: u64,
     (buffer, tag): (DmaBuf, T),
@@ -375,8 +312,8 @@ fn transfer_slowly<T>(
     } else {
         match queue.lists.build(&buffer) {
             Ok(DataPointer { prp1, prp2, list }) => {
-                let first = u64::from(opcode.0) | u64::from(extent.nsid) << 32;
-                let words = [first, 0, 0, prp1, prp2, slba, blocks - 1, 0];
+                let last = (blocks - 1) | flags.word();
+                let words = [first(opcode, extent), 0, 0, prp1, prp2, slba, last, 0];
                 // SAFETY: the caller's turn has lent the queue, with its cursors, and it is not full.
                 let top =
                     unsafe { place(queue.slots, queue.sq, (at.tail, at.top), words, buffer, tag, list) };
@@ -386,19 +323,4 @@ fn transfer_slowly<T>(
         }
     };
     Err(Refused { reason, buffer, tag })
-}
-
-/// Why a command for a namespace was refused that could not be told from its payload.
-#[cold]
-#[inline(never)]
-fn refuse_namespace(extent: &Extent, controller: u64, namespaces: u64) -> Refusal {
-    if extent.controller != controller {
-        Refusal::ForeignNamespace
-    } else if extent.stamp != namespaces {
-        Refusal::StaleNamespace
-    } else if extent.max_bytes == 0 {
-        Refusal::Unsupported
-    } else {
-        Refusal::Full
-    }
 }

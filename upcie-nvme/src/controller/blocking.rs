@@ -29,7 +29,7 @@ impl Inner {
         slba: u64,
         buffer: &mut DmaBuf,
     ) -> Result<()> {
-        let what = format!("{opcode} at block {slba} of namespace {}", extent.nsid);
+        let what = format!("{opcode} at block {slba} of namespace {}", extent.nsid());
         let mut slot = lock(&self.blocking);
         let blocking = match &mut *slot {
             Some(blocking) => blocking,
@@ -84,7 +84,7 @@ impl Inner {
         what: &str,
     ) -> Result<Result<(), Status>, (Error, bool)> {
         let total = held.total_len();
-        let piece = extent.max_bytes as usize >> extent.shift << extent.shift;
+        let piece = extent.max_bytes();
         let (mut sent, mut pending, mut result) = (0, 0_u32, Ok(()));
         let mut flush = opcode == NvmOpcode::FLUSH;
         let mut backoff = Backoff::new(self.options.timeout);

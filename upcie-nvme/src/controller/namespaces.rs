@@ -67,13 +67,12 @@ impl Inner {
             Some(format) if (9..=16).contains(&format.lbads()) => u32::from(format.lbads()),
             _ => 0,
         };
+        let blocks = (self.max_transfer >> shift).min(65536).min(identify.nsze);
         let extent = Extent {
             stamp,
-            blocks: identify.nsze,
-            nsid,
-            max_bytes: self.max_transfer.min(65536 << shift).min(identify.nsze.saturating_mul(1 << shift))
-                as u32,
-            block_mask: (1 << shift) - 1,
+            last: identify.nsze.wrapping_sub(1),
+            nsid_high: u64::from(nsid) << 32,
+            max_blocks: blocks as u32,
             shift,
             controller: self.live.controller,
         };

@@ -2,7 +2,7 @@
 
 use super::{
     Completion, Refusal, Refused,
-    ring::{Cursor, PHASE, Queue, Slot, State},
+    ring::{CQE_WORDS, Cursor, PHASE, Queue, SQE_WORDS, Slot, State},
 };
 use crate::{
     Namespace,
@@ -25,19 +25,18 @@ use upcie_core::{
 /// Nothing here allocates, locks, counts references or calls the system.
 // Nothing out of line takes a `Turn` by reference, however cold: one such call pins its fields to memory.
 pub struct Turn<'q, T> {
-    tail: u32,
-    head: u32,
+    /// The next submission entry.
+    sqe: *mut u64,
+    /// The next completion entry.
+    cqe: *const u64,
+    /// Where it was when the turn ends early, or where all is reaped that the device has been told of: completions from
+    /// here on are of commands that it does not know yet.
+    stop: *const u64,
+    /// The free slot that is used next.
     top: u32,
-    phase: u32,
-    /// Where `tail` was when the turn was opened: completions beyond are of commands that it has not told of yet.
-    stop: u32,
-    sq: *mut u64,
-    cq: *const u64,
     slots: *mut Slot<T>,
     /// The stamp of namespace handles that are good now.
     namespaces: u64,
-    /// The queue's state when this is dropped.
-    after: State,
     queue: &'q mut Queue<T>,
 }
 
@@ -45,9 +44,9 @@ impl<'q, T> Turn<'q, T> {
     #[inline(always)]
     pub(super) fn open(queue: &'q mut Queue<T>, namespaces: u64) -> Self {
         // Word by word: one wide load of what the last turn stored in parts would have to wait for all of them.
-        let Cursor { tail, head, top } = queue.at;
-        let (sq, cq, slots, phase) = (queue.sq, queue.cq, queue.slots, queue.phase);
-        Self { tail, head, top, phase, stop: tail, sq, cq, slots, namespaces, after: State::Ready, queue }
+        let (Cursor { sqe, top }, cqe, stop) = (queue.at, queue.cqe, queue.stop);
+        // By hand, since what goes through the queue is read again after each store to a slot.
+        Self { sqe, cqe, stop, top, slots: queue.slots, namespaces, queue }
     }
 
     /// Reads as many blocks as `buffer` has room for, from block `slba` on.
@@ -87,13 +86,12 @@ impl<'q, T> Turn<'q, T> {
     #[inline(always)]
     pub fn flush(&mut self, namespace: &Namespace, tag: T) -> Result<(), Refused<T>> {
         let extent = &namespace.extent;
-        let next = self.next_tail();
-        if extent.stamp != self.namespaces || next == self.head || extent.max_bytes == 0 {
+        if extent.stamp != self.namespaces || self.is_full() || extent.max_blocks == 0 {
             let reason = refuse_namespace(extent, self.queue.live.controller, self.namespaces);
             return Err(Refused { reason, buffer: DmaBuf::empty(), tag });
         }
-        let first = u64::from(NvmOpcode::FLUSH.0) | u64::from(extent.nsid) << 32;
-        self.push(next, [first, 0, 0, 0, 0, 0, 0, 0], DmaBuf::empty(), tag, 0);
+        let first = u64::from(NvmOpcode::FLUSH.0) | extent.nsid_high;
+        self.push([first, 0, 0, 0, 0, 0, 0, 0], DmaBuf::empty(), tag, 0);
         Ok(())
     }
 
@@ -110,11 +108,12 @@ impl<'q, T> Turn<'q, T> {
     /// [`Refusal::Full`], with the buffer and the tag.
     #[inline(always)]
     pub unsafe fn submit_raw(&mut self, command: &Command, buffer: DmaBuf, tag: T) -> Result<(), Refused<T>> {
-        let next = self.next_tail();
-        if next == self.head {
+        if self.is_full() {
             return Err(Refused { reason: Refusal::Full, buffer, tag });
         }
-        self.push(next, zerocopy::transmute!(*command), buffer, tag, 0);
+        let mut words: [u64; 8] = zerocopy::transmute!(*command);
+        words[0] &= !0xffff_0000;
+        self.push(words, buffer, tag, 0);
         Ok(())
     }
 
@@ -135,8 +134,7 @@ impl<'q, T> Turn<'q, T> {
     where
         T: Default,
     {
-        let next = self.next_tail();
-        if extent.stamp != self.namespaces || next == self.head {
+        if extent.stamp != self.namespaces || self.is_full() {
             return Err(refuse_namespace(extent, self.queue.live.controller, self.namespaces));
         }
         let pointer = match (len, held.next()) {
@@ -147,30 +145,25 @@ impl<'q, T> Turn<'q, T> {
             _ => return Err(Refusal::TooLong),
         };
         let (slba, blocks) = if len == 0 { (0, 0) } else { (slba, (len as u64 >> extent.shift) - 1) };
-        let first = u64::from(opcode.0) | u64::from(extent.nsid) << 32;
+        let first = u64::from(opcode.0) | extent.nsid_high;
         let words = [first, 0, 0, pointer.prp1, pointer.prp2, slba, blocks, 0];
-        self.push(next, words, DmaBuf::empty(), T::default(), pointer.list);
+        self.push(words, DmaBuf::empty(), T::default(), pointer.list);
         Ok(())
     }
 
-    /// How many more commands the queue takes now.
+    /// How many more commands the queue takes now. Counts the free slots: not for every I/O.
     #[inline]
     pub fn room(&self) -> usize {
-        let entries = self.queue.entries;
-        let in_flight =
-            if self.tail >= self.head { self.tail - self.head } else { self.tail + entries - self.head };
-        (entries - 1 - in_flight) as usize
+        let (queue, entries) = (&self.queue, self.queue.none as usize + 1);
+        let tail = index(queue.sq, self.sqe, SQE_WORDS);
+        let head = index(queue.cq, self.cqe, CQE_WORDS);
+        let in_flight = if tail >= head { tail - head } else { tail + entries - head };
+        entries - 1 - in_flight
     }
 
-    /// Where `tail` is after one more submission: at `head`, if the queue is full.
     #[inline(always)]
-    fn next_tail(&self) -> u32 {
-        let next = self.tail + 1;
-        if next == self.queue.entries {
-            seldom();
-            return 0;
-        }
-        next
+    fn is_full(&self) -> bool {
+        self.top == self.queue.none
     }
 
     #[inline(always)]
@@ -182,67 +175,77 @@ impl<'q, T> Turn<'q, T> {
         buffer: DmaBuf,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        let next = self.next_tail();
         let ready = buffer.transfer();
-        let blocks = ready.ready >> extent.shift;
-        // `max_bytes` is at most the size of the namespace, so that what passes the second check can be subtracted.
-        if next == self.head
-            || ready.ready & extent.block_mask != 0
-            || ready.ready.wrapping_sub(1) >= extent.max_bytes
-            || slba > extent.blocks.wrapping_sub(u64::from(blocks))
+        // Bits that are no whole block end up at the top, and so above any limit.
+        let last = ready.ready.rotate_right(extent.shift).wrapping_sub(1);
+        // `max_blocks` is at most the number of blocks, so that what passes the first check can be subtracted.
+        if last >= extent.max_blocks
+            || slba > extent.last.wrapping_sub(u64::from(last))
             || extent.stamp != self.namespaces
             || ready.space != self.queue.space
+            || self.is_full()
         {
-            let at = Cursor { tail: self.tail, head: self.head, top: self.top };
+            let at = Cursor { sqe: self.sqe, top: self.top };
             let at = transfer_slowly(self.queue, at, self.namespaces, opcode, extent, slba, (buffer, tag))?;
-            (self.tail, self.top) = (at.tail, at.top);
+            (self.sqe, self.top) = (at.sqe, at.top);
             return Ok(());
         }
-        let first = u64::from(opcode.0) | u64::from(extent.nsid) << 32;
-        let words = [first, 0, 0, ready.iova, ready.companion, slba, u64::from(blocks - 1), 0];
-        self.push(next, words, buffer, tag, 0);
+        let first = u64::from(opcode.0) | extent.nsid_high;
+        let words = [first, 0, 0, ready.iova, ready.companion, slba, u64::from(last), 0];
+        self.push(words, buffer, tag, 0);
         Ok(())
     }
 
     /// Takes a slot (the caller has seen that there is one) and puts the command into the ring.
     #[inline(always)]
-    fn push(&mut self, next: u32, words: [u64; 8], buffer: DmaBuf, tag: T, list: u32) {
+    fn push(&mut self, words: [u64; 8], buffer: DmaBuf, tag: T, list: u32) {
+        let at = Cursor { sqe: self.sqe, top: self.top };
         // SAFETY: the cursors are the queue's, and it is not full.
-        self.top = unsafe { place(self.slots, self.sq, (self.tail, self.top), words, buffer, tag, list) };
-        self.tail = next;
+        let at = unsafe { place(self.queue, self.slots, at, words, buffer, tag, list) };
+        (self.sqe, self.top) = (at.sqe, at.top);
     }
 }
 
-/// Fills the free slot `top` and writes `words` as the entry at `tail`, with the slot's id as the command's. Gives the
-/// free slot that comes next.
+/// Which entry of the ring from `first` on `entry` is.
+#[inline(always)]
+fn index<W>(first: *const W, entry: *const W, words: usize) -> usize {
+    (entry.addr() - first.addr()) / (words * size_of::<W>())
+}
+
+/// Fills the free slot `top` and writes `words` as the entry at `sqe`, with the slot's id as the command's. Gives the
+/// cursors for the next one.
 ///
 /// # Safety
-/// The pointers are a queue's, which is not full and whose turn is the caller's, and the cursors too.
+/// The queue is not full, its turn is the caller's, and so are the cursors.
 #[inline(always)]
 unsafe fn place<T>(
+    queue: &Queue<T>,
     slots: *mut Slot<T>,
-    sq: *mut u64,
-    (tail, top): (u32, u32),
+    at: Cursor,
     mut words: [u64; 8],
     buffer: DmaBuf,
     tag: T,
     list: u32,
-) -> u32 {
+) -> Cursor {
     // SAFETY: the queue is not full, so the list of free slots is not empty, and `top` is an index of `slots`.
-    let slot = unsafe { slots.add(top as usize) };
+    let slot = unsafe { slots.add(at.top as usize) };
     // SAFETY: inside the turn nobody else refers to the slots.
     let slot = unsafe { &mut *slot };
     let word = slot.word;
     slot.word = word & 0xffff | u64::from(list) << 32;
     slot.buffer.write(buffer);
     slot.tag.write(tag);
-    words[0] = words[0] & !0xffff_0000 | (word & 0xffff) << 16;
-    // SAFETY: `tail` is below `entries`.
-    let sqe = unsafe { sq.add(tail as usize * 8) };
+    words[0] |= (word & 0xffff) << 16;
     // SAFETY: a whole entry of the ring; at most `entries - 1` are in flight, so the device is done with it. The ring may be
     // in the device: stores of any width are right there, for an entry is aligned to its 64 bytes, and none is a read.
-    unsafe { sqe.cast::<[u64; 8]>().write(words) };
-    (word >> 32) as u32
+    unsafe { at.sqe.cast::<[u64; SQE_WORDS]>().write(words) };
+    // SAFETY: to the next entry, or behind the last.
+    let mut sqe = unsafe { at.sqe.add(SQE_WORDS) };
+    if sqe == queue.sq_end {
+        seldom();
+        sqe = queue.sq;
+    }
+    Cursor { sqe, top: (word >> 32) as u32 }
 }
 
 impl<T> Iterator for Turn<'_, T> {
@@ -251,22 +254,20 @@ impl<T> Iterator for Turn<'_, T> {
     /// The next finished command, in the order in which the controller finished them; `None` when there is none now.
     #[inline(always)]
     fn next(&mut self) -> Option<Completion<T>> {
-        if self.head == self.stop {
+        if self.cqe == self.stop {
             return None;
         }
-        // SAFETY: `head` is below `entries`.
-        let entry = unsafe { self.cq.add(self.head as usize * 2) };
-        // SAFETY: the last dword of the entry.
-        let last = unsafe { entry.cast::<u32>().add(3) };
+        // SAFETY: the last dword of an entry of the ring.
+        let last = unsafe { self.cqe.cast::<u32>().add(3) };
         // SAFETY: aligned, in the ring, which the queue owns. The device writes it at any time: one volatile read.
         let dword3 = unsafe { last.read_volatile() };
-        if dword3 & PHASE != self.phase {
+        if dword3 & PHASE != self.queue.phase {
             return None;
         }
         // The rest of the entry, and the data, were written before its phase tag.
         dma_rmb();
         // SAFETY: as above.
-        let result = unsafe { entry.read_volatile() };
+        let result = unsafe { self.cqe.read_volatile() };
         let id = dword3 & 0xffff;
         let index = id & self.queue.mask;
         // SAFETY: masked to the number of slots.
@@ -276,19 +277,20 @@ impl<T> Iterator for Turn<'_, T> {
         if slot.word != u64::from(id) {
             // A command with a PRP list to give back, or a lie.
             if slot.word as u32 != id {
-                self.after = State::Forged;
-                self.stop = self.head;
+                self.queue.state = State::Forged;
+                self.stop = self.cqe;
                 return None;
             }
             release(&mut self.queue.lists, (slot.word >> 32) as u32);
         }
         slot.word = u64::from(id + self.queue.step) | u64::from(self.top) << 32;
         self.top = index;
-        self.head += 1;
-        if self.head == self.queue.entries {
+        // SAFETY: to the next entry, or behind the last.
+        self.cqe = unsafe { self.cqe.add(CQE_WORDS) };
+        if self.cqe == self.queue.cq_end {
             seldom();
-            self.head = 0;
-            self.phase ^= PHASE;
+            self.cqe = self.queue.cq;
+            self.queue.phase ^= PHASE;
         }
         Some(Completion {
             // SAFETY: its word said that the slot was in flight, so it was filled; it is marked free now.
@@ -304,31 +306,37 @@ impl<T> Iterator for Turn<'_, T> {
 impl<T> Drop for Turn<'_, T> {
     #[inline]
     fn drop(&mut self) {
+        let queue = &mut *self.queue;
         // Neither goes all the way round in one turn: at most `entries - 1` are in flight.
-        let reaped = self.head != self.queue.at.head;
-        let submitted = self.tail != self.queue.at.tail;
-        self.queue.at = Cursor { tail: self.tail, head: self.head, top: self.top };
-        self.queue.phase = self.phase;
-        self.queue.state = self.after;
+        let reaped = self.cqe != queue.cqe;
+        let submitted = self.sqe != queue.at.sqe;
+        queue.at = Cursor { sqe: self.sqe, top: self.top };
+        queue.cqe = self.cqe;
+        if queue.state == State::Open {
+            queue.state = State::Ready;
+        }
         // What was put into the rings is there, and what was read from them or from buffers has been read, before the
         // device hears of it.
         dma_release();
         if reaped {
-            self.queue.cq_doorbell.write(self.head);
+            queue.cq_doorbell.write(index(queue.cq, self.cqe, CQE_WORDS) as u32);
         }
         if submitted {
-            if self.queue.sq_combining {
+            let tail = index(queue.sq, self.sqe, SQE_WORDS);
+            // SAFETY: an index below the entries, which both rings have.
+            queue.stop = unsafe { queue.cq.add(tail * CQE_WORDS) };
+            if queue.sq_combining {
                 // Entries may still be in the processor's write-combining buffers.
                 mmio_wmb();
             }
-            self.queue.sq_doorbell.write(self.tail);
+            queue.sq_doorbell.write(tail as u32);
         }
     }
 }
 
 impl<T> fmt::Debug for Turn<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Turn").field("tail", &self.tail).field("head", &self.head).finish_non_exhaustive()
+        f.debug_struct("Turn").field("sqe", &self.sqe).field("cqe", &self.cqe).finish_non_exhaustive()
     }
 }
 
@@ -356,31 +364,28 @@ fn transfer_slowly<T>(
     slba: u64,
     (buffer, tag): (DmaBuf, T),
 ) -> Result<Cursor, Refused<T>> {
-    let next = if at.tail + 1 == queue.entries { 0 } else { at.tail + 1 };
     let len = buffer.total_len() as u64;
     let blocks = len >> extent.shift;
-    let reason = if extent.stamp != namespaces || extent.max_bytes == 0 || next == at.head {
+    let reason = if extent.stamp != namespaces || extent.max_blocks == 0 || at.top == queue.none {
         refuse_namespace(extent, queue.live.controller, namespaces)
     } else if buffer.segments().any(|segment| segment.transfer().space != queue.space && !segment.is_empty())
     {
         Refusal::ForeignBuffer
     } else if blocks == 0 || blocks << extent.shift != len {
         Refusal::Length
-    } else if extent.blocks.saturating_sub(slba) < blocks {
+    } else if extent.blocks().saturating_sub(slba) < blocks {
         Refusal::OutOfRange
-    } else if len > u64::from(extent.max_bytes) {
+    } else if blocks > u64::from(extent.max_blocks) {
         Refusal::TooLong
     } else if let Some(reason) = queue.live.device_memory.refuse(opcode, &buffer) {
         reason
     } else {
         match queue.lists.build(&buffer) {
             Ok(DataPointer { prp1, prp2, list }) => {
-                let first = u64::from(opcode.0) | u64::from(extent.nsid) << 32;
+                let first = u64::from(opcode.0) | extent.nsid_high;
                 let words = [first, 0, 0, prp1, prp2, slba, blocks - 1, 0];
                 // SAFETY: the caller's turn has lent the queue, with its cursors, and it is not full.
-                let top =
-                    unsafe { place(queue.slots, queue.sq, (at.tail, at.top), words, buffer, tag, list) };
-                return Ok(Cursor { tail: next, top, ..at });
+                return Ok(unsafe { place(queue, queue.slots, at, words, buffer, tag, list) });
             }
             Err(reason) => reason,
         }
@@ -396,7 +401,7 @@ fn refuse_namespace(extent: &Extent, controller: u64, namespaces: u64) -> Refusa
         Refusal::ForeignNamespace
     } else if extent.stamp != namespaces {
         Refusal::StaleNamespace
-    } else if extent.max_bytes == 0 {
+    } else if extent.max_blocks == 0 {
         Refusal::Unsupported
     } else {
         Refusal::Full

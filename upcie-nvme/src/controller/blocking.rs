@@ -101,7 +101,7 @@ impl Inner {
             Some(blocking) => blocking,
             none => {
                 let entries = ENTRIES.min(self.registers.capabilities().max_queue_entries());
-                let queue = queue::create(self, entries, None, None, None)?;
+                let queue = queue::create(self, entries, None, None, None, queue::PRIORITY)?;
                 none.insert(Blocking { queue })
             }
         };

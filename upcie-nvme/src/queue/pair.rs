@@ -60,7 +60,7 @@ impl<T> QueuePair<T> {
     ///
     /// # Errors
     /// [`Wait::Interrupt`] and [`Wait::Adaptive`] need a queue made with an
-    /// [interrupt](QueuePairBuilder::interrupt); and the controller is gone, or reports a fatal status (looked at after a
+    /// [interrupt](super::QueuePairBuilder::interrupt); and the controller is gone, or reports a fatal status (looked at after a
     /// wait without result).
     pub fn wait(&mut self, how: Wait, timeout: Duration) -> Result<bool> {
         let spin = match how {
@@ -111,7 +111,7 @@ impl<T> QueuePair<T> {
     /// what comes, through [`completion_fd`](Self::completion_fd). [`wait`](Self::wait) does this by itself.
     ///
     /// # Errors
-    /// The queue was made without an [interrupt](QueuePairBuilder::interrupt); the device's.
+    /// The queue was made without an [interrupt](super::QueuePairBuilder::interrupt); the device's.
     pub fn arm(&self) -> Result<()> {
         let waiter = self.waiter()?;
         waiter.forget()?;

@@ -2,7 +2,7 @@
 
 mod program;
 
-use program::{Dir, complains, fails, number, perf, run_upcie as run, succeeds, upcie};
+use program::{Dir, fails, number, perf, run_upcie as run, succeeds, upcie};
 use serde_json::Value;
 use std::{
     collections::BTreeSet,

@@ -154,6 +154,22 @@ fn mixed_sizes_come_in_their_shares() {
 }
 
 #[test]
+fn blocks_are_deallocated() {
+    let dir = Dir::made("trim");
+    let disk = dir.path("disk");
+    std::fs::write(&disk, vec![7; 1 << 20]).unwrap();
+    // 64 KiB are beyond what a transfer may have: a range may be longer.
+    let report = perf(&format!("emu:file={disk},mdts=8K --rw trim --block-size 64K --count 16 --threads 2"));
+    assert_eq!(
+        (&report["trim"]["ios"], &report["write"], &report["errors"]),
+        (&16.into(), &Value::Null, &0.into())
+    );
+    assert_eq!(report["bytes"], 1 << 20);
+    assert!(std::fs::read(&disk).unwrap().iter().all(|&byte| byte == 0), "all of it was covered once");
+    assert_eq!(perf("emu emu --rw randtrim --random zipf:1 --count 3000")["trim"]["ios"], 3000);
+}
+
+#[test]
 fn zipf_and_breakdowns_and_small_pages_run_everywhere() {
     let report =
         perf("emu emu:lba=4096 --random zipf:1.2 --latency-breakdown --buffers 4k --threads 2 --count 10000");

@@ -259,6 +259,10 @@ impl PerfArgs {
                 "--latency-breakdown can't go with --verify: filling and checking data would be part of it".into(),
             ),
             (
+                self.verify && self.rw.trims(),
+                format!("--verify needs reads or writes: what --rw {rw} leaves behind is the device's choice"),
+            ),
+            (
                 self.destructive && !self.verify,
                 "--destructive needs --verify: nothing else writes before a workload of reads".into(),
             ),
@@ -323,6 +327,7 @@ mod tests {
             ("emu --verify --block-size 4k:50,8k:50", "one --block-size"),
             ("emu --verify --random zipf:1.1", "--random uniform"),
             ("emu --verify --latency-breakdown", "can't go with --verify"),
+            ("emu --verify --rw trim", "--rw trim leaves behind"),
             ("emu --destructive", "--destructive needs --verify"),
             ("emu --interval 1ms", "at least 10ms"),
             ("emu vfio-user:/x emu vfio-user:/x", "vfio-user:/x is given twice"),

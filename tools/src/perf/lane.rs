@@ -13,7 +13,7 @@ use super::{
     workload::{Op, Source},
 };
 use crate::signal;
-use upcie_nvme::{DmaBuf, Namespace, QueuePair, Refused, Turn};
+use upcie_nvme::{DmaBuf, Namespace, QueuePair, Refused, Turn, spec::DatasetRange};
 
 /// What goes with a command: when its turn began (or when it was to start), and what it is.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +32,10 @@ pub struct Lane {
     pub queue: QueuePair<Tag>,
     /// Buffers of each size, as many of each as I/Os may be in flight.
     pub idle: Vec<Vec<DmaBuf>>,
+    /// Bytes of each size.
+    pub bytes: Vec<u64>,
+    /// Blocks are deallocated: the buffers hold their ranges.
+    pub trims: bool,
     /// I/Os that may be in flight.
     pub depth: u32,
     /// The namespace.
@@ -109,9 +113,8 @@ impl Lane {
         shared: &Shared<'_>,
     ) -> anyhow::Result<()> {
         // Taken apart, so that the open turn leaves the rest to be used.
-        let Self { queue, idle, namespace, ledger, source, pace, breakdown, faults, slba, depth, at, .. } =
-            self;
-        let (slba, depth) = (*slba, *depth);
+        let Self { queue, idle, bytes, namespace, ledger, source, pace, breakdown, faults, at, .. } = self;
+        let (slba, depth, trims) = (self.slba, self.depth, EXTRA && self.trims);
         let mut issue = at.issue & (now < at.until) & !signal::interrupted();
         let mut in_flight = at.in_flight;
         let mut reaped = false;
@@ -128,7 +131,7 @@ impl Lane {
             if status.is_success() {
                 tally.latency[usize::from(op.write)].saturating_record(now - tag.at);
                 if EXTRA {
-                    tally.bytes[usize::from(op.write)] += buffer.len() as u64;
+                    tally.bytes[usize::from(op.write)] += bytes[usize::from(op.size)];
                 }
             } else {
                 tally.errors += 1;
@@ -174,7 +177,12 @@ impl Lane {
                 _ => 0,
             };
             let op = fill(ledger, op, &mut buffer);
-            send(&mut turn, namespace, slba, buffer, Tag { at: start, op, number })?;
+            let tag = Tag { at: start, op, number };
+            if trims {
+                trim(&mut turn, namespace, slba, bytes[usize::from(op.size)], buffer, tag)?;
+            } else {
+                send(&mut turn, namespace, slba, buffer, tag)?;
+            }
             in_flight += 1;
         }
         drop(turn);
@@ -225,6 +233,21 @@ fn send(
         Ok(()) => Ok(()),
         Err(refused) => Err(refusal(refused, slba)),
     }
+}
+
+/// Deallocates `bytes` bytes, by a range in `buffer`.
+fn trim(
+    turn: &mut Turn<'_, Tag>,
+    namespace: &Namespace,
+    slba: u64,
+    bytes: u64,
+    mut buffer: DmaBuf,
+    tag: Tag,
+) -> anyhow::Result<()> {
+    let slba = slba + tag.op.block;
+    let range = DatasetRange::new(slba, (bytes / namespace.block_size() as u64) as u32);
+    buffer.write_at(0, &range.to_bytes());
+    turn.deallocate(namespace, buffer, 1, tag).map_err(|refused| refusal(refused, slba))
 }
 
 #[cold]

@@ -70,7 +70,7 @@ Examples:
 pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     args.check();
     for target in args.targets() {
-        if args.rw.writes() || args.verify {
+        if args.rw.writes() || args.rw.trims() || args.verify {
             guard::check_writable(&target)?;
         }
     }

@@ -6,7 +6,7 @@ use super::{
     lane::{At, Lane},
     pace::Pace,
     random::{Distribution, mix},
-    sizes::Sizes,
+    sizes::{Share, Sizes},
     tally::{Faults, Tally},
     verify::Ledger,
     worker::Worker,
@@ -20,6 +20,8 @@ use upcie_nvme::{Controller, Namespace, Wait};
 const DEPTH: u32 = 32;
 /// What --verify covers unless --size says otherwise: its record takes 4 bytes per I/O of this.
 const VERIFY_SIZE: u64 = 256 << 20;
+/// Some controllers read all that the ranges of a deallocation can take.
+const RANGES: u64 = 4096;
 /// I/Os that one queue pair's record may have.
 const VERIFY_UNITS: u64 = 1 << 30;
 
@@ -157,7 +159,10 @@ impl Plan {
             }
         }
         let tallies = self.devices.iter().map(|_| Tally::new().map(Box::new)).collect::<Result<_, _>>()?;
-        let extra = self.breakdown || self.rate.is_some() || lanes.iter().any(|lane| lane.source.has_many());
+        let extra = self.breakdown
+            || self.rate.is_some()
+            || self.mixture.rw.trims()
+            || lanes.iter().any(|lane| lane.source.has_many());
         Ok(Worker {
             index,
             core: self.threads[index],
@@ -189,7 +194,9 @@ impl Plan {
             buffers.with_context(|| format!("{} buffers of {bytes} bytes", self.depth))
         };
         let sizes = &self.mixture.sizes;
-        let idle = sizes.shares().iter().map(|share| buffers(share.bytes)).collect::<Result<_, _>>()?;
+        let trims = self.mixture.rw.trims();
+        let bytes = |share: &Share| if trims { RANGES } else { share.bytes };
+        let idle = sizes.shares().iter().map(|share| buffers(bytes(share))).collect::<Result<_, _>>()?;
         let block = block(namespace);
         let slba = offset / block + pair * part;
         let index = pair * self.devices.len() as u64 + place as u64;
@@ -201,6 +208,8 @@ impl Plan {
             device: place,
             queue,
             idle,
+            bytes: sizes.shares().iter().map(|share| share.bytes).collect(),
+            trims,
             depth: self.depth,
             namespace: namespace.clone(),
             slba,
@@ -230,11 +239,24 @@ fn default_size(devices: &[Device]) -> Sizes {
 fn fit(args: &PerfArgs, device: &Device, sizes: &Sizes, depth: u32, pairs: u64) -> anyhow::Result<u64> {
     let (controller, namespace) = (&device.controller, &device.namespace);
     let (name, block) = (controller.name(), block(namespace));
+    ensure!(
+        !args.rw.trims() || namespace.can_deallocate(),
+        "{name}: --rw {}: the device does not have the command (Dataset Management)",
+        args.rw.name()
+    );
     for bytes in sizes.shares().iter().map(|share| share.bytes) {
         ensure!(
             bytes.is_multiple_of(block),
             "{name}: --block-size {bytes}: it must be a multiple of the namespace's blocks of {block} bytes"
         );
+        if args.rw.trims() {
+            ensure!(
+                bytes / block <= u64::from(u32::MAX),
+                "{name}: --block-size {bytes}: a range to deallocate has at most {} blocks",
+                u32::MAX
+            );
+            continue;
+        }
         ensure!(
             bytes <= namespace.max_transfer() as u64,
             "{name}: --block-size {bytes}: the device takes at most {} in one command",

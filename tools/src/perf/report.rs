@@ -27,6 +27,7 @@ pub struct Report {
     pub total: Direction,
     pub read: Option<Direction>,
     pub write: Option<Direction>,
+    pub trim: Option<Direction>,
     pub cpu_ns_per_io: Option<f64>,
     #[serde(flatten)]
     pub faults: Faults,
@@ -84,6 +85,7 @@ pub struct Device {
     pub total: Direction,
     pub read: Option<Direction>,
     pub write: Option<Direction>,
+    pub trim: Option<Direction>,
     #[serde(flatten)]
     pub faults: Faults,
 }
@@ -264,6 +266,7 @@ impl Device {
             total: Direction::default(),
             read: None,
             write: None,
+            trim: None,
             faults: Faults::default(),
         })
     }
@@ -285,6 +288,7 @@ impl Report {
             total: Direction::default(),
             read: None,
             write: None,
+            trim: None,
             cpu_ns_per_io: None,
             faults: Faults::default(),
             latency_breakdown_ns: None,

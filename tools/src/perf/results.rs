@@ -53,6 +53,7 @@ impl Report {
         self.total = total(&all)?;
         self.read = rw.reads().then(|| kind(&all, 0));
         self.write = rw.writes().then(|| kind(&all, 1));
+        self.trim = rw.trims().then(|| kind(&all, 1));
         self.faults = faults(&|_| true);
         self.cpu_ns_per_io = per_io(workers.iter().map(cpu_ns).sum(), all.ios());
         self.intervals.clone_from(&counted.intervals);
@@ -61,6 +62,7 @@ impl Report {
             device.total = total(&tally)?;
             device.read = rw.reads().then(|| kind(&tally, 0));
             device.write = rw.writes().then(|| kind(&tally, 1));
+            device.trim = rw.trims().then(|| kind(&tally, 1));
             device.faults = faults(&|device| device == place);
             device.lost = lost[place].get().cloned();
         }

@@ -20,6 +20,10 @@ pub enum Workload {
     RandWrite,
     /// Random reads and writes, mixed by --mix
     RandRw,
+    /// Sequential deallocations (Dataset Management): what the range holds is lost
+    Trim,
+    /// Random ones
+    RandTrim,
 }
 
 impl Workload {
@@ -33,16 +37,21 @@ impl Workload {
         matches!(self, Self::Read | Self::RandRead | Self::RandRw)
     }
 
+    /// Whether blocks are deallocated.
+    pub fn trims(self) -> bool {
+        matches!(self, Self::Trim | Self::RandTrim)
+    }
+
     /// Whether blocks come in no order.
     pub fn is_random(self) -> bool {
-        matches!(self, Self::RandRead | Self::RandWrite | Self::RandRw)
+        matches!(self, Self::RandRead | Self::RandWrite | Self::RandRw | Self::RandTrim)
     }
 
     /// Reads among 256 I/Os, for a percentage of a mix.
     fn read_share(self, mix: u8) -> u64 {
         match self {
             Self::Read | Self::RandRead => 256,
-            Self::Write | Self::RandWrite => 0,
+            Self::Write | Self::RandWrite | Self::Trim | Self::RandTrim => 0,
             Self::RandRw => (u64::from(mix) * 256 + 50) / 100,
         }
     }
@@ -55,6 +64,8 @@ impl Workload {
             Self::RandRead => "randread",
             Self::RandWrite => "randwrite",
             Self::RandRw => "randrw",
+            Self::Trim => "trim",
+            Self::RandTrim => "randtrim",
         }
     }
 }
@@ -66,7 +77,7 @@ pub struct Op {
     pub block: u64,
     /// Which of the sizes it has.
     pub size: u8,
-    /// Write rather than read.
+    /// Write (or trim) rather than read.
     pub write: bool,
 }
 

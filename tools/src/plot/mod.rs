@@ -17,9 +17,10 @@ use std::{fs, path::PathBuf};
 pub const EXAMPLES: &str = "\
 Examples:
   upcie perf emu --json > emu.json
-  upcie plot emu.json --out emu.svg                 one run: percentiles, IOPS and p99 over time
+  upcie plot emu.json --out emu.svg
+      one run: latency by percentile, IOPS and p99 over time
   upcie plot qd1.json qd32.json qd128.json --out depths.svg
-                                                    several: IOPS, p99, and their percentiles overlaid";
+      several: IOPS, p99, and their latencies by percentile in one chart";
 
 /// More would not be told apart.
 const MOST: usize = 16;

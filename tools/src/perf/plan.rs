@@ -158,7 +158,7 @@ impl Plan {
                 lanes.push(lane.with_context(|| device.controller.name().to_owned())?);
             }
         }
-        let tallies = self.devices.iter().map(|_| Tally::new().map(Box::new)).collect::<Result<_, _>>()?;
+        let tallies = self.devices.iter().map(|_| Tally::new()).collect::<Result<_, _>>()?;
         let extra = self.breakdown
             || self.rate.is_some()
             || self.mixture.rw.trims()

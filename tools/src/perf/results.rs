@@ -31,8 +31,8 @@ impl Report {
         let rw = plan.mixture.rw;
         let sum = |wanted: &dyn Fn(usize) -> bool| {
             let mut sum = Tally::new()?;
-            let places = counted.tallies.iter().enumerate().filter(|(place, _)| wanted(*place));
-            places.map(|(_, tally)| sum.add(tally)).collect::<anyhow::Result<()>>()?;
+            let mut places = counted.tallies.iter().enumerate().filter(|(place, _)| wanted(*place));
+            places.try_for_each(|(_, tally)| sum.add(tally))?;
             anyhow::Ok(sum)
         };
         let total =

@@ -85,7 +85,7 @@ impl Schedule {
     /// An interval has ended, at `now` or before.
     pub fn advance(&mut self, now: u64) {
         self.count += 1;
-        if self.grows && self.count % (2 * PARTS) == 0 {
+        if self.grows && self.count.is_multiple_of(2 * PARTS) {
             self.length *= 2;
         }
         // One that was missed is not made up for.

@@ -31,9 +31,9 @@ pub struct Shared<'a> {
 #[derive(Debug)]
 pub struct Mail {
     /// Counted, and not fetched yet.
-    pub full: Option<Box<Tally>>,
+    pub full: Option<Tally>,
     /// To go on with.
-    pub spare: Option<Box<Tally>>,
+    pub spare: Option<Tally>,
     /// The interval that was handed over last.
     pub given: u32,
     /// Nothing more will come.
@@ -44,7 +44,7 @@ impl<'a> Shared<'a> {
     /// For `workers` workers; the run's clock starts.
     pub fn new(workers: usize, lost: &'a [OnceLock<String>]) -> anyhow::Result<Self> {
         let mail = |_| {
-            let spare = Some(Box::new(Tally::new()?));
+            let spare = Some(Tally::new()?);
             Ok(Mutex::new(Mail { full: None, spare, given: 0, over: false }))
         };
         Ok(Self {

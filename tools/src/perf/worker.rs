@@ -29,7 +29,7 @@ pub struct Worker {
     /// Its queue pairs, of all devices.
     pub lanes: Vec<Lane>,
     /// What was counted and not handed over, by device.
-    pub tallies: Vec<Box<Tally>>,
+    pub tallies: Vec<Tally>,
     /// How to wait.
     pub wait: Wait,
     /// How long a device may complete nothing.

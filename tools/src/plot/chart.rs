@@ -15,6 +15,8 @@ pub type Drawn = Result<(), Box<dyn Error>>;
 
 /// Text and axes.
 pub const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
+/// What is of all devices and kinds: no curve's colour.
+const WHOLE: RGBColor = RGBColor(0x3f, 0x4f, 0x63);
 const FAINT: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 /// Told apart in print, and by most who see colours differently.
 const COLOURS: [RGBColor; 8] = [
@@ -34,7 +36,7 @@ const MOST_NINES: f64 = 8.0;
 
 /// The colour of the series in this place; beyond eight they come again, lighter.
 pub fn colour(place: usize) -> RGBAColor {
-    let strength = if place / COLOURS.len() % 2 == 0 { 1.0 } else { 0.55 };
+    let strength = if (place / COLOURS.len()).is_multiple_of(2) { 1.0 } else { 0.55 };
     COLOURS[place % COLOURS.len()].mix(strength)
 }
 
@@ -69,7 +71,7 @@ pub struct Curve {
 }
 
 /// Latency by percentile. The tail gets the room that it needs: the axis counts nines, and latency is logarithmic.
-pub fn percentiles(area: &Area<'_>, curves: &[Curve], legend: bool) -> Drawn {
+pub fn percentiles(area: &Area<'_>, curves: &[Curve]) -> Drawn {
     // As far as one I/O decides: the largest of n is the percentile 1 - 1/n.
     let end = |curve: &Curve| (curve.count.max(1) as f64).log10().clamp(1.0, MOST_NINES);
     let nines = curves.iter().map(end).fold(1.0, f64::max);
@@ -97,22 +99,29 @@ pub fn percentiles(area: &Area<'_>, curves: &[Curve], legend: bool) -> Drawn {
         let at = |percent: f64| if percent >= 100.0 { last } else { Nines::of(percent).min(last) };
         let points = curve.points.iter().map(|&(percent, ns)| (at(percent), ns.max(1) as f64));
         let style = curve.colour.stroke_width(2);
-        let drawn = chart.draw_series(LineSeries::new(points, style))?;
-        if legend {
-            drawn
-                // The frame is made for a guess at the text's width: a little more, so that all is within.
-                .label(format!("{}    ", fitted(&curve.name, 13, 420)))
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
-        }
+        chart.draw_series(LineSeries::new(points, style))?;
     }
-    if legend {
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::LowerRight)
-            .label_font(font(13))
-            .background_style(WHITE.mix(0.85))
-            .border_style(FAINT)
-            .draw()?;
+    Ok(())
+}
+
+/// Entries side by side in a legend.
+const COLUMNS: usize = 2;
+/// The height of a row of a legend.
+const ENTRY: u32 = 20;
+
+/// The height of a legend.
+pub fn legend_height(entries: usize) -> u32 {
+    entries.div_ceil(COLUMNS) as u32 * ENTRY + 6
+}
+
+/// The names of curves, in an area of their own: wherever they were put in a chart, some curve would be below them.
+pub fn legend(area: &Area<'_>, curves: &[Curve]) -> Drawn {
+    let width = (area.dim_in_pixel().0 - 40) / COLUMNS as u32;
+    for (i, curve) in curves.iter().enumerate() {
+        let x = (20 + i % COLUMNS * width as usize) as i32;
+        let y = (i / COLUMNS) as i32 * ENTRY as i32;
+        area.draw(&PathElement::new([(x, y + 7), (x + 18, y + 7)], curve.colour.stroke_width(2)))?;
+        area.draw(&Text::new(fitted(&curve.name, 13, width - 40), (x + 26, y), font(13)))?;
     }
     Ok(())
 }
@@ -141,7 +150,7 @@ pub fn p99s(area: &Area<'_>, intervals: &[Interval]) -> Drawn {
     let pieces = steps(intervals, |interval| interval.p99_ns.map(|ns| ns as f64));
     over_time(area, "p99 over time", "latency", intervals, axis, &name, |chart| {
         for points in pieces {
-            chart.draw_series(LineSeries::new(points, colour(1).stroke_width(2)))?;
+            chart.draw_series(LineSeries::new(points, WHOLE.stroke_width(2)))?;
         }
         Ok(())
     })

@@ -52,7 +52,7 @@ pub fn paint(root: &Area<'_>, runs: &[Run]) -> Drawn {
         chart.draw(&Text::new("No I/O succeeded in any of them.", (20, 20), font(16)))?;
     } else {
         // The rows above are the legend.
-        percentiles(&chart, &curves, false)?;
+        percentiles(&chart, &curves)?;
     }
     Ok(root.present()?)
 }

@@ -52,7 +52,7 @@ pub fn run(args: &PlotArgs) -> anyhow::Result<Outcome> {
 
 /// One run as an SVG image.
 pub fn draw(report: &Report) -> anyhow::Result<String> {
-    image(single::SIZE, |root| single::paint(root, report))
+    image(single::size(report), |root| single::paint(root, report))
 }
 
 fn image(size: (u32, u32), paint: impl FnOnce(&Area<'_>) -> Drawn) -> anyhow::Result<String> {

@@ -1,16 +1,27 @@
 //! One run as an image: its latencies' distribution, and IOPS and p99 over time.
 
-use super::chart::{Area, Curve, Drawn, INK, colour, fitted, font, p99s, percentiles, rates};
+use super::chart::{
+    Area, Curve, Drawn, INK, colour, fitted, font, legend, legend_height, p99s, percentiles, rates,
+};
 use crate::perf::report::{Direction, Report};
 use plotters::prelude::*;
 
-/// The image's size.
-pub const SIZE: (u32, u32) = (960, 1010);
+const SIZE: (u32, u32) = (960, 1010);
 const TITLE: u32 = 66;
 const PERCENTILES: u32 = 400;
 const RATES: u32 = 272;
 /// Devices that have a curve of their own.
 const MOST_CURVES: usize = 16;
+
+/// The image's size.
+pub fn size(report: &Report) -> (u32, u32) {
+    (SIZE.0, SIZE.1 + legend_of(&curves(report)))
+}
+
+/// The height of the legend, if one is needed.
+fn legend_of(curves: &[Curve]) -> u32 {
+    if curves.len() > 1 { legend_height(curves.len()) } else { 0 }
+}
 
 /// Draws it.
 pub fn paint(root: &Area<'_>, report: &Report) -> Drawn {
@@ -25,9 +36,13 @@ pub fn paint(root: &Area<'_>, report: &Report) -> Drawn {
         body.draw(&Text::new("No I/O succeeded.", (20, 20), font(16)))?;
         return Ok(root.present()?);
     }
+    let (names, body) = body.split_vertically(legend_of(&curves));
+    if curves.len() > 1 {
+        legend(&names, &curves)?;
+    }
     let (upper, rest) = body.split_vertically(PERCENTILES);
     let (middle, lower) = rest.split_vertically(RATES);
-    percentiles(&upper, &curves, curves.len() > 1)?;
+    percentiles(&upper, &curves)?;
     rates(&middle, &report.intervals)?;
     p99s(&lower, &report.intervals)?;
     Ok(root.present()?)

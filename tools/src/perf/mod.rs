@@ -95,7 +95,7 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     let results = match log {
         None => run::measure(&plan, workers, Tell { lines, interval: args.interval, log: None })?,
         Some(file) => {
-            let title = format!("{} on {}", report.parameters.title(), report.device_line());
+            let title = format!("{} on {}", report.title(), report.device_line());
             file.write(&title, kinds, |log| {
                 run::measure(&plan, workers, Tell { lines, interval: args.interval, log: Some(log) })
             })?

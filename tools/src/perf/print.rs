@@ -12,7 +12,7 @@ use std::io::{self, Write};
 
 impl Parameters {
     /// In a line.
-    pub fn title(&self) -> String {
+    fn title(&self, devices: usize) -> String {
         let mix = self.read_percent.map_or_else(String::new, |reads| format!(" ({reads} % reads)"));
         let random = match self.random.as_deref() {
             None | Some("uniform") => String::new(),
@@ -36,8 +36,9 @@ impl Parameters {
             (None, time) => units::nanos(time.unwrap_or(0) as f64),
         };
         let verify = if self.verify { ", verified" } else { "" };
+        let on = if devices > 1 { format!(" on each of {devices} devices") } else { String::new() };
         format!(
-            "{}{mix}{random}, {size} at depth {}, {spread}{rate}, {}, {span}{verify}",
+            "{}{mix}{random}, {size} at depth {}, {spread}{on}{rate}, {}, {span}{verify}",
             self.rw, self.depth, self.wait
         )
     }
@@ -79,11 +80,16 @@ impl Report {
     /// What was found and what will be run, in a few lines.
     pub fn print_found(&self, out: &mut impl Write) -> io::Result<()> {
         self.devices.iter().try_for_each(|device| device.print(&self.parameters, out))?;
-        writeln!(out, "{}", self.parameters.title())?;
+        writeln!(out, "{}", self.title())?;
         if self.parameters.latency_breakdown {
             writeln!(out, "with the latency's parts: three more readings of the clock per I/O")?;
         }
         Ok(())
+    }
+
+    /// What was run, in a line.
+    pub fn title(&self) -> String {
+        self.parameters.title(self.devices.len())
     }
 
     /// The devices in a line.
@@ -133,7 +139,7 @@ impl Report {
             line(out, "", columns.iter().map(|(name, _)| (*name).to_owned()))?;
         }
         let columns = columns.iter().map(|(_, direction)| direction);
-        line(out, "IOPS", columns.clone().map(|d| format!("{:.0}", d.iops)))?;
+        line(out, "IOPS", columns.clone().map(|d| iops(d.iops)))?;
         line(out, "MiB/s", columns.clone().map(|d| mib(d.bytes_per_second)))?;
         let latencies: Vec<_> = columns.map(|d| d.latency_ns.as_ref().map(lines)).collect();
         for (i, (name, _)) in latencies.iter().flatten().next().into_iter().flatten().enumerate() {
@@ -150,11 +156,11 @@ impl Report {
         let all: u64 = self.threads.iter().map(|thread| thread.cpu_ns).sum();
         let busy = all as f64 * 100.0 / (self.elapsed_ns.max(1) as f64 * self.threads.len() as f64);
         let meaning = match self.parameters.wait.as_str() {
-            "poll" => "polling never sleeps: this is time, not work",
-            _ => "of each thread",
+            "poll" => "; polling never sleeps: this is time, not work",
+            _ => " for each thread",
         };
         line(out, "CPU per I/O", [units::nanos(cpu)])?;
-        writeln!(out, "{:15}({busy:.0} % of a core; {meaning})", "")
+        writeln!(out, "{:15}({busy:.0} % of a core{meaning})", "")
     }
 
     fn print_breakdown(&self, out: &mut impl Write) -> io::Result<()> {
@@ -203,9 +209,9 @@ pub fn interval_line(interval: &Interval) -> String {
     let latency = |value: Option<u64>| value.map_or_else(|| "-".into(), |ns| units::nanos(ns as f64));
     let errors = if interval.errors > 0 { format!("   {} errors", interval.errors) } else { String::new() };
     format!(
-        "{:>9.2} s {:>11.0} IOPS {:>10} MiB/s   p50 {:>8}   p99 {:>8}{errors}",
+        "{:>9.2} s {:>11} IOPS {:>10} MiB/s   p50 {:>8}   p99 {:>8}{errors}",
         interval.end_ns as f64 / 1e9,
-        interval.iops,
+        iops(interval.iops),
         mib(interval.bytes_per_second),
         latency(interval.p50_ns),
         latency(interval.p99_ns)
@@ -223,7 +229,7 @@ fn part<W: Write>(
         direction.latency_ns.as_ref().map_or_else(|| "-".into(), |latency| units::nanos(of(latency) as f64))
     };
     let values = [
-        format!("{:.0}", direction.iops),
+        iops(direction.iops),
         mib(direction.bytes_per_second),
         latency(|l| l.p50),
         latency(|l| l.p99),
@@ -246,6 +252,10 @@ fn lines(latency: &Latency) -> [(&'static str, f64); 7] {
         ("  p99.99", latency.p99_99 as f64),
         ("  max", latency.max as f64),
     ]
+}
+
+fn iops(value: f64) -> String {
+    if value < 100.0 { format!("{value:.2}") } else { format!("{value:.0}") }
 }
 
 fn mib(bytes_per_second: f64) -> String {

@@ -132,9 +132,8 @@ pub fn rates(area: &Area<'_>, intervals: &[Interval]) -> Drawn {
     let name = |value: &f64| units::short(&units::count(*value));
     let points: Vec<_> = steps(intervals, |interval| Some(interval.iops)).concat();
     over_time(area, "IOPS over time", "IOPS", intervals, 0.0..high, &name, |chart| {
-        let style = colour(0);
-        chart
-            .draw_series(AreaSeries::new(points, 0.0, style.mix(0.15)).border_style(style.stroke_width(2)))?;
+        let area = AreaSeries::new(points, 0.0, WHOLE.mix(0.15));
+        chart.draw_series(area.border_style(WHOLE.stroke_width(2)))?;
         Ok(())
     })
 }

@@ -62,7 +62,7 @@ fn row(area: &Area<'_>, run: &Run, place: usize, top: i32) -> Drawn {
     area.draw(&Rectangle::new([(20, top + 3), (32, top + 47)], colour(place).filled()))?;
     area.draw(&Text::new(fitted(&run.name, 14, 410), (42, top + 2), font(14)))?;
     let small = ("sans-serif", 11).into_font().color(&INK.mix(0.7));
-    for (text, below) in [(run.report.parameters.title(), 21), (run.report.device_line(), 36)] {
+    for (text, below) in [(run.report.title(), 21), (run.report.device_line(), 36)] {
         area.draw(&Text::new(fitted(&text, 11, 415), (42, top + below), small.clone()))?;
     }
     Ok(())

@@ -28,7 +28,7 @@ pub fn paint(root: &Area<'_>, report: &Report) -> Drawn {
     root.fill(&WHITE)?;
     let (head, body) = root.split_vertically(TITLE);
     let width = SIZE.0 - 40;
-    head.draw(&Text::new(fitted(&report.parameters.title(), 19, width), (20, 14), font(19)))?;
+    head.draw(&Text::new(fitted(&report.title(), 19, width), (20, 14), font(19)))?;
     let small = ("sans-serif", 14).into_font().color(&INK.mix(0.7));
     head.draw(&Text::new(fitted(&report.device_line(), 14, width), (20, 42), small))?;
     let curves = curves(report);

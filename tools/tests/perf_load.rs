@@ -92,6 +92,21 @@ fn threads_are_pinned_and_a_core_that_can_t_be_is_named() {
     let report = perf(&format!("emu --cores {first} --count 1000"));
     assert_eq!(report["threads"][0]["core"], first);
     assert_eq!(report["parameters"]["cores"], serde_json::json!([first]));
+    let mut child = upcie(&format!("perf emu --cores {first} --time 60 --interval 10ms"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains(" MiB/s   p50")));
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+    let read = |path: std::path::PathBuf, name| std::fs::read_to_string(path.join(name)).unwrap();
+    let found = tasks
+        .map(|task| task.unwrap().path())
+        .find(|task| read(task.clone(), "comm").trim() == "upcie-perf0");
+    let status = read(found.unwrap(), "status");
+    assert!(status.contains(&format!("Cpus_allowed_list:\t{first}\n")), "{status}");
+    child.kill().unwrap();
+    child.wait().unwrap();
     let error = fails(1, run("perf emu --cores 1023 --count 1"));
     assert!(error.contains("core 1023") && error.contains(allowed), "{error}");
     // Only one is left to it.
@@ -128,6 +143,13 @@ fn a_rate_is_not_exceeded_and_latency_counts_from_the_intended_start() {
     assert!(number(&report, "/latency_ns/min") >= 1e6, "{report}");
     let unhurried = perf("emu:latency=1ms --depth 1 --count 100");
     assert!(number(&unhurried, "/latency_ns/p50") < number(&report, "/latency_ns/p50") / 4.0, "{unhurried}");
+}
+
+#[test]
+fn a_device_that_had_nothing_to_do_did_not_hang() {
+    // A second between I/Os, and 200 ms in flight.
+    let report = perf("emu:latency=200ms --rate 1 --count 3 --timeout 800ms");
+    assert_eq!((&report["ios"], &report["devices"][0]["lost"]), (&3.into(), &Value::Null));
 }
 
 #[test]

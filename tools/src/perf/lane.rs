@@ -69,7 +69,7 @@ pub struct At {
     pub in_flight: u32,
     /// When no more are submitted.
     until: u64,
-    /// The last time that something completed.
+    /// The last time that something completed, or that the first of what is in flight was submitted.
     pub last: u64,
     /// When the last I/O completed.
     pub end: u64,
@@ -189,11 +189,11 @@ impl Lane {
         if EXTRA && let Some(breakdown) = breakdown {
             breakdown.rung(shared.now());
         }
-        at.in_flight = in_flight;
-        at.issue = issue;
-        if reaped {
+        if reaped || at.in_flight == 0 {
             at.last = now;
         }
+        at.in_flight = in_flight;
+        at.issue = issue;
         if in_flight == 0 && !issue {
             (at.running, at.end) = (false, now);
         }

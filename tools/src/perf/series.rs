@@ -36,21 +36,30 @@ pub struct Interval {
 impl Interval {
     /// From what was counted in it.
     pub fn new(start_ns: u64, end_ns: u64, tally: &Tally) -> anyhow::Result<Self> {
-        let seconds = (end_ns - start_ns).max(1) as f64 / 1e9;
         let (ios, bytes) = (tally.ios(), tally.bytes.iter().sum::<u64>());
         let latency = if ios > 0 { Some(tally.all()?) } else { None };
         let at = |quantile| latency.as_ref().map(|latency| latency.value_at_quantile(quantile));
-        Ok(Self {
+        let mut interval = Self {
             start_ns,
             end_ns,
             ios,
             bytes,
             errors: tally.errors,
-            iops: ios as f64 / seconds,
-            bytes_per_second: bytes as f64 / seconds,
+            iops: 0.0,
+            bytes_per_second: 0.0,
             p50_ns: at(0.5),
             p99_ns: at(0.99),
-        })
+        };
+        interval.end_by(end_ns);
+        Ok(interval)
+    }
+
+    /// Ends it at a time, unless it has ended before.
+    pub fn end_by(&mut self, time: u64) {
+        self.end_ns = self.end_ns.min(time).max(self.start_ns);
+        let seconds = (self.end_ns - self.start_ns).max(1) as f64 / 1e9;
+        self.iops = self.ios as f64 / seconds;
+        self.bytes_per_second = self.bytes as f64 / seconds;
     }
 }
 
@@ -136,5 +145,18 @@ mod tests {
         let tally = Tally::new().unwrap();
         let interval = Interval::new(5, 5, &tally).unwrap();
         assert_eq!((interval.p50_ns, interval.iops), (None, 0.0));
+    }
+
+    #[test]
+    fn rates_are_those_of_the_time_that_is_left() {
+        let mut tally = Tally::new().unwrap();
+        tally.latency[1].saturating_record(7);
+        tally.bytes = [0, 512];
+        let mut interval = Interval::new(0, 2_000_000_000, &tally).unwrap();
+        assert_eq!((interval.iops, interval.bytes_per_second), (0.5, 256.0));
+        interval.end_by(500_000_000);
+        assert_eq!((interval.iops, interval.end_ns, interval.p99_ns), (2.0, 500_000_000, Some(7)));
+        interval.end_by(900_000_000);
+        assert_eq!(interval.end_ns, 500_000_000);
     }
 }

@@ -46,11 +46,11 @@ pub struct Counted {
     pub intervals: Vec<Interval>,
 }
 
-/// Runs all workers to their end: `until` on the clock that starts now.
+/// Runs all workers to their end: `time` nanoseconds after they have started.
 pub fn phase(
     workers: &mut [Worker],
     lost: &[OnceLock<String>],
-    until: u64,
+    time: u64,
     schedule: Schedule,
     watch: &mut dyn Watch,
 ) -> anyhow::Result<Counted> {
@@ -69,7 +69,7 @@ pub fn phase(
             let body = move || {
                 // A panic must be counted, too: the watcher waits for all.
                 let end = Ended { running, watcher };
-                let result = worker.run(shared, until);
+                let result = worker.run(shared, time);
                 if result.is_err() {
                     shared.stop();
                 }
@@ -215,6 +215,10 @@ impl Collector<'_> {
         let end = at().map(|at| at.end).max().unwrap_or(start);
         if self.window.ios() + self.window.errors > 0 || self.intervals.is_empty() {
             self.close(shared, end)?;
+        }
+        // One that was closed just after the end.
+        if let Some(last) = self.intervals.last_mut() {
+            last.end_by(end.saturating_sub(start));
         }
         Ok(Counted { tallies: self.tallies, span: (start, end), intervals: self.intervals })
     }

@@ -45,9 +45,9 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Runs I/Os until the sources or the time (`until` on the run's clock) are up or an end was asked for, and waits for
-    /// those in flight. A device that fails is given up, not the others.
-    pub fn run(&mut self, shared: &Shared<'_>, until: u64) -> anyhow::Result<()> {
+    /// Runs I/Os until the sources or the time (in nanoseconds) are up or an end was asked for, and waits for those in
+    /// flight. A device that fails is given up, not the others.
+    pub fn run(&mut self, shared: &Shared<'_>, time: u64) -> anyhow::Result<()> {
         if let Some(core) = self.core {
             super::cores::pin(core)?;
         }
@@ -56,7 +56,7 @@ impl Worker {
         self.given = 0;
         shared.begin(now);
         for lane in &mut self.lanes {
-            lane.start(now, until);
+            lane.start(now, now.saturating_add(time));
             if shared.loss(lane.device).is_some() {
                 lane.give_up();
             }

@@ -9,8 +9,18 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// `nvme-emu` on a socket, ended with the test.
-struct Served(Child, String);
+/// A program that ends with the test, however that ends.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `nvme-emu` on a socket, and its address.
+struct Served(Ended, String);
 
 impl Served {
     fn new(dir: &Dir, options: &str) -> Self {
@@ -23,14 +33,7 @@ impl Served {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert!(line.starts_with("listening on"), "{line}");
-        Self(child, format!("vfio-user:{socket}"))
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        Self(Ended(child), format!("vfio-user:{socket}"))
     }
 }
 
@@ -96,17 +99,18 @@ fn threads_are_pinned_and_a_core_that_can_t_be_is_named() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let stdout = child.stdout.take().unwrap();
+    let child = Ended(child);
+    let mut lines = BufReader::new(stdout).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.contains(" MiB/s   p50")));
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.0.id())).unwrap();
     let read = |path: std::path::PathBuf, name| std::fs::read_to_string(path.join(name)).unwrap();
     let found = tasks
         .map(|task| task.unwrap().path())
         .find(|task| read(task.clone(), "comm").trim() == "upcie-perf0");
     let status = read(found.unwrap(), "status");
     assert!(status.contains(&format!("Cpus_allowed_list:\t{first}\n")), "{status}");
-    child.kill().unwrap();
-    child.wait().unwrap();
+    drop(child);
     let error = fails(1, run("perf emu --cores 1023 --count 1"));
     assert!(error.contains("core 1023") && error.contains(allowed), "{error}");
     // Only one is left to it.
@@ -252,7 +256,7 @@ fn a_device_that_is_lost_costs_only_its_own_numbers() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     // It runs.
     assert!(lines.any(|line| line.contains(" MiB/s   p50")));
-    served.0.kill().unwrap();
+    served.0.0.kill().unwrap();
     let rest = lines.collect::<Vec<_>>().join("\n");
     let error = complains(1, child.wait_with_output().unwrap());
     // The device is named, the way out of it is the other one, and what follows from the loss is not said, too.

@@ -9,8 +9,13 @@ use hdrhistogram::{
         interval_log::{IntervalLogIterator, LogEntry},
     },
 };
-use program::{Dir, fails, number, perf, run_upcie as run, succeeds};
-use std::{fs, process::Command};
+use program::{Dir, fails, number, perf, run_upcie as run, succeeds, upcie};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 /// The histograms of a log with their tags.
 fn histograms(path: &str) -> Vec<(Option<String>, Histogram<u64>)> {
@@ -75,6 +80,22 @@ fn intervals_are_lines_for_people() {
     let lines: Vec<_> = text.lines().filter(|line| line.contains("p50 ") && line.contains("p99 ")).collect();
     assert!((4..=5).contains(&lines.len()), "{text}");
     assert!(lines[0].contains(" s ") && lines[0].contains("IOPS") && lines[0].contains("MiB/s"), "{text}");
+}
+
+#[test]
+fn a_reader_that_leaves_ends_it_though_the_device_does_nothing() {
+    let mut child = upcie("perf emu:latency=60s --time 60 --interval 10ms")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains(" MiB/s   p50")));
+    let left = Instant::now();
+    drop(lines);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    assert!(left.elapsed() < Duration::from_secs(30), "{:?}", left.elapsed());
 }
 
 /// Well-formed, and with all of these in it.

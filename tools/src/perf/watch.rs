@@ -120,8 +120,14 @@ impl Collector<'_> {
         mut schedule: Schedule,
     ) -> anyhow::Result<()> {
         while running.load(Ordering::Acquire) > 0 {
+            // Threads take a moment to start: intervals count from when the first has.
+            let began = shared.began();
+            if began == u64::MAX {
+                thread::park_timeout(GLANCE);
+                continue;
+            }
             let now = shared.now();
-            let next = schedule.next().unwrap_or(u64::MAX);
+            let next = schedule.next().map_or(u64::MAX, |next| began.saturating_add(next));
             if now < next {
                 thread::park_timeout(Duration::from_nanos((next - now).min(TICK)));
             }
@@ -130,7 +136,7 @@ impl Collector<'_> {
                 let number = shared.ask();
                 self.fetch(shared, number)?;
                 self.close(shared, now)?;
-                schedule.advance(now);
+                schedule.advance(now - began);
             } else {
                 shared.nudge();
             }

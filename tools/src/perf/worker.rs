@@ -94,6 +94,8 @@ impl Worker {
             if shared.tick() != seen {
                 seen = shared.tick();
                 self.look_up(shared);
+                // It may have given queue pairs up.
+                moved = true;
             }
             if moved {
                 spins = 0;

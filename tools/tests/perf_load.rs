@@ -74,6 +74,17 @@ fn devices_and_threads_share_the_work_and_add_up() {
 }
 
 #[test]
+fn each_device_has_its_own_numbers() {
+    let report = perf("emu emu:latency=1ms emu --depth 1 --count 300");
+    for (device, least) in [(0, 0.0), (1, 1e6), (2, 0.0)] {
+        let entry = &report["devices"][device];
+        assert_eq!(entry["ios"], 100, "{entry}");
+        assert!(number(entry, "/latency_ns/min") >= least, "{entry}");
+    }
+    assert!(number(&report, "/devices/0/latency_ns/min") < 1e6, "not those of the slow one");
+}
+
+#[test]
 fn intervals_add_up_to_the_whole() {
     let report = perf("emu emu --threads 2 --time 400ms --interval 100ms --warmup 100ms");
     for field in ["ios", "bytes", "errors"] {

@@ -50,7 +50,7 @@ impl<'c> QueuePairBuilder<'c> {
     }
 
     /// The interrupt vector that completions raise, below [`Controller::vectors`](crate::Controller::vectors): needed for
-    /// [`Wait::Interrupt`] and [`Wait::Adaptive`]. Several queues may share one; with INTx all share vector 0. None by
+    /// [`Wait::Interrupt`](crate::Wait::Interrupt) and [`Wait::Adaptive`](crate::Wait::Adaptive). Several queues may share one; with INTx all share vector 0. None by
     /// default: the controller raises no interrupts for the queue.
     pub fn interrupt(mut self, vector: u16) -> Self {
         self.vector = Some(vector);

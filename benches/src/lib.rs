@@ -1,6 +1,10 @@
-//! What the benches share: a stand-in device, clocks, and the entries of `summary.json`.
+//! What the benches share: a stand-in device, the sides of the comparisons, clocks, and the entries of `summary.json`.
 
+pub mod c_path;
 pub mod entry;
+pub mod hand;
+pub mod ours;
+pub mod rings;
 pub mod standin;
 
 /// A xorshift generator: the cost of a few instructions, on both sides of a comparison.

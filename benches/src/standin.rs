@@ -7,6 +7,7 @@
 
 use std::{
     collections::HashMap,
+    ffi::c_void,
     fmt,
     os::fd::{AsFd, BorrowedFd},
     sync::{
@@ -76,6 +77,7 @@ struct Shared {
     doorbells: Arc<Mapping>,
     /// Queue id to the submission and completion ring's device address, and the entries.
     queues: Mutex<HashMap<u16, (u64, u64, u32)>>,
+    namespaces: u32,
     stop: AtomicBool,
 }
 
@@ -160,7 +162,7 @@ impl Shared {
                 match IdentifyDword10::from_bits(command.cdw10).cns() {
                     Cns::CONTROLLER => {
                         let mut controller = IdentifyController::new_zeroed();
-                        (controller.sqes, controller.cqes, controller.nn) = (0x66, 0x44, 1);
+                        (controller.sqes, controller.cqes, controller.nn) = (0x66, 0x44, self.namespaces);
                         page.copy_from_slice(controller.as_bytes());
                     }
                     Cns::NAMESPACE => {
@@ -170,7 +172,11 @@ impl Shared {
                         page.copy_from_slice(namespace.as_bytes());
                         page[128..132].copy_from_slice(&(9_u32 << 16).to_le_bytes());
                     }
-                    Cns::ACTIVE_NAMESPACES => page[0] = 1,
+                    Cns::ACTIVE_NAMESPACES => {
+                        for (entry, nsid) in page.chunks_mut(4).zip(command.nsid + 1..=self.namespaces) {
+                            entry.copy_from_slice(&nsid.to_le_bytes());
+                        }
+                    }
                     _ => {}
                 }
                 // SAFETY: one page that the driver gave for the answer.
@@ -205,6 +211,14 @@ pub struct StandIn {
 impl StandIn {
     /// One with a namespace of 512-byte blocks.
     pub fn new() -> Arc<Self> {
+        Self::with_namespaces(1)
+    }
+
+    /// One with so many namespaces.
+    ///
+    /// # Panics
+    /// When there is no memory.
+    pub fn with_namespaces(namespaces: u32) -> Arc<Self> {
         let memory = Memory::new(4096, PageSize::Small).expect("a page");
         let doorbells = Arc::new(Mapping::new(memory.as_fd(), 0, 4096, "doorbells").expect("a mapping"));
         let table = Arc::new(Table::default());
@@ -214,6 +228,7 @@ impl StandIn {
             table,
             doorbells,
             queues: Mutex::default(),
+            namespaces,
             stop: AtomicBool::new(false),
         });
         let helper = std::thread::spawn({
@@ -301,6 +316,11 @@ impl Device {
     /// Completes what has been submitted.
     #[inline(never)]
     pub fn step(&mut self) {
+        self.complete();
+    }
+
+    #[inline(always)]
+    fn complete(&mut self) {
         // SAFETY: aligned, and lives as long as the rings.
         let tail = unsafe { self.tail.read_volatile() } as u16;
         while self.head != tail {
@@ -357,4 +377,13 @@ impl Device {
             }
         }
     }
+}
+
+/// [`Device::step`] for C: the same code, and not by way of another call.
+///
+/// # Safety
+/// `device` points to a [`Device`] that nobody else uses now.
+pub unsafe extern "C" fn step(device: *mut c_void) {
+    // SAFETY: the caller's word.
+    unsafe { &mut *device.cast::<Device>() }.complete();
 }

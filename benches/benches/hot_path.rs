@@ -8,6 +8,7 @@ use upcie_benches::{
     entry::Pairs,
     hand::{Hand, device_alone},
     ours::Ours,
+    rings::Rings,
 };
 
 /// I/Os in one measurement.
@@ -62,12 +63,27 @@ fn submit_complete(criterion: &mut Criterion) {
             criterion,
             &name,
             &[(&name, 0, Some(1)), (&net, 2, Some(3)), (&alone, 4, None)],
-            || (Ours::new(entries, depth), Hand::new(entries, depth)),
-            |(ours, hand)| {
+            || (Ours::new(entries, depth), Hand::new(entries, depth), Rings::new(entries)),
+            |(ours, hand, rings)| {
                 let (ours, hand) = (ours.run(COUNT), hand.run(depth, COUNT));
-                let device = device_alone(entries, depth, COUNT);
+                let device = device_alone(rings, depth, COUNT);
                 [ours, hand, ours - device, hand - device, device]
             },
+        );
+    }
+}
+
+/// The same as a program has it: a function of its own, and the namespace in another place than the queue.
+fn caller(criterion: &mut Criterion) {
+    for depth in [1, 32] {
+        let name = format!("hot_path/caller_qd{depth}");
+        let entries = entries(depth);
+        compare(
+            criterion,
+            &name,
+            &[(&name, 0, Some(1))],
+            || (Ours::new(entries, depth), Hand::new(entries, depth)),
+            |(ours, hand)| [ours.run_by_caller(COUNT), hand.run(depth, COUNT)],
         );
     }
 }
@@ -148,6 +164,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_millis(1500));
-    targets = submit_complete, c_path, four_queues, four_namespaces, batches
+    targets = submit_complete, caller, c_path, four_queues, four_namespaces, batches
 }
 criterion_main!(benches);

@@ -1,6 +1,7 @@
 //! What the benches share: a stand-in device, the sides of the comparisons, clocks, and the entries of `summary.json`.
 
 pub mod c_path;
+pub mod caller;
 pub mod entry;
 pub mod hand;
 pub mod ours;

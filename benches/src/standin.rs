@@ -2,7 +2,8 @@
 //! thread, so that no hand-over between cores hides the driver's own instructions.
 //!
 //! Registers are messages and a helper thread answers the admin queue during set-up; once [`StandIn::release`] has taken
-//! an I/O queue out, nothing but [`Device::step`] touches that queue, and the helper sleeps.
+//! an I/O queue out, nothing but [`Device::step`] touches that queue. While something is measured the helper sleeps
+//! ([`StandIn::pause`]).
 #![expect(clippy::multiple_unsafe_ops_per_block, reason = "a device in raw memory is one idea per block")]
 
 use std::{
@@ -78,6 +79,7 @@ struct Shared {
     /// Queue id to the submission and completion ring's device address, and the entries.
     queues: Mutex<HashMap<u16, (u64, u64, u32)>>,
     namespaces: u32,
+    paused: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -125,6 +127,10 @@ impl Shared {
     fn serve(&self) {
         let mut device: Option<Device> = None;
         while !self.stop.load(Ordering::Acquire) {
+            if self.paused.load(Ordering::Acquire) {
+                std::thread::park();
+                continue;
+            }
             if device.is_none() {
                 let registers = self.registers.lock().unwrap();
                 if registers.cc.en() {
@@ -229,6 +235,7 @@ impl StandIn {
             doorbells,
             queues: Mutex::default(),
             namespaces,
+            paused: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
         let helper = std::thread::spawn({
@@ -236,6 +243,19 @@ impl StandIn {
             move || shared.serve()
         });
         Arc::new(Self { shared, space, helper: Some(helper) })
+    }
+
+    /// The helper sleeps from now on: the admin queue is not answered.
+    pub fn pause(&self) {
+        self.shared.paused.store(true, Ordering::Release);
+    }
+
+    /// The helper wakes up.
+    pub fn resume(&self) {
+        self.shared.paused.store(false, Ordering::Release);
+        if let Some(helper) = &self.helper {
+            helper.thread().unpark();
+        }
     }
 
     /// The device side of I/O queue `qid`, for the caller to step.
@@ -248,6 +268,7 @@ impl StandIn {
 impl Drop for StandIn {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
+        self.resume();
         if let Some(helper) = self.helper.take() {
             helper.join().expect("the helper");
         }

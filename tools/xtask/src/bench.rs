@@ -13,12 +13,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::cargo::{Executable, Workspace};
 use crate::process::{self, say};
+use crate::{assembly, instructions};
 
-const BENCHES: &str = "upcie-benches";
+pub const BENCHES: &str = "upcie-benches";
+/// How the hot path is built: as the workspace's programs are, and as a program is that changes nothing of cargo's own.
+pub const PROFILES: [&str; 2] = ["release", "user"];
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench hot_path\n  cargo xtask bench hot_path --against main"
+    after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench hot_path\n  cargo xtask bench hot_path --against main\n  cargo xtask bench --instructions"
 )]
 pub struct Args {
     /// Only the benches whose name contains this
@@ -29,6 +32,12 @@ pub struct Args {
     /// How often each of the two is run
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
     rounds: u32,
+    /// Count the hot path's instructions per I/O instead, by callgrind, and look at its machine code
+    #[arg(long, conflicts_with_all = ["filter", "against"])]
+    instructions: bool,
+    /// Write the counts to benches/instructions.json
+    #[arg(long, requires = "instructions")]
+    update: bool,
 }
 
 /// One result.
@@ -55,6 +64,11 @@ enum Better {
 
 pub fn main(args: &Args) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
+    if args.instructions {
+        instructions::check(&workspace, args.update)?;
+        assembly::check(&workspace)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     match &args.against {
         None => bench(args, &workspace)?,
         Some(revision) => compare(args, &workspace, revision)?,

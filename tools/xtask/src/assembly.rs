@@ -1,0 +1,202 @@
+//! The machine code of the hot path, as a program has it: no panic, no division, no locked instruction, and no call but of
+//! what is cold by name.
+//!
+//! Looked at are the functions of `upcie_benches::caller`. Landing pads, which only unwinding gets to, are left out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::bench::PROFILES;
+use crate::cargo::Workspace;
+use crate::instructions::program;
+use crate::process::{self, say};
+
+/// The functions that are looked at, by the end of their names.
+const MODULE: &str = "upcie_benches::caller::";
+const FUNCTIONS: [&str; 3] = ["reap_and_read", "reap_and_write", "reap_and_submit"];
+/// What may be called, off the straight path: parts of the names of cold functions.
+const COLD: [&str; 5] = ["why_closed", "transfer_slowly", "turn::release", "give_back", "drop_in_place"];
+const FORBIDDEN: [(&str, &str); 5] = [
+    ("div", "a division"),
+    ("idiv", "a division"),
+    ("lock", "a locked instruction"),
+    ("mfence", "a fence"),
+    ("syscall", "a system call"),
+];
+
+/// Disassembles and looks at every function, as each profile compiles it.
+pub fn check(workspace: &Workspace) -> Result<()> {
+    if !cfg!(target_arch = "x86_64") {
+        bail!("the hot path's machine code is known for x86-64 only");
+    }
+    let mut problems = Vec::new();
+    for profile in PROFILES {
+        let program = program(workspace, profile)?;
+        let mut command = Command::new("objdump");
+        command.args(["--disassemble", "--demangle", "--no-show-raw-insn", "--section=.text"]).arg(&program);
+        let text = process::output(&mut command).context("objdump (Debian: apt install binutils)")?;
+        for name in FUNCTIONS {
+            let function = Function::find(&text, &format!("{MODULE}{name}"))?;
+            problems.extend(
+                function.problems().into_iter().map(|problem| format!("{profile} {name}: {problem}")),
+            );
+            say!(
+                "{profile} {name}: {} instructions, {} calls of cold functions",
+                function.code.len(),
+                function.calls()
+            );
+        }
+    }
+    if !problems.is_empty() {
+        bail!("{}", problems.join("; "));
+    }
+    Ok(())
+}
+
+/// One instruction.
+#[derive(Debug)]
+struct Instruction {
+    mnemonic: String,
+    operands: String,
+    /// Where a jump inside the function goes.
+    target: Option<u64>,
+}
+
+impl Instruction {
+    fn is_call(&self) -> bool {
+        self.mnemonic.starts_with("call")
+    }
+
+    fn is_jump(&self) -> bool {
+        self.mnemonic.starts_with('j')
+    }
+
+    fn is_conditional(&self) -> bool {
+        self.is_jump() && !self.mnemonic.starts_with("jmp")
+    }
+
+    /// Nothing comes after it in order.
+    fn ends(&self) -> bool {
+        self.mnemonic.starts_with("ret")
+            || self.mnemonic == "ud2"
+            || (self.is_jump() && !self.is_conditional())
+    }
+}
+
+/// A function's instructions by address.
+#[derive(Debug)]
+struct Function {
+    code: BTreeMap<u64, Instruction>,
+}
+
+impl Function {
+    /// Finds it in objdump's text.
+    fn find(text: &str, name: &str) -> Result<Self> {
+        let head = format!("<{name}>:");
+        let mut lines = text.lines().skip_while(|line| !line.ends_with(&head)).skip(1);
+        let mut code = BTreeMap::new();
+        for line in lines.by_ref().take_while(|line| !line.is_empty()) {
+            let Some((address, instruction)) = line.trim_start().split_once(":\t") else { continue };
+            let address = u64::from_str_radix(address, 16).with_context(|| line.to_owned())?;
+            let (mnemonic, operands) = instruction.split_once(' ').unwrap_or((instruction, ""));
+            let operands = operands.trim();
+            let target = operands.split_whitespace().next();
+            let target = target.and_then(|target| u64::from_str_radix(target, 16).ok());
+            let (mnemonic, operands) = (mnemonic.trim().to_owned(), operands.to_owned());
+            code.insert(address, Instruction { mnemonic, operands, target });
+        }
+        if code.is_empty() {
+            bail!("there is no function {name} in the machine code");
+        }
+        for instruction in code.values().filter(|instruction| instruction.is_jump()) {
+            if instruction.target.is_none() {
+                bail!("{name} has a jump by table: {} {}", instruction.mnemonic, instruction.operands);
+            }
+        }
+        Ok(Self { code })
+    }
+
+    fn after(&self, address: u64) -> Option<u64> {
+        self.code.range(address + 1..).next().map(|(address, _)| *address)
+    }
+
+    /// What is reached without unwinding.
+    fn reached(&self) -> BTreeSet<u64> {
+        let mut open: Vec<u64> = self.code.keys().next().copied().into_iter().collect();
+        let mut reached = BTreeSet::new();
+        while let Some(address) = open.pop() {
+            let Some(instruction) = self.code.get(&address) else { continue };
+            if !reached.insert(address) {
+                continue;
+            }
+            if !instruction.ends() {
+                open.extend(self.after(address));
+            }
+            if instruction.is_jump() {
+                open.extend(instruction.target);
+            }
+        }
+        reached
+    }
+
+    /// The way through the function on which no forward branch is taken, up to where it comes back to itself: compilers
+    /// lay out what they take for likely in a straight line.
+    fn straight(&self) -> Vec<u64> {
+        let mut path = Vec::new();
+        let mut seen = BTreeSet::new();
+        let mut next = self.code.keys().next().copied();
+        while let Some(address) = next.filter(|address| seen.insert(*address)) {
+            path.push(address);
+            let Some(instruction) = self.code.get(&address) else { break };
+            next = match instruction.target {
+                Some(target)
+                    if instruction.is_jump() && (!instruction.is_conditional() || target < address) =>
+                {
+                    Some(target)
+                }
+                _ if instruction.ends() => None,
+                _ => self.after(address),
+            };
+        }
+        path
+    }
+
+    fn calls(&self) -> usize {
+        self.reached().iter().filter(|address| self.code[*address].is_call()).count()
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut found = |what: &str, address: u64, instruction: &Instruction| {
+            problems
+                .push(format!("{what} at {address:x}: {} {}", instruction.mnemonic, instruction.operands));
+        };
+        let reached = self.reached();
+        for address in &reached {
+            let instruction = &self.code[address];
+            let away =
+                instruction.is_jump() && !instruction.target.is_some_and(|to| self.code.contains_key(&to));
+            if (instruction.is_call() || away) && !COLD.iter().any(|cold| instruction.operands.contains(cold))
+            {
+                found("a call", *address, instruction);
+            }
+            for (word, what) in FORBIDDEN {
+                if instruction.mnemonic.strip_prefix(word).is_some_and(|suffix| suffix.len() <= 1) {
+                    found(what, *address, instruction);
+                }
+            }
+            // With memory it locks without a prefix.
+            if instruction.mnemonic.starts_with("xchg") && instruction.operands.contains('(') {
+                found("a locked instruction", *address, instruction);
+            }
+        }
+        for address in self.straight() {
+            if let Some(instruction) = self.code.get(&address).filter(|instruction| instruction.is_call()) {
+                found("a call on the straight path", address, instruction);
+            }
+        }
+        problems
+    }
+}

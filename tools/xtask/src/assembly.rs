@@ -34,9 +34,12 @@ pub fn check(workspace: &Workspace) -> Result<()> {
     let mut problems = Vec::new();
     for profile in PROFILES {
         let program = program(workspace, profile)?;
-        let mut command = Command::new("objdump");
-        command.args(["--disassemble", "--demangle", "--no-show-raw-insn", "--section=.text"]).arg(&program);
-        let text = process::output(&mut command).context("objdump (Debian: apt install binutils)")?;
+        let objdump = |arguments: &[&str]| {
+            let output = process::output(Command::new("objdump").args(arguments).arg(&program));
+            output.context("objdump (Debian: apt install binutils)")
+        };
+        let text = objdump(&["--disassemble", "--demangle", "--no-show-raw-insn", "--section=.text"])?;
+        let text = with_slots(&text, &objdump(&["--dynamic-reloc"])?);
         for name in FUNCTIONS {
             let function = Function::find(&text, &format!("{MODULE}{name}"))?;
             problems.extend(
@@ -53,6 +56,35 @@ pub fn check(workspace: &Workspace) -> Result<()> {
         bail!("{}", problems.join("; "));
     }
     Ok(())
+}
+
+/// Names the functions that are called by way of a slot of the global offset table, as those of other crates are without
+/// link-time optimisation: `call *0x846b3(%rip)        # d2588 <…>`.
+fn with_slots(text: &str, relocations: &str) -> String {
+    let heads = text.lines().filter_map(|line| line.strip_suffix(">:")?.split_once(" <"));
+    let names: BTreeMap<u64, &str> =
+        heads.filter_map(|(address, name)| Some((u64::from_str_radix(address, 16).ok()?, name))).collect();
+    let mut slots = BTreeMap::new();
+    for line in relocations.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(slot), Some(_), Some(value)) = (words.next(), words.next(), words.next()) else { continue };
+        let Ok(slot) = u64::from_str_radix(slot, 16) else { continue };
+        let address = value.strip_prefix("*ABS*+0x").and_then(|hex| u64::from_str_radix(hex, 16).ok());
+        // Of a shared library: by name.
+        slots.insert(slot, address.and_then(|address| names.get(&address).copied()).unwrap_or(value));
+    }
+    let mut all = String::with_capacity(text.len());
+    for line in text.lines() {
+        let slot = line.split_once(" # ").and_then(|(_, comment)| comment.split_once(' '));
+        let slot = slot.and_then(|(slot, _)| u64::from_str_radix(slot, 16).ok());
+        all += line;
+        if let Some(name) = slot.and_then(|slot| slots.get(&slot)) {
+            all += " = ";
+            all += name;
+        }
+        all.push('\n');
+    }
+    all
 }
 
 /// One instruction.

@@ -1,11 +1,13 @@
 //! Submit and complete: the same rings, the same stand-in device, one thread, CPU time per I/O, against a hand-written
 //! loop that checks nothing, against a C path, and against itself with several queues, namespaces and sizes of batches.
 
+mod compare;
+
+use compare::compare;
 use criterion::{Criterion, criterion_group, criterion_main};
-use std::{cell::RefCell, time::Duration};
+use std::time::Duration;
 use upcie_benches::{
     c_path::CPath,
-    entry::Pairs,
     hand::{Hand, device_alone},
     ours::Ours,
     rings::Rings,
@@ -17,41 +19,6 @@ const COUNT: u64 = 400_000;
 /// Entries of the rings for `depth` commands in flight.
 fn entries(depth: usize) -> usize {
     if depth < 1024 { 1024 } else { 2048 }
-}
-
-/// Runs `sides` by turns, made by `setup` if the bench is wanted at all, and reports each of the `names` with the
-/// sides that go with it: ours, and the peer's.
-fn compare<State, const SIDES: usize>(
-    criterion: &mut Criterion,
-    id: &str,
-    names: &[(&str, usize, Option<usize>)],
-    setup: impl Fn() -> State,
-    run: impl Fn(&mut State) -> [f64; SIDES],
-) {
-    let runs = RefCell::new(Vec::new());
-    criterion.bench_function(id, |bencher| {
-        let mut state = setup();
-        bencher.iter_custom(|iterations| {
-            let mut total = 0.0;
-            for _ in 0..iterations {
-                let times = run(&mut state);
-                runs.borrow_mut().push(times);
-                total += times[0];
-            }
-            Duration::from_secs_f64(total * 1e-9)
-        });
-    });
-    let runs = runs.into_inner();
-    for &(name, ours, theirs) in names {
-        let mut pairs = Pairs::default();
-        for times in &runs {
-            match theirs {
-                Some(theirs) => pairs.push(times[ours], times[theirs]),
-                None => pairs.push_alone(times[ours]),
-            }
-        }
-        pairs.report(name, "ns", "lower");
-    }
 }
 
 fn submit_complete(criterion: &mut Criterion) {

@@ -55,6 +55,19 @@ impl Hand {
     /// pointers; `batch` is at most what is in flight.
     #[inline(always)]
     pub fn pass(&mut self, batch: usize, count: u64) -> u64 {
+        self.pass_with(batch, count, 7, |_, _, address| (address, 0))
+    }
+
+    /// The same with `blocks` (0's based) in each, and the PRP entries that `prps` makes of a command's id, its buffer's
+    /// number and address.
+    #[inline(always)]
+    pub fn pass_with(
+        &mut self,
+        batch: usize,
+        count: u64,
+        blocks: u64,
+        mut prps: impl FnMut(u16, u64, u64) -> (u64, u64),
+    ) -> u64 {
         let entries = black_box(self.rings.entries);
         let (sq, cq, doorbells) = (self.rings.sq, self.rings.cq, self.rings.doorbells);
         let (users, addresses) = (self.users.as_mut_ptr(), self.addresses.as_mut_ptr());
@@ -88,10 +101,11 @@ impl Hand {
                     sqe.write(2 | u64::from(cid) << 16 | 1 << 32);
                     sqe.add(1).write(0);
                     sqe.add(2).write(0);
-                    sqe.add(3).write(address);
-                    sqe.add(4).write(0);
+                    let (prp1, prp2) = prps(cid, user, address);
+                    sqe.add(3).write(prp1);
+                    sqe.add(4).write(prp2);
                     sqe.add(5).write(random.next() & 0xff_fff8);
-                    sqe.add(6).write(7);
+                    sqe.add(6).write(blocks);
                     sqe.add(7).write(0);
                     tail = (tail + 1) & (entries - 1);
                 }

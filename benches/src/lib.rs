@@ -4,6 +4,7 @@ pub mod c_path;
 pub mod caller;
 pub mod entry;
 pub mod hand;
+pub mod memory;
 pub mod ours;
 pub mod rings;
 pub mod standin;

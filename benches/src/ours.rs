@@ -61,7 +61,24 @@ impl Ours {
         (0..count).map(|_| Self::on(&standin, &controller, entries, depth)).collect()
     }
 
+    /// A queue on a controller of its own, with a read in flight into each of the buffers that `make` makes.
+    pub fn with_buffers(entries: usize, make: impl Fn(&Controller) -> Vec<DmaBuf>) -> Box<Self> {
+        let (standin, controller) = controller(1);
+        let buffers = make(&controller);
+        Self::reading(&standin, &controller, entries, buffers)
+    }
+
     fn on(standin: &Arc<StandIn>, controller: &Controller, entries: usize, depth: usize) -> Box<Self> {
+        let buffers = (0..depth).map(|_| controller.alloc(4096).expect("a buffer")).collect();
+        Self::reading(standin, controller, entries, buffers)
+    }
+
+    fn reading(
+        standin: &Arc<StandIn>,
+        controller: &Controller,
+        entries: usize,
+        buffers: Vec<DmaBuf>,
+    ) -> Box<Self> {
         standin.resume();
         let namespaces = controller.namespaces().expect("a list of namespaces");
         let namespaces: Vec<_> =
@@ -70,8 +87,7 @@ impl Ours {
         let device = standin.release(queue.id());
         let mut random = Random::new();
         let mut turn = queue.turn().expect("a turn");
-        for tag in 0..depth as u64 {
-            let buffer = controller.alloc(4096).expect("a buffer");
+        for (tag, buffer) in (0..).zip(buffers) {
             turn.read(&namespaces[0], random.next() & 0xff_fff8, buffer, tag).expect("room");
         }
         drop(turn);

@@ -48,9 +48,9 @@ fn iova(criterion: &mut Criterion) {
     let addresses = || Addresses::of_pages(12, (0..LEN as u64 >> 12).map(|page| page << 14).collect());
     compare(criterion, "iova/pages", &[("iova/pages", 0, Some(1))], addresses, |addresses| {
         let Addresses::Pages { pages, .. } = &*addresses else { unreachable!("pages that don't touch") };
-        let (pages, addresses) = (black_box(pages.as_ptr()), black_box(&*addresses));
+        let (pages, addresses) = (black_box(&pages[..]), black_box(&*addresses));
         // SAFETY: offsets are below the length that there are pages for.
-        let by_hand = |offset: usize| unsafe { *pages.add(offset >> 12) } + (offset & 4095) as u64;
+        let by_hand = |offset: usize| unsafe { *pages.get_unchecked(offset >> 12) } + (offset & 4095) as u64;
         [look_up(|offset| addresses.at(offset)), look_up(by_hand)]
     });
 }

@@ -232,3 +232,77 @@ impl Function {
         problems
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Function, with_slots};
+
+    /// A loop from 10 to 20 with a cold call at 30, and a landing pad at 40 that nothing jumps to.
+    const TEXT: &str = "\
+0000000000000010 <a::hot>:
+  10:\tmov    (%rdi),%rax
+  14:\tjne    30 <a::hot+0x20>
+  18:\tmov    %rax,(%rsi)
+  1c:\tjne    10 <a::hot>
+  20:\tret
+  30:\tcall   99 <b::turn::release>
+  34:\tjmp    18 <a::hot+0x8>
+  40:\tcall   *0x10(%rip)        # 500 <_DYNAMIC+0x1>
+  44:\tud2
+
+0000000000000099 <b::turn::release>:
+  99:\tret
+";
+
+    fn problems(text: &str) -> Vec<String> {
+        Function::find(text, "a::hot").expect("the function").problems()
+    }
+
+    #[test]
+    fn a_cold_call_off_the_path_is_none_and_landing_pads_are_not_looked_at() {
+        assert_eq!(problems(TEXT), [""; 0]);
+        assert_eq!(Function::find(TEXT, "a::hot").expect("the function").calls(), 1);
+    }
+
+    #[test]
+    fn a_call_of_anything_else_is_found() {
+        assert_eq!(problems(&TEXT.replace("b::turn::release>\n", "core::panicking::panic>\n")).len(), 1);
+        assert_eq!(
+            problems(&TEXT.replace("call   99", "call   *%rax #")).len(),
+            0,
+            "by name, wherever it comes from"
+        );
+        assert_eq!(problems(&TEXT.replace("call   99 <b::turn::release>", "call   *%rax")).len(), 1);
+        // A jump out of the function is a call.
+        assert_eq!(problems(&TEXT.replace("jmp    18 <a::hot+0x8>", "jmp    990 <c::d>")).len(), 1);
+    }
+
+    #[test]
+    fn a_cold_call_on_the_straight_path_is_found() {
+        let found = problems(&TEXT.replace("18:\tmov    %rax,(%rsi)", "18:\tcall   99 <b::turn::release>"));
+        assert_eq!(found.len(), 1);
+        assert!(found[0].contains("straight"), "{found:?}");
+    }
+
+    #[test]
+    fn divisions_and_locked_instructions_are_found() {
+        for bad in
+            ["lock xadd %rax,(%rsi)", "divl   0x34(%rcx)", "idiv   %ecx", "xchg   %rax,(%rsi)", "mfence"]
+        {
+            assert_eq!(problems(&TEXT.replace("mov    %rax,(%rsi)", bad)).len(), 1, "{bad}");
+        }
+        assert_eq!(problems(&TEXT.replace("mov    %rax,(%rsi)", "xchg   %ax,%ax")).len(), 0);
+    }
+
+    #[test]
+    fn a_function_that_is_not_there_is_an_error() {
+        assert!(Function::find(TEXT, "a::cold").is_err());
+    }
+
+    #[test]
+    fn a_call_by_way_of_a_slot_has_a_name() {
+        let relocations = "OFFSET TYPE VALUE\n0000000000000500 R_X86_64_RELATIVE  *ABS*+0x0000000000000099\n";
+        let text = with_slots(TEXT, relocations);
+        assert!(text.contains("# 500 <_DYNAMIC+0x1> = b::turn::release\n"), "{text}");
+    }
+}

@@ -1,7 +1,9 @@
 //! What the benches share: a stand-in device, the sides of the comparisons, clocks, and the entries of `summary.json`.
 
+pub mod bare;
 pub mod c_path;
 pub mod caller;
+pub mod cores;
 pub mod entry;
 pub mod hand;
 pub mod memory;

@@ -114,6 +114,17 @@ pub enum Error {
         /// The queue's id.
         qid: u16,
     },
+    /// The controller did not confirm that a queue was deleted, so it may still use what commands in flight named.
+    #[error(
+        "{device}: queue {qid}: the controller did not confirm its deletion: what its commands used stays with the \
+         controller until that stops (Controller::keep)"
+    )]
+    Undeleted {
+        /// The controller.
+        device: String,
+        /// The queue's id.
+        qid: u16,
+    },
     /// The embedded controller's options can't be used.
     #[error("emu: {0}")]
     Emulator(String),

@@ -13,5 +13,6 @@ pub use controller::{Controller, ControllerOptions};
 pub use error::{Error, Result};
 pub use interrupt::Wait;
 pub use namespace::Namespace;
-pub use queue::{Completion, QueuePair, Refusal, Refused, Turn};
+pub use queue::{Completion, Direction, QueuePair, Refusal, Refused, Turn};
+pub use spec::IoFlags;
 pub use upcie_core::{self, dma::DmaBuf, irq::IrqKind, transport::Address};

@@ -3,8 +3,8 @@
 use crate::{
     Error, Result,
     controller::Inner,
-    queue::Refusal,
-    spec::{IdentifyNamespace, NvmOpcode},
+    queue::{Direction, Refusal},
+    spec::{DatasetRange, IdentifyNamespace, NvmOpcode},
 };
 use std::{fmt, sync::Arc};
 use upcie_core::dma::DmaBuf;
@@ -14,17 +14,36 @@ use upcie_core::dma::DmaBuf;
 pub(crate) struct Extent {
     /// The stamp of the controller's namespaces when the handle was made; unique among all controllers.
     pub(crate) stamp: u64,
-    /// Blocks.
-    pub(crate) blocks: u64,
-    pub(crate) nsid: u32,
-    /// Bytes that one command may transfer, at most the size of the namespace; 0 when it can't be used for I/O.
-    pub(crate) max_bytes: u32,
-    /// The block size in bytes, less one.
-    pub(crate) block_mask: u32,
+    /// The last block.
+    pub(crate) last: u64,
+    /// The namespace's id, where it goes in the first 8 bytes of a command.
+    pub(crate) nsid_high: u64,
+    /// Blocks that one command may transfer, at most as many as the namespace has; 0 when it can't be used for I/O.
+    pub(crate) max_blocks: u32,
     /// Log2 of the block size in bytes.
     pub(crate) shift: u32,
     /// The controller's id.
     pub(crate) controller: u64,
+    /// Blocks that one Write Zeroes may name, at most the size of the namespace; 0 when there is no such command.
+    pub(crate) max_zeroes: u32,
+    /// There is Dataset Management.
+    pub(crate) deallocates: bool,
+}
+
+impl Extent {
+    pub(crate) fn nsid(&self) -> u32 {
+        (self.nsid_high >> 32) as u32
+    }
+
+    /// Blocks of the namespace, if it can be used for I/O at all.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.last.wrapping_add(1)
+    }
+
+    /// Bytes that one command may transfer: whole blocks.
+    pub(crate) fn max_bytes(&self) -> usize {
+        (self.max_blocks as usize) << self.shift
+    }
 }
 
 /// A namespace of a controller: what queues need to address it, and blocking calls for convenience.
@@ -48,19 +67,19 @@ impl Namespace {
         unusable: Option<String>,
     ) -> Self {
         if unusable.is_some() {
-            extent.max_bytes = 0;
+            (extent.max_blocks, extent.max_zeroes, extent.deallocates) = (0, 0, false);
         }
         Self { extent, controller, identify: Arc::new(identify), unusable: unusable.map(Into::into) }
     }
 
     /// Its id.
     pub fn nsid(&self) -> u32 {
-        self.extent.nsid
+        self.extent.nsid()
     }
 
     /// Its size in blocks (NSZE).
     pub fn blocks(&self) -> u64 {
-        self.extent.blocks
+        self.extent.blocks()
     }
 
     /// Bytes of a block; 0 where the format has none that this driver can address.
@@ -71,7 +90,18 @@ impl Namespace {
     /// The most bytes that one command on a queue may transfer; 0 when it is not [usable](Self::usable). The blocking
     /// calls split what is longer.
     pub fn max_transfer(&self) -> usize {
-        self.extent.max_bytes as usize
+        self.extent.max_bytes()
+    }
+
+    /// The most blocks that one Write Zeroes command on a queue may name; 0 when it is not [usable](Self::usable), or the
+    /// controller does not have the command.
+    pub fn max_write_zeroes(&self) -> u32 {
+        self.extent.max_zeroes
+    }
+
+    /// Whether blocks can be [deallocated](Self::deallocate): the controller has Dataset Management.
+    pub fn can_deallocate(&self) -> bool {
+        self.extent.deallocates
     }
 
     /// What the controller says of it.
@@ -100,7 +130,7 @@ impl Namespace {
     /// The controller's status, a refusal (nothing is sent then), or a timeout. After a timeout the controller may
     /// still own the buffer: then it is left empty, and the error says so.
     pub fn read(&self, slba: u64, buffer: &mut DmaBuf) -> Result<()> {
-        self.transfer(NvmOpcode::READ, slba, buffer)
+        self.transfer(Direction::Read, slba, buffer)
     }
 
     /// Writes all of `buffer` to the blocks from `slba` on, and waits for it.
@@ -108,7 +138,7 @@ impl Namespace {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn write(&self, slba: u64, buffer: &mut DmaBuf) -> Result<()> {
-        self.transfer(NvmOpcode::WRITE, slba, buffer)
+        self.transfer(Direction::Write, slba, buffer)
     }
 
     /// Makes what was written last: everything whose write has completed before this call survives a loss of power.
@@ -117,11 +147,75 @@ impl Namespace {
     /// As [`read`](Self::read).
     pub fn flush(&self) -> Result<()> {
         self.usable()?;
-        self.controller.blocking(&self.extent, NvmOpcode::FLUSH, 0, &mut DmaBuf::empty())
+        let what = format!("{} of namespace {}", NvmOpcode::FLUSH, self.nsid());
+        self.controller.blocking_flush(self, &what)
     }
 
-    fn transfer(&self, opcode: NvmOpcode, slba: u64, buffer: &mut DmaBuf) -> Result<()> {
+    /// Makes `blocks` blocks from `slba` on read as zeros, and waits for it. Neither data nor a buffer is needed.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); [`Refusal::NoCommand`] where the controller does not have Write Zeroes.
+    pub fn write_zeroes(&self, slba: u64, blocks: u64) -> Result<()> {
         self.usable()?;
+        let what = format!(
+            "{} to {blocks} blocks from block {slba} on of namespace {}",
+            NvmOpcode::WRITE_ZEROES,
+            self.nsid()
+        );
+        let refuse = |reason| {
+            Err(Error::Refused { device: self.controller.name().into(), operation: what.clone(), reason })
+        };
+        if self.extent.max_zeroes == 0 {
+            return refuse(Refusal::NoCommand);
+        }
+        if blocks == 0 {
+            return refuse(Refusal::Length);
+        }
+        if self.extent.blocks().saturating_sub(slba) < blocks {
+            return refuse(Refusal::OutOfRange);
+        }
+        self.controller.blocking_zeroes(self, slba, blocks, &what)
+    }
+
+    /// Tells the controller that the contents of the blocks in `ranges` are no longer needed (Dataset Management,
+    /// attribute Deallocate), and waits for it. What they read as then is in [`identify`](Self::identify) (`dlfeat`).
+    /// There may be any number of ranges; each 256 make a command.
+    ///
+    /// ```
+    /// # let controller = upcie_nvme::Controller::open(&"emu:size=1M".parse()?)?;
+    /// # let namespace = controller.namespace(1)?;
+    /// use upcie_nvme::spec::DatasetRange;
+    /// namespace.deallocate(&[DatasetRange::new(0, 8), DatasetRange::new(64, 8)])?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); [`Refusal::NoCommand`] where the controller does not have Dataset Management, and its
+    /// status for ranges that are beyond the namespace or longer than it takes.
+    pub fn deallocate(&self, ranges: &[DatasetRange]) -> Result<()> {
+        self.usable()?;
+        let what = format!(
+            "{} of {} ranges of namespace {}",
+            NvmOpcode::DATASET_MANAGEMENT,
+            ranges.len(),
+            self.nsid()
+        );
+        let reason = match ranges.len() {
+            _ if !self.extent.deallocates => Some(Refusal::NoCommand),
+            0 => Some(Refusal::Length),
+            _ => None,
+        };
+        match reason {
+            None => self.controller.blocking_deallocate(self, ranges, &what),
+            Some(reason) => {
+                Err(Error::Refused { device: self.controller.name().into(), operation: what, reason })
+            }
+        }
+    }
+
+    fn transfer(&self, direction: Direction, slba: u64, buffer: &mut DmaBuf) -> Result<()> {
+        self.usable()?;
+        let opcode = direction.opcode();
         let refuse = |reason| Error::Refused {
             device: self.controller.name().into(),
             operation: format!(
@@ -136,7 +230,7 @@ impl Namespace {
         if blocks == 0 || blocks << self.extent.shift != len {
             return Err(refuse(Refusal::Length));
         }
-        if self.extent.blocks.saturating_sub(slba) < blocks {
+        if self.extent.blocks().saturating_sub(slba) < blocks {
             return Err(refuse(Refusal::OutOfRange));
         }
         if buffer
@@ -148,7 +242,8 @@ impl Namespace {
         if let Some(reason) = self.controller.live().device_memory.refuse(opcode, buffer) {
             return Err(refuse(reason));
         }
-        self.controller.blocking(&self.extent, opcode, slba, buffer)
+        let what = format!("{opcode} at block {slba} of namespace {}", self.nsid());
+        self.controller.blocking_transfer(self, direction, slba, buffer, &what)
     }
 }
 

@@ -198,6 +198,12 @@ impl ListPool {
         Self { memory, page_shift, capacity: chunk / ENTRY, free: u32::from(chunks > 0), next }
     }
 
+    /// The controller's page size in bytes, less one.
+    #[inline(always)]
+    pub(crate) fn page_mask(&self) -> u64 {
+        (1 << self.page_shift) - 1
+    }
+
     /// The data pointer for all segments of `buf`.
     pub(crate) fn build(&mut self, buf: &DmaBuf) -> Result<DataPointer, Refusal> {
         let shift = self.page_shift;

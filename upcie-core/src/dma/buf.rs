@@ -126,6 +126,15 @@ impl DmaBuf {
         self.region().is_none_or(|region| region.addresses().is_contiguous(at, len))
     }
 
+    /// Whether one device address leads to all its bytes ([`transfer`](Self::transfer)`().iova` and what follows), none is in
+    /// a device, and nothing is chained to it. Prepared, and so cheap enough for every command; a large buffer that is
+    /// not [ready](Transfer::ready) as a whole can be.
+    #[inline(always)]
+    pub fn is_linear(&self) -> bool {
+        let all = self.descriptor();
+        all.linear && all.next.is_none()
+    }
+
     /// Reads the bytes from `offset` on. What is read of a device's memory, write-combined too, is no older than any
     /// completion that was seen before this.
     ///
@@ -250,6 +259,9 @@ impl DmaBuf {
         let (region, by_copy) = (all.home.region().cloned(), all.by_copy);
         // SAFETY: within the parent's bytes, as asserted.
         let ptr = unsafe { all.ptr.add(range.start) };
+        let linear = region
+            .as_ref()
+            .is_some_and(|region| region.is_linear(ptr.as_ptr().addr() - region.as_ptr().addr(), len));
         let whole = companion.and(u32::try_from(len).ok()).unwrap_or(0);
         let transfer = Transfer {
             iova: iova(0),
@@ -260,6 +272,7 @@ impl DmaBuf {
         Self::from_descriptor(Box::new(Descriptor {
             transfer,
             whole,
+            linear,
             ptr,
             len,
             by_copy,

@@ -24,6 +24,8 @@ pub(super) struct Descriptor {
     pub(super) transfer: Transfer,
     /// What `transfer.ready` is while the buffer is not chained.
     pub(super) whole: u32,
+    /// All bytes of this segment are side by side for the device, and none of them in a device.
+    pub(super) linear: bool,
     pub(super) ptr: NonNull<u8>,
     pub(super) len: usize,
     pub(super) next: Option<DmaBuf>,
@@ -41,6 +43,7 @@ unsafe impl Sync for Descriptor {}
 pub(super) static EMPTY: Descriptor = Descriptor {
     transfer: Transfer { iova: 0, companion: 0, space: 0, ready: 0 },
     whole: 0,
+    linear: false,
     ptr: NonNull::dangling(),
     len: 0,
     by_copy: false,

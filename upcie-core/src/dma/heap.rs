@@ -294,6 +294,7 @@ impl Heap {
         let descriptor = Descriptor {
             transfer,
             whole,
+            linear: region.is_linear(block.offset, len),
             ptr: NonNull::new(ptr).expect("a mapping is not at address 0"),
             len,
             by_copy: region.is_device_memory() || region.is_shared(),

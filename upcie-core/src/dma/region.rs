@@ -94,6 +94,11 @@ impl Region {
         matches!(*self.backing, Backing::Device { .. })
     }
 
+    /// Whether `len` bytes at `offset` are the host's, and side by side for devices.
+    pub(super) fn is_linear(&self, offset: usize, len: usize) -> bool {
+        !self.is_device_memory() && self.addresses().is_contiguous(offset, len)
+    }
+
     /// Whether other processes may read and write it at any time ([`DmaSpace::allocate_shared`], [`Memory::import`]).
     pub fn is_shared(&self) -> bool {
         self.memory().is_some_and(Memory::is_shared)

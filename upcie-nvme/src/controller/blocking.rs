@@ -2,16 +2,18 @@
 
 use super::{Inner, lock};
 use crate::{
-    Error, Result,
+    Error, IoFlags, Namespace, Result,
     interrupt::Backoff,
-    namespace::Extent,
-    queue::{self, Queue, Refusal, Retired},
-    spec::{NvmOpcode, Status},
+    queue::{self, Direction, Queue, Refused, Retired, Turn},
+    spec::{DatasetRange, Status},
 };
 use upcie_core::dma::DmaBuf;
+use zerocopy::IntoBytes;
 
 /// Entries of the rings: commands of one call that are under way together.
 const ENTRIES: u32 = 32;
+/// What the ranges of one Dataset Management command can take.
+const RANGES_BYTES: usize = DatasetRange::MOST * size_of::<DatasetRange>();
 
 /// The queue pair. Its commands carry no buffers: the caller's is held by the call itself.
 #[derive(Debug)]
@@ -22,31 +24,95 @@ pub(crate) struct Blocking {
 impl Inner {
     /// Transfers all of `buffer` from or to the blocks from `slba` on, in as many commands as it takes. The caller has
     /// checked the range, the lengths and the buffer's address space.
-    pub(crate) fn blocking(
+    pub(crate) fn blocking_transfer(
         &self,
-        extent: &Extent,
-        opcode: NvmOpcode,
+        namespace: &Namespace,
+        direction: Direction,
         slba: u64,
         buffer: &mut DmaBuf,
+        what: &str,
     ) -> Result<()> {
-        let what = format!("{opcode} at block {slba} of namespace {}", extent.nsid);
+        let (total, piece, shift) = (buffer.total_len(), namespace.max_transfer(), namespace.extent.shift);
+        let mut sent = 0;
+        self.blocking(buffer, what, |turn, held| {
+            let len = piece.min(total - sent);
+            let block = slba + (sent >> shift) as u64;
+            // SAFETY: `held` outlives the command: `blocking` gives it back or frees it only when nothing is in
+            // flight, or once the queue has been deleted, and leaks it otherwise.
+            unsafe { turn.transfer_held(direction, namespace, block, held, sent, len, IoFlags::empty(), 0) }?;
+            sent += len;
+            Ok(sent < total)
+        })
+    }
+
+    pub(crate) fn blocking_flush(&self, namespace: &Namespace, what: &str) -> Result<()> {
+        self.blocking(&mut DmaBuf::empty(), what, |turn, _| turn.flush(namespace, 0).map(|()| false))
+    }
+
+    /// Write Zeroes to `blocks` (not 0) blocks from `slba` on. The caller has checked the range.
+    pub(crate) fn blocking_zeroes(
+        &self,
+        namespace: &Namespace,
+        slba: u64,
+        blocks: u64,
+        what: &str,
+    ) -> Result<()> {
+        let mut sent = 0;
+        self.blocking(&mut DmaBuf::empty(), what, |turn, _| {
+            let count = (blocks - sent).min(namespace.extent.max_zeroes.into());
+            turn.write_zeroes(namespace, slba + sent, count as u32, IoFlags::empty(), 0)?;
+            sent += count;
+            Ok(sent < blocks)
+        })
+    }
+
+    /// Deallocates `ranges` (not none).
+    pub(crate) fn blocking_deallocate(
+        &self,
+        namespace: &Namespace,
+        ranges: &[DatasetRange],
+        what: &str,
+    ) -> Result<()> {
+        let bytes = ranges.as_bytes();
+        // Some controllers read the ranges' whole page, however few there are.
+        let mut buffer =
+            self.heap().alloc_aligned(bytes.len().next_multiple_of(RANGES_BYTES), RANGES_BYTES)?;
+        buffer.write_at(0, bytes);
+        let mut sent = 0;
+        self.blocking(&mut buffer, what, |turn, held| {
+            let count = (ranges.len() - sent).min(DatasetRange::MOST);
+            // SAFETY: as in `blocking_transfer`.
+            unsafe { turn.deallocate_held(namespace, held, sent * size_of::<DatasetRange>(), count, 0) }?;
+            sent += count;
+            Ok(sent < ranges.len())
+        })
+    }
+
+    /// Sends commands until `send` says that there are no more, and waits for them. They may use `buffer` as they like: it
+    /// is given back when all is done.
+    fn blocking(
+        &self,
+        buffer: &mut DmaBuf,
+        what: &str,
+        mut send: impl FnMut(&mut Turn<'_, u64>, &DmaBuf) -> Result<bool, Refused<u64>>,
+    ) -> Result<()> {
         let mut slot = lock(&self.blocking);
         let blocking = match &mut *slot {
             Some(blocking) => blocking,
             none => {
                 let entries = ENTRIES.min(self.registers.capabilities().max_queue_entries());
-                let queue = queue::create(self, entries, None, None, None)?;
+                let queue = queue::create(self, entries, None, None, None, queue::PRIORITY)?;
                 none.insert(Blocking { queue })
             }
         };
         // The buffer is this call's until the controller is done with it, whatever happens.
         let held = std::mem::take(buffer);
-        match self.run(&mut blocking.queue, extent, opcode, slba, &held, &what) {
+        match self.run(&mut blocking.queue, what, |turn| send(turn, &held)) {
             Ok(result) => {
                 *buffer = held;
                 result.map_err(|status| Error::Status {
                     device: self.name.to_string(),
-                    operation: what.clone(),
+                    operation: what.into(),
                     status,
                 })
             }
@@ -77,16 +143,10 @@ impl Inner {
     fn run(
         &self,
         queue: &mut Queue<u64>,
-        extent: &Extent,
-        opcode: NvmOpcode,
-        slba: u64,
-        held: &DmaBuf,
         what: &str,
+        mut send: impl FnMut(&mut Turn<'_, u64>) -> Result<bool, Refused<u64>>,
     ) -> Result<Result<(), Status>, (Error, bool)> {
-        let total = held.total_len();
-        let piece = extent.max_bytes as usize >> extent.shift << extent.shift;
-        let (mut sent, mut pending, mut result) = (0, 0_u32, Ok(()));
-        let mut flush = opcode == NvmOpcode::FLUSH;
+        let (mut more, mut pending, mut result) = (true, 0_u32, Ok(()));
         let mut backoff = Backoff::new(self.options.timeout);
         loop {
             let mut turn = queue.turn().map_err(|error| (error, pending > 0))?;
@@ -98,27 +158,22 @@ impl Inner {
                 }
             }
             let progress = before != pending;
-            while result.is_ok() && (sent < total || flush) {
-                let len = piece.min(total - sent);
-                let block = slba + (sent >> extent.shift) as u64;
-                // SAFETY: `held` outlives the command: `blocking` gives it back or frees it only when nothing is in
-                // flight, or once the queue has been deleted, and leaks it otherwise.
-                match unsafe { turn.submit_range(opcode, extent, block, held, sent, len) } {
-                    Ok(()) => {}
-                    Err(Refusal::Full | Refusal::ListsInUse) if pending > 0 => break,
-                    Err(reason) if pending == 0 => {
+            while result.is_ok() && more {
+                match send(&mut turn) {
+                    Ok(rest) => {
+                        pending += 1;
+                        more = rest;
+                    }
+                    // What was sent is waited for first, whether there is room then or not.
+                    Err(_) if pending > 0 => break,
+                    Err(Refused { reason, .. }) => {
                         let device = self.name.to_string();
                         return Err((Error::Refused { device, operation: what.into(), reason }, false));
                     }
-                    // The rest of what was sent is waited for first.
-                    Err(_) => break,
                 }
-                pending += 1;
-                sent += len;
-                flush = false;
             }
             drop(turn);
-            if pending == 0 && (result.is_err() || sent == total) {
+            if pending == 0 && (result.is_err() || !more) {
                 return Ok(result);
             }
             if progress {

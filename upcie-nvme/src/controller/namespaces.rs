@@ -4,7 +4,7 @@ use super::Inner;
 use crate::{
     Error, Namespace, Result,
     namespace::Extent,
-    spec::{Cns, Command, Csi, IdentifyNamespace, NamespaceDescriptors},
+    spec::{Cns, Command, Csi, IdentifyNamespace, NamespaceDescriptors, OptionalCommands},
 };
 use std::sync::{Arc, atomic::Ordering};
 use zerocopy::FromBytes;
@@ -67,15 +67,21 @@ impl Inner {
             Some(format) if (9..=16).contains(&format.lbads()) => u32::from(format.lbads()),
             _ => 0,
         };
+        let optional = self.identify.optional_commands();
+        let blocks = (self.max_transfer >> shift).min(65536).min(identify.nsze);
         let extent = Extent {
             stamp,
-            blocks: identify.nsze,
-            nsid,
-            max_bytes: self.max_transfer.min(65536 << shift).min(identify.nsze.saturating_mul(1 << shift))
-                as u32,
-            block_mask: (1 << shift) - 1,
+            last: identify.nsze.wrapping_sub(1),
+            nsid_high: u64::from(nsid) << 32,
+            max_blocks: blocks as u32,
             shift,
             controller: self.live.controller,
+            max_zeroes: if optional.contains(OptionalCommands::WRITE_ZEROES) {
+                identify.nsze.min(65536) as u32
+            } else {
+                0
+            },
+            deallocates: optional.contains(OptionalCommands::DATASET_MANAGEMENT),
         };
         Ok(Namespace::new(self.clone(), extent, identify, unusable))
     }

@@ -67,10 +67,14 @@ pub enum Refusal {
     /// The buffer needs a PRP list and all list memory of the queue is in use: reap some commands first, or make
     /// the queue with more ([`QueuePairBuilder::list_memory`](super::QueuePairBuilder::list_memory)).
     ListsInUse,
-    /// The buffer has no bytes, or not a whole number of blocks.
+    /// The buffer has no bytes, or not a whole number of blocks; a number of blocks or ranges is 0; a part or that many
+    /// ranges are not within the buffer; or the ranges are more than a command takes.
     Length,
-    /// The buffer has more bytes than the controller takes in one command (MDTS): split it.
+    /// It is more than the controller takes in one command (MDTS; 65536 blocks): split it.
     TooLong,
+    /// The controller does not have the command, which is optional
+    /// ([`optional_commands`](crate::spec::IdentifyController::optional_commands)).
+    NoCommand,
     /// A block of the transfer is at or beyond the end of the namespace.
     OutOfRange,
     /// The buffer is not aligned to dwords, or two of its segments meet inside of a page.
@@ -97,8 +101,11 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Self::Full => "the queue is full: reap completions first",
             Self::ListsInUse => "all PRP list memory of the queue is in use: reap completions first",
-            Self::Length => "the buffer's length is not a positive number of whole blocks",
-            Self::TooLong => "the buffer is longer than one command may transfer: split it",
+            Self::Length => {
+                "the length is not a positive number of whole blocks, or of ranges, that the buffer holds"
+            }
+            Self::NoCommand => "the controller does not have this optional command (Identify, ONCS)",
+            Self::TooLong => "it is longer than one command may be: split it",
             Self::OutOfRange => "the blocks are beyond the end of the namespace",
             Self::Unaligned => {
                 "the buffer, or an inner boundary of its segments, is not aligned as PRPs need it"

@@ -10,7 +10,6 @@ use crate::{
 };
 use std::{
     fmt,
-    mem::ManuallyDrop,
     os::fd::{AsFd, BorrowedFd},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -25,6 +24,8 @@ const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
 /// PRP list memory of a queue, unless asked for otherwise.
 const LIST_BYTES: usize = 64 << 10;
 const DEPTH: u32 = 128;
+/// Of queues whose class nobody chose; of no effect under round robin.
+pub(crate) const PRIORITY: QueuePriority = QueuePriority::MEDIUM;
 /// After so much polling without result, a poll gives the core away between looks, if somebody else wants it.
 const PATIENT: Duration = Duration::from_micros(50);
 
@@ -37,11 +38,12 @@ pub struct QueuePairBuilder<'c> {
     vector: Option<u16>,
     list_bytes: Option<usize>,
     in_controller: bool,
+    priority: Option<QueuePriority>,
 }
 
 impl<'c> QueuePairBuilder<'c> {
     pub(crate) fn new(controller: &'c Arc<Inner>) -> Self {
-        Self { controller, depth: None, vector: None, list_bytes: None, in_controller: false }
+        Self { controller, depth: None, vector: None, list_bytes: None, in_controller: false, priority: None }
     }
 
     /// Entries of each ring: 2 to CAP.MQES + 1 ([`Controller::max_depth`](crate::Controller::max_depth)). One stays
@@ -75,9 +77,18 @@ impl<'c> QueuePairBuilder<'c> {
         self
     }
 
+    /// The priority class of the submission queue, on a controller that was opened with weighted round robin
+    /// ([`ControllerOptions::arbitration`](crate::ControllerOptions::arbitration)). The controller fetches from urgent
+    /// queues first, as long as they have commands; medium by default.
+    pub fn priority(mut self, class: QueuePriority) -> Self {
+        self.priority = Some(class);
+        self
+    }
+
     /// Makes the queue pair.
     ///
     /// # Errors
+    /// A priority, though the controller was not opened with weighted round robin.
     /// The controller has no memory buffer that takes submission queues, or it has no room left. The depth, the vector or the number of queues is more than the controller has (the error says how many), no DMA
     /// memory, or the controller's status.
     pub fn create<T>(self) -> Result<QueuePair<T>> {
@@ -89,11 +100,33 @@ impl<'c> QueuePairBuilder<'c> {
                 reason: format!("a queue of {entries} entries: the controller takes 2 to {most}"),
             });
         }
+        let priority = self.checked_priority()?;
         let waiter = self.vector.map(|vector| Waiter::new(vector, self.controller.vector(vector)?));
         let waiter = waiter.transpose()?;
         let buffer = if self.in_controller { Some(self.controller.buffer_for_submission()?) } else { None };
-        let queue = create(self.controller, entries, self.vector, self.list_bytes, buffer.as_deref())?;
-        Ok(QueuePair { queue: ManuallyDrop::new(queue), waiter, controller: self.controller.clone() })
+        let queue =
+            create(self.controller, entries, self.vector, self.list_bytes, buffer.as_deref(), priority)?;
+        Ok(QueuePair { queue, waiter, controller: self.controller.clone(), ended: None })
+    }
+}
+
+impl QueuePairBuilder<'_> {
+    fn checked_priority(&self) -> Result<QueuePriority> {
+        let (Some(class), device) = (self.priority, self.controller.name()) else { return Ok(PRIORITY) };
+        if self.controller.is_weighted() && class <= QueuePriority::LOW {
+            return Ok(class);
+        }
+        let reason = if class > QueuePriority::LOW {
+            format!("a queue of priority {class}: the classes are 0 (urgent) to 3 (low)")
+        } else if self.controller.registers().capabilities().supports_weighted_round_robin() {
+            format!("a queue of priority {class}: open the controller with ControllerOptions::arbitration")
+        } else {
+            format!(
+                "a queue of priority {class}: the controller has no weighted round robin with urgent priority class \
+                 (CAP.AMS bit 0 is 0), so its queues have none"
+            )
+        };
+        Err(Error::Argument { device: device.to_string(), reason })
     }
 }
 
@@ -104,6 +137,7 @@ pub(crate) fn create<T>(
     vector: Option<u16>,
     list_bytes: Option<usize>,
     buffer: Option<&MemoryBuffer>,
+    priority: QueuePriority,
 ) -> Result<Queue<T>> {
     let page = 1 << inner.page_shift();
     let memory_of = |heap: &Arc<Heap>, bytes: usize| -> Result<DmaBuf> {
@@ -141,7 +175,7 @@ pub(crate) fn create<T>(
         live: inner.live().clone(),
     });
     let cq = Command::create_completion_queue(qid, entries, cq_iova, vector);
-    let sq = Command::create_submission_queue(qid, entries, sq_iova, qid, QueuePriority::URGENT);
+    let sq = Command::create_submission_queue(qid, entries, sq_iova, qid, priority);
     let run = |command, what: &str| inner.admin_data(command, DmaBuf::empty(), what);
     let failed = match run(&cq, "Create I/O Completion Queue") {
         Ok(_) => match run(&sq, "Create I/O Submission Queue") {
@@ -199,8 +233,9 @@ pub(crate) fn delete(inner: &Inner, qid: u16) -> bool {
 /// }
 /// ```
 pub struct QueuePair<T = u64> {
-    /// Taken apart on drop.
-    queue: ManuallyDrop<Queue<T>>,
+    queue: Queue<T>,
+    /// Whether the controller has let go of it, once it was asked to.
+    ended: Option<bool>,
     waiter: Option<Waiter>,
     controller: Arc<Inner>,
 }
@@ -313,6 +348,35 @@ impl<T> QueuePair<T> {
         self.waiter.as_ref().map(|waiter| waiter.as_fd())
     }
 
+    /// Deletes the queues on the controller, as dropping does, and says whether it has let go of all that commands in
+    /// flight used. For those who lent memory to commands ([`Turn::transfer_held`]): it can be freed after `Ok`, and goes
+    /// to [`Controller::keep`](crate::Controller::keep) after an error.
+    ///
+    /// # Errors
+    /// [`Error::Undeleted`]: the controller did not confirm it within the deadline.
+    pub fn close(mut self) -> Result<()> {
+        if self.end() {
+            return Ok(());
+        }
+        Err(Error::Undeleted { device: self.controller.name().to_string(), qid: self.queue.qid() })
+    }
+
+    /// Deletes the queues, once; `true` when the controller has let go.
+    fn end(&mut self) -> bool {
+        if let Some(ended) = self.ended {
+            return ended;
+        }
+        // In a forked child the queue is the parent's; once stopped, the controller uses none of its memory.
+        let ended = !self.controller.owner().is_current()
+            || self.queue.is_stopped()
+            || delete(&self.controller, self.queue.qid());
+        if !ended {
+            self.controller.keep(self.queue.retire());
+        }
+        self.ended = Some(ended);
+        ended
+    }
+
     /// Its id on the controller, from 1 on.
     pub fn id(&self) -> u16 {
         self.queue.qid()
@@ -331,22 +395,14 @@ impl<T> QueuePair<T> {
 
 impl<T> Drop for QueuePair<T> {
     fn drop(&mut self) {
-        // SAFETY: taken once, here, and not used after.
-        let mut queue = unsafe { ManuallyDrop::take(&mut self.queue) };
-        if !self.controller.owner().is_current() || queue.is_stopped() {
-            // In a forked child the queue is the parent's; once stopped, the controller uses none of its memory.
-            return;
-        }
-        if !delete(&self.controller, queue.qid()) {
-            self.controller.keep(queue.retire());
-        }
+        self.end();
     }
 }
 
 impl<T> fmt::Debug for QueuePair<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QueuePair")
-            .field("queue", &*self.queue)
+            .field("queue", &self.queue)
             .field("waiter", &self.waiter)
             .finish_non_exhaustive()
     }

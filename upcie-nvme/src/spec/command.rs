@@ -3,8 +3,9 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::dwords::{
-    AbortDword10, CreateCqDword11, CreateQueueDword10, CreateSqDword11, FeaturesDword10, IdentifyDword10,
-    IdentifyDword11, LogPageDword10, LogPageDword11, QueuePriority, ReadWriteDword12,
+    AbortDword10, CreateCqDword11, CreateQueueDword10, CreateSqDword11, DatasetDword10, DatasetDword11,
+    FeaturesDword10, IdentifyDword10, IdentifyDword11, LogPageDword10, LogPageDword11, QueuePriority,
+    ReadWriteDword12,
 };
 use super::features::{FeatureId, FeatureSelect};
 use super::identify::{Cns, Csi};
@@ -238,6 +239,34 @@ impl Command {
     #[must_use]
     pub const fn flush(nsid: u32) -> Self {
         Self::io(NvmOpcode::FLUSH, nsid)
+    }
+
+    /// Write Zeroes to `nlb` blocks, 1 to 65536, from block `slba` on.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if `nlb` is out of that range.
+    #[inline]
+    #[must_use]
+    pub const fn write_zeroes(nsid: u32, slba: u64, nlb: u32) -> Self {
+        Self::blocks(NvmOpcode::WRITE_ZEROES, nsid, slba, nlb)
+    }
+
+    /// Dataset Management that deallocates `count` ranges, 1 to 256: its data is as many
+    /// [`DatasetRange`](super::DatasetRange)s.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if `count` is out of that range.
+    #[inline]
+    #[must_use]
+    pub const fn deallocate(nsid: u32, count: u32) -> Self {
+        debug_assert!(count >= 1 && count <= 256);
+        Self {
+            cdw10: DatasetDword10::new().with_nr(count.wrapping_sub(1) as u8).into_bits(),
+            cdw11: DatasetDword11::new().with_ad(true).into_bits(),
+            ..Self::io(NvmOpcode::DATASET_MANAGEMENT, nsid)
+        }
     }
 
     #[inline]

@@ -3,10 +3,12 @@
 
 use bitfield_struct::bitfield;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use super::features::{FeatureId, FeatureSelect};
 use super::identify::{Cns, Csi};
 use super::log::LogPageId;
-use super::macros::named_values;
+use super::macros::{assert_size, named_values};
 
 named_values! {
     /// Priority class of a submission queue under weighted round robin; ignored under round robin.
@@ -155,4 +157,82 @@ pub struct ReadWriteDword12 {
     pub fua: bool,
     /// Limited retry.
     pub lr: bool,
+}
+
+bitflags::bitflags! {
+    /// The upper half of Read's, Write's and Write Zeroes' command dword 12, as far as hosts choose from it.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+    pub struct IoFlags: u16 {
+        /// DEAC: the controller may deallocate the blocks, if these read as zeros then (Write Zeroes only).
+        const DEALLOCATE = 1 << 9;
+        /// FUA, force unit access: to and from the media, past a volatile cache.
+        const FUA = 1 << 14;
+        /// LR, limited retry: the controller gives up sooner.
+        const LIMITED_RETRY = 1 << 15;
+    }
+}
+
+impl IoFlags {
+    /// The bits where they are in dwords 12 and 13 taken as one word.
+    #[inline(always)]
+    pub(crate) const fn word(self) -> u64 {
+        (self.bits() as u64) << 16
+    }
+}
+
+/// Dataset Management, command dword 10.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct DatasetDword10 {
+    /// Number of ranges, 0's based: 1 to 256.
+    pub nr: u8,
+    #[bits(24)]
+    __: u32,
+}
+
+/// Dataset Management, command dword 11.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct DatasetDword11 {
+    /// Integral dataset for read: the ranges are read together.
+    pub idr: bool,
+    /// Integral dataset for write: the ranges are written together.
+    pub idw: bool,
+    /// Attribute deallocate: the ranges' contents are no longer needed.
+    pub ad: bool,
+    #[bits(29)]
+    __: u32,
+}
+
+/// A range of a Dataset Management command: NVM, "Dataset Management – Range Definition"; 16 bytes. The command's
+/// data is 1 to [`Self::MOST`] of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct DatasetRange {
+    /// Context attributes: access hints, all of them optional.
+    pub attributes: u32,
+    /// Blocks. Not 0's based: 0 is none.
+    pub nlb: u32,
+    /// The first block.
+    pub slba: u64,
+}
+assert_size!(DatasetRange, 16);
+
+impl DatasetRange {
+    /// Ranges that one command takes at most.
+    pub const MOST: usize = 256;
+
+    /// `nlb` blocks from `slba` on, without hints.
+    #[inline]
+    #[must_use]
+    pub const fn new(slba: u64, nlb: u32) -> Self {
+        Self { attributes: 0, nlb, slba }
+    }
+
+    /// As it is in the command's data: for [`DmaBuf::write_at`](crate::DmaBuf::write_at).
+    #[inline]
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 16] {
+        zerocopy::transmute!(self)
+    }
 }

@@ -42,8 +42,9 @@ mod tests;
 pub use command::{ALL_NAMESPACES, Command, Completion};
 pub use device_memory::{CmbLocation, CmbMemorySpaceControl, CmbSize, PmrCapabilities, PmrStatus};
 pub use dwords::{
-    AbortDword10, CreateCqDword11, CreateQueueDword10, CreateSqDword11, FeaturesDword10, IdentifyDword10,
-    IdentifyDword11, LogPageDword10, LogPageDword11, QueuePriority, ReadWriteDword12,
+    AbortDword10, CreateCqDword11, CreateQueueDword10, CreateSqDword11, DatasetDword10, DatasetDword11,
+    DatasetRange, FeaturesDword10, IdentifyDword10, IdentifyDword11, IoFlags, LogPageDword10, LogPageDword11,
+    QueuePriority, ReadWriteDword12,
 };
 pub use features::{
     Arbitration, AsyncEvent, AsyncEventConfiguration, AsyncEventType, ErrorRecovery, FeatureId,
@@ -52,7 +53,7 @@ pub use features::{
 };
 pub use identify::{
     Cns, Csi, DescriptorHeader, IdentifyController, IdentifyNamespace, LbaFormat, NamespaceDescriptor,
-    NamespaceDescriptors, NamespaceIdType, NamespaceList, PowerState,
+    NamespaceDescriptors, NamespaceIdType, NamespaceList, OptionalCommands, PowerState,
 };
 pub use log::{CriticalWarning, ErrorLogEntry, FirmwareSlotLog, LogPageId, SmartLog};
 pub use opcode::{AdminOpcode, DataDirection, NvmOpcode};

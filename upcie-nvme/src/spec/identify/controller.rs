@@ -161,8 +161,7 @@ pub struct IdentifyController {
     pub maxcmd: u16,
     /// Number of namespaces: the largest valid NSID.
     pub nn: u32,
-    /// Optional NVM commands: bit 0 Compare, 1 Write Uncorrectable, 2 Dataset Management, 3 Write Zeroes,
-    /// 4 saved features, 5 Reservations, 6 Timestamp, 7 Verify, 8 Copy.
+    /// Optional NVM commands; see [`Self::optional_commands`].
     pub oncs: u16,
     /// Fused operations: bit 0 Compare and Write.
     pub fuses: u16,
@@ -281,6 +280,12 @@ impl IdentifyController {
         &self.psd[..count]
     }
 
+    /// The optional NVM commands that it has.
+    #[must_use]
+    pub const fn optional_commands(&self) -> OptionalCommands {
+        OptionalCommands::from_bits_retain(self.oncs)
+    }
+
     /// Whether commands may need a Flush to be on the media.
     #[must_use]
     pub const fn has_volatile_cache(&self) -> bool {
@@ -291,6 +296,31 @@ impl IdentifyController {
     #[must_use]
     pub const fn supports_sgls(&self) -> bool {
         matches!(self.sgls & 3, 1 | 2)
+    }
+}
+
+bitflags::bitflags! {
+    /// Optional NVM commands (ONCS).
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub struct OptionalCommands: u16 {
+        /// Compare.
+        const COMPARE = 1 << 0;
+        /// Write Uncorrectable.
+        const WRITE_UNCORRECTABLE = 1 << 1;
+        /// Dataset Management.
+        const DATASET_MANAGEMENT = 1 << 2;
+        /// Write Zeroes.
+        const WRITE_ZEROES = 1 << 3;
+        /// Set Features can save, and Get Features select.
+        const SAVED_FEATURES = 1 << 4;
+        /// Reservations.
+        const RESERVATIONS = 1 << 5;
+        /// The Timestamp feature.
+        const TIMESTAMP = 1 << 6;
+        /// Verify.
+        const VERIFY = 1 << 7;
+        /// Copy.
+        const COPY = 1 << 8;
     }
 }
 

@@ -1,0 +1,373 @@
+//! All that a turn submits beside plain reads and writes.
+
+use super::{Refusal, Refused, Turn, ring::Queue};
+use crate::{
+    Namespace,
+    namespace::Extent,
+    prp::DataPointer,
+    spec::{Command, DatasetDword11, DatasetRange, IoFlags, NvmOpcode},
+};
+use upcie_core::dma::DmaBuf;
+
+/// Which way a transfer goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Direction {
+    /// A Write command: from the buffer to the namespace.
+    Write = NvmOpcode::WRITE.0,
+    /// A Read command: from the namespace to the buffer.
+    Read = NvmOpcode::READ.0,
+}
+
+impl Direction {
+    /// Its command.
+    #[inline(always)]
+    pub const fn opcode(self) -> NvmOpcode {
+        NvmOpcode(self as u8)
+    }
+}
+
+impl<T> Turn<'_, T> {
+    /// As [`read`](Self::read), with `flags` ([`IoFlags::DEALLOCATE`] has no meaning here and is left out).
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    #[inline(always)]
+    pub fn read_with(
+        &mut self,
+        namespace: &Namespace,
+        slba: u64,
+        buffer: DmaBuf,
+        flags: IoFlags,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        self.transfer(NvmOpcode::READ, &namespace.extent, slba, buffer, transfer_flags(flags), tag)
+    }
+
+    /// As [`write`](Self::write), with `flags` ([`IoFlags::DEALLOCATE`] has no meaning here and is left out).
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    #[inline(always)]
+    pub fn write_with(
+        &mut self,
+        namespace: &Namespace,
+        slba: u64,
+        buffer: DmaBuf,
+        flags: IoFlags,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        self.transfer(NvmOpcode::WRITE, &namespace.extent, slba, buffer, transfer_flags(flags), tag)
+    }
+
+    /// Makes what was written to the namespace, as far as its writes have completed, last (NVM, "Flush").
+    ///
+    /// # Errors
+    /// A [`Refused`] with the tag, and nothing sent.
+    #[inline(always)]
+    pub fn flush(&mut self, namespace: &Namespace, tag: T) -> Result<(), Refused<T>> {
+        let extent = &namespace.extent;
+        if extent.stamp != self.namespaces || self.is_full() || extent.max_blocks == 0 {
+            let reason = refuse_namespace(extent, self.queue.live.controller, self.namespaces);
+            return Err(Refused { reason, buffer: DmaBuf::empty(), tag });
+        }
+        self.push([first(NvmOpcode::FLUSH, extent), 0, 0, 0, 0, 0, 0, 0], DmaBuf::empty(), tag, 0);
+        Ok(())
+    }
+
+    /// Makes `blocks` blocks (1 to 65536) from `slba` on read as zeros, without data (NVM, "Write Zeroes").
+    ///
+    /// # Errors
+    /// A [`Refused`] with the tag, and nothing sent: [`Refusal::NoCommand`] where the controller does not have it
+    /// ([`Namespace::max_write_zeroes`] is 0).
+    #[inline(always)]
+    pub fn write_zeroes(
+        &mut self,
+        namespace: &Namespace,
+        slba: u64,
+        blocks: u32,
+        flags: IoFlags,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        let extent = &namespace.extent;
+        let last = blocks.wrapping_sub(1);
+        // `max_zeroes` is at most the number of blocks, so that what passes the first check can be subtracted.
+        if last >= extent.max_zeroes
+            || slba > extent.last.wrapping_sub(u64::from(last))
+            || extent.stamp != self.namespaces
+            || self.is_full()
+        {
+            let at = (self.queue.live.controller, self.namespaces, self.is_full());
+            let reason =
+                refuse_blocks(extent, at, slba, u64::from(blocks) << extent.shift, extent.max_zeroes == 0);
+            return Err(Refused { reason, buffer: DmaBuf::empty(), tag });
+        }
+        let words =
+            [first(NvmOpcode::WRITE_ZEROES, extent), 0, 0, 0, 0, slba, u64::from(last) | flags.word(), 0];
+        self.push(words, DmaBuf::empty(), tag, 0);
+        Ok(())
+    }
+
+    /// Tells the controller that the contents of the first `count` [`DatasetRange`]s in `ranges` (1 to
+    /// [`DatasetRange::MOST`]) are no longer needed (NVM, "Dataset Management", attribute Deallocate). What the blocks read
+    /// as then is in Identify Namespace (`dlfeat`). A range beyond the namespace makes the controller fail the command.
+    ///
+    /// Some controllers read all 4 KiB that a command's ranges can take, whatever their count: a buffer of that size
+    /// and alignment is good for all.
+    ///
+    /// ```
+    /// # use upcie_nvme::{Controller, Wait, spec::DatasetRange};
+    /// # let controller = Controller::open(&"emu:size=1M".parse()?)?;
+    /// # let namespace = controller.namespace(1)?;
+    /// # let mut queue = controller.queue_pair().create::<u64>()?;
+    /// let mut ranges = controller.alloc(4096)?;
+    /// for (index, range) in [DatasetRange::new(0, 8), DatasetRange::new(64, 8)].iter().enumerate() {
+    ///     ranges.write_at(index * size_of::<DatasetRange>(), &range.to_bytes());
+    /// }
+    /// queue.turn()?.deallocate(&namespace, ranges, 2, 7)?;
+    /// # assert!(queue.wait(Wait::Poll, std::time::Duration::from_secs(10))?);
+    /// # queue.turn()?.next().unwrap().into_parts().1?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A [`Refused`] with the buffer and the tag, and nothing sent: [`Refusal::NoCommand`] where the controller does not
+    /// have Dataset Management, [`Refusal::Length`] when the buffer does not hold that many ranges, or there are none or
+    /// too many.
+    #[inline(always)]
+    pub fn deallocate(
+        &mut self,
+        namespace: &Namespace,
+        ranges: DmaBuf,
+        count: usize,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        match self.ranges(&namespace.extent, &ranges, 0, count) {
+            Ok((words, list)) => self.push(words, ranges, tag, list),
+            Err(reason) => return Err(Refused { reason, buffer: ranges, tag }),
+        }
+        Ok(())
+    }
+
+    /// As [`deallocate`](Self::deallocate), with the ranges from byte `start` on of `held`, which stays with the caller.
+    ///
+    /// # Safety
+    /// As for [`transfer_held`](Self::transfer_held).
+    ///
+    /// # Errors
+    /// As [`deallocate`](Self::deallocate), with the empty buffer.
+    #[inline(always)]
+    pub unsafe fn deallocate_held(
+        &mut self,
+        namespace: &Namespace,
+        held: &DmaBuf,
+        start: usize,
+        count: usize,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        match self.ranges(&namespace.extent, held, start, count) {
+            Ok((words, list)) => self.push(words, DmaBuf::empty(), tag, list),
+            Err(reason) => return Err(Refused { reason, buffer: DmaBuf::empty(), tag }),
+        }
+        Ok(())
+    }
+
+    /// Reads or writes the `len` bytes from `start` on of `held`, which stays with the caller: for those who keep their
+    /// memory in one piece and name parts of it (fio, and others that are called from C). A chain is taken as a whole only.
+    ///
+    /// All that [`read`](Self::read) and [`write`](Self::write) check is checked. A part of at most two of the controller's
+    /// pages, of a buffer that is [linear](DmaBuf::is_linear), is sent without a call out of line and without a list.
+    ///
+    /// # Safety
+    /// `held` is neither freed, nor written to, nor (for a read) looked at, before the command has completed
+    /// or [`QueuePair::close`](super::QueuePair::close) has returned `Ok`. Memory of a queue that can't be closed so is
+    /// given to [`Controller::keep`](crate::Controller::keep).
+    ///
+    /// # Errors
+    /// A [`Refused`] with the empty buffer and the tag, and nothing sent; [`Refusal::Length`] also when the part is not
+    /// within `held`.
+    #[expect(clippy::too_many_arguments, reason = "a command of C callers, field by field")]
+    #[inline(always)]
+    pub unsafe fn transfer_held(
+        &mut self,
+        direction: Direction,
+        namespace: &Namespace,
+        slba: u64,
+        held: &DmaBuf,
+        start: usize,
+        len: usize,
+        flags: IoFlags,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        let extent = &namespace.extent;
+        // As in `transfer`.
+        let last = (len as u64).rotate_right(extent.shift).wrapping_sub(1);
+        let reason = if last >= u64::from(extent.max_blocks)
+            || slba > extent.last.wrapping_sub(last)
+            || extent.stamp != self.namespaces
+            || self.is_full()
+        {
+            let at = (self.queue.live.controller, self.namespaces, self.is_full());
+            refuse_blocks(extent, at, slba, len as u64, false)
+        } else {
+            match self.pointer(direction.opcode(), held, start, len) {
+                Ok(DataPointer { prp1, prp2, list }) => {
+                    let last = last | transfer_flags(flags).word();
+                    let words = [first(direction.opcode(), extent), 0, 0, prp1, prp2, slba, last, 0];
+                    self.push(words, DmaBuf::empty(), tag, list);
+                    return Ok(());
+                }
+                Err(reason) => reason,
+            }
+        };
+        Err(Refused { reason, buffer: DmaBuf::empty(), tag })
+    }
+
+    /// Submits `command` as it is, but for its command id, with whatever data pointer it has. `buffer` stays with it
+    /// until it completes.
+    ///
+    /// # Safety
+    /// The controller does what the command says. The caller owes that the memory that its data and metadata pointers
+    /// name may be read or written until it completes (it lies in `buffer`, say), that no command id or queue is
+    /// disturbed by it (Abort, Delete Queue and the like belong to the driver), and that what it changes on the
+    /// controller is told to the driver ([`Controller::rescan`](crate::Controller::rescan)).
+    ///
+    /// # Errors
+    /// [`Refusal::Full`], with the buffer and the tag.
+    #[inline(always)]
+    pub unsafe fn submit_raw(&mut self, command: &Command, buffer: DmaBuf, tag: T) -> Result<(), Refused<T>> {
+        if self.is_full() {
+            return Err(Refused { reason: Refusal::Full, buffer, tag });
+        }
+        let mut words: [u64; 8] = zerocopy::transmute!(*command);
+        words[0] &= !0xffff_0000;
+        self.push(words, buffer, tag, 0);
+        Ok(())
+    }
+
+    /// The words of a Dataset Management command and its PRP list.
+    #[inline(always)]
+    fn ranges(
+        &mut self,
+        extent: &Extent,
+        held: &DmaBuf,
+        start: usize,
+        count: usize,
+    ) -> Result<([u64; 8], u32), Refusal> {
+        if extent.stamp != self.namespaces || self.is_full() || extent.max_blocks == 0 {
+            return Err(refuse_namespace(extent, self.queue.live.controller, self.namespaces));
+        }
+        if !extent.deallocates {
+            return Err(Refusal::NoCommand);
+        }
+        if count.wrapping_sub(1) >= DatasetRange::MOST {
+            return Err(Refusal::Length);
+        }
+        let len = count * size_of::<DatasetRange>();
+        let pointer = self.pointer(NvmOpcode::DATASET_MANAGEMENT, held, start, len)?;
+        let dwords =
+            (count - 1) as u64 | const { (DatasetDword11::new().with_ad(true).into_bits() as u64) << 32 };
+        let first = first(NvmOpcode::DATASET_MANAGEMENT, extent);
+        Ok(([first, 0, 0, pointer.prp1, pointer.prp2, dwords, 0, 0], pointer.list))
+    }
+
+    /// The data pointer for the `len` bytes (at least one) from `start` on of `held`: by arithmetic for at most two pages.
+    #[inline(always)]
+    fn pointer(
+        &mut self,
+        opcode: NvmOpcode,
+        held: &DmaBuf,
+        start: usize,
+        len: usize,
+    ) -> Result<DataPointer, Refusal> {
+        let ready = held.transfer();
+        let mask = self.queue.lists.page_mask();
+        // Neither sum passes 64 bits once the part is within the buffer, whose end has an address.
+        let prp1 = ready.iova.wrapping_add(start as u64);
+        let end = (prp1 & mask).wrapping_add(len as u64);
+        if start > held.len()
+            || len > held.len() - start
+            || !held.is_linear()
+            || ready.space != self.queue.space
+            || prp1 & 3 != 0
+            || end > 2 * (mask + 1)
+        {
+            return part(self.queue, opcode, held, start, len);
+        }
+        let prp2 = if end > mask + 1 { (prp1 | mask) + 1 } else { 0 };
+        Ok(DataPointer { prp1, prp2, list: 0 })
+    }
+}
+
+/// The first two dwords of a command, without its id.
+#[inline(always)]
+pub(super) fn first(opcode: NvmOpcode, extent: &Extent) -> u64 {
+    u64::from(opcode.0) | extent.nsid_high
+}
+
+#[inline(always)]
+fn transfer_flags(flags: IoFlags) -> IoFlags {
+    flags.difference(IoFlags::DEALLOCATE)
+}
+
+/// The data pointer for a part of a buffer that is not a plain one, or why it can't be transferred.
+#[cold]
+#[inline(never)]
+fn part<T>(
+    queue: &mut Queue<T>,
+    opcode: NvmOpcode,
+    held: &DmaBuf,
+    start: usize,
+    len: usize,
+) -> Result<DataPointer, Refusal> {
+    let chained = held.next().is_some();
+    if held.segments().any(|segment| segment.transfer().space != queue.space && !segment.is_empty()) {
+        Err(Refusal::ForeignBuffer)
+    } else if start.checked_add(len).is_none_or(|end| end > held.total_len()) {
+        Err(Refusal::Length)
+    } else if let Some(reason) = queue.live.device_memory.refuse(opcode, held) {
+        Err(reason)
+    } else if !chained {
+        queue.lists.build_range(held, start, len)
+    } else if start == 0 && len == held.total_len() {
+        queue.lists.build(held)
+    } else {
+        // Only a chain that one command can take is split nowhere.
+        Err(Refusal::TooLong)
+    }
+}
+
+/// Why a command for `len` bytes of blocks was refused. `at` is the queue's controller, the stamp of its namespaces, and
+/// whether it is full.
+#[cold]
+#[inline(never)]
+fn refuse_blocks(extent: &Extent, at: (u64, u64, bool), slba: u64, len: u64, lacks: bool) -> Refusal {
+    let (controller, namespaces, full) = at;
+    let blocks = len >> extent.shift;
+    if extent.stamp != namespaces || extent.max_blocks == 0 || full {
+        refuse_namespace(extent, controller, namespaces)
+    } else if lacks {
+        Refusal::NoCommand
+    } else if blocks == 0 || blocks << extent.shift != len {
+        Refusal::Length
+    } else if extent.blocks().saturating_sub(slba) < blocks {
+        Refusal::OutOfRange
+    } else {
+        Refusal::TooLong
+    }
+}
+
+/// Why a command for a namespace was refused that could not be told from its payload.
+#[cold]
+#[inline(never)]
+pub(super) fn refuse_namespace(extent: &Extent, controller: u64, namespaces: u64) -> Refusal {
+    if extent.controller != controller {
+        Refusal::ForeignNamespace
+    } else if extent.stamp != namespaces {
+        Refusal::StaleNamespace
+    } else if extent.max_blocks == 0 {
+        Refusal::Unsupported
+    } else {
+        Refusal::Full
+    }
+}

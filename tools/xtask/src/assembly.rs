@@ -53,7 +53,7 @@ pub fn check(workspace: &Workspace) -> Result<()> {
         }
     }
     if !problems.is_empty() {
-        bail!("{}", problems.join("; "));
+        bail!("the hot path is not what it was:\n  {}", problems.join("\n  "));
     }
     Ok(())
 }

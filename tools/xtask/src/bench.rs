@@ -170,10 +170,16 @@ impl<'a> Build<'a> {
         };
         let [release, user] =
             PROFILES.map(|profile| args.profile.as_deref().is_none_or(|only| only == profile));
-        // An older revision may not have it.
-        let user = user && fs::read_to_string(workspace.root.join("Cargo.toml"))?.contains("[profile.user]");
-        let all = ["bench", "--package", BENCHES, "--no-run"];
-        let hot_path = [&all[..], &["--bench", HOT_PATH, "--profile", PROFILES[1]]].concat();
+        // An entry's name begins with its bench's: no need to build the others.
+        let only = args.filter.as_deref().and_then(|filter| filter.split('/').next());
+        let only = only.filter(|name| workspace.root.join(format!("benches/benches/{name}.rs")).exists());
+        // An older revision may not have the profile.
+        let user = user
+            && only.is_none_or(|only| only == HOT_PATH)
+            && fs::read_to_string(workspace.root.join("Cargo.toml"))?.contains("[profile.user]");
+        let bench = ["bench", "--package", BENCHES, "--no-run"];
+        let all = only.map_or(bench.to_vec(), |only| [&bench[..], &["--bench", only]].concat());
+        let hot_path = [&bench[..], &["--bench", HOT_PATH, "--profile", PROFILES[1]]].concat();
         Ok(Self {
             workspace,
             benches: if release { build(&all)? } else { Vec::new() },

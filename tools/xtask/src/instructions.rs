@@ -65,7 +65,7 @@ pub fn check(workspace: &Workspace, update: bool) -> Result<()> {
         say!("written to {FILE} for {compiler}");
     }
     if !problems.is_empty() {
-        bail!("{}", problems.join("; "));
+        bail!("the hot path is not what it was:\n  {}", problems.join("\n  "));
     }
     Ok(())
 }

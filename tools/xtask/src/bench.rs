@@ -17,6 +17,8 @@ use crate::process::{self, say};
 use crate::{assembly, instructions};
 
 pub const BENCHES: &str = "upcie-benches";
+/// Benches that start no other program.
+const ALONE: [&str; 6] = ["hot_path", "heap", "prp", "iova", "memory", "start"];
 const HOT_PATH: &str = "hot_path";
 /// How the hot path is built: as the workspace's programs are, and as a program is that changes nothing of cargo's own.
 pub const PROFILES: [&str; 2] = ["release", "user"];
@@ -159,7 +161,12 @@ struct Build<'a> {
 impl<'a> Build<'a> {
     fn new(args: &Args, workspace: &'a Workspace) -> Result<Self> {
         say!("building the benches of {}", workspace.root.display());
-        workspace.build_tools(true)?;
+        // An entry's name begins with its bench's: no need to build the others.
+        let only = args.filter.as_deref().and_then(|filter| filter.split('/').next());
+        let only = only.filter(|name| workspace.root.join(format!("benches/benches/{name}.rs")).exists());
+        if !only.is_some_and(|only| ALONE.contains(&only)) {
+            workspace.build_tools(true)?;
+        }
         let build = |arguments: &[&str]| -> Result<Vec<Executable>> {
             let mut benches = workspace.build_optimised(arguments)?;
             benches.retain(|executable| executable.kind == "bench");
@@ -170,9 +177,6 @@ impl<'a> Build<'a> {
         };
         let [release, user] =
             PROFILES.map(|profile| args.profile.as_deref().is_none_or(|only| only == profile));
-        // An entry's name begins with its bench's: no need to build the others.
-        let only = args.filter.as_deref().and_then(|filter| filter.split('/').next());
-        let only = only.filter(|name| workspace.root.join(format!("benches/benches/{name}.rs")).exists());
         // An older revision may not have the profile.
         let user = user
             && only.is_none_or(|only| only == HOT_PATH)

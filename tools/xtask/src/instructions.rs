@@ -23,7 +23,7 @@ const COUNT: u64 = 16 << 10;
 const HAND: &str = "hand";
 const SIDES: [&str; 3] = ["ours", "caller", HAND];
 /// Of the counted instructions, those of the stand-in device.
-const DEVICE: &str = "upcie_benches::standin::Device::step";
+const DEVICE: &str = "upcie_benches::standin::step";
 /// Where everything else must be executed: what is not inlined into these is a call on the hot path.
 const INSIDE: [&str; 3] = ["counted::", "upcie_benches::caller::", DEVICE];
 /// What the figures of a known compiler may grow by: none of it is noise, but a change elsewhere moves the odd spill.

@@ -168,8 +168,8 @@ impl Ours {
         while done < count {
             device.step();
             match caller::reap_and_read(queue, &others[0], random) {
-                Some(more) => done += more,
-                None => std::process::abort(),
+                Ok(Some(more)) => done += more,
+                _ => std::process::abort(),
             }
         }
         done

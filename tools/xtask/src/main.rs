@@ -3,6 +3,7 @@
 //! Messages of this program go to stderr, so that a guest command's stdout is the command's alone.
 #![forbid(unsafe_code)]
 
+mod assembly;
 mod bench;
 mod boot;
 mod cargo;
@@ -10,6 +11,7 @@ mod debian;
 mod guest;
 mod initrd;
 mod install;
+mod instructions;
 mod kernel;
 mod matrix;
 mod modes;

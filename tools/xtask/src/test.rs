@@ -11,7 +11,7 @@ use crate::cargo::{Executable, Workspace};
 use crate::modes::{self, BOOTS, GUEST_ONLY, HOST};
 use crate::process::{self, say};
 use crate::suites::{self, Row};
-use crate::{boot, kernel, matrix, package};
+use crate::{assembly, boot, instructions, kernel, matrix, package};
 
 /// The package with the suites that run over every transport.
 const SUITES: &str = "upcie-tests";
@@ -130,7 +130,13 @@ impl Run<'_> {
         } else if self.args.wants("aarch64") {
             say!("aarch64 is not checked: its target is absent (`rustup target add {AARCH64}`)");
         }
-        self.step("package", package::check)
+        self.step("package", package::check)?;
+        // Both know x86-64 only.
+        if cfg!(target_arch = "x86_64") {
+            self.step("instructions", |workspace| instructions::check(workspace, false))?;
+            self.step("assembly", assembly::check)?;
+        }
+        Ok(())
     }
 
     fn build(&mut self) -> Result<Vec<Executable>> {

@@ -126,13 +126,12 @@ impl DmaBuf {
         self.region().is_none_or(|region| region.addresses().is_contiguous(at, len))
     }
 
-    /// Whether one device address leads to all its bytes ([`transfer`](Self::transfer)`().iova` and what follows), none is in
-    /// a device, and nothing is chained to it. Prepared, and so cheap enough for every command; a large buffer that is
-    /// not [ready](Transfer::ready) as a whole can be.
+    /// Whether one device address leads to all bytes of this segment ([`transfer`](Self::transfer)`().iova` and what
+    /// follows), and none is in a device. Prepared, and so cheap enough for every command; a large buffer that is not
+    /// [ready](Transfer::ready) as a whole can be.
     #[inline(always)]
     pub fn is_linear(&self) -> bool {
-        let all = self.descriptor();
-        all.linear && all.next.is_none()
+        self.descriptor().linear
     }
 
     /// Reads the bytes from `offset` on. What is read of a device's memory, write-combined too, is no older than any

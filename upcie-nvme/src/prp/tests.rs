@@ -4,7 +4,7 @@ use super::*;
 use std::{collections::BTreeMap, sync::Arc, sync::Mutex};
 use upcie_core::{
     Result,
-    dma::{DmaSpace, Heap, Mapper},
+    dma::{DmaBuf, DmaSpace, Heap, Mapper},
     memory::{Memory, PageSize},
 };
 

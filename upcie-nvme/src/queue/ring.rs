@@ -148,27 +148,28 @@ impl<T> Queue<T> {
     }
 
     /// Opens the guard.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn turn(&mut self) -> Result<Turn<'_, T>> {
         let namespaces = self.live.namespaces.load(Ordering::Relaxed);
         if self.state != State::Ready || namespaces == 0 {
-            return Err(self.why_closed());
+            return Err(*self.why_closed());
         }
         self.state = State::Open;
         Ok(Turn::open(self, namespaces))
     }
 
+    /// In a box: written straight into the result of `turn`, it would keep the turn itself in memory.
     #[cold]
     #[inline(never)]
-    fn why_closed(&self) -> Error {
+    fn why_closed(&self) -> Box<Error> {
         let (device, qid) = (self.name.to_string(), self.qid);
-        if self.is_stopped() {
+        Box::new(if self.is_stopped() {
             Error::Stopped { device, qid }
         } else if self.state == State::Forged {
             Error::ForgedCompletion { device, qid }
         } else {
             Error::LeakedTurn { device, qid }
-        }
+        })
     }
 
     /// Commands that can be in flight at once.

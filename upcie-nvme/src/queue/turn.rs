@@ -242,7 +242,7 @@ impl<T> Iterator for Turn<'_, T> {
 }
 
 impl<T> Drop for Turn<'_, T> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         let queue = &mut *self.queue;
         // Neither goes all the way round in one turn: at most `entries - 1` are in flight.

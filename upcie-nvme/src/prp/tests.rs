@@ -88,6 +88,12 @@ fn pool(heap: &Arc<Heap>, bytes: usize, max_transfer: u64, shift: u32) -> ListPo
     ListPool::new(heap.alloc_aligned(bytes, 1 << shift).unwrap(), chunk, shift)
 }
 
+fn build(pool: &mut ListPool, buf: &DmaBuf) -> Result<DataPointer, Refusal> {
+    let (pointer, len) = pool.build(buf, buf.transfer().space)?;
+    assert_eq!(len, buf.total_len() as u64);
+    Ok(pointer)
+}
+
 #[test]
 fn whole_buffers_bring_their_list() {
     for shift in [12, 13, 16] {
@@ -133,7 +139,7 @@ fn parts_at_any_dword_take_lists_from_the_pool() {
     for start in [0, 4, 512, 2048, 4092, 4096, 6000] {
         for len in [4, 512, 4096, 8192, 12288, 100_000, 1 << 20, 3 << 20] {
             let part = heap.alloc(max as usize).unwrap().slice(start..start + len);
-            let pointer = pool.build(&part).unwrap();
+            let pointer = build(&mut pool, &part).unwrap();
             assert_eq!(
                 words(host.pages(pointer.prp1, pointer.prp2, len, 12)),
                 expected(&part),
@@ -159,23 +165,23 @@ fn touching_segments_merge_and_others_meet_at_pages() {
     let (middle, high) = high.split_at(7192);
     low.chain(middle);
     low.chain(high);
-    let pointer = pool.build(&low).unwrap();
+    let pointer = build(&mut pool, &low).unwrap();
     assert_eq!(words(host.pages(pointer.prp1, pointer.prp2, 16384, 12)), expected(&low));
     // Whole pages from elsewhere, the first one and the last one in part.
     let mut first = heap.alloc(8192).unwrap().slice(512..8192);
     first.chain(heap.alloc(4096).unwrap());
     first.chain(heap.alloc(4096).unwrap().slice(0..100 * 4));
     let len = first.total_len();
-    let pointer = pool.build(&first).unwrap();
+    let pointer = build(&mut pool, &first).unwrap();
     assert_eq!(words(host.pages(pointer.prp1, pointer.prp2, len, 12)), expected(&first));
     // An end, or a start, inside of a page that does not touch.
     let mut bad = heap.alloc(8192).unwrap().slice(0..512);
     bad.chain(heap.alloc(4096).unwrap());
-    assert_eq!(pool.build(&bad), Err(Refusal::Unaligned));
+    assert_eq!(build(&mut pool, &bad), Err(Refusal::Unaligned));
     let mut bad = heap.alloc(4096).unwrap();
     bad.chain(heap.alloc(8192).unwrap().slice(512..4096));
-    assert_eq!(pool.build(&bad), Err(Refusal::Unaligned));
-    assert_eq!(pool.build(&heap.alloc(512).unwrap().slice(2..510)), Err(Refusal::Unaligned));
+    assert_eq!(build(&mut pool, &bad), Err(Refusal::Unaligned));
+    assert_eq!(build(&mut pool, &heap.alloc(512).unwrap().slice(2..510)), Err(Refusal::Unaligned));
 }
 
 #[test]
@@ -186,7 +192,7 @@ fn an_empty_pool_refuses_and_recovers() {
         let part = heap.alloc(max as usize * 2).unwrap().slice(512..512 + max as usize);
         let mut taken = Vec::new();
         let refusal = loop {
-            match pool.build(&part) {
+            match build(&mut pool, &part) {
                 Ok(pointer) => taken.push(pointer.list),
                 Err(refusal) => break refusal,
             }
@@ -199,7 +205,7 @@ fn an_empty_pool_refuses_and_recovers() {
         for list in taken.drain(..) {
             pool.release(list);
         }
-        while let Ok(pointer) = pool.build(&part) {
+        while let Ok(pointer) = build(&mut pool, &part) {
             taken.push(pointer.list);
         }
         assert_eq!(taken.len(), count);
@@ -211,5 +217,5 @@ fn more_than_the_pool_is_made_for_is_refused() {
     let (heap, _) = heap(12);
     let mut pool = pool(&heap, 4096, 64 << 10, 12);
     let part = heap.alloc(1 << 20).unwrap().slice(4..1 << 20);
-    assert_eq!(pool.build(&part), Err(Refusal::TooLong));
+    assert_eq!(build(&mut pool, &part), Err(Refusal::TooLong));
 }

@@ -1,6 +1,6 @@
 //! All that a turn submits beside plain reads and writes.
 
-use super::{Refusal, Refused, Turn, ring::Queue};
+use super::{Refusal, Refused, Turn, ring::Queue, turn::seldom};
 use crate::{
     Namespace,
     namespace::Extent,
@@ -292,6 +292,7 @@ impl<T> Turn<'_, T> {
             || prp1 & 3 != 0
             || end > 2 * (mask + 1)
         {
+            seldom();
             return part(self.queue, opcode, held, start, len);
         }
         let prp2 = if end > mask + 1 { (prp1 | mask) + 1 } else { 0 };
@@ -311,7 +312,6 @@ fn transfer_flags(flags: IoFlags) -> IoFlags {
 }
 
 /// The data pointer for a part of a buffer that is not a plain one, or why it can't be transferred.
-#[cold]
 #[inline(never)]
 fn part<T>(
     queue: &mut Queue<T>,
@@ -330,7 +330,7 @@ fn part<T>(
     } else if !chained {
         queue.lists.build_range(held, start, len)
     } else if start == 0 && len == held.total_len() {
-        queue.lists.build(held)
+        queue.lists.build(held, queue.space).map(|(pointer, _)| pointer)
     } else {
         // Only a chain that one command can take is split nowhere.
         Err(Refusal::TooLong)

@@ -115,6 +115,7 @@ impl<'q, T> Turn<'q, T> {
             || ready.space != self.queue.space
             || self.is_full()
         {
+            seldom();
             let at = Cursor { sqe: self.sqe, top: self.top };
             let at = transfer_slowly(
                 self.queue,
@@ -281,7 +282,7 @@ impl<T> fmt::Debug for Turn<'_, T> {
 /// Marks a branch that is seldom taken, so that it stays a branch: predicted, where a conditional move is waited for.
 #[cold]
 #[inline]
-fn seldom() {}
+pub(super) fn seldom() {}
 
 #[cold]
 #[inline(never)]
@@ -291,7 +292,6 @@ fn release(lists: &mut ListPool, list: u32) {
 
 /// A transfer that is not a plain one: its buffer has no ready data pointer, so one is made, or it is refused.
 /// Gives the cursors after it.
-#[cold]
 #[inline(never)]
 fn transfer_slowly<T>(
     queue: &mut Queue<T>,
@@ -302,31 +302,67 @@ fn transfer_slowly<T>(
     slba: u64,
     (buffer, tag): (DmaBuf, T),
 ) -> Result<Cursor, Refused<T>> {
+    let made = if at.top == queue.none {
+        Err(Refusal::Full)
+    } else {
+        // One walk along the segments: each is a step in memory. What is found wrong after it is given back.
+        queue.lists.build(&buffer, queue.space).and_then(|(pointer, len)| {
+            let last = len.rotate_right(extent.shift).wrapping_sub(1);
+            let good = last < u64::from(extent.max_blocks)
+                && slba <= extent.last.wrapping_sub(last)
+                && extent.stamp == namespaces
+                && queue.live.device_memory.refuse(opcode, &buffer).is_none();
+            if good {
+                return Ok((pointer, last));
+            }
+            if pointer.list != 0 {
+                queue.lists.release(pointer.list);
+            }
+            Err(Refusal::Length)
+        })
+    };
+    match made {
+        Ok((DataPointer { prp1, prp2, list }, last)) => {
+            let words = [first(opcode, extent), 0, 0, prp1, prp2, slba, last | flags.word(), 0];
+            // SAFETY: the caller's turn has lent the queue, with its cursors, and it is not full.
+            Ok(unsafe { place(queue, queue.slots, at, words, buffer, tag, list) })
+        }
+        Err(refusal) => {
+            let full = at.top == queue.none;
+            let reason =
+                why_refused(queue, full, namespaces, opcode, extent, slba, &buffer).unwrap_or(refusal);
+            Err(Refused { reason, buffer, tag })
+        }
+    }
+}
+
+/// Why a transfer was refused, in the order in which a caller can do something about it; `None` when the making of its
+/// list was what failed.
+#[cold]
+#[inline(never)]
+fn why_refused<T>(
+    queue: &Queue<T>,
+    full: bool,
+    namespaces: u64,
+    opcode: NvmOpcode,
+    extent: &Extent,
+    slba: u64,
+    buffer: &DmaBuf,
+) -> Option<Refusal> {
     let len = buffer.total_len() as u64;
     let blocks = len >> extent.shift;
-    let reason = if extent.stamp != namespaces || extent.max_blocks == 0 || at.top == queue.none {
-        refuse_namespace(extent, queue.live.controller, namespaces)
+    if extent.stamp != namespaces || extent.max_blocks == 0 || full {
+        Some(refuse_namespace(extent, queue.live.controller, namespaces))
     } else if buffer.segments().any(|segment| segment.transfer().space != queue.space && !segment.is_empty())
     {
-        Refusal::ForeignBuffer
+        Some(Refusal::ForeignBuffer)
     } else if blocks == 0 || blocks << extent.shift != len {
-        Refusal::Length
+        Some(Refusal::Length)
     } else if extent.blocks().saturating_sub(slba) < blocks {
-        Refusal::OutOfRange
+        Some(Refusal::OutOfRange)
     } else if blocks > u64::from(extent.max_blocks) {
-        Refusal::TooLong
-    } else if let Some(reason) = queue.live.device_memory.refuse(opcode, &buffer) {
-        reason
+        Some(Refusal::TooLong)
     } else {
-        match queue.lists.build(&buffer) {
-            Ok(DataPointer { prp1, prp2, list }) => {
-                let last = (blocks - 1) | flags.word();
-                let words = [first(opcode, extent), 0, 0, prp1, prp2, slba, last, 0];
-                // SAFETY: the caller's turn has lent the queue, with its cursors, and it is not full.
-                return Ok(unsafe { place(queue, queue.slots, at, words, buffer, tag, list) });
-            }
-            Err(reason) => reason,
-        }
-    };
-    Err(Refused { reason, buffer, tag })
+        queue.live.device_memory.refuse(opcode, buffer)
+    }
 }

@@ -1,0 +1,221 @@
+//! PRP lists made for one command: in memory of the queue's own, taken and given back.
+
+use super::{ENTRY, MAX_TRANSFER, Pages, list_bytes};
+use crate::queue::Refusal;
+use upcie_core::dma::DmaBuf;
+
+/// What goes into a command's data pointer, and the list to give back when it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DataPointer {
+    pub(crate) prp1: u64,
+    pub(crate) prp2: u64,
+    /// A chunk of the pool and those chained to it, as index + 1; 0 for none.
+    pub(crate) list: u32,
+}
+
+/// List memory of one queue, in chunks: taken by commands whose buffers have no list ready, never grown.
+#[derive(Debug)]
+pub(crate) struct ListPool {
+    memory: DmaBuf,
+    page_shift: u32,
+    /// Entries in a chunk. A list of more goes over several chunks, which are whole pages then.
+    capacity: usize,
+    /// The first free chunk, as index + 1.
+    free: u32,
+    /// What follows each chunk, free or in a list, as index + 1.
+    next: Box<[u32]>,
+}
+
+impl ListPool {
+    /// Bytes of a chunk for transfers of at most `max_transfer` bytes.
+    pub(crate) fn chunk_bytes(max_transfer: u64, page_shift: u32) -> usize {
+        // One entry more than there are pages: a transfer may begin in the middle of one.
+        let entries = (max_transfer.min(MAX_TRANSFER) >> page_shift) as usize + 1;
+        (entries * ENTRY).next_power_of_two().min(1 << page_shift)
+    }
+
+    /// Bytes that hold at least one list of the longest transfer, which may begin in the middle of a page: with less, a
+    /// command could be refused for good.
+    pub(crate) fn least_bytes(max_transfer: u64, page_shift: u32) -> usize {
+        let entries = (max_transfer.min(MAX_TRANSFER) >> page_shift) as usize;
+        list_bytes(entries.max(1), page_shift).next_multiple_of(Self::chunk_bytes(max_transfer, page_shift))
+    }
+
+    /// Over `memory`, aligned to pages, in chunks of `chunk` bytes.
+    pub(crate) fn new(memory: DmaBuf, chunk: usize, page_shift: u32) -> Self {
+        let chunks = (memory.len() / chunk) as u32;
+        let next = (1..=chunks).map(|i| if i == chunks { 0 } else { i + 1 }).collect();
+        Self { memory, page_shift, capacity: chunk / ENTRY, free: u32::from(chunks > 0), next }
+    }
+
+    /// The controller's page size in bytes, less one.
+    #[inline(always)]
+    pub(crate) fn page_mask(&self) -> u64 {
+        (1 << self.page_shift) - 1
+    }
+
+    /// The data pointer for all segments of `buf`, which are in the address space `space`, and how many bytes they have.
+    pub(crate) fn build(&mut self, buf: &DmaBuf, space: u64) -> Result<(DataPointer, u64), Refusal> {
+        let (mut pages, mut total) = (Pages::new(self.page_shift), 0);
+        let mut writer = Writer::new(self);
+        let end = buf.segments().try_for_each(|segment| {
+            let len = segment.len();
+            total += len as u64;
+            if segment.transfer().space != space && len > 0 {
+                return Err(Refusal::ForeignBuffer);
+            }
+            writer.add(&mut pages, segment, 0, len)
+        });
+        Ok((writer.finish(end)?, total))
+    }
+
+    /// The data pointer for `len` bytes from `start` on of a buffer that is not chained.
+    pub(crate) fn build_range(
+        &mut self,
+        buf: &DmaBuf,
+        start: usize,
+        len: usize,
+    ) -> Result<DataPointer, Refusal> {
+        let mut pages = Pages::new(self.page_shift);
+        let mut writer = Writer::new(self);
+        let end = writer.add(&mut pages, buf, start, len);
+        writer.finish(end)
+    }
+
+    /// Takes the memory away, for when the pool is of no more use but the device may still read it.
+    pub(crate) fn take_memory(&mut self) -> DmaBuf {
+        self.free = 0;
+        std::mem::take(&mut self.memory)
+    }
+
+    /// Takes a chunk, which nothing follows.
+    #[inline(always)]
+    fn take(&mut self) -> Result<u32, Refusal> {
+        let chunk = self.free;
+        if chunk == 0 {
+            return Err(Refusal::ListsInUse);
+        }
+        self.free = std::mem::replace(&mut self.next[chunk as usize - 1], 0);
+        Ok(chunk)
+    }
+
+    /// The device address of a chunk.
+    fn iova(&self, chunk: u32) -> u64 {
+        self.memory.iova((chunk as usize - 1) * self.capacity * ENTRY)
+    }
+
+    /// Writes the addresses of `count` pages, from `page` on, as the entries of a chunk from `at` on.
+    #[inline(always)]
+    fn store(&mut self, chunk: u32, at: usize, page: u64, count: usize) {
+        let first = ((chunk as usize - 1) * self.capacity + at) * ENTRY;
+        let entries = &mut self.memory[first..first + count * ENTRY];
+        let mut address = page;
+        for entry in entries.chunks_exact_mut(ENTRY) {
+            entry.copy_from_slice(&address.to_le_bytes());
+            address += 1 << self.page_shift;
+        }
+    }
+
+    /// Gives back what a [`DataPointer`] took.
+    pub(crate) fn release(&mut self, list: u32) {
+        let mut last = list;
+        while self.next[last as usize - 1] != 0 {
+            last = self.next[last as usize - 1];
+        }
+        self.next[last as usize - 1] = self.free;
+        self.free = list;
+    }
+}
+
+/// Entries as they come: the first two in the command, or the first there and all others in a list.
+struct Writer<'p> {
+    pool: &'p mut ListPool,
+    first: u64,
+    /// The second page while there are no more, then what the last chunk ends with.
+    last: u64,
+    count: usize,
+    /// The first chunk of the list, and the one that is being filled, as index + 1; 0 for none.
+    list: u32,
+    chunk: u32,
+    /// Entries in that one.
+    at: usize,
+}
+
+impl<'p> Writer<'p> {
+    #[inline(always)]
+    fn new(pool: &'p mut ListPool) -> Self {
+        Self { pool, first: 0, last: 0, count: 0, list: 0, chunk: 0, at: 0 }
+    }
+
+    /// Adds the pages of the `len` bytes from `start` on of one segment.
+    #[inline(always)]
+    fn add(&mut self, pages: &mut Pages, segment: &DmaBuf, start: usize, len: usize) -> Result<(), Refusal> {
+        if segment.is_linear() && len > 0 {
+            let run = pages.piece(segment.transfer().iova + start as u64, len as u64)?;
+            if let Some(start) = run.start {
+                self.push(start, 1)?;
+            }
+            return self.push(run.next, run.further as usize);
+        }
+        pages.walk(len, |at| segment.iova(start + at), |page| self.push(page, 1))
+    }
+
+    /// Adds `count` pages from `page` on.
+    #[inline(always)]
+    fn push(&mut self, mut page: u64, mut count: usize) -> Result<(), Refusal> {
+        while count > 0 {
+            let mut taken = 1;
+            match self.count {
+                0 => self.first = page,
+                1 => self.last = page,
+                _ => {
+                    if self.at == 0 || self.at == self.pool.capacity {
+                        self.grow()?;
+                    }
+                    taken = count.min(self.pool.capacity - self.at);
+                    self.pool.store(self.chunk, self.at, page, taken);
+                    self.at += taken;
+                    self.last = page + ((taken as u64 - 1) << self.pool.page_shift);
+                }
+            }
+            self.count += taken;
+            page += (taken as u64) << self.pool.page_shift;
+            count -= taken;
+        }
+        Ok(())
+    }
+
+    /// Takes the first chunk, or one more: what came last moves there, and a pointer takes its place.
+    fn grow(&mut self) -> Result<(), Refusal> {
+        if self.at > 0 && self.at << 3 != 1 << self.pool.page_shift {
+            // What is no whole page can't be followed.
+            return Err(Refusal::TooLong);
+        }
+        let chunk = self.pool.take()?;
+        if self.at == 0 {
+            self.list = chunk;
+        } else {
+            self.pool.next[self.chunk as usize - 1] = chunk;
+            let pointer = self.pool.iova(chunk);
+            self.pool.store(self.chunk, self.at - 1, pointer, 1);
+        }
+        self.chunk = chunk;
+        self.pool.store(chunk, 0, self.last, 1);
+        self.at = 1;
+        Ok(())
+    }
+
+    /// The data pointer; after a refusal what was taken is given back.
+    #[inline(always)]
+    fn finish(self, end: Result<(), Refusal>) -> Result<DataPointer, Refusal> {
+        let Self { pool, first, last, list, .. } = self;
+        if let Err(refusal) = end {
+            if list != 0 {
+                pool.release(list);
+            }
+            return Err(refusal);
+        }
+        let prp2 = if list == 0 { last } else { pool.iova(list) };
+        Ok(DataPointer { prp1: first, prp2, list })
+    }
+}

@@ -7,6 +7,8 @@ pub mod interrupt;
 mod namespace;
 mod prp;
 pub mod queue;
+#[cfg(test)]
+mod random;
 pub mod spec;
 
 pub use controller::{Controller, ControllerOptions};

@@ -22,7 +22,7 @@ const ENTRY: usize = 8;
 #[derive(Debug)]
 struct Pages {
     shift: u32,
-    /// The address after what has been walked; 0 before the first byte.
+    /// The address after what has been walked (0 after the very last one); [`NOWHERE`](Self::NOWHERE) before the first byte.
     end: u64,
 }
 
@@ -36,8 +36,11 @@ struct Run {
 }
 
 impl Pages {
+    /// Where nothing ends: no byte is at address 0.
+    const NOWHERE: u64 = 1;
+
     fn new(shift: u32) -> Self {
-        Self { shift, end: 0 }
+        Self { shift, end: Self::NOWHERE }
     }
 
     /// Walks a piece of `len` bytes (at least one) that lies in one from `address` on.
@@ -46,16 +49,17 @@ impl Pages {
         let mask = (1 << self.shift) - 1;
         let inside = address & mask;
         let touches = self.end == address && inside != 0;
-        if self.end == 0 {
+        if self.end == Self::NOWHERE {
             if address % 4 != 0 {
                 return Err(Refusal::Unaligned);
             }
         } else if !touches && (inside != 0 || self.end & mask != 0) {
             return Err(Refusal::Unaligned);
         }
-        self.end = address + len;
+        // The address space may end with it.
+        self.end = address.wrapping_add(len);
         let start = if touches { None } else { Some(address) };
-        Ok(Run { start, next: (address | mask) + 1, further: (inside + len - 1) >> self.shift })
+        Ok(Run { start, next: (address | mask).wrapping_add(1), further: (inside + len - 1) >> self.shift })
     }
 
     /// Walks the `len` bytes of which the one at an offset is at `iova(offset)`, page by page.

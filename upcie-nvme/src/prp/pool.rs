@@ -29,8 +29,9 @@ pub(crate) struct ListPool {
 impl ListPool {
     /// Bytes of a chunk for transfers of at most `max_transfer` bytes.
     pub(crate) fn chunk_bytes(max_transfer: u64, page_shift: u32) -> usize {
-        // One entry more than there are pages: a transfer may begin in the middle of one.
-        let entries = (max_transfer.min(MAX_TRANSFER) >> page_shift) as usize + 1;
+        // One entry more than there are pages: a transfer may begin in the middle of one. Two at least, also where a page is
+        // more than a transfer: a list begins with the second page and the third.
+        let entries = ((max_transfer.min(MAX_TRANSFER) >> page_shift) as usize + 1).max(2);
         (entries * ENTRY).next_power_of_two().min(1 << page_shift)
     }
 
@@ -112,7 +113,7 @@ impl ListPool {
         let mut address = page;
         for entry in entries.chunks_exact_mut(ENTRY) {
             entry.copy_from_slice(&address.to_le_bytes());
-            address += 1 << self.page_shift;
+            address = address.wrapping_add(1 << self.page_shift);
         }
     }
 
@@ -179,7 +180,7 @@ impl<'p> Writer<'p> {
                 }
             }
             self.count += taken;
-            page += (taken as u64) << self.pool.page_shift;
+            page = page.wrapping_add((taken as u64) << self.pool.page_shift);
             count -= taken;
         }
         Ok(())

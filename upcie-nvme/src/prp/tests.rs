@@ -1,7 +1,9 @@
 //! Lists are read back as a controller reads them, and compared with the pages that the buffer is in.
 
+mod shapes;
+
 use super::*;
-use std::{collections::BTreeMap, sync::Arc, sync::Mutex};
+use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, sync::Mutex};
 use upcie_core::{
     Result,
     dma::{DmaBuf, DmaSpace, Heap, Mapper},
@@ -29,7 +31,7 @@ impl Host {
         assert_eq!(iova % 8, 0, "entries are qwords");
         let table = self.0.lock().unwrap();
         let (base, (at, len)) = table.range(..=iova).next_back().expect("mapped");
-        assert!(iova + 8 <= base + *len as u64, "inside the mapping");
+        assert!(iova - base + 8 <= *len as u64, "inside the mapping");
         // SAFETY: a live mapping of the heap's, bounds just checked.
         unsafe { ((at + (iova - base) as usize) as *const u64).read() }
     }
@@ -68,8 +70,13 @@ impl Host {
 }
 
 fn heap(shift: u32) -> (Arc<Heap>, Host) {
+    heap_in(0..=u64::MAX >> 16, shift)
+}
+
+/// A heap whose device addresses are in `range`.
+fn heap_in(range: RangeInclusive<u64>, shift: u32) -> (Arc<Heap>, Host) {
     let host = Host::default();
-    let space = DmaSpace::new("test", [0..=u64::MAX >> 16], 4096, Box::new(host.clone()));
+    let space = DmaSpace::new("test", [range], 4096, Box::new(host.clone()));
     let lists = BufferLists { page_shift: shift };
     (Heap::new(&space, Some(PageSize::Small), Some(Box::new(lists))), host)
 }

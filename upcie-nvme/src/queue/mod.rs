@@ -25,3 +25,6 @@ pub use completion::{Completion, Refusal, Refused};
 pub use pair::QueuePair;
 pub(crate) use ring::{Parts, Queue, Retired};
 pub use turn::Turn;
+
+#[cfg(test)]
+mod tests;

@@ -262,4 +262,6 @@ impl<T> fmt::Debug for Queue<T> {
 /// Memory that a device may still use.
 #[derive(Debug)]
 #[must_use = "dropping it gives the memory back: only once the device is known to have let go"]
-pub(crate) struct Retired(#[expect(dead_code, reason = "held, not read")] pub(crate) Vec<DmaBuf>);
+pub(crate) struct Retired(
+    #[cfg_attr(not(test), expect(dead_code, reason = "held, not read"))] pub(crate) Vec<DmaBuf>,
+);

@@ -1,0 +1,349 @@
+//! A queue against a device in the test's hands, which completes in any order, twice, too early, or what never was.
+
+use super::*;
+use crate::{
+    Error,
+    controller::Live,
+    namespace::Extent,
+    prp::{BufferLists, ListPool},
+    random::Random,
+    spec::{IoFlags, NvmOpcode},
+};
+use nix::{sys::memfd, unistd::ftruncate};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    os::fd::AsFd,
+    sync::{Arc, atomic::AtomicU64},
+};
+use upcie_core::{
+    Result,
+    dma::{DmaBuf, DmaSpace, Heap, Mapper},
+    memory::{Memory, PageSize},
+    mmio::{Mapping, Register},
+};
+
+const PAGE: usize = 4096;
+const STAMP: u64 = 7;
+const EXTENT: Extent = Extent {
+    stamp: STAMP,
+    last: u64::MAX - 1,
+    nsid_high: 1 << 32,
+    max_blocks: 64,
+    shift: 9,
+    controller: 1,
+    max_zeroes: 0,
+    deallocates: false,
+};
+/// Lists that a queue has memory for.
+const LISTS: usize = 3;
+
+#[derive(Debug)]
+struct Nothing;
+
+// SAFETY: there is no device.
+unsafe impl Mapper for Nothing {
+    fn map(&self, _: u64, _: &Memory) -> Result<()> {
+        Ok(())
+    }
+    fn unmap(&self, _: u64, _: u64) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What goes with a command: its first block, and what is to be dropped once.
+type Tag = (u64, Arc<()>);
+
+/// The device's end of a queue.
+struct Device {
+    entries: usize,
+    sq: *const u64,
+    cq: *mut u64,
+    /// Of the submission queue, and of the completion queue.
+    doorbells: [Register<u32>; 2],
+    tail: usize,
+    phase: u64,
+    /// Ids that were completed and not reaped yet.
+    posted: VecDeque<u16>,
+}
+
+impl Device {
+    /// Completes `id`, if the ring has room.
+    fn post(&mut self, id: u16) {
+        if self.posted.len() + 1 == self.entries {
+            return;
+        }
+        // SAFETY: an entry of the ring, which outlives the device.
+        let entry = unsafe { self.cq.add(self.tail * 2 + 1) };
+        // SAFETY: as above.
+        unsafe { entry.write_volatile(u64::from(id) << 32 | self.phase << 48) };
+        self.tail = (self.tail + 1) % self.entries;
+        self.phase ^= u64::from(self.tail == 0);
+        self.posted.push_back(id);
+    }
+
+    /// The id, the address and the first block of an entry.
+    fn entry(&self, index: usize) -> (u16, u64, u64) {
+        let [first, prp1, slba] = [0, 3, 5].map(|word| {
+            // SAFETY: an entry of the ring, which outlives the device.
+            let at = unsafe { self.sq.add(index * 8 + word) };
+            // SAFETY: as above.
+            unsafe { at.read_volatile() }
+        });
+        ((first >> 16) as u16, prp1, slba)
+    }
+}
+
+/// A command in flight.
+#[derive(Debug, PartialEq, Eq)]
+struct Flight {
+    slba: u64,
+    address: u64,
+    listed: bool,
+}
+
+/// What is true of a queue, whatever the device does.
+struct Model {
+    queue: Queue<Tag>,
+    device: Device,
+    heap: Arc<Heap>,
+    flying: BTreeMap<u16, Flight>,
+    /// The submission entry that is used next.
+    tail: usize,
+    next: u64,
+    tags: Arc<()>,
+}
+
+impl Model {
+    fn new(entries: usize) -> Self {
+        let space = DmaSpace::new("test", [0..=u64::MAX >> 16], PAGE as u64, Box::new(Nothing));
+        let prepare = Box::new(BufferLists { page_shift: 12 });
+        let heap = Heap::new(&space, Some(PageSize::Small), Some(prepare));
+        let memory = |bytes: usize| {
+            let mut memory = heap.alloc_aligned(bytes.next_multiple_of(PAGE), PAGE).unwrap();
+            memory.zero();
+            memory
+        };
+        let (sq, cq) = (memory(entries * 64), memory(entries * 16));
+        let file = memfd::memfd_create(c"doorbells", memfd::MFdFlags::MFD_CLOEXEC).unwrap();
+        ftruncate(&file, PAGE as i64).unwrap();
+        let bar = Arc::new(Mapping::new(file.as_fd(), 0, PAGE, "doorbells").unwrap());
+        let doorbells = [0, 4].map(|at| Register::new(&bar, at).unwrap());
+        let chunk = ListPool::chunk_bytes(64 << 9, 12);
+        let namespaces = AtomicU64::new(STAMP);
+        let device = Device {
+            entries,
+            sq: sq.as_ptr().cast(),
+            cq: cq.as_ptr().cast(),
+            doorbells: doorbells.clone(),
+            tail: 0,
+            phase: 1,
+            posted: VecDeque::new(),
+        };
+        let [sq_doorbell, cq_doorbell] = doorbells;
+        let queue = Queue::new(Parts {
+            name: "test".into(),
+            qid: 1,
+            entries: entries as u32,
+            sq,
+            sq_combining: true,
+            cq,
+            sq_doorbell,
+            cq_doorbell,
+            lists: ListPool::new(memory(PAGE).slice(0..LISTS * chunk), chunk, 12),
+            live: Arc::new(Live { controller: 1, namespaces, device_memory: Default::default() }),
+        });
+        Self { queue, device, heap, flying: BTreeMap::new(), tail: 0, next: 0, tags: Arc::default() }
+    }
+
+    /// Completes commands that the device was told of, in any order; and what was not, if it lies.
+    fn complete(&mut self, random: &mut Random, lies: bool) {
+        let mut told: Vec<u16> =
+            self.flying.keys().filter(|id| !self.device.posted.contains(id)).copied().collect();
+        for _ in 0..random.below(told.len() + 1) {
+            self.device.post(told.swap_remove(random.below(told.len())));
+        }
+        if lies {
+            let again = self.device.posted.front().copied().unwrap_or(0);
+            let id = match random.below(4) {
+                0 => random.below(1 << 16) as u16,
+                1 => again,
+                // The slot's next use, or its last one.
+                2 => again.wrapping_add(self.device.entries.next_power_of_two() as u16),
+                _ => again.wrapping_sub(self.device.entries.next_power_of_two() as u16),
+            };
+            self.device.post(id);
+        }
+    }
+
+    /// A turn: reaps and submits in any order. `false` when a completion was found to be a lie.
+    fn turn(&mut self, random: &mut Random, lies: bool, leak: bool) -> bool {
+        let Self { queue, device, heap, flying, tail, next, tags } = self;
+        let slots = device.entries - 1;
+        let (mut left, mut honest) = (flying.len(), true);
+        let mut turn = queue.turn().unwrap();
+        for _ in 0..random.below(3 * slots.min(100)) + 1 {
+            if random.one_in(2) {
+                let id = if left > 0 && honest { device.posted.front().copied() } else { None };
+                let Some(id) = id else {
+                    assert!(turn.next().is_none(), "no more than was in flight when it was opened");
+                    continue;
+                };
+                match (turn.next(), flying.remove(&id)) {
+                    (Some(done), Some(flight)) => {
+                        let ((slba, _), status, buffer) = done.into_parts();
+                        assert_eq!((slba, buffer.iova(0)), (flight.slba, flight.address));
+                        assert_eq!(status, Ok(()));
+                        device.posted.pop_front();
+                        left -= 1;
+                    }
+                    (None, None) => honest = false,
+                    (done, flight) => panic!("{done:?} for {flight:?}"),
+                }
+            } else {
+                let listed = random.one_in(4);
+                let buffer = heap.alloc_aligned(4 * PAGE, PAGE).unwrap();
+                // Parts of more than two pages have no list yet.
+                let buffer = buffer.slice(0..if listed { 3 * PAGE } else { PAGE });
+                let flight = Flight { slba: *next, address: buffer.iova(0), listed };
+                let tag = (flight.slba, tags.clone());
+                let sent = turn.transfer(NvmOpcode::READ, &EXTENT, *next, buffer, IoFlags::empty(), tag);
+                let lists = flying.values().filter(|flight| flight.listed).count();
+                match sent.map_err(|refused| refused.reason) {
+                    Ok(()) => {
+                        assert!(flying.len() < slots && !(listed && lists == LISTS));
+                        let (id, address, slba) = device.entry(*tail);
+                        assert_eq!((address, slba), (flight.address, flight.slba));
+                        assert_ne!(id, 0xffff, "reserved");
+                        assert!(flying.insert(id, flight).is_none(), "an id of its own");
+                        (*tail, *next) = ((*tail + 1) % device.entries, *next + 1);
+                        if lies && random.one_in(8) {
+                            // It has not been told of this one.
+                            device.post(id);
+                        }
+                    }
+                    Err(Refusal::Full) => assert_eq!(flying.len(), slots),
+                    Err(reason) => assert_eq!((reason, listed, lists), (Refusal::ListsInUse, true, LISTS)),
+                }
+            }
+            assert_eq!(turn.room(), slots - flying.len());
+        }
+        if leak {
+            std::mem::forget(turn);
+            return honest;
+        }
+        drop(turn);
+        let head = (device.tail + device.entries - device.posted.len()) % device.entries;
+        assert_eq!(device.doorbells.each_ref().map(|doorbell| doorbell.read() as usize), [*tail, head]);
+        honest
+    }
+
+    /// Whatever has happened, all that was given to it comes back, once.
+    fn end(mut self) {
+        assert_eq!(self.queue.in_flight() as usize, self.flying.len());
+        assert_eq!(Arc::strong_count(&self.tags), self.flying.len() + 1);
+        let retired = self.queue.retire();
+        // The rings, the lists, and what the device may still use.
+        assert_eq!(retired.0.len(), self.flying.len() + 3);
+        let mut kept: Vec<u64> = retired.0.iter().map(|buffer| buffer.transfer().iova).collect();
+        kept.truncate(self.flying.len());
+        kept.sort_unstable();
+        let mut flying: Vec<u64> = self.flying.values().map(|flight| flight.address).collect();
+        flying.sort_unstable();
+        assert_eq!(kept, flying);
+        drop(self.queue);
+        assert_eq!(Arc::strong_count(&self.tags), 1);
+        drop(retired);
+        assert_eq!(self.heap.in_use(), 0);
+    }
+}
+
+#[test]
+fn completions_in_any_order_bring_back_what_was_submitted() {
+    let mut random = Random(3);
+    for (entries, rounds) in [(2, 500), (3, 1000), (4, 1000), (5, 1000), (33, 300), (64, 300), (65536, 5)] {
+        let mut model = Model::new(entries);
+        for _ in 0..rounds {
+            model.complete(&mut random, false);
+            assert!(model.turn(&mut random, false, false), "no lie");
+        }
+        assert!(model.next > rounds / 4 && model.queue.turn().is_ok());
+        model.end();
+    }
+}
+
+#[test]
+fn a_full_ring_of_65536_entries_uses_no_reserved_id() {
+    let mut model = Model::new(65536);
+    let mut turn = model.queue.turn().unwrap();
+    for slba in 0..65535 {
+        turn.transfer(
+            NvmOpcode::READ,
+            &EXTENT,
+            slba,
+            page(&model.heap),
+            IoFlags::empty(),
+            (slba, model.tags.clone()),
+        )
+        .unwrap();
+    }
+    assert_eq!(turn.room(), 0);
+    drop(turn);
+    let ids: std::collections::BTreeSet<u16> = (0..65535).map(|index| model.device.entry(index).0).collect();
+    assert_eq!((ids.len(), ids.contains(&0xffff)), (65535, false));
+    assert_eq!(model.queue.in_flight(), 65535);
+}
+
+#[test]
+fn ids_of_slots_that_were_used_as_often_as_there_are_ids_are_good_again() {
+    let mut model = Model::new(2);
+    let mut buffer = page(&model.heap);
+    for slba in 0..33_000_u64 {
+        let mut turn = model.queue.turn().unwrap();
+        turn.transfer(NvmOpcode::READ, &EXTENT, slba, buffer, IoFlags::empty(), (slba, model.tags.clone()))
+            .unwrap();
+        drop(turn);
+        let (id, ..) = model.device.entry(slba as usize % 2);
+        // One bit says which of two slots.
+        assert_eq!(u64::from(id), slba * 2 % 65536);
+        model.device.post(id);
+        model.device.posted.clear();
+        let done = model.queue.turn().unwrap().next().expect("completed");
+        let tag;
+        (tag, _, buffer) = done.into_parts();
+        assert_eq!(tag.0, slba);
+    }
+}
+
+fn page(heap: &Arc<Heap>) -> DmaBuf {
+    heap.alloc_aligned(512, 512).unwrap()
+}
+
+#[test]
+fn lies_are_found_out_and_nothing_is_lost_or_given_back_twice() {
+    let mut random = Random(4);
+    let (mut found, mut leaked) = (0, 0);
+    for round in 0..600 {
+        let mut model = Model::new(2 + round % 9);
+        for turn in 0..40 {
+            let lies = turn > 5 && random.one_in(3);
+            model.complete(&mut random, lies);
+            let leak = random.one_in(50);
+            let honest = model.turn(&mut random, turn > 5, leak);
+            found += usize::from(!honest);
+            leaked += usize::from(leak && honest);
+            let error = match model.queue.turn() {
+                Ok(_) if honest && !leak => continue,
+                Ok(_) => panic!("a queue that is of no more use is closed"),
+                Err(error) => error,
+            };
+            assert!(if honest {
+                matches!(error, Error::LeakedTurn { .. })
+            } else {
+                matches!(error, Error::ForgedCompletion { .. })
+            });
+            break;
+        }
+        model.end();
+    }
+    assert!(found > 150 && leaked > 30, "{found} {leaked}");
+}

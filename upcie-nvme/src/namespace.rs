@@ -88,7 +88,7 @@ impl Namespace {
     }
 
     /// The most bytes that one command on a queue may transfer; 0 when it is not [usable](Self::usable). The blocking
-    /// calls split what is longer.
+    /// calls split what is longer, but for chains.
     pub fn max_transfer(&self) -> usize {
         self.extent.max_bytes()
     }
@@ -232,6 +232,10 @@ impl Namespace {
         }
         if self.extent.blocks().saturating_sub(slba) < blocks {
             return Err(refuse(Refusal::OutOfRange));
+        }
+        // A chain goes in one command; what a part of it could be sent by would be sent before the rest is refused.
+        if buffer.next().is_some() && len > self.max_transfer() as u64 {
+            return Err(refuse(Refusal::TooLong));
         }
         if buffer
             .segments()

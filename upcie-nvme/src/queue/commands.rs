@@ -173,7 +173,8 @@ impl<T> Turn<'_, T> {
     }
 
     /// Reads or writes the `len` bytes from `start` on of `held`, which stays with the caller: for those who keep their
-    /// memory in one piece and name parts of it (fio, and others that are called from C). A chain is taken as a whole only.
+    /// memory in one piece and name parts of it (fio, and others that are called from C). Of a chain it is the whole, or a
+    /// part of the first segment.
     ///
     /// All that [`read`](Self::read) and [`write`](Self::write) check is checked. A part of at most two of the controller's
     /// pages, of a buffer that is [linear](DmaBuf::is_linear), is sent without a call out of line and without a list.
@@ -320,19 +321,18 @@ fn part<T>(
     start: usize,
     len: usize,
 ) -> Result<DataPointer, Refusal> {
-    let chained = held.next().is_some();
     if held.segments().any(|segment| segment.transfer().space != queue.space && !segment.is_empty()) {
         Err(Refusal::ForeignBuffer)
     } else if start.checked_add(len).is_none_or(|end| end > held.total_len()) {
         Err(Refusal::Length)
     } else if let Some(reason) = queue.live.device_memory.refuse(opcode, held) {
         Err(reason)
-    } else if !chained {
+    } else if start + len <= held.len() {
         queue.lists.build_range(held, start, len)
     } else if start == 0 && len == held.total_len() {
         queue.lists.build(held, queue.space).map(|(pointer, _)| pointer)
     } else {
-        // Only a chain that one command can take is split nowhere.
+        // A chain is split nowhere.
         Err(Refusal::TooLong)
     }
 }

@@ -10,8 +10,9 @@ use crate::{
     interrupt::{Backoff, Vectors},
     prp::{BufferLists, MAX_TRANSFER},
     spec::{
-        AdminQueueAttributes, ArbitrationMechanism, Cns, Command, CommandSet, Configuration, FeatureId,
-        IdentifyController, NumberOfQueues, ShutdownNotification, ShutdownStatus, offset,
+        AdminQueueAttributes, ArbitrationMechanism, Cns, Command, CommandSet, Configuration, Csi, FeatureId,
+        IdentifyController, IdentifyNvmController, NumberOfQueues, ShutdownNotification, ShutdownStatus,
+        Version, offset,
     },
 };
 use std::{
@@ -105,6 +106,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
         identify: Box::new(IdentifyController::read_from_bytes(&[0; 4096][..]).expect("one page")),
         page_shift,
         max_transfer: page,
+        max_zeroes: u64::MAX,
         granted: 0,
         options,
         owner: Owner::current(),
@@ -193,6 +195,23 @@ impl Inner {
         let mdts = identify.max_transfer(self.registers.capabilities().page_size_min());
         self.max_transfer = mdts.unwrap_or(MAX_TRANSFER).min(MAX_TRANSFER);
         *self.identify = identify;
+        self.identify_limits()
+    }
+
+    /// Limits that MDTS says nothing of, of a controller that may report them.
+    fn identify_limits(&mut self) -> Result<()> {
+        if self.version < Version::of(2, 0, 0) {
+            return Ok(());
+        }
+        let command = Command::identify_command_set(Cns::COMMAND_SET_CONTROLLER, 0, Csi::NVM);
+        let page = match self.identify_page(&command, "Identify (limits of the NVM command set)") {
+            Ok(page) => page,
+            Err(Error::Status { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let limits = IdentifyNvmController::read_from_bytes(&page[..]).expect("one page");
+        let page_size = self.registers.capabilities().page_size_min();
+        self.max_zeroes = limits.max_write_zeroes(page_size).unwrap_or(u64::MAX);
         Ok(())
     }
 

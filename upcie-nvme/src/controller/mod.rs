@@ -79,6 +79,8 @@ pub(crate) struct Inner {
     page_shift: u32,
     /// Bytes that one command may transfer.
     max_transfer: u64,
+    /// Bytes that one Write Zeroes may name.
+    max_zeroes: u64,
     granted: u16,
     options: ControllerOptions,
     owner: Owner,

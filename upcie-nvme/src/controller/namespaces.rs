@@ -77,7 +77,7 @@ impl Inner {
             shift,
             controller: self.live.controller,
             max_zeroes: if optional.contains(OptionalCommands::WRITE_ZEROES) {
-                identify.nsze.min(65536) as u32
+                (self.max_zeroes >> shift).min(65536).min(identify.nsze) as u32
             } else {
                 0
             },

@@ -4,7 +4,7 @@ mod controller;
 mod descriptors;
 mod namespace;
 
-pub use controller::{IdentifyController, OptionalCommands, PowerState};
+pub use controller::{IdentifyController, IdentifyNvmController, OptionalCommands, PowerState};
 pub use descriptors::{DescriptorHeader, NamespaceDescriptor, NamespaceDescriptors, NamespaceIdType};
 pub use namespace::{IdentifyNamespace, LbaFormat, NamespaceList};
 

@@ -52,8 +52,8 @@ pub use features::{
     TemperatureThreshold, VolatileWriteCache, WriteAtomicity,
 };
 pub use identify::{
-    Cns, Csi, DescriptorHeader, IdentifyController, IdentifyNamespace, LbaFormat, NamespaceDescriptor,
-    NamespaceDescriptors, NamespaceIdType, NamespaceList, OptionalCommands, PowerState,
+    Cns, Csi, DescriptorHeader, IdentifyController, IdentifyNamespace, IdentifyNvmController, LbaFormat,
+    NamespaceDescriptor, NamespaceDescriptors, NamespaceIdType, NamespaceList, OptionalCommands, PowerState,
 };
 pub use log::{CriticalWarning, ErrorLogEntry, FirmwareSlotLog, LogPageId, SmartLog};
 pub use opcode::{AdminOpcode, DataDirection, NvmOpcode};

@@ -255,10 +255,7 @@ impl IdentifyController {
     /// `None` if there is no limit that a 64-bit length could pass.
     #[must_use]
     pub const fn max_transfer(&self, page_size_min: u64) -> Option<u64> {
-        match (self.mdts, 1_u64.checked_shl(self.mdts as u32)) {
-            (0, _) | (_, None) => None,
-            (_, Some(pages)) => pages.checked_mul(page_size_min),
-        }
+        pages(self.mdts, page_size_min)
     }
 
     /// The NVM capacity of the subsystem or domain in bytes; 0 if it isn't reported.
@@ -296,6 +293,44 @@ impl IdentifyController {
     #[must_use]
     pub const fn supports_sgls(&self) -> bool {
         matches!(self.sgls & 3, 1 | 2)
+    }
+}
+
+/// Bytes of a limit that is reported as a power of two of pages; `None` for 0, which is none, and what 64 bits can't have.
+const fn pages(power: u8, page: u64) -> Option<u64> {
+    match (power, 1_u64.checked_shl(power as u32)) {
+        (0, _) | (_, None) => None,
+        (_, Some(pages)) => pages.checked_mul(page),
+    }
+}
+
+/// NVM, "I/O Command Set specific Identify Controller data structure" (CNS 06h, CSI 00h), 4096 bytes: limits of single
+/// commands; 0 is not reported. Since version 2.0 of the Base specification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct IdentifyNvmController {
+    /// Verify size limit, as `wzsl`.
+    pub vsl: u8,
+    /// Write Zeroes size limit, as a power of two of the smallest memory pages; see [`Self::max_write_zeroes`].
+    pub wzsl: u8,
+    /// Write Uncorrectable size limit, as `wzsl`.
+    pub wusl: u8,
+    /// Dataset Management: ranges.
+    pub dmrl: u8,
+    /// Dataset Management: blocks of a range.
+    pub dmrsl: u32,
+    /// Dataset Management: blocks of all ranges.
+    pub dmsl: u64,
+    reserved: [u8; 4080],
+}
+assert_size!(IdentifyNvmController, 4096);
+
+impl IdentifyNvmController {
+    /// The most that a Write Zeroes may zero in bytes, for
+    /// [`Capabilities::page_size_min`](crate::spec::Capabilities); `None` if no limit is reported.
+    #[must_use]
+    pub const fn max_write_zeroes(&self, page_size_min: u64) -> Option<u64> {
+        pages(self.wzsl, page_size_min)
     }
 }
 

@@ -299,3 +299,17 @@ fn raw_bytes_of_logs() {
     assert_eq!(log.revision(1).as_deref(), Some("FW 1.2"));
     assert_eq!([0, 2, 7, 8, 255].map(|slot| log.revision(slot)), [const { None }; 5]);
 }
+
+#[test]
+fn limits_of_the_nvm_command_set() {
+    let mut bytes = [0; 4096];
+    bytes[..16].copy_from_slice(&[1, 5, 3, 64, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+    let mut id = IdentifyNvmController::read_from_bytes(&bytes[..]).unwrap();
+    assert_eq!((id.vsl, id.wzsl, id.wusl, id.dmrl), (1, 5, 3, 64));
+    assert_eq!((id.dmrsl, id.dmsl), (0x0706_0504, 0x0f0e_0d0c_0b0a_0908));
+    assert_eq!(id.max_write_zeroes(4096), Some(128 << 10));
+    for none in [0, 52, 64, 255] {
+        id.wzsl = none;
+        assert_eq!(id.max_write_zeroes(4096), None, "not reported, or more than 64 bits have");
+    }
+}

@@ -24,7 +24,8 @@ impl Window {
         let mixed = segments.any(|segment| inside(segment) != first);
         let allowed = match opcode {
             NvmOpcode::READ => self.reads,
-            NvmOpcode::WRITE => self.writes,
+            // All that goes to the controller.
+            NvmOpcode::WRITE | NvmOpcode::DATASET_MANAGEMENT => self.writes,
             _ => self.reads && self.writes,
         };
         if mixed && !self.mixed {
@@ -50,5 +51,28 @@ impl Windows {
     pub(crate) fn refuse(&self, opcode: NvmOpcode, buffer: &DmaBuf) -> Option<Refusal> {
         let windows = [&self.buffer, &self.persistent].into_iter().filter_map(OnceLock::get);
         windows.filter_map(|window| window.refuse(opcode, buffer)).next()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Controller;
+
+    #[test]
+    fn data_is_refused_by_its_direction() {
+        let controller = Controller::open(&"emu:size=1M".parse().unwrap()).unwrap();
+        let buffer = controller.alloc(4096).unwrap();
+        for (reads, writes) in [(true, false), (false, true)] {
+            let window = Window { addresses: 0..u64::MAX, reads, writes, mixed: false };
+            for (opcode, allowed) in [
+                (NvmOpcode::READ, reads),
+                (NvmOpcode::WRITE, writes),
+                (NvmOpcode::DATASET_MANAGEMENT, writes),
+            ] {
+                let wanted = if allowed { None } else { Some(Refusal::Direction) };
+                assert_eq!(window.refuse(opcode, &buffer), wanted, "{opcode} where reads: {reads}");
+            }
+        }
     }
 }

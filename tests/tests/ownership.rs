@@ -244,7 +244,13 @@ fn a_forked_child_that_drops_its_handles_leaves_the_device_alone() {
                     // SAFETY: bitwise copies of what the child owns; the originals are never dropped here, since it
                     // leaves first.
                     let queue = unsafe { std::ptr::read(&raw const queue) };
-                    drop(queue);
+                    // The controller has not let go of anything, and a child that closes it is not told so.
+                    let told = if round == 2 {
+                        queue.close().is_ok()
+                    } else {
+                        drop(queue);
+                        false
+                    };
                     // SAFETY: as above.
                     let spare = unsafe { std::ptr::read(&raw const spare) };
                     drop(spare);
@@ -255,7 +261,7 @@ fn a_forked_child_that_drops_its_handles_leaves_the_device_alone() {
                     let controller = unsafe { std::ptr::read(&raw const controller) };
                     drop(controller);
                     // SAFETY: ends the process at once.
-                    unsafe { libc::_exit(0) }
+                    unsafe { libc::_exit(told.into()) }
                 }
                 child => {
                     assert!(child > 0, "fork");

@@ -70,7 +70,7 @@ pub enum Refusal {
     /// The buffer has no bytes, or not a whole number of blocks; a number of blocks or ranges is 0; a part or that many
     /// ranges are not within the buffer; or the ranges are more than a command takes.
     Length,
-    /// It is more than the controller takes in one command (MDTS; 65536 blocks): split it.
+    /// It is more than the controller takes in one command (MDTS; 65536 blocks; for Write Zeroes WZSL): split it.
     TooLong,
     /// The controller does not have the command, which is optional
     /// ([`optional_commands`](crate::spec::IdentifyController::optional_commands)).

@@ -152,9 +152,9 @@ impl<T> QueuePair<T> {
     /// to [`Controller::keep`](crate::Controller::keep) after an error.
     ///
     /// # Errors
-    /// [`Error::Undeleted`]: the controller did not confirm it within the deadline.
+    /// [`Error::Undeleted`]: the controller did not confirm it within the deadline, or was not asked, in a forked child.
     pub fn close(mut self) -> Result<()> {
-        if self.end() {
+        if self.end() && self.controller.owner().is_current() {
             return Ok(());
         }
         Err(Error::Undeleted { device: self.controller.name().to_string(), qid: self.queue.qid() })

@@ -318,9 +318,14 @@ fn deallocated_blocks_read_as_zeros_and_take_no_room() {
         let hint = Command { cdw11: 0, ..Command::deallocate(2, 1) };
         host.set(list, &DatasetRange::new(0, 1).to_bytes());
         assert_eq!(transfer(&mut queue, hint, pointers), Status::SUCCESS);
-        host.set(list + 16, &DatasetRange::new(8192, 1).to_bytes());
-        let bad = transfer(&mut queue, Command::deallocate(2, 2), pointers);
-        assert_eq!(bad, Status::LBA_OUT_OF_RANGE.with_do_not_retry());
+        // Sums that pass 64 bits, in blocks and in bytes, among them.
+        for (slba, nlb) in
+            [(8192, 1), (8193, 0), (8191, 2), (u64::MAX, u32::MAX), (u64::MAX - 8, 9), (1 << 55, 1)]
+        {
+            host.set(list + 16, &DatasetRange::new(slba, nlb).to_bytes());
+            let bad = transfer(&mut queue, Command::deallocate(2, 2), pointers);
+            assert_eq!(bad, Status::LBA_OUT_OF_RANGE.with_do_not_retry(), "{nlb} blocks from {slba} on");
+        }
         assert_eq!(transfer(&mut queue, Command::read(2, 0, 2048), whole), Status::SUCCESS);
         assert!(host.bytes(0, 1 << 20) == expected, "{options}");
     }

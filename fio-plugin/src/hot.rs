@@ -206,11 +206,11 @@ fn reap_unsent(job: &mut Job, mut found: u32, most: u32) -> u32 {
         let Some(&unsent) = job.unsent.get(at) else { break };
         // SAFETY: the index of a unit is below `depth`.
         let slot = unsafe { job.shared.slots.add(unsent.index as usize) };
-        // SAFETY: as above.
-        let (pieces, unit) = unsafe { ((*slot).pieces, (*slot).unit) };
-        if pieces == 1 && found < most {
-            // SAFETY: as above.
-            unsafe { (*slot).pieces = 0 };
+        // SAFETY: no other reference to it is alive here.
+        let slot = unsafe { &mut *slot };
+        if slot.pieces == 1 && found < most {
+            slot.pieces = 0;
+            let unit = slot.unit;
             job.unit_unsent(unsent);
             // SAFETY: `found` is below `depth`.
             let event = unsafe { job.shared.events.add(found as usize) };

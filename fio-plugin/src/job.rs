@@ -172,7 +172,9 @@ impl Job {
         if self.targets().any(|target| target.in_flight > 0) {
             self.broken = if self.broken == 0 { libc::ECANCELED } else { self.broken };
             // All of them, even after one that could not be closed.
-            closed = self.targets_mut().fold(true, |closed, target| target.stop() && closed);
+            for target in self.targets_mut() {
+                closed &= target.stop();
+            }
         }
         for target in self.targets_mut() {
             (target.held, target.base) = (Target::no_memory(), ptr::null());

@@ -14,7 +14,6 @@ use upcie_nvme::{
 #[derive(Debug)]
 pub(crate) struct IoMemory {
     /// The first is the one that fio sees. Boxed: targets point to them.
-    #[expect(clippy::vec_box, reason = "targets point to the buffers, which must not move")]
     views: Vec<(Controller, Box<DmaBuf>)>,
 }
 

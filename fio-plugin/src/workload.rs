@@ -91,7 +91,7 @@ impl Plan {
 
 /// Whether a size, of `what`, is a multiple of the namespace's blocks.
 pub(crate) fn check_block(name: &str, block: u64, what: &str, size: u64) -> Result<(), Failure> {
-    if size % block == 0 {
+    if size.is_multiple_of(block) {
         return Ok(());
     }
     Err(Failure::refused(format!(

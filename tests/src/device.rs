@@ -14,7 +14,7 @@ use upcie_nvme::{Address, Controller, ControllerOptions, Namespace, queue::Queue
 const EMU: &str = "size=256M,namespaces=2,lba=512+4096,msi=4,intx=true";
 /// The same as a process of its own, with tighter limits: fewer vectors than queues above all.
 const NVME_EMU: &str =
-    "size=256M,namespaces=2,lba=4096+512,mdts=128K,queues=12,depth=1024,vectors=5,msi=2,intx=true";
+    "size=256M,namespaces=2,lba=4096+512,mdts=128K,queues=12,depth=1024,vectors=5,msi=2,intx=true,wrr=true";
 
 /// A device under test, for one test: nobody else in this process uses it meanwhile.
 #[derive(Debug)]

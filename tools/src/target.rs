@@ -20,7 +20,7 @@ Addresses:
   emu:size=1G,lba=4096   the same with options: size=, lba=512|4096,
                          file=PATH (keeps the data), null=true (moves none),
                          namespaces=, latency=50us, mdts=, queues=, depth=,
-                         vectors= (MSI-X), msi=, intx=true, serial=
+                         vectors= (MSI-X), msi=, intx=true, wrr=true, serial=
 (*) physical addresses: root and huge pages only, and nothing keeps the device
     off any memory of the machine";
 

@@ -14,13 +14,12 @@ use upcie_core::dma::DmaBuf;
 pub(crate) struct Extent {
     /// The stamp of the controller's namespaces when the handle was made; unique among all controllers.
     pub(crate) stamp: u64,
-    /// Blocks.
-    pub(crate) blocks: u64,
-    pub(crate) nsid: u32,
-    /// Bytes that one command may transfer, at most the size of the namespace; 0 when it can't be used for I/O.
-    pub(crate) max_bytes: u32,
-    /// The block size in bytes, less one.
-    pub(crate) block_mask: u32,
+    /// The last block.
+    pub(crate) last: u64,
+    /// The namespace's id, where it goes in the first 8 bytes of a command.
+    pub(crate) nsid_high: u64,
+    /// Blocks that one command may transfer, at most as many as the namespace has; 0 when it can't be used for I/O.
+    pub(crate) max_blocks: u32,
     /// Log2 of the block size in bytes.
     pub(crate) shift: u32,
     /// The controller's id.
@@ -29,6 +28,22 @@ pub(crate) struct Extent {
     pub(crate) max_zeroes: u32,
     /// There is Dataset Management.
     pub(crate) deallocates: bool,
+}
+
+impl Extent {
+    pub(crate) fn nsid(&self) -> u32 {
+        (self.nsid_high >> 32) as u32
+    }
+
+    /// Blocks of the namespace, if it can be used for I/O at all.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.last.wrapping_add(1)
+    }
+
+    /// Bytes that one command may transfer: whole blocks.
+    pub(crate) fn max_bytes(&self) -> usize {
+        (self.max_blocks as usize) << self.shift
+    }
 }
 
 /// A namespace of a controller: what queues need to address it, and blocking calls for convenience.
@@ -52,19 +67,19 @@ impl Namespace {
         unusable: Option<String>,
     ) -> Self {
         if unusable.is_some() {
-            (extent.max_bytes, extent.max_zeroes, extent.deallocates) = (0, 0, false);
+            (extent.max_blocks, extent.max_zeroes, extent.deallocates) = (0, 0, false);
         }
         Self { extent, controller, identify: Arc::new(identify), unusable: unusable.map(Into::into) }
     }
 
     /// Its id.
     pub fn nsid(&self) -> u32 {
-        self.extent.nsid
+        self.extent.nsid()
     }
 
     /// Its size in blocks (NSZE).
     pub fn blocks(&self) -> u64 {
-        self.extent.blocks
+        self.extent.blocks()
     }
 
     /// Bytes of a block; 0 where the format has none that this driver can address.
@@ -75,7 +90,7 @@ impl Namespace {
     /// The most bytes that one command on a queue may transfer; 0 when it is not [usable](Self::usable). The blocking
     /// calls split what is longer.
     pub fn max_transfer(&self) -> usize {
-        self.extent.max_bytes as usize
+        self.extent.max_bytes()
     }
 
     /// The most blocks that one Write Zeroes command on a queue may name; 0 when it is not [usable](Self::usable), or the
@@ -156,7 +171,7 @@ impl Namespace {
         if blocks == 0 {
             return refuse(Refusal::Length);
         }
-        if self.extent.blocks.saturating_sub(slba) < blocks {
+        if self.extent.blocks().saturating_sub(slba) < blocks {
             return refuse(Refusal::OutOfRange);
         }
         self.controller.blocking_zeroes(self, slba, blocks, &what)
@@ -215,7 +230,7 @@ impl Namespace {
         if blocks == 0 || blocks << self.extent.shift != len {
             return Err(refuse(Refusal::Length));
         }
-        if self.extent.blocks.saturating_sub(slba) < blocks {
+        if self.extent.blocks().saturating_sub(slba) < blocks {
             return Err(refuse(Refusal::OutOfRange));
         }
         if buffer

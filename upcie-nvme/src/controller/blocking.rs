@@ -4,7 +4,6 @@ use super::{Inner, lock};
 use crate::{
     Error, IoFlags, Namespace, Result,
     interrupt::Backoff,
-    namespace::Extent,
     queue::{self, Direction, Queue, Refused, Retired, Turn},
     spec::{DatasetRange, Status},
 };
@@ -33,8 +32,7 @@ impl Inner {
         buffer: &mut DmaBuf,
         what: &str,
     ) -> Result<()> {
-        let Extent { shift, max_bytes, .. } = namespace.extent;
-        let (total, piece) = (buffer.total_len(), max_bytes as usize >> shift << shift);
+        let (total, piece, shift) = (buffer.total_len(), namespace.max_transfer(), namespace.extent.shift);
         let mut sent = 0;
         self.blocking(buffer, what, |turn, held| {
             let len = piece.min(total - sent);
@@ -103,7 +101,7 @@ impl Inner {
             Some(blocking) => blocking,
             none => {
                 let entries = ENTRIES.min(self.registers.capabilities().max_queue_entries());
-                let queue = queue::create(self, entries, None, None, None)?;
+                let queue = queue::create(self, entries, None, None, None, queue::PRIORITY)?;
                 none.insert(Blocking { queue })
             }
         };

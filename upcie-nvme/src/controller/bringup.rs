@@ -44,6 +44,12 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
     if cap.max_queue_entries() < 2 {
         return Err(unsupported(&name, "its queues have no room for a command (CAP.MQES is 0)"));
     }
+    if options.arbitration.is_some() && !cap.supports_weighted_round_robin() {
+        return Err(unsupported(
+            &name,
+            "it has no weighted round robin with urgent priority class (CAP.AMS bit 0 is 0): open it without arbitration",
+        ));
+    }
     // Pages as large as the host's, so that what is one page for the controller is contiguous in memory.
     let page = (host_page_size() as u64).min(cap.page_size_max());
     if page < cap.page_size_min() {
@@ -109,6 +115,10 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
     inner.enable()?;
     inner.identify_controller()?;
     inner.negotiate_queues()?;
+    if let Some(arbitration) = inner.options.arbitration {
+        let command = Command::set_features(FeatureId::ARBITRATION, arbitration.into_bits());
+        inner.admin_data(&command, DmaBuf::empty(), "Set Features (Arbitration)")?;
+    }
     Ok(inner)
 }
 
@@ -148,10 +158,14 @@ pub(super) fn wait(
 
 impl Inner {
     fn enable(&self) -> Result<()> {
+        let arbitration = match self.options.arbitration {
+            Some(_) => ArbitrationMechanism::WEIGHTED,
+            None => ArbitrationMechanism::ROUND_ROBIN,
+        };
         let cc = Configuration::new()
             .with_css(CommandSet::NVM)
             .with_mps((self.page_shift - 12) as u8)
-            .with_ams(ArbitrationMechanism::ROUND_ROBIN)
+            .with_ams(arbitration)
             .with_shn(ShutdownNotification::NONE)
             // Entries of 2^6 and 2^4 bytes.
             .with_iosqes(6)

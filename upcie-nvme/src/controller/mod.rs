@@ -13,7 +13,7 @@ use crate::{
     interrupt::Vectors,
     prp::BufferLists,
     queue::{QueuePairBuilder, Retired},
-    spec::{Capabilities, IdentifyController, Version},
+    spec::{Arbitration, Capabilities, IdentifyController, Version},
 };
 use admin::Admin;
 use blocking::Blocking;
@@ -52,6 +52,10 @@ pub struct ControllerOptions {
     /// [used](Controller::memory_buffer): `None` (the default) combines writes where the way in can, and caches nothing
     /// elsewhere. What the way in can't is refused.
     pub memory_buffer_caching: Option<Caching>,
+    /// Weighted round robin with an urgent priority class, with these weights and this burst, so that queue pairs can
+    /// have a [priority](QueuePairBuilder::priority): refused where the controller lacks it (CAP.AMS). `None` (the default)
+    /// is round robin.
+    pub arbitration: Option<Arbitration>,
 }
 
 impl Default for ControllerOptions {
@@ -62,6 +66,7 @@ impl Default for ControllerOptions {
             timeout: Duration::from_secs(30),
             irq: None,
             memory_buffer_caching: None,
+            arbitration: None,
         }
     }
 }
@@ -359,6 +364,11 @@ impl Inner {
 
     pub(crate) fn max_transfer(&self) -> u64 {
         self.max_transfer
+    }
+
+    /// Whether it was brought up with weighted round robin.
+    pub(crate) fn is_weighted(&self) -> bool {
+        self.options.arbitration.is_some()
     }
 
     pub(crate) fn silent(&self) -> &AtomicBool {

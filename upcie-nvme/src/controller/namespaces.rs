@@ -68,13 +68,12 @@ impl Inner {
             _ => 0,
         };
         let optional = self.identify.optional_commands();
+        let blocks = (self.max_transfer >> shift).min(65536).min(identify.nsze);
         let extent = Extent {
             stamp,
-            blocks: identify.nsze,
-            nsid,
-            max_bytes: self.max_transfer.min(65536 << shift).min(identify.nsze.saturating_mul(1 << shift))
-                as u32,
-            block_mask: (1 << shift) - 1,
+            last: identify.nsze.wrapping_sub(1),
+            nsid_high: u64::from(nsid) << 32,
+            max_blocks: blocks as u32,
             shift,
             controller: self.live.controller,
             max_zeroes: if optional.contains(OptionalCommands::WRITE_ZEROES) {

@@ -299,7 +299,9 @@ impl Core {
         let cq = cq.ok_or(Status::COMPLETION_QUEUE_INVALID.with_do_not_retry())?;
         let ring = Ring::new(guest, command.prp1(), entries);
         let doorbell = self.doorbell(qid, false)?;
-        queues.sqs.push(Sq::new(qid, cqid, entries, ring, doorbell, !self.options.latency.is_zero()));
+        let mut sq = Sq::new(qid, cqid, entries, ring, doorbell, !self.options.latency.is_zero());
+        sq.priority = dword.qprio();
+        queues.sqs.push(sq);
         cq.users += 1;
         Ok(0)
     }

@@ -2,7 +2,7 @@
 
 use super::{io::Io, logs::TEMPERATURE};
 use crate::spec::{
-    ALL_NAMESPACES, AsyncEventConfiguration, Command, ErrorRecovery, FeatureId, FeatureSelect,
+    ALL_NAMESPACES, Arbitration, AsyncEventConfiguration, Command, ErrorRecovery, FeatureId, FeatureSelect,
     FeaturesDword10, InterruptVectorConfiguration, NumberOfQueues, PowerManagement, Status,
     TemperatureThreshold, VolatileWriteCache,
 };
@@ -45,6 +45,11 @@ impl Features {
             queues: (max_queues, max_queues),
             max_queues,
         }
+    }
+
+    /// How queues are arbitrated under weighted round robin.
+    pub fn arbitration(&self) -> Arbitration {
+        Arbitration::from_bits(self.arbitration)
     }
 
     /// The critical warning that the thresholds call for.

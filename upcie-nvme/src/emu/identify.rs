@@ -3,7 +3,7 @@
 use super::{Options, config, io::Namespace, logs, registers::VERSION};
 use crate::spec::{
     Cns, Command, DescriptorHeader, IdentifyController, IdentifyDword10, IdentifyNamespace, LbaFormat,
-    NamespaceIdType, NamespaceList, PowerState, Status,
+    NamespaceIdType, NamespaceList, OptionalCommands, PowerState, Status,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -27,7 +27,7 @@ pub(super) fn page(
     let found = namespaces.get(nsid.wrapping_sub(1) as usize);
     let found = found.ok_or(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry());
     match IdentifyDword10::from_bits(command.cdw10).cns() {
-        Cns::NAMESPACE => Ok(namespace(found?)),
+        Cns::NAMESPACE => Ok(namespace(options, found?)),
         Cns::CONTROLLER => Ok(controller(options, has_cache)),
         Cns::ACTIVE_NAMESPACES if nsid >= 0xffff_fffe => {
             Err(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry())
@@ -76,8 +76,8 @@ fn controller(options: &Options, has_cache: bool) -> Vec<u8> {
     id.sqes = 0x66;
     id.cqes = 0x44;
     id.nn = options.namespaces;
-    // Save and Select fields of the features commands.
-    id.oncs = 1 << 4;
+    let optional = OptionalCommands::DATASET_MANAGEMENT | OptionalCommands::WRITE_ZEROES;
+    id.oncs = (optional | OptionalCommands::SAVED_FEATURES).bits();
     // Flush takes all namespaces by FFFFFFFFh.
     id.vwc = 0x06 | u8::from(has_cache);
     let name = format!("nqn.2014-08.org.nvmexpress:uuid:{}", text(&uuid(&options.serial, 0)));
@@ -86,12 +86,14 @@ fn controller(options: &Options, has_cache: bool) -> Vec<u8> {
     id.as_bytes().to_vec()
 }
 
-fn namespace(namespace: &Namespace) -> Vec<u8> {
+fn namespace(options: &Options, namespace: &Namespace) -> Vec<u8> {
     let mut id = IdentifyNamespace::new_zeroed();
     id.nsze = namespace.blocks;
     id.ncap = namespace.blocks;
     id.nuse = namespace.blocks;
     id.nlbaf = (FORMATS.len() - 1) as u8;
+    // Deallocated blocks read as zeros, and Write Zeroes may deallocate; nothing is read with `null=true`.
+    id.dlfeat = if options.null { 0 } else { 0b1001 };
     id.flbas = FORMATS.iter().position(|&shift| shift == namespace.shift).unwrap_or(0) as u8;
     for (format, shift) in id.lbaf.iter_mut().zip(FORMATS) {
         *format = LbaFormat::new().with_lbads(shift);

@@ -1,8 +1,12 @@
-//! The I/O commands: Read, Write and Flush.
+//! The I/O commands: Read, Write, Flush, Write Zeroes and Dataset Management.
 
 use super::{Error, Options, logs::ErrorLog, media::Media, prp};
-use crate::spec::{ALL_NAMESPACES, Command, NvmOpcode, ReadWriteDword12, Status};
+use crate::spec::{
+    ALL_NAMESPACES, Command, DatasetDword10, DatasetDword11, DatasetRange, NvmOpcode, ReadWriteDword12,
+    Status,
+};
 use upcie_core::vfio_user::server::Guest;
+use zerocopy::IntoBytes;
 
 /// A namespace: blocks of one size, one part of the media.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +17,17 @@ pub(super) struct Namespace {
     pub blocks: u64,
     /// Its block size, as a power of two.
     pub shift: u8,
+}
+
+impl Namespace {
+    /// Where `count` blocks from `slba` on are in the media, and how many bytes they are.
+    #[inline(always)]
+    fn range(&self, slba: u64, count: u64) -> Result<(u64, u64), Status> {
+        if count > self.blocks || slba > self.blocks - count {
+            return Err(Status::LBA_OUT_OF_RANGE.with_do_not_retry());
+        }
+        Ok((self.start + (slba << self.shift), count << self.shift))
+    }
 }
 
 /// What the SMART log counts.
@@ -74,13 +89,17 @@ impl Io {
             NvmOpcode::READ => self.read(guest, command),
             NvmOpcode::WRITE => self.write(guest, command),
             NvmOpcode::FLUSH => self.flush(command.nsid),
+            NvmOpcode::WRITE_ZEROES => self.write_zeroes(command),
+            NvmOpcode::DATASET_MANAGEMENT => self.manage(guest, command),
             _ => Err(Status::INVALID_OPCODE.with_do_not_retry()),
         };
         match result {
             Ok(bytes) => (Status::SUCCESS, bytes),
             Err(status) => {
                 // Values only: a command whose address is taken leaves its registers.
-                let lba = if command.opcode == NvmOpcode::FLUSH.0 { 0 } else { command.slba() };
+                let has_lba =
+                    !matches!(NvmOpcode(command.opcode), NvmOpcode::FLUSH | NvmOpcode::DATASET_MANAGEMENT);
+                let lba = if has_lba { command.slba() } else { 0 };
                 (self.failed(sq, command.cid, command.nsid, lba, status), 0)
             }
         }
@@ -117,11 +136,62 @@ impl Io {
             offset += part as u64;
             Ok(())
         })?;
-        let through = !self.write_cache || ReadWriteDword12::from_bits(command.cdw12).fua();
-        if through && media.is_volatile() {
-            media.flush()?;
-        }
+        self.write_through(command.cdw12)?;
         Ok(len)
+    }
+
+    /// Puts a write on the media, if its dword 12 or the cache's feature says so.
+    #[inline(always)]
+    fn write_through(&mut self, cdw12: u32) -> Result<(), Status> {
+        let through = !self.write_cache || ReadWriteDword12::from_bits(cdw12).fua();
+        if through && self.media.is_volatile() {
+            self.media.flush()?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_zeroes(&mut self, command: Command) -> Result<u64, Status> {
+        let namespace = *self.namespace(command.nsid)?;
+        let (offset, len) = namespace.range(command.slba(), command.block_count().into())?;
+        self.media.zero(offset, len)?;
+        self.write_through(command.cdw12)?;
+        Ok(0)
+    }
+
+    /// Dataset Management: deallocates ranges; the other attributes are hints.
+    #[cold]
+    #[inline(never)]
+    fn manage(&mut self, guest: &mut Guest, command: Command) -> Result<u64, Status> {
+        let namespace = *self.namespace(command.nsid)?;
+        let count = usize::from(DatasetDword10::from_bits(command.cdw10).nr()) + 1;
+        if command.cdw10 >> 8 != 0 {
+            return Err(Status::INVALID_FIELD.with_do_not_retry());
+        }
+        let mut ranges = [DatasetRange::default(); DatasetRange::MOST];
+        let ranges = &mut ranges[..count];
+        let (pointers, mut rest) = ((command.prp1(), command.prp2()), ranges.as_mut_bytes());
+        if let Media::Null = self.media {
+            return prp::check(self.page, pointers, rest.len() as u64).map(|_| 0);
+        }
+        prp::walk(guest, self.page, pointers, rest.len() as u64, |guest, iova, len| {
+            let (part, after) =
+                std::mem::take(&mut rest).split_at_mut_checked(len).ok_or(Status::INTERNAL_ERROR)?;
+            rest = after;
+            guest.read(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
+        })?;
+        // All are looked at before anything is done.
+        for range in &*ranges {
+            namespace.range(range.slba, range.nlb.into())?;
+        }
+        if DatasetDword11::from_bits(command.cdw11).ad() {
+            for range in ranges.iter().filter(|range| range.nlb > 0) {
+                let (offset, len) = namespace.range(range.slba, range.nlb.into())?;
+                self.media.zero(offset, len)?;
+            }
+        }
+        Ok(0)
     }
 
     /// Where the blocks of a read or write are in the media, and how many bytes they are.
@@ -133,10 +203,7 @@ impl Io {
         if len > self.mdts {
             return Err(Status::INVALID_FIELD.with_do_not_retry());
         }
-        if count > namespace.blocks || slba > namespace.blocks - count {
-            return Err(Status::LBA_OUT_OF_RANGE.with_do_not_retry());
-        }
-        Ok((namespace.start + (slba << namespace.shift), len))
+        namespace.range(slba, count)
     }
 
     fn flush(&mut self, nsid: u32) -> Result<u64, Status> {

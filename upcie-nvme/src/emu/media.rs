@@ -4,8 +4,8 @@ use super::{Error, Options};
 use crate::spec::Status;
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg},
-    sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap},
+    fcntl::{FallocateFlags, Flock, FlockArg, fallocate},
+    sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap},
 };
 use std::{
     fs::{File, OpenOptions},
@@ -16,7 +16,7 @@ use std::{
     path::Path,
     ptr::NonNull,
 };
-use upcie_core::vfio_user::server::Guest;
+use upcie_core::{memory::host_page_size, vfio_user::server::Guest};
 
 /// Default of `size=`.
 const DEFAULT_SIZE: u64 = 1 << 30;
@@ -95,6 +95,18 @@ impl Media {
         }
     }
 
+    /// Makes `len` bytes at `offset` zeros, and gives back what they took.
+    pub fn zero(&mut self, offset: u64, len: u64) -> Result<(), Status> {
+        match self {
+            Self::Null => Ok(()),
+            Self::Memory(memory) => memory.zero(offset, len).ok_or(Status::INTERNAL_ERROR),
+            Self::File(file) => punch(file, offset, len).map_err(|error| {
+                tracing::error!(%error, "punching a hole into the file");
+                Status::WRITE_FAULT
+            }),
+        }
+    }
+
     /// What was written is on stable storage afterwards.
     pub fn flush(&mut self) -> Result<(), Status> {
         match self {
@@ -155,6 +167,26 @@ fn open_file(path: &Path, size: Option<u64>, namespaces: u64) -> Result<(Flock<F
         }
     };
     Ok((file, size))
+}
+
+/// Makes a hole, or writes zeros where the file system has no holes.
+fn punch(file: &File, mut offset: u64, mut len: u64) -> io::Result<()> {
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    loop {
+        return match fallocate(file, flags, offset as i64, len as i64) {
+            Err(Errno::EINTR) => continue,
+            Err(Errno::EOPNOTSUPP) => {
+                let zeros = [0; BOUNCE];
+                while len > 0 {
+                    let part = len.min(BOUNCE as u64);
+                    file.write_all_at(&zeros[..part as usize], offset)?;
+                    (offset, len) = (offset + part, len - part);
+                }
+                Ok(())
+            }
+            result => result.map_err(Into::into),
+        };
+    }
 }
 
 /// Where the client's memory is mapped, the system copies; else the data bounces.
@@ -266,6 +298,29 @@ impl Anonymous {
         let at = unsafe { self.base.add(offset) };
         // SAFETY: initialised (zero) memory of this value alone, borrowed as it is.
         Some(unsafe { std::slice::from_raw_parts_mut(at.as_ptr(), len) })
+    }
+}
+
+impl Anonymous {
+    /// Zeroes `len` bytes at `offset`, and gives whole pages back; `None` where that is outside.
+    fn zero(&mut self, offset: u64, len: u64) -> Option<()> {
+        let page = host_page_size();
+        let bytes = self.bytes(offset, usize::try_from(len).ok()?)?;
+        let before = bytes.as_ptr().align_offset(page).min(bytes.len());
+        let (head, rest) = bytes.split_at_mut(before);
+        let (pages, tail) = rest.split_at_mut(rest.len() / page * page);
+        head.fill(0);
+        tail.fill(0);
+        if !pages.is_empty() {
+            let at = NonNull::from(&mut *pages).cast();
+            // SAFETY: whole pages of this value's own private anonymous memory, borrowed mutably; they are zeros afterwards.
+            if let Err(error) = unsafe { madvise(at, pages.len(), MmapAdvise::MADV_DONTNEED) } {
+                // Locked memory, say: it stays.
+                tracing::debug!(%error, "pages of an embedded controller are not given back");
+                pages.fill(0);
+            }
+        }
+        Some(())
     }
 }
 

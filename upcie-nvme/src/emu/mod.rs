@@ -18,7 +18,7 @@
 //! pointer only that is checked which needs no look at a PRP list.
 //!
 //! # What it has
-//! NVMe 1.4, the NVM command set with Read, Write and Flush; all mandatory admin commands and features; PRPs; MSI-X, and
+//! NVMe 1.4, the NVM command set with Read, Write, Flush, Write Zeroes and Dataset Management; all mandatory admin commands and features; PRPs; MSI-X, and
 //! MSI and INTx if asked for (they cost a look at every queue in each round).
 //! Not there: SGLs, metadata, fused operations, Format NVM, namespace management.
 //!
@@ -26,6 +26,7 @@
 //! process loses nothing, one of the machine what was not flushed.
 
 mod admin;
+mod arbitration;
 mod config;
 mod error;
 mod features;
@@ -49,15 +50,16 @@ pub use error::Error;
 pub use options::{KEYS, Options};
 pub use serve::spawn;
 
-use crate::spec::{ShutdownStatus, Status, offset};
+use crate::spec::{ArbitrationMechanism, ShutdownStatus, Status, offset};
 use admin::{Admin, Queues};
+use arbitration::Arbiter;
 use config::ConfigSpace;
 use features::Features;
 use io::Io;
 use layout::{DOORBELLS, MSIX_BAR, REGISTER_BAR};
 use lines::InterruptStatus;
 use nix::errno::Errno;
-use queue::{Cq, Fault, Sq};
+use queue::{BATCH, Cq, Fault, Sq};
 use registers::{Action, Registers};
 use shared::{Doorbell, Ring};
 use std::{sync::Arc, time::Instant};
@@ -76,6 +78,8 @@ pub struct Emulator {
     lines: InterruptStatus,
     /// There while the controller is ready and not shut down.
     queues: Option<Queues>,
+    /// There while the host has chosen weighted round robin.
+    arbiter: Option<Arbiter>,
     core: Core,
 }
 
@@ -115,6 +119,7 @@ impl Emulator {
             msix: Vec::new(),
             registers: Registers::default(),
             queues: None,
+            arbiter: None,
             layout,
             core,
         };
@@ -142,7 +147,7 @@ impl Emulator {
         }
         self.config = ConfigSpace::new(&bars, &self.core.options);
         self.msix = vec![0; self.layout.regions[usize::from(MSIX_BAR)].size as usize];
-        self.registers = Registers::new(self.core.options.depth);
+        self.registers = Registers::new(self.core.options.depth, self.core.options.wrr);
         self.stop();
     }
 
@@ -203,6 +208,7 @@ impl Emulator {
         let admin_cq = Cq::new(0, cq_entries, cq_ring, self.core.doorbell(0, true)?, Some(0));
         let cqs = (0..=self.core.options.queues).map(|_| None).collect();
         let sqs = Vec::with_capacity(self.core.options.queues.into());
+        self.arbiter = (registers.cc.ams() == ArbitrationMechanism::WEIGHTED).then(Arbiter::default);
         self.queues = Some(Queues { admin_sq, admin_cq, sqs, cqs });
         Ok(())
     }
@@ -304,15 +310,19 @@ impl Emulator {
                 return 0;
             }
         };
+        if let Some(arbiter) = &mut self.arbiter {
+            return match arbiter.round(core, queues, guest) {
+                Ok(served) => work + served,
+                Err(fault) => {
+                    self.fatal(fault);
+                    work
+                }
+            };
+        }
         let latency = core.options.latency;
         for sq in &mut queues.sqs {
             let Some(Some(cq)) = queues.cqs.get_mut(usize::from(sq.cq)) else { continue };
-            let served = if latency.is_zero() {
-                queue::serve(sq, cq, &mut core.io, guest)
-            } else {
-                queue::serve_delayed(sq, cq, &mut core.io, guest, latency)
-            };
-            match served {
+            match queue::serve_by(sq, cq, &mut core.io, guest, latency, BATCH) {
                 Ok(served) => work += served,
                 Err(Fault::Doorbell) => core.admin.doorbell_fault(),
                 Err(fault) => {

@@ -6,7 +6,7 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 /// The keys, for messages.
 pub const KEYS: &str = "size=BYTES (of each namespace; K, M, G, T), lba=512|4096 (lba=512+4096: by namespace), \
                         namespaces=N, file=PATH, null=true, latency=TIME (50us, 1ms), mdts=BYTES, queues=N, depth=N, \
-                        vectors=N, msi=N, intx=true, serial=TEXT";
+                        vectors=N, msi=N, intx=true, wrr=true, serial=TEXT";
 
 /// The largest BAR of doorbells is 4 MiB; nobody asks for more.
 const MAX_QUEUES: u16 = 1024;
@@ -57,6 +57,9 @@ pub struct Options {
     pub msi: u16,
     /// `intx=true`: it has an interrupt pin.
     pub intx: bool,
+    /// `wrr=true`: it has weighted round robin with an urgent class, and serves queues by their priority if the host
+    /// chooses it.
+    pub wrr: bool,
     /// `serial=`: the serial number, 1 to 20 printable ASCII characters. Default `EMU0`.
     pub serial: String,
 }
@@ -76,6 +79,7 @@ impl Default for Options {
             vectors: 65,
             msi: 0,
             intx: false,
+            wrr: false,
             serial: "EMU0".into(),
         }
     }
@@ -128,6 +132,7 @@ impl Options {
                     .ok_or_else(|| bad("0, or a power of two up to 32"))? as u16;
             }
             "intx" => self.intx = value.parse().map_err(|_| bad("true or false"))?,
+            "wrr" => self.wrr = value.parse().map_err(|_| bad("true or false"))?,
             "serial" => {
                 let fits =
                     (1..=20).contains(&value.len()) && value.bytes().all(|c| (b' '..=b'~').contains(&c));
@@ -205,6 +210,7 @@ impl fmt::Display for Options {
         put(self.vectors != default.vectors, "vectors", &self.vectors)?;
         put(self.msi != default.msi, "msi", &self.msi)?;
         put(self.intx, "intx", &self.intx)?;
+        put(self.wrr, "wrr", &self.wrr)?;
         put(self.serial != default.serial, "serial", &self.serial)
     }
 }

@@ -8,7 +8,7 @@ use super::{
     io::Io,
     shared::{Doorbell, Ring},
 };
-use crate::spec::{Command, Status};
+use crate::spec::{Command, QueuePriority, Status};
 use nix::errno::Errno;
 use std::{
     collections::VecDeque,
@@ -17,7 +17,7 @@ use std::{
 use upcie_core::{irq::IrqKind, vfio_user::server::Guest};
 
 /// Commands of one queue in one round: others wait that long at most.
-const BATCH: u32 = 128;
+pub(super) const BATCH: u32 = 128;
 /// Bytes moved for one queue in one round.
 const BATCH_BYTES: u64 = 1 << 20;
 /// Bytes moved before what is done is posted.
@@ -62,6 +62,8 @@ pub(super) struct Sq {
     refused: Option<u32>,
     /// With `latency=` only: done, but not due. Its capacity is made with the queue.
     delayed: VecDeque<(Instant, Done)>,
+    /// Of use under weighted round robin only.
+    pub priority: QueuePriority,
 }
 
 impl Sq {
@@ -69,7 +71,18 @@ impl Sq {
     pub fn new(id: u16, cq: u16, entries: u32, ring: Ring<64>, tail: Doorbell, delay: bool) -> Self {
         tail.store(0);
         let delayed = if delay { VecDeque::with_capacity(entries as usize) } else { VecDeque::new() };
-        Self { id, cq, entries, head: 0, ring, tail, refused: None, delayed }
+        let priority = QueuePriority::default();
+        Self { id, cq, entries, head: 0, ring, tail, refused: None, delayed, priority }
+    }
+
+    /// The entry that is fetched next.
+    pub fn head(&self) -> u32 {
+        self.head
+    }
+
+    /// How many entries were fetched since `head` was [`head`](Self::head).
+    pub fn fetched_since(&self, head: u32) -> u32 {
+        if self.head >= head { self.head - head } else { self.head + self.entries - head }
     }
 
     /// How many commands wait: 0 for a doorbell that makes no sense.
@@ -205,16 +218,33 @@ impl Cq {
     }
 }
 
-/// Serves the commands of `sq` that wait; says how many it took.
+/// Serves at most `limit` commands of `sq` that wait, as `latency` says; says how much was done.
+#[inline(always)]
+pub(super) fn serve_by(
+    sq: &mut Sq,
+    cq: &mut Cq,
+    io: &mut Io,
+    guest: &mut Guest,
+    latency: Duration,
+    limit: u32,
+) -> Result<usize, Fault> {
+    if latency.is_zero() {
+        serve(sq, cq, io, guest, limit)
+    } else {
+        serve_delayed(sq, cq, io, guest, latency, limit)
+    }
+}
+
+/// Serves at most `limit` commands of `sq` that wait; says how many it took.
 ///
 /// A queue whose completion queue is full waits for room.
-#[inline]
-pub(super) fn serve(sq: &mut Sq, cq: &mut Cq, io: &mut Io, guest: &mut Guest) -> Result<usize, Fault> {
+#[inline(always)]
+fn serve(sq: &mut Sq, cq: &mut Cq, io: &mut Io, guest: &mut Guest, limit: u32) -> Result<usize, Fault> {
     let mut left = sq.waiting()?;
     if left == 0 {
         return Ok(0);
     }
-    left = left.min(BATCH);
+    left = left.min(limit);
     let mut taken = 0;
     let (mut batch_bytes, mut result) = (0, Ok(()));
     while left > 0 && batch_bytes < BATCH_BYTES {
@@ -276,14 +306,15 @@ fn line(
 }
 
 /// As [`serve`], but each completion is held back for `latency`. The one mode that looks at a clock.
-pub(super) fn serve_delayed(
+fn serve_delayed(
     sq: &mut Sq,
     cq: &mut Cq,
     io: &mut Io,
     guest: &mut Guest,
     latency: Duration,
+    limit: u32,
 ) -> Result<usize, Fault> {
-    let mut waiting = sq.waiting()?.min(BATCH);
+    let mut waiting = sq.waiting()?.min(limit);
     if waiting == 0 && sq.delayed.is_empty() {
         return Ok(0);
     }

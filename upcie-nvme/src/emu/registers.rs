@@ -39,11 +39,12 @@ pub(super) struct Registers {
 }
 
 impl Registers {
-    /// As after power-on. `depth` is 2 to 65536.
-    pub fn new(depth: u32) -> Self {
+    /// As after power-on. `depth` is 2 to 65536; `weighted`: it has weighted round robin.
+    pub fn new(depth: u32, weighted: bool) -> Self {
         let cap = Capabilities::new()
             .with_mqes((depth - 1) as u16)
             .with_cqr(true)
+            .with_ams(weighted.into())
             .with_to(2)
             .with_dstrd(DSTRD)
             .with_css(1)
@@ -103,13 +104,18 @@ impl Registers {
         match () {
             () if cc.css() != CommandSet::NVM => Some("CC.CSS is not the NVM command set"),
             () if cc.mps() > MPSMAX => Some("CC.MPS is above CAP.MPSMAX"),
-            () if cc.ams() != ArbitrationMechanism::ROUND_ROBIN => Some("CC.AMS is not round robin"),
+            () if !self.arbitrates_by(cc.ams()) => Some("CC.AMS is not in CAP.AMS"),
             // They may be set as late as the first I/O queue.
             () if !matches!(cc.iosqes(), 0 | IOSQES) => Some("CC.IOSQES is not 6"),
             () if !matches!(cc.iocqes(), 0 | IOCQES) => Some("CC.IOCQES is not 4"),
             () if aqa.asqs() == 0 || aqa.acqs() == 0 => Some("AQA asks for an admin queue of one entry"),
             () => None,
         }
+    }
+
+    fn arbitrates_by(&self, mechanism: ArbitrationMechanism) -> bool {
+        mechanism == ArbitrationMechanism::ROUND_ROBIN
+            || mechanism == ArbitrationMechanism::WEIGHTED && self.cap.supports_weighted_round_robin()
     }
 
     /// Whether the entry sizes allow I/O queues.

@@ -67,12 +67,11 @@ impl<T> Turn<'_, T> {
     #[inline(always)]
     pub fn flush(&mut self, namespace: &Namespace, tag: T) -> Result<(), Refused<T>> {
         let extent = &namespace.extent;
-        let next = self.next_tail();
-        if extent.stamp != self.namespaces || next == self.head || extent.max_bytes == 0 {
+        if extent.stamp != self.namespaces || self.is_full() || extent.max_blocks == 0 {
             let reason = refuse_namespace(extent, self.queue.live.controller, self.namespaces);
             return Err(Refused { reason, buffer: DmaBuf::empty(), tag });
         }
-        self.push(next, [first(NvmOpcode::FLUSH, extent), 0, 0, 0, 0, 0, 0, 0], DmaBuf::empty(), tag, 0);
+        self.push([first(NvmOpcode::FLUSH, extent), 0, 0, 0, 0, 0, 0, 0], DmaBuf::empty(), tag, 0);
         Ok(())
     }
 
@@ -91,29 +90,21 @@ impl<T> Turn<'_, T> {
         tag: T,
     ) -> Result<(), Refused<T>> {
         let extent = &namespace.extent;
-        let next = self.next_tail();
-        let count = u64::from(blocks);
-        // `max_zeroes` is at most the size of the namespace, so that what passes the first check can be subtracted.
-        if blocks.wrapping_sub(1) >= extent.max_zeroes
-            || slba > extent.blocks.wrapping_sub(count)
+        let last = blocks.wrapping_sub(1);
+        // `max_zeroes` is at most the number of blocks, so that what passes the first check can be subtracted.
+        if last >= extent.max_zeroes
+            || slba > extent.last.wrapping_sub(u64::from(last))
             || extent.stamp != self.namespaces
-            || next == self.head
+            || self.is_full()
         {
-            let at = (self.queue.live.controller, self.namespaces, next == self.head);
-            let reason = refuse_blocks(extent, at, slba, count << extent.shift, extent.max_zeroes == 0);
+            let at = (self.queue.live.controller, self.namespaces, self.is_full());
+            let reason =
+                refuse_blocks(extent, at, slba, u64::from(blocks) << extent.shift, extent.max_zeroes == 0);
             return Err(Refused { reason, buffer: DmaBuf::empty(), tag });
         }
-        let words = [
-            first(NvmOpcode::WRITE_ZEROES, extent),
-            0,
-            0,
-            0,
-            0,
-            slba,
-            u64::from(blocks - 1) | flags.word(),
-            0,
-        ];
-        self.push(next, words, DmaBuf::empty(), tag, 0);
+        let words =
+            [first(NvmOpcode::WRITE_ZEROES, extent), 0, 0, 0, 0, slba, u64::from(last) | flags.word(), 0];
+        self.push(words, DmaBuf::empty(), tag, 0);
         Ok(())
     }
 
@@ -151,9 +142,8 @@ impl<T> Turn<'_, T> {
         count: usize,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        let next = self.next_tail();
-        match self.ranges(next, &namespace.extent, &ranges, 0, count) {
-            Ok((words, list)) => self.push(next, words, ranges, tag, list),
+        match self.ranges(&namespace.extent, &ranges, 0, count) {
+            Ok((words, list)) => self.push(words, ranges, tag, list),
             Err(reason) => return Err(Refused { reason, buffer: ranges, tag }),
         }
         Ok(())
@@ -175,9 +165,8 @@ impl<T> Turn<'_, T> {
         count: usize,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        let next = self.next_tail();
-        match self.ranges(next, &namespace.extent, held, start, count) {
-            Ok((words, list)) => self.push(next, words, DmaBuf::empty(), tag, list),
+        match self.ranges(&namespace.extent, held, start, count) {
+            Ok((words, list)) => self.push(words, DmaBuf::empty(), tag, list),
             Err(reason) => return Err(Refused { reason, buffer: DmaBuf::empty(), tag }),
         }
         Ok(())
@@ -211,29 +200,27 @@ impl<T> Turn<'_, T> {
         tag: T,
     ) -> Result<(), Refused<T>> {
         let extent = &namespace.extent;
-        let next = self.next_tail();
-        let blocks = len as u64 >> extent.shift;
         // As in `transfer`.
-        let refused = if len & extent.block_mask as usize != 0
-            || len.wrapping_sub(1) >= extent.max_bytes as usize
-            || slba > extent.blocks.wrapping_sub(blocks)
+        let last = (len as u64).rotate_right(extent.shift).wrapping_sub(1);
+        let reason = if last >= u64::from(extent.max_blocks)
+            || slba > extent.last.wrapping_sub(last)
             || extent.stamp != self.namespaces
-            || next == self.head
+            || self.is_full()
         {
-            let at = (self.queue.live.controller, self.namespaces, next == self.head);
+            let at = (self.queue.live.controller, self.namespaces, self.is_full());
             refuse_blocks(extent, at, slba, len as u64, false)
         } else {
             match self.pointer(direction.opcode(), held, start, len) {
                 Ok(DataPointer { prp1, prp2, list }) => {
-                    let last = (blocks - 1) | transfer_flags(flags).word();
+                    let last = last | transfer_flags(flags).word();
                     let words = [first(direction.opcode(), extent), 0, 0, prp1, prp2, slba, last, 0];
-                    self.push(next, words, DmaBuf::empty(), tag, list);
+                    self.push(words, DmaBuf::empty(), tag, list);
                     return Ok(());
                 }
                 Err(reason) => reason,
             }
         };
-        Err(Refused { reason: refused, buffer: DmaBuf::empty(), tag })
+        Err(Refused { reason, buffer: DmaBuf::empty(), tag })
     }
 
     /// Submits `command` as it is, but for its command id, with whatever data pointer it has. `buffer` stays with it
@@ -249,11 +236,12 @@ impl<T> Turn<'_, T> {
     /// [`Refusal::Full`], with the buffer and the tag.
     #[inline(always)]
     pub unsafe fn submit_raw(&mut self, command: &Command, buffer: DmaBuf, tag: T) -> Result<(), Refused<T>> {
-        let next = self.next_tail();
-        if next == self.head {
+        if self.is_full() {
             return Err(Refused { reason: Refusal::Full, buffer, tag });
         }
-        self.push(next, zerocopy::transmute!(*command), buffer, tag, 0);
+        let mut words: [u64; 8] = zerocopy::transmute!(*command);
+        words[0] &= !0xffff_0000;
+        self.push(words, buffer, tag, 0);
         Ok(())
     }
 
@@ -261,13 +249,12 @@ impl<T> Turn<'_, T> {
     #[inline(always)]
     fn ranges(
         &mut self,
-        next: u32,
         extent: &Extent,
         held: &DmaBuf,
         start: usize,
         count: usize,
     ) -> Result<([u64; 8], u32), Refusal> {
-        if extent.stamp != self.namespaces || next == self.head || extent.max_bytes == 0 {
+        if extent.stamp != self.namespaces || self.is_full() || extent.max_blocks == 0 {
             return Err(refuse_namespace(extent, self.queue.live.controller, self.namespaces));
         }
         if !extent.deallocates {
@@ -315,7 +302,7 @@ impl<T> Turn<'_, T> {
 /// The first two dwords of a command, without its id.
 #[inline(always)]
 pub(super) fn first(opcode: NvmOpcode, extent: &Extent) -> u64 {
-    u64::from(opcode.0) | u64::from(extent.nsid) << 32
+    u64::from(opcode.0) | extent.nsid_high
 }
 
 #[inline(always)]
@@ -357,13 +344,13 @@ fn part<T>(
 fn refuse_blocks(extent: &Extent, at: (u64, u64, bool), slba: u64, len: u64, lacks: bool) -> Refusal {
     let (controller, namespaces, full) = at;
     let blocks = len >> extent.shift;
-    if extent.stamp != namespaces || extent.max_bytes == 0 || full {
+    if extent.stamp != namespaces || extent.max_blocks == 0 || full {
         refuse_namespace(extent, controller, namespaces)
     } else if lacks {
         Refusal::NoCommand
     } else if blocks == 0 || blocks << extent.shift != len {
         Refusal::Length
-    } else if extent.blocks.saturating_sub(slba) < blocks {
+    } else if extent.blocks().saturating_sub(slba) < blocks {
         Refusal::OutOfRange
     } else {
         Refusal::TooLong
@@ -378,7 +365,7 @@ pub(super) fn refuse_namespace(extent: &Extent, controller: u64, namespaces: u64
         Refusal::ForeignNamespace
     } else if extent.stamp != namespaces {
         Refusal::StaleNamespace
-    } else if extent.max_bytes == 0 {
+    } else if extent.max_blocks == 0 {
         Refusal::Unsupported
     } else {
         Refusal::Full

@@ -19,7 +19,7 @@ mod turn;
 
 pub use commands::Direction;
 pub use completion::{Completion, Refusal, Refused};
+pub(crate) use pair::{PRIORITY, create, delete};
 pub use pair::{QueuePair, QueuePairBuilder};
-pub(crate) use pair::{create, delete};
 pub(crate) use ring::{Parts, Queue, Retired};
 pub use turn::Turn;

@@ -24,6 +24,8 @@ const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
 /// PRP list memory of a queue, unless asked for otherwise.
 const LIST_BYTES: usize = 64 << 10;
 const DEPTH: u32 = 128;
+/// Of queues whose class nobody chose; of no effect under round robin.
+pub(crate) const PRIORITY: QueuePriority = QueuePriority::MEDIUM;
 /// After so much polling without result, a poll gives the core away between looks, if somebody else wants it.
 const PATIENT: Duration = Duration::from_micros(50);
 
@@ -36,11 +38,12 @@ pub struct QueuePairBuilder<'c> {
     vector: Option<u16>,
     list_bytes: Option<usize>,
     in_controller: bool,
+    priority: Option<QueuePriority>,
 }
 
 impl<'c> QueuePairBuilder<'c> {
     pub(crate) fn new(controller: &'c Arc<Inner>) -> Self {
-        Self { controller, depth: None, vector: None, list_bytes: None, in_controller: false }
+        Self { controller, depth: None, vector: None, list_bytes: None, in_controller: false, priority: None }
     }
 
     /// Entries of each ring: 2 to CAP.MQES + 1 ([`Controller::max_depth`](crate::Controller::max_depth)). One stays
@@ -74,9 +77,18 @@ impl<'c> QueuePairBuilder<'c> {
         self
     }
 
+    /// The priority class of the submission queue, on a controller that was opened with weighted round robin
+    /// ([`ControllerOptions::arbitration`](crate::ControllerOptions::arbitration)). The controller fetches from urgent
+    /// queues first, as long as they have commands; medium by default.
+    pub fn priority(mut self, class: QueuePriority) -> Self {
+        self.priority = Some(class);
+        self
+    }
+
     /// Makes the queue pair.
     ///
     /// # Errors
+    /// A priority, though the controller was not opened with weighted round robin.
     /// The controller has no memory buffer that takes submission queues, or it has no room left. The depth, the vector or the number of queues is more than the controller has (the error says how many), no DMA
     /// memory, or the controller's status.
     pub fn create<T>(self) -> Result<QueuePair<T>> {
@@ -88,11 +100,33 @@ impl<'c> QueuePairBuilder<'c> {
                 reason: format!("a queue of {entries} entries: the controller takes 2 to {most}"),
             });
         }
+        let priority = self.checked_priority()?;
         let waiter = self.vector.map(|vector| Waiter::new(vector, self.controller.vector(vector)?));
         let waiter = waiter.transpose()?;
         let buffer = if self.in_controller { Some(self.controller.buffer_for_submission()?) } else { None };
-        let queue = create(self.controller, entries, self.vector, self.list_bytes, buffer.as_deref())?;
+        let queue =
+            create(self.controller, entries, self.vector, self.list_bytes, buffer.as_deref(), priority)?;
         Ok(QueuePair { queue, waiter, controller: self.controller.clone(), ended: None })
+    }
+}
+
+impl QueuePairBuilder<'_> {
+    fn checked_priority(&self) -> Result<QueuePriority> {
+        let (Some(class), device) = (self.priority, self.controller.name()) else { return Ok(PRIORITY) };
+        if self.controller.is_weighted() && class <= QueuePriority::LOW {
+            return Ok(class);
+        }
+        let reason = if class > QueuePriority::LOW {
+            format!("a queue of priority {class}: the classes are 0 (urgent) to 3 (low)")
+        } else if self.controller.registers().capabilities().supports_weighted_round_robin() {
+            format!("a queue of priority {class}: open the controller with ControllerOptions::arbitration")
+        } else {
+            format!(
+                "a queue of priority {class}: the controller has no weighted round robin with urgent priority class \
+                 (CAP.AMS bit 0 is 0), so its queues have none"
+            )
+        };
+        Err(Error::Argument { device: device.to_string(), reason })
     }
 }
 
@@ -103,6 +137,7 @@ pub(crate) fn create<T>(
     vector: Option<u16>,
     list_bytes: Option<usize>,
     buffer: Option<&MemoryBuffer>,
+    priority: QueuePriority,
 ) -> Result<Queue<T>> {
     let page = 1 << inner.page_shift();
     let memory_of = |heap: &Arc<Heap>, bytes: usize| -> Result<DmaBuf> {
@@ -140,7 +175,7 @@ pub(crate) fn create<T>(
         live: inner.live().clone(),
     });
     let cq = Command::create_completion_queue(qid, entries, cq_iova, vector);
-    let sq = Command::create_submission_queue(qid, entries, sq_iova, qid, QueuePriority::URGENT);
+    let sq = Command::create_submission_queue(qid, entries, sq_iova, qid, priority);
     let run = |command, what: &str| inner.admin_data(command, DmaBuf::empty(), what);
     let failed = match run(&cq, "Create I/O Completion Queue") {
         Ok(_) => match run(&sq, "Create I/O Submission Queue") {

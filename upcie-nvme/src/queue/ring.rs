@@ -21,18 +21,18 @@ pub(super) struct Slot<T> {
     pub(super) tag: MaybeUninit<T>,
 }
 
-/// Where the rings stand. Both have the same number of entries, and a slot is taken with each submission and given back
-/// with each completion: `tail - head`, around the ring, is what is in flight, and the queue is full when one more would
-/// make it 0.
+/// Where a submission goes: what each one moves on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cursor {
     /// The next submission entry.
-    pub(super) tail: u32,
-    /// The next completion entry.
-    pub(super) head: u32,
-    /// The free slot that is used next.
+    pub(super) sqe: *mut u64,
+    /// The free slot that is used next; [`Queue::none`] when all are in flight.
     pub(super) top: u32,
 }
+
+/// Words of 8 bytes in a submission entry, and in a completion entry.
+pub(super) const SQE_WORDS: usize = 8;
+pub(super) const CQE_WORDS: usize = 2;
 
 /// Whether a turn can be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,15 +65,24 @@ pub(crate) struct Parts {
 /// A submission and completion queue without what creates and deletes it on the controller.
 pub(crate) struct Queue<T> {
     pub(super) at: Cursor,
+    /// The next completion entry.
+    pub(super) cqe: *const u64,
+    /// The completion entry where all will have been reaped that the device has been told of: as many entries from `cqe`
+    /// on as commands are in flight.
+    pub(super) stop: *const u64,
+    /// The rings: their first entries, and behind their last.
+    pub(super) sq: *mut u64,
+    pub(super) sq_end: *mut u64,
+    pub(super) cq: *const u64,
+    pub(super) cq_end: *const u64,
     /// [`PHASE`] or 0: what a new completion entry has there.
     pub(super) phase: u32,
-    pub(super) sq: *mut u64,
-    pub(super) cq: *const u64,
     /// A box of `mask + 1`, freed on drop. By pointer alone: a box in this struct would claim them for itself whenever the
     /// queue is moved.
     pub(super) slots: *mut Slot<T>,
-    /// Entries of each ring.
-    pub(super) entries: u32,
+    /// The end of the list of free slots, and how many slots there are: one less than each ring has entries. So the rings
+    /// have room for whatever has a slot, and a queue whose list is empty is full.
+    pub(super) none: u32,
     /// Masks an id to an index of `slots`, which is padded to this.
     pub(super) mask: u32,
     /// [`FREE`] and what is added to a slot's id from one use to the next.
@@ -109,13 +118,20 @@ impl<T> Queue<T> {
         let storage: Box<[Slot<T>]> = (0..padded)
             .map(|i| Slot { buffer: MaybeUninit::uninit(), word: word(i), tag: MaybeUninit::uninit() })
             .collect();
+        let (first_sqe, first_cqe) = (sq.as_ptr().cast::<u64>(), cq.as_ptr().cast::<u64>());
         Self {
-            at: Cursor { tail: 0, head: 0, top: 0 },
+            at: Cursor { sqe: first_sqe, top: 0 },
+            cqe: first_cqe,
+            stop: first_cqe,
+            sq: first_sqe,
+            // SAFETY: the memory has been seen to hold all entries.
+            sq_end: unsafe { first_sqe.add(entries as usize * SQE_WORDS) },
+            cq: first_cqe,
+            // SAFETY: as above.
+            cq_end: unsafe { first_cqe.add(entries as usize * CQE_WORDS) },
             phase: PHASE,
-            sq: sq.as_ptr().cast(),
-            cq: cq.as_ptr().cast(),
             slots: Box::into_raw(storage).cast(),
-            entries,
+            none: entries - 1,
             mask: padded - 1,
             step: FREE + (padded & 0xffff),
             state: State::Ready,
@@ -157,7 +173,7 @@ impl<T> Queue<T> {
 
     /// Commands that can be in flight at once.
     pub(crate) fn capacity(&self) -> u32 {
-        self.entries - 1
+        self.none
     }
 
     /// Commands in flight, counted by the slots: true even after a leaked turn.
@@ -175,11 +191,9 @@ impl<T> Queue<T> {
     /// Whether a completion waits to be reaped.
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
-        // SAFETY: `head` is below `entries`.
-        let entry = unsafe { self.cq.add(self.at.head as usize * 2 + 1) };
-        // SAFETY: dword 3: aligned, inside the ring, which lives as long as `self`.
-        let dword3 = unsafe { entry.cast::<u32>().add(1) };
-        // SAFETY: as above.
+        // SAFETY: dword 3 of an entry of the ring.
+        let dword3 = unsafe { self.cqe.cast::<u32>().add(3) };
+        // SAFETY: aligned, and the ring lives as long as `self`.
         (unsafe { dword3.read_volatile() }) & PHASE == self.phase
     }
 
@@ -237,8 +251,9 @@ impl<T> fmt::Debug for Queue<T> {
         f.debug_struct("Queue")
             .field("device", &self.name)
             .field("qid", &self.qid)
-            .field("entries", &self.entries)
+            .field("entries", &(self.none + 1))
             .field("at", &self.at)
+            .field("cqe", &self.cqe)
             .finish_non_exhaustive()
     }
 }

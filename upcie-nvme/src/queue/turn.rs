@@ -3,7 +3,7 @@
 use super::{
     Completion, Refusal, Refused,
     commands::{first, refuse_namespace},
-    ring::{Cursor, PHASE, Queue, Slot, State},
+    ring::{CQE_WORDS, Cursor, PHASE, Queue, SQE_WORDS, Slot, State},
 };
 use crate::{
     Namespace,
@@ -26,19 +26,18 @@ use upcie_core::{
 /// Nothing here allocates, locks, counts references or calls the system.
 // Nothing out of line takes a `Turn` by reference, however cold: one such call pins its fields to memory.
 pub struct Turn<'q, T> {
-    tail: u32,
-    pub(super) head: u32,
+    /// The next submission entry.
+    sqe: *mut u64,
+    /// The next completion entry.
+    cqe: *const u64,
+    /// Where it was when the turn ends early, or where all is reaped that the device has been told of: completions from
+    /// here on are of commands that it does not know yet.
+    stop: *const u64,
+    /// The free slot that is used next.
     top: u32,
-    phase: u32,
-    /// Where `tail` was when the turn was opened: completions beyond are of commands that it has not told of yet.
-    stop: u32,
-    sq: *mut u64,
-    cq: *const u64,
     slots: *mut Slot<T>,
     /// The stamp of namespace handles that are good now.
     pub(super) namespaces: u64,
-    /// The queue's state when this is dropped.
-    after: State,
     pub(super) queue: &'q mut Queue<T>,
 }
 
@@ -46,9 +45,9 @@ impl<'q, T> Turn<'q, T> {
     #[inline(always)]
     pub(super) fn open(queue: &'q mut Queue<T>, namespaces: u64) -> Self {
         // Word by word: one wide load of what the last turn stored in parts would have to wait for all of them.
-        let Cursor { tail, head, top } = queue.at;
-        let (sq, cq, slots, phase) = (queue.sq, queue.cq, queue.slots, queue.phase);
-        Self { tail, head, top, phase, stop: tail, sq, cq, slots, namespaces, after: State::Ready, queue }
+        let (Cursor { sqe, top }, cqe, stop) = (queue.at, queue.cqe, queue.stop);
+        // By hand, since what goes through the queue is read again after each store to a slot.
+        Self { sqe, cqe, stop, top, slots: queue.slots, namespaces, queue }
     }
 
     /// Reads as many blocks as `buffer` has room for, from block `slba` on.
@@ -81,24 +80,19 @@ impl<'q, T> Turn<'q, T> {
         self.transfer(NvmOpcode::WRITE, &namespace.extent, slba, buffer, IoFlags::empty(), tag)
     }
 
-    /// How many more commands the queue takes now.
+    /// How many more commands the queue takes now. Counts the free slots: not for every I/O.
     #[inline]
     pub fn room(&self) -> usize {
-        let entries = self.queue.entries;
-        let in_flight =
-            if self.tail >= self.head { self.tail - self.head } else { self.tail + entries - self.head };
-        (entries - 1 - in_flight) as usize
+        let (queue, entries) = (&self.queue, self.queue.none as usize + 1);
+        let tail = index(queue.sq, self.sqe, SQE_WORDS);
+        let head = index(queue.cq, self.cqe, CQE_WORDS);
+        let in_flight = if tail >= head { tail - head } else { tail + entries - head };
+        entries - 1 - in_flight
     }
 
-    /// Where `tail` is after one more submission: at `head`, if the queue is full.
     #[inline(always)]
-    pub(super) fn next_tail(&self) -> u32 {
-        let next = self.tail + 1;
-        if next == self.queue.entries {
-            seldom();
-            return 0;
-        }
-        next
+    pub(super) fn is_full(&self) -> bool {
+        self.top == self.queue.none
     }
 
     #[inline(always)]
@@ -111,18 +105,17 @@ impl<'q, T> Turn<'q, T> {
         flags: IoFlags,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        let next = self.next_tail();
         let ready = buffer.transfer();
-        let blocks = ready.ready >> extent.shift;
-        // `max_bytes` is at most the size of the namespace, so that what passes the second check can be subtracted.
-        if next == self.head
-            || ready.ready & extent.block_mask != 0
-            || ready.ready.wrapping_sub(1) >= extent.max_bytes
-            || slba > extent.blocks.wrapping_sub(u64::from(blocks))
+        // Bits that are no whole block end up at the top, and so above any limit.
+        let last = ready.ready.rotate_right(extent.shift).wrapping_sub(1);
+        // `max_blocks` is at most the number of blocks, so that what passes the first check can be subtracted.
+        if last >= extent.max_blocks
+            || slba > extent.last.wrapping_sub(u64::from(last))
             || extent.stamp != self.namespaces
             || ready.space != self.queue.space
+            || self.is_full()
         {
-            let at = Cursor { tail: self.tail, head: self.head, top: self.top };
+            let at = Cursor { sqe: self.sqe, top: self.top };
             let at = transfer_slowly(
                 self.queue,
                 at,
@@ -132,54 +125,65 @@ impl<'q, T> Turn<'q, T> {
                 slba,
                 (buffer, tag),
             )?;
-            (self.tail, self.top) = (at.tail, at.top);
+            (self.sqe, self.top) = (at.sqe, at.top);
             return Ok(());
         }
-        let last = u64::from(blocks - 1) | flags.word();
+        let last = u64::from(last) | flags.word();
         let words = [first(opcode, extent), 0, 0, ready.iova, ready.companion, slba, last, 0];
-        self.push(next, words, buffer, tag, 0);
+        self.push(words, buffer, tag, 0);
         Ok(())
     }
 
     /// Takes a slot (the caller has seen that there is one) and puts the command into the ring.
     #[inline(always)]
-    pub(super) fn push(&mut self, next: u32, words: [u64; 8], buffer: DmaBuf, tag: T, list: u32) {
+    pub(super) fn push(&mut self, words: [u64; 8], buffer: DmaBuf, tag: T, list: u32) {
+        let at = Cursor { sqe: self.sqe, top: self.top };
         // SAFETY: the cursors are the queue's, and it is not full.
-        self.top = unsafe { place(self.slots, self.sq, (self.tail, self.top), words, buffer, tag, list) };
-        self.tail = next;
+        let at = unsafe { place(self.queue, self.slots, at, words, buffer, tag, list) };
+        (self.sqe, self.top) = (at.sqe, at.top);
     }
 }
 
-/// Fills the free slot `top` and writes `words` as the entry at `tail`, with the slot's id as the command's. Gives the
-/// free slot that comes next.
+/// Which entry of the ring from `first` on `entry` is.
+#[inline(always)]
+fn index<W>(first: *const W, entry: *const W, words: usize) -> usize {
+    (entry.addr() - first.addr()) / (words * size_of::<W>())
+}
+
+/// Fills the free slot `top` and writes `words` as the entry at `sqe`, with the slot's id as the command's. Gives the
+/// cursors for the next one.
 ///
 /// # Safety
-/// The pointers are a queue's, which is not full and whose turn is the caller's, and the cursors too.
+/// The queue is not full, its turn is the caller's, and so are the cursors.
 #[inline(always)]
 unsafe fn place<T>(
+    queue: &Queue<T>,
     slots: *mut Slot<T>,
-    sq: *mut u64,
-    (tail, top): (u32, u32),
+    at: Cursor,
     mut words: [u64; 8],
     buffer: DmaBuf,
     tag: T,
     list: u32,
-) -> u32 {
+) -> Cursor {
     // SAFETY: the queue is not full, so the list of free slots is not empty, and `top` is an index of `slots`.
-    let slot = unsafe { slots.add(top as usize) };
+    let slot = unsafe { slots.add(at.top as usize) };
     // SAFETY: inside the turn nobody else refers to the slots.
     let slot = unsafe { &mut *slot };
     let word = slot.word;
     slot.word = word & 0xffff | u64::from(list) << 32;
     slot.buffer.write(buffer);
     slot.tag.write(tag);
-    words[0] = words[0] & !0xffff_0000 | (word & 0xffff) << 16;
-    // SAFETY: `tail` is below `entries`.
-    let sqe = unsafe { sq.add(tail as usize * 8) };
+    words[0] |= (word & 0xffff) << 16;
     // SAFETY: a whole entry of the ring; at most `entries - 1` are in flight, so the device is done with it. The ring may be
     // in the device: stores of any width are right there, for an entry is aligned to its 64 bytes, and none is a read.
-    unsafe { sqe.cast::<[u64; 8]>().write(words) };
-    (word >> 32) as u32
+    unsafe { at.sqe.cast::<[u64; SQE_WORDS]>().write(words) };
+    // SAFETY: to the next entry, or behind the last.
+    let mut sqe = unsafe { at.sqe.add(SQE_WORDS) };
+    if sqe == queue.sq_end {
+        seldom();
+        sqe = queue.sq;
+    }
+    Cursor { sqe, top: (word >> 32) as u32 }
 }
 
 impl<T> Iterator for Turn<'_, T> {
@@ -188,22 +192,20 @@ impl<T> Iterator for Turn<'_, T> {
     /// The next finished command, in the order in which the controller finished them; `None` when there is none now.
     #[inline(always)]
     fn next(&mut self) -> Option<Completion<T>> {
-        if self.head == self.stop {
+        if self.cqe == self.stop {
             return None;
         }
-        // SAFETY: `head` is below `entries`.
-        let entry = unsafe { self.cq.add(self.head as usize * 2) };
-        // SAFETY: the last dword of the entry.
-        let last = unsafe { entry.cast::<u32>().add(3) };
+        // SAFETY: the last dword of an entry of the ring.
+        let last = unsafe { self.cqe.cast::<u32>().add(3) };
         // SAFETY: aligned, in the ring, which the queue owns. The device writes it at any time: one volatile read.
         let dword3 = unsafe { last.read_volatile() };
-        if dword3 & PHASE != self.phase {
+        if dword3 & PHASE != self.queue.phase {
             return None;
         }
         // The rest of the entry, and the data, were written before its phase tag.
         dma_rmb();
         // SAFETY: as above.
-        let result = unsafe { entry.read_volatile() };
+        let result = unsafe { self.cqe.read_volatile() };
         let id = dword3 & 0xffff;
         let index = id & self.queue.mask;
         // SAFETY: masked to the number of slots.
@@ -213,19 +215,20 @@ impl<T> Iterator for Turn<'_, T> {
         if slot.word != u64::from(id) {
             // A command with a PRP list to give back, or a lie.
             if slot.word as u32 != id {
-                self.after = State::Forged;
-                self.stop = self.head;
+                self.queue.state = State::Forged;
+                self.stop = self.cqe;
                 return None;
             }
             release(&mut self.queue.lists, (slot.word >> 32) as u32);
         }
         slot.word = u64::from(id + self.queue.step) | u64::from(self.top) << 32;
         self.top = index;
-        self.head += 1;
-        if self.head == self.queue.entries {
+        // SAFETY: to the next entry, or behind the last.
+        self.cqe = unsafe { self.cqe.add(CQE_WORDS) };
+        if self.cqe == self.queue.cq_end {
             seldom();
-            self.head = 0;
-            self.phase ^= PHASE;
+            self.cqe = self.queue.cq;
+            self.queue.phase ^= PHASE;
         }
         Some(Completion {
             // SAFETY: its word said that the slot was in flight, so it was filled; it is marked free now.
@@ -241,31 +244,37 @@ impl<T> Iterator for Turn<'_, T> {
 impl<T> Drop for Turn<'_, T> {
     #[inline]
     fn drop(&mut self) {
+        let queue = &mut *self.queue;
         // Neither goes all the way round in one turn: at most `entries - 1` are in flight.
-        let reaped = self.head != self.queue.at.head;
-        let submitted = self.tail != self.queue.at.tail;
-        self.queue.at = Cursor { tail: self.tail, head: self.head, top: self.top };
-        self.queue.phase = self.phase;
-        self.queue.state = self.after;
+        let reaped = self.cqe != queue.cqe;
+        let submitted = self.sqe != queue.at.sqe;
+        queue.at = Cursor { sqe: self.sqe, top: self.top };
+        queue.cqe = self.cqe;
+        if queue.state == State::Open {
+            queue.state = State::Ready;
+        }
         // What was put into the rings is there, and what was read from them or from buffers has been read, before the
         // device hears of it.
         dma_release();
         if reaped {
-            self.queue.cq_doorbell.write(self.head);
+            queue.cq_doorbell.write(index(queue.cq, self.cqe, CQE_WORDS) as u32);
         }
         if submitted {
-            if self.queue.sq_combining {
+            let tail = index(queue.sq, self.sqe, SQE_WORDS);
+            // SAFETY: an index below the entries, which both rings have.
+            queue.stop = unsafe { queue.cq.add(tail * CQE_WORDS) };
+            if queue.sq_combining {
                 // Entries may still be in the processor's write-combining buffers.
                 mmio_wmb();
             }
-            self.queue.sq_doorbell.write(self.tail);
+            queue.sq_doorbell.write(tail as u32);
         }
     }
 }
 
 impl<T> fmt::Debug for Turn<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Turn").field("tail", &self.tail).field("head", &self.head).finish_non_exhaustive()
+        f.debug_struct("Turn").field("sqe", &self.sqe).field("cqe", &self.cqe).finish_non_exhaustive()
     }
 }
 
@@ -293,19 +302,18 @@ fn transfer_slowly<T>(
     slba: u64,
     (buffer, tag): (DmaBuf, T),
 ) -> Result<Cursor, Refused<T>> {
-    let next = if at.tail + 1 == queue.entries { 0 } else { at.tail + 1 };
     let len = buffer.total_len() as u64;
     let blocks = len >> extent.shift;
-    let reason = if extent.stamp != namespaces || extent.max_bytes == 0 || next == at.head {
+    let reason = if extent.stamp != namespaces || extent.max_blocks == 0 || at.top == queue.none {
         refuse_namespace(extent, queue.live.controller, namespaces)
     } else if buffer.segments().any(|segment| segment.transfer().space != queue.space && !segment.is_empty())
     {
         Refusal::ForeignBuffer
     } else if blocks == 0 || blocks << extent.shift != len {
         Refusal::Length
-    } else if extent.blocks.saturating_sub(slba) < blocks {
+    } else if extent.blocks().saturating_sub(slba) < blocks {
         Refusal::OutOfRange
-    } else if len > u64::from(extent.max_bytes) {
+    } else if blocks > u64::from(extent.max_blocks) {
         Refusal::TooLong
     } else if let Some(reason) = queue.live.device_memory.refuse(opcode, &buffer) {
         reason
@@ -315,9 +323,7 @@ fn transfer_slowly<T>(
                 let last = (blocks - 1) | flags.word();
                 let words = [first(opcode, extent), 0, 0, prp1, prp2, slba, last, 0];
                 // SAFETY: the caller's turn has lent the queue, with its cursors, and it is not full.
-                let top =
-                    unsafe { place(queue.slots, queue.sq, (at.tail, at.top), words, buffer, tag, list) };
-                return Ok(Cursor { tail: next, top, ..at });
+                return Ok(unsafe { place(queue, queue.slots, at, words, buffer, tag, list) });
             }
             Err(reason) => reason,
         }

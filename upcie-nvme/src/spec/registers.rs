@@ -112,6 +112,12 @@ impl Capabilities {
         4 << self.dstrd()
     }
 
+    /// Whether CC.AMS may select weighted round robin with urgent priority class.
+    #[must_use]
+    pub const fn supports_weighted_round_robin(self) -> bool {
+        self.ams() & 1 != 0
+    }
+
     /// Whether CC.CSS may select the NVM command set alone.
     #[must_use]
     pub const fn supports_nvm(self) -> bool {

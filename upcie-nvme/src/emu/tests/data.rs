@@ -3,9 +3,9 @@
 use super::host::{Host, PAGE, Queue};
 use crate::{
     emu::Emulator,
-    spec::{ALL_NAMESPACES, Command, FeatureId, FeatureSelect, Status},
+    spec::{ALL_NAMESPACES, Command, DatasetRange, FeatureId, FeatureSelect, Status},
 };
-use std::{fs, path::PathBuf};
+use std::{fs, os::unix::fs::MetadataExt, path::PathBuf};
 
 fn pattern(len: usize, seed: u8) -> Vec<u8> {
     (0..len).map(|at| ((at as u64 * 2_654_435_761) >> 7) as u8 ^ seed).collect()
@@ -158,7 +158,15 @@ fn every_io_error_is_the_one_that_the_specification_names() {
             (flags(0x40), good, never(Status::INVALID_FIELD)),
             (flags(0x80), good, never(Status::INVALID_FIELD)),
             (flags(0x02), good, never(Status::INVALID_FIELD)),
-            (Command { opcode: 0x08, ..Command::read(1, 0, 1) }, good, never(Status::INVALID_OPCODE)),
+            (Command { opcode: 0x05, ..Command::read(1, 0, 1) }, good, never(Status::INVALID_OPCODE)),
+            (Command::write_zeroes(1, 0, 2048), (0, 0), Status::SUCCESS),
+            (Command { cdw12: 7 | 1 << 30, ..Command::write_zeroes(2, 2040, 8) }, (0, 0), Status::SUCCESS),
+            (Command::write_zeroes(1, 2047, 2), (0, 0), never(Status::LBA_OUT_OF_RANGE)),
+            (Command::write_zeroes(1, u64::MAX, 1), (0, 0), never(Status::LBA_OUT_OF_RANGE)),
+            (Command::write_zeroes(3, 0, 1), (0, 0), never(Status::INVALID_NAMESPACE_OR_FORMAT)),
+            (Command::deallocate(0, 1), good, never(Status::INVALID_NAMESPACE_OR_FORMAT)),
+            (Command { cdw10: 256, ..Command::deallocate(1, 1) }, good, never(Status::INVALID_FIELD)),
+            (Command::deallocate(1, 1), (host.iova(2), 0), never(Status::PRP_OFFSET_INVALID)),
             (Command { opcode: 0xff, ..Command::read(1, 0, 1) }, good, never(Status::INVALID_OPCODE)),
             (Command::read(1, 0, 1), (host.iova(2), 0), never(Status::PRP_OFFSET_INVALID)),
             (Command::read(1, 0, 16), (host.iova(0), host.iova(4)), never(Status::PRP_OFFSET_INVALID)),
@@ -273,6 +281,49 @@ fn a_file_keeps_the_data_and_lets_nobody_else_in() {
     fs::OpenOptions::new().write(true).open(&file.0).unwrap().set_len(PAGE as u64).unwrap();
     let status = transfer(&mut queue, Command::read(2, 8, 8), (host.iova(PAGE), 0));
     assert_eq!(status, Status::UNRECOVERED_READ_ERROR);
+}
+
+#[test]
+fn deallocated_blocks_read_as_zeros_and_take_no_room() {
+    let file = TemporaryFile::new("holes");
+    for options in ["size=4M,namespaces=2", &format!("file={},size=4M,namespaces=2", file.0.display())] {
+        let mut host = Host::new(options);
+        let mut queue = host.queue(1, [4, 4], None);
+        let data = pattern(1 << 20, 5);
+        host.set(0, &data);
+        let pages: Vec<usize> = (0..256).collect();
+        let whole = pointer(&host, &pages, 0, 1 << 20, 0);
+        assert_eq!(transfer(&mut queue, Command::write(2, 0, 2048), whole), Status::SUCCESS);
+        assert_eq!(queue.status(Command::flush(2)), Status::SUCCESS);
+        let room = || fs::metadata(&file.0).map_or(0, |file| file.blocks());
+        let before = room();
+        // Not a page, a page and more, nothing, and many; the ranges lie in two pages themselves.
+        let ranges =
+            [(1, 1), (15, 10), (100, 0), (1024, 1000)].map(|(slba, nlb)| DatasetRange::new(slba, nlb));
+        let (list, second) = ((2 << 20) - 32, 3 << 20);
+        for (range, at) in ranges.iter().zip([list, list + 16, second, second + 16]) {
+            host.set(at, &range.to_bytes());
+        }
+        let pointers = (host.iova(list), host.iova(second));
+        assert_eq!(transfer(&mut queue, Command::deallocate(2, 4), pointers), Status::SUCCESS);
+        assert_eq!(queue.status(Command::write_zeroes(2, 30, 20)), Status::SUCCESS);
+        assert_eq!(transfer(&mut queue, Command::read(2, 0, 2048), whole), Status::SUCCESS);
+        let mut expected = data.clone();
+        for (slba, nlb) in [(1, 1), (15, 10), (1024, 1000), (30, 20)] {
+            expected[slba * 512..][..nlb * 512].fill(0);
+        }
+        assert!(host.bytes(0, 1 << 20) == expected, "{options}");
+        assert!(options.starts_with("size") || room() < before, "{before} blocks of the file before");
+        // Without the attribute it is a hint, and with one bad range nothing is done.
+        let hint = Command { cdw11: 0, ..Command::deallocate(2, 1) };
+        host.set(list, &DatasetRange::new(0, 1).to_bytes());
+        assert_eq!(transfer(&mut queue, hint, pointers), Status::SUCCESS);
+        host.set(list + 16, &DatasetRange::new(8192, 1).to_bytes());
+        let bad = transfer(&mut queue, Command::deallocate(2, 2), pointers);
+        assert_eq!(bad, Status::LBA_OUT_OF_RANGE.with_do_not_retry());
+        assert_eq!(transfer(&mut queue, Command::read(2, 0, 2048), whole), Status::SUCCESS);
+        assert!(host.bytes(0, 1 << 20) == expected, "{options}");
+    }
 }
 
 #[test]

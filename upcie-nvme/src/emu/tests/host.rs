@@ -165,6 +165,14 @@ impl Host {
         queue
     }
 
+    /// Makes a submission queue that completes to the queue pair `cqid`.
+    pub fn submission_queue(&mut self, qid: u16, entries: u32, cqid: u16, priority: QueuePriority) -> Queue {
+        let queue = queue(&self.device, &self.bar, qid, entries, 2);
+        let sq = Command::create_submission_queue(qid, entries, queue.sq.iova(0), cqid, priority);
+        assert_eq!(self.admin.status(sq), Status::SUCCESS);
+        queue
+    }
+
     /// The device address of the byte at `offset` of the data.
     pub fn iova(&self, offset: usize) -> u64 {
         self.data.iova(offset)

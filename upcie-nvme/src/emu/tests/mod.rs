@@ -1,6 +1,7 @@
 //! The emulator as a client sees it, over a real vfio-user connection.
 
 mod admin;
+mod arbitration;
 mod bringup;
 mod data;
 mod faults;

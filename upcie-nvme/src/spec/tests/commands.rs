@@ -68,6 +68,20 @@ fn block_commands() {
     assert_eq!(dwords(Command::read(1, 0x1_0000_0002, 1)), words(&[(0, 2), (1, 1), (10, 2), (11, 1)]));
     assert_eq!(dwords(Command::write(1, 0, 65536)), words(&[(0, 1), (1, 1), (12, 0xffff)]));
     assert_eq!(dwords(Command::flush(1)), words(&[(0, 0), (1, 1)]));
+    assert_eq!(
+        dwords(Command::write_zeroes(1, 0x1_0000_0002, 65536)),
+        words(&[(0, 8), (1, 1), (10, 2), (11, 1), (12, 0xffff)])
+    );
+    assert_eq!(dwords(Command::deallocate(1, 256)), words(&[(0, 9), (1, 1), (10, 0xff), (11, 4)]));
+    assert_eq!(
+        DatasetRange::new(0x1_0000_0002, 3).to_bytes(),
+        [0, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0]
+    );
+    let flags = [(IoFlags::FUA, 1 << 30), (IoFlags::LIMITED_RETRY, 1 << 31), (IoFlags::DEALLOCATE, 1 << 25)];
+    for (flag, dword12) in flags {
+        assert_eq!(flag.word(), dword12);
+    }
+    assert!(ReadWriteDword12::from_bits(1 << 30).fua() && ReadWriteDword12::from_bits(1 << 31).lr());
     let command = Command::write(1, u64::MAX, 65536);
     assert_eq!((command.slba(), command.block_count()), (u64::MAX, 65536));
 }

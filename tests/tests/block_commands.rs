@@ -1,0 +1,408 @@
+//! Write Zeroes, deallocation, FUA, and transfers of parts of memory that the caller keeps.
+
+use upcie_nvme::{
+    Controller, Direction, DmaBuf, Error, IoFlags, Namespace, QueuePair, Refusal,
+    spec::{DatasetRange, OptionalCommands, Status},
+};
+use upcie_tests::{
+    Device, Random,
+    data::Pattern,
+    device::{another, namespaces},
+    io::{create, finish, only, read, write},
+    on_each_device, says, scaled,
+};
+
+/// Writes a pattern to `blocks` blocks from `slba` on.
+fn prepare(controller: &Controller, namespace: &Namespace, pattern: Pattern, slba: u64, blocks: usize) {
+    let mut buffer = controller.alloc(blocks * namespace.block_size()).unwrap();
+    pattern.fill(&mut buffer, slba, 1);
+    write(namespace, slba, &mut buffer);
+}
+
+#[track_caller]
+fn is_zero(bytes: &[u8]) {
+    assert_eq!(bytes.iter().position(|&byte| byte != 0), None, "a byte that is not 0");
+}
+
+/// Whether the namespace has Write Zeroes; where not, it is seen to be refused.
+fn has_write_zeroes(device: &Device, controller: &Controller, namespace: &Namespace) -> bool {
+    let has = controller.identify().optional_commands().contains(OptionalCommands::WRITE_ZEROES);
+    assert_eq!(namespace.max_write_zeroes() > 0, has);
+    if !has {
+        let error = namespace.write_zeroes(0, 1).unwrap_err();
+        assert!(matches!(error, Error::Refused { reason: Refusal::NoCommand, .. }), "{error}");
+        device.lacks("Write Zeroes", &error);
+    }
+    has
+}
+
+/// The same of Dataset Management.
+fn has_deallocate(device: &Device, controller: &Controller, namespace: &Namespace) -> bool {
+    let has = controller.identify().optional_commands().contains(OptionalCommands::DATASET_MANAGEMENT);
+    assert_eq!(namespace.can_deallocate(), has);
+    if !has {
+        let error = namespace.deallocate(&[DatasetRange::new(0, 1)]).unwrap_err();
+        assert!(matches!(error, Error::Refused { reason: Refusal::NoCommand, .. }), "{error}");
+        device.lacks("Dataset Management", &error);
+    }
+    has
+}
+
+#[test]
+fn zeroes_are_written_to_the_blocks_that_were_named_and_no_others() {
+    on_each_device(|device| {
+        let controller = device.open();
+        for (namespace, pattern) in namespaces(&controller) {
+            if !has_write_zeroes(device, &controller, &namespace) {
+                continue;
+            }
+            let (size, first) = (namespace.block_size(), 40);
+            let mut queue = create::<u64>(controller.queue_pair());
+            for (blocks, flags) in
+                [(1, IoFlags::empty()), (9, IoFlags::FUA), (61, IoFlags::FUA | IoFlags::DEALLOCATE)]
+            {
+                for blocking in [false, true] {
+                    prepare(&controller, &namespace, pattern, first - 1, blocks + 2);
+                    if blocking {
+                        namespace.write_zeroes(first, blocks as u64).unwrap();
+                    } else {
+                        let mut turn = queue.turn().unwrap();
+                        turn.write_zeroes(&namespace, first, blocks as u32, flags, 3).unwrap();
+                        drop(turn);
+                        assert_eq!(only(&mut queue).0, 3);
+                    }
+                    let back = read(&controller, &namespace, first - 1, blocks + 2);
+                    pattern.verify(&back[..size], first - 1, 1);
+                    is_zero(&back[size..(blocks + 1) * size]);
+                    pattern.verify(&back[(blocks + 1) * size..], first + blocks as u64, 1);
+                }
+            }
+            // More than one command takes, up to the very end.
+            let end = namespace.blocks();
+            let blocks = (end - 1).min(u64::from(namespace.max_write_zeroes()) + 3);
+            for slba in [end - blocks - 1, end - blocks, end - blocks / 2, end - 1] {
+                prepare(&controller, &namespace, pattern, slba, 1);
+            }
+            namespace.write_zeroes(end - blocks, blocks).unwrap();
+            for slba in [end - blocks, end - blocks / 2, end - 1] {
+                is_zero(&read(&controller, &namespace, slba, 1));
+            }
+            pattern.verify(&read(&controller, &namespace, end - blocks - 1, 1), end - blocks - 1, 1);
+        }
+    });
+}
+
+#[test]
+fn deallocated_blocks_read_as_the_namespace_says_and_their_neighbours_as_they_were() {
+    on_each_device(|device| {
+        let controller = device.open();
+        for (namespace, pattern) in namespaces(&controller) {
+            if !has_deallocate(device, &controller, &namespace) {
+                continue;
+            }
+            let (size, most) = (namespace.block_size(), DatasetRange::MOST);
+            // A controller may leave the blocks as they are; ours does not.
+            let ours = controller.identify().model().starts_with("uPCIe");
+            assert!(!ours || namespace.identify().dlfeat & 7 == 1);
+            let mut queue = create::<u64>(controller.queue_pair());
+            for (count, blocking) in [(1, false), (3, false), (most, false), (1, true), (2 * most + 5, true)]
+            {
+                // Three blocks each, with one between them.
+                let blocks = 4 * count;
+                prepare(&controller, &namespace, pattern, 16, blocks);
+                let ranges: Vec<_> =
+                    (0..count as u64).map(|range| DatasetRange::new(17 + 4 * range, 3)).collect();
+                if blocking {
+                    namespace.deallocate(&ranges).unwrap();
+                } else {
+                    let mut buffer = controller.alloc(4096).unwrap();
+                    for (index, range) in ranges.iter().enumerate() {
+                        buffer.write_at(index * 16, &range.to_bytes());
+                    }
+                    let mut turn = queue.turn().unwrap();
+                    turn.deallocate(&namespace, buffer, count, 4).unwrap();
+                    drop(turn);
+                    let (tag, buffer) = only(&mut queue);
+                    assert_eq!((tag, buffer.len()), (4, 4096), "given back");
+                }
+                let back = read(&controller, &namespace, 16, blocks);
+                for (slba, block) in (16..).zip(back.chunks_exact(size)) {
+                    let zero = block.iter().all(|&byte| byte == 0);
+                    match slba % 4 {
+                        0 => pattern.verify(block, slba, 1),
+                        _ if zero => {}
+                        _ => {
+                            assert!(!ours, "block {slba} of {count} ranges is not deallocated");
+                            pattern.verify(block, slba, 1);
+                        }
+                    }
+                }
+            }
+            // What was deallocated can be written.
+            prepare(&controller, &namespace, pattern, 16, 8);
+            pattern.verify(&read(&controller, &namespace, 16, 8), 16, 1);
+        }
+    });
+}
+
+#[test]
+fn a_range_beyond_the_namespace_fails_with_a_status_and_nothing_is_deallocated() {
+    on_each_device(|device| {
+        let controller = device.open();
+        for (namespace, pattern) in namespaces(&controller) {
+            if !has_deallocate(device, &controller, &namespace) {
+                continue;
+            }
+            let end = namespace.blocks();
+            prepare(&controller, &namespace, pattern, end - 8, 8);
+            for bad in [
+                DatasetRange::new(end, 1),
+                DatasetRange::new(end - 8, 9),
+                DatasetRange::new(end - 8, u32::MAX),
+                DatasetRange::new(u64::MAX, 1),
+                DatasetRange::new(u64::MAX, u32::MAX),
+            ] {
+                let error = namespace.deallocate(&[bad]).unwrap_err();
+                match &error {
+                    Error::Status { status, .. } => {
+                        assert!(status.is(Status::LBA_OUT_OF_RANGE), "{bad:?}: {status}");
+                    }
+                    other => panic!("{bad:?}: {other}"),
+                }
+                says(&error, &[controller.name(), "Dataset Management", "LBA Out of Range"]);
+            }
+            pattern.verify(&read(&controller, &namespace, end - 8, 8), end - 8, 1);
+        }
+    });
+}
+
+#[test]
+fn what_can_not_be_zeroed_or_deallocated_is_refused_and_the_buffer_comes_back() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let (namespace, pattern) = namespaces(&controller).remove(0);
+        let (foreign, end) = (another(), namespace.blocks());
+        prepare(&controller, &namespace, pattern, end - 1, 1);
+        let mut queue = create::<u64>(controller.queue_pair().depth(8));
+        if has_write_zeroes(device, &controller, &namespace) {
+            let most = namespace.max_write_zeroes();
+            for (slba, blocks, wanted) in [
+                (0, 0, Refusal::Length),
+                (end, 1, Refusal::OutOfRange),
+                (end - 1, 2, Refusal::OutOfRange),
+                (u64::MAX, 1, Refusal::OutOfRange),
+                (u64::MAX, 2, Refusal::OutOfRange),
+                (0, most + 1, if u64::from(most) == end { Refusal::OutOfRange } else { Refusal::TooLong }),
+            ] {
+                let mut turn = queue.turn().unwrap();
+                let refused = turn.write_zeroes(&namespace, slba, blocks, IoFlags::empty(), 9).unwrap_err();
+                assert_eq!((refused.reason, refused.tag), (wanted, 9), "{blocks} blocks at {slba}");
+                drop(turn);
+                if wanted != Refusal::TooLong {
+                    let error = namespace.write_zeroes(slba, blocks.into()).unwrap_err();
+                    assert!(matches!(&error, Error::Refused { reason, .. } if *reason == wanted), "{error}");
+                    says(&error, &[controller.name(), "Write Zeroes", &slba.to_string()]);
+                }
+            }
+            let mut turn = queue.turn().unwrap();
+            let other = foreign.namespace(1).unwrap();
+            let refused = turn.write_zeroes(&other, 0, 1, IoFlags::empty(), 9).unwrap_err();
+            assert_eq!(refused.reason, Refusal::ForeignNamespace);
+        }
+        if has_deallocate(device, &controller, &namespace) {
+            let other = foreign.namespace(1).unwrap();
+            let short = || controller.alloc(16).unwrap();
+            let whole = || controller.alloc(8192).unwrap();
+            for (namespace, buffer, count, wanted) in [
+                (&namespace, whole(), 0, Refusal::Length),
+                (&namespace, whole(), 257, Refusal::Length),
+                (&namespace, whole(), usize::MAX, Refusal::Length),
+                (&namespace, short(), 2, Refusal::Length),
+                (&namespace, DmaBuf::empty(), 1, Refusal::Length),
+                (&namespace, foreign.alloc(4096).unwrap(), 1, Refusal::ForeignBuffer),
+                (&namespace, short().slice(2..16), 1, Refusal::Length),
+                (&namespace, whole().slice(2..4000), 1, Refusal::Unaligned),
+                (&other, whole(), 1, Refusal::ForeignNamespace),
+            ] {
+                let len = buffer.len();
+                let mut turn = queue.turn().unwrap();
+                let refused = turn.deallocate(namespace, buffer, count, 9).unwrap_err();
+                assert_eq!((refused.reason, refused.tag, refused.buffer.len()), (wanted, 9, len), "{count}");
+            }
+            let error = namespace.deallocate(&[]).unwrap_err();
+            assert!(matches!(error, Error::Refused { reason: Refusal::Length, .. }), "{error}");
+        }
+        // A handle of before.
+        controller.rescan();
+        let mut turn = queue.turn().unwrap();
+        for refused in [
+            turn.write_zeroes(&namespace, 0, 1, IoFlags::empty(), 9).unwrap_err(),
+            turn.deallocate(&namespace, controller.alloc(4096).unwrap(), 1, 9).unwrap_err(),
+            turn.write_with(&namespace, 0, controller.alloc(4096).unwrap(), IoFlags::FUA, 9).unwrap_err(),
+            turn.flush(&namespace, 9).unwrap_err(),
+        ] {
+            assert_eq!(refused.reason, Refusal::StaleNamespace);
+        }
+        drop(turn);
+        assert!(namespace.deallocate(&[DatasetRange::new(0, 1)]).is_err());
+        assert!(namespace.write_zeroes(0, 1).is_err());
+        assert_eq!(queue.in_flight(), 0, "nothing was sent");
+        let namespace = controller.namespace(namespace.nsid()).unwrap();
+        pattern.verify(&read(&controller, &namespace, end - 1, 1), end - 1, 1);
+    });
+}
+
+#[test]
+fn what_was_written_with_fua_is_what_is_read_with_it() {
+    on_each_device(|device| {
+        let controller = device.open();
+        for (namespace, pattern) in namespaces(&controller) {
+            let mut queue = create::<u64>(controller.queue_pair());
+            // One page, and a list of the queue's own.
+            for (blocks, slba) in [(1, 5), (4096 / namespace.block_size() * 4, 9)] {
+                for flags in [IoFlags::FUA, IoFlags::LIMITED_RETRY, IoFlags::all()] {
+                    let len = blocks * namespace.block_size();
+                    let mut buffer = controller.alloc(len + 4096).unwrap().slice(512..512 + len);
+                    pattern.fill(&mut buffer, slba, flags.bits().into());
+                    queue.turn().unwrap().write_with(&namespace, slba, buffer, flags, 1).unwrap();
+                    let mut buffer = only(&mut queue).1;
+                    buffer.zero();
+                    queue.turn().unwrap().read_with(&namespace, slba, buffer, flags, 2).unwrap();
+                    pattern.verify(&only(&mut queue).1, slba, flags.bits().into());
+                }
+            }
+        }
+    });
+}
+
+/// Transfers a part of `held` and waits for it.
+fn part(
+    queue: &mut QueuePair<u64>,
+    direction: Direction,
+    namespace: &Namespace,
+    slba: u64,
+    held: &DmaBuf,
+    (start, len): (usize, usize),
+) -> Result<(), Refusal> {
+    let mut turn = queue.turn().unwrap();
+    // SAFETY: the command is waited for, and `held` is borrowed until then.
+    let sent = unsafe { turn.transfer_held(direction, namespace, slba, held, start, len, IoFlags::FUA, 11) };
+    drop(turn);
+    sent.map_err(|refused| refused.reason)?;
+    assert_eq!(only(queue).0, 11);
+    Ok(())
+}
+
+#[test]
+fn parts_of_memory_that_the_caller_keeps_are_transferred_wherever_they_lie() {
+    on_each_device(|device| {
+        let controller = device.open();
+        for (namespace, pattern) in namespaces(&controller) {
+            let (size, most) = (namespace.block_size(), namespace.max_transfer());
+            let mut queue = create::<u64>(controller.queue_pair());
+            let len = (most + 8192).next_power_of_two();
+            let mut held = controller.alloc(len).unwrap();
+            let mut random = Random::new(7);
+            let lengths = [1, 2, 4096 / size, 8192 / size, 8192 / size + 1, 20, most / size];
+            for round in 0..scaled(200).max(lengths.len()) {
+                let blocks = lengths[round % lengths.len()].max(1);
+                let part_len = blocks * size;
+                // At any dword, and up to the very end.
+                let start = if random.one_in(8) {
+                    len - part_len
+                } else {
+                    random.below((len - part_len) / 4 + 1) * 4
+                };
+                // A list of pages that don't meet at page boundaries can't be: PRPs go by page, from any dword on.
+                let slba = random.within(0..4096);
+                let version = 100 + round as u32;
+                held.fill(0xee);
+                pattern.fill(&mut held[start..start + part_len], slba, version);
+                part(&mut queue, Direction::Write, &namespace, slba, &held, (start, part_len)).unwrap();
+                pattern.verify(&read(&controller, &namespace, slba, blocks), slba, version);
+                held.fill(0xee);
+                part(&mut queue, Direction::Read, &namespace, slba, &held, (start, part_len)).unwrap();
+                pattern.verify(&held[start..start + part_len], slba, version);
+                let outside = held[..start].iter().chain(&held[start + part_len..]);
+                assert!(outside.into_iter().all(|&byte| byte == 0xee), "only the part was written to");
+            }
+            queue.close().unwrap();
+            drop(held);
+        }
+    });
+}
+
+#[test]
+fn parts_that_can_not_be_transferred_are_refused() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let foreign = another();
+        let (namespace, _) = namespaces(&controller).remove(0);
+        let (size, end, most) = (namespace.block_size(), namespace.blocks(), namespace.max_transfer());
+        let mut queue = create::<u64>(controller.queue_pair().depth(4));
+        let held = controller.alloc(4 * most).unwrap();
+        let (len, strange) = (held.len(), foreign.alloc(65536).unwrap());
+        for direction in [Direction::Read, Direction::Write] {
+            for (slba, at, wanted) in [
+                (0, (0, 0), Refusal::Length),
+                (0, (0, size - 4), Refusal::Length),
+                (0, (0, size + 4), Refusal::Length),
+                (0, (len, size), Refusal::Length),
+                (0, (len - size + 4, size), Refusal::Length),
+                (0, (usize::MAX, size), Refusal::Length),
+                (0, (usize::MAX - size + 1, size), Refusal::Length),
+                (0, (2, size), Refusal::Unaligned),
+                (0, (0, most + size), Refusal::TooLong),
+                (0, (0, usize::MAX & !(size - 1)), Refusal::OutOfRange),
+                (end, (0, size), Refusal::OutOfRange),
+                (end - 1, (0, 2 * size), Refusal::OutOfRange),
+                (u64::MAX, (0, size), Refusal::OutOfRange),
+                (u64::MAX, (0, 2 * size), Refusal::OutOfRange),
+            ] {
+                let refused = part(&mut queue, direction, &namespace, slba, &held, at);
+                assert_eq!(refused, Err(wanted), "{direction:?} of {at:?} at block {slba}");
+            }
+            let refused = part(&mut queue, direction, &namespace, 0, &strange, (0, size));
+            assert_eq!(refused, Err(Refusal::ForeignBuffer));
+            let refused = part(&mut queue, direction, &foreign.namespace(1).unwrap(), 0, &held, (0, size));
+            assert_eq!(refused, Err(Refusal::ForeignNamespace));
+        }
+        // As many as there is room for, and then one more.
+        let mut turn = queue.turn().unwrap();
+        let mut send = || {
+            // SAFETY: waited for below.
+            unsafe { turn.transfer_held(Direction::Read, &namespace, 0, &held, 0, size, IoFlags::empty(), 1) }
+        };
+        for _ in 0..3 {
+            send().unwrap();
+        }
+        assert_eq!(send().unwrap_err().reason, Refusal::Full);
+        drop(turn);
+        assert_eq!(finish(&mut queue).len(), 3);
+        controller.rescan();
+        let refused = part(&mut queue, Direction::Read, &namespace, 0, &held, (0, size));
+        assert_eq!(refused, Err(Refusal::StaleNamespace));
+    });
+}
+
+#[test]
+fn memory_of_a_queue_that_can_not_be_deleted_is_kept_for_the_controller() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let (namespace, _) = namespaces(&controller).remove(0);
+        let mut queue = create::<u64>(controller.queue_pair());
+        let held = controller.alloc(4096).unwrap();
+        let mut turn = queue.turn().unwrap();
+        // SAFETY: kept below, where the queue can't be closed, and else freed after it was.
+        unsafe { turn.transfer_held(Direction::Read, &namespace, 0, &held, 0, 4096, IoFlags::empty(), 1) }
+            .unwrap();
+        drop(turn);
+        let Some(server) = device.server() else {
+            return queue.close().unwrap();
+        };
+        server.process().kill();
+        let error = queue.close().unwrap_err();
+        says(&error, &[controller.name(), "deletion", "keep"]);
+        controller.keep(held);
+    });
+}

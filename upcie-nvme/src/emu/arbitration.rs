@@ -1,0 +1,81 @@
+//! Weighted round robin with urgent priority class (Base, "Weighted Round Robin with Urgent Priority Class Arbitration"):
+//! whose commands are fetched next, for a host that has chosen it by CC.AMS.
+
+use super::{
+    Core,
+    admin::Queues,
+    queue::{self, BATCH, Fault},
+};
+use crate::spec::QueuePriority;
+use upcie_core::vfio_user::server::Guest;
+
+/// No limit, as the feature's arbitration burst says it.
+const NO_LIMIT: u8 = 7;
+
+/// Commands of urgent queues before the admin queue is looked at again: as many as the heaviest class may have.
+const URGENT_CREDIT: u32 = 256;
+
+/// Where each class goes on in its next round: a place among the submission queues.
+#[derive(Debug, Default)]
+pub(super) struct Arbiter {
+    next: [usize; 4],
+}
+
+impl Arbiter {
+    /// One round: urgent queues first and alone, as long as they have commands; then as many commands of each class as
+    /// its weight says, of its queues in turn, in bursts. Says how much was done.
+    pub fn round(&mut self, core: &mut Core, queues: &mut Queues, guest: &mut Guest) -> Result<usize, Fault> {
+        let setting = core.features.arbitration();
+        let burst = if setting.ab() == NO_LIMIT { BATCH } else { 1 << setting.ab() };
+        let mut work = 0;
+        if self.class(QueuePriority::URGENT, URGENT_CREDIT, burst, (core, queues, guest), &mut work)? > 0 {
+            return Ok(work);
+        }
+        for (class, weight) in [
+            (QueuePriority::HIGH, setting.hpw()),
+            (QueuePriority::MEDIUM, setting.mpw()),
+            (QueuePriority::LOW, setting.lpw()),
+        ] {
+            self.class(class, u32::from(weight) + 1, burst, (core, queues, guest), &mut work)?;
+        }
+        Ok(work)
+    }
+
+    /// Serves queues of `class` in turn, `burst` commands of a queue at a time, until `credit` commands were fetched or
+    /// there are none. Says how many were fetched, and adds what was done to `work`.
+    fn class(
+        &mut self,
+        class: QueuePriority,
+        credit: u32,
+        burst: u32,
+        (core, queues, guest): (&mut Core, &mut Queues, &mut Guest),
+        work: &mut usize,
+    ) -> Result<u32, Fault> {
+        let (mut fetched, count) = (0, queues.sqs.len());
+        let next = &mut self.next[usize::from(class.0 & 3)];
+        loop {
+            let (before, first) = (fetched, *next);
+            for index in (0..count).map(|step| (first + step) % count) {
+                let sq = &mut queues.sqs[index];
+                if sq.priority != class {
+                    continue;
+                }
+                let Some(Some(cq)) = queues.cqs.get_mut(usize::from(sq.cq)) else { continue };
+                let (head, limit) = (sq.head(), burst.min(credit - fetched));
+                match queue::serve_by(sq, cq, &mut core.io, guest, core.options.latency, limit) {
+                    Ok(done) => *work += done,
+                    Err(Fault::Doorbell) => core.admin.doorbell_fault(),
+                    Err(fault) => return Err(fault),
+                }
+                fetched += sq.fetched_since(head);
+                if fetched >= credit {
+                    *next = index + 1;
+                    return Ok(fetched);
+                }
+            }
+            if fetched == before {
+                return Ok(fetched);
+            }
+        }
+    }
+}

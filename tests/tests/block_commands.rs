@@ -146,13 +146,15 @@ fn deallocated_blocks_read_as_the_namespace_says_and_their_neighbours_as_they_we
 }
 
 #[test]
-fn a_range_beyond_the_namespace_fails_with_a_status_and_nothing_is_deallocated() {
+fn a_range_beyond_the_namespace_deallocates_nothing_and_fails_with_a_status_if_it_is_looked_at() {
     on_each_device(|device| {
         let controller = device.open();
         for (namespace, pattern) in namespaces(&controller) {
             if !has_deallocate(device, &controller, &namespace) {
                 continue;
             }
+            // QEMU's takes such a command, and leaves the range out.
+            let ours = controller.identify().model().starts_with("uPCIe");
             let end = namespace.blocks();
             prepare(&controller, &namespace, pattern, end - 8, 8);
             for bad in [
@@ -162,7 +164,13 @@ fn a_range_beyond_the_namespace_fails_with_a_status_and_nothing_is_deallocated()
                 DatasetRange::new(u64::MAX, 1),
                 DatasetRange::new(u64::MAX, u32::MAX),
             ] {
-                let error = namespace.deallocate(&[bad]).unwrap_err();
+                let error = match namespace.deallocate(&[bad]) {
+                    Ok(()) => {
+                        assert!(!ours, "{bad:?} is taken");
+                        continue;
+                    }
+                    Err(error) => error,
+                };
                 match &error {
                     Error::Status { status, .. } => {
                         assert!(status.is(Status::LBA_OUT_OF_RANGE), "{bad:?}: {status}");

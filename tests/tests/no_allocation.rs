@@ -6,6 +6,7 @@ use std::{
     cell::Cell,
     hint::black_box,
 };
+use upcie_nvme::{Direction, IoFlags, Turn, spec::DatasetRange};
 use upcie_tests::{
     Random, deadline,
     device::namespaces,
@@ -125,6 +126,68 @@ fn a_million_ios_allocate_nothing() {
             }
         });
         assert_eq!(finish(&mut queue).len(), 32);
+    });
+}
+
+#[test]
+fn parts_of_kept_memory_and_commands_without_data_allocate_nothing() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let (namespace, _) = &namespaces(&controller)[0];
+        let mut queue = create::<u64>(controller.queue_pair().depth(33));
+        let held = controller.alloc(32 << 14).unwrap();
+        let mut ranges = controller.alloc(4096).unwrap();
+        ranges.write_at(0, &DatasetRange::new(5000, 8).to_bytes());
+        let submit = |turn: &mut Turn<'_, u64>, at: u64| {
+            let sent = match at % 8 {
+                0 if namespace.max_write_zeroes() > 0 => {
+                    turn.write_zeroes(namespace, at % 4096, 8, IoFlags::empty(), at)
+                }
+                // SAFETY: kept until all has completed.
+                1 if namespace.can_deallocate() => unsafe {
+                    turn.deallocate_held(namespace, &ranges, 0, 1, at)
+                },
+                2 => turn.flush(namespace, at),
+                kind => {
+                    let direction = if kind < 5 { Direction::Read } else { Direction::Write };
+                    // One page, two, and some that need a list.
+                    let (start, len) = ((at as usize % 32) << 14, 4096 << (at % 3));
+                    // SAFETY: as above.
+                    unsafe {
+                        turn.transfer_held(
+                            direction,
+                            namespace,
+                            at % 4096,
+                            &held,
+                            start,
+                            len,
+                            IoFlags::empty(),
+                            at,
+                        )
+                    }
+                }
+            };
+            sent.unwrap();
+        };
+        let mut turn = queue.turn().unwrap();
+        (0..32).for_each(|at| submit(&mut turn, at));
+        drop(turn);
+        let (wanted, mut done) = (scaled(200_000) as u64, 32);
+        let limit = deadline();
+        without_allocation(|| {
+            while done < wanted {
+                let mut turn = queue.turn().unwrap();
+                while let Some(completion) = turn.next() {
+                    assert!(completion.status().is_success());
+                    drop(completion);
+                    submit(&mut turn, done);
+                    done += 1;
+                }
+                drop(turn);
+                queue.wait(upcie_nvme::Wait::Poll, limit).unwrap();
+            }
+        });
+        queue.close().unwrap();
     });
 }
 

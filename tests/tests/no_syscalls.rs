@@ -5,7 +5,7 @@
 
 use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, c_int, c_void, siginfo_t, sock_filter};
 use std::mem;
-use upcie_nvme::{Address, Controller};
+use upcie_nvme::{Address, Controller, Direction, IoFlags};
 use upcie_tests::{
     Random,
     device::namespaces,
@@ -51,6 +51,8 @@ fn poll(address: &Address, on_purpose: bool) -> ! {
     let (namespace, _) = &namespaces(&controller)[0];
     let mut queue = create::<u64>(controller.queue_pair().depth(33));
     let buffers: Vec<_> = (0..32).map(|_| controller.alloc(4096).unwrap()).collect();
+    let held = controller.alloc(8192).unwrap();
+    let mut spare = Vec::with_capacity(32);
     let (mut random, wanted, mut done) = (Random::new(0), scaled(1_000_000), 0);
     // Ends it if no completion comes: a signal needs no system call of ours.
     // SAFETY: nothing to uphold.
@@ -67,10 +69,17 @@ fn poll(address: &Address, on_purpose: bool) -> ! {
             let (tag, result, buffer) = completion.into_parts();
             result.unwrap();
             let block = random.within(0..4096);
-            let submitted = if block % 4 == 0 {
-                turn.write(namespace, block, buffer, tag)
-            } else {
-                turn.read(namespace, block, buffer, tag)
+            let submitted = match block % 8 {
+                // After a transfer of kept memory the tag's buffer is the command's again.
+                _ if tag == 1 => turn.read(namespace, block, spare.pop().unwrap(), 0),
+                0 | 4 => turn.write(namespace, block, buffer, tag),
+                1 if tag == 0 => {
+                    spare.push(buffer);
+                    let kind = Direction::Read;
+                    // SAFETY: the process ends before the memory is freed or looked at.
+                    unsafe { turn.transfer_held(kind, namespace, block, &held, 512, 4096, IoFlags::FUA, 1) }
+                }
+                _ => turn.read(namespace, block, buffer, tag),
             };
             submitted.unwrap();
             done += 1;

@@ -30,11 +30,12 @@ fn queues_of_every_class_work_or_the_error_says_what_the_controller_lacks() {
             let way_out = if has { "ControllerOptions::arbitration" } else { "CAP.AMS" };
             says(&error, &[controller.name(), class.name().unwrap(), way_out]);
         }
+        let name = controller.name().to_owned();
         drop(controller);
         if !has {
             let error = Controller::open_with(device.address(), weighted()).unwrap_err();
             assert!(matches!(error, Error::Unsupported { .. }), "{error}");
-            says(&error, &[&device.address().to_string(), "CAP.AMS", "weighted round robin"]);
+            says(&error, &[&name, "CAP.AMS", "weighted round robin"]);
             device.lacks("weighted round robin", &error);
             return;
         }

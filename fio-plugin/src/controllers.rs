@@ -10,6 +10,7 @@ use std::{
 };
 use upcie_nvme::{
     Address, Controller, ControllerOptions, Error,
+    spec::Arbitration,
     upcie_core::{self, memory::PageSize},
 };
 
@@ -17,6 +18,8 @@ use upcie_nvme::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) pages: Option<PageSize>,
+    /// Weighted round robin.
+    pub(crate) priorities: bool,
 }
 
 /// A controller that is open.
@@ -45,18 +48,31 @@ pub(crate) fn open(address: &Address, wanted: Wanted) -> Result<Arc<Open>, Failu
     all.retain(|open| open.strong_count() > 0);
     let others: Vec<_> = all.iter().filter_map(Weak::upgrade).collect();
     if let Some(open) = others.iter().find(|open| open.address == *address) {
-        if open.wanted != wanted {
-            return Err(Failure::refused(format!(
-                "{address}: upcie_hugepage differs from that of a job that shares the controller: give all its jobs the same"
-            )));
+        for (option, same) in [
+            ("upcie_hugepage", open.wanted.pages == wanted.pages),
+            ("upcie_priority", open.wanted.priorities == wanted.priorities),
+        ] {
+            if !same {
+                return Err(Failure::refused(format!(
+                    "{address}: {option} concerns the whole controller, which another job has open without it, or with \
+                     another: give it in [global], or in each job"
+                )));
+            }
         }
         return Ok(open.clone());
     }
-    let options = ControllerOptions { pages: wanted.pages, timeout: ADMIN_TIMEOUT, ..Default::default() };
+    let arbitration = wanted.priorities.then(weights);
+    let options =
+        ControllerOptions { pages: wanted.pages, timeout: ADMIN_TIMEOUT, arbitration, ..Default::default() };
     let controller = open_near(address, &others, options)?;
     let open = Arc::new(Open { address: address.clone(), wanted, vectors: AtomicU16::new(0), controller });
     all.push(Arc::downgrade(&open));
     Ok(open)
+}
+
+/// Of high, medium and low priority: 8, 4 and 1, in bursts of 4 commands.
+fn weights() -> Arbitration {
+    Arbitration::new().with_ab(2).with_hpw(7).with_mpw(3).with_lpw(0)
 }
 
 /// For admin commands. fio has no way to interrupt them.

@@ -7,7 +7,8 @@ use crate::{
     target::{RANGE_STRIDE, Target},
     waiting,
 };
-use upcie_nvme::{Direction, IoFlags, Refusal, Refused, spec::DatasetRange};
+use libc::timespec;
+use upcie_nvme::{Direction, DmaBuf, IoFlags, Refusal, Refused, spec::DatasetRange};
 
 /// Sends all pending units: one turn, and one doorbell, for each queue.
 ///
@@ -72,7 +73,7 @@ fn send(job: &mut Job, target: &mut Target, alone: bool) {
             unsafe { turn.transfer_held(direction, namespace, slba, held, start, len, flags, index) }
                 .map(|()| slot.pieces = 1)
         } else if unaligned {
-            Err(Refused { reason: Refusal::Unaligned, buffer: Default::default(), tag: index })
+            Err(refused(Refusal::Unaligned, index))
         } else if op <= Op::WRITE_FUA.0 {
             let mut done = 0;
             loop {
@@ -100,17 +101,23 @@ fn send(job: &mut Job, target: &mut Target, alone: bool) {
             let start = index as usize * RANGE_STRIDE;
             let range = DatasetRange::new(slba, blocks).to_bytes();
             if ranges.len() < start + RANGE_STRIDE {
-                Err(Refused { reason: Refusal::Length, buffer: Default::default(), tag: index })
+                Err(refused(Refusal::Length, index))
             } else {
-                ranges.write_at(start, &range);
-                // SAFETY: the unit's own range, written to again when this command is done, and freed after the queue.
+                // Not by a call that may panic: none that may is made while the turn is open.
+                // SAFETY: within the buffer, as just seen.
+                let place = unsafe { ranges.as_ptr().add(start) };
+                // SAFETY: the unit's own range, which no command uses now.
+                unsafe { place.cast::<[u8; 16]>().write_unaligned(range) };
+                // SAFETY: written to again when this command is done, and freed after the queue.
                 unsafe { turn.deallocate_held(namespace, ranges, start, 1, index) }.map(|()| slot.pieces = 1)
             }
         } else {
-            Err(Refused { reason: Refusal::NoCommand, buffer: Default::default(), tag: index })
+            Err(refused(Refusal::NoCommand, index))
         };
         sent += slot.pieces;
-        if let Err(Refused { reason, .. }) = result {
+        if let Err(Refused { reason, buffer, .. }) = result {
+            // The empty one.
+            std::mem::forget(buffer);
             // One more, for what was not sent: what is in flight of the unit is waited for.
             slot.pieces += 1;
             if let Some(unsent) = job.unsent.get_mut(job.unsent_count) {
@@ -122,38 +129,59 @@ fn send(job: &mut Job, target: &mut Target, alone: bool) {
     *in_flight += sent;
 }
 
+#[inline(always)]
+fn refused(reason: Refusal, tag: u32) -> Refused<u32> {
+    Refused { reason, buffer: DmaBuf::empty(), tag }
+}
+
 #[cold]
 #[inline(never)]
 fn closed(job: &mut Job, error: upcie_nvme::Error) {
     job.break_off(&Failure::from(error));
 }
 
-/// Fills in events: `least` or more, `most` at most, within `timeout` ns (-1: as long as a command may take). Gives how
+/// Fills in events: `least` or more, `most` at most, within `timeout` (null: as long as a command may take). Gives how
 /// many, or a negative errno once nothing works any more.
 ///
 /// # Safety
-/// As for [`upcie_submit`].
+/// As for [`upcie_submit`]; `timeout` is null or valid.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn upcie_reap(job: *mut Job, least: u32, most: u32, timeout: i64) -> i32 {
+pub unsafe extern "C" fn upcie_reap(job: *mut Job, least: u32, most: u32, timeout: *const timespec) -> i32 {
     // SAFETY: the caller's promise.
     let job = unsafe { &mut *job };
     let most = most.min(job.shared.depth);
-    let found = reap(job, 0, most);
+    let found = look(job, 0, most);
     if found >= least && job.broken == 0 {
         return found as i32;
     }
-    waiting::reap_more(job, found, least.min(most), most, timeout)
+    // SAFETY: as above.
+    waiting::reap_more(job, found, least.min(most), most, unsafe { timeout.as_ref() })
 }
 
 /// Looks once at each queue, from event `found` on; gives how many there are then.
-#[inline]
-pub(crate) fn reap(job: &mut Job, mut found: u32, most: u32) -> u32 {
+#[inline(never)]
+pub(crate) fn reap(job: &mut Job, found: u32, most: u32) -> u32 {
+    look(job, found, most)
+}
+
+#[inline(always)]
+fn look(job: &mut Job, mut found: u32, most: u32) -> u32 {
     if job.unsent_count > 0 {
         found = reap_unsent(job, found, most);
     }
+    if let [target] = job.targets[..] {
+        // SAFETY: a box of the job's; nothing else refers to it during the call.
+        return reap_target(job, unsafe { &mut *target }, found, most);
+    }
+    reap_each(job, found, most)
+}
+
+#[cold]
+#[inline(never)]
+fn reap_each(job: &mut Job, mut found: u32, most: u32) -> u32 {
     for at in 0..job.targets.len() {
         let Some(&target) = job.targets.get(at) else { break };
-        // SAFETY: a box of the job's; nothing else refers to it during the loop's turn.
+        // SAFETY: as above.
         let target = unsafe { &mut *target };
         if target.in_flight > 0 {
             found = reap_target(job, target, found, most);
@@ -174,8 +202,10 @@ fn reap_target(job: &mut Job, target: &mut Target, mut found: u32, most: u32) ->
     };
     while found < most {
         let Some(done) = turn.next() else { break };
-        let index = *done.tag();
         let status = done.status();
+        let (index, _, buffer) = done.into_parts();
+        // The empty one, as no command carries any other.
+        std::mem::forget(buffer);
         target.in_flight -= 1;
         // SAFETY: the tag of a command is its unit's index.
         let slot = unsafe { job.shared.slots.add(index as usize) };

@@ -85,7 +85,7 @@ static struct fio_option options[] = {
 		.lname = "priority of the job's queues",
 		.type = FIO_OPT_STR,
 		.off1 = offsetof(struct engine_options, priority),
-		.help = "Priority of the job's queues (weighted round robin; refused where the controller has none)",
+		.help = "Priority of the job's queues (weighted round robin 8:4:1; refused where the controller has none)",
 		.def = "none",
 		.posval = {
 			{ .ival = "none", .oval = 0, .help = "Round robin" },
@@ -134,7 +134,7 @@ void upcie_shim_fail(void *unit, int error)
 	io_u->resid = io_u->xfer_buflen;
 }
 
-static int fail(struct thread_data *td, int error)
+static __attribute__((cold, noinline)) int fail(struct thread_data *td, int error)
 {
 	td_verror(td, error, "upcie");
 	return error;
@@ -347,8 +347,7 @@ static int fio_upcie_commit(struct thread_data *td)
 
 static int fio_upcie_getevents(struct thread_data *td, unsigned int min, unsigned int max, const struct timespec *t)
 {
-	const int64_t timeout = t ? (int64_t) t->tv_sec * 1000000000 + t->tv_nsec : -1;
-	const int found = upcie_reap(td->io_ops_data, min, max, timeout);
+	const int found = upcie_reap(td->io_ops_data, min, max, t);
 
 	/* fio would take the negative number for the error's. */
 	if (found < 0)

@@ -9,6 +9,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 /* What is to be done with an I/O unit. */
 enum upcie_op {
@@ -79,8 +80,8 @@ void upcie_job_free(struct upcie_job *job);
 void upcie_exit(void);
 /* Sends what is pending, with one doorbell for each queue. What could not be sent is reaped with its error. */
 void upcie_submit(struct upcie_job *job);
-/* Gives how many of `events` are filled in, or a negative errno once nothing works any more. `timeout`: ns, or -1. */
-int upcie_reap(struct upcie_job *job, uint32_t least, uint32_t most, int64_t timeout);
+/* Gives how many of `events` are filled in, or a negative errno once nothing works any more. `timeout` may be NULL. */
+int upcie_reap(struct upcie_job *job, uint32_t least, uint32_t most, const struct timespec *timeout);
 /* `second` is not that of the last tick: looks for commands that are out of time. */
 void upcie_tick(struct upcie_job *job, int64_t second);
 

@@ -41,7 +41,8 @@ impl Target {
             failure.text = format!("filename={name}: {}", failure.text);
             failure
         })?;
-        let open = controllers::open(&address, Wanted { pages: plan.pages })?;
+        let open =
+            controllers::open(&address, Wanted { pages: plan.pages, priorities: plan.priority.is_some() })?;
         let namespace = open.controller.namespace(plan.nsid)?;
         namespace.usable()?;
         plan.check_blocks(open.controller.name(), namespace.block_size() as u64)?;
@@ -113,6 +114,9 @@ impl Target {
             .list_memory(self.list_memory(commands, longest));
         if plan.wait != Wait::Poll {
             builder = builder.interrupt(self.vector()?);
+        }
+        if let Some(priority) = plan.priority {
+            builder = builder.priority(priority);
         }
         self.queue = Some(builder.create()?);
         if plan.trims {

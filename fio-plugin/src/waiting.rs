@@ -1,6 +1,7 @@
 //! Waiting for completions: what `getevents` does when there are too few yet.
 
 use crate::{errors::Failure, hot, job::Job};
+use libc::timespec;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -23,16 +24,23 @@ const ALIVE: Duration = Duration::from_millis(100);
 /// works any more.
 #[cold]
 #[inline(never)]
-pub(crate) fn reap_more(job: &mut Job, mut found: u32, least: u32, most: u32, timeout: i64) -> i32 {
+pub(crate) fn reap_more(
+    job: &mut Job,
+    mut found: u32,
+    least: u32,
+    most: u32,
+    timeout: Option<&timespec>,
+) -> i32 {
     let patience = job.plan.timeout;
-    let wanted = u64::try_from(timeout).map(Duration::from_nanos);
+    let wanted = timeout
+        .map(|time| Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.clamp(0, 999_999_999) as u32));
     let started = Instant::now();
     while found < least && job.broken == 0 {
         let limit = wanted.unwrap_or(patience).min(patience);
         match wait(job, limit) {
             Ok(true) => {}
             // fio's own time is up.
-            Ok(false) if wanted.is_ok_and(|wanted| started.elapsed() >= wanted) => break,
+            Ok(false) if wanted.is_some_and(|wanted| started.elapsed() >= wanted) => break,
             Ok(false) => {
                 // For as long as that, not one has completed.
                 let oldest = job.oldest();

@@ -2,7 +2,7 @@
 
 use crate::{errors::Failure, ffi};
 use std::time::Duration;
-use upcie_nvme::{Wait, upcie_core::memory::PageSize};
+use upcie_nvme::{Wait, spec::QueuePriority, upcie_core::memory::PageSize};
 
 /// How long `upcie_wait=adaptive` polls.
 const SPIN: Duration = Duration::from_micros(50);
@@ -17,6 +17,7 @@ pub(crate) struct Plan {
     pub(crate) pages: Option<PageSize>,
     /// Commands; 0 is what is needed.
     pub(crate) queue_depth: u32,
+    pub(crate) priority: Option<QueuePriority>,
     pub(crate) timeout: Duration,
     /// I/O units.
     pub(crate) depth: u32,
@@ -44,9 +45,13 @@ impl Plan {
             2 => Some(PageSize::Huge2M),
             _ => Some(PageSize::Huge1G),
         };
-        if options.priority != 0 {
-            return Err(Failure::refused("upcie_priority is not supported by this driver yet: leave it out"));
-        }
+        let priority = match options.priority {
+            0 => None,
+            1 => Some(QueuePriority::URGENT),
+            2 => Some(QueuePriority::HIGH),
+            3 => Some(QueuePriority::MEDIUM),
+            _ => Some(QueuePriority::LOW),
+        };
         let timeout = Duration::from_micros(options.timeout_us);
         if timeout < Duration::from_millis(1) || timeout > Duration::from_secs(24 * 3600) {
             return Err(Failure::refused("upcie_timeout is from 1ms to 24h"));
@@ -68,6 +73,7 @@ impl Plan {
             wait,
             pages,
             queue_depth: options.queue_depth,
+            priority,
             timeout,
             depth,
             max_block: workload.max_block,

@@ -84,6 +84,8 @@ pub(crate) struct Workload {
     pub(crate) start_offset: u64,
     pub(crate) threads: u32,
     pub(crate) unaligned: u32,
+    pub(crate) named: u32,
+    pub(crate) memory: u32,
     pub(crate) uses: [u32; 3],
     pub(crate) padding: u32,
     pub(crate) least_block: [u64; 3],
@@ -93,7 +95,7 @@ pub(crate) struct Workload {
 const _: () = assert!(size_of::<Slot>() == 64);
 const _: () = assert!(size_of::<Shared>() == 48);
 const _: () = assert!(size_of::<Options>() == 32);
-const _: () = assert!(size_of::<Workload>() == 96);
+const _: () = assert!(size_of::<Workload>() == 104);
 
 #[cfg(all(shim, not(test)))]
 #[link(name = "upcie_shim", kind = "static")]

@@ -149,6 +149,11 @@ impl Job {
 
     /// Memory for all units, `bytes` in all.
     pub(crate) fn allocate(&mut self, bytes: usize) -> Result<*mut u8, Failure> {
+        // fio goes on without memory.
+        self.try_allocate(bytes).inspect_err(|failure| self.broken = failure.errno)
+    }
+
+    fn try_allocate(&mut self, bytes: usize) -> Result<*mut u8, Failure> {
         let spaces = self.targets().map(|target| target.open.controller.heap().space().id());
         let mut spaces: Vec<_> = spaces.collect();
         spaces.dedup();

@@ -160,6 +160,8 @@ static struct upcie_job *job_of(struct thread_data *td)
 		.start_offset = o->start_offset,
 		.threads = o->use_thread,
 		.unaligned = o->bs_unaligned,
+		.named = o->filename != NULL || o->read_iolog_file != NULL,
+		.memory = fio_option_is_set(o, mem_type),
 		.uses = { td_read(td) != 0, td_write(td) != 0, td_trim(td) != 0 },
 	};
 	struct upcie_job *job = td->io_ops_data;
@@ -173,12 +175,11 @@ static struct upcie_job *job_of(struct thread_data *td)
 	job = upcie_job_new(&given, &workload);
 	if (!job)
 		return NULL;
-	memset(job->op_of, UPCIE_OTHER, sizeof(job->op_of));
+	/* Whatever is no transfer is some sort of sync. */
+	memset(job->op_of, UPCIE_FLUSH, sizeof(job->op_of));
 	job->op_of[DDIR_READ] = UPCIE_READ;
 	job->op_of[DDIR_WRITE] = given.fua ? UPCIE_WRITE_FUA : UPCIE_WRITE;
 	job->op_of[DDIR_TRIM] = UPCIE_TRIM;
-	job->op_of[DDIR_SYNC] = UPCIE_FLUSH;
-	job->op_of[DDIR_DATASYNC] = UPCIE_FLUSH;
 	td->io_ops_data = job;
 	return job;
 }
@@ -407,4 +408,4 @@ __attribute__((destructor)) static void leave(void)
 _Static_assert(sizeof(struct upcie_slot) == 64, "a slot is a cache line");
 _Static_assert(sizeof(struct upcie_job) == 48, "as in ffi.rs");
 _Static_assert(sizeof(struct upcie_options) == 32, "as in ffi.rs");
-_Static_assert(sizeof(struct upcie_workload) == 96, "as in ffi.rs");
+_Static_assert(sizeof(struct upcie_workload) == 104, "as in ffi.rs");

@@ -18,7 +18,6 @@ enum upcie_op {
 	UPCIE_WRITE_FUA = 2,
 	UPCIE_FLUSH = 3,
 	UPCIE_TRIM = 4,
-	UPCIE_OTHER = 5,
 };
 
 /* One I/O unit, by its index: the shim fills in the first part when it is queued. One cache line. */
@@ -62,6 +61,8 @@ struct upcie_workload {
 	uint64_t start_offset; /* bytes */
 	uint32_t threads; /* thread=1 */
 	uint32_t unaligned; /* bs_unaligned=1 */
+	uint32_t named; /* filename= is given */
+	uint32_t memory; /* mem= is given */
 	uint32_t uses[3]; /* whether the job does this at all */
 	uint32_t padding;
 	uint64_t least_block[3];

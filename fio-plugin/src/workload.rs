@@ -34,6 +34,16 @@ impl Plan {
                 "thread=1 is needed: jobs share the controllers of one process, and forked jobs can't",
             ));
         }
+        if workload.named == 0 {
+            return Err(Failure::refused(
+                "filename= is missing: it names the device (0000.01.00.0, emu, vfio-user\\:/path)",
+            ));
+        }
+        if workload.memory != 0 {
+            return Err(Failure::refused(
+                "mem= is not for this engine: data is in DMA memory (upcie_hugepage says of what pages)",
+            ));
+        }
         let wait = match options.wait {
             0 => Wait::Poll,
             1 => Wait::Interrupt,

@@ -1,6 +1,5 @@
 //! fio with the engine, as a process of the test's.
 
-use nix::sys::stat::Mode;
 use serde_json::Value;
 use std::{env, fs, process::Command};
 use upcie_nvme::Address;
@@ -78,12 +77,11 @@ impl Run {
     fn outcome(&self, process: Process) -> Outcome {
         let (status, messages) = process.finish();
         let statistics = fs::read_to_string(self.directory.path().join("statistics")).unwrap_or_default();
-        // Lines of fio's may come before.
+        // The messages come there too, before.
         let json = statistics.find('{').map_or("", |at| &statistics[at..]);
         let json: Value = serde_json::from_str(json).unwrap_or_default();
         let jobs = json["jobs"].as_array().cloned().unwrap_or_default();
-        let before = statistics.split('{').next().unwrap_or_default();
-        Outcome { code: status.code(), messages: format!("{messages}{before}"), jobs }
+        Outcome { code: status.code(), messages, jobs }
     }
 
     /// Runs it to its end.
@@ -92,16 +90,11 @@ impl Run {
         self.outcome(process)
     }
 
-    /// Runs it, and does something to it once a job is about to do its first I/O.
+    /// Runs it, and does something to it once its job runs.
     pub fn run_and(self, then: impl FnOnce(&mut Process)) -> Outcome {
-        let fifo = self.directory.path().join("about-to-start");
-        nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).expect("a fifo");
-        let prerun = format!("--exec_prerun=echo > {}", fifo.display());
-        let run = self.with([prerun.as_str()]);
+        let run = self.with(["--eta=always", "--eta-newline=1"]);
         let mut process = run.start();
-        // Opening it waits for the writer.
-        let said = within(deadline(), move || fs::read_to_string(fifo));
-        assert_eq!(said.expect("a fifo"), "\n");
+        process.wait_for("Jobs: 1 (f=1)").unwrap_or_else(|error| panic!("{error}"));
         then(&mut process);
         run.outcome(process)
     }

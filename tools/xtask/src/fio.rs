@@ -41,9 +41,20 @@ pub struct Built {
     pub version: String,
 }
 
+/// A fio, and its headers.
+#[derive(Debug)]
+pub struct Found {
+    fio: PathBuf,
+    headers: PathBuf,
+}
+
 pub fn main(args: &Args) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
-    let built = build(&workspace, args.fio_source.as_deref())?;
+    let found = match &args.fio_source {
+        Some(source) => built_in(source)?,
+        None => installed()?,
+    };
+    let built = build(&workspace, &found)?;
     let (fio, engine) = (word(&built.fio), word(&built.engine));
     println!("built for {}: {}", built.version, built.engine.display());
     println!(
@@ -59,17 +70,17 @@ fn word(path: &Path) -> String {
     quote(&path.to_string_lossy())
 }
 
-/// Builds the engine for the installed fio, or for the one that was built in `source`.
-pub fn build(workspace: &Workspace, source: Option<&Path>) -> Result<Built> {
-    let (fio, headers) = match source {
-        Some(source) => {
-            let source = source.canonicalize().with_context(|| source.display().to_string())?;
-            (source.join("fio"), source)
-        }
-        None => installed()?,
-    };
-    let version = version_of(&headers)?;
-    let running = process::output(Command::new(&fio).arg("--version"))
+/// The fio that was built in a directory.
+fn built_in(source: &Path) -> Result<Found> {
+    let headers = source.canonicalize().with_context(|| source.display().to_string())?;
+    Ok(Found { fio: headers.join("fio"), headers })
+}
+
+/// Builds the engine for a fio.
+pub fn build(workspace: &Workspace, found: &Found) -> Result<Built> {
+    let Found { fio, headers } = found;
+    let version = version_of(headers)?;
+    let running = process::output(Command::new(fio).arg("--version"))
         .with_context(|| format!("{} is to load the engine", fio.display()))?;
     if running.trim() != version {
         bail!(
@@ -81,7 +92,7 @@ pub fn build(workspace: &Workspace, source: Option<&Path>) -> Result<Built> {
     }
     say!("building the engine for {version}");
     let mut command = workspace.cargo(&["build", "--quiet", "--release", "--package", "upcie-fio"]);
-    process::run(command.env(INCLUDE, &headers).stderr(Stdio::inherit()))?;
+    process::run(command.env(INCLUDE, headers).stderr(Stdio::inherit()))?;
     // Out of the way of a build without headers, and of one for another fio.
     let directory = workspace.target.join("fio").join(version.replace('/', "-"));
     fs::create_dir_all(&directory)?;
@@ -89,7 +100,7 @@ pub fn build(workspace: &Workspace, source: Option<&Path>) -> Result<Built> {
     // A fio that runs keeps the old one.
     let _ = fs::remove_file(&engine);
     fs::copy(workspace.bin(true).join(LIBRARY), &engine)?;
-    Ok(Built { fio, engine, version })
+    Ok(Built { fio: fio.clone(), engine, version })
 }
 
 /// The version that headers say they are of.
@@ -106,7 +117,7 @@ fn version_of(headers: &Path) -> Result<String> {
 }
 
 /// Debian's fio, installed if there is none, and its headers.
-fn installed() -> Result<(PathBuf, PathBuf)> {
+pub fn installed() -> Result<Found> {
     let release = Release::find().map_err(|(id, version)| {
         anyhow::anyhow!(
             "fio's headers come from Debian's source package, and this is {id} {version}: build fio from its source, and \
@@ -134,7 +145,7 @@ fn installed() -> Result<(PathBuf, PathBuf)> {
     }
     let version = process::output(Command::new("dpkg-query").args(["-W", "-f=${source:Version}", "fio"]))?;
     let headers = headers(release, version.trim())?;
-    Ok((fio, headers))
+    Ok(Found { fio, headers })
 }
 
 fn which(program: &str) -> Option<PathBuf> {

@@ -12,6 +12,7 @@ mod guest;
 mod initrd;
 mod install;
 mod kernel;
+mod licences;
 mod matrix;
 mod modes;
 mod package;

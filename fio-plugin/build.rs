@@ -45,6 +45,7 @@ fn main() {
         // Hooks have parameters that they don't need, and fio's headers are not ours to mend.
         .flag("-Wno-unused-parameter")
         .flag("-Wno-sign-compare")
+        .flag("-fomit-frame-pointer")
         .cargo_metadata(false)
         .compile("upcie_shim");
     // The library is named in lib.rs: tests must do without it, since what it calls is in fio.

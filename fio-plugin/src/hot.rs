@@ -1,4 +1,7 @@
 //! Sending what fio queued, and reaping what is done: no allocation, no lock, no panic.
+//!
+//! Turns are dropped by hand: a destructor for a panic that can't be would take the turn by reference, which keeps its
+//! fields in memory. One that is leaked closes its queue, so a defect would not go unnoticed.
 
 use crate::{
     errors::Failure,
@@ -8,6 +11,7 @@ use crate::{
     waiting,
 };
 use libc::timespec;
+use std::mem::ManuallyDrop;
 use upcie_nvme::{Direction, DmaBuf, IoFlags, Refusal, Refused, spec::DatasetRange};
 
 /// Sends all pending units: one turn, and one doorbell, for each queue.
@@ -41,7 +45,7 @@ fn send(job: &mut Job, target: &mut Target, alone: bool) {
         return;
     }
     let mut turn = match queue.turn() {
-        Ok(turn) => turn,
+        Ok(turn) => ManuallyDrop::new(turn),
         Err(error) => return closed(job, error),
     };
     // SAFETY: the job's memory in the target's address space, or the empty buffer; both outlive the queue.
@@ -127,6 +131,7 @@ fn send(job: &mut Job, target: &mut Target, alone: bool) {
         }
     }
     *in_flight += sent;
+    drop(ManuallyDrop::into_inner(turn));
 }
 
 #[inline(always)]
@@ -194,7 +199,7 @@ fn reap_each(job: &mut Job, mut found: u32, most: u32) -> u32 {
 fn reap_target(job: &mut Job, target: &mut Target, mut found: u32, most: u32) -> u32 {
     let Some(queue) = &mut target.queue else { return found };
     let mut turn = match queue.turn() {
-        Ok(turn) => turn,
+        Ok(turn) => ManuallyDrop::new(turn),
         Err(error) => {
             closed(job, error);
             return found;
@@ -224,6 +229,7 @@ fn reap_target(job: &mut Job, target: &mut Target, mut found: u32, most: u32) ->
             found += 1;
         }
     }
+    drop(ManuallyDrop::into_inner(turn));
     found
 }
 

@@ -1,5 +1,7 @@
 //! What the benches share: a stand-in device, clocks, and the entries of `summary.json`.
 
+pub mod bare;
+pub mod cores;
 pub mod entry;
 pub mod standin;
 

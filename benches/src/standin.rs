@@ -5,6 +5,7 @@
 //! an I/O queue out, nothing but [`Device::step`] touches that queue, and the helper sleeps.
 #![expect(clippy::multiple_unsafe_ops_per_block, reason = "a device in raw memory is one idea per block")]
 
+use crate::bare::{ENTRIES, Rings};
 use std::{
     collections::HashMap,
     fmt,
@@ -227,6 +228,19 @@ impl StandIn {
     pub fn release(&self, qid: u16) -> Device {
         let (sq, cq, entries) = self.shared.queues.lock().unwrap()[&qid];
         self.shared.device(qid, sq, cq, entries)
+    }
+
+    /// The rings of I/O queue `qid`, for a target of the caller's. The admin queue is answered no more.
+    pub fn rings(&self, qid: u16) -> Rings {
+        self.shared.stop.store(true, Ordering::Release);
+        let (sq, cq, entries) = self.shared.queues.lock().unwrap()[&qid];
+        assert_eq!(entries as usize, ENTRIES, "what a bare target takes");
+        Rings {
+            sq: self.shared.table.pointer(sq).cast(),
+            cq: self.shared.table.pointer(cq).cast(),
+            tail: self.shared.doorbell(qid, false).cast(),
+            head: self.shared.doorbell(qid, true).cast(),
+        }
     }
 }
 

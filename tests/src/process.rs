@@ -23,6 +23,15 @@ use upcie_nvme::Address;
 /// Set in a test's own executable when it is started again to play another part.
 pub const ROLE: &str = "UPCIE_TEST_ROLE";
 
+/// Page faults of this process so far that needed no disk.
+pub fn faults() -> i64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: room for the answer.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) };
+    // SAFETY: all zeroes is a valid value, and the call filled it in.
+    unsafe { usage.assume_init() }.ru_minflt
+}
+
 /// The part that this process plays, if it was started by [`again`].
 pub fn role() -> Option<String> {
     env::var(ROLE).ok()

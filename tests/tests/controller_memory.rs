@@ -8,7 +8,9 @@ use upcie_nvme::{
 use upcie_tests::{
     device::{another, namespaces},
     io::{create, finish, only, read, reap_with, write},
-    on_each_device, says, scaled,
+    on_each_device,
+    process::faults,
+    says, scaled,
 };
 
 /// Runs `test` on each device that has a memory buffer; checks of the others that they say so.
@@ -249,15 +251,6 @@ fn no_page_fault_comes_after_the_first_call() {
         }
         assert_eq!(faults() - before, 0);
     });
-}
-
-/// Page faults of this process so far that needed no disk.
-fn faults() -> i64 {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();
-    // SAFETY: room for the structure that it fills.
-    unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) };
-    // SAFETY: filled, as the call with these arguments can't fail.
-    unsafe { usage.assume_init() }.ru_minflt
 }
 
 #[test]

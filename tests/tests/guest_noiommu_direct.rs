@@ -22,7 +22,7 @@ use upcie_nvme::{Controller, QueuePair};
 use upcie_tests::{
     chain, deadline,
     pci::kernel_disk,
-    process::{Process, again, role},
+    process::{Process, again, faults, role},
     says,
 };
 use vfio_device::identify;
@@ -264,15 +264,6 @@ fn registers_can_be_mapped_one_way_at_a_time() {
     says(&device.bar_as(2, Caching::Uncached).unwrap_err(), &["mapped write-combining already"]);
     drop(combined);
     assert_eq!(device.bar_as(2, Caching::Uncached).unwrap().caching(), Caching::Uncached);
-}
-
-/// Page faults of this process so far that needed no disk.
-fn faults() -> i64 {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: room for the answer.
-    unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) };
-    // SAFETY: all zeroes is a valid value, and the call filled it in.
-    unsafe { usage.assume_init() }.ru_minflt
 }
 
 #[test]

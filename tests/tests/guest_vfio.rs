@@ -17,6 +17,7 @@ use upcie_core::{
     transport::{Device, open},
     vfio::VfioDevice,
 };
+use upcie_tests::process::faults;
 use vfio_device::{CC, CSTS, addresses, bdf, bind, contains_all, identify, map, refusal, wait_ready};
 
 fn bus_master(bdf: Bdf) -> bool {
@@ -217,15 +218,6 @@ fn reset_stops_the_controller_and_keeps_it_usable() {
     assert_eq!((bar.read_u32(CC).unwrap(), bar.read_u32(CSTS).unwrap()), (0, 0));
     assert_eq!(device.command().unwrap() & 6, command::MEMORY | command::BUS_MASTER);
     assert_eq!(identify(&*device, &queues, &data), "LABA");
-}
-
-/// Page faults of this process so far that needed no disk.
-fn faults() -> i64 {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: room for the answer.
-    unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) };
-    // SAFETY: all zeroes is a valid value, and the call filled it in.
-    unsafe { usage.assume_init() }.ru_minflt
 }
 
 #[test]

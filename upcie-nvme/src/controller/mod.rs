@@ -4,7 +4,9 @@ mod admin;
 mod blocking;
 mod bringup;
 mod device_memory;
+mod live;
 mod namespaces;
+mod options;
 mod passthrough;
 mod registers;
 
@@ -13,81 +15,28 @@ use crate::{
     interrupt::Vectors,
     prp::BufferLists,
     queue::{QueuePairBuilder, Retired},
-    spec::{Arbitration, Capabilities, IdentifyController, Version},
+    spec::{Capabilities, IdentifyController, Version},
 };
 use admin::Admin;
 use blocking::Blocking;
-use device_memory::Windows;
 pub use device_memory::{MemoryBuffer, PersistentMemory};
+pub(crate) use live::Live;
+use live::unique;
+pub use options::ControllerOptions;
 pub(crate) use registers::Registers;
 use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 use upcie_core::{
     dma::{DmaBuf, DmaSpace, Heap, Region},
     irq::{EventFd, IrqKind},
-    memory::PageSize,
     process::Owner,
-    transport::{Address, Caching, Device},
+    transport::{Address, Device},
 };
-
-/// How to bring a controller up.
-#[derive(Debug, Clone)]
-pub struct ControllerOptions {
-    /// I/O queue pairs to ask for; the controller may grant fewer. 64 by default.
-    pub queues: u16,
-    /// Pages of DMA memory: `None` (the default) takes 2 MiB pages while some are free and small ones otherwise.
-    pub pages: Option<PageSize>,
-    /// How long a command of the admin queue, or of the blocking calls, may take. 30 s by default.
-    pub timeout: Duration,
-    /// The kind of interrupts: `None` (the default) takes the best that the way in has, MSI-X before MSI before INTx.
-    /// One that it does not have is refused.
-    pub irq: Option<IrqKind>,
-    /// How this process's accesses to the controller's own memory are cached, once it is
-    /// [used](Controller::memory_buffer): `None` (the default) combines writes where the way in can, and caches nothing
-    /// elsewhere. What the way in can't is refused.
-    pub memory_buffer_caching: Option<Caching>,
-    /// Weighted round robin with an urgent priority class, with these weights and this burst, so that queue pairs can
-    /// have a [priority](QueuePairBuilder::priority): refused where the controller lacks it (CAP.AMS). `None` (the default)
-    /// is round robin.
-    pub arbitration: Option<Arbitration>,
-}
-
-impl Default for ControllerOptions {
-    fn default() -> Self {
-        Self {
-            queues: 64,
-            pages: None,
-            timeout: Duration::from_secs(30),
-            irq: None,
-            memory_buffer_caching: None,
-            arbitration: None,
-        }
-    }
-}
-
-/// Ids and stamps, unique in the process and never used again. 0 is none.
-fn unique() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-/// What queues look at once per turn.
-#[derive(Debug)]
-pub(crate) struct Live {
-    /// The controller's id.
-    pub(crate) controller: u64,
-    /// The stamp of namespace handles that are good; 0 once the controller was stopped, and the queues that look at this
-    /// are of no more use.
-    pub(crate) namespaces: AtomicU64,
-    /// What it takes in its own memory.
-    pub(crate) device_memory: Windows,
-}
 
 /// An NVMe controller that this process drives.
 ///

@@ -89,14 +89,20 @@ impl Io {
             NvmOpcode::READ => self.read(guest, command),
             NvmOpcode::WRITE => self.write(guest, command),
             NvmOpcode::FLUSH => self.flush(command.nsid),
-            NvmOpcode::WRITE_ZEROES => self.write_zeroes(command),
-            NvmOpcode::DATASET_MANAGEMENT => self.manage(guest, command),
+            // Values only, here and below: a command whose address is taken leaves its registers, for reads too.
+            NvmOpcode::WRITE_ZEROES => {
+                let blocks = (command.slba(), u64::from(command.block_count()));
+                self.write_zeroes(command.nsid, blocks, command.cdw12)
+            }
+            NvmOpcode::DATASET_MANAGEMENT => {
+                let pointers = (command.prp1(), command.prp2());
+                self.manage(guest, command.nsid, pointers, (command.cdw10, command.cdw11))
+            }
             _ => Err(Status::INVALID_OPCODE.with_do_not_retry()),
         };
         match result {
             Ok(bytes) => (Status::SUCCESS, bytes),
             Err(status) => {
-                // Values only: a command whose address is taken leaves its registers.
                 let has_lba =
                     !matches!(NvmOpcode(command.opcode), NvmOpcode::FLUSH | NvmOpcode::DATASET_MANAGEMENT);
                 let lba = if has_lba { command.slba() } else { 0 };
@@ -152,26 +158,32 @@ impl Io {
 
     #[cold]
     #[inline(never)]
-    fn write_zeroes(&mut self, command: Command) -> Result<u64, Status> {
-        let namespace = *self.namespace(command.nsid)?;
-        let (offset, len) = namespace.range(command.slba(), command.block_count().into())?;
+    fn write_zeroes(&mut self, nsid: u32, (slba, count): (u64, u64), cdw12: u32) -> Result<u64, Status> {
+        let namespace = *self.namespace(nsid)?;
+        let (offset, len) = namespace.range(slba, count)?;
         self.media.zero(offset, len)?;
-        self.write_through(command.cdw12)?;
+        self.write_through(cdw12)?;
         Ok(0)
     }
 
     /// Dataset Management: deallocates ranges; the other attributes are hints.
     #[cold]
     #[inline(never)]
-    fn manage(&mut self, guest: &mut Guest, command: Command) -> Result<u64, Status> {
-        let namespace = *self.namespace(command.nsid)?;
-        let count = usize::from(DatasetDword10::from_bits(command.cdw10).nr()) + 1;
-        if command.cdw10 >> 8 != 0 {
+    fn manage(
+        &mut self,
+        guest: &mut Guest,
+        nsid: u32,
+        pointers: (u64, u64),
+        (cdw10, cdw11): (u32, u32),
+    ) -> Result<u64, Status> {
+        let namespace = *self.namespace(nsid)?;
+        let count = usize::from(DatasetDword10::from_bits(cdw10).nr()) + 1;
+        if cdw10 >> 8 != 0 {
             return Err(Status::INVALID_FIELD.with_do_not_retry());
         }
         let mut ranges = [DatasetRange::default(); DatasetRange::MOST];
         let ranges = &mut ranges[..count];
-        let (pointers, mut rest) = ((command.prp1(), command.prp2()), ranges.as_mut_bytes());
+        let mut rest = ranges.as_mut_bytes();
         if let Media::Null = self.media {
             return prp::check(self.page, pointers, rest.len() as u64).map(|_| 0);
         }
@@ -185,7 +197,7 @@ impl Io {
         for range in &*ranges {
             namespace.range(range.slba, range.nlb.into())?;
         }
-        if DatasetDword11::from_bits(command.cdw11).ad() {
+        if DatasetDword11::from_bits(cdw11).ad() {
             for range in ranges.iter().filter(|range| range.nlb > 0) {
                 let (offset, len) = namespace.range(range.slba, range.nlb.into())?;
                 self.media.zero(offset, len)?;

@@ -11,15 +11,17 @@
 //! flight under exactly that id (which holds the use of the slot too, as far as the bits go). Anything else closes the
 //! queue with a protocol error.
 
+mod builder;
 mod commands;
 mod completion;
 mod pair;
 mod ring;
 mod turn;
 
+pub use builder::QueuePairBuilder;
+pub(crate) use builder::{PRIORITY, create, delete};
 pub use commands::Direction;
 pub use completion::{Completion, Refusal, Refused};
-pub(crate) use pair::{PRIORITY, create, delete};
-pub use pair::{QueuePair, QueuePairBuilder};
+pub use pair::QueuePair;
 pub(crate) use ring::{Parts, Queue, Retired};
 pub use turn::Turn;

@@ -1,0 +1,265 @@
+//! The least that two cores can do with a pair of NVMe queues: an initiator and a target by hand, which check nothing.
+//! What a driver and a controller add is measured against them.
+#![expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "a loop that checks nothing has nothing to prove apart"
+)]
+
+use crate::Random;
+use std::{
+    hint::{black_box, spin_loop},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    time::Instant,
+};
+
+/// Entries of each ring.
+pub const ENTRIES: usize = 1024;
+
+/// A queue pair's memory: rings of [`ENTRIES`] entries, and doorbells.
+#[derive(Debug, Clone, Copy)]
+pub struct Rings {
+    /// Submission entries, of 64 bytes.
+    pub sq: *mut u64,
+    /// Completion entries, of 16 bytes.
+    pub cq: *mut u64,
+    /// The submission queue's tail.
+    pub tail: *const AtomicU32,
+    /// The completion queue's head.
+    pub head: *const AtomicU32,
+}
+
+// SAFETY: plain pointers; whoever runs an initiator or a target over them sees to their life.
+unsafe impl Send for Rings {}
+
+/// Memory of pages of zeroes, never freed: a bench makes it once.
+pub fn pages(bytes: usize) -> *mut u8 {
+    let layout = std::alloc::Layout::from_size_align(bytes, 4096).expect("a layout");
+    // SAFETY: not of size 0.
+    unsafe { std::alloc::alloc_zeroed(layout) }
+}
+
+impl Rings {
+    /// In memory of its own; the doorbells share a cache line.
+    pub fn new() -> Self {
+        let doorbells = pages(4096);
+        // SAFETY: inside the page.
+        let head = unsafe { doorbells.add(32) };
+        Self {
+            sq: pages(ENTRIES * 64).cast(),
+            cq: pages(ENTRIES * 16).cast(),
+            tail: doorbells.cast(),
+            head: head.cast(),
+        }
+    }
+}
+
+impl Default for Rings {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What an initiator asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Work {
+    /// Commands in flight.
+    pub depth: usize,
+    /// Blocks of 512 bytes of a command: 1 or 8.
+    pub blocks: u64,
+    /// First blocks are taken from 0 to this, by `blocks`; a power of two less one.
+    pub mask: u64,
+}
+
+/// The initiator: what outlives a measurement.
+#[derive(Debug)]
+pub struct Initiator {
+    rings: Rings,
+    work: Work,
+    /// The device address of the buffer of command 0; the others follow by 4 KiB.
+    data: u64,
+    tail: usize,
+    at: usize,
+    phase: u64,
+    random: Random,
+}
+
+impl Initiator {
+    /// Submits as many commands as shall be in flight.
+    ///
+    /// # Safety
+    /// The rings are whole, and no device has been told of any entry; `depth` buffers of 4 KiB are at `data`.
+    pub unsafe fn start(rings: Rings, work: Work, data: u64) -> Self {
+        let mut this = Self { rings, work, data, tail: 0, at: 0, phase: 1, random: Random::new() };
+        for id in 0..work.depth as u64 {
+            // SAFETY: the caller's.
+            unsafe { this.submit(id) };
+        }
+        // SAFETY: a doorbell.
+        unsafe { &*rings.tail }.store(this.tail as u32, Ordering::Release);
+        this
+    }
+
+    #[inline(always)]
+    unsafe fn submit(&mut self, id: u64) {
+        let slba = self.random.next() & self.work.mask & !(self.work.blocks - 1);
+        // SAFETY: `tail` is below the entries.
+        unsafe {
+            let sqe = self.rings.sq.add(self.tail * 8);
+            sqe.write(2 | id << 16 | 1 << 32);
+            sqe.add(1).write(0);
+            sqe.add(2).write(0);
+            sqe.add(3).write(self.data + id * 4096);
+            sqe.add(4).write(0);
+            sqe.add(5).write(slba);
+            sqe.add(6).write(self.work.blocks - 1);
+            sqe.add(7).write(0);
+        }
+        self.tail = (self.tail + 1) % ENTRIES;
+    }
+
+    /// Completes and submits `count` commands; nanoseconds for each.
+    #[inline(never)]
+    pub fn run(&mut self, count: u64) -> f64 {
+        let (cq, tail, head) = (self.rings.cq, self.rings.tail, self.rings.head);
+        let mut done = 0;
+        let start = Instant::now();
+        while done < count {
+            let before = done;
+            for _ in 0..self.work.depth {
+                // SAFETY: `at` is below the entries; the other side stores an entry's upper half in one piece.
+                let high = unsafe { &*cq.add(self.at * 2 + 1).cast::<AtomicU64>() }.load(Ordering::Acquire);
+                if high >> 48 & 1 != self.phase {
+                    break;
+                }
+                if high >> 49 != 0 {
+                    panic!("a command failed: status {:#x}", high >> 49);
+                }
+                self.at += 1;
+                if self.at == ENTRIES {
+                    self.at = 0;
+                    self.phase ^= 1;
+                }
+                // SAFETY: fewer than the entries are in flight.
+                unsafe { self.submit(high >> 32 & 0xffff) };
+                done += 1;
+            }
+            if done == before {
+                spin_loop();
+                continue;
+            }
+            // SAFETY: doorbells.
+            unsafe { &*head }.store(self.at as u32, Ordering::Release);
+            // SAFETY: as above.
+            unsafe { &*tail }.store(self.tail as u32, Ordering::Release);
+        }
+        start.elapsed().as_nanos() as f64 / done as f64
+    }
+}
+
+/// Where a target's data is.
+#[derive(Debug, Clone, Copy)]
+pub struct Media {
+    /// The first byte.
+    pub bytes: *const u8,
+    /// What added to a device address gives the address here.
+    pub shift: u64,
+}
+
+// SAFETY: plain pointers, as `Rings`.
+unsafe impl Send for Media {}
+
+/// The target: what outlives a measurement.
+#[derive(Debug)]
+pub struct Target {
+    rings: Rings,
+    media: Option<Media>,
+    head: usize,
+    at: usize,
+    phase: u64,
+}
+
+impl Target {
+    /// Over fresh rings. Without media no data is moved.
+    pub fn new(rings: Rings, media: Option<Media>) -> Self {
+        Self { rings, media, head: 0, at: 0, phase: 1 }
+    }
+
+    /// Completes what is submitted until `stop`; completions are posted by the cache line.
+    #[inline(never)]
+    pub fn serve(&mut self, stop: &AtomicBool) {
+        let Rings { sq, cq, tail, .. } = self.rings;
+        let mut sum = 0;
+        while !stop.load(Ordering::Relaxed) {
+            // SAFETY: a doorbell.
+            let tail = unsafe { &*tail }.load(Ordering::Acquire) as usize;
+            if tail == self.head {
+                spin_loop();
+                continue;
+            }
+            while self.head != tail {
+                let waiting = (tail + ENTRIES - self.head) % ENTRIES;
+                let count = waiting.min(4 - self.at % 4);
+                let mut ids = [0; 4];
+                for id in &mut ids[..count] {
+                    // SAFETY: an entry of the ring.
+                    let words = unsafe { sq.add(self.head * 8).cast::<[u64; 8]>().read_volatile() };
+                    self.head = (self.head + 1) % ENTRIES;
+                    *id = words[0] >> 16 & 0xffff;
+                    sum ^= words[3] ^ words[5];
+                    if let Some(media) = self.media {
+                        let to = words[3].wrapping_add(media.shift) as *mut u8;
+                        let bytes = ((words[6] & 0xffff) + 1) as usize * 512;
+                        // SAFETY: an initiator of this module asks for blocks of the media, and brings a buffer.
+                        unsafe {
+                            to.copy_from_nonoverlapping(media.bytes.add(words[5] as usize * 512), bytes)
+                        };
+                    }
+                }
+                for id in &ids[..count] {
+                    // SAFETY: an entry of the ring.
+                    unsafe {
+                        let entry = cq.add(self.at * 2);
+                        entry.write_volatile(0);
+                        let high = self.head as u64 | id << 32 | self.phase << 48;
+                        (*entry.add(1).cast::<AtomicU64>()).store(high, Ordering::Release);
+                    }
+                    self.at += 1;
+                    if self.at == ENTRIES {
+                        self.at = 0;
+                        self.phase ^= 1;
+                    }
+                }
+            }
+        }
+        black_box(sum);
+    }
+}
+
+/// The time that a cache line takes from this core to `other` and back, in nanoseconds.
+pub fn hand_off(other: usize) -> f64 {
+    const TRIPS: u32 = 20_000;
+    let (there, back) = (Line(AtomicU32::new(0)), Line(AtomicU32::new(0)));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            crate::cores::pin(0, &[other]);
+            for trip in 1..=TRIPS {
+                while there.0.load(Ordering::Acquire) != trip {}
+                back.0.store(trip, Ordering::Release);
+            }
+        });
+        // The first trip waits for the thread to start.
+        let mut start = Instant::now();
+        for trip in 1..=TRIPS {
+            there.0.store(trip, Ordering::Release);
+            while back.0.load(Ordering::Acquire) != trip {}
+            if trip == 1 {
+                start = Instant::now();
+            }
+        }
+        start.elapsed().as_nanos() as f64 / f64::from(TRIPS - 1)
+    })
+}
+
+/// Lines are fetched by pairs.
+#[repr(align(128))]
+struct Line(AtomicU32);

@@ -1,0 +1,40 @@
+//! What a program can choose about a controller.
+
+use crate::spec::Arbitration;
+use std::time::Duration;
+use upcie_core::{irq::IrqKind, memory::PageSize, transport::Caching};
+
+/// How to bring a controller up.
+#[derive(Debug, Clone)]
+pub struct ControllerOptions {
+    /// I/O queue pairs to ask for; the controller may grant fewer. 64 by default.
+    pub queues: u16,
+    /// Pages of DMA memory: `None` (the default) takes 2 MiB pages while some are free and small ones otherwise.
+    pub pages: Option<PageSize>,
+    /// How long a command of the admin queue, or of the blocking calls, may take. 30 s by default.
+    pub timeout: Duration,
+    /// The kind of interrupts: `None` (the default) takes the best that the way in has, MSI-X before MSI before INTx.
+    /// One that it does not have is refused.
+    pub irq: Option<IrqKind>,
+    /// How this process's accesses to the controller's own memory are cached, once it is
+    /// [used](crate::Controller::memory_buffer): `None` (the default) combines writes where the way in can, and caches nothing
+    /// elsewhere. What the way in can't is refused.
+    pub memory_buffer_caching: Option<Caching>,
+    /// Weighted round robin with an urgent priority class, with these weights and this burst, so that queue pairs can
+    /// have a [priority](crate::queue::QueuePairBuilder::priority): refused where the controller lacks it (CAP.AMS). `None` (the default)
+    /// is round robin.
+    pub arbitration: Option<Arbitration>,
+}
+
+impl Default for ControllerOptions {
+    fn default() -> Self {
+        Self {
+            queues: 64,
+            pages: None,
+            timeout: Duration::from_secs(30),
+            irq: None,
+            memory_buffer_caching: None,
+            arbitration: None,
+        }
+    }
+}

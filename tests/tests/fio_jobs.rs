@@ -1,8 +1,9 @@
 //! fio with the engine of `fio-plugin`: the example jobs, what fio can ask for, and what it is refused.
 
 use nix::sys::signal::Signal;
+use std::env;
 use upcie_nvme::{Address, Controller, spec::OptionalCommands};
-use upcie_tests::{Device, left_out, on_each_device};
+use upcie_tests::{Device, in_guest, left_out, on_each_device};
 
 mod fio;
 use fio::{fio, total};
@@ -70,6 +71,30 @@ fn writes_of_all_shapes_verify() {
             for job in &jobs {
                 assert!(total(job, "write") > 0 && total(job, "read") > 0, "{what}: {job}");
             }
+        }
+    });
+}
+
+#[test]
+fn a_job_has_several_devices() {
+    with_fio(|device| {
+        // In the guest, the other function is in the same address space where the way in can share one.
+        let name = device.address().to_string();
+        let listed = env::var("UPCIE_TEST_DEVICES").unwrap_or_default();
+        let second = listed
+            .split(',')
+            .find(|&other| in_guest() && other != name)
+            .map(|other| other.replace(':', "\\:"));
+        let emulated = "emu\\:serial=OTHER,lba=4096";
+        // fio adds them to the first.
+        let other = match second {
+            Some(second) => format!("--filename={second}:{emulated}"),
+            None => format!("--filename={emulated}"),
+        };
+        let job = ["--rw=randwrite", "--verify=crc32c", "--iodepth=8", &other];
+        for wait in ["--upcie_wait=poll", "--iodepth_batch=4"] {
+            let jobs = fio(device.address()).job(&job).with([wait]).run().passed(wait);
+            assert!(total(&jobs[0], "write") >= 1023, "{wait}: {}", jobs[0]);
         }
     });
 }
@@ -185,10 +210,11 @@ fn a_name_that_is_no_device_is_refused() {
 fn an_interrupted_run_ends_with_statistics() {
     with_fio(|device| {
         let job = ["--rw=randread", "--iodepth=8", "--time_based", "--runtime=600"];
-        let outcome = fio(device.address()).job(&job).run_and(|process| process.signal(Signal::SIGINT));
+        // One that is set up and never begins has the device, too.
+        let run = fio(device.address()).job(&job).job(&["--name=late", "--rw=read", "--startdelay=600"]);
+        let outcome = run.run_and(|process| process.signal(Signal::SIGINT));
         // fio's own.
         assert_eq!(outcome.code, Some(128), "{}", outcome.messages);
-        assert_eq!(outcome.jobs.len(), 1, "{}", outcome.messages);
         assert_eq!(outcome.jobs[0]["error"], 0, "{}", outcome.messages);
         assert!(total(&outcome.jobs[0], "read") > 0, "{}", outcome.messages);
         // The device was let go of in order.
@@ -206,6 +232,21 @@ fn a_device_that_is_lost_in_the_middle_ends_the_job_with_one_line() {
         let name = address.to_string();
         assert_eq!(outcome.jobs.len(), 1, "statistics come all the same: {}", outcome.messages);
         outcome.refused("a lost device", &[&name]);
+    });
+}
+
+#[test]
+fn a_fio_of_another_version_is_told_how_to_get_an_engine() {
+    if fio::engine().is_none() {
+        return left_out("fio's engine");
+    }
+    fio::of_another_version(|program| {
+        let emu: Address = "emu".parse().expect("an address");
+        let outcome = fio(&emu).job(&["--rw=read"]).by(program).run();
+        outcome.refused(
+            "another version",
+            &["this engine was built for fio-", "cargo xtask fio", "--fio-source"],
+        );
     });
 }
 

@@ -1,7 +1,12 @@
 //! fio with the engine, as a process of the test's.
 
 use serde_json::Value;
-use std::{env, fs, process::Command};
+use std::{
+    env, fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
 use upcie_nvme::Address;
 use upcie_tests::{
     deadline,
@@ -22,13 +27,35 @@ pub struct Run {
     directory: Directory,
     arguments: Vec<String>,
     device: String,
+    program: PathBuf,
 }
 
 /// fio with nothing but what the caller adds.
 pub fn fio(address: &Address) -> Run {
-    // As fio wants its separator.
+    // It has its own use for colons.
     let device = address.to_string().replace(':', "\\:");
-    Run { directory: Directory::new(), arguments: Vec::new(), device }
+    Run { directory: Directory::new(), arguments: Vec::new(), device, program: program() }
+}
+
+/// Has `test` use a fio that says that it is of another version than it is.
+pub fn of_another_version(test: impl FnOnce(&Path)) {
+    let output = Command::new(program()).arg("--version").output().expect("fio");
+    let version = String::from_utf8(output.stdout).expect("text").trim().to_owned();
+    let real = env::split_paths(&env::var_os("PATH").expect("a PATH"))
+        .map(|directory| directory.join(program()))
+        .find(|path| path.is_file());
+    let mut bytes = fs::read(real.expect("fio on the PATH")).expect("a program");
+    let places: Vec<_> =
+        (0..bytes.len() - version.len()).filter(|&at| bytes[at..].starts_with(version.as_bytes())).collect();
+    assert!(!places.is_empty(), "{version} is not in the program");
+    for at in places {
+        bytes[at + version.len() - 1] = b'x';
+    }
+    let directory = Directory::new();
+    let other = directory.path().join("fio");
+    fs::write(&other, bytes).expect("a directory of our own");
+    fs::set_permissions(&other, PermissionsExt::from_mode(0o755)).expect("a file of our own");
+    test(&other);
 }
 
 /// How a run ended.
@@ -56,6 +83,12 @@ impl Run {
         self.with(common).with(options.iter().copied())
     }
 
+    /// By another program than fio.
+    pub fn by(mut self, program: &Path) -> Self {
+        self.program = program.to_owned();
+        self
+    }
+
     /// A job file of this text, which finds the device and the engine in the environment.
     pub fn file(mut self, text: &str) -> Self {
         let path = self.directory.path().join("job.fio");
@@ -65,7 +98,7 @@ impl Run {
     }
 
     fn start(&self) -> Process {
-        let mut command = program();
+        let mut command = Command::new(&self.program);
         command.current_dir(self.directory.path()).args(["--output-format=json", "--output=statistics"]);
         command.args(&self.arguments);
         command
@@ -94,7 +127,7 @@ impl Run {
     pub fn run_and(self, then: impl FnOnce(&mut Process)) -> Outcome {
         let run = self.with(["--eta=always", "--eta-newline=1"]);
         let mut process = run.start();
-        process.wait_for("Jobs: 1 (f=1)").unwrap_or_else(|error| panic!("{error}"));
+        process.wait_for("(f=1)").unwrap_or_else(|error| panic!("{error}"));
         then(&mut process);
         run.outcome(process)
     }
@@ -104,15 +137,15 @@ impl Run {
 pub fn help(option: Option<&str>) -> String {
     let engine = engine().expect("the caller has looked");
     let what = option.map_or_else(|| engine.clone(), |option| format!("{engine},{option}"));
-    let mut command = program();
+    let mut command = Command::new(program());
     command.arg(format!("--enghelp={what}"));
     let output = within(deadline(), move || command.output()).expect("fio");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn program() -> Command {
-    Command::new(env::var_os("UPCIE_FIO").unwrap_or_else(|| "fio".into()))
+fn program() -> PathBuf {
+    env::var_os("UPCIE_FIO").unwrap_or_else(|| "fio".into()).into()
 }
 
 impl Outcome {

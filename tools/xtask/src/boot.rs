@@ -14,7 +14,7 @@ use crate::suites::Row;
 use crate::test::{self, DEADLINE, Run};
 
 /// Where fio's engine is in the guest.
-const FIO_ENGINE: &str = "/payload/lib/libupcie_fio.so";
+pub const FIO_ENGINE: &str = "/payload/lib/libupcie_fio.so";
 
 /// A suite, or an example, and the mode that it runs in.
 struct Cell<'a> {

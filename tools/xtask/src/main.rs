@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod bench_fio;
 mod boot;
 mod cargo;
 mod debian;

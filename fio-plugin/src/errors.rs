@@ -108,3 +108,38 @@ pub(crate) fn of_refusal(refusal: Refusal) -> i32 {
         _ => libc::EINVAL,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Failure, STATUSES, of_status};
+    use upcie_nvme::{Error, spec::Status, upcie_core};
+
+    #[test]
+    fn a_status_has_one_errno_whatever_its_retry_bits() {
+        for (index, (status, errno)) in STATUSES.iter().enumerate() {
+            assert!(!STATUSES[..index].iter().any(|(other, _)| other.is(*status)), "{status} is there twice");
+            assert_eq!(of_status(*status), *errno);
+            assert_eq!(of_status(Status::from_bits(status.into_bits() | 1 << 14)), *errno, "do not retry");
+        }
+        assert_eq!(of_status(Status::INTERNAL_ERROR), libc::EIO);
+    }
+
+    #[test]
+    fn an_error_is_one_line_with_its_sources_and_the_systems_number() {
+        let source = std::io::Error::from_raw_os_error(libc::EACCES);
+        let (device, operation) = ("0000:01:00.0".to_owned(), "opening its group".to_owned());
+        let failure = Failure::from(upcie_core::Error::Os { device, operation, source });
+        assert_eq!(failure.errno, libc::EACCES);
+        assert!(
+            failure.text.starts_with("0000:01:00.0: opening its group: Permission denied"),
+            "{}",
+            failure.text
+        );
+
+        let device = "emu".to_owned();
+        let error = Error::Status { device, operation: "Identify".into(), status: Status::CAPACITY_EXCEEDED };
+        let failure = Failure::from(error);
+        assert_eq!(failure.errno, libc::ENOSPC);
+        assert!(failure.text.contains("emu: Identify failed: Capacity Exceeded"), "{}", failure.text);
+    }
+}

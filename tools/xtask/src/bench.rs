@@ -72,6 +72,7 @@ fn bench(args: &Args, workspace: &Workspace) -> Result<()> {
         _ => Build::new(workspace)?.run(args, &directory.join("entries"))?,
     };
     entries.extend(bench_fio::run(workspace, filter)?);
+    fs::create_dir_all(&directory)?;
     let summary = directory.join("summary.json");
     fs::write(&summary, serde_json::to_string_pretty(&entries)? + "\n")?;
 

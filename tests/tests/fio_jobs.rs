@@ -35,7 +35,8 @@ fn look<T>(device: &Device, at: impl FnOnce(&Controller) -> T) -> T {
 fn every_example_reads_back_what_was_written() {
     with_fio(|device| {
         for (name, text) in EXAMPLES {
-            let with_checksums = text.replacen("[global]\n", "[global]\nverify=crc32c\n", 1);
+            let more = format!("[global]\nverify=crc32c\nupcie_timeout={}\n", fio::PATIENCE);
+            let with_checksums = text.replacen("[global]\n", &more, 1);
             assert_ne!(with_checksums, *text, "{name} has a [global] section");
             fio(device.address()).file(&with_checksums).run().passed(name);
         }

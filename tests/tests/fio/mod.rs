@@ -21,6 +21,9 @@ pub fn engine() -> Option<String> {
     env::var(ENGINE).ok()
 }
 
+/// For a command, in seconds: the file that is an emulated disk can be slow on a machine that writes much else.
+pub const PATIENCE: u32 = 100;
+
 /// A run of fio.
 #[derive(Debug)]
 pub struct Run {
@@ -79,7 +82,8 @@ impl Run {
     pub fn job(self, options: &[&str]) -> Self {
         let engine = format!("--ioengine=external:{}", engine().expect("the caller has looked"));
         let device = format!("--filename={}", self.device);
-        let common = ["--name=job", &engine, &device, "--thread=1", "--bs=4k", "--size=4M"];
+        let patience = format!("--upcie_timeout={PATIENCE}");
+        let common = ["--name=job", &engine, &device, "--thread=1", "--bs=4k", "--size=4M", &patience];
         self.with(common).with(options.iter().copied())
     }
 

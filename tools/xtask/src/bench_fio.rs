@@ -159,7 +159,7 @@ fn against_kernel(built: &Built, cases: &[Case]) -> Result<Vec<Entry>> {
     // The kernel's names of disks are in sysfs, once it has found them.
     let disk = format!(
         "until disk=$(ls -d /sys/bus/pci/devices/{function}/nvme/nvme*/nvme*n1 2>/dev/null); do sleep 0.1; done; \
-         disk=/dev/${{disk##*/}}"
+         disk=/dev/${{disk##*/}}; [ -b $disk ] || exit 1"
     );
     let kernel = "--ioengine=io_uring --direct=1 --size=64M --filename=$disk";
     let sides: Sides<'_> = vec![
@@ -183,8 +183,10 @@ fn against_kernel(built: &Built, cases: &[Case]) -> Result<Vec<Entry>> {
             let setup = if ours {
                 "bind vfio-pci".to_owned()
             } else {
-                // Queues that are polled have to be asked for.
-                "bind && rmmod nvme && insmod /modules/nvme.ko poll_queues=2 && bind nvme".to_owned()
+                // Queues that are polled have to be asked for; multipathing hides the disk that is the function's.
+                "bind && rmmod nvme && rmmod nvme_core && insmod /modules/nvme-core.ko multipath=N && \
+                 insmod /modules/nvme.ko poll_queues=2 && bind nvme"
+                    .to_owned()
             };
             jobs.push(Job { setup, ..Job::new(*side, script) });
         }

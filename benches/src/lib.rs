@@ -1,8 +1,14 @@
-//! What the benches share: a stand-in device, clocks, and the entries of `summary.json`.
+//! What the benches share: a stand-in device, the sides of the comparisons, clocks, and the entries of `summary.json`.
 
 pub mod bare;
+pub mod c_path;
+pub mod caller;
 pub mod cores;
 pub mod entry;
+pub mod hand;
+pub mod memory;
+pub mod ours;
+pub mod rings;
 pub mod standin;
 
 /// A xorshift generator: the cost of a few instructions, on both sides of a comparison.

@@ -2,12 +2,14 @@
 //! thread, so that no hand-over between cores hides the driver's own instructions.
 //!
 //! Registers are messages and a helper thread answers the admin queue during set-up; once [`StandIn::release`] has taken
-//! an I/O queue out, nothing but [`Device::step`] touches that queue, and the helper sleeps.
+//! an I/O queue out, nothing but [`Device::step`] touches that queue. While something is measured the helper sleeps
+//! ([`StandIn::pause`]).
 #![expect(clippy::multiple_unsafe_ops_per_block, reason = "a device in raw memory is one idea per block")]
 
 use crate::bare::{ENTRIES, Rings};
 use std::{
     collections::HashMap,
+    ffi::c_void,
     fmt,
     os::fd::{AsFd, BorrowedFd},
     sync::{
@@ -77,6 +79,8 @@ struct Shared {
     doorbells: Arc<Mapping>,
     /// Queue id to the submission and completion ring's device address, and the entries.
     queues: Mutex<HashMap<u16, (u64, u64, u32)>>,
+    namespaces: u32,
+    paused: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -124,6 +128,10 @@ impl Shared {
     fn serve(&self) {
         let mut device: Option<Device> = None;
         while !self.stop.load(Ordering::Acquire) {
+            if self.paused.load(Ordering::Acquire) {
+                std::thread::park();
+                continue;
+            }
             if device.is_none() {
                 let registers = self.registers.lock().unwrap();
                 if registers.cc.en() {
@@ -161,7 +169,7 @@ impl Shared {
                 match IdentifyDword10::from_bits(command.cdw10).cns() {
                     Cns::CONTROLLER => {
                         let mut controller = IdentifyController::new_zeroed();
-                        (controller.sqes, controller.cqes, controller.nn) = (0x66, 0x44, 1);
+                        (controller.sqes, controller.cqes, controller.nn) = (0x66, 0x44, self.namespaces);
                         page.copy_from_slice(controller.as_bytes());
                     }
                     Cns::NAMESPACE => {
@@ -171,7 +179,11 @@ impl Shared {
                         page.copy_from_slice(namespace.as_bytes());
                         page[128..132].copy_from_slice(&(9_u32 << 16).to_le_bytes());
                     }
-                    Cns::ACTIVE_NAMESPACES => page[0] = 1,
+                    Cns::ACTIVE_NAMESPACES => {
+                        for (entry, nsid) in page.chunks_mut(4).zip(command.nsid + 1..=self.namespaces) {
+                            entry.copy_from_slice(&nsid.to_le_bytes());
+                        }
+                    }
                     _ => {}
                 }
                 // SAFETY: one page that the driver gave for the answer.
@@ -206,6 +218,14 @@ pub struct StandIn {
 impl StandIn {
     /// One with a namespace of 512-byte blocks.
     pub fn new() -> Arc<Self> {
+        Self::with_namespaces(1)
+    }
+
+    /// One with so many namespaces.
+    ///
+    /// # Panics
+    /// When there is no memory.
+    pub fn with_namespaces(namespaces: u32) -> Arc<Self> {
         let memory = Memory::new(4096, PageSize::Small).expect("a page");
         let doorbells = Arc::new(Mapping::new(memory.as_fd(), 0, 4096, "doorbells").expect("a mapping"));
         let table = Arc::new(Table::default());
@@ -215,6 +235,8 @@ impl StandIn {
             table,
             doorbells,
             queues: Mutex::default(),
+            namespaces,
+            paused: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
         let helper = std::thread::spawn({
@@ -222,6 +244,19 @@ impl StandIn {
             move || shared.serve()
         });
         Arc::new(Self { shared, space, helper: Some(helper) })
+    }
+
+    /// The helper sleeps from now on: the admin queue is not answered.
+    pub fn pause(&self) {
+        self.shared.paused.store(true, Ordering::Release);
+    }
+
+    /// The helper wakes up.
+    pub fn resume(&self) {
+        self.shared.paused.store(false, Ordering::Release);
+        if let Some(helper) = &self.helper {
+            helper.thread().unpark();
+        }
     }
 
     /// The device side of I/O queue `qid`, for the caller to step.
@@ -247,6 +282,7 @@ impl StandIn {
 impl Drop for StandIn {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
+        self.resume();
         if let Some(helper) = self.helper.take() {
             helper.join().expect("the helper");
         }
@@ -312,9 +348,15 @@ impl Device {
         Self { sq, cq, tail, entries, head: 0, at: 0, phase: 1 }
     }
 
-    /// Completes what has been submitted.
-    #[inline(never)]
+    /// Completes what has been submitted: the same machine code for every side, C's too.
+    #[inline(always)]
     pub fn step(&mut self) {
+        // SAFETY: a device that is borrowed for this.
+        unsafe { step((&raw mut *self).cast()) }
+    }
+
+    #[inline(always)]
+    fn complete(&mut self) {
         // SAFETY: aligned, and lives as long as the rings.
         let tail = unsafe { self.tail.read_volatile() } as u16;
         while self.head != tail {
@@ -371,4 +413,14 @@ impl Device {
             }
         }
     }
+}
+
+/// What [`Device::step`] does, for whoever calls it from C.
+///
+/// # Safety
+/// `device` points to a [`Device`] that nobody else uses now.
+#[inline(never)]
+pub unsafe extern "C" fn step(device: *mut c_void) {
+    // SAFETY: the caller's word.
+    unsafe { &mut *device.cast::<Device>() }.complete();
 }

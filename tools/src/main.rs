@@ -4,20 +4,20 @@
 mod guard;
 mod info;
 mod list;
+mod log;
 mod outcome;
 mod p2p;
 mod perf;
+mod plot;
 mod signal;
 mod target;
 mod transfer;
 mod ways;
 
-use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use outcome::Outcome;
-use std::{io, process::ExitCode};
-use tracing_subscriber::EnvFilter;
+use std::process::ExitCode;
 use upcie_tools::{cli, units};
 
 /// Lists, inspects, reads, writes and measures NVMe devices from user space, without a kernel driver.
@@ -59,8 +59,11 @@ enum Command {
     #[command(after_help = with_addresses(transfer::WRITE_EXAMPLES))]
     Write(transfer::WriteArgs),
     /// Measure IOPS and latency; check data with --verify
-    #[command(after_help = with_addresses(perf::EXAMPLES))]
+    #[command(after_help = perf::help_end())]
     Perf(Box<perf::PerfArgs>),
+    /// Draw what `perf --json` wrote: one run, or a comparison of several
+    #[command(after_help = plot::EXAMPLES)]
+    Plot(plot::PlotArgs),
     /// Copy blocks from one controller to another, through memory of one of them
     #[command(after_help = p2p::EXAMPLES)]
     P2p(Box<p2p::P2pArgs>),
@@ -76,7 +79,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match start_log(cli.log.as_deref()).and_then(|()| run(cli.command)) {
+    match log::start(cli.log.as_deref()).and_then(|()| run(cli.command)) {
         Ok(outcome) => outcome.code().into(),
         Err(error) if cli::is_broken_pipe(&error) => Outcome::Done.code().into(),
         Err(error) => {
@@ -93,22 +96,13 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Read(args) => transfer::read(&args),
         Command::Write(args) => transfer::write(&args),
         Command::Perf(args) => perf::run(&args),
+        Command::Plot(args) => plot::run(&args),
         Command::P2p(args) => p2p::run(&args),
         Command::Completions { shell } => {
             cli::print_completions(Cli::command(), shell)?;
             Ok(Outcome::Done)
         }
     }
-}
-
-fn start_log(filter: Option<&str>) -> anyhow::Result<()> {
-    let given = filter.map(str::to_owned).or_else(|| std::env::var("UPCIE_LOG").ok());
-    let text = given.as_deref().filter(|text| !text.is_empty()).unwrap_or("warn");
-    let filter = EnvFilter::builder().parse(text).with_context(|| {
-        format!("{text:?} is no filter for --log or UPCIE_LOG; try debug, or upcie_core=trace")
-    })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
-    Ok(())
 }
 
 #[cfg(test)]

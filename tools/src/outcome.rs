@@ -26,6 +26,8 @@ pub enum Outcome {
     Faults,
     /// The user ended it.
     Interrupted,
+    /// A device was given up; the rest was reported.
+    Lost,
 }
 
 impl Outcome {
@@ -35,6 +37,7 @@ impl Outcome {
             Self::Done => 0,
             Self::Faults => FAULTS,
             Self::Interrupted => INTERRUPTED,
+            Self::Lost => ERROR,
         }
     }
 }

@@ -36,6 +36,29 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     whole.checked_add((part / scale) as u64).ok_or_else(|| format!("{text:?} is too large"))
 }
 
+/// A number of things: `500`, `50k`, `1.5M`; powers of 1000.
+pub fn parse_count(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is not a number: use digits, or k, M (powers of 1000): 500, 50k, 1.5M");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &text[digits.len()..] {
+        "" => 1,
+        "k" | "K" => 1_000,
+        "M" | "m" => 1_000_000,
+        _ => return Err(wrong()),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    if fraction.is_empty() || fraction.len() > 6 || !digits.bytes().all(|c| c.is_ascii_digit() || c == b'.') {
+        return Err(wrong());
+    }
+    let scale = 10_u64.pow(fraction.len() as u32);
+    let part = fraction.parse::<u64>().map_err(|_| wrong())? * factor;
+    let whole = whole.parse::<u64>().ok().and_then(|whole| whole.checked_mul(factor)).ok_or_else(wrong)?;
+    if part % scale != 0 {
+        return Err(format!("{text:?} is not a whole number"));
+    }
+    whole.checked_add(part / scale).ok_or_else(wrong)
+}
+
 /// A time: `5`, `0.5`, `300ms`, `20us`, `2m`; seconds without a unit. At most a year, and not 0.
 pub fn parse_time(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a time: use seconds (2, 0.5), or ns, us, ms, s, m, h (300ms)");
@@ -139,6 +162,18 @@ mod tests {
         }
         for text in ["", "k", "-1", "1.", ".5K", "1.3", "12X", "1e3", "0xzz", "20000000T", "1 K K"] {
             assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn counts_are_decimal_and_whole() {
+        for (text, value) in [("0", 0), ("500", 500), ("50k", 50_000), ("1.5M", 1_500_000), ("0.25k", 250)] {
+            assert_eq!(parse_count(text), Ok(value), "{text}");
+        }
+        for text in
+            ["", "k", "-1", "1.", ".5k", "1.5", "2G", "1e3", "99999999999999999999", "99999999999999999M"]
+        {
+            assert!(parse_count(text).is_err(), "{text}");
         }
     }
 

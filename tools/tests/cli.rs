@@ -2,26 +2,14 @@
 
 mod program;
 
-use program::{Dir, fails, succeeds};
+use program::{Dir, fails, run_upcie as run, succeeds, upcie};
 use serde_json::Value;
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
-    os::unix::fs::FileExt,
+    io::{Read, Write},
     process::{Command, Output, Stdio},
     thread,
-    time::{Duration, Instant},
 };
-
-fn upcie(arguments: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_upcie"));
-    command.args(arguments.split_whitespace()).stdin(Stdio::null()).env_remove("UPCIE_LOG");
-    command
-}
-
-fn run(arguments: &str) -> Output {
-    upcie(arguments).output().unwrap()
-}
 
 /// Runs with `input` on stdin.
 fn feed(arguments: &str, input: &[u8]) -> Output {
@@ -40,161 +28,12 @@ fn bytes(len: usize) -> Vec<u8> {
     (0..len as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
 }
 
-#[track_caller]
-fn perf(arguments: &str) -> Value {
-    let output = succeeds(run(&format!("perf {arguments} --json")));
-    serde_json::from_slice(&output).unwrap()
-}
-
-#[test]
-fn perf_json_is_one_object_with_sane_values() {
-    let dir = Dir::made("json");
-    let plot = dir.path("plot.svg");
-    let report = perf(&format!("emu:size=64M --time 300ms --plot {plot}"));
-    let number = |path: &str| {
-        report.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path}: {report}"))
-    };
-    assert!(number("/iops") > 100.0);
-    assert!((number("/bytes_per_second") / number("/iops") - 4096.0).abs() < 0.01);
-    assert_eq!(number("/errors"), 0.0);
-    let latency = ["min", "p50", "p90", "p99", "p99_9", "p99_99", "p99_999", "max"];
-    let latency = latency.map(|key| number(&format!("/latency_ns/{key}")));
-    assert!(latency[0] > 0.0 && latency.is_sorted(), "{latency:?}");
-    let mean = number("/latency_ns/mean");
-    assert!(latency[0] <= mean && mean <= latency[7]);
-    // Little's law: what is in flight is the rate times the latency.
-    let in_flight = number("/iops") * mean / 1e9;
-    assert!((16.0..=33.0).contains(&in_flight), "{in_flight} of 32 in flight");
-    assert!((0.25e9..5e9).contains(&number("/elapsed_ns")));
-    assert!(number("/cpu_ns_per_io") > 0.0);
-    assert_eq!(report["device"]["namespaces"], serde_json::json!([1]));
-    assert_eq!(report["parameters"]["rw"], "randread");
-    assert!(report["write"].is_null() && report["read"]["ios"] == report["ios"]);
-    let svg = fs::read_to_string(plot).unwrap();
-    assert!(svg.contains("IOPS over time") && svg.trim_end().ends_with("</svg>"));
-}
-
-#[test]
-fn perf_counts_exactly_on_every_way_to_wait_and_workload() {
-    for wait in ["poll", "irq", "adaptive"] {
-        for rw in ["read", "write", "randread", "randwrite", "randrw"] {
-            let report =
-                perf(&format!("emu:size=16M --rw {rw} --count 2001 --queues 2 --depth 7 --wait {wait}"));
-            assert_eq!(report["ios"], 2001, "{wait} {rw}");
-            let of = |kind: &str| report[kind]["ios"].as_u64().unwrap_or(0);
-            assert_eq!(of("read") + of("write"), 2001);
-            assert_eq!(
-                (of("read") > 0, of("write") > 0),
-                (rw.contains('r') && !rw.ends_with("write"), rw.contains('w'))
-            );
-        }
-    }
-}
-
-#[test]
-fn perf_waits_by_the_kind_of_interrupts_asked_for() {
-    for (options, irq, used) in [
-        ("", "", "msix"),
-        ("", "--irq auto", "msix"),
-        ("", "--irq intx", "intx"),
-        ("", "--irq msi", "msi"),
-        ("", "--irq msix", "msix"),
-        (",vectors=0", "", "msi"),
-        (",vectors=0,msi=0", "", "intx"),
-    ] {
-        for wait in ["irq", "adaptive"] {
-            let report = perf(&format!(
-                "emu:size=16M,msi=4,intx=true{options} --count 2001 --queues 3 --depth 7 --wait {wait} {irq}"
-            ));
-            assert_eq!((&report["ios"], &report["parameters"]["irq"]), (&2001.into(), &used.into()), "{irq}");
-        }
-    }
-    assert!(perf("emu:size=16M --count 10")["parameters"]["irq"].is_null(), "polling");
-}
-
-#[test]
-fn interrupts_that_are_not_there_are_refused() {
-    let text = fails(2, run("perf emu:size=16M --wait poll --irq msix --count 10"));
-    assert!(text.contains("--wait irq") && text.contains("Usage: upcie perf"), "{text}");
-    let text = fails(1, run("perf emu:size=16M,msi=2 --wait irq --irq intx --count 10"));
-    assert!(text.contains("no INTx interrupts: it has MSI-X and MSI"), "{text}");
-    let text = fails(1, run("perf emu:size=16M,vectors=0 --wait irq --count 10"));
-    assert!(text.contains("use --wait poll"), "{text}");
-}
-
 #[test]
 fn info_counts_the_interrupts_of_each_kind() {
     let json = succeeds(run("info emu:msi=8,intx=true --json"));
     let info: Value = serde_json::from_slice(&json).unwrap();
     let expected = serde_json::json!({ "msix": 65, "msi": 8, "intx": 1, "in_use": "msix" });
     assert_eq!(info["interrupts"], expected);
-}
-
-#[test]
-fn perf_says_what_it_found_and_what_came_out() {
-    let text = String::from_utf8(succeeds(run("perf emu:lba=4096,serial=S123 --count 1000"))).unwrap();
-    for part in
-        ["S123", "firmware", "blocks of 4096 bytes", "MDTS", "IOPS", "MiB/s", "p99.99", "max", "CPU per I/O"]
-    {
-        assert!(text.contains(part), "{part} in {text}");
-    }
-}
-
-#[test]
-fn verify_is_content_with_a_good_device() {
-    for (address, options) in [
-        ("emu:size=8M,lba=512", "--rw randrw --block-size 512 --queues 2"),
-        ("emu:size=8M,lba=4096", "--rw randwrite --mix 0 --block-size 64K --depth 4"),
-        ("emu:size=8M", "--rw read --block-size 12K --wait irq"),
-        ("emu:size=8M", "--rw write --offset 512 --size 4M"),
-    ] {
-        let report = perf(&format!("{address} {options} --verify --count 5000"));
-        assert_eq!((&report["errors"], &report["ios"]), (&0.into(), &5000.into()), "{options}");
-    }
-}
-
-#[test]
-fn verify_notices_that_data_was_not_moved() {
-    let output = run("perf emu:size=8M,null=true --verify --count 500 --json");
-    assert_eq!(output.status.code(), Some(3));
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(report["mismatches"].as_u64() > Some(0));
-    assert_eq!(report["errors"], report["mismatches"]);
-}
-
-#[test]
-fn verify_notices_what_is_changed_behind_its_back() {
-    let dir = Dir::made("behind");
-    let disk = dir.path("disk");
-    let mut child = upcie(&format!("perf emu:file={disk},size=1M --verify --destructive --depth 4 --time 3"))
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // The disk holds data once the range has been written.
-    let start = Instant::now();
-    let written = |disk: &str| {
-        fs::read(disk)
-            .is_ok_and(|data| data.len() == 1 << 20 && data[(1 << 20) - 512..].iter().any(|&byte| byte != 0))
-    };
-    while !written(&disk) && start.elapsed() < Duration::from_secs(20) {
-        thread::sleep(Duration::from_millis(10));
-    }
-    let file = fs::OpenOptions::new().write(true).open(&disk).unwrap();
-    file.write_all_at(b"X", 300_000).unwrap();
-    let mut text = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(3), "{text}");
-    assert!(text.contains("block 585: not what was written (version 1), from byte 480 on"), "{text}");
-}
-
-#[test]
-fn data_survives_only_with_consent() {
-    let dir = Dir::made("consent");
-    let disk = dir.path("disk");
-    succeeds(feed(&format!("write emu:file={disk},size=1M"), &bytes(1 << 20)));
-    let error = fails(1, run(&format!("perf emu:file={disk} --verify --count 10")));
-    assert!(error.contains("--destructive") && error.contains("1 MiB"), "{error}");
-    assert_eq!(fs::read(&disk).unwrap(), bytes(1 << 20));
 }
 
 #[test]
@@ -323,35 +162,6 @@ fn what_the_device_can_t_do_is_an_error_that_says_what_it_can() {
 }
 
 #[test]
-fn a_device_that_hangs_is_given_up() {
-    let start = Instant::now();
-    let output = run("perf emu:latency=60s --timeout 500ms --count 1");
-    assert_eq!(output.status.code(), Some(1));
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert!(error.contains("emu:latency=60s") && error.contains("no completion within 500ms"), "{error}");
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
-    let error = fails(1, run("read emu:latency=60s --timeout 500ms --length 4K"));
-    assert!(error.contains("no completion"), "{error}");
-}
-
-#[test]
-fn an_interrupt_gives_the_results_so_far() {
-    let mut child = upcie("perf emu:size=16M --time 60").stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    // Its description comes before the run.
-    assert!(lines.any(|line| line.starts_with("randread")));
-    thread::sleep(Duration::from_millis(500));
-    let start = Instant::now();
-    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(kill.success());
-    let rest: Vec<_> = lines.collect();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(start.elapsed() < Duration::from_secs(5));
-    let rest = rest.join("\n");
-    assert!(rest.contains("Interrupted after") && rest.contains("IOPS") && rest.contains("p99.99"), "{rest}");
-}
-
-#[test]
 fn info_and_list_speak_to_people_and_programs() {
     let text = String::from_utf8(succeeds(run("info emu:namespaces=2,lba=512+4096"))).unwrap();
     for part in ["Controller", "Namespace 2", "4096 bytes", "CAP", "CSTS", "ready yes", "EMU0"] {
@@ -372,7 +182,7 @@ fn help_and_completions_are_complete() {
     for part in ["Exit codes", "130", "vfio-user:", "emu:size=", "perf", "completions"] {
         assert!(help.contains(part), "{part} in {help}");
     }
-    for command in ["perf", "p2p", "read", "write", "info", "list", "completions"] {
+    for command in ["perf", "plot", "p2p", "read", "write", "info", "list", "completions"] {
         let help = String::from_utf8(succeeds(run(&format!("{command} --help")))).unwrap();
         assert!(help.contains("Example"), "{command}");
     }

@@ -1,191 +1,142 @@
-//! `upcie perf`: measures a device, and checks its data.
+//! `upcie perf`: measures devices, and checks their data.
 
+mod args;
+mod breakdown;
+mod cores;
+mod histogram;
+mod lane;
+mod pace;
 mod plan;
-mod plot;
+mod print;
 mod progress;
-mod report;
-mod stats;
+mod random;
+pub mod report;
+mod results;
+mod run;
+pub mod series;
+mod shared;
+mod sizes;
+mod tally;
 mod verify;
+mod watch;
 mod worker;
 mod workload;
 
-pub use plan::PerfArgs;
+pub use args::PerfArgs;
 
-use crate::{cli, guard, outcome::Outcome, signal};
-use anyhow::{Context, anyhow};
+use crate::{cli, guard, outcome::Outcome, plot, signal, target};
+use anyhow::Context;
+use histogram::LogFile;
 use plan::Plan;
-use progress::Progress;
 use report::Report;
-use stats::Stats;
+use run::Tell;
 use std::{
     fs::File,
     io::Write,
-    sync::atomic::{AtomicUsize, Ordering},
-    thread,
+    path::{Path, PathBuf},
 };
-use upcie_nvme::ControllerOptions;
-use worker::{Shared, Worker};
-use workload::Source;
+use upcie_nvme::{Controller, ControllerOptions};
 
 /// For `--help`.
-pub const EXAMPLES: &str = "\
+pub fn help_end() -> String {
+    format!("{NOTES}\n\n{}\n\n{EXAMPLES}", target::ADDRESSES)
+}
+
+const NOTES: &str = "\
+Every thread has --queues queue pairs on every device, each with --depth I/Os in flight and a part
+of the range of its own. Latency is taken from one reading of the clock per turn of a queue: right
+to the length of a turn, tens of nanoseconds for each I/O in it, which it errs by on the long
+side. With --rate it is counted from when the I/O was to start, not from when there was room for
+it.
+
+The JSON object (docs/perf-json.md; times in nanoseconds, sizes in bytes; `upcie plot` draws it):
+  iops, bytes_per_second, ios, bytes, elapsed_ns, errors, errors_by_status, mismatches, interrupted,
+  latency_ns: { min, mean, stddev, p50, p90, p99, p99_9, p99_99, p99_999, max, curve },
+  cpu_ns_per_io, latency_breakdown_ns, read, write: the same of each kind,
+  parameters: { rw, depth, … }, devices: [ … ], threads: [ … ], intervals: [ … ]";
+
+const EXAMPLES: &str = "\
 Examples:
   upcie perf emu                                    4 KiB random reads for 5 s, no hardware needed
   upcie perf 0000:01:00.0 --depth 128 --queues 4
-  upcie perf 0000:01:00.0 --rw randrw --mix 70 --verify --size 1G
-  upcie perf emu:latency=50us --wait irq --depth 1 --time 500ms
-  upcie perf emu:intx=true --irq intx --queues 2
-  upcie perf emu --json --plot run.svg | jq .latency_ns.p99
-
-Latency is taken from one reading of the clock per turn of the queue: right to the length of a turn,
-tens of nanoseconds for each I/O in it, which it errs by on the long side.
-
-The JSON object (docs/perf-json.md; times in nanoseconds, sizes in bytes):
-  iops, bytes_per_second, ios, bytes, elapsed_ns, errors, errors_by_status, mismatches, interrupted,
-  latency_ns: { min, mean, stddev, p50, p90, p99, p99_9, p99_99, p99_999, max }, cpu_ns_per_io,
-  read, write: the same of each kind, device: { model, … }, parameters: { rw, depth, … }";
+  upcie perf 0000:01:00.0 0000:02:00.0 --cores 2-3  two devices, each driven by both threads
+  upcie perf 0000:01:00.0 --rate 50k --warmup 10 --time 60 --interval 1
+  upcie perf 0000:01:00.0 --rw randrw --mix 70 --block-size 4k:60,64k:40 --random zipf:1.1
+  upcie perf 0000:01:00.0 --rw randrw --verify --size 1G
+  upcie perf emu:latency=50us --wait irq --depth 1 --time 500ms --latency-breakdown
+  upcie perf emu --json --plot run.svg --histogram run.hlog | jq .latency_ns.p99";
 
 /// Runs it.
 pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     args.check();
-    if args.rw.writes() || args.verify {
-        guard::check_writable(&args.target)?;
+    for target in args.targets() {
+        if args.rw.writes() || args.rw.trims() || args.verify {
+            guard::check_writable(&target)?;
+        }
     }
-    // An image that can't be written is found out before the run, not after.
-    let plot = args.plot.as_ref().map(|path| {
-        File::create(path).with_context(|| format!("creating {}", path.display())).map(|file| (path, file))
-    });
-    let plot = plot.transpose()?;
+    if let Some(cores) = &args.cores {
+        cores::check(&cores.0)?;
+    }
+    // A file that can't be written is found out before the run, not after.
+    let image = args.plot.as_deref().map(create).transpose()?;
+    let log = args.histogram.as_deref().map(LogFile::create).transpose()?;
     signal::install()?;
-    let options = ControllerOptions::default();
-    let queues = options.queues.max(args.queues);
-    let irq = args.irq.and_then(plan::IrqArg::kind);
-    let options = ControllerOptions { queues, timeout: args.timeout, irq, ..options };
-    let controller = args.target.open(options)?;
-    let plan = Plan::new(args, &controller)?;
-    let mut report = Report::new(args, &controller, &plan)?;
+    let plan = Plan::new(args, open(args)?)?;
+    let mut report = Report::new(args, &plan)?;
     // What can't be done is said before anything is shown.
-    let about = || controller.name().to_owned();
-    let workers = plan.workers(&controller).with_context(about)?;
+    let workers = plan.workers()?;
     if !args.json {
         let mut text = Vec::new();
         report.print_found(&mut text)?;
         cli::print(&text)?;
     }
-    let stats = measure(&plan, workers).with_context(about)?;
-    report.set_results(&plan, &stats);
-    // The device is left before anything else can fail.
-    drop((plan, controller));
+    let lines = args.interval.is_some() && !args.json;
+    let kinds = plan.mixture.rw.reads() && plan.mixture.rw.writes();
+    let results = match log {
+        None => run::measure(&plan, workers, Tell { lines, interval: args.interval, log: None })?,
+        Some(file) => {
+            let title = format!("{} on {}", report.title(), report.device_line());
+            file.write(&title, kinds, |log| {
+                run::measure(&plan, workers, Tell { lines, interval: args.interval, log: Some(log) })
+            })?
+        }
+    };
+    report.set_results(&plan, &results)?;
     let mut text = Vec::new();
     if args.json {
         serde_json::to_writer(&mut text, &report)?;
         writeln!(text)?;
     } else {
-        report.print_results(&stats, &mut text)?;
+        report.print_results(&results, &mut text)?;
     }
+    // The devices are left before anything else can fail.
+    drop((results, plan));
     cli::print(&text)?;
-    if let Some((path, mut file)) = plot {
-        file.write_all(plot::draw(&report, &stats)?.as_bytes())
+    if let Some((path, mut file)) = image {
+        file.write_all(plot::draw(&report)?.as_bytes())
             .with_context(|| format!("writing {}", path.display()))?;
     }
-    Ok(match stats.errors() {
+    let lost = report.devices.iter().any(|device| device.lost.is_some());
+    Ok(match report.faults.errors {
+        _ if lost => Outcome::Lost,
         _ if signal::interrupted() => Outcome::Interrupted,
         0 => Outcome::Done,
         _ => Outcome::Faults,
     })
 }
 
-/// Writes what will be read, measures, and reads what was written, as far as that was asked for.
-fn measure(plan: &Plan, mut workers: Vec<Worker>) -> anyhow::Result<Stats> {
-    let sweep = |write| move |_: &Worker, units: u64| (Source::sweep(units, write), u64::MAX);
-    let mut faults = Vec::new();
-    let whole = plan.units / u64::from(plan.queues) * u64::from(plan.queues);
-    if plan.verify && plan.rw.reads() {
-        faults.push(phase(plan, &mut workers, Progress::counted("writing", whole), sweep(true))?);
-    }
-    let mut stats = {
-        let progress = match plan.count {
-            Some(count) => Progress::counted("running", count),
-            None => Progress::timed("running", plan.time),
-        };
-        let until = if plan.count.is_some() { u64::MAX } else { plan.time.as_nanos() as u64 };
-        phase(plan, &mut workers, progress, |worker, _| (plan.source(worker.index as u16), until))?
-    };
-    if plan.verify && plan.rw.writes() && !signal::interrupted() {
-        faults.push(phase(plan, &mut workers, Progress::counted("checking", whole), sweep(false))?);
-    }
-    for fault in &faults {
-        stats.add_faults(fault);
-    }
-    Ok(stats)
+fn create(path: &Path) -> anyhow::Result<(PathBuf, File)> {
+    let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
+    Ok((path.into(), file))
 }
 
-/// Runs all workers, each with what `work` gives for it and the number of its units, to their end.
-fn phase(
-    plan: &Plan,
-    workers: &mut [Worker],
-    progress: Progress,
-    work: impl Fn(&Worker, u64) -> (Source, u64),
-) -> anyhow::Result<Stats> {
-    let shared = Shared::new(workers.len());
-    let running = AtomicUsize::new(workers.len());
-    let watcher = thread::current();
-    let results: Vec<anyhow::Result<Stats>> = thread::scope(|scope| {
-        let mut threads = Vec::with_capacity(workers.len());
-        for worker in workers {
-            let (source, until) = work(worker, plan.part(worker.index as u16).1);
-            let (shared, running, watcher) = (&shared, &running, &watcher);
-            let name = format!("upcie-q{}", worker.queue.id());
-            let body = move || {
-                // A panic must be counted, too: the watcher waits for all.
-                let end = Ended { running, watcher };
-                let result = worker.run(shared, source, until);
-                if result.is_err() {
-                    shared.fail();
-                }
-                drop(end);
-                result
-            };
-            match thread::Builder::new().name(name).spawn_scoped(scope, body) {
-                Ok(thread) => threads.push(thread),
-                Err(error) => {
-                    shared.fail();
-                    return vec![Err(anyhow!(error).context("starting a thread for a queue pair"))];
-                }
-            }
-        }
-        while running.load(Ordering::Acquire) > 0 {
-            progress.show(&shared);
-            thread::park_timeout(progress::INTERVAL);
-        }
-        let join = |thread: thread::ScopedJoinHandle<'_, _>| match thread.join() {
-            Ok(result) => result,
-            Err(_) => Err(anyhow!("a measuring thread panicked; the message is above")),
-        };
-        threads.into_iter().map(join).collect()
-    });
-    progress.finish();
-    // Of several failures the first says the most: later ones may follow from it.
-    let mut total: Option<Stats> = None;
-    for result in results {
-        let stats = result?;
-        match &mut total {
-            None => total = Some(stats),
-            Some(total) => total.add(stats)?,
-        }
-    }
-    total.ok_or_else(|| anyhow!("no queue pair ran"))
-}
-
-/// Counts a worker off when dropped.
-struct Ended<'a> {
-    running: &'a AtomicUsize,
-    watcher: &'a thread::Thread,
-}
-
-impl Drop for Ended<'_> {
-    fn drop(&mut self) {
-        self.running.fetch_sub(1, Ordering::Release);
-        self.watcher.unpark();
-    }
+/// Opens the devices.
+fn open(args: &PerfArgs) -> anyhow::Result<Vec<Controller>> {
+    let options = ControllerOptions::default();
+    let pairs = args.threads().len().saturating_mul(args.queues.into());
+    let queues = options.queues.max(u16::try_from(pairs).unwrap_or(u16::MAX));
+    let irq = args.irq.and_then(args::IrqArg::kind);
+    let pages = args.buffers.pages();
+    let options = ControllerOptions { queues, timeout: args.timeout, irq, pages, ..options };
+    args.targets().map(|target| target.open(options.clone())).collect()
 }

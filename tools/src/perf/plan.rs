@@ -1,314 +1,312 @@
-//! The command line of `upcie perf`, and what it comes to on the controller that was found.
+//! What the command line comes to on the devices that were found.
 
 use super::{
+    args::PerfArgs,
+    breakdown::Breakdown,
+    lane::{At, Lane},
+    pace::Pace,
+    random::{Distribution, mix},
+    sizes::{Share, Sizes},
+    tally::{Faults, Tally},
     verify::Ledger,
-    worker::{Tag, Worker},
-    workload::{Source, Workload},
+    worker::Worker,
+    workload::{Mixture, Source},
 };
-use crate::{target, target::Target, units};
+use crate::{target, units};
 use anyhow::{Context, bail, ensure};
-use clap::{Args, Command, ValueEnum, builder::ArgPredicate, error::ErrorKind};
-use std::{path::PathBuf, time::Duration};
-use upcie_nvme::{Controller, IrqKind, Namespace, QueuePair, Wait};
+use std::time::Duration;
+use upcie_nvme::{Controller, Namespace, Wait};
 
 const DEPTH: u32 = 32;
 /// What --verify covers unless --size says otherwise: its record takes 4 bytes per I/O of this.
 const VERIFY_SIZE: u64 = 256 << 20;
-/// Units that one worker's record may have.
+/// Some controllers read all that the ranges of a deallocation can take.
+const RANGES: u64 = 4096;
+/// I/Os that one queue pair's record may have.
 const VERIFY_UNITS: u64 = 1 << 30;
 
-/// How to wait for completions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum WaitKind {
-    /// Look at the queue again and again: the shortest latency, a whole core
-    Poll,
-    /// Sleep until the interrupt
-    Irq,
-    /// Poll for --spin, then sleep
-    Adaptive,
-}
-
-impl WaitKind {
-    /// As the command line spells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Poll => "poll",
-            Self::Irq => "irq",
-            Self::Adaptive => "adaptive",
-        }
-    }
-}
-
-/// The kind of interrupts to wait for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum IrqArg {
-    /// The best that there is: msix, then msi, then intx
-    Auto,
-    /// The pin: one vector for all queues
-    Intx,
-    /// Message signalled
-    Msi,
-    /// Message signalled, extended: a vector for each queue
-    Msix,
-}
-
-impl IrqArg {
-    /// As the driver takes it.
-    pub fn kind(self) -> Option<IrqKind> {
-        match self {
-            Self::Auto => None,
-            Self::Intx => Some(IrqKind::Intx),
-            Self::Msi => Some(IrqKind::Msi),
-            Self::Msix => Some(IrqKind::Msix),
-        }
-    }
-}
-
-/// Arguments of `upcie perf`.
-#[derive(Debug, Args)]
-pub struct PerfArgs {
-    #[command(flatten)]
-    pub target: Target,
-    /// What the I/Os do; those that write overwrite data
-    #[arg(long, value_enum, default_value = "randread")]
-    pub rw: Workload,
-    /// Percentage of reads in randrw
-    #[arg(long, value_name = "PERCENT", default_value_t = 70, value_parser = clap::value_parser!(u8).range(0..=100))]
-    pub mix: u8,
-    /// Bytes of each I/O [default: 4096, or one block if that is more]
-    #[arg(long, short = 'b', value_name = "BYTES", value_parser = units::parse_bytes)]
-    pub block_size: Option<u64>,
-    /// I/Os in flight on each queue pair [default: 32]
-    #[arg(long, short = 'd', value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65535))]
-    pub depth: Option<u32>,
-    /// Queue pairs, each on a thread of its own with its own part of the namespace
-    #[arg(long, short = 'q', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub queues: u16,
-    /// How long to run: seconds, or with a unit (500ms, 2m) [default: 5]
-    #[arg(long, short = 't', value_name = "TIME", value_parser = units::parse_time, conflicts_with = "count")]
-    pub time: Option<Duration>,
-    /// Run this many I/Os (of all queue pairs together) instead of for a time
-    #[arg(long, short = 'c', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub count: Option<u64>,
-    /// How to wait for completions; with --irq alone: irq
-    #[arg(
-        long,
-        short = 'w',
-        value_enum,
-        default_value = "poll",
-        default_value_if("irq", ArgPredicate::IsPresent, "irq")
-    )]
-    pub wait: WaitKind,
-    /// The interrupts that --wait irq and adaptive sleep for [default: auto]
-    #[arg(long, value_enum, value_name = "KIND")]
-    pub irq: Option<IrqArg>,
-    /// How long --wait adaptive polls before it sleeps
-    #[arg(long, value_name = "TIME", default_value = "20us", value_parser = units::parse_time)]
-    pub spin: Duration,
-    /// The same seed gives the same I/Os
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
-    /// The namespace [default: the first]
-    #[arg(long, short = 'n', value_name = "NSID")]
-    pub namespace: Option<u32>,
-    /// First byte of the range that is used
-    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = units::parse_bytes)]
+/// A device, and what is used of it.
+#[derive(Debug)]
+pub struct Device {
+    /// The controller.
+    pub controller: Controller,
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The first byte of the range.
     pub offset: u64,
-    /// Bytes of the range that is used [default: to the end of the namespace; with --verify at most 256M]
-    #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]
-    pub size: Option<u64>,
-    /// Write data that says where it belongs, and check every read against what was written last. Before a workload with
-    /// reads the range is written once, after one with writes it is read once; neither is measured
-    #[arg(long)]
-    pub verify: bool,
-    /// Allow --verify of a workload of reads to overwrite the range first (not needed for emu without file=)
-    #[arg(long)]
-    pub destructive: bool,
-    /// Give up when the device completes nothing for this long
-    #[arg(long, value_name = "TIME", default_value = "30", value_parser = units::parse_time)]
-    pub timeout: Duration,
-    /// Print one JSON object on stdout, and nothing else
-    #[arg(long)]
-    pub json: bool,
-    /// Draw the latencies' distribution and the IOPS over time as an SVG image
-    #[arg(long, value_name = "FILE.svg")]
-    pub plot: Option<PathBuf>,
-}
-
-impl PerfArgs {
-    /// Ends the program, as for any wrong usage, when arguments don't go together that are known to do so only now.
-    pub fn check(&self) {
-        if self.irq.is_some() && self.wait == WaitKind::Poll {
-            let message = "--irq needs --wait irq or --wait adaptive: polling uses no interrupts";
-            Self::augment_args(Command::new("upcie perf")).error(ErrorKind::ArgumentConflict, message).exit();
-        }
-    }
+    /// Blocks of each queue pair's part of it.
+    pub part: u64,
+    /// Whether nobody else will ever see its data.
+    pub is_ephemeral: bool,
 }
 
 /// What is run.
 #[derive(Debug)]
 pub struct Plan {
     /// Where.
-    pub namespace: Namespace,
+    pub devices: Vec<Device>,
     /// What.
-    pub rw: Workload,
-    /// Percentage of reads in a mix.
-    pub mix: u8,
-    /// Bytes of an I/O.
-    pub unit: u64,
-    /// I/Os in flight per worker.
+    pub mixture: Mixture,
+    /// I/Os in flight per queue pair.
     pub depth: u32,
-    /// Workers.
+    /// Queue pairs per thread and device.
     pub queues: u16,
+    /// The core of each thread.
+    pub threads: Vec<Option<usize>>,
+    /// I/Os per second.
+    pub rate: Option<u64>,
     /// The time, unless it is a number of I/Os.
     pub time: Duration,
     /// The number of I/Os.
     pub count: Option<u64>,
-    /// The first byte of the range.
-    pub offset: u64,
-    /// Units of the range.
-    pub units: u64,
+    /// The time before that is not measured.
+    pub warmup: Option<Duration>,
     /// How to wait.
     pub wait: Wait,
     /// The seed.
     pub seed: u64,
     /// Whether data is written and checked.
     pub verify: bool,
+    /// Whether it is looked at where the time goes.
+    pub breakdown: bool,
     /// The longest without a completion.
     pub timeout: Duration,
 }
 
 impl Plan {
-    /// Fits the arguments to the controller.
-    pub fn new(args: &PerfArgs, controller: &Controller) -> anyhow::Result<Self> {
-        let namespace = target::namespace(controller, args.namespace)?;
-        let name = controller.name();
-        let block = namespace.block_size() as u64;
-        let unit = args.block_size.unwrap_or(block.max(4096).min(namespace.max_transfer() as u64));
-        ensure!(
-            unit > 0 && unit.is_multiple_of(block),
-            "--block-size {unit}: it must be a multiple of the namespace's blocks of {block} bytes"
-        );
-        ensure!(
-            unit <= namespace.max_transfer() as u64,
-            "--block-size {unit}: {name} takes at most {} in one command",
-            units::bytes(namespace.max_transfer() as u64)
-        );
-        let most = controller.max_depth() - 1;
+    /// Fits the arguments to the controllers.
+    pub fn new(args: &PerfArgs, controllers: Vec<Controller>) -> anyhow::Result<Self> {
+        let threads = args.threads();
+        let found = controllers.into_iter().zip(args.targets()).map(|(controller, target)| {
+            let namespace = target::namespace(&controller, args.namespace)?;
+            let is_ephemeral = target.is_ephemeral();
+            Ok(Device { controller, namespace, offset: args.offset, part: 0, is_ephemeral })
+        });
+        let mut devices: Vec<Device> = found.collect::<anyhow::Result<_>>()?;
+        let sizes = args.block_size.clone().unwrap_or_else(|| default_size(&devices));
+        let most = devices.iter().map(|device| device.controller.max_depth() - 1).min().unwrap_or(DEPTH);
         let depth = args.depth.unwrap_or(DEPTH.min(most));
-        ensure!(depth <= most, "--depth {depth}: {name} takes at most {most} commands in a queue");
-        let granted = controller.max_queue_pairs();
-        ensure!(args.queues <= granted, "--queues {}: {name} granted {granted}", args.queues);
-        let (offset, units) = range(args, &namespace, unit)?;
-        let queues = u64::from(args.queues);
-        ensure!(
-            units >= queues,
-            "the range has room for {units} I/Os of {unit} bytes: not one for each of the {queues} queue pairs"
-        );
-        if args.verify {
-            ensure!(
-                units / queues > u64::from(depth),
-                "--verify needs more room than is in flight: {units} I/Os of {unit} bytes for {queues} queue pair(s) \
-                 at depth {depth} are too few; use a larger --size or a smaller --depth"
-            );
-            ensure!(
-                units.div_ceil(queues) <= VERIFY_UNITS,
-                "--verify keeps a record of 4 bytes per I/O of the range: a --size of {} is too large",
-                units::bytes(units * unit)
-            );
-            if !args.rw.writes() && !args.destructive && !args.target.is_ephemeral() {
-                bail!(
-                    "--verify of --rw {} first writes {} from byte {offset} of namespace {} of {name} on, \
-                     and what is there is lost: add --destructive if that is meant",
-                    args.rw.name(),
-                    units::bytes(units * unit),
-                    namespace.nsid()
-                );
-            }
+        let pairs = threads.len() as u64 * u64::from(args.queues);
+        for device in &mut devices {
+            device.part = fit(args, device, &sizes, depth, pairs)?;
         }
+        let random = args.random.unwrap_or(Distribution::Uniform);
         Ok(Self {
-            namespace,
-            rw: args.rw,
-            mix: args.mix,
-            unit,
+            devices,
+            mixture: Mixture { rw: args.rw, mix: args.mix(), random, sizes },
             depth,
             queues: args.queues,
+            threads,
+            rate: args.rate,
             time: args.time.unwrap_or(Duration::from_secs(5)),
             count: args.count,
-            offset,
-            units,
-            wait: match args.wait {
-                WaitKind::Poll => Wait::Poll,
-                WaitKind::Irq => Wait::Interrupt,
-                WaitKind::Adaptive => Wait::Adaptive(args.spin),
-            },
+            warmup: args.warmup,
+            wait: args.waiting(),
             seed: args.seed,
             verify: args.verify,
+            breakdown: args.latency_breakdown,
             timeout: args.timeout,
         })
     }
 
-    /// Makes the queue pairs, and a worker with its buffers and its part of the range for each.
-    pub fn workers(&self, controller: &Controller) -> anyhow::Result<Vec<Worker>> {
-        let vectors = match self.wait {
-            Wait::Poll => 0,
-            _ => {
-                let count = controller.vectors()?;
-                ensure!(count > 0, "no interrupts to wait for: use --wait poll");
-                count
-            }
-        };
-        (0..self.queues).map(|index| self.worker(controller, index, vectors)).collect()
+    /// Queue pairs of all threads and devices.
+    pub fn lanes(&self) -> u64 {
+        self.pairs() * self.devices.len() as u64
     }
 
-    fn worker(&self, controller: &Controller, index: u16, vectors: u16) -> anyhow::Result<Worker> {
-        let mut builder = controller.queue_pair().depth(self.depth + 1);
-        if vectors > 0 {
-            // Vector 0 is the admin queue's too: left alone while there are others.
-            builder = builder.interrupt(if vectors > 1 { 1 + index % (vectors - 1) } else { 0 });
+    /// Queue pairs of each device.
+    pub fn pairs(&self) -> u64 {
+        self.threads.len() as u64 * u64::from(self.queues)
+    }
+
+    /// I/Os that cover the parts of all queue pairs once.
+    pub fn places(&self) -> u64 {
+        let places =
+            |device: &Device| device.part / (self.mixture.sizes.largest() / block(&device.namespace));
+        self.devices.iter().map(places).sum::<u64>() * self.pairs()
+    }
+
+    /// How many I/Os the queue pair `index` does of the measured ones.
+    pub fn share(&self, index: u64) -> u64 {
+        self.count.map_or(u64::MAX, |count| count / self.lanes() + u64::from(index < count % self.lanes()))
+    }
+
+    /// Makes the queue pairs, each with its buffers and its part of the range, and the workers that drive them.
+    pub fn workers(&self) -> anyhow::Result<Vec<Worker>> {
+        let vectors = self.devices.iter().map(|device| match self.wait {
+            Wait::Poll => Ok(0),
+            _ => {
+                let count = device.controller.vectors()?;
+                ensure!(
+                    count > 0,
+                    "{}: no interrupts to wait for: use --wait poll",
+                    device.controller.name()
+                );
+                Ok(count)
+            }
+        });
+        let vectors: Vec<u16> = vectors.collect::<anyhow::Result<_>>()?;
+        (0..self.threads.len()).map(|index| self.worker(index, &vectors)).collect()
+    }
+
+    fn worker(&self, index: usize, vectors: &[u16]) -> anyhow::Result<Worker> {
+        let mut lanes = Vec::new();
+        for queue in 0..u64::from(self.queues) {
+            let pair = index as u64 * u64::from(self.queues) + queue;
+            for (place, device) in self.devices.iter().enumerate() {
+                let lane = self.lane(place, pair, vectors[place]);
+                lanes.push(lane.with_context(|| device.controller.name().to_owned())?);
+            }
         }
-        let queue: QueuePair<Tag> = builder
-            .create()
-            .with_context(|| format!("making queue pair {} of {}", index + 1, self.queues))?;
-        let idle = (0..self.depth).map(|_| controller.alloc(self.unit as usize)).collect::<Result<_, _>>();
-        let block = self.namespace.block_size();
-        let blocks_per_unit = self.unit / block as u64;
-        let (first, units) = self.part(index);
-        let slba = self.offset / block as u64 + first * blocks_per_unit;
+        let tallies = self.devices.iter().map(|_| Tally::new()).collect::<Result<_, _>>()?;
+        let extra = self.breakdown
+            || self.rate.is_some()
+            || self.mixture.rw.trims()
+            || lanes.iter().any(|lane| lane.source.has_many());
         Ok(Worker {
-            index: index.into(),
-            queue,
-            idle: idle.with_context(|| format!("{} buffers of {} bytes", self.depth, self.unit))?,
-            namespace: self.namespace.clone(),
-            slba,
-            blocks_per_unit,
-            ledger: self.verify.then(|| Ledger::new(units, self.seed, slba, blocks_per_unit, block)),
+            index,
+            core: self.threads[index],
+            lanes,
+            tallies,
             wait: self.wait,
             timeout: self.timeout,
+            extra,
+            unit: self.mixture.sizes.largest(),
+            cpu: Duration::ZERO,
+            given: 0,
         })
     }
 
-    /// The first unit and the number of units of a worker's part.
-    pub fn part(&self, index: u16) -> (u64, u64) {
-        let each = self.units / u64::from(self.queues);
-        (each * u64::from(index), each)
-    }
-
-    /// What a worker does in the measured part.
-    pub fn source(&self, index: u16) -> Source {
-        let queues = u64::from(self.queues);
-        let limit = self
-            .count
-            .map_or(u64::MAX, |count| count / queues + u64::from(u64::from(index) < count % queues));
+    /// The queue pair `pair` of the device at `place`.
+    fn lane(&self, place: usize, pair: u64, vectors: u16) -> anyhow::Result<Lane> {
+        let Device { controller, namespace, offset, part, .. } = &self.devices[place];
+        let mut builder = controller.queue_pair().depth(self.depth + 1);
+        if vectors > 0 {
+            // Vector 0 is the admin queue's too: left alone while there are others.
+            let others = u64::from(vectors) - 1;
+            builder = builder.interrupt(if others > 0 { 1 + (pair % others) as u16 } else { 0 });
+        }
+        let queue = builder
+            .create()
+            .with_context(|| format!("making queue pair {} of {}", pair + 1, self.pairs()))?;
+        let buffers = |bytes: u64| {
+            let buffers = (0..self.depth).map(|_| controller.alloc(bytes as usize)).collect::<Result<_, _>>();
+            buffers.with_context(|| format!("{} buffers of {bytes} bytes", self.depth))
+        };
+        let sizes = &self.mixture.sizes;
+        let trims = self.mixture.rw.trims();
+        let bytes = |share: &Share| if trims { RANGES } else { share.bytes };
+        let idle = sizes.shares().iter().map(|share| buffers(bytes(share))).collect::<Result<_, _>>()?;
+        let block = block(namespace);
+        let slba = offset / block + pair * part;
+        let index = pair * self.devices.len() as u64 + place as u64;
         // Far apart in SplitMix64's one cycle.
-        let seed = super::workload::mix(self.seed ^ u64::from(index).rotate_right(8));
-        Source::measured(self.rw, self.mix, self.part(index).1, seed, limit)
+        let seed = mix(self.seed ^ index.rotate_right(8));
+        let each = sizes.largest() / block;
+        let ledger = || Ledger::new(part / each, self.seed, slba, each, block as usize);
+        Ok(Lane {
+            device: place,
+            queue,
+            idle,
+            bytes: sizes.shares().iter().map(|share| share.bytes).collect(),
+            trims,
+            depth: self.depth,
+            namespace: namespace.clone(),
+            slba,
+            blocks: *part,
+            source: Source::measured(&self.mixture, *part, block, seed),
+            pace: self.rate.map(|rate| Pace::new(rate, index, self.lanes())),
+            ledger: self.verify.then(ledger),
+            breakdown: if self.breakdown { Some(Breakdown::new(self.depth)?) } else { None },
+            faults: Faults::default(),
+            at: At::default(),
+        })
     }
 }
 
-/// The first byte and the number of units.
-fn range(args: &PerfArgs, namespace: &Namespace, unit: u64) -> anyhow::Result<(u64, u64)> {
-    let block = namespace.block_size() as u64;
+fn block(namespace: &Namespace) -> u64 {
+    namespace.block_size() as u64
+}
+
+/// The same for all devices.
+fn default_size(devices: &[Device]) -> Sizes {
+    let block = devices.iter().map(|device| block(&device.namespace)).max().unwrap_or(512);
+    let most = devices.iter().map(|device| device.namespace.max_transfer() as u64).min().unwrap_or(4096);
+    Sizes::one(block.max(4096).min(most))
+}
+
+/// Sees that a device can do it; gives the blocks of each queue pair's part.
+fn fit(args: &PerfArgs, device: &Device, sizes: &Sizes, depth: u32, pairs: u64) -> anyhow::Result<u64> {
+    let (controller, namespace) = (&device.controller, &device.namespace);
+    let (name, block) = (controller.name(), block(namespace));
+    ensure!(
+        !args.rw.trims() || namespace.can_deallocate(),
+        "{name}: --rw {}: the device does not have the command (Dataset Management)",
+        args.rw.name()
+    );
+    for bytes in sizes.shares().iter().map(|share| share.bytes) {
+        ensure!(
+            bytes.is_multiple_of(block),
+            "{name}: --block-size {bytes}: it must be a multiple of the namespace's blocks of {block} bytes"
+        );
+        if args.rw.trims() {
+            ensure!(
+                bytes / block <= u64::from(u32::MAX),
+                "{name}: --block-size {bytes}: a range to deallocate has at most {} blocks",
+                u32::MAX
+            );
+            continue;
+        }
+        ensure!(
+            bytes <= namespace.max_transfer() as u64,
+            "{name}: --block-size {bytes}: the device takes at most {} in one command",
+            units::bytes(namespace.max_transfer() as u64)
+        );
+    }
+    let most = controller.max_depth() - 1;
+    ensure!(depth <= most, "{name}: --depth {depth}: the device takes at most {most} commands in a queue");
+    let granted = controller.max_queue_pairs();
+    ensure!(
+        pairs <= u64::from(granted),
+        "{name}: --queues {} on {} thread(s) are {pairs} queue pairs: the device granted {granted}",
+        args.queues,
+        pairs / u64::from(args.queues)
+    );
+    let unit = sizes.largest();
+    let size = range(args, namespace, unit).with_context(|| name.to_owned())?;
+    let units = size / unit;
+    ensure!(
+        units >= pairs,
+        "{name}: the range has room for {units} I/Os of {unit} bytes: not one for each of the {pairs} queue pairs"
+    );
+    if args.verify {
+        ensure!(
+            units / pairs > u64::from(depth),
+            "{name}: --verify needs more room than is in flight: {units} I/Os of {unit} bytes for {pairs} queue \
+             pair(s) at depth {depth} are too few; use a larger --size or a smaller --depth"
+        );
+        ensure!(
+            units.div_ceil(pairs) <= VERIFY_UNITS,
+            "{name}: --verify keeps a record of 4 bytes per I/O of the range: a --size of {} is too large",
+            units::bytes(size)
+        );
+        if !args.rw.writes() && !args.destructive && !device.is_ephemeral {
+            bail!(
+                "--verify of --rw {} first writes {} from byte {} of namespace {} of {name} on, and what is there is \
+                 lost: add --destructive if that is meant",
+                args.rw.name(),
+                units::bytes(units * unit),
+                device.offset,
+                namespace.nsid()
+            );
+        }
+    }
+    Ok(units / pairs * (unit / block))
+}
+
+/// Bytes of the range.
+fn range(args: &PerfArgs, namespace: &Namespace, unit: u64) -> anyhow::Result<u64> {
+    let block = block(namespace);
     let total = namespace.blocks().saturating_mul(block);
     let offset = args.offset;
     ensure!(
@@ -333,5 +331,5 @@ fn range(args: &PerfArgs, namespace: &Namespace, unit: u64) -> anyhow::Result<(u
         None => left,
     };
     ensure!(size >= unit, "the range of {size} bytes is smaller than one I/O of {unit} bytes");
-    Ok((offset, size / unit))
+    Ok(size)
 }

@@ -1,18 +1,15 @@
 //! The progress bar: on stderr, and on a terminal only.
 
-use super::worker::Shared;
+use super::{series::Interval, shared::Shared, tally::Tally};
 use crate::units;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
-    cell::Cell,
-    sync::atomic::Ordering,
+    collections::VecDeque,
     time::{Duration, Instant},
 };
 
-/// How often it moves.
-pub const INTERVAL: Duration = Duration::from_millis(100);
 /// The rate and the latency shown are those of about this long.
-const WINDOW: Duration = Duration::from_millis(500);
+const WINDOW: u64 = 500_000_000;
 
 /// Shows how far a phase is, and its rate and latency of late.
 #[derive(Debug)]
@@ -20,8 +17,10 @@ pub struct Progress {
     bar: ProgressBar,
     time: Option<Duration>,
     start: Instant,
-    /// When the figures were taken last, and the counts then.
-    last: Cell<(Instant, u64, u64)>,
+    done: u64,
+    errors: u64,
+    /// The last intervals: length, I/Os, and the sum of their latencies.
+    last: VecDeque<(u64, u64, f64)>,
 }
 
 impl Progress {
@@ -38,40 +37,55 @@ impl Progress {
     fn new(what: &'static str, time: Option<Duration>, length: u64) -> Self {
         // Hidden by the library itself when stderr is no terminal.
         let bar = ProgressBar::new(length).with_prefix(what);
-        if let Ok(style) = ProgressStyle::with_template("{prefix:>9} [{bar:30}] {percent:>3} %  {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{prefix:>10} [{bar:30}] {percent:>3} %  {msg}") {
             bar.set_style(style.progress_chars("=> "));
         }
-        let start = Instant::now();
-        Self { bar, time, start, last: Cell::new((start, 0, 0)) }
+        Self { bar, time, start: Instant::now(), done: 0, errors: 0, last: VecDeque::new() }
     }
 
-    /// Brings it up to date.
-    pub fn show(&self, shared: &Shared) {
+    /// Shows nothing from here on.
+    pub fn hide(&mut self) {
+        self.bar.finish_and_clear();
+        self.bar = ProgressBar::hidden();
+    }
+
+    /// Takes an interval into account.
+    pub fn add(&mut self, interval: &Interval, tally: &Tally) {
         if self.bar.is_hidden() {
             return;
         }
-        let sum = |field: fn(&super::worker::Live) -> u64| shared.live.iter().map(field).sum::<u64>();
-        let done = sum(|live| live.done.load(Ordering::Relaxed));
-        let latency = sum(|live| live.latency_ns.load(Ordering::Relaxed));
-        let errors = sum(|live| live.errors.load(Ordering::Relaxed));
-        self.bar.set_position(match self.time {
-            Some(time) => self.start.elapsed().min(time).as_millis() as u64,
-            None => done + errors,
-        });
-        let (then, done_then, latency_then) = self.last.get();
-        let elapsed = then.elapsed();
-        if elapsed < WINDOW {
+        self.done += interval.ios;
+        self.errors += interval.errors;
+        let sum: f64 = tally.latency.iter().map(|latency| latency.mean() * latency.len() as f64).sum();
+        self.last.push_back((interval.end_ns - interval.start_ns, interval.ios, sum));
+        let length = |last: &VecDeque<(u64, u64, f64)>| last.iter().map(|(length, ..)| length).sum::<u64>();
+        while self.last.len() > 1 && length(&self.last) > WINDOW {
+            self.last.pop_front();
+        }
+        let ios: u64 = self.last.iter().map(|(_, ios, _)| ios).sum();
+        let rate = units::count(ios as f64 * 1e9 / length(&self.last).max(1) as f64);
+        let mean = match ios {
+            0 => "-".into(),
+            ios => units::nanos(self.last.iter().map(|(_, _, sum)| sum).sum::<f64>() / ios as f64),
+        };
+        let errors = if self.errors > 0 { format!("  {} errors", self.errors) } else { String::new() };
+        self.bar.set_message(format!("{rate} IOPS  {mean}{errors}"));
+    }
+
+    /// Moves it.
+    pub fn show(&self, _: &Shared<'_>) {
+        if self.bar.is_hidden() {
             return;
         }
-        self.last.set((Instant::now(), done, latency));
-        let count = done.saturating_sub(done_then);
-        let rate = units::count(count as f64 / elapsed.as_secs_f64());
-        let mean = match count {
-            0 => "-".into(),
-            count => units::nanos(latency.saturating_sub(latency_then) as f64 / count as f64),
-        };
-        let errors = if errors > 0 { format!("  {errors} errors") } else { String::new() };
-        self.bar.set_message(format!("{rate} IOPS  {mean}{errors}"));
+        self.bar.set_position(match self.time {
+            Some(time) => self.start.elapsed().min(time).as_millis() as u64,
+            None => self.done + self.errors,
+        });
+    }
+
+    /// Says something on stderr, above it.
+    pub fn say(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
     }
 
     /// Takes it away.

@@ -1,101 +1,184 @@
-//! What `upcie perf` says: for people, and as JSON (`docs/perf-json.md`).
+//! What `upcie perf --json` prints (`docs/perf-json.md`), and `upcie plot` reads.
 
 use super::{
-    plan::{PerfArgs, Plan},
-    stats::Stats,
+    args::{PerfArgs, WaitKind},
+    plan::{Device as PlannedDevice, Plan},
+    series::Interval,
+    sizes::Share,
 };
-use crate::{signal, units};
 use hdrhistogram::Histogram;
-use serde::Serialize;
-use std::{
-    collections::BTreeMap,
-    io::{self, Write},
-};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use upcie_nvme::Controller;
 
-/// The whole report.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    schema: u32,
-    device: Device,
-    parameters: Parameters,
-    interrupted: bool,
-    elapsed_ns: u64,
-    cpu_ns_per_io: Option<f64>,
-    errors: u64,
-    errors_by_status: BTreeMap<String, u64>,
-    mismatches: u64,
-    #[serde(flatten)]
-    total: Direction,
-    read: Option<Direction>,
-    write: Option<Direction>,
-}
+/// Changes when a field changes its meaning or goes.
+pub const SCHEMA: u32 = 2;
+/// Points of a curve per nine of the percentile.
+const POINTS: u32 = 10;
 
-/// What was found.
-#[derive(Debug, Serialize)]
-struct Device {
-    address: String,
-    model: String,
-    serial: String,
-    firmware: String,
-    version: String,
-    namespaces: Vec<u32>,
-    namespace: u32,
-    blocks: u64,
-    block_size: usize,
-    max_transfer: usize,
-    queue_pairs: u16,
-    queue_entries: u32,
+/// The whole report.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Report {
+    pub schema: u32,
+    pub parameters: Parameters,
+    pub interrupted: bool,
+    pub elapsed_ns: u64,
+    #[serde(flatten)]
+    pub total: Direction,
+    pub read: Option<Direction>,
+    pub write: Option<Direction>,
+    pub trim: Option<Direction>,
+    pub cpu_ns_per_io: Option<f64>,
+    #[serde(flatten)]
+    pub faults: Faults,
+    pub latency_breakdown_ns: Option<Breakdown>,
+    pub devices: Vec<Device>,
+    pub threads: Vec<Thread>,
+    pub intervals: Vec<Interval>,
 }
 
 /// What was run.
-#[derive(Debug, Serialize)]
-struct Parameters {
-    rw: &'static str,
-    read_percent: Option<u8>,
-    block_size: u64,
-    depth: u32,
-    queues: u16,
-    time_ns: Option<u64>,
-    count: Option<u64>,
-    wait: &'static str,
-    spin_ns: Option<u64>,
-    irq: Option<&'static str>,
-    seed: u64,
-    offset: u64,
-    size: u64,
-    verify: bool,
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Parameters {
+    pub rw: String,
+    pub read_percent: Option<u8>,
+    pub random: Option<String>,
+    pub block_size: Option<u64>,
+    pub block_sizes: Vec<Share>,
+    pub depth: u32,
+    pub queues: u16,
+    pub threads: usize,
+    pub cores: Option<Vec<usize>>,
+    pub rate: Option<u64>,
+    pub buffers: String,
+    pub time_ns: Option<u64>,
+    pub count: Option<u64>,
+    pub warmup_ns: Option<u64>,
+    pub wait: String,
+    pub spin_ns: Option<u64>,
+    pub seed: u64,
+    pub verify: bool,
+    pub latency_breakdown: bool,
+    pub interval_ns: Option<u64>,
+}
+
+/// What was found, and what came of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Device {
+    pub address: String,
+    pub model: String,
+    pub serial: String,
+    pub firmware: String,
+    pub version: String,
+    pub namespaces: Vec<u32>,
+    pub namespace: u32,
+    pub blocks: u64,
+    pub block_size: usize,
+    pub max_transfer: usize,
+    pub queue_pairs: u16,
+    pub queue_entries: u32,
+    pub irq: Option<String>,
+    pub offset: u64,
+    pub size: u64,
+    pub lost: Option<String>,
+    #[serde(flatten)]
+    pub total: Direction,
+    pub read: Option<Direction>,
+    pub write: Option<Direction>,
+    pub trim: Option<Direction>,
+    #[serde(flatten)]
+    pub faults: Faults,
+}
+
+/// What a thread did, on all devices.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Thread {
+    pub core: Option<usize>,
+    #[serde(flatten)]
+    pub total: Direction,
+    pub errors: u64,
+    pub cpu_ns: u64,
+    pub cpu_ns_per_io: Option<f64>,
+}
+
+/// What went wrong with I/Os.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Faults {
+    pub errors: u64,
+    pub errors_by_status: BTreeMap<String, u64>,
+    pub mismatches: u64,
+}
+
+impl Faults {
+    /// From what was counted.
+    pub fn new(faults: &super::tally::Faults) -> Self {
+        let mut errors_by_status = BTreeMap::new();
+        for (status, count) in &faults.failed {
+            let name = status.name().map_or_else(|| format!("{status:?}"), str::to_owned);
+            *errors_by_status.entry(name).or_default() += count;
+        }
+        Self { errors: faults.count(), errors_by_status, mismatches: faults.mismatches }
+    }
 }
 
 /// The successes of one kind, or of both.
-#[derive(Debug, Default, Serialize)]
-struct Direction {
-    ios: u64,
-    bytes: u64,
-    iops: f64,
-    bytes_per_second: f64,
-    latency_ns: Option<Latency>,
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Direction {
+    pub ios: u64,
+    pub bytes: u64,
+    pub iops: f64,
+    pub bytes_per_second: f64,
+    pub latency_ns: Option<Latency>,
+}
+
+impl Direction {
+    /// From the latencies of all of them.
+    pub fn new(latency: &Histogram<u64>, bytes: u64, elapsed_ns: u64) -> Self {
+        let ios = latency.len();
+        let seconds = elapsed_ns.max(1) as f64 / 1e9;
+        Self {
+            ios,
+            bytes,
+            iops: ios as f64 / seconds,
+            bytes_per_second: bytes as f64 / seconds,
+            latency_ns: Latency::new(latency),
+        }
+    }
+}
+
+/// Where the latencies went.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Breakdown {
+    pub submit: Option<Latency>,
+    pub device: Option<Latency>,
+    pub reap: Option<Latency>,
 }
 
 /// Of latencies, in nanoseconds.
-#[derive(Debug, Serialize)]
-struct Latency {
-    min: u64,
-    mean: f64,
-    stddev: f64,
-    p50: u64,
-    p90: u64,
-    p99: u64,
-    p99_9: u64,
-    p99_99: u64,
-    p99_999: u64,
-    max: u64,
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Latency {
+    pub min: u64,
+    pub mean: f64,
+    pub stddev: f64,
+    pub p50: u64,
+    pub p90: u64,
+    pub p99: u64,
+    pub p99_9: u64,
+    pub p99_99: u64,
+    pub p99_999: u64,
+    pub max: u64,
+    /// Percentile and latency; the last is 100.
+    pub curve: Vec<(f64, u64)>,
 }
 
 impl Latency {
-    fn new(latency: &Histogram<u64>) -> Self {
+    /// `None` of none.
+    pub fn new(latency: &Histogram<u64>) -> Option<Self> {
+        if latency.is_empty() {
+            return None;
+        }
         let at = |quantile| latency.value_at_quantile(quantile);
-        Self {
+        Some(Self {
             min: latency.min(),
             mean: latency.mean(),
             stddev: latency.stdev(),
@@ -106,38 +189,64 @@ impl Latency {
             p99_99: at(0.9999),
             p99_999: at(0.99999),
             max: latency.max(),
+            curve: curve(latency),
+        })
+    }
+}
+
+/// As far as one I/O decides: the largest of n is the percentile 1 - 1/n.
+fn curve(latency: &Histogram<u64>) -> Vec<(f64, u64)> {
+    let nines = (latency.len() as f64).log10();
+    let steps = (nines * f64::from(POINTS)).floor() as u32;
+    let point = |i: u32| {
+        let quantile = 1.0 - 10_f64.powf(-f64::from(i) / f64::from(POINTS));
+        // As many digits as tell the points apart.
+        let digits = 10_f64.powi((i / POINTS) as i32 + 3);
+        ((quantile * 100.0 * digits).round() / digits, latency.value_at_quantile(quantile))
+    };
+    (0..=steps).map(point).chain([(100.0, latency.max())]).collect()
+}
+
+impl Parameters {
+    /// Of a plan.
+    pub fn new(args: &PerfArgs, plan: &Plan) -> Self {
+        let ns = |time: std::time::Duration| time.as_nanos() as u64;
+        let mixture = &plan.mixture;
+        let spin = match plan.wait {
+            upcie_nvme::Wait::Adaptive(spin) => Some(ns(spin)),
+            _ => None,
+        };
+        Self {
+            rw: mixture.rw.name().into(),
+            read_percent: (mixture.rw.reads() && mixture.rw.writes()).then_some(mixture.mix),
+            random: mixture.rw.is_random().then(|| mixture.random.to_string()),
+            block_size: mixture.sizes.single(),
+            block_sizes: mixture.sizes.shares().to_vec(),
+            depth: plan.depth,
+            queues: plan.queues,
+            threads: plan.threads.len(),
+            cores: plan.threads.iter().copied().collect(),
+            rate: plan.rate,
+            buffers: args.buffers.name().into(),
+            time_ns: plan.count.is_none().then_some(ns(plan.time)),
+            count: plan.count,
+            warmup_ns: plan.warmup.map(ns),
+            wait: args.wait.name().into(),
+            spin_ns: spin,
+            seed: plan.seed,
+            verify: plan.verify,
+            latency_breakdown: plan.breakdown,
+            interval_ns: args.interval.map(ns),
         }
     }
-
-    /// What is printed, by its name.
-    fn lines(&self) -> [(&'static str, f64); 7] {
-        [
-            ("latency mean", self.mean),
-            ("  p50", self.p50 as f64),
-            ("  p90", self.p90 as f64),
-            ("  p99", self.p99 as f64),
-            ("  p99.9", self.p99_9 as f64),
-            ("  p99.99", self.p99_99 as f64),
-            ("  max", self.max as f64),
-        ]
-    }
 }
 
-impl Direction {
-    fn new(latency: &Histogram<u64>, unit: u64, elapsed_ns: u64) -> Self {
-        let ios = latency.len();
-        let seconds = elapsed_ns.max(1) as f64 / 1e9;
-        let iops = ios as f64 / seconds;
-        let latency_ns = (ios > 0).then(|| Latency::new(latency));
-        Self { ios, bytes: ios * unit, iops, bytes_per_second: iops * unit as f64, latency_ns }
-    }
-}
-
-impl Report {
-    /// The device and the parameters; no results yet.
-    pub fn new(args: &PerfArgs, controller: &Controller, plan: &Plan) -> anyhow::Result<Self> {
-        let (identify, namespace) = (controller.identify(), &plan.namespace);
-        let device = Device {
+impl Device {
+    /// What was found; no results yet.
+    pub fn new(args: &PerfArgs, plan: &Plan, device: &PlannedDevice) -> anyhow::Result<Self> {
+        let PlannedDevice { controller, namespace, offset, part, .. } = device;
+        let identify = controller.identify();
+        Ok(Self {
             address: controller.name().into(),
             model: identify.model(),
             serial: identify.serial(),
@@ -150,181 +259,68 @@ impl Report {
             max_transfer: namespace.max_transfer(),
             queue_pairs: controller.max_queue_pairs(),
             queue_entries: controller.max_depth(),
-        };
-        let parameters = Parameters {
-            rw: plan.rw.name(),
-            read_percent: (plan.rw.reads() && plan.rw.writes()).then_some(plan.mix),
-            block_size: plan.unit,
-            depth: plan.depth,
-            queues: plan.queues,
-            time_ns: plan.count.is_none().then_some(plan.time.as_nanos() as u64),
-            count: plan.count,
-            wait: args.wait.name(),
-            spin_ns: (args.wait == super::plan::WaitKind::Adaptive).then_some(args.spin.as_nanos() as u64),
-            irq: controller
-                .irq_kind()
-                .filter(|_| args.wait != super::plan::WaitKind::Poll)
-                .map(crate::target::irq_name),
-            seed: plan.seed,
-            offset: plan.offset,
-            size: plan.units * plan.unit,
-            verify: plan.verify,
-        };
-        Ok(Self {
-            schema: 1,
-            device,
-            parameters,
-            interrupted: false,
-            elapsed_ns: 0,
-            cpu_ns_per_io: None,
-            errors: 0,
-            errors_by_status: BTreeMap::new(),
-            mismatches: 0,
+            irq: irq(args, controller),
+            offset: *offset,
+            size: part * plan.pairs() * namespace.block_size() as u64,
+            lost: None,
             total: Direction::default(),
             read: None,
             write: None,
+            trim: None,
+            faults: Faults::default(),
         })
     }
+}
 
-    /// Adds the results.
-    pub fn set_results(&mut self, plan: &Plan, stats: &Stats) {
-        self.interrupted = signal::interrupted();
-        self.elapsed_ns = stats.end_ns - stats.start_ns;
-        let [reads, writes] = &stats.latency;
-        let all = total(stats);
-        self.cpu_ns_per_io = (!all.is_empty()).then(|| stats.cpu_ns as f64 / all.len() as f64);
-        self.errors = stats.errors();
-        self.mismatches = stats.mismatches;
-        for (status, count) in &stats.failed {
-            let name = status.name().map_or_else(|| format!("{status:?}"), str::to_owned);
-            *self.errors_by_status.entry(name).or_default() += count;
-        }
-        let direction = |latency: &Histogram<u64>| Direction::new(latency, plan.unit, self.elapsed_ns);
-        self.total = direction(&all);
-        self.read = plan.rw.reads().then(|| direction(reads));
-        self.write = plan.rw.writes().then(|| direction(writes));
-    }
+fn irq(args: &PerfArgs, controller: &Controller) -> Option<String> {
+    let used = controller.irq_kind().filter(|_| args.wait != WaitKind::Poll);
+    used.map(|kind| crate::target::irq_name(kind).to_owned())
+}
 
-    /// What was found and what will be run, in a few lines.
-    pub fn print_found(&self, out: &mut impl Write) -> io::Result<()> {
-        let d = &self.device;
-        writeln!(
-            out,
-            "{}: {}, serial {}, firmware {}, NVMe {}",
-            d.address, d.model, d.serial, d.firmware, d.version
-        )?;
-        let others = match d.namespaces.as_slice() {
-            [_] => String::new(),
-            all => format!(" (of {all:?})"),
-        };
-        let size = units::bytes(d.blocks.saturating_mul(d.block_size as u64));
-        writeln!(
-            out,
-            "  namespace {}{others}: {size}, {} blocks of {} bytes",
-            d.namespace, d.blocks, d.block_size
-        )?;
-        writeln!(
-            out,
-            "  up to {} per command (MDTS), {} queue pairs of up to {} entries",
-            units::bytes(d.max_transfer as u64),
-            d.queue_pairs,
-            d.queue_entries
-        )?;
-        writeln!(out, "{}", self.title())
-    }
-
-    /// The parameters in a line.
-    pub fn title(&self) -> String {
-        let p = &self.parameters;
-        let mix = p.read_percent.map_or_else(String::new, |reads| format!(" ({reads} % reads)"));
-        let span = match (p.count, p.time_ns) {
-            (Some(count), _) => format!("{count} I/Os"),
-            (None, time) => units::nanos(time.unwrap_or(0) as f64),
-        };
-        let verify =
-            if p.verify { format!(", verified over {}", units::bytes(p.size)) } else { String::new() };
-        let wait = match (p.wait, p.irq) {
-            ("irq", Some(kind)) => kind.to_owned(),
-            (wait, Some(kind)) => format!("{wait} ({kind})"),
-            (wait, None) => wait.to_owned(),
-        };
-        format!(
-            "{}{mix}, {} at depth {}, {} queue pair{}, {wait}, {span}{verify}",
-            p.rw,
-            units::bytes(p.block_size),
-            p.depth,
-            p.queues,
-            if p.queues == 1 { "" } else { "s" },
-        )
-    }
-
-    /// The device in a line.
-    pub fn device_line(&self) -> String {
-        format!("{}, {}", self.device.address, self.device.model)
-    }
-
-    /// The results, for people.
-    pub fn print_results(&self, stats: &Stats, out: &mut impl Write) -> io::Result<()> {
-        writeln!(out)?;
-        if self.interrupted {
-            writeln!(out, "Interrupted after {}:", units::nanos(self.elapsed_ns as f64))?;
-        }
-        let mut columns = vec![("", &self.total)];
-        if let (Some(read), Some(write)) = (&self.read, &self.write) {
-            columns = vec![("total", &self.total), ("read", read), ("write", write)];
-            line(out, "", columns.iter().map(|(name, _)| (*name).to_owned()))?;
-        }
-        let columns = columns.iter().map(|(_, direction)| direction);
-        line(out, "IOPS", columns.clone().map(|d| format!("{:.0}", d.iops)))?;
-        line(
-            out,
-            "MiB/s",
-            columns.clone().map(|d| format!("{:.1}", d.bytes_per_second / f64::from(1 << 20))),
-        )?;
-        let latencies: Vec<_> = columns.map(|d| d.latency_ns.as_ref().map(Latency::lines)).collect();
-        for (i, (name, _)) in latencies.iter().flatten().next().into_iter().flatten().enumerate() {
-            let value = |lines: &Option<[(_, f64); 7]>| {
-                lines.map_or_else(|| "-".into(), |lines| units::nanos(lines[i].1))
-            };
-            line(out, name, latencies.iter().map(value))?;
-        }
-        if let Some(cpu) = self.cpu_ns_per_io {
-            let busy = stats.cpu_ns as f64 * 100.0
-                / (self.elapsed_ns.max(1) as f64 * f64::from(self.parameters.queues));
-            let meaning = match self.parameters.wait {
-                "poll" => "polling never sleeps: this is time, not work",
-                _ => "of each queue pair's thread",
-            };
-            line(out, "CPU per I/O", [units::nanos(cpu)])?;
-            writeln!(out, "{:15}({busy:.0} % of a core; {meaning})", "")?;
-        }
-        line(out, "errors", [self.errors.to_string()])?;
-        for (name, count) in &self.errors_by_status {
-            writeln!(out, "  {count} × {name}")?;
-        }
-        if self.mismatches > 0 {
-            writeln!(out, "  {} × data that differs from what was written", self.mismatches)?;
-            for example in &stats.examples {
-                writeln!(out, "    {example}")?;
-            }
-        }
-        Ok(())
+impl Report {
+    /// The devices and the parameters; no results yet.
+    pub fn new(args: &PerfArgs, plan: &Plan) -> anyhow::Result<Self> {
+        Ok(Self {
+            schema: SCHEMA,
+            parameters: Parameters::new(args, plan),
+            interrupted: false,
+            elapsed_ns: 0,
+            total: Direction::default(),
+            read: None,
+            write: None,
+            trim: None,
+            cpu_ns_per_io: None,
+            faults: Faults::default(),
+            latency_breakdown_ns: None,
+            devices: plan
+                .devices
+                .iter()
+                .map(|device| Device::new(args, plan, device))
+                .collect::<anyhow::Result<_>>()?,
+            threads: Vec::new(),
+            intervals: Vec::new(),
+        })
     }
 }
 
-/// Reads and writes together.
-pub fn total(stats: &Stats) -> Histogram<u64> {
-    let [reads, writes] = &stats.latency;
-    let mut all = reads.clone();
-    // Of the same bounds, as both were made in one place.
-    let _ = all.add(writes);
-    all
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn line(out: &mut impl Write, name: &str, values: impl IntoIterator<Item = String>) -> io::Result<()> {
-    write!(out, "{name:<13}")?;
-    for value in values {
-        write!(out, "{value:>12}")?;
+    #[test]
+    fn a_curve_goes_as_far_as_one_io_decides() {
+        let mut latency = super::super::tally::histogram().unwrap();
+        for value in 1..=10_000 {
+            latency.record(value * 100).unwrap();
+        }
+        let curve = curve(&latency);
+        assert_eq!(curve.len(), 42);
+        assert!(curve.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{curve:?}");
+        assert_eq!((curve[10].0, curve[20].0, curve[40].0), (90.0, 99.0, 99.99));
+        assert_eq!(*curve.last().unwrap(), (100.0, latency.max()));
+        let mut one = super::super::tally::histogram().unwrap();
+        assert!(Latency::new(&one).is_none());
+        one.record(5).unwrap();
+        assert_eq!(Latency::new(&one).unwrap().curve, [(0.0, 5), (100.0, 5)]);
     }
-    writeln!(out)
 }

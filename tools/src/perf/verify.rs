@@ -3,10 +3,11 @@
 //! Each block holds its address, the seed, the version (how often its unit was written in this run) and words made
 //! from the three. So a read tells lost writes, old data and data of another block from each other.
 
-use super::workload::{Op, mix};
+use super::{
+    random::{GOLDEN, mix},
+    workload::Op,
+};
 use std::fmt;
-
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The unit is part of an I/O in flight.
 const BUSY: u32 = 1 << 31;
@@ -52,7 +53,7 @@ impl Ledger {
     /// Takes a unit for an I/O: the one asked for, or the next that none is in flight on (there must be one). For a
     /// write, `data` is filled.
     pub fn begin(&mut self, op: Op, data: &mut [u8]) -> Op {
-        let mut unit = op.unit as usize;
+        let mut unit = self.unit(op);
         while self.units[unit] & BUSY != 0 {
             unit = if unit + 1 == self.units.len() { 0 } else { unit + 1 };
         }
@@ -67,18 +68,18 @@ impl Ledger {
                 fill(block, lba, self.seed, version);
             }
         }
-        Op { unit: unit as u64, ..op }
+        Op { block: unit as u64 * self.blocks_per_unit, ..op }
     }
 
     /// The I/O has completed; `data` is what a successful read brought.
     pub fn end(&mut self, op: Op, ok: bool, data: &[u8]) -> Result<(), Mismatch> {
-        let unit = op.unit as usize;
+        let unit = self.unit(op);
         let state = &mut self.units[unit];
         *state &= !BUSY;
         if op.write && !ok {
             *state |= UNKNOWN;
         }
-        if op.write || !ok || !self.is_known(op.unit) {
+        if op.write || !ok || !self.is_known(unit) {
             return Ok(());
         }
         let (version, slba) = (self.units[unit], self.lba(unit));
@@ -89,9 +90,13 @@ impl Ledger {
     }
 
     /// Whether what the unit holds is known.
-    pub fn is_known(&self, unit: u64) -> bool {
-        let state = self.units[unit as usize];
+    fn is_known(&self, unit: usize) -> bool {
+        let state = self.units[unit];
         state & COUNT != 0 && state & UNKNOWN == 0
+    }
+
+    fn unit(&self, op: Op) -> usize {
+        (op.block / self.blocks_per_unit) as usize
     }
 
     fn lba(&self, unit: usize) -> u64 {
@@ -160,15 +165,19 @@ impl fmt::Display for Mismatch {
 mod tests {
     use super::*;
 
+    fn op(unit: u64, blocks: u64, write: bool) -> Op {
+        Op { block: unit * blocks, size: 0, write }
+    }
+
     fn written(ledger: &mut Ledger, unit: u64) -> Vec<u8> {
         let mut data = vec![0; 4096];
-        let op = ledger.begin(Op { unit, write: true }, &mut data);
+        let op = ledger.begin(op(unit, 8, true), &mut data);
         ledger.end(op, true, &[]).unwrap();
         data
     }
 
     fn read(ledger: &mut Ledger, unit: u64, data: &[u8]) -> Result<(), String> {
-        let op = ledger.begin(Op { unit, write: false }, &mut []);
+        let op = ledger.begin(op(unit, 8, false), &mut []);
         ledger.end(op, true, data).map_err(|mismatch| mismatch.to_string())
     }
 
@@ -203,7 +212,7 @@ mod tests {
     fn a_unit_in_flight_is_left_alone() {
         let mut ledger = Ledger::new(3, 0, 0, 1, 512);
         let mut data = [0; 512];
-        let write = |unit| Op { unit, write: true };
+        let write = |unit| op(unit, 1, true);
         assert_eq!(ledger.begin(write(2), &mut data), write(2));
         assert_eq!(ledger.begin(write(2), &mut data), write(0), "the next one, around the end");
         assert_eq!(ledger.begin(write(2), &mut data), write(1));
@@ -213,7 +222,7 @@ mod tests {
     fn a_failed_write_leaves_its_unit_unknown_until_the_next() {
         let mut ledger = Ledger::new(1, 0, 0, 8, 512);
         written(&mut ledger, 0);
-        let op = ledger.begin(Op { unit: 0, write: true }, &mut [0; 4096]);
+        let op = ledger.begin(op(0, 8, true), &mut [0; 4096]);
         ledger.end(op, false, &[]).unwrap();
         assert!(!ledger.is_known(0));
         assert_eq!(read(&mut ledger, 0, &[0; 4096]), Ok(()));

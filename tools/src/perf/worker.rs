@@ -1,240 +1,240 @@
-//! The measuring loop: one queue pair, on a thread of its own.
-//!
-//! The clock is read once per turn of the queue, before the turn reaps. A command's latency is the time between the
-//! readings of the turn that submitted it and of the turn that reaped it: right to the length of a turn (some
-//! nanoseconds per I/O in it), which it errs by on the long side. Nothing is allocated per I/O.
+//! A thread that drives its queue pairs, of all devices.
 
-use super::{
-    stats::Stats,
-    verify::Ledger,
-    workload::{Op, Source},
+use super::{lane::Lane, shared::Shared, tally::Tally};
+use anyhow::{Context, anyhow};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, ppoll},
+    time::{ClockId, clock_gettime},
 };
-use crate::signal;
-use anyhow::{Context, bail};
-use nix::time::{ClockId, clock_gettime};
-use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    time::{Duration, Instant},
-};
-use upcie_nvme::{DmaBuf, Namespace, QueuePair, Refused, Turn, Wait};
+use std::{mem, thread, time::Duration};
+use upcie_nvme::Wait;
 
-/// How often a wait looks whether it should go on.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// Looks at the queue before the clock is asked.
+/// The longest sleep: so soon is something noticed that no interrupt tells of.
+const PATIENCE: u64 = 20_000_000;
+/// Looks at the queues before the clock is asked.
 const SPINS: u32 = 512;
+/// After so much polling without result the core is given away between looks, if somebody else wants it: whoever is
+/// waited for (a software controller, above all) may be waiting for this very one.
+const YIELD_AFTER: u64 = 50_000;
+/// Nothing completed for so long: the device is asked whether it is there.
+const QUIET: u64 = 100_000_000;
 
-/// What goes with a command: when its turn began, and what it is.
-#[derive(Debug, Clone, Copy)]
-pub struct Tag {
-    at: u64,
-    op: Op,
-}
-
-/// What the workers of a run share.
-#[derive(Debug)]
-pub struct Shared {
-    epoch: Instant,
-    /// A worker has failed: the others needn't go on.
-    failed: AtomicBool,
-    /// Per worker, for the progress bar.
-    pub live: Vec<Live>,
-}
-
-/// What a worker tells while it runs: written by it alone, now and then.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub struct Live {
-    /// I/Os that succeeded.
-    pub done: AtomicU64,
-    /// The sum of their latencies.
-    pub latency_ns: AtomicU64,
-    /// I/Os that failed.
-    pub errors: AtomicU64,
-}
-
-impl Shared {
-    /// For `workers` workers; the run's clock starts.
-    pub fn new(workers: usize) -> Self {
-        let live = (0..workers).map(|_| Live::default()).collect();
-        Self { epoch: Instant::now(), failed: AtomicBool::new(false), live }
-    }
-
-    /// Nanoseconds since the clock was started.
-    #[inline(always)]
-    pub fn now(&self) -> u64 {
-        self.epoch.elapsed().as_nanos() as u64
-    }
-
-    /// Ends the run of all workers.
-    pub fn fail(&self) {
-        self.failed.store(true, Ordering::Relaxed);
-    }
-
-    #[inline(always)]
-    fn ends(&self) -> bool {
-        signal::interrupted() || self.failed.load(Ordering::Relaxed)
-    }
-}
-
-/// A queue pair, its buffers and its part of the namespace.
+/// A thread's queue pairs, and what it counts.
 pub struct Worker {
     /// Its place among the workers.
     pub index: usize,
-    /// The queue pair.
-    pub queue: QueuePair<Tag>,
-    /// As many as I/Os may be in flight, of one unit each.
-    pub idle: Vec<DmaBuf>,
-    /// The namespace.
-    pub namespace: Namespace,
-    /// The first block of its part.
-    pub slba: u64,
-    /// Blocks of a unit.
-    pub blocks_per_unit: u64,
-    /// What its part should hold, when that is looked at.
-    pub ledger: Option<Ledger>,
+    /// Where it is pinned.
+    pub core: Option<usize>,
+    /// Its queue pairs, of all devices.
+    pub lanes: Vec<Lane>,
+    /// What was counted and not handed over, by device.
+    pub tallies: Vec<Tally>,
     /// How to wait.
     pub wait: Wait,
     /// How long a device may complete nothing.
     pub timeout: Duration,
+    /// Whether the workload needs more than the plain loop has.
+    pub extra: bool,
+    /// Bytes of an I/O, if the plain loop does not count them.
+    pub unit: u64,
+    /// CPU time of the last phase.
+    pub cpu: Duration,
+    /// The interval that was handed over last.
+    pub given: u32,
 }
 
 impl Worker {
-    /// Runs I/Os until `source` or the time (`until` on the run's clock) is up or an end was asked for, and waits for
-    /// those in flight.
-    pub fn run(&mut self, shared: &Shared, mut source: Source, until: u64) -> anyhow::Result<Stats> {
+    /// Runs I/Os until the sources or the time (in nanoseconds) are up or an end was asked for, and waits for those in
+    /// flight. A device that fails is given up, not the others.
+    pub fn run(&mut self, shared: &Shared<'_>, time: u64) -> anyhow::Result<()> {
+        if let Some(core) = self.core {
+            super::cores::pin(core)?;
+        }
         let cpu = cpu_time()?;
-        let live = &shared.live[self.index];
-        let all = self.idle.len();
-        let mut stats = Stats::new(shared.now())?;
-        let (mut done, mut latency_sum, mut issue) = (0_u64, 0_u64, true);
-        loop {
-            if self.idle.len() < all {
-                self.ready(shared)?;
+        let now = shared.now();
+        self.given = 0;
+        shared.begin(now);
+        for lane in &mut self.lanes {
+            lane.start(now, now.saturating_add(time));
+            if shared.loss(lane.device).is_some() {
+                lane.give_up();
             }
-            let now = shared.now();
-            issue &= now < until && !shared.ends();
-            // Taken apart, so that the open turn leaves the rest to be used.
-            let Self { queue, idle, namespace, ledger, .. } = self;
-            let (slba, blocks) = (self.slba, self.blocks_per_unit);
-            let mut turn = queue.turn()?;
-            while let Some(completion) = turn.next() {
-                let status = completion.status();
-                let (Tag { at, op }, _, mut buffer) = completion.into_parts();
-                if status.is_success() {
-                    stats.record(op.write, now - at);
-                    done += 1;
-                    latency_sum += now - at;
-                } else {
-                    stats.fail(status);
+        }
+        if self.extra {
+            self.drive::<true>(shared);
+        } else {
+            self.drive::<false>(shared);
+        }
+        for (tally, device) in self.tallies.iter_mut().zip(0..) {
+            settle(tally, self.extra, self.unit);
+            shared.mail(self.index, device).over = true;
+        }
+        self.cpu = cpu_time()? - cpu;
+        Ok(())
+    }
+
+    fn drive<const EXTRA: bool>(&mut self, shared: &Shared<'_>) {
+        let mut seen = shared.tick();
+        let mut spins = 0;
+        let most = if self.wait == Wait::Poll { SPINS } else { 0 };
+        let mut running = self.lanes.iter().any(|lane| lane.at.running);
+        while running {
+            let mut moved = false;
+            for lane in &mut self.lanes {
+                if !lane.at.running || !lane.wants_turn::<EXTRA>(shared) {
+                    continue;
                 }
-                if let Some(ledger) = ledger
-                    && let Err(mismatch) = ledger.end(op, status.is_success(), &buffer)
-                {
-                    stats.mismatch(mismatch);
-                }
-                match if issue { next(&mut source, ledger, &mut buffer) } else { None } {
-                    Some(op) => {
-                        send(&mut turn, namespace, slba + op.unit * blocks, buffer, Tag { at: now, op })?
-                    }
-                    None => idle.push(buffer),
+                moved = true;
+                let now = shared.now();
+                if let Err(error) = lane.turn::<EXTRA>(&mut self.tallies[lane.device], now, shared) {
+                    lose(lane, shared, &error);
                 }
             }
-            while issue && let Some(mut buffer) = idle.pop() {
-                let Some(op) = next(&mut source, ledger, &mut buffer) else {
-                    issue = false;
-                    idle.push(buffer);
-                    break;
-                };
-                send(&mut turn, namespace, slba + op.unit * blocks, buffer, Tag { at: now, op })?;
+            if shared.tick() != seen {
+                seen = shared.tick();
+                self.look_up(shared);
+                // It may have given queue pairs up.
+                moved = true;
             }
-            drop(turn);
-            let over = self.idle.len() == all;
-            if over || stats.samples.is_due(now) {
-                stats.samples.push(now, done);
-                live.done.store(done, Ordering::Relaxed);
-                live.latency_ns.store(latency_sum, Ordering::Relaxed);
-                live.errors.store(stats.errors(), Ordering::Relaxed);
-            }
-            if over {
-                stats.end_ns = now;
-                stats.cpu_ns = (cpu_time()? - cpu).as_nanos() as u64;
-                return Ok(stats);
+            if moved {
+                spins = 0;
+                running = self.lanes.iter().any(|lane| lane.at.running);
+            } else if spins < most {
+                spins += 1;
+                std::hint::spin_loop();
+            } else {
+                spins = 0;
+                self.idle(shared, seen);
+                running = self.lanes.iter().any(|lane| lane.at.running);
             }
         }
     }
 
-    /// Waits for a completion.
-    #[inline(always)]
-    fn ready(&mut self, shared: &Shared) -> anyhow::Result<()> {
-        if self.queue.is_ready() {
-            return Ok(());
+    /// Does what was asked for, and looks after the devices.
+    #[cold]
+    #[inline(never)]
+    fn look_up(&mut self, shared: &Shared<'_>) {
+        let asked = shared.asked();
+        if asked != self.given {
+            self.given = asked;
+            for (device, tally) in self.tallies.iter_mut().enumerate() {
+                let mut mail = shared.mail(self.index, device);
+                mail.given = asked;
+                // What was not fetched yet is not waited for: then this goes with the next interval.
+                if mail.full.is_none()
+                    && let Some(spare) = mail.spare.take()
+                {
+                    let mut full = mem::replace(tally, spare);
+                    settle(&mut full, self.extra, self.unit);
+                    mail.full = Some(full);
+                }
+            }
         }
-        if self.wait == Wait::Poll {
-            for _ in 0..SPINS {
-                if self.queue.is_ready() {
-                    return Ok(());
+        let now = shared.now();
+        for lane in self.lanes.iter_mut().filter(|lane| lane.at.running) {
+            if shared.is_stopped() || shared.loss(lane.device).is_some() {
+                lane.give_up();
+                continue;
+            }
+            let quiet = if lane.at.in_flight == 0 { 0 } else { now.saturating_sub(lane.at.last) };
+            if Duration::from_nanos(quiet) >= self.timeout {
+                let error = anyhow!(
+                    "queue {}: no completion within {:?}, {} commands are in flight: the device may hang, or need more \
+                     time (--timeout)",
+                    lane.queue.id(),
+                    self.timeout,
+                    lane.at.in_flight
+                );
+                lose(lane, shared, &error);
+            } else if quiet >= QUIET
+                && let Err(error) = lane.queue.wait(Wait::Poll, Duration::ZERO)
+            {
+                lose(lane, shared, &error.into());
+            }
+        }
+    }
+
+    /// Waits until a queue has something to reap, an I/O is due, or there is something to look at.
+    #[cold]
+    #[inline(never)]
+    fn idle(&mut self, shared: &Shared<'_>, seen: u32) {
+        let start = shared.now();
+        let spin = match self.wait {
+            Wait::Poll => u64::MAX,
+            Wait::Adaptive(spin) => spin.as_nanos() as u64,
+            _ => 0,
+        };
+        loop {
+            let now = shared.now();
+            let due = self.lanes.iter().filter_map(Lane::due).min().unwrap_or(u64::MAX);
+            if due <= now || shared.tick() != seen {
+                return;
+            }
+            if now - start >= spin {
+                return self.sleep(shared, (due - now).min(PATIENCE));
+            }
+            for _ in 0..64 {
+                if self.is_ready() {
+                    return;
                 }
                 std::hint::spin_loop();
             }
-        }
-        self.wait_long(shared)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn wait_long(&mut self, shared: &Shared) -> anyhow::Result<()> {
-        let start = shared.now();
-        while !self.queue.wait(self.wait, PATIENCE)? {
-            if shared.failed.load(Ordering::Relaxed) {
-                bail!("queue {}: given up, since another failed", self.queue.id());
-            }
-            if Duration::from_nanos(shared.now() - start) >= self.timeout {
-                bail!(
-                    "queue {}: no completion within {:?}, {} commands are in flight: the device may hang, or need \
-                     more time (--timeout)",
-                    self.queue.id(),
-                    self.timeout,
-                    self.queue.in_flight()
-                );
+            if now - start >= YIELD_AFTER && due - now > YIELD_AFTER {
+                thread::yield_now();
             }
         }
-        Ok(())
     }
-}
 
-/// The next I/O, its data in `buffer`.
-#[inline(always)]
-fn next(source: &mut Source, ledger: &mut Option<Ledger>, buffer: &mut DmaBuf) -> Option<Op> {
-    let op = source.next()?;
-    Some(match ledger {
-        None => op,
-        Some(ledger) => ledger.begin(op, buffer),
-    })
-}
+    fn is_ready(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.at.running && lane.queue.is_ready())
+    }
 
-#[inline(always)]
-fn send(
-    turn: &mut Turn<'_, Tag>,
-    namespace: &Namespace,
-    slba: u64,
-    buffer: DmaBuf,
-    tag: Tag,
-) -> anyhow::Result<()> {
-    let sent = if tag.op.write {
-        turn.write(namespace, slba, buffer, tag)
-    } else {
-        turn.read(namespace, slba, buffer, tag)
-    };
-    match sent {
-        Ok(()) => Ok(()),
-        Err(refused) => Err(refusal(refused, slba)),
+    /// Sleeps until an interrupt of one of the queues, at most for `timeout` nanoseconds.
+    fn sleep(&mut self, shared: &Shared<'_>, timeout: u64) {
+        for lane in self.lanes.iter_mut().filter(|lane| lane.at.running) {
+            if let Err(error) = lane.queue.arm() {
+                lose(lane, shared, &error.into());
+            }
+        }
+        if self.is_ready() {
+            return;
+        }
+        let running = self.lanes.iter().filter(|lane| lane.at.running);
+        let descriptors = running.filter_map(|lane| lane.queue.completion_fd());
+        // An allocation per sleep, which takes much longer.
+        let mut events: Vec<_> = descriptors.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let woken = match ppoll(&mut events, Some(Duration::from_nanos(timeout).into()), None) {
+            Ok(count) => count > 0,
+            Err(Errno::EINTR) => false,
+            Err(error) => {
+                drop(events);
+                let error = anyhow::Error::from(error).context("waiting for interrupts");
+                for lane in self.lanes.iter_mut().filter(|lane| lane.at.running) {
+                    lose(lane, shared, &error);
+                }
+                return;
+            }
+        };
+        if woken && !self.is_ready() {
+            // Another queue of the vector was meant. Until its owner has reaped, INTx and MSI come again and again.
+            thread::yield_now();
+        }
     }
 }
 
 #[cold]
 #[inline(never)]
-fn refusal(refused: Refused<Tag>, slba: u64) -> anyhow::Error {
-    anyhow::Error::from(refused.reason).context(format!("the I/O at block {slba} was not taken"))
+fn lose(lane: &mut Lane, shared: &Shared<'_>, error: &anyhow::Error) {
+    lane.give_up();
+    shared.lose(lane.device, format!("{error:#}"));
+}
+
+/// The plain loop does not count bytes: all its I/Os have as many.
+fn settle(tally: &mut Tally, counted: bool, unit: u64) {
+    if !counted {
+        tally.bytes = [0, 1].map(|kind: usize| tally.latency[kind].len() * unit);
+    }
 }
 
 /// CPU time of this thread.

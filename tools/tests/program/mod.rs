@@ -1,6 +1,7 @@
 //! What the suites about a program share: how it ended, and a directory of a test's own.
 #![allow(dead_code, reason = "each suite uses a part of it")]
 
+use serde_json::Value;
 use std::{
     fs,
     path::PathBuf,
@@ -11,6 +12,31 @@ use std::{
 pub fn run(program: &str, arguments: &str) -> Output {
     let mut command = Command::new(program);
     command.args(arguments.split_whitespace()).stdin(Stdio::null()).output().unwrap()
+}
+
+/// The `upcie` program.
+pub fn upcie(arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_upcie"));
+    command.args(arguments.split_whitespace()).stdin(Stdio::null()).env_remove("UPCIE_LOG");
+    command
+}
+
+/// Runs it.
+pub fn run_upcie(arguments: &str) -> Output {
+    upcie(arguments).output().unwrap()
+}
+
+/// What `upcie perf` reports.
+#[track_caller]
+pub fn perf(arguments: &str) -> Value {
+    let output = succeeds(run_upcie(&format!("perf {arguments} --json")));
+    serde_json::from_slice(&output).unwrap()
+}
+
+/// A number in a report, by its JSON pointer.
+#[track_caller]
+pub fn number(report: &Value, path: &str) -> f64 {
+    report.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path}: {report}"))
 }
 
 /// What it wrote to stdout.

@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: runs the benches, collects what they leave, compares two revisions.
 //!
 //! A bench leaves each of its results as one JSON object in a file of the directory that
-//! `UPCIE_BENCH_OUT` names; [`Entry`] has the keys. Programs it wants to start are in `UPCIE_BIN`.
+//! `UPCIE_BENCH_OUT` names; [`Entry`] has the keys. Programs it wants to start are in `UPCIE_BIN`. The hot path's are run
+//! as each of [`PROFILES`] builds them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,22 +15,38 @@ use serde::{Deserialize, Serialize};
 use crate::bench_fio;
 use crate::cargo::{Executable, Workspace};
 use crate::process::{self, say};
+use crate::{assembly, instructions};
 
-const BENCHES: &str = "upcie-benches";
+pub const BENCHES: &str = "upcie-benches";
+/// Benches that start no other program.
+const ALONE: [&str; 6] = ["hot_path", "heap", "prp", "iova", "memory", "start"];
+const HOT_PATH: &str = "hot_path";
+/// How the hot path is built: as the workspace's programs are, and as a program is that changes nothing of cargo's own.
+pub const PROFILES: [&str; 2] = ["release", "user"];
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench hot_path\n  cargo xtask bench hot_path --against main"
+    after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench hot_path\n  cargo xtask bench hot_path --against main\n  cargo xtask bench --instructions"
 )]
 pub struct Args {
     /// Only the benches whose name contains this
     filter: Option<String>,
+    /// How the hot path's benches are built: as the workspace's programs are, or as a program is that changes nothing of
+    /// cargo's own (their entries are named hot_path_user/…). Both by default
+    #[arg(long, value_parser = PROFILES)]
+    profile: Option<String>,
     /// Build this revision too, and run the two by turns
     #[arg(long, value_name = "REV")]
     against: Option<String>,
     /// How often each of the two is run
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
     rounds: u32,
+    /// Count the hot path's instructions per I/O instead, by callgrind, and look at its machine code
+    #[arg(long, conflicts_with_all = ["filter", "against"])]
+    instructions: bool,
+    /// Write the counts to benches/instructions.json
+    #[arg(long, requires = "instructions")]
+    update: bool,
 }
 
 /// One result.
@@ -56,6 +73,11 @@ pub enum Better {
 
 pub fn main(args: &Args) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
+    if args.instructions {
+        instructions::check(&workspace, args.update)?;
+        assembly::check(&workspace)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     match &args.against {
         None => bench(args, &workspace)?,
         Some(revision) => compare(args, &workspace, revision)?,
@@ -69,7 +91,7 @@ fn bench(args: &Args, workspace: &Workspace) -> Result<()> {
     // fio's are no bench of the package.
     let mut entries = match filter {
         Some(filter) if filter.starts_with("fio") => Vec::new(),
-        _ => Build::new(workspace)?.run(args, &directory.join("entries"))?,
+        _ => Build::new(args, workspace)?.run(args, &directory.join("entries"))?,
     };
     entries.extend(bench_fio::run(workspace, filter)?);
     fs::create_dir_all(&directory)?;
@@ -103,7 +125,7 @@ fn compare(args: &Args, workspace: &Workspace, revision: &str) -> Result<()> {
     let directory = workspace.target.join("bench");
     // Kept, so that the next comparison builds only what differs.
     let theirs = Workspace::at(&worktree.path, Some(&directory.join("against-target")))?;
-    let builds = [("then", Build::new(&theirs)?), ("now", Build::new(workspace)?)];
+    let builds = [("then", Build::new(args, &theirs)?), ("now", Build::new(args, workspace)?)];
     let mut runs: BTreeMap<String, (Option<Entry>, [Vec<f64>; 2])> = BTreeMap::new();
     for round in 1..=args.rounds {
         for (side, (label, build)) in builds.iter().enumerate() {
@@ -137,26 +159,67 @@ fn unit(entry: &Entry) -> String {
 /// Benches and tools of one tree, built.
 struct Build<'a> {
     workspace: &'a Workspace,
+    /// All, with the workspace's profile.
     benches: Vec<Executable>,
+    /// The hot path's, with the other.
+    user: Vec<Executable>,
 }
 
 impl<'a> Build<'a> {
-    fn new(workspace: &'a Workspace) -> Result<Self> {
+    fn new(args: &Args, workspace: &'a Workspace) -> Result<Self> {
         say!("building the benches of {}", workspace.root.display());
-        workspace.build_tools(true)?;
-        let mut benches = workspace.build(&["bench", "--package", BENCHES, "--no-run"])?;
-        benches.retain(|executable| executable.kind == "bench");
-        if benches.is_empty() {
-            bail!("{} has no benches in {BENCHES}", workspace.root.display());
+        // An entry's name begins with its bench's: no need to build the others.
+        let only = args.filter.as_deref().and_then(|filter| filter.split('/').next());
+        let only = only.filter(|name| workspace.root.join(format!("benches/benches/{name}.rs")).exists());
+        if !only.is_some_and(|only| ALONE.contains(&only)) {
+            workspace.build_tools(true)?;
         }
-        Ok(Self { workspace, benches })
+        let build = |arguments: &[&str]| -> Result<Vec<Executable>> {
+            let mut benches = workspace.build_optimised(arguments)?;
+            benches.retain(|executable| executable.kind == "bench");
+            if benches.is_empty() {
+                bail!("{} has no benches in {BENCHES}", workspace.root.display());
+            }
+            Ok(benches)
+        };
+        let [release, user] =
+            PROFILES.map(|profile| args.profile.as_deref().is_none_or(|only| only == profile));
+        // An older revision may not have the profile.
+        let user = user
+            && only.is_none_or(|only| only == HOT_PATH)
+            && fs::read_to_string(workspace.root.join("Cargo.toml"))?.contains("[profile.user]");
+        let bench = ["bench", "--package", BENCHES, "--no-run"];
+        let all = only.map_or(bench.to_vec(), |only| [&bench[..], &["--bench", only]].concat());
+        let hot_path = [&bench[..], &["--bench", HOT_PATH, "--profile", PROFILES[1]]].concat();
+        Ok(Self {
+            workspace,
+            benches: if release { build(&all)? } else { Vec::new() },
+            user: if user { build(&hot_path)? } else { Vec::new() },
+        })
     }
 
     /// Runs all benches once, in `cargo bench`'s way.
     fn run(&self, args: &Args, out: &Path) -> Result<Vec<Entry>> {
+        let mut entries = self.run_all(&self.benches, args, out)?;
+        let user = self.run_all(&self.user, args, out)?;
+        entries.extend(user.into_iter().map(|entry| {
+            let name = entry.name.replacen(HOT_PATH, &format!("{HOT_PATH}_{}", PROFILES[1]), 1);
+            Entry { name, ..entry }
+        }));
+        if entries.is_empty() {
+            bail!(
+                "no bench left a result{}",
+                args.filter.as_ref().map(|word| format!(" for {word:?}")).unwrap_or_default()
+            );
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    fn run_all(&self, benches: &[Executable], args: &Args, out: &Path) -> Result<Vec<Entry>> {
         let _ = fs::remove_dir_all(out);
         fs::create_dir_all(out)?;
-        for bench in &self.benches {
+        for bench in benches {
             let mut command = self.workspace.command(bench);
             command.arg("--bench").args(&args.filter);
             command.env("UPCIE_BENCH_OUT", out).env("UPCIE_BIN", self.workspace.bin(true));
@@ -167,17 +230,9 @@ impl<'a> Build<'a> {
             let path = file?.path();
             if path.extension().is_some_and(|extension| extension == "json") {
                 let text = fs::read_to_string(&path)?;
-                let entry: Entry = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-                entries.push(entry);
+                entries.push(serde_json::from_str(&text).with_context(|| path.display().to_string())?);
             }
         }
-        if entries.is_empty() {
-            bail!(
-                "no bench left a result{}",
-                args.filter.as_ref().map(|word| format!(" for {word:?}")).unwrap_or_default()
-            );
-        }
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
     }
 }

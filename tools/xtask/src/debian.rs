@@ -27,8 +27,9 @@ const RELEASES: &[Release] = &[
     Release { version: "13", codename: "trixie", suite: "trixie", compiler: "gcc-14" },
 ];
 
-/// Packages that must be installed, apart from QEMU and the compiler.
-pub const TOOLS: &[&str] = &["kmod", "make", "xz-utils", "binutils", "libc6-dev"];
+/// Packages that must be installed, apart from QEMU and the compiler: what builds the guest, and what looks at the hot
+/// path's machine code.
+pub const TOOLS: &[&str] = &["kmod", "make", "xz-utils", "binutils", "libc6-dev", "valgrind"];
 pub const QEMU: &str = "qemu-system-x86";
 
 impl Release {

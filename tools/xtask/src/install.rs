@@ -48,7 +48,7 @@ fn ask(release: &Release) -> Result<Kernel> {
         plan.push(update());
     }
     if !missing.is_empty() {
-        say!("the guest needs these Debian packages, about a minute: {}", missing.join(" "));
+        say!("the tests need these Debian packages, about a minute: {}", missing.join(" "));
         let mut line =
             vec!["apt-get", "install", "-y", "-qq", "--no-install-recommends", "-t", release.suite];
         line.extend(&missing);

@@ -3,6 +3,7 @@
 //! Messages of this program go to stderr, so that a guest command's stdout is the command's alone.
 #![forbid(unsafe_code)]
 
+mod assembly;
 mod bench;
 mod bench_fio;
 mod boot;
@@ -12,6 +13,7 @@ mod fio;
 mod guest;
 mod initrd;
 mod install;
+mod instructions;
 mod kernel;
 mod licences;
 mod matrix;

@@ -11,7 +11,7 @@ use crate::cargo::{Executable, Workspace};
 use crate::modes::{self, BOOTS, GUEST_ONLY, HOST};
 use crate::process::{self, say};
 use crate::suites::{self, Row};
-use crate::{boot, fio, kernel, licences, matrix, package};
+use crate::{assembly, boot, fio, instructions, kernel, licences, matrix, package};
 
 /// The package with the suites that run over every transport.
 const SUITES: &str = "upcie-tests";
@@ -140,7 +140,13 @@ impl Run<'_> {
             say!("aarch64 is not checked: its target is absent (`rustup target add {AARCH64}`)");
         }
         self.step("package", package::check)?;
-        self.step("licences", licences::check)
+        self.step("licences", licences::check)?;
+        // Both know x86-64 only.
+        if cfg!(target_arch = "x86_64") {
+            self.step("instructions", |workspace| instructions::check(workspace, false))?;
+            self.step("assembly", assembly::check)?;
+        }
+        Ok(())
     }
 
     /// Builds fio's engine: its suite has nothing to do without.

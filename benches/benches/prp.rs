@@ -1,0 +1,135 @@
+//! Submit and complete with data pointers of several pages, against the hand-written loop that fills a PRP list for each
+//! command: `whole` is a buffer as it was allocated (its list is ready), `part` a piece of a larger one, `scattered` a
+//! chain of pages.
+
+mod compare;
+
+use compare::compare;
+use criterion::{Criterion, criterion_group, criterion_main};
+use std::time::Duration;
+use upcie_benches::{hand::Hand, ours::Ours, thread_time};
+use upcie_nvme::{Controller, DmaBuf};
+
+const ENTRIES: usize = 128;
+const DEPTH: usize = 8;
+/// Bytes of list that are filled in one measurement, more or less: the fewer pages, the more I/Os.
+const WORK: usize = 400_000;
+const PAGE: usize = 4096;
+
+fn count(pages: usize) -> u64 {
+    (WORK / (pages + 3)) as u64
+}
+
+fn alloc(controller: &Controller, len: usize) -> DmaBuf {
+    controller.alloc(len).expect("a buffer")
+}
+
+/// Segments that don't touch: pages of buffers of two, or for one page two halves of pages.
+fn chain(controller: &Controller, pages: usize) -> DmaBuf {
+    if pages == 1 {
+        let mut first = alloc(controller, PAGE).slice(PAGE / 2..PAGE);
+        first.chain(alloc(controller, PAGE).slice(0..PAGE / 2));
+        return first;
+    }
+    let segment = || alloc(controller, 2 * PAGE).slice(0..PAGE);
+    let mut first = segment();
+    for _ in 1..pages {
+        first.chain(segment());
+    }
+    first
+}
+
+/// By hand: a list of one page for each command, the addresses of each buffer's pages in a table if they are scattered.
+struct Lists {
+    hand: Hand,
+    lists: Vec<[u64; 512]>,
+    table: Vec<Vec<u64>>,
+}
+
+impl Lists {
+    fn new(pages: usize) -> Self {
+        // No two side by side.
+        let table = (0..DEPTH)
+            .map(|i| (0..pages).map(move |page| ((i * pages + page) * 2 * PAGE) as u64 + 0x10_0000));
+        let table = table.map(Iterator::collect).collect();
+        Self { hand: Hand::new(ENTRIES, DEPTH), lists: vec![[0; 512]; ENTRIES], table }
+    }
+
+    #[inline(never)]
+    fn contiguous(&mut self, pages: usize) -> f64 {
+        let Self { hand, lists, .. } = self;
+        let start = thread_time();
+        let done =
+            hand.pass_with(DEPTH, count(pages), (pages * 8 - 1) as u64, |cid, _, address| match pages {
+                1 => (address, 0),
+                2 => (address, address + PAGE as u64),
+                _ => {
+                    let list = &mut lists[usize::from(cid)];
+                    for (i, entry) in list[..pages - 1].iter_mut().enumerate() {
+                        *entry = address + ((i + 1) * PAGE) as u64;
+                    }
+                    (address, list.as_ptr() as u64)
+                }
+            });
+        (thread_time() - start) as f64 / done as f64
+    }
+
+    #[inline(never)]
+    fn scattered(&mut self, pages: usize) -> f64 {
+        let Self { hand, lists, table } = self;
+        let start = thread_time();
+        let done = hand.pass_with(DEPTH, count(pages), (pages * 8 - 1) as u64, |cid, user, _| {
+            let table = &table[user as usize];
+            match table[..] {
+                [one] => (one, one + PAGE as u64),
+                _ => {
+                    let list = &mut lists[usize::from(cid)];
+                    list[..pages - 1].copy_from_slice(&table[1..]);
+                    (table[0], list.as_ptr() as u64)
+                }
+            }
+        });
+        (thread_time() - start) as f64 / done as f64
+    }
+}
+
+fn prp(criterion: &mut Criterion) {
+    for (size, pages) in [("4k", 1), ("64k", 16), ("1m", 256)] {
+        let ours = |make: &dyn Fn(&Controller) -> DmaBuf| {
+            Ours::with_buffers(ENTRIES, |controller| (0..DEPTH).map(|_| make(controller)).collect())
+        };
+        let names = ["whole", "part", "scattered"].map(|kind| format!("prp/{kind}_{size}"));
+        let len = pages * PAGE;
+        compare(
+            criterion,
+            &names[0],
+            &[(&names[0], 0, Some(1))],
+            || (ours(&|controller| alloc(controller, len)), Lists::new(pages)),
+            |(ours, lists)| [ours.run(count(pages)), lists.contiguous(pages)],
+        );
+        compare(
+            criterion,
+            &names[1],
+            &[(&names[1], 0, Some(1))],
+            || (ours(&|controller| alloc(controller, 2 * len).slice(PAGE..PAGE + len)), Lists::new(pages)),
+            |(ours, lists)| [ours.run(count(pages)), lists.contiguous(pages)],
+        );
+        compare(
+            criterion,
+            &names[2],
+            &[(&names[2], 0, Some(1))],
+            || (ours(&|controller| chain(controller, pages)), Lists::new(pages)),
+            |(ours, lists)| [ours.run(count(pages)), lists.scattered(pages)],
+        );
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(800));
+    targets = prp
+}
+criterion_main!(benches);

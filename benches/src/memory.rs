@@ -1,0 +1,55 @@
+//! What a queue pair takes: DMA memory as its heap counts it, and the process's own as the allocator does.
+
+use crate::ours::controller;
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+use upcie_nvme::QueuePair;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// The system's allocator, counting the bytes that are alive. A program that measures makes it its global one.
+#[derive(Debug)]
+pub struct Counting;
+
+// SAFETY: the system's allocator does it all.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's word.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's word.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+/// Bytes of one thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bytes {
+    /// In DMA memory, blocks rounded up as the heap does.
+    pub dma: usize,
+    /// On the process's heap, and the handle's own.
+    pub host: usize,
+}
+
+/// What a queue pair of `depth` takes, its tags of 8 bytes. [`Counting`] must be the program's allocator.
+///
+/// # Panics
+/// When it can't be made, or the allocator does not count.
+pub fn queue_pair(depth: u32) -> Bytes {
+    let (_standin, controller) = controller(1);
+    let create = || controller.queue_pair().depth(depth).create::<u64>().expect("a queue");
+    // Tables and pools that queues share are there after the first.
+    let _first = create();
+    let before = (controller.heap().in_use(), LIVE.load(Ordering::SeqCst));
+    let queue = create();
+    let after = (controller.heap().in_use(), LIVE.load(Ordering::SeqCst));
+    assert!(after.1 > before.1, "the allocator does not count");
+    drop(queue);
+    Bytes { dma: after.0 - before.0, host: after.1 - before.1 + size_of::<QueuePair<u64>>() }
+}

@@ -1,0 +1,38 @@
+//! The libraries' log, on stderr.
+
+use anyhow::Context;
+use std::{
+    io::{self, Write},
+    sync::atomic::{AtomicBool, Ordering},
+};
+use tracing_subscriber::EnvFilter;
+
+/// It says no more.
+static HUSHED: AtomicBool = AtomicBool::new(false);
+/// Somebody asked for it.
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// Begins it, with the filter of --log or of UPCIE_LOG.
+pub fn start(filter: Option<&str>) -> anyhow::Result<()> {
+    let given = filter.map(str::to_owned).or_else(|| std::env::var("UPCIE_LOG").ok());
+    let given = given.as_deref().filter(|text| !text.is_empty());
+    ASKED.store(given.is_some(), Ordering::Relaxed);
+    let text = given.unwrap_or("warn");
+    let filter = EnvFilter::builder().parse(text).with_context(|| {
+        format!("{text:?} is no filter for --log or UPCIE_LOG; try debug, or upcie_core=trace")
+    })?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false).init();
+    Ok(())
+}
+
+/// Ends it, unless it was asked for: what went wrong was said, and what follows from it says nothing new.
+pub fn hush() {
+    HUSHED.store(true, Ordering::Relaxed);
+}
+
+fn writer() -> Box<dyn Write> {
+    match HUSHED.load(Ordering::Relaxed) && !ASKED.load(Ordering::Relaxed) {
+        true => Box::new(io::sink()),
+        false => Box::new(io::stderr()),
+    }
+}

@@ -1,0 +1,139 @@
+//! The cores that threads are pinned to.
+
+use anyhow::{Context, bail};
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
+use std::{fs, str::FromStr};
+
+/// A list of cores: `0,2-3`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cores(pub Vec<usize>);
+
+impl FromStr for Cores {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            |item: &str| format!("{item:?} is no core: a list of numbers and ranges is needed, as in 0,2-3");
+        let mut cores = Vec::new();
+        for item in text.split(',') {
+            let (first, last) = item.split_once('-').unwrap_or((item, item));
+            let number = |text: &str| text.parse::<u16>().map(usize::from).map_err(|_| wrong(item));
+            let (first, last) = (number(first)?, number(last)?);
+            if first > last {
+                return Err(wrong(item));
+            }
+            if last - first >= CpuSet::count() {
+                return Err(format!(
+                    "{item:?} are more cores than Linux tells apart here ({})",
+                    CpuSet::count()
+                ));
+            }
+            for core in first..=last {
+                if cores.contains(&core) {
+                    return Err(format!("core {core} is given twice: each has one thread"));
+                }
+                cores.push(core);
+            }
+        }
+        Ok(Self(cores))
+    }
+}
+
+/// Sees that threads may run on each of them.
+pub fn check(cores: &[usize]) -> anyhow::Result<()> {
+    let allowed = allowed()?;
+    for &core in cores {
+        if allowed.contains(&core) {
+            continue;
+        }
+        // Without sysfs it is only known that it can't be used.
+        let online = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+        let exists = online.trim().parse::<Cores>().is_ok_and(|online| online.0.contains(&core));
+        if exists {
+            bail!(
+                "--cores: core {core} is not allowed for this process, whose cores are {} (taskset, a container's limits)",
+                ranges(&allowed)
+            );
+        }
+        bail!("--cores: there is no core {core}; this process may use {}", ranges(&allowed));
+    }
+    Ok(())
+}
+
+/// Keeps the calling thread on a core.
+pub fn pin(core: usize) -> anyhow::Result<()> {
+    let pin = || {
+        let mut set = CpuSet::new();
+        set.set(core)?;
+        sched_setaffinity(Pid::from_raw(0), &set)
+    };
+    pin().with_context(|| format!("pinning a thread to core {core}"))
+}
+
+fn allowed() -> anyhow::Result<Vec<usize>> {
+    let set = sched_getaffinity(Pid::from_raw(0)).context("reading which cores this process may use")?;
+    Ok((0..CpuSet::count()).filter(|&core| set.is_set(core).unwrap_or(false)).collect())
+}
+
+/// `0,2-3`.
+fn ranges(cores: &[usize]) -> String {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for &core in cores {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == core => *last = core,
+            _ => runs.push((core, core)),
+        }
+    }
+    let text = |&(first, last): &(usize, usize)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    runs.iter().map(text).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_and_ranges_are_read() {
+        for (text, cores) in [("0", vec![0]), ("0,2-3", vec![0, 2, 3]), ("3,1", vec![3, 1]), ("5-5", vec![5])]
+        {
+            assert_eq!(text.parse(), Ok(Cores(cores)), "{text}");
+        }
+        for text in ["", ",", "0,", "a", "3-1", "-1", "1-", "1-2-3", "0x1", "99999999"] {
+            assert!(text.parse::<Cores>().unwrap_err().contains("is no core"), "{text}");
+        }
+        assert!("1,0-2".parse::<Cores>().unwrap_err().contains("core 1 is given twice"));
+    }
+
+    #[test]
+    fn a_core_that_is_not_there_is_named() {
+        let error = check(&[60_000]).unwrap_err().to_string();
+        assert!(error.contains("no core 60000"), "{error}");
+    }
+
+    #[test]
+    fn a_pinned_thread_has_one_core() {
+        std::thread::spawn(|| {
+            let core = *allowed().unwrap().last().unwrap();
+            check(&[core]).unwrap();
+            pin(core).unwrap();
+            assert_eq!(allowed().unwrap(), [core]);
+            // From here on the others are not allowed.
+            if let Some(other) = (0..core).next() {
+                assert!(check(&[other]).unwrap_err().to_string().contains("not allowed"));
+            }
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn runs_of_cores_are_written_as_ranges() {
+        assert_eq!(ranges(&[0, 2, 3, 4, 7]), "0,2-4,7");
+    }
+}

@@ -1,0 +1,246 @@
+//! Random numbers, and how the I/Os are spread over the range.
+
+use std::{fmt, str::FromStr};
+
+/// SplitMix64: one addition of state, so that a seed gives the same I/Os on every machine and in every version.
+#[derive(Debug, Clone)]
+pub struct Rng(u64);
+
+impl Rng {
+    /// From a seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// 64 random bits.
+    #[inline(always)]
+    pub fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(GOLDEN);
+        mix(self.0)
+    }
+}
+
+/// 2^64 by the golden ratio: multiples of it are spread evenly.
+pub const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// SplitMix64's finish: every bit of the result depends on every bit of `value`.
+#[inline(always)]
+pub fn mix(value: u64) -> u64 {
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+/// The whole part of `fraction / 2^64 * count`: uniform below `count`.
+#[inline(always)]
+pub fn scale(fraction: u64, count: u64) -> u64 {
+    ((u128::from(fraction) * u128::from(count)) >> 64) as u64
+}
+
+/// Which blocks a random workload prefers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Distribution {
+    /// None.
+    Uniform,
+    /// The one in place k of popularity is met in proportion to `k^-theta`.
+    Zipf(f64),
+}
+
+impl FromStr for Distribution {
+    type Err = String;
+
+    /// `uniform`, `zipf:1.1`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "uniform" {
+            return Ok(Self::Uniform);
+        }
+        let Some(theta) = text.strip_prefix("zipf:") else {
+            return Err(format!("{text:?} is no distribution: uniform, or zipf:THETA (zipf:1.1)"));
+        };
+        match theta.parse::<f64>() {
+            Ok(value) if value > 0.0 && value <= 5.0 => Ok(Self::Zipf(value)),
+            _ => Err(format!(
+                "{theta:?}: zipf takes a THETA above 0 and up to 5; the larger, the fewer blocks are hot"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Distribution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uniform => f.write_str("uniform"),
+            Self::Zipf(theta) => write!(f, "zipf:{theta}"),
+        }
+    }
+}
+
+/// Places told apart one by one.
+const HEAD: u64 = 256;
+/// Beyond, groups of neighbouring places, each this much wider than the one before it: within one, where the
+/// probability differs by theta times this, places are drawn evenly.
+const GROWTH: f64 = 0.02;
+
+/// Draws from a Zipf distribution in a constant time of some nanoseconds: two random numbers, and one look into an alias table of about a
+/// thousand groups of places. A group's probability is exact.
+#[derive(Debug, Clone)]
+pub struct Zipf {
+    count: u64,
+    groups: Box<[Group]>,
+}
+
+/// Places `first..first + len`; or those of the group `alias`, above the threshold.
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    threshold: u64,
+    first: u64,
+    len: u64,
+    alias: u32,
+}
+
+impl Zipf {
+    /// Over `count` (at least one) positions.
+    pub fn new(count: u64, theta: f64) -> Self {
+        let mut groups = Vec::new();
+        let mut weights = Vec::new();
+        let mut first = 1;
+        while first <= count {
+            let len = if first <= HEAD { 1 } else { (first as f64 * GROWTH) as u64 };
+            let len = len.max(1).min(count - first + 1);
+            groups.push(Group { threshold: u64::MAX, first, len, alias: 0 });
+            weights.push(weight(first, len, theta));
+            first += len;
+        }
+        alias(&mut groups, &weights);
+        Self { count, groups: groups.into() }
+    }
+
+    /// A place of popularity, from 0 on.
+    #[inline]
+    pub fn rank(&self, rng: &mut Rng) -> u64 {
+        let product = u128::from(rng.draw()) * self.groups.len() as u128;
+        let mut group = &self.groups[(product >> 64) as usize];
+        if product as u64 > group.threshold {
+            group = &self.groups[group.alias as usize];
+        }
+        let within = if group.len == 1 { 0 } else { scale(rng.draw(), group.len) };
+        group.first - 1 + within
+    }
+
+    /// A position: places of popularity are spread over the range, so that what is hot is not side by side.
+    #[inline]
+    pub fn draw(&self, rng: &mut Rng) -> u64 {
+        scale(self.rank(rng).wrapping_mul(GOLDEN), self.count)
+    }
+}
+
+/// The sum of `k^-theta` over a group: by Euler's midpoint rule when it is a wide one.
+fn weight(first: u64, len: u64, theta: f64) -> f64 {
+    if len == 1 {
+        return (first as f64).powf(-theta);
+    }
+    let (low, high) = (first as f64 - 0.5, (first + len) as f64 - 0.5);
+    if (theta - 1.0).abs() < 1e-9 {
+        return (high / low).ln();
+    }
+    let power = 1.0 - theta;
+    (high.powf(power) - low.powf(power)) / power
+}
+
+/// Vose's alias method: each entry is left with at most two groups that share it.
+fn alias(groups: &mut [Group], weights: &[f64]) {
+    let mean = weights.iter().sum::<f64>() / weights.len() as f64;
+    let mut shares: Vec<f64> = weights.iter().map(|weight| weight / mean).collect();
+    let (mut small, mut large): (Vec<usize>, Vec<usize>) = (0..shares.len()).partition(|&i| shares[i] < 1.0);
+    while let (Some(&poor), Some(&rich)) = (small.last(), large.last()) {
+        small.pop();
+        groups[poor].threshold = (shares[poor] * 2_f64.powi(64)) as u64;
+        groups[poor].alias = rich as u32;
+        shares[rich] -= 1.0 - shares[poor];
+        if shares[rich] < 1.0 {
+            large.pop();
+            small.push(rich);
+        }
+    }
+    // What is left is 1 but for rounding: as made, never above its threshold.
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Chi-squared of draws against `k^-theta`, the first 20 places and all others.
+    fn chi_squared(count: u64, theta: f64) -> f64 {
+        const DRAWS: u32 = 1_000_000;
+        let zipf = Zipf::new(count, theta);
+        let mut rng = Rng::new(42);
+        let mut met = [0_u32; 21];
+        for _ in 0..DRAWS {
+            let rank = zipf.rank(&mut rng);
+            assert!(rank < count);
+            met[rank.min(20) as usize] += 1;
+        }
+        let all: f64 = (1..=count).map(|k| (k as f64).powf(-theta)).sum();
+        let mut rest = 1.0;
+        let mut sum = 0.0;
+        for (k, &met) in (1..=20).zip(&met) {
+            let share = f64::from(k).powf(-theta) / all;
+            rest -= share;
+            let expected = share * f64::from(DRAWS);
+            sum += (f64::from(met) - expected).powi(2) / expected;
+        }
+        let expected = rest * f64::from(DRAWS);
+        sum + (f64::from(met[20]) - expected).powi(2) / expected
+    }
+
+    #[test]
+    fn zipf_meets_places_by_their_power() {
+        for (count, theta) in [(1_000, 1.1), (100_000, 0.8), (1_000_000, 1.0), (50, 2.5)] {
+            // 20 degrees of freedom: above 45 by chance once in a thousand times; the seed is fixed.
+            let chi = chi_squared(count, theta);
+            assert!(chi < 45.0, "{count} {theta}: {chi}");
+        }
+    }
+
+    #[test]
+    fn zipf_s_tail_has_its_share_too() {
+        let (count, theta) = (1_000_000_u64, 0.9);
+        let zipf = Zipf::new(count, theta);
+        let mut rng = Rng::new(7);
+        let beyond = (0..1_000_000).filter(|_| zipf.rank(&mut rng) >= 10_000).count() as f64 / 1e6;
+        let of = |range: std::ops::RangeInclusive<u64>| range.map(|k| (k as f64).powf(-theta)).sum::<f64>();
+        let expected = of(10_001..=count) / of(1..=count);
+        assert!((beyond / expected - 1.0).abs() < 0.01, "{beyond} of {expected}");
+    }
+
+    #[test]
+    fn zipf_is_spread_over_the_range_and_stays_in_it() {
+        for count in [1, 2, 3, 300, 1 << 40] {
+            let zipf = Zipf::new(count, 1.2);
+            let mut rng = Rng::new(1);
+            let draws: Vec<_> = (0..10_000).map(|_| zipf.draw(&mut rng)).collect();
+            assert!(draws.iter().all(|&at| at < count), "{count}");
+            if count >= 300 {
+                let half = draws.iter().filter(|&&at| at < count / 2).count();
+                assert!((2_500..9_000).contains(&half), "{count}: {half} in the lower half");
+            }
+        }
+        // The second most popular is not beside the first.
+        assert!(scale(GOLDEN, 1000) > 100);
+    }
+
+    #[test]
+    fn a_table_is_small_however_large_the_range() {
+        assert!(Zipf::new(1 << 50, 1.0).groups.len() < 2000);
+    }
+
+    #[test]
+    fn distributions_are_read_and_written_alike() {
+        for text in ["uniform", "zipf:1.1", "zipf:0.5"] {
+            assert_eq!(text.parse::<Distribution>().unwrap().to_string(), text);
+        }
+        for text in ["", "zipf", "zipf:", "zipf:0", "zipf:-1", "zipf:9", "zipf:nan", "pareto:1"] {
+            assert!(text.parse::<Distribution>().is_err(), "{text}");
+        }
+    }
+}

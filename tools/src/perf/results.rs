@@ -1,0 +1,105 @@
+//! From what the workers counted to the report.
+
+use super::{
+    breakdown::{Breakdown, PARTS},
+    plan::Plan,
+    report::{self, Direction, Latency, Report},
+    tally::{Faults, Tally, histogram},
+    watch::Counted,
+    worker::Worker,
+};
+use crate::signal;
+use hdrhistogram::Histogram;
+use std::sync::OnceLock;
+
+/// What a run came to.
+pub struct Results {
+    /// Of the measured part.
+    pub counted: Counted,
+    /// The threads, with what went wrong.
+    pub workers: Vec<Worker>,
+    /// Why a device was given up, by device.
+    pub lost: Vec<OnceLock<String>>,
+}
+
+impl Report {
+    /// Adds the results.
+    pub fn set_results(&mut self, plan: &Plan, results: &Results) -> anyhow::Result<()> {
+        let Results { counted, workers, lost } = results;
+        let devices = plan.devices.len();
+        let elapsed = counted.span.1 - counted.span.0;
+        let rw = plan.mixture.rw;
+        let sum = |wanted: &dyn Fn(usize) -> bool| {
+            let mut sum = Tally::new()?;
+            let mut places = counted.tallies.iter().enumerate().filter(|(place, _)| wanted(*place));
+            places.try_for_each(|(_, tally)| sum.add(tally))?;
+            anyhow::Ok(sum)
+        };
+        let total =
+            |tally: &Tally| anyhow::Ok(Direction::new(&tally.all()?, tally.bytes.iter().sum(), elapsed));
+        let kind =
+            |tally: &Tally, kind: usize| Direction::new(&tally.latency[kind], tally.bytes[kind], elapsed);
+        let faults = |wanted: &dyn Fn(usize) -> bool| {
+            let mut sum = Faults::default();
+            let lanes = workers.iter().flat_map(|worker| &worker.lanes);
+            lanes.filter(|lane| wanted(lane.device)).for_each(|lane| sum.add(&lane.faults));
+            report::Faults::new(&sum)
+        };
+        let per_io = |cpu: u64, ios: u64| (ios > 0).then(|| cpu as f64 / ios as f64);
+
+        self.interrupted = signal::interrupted();
+        self.elapsed_ns = elapsed;
+        let all = sum(&|_| true)?;
+        self.total = total(&all)?;
+        self.read = rw.reads().then(|| kind(&all, 0));
+        self.write = rw.writes().then(|| kind(&all, 1));
+        self.trim = rw.trims().then(|| kind(&all, 1));
+        self.faults = faults(&|_| true);
+        self.cpu_ns_per_io = per_io(workers.iter().map(cpu_ns).sum(), all.ios());
+        self.intervals.clone_from(&counted.intervals);
+        for (place, device) in self.devices.iter_mut().enumerate() {
+            let tally = sum(&|i| i % devices == place)?;
+            device.total = total(&tally)?;
+            device.read = rw.reads().then(|| kind(&tally, 0));
+            device.write = rw.writes().then(|| kind(&tally, 1));
+            device.trim = rw.trims().then(|| kind(&tally, 1));
+            device.faults = faults(&|device| device == place);
+            device.lost = lost[place].get().cloned();
+        }
+        for (place, worker) in workers.iter().enumerate() {
+            let tally = sum(&|i| i / devices == place)?;
+            let cpu_ns = cpu_ns(worker);
+            self.threads.push(report::Thread {
+                core: worker.core,
+                total: total(&tally)?,
+                errors: worker.lanes.iter().map(|lane| lane.faults.count()).sum(),
+                cpu_ns,
+                cpu_ns_per_io: per_io(cpu_ns, tally.ios()),
+            });
+        }
+        if plan.breakdown {
+            let lanes = workers.iter().flat_map(|worker| &worker.lanes);
+            let [submit, device, reap] = parts(lanes.filter_map(|lane| lane.breakdown.as_ref()))?;
+            let [submit, device, reap] = [submit, device, reap].map(|part| Latency::new(&part));
+            self.latency_breakdown_ns = Some(report::Breakdown { submit, device, reap });
+        }
+        Ok(())
+    }
+}
+
+fn cpu_ns(worker: &Worker) -> u64 {
+    worker.cpu.as_nanos() as u64
+}
+
+/// The parts of all queue pairs together.
+fn parts<'a>(
+    breakdowns: impl Iterator<Item = &'a Breakdown>,
+) -> anyhow::Result<[Histogram<u64>; PARTS.len()]> {
+    let mut sum = [histogram()?, histogram()?, histogram()?];
+    for breakdown in breakdowns {
+        for (sum, part) in sum.iter_mut().zip(&breakdown.parts) {
+            sum.add(part)?;
+        }
+    }
+    Ok(sum)
+}

@@ -1,0 +1,161 @@
+//! The phases of a run: writes what will be read, warms up, measures, and reads what was written, as far as that was
+//! asked for.
+
+use super::{
+    histogram::Log,
+    lane::Lane,
+    plan::Plan,
+    print::interval_line,
+    progress::Progress,
+    results::Results,
+    series::{Interval, Schedule},
+    shared::Shared,
+    tally::Tally,
+    watch::{Counted, Watch, phase},
+    worker::Worker,
+    workload::Source,
+};
+use crate::{cli, log, signal};
+use std::{mem, sync::OnceLock, time::Duration};
+
+/// What is told while it is measured.
+pub struct Tell<'a> {
+    /// Each interval in a line on stdout.
+    pub lines: bool,
+    /// How long an interval is, if that was asked for.
+    pub interval: Option<Duration>,
+    /// The histogram log.
+    pub log: Option<&'a mut dyn Log>,
+}
+
+/// Runs all of it.
+pub fn measure(plan: &Plan, mut workers: Vec<Worker>, tell: Tell<'_>) -> anyhow::Result<Results> {
+    let lost: Vec<OnceLock<String>> = plan.devices.iter().map(|_| OnceLock::new()).collect();
+    let rw = plan.mixture.rw;
+    let goes_on = || !signal::interrupted() && lost.iter().any(|lost| lost.get().is_none());
+    if plan.verify && rw.reads() {
+        sweep(plan, &mut workers, &lost, true)?;
+    }
+    if let Some(time) = plan.warmup
+        && goes_on()
+    {
+        let progress = Progress::timed("warming up", time);
+        let schedule = Schedule::new(None, Some(ns(time)));
+        phase(&mut workers, &lost, ns(time), schedule, &mut Shown::new(plan, progress))?;
+        lanes(&mut workers)
+            .filter_map(|lane| lane.breakdown.as_mut())
+            .for_each(|breakdown| breakdown.reset());
+    }
+    for (index, lane) in (0..).zip(lanes(&mut workers)) {
+        lane.source.limit(plan.share(index));
+    }
+    let (progress, until) = match plan.count {
+        Some(count) => (Progress::counted("running", count), None),
+        None => (Progress::timed("running", plan.time), Some(ns(plan.time))),
+    };
+    let mut shown = Shown::new(plan, progress);
+    shown.lines = tell.lines;
+    shown.log = tell.log;
+    if tell.lines {
+        shown.progress.hide();
+    }
+    let schedule = Schedule::new(tell.interval.map(ns), until);
+    let counted = phase(&mut workers, &lost, until.unwrap_or(u64::MAX), schedule, &mut shown)?;
+    drop(shown);
+    if plan.verify && rw.writes() && goes_on() {
+        sweep(plan, &mut workers, &lost, false)?;
+    }
+    Ok(Results { counted, workers, lost })
+}
+
+/// Writes or reads the range once.
+fn sweep(
+    plan: &Plan,
+    workers: &mut [Worker],
+    lost: &[OnceLock<String>],
+    write: bool,
+) -> anyhow::Result<Counted> {
+    let mut kept = Vec::new();
+    // As fast as it goes, and of the one size that there is.
+    let extra: Vec<bool> = workers.iter_mut().map(|worker| mem::replace(&mut worker.extra, false)).collect();
+    for lane in lanes(workers) {
+        let each = plan.mixture.sizes.largest() / lane.namespace.block_size() as u64;
+        let source = Source::sweep(lane.blocks, each, write);
+        kept.push((mem::replace(&mut lane.source, source), lane.pace.take()));
+    }
+    let what = if write { "writing" } else { "checking" };
+    let progress = Progress::counted(what, plan.places());
+    let counted = phase(workers, lost, u64::MAX, Schedule::new(None, None), &mut Shown::new(plan, progress));
+    for (lane, kept) in lanes(workers).zip(kept) {
+        (lane.source, lane.pace) = kept;
+    }
+    for (worker, extra) in workers.iter_mut().zip(extra) {
+        worker.extra = extra;
+    }
+    counted
+}
+
+/// All queue pairs by their numbers: threads, then their queues, then devices.
+fn lanes(workers: &mut [Worker]) -> impl Iterator<Item = &mut Lane> {
+    workers.iter_mut().flat_map(|worker| &mut worker.lanes)
+}
+
+fn ns(time: Duration) -> u64 {
+    time.as_nanos() as u64
+}
+
+/// How a phase is shown.
+struct Shown<'a, 'l> {
+    progress: Progress,
+    names: Vec<&'a str>,
+    /// How many devices are left.
+    left: usize,
+    lines: bool,
+    log: Option<&'l mut dyn Log>,
+}
+
+impl<'a> Shown<'a, '_> {
+    fn new(plan: &'a Plan, progress: Progress) -> Self {
+        let names: Vec<_> = plan.devices.iter().map(|device| device.controller.name()).collect();
+        Self { progress, left: names.len(), names, lines: false, log: None }
+    }
+}
+
+impl Watch for Shown<'_, '_> {
+    fn look(&mut self, shared: &Shared<'_>) {
+        self.left = (0..self.names.len()).filter(|&device| shared.loss(device).is_none()).count();
+        self.progress.show(shared);
+    }
+
+    fn interval(&mut self, interval: &Interval, tally: &Tally) -> anyhow::Result<()> {
+        self.progress.add(interval, tally);
+        if self.lines {
+            cli::print(format!("{}\n", interval_line(interval)).as_bytes())?;
+        }
+        match &mut self.log {
+            Some(log) => log.push(interval, tally),
+            None => Ok(()),
+        }
+    }
+
+    fn lost(&mut self, device: usize, reason: &str) {
+        let name = self.names[device];
+        self.left = self.left.saturating_sub(1);
+        let others = match self.left {
+            0 => "",
+            1 => "; the other device goes on",
+            _ => "; the other devices go on",
+        };
+        // What comes from the driver names the device itself.
+        let name = if reason.starts_with(name) { String::new() } else { format!("{name}: ") };
+        // The driver has more to say when it is left.
+        log::hush();
+        self.progress.say(&format!("upcie: {name}{reason}{others}"));
+    }
+}
+
+impl Drop for Shown<'_, '_> {
+    fn drop(&mut self) {
+        self.progress.finish();
+    }
+}

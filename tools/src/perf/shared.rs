@@ -1,0 +1,132 @@
+//! What the threads of a run share: the clock, who is asked for what, and which devices were lost.
+
+use super::tally::Tally;
+use std::{
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+/// Of one phase of a run.
+#[derive(Debug)]
+pub struct Shared<'a> {
+    epoch: Instant,
+    /// When the first worker began.
+    began: AtomicU64,
+    /// Moves on whenever the workers are to look up: at what was asked for, and after their devices.
+    tick: AtomicU32,
+    /// The number of the interval that is over: what was counted until now is to be handed over.
+    asked: AtomicU32,
+    /// The run can't go on.
+    stopped: AtomicBool,
+    /// Why a device was given up, by device.
+    lost: &'a [OnceLock<String>],
+    /// By worker, then by device.
+    mail: Vec<Mutex<Mail>>,
+}
+
+/// What is handed over by one worker of one device.
+#[derive(Debug)]
+pub struct Mail {
+    /// Counted, and not fetched yet.
+    pub full: Option<Tally>,
+    /// To go on with.
+    pub spare: Option<Tally>,
+    /// The interval that was handed over last.
+    pub given: u32,
+    /// Nothing more will come.
+    pub over: bool,
+}
+
+impl<'a> Shared<'a> {
+    /// For `workers` workers; the run's clock starts.
+    pub fn new(workers: usize, lost: &'a [OnceLock<String>]) -> anyhow::Result<Self> {
+        let mail = |_| {
+            let spare = Some(Tally::new()?);
+            Ok(Mutex::new(Mail { full: None, spare, given: 0, over: false }))
+        };
+        Ok(Self {
+            mail: (0..workers * lost.len()).map(mail).collect::<anyhow::Result<_>>()?,
+            epoch: Instant::now(),
+            began: AtomicU64::new(u64::MAX),
+            tick: AtomicU32::new(0),
+            asked: AtomicU32::new(0),
+            stopped: AtomicBool::new(false),
+            lost,
+        })
+    }
+
+    /// Nanoseconds since the clock was started.
+    #[inline(always)]
+    pub fn now(&self) -> u64 {
+        self.epoch.elapsed().as_nanos() as u64
+    }
+
+    /// A worker begins.
+    pub fn begin(&self, now: u64) {
+        self.began.fetch_min(now, Ordering::Relaxed);
+    }
+
+    /// When the first one began; `u64::MAX` if none has.
+    pub fn began(&self) -> u64 {
+        self.began.load(Ordering::Relaxed)
+    }
+
+    /// A number that changes when there is something to look at.
+    #[inline(always)]
+    pub fn tick(&self) -> u32 {
+        self.tick.load(Ordering::Relaxed)
+    }
+
+    /// Makes the workers look up.
+    pub fn nudge(&self) {
+        self.tick.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Asks for what was counted until now; gives the interval's number.
+    pub fn ask(&self) -> u32 {
+        let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        self.nudge();
+        number
+    }
+
+    /// The interval that was asked for last.
+    pub fn asked(&self) -> u32 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Ends the phase for all.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.nudge();
+    }
+
+    /// Whether it is to end.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Gives a device up. The first reason says the most: later ones may follow from it.
+    pub fn lose(&self, device: usize, reason: String) {
+        let _ = self.lost[device].set(reason);
+        self.nudge();
+    }
+
+    /// Why a device was given up, if it was.
+    pub fn loss(&self, device: usize) -> Option<&str> {
+        self.lost[device].get().map(String::as_str)
+    }
+
+    /// What a worker of a device hands over.
+    pub fn mail(&self, worker: usize, device: usize) -> MutexGuard<'_, Mail> {
+        let mail = &self.mail[worker * self.lost.len() + device];
+        mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many devices there are.
+    pub fn devices(&self) -> usize {
+        self.lost.len()
+    }
+}

@@ -1,0 +1,151 @@
+//! The sizes of the I/Os: one, or several in proportions.
+
+use crate::units;
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr};
+
+/// As many as are told apart.
+const MOST: usize = 16;
+
+/// One of the sizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Bytes of an I/O.
+    pub bytes: u64,
+    /// How many of a hundred I/Os.
+    pub percent: u8,
+}
+
+/// The sizes: at least one, none twice, 100 % together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sizes(Vec<Share>);
+
+impl Sizes {
+    /// All I/Os are of `bytes`.
+    pub fn one(bytes: u64) -> Self {
+        Self(vec![Share { bytes, percent: 100 }])
+    }
+
+    /// The size, if there is but one.
+    pub fn single(&self) -> Option<u64> {
+        match self.0.as_slice() {
+            [share] => Some(share.bytes),
+            _ => None,
+        }
+    }
+
+    /// All of them.
+    pub fn shares(&self) -> &[Share] {
+        &self.0
+    }
+
+    /// Bytes of the largest.
+    pub fn largest(&self) -> u64 {
+        self.0.iter().map(|share| share.bytes).max().unwrap_or(0)
+    }
+
+    /// The index of the size of each of a hundred I/Os.
+    pub fn of_a_hundred(&self) -> [u8; 100] {
+        let mut table = [0; 100];
+        let indices = (0_u8..).zip(&self.0).flat_map(|(i, share)| (0..share.percent).map(move |_| i));
+        for (place, index) in table.iter_mut().zip(indices) {
+            *place = index;
+        }
+        table
+    }
+}
+
+impl FromStr for Sizes {
+    type Err = String;
+
+    /// `4096`, `4K`, `4k:60,64k:40`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut shares: Vec<Share> = Vec::new();
+        let several = text.contains(',');
+        for item in text.split(',') {
+            let (size, percent) = match item.split_once(':') {
+                Some((size, percent)) => (size, percent),
+                None if several => {
+                    return Err(format!(
+                        "{item:?} lacks its share of the I/Os: SIZE:PERCENT, as in 4k:60,64k:40"
+                    ));
+                }
+                None => (item, "100"),
+            };
+            let bytes = units::parse_bytes(size)?;
+            if bytes == 0 {
+                return Err(format!("{item:?}: an I/O has at least one block"));
+            }
+            let percent: u8 =
+                percent.parse().ok().filter(|percent| (1..=100).contains(percent)).ok_or_else(|| {
+                    format!(
+                        "{item:?}: {percent:?} is no share of the I/Os: a whole number of percent, 1 to 100"
+                    )
+                })?;
+            if shares.iter().any(|share| share.bytes == bytes) {
+                return Err(format!("{} is given twice", units::bytes(bytes)));
+            }
+            shares.push(Share { bytes, percent });
+        }
+        let sum: u32 = shares.iter().map(|share| u32::from(share.percent)).sum();
+        match sum {
+            100 if shares.len() <= MOST => Ok(Self(shares)),
+            100 => Err(format!("{} sizes are given: at most {MOST} are told apart", shares.len())),
+            sum => Err(format!("the shares come to {sum} %, not to 100 %")),
+        }
+    }
+}
+
+impl fmt::Display for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_shares(&self.0, f)
+    }
+}
+
+/// `4 KiB`, or `60 % 4 KiB, 40 % 64 KiB`.
+pub fn write_shares(shares: &[Share], f: &mut impl fmt::Write) -> fmt::Result {
+    if let [share] = shares {
+        return f.write_str(&units::bytes(share.bytes));
+    }
+    for (i, share) in shares.iter().enumerate() {
+        let comma = if i == 0 { "" } else { " + " };
+        write!(f, "{comma}{} % {}", share.percent, units::bytes(share.bytes))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_size_or_several_with_their_shares() {
+        assert_eq!("4k".parse(), Ok(Sizes::one(4096)));
+        let mixed: Sizes = "4k:60,64k:40".parse().unwrap();
+        assert_eq!((mixed.single(), mixed.largest()), (None, 65536));
+        assert_eq!(mixed.to_string(), "60 % 4 KiB + 40 % 64 KiB");
+        let table = mixed.of_a_hundred();
+        assert_eq!([0, 1].map(|class| table.iter().filter(|&&c| c == class).count()), [60, 40]);
+    }
+
+    #[test]
+    fn what_is_no_mix_is_refused_with_the_reason() {
+        for (text, part) in [
+            ("4k:60,64k:41", "101 %"),
+            ("4k:60", "60 %"),
+            ("4k,8k", "lacks its share"),
+            ("4k:0,8k:100", "1 to 100"),
+            ("4k:x,8k:50", "\"x\""),
+            ("4k:50,4096:50", "twice"),
+            ("0", "at least one block"),
+            ("", "is not a size"),
+            ("4k:50,:50", "is not a size"),
+            ("4k:300", "1 to 100"),
+        ] {
+            let error = text.parse::<Sizes>().unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        let many: Vec<_> = (1..=17).map(|i| format!("{}:{}", i * 512, if i == 1 { 84 } else { 1 })).collect();
+        assert!(many.join(",").parse::<Sizes>().unwrap_err().contains("at most 16"));
+    }
+}

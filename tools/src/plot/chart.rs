@@ -1,0 +1,255 @@
+//! The charts that images are made of.
+
+use super::axis::{LogTime, Nines};
+use crate::{perf::series::Interval, units};
+use plotters::{
+    coord::{Shift, ranged1d::ValueFormatter},
+    prelude::*,
+};
+use std::error::Error;
+
+/// An area of an image.
+pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+/// How drawing ends.
+pub type Drawn = Result<(), Box<dyn Error>>;
+
+/// Text and axes.
+pub const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
+/// What is of all devices and kinds: no curve's colour.
+const WHOLE: RGBColor = RGBColor(0x3f, 0x4f, 0x63);
+const FAINT: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
+/// Told apart in print, and by most who see colours differently.
+const COLOURS: [RGBColor; 8] = [
+    RGBColor(0x1f, 0x5f, 0xa8),
+    RGBColor(0xd9, 0x5f, 0x02),
+    RGBColor(0x1b, 0x8a, 0x5a),
+    RGBColor(0xb0, 0x2a, 0x6f),
+    RGBColor(0x75, 0x70, 0xb3),
+    RGBColor(0x8c, 0x6d, 0x1f),
+    RGBColor(0x17, 0x9f, 0xb8),
+    RGBColor(0x66, 0x66, 0x66),
+];
+/// Room for the names of marks.
+const LEFT: u32 = 84;
+/// Percentiles beyond are of runs of years.
+const MOST_NINES: f64 = 8.0;
+
+/// The colour of the series in this place; beyond eight they come again, lighter.
+pub fn colour(place: usize) -> RGBAColor {
+    let strength = if (place / COLOURS.len()).is_multiple_of(2) { 1.0 } else { 0.55 };
+    COLOURS[place % COLOURS.len()].mix(strength)
+}
+
+/// A font of a size in pixels.
+pub fn font(size: u32) -> TextStyle<'static> {
+    ("sans-serif", size).into_font().color(&INK)
+}
+
+/// `text` in at most as many characters of a font as fit into `pixels`: what does not fit is left out in the middle,
+/// because addresses and paths differ at their ends.
+pub fn fitted(text: &str, size: u32, pixels: u32) -> String {
+    // On average a character is a little less than half as wide as high.
+    let most = (f64::from(pixels) / (f64::from(size) * 0.47)) as usize;
+    let count = text.chars().count();
+    if count <= most {
+        return text.into();
+    }
+    let (head, tail) = (most.saturating_sub(1).div_ceil(2), most.saturating_sub(1) / 2);
+    text.chars().take(head).chain(['…']).chain(text.chars().skip(count - tail)).collect()
+}
+
+/// A curve of latencies.
+pub struct Curve {
+    /// For the legend.
+    pub name: String,
+    /// Percentile and nanoseconds; the last is the largest of all.
+    pub points: Vec<(f64, u64)>,
+    /// I/Os.
+    pub count: u64,
+    /// Its colour.
+    pub colour: RGBAColor,
+}
+
+/// Latency by percentile. The tail gets the room that it needs: the axis counts nines, and latency is logarithmic.
+pub fn percentiles(area: &Area<'_>, curves: &[Curve]) -> Drawn {
+    // As far as one I/O decides: the largest of n is the percentile 1 - 1/n.
+    let end = |curve: &Curve| (curve.count.max(1) as f64).log10().clamp(1.0, MOST_NINES);
+    let nines = curves.iter().map(end).fold(1.0, f64::max);
+    let values = curves.iter().flat_map(|curve| &curve.points).map(|&(_, ns)| ns as f64);
+    let mut chart = ChartBuilder::on(area)
+        .caption("Latency by percentile", font(16))
+        .margin(10)
+        .margin_right(30)
+        .x_label_area_size(44)
+        .y_label_area_size(LEFT)
+        .build_cartesian_2d(Nines(nines), LogTime::around(values))?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(FAINT)
+        .axis_style(INK.mix(0.5))
+        .label_style(font(13))
+        .x_desc("percentile")
+        .y_desc("latency")
+        .x_labels(10)
+        .y_labels(14)
+        .draw()?;
+    for curve in curves {
+        let last = end(curve);
+        let at = |percent: f64| if percent >= 100.0 { last } else { Nines::of(percent).min(last) };
+        let points = curve.points.iter().map(|&(percent, ns)| (at(percent), ns.max(1) as f64));
+        let style = curve.colour.stroke_width(2);
+        chart.draw_series(LineSeries::new(points, style))?;
+    }
+    Ok(())
+}
+
+/// Entries side by side in a legend.
+const COLUMNS: usize = 2;
+/// The height of a row of a legend.
+const ENTRY: u32 = 20;
+
+/// The height of a legend.
+pub fn legend_height(entries: usize) -> u32 {
+    entries.div_ceil(COLUMNS) as u32 * ENTRY + 6
+}
+
+/// The names of curves, in an area of their own: wherever they were put in a chart, some curve would be below them.
+pub fn legend(area: &Area<'_>, curves: &[Curve]) -> Drawn {
+    let width = (area.dim_in_pixel().0 - 40) / COLUMNS as u32;
+    for (i, curve) in curves.iter().enumerate() {
+        let x = (20 + i % COLUMNS * width as usize) as i32;
+        let y = (i / COLUMNS) as i32 * ENTRY as i32;
+        area.draw(&PathElement::new([(x, y + 7), (x + 18, y + 7)], curve.colour.stroke_width(2)))?;
+        area.draw(&Text::new(fitted(&curve.name, 13, width - 40), (x + 26, y), font(13)))?;
+    }
+    Ok(())
+}
+
+/// IOPS over time.
+pub fn rates(area: &Area<'_>, intervals: &[Interval]) -> Drawn {
+    let high = intervals.iter().map(|interval| interval.iops).fold(1.0, f64::max) * 1.1;
+    let name = |value: &f64| units::short(&units::count(*value));
+    let points: Vec<_> = steps(intervals, |interval| Some(interval.iops)).concat();
+    over_time(area, "IOPS over time", "IOPS", intervals, 0.0..high, &name, |chart| {
+        let area = AreaSeries::new(points, 0.0, WHOLE.mix(0.15));
+        chart.draw_series(area.border_style(WHOLE.stroke_width(2)))?;
+        Ok(())
+    })
+}
+
+/// The 99th percentile over time.
+pub fn p99s(area: &Area<'_>, intervals: &[Interval]) -> Drawn {
+    let values = intervals.iter().filter_map(|interval| interval.p99_ns).map(|ns| ns as f64);
+    let axis = LogTime::around(values);
+    let name = {
+        let axis = axis.clone();
+        move |value: &f64| axis.format_ext(value)
+    };
+    let pieces = steps(intervals, |interval| interval.p99_ns.map(|ns| ns as f64));
+    over_time(area, "p99 over time", "latency", intervals, axis, &name, |chart| {
+        for points in pieces {
+            chart.draw_series(LineSeries::new(points, WHOLE.stroke_width(2)))?;
+        }
+        Ok(())
+    })
+}
+
+type TimeChart<'a, 'b, Y> =
+    ChartContext<'a, SVGBackend<'b>, Cartesian2d<plotters::coord::types::RangedCoordf64, Y>>;
+
+fn over_time<'b, Y, A>(
+    area: &Area<'b>,
+    caption: &str,
+    what: &str,
+    intervals: &[Interval],
+    axis: A,
+    name: &dyn Fn(&f64) -> String,
+    draw: impl FnOnce(&mut TimeChart<'_, 'b, Y>) -> Drawn,
+) -> Drawn
+where
+    A: plotters::coord::ranged1d::AsRangedCoord<CoordDescType = Y, Value = f64>,
+    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    let end = intervals.last().map_or(1, |interval| interval.end_ns.max(1)) as f64 / 1e9;
+    let mut chart = ChartBuilder::on(area)
+        .caption(caption, font(16))
+        .margin(10)
+        .margin_right(30)
+        .x_label_area_size(44)
+        .y_label_area_size(LEFT)
+        .build_cartesian_2d(0.0..end, axis)?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(FAINT)
+        .axis_style(INK.mix(0.5))
+        .label_style(font(13))
+        .x_desc("time")
+        .y_desc(what)
+        .x_labels(11)
+        .y_labels(6)
+        .x_label_formatter(&|&seconds| units::short(&units::nanos(seconds * 1e9)))
+        .y_label_formatter(&|value| name(value))
+        .draw()?;
+    draw(&mut chart)
+}
+
+/// A point at each end of an interval: what is said of it holds for all of it. Cut where there is nothing to say; and
+/// what was left over at the end, much shorter than the others, says nothing.
+fn steps(intervals: &[Interval], value: impl Fn(&Interval) -> Option<f64>) -> Vec<Vec<(f64, f64)>> {
+    let length = |interval: &Interval| interval.end_ns - interval.start_ns;
+    let shown = match intervals {
+        [before @ .., last] if before.last().is_some_and(|usual| length(last) < length(usual) / 4) => before,
+        all => all,
+    };
+    let mut pieces = vec![Vec::new()];
+    for interval in shown {
+        match (value(interval), pieces.last_mut()) {
+            (Some(value), Some(piece)) => {
+                piece.extend([interval.start_ns, interval.end_ns].map(|ns| (ns as f64 / 1e9, value)));
+            }
+            _ => pieces.push(Vec::new()),
+        }
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_long_is_cut_in_the_middle() {
+        assert_eq!(fitted("short", 14, 200), "short");
+        let text = fitted("vfio-user:/a/very/long/path/to/some/socket/of/mine.sock", 14, 160);
+        assert!(
+            text.chars().count() <= 24 && text.starts_with("vfio-us") && text.ends_with("mine.sock"),
+            "{text}"
+        );
+        assert_eq!(fitted("äöü", 10, 0), "…");
+    }
+
+    #[test]
+    fn an_interval_without_a_value_is_a_gap_and_a_rest_is_left_out() {
+        let interval = |start: u64, end: u64, p99| Interval {
+            start_ns: start * 1_000_000_000,
+            end_ns: end * 1_000_000_000,
+            ios: 1,
+            bytes: 1,
+            errors: 0,
+            iops: 1.0,
+            bytes_per_second: 1.0,
+            p50_ns: p99,
+            p99_ns: p99,
+        };
+        let all = [
+            interval(0, 8, Some(5)),
+            interval(8, 16, None),
+            interval(16, 24, Some(7)),
+            interval(24, 25, Some(9)),
+        ];
+        let pieces = steps(&all, |interval| interval.p99_ns.map(|ns| ns as f64));
+        assert_eq!(pieces, [vec![(0.0, 5.0), (8.0, 5.0)], vec![(16.0, 7.0), (24.0, 7.0)]]);
+    }
+}

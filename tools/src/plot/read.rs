@@ -1,0 +1,77 @@
+//! Reads what `upcie perf --json` wrote.
+
+use crate::perf::report::{Report, SCHEMA};
+use anyhow::{Context, bail};
+use serde_json::Value;
+use std::{fs, path::Path};
+
+/// A run.
+#[derive(Debug)]
+pub struct Run {
+    /// The file's name, without what all have.
+    pub name: String,
+    /// What it holds.
+    pub report: Report,
+}
+
+/// Reads one file.
+pub fn read(path: &Path) -> anyhow::Result<Run> {
+    let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let report = parse(&text).with_context(|| format!("{}", path.display()))?;
+    Ok(Run { name, report })
+}
+
+fn parse(text: &[u8]) -> anyhow::Result<Report> {
+    let value: Value = serde_json::from_slice(text)
+        .context("not JSON: the output of `upcie perf --json` is needed, and nothing else")?;
+    match value.get("schema") {
+        Some(schema) if *schema == SCHEMA => {}
+        Some(schema) => {
+            bail!(
+                "schema {schema}, and this program reads {SCHEMA}: run `upcie perf --json` of this version again"
+            )
+        }
+        None => bail!("not the output of `upcie perf --json`: it has no schema"),
+    }
+    let report: Report = serde_json::from_value(value)
+        .context("not the output of `upcie perf --json`, or only a part of it")?;
+    if report.devices.is_empty() {
+        bail!("not the output of `upcie perf --json`: it names no device");
+    }
+    // From here on they are drawn: a length below 0 has no place.
+    if report.intervals.iter().any(|interval| interval.end_ns < interval.start_ns) {
+        bail!("an interval ends before it starts");
+    }
+    Ok(report)
+}
+
+/// Files of the same name are told apart by their paths.
+pub fn tell_apart(runs: &mut [Run], paths: &[impl AsRef<Path>]) {
+    let names: Vec<_> = runs.iter().map(|run| run.name.clone()).collect();
+    for (run, path) in runs.iter_mut().zip(paths) {
+        if names.iter().filter(|name| **name == run.name).count() > 1 {
+            run.name = path.as_ref().display().to_string();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_report_is_refused_with_the_reason() {
+        for (text, part) in [
+            ("", "not JSON"),
+            ("{", "not JSON"),
+            ("[]", "no schema"),
+            ("{\"schema\": 1}", "schema 1, and this program reads 2"),
+            ("{\"schema\": \"x\"}", "schema \"x\""),
+            ("{\"schema\": 2}", "missing field"),
+        ] {
+            let error = format!("{:#}", parse(text.as_bytes()).unwrap_err());
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+}

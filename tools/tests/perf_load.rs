@@ -1,0 +1,289 @@
+//! `upcie perf`: several devices, threads and queue pairs; rates, sizes and distributions; devices that are lost.
+
+mod program;
+
+use program::{Dir, complains, fails, number, perf, run_upcie as run, upcie};
+use serde_json::Value;
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+/// A program that ends with the test, however that ends.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `nvme-emu` on a socket, and its address.
+struct Served(Ended, String);
+
+impl Served {
+    fn new(dir: &Dir, options: &str) -> Self {
+        let socket = dir.path("socket");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_nvme-emu"))
+            .args(["--socket", &socket, "--options", options])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("listening on"), "{line}");
+        Self(Ended(child), format!("vfio-user:{socket}"))
+    }
+}
+
+fn sum(report: &Value, part: &str, field: &str) -> f64 {
+    report[part].as_array().unwrap().iter().map(|entry| entry[field].as_f64().unwrap()).sum()
+}
+
+#[test]
+fn devices_and_threads_share_the_work_and_add_up() {
+    let dir = Dir::made("devices");
+    let served = Served::new(&dir, "size=64M,lba=4096");
+    for wait in ["poll", "irq", "adaptive"] {
+        let report = perf(&format!(
+            "emu:size=64M {} --threads 2 --queues 2 --rw randrw --count 8001 --depth 8 --wait {wait}",
+            served.1
+        ));
+        assert_eq!((&report["ios"], &report["errors"]), (&8001.into(), &0.into()), "{wait}");
+        for part in ["devices", "threads"] {
+            assert_eq!(report[part].as_array().unwrap().len(), 2);
+            for field in ["ios", "bytes"] {
+                assert_eq!(
+                    sum(&report, part, field),
+                    number(&report, &format!("/{field}")),
+                    "{part} {field}"
+                );
+            }
+            // Eight queue pairs, a thousand I/Os for each, and the one that is left over.
+            for entry in report[part].as_array().unwrap() {
+                assert!(matches!(entry["ios"].as_u64(), Some(4000 | 4001)), "{entry}");
+            }
+        }
+        assert_eq!(report["devices"][1]["address"], served.1);
+        assert_eq!(
+            (number(&report, "/parameters/queues"), number(&report, "/parameters/threads")),
+            (2.0, 2.0)
+        );
+    }
+}
+
+#[test]
+fn each_device_has_its_own_numbers() {
+    let report = perf("emu emu:latency=1ms emu --depth 1 --count 300");
+    for (device, least) in [(0, 0.0), (1, 1e6), (2, 0.0)] {
+        let entry = &report["devices"][device];
+        assert_eq!(entry["ios"], 100, "{entry}");
+        assert!(number(entry, "/latency_ns/min") >= least, "{entry}");
+    }
+    assert!(number(&report, "/devices/0/latency_ns/min") < 1e6, "not those of the slow one");
+}
+
+#[test]
+fn intervals_add_up_to_the_whole() {
+    let report = perf("emu emu --threads 2 --time 400ms --interval 100ms --warmup 100ms");
+    for field in ["ios", "bytes", "errors"] {
+        assert_eq!(sum(&report, "intervals", field), number(&report, &format!("/{field}")), "{field}");
+    }
+    let intervals = report["intervals"].as_array().unwrap();
+    assert!((3..=4).contains(&intervals.len()), "{intervals:?}");
+    assert_eq!(intervals[0]["start_ns"], 0);
+    assert!(intervals.windows(2).all(|pair| pair[0]["end_ns"] == pair[1]["start_ns"]), "{intervals:?}");
+    assert_eq!(intervals.last().unwrap()["end_ns"], report["elapsed_ns"]);
+    assert_eq!(number(&report, "/parameters/warmup_ns"), 1e8);
+}
+
+#[test]
+fn threads_are_pinned_and_a_core_that_can_t_be_is_named() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+    let first: usize = allowed.split([',', '-']).next().unwrap().parse().unwrap();
+    let report = perf(&format!("emu --cores {first} --count 1000"));
+    assert_eq!(report["threads"][0]["core"], first);
+    assert_eq!(report["parameters"]["cores"], serde_json::json!([first]));
+    let mut child = upcie(&format!("perf emu --cores {first} --time 60 --interval 10ms"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stdout = child.stdout.take().unwrap();
+    let child = Ended(child);
+    let mut lines = BufReader::new(stdout).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains(" MiB/s   p50")));
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.0.id())).unwrap();
+    let read = |path: std::path::PathBuf, name| std::fs::read_to_string(path.join(name)).unwrap();
+    let found = tasks
+        .map(|task| task.unwrap().path())
+        .find(|task| read(task.clone(), "comm").trim() == "upcie-perf0");
+    let status = read(found.unwrap(), "status");
+    assert!(status.contains(&format!("Cpus_allowed_list:\t{first}\n")), "{status}");
+    drop(child);
+    let error = fails(1, run("perf emu --cores 1023 --count 1"));
+    assert!(error.contains("core 1023") && error.contains(allowed), "{error}");
+    // Only one is left to it.
+    let pinned = Command::new("taskset")
+        .args([
+            "-c",
+            &first.to_string(),
+            env!("CARGO_BIN_EXE_upcie"),
+            "perf",
+            "emu",
+            "--count",
+            "1",
+            "--cores",
+            allowed,
+        ])
+        .output()
+        .unwrap();
+    if allowed != first.to_string() {
+        assert!(fails(1, pinned).contains("is not allowed for this process"));
+    }
+}
+
+#[test]
+fn a_rate_is_not_exceeded_and_latency_counts_from_the_intended_start() {
+    for load in ["", "emu --threads 2 --queues 2", "--wait irq", "--latency-breakdown"] {
+        let report = perf(&format!("emu {load} --rate 2k --count 401"));
+        assert_eq!(report["ios"], 401, "{load}");
+        // The last one starts 400 periods after the first.
+        assert!(number(&report, "/elapsed_ns") >= 0.2e9, "{load}: {report}");
+    }
+    // A device that takes 1 ms for one I/O at a time can't do 10000 a second: the last of 100 starts 90 ms late.
+    let report = perf("emu:latency=1ms --depth 1 --rate 10k --count 100");
+    assert!(number(&report, "/latency_ns/max") >= 89e6, "{report}");
+    assert!(number(&report, "/latency_ns/min") >= 1e6, "{report}");
+    let unhurried = perf("emu:latency=1ms --depth 1 --count 100");
+    assert!(number(&unhurried, "/latency_ns/p50") < number(&report, "/latency_ns/p50") / 4.0, "{unhurried}");
+}
+
+#[test]
+fn a_device_that_had_nothing_to_do_did_not_hang() {
+    // A second between I/Os, and 200 ms in flight.
+    let report = perf("emu:latency=200ms --rate 1 --count 3 --timeout 800ms");
+    assert_eq!((&report["ios"], &report["devices"][0]["lost"]), (&3.into(), &Value::Null));
+}
+
+#[test]
+fn a_timed_run_at_a_rate_does_as_many_as_were_due() {
+    let report = perf("emu --rate 1000 --time 500ms");
+    let ios = number(&report, "/ios");
+    // Those that were due in the end may have found the time up; none comes too early.
+    assert!((450.0..=501.0).contains(&ios), "{report}");
+    assert!((0.5e9..5e9).contains(&number(&report, "/elapsed_ns")), "{report}");
+}
+
+#[test]
+fn mixed_sizes_come_in_their_shares() {
+    for rw in ["read", "randrw"] {
+        let report = perf(&format!("emu:size=64M --rw {rw} --block-size 4k:75,64k:25 --count 20000"));
+        let mean = number(&report, "/bytes") / number(&report, "/ios");
+        assert!((19_000.0..20_000.0).contains(&mean), "{rw}: {mean}");
+        assert_eq!(report["parameters"]["block_size"], Value::Null);
+        assert_eq!(
+            report["parameters"]["block_sizes"][1],
+            serde_json::json!({ "bytes": 65536, "percent": 25 })
+        );
+    }
+}
+
+#[test]
+fn blocks_are_deallocated() {
+    let dir = Dir::made("trim");
+    let disk = dir.path("disk");
+    std::fs::write(&disk, vec![7; 1 << 20]).unwrap();
+    // 64 KiB are beyond what a transfer may have: a range may be longer.
+    let report = perf(&format!("emu:file={disk},mdts=8K --rw trim --block-size 64K --count 16 --threads 2"));
+    assert_eq!(
+        (&report["trim"]["ios"], &report["write"], &report["errors"]),
+        (&16.into(), &Value::Null, &0.into())
+    );
+    assert_eq!(report["bytes"], 1 << 20);
+    assert!(std::fs::read(&disk).unwrap().iter().all(|&byte| byte == 0), "all of it was covered once");
+    assert_eq!(perf("emu emu --rw randtrim --random zipf:1 --count 3000")["trim"]["ios"], 3000);
+}
+
+#[test]
+fn zipf_and_breakdowns_and_small_pages_run_everywhere() {
+    let report =
+        perf("emu emu:lba=4096 --random zipf:1.2 --latency-breakdown --buffers 4k --threads 2 --count 10000");
+    assert_eq!((&report["ios"], &report["errors"]), (&10_000.into(), &0.into()));
+    assert_eq!(report["parameters"]["random"], "zipf:1.2");
+    let whole = number(&report, "/latency_ns/mean");
+    let parts: f64 = ["submit", "device"]
+        .iter()
+        .map(|part| number(&report, &format!("/latency_breakdown_ns/{part}/mean")))
+        .sum();
+    // An I/O begins with its turn, and the parts within it.
+    assert!(parts > 0.0 && parts <= whole * 1.01, "{parts} of {whole}");
+    assert!(perf("emu --count 10")["latency_breakdown_ns"].is_null());
+}
+
+#[test]
+fn what_can_t_be_is_refused_with_the_device_and_the_number() {
+    for (arguments, part) in [
+        ("perf emu emu:lba=4096 --block-size 512", "emu:lba=4096: --block-size 512"),
+        ("perf emu --block-size 4k:50,6000:50", "--block-size 6000"),
+        (
+            "perf emu emu:mdts=8K --block-size 4k:50,64k:50",
+            "emu:mdts=8K: --block-size 65536: the device takes at most 8 KiB",
+        ),
+        ("perf emu emu:queues=2 --threads 3", "3 queue pairs: the device granted 2"),
+        ("perf emu emu:depth=16 --depth 32", "emu:depth=16: --depth 32: the device takes at most 15"),
+        ("perf emu:size=8K --threads 3", "not one for each of the 3 queue pairs"),
+        ("perf emu emu:vectors=0 --wait irq", "emu:vectors=0: no interrupts"),
+        ("perf emu --histogram /absent/x", "/absent/x"),
+    ] {
+        let error = fails(1, run(arguments));
+        assert!(error.starts_with("upcie: ") && error.contains(part), "{arguments}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    for (arguments, part) in [
+        ("perf vfio-user:/x vfio-user:/x", "given twice"),
+        ("perf emu --rate 0", "1 to 1000M"),
+        ("perf emu --rw read --random zipf:1.1", "in order"),
+        ("perf emu --verify --block-size 4k:50,8k:50", "one --block-size"),
+        ("perf emu --cores 0 --threads 2", "--threads"),
+        ("perf emu --cores 0,x", "0,2-3"),
+        ("perf emu --block-size 4k:50,8k:60", "110 %"),
+    ] {
+        let error = fails(2, run(arguments));
+        assert!(error.contains(part), "{arguments}: {error}");
+    }
+}
+
+#[test]
+fn a_device_that_is_lost_costs_only_its_own_numbers() {
+    let dir = Dir::made("lost");
+    let mut served = Served::new(&dir, "size=16M");
+    let mut child = upcie(&format!("perf emu:size=16M {} --time 2 --interval 100ms", served.1))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    // It runs.
+    assert!(lines.any(|line| line.contains(" MiB/s   p50")));
+    served.0.0.kill().unwrap();
+    let rest = lines.collect::<Vec<_>>().join("\n");
+    let error = complains(1, child.wait_with_output().unwrap());
+    // The device is named, the way out of it is the other one, and what follows from the loss is not said, too.
+    assert!(error.contains(&served.1) && error.contains("the other device goes on"), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(rest.contains("(lost)") && rest.contains("p99.99"), "{rest}");
+}
+
+#[test]
+fn a_device_that_hangs_does_not_hold_up_the_others() {
+    let output = run("perf emu emu:latency=60s --timeout 300ms --time 1 --json");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let error = complains(1, output);
+    assert!(error.contains("emu:latency=60s: queue 1: no completion within 300ms"), "{error}");
+    assert!(report["devices"][0]["lost"].is_null() && number(&report, "/devices/0/ios") > 0.0);
+    assert!(report["devices"][1]["lost"].as_str().unwrap().contains("no completion"), "{report}");
+    assert_eq!(report["devices"][1]["ios"], 0);
+    assert!(report["devices"][1]["latency_ns"].is_null());
+}

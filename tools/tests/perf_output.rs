@@ -1,0 +1,216 @@
+//! `upcie perf`: intervals, histogram logs and plots; `upcie plot`.
+
+mod program;
+
+use hdrhistogram::{
+    Histogram,
+    serialization::{
+        Deserializer,
+        interval_log::{IntervalLogIterator, LogEntry},
+    },
+};
+use program::{Dir, fails, number, perf, run_upcie as run, succeeds, upcie};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// The histograms of a log with their tags.
+fn histograms(path: &str) -> Vec<(Option<String>, Histogram<u64>)> {
+    let text = fs::read(path).unwrap();
+    let mut deserializer = Deserializer::new();
+    let mut all = Vec::new();
+    let mut times = 0;
+    for entry in IntervalLogIterator::new(&text) {
+        match entry.unwrap() {
+            LogEntry::Interval(interval) => {
+                // As any reader of such logs does it: base64, then the V2 format, compressed.
+                let encoded =
+                    Command::new("base64").arg("-d").stdin(pipe(interval.encoded_histogram())).output();
+                let latency = deserializer.deserialize(&mut encoded.unwrap().stdout.as_slice()).unwrap();
+                all.push((interval.tag().map(|tag| tag.as_str().to_owned()), latency));
+            }
+            LogEntry::BaseTime(_) | LogEntry::StartTime(_) => times += 1,
+        }
+    }
+    assert_eq!(times, 2);
+    all
+}
+
+/// A file that holds `text`, for stdin.
+fn pipe(text: &str) -> fs::File {
+    use std::io::{Seek, Write};
+    let path = std::env::temp_dir().join(format!("upcie-tools-base64-{}", std::process::id()));
+    let mut file =
+        fs::OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file.rewind().unwrap();
+    fs::remove_file(path).unwrap();
+    file
+}
+
+#[test]
+fn a_histogram_log_holds_every_io_of_every_interval() {
+    let dir = Dir::made("hlog");
+    let path = dir.path("run.hlog");
+    let report = perf(&format!("emu emu --rw randrw --time 300ms --interval 100ms --histogram {path}"));
+    let all = histograms(&path);
+    let of = |tag: Option<&'static str>| all.iter().filter(move |(found, _)| found.as_deref() == tag);
+    assert_eq!(of(None).count(), report["intervals"].as_array().unwrap().len());
+    for (tag, field) in [(None, "/ios"), (Some("read"), "/read/ios"), (Some("write"), "/write/ios")] {
+        let ios: u64 = of(tag).map(|(_, latency)| latency.len()).sum();
+        assert_eq!(ios as f64, number(&report, field), "{field}");
+    }
+    let mut sum = of(None).next().unwrap().1.clone();
+    for (_, latency) in of(None).skip(1) {
+        sum.add(latency).unwrap();
+    }
+    for (quantile, field) in [(0.5, "p50"), (0.999, "p99_9"), (1.0, "max")] {
+        let ns = number(&report, &format!("/latency_ns/{field}"));
+        let logged = sum.value_at_quantile(quantile) as f64;
+        assert!((logged / ns - 1.0).abs() < 0.002, "{field}: {logged}, not {ns}");
+    }
+}
+
+#[test]
+fn intervals_are_lines_for_people() {
+    let text = String::from_utf8(succeeds(run("perf emu --time 500ms --interval 100ms"))).unwrap();
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("p50 ") && line.contains("p99 ")).collect();
+    assert!((4..=5).contains(&lines.len()), "{text}");
+    assert!(lines[0].contains(" s ") && lines[0].contains("IOPS") && lines[0].contains("MiB/s"), "{text}");
+}
+
+#[test]
+fn a_reader_that_leaves_ends_it_though_the_device_does_nothing() {
+    let mut child = upcie("perf emu:latency=60s --time 60 --interval 10ms")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains(" MiB/s   p50")));
+    let left = Instant::now();
+    drop(lines);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    assert!(left.elapsed() < Duration::from_secs(30), "{:?}", left.elapsed());
+}
+
+/// Well-formed, and with all of these in it.
+#[track_caller]
+fn check_svg(path: &str, parts: &[&str]) {
+    let svg = fs::read_to_string(path).unwrap();
+    well_formed(&svg);
+    for part in parts {
+        assert!(svg.contains(part), "{part} in {svg}");
+    }
+}
+
+/// Every element is closed in its order, and no `&` or `<` stands for itself.
+#[track_caller]
+fn well_formed(svg: &str) {
+    let mut open = Vec::new();
+    let mut rest = svg;
+    while let Some((text, tag)) = rest.split_once('<') {
+        let references = text.split('&').skip(1);
+        assert!(
+            references.clone().all(|name| name.split(';').next().is_some_and(|name| name.len() < 6)),
+            "{text}"
+        );
+        let (tag, after) = tag.split_once('>').expect("a tag ends");
+        rest = after;
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop().as_deref(), Some(name));
+        } else if !tag.ends_with('/') && !tag.starts_with(['?', '!']) {
+            open.push(tag.split_whitespace().next().unwrap().to_owned());
+        }
+    }
+    assert!(open.is_empty() && svg.contains("<svg"), "{open:?}");
+}
+
+#[test]
+fn a_run_is_drawn_with_its_series() {
+    let dir = Dir::made("draw");
+    let svg = dir.path("a<&>b.svg");
+    for (arguments, parts) in [
+        ("emu --count 5000", &["Latency by percentile", "IOPS over time", "p99 over time", "99.9"][..]),
+        ("emu --rw randrw --time 200ms", &["reads", "writes", "randrw (70 % reads)"]),
+        ("emu emu:serial=A&lt;B --count 2000", &["1: emu", "2: emu:serial=A&amp;lt;B"]),
+        ("emu --count 1", &["Latency by percentile"]),
+    ] {
+        perf(&format!("{arguments} --plot {svg}"));
+        check_svg(&svg, parts);
+    }
+    let output = run(&format!("perf emu:latency=60s --timeout 200ms --count 1 --plot {svg}"));
+    assert_eq!(output.status.code(), Some(1));
+    check_svg(&svg, &["No I/O succeeded"]);
+}
+
+#[test]
+fn results_are_compared_in_one_image() {
+    let dir = Dir::made("compare");
+    let long = format!("{}.json", "a-very-long-name-of-a-file-that-holds-results".repeat(4));
+    let files = [dir.path("qd1.json"), dir.path("qd32.json"), dir.path(&long), dir.path("none.json")];
+    for (arguments, path) in ["--depth 1", "--depth 32", "--rw randrw"].iter().zip(&files) {
+        fs::write(path, succeeds(run(&format!("perf emu --count 3000 {arguments} --json")))).unwrap();
+    }
+    let output = run("perf emu:latency=60s --timeout 200ms --count 1 --json");
+    fs::write(&files[3], output.stdout).unwrap();
+    let svg = dir.path("out.svg");
+    succeeds(run(&format!("plot {} --out {svg}", files.join(" "))));
+    check_svg(
+        &svg,
+        &[
+            "4 runs",
+            "qd1",
+            "qd32",
+            "a-very-long-name",
+            "p99 latency",
+            "Latency by percentile",
+            "no I/O succeeded",
+        ],
+    );
+    succeeds(run(&format!("plot {} --out {svg}", files[1])));
+    check_svg(&svg, &["IOPS over time"]);
+    succeeds(run(&format!("plot {} {} --out {svg}", files[3], files[3])));
+    check_svg(&svg, &["No I/O succeeded in any", "none.json"]);
+}
+
+#[test]
+fn what_is_no_result_is_refused_by_its_name() {
+    let dir = Dir::made("refuse");
+    let good = dir.path("good.json");
+    let report = succeeds(run("perf emu --count 100 --json"));
+    fs::write(&good, &report).unwrap();
+    let text = String::from_utf8(report).unwrap();
+    let svg = dir.path("out.svg");
+    for (name, content, part) in [
+        ("empty", String::new(), "not JSON"),
+        ("text", "IOPS 5".into(), "not JSON"),
+        ("half", text[..text.len() / 2].into(), "not JSON"),
+        ("other", "{\"iops\": 5}".into(), "no schema"),
+        ("older", text.replace("\"schema\":2", "\"schema\":1"), "schema 1, and this program reads 2"),
+        ("fields", text.replace("\"iops\"", "\"speed\""), "iops"),
+        (
+            "backwards",
+            text.replace("\"start_ns\":0", "\"start_ns\":999999999999999"),
+            "ends before it starts",
+        ),
+    ] {
+        let bad = dir.path(name);
+        fs::write(&bad, content).unwrap();
+        let error = fails(1, run(&format!("plot {good} {bad} --out {svg}")));
+        assert!(error.contains(&bad) && error.contains(part), "{name}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(!fs::exists(&svg).unwrap(), "nothing is drawn of the others");
+    }
+    assert!(fails(1, run(&format!("plot {} --out {svg}", dir.path("absent")))).contains("absent"));
+    assert!(fails(1, run(&format!("plot {good} --out /absent/x.svg"))).contains("/absent/x.svg"));
+    assert!(
+        fails(1, run(&format!("plot {} --out {svg}", vec![good.as_str(); 17].join(" "))))
+            .contains("at most 16")
+    );
+    assert!(fails(2, run(&format!("plot {good}"))).contains("--out"));
+}

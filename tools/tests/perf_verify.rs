@@ -1,0 +1,89 @@
+//! `upcie perf --verify`: data that comes back, and data that does not.
+
+mod program;
+
+use program::{Dir, fails, perf, run_upcie as run, upcie};
+use serde_json::Value;
+use std::{
+    fs,
+    io::Read,
+    os::unix::fs::FileExt,
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+#[test]
+fn verify_is_content_with_a_good_device() {
+    for (address, options) in [
+        ("emu:size=8M,lba=512", "--rw randrw --block-size 512 --queues 2"),
+        ("emu:size=8M,lba=4096", "--rw randwrite --block-size 64K --depth 4"),
+        ("emu:size=8M", "--rw read --block-size 12K --wait irq"),
+        ("emu:size=8M", "--rw write --offset 512 --size 4M"),
+    ] {
+        let report = perf(&format!("{address} {options} --verify --count 5000"));
+        assert_eq!((&report["errors"], &report["ios"]), (&0.into(), &5000.into()), "{options}");
+    }
+}
+
+#[test]
+fn verify_notices_that_data_was_not_moved() {
+    let output = run("perf emu:size=8M,null=true --verify --count 500 --json");
+    assert_eq!(output.status.code(), Some(3));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["mismatches"].as_u64() > Some(0));
+    assert_eq!(report["errors"], report["mismatches"]);
+}
+
+#[test]
+fn verify_notices_what_is_changed_behind_its_back() {
+    let dir = Dir::made("behind");
+    let disk = dir.path("disk");
+    let mut child = upcie(&format!("perf emu:file={disk},size=1M --verify --destructive --depth 4 --time 3"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The disk holds data once the range has been written.
+    let start = Instant::now();
+    let written = |disk: &str| {
+        fs::read(disk)
+            .is_ok_and(|data| data.len() == 1 << 20 && data[(1 << 20) - 512..].iter().any(|&byte| byte != 0))
+    };
+    while !written(&disk) && start.elapsed() < Duration::from_secs(20) {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let file = fs::OpenOptions::new().write(true).open(&disk).unwrap();
+    file.write_all_at(b"X", 300_000).unwrap();
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(3), "{text}");
+    assert!(text.contains("block 585: not what was written (version 1), from byte 480 on"), "{text}");
+}
+
+#[test]
+fn data_survives_only_with_consent() {
+    let dir = Dir::made("consent");
+    let disk = dir.path("disk");
+    let before: Vec<u8> = (0..1_u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    fs::write(&disk, &before).unwrap();
+    let error = fails(1, run(&format!("perf emu:file={disk} --verify --count 10")));
+    assert!(error.contains("--destructive") && error.contains("1 MiB"), "{error}");
+    assert_eq!(fs::read(&disk).unwrap(), before);
+}
+
+#[test]
+fn verify_covers_the_parts_of_all_threads_and_devices() {
+    let report = perf(
+        "emu:size=4M emu:size=8M,lba=4096 --rw randrw --verify --threads 2 --queues 2 --depth 8 --count 8000 --warmup \
+         50ms",
+    );
+    assert_eq!((&report["errors"], &report["ios"]), (&0.into(), &8000.into()));
+    let output =
+        upcie("perf emu:size=4M emu:size=4M,null=true --rw randrw --verify --count 2000 --json").output();
+    let report: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+    assert_eq!(report["devices"][0]["errors"], 0);
+    assert!(
+        report["devices"][1]["mismatches"].as_u64() > Some(0),
+        "the device that lies is told from the other"
+    );
+}

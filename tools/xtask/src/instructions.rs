@@ -1,0 +1,263 @@
+//! Instructions per I/O, by callgrind: exact, so that a step of `cargo xtask test` can fail when they grow.
+//!
+//! The `counted` program of the benches runs one function N and 2N times; the difference, by N, has no set-up in it. What
+//! the stand-in device executes is left out. `benches/instructions.json` keeps the figures by compiler and profile.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::bench::{BENCHES, PROFILES};
+use crate::cargo::Workspace;
+use crate::process::{self, say};
+
+const PROGRAM: &str = "counted";
+const FILE: &str = "benches/instructions.json";
+const DEPTHS: [u32; 3] = [1, 32, 128];
+/// I/Os of the shorter run: some rounds of the rings.
+const COUNT: u64 = 16 << 10;
+/// The hand-written loop, which the others are compared with.
+const HAND: &str = "hand";
+const SIDES: [&str; 3] = ["ours", "caller", HAND];
+/// Of the counted instructions, those of the stand-in device.
+const DEVICE: &str = "upcie_benches::standin::step";
+/// Where everything else must be executed: what is not inlined into these is a call on the hot path.
+const INSIDE: [&str; 3] = ["counted::", "upcie_benches::caller::", DEVICE];
+/// What the figures of a known compiler may grow by: none of it is noise, but a change elsewhere moves the odd spill.
+const GROWTH: f64 = 1.01;
+/// The same for the ratio to the hand-written loop, with a compiler that has no figures yet.
+const RATIO_GROWTH: f64 = 1.1;
+
+/// Instructions per I/O by side and depth, such as `ours_qd32`.
+type Figures = BTreeMap<String, f64>;
+/// By compiler, then by profile.
+type Book = BTreeMap<String, BTreeMap<String, Figures>>;
+
+/// Counts, prints, and compares with what is written down, or writes it down.
+pub fn check(workspace: &Workspace, update: bool) -> Result<()> {
+    if process::output(Command::new("valgrind").arg("--version")).is_err() {
+        bail!("valgrind is needed (Debian: apt install valgrind)");
+    }
+    let path = workspace.root.join(FILE);
+    let mut book: Book = match fs::read_to_string(&path) {
+        Ok(text) => serde_json::from_str(&text).with_context(|| FILE)?,
+        Err(_) if update => Book::new(),
+        Err(error) => return Err(error).context(FILE),
+    };
+    let compiler = compiler(workspace)?;
+    let mut problems = Vec::new();
+    for profile in PROFILES {
+        let program = program(workspace, profile)?;
+        let (figures, calls) = measure(workspace, &program)?;
+        problems.extend(calls.into_iter().map(|call| format!("{profile}: {call}")));
+        print(profile, &figures, known(&book, &compiler, profile));
+        if update {
+            book.entry(compiler.clone()).or_default().insert(profile.to_owned(), figures);
+        } else {
+            problems.extend(compare(&book, &compiler, profile, &figures));
+        }
+    }
+    if update {
+        fs::write(&path, serde_json::to_string_pretty(&book)? + "\n")?;
+        say!("written to {FILE} for {compiler}");
+    }
+    if !problems.is_empty() {
+        bail!("the hot path is not what it was:\n  {}", problems.join("\n  "));
+    }
+    Ok(())
+}
+
+/// Builds the counted program.
+pub fn program(workspace: &Workspace, profile: &str) -> Result<PathBuf> {
+    let arguments = ["build", "--quiet", "--package", BENCHES, "--bin", PROGRAM, "--profile", profile];
+    let built = workspace.build_optimised(&arguments)?;
+    let program = built.into_iter().find(|executable| executable.name == PROGRAM);
+    Ok(program.with_context(|| format!("{BENCHES} has no program {PROGRAM}"))?.path)
+}
+
+/// The compiler's release and its host: what decides about the code.
+fn compiler(workspace: &Workspace) -> Result<String> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let text = process::output(Command::new(rustc).arg("-vV").current_dir(&workspace.root))?;
+    let field = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        value.with_context(|| format!("rustc -vV has no {name}"))
+    };
+    Ok(format!("{} {}", field("release")?, field("host")?))
+}
+
+/// The figures, and what is wrong with where they were executed.
+fn measure(workspace: &Workspace, program: &Path) -> Result<(Figures, Vec<String>)> {
+    let directory = workspace.target.join("bench");
+    fs::create_dir_all(&directory)?;
+    let out = directory.join("callgrind.out");
+    let (mut figures, mut calls) = (Figures::new(), Vec::new());
+    for depth in DEPTHS {
+        for side in SIDES {
+            let run = |count| run(program, side, depth, count, &out);
+            let ((done, short), (more, long)) = (run(COUNT)?, run(2 * COUNT)?);
+            let mut sum = 0.0;
+            for (name, cost) in long {
+                let per_io =
+                    (cost as f64 - short.get(&name).copied().unwrap_or(0) as f64) / (more - done) as f64;
+                if !INSIDE.iter().any(|inside| name.starts_with(inside)) && per_io > 0.0 {
+                    calls.push(format!("{side}_qd{depth} calls {name} ({per_io:.1} instructions per I/O)"));
+                }
+                if name != DEVICE {
+                    sum += per_io;
+                }
+            }
+            if sum <= 0.0 {
+                bail!("callgrind counted nothing for {side} at depth {depth}");
+            }
+            figures.insert(format!("{side}_qd{depth}"), (sum * 100.0).round() / 100.0);
+        }
+    }
+    Ok((figures, calls))
+}
+
+/// How many I/Os were done, and what each function executed itself.
+fn run(
+    program: &Path,
+    side: &str,
+    depth: u32,
+    count: u64,
+    out: &Path,
+) -> Result<(u64, BTreeMap<String, u64>)> {
+    let mut command = Command::new("valgrind");
+    command.args(["--quiet", "--tool=callgrind", "--toggle-collect=counted::counted_*"]);
+    command.arg(format!("--callgrind-out-file={}", out.display()));
+    command.arg(program).args([side, &depth.to_string(), &count.to_string()]);
+    let text = process::output(&mut command)?;
+    let done = text.trim().parse().with_context(|| format!("{PROGRAM} printed {text:?}"))?;
+    Ok((done, self_costs(&fs::read_to_string(out)?)))
+}
+
+/// Reads callgrind's format: `fn=(id) name` begins a function's lines, `calls=` one that counts what it called.
+fn self_costs(text: &str) -> BTreeMap<String, u64> {
+    let mut names: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut costs: BTreeMap<&str, u64> = BTreeMap::new();
+    let (mut function, mut called) = ("", false);
+    for line in text.lines() {
+        if let Some(word) = line.strip_prefix("fn=").or_else(|| line.strip_prefix("cfn=")) {
+            let (id, name) = word.split_once(' ').unwrap_or((word, ""));
+            if !name.is_empty() {
+                names.insert(id, name);
+            }
+            if line.starts_with("fn=") {
+                function = id;
+            }
+        } else if line.starts_with("calls=") {
+            called = true;
+        } else if line.starts_with(|c: char| c.is_ascii_digit() || "+-*".contains(c)) {
+            let cost = line.split_whitespace().nth(1).and_then(|cost| cost.parse::<u64>().ok()).unwrap_or(0);
+            if !std::mem::take(&mut called) {
+                *costs.entry(function).or_default() += cost;
+            }
+        }
+    }
+    let mut by_name = BTreeMap::new();
+    for (id, cost) in costs {
+        *by_name.entry(names.get(id).copied().unwrap_or(id).to_owned()).or_default() += cost;
+    }
+    by_name
+}
+
+fn known<'a>(book: &'a Book, compiler: &str, profile: &str) -> Option<&'a Figures> {
+    book.get(compiler)?.get(profile)
+}
+
+fn print(profile: &str, figures: &Figures, before: Option<&Figures>) {
+    println!("\ninstructions per I/O, profile {profile}, the device's left out");
+    println!("{:14} {:>8} {:>8} {:>8}", "", "now", "written", "by hand");
+    for (name, now) in figures {
+        let before = before.and_then(|before| before.get(name));
+        let before = before.map_or("-".to_owned(), |before| format!("{before:.2}"));
+        let ratio = ratio(figures, name).map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+        println!("{name:14} {now:>8.2} {before:>8} {ratio:>8}");
+    }
+}
+
+/// A figure by that of the hand-written loop at the same depth.
+fn ratio(figures: &Figures, name: &str) -> Option<f64> {
+    let (side, depth) = name.rsplit_once('_')?;
+    (side != HAND).then_some(())?;
+    Some(figures.get(name)? / figures.get(&format!("{HAND}_{depth}"))?)
+}
+
+/// What is worse than what is written down.
+fn compare(book: &Book, compiler: &str, profile: &str, figures: &Figures) -> Vec<String> {
+    let mut problems = Vec::new();
+    let ours = || figures.iter().filter(|(name, _)| !name.starts_with(HAND));
+    if let Some(before) = known(book, compiler, profile) {
+        for (name, now) in ours() {
+            match before.get(name) {
+                Some(before) if *now > before * GROWTH => {
+                    problems.push(format!("{profile} {name}: {now:.2} instructions, {before:.2} before"));
+                }
+                Some(_) => {}
+                None => problems.push(format!("{profile} {name} is not in {FILE}: add it with --update")),
+            }
+        }
+        return problems;
+    }
+    say!("{FILE} does not know {compiler}: only ratios to the hand-written loop are compared");
+    let others: Vec<_> = book.values().filter_map(|profiles| profiles.get(profile)).collect();
+    for (name, _) in ours() {
+        let now = ratio(figures, name).unwrap_or(f64::INFINITY);
+        let before = others.iter().filter_map(|figures| ratio(figures, name)).reduce(f64::max);
+        match before {
+            Some(before) if now > before * RATIO_GROWTH => {
+                problems.push(format!(
+                    "{profile} {name}: {now:.2} times the hand-written loop, {before:.2} before"
+                ));
+            }
+            Some(_) => {}
+            None => problems.push(format!("{profile} {name} is not in {FILE}: add it with --update")),
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Book, Figures, compare, self_costs};
+
+    fn figures(ours: f64, hand: f64) -> Figures {
+        [("ours_qd1".to_owned(), ours), ("hand_qd1".to_owned(), hand)].into()
+    }
+
+    fn book() -> Book {
+        [("1.0 a".to_owned(), [("user".to_owned(), figures(150.0, 100.0))].into())].into()
+    }
+
+    #[test]
+    fn a_function_has_its_own_cost_without_what_it_called() {
+        let text = "events: Ir\nsummary: 30\n\nfn=(1) a::b\n10 5\ncfn=(2) c d\ncalls=3 20\n* 20\n+1 2\n\nfn=(2)\n20 15\n-3 5\n\nfn=(1)\n1 3\n";
+        let costs: Vec<_> = self_costs(text).into_iter().collect();
+        assert_eq!(costs, [("a::b".to_owned(), 10), ("c d".to_owned(), 20)]);
+    }
+
+    #[test]
+    fn growth_is_a_problem_and_less_is_none() {
+        assert_eq!(compare(&book(), "1.0 a", "user", &figures(150.9, 100.0)), [""; 0]);
+        assert_eq!(compare(&book(), "1.0 a", "user", &figures(120.0, 100.0)), [""; 0]);
+        assert_eq!(compare(&book(), "1.0 a", "user", &figures(153.0, 100.0)).len(), 1);
+    }
+
+    #[test]
+    fn an_unknown_compiler_is_judged_by_the_ratio_to_the_hand_written_loop() {
+        assert_eq!(compare(&book(), "2.0 a", "user", &figures(300.0, 200.0)), [""; 0]);
+        assert_eq!(compare(&book(), "2.0 a", "user", &figures(170.0, 100.0)).len(), 1);
+    }
+
+    #[test]
+    fn what_is_not_written_down_is_a_problem() {
+        assert_eq!(compare(&book(), "1.0 a", "release", &figures(1.0, 1.0)).len(), 1);
+        let more = [("caller_qd1".to_owned(), 1.0)].into();
+        assert_eq!(compare(&book(), "1.0 a", "user", &more).len(), 1);
+    }
+}

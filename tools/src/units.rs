@@ -98,10 +98,11 @@ pub fn bytes(value: u64) -> String {
 
 /// `1234567.0` as `1.23M`; three figures.
 pub fn count(value: f64) -> String {
+    // What is rounded up to a thousand is one of the next unit.
     let (scaled, unit) = match value {
-        v if v >= 1e9 => (v / 1e9, "G"),
-        v if v >= 1e6 => (v / 1e6, "M"),
-        v if v >= 1e4 => (v / 1e3, "k"),
+        v if v >= 999.5e6 => (v / 1e9, "G"),
+        v if v >= 999.5e3 => (v / 1e6, "M"),
+        v if v >= 9999.5 => (v / 1e3, "k"),
         v => return format!("{v:.0}"),
     };
     let digits = if scaled >= 100.0 {
@@ -116,10 +117,11 @@ pub fn count(value: f64) -> String {
 
 /// Nanoseconds with the unit that suits them: `850 ns`, `12.3 µs`, `1.20 s`.
 pub fn nanos(value: f64) -> String {
+    // What is rounded up to a thousand is one of the next unit.
     let (scaled, unit) = match value {
-        v if v >= 1e9 => (v / 1e9, "s"),
-        v if v >= 1e6 => (v / 1e6, "ms"),
-        v if v >= 1e3 => (v / 1e3, "µs"),
+        v if v >= 999.5e6 => (v / 1e9, "s"),
+        v if v >= 999.5e3 => (v / 1e6, "ms"),
+        v if v >= 999.5 => (v / 1e3, "µs"),
         v => return format!("{v:.0} ns"),
     };
     let digits = if scaled >= 100.0 {
@@ -201,6 +203,8 @@ mod tests {
         assert_eq!(nanos(850.0), "850 ns");
         assert_eq!(nanos(12_345.0), "12.3 µs");
         assert_eq!(nanos(1.2e9), "1.20 s");
+        assert_eq!((nanos(999_999_999.0), nanos(999.6)), ("1.00 s".into(), "1.00 µs".into()));
+        assert_eq!((count(999_999.0), count(9_999.7)), ("1.00M".into(), "10.0k".into()));
         for (figure, text) in
             [("1.00 ms", "1 ms"), ("1.50 µs", "1.5 µs"), ("100 ns", "100 ns"), ("10.0M", "10M"), ("0", "0")]
         {

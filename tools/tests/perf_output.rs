@@ -9,7 +9,7 @@ use hdrhistogram::{
         interval_log::{IntervalLogIterator, LogEntry},
     },
 };
-use program::{Dir, fails, number, perf, run_upcie as run, succeeds, upcie};
+use program::{Dir, complains, fails, number, perf, run_upcie as run, succeeds, upcie};
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -96,6 +96,70 @@ fn a_reader_that_leaves_ends_it_though_the_device_does_nothing() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
     assert!(left.elapsed() < Duration::from_secs(30), "{:?}", left.elapsed());
+}
+
+/// A disk that has no room left.
+const FULL: &str = "/dev/full";
+
+#[test]
+fn what_can_t_be_written_costs_nothing_of_the_rest() {
+    let dir = Dir::made("full");
+    let svg = dir.path("run.svg");
+    // A log larger than a buffer fails while it runs.
+    for load in ["--count 100", "--time 400ms --interval 10ms"] {
+        let output = run(&format!("perf emu {load} --json --histogram {FULL} --plot {svg}"));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let error = complains(1, output);
+        assert!(number(&report, "/ios") >= 100.0 && report["interrupted"] == false, "{report}");
+        assert!(number(&report, "/elapsed_ns") >= 0.4e9 || load.contains("count"), "it ran to its end");
+        assert!(error.contains("writing /dev/full: No space left"), "{error}");
+        check_svg(&svg, &["Latency by percentile"]);
+        fs::remove_file(&svg).unwrap();
+    }
+    for load in ["--count 100", "--count 100 --json", "--time 60 --interval 10ms"] {
+        let full = fs::File::options().write(true).open(FULL).unwrap();
+        let hlog = dir.path("run.hlog");
+        let arguments = format!("perf emu {load} --histogram {hlog} --plot {svg}");
+        let error = complains(1, upcie(&arguments).stdout(full).output().unwrap());
+        assert!(error.contains("writing to stdout: No space left"), "{error}");
+        // What is found on the device could not be said: then it does not run at all.
+        if load.contains("json") {
+            check_svg(&svg, &["Latency by percentile"]);
+            assert!(!histograms(&hlog).is_empty());
+        }
+    }
+    let output = run(&format!("perf emu --count 100 --histogram {FULL} --plot {FULL}/x"));
+    assert!(complains(1, output).contains("creating /dev/full/x"));
+}
+
+#[test]
+fn a_reader_that_leaves_has_its_files_all_the_same() {
+    let dir = Dir::made("leaves");
+    let svg = dir.path("run.svg");
+    let mut child = upcie(&format!("perf emu --time 60 --interval 10ms --plot {svg}"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains(" MiB/s   p50")));
+    drop(lines);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    check_svg(&svg, &["IOPS over time"]);
+}
+
+#[test]
+fn a_run_that_does_not_begin_leaves_files_as_they_are() {
+    let dir = Dir::made("kept");
+    let (svg, hlog) = (dir.path("run.svg"), dir.path("run.hlog"));
+    for path in [&svg, &hlog] {
+        fs::write(path, "of an hour").unwrap();
+    }
+    fails(1, run(&format!("perf vfio-user:/absent --plot {svg} --histogram {hlog}")));
+    for path in [&svg, &hlog] {
+        assert_eq!(fs::read_to_string(path).unwrap(), "of an hour");
+    }
 }
 
 /// Well-formed, and with all of these in it.
@@ -213,4 +277,6 @@ fn what_is_no_result_is_refused_by_its_name() {
             .contains("at most 16")
     );
     assert!(fails(2, run(&format!("plot {good}"))).contains("--out"));
+    assert!(fails(1, run(&format!("plot {good} --out {good}"))).contains("would overwrite"));
+    assert_eq!(fs::read_to_string(good).unwrap(), text);
 }

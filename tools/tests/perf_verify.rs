@@ -27,6 +27,14 @@ fn verify_is_content_with_a_good_device() {
 }
 
 #[test]
+fn cpu_time_is_that_of_the_measured_part() {
+    let report = perf("emu --verify --rw write --size 256K --time 500ms");
+    // Polling takes what it gets; the pass that reads 64 I/Os takes next to nothing.
+    let cpu = report["threads"][0]["cpu_ns"].as_u64().unwrap();
+    assert!(cpu > 10_000_000, "{cpu} ns of 500 ms");
+}
+
+#[test]
 fn verify_notices_that_data_was_not_moved() {
     let output = run("perf emu:size=8M,null=true --verify --count 500 --json");
     assert_eq!(output.status.code(), Some(3));

@@ -271,6 +271,10 @@ impl PerfArgs {
                 format!("--interval: at least {SHORTEST_INTERVAL:?} is needed"),
             ),
             (
+                self.plot.is_some() && self.plot == self.histogram,
+                "--plot and --histogram are the same file".into(),
+            ),
+            (
                 twice.is_some(),
                 twice.map_or_else(String::new, |address| format!("{address} is given twice")),
             ),
@@ -330,6 +334,7 @@ mod tests {
             ("emu --verify --rw trim", "--rw trim leaves behind"),
             ("emu --destructive", "--destructive needs --verify"),
             ("emu --interval 1ms", "at least 10ms"),
+            ("emu --plot x --histogram x", "the same file"),
             ("emu vfio-user:/x emu vfio-user:/x", "vfio-user:/x is given twice"),
         ] {
             let conflict = parse(text).unwrap().conflict().unwrap_or_default();

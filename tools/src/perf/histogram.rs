@@ -1,43 +1,35 @@
 //! `--histogram`: the latencies as an HdrHistogram log, interval by interval.
 
 use super::{series::Interval, tally::Tally};
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use hdrhistogram::{
     Histogram,
     serialization::{
         V2DeflateSerializer,
-        interval_log::{IntervalLogWriter, IntervalLogWriterBuilder, Tag},
+        interval_log::{IntervalLogWriter, IntervalLogWriterBuilder, IntervalLogWriterError, Tag},
     },
 };
 use std::{
     fs::File,
     io::{BufWriter, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
-/// The file, until it is written to.
+/// Where it goes.
 #[derive(Debug)]
-pub struct LogFile {
-    path: PathBuf,
-    file: BufWriter<File>,
-}
+pub struct LogFile(pub PathBuf);
 
 impl LogFile {
-    /// Made at once: what can't be written is found out before the run.
-    pub fn create(path: &Path) -> anyhow::Result<Self> {
-        let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
-        Ok(Self { path: path.into(), file: BufWriter::new(file) })
-    }
-
-    /// Calls `body` with a log that starts now, and sees that all is written.
+    /// Calls `body` with a log that starts now; gives what came of it, and whether all was written.
     pub fn write<T>(
-        mut self,
+        &self,
         title: &str,
         kinds: bool,
         body: impl FnOnce(&mut dyn Log) -> anyhow::Result<T>,
-    ) -> anyhow::Result<T> {
-        let about = || format!("writing {}", self.path.display());
+    ) -> anyhow::Result<(T, anyhow::Result<()>)> {
+        let about = || format!("writing {}", self.0.display());
+        let mut file = BufWriter::new(File::create(&self.0).with_context(about)?);
         let mut serializer = V2DeflateSerializer::new();
         let now = SystemTime::now();
         // Titles have no line breaks, but a path in them might.
@@ -49,37 +41,46 @@ impl LogFile {
             .with_start_time(now)
             .with_base_time(now)
             .with_max_value_divisor(1e6)
-            .begin_log_with(&mut self.file, &mut serializer)
+            .begin_log_with(&mut file, &mut serializer)
             .with_context(about)?;
-        let result = body(&mut Intervals { writer, kinds, path: &self.path })?;
-        self.file.flush().with_context(about)?;
-        Ok(result)
+        let mut intervals = Intervals { writer, kinds, written: Ok(()) };
+        let result = body(&mut intervals)?;
+        let Intervals { written, .. } = intervals;
+        Ok((result, written.and_then(|()| Ok(file.flush()?)).with_context(about)))
     }
 }
 
 /// Takes intervals.
 pub trait Log {
-    /// One of them.
-    ///
-    /// # Errors
-    /// The file can't be written.
-    fn push(&mut self, interval: &Interval, tally: &Tally) -> anyhow::Result<()>;
+    /// One of them. The run does not end when it can't be written: its results are worth more.
+    fn push(&mut self, interval: &Interval, tally: &Tally);
 }
 
 struct Intervals<'a> {
     writer: IntervalLogWriter<'a, 'a, BufWriter<File>, V2DeflateSerializer>,
     /// Reads and writes are told apart.
     kinds: bool,
-    path: &'a Path,
+    /// After the first failure nothing more is.
+    written: anyhow::Result<()>,
 }
 
 impl Log for Intervals<'_> {
-    fn push(&mut self, interval: &Interval, tally: &Tally) -> anyhow::Result<()> {
+    fn push(&mut self, interval: &Interval, tally: &Tally) {
+        if self.written.is_ok() {
+            self.written = self.write(interval, tally);
+        }
+    }
+}
+
+impl Intervals<'_> {
+    fn write(&mut self, interval: &Interval, tally: &Tally) -> anyhow::Result<()> {
         let start = Duration::from_nanos(interval.start_ns);
         let length = Duration::from_nanos(interval.end_ns - interval.start_ns);
         let mut push = |latency: &Histogram<u64>, tag| {
-            let written = self.writer.write_histogram(latency, start, length, tag);
-            written.map_err(|error| anyhow::anyhow!("writing {}: {error:?}", self.path.display()))
+            self.writer.write_histogram(latency, start, length, tag).map_err(|error| match error {
+                IntervalLogWriterError::IoError(error) => error.into(),
+                error => anyhow!("{error:?}"),
+            })
         };
         push(&tally.all()?, None)?;
         if self.kinds {

@@ -25,15 +25,16 @@ mod workload;
 pub use args::PerfArgs;
 
 use crate::{cli, guard, outcome::Outcome, plot, signal, target};
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use histogram::LogFile;
 use plan::Plan;
 use report::Report;
 use run::Tell;
 use std::{
-    fs::File,
+    fs::{self, File},
     io::Write,
-    path::{Path, PathBuf},
+    mem,
+    path::Path,
 };
 use upcie_nvme::{Controller, ControllerOptions};
 
@@ -77,9 +78,12 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     if let Some(cores) = &args.cores {
         cores::check(&cores.0)?;
     }
-    // A file that can't be written is found out before the run, not after.
-    let image = args.plot.as_deref().map(create).transpose()?;
-    let log = args.histogram.as_deref().map(LogFile::create).transpose()?;
+    // A file that can't be written is found out before the run, not after; what is in it stays until there is more.
+    for path in args.plot.iter().chain(&args.histogram) {
+        let file = File::options().create(true).truncate(false).write(true).open(path);
+        file.with_context(|| format!("creating {}", path.display()))?;
+    }
+    let log = args.histogram.clone().map(LogFile);
     signal::install()?;
     let plan = Plan::new(args, open(args)?)?;
     let mut report = Report::new(args, &plan)?;
@@ -92,8 +96,8 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     }
     let lines = args.interval.is_some() && !args.json;
     let kinds = plan.mixture.rw.reads() && plan.mixture.rw.writes();
-    let results = match log {
-        None => run::measure(&plan, workers, Tell { lines, interval: args.interval, log: None })?,
+    let (mut results, logged) = match log {
+        None => (run::measure(&plan, workers, Tell { lines, interval: args.interval, log: None })?, Ok(())),
         Some(file) => {
             let title = format!("{} on {}", report.title(), report.device_line());
             file.write(&title, kinds, |log| {
@@ -109,12 +113,19 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     } else {
         report.print_results(&results, &mut text)?;
     }
+    let told = mem::replace(&mut results.told, Ok(()));
     // The devices are left before anything else can fail.
     drop((results, plan));
-    cli::print(&text)?;
-    if let Some((path, mut file)) = image {
-        file.write_all(plot::draw(&report)?.as_bytes())
-            .with_context(|| format!("writing {}", path.display()))?;
+    let printed = told.and_then(|()| cli::print(&text));
+    let drawn = args.plot.as_deref().map_or(Ok(()), |path| draw(&report, path));
+    // What can't be written costs nothing of the rest.
+    let failed = [logged, drawn, printed].into_iter().filter_map(Result::err);
+    let all = |one: anyhow::Error, other| match cli::is_broken_pipe(&other) {
+        true => one,
+        false => anyhow!("{one:#}; {other:#}"),
+    };
+    if let Some(error) = failed.reduce(all) {
+        return Err(error);
     }
     let lost = report.devices.iter().any(|device| device.lost.is_some());
     Ok(match report.faults.errors {
@@ -125,9 +136,8 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     })
 }
 
-fn create(path: &Path) -> anyhow::Result<(PathBuf, File)> {
-    let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
-    Ok((path.into(), file))
+fn draw(report: &Report, path: &Path) -> anyhow::Result<()> {
+    fs::write(path, plot::draw(report)?).with_context(|| format!("writing {}", path.display()))
 }
 
 /// Opens the devices.

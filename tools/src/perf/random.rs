@@ -86,6 +86,8 @@ const GROWTH: f64 = 0.02;
 #[derive(Debug, Clone)]
 pub struct Zipf {
     count: u64,
+    /// Shares no factor with `count`, and is near its golden section.
+    stride: u64,
     groups: Box<[Group]>,
 }
 
@@ -112,7 +114,10 @@ impl Zipf {
             first += len;
         }
         alias(&mut groups, &weights);
-        Self { count, groups: groups.into() }
+        let near = (count as f64 / 1.618_033_988_749_895) as u64;
+        // There is always one: 1 less than `count` shares no factor with it.
+        let stride = (near.max(1)..=count).find(|&stride| gcd(stride, count) == 1).unwrap_or(1);
+        Self { count, stride, groups: groups.into() }
     }
 
     /// A place of popularity, from 0 on.
@@ -130,8 +135,22 @@ impl Zipf {
     /// A position: places of popularity are spread over the range, so that what is hot is not side by side.
     #[inline]
     pub fn draw(&self, rng: &mut Rng) -> u64 {
-        scale(self.rank(rng).wrapping_mul(GOLDEN), self.count)
+        self.position(self.rank(rng))
     }
+
+    /// That of a place of popularity: each has its own.
+    #[inline]
+    fn position(&self, rank: u64) -> u64 {
+        match rank.checked_mul(self.stride) {
+            Some(product) => product % self.count,
+            // Of beyond 2^32 positions; slower.
+            None => (u128::from(rank) * u128::from(self.stride) % u128::from(self.count)) as u64,
+        }
+    }
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// The sum of `k^-theta` over a group: by Euler's midpoint rule when it is a wide one.
@@ -226,7 +245,20 @@ mod tests {
             }
         }
         // The second most popular is not beside the first.
-        assert!(scale(GOLDEN, 1000) > 100);
+        assert!(Zipf::new(1000, 1.2).position(1) > 100);
+    }
+
+    #[test]
+    fn every_position_has_one_place_of_popularity() {
+        for count in [1, 2, 3, 4, 6, 30, 1000, 2310, 65_536] {
+            let zipf = Zipf::new(count, 1.0);
+            let mut met: Vec<_> = (0..count).map(|rank| zipf.position(rank)).collect();
+            met.sort_unstable();
+            assert!(met.into_iter().eq(0..count), "{count}");
+        }
+        let zipf = Zipf::new(1 << 50, 1.0);
+        let last = u128::from(zipf.count - 1) * u128::from(zipf.stride) % (1 << 50);
+        assert_eq!(u128::from(zipf.position(zipf.count - 1)), last);
     }
 
     #[test]

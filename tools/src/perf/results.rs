@@ -20,12 +20,14 @@ pub struct Results {
     pub workers: Vec<Worker>,
     /// Why a device was given up, by device.
     pub lost: Vec<OnceLock<String>>,
+    /// Whether stdout took the lines about intervals.
+    pub told: anyhow::Result<()>,
 }
 
 impl Report {
     /// Adds the results.
     pub fn set_results(&mut self, plan: &Plan, results: &Results) -> anyhow::Result<()> {
-        let Results { counted, workers, lost } = results;
+        let Results { counted, workers, lost, .. } = results;
         let devices = plan.devices.len();
         let elapsed = counted.span.1 - counted.span.0;
         let rw = plan.mixture.rw;
@@ -55,7 +57,7 @@ impl Report {
         self.write = rw.writes().then(|| kind(&all, 1));
         self.trim = rw.trims().then(|| kind(&all, 1));
         self.faults = faults(&|_| true);
-        self.cpu_ns_per_io = per_io(workers.iter().map(cpu_ns).sum(), all.ios());
+        self.cpu_ns_per_io = per_io(counted.cpu.iter().sum(), all.ios());
         self.intervals.clone_from(&counted.intervals);
         for (place, device) in self.devices.iter_mut().enumerate() {
             let tally = sum(&|i| i % devices == place)?;
@@ -68,7 +70,7 @@ impl Report {
         }
         for (place, worker) in workers.iter().enumerate() {
             let tally = sum(&|i| i / devices == place)?;
-            let cpu_ns = cpu_ns(worker);
+            let cpu_ns = counted.cpu[place];
             self.threads.push(report::Thread {
                 core: worker.core,
                 total: total(&tally)?,
@@ -85,10 +87,6 @@ impl Report {
         }
         Ok(())
     }
-}
-
-fn cpu_ns(worker: &Worker) -> u64 {
-    worker.cpu.as_nanos() as u64
 }
 
 /// The parts of all queue pairs together.

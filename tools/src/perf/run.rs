@@ -61,11 +61,12 @@ pub fn measure(plan: &Plan, mut workers: Vec<Worker>, tell: Tell<'_>) -> anyhow:
     }
     let schedule = Schedule::new(tell.interval.map(ns), until);
     let counted = phase(&mut workers, &lost, until.unwrap_or(u64::MAX), schedule, &mut shown)?;
+    let told = mem::replace(&mut shown.told, Ok(()));
     drop(shown);
-    if plan.verify && rw.writes() && goes_on() {
+    if plan.verify && rw.writes() && goes_on() && told.is_ok() {
         sweep(plan, &mut workers, &lost, false)?;
     }
-    Ok(Results { counted, workers, lost })
+    Ok(Results { counted, workers, lost, told })
 }
 
 /// Writes or reads the range once.
@@ -111,13 +112,15 @@ struct Shown<'a, 'l> {
     /// How many devices are left.
     left: usize,
     lines: bool,
+    /// Whether stdout took them: the phase ends when it does not.
+    told: anyhow::Result<()>,
     log: Option<&'l mut dyn Log>,
 }
 
 impl<'a> Shown<'a, '_> {
     fn new(plan: &'a Plan, progress: Progress) -> Self {
         let names: Vec<_> = plan.devices.iter().map(|device| device.controller.name()).collect();
-        Self { progress, left: names.len(), names, lines: false, log: None }
+        Self { progress, left: names.len(), names, lines: false, told: Ok(()), log: None }
     }
 }
 
@@ -125,16 +128,18 @@ impl Watch for Shown<'_, '_> {
     fn look(&mut self, shared: &Shared<'_>) {
         self.left = (0..self.names.len()).filter(|&device| shared.loss(device).is_none()).count();
         self.progress.show(shared);
+        if self.told.is_err() {
+            shared.stop();
+        }
     }
 
-    fn interval(&mut self, interval: &Interval, tally: &Tally) -> anyhow::Result<()> {
+    fn interval(&mut self, interval: &Interval, tally: &Tally) {
         self.progress.add(interval, tally);
-        if self.lines {
-            cli::print(format!("{}\n", interval_line(interval)).as_bytes())?;
+        if self.lines && self.told.is_ok() {
+            self.told = cli::print(format!("{}\n", interval_line(interval)).as_bytes());
         }
-        match &mut self.log {
-            Some(log) => log.push(interval, tally),
-            None => Ok(()),
+        if let Some(log) = &mut self.log {
+            log.push(interval, tally);
         }
     }
 

@@ -28,10 +28,7 @@ pub trait Watch {
     /// Every tenth of a second or so.
     fn look(&mut self, _shared: &Shared<'_>) {}
     /// An interval is over, with what was counted in it.
-    ///
-    /// # Errors
-    /// End the phase.
-    fn interval(&mut self, interval: &Interval, tally: &Tally) -> anyhow::Result<()>;
+    fn interval(&mut self, interval: &Interval, tally: &Tally);
     /// A device was given up.
     fn lost(&mut self, device: usize, reason: &str);
 }
@@ -44,6 +41,8 @@ pub struct Counted {
     pub span: (u64, u64),
     /// All that was in between.
     pub intervals: Vec<Interval>,
+    /// CPU time in nanoseconds, by worker.
+    pub cpu: Vec<u64>,
 }
 
 /// Runs all workers to their end: `time` nanoseconds after they have started.
@@ -196,7 +195,7 @@ impl Collector<'_> {
         let began = shared.began().min(now);
         let start = self.start.max(began);
         let interval = Interval::new(start - began, now.max(start) - began, &self.window)?;
-        self.watch.interval(&interval, &self.window)?;
+        self.watch.interval(&interval, &self.window);
         self.intervals.push(interval);
         self.window.reset();
         self.start = now;
@@ -204,16 +203,14 @@ impl Collector<'_> {
     }
 
     /// Adds what the workers still have.
-    fn finish(mut self, shared: &Shared<'_>, workers: &mut [Worker]) -> anyhow::Result<Counted> {
+    fn finish(mut self, shared: &Shared<'_>, workers: &[Worker]) -> anyhow::Result<Counted> {
         let devices = shared.devices();
-        for (i, worker) in workers.iter_mut().enumerate() {
+        for i in 0..workers.len() {
             for device in 0..devices {
                 let full = shared.mail(i, device).full.take();
                 if let Some(full) = full {
                     self.add(i * devices + device, &full)?;
                 }
-                self.add(i * devices + device, &worker.tallies[device])?;
-                worker.tallies[device].reset();
             }
         }
         let at = || workers.iter().flat_map(|worker| &worker.lanes).map(|lane| lane.at);
@@ -226,7 +223,8 @@ impl Collector<'_> {
         if let Some(last) = self.intervals.last_mut() {
             last.end_by(end.saturating_sub(start));
         }
-        Ok(Counted { tallies: self.tallies, span: (start, end), intervals: self.intervals })
+        let cpu = workers.iter().map(|worker| worker.cpu.as_nanos() as u64).collect();
+        Ok(Counted { tallies: self.tallies, span: (start, end), intervals: self.intervals, cpu })
     }
 }
 

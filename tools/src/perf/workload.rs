@@ -47,12 +47,12 @@ impl Workload {
         matches!(self, Self::RandRead | Self::RandWrite | Self::RandRw | Self::RandTrim)
     }
 
-    /// Reads among 256 I/Os, for a percentage of a mix.
+    /// Reads among 65536 I/Os, for a percentage of a mix.
     fn read_share(self, mix: u8) -> u64 {
         match self {
-            Self::Read | Self::RandRead => 256,
+            Self::Read | Self::RandRead => 1 << 16,
             Self::Write | Self::RandWrite | Self::Trim | Self::RandTrim => 0,
-            Self::RandRw => (u64::from(mix) * 256 + 50) / 100,
+            Self::RandRw => ((u64::from(mix) << 16) + 50) / 100,
         }
     }
 
@@ -111,7 +111,7 @@ pub struct Source {
     blocks: u64,
     next: u64,
     random: bool,
-    /// Reads among 256.
+    /// Reads among 65536.
     reads: u64,
     left: u64,
     rng: Rng,
@@ -157,7 +157,7 @@ impl Source {
     /// Every place of I/Os of `each` blocks once, in order: writes or reads.
     pub fn sweep(blocks: u64, each: u64, write: bool) -> Self {
         let places = blocks / each;
-        let reads = if write { 0 } else { 256 };
+        let reads = if write { 0 } else { 1 << 16 };
         let size = Size { blocks: each, places, zipf: None };
         Self { blocks, next: 0, random: false, reads, left: places, rng: Rng::new(0), size, more: None }
     }
@@ -188,8 +188,8 @@ impl Source {
         let blocks = self.size.blocks;
         let (block, write) = if self.random {
             let draw = self.rng.draw();
-            // The top of the product is uniform over the places; its inputs' low byte plays hardly any part in it.
-            (scale(draw, self.size.places) * blocks, draw & 0xff >= self.reads)
+            // The top of the product is uniform over the places; its input's low bits play hardly any part in it.
+            (scale(draw, self.size.places) * blocks, draw & 0xffff >= self.reads)
         } else {
             (self.following(blocks), self.reads == 0)
         };
@@ -215,7 +215,7 @@ impl Source {
             None => scale(draw, size.places),
             Some(zipf) => zipf.draw(&mut self.rng),
         };
-        Some(Op { block: place * size.blocks, size: class, write: draw & 0xff >= self.reads })
+        Some(Op { block: place * size.blocks, size: class, write: draw & 0xffff >= self.reads })
     }
 
     /// Where the last one ended.
@@ -252,6 +252,13 @@ mod tests {
             let reads = ops.iter().filter(|op| !op.write).count();
             assert!((6_700..7_300).contains(&reads), "{reads} of 10000 with a mix of 70");
         }
+    }
+
+    #[test]
+    fn a_mix_of_one_percent_has_one_in_a_hundred() {
+        let ops = take(&mixture(Workload::RandRw, 1, "uniform", "512"), 1000, 1, 1_000_000);
+        let reads = ops.iter().filter(|op| !op.write).count();
+        assert!((9_600..10_400).contains(&reads), "{reads} of a million");
     }
 
     #[test]

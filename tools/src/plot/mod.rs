@@ -40,6 +40,10 @@ pub struct PlotArgs {
 pub fn run(args: &PlotArgs) -> anyhow::Result<Outcome> {
     let files = &args.files;
     anyhow::ensure!(files.len() <= MOST, "{} files are given: at most {MOST} are told apart", files.len());
+    let out = fs::canonicalize(&args.out).ok();
+    if let Some(file) = files.iter().find(|file| out.is_some() && fs::canonicalize(file).ok() == out) {
+        anyhow::bail!("{}: --out would overwrite what is to be drawn", file.display());
+    }
     let mut runs = files.iter().map(|path| read::read(path)).collect::<anyhow::Result<Vec<_>>>()?;
     read::tell_apart(&mut runs, files);
     let svg = match runs.as_slice() {

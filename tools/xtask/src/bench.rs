@@ -12,6 +12,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::bench_fio;
 use crate::cargo::{Executable, Workspace};
 use crate::process::{self, say};
 use crate::{assembly, instructions};
@@ -50,22 +51,22 @@ pub struct Args {
 
 /// One result.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Entry {
-    name: String,
-    unit: String,
-    better: Better,
-    ours: f64,
+pub struct Entry {
+    pub name: String,
+    pub unit: String,
+    pub better: Better,
+    pub ours: f64,
     /// The peer's figure, where there is a peer.
-    theirs: Option<f64>,
+    pub theirs: Option<f64>,
     /// Ours by theirs.
-    ratio: Option<f64>,
-    spread: f64,
-    runs: u32,
+    pub ratio: Option<f64>,
+    pub spread: f64,
+    pub runs: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Better {
+pub enum Better {
     Lower,
     Higher,
 }
@@ -85,9 +86,15 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 }
 
 fn bench(args: &Args, workspace: &Workspace) -> Result<()> {
-    let build = Build::new(args, workspace)?;
     let directory = workspace.target.join("bench");
-    let entries = build.run(args, &directory.join("entries"))?;
+    let filter = args.filter.as_deref();
+    // fio's are no bench of the package.
+    let mut entries = match filter {
+        Some(filter) if filter.starts_with("fio") => Vec::new(),
+        _ => Build::new(args, workspace)?.run(args, &directory.join("entries"))?,
+    };
+    entries.extend(bench_fio::run(workspace, filter)?);
+    fs::create_dir_all(&directory)?;
     let summary = directory.join("summary.json");
     fs::write(&summary, serde_json::to_string_pretty(&entries)? + "\n")?;
 
@@ -268,7 +275,7 @@ impl Drop for Worktree {
     }
 }
 
-fn median(values: &mut [f64]) -> Option<f64> {
+pub fn median(values: &mut [f64]) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values {

@@ -13,6 +13,9 @@ use crate::qemu::FUNCTIONS;
 use crate::suites::Row;
 use crate::test::{self, DEADLINE, Run};
 
+/// Where fio's engine is in the guest.
+pub const FIO_ENGINE: &str = "/payload/lib/libupcie_fio.so";
+
 /// A suite, or an example, and the mode that it runs in.
 struct Cell<'a> {
     executable: &'a Executable,
@@ -33,6 +36,10 @@ pub fn run(run: &mut Run<'_>, lab: &Lab, boot: &'static Boot, executables: &[Exe
         let file = cell.name.replace(' ', "-");
         payload.add_program_as(&cell.executable.path, &file)?;
         jobs.push(job(boot, cell, &file));
+    }
+    if let (Some(built), true) = (&run.fio, cells.iter().any(|cell| cell.name.starts_with(modes::FIO))) {
+        payload.add_program(&built.fio)?;
+        payload.add_library(&built.engine, FIO_ENGINE)?;
     }
     for tool in &run.tools {
         payload.add_program(tool)?;
@@ -110,6 +117,11 @@ fn job(boot: &Boot, cell: &Cell<'_>, file: &str) -> Job {
         return Job { setup: boot.setup.to_owned(), ..Job::new(name, script) };
     };
     let devices: Vec<_> = FUNCTIONS.iter().map(|function| format!("{}{function}", mode.scheme)).collect();
+    let script = if cell.name.starts_with(modes::FIO) {
+        format!("export UPCIE_FIO_ENGINE={FIO_ENGINE}\n{script}")
+    } else {
+        script
+    };
     let script = format!(
         "export UPCIE_TEST_DEVICES={} UPCIE_TEST_SCALE={}\n{script}",
         guest::quote(&devices.join(",")),

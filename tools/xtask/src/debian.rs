@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow, bail};
 
 /// A Debian release whose packages make the guest.
 #[derive(Debug)]
@@ -35,6 +35,21 @@ pub const QEMU: &str = "qemu-system-x86";
 impl Release {
     /// The release of this machine, or what to do on another one.
     pub fn detect() -> Result<&'static Self> {
+        if std::env::consts::ARCH != "x86_64" {
+            bail!("the guest lab runs on x86-64 only; `cargo xtask test --no-guest` runs everything else");
+        }
+        Self::find().map_err(|(id, version)| {
+            let known = RELEASES.iter().map(|release| release.version).collect::<Vec<_>>().join(" and ");
+            anyhow!(
+                "the guest lab is made of the packages of Debian {known}, and this is {id} {version}; \
+                 `cargo xtask test --no-guest` runs everything else \
+                 (a new release is a line in tools/xtask/src/debian.rs)"
+            )
+        })
+    }
+
+    /// The release of this machine, or what it is instead.
+    pub fn find() -> Result<&'static Self, (String, String)> {
         let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
         let field = |name: &str| {
             let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
@@ -42,17 +57,7 @@ impl Release {
         };
         let (id, version) = (field("ID"), field("VERSION_ID"));
         let release = RELEASES.iter().find(|release| id == "debian" && release.version == version);
-        if std::env::consts::ARCH != "x86_64" {
-            bail!("the guest lab runs on x86-64 only; `cargo xtask test --no-guest` runs everything else");
-        }
-        release.with_context(|| {
-            let known = RELEASES.iter().map(|release| release.version).collect::<Vec<_>>().join(" and ");
-            format!(
-                "the guest lab is made of the packages of Debian {known}, and this is {id} {version}; \
-                 `cargo xtask test --no-guest` runs everything else \
-                 (a new release is a line in tools/xtask/src/debian.rs)"
-            )
-        })
+        release.ok_or((id, version))
     }
 
     /// Packages that make the kernel part, as `name=version` where versions must agree.

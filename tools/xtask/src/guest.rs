@@ -130,6 +130,16 @@ impl Payload {
         let added = self.archive.add_file(&format!("{BIN}/{name}"), true, from);
         let _ = fs::remove_file(&stripped);
         added?;
+        self.add_libraries_of(program)
+    }
+
+    /// Adds a library of this machine that programs load by its path, with its own libraries.
+    pub fn add_library(&mut self, library: &Path, path: &str) -> Result<()> {
+        self.archive.add_file(path, true, library)?;
+        self.add_libraries_of(library)
+    }
+
+    fn add_libraries_of(&mut self, program: &Path) -> Result<()> {
         // Fails for what isn't dynamic.
         let libraries = process::output(Command::new("ldd").arg(program)).unwrap_or_default();
         for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {

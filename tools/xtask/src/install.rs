@@ -70,6 +70,27 @@ fn ask(release: &Release) -> Result<Kernel> {
     Ok(kernel)
 }
 
+/// Installs the packages that are missing, from this release; `why` begins the message.
+pub fn packages(wanted: &[&str], why: &str) -> Result<()> {
+    let missing: Vec<_> = wanted.iter().copied().filter(|package| !installed(package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    say!("{why} these Debian packages: {}", missing.join(" "));
+    let mut plan = Vec::new();
+    // A fresh container has no lists at all.
+    let known = |package: &&str| {
+        let policy = process::output(Command::new("apt-cache").args(["policy", package])).unwrap_or_default();
+        policy.lines().any(|line| line.trim().starts_with("Candidate: ") && !line.contains("(none)"))
+    };
+    if !missing.iter().all(known) {
+        plan.push(update());
+    }
+    let line = ["apt-get", "install", "-y", "-qq", "--no-install-recommends"];
+    plan.push(line.iter().chain(&missing).map(|&word| word.to_owned()).collect());
+    as_root(&plan)
+}
+
 type Line = Vec<String>;
 
 fn update() -> Line {

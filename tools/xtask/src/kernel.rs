@@ -59,7 +59,8 @@ pub fn prepare() -> Result<Lab> {
     Ok(lab(found))
 }
 
-fn cache_directory() -> Result<PathBuf> {
+/// Where what takes long to make is kept.
+pub fn cache_directory() -> Result<PathBuf> {
     let absolute =
         |name| std::env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
     let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
@@ -73,10 +74,10 @@ fn key(release: &Release, kernel: &Kernel) -> String {
 }
 
 /// One preparation at a time; the lock goes with the file, or with this process.
-fn lock(cache: &Path) -> Result<File> {
+pub fn lock(cache: &Path) -> Result<File> {
     let file = File::create(cache.join("lock"))?;
     if file.try_lock().is_err() {
-        say!("waiting for another preparation of the guest");
+        say!("waiting for another preparation");
         file.lock()?;
     }
     Ok(file)
@@ -154,7 +155,9 @@ fn write_base(busybox: &Path, modules: &Path, archive: &Path) -> Result<()> {
     Ok(out.flush()?)
 }
 
-struct Scratch(PathBuf);
+/// A directory that goes when this does.
+#[derive(Debug)]
+pub struct Scratch(pub PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {

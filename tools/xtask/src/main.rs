@@ -1,18 +1,21 @@
-//! The project's own tasks: `cargo xtask test`, `guest` and `bench`.
+//! The project's own tasks: `cargo xtask test`, `guest`, `bench` and `fio`.
 //!
 //! Messages of this program go to stderr, so that a guest command's stdout is the command's alone.
 #![forbid(unsafe_code)]
 
 mod assembly;
 mod bench;
+mod bench_fio;
 mod boot;
 mod cargo;
 mod debian;
+mod fio;
 mod guest;
 mod initrd;
 mod install;
 mod instructions;
 mod kernel;
+mod licences;
 mod matrix;
 mod modes;
 mod package;
@@ -41,6 +44,8 @@ enum Task {
     Guest(guest::Args),
     /// Run the benches and write target/bench/summary.json
     Bench(bench::Args),
+    /// Build the ioengine for the installed fio, and print the line to run
+    Fio(fio::Args),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +56,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::main(&args),
         Task::Guest(args) => guest::main(&args),
         Task::Bench(args) => bench::main(&args),
+        Task::Fio(args) => fio::main(&args),
     };
     match result {
         Ok(code) => code,

@@ -8,6 +8,9 @@ pub const HOST_ONLY: &str = "host_";
 pub const GUEST_ONLY: &str = "guest_";
 /// Of those, the ones that run in every mode of a PCI function that takes all suites.
 const EACH: &str = "guest_each_";
+/// Suites that drive fio, which is slow in the guest: only where an IOMMU translates, and where there is none.
+pub const FIO: &str = "fio_";
+const FIO_MODES: &[&str] = &["vfio", "noiommu"];
 /// Suites that bring devices of their own: once, on this machine.
 const OWN_DEVICES: &[&str] = &["hostile_server"];
 
@@ -50,6 +53,7 @@ impl Mode {
     pub fn takes(&self, suite: &str) -> bool {
         match self.only {
             Some(only) => only.contains(&suite),
+            None if suite.starts_with(FIO) => FIO_MODES.contains(&self.name),
             None => suite.starts_with(EACH) || anywhere(suite),
         }
     }
@@ -273,6 +277,8 @@ mod tests {
             );
         }
         assert!(modes().any(|mode| mode.takes("guest_user_memlock")));
+        let fio = modes().filter(|mode| mode.takes("fio_jobs")).map(|mode| mode.name);
+        assert_eq!(fio.collect::<Vec<_>>(), ["vfio", "noiommu"]);
         assert!(anywhere("queues") && !anywhere("guest_each_kernel_reads"));
     }
 

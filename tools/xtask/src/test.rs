@@ -11,10 +11,12 @@ use crate::cargo::{Executable, Workspace};
 use crate::modes::{self, BOOTS, GUEST_ONLY, HOST};
 use crate::process::{self, say};
 use crate::suites::{self, Row};
-use crate::{assembly, boot, instructions, kernel, matrix, package};
+use crate::{assembly, boot, fio, instructions, kernel, licences, matrix, package};
 
 /// The package with the suites that run over every transport.
 const SUITES: &str = "upcie-tests";
+/// The suite that fio's engine is built for.
+const FIO_SUITE: &str = "fio_jobs";
 /// Libraries that must build for the other architecture.
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
 /// For each suite; emulation on a busy machine is slow.
@@ -54,6 +56,8 @@ pub struct Run<'a> {
     pub rows: Vec<Row>,
     /// The tools, once they are built.
     pub tools: Vec<PathBuf>,
+    /// fio and the engine, where a suite wants them.
+    pub fio: Option<fio::Built>,
 }
 
 pub fn main(args: &Args) -> Result<ExitCode> {
@@ -62,11 +66,16 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         bail!("there is no mode and no boot {word}; there are {}", names.join(", "));
     }
     let strict = std::env::var("CI").is_ok_and(|value| value == "true");
-    let mut run = Run { args, workspace: Workspace::find()?, strict, rows: Vec::new(), tools: Vec::new() };
+    let workspace = Workspace::find()?;
+    let mut run = Run { args, workspace, strict, rows: Vec::new(), tools: Vec::new(), fio: None };
     // First, so that a person who must type a password is still there.
     let lab = if args.no_guest { None } else { Some(kernel::prepare()?) };
+    let fio = args.wants(FIO_SUITE).then(fio::installed);
     if args.mode.is_empty() {
         run.steps()?;
+    }
+    if let Some(found) = fio {
+        run.engine(found)?;
     }
     let executables = run.build()?;
     run.host(&executables)?;
@@ -131,12 +140,27 @@ impl Run<'_> {
             say!("aarch64 is not checked: its target is absent (`rustup target add {AARCH64}`)");
         }
         self.step("package", package::check)?;
+        self.step("licences", licences::check)?;
         // Both know x86-64 only.
         if cfg!(target_arch = "x86_64") {
             self.step("instructions", |workspace| instructions::check(workspace, false))?;
             self.step("assembly", assembly::check)?;
         }
         Ok(())
+    }
+
+    /// Builds fio's engine: its suite has nothing to do without.
+    fn engine(&mut self, found: Result<fio::Found>) -> Result<()> {
+        let started = Instant::now();
+        match found.and_then(|found| fio::build(&self.workspace, &found)) {
+            Ok(built) => self.fio = Some(built),
+            Err(error) if self.strict => {
+                let problem = Some(format!("{error:#}"));
+                self.push(Row::step("fio's engine", "host", started.elapsed(), problem));
+            }
+            Err(error) => say!("fio's suite is left out: {error:#}"),
+        }
+        process::check_interrupt()
     }
 
     fn build(&mut self) -> Result<Vec<Executable>> {
@@ -197,6 +221,9 @@ impl Run<'_> {
     fn suite(&self, name: &str, harness: bool, command: &mut Command, log: &std::path::Path) -> Result<Row> {
         command.env("UPCIE_BIN", self.workspace.bin(false));
         command.env("RUST_BACKTRACE", "1");
+        if let Some(built) = &self.fio {
+            command.env("UPCIE_FIO", &built.fio).env("UPCIE_FIO_ENGINE", &built.engine);
+        }
         let started = Instant::now();
         let (status, text) = process::captured(command, log, DEADLINE, self.args.verbose)?;
         let code = status.map(|status| status.code().unwrap_or(128));

@@ -1,0 +1,65 @@
+//! Compiles the shim against fio's headers, where `UPCIE_FIO_INCLUDE` says that they are.
+//!
+//! Without that variable the crate builds without the shim, so that the workspace can be checked on any machine: fio refuses
+//! such a library.
+
+use std::{env, fs, path::Path, process::exit};
+
+/// fio's source directory, configured, with FIO-VERSION-FILE made.
+const INCLUDE: &str = "UPCIE_FIO_INCLUDE";
+
+fn main() {
+    println!("cargo:rerun-if-env-changed={INCLUDE}");
+    println!("cargo:rerun-if-changed=src/shim.c");
+    println!("cargo:rerun-if-changed=src/shim.h");
+    let Some(directory) = env::var_os(INCLUDE) else {
+        println!("cargo:warning=built without fio's headers, so fio will not load it: use `cargo xtask fio`");
+        return;
+    };
+    let directory = Path::new(&directory);
+    let file = |name: &str| {
+        let path = directory.join(name);
+        println!("cargo:rerun-if-changed={}", path.display());
+        fs::read_to_string(&path).unwrap_or_else(|error| {
+            fail(&format!(
+                "{INCLUDE}: {}: {error}: fio's source directory is needed, after `./configure` and `make \
+                 FIO-VERSION-FILE` (`cargo xtask fio` does both)",
+                path.display()
+            ))
+        })
+    };
+    file("ioengines.h");
+    file("config-host.h");
+    let version = file("FIO-VERSION-FILE");
+    let Some(version) = version.trim().strip_prefix("FIO_VERSION = ") else {
+        fail(&format!("{}/FIO-VERSION-FILE has no version: {version:?}", directory.display()));
+    };
+    cc::Build::new()
+        .file("src/shim.c")
+        .include(directory)
+        .include("src")
+        .define("UPCIE_FIO_VERSION", format!("{version:?}").as_str())
+        .std("gnu11")
+        .opt_level(3)
+        .warnings(true)
+        // Hooks have parameters that they don't need, and fio's headers are not ours to mend.
+        .flag("-Wno-unused-parameter")
+        .flag("-Wno-sign-compare")
+        .flag("-fomit-frame-pointer")
+        .cargo_metadata(false)
+        .compile("upcie_shim");
+    // The library is named in lib.rs: tests must do without it, since what it calls is in fio.
+    println!("cargo:rustc-link-search=native={}", env::var("OUT_DIR").unwrap_or_default());
+    println!("cargo:rustc-cfg=shim");
+    // Thread-local destructors may run after fio has closed the library.
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
+    // Another fio may lack a function: it is to be told so by its version.
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-z,lazy");
+}
+
+fn fail(reason: &str) -> ! {
+    // A panic would bury it.
+    println!("cargo:warning={reason}");
+    eprintln!("error: {reason}");
+    exit(1)
+}

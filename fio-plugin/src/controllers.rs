@@ -1,0 +1,95 @@
+//! The controllers that are open: one for each address, shared by all jobs of the process, closed with the last.
+
+use crate::errors::Failure;
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Duration,
+};
+use upcie_nvme::{
+    Address, Controller, ControllerOptions, Error,
+    spec::Arbitration,
+    upcie_core::{self, memory::PageSize},
+};
+
+/// What jobs may want of a controller differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) pages: Option<PageSize>,
+    /// Weighted round robin.
+    pub(crate) priorities: bool,
+}
+
+/// A controller that is open.
+#[derive(Debug)]
+pub(crate) struct Open {
+    address: Address,
+    wanted: Wanted,
+    /// Counts the queues that have interrupts.
+    vectors: AtomicU16,
+    pub(crate) controller: Controller,
+}
+
+impl Open {
+    /// A number for a queue's interrupt vector, another each time.
+    pub(crate) fn next_vector(&self) -> u16 {
+        self.vectors.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+static ALL: Mutex<Vec<Weak<Open>>> = Mutex::new(Vec::new());
+
+/// The controller at `address`, opened if no job has it yet.
+pub(crate) fn open(address: &Address, wanted: Wanted) -> Result<Arc<Open>, Failure> {
+    // Held while a controller is opened: the next job is to find it.
+    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    all.retain(|open| open.strong_count() > 0);
+    let others: Vec<_> = all.iter().filter_map(Weak::upgrade).collect();
+    if let Some(open) = others.iter().find(|open| open.address == *address) {
+        for (option, same) in [
+            ("upcie_hugepage", open.wanted.pages == wanted.pages),
+            ("upcie_priority", open.wanted.priorities == wanted.priorities),
+        ] {
+            if !same {
+                return Err(Failure::refused(format!(
+                    "{address}: {option} concerns the whole controller, which another job has open without it, or with \
+                     another: give it in [global], or in each job"
+                )));
+            }
+        }
+        return Ok(open.clone());
+    }
+    let arbitration = wanted.priorities.then(weights);
+    let options =
+        ControllerOptions { pages: wanted.pages, timeout: ADMIN_TIMEOUT, arbitration, ..Default::default() };
+    let controller = open_near(address, &others, options)?;
+    let open = Arc::new(Open { address: address.clone(), wanted, vectors: AtomicU16::new(0), controller });
+    all.push(Arc::downgrade(&open));
+    Ok(open)
+}
+
+/// Of high, medium and low priority: 8, 4 and 1, in bursts of 4 commands.
+fn weights() -> Arbitration {
+    Arbitration::new().with_ab(2).with_hpw(7).with_mpw(3).with_lpw(0)
+}
+
+/// For admin commands. fio has no way to interrupt them.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// In the address space of another that is open, where these two ways in can share one: then a job's memory is good for
+/// both as it is.
+fn open_near(
+    address: &Address,
+    others: &[Arc<Open>],
+    options: ControllerOptions,
+) -> Result<Controller, Failure> {
+    for other in others.iter().filter(|other| address.bdf().is_some() && other.address.bdf().is_some()) {
+        match other.controller.open_beside(address, options.clone()) {
+            Err(Error::Core(upcie_core::Error::Unsupported { .. }) | Error::Unsupported { .. }) => {}
+            opened => return Ok(opened?),
+        }
+    }
+    Ok(Controller::open_with(address, options)?)
+}

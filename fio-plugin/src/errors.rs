@@ -1,0 +1,145 @@
+//! Errors as numbers and as lines.
+
+use std::error::Error as _;
+use upcie_nvme::{Error, Refusal, spec::Status, upcie_core};
+
+/// What is said of an error, and its number: for `td->error`.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) text: String,
+    pub(crate) errno: i32,
+}
+
+impl Failure {
+    pub(crate) fn new(errno: i32, text: impl Into<String>) -> Self {
+        Self { text: text.into(), errno }
+    }
+
+    /// Something that fio's options ask for and that can't be.
+    pub(crate) fn refused(text: impl Into<String>) -> Self {
+        Self::new(libc::EINVAL, text)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::new(errno(&error), chain(&error))
+    }
+}
+
+impl From<upcie_core::Error> for Failure {
+    fn from(error: upcie_core::Error) -> Self {
+        Error::from(error).into()
+    }
+}
+
+/// An error and its sources in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text += &format!(": {source}");
+        next = source.source();
+    }
+    text
+}
+
+/// The number that fio shows beside the line.
+fn errno(error: &Error) -> i32 {
+    use upcie_core::Error as Core;
+    match error {
+        Error::Status { status, .. } => of_status(*status),
+        Error::Timeout { .. } | Error::Core(Core::Timeout { .. }) => libc::ETIMEDOUT,
+        Error::Gone { .. } | Error::Core(Core::Gone { .. } | Core::NotFound { .. }) => libc::ENODEV,
+        Error::Unsupported { .. } | Error::Core(Core::Unsupported { .. } | Core::Unusable { .. }) => {
+            libc::EOPNOTSUPP
+        }
+        Error::Core(Core::Memory { .. } | Core::Allocation { .. }) => libc::ENOMEM,
+        Error::Core(error) => {
+            let system = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+            system.and_then(std::io::Error::raw_os_error).unwrap_or(libc::EINVAL)
+        }
+        Error::Argument { .. } | Error::Emulator(_) => libc::EINVAL,
+        _ => libc::EIO,
+    }
+}
+
+/// What a status is as an errno: what the kernel's block layer makes of it, but for those that it lumps together with
+/// others: beyond the end, not ready, write protected, no access. All that is not here is `EIO`.
+const STATUSES: &[(Status, i32)] = &[
+    (Status::INVALID_OPCODE, libc::EOPNOTSUPP),
+    (Status::INVALID_FIELD, libc::EOPNOTSUPP),
+    (Status::INVALID_NAMESPACE_OR_FORMAT, libc::EOPNOTSUPP),
+    (Status::WRITE_PROTECTED, libc::EROFS),
+    (Status::LBA_OUT_OF_RANGE, libc::ERANGE),
+    (Status::CAPACITY_EXCEEDED, libc::ENOSPC),
+    (Status::NAMESPACE_NOT_READY, libc::EBUSY),
+    (Status::FORMAT_IN_PROGRESS, libc::EBUSY),
+    (Status::RESERVATION_CONFLICT, libc::EBADE),
+    (Status::CONFLICTING_ATTRIBUTES, libc::EOPNOTSUPP),
+    (Status::INVALID_PROTECTION_INFORMATION, libc::EILSEQ),
+    (Status::READ_ONLY_RANGE, libc::EROFS),
+    (Status::WRITE_FAULT, libc::ENODATA),
+    (Status::UNRECOVERED_READ_ERROR, libc::ENODATA),
+    (Status::GUARD_CHECK_ERROR, libc::EILSEQ),
+    (Status::APPLICATION_TAG_CHECK_ERROR, libc::EILSEQ),
+    (Status::REFERENCE_TAG_CHECK_ERROR, libc::EILSEQ),
+    (Status::COMPARE_FAILURE, libc::ENODATA),
+    (Status::ACCESS_DENIED, libc::EACCES),
+    (Status::DEALLOCATED_BLOCK, libc::ENODATA),
+    (Status::INTERNAL_PATH_ERROR, libc::ENOLINK),
+    (Status::CONTROLLER_PATHING_ERROR, libc::ENOLINK),
+    (Status::HOST_PATHING_ERROR, libc::ENOLINK),
+    (Status::ABORTED_BY_HOST, libc::ENOLINK),
+];
+
+/// The errno of a status.
+pub(crate) fn of_status(status: Status) -> i32 {
+    let known = STATUSES.iter().find(|(known, _)| status.is(*known));
+    known.map_or(libc::EIO, |&(_, errno)| errno)
+}
+
+/// The same for what the driver did not send.
+pub(crate) fn of_refusal(refusal: Refusal) -> i32 {
+    match refusal {
+        Refusal::OutOfRange => libc::ERANGE,
+        Refusal::Unsupported | Refusal::NoCommand => libc::EOPNOTSUPP,
+        Refusal::StaleNamespace | Refusal::ForeignNamespace => libc::ESTALE,
+        _ => libc::EINVAL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Failure, STATUSES, of_status};
+    use upcie_nvme::{Error, spec::Status, upcie_core};
+
+    #[test]
+    fn a_status_has_one_errno_whatever_its_retry_bits() {
+        for (index, (status, errno)) in STATUSES.iter().enumerate() {
+            assert!(!STATUSES[..index].iter().any(|(other, _)| other.is(*status)), "{status} is there twice");
+            assert_eq!(of_status(*status), *errno);
+            assert_eq!(of_status(Status::from_bits(status.into_bits() | 1 << 14)), *errno, "do not retry");
+        }
+        assert_eq!(of_status(Status::INTERNAL_ERROR), libc::EIO);
+    }
+
+    #[test]
+    fn an_error_is_one_line_with_its_sources_and_the_systems_number() {
+        let source = std::io::Error::from_raw_os_error(libc::EACCES);
+        let (device, operation) = ("0000:01:00.0".to_owned(), "opening its group".to_owned());
+        let failure = Failure::from(upcie_core::Error::Os { device, operation, source });
+        assert_eq!(failure.errno, libc::EACCES);
+        assert!(
+            failure.text.starts_with("0000:01:00.0: opening its group: Permission denied"),
+            "{}",
+            failure.text
+        );
+
+        let device = "emu".to_owned();
+        let error = Error::Status { device, operation: "Identify".into(), status: Status::CAPACITY_EXCEEDED };
+        let failure = Failure::from(error);
+        assert_eq!(failure.errno, libc::ENOSPC);
+        assert!(failure.text.contains("emu: Identify failed: Capacity Exceeded"), "{}", failure.text);
+    }
+}

@@ -1,0 +1,146 @@
+//! What `shim.h` declares, once more.
+
+use std::ffi::c_void;
+
+/// What is to be done with an I/O unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Op(pub(crate) u32);
+
+impl Op {
+    pub(crate) const READ: Self = Self(0);
+    pub(crate) const WRITE: Self = Self(1);
+    pub(crate) const WRITE_FUA: Self = Self(2);
+    pub(crate) const FLUSH: Self = Self(3);
+    pub(crate) const TRIM: Self = Self(4);
+
+    /// For messages.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::READ => "read",
+            Self::WRITE | Self::WRITE_FUA => "write",
+            Self::FLUSH => "flush",
+            Self::TRIM => "trim",
+            _ => "operation",
+        }
+    }
+}
+
+/// One I/O unit.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Slot {
+    /// Bytes.
+    pub(crate) offset: u64,
+    /// Bytes.
+    pub(crate) len: u64,
+    pub(crate) buf: *mut u8,
+    /// A `Target` of the job.
+    pub(crate) target: *mut c_void,
+    pub(crate) op: Op,
+    pub(crate) padding: u32,
+    /// fio's.
+    pub(crate) unit: *mut c_void,
+    /// Commands in flight, and one for what could not be sent.
+    pub(crate) pieces: u32,
+    /// The job's second when they were sent.
+    pub(crate) since: u32,
+    pub(crate) spare: u64,
+}
+
+/// What a job and the shim share.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Shared {
+    pub(crate) slots: *mut Slot,
+    pub(crate) pending: *mut u32,
+    pub(crate) events: *mut *mut c_void,
+    pub(crate) queued: u32,
+    pub(crate) depth: u32,
+    pub(crate) op_of: [u8; 8],
+    /// Of the last tick.
+    pub(crate) second: i64,
+}
+
+/// The engine's options.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Options {
+    pub(crate) nsid: u32,
+    pub(crate) wait: u32,
+    pub(crate) hugepage: u32,
+    pub(crate) queue_depth: u32,
+    pub(crate) priority: u32,
+    pub(crate) fua: u32,
+    pub(crate) timeout_us: u64,
+}
+
+/// fio's options.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Workload {
+    pub(crate) depth: u64,
+    pub(crate) max_block: u64,
+    pub(crate) start_offset: u64,
+    pub(crate) threads: u32,
+    pub(crate) unaligned: u32,
+    pub(crate) named: u32,
+    pub(crate) memory: u32,
+    pub(crate) uses: [u32; 3],
+    pub(crate) padding: u32,
+    pub(crate) least_block: [u64; 3],
+    pub(crate) alignment: [u64; 3],
+}
+
+const _: () = assert!(size_of::<Slot>() == 64);
+const _: () = assert!(size_of::<Shared>() == 48);
+const _: () = assert!(size_of::<Options>() == 32);
+const _: () = assert!(size_of::<Workload>() == 104);
+
+#[cfg(all(shim, not(test)))]
+#[link(name = "upcie_shim", kind = "static")]
+unsafe extern "C" {
+    fn upcie_shim_print(text: *const std::ffi::c_char, len: usize);
+    fn upcie_shim_fail(unit: *mut c_void, error: i32);
+    fn upcie_shim_engine() -> *mut c_void;
+}
+
+/// Prints a line where fio prints its errors.
+#[cfg(all(shim, not(test)))]
+pub(crate) fn print(text: &str) {
+    // SAFETY: it reads `len` bytes.
+    unsafe { upcie_shim_print(text.as_ptr().cast(), text.len()) }
+}
+
+/// Marks a unit as failed.
+#[cfg(all(shim, not(test)))]
+pub(crate) fn fail(unit: *mut c_void, error: i32) {
+    // SAFETY: fio's own pointer, of a unit that is in flight.
+    unsafe { upcie_shim_fail(unit, error) }
+}
+
+/// fio's table of hooks; null with a message when this is not the fio that it was built for.
+#[cfg(all(shim, not(test)))]
+pub(crate) fn engine() -> *mut c_void {
+    // SAFETY: it only compares two strings.
+    unsafe { upcie_shim_engine() }
+}
+
+/// Without fio there is nobody else to say it.
+#[cfg(any(not(shim), test))]
+mod alone {
+    use std::ffi::c_void;
+
+    pub(crate) fn print(text: &str) {
+        eprintln!("upcie: {text}");
+    }
+
+    pub(crate) fn fail(_unit: *mut c_void, _error: i32) {}
+
+    pub(crate) fn engine() -> *mut c_void {
+        print("this library was built without fio's headers: build it with `cargo xtask fio`");
+        std::ptr::null_mut()
+    }
+}
+#[cfg(any(not(shim), test))]
+pub(crate) use alone::{engine, fail, print};

@@ -1,0 +1,294 @@
+//! A job: what one thread of fio does.
+
+use crate::{
+    errors::{self, Failure},
+    ffi::{self, Op, Shared, Slot},
+    memory::IoMemory,
+    target::Target,
+    workload::{Plan, check_block},
+};
+use std::ptr;
+use upcie_nvme::{Refusal, spec::Status};
+
+/// A unit that came to nothing before it was sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unsent {
+    pub(crate) index: u32,
+    pub(crate) reason: Refusal,
+}
+
+/// A job. `repr(C)`: the shim sees the first field.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Job {
+    pub(crate) shared: Shared,
+    /// Boxes.
+    pub(crate) targets: Vec<*mut Target>,
+    /// Units to be reaped with an error: the first `unsent_count`.
+    pub(crate) unsent: Box<[Unsent]>,
+    pub(crate) unsent_count: usize,
+    /// The errno of what has ended all, or 0.
+    pub(crate) broken: i32,
+    /// Seconds that have passed, as far as anyone looked.
+    pub(crate) tick: u32,
+    pub(crate) plan: Plan,
+    memory: Option<IoMemory>,
+    started: bool,
+    /// What was printed before.
+    told: Vec<Status>,
+    told_refusals: Vec<Refusal>,
+}
+
+/// A box by its pointer alone: C writes through that.
+fn leak<T>(values: impl Iterator<Item = T>) -> *mut T {
+    Box::into_raw(values.collect::<Box<[T]>>()).cast()
+}
+
+/// Frees what [`leak`] gave.
+///
+/// # Safety
+/// `values` is from `leak`, of `count` values, and not used after.
+unsafe fn free<T>(values: *mut T, count: u32) {
+    // SAFETY: the caller's promise.
+    drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(values, count as usize)) });
+}
+
+impl Job {
+    pub(crate) fn new(options: &ffi::Options, workload: &ffi::Workload) -> Result<Box<Self>, Failure> {
+        let plan = Plan::new(options, workload)?;
+        let depth = plan.depth as usize;
+        let empty = |_| Slot {
+            offset: 0,
+            len: 0,
+            buf: ptr::null_mut(),
+            target: ptr::null_mut(),
+            op: Op::FLUSH,
+            padding: 0,
+            unit: ptr::null_mut(),
+            pieces: 0,
+            since: 0,
+            spare: 0,
+        };
+        let shared = Shared {
+            slots: leak((0..depth).map(empty)),
+            pending: leak((0..depth).map(|_| 0)),
+            events: leak((0..depth).map(|_| ptr::null_mut())),
+            queued: 0,
+            depth: plan.depth,
+            op_of: [0; 8],
+            second: 0,
+        };
+        let none = Unsent { index: 0, reason: Refusal::Full };
+        Ok(Box::new(Self {
+            shared,
+            targets: Vec::new(),
+            unsent: vec![none; depth].into_boxed_slice(),
+            unsent_count: 0,
+            broken: 0,
+            tick: 0,
+            plan,
+            memory: None,
+            started: false,
+            told: Vec::new(),
+            told_refusals: Vec::new(),
+        }))
+    }
+
+    /// Opens a file; gives its size in bytes.
+    pub(crate) fn open(&mut self, name: &str) -> Result<(u64, *mut Target), Failure> {
+        let mut target = Target::open(name, &self.plan)?;
+        if self.started {
+            target.start(&self.plan)?;
+        }
+        if let Some(memory) = &mut self.memory {
+            (target.held, target.base) = (memory.view(&target.open.controller)?, memory.base());
+        }
+        let size = target.size();
+        let target = Box::into_raw(Box::new(target));
+        self.targets.push(target);
+        Ok((size, target))
+    }
+
+    /// Whether `bytes`, a block size that fio may choose, is one.
+    pub(crate) fn check_block(&self, bytes: u64) -> Result<(), Failure> {
+        self.targets().try_for_each(|target| {
+            check_block(target.open.controller.name(), 1 << target.shift, "a bs of bssplit", bytes)
+        })
+    }
+
+    /// Makes the queue pairs, in the job's own thread.
+    pub(crate) fn start(&mut self) -> Result<(), Failure> {
+        self.started = true;
+        let plan = self.plan;
+        self.targets_mut().try_for_each(|target| target.start(&plan))
+    }
+
+    pub(crate) fn has_started(&self) -> bool {
+        self.started
+    }
+
+    pub(crate) fn set_unit(&mut self, index: u32, unit: *mut std::ffi::c_void) {
+        if let Some(slot) = self.slot(index) {
+            slot.unit = unit;
+        }
+    }
+
+    fn slot(&mut self, index: u32) -> Option<&mut Slot> {
+        self.slots_mut().get_mut(index as usize)
+    }
+
+    fn slots_mut(&mut self) -> &mut [Slot] {
+        // SAFETY: that many, which the job owns; C does not run now.
+        unsafe { std::slice::from_raw_parts_mut(self.shared.slots, self.shared.depth as usize) }
+    }
+
+    fn slots(&self) -> &[Slot] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts(self.shared.slots, self.shared.depth as usize) }
+    }
+
+    /// Memory for all units, `bytes` in all.
+    pub(crate) fn allocate(&mut self, bytes: usize) -> Result<*mut u8, Failure> {
+        // fio goes on without memory.
+        self.try_allocate(bytes).inspect_err(|failure| self.broken = failure.errno)
+    }
+
+    fn try_allocate(&mut self, bytes: usize) -> Result<*mut u8, Failure> {
+        let spaces = self.targets().map(|target| target.open.controller.heap().space().id());
+        let mut spaces: Vec<_> = spaces.collect();
+        spaces.dedup();
+        let first = self.targets().next().map(|target| target.open.controller.clone());
+        let Some(first) = first else {
+            return Err(Failure::refused("there is no device: filename= names them"));
+        };
+        let mut memory = IoMemory::new(&first, bytes, self.plan.pages, spaces.len() < 2)?;
+        let base = memory.base();
+        self.targets_mut().try_for_each(|target| {
+            (target.held, target.base) = (memory.view(&target.open.controller)?, base);
+            Ok::<_, Failure>(())
+        })?;
+        self.memory = Some(memory);
+        Ok(base)
+    }
+
+    /// Gives the memory back. What is still in flight then is given up, with its queues.
+    pub(crate) fn free(&mut self) {
+        let mut closed = true;
+        if self.targets().any(|target| target.in_flight > 0) {
+            self.broken = if self.broken == 0 { libc::ECANCELED } else { self.broken };
+            // All of them, even after one that could not be closed.
+            for target in self.targets_mut() {
+                closed &= target.stop();
+            }
+        }
+        for target in self.targets_mut() {
+            (target.held, target.base) = (Target::no_memory(), ptr::null());
+        }
+        match self.memory.take() {
+            Some(memory) if !closed => memory.keep(),
+            memory => drop(memory),
+        }
+    }
+
+    fn targets(&self) -> impl Iterator<Item = &Target> {
+        // SAFETY: boxes that the job owns; the shim only hands their addresses back.
+        self.targets.iter().map(|&target| unsafe { &*target })
+    }
+
+    pub(crate) fn targets_mut(&mut self) -> impl Iterator<Item = &mut Target> {
+        // SAFETY: as above, each once.
+        self.targets.iter().map(|&target| unsafe { &mut *target })
+    }
+
+    /// Ends the job's I/O: says why, once.
+    #[cold]
+    pub(crate) fn break_off(&mut self, failure: &Failure) {
+        if self.broken == 0 {
+            ffi::print(&failure.text);
+            self.broken = failure.errno;
+        }
+    }
+
+    /// A command has failed: says so once for each status.
+    #[cold]
+    pub(crate) fn command_failed(&mut self, index: u32, status: Status) {
+        let Some(slot) = self.slot(index) else { return };
+        ffi::fail(slot.unit, errors::of_status(status));
+        if !self.told.iter().any(|told| told.is(status)) {
+            self.told.push(status);
+            let text = self.describe(index);
+            ffi::print(&format!("{text} failed: {status} (told once)"));
+        }
+    }
+
+    /// A unit was not sent.
+    #[cold]
+    pub(crate) fn unit_unsent(&mut self, unsent: Unsent) {
+        let Some(slot) = self.slot(unsent.index) else { return };
+        ffi::fail(slot.unit, errors::of_refusal(unsent.reason));
+        if !self.told_refusals.contains(&unsent.reason) {
+            self.told_refusals.push(unsent.reason);
+            let text = self.describe(unsent.index);
+            ffi::print(&format!("{text} was not sent: {} (told once)", unsent.reason));
+        }
+    }
+
+    /// A unit, for messages.
+    fn describe(&self, index: u32) -> String {
+        let Some(slot) = self.slots().get(index as usize) else { return "a unit".into() };
+        let name = self.targets.iter().find(|&&target| ptr::eq(target.cast(), slot.target));
+        // SAFETY: one of the job's own.
+        let name = name.map_or("?", |&target| unsafe { &*target }.open.controller.name());
+        match slot.op {
+            Op::FLUSH => format!("{name}: flush"),
+            op => format!("{name}: {} of {} bytes at byte {}", op.name(), slot.len, slot.offset),
+        }
+    }
+
+    /// A second, or more, has passed: is there a command out of time?
+    #[cold]
+    pub(crate) fn tick(&mut self, second: i64) {
+        let passed = if self.shared.second == 0 { 1 } else { (second - self.shared.second).clamp(0, 60) };
+        self.shared.second = second;
+        self.tick = self.tick.wrapping_add(passed as u32);
+        let patience = self.plan.timeout.as_secs() as u32 + 1;
+        let tick = self.tick;
+        let is_late = |slot: &Slot| slot.pieces > 0 && tick.wrapping_sub(slot.since) > patience;
+        let late = self.slots().iter().position(is_late);
+        if let Some(index) = late {
+            self.out_of_time(index as u32);
+        }
+    }
+
+    /// Nothing has come, for as long as a command may take.
+    #[cold]
+    pub(crate) fn out_of_time(&mut self, index: u32) {
+        let text =
+            format!("{}: no completion within {:?} (upcie_timeout)", self.describe(index), self.plan.timeout);
+        self.break_off(&Failure::new(libc::ETIMEDOUT, text));
+    }
+
+    /// A unit that is in flight.
+    pub(crate) fn oldest(&self) -> u32 {
+        let flying = self.slots().iter().enumerate().filter(|(_, slot)| slot.pieces > 0);
+        let oldest = flying.max_by_key(|(_, slot)| self.tick.wrapping_sub(slot.since));
+        oldest.map_or(0, |(index, _)| index as u32)
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.free();
+        for target in std::mem::take(&mut self.targets) {
+            // SAFETY: from `Box::into_raw` in `open`, and not used after.
+            drop(unsafe { Box::from_raw(target) });
+        }
+        let Shared { slots, pending, events, depth, .. } = self.shared;
+        // SAFETY: from `leak` in `new`, as many; nobody has the job any more.
+        unsafe { free(slots, depth) };
+        // SAFETY: as above.
+        unsafe { free(pending, depth) };
+        // SAFETY: as above.
+        unsafe { free(events, depth) };
+    }
+}

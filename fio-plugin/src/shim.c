@@ -1,0 +1,411 @@
+/*
+ * The one file that is compiled against fio's headers: the table of hooks, the table of options, and every access to a
+ * field of fio's structures.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#include "config-host.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <string.h>
+
+#include "fio.h"
+#include "optgroup.h"
+
+#include "shim.h"
+
+/* Offset 0 is not for an option: fio takes it for none. */
+struct engine_options {
+	void *padding;
+	unsigned int nsid;
+	unsigned int wait;
+	unsigned int hugepage;
+	unsigned int queue_depth;
+	unsigned int priority;
+	unsigned int fua;
+	unsigned long long timeout_us;
+};
+
+#define COMMON .category = FIO_OPT_C_ENGINE, .group = FIO_OPT_G_INVALID
+
+static struct fio_option options[] = {
+	{
+		.name = "upcie_nsid",
+		.lname = "namespace id",
+		.type = FIO_OPT_INT,
+		.off1 = offsetof(struct engine_options, nsid),
+		.help = "Namespace that the job uses",
+		.def = "1",
+		.minval = 1,
+		COMMON,
+	},
+	{
+		.name = "upcie_wait",
+		.lname = "how to wait for completions",
+		.type = FIO_OPT_STR,
+		.off1 = offsetof(struct engine_options, wait),
+		.help = "How to wait for completions",
+		.def = "poll",
+		.posval = {
+			{ .ival = "poll", .oval = 0, .help = "Look again and again: the shortest latency, a whole core" },
+			{ .ival = "irq", .oval = 1, .help = "Sleep until the queue's interrupt" },
+			{ .ival = "adaptive", .oval = 2, .help = "Poll for 50 us, then sleep until the interrupt" },
+		},
+		COMMON,
+	},
+	{
+		.name = "upcie_hugepage",
+		.lname = "pages of the DMA memory",
+		.type = FIO_OPT_STR,
+		.off1 = offsetof(struct engine_options, hugepage),
+		.help = "Pages of the DMA memory",
+		.def = "auto",
+		.posval = {
+			{ .ival = "auto", .oval = 0, .help = "2 MiB while some are free, small ones otherwise" },
+			{ .ival = "no", .oval = 1, .help = "Small pages only: needs an IOMMU" },
+			{ .ival = "2m", .oval = 2, .help = "Huge pages of 2 MiB" },
+			{ .ival = "1g", .oval = 3, .help = "Huge pages of 1 GiB" },
+		},
+		COMMON,
+	},
+	{
+		.name = "upcie_queue_depth",
+		.lname = "commands in flight per queue pair",
+		.type = FIO_OPT_INT,
+		.off1 = offsetof(struct engine_options, queue_depth),
+		.help = "Commands that each queue pair has room for; 0: what iodepth needs",
+		.def = "0",
+		COMMON,
+	},
+	{
+		.name = "upcie_priority",
+		.lname = "priority of the job's queues",
+		.type = FIO_OPT_STR,
+		.off1 = offsetof(struct engine_options, priority),
+		.help = "Priority of the job's queues (weighted round robin 8:4:1; refused where the controller has none)",
+		.def = "none",
+		.posval = {
+			{ .ival = "none", .oval = 0, .help = "Round robin" },
+			{ .ival = "urgent", .oval = 1, .help = "Before all others" },
+			{ .ival = "high", .oval = 2, .help = "High weight" },
+			{ .ival = "medium", .oval = 3, .help = "Medium weight" },
+			{ .ival = "low", .oval = 4, .help = "Low weight" },
+		},
+		COMMON,
+	},
+	{
+		.name = "upcie_fua",
+		.lname = "force unit access",
+		.type = FIO_OPT_BOOL,
+		.off1 = offsetof(struct engine_options, fua),
+		.help = "Writes complete once they are on the media (FUA), as with sync=dsync",
+		.def = "0",
+		COMMON,
+	},
+	{
+		.name = "upcie_timeout",
+		.lname = "time for a command",
+		.type = FIO_OPT_STR_VAL_TIME,
+		.off1 = offsetof(struct engine_options, timeout_us),
+		.help = "The job fails when a command takes longer (30s, 500ms; seconds if there is no unit)",
+		.def = "30",
+		.is_seconds = 1,
+		.is_time = 1,
+		COMMON,
+	},
+	{ .name = NULL },
+};
+
+static struct ioengine_ops engine;
+
+void upcie_shim_print(const char *text, size_t len)
+{
+	log_err("upcie: %.*s\n", (int) len, text);
+}
+
+void upcie_shim_fail(void *unit, int error)
+{
+	struct io_u *io_u = unit;
+
+	io_u->error = error;
+	io_u->resid = io_u->xfer_buflen;
+}
+
+static __attribute__((cold, noinline)) int fail(struct thread_data *td, int error)
+{
+	td_verror(td, error, "upcie");
+	return error;
+}
+
+/* The job, made on the first call: fio calls `setup` before `init`, or after it with create_serialize=0. */
+static struct upcie_job *job_of(struct thread_data *td)
+{
+	const struct engine_options *eo = td->eo;
+	const struct thread_options *o = &td->o;
+	const struct upcie_options given = {
+		.nsid = eo->nsid,
+		.wait = eo->wait,
+		.hugepage = eo->hugepage,
+		.queue_depth = eo->queue_depth,
+		.priority = eo->priority,
+		.fua = eo->fua || o->sync_io,
+		.timeout_us = eo->timeout_us,
+	};
+	struct upcie_workload workload = {
+		.depth = o->iodepth,
+		.max_block = td_max_bs(td),
+		.start_offset = o->start_offset,
+		.threads = o->use_thread,
+		.unaligned = o->bs_unaligned,
+		.named = o->filename != NULL || o->read_iolog_file != NULL,
+		.memory = fio_option_is_set(o, mem_type),
+		.uses = { td_read(td) != 0, td_write(td) != 0, td_trim(td) != 0 },
+	};
+	struct upcie_job *job = td->io_ops_data;
+
+	if (job)
+		return job;
+	for (int i = 0; i < 3; i++) {
+		workload.least_block[i] = o->min_bs[i];
+		workload.alignment[i] = o->ba[i];
+	}
+	job = upcie_job_new(&given, &workload);
+	if (!job)
+		return NULL;
+	/* Whatever is no transfer is some sort of sync. */
+	memset(job->op_of, UPCIE_FLUSH, sizeof(job->op_of));
+	job->op_of[DDIR_READ] = UPCIE_READ;
+	job->op_of[DDIR_WRITE] = given.fua ? UPCIE_WRITE_FUA : UPCIE_WRITE;
+	job->op_of[DDIR_TRIM] = UPCIE_TRIM;
+	td->io_ops_data = job;
+	return job;
+}
+
+static int target_of(struct thread_data *td, struct fio_file *f)
+{
+	struct upcie_job *job = job_of(td);
+	uint64_t size;
+	void *target;
+	int error;
+
+	if (!job)
+		return EINVAL;
+	if (FILE_ENG_DATA(f))
+		return 0;
+	error = upcie_open(job, f->file_name, &size, &target);
+	if (error)
+		return error;
+	FILE_SET_ENG_DATA(f, target);
+	f->real_file_size = size;
+	f->filetype = FIO_TYPE_BLOCK;
+	fio_file_set_size_known(f);
+	return 0;
+}
+
+static int fio_upcie_setup(struct thread_data *td)
+{
+	const struct thread_options *o = &td->o;
+	struct fio_file *f;
+	unsigned int i;
+	int error;
+
+	if (!job_of(td))
+		return fail(td, EINVAL);
+	for_each_file(td, f, i) {
+		error = target_of(td, f);
+		if (error)
+			return fail(td, error);
+	}
+	/* Sizes of their own that a split names: what is in between is fio's to align. */
+	for (int d = 0; d < 3; d++) {
+		for (unsigned int n = 0; n < o->bssplit_nr[d]; n++) {
+			error = upcie_check_block(td->io_ops_data, o->bssplit[d][n].bs);
+			if (error)
+				return fail(td, error);
+		}
+	}
+	return 0;
+}
+
+static int fio_upcie_init(struct thread_data *td)
+{
+	struct fio_file *f;
+	unsigned int i;
+	int error;
+
+	if (!job_of(td))
+		return fail(td, EINVAL);
+	for_each_file(td, f, i) {
+		error = target_of(td, f);
+		if (error)
+			return fail(td, error);
+	}
+	error = upcie_start(td->io_ops_data);
+	return error ? fail(td, error) : 0;
+}
+
+static void fio_upcie_cleanup(struct thread_data *td)
+{
+	struct fio_file *f;
+	unsigned int i;
+
+	for_each_file(td, f, i)
+		FILE_SET_ENG_DATA(f, NULL);
+	if (td->io_ops_data)
+		upcie_job_free(td->io_ops_data);
+	td->io_ops_data = NULL;
+}
+
+static int fio_upcie_open_file(struct thread_data *td, struct fio_file *f)
+{
+	int error = target_of(td, f);
+
+	return error ? fail(td, error) : 0;
+}
+
+static int fio_upcie_close_file(struct thread_data *td, struct fio_file *f)
+{
+	return 0;
+}
+
+static int fio_upcie_get_file_size(struct thread_data *td, struct fio_file *f)
+{
+	int error = target_of(td, f);
+
+	return error ? fail(td, error) : 0;
+}
+
+static int fio_upcie_invalidate(struct thread_data *td, struct fio_file *f)
+{
+	/* There is no cache. */
+	return 0;
+}
+
+static int fio_upcie_io_u_init(struct thread_data *td, struct io_u *io_u)
+{
+	upcie_unit(td->io_ops_data, io_u->index, io_u);
+	return 0;
+}
+
+static int fio_upcie_iomem_alloc(struct thread_data *td, size_t bytes)
+{
+	td->orig_buffer = upcie_memory_new(td->io_ops_data, bytes);
+	return td->orig_buffer ? 0 : ENOMEM;
+}
+
+static void fio_upcie_iomem_free(struct thread_data *td)
+{
+	if (td->io_ops_data)
+		upcie_memory_free(td->io_ops_data);
+	td->orig_buffer = NULL;
+}
+
+static enum fio_q_status fio_upcie_queue(struct thread_data *td, struct io_u *io_u)
+{
+	struct upcie_job *job = td->io_ops_data;
+	const uint32_t index = io_u->index;
+	struct upcie_slot *slot = &job->slots[index];
+
+	fio_ro_check(td, io_u);
+	slot->offset = io_u->offset;
+	slot->len = io_u->xfer_buflen;
+	slot->buf = io_u->xfer_buf;
+	slot->target = FILE_ENG_DATA(io_u->file);
+	slot->op = job->op_of[io_u->ddir & 7];
+	job->pending[job->queued++] = index;
+	return FIO_Q_QUEUED;
+}
+
+static int fio_upcie_commit(struct thread_data *td)
+{
+	struct upcie_job *job = td->io_ops_data;
+	const uint32_t queued = job->queued;
+	struct timespec now;
+
+	if (!queued)
+		return 0;
+	upcie_submit(job);
+	job->queued = 0;
+	io_u_mark_submit(td, queued);
+	if (!fio_fill_issue_time(td))
+		return 0;
+	fio_gettime(&now, NULL);
+	for (uint32_t i = 0; i < queued; i++) {
+		struct io_u *io_u = job->slots[job->pending[i]].unit;
+
+		io_u->issue_time = now;
+		io_u_queued(td, io_u);
+	}
+	if (td->o.read_iolog_file)
+		td->last_issue = now;
+	if (now.tv_sec != job->second)
+		upcie_tick(job, now.tv_sec);
+	return 0;
+}
+
+static int fio_upcie_getevents(struct thread_data *td, unsigned int min, unsigned int max, const struct timespec *t)
+{
+	const int found = upcie_reap(td->io_ops_data, min, max, t);
+
+	/* fio would take the negative number for the error's. */
+	if (found < 0)
+		fail(td, -found);
+	return found;
+}
+
+static struct io_u *fio_upcie_event(struct thread_data *td, int event)
+{
+	const struct upcie_job *job = td->io_ops_data;
+
+	return job->events[event];
+}
+
+static struct ioengine_ops engine = {
+	.name = "upcie",
+	.version = FIO_IOOPS_VERSION,
+	.flags = FIO_RAWIO | FIO_DISKLESSIO | FIO_NOEXTEND | FIO_NODISKUTIL | FIO_MEMALIGN | FIO_NO_OFFLOAD |
+		 FIO_ASYNCIO_SETS_ISSUE_TIME,
+	.setup = fio_upcie_setup,
+	.init = fio_upcie_init,
+	.cleanup = fio_upcie_cleanup,
+	.open_file = fio_upcie_open_file,
+	.close_file = fio_upcie_close_file,
+	.get_file_size = fio_upcie_get_file_size,
+	.invalidate = fio_upcie_invalidate,
+	.iomem_alloc = fio_upcie_iomem_alloc,
+	.iomem_free = fio_upcie_iomem_free,
+	.io_u_init = fio_upcie_io_u_init,
+	.queue = fio_upcie_queue,
+	.commit = fio_upcie_commit,
+	.getevents = fio_upcie_getevents,
+	.event = fio_upcie_event,
+	.options = options,
+	.option_struct_size = sizeof(struct engine_options),
+};
+
+void *upcie_shim_engine(void)
+{
+	const char *running = dlsym(RTLD_DEFAULT, "fio_version_string");
+
+	if (!running || strcmp(running, UPCIE_FIO_VERSION)) {
+		log_err("upcie: this engine was built for %s, and this is %s, whose structures may differ: build it again "
+			"with `cargo xtask fio` (for another fio than the installed one: --fio-source DIR)\n",
+			UPCIE_FIO_VERSION, running ? running : "a fio without a version");
+		return NULL;
+	}
+	return &engine;
+}
+
+/* Jobs that were set up and never started. */
+__attribute__((destructor)) static void leave(void)
+{
+	upcie_exit();
+}
+
+_Static_assert(sizeof(struct upcie_slot) == 64, "a slot is a cache line");
+_Static_assert(sizeof(struct upcie_job) == 48, "as in ffi.rs");
+_Static_assert(sizeof(struct upcie_options) == 32, "as in ffi.rs");
+_Static_assert(sizeof(struct upcie_workload) == 104, "as in ffi.rs");

@@ -1,0 +1,160 @@
+//! One of a job's files: a namespace of a controller, with a queue pair of the job's own.
+
+use crate::{
+    address, controllers,
+    controllers::{Open, Wanted},
+    errors::Failure,
+    workload::Plan,
+};
+use std::{ptr, sync::Arc};
+use upcie_nvme::{DmaBuf, Namespace, QueuePair, Wait};
+
+/// What each trim's range is given: some controllers read all 4 KiB that a command's ranges can take.
+pub(crate) const RANGE_STRIDE: usize = 4096;
+/// Where memory is not known yet.
+static NO_MEMORY: DmaBuf = DmaBuf::empty();
+
+/// A file of a job.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// `None` before the job's start, and after a failure to close.
+    pub(crate) queue: Option<QueuePair<u32>>,
+    pub(crate) namespace: Namespace,
+    /// The job's memory in this controller's address space, and where fio sees it.
+    pub(crate) held: *const DmaBuf,
+    pub(crate) base: *const u8,
+    /// Bytes that one command transfers at most: a multiple of the blocks.
+    pub(crate) piece: usize,
+    /// Log2 of the block size.
+    pub(crate) shift: u32,
+    /// Commands.
+    pub(crate) in_flight: u32,
+    /// Room for one range for each I/O unit, [`RANGE_STRIDE`] bytes apart.
+    pub(crate) ranges: DmaBuf,
+    pub(crate) open: Arc<Open>,
+}
+
+impl Target {
+    pub(crate) fn open(name: &str, plan: &Plan) -> Result<Self, Failure> {
+        let address = address::parse(name).map_err(|error| {
+            let mut failure = Failure::from(error);
+            failure.text = format!("filename={name}: {}", failure.text);
+            failure
+        })?;
+        let open =
+            controllers::open(&address, Wanted { pages: plan.pages, priorities: plan.priority.is_some() })?;
+        let namespace = open.controller.namespace(plan.nsid)?;
+        namespace.usable()?;
+        plan.check_blocks(open.controller.name(), namespace.block_size() as u64)?;
+        let shift = namespace.block_size().trailing_zeros();
+        let piece = namespace.max_transfer() >> shift << shift;
+        Ok(Self {
+            queue: None,
+            namespace,
+            held: Self::no_memory(),
+            base: ptr::null(),
+            piece,
+            shift,
+            in_flight: 0,
+            ranges: DmaBuf::empty(),
+            open,
+        })
+    }
+
+    /// What stands for memory where there is none.
+    pub(crate) fn no_memory() -> *const DmaBuf {
+        &raw const NO_MEMORY
+    }
+
+    /// Bytes of the namespace.
+    pub(crate) fn size(&self) -> u64 {
+        self.namespace.blocks() << self.shift
+    }
+
+    /// Makes the queue pair: with room for all that `plan` can have in flight, so that it is never full.
+    pub(crate) fn start(&mut self, plan: &Plan) -> Result<(), Failure> {
+        let controller = &self.open.controller;
+        let refuse = |reason: String| Err(Failure::refused(format!("{}: {reason}", controller.name())));
+        let pieces = plan.max_block.div_ceil(self.piece as u64).max(1);
+        let needed = u64::from(plan.depth) * pieces;
+        let why = || match pieces {
+            1 => format!("iodepth={}", plan.depth),
+            _ => format!(
+                "iodepth={} with bs of {} bytes, which takes {pieces} commands of at most {} bytes (MDTS) each,",
+                plan.depth, plan.max_block, self.piece
+            ),
+        };
+        let room = u64::from(controller.max_depth()) - 1;
+        let commands = match u64::from(plan.queue_depth) {
+            0 if needed > room => {
+                return refuse(format!(
+                    "{} needs a queue of {needed} commands, and the controller has room for {room} (CAP.MQES)",
+                    why()
+                ));
+            }
+            0 => needed,
+            given if given > room => {
+                return refuse(format!(
+                    "upcie_queue_depth={given} is more than the {room} commands that a queue of the controller has room \
+                     for (CAP.MQES)"
+                ));
+            }
+            given if given < needed => {
+                return refuse(format!(
+                    "upcie_queue_depth={given} is less than the {needed} commands that {} has in flight",
+                    why()
+                ));
+            }
+            given => given,
+        };
+        let longest = (self.piece as u64).min(plan.max_block);
+        let mut builder = controller
+            .queue_pair()
+            .depth(commands as u32 + 1)
+            .list_memory(self.list_memory(commands, longest));
+        if plan.wait != Wait::Poll {
+            builder = builder.interrupt(self.vector()?);
+        }
+        if let Some(priority) = plan.priority {
+            builder = builder.priority(priority);
+        }
+        self.queue = Some(builder.create()?);
+        if plan.trims {
+            self.ranges =
+                controller.heap().alloc_aligned(plan.depth as usize * RANGE_STRIDE, RANGE_STRIDE)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of PRP lists, so that none is ever lacking: for `commands` of `longest` bytes, each in chunks of what the
+    /// longest transfer needs, a page at most.
+    fn list_memory(&self, commands: u64, longest: u64) -> usize {
+        let page = self.open.controller.page_size() as u64;
+        let entries = |bytes: u64| (bytes / page + 2) * 8;
+        let chunk = entries(self.open.controller.max_transfer() as u64).next_power_of_two().min(page);
+        // Two pages take no list.
+        let chunks = if longest + page <= 2 * page { 0 } else { (entries(longest) + 8).div_ceil(chunk) };
+        usize::try_from(commands * chunks * chunk).unwrap_or(usize::MAX)
+    }
+
+    /// An interrupt vector: the admin queue's only where there is no other.
+    fn vector(&self) -> Result<u16, Failure> {
+        let count = self.open.controller.vectors()?;
+        let next = self.open.next_vector();
+        Ok(if count < 2 { 0 } else { 1 + next % (count - 1) })
+    }
+
+    /// Deletes the queue pair; `false` when the controller does not say that it has let go of the job's memory.
+    pub(crate) fn stop(&mut self) -> bool {
+        let closed = match self.queue.take() {
+            Some(queue) => queue.close().is_ok(),
+            None => true,
+        };
+        let ranges = std::mem::take(&mut self.ranges);
+        if !closed {
+            self.open.controller.keep(ranges);
+        }
+        self.in_flight = 0;
+        closed
+    }
+}

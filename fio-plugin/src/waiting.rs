@@ -1,0 +1,133 @@
+//! Waiting for completions: what `getevents` does when there are too few yet.
+
+use crate::{errors::Failure, hot, job::Job};
+use libc::timespec;
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    time::{Duration, Instant},
+};
+use upcie_nvme::Wait;
+
+/// Looks between two readings of the clock.
+const LOOKS: u32 = 64;
+/// After so much polling without result, the core is offered to others between looks: a software controller may be waiting
+/// for it.
+const PATIENT: Duration = Duration::from_micros(50);
+/// How often it is asked whether the controllers are still there.
+const ALIVE: Duration = Duration::from_millis(100);
+
+/// Waits until `least` events are filled in; `found` are. Gives how many there are then, or a negative errno once nothing
+/// works any more.
+#[cold]
+#[inline(never)]
+pub(crate) fn reap_more(
+    job: &mut Job,
+    mut found: u32,
+    least: u32,
+    most: u32,
+    timeout: Option<&timespec>,
+) -> i32 {
+    let patience = job.plan.timeout;
+    let wanted = timeout
+        .map(|time| Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.clamp(0, 999_999_999) as u32));
+    let started = Instant::now();
+    while found < least && job.broken == 0 {
+        let limit = wanted.unwrap_or(patience).min(patience);
+        match wait(job, limit) {
+            Ok(true) => {}
+            // fio's own time is up.
+            Ok(false) if wanted.is_some_and(|wanted| started.elapsed() >= wanted) => break,
+            Ok(false) => {
+                // For as long as that, not one has completed.
+                let oldest = job.oldest();
+                job.out_of_time(oldest);
+            }
+            Err(failure) => job.break_off(&failure),
+        }
+        found = hot::reap(job, found, most);
+    }
+    if found == 0 && job.broken != 0 { -job.broken } else { found as i32 }
+}
+
+/// Waits until something can be reaped; `false` when nothing came within `limit`.
+fn wait(job: &mut Job, limit: Duration) -> Result<bool, Failure> {
+    let (started, how) = (Instant::now(), job.plan.wait);
+    let mut asked = started;
+    loop {
+        let spins = match how {
+            Wait::Interrupt => Duration::ZERO,
+            Wait::Adaptive(time) => time,
+            _ => ALIVE,
+        };
+        if spin(job, limit.min(spins)) || job.unsent_count > 0 {
+            return Ok(true);
+        }
+        if how != Wait::Poll && sleep(job, limit.saturating_sub(started.elapsed()).min(ALIVE))? {
+            return Ok(true);
+        }
+        if asked.elapsed() >= ALIVE {
+            for target in job.targets_mut().filter(|target| target.in_flight > 0) {
+                if let Some(queue) = &mut target.queue {
+                    queue.wait(Wait::Poll, Duration::ZERO)?;
+                }
+            }
+            asked = Instant::now();
+        }
+        if started.elapsed() >= limit {
+            return Ok(is_ready(job));
+        }
+    }
+}
+
+/// One look at each queue.
+#[inline]
+fn is_ready(job: &mut Job) -> bool {
+    job.targets_mut()
+        .any(|target| target.in_flight > 0 && target.queue.as_ref().is_some_and(|queue| queue.is_ready()))
+}
+
+/// Polls for at most `limit`; `true` when something is ready.
+fn spin(job: &mut Job, limit: Duration) -> bool {
+    let started = Instant::now();
+    loop {
+        for _ in 0..LOOKS {
+            if is_ready(job) {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        let waited = started.elapsed();
+        if waited >= limit {
+            return false;
+        }
+        if waited >= PATIENT {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Sleeps until a queue's interrupt, at most `limit`; `true` when something is ready.
+fn sleep(job: &mut Job, limit: Duration) -> Result<bool, Failure> {
+    for target in job.targets_mut().filter(|target| target.in_flight > 0) {
+        if let Some(queue) = &target.queue {
+            queue.arm()?;
+        }
+    }
+    // What came before they were armed.
+    if is_ready(job) {
+        return Ok(true);
+    }
+    let queues: Vec<_> = job.targets_mut().filter(|target| target.in_flight > 0).collect();
+    let fds: Vec<BorrowedFd<'_>> =
+        queues.iter().filter_map(|target| target.queue.as_ref()?.completion_fd()).collect();
+    let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
+    let limit = u16::try_from(limit.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
+    match poll(&mut polled, PollTimeout::from(limit)) {
+        Ok(_) | Err(Errno::EINTR) => Ok(is_ready(job)),
+        Err(error) => Err(Failure::new(error as i32, format!("waiting for an interrupt: {error}"))),
+    }
+}

@@ -1,0 +1,116 @@
+//! What a job asks for: fio's options and ours, checked as far as that needs no device.
+
+use crate::{errors::Failure, ffi};
+use std::time::Duration;
+use upcie_nvme::{Wait, spec::QueuePriority, upcie_core::memory::PageSize};
+
+/// How long `upcie_wait=adaptive` polls.
+const SPIN: Duration = Duration::from_micros(50);
+/// fio's directions, in its order.
+const DIRECTIONS: [&str; 3] = ["read", "write", "trim"];
+
+/// The options of a job.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) nsid: u32,
+    pub(crate) wait: Wait,
+    pub(crate) pages: Option<PageSize>,
+    /// Commands; 0 is what is needed.
+    pub(crate) queue_depth: u32,
+    pub(crate) priority: Option<QueuePriority>,
+    pub(crate) timeout: Duration,
+    /// I/O units.
+    pub(crate) depth: u32,
+    /// Bytes of the largest I/O.
+    pub(crate) max_block: u64,
+    pub(crate) trims: bool,
+    workload: ffi::Workload,
+}
+
+impl Plan {
+    pub(crate) fn new(options: &ffi::Options, workload: &ffi::Workload) -> Result<Self, Failure> {
+        if workload.threads == 0 {
+            return Err(Failure::refused(
+                "thread=1 is needed: jobs share the controllers of one process, and forked jobs can't",
+            ));
+        }
+        if workload.named == 0 {
+            return Err(Failure::refused(
+                "filename= is missing: it names the device (0000.01.00.0, emu, vfio-user\\:/path)",
+            ));
+        }
+        if workload.memory != 0 {
+            return Err(Failure::refused(
+                "mem= is not for this engine: data is in DMA memory (upcie_hugepage says of what pages)",
+            ));
+        }
+        let wait = match options.wait {
+            0 => Wait::Poll,
+            1 => Wait::Interrupt,
+            _ => Wait::Adaptive(SPIN),
+        };
+        let pages = match options.hugepage {
+            0 => None,
+            1 => Some(PageSize::Small),
+            2 => Some(PageSize::Huge2M),
+            _ => Some(PageSize::Huge1G),
+        };
+        let priority = match options.priority {
+            0 => None,
+            1 => Some(QueuePriority::URGENT),
+            2 => Some(QueuePriority::HIGH),
+            3 => Some(QueuePriority::MEDIUM),
+            _ => Some(QueuePriority::LOW),
+        };
+        let timeout = Duration::from_micros(options.timeout_us);
+        if timeout < Duration::from_millis(1) || timeout > Duration::from_secs(24 * 3600) {
+            return Err(Failure::refused("upcie_timeout is from 1ms to 24h"));
+        }
+        if workload.unaligned != 0 {
+            return Err(Failure::refused(
+                "bs_unaligned=1: a controller transfers whole blocks only; leave it out",
+            ));
+        }
+        let depth = u32::try_from(workload.depth).ok().filter(|&depth| depth < 65536);
+        let depth = depth.ok_or_else(|| {
+            Failure::refused(format!(
+                "iodepth={}: a queue pair has room for 65535 commands at most",
+                workload.depth
+            ))
+        })?;
+        Ok(Self {
+            nsid: options.nsid,
+            wait,
+            pages,
+            queue_depth: options.queue_depth,
+            priority,
+            timeout,
+            depth,
+            max_block: workload.max_block,
+            trims: workload.uses[2] != 0,
+            workload: *workload,
+        })
+    }
+
+    /// Whether all sizes are multiples of the namespace's blocks.
+    pub(crate) fn check_blocks(&self, name: &str, block: u64) -> Result<(), Failure> {
+        let used = (0..3).filter(|&direction| self.workload.uses[direction] != 0);
+        for direction in used {
+            let kind = DIRECTIONS[direction];
+            check_block(name, block, &format!("bs ({kind}s)"), self.workload.least_block[direction])?;
+            check_block(name, block, &format!("blockalign ({kind}s)"), self.workload.alignment[direction])?;
+        }
+        check_block(name, block, "the largest bs", self.max_block)?;
+        check_block(name, block, "offset", self.workload.start_offset)
+    }
+}
+
+/// Whether a size, of `what`, is a multiple of the namespace's blocks.
+pub(crate) fn check_block(name: &str, block: u64, what: &str, size: u64) -> Result<(), Failure> {
+    if size.is_multiple_of(block) {
+        return Ok(());
+    }
+    Err(Failure::refused(format!(
+        "{name}: {what} of {size} bytes is not a multiple of the namespace's blocks of {block} bytes"
+    )))
+}

@@ -1,0 +1,187 @@
+//! fio with the engine, as a process of the test's.
+
+use serde_json::Value;
+use std::{
+    env, fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+use upcie_nvme::Address;
+use upcie_tests::{
+    deadline,
+    process::{Directory, Process, within},
+};
+
+/// Where the engine is: `cargo xtask test` builds it for the installed fio, and says.
+const ENGINE: &str = "UPCIE_FIO_ENGINE";
+
+/// The engine's path; `None` where it was not built.
+pub fn engine() -> Option<String> {
+    env::var(ENGINE).ok()
+}
+
+/// For a command, in seconds: the file that is an emulated disk can be slow on a machine that writes much else.
+pub const PATIENCE: u32 = 100;
+
+/// A run of fio.
+#[derive(Debug)]
+pub struct Run {
+    directory: Directory,
+    arguments: Vec<String>,
+    device: String,
+    program: PathBuf,
+}
+
+/// fio with nothing but what the caller adds.
+pub fn fio(address: &Address) -> Run {
+    // It has its own use for colons.
+    let device = address.to_string().replace(':', "\\:");
+    Run { directory: Directory::new(), arguments: Vec::new(), device, program: program() }
+}
+
+/// Has `test` use a fio that says that it is of another version than it is.
+pub fn of_another_version(test: impl FnOnce(&Path)) {
+    let output = Command::new(program()).arg("--version").output().expect("fio");
+    let version = String::from_utf8(output.stdout).expect("text").trim().to_owned();
+    let real = env::split_paths(&env::var_os("PATH").expect("a PATH"))
+        .map(|directory| directory.join(program()))
+        .find(|path| path.is_file());
+    let mut bytes = fs::read(real.expect("fio on the PATH")).expect("a program");
+    let places: Vec<_> =
+        (0..bytes.len() - version.len()).filter(|&at| bytes[at..].starts_with(version.as_bytes())).collect();
+    assert!(!places.is_empty(), "{version} is not in the program");
+    for at in places {
+        bytes[at + version.len() - 1] = b'x';
+    }
+    let directory = Directory::new();
+    let other = directory.path().join("fio");
+    fs::write(&other, bytes).expect("a directory of our own");
+    fs::set_permissions(&other, PermissionsExt::from_mode(0o755)).expect("a file of our own");
+    test(&other);
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub code: Option<i32>,
+    /// fio's messages and the engine's.
+    pub messages: String,
+    /// The statistics.
+    pub jobs: Vec<Value>,
+}
+
+impl Run {
+    /// Options: `--name=value`.
+    pub fn with<'a>(mut self, options: impl IntoIterator<Item = &'a str>) -> Self {
+        self.arguments.extend(options.into_iter().map(str::to_owned));
+        self
+    }
+
+    /// A job on the device under test, with what every job needs.
+    pub fn job(self, options: &[&str]) -> Self {
+        let engine = format!("--ioengine=external:{}", engine().expect("the caller has looked"));
+        let device = format!("--filename={}", self.device);
+        let patience = format!("--upcie_timeout={PATIENCE}");
+        let common = ["--name=job", &engine, &device, "--thread=1", "--bs=4k", "--size=4M", &patience];
+        self.with(common).with(options.iter().copied())
+    }
+
+    /// By another program than fio.
+    pub fn by(mut self, program: &Path) -> Self {
+        self.program = program.to_owned();
+        self
+    }
+
+    /// A job file of this text, which finds the device and the engine in the environment.
+    pub fn file(mut self, text: &str) -> Self {
+        let path = self.directory.path().join("job.fio");
+        fs::write(&path, text).expect("a directory of our own");
+        self.arguments.push(path.display().to_string());
+        self
+    }
+
+    fn start(&self) -> Process {
+        let mut command = Command::new(&self.program);
+        command.current_dir(self.directory.path()).args(["--output-format=json", "--output=statistics"]);
+        command.args(&self.arguments);
+        command
+            .env("UPCIE_ENGINE", engine().expect("the caller has looked"))
+            .env("UPCIE_FILENAME", &self.device);
+        Process::start(command)
+    }
+
+    fn outcome(&self, process: Process) -> Outcome {
+        let (status, messages) = process.finish();
+        let statistics = fs::read_to_string(self.directory.path().join("statistics")).unwrap_or_default();
+        // The messages come there too, before.
+        let json = statistics.find('{').map_or("", |at| &statistics[at..]);
+        let json: Value = serde_json::from_str(json).unwrap_or_default();
+        let jobs = json["jobs"].as_array().cloned().unwrap_or_default();
+        Outcome { code: status.code(), messages, jobs }
+    }
+
+    /// Runs it to its end.
+    pub fn run(self) -> Outcome {
+        let process = self.start();
+        self.outcome(process)
+    }
+
+    /// Runs it, and does something to it once its job runs.
+    pub fn run_and(self, then: impl FnOnce(&mut Process)) -> Outcome {
+        let run = self.with(["--eta=always", "--eta-newline=1"]);
+        let mut process = run.start();
+        process.wait_for("(f=1)").unwrap_or_else(|error| panic!("{error}"));
+        then(&mut process);
+        run.outcome(process)
+    }
+}
+
+/// What fio prints of the engine's options: of all, or of one.
+pub fn help(option: Option<&str>) -> String {
+    let engine = engine().expect("the caller has looked");
+    let what = option.map_or_else(|| engine.clone(), |option| format!("{engine},{option}"));
+    let mut command = Command::new(program());
+    command.arg(format!("--enghelp={what}"));
+    let output = within(deadline(), move || command.output()).expect("fio");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn program() -> PathBuf {
+    env::var_os("UPCIE_FIO").unwrap_or_else(|| "fio".into()).into()
+}
+
+impl Outcome {
+    /// Checks that all jobs did what they were to do, and nobody complained; gives their statistics.
+    #[track_caller]
+    pub fn passed(self, what: &str) -> Vec<Value> {
+        assert_eq!(self.code, Some(0), "{what}: {}", self.messages);
+        assert!(!self.jobs.is_empty(), "{what}: no statistics: {}", self.messages);
+        for job in &self.jobs {
+            assert_eq!(job["error"], 0, "{what}: {}", self.messages);
+            let done: u64 = ["read", "write", "trim"].iter().map(|kind| total(job, kind)).sum();
+            assert!(done > 0, "{what}: {} did nothing: {}", job["jobname"], self.messages);
+        }
+        let complaint =
+            self.messages.lines().find(|line| line.starts_with("upcie: ") || line.contains("verify:"));
+        assert_eq!(complaint, None, "{what}");
+        self.jobs
+    }
+
+    /// Checks that it was refused, by one line of the engine's with all of `parts`.
+    #[track_caller]
+    pub fn refused(self, what: &str, parts: &[&str]) {
+        assert_eq!(self.code, Some(1), "{what}: {}", self.messages);
+        let lines: Vec<_> = self.messages.lines().filter(|line| line.starts_with("upcie: ")).collect();
+        assert_eq!(lines.len(), 1, "{what}: {}", self.messages);
+        for part in parts {
+            assert!(lines[0].contains(part), "{what}: {part:?} is not in: {}", lines[0]);
+        }
+    }
+}
+
+/// How many I/Os of a kind a job has done.
+pub fn total(job: &Value, kind: &str) -> u64 {
+    job[kind]["total_ios"].as_u64().unwrap_or_default()
+}

@@ -1,0 +1,268 @@
+//! fio with the engine of `fio-plugin`: the example jobs, what fio can ask for, and what it is refused.
+
+use nix::sys::signal::Signal;
+use std::env;
+use upcie_nvme::{Address, Controller, spec::OptionalCommands};
+use upcie_tests::{Device, in_guest, left_out, on_each_device};
+
+mod fio;
+use fio::{fio, total};
+
+const EXAMPLES: &[(&str, &str)] = &[
+    ("latency", include_str!("../../fio-plugin/examples/latency.fio")),
+    ("bandwidth", include_str!("../../fio-plugin/examples/bandwidth.fio")),
+    ("iops", include_str!("../../fio-plugin/examples/iops.fio")),
+    ("verify", include_str!("../../fio-plugin/examples/verify.fio")),
+    ("mixed", include_str!("../../fio-plugin/examples/mixed.fio")),
+];
+
+/// Runs `test` on each device, where the engine was built.
+fn with_fio(test: impl Fn(&mut Device)) {
+    if fio::engine().is_none() {
+        return left_out(
+            "fio's engine: `cargo xtask test fio` builds it, and UPCIE_FIO_ENGINE says where it is",
+        );
+    }
+    on_each_device(test);
+}
+
+/// What a controller is, before fio has it.
+fn look<T>(device: &Device, at: impl FnOnce(&Controller) -> T) -> T {
+    at(&device.open())
+}
+
+#[test]
+fn every_example_reads_back_what_was_written() {
+    with_fio(|device| {
+        for (name, text) in EXAMPLES {
+            let more = format!("[global]\nverify=crc32c\nupcie_timeout={}\n", fio::PATIENCE);
+            let with_checksums = text.replacen("[global]\n", &more, 1);
+            assert_ne!(with_checksums, *text, "{name} has a [global] section");
+            fio(device.address()).file(&with_checksums).run().passed(name);
+        }
+    });
+}
+
+#[test]
+fn writes_of_all_shapes_verify() {
+    with_fio(|device| {
+        let write = ["--rw=randwrite", "--verify=crc32c", "--iodepth=8"];
+        let jobs: &[(&str, &[&str])] = &[
+            ("one command each", &[]),
+            ("batches", &["--iodepth=32", "--iodepth_batch=16", "--iodepth_batch_complete_max=16"]),
+            ("sizes by range", &["--bsrange=4k-64k"]),
+            ("sizes by list", &["--bssplit=4k/40:16k/30:12k/30"]),
+            ("more than MDTS", &["--rw=write", "--bs=2M", "--iodepth=2"]),
+            ("buffers beside pages", &["--iomem_align=64", "--bs=16k"]),
+            ("patterns", &["--verify=pattern", "--verify_pattern=0xdeadbeef%o"]),
+            ("checked by other threads", &["--verify=sha256", "--verify_async=1"]),
+            ("checked while writing", &["--verify_backlog=16"]),
+            ("flushes", &["--fsync=8", "--fdatasync=5", "--end_fsync=1"]),
+            ("forced to the media", &["--sync=dsync"]),
+            ("forced by the engine's option", &["--upcie_fua=1"]),
+            ("set up by each job", &["--create_serialize=0"]),
+            ("several jobs", &["--numjobs=3", "--size=2M", "--offset_increment=2M"]),
+            ("small pages", &["--upcie_hugepage=no"]),
+        ];
+        for (what, options) in jobs {
+            if *what == "small pages" && look(device, |controller| controller.heap().space().is_physical()) {
+                continue;
+            }
+            let jobs = fio(device.address()).job(&write).with(options.iter().copied()).run().passed(what);
+            for job in &jobs {
+                assert!(total(job, "write") > 0 && total(job, "read") > 0, "{what}: {job}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_job_has_several_devices() {
+    with_fio(|device| {
+        // In the guest, the other function is in the same address space where the way in can share one.
+        let name = device.address().to_string();
+        let listed = env::var("UPCIE_TEST_DEVICES").unwrap_or_default();
+        let second = listed
+            .split(',')
+            .find(|&other| in_guest() && other != name)
+            .map(|other| other.replace(':', "\\:"));
+        let emulated = "emu\\:serial=OTHER,lba=4096";
+        // fio adds them to the first.
+        let other = match second {
+            Some(second) => format!("--filename={second}:{emulated}"),
+            None => format!("--filename={emulated}"),
+        };
+        let job = ["--rw=randwrite", "--verify=crc32c", "--iodepth=8", &other];
+        for wait in ["--upcie_wait=poll", "--iodepth_batch=4"] {
+            let jobs = fio(device.address()).job(&job).with([wait]).run().passed(wait);
+            assert!(total(&jobs[0], "write") >= 1023, "{wait}: {}", jobs[0]);
+        }
+    });
+}
+
+#[test]
+fn trims_are_deallocations_or_refused() {
+    with_fio(|device| {
+        let has = look(device, |controller| {
+            controller.identify().optional_commands().contains(OptionalCommands::DATASET_MANAGEMENT)
+        });
+        for rw in ["--rw=trim", "--rw=randtrim", "--rw=trimwrite"] {
+            let outcome = fio(device.address()).job(&[rw, "--bs=64k", "--iodepth=4"]).run();
+            if has {
+                let jobs = outcome.passed(rw);
+                assert_eq!(total(&jobs[0], "trim"), 64, "{rw}");
+            } else {
+                outcome.refused(rw, &["trim", "optional command"]);
+            }
+        }
+    });
+}
+
+#[test]
+fn waiting_by_interrupt_works_where_there_are_some() {
+    with_fio(|device| {
+        let vectors = look(device, |controller| controller.vectors().expect("an answer"));
+        for wait in ["--upcie_wait=irq", "--upcie_wait=adaptive"] {
+            let outcome =
+                fio(device.address()).job(&["--rw=randread", "--iodepth=4", wait, "--io_size=1M"]).run();
+            if vectors > 0 {
+                outcome.passed(wait);
+            } else {
+                outcome.refused(wait, &["interrupt"]);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_priority_is_given_or_refused() {
+    with_fio(|device| {
+        let has = look(device, |controller| controller.capabilities().supports_weighted_round_robin());
+        let outcome =
+            fio(device.address()).job(&["--rw=read", "--upcie_priority=high", "--io_size=64k"]).run();
+        if has {
+            outcome.passed("a priority");
+        } else {
+            outcome.refused("a priority", &["weighted round robin", "CAP.AMS"]);
+        }
+    });
+}
+
+#[test]
+fn what_can_not_be_is_refused_in_one_line() {
+    with_fio(|device| {
+        let (depth, block, last) = look(device, |controller| {
+            let ids = controller.namespaces().expect("namespaces");
+            let block = controller.namespace(1).expect("namespace 1").block_size();
+            (controller.max_depth(), block, ids.into_iter().max().unwrap_or(0))
+        });
+        let block = format!("blocks of {block} bytes");
+        let (beyond, nsid) = (format!("--iodepth={depth}"), format!("--upcie_nsid={}", last + 1));
+        let queue = format!("--upcie_queue_depth={depth}");
+        let cases: &[(&[&str], &[&str])] = &[
+            (&["--thread=0"], &["thread=1 is needed"]),
+            (&["--bs=1000"], &["bs (reads) of 1000 bytes", &block]),
+            (&["--bssplit=4k/50:4100/50"], &["4100 bytes", &block]),
+            (&["--blockalign=100"], &["blockalign (reads) of 100 bytes", &block]),
+            (&["--bs_unaligned=1"], &["bs_unaligned"]),
+            (&["--offset=100"], &["offset of 100 bytes", &block]),
+            (&[&nsid], &["there is no namespace", "the active ones are"]),
+            (&[&beyond], &["iodepth=", "CAP.MQES"]),
+            (&["--iodepth=32", "--upcie_queue_depth=8"], &["upcie_queue_depth=8 is less than the 32"]),
+            (&[&queue], &["upcie_queue_depth=", "CAP.MQES"]),
+            (&["--mem=malloc"], &["mem= is not for this engine"]),
+            (&["--upcie_timeout=1us"], &["upcie_timeout"]),
+        ];
+        for (options, parts) in cases {
+            fio(device.address())
+                .job(&["--rw=randread"])
+                .with(options.iter().copied())
+                .run()
+                .refused(&format!("{options:?}"), parts);
+        }
+        // The device is none the worse for it.
+        fio(device.address()).job(&["--rw=read"]).run().passed("after the refusals");
+    });
+}
+
+#[test]
+fn a_name_that_is_no_device_is_refused() {
+    if fio::engine().is_none() {
+        return left_out("fio's engine");
+    }
+    let emu: Address = "emu".parse().expect("an address");
+    let cases: &[(&str, &[&str])] = &[
+        ("nvme0n1", &["\"nvme0n1\" is not a device address", "0000:01:00.0"]),
+        ("0000.ff.1f.7", &["0000:ff:1f.7", "no such device"]),
+        ("vfio\\:0000.ff.1f.7", &["0000:ff:1f.7"]),
+        ("vfio-user\\:/nowhere", &["/nowhere"]),
+        ("emu\\:colour=red", &["colour=red"]),
+    ];
+    for (name, parts) in cases {
+        let filename = format!("--filename={name}");
+        fio(&emu).job(&["--rw=read"]).with([filename.as_str()]).run().refused(name, parts);
+    }
+    let engine = format!("--ioengine=external:{}", fio::engine().unwrap_or_default());
+    let unnamed = fio(&emu).with(["--name=job", &engine, "--thread=1", "--rw=read", "--size=1M"]).run();
+    unnamed.refused("no name", &["filename= is missing"]);
+}
+
+#[test]
+fn an_interrupted_run_ends_with_statistics() {
+    with_fio(|device| {
+        let job = ["--rw=randread", "--iodepth=8", "--time_based", "--runtime=600"];
+        // One that is set up and never begins has the device, too.
+        let run = fio(device.address()).job(&job).job(&["--name=late", "--rw=read", "--startdelay=600"]);
+        let outcome = run.run_and(|process| process.signal(Signal::SIGINT));
+        // fio's own.
+        assert_eq!(outcome.code, Some(128), "{}", outcome.messages);
+        assert_eq!(outcome.jobs[0]["error"], 0, "{}", outcome.messages);
+        assert!(total(&outcome.jobs[0], "read") > 0, "{}", outcome.messages);
+        // The device was let go of in order.
+        fio(device.address()).job(&["--rw=read"]).run().passed("after the interrupt");
+    });
+}
+
+#[test]
+fn a_device_that_is_lost_in_the_middle_ends_the_job_with_one_line() {
+    with_fio(|device| {
+        let address = device.address().clone();
+        let Some(server) = device.server() else { return };
+        let job = ["--rw=randread", "--iodepth=8", "--time_based", "--runtime=600"];
+        let outcome = fio(&address).job(&job).run_and(|_| server.process().kill());
+        let name = address.to_string();
+        assert_eq!(outcome.jobs.len(), 1, "statistics come all the same: {}", outcome.messages);
+        outcome.refused("a lost device", &[&name]);
+    });
+}
+
+#[test]
+fn a_fio_of_another_version_is_told_how_to_get_an_engine() {
+    if fio::engine().is_none() {
+        return left_out("fio's engine");
+    }
+    fio::of_another_version(|program| {
+        let emu: Address = "emu".parse().expect("an address");
+        let outcome = fio(&emu).job(&["--rw=read"]).by(program).run();
+        outcome.refused(
+            "another version",
+            &["this engine was built for fio-", "cargo xtask fio", "--fio-source"],
+        );
+    });
+}
+
+#[test]
+fn every_option_is_documented() {
+    if fio::engine().is_none() {
+        return left_out("fio's engine");
+    }
+    let all = fio::help(None);
+    let options = ["nsid", "wait", "hugepage", "queue_depth", "priority", "fua", "timeout"];
+    for option in options.map(|option| format!("upcie_{option}")) {
+        let line = all.lines().find(|line| line.starts_with(&option));
+        assert!(line.is_some_and(|line| line.len() > 40), "{option}: {all}");
+        assert!(fio::help(Some(&option)).contains("default: "), "{option}");
+    }
+    let waits = fio::help(Some("upcie_wait"));
+    assert!(["poll", "irq", "adaptive"].iter().all(|word| waits.contains(word)), "{waits}");
+}

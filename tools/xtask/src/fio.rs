@@ -1,0 +1,243 @@
+//! `cargo xtask fio`: the ioengine of `fio-plugin`, for the fio that will load it.
+//!
+//! An engine is good for one version of fio, whose structures it reads. Debian's package has no headers, so they come from
+//! its source package, kept in the cache by its version. Where that comes from is in a list of its own, which only this
+//! program reads: neither root nor a change of the machine's apt is needed for it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::cargo::Workspace;
+use crate::debian::Release;
+use crate::guest::quote;
+use crate::install;
+use crate::kernel::{self, Scratch};
+use crate::process::{self, say};
+
+/// Where fio's headers are, for the plugin's build script.
+const INCLUDE: &str = "UPCIE_FIO_INCLUDE";
+/// What the plugin's build needs beside fio.
+const TOOLS: &[&str] = &["gcc", "libc6-dev", "make"];
+const LIBRARY: &str = "libupcie_fio.so";
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask fio                            # for the installed fio, which is installed if there is none\n  cargo xtask fio --fio-source ~/src/fio     # for a fio that was built there"
+)]
+pub struct Args {
+    /// For the fio that was built in this source directory, instead of the installed one
+    #[arg(long, value_name = "DIR")]
+    fio_source: Option<PathBuf>,
+}
+
+/// A fio, and the engine that was built for it.
+#[derive(Debug)]
+pub struct Built {
+    pub fio: PathBuf,
+    pub engine: PathBuf,
+    pub version: String,
+}
+
+/// A fio, and its headers.
+#[derive(Debug)]
+pub struct Found {
+    fio: PathBuf,
+    headers: PathBuf,
+}
+
+pub fn main(args: &Args) -> Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    let found = match &args.fio_source {
+        Some(source) => built_in(source)?,
+        None => installed()?,
+    };
+    let built = build(&workspace, &found)?;
+    let (fio, engine) = (word(&built.fio), word(&built.engine));
+    println!("built for {}: {}", built.version, built.engine.display());
+    println!(
+        "\nrun, for example\n\n    {fio} --name=try --ioengine=external:{engine} --thread=1 --filename=emu --rw=randread --bs=4k \
+         --iodepth=32 --time_based --runtime=3\n\n    UPCIE_ENGINE={engine} UPCIE_FILENAME=emu {fio} {}\n\nand with a \
+         controller, --filename=0000.01.00.0 (dots: fio splits names at colons)",
+        word(&workspace.root.join("fio-plugin/examples/latency.fio"))
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn word(path: &Path) -> String {
+    quote(&path.to_string_lossy())
+}
+
+/// The fio that was built in a directory.
+fn built_in(source: &Path) -> Result<Found> {
+    let headers = source.canonicalize().with_context(|| source.display().to_string())?;
+    Ok(Found { fio: headers.join("fio"), headers })
+}
+
+/// Builds the engine for a fio.
+pub fn build(workspace: &Workspace, found: &Found) -> Result<Built> {
+    let Found { fio, headers } = found;
+    let version = version_of(headers)?;
+    let running = process::output(Command::new(fio).arg("--version"))
+        .with_context(|| format!("{} is to load the engine", fio.display()))?;
+    if running.trim() != version {
+        bail!(
+            "{} is {}, and the headers in {} are of {version}: build fio there, or install it, so that they agree",
+            fio.display(),
+            running.trim(),
+            headers.display()
+        );
+    }
+    say!("building the engine for {version}");
+    let mut command = workspace.cargo(&["build", "--quiet", "--release", "--package", "upcie-fio"]);
+    process::run(command.env(INCLUDE, headers).stderr(Stdio::inherit()))?;
+    // Out of the way of a build without headers, and of one for another fio.
+    let directory = workspace.target.join("fio").join(version.replace('/', "-"));
+    fs::create_dir_all(&directory)?;
+    let engine = directory.join(LIBRARY);
+    // A fio that runs keeps the old one.
+    let _ = fs::remove_file(&engine);
+    fs::copy(workspace.bin(true).join(LIBRARY), &engine)?;
+    Ok(Built { fio: fio.clone(), engine, version })
+}
+
+/// The version that headers say they are of.
+fn version_of(headers: &Path) -> Result<String> {
+    let file = headers.join("FIO-VERSION-FILE");
+    let text = fs::read_to_string(&file).with_context(|| {
+        format!(
+            "{}: this is to be fio's source directory, in which `./configure` and `make` were run",
+            file.display()
+        )
+    })?;
+    let version = text.trim().strip_prefix("FIO_VERSION = ");
+    Ok(version.with_context(|| format!("{} has no version", file.display()))?.to_owned())
+}
+
+/// Debian's fio, installed if there is none, and its headers.
+pub fn installed() -> Result<Found> {
+    let release = Release::find().map_err(|(id, version)| {
+        anyhow::anyhow!(
+            "fio's headers come from Debian's source package, and this is {id} {version}: build fio from its source, and \
+             give that by --fio-source DIR"
+        )
+    })?;
+    if which("fio").is_none() {
+        install::packages(&["fio"], "there is no fio, so it is installed, with")?;
+    }
+    let missing: Vec<_> =
+        if which("cc").is_some() && which("make").is_some() { vec![] } else { TOOLS.to_vec() };
+    install::packages(&missing, "to build the engine,")?;
+    let fio = which("fio").context("fio was installed and is not on the PATH")?;
+    let real = fio.canonicalize()?;
+    let owner = [fio.as_path(), real.as_path()].into_iter().find_map(|path| {
+        let owner = process::output(Command::new("dpkg-query").arg("-S").arg(path)).ok()?;
+        Some(owner.split(':').next()?.to_owned())
+    });
+    if owner.as_deref() != Some("fio") {
+        bail!(
+            "{} is not from Debian's package fio, so its headers are not known: give the directory that it was built in by \
+             --fio-source DIR",
+            fio.display()
+        );
+    }
+    let version = process::output(Command::new("dpkg-query").args(["-W", "-f=${source:Version}", "fio"]))?;
+    let headers = headers(release, version.trim())?;
+    Ok(Found { fio, headers })
+}
+
+fn which(program: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|directory| directory.join(program))
+        .find(|path| path.is_file())
+}
+
+/// The configured source of a version of Debian's package, from the cache or from Debian.
+fn headers(release: &Release, version: &str) -> Result<PathBuf> {
+    let cache = kernel::cache_directory()?;
+    fs::create_dir_all(&cache)?;
+    let directory = cache.join(format!("fio-{}", version.replace(['/', ':'], "-")));
+    let _lock = kernel::lock(&cache)?;
+    if directory.exists() {
+        return Ok(directory);
+    }
+    if which("dpkg-source").is_none() {
+        install::packages(&["dpkg-dev"], "to unpack fio's source,")?;
+    }
+    let scratch = Scratch(cache.join("fio-unfinished"));
+    // Under the lock, whatever is there was left by one that was killed.
+    let _ = fs::remove_dir_all(&scratch.0);
+    let source = download(release, version, &scratch.0)?;
+    say!("configuring it, 5 s");
+    let configured = [&["sh", "./configure"][..], &["make", "FIO-VERSION-FILE"]];
+    for line in configured {
+        process::output(Command::new(line[0]).args(&line[1..]).current_dir(&source))?;
+    }
+    fs::rename(&source, &directory)?;
+    Ok(directory)
+}
+
+/// Downloads and unpacks the source package; gives its directory.
+fn download(release: &Release, version: &str, scratch: &Path) -> Result<PathBuf> {
+    for directory in ["lists/partial", "archives/partial", "source"] {
+        fs::create_dir_all(scratch.join(directory))?;
+    }
+    let list = scratch.join("sources.list");
+    fs::write(&list, sources(release)?)?;
+    let options = [
+        format!("Dir::Etc::sourcelist={}", list.display()),
+        "Dir::Etc::sourceparts=-".to_owned(),
+        format!("Dir::State::lists={}", scratch.join("lists").display()),
+        format!("Dir::Cache={}", scratch.display()),
+        // What it downloads is this user's.
+        "APT::Sandbox::User=".to_owned(),
+    ];
+    let apt = |words: &[&str]| {
+        let mut command = Command::new("apt-get");
+        options.iter().for_each(|option| {
+            command.arg("-o").arg(option);
+        });
+        command.args(["-qq"]).args(words).current_dir(scratch.join("source"));
+        process::output(&mut command)
+    };
+    say!(
+        "fio's headers: downloading Debian's list of sources (10 MB, kept nowhere) and the source of fio {version} (6 MB)"
+    );
+    apt(&["update"])?;
+    apt(&["source", "--only-source", &format!("fio={version}")]).with_context(|| {
+        format!(
+            "{} does not have the source of fio {version}, which is installed: try `apt-get update` and `apt-get install \
+             fio`, or build fio yourself and give its directory by --fio-source",
+            release.codename
+        )
+    })?;
+    let entries = fs::read_dir(scratch.join("source"))?.flatten().map(|entry| entry.path());
+    entries.into_iter().find(|path| path.is_dir()).context("the source package has no directory")
+}
+
+/// A list of where the sources are: wherever apt gets this release's packages from.
+fn sources(release: &Release) -> Result<String> {
+    let format = "$(RELEASE) $(COMPONENT) $(REPO_URI) $(SIGNED_BY)";
+    let targets = ["indextargets", "--format", format, "Created-By: Packages"];
+    let targets = process::output(Command::new("apt-get").args(targets))?;
+    let mut lines = Vec::new();
+    for target in targets.lines() {
+        let words: Vec<_> = target.split_whitespace().collect();
+        let [suite, "main", uri, ref signed @ ..] = words[..] else { continue };
+        if suite.split('-').next() != Some(release.codename) {
+            continue;
+        }
+        let key = signed.first().filter(|key| key.starts_with('/'));
+        let option = key.map_or_else(String::new, |key| format!("[signed-by={key}] "));
+        let line = format!("deb-src {option}{uri} {suite} main\n");
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    if lines.is_empty() {
+        bail!("apt has no source for {}: see sources.list(5)", release.codename);
+    }
+    Ok(lines.concat())
+}

@@ -87,7 +87,7 @@ pub(crate) struct Workload {
     pub(crate) named: u32,
     pub(crate) memory: u32,
     pub(crate) uses: [u32; 3],
-    pub(crate) padding: u32,
+    pub(crate) zoned: u32,
     pub(crate) least_block: [u64; 3],
     pub(crate) alignment: [u64; 3],
 }

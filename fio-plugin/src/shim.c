@@ -162,6 +162,7 @@ static struct upcie_job *job_of(struct thread_data *td)
 		.unaligned = o->bs_unaligned,
 		.named = o->filename != NULL || o->read_iolog_file != NULL,
 		.memory = fio_option_is_set(o, mem_type),
+		.zoned = o->zone_mode == ZONE_MODE_ZBD,
 		.uses = { td_read(td) != 0, td_write(td) != 0, td_trim(td) != 0 },
 	};
 	struct upcie_job *job = td->io_ops_data;
@@ -243,7 +244,8 @@ static int fio_upcie_init(struct thread_data *td)
 		if (error)
 			return fail(td, error);
 	}
-	error = upcie_start(td->io_ops_data);
+	/* An iolog, which is read after `setup`, may have made more of these. */
+	error = upcie_start(td->io_ops_data, td_max_bs(td), td_trim(td) != 0);
 	return error ? fail(td, error) : 0;
 }
 
@@ -293,7 +295,11 @@ static int fio_upcie_io_u_init(struct thread_data *td, struct io_u *io_u)
 static int fio_upcie_iomem_alloc(struct thread_data *td, size_t bytes)
 {
 	td->orig_buffer = upcie_memory_new(td->io_ops_data, bytes);
-	return td->orig_buffer ? 0 : ENOMEM;
+	if (td->orig_buffer)
+		return 0;
+	/* fio would go on, and fill buffers that are not there. */
+	fio_mark_td_terminate(td);
+	return ENOMEM;
 }
 
 static void fio_upcie_iomem_free(struct thread_data *td)

@@ -64,7 +64,7 @@ struct upcie_workload {
 	uint32_t named; /* filename= is given */
 	uint32_t memory; /* mem= is given */
 	uint32_t uses[3]; /* whether the job does this at all */
-	uint32_t padding;
+	uint32_t zoned; /* zonemode=zbd */
 	uint64_t least_block[3];
 	uint64_t alignment[3]; /* blockalign */
 };
@@ -73,7 +73,8 @@ struct upcie_workload {
 struct upcie_job *upcie_job_new(const struct upcie_options *options, const struct upcie_workload *workload);
 int upcie_check_block(struct upcie_job *job, uint64_t bytes);
 int upcie_open(struct upcie_job *job, const char *name, uint64_t *size, void **target);
-int upcie_start(struct upcie_job *job);
+/* The largest block, and whether there are trims: as fio knows it by then. */
+int upcie_start(struct upcie_job *job, uint64_t max_block, uint32_t trims);
 void upcie_unit(struct upcie_job *job, uint32_t index, void *unit);
 void *upcie_memory_new(struct upcie_job *job, size_t bytes);
 void upcie_memory_free(struct upcie_job *job);

@@ -77,6 +77,9 @@ impl Job {
             depth: plan.depth,
             op_of: [0; 8],
             second: 0,
+            next: 0,
+            end: 0,
+            given: ptr::null_mut(),
         };
         let none = Unsent { index: 0, reason: Refusal::Full };
         Ok(Box::new(Self {

@@ -50,6 +50,10 @@ fn writes_of_all_shapes_verify() {
         let jobs: &[(&str, &[&str])] = &[
             ("one command each", &[]),
             ("batches", &["--iodepth=32", "--iodepth_batch=16", "--iodepth_batch_complete_max=16"]),
+            (
+                "more at a time than are left",
+                &["--iodepth=32", "--iodepth_batch_complete_min=7", "--iodepth_batch_complete_max=9"],
+            ),
             ("sizes by range", &["--bsrange=4k-64k"]),
             ("sizes by list", &["--bssplit=4k/40:16k/30:12k/30"]),
             ("more than MDTS", &["--rw=write", "--bs=2M", "--iodepth=2"]),
@@ -171,7 +175,7 @@ fn what_can_not_be_is_refused_in_one_line() {
             (&["--iodepth=32", "--upcie_queue_depth=8"], &["upcie_queue_depth=8 is less than the 32"]),
             (&[&queue], &["upcie_queue_depth=", "CAP.MQES"]),
             (&["--mem=malloc"], &["mem= is not for this engine"]),
-            (&["--offset=1E"], &["offset of 1152921504606846976 bytes is beyond the namespace's"]),
+            (&["--offset=900T"], &["offset of 989560464998400 bytes is beyond the namespace's"]),
             (&["--zonemode=zbd", "--zonesize=1M"], &["zonemode=zbd", "zoned namespaces"]),
             (
                 &["--rw=read", "--zonemode=strided", "--zonesize=64k", "--zoneskip=1000"],

@@ -144,7 +144,7 @@ static __attribute__((cold, noinline)) int fail(struct thread_data *td, int erro
 static struct upcie_job *job_of(struct thread_data *td)
 {
 	const struct engine_options *eo = td->eo;
-	const struct thread_options *o = &td->o;
+	struct thread_options *o = &td->o;
 	const struct upcie_options given = {
 		.nsid = eo->nsid,
 		.wait = eo->wait,

@@ -60,6 +60,11 @@ pub(crate) struct Shared {
     pub(crate) op_of: [u8; 8],
     /// Of the last tick.
     pub(crate) second: i64,
+    /// The first of `events` that fio was not given yet.
+    pub(crate) next: u32,
+    /// How many there are in all.
+    pub(crate) end: u32,
+    pub(crate) given: *mut *mut c_void,
 }
 
 /// The engine's options.
@@ -87,13 +92,13 @@ pub(crate) struct Workload {
     pub(crate) named: u32,
     pub(crate) memory: u32,
     pub(crate) uses: [u32; 3],
-    pub(crate) padding: u32,
+    pub(crate) zoned: u32,
     pub(crate) least_block: [u64; 3],
     pub(crate) alignment: [u64; 3],
 }
 
 const _: () = assert!(size_of::<Slot>() == 64);
-const _: () = assert!(size_of::<Shared>() == 48);
+const _: () = assert!(size_of::<Shared>() == 64);
 const _: () = assert!(size_of::<Options>() == 32);
 const _: () = assert!(size_of::<Workload>() == 104);
 

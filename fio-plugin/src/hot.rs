@@ -145,22 +145,36 @@ fn closed(job: &mut Job, error: upcie_nvme::Error) {
     job.break_off(&Failure::from(error));
 }
 
-/// Fills in events: `least` or more, `most` at most, within `timeout` (null: as long as a command may take). Gives how
-/// many, or a negative errno once nothing works any more.
+/// Fills in events with all that is done, `least` or more within `timeout` (null: as long as a command may take), after
+/// those that fio was not given yet. Gives how many there are, or a negative errno once nothing works any more.
 ///
 /// # Safety
 /// As for [`upcie_submit`]; `timeout` is null or valid.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn upcie_reap(job: *mut Job, least: u32, most: u32, timeout: *const timespec) -> i32 {
+pub unsafe extern "C" fn upcie_reap(job: *mut Job, least: u32, timeout: *const timespec) -> i32 {
     // SAFETY: the caller's promise.
     let job = unsafe { &mut *job };
-    let most = most.min(job.shared.depth);
-    let found = look(job, 0, most);
-    if found >= least && job.broken == 0 {
-        return found as i32;
+    let most = job.shared.depth;
+    let kept = if job.shared.next == job.shared.end { 0 } else { to_the_front(job) };
+    let mut found = look(job, kept, most);
+    if found < least || job.broken != 0 {
+        // SAFETY: as above.
+        found = waiting::reap_more(job, found, least.min(most), most, unsafe { timeout.as_ref() });
     }
-    // SAFETY: as above.
-    waiting::reap_more(job, found, least.min(most), most, unsafe { timeout.as_ref() })
+    (job.shared.next, job.shared.end) = (0, found);
+    if found == 0 && job.broken != 0 { -job.broken } else { found as i32 }
+}
+
+/// Moves the events that fio was not given yet to the front; gives how many.
+#[cold]
+#[inline(never)]
+fn to_the_front(job: &mut Job) -> u32 {
+    let kept = job.shared.end - job.shared.next;
+    // SAFETY: `next` is not beyond `end`, nor that beyond `depth`.
+    let first = unsafe { job.shared.events.add(job.shared.next as usize) };
+    // SAFETY: as above; the two may overlap.
+    unsafe { first.copy_to(job.shared.events, kept as usize) };
+    kept
 }
 
 /// Looks once at each queue, from event `found` on; gives how many there are then.

@@ -77,6 +77,9 @@ impl Job {
             depth: plan.depth,
             op_of: [0; 8],
             second: 0,
+            next: 0,
+            end: 0,
+            given: ptr::null_mut(),
         };
         let none = Unsent { index: 0, reason: Refusal::Full };
         Ok(Box::new(Self {
@@ -117,8 +120,10 @@ impl Job {
     }
 
     /// Makes the queue pairs, in the job's own thread.
-    pub(crate) fn start(&mut self) -> Result<(), Failure> {
+    pub(crate) fn start(&mut self, max_block: u64, trims: bool) -> Result<(), Failure> {
         self.started = true;
+        self.plan.max_block = self.plan.max_block.max(max_block);
+        self.plan.trims |= trims;
         let plan = self.plan;
         self.targets_mut().try_for_each(|target| target.start(&plan))
     }
@@ -229,16 +234,28 @@ impl Job {
         if !self.told_refusals.contains(&unsent.reason) {
             self.told_refusals.push(unsent.reason);
             let text = self.describe(unsent.index);
-            ffi::print(&format!("{text} was not sent: {} (told once)", unsent.reason));
+            let reason = self.unaligned(unsent).unwrap_or_else(|| unsent.reason.to_string());
+            ffi::print(&format!("{text} was not sent: {reason} (told once)"));
         }
+    }
+
+    /// What is not aligned: the offset, which is the engine's finding, or else the driver's.
+    fn unaligned(&self, unsent: Unsent) -> Option<String> {
+        let slot = self.slots().get(unsent.index as usize)?;
+        let block = 1 << self.target_of(slot)?.shift;
+        (unsent.reason == Refusal::Unaligned && !slot.offset.is_multiple_of(block))
+            .then(|| format!("that is not a multiple of the namespace's blocks of {block} bytes"))
+    }
+
+    /// The target of a unit.
+    fn target_of(&self, slot: &Slot) -> Option<&Target> {
+        self.targets().find(|&target| ptr::eq(ptr::from_ref(target).cast(), slot.target))
     }
 
     /// A unit, for messages.
     fn describe(&self, index: u32) -> String {
         let Some(slot) = self.slots().get(index as usize) else { return "a unit".into() };
-        let name = self.targets.iter().find(|&&target| ptr::eq(target.cast(), slot.target));
-        // SAFETY: one of the job's own.
-        let name = name.map_or("?", |&target| unsafe { &*target }.open.controller.name());
+        let name = self.target_of(slot).map_or("?", |target| target.open.controller.name());
         match slot.op {
             Op::FLUSH => format!("{name}: flush"),
             op => format!("{name}: {} of {} bytes at byte {}", op.name(), slot.len, slot.offset),

@@ -144,7 +144,7 @@ static __attribute__((cold, noinline)) int fail(struct thread_data *td, int erro
 static struct upcie_job *job_of(struct thread_data *td)
 {
 	const struct engine_options *eo = td->eo;
-	const struct thread_options *o = &td->o;
+	struct thread_options *o = &td->o;
 	const struct upcie_options given = {
 		.nsid = eo->nsid,
 		.wait = eo->wait,
@@ -162,6 +162,7 @@ static struct upcie_job *job_of(struct thread_data *td)
 		.unaligned = o->bs_unaligned,
 		.named = o->filename != NULL || o->read_iolog_file != NULL,
 		.memory = fio_option_is_set(o, mem_type),
+		.zoned = o->zone_mode == ZONE_MODE_ZBD,
 		.uses = { td_read(td) != 0, td_write(td) != 0, td_trim(td) != 0 },
 	};
 	struct upcie_job *job = td->io_ops_data;
@@ -243,7 +244,8 @@ static int fio_upcie_init(struct thread_data *td)
 		if (error)
 			return fail(td, error);
 	}
-	error = upcie_start(td->io_ops_data);
+	/* An iolog, which is read after `setup`, may have made more of these. */
+	error = upcie_start(td->io_ops_data, td_max_bs(td), td_trim(td) != 0);
 	return error ? fail(td, error) : 0;
 }
 
@@ -293,7 +295,11 @@ static int fio_upcie_io_u_init(struct thread_data *td, struct io_u *io_u)
 static int fio_upcie_iomem_alloc(struct thread_data *td, size_t bytes)
 {
 	td->orig_buffer = upcie_memory_new(td->io_ops_data, bytes);
-	return td->orig_buffer ? 0 : ENOMEM;
+	if (td->orig_buffer)
+		return 0;
+	/* fio would go on, and fill buffers that are not there. */
+	fio_mark_td_terminate(td);
+	return ENOMEM;
 }
 
 static void fio_upcie_iomem_free(struct thread_data *td)
@@ -319,19 +325,11 @@ static enum fio_q_status fio_upcie_queue(struct thread_data *td, struct io_u *io
 	return FIO_Q_QUEUED;
 }
 
-static int fio_upcie_commit(struct thread_data *td)
+/* Of its own, as is `reap`: its registers are not to be saved where it is not called. */
+static __attribute__((noinline)) void stamp(struct thread_data *td, struct upcie_job *job, uint32_t queued)
 {
-	struct upcie_job *job = td->io_ops_data;
-	const uint32_t queued = job->queued;
 	struct timespec now;
 
-	if (!queued)
-		return 0;
-	upcie_submit(job);
-	job->queued = 0;
-	io_u_mark_submit(td, queued);
-	if (!fio_fill_issue_time(td))
-		return 0;
 	fio_gettime(&now, NULL);
 	for (uint32_t i = 0; i < queued; i++) {
 		struct io_u *io_u = job->slots[job->pending[i]].unit;
@@ -343,24 +341,61 @@ static int fio_upcie_commit(struct thread_data *td)
 		td->last_issue = now;
 	if (now.tv_sec != job->second)
 		upcie_tick(job, now.tv_sec);
+}
+
+static int fio_upcie_commit(struct thread_data *td)
+{
+	struct upcie_job *job = td->io_ops_data;
+	const uint32_t queued = job->queued;
+
+	if (!queued)
+		return 0;
+	upcie_submit(job);
+	job->queued = 0;
+	io_u_mark_submit(td, queued);
+	if (fio_fill_issue_time(td))
+		stamp(td, job, queued);
 	return 0;
+}
+
+static int give(struct upcie_job *job, uint32_t ready, uint32_t max)
+{
+	if (ready > max)
+		ready = max;
+	job->given = job->events + job->next;
+	job->next += ready;
+	return ready;
+}
+
+static __attribute__((noinline)) int reap(struct thread_data *td, unsigned int min, unsigned int max,
+					  const struct timespec *t)
+{
+	struct upcie_job *job = td->io_ops_data;
+	const int found = upcie_reap(job, min, t);
+
+	if (found >= 0)
+		return give(job, found, max);
+	/* fio would take the negative number for the error's. */
+	fail(td, -found);
+	return found;
 }
 
 static int fio_upcie_getevents(struct thread_data *td, unsigned int min, unsigned int max, const struct timespec *t)
 {
-	const int found = upcie_reap(td->io_ops_data, min, max, t);
+	struct upcie_job *job = td->io_ops_data;
+	const uint32_t ready = job->end - job->next;
 
-	/* fio would take the negative number for the error's. */
-	if (found < 0)
-		fail(td, -found);
-	return found;
+	/* fio asks for one at a time, unless it is told otherwise: what is done comes from the queue in one turn. */
+	if (ready && ready >= min)
+		return give(job, ready, max);
+	return reap(td, min, max, t);
 }
 
 static struct io_u *fio_upcie_event(struct thread_data *td, int event)
 {
 	const struct upcie_job *job = td->io_ops_data;
 
-	return job->events[event];
+	return job->given[event];
 }
 
 static struct ioengine_ops engine = {
@@ -406,6 +441,6 @@ __attribute__((destructor)) static void leave(void)
 }
 
 _Static_assert(sizeof(struct upcie_slot) == 64, "a slot is a cache line");
-_Static_assert(sizeof(struct upcie_job) == 48, "as in ffi.rs");
+_Static_assert(sizeof(struct upcie_job) == 64, "as in ffi.rs");
 _Static_assert(sizeof(struct upcie_options) == 32, "as in ffi.rs");
 _Static_assert(sizeof(struct upcie_workload) == 104, "as in ffi.rs");

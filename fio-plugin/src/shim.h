@@ -36,11 +36,14 @@ struct upcie_slot {
 struct upcie_job {
 	struct upcie_slot *slots; /* `depth` of them */
 	uint32_t *pending; /* indexes of slots that were queued and not committed, in order */
-	void **events; /* units that are done */
+	void **events; /* units that are done: those from `next` to `end` are still to be given to fio */
 	uint32_t queued; /* how many are pending */
 	uint32_t depth;
 	uint8_t op_of[8]; /* enum upcie_op by fio's data direction */
 	int64_t second; /* of the last tick */
+	uint32_t next;
+	uint32_t end;
+	void **given; /* what fio was given last */
 };
 
 /* The engine's options as they were given. Enumerations are in the order of the table in shim.c. */
@@ -64,7 +67,7 @@ struct upcie_workload {
 	uint32_t named; /* filename= is given */
 	uint32_t memory; /* mem= is given */
 	uint32_t uses[3]; /* whether the job does this at all */
-	uint32_t padding;
+	uint32_t zoned; /* zonemode=zbd */
 	uint64_t least_block[3];
 	uint64_t alignment[3]; /* blockalign */
 };
@@ -73,7 +76,8 @@ struct upcie_workload {
 struct upcie_job *upcie_job_new(const struct upcie_options *options, const struct upcie_workload *workload);
 int upcie_check_block(struct upcie_job *job, uint64_t bytes);
 int upcie_open(struct upcie_job *job, const char *name, uint64_t *size, void **target);
-int upcie_start(struct upcie_job *job);
+/* The largest block, and whether there are trims: as fio knows it by then. */
+int upcie_start(struct upcie_job *job, uint64_t max_block, uint32_t trims);
 void upcie_unit(struct upcie_job *job, uint32_t index, void *unit);
 void *upcie_memory_new(struct upcie_job *job, size_t bytes);
 void upcie_memory_free(struct upcie_job *job);
@@ -81,8 +85,11 @@ void upcie_job_free(struct upcie_job *job);
 void upcie_exit(void);
 /* Sends what is pending, with one doorbell for each queue. What could not be sent is reaped with its error. */
 void upcie_submit(struct upcie_job *job);
-/* Gives how many of `events` are filled in, or a negative errno once nothing works any more. `timeout` may be NULL. */
-int upcie_reap(struct upcie_job *job, uint32_t least, uint32_t most, const struct timespec *timeout);
+/*
+ * Reaps all that is done. Gives how many of `events` are filled in, from the first on, or a negative errno once nothing
+ * works any more. `timeout` may be NULL.
+ */
+int upcie_reap(struct upcie_job *job, uint32_t least, const struct timespec *timeout);
 /* `second` is not that of the last tick: looks for commands that are out of time. */
 void upcie_tick(struct upcie_job *job, int64_t second);
 

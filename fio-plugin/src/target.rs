@@ -45,8 +45,9 @@ impl Target {
             controllers::open(&address, Wanted { pages: plan.pages, priorities: plan.priority.is_some() })?;
         let namespace = open.controller.namespace(plan.nsid)?;
         namespace.usable()?;
-        plan.check_blocks(open.controller.name(), namespace.block_size() as u64)?;
-        let shift = namespace.block_size().trailing_zeros();
+        let block = namespace.block_size();
+        plan.check_blocks(open.controller.name(), block as u64, namespace.blocks() * block as u64)?;
+        let shift = block.trailing_zeros();
         let piece = namespace.max_transfer() >> shift << shift;
         Ok(Self {
             queue: None,

@@ -20,8 +20,7 @@ const PATIENT: Duration = Duration::from_micros(50);
 /// How often it is asked whether the controllers are still there.
 const ALIVE: Duration = Duration::from_millis(100);
 
-/// Waits until `least` events are filled in; `found` are. Gives how many there are then, or a negative errno once nothing
-/// works any more.
+/// Waits until `least` events are filled in, or nothing works any more; `found` are. Gives how many there are then.
 #[cold]
 #[inline(never)]
 pub(crate) fn reap_more(
@@ -30,7 +29,7 @@ pub(crate) fn reap_more(
     least: u32,
     most: u32,
     timeout: Option<&timespec>,
-) -> i32 {
+) -> u32 {
     let patience = job.plan.timeout;
     let wanted = timeout
         .map(|time| Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.clamp(0, 999_999_999) as u32));
@@ -50,7 +49,7 @@ pub(crate) fn reap_more(
         }
         found = hot::reap(job, found, most);
     }
-    if found == 0 && job.broken != 0 { -job.broken } else { found as i32 }
+    found
 }
 
 /// Waits until something can be reaped; `false` when nothing came within `limit`.

@@ -44,6 +44,11 @@ impl Plan {
                 "mem= is not for this engine: data is in DMA memory (upcie_hugepage says of what pages)",
             ));
         }
+        if workload.zoned != 0 {
+            return Err(Failure::refused(
+                "zonemode=zbd: zoned namespaces are not supported (zonemode=strided is for all others)",
+            ));
+        }
         let wait = match options.wait {
             0 => Wait::Poll,
             1 => Wait::Interrupt,
@@ -92,8 +97,15 @@ impl Plan {
         })
     }
 
-    /// Whether all sizes are multiples of the namespace's blocks.
-    pub(crate) fn check_blocks(&self, name: &str, block: u64) -> Result<(), Failure> {
+    /// Whether all sizes are multiples of the namespace's blocks, and it has a block at `offset`.
+    pub(crate) fn check_blocks(&self, name: &str, block: u64, size: u64) -> Result<(), Failure> {
+        let offset = self.workload.start_offset;
+        // fio would do nothing, and call that a success.
+        if offset >= size {
+            return Err(Failure::refused(format!(
+                "{name}: offset of {offset} bytes is beyond the namespace's {size} bytes"
+            )));
+        }
         let used = (0..3).filter(|&direction| self.workload.uses[direction] != 0);
         for direction in used {
             let kind = DIRECTIONS[direction];
@@ -101,7 +113,7 @@ impl Plan {
             check_block(name, block, &format!("blockalign ({kind}s)"), self.workload.alignment[direction])?;
         }
         check_block(name, block, "the largest bs", self.max_block)?;
-        check_block(name, block, "offset", self.workload.start_offset)
+        check_block(name, block, "offset", offset)
     }
 }
 

@@ -50,6 +50,10 @@ fn writes_of_all_shapes_verify() {
         let jobs: &[(&str, &[&str])] = &[
             ("one command each", &[]),
             ("batches", &["--iodepth=32", "--iodepth_batch=16", "--iodepth_batch_complete_max=16"]),
+            (
+                "more at a time than are left",
+                &["--iodepth=32", "--iodepth_batch_complete_min=7", "--iodepth_batch_complete_max=9"],
+            ),
             ("sizes by range", &["--bsrange=4k-64k"]),
             ("sizes by list", &["--bssplit=4k/40:16k/30:12k/30"]),
             ("more than MDTS", &["--rw=write", "--bs=2M", "--iodepth=2"]),
@@ -171,6 +175,12 @@ fn what_can_not_be_is_refused_in_one_line() {
             (&["--iodepth=32", "--upcie_queue_depth=8"], &["upcie_queue_depth=8 is less than the 32"]),
             (&[&queue], &["upcie_queue_depth=", "CAP.MQES"]),
             (&["--mem=malloc"], &["mem= is not for this engine"]),
+            (&["--offset=900T"], &["offset of 989560464998400 bytes is beyond the namespace's"]),
+            (&["--zonemode=zbd", "--zonesize=1M"], &["zonemode=zbd", "zoned namespaces"]),
+            (
+                &["--rw=read", "--zonemode=strided", "--zonesize=64k", "--zoneskip=1000"],
+                &["at byte 66536 was not sent", &block],
+            ),
             (&["--upcie_timeout=1us"], &["upcie_timeout"]),
         ];
         for (options, parts) in cases {
@@ -183,6 +193,29 @@ fn what_can_not_be_is_refused_in_one_line() {
         // The device is none the worse for it.
         fio(device.address()).job(&["--rw=read"]).run().passed("after the refusals");
     });
+}
+
+#[test]
+fn writes_without_memory_for_them_end_with_one_line() {
+    if fio::engine().is_none() {
+        return left_out("fio's engine");
+    }
+    let emu: Address = "emu".parse().expect("an address");
+    let large = ["--rw=randwrite", "--bs=4M", "--iodepth=512", "--size=1G"];
+    fio(&emu).job(&large).run().refused("2 GiB of buffers", &["more than the 1 GiB"]);
+}
+
+#[test]
+fn a_log_of_ios_may_have_longer_ones_than_bs() {
+    if fio::engine().is_none() {
+        return left_out("fio's engine");
+    }
+    let emu: Address = "emu".parse().expect("an address");
+    let log = "fio version 2 iolog\nemu add\nemu open\nemu write 0 4194304\nemu read 4096 65536\nemu close\n";
+    for how in ["--read_iolog_chunked=0", "--read_iolog_chunked=1"] {
+        let jobs = fio(&emu).job(&[how]).replay(log).run().passed(how);
+        assert_eq!((total(&jobs[0], "write"), total(&jobs[0], "read")), (1, 1), "{how}");
+    }
 }
 
 #[test]

@@ -101,6 +101,13 @@ impl Run {
         self
     }
 
+    /// A log of I/Os to do, as fio writes it.
+    pub fn replay(self, log: &str) -> Self {
+        let path = self.directory.path().join("log");
+        fs::write(&path, log).expect("a directory of our own");
+        self.with([format!("--read_iolog={}", path.display()).as_str()])
+    }
+
     fn start(&self) -> Process {
         let mut command = Command::new(&self.program);
         command.current_dir(self.directory.path()).args(["--output-format=json", "--output=statistics"]);

@@ -105,14 +105,7 @@ pub fn count(value: f64) -> String {
         v if v >= 9999.5 => (v / 1e3, "k"),
         v => return format!("{v:.0}"),
     };
-    let digits = if scaled >= 100.0 {
-        0
-    } else if scaled >= 10.0 {
-        1
-    } else {
-        2
-    };
-    format!("{scaled:.digits$}{unit}")
+    format!("{:.*}{unit}", fraction(scaled), scaled)
 }
 
 /// Nanoseconds with the unit that suits them: `850 ns`, `12.3 µs`, `1.20 s`.
@@ -124,14 +117,16 @@ pub fn nanos(value: f64) -> String {
         v if v >= 999.5 => (v / 1e3, "µs"),
         v => return format!("{v:.0} ns"),
     };
-    let digits = if scaled >= 100.0 {
-        0
-    } else if scaled >= 10.0 {
-        1
-    } else {
-        2
-    };
-    format!("{scaled:.digits$} {unit}")
+    format!("{:.*} {unit}", fraction(scaled), scaled)
+}
+
+/// Digits behind the point, for three in all. What rounds up to one more has one less.
+fn fraction(scaled: f64) -> usize {
+    match scaled {
+        v if v >= 99.95 => 0,
+        v if v >= 9.995 => 1,
+        _ => 2,
+    }
 }
 
 /// A figure of [`nanos`] or [`count`] without the zeros that say nothing: for an axis.

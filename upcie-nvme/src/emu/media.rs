@@ -284,7 +284,13 @@ impl Anonymous {
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
         // SAFETY: a fresh mapping at an address of the kernel's choice; nothing existing is replaced.
         let base = unsafe { mmap_anonymous(None, size, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, flags) };
-        Ok(Self { base: base.map_err(|e| fail(e.into()))?.cast(), len: size.get() })
+        let base = base.map_err(|e| fail(e.into()))?;
+        // Blocks at random are a walk through page tables each: huge pages make most of them short.
+        // SAFETY: the mapping that was just made; what it reads as stays the same.
+        if let Err(error) = unsafe { madvise(base, size.get(), MmapAdvise::MADV_HUGEPAGE) } {
+            tracing::debug!(%error, "an embedded controller has small pages: slower, nothing else");
+        }
+        Ok(Self { base: base.cast(), len: size.get() })
     }
 
     /// `len` bytes at `offset`; `None` where that is outside.

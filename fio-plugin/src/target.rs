@@ -48,13 +48,12 @@ impl Target {
         let block = namespace.block_size();
         plan.check_blocks(open.controller.name(), block as u64, namespace.blocks() * block as u64)?;
         let shift = block.trailing_zeros();
-        let piece = namespace.max_transfer() >> shift << shift;
         Ok(Self {
             queue: None,
+            piece: namespace.max_transfer(),
             namespace,
             held: Self::no_memory(),
             base: ptr::null(),
-            piece,
             shift,
             in_flight: 0,
             ranges: DmaBuf::empty(),

@@ -40,6 +40,23 @@ impl Extent {
         self.last.wrapping_add(1)
     }
 
+    /// Why `blocks` blocks from `slba` on are no place in it, if so.
+    pub(crate) fn misplaced(&self, slba: u64, blocks: u64) -> Option<Refusal> {
+        if blocks == 0 {
+            Some(Refusal::Length)
+        } else if self.blocks().saturating_sub(slba) < blocks {
+            Some(Refusal::OutOfRange)
+        } else {
+            None
+        }
+    }
+
+    /// The same of the blocks that `len` bytes are.
+    pub(crate) fn misplaced_bytes(&self, slba: u64, len: u64) -> Option<Refusal> {
+        let blocks = len >> self.shift;
+        if blocks << self.shift != len { Some(Refusal::Length) } else { self.misplaced(slba, blocks) }
+    }
+
     /// Bytes that one command may transfer: whole blocks.
     pub(crate) fn max_bytes(&self) -> usize {
         (self.max_blocks as usize) << self.shift
@@ -162,17 +179,9 @@ impl Namespace {
             NvmOpcode::WRITE_ZEROES,
             self.nsid()
         );
-        let refuse = |reason| {
-            Err(Error::Refused { device: self.controller.name().into(), operation: what.clone(), reason })
-        };
-        if self.extent.max_zeroes == 0 {
-            return refuse(Refusal::NoCommand);
-        }
-        if blocks == 0 {
-            return refuse(Refusal::Length);
-        }
-        if self.extent.blocks().saturating_sub(slba) < blocks {
-            return refuse(Refusal::OutOfRange);
+        let lacks = (self.extent.max_zeroes == 0).then_some(Refusal::NoCommand);
+        if let Some(reason) = lacks.or_else(|| self.extent.misplaced(slba, blocks)) {
+            return Err(self.refused(what, reason));
         }
         self.controller.blocking_zeroes(self, slba, blocks, &what)
     }
@@ -207,31 +216,24 @@ impl Namespace {
         };
         match reason {
             None => self.controller.blocking_deallocate(self, ranges, &what),
-            Some(reason) => {
-                Err(Error::Refused { device: self.controller.name().into(), operation: what, reason })
-            }
+            Some(reason) => Err(self.refused(what, reason)),
         }
+    }
+
+    fn refused(&self, operation: String, reason: Refusal) -> Error {
+        Error::Refused { device: self.controller.name().into(), operation, reason }
     }
 
     fn transfer(&self, direction: Direction, slba: u64, buffer: &mut DmaBuf) -> Result<()> {
         self.usable()?;
         let opcode = direction.opcode();
-        let refuse = |reason| Error::Refused {
-            device: self.controller.name().into(),
-            operation: format!(
-                "{opcode} of {} bytes at block {slba} of namespace {}",
-                buffer.total_len(),
-                self.nsid()
-            ),
-            reason,
-        };
         let len = buffer.total_len() as u64;
-        let blocks = len >> self.extent.shift;
-        if blocks == 0 || blocks << self.extent.shift != len {
-            return Err(refuse(Refusal::Length));
-        }
-        if self.extent.blocks().saturating_sub(slba) < blocks {
-            return Err(refuse(Refusal::OutOfRange));
+        let refuse = |reason| {
+            let what = format!("{opcode} of {len} bytes at block {slba} of namespace {}", self.nsid());
+            self.refused(what, reason)
+        };
+        if let Some(reason) = self.extent.misplaced_bytes(slba, len) {
+            return Err(refuse(reason));
         }
         // A chain goes in one command; what a part of it could be sent by would be sent before the rest is refused.
         if buffer.next().is_some() && len > self.max_transfer() as u64 {

@@ -343,17 +343,12 @@ fn part<T>(
 #[inline(never)]
 fn refuse_blocks(extent: &Extent, at: (u64, u64, bool), slba: u64, len: u64, lacks: bool) -> Refusal {
     let (controller, namespaces, full) = at;
-    let blocks = len >> extent.shift;
     if extent.stamp != namespaces || extent.max_blocks == 0 || full {
         refuse_namespace(extent, controller, namespaces)
     } else if lacks {
         Refusal::NoCommand
-    } else if blocks == 0 || blocks << extent.shift != len {
-        Refusal::Length
-    } else if extent.blocks().saturating_sub(slba) < blocks {
-        Refusal::OutOfRange
     } else {
-        Refusal::TooLong
+        extent.misplaced_bytes(slba, len).unwrap_or(Refusal::TooLong)
     }
 }
 

@@ -80,7 +80,7 @@ impl<'q, T> Turn<'q, T> {
         self.transfer(NvmOpcode::WRITE, &namespace.extent, slba, buffer, IoFlags::empty(), tag)
     }
 
-    /// How many more commands the queue takes now. Counts the free slots: not for every I/O.
+    /// How many more commands the queue takes now.
     #[inline]
     pub fn room(&self) -> usize {
         let (queue, entries) = (&self.queue, self.queue.none as usize + 1);
@@ -349,20 +349,15 @@ fn why_refused<T>(
     slba: u64,
     buffer: &DmaBuf,
 ) -> Option<Refusal> {
-    let len = buffer.total_len() as u64;
-    let blocks = len >> extent.shift;
+    let foreign = |segment: &DmaBuf| segment.transfer().space != queue.space && !segment.is_empty();
     if extent.stamp != namespaces || extent.max_blocks == 0 || full {
-        Some(refuse_namespace(extent, queue.live.controller, namespaces))
-    } else if buffer.segments().any(|segment| segment.transfer().space != queue.space && !segment.is_empty())
-    {
-        Some(Refusal::ForeignBuffer)
-    } else if blocks == 0 || blocks << extent.shift != len {
-        Some(Refusal::Length)
-    } else if extent.blocks().saturating_sub(slba) < blocks {
-        Some(Refusal::OutOfRange)
-    } else if blocks > u64::from(extent.max_blocks) {
-        Some(Refusal::TooLong)
-    } else {
-        queue.live.device_memory.refuse(opcode, buffer)
+        return Some(refuse_namespace(extent, queue.live.controller, namespaces));
     }
+    if buffer.segments().any(foreign) {
+        return Some(Refusal::ForeignBuffer);
+    }
+    let len = buffer.total_len() as u64;
+    let too_long = || (len > extent.max_bytes() as u64).then_some(Refusal::TooLong);
+    let reason = extent.misplaced_bytes(slba, len).or_else(too_long);
+    reason.or_else(|| queue.live.device_memory.refuse(opcode, buffer))
 }

@@ -1,7 +1,10 @@
 //! A host that breaks the rules, and queues at their limits.
 
 use super::host::{Host, PAGE};
-use crate::spec::{AsyncEvent, AsyncEventType, Command, LogPageId, QueuePriority, Status};
+use crate::{
+    random::Random,
+    spec::{AsyncEvent, AsyncEventType, Command, LogPageId, QueuePriority, Status},
+};
 use std::time::{Duration, Instant};
 use upcie_core::memory::{Memory, PageSize};
 
@@ -170,26 +173,14 @@ fn a_service_time_holds_completions_back() {
     );
 }
 
-/// xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    /// Mostly small, often at an edge.
-    fn word(&mut self) -> u32 {
-        match self.next() % 6 {
-            0 => 0,
-            1 => u32::MAX,
-            2 => self.next() as u32,
-            3 => 1 << (self.next() % 32),
-            _ => (self.next() % 9) as u32,
-        }
+/// Mostly small, often at an edge.
+fn word(random: &mut Random) -> u32 {
+    match random.next() % 6 {
+        0 => 0,
+        1 => u32::MAX,
+        2 => random.next() as u32,
+        3 => 1 << (random.next() % 32),
+        _ => (random.next() % 9) as u32,
     }
 }
 
@@ -210,11 +201,11 @@ fn random_commands_never_bring_it_down() {
                 opcode: if random.next() % 4 == 0 { random.next() as u8 } else { (random.next() % 14) as u8 },
                 flags: if random.next() % 8 == 0 { random.next() as u8 } else { 0 },
                 cid: random.next() as u16,
-                nsid: random.word(),
-                cdw10: random.word(),
-                cdw11: random.word(),
-                cdw12: random.word(),
-                cdw13: random.word(),
+                nsid: word(&mut random),
+                cdw10: word(&mut random),
+                cdw11: word(&mut random),
+                cdw12: word(&mut random),
+                cdw13: word(&mut random),
                 ..Command::default()
             };
             let pointer = (address(&mut random, &host), address(&mut random, &host));

@@ -2,24 +2,12 @@
 
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use crate::spec::*;
+use crate::{random::Random, spec::*};
 
-/// xorshift64*: the same bytes on each run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn fill<T: FromBytes + IntoBytes>(&mut self) -> T {
-        let mut value = T::new_zeroed();
-        value.as_mut_bytes().fill_with(|| self.next() as u8);
-        value
-    }
+fn fill<T: FromBytes + IntoBytes>(random: &mut Random) -> T {
+    let mut value = T::new_zeroed();
+    value.as_mut_bytes().fill_with(|| random.next() as u8);
+    value
 }
 
 fn no_control_characters(text: &str) -> bool {
@@ -30,7 +18,7 @@ fn no_control_characters(text: &str) -> bool {
 fn structures_of_noise() {
     let mut random = Random(0x5eed);
     for _ in 0..500 {
-        let id: IdentifyController = random.fill();
+        let id: IdentifyController = fill(&mut random);
         for text in [id.model(), id.serial(), id.firmware(), id.subsystem_name()] {
             assert!(no_control_characters(&text), "{text:?}");
         }
@@ -46,22 +34,22 @@ fn structures_of_noise() {
             format!("{id:?}"),
         );
 
-        let ns: IdentifyNamespace = random.fill();
+        let ns: IdentifyNamespace = fill(&mut random);
         assert!(ns.format_index() < 64 && (1..=64).contains(&ns.format_count()));
         let _ = (ns.lba_format(), ns.block_size(), format!("{ns:?}"));
 
-        let smart: SmartLog = random.fill();
+        let smart: SmartLog = fill(&mut random);
         let _ = (smart.warnings(), smart.data_units_written(), format!("{smart:?}"));
-        let firmware: FirmwareSlotLog = random.fill();
+        let firmware: FirmwareSlotLog = fill(&mut random);
         let _ = (firmware.active_slot(), firmware.next_slot());
         for slot in 0..=8 {
             assert!(firmware.revision(slot).is_none_or(|revision| no_control_characters(&revision)));
         }
-        let entry: ErrorLogEntry = random.fill();
+        let entry: ErrorLogEntry = fill(&mut random);
         let _ = (entry.is_used(), entry.status().to_string());
-        let command: Command = random.fill();
+        let command: Command = fill(&mut random);
         let _ = (command.slba(), command.block_count(), command.log_page_bytes(), command.log_page_offset());
-        let completion: Completion = random.fill();
+        let completion: Completion = fill(&mut random);
         let _ = (completion.result(), completion.phase(), format!("{completion:?}"));
     }
 }
@@ -157,7 +145,7 @@ fn descriptors_are_walked_within_their_bytes() {
     }
     let mut random = Random(0xd15c);
     for _ in 0..2_000 {
-        let noise: [u8; 4096] = random.fill();
+        let noise: [u8; 4096] = fill(&mut random);
         let used: usize = NamespaceDescriptors::new(&noise).map(|descriptor| descriptor.nid.len() + 4).sum();
         assert!(used <= noise.len());
     }

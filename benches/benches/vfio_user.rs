@@ -20,6 +20,7 @@ use upcie_benches::{
     bare::{self, ENTRIES, Initiator, Media, Rings, Target, Work},
     cores,
     entry::Pairs,
+    rings,
     standin::StandIn,
 };
 use upcie_core::{
@@ -248,7 +249,7 @@ struct Four {
     ours: (Emulator, Driver),
     bare: (Target, Initiator),
     bare_initiator: (Emulator, ByHand, Initiator),
-    bare_target: (Target, Driver),
+    bare_target: (Target, Driver, Arc<StandIn>),
 }
 
 /// The bare targets' data.
@@ -285,7 +286,7 @@ impl Four {
         }
 
         let rings = Rings::new();
-        let data = bare::pages(work.depth * 4096);
+        let data = rings::pages(work.depth * 4096);
         let bytes = with_data.then(media);
         let target = Target::new(rings, bytes.map(|bytes| Media { bytes, shift: 0 }));
         // SAFETY: just made.
@@ -300,13 +301,12 @@ impl Four {
         let probe = driver_of_bare.controller.alloc(512).expect("memory");
         let shift = (probe.as_ptr() as u64).wrapping_sub(probe.iova(0));
         let target = Target::new(rings, bytes.map(|bytes| Media { bytes, shift }));
-        // Nobody answers its admin queue any more.
-        std::mem::forget(standin);
+        standin.pause();
         Self {
             ours: (ours, driver),
             bare,
             bare_initiator: (theirs, by_hand, initiator),
-            bare_target: (target, driver_of_bare),
+            bare_target: (target, driver_of_bare, standin),
         }
     }
 
@@ -329,7 +329,7 @@ impl Four {
             initiator.run(few(counts[2]));
             initiator.run(counts[2])
         });
-        let (target, driver) = &mut self.bare_target;
+        let (target, driver, _) = &mut self.bare_target;
         let bare_target = beside(target, core, || {
             driver.run(few(counts[3]));
             driver.run(counts[3])
@@ -351,8 +351,9 @@ impl Four {
         let (emulator, by_hand, _) = self.bare_initiator;
         emulator.signal(libc::SIGCONT);
         drop(by_hand);
-        // It would wait for the stand-in's admin queue.
-        std::mem::forget(self.bare_target.1);
+        let (_, driver, standin) = self.bare_target;
+        standin.resume();
+        drop(driver);
     }
 }
 

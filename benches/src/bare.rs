@@ -5,7 +5,7 @@
     reason = "a loop that checks nothing has nothing to prove apart"
 )]
 
-use crate::Random;
+use crate::{Random, rings::pages};
 use std::{
     hint::{black_box, spin_loop},
     sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -30,13 +30,6 @@ pub struct Rings {
 
 // SAFETY: plain pointers; whoever runs an initiator or a target over them sees to their life.
 unsafe impl Send for Rings {}
-
-/// Memory of pages of zeroes, never freed: a bench makes it once.
-pub fn pages(bytes: usize) -> *mut u8 {
-    let layout = std::alloc::Layout::from_size_align(bytes, 4096).expect("a layout");
-    // SAFETY: not of size 0.
-    unsafe { std::alloc::alloc_zeroed(layout) }
-}
 
 impl Rings {
     /// In memory of its own; the doorbells share a cache line.

@@ -1,20 +1,15 @@
 //! Which core a thread runs on, and whether it had that core to itself.
 
-use std::{fs, io};
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
+use std::fs;
 
 /// The cores that this process may use.
 pub fn allowed() -> Vec<usize> {
-    // SAFETY: plain data, all of whose bits may be 0.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: it writes a set of this size.
-    if unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) } != 0 {
-        return Vec::new();
-    }
-    let has = |core: &usize| {
-        // SAFETY: below CPU_SETSIZE.
-        unsafe { libc::CPU_ISSET(*core, &set) }
-    };
-    (0..libc::CPU_SETSIZE as usize).filter(has).collect()
+    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else { return Vec::new() };
+    (0..CpuSet::count()).filter(|&core| set.is_set(core).unwrap_or(false)).collect()
 }
 
 /// Keeps the thread `tid` (0: this one) on `cores`.
@@ -22,15 +17,12 @@ pub fn allowed() -> Vec<usize> {
 /// # Panics
 /// When it can't be: a figure of threads that share a core says nothing.
 pub fn pin(tid: i32, cores: &[usize]) {
-    // SAFETY: plain data, all of whose bits may be 0.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    for &core in cores {
-        // SAFETY: `core` came from `allowed`.
-        unsafe { libc::CPU_SET(core, &mut set) };
-    }
-    // SAFETY: it reads a set of this size.
-    let result = unsafe { libc::sched_setaffinity(tid, size_of_val(&set), &set) };
-    assert_eq!(result, 0, "keeping thread {tid} on {cores:?}: {}", io::Error::last_os_error());
+    let pin = || {
+        let mut set = CpuSet::new();
+        cores.iter().try_for_each(|&core| set.set(core))?;
+        sched_setaffinity(Pid::from_raw(tid), &set)
+    };
+    pin().unwrap_or_else(|error| panic!("keeping thread {tid} on {cores:?}: {error}"));
 }
 
 /// How long all threads of a process have waited for a core so far, in nanoseconds.

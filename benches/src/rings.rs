@@ -17,7 +17,8 @@ pub struct Rings {
     pub device: Device,
 }
 
-fn page_aligned(bytes: usize) -> *mut u8 {
+/// Pages of zeroes, never freed: a bench makes them once.
+pub fn pages(bytes: usize) -> *mut u8 {
     let layout = std::alloc::Layout::from_size_align(bytes, 4096).expect("a layout");
     // SAFETY: not of size 0.
     unsafe { std::alloc::alloc_zeroed(layout) }
@@ -26,8 +27,7 @@ fn page_aligned(bytes: usize) -> *mut u8 {
 impl Rings {
     /// Rings of `entries`, zeroed.
     pub fn new(entries: usize) -> Self {
-        let (sq, cq, doorbells) =
-            (page_aligned(entries * 64), page_aligned(entries * 16), page_aligned(4096).cast());
+        let (sq, cq, doorbells) = (pages(entries * 64), pages(entries * 16), pages(4096).cast());
         // SAFETY: just made of these sizes, never freed.
         let device = unsafe { Device::over(sq, cq, doorbells, entries as u16) };
         Self { sq: sq.cast(), cq: cq.cast(), doorbells, entries, device }

@@ -265,9 +265,8 @@ impl StandIn {
         self.shared.device(qid, sq, cq, entries)
     }
 
-    /// The rings of I/O queue `qid`, for a target of the caller's. The admin queue is answered no more.
+    /// The rings of I/O queue `qid`, for a target of the caller's.
     pub fn rings(&self, qid: u16) -> Rings {
-        self.shared.stop.store(true, Ordering::Release);
         let (sq, cq, entries) = self.shared.queues.lock().unwrap()[&qid];
         assert_eq!(entries as usize, ENTRIES, "what a bare target takes");
         Rings {

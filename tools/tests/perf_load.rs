@@ -2,7 +2,7 @@
 
 mod program;
 
-use program::{Dir, complains, fails, number, perf, run_upcie as run, upcie};
+use program::{Dir, complains, fails, measuring, number, perf, run_upcie as run, upcie};
 use serde_json::Value;
 use std::{
     io::{BufRead, BufReader},
@@ -260,14 +260,7 @@ fn what_can_t_be_is_refused_with_the_device_and_the_number() {
 fn a_device_that_is_lost_costs_only_its_own_numbers() {
     let dir = Dir::made("lost");
     let mut served = Served::new(&dir, "size=16M");
-    let mut child = upcie(&format!("perf emu:size=16M {} --time 2 --interval 100ms", served.1))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    // It runs.
-    assert!(lines.any(|line| line.contains(" MiB/s   p50")));
+    let (child, lines) = measuring(&format!("emu:size=16M {} --time 2 --interval 100ms", served.1));
     served.0.0.kill().unwrap();
     let rest = lines.collect::<Vec<_>>().join("\n");
     let error = complains(1, child.wait_with_output().unwrap());

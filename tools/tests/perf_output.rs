@@ -9,11 +9,10 @@ use hdrhistogram::{
         interval_log::{IntervalLogIterator, LogEntry},
     },
 };
-use program::{Dir, complains, fails, number, perf, run_upcie as run, succeeds, upcie};
+use program::{Dir, complains, fails, measuring, number, perf, run_upcie as run, succeeds, upcie};
 use std::{
     fs,
-    io::{BufRead, BufReader},
-    process::{Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -84,13 +83,7 @@ fn intervals_are_lines_for_people() {
 
 #[test]
 fn a_reader_that_leaves_ends_it_though_the_device_does_nothing() {
-    let mut child = upcie("perf emu:latency=60s --time 60 --interval 10ms")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    assert!(lines.any(|line| line.contains(" MiB/s   p50")));
+    let (child, lines) = measuring("emu:latency=60s --time 60 --interval 10ms");
     let left = Instant::now();
     drop(lines);
     let output = child.wait_with_output().unwrap();
@@ -136,13 +129,7 @@ fn what_can_t_be_written_costs_nothing_of_the_rest() {
 fn a_reader_that_leaves_has_its_files_all_the_same() {
     let dir = Dir::made("leaves");
     let svg = dir.path("run.svg");
-    let mut child = upcie(&format!("perf emu --time 60 --interval 10ms --plot {svg}"))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    assert!(lines.any(|line| line.contains(" MiB/s   p50")));
+    let (child, lines) = measuring(&format!("emu --time 60 --interval 10ms --plot {svg}"));
     drop(lines);
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));

@@ -128,7 +128,7 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
         return Err(error);
     }
     let lost = report.devices.iter().any(|device| device.lost.is_some());
-    Ok(match report.faults.errors {
+    Ok(match report.counts.faults.errors {
         _ if lost => Outcome::Lost,
         _ if signal::interrupted() => Outcome::Interrupted,
         0 => Outcome::Done,

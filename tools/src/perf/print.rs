@@ -114,12 +114,12 @@ impl Report {
     }
 
     fn print_faults(&self, results: &Results, out: &mut impl Write) -> io::Result<()> {
-        line(out, "errors", [self.faults.errors.to_string()])?;
-        for (name, count) in &self.faults.errors_by_status {
+        line(out, "errors", [self.counts.faults.errors.to_string()])?;
+        for (name, count) in &self.counts.faults.errors_by_status {
             writeln!(out, "  {count} × {name}")?;
         }
-        if self.faults.mismatches > 0 {
-            writeln!(out, "  {} × data that differs from what was written", self.faults.mismatches)?;
+        if self.counts.faults.mismatches > 0 {
+            writeln!(out, "  {} × data that differs from what was written", self.counts.faults.mismatches)?;
             for lane in results.workers.iter().flat_map(|worker| &worker.lanes) {
                 let several = self.devices.len() > 1;
                 let name =
@@ -133,9 +133,9 @@ impl Report {
     }
 
     fn print_totals(&self, out: &mut impl Write) -> io::Result<()> {
-        let mut columns = vec![("", &self.total)];
-        if let (Some(read), Some(write)) = (&self.read, &self.write) {
-            columns = vec![("total", &self.total), ("read", read), ("write", write)];
+        let mut columns = vec![("", &self.counts.total)];
+        if let (Some(read), Some(write)) = (&self.counts.read, &self.counts.write) {
+            columns = vec![("total", &self.counts.total), ("read", read), ("write", write)];
             line(out, "", columns.iter().map(|(name, _)| (*name).to_owned()))?;
         }
         let columns = columns.iter().map(|(_, direction)| direction);
@@ -185,9 +185,13 @@ impl Report {
         if self.devices.len() > 1 {
             for (i, device) in self.devices.iter().enumerate() {
                 let lost = if device.lost.is_some() { " (lost)" } else { "" };
-                part(out, &format!("device {}", i + 1), &device.total, device.faults.errors, |out| {
-                    write!(out, "   {}{lost}", device.address)
-                })?;
+                part(
+                    out,
+                    &format!("device {}", i + 1),
+                    &device.counts.total,
+                    device.counts.faults.errors,
+                    |out| write!(out, "   {}{lost}", device.address),
+                )?;
             }
         }
         if self.threads.len() > 1 {

@@ -24,13 +24,8 @@ pub struct Report {
     pub interrupted: bool,
     pub elapsed_ns: u64,
     #[serde(flatten)]
-    pub total: Direction,
-    pub read: Option<Direction>,
-    pub write: Option<Direction>,
-    pub trim: Option<Direction>,
+    pub counts: Counts,
     pub cpu_ns_per_io: Option<f64>,
-    #[serde(flatten)]
-    pub faults: Faults,
     pub latency_breakdown_ns: Option<Breakdown>,
     pub devices: Vec<Device>,
     pub threads: Vec<Thread>,
@@ -81,6 +76,13 @@ pub struct Device {
     pub offset: u64,
     pub size: u64,
     pub lost: Option<String>,
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+/// What came of the I/Os: of all devices, or of one.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Counts {
     #[serde(flatten)]
     pub total: Direction,
     pub read: Option<Direction>,
@@ -263,11 +265,7 @@ impl Device {
             offset: *offset,
             size: part * plan.pairs() * namespace.block_size() as u64,
             lost: None,
-            total: Direction::default(),
-            read: None,
-            write: None,
-            trim: None,
-            faults: Faults::default(),
+            counts: Counts::default(),
         })
     }
 }
@@ -285,12 +283,8 @@ impl Report {
             parameters: Parameters::new(args, plan),
             interrupted: false,
             elapsed_ns: 0,
-            total: Direction::default(),
-            read: None,
-            write: None,
-            trim: None,
+            counts: Counts::default(),
             cpu_ns_per_io: None,
-            faults: Faults::default(),
             latency_breakdown_ns: None,
             devices: plan
                 .devices

@@ -3,7 +3,7 @@
 use super::{
     breakdown::{Breakdown, PARTS},
     plan::Plan,
-    report::{self, Direction, Latency, Report},
+    report::{self, Counts, Direction, Latency, Report},
     tally::{Faults, Tally, histogram},
     watch::Counted,
     worker::Worker,
@@ -47,25 +47,26 @@ impl Report {
             lanes.filter(|lane| wanted(lane.device)).for_each(|lane| sum.add(&lane.faults));
             report::Faults::new(&sum)
         };
+        let counts = |tally: &Tally, faults: report::Faults| {
+            anyhow::Ok(Counts {
+                total: total(tally)?,
+                read: rw.reads().then(|| kind(tally, 0)),
+                write: rw.writes().then(|| kind(tally, 1)),
+                trim: rw.trims().then(|| kind(tally, 1)),
+                faults,
+            })
+        };
         let per_io = |cpu: u64, ios: u64| (ios > 0).then(|| cpu as f64 / ios as f64);
 
         self.interrupted = signal::interrupted();
         self.elapsed_ns = elapsed;
         let all = sum(&|_| true)?;
-        self.total = total(&all)?;
-        self.read = rw.reads().then(|| kind(&all, 0));
-        self.write = rw.writes().then(|| kind(&all, 1));
-        self.trim = rw.trims().then(|| kind(&all, 1));
-        self.faults = faults(&|_| true);
+        self.counts = counts(&all, faults(&|_| true))?;
         self.cpu_ns_per_io = per_io(counted.cpu.iter().sum(), all.ios());
         self.intervals.clone_from(&counted.intervals);
         for (place, device) in self.devices.iter_mut().enumerate() {
             let tally = sum(&|i| i % devices == place)?;
-            device.total = total(&tally)?;
-            device.read = rw.reads().then(|| kind(&tally, 0));
-            device.write = rw.writes().then(|| kind(&tally, 1));
-            device.trim = rw.trims().then(|| kind(&tally, 1));
-            device.faults = faults(&|device| device == place);
+            device.counts = counts(&tally, faults(&|device| device == place))?;
             device.lost = lost[place].get().cloned();
         }
         for (place, worker) in workers.iter().enumerate() {

@@ -102,14 +102,14 @@ impl fmt::Display for Sizes {
     }
 }
 
-/// `4 KiB`, or `60 % 4 KiB, 40 % 64 KiB`.
+/// `4 KiB`, or `60 % 4 KiB + 40 % 64 KiB`.
 pub fn write_shares(shares: &[Share], f: &mut impl fmt::Write) -> fmt::Result {
     if let [share] = shares {
         return f.write_str(&units::bytes(share.bytes));
     }
     for (i, share) in shares.iter().enumerate() {
-        let comma = if i == 0 { "" } else { " + " };
-        write!(f, "{comma}{} % {}", share.percent, units::bytes(share.bytes))?;
+        let plus = if i == 0 { "" } else { " + " };
+        write!(f, "{plus}{} % {}", share.percent, units::bytes(share.bytes))?;
     }
     Ok(())
 }

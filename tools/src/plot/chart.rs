@@ -1,7 +1,10 @@
 //! The charts that images are made of.
 
 use super::axis::{LogTime, Nines};
-use crate::{perf::series::Interval, units};
+use crate::{
+    perf::{report::Direction, series::Interval},
+    units,
+};
 use plotters::{
     coord::{Shift, ranged1d::ValueFormatter},
     prelude::*,
@@ -70,19 +73,34 @@ pub struct Curve {
     pub colour: RGBAColor,
 }
 
+impl Curve {
+    /// That of the series in this place; `None` without I/Os.
+    pub fn of(name: String, direction: &Direction, place: usize) -> Option<Self> {
+        let points = direction.latency_ns.as_ref()?.curve.clone();
+        Some(Self { name, points, count: direction.ios, colour: colour(place) })
+    }
+}
+
+/// A chart with room for its caption and axes.
+fn frame<'a, 'b>(area: &'a Area<'b>, caption: &str) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
+    let mut frame = ChartBuilder::on(area);
+    frame
+        .caption(caption, font(16))
+        .margin(10)
+        .margin_right(30)
+        .x_label_area_size(44)
+        .y_label_area_size(LEFT);
+    frame
+}
+
 /// Latency by percentile. The tail gets the room that it needs: the axis counts nines, and latency is logarithmic.
 pub fn percentiles(area: &Area<'_>, curves: &[Curve]) -> Drawn {
     // As far as one I/O decides: the largest of n is the percentile 1 - 1/n.
     let end = |curve: &Curve| (curve.count.max(1) as f64).log10().clamp(1.0, MOST_NINES);
     let nines = curves.iter().map(end).fold(1.0, f64::max);
     let values = curves.iter().flat_map(|curve| &curve.points).map(|&(_, ns)| ns as f64);
-    let mut chart = ChartBuilder::on(area)
-        .caption("Latency by percentile", font(16))
-        .margin(10)
-        .margin_right(30)
-        .x_label_area_size(44)
-        .y_label_area_size(LEFT)
-        .build_cartesian_2d(Nines(nines), LogTime::around(values))?;
+    let mut chart =
+        frame(area, "Latency by percentile").build_cartesian_2d(Nines(nines), LogTime::around(values))?;
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
@@ -172,13 +190,7 @@ where
     Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
 {
     let end = intervals.last().map_or(1, |interval| interval.end_ns.max(1)) as f64 / 1e9;
-    let mut chart = ChartBuilder::on(area)
-        .caption(caption, font(16))
-        .margin(10)
-        .margin_right(30)
-        .x_label_area_size(44)
-        .y_label_area_size(LEFT)
-        .build_cartesian_2d(0.0..end, axis)?;
+    let mut chart = frame(area, caption).build_cartesian_2d(0.0..end, axis)?;
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)

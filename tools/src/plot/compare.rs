@@ -29,8 +29,8 @@ pub fn paint(root: &Area<'_>, runs: &[Run]) -> Drawn {
     for (at, name) in [(IOPS, "IOPS"), (P99, "p99 latency")] {
         head.draw(&Text::new(name, (at, 46), font(14)))?;
     }
-    let iops = |run: &Run| run.report.total.iops;
-    let p99 = |run: &Run| run.report.total.latency_ns.as_ref().map(|latency| latency.p99 as f64);
+    let iops = |run: &Run| run.report.counts.total.iops;
+    let p99 = |run: &Run| run.report.counts.total.latency_ns.as_ref().map(|latency| latency.p99 as f64);
     let most_iops = runs.iter().map(iops).fold(0.0, f64::max);
     let most_p99 = runs.iter().filter_map(p99).fold(0.0, f64::max);
     for (i, run) in runs.iter().enumerate() {
@@ -42,11 +42,7 @@ pub fn paint(root: &Area<'_>, runs: &[Run]) -> Drawn {
             None => head.draw(&Text::new("no I/O succeeded", (P99, top + 16), font(13)))?,
         }
     }
-    let curve = |(i, run): (usize, &Run)| {
-        let total = &run.report.total;
-        let points = total.latency_ns.as_ref()?.curve.clone();
-        Some(Curve { name: run.name.clone(), points, count: total.ios, colour: colour(i) })
-    };
+    let curve = |(i, run): (usize, &Run)| Curve::of(run.name.clone(), &run.report.counts.total, i);
     let curves: Vec<_> = runs.iter().enumerate().filter_map(curve).collect();
     if curves.is_empty() {
         chart.draw(&Text::new("No I/O succeeded in any of them.", (20, 20), font(16)))?;

@@ -1,8 +1,6 @@
 //! One run as an image: its latencies' distribution, and IOPS and p99 over time.
 
-use super::chart::{
-    Area, Curve, Drawn, INK, colour, fitted, font, legend, legend_height, p99s, percentiles, rates,
-};
+use super::chart::{Area, Curve, Drawn, INK, fitted, font, legend, legend_height, p99s, percentiles, rates};
 use crate::perf::report::{Direction, Report};
 use plotters::prelude::*;
 
@@ -53,15 +51,14 @@ fn curves(report: &Report) -> Vec<Curve> {
     let mut named: Vec<(String, &Direction)> = Vec::new();
     if report.devices.len() > 1 {
         let devices = report.devices.iter().enumerate().take(MOST_CURVES);
-        named.extend(devices.map(|(i, device)| (format!("{}: {}", i + 1, device.address), &device.total)));
-    } else if let (Some(read), Some(write)) = (&report.read, &report.write) {
+        named.extend(
+            devices.map(|(i, device)| (format!("{}: {}", i + 1, device.address), &device.counts.total)),
+        );
+    } else if let (Some(read), Some(write)) = (&report.counts.read, &report.counts.write) {
         named.extend([("reads".into(), read), ("writes".into(), write)]);
     } else {
-        named.push(("all".into(), &report.total));
+        named.push(("all".into(), &report.counts.total));
     }
-    let curve = |(i, (name, direction)): (usize, (String, &Direction))| {
-        let points = direction.latency_ns.as_ref()?.curve.clone();
-        Some(Curve { name, points, count: direction.ios, colour: colour(i) })
-    };
+    let curve = |(i, (name, direction))| Curve::of(name, direction, i);
     named.into_iter().enumerate().filter_map(curve).collect()
 }

@@ -4,8 +4,9 @@
 use serde_json::Value;
 use std::{
     fs,
+    io::{BufRead, BufReader},
     path::PathBuf,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
 /// Runs a program with nothing on its stdin.
@@ -24,6 +25,16 @@ pub fn upcie(arguments: &str) -> Command {
 /// Runs it.
 pub fn run_upcie(arguments: &str) -> Output {
     upcie(arguments).output().unwrap()
+}
+
+/// Starts `upcie perf`, which is to print intervals; back when it has said the first. Gives the lines after that, too.
+#[track_caller]
+pub fn measuring(arguments: &str) -> (Child, impl Iterator<Item = String> + use<>) {
+    let mut command = upcie(&format!("perf {arguments}"));
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains(" MiB/s   p50")));
+    (child, lines)
 }
 
 /// What `upcie perf` reports.

@@ -49,10 +49,7 @@ fn ask(release: &Release) -> Result<Kernel> {
     }
     if !missing.is_empty() {
         say!("the tests need these Debian packages, about a minute: {}", missing.join(" "));
-        let mut line =
-            vec!["apt-get", "install", "-y", "-qq", "--no-install-recommends", "-t", release.suite];
-        line.extend(&missing);
-        plan.push(line.into_iter().map(str::to_owned).collect());
+        plan.push(install(&missing, &["-t", release.suite]));
     }
     as_root(&plan)?;
     if qemu_is_old() {
@@ -86,8 +83,7 @@ pub fn packages(wanted: &[&str], why: &str) -> Result<()> {
     if !missing.iter().all(known) {
         plan.push(update());
     }
-    let line = ["apt-get", "install", "-y", "-qq", "--no-install-recommends"];
-    plan.push(line.iter().chain(&missing).map(|&word| word.to_owned()).collect());
+    plan.push(install(&missing, &[]));
     as_root(&plan)
 }
 
@@ -95,6 +91,11 @@ type Line = Vec<String>;
 
 fn update() -> Line {
     ["apt-get", "update", "-qq"].map(str::to_owned).to_vec()
+}
+
+fn install(packages: &[&str], options: &[&str]) -> Line {
+    let line = ["apt-get", "install", "-y", "-qq", "--no-install-recommends"];
+    line.iter().chain(options).chain(packages).map(|&word| word.to_owned()).collect()
 }
 
 /// What adds the suite to apt, in a list of its own; nothing if apt has it.

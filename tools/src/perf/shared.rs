@@ -2,6 +2,7 @@
 
 use super::tally::Tally;
 use std::{
+    mem,
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -38,6 +39,23 @@ pub struct Mail {
     pub given: u32,
     /// Nothing more will come.
     pub over: bool,
+}
+
+impl Mail {
+    /// Hands over the last of what was counted; `tally` is empty afterwards. At once, so that no interval ends without
+    /// it.
+    pub fn end(&mut self, tally: &mut Tally) -> anyhow::Result<()> {
+        self.over = true;
+        if let Some(full) = &mut self.full {
+            full.add(tally)?;
+            tally.reset();
+        } else {
+            // While what was handed over before is being added up there is no spare one.
+            let spare = self.spare.take().map_or_else(Tally::new, Ok)?;
+            self.full = Some(mem::replace(tally, spare));
+        }
+        Ok(())
+    }
 }
 
 impl<'a> Shared<'a> {
@@ -128,5 +146,27 @@ impl<'a> Shared<'a> {
     /// How many devices there are.
     pub fn devices(&self) -> usize {
         self.lost.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_counts_are_handed_over_whatever_the_collector_is_at() {
+        let counted = |ios: u64| {
+            let mut tally = Tally::new().unwrap();
+            tally.latency[0].record_n(1000, ios).unwrap();
+            tally
+        };
+        // Handed over and not fetched; nothing on its way; fetched, and its tally not given back.
+        for (full, spare, all) in [(Some(counted(5)), None, 7), (None, Some(counted(0)), 2), (None, None, 2)]
+        {
+            let mut mail = Mail { full, spare, given: 0, over: false };
+            let mut tally = counted(2);
+            mail.end(&mut tally).unwrap();
+            assert_eq!((mail.full.map(|full| full.ios()), tally.ios(), mail.over), (Some(all), 0, true));
+        }
     }
 }

@@ -68,15 +68,7 @@ impl Worker {
         }
         for (tally, device) in self.tallies.iter_mut().zip(0..) {
             settle(tally, self.extra, self.unit);
-            let mut mail = shared.mail(self.index, device);
-            mail.over = true;
-            // At once, so that no interval ends without it.
-            if let Some(full) = &mut mail.full {
-                full.add(tally)?;
-                tally.reset();
-            } else if let Some(spare) = mail.spare.take() {
-                mail.full = Some(mem::replace(tally, spare));
-            }
+            shared.mail(self.index, device).end(tally)?;
         }
         self.cpu = cpu_time()? - cpu;
         Ok(())

@@ -98,14 +98,14 @@ pub unsafe extern "C" fn upcie_open(
     })
 }
 
-/// Makes the queue pairs, for I/Os of `max_block` bytes at most, and for trims if there are any.
+/// Makes the queue pairs, for reads and writes of `longest` bytes at most, and for trims if there are any.
 ///
 /// # Safety
 /// As for [`upcie_check_block`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn upcie_start(job: *mut Job, max_block: u64, trims: u32) -> i32 {
+pub unsafe extern "C" fn upcie_start(job: *mut Job, longest: u64, trims: u32) -> i32 {
     // SAFETY: the caller's promise.
-    guarded(|| unsafe { &mut *job }.start(max_block, trims != 0))
+    guarded(|| unsafe { &mut *job }.start(longest, trims != 0))
 }
 
 /// Says which unit has an index.

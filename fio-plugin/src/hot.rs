@@ -101,11 +101,13 @@ fn send(job: &mut Job, target: &mut Target, alone: bool) {
         } else if slot.op == Op::FLUSH {
             turn.flush(namespace, index).map(|()| slot.pieces = 1)
         } else if slot.op == Op::TRIM {
-            let blocks = u32::try_from(slot.len >> shift).unwrap_or(u32::MAX);
+            let blocks = slot.len >> shift;
             let start = index as usize * RANGE_STRIDE;
-            let range = DatasetRange::new(slba, blocks).to_bytes();
-            if ranges.len() < start + RANGE_STRIDE {
+            let range = DatasetRange::new(slba, blocks as u32).to_bytes();
+            if ranges.len() < start + RANGE_STRIDE || blocks == 0 || blocks << shift != slot.len {
                 Err(refused(Refusal::Length, index))
+            } else if blocks > u64::from(u32::MAX) {
+                Err(refused(Refusal::TooLong, index))
             } else {
                 // Not by a call that may panic: none that may is made while the turn is open.
                 // SAFETY: within the buffer, as just seen.

@@ -120,9 +120,9 @@ impl Job {
     }
 
     /// Makes the queue pairs, in the job's own thread.
-    pub(crate) fn start(&mut self, max_block: u64, trims: bool) -> Result<(), Failure> {
+    pub(crate) fn start(&mut self, longest: u64, trims: bool) -> Result<(), Failure> {
         self.started = true;
-        self.plan.max_block = self.plan.max_block.max(max_block);
+        self.plan.longest = longest;
         self.plan.trims |= trims;
         let plan = self.plan;
         self.targets_mut().try_for_each(|target| target.start(&plan))

@@ -231,6 +231,15 @@ static int fio_upcie_setup(struct thread_data *td)
 	return 0;
 }
 
+/*
+ * Bytes of the longest read or write: an iolog, which is read after `setup`, may have longer ones, and trimwrite= writes
+ * what it has trimmed.
+ */
+static uint64_t longest(struct thread_data *td)
+{
+	return td_read(td) || td_write(td) || td->o.read_iolog_file ? td_max_bs(td) : 0;
+}
+
 static int fio_upcie_init(struct thread_data *td)
 {
 	struct fio_file *f;
@@ -244,8 +253,7 @@ static int fio_upcie_init(struct thread_data *td)
 		if (error)
 			return fail(td, error);
 	}
-	/* An iolog, which is read after `setup`, may have made more of these. */
-	error = upcie_start(td->io_ops_data, td_max_bs(td), td_trim(td) != 0);
+	error = upcie_start(td->io_ops_data, longest(td), td_trim(td) != 0);
 	return error ? fail(td, error) : 0;
 }
 

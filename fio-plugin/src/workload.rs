@@ -21,8 +21,8 @@ pub(crate) struct Plan {
     pub(crate) timeout: Duration,
     /// I/O units.
     pub(crate) depth: u32,
-    /// Bytes of the largest I/O.
-    pub(crate) max_block: u64,
+    /// Bytes of the longest read or write, known at the start: a trim is one command whatever its size.
+    pub(crate) longest: u64,
     pub(crate) trims: bool,
     workload: ffi::Workload,
 }
@@ -91,7 +91,7 @@ impl Plan {
             priority,
             timeout,
             depth,
-            max_block: workload.max_block,
+            longest: 0,
             trims: workload.uses[2] != 0,
             workload: *workload,
         })
@@ -112,7 +112,7 @@ impl Plan {
             check_block(name, block, &format!("bs ({kind}s)"), self.workload.least_block[direction])?;
             check_block(name, block, &format!("blockalign ({kind}s)"), self.workload.alignment[direction])?;
         }
-        check_block(name, block, "the largest bs", self.max_block)?;
+        check_block(name, block, "the largest bs", self.workload.max_block)?;
         check_block(name, block, "offset", offset)
     }
 }

@@ -206,6 +206,23 @@ fn writes_without_memory_for_them_end_with_one_line() {
 }
 
 #[test]
+fn a_trim_is_one_command_whatever_its_size() {
+    if fio::engine().is_none() {
+        return left_out("fio's engine");
+    }
+    let emu: Address = "emu:size=16T,null=true".parse().expect("an address");
+    let trim = ["--rw=trim", "--size=16T"];
+    let jobs = fio(&emu).job(&trim).with(["--bs=1T", "--iodepth=16"]).run().passed("1 TiB each");
+    assert_eq!(total(&jobs[0], "trim"), 16);
+    // A range has 32 bits for its blocks.
+    fio(&emu).job(&trim).with(["--bs=2T"]).run().refused("2 TiB each", &["trim of 2199023255552 bytes", "longer"]);
+    // These write what they have trimmed, all of it.
+    let emu: Address = "emu".parse().expect("an address");
+    let both = ["--rw=randtrimwrite", "--bs=4k,4k,64k", "--iodepth=16", "--size=16M"];
+    fio(&emu).job(&both).run().passed("trims longer than bs");
+}
+
+#[test]
 fn a_log_of_ios_may_have_longer_ones_than_bs() {
     if fio::engine().is_none() {
         return left_out("fio's engine");

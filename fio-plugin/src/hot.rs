@@ -157,14 +157,28 @@ pub unsafe extern "C" fn upcie_reap(job: *mut Job, least: u32, timeout: *const t
     // SAFETY: the caller's promise.
     let job = unsafe { &mut *job };
     let most = job.shared.depth;
-    let kept = if job.shared.next == job.shared.end { 0 } else { to_the_front(job) };
-    let mut found = look(job, kept, most);
+    let mut found = take(job);
     if found < least || job.broken != 0 {
         // SAFETY: as above.
         found = waiting::reap_more(job, found, least.min(most), most, unsafe { timeout.as_ref() });
     }
     (job.shared.next, job.shared.end) = (0, found);
     if found == 0 && job.broken != 0 { -job.broken } else { found as i32 }
+}
+
+/// Fills in events with all that is done, after those that fio was not given yet; gives how many there are.
+#[inline(always)]
+fn take(job: &mut Job) -> u32 {
+    let kept = if job.shared.next == job.shared.end { 0 } else { to_the_front(job) };
+    look(job, kept, job.shared.depth)
+}
+
+/// Has what is done ready for when fio asks.
+#[cold]
+#[inline(never)]
+pub(crate) fn gather(job: &mut Job) {
+    let found = take(job);
+    (job.shared.next, job.shared.end) = (0, found);
 }
 
 /// Moves the events that fio was not given yet to the front; gives how many.

@@ -3,11 +3,12 @@
 use crate::{
     errors::{self, Failure},
     ffi::{self, Op, Shared, Slot},
+    hot,
     memory::IoMemory,
     target::Target,
     workload::{Plan, check_block},
 };
-use std::ptr;
+use std::{ffi::c_void, ptr};
 use upcie_nvme::{Refusal, spec::Status};
 
 /// A unit that came to nothing before it was sent.
@@ -119,6 +120,13 @@ impl Job {
         })
     }
 
+    /// Whether a file has room for I/O from byte `offset` on.
+    pub(crate) fn check_start(&self, target: *mut c_void, offset: u64) -> Result<(), Failure> {
+        self.targets().filter(|&open| ptr::eq(ptr::from_ref(open).cast(), target)).try_for_each(|target| {
+            self.plan.check_start(target.open.controller.name(), 1 << target.shift, target.size(), offset)
+        })
+    }
+
     /// Makes the queue pairs, in the job's own thread.
     pub(crate) fn start(&mut self, longest: u64, trims: bool) -> Result<(), Failure> {
         self.started = true;
@@ -132,7 +140,7 @@ impl Job {
         self.started
     }
 
-    pub(crate) fn set_unit(&mut self, index: u32, unit: *mut std::ffi::c_void) {
+    pub(crate) fn set_unit(&mut self, index: u32, unit: *mut c_void) {
         if let Some(slot) = self.slot(index) {
             slot.unit = unit;
         }
@@ -265,16 +273,26 @@ impl Job {
     /// A second, or more, has passed: is there a command out of time?
     #[cold]
     pub(crate) fn tick(&mut self, second: i64) {
-        let passed = if self.shared.second == 0 { 1 } else { (second - self.shared.second).clamp(0, 60) };
+        let patience = self.plan.timeout.as_secs() as u32 + 1;
+        let passed = if self.shared.second == 0 { 1 } else { second - self.shared.second };
+        // The process may have been stopped, an embedded controller with it.
+        let passed = passed.clamp(0, i64::from(patience / 2).max(1));
         self.shared.second = second;
         self.tick = self.tick.wrapping_add(passed as u32);
-        let patience = self.plan.timeout.as_secs() as u32 + 1;
-        let tick = self.tick;
-        let is_late = |slot: &Slot| slot.pieces > 0 && tick.wrapping_sub(slot.since) > patience;
-        let late = self.slots().iter().position(is_late);
-        if let Some(index) = late {
-            self.out_of_time(index as u32);
+        if self.late().is_some() {
+            // fio reaps when it must: while fewer are in flight than may be, what is done stays in the queue.
+            hot::gather(self);
+            if let Some(index) = self.late() {
+                self.out_of_time(index);
+            }
         }
+    }
+
+    /// A unit whose time is over.
+    fn late(&self) -> Option<u32> {
+        let patience = self.plan.timeout.as_secs() as u32 + 1;
+        let is_late = |slot: &Slot| slot.pieces > 0 && self.tick.wrapping_sub(slot.since) > patience;
+        self.slots().iter().position(is_late).map(|index| index as u32)
     }
 
     /// Nothing has come, for as long as a command may take.
@@ -283,6 +301,13 @@ impl Job {
         let text =
             format!("{}: no completion within {:?} (upcie_timeout)", self.describe(index), self.plan.timeout);
         self.break_off(&Failure::new(libc::ETIMEDOUT, text));
+    }
+
+    /// Whether a unit that was not sent can be reaped: nothing of it is in flight.
+    pub(crate) fn has_unsent(&self) -> bool {
+        let unsent = self.unsent.iter().take(self.unsent_count);
+        let mut slots = unsent.filter_map(|unsent| self.slots().get(unsent.index as usize));
+        slots.any(|slot| slot.pieces == 1)
     }
 
     /// A unit that is in flight.

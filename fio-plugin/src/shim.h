@@ -61,7 +61,6 @@ struct upcie_options {
 struct upcie_workload {
 	uint64_t depth;
 	uint64_t max_block; /* bytes, of trims too: the stride of the units' buffers */
-	uint64_t start_offset; /* bytes */
 	uint32_t threads; /* thread=1 */
 	uint32_t unaligned; /* bs_unaligned=1 */
 	uint32_t named; /* filename= is given */
@@ -75,6 +74,7 @@ struct upcie_workload {
 /* Rust's. Where an int comes back, it is 0 or an errno, and what was wrong has been printed. */
 struct upcie_job *upcie_job_new(const struct upcie_options *options, const struct upcie_workload *workload);
 int upcie_check_block(struct upcie_job *job, uint64_t bytes);
+int upcie_check_start(struct upcie_job *job, void *target, uint64_t offset);
 int upcie_open(struct upcie_job *job, const char *name, uint64_t *size, void **target);
 /* Bytes of the longest read or write, and whether there are trims: as fio knows it by then. */
 int upcie_start(struct upcie_job *job, uint64_t longest, uint32_t trims);

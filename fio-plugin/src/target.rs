@@ -46,7 +46,7 @@ impl Target {
         let namespace = open.controller.namespace(plan.nsid)?;
         namespace.usable()?;
         let block = namespace.block_size();
-        plan.check_blocks(open.controller.name(), block as u64, namespace.blocks() * block as u64)?;
+        plan.check_blocks(open.controller.name(), block as u64)?;
         let shift = block.trailing_zeros();
         Ok(Self {
             queue: None,

@@ -255,7 +255,7 @@ static int fio_upcie_init(struct thread_data *td)
 		if (error)
 			return fail(td, error);
 	}
-	/* trim_percentage= trims in a job that writes (since fio 3.37 or so; before, fio stops at an assertion). */
+	/* trim_percentage= trims in a job that writes (from fio 3.40 on: older ones stop at an assertion). */
 	error = upcie_start(td->io_ops_data, longest(td), td_trim(td) || td->o.trim_percentage);
 	return error ? fail(td, error) : 0;
 }

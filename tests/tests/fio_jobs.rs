@@ -314,6 +314,18 @@ fn of_a_unit_that_was_sent_in_part_the_rest_is_waited_for_no_longer_than_it_may_
 }
 
 #[test]
+fn a_job_that_waits_for_all_in_flight_ends_when_nothing_comes() {
+    if fio::engine().is_none() {
+        return left_out("fio's engine");
+    }
+    let emu: Address = "emu:latency=100s".parse().expect("an address");
+    for pause in ["--thinktime=1ms", "--rate_iops=5"] {
+        let job = ["--rw=randread", "--iodepth=4", "--upcie_timeout=1", pause];
+        fio(&emu).job(&job).run().refused(pause, &["no completion within 1s", "upcie_timeout"]);
+    }
+}
+
+#[test]
 fn a_name_that_is_no_device_is_refused() {
     if fio::engine().is_none() {
         return left_out("fio's engine");

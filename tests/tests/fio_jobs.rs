@@ -318,7 +318,7 @@ fn a_job_that_waits_for_all_in_flight_ends_when_nothing_comes() {
     if fio::engine().is_none() {
         return left_out("fio's engine");
     }
-    let emu: Address = "emu:latency=100s".parse().expect("an address");
+    let emu: Address = "emu:latency=60s".parse().expect("an address");
     for pause in ["--thinktime=1ms", "--rate_iops=5"] {
         let job = ["--rw=randread", "--iodepth=4", "--upcie_timeout=1", pause];
         fio(&emu).job(&job).run().refused(pause, &["no completion within 1s", "upcie_timeout"]);

@@ -85,17 +85,46 @@ fn each_device_has_its_own_numbers() {
     assert!(number(&report, "/devices/0/latency_ns/min") < 0.999e6, "not those of the slow one");
 }
 
-#[test]
-fn intervals_add_up_to_the_whole() {
-    let report = perf("emu emu --threads 2 --time 400ms --interval 100ms --warmup 100ms");
+/// They are the whole run, and nothing but it.
+#[track_caller]
+fn check_intervals(report: &Value) {
     for field in ["ios", "bytes", "errors"] {
-        assert_eq!(sum(&report, "intervals", field), number(&report, &format!("/{field}")), "{field}");
+        for part in ["intervals", "devices", "threads"] {
+            assert_eq!(sum(report, part, field), number(report, &format!("/{field}")), "{part} {field}");
+        }
     }
     let intervals = report["intervals"].as_array().unwrap();
-    assert!((3..=6).contains(&intervals.len()), "{intervals:?}");
     assert_eq!(intervals[0]["start_ns"], 0);
     assert!(intervals.windows(2).all(|pair| pair[0]["end_ns"] == pair[1]["start_ns"]), "{intervals:?}");
     assert_eq!(intervals.last().unwrap()["end_ns"], report["elapsed_ns"]);
+}
+
+#[test]
+fn nothing_is_lost_between_intervals_under_load() {
+    for arguments in [
+        "emu --threads 48 --time 200ms",
+        "emu --threads 48 --count 20000",
+        "emu emu:null=true --threads 12 --queues 2 --rw randrw --time 200ms --wait irq",
+        "emu:null=true --threads 12 --rate 100k --time 200ms",
+    ] {
+        check_intervals(&perf(&format!("{arguments} --interval 10ms")));
+    }
+    // One is given up on the way.
+    let output = run(
+        "perf emu emu:latency=60s emu:null=true --threads 12 --interval 10ms --timeout 200ms --time 400ms --json",
+    );
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    complains(1, output);
+    assert!(!report["devices"][1]["lost"].is_null() && number(&report, "/ios") > 0.0, "{report}");
+    check_intervals(&report);
+}
+
+#[test]
+fn intervals_add_up_to_the_whole() {
+    let report = perf("emu emu --threads 2 --time 400ms --interval 100ms --warmup 100ms");
+    check_intervals(&report);
+    let intervals = report["intervals"].as_array().unwrap();
+    assert!((3..=6).contains(&intervals.len()), "{intervals:?}");
     assert_eq!(number(&report, "/parameters/warmup_ns"), 1e8);
 }
 

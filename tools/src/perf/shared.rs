@@ -84,7 +84,8 @@ impl<'a> Shared<'a> {
 
     /// A worker begins.
     pub fn begin(&self, now: u64) {
-        self.began.fetch_min(now, Ordering::Relaxed);
+        // Once and for all, though another may have read the clock before and come later: intervals count from here.
+        let _ = self.began.compare_exchange(u64::MAX, now, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// When the first one began; `u64::MAX` if none has.
@@ -152,6 +153,17 @@ impl<'a> Shared<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_clock_of_a_run_starts_once() {
+        let lost = [OnceLock::new()];
+        let shared = Shared::new(2, &lost).unwrap();
+        assert_eq!(shared.began(), u64::MAX);
+        shared.begin(50);
+        // It read the clock, lost its core, and comes now: an interval may have been told by the other's time.
+        shared.begin(40);
+        assert_eq!(shared.began(), 50);
+    }
 
     #[test]
     fn the_last_counts_are_handed_over_whatever_the_collector_is_at() {

@@ -121,7 +121,7 @@ impl Worker {
             for (device, tally) in self.tallies.iter_mut().enumerate() {
                 let mut mail = shared.mail(self.index, device);
                 mail.given = asked;
-                // What was not fetched yet is not waited for: then this goes with the next interval.
+                // It is asked for again only when this was fetched: there is a spare one.
                 if mail.full.is_none()
                     && let Some(spare) = mail.spare.take()
                 {

@@ -191,6 +191,14 @@ fn a_rate_is_not_exceeded_and_latency_counts_from_the_intended_start() {
 }
 
 #[test]
+fn a_queue_pair_without_i_os_is_not_waited_for() {
+    // Its first one would be due after a minute.
+    let report = perf("emu --queues 2 --count 1 --rate 1 --threads 30 --warmup 10ms");
+    assert_eq!(report["ios"], 1);
+    assert!(number(&report, "/elapsed_ns") < 20e9, "{report}");
+}
+
+#[test]
 fn a_device_that_had_nothing_to_do_did_not_hang() {
     // A second between I/Os, and 200 ms in flight.
     let report = perf("emu:latency=200ms --rate 1 --count 3 --timeout 800ms");

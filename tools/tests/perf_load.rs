@@ -199,6 +199,17 @@ fn a_queue_pair_without_i_os_is_not_waited_for() {
 }
 
 #[test]
+fn more_memory_than_there_is_is_refused_before_it_is_taken() {
+    // The limit is for the machine's sake, should they not be refused.
+    let arguments =
+        "--as=8589934592 {} perf emu:size=4G,mdts=1G,depth=65536 --depth 65535 --block-size 32M --queues 64";
+    let arguments = arguments.replace("{}", env!("CARGO_BIN_EXE_upcie"));
+    let output = Command::new("prlimit").args(arguments.split_whitespace()).output().unwrap();
+    let error = fails(1, output);
+    assert!(error.contains("128.00 TiB of memory") && error.contains("--depth"), "{error}");
+}
+
+#[test]
 fn a_device_that_had_nothing_to_do_did_not_hang() {
     // A second between I/Os, and 200 ms in flight.
     let report = perf("emu:latency=200ms --rate 1 --count 3 --timeout 800ms");

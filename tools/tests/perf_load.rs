@@ -210,6 +210,16 @@ fn more_memory_than_there_is_is_refused_before_it_is_taken() {
 }
 
 #[test]
+fn results_do_not_need_anybody_who_reads_stderr() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let arguments = "perf emu emu:latency=60s --timeout 200ms --time 500ms --json";
+    let output = upcie(arguments).stderr(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(!report["devices"][1]["lost"].is_null(), "{report}");
+}
+
+#[test]
 fn a_device_that_had_nothing_to_do_did_not_hang() {
     // A second between I/Os, and 200 ms in flight.
     let report = perf("emu:latency=200ms --rate 1 --count 3 --timeout 800ms");

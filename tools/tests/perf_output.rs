@@ -273,6 +273,11 @@ fn what_is_no_result_is_refused_by_its_name() {
             text.replace("\"start_ns\":0", "\"start_ns\":999999999999999"),
             "ends before it starts",
         ),
+        (
+            "rates",
+            text.replace("\"errors\":0,\"iops\":", "\"errors\":0,\"iops\":1.7e308,\"was\":"),
+            "IOPS that no device has",
+        ),
     ] {
         let bad = dir.path(name);
         fs::write(&bad, content).unwrap();

@@ -230,6 +230,13 @@ impl<'a> Collector<'a> {
             }
         }
         let start = shared.began();
+        // The last device was lost, and noticed to be only later.
+        while let [_, .., last] = self.intervals.as_slice()
+            && (last.start_ns >= end.saturating_sub(start) && last.ios + last.errors == 0)
+        {
+            self.start = start + last.start_ns;
+            self.intervals.pop();
+        }
         let rest = end.saturating_sub(self.start);
         match self.intervals.last_mut() {
             // Nothing happened in what is left, or the last one was closed just after the end.
@@ -238,6 +245,7 @@ impl<'a> Collector<'a> {
             }
             _ => self.close(shared, end)?,
         }
+        let end = self.intervals.last().map_or(end, |last| start + last.end_ns);
         Ok(Counted { tallies: self.tallies, span: (start, end), intervals: self.intervals, cpu })
     }
 }
@@ -353,6 +361,21 @@ mod tests {
             until(|| shared.asked() == 1);
             hand_over(shared, 5, 1);
             until(|| shared.asked() == 2);
+            shared.mail(0, 0).end(&mut counted(0)).unwrap();
+            end
+        });
+        assert_eq!(ios, [5]);
+    }
+
+    #[test]
+    fn what_came_after_the_last_completion_is_no_interval() {
+        let ios = intervals(|shared, _| {
+            let end = shared.now();
+            for (ios, number) in [(5, 1), (0, 2), (0, 3)] {
+                until(|| shared.asked() == number);
+                hand_over(shared, ios, number);
+            }
+            until(|| shared.asked() == 4);
             shared.mail(0, 0).end(&mut counted(0)).unwrap();
             end
         });

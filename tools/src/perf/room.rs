@@ -8,12 +8,17 @@ use super::{
 use crate::units;
 use anyhow::ensure;
 use std::fs;
+use upcie_core::{hugetlb::pool, memory::PageSize};
 
-/// An error if it has not. It is not looked at what a container has.
+/// An error if it has not. What a container may have of it is not looked at.
 pub fn check(plan: &Plan) -> anyhow::Result<()> {
-    let Some(left) = fs::read_to_string("/proc/meminfo").ok().and_then(|text| left(&text)) else {
+    let Some(free) = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text)) else {
         return Ok(());
     };
+    // Free ones are not part of what is available.
+    let huge =
+        pool(PageSize::Huge2M, None).map_or(0, |pool| pool.available().saturating_mul(pool.page_bytes));
+    let left = free.saturating_add(huge);
     let needed = needed(plan);
     ensure!(
         needed <= left,
@@ -40,26 +45,22 @@ fn needed(plan: &Plan) -> u64 {
     buffers.saturating_add(records)
 }
 
-/// What /proc/meminfo says is there to be had, in bytes; free huge pages are not part of what is available.
-fn left(meminfo: &str) -> Option<u64> {
-    let value = |name: &str| {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        line.trim().trim_end_matches("kB").trim_end().parse::<u64>().ok()
-    };
-    let huge = value("HugePages_Free").unwrap_or(0) * value("Hugepagesize").unwrap_or(0);
-    Some((value("MemAvailable")? + huge) << 10)
+/// What /proc/meminfo says is there to be had, in bytes.
+fn available(meminfo: &str) -> Option<u64> {
+    let value = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    value.trim().strip_suffix("kB")?.trim_end().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::left;
+    use super::available;
 
     #[test]
-    fn free_huge_pages_are_memory_too() {
-        let text = "MemTotal:       24576 kB\nMemAvailable:    1000 kB\nHugePages_Total:       9\nHugePages_Free:        3\n\
-                    Hugepagesize:       2048 kB\n";
-        assert_eq!(left(text), Some((1000 + 3 * 2048) << 10));
-        assert_eq!(left("MemAvailable:    1000 kB\n"), Some(1_024_000));
-        assert_eq!(left("MemTotal:    1000 kB\n"), None);
+    fn what_is_available_is_read_in_bytes() {
+        assert_eq!(
+            available("MemTotal:  24576 kB\nMemAvailable:    1000 kB\nBuffers:  9 kB\n"),
+            Some(1_024_000)
+        );
+        assert_eq!(available("MemTotal:    1000 kB\n"), None);
     }
 }

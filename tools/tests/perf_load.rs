@@ -102,8 +102,8 @@ fn check_intervals(report: &Value) {
 #[test]
 fn nothing_is_lost_between_intervals_under_load() {
     for arguments in [
-        "emu --threads 48 --time 200ms",
-        "emu --threads 48 --count 20000",
+        "emu --threads 16 --time 200ms",
+        "emu --threads 16 --count 20000",
         "emu emu:null=true --threads 12 --queues 2 --rw randrw --time 200ms --wait irq",
         "emu:null=true --threads 12 --rate 100k --time 200ms",
     ] {
@@ -111,7 +111,7 @@ fn nothing_is_lost_between_intervals_under_load() {
     }
     // One is given up on the way.
     let output = run(
-        "perf emu emu:latency=60s emu:null=true --threads 12 --interval 10ms --timeout 200ms --time 400ms --json",
+        "perf emu emu:latency=60s emu:null=true --threads 8 --interval 10ms --timeout 200ms --time 400ms --json",
     );
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     complains(1, output);
@@ -193,7 +193,7 @@ fn a_rate_is_not_exceeded_and_latency_counts_from_the_intended_start() {
 #[test]
 fn a_queue_pair_without_i_os_is_not_waited_for() {
     // Its first one would be due after a minute.
-    let report = perf("emu --queues 2 --count 1 --rate 1 --threads 30 --warmup 10ms");
+    let report = perf("emu --queues 30 --count 1 --rate 1 --threads 2 --warmup 10ms");
     assert_eq!(report["ios"], 1);
     assert!(number(&report, "/elapsed_ns") < 20e9, "{report}");
 }

@@ -8,7 +8,7 @@ use crate::{
     workload::{Plan, check_block},
 };
 use std::ptr;
-use upcie_nvme::{Refusal, spec::Status};
+use upcie_nvme::{QueuePair, Refusal, spec::Status};
 
 /// A unit that came to nothing before it was sent.
 #[derive(Debug, Clone, Copy)]
@@ -262,12 +262,12 @@ impl Job {
         }
     }
 
-    /// A second, or more, has passed: is there a command out of time?
+    /// It is another second now: is there a command out of time? Only seconds in which something was sent count: fio
+    /// waits for all that is in flight before it pauses, and a process that was stopped did not look.
     #[cold]
     pub(crate) fn tick(&mut self, second: i64) {
-        let passed = if self.shared.second == 0 { 1 } else { (second - self.shared.second).clamp(0, 60) };
         self.shared.second = second;
-        self.tick = self.tick.wrapping_add(passed as u32);
+        self.tick = self.tick.wrapping_add(1);
         let patience = self.plan.timeout.as_secs() as u32 + 1;
         let tick = self.tick;
         let is_late = |slot: &Slot| slot.pieces > 0 && tick.wrapping_sub(slot.since) > patience;
@@ -280,8 +280,14 @@ impl Job {
     /// Nothing has come, for as long as a command may take.
     #[cold]
     pub(crate) fn out_of_time(&mut self, index: u32) {
-        let text =
-            format!("{}: no completion within {:?} (upcie_timeout)", self.describe(index), self.plan.timeout);
+        let target = self.slots().get(index as usize).and_then(|slot| self.target_of(slot));
+        let queue = target.and_then(|target| target.queue.as_ref());
+        let text = format!(
+            "{}: no completion within {:?} (upcie_timeout); {}",
+            self.describe(index),
+            self.plan.timeout,
+            queue.map_or_else(|| "it has no queue".into(), QueuePair::diagnose)
+        );
         self.break_off(&Failure::new(libc::ETIMEDOUT, text));
     }
 

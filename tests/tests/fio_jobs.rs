@@ -1,7 +1,7 @@
 //! fio with the engine of `fio-plugin`: the example jobs, what fio can ask for, and what it is refused.
 
 use nix::sys::signal::Signal;
-use std::env;
+use std::{env, thread, time::Duration};
 use upcie_nvme::{Address, Controller, spec::OptionalCommands};
 use upcie_tests::{Device, in_guest, left_out, on_each_device};
 
@@ -267,6 +267,47 @@ fn a_device_that_is_lost_in_the_middle_ends_the_job_with_one_line() {
         assert_eq!(outcome.jobs.len(), 1, "statistics come all the same: {}", outcome.messages);
         outcome.refused("a lost device", &[&name]);
     });
+}
+
+#[test]
+fn a_job_that_was_stopped_for_longer_than_its_timeout_goes_on() {
+    with_fio(|device| {
+        let address = device.address().clone();
+        let Some(server) = device.server() else { return };
+        for wait in ["--upcie_wait=poll", "--upcie_wait=irq"] {
+            let job = [
+                "--rw=randread",
+                "--iodepth=8",
+                "--time_based",
+                "--runtime=4",
+                "--upcie_timeout=1500ms",
+                wait,
+            ];
+            let outcome = fio(&address).job(&job).run_and(|fio| {
+                // The server goes on later, so that nothing has completed when fio looks again.
+                server.process().signal(Signal::SIGSTOP);
+                fio.signal(Signal::SIGSTOP);
+                thread::sleep(Duration::from_secs(2));
+                fio.signal(Signal::SIGCONT);
+                thread::sleep(Duration::from_millis(300));
+                server.process().signal(Signal::SIGCONT);
+            });
+            outcome.passed(wait);
+        }
+    });
+}
+
+#[test]
+fn a_command_that_takes_too_long_ends_the_job_with_what_is_known_of_it() {
+    if fio::engine().is_none() {
+        return left_out("fio's engine");
+    }
+    let emu: Address = "emu:latency=60s".parse().expect("an address");
+    for wait in ["--upcie_wait=poll", "--upcie_wait=irq"] {
+        let job = ["--rw=randread", "--iodepth=8", "--upcie_timeout=400ms", wait];
+        let parts = ["no completion within 400ms", "8 commands in flight", "CSTS 1h"];
+        fio(&emu).job(&job).run().refused(wait, &parts);
+    }
 }
 
 #[test]

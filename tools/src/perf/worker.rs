@@ -137,14 +137,13 @@ impl Worker {
                 lane.give_up();
                 continue;
             }
-            let quiet = if lane.at.in_flight == 0 { 0 } else { now.saturating_sub(lane.at.last) };
+            let quiet = lane.quiet(now);
             if Duration::from_nanos(quiet) >= self.timeout {
                 let error = anyhow!(
-                    "queue {}: no completion within {:?}, {} commands are in flight: the device may hang, or need more \
-                     time (--timeout)",
+                    "queue {}: no completion within {:?} (--timeout); {}",
                     lane.queue.id(),
                     self.timeout,
-                    lane.at.in_flight
+                    lane.queue.diagnose()
                 );
                 lose(lane, shared, &error);
             } else if quiet >= QUIET

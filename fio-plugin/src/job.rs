@@ -291,6 +291,12 @@ impl Job {
         self.break_off(&Failure::new(libc::ETIMEDOUT, text));
     }
 
+    /// Whether a unit is to be reaped that was not sent, or whose part that was sent is done.
+    pub(crate) fn has_unsent(&self) -> bool {
+        let waiting = self.unsent.iter().take(self.unsent_count);
+        waiting.filter_map(|unsent| self.slots().get(unsent.index as usize)).any(|slot| slot.pieces == 1)
+    }
+
     /// A unit that is in flight.
     pub(crate) fn oldest(&self) -> u32 {
         let flying = self.slots().iter().enumerate().filter(|(_, slot)| slot.pieces > 0);

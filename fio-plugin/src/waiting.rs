@@ -62,7 +62,7 @@ fn wait(job: &mut Job, limit: Duration) -> Result<bool, Failure> {
             Wait::Adaptive(time) => time,
             _ => ALIVE,
         };
-        if spin(job, limit.min(spins)) || job.unsent_count > 0 {
+        if spin(job, limit.min(spins)) || job.has_unsent() {
             return Ok(true);
         }
         if how != Wait::Poll && sleep(job, limit.saturating_sub(waited).min(ALIVE))? {

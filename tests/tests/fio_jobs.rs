@@ -1,7 +1,10 @@
 //! fio with the engine of `fio-plugin`: the example jobs, what fio can ask for, and what it is refused.
 
 use nix::sys::signal::Signal;
-use std::{env, thread, time::Duration};
+use std::{
+    env, thread,
+    time::{Duration, Instant},
+};
 use upcie_nvme::{Address, Controller, spec::OptionalCommands};
 use upcie_tests::{Device, in_guest, left_out, on_each_device};
 
@@ -308,6 +311,13 @@ fn a_command_that_takes_too_long_ends_the_job_with_what_is_known_of_it() {
         let parts = ["no completion within 400ms", "8 commands in flight", "CSTS 1h"];
         fio(&emu).job(&job).run().refused(wait, &parts);
     }
+    // The first command of this write is in flight, the second was not sent: it is beyond the end.
+    let log = "fio version 2 iolog\nemu:size=1M,mdts=64K,latency=60s add\nemu:size=1M,mdts=64K,latency=60s open\n\
+               emu:size=1M,mdts=64K,latency=60s write 983040 131072\nemu:size=1M,mdts=64K,latency=60s close\n";
+    let start = Instant::now();
+    let outcome = fio(&emu).job(&["--upcie_timeout=400ms"]).replay(log).run();
+    outcome.refused("a part", &["no completion within 400ms", "1 commands in flight"]);
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -74,6 +74,16 @@ pub unsafe extern "C" fn upcie_check_block(job: *mut Job, bytes: u64) -> i32 {
     guarded(|| unsafe { &*job }.check_block(bytes))
 }
 
+/// Checks where the job begins in a file, in bytes.
+///
+/// # Safety
+/// As for [`upcie_check_block`]; `target` is from [`upcie_open`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn upcie_check_start(job: *mut Job, target: *mut c_void, offset: u64) -> i32 {
+    // SAFETY: the caller's promise.
+    guarded(|| unsafe { &*job }.check_start(target, offset))
+}
+
 /// Opens a file by its name; gives its size in bytes and what stands for it in units.
 ///
 /// # Safety
@@ -98,14 +108,14 @@ pub unsafe extern "C" fn upcie_open(
     })
 }
 
-/// Makes the queue pairs, for I/Os of `max_block` bytes at most, and for trims if there are any.
+/// Makes the queue pairs, for reads and writes of `longest` bytes at most, and for trims if there are any.
 ///
 /// # Safety
 /// As for [`upcie_check_block`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn upcie_start(job: *mut Job, max_block: u64, trims: u32) -> i32 {
+pub unsafe extern "C" fn upcie_start(job: *mut Job, longest: u64, trims: u32) -> i32 {
     // SAFETY: the caller's promise.
-    guarded(|| unsafe { &mut *job }.start(max_block, trims != 0))
+    guarded(|| unsafe { &mut *job }.start(longest, trims != 0))
 }
 
 /// Says which unit has an index.
@@ -164,10 +174,12 @@ pub unsafe extern "C" fn upcie_job_free(job: *mut Job) {
 #[unsafe(no_mangle)]
 pub extern "C" fn upcie_exit() {
     guarded(|| {
-        let all = std::mem::take(&mut *JOBS.lock().unwrap_or_else(PoisonError::into_inner));
-        // One that was started is its thread's, which may still run.
+        let mut jobs = JOBS.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that was started is its thread's, which may still run, and free it once the list is let go of.
         // SAFETY: listed jobs are not freed yet.
-        for Listed(job) in all.into_iter().filter(|listed| !unsafe { &*listed.0 }.has_started()) {
+        let idle: Vec<_> = jobs.extract_if(.., |listed| !unsafe { &*listed.0 }.has_started()).collect();
+        drop(jobs);
+        for Listed(job) in idle {
             // SAFETY: from `upcie_job_new`; no thread was ever given it.
             drop(unsafe { Box::from_raw(job) });
         }

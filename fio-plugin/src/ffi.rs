@@ -86,7 +86,6 @@ pub(crate) struct Options {
 pub(crate) struct Workload {
     pub(crate) depth: u64,
     pub(crate) max_block: u64,
-    pub(crate) start_offset: u64,
     pub(crate) threads: u32,
     pub(crate) unaligned: u32,
     pub(crate) named: u32,
@@ -100,7 +99,7 @@ pub(crate) struct Workload {
 const _: () = assert!(size_of::<Slot>() == 64);
 const _: () = assert!(size_of::<Shared>() == 64);
 const _: () = assert!(size_of::<Options>() == 32);
-const _: () = assert!(size_of::<Workload>() == 104);
+const _: () = assert!(size_of::<Workload>() == 96);
 
 #[cfg(all(shim, not(test)))]
 #[link(name = "upcie_shim", kind = "static")]

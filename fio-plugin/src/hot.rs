@@ -101,11 +101,13 @@ fn send(job: &mut Job, target: &mut Target, alone: bool) {
         } else if slot.op == Op::FLUSH {
             turn.flush(namespace, index).map(|()| slot.pieces = 1)
         } else if slot.op == Op::TRIM {
-            let blocks = u32::try_from(slot.len >> shift).unwrap_or(u32::MAX);
+            let blocks = slot.len >> shift;
             let start = index as usize * RANGE_STRIDE;
-            let range = DatasetRange::new(slba, blocks).to_bytes();
-            if ranges.len() < start + RANGE_STRIDE {
+            let range = DatasetRange::new(slba, blocks as u32).to_bytes();
+            if ranges.len() < start + RANGE_STRIDE || blocks == 0 || blocks << shift != slot.len {
                 Err(refused(Refusal::Length, index))
+            } else if blocks > u64::from(u32::MAX) {
+                Err(refused(Refusal::TooLong, index))
             } else {
                 // Not by a call that may panic: none that may is made while the turn is open.
                 // SAFETY: within the buffer, as just seen.
@@ -155,14 +157,28 @@ pub unsafe extern "C" fn upcie_reap(job: *mut Job, least: u32, timeout: *const t
     // SAFETY: the caller's promise.
     let job = unsafe { &mut *job };
     let most = job.shared.depth;
-    let kept = if job.shared.next == job.shared.end { 0 } else { to_the_front(job) };
-    let mut found = look(job, kept, most);
+    let mut found = take(job);
     if found < least || job.broken != 0 {
         // SAFETY: as above.
         found = waiting::reap_more(job, found, least.min(most), most, unsafe { timeout.as_ref() });
     }
     (job.shared.next, job.shared.end) = (0, found);
     if found == 0 && job.broken != 0 { -job.broken } else { found as i32 }
+}
+
+/// Fills in events with all that is done, after those that fio was not given yet; gives how many there are.
+#[inline(always)]
+fn take(job: &mut Job) -> u32 {
+    let kept = if job.shared.next == job.shared.end { 0 } else { to_the_front(job) };
+    look(job, kept, job.shared.depth)
+}
+
+/// Has what is done ready for when fio asks.
+#[cold]
+#[inline(never)]
+pub(crate) fn gather(job: &mut Job) {
+    let found = take(job);
+    (job.shared.next, job.shared.end) = (0, found);
 }
 
 /// Moves the events that fio was not given yet to the front; gives how many.

@@ -3,11 +3,12 @@
 use crate::{
     errors::{self, Failure},
     ffi::{self, Op, Shared, Slot},
+    hot,
     memory::IoMemory,
     target::Target,
     workload::{Plan, check_block},
 };
-use std::ptr;
+use std::{ffi::c_void, ptr};
 use upcie_nvme::{QueuePair, Refusal, spec::Status};
 
 /// A unit that came to nothing before it was sent.
@@ -119,10 +120,17 @@ impl Job {
         })
     }
 
+    /// Whether a file has room for I/O from byte `offset` on.
+    pub(crate) fn check_start(&self, target: *mut c_void, offset: u64) -> Result<(), Failure> {
+        self.targets().filter(|&open| ptr::eq(ptr::from_ref(open).cast(), target)).try_for_each(|target| {
+            self.plan.check_start(target.open.controller.name(), 1 << target.shift, target.size(), offset)
+        })
+    }
+
     /// Makes the queue pairs, in the job's own thread.
-    pub(crate) fn start(&mut self, max_block: u64, trims: bool) -> Result<(), Failure> {
+    pub(crate) fn start(&mut self, longest: u64, trims: bool) -> Result<(), Failure> {
         self.started = true;
-        self.plan.max_block = self.plan.max_block.max(max_block);
+        self.plan.longest = longest;
         self.plan.trims |= trims;
         let plan = self.plan;
         self.targets_mut().try_for_each(|target| target.start(&plan))
@@ -132,7 +140,7 @@ impl Job {
         self.started
     }
 
-    pub(crate) fn set_unit(&mut self, index: u32, unit: *mut std::ffi::c_void) {
+    pub(crate) fn set_unit(&mut self, index: u32, unit: *mut c_void) {
         if let Some(slot) = self.slot(index) {
             slot.unit = unit;
         }
@@ -262,19 +270,30 @@ impl Job {
         }
     }
 
-    /// It is another second now: is there a command out of time? Only seconds in which something was sent count: fio
-    /// waits for all that is in flight before it pauses, and a process that was stopped did not look.
+    /// A second, or more, has passed: is there a command out of time?
     #[cold]
     pub(crate) fn tick(&mut self, second: i64) {
-        self.shared.second = second;
-        self.tick = self.tick.wrapping_add(1);
         let patience = self.plan.timeout.as_secs() as u32 + 1;
-        let tick = self.tick;
-        let is_late = |slot: &Slot| slot.pieces > 0 && tick.wrapping_sub(slot.since) > patience;
-        let late = self.slots().iter().position(is_late);
-        if let Some(index) = late {
-            self.out_of_time(index as u32);
+        let passed = if self.shared.second == 0 { 1 } else { second - self.shared.second };
+        // However long nothing was sent: what was sent just now counts from the last tick, and the process may have been
+        // stopped, an embedded controller with it.
+        let passed = passed.clamp(0, i64::from(patience / 2).max(1));
+        self.shared.second = second;
+        self.tick = self.tick.wrapping_add(passed as u32);
+        if self.late().is_some() {
+            // fio reaps when it must: while fewer are in flight than may be, what is done stays in the queue.
+            hot::gather(self);
+            if let Some(index) = self.late() {
+                self.out_of_time(index);
+            }
         }
+    }
+
+    /// A unit whose time is over.
+    fn late(&self) -> Option<u32> {
+        let patience = self.plan.timeout.as_secs() as u32 + 1;
+        let is_late = |slot: &Slot| slot.pieces > 0 && self.tick.wrapping_sub(slot.since) > patience;
+        self.slots().iter().position(is_late).map(|index| index as u32)
     }
 
     /// Nothing has come, for as long as a command may take.
@@ -291,10 +310,11 @@ impl Job {
         self.break_off(&Failure::new(libc::ETIMEDOUT, text));
     }
 
-    /// Whether a unit is to be reaped that was not sent, or whose part that was sent is done.
+    /// Whether a unit that was not sent can be reaped: nothing of it is in flight.
     pub(crate) fn has_unsent(&self) -> bool {
-        let waiting = self.unsent.iter().take(self.unsent_count);
-        waiting.filter_map(|unsent| self.slots().get(unsent.index as usize)).any(|slot| slot.pieces == 1)
+        let unsent = self.unsent.iter().take(self.unsent_count);
+        let mut slots = unsent.filter_map(|unsent| self.slots().get(unsent.index as usize));
+        slots.any(|slot| slot.pieces == 1)
     }
 
     /// A unit that is in flight.

@@ -157,7 +157,6 @@ static struct upcie_job *job_of(struct thread_data *td)
 	struct upcie_workload workload = {
 		.depth = o->iodepth,
 		.max_block = td_max_bs(td),
-		.start_offset = o->start_offset,
 		.threads = o->use_thread,
 		.unaligned = o->bs_unaligned,
 		.named = o->filename != NULL || o->read_iolog_file != NULL,
@@ -208,7 +207,7 @@ static int target_of(struct thread_data *td, struct fio_file *f)
 
 static int fio_upcie_setup(struct thread_data *td)
 {
-	const struct thread_options *o = &td->o;
+	struct thread_options *o = &td->o;
 	struct fio_file *f;
 	unsigned int i;
 	int error;
@@ -217,6 +216,9 @@ static int fio_upcie_setup(struct thread_data *td)
 		return fail(td, EINVAL);
 	for_each_file(td, f, i) {
 		error = target_of(td, f);
+		/* Where the job begins there, with offset_increment= and percentages. */
+		if (!error && !o->read_iolog_file)
+			error = upcie_check_start(td->io_ops_data, FILE_ENG_DATA(f), get_start_offset(td, f));
 		if (error)
 			return fail(td, error);
 	}
@@ -229,6 +231,15 @@ static int fio_upcie_setup(struct thread_data *td)
 		}
 	}
 	return 0;
+}
+
+/*
+ * Bytes of the longest read or write: an iolog, which is read after `setup`, may have longer ones, and trimwrite= writes
+ * what it has trimmed.
+ */
+static uint64_t longest(struct thread_data *td)
+{
+	return td_read(td) || td_write(td) || td->o.read_iolog_file ? td_max_bs(td) : 0;
 }
 
 static int fio_upcie_init(struct thread_data *td)
@@ -244,8 +255,8 @@ static int fio_upcie_init(struct thread_data *td)
 		if (error)
 			return fail(td, error);
 	}
-	/* An iolog, which is read after `setup`, may have made more of these. */
-	error = upcie_start(td->io_ops_data, td_max_bs(td), td_trim(td) != 0);
+	/* trim_percentage= trims in a job that writes (from fio 3.40 on: older ones stop at an assertion). */
+	error = upcie_start(td->io_ops_data, longest(td), td_trim(td) || td->o.trim_percentage);
 	return error ? fail(td, error) : 0;
 }
 
@@ -443,4 +454,4 @@ __attribute__((destructor)) static void leave(void)
 _Static_assert(sizeof(struct upcie_slot) == 64, "a slot is a cache line");
 _Static_assert(sizeof(struct upcie_job) == 64, "as in ffi.rs");
 _Static_assert(sizeof(struct upcie_options) == 32, "as in ffi.rs");
-_Static_assert(sizeof(struct upcie_workload) == 104, "as in ffi.rs");
+_Static_assert(sizeof(struct upcie_workload) == 96, "as in ffi.rs");

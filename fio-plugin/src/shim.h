@@ -60,8 +60,7 @@ struct upcie_options {
 /* What fio's own options say that matters here, by data direction: read, write, trim. */
 struct upcie_workload {
 	uint64_t depth;
-	uint64_t max_block; /* bytes: the stride of the units' buffers */
-	uint64_t start_offset; /* bytes */
+	uint64_t max_block; /* bytes, of trims too: the stride of the units' buffers */
 	uint32_t threads; /* thread=1 */
 	uint32_t unaligned; /* bs_unaligned=1 */
 	uint32_t named; /* filename= is given */
@@ -75,9 +74,10 @@ struct upcie_workload {
 /* Rust's. Where an int comes back, it is 0 or an errno, and what was wrong has been printed. */
 struct upcie_job *upcie_job_new(const struct upcie_options *options, const struct upcie_workload *workload);
 int upcie_check_block(struct upcie_job *job, uint64_t bytes);
+int upcie_check_start(struct upcie_job *job, void *target, uint64_t offset);
 int upcie_open(struct upcie_job *job, const char *name, uint64_t *size, void **target);
-/* The largest block, and whether there are trims: as fio knows it by then. */
-int upcie_start(struct upcie_job *job, uint64_t max_block, uint32_t trims);
+/* Bytes of the longest read or write, and whether there are trims: as fio knows it by then. */
+int upcie_start(struct upcie_job *job, uint64_t longest, uint32_t trims);
 void upcie_unit(struct upcie_job *job, uint32_t index, void *unit);
 void *upcie_memory_new(struct upcie_job *job, size_t bytes);
 void upcie_memory_free(struct upcie_job *job);

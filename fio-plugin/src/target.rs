@@ -46,7 +46,7 @@ impl Target {
         let namespace = open.controller.namespace(plan.nsid)?;
         namespace.usable()?;
         let block = namespace.block_size();
-        plan.check_blocks(open.controller.name(), block as u64, namespace.blocks() * block as u64)?;
+        plan.check_blocks(open.controller.name(), block as u64)?;
         let shift = block.trailing_zeros();
         Ok(Self {
             queue: None,
@@ -75,13 +75,13 @@ impl Target {
     pub(crate) fn start(&mut self, plan: &Plan) -> Result<(), Failure> {
         let controller = &self.open.controller;
         let refuse = |reason: String| Err(Failure::refused(format!("{}: {reason}", controller.name())));
-        let pieces = plan.max_block.div_ceil(self.piece as u64).max(1);
+        let pieces = plan.longest.div_ceil(self.piece as u64).max(1);
         let needed = u64::from(plan.depth) * pieces;
         let why = || match pieces {
             1 => format!("iodepth={}", plan.depth),
             _ => format!(
                 "iodepth={} with bs of {} bytes, which takes {pieces} commands of at most {} bytes (MDTS) each,",
-                plan.depth, plan.max_block, self.piece
+                plan.depth, plan.longest, self.piece
             ),
         };
         let room = u64::from(controller.max_depth()) - 1;
@@ -107,7 +107,7 @@ impl Target {
             }
             given => given,
         };
-        let longest = (self.piece as u64).min(plan.max_block);
+        let longest = (self.piece as u64).min(plan.longest);
         let mut builder = controller
             .queue_pair()
             .depth(commands as u32 + 1)

@@ -1,6 +1,6 @@
 //! Waiting for completions: what `getevents` does when there are too few yet.
 
-use crate::{errors::Failure, hot, job::Job};
+use crate::{errors::Failure, hot, job::Job, target::Target};
 use libc::timespec;
 use nix::{
     errno::Errno,
@@ -62,7 +62,7 @@ fn wait(job: &mut Job, limit: Duration) -> Result<bool, Failure> {
             Wait::Adaptive(time) => time,
             _ => ALIVE,
         };
-        if spin(job, limit.min(spins)) || job.has_unsent() {
+        if spin(job, limit.min(spins)) {
             return Ok(true);
         }
         if how != Wait::Poll && sleep(job, limit.saturating_sub(waited).min(ALIVE))? {
@@ -83,11 +83,13 @@ fn wait(job: &mut Job, limit: Duration) -> Result<bool, Failure> {
     }
 }
 
-/// One look at each queue.
+/// One look at each queue. Units that were not sent are done once nothing of them is in flight.
 #[inline]
 fn is_ready(job: &mut Job) -> bool {
-    job.targets_mut()
-        .any(|target| target.in_flight > 0 && target.queue.as_ref().is_some_and(|queue| queue.is_ready()))
+    let is_done = |target: &mut Target| {
+        target.in_flight > 0 && target.queue.as_ref().is_some_and(|queue| queue.is_ready())
+    };
+    job.targets_mut().any(is_done) || job.has_unsent()
 }
 
 /// Polls for at most `limit`; `true` when something is ready.

@@ -21,8 +21,8 @@ pub(crate) struct Plan {
     pub(crate) timeout: Duration,
     /// I/O units.
     pub(crate) depth: u32,
-    /// Bytes of the largest I/O.
-    pub(crate) max_block: u64,
+    /// Bytes of the longest read or write, known at the start: a trim is one command whatever its size.
+    pub(crate) longest: u64,
     pub(crate) trims: bool,
     workload: ffi::Workload,
 }
@@ -91,29 +91,37 @@ impl Plan {
             priority,
             timeout,
             depth,
-            max_block: workload.max_block,
+            longest: 0,
             trims: workload.uses[2] != 0,
             workload: *workload,
         })
     }
 
-    /// Whether all sizes are multiples of the namespace's blocks, and it has a block at `offset`.
-    pub(crate) fn check_blocks(&self, name: &str, block: u64, size: u64) -> Result<(), Failure> {
-        let offset = self.workload.start_offset;
+    fn used(&self) -> impl Iterator<Item = usize> {
+        (0..3).filter(|&direction| self.workload.uses[direction] != 0)
+    }
+
+    /// Whether a namespace of `size` bytes has room for an I/O at `offset`.
+    pub(crate) fn check_start(&self, name: &str, block: u64, size: u64, offset: u64) -> Result<(), Failure> {
+        let least = self.used().map(|direction| self.workload.least_block[direction]).min().unwrap_or(0);
         // fio would do nothing, and call that a success.
-        if offset >= size {
+        if size.saturating_sub(offset) < least.max(1) {
             return Err(Failure::refused(format!(
-                "{name}: offset of {offset} bytes is beyond the namespace's {size} bytes"
+                "{name}: an offset of {offset} bytes (each job of numjobs= adds its offset_increment=) leaves no \
+                 room for a bs of {least} bytes in the namespace's {size} bytes"
             )));
         }
-        let used = (0..3).filter(|&direction| self.workload.uses[direction] != 0);
-        for direction in used {
+        check_block(name, block, "offset", offset)
+    }
+
+    /// Whether all sizes are multiples of the namespace's blocks.
+    pub(crate) fn check_blocks(&self, name: &str, block: u64) -> Result<(), Failure> {
+        for direction in self.used() {
             let kind = DIRECTIONS[direction];
             check_block(name, block, &format!("bs ({kind}s)"), self.workload.least_block[direction])?;
             check_block(name, block, &format!("blockalign ({kind}s)"), self.workload.alignment[direction])?;
         }
-        check_block(name, block, "the largest bs", self.max_block)?;
-        check_block(name, block, "offset", offset)
+        check_block(name, block, "the largest bs", self.workload.max_block)
     }
 }
 

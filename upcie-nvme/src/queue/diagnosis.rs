@@ -15,7 +15,7 @@ impl<T> Queue<T> {
         let head = entry(self.cqe.addr() - self.cq.addr(), CQE_WORDS);
         let after = if self.cqe == self.cq { self.cq_end } else { self.cqe };
         // SAFETY: the second word of the entry before the next one, in the ring.
-        let word = unsafe { after.sub(CQE_WORDS).add(1) };
+        let word = unsafe { after.sub(CQE_WORDS - 1) };
         // SAFETY: aligned, and the ring lives as long as `self`. Zero before the first completion.
         let fetched = (unsafe { word.read_volatile() }) & 0xffff;
         format!(

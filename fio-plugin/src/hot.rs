@@ -157,8 +157,13 @@ pub unsafe extern "C" fn upcie_reap(job: *mut Job, least: u32, timeout: *const t
     // SAFETY: the caller's promise.
     let job = unsafe { &mut *job };
     let most = job.shared.depth;
+    if job.broken != 0 {
+        // Nor is anything looked at any more: fio is told that nothing is in flight.
+        (job.shared.next, job.shared.end) = (0, 0);
+        return -job.broken;
+    }
     let mut found = take(job);
-    if found < least || job.broken != 0 {
+    if found < least {
         // SAFETY: as above.
         found = waiting::reap_more(job, found, least.min(most), most, unsafe { timeout.as_ref() });
     }

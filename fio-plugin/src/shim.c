@@ -388,6 +388,9 @@ static __attribute__((noinline)) int reap(struct thread_data *td, unsigned int m
 		return give(job, found, max);
 	/* fio would take the negative number for the error's. */
 	fail(td, -found);
+	/* Where fio waits until nothing is in flight (thinktime=, rate=), it does not look at errors. */
+	td->io_u_in_flight = 0;
+	fio_mark_td_terminate(td);
 	return found;
 }
 

@@ -5,7 +5,10 @@ use std::{
     env,
     time::{Duration, Instant},
 };
-use upcie_nvme::{Address, Controller, spec::OptionalCommands};
+use upcie_nvme::{
+    Address, Controller,
+    spec::{ALL_NAMESPACES, Command, LogPageId, OptionalCommands},
+};
 use upcie_tests::{Device, in_guest, left_out, on_each_device};
 
 mod fio;
@@ -235,6 +238,40 @@ fn a_trim_is_one_command_whatever_its_size() {
     fio(&emu).job(&both).run().passed("trims longer than bs");
 }
 
+/// Reads and writes that the controller has done (SMART log).
+fn done(device: &Device) -> [u128; 2] {
+    let mut log = [0; 512];
+    let command = Command::get_log_page(LogPageId::SMART, ALL_NAMESPACES, 512, 0);
+    look(device, |controller| controller.admin(&command, &mut log)).expect("a SMART log");
+    let field = |at: usize| u128::from_le_bytes(log[at..at + 16].try_into().expect("16 bytes"));
+    [field(64), field(80)]
+}
+
+#[test]
+fn the_controller_has_done_what_fio_counts() {
+    with_fio(|device| {
+        // One that outlives a run.
+        if device.server().is_none() {
+            return;
+        }
+        let jobs: &[&[&str]] = &[
+            &["--rw=randrw", "--iodepth=32", "--iodepth_batch=7"],
+            &["--rw=randrw", "--iodepth=8", "--numjobs=3", "--bsrange=4k-64k", "--fsync=5"],
+            &["--rw=randwrite", "--verify=crc32c", "--iodepth=16", "--verify_backlog=8"],
+            &["--rw=randrw", "--iodepth=64", "--time_based", "--runtime=1"],
+        ];
+        for options in jobs {
+            let before = done(device);
+            let jobs = fio(device.address()).job(options).run().passed("a mix");
+            let after = done(device);
+            for (at, kind) in ["read", "write"].iter().enumerate() {
+                let counted: u64 = jobs.iter().map(|job| total(job, kind)).sum();
+                assert_eq!(after[at] - before[at], u128::from(counted), "{options:?}: {kind}s");
+            }
+        }
+    });
+}
+
 #[test]
 fn a_log_of_ios_may_have_longer_ones_than_bs() {
     if fio::engine().is_none() {
@@ -276,6 +313,18 @@ fn of_a_unit_that_was_sent_in_part_the_rest_is_waited_for_no_longer_than_it_may_
         );
         let emu: Address = name.parse().expect("an address");
         fio(&emu).job(&["--upcie_timeout=1", "--size=1M"]).replay(&log).run().refused(latency, &parts);
+    }
+}
+
+#[test]
+fn a_job_that_waits_for_all_in_flight_ends_when_nothing_comes() {
+    if fio::engine().is_none() {
+        return left_out("fio's engine");
+    }
+    let emu: Address = "emu:latency=60s".parse().expect("an address");
+    for pause in ["--thinktime=1ms", "--rate_iops=5"] {
+        let job = ["--rw=randread", "--iodepth=4", "--upcie_timeout=1", pause];
+        fio(&emu).job(&job).run().refused(pause, &["no completion within 1s", "upcie_timeout"]);
     }
 }
 

@@ -12,6 +12,12 @@ pub fn print(text: &[u8]) -> anyhow::Result<()> {
     stdout.write_all(text).and_then(|()| stdout.flush()).context("writing to stdout")
 }
 
+/// Says something on stderr. Where that takes nothing (its reader has gone, the disk is full) it is not said, and no reason to
+/// panic: results and the exit code are worth more.
+pub fn say(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
 /// Prints the completion script of `command` for a shell.
 pub fn print_completions(mut command: Command, shell: Shell) -> anyhow::Result<()> {
     let (name, mut script) = (command.get_name().to_owned(), Vec::new());

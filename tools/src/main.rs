@@ -83,7 +83,7 @@ fn main() -> ExitCode {
         Ok(outcome) => outcome.code().into(),
         Err(error) if cli::is_broken_pipe(&error) => Outcome::Done.code().into(),
         Err(error) => {
-            eprintln!("upcie: {error:#}");
+            cli::say(&format!("upcie: {error:#}"));
             outcome::ERROR.into()
         }
     }

@@ -1,5 +1,6 @@
 //! The device that a command works on.
 
+use crate::cli;
 use anyhow::bail;
 use clap::Args;
 use upcie_core::pci::Bdf;
@@ -66,10 +67,10 @@ impl Target {
 /// Says in one line what it means that a controller is given physical addresses, if it is. `names` has the address space.
 pub fn warn_if_physical(controller: &Controller, names: &str) {
     if controller.heap().space().is_physical() {
-        eprintln!(
+        cli::say(&format!(
             "{names}: no IOMMU translates: the device can reach all memory of this machine, and a fault of the driver or \
              the device can overwrite any of it"
-        );
+        ));
     }
 }
 

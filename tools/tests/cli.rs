@@ -211,3 +211,19 @@ fn a_terminal_gets_progress_but_no_blocks() {
     let (code, text) = on_a_terminal("read emu:size=1M");
     assert!(code == 1 && text.contains("terminal"), "{text}");
 }
+
+#[test]
+fn an_error_that_nobody_can_be_told_keeps_its_exit_code() {
+    for (program, arguments, code) in [
+        (env!("CARGO_BIN_EXE_upcie"), "info vfio-user:/nonexistent", 1),
+        (env!("CARGO_BIN_EXE_upcie"), "perf nonsense", 2),
+        (env!("CARGO_BIN_EXE_nvme-emu"), "--socket /nonexistent/x", 1),
+        (env!("CARGO_BIN_EXE_devbind"), "bind vfio-pci ffff:1f:1f.7", 1),
+        (env!("CARGO_BIN_EXE_hugepages"), "info --nonsense", 2),
+        (env!("CARGO_BIN_EXE_hugepages"), "release ffff:1f:1f.7", 0),
+    ] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let status = Command::new(program).args(arguments.split_whitespace()).stderr(full).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{program} {arguments}");
+    }
+}

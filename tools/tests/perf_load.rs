@@ -91,17 +91,46 @@ fn each_device_has_its_own_numbers() {
     assert!(number(&report, "/devices/0/latency_ns/min") < 0.999e6, "not those of the slow one");
 }
 
-#[test]
-fn intervals_add_up_to_the_whole() {
-    let report = perf("emu emu --threads 2 --time 400ms --interval 100ms --warmup 100ms");
+/// They are the whole run, and nothing but it.
+#[track_caller]
+fn check_intervals(report: &Value) {
     for field in ["ios", "bytes", "errors"] {
-        assert_eq!(sum(&report, "intervals", field), number(&report, &format!("/{field}")), "{field}");
+        for part in ["intervals", "devices", "threads"] {
+            assert_eq!(sum(report, part, field), number(report, &format!("/{field}")), "{part} {field}");
+        }
     }
     let intervals = report["intervals"].as_array().unwrap();
-    assert!((3..=6).contains(&intervals.len()), "{intervals:?}");
     assert_eq!(intervals[0]["start_ns"], 0);
     assert!(intervals.windows(2).all(|pair| pair[0]["end_ns"] == pair[1]["start_ns"]), "{intervals:?}");
     assert_eq!(intervals.last().unwrap()["end_ns"], report["elapsed_ns"]);
+}
+
+#[test]
+fn nothing_is_lost_between_intervals_under_load() {
+    for arguments in [
+        "emu --threads 16 --time 200ms",
+        "emu --threads 16 --count 20000",
+        "emu emu:null=true --threads 12 --queues 2 --rw randrw --time 200ms --wait irq",
+        "emu:null=true --threads 12 --rate 100k --time 200ms",
+    ] {
+        check_intervals(&perf(&format!("{arguments} --interval 10ms")));
+    }
+    // One is given up on the way.
+    let output = run(
+        "perf emu emu:latency=60s emu:null=true --threads 8 --interval 10ms --timeout 200ms --time 400ms --json",
+    );
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    complains(1, output);
+    assert!(!report["devices"][1]["lost"].is_null() && number(&report, "/ios") > 0.0, "{report}");
+    check_intervals(&report);
+}
+
+#[test]
+fn intervals_add_up_to_the_whole() {
+    let report = perf("emu emu --threads 2 --time 400ms --interval 100ms --warmup 100ms");
+    check_intervals(&report);
+    let intervals = report["intervals"].as_array().unwrap();
+    assert!((2..=6).contains(&intervals.len()), "{intervals:?}");
     assert_eq!(number(&report, "/parameters/warmup_ns"), 1e8);
 }
 
@@ -165,6 +194,36 @@ fn a_rate_is_not_exceeded_and_latency_counts_from_the_intended_start() {
     assert!(number(&report, "/latency_ns/min") >= 0.999e6, "{report}");
     let unhurried = perf("emu:latency=1ms --depth 1 --count 100");
     assert!(number(&unhurried, "/latency_ns/p50") < number(&report, "/latency_ns/p50") / 4.0, "{unhurried}");
+}
+
+#[test]
+fn a_queue_pair_without_i_os_is_not_waited_for() {
+    // Its first one would be due after a minute.
+    let report = perf("emu --queues 30 --count 1 --rate 1 --threads 2 --warmup 10ms");
+    assert_eq!(report["ios"], 1);
+    let elapsed = number(&report, "/elapsed_ns");
+    assert!(elapsed < 20e9, "{elapsed}");
+}
+
+#[test]
+fn more_memory_than_there_is_is_refused_before_it_is_taken() {
+    // The limit is for the machine's sake, should they not be refused.
+    let arguments =
+        "--as=8589934592 {} perf emu:size=4G,mdts=1G,depth=65536 --depth 65535 --block-size 32M --queues 64";
+    let arguments = arguments.replace("{}", env!("CARGO_BIN_EXE_upcie"));
+    let output = Command::new("prlimit").args(arguments.split_whitespace()).output().unwrap();
+    let error = fails(1, output);
+    assert!(error.contains("128.00 TiB of memory") && error.contains("--depth"), "{error}");
+}
+
+#[test]
+fn results_do_not_need_anybody_who_reads_stderr() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let arguments = "perf emu emu:latency=60s --timeout 200ms --time 500ms --json";
+    let output = upcie(arguments).stderr(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(!report["devices"][1]["lost"].is_null(), "{report}");
 }
 
 #[test]

@@ -13,15 +13,16 @@ use program::{Dir, complains, fails, measuring, number, perf, run_upcie as run, 
 use std::{
     fs,
     process::Command,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-/// The histograms of a log with their tags.
-fn histograms(path: &str) -> Vec<(Option<String>, Histogram<u64>)> {
+/// The histograms of a log with their tags. It starts after `least`.
+fn histograms_since(path: &str, least: SystemTime) -> Vec<(Option<String>, Histogram<u64>)> {
     let text = fs::read(path).unwrap();
     let mut deserializer = Deserializer::new();
     let mut all = Vec::new();
     let mut times = 0;
+    let least = least.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
     for entry in IntervalLogIterator::new(&text) {
         match entry.unwrap() {
             LogEntry::Interval(interval) => {
@@ -31,17 +32,40 @@ fn histograms(path: &str) -> Vec<(Option<String>, Histogram<u64>)> {
                 let latency = deserializer.deserialize(&mut encoded.unwrap().stdout.as_slice()).unwrap();
                 all.push((interval.tag().map(|tag| tag.as_str().to_owned()), latency));
             }
-            LogEntry::BaseTime(_) | LogEntry::StartTime(_) => times += 1,
+            LogEntry::BaseTime(time) | LogEntry::StartTime(time) => {
+                // Written to the millisecond.
+                assert!(time.as_secs_f64() > least - 0.001, "{time:?} is not after {least}");
+                times += 1;
+            }
         }
     }
     assert_eq!(times, 2);
     all
 }
 
+fn histograms(path: &str) -> Vec<(Option<String>, Histogram<u64>)> {
+    histograms_since(path, SystemTime::UNIX_EPOCH)
+}
+
+#[test]
+fn a_histogram_log_starts_with_the_measured_part() {
+    let dir = Dir::made("hlogstart");
+    let path = dir.path("run.hlog");
+    let warm = SystemTime::now() + Duration::from_secs(1);
+    perf(&format!("emu --warmup 1 --time 100ms --histogram {path}"));
+    assert!(!histograms_since(&path, warm).is_empty());
+}
+
 /// A file that holds `text`, for stdin.
 fn pipe(text: &str) -> fs::File {
-    use std::io::{Seek, Write};
-    let path = std::env::temp_dir().join(format!("upcie-tools-base64-{}", std::process::id()));
+    use std::{
+        io::{Seek, Write},
+        sync::atomic::{AtomicU32, Ordering},
+    };
+    // Tests run side by side.
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("upcie-tools-base64-{}-{number}", std::process::id()));
     let mut file =
         fs::OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&path).unwrap();
     file.write_all(text.as_bytes()).unwrap();
@@ -77,7 +101,8 @@ fn a_histogram_log_holds_every_io_of_every_interval() {
 fn intervals_are_lines_for_people() {
     let text = String::from_utf8(succeeds(run("perf emu --time 500ms --interval 100ms"))).unwrap();
     let lines: Vec<_> = text.lines().filter(|line| line.contains("p50 ") && line.contains("p99 ")).collect();
-    assert!((4..=5).contains(&lines.len()), "{text}");
+    // Fewer, and longer, where the thread gets no core for a while.
+    assert!((2..=5).contains(&lines.len()), "{text}");
     assert!(lines[0].contains(" s ") && lines[0].contains("IOPS") && lines[0].contains("MiB/s"), "{text}");
 }
 
@@ -248,6 +273,11 @@ fn what_is_no_result_is_refused_by_its_name() {
             "backwards",
             text.replace("\"start_ns\":0", "\"start_ns\":999999999999999"),
             "ends before it starts",
+        ),
+        (
+            "rates",
+            text.replace("\"errors\":0,\"iops\":", "\"errors\":0,\"iops\":1.7e308,\"was\":"),
+            "IOPS that no device has",
         ),
     ] {
         let bad = dir.path(name);

@@ -13,6 +13,7 @@ use std::{
 };
 use upcie_core::vfio_user::server::{Listener, Server};
 use upcie_nvme::emu::{Emulator, Options};
+use upcie_tools::cli;
 
 /// An NVMe controller in software, behind a vfio-user socket.
 ///
@@ -120,14 +121,14 @@ fn main() -> ExitCode {
     let options = match args.options() {
         Ok(options) => options,
         Err(error) => {
-            eprintln!("nvme-emu: {error}");
+            cli::say(&format!("nvme-emu: {error}"));
             return ExitCode::from(2);
         }
     };
     match run(&args, &options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("nvme-emu: {error:#}");
+            cli::say(&format!("nvme-emu: {error:#}"));
             ExitCode::from(1)
         }
     }

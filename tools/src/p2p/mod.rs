@@ -4,7 +4,7 @@ mod copy;
 mod report;
 
 use crate::{
-    guard,
+    cli, guard,
     outcome::Outcome,
     signal,
     target::{self, Target},
@@ -156,14 +156,16 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
     }
     report.print(args.json)?;
     if let Some(Some(at)) = report.difference {
-        eprintln!("upcie: the copy differs from byte {at} on (of {} copied)", job.size);
+        cli::say(&format!("upcie: the copy differs from byte {at} on (of {} copied)", job.size));
         return Ok(Outcome::Faults);
     }
     if interrupted {
         let (copied, size) = (units::bytes(report.direct.bytes), units::bytes(job.size));
         match report.difference {
-            None if args.verify => eprintln!("upcie: interrupted after {copied} of {size}, not verified"),
-            _ => eprintln!("upcie: interrupted after {copied} of {size}"),
+            None if args.verify => {
+                cli::say(&format!("upcie: interrupted after {copied} of {size}, not verified"))
+            }
+            _ => cli::say(&format!("upcie: interrupted after {copied} of {size}")),
         }
         return Ok(Outcome::Interrupted);
     }

@@ -115,7 +115,7 @@ pub struct PerfArgs {
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100), help_heading = "Workload")]
     pub mix: Option<u8>,
     /// Bytes of each I/O, or several sizes with their shares (4k:60,64k:40) [default: 4096, or one block if that is more]
-    #[arg(long, short = 'b', value_name = "BYTES", help_heading = "Workload")]
+    #[arg(long, short = 'b', visible_alias = "bs", value_name = "BYTES", help_heading = "Workload")]
     pub block_size: Option<Sizes>,
     /// Which blocks random I/Os prefer: uniform, none; zipf:THETA, the kth most popular in proportion to 1 / k^THETA
     /// [default: uniform]
@@ -135,7 +135,7 @@ pub struct PerfArgs {
     pub size: Option<u64>,
 
     /// I/Os in flight on each queue pair [default: 32]
-    #[arg(long, short = 'd', value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65535), help_heading = "Load")]
+    #[arg(long, short = 'd', visible_alias = "iodepth", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65535), help_heading = "Load")]
     pub depth: Option<u32>,
     /// Queue pairs that each thread has on each device; each has its own part of the range
     #[arg(long, short = 'q', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Load")]
@@ -155,7 +155,7 @@ pub struct PerfArgs {
     pub buffers: Buffers,
 
     /// How long to run: seconds, or with a unit (500ms, 2m) [default: 5]
-    #[arg(long, short = 't', value_name = "TIME", value_parser = units::parse_time, conflicts_with = "count", help_heading = "Length")]
+    #[arg(long, short = 't', visible_alias = "runtime", value_name = "TIME", value_parser = units::parse_time, conflicts_with = "count", help_heading = "Length")]
     pub time: Option<Duration>,
     /// Run this many I/Os (of all queue pairs together) instead of for a time
     #[arg(long, short = 'c', value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Length")]
@@ -361,6 +361,14 @@ mod tests {
         ] {
             assert!(parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn fio_s_names_are_taken() {
+        let fio = parse("emu --bs 512 --iodepth 7 --runtime 3").unwrap();
+        let ours = parse("emu --block-size 512 --depth 7 --time 3").unwrap();
+        assert_eq!(format!("{fio:?}"), format!("{ours:?}"));
+        assert_eq!((fio.depth, fio.time), (Some(7), Some(Duration::from_secs(3))));
     }
 
     #[test]

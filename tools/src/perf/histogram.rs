@@ -11,7 +11,7 @@ use hdrhistogram::{
 };
 use std::{
     fs::File,
-    io::{BufWriter, Write},
+    io::{self, BufWriter, Write},
     path::PathBuf,
     time::{Duration, SystemTime},
 };
@@ -21,7 +21,7 @@ use std::{
 pub struct LogFile(pub PathBuf);
 
 impl LogFile {
-    /// Calls `body` with a log that starts now; gives what came of it, and whether all was written.
+    /// Calls `body` with a log that starts when the first interval does; gives what came of it, and whether all was written.
     pub fn write<T>(
         &self,
         title: &str,
@@ -31,21 +31,23 @@ impl LogFile {
         let about = || format!("writing {}", self.0.display());
         let mut file = BufWriter::new(File::create(&self.0).with_context(about)?);
         let mut serializer = V2DeflateSerializer::new();
-        let now = SystemTime::now();
         // Titles have no line breaks, but a path in them might.
-        let title = format!("upcie perf: {}", title.replace('\n', " "));
-        let writer = IntervalLogWriterBuilder::new()
-            .add_comment("[Histogram log format version 1.3]")
-            .add_comment(&title)
-            .add_comment("values are latencies in nanoseconds, Interval_Max in milliseconds")
-            .with_start_time(now)
-            .with_base_time(now)
-            .with_max_value_divisor(1e6)
-            .begin_log_with(&mut file, &mut serializer)
-            .with_context(about)?;
-        let mut intervals = Intervals { writer, kinds, written: Ok(()) };
-        let result = body(&mut intervals)?;
-        let Intervals { written, .. } = intervals;
+        let title = format!("upcie perf: {}", title.replace(char::is_control, " "));
+        let (result, written) = {
+            let (to, by) = (&mut file, &mut serializer);
+            let begin: Begin<'_> = Box::new(move |began| {
+                IntervalLogWriterBuilder::new()
+                    .add_comment("[Histogram log format version 1.3]")
+                    .add_comment(&title)
+                    .add_comment("values are latencies in nanoseconds, Interval_Max in milliseconds")
+                    .with_start_time(began)
+                    .with_base_time(began)
+                    .with_max_value_divisor(1e6)
+                    .begin_log_with(to, by)
+            });
+            let mut intervals = Intervals { begin: Some(begin), writer: None, kinds, written: Ok(()) };
+            (body(&mut intervals)?, intervals.written)
+        };
         Ok((result, written.and_then(|()| Ok(file.flush()?)).with_context(about)))
     }
 }
@@ -56,8 +58,15 @@ pub trait Log {
     fn push(&mut self, interval: &Interval, tally: &Tally);
 }
 
+type Writer<'a> = IntervalLogWriter<'a, 'a, BufWriter<File>, V2DeflateSerializer>;
+
+/// Begins the log of a run that began at this time.
+type Begin<'a> = Box<dyn FnOnce(SystemTime) -> io::Result<Writer<'a>> + 'a>;
+
 struct Intervals<'a> {
-    writer: IntervalLogWriter<'a, 'a, BufWriter<File>, V2DeflateSerializer>,
+    /// Until the first interval tells when the run began: there may be a warm-up before.
+    begin: Option<Begin<'a>>,
+    writer: Option<Writer<'a>>,
     /// Reads and writes are told apart.
     kinds: bool,
     /// After the first failure nothing more is.
@@ -74,10 +83,16 @@ impl Log for Intervals<'_> {
 
 impl Intervals<'_> {
     fn write(&mut self, interval: &Interval, tally: &Tally) -> anyhow::Result<()> {
+        if let Some(begin) = self.begin.take() {
+            let now = SystemTime::now();
+            let began = now.checked_sub(Duration::from_nanos(interval.end_ns)).unwrap_or(now);
+            self.writer = Some(begin(began)?);
+        }
+        let Some(writer) = &mut self.writer else { return Ok(()) };
         let start = Duration::from_nanos(interval.start_ns);
         let length = Duration::from_nanos(interval.end_ns - interval.start_ns);
         let mut push = |latency: &Histogram<u64>, tag| {
-            self.writer.write_histogram(latency, start, length, tag).map_err(|error| match error {
+            writer.write_histogram(latency, start, length, tag).map_err(|error| match error {
                 IntervalLogWriterError::IoError(error) => error.into(),
                 error => anyhow!("{error:?}"),
             })

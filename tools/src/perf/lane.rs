@@ -95,8 +95,9 @@ impl At {
 impl Lane {
     /// Begins a phase that submits until a time on the run's clock.
     pub fn start(&mut self, now: u64, until: u64) {
-        let at = At { running: true, issue: true, until, last: now, looked: now, end: now, ..At::default() };
-        self.at = at;
+        // With nothing to do it has ended: its first I/O would be due after all others.
+        let has = !self.source.is_empty();
+        self.at = At { running: has, issue: has, until, last: now, looked: now, end: now, ..At::default() };
         if let Some(pace) = &mut self.pace {
             pace.start(now);
         }

@@ -12,6 +12,7 @@ mod progress;
 mod random;
 pub mod report;
 mod results;
+mod room;
 mod run;
 pub mod series;
 mod shared;

@@ -6,6 +6,7 @@ use super::{
     lane::{At, Lane},
     pace::Pace,
     random::{Distribution, mix},
+    room,
     sizes::{Share, Sizes},
     tally::{Faults, Tally},
     verify::Ledger,
@@ -21,7 +22,7 @@ const DEPTH: u32 = 32;
 /// What --verify covers unless --size says otherwise: its record takes 4 bytes per I/O of this.
 const VERIFY_SIZE: u64 = 256 << 20;
 /// Some controllers read all that the ranges of a deallocation can take.
-const RANGES: u64 = 4096;
+pub const RANGES: u64 = 4096;
 /// I/Os that one queue pair's record may have.
 const VERIFY_UNITS: u64 = 1 << 30;
 
@@ -91,7 +92,7 @@ impl Plan {
             device.part = fit(args, device, &sizes, depth, pairs)?;
         }
         let random = args.random.unwrap_or(Distribution::Uniform);
-        Ok(Self {
+        let plan = Self {
             devices,
             mixture: Mixture { rw: args.rw, mix: args.mix(), random, sizes },
             depth,
@@ -106,7 +107,9 @@ impl Plan {
             verify: args.verify,
             breakdown: args.latency_breakdown,
             timeout: args.timeout,
-        })
+        };
+        room::check(&plan)?;
+        Ok(plan)
     }
 
     /// Queue pairs of all threads and devices.

@@ -1,7 +1,7 @@
 //! The progress bar: on stderr, and on a terminal only.
 
 use super::{series::Interval, shared::Shared, tally::Tally};
-use crate::units;
+use crate::{cli, units};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     collections::VecDeque,
@@ -85,7 +85,7 @@ impl Progress {
 
     /// Says something on stderr, above it.
     pub fn say(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| cli::say(line));
     }
 
     /// Takes it away.

@@ -50,16 +50,17 @@ impl Interval {
             p50_ns: at(0.5),
             p99_ns: at(0.99),
         };
-        interval.end_by(end_ns);
+        interval.end_at(end_ns);
         Ok(interval)
     }
 
-    /// Ends it at a time, unless it has ended before.
-    pub fn end_by(&mut self, time: u64) {
-        self.end_ns = self.end_ns.min(time).max(self.start_ns);
-        let seconds = (self.end_ns - self.start_ns).max(1) as f64 / 1e9;
-        self.iops = self.ios as f64 / seconds;
-        self.bytes_per_second = self.bytes as f64 / seconds;
+    /// Ends it at another time.
+    pub fn end_at(&mut self, time: u64) {
+        self.end_ns = time.max(self.start_ns);
+        let seconds = (self.end_ns - self.start_ns) as f64 / 1e9;
+        // In no time there is no rate.
+        let rate = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
+        (self.iops, self.bytes_per_second) = (rate(self.ios), rate(self.bytes));
     }
 }
 
@@ -154,9 +155,10 @@ mod tests {
         tally.bytes = [0, 512];
         let mut interval = Interval::new(0, 2_000_000_000, &tally).unwrap();
         assert_eq!((interval.iops, interval.bytes_per_second), (0.5, 256.0));
-        interval.end_by(500_000_000);
+        interval.end_at(500_000_000);
         assert_eq!((interval.iops, interval.end_ns, interval.p99_ns), (2.0, 500_000_000, Some(7)));
-        interval.end_by(900_000_000);
-        assert_eq!(interval.end_ns, 500_000_000);
+        interval.end_at(4_000_000_000);
+        assert_eq!((interval.iops, interval.end_ns), (0.25, 4_000_000_000));
+        assert_eq!(Interval::new(9, 9, &tally).unwrap().iops, 0.0, "none that could be told");
     }
 }

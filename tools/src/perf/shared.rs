@@ -10,6 +10,11 @@ use std::{
     time::Instant,
 };
 
+/// Nothing completed for so long: the device is asked whether it is there.
+pub const QUIET: u64 = 100_000_000;
+/// It is being asked.
+const ASKING: u64 = u64::MAX;
+
 /// Of one phase of a run.
 #[derive(Debug)]
 pub struct Shared<'a> {
@@ -24,6 +29,8 @@ pub struct Shared<'a> {
     stopped: AtomicBool,
     /// Why a device was given up, by device.
     lost: &'a [OnceLock<String>],
+    /// When it was last asked whether it is there, by device.
+    checked: Vec<AtomicU64>,
     /// By worker, then by device.
     mail: Vec<Mutex<Mail>>,
 }
@@ -73,6 +80,7 @@ impl<'a> Shared<'a> {
             asked: AtomicU32::new(0),
             stopped: AtomicBool::new(false),
             lost,
+            checked: lost.iter().map(|_| AtomicU64::new(0)).collect(),
         })
     }
 
@@ -84,7 +92,8 @@ impl<'a> Shared<'a> {
 
     /// A worker begins.
     pub fn begin(&self, now: u64) {
-        self.began.fetch_min(now, Ordering::Relaxed);
+        // Once and for all, though another may have read the clock before and come later: intervals count from here.
+        let _ = self.began.compare_exchange(u64::MAX, now, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// When the first one began; `u64::MAX` if none has.
@@ -137,6 +146,20 @@ impl<'a> Shared<'a> {
         self.lost[device].get().map(String::as_str)
     }
 
+    /// Whether this thread is to ask a device whether it is there: one does for all queue pairs, since a software controller
+    /// answers one after the other, and one that hangs holds up who asks. [`end_check`](Self::end_check) is called then.
+    pub fn begin_check(&self, device: usize) -> bool {
+        let (checked, now) = (&self.checked[device], self.now());
+        let last = checked.load(Ordering::Relaxed);
+        now.saturating_sub(last) >= QUIET
+            && checked.compare_exchange(last, ASKING, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// It has answered, or not.
+    pub fn end_check(&self, device: usize) {
+        self.checked[device].store(self.now(), Ordering::Relaxed);
+    }
+
     /// What a worker of a device hands over.
     pub fn mail(&self, worker: usize, device: usize) -> MutexGuard<'_, Mail> {
         let mail = &self.mail[worker * self.lost.len() + device];
@@ -152,6 +175,30 @@ impl<'a> Shared<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn one_thread_asks_for_a_device_and_not_again_at_once() {
+        let lost = [OnceLock::new(), OnceLock::new()];
+        let mut shared = Shared::new(2, &lost).unwrap();
+        shared.epoch = Instant::now().checked_sub(Duration::from_secs(3600)).unwrap();
+        assert_eq!([0, 0, 1].map(|device| shared.begin_check(device)), [true, false, true]);
+        shared.end_check(0);
+        assert!(!shared.begin_check(0));
+        shared.epoch -= Duration::from_nanos(QUIET);
+        assert_eq!([0, 1].map(|device| shared.begin_check(device)), [true, false]);
+    }
+
+    #[test]
+    fn the_clock_of_a_run_starts_once() {
+        let lost = [OnceLock::new()];
+        let shared = Shared::new(2, &lost).unwrap();
+        assert_eq!(shared.began(), u64::MAX);
+        shared.begin(50);
+        // It read the clock, lost its core, and comes now: an interval may have been told by the other's time.
+        shared.begin(40);
+        assert_eq!(shared.began(), 50);
+    }
 
     #[test]
     fn the_last_counts_are_handed_over_whatever_the_collector_is_at() {

@@ -36,6 +36,11 @@ impl Tally {
         self.latency.iter().map(Histogram::len).sum()
     }
 
+    /// Whether nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        self.ios() + self.errors == 0
+    }
+
     /// Adds what another counted.
     pub fn add(&mut self, other: &Self) -> anyhow::Result<()> {
         for (ours, theirs) in self.latency.iter_mut().zip(&other.latency) {

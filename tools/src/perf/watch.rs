@@ -18,9 +18,7 @@ use std::{
 
 /// The longest that the workers are left alone.
 const TICK: u64 = 100_000_000;
-/// The longest that a worker is waited for at the end of an interval.
-const HANDOVER: u64 = 30_000_000;
-/// Between looks for it.
+/// Between looks for what is handed over.
 const GLANCE: Duration = Duration::from_micros(500);
 
 /// What a phase is told of as it goes.
@@ -56,10 +54,7 @@ pub fn phase(
     let shared = Shared::new(workers.len(), lost)?;
     let running = AtomicUsize::new(workers.len());
     let watcher = thread::current();
-    let tallies = (0..workers.len() * lost.len()).map(|_| Tally::new()).collect::<Result<_, _>>()?;
-    let known = lost.iter().map(|lost| lost.get().is_some()).collect();
-    let window = Tally::new()?;
-    let mut collector = Collector { tallies, window, intervals: Vec::new(), start: 0, known, watch };
+    let mut collector = Collector::new(workers.len(), lost, watch)?;
     let results: Vec<anyhow::Result<()>> = thread::scope(|scope| {
         let mut threads = Vec::with_capacity(workers.len());
         for worker in workers.iter_mut() {
@@ -95,7 +90,10 @@ pub fn phase(
         threads.into_iter().map(join).chain([watched]).collect()
     });
     results.into_iter().collect::<anyhow::Result<()>>()?;
-    collector.finish(&shared, workers)
+    let ends = workers.iter().flat_map(|worker| &worker.lanes).map(|lane| lane.at.end);
+    let end = ends.max().unwrap_or(shared.began());
+    let cpu = workers.iter().map(|worker| worker.cpu.as_nanos() as u64).collect();
+    collector.finish(&shared, end, cpu)
 }
 
 /// Puts together what is handed over.
@@ -111,7 +109,13 @@ struct Collector<'a> {
     watch: &'a mut dyn Watch,
 }
 
-impl Collector<'_> {
+impl<'a> Collector<'a> {
+    fn new(workers: usize, lost: &[OnceLock<String>], watch: &'a mut dyn Watch) -> anyhow::Result<Self> {
+        let tallies = (0..workers * lost.len()).map(|_| Tally::new()).collect::<Result<_, _>>()?;
+        let known = lost.iter().map(|lost| lost.get().is_some()).collect();
+        Ok(Self { tallies, window: Tally::new()?, intervals: Vec::new(), start: 0, known, watch })
+    }
+
     fn watch(
         &mut self,
         shared: &Shared<'_>,
@@ -132,8 +136,9 @@ impl Collector<'_> {
             }
             let now = shared.now();
             if now >= next && running.load(Ordering::Acquire) > 0 {
-                let number = shared.ask();
-                self.fetch(shared, number)?;
+                if !self.fetch(shared, running)? {
+                    break;
+                }
                 self.close(shared, now)?;
                 schedule.advance(now - began);
             } else {
@@ -155,33 +160,46 @@ impl Collector<'_> {
         }
     }
 
-    /// Takes what the workers hand over for an interval.
-    fn fetch(&mut self, shared: &Shared<'_>, number: u32) -> anyhow::Result<()> {
-        let start = shared.now();
+    /// Asks for what was counted in the interval, and takes it. A thread that is late (it sleeps, or others have its core)
+    /// is waited for: what it counted belongs here, not to the next interval. Gives whether any of them goes on: if not,
+    /// the interval ends with them.
+    fn fetch(&mut self, shared: &Shared<'_>, running: &AtomicUsize) -> anyhow::Result<bool> {
+        let number = shared.ask();
+        let mut looked = shared.now();
         let mut missing: Vec<usize> = (0..self.tallies.len()).collect();
-        while !missing.is_empty() && shared.now() - start < HANDOVER {
+        loop {
+            // One that panicked hands over nothing.
+            let last = running.load(Ordering::Acquire) == 0;
             let mut left = Vec::new();
             for place in missing {
                 let (worker, device) = (place / shared.devices(), place % shared.devices());
-                let (full, done) = {
+                let (full, given, over) = {
                     let mut mail = shared.mail(worker, device);
-                    (mail.full.take(), mail.over || mail.given >= number)
+                    (mail.full.take(), mail.given >= number, mail.over)
                 };
                 if let Some(mut full) = full {
                     self.add(place, &full)?;
                     full.reset();
                     shared.mail(worker, device).spare = Some(full);
                 }
-                if !done {
+                if !given && !over {
                     left.push(place);
                 }
             }
             missing = left;
-            if !missing.is_empty() {
-                thread::park_timeout(GLANCE);
+            if missing.is_empty() || last {
+                let devices = shared.devices();
+                let goes_on = |place| !shared.mail(place / devices, place % devices).over;
+                return Ok((0..self.tallies.len()).any(goes_on));
             }
+            if shared.now() - looked >= TICK {
+                looked = shared.now();
+                shared.nudge();
+                self.tell_losses(shared);
+                self.watch.look(shared);
+            }
+            thread::park_timeout(GLANCE);
         }
-        Ok(())
     }
 
     fn add(&mut self, place: usize, tally: &Tally) -> anyhow::Result<()> {
@@ -202,28 +220,32 @@ impl Collector<'_> {
         Ok(())
     }
 
-    /// Adds what the workers still have.
-    fn finish(mut self, shared: &Shared<'_>, workers: &[Worker]) -> anyhow::Result<Counted> {
+    /// Adds what the workers, which have ended by `end`, still have.
+    fn finish(mut self, shared: &Shared<'_>, end: u64, cpu: Vec<u64>) -> anyhow::Result<Counted> {
         let devices = shared.devices();
-        for i in 0..workers.len() {
-            for device in 0..devices {
-                let full = shared.mail(i, device).full.take();
-                if let Some(full) = full {
-                    self.add(i * devices + device, &full)?;
-                }
+        for place in 0..self.tallies.len() {
+            let full = shared.mail(place / devices, place % devices).full.take();
+            if let Some(full) = full {
+                self.add(place, &full)?;
             }
         }
-        let at = || workers.iter().flat_map(|worker| &worker.lanes).map(|lane| lane.at);
         let start = shared.began();
-        let end = at().map(|at| at.end).max().unwrap_or(start);
-        if self.window.ios() + self.window.errors > 0 || self.intervals.is_empty() {
-            self.close(shared, end)?;
+        // The last device was lost, and noticed to be only later.
+        while let [_, .., last] = self.intervals.as_slice()
+            && (last.start_ns >= end.saturating_sub(start) && last.ios + last.errors == 0)
+        {
+            self.start = start + last.start_ns;
+            self.intervals.pop();
         }
-        // One that was closed just after the end.
-        if let Some(last) = self.intervals.last_mut() {
-            last.end_by(end.saturating_sub(start));
+        let rest = end.saturating_sub(self.start);
+        match self.intervals.last_mut() {
+            // Nothing happened in what is left, or the last one was closed just after the end.
+            Some(last) if self.window.is_empty() && rest < (last.end_ns - last.start_ns) / 2 => {
+                last.end_at(end.saturating_sub(start));
+            }
+            _ => self.close(shared, end)?,
         }
-        let cpu = workers.iter().map(|worker| worker.cpu.as_nanos() as u64).collect();
+        let end = self.intervals.last().map_or(end, |last| start + last.end_ns);
         Ok(Counted { tallies: self.tallies, span: (start, end), intervals: self.intervals, cpu })
     }
 }
@@ -238,5 +260,135 @@ impl Drop for Ended<'_> {
     fn drop(&mut self) {
         self.running.fetch_sub(1, Ordering::Release);
         self.watcher.unpark();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::shared::Mail, *};
+    use std::{sync::atomic::AtomicBool, time::Instant};
+
+    const MS: u64 = 1_000_000;
+
+    fn counted(ios: u64) -> Tally {
+        let mut tally = Tally::new().unwrap();
+        tally.latency[0].record_n(1000, ios).unwrap();
+        tally
+    }
+
+    fn until(what: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !what() {
+            assert!(Instant::now() < deadline, "nothing came");
+            thread::yield_now();
+        }
+    }
+
+    /// Whether the watcher was told to look.
+    #[derive(Default)]
+    struct Looked(AtomicBool);
+
+    impl Watch for &Looked {
+        fn look(&mut self, _: &Shared<'_>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+        fn interval(&mut self, _: &Interval, _: &Tally) {}
+        fn lost(&mut self, _: usize, _: &str) {}
+    }
+
+    /// The I/Os of each interval of a worker that does `work`, and gives its end; which must be that of the last one.
+    fn intervals(work: impl FnOnce(&Shared<'_>, &Looked) -> u64 + Send) -> Vec<u64> {
+        let lost = [OnceLock::new()];
+        let shared = Shared::new(1, &lost).unwrap();
+        let running = AtomicUsize::new(1);
+        let looked = Looked::default();
+        let mut watch = &looked;
+        let mut collector = Collector::new(1, &lost, &mut watch).unwrap();
+        let watcher = thread::current();
+        shared.begin(0);
+        let end = thread::scope(|scope| {
+            let worker = scope.spawn(|| {
+                let _end = Ended { running: &running, watcher: &watcher };
+                work(&shared, &looked)
+            });
+            collector.watch(&shared, &running, Schedule::new(Some(MS), None)).unwrap();
+            worker.join().unwrap()
+        });
+        let counted = collector.finish(&shared, end, vec![0]).unwrap();
+        let intervals = counted.intervals;
+        assert!(intervals.windows(2).all(|pair| pair[0].end_ns == pair[1].start_ns), "{intervals:?}");
+        assert_eq!(intervals.last().unwrap().end_ns, end);
+        let ios: Vec<_> = intervals.iter().map(|interval| interval.ios).collect();
+        assert_eq!(ios.iter().sum::<u64>(), counted.tallies[0].ios());
+        ios
+    }
+
+    fn hand_over(shared: &Shared<'_>, ios: u64, given: u32) {
+        *shared.mail(0, 0) = Mail { full: Some(counted(ios)), spare: None, given, over: false };
+    }
+
+    #[test]
+    fn an_interval_has_what_a_late_thread_counted_in_it() {
+        let ios = intervals(|shared, looked| {
+            until(|| shared.asked() == 1);
+            looked.0.store(false, Ordering::Relaxed);
+            // A tenth of a second later.
+            until(|| looked.0.load(Ordering::Relaxed));
+            hand_over(shared, 5, 1);
+            until(|| shared.asked() == 2);
+            shared.mail(0, 0).end(&mut counted(3)).unwrap();
+            shared.now() + 1000 * MS
+        });
+        assert_eq!(ios, [5, 3]);
+    }
+
+    #[test]
+    fn an_interval_in_which_nothing_happens_is_one_also_at_the_end() {
+        let ios = intervals(|shared, _| {
+            until(|| shared.asked() == 1);
+            hand_over(shared, 5, 1);
+            until(|| shared.asked() == 2);
+            shared.mail(0, 0).end(&mut counted(0)).unwrap();
+            shared.now() + 60_000 * MS
+        });
+        assert_eq!(ios, [5, 0]);
+    }
+
+    #[test]
+    fn what_is_closed_after_the_end_ends_with_it() {
+        let ios = intervals(|shared, _| {
+            let end = shared.now();
+            until(|| shared.asked() == 1);
+            hand_over(shared, 5, 1);
+            until(|| shared.asked() == 2);
+            shared.mail(0, 0).end(&mut counted(0)).unwrap();
+            end
+        });
+        assert_eq!(ios, [5]);
+    }
+
+    #[test]
+    fn what_came_after_the_last_completion_is_no_interval() {
+        let ios = intervals(|shared, _| {
+            let end = shared.now();
+            for (ios, number) in [(5, 1), (0, 2), (0, 3)] {
+                until(|| shared.asked() == number);
+                hand_over(shared, ios, number);
+            }
+            until(|| shared.asked() == 4);
+            shared.mail(0, 0).end(&mut counted(0)).unwrap();
+            end
+        });
+        assert_eq!(ios, [5]);
+    }
+
+    #[test]
+    fn what_ends_while_it_is_asked_has_one_interval() {
+        let ios = intervals(|shared, _| {
+            until(|| shared.asked() == 1);
+            shared.mail(0, 0).end(&mut counted(5)).unwrap();
+            shared.now()
+        });
+        assert_eq!(ios, [5]);
     }
 }

@@ -1,6 +1,10 @@
 //! A thread that drives its queue pairs, of all devices.
 
-use super::{lane::Lane, shared::Shared, tally::Tally};
+use super::{
+    lane::Lane,
+    shared::{QUIET, Shared},
+    tally::Tally,
+};
 use anyhow::{Context, anyhow};
 use nix::{
     errno::Errno,
@@ -17,8 +21,6 @@ const SPINS: u32 = 512;
 /// After so much polling without result the core is given away between looks, if somebody else wants it: whoever is
 /// waited for (a software controller, above all) may be waiting for this very one.
 const YIELD_AFTER: u64 = 50_000;
-/// Nothing completed for so long: the device is asked whether it is there.
-const QUIET: u64 = 100_000_000;
 
 /// A thread's queue pairs, and what it counts.
 pub struct Worker {
@@ -121,7 +123,7 @@ impl Worker {
             for (device, tally) in self.tallies.iter_mut().enumerate() {
                 let mut mail = shared.mail(self.index, device);
                 mail.given = asked;
-                // What was not fetched yet is not waited for: then this goes with the next interval.
+                // It is asked for again only when this was fetched: there is a spare one.
                 if mail.full.is_none()
                     && let Some(spare) = mail.spare.take()
                 {
@@ -147,10 +149,12 @@ impl Worker {
                     lane.queue.diagnose()
                 );
                 lose(lane, shared, &error);
-            } else if quiet >= QUIET
-                && let Err(error) = lane.queue.wait(Wait::Poll, Duration::ZERO)
-            {
-                lose(lane, shared, &error.into());
+            } else if quiet >= QUIET && shared.begin_check(lane.device) {
+                let there = lane.queue.wait(Wait::Poll, Duration::ZERO);
+                shared.end_check(lane.device);
+                if let Err(error) = there {
+                    lose(lane, shared, &error.into());
+                }
             }
         }
     }

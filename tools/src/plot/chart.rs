@@ -48,17 +48,40 @@ pub fn font(size: u32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&INK)
 }
 
-/// `text` in at most as many characters of a font as fit into `pixels`: what does not fit is left out in the middle,
-/// because addresses and paths differ at their ends.
+/// As much of `text` as fits into `pixels`: what does not fit is left out in the middle, because addresses and paths differ at
+/// their ends.
 pub fn fitted(text: &str, size: u32, pixels: u32) -> String {
-    // On average a character is a little less than half as wide as high.
-    let most = (f64::from(pixels) / (f64::from(size) * 0.47)) as usize;
-    let count = text.chars().count();
-    if count <= most {
-        return text.into();
+    // What XML has no place for (control characters, the last two of the plane) may be in a path.
+    let is_text = |c: char| !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}');
+    let all: Vec<char> = text.chars().map(|c| if is_text(c) { c } else { '\u{fffd}' }).collect();
+    let room = f64::from(pixels) / f64::from(size);
+    let width = |chars: &[char]| chars.iter().map(|&c| width(c)).sum::<f64>();
+    if width(&all) <= room {
+        return all.into_iter().collect();
     }
-    let (head, tail) = (most.saturating_sub(1).div_ceil(2), most.saturating_sub(1) / 2);
-    text.chars().take(head).chain(['…']).chain(text.chars().skip(count - tail)).collect()
+    // The most that fits, as much from the end as from the start.
+    let half = |count: usize| (count.div_ceil(2), all.len() - count / 2);
+    let fits = |&count: &usize| {
+        let (head, tail) = half(count);
+        width(&all[..head]) + width(&all[tail..]) + 1.0 <= room
+    };
+    // The narrowest are a third as wide as high.
+    let most = all.len().min((room * 3.1) as usize);
+    let (head, tail) = half((0..most).rev().find(fits).unwrap_or(0));
+    all[..head].iter().chain(&['…']).chain(&all[tail..]).collect()
+}
+
+/// About how wide a character is, as a part of the font's size: fonts differ.
+fn width(c: char) -> f64 {
+    match c {
+        'i' | 'j' | 'l' | 'I' | ' ' | '.' | ',' | ':' | ';' | '\'' | '|' | '/' | '(' | ')' | '-' => 0.33,
+        'm' | 'w' | 'M' | 'W' | '@' | '%' => 0.95,
+        'A'..='Z' => 0.68,
+        c if c.is_ascii() => 0.56,
+        // Most of these are as wide as high.
+        c if c >= '\u{1100}' => 1.0,
+        _ => 0.62,
+    }
 }
 
 /// A curve of latencies.
@@ -240,6 +263,10 @@ mod tests {
             "{text}"
         );
         assert_eq!(fitted("äöü", 10, 0), "…");
+        // Wide ones take the room of two.
+        let count = |c: &str| fitted(&c.repeat(200), 14, 410).chars().count();
+        assert!(count("M") <= 31 && count("漢") <= 29 && count("x") > 45, "{} {}", count("M"), count("x"));
+        assert_eq!(fitted("a\x1b[31m\n\u{fffe}b", 14, 200), "a\u{fffd}[31m\u{fffd}\u{fffd}b");
     }
 
     #[test]

@@ -43,6 +43,9 @@ fn parse(text: &[u8]) -> anyhow::Result<Report> {
     if report.intervals.iter().any(|interval| interval.end_ns < interval.start_ns) {
         bail!("an interval ends before it starts");
     }
+    if report.intervals.iter().any(|interval| !(0.0..=1e15).contains(&interval.iops)) {
+        bail!("an interval has IOPS that no device has");
+    }
     Ok(report)
 }
 

@@ -1,7 +1,7 @@
 //! `upcie read`.
 
 use super::{RangeArgs, is_pipe, pipeline::Pipeline, progress};
-use crate::{outcome::Outcome, signal, target, target::Target, units};
+use crate::{cli, outcome::Outcome, signal, target, target::Target, units};
 use anyhow::{Context, bail};
 use clap::Args;
 use std::{
@@ -62,7 +62,7 @@ pub fn run(args: &ReadArgs) -> anyhow::Result<Outcome> {
     let done = result?;
     out.flush().with_context(|| format!("writing {name}"))?;
     if done < length {
-        eprintln!("upcie: interrupted after {} of {}", units::bytes(done), units::bytes(length));
+        cli::say(&format!("upcie: interrupted after {} of {}", units::bytes(done), units::bytes(length)));
         return Ok(Outcome::Interrupted);
     }
     Ok(Outcome::Done)

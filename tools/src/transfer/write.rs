@@ -1,7 +1,7 @@
 //! `upcie write`.
 
 use super::{RangeArgs, is_pipe, pipeline::Pipeline, progress, read};
-use crate::{guard, outcome::Outcome, signal, target, target::Target, units};
+use crate::{cli, guard, outcome::Outcome, signal, target, target::Target, units};
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use indicatif::ProgressBar;
@@ -67,10 +67,10 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
     let left = args.range.check(&namespace)?;
     check_input(args, &namespace, &name, known, left)?;
     if args.target.is_ephemeral() {
-        eprintln!(
+        cli::say(&format!(
             "upcie: note: {} is memory of this process: what is written is gone when it ends",
             controller.name()
-        );
+        ));
     }
     let mut pipeline = Pipeline::new(&controller, &namespace, args.range.timeout)?;
     let length = args.range.length.or(known);
@@ -83,7 +83,7 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
         format!("{} ({bytes} bytes) were written from byte {} on", units::bytes(bytes), args.range.offset)
     };
     if signal::interrupted() {
-        eprintln!("upcie: interrupted: {}", said(written.bytes));
+        cli::say(&format!("upcie: interrupted: {}", said(written.bytes)));
         return Ok(Outcome::Interrupted);
     }
     if let Some(refused) = written.refused {
@@ -225,7 +225,9 @@ fn verify(
             wrong += 1;
             let last = slba + (data.len() / block) as u64 - 1;
             bar.suspend(|| {
-                eprintln!("upcie: blocks {slba} to {last} read back as something else than was written")
+                cli::say(&format!(
+                    "upcie: blocks {slba} to {last} read back as something else than was written"
+                ))
             });
         }
         Ok(())

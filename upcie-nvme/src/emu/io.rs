@@ -80,6 +80,15 @@ impl Io {
         found.ok_or(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry())
     }
 
+    /// Has the processor fetch the first bytes of block `slba`, if they are in memory.
+    #[inline(always)]
+    pub fn prefetch(&self, nsid: u32, slba: u64) {
+        let Media::Memory(memory) = &self.media else { return };
+        if let Ok((offset, _)) = self.namespace(nsid).and_then(|namespace| namespace.range(slba, 1)) {
+            memory.prefetch(offset);
+        }
+    }
+
     /// Carries out a command of the submission queue `sq`; says how it ended and how many bytes were moved.
     #[inline(always)]
     pub fn execute(&mut self, guest: &mut Guest, sq: u16, command: Command) -> (Status, u64) {

@@ -8,6 +8,7 @@ use nix::{
     sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap},
 };
 use std::{
+    arch::asm,
     fs::{File, OpenOptions},
     io,
     num::NonZeroUsize,
@@ -56,6 +57,12 @@ impl Media {
     /// Whether completed writes may be lost without a flush.
     pub fn is_volatile(&self) -> bool {
         matches!(self, Self::File(_))
+    }
+
+    /// Whether the blocks are in memory of this process.
+    #[inline(always)]
+    pub fn is_memory(&self) -> bool {
+        matches!(self, Self::Memory(_))
     }
 
     /// Copies `len` bytes at `offset` to the client's address `iova`.
@@ -308,6 +315,15 @@ impl Anonymous {
 }
 
 impl Anonymous {
+    /// Has the processor fetch the 512 bytes at `offset`, the smallest block there is; it notices by itself when more are
+    /// read.
+    #[inline(always)]
+    pub fn prefetch(&self, offset: u64) {
+        for line in 0..512 / 64 {
+            prefetch(self.base.as_ptr().wrapping_add(offset as usize + line * 64));
+        }
+    }
+
     /// Zeroes `len` bytes at `offset`, and gives whole pages back; `None` where that is outside.
     fn zero(&mut self, offset: u64, len: u64) -> Option<()> {
         let page = host_page_size();
@@ -336,5 +352,20 @@ impl Drop for Anonymous {
         if let Err(error) = unsafe { munmap(self.base.cast(), self.len) } {
             tracing::error!(%error, "unmapping the memory of an embedded controller");
         }
+    }
+}
+
+/// Has the processor fetch the cache line at `at`; nothing where `at` is no memory.
+#[inline(always)]
+fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which reads nothing and does not fault, wherever it points.
+    unsafe {
+        asm!("prefetcht0 [{}]", in(reg) at, options(nostack, preserves_flags, readonly))
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        asm!("prfm pldl1keep, [{}]", in(reg) at, options(nostack, preserves_flags, readonly))
     }
 }

@@ -122,6 +122,20 @@ impl Ring<64> {
         Ok([word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7)])
     }
 
+    /// Namespace and first block of submission queue entry `index` as it is now, where entries are mapped: a hint, for the
+    /// client may change it before the entry is [fetched](Self::fetch).
+    #[inline(always)]
+    pub fn peek(&mut self, guest: &mut Guest, index: u32) -> Option<(u32, u64)> {
+        let words = self.entry(guest, index)?.cast::<u64>();
+        // SAFETY: 64 mapped bytes, as in `fetch`.
+        let first = unsafe { words.read_volatile() };
+        // SAFETY: inside the entry.
+        let slba = unsafe { words.add(5) };
+        // SAFETY: as the first word.
+        let slba = unsafe { slba.read_volatile() };
+        Some(((first >> 32) as u32, slba))
+    }
+
     #[cold]
     #[inline(never)]
     fn fetch_unmapped(&mut self, guest: &mut Guest, index: u32) -> Result<[u64; 8], Errno> {

@@ -1,7 +1,7 @@
 //! `devbind list`.
 
 use crate::{
-    cli::print,
+    cli::{self, print},
     describe::{Described, HEADER},
     pci_ids::PciIds,
     state::State,
@@ -81,9 +81,9 @@ pub fn run(args: &ListArgs, verbose: bool, state: &Path) -> anyhow::Result<bool>
         serde_json::to_writer_pretty(&mut text, &shown.iter().map(Described::to_json).collect::<Vec<_>>())?;
         writeln!(text)?;
     } else if shown.is_empty() {
-        eprintln!(
+        cli::say(&format!(
             "None of the {total} PCI functions of this machine is of this class (--class all lists them)."
-        );
+        ));
     } else {
         table(&shown, verbose, &mut text)?;
     }

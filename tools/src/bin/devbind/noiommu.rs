@@ -13,7 +13,7 @@ const WARNING: &str = "devbind: no-IOMMU mode: the kernel is tainted, and whoeve
 
 /// Turns it on, and keeps what it was.
 pub fn enable(global: &Global, state: &State, driver: &str) -> anyhow::Result<()> {
-    eprintln!("{WARNING}");
+    upcie_tools::cli::say(WARNING);
     module::load(driver, global.dry_run, global.verbose)?;
     let before = match fs::read_to_string(PARAMETER) {
         Ok(text) => text.trim().to_owned(),

@@ -66,7 +66,7 @@ pub fn run(args: &ReleaseArgs) -> anyhow::Result<()> {
         }
     }
     for device in args.devices.iter().filter(|device| !by_device.contains_key(device)) {
-        eprintln!("nothing of {device} was left behind");
+        cli::say(&format!("nothing of {device} was left behind"));
     }
     if by_device.is_empty() {
         return print(b"nothing to release\n");

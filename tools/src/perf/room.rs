@@ -1,0 +1,66 @@
+//! Whether the machine has the memory that a run needs. Without this, the kernel would find out when it is too late, and
+//! end programs for it: not this one first.
+
+use super::{
+    plan::{Plan, RANGES},
+    sizes::Share,
+};
+use crate::units;
+use anyhow::ensure;
+use std::fs;
+use upcie_core::{hugetlb::pool, memory::PageSize};
+
+/// An error if it has not. What a container may have of it is not looked at.
+pub fn check(plan: &Plan) -> anyhow::Result<()> {
+    let Some(free) = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text)) else {
+        return Ok(());
+    };
+    // Free ones are not part of what is available.
+    let huge =
+        pool(PageSize::Huge2M, None).map_or(0, |pool| pool.available().saturating_mul(pool.page_bytes));
+    let left = free.saturating_add(huge);
+    let needed = needed(plan);
+    ensure!(
+        needed <= left,
+        "{} of memory are needed for {} queue pair(s) at depth {} with their buffers{}, and this machine has {} left: \
+         use a smaller --depth, --block-size, --queues{}",
+        units::bytes(needed),
+        plan.lanes(),
+        plan.depth,
+        if plan.verify { " and the record of --verify" } else { "" },
+        units::bytes(left),
+        if plan.verify { " or --size" } else { " or --threads" }
+    );
+    Ok(())
+}
+
+fn needed(plan: &Plan) -> u64 {
+    let shares = plan.mixture.sizes.shares().iter();
+    // A heap gives powers of two.
+    let bytes =
+        |share: &Share| if plan.mixture.rw.trims() { RANGES } else { share.bytes.next_power_of_two() };
+    let buffers =
+        shares.map(bytes).sum::<u64>().saturating_mul(plan.depth.into()).saturating_mul(plan.lanes());
+    let records = if plan.verify { plan.places().saturating_mul(4) } else { 0 };
+    buffers.saturating_add(records)
+}
+
+/// What /proc/meminfo says is there to be had, in bytes.
+fn available(meminfo: &str) -> Option<u64> {
+    let value = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    value.trim().strip_suffix("kB")?.trim_end().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::available;
+
+    #[test]
+    fn what_is_available_is_read_in_bytes() {
+        assert_eq!(
+            available("MemTotal:  24576 kB\nMemAvailable:    1000 kB\nBuffers:  9 kB\n"),
+            Some(1_024_000)
+        );
+        assert_eq!(available("MemTotal:    1000 kB\n"), None);
+    }
+}

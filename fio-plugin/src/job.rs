@@ -9,7 +9,7 @@ use crate::{
     workload::{Plan, check_block},
 };
 use std::{ffi::c_void, ptr};
-use upcie_nvme::{Refusal, spec::Status};
+use upcie_nvme::{QueuePair, Refusal, spec::Status};
 
 /// A unit that came to nothing before it was sent.
 #[derive(Debug, Clone, Copy)]
@@ -275,7 +275,8 @@ impl Job {
     pub(crate) fn tick(&mut self, second: i64) {
         let patience = self.plan.timeout.as_secs() as u32 + 1;
         let passed = if self.shared.second == 0 { 1 } else { second - self.shared.second };
-        // The process may have been stopped, an embedded controller with it.
+        // However long nothing was sent: what was sent just now counts from the last tick, and the process may have been
+        // stopped, an embedded controller with it.
         let passed = passed.clamp(0, i64::from(patience / 2).max(1));
         self.shared.second = second;
         self.tick = self.tick.wrapping_add(passed as u32);
@@ -298,8 +299,14 @@ impl Job {
     /// Nothing has come, for as long as a command may take.
     #[cold]
     pub(crate) fn out_of_time(&mut self, index: u32) {
-        let text =
-            format!("{}: no completion within {:?} (upcie_timeout)", self.describe(index), self.plan.timeout);
+        let target = self.slots().get(index as usize).and_then(|slot| self.target_of(slot));
+        let queue = target.and_then(|target| target.queue.as_ref());
+        let text = format!(
+            "{}: no completion within {:?} (upcie_timeout); {}",
+            self.describe(index),
+            self.plan.timeout,
+            queue.map_or_else(|| "it has no queue".into(), QueuePair::diagnose)
+        );
         self.break_off(&Failure::new(libc::ETIMEDOUT, text));
     }
 

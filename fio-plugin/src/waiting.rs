@@ -10,7 +10,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
     time::{Duration, Instant},
 };
-use upcie_nvme::Wait;
+use upcie_nvme::{Patience, Wait};
 
 /// Looks between two readings of the clock.
 const LOOKS: u32 = 64;
@@ -54,8 +54,8 @@ pub(crate) fn reap_more(
 
 /// Waits until something can be reaped; `false` when nothing came within `limit`.
 fn wait(job: &mut Job, limit: Duration) -> Result<bool, Failure> {
-    let (started, how) = (Instant::now(), job.plan.wait);
-    let mut asked = started;
+    let (mut patience, how) = (Patience::new(), job.plan.wait);
+    let (mut waited, mut asked) = (Duration::ZERO, Instant::now());
     loop {
         let spins = match how {
             Wait::Interrupt => Duration::ZERO,
@@ -65,7 +65,7 @@ fn wait(job: &mut Job, limit: Duration) -> Result<bool, Failure> {
         if spin(job, limit.min(spins)) {
             return Ok(true);
         }
-        if how != Wait::Poll && sleep(job, limit.saturating_sub(started.elapsed()).min(ALIVE))? {
+        if how != Wait::Poll && sleep(job, limit.saturating_sub(waited).min(ALIVE))? {
             return Ok(true);
         }
         if asked.elapsed() >= ALIVE {
@@ -76,7 +76,8 @@ fn wait(job: &mut Job, limit: Duration) -> Result<bool, Failure> {
             }
             asked = Instant::now();
         }
-        if started.elapsed() >= limit {
+        waited = patience.waited();
+        if waited >= limit {
             return Ok(is_ready(job));
         }
     }

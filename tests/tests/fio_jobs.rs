@@ -1,7 +1,10 @@
 //! fio with the engine of `fio-plugin`: the example jobs, what fio can ask for, and what it is refused.
 
 use nix::sys::signal::Signal;
-use std::env;
+use std::{
+    env,
+    time::{Duration, Instant},
+};
 use upcie_nvme::{
     Address, Controller,
     spec::{ALL_NAMESPACES, Command, LogPageId, OptionalCommands},
@@ -374,6 +377,38 @@ fn a_device_that_is_lost_in_the_middle_ends_the_job_with_one_line() {
         assert_eq!(outcome.jobs.len(), 1, "statistics come all the same: {}", outcome.messages);
         outcome.refused("a lost device", &[&name]);
     });
+}
+
+#[test]
+fn a_pause_of_fios_is_no_time_of_the_next_command() {
+    if fio::engine().is_none() {
+        return left_out("fio's engine");
+    }
+    // Not done yet when the seconds are counted.
+    let emu: Address = "emu:latency=200ms".parse().expect("an address");
+    let job = ["--rw=randread", "--iodepth=1", "--number_ios=3", "--thinktime=3500ms", "--upcie_timeout=1s"];
+    let jobs = fio(&emu).job(&job).run().passed("a pause");
+    assert_eq!(total(&jobs[0], "read"), 3);
+}
+
+#[test]
+fn a_command_that_takes_too_long_ends_the_job_with_what_is_known_of_it() {
+    if fio::engine().is_none() {
+        return left_out("fio's engine");
+    }
+    let emu: Address = "emu:latency=60s".parse().expect("an address");
+    for wait in ["--upcie_wait=poll", "--upcie_wait=irq"] {
+        let job = ["--rw=randread", "--iodepth=8", "--upcie_timeout=400ms", wait];
+        let parts = ["no completion within 400ms", "8 commands in flight", "CSTS 1h"];
+        fio(&emu).job(&job).run().refused(wait, &parts);
+    }
+    // The first command of this write is in flight, the second was not sent: it is beyond the end.
+    let log = "fio version 2 iolog\nemu:size=1M,mdts=64K,latency=60s add\nemu:size=1M,mdts=64K,latency=60s open\n\
+               emu:size=1M,mdts=64K,latency=60s write 983040 131072\nemu:size=1M,mdts=64K,latency=60s close\n";
+    let start = Instant::now();
+    let outcome = fio(&emu).job(&["--upcie_timeout=400ms"]).replay(log).run();
+    outcome.refused("a part", &["no completion within 400ms", "1 commands in flight"]);
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
 }
 
 #[test]

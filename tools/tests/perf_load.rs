@@ -2,11 +2,17 @@
 
 mod program;
 
-use program::{Dir, complains, fails, measuring, number, perf, run_upcie as run, upcie};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use program::{Dir, complains, fails, measuring, number, perf, run_upcie as run, succeeds, upcie};
 use serde_json::Value;
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 /// A program that ends with the test, however that ends.
@@ -339,4 +345,26 @@ fn a_device_that_hangs_does_not_hold_up_the_others() {
     assert!(report["devices"][1]["lost"].as_str().unwrap().contains("no completion"), "{report}");
     assert_eq!(report["devices"][1]["ios"], 0);
     assert!(report["devices"][1]["latency_ns"].is_null());
+}
+
+#[test]
+fn a_time_in_which_it_was_stopped_is_not_held_against_the_device() {
+    let dir = Dir::made("stopped");
+    let served = Served::new(&dir, "size=16M");
+    for wait in ["poll", "irq"] {
+        let command = format!("{} --time 3 --interval 100ms --timeout 1500ms --wait {wait}", served.1);
+        let (child, lines) = measuring(&command);
+        let send = |id, name| kill(Pid::from_raw(id as i32), name).unwrap();
+        let server = served.0.0.id();
+        // The server goes on later, so that nothing has completed when the tool looks again.
+        send(server, Signal::SIGSTOP);
+        send(child.id(), Signal::SIGSTOP);
+        thread::sleep(Duration::from_secs(2));
+        send(child.id(), Signal::SIGCONT);
+        thread::sleep(Duration::from_millis(300));
+        send(server, Signal::SIGCONT);
+        let rest = lines.collect::<Vec<_>>().join("\n");
+        succeeds(child.wait_with_output().unwrap());
+        assert!(rest.contains("p99.99"), "{rest}");
+    }
 }

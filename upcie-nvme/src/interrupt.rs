@@ -11,7 +11,7 @@
 //! another queue of the vector are not reaped, each asking is answered at once.
 
 use crate::{
-    Error, Result,
+    Error, Patience, Result,
     controller::{Registers, lock},
     spec::offset,
 };
@@ -219,7 +219,7 @@ impl AsFd for Waiter {
 /// Waiting without an interrupt, for what is not on the hot path: spins at first, then sleeps for growing times.
 #[derive(Debug)]
 pub(crate) struct Backoff {
-    start: Instant,
+    patience: Patience,
     limit: Duration,
     rounds: u32,
     /// The time is up: what comes now is the last look.
@@ -233,7 +233,7 @@ const NAP_MAX: Duration = Duration::from_millis(1);
 
 impl Backoff {
     pub(crate) fn new(limit: Duration) -> Self {
-        Self { start: Instant::now(), limit, rounds: 0, expired: false }
+        Self { patience: Patience::new(), limit, rounds: 0, expired: false }
     }
 
     /// How long it waits in all.
@@ -241,15 +241,15 @@ impl Backoff {
         self.limit
     }
 
-    /// Waits a little; `false` when the time is up. Once after that it is `true`, for a last look: the process may have been
-    /// stopped for longer than the deadline. The clock is read only after the spins.
+    /// Waits a little; `false` when the time is up. Once after that it is `true`, for a last look. The clock is read only
+    /// after the spins.
     pub(crate) fn pause(&mut self) -> bool {
         self.rounds += 1;
         if self.rounds < SPINS {
             std::hint::spin_loop();
             return true;
         }
-        let waited = self.start.elapsed();
+        let waited = self.patience.waited();
         if waited >= self.limit {
             return !std::mem::replace(&mut self.expired, true);
         }

@@ -5,6 +5,7 @@ pub mod emu;
 mod error;
 pub mod interrupt;
 mod namespace;
+mod patience;
 mod prp;
 pub mod queue;
 #[cfg(test)]
@@ -15,6 +16,7 @@ pub use controller::{Controller, ControllerOptions};
 pub use error::{Error, Result};
 pub use interrupt::Wait;
 pub use namespace::Namespace;
+pub use patience::Patience;
 pub use queue::{Completion, Direction, QueuePair, Refusal, Refused, Turn};
 pub use spec::IoFlags;
 pub use upcie_core::{self, dma::DmaBuf, irq::IrqKind, transport::Address};

@@ -3,7 +3,7 @@
 use crate::{signal, transfer::progress};
 use anyhow::{Context, bail};
 use std::time::{Duration, Instant};
-use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair, Wait};
+use upcie_nvme::{Controller, DmaBuf, Namespace, Patience, QueuePair, Wait};
 
 /// One of the two controllers.
 pub struct Side {
@@ -70,7 +70,7 @@ pub fn run(
     let bar = progress(what, Some(job.size));
     let (mut sent, mut done, mut in_flight) = (0, 0, 0);
     let start = Instant::now();
-    let mut last = start;
+    let mut patience = Patience::new();
     loop {
         let mut moved = false;
         for (at, mut buffer) in to.reap()? {
@@ -117,10 +117,20 @@ pub fn run(
             return Ok(Copied { bytes: done, time: start.elapsed() });
         }
         if moved {
-            last = Instant::now();
-        } else if last.elapsed() > job.timeout {
-            bail!("no completion within {:?}: a device may hang, or need more time (--timeout)", job.timeout);
-        } else if last.elapsed() > Duration::from_millis(10) {
+            patience = Patience::new();
+            continue;
+        }
+        let waited = patience.waited();
+        if waited > job.timeout {
+            bail!(
+                "no completion within {:?} (--timeout); {}: {}; {}: {}",
+                job.timeout,
+                from.verb,
+                from.queue.diagnose(),
+                to.verb,
+                to.queue.diagnose()
+            );
+        } else if waited > Duration::from_millis(10) {
             // An error, if one of them is not well.
             from.queue.wait(Wait::Poll, Duration::from_millis(1))?;
             to.queue.wait(Wait::Poll, Duration::from_millis(1))?;

@@ -71,8 +71,25 @@ pub struct At {
     until: u64,
     /// The last time that something completed, or that the first of what is in flight was submitted.
     pub last: u64,
+    /// When it was last looked whether it is quiet.
+    looked: u64,
+    /// For how long it had been, then.
+    quiet: u64,
     /// When the last I/O completed.
     pub end: u64,
+}
+
+/// The most that counts between two looks at a queue pair, of which there are about ten in a second.
+const LONGEST_LOOK: u64 = 500_000_000;
+
+impl At {
+    fn look(&mut self, now: u64) -> u64 {
+        let passed = now.saturating_sub(self.looked).min(LONGEST_LOOK);
+        let quiet = now.saturating_sub(self.last).min(self.quiet + passed);
+        self.looked = now;
+        self.quiet = if self.in_flight == 0 { 0 } else { quiet };
+        self.quiet
+    }
 }
 
 impl Lane {
@@ -80,7 +97,7 @@ impl Lane {
     pub fn start(&mut self, now: u64, until: u64) {
         // With nothing to do it has ended: its first I/O would be due after all others.
         let has = !self.source.is_empty();
-        self.at = At { running: has, issue: has, in_flight: 0, until, last: now, end: now };
+        self.at = At { running: has, issue: has, until, last: now, looked: now, end: now, ..At::default() };
         if let Some(pace) = &mut self.pace {
             pace.start(now);
         }
@@ -201,6 +218,12 @@ impl Lane {
         Ok(())
     }
 
+    /// For how long nothing has completed though something is in flight. What passed since the last look counts up to
+    /// a limit: with a process that was stopped, the device may have been.
+    pub fn quiet(&mut self, now: u64) -> u64 {
+        self.at.look(now)
+    }
+
     /// An end without waiting for what is in flight.
     pub fn give_up(&mut self) {
         (self.at.running, self.at.end) = (false, self.at.last);
@@ -255,4 +278,22 @@ fn trim(
 #[inline(never)]
 fn refusal(refused: Refused<Tag>, slba: u64) -> anyhow::Error {
     anyhow::Error::from(refused.reason).context(format!("the I/O at block {slba} was not taken"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::At;
+
+    #[test]
+    fn a_time_without_looks_is_not_a_quiet_one() {
+        let mut at = At { in_flight: 1, ..At::default() };
+        assert_eq!(at.look(100_000_000), 100_000_000);
+        // The process was stopped for a minute.
+        assert_eq!(at.look(60_000_000_000), 600_000_000);
+        assert_eq!(at.look(60_100_000_000), 700_000_000);
+        at.last = 60_050_000_000;
+        assert_eq!(at.look(60_200_000_000), 150_000_000);
+        at.in_flight = 0;
+        assert_eq!(at.look(60_300_000_000), 0);
+    }
 }

@@ -139,14 +139,14 @@ impl Worker {
                 lane.give_up();
                 continue;
             }
-            let quiet = if lane.at.in_flight == 0 { 0 } else { now.saturating_sub(lane.at.last) };
-            if Duration::from_nanos(quiet) >= self.timeout {
+            let quiet = lane.quiet(now);
+            // What is there now is reaped by the next turn.
+            if Duration::from_nanos(quiet) >= self.timeout && !lane.queue.is_ready() {
                 let error = anyhow!(
-                    "queue {}: no completion within {:?}, {} commands are in flight: the device may hang, or need more \
-                     time (--timeout)",
+                    "queue {}: no completion within {:?} (--timeout); {}",
                     lane.queue.id(),
                     self.timeout,
-                    lane.at.in_flight
+                    lane.queue.diagnose()
                 );
                 lose(lane, shared, &error);
             } else if quiet >= QUIET && shared.begin_check(lane.device) {

@@ -1,11 +1,8 @@
 //! Commands over consecutive blocks, several in flight, finished ones handed out in order.
 
 use anyhow::{Context, bail};
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
-use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair, Wait, spec::Status};
+use std::{collections::VecDeque, time::Duration};
+use upcie_nvme::{Controller, DmaBuf, Namespace, Patience, QueuePair, Wait, spec::Status};
 
 /// Commands in flight.
 const DEPTH: usize = 32;
@@ -99,7 +96,7 @@ impl Pipeline {
         if self.window.is_empty() {
             return Ok(None);
         }
-        let start = Instant::now();
+        let mut patience = Patience::new();
         loop {
             if let Some((slba, outcome)) = self.window.front_mut()
                 && let Some((result, data)) = outcome.take()
@@ -110,11 +107,12 @@ impl Pipeline {
                 result.with_context(|| format!("{} at block {slba}", verb(write)))?;
                 return Ok(Some(Piece { slba, data }));
             }
-            if !self.reap()? && !self.queue.wait(Wait::Poll, PATIENCE)? && start.elapsed() >= self.timeout {
+            if !self.reap()? && !self.queue.wait(Wait::Poll, PATIENCE)? && patience.waited() >= self.timeout {
                 bail!(
-                    "{}: no completion within {:?}: the device may hang, or need more time (--timeout)",
+                    "{}: no completion within {:?} (--timeout); {}",
                     self.controller.name(),
-                    self.timeout
+                    self.timeout,
+                    self.queue.diagnose()
                 );
             }
         }

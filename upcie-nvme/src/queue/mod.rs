@@ -14,6 +14,7 @@
 mod builder;
 mod commands;
 mod completion;
+mod diagnosis;
 mod pair;
 mod ring;
 mod turn;

@@ -147,6 +147,14 @@ impl<T> QueuePair<T> {
         self.waiter.as_ref().map(|waiter| waiter.as_fd())
     }
 
+    /// For the message of whoever gives up: how many commands are in flight, where both rings stand, and what may be the
+    /// cause (the memory was moved, which can be without an IOMMU; the controller is gone, failed or was stopped; a
+    /// completion is there that nobody was woken for). Reads a register, and the page map: not for each look.
+    #[cold]
+    pub fn diagnose(&self) -> String {
+        self.queue.diagnose(&self.controller)
+    }
+
     /// Deletes the queues on the controller, as dropping does, and says whether it has let go of all that commands in
     /// flight used. For those who lent memory to commands ([`Turn::transfer_held`]): it can be freed after `Ok`, and goes
     /// to [`Controller::keep`](crate::Controller::keep) after an error.

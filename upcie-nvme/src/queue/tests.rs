@@ -366,6 +366,38 @@ fn a_part_of_a_chains_first_segment_is_transferred_however_many_pages_it_has() {
     queue.close().unwrap();
 }
 
+#[test]
+fn a_queue_says_why_nothing_may_come() {
+    let read = |address: &str, wait| {
+        let controller = Controller::open(&address.parse().unwrap()).unwrap();
+        let namespace = controller.namespace(1).unwrap();
+        let mut queue = controller.queue_pair().depth(4).create::<u64>().unwrap();
+        // Once round the ring: what is read of it is before its first entry.
+        for at in 0..4 {
+            let buffer = controller.alloc(namespace.block_size()).unwrap();
+            queue.turn().unwrap().read(&namespace, 0, buffer, at).unwrap();
+            if wait || at < 3 {
+                assert!(queue.wait(Wait::Poll, Duration::from_secs(10)).unwrap());
+            }
+            if at < 3 {
+                assert!(queue.turn().unwrap().next().is_some());
+            }
+        }
+        queue.diagnose()
+    };
+    let text = read("emu:size=1M,latency=500ms", false);
+    let parts = [
+        "1 commands in flight (submission tail 0, by the last completion fetched up to 3",
+        "needs more time",
+    ];
+    assert!(parts.iter().all(|part| text.contains(part)) && text.contains("CSTS 1h"), "{text}");
+    let text = read("emu:size=1M", true);
+    assert!(
+        text.contains("completion head 3, phase 1") && text.contains("a completion is there now"),
+        "{text}"
+    );
+}
+
 fn page(heap: &Arc<Heap>) -> DmaBuf {
     heap.alloc_aligned(512, 512).unwrap()
 }

@@ -22,8 +22,8 @@ pub(super) const BATCH: u32 = 128;
 const BATCH_BYTES: u64 = 1 << 20;
 /// Bytes moved before what is done is posted.
 const POST_BYTES: u64 = 16 << 10;
-/// Commands beyond those at work whose blocks are fetched into the cache: 512 bytes at random, 32 in flight, took 0.5
-/// of the time that they take without, and as long with 4 or 12.
+/// Commands beyond those at work whose blocks are fetched into the cache. It takes 512 bytes at random, 32 in flight, from
+/// 133 to 75 ns; 4 and 12 do as much.
 const AHEAD: u32 = 8;
 /// Completions in a cache line.
 const LINE: u32 = 4;

@@ -152,17 +152,26 @@ impl<'a> Door<'a> {
         fds.extend(self.turned_away.iter().map(|(channel, _)| channel.poll_fd()));
     }
 
-    /// Tells whoever came that the device is busy: in answer to their VERSION, whose id the answer needs.
-    pub fn look(&mut self) {
+    /// Tells whoever came that the device is busy: in answer to their VERSION, whose id the answer needs. When `client`,
+    /// who is served, has left, they are not second but next, and wait for the listener.
+    pub fn look(&mut self, client: PollFd<'_>) {
         let Some(listener) = self.listener else { return };
         if self.rest > 0 {
             self.rest -= 1;
             return;
         }
         self.rest = LOOKS;
-        if let Ok((stream, _)) = listener.socket.accept() {
-            if self.turned_away.len() < MAX_TURNED_AWAY {
-                self.turned_away.push((Channel::new(stream, 4096 + HEADERS), Instant::now()));
+        let mut fds = [listener.poll_fd(), client];
+        // An error: nobody is told now, which the next look makes up for.
+        let looked = poll_for(&mut fds, Duration::ZERO);
+        let [came, left] = [(0, PollFlags::POLLIN), (1, PollFlags::POLLHUP)].map(|(fd, event)| {
+            looked.is_ok() && fds[fd].revents().is_some_and(|found| found.contains(event))
+        });
+        if came && !left {
+            if let Ok((stream, _)) = listener.socket.accept() {
+                if self.turned_away.len() < MAX_TURNED_AWAY {
+                    self.turned_away.push((Channel::new(stream, 4096 + HEADERS), Instant::now()));
+                }
             }
         }
         let deadline = self.deadline;
@@ -181,5 +190,27 @@ impl<'a> Door<'a> {
             }
             Err(_) => false,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_when_the_client_has_left_is_next_and_not_turned_away() {
+        let path = std::env::temp_dir().join(format!("upcie-next-{}", std::process::id()));
+        let listener = Listener::bind(&path).unwrap();
+        let mut door = Door::open(&listener, Duration::from_secs(5));
+        let (client, served) = UnixStream::pair().unwrap();
+        // Not each look is at the listener.
+        let mut look = || (0..=LOOKS).for_each(|_| door.look(PollFd::new(served.as_fd(), PollFlags::POLLIN)));
+        let _second = UnixStream::connect(&path).unwrap();
+        look();
+        assert!(listener.socket.accept().is_err(), "taken, and to be told");
+        drop(client);
+        let _next = UnixStream::connect(&path).unwrap();
+        look();
+        assert!(listener.socket.accept().is_ok(), "still there");
     }
 }

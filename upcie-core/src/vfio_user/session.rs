@@ -202,7 +202,7 @@ impl Server {
                 }
                 handled += 1;
             }
-            door.look();
+            door.look(guest.channel.poll_fd());
             if handled > 0 {
                 (idle_since, nap) = (None, NAPS.0);
                 continue;

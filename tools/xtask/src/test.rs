@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that must hold, on this machine and in the guest.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -226,7 +227,8 @@ impl Run<'_> {
         }
         let started = Instant::now();
         let (status, text) = process::captured(command, log, DEADLINE, self.args.verbose)?;
-        let code = status.map(|status| status.code().unwrap_or(128));
+        // As a shell says it: 128 and the signal that ended it.
+        let code = status.map(|status| status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
         let row = row(name, "host", started.elapsed(), code, &text, harness, self.strict);
         if row.problem.is_some() && !self.args.verbose {
             println!("{}", text.trim_end());

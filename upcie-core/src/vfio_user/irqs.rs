@@ -1,26 +1,28 @@
 //! The interrupts of a device in software: which eventfd each has, and whether it is masked.
 
-use super::wire::{SetIrqs, vfio};
-use crate::irq::IrqKind;
-use nix::{
-    errno::Errno,
-    fcntl::{FcntlArg, OFlag, fcntl},
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::stat::{SFlag, fstat},
-    unistd::write,
+use super::{
+    raise::{Raiser, is_eventfd},
+    wire::{SetIrqs, vfio},
 };
+use crate::irq::IrqKind;
+use nix::errno::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 
 #[derive(Debug, Default)]
 struct Irq {
-    eventfd: Option<OwnedFd>,
-    /// Writing to it may block.
-    blocking: bool,
+    eventfd: Option<Eventfd>,
     masked: bool,
     /// It was raised while masked.
     pending: bool,
     /// The device drives the line. It stays so whatever the client does about its eventfd.
     asserted: bool,
+}
+
+/// A client's, and what raises it.
+#[derive(Debug)]
+struct Eventfd {
+    fd: OwnedFd,
+    raiser: &'static Raiser,
 }
 
 /// All interrupts of a device, by kind.
@@ -117,16 +119,14 @@ fn wire(range: &mut [Irq], fds: Vec<OwnedFd>, automask: bool) -> Result<(), Errn
     if fds.len() != range.len() {
         return Err(Errno::EINVAL);
     }
-    let mut wired = Vec::with_capacity(fds.len());
-    for fd in fds {
-        // An eventfd has no file type. Writing to a pipe or a socket could block, or raise SIGPIPE.
-        let kind = SFlag::from_bits_truncate(fstat(&fd)?.st_mode) & SFlag::S_IFMT;
-        if kind == SFlag::S_IFIFO || kind == SFlag::S_IFSOCK {
-            return Err(Errno::EINVAL);
-        }
-        let blocking = fcntl(&fd, FcntlArg::F_GETFL)? & OFlag::O_NONBLOCK.bits() == 0;
-        wired.push(Irq { eventfd: Some(fd), blocking, ..Irq::default() });
+    // Whatever else could be written to belongs to the client's rights, not to this process's.
+    if !fds.iter().all(|fd| is_eventfd(fd.as_fd())) {
+        return Err(Errno::EINVAL);
     }
+    let raiser = Raiser::shared().inspect_err(|error| {
+        tracing::warn!(%error, "no interrupts for a client: io_setup(2) failed (a limit is in fs.aio-max-nr)");
+    })?;
+    let wired = fds.into_iter().map(|fd| Irq { eventfd: Some(Eventfd { fd, raiser }), ..Irq::default() });
     for (irq, new) in range.iter_mut().zip(wired) {
         *irq = Irq { asserted: irq.asserted, ..new };
         if irq.asserted {
@@ -148,12 +148,7 @@ impl Irq {
     fn fire(&mut self, automask: bool) {
         let Some(eventfd) = &self.eventfd else { return };
         self.masked = automask;
-        // A full counter would block the server: whoever waits for it wakes all the same.
-        let mut ready = [PollFd::new(eventfd.as_fd(), PollFlags::POLLOUT)];
-        if self.blocking && !matches!(poll(&mut ready, PollTimeout::ZERO), Ok(1)) {
-            return;
-        }
-        if let Err(error) = write(eventfd, &1_u64.to_ne_bytes()) {
+        if let Err(error) = eventfd.raiser.raise(eventfd.fd.as_fd()) {
             tracing::debug!(%error, "raising a client's interrupt");
         }
     }

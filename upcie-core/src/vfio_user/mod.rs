@@ -14,6 +14,7 @@ mod guest;
 mod irqs;
 mod listener;
 mod mapper;
+mod raise;
 mod regions;
 mod requests;
 pub mod server;

@@ -7,6 +7,13 @@ use crate::{
         DeviceInfo, DmaAccess, DmaMap, DmaUnmap, IrqInfo, RegionAccess, RegionInfo, SetIrqs, dma, split, vfio,
     },
 };
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::{
+        eventfd::EfdFlags,
+        memfd::{MFdFlags, memfd_create},
+    },
+};
 use std::io::Write;
 
 /// A toy's server, and a raw client that has said hello.
@@ -307,15 +314,36 @@ fn interrupts_are_checked() {
     bench.leave().unwrap();
 }
 
+/// Soundness finding 6: the server looked once whether a write could block, and the client changes that later.
 #[test]
-fn a_full_eventfd_does_not_block_the_server() {
+fn an_eventfd_made_blocking_later_stops_nobody() {
     let mut bench = usual();
-    let full = nix::sys::eventfd::EventFd::from_value(1).unwrap();
-    full.write(u64::MAX - 2).unwrap();
+    let full = nix::sys::eventfd::EventFd::from_value_and_flags(1, EfdFlags::EFD_NONBLOCK).unwrap();
     let flags = vfio::SET_EVENTFD | vfio::SET_TRIGGER;
     bench.set(SetIrqs { argsz: 20, flags, index: 2, start: 0, count: 1 }, &[], &[full.as_fd()]).unwrap();
+    full.write(u64::MAX - 2).unwrap();
+    fcntl(full.as_fd(), FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    let flags = vfio::SET_NONE | vfio::SET_TRIGGER;
+    bench.set(SetIrqs { argsz: 20, flags, index: 2, start: 0, count: 1 }, &[], &[]).unwrap();
     bench.write(RAISE, 0).unwrap();
     bench.leave().unwrap();
+}
+
+/// Soundness finding 6: a file was written to with the server's own rights.
+#[test]
+fn files_that_are_no_eventfds_are_not_written_to() {
+    let mut bench = usual();
+    let file = memfd_create(c"anon_inode:[eventfd]", MFdFlags::MFD_CLOEXEC).unwrap();
+    let settings = std::fs::File::open("/proc/self/comm").unwrap();
+    let (pipe, write) = nix::unistd::pipe().unwrap();
+    for fd in [file.as_fd(), settings.as_fd(), write.as_fd(), pipe.as_fd()] {
+        let flags = vfio::SET_EVENTFD | vfio::SET_TRIGGER;
+        let set = SetIrqs { argsz: 20, flags, index: 2, start: 0, count: 1 };
+        assert_eq!(bench.set(set, &[], &[fd]), Err(Errno::EINVAL), "{fd:?}");
+    }
+    bench.write(RAISE, 0).unwrap();
+    bench.leave().unwrap();
+    assert_eq!(nix::sys::stat::fstat(&file).unwrap().st_size, 0);
 }
 
 #[test]

@@ -7,9 +7,9 @@
 mod external;
 mod pagemap;
 
-pub(crate) use external::check;
 #[cfg(test)]
 pub(crate) use external::tests::{descriptors_of, file_of};
+pub(crate) use external::{MemoryFile, check};
 pub(crate) use pagemap::physical_pages;
 
 use crate::{

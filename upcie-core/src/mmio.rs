@@ -4,7 +4,8 @@
 //! checked when it is made, and after that an access is one volatile load or store. No Rust reference into device
 //! memory is ever formed: the device changes it, and reading may have side effects.
 
-use crate::{Error, Result};
+use crate::{Error, Result, memory::host_page_size};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use std::{
     ffi::c_void,
     fmt,
@@ -34,7 +35,19 @@ impl Mapping {
     /// # Errors
     /// The system's, with `what` in the message.
     pub fn new(fd: BorrowedFd<'_>, offset: u64, len: usize, what: &str) -> Result<Self> {
-        use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+        Self::with_flags(fd, offset, len, what, MapFlags::MAP_POPULATE)
+    }
+
+    /// The same without filling the page tables: a file of another process may be large and have no pages yet.
+    /// [`populate`](Self::populate) fills those of a part.
+    ///
+    /// # Errors
+    /// The system's, with `what` in the message.
+    pub fn unpopulated(fd: BorrowedFd<'_>, offset: u64, len: usize, what: &str) -> Result<Self> {
+        Self::with_flags(fd, offset, len, what, MapFlags::empty())
+    }
+
+    fn with_flags(fd: BorrowedFd<'_>, offset: u64, len: usize, what: &str, flags: MapFlags) -> Result<Self> {
         let (Some(size), Ok(at)) = (NonZeroUsize::new(len), i64::try_from(offset)) else {
             return Err(Error::OutOfRange {
                 device: what.into(),
@@ -44,19 +57,23 @@ impl Mapping {
                 size: 0,
             });
         };
+        let (access, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED | flags);
         // SAFETY: a fresh mapping at an address of the kernel's choice; nothing existing is replaced.
-        let base = unsafe {
-            mmap(
-                None,
-                size,
-                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-                MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE,
-                fd.as_fd(),
-                at,
-            )
-        };
+        let base = unsafe { mmap(None, size, access, flags, fd.as_fd(), at) };
         let base = base.map_err(|e| Error::os(what, format!("mapping {len:#x} bytes at {offset:#x}"), e))?;
         Ok(Self { base: base.cast(), len })
+    }
+
+    /// Fills the page tables of `len` bytes at `offset` now, so that no page fault happens on first use: a hint, without
+    /// effect before Linux 5.14 and on device memory, whose page tables are filled when it is mapped.
+    pub fn populate(&self, offset: usize, len: usize) {
+        let page = host_page_size();
+        let start = offset.min(self.len) & !(page - 1);
+        let end = offset.saturating_add(len).min(self.len);
+        let at = self.base.as_ptr().wrapping_add(start).cast::<c_void>();
+        // SAFETY: whole pages of this mapping; the call changes page tables and no bytes. It gives an error where an access
+        // would fault.
+        let _ = unsafe { libc::madvise(at, end.saturating_sub(start), libc::MADV_POPULATE_WRITE) };
     }
 
     /// Where it is mapped.

@@ -76,6 +76,31 @@ pub(crate) fn check(fd: BorrowedFd<'_>) -> Result<Checked> {
     Ok(Checked { len, page, present })
 }
 
+/// A memory file of another process, as far as the kernel vouches for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MemoryFile {
+    /// Bytes, when it was looked at.
+    pub(crate) len: u64,
+    /// Whether it stays at least as long. If not, whoever has the file may shrink it, and then an access beyond its new end
+    /// raises SIGBUS.
+    pub(crate) sealed: bool,
+}
+
+impl MemoryFile {
+    /// Looks at a file that another process has sent, and seals it against shrinking where that can be done (a memfd that
+    /// allows seals); `None` when it is no file of tmpfs or hugetlbfs, memfds among them.
+    ///
+    /// Only files of these have seals, and the kernel answers for them alone. Any other system call on `fd` could wait for
+    /// ever before this is known: the file system may be a program of the other's (FUSE).
+    pub(crate) fn look(fd: BorrowedFd<'_>) -> Option<Self> {
+        let seals = fcntl(fd, FcntlArg::F_GET_SEALS).ok()?;
+        let sealed = SealFlag::from_bits_retain(seals).contains(SealFlag::F_SEAL_SHRINK)
+            || fcntl(fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK)).is_ok();
+        let stat = nix::sys::stat::fstat(fd).ok()?;
+        Some(Self { len: u64::try_from(stat.st_size).ok()?, sealed })
+    }
+}
+
 /// Whether the kernel calls it a dma-buf.
 fn is_dma_buf(fd: BorrowedFd<'_>) -> bool {
     let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
@@ -198,6 +223,22 @@ pub(crate) mod tests {
         assert_eq!(check(theirs.as_fd()).unwrap().present, len as u64, "it has holes");
         drop((memory, theirs));
         assert_eq!(descriptors_of(file), 0);
+    }
+
+    #[test]
+    fn files_that_others_sent_are_sealed_where_they_can_be() {
+        let page = host_page_size() as i64;
+        let len = page as u64;
+        let open = memfd(page, MFdFlags::MFD_ALLOW_SEALING);
+        assert_eq!(MemoryFile::look(open.as_fd()), Some(MemoryFile { len, sealed: true }));
+        assert_eq!(nix::unistd::ftruncate(&open, 0), Err(Errno::EPERM));
+        let closed = memfd(page, MFdFlags::empty());
+        assert_eq!(MemoryFile::look(closed.as_fd()), Some(MemoryFile { len, sealed: false }));
+        let (pipe, _write) = nix::unistd::pipe().unwrap();
+        let process: OwnedFd = File::open("/proc/self/maps").unwrap().into();
+        for other in [pipe, process] {
+            assert_eq!(MemoryFile::look(other.as_fd()), None);
+        }
     }
 
     #[test]

@@ -62,13 +62,15 @@ pub struct Bar {
     io: Arc<dyn RegionIo>,
     caching: Caching,
     bus_address: Option<u64>,
+    unmapped: Option<Arc<str>>,
 }
 
 impl Bar {
     /// One of `size` bytes, mapped in `areas`, accessed through `io` elsewhere. `name` is for messages: the device
     /// and the BAR's number.
     pub fn new(name: impl Into<Arc<str>>, size: u64, areas: Vec<Area>, io: Arc<dyn RegionIo>) -> Self {
-        Self { name: name.into(), size, areas, io, caching: Caching::Uncached, bus_address: None }
+        let (name, caching) = (name.into(), Caching::Uncached);
+        Self { name, size, areas, io, caching, bus_address: None, unmapped: None }
     }
 
     /// The same, known to be mapped with `caching`.
@@ -79,6 +81,16 @@ impl Bar {
     /// The same, known to be at `address` on the bus.
     pub fn with_bus_address(self, address: Option<u64>) -> Self {
         Self { bus_address: address, ..self }
+    }
+
+    /// The same, with the reason why it is not mapped though its device offers it.
+    pub fn with_unmapped_reason(self, reason: Option<Arc<str>>) -> Self {
+        Self { unmapped: reason, ..self }
+    }
+
+    /// Why it is not mapped though its device offers it: for a driver's error when it needs a mapped register.
+    pub fn unmapped_reason(&self) -> Option<&str> {
+        self.unmapped.as_deref()
     }
 
     /// How the mapped parts are cached.
@@ -108,6 +120,17 @@ impl Bar {
             let within = usize::try_from(offset.checked_sub(area.offset)?).ok()?;
             Register::new(&area.mapping, within)
         })
+    }
+
+    /// Fills the page tables of `len` bytes at `offset` now, as far as they are mapped
+    /// ([`Mapping::populate`]): for registers that are written at every turn.
+    pub fn populate(&self, offset: u64, len: usize) {
+        for area in &self.areas {
+            let within = offset.checked_sub(area.offset).and_then(|within| usize::try_from(within).ok());
+            if let Some(within) = within.filter(|&within| within < area.mapping.len()) {
+                area.mapping.populate(within, len);
+            }
+        }
     }
 
     /// Reads a 32-bit register.

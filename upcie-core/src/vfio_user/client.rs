@@ -3,7 +3,7 @@
 use super::{
     connection::{Connection, Keepalive},
     mapper::Table,
-    regions::{RegionAccessor, map_area, region},
+    regions::{Mapped, RegionAccessor, map_areas, region},
     server::CONFIG_REGION,
     wire::{DeviceInfo, IrqInfo, RegionInfo, SetIrqs, command, vfio},
 };
@@ -11,7 +11,7 @@ use crate::{
     Error, Result,
     dma::DmaSpace,
     irq::IrqKind,
-    transport::{Area, Bar, Device, RegionIo},
+    transport::{Bar, Device, RegionIo},
 };
 use nix::{
     errno::Errno,
@@ -170,21 +170,23 @@ impl Device for Client {
                 reason: format!("BAR {index} is not there"),
             });
         }
-        let mut areas = Vec::new();
+        let mut mapped = Mapped::Areas(Vec::new());
         if region.info.flags & vfio::REGION_MMAP != 0 {
-            match fds.first() {
-                Some(fd) => {
-                    for (offset, len) in region.areas.unwrap_or_else(|| vec![(0, size)]) {
-                        let mapping =
-                            map_area(&self.connection, &operation, fd, region.info.offset, offset, len)?;
-                        areas.push(Area { offset, mapping: Arc::new(mapping) });
-                    }
-                }
-                None => tracing::warn!(device, index, "a BAR to map without a file: using messages"),
-            }
+            mapped = match fds.first() {
+                Some(fd) => map_areas(&self.connection, &operation, &region, fd)?,
+                None => Mapped::Not("its server offers it to map without a file"),
+            };
         }
+        let (areas, unmapped) = match mapped {
+            Mapped::Areas(areas) => (areas, None),
+            Mapped::Not(reason) => {
+                tracing::warn!(device, index, reason, "a BAR is not mapped but reached by message");
+                (Vec::new(), Some(reason.into()))
+            }
+        };
         let io = RegionAccessor { connection: self.connection.clone(), region: index.into(), size };
-        Ok(Bar::new(format!("{device} BAR {index}"), size, areas, Arc::new(io)))
+        let bar = Bar::new(format!("{device} BAR {index}"), size, areas, Arc::new(io));
+        Ok(bar.with_unmapped_reason(unmapped))
     }
 
     fn irq_count(&self, kind: IrqKind) -> Result<u32> {

@@ -21,6 +21,9 @@ use zerocopy::IntoBytes;
 /// Bytes of data that a server may send or ask for in one message.
 const MAX_DATA: u64 = 1 << 20;
 
+/// Bytes of data that a server must take in one message: the longest register. Its parts would be registers of their own.
+const MIN_DATA: u64 = 8;
+
 /// More would be for ever, and does not fit an `Instant`.
 const MAX_DEADLINE: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -109,8 +112,10 @@ impl Connection {
             )));
         }
         let peer = Capabilities::parse(data).map_err(|reason| this.protocol("its capabilities", reason))?;
-        if peer.max_data_xfer_size == 0 || peer.pgsizes == 0 {
-            return Err(this.protocol("its capabilities", "no data in messages, or no page size"));
+        if peer.max_data_xfer_size < MIN_DATA || peer.pgsizes == 0 {
+            return Err(
+                this.protocol("its capabilities", "less than 8 bytes of data in messages, or no page size")
+            );
         }
         this.peer = peer;
         Ok(this)
@@ -131,9 +136,27 @@ impl Connection {
         self.peer.max_data_xfer_size.min(MAX_DATA) as usize
     }
 
+    /// When an operation that begins now must have ended.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.deadline
+    }
+
     /// Sends a request and waits for its answer; answers what the server asks meanwhile. `operation` is for errors.
     pub fn request(
         &self,
+        command: u16,
+        operation: &str,
+        parts: &[&[u8]],
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Message> {
+        self.request_until(None, command, operation, parts, fds)
+    }
+
+    /// The same for an operation of several requests, which has one deadline; `None` begins a new one when other threads'
+    /// requests have been answered.
+    pub fn request_until(
+        &self,
+        deadline: Option<Instant>,
         command: u16,
         operation: &str,
         parts: &[&[u8]],
@@ -158,10 +181,18 @@ impl Connection {
                 });
             }
         }
+        let deadline = deadline.unwrap_or_else(|| self.deadline());
+        if Instant::now() >= deadline {
+            // Nothing was sent, so no answer is missing.
+            return Err(Error::Timeout {
+                device: device(),
+                operation: operation.into(),
+                after: self.deadline,
+            });
+        }
         let id = state.next_id;
         state.next_id = id.wrapping_add(1);
         let header = Header { id, command, flags: flags::COMMAND, ..Header::default() };
-        let deadline = Instant::now() + self.deadline;
         let reply = state.exchange(header, message(header, parts), fds, deadline).map_err(|fault| {
             let operation = operation.to_owned();
             let (death, error) = match fault {

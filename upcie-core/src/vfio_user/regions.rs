@@ -4,9 +4,13 @@ use super::{
     connection::Connection,
     wire::{RegionAccess, RegionDescription, RegionInfo, command, parse_region_info},
 };
-use crate::{Error, Result, mmio::Mapping, transport::RegionIo};
+use crate::{
+    Error, Result,
+    memory::MemoryFile,
+    mmio::Mapping,
+    transport::{Area, RegionIo},
+};
 use std::{
-    fs::File,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
 };
@@ -35,33 +39,72 @@ pub fn region(connection: &Connection, index: u32) -> Result<(RegionDescription,
     Err(connection.protocol(&operation, "a description that is longer than all"))
 }
 
-/// The most of a region that is mapped in one piece. Mapping fills the page tables, and what a server offers may be a file
-/// that has no pages yet: it must not take all memory.
-const MAX_AREA: u64 = 1 << 30;
+/// The most of a region that is mapped. What a server offers may be a file that has no pages yet: it must not take all
+/// memory, not even as page tables.
+const MAX_MAPPED: u64 = 1 << 30;
 
-/// Maps `len` bytes of a region from `offset` on: they are at `base + offset` in the file.
-pub fn map_area(
+/// Offset and length of what there is to map of a region, in ascending order, checked as a whole: the areas that its server
+/// names, or all of it.
+fn areas(region: &RegionDescription) -> std::result::Result<Vec<(u64, u64)>, &'static str> {
+    let mut areas = region.areas.clone().unwrap_or_else(|| vec![(0, region.info.size)]);
+    areas.sort_unstable();
+    // Parsing has checked their number, and that each lies within the region.
+    if areas.windows(2).any(|pair| pair[0].0.saturating_add(pair[0].1) > pair[1].0) {
+        return Err("mappable areas that overlap");
+    }
+    let sum = areas.iter().try_fold(0_u64, |sum, &(_, len)| sum.checked_add(len));
+    if sum.is_none_or(|sum| sum > MAX_MAPPED) {
+        return Err("more than 1 GiB of mappable areas in one region");
+    }
+    Ok(areas)
+}
+
+/// What became of a region's mappable areas.
+#[derive(Debug)]
+pub enum Mapped {
+    Areas(Vec<Area>),
+    /// All of it goes by message, for this reason.
+    Not(&'static str),
+}
+
+/// Maps a region's areas of the file that its server has sent: all of them or none.
+pub fn map_areas(
     connection: &Connection,
     operation: &str,
+    region: &RegionDescription,
     fd: &OwnedFd,
-    base: u64,
-    offset: u64,
-    len: u64,
-) -> Result<Mapping> {
+) -> Result<Mapped> {
     let bad = |reason: &str| connection.protocol(operation, reason);
-    let at = base.checked_add(offset).ok_or_else(|| bad("a mappable area beyond all files"))?;
-    let size = usize::try_from(len).map_err(|_| bad("a mappable area larger than memory"))?;
-    let end = at.checked_add(len).ok_or_else(|| bad("a mappable area beyond all files"))?;
-    let file = fd.try_clone().map(File::from).and_then(|file| file.metadata());
-    let file = file.map_err(|e| Error::os(connection.name(), operation, e))?;
-    if len > MAX_AREA {
-        return Err(bad("a mappable area of more than 1 GiB"));
+    let areas = areas(region).map_err(bad)?;
+    let Some(file) = MemoryFile::look(fd.as_fd()) else {
+        return Ok(Mapped::Not(
+            "the file behind it is not one of memory (memfd, tmpfs, hugetlbfs), and of no other does the kernel alone say \
+             when an access returns: let the server keep it in /dev/shm or /run",
+        ));
+    };
+    let mut places = Vec::with_capacity(areas.len());
+    for (offset, len) in areas {
+        let at = region.info.offset.checked_add(offset);
+        let end = at.and_then(|at| at.checked_add(len));
+        let (Some(at), Some(end)) = (at, end) else { return Err(bad("a mappable area beyond all files")) };
+        let size = usize::try_from(len).map_err(|_| bad("a mappable area larger than memory"))?;
+        // Beyond a file's end an access would fault.
+        if end > file.len {
+            return Err(bad("a mappable area beyond its file's end"));
+        }
+        places.push((offset, at, size));
     }
-    // Beyond a file's end an access would fault. A server can still cut the file later: that it doesn't is trusted.
-    if file.is_file() && file.len() < end {
-        return Err(bad("a mappable area beyond its file's end"));
+    if !file.sealed {
+        tracing::debug!(
+            device = connection.name(),
+            "a BAR's file can't be sealed: its server must not shrink it"
+        );
     }
-    Mapping::new(fd.as_fd(), at, size, connection.name())
+    let map = |(offset, at, size)| {
+        let mapping = Mapping::unpopulated(fd.as_fd(), at, size, connection.name())?;
+        Ok(Area { offset, mapping: Arc::new(mapping) })
+    };
+    places.into_iter().map(map).collect::<Result<_>>().map(Mapped::Areas)
 }
 
 /// A region by message.
@@ -90,11 +133,12 @@ impl RegionIo for RegionAccessor {
     fn read(&self, offset: u64, data: &mut [u8]) -> Result<()> {
         let operation = format!("reading region {}", self.region);
         self.check(&operation, offset, data.len())?;
-        let mut offset = offset;
+        let (deadline, mut offset) = (Some(self.connection.deadline()), offset);
         for part in data.chunks_mut(self.connection.max_data()) {
             let access = RegionAccess { offset, region: self.region, count: part.len() as u32 };
+            let parts = [access.as_bytes()];
             let reply =
-                self.connection.request(command::REGION_READ, &operation, &[access.as_bytes()], &[])?;
+                self.connection.request_until(deadline, command::REGION_READ, &operation, &parts, &[])?;
             let (echo, bytes) = self.connection.parse::<RegionAccess>(&operation, &reply.payload)?;
             if echo != access || bytes.len() != part.len() {
                 return Err(self.connection.protocol(&operation, "other bytes than were asked for"));
@@ -108,11 +152,12 @@ impl RegionIo for RegionAccessor {
     fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
         let operation = format!("writing region {}", self.region);
         self.check(&operation, offset, data.len())?;
-        let mut offset = offset;
+        let (deadline, mut offset) = (Some(self.connection.deadline()), offset);
         for part in data.chunks(self.connection.max_data()) {
             let access = RegionAccess { offset, region: self.region, count: part.len() as u32 };
             let parts = [access.as_bytes(), part];
-            let reply = self.connection.request(command::REGION_WRITE, &operation, &parts, &[])?;
+            let reply =
+                self.connection.request_until(deadline, command::REGION_WRITE, &operation, &parts, &[])?;
             let (echo, _) = self.connection.parse::<RegionAccess>(&operation, &reply.payload)?;
             if echo != access {
                 return Err(self.connection.protocol(&operation, "other bytes than were sent"));

@@ -181,6 +181,9 @@ pub struct RegionDescription {
     pub msix_mappable: bool,
 }
 
+/// The most parts of a region that are mapped: doorbells, memory buffers, and what lies between MSI-X tables.
+const MAX_AREAS: u32 = 64;
+
 /// Reads the reply to DEVICE_GET_REGION_INFO. The chain of capabilities may be cut short, loop or point anywhere.
 pub fn parse_region_info(payload: &[u8]) -> Result<RegionDescription, &'static str> {
     let (info, _) = split::<RegionInfo>(payload)?;
@@ -202,6 +205,9 @@ pub fn parse_region_info(payload: &[u8]) -> Result<RegionDescription, &'static s
         match cap.id {
             vfio::CAP_SPARSE_MMAP => {
                 let (sparse, mut rest) = split::<SparseHeader>(body)?;
+                if sparse.areas > MAX_AREAS {
+                    return Err("more than 64 mappable areas of one region");
+                }
                 let mut areas = Vec::new();
                 for _ in 0..sparse.areas {
                     let (area, after) = split::<SparseArea>(rest)?;
@@ -275,8 +281,10 @@ mod tests {
         for next in [76, 80, 81, u32::MAX] {
             assert!(forged(next, 2).is_err(), "{next}");
         }
-        for areas in [3, u32::MAX] {
-            assert!(forged(0, areas).unwrap_err().contains("short"));
+        assert!(forged(0, 3).unwrap_err().contains("short"));
+        assert!(forged(0, MAX_AREAS).unwrap_err().contains("short"));
+        for areas in [MAX_AREAS + 1, u32::MAX] {
+            assert!(forged(0, areas).unwrap_err().contains("more than 64"));
         }
         let beyond = region_info(0, 0x4000, Some(&[(0x3000, 0x2000)]));
         assert!(parse_region_info(&beyond).unwrap_err().contains("beyond the region"));

@@ -95,12 +95,15 @@ impl Registers {
     /// The doorbell of a queue, mapped.
     pub(crate) fn doorbell(&self, qid: u16, completion: bool) -> Result<Register<u32>> {
         let at = doorbell_offset(qid, completion, self.cap.dstrd());
+        self.bar.populate(at as u64, size_of::<u32>());
         self.bar.register(at as u64).ok_or_else(|| Error::Unsupported {
             device: self.name.to_string(),
             reason: format!(
                 "the doorbell of queue {qid} at {at:#x} of BAR 0 ({:#x} bytes) can't be mapped, and this driver rings no \
-                 doorbells by message",
-                self.bar.size()
+                 doorbells by message{}{}",
+                self.bar.size(),
+                if self.bar.unmapped_reason().is_some() { ": " } else { "" },
+                self.bar.unmapped_reason().unwrap_or_default()
             ),
         })
     }

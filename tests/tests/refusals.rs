@@ -143,5 +143,5 @@ fn addresses_that_lead_nowhere_say_what_to_do() {
     says(&open(&format!("vfio-user:{}", file.display())), &["socket"]);
     says(&open("ffff:1f:1f.7"), &["ffff:1f:1f.7"]);
     says(&open("emu:colour=red"), &["colour", "size="]);
-    says(&open("emu:size=0"), &["size=0", "4096"]);
+    says(&open("emu:size=0"), &["size=0", "1 block"]);
 }

@@ -1,39 +1,30 @@
 //! Sizes and times as people write and read them.
 
-use std::time::Duration;
+use std::{fmt, str::FromStr, time::Duration};
+use upcie_nvme::emu::units;
 
-/// Bytes: `4096`, `64K`, `1M`, `2GiB`, `1T`, `0x1000`; binary units.
-pub fn parse_bytes(text: &str) -> Result<u64, String> {
-    let wrong =
-        || format!("{text:?} is not a size: use bytes, or K, M, G, T (powers of 1024): 4096, 64K, 1.5G");
-    let text = text.trim();
-    if let Some(hex) = text.strip_prefix("0x") {
-        return u64::from_str_radix(hex, 16).map_err(|_| wrong());
+pub use units::parse_bytes;
+
+/// A number of bytes as an argument, which is quoted back as it was typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bytes {
+    /// How many.
+    pub bytes: u64,
+    typed: String,
+}
+
+impl FromStr for Bytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(Self { bytes: parse_bytes(text)?, typed: text.into() })
     }
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match text[digits.len()..].to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => return Err(wrong()),
-    };
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let whole: u64 = whole.parse().map_err(|_| wrong())?;
-    let whole = whole.checked_mul(1 << shift).ok_or_else(|| format!("{text:?} is too large"))?;
-    if fraction.is_empty() {
-        return if digits.contains('.') { Err(wrong()) } else { Ok(whole) };
+}
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.typed)
     }
-    if fraction.len() > 9 || !fraction.bytes().all(|c| c.is_ascii_digit()) {
-        return Err(wrong());
-    }
-    let scale = 10_u128.pow(fraction.len() as u32);
-    let part = fraction.parse::<u128>().map_err(|_| wrong())? << shift;
-    if part % scale != 0 {
-        return Err(format!("{text:?} is not a whole number of bytes"));
-    }
-    whole.checked_add((part / scale) as u64).ok_or_else(|| format!("{text:?} is too large"))
 }
 
 /// A number of things: `500`, `50k`, `1.5M`; powers of 1000.
@@ -61,27 +52,10 @@ pub fn parse_count(text: &str) -> Result<u64, String> {
 
 /// A time: `5`, `0.5`, `300ms`, `20us`, `2m`; seconds without a unit. At most a year, and not 0.
 pub fn parse_time(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a time: use seconds (2, 0.5), or ns, us, ms, s, m, h (300ms)");
-    let text = text.trim();
-    let digits = text.trim_end_matches(|c: char| c.is_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "ns" => 1e-9,
-        "us" | "µs" => 1e-6,
-        "ms" => 1e-3,
-        "" | "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(wrong()),
-    };
-    if !digits.bytes().all(|c| c.is_ascii_digit() || c == b'.') {
-        return Err(wrong());
+    match units::parse_time(text, Some(1.0))? {
+        Duration::ZERO => Err(format!("{text:?}: a time above 0 is needed")),
+        time => Ok(time),
     }
-    let seconds = digits.parse::<f64>().map_err(|_| wrong())? * unit;
-    let time = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
-    if time.is_zero() || time > Duration::from_secs(366 * 86400) {
-        return Err(format!("{text:?}: a time above 0 and of at most a year is needed"));
-    }
-    Ok(time)
 }
 
 /// `1536` as `1.5 KiB`; exact sizes without a fraction.
@@ -141,26 +115,6 @@ pub fn short(figure: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_binary_and_exact() {
-        for (text, value) in [
-            ("0", 0),
-            ("512", 512),
-            ("4k", 4096),
-            ("4KiB", 4096),
-            ("4KB", 4096),
-            ("1.5G", 3 << 29),
-            ("0x1000", 4096),
-            ("16T", 16 << 40),
-            ("100b", 100),
-        ] {
-            assert_eq!(parse_bytes(text), Ok(value), "{text}");
-        }
-        for text in ["", "k", "-1", "1.", ".5K", "1.3", "12X", "1e3", "0xzz", "20000000T", "1 K K"] {
-            assert!(parse_bytes(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn counts_are_decimal_and_whole() {

@@ -7,8 +7,14 @@ use std::{error, io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An option is unknown, or its value is none.
-    #[error("{option:?} is not an option of the embedded controller: {reason}. The options are {KEYS}")]
+    /// There is no such option.
+    #[error("{key:?} is not an option of the embedded controller; the options are\n{KEYS}")]
+    UnknownOption {
+        /// What was given.
+        key: String,
+    },
+    /// An option's value is none, or does not go with another option.
+    #[error("option {option:?} of the embedded controller: {reason}")]
     Option {
         /// What was given.
         option: String,

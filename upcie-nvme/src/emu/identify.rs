@@ -91,6 +91,8 @@ fn namespace(options: &Options, namespace: &Namespace) -> Vec<u8> {
     id.nsze = namespace.blocks;
     id.ncap = namespace.blocks;
     id.nuse = namespace.blocks;
+    // Currently write protected.
+    id.nsattr = options.ro.into();
     id.nlbaf = (FORMATS.len() - 1) as u8;
     // Deallocated blocks read as zeros, and Write Zeroes may deallocate; nothing is read with `null=true`.
     id.dlfeat = if options.null { 0 } else { 0b1001 };

@@ -49,6 +49,8 @@ pub(super) struct Io {
     pub mdts: u64,
     /// CC.MPS in bytes.
     pub page: u64,
+    /// `ro=true`: commands that would change data are refused.
+    pub protected: bool,
     /// Feature 06h: writes may stay in the system's cache until a flush.
     pub write_cache: bool,
     pub counters: Counters,
@@ -67,6 +69,7 @@ impl Io {
             media,
             mdts: options.mdts.into(),
             page: 4096,
+            protected: options.ro,
             write_cache: true,
             counters: Counters::default(),
             errors: ErrorLog::default(),
@@ -140,6 +143,7 @@ impl Io {
     #[inline(always)]
     fn write(&mut self, guest: &mut Guest, command: Command) -> Result<u64, Status> {
         let (mut offset, len) = self.range(command)?;
+        self.writable()?;
         self.counters.writes += 1;
         self.counters.bytes_written += len;
         let (pointers, media) = ((command.prp1(), command.prp2()), &mut self.media);
@@ -153,6 +157,12 @@ impl Io {
         })?;
         self.write_through(command.cdw12)?;
         Ok(len)
+    }
+
+    /// An error where the namespaces are write protected.
+    #[inline(always)]
+    fn writable(&self) -> Result<(), Status> {
+        if self.protected { Err(Status::WRITE_PROTECTED.with_do_not_retry()) } else { Ok(()) }
     }
 
     /// Puts a write on the media, if its dword 12 or the cache's feature says so.
@@ -170,6 +180,7 @@ impl Io {
     fn write_zeroes(&mut self, nsid: u32, (slba, count): (u64, u64), cdw12: u32) -> Result<u64, Status> {
         let namespace = *self.namespace(nsid)?;
         let (offset, len) = namespace.range(slba, count)?;
+        self.writable()?;
         self.media.zero(offset, len)?;
         self.write_through(cdw12)?;
         Ok(0)
@@ -207,6 +218,7 @@ impl Io {
             namespace.range(range.slba, range.nlb.into())?;
         }
         if DatasetDword11::from_bits(cdw11).ad() {
+            self.writable()?;
             for range in ranges.iter().filter(|range| range.nlb > 0) {
                 let (offset, len) = namespace.range(range.slba, range.nlb.into())?;
                 self.media.zero(offset, len)?;

@@ -1,28 +1,20 @@
 //! Where the blocks are: nowhere, in memory, or in a file.
 
+mod faults;
+mod file;
+
 use super::{Error, Options};
 use crate::spec::Status;
+use file::Backing;
 use nix::{
     errno::Errno,
-    fcntl::{FallocateFlags, Flock, FlockArg, fallocate},
     sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap},
 };
-use std::{
-    arch::asm,
-    fs::{File, OpenOptions},
-    io,
-    num::NonZeroUsize,
-    os::fd::AsRawFd,
-    os::unix::fs::FileExt,
-    path::Path,
-    ptr::NonNull,
-};
+use std::{arch::asm, io, num::NonZeroUsize, ptr::NonNull};
 use upcie_core::{memory::host_page_size, vfio_user::server::Guest};
 
 /// Default of `size=`.
 const DEFAULT_SIZE: u64 = 1 << 30;
-/// Bytes that go between a file and memory which is not mapped at a time.
-const BOUNCE: usize = 64 << 10;
 
 /// The blocks of all namespaces, one namespace after another.
 #[derive(Debug)]
@@ -32,31 +24,27 @@ pub(super) enum Media {
     /// Pages that come into being when they are written.
     Memory(Anonymous),
     /// A file, read and written in place.
-    File(Flock<File>),
+    File(Backing),
 }
 
 impl Media {
     /// As the options say, and the size of one namespace in bytes.
     pub fn open(options: &Options) -> Result<(Self, u64), Error> {
-        let namespaces = u64::from(options.namespaces);
-        let (file, size) = match &options.file {
-            Some(path) => {
-                let (file, size) = open_file(path, options.size, namespaces)?;
-                (Some(file), size)
-            }
-            None => (None, options.size.unwrap_or(DEFAULT_SIZE)),
-        };
-        let media = match file {
-            Some(file) => Self::File(file),
-            None if options.null => Self::Null,
-            None => Self::Memory(Anonymous::new(size * namespaces)?),
+        if let Some(path) = &options.file {
+            let (backing, size) = Backing::open(path, options)?;
+            return Ok((Self::File(backing), size));
+        }
+        let size = options.size.unwrap_or(DEFAULT_SIZE);
+        let media = match options.null {
+            true => Self::Null,
+            false => Self::Memory(Anonymous::new(size * u64::from(options.namespaces))?),
         };
         Ok((media, size))
     }
 
     /// Whether completed writes may be lost without a flush.
     pub fn is_volatile(&self) -> bool {
-        matches!(self, Self::File(_))
+        matches!(self, Self::File(file) if !file.is_read_only())
     }
 
     /// Whether the blocks are in memory of this process.
@@ -80,7 +68,7 @@ impl Media {
                 }
                 guest.write(iova, bytes).map_err(|_| Status::DATA_TRANSFER_ERROR)
             }
-            Self::File(file) => read_file(file, guest, offset, iova, len),
+            Self::File(file) => file.read(guest, offset, iova, len),
         }
     }
 
@@ -98,7 +86,7 @@ impl Media {
                 }
                 guest.read(iova, bytes).map_err(|_| Status::DATA_TRANSFER_ERROR)
             }
-            Self::File(file) => write_file(file, guest, offset, iova, len),
+            Self::File(file) => file.write(guest, offset, iova, len),
         }
     }
 
@@ -107,10 +95,7 @@ impl Media {
         match self {
             Self::Null => Ok(()),
             Self::Memory(memory) => memory.zero(offset, len).ok_or(Status::INTERNAL_ERROR),
-            Self::File(file) => punch(file, offset, len).map_err(|error| {
-                tracing::error!(%error, "punching a hole into the file");
-                Status::WRITE_FAULT
-            }),
+            Self::File(file) => file.zero(offset, len),
         }
     }
 
@@ -118,157 +103,14 @@ impl Media {
     pub fn flush(&mut self) -> Result<(), Status> {
         match self {
             Self::Null | Self::Memory(_) => Ok(()),
-            Self::File(file) => file.sync_data().map_err(|error| {
-                tracing::error!(%error, "flushing the file");
-                Status::WRITE_FAULT
-            }),
+            Self::File(file) => file.flush(),
         }
     }
-}
 
-/// Opens the file, locks it, and gives a new one its size.
-fn open_file(path: &Path, size: Option<u64>, namespaces: u64) -> Result<(Flock<File>, u64), Error> {
-    let fail = |reason: &str, source: io::Error| Error::File {
-        path: path.into(),
-        reason: reason.into(),
-        source: Some(source),
-    };
-    let refuse = |reason: String| Error::File { path: path.into(), reason, source: None };
-    if std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().readonly()) {
-        return Err(refuse("it is read-only: make it writable, or copy it".into()));
-    }
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(|e| fail("it can't be opened for reading and writing", e))?;
-    let metadata = file.metadata().map_err(|e| fail("its size can't be read", e))?;
-    if !metadata.is_file() {
-        return Err(refuse("it is not a regular file".into()));
-    }
-    let file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        Errno::EWOULDBLOCK => {
-            refuse("another controller uses it: it is locked. Stop that one, or take another file".into())
-        }
-        errno => fail("it can't be locked", errno.into()),
-    })?;
-    // Again: another server may have made it meanwhile.
-    let len = file.metadata().map_err(|e| fail("its size can't be read", e))?.len();
-    let size = match (size, len) {
-        (size, 0) => {
-            let size = size.unwrap_or(DEFAULT_SIZE);
-            file.set_len(size * namespaces).map_err(|e| fail("it can't be given its size", e))?;
-            size
-        }
-        (Some(size), _) if size * namespaces == len => size,
-        (None, _) if len / namespaces >= 4096 => (len / namespaces) & !4095,
-        (size, _) => {
-            let size = size.unwrap_or(4096);
-            return Err(refuse(format!(
-                "it has {len} bytes, but size={size} and namespaces={namespaces} make {}: leave size= out, or take \
-                 another file",
-                size * namespaces
-            )));
-        }
-    };
-    Ok((file, size))
-}
-
-/// Makes a hole, or writes zeros where the file system has no holes.
-fn punch(file: &File, mut offset: u64, mut len: u64) -> io::Result<()> {
-    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    loop {
-        return match fallocate(file, flags, offset as i64, len as i64) {
-            Err(Errno::EINTR) => continue,
-            Err(Errno::EOPNOTSUPP) => {
-                let zeros = [0; BOUNCE];
-                while len > 0 {
-                    let part = len.min(BOUNCE as u64);
-                    file.write_all_at(&zeros[..part as usize], offset)?;
-                    (offset, len) = (offset + part, len - part);
-                }
-                Ok(())
-            }
-            result => result.map_err(Into::into),
-        };
-    }
-}
-
-/// Where the client's memory is mapped, the system copies; else the data bounces.
-fn read_file(
-    file: &File,
-    guest: &mut Guest,
-    mut offset: u64,
-    mut iova: u64,
-    mut len: usize,
-) -> Result<(), Status> {
-    if let Some(mut at) = guest.translate(iova, len) {
-        while len > 0 {
-            // SAFETY: `len` bytes of the client's memory are mapped at `at`, for no call of `guest` has been made
-            // since; the system copies, no reference is formed.
-            let count = unsafe { libc::pread(file.as_raw_fd(), at.as_ptr().cast(), len, offset as i64) };
-            let count = moved(count, len).ok_or(Status::UNRECOVERED_READ_ERROR)?;
-            // SAFETY: `count` is at most `len`.
-            at = unsafe { at.add(count) };
-            len -= count;
-            offset += count as u64;
-        }
-        return Ok(());
-    }
-    let mut bounce = [0; BOUNCE];
-    while len > 0 {
-        let part = &mut bounce[..len.min(BOUNCE)];
-        file.read_exact_at(part, offset).map_err(|_| Status::UNRECOVERED_READ_ERROR)?;
-        guest.write(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
-        (iova, offset, len) =
-            (iova.wrapping_add(part.len() as u64), offset + part.len() as u64, len - part.len());
-    }
-    Ok(())
-}
-
-/// As [`read_file`], the other way.
-fn write_file(
-    file: &File,
-    guest: &mut Guest,
-    mut offset: u64,
-    mut iova: u64,
-    mut len: usize,
-) -> Result<(), Status> {
-    if let Some(mut at) = guest.translate(iova, len) {
-        while len > 0 {
-            // SAFETY: as in `read_file`.
-            let count = unsafe { libc::pwrite(file.as_raw_fd(), at.as_ptr().cast(), len, offset as i64) };
-            let count = moved(count, len).ok_or(Status::WRITE_FAULT)?;
-            // SAFETY: `count` is at most `len`.
-            at = unsafe { at.add(count) };
-            len -= count;
-            offset += count as u64;
-        }
-        return Ok(());
-    }
-    let mut bounce = [0; BOUNCE];
-    while len > 0 {
-        let part = &mut bounce[..len.min(BOUNCE)];
-        guest.read(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
-        file.write_all_at(part, offset).map_err(|_| Status::WRITE_FAULT)?;
-        (iova, offset, len) =
-            (iova.wrapping_add(part.len() as u64), offset + part.len() as u64, len - part.len());
-    }
-    Ok(())
-}
-
-/// What a `pread` or `pwrite` of `len` bytes has moved: `Some(0)` when a signal came first, `None` for the end of the
-/// file or an error.
-fn moved(count: isize, len: usize) -> Option<usize> {
-    match usize::try_from(count) {
-        Ok(0) => None,
-        Ok(count) => Some(count.min(len)),
-        Err(_) if Errno::last() == Errno::EINTR => Some(0),
-        Err(_) => {
-            tracing::error!(error = %Errno::last(), "the file behind the controller");
-            None
+    /// Says how often each failure came: a client has left.
+    pub fn sum_up(&mut self) {
+        if let Self::File(file) = self {
+            file.sum_up();
         }
     }
 }

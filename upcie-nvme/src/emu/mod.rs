@@ -42,6 +42,7 @@ mod queue;
 mod registers;
 mod serve;
 mod shared;
+pub mod units;
 
 #[cfg(test)]
 mod tests;
@@ -294,6 +295,7 @@ impl Backend for Emulator {
     }
 
     fn reset(&mut self) {
+        self.core.io.media.sum_up();
         self.power_on();
     }
 }

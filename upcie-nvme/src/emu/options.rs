@@ -1,12 +1,25 @@
 //! What an embedded controller looks like: `key=value,…`, as `emu:` addresses and `nvme-emu` take it.
 
-use super::Error;
+use super::{Error, units};
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
-/// The keys, for messages.
-pub const KEYS: &str = "size=BYTES (of each namespace; K, M, G, T), lba=512|4096 (lba=512+4096: by namespace), \
-                        namespaces=N, file=PATH, null=true, latency=TIME (50us, 1ms), mdts=BYTES, queues=N, depth=N, \
-                        vectors=N, msi=N, intx=true, wrr=true, serial=TEXT";
+/// The options, one a line, for messages and help.
+pub const KEYS: &str = "  \
+  size=BYTES        of each namespace (K, M, G, T): makes the file of file= if there is none
+  lba=512|4096      block size; lba=512+4096: one for each namespace
+  namespaces=N      1 to 1024
+  file=PATH         keep the data in this file
+  ro=true           write nothing: the namespaces are write protected
+  null=true         move no data
+  latency=TIME      complete each I/O command no sooner than this (50us, 1ms)
+  mdts=BYTES        the most bytes of a command, a power of two from 8K to 1G
+  queues=N          I/O queues of each kind, 1 to 1024
+  depth=N           the most entries of an I/O queue, 2 to 65536
+  vectors=N         MSI-X vectors, 0 to 2048
+  msi=N             MSI messages: 0, or a power of two up to 32
+  intx=true         have an interrupt pin
+  wrr=true          have weighted round robin
+  serial=TEXT       1 to 20 printable ASCII characters";
 
 /// The largest BAR of doorbells is 4 MiB; nobody asks for more.
 const MAX_QUEUES: u16 = 1024;
@@ -14,6 +27,7 @@ const MAX_QUEUES: u16 = 1024;
 const MAX_SIZE: u64 = 1 << 50;
 /// What MSI-X has.
 const MAX_VECTORS: u16 = 2048;
+const MAX_LATENCY: Duration = Duration::from_secs(60);
 /// What MSI has.
 const MAX_MSI: u32 = 32;
 
@@ -31,16 +45,19 @@ const MAX_MSI: u32 = 32;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    /// `size=`: bytes of each namespace, a multiple of 4096. Memory is taken only for blocks that were written.
-    /// Default 1 GiB, or what an existing file has room for.
+    /// `size=`: bytes of each namespace, a multiple of its block size. Memory is taken only for blocks that were written.
+    /// Default 1 GiB in memory, or all blocks of an existing file.
     pub size: Option<u64>,
     /// `lba=`: block sizes, 512 or 4096, of the namespaces in turn; the last one is that of all further ones.
     /// Default 512.
     pub lba: Vec<u32>,
     /// `namespaces=`: how many there are, 1 to 1024, numbered from 1. Default 1.
     pub namespaces: u32,
-    /// `file=`: keeps the data in this file, one namespace after another. It is created if there is none, and locked.
+    /// `file=`: keeps the data in this file, one namespace after another, and locks it. With `size=` it is created if there
+    /// is none, and an empty one is given that size.
     pub file: Option<PathBuf>,
+    /// `ro=true`: the namespaces are write protected. A file is opened for reading, and shared with other readers.
+    pub ro: bool,
     /// `null=true`: moves no data, to measure all else. Reads leave the buffer as it is.
     pub null: bool,
     /// `latency=`: each I/O command completes no sooner than this after it was fetched. Default 0: at once.
@@ -71,6 +88,7 @@ impl Default for Options {
             lba: vec![512],
             namespaces: 1,
             file: None,
+            ro: false,
             null: false,
             latency: Duration::ZERO,
             mdts: 1 << 20,
@@ -94,30 +112,37 @@ impl Options {
         let bad = |reason: &str| Error::Option { option: format!("{key}={value}"), reason: reason.into() };
         match key {
             "size" => {
-                let size = bytes(value).filter(|&size| size > 0 && size % 4096 == 0 && size <= MAX_SIZE);
-                self.size = Some(size.ok_or_else(|| bad("a multiple of 4096 bytes up to 1024T is needed"))?);
+                let size = units::parse_bytes(value).map_err(|reason| bad(&reason))?;
+                if size == 0 || size > MAX_SIZE {
+                    return Err(bad("1 block up to 1024T is possible"));
+                }
+                self.size = Some(size);
             }
             "lba" => {
-                let sizes =
-                    value.split('+').map(|size| bytes(size).filter(|size| matches!(size, 512 | 4096)));
-                self.lba = sizes
-                    .map(|size| size.map(|size| size as u32))
-                    .collect::<Option<_>>()
-                    .ok_or_else(|| bad("block sizes are 512 and 4096"))?;
+                let size = |text| match units::parse_bytes(text) {
+                    Ok(size @ (512 | 4096)) => Ok(size as u32),
+                    _ => Err(bad("block sizes are 512 and 4096 (512+4096: one for each namespace)")),
+                };
+                self.lba = value.split('+').map(size).collect::<Result<_, _>>()?;
             }
             "namespaces" => self.namespaces = number(value, 1, 1024).ok_or_else(|| bad("1 to 1024"))?,
             "file" if value.is_empty() => return Err(bad("the path is missing")),
             "file" => self.file = Some(value.into()),
+            "ro" => self.ro = value.parse().map_err(|_| bad("true or false"))?,
             "null" => self.null = value.parse().map_err(|_| bad("true or false"))?,
             "latency" => {
-                self.latency = duration(value)
-                    .filter(|time| *time <= Duration::from_secs(60))
-                    .ok_or_else(|| bad("a number with ns, us, ms or s, at most 60s"))?;
+                let time = units::parse_time(value, None).map_err(|reason| bad(&reason))?;
+                if time > MAX_LATENCY {
+                    return Err(bad("at most 60s"));
+                }
+                self.latency = time;
             }
             "mdts" => {
-                self.mdts = bytes(value)
-                    .filter(|&size| size.is_power_of_two() && (8192..=1 << 30).contains(&size))
-                    .ok_or_else(|| bad("a power of two from 8K to 1G"))? as u32;
+                let size = units::parse_bytes(value).map_err(|reason| bad(&reason))?;
+                if !size.is_power_of_two() || !(8192..=1 << 30).contains(&size) {
+                    return Err(bad("a power of two from 8K to 1G"));
+                }
+                self.mdts = size as u32;
             }
             "queues" => {
                 self.queues = number(value, 1, MAX_QUEUES.into()).ok_or_else(|| bad("1 to 1024"))? as u16;
@@ -139,20 +164,38 @@ impl Options {
                 self.serial =
                     fits.then(|| value.into()).ok_or_else(|| bad("1 to 20 printable ASCII characters"))?;
             }
-            _ => return Err(bad("there is no such option")),
+            _ => return Err(Error::UnknownOption { key: key.into() }),
         }
         Ok(())
     }
 
-    /// Whether the options go together.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    /// Checks that the options go together, as [`Emulator::new`](super::Emulator::new) does.
+    ///
+    /// # Errors
+    /// [`Error::Option`]: names the one that does not go with another.
+    pub fn check(&self) -> Result<(), Error> {
+        let bad = |option: String, reason: String| Err(Error::Option { option, reason });
         if self.null && self.file.is_some() {
-            return Err(Error::Option {
-                option: "null=true".into(),
-                reason: "it can't go with file=: nothing would be written".into(),
-            });
+            return bad("null=true".into(), "it can't go with file=: nothing would be written".into());
         }
-        Ok(())
+        if self.lba.len() > self.namespaces as usize {
+            let lba: Vec<_> = self.lba.iter().map(u32::to_string).collect();
+            let reason = format!("more block sizes than namespaces={}", self.namespaces);
+            return bad(format!("lba={}", lba.join("+")), reason);
+        }
+        let block = self.largest_block();
+        match self.size {
+            Some(size) if size % block != 0 => bad(
+                format!("size={}", Bytes(size)),
+                format!("it is not a multiple of the block size, {block} bytes"),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// The largest block size of a namespace, in bytes.
+    pub(super) fn largest_block(&self) -> u64 {
+        self.lba.iter().copied().max().unwrap_or(512).into()
     }
 
     /// How many interrupt vectors a queue may name, of the kind that has most.
@@ -172,10 +215,15 @@ impl FromStr for Options {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let mut options = Self::default();
+        let mut given = Vec::new();
         for pair in text.split(',').filter(|pair| !pair.is_empty()) {
             let Some((key, value)) = pair.split_once('=') else {
                 return Err(Error::Option { option: pair.into(), reason: "`key=value` is needed".into() });
             };
+            if given.contains(&key) {
+                return Err(Error::Option { option: pair.into(), reason: format!("{key}= is given twice") });
+            }
+            given.push(key);
             options.set(key, value)?;
         }
         options.check()?;
@@ -202,6 +250,7 @@ impl fmt::Display for Options {
         if let Some(path) = &self.file {
             put(true, "file", &path.display())?;
         }
+        put(self.ro, "ro", &self.ro)?;
         put(self.null, "null", &self.null)?;
         put(self.latency != default.latency, "latency", &Time(self.latency))?;
         put(self.mdts != default.mdts, "mdts", &Bytes(self.mdts.into()))?;
@@ -213,34 +262,6 @@ impl fmt::Display for Options {
         put(self.wrr, "wrr", &self.wrr)?;
         put(self.serial != default.serial, "serial", &self.serial)
     }
-}
-
-/// `4096`, `64K`, `1G`: binary units.
-fn bytes(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match &text[digits.len()..] {
-        "" => 0,
-        "K" | "k" | "KiB" => 10,
-        "M" | "m" | "MiB" => 20,
-        "G" | "g" | "GiB" => 30,
-        "T" | "t" | "TiB" => 40,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
-}
-
-fn duration(text: &str) -> Option<Duration> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let count: u64 = digits.parse().ok()?;
-    let ns = match &text[digits.len()..] {
-        "" if count == 0 => 1,
-        "ns" => 1,
-        "us" | "µs" => 1_000,
-        "ms" => 1_000_000,
-        "s" => 1_000_000_000,
-        _ => return None,
-    };
-    Some(Duration::from_nanos(count.checked_mul(ns)?))
 }
 
 fn number(text: &str, min: u32, max: u32) -> Option<u32> {
@@ -286,44 +307,82 @@ mod tests {
             "size=64M",
             "size=4K,lba=512+4096,namespaces=3,file=/tmp/x y.img,latency=50us,mdts=4M,queues=3,depth=2,vectors=1,serial=a-1",
             "null=true,latency=1500ns",
+            "size=1052160,file=gpt.img,ro=true",
             "vectors=0,msi=32,intx=true",
         ] {
             assert_eq!(text.parse::<Options>().unwrap().to_string(), text);
         }
         assert_eq!("size=1GiB,lba=4k,latency=0".parse::<Options>().unwrap().to_string(), "size=1G,lba=4096");
+        let fractions = "size=1.5G,latency=0.5ms".parse::<Options>().unwrap();
+        assert_eq!(fractions.to_string(), "size=1536M,latency=500us");
+    }
+
+    /// Tools finding B (emu errors): an error about a value is about that option only.
+    #[test]
+    fn a_wrong_value_is_told_its_own_values_only() {
+        for (text, part) in [
+            ("size", "`key=value` is needed"),
+            ("size=", "is not a size"),
+            ("size=1000", "block size, 512"),
+            ("size=1536,lba=4096", "block size, 4096"),
+            ("size=99999999999T", "too large"),
+            ("size=2000T", "1024T"),
+            ("lba=1024", "512 and 4096"),
+            ("lba=512+", "512 and 4096"),
+            ("lba=512+4096", "namespaces=1"),
+            ("lba=512,lba=4096", "given twice"),
+            ("namespaces=0", "1 to 1024"),
+            ("file=", "path"),
+            ("null=1", "true or false"),
+            ("ro=yes", "true or false"),
+            ("latency=5", "5us, 5ms or 5s"),
+            ("latency=61s", "at most 60s"),
+            ("latency=99999999999999999999s", "not a time"),
+            ("mdts=5000", "power of two"),
+            ("mdts=4K", "8K to 1G"),
+            ("queues=0", "1 to 1024"),
+            ("depth=1", "2 to 65536"),
+            ("depth=65537", "2 to 65536"),
+            ("vectors=4096", "0 to 2048"),
+            ("msi=3", "power of two up to 32"),
+            ("msi=64", "power of two up to 32"),
+            ("intx=1", "true or false"),
+            ("serial=", "1 to 20"),
+            ("serial=123456789012345678901", "1 to 20"),
+            ("null=true,file=/x", "file="),
+        ] {
+            let error = text.parse::<Options>().unwrap_err().to_string();
+            assert!(error.contains(part) && error.lines().count() == 1, "{text}: {error}");
+            let key = text.split(['=', ',']).next().unwrap();
+            assert!(error.contains(key), "{text}: {error}");
+        }
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_the_keys() {
-        for text in [
+    fn an_unknown_option_is_told_all_of_them() {
+        let error = "colour=red".parse::<Options>().unwrap_err().to_string();
+        assert!(error.contains("\"colour\""), "{error}");
+        for key in [
             "size",
-            "size=",
-            "size=1000",
-            "size=99999999999T",
-            "lba=1024",
-            "lba=512+",
-            "namespaces=0",
-            "file=",
-            "null=1",
-            "latency=5",
-            "latency=61s",
-            "latency=99999999999999999999s",
-            "mdts=5000",
-            "mdts=4K",
-            "queues=0",
-            "depth=1",
-            "depth=65537",
-            "vectors=4096",
-            "msi=3",
-            "msi=64",
-            "intx=1",
-            "serial=",
-            "serial=123456789012345678901",
-            "colour=red",
-            "null=true,file=/x",
+            "lba",
+            "namespaces",
+            "file",
+            "ro",
+            "null",
+            "latency",
+            "mdts",
+            "queues",
+            "depth",
+            "vectors",
+            "msi",
+            "intx",
+            "wrr",
+            "serial",
         ] {
-            let error = text.parse::<Options>().unwrap_err().to_string();
-            assert!(error.contains("namespaces=N"), "{text}: {error}");
+            assert!(
+                error.lines().any(|line| line.trim_start().starts_with(&format!("{key}="))),
+                "{key}: {error}"
+            );
         }
     }
 }

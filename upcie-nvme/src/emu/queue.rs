@@ -104,15 +104,17 @@ impl Sq {
     #[cold]
     #[inline(never)]
     fn refuse(&mut self, tail: u32) -> Result<u32, Fault> {
-        if self.refused.replace(tail) == Some(tail) {
-            return Ok(0);
+        match self.refused.replace(tail) {
+            Some(last) if last == tail => return Ok(0),
+            // Once per queue: a client can write as many values as it likes.
+            Some(_) => {}
+            None => tracing::warn!(
+                sq = self.id,
+                entries = self.entries,
+                tail,
+                "a tail doorbell beyond its queue is ignored, as all further ones of this queue will be"
+            ),
         }
-        tracing::warn!(
-            sq = self.id,
-            entries = self.entries,
-            tail,
-            "a tail doorbell beyond its queue is ignored"
-        );
         Err(Fault::Doorbell)
     }
 
@@ -186,10 +188,16 @@ impl Cq {
         let distance = |from: u32, to: u32| if to >= from { to - from } else { to + self.entries - from };
         let used = distance(self.head, self.tail);
         if head >= self.entries || distance(self.head, head) > used {
-            if self.refused.replace(head) == Some(head) {
-                return Ok(0);
+            match self.refused.replace(head) {
+                Some(last) if last == head => return Ok(0),
+                // Once per queue: a client can write as many values as it likes.
+                Some(_) => {}
+                None => tracing::warn!(
+                    cq = self.id,
+                    head,
+                    "a head doorbell that passes its queue's entries is ignored, as all further ones of this queue will be"
+                ),
             }
-            tracing::warn!(cq = self.id, head, "a head doorbell that passes its queue's entries is ignored");
             return Err(Fault::Doorbell);
         }
         self.room = self.entries - 1 - distance(head, self.tail);

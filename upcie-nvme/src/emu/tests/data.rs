@@ -3,9 +3,13 @@
 use super::host::{Host, PAGE, Queue};
 use crate::{
     emu::Emulator,
-    spec::{ALL_NAMESPACES, Command, DatasetRange, FeatureId, FeatureSelect, Status},
+    spec::{ALL_NAMESPACES, Cns, Command, DatasetRange, FeatureId, FeatureSelect, Status},
 };
-use std::{fs, os::unix::fs::MetadataExt, path::PathBuf};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::PathBuf,
+};
 
 fn pattern(len: usize, seed: u8) -> Vec<u8> {
     (0..len).map(|at| ((at as u64 * 2_654_435_761) >> 7) as u8 ^ seed).collect()
@@ -335,12 +339,91 @@ fn deallocated_blocks_read_as_zeros_and_take_no_room() {
 fn a_file_that_can_not_be_used_says_why() {
     let file = TemporaryFile::new("refused");
     assert!(refusal("file=/nowhere/at/all").contains("/nowhere/at/all"));
+    assert!(refusal("file=/nowhere/at/all,size=1M").contains("/nowhere/at/all"));
     assert!(refusal("file=/dev/null").contains("regular"));
     assert!(refusal("file=/tmp").contains("/tmp"));
     fs::write(&file.0, [1; 8192]).unwrap();
     let mut permissions = fs::metadata(&file.0).unwrap().permissions();
     permissions.set_readonly(true);
     fs::set_permissions(&file.0, permissions).unwrap();
-    assert!(refusal(&format!("file={}", file.0.display())).contains("read-only"));
+    let error = refusal(&format!("file={}", file.0.display()));
+    assert!(error.contains("read-only") && error.contains("ro=true"), "{error}");
     assert_eq!(fs::read(&file.0).unwrap(), [1; 8192], "nothing was written");
+}
+
+/// Tools finding A2: a file is made, or grown, only if its size is given.
+#[test]
+fn a_file_is_made_only_with_a_size() {
+    let file = TemporaryFile::new("typo");
+    let address = format!("file={}", file.0.display());
+    for options in [&address, &format!("{address},ro=true"), &format!("{address},ro=true,size=1M")] {
+        let error = refusal(options);
+        assert!(error.contains("no such file"), "{options}: {error}");
+        assert!(!file.0.exists(), "{options}");
+    }
+    fs::write(&file.0, []).unwrap();
+    for options in [&address, &format!("{address},ro=true"), &format!("{address},ro=true,size=1M")] {
+        let error = refusal(options);
+        assert!(error.contains("empty"), "{options}: {error}");
+        assert_eq!(fs::metadata(&file.0).unwrap().len(), 0, "{options}");
+    }
+    assert!(refusal(&address).contains("size="));
+    drop(Emulator::new(&format!("{address},size=1M,namespaces=2").parse().unwrap()).unwrap());
+    assert_eq!(fs::metadata(&file.0).unwrap().len(), 2 << 20);
+}
+
+/// Tools finding A2: with `ro=true` a file that can't be written is served, write protected, to several at once.
+#[test]
+fn a_read_only_file_is_write_protected() {
+    let file = TemporaryFile::new("protected");
+    let data = pattern(1 << 20, 9);
+    fs::write(&file.0, &data).unwrap();
+    fs::set_permissions(&file.0, fs::Permissions::from_mode(0o400)).unwrap();
+    let options = format!("file={},ro=true", file.0.display());
+    let mut host = Host::new(&options);
+    let _beside = Emulator::new(&options.parse().unwrap()).unwrap();
+    let identify = host.page(Command::identify(Cns::NAMESPACE, 1, 0));
+    assert_eq!(identify[99] & 1, 1, "NSATTR: currently write protected");
+    let mut queue = host.queue(1, [4, 4], None);
+    let protected = Status::WRITE_PROTECTED.with_do_not_retry();
+    assert_eq!(transfer(&mut queue, Command::write(1, 0, 1), (host.iova(0), 0)), protected);
+    assert_eq!(queue.status(Command::write_zeroes(1, 0, 1)), protected);
+    host.set(0, &DatasetRange::new(0, 8).to_bytes());
+    assert_eq!(transfer(&mut queue, Command::deallocate(1, 1), (host.iova(0), 0)), protected);
+    assert_eq!(queue.status(Command::flush(1)), Status::SUCCESS);
+    assert_eq!(transfer(&mut queue, Command::read(1, 8, 8), (host.iova(PAGE), 0)), Status::SUCCESS);
+    assert!(host.bytes(PAGE, PAGE) == data[PAGE..2 * PAGE]);
+    assert!(fs::read(&file.0).unwrap() == data);
+}
+
+/// Image sizes: a file is served to its last block, and what would be cut off has to be zeros.
+#[test]
+fn a_file_is_served_to_its_last_block() {
+    let file = TemporaryFile::new("size");
+    let served = |options: &str| {
+        let options = format!("file={}{options}", file.0.display()).parse().unwrap();
+        Emulator::new(&options).map(|emulator| emulator.namespace_size()).map_err(|error| error.to_string())
+    };
+    // A GPT's backup header is in the last block.
+    let image = pattern(2055 * 512, 7);
+    fs::write(&file.0, &image).unwrap();
+    assert_eq!(served(""), Ok(2055 * 512));
+    assert_eq!(served(",ro=true"), Ok(2055 * 512));
+    assert_eq!(served(",size=1052160"), Ok(2055 * 512));
+    for options in [",lba=4096", ",namespaces=2", ",namespaces=2,lba=512+4096"] {
+        let error = served(options).unwrap_err();
+        assert!(error.contains("cut off") && error.contains("truncate -s"), "{options}: {error}");
+    }
+    {
+        let mut host = Host::new(&format!("file={}", file.0.display()));
+        let mut queue = host.queue(1, [4, 4], None);
+        assert_eq!(transfer(&mut queue, Command::read(1, 2054, 1), (host.iova(0), 0)), Status::SUCCESS);
+        assert!(host.bytes(0, 512) == image[2054 * 512..]);
+    }
+    // Zeros behind the last whole block are no data.
+    fs::write(&file.0, [&image[..8192], &[0; 100]].concat()).unwrap();
+    assert_eq!((served(""), served(",lba=4096,namespaces=2")), (Ok(8192), Ok(4096)));
+    fs::write(&file.0, [1; 100]).unwrap();
+    assert!(served("").unwrap_err().contains("less than a block"));
+    assert!(fs::read(&file.0).unwrap() == [1; 100], "none of this changed it");
 }

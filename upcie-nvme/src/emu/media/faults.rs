@@ -1,0 +1,59 @@
+//! A log that a full disk can't flood: a failure is said once per cause, and counted.
+
+use nix::errno::Errno;
+use std::path::PathBuf;
+
+/// What has gone wrong with a file.
+#[derive(Debug)]
+pub struct Faults {
+    path: PathBuf,
+    seen: Vec<Cause>,
+}
+
+#[derive(Debug)]
+struct Cause {
+    operation: &'static str,
+    errno: Errno,
+    count: u64,
+}
+
+impl Faults {
+    /// Nothing yet.
+    pub fn of(path: PathBuf) -> Self {
+        Self { path, seen: Vec::new() }
+    }
+
+    /// Logs a failed operation, the first time that it fails for this reason; counts it later.
+    #[cold]
+    pub fn note(&mut self, operation: &'static str, errno: Errno) {
+        let same = |cause: &&mut Cause| cause.operation == operation && cause.errno == errno;
+        if let Some(cause) = self.seen.iter_mut().find(same) {
+            cause.count += 1;
+            return;
+        }
+        self.seen.push(Cause { operation, errno, count: 1 });
+        tracing::error!(
+            file = %self.path.display(),
+            error = %errno,
+            "{operation} failed; when it fails again for this reason, that is counted and said at the end"
+        );
+    }
+
+    /// Says how often each cause came, and begins anew.
+    pub fn sum_up(&mut self) {
+        for Cause { operation, errno, count } in self.seen.drain(..).filter(|cause| cause.count > 1) {
+            tracing::error!(
+                file = %self.path.display(),
+                error = %errno,
+                count,
+                "{operation} failed {count} times"
+            );
+        }
+    }
+}
+
+impl Drop for Faults {
+    fn drop(&mut self) {
+        self.sum_up();
+    }
+}

@@ -136,8 +136,9 @@ fn kernel_reads() -> Vec<u8> {
 /// `upcie read` or `write` of the same bytes.
 fn upcie(what: &str, file: &Path) {
     let range = ["--namespace", "1", "--offset", "1M", "--length", "3M"];
-    let output =
-        Command::new(programs().join("upcie")).args([what, BDF]).arg(file).args(range).output().unwrap();
+    let consent = if what == "write" { &["--destructive"][..] } else { &[] };
+    let mut command = Command::new(programs().join("upcie"));
+    let output = command.args([what, BDF]).arg(file).args(range).args(consent).output().unwrap();
     assert!(output.status.success(), "upcie {what}: {}", String::from_utf8_lossy(&output.stderr));
 }
 

@@ -115,7 +115,7 @@ fn the_tool_copies_between_them_and_says_once_what_that_means() {
         let output = Command::new(programs().join("upcie"))
             .arg("p2p")
             .args(&addresses)
-            .args(["--destructive", "--size", "1M", "--verify"])
+            .args(["--destructive", "--length", "1M", "--verify"])
             .output()
             .unwrap();
         let (stdout, stderr) =

@@ -147,10 +147,10 @@ fn the_tool_copies_between_controllers() {
         // A's memory again, B stores into it.
         (&b, &a, "to", "1", "3M"),
     ] {
-        succeeds(&["write", from, &original]);
-        let wanted = ["--from-nsid", "1", "--to-nsid", nsid, "--size", size, "--buffer", whose];
+        succeeds(&["write", from, &original, "--destructive"]);
+        let wanted = ["--namespace", "1", "--to-namespace", nsid, "--length", size, "--buffer", whose];
         let all =
-            [&["p2p", from, to, "--destructive", "--verify", "--json", "--to-start", "1M"], &wanted[..]];
+            [&["p2p", from, to, "--destructive", "--verify", "--json", "--to-offset", "1M"], &wanted[..]];
         let report: Value = serde_json::from_str(&succeeds(&all.concat())).unwrap();
         assert_eq!(report["verified"], true);
         assert_eq!(report["buffer"]["of"], format!("vfio:{a}"));
@@ -162,7 +162,7 @@ fn the_tool_copies_between_controllers() {
         succeeds(&["read", to, &back, "--offset", "1M", "--length", &length, "--namespace", nsid]);
         assert!(fs::read(&back).unwrap() == data[..bytes], "what arrived is something else");
     }
-    let table = succeeds(&["p2p", &a, &b, "--destructive", "--size", "1M", "--depth", "2"]);
+    let table = succeeds(&["p2p", &a, &b, "--destructive", "--length", "1M", "--depth", "2"]);
     assert!(table.contains("peer-to-peer") && table.contains("host memory"), "{table}");
     fs::remove_file(original).and_then(|()| fs::remove_file(back)).unwrap();
 }
@@ -172,7 +172,7 @@ fn the_tool_says_what_is_missing() {
     let (a, b) = (bdf(0).to_string(), bdf(1).to_string());
     let (fd_a, fd_b) = (format!("iommufd:{a}"), format!("iommufd:{b}"));
     for (arguments, words) in [
-        (&["p2p", &a, &b][..], &["overwritten", "--destructive"][..]),
+        (&["p2p", &a, &b][..], &["overwrites", "--destructive"][..]),
         (&["p2p", &a, &a, "--destructive"], &["the same device"]),
         (&["p2p", &a, &b, "--destructive", "--buffer", "to"], &[&b, "no controller memory buffer"]),
         (

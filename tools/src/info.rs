@@ -33,7 +33,7 @@ pub struct InfoArgs {
 
 /// Runs it.
 pub fn run(args: &InfoArgs) -> anyhow::Result<Outcome> {
-    let controller = args.target.open(ControllerOptions::default())?;
+    let controller = args.target.open_to_read(ControllerOptions::default())?;
     let info = json!({
         "address": controller.name(),
         "controller": identify(&controller),

@@ -1,6 +1,7 @@
 //! `upcie`: lists, inspects, reads, writes and measures NVMe devices from user space.
 #![forbid(unsafe_code)]
 
+mod files;
 mod guard;
 mod info;
 mod list;
@@ -10,6 +11,7 @@ mod p2p;
 mod perf;
 mod plot;
 mod signal;
+mod signature;
 mod target;
 mod transfer;
 mod ways;

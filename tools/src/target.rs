@@ -3,6 +3,7 @@
 use crate::cli;
 use anyhow::bail;
 use clap::Args;
+use std::fs;
 use upcie_core::pci::Bdf;
 use upcie_nvme::{Address, Controller, ControllerOptions, IrqKind, Namespace, emu};
 
@@ -19,7 +20,8 @@ Addresses:
   vfio-user:/run/x.sock  a vfio-user server: nvme-emu, SPDK's target, …
   emu                    the embedded controller: no hardware, no root
   emu:size=1G,lba=4096   the same with options: size=, lba=512|4096,
-                         file=PATH (keeps the data), null=true (moves none),
+                         file=PATH (keeps the data; size= makes the file),
+                         ro=true (write protected), null=true (moves no data),
                          namespaces=, latency=50us, mdts=, queues=, depth=,
                          vectors= (MSI-X), msi=, intx=true, wrr=true, serial=
 (*) physical addresses: root and huge pages only, and nothing keeps the device
@@ -50,12 +52,32 @@ impl Target {
         Ok(controller)
     }
 
+    /// Opens the controller to look at it: an embedded one neither makes nor changes its file, nor needs leave to.
+    pub fn open_to_read(&self, options: ControllerOptions) -> anyhow::Result<Controller> {
+        let address = match &self.address {
+            Address::Emulated(text) => {
+                let mut emu: emu::Options = text.parse()?;
+                emu.ro |= emu.file.is_some();
+                Address::Emulated(emu.to_string())
+            }
+            other => other.clone(),
+        };
+        Self { address }.open(options)
+    }
+
     /// Whether it is a controller in this process whose data nobody else will ever see.
     pub fn is_ephemeral(&self) -> bool {
         match &self.address {
             Address::Emulated(options) => options.parse().is_ok_and(|o: emu::Options| o.file.is_none()),
             _ => false,
         }
+    }
+
+    /// Whether it is a controller in this process whose file does not exist yet, or is empty.
+    pub fn has_no_data(&self) -> bool {
+        let Address::Emulated(options) = &self.address else { return false };
+        let file = options.parse().ok().and_then(|options: emu::Options| options.file);
+        file.is_some_and(|file| fs::metadata(file).map_or(true, |file| file.is_file() && file.len() == 0))
     }
 
     /// The PCI function, where the address names one.

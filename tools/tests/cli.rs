@@ -42,12 +42,12 @@ fn blocks_make_the_round_trip_through_pipes_and_files() {
     let (disk, copy) = (format!("emu:file={},size=8M,lba=512", dir.path("disk")), dir.path("copy"));
     // Not a whole number of commands, nor an even number of pages.
     let data = bytes((3 << 20) + 512 * 13);
-    succeeds(feed(&format!("write {disk} --offset 1536 --verify"), &data));
+    succeeds(feed(&format!("write {disk} --offset 1536 --verify --destructive"), &data));
     let length = data.len();
     assert_eq!(succeeds(run(&format!("read {disk} --offset 1536 --length {length}"))), data);
     succeeds(run(&format!("read {disk} {copy} --offset 1536 --length {length}")));
     assert_eq!(fs::read(&copy).unwrap(), data);
-    succeeds(run(&format!("write {disk} {copy} --verify")));
+    succeeds(run(&format!("write {disk} {copy} --verify --yes")));
     assert_eq!(succeeds(run(&format!("read {disk}")))[..length], data);
     assert_eq!(succeeds(run(&format!("read {disk} --length 1M"))).len(), 1 << 20);
 }
@@ -60,14 +60,14 @@ fn a_wrong_length_is_refused_and_nothing_is_written() {
     fs::write(&odd, bytes(1000)).unwrap();
     fs::write(&big, bytes((1 << 20) + 512)).unwrap();
     for (arguments, part) in [
-        (format!("write {disk} {odd}"), "512 bytes"),
-        (format!("write {disk} {odd} --length 1K"), "less than --length"),
-        (format!("write {disk} {odd} --length 500"), "512 bytes"),
-        (format!("write {disk} {big}"), "only 1048576"),
-        (format!("write {disk} {big} --offset 1M"), "ends at byte 1048576"),
-        (format!("write {disk} {big} --offset 100"), "512 bytes"),
-        (format!("write {disk} {}", dir.path("absent")), "absent"),
-        (format!("write {disk} {}", dir.0.display()), "directory"),
+        (format!("write {disk} --destructive {odd}"), "512 bytes"),
+        (format!("write {disk} --destructive {odd} --length 1K"), "less than --length"),
+        (format!("write {disk} --destructive {odd} --length 500"), "512 bytes"),
+        (format!("write {disk} --destructive {big}"), "only 1048576"),
+        (format!("write {disk} --destructive {big} --offset 1M"), "ends at byte 1048576"),
+        (format!("write {disk} --destructive {big} --offset 100"), "512 bytes"),
+        (format!("write {disk} --destructive {}", dir.path("absent")), "absent"),
+        (format!("write {disk} --destructive {}", dir.0.display()), "directory"),
         (format!("read {disk} --length 2M"), "only 1048576"),
     ] {
         let error = fails(1, run(&arguments));
@@ -80,7 +80,7 @@ fn a_wrong_length_is_refused_and_nothing_is_written() {
 fn a_pipe_s_rest_of_a_block_is_refused_not_padded() {
     let dir = Dir::made("rest");
     let disk = format!("emu:file={},size=1M,lba=512", dir.path("disk"));
-    let error = fails(1, feed(&format!("write {disk}"), &bytes(1000)));
+    let error = fails(1, feed(&format!("write {disk} --destructive"), &bytes(1000)));
     assert!(
         error.contains("488 bytes of a block of 512") && error.contains("512 bytes) were written"),
         "{error}"
@@ -88,10 +88,13 @@ fn a_pipe_s_rest_of_a_block_is_refused_not_padded() {
     let data = succeeds(run(&format!("read {disk}")));
     assert_eq!(data[..512], bytes(512));
     assert!(data[512..].iter().all(|&byte| byte == 0));
-    let error = fails(1, feed(&format!("write {disk}"), &bytes((1 << 20) + 1)));
+    let error = fails(1, feed(&format!("write {disk} --destructive"), &bytes((1 << 20) + 1)));
     assert!(error.contains("more than the namespace"), "{error}");
-    assert!(fails(1, feed(&format!("write {disk} --length 1K"), &bytes(512))).contains("ended after 512"));
-    assert!(fails(1, feed(&format!("write {disk}"), b"")).contains("ended after 0"));
+    assert!(
+        fails(1, feed(&format!("write {disk} --destructive --length 1K"), &bytes(512)))
+            .contains("ended after 512")
+    );
+    assert!(fails(1, feed(&format!("write {disk} --destructive"), b"")).contains("ended after 0"));
 }
 
 #[test]
@@ -102,7 +105,7 @@ fn a_read_only_disk_is_an_error() {
     let mut permissions = fs::metadata(&image).unwrap().permissions();
     permissions.set_readonly(true);
     fs::set_permissions(&image, permissions).unwrap();
-    let error = fails(1, feed(&format!("write emu:file={image}"), &[0; 4096]));
+    let error = fails(1, feed(&format!("write emu:file={image} --destructive"), &[0; 4096]));
     assert!(error.contains("read-only") || error.contains("denied"), "{error}");
     assert_eq!(fs::read(&image).unwrap(), bytes(1 << 20));
 }
@@ -146,7 +149,7 @@ fn what_the_device_can_t_do_is_an_error_that_says_what_it_can() {
         ("perf emu --queues 100", "64"),
         ("perf emu --namespace 7", "[1]"),
         ("perf emu:size=1M --offset 1M", "1 MiB"),
-        ("perf emu:size=1M --size 2M", "1 MiB"),
+        ("perf emu:size=1M --length 2M", "1 MiB"),
         ("perf emu --verify --size 64K", "--depth"),
         ("perf emu --plot /absent/x.svg", "/absent/x.svg"),
         ("perf 0000:ff:1f.7", "upcie list"),

@@ -6,42 +6,16 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use program::{Dir, complains, fails, measuring, number, perf, run_upcie as run, succeeds, upcie};
+use program::{
+    Dir, Ended, Served, complains, fails, measuring, number, perf, run_upcie as run, succeeds, upcie,
+};
 use serde_json::Value;
 use std::{
     io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::Duration,
 };
-
-/// A program that ends with the test, however that ends.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// `nvme-emu` on a socket, and its address.
-struct Served(Ended, String);
-
-impl Served {
-    fn new(dir: &Dir, options: &str) -> Self {
-        let socket = dir.path("socket");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_nvme-emu"))
-            .args(["--socket", &socket, "--options", options])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.starts_with("listening on"), "{line}");
-        Self(Ended(child), format!("vfio-user:{socket}"))
-    }
-}
 
 fn sum(report: &Value, part: &str, field: &str) -> f64 {
     report[part].as_array().unwrap().iter().map(|entry| entry[field].as_f64().unwrap()).sum()
@@ -53,7 +27,7 @@ fn devices_and_threads_share_the_work_and_add_up() {
     let served = Served::new(&dir, "size=64M,lba=4096");
     for wait in ["poll", "irq", "adaptive"] {
         let report = perf(&format!(
-            "emu:size=64M {} --threads 2 --queues 2 --rw randrw --count 8001 --depth 8 --wait {wait}",
+            "emu:size=64M {} --threads 2 --queues 2 --rw randrw --yes --count 8001 --depth 8 --wait {wait}",
             served.1
         ));
         assert_eq!((&report["ios"], &report["errors"]), (&8001.into(), &0.into()), "{wait}");
@@ -262,7 +236,8 @@ fn blocks_are_deallocated() {
     let disk = dir.path("disk");
     std::fs::write(&disk, vec![7; 1 << 20]).unwrap();
     // 64 KiB are beyond what a transfer may have: a range may be longer.
-    let report = perf(&format!("emu:file={disk},mdts=8K --rw trim --block-size 64K --count 16 --threads 2"));
+    let report =
+        perf(&format!("emu:file={disk},mdts=8K --rw trim --block-size 64K --count 16 --threads 2 --yes"));
     assert_eq!(
         (&report["trim"]["ios"], &report["write"], &report["errors"]),
         (&16.into(), &Value::Null, &0.into())
@@ -295,7 +270,7 @@ fn what_can_t_be_is_refused_with_the_device_and_the_number() {
         ("perf emu --block-size 4k:50,6000:50", "--block-size 6000"),
         (
             "perf emu emu:mdts=8K --block-size 4k:50,64k:50",
-            "emu:mdts=8K: --block-size 65536: the device takes at most 8 KiB",
+            "emu:mdts=8K: --block-size 64k: the device takes at most 8 KiB",
         ),
         ("perf emu emu:queues=2 --threads 3", "3 queue pairs: the device granted 2"),
         ("perf emu emu:depth=16 --depth 32", "emu:depth=16: --depth 32: the device takes at most 15"),

@@ -147,7 +147,7 @@ fn what_can_t_be_written_costs_nothing_of_the_rest() {
         }
     }
     let output = run(&format!("perf emu --count 100 --histogram {FULL} --plot {FULL}/x"));
-    assert!(complains(1, output).contains("creating /dev/full/x"));
+    assert!(complains(1, output).contains("/dev/full/x"));
 }
 
 #[test]
@@ -293,7 +293,6 @@ fn what_is_no_result_is_refused_by_its_name() {
         fails(1, run(&format!("plot {} --out {svg}", vec![good.as_str(); 17].join(" "))))
             .contains("at most 16")
     );
-    assert!(fails(2, run(&format!("plot {good}"))).contains("--out"));
-    assert!(fails(1, run(&format!("plot {good} --out {good}"))).contains("would overwrite"));
+    assert!(fails(1, run(&format!("plot {good} --out {good}"))).contains("the image is SVG"));
     assert_eq!(fs::read_to_string(good).unwrap(), text);
 }

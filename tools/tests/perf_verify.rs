@@ -2,7 +2,7 @@
 
 mod program;
 
-use program::{Dir, fails, perf, run_upcie as run, upcie};
+use program::{Dir, fails, perf, run_upcie as run, succeeds, upcie};
 use serde_json::Value;
 use std::{
     fs,
@@ -68,15 +68,52 @@ fn verify_notices_what_is_changed_behind_its_back() {
     assert!(text.contains("block 585: not what was written (version 1), from byte 480 on"), "{text}");
 }
 
+/// Tools finding A8: one rule for all that overwrites.
 #[test]
 fn data_survives_only_with_consent() {
     let dir = Dir::made("consent");
     let disk = dir.path("disk");
     let before: Vec<u8> = (0..1_u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     fs::write(&disk, &before).unwrap();
-    let error = fails(1, run(&format!("perf emu:file={disk} --verify --count 10")));
-    assert!(error.contains("--destructive") && error.contains("1 MiB"), "{error}");
+    let source = dir.path("source");
+    fs::write(&source, [0; 4096]).unwrap();
+    for (command, rest) in [
+        ("perf", "--verify --count 10"),
+        ("perf", "--rw write --count 10"),
+        ("perf", "--rw randrw --count 10"),
+        ("perf", "--rw randtrim --count 10"),
+        ("write", &source),
+    ] {
+        let error = fails(1, run(&format!("{command} emu:file={disk} {rest}")));
+        assert!(error.contains("--destructive") && error.contains("1 MiB"), "{command} {rest}: {error}");
+    }
     assert_eq!(fs::read(&disk).unwrap(), before);
+    // Nor is a file made that was not there.
+    let absent = dir.path("absent");
+    let error = fails(1, run(&format!("write emu:file={absent},size=1M {source}")));
+    assert!(error.contains("--destructive"), "{error}");
+    assert!(!fs::exists(&absent).unwrap());
+    // Memory that nobody else sees is nobody's loss.
+    succeeds(run(&format!("write emu:size=1M {source}")));
+}
+
+/// Tools finding A8: what is on the device is named.
+#[test]
+fn a_refusal_names_the_file_system() {
+    let dir = Dir::made("signature");
+    let disk = dir.path("disk");
+    for (at, mark, name) in [
+        (512, &b"EFI PART"[..], "a GPT partition table"),
+        (1080, b"\x53\xef", "an ext2, ext3 or ext4 file system"),
+        ((2 << 20) - 512, b"EFI PART", "the backup of a GPT"),
+    ] {
+        let mut image = vec![0; 2 << 20];
+        image[at..at + mark.len()].copy_from_slice(mark);
+        fs::write(&disk, &image).unwrap();
+        let error = fails(1, run(&format!("perf emu:file={disk} --rw trim --count 1")));
+        assert!(error.contains(name) && error.contains("--destructive"), "{error}");
+        assert!(fs::read(&disk).unwrap() == image);
+    }
 }
 
 #[test]

@@ -4,11 +4,12 @@ mod copy;
 mod report;
 
 use crate::{
-    cli, guard,
+    cli,
+    guard::{self, Consent},
     outcome::Outcome,
     signal,
     target::{self, Target},
-    units,
+    units::{self, Bytes},
 };
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
@@ -21,7 +22,7 @@ use upcie_nvme::{Address, Controller, ControllerOptions, Namespace, controller::
 /// For `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
-  upcie p2p 0000:01:00.0 0000:02:00.0 --destructive --size 64M --verify
+  upcie p2p 0000:01:00.0 0000:02:00.0 --destructive --length 64M --verify
   upcie p2p 0000:01:00.0 0000:02:00.0 --destructive --buffer to --depth 8 --json
   upcie p2p uio:0000:01:00.0 uio:0000:02:00.0 --destructive
 
@@ -50,23 +51,23 @@ pub struct P2pArgs {
     #[arg(value_name = "TO", value_parser = target::parse_address)]
     to: Address,
     /// The namespace to copy from [default: the first]
-    #[arg(long, value_name = "NSID")]
-    from_nsid: Option<u32>,
+    #[arg(long, short, alias = "from-nsid", value_name = "NSID")]
+    namespace: Option<u32>,
     /// The namespace to copy to [default: the first]
-    #[arg(long, value_name = "NSID")]
-    to_nsid: Option<u32>,
+    #[arg(long, alias = "to-nsid", value_name = "NSID")]
+    to_namespace: Option<u32>,
     /// First byte to copy: a multiple of both block sizes
-    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = units::parse_bytes)]
-    start: u64,
+    #[arg(long, alias = "start", value_name = "BYTES", default_value = "0")]
+    offset: Bytes,
     /// Where it goes [default: to the same byte]
-    #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]
-    to_start: Option<u64>,
+    #[arg(long, alias = "to-start", value_name = "BYTES")]
+    to_offset: Option<Bytes>,
     /// Bytes to copy: a multiple of both block sizes [default: to the end of the smaller one]
-    #[arg(long, short, value_name = "BYTES", value_parser = units::parse_bytes)]
-    size: Option<u64>,
+    #[arg(long, short, alias = "size", short_alias = 's', value_name = "BYTES")]
+    length: Option<Bytes>,
     /// Bytes of a command, fewer if a controller takes no more at once
-    #[arg(long, short, value_name = "BYTES", default_value = "128K", value_parser = units::parse_bytes)]
-    block_size: u64,
+    #[arg(long, short, value_name = "BYTES", default_value = "128K")]
+    block_size: Bytes,
     /// Buffers, and so commands, in flight
     #[arg(long, short, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
     depth: u32,
@@ -79,9 +80,8 @@ pub struct P2pArgs {
     /// Leave out the copy through the host's memory
     #[arg(long)]
     no_compare: bool,
-    /// What is on TO may be overwritten
-    #[arg(long)]
-    destructive: bool,
+    #[command(flatten)]
+    consent: Consent,
     /// Give up when nothing completes for this long
     #[arg(long, value_name = "TIME", default_value = "30", value_parser = units::parse_time)]
     timeout: Duration,
@@ -94,10 +94,7 @@ pub struct P2pArgs {
 pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
     let (from, to) = (in_container(&args.from), in_container(&args.to));
     ensure!(from.bdf() != to.bdf() || from.bdf().is_none(), "{from} and {to} are the same device");
-    guard::check_writable(&Target { address: to.clone() })?;
-    if !args.destructive {
-        bail!("{to} is overwritten, and what is there is lost: add --destructive if that is meant");
-    }
+    args.consent.check(&Target { address: to.clone() }, args.to_namespace, "this overwrites")?;
     signal::install()?;
     let options = ControllerOptions { timeout: args.timeout, ..ControllerOptions::default() };
     let from = Controller::open_with(&from, options.clone())?;
@@ -105,9 +102,8 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
     target::warn_if_physical(&from, &format!("{}, {}", from.name(), to.name()));
     let (whose, memory) = memory(args.buffer, &from, &to)?;
     memory.check_peers()?;
-    let namespaces = (target::namespace(&from, args.from_nsid)?, target::namespace(&to, args.to_nsid)?);
-    let protected = namespaces.1.identify().is_write_protected();
-    ensure!(!protected, "{}: namespace {} is write protected", to.name(), namespaces.1.nsid());
+    let namespaces = (target::namespace(&from, args.namespace)?, target::namespace(&to, args.to_namespace)?);
+    guard::check_unprotected(to.name(), &namespaces.1)?;
     let job = job(args, whose, &namespaces)?;
     let mut sides = (
         Side::new(&from, &namespaces.0, args.depth, "reading")?,
@@ -221,11 +217,11 @@ fn memory(
 /// What is to be copied, if it fits both.
 fn job(args: &P2pArgs, whose: Whose, (from, to): &(Namespace, Namespace)) -> anyhow::Result<Job> {
     let unit = from.block_size().max(to.block_size()) as u64;
-    let to_start = args.to_start.unwrap_or(args.start);
+    let (offset, to_offset) = (&args.offset, args.to_offset.as_ref().unwrap_or(&args.offset));
     let bytes = |namespace: &Namespace| namespace.blocks().saturating_mul(namespace.block_size() as u64);
-    let left = |name: &str, namespace: &Namespace, start: u64| {
+    let left = |name: &str, namespace: &Namespace, start: &Bytes| {
         let all = bytes(namespace);
-        all.checked_sub(start).filter(|&left| left > 0).with_context(|| {
+        all.checked_sub(start.bytes).filter(|&left| left > 0).with_context(|| {
             format!(
                 "{name} {start}: namespace {} ends at byte {all} ({})",
                 namespace.nsid(),
@@ -233,22 +229,28 @@ fn job(args: &P2pArgs, whose: Whose, (from, to): &(Namespace, Namespace)) -> any
             )
         })
     };
-    let most = left("--start", from, args.start)?.min(left("--to-start", to, to_start)?) / unit * unit;
-    let size = args.size.unwrap_or(most);
-    for (name, value) in [("--start", args.start), ("--to-start", to_start), ("--size", size)] {
+    let most = left("--offset", from, offset)?.min(left("--to-offset", to, to_offset)?) / unit * unit;
+    let given =
+        [("--offset", Some(offset)), ("--to-offset", Some(to_offset)), ("--length", args.length.as_ref())];
+    for (name, value) in given.into_iter().filter_map(|(name, value)| Some((name, value?))) {
         ensure!(
-            value.is_multiple_of(unit),
+            value.bytes.is_multiple_of(unit),
             "{name} {value}: not a multiple of the larger block size, {unit} bytes"
         );
     }
-    ensure!(size > 0, "--size 0: nothing to do");
-    ensure!(
-        size <= most,
-        "--size {size}: only {most} bytes ({}) can be copied from there",
-        units::bytes(most)
-    );
+    if let Some(length) = &args.length {
+        ensure!(length.bytes > 0, "--length {length}: nothing to do");
+        ensure!(
+            length.bytes <= most,
+            "--length {length}: only {most} bytes ({}) can be copied from there",
+            units::bytes(most)
+        );
+    }
+    let size = args.length.as_ref().map_or(most, |length| length.bytes);
+    ensure!(size > 0, "--offset {offset}: no whole block of {unit} bytes is left from there");
     let limit = from.max_transfer().min(to.max_transfer()) as u64;
-    let piece = args.block_size.min(limit).min(size) / unit * unit;
+    let piece = args.block_size.bytes.min(limit).min(size) / unit * unit;
     ensure!(piece > 0, "--block-size {}: less than a block of {unit} bytes", args.block_size);
-    Ok(Job { start: args.start, to_start, size, piece, behind: whose == Whose::To, timeout: args.timeout })
+    let (start, to_start) = (offset.bytes, to_offset.bytes);
+    Ok(Job { start, to_start, size, piece, behind: whose == Whose::To, timeout: args.timeout })
 }

@@ -2,8 +2,10 @@
 
 use super::{cores::Cores, random::Distribution, sizes::Sizes, workload::Workload};
 use crate::{
+    guard::Consent,
+    plot,
     target::{self, Target},
-    units,
+    units::{self, Bytes},
 };
 use clap::{Args, Command, ValueEnum, builder::ArgPredicate, error::ErrorKind};
 use std::{path::PathBuf, time::Duration};
@@ -108,7 +110,7 @@ pub struct PerfArgs {
     #[arg(value_name = "ADDR", required = true, value_parser = target::parse_address)]
     pub addresses: Vec<Address>,
 
-    /// What the I/Os do; those that write overwrite data
+    /// What the I/Os do; those that write or trim need --destructive
     #[arg(long, value_enum, default_value = "randread", help_heading = "Workload")]
     pub rw: Workload,
     /// Percentage of reads in randrw [default: 70]
@@ -128,11 +130,11 @@ pub struct PerfArgs {
     #[arg(long, short = 'n', value_name = "NSID", help_heading = "Workload")]
     pub namespace: Option<u32>,
     /// First byte of the range that is used, on each device
-    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = units::parse_bytes, help_heading = "Workload")]
-    pub offset: u64,
+    #[arg(long, value_name = "BYTES", default_value = "0", help_heading = "Workload")]
+    pub offset: Bytes,
     /// Bytes of the range that is used, on each device [default: to the end of the namespace; with --verify at most 256M]
-    #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes, help_heading = "Workload")]
-    pub size: Option<u64>,
+    #[arg(long, short, alias = "size", value_name = "BYTES", help_heading = "Workload")]
+    pub length: Option<Bytes>,
 
     /// I/Os in flight on each queue pair [default: 32]
     #[arg(long, short = 'd', visible_alias = "iodepth", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65535), help_heading = "Load")]
@@ -188,9 +190,8 @@ pub struct PerfArgs {
     /// reads the range is written once, after one with writes it is read once; neither is measured
     #[arg(long, help_heading = "Data")]
     pub verify: bool,
-    /// Allow --verify of a workload of reads to overwrite the range first (not needed for emu without file=)
-    #[arg(long, help_heading = "Data")]
-    pub destructive: bool,
+    #[command(flatten, next_help_heading = "Data")]
+    pub consent: Consent,
 
     /// Print one JSON object on stdout, and nothing else
     #[arg(long, help_heading = "Output")]
@@ -263,16 +264,19 @@ impl PerfArgs {
                 format!("--verify needs reads or writes: what --rw {rw} leaves behind is the device's choice"),
             ),
             (
-                self.destructive && !self.verify,
-                "--destructive needs --verify: nothing else writes before a workload of reads".into(),
+                self.consent.destructive && self.overwrites().is_none(),
+                format!("--destructive needs --verify, or a workload that writes: --rw {rw} does not"),
             ),
             (
                 self.interval.is_some_and(|interval| interval < SHORTEST_INTERVAL),
                 format!("--interval: at least {SHORTEST_INTERVAL:?} is needed"),
             ),
             (
-                self.plot.is_some() && self.plot == self.histogram,
-                "--plot and --histogram are the same file".into(),
+                self.plot.as_deref().is_some_and(|path| plot::check_name("--plot", path).is_err()),
+                self.plot
+                    .as_deref()
+                    .and_then(|path| plot::check_name("--plot", path).err())
+                    .map_or_else(String::new, |error| error.to_string()),
             ),
             (
                 twice.is_some(),
@@ -280,6 +284,17 @@ impl PerfArgs {
             ),
         ];
         checks.into_iter().find_map(|(is_wrong, message)| is_wrong.then_some(message))
+    }
+
+    /// What happens to the data that is on the devices, for messages; `None` if it stays.
+    pub fn overwrites(&self) -> Option<String> {
+        let rw = self.rw.name();
+        match () {
+            () if self.rw.trims() => Some(format!("--rw {rw} empties")),
+            () if self.rw.writes() => Some(format!("--rw {rw} overwrites")),
+            () if self.verify => Some(format!("--verify of --rw {rw} first overwrites")),
+            () => None,
+        }
     }
 
     /// The devices.
@@ -332,17 +347,21 @@ mod tests {
             ("emu --verify --random zipf:1.1", "--random uniform"),
             ("emu --verify --latency-breakdown", "can't go with --verify"),
             ("emu --verify --rw trim", "--rw trim leaves behind"),
-            ("emu --destructive", "--destructive needs --verify"),
+            ("emu --destructive", "--rw randread does not"),
+            ("emu --plot x.png", "SVG"),
             ("emu --interval 1ms", "at least 10ms"),
-            ("emu --plot x --histogram x", "the same file"),
             ("emu vfio-user:/x emu vfio-user:/x", "vfio-user:/x is given twice"),
         ] {
             let conflict = parse(text).unwrap().conflict().unwrap_or_default();
             assert!(conflict.contains(part), "{text}: {conflict}");
         }
-        for text in
-            ["emu emu", "emu --irq msi", "emu --rw randrw --mix 3 --random zipf:1 --rate 5 --warmup 1"]
-        {
+        for text in [
+            "emu emu",
+            "emu --irq msi",
+            "emu --rw write --yes",
+            "emu --verify --destructive",
+            "emu --rw randrw --mix 3 --random zipf:1 --rate 5 --warmup 1",
+        ] {
             assert_eq!(parse(text).unwrap().conflict(), None, "{text}");
         }
     }

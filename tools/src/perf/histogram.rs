@@ -1,6 +1,7 @@
 //! `--histogram`: the latencies as an HdrHistogram log, interval by interval.
 
 use super::{series::Interval, tally::Tally};
+use crate::files::Output;
 use anyhow::{Context, anyhow};
 use hdrhistogram::{
     Histogram,
@@ -10,26 +11,25 @@ use hdrhistogram::{
     },
 };
 use std::{
-    fs::File,
     io::{self, BufWriter, Write},
-    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
 /// Where it goes.
 #[derive(Debug)]
-pub struct LogFile(pub PathBuf);
+pub struct LogFile(pub Output);
 
 impl LogFile {
     /// Calls `body` with a log that starts when the first interval does; gives what came of it, and whether all was written.
     pub fn write<T>(
-        &self,
+        self,
         title: &str,
         kinds: bool,
         body: impl FnOnce(&mut dyn Log) -> anyhow::Result<T>,
     ) -> anyhow::Result<(T, anyhow::Result<()>)> {
-        let about = || format!("writing {}", self.0.display());
-        let mut file = BufWriter::new(File::create(&self.0).with_context(about)?);
+        let name = self.0.name().to_owned();
+        let about = || format!("writing {name}");
+        let mut file = BufWriter::new(self.0);
         let mut serializer = V2DeflateSerializer::new();
         // Titles have no line breaks, but a path in them might.
         let title = format!("upcie perf: {}", title.replace(char::is_control, " "));
@@ -58,7 +58,7 @@ pub trait Log {
     fn push(&mut self, interval: &Interval, tally: &Tally);
 }
 
-type Writer<'a> = IntervalLogWriter<'a, 'a, BufWriter<File>, V2DeflateSerializer>;
+type Writer<'a> = IntervalLogWriter<'a, 'a, BufWriter<Output>, V2DeflateSerializer>;
 
 /// Begins the log of a run that began at this time.
 type Begin<'a> = Box<dyn FnOnce(SystemTime) -> io::Result<Writer<'a>> + 'a>;

@@ -25,18 +25,18 @@ mod workload;
 
 pub use args::PerfArgs;
 
-use crate::{cli, guard, outcome::Outcome, plot, signal, target};
+use crate::{
+    cli,
+    files::{self, Output, Place, Use},
+    outcome::Outcome,
+    plot, signal, target,
+};
 use anyhow::{Context, anyhow};
 use histogram::LogFile;
 use plan::Plan;
 use report::Report;
 use run::Tell;
-use std::{
-    fs::{self, File},
-    io::Write,
-    mem,
-    path::Path,
-};
+use std::{io::Write, mem, path::PathBuf};
 use upcie_nvme::{Controller, ControllerOptions};
 
 /// For `--help`.
@@ -63,28 +63,26 @@ Examples:
   upcie perf 0000:01:00.0 --depth 128 --queues 4
   upcie perf 0000:01:00.0 0000:02:00.0 --cores 2-3  two devices, each driven by both threads
   upcie perf 0000:01:00.0 --rate 50k --warmup 10 --time 60 --interval 1
-  upcie perf 0000:01:00.0 --rw randrw --mix 70 --block-size 4k:60,64k:40 --random zipf:1.1
-  upcie perf 0000:01:00.0 --rw randrw --verify --size 1G
+  upcie perf 0000:01:00.0 --rw randrw --mix 70 --block-size 4k:60,64k:40 --destructive
+  upcie perf 0000:01:00.0 --rw randrw --verify --length 1G --destructive
   upcie perf emu:latency=50us --wait irq --depth 1 --time 500ms --latency-breakdown
   upcie perf emu --json --plot run.svg --histogram run.hlog | jq .latency_ns.p99";
 
 /// Runs it.
 pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     args.check();
-    for target in args.targets() {
-        if args.rw.writes() || args.rw.trims() || args.verify {
-            guard::check_writable(&target)?;
+    files::check_distinct(&uses(args))?;
+    if let Some(what) = args.overwrites() {
+        for target in args.targets() {
+            args.consent.check(&target, args.namespace, &what)?;
         }
     }
     if let Some(cores) = &args.cores {
         cores::check(&cores.0)?;
     }
     // A file that can't be written is found out before the run, not after; what is in it stays until there is more.
-    for path in args.plot.iter().chain(&args.histogram) {
-        let file = File::options().create(true).truncate(false).write(true).open(path);
-        file.with_context(|| format!("creating {}", path.display()))?;
-    }
-    let log = args.histogram.clone().map(LogFile);
+    let plot = args.plot.as_deref().map(Output::open).transpose()?;
+    let log = args.histogram.as_deref().map(Output::open).transpose()?.map(LogFile);
     signal::install()?;
     let plan = Plan::new(args, open(args)?)?;
     let mut report = Report::new(args, &plan)?;
@@ -118,7 +116,7 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     // The devices are left before anything else can fail.
     drop((results, plan));
     let printed = told.and_then(|()| cli::print(&text));
-    let drawn = args.plot.as_deref().map_or(Ok(()), |path| draw(&report, path));
+    let drawn = plot.map_or(Ok(()), |file| draw(&report, file));
     // What can't be written costs nothing of the rest.
     let failed = [logged, drawn, printed].into_iter().filter_map(Result::err);
     let all = |one: anyhow::Error, other| match cli::is_broken_pipe(&other) {
@@ -137,8 +135,20 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     })
 }
 
-fn draw(report: &Report, path: &Path) -> anyhow::Result<()> {
-    fs::write(path, plot::draw(report)?).with_context(|| format!("writing {}", path.display()))
+fn draw(report: &Report, mut file: Output) -> anyhow::Result<()> {
+    let svg = plot::draw(report)?;
+    file.write_all(svg.as_bytes()).with_context(|| format!("writing {}", file.name()))
+}
+
+/// The files of a run.
+fn uses(args: &PerfArgs) -> Vec<Use> {
+    let named = |option: &str, path: &Option<PathBuf>| {
+        path.as_deref().map(|path| Use::writes(format!("{option} {}", path.display()), Place::output(path)))
+    };
+    let outputs = named("--plot", &args.plot).into_iter().chain(named("--histogram", &args.histogram));
+    let stdout = Use::writes("stdout, which has the results,", Place::Stdout);
+    let media = args.targets().filter_map(|target| Use::media(&target, false)).collect::<Vec<_>>();
+    outputs.chain([stdout]).chain(media).collect()
 }
 
 /// Opens the devices.

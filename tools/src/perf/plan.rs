@@ -13,13 +13,13 @@ use super::{
     worker::Worker,
     workload::{Mixture, Source},
 };
-use crate::{target, units};
+use crate::{guard, target, units};
 use anyhow::{Context, bail, ensure};
 use std::time::Duration;
 use upcie_nvme::{Controller, Namespace, Wait};
 
 const DEPTH: u32 = 32;
-/// What --verify covers unless --size says otherwise: its record takes 4 bytes per I/O of this.
+/// What --verify covers unless --length says otherwise: its record takes 4 bytes per I/O of this.
 const VERIFY_SIZE: u64 = 256 << 20;
 /// Some controllers read all that the ranges of a deallocation can take.
 pub const RANGES: u64 = 4096;
@@ -37,8 +37,6 @@ pub struct Device {
     pub offset: u64,
     /// Blocks of each queue pair's part of it.
     pub part: u64,
-    /// Whether nobody else will ever see its data.
-    pub is_ephemeral: bool,
 }
 
 /// What is run.
@@ -78,10 +76,9 @@ impl Plan {
     /// Fits the arguments to the controllers.
     pub fn new(args: &PerfArgs, controllers: Vec<Controller>) -> anyhow::Result<Self> {
         let threads = args.threads();
-        let found = controllers.into_iter().zip(args.targets()).map(|(controller, target)| {
+        let found = controllers.into_iter().map(|controller| {
             let namespace = target::namespace(&controller, args.namespace)?;
-            let is_ephemeral = target.is_ephemeral();
-            Ok(Device { controller, namespace, offset: args.offset, part: 0, is_ephemeral })
+            Ok(Device { controller, namespace, offset: args.offset.bytes, part: 0 })
         });
         let mut devices: Vec<Device> = found.collect::<anyhow::Result<_>>()?;
         let sizes = args.block_size.clone().unwrap_or_else(|| default_size(&devices));
@@ -247,22 +244,22 @@ fn fit(args: &PerfArgs, device: &Device, sizes: &Sizes, depth: u32, pairs: u64) 
         "{name}: --rw {}: the device does not have the command (Dataset Management)",
         args.rw.name()
     );
-    for bytes in sizes.shares().iter().map(|share| share.bytes) {
+    for (bytes, typed) in sizes.typed() {
         ensure!(
             bytes.is_multiple_of(block),
-            "{name}: --block-size {bytes}: it must be a multiple of the namespace's blocks of {block} bytes"
+            "{name}: --block-size {typed}: it must be a multiple of the namespace's blocks of {block} bytes"
         );
         if args.rw.trims() {
             ensure!(
                 bytes / block <= u64::from(u32::MAX),
-                "{name}: --block-size {bytes}: a range to deallocate has at most {} blocks",
+                "{name}: --block-size {typed}: a range to deallocate has at most {} blocks",
                 u32::MAX
             );
             continue;
         }
         ensure!(
             bytes <= namespace.max_transfer() as u64,
-            "{name}: --block-size {bytes}: the device takes at most {} in one command",
+            "{name}: --block-size {typed}: the device takes at most {} in one command",
             units::bytes(namespace.max_transfer() as u64)
         );
     }
@@ -286,23 +283,16 @@ fn fit(args: &PerfArgs, device: &Device, sizes: &Sizes, depth: u32, pairs: u64) 
         ensure!(
             units / pairs > u64::from(depth),
             "{name}: --verify needs more room than is in flight: {units} I/Os of {unit} bytes for {pairs} queue \
-             pair(s) at depth {depth} are too few; use a larger --size or a smaller --depth"
+             pair(s) at depth {depth} are too few; use a larger --length or a smaller --depth"
         );
         ensure!(
             units.div_ceil(pairs) <= VERIFY_UNITS,
-            "{name}: --verify keeps a record of 4 bytes per I/O of the range: a --size of {} is too large",
+            "{name}: --verify keeps a record of 4 bytes per I/O of the range: a --length of {} is too large",
             units::bytes(size)
         );
-        if !args.rw.writes() && !args.destructive && !device.is_ephemeral {
-            bail!(
-                "--verify of --rw {} first writes {} from byte {} of namespace {} of {name} on, and what is there is \
-                 lost: add --destructive if that is meant",
-                args.rw.name(),
-                units::bytes(units * unit),
-                device.offset,
-                namespace.nsid()
-            );
-        }
+    }
+    if args.overwrites().is_some() {
+        guard::check_unprotected(name, namespace)?;
     }
     Ok(units / pairs * (unit / block))
 }
@@ -311,25 +301,25 @@ fn fit(args: &PerfArgs, device: &Device, sizes: &Sizes, depth: u32, pairs: u64) 
 fn range(args: &PerfArgs, namespace: &Namespace, unit: u64) -> anyhow::Result<u64> {
     let block = block(namespace);
     let total = namespace.blocks().saturating_mul(block);
-    let offset = args.offset;
+    let offset = &args.offset;
     ensure!(
-        offset.is_multiple_of(block),
+        offset.bytes.is_multiple_of(block),
         "--offset {offset}: it must be a multiple of the block size, {block} bytes"
     );
     ensure!(
-        offset < total,
+        offset.bytes < total,
         "--offset {offset}: namespace {} ends at byte {total} ({})",
         namespace.nsid(),
         units::bytes(total)
     );
-    let left = total - offset;
-    let size = match args.size {
-        Some(size) if size > left => bail!(
-            "--size {size}: only {left} bytes ({}) of namespace {} are left from --offset {offset} on",
+    let left = total - offset.bytes;
+    let size = match &args.length {
+        Some(length) if length.bytes > left => bail!(
+            "--length {length}: only {left} bytes ({}) of namespace {} are left from --offset {offset} on",
             units::bytes(left),
             namespace.nsid()
         ),
-        Some(size) => size,
+        Some(length) => length.bytes,
         None if args.verify => left.min(VERIFY_SIZE),
         None => left,
     };

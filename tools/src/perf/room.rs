@@ -29,7 +29,7 @@ pub fn check(plan: &Plan) -> anyhow::Result<()> {
         plan.depth,
         if plan.verify { " and the record of --verify" } else { "" },
         units::bytes(left),
-        if plan.verify { " or --size" } else { " or --threads" }
+        if plan.verify { " or --length" } else { " or --threads" }
     );
     Ok(())
 }

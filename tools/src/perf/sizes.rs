@@ -18,17 +18,21 @@ pub struct Share {
 
 /// The sizes: at least one, none twice, 100 % together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sizes(Vec<Share>);
+pub struct Sizes {
+    shares: Vec<Share>,
+    /// Each as it was typed, for messages.
+    typed: Vec<String>,
+}
 
 impl Sizes {
     /// All I/Os are of `bytes`.
     pub fn one(bytes: u64) -> Self {
-        Self(vec![Share { bytes, percent: 100 }])
+        Self { shares: vec![Share { bytes, percent: 100 }], typed: vec![bytes.to_string()] }
     }
 
     /// The size, if there is but one.
     pub fn single(&self) -> Option<u64> {
-        match self.0.as_slice() {
+        match self.shares.as_slice() {
             [share] => Some(share.bytes),
             _ => None,
         }
@@ -36,18 +40,23 @@ impl Sizes {
 
     /// All of them.
     pub fn shares(&self) -> &[Share] {
-        &self.0
+        &self.shares
+    }
+
+    /// Bytes of each, and how they were typed.
+    pub fn typed(&self) -> impl Iterator<Item = (u64, &str)> {
+        self.shares.iter().zip(&self.typed).map(|(share, typed)| (share.bytes, typed.as_str()))
     }
 
     /// Bytes of the largest.
     pub fn largest(&self) -> u64 {
-        self.0.iter().map(|share| share.bytes).max().unwrap_or(0)
+        self.shares.iter().map(|share| share.bytes).max().unwrap_or(0)
     }
 
     /// The index of the size of each of a hundred I/Os.
     pub fn of_a_hundred(&self) -> [u8; 100] {
         let mut table = [0; 100];
-        let indices = (0_u8..).zip(&self.0).flat_map(|(i, share)| (0..share.percent).map(move |_| i));
+        let indices = (0_u8..).zip(&self.shares).flat_map(|(i, share)| (0..share.percent).map(move |_| i));
         for (place, index) in table.iter_mut().zip(indices) {
             *place = index;
         }
@@ -61,6 +70,7 @@ impl FromStr for Sizes {
     /// `4096`, `4K`, `4k:60,64k:40`.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut shares: Vec<Share> = Vec::new();
+        let mut typed = Vec::new();
         let several = text.contains(',');
         for item in text.split(',') {
             let (size, percent) = match item.split_once(':') {
@@ -86,10 +96,11 @@ impl FromStr for Sizes {
                 return Err(format!("{} is given twice", units::bytes(bytes)));
             }
             shares.push(Share { bytes, percent });
+            typed.push(size.to_owned());
         }
         let sum: u32 = shares.iter().map(|share| u32::from(share.percent)).sum();
         match sum {
-            100 if shares.len() <= MOST => Ok(Self(shares)),
+            100 if shares.len() <= MOST => Ok(Self { shares, typed }),
             100 => Err(format!("{} sizes are given: at most {MOST} are told apart", shares.len())),
             sum => Err(format!("the shares come to {sum} %, not to 100 %")),
         }
@@ -98,7 +109,7 @@ impl FromStr for Sizes {
 
 impl fmt::Display for Sizes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_shares(&self.0, f)
+        write_shares(&self.shares, f)
     }
 }
 
@@ -120,7 +131,7 @@ mod tests {
 
     #[test]
     fn one_size_or_several_with_their_shares() {
-        assert_eq!("4k".parse(), Ok(Sizes::one(4096)));
+        assert_eq!("4k".parse::<Sizes>().unwrap().typed().collect::<Vec<_>>(), [(4096, "4k")]);
         let mixed: Sizes = "4k:60,64k:40".parse().unwrap();
         assert_eq!((mixed.single(), mixed.largest()), (None, 65536));
         assert_eq!(mixed.to_string(), "60 % 4 KiB + 40 % 64 KiB");

@@ -6,12 +6,20 @@ mod compare;
 mod read;
 mod single;
 
-use crate::{outcome::Outcome, perf::report::Report};
-use anyhow::{Context, anyhow};
+use crate::{
+    cli,
+    files::{self, Output, Place, Use},
+    outcome::Outcome,
+    perf::report::Report,
+};
+use anyhow::{Context, anyhow, bail, ensure};
 use chart::{Area, Drawn};
 use clap::Args;
 use plotters::prelude::*;
-use std::{fs, path::PathBuf};
+use std::{
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+};
 
 /// For `--help`.
 pub const EXAMPLES: &str = "\
@@ -20,7 +28,9 @@ Examples:
   upcie plot emu.json --out emu.svg
       one run: latency by percentile, IOPS and p99 over time
   upcie plot qd1.json qd32.json qd128.json --out depths.svg
-      several: IOPS, p99, and their latencies by percentile in one chart";
+      several: IOPS, p99, and their latencies by percentile in one chart
+  upcie perf emu --json | upcie plot - > emu.svg
+      - is stdin; stdout is taken for the image when it is no terminal";
 
 /// More would not be told apart.
 const MOST: usize = 16;
@@ -28,30 +38,68 @@ const MOST: usize = 16;
 /// Arguments of `upcie plot`.
 #[derive(Debug, Args)]
 pub struct PlotArgs {
-    /// What `upcie perf --json` wrote; the legend has the files' names
+    /// What `upcie perf --json` wrote, - for stdin; the legend has the files' names
     #[arg(value_name = "FILE.json", required = true)]
     files: Vec<PathBuf>,
-    /// The image
+    /// The image, - for stdout [default: stdout, or on a terminal a file named after the first FILE.json]
     #[arg(long, short = 'o', value_name = "FILE.svg")]
-    out: PathBuf,
+    out: Option<PathBuf>,
 }
 
 /// Runs it.
 pub fn run(args: &PlotArgs) -> anyhow::Result<Outcome> {
     let files = &args.files;
-    anyhow::ensure!(files.len() <= MOST, "{} files are given: at most {MOST} are told apart", files.len());
-    let out = fs::canonicalize(&args.out).ok();
-    if let Some(file) = files.iter().find(|file| out.is_some() && fs::canonicalize(file).ok() == out) {
-        anyhow::bail!("{}: --out would overwrite what is to be drawn", file.display());
+    ensure!(files.len() <= MOST, "{} files are given: at most {MOST} are told apart", files.len());
+    let stdin = files.iter().filter(|file| matches!(Place::input(file), Place::Stdin)).count();
+    ensure!(stdin <= 1, "- is given {stdin} times: stdin can be read once");
+    ensure!(stdin == 0 || !io::stdin().is_terminal(), "nothing to draw: name a file, or pipe results in");
+    let out = match &args.out {
+        Some(path) => path.clone(),
+        None if io::stdout().is_terminal() => default_name(files),
+        None => "-".into(),
+    };
+    let place = Place::output(&out);
+    if let Place::Path(path) = place {
+        check_name("--out", path)?;
     }
+    let mut uses = vec![Use::writes(format!("--out {}", out.display()), place)];
+    uses.extend(files.iter().map(|file| Use::reads(file.display().to_string(), Place::input(file))));
+    files::check_distinct(&uses)?;
     let mut runs = files.iter().map(|path| read::read(path)).collect::<anyhow::Result<Vec<_>>>()?;
     read::tell_apart(&mut runs, files);
     let svg = match runs.as_slice() {
         [run] => draw(&run.report)?,
         runs => image(compare::size(runs), |root| compare::paint(root, runs))?,
     };
-    fs::write(&args.out, svg).with_context(|| format!("writing {}", args.out.display()))?;
+    let Place::Path(path) = place else {
+        cli::print(svg.as_bytes())?;
+        return Ok(Outcome::Done);
+    };
+    Output::open(path)?.write_all(svg.as_bytes()).with_context(|| format!("writing {}", path.display()))?;
+    if args.out.is_none() {
+        cli::say(&format!("upcie: the image is in {}", path.display()));
+    }
     Ok(Outcome::Done)
+}
+
+/// An image beside what it shows.
+fn default_name(files: &[PathBuf]) -> PathBuf {
+    match files {
+        [one] if matches!(Place::input(one), Place::Path(_)) => one.with_extension("svg"),
+        _ => "plot.svg".into(),
+    }
+}
+
+/// An error if a file's name says that it is something else than an SVG image.
+pub fn check_name(option: &str, path: &Path) -> anyhow::Result<()> {
+    match path.extension() {
+        Some(suffix) if !suffix.eq_ignore_ascii_case("svg") => bail!(
+            "{option} {}: the image is SVG: name it {} (browsers show it, `rsvg-convert` makes a PNG of it)",
+            path.display(),
+            path.with_extension("svg").display()
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// One run as an SVG image.

@@ -1,9 +1,16 @@
 //! Reads what `upcie perf --json` wrote.
 
-use crate::perf::report::{Report, SCHEMA};
+use crate::{
+    files::Place,
+    perf::report::{Report, SCHEMA},
+};
 use anyhow::{Context, bail};
 use serde_json::Value;
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{self, Read},
+    path::Path,
+};
 
 /// A run.
 #[derive(Debug)]
@@ -16,10 +23,20 @@ pub struct Run {
 
 /// Reads one file.
 pub fn read(path: &Path) -> anyhow::Result<Run> {
-    let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    let report = parse(&text).with_context(|| format!("{}", path.display()))?;
+    let (text, name) = match Place::input(path) {
+        Place::Path(path) => (fs::read(path), path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy()),
+        _ => (read_stdin(), "stdin".into()),
+    };
+    let text = text.with_context(|| format!("reading {}", path.display()))?;
+    let name = name.into_owned();
+    let report = parse(&text)
+        .with_context(|| if path == Path::new("-") { name.clone() } else { path.display().to_string() })?;
     Ok(Run { name, report })
+}
+
+fn read_stdin() -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    io::stdin().lock().read_to_end(&mut text).map(|_| text)
 }
 
 fn parse(text: &[u8]) -> anyhow::Result<Report> {

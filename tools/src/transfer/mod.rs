@@ -7,22 +7,22 @@ mod write;
 pub use read::{EXAMPLES as READ_EXAMPLES, ReadArgs, run as read};
 pub use write::{EXAMPLES as WRITE_EXAMPLES, WriteArgs, run as write};
 
-use crate::units;
+use crate::units::{self, Bytes};
 use anyhow::ensure;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 use upcie_nvme::Namespace;
 
 /// What both commands take.
 #[derive(Debug, Args)]
 pub struct RangeArgs {
     /// First byte: a multiple of the block size
-    #[arg(long, short, value_name = "BYTES", default_value = "0", value_parser = units::parse_bytes)]
-    offset: u64,
+    #[arg(long, short_alias = 'o', value_name = "BYTES", default_value = "0")]
+    offset: Bytes,
     /// Bytes to transfer: a multiple of the block size (K, M, G, T are powers of 1024)
-    #[arg(long, short, value_name = "BYTES", value_parser = units::parse_bytes)]
-    length: Option<u64>,
+    #[arg(long, short, alias = "size", value_name = "BYTES")]
+    length: Option<Bytes>,
     /// The namespace [default: the first]
     #[arg(long, short, value_name = "NSID")]
     namespace: Option<u32>,
@@ -37,38 +37,32 @@ impl RangeArgs {
         let block = namespace.block_size() as u64;
         let total = namespace.blocks().saturating_mul(block);
         let nsid = namespace.nsid();
-        let whole = |name: &str, value: u64| -> anyhow::Result<()> {
+        let whole = |name: &str, value: &Bytes| -> anyhow::Result<()> {
             ensure!(
-                value.is_multiple_of(block),
+                value.bytes.is_multiple_of(block),
                 "{name} {value}: not a multiple of the block size of namespace {nsid}, {block} bytes"
             );
             Ok(())
         };
-        whole("--offset", self.offset)?;
+        let Self { offset, .. } = self;
+        whole("--offset", offset)?;
         ensure!(
-            self.offset < total,
-            "--offset {}: namespace {nsid} ends at byte {total} ({})",
-            self.offset,
+            offset.bytes < total,
+            "--offset {offset}: namespace {nsid} ends at byte {total} ({})",
             units::bytes(total)
         );
-        let left = total - self.offset;
-        if let Some(length) = self.length {
+        let left = total - offset.bytes;
+        if let Some(length) = &self.length {
             whole("--length", length)?;
-            ensure!(length > 0, "--length 0: nothing to do");
+            ensure!(length.bytes > 0, "--length {length}: nothing to do");
             ensure!(
-                length <= left,
-                "--length {length}: only {left} bytes ({}) of namespace {nsid} are left from --offset {} on",
-                units::bytes(left),
-                self.offset
+                length.bytes <= left,
+                "--length {length}: only {left} bytes ({}) of namespace {nsid} are left from --offset {offset} on",
+                units::bytes(left)
             );
         }
         Ok(left)
     }
-}
-
-/// Whether a file's name means stdin or stdout.
-fn is_pipe(path: &Path) -> bool {
-    path == Path::new("-")
 }
 
 /// A progress bar over bytes; on stderr, and on a terminal only. Without a length, it counts.

@@ -1,11 +1,17 @@
 //! `upcie read`.
 
-use super::{RangeArgs, is_pipe, pipeline::Pipeline, progress};
-use crate::{cli, outcome::Outcome, signal, target, target::Target, units};
+use super::{RangeArgs, pipeline::Pipeline, progress};
+use crate::{
+    cli,
+    files::{self, Output, Place, Use},
+    outcome::Outcome,
+    signal, target,
+    target::Target,
+    units,
+};
 use anyhow::{Context, bail};
 use clap::Args;
 use std::{
-    fs::File,
     io::{self, IsTerminal, Write},
     path::PathBuf,
 };
@@ -25,7 +31,7 @@ A reader that closes the pipe early ends the command without an error.";
 pub struct ReadArgs {
     #[command(flatten)]
     target: Target,
-    /// Where the data goes: a file, which is overwritten, or - for stdout
+    /// Where the data goes: a file, whose content is replaced once data has come, or - for stdout
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
     #[command(flatten)]
@@ -34,38 +40,54 @@ pub struct ReadArgs {
 
 /// Runs it.
 pub fn run(args: &ReadArgs) -> anyhow::Result<Outcome> {
-    if is_pipe(&args.file) && io::stdout().is_terminal() {
+    let place = Place::output(&args.file);
+    let name = match place {
+        Place::Path(path) => path.display().to_string(),
+        _ => "stdout".into(),
+    };
+    if matches!(place, Place::Stdout) && io::stdout().is_terminal() {
         bail!("refusing to print blocks to a terminal: name a file, or pipe them into another command");
     }
+    let output = Use::writes(&name, place);
+    files::check_distinct(&Use::media(&args.target, false).into_iter().chain([output]).collect::<Vec<_>>())?;
     signal::install()?;
     let controller = args
         .target
-        .open(ControllerOptions { timeout: args.range.timeout, ..ControllerOptions::default() })?;
+        .open_to_read(ControllerOptions { timeout: args.range.timeout, ..ControllerOptions::default() })?;
     let namespace = target::namespace(&controller, args.range.namespace)?;
     let left = args.range.check(&namespace)?;
-    let length = args.range.length.unwrap_or(left);
+    let length = args.range.length.as_ref().map_or(left, |length| length.bytes);
     let mut pipeline = Pipeline::new(&controller, &namespace, args.range.timeout)?;
-    // Last: whatever can be found wrong before leaves an existing file as it is.
-    let (name, mut out): (_, Box<dyn Write>) = if is_pipe(&args.file) {
-        ("stdout".into(), Box::new(io::stdout().lock()))
-    } else {
-        let name = args.file.display().to_string();
-        let file = File::create(&args.file).with_context(|| format!("creating {name}"))?;
-        (name, Box::new(file))
+    // Last: whatever can be found wrong before leaves an existing file as it is, and so does a device that gives no data.
+    let mut out: Box<dyn Write> = match place {
+        Place::Path(path) => Box::new(Output::open(path)?),
+        _ => {
+            files::check_stream_unlocked(place)?;
+            Box::new(io::stdout().lock())
+        }
     };
     let bar = progress("reading", Some(length));
-    let result = each(&mut pipeline, &namespace, args.range.offset, length, |_, data| {
-        bar.inc(data.len() as u64);
-        out.write_all(data).with_context(|| format!("writing {name}"))
+    let mut done = 0;
+    let result = each(&mut pipeline, &namespace, args.range.offset.bytes, length, |_, data| {
+        out.write_all(data).with_context(|| format!("writing {name}"))?;
+        done += data.len() as u64;
+        bar.set_position(done);
+        Ok(())
     });
     bar.finish_and_clear();
-    let done = result?;
-    out.flush().with_context(|| format!("writing {name}"))?;
-    if done < length {
-        cli::say(&format!("upcie: interrupted after {} of {}", units::bytes(done), units::bytes(length)));
-        return Ok(Outcome::Interrupted);
+    let copied = match (done, place) {
+        (0, Place::Path(_)) => format!("{name} is as it was"),
+        _ => format!("{} of {} are in {name}", units::bytes(done), units::bytes(length)),
+    };
+    match result.and_then(|_| out.flush().with_context(|| format!("writing {name}"))) {
+        Err(error) if cli::is_broken_pipe(&error) => Err(error),
+        Err(error) => bail!("{error:#}; {copied}"),
+        Ok(()) if done < length => {
+            cli::say(&format!("upcie: interrupted: {copied}"));
+            Ok(Outcome::Interrupted)
+        }
+        Ok(()) => Ok(Outcome::Done),
     }
-    Ok(Outcome::Done)
 }
 
 /// Reads `length` bytes from `offset` on and hands them to `take`, in order, with the block that they start at. Gives the

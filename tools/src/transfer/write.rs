@@ -1,7 +1,15 @@
 //! `upcie write`.
 
-use super::{RangeArgs, is_pipe, pipeline::Pipeline, progress, read};
-use crate::{cli, guard, outcome::Outcome, signal, target, target::Target, units};
+use super::{RangeArgs, pipeline::Pipeline, progress, read};
+use crate::{
+    cli,
+    files::{self, Place, Use},
+    guard::{self, Consent},
+    outcome::Outcome,
+    signal, target,
+    target::Target,
+    units,
+};
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use indicatif::ProgressBar;
@@ -16,14 +24,17 @@ use upcie_nvme::{ControllerOptions, Namespace};
 /// For `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
-  upcie write 0000:01:00.0 disk.img --verify
-  dd if=/dev/urandom bs=1M count=64 | upcie write 0000:01:00.0 --offset 1G
-  upcie write emu:file=disk.img,size=1G boot.bin
+  upcie write 0000:01:00.0 disk.img --verify --destructive
+  dd if=/dev/urandom bs=1M count=64 | upcie write 0000:01:00.0 --offset 1G --destructive
+  upcie write emu:file=disk.img,size=1G boot.bin --destructive
 
 Input of a known length that is not a whole number of blocks, or too long, is
 refused before anything is written. Of a pipe, whole blocks are written, and a
-rest of less than a block is refused at the end. What was written is flushed. A
-device that the kernel drives is refused.";
+rest of less than a block is refused at the end. What was written is flushed.
+
+Without --destructive nothing is written to a device whose data somebody else may
+want, and the refusal names the partition table or file system that is there. A
+device that the kernel drives is refused, and so is the device's own file as input.";
 
 /// Arguments of `upcie write`.
 #[derive(Debug, Args)]
@@ -35,6 +46,8 @@ pub struct WriteArgs {
     file: PathBuf,
     #[command(flatten)]
     range: RangeArgs,
+    #[command(flatten)]
+    consent: Consent,
     /// Read everything back at the end, and compare (by a 64-bit checksum of each command's data)
     #[arg(long)]
     verify: bool,
@@ -52,18 +65,13 @@ struct Written {
 /// Runs it.
 pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
     let (mut input, name, known) = open_input(args)?;
-    guard::check_writable(&args.target)?;
+    args.consent.check(&args.target, args.range.namespace, "this overwrites")?;
     signal::install()?;
     let controller = args
         .target
         .open(ControllerOptions { timeout: args.range.timeout, ..ControllerOptions::default() })?;
     let namespace = target::namespace(&controller, args.range.namespace)?;
-    ensure!(
-        !namespace.identify().is_write_protected(),
-        "{}: namespace {} is write protected",
-        controller.name(),
-        namespace.nsid()
-    );
+    guard::check_unprotected(controller.name(), &namespace)?;
     let left = args.range.check(&namespace)?;
     check_input(args, &namespace, &name, known, left)?;
     if args.target.is_ephemeral() {
@@ -73,15 +81,18 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
         ));
     }
     let mut pipeline = Pipeline::new(&controller, &namespace, args.range.timeout)?;
-    let length = args.range.length.or(known);
+    let length = args.range.length.as_ref().map(|length| length.bytes).or(known);
     let bar = progress("writing", length);
-    let written = copy(&mut pipeline, &namespace, args, &mut *input, &name, length.unwrap_or(left), &bar);
+    let mut written = Written { bytes: 0, sums: Vec::new(), refused: None };
+    let most = length.unwrap_or(left);
+    let copied = copy(&mut pipeline, &namespace, args, &mut *input, &name, most, &mut written, &bar);
     bar.finish_and_clear();
-    let written = written?;
-    namespace.flush()?;
     let said = |bytes| {
         format!("{} ({bytes} bytes) were written from byte {} on", units::bytes(bytes), args.range.offset)
     };
+    if let Err(error) = copied.and_then(|()| Ok(namespace.flush()?)) {
+        bail!("{error:#}; {}", said(written.bytes));
+    }
     if signal::interrupted() {
         cli::say(&format!("upcie: interrupted: {}", said(written.bytes)));
         return Ok(Outcome::Interrupted);
@@ -94,14 +105,22 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
 
 /// The input, its name, and its length where it has one.
 fn open_input(args: &WriteArgs) -> anyhow::Result<(Box<dyn Read>, String, Option<u64>)> {
-    if is_pipe(&args.file) {
+    let place = Place::input(&args.file);
+    let name = match place {
+        Place::Path(path) => path.display().to_string(),
+        _ => "stdin".into(),
+    };
+    let input = Use::reads(&name, place);
+    files::check_distinct(&Use::media(&args.target, true).into_iter().chain([input]).collect::<Vec<_>>())?;
+    let Place::Path(path) = place else {
         ensure!(!io::stdin().is_terminal(), "nothing to write: name a file, or pipe data in");
-        return Ok((Box::new(io::stdin().lock()), "stdin".into(), None));
-    }
-    let name = args.file.display().to_string();
-    let file = File::open(&args.file).with_context(|| format!("opening {name}"))?;
+        files::check_stream_unlocked(place)?;
+        return Ok((Box::new(io::stdin().lock()), name, None));
+    };
+    let file = File::open(path).with_context(|| format!("opening {name}"))?;
     let kind = file.metadata().with_context(|| format!("looking at {name}"))?;
     ensure!(!kind.is_dir(), "{name} is a directory");
+    files::check_unlocked(&file, &name, false)?;
     Ok((Box::new(file), name, kind.is_file().then_some(kind.len())))
 }
 
@@ -115,9 +134,9 @@ fn check_input(
 ) -> anyhow::Result<()> {
     let Some(known) = known else { return Ok(()) };
     let block = namespace.block_size() as u64;
-    if let Some(length) = args.range.length {
+    if let Some(length) = &args.range.length {
         ensure!(
-            length <= known,
+            length.bytes <= known,
             "{name} has {known} bytes, less than --length {length}; nothing was written"
         );
         return Ok(());
@@ -138,7 +157,8 @@ fn check_input(
     Ok(())
 }
 
-/// Writes at most `most` bytes of the input.
+/// Writes at most `most` bytes of the input; `written` says how many, even if it fails.
+#[expect(clippy::too_many_arguments, reason = "each is another part of the copy")]
 fn copy(
     pipeline: &mut Pipeline,
     namespace: &Namespace,
@@ -146,11 +166,11 @@ fn copy(
     input: &mut dyn Read,
     name: &str,
     most: u64,
+    written: &mut Written,
     bar: &ProgressBar,
-) -> anyhow::Result<Written> {
+) -> anyhow::Result<()> {
     let block = namespace.block_size();
     let (mut read, mut ended) = (0, false);
-    let mut written = Written { bytes: 0, sums: Vec::new(), refused: None };
     loop {
         while !ended && read < most && !signal::interrupted() {
             let want = (most - read).min(pipeline.piece() as u64) as usize;
@@ -178,7 +198,7 @@ fn copy(
             if args.verify {
                 written.sums.push(sum(&buffer));
             }
-            pipeline.send((args.range.offset + read) / block as u64, buffer, true)?;
+            pipeline.send((args.range.offset.bytes + read) / block as u64, buffer, true)?;
             read += whole as u64;
         }
         let Some(piece) = pipeline.oldest(true)? else { break };
@@ -191,7 +211,7 @@ fn copy(
     if rest && fill(input, &mut [0]).with_context(|| format!("reading {name}"))? > 0 {
         written.refused = Some(format!("{name} holds more than the namespace: the rest was not written"));
     }
-    Ok(written)
+    Ok(())
 }
 
 /// Reads until the buffer is full or the input ends; gives the bytes read.
@@ -219,7 +239,7 @@ fn verify(
     let mut sums = written.sums.iter();
     let mut wrong = 0_u64;
     let block = namespace.block_size();
-    let result = read::each(pipeline, namespace, args.range.offset, written.bytes, |slba, data| {
+    let result = read::each(pipeline, namespace, args.range.offset.bytes, written.bytes, |slba, data| {
         bar.inc(data.len() as u64);
         if sums.next() != Some(&sum(data)) {
             wrong += 1;

@@ -27,6 +27,34 @@ pub fn run_upcie(arguments: &str) -> Output {
     upcie(arguments).output().unwrap()
 }
 
+/// A program that ends with the test, however that ends.
+pub struct Ended(pub Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `nvme-emu` on a socket, and its address.
+pub struct Served(pub Ended, pub String);
+
+impl Served {
+    pub fn new(dir: &Dir, options: &str) -> Self {
+        let socket = dir.path("socket");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_nvme-emu"))
+            .args(["--socket", &socket, "--options", options])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("listening on"), "{line}");
+        Self(Ended(child), format!("vfio-user:{socket}"))
+    }
+}
+
 /// Starts `upcie perf`, which is to print intervals; back when it has said the first. Gives the lines after that, too.
 #[track_caller]
 pub fn measuring(arguments: &str) -> (Child, impl Iterator<Item = String> + use<>) {

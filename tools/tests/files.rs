@@ -1,0 +1,245 @@
+//! The files of `upcie`: what is read from is never written to, looking creates nothing, and a file is replaced only by data.
+
+mod program;
+
+use nix::{sys::signal::Signal, unistd::Pid};
+use program::{Dir, Served, complains, fails, run_upcie as run, succeeds, upcie};
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::{PermissionsExt, symlink},
+    process::Stdio,
+};
+
+fn bytes(len: usize) -> Vec<u8> {
+    (0..len as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+}
+
+/// Other names of a file.
+fn names(dir: &Dir, file: &str) -> Vec<String> {
+    let (hard, soft) = (dir.path("hard"), dir.path("soft"));
+    fs::hard_link(file, &hard).unwrap();
+    symlink(file, &soft).unwrap();
+    let (parent, name) = file.rsplit_once('/').unwrap();
+    vec![file.into(), hard, soft, format!("{parent}/../{}/{name}", parent.rsplit_once('/').unwrap().1)]
+}
+
+/// Tools finding A1: `read` into the file that it reads from.
+#[test]
+fn a_disk_is_not_read_into_itself() {
+    let dir = Dir::made("itself");
+    let (disk, data) = (dir.path("disk"), bytes(1 << 20));
+    fs::write(&disk, &data).unwrap();
+    for name in names(&dir, &disk) {
+        let error = fails(1, run(&format!("read emu:file={disk} {name}")));
+        assert!(error.contains("same file"), "{name}: {error}");
+        let error = fails(1, run(&format!("write emu:file={disk} {name} --destructive")));
+        assert!(error.contains("same file"), "{name}: {error}");
+        assert!(fs::read(&disk).unwrap() == data, "{name}");
+    }
+    // By the stream that the shell has opened, and by its names.
+    for name in ["-", "/dev/stdout", "/proc/self/fd/1"] {
+        let stdout = fs::File::options().append(true).open(&disk).unwrap();
+        let output = upcie(&format!("read emu:file={disk} {name}")).stdout(stdout).output().unwrap();
+        let error = fails(1, output);
+        assert!(error.contains("same file"), "{name}: {error}");
+        assert!(fs::read(&disk).unwrap() == data, "{name}");
+    }
+    for name in ["-", "/dev/stdin"] {
+        let stdin = fs::File::open(&disk).unwrap();
+        let write = format!("write emu:file={disk} {name} --destructive");
+        let error = fails(1, upcie(&write).stdin(stdin).output().unwrap());
+        assert!(error.contains("same file"), "{name}: {error}");
+    }
+    assert!(fs::read(&disk).unwrap() == data);
+}
+
+/// Tools finding A1: the same through a server, whose file has its lock.
+#[test]
+fn a_server_s_disk_is_not_replaced() {
+    let dir = Dir::made("server");
+    let (disk, data) = (dir.path("disk"), bytes(1 << 20));
+    fs::write(&disk, &data).unwrap();
+    let Served(_server, address) = Served::new(&dir, &format!("file={disk}"));
+    for name in names(&dir, &disk) {
+        for arguments in [
+            format!("read {address} {name}"),
+            format!("write {address} {name} --destructive"),
+            format!("perf {address} --count 1 --histogram {name}"),
+        ] {
+            let error = fails(1, run(&arguments));
+            assert!(error.contains("locked"), "{arguments}: {error}");
+        }
+    }
+    let stdout = fs::File::options().append(true).open(&disk).unwrap();
+    let output = upcie(&format!("read {address}")).stdout(stdout).output().unwrap();
+    assert!(fails(1, output).contains("locked"));
+    let stdin = fs::File::open(&disk).unwrap();
+    let output = upcie(&format!("write {address} --destructive")).stdin(stdin).output().unwrap();
+    assert!(fails(1, output).contains("locked"));
+    assert!(fs::read(&disk).unwrap() == data);
+    // A copy is fine, and the server has not noticed.
+    let copy = dir.path("copy");
+    succeeds(run(&format!("read {address} {copy}")));
+    assert!(fs::read(&copy).unwrap() == data);
+}
+
+/// Tools finding A1: what is in the output stays until data has come.
+#[test]
+fn a_file_is_replaced_only_by_data() {
+    let dir = Dir::made("kept");
+    let (disk, copy, fresh) = (dir.path("disk"), dir.path("copy"), dir.path("fresh"));
+    fs::write(&disk, bytes(1 << 20)).unwrap();
+    fs::write(&copy, bytes(3 << 20)).unwrap();
+    for arguments in ["--length 2M", "--namespace 7", "--offset 1"] {
+        for file in [&copy, &fresh] {
+            fails(1, run(&format!("read emu:file={disk} {file} {arguments}")));
+        }
+        assert!(fs::read(&copy).unwrap() == bytes(3 << 20), "{arguments}");
+        assert!(!fs::exists(&fresh).unwrap(), "{arguments}");
+    }
+    succeeds(run(&format!("read emu:file={disk} {copy}")));
+    assert!(fs::read(&copy).unwrap() == bytes(1 << 20), "shorter than it was");
+}
+
+/// Tools finding A1: a copy that ends early says what there is.
+#[test]
+fn an_interrupted_copy_says_so() {
+    let dir = Dir::made("interrupted");
+    let copy = dir.path("copy");
+    fs::write(&copy, b"before").unwrap();
+    let mut child =
+        upcie(&format!("read emu:size=64M,latency=20ms {copy}")).stderr(Stdio::piped()).spawn().unwrap();
+    while fs::metadata(&copy).unwrap().len() <= 256 << 10 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended too early");
+        std::thread::yield_now();
+    }
+    nix::sys::signal::kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    let error = complains(130, child.wait_with_output().unwrap());
+    assert!(error.contains("interrupted: ") && error.contains("of 64 MiB are in"), "{error}");
+    assert!(fs::read(&copy).unwrap().iter().all(|&byte| byte == 0));
+}
+
+/// Tools finding A1: two outputs, or an output and an input, that are one file.
+#[test]
+fn outputs_that_are_one_file_are_refused() {
+    let dir = Dir::made("outputs");
+    let (disk, json, one, link) =
+        (dir.path("disk"), dir.path("a.json"), dir.path("one"), dir.path("link.svg"));
+    fs::write(&disk, bytes(1 << 20)).unwrap();
+    symlink(&one, &link).unwrap();
+    for arguments in [
+        format!("perf emu --count 9 --plot {link} --histogram {one}"),
+        format!("perf emu:file={disk} --count 9 --histogram {disk}"),
+        "perf emu --count 9 --json --histogram -".into(),
+        "perf emu --count 9 --json --plot /dev/stdout".into(),
+        "perf emu --count 9 --histogram /proc/self/fd/1".into(),
+    ] {
+        let error = fails(1, run(&arguments));
+        assert!(error.contains("same file"), "{arguments}: {error}");
+        assert!(!fs::exists(&one).unwrap(), "{arguments}");
+    }
+    assert!(fs::read(&disk).unwrap() == bytes(1 << 20));
+    fs::write(&json, succeeds(run("perf emu --count 9 --json"))).unwrap();
+    let before = fs::read(&json).unwrap();
+    let same = dir.path("same.svg");
+    fs::hard_link(&json, &same).unwrap();
+    assert!(fails(1, run(&format!("plot {json} --out {same}"))).contains("same file"));
+    assert_eq!(fs::read(&json).unwrap(), before);
+    // Nothing meets anything else in /dev/null.
+    succeeds(run("perf emu --count 9 --histogram /dev/null --plot /dev/null"));
+}
+
+/// Tools finding A2: a look at a file that is not there, is empty, or can't be written.
+#[test]
+fn looking_creates_nothing() {
+    let dir = Dir::made("look");
+    let (typo, empty, image, copy) =
+        (dir.path("typo"), dir.path("empty"), dir.path("image"), dir.path("copy"));
+    fs::write(&empty, []).unwrap();
+    fs::write(&image, bytes(1 << 20)).unwrap();
+    fs::set_permissions(&image, fs::Permissions::from_mode(0o400)).unwrap();
+    for options in ["", ",size=1M", ",ro=true"] {
+        for arguments in ["info", "read"] {
+            let out = if arguments == "read" { &copy } else { "" };
+            let error = fails(1, run(&format!("{arguments} emu:file={typo}{options} {out}")));
+            assert!(error.contains("no such file"), "{arguments} {options}: {error}");
+            assert!(fails(1, run(&format!("{arguments} emu:file={empty}{options} {out}"))).contains("empty"));
+        }
+    }
+    let error = fails(1, run(&format!("perf emu:file={typo} --count 9")));
+    assert!(error.contains("no such file") && error.contains("size="), "{error}");
+    assert!(!fs::exists(&typo).unwrap() && !fs::exists(&copy).unwrap());
+    assert_eq!(fs::metadata(&empty).unwrap().len(), 0);
+    let before = fs::metadata(&image).unwrap().modified().unwrap();
+    let info = String::from_utf8(succeeds(run(&format!("info emu:file={image}")))).unwrap();
+    assert!(info.contains("write protected              yes"), "{info}");
+    assert!(succeeds(run(&format!("read emu:file={image}"))) == bytes(1 << 20));
+    assert_eq!(fs::metadata(&image).unwrap().modified().unwrap(), before);
+    for arguments in [
+        format!("write emu:file={image},ro=true {copy} --destructive"),
+        format!("perf emu:file={image},ro=true --rw randwrite --count 9 --destructive"),
+    ] {
+        fs::write(&copy, [0; 4096]).unwrap();
+        let error = fails(1, run(&arguments));
+        assert!(error.contains("write protected"), "{error}");
+    }
+    assert!(fs::read(&image).unwrap() == bytes(1 << 20));
+}
+
+/// Image sizes: a GPT's backup header is in the last block.
+#[test]
+fn an_image_is_copied_to_its_last_block() {
+    let dir = Dir::made("sizes");
+    let (image, copy) = (dir.path("gpt.img"), dir.path("copy"));
+    fs::write(&image, bytes(2055 * 512)).unwrap();
+    succeeds(run(&format!("read emu:file={image} {copy}")));
+    assert!(fs::read(&copy).unwrap() == bytes(2055 * 512));
+    fs::File::options().append(true).open(&image).unwrap().write_all(b"rest").unwrap();
+    let error = fails(1, run(&format!("read emu:file={image} {copy}")));
+    assert!(error.contains("gpt.img") && error.contains("last 4 bytes"), "{error}");
+}
+
+/// Tools finding A10: `-` is a stream, and an image is what its name says.
+#[test]
+fn plots_take_and_give_streams() {
+    let dir = Dir::made("streams");
+    let json = dir.path("a.json");
+    fs::write(&json, succeeds(run("perf emu --count 99 --json"))).unwrap();
+    let to_stdout = succeeds(run(&format!("plot {json} -o -")));
+    assert!(to_stdout.starts_with(b"<svg"));
+    assert!(succeeds(run(&format!("plot {json}"))) == to_stdout, "a pipe gets the image");
+    let stdin = fs::File::open(&json).unwrap();
+    let output = upcie("plot - --out /dev/stdout").stdin(stdin).output().unwrap();
+    assert!(succeeds(output) == to_stdout);
+    assert!(!fs::exists("-").unwrap());
+    for arguments in [format!("plot {json} -o {}", dir.path("x.png")), format!("plot {json} -o {json}.html")]
+    {
+        let error = fails(1, run(&arguments));
+        assert!(error.contains("SVG"), "{arguments}: {error}");
+    }
+    let error = fails(2, run(&format!("perf emu --count 9 --plot {}", dir.path("x.png"))));
+    assert!(error.contains("SVG"), "{error}");
+    assert!(!fs::exists(dir.path("x.png")).unwrap());
+}
+
+/// Tools finding A7: a full disk is said once, with the file's name, and counted.
+#[test]
+fn a_log_says_a_cause_once() {
+    let dir = Dir::made("log");
+    let disk = dir.path("disk");
+    fs::File::create(&disk).unwrap().set_len(1 << 30).unwrap();
+    // Writes above the limit of 64 MiB fail (EFBIG): the signal that would end the program is ignored.
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 131072; exec {} perf emu:file={disk} --offset 512M --rw randwrite --count 2000 --destructive",
+        env!("CARGO_BIN_EXE_upcie")
+    );
+    let output =
+        std::process::Command::new("sh").args(["-c", &script]).env_remove("UPCIE_LOG").output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("EFBIG")).collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(lines.iter().all(|line| line.contains(&disk)), "{text}");
+    assert!(lines[1].contains("writing failed 2000 times"), "{text}");
+}

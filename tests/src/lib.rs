@@ -22,6 +22,7 @@ mod leaks;
 pub mod pci;
 pub mod process;
 pub mod random;
+pub mod stopwatch;
 
 pub use device::{Device, on_each_device};
 pub use random::Random;

@@ -1,6 +1,6 @@
 //! Processes that a test starts: they end with it, whatever happens, and what they say is waited for with a deadline.
 
-use crate::deadline;
+use crate::{deadline, stopwatch::Stopwatch};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -13,12 +13,15 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
         atomic::{AtomicU32, Ordering},
-        mpsc::{Receiver, channel},
+        mpsc::{Receiver, RecvTimeoutError, channel},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use upcie_nvme::Address;
+
+/// How often a process that says nothing is looked at.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Set in a test's own executable when it is started again to play another part.
 pub const ROLE: &str = "UPCIE_TEST_ROLE";
@@ -88,14 +91,25 @@ impl Process {
         self.child.id()
     }
 
+    /// Gives its next line of output; an error when it has closed that, or has had longer than [`deadline`]. Time in
+    /// which it waited for a processor does not count.
+    fn next_line(&mut self, watch: &mut Stopwatch) -> Result<String, RecvTimeoutError> {
+        loop {
+            match self.lines.recv_timeout(LOOK) {
+                Err(RecvTimeoutError::Timeout) if watch.elapsed() < deadline() => {}
+                other => return other,
+            }
+        }
+    }
+
     /// Waits for a line with `words` on its standard output; an error with what it said if it ends, or takes too long.
     ///
     /// # Errors
     /// What it wrote to its standard error.
     pub fn wait_for(&mut self, words: &str) -> Result<String, String> {
-        let end = Instant::now() + deadline();
+        let mut watch = Stopwatch::of(self.id());
         loop {
-            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            match self.next_line(&mut watch) {
                 Ok(line) if line.contains(words) => return Ok(line),
                 Ok(_) => {}
                 Err(why) => {
@@ -112,13 +126,13 @@ impl Process {
     /// When it does not end within the deadline.
     pub fn finish(mut self) -> (ExitStatus, String) {
         // It ends its output before it ends: wait for that, with a deadline.
-        let end = Instant::now() + deadline();
+        let mut watch = Stopwatch::of(self.id());
         loop {
-            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            match self.next_line(&mut watch) {
                 // Marked, so that its harness's result is not taken for this one's.
                 Ok(line) => println!("| {line}"),
-                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
-                Err(_) => panic!("the process does not end within {:?}", deadline()),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("the process does not end within {:?}", deadline()),
             }
         }
         let status = self.child.wait().expect("a child");
@@ -266,7 +280,7 @@ pub fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Sen
     });
     match receive.recv_timeout(limit) {
         Ok(value) => value,
-        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("no end within {limit:?}"),
+        Err(RecvTimeoutError::Timeout) => panic!("no end within {limit:?}"),
         Err(_) => match thread.join() {
             Err(panic) => std::panic::resume_unwind(panic),
             Ok(()) => unreachable!("it ended without a value"),

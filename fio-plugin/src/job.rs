@@ -280,12 +280,22 @@ impl Job {
         let passed = passed.clamp(0, i64::from(patience / 2).max(1));
         self.shared.second = second;
         self.tick = self.tick.wrapping_add(passed as u32);
+        self.give_back_if_wanted();
         if self.late().is_some() {
             // fio reaps when it must: while fewer are in flight than may be, what is done stays in the queue.
             hot::gather(self);
             if let Some(index) = self.late() {
                 self.out_of_time(index);
             }
+        }
+    }
+
+    /// Ends the job when the kernel wants one of its devices back, so that a removal or an unbinding goes on.
+    fn give_back_if_wanted(&mut self) {
+        let wanted = self.targets().map(|target| &target.open.controller).find(|it| it.is_wanted_back());
+        if let Some(name) = wanted.map(|controller| controller.name().to_owned()) {
+            let text = format!("the kernel wants {name} back (a removal, or an unbinding): the job ends");
+            self.break_off(&Failure::new(libc::ENODEV, text));
         }
     }
 

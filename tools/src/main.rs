@@ -82,6 +82,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match log::start(cli.log.as_deref()).and_then(|()| run(cli.command)) {
+        Ok(Outcome::Interrupted) if signal::wanted_back().is_some() => outcome::ERROR.into(),
         Ok(outcome) => outcome.code().into(),
         Err(error) if cli::is_broken_pipe(&error) => Outcome::Done.code().into(),
         Err(error) => {

@@ -1,6 +1,6 @@
 //! The device that a command works on.
 
-use crate::cli;
+use crate::{cli, signal};
 use anyhow::bail;
 use clap::Args;
 use std::fs;
@@ -49,6 +49,7 @@ impl Target {
     pub fn open(&self, options: ControllerOptions) -> anyhow::Result<Controller> {
         let controller = Controller::open_with(&self.address, options)?;
         warn_if_physical(&controller, controller.name());
+        signal::watch(&controller)?;
         Ok(controller)
     }
 

@@ -202,6 +202,9 @@ impl Host {
         let nodes = names(&function.path.join("nvme")).into_iter().chain(disks).chain(generic);
         let nodes: Vec<_> = nodes.map(|name| Path::new("/dev").join(name)).collect();
         uses.extend(holders(&nodes).into_iter().map(|pid| open("", pid)));
+        if function.is_being_unbound() {
+            uses.extend(function.former_users().into_iter().map(|pid| open("", pid)));
+        }
         uses.dedup();
         uses
     }

@@ -35,6 +35,9 @@ fn reason(function: &Function, error: &Error) -> String {
 
 /// The possible ones, and for the others what is missing, in lines of at most [`WIDTH`].
 pub fn lines(function: &Function) -> Vec<String> {
+    if let Err(error) = function.check_not_being_unbound() {
+        return wrap(&format!("ways in: none: {}", reason(function, &error)));
+    }
     let all = ways(function);
     let possible: Vec<_> = all.iter().filter(|way| way.missing.is_none()).map(scheme).collect();
     let possible = if possible.is_empty() { "none".to_owned() } else { possible.join(", ") };
@@ -92,8 +95,9 @@ fn wrap(text: &str) -> Vec<String> {
 /// The same for programs: each way, whether it is possible, and what is missing otherwise.
 pub fn to_json(function: &Function) -> Value {
     let all = ways(function);
+    let unbinding = function.check_not_being_unbound().err();
     let entries = all.iter().map(|way| {
-        let missing = way.missing.as_ref().map(|error| reason(function, error));
+        let missing = unbinding.as_ref().or(way.missing.as_ref()).map(|error| reason(function, error));
         json!({
             "way": scheme(way), "address": way.address.to_string(), "possible": missing.is_none(), "missing": missing,
         })

@@ -36,6 +36,16 @@ pub fn holders(paths: &[PathBuf]) -> Vec<u32> {
     holders_but(paths, 0)
 }
 
+/// Which processes have a file open whose path, as the kernel shows it, `is_it` accepts: as far as this user may see.
+pub(crate) fn holders_where(is_it: impl Fn(&Path) -> bool) -> Vec<u32> {
+    let has = |pid: &u32| {
+        let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        links.filter_map(|link| fs::read_link(link.path()).ok()).any(|target| is_it(&target))
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(has).collect()
+}
+
 /// The same, but for `ours` descriptors that this process itself has for a reason.
 pub(crate) fn holders_but(paths: &[PathBuf], ours: usize) -> Vec<u32> {
     let open = |pid: u32| -> io::Result<usize> {

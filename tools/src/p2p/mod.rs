@@ -99,6 +99,8 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
     let options = ControllerOptions { timeout: args.timeout, ..ControllerOptions::default() };
     let from = Controller::open_with(&from, options.clone())?;
     let to = from.open_beside(&to, options)?;
+    signal::watch(&from)?;
+    signal::watch(&to)?;
     target::warn_if_physical(&from, &format!("{}, {}", from.name(), to.name()));
     let (whose, memory) = memory(args.buffer, &from, &to)?;
     memory.check_peers()?;

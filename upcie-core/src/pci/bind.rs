@@ -72,7 +72,7 @@ impl<'a> Binder<'a> {
     }
 
     /// Takes a function away from the programs that drive it, too. A VFIO user is asked by the kernel to close it, and
-    /// nothing happens until it does.
+    /// nothing happens until it does. A function that this process itself has open is refused all the same.
     pub fn force(mut self, force: bool) -> Self {
         self.force = force;
         self
@@ -117,10 +117,12 @@ impl<'a> Binder<'a> {
     /// it already is left as it is.
     ///
     /// # Errors
-    /// What [`Binder::check`] refuses; [`Error::Unusable`] when the driver isn't there, or a program drives the function;
+    /// What [`Binder::check`] refuses; [`Error::Unusable`] when the driver isn't there, a program drives the function, or
+    /// it is being unbound;
     /// [`Error::Os`] when a write fails, or the driver does not take the function. It has its former driver and
     /// override again then, or else the error says what could not be undone.
     pub fn bind(&mut self, function: &Function, driver: &str) -> Result<()> {
+        function.check_not_being_unbound()?;
         let former = function.binding()?;
         if former.driver.as_deref() == Some(driver) {
             return Ok(());
@@ -138,9 +140,10 @@ impl<'a> Binder<'a> {
     /// next looks for a driver.
     ///
     /// # Errors
-    /// [`Error::Unusable`] when a program drives it, [`Error::Timeout`] when the driver does not let go of it, and the
+    /// [`Error::Unusable`] when a program drives it or it is being unbound already, [`Error::Timeout`] when the driver does not let go of it, and the
     /// system's.
     pub fn unbind(&mut self, function: &Function) -> Result<()> {
+        function.check_not_being_unbound()?;
         let former = function.binding()?;
         if former.driver.is_none() {
             return Ok(());
@@ -331,14 +334,16 @@ impl<'a> Binder<'a> {
 
     /// Unbinding a VFIO device waits for its user, and one of UIO pulls it away under its user.
     fn not_driven(&self, function: &Function) -> Result<()> {
-        let users = if self.force { Vec::new() } else { function.users() };
-        if users.is_empty() {
+        let users = function.users();
+        let reason = if users.contains(&std::process::id()) {
+            // The child that writes to sysfs would inherit its mappings, and the kernel wait for that child.
+            "this process has it open: drop what holds it first".to_owned()
+        } else if users.is_empty() || self.force {
             return Ok(());
-        }
-        Err(Error::Unusable {
-            device: function.bdf.to_string(),
-            reason: format!("it is in use{}: end it first", by(&users)),
-        })
+        } else {
+            format!("it is in use{}: end it first", by(&users))
+        };
+        Err(Error::Unusable { device: function.bdf.to_string(), reason })
     }
 }
 

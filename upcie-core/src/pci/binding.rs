@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    process::{holders, read_within},
+    process::{holders, holders_where, read_within},
 };
 use std::{
     fs, io,
@@ -65,6 +65,57 @@ impl Function {
             _ => Error::os(path.display().to_string(), "reading it", e),
         })?;
         Ok(Some(text.trim()).filter(|name| !matches!(*name, "" | "(null)")).map(str::to_owned))
+    }
+
+    /// Returns whether VFIO is letting go of it: an unbinding or a removal waits for its user to close the device.
+    ///
+    /// sysfs shows no driver from the beginning of an unbinding on. The VFIO group (`/sys/class/vfio/GROUP`) stays until
+    /// its end, so a group without a bound member gives it away. It can't be told of a function that shares its group
+    /// with one that is bound to VFIO, nor with a kernel without VFIO groups: `false` there.
+    pub fn is_being_unbound(&self) -> bool {
+        let Some(group) = &self.iommu_group else { return false };
+        let is_vfio = |driver: &Option<String>| driver.as_deref().is_some_and(is_vfio_driver);
+        // As it is now: the caller's copy may be of before.
+        let is_bound = || !matches!(link_name(&self.path.join("driver")), Ok(None));
+        let class = self.sysfs().join("class/vfio");
+        let names = [group.number.to_string(), format!("noiommu-{}", group.number)];
+        !is_bound()
+            && !group
+                .members
+                .iter()
+                .any(|member| is_vfio(&member.driver) && member.name != self.bdf.to_string())
+            && names.iter().any(|name| class.join(name).exists())
+    }
+
+    /// Returns an error when it [is being unbound](Self::is_being_unbound), which names the processes that the kernel
+    /// waits for.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`].
+    pub fn check_not_being_unbound(&self) -> Result<()> {
+        if !self.is_being_unbound() {
+            return Ok(());
+        }
+        Err(Error::Unusable {
+            device: self.bdf.to_string(),
+            reason: format!(
+                "it is being unbound from its driver, and the kernel waits until its user{} closes it: end that, then \
+                 try again",
+                by(&self.former_users())
+            ),
+        })
+    }
+
+    /// Processes that still have it open while it [is being unbound](Self::is_being_unbound), as far as this user may
+    /// see: by its VFIO group, or by a VFIO device whose node is gone already.
+    pub fn former_users(&self) -> Vec<u32> {
+        let group = link_name(&self.path.join("iommu_group")).ok().flatten();
+        let groups = group.map(|group| [format!("/dev/vfio/{group}"), format!("/dev/vfio/noiommu-{group}")]);
+        holders_where(|path| {
+            let Some(path) = path.to_str() else { return false };
+            groups.iter().flatten().any(|group| group == path)
+                || (path.starts_with("/dev/vfio/devices/") && path.ends_with(" (deleted)"))
+        })
     }
 
     /// Binds it to `driver`: [`Binder::bind`] with nothing set.
@@ -136,4 +187,29 @@ impl Function {
 pub(super) fn by(users: &[u32]) -> String {
     let pids: Vec<_> = users.iter().map(u32::to_string).collect();
     if pids.is_empty() { String::new() } else { format!(" by process {}", pids.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake_sysfs::FakeSysfs;
+    use std::fs;
+
+    #[test]
+    fn a_vfio_group_without_a_bound_member_is_being_unbound() {
+        let fake = FakeSysfs::new("unbinding");
+        for (bdf, driver) in [("0000:01:00.0", None), ("0000:02:00.0", Some("vfio-pci"))] {
+            fake.add(bdf, "0x010802", driver, Some(7));
+        }
+        fake.add("0000:03:00.0", "0x010802", None, Some(8));
+        let is = |bdf| fake.function(bdf).unwrap().is_being_unbound();
+        assert!(!is("0000:03:00.0"), "there is no VFIO group");
+        for group in ["7", "noiommu-8"] {
+            fs::create_dir_all(fake.0.join("class/vfio").join(group)).unwrap();
+        }
+        assert!(is("0000:03:00.0"));
+        assert!(!is("0000:02:00.0"), "it has a driver");
+        assert!(!is("0000:01:00.0"), "the group is another's, too");
+        let error = fake.function("0000:03:00.0").unwrap().check_not_being_unbound().unwrap_err().to_string();
+        assert!(error.contains("0000:03:00.0") && error.contains("being unbound"), "{error}");
+    }
 }

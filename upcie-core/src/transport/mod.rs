@@ -121,6 +121,10 @@ pub trait Device: Send + Sync + fmt::Debug {
 /// One per cause, each with what to do about it. [`Address::Emulated`] is refused: the embedded controller is an NVMe
 /// controller and belongs to the driver crate's own `open`.
 pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
+    if let Some(bdf) = address.bdf() {
+        // It looks free to all but the kernel, which waits for its user.
+        Function::at(bdf)?.check_not_being_unbound()?;
+    }
     match address {
         Address::Emulated(_) => Err(Error::Unsupported {
             device: address.to_string(),

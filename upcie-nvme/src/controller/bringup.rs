@@ -3,7 +3,7 @@
 use super::{
     Admin, ControllerOptions, Inner, Live, Registers,
     device_memory::{self, Windows},
-    lock, unique,
+    lock, removal, unique,
 };
 use crate::{
     Error, Result,
@@ -75,6 +75,11 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
     let page = agreed;
     let page_shift = page.ilog2();
     let vectors = Vectors::new(&*device, options.irq)?;
+    // A controller works without it: a removal then waits until the program ends.
+    let wanted_back = removal::wire(&*device).unwrap_or_else(|error| {
+        tracing::warn!(device = %name, %error, "no notice will come when the kernel wants the device back");
+        None
+    });
     disable(&registers, &name)?;
     device_memory::turn_off(&registers)?;
     let heap = Heap::new(device.dma(), options.pages, Some(Box::new(BufferLists { page_shift })));
@@ -96,6 +101,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
         retired: Mutex::default(),
         queue_ids: Mutex::default(),
         vectors,
+        wanted_back,
         silent: AtomicBool::new(false),
         memory_buffer: Mutex::default(),
         persistent_memory: Mutex::default(),

@@ -9,6 +9,7 @@ mod namespaces;
 mod options;
 mod passthrough;
 mod registers;
+mod removal;
 
 use crate::{
     Error, Namespace, Result,
@@ -65,6 +66,8 @@ pub(crate) struct Inner {
     /// Bit per queue id that is taken.
     queue_ids: Mutex<Vec<bool>>,
     vectors: Vectors,
+    /// Signalled when the kernel wants the device back, where the transport says so.
+    wanted_back: Option<EventFd>,
     /// It did not answer when a queue was to be deleted: the next ones don't wait for it again.
     silent: AtomicBool,
     /// What it has of its own, or that it has none, once somebody asked.
@@ -385,6 +388,7 @@ impl Drop for Inner {
             self.space().close();
         }
         self.release_device_memory();
+        self.unwire_wanted_back();
     }
 }
 

@@ -138,6 +138,7 @@ fn look(
     let mut functions = Vec::new();
     let mut look = |bdf| -> anyhow::Result<()> {
         let function = Function::at(bdf)?;
+        function.check_not_being_unbound()?;
         let check = check(&function).map_err(|error| about(bdf, error))?;
         if check == Check::InUse && !how.force {
             let mut uses = host.uses(&function);

@@ -20,6 +20,8 @@ pub struct Described {
     size: Option<u64>,
     disks: Vec<String>,
     uses: Vec<Use>,
+    /// An unbinding waits for its user.
+    being_unbound: bool,
     /// What `restore` would put it back to.
     before: Option<Record>,
 }
@@ -42,6 +44,7 @@ impl Described {
             size: (!disks.is_empty()).then(|| disks.iter().map(|disk| disk.size).sum()),
             disks: disks.into_iter().map(|disk| disk.name).collect(),
             uses: host.uses(&function),
+            being_unbound: function.is_being_unbound(),
             before: state.record(function.bdf)?.filter(|record| record.is_for(&function)),
             function,
         })
@@ -62,7 +65,11 @@ impl Described {
             format!("{:06x}", function.class),
             self.model.clone().unwrap_or_else(dash),
             self.size.map_or_else(dash, units::bytes),
-            function.driver.clone().unwrap_or_else(dash),
+            match &function.driver {
+                Some(driver) => driver.clone(),
+                None if self.being_unbound => "(being unbound)".into(),
+                None => dash(),
+            },
             group.unwrap_or_else(dash),
             function.numa_node.map_or_else(dash, |node| node.to_string()),
             if uses.is_empty() { dash() } else { uses.join(", ") },
@@ -115,6 +122,7 @@ impl Described {
             "size": self.size,
             "disks": self.disks,
             "driver": function.driver,
+            "being_unbound": self.being_unbound,
             "iommu_group": group,
             "numa_node": function.numa_node,
             "nodes": function.nodes(),

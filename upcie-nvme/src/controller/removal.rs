@@ -1,0 +1,52 @@
+//! The kernel's request to give a device back.
+
+use super::{Controller, Inner};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+use upcie_core::{
+    Result,
+    irq::{EventFd, IrqKind},
+    transport::Device,
+};
+
+/// Asks to be told when the device is wanted back; `None` where the transport never asks.
+pub(super) fn wire(device: &dyn Device) -> Result<Option<EventFd>> {
+    if device.irq_count(IrqKind::Request)? == 0 {
+        return Ok(None);
+    }
+    let event = EventFd::new()?;
+    device.set_irqs(IrqKind::Request, &[event.as_fd()])?;
+    Ok(Some(event))
+}
+
+impl Controller {
+    /// Returns whether the kernel (or a vfio-user server) wants the device back: it is being removed, or unbound from
+    /// its driver. The device goes on working, and the kernel waits, until every handle of this controller is dropped.
+    /// Asks the kernel each time: not for each I/O. See VFIO_PCI_REQ_IRQ_INDEX in the kernel's `linux/vfio.h`.
+    pub fn is_wanted_back(&self) -> bool {
+        self.inner.is_wanted_back()
+    }
+
+    /// A descriptor that becomes readable, and stays so, once the device is wanted back
+    /// ([`is_wanted_back`](Self::is_wanted_back)); `None` where the transport never asks: `emu`, `uio:`, `sysfs:`, and
+    /// vfio-user servers without that interrupt. Wait for it by poll(2) beside other events.
+    pub fn wanted_back_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.wanted_back.as_ref().map(AsFd::as_fd)
+    }
+}
+
+impl Inner {
+    fn is_wanted_back(&self) -> bool {
+        // An eventfd that can't be asked says nothing of the device.
+        self.wanted_back.as_ref().is_some_and(|event| event.wait(Duration::ZERO).unwrap_or(false))
+    }
+
+    /// Stops being told. The device may be its opener's to use again.
+    pub(super) fn unwire_wanted_back(&self) {
+        if self.wanted_back.is_some() {
+            if let Err(error) = self.device.set_irqs(IrqKind::Request, &[]) {
+                tracing::debug!(device = %self.name, %error, "no longer asking to be told of a removal");
+            }
+        }
+    }
+}

@@ -65,7 +65,11 @@ mod tests {
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
             for _ in 0..4 * processors {
-                scope.spawn(|| while !done.load(Ordering::Relaxed) {});
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                });
             }
             let limit = Instant::now() + crate::deadline();
             while watch.starved.is_zero() && Instant::now() < limit {

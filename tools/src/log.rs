@@ -1,11 +1,21 @@
 //! The libraries' log, on stderr.
 
 use anyhow::Context;
+use clap::Args;
 use std::{
     io::{self, Write},
     sync::atomic::{AtomicBool, Ordering},
 };
 use tracing_subscriber::EnvFilter;
+
+/// The option of every tool.
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// What the driver does, on stderr: a level (error, warn, info, debug, trace) or a filter like upcie_core=trace
+    /// [env: UPCIE_LOG, default: warn]
+    #[arg(long, global = true, value_name = "FILTER", num_args = 0..=1, require_equals = true, default_missing_value = "debug")]
+    log: Option<String>,
+}
 
 /// It says no more.
 static HUSHED: AtomicBool = AtomicBool::new(false);
@@ -13,8 +23,11 @@ static HUSHED: AtomicBool = AtomicBool::new(false);
 static ASKED: AtomicBool = AtomicBool::new(false);
 
 /// Begins it, with the filter of --log or of UPCIE_LOG.
-pub fn start(filter: Option<&str>) -> anyhow::Result<()> {
-    let given = filter.map(str::to_owned).or_else(|| std::env::var("UPCIE_LOG").ok());
+///
+/// # Errors
+/// What is given is no filter.
+pub fn start(args: &LogArgs) -> anyhow::Result<()> {
+    let given = args.log.clone().or_else(|| std::env::var("UPCIE_LOG").ok());
     let given = given.as_deref().filter(|text| !text.is_empty());
     ASKED.store(given.is_some(), Ordering::Relaxed);
     let text = given.unwrap_or("warn");

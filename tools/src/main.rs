@@ -5,7 +5,6 @@ mod files;
 mod guard;
 mod info;
 mod list;
-mod log;
 mod outcome;
 mod p2p;
 mod perf;
@@ -20,16 +19,18 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use outcome::Outcome;
 use std::process::ExitCode;
-use upcie_tools::{cli, units};
+use upcie_tools::{
+    cli,
+    log::{self, LogArgs},
+    units,
+};
 
 /// Lists, inspects, reads, writes and measures NVMe devices from user space, without a kernel driver.
 #[derive(Debug, Parser)]
 #[command(name = "upcie", version, after_help = help_end(), max_term_width = 110)]
 struct Cli {
-    /// What the driver does, on stderr: a level (error, warn, info, debug, trace) or a filter like upcie_core=trace
-    /// [env: UPCIE_LOG, default: warn]
-    #[arg(long, global = true, value_name = "FILTER", num_args = 0..=1, require_equals = true, default_missing_value = "debug")]
-    log: Option<String>,
+    #[command(flatten)]
+    log: LogArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -81,7 +82,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match log::start(cli.log.as_deref()).and_then(|()| run(cli.command)) {
+    match log::start(&cli.log).and_then(|()| run(cli.command)) {
         Ok(Outcome::Interrupted) if signal::wanted_back().is_some() => outcome::ERROR.into(),
         Ok(outcome) => outcome.code().into(),
         Err(error) if cli::is_broken_pipe(&error) => Outcome::Done.code().into(),

@@ -243,3 +243,71 @@ fn a_log_says_a_cause_once() {
     assert!(lines.iter().all(|line| line.contains(&disk)), "{text}");
     assert!(lines[1].contains("writing failed 2000 times"), "{text}");
 }
+
+/// Tools finding A9: a controller's bring-up can be followed, in every tool by the same option.
+#[test]
+fn the_log_shows_the_bring_up() {
+    let dir = Dir::made("trace");
+    let Served(_server, address) = Served::new(&dir, "size=8M");
+    for address in ["emu", &address] {
+        let output = run(&format!("info {address} --log=trace"));
+        assert_eq!(output.status.code(), Some(0));
+        let text = String::from_utf8(output.stderr).unwrap();
+        for part in [
+            "connected to a vfio-user server",
+            "registers as found",
+            "register=\"CC\"",
+            "register=\"ASQ\"",
+            "(CSTS.RDY = 1): done",
+            "Identify (controller)",
+            "queues granted",
+            "mapped DMA memory",
+            "(CSTS.RDY = 0): done",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(text.lines().all(|line| line.contains("emu") || line.contains("vfio-user")), "{text}");
+        // An engineer's level leaves out each write; without the option there is nothing.
+        let text = String::from_utf8(run(&format!("info {address} --log")).stderr).unwrap();
+        assert!(text.contains("queues granted") && !text.contains("register write"), "{text}");
+        assert!(run(&format!("info {address}")).stderr.is_empty());
+    }
+    for program in
+        [env!("CARGO_BIN_EXE_nvme-emu"), env!("CARGO_BIN_EXE_devbind"), env!("CARGO_BIN_EXE_hugepages")]
+    {
+        let help = String::from_utf8(succeeds(program::run(program, "--help"))).unwrap();
+        assert!(help.contains("--log") && help.contains("UPCIE_LOG"), "{program}");
+    }
+}
+
+/// Tools findings of part B: an argument is quoted as it was typed, and old names of options still work.
+#[test]
+fn arguments_are_quoted_as_typed() {
+    for (arguments, part) in [
+        ("perf emu --bs 2M", "--block-size 2M:"),
+        ("perf emu --block-size 4k:50,2MiB:50", "--block-size 2MiB:"),
+        ("perf emu --size 2G", "--length 2G:"),
+        ("perf emu --offset 1G", "--offset 1G:"),
+        ("read emu --length 2G", "--length 2G:"),
+        ("read emu -o 0x40000000", "--offset 0x40000000:"),
+        ("write emu:lba=4096 /dev/null --length 1.5K", "--length 1.5K:"),
+    ] {
+        let error = fails(1, run(arguments));
+        assert!(error.contains(part), "{arguments}: {error}");
+    }
+    let read = |arguments: &str| succeeds(run(&format!("read emu:size=1M {arguments}")));
+    assert_eq!(read("--offset 512K --length 4K"), read("-o 512K --size 4K"));
+    for (arguments, part) in [
+        ("perf emu:lba=520", "512 and 4096"),
+        ("perf emu:latency=1", "1us, 1ms or 1s"),
+        ("perf emu:lba=512,lba=4096", "given twice"),
+    ] {
+        let error = fails(2, run(arguments));
+        assert!(error.contains(part) && !error.contains("namespaces="), "{arguments}: {error}");
+    }
+    let error = fails(2, run("perf emu:colour=red"));
+    assert!(
+        error.lines().filter(|line| line.trim_start().split_once('=').is_some()).count() >= 15,
+        "{error}"
+    );
+}

@@ -13,7 +13,10 @@ use std::{
 };
 use upcie_core::vfio_user::server::{Listener, Server};
 use upcie_nvme::emu::{Emulator, Options};
-use upcie_tools::cli;
+use upcie_tools::{
+    cli,
+    log::{self, LogArgs},
+};
 
 /// An NVMe controller in software, behind a vfio-user socket.
 ///
@@ -27,8 +30,8 @@ use upcie_tools::cli;
         upcie info vfio-user:/tmp/nvme.sock\n\n  \
         nvme-emu --socket /tmp/nvme.sock --file disk.img --size 4G --lba 4096\n  \
         nvme-emu --socket /tmp/nvme.sock --options size=64M,namespaces=2,latency=50us\n\n\
-        When it is ready it prints one line, `listening on vfio-user:PATH …`, to stdout. Messages go to stderr; the\n\
-        environment's RUST_LOG=debug gives more of them.\n\n\
+        When it is ready it prints one line, `listening on vfio-user:PATH …`, to stdout. Messages go to stderr; --log\n\
+        gives more of them.\n\n\
         Exit codes: 0 ended by a signal or --once, 1 an error while running, 2 wrong usage."
 )]
 struct Args {
@@ -50,9 +53,12 @@ struct Args {
     /// Number of namespaces [default: 1]
     #[arg(long, value_name = "N")]
     namespaces: Option<String>,
-    /// Keep the data in this file, created if there is none
+    /// Keep the data in this file; with --size it is made if there is none
     #[arg(long, value_name = "PATH")]
     file: Option<String>,
+    /// Write nothing: the namespaces are write protected, and the file is opened for reading
+    #[arg(long)]
+    ro: bool,
     /// Move no data: for measuring
     #[arg(long)]
     null: bool,
@@ -80,18 +86,21 @@ struct Args {
     /// Serial number [default: EMU0]
     #[arg(long, value_name = "TEXT")]
     serial: Option<String>,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 impl Args {
     fn options(&self) -> Result<Options, upcie_nvme::emu::Error> {
         let mut options: Options = self.options.parse()?;
         let on = |flag: bool| flag.then(|| "true".to_owned());
-        let (null, intx) = (on(self.null), on(self.intx));
+        let (ro, null, intx) = (on(self.ro), on(self.null), on(self.intx));
         let flags = [
             ("size", &self.size),
             ("lba", &self.lba),
             ("namespaces", &self.namespaces),
             ("file", &self.file),
+            ("ro", &ro),
             ("null", &null),
             ("latency", &self.latency),
             ("mdts", &self.mdts),
@@ -107,17 +116,17 @@ impl Args {
                 options.set(key, value)?;
             }
         }
+        options.check()?;
         Ok(options)
     }
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
-    tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_env_filter(filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")))
-        .init();
+    if let Err(error) = log::start(&args.log) {
+        cli::say(&format!("nvme-emu: {error:#}"));
+        return ExitCode::from(2);
+    }
     let options = match args.options() {
         Ok(options) => options,
         Err(error) => {

@@ -72,6 +72,7 @@ Examples:
 pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     args.check();
     files::check_distinct(&uses(args))?;
+    files::check_stream_unlocked(Place::Stdout)?;
     if let Some(what) = args.overwrites() {
         for target in args.targets() {
             args.consent.check(&target, args.namespace, &what)?;

@@ -15,8 +15,9 @@ use super::{
     worker::Worker,
     workload::Source,
 };
-use crate::{cli, log, signal};
+use crate::{cli, signal};
 use std::{mem, sync::OnceLock, time::Duration};
+use upcie_tools::log;
 
 /// What is told while it is measured.
 pub struct Tell<'a> {

@@ -223,6 +223,13 @@ impl DmaSpace {
                 Addresses::Linear(iova)
             }
         };
+        tracing::trace!(
+            device = self.device,
+            iova = format_args!("{:#x}", addresses.at(0)),
+            len = memory.len(),
+            page = memory.page_size().bytes(),
+            "mapped DMA memory"
+        );
         Ok(Region::new(self.clone(), Backing::Host(memory), addresses))
     }
 
@@ -355,6 +362,12 @@ impl DmaSpace {
         let Kind::Translated { mapper, .. } = &self.kind else { return false };
         match mapper.unmap(iova, len) {
             Ok(()) => {
+                tracing::trace!(
+                    device = self.device,
+                    iova = format_args!("{iova:#x}"),
+                    len,
+                    "unmapped DMA memory"
+                );
                 self.give_back(iova, len);
                 true
             }

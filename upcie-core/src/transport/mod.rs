@@ -121,6 +121,7 @@ pub trait Device: Send + Sync + fmt::Debug {
 /// One per cause, each with what to do about it. [`Address::Emulated`] is refused: the embedded controller is an NVMe
 /// controller and belongs to the driver crate's own `open`.
 pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
+    tracing::debug!(%address, "opening");
     if let Some(bdf) = address.bdf() {
         // It looks free to all but the kernel, which waits for its user.
         Function::at(bdf)?.check_not_being_unbound()?;
@@ -144,6 +145,7 @@ pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
 /// Opens a PCI function by the way that its driver is for.
 fn open_pci(bdf: Bdf) -> Result<Arc<dyn Device>> {
     let driver = Function::at(bdf)?.driver;
+    tracing::debug!(device = %bdf, driver = driver.as_deref().unwrap_or("none"), "the way in follows from the driver");
     match driver.as_deref() {
         // Whoever has bound this driver has said that no IOMMU is wanted.
         Some("uio_pci_generic") => Ok(Arc::new(UioDevice::open(bdf)?)),

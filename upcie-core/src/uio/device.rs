@@ -85,6 +85,7 @@ impl UioDevice {
         let lock = FunctionLock::take(bdf)?;
         let uio = if with_uio { Some(Arc::new(open_uio(&name, &function.path)?)) } else { None };
         let enabled = if with_uio { None } else { Some(Enabled::new(&name, &function.path)?) };
+        tracing::debug!(device = name, uio = with_uio, "opened through sysfs, with physical addresses");
         let config = function.config()?;
         // Whatever it was doing ends here, and nobody takes its pin's interrupt before somebody asks for it.
         let before = config.command()?;

@@ -106,6 +106,7 @@ impl VfioDevice {
             group: function.iommu_group.as_ref().map_or(0, |group| group.number),
             bars,
         };
+        tracing::debug!(device = name, way = %device.attachment, group = device.group, "opened through VFIO");
         device.space.prefer_node(function.numa_node);
         device.command = turn_on(&device)?;
         Ok(Arc::new(device))

@@ -134,7 +134,10 @@ impl VfioDevice {
             {
                 Err(error)
             }
-            Err(_) => Self::grouped(name, function),
+            Err(error) => {
+                tracing::debug!(device = name, %error, "not by iommufd: by its group");
+                Self::grouped(name, function)
+            }
         }
     }
 

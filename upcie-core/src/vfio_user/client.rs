@@ -95,6 +95,13 @@ impl Client {
         }
         let (config, _) = region(&connection, CONFIG_REGION)?;
         let page = 1 << connection.peer().pgsizes.trailing_zeros();
+        tracing::debug!(
+            device = connection.name(),
+            regions = info.regions,
+            irqs = info.irqs,
+            page,
+            "connected to a vfio-user server"
+        );
         let mapper = Box::new(Table { connection: connection.clone(), maps: Mutex::new(0) });
         let dma = DmaSpace::new(connection.name(), [ADDRESSES], page, mapper);
         Ok(Self { connection, dma, info, config: config.info, wired: Mutex::default() })

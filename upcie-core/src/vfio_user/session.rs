@@ -58,6 +58,39 @@ pub struct Server {
     deadline: Duration,
 }
 
+/// How sessions end, said once for as long as they end in the same way: whoever can connect can do so in a loop.
+#[derive(Debug, Default)]
+struct Repeated {
+    error: String,
+    /// How often it came again.
+    more: u64,
+}
+
+impl Repeated {
+    fn say(&mut self, error: &str) {
+        if self.error == error {
+            self.more += 1;
+            return;
+        }
+        self.sum_up();
+        tracing::warn!(error, "a client's session ended; when one ends like this again, that is counted");
+        self.error = error.into();
+    }
+
+    fn sum_up(&mut self) {
+        if self.more > 0 {
+            tracing::warn!(error = self.error, count = self.more, "so many more sessions ended like this");
+            self.more = 0;
+        }
+    }
+}
+
+impl Drop for Repeated {
+    fn drop(&mut self) {
+        self.sum_up();
+    }
+}
+
 impl Default for Server {
     fn default() -> Self {
         Self { deadline: Duration::from_secs(5) }
@@ -102,10 +135,11 @@ impl Server {
         stop: &AtomicBool,
     ) -> Result<()> {
         check(backend.layout())?;
+        let mut last = Repeated::default();
         while let Some(stream) = listener.next(stop)? {
             let mut door = Door::open(listener, self.deadline);
             if let Err(error) = self.session(stream, backend, stop, &mut door) {
-                tracing::warn!(%error, "a client's session ended");
+                last.say(&error.to_string());
             }
         }
         Ok(())

@@ -6,11 +6,11 @@ use crate::{
     interrupt::Backoff,
     prp::ListPool,
     queue::{Parts, Queue, Refused},
-    spec::Command,
+    spec::{Command, Status},
 };
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use upcie_core::dma::{DmaBuf, Heap};
 
@@ -108,11 +108,13 @@ impl Inner {
             reason,
         })?;
         let mut backoff = Backoff::new(after);
+        let start = Instant::now();
         loop {
             for done in admin.queue.turn()? {
                 let dword0 = done.dword0();
                 match done.into_parts() {
                     (done, result, data) if done == tag => {
+                        self.log_admin(command, what, result, start.elapsed());
                         return match result {
                             Ok(()) => Ok((dword0, data)),
                             Err(status) => {
@@ -128,6 +130,19 @@ impl Inner {
                 }
             }
             self.pause(&mut backoff, what)?;
+        }
+    }
+
+    /// Logs an admin command that has ended.
+    fn log_admin(&self, command: &Command, what: &str, result: Result<(), Status>, took: Duration) {
+        let (opcode, cdw10) = (format_args!("{:#04x}", command.opcode), format_args!("{:#x}", command.cdw10));
+        match result {
+            Ok(()) => {
+                tracing::trace!(device = %self.name, opcode, nsid = command.nsid, cdw10, ?took, "{what}")
+            }
+            Err(status) => {
+                tracing::debug!(device = %self.name, opcode, nsid = command.nsid, cdw10, ?took, %status, "{what} failed");
+            }
         }
     }
 

@@ -20,7 +20,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use upcie_core::{
     dma::{DmaBuf, Heap},
@@ -38,6 +38,7 @@ const SHUTDOWN_MIN: Duration = Duration::from_secs(10);
 pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> Result<Inner> {
     let name: Arc<str> = device.name().into();
     let registers = Registers::open(&*device, name.clone())?;
+    registers.log_state();
     let cap = registers.capabilities();
     if !cap.supports_nvm() {
         return Err(unsupported(&name, "it does not support the NVM command set (CAP.CSS)"));
@@ -80,6 +81,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
         tracing::warn!(device = %name, %error, "no notice will come when the kernel wants the device back");
         None
     });
+    tracing::debug!(device = %name, page_size = page, interrupts = ?vectors.kind(), "bringing it up");
     disable(&registers, &name)?;
     device_memory::turn_off(&registers)?;
     let heap = Heap::new(device.dma(), options.pages, Some(Box::new(BufferLists { page_shift })));
@@ -153,8 +155,10 @@ pub(super) fn wait(
     mut done: impl FnMut() -> Result<bool>,
 ) -> Result<()> {
     let mut backoff = Backoff::new(after);
+    let start = Instant::now();
     loop {
         if done()? {
+            tracing::debug!(device, after = ?start.elapsed(), limit = ?after, "{operation}: done");
             return Ok(());
         }
         if !backoff.pause() {
@@ -201,6 +205,13 @@ impl Inner {
         let mdts = identify.max_transfer(self.registers.capabilities().page_size_min());
         self.max_transfer = mdts.unwrap_or(MAX_TRANSFER).min(MAX_TRANSFER);
         *self.identify = identify;
+        tracing::debug!(
+            device = %self.name,
+            model = %self.identify.model(),
+            serial = %self.identify.serial(),
+            max_transfer = self.max_transfer,
+            "identified"
+        );
         self.identify_limits()
     }
 
@@ -230,6 +241,13 @@ impl Inner {
         // A controller may grant more than was asked for.
         let pairs = granted.submission_queues().min(granted.completion_queues()).min(wanted);
         self.granted = pairs as u16;
+        tracing::debug!(
+            device = %self.name,
+            wanted,
+            submission = granted.submission_queues(),
+            completion = granted.completion_queues(),
+            "queues granted"
+        );
         *lock(&self.queue_ids) = vec![false; pairs as usize];
         Ok(())
     }

@@ -57,6 +57,7 @@ impl Registers {
     }
 
     pub(crate) fn configure(&self, cc: Configuration) -> Result<()> {
+        self.log_write(offset::CC, cc.into_bits().into());
         Ok(self.bar.write_u32(offset::CC as u64, cc.into_bits())?)
     }
 
@@ -65,11 +66,48 @@ impl Registers {
     }
 
     pub(crate) fn write_u32(&self, at: usize, value: u32) -> Result<()> {
+        self.log_write(at, value.into());
         Ok(self.bar.write_u32(at as u64, value)?)
     }
 
     pub(crate) fn write_u64(&self, at: usize, value: u64) -> Result<()> {
+        self.log_write(at, value);
         Ok(self.bar.write_u64(at as u64, value)?)
+    }
+
+    /// Logs a write. Masking and unmasking interrupts is a part of waiting for them, and left out.
+    fn log_write(&self, at: usize, value: u64) {
+        let register = match at {
+            offset::INTMS | offset::INTMC => return,
+            offset::CC => "CC",
+            offset::AQA => "AQA",
+            offset::ASQ => "ASQ",
+            offset::ACQ => "ACQ",
+            offset::CMBMSC => "CMBMSC",
+            offset::PMRCTL => "PMRCTL",
+            offset::PMRMSCL => "PMRMSCL",
+            offset::PMRMSCU => "PMRMSCU",
+            _ => "another",
+        };
+        let (name, value) = (&self.name, format_args!("{value:#x}"));
+        tracing::trace!(device = %name, register, at = format_args!("{at:#x}"), value, "register write");
+    }
+
+    /// Logs what the controller shows before it is touched.
+    pub(crate) fn log_state(&self) {
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let [vs, cc, csts] =
+                [offset::VS, offset::CC, offset::CSTS].map(|at| self.peek(at).unwrap_or(u32::MAX));
+            let (name, cap) = (&self.name, self.cap.into_bits());
+            tracing::debug!(
+                device = %name,
+                CAP = format_args!("{cap:#x}"),
+                VS = format_args!("{vs:#x}"),
+                CC = format_args!("{cc:#x}"),
+                CSTS = format_args!("{csts:#x}"),
+                "registers as found"
+            );
+        }
     }
 
     /// How long to wait for the controller to stop: CAP.TO.

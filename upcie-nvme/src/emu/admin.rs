@@ -367,7 +367,7 @@ fn delete_sq(queues: &mut Queues, guest: &mut Guest, command: &Command) -> Resul
     if let Some(Some(cq)) = queues.cqs.get_mut(usize::from(sq.cq)) {
         // What is done is told, as far as there is room; the rest ends with its queue.
         if let Err(fault) = queue::release(&mut sq, cq, guest, None) {
-            tracing::warn!(sq = qid, ?fault, "completions of a deleted queue are lost");
+            tracing::debug!(sq = qid, ?fault, "completions of a deleted queue are lost");
         }
         cq.users = cq.users.saturating_sub(1);
     }

@@ -81,6 +81,8 @@ pub struct Emulator {
     queues: Option<Queues>,
     /// There while the host has chosen weighted round robin.
     arbiter: Option<Arbiter>,
+    /// What the log has of this client: it could do the same again and again.
+    said: Vec<&'static str>,
     core: Core,
 }
 
@@ -121,6 +123,7 @@ impl Emulator {
             registers: Registers::default(),
             queues: None,
             arbiter: None,
+            said: Vec::new(),
             layout,
             core,
         };
@@ -176,7 +179,9 @@ impl Emulator {
             Action::Enable => {
                 let ready = match self.registers.unfit() {
                     Some(reason) => {
-                        tracing::warn!(reason, "the controller can't be enabled");
+                        if self.is_new(reason) {
+                            tracing::warn!(reason, "the controller can't be enabled");
+                        }
                         false
                     }
                     None => self.start(guest).is_ok(),
@@ -214,10 +219,21 @@ impl Emulator {
         Ok(())
     }
 
+    /// Whether the log does not have it of this client yet.
+    fn is_new(&mut self, cause: &'static str) -> bool {
+        let is_new = !self.said.contains(&cause);
+        if is_new {
+            self.said.push(cause);
+        }
+        is_new
+    }
+
     /// The client broke a rule that no completion can answer.
     #[cold]
     fn fatal(&mut self, fault: Fault) {
-        tracing::error!(?fault, "a queue's memory can't be accessed: fatal status");
+        if self.is_new("a queue's memory") {
+            tracing::error!(?fault, "a queue's memory can't be accessed: fatal status");
+        }
         self.queues = None;
         self.registers.csts.set_cfs(true);
     }
@@ -296,6 +312,7 @@ impl Backend for Emulator {
 
     fn reset(&mut self) {
         self.core.io.media.sum_up();
+        self.said.clear();
         self.power_on();
     }
 }

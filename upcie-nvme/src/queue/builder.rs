@@ -173,7 +173,10 @@ pub(crate) fn create<T>(
     let run = |command, what: &str| inner.admin_data(command, DmaBuf::empty(), what);
     let failed = match run(&cq, "Create I/O Completion Queue") {
         Ok(_) => match run(&sq, "Create I/O Submission Queue") {
-            Ok(_) => return Ok(queue),
+            Ok(_) => {
+                tracing::debug!(device = %inner.name(), qid, entries, ?vector, "made a queue pair");
+                return Ok(queue);
+            }
             Err(error) => error,
         },
         // Refused: there is nothing to delete.

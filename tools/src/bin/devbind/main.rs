@@ -21,7 +21,11 @@ use std::{
     time::Duration,
 };
 use upcie_core::pci::{Bdf, is_vfio_driver};
-use upcie_tools::{cli, units, usage};
+use upcie_tools::{
+    cli,
+    log::{self, LogArgs},
+    units, usage,
+};
 
 /// Shows which drivers PCI functions are bound to, and binds them to others: to vfio-pci or uio_pci_generic, so that a
 /// program drives them from user space, and back.
@@ -53,6 +57,8 @@ struct Global {
     /// Where it is kept what each function was bound to before
     #[arg(long, global = true, value_name = "DIR", default_value = state::DIRECTORY)]
     state_dir: PathBuf,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -131,7 +137,7 @@ impl How {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match run(&cli) {
+    match log::start(&cli.global.log).and_then(|()| run(&cli)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,

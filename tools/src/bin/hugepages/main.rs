@@ -12,12 +12,18 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::process::ExitCode;
 use upcie_core::memory::PageSize;
-use upcie_tools::{cli, units};
+use upcie_tools::{
+    cli,
+    log::{self, LogArgs},
+    units,
+};
 
 /// Shows the machine's huge pages and who has them; makes pools and mounts, and frees what was left behind.
 #[derive(Debug, Parser)]
 #[command(name = "hugepages", version, after_help = HELP_END, max_term_width = 110)]
 struct Cli {
+    #[command(flatten)]
+    log: LogArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -82,20 +88,24 @@ impl Size {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Info(args) => info::run(&args),
-        Command::Setup(args) => setup::run(&args),
-        Command::Mount(args) => mount::run(&args),
-        Command::Release(args) => release::run(&args),
-        Command::Completions { shell } => cli::print_completions(Cli::command(), shell),
-    };
-    match result {
+    let cli = Cli::parse();
+    match log::start(&cli.log).and_then(|()| run(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             cli::say(&format!("hugepages: {error:#}"));
             ExitCode::from(1)
         }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Info(args) => info::run(&args),
+        Command::Setup(args) => setup::run(&args),
+        Command::Mount(args) => mount::run(&args),
+        Command::Release(args) => release::run(&args),
+        Command::Completions { shell } => cli::print_completions(Cli::command(), shell),
     }
 }
 

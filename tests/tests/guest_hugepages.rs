@@ -111,19 +111,22 @@ fn a_pool_grows_and_shrinks() {
     assert_eq!(total(), 64, "as init made it");
     contains_all(&succeeds("setup --count 70"), &["70 pages of 2 MiB", "before: 64", "--persist"]);
     assert_eq!(total(), 70);
-    succeeds("setup --count 64");
+    // Tools finding A6: a pool that others sized is not made smaller by the way.
+    contains_all(&succeeds("setup --count 64"), &["70 pages of 2 MiB", "6 more than asked for", "--shrink"]);
+    assert_eq!(total(), 70);
+    succeeds("setup --count 64 --shrink");
     let there = hugetlb::pool(PageSize::Huge2M, Some(0)).expect("a pool").total;
     let line = format!("{} pages of 2 MiB on node 0", there + 1);
     contains_all(&succeeds(&format!("setup --count {} --node 0", there + 1)), &[&line]);
     assert_eq!(total(), 65);
-    succeeds(&format!("setup --count {there} --node 0"));
+    succeeds(&format!("setup --count {there} --node 0 --shrink"));
     assert_eq!((total(), free()), (64, 64));
 }
 
 #[test]
 fn pages_in_use_stay_until_they_are_freed() {
     let file = create_file(&mount(), controller(), PAGE * 3).unwrap();
-    contains_all(&succeeds("setup --count 0"), &["3 pages", "3 more than asked for are in use"]);
+    contains_all(&succeeds("setup --count 0 --shrink"), &["3 pages", "3 more than asked for are in use"]);
     file.remove().unwrap();
     drop(file);
     assert_eq!(total(), 0);
@@ -134,10 +137,23 @@ fn pages_in_use_stay_until_they_are_freed() {
 #[test]
 fn a_pool_that_gets_fewer_pages_than_asked_for_is_an_error() {
     // More than the guest has memory for, in pieces that are too large to be found by accident.
-    let error = fails("setup --size 1G --count 16");
-    contains_all(&error, &["of 16 pages of 1G", "compact_memory", "hugepagesz=1G hugepages=16"]);
-    succeeds("setup --size 1G --count 0");
-    assert_eq!(hugetlb::pool(PageSize::Huge1G, None).unwrap().total, 0);
+    let total = || hugetlb::pool(PageSize::Huge1G, None).unwrap().total;
+    for how in ["", " --dry-run"] {
+        let error = fails(&format!("setup --size 1G --count 16{how}"));
+        contains_all(&error, &["16 pages of 1 GiB are 16 GiB", "this machine has"]);
+    }
+    // As many bytes as there are, which the kernel itself has a part of: what it could make is given back.
+    let memory = memory_in_pages();
+    let error = fails(&format!("setup --size 2M --count {memory}"));
+    contains_all(&error, &[&format!("of {memory} pages of 2M"), "compact_memory", "There are 64 pages"]);
+    assert_eq!((self::total(), total()), (64, 0), "Tools finding A6: a failed call keeps nothing");
+}
+
+/// The machine's memory in pages of 2 MiB.
+fn memory_in_pages() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap();
+    let kib: u64 = text.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib >> 11
 }
 
 #[test]

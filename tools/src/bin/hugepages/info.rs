@@ -140,11 +140,11 @@ fn write_users(users: &Users, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "{:>8} {:<16} {bytes:>10} {files}", user.pid, user.name)?;
     }
     if users.hidden > 0 {
-        writeln!(
-            out,
-            "Not looked into, for lack of permission (root has it): {} of the processes.",
-            users.hidden
-        )?;
+        let why = match nix::unistd::geteuid().is_root() {
+            true => "though this is root (a security module, or a container's limits, forbids it)",
+            false => "for lack of permission (root has it)",
+        };
+        writeln!(out, "Not looked into, {why}: {} of the processes.", users.hidden)?;
     }
     Ok(())
 }

@@ -29,7 +29,7 @@ struct Cli {
 }
 
 const HELP_END: &str = "\
-Huge pages go back to the system with `hugepages setup --size 2M --count 0`: those in use when they are freed.
+Huge pages go back to the system with `hugepages setup --size 2M --count 0 --shrink`: those in use when they are freed.
 
 Exit codes:
   0  success

@@ -14,17 +14,23 @@ use upcie_core::hugetlb::{Pool, pool};
 /// For `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
-  hugepages setup --count 64                         64 pages of 2 MiB, until the next boot
+  hugepages setup --count 64                         64 pages of 2 MiB or more, until the next boot
   hugepages setup --count 64 --persist               and after it
   hugepages setup --count 2 --size 1G --node 0       two of 1 GiB on NUMA node 0
-  hugepages setup --count 0                          give them back; those in use go when they are freed";
+  hugepages setup --count 0 --shrink                 give them back; those in use go when they are freed";
 
 /// Arguments of `hugepages setup`.
 #[derive(Debug, Args)]
 pub struct SetupArgs {
-    /// Pages that there are to be in all
-    #[arg(long, short, value_name = "N")]
+    /// Pages that there are to be in all, at least: a pool that has more stays as it is
+    #[arg(long, short, visible_alias = "at-least", value_name = "N")]
     count: u64,
+    /// Take away what the pool has beyond that, whoever asked for it
+    #[arg(long)]
+    shrink: bool,
+    /// Keep what there is when it is less than was asked for, instead of putting the pool back
+    #[arg(long)]
+    best_effort: bool,
     /// Their size
     #[arg(long, short, value_enum, ignore_case = true, default_value = "2M")]
     size: Size,
@@ -38,16 +44,20 @@ pub struct SetupArgs {
 /// Runs it.
 pub fn run(args: &SetupArgs) -> anyhow::Result<()> {
     let mut pool = pool(args.size.page(), args.node)?;
-    let drop_in = drop_in(args, &pool, default_size());
+    let before = pool.total;
+    let count = if args.shrink { args.count } else { args.count.max(before) };
+    check_memory(count, &pool)?;
+    let drop_in = drop_in(args, count, &pool, default_size());
     let mut text = String::new();
-    let (count, file) = (args.count, pool.file());
+    let file = pool.file();
     if args.lasting.dry_run {
-        let _ = writeln!(text, "would write {count} to {} (there are {})", file.display(), pool.total);
+        let _ = writeln!(text, "would write {count} to {} (there are {before})", file.display());
     } else if args.lasting.is_here() {
-        let before = pool.total;
         let there = pool.set(count)?;
         if there < count {
-            bail!("{}", shortage(args, &pool, before));
+            let why = shortage(args, &pool, before);
+            let put_back = if args.best_effort { Ok(there) } else { pool.set(before) };
+            bail!("{why}{}", kept(pool.total, &put_back));
         }
         let pages = units::bytes(pool.page_bytes);
         let place = args.node.map(|node| format!(" on node {node}")).unwrap_or_default();
@@ -57,6 +67,10 @@ pub fn run(args: &SetupArgs) -> anyhow::Result<()> {
             if there == 1 { "" } else { "s" },
             pool.free
         );
+        if count > args.count {
+            let more = count - args.count;
+            let _ = writeln!(text, "{more} more than asked for were there before: --shrink takes them away");
+        }
         if there > count {
             let _ = writeln!(
                 text,
@@ -70,16 +84,44 @@ pub fn run(args: &SetupArgs) -> anyhow::Result<()> {
     print(text.as_bytes())
 }
 
+/// Refuses what is more than the machine has, before anything is written.
+fn check_memory(count: u64, pool: &Pool) -> anyhow::Result<()> {
+    let (Some(memory), wanted) = (meminfo("MemTotal"), count.saturating_mul(pool.page_bytes)) else {
+        return Ok(());
+    };
+    if count > pool.total && wanted > memory {
+        let (wanted, memory) = (units::bytes(wanted), units::bytes(memory));
+        bail!(
+            "{count} pages of {} are {wanted}, and this machine has {memory} of memory",
+            units::bytes(pool.page_bytes)
+        );
+    }
+    Ok(())
+}
+
+/// Says what stays after pages could not be made.
+fn kept(there: u64, put_back: &upcie_core::Result<u64>) -> String {
+    match put_back {
+        Ok(_) if there == 0 => "\nThere are none again".to_owned(),
+        Ok(_) => format!("\nThere are {there} pages; `hugepages info` says who has them"),
+        Err(error) => format!("\nPutting the pool back failed, too: {error}"),
+    }
+}
+
 /// The page size that `vm.nr_hugepages` speaks of, in bytes.
 fn default_size() -> Option<u64> {
+    meminfo("Hugepagesize")
+}
+
+/// A value of `/proc/meminfo` in bytes.
+fn meminfo(name: &str) -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix("Hugepagesize:"))?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     Some(value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
 /// What does the same at each boot.
-fn drop_in(args: &SetupArgs, pool: &Pool, default_size: Option<u64>) -> DropIn {
-    let count = args.count;
+fn drop_in(args: &SetupArgs, count: u64, pool: &Pool, default_size: Option<u64>) -> DropIn {
     if args.node.is_none() && default_size == Some(pool.page_bytes) {
         return DropIn {
             path: "/etc/sysctl.d/60-upcie-hugepages.conf".into(),
@@ -115,10 +157,6 @@ fn shortage(args: &SetupArgs, pool: &Pool, before: u64) -> String {
         None => count.to_string(),
         Some(node) => format!("{node}:{count}"),
     };
-    let stay = match there {
-        0 => String::new(),
-        _ => format!("\nThe {there} pages stay; `hugepages info` says who has them"),
-    };
     let again = match args.node {
         None => format!("hugepages setup --size {size} --count {count}"),
         Some(node) => format!("hugepages setup --size {size} --count {count} --node {node}"),
@@ -131,9 +169,9 @@ fn shortage(args: &SetupArgs, pool: &Pool, before: u64) -> String {
         }
     };
     format!(
-        "there are {there} of {count} pages of {size}{place} now (before: {before}): {cause}. What helps:\n  \
+        "there could be {there} of {count} pages of {size}{place} (before: {before}): {cause}. What helps:\n  \
          echo 3 > /proc/sys/vm/drop_caches; echo 1 > /proc/sys/vm/compact_memory; {again}\n  \
-         or at boot, on the kernel's command line: hugepagesz={size} hugepages={at_boot}{stay}"
+         or at boot, on the kernel's command line: hugepagesz={size} hugepages={at_boot}"
     )
 }
 
@@ -144,17 +182,17 @@ mod tests {
     use upcie_core::hugetlb::pools;
 
     fn args(size: Size, node: Option<u32>) -> SetupArgs {
-        SetupArgs { count: 5, size, node, lasting: Lasting::default() }
+        SetupArgs { count: 5, shrink: false, best_effort: false, size, node, lasting: Lasting::default() }
     }
 
     #[test]
     fn the_machine_s_default_pool_is_a_sysctl_and_others_are_units() {
         let Some(pool) = pools().unwrap().into_iter().find(|pool| pool.page_bytes == 2 << 20) else { return };
-        let sysctl = drop_in(&args(Size::Huge2M, None), &pool, Some(2 << 20));
+        let sysctl = drop_in(&args(Size::Huge2M, None), 5, &pool, Some(2 << 20));
         assert!(sysctl.text.ends_with("vm.nr_hugepages = 5\n") && sysctl.enable.is_none(), "{sysctl:?}");
         // With default_hugepagesz=1G the sysctl is about other pages.
         for (node, default, name) in [(None, 1 << 30, "2M"), (Some(1), 2 << 20, "2M-node1")] {
-            let unit = drop_in(&args(Size::Huge2M, node), &pool, Some(default));
+            let unit = drop_in(&args(Size::Huge2M, node), 5, &pool, Some(default));
             let name = format!("/etc/systemd/system/upcie-hugepages-{name}.service");
             assert_eq!(unit.path, Path::new(&name));
             assert!(unit.text.contains(&format!("echo 5 > {}", pool.file().display())), "{}", unit.text);

@@ -1,6 +1,7 @@
 //! `upcie list`: the PCI functions of this machine.
 
 use crate::{cli, outcome::Outcome, units, ways};
+use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -8,6 +9,7 @@ use upcie_core::{
     pci::{BarInfo, BarKind, Function, functions},
     transport::Caching,
 };
+use upcie_tools::usage::Host;
 
 /// For `--help`.
 pub const EXAMPLES: &str = "\
@@ -37,14 +39,15 @@ pub fn run(args: &ListArgs) -> anyhow::Result<Outcome> {
     let total = all.len();
     let shown: Vec<_> = all.into_iter().filter(|function| args.all || function.is_nvme()).collect();
     let mut text = Vec::new();
+    let host = Host::now().context("reading what is mounted")?;
     if args.json {
-        let items = shown.iter().map(to_json).collect::<anyhow::Result<Vec<_>>>()?;
+        let items = shown.iter().map(|it| to_json(it, &host)).collect::<anyhow::Result<Vec<_>>>()?;
         serde_json::to_writer_pretty(&mut text, &items)?;
         writeln!(text)?;
     } else if shown.is_empty() {
         print_nothing(total)?;
     } else {
-        print_table(&shown, args.verbose, &mut text)?;
+        print_table(&shown, args.verbose, &host, &mut text)?;
     }
     cli::print(&text)?;
     Ok(Outcome::Done)
@@ -65,7 +68,7 @@ fn print_nothing(total: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print_table(shown: &[Function], verbose: bool, out: &mut impl Write) -> anyhow::Result<()> {
+fn print_table(shown: &[Function], verbose: bool, host: &Host, out: &mut impl Write) -> anyhow::Result<()> {
     writeln!(
         out,
         "{:<13} {:<10} {:<7} {:<16} {:>6} {:>5}",
@@ -85,9 +88,9 @@ fn print_table(shown: &[Function], verbose: bool, out: &mut impl Write) -> anyho
             function.bdf.to_string(),
             function.class
         )?;
-        // Of all functions of a machine, most are nobody's business.
-        if verbose || function.is_nvme() {
-            for line in ways::lines(function) {
+        // Advice for other functions than NVMe controllers would be wrong: a bridge, a network card.
+        if function.is_nvme() {
+            for line in ways::lines(function, host) {
                 writeln!(out, "    {line}")?;
             }
         }
@@ -141,7 +144,7 @@ fn cachings(function: &Function, bar: &BarInfo) -> impl Iterator<Item = (Caching
     all.into_iter().filter_map(|(possible, caching, ways)| possible.then_some((caching, ways)))
 }
 
-fn to_json(function: &Function) -> anyhow::Result<Value> {
+fn to_json(function: &Function, host: &Host) -> anyhow::Result<Value> {
     let bars = function.bars()?.into_iter().map(|bar| {
         let (kind, is_64bit, prefetchable) = match bar.kind {
             BarKind::Io => ("io", false, false),
@@ -171,7 +174,7 @@ fn to_json(function: &Function) -> anyhow::Result<Value> {
         "iommu_group": group,
         "numa_node": function.numa_node,
         "bars": bars.collect::<Vec<_>>(),
-        "ways": ways::to_json(function),
+        "ways": ways::to_json(function, host),
     }))
 }
 
@@ -183,7 +186,11 @@ mod tests {
     fn the_machine_s_functions_can_be_shown() {
         let all = functions().unwrap();
         let mut text = Vec::new();
-        print_table(&all, true, &mut text).unwrap();
-        assert_eq!(all.iter().map(to_json).collect::<anyhow::Result<Vec<_>>>().unwrap().len(), all.len());
+        let host = Host::now().unwrap();
+        print_table(&all, true, &host, &mut text).unwrap();
+        assert_eq!(
+            all.iter().map(|it| to_json(it, &host)).collect::<anyhow::Result<Vec<_>>>().unwrap().len(),
+            all.len()
+        );
     }
 }

@@ -1,11 +1,12 @@
 //! The device that a command works on.
 
-use crate::{cli, signal};
-use anyhow::bail;
+use crate::{cli, signal, ways};
+use anyhow::{Context, bail};
 use clap::Args;
 use std::fs;
-use upcie_core::pci::Bdf;
+use upcie_core::pci::{Bdf, Function};
 use upcie_nvme::{Address, Controller, ControllerOptions, IrqKind, Namespace, emu};
+use upcie_tools::usage::Host;
 
 /// The forms of an address, for `--help`.
 pub const ADDRESSES: &str = "\
@@ -47,6 +48,7 @@ pub fn parse_address(text: &str) -> anyhow::Result<Address> {
 impl Target {
     /// Opens the controller.
     pub fn open(&self, options: ControllerOptions) -> anyhow::Result<Controller> {
+        check_unused(&self.address)?;
         let controller = Controller::open_with(&self.address, options)?;
         warn_if_physical(&controller, controller.name());
         signal::watch(&controller)?;
@@ -85,6 +87,17 @@ impl Target {
     pub fn bdf(&self) -> Option<Bdf> {
         self.address.bdf()
     }
+}
+
+/// Refuses a function whose disks the kernel uses, before any advice on how to take it from the kernel.
+pub fn check_unused(address: &Address) -> anyhow::Result<()> {
+    let Some(function) = address.bdf().and_then(|bdf| Function::at(bdf).ok()) else { return Ok(()) };
+    let uses = ways::disk_uses(&function, &Host::now().context("reading what is mounted")?);
+    if !uses.is_empty() {
+        let driver = function.driver.as_deref().unwrap_or("no driver");
+        bail!("{address}: class {:06x}, bound to {driver}, and in use: {uses}", function.class);
+    }
+    Ok(())
 }
 
 /// Says in one line what it means that a controller is given physical addresses, if it is. `names` has the address space.

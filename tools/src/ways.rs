@@ -8,6 +8,7 @@ use upcie_core::{
     pci::Function,
     transport::{WayIn, ways},
 };
+use upcie_tools::usage::{Host, Use};
 
 /// The scheme of a way's address: `vfio`, `uio`, …
 fn scheme(way: &WayIn) -> String {
@@ -33,10 +34,20 @@ fn reason(function: &Function, error: &Error) -> String {
     }
 }
 
+/// What the kernel uses the disks of a function for; empty if it does not.
+pub fn disk_uses(function: &Function, host: &Host) -> String {
+    let uses = host.disk_uses(&host.blocks(&function.path));
+    uses.iter().map(Use::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// The possible ones, and for the others what is missing, in lines of at most [`WIDTH`].
-pub fn lines(function: &Function) -> Vec<String> {
+pub fn lines(function: &Function, host: &Host) -> Vec<String> {
     if let Err(error) = function.check_not_being_unbound() {
         return wrap(&format!("ways in: none: {}", reason(function, &error)));
+    }
+    let uses = disk_uses(function, host);
+    if !uses.is_empty() {
+        return wrap(&format!("ways in: none while it is in use: {uses}"));
     }
     let all = ways(function);
     let possible: Vec<_> = all.iter().filter(|way| way.missing.is_none()).map(scheme).collect();
@@ -93,11 +104,17 @@ fn wrap(text: &str) -> Vec<String> {
 }
 
 /// The same for programs: each way, whether it is possible, and what is missing otherwise.
-pub fn to_json(function: &Function) -> Value {
-    let all = ways(function);
+pub fn to_json(function: &Function, host: &Host) -> Value {
+    let all = if function.is_nvme() { ways(function) } else { Vec::new() };
     let unbinding = function.check_not_being_unbound().err();
+    let uses = disk_uses(function, host);
     let entries = all.iter().map(|way| {
-        let missing = unbinding.as_ref().or(way.missing.as_ref()).map(|error| reason(function, error));
+        let error = unbinding.as_ref().or(way.missing.as_ref());
+        let missing = if uses.is_empty() {
+            error.map(|error| reason(function, error))
+        } else {
+            Some(format!("it is in use: {uses}"))
+        };
         json!({
             "way": scheme(way), "address": way.address.to_string(), "possible": missing.is_none(), "missing": missing,
         })

@@ -95,6 +95,8 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
     let (from, to) = (in_container(&args.from), in_container(&args.to));
     ensure!(from.bdf() != to.bdf() || from.bdf().is_none(), "{from} and {to} are the same device");
     args.consent.check(&Target { address: to.clone() }, args.to_namespace, "this overwrites")?;
+    target::check_unused(&from)?;
+    target::check_unused(&to)?;
     signal::install()?;
     let options = ControllerOptions { timeout: args.timeout, ..ControllerOptions::default() };
     let from = Controller::open_with(&from, options.clone())?;

@@ -3,6 +3,7 @@
 mod admin;
 mod blocking;
 mod bringup;
+mod class;
 mod device_memory;
 mod live;
 mod namespaces;
@@ -105,6 +106,7 @@ impl Controller {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_with(address: &Address, options: ControllerOptions) -> Result<Self> {
+        class::check(address)?;
         let device = match address {
             Address::Emulated(text) => crate::emu::spawn(&text.parse()?)?,
             other => upcie_core::transport::open(other)?,
@@ -126,6 +128,7 @@ impl Controller {
     /// # Errors
     /// The two ways in can't share an address space (the error says which can), and as [`open`](Self::open).
     pub fn open_beside(&self, address: &Address, options: ControllerOptions) -> Result<Self> {
+        class::check(address)?;
         Self::from_device(self.inner.device.open_beside(address)?, options)
     }
 

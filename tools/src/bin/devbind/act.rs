@@ -139,8 +139,9 @@ fn look(
     let mut look = |bdf| -> anyhow::Result<()> {
         let function = Function::at(bdf)?;
         function.check_not_being_unbound()?;
-        let check = check(&function).map_err(|error| about(bdf, error))?;
-        if check == Check::InUse && !how.force {
+        let checked = check(&function).map_err(|error| about(bdf, error));
+        // A function in use comes first: no advice for what shall not be done.
+        if !matches!(checked, Ok(Check::Nothing)) && !how.force {
             let mut uses = host.uses(&function);
             if uses.is_empty() {
                 uses = host.claims(&function);
@@ -149,6 +150,7 @@ fn look(
                 return Err(in_use(bdf, &uses));
             }
         }
+        checked?;
         functions.push(function);
         Ok(())
     };

@@ -128,8 +128,11 @@ impl Memory {
     pub fn new_on(len: usize, page: PageSize, node: Option<u32>) -> Result<Self> {
         let node = node.filter(|_| numa::nodes_with_memory().len() > 1);
         let what = || format!("{len} bytes of DMA memory in {page} pages");
-        let fail =
-            |source: std::io::Error| Error::Memory { what: what(), reason: shortage(page, node), source };
+        let fail = |source: std::io::Error| Error::Memory {
+            what: what(),
+            reason: shortage(page, node, len as u64),
+            source,
+        };
         let len = len
             .max(1)
             .checked_next_multiple_of(page.bytes())
@@ -267,8 +270,11 @@ impl AsFd for Memory {
 }
 
 /// What to say when memory of `page` pages can't be had, on `node` if possible.
-fn shortage(page: PageSize, node: Option<u32>) -> String {
+fn shortage(page: PageSize, node: Option<u32>, wanted: u64) -> String {
     let bytes = page.bytes();
+    if let Some(limit) = hugetlb::limit(bytes as u64, wanted) {
+        return limit;
+    }
     let there = node
         .and_then(|node| {
             hugetlb::look(page, Some(node)).map(|pool| format!(" ({} on node {node})", pool.free))

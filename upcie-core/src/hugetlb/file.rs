@@ -67,7 +67,7 @@ pub fn create_file(mount: &Mount, bdf: Bdf, len: u64) -> Result<NamedFile> {
                     path.display(),
                     short_size(mount.page_bytes)
                 ),
-                reason: shortage(mount),
+                reason: shortage(mount, len.unwrap_or(u64::MAX)),
                 source: error.into(),
             })
         }
@@ -238,8 +238,11 @@ fn unlink(path: &Path) -> Result<()> {
 }
 
 /// What to say when there are not enough pages.
-fn shortage(mount: &Mount) -> String {
+fn shortage(mount: &Mount, wanted: u64) -> String {
     let size = short_size(mount.page_bytes);
+    if let Some(limit) = super::limit(mount.page_bytes, wanted) {
+        return limit;
+    }
     if let Ok(Some((total, free))) = mount.limit() {
         return format!(
             "{} is limited to {} pages of {size}, of which {} are free; the pool may have too few, too: hugepages info",

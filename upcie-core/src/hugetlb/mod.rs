@@ -6,12 +6,14 @@
 //! that the device is off the bus removes it: the program itself, the next one that opens the device, or
 //! `hugepages release`. Memory that several devices may be told of has a name for each, and stays until the last is gone.
 
+mod cgroup;
 mod file;
 mod mount;
 mod pool;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use cgroup::limit;
 pub use file::{Leftover, NamedFile, create_file, leftovers};
 pub use mount::{Mount, mount_for, mounts};
 pub(crate) use pool::look;

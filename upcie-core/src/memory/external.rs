@@ -144,7 +144,10 @@ impl Memory {
             // Too few pages are an error here, not a SIGBUS on first use.
             fill(fd.as_fd(), len as i64).map_err(|e| Error::Memory {
                 what: format!("{WHAT}: {len} bytes in {page} pages"),
-                reason: format!("{present} bytes have pages, and {}", super::shortage(page, None)),
+                reason: format!(
+                    "{present} bytes have pages, and {}",
+                    super::shortage(page, None, (len - present) as u64)
+                ),
                 source: e.into(),
             })?;
         }

@@ -1,0 +1,71 @@
+//! A control group's limit on huge pages, which the pool's free pages say nothing of.
+
+use super::short_size;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Describes the limit of this process's control groups (version 2) that leaves fewer than `wanted` bytes of huge pages of
+/// `page` bytes; `None` where none does. See `hugetlb.<size>.max` in the kernel's `admin-guide/cgroup-v2.rst`.
+pub(crate) fn limit(page: u64, wanted: u64) -> Option<String> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    limit_in(Path::new("/sys/fs/cgroup"), &groups, page, wanted)
+}
+
+fn limit_in(root: &Path, groups: &str, page: u64, wanted: u64) -> Option<String> {
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let leaf = root.join(own);
+    let mut path: PathBuf = leaf;
+    while path.starts_with(root) {
+        let value = |file: &str| -> Option<u64> {
+            fs::read_to_string(path.join(format!("hugetlb.{}B.{file}", short_size(page))))
+                .ok()?
+                .trim()
+                .parse()
+                .ok()
+        };
+        // "max" is no number: no limit.
+        if let Some(limit) = value("max") {
+            let used = value("current").unwrap_or(0);
+            if used.saturating_add(wanted) > limit {
+                let file = path.join(format!("hugetlb.{}B.max", short_size(page)));
+                return Some(format!(
+                    "this process's control group may have {limit} bytes of them, {used} are taken and this needs {wanted} \
+                     more: raise {}",
+                    file.display()
+                ));
+            }
+        }
+        if !path.pop() {
+            break;
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_s_limit_is_named_with_its_file() {
+        let root = std::env::temp_dir().join(format!("upcie-cgroup-{}", std::process::id()));
+        let leaf = root.join("pod/app");
+        fs::create_dir_all(&leaf).unwrap();
+        let write = |path: &Path, file: &str, text: &str| fs::write(path.join(file), text).unwrap();
+        write(&leaf, "hugetlb.2MB.max", "max\n");
+        let groups = "1:name=systemd:/x\n0::/pod/app\n";
+        let ask = || limit_in(&root, groups, 2 << 20, 8 << 20);
+        assert_eq!(ask(), None);
+        write(&root.join("pod"), "hugetlb.2MB.max", "8388608\n");
+        assert_eq!(ask(), None, "just enough");
+        write(&root.join("pod"), "hugetlb.2MB.current", "2097152\n");
+        let text = ask().unwrap();
+        for part in ["8388608 bytes", "2097152 are taken", "pod/hugetlb.2MB.max"] {
+            assert!(text.contains(part), "{part:?} is not in {text}");
+        }
+        assert_eq!(limit_in(&root, groups, 1 << 30, 1 << 30), None, "another size");
+        fs::remove_dir_all(root).unwrap();
+    }
+}

@@ -5,6 +5,10 @@ use upcie_nvme::{Address, upcie_core};
 /// The address in a file name. fio splits names at ':' that are not escaped, so a PCI function may be written with dots:
 /// `0000.01.00.0`, `vfio:0000.01.00.0`.
 pub(crate) fn parse(name: &str) -> Result<Address, upcie_core::Error> {
+    if name.len() == 4 && name.bytes().all(|c| c.is_ascii_hexdigit()) {
+        let reason = "fio splits file names at ':': write a PCI function with dots, 0000.01.00.0".into();
+        return Err(upcie_core::Error::Address { input: name.into(), reason });
+    }
     let (scheme, function) = match name.rsplit_once(':') {
         Some((scheme, function)) => (Some(scheme), function),
         None => (None, name),
@@ -52,6 +56,8 @@ mod tests {
         {
             assert_eq!(parse(name).expect(name).to_string(), name);
         }
+        let error = parse("0000").unwrap_err().to_string();
+        assert!(error.contains("0000.01.00.0"), "{error}");
         for name in ["job1.0.0", "/dev/nvme0n1", "0000.01.00", "0000.01.00.0.0", "nvme:0000.01.00.0"] {
             assert!(parse(name).is_err(), "{name}");
         }

@@ -88,7 +88,8 @@ impl<'a> Binder<'a> {
     ///
     /// # Errors
     /// [`Error::Unusable`] when `driver` is VFIO's, no IOMMU translates for the function and VFIO's no-IOMMU mode is
-    /// off; [`Error::Unsupported`] when `driver` is no driver's name.
+    /// off; when the function is behind Intel VMD; and when `driver` is uio_pci_generic and the kernel is locked down.
+    /// [`Error::Unsupported`] when `driver` is no driver's name.
     pub fn check(function: &Function, driver: &str) -> Result<()> {
         let device = function.bdf.to_string();
         let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
@@ -98,6 +99,19 @@ impl<'a> Binder<'a> {
                 what: format!("the driver {driver:?}"),
                 reason: "a name like vfio-pci is needed".into(),
             });
+        }
+        if let Some(meant) = meant(function, driver) {
+            return Err(Error::Unsupported {
+                device,
+                what: format!("the driver {driver}"),
+                reason: format!("there is none of this name: did you mean {meant}?"),
+            });
+        }
+        if is_vfio_driver(driver) || driver == UIO {
+            function.check_not_behind_vmd()?;
+        }
+        if driver == UIO {
+            function.check_not_locked_down()?;
         }
         if is_vfio_driver(driver) && function.iommu_group.is_none() && !noiommu(function) {
             return Err(Error::Unusable {
@@ -345,6 +359,17 @@ impl<'a> Binder<'a> {
         };
         Err(Error::Unusable { device: function.bdf.to_string(), reason })
     }
+}
+
+/// The driver that leaves a function to user space but for its interrupt.
+const UIO: &str = "uio_pci_generic";
+
+/// The driver whose name differs from `driver` by `-` and `_` only, where `driver` itself is none.
+fn meant(function: &Function, driver: &str) -> Option<String> {
+    let there = |name: &str| function.bus().join("drivers").join(name).exists();
+    let known = |name: &str| there(name) || name == "vfio-pci" || name == UIO;
+    let others = [driver.replace('_', "-"), driver.replace('-', "_")];
+    if there(driver) { None } else { others.into_iter().find(|name| name != driver && known(name)) }
 }
 
 /// Whether VFIO takes functions that no IOMMU translates for.

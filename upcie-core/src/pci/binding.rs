@@ -174,7 +174,7 @@ impl Function {
     }
 
     /// Where the sysfs that it was found in is mounted.
-    pub(super) fn sysfs(&self) -> &Path {
+    pub(crate) fn sysfs(&self) -> &Path {
         self.path.ancestors().nth(4).unwrap_or(Path::new("/"))
     }
 

@@ -1,5 +1,6 @@
 //! Device addresses.
 
+use super::hint::hint;
 use crate::{Error, pci::Bdf};
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -62,6 +63,8 @@ impl FromStr for Address {
             text.parse::<Bdf>().map_err(|_| bad(format!("{text:?} is not domain:bus:device.function")))
         };
         match input.split_once(':') {
+            // Names that other programs take: one of them has colons.
+            _ if hint(input).is_some() => Err(bad(hint(input).unwrap_or_default())),
             _ if input == "emu" => Ok(Self::Emulated(String::new())),
             Some(("emu", options)) => Ok(Self::Emulated(options.into())),
             Some(("vfio-user", "")) => Err(bad("the socket's path is missing".into())),

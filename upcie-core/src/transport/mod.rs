@@ -2,6 +2,7 @@
 
 mod address;
 mod bar;
+mod hint;
 mod ways;
 
 pub use address::{Address, FORMS};

@@ -4,13 +4,15 @@ use crate::{
     Error, Result,
     pci::{Function, is_vfio_driver},
 };
-use std::{fs, io};
+use std::{fs, io, path::Path};
 
 /// The driver that leaves a function alone but for its interrupt.
 pub(super) const DRIVER: &str = "uio_pci_generic";
 
 /// Refuses a function that an IOMMU translates for: it would reach none of the memory that it is told of.
 pub(super) fn untranslated(function: &Function) -> Result<()> {
+    function.check_not_behind_vmd()?;
+    function.check_not_locked_down()?;
     let Some(group) = function.iommu_group.as_ref().filter(|group| !group.is_noiommu) else { return Ok(()) };
     let bdf = function.bdf;
     let number = group.number;
@@ -48,17 +50,34 @@ pub(super) fn failed(device: &str, operation: &str, source: io::Error) -> Error 
             Error::Gone { device: device.into(), operation: operation.into() }
         }
         Some(libc::EPERM | libc::EACCES) => {
-            let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
-            let hint = hint(&lockdown, nix::unistd::geteuid().is_root());
+            let hint = hint(is_locked_down(Path::new("/sys")), nix::unistd::geteuid().is_root());
             Error::os(device, format!("{operation} ({hint})"), source)
         }
         _ => Error::os(device, operation, source),
     }
 }
 
-fn hint(lockdown: &str, root: bool) -> &'static str {
-    if ["[integrity]", "[confidentiality]"].iter().any(|mode| lockdown.contains(mode)) {
-        "the kernel is locked down, mostly because of Secure Boot: it lets nobody do this; use vfio-pci and an IOMMU"
+const LOCKED_DOWN: &str = "the kernel is locked down, mostly because of Secure Boot: it lets nobody do this; use vfio-pci and an IOMMU";
+
+/// Whether the kernel keeps root, too, from BARs and configuration space (kernel_lockdown(7)).
+fn is_locked_down(sysfs: &Path) -> bool {
+    let mode = fs::read_to_string(sysfs.join("kernel/security/lockdown")).unwrap_or_default();
+    ["[integrity]", "[confidentiality]"].iter().any(|locked| mode.contains(locked))
+}
+
+impl Function {
+    /// Refuses to drive it by sysfs's files of BARs and configuration space while the kernel is locked down.
+    pub(crate) fn check_not_locked_down(&self) -> Result<()> {
+        if !is_locked_down(self.sysfs()) {
+            return Ok(());
+        }
+        Err(Error::Unusable { device: self.bdf.to_string(), reason: LOCKED_DOWN.into() })
+    }
+}
+
+fn hint(locked_down: bool, root: bool) -> &'static str {
+    if locked_down {
+        LOCKED_DOWN
     } else if root {
         "a capability is missing, as in a container: CAP_SYS_ADMIN and CAP_SYS_RAWIO are needed"
     } else {
@@ -69,7 +88,7 @@ fn hint(lockdown: &str, root: bool) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pci::FakeSysfs;
+    use crate::pci::{Binder, FakeSysfs};
 
     const BDF: &str = "0000:01:00.0";
 
@@ -123,8 +142,30 @@ mod tests {
 
     #[test]
     fn a_refusal_knows_lockdown_from_missing_rights() {
-        assert!(hint("none [integrity] confidentiality\n", true).contains("Secure Boot"));
-        assert!(hint("[none] integrity confidentiality\n", true).contains("CAP_SYS_ADMIN"));
-        assert!(hint("", false).contains("root"));
+        assert!(hint(true, true).contains("Secure Boot"));
+        assert!(hint(false, true).contains("CAP_SYS_ADMIN"));
+        assert!(hint(false, false).contains("root"));
+    }
+
+    #[test]
+    fn a_locked_down_kernel_offers_no_uio() {
+        let fake = FakeSysfs::new("lockdown");
+        fake.add(BDF, "0x010802\n", Some("nvme"), None);
+        let file = fake.0.join("kernel/security/lockdown");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let function = fake.function(BDF).unwrap();
+        for (mode, locked) in
+            [("[none] integrity confidentiality\n", false), ("none [integrity] confidentiality\n", true)]
+        {
+            fs::write(&file, mode).unwrap();
+            let refused = [untranslated(&function), Binder::check(&function, DRIVER)];
+            for result in refused {
+                assert_eq!(
+                    result.is_err_and(|error| error.to_string().contains("Secure Boot")),
+                    locked,
+                    "{mode}"
+                );
+            }
+        }
     }
 }

@@ -60,6 +60,7 @@ pub(super) fn locked(device: &str, function: &Function, sys: &Path) -> Result<Fu
 
 /// What must hold: no IOMMU translates for the function, the mode is on, and vfio-pci was bound to it since.
 pub(super) fn check<'a>(device: &str, function: &'a Function, sys: &Path) -> Result<&'a IommuGroup> {
+    function.check_not_behind_vmd()?;
     let bdf = function.bdf;
     let unusable = |reason| Error::Unusable { device: device.into(), reason };
     let bound = function.driver.as_deref().filter(|driver| is_vfio_driver(driver));

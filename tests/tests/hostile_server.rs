@@ -17,7 +17,7 @@ use upcie_tests::{
     process::{Directory, Server, within},
 };
 
-/// How long opening may take: the client's own deadline for an answer, and then some.
+/// How long opening may take: its timeout of 5 s, and then some.
 const OPEN: Duration = Duration::from_secs(20);
 
 const VERSION: u16 = 1;
@@ -32,7 +32,8 @@ fn opening(what: &str, serve: impl Fn(UnixStream) + Send + 'static) -> String {
     // Left behind when the test ends.
     thread::spawn(move || listener.incoming().for_each(|stream| serve(stream.unwrap())));
     let start = Instant::now();
-    let result = within(2 * OPEN, move || Controller::open(&Address::VfioUser(path)));
+    let options = ControllerOptions { timeout: Duration::from_secs(5), ..ControllerOptions::default() };
+    let result = within(2 * OPEN, move || Controller::open_with(&Address::VfioUser(path), options));
     let took = start.elapsed();
     let error = result.err().unwrap_or_else(|| panic!("{what}: it opens"));
     let text = upcie_tests::chain(&error);

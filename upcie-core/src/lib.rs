@@ -4,6 +4,7 @@
 compile_error!("upcie-core needs Linux on x86-64 or aarch64");
 
 pub mod barrier;
+pub mod deadline;
 pub mod dma;
 mod error;
 pub mod hugetlb;

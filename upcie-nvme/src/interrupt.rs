@@ -221,6 +221,8 @@ impl AsFd for Waiter {
 pub(crate) struct Backoff {
     patience: Patience,
     limit: Duration,
+    /// Rounds without a look at the clock.
+    spins: u32,
     rounds: u32,
     /// The time is up: what comes now is the last look.
     expired: bool,
@@ -232,8 +234,14 @@ const SPINS: u32 = 1000;
 const NAP_MAX: Duration = Duration::from_millis(1);
 
 impl Backoff {
+    /// For a look at memory, which costs less than a look at the clock.
     pub(crate) fn new(limit: Duration) -> Self {
-        Self { patience: Patience::new(), limit, rounds: 0, expired: false }
+        Self { patience: Patience::new(), limit, spins: SPINS, rounds: 0, expired: false }
+    }
+
+    /// For a look at registers: each may be a message that takes seconds, so the clock is read after each.
+    pub(crate) fn of_registers(limit: Duration) -> Self {
+        Self { spins: 0, ..Self::new(limit) }
     }
 
     /// How long it waits in all.
@@ -241,11 +249,11 @@ impl Backoff {
         self.limit
     }
 
-    /// Waits a little; `false` when the time is up. Once after that it is `true`, for a last look. The clock is read only
-    /// after the spins.
+    /// Waits a little; `false` when the time is up. Once after that it is `true`, for a last look. The clock is read
+    /// after the spins only, if there are any.
     pub(crate) fn pause(&mut self) -> bool {
         self.rounds += 1;
-        if self.rounds < SPINS {
+        if self.rounds < self.spins {
             std::hint::spin_loop();
             return true;
         }
@@ -260,6 +268,6 @@ impl Backoff {
 
     /// Whether it is time for a check that is too slow for every round: about every 100 ms.
     pub(crate) fn is_slow(&self) -> bool {
-        self.rounds >= SPINS && (self.rounds - SPINS) % 128 == 127
+        self.rounds >= self.spins && (self.rounds - self.spins) % 128 == 127
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     Error, Result,
+    deadline::charged,
     mmio::{Mapping, Register, Word},
 };
 use std::{fmt, sync::Arc};
@@ -143,7 +144,7 @@ impl Bar {
         }
         let mut data = [0; 4];
         self.check(offset, 4, "reading a register")?;
-        self.io.read(offset, &mut data)?;
+        charged(|| self.io.read(offset, &mut data))?;
         Ok(u32::from_le_bytes(data))
     }
 
@@ -157,7 +158,7 @@ impl Bar {
             return Ok(());
         }
         self.check(offset, 4, "writing a register")?;
-        self.io.write(offset, &value.to_le_bytes())
+        charged(|| self.io.write(offset, &value.to_le_bytes()))
     }
 
     /// Reads a 64-bit register: the low half first, then the high one, where it is mapped (not every device takes
@@ -171,7 +172,7 @@ impl Bar {
         }
         let mut data = [0; 8];
         self.check(offset, 8, "reading a register")?;
-        self.io.read(offset, &mut data)?;
+        charged(|| self.io.read(offset, &mut data))?;
         Ok(u64::from_le_bytes(data))
     }
 
@@ -186,7 +187,7 @@ impl Bar {
             return Ok(());
         }
         self.check(offset, 8, "writing a register")?;
-        self.io.write(offset, &value.to_le_bytes())
+        charged(|| self.io.write(offset, &value.to_le_bytes()))
     }
 
     fn halves(&self, offset: u64) -> (Option<Register<u32>>, Option<Register<u32>>) {

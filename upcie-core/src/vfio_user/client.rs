@@ -56,10 +56,18 @@ impl Client {
     /// # Errors
     /// There is no socket, nobody listens on it, or it is not a vfio-user server's: each says what to do.
     pub fn connect(path: impl AsRef<Path>) -> Result<Self> {
+        Self::connect_within(path, DEADLINE)
+    }
+
+    /// As [`connect`](Self::connect), with how long the server may take for each answer: 5 s there.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn connect_within(path: impl AsRef<Path>, deadline: Duration) -> Result<Self> {
         let path = path.as_ref();
         let device = format!("vfio-user:{}", path.display());
-        let stream = connect(path, DEADLINE).map_err(|errno| refusal(path, &device, errno))?;
-        Self::from_stream(stream, device, None)
+        let stream = connect(path, deadline).map_err(|errno| refusal(path, &device, errno, deadline))?;
+        Self::with_deadline(stream, device, None, deadline)
     }
 
     /// Over a stream that is connected already. `name` is for messages; `keepalive` is dropped after the connection is
@@ -298,7 +306,7 @@ pub(super) fn connect(path: &Path, timeout: Duration) -> Result<UnixStream, Errn
 }
 
 /// Why there is no connection to `path`, and what to do.
-fn refusal(path: &Path, device: &str, errno: Errno) -> Error {
+fn refusal(path: &Path, device: &str, errno: Errno, after: Duration) -> Error {
     let not_found = |reason: &str| Error::NotFound { device: device.into(), reason: reason.into() };
     match errno {
         Errno::ENOENT => not_found("there is no such socket: start its server first"),
@@ -308,8 +316,8 @@ fn refusal(path: &Path, device: &str, errno: Errno) -> Error {
         Errno::ECONNREFUSED => not_found("nobody listens on the socket any more: start its server again"),
         Errno::EAGAIN => Error::Timeout {
             device: device.into(),
-            operation: "connecting: its server does not accept anybody".into(),
-            after: DEADLINE,
+            operation: "connecting: its server accepts nobody, so it may be stopped or hung".into(),
+            after,
         },
         Errno::EACCES => Error::os(device, "connecting (you need write permission on the socket)", errno),
         Errno::EPROTOTYPE => not_found("the socket is not a stream socket: not a vfio-user server's"),

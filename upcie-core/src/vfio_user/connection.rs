@@ -6,7 +6,11 @@ use super::{
     socket::{Channel, Fault, HEADERS, MAX_FDS, Message, message},
     wire::{DmaAccess, Header, MAJOR, MINOR, Version, command, flags, split},
 };
-use crate::{Error, Result, process::Owner};
+use crate::{
+    Error, Result,
+    deadline::{self, Clock},
+    process::Owner,
+};
 use nix::errno::Errno;
 use std::{
     any::Any,
@@ -131,32 +135,19 @@ impl Connection {
         &self.peer
     }
 
+    /// How long an answer may take, and an access of several messages.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     /// Bytes of data in one message, either way.
     pub fn max_data(&self) -> usize {
         self.peer.max_data_xfer_size.min(MAX_DATA) as usize
     }
 
-    /// When an operation that begins now must have ended.
-    pub fn deadline(&self) -> Instant {
-        Instant::now() + self.deadline
-    }
-
     /// Sends a request and waits for its answer; answers what the server asks meanwhile. `operation` is for errors.
     pub fn request(
         &self,
-        command: u16,
-        operation: &str,
-        parts: &[&[u8]],
-        fds: &[BorrowedFd<'_>],
-    ) -> Result<Message> {
-        self.request_until(None, command, operation, parts, fds)
-    }
-
-    /// The same for an operation of several requests, which has one deadline; `None` begins a new one when other threads'
-    /// requests have been answered.
-    pub fn request_until(
-        &self,
-        deadline: Option<Instant>,
         command: u16,
         operation: &str,
         parts: &[&[u8]],
@@ -181,26 +172,29 @@ impl Connection {
                 });
             }
         }
-        let deadline = deadline.unwrap_or_else(|| self.deadline());
-        if Instant::now() >= deadline {
-            // Nothing was sent, so no answer is missing.
-            return Err(Error::Timeout {
-                device: device(),
-                operation: operation.into(),
-                after: self.deadline,
-            });
-        }
         let id = state.next_id;
         state.next_id = id.wrapping_add(1);
         let header = Header { id, command, flags: flags::COMMAND, ..Header::default() };
-        let reply = state.exchange(header, message(header, parts), fds, deadline).map_err(|fault| {
+        let mut clock = Clock::new(self.deadline);
+        if clock.slice().is_none() {
+            // Nothing was sent, so no answer is missing: the connection stays good.
+            let (operation, after) = (operation.into(), clock.limit());
+            return Err(Error::Timeout { device: device(), operation, after });
+        }
+        let reply = state.exchange(header, message(header, parts), fds, &mut clock);
+        deadline::charge(clock.waited());
+        let reply = reply.map_err(|fault| {
             let operation = operation.to_owned();
             let (death, error) = match fault {
                 Fault::Closed => (Death::Gone, Error::Gone { device: device(), operation }),
                 // A late answer must not be taken for another's: nothing is read from this socket again.
                 Fault::Late => (
                     Death::GivenUp("a request was not answered in time"),
-                    Error::Timeout { device: device(), operation, after: self.deadline },
+                    Error::Timeout {
+                        device: device(),
+                        operation: format!("{operation}: its server may be stopped or hung"),
+                        after: clock.limit(),
+                    },
                 ),
                 Fault::Garbage(reason) => (
                     Death::GivenUp("the server broke the protocol"),
@@ -283,22 +277,33 @@ impl fmt::Debug for Connection {
     }
 }
 
+/// Repeats `wait` for as long as it is late, until the clock says so too.
+fn slices<T>(clock: &mut Clock, mut wait: impl FnMut(Instant) -> Result<T, Fault>) -> Result<T, Fault> {
+    loop {
+        let end = clock.slice().ok_or(Fault::Late)?;
+        match wait(end) {
+            Err(Fault::Late) => {}
+            other => return other,
+        }
+    }
+}
+
 impl State {
     fn exchange(
         &mut self,
         header: Header,
         bytes: Vec<u8>,
         fds: &[BorrowedFd<'_>],
-        deadline: Instant,
+        clock: &mut Clock,
     ) -> Result<Message, Fault> {
         self.channel.send(bytes, fds)?;
-        self.channel.flush_until(deadline)?;
+        slices(clock, |end| self.channel.flush_until(end))?;
         loop {
-            let message = self.channel.recv(deadline)?;
+            let message = slices(clock, |end| self.channel.recv(end))?;
             if !message.header.is_reply() {
                 self.serve(&message)?;
                 // A server that asks on and on is late as well.
-                if Instant::now() >= deadline {
+                if clock.slice().is_none() {
                     return Err(Fault::Late);
                 }
             } else if message.header.id != header.id || message.header.command != header.command {

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    deadline::Budget,
     memory::MemoryFile,
     mmio::Mapping,
     transport::{Area, RegionIo},
@@ -133,12 +134,13 @@ impl RegionIo for RegionAccessor {
     fn read(&self, offset: u64, data: &mut [u8]) -> Result<()> {
         let operation = format!("reading region {}", self.region);
         self.check(&operation, offset, data.len())?;
-        let (deadline, mut offset) = (Some(self.connection.deadline()), offset);
+        // Of a server that takes a byte at a time, too.
+        let _budget = Budget::new(self.connection.deadline());
+        let mut offset = offset;
         for part in data.chunks_mut(self.connection.max_data()) {
             let access = RegionAccess { offset, region: self.region, count: part.len() as u32 };
             let parts = [access.as_bytes()];
-            let reply =
-                self.connection.request_until(deadline, command::REGION_READ, &operation, &parts, &[])?;
+            let reply = self.connection.request(command::REGION_READ, &operation, &parts, &[])?;
             let (echo, bytes) = self.connection.parse::<RegionAccess>(&operation, &reply.payload)?;
             if echo != access || bytes.len() != part.len() {
                 return Err(self.connection.protocol(&operation, "other bytes than were asked for"));
@@ -152,12 +154,13 @@ impl RegionIo for RegionAccessor {
     fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
         let operation = format!("writing region {}", self.region);
         self.check(&operation, offset, data.len())?;
-        let (deadline, mut offset) = (Some(self.connection.deadline()), offset);
+        // Of a server that takes a byte at a time, too.
+        let _budget = Budget::new(self.connection.deadline());
+        let mut offset = offset;
         for part in data.chunks(self.connection.max_data()) {
             let access = RegionAccess { offset, region: self.region, count: part.len() as u32 };
             let parts = [access.as_bytes(), part];
-            let reply =
-                self.connection.request_until(deadline, command::REGION_WRITE, &operation, &parts, &[])?;
+            let reply = self.connection.request(command::REGION_WRITE, &operation, &parts, &[])?;
             let (echo, _) = self.connection.parse::<RegionAccess>(&operation, &reply.payload)?;
             if echo != access {
                 return Err(self.connection.protocol(&operation, "other bytes than were sent"));

@@ -154,7 +154,7 @@ pub(super) fn wait(
     operation: &str,
     mut done: impl FnMut() -> Result<bool>,
 ) -> Result<()> {
-    let mut backoff = Backoff::new(after);
+    let mut backoff = Backoff::of_registers(after);
     let start = Instant::now();
     loop {
         if done()? {

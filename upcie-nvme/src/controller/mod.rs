@@ -38,6 +38,7 @@ use upcie_core::{
     irq::{EventFd, IrqKind},
     process::Owner,
     transport::{Address, Device},
+    vfio_user::Client,
 };
 
 /// An NVMe controller that this process drives.
@@ -109,6 +110,7 @@ impl Controller {
         class::check(address)?;
         let device = match address {
             Address::Emulated(text) => crate::emu::spawn(&text.parse()?)?,
+            Address::VfioUser(path) => Arc::new(Client::connect_within(path, options.timeout)?),
             other => upcie_core::transport::open(other)?,
         };
         Self::from_device(device, options)

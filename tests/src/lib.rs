@@ -19,6 +19,7 @@ pub mod data;
 pub mod device;
 pub mod io;
 mod leaks;
+pub mod odd;
 pub mod pci;
 pub mod process;
 pub mod random;

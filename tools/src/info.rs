@@ -3,22 +3,31 @@
 use crate::{
     cli,
     outcome::Outcome,
+    signal,
     target::{self, Target},
     units,
 };
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args;
 use serde_json::{Map, Value, json};
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 use upcie_nvme::{
     Controller, ControllerOptions, IrqKind,
-    spec::{AdminQueueAttributes, CmbLocation, CmbSize, Configuration, ControllerStatus, PowerState, offset},
+    controller::open_device,
+    spec::{
+        AdminQueueAttributes, Capabilities, CmbLocation, CmbSize, Configuration, ControllerStatus,
+        PowerState, Version, offset,
+    },
 };
 
 /// For `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
   upcie info emu
+  upcie info 0000:01:00.0 --registers    of one that does not come up, too
   upcie info 0000:01:00.0 --json | jq .namespaces[].size";
 
 /// Arguments of `upcie info`.
@@ -29,11 +38,28 @@ pub struct InfoArgs {
     /// Print a JSON object on stdout; sizes are in bytes
     #[arg(long)]
     json: bool,
+    /// Show the registers alone, as they are: the controller is not brought up, and none is written
+    #[arg(long)]
+    registers: bool,
+    /// Give up when the device does not answer for this long
+    #[arg(long, value_name = "TIME", default_value = "30", value_parser = units::parse_time)]
+    timeout: Duration,
 }
 
 /// Runs it.
 pub fn run(args: &InfoArgs) -> anyhow::Result<Outcome> {
-    let controller = args.target.open_to_read(ControllerOptions::default())?;
+    signal::install()?;
+    if args.registers {
+        return registers_alone(args);
+    }
+    let options = ControllerOptions { timeout: args.timeout, ..ControllerOptions::default() };
+    let controller = args.target.open_to_read(options).map_err(|error| advise(&args.target, error))?;
+    let (namespaces, unlisted) = match namespaces(&controller) {
+        Ok(namespaces) => (namespaces, None),
+        // Some controllers without I/O have no list of namespaces either.
+        Err(error) if controller.check_io().is_err() => (Vec::new(), Some(format!("{error:#}"))),
+        Err(error) => return Err(error),
+    };
     let info = json!({
         "address": controller.name(),
         "controller": identify(&controller),
@@ -42,11 +68,13 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<Outcome> {
             "queue_pairs": controller.max_queue_pairs(),
             "queue_entries": controller.max_depth(),
             "page_size": controller.page_size(),
+            "no_io": no_io(&controller),
         },
         "own_memory": own_memory(&controller),
         "interrupts": interrupts(&controller)?,
-        "namespaces": namespaces(&controller)?,
-        "registers": registers(&controller)?,
+        "namespaces": namespaces,
+        "namespaces_unknown": unlisted,
+        "registers": registers(controller.capabilities(), |at| Ok(controller.register(at)?))?,
     });
     drop(controller);
     let mut text = Vec::new();
@@ -195,10 +223,60 @@ fn namespaces(controller: &Controller) -> anyhow::Result<Vec<Value>> {
     Ok(all)
 }
 
-/// The registers, while the driver runs the controller.
-fn registers(controller: &Controller) -> anyhow::Result<Value> {
-    let read = |at: usize| controller.register(at).context("reading the registers");
-    let cap = controller.capabilities();
+/// Why it takes no I/O, if so.
+fn no_io(controller: &Controller) -> Option<String> {
+    match controller.check_io() {
+        Err(upcie_nvme::Error::NoIo { reason, .. }) => Some(reason.to_string()),
+        other => other.err().map(|error| chain(&error)),
+    }
+}
+
+/// The way on from a controller that does not come up.
+fn advise(target: &Target, error: anyhow::Error) -> anyhow::Error {
+    use upcie_nvme::Error::{Core, Emulator, Gone};
+    match error.downcast_ref() {
+        None | Some(Core(_) | Emulator(_) | Gone { .. }) => error,
+        Some(_) => {
+            anyhow!("{error:#}; `upcie info --registers {}` shows its registers as they are", target.address)
+        }
+    }
+}
+
+/// `--registers`: of a device that is opened, and no more.
+fn registers_alone(args: &InfoArgs) -> anyhow::Result<Outcome> {
+    let device = open_device(&args.target.to_read()?, args.timeout)?;
+    let bar = device.bar(0)?;
+    let cap = Capabilities::from_bits(bar.read_u64(offset::CAP as u64)?);
+    let note = if cap.is_gone() {
+        Some("they read as ones: the device was removed, its link is down, or it is powered down (D3)")
+    } else if cap.into_bits() == 0 {
+        Some("CAP reads as 0: an SR-IOV virtual function that is not online, or no NVMe controller")
+    } else {
+        None
+    };
+    let info = json!({
+        "address": device.name(),
+        "note": note,
+        "registers": registers(cap, |at| Ok(bar.read_u32(at as u64)?))?,
+    });
+    let mut text = Vec::new();
+    if args.json {
+        serde_json::to_writer_pretty(&mut text, &info)?;
+        writeln!(text)?;
+    } else {
+        writeln!(text, "{}", device.name())?;
+        print_registers(&info, &mut text)?;
+    }
+    if let Some(note) = note {
+        cli::say(&format!("{}: the registers mean nothing: {note}", device.name()));
+    }
+    cli::print(&text)?;
+    Ok(Outcome::Done)
+}
+
+/// The registers by name.
+fn registers(cap: Capabilities, read: impl Fn(usize) -> anyhow::Result<u32>) -> anyhow::Result<Value> {
+    let read = |at: usize| read(at).context("reading the registers");
     let cc = Configuration::from_bits(read(offset::CC)?);
     let csts = ControllerStatus::from_bits(read(offset::CSTS)?);
     let aqa = AdminQueueAttributes::from_bits(read(offset::AQA)?);
@@ -220,13 +298,18 @@ fn registers(controller: &Controller) -> anyhow::Result<Value> {
             "doorbell_stride": cap.doorbell_stride(),
             "page_size_min": cap.page_size_min(),
             "page_size_max": cap.page_size_max(),
+            "command_sets": format!("{:#04x}", cap.css()),
             "nvm_command_set": cap.supports_nvm(),
             "subsystem_reset": cap.nssrs(),
             "controller_memory_buffer": cap.cmbs(),
             "persistent_memory_region": cap.pmrs(),
         }),
     );
-    put("VS", read(offset::VS)?.into(), json!({ "version": controller.version().to_string() }));
+    put(
+        "VS",
+        read(offset::VS)?.into(),
+        json!({ "version": Version::from_bits(read(offset::VS)?).to_string() }),
+    );
     put(
         "CC",
         cc.into_bits().into(),
@@ -277,6 +360,13 @@ fn print(info: &Value, out: &mut impl Write) -> io::Result<()> {
     for namespace in info["namespaces"].as_array().into_iter().flatten() {
         section(out, &format!("Namespace {}", namespace["id"]), namespace)?;
     }
+    if let Some(reason) = info["namespaces_unknown"].as_str() {
+        writeln!(out, "\nNamespaces\n  unknown: {reason}")?;
+    }
+    print_registers(info, out)
+}
+
+fn print_registers(info: &Value, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "\nRegisters")?;
     for (name, fields) in info["registers"].as_object().into_iter().flatten() {
         let fields = fields.as_object().into_iter().flatten();

@@ -88,7 +88,9 @@ fn main() -> ExitCode {
         Err(error) if cli::is_broken_pipe(&error) => Outcome::Done.code().into(),
         Err(error) => {
             cli::say(&format!("upcie: {error:#}"));
-            outcome::ERROR.into()
+            // What the end of the device's answers broke was asked for.
+            let asked = signal::interrupted() && signal::wanted_back().is_none();
+            if asked { outcome::INTERRUPTED.into() } else { outcome::ERROR.into() }
         }
     }
 }

@@ -13,6 +13,9 @@ use std::{
 use upcie_core::irq::wait_readable;
 use upcie_nvme::Controller;
 
+/// How long a server's answer may still take after the first: it may be stopped, or hang.
+const HURRY: Duration = Duration::from_secs(1);
+
 static ASKED: AtomicBool = AtomicBool::new(false);
 /// The device that the kernel wants back.
 static WANTED_BACK: OnceLock<String> = OnceLock::new();
@@ -23,6 +26,7 @@ pub fn install() -> anyhow::Result<()> {
         if ASKED.swap(true, Ordering::Relaxed) {
             std::process::exit(outcome::INTERRUPTED.into());
         }
+        upcie_core::deadline::hurry(HURRY);
     })?;
     Ok(())
 }

@@ -57,15 +57,19 @@ impl Target {
 
     /// Opens the controller to look at it: an embedded one neither makes nor changes its file, nor needs leave to.
     pub fn open_to_read(&self, options: ControllerOptions) -> anyhow::Result<Controller> {
-        let address = match &self.address {
+        Self { address: self.to_read()? }.open(options)
+    }
+
+    /// The address by which nothing is written.
+    pub fn to_read(&self) -> anyhow::Result<Address> {
+        Ok(match &self.address {
             Address::Emulated(text) => {
                 let mut emu: emu::Options = text.parse()?;
                 emu.ro |= emu.file.is_some();
                 Address::Emulated(emu.to_string())
             }
             other => other.clone(),
-        };
-        Self { address }.open(options)
+        })
     }
 
     /// Whether it is a controller in this process whose data nobody else will ever see.

@@ -1,6 +1,6 @@
 //! The crate's one error type.
 
-use crate::{queue::Refusal, spec::Status};
+use crate::{controller::NoIo, queue::Refusal, spec::Status};
 use std::time::Duration;
 
 /// What went wrong with a controller or a namespace.
@@ -44,8 +44,11 @@ pub enum Error {
         /// Whether the caller's buffer is lost to the controller (it is empty now).
         kept: bool,
     },
-    /// Registers read as all ones: the controller was removed, or its link is down.
-    #[error("{device}: {operation}: the controller is gone (its registers read as all ones)")]
+    /// Registers read as all ones: the controller was removed, its link is down, or it sleeps.
+    #[error(
+        "{device}: {operation}: the controller is gone (its registers read as all ones): it was removed, its link is down, \
+         or it is powered down (D3)"
+    )]
     Gone {
         /// The controller.
         device: String,
@@ -69,6 +72,14 @@ pub enum Error {
         device: String,
         /// What it lacks, and the way out.
         reason: String,
+    },
+    /// The controller is open, and takes no I/O.
+    #[error("{device}: the controller takes no I/O: {reason}")]
+    NoIo {
+        /// The controller.
+        device: String,
+        /// Why not.
+        reason: NoIo,
     },
     /// An argument is outside of what the controller or the call takes.
     #[error("{device}: {reason}")]

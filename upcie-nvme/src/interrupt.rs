@@ -220,6 +220,8 @@ impl AsFd for Waiter {
 #[derive(Debug)]
 pub(crate) struct Backoff {
     patience: Patience,
+    /// What had been waited when the limit began to count.
+    since: Duration,
     limit: Duration,
     /// Rounds without a look at the clock.
     spins: u32,
@@ -236,7 +238,14 @@ const NAP_MAX: Duration = Duration::from_millis(1);
 impl Backoff {
     /// For a look at memory, which costs less than a look at the clock.
     pub(crate) fn new(limit: Duration) -> Self {
-        Self { patience: Patience::new(), limit, spins: SPINS, rounds: 0, expired: false }
+        Self {
+            patience: Patience::new(),
+            since: Duration::ZERO,
+            limit,
+            spins: SPINS,
+            rounds: 0,
+            expired: false,
+        }
     }
 
     /// For a look at registers: each may be a message that takes seconds, so the clock is read after each.
@@ -244,7 +253,21 @@ impl Backoff {
         Self { spins: 0, ..Self::new(limit) }
     }
 
-    /// How long it waits in all.
+    /// For a wait of several, of which each may take `limit` and all of them `whole`, with what `patience` has waited before.
+    pub(crate) fn of_several(patience: Patience, limit: Duration, whole: Duration) -> Self {
+        let mut backoff = Self { patience, ..Self::new(limit) };
+        backoff.renew(limit, whole);
+        backoff
+    }
+
+    /// Begins the next of several.
+    pub(crate) fn renew(&mut self, limit: Duration, whole: Duration) {
+        self.since = self.patience.waited();
+        self.limit = limit.min(whole.saturating_sub(self.since));
+        (self.rounds, self.expired) = (0, false);
+    }
+
+    /// How long it waits.
     pub(crate) fn limit(&self) -> Duration {
         self.limit
     }
@@ -257,7 +280,7 @@ impl Backoff {
             std::hint::spin_loop();
             return true;
         }
-        let waited = self.patience.waited();
+        let waited = self.patience.waited().saturating_sub(self.since);
         if waited >= self.limit {
             return !std::mem::replace(&mut self.expired, true);
         }

@@ -12,7 +12,7 @@ pub mod queue;
 mod random;
 pub mod spec;
 
-pub use controller::{Controller, ControllerOptions};
+pub use controller::{Controller, ControllerOptions, NoIo};
 pub use error::{Error, Result};
 pub use interrupt::Wait;
 pub use namespace::Namespace;

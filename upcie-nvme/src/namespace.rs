@@ -129,9 +129,10 @@ impl Namespace {
     /// Whether this driver does I/O on it.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] with the reason: metadata, a command set other than NVM, or blocks of a size outside of
+    /// [`Error::NoIo`] where the controller takes none; [`Error::Unsupported`] with the reason: metadata, a command set other than NVM, or blocks of a size outside of
     /// 512 bytes to 64 KiB.
     pub fn usable(&self) -> Result<()> {
+        self.controller.check_io()?;
         match &self.unusable {
             None => Ok(()),
             Some(reason) => Err(Error::Unsupported {

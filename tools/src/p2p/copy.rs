@@ -62,7 +62,7 @@ pub struct Copied {
 
 /// Copies through `buffers`.
 pub fn run(
-    (from, to): &mut (Side, Side),
+    (mut from, mut to): (Side, Side),
     mut buffers: Vec<DmaBuf>,
     job: &Job,
     what: &'static str,

@@ -109,10 +109,11 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
     let namespaces = (target::namespace(&from, args.namespace)?, target::namespace(&to, args.to_namespace)?);
     guard::check_unprotected(to.name(), &namespaces.1)?;
     let job = job(args, whose, &namespaces)?;
-    let mut sides = (
-        Side::new(&from, &namespaces.0, args.depth, "reading")?,
-        Side::new(&to, &namespaces.1, args.depth, "writing")?,
-    );
+    // For the time of one copy: a controller may have no other queue pair for what follows.
+    let sides = || -> anyhow::Result<_> {
+        let reader = Side::new(&from, &namespaces.0, args.depth, "reading")?;
+        Ok((reader, Side::new(&to, &namespaces.1, args.depth, "writing")?))
+    };
     let wanted = || {
         format!(
             "{} buffers of {} in the memory buffer of {} ({})",
@@ -134,7 +135,7 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
         depth: args.depth,
         whose,
         memory: &memory,
-        direct: copy::run(&mut sides, buffers, &job, "peer")?,
+        direct: copy::run(sides()?, buffers, &job, "peer")?,
         host: None,
         difference: None,
     };
@@ -149,7 +150,7 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
     if !args.no_compare && !interrupted {
         let buffers =
             (0..args.depth).map(|_| from.alloc(job.piece as usize)).collect::<Result<Vec<_>, _>>()?;
-        let host = copy::run(&mut sides, buffers, &Job { behind: false, ..job }, "host")?;
+        let host = copy::run(sides()?, buffers, &Job { behind: false, ..job }, "host")?;
         namespaces.1.flush()?;
         interrupted = cut(&host);
         report.host = Some(host);

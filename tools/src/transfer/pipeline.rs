@@ -8,6 +8,8 @@ use upcie_nvme::{Controller, DmaBuf, Namespace, Patience, QueuePair, Wait, spec:
 const DEPTH: usize = 32;
 /// Bytes of a command, where the controller takes as much.
 const PIECE: usize = 256 << 10;
+/// What stands for the first block of a Flush.
+const FLUSH: u64 = u64::MAX;
 /// How long one wait may take.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -91,6 +93,17 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Puts what was written on stable storage, through the same queue: there may be no other. Nothing is in flight.
+    pub fn flush(&mut self) -> anyhow::Result<()> {
+        let number = self.first + self.window.len() as u64;
+        let mut turn = self.queue.turn()?;
+        let sent = turn.flush(&self.namespace, number);
+        drop(turn);
+        sent.map_err(|refused| refused.reason).context("flushing")?;
+        self.window.push_back((FLUSH, None));
+        self.oldest(true).map(drop)
+    }
+
     /// Waits for the oldest command; `None` when none is in flight.
     pub fn oldest(&mut self, write: bool) -> anyhow::Result<Option<Piece>> {
         if self.window.is_empty() {
@@ -104,7 +117,10 @@ impl Pipeline {
                 let slba = *slba;
                 self.window.pop_front();
                 self.first += 1;
-                result.with_context(|| format!("{} at block {slba}", verb(write)))?;
+                result.with_context(|| match slba {
+                    FLUSH => "flushing".into(),
+                    _ => format!("{} at block {slba}", verb(write)),
+                })?;
                 return Ok(Some(Piece { slba, data }));
             }
             if !self.reap()? && !self.queue.wait(Wait::Poll, PATIENCE)? && patience.waited() >= self.timeout {

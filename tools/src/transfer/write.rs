@@ -90,7 +90,7 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
     let said = |bytes| {
         format!("{} ({bytes} bytes) were written from byte {} on", units::bytes(bytes), args.range.offset)
     };
-    if let Err(error) = copied.and_then(|()| Ok(namespace.flush()?)) {
+    if let Err(error) = copied.and_then(|()| pipeline.flush()) {
         bail!("{error:#}; {}", said(written.bytes));
     }
     if signal::interrupted() {

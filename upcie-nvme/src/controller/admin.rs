@@ -12,7 +12,10 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
-use upcie_core::dma::{DmaBuf, Heap};
+use upcie_core::{
+    deadline::Budget,
+    dma::{DmaBuf, Heap},
+};
 
 /// The admin queue pair and the commands on it. Behind a mutex: one command at a time, however many threads ask.
 #[derive(Debug)]
@@ -95,6 +98,7 @@ impl Inner {
         after: Duration,
     ) -> Result<(u32, DmaBuf)> {
         let device = || self.name.to_string();
+        let _budget = Budget::new(after);
         let mut admin = lock(&self.admin);
         let tag = admin.next;
         admin.next += 1;

@@ -1,28 +1,31 @@
 //! From a device to a running controller, and back.
 
 use super::{
-    Admin, ControllerOptions, Inner, Live, Registers,
+    Admin, ControllerOptions, Inner, Live, NoIo, Registers,
     device_memory::{self, Windows},
-    lock, removal, unique,
+    gate::Gate,
+    io_refusal::{command_set, entry_sizes},
+    lock,
+    quirks::queue_entries,
+    removal,
+    transitions::{disable, disable_patience},
+    unique,
 };
 use crate::{
-    Error, Result,
-    interrupt::{Backoff, Vectors},
+    Error, Patience, Result,
+    interrupt::Vectors,
     prp::{BufferLists, MAX_TRANSFER},
     spec::{
-        AdminQueueAttributes, ArbitrationMechanism, Cns, Command, CommandSet, Configuration, Csi, FeatureId,
-        IdentifyController, IdentifyNvmController, NumberOfQueues, ShutdownNotification, ShutdownStatus,
-        Version, offset,
+        AdminQueueAttributes, Cns, Command, CommandSet, Csi, FeatureId, IdentifyController,
+        IdentifyNvmController, NumberOfQueues, Version, offset,
     },
 };
-use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64},
-    },
-    time::{Duration, Instant},
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicU64},
 };
 use upcie_core::{
+    deadline::Budget,
     dma::{DmaBuf, Heap},
     memory::host_page_size,
     process::Owner,
@@ -30,41 +33,52 @@ use upcie_core::{
 };
 use zerocopy::FromBytes;
 
-/// Entries of the admin queues.
+/// Entries of the admin queues, which CAP.MQES says nothing of.
 const ADMIN_ENTRIES: u32 = 32;
-/// A shutdown may take longer than becoming ready: caches are written back.
-const SHUTDOWN_MIN: Duration = Duration::from_secs(10);
+/// The largest memory page (CC.MPS): rings are aligned to it, and so must lie in one huge page where nothing translates.
+const PAGE_MAX: u64 = 2 << 20;
 
 pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> Result<Inner> {
     let name: Arc<str> = device.name().into();
-    let registers = Registers::open(&*device, name.clone())?;
-    registers.log_state();
+    let registers = {
+        let _budget = Budget::new(options.timeout);
+        let registers = Registers::open(&*device, name.clone())?;
+        registers.log_state();
+        registers
+    };
     let cap = registers.capabilities();
-    if !cap.supports_nvm() {
-        return Err(unsupported(&name, "it does not support the NVM command set (CAP.CSS)"));
+    let (command_set, mut no_io) = command_set(cap);
+    if command_set == CommandSet::NVM && !cap.supports_nvm() {
+        tracing::warn!(device = %name, css = cap.css(), "CAP.CSS names no command set: taking the NVM command set for granted");
     }
-    if cap.max_queue_entries() < 2 {
-        return Err(unsupported(&name, "its queues have no room for a command (CAP.MQES is 0)"));
+    let queue_entries = queue_entries(&*device, cap);
+    if queue_entries < 2 {
+        no_io = no_io.or(Some(NoIo::QueueEntries));
     }
+    // One deadline for all messages; each wait below has its own, too.
+    let ready = registers.ready_patience()?;
+    let waits = disable_patience(&registers)? + ready + registers.patience();
+    let _budget = Budget::new(options.timeout.saturating_add(waits));
     if options.arbitration.is_some() && !cap.supports_weighted_round_robin() {
         return Err(unsupported(
             &name,
             "it has no weighted round robin with urgent priority class (CAP.AMS bit 0 is 0): open it without arbitration",
         ));
     }
-    // Pages as large as the host's, so that what is one page for the controller is contiguous in memory.
-    let page = (host_page_size() as u64).min(cap.page_size_max());
-    if page < cap.page_size_min() {
-        let least = cap.page_size_min();
+    // Pages as large as the host's where the controller has them, so that its page is one in memory.
+    let (least, most) = (cap.page_size_min(), cap.page_size_max());
+    let page = (host_page_size() as u64).min(most).max(least);
+    if page > PAGE_MAX {
         return Err(unsupported(
             &name,
-            format!("its memory pages have at least {least} bytes, the host's fewer"),
+            format!(
+                "its memory pages have {least} bytes at least (CAP.MPSMIN); up to {PAGE_MAX} are supported"
+            ),
         ));
     }
     // Buffers of other controllers in the address space come with lists of pages of their size.
     let agreed = device.dma().agree(page);
-    if agreed > page || agreed < cap.page_size_min() || !agreed.is_power_of_two() {
-        let (least, most) = (cap.page_size_min(), cap.page_size_max());
+    if agreed > most.max(least) || agreed < least || !agreed.is_power_of_two() {
         return Err(unsupported(
             &name,
             format!(
@@ -90,7 +104,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
         namespaces: AtomicU64::new(unique()),
         device_memory: Windows::default(),
     });
-    let entries = ADMIN_ENTRIES.min(cap.max_queue_entries());
+    let entries = ADMIN_ENTRIES;
     let admin = Admin::new(&registers, &heap, &name, &live, entries, page_shift)?;
     let (sq, cq) = admin.rings();
     let aqa = AdminQueueAttributes::new().with_asqs(entries as u16 - 1).with_acqs(entries as u16 - 1);
@@ -99,7 +113,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
     registers.write_u64(offset::ACQ, cq)?;
     let mut inner = Inner {
         admin: Mutex::new(admin),
-        blocking: Mutex::default(),
+        blocking: Gate::default(),
         retired: Mutex::default(),
         queue_ids: Mutex::default(),
         vectors,
@@ -116,19 +130,31 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
         max_transfer: page,
         max_zeroes: u64::MAX,
         granted: 0,
+        command_set,
+        queue_entries,
+        no_io,
         options,
         owner: Owner::current(),
         name,
         device,
+        closing: None,
     };
     // From here on a failure drops `inner`, which stops the controller.
     inner.enable()?;
+    // One timeout for all admin commands from here on.
+    let (timeout, mut patience) = (inner.options.timeout, Patience::new());
+    let mut left = || timeout.saturating_sub(patience.waited());
     inner.identify_controller()?;
+    inner.options.timeout = left();
+    inner.identify_limits()?;
+    inner.options.timeout = left();
     inner.negotiate_queues()?;
-    if let Some(arbitration) = inner.options.arbitration {
+    if let (Some(arbitration), None) = (inner.options.arbitration, inner.no_io) {
+        inner.options.timeout = left();
         let command = Command::set_features(FeatureId::ARBITRATION, arbitration.into_bits());
         inner.admin_data(&command, DmaBuf::empty(), "Set Features (Arbitration)")?;
     }
+    inner.options.timeout = timeout;
     Ok(inner)
 }
 
@@ -136,72 +162,12 @@ fn unsupported(device: &str, reason: impl Into<String>) -> Error {
     Error::Unsupported { device: device.into(), reason: reason.into() }
 }
 
-/// Clears CC.EN and waits until the controller has stopped.
-fn disable(registers: &Registers, name: &str) -> Result<()> {
-    let cc = registers.configuration()?;
-    if cc.en() {
-        registers.configure(cc.with_en(false))?;
-    }
-    wait(registers.patience(), name, "waiting for the controller to stop (CSTS.RDY = 0)", || {
-        Ok(!registers.status()?.rdy())
-    })
-}
-
-/// Waits until `done`, which reads registers, is true.
-pub(super) fn wait(
-    after: Duration,
-    device: &str,
-    operation: &str,
-    mut done: impl FnMut() -> Result<bool>,
-) -> Result<()> {
-    let mut backoff = Backoff::of_registers(after);
-    let start = Instant::now();
-    loop {
-        if done()? {
-            tracing::debug!(device, after = ?start.elapsed(), limit = ?after, "{operation}: done");
-            return Ok(());
-        }
-        if !backoff.pause() {
-            let (device, operation) = (device.into(), operation.into());
-            return Err(Error::Timeout { device, operation, after, kept: false });
-        }
-    }
-}
-
 impl Inner {
-    fn enable(&self) -> Result<()> {
-        let arbitration = match self.options.arbitration {
-            Some(_) => ArbitrationMechanism::WEIGHTED,
-            None => ArbitrationMechanism::ROUND_ROBIN,
-        };
-        let cc = Configuration::new()
-            .with_css(CommandSet::NVM)
-            .with_mps((self.page_shift - 12) as u8)
-            .with_ams(arbitration)
-            .with_shn(ShutdownNotification::NONE)
-            // Entries of 2^6 and 2^4 bytes.
-            .with_iosqes(6)
-            .with_iocqes(4)
-            .with_en(true);
-        self.registers.configure(cc)?;
-        let operation = "waiting for the controller to become ready (CSTS.RDY = 1)";
-        wait(self.registers.ready_patience()?, &self.name, operation, || {
-            let status = self.registers.status()?;
-            if status.cfs() {
-                return Err(Error::Fatal { device: self.name.to_string(), operation: operation.into() });
-            }
-            Ok(status.rdy())
-        })
-    }
-
     fn identify_controller(&mut self) -> Result<()> {
         let command = Command::identify(Cns::CONTROLLER, 0, 0);
         let page = self.identify_page(&command, "Identify (controller)")?;
         let identify = IdentifyController::read_from_bytes(&page[..]).expect("one page");
-        // The low nibble is the required size of an entry, as a power of two.
-        if identify.sqes & 15 > 6 || identify.cqes & 15 > 4 {
-            return Err(unsupported(&self.name, "it requires queue entries larger than 64 and 16 bytes"));
-        }
+        self.no_io = self.no_io.or(entry_sizes(&identify));
         let mdts = identify.max_transfer(self.registers.capabilities().page_size_min());
         self.max_transfer = mdts.unwrap_or(MAX_TRANSFER).min(MAX_TRANSFER);
         *self.identify = identify;
@@ -212,12 +178,12 @@ impl Inner {
             max_transfer = self.max_transfer,
             "identified"
         );
-        self.identify_limits()
+        Ok(())
     }
 
     /// Limits that MDTS says nothing of, of a controller that may report them.
     fn identify_limits(&mut self) -> Result<()> {
-        if self.version < Version::of(2, 0, 0) {
+        if self.version < Version::of(2, 0, 0) || self.no_io.is_some() {
             return Ok(());
         }
         let command = Command::identify_command_set(Cns::COMMAND_SET_CONTROLLER, 0, Csi::NVM);
@@ -233,11 +199,20 @@ impl Inner {
     }
 
     fn negotiate_queues(&mut self) -> Result<()> {
+        if self.no_io.is_some() {
+            return Ok(());
+        }
         let wanted = u32::from(self.options.queues.max(1));
         let feature = NumberOfQueues::of(wanted, wanted);
         let command = Command::set_features(FeatureId::NUMBER_OF_QUEUES, feature.into_bits());
-        let (granted, _) = self.admin_data(&command, DmaBuf::empty(), "Set Features (Number of Queues)")?;
-        let granted = NumberOfQueues::from_bits(granted);
+        let granted = match self.admin_data(&command, DmaBuf::empty(), "Set Features (Number of Queues)") {
+            Ok((granted, _)) => NumberOfQueues::from_bits(granted),
+            Err(Error::Status { status, .. }) => {
+                self.no_io = Some(NoIo::NoQueues { status });
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         // A controller may grant more than was asked for.
         let pairs = granted.submission_queues().min(granted.completion_queues()).min(wanted);
         self.granted = pairs as u16;
@@ -250,24 +225,5 @@ impl Inner {
         );
         *lock(&self.queue_ids) = vec![false; pairs as usize];
         Ok(())
-    }
-
-    /// Shuts the controller down and disables it. `Ok` means that it no longer touches memory.
-    pub(super) fn stop(&self) -> Result<()> {
-        let cc = self.registers.configuration()?;
-        if cc.en() {
-            self.registers.configure(cc.with_shn(ShutdownNotification::NORMAL))?;
-            let after = self.registers.patience().max(SHUTDOWN_MIN);
-            let shut = wait(after, &self.name, "waiting for the shutdown (CSTS.SHST)", || {
-                let status = self.registers.status()?;
-                Ok(status.cfs() || status.shst() == ShutdownStatus::COMPLETE)
-            });
-            if let Err(error @ Error::Timeout { .. }) = shut {
-                tracing::warn!(device = %self.name, %error, "disabling it all the same");
-            } else {
-                shut?;
-            }
-        }
-        disable(&self.registers, &self.name)
     }
 }

@@ -5,23 +5,29 @@ mod blocking;
 mod bringup;
 mod class;
 mod device_memory;
+mod gate;
+mod io_refusal;
 mod live;
 mod namespaces;
 mod options;
 mod passthrough;
+mod quirks;
 mod registers;
 mod removal;
+mod transitions;
 
 use crate::{
     Error, Namespace, Result,
     interrupt::Vectors,
     prp::BufferLists,
     queue::{QueuePairBuilder, Retired},
-    spec::{Capabilities, IdentifyController, Version},
+    spec::{Capabilities, CommandSet, IdentifyController, Version},
 };
 use admin::Admin;
 use blocking::Blocking;
 pub use device_memory::{MemoryBuffer, PersistentMemory};
+use gate::Gate;
+pub use io_refusal::NoIo;
 pub(crate) use live::Live;
 use live::unique;
 pub use options::ControllerOptions;
@@ -32,8 +38,10 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 use upcie_core::{
+    deadline::Budget,
     dma::{DmaBuf, DmaSpace, Heap, Region},
     irq::{EventFd, IrqKind},
     process::Owner,
@@ -63,7 +71,7 @@ pub struct Controller {
 pub(crate) struct Inner {
     /// Before the device: what it holds is given back only once the controller has stopped (`drop`).
     admin: Mutex<Admin>,
-    blocking: Mutex<Option<Blocking>>,
+    blocking: Gate<Option<Blocking>>,
     retired: Mutex<Vec<Retired>>,
     /// Bit per queue id that is taken.
     queue_ids: Mutex<Vec<bool>>,
@@ -87,10 +95,17 @@ pub(crate) struct Inner {
     /// Bytes that one Write Zeroes may name.
     max_zeroes: u64,
     granted: u16,
+    command_set: CommandSet,
+    /// The most entries of an I/O queue.
+    queue_entries: u32,
+    /// Why it takes no I/O, if so.
+    no_io: Option<NoIo>,
     options: ControllerOptions,
     owner: Owner,
     name: Arc<str>,
     device: Arc<dyn Device>,
+    /// After all that unmaps memory by message when it is dropped.
+    closing: Option<Budget>,
 }
 
 impl Controller {
@@ -107,13 +122,7 @@ impl Controller {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_with(address: &Address, options: ControllerOptions) -> Result<Self> {
-        class::check(address)?;
-        let device = match address {
-            Address::Emulated(text) => crate::emu::spawn(&text.parse()?)?,
-            Address::VfioUser(path) => Arc::new(Client::connect_within(path, options.timeout)?),
-            other => upcie_core::transport::open(other)?,
-        };
-        Self::from_device(device, options)
+        Self::from_device(open_device(address, options.timeout)?, options)
     }
 
     /// Brings up the controller behind a device that was opened some other way.
@@ -197,9 +206,19 @@ impl Controller {
         self.inner.granted
     }
 
-    /// The most entries that an I/O queue can have (CAP.MQES + 1), 65536 at most.
+    /// The most entries that an I/O queue can have (CAP.MQES + 1, or what is known of a controller that is wrong there),
+    /// 65536 at most; 1 where none can be made.
     pub fn max_depth(&self) -> u32 {
-        self.capabilities().max_queue_entries()
+        self.inner.queue_entries
+    }
+
+    /// Whether the controller takes I/O. One that does not is open all the same, for its registers, Identify and admin
+    /// commands; it grants 0 [queue pairs](Self::max_queue_pairs), and queue pairs and the blocking calls are refused.
+    ///
+    /// # Errors
+    /// [`Error::NoIo`] with the reason.
+    pub fn check_io(&self) -> Result<()> {
+        self.inner.check_io()
     }
 
     /// Reads a 32-bit register of the controller at a byte offset into BAR 0.
@@ -292,6 +311,28 @@ impl Controller {
     }
 }
 
+/// Opens the device at `address`, embedded controllers included, and does not bring it up: to look at the registers of one that
+/// does not come up. A vfio-user server has `timeout` for each answer, and for all that opening asks.
+///
+/// ```
+/// use std::time::Duration;
+/// let device = upcie_nvme::controller::open_device(&"emu:size=1M".parse()?, Duration::from_secs(5))?;
+/// println!("CAP {:#x}", device.bar(0)?.read_u64(0)?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// There is no such device, or it can't be reached: what to do is in the error.
+pub fn open_device(address: &Address, timeout: Duration) -> Result<Arc<dyn Device>> {
+    class::check(address)?;
+    let _budget = Budget::new(timeout);
+    Ok(match address {
+        Address::Emulated(text) => crate::emu::spawn(&text.parse()?)?,
+        Address::VfioUser(path) => Arc::new(Client::connect_within(path, timeout)?),
+        other => upcie_core::transport::open(other)?,
+    })
+}
+
 impl Inner {
     pub(crate) fn name(&self) -> &str {
         &self.name
@@ -321,6 +362,11 @@ impl Inner {
         self.page_shift
     }
 
+    /// The most entries of an I/O queue.
+    pub(crate) fn max_queue_entries(&self) -> u32 {
+        self.queue_entries
+    }
+
     pub(crate) fn max_transfer(&self) -> u64 {
         self.max_transfer
     }
@@ -348,7 +394,11 @@ impl Inner {
         let mut ids = lock(&self.queue_ids);
         let free = ids.iter().position(|taken| !taken).ok_or_else(|| Error::Argument {
             device: self.name.to_string(),
-            reason: format!("all {} I/O queue pairs that the controller granted are in use", self.granted),
+            reason: format!(
+                "all {} I/O queue pairs that the controller granted are in use: close one (the blocking calls need one of \
+                 their own)",
+                self.granted
+            ),
         })?;
         ids[free] = true;
         Ok(free as u16 + 1)
@@ -387,6 +437,7 @@ impl Drop for Inner {
             return;
         }
         self.live.namespaces.store(0, Ordering::Release);
+        self.closing = Some(Budget::new(self.stop_patience()));
         // Once it has stopped, it has let go of everything, and the fields' memory can be used again.
         if let Err(error) = self.stop() {
             tracing::error!(device = %self.name, %error, "the controller did not stop: its memory goes to nobody else");

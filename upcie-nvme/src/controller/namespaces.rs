@@ -62,7 +62,10 @@ impl Inner {
         }
         let page = self.identify_page(&Command::identify(Cns::NAMESPACE, nsid, 0), "Identify (namespace)")?;
         let identify = IdentifyNamespace::read_from_bytes(&page[..]).expect("one page");
-        let unusable = self.why_unusable(nsid, &identify)?;
+        let unusable = match self.no_io {
+            Some(reason) => Some(reason.to_string()),
+            None => self.why_unusable(nsid, &identify)?,
+        };
         let shift = match &identify.lba_format() {
             Some(format) if (9..=16).contains(&format.lbads()) => u32::from(format.lbads()),
             _ => 0,

@@ -11,7 +11,8 @@ pub struct ControllerOptions {
     pub queues: u16,
     /// Pages of DMA memory: `None` (the default) takes 2 MiB pages while some are free and small ones otherwise.
     pub pages: Option<PageSize>,
-    /// How long a command of the admin queue, or of the blocking calls, may take. 30 s by default.
+    /// How long a command of the admin queue, or of the blocking calls, may take, and each answer of a vfio-user server. 30 s
+    /// by default; the crate's documentation has a table of all deadlines.
     pub timeout: Duration,
     /// The kind of interrupts: `None` (the default) takes the best that the way in has, MSI-X before MSI before INTx.
     /// One that it does not have is refused.

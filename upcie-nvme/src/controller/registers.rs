@@ -30,6 +30,14 @@ impl Registers {
         if cap.is_gone() {
             return Err(Error::Gone { device: name.to_string(), operation: "reading CAP".into() });
         }
+        if cap.into_bits() == 0 {
+            return Err(Error::Unsupported {
+                device: name.to_string(),
+                reason: "its registers read as zeros (CAP is 0), as those of an SR-IOV virtual function do that is not \
+                         online: bring it online on its physical function (Virtualization Management), and open it again"
+                    .into(),
+            });
+        }
         Ok(Self { name, bar, cap })
     }
 

@@ -101,6 +101,7 @@ impl Features {
             FeatureId::VOLATILE_WRITE_CACHE if io.media.is_volatile() => {
                 VolatileWriteCache::new().with_wce(write_cache).into_bits()
             }
+            FeatureId::NUMBER_OF_QUEUES if self.max_queues == 0 => 0,
             FeatureId::NUMBER_OF_QUEUES => {
                 NumberOfQueues::of(self.queues.0.into(), self.queues.1.into()).into_bits()
             }
@@ -168,6 +169,10 @@ impl Features {
                     return Err(Status::COMMAND_SEQUENCE_ERROR.with_do_not_retry());
                 }
                 let max = self.max_queues;
+                if max == 0 {
+                    // A degraded controller.
+                    return Err(Status::INTERNAL_ERROR);
+                }
                 self.queues = ((asked.nsq() + 1).min(max), (asked.ncq() + 1).min(max));
                 return Ok(NumberOfQueues::of(self.queues.0.into(), self.queues.1.into()).into_bits());
             }

@@ -59,8 +59,8 @@ fn controller(options: &Options, has_cache: bool) -> Vec<u8> {
     id.mn = padded(MODEL);
     id.fr = FIRMWARE;
     id.rab = 6;
-    // In pages of CAP.MPSMIN, which is 4 KiB.
-    id.mdts = (options.mdts / 4096).trailing_zeros() as u8;
+    // In pages of CAP.MPSMIN.
+    id.mdts = (options.mdts / options.mpsmin).trailing_zeros() as u8;
     id.cntlid = 1;
     id.ver = VERSION.into_bits();
     id.cntrltype = 1;

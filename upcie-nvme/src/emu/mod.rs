@@ -151,7 +151,7 @@ impl Emulator {
         }
         self.config = ConfigSpace::new(&bars, &self.core.options);
         self.msix = vec![0; self.layout.regions[usize::from(MSIX_BAR)].size as usize];
-        self.registers = Registers::new(self.core.options.depth, self.core.options.wrr);
+        self.registers = Registers::new(&self.core.options);
         self.stop();
     }
 

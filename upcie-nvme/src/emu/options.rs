@@ -13,12 +13,14 @@ pub const KEYS: &str = "  \
   null=true         move no data
   latency=TIME      complete each I/O command no sooner than this (50us, 1ms)
   mdts=BYTES        the most bytes of a command, a power of two from 8K to 1G
-  queues=N          I/O queues of each kind, 1 to 1024
-  depth=N           the most entries of an I/O queue, 2 to 65536
+  queues=N          I/O queues of each kind, 0 (none are granted) to 1024
+  depth=N           the most entries of an I/O queue, 1 (no use) to 65536
   vectors=N         MSI-X vectors, 0 to 2048
   msi=N             MSI messages: 0, or a power of two up to 32
   intx=true         have an interrupt pin
   wrr=true          have weighted round robin
+  css=N             the command sets (CAP.CSS), 0 to 255 or hexadecimal (0x80)
+  mpsmin=BYTES      the least memory page, a power of two from 4K to 64K
   serial=TEXT       1 to 20 printable ASCII characters";
 
 /// The largest BAR of doorbells is 4 MiB; nobody asks for more.
@@ -64,9 +66,9 @@ pub struct Options {
     pub latency: Duration,
     /// `mdts=`: the most bytes of a command, a power of two from 8192 on. Default 1 MiB.
     pub mdts: u32,
-    /// `queues=`: I/O queues of each kind, 1 to 1024. Default 64.
+    /// `queues=`: I/O queues of each kind, 1 to 1024, or 0 for a degraded controller, which grants none. Default 64.
     pub queues: u16,
-    /// `depth=`: the most entries of an I/O queue, 2 to 65536. Default 4096.
+    /// `depth=`: the most entries of an I/O queue, 2 to 65536, or 1, which is of no use. Default 4096.
     pub depth: u32,
     /// `vectors=`: MSI-X vectors, 0 (no MSI-X) to 2048. Default 65: one for each queue.
     pub vectors: u16,
@@ -77,6 +79,10 @@ pub struct Options {
     /// `wrr=true`: it has weighted round robin with an urgent class, and serves queues by their priority if the host
     /// chooses it.
     pub wrr: bool,
+    /// `css=`: the command sets that it says it has (CAP.CSS), decimal or hexadecimal. Default 1, the NVM command set.
+    pub css: u8,
+    /// `mpsmin=`: the least bytes of a memory page, a power of two from 4096 to 65536. Default 4096.
+    pub mpsmin: u32,
     /// `serial=`: the serial number, 1 to 20 printable ASCII characters. Default `EMU0`.
     pub serial: String,
 }
@@ -98,6 +104,8 @@ impl Default for Options {
             msi: 0,
             intx: false,
             wrr: false,
+            css: 1,
+            mpsmin: 4096,
             serial: "EMU0".into(),
         }
     }
@@ -145,9 +153,9 @@ impl Options {
                 self.mdts = size as u32;
             }
             "queues" => {
-                self.queues = number(value, 1, MAX_QUEUES.into()).ok_or_else(|| bad("1 to 1024"))? as u16;
+                self.queues = number(value, 0, MAX_QUEUES.into()).ok_or_else(|| bad("0 to 1024"))? as u16;
             }
-            "depth" => self.depth = number(value, 2, 65536).ok_or_else(|| bad("2 to 65536"))?,
+            "depth" => self.depth = number(value, 1, 65536).ok_or_else(|| bad("1 to 65536"))?,
             "vectors" => {
                 self.vectors = number(value, 0, MAX_VECTORS.into()).ok_or_else(|| bad("0 to 2048"))? as u16;
             }
@@ -158,6 +166,20 @@ impl Options {
             }
             "intx" => self.intx = value.parse().map_err(|_| bad("true or false"))?,
             "wrr" => self.wrr = value.parse().map_err(|_| bad("true or false"))?,
+            "css" => {
+                let parsed = match value.strip_prefix("0x") {
+                    Some(digits) => u8::from_str_radix(digits, 16),
+                    None => value.parse(),
+                };
+                self.css = parsed.map_err(|_| bad("0 to 255, or 0x and hexadecimal digits"))?;
+            }
+            "mpsmin" => {
+                let size = units::parse_bytes(value).map_err(|reason| bad(&reason))?;
+                if !size.is_power_of_two() || !(4096..=1 << 16).contains(&size) {
+                    return Err(bad("a power of two from 4K to 64K"));
+                }
+                self.mpsmin = size as u32;
+            }
             "serial" => {
                 let fits =
                     (1..=20).contains(&value.len()) && value.bytes().all(|c| (b' '..=b'~').contains(&c));
@@ -182,6 +204,10 @@ impl Options {
             let lba: Vec<_> = self.lba.iter().map(u32::to_string).collect();
             let reason = format!("more block sizes than namespaces={}", self.namespaces);
             return bad(format!("lba={}", lba.join("+")), reason);
+        }
+        if self.mdts < 2 * self.mpsmin {
+            let reason = format!("two memory pages of mpsmin={} at least", Bytes(self.mpsmin.into()));
+            return bad(format!("mdts={}", Bytes(self.mdts.into())), reason);
         }
         let block = self.largest_block();
         match self.size {
@@ -260,6 +286,8 @@ impl fmt::Display for Options {
         put(self.msi != default.msi, "msi", &self.msi)?;
         put(self.intx, "intx", &self.intx)?;
         put(self.wrr, "wrr", &self.wrr)?;
+        put(self.css != default.css, "css", &format_args!("{:#x}", self.css))?;
+        put(self.mpsmin != default.mpsmin, "mpsmin", &Bytes(self.mpsmin.into()))?;
         put(self.serial != default.serial, "serial", &self.serial)
     }
 }
@@ -309,6 +337,7 @@ mod tests {
             "null=true,latency=1500ns",
             "size=1052160,file=gpt.img,ro=true",
             "vectors=0,msi=32,intx=true",
+            "queues=0,depth=1,css=0x80,mpsmin=64K",
         ] {
             assert_eq!(text.parse::<Options>().unwrap().to_string(), text);
         }
@@ -340,9 +369,12 @@ mod tests {
             ("latency=99999999999999999999s", "not a time"),
             ("mdts=5000", "power of two"),
             ("mdts=4K", "8K to 1G"),
-            ("queues=0", "1 to 1024"),
-            ("depth=1", "2 to 65536"),
-            ("depth=65537", "2 to 65536"),
+            ("queues=1025", "0 to 1024"),
+            ("depth=0", "1 to 65536"),
+            ("depth=65537", "1 to 65536"),
+            ("css=256", "0 to 255"),
+            ("mpsmin=2K", "4K to 64K"),
+            ("mdts=64K,mpsmin=64K", "two memory pages"),
             ("vectors=4096", "0 to 2048"),
             ("msi=3", "power of two up to 32"),
             ("msi=64", "power of two up to 32"),
@@ -377,6 +409,8 @@ mod tests {
             "msi",
             "intx",
             "wrr",
+            "css",
+            "mpsmin",
             "serial",
         ] {
             assert!(

@@ -1,6 +1,6 @@
 //! The controller's registers, which clients access by message.
 
-use super::{config::copy_at, layout::DSTRD};
+use super::{Options, config::copy_at, layout::DSTRD};
 use crate::spec::{
     AdminQueueAttributes, ArbitrationMechanism, Capabilities, CommandSet, Configuration, ControllerStatus,
     ShutdownNotification, ShutdownStatus, Version, offset,
@@ -39,15 +39,16 @@ pub(super) struct Registers {
 }
 
 impl Registers {
-    /// As after power-on. `depth` is 2 to 65536; `weighted`: it has weighted round robin.
-    pub fn new(depth: u32, weighted: bool) -> Self {
+    /// As after power-on.
+    pub fn new(options: &Options) -> Self {
         let cap = Capabilities::new()
-            .with_mqes((depth - 1) as u16)
+            .with_mqes((options.depth - 1) as u16)
             .with_cqr(true)
-            .with_ams(weighted.into())
+            .with_ams(options.wrr.into())
             .with_to(2)
             .with_dstrd(DSTRD)
-            .with_css(1)
+            .with_css(options.css)
+            .with_mpsmin((options.mpsmin.ilog2() - 12) as u8)
             .with_mpsmax(MPSMAX);
         Self { cap, ..Self::default() }
     }
@@ -102,14 +103,25 @@ impl Registers {
     pub fn unfit(&self) -> Option<&'static str> {
         let (cc, aqa) = (self.cc, self.aqa);
         match () {
-            () if cc.css() != CommandSet::NVM => Some("CC.CSS is not the NVM command set"),
+            () if !self.has_command_set(cc.css()) => Some("CC.CSS is not in CAP.CSS"),
             () if cc.mps() > MPSMAX => Some("CC.MPS is above CAP.MPSMAX"),
+            () if cc.mps() < self.cap.mpsmin() => Some("CC.MPS is below CAP.MPSMIN"),
             () if !self.arbitrates_by(cc.ams()) => Some("CC.AMS is not in CAP.AMS"),
             // They may be set as late as the first I/O queue.
             () if !matches!(cc.iosqes(), 0 | IOSQES) => Some("CC.IOSQES is not 6"),
             () if !matches!(cc.iocqes(), 0 | IOCQES) => Some("CC.IOCQES is not 4"),
             () if aqa.asqs() == 0 || aqa.acqs() == 0 => Some("AQA asks for an admin queue of one entry"),
             () => None,
+        }
+    }
+
+    /// CAP.CSS of 0, as some controllers have it, is taken for the NVM command set.
+    fn has_command_set(&self, set: CommandSet) -> bool {
+        match set {
+            CommandSet::NVM => self.cap.supports_nvm() || self.cap.css() == 0,
+            CommandSet::ALL => self.cap.supports_command_set_profiles(),
+            CommandSet::ADMIN_ONLY => self.cap.css() & 1 << 7 != 0,
+            _ => false,
         }
     }
 
@@ -120,7 +132,7 @@ impl Registers {
 
     /// Whether the entry sizes allow I/O queues.
     pub fn takes_io_queues(&self) -> bool {
-        self.cc.iosqes() == IOSQES && self.cc.iocqes() == IOCQES
+        self.cc.iosqes() == IOSQES && self.cc.iocqes() == IOCQES && self.cc.css() != CommandSet::ADMIN_ONLY
     }
 
     /// CC.EN went to 0: a controller reset. The admin queues' registers stay.

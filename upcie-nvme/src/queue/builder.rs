@@ -84,11 +84,13 @@ impl<'c> QueuePairBuilder<'c> {
     /// Makes the queue pair.
     ///
     /// # Errors
-    /// The depth, the vector or the number of queues is more than the controller has (the error says how many); a priority,
+    /// [`Error::NoIo`] with the reason; the depth, the vector or the number of queues is more than the controller has (the error says how many); a priority,
     /// though the controller was not opened with weighted round robin; no memory buffer that takes submission queues, or no
     /// room left in it; no DMA memory; the controller's status.
     pub fn create<T>(self) -> Result<QueuePair<T>> {
-        let most = self.controller.registers().capabilities().max_queue_entries();
+        self.controller.check_io()?;
+        self.controller.free_queue_id();
+        let most = self.controller.max_queue_entries();
         let entries = self.depth.unwrap_or(DEPTH.min(most));
         if !(2..=most).contains(&entries) {
             return Err(Error::Argument {

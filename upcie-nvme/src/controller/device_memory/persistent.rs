@@ -3,7 +3,7 @@
 use super::{Mapped, Place, Window, broken};
 use crate::{
     Error, Result,
-    controller::{Inner, Registers, bringup::wait, lock},
+    controller::{Inner, Registers, lock, transitions::wait},
     spec::{PmrCapabilities, PmrStatus, offset},
 };
 use std::{fmt, sync::Arc, time::Duration};

@@ -1,0 +1,79 @@
+//! Embedded controllers whose registers read and write otherwise than their own.
+
+use nix::errno::Errno;
+use std::{
+    os::unix::net::UnixStream,
+    sync::{Arc, atomic::AtomicBool},
+    thread,
+};
+use upcie_core::vfio_user::{
+    Client,
+    server::{Backend, Guest, Layout, Server},
+};
+use upcie_nvme::{Controller, ControllerOptions, Result, emu::Emulator};
+
+/// What is done to each access to the registers, which are accessed by message.
+pub trait Registers: Send + 'static {
+    /// Bytes that were read at an offset into BAR 0.
+    fn read(&mut self, offset: u64, data: &mut [u8]);
+
+    /// Bytes that are to be written there; `false` keeps them from the controller.
+    fn write(&mut self, offset: u64, data: &[u8]) -> bool {
+        let _ = (offset, data);
+        true
+    }
+}
+
+/// A controller with such registers.
+struct Odd<R> {
+    inner: Emulator,
+    registers: R,
+}
+
+impl<R: Registers> Backend for Odd<R> {
+    fn layout(&self) -> &Layout {
+        self.inner.layout()
+    }
+
+    fn read(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+        self.inner.read(guest, region, offset, data)?;
+        if region == 0 {
+            self.registers.read(offset, data);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        if region == 0 && !self.registers.write(offset, data) {
+            return Ok(());
+        }
+        self.inner.write(guest, region, offset, data)
+    }
+
+    fn poll(&mut self, guest: &mut Guest) -> usize {
+        self.inner.poll(guest)
+    }
+
+    fn reset(&mut self) {
+        self.inner.reset();
+    }
+}
+
+/// Brings up a controller of the options `emu` with such registers. Its server ends with its connection.
+///
+/// # Errors
+/// Those of bring-up.
+///
+/// # Panics
+/// When there is no such controller, or no connection to it.
+pub fn open(emu: &str, registers: impl Registers, options: ControllerOptions) -> Result<Controller> {
+    let inner = Emulator::new(&emu.parse().expect("options")).expect("a controller");
+    let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+    thread::spawn(move || {
+        let never = AtomicBool::new(false);
+        // However it ends, its client finds out.
+        let _ = Server::new().serve_stream(theirs, &mut Odd { inner, registers }, &never);
+    });
+    let client = Client::with_deadline(ours, "odd", None, options.timeout).expect("a server");
+    Controller::from_device(Arc::new(client), options)
+}

@@ -1,0 +1,250 @@
+//! Controllers that bring-up must be patient with, or can use in part only.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+use upcie_nvme::{
+    Controller, ControllerOptions, Error, NoIo, Wait,
+    spec::{Configuration, ControllerStatus, ShutdownNotification, ShutdownStatus, offset},
+};
+use upcie_tests::{
+    chain, deadline,
+    io::create,
+    odd::{self, Registers},
+    process::within,
+    says,
+};
+
+const CAP: u64 = offset::CAP as u64;
+const CC: u64 = offset::CC as u64;
+const CSTS: u64 = offset::CSTS as u64;
+
+fn patient(timeout: Duration) -> ControllerOptions {
+    ControllerOptions { timeout, ..ControllerOptions::default() }
+}
+
+fn emu(options: &str) -> Controller {
+    let address = format!("emu:size=4M,{options}").parse().unwrap();
+    Controller::open(&address).unwrap_or_else(|error| panic!("{options}: {}", chain(&error)))
+}
+
+/// Takes its time for CSTS, and is never ready.
+struct NeverReady {
+    look: Duration,
+    /// CC was written with SHN, though it was not ready.
+    shut_down: Arc<AtomicBool>,
+}
+
+impl Registers for NeverReady {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        if offset == CSTS {
+            thread::sleep(self.look);
+            data.fill(0);
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) -> bool {
+        if let (CC, Ok(bytes)) = (offset, data.try_into()) {
+            let cc = Configuration::from_bits(u32::from_le_bytes(bytes));
+            self.shut_down.fetch_or(cc.shn() != ShutdownNotification::NONE, Ordering::Relaxed);
+        }
+        true
+    }
+}
+
+/// Soundness finding 5: with the clock read after 1000 looks only, this took minutes.
+#[test]
+fn slow_registers_do_not_stretch_the_deadline() {
+    let shut_down = Arc::new(AtomicBool::new(false));
+    let registers = NeverReady { look: Duration::from_millis(200), shut_down: shut_down.clone() };
+    let start = Instant::now();
+    let result = within(4 * deadline(), || odd::open("size=1M", registers, patient(Duration::from_secs(2))));
+    let error = result.unwrap_err();
+    says(&error, &["odd", "RDY", "5s"]);
+    assert!(start.elapsed() < deadline(), "{:?}", start.elapsed());
+    assert!(!shut_down.load(Ordering::Relaxed), "a shutdown of a controller that was never ready");
+}
+
+/// The state that a killed user has left, until it was looked at so often.
+struct Unsettled {
+    before: ControllerStatus,
+    after: ControllerStatus,
+    looks: Arc<AtomicU32>,
+    /// CC.EN was cleared.
+    reset: bool,
+    /// Before the state had settled.
+    early: Arc<AtomicBool>,
+}
+
+const LOOKS: u32 = 20;
+
+impl Registers for Unsettled {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        if self.reset {
+            return;
+        }
+        match offset {
+            CC => data.copy_from_slice(&0x0046_0001_u32.to_le_bytes()),
+            CSTS => {
+                let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+                let status = if looks < LOOKS { self.before } else { self.after };
+                data.copy_from_slice(&status.into_bits().to_le_bytes());
+            }
+            _ => {}
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) -> bool {
+        if offset == CC && data[0] & 1 == 0 {
+            self.reset = true;
+            self.early.store(self.looks.load(Ordering::Relaxed) <= LOOKS, Ordering::Relaxed);
+        }
+        true
+    }
+}
+
+fn settles(before: ControllerStatus, after: ControllerStatus) {
+    let (looks, early) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(true)));
+    let registers = Unsettled { before, after, looks: looks.clone(), reset: false, early: early.clone() };
+    let controller = odd::open("size=1M", registers, ControllerOptions::default()).unwrap();
+    assert_eq!(controller.namespaces().unwrap(), [1]);
+    assert!(!early.load(Ordering::Relaxed), "CC.EN was cleared after {looks:?} looks");
+}
+
+/// Clearing CC.EN while CSTS.RDY is 0 is undefined.
+#[test]
+fn an_enable_under_way_is_waited_for_before_the_reset() {
+    settles(ControllerStatus::new(), ControllerStatus::new().with_rdy(true));
+}
+
+#[test]
+fn a_shutdown_under_way_is_waited_for_before_the_reset() {
+    let status = |shst| ControllerStatus::new().with_rdy(true).with_shst(shst);
+    settles(status(ShutdownStatus::OCCURRING), status(ShutdownStatus::COMPLETE));
+}
+
+#[test]
+fn a_fatal_status_is_reset_at_once() {
+    settles(ControllerStatus::new(), ControllerStatus::new().with_cfs(true));
+}
+
+/// CAP that reads as one value.
+struct Cap(u8);
+
+impl Registers for Cap {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        if offset == CAP {
+            data.fill(self.0);
+        }
+    }
+}
+
+#[test]
+fn registers_without_a_controller_are_told_by_their_cause() {
+    let open = |value| odd::open("size=1M", Cap(value), ControllerOptions::default()).unwrap_err();
+    let offline = open(0);
+    says(&offline, &["odd", "CAP is 0", "virtual function", "Virtualization Management"]);
+    assert!(!chain(&offline).contains("command set"));
+    let gone = open(0xff);
+    assert!(matches!(gone, Error::Gone { .. }), "{gone:?}");
+    says(&gone, &["all ones", "powered down"]);
+}
+
+/// Writes and reads a few blocks, through a blocking call and through a queue.
+fn serves(controller: &Controller) {
+    let namespace = controller.namespace(1).unwrap();
+    let mut buffer = controller.alloc(256 << 10).unwrap();
+    buffer.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at / 7) as u8);
+    let expected = buffer.to_vec();
+    namespace.write(8, &mut buffer).unwrap();
+    namespace.flush().unwrap();
+    let mut queue = create::<u64>(controller.queue_pair());
+    let len = namespace.max_transfer().min(buffer.len());
+    let back = controller.alloc(len).unwrap();
+    queue.turn().unwrap().read(&namespace, 8, back, 1).unwrap();
+    assert!(queue.wait(Wait::Poll, deadline()).unwrap());
+    let (_, result, back) = queue.turn().unwrap().next().unwrap().into_parts();
+    result.unwrap();
+    assert_eq!(back[..], expected[..len]);
+    queue.close().unwrap();
+    buffer.fill(0);
+    namespace.read(8, &mut buffer).unwrap();
+    assert!(buffer[..] == expected[..], "a blocking read after the queue");
+}
+
+#[test]
+fn command_sets_and_large_pages_are_no_hindrance() {
+    for options in ["css=0", "css=0x40", "css=0x41", "mpsmin=64K", "mpsmin=16K,mdts=32K"] {
+        let controller = emu(options);
+        controller.check_io().unwrap();
+        serves(&controller);
+    }
+    assert_eq!(emu("mpsmin=64K").page_size(), 64 << 10);
+}
+
+#[test]
+fn a_controller_without_io_is_open_and_says_why() {
+    for (options, part) in
+        [("css=0x80", "admin commands only"), ("queues=0", "Number of Queues"), ("depth=1", "CAP.MQES is 0")]
+    {
+        let controller = emu(options);
+        assert!(controller.identify().model().contains("uPCIe"), "{}", controller.identify().model());
+        let namespace = controller.namespace(1).unwrap();
+        assert!(namespace.blocks() > 0);
+        let mut buffer = controller.alloc(4096).unwrap();
+        let refusals = [
+            controller.check_io(),
+            controller.queue_pair().create::<u64>().map(drop),
+            namespace.usable(),
+            namespace.read(0, &mut buffer),
+            namespace.flush(),
+        ];
+        for refusal in refusals {
+            let error = refusal.unwrap_err();
+            assert!(matches!(error, Error::NoIo { .. }), "{options}: {error:?}");
+            says(&error, &["emu", part]);
+        }
+    }
+    let reason = |options| match emu(options).check_io() {
+        Err(Error::NoIo { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(reason("css=0x80"), NoIo::AdminOnly { css: 0x80 });
+    assert_eq!(reason("depth=1"), NoIo::QueueEntries);
+}
+
+#[test]
+fn one_queue_pair_of_two_entries_serves_everything() {
+    let controller = emu("queues=1,depth=2,vectors=1,mdts=8K");
+    assert_eq!((controller.max_queue_pairs(), controller.max_depth()), (1, 2));
+    for _ in 0..3 {
+        serves(&controller);
+    }
+    // While a queue of the program's own is there, the blocking calls say what they need.
+    let queue = create::<u64>(controller.queue_pair().interrupt(0));
+    let mut buffer = controller.alloc(4096).unwrap();
+    let error = controller.namespace(1).unwrap().read(0, &mut buffer).unwrap_err();
+    says(&error, &["all 1 I/O queue pairs", "blocking calls need one"]);
+    assert_eq!(buffer.len(), 4096, "the buffer is the caller's");
+    drop(queue);
+    serves(&controller);
+}
+
+/// Soundness part B (g): a device that completes a command now and then holds no call for ever.
+#[test]
+fn a_blocking_call_ends_however_the_device_dawdles() {
+    // Each batch of 31 commands is in time, and 9 of them are not within 1 s and a second for each of 2 MiB.
+    let address = "emu:size=4M,mdts=8K,latency=700ms".parse().unwrap();
+    let controller = Controller::open_with(&address, patient(Duration::from_secs(1))).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let mut buffer = controller.alloc(2 << 20).unwrap();
+    let start = Instant::now();
+    let error = namespace.read(0, &mut buffer).unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
+    assert!(start.elapsed() < deadline());
+}

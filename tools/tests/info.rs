@@ -1,0 +1,137 @@
+//! `upcie info` where a controller comes up in part or not at all, and every tool on the least of controllers.
+
+mod program;
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use program::{Dir, complains, fails, run_upcie as run, succeeds, upcie};
+use serde_json::Value;
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// As long as a busy machine may need for what should happen at once.
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn info(arguments: &str) -> Value {
+    serde_json::from_slice(&succeeds(run(&format!("info {arguments} --json")))).unwrap()
+}
+
+#[test]
+fn a_controller_without_io_is_shown_with_the_reason() {
+    for (options, part) in
+        [("css=0x80", "admin commands only"), ("queues=0", "Number of Queues"), ("depth=1", "CAP.MQES is 0")]
+    {
+        let shown = info(&format!("emu:{options}"));
+        assert!(shown["limits"]["no_io"].as_str().unwrap().contains(part), "{shown}");
+        assert!(shown["registers"]["CAP"]["raw"].is_string() && shown["controller"]["model"].is_string());
+        let text = String::from_utf8(succeeds(run(&format!("info emu:{options}")))).unwrap();
+        assert!(text.contains("no io") && text.contains(part), "{text}");
+        for command in ["read emu:OPTIONS --length 4K", "perf emu:OPTIONS --runtime 1"] {
+            let error = fails(1, run(&command.replace("OPTIONS", options)));
+            assert!(error.contains("takes no I/O") && error.contains(part), "{command}: {error}");
+        }
+    }
+    assert_eq!(info("emu")["limits"]["no_io"], Value::Null);
+}
+
+#[test]
+fn registers_are_shown_without_bringing_it_up() {
+    let shown = info("emu:depth=100 --registers");
+    assert_eq!(shown["registers"]["CAP"]["max_queue_entries"], 100);
+    assert_eq!(shown["registers"]["CSTS"]["ready"], false);
+    assert_eq!(shown["registers"]["CC"]["enabled"], false);
+    assert!(shown.get("controller").is_none());
+    let text = String::from_utf8(succeeds(run("info emu --registers"))).unwrap();
+    assert!(text.starts_with("emu\n") && text.contains("CSTS"), "{text}");
+}
+
+/// One queue pair, one vector, two entries, the least MDTS, together: each tool works.
+#[test]
+fn every_tool_works_on_the_least_controller() {
+    let dir = Dir::made("least");
+    let (image, data, copy) = (dir.path("disk"), dir.path("data"), dir.path("copy"));
+    let emu = format!("emu:file={image},size=4M,queues=1,depth=2,vectors=1,mdts=8K");
+    fs::write(&data, (0..1_u32 << 18).flat_map(u32::to_le_bytes).collect::<Vec<_>>()).unwrap();
+    succeeds(run(&format!("write {emu} {data} --verify --destructive")));
+    succeeds(run(&format!("read {emu} {copy} --length 1M")));
+    assert_eq!(fs::read(&data).unwrap(), fs::read(&copy).unwrap());
+    succeeds(run(&format!("info {emu}")));
+    for how in ["", "--wait irq", "--wait poll", "--rw randrw --verify --destructive"] {
+        succeeds(run(&format!("perf {emu} --runtime 200ms {how}")));
+    }
+}
+
+/// An `nvme-emu` process, killed at the end.
+struct Server(Child);
+
+impl Server {
+    fn start(socket: &str) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nvme-emu"));
+        command.args(["--socket", socket, "--size", "16M"]).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("listening"), "{line}");
+        Self(child)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id() as i32), signal).unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_stopped_server_is_named_within_the_timeout_asked_for() {
+    let dir = Dir::made("stopped");
+    let socket = dir.path("socket");
+    let server = Server::start(&socket);
+    server.signal(Signal::SIGSTOP);
+    let start = Instant::now();
+    let error = fails(1, run(&format!("info vfio-user:{socket} --timeout 1s")));
+    for part in [socket.as_str(), "stopped or hung", "within 1s"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert!(start.elapsed() < LIMIT, "{:?}", start.elapsed());
+    // It is well again, and serves the next.
+    server.signal(Signal::SIGCONT);
+    succeeds(run(&format!("info vfio-user:{socket}")));
+}
+
+#[test]
+fn an_interrupt_ends_the_wait_for_a_stopped_server() {
+    let dir = Dir::made("interrupted");
+    let socket = dir.path("socket");
+    let server = Server::start(&socket);
+    server.signal(Signal::SIGSTOP);
+    let mut command = upcie(&format!("info vfio-user:{socket} --timeout 600s"));
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    // It handles signals by the time that it has a socket.
+    let has_socket = || {
+        let links = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap().flatten();
+        links
+            .filter_map(|link| fs::read_link(link.path()).ok())
+            .any(|to| to.to_string_lossy().starts_with("socket:"))
+    };
+    while !has_socket() {
+        assert!(start.elapsed() < LIMIT, "no connection");
+        std::thread::yield_now();
+    }
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    let error = complains(130, child.wait_with_output().unwrap());
+    assert!(error.contains(&socket), "{error}");
+    assert!(start.elapsed() < 2 * LIMIT, "{:?}", start.elapsed());
+}

@@ -1,0 +1,99 @@
+//! Why a controller that is up takes no I/O.
+
+use super::Inner;
+use crate::{
+    Error, Result,
+    spec::{Capabilities, CommandSet, IdentifyController, Status},
+};
+
+/// Why a controller takes no I/O, though it is up and admin commands work: queue pairs and the blocking calls are refused
+/// with it. [`Controller::check_io`](crate::Controller::check_io) gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoIo {
+    /// CAP.CSS has bit 7 and neither bit 0 nor bit 6.
+    #[error("it has no I/O command set: CAP.CSS is {css:#04x}, so it takes admin commands only")]
+    AdminOnly {
+        /// CAP.CSS.
+        css: u8,
+    },
+    /// CAP.MQES is 0, which the specification does not allow.
+    #[error("its I/O queues have one entry (CAP.MQES is 0), and one that can hold a command needs two")]
+    QueueEntries,
+    /// Identify: the least of SQES or CQES is above this driver's.
+    #[error(
+        "it requires queue entries of 2^{sqes} and 2^{cqes} bytes (SQES, CQES), and this driver's have 2^6 and 2^4"
+    )]
+    EntrySizes {
+        /// Log2 of the least bytes of a submission queue entry.
+        sqes: u8,
+        /// Log2 of the least bytes of a completion queue entry.
+        cqes: u8,
+    },
+    /// It refused Set Features (Number of Queues), as degraded controllers do: the SMART log and the error log may say
+    /// more.
+    #[error("it grants no I/O queues: Set Features (Number of Queues) failed: {status}")]
+    NoQueues {
+        /// What it said.
+        status: Status,
+    },
+}
+
+/// The command set to select in CC.CSS.
+pub(super) fn command_set(cap: Capabilities) -> (CommandSet, Option<NoIo>) {
+    if cap.supports_nvm() {
+        (CommandSet::NVM, None)
+    } else if cap.supports_command_set_profiles() {
+        (CommandSet::ALL, None)
+    } else if cap.css() & 1 << 7 != 0 {
+        (CommandSet::ADMIN_ONLY, Some(NoIo::AdminOnly { css: cap.css() }))
+    } else {
+        // Some controllers leave the field 0, and have the NVM command set.
+        (CommandSet::NVM, None)
+    }
+}
+
+/// What Identify says against I/O.
+pub(super) fn entry_sizes(identify: &IdentifyController) -> Option<NoIo> {
+    // The low nibble is the required size of an entry, as a power of two.
+    let (sqes, cqes) = (identify.sqes & 15, identify.cqes & 15);
+    (sqes > 6 || cqes > 4).then_some(NoIo::EntrySizes { sqes, cqes })
+}
+
+impl Inner {
+    /// [`Error::NoIo`] if it takes no I/O.
+    pub(crate) fn check_io(&self) -> Result<()> {
+        match self.no_io {
+            None => Ok(()),
+            Some(reason) => Err(Error::NoIo { device: self.name.to_string(), reason }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::FromBytes;
+
+    #[test]
+    fn the_command_set_follows_cap_css() {
+        let chosen = |css| command_set(Capabilities::new().with_css(css));
+        assert_eq!(chosen(1), (CommandSet::NVM, None));
+        assert_eq!(chosen(0x41), (CommandSet::NVM, None));
+        assert_eq!(chosen(0x40), (CommandSet::ALL, None));
+        assert_eq!(chosen(0), (CommandSet::NVM, None), "assumed, with a warning");
+        assert_eq!(chosen(0x80), (CommandSet::ADMIN_ONLY, Some(NoIo::AdminOnly { css: 0x80 })));
+        assert_eq!(chosen(0xc0), (CommandSet::ALL, None));
+    }
+
+    #[test]
+    fn entries_that_are_too_large_are_named() {
+        let mut identify = IdentifyController::read_from_bytes(&[0; 4096][..]).unwrap();
+        for (sqes, cqes, refused) in
+            [(0x66, 0x44, false), (0x76, 0x54, false), (0x77, 0x44, true), (0x66, 0x55, true)]
+        {
+            (identify.sqes, identify.cqes) = (sqes, cqes);
+            assert_eq!(entry_sizes(&identify).is_some(), refused, "{sqes:x} {cqes:x}");
+        }
+    }
+}

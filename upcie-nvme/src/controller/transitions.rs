@@ -1,0 +1,164 @@
+//! The transitions of CC and CSTS, each within the time that the controller states for it (Base, "Controller
+//! Configuration", "Controller Status" and "Memory-based Controller Shutdown").
+//!
+//! - CC.EN 1 → 0 while CSTS.RDY is 0 is undefined: RDY = 1 or CFS is waited for first, as long as becoming ready may take.
+//! - CC.EN 0 → 1 while CSTS.RDY is 1 is undefined: RDY = 0 is waited for first, within CAP.TO.
+//! - Clearing CC.EN while CSTS.SHST is 1 (shutdown processing) aborts or prolongs the shutdown: its end is waited for.
+//! - CC.SHN is set only while CSTS.RDY is 1 and neither CFS nor SHST is: elsewhere there is nothing to shut down, or it
+//!   has no defined effect. After a shutdown only a reset (CC.EN 1 → 0) brings the controller back, and after one of the
+//!   whole subsystem (CSTS.ST) not even that.
+//! - CC.CSS, MPS and AMS change only with CC.EN 0 → 1; AQA, ASQ and ACQ are written while CC.EN and CSTS.RDY are 0.
+//! - Becoming ready takes CRTO.CRWMT at most where CAP.CRMS bit 0 is 1 (CC.CRIME is never set), CAP.TO elsewhere; stopping
+//!   takes CAP.TO; a shutdown takes RTD3E. Each is given 5 s at least (10 s for a shutdown), 300 s at most.
+//! - CSTS.NSSRO is left as it is: clearing it takes from others what it tells.
+//!
+//! What does not happen in time is logged where there is a way on: a reset that is late is tried all the same.
+
+use super::{Inner, Registers};
+use crate::{
+    Error, Result,
+    interrupt::Backoff,
+    spec::{ArbitrationMechanism, Configuration, ShutdownNotification, ShutdownStatus},
+};
+use std::time::{Duration, Instant};
+
+/// A shutdown may take longer than becoming ready: caches are written back.
+const SHUTDOWN_MIN: Duration = Duration::from_secs(10);
+/// RTD3E can say more than an hour.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(300);
+
+/// Waits until CC.EN can be changed, clears it, and waits until the controller has stopped.
+pub(super) fn disable(registers: &Registers, name: &str) -> Result<()> {
+    let cc = registers.configuration()?;
+    settle(registers, name, cc.en())?;
+    reset(registers, name, cc)
+}
+
+/// How long [`disable`] takes at most.
+pub(super) fn disable_patience(registers: &Registers) -> Result<Duration> {
+    Ok(settle_patience(registers)? + registers.patience())
+}
+
+/// A former user may have been killed between any two of its steps. Waits until the last has had its effect.
+fn settle(registers: &Registers, name: &str, enabled: bool) -> Result<()> {
+    let operation = "waiting for what its former user began (CSTS.RDY, CSTS.SHST)";
+    let settled = wait(settle_patience(registers)?, name, operation, || {
+        let status = registers.status()?;
+        Ok(status.cfs()
+            || match status.shst() {
+                ShutdownStatus::NORMAL => !enabled || status.rdy(),
+                status => status != ShutdownStatus::OCCURRING,
+            })
+    });
+    match settled {
+        Err(error @ Error::Timeout { .. }) => {
+            tracing::warn!(device = name, %error, "resetting it all the same");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn settle_patience(registers: &Registers) -> Result<Duration> {
+    Ok(registers.ready_patience()?.max(SHUTDOWN_MIN))
+}
+
+/// Clears CC.EN and waits for CSTS.RDY = 0.
+fn reset(registers: &Registers, name: &str, cc: Configuration) -> Result<()> {
+    if cc.en() {
+        registers.configure(cc.with_en(false).with_shn(ShutdownNotification::NONE))?;
+    }
+    wait(registers.patience(), name, "waiting for the controller to stop (CSTS.RDY = 0)", || {
+        Ok(!registers.status()?.rdy())
+    })
+}
+
+/// Waits until `done`, which reads registers, is true.
+pub(super) fn wait(
+    after: Duration,
+    device: &str,
+    operation: &str,
+    mut done: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    let mut backoff = Backoff::of_registers(after);
+    let start = Instant::now();
+    loop {
+        if done()? {
+            tracing::debug!(device, after = ?start.elapsed(), limit = ?after, "{operation}: done");
+            return Ok(());
+        }
+        if !backoff.pause() {
+            let (device, operation) = (device.into(), operation.into());
+            return Err(Error::Timeout { device, operation, after, kept: false });
+        }
+    }
+}
+
+impl Inner {
+    pub(super) fn enable(&self) -> Result<()> {
+        let status = self.registers.status()?;
+        if self.registers.capabilities().nsss() && status.st() && status.shst() != ShutdownStatus::NORMAL {
+            return Err(Error::Unsupported {
+                device: self.name.to_string(),
+                reason: "its NVM subsystem was shut down (CSTS.ST = 1): only a subsystem reset or a power cycle brings it back"
+                    .into(),
+            });
+        }
+        let arbitration = match self.options.arbitration {
+            Some(_) => ArbitrationMechanism::WEIGHTED,
+            None => ArbitrationMechanism::ROUND_ROBIN,
+        };
+        let cc = Configuration::new()
+            .with_css(self.command_set)
+            .with_mps((self.page_shift - 12) as u8)
+            .with_ams(arbitration)
+            .with_shn(ShutdownNotification::NONE)
+            // Entries of 2^6 and 2^4 bytes.
+            .with_iosqes(6)
+            .with_iocqes(4)
+            .with_en(true);
+        self.registers.configure(cc)?;
+        let operation = "waiting for the controller to become ready (CSTS.RDY = 1)";
+        wait(self.registers.ready_patience()?, &self.name, operation, || {
+            let status = self.registers.status()?;
+            if status.cfs() {
+                return Err(Error::Fatal { device: self.name.to_string(), operation: operation.into() });
+            }
+            Ok(status.rdy())
+        })
+    }
+
+    /// Shuts the controller down and disables it. `Ok` means that it no longer touches memory.
+    pub(super) fn stop(&self) -> Result<()> {
+        let cc = self.registers.configuration()?;
+        let status = self.registers.status()?;
+        // One that is not ready has been waited for by `enable`, and has nothing to write back.
+        if cc.en() && status.rdy() && !status.cfs() {
+            if status.shst() == ShutdownStatus::NORMAL {
+                self.registers.configure(cc.with_shn(ShutdownNotification::NORMAL))?;
+            }
+            let operation = "waiting for the shutdown (CSTS.SHST)";
+            let shut = wait(self.shutdown_patience(), &self.name, operation, || {
+                let status = self.registers.status()?;
+                Ok(status.cfs() || status.shst() == ShutdownStatus::COMPLETE)
+            });
+            if let Err(error @ Error::Timeout { .. }) = shut {
+                tracing::warn!(device = %self.name, %error, "disabling it all the same");
+            } else {
+                shut?;
+            }
+        }
+        reset(&self.registers, &self.name, cc)
+    }
+
+    /// How long a shutdown may take: RTD3E, in microseconds.
+    fn shutdown_patience(&self) -> Duration {
+        let stated = Duration::from_micros(self.identify.rtd3e.into());
+        stated.min(SHUTDOWN_MAX).max(self.registers.patience()).max(SHUTDOWN_MIN)
+    }
+
+    /// How long [`stop`](Self::stop) takes at most.
+    pub(super) fn stop_patience(&self) -> Duration {
+        self.shutdown_patience() + self.registers.patience()
+    }
+}

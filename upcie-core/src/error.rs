@@ -81,6 +81,16 @@ pub enum Error {
         /// What was tried.
         operation: String,
     },
+    /// The device is another process's: this one was forked from it.
+    #[error(
+        "{device}: {operation}: it belongs to the process that this one was forked from: open it again in this one, or          use it in that one alone"
+    )]
+    Forked {
+        /// The device.
+        device: String,
+        /// What was tried.
+        operation: String,
+    },
     /// An offset or length is outside of the region that it is meant for.
     #[error(
         "{device}: {operation}: {len} bytes at {offset:#x} are outside of its {size:#x} bytes, or not aligned"

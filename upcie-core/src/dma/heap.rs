@@ -263,6 +263,8 @@ impl Heap {
         let order = Buddy::order(len, align)
             .filter(|&order| order + MIN_SHIFT <= REGION_MAX.ilog2())
             .ok_or_else(|| refuse("more than the 1 GiB that one buffer can have"))?;
+        // Before the lock, which a thread that was not forked along may hold. A child would hand out its parent's memory.
+        self.space.check_owner("allocating DMA memory")?;
         let mut state = self.lock();
         if self.space.is_closed() {
             return Err(refuse(

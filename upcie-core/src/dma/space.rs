@@ -146,6 +146,7 @@ impl DmaSpace {
 
     /// New memory that suits it.
     fn memory(&self, len: usize, page: Option<PageSize>) -> Result<Memory> {
+        self.check_owner("allocating DMA memory")?;
         if self.is_closed() {
             return Err(Error::Unusable {
                 device: self.device.clone(),
@@ -180,6 +181,7 @@ impl DmaSpace {
     /// smaller than the IOMMU's (without one: not huge), and the way in's errors (the locked-memory limit above all). For
     /// memory behind a dma-buf these say what to do instead.
     pub fn map(self: &Arc<Self>, memory: Memory) -> Result<Region> {
+        self.check_owner("mapping DMA memory")?;
         let addresses = match &self.kind {
             Kind::Physical(_) if memory.is_dma_buf() => {
                 return Err(Error::Unsupported {
@@ -256,6 +258,7 @@ impl DmaSpace {
     /// [`Error::OutOfRange`] when the range is not in one mapped part of the register, [`Error::Allocation`] when the
     /// space has no room, and for `shared` what the way in has against it.
     pub fn map_bar(self: &Arc<Self>, bar: &Bar, offset: u64, len: usize, shared: bool) -> Result<Region> {
+        self.check_owner("using memory of a base address register for DMA")?;
         let outside = || Error::OutOfRange {
             device: self.device.clone(),
             operation: "using memory of a base address register for DMA".into(),
@@ -308,6 +311,14 @@ impl DmaSpace {
     /// Whether it was [closed](Self::close).
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    /// Refuses `operation` in a child that was forked since the space was made.
+    ///
+    /// # Errors
+    /// [`Error::Forked`].
+    pub fn check_owner(&self, operation: &str) -> Result<()> {
+        self.owner.check(&self.device, operation)
     }
 
     /// Whether this process has the space from the one that forked it.

@@ -154,13 +154,8 @@ impl Connection {
         fds: &[BorrowedFd<'_>],
     ) -> Result<Message> {
         let device = || self.name.clone();
-        if !self.owner.is_current() {
-            // Before the lock, which a thread that was not forked along may hold.
-            return Err(Error::Unusable {
-                device: device(),
-                reason: "it belongs to the process that this one was forked from: open it again".into(),
-            });
-        }
+        // Before the lock, which a thread that was not forked along may hold.
+        self.owner.check(&self.name, operation)?;
         let mut state = self.lock();
         match state.dead {
             None => {}

@@ -9,7 +9,7 @@ use crate::{
     spec::{Command, Status},
 };
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use upcie_core::{
@@ -97,6 +97,7 @@ impl Inner {
         what: &str,
         after: Duration,
     ) -> Result<(u32, DmaBuf)> {
+        self.check_owner(what)?;
         let device = || self.name.to_string();
         let _budget = Budget::new(after);
         let mut admin = lock(&self.admin);
@@ -129,7 +130,7 @@ impl Inner {
                     (late, ..) => {
                         tracing::warn!(device = %self.name, late, "an admin command completed after its deadline");
                         // It may have been one that changes namespaces.
-                        self.live.namespaces.store(super::unique(), Ordering::Release);
+                        self.live.restamp();
                     }
                 }
             }

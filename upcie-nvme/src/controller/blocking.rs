@@ -105,6 +105,7 @@ impl Inner {
         units: u64,
         mut send: impl FnMut(&mut Turn<'_, u64>, &DmaBuf) -> Result<bool, Refused<u64>>,
     ) -> Result<()> {
+        self.check_owner(what)?;
         let seconds = SECOND.saturating_mul(u32::try_from(units).unwrap_or(u32::MAX));
         let whole = self.options.timeout.saturating_add(seconds);
         let mut patience = Patience::new();

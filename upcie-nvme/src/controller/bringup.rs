@@ -2,14 +2,13 @@
 
 use super::{
     Admin, ControllerOptions, Inner, Live, NoIo, Registers,
-    device_memory::{self, Windows},
+    device_memory,
     gate::Gate,
     io_refusal::{command_set, entry_sizes},
     lock,
     quirks::queue_entries,
     removal,
     transitions::{disable, disable_patience},
-    unique,
 };
 use crate::{
     Error, Patience, Result,
@@ -20,15 +19,11 @@ use crate::{
         IdentifyNvmController, NumberOfQueues, Version, offset,
     },
 };
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicU64},
-};
+use std::sync::{Arc, Mutex, atomic::AtomicBool};
 use upcie_core::{
     deadline::Budget,
     dma::{DmaBuf, Heap},
     memory::host_page_size,
-    process::Owner,
     transport::Device,
 };
 use zerocopy::FromBytes;
@@ -40,6 +35,8 @@ const PAGE_MAX: u64 = 2 << 20;
 
 pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> Result<Inner> {
     let name: Arc<str> = device.name().into();
+    // Before the first register is written: in a forked child the device is its parent's.
+    device.dma().check_owner("bringing the controller up")?;
     let registers = {
         let _budget = Budget::new(options.timeout);
         let registers = Registers::open(&*device, name.clone())?;
@@ -99,11 +96,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
     disable(&registers, &name)?;
     device_memory::turn_off(&registers)?;
     let heap = Heap::new(device.dma(), options.pages, Some(Box::new(BufferLists { page_shift })));
-    let live = Arc::new(Live {
-        controller: unique(),
-        namespaces: AtomicU64::new(unique()),
-        device_memory: Windows::default(),
-    });
+    let live = Arc::new(Live::new()?);
     let entries = ADMIN_ENTRIES;
     let admin = Admin::new(&registers, &heap, &name, &live, entries, page_shift)?;
     let (sq, cq) = admin.rings();
@@ -134,7 +127,6 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
         queue_entries,
         no_io,
         options,
-        owner: Owner::current(),
         name,
         device,
         closing: None,

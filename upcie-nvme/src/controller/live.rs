@@ -1,10 +1,15 @@
-//! What tells queues and namespaces that the controller they were made for is still there.
+//! What tells queues and namespaces that the controller they were made for is still there, and this process's.
 
 use super::device_memory::Windows;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::{Error, Result};
+use std::{
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering},
+};
+use upcie_core::process::{Owner, ProcessWord};
 
 /// Ids and stamps, unique in the process and never used again. 0 is none.
-pub(super) fn unique() -> u64 {
+fn unique() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
@@ -14,9 +19,53 @@ pub(super) fn unique() -> u64 {
 pub(crate) struct Live {
     /// The controller's id.
     pub(crate) controller: u64,
-    /// The stamp of namespace handles that are good; 0 once the controller was stopped, and the queues that look at this
-    /// are of no more use.
-    pub(crate) namespaces: AtomicU64,
+    /// The stamp of namespace handles that are good; 0 once the controller was stopped, and in a forked child. The queues
+    /// that look at it are of no more use then.
+    stamp: ProcessWord,
+    owner: Owner,
     /// What it takes in its own memory.
     pub(crate) device_memory: Windows,
+}
+
+impl Live {
+    /// For a controller that is being brought up.
+    pub(crate) fn new() -> Result<Self> {
+        Self::of(unique(), unique())
+    }
+
+    pub(crate) fn of(controller: u64, stamp: u64) -> Result<Self> {
+        let (stamp, owner) = (ProcessWord::new(stamp)?, Owner::current());
+        Ok(Self { controller, stamp, owner, device_memory: Windows::default() })
+    }
+
+    /// The stamp of namespace handles that are good now.
+    pub(crate) fn stamp(&self) -> u64 {
+        self.stamp.load(Ordering::Acquire)
+    }
+
+    /// Where the stamp is: what a queue reads per turn, for as long as it keeps `self`.
+    pub(crate) fn stamp_ptr(&self) -> NonNull<AtomicU64> {
+        self.stamp.as_ptr()
+    }
+
+    /// Makes all namespace handles of before stale. 0 stays 0.
+    pub(crate) fn restamp(&self) {
+        let new = unique();
+        let _ = self.stamp.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now != 0).then_some(new));
+    }
+
+    /// Closes the queues: the controller is about to be stopped.
+    pub(crate) fn stop(&self) {
+        self.stamp.store(0, Ordering::Release);
+    }
+
+    /// The process that drives the controller.
+    pub(crate) fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// Refuses `operation` on `device` in a forked child.
+    pub(crate) fn check_owner(&self, device: &str, operation: &str) -> Result<()> {
+        self.owner.check(device, operation).map_err(Error::Core)
+    }
 }

@@ -29,14 +29,13 @@ pub use device_memory::{MemoryBuffer, PersistentMemory};
 use gate::Gate;
 pub use io_refusal::NoIo;
 pub(crate) use live::Live;
-use live::unique;
 pub use options::ControllerOptions;
 pub(crate) use registers::Registers;
 use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::AtomicBool,
     },
     time::Duration,
 };
@@ -44,7 +43,6 @@ use upcie_core::{
     deadline::Budget,
     dma::{DmaBuf, DmaSpace, Heap, Region},
     irq::{EventFd, IrqKind},
-    process::Owner,
     transport::{Address, Device},
     vfio_user::Client,
 };
@@ -101,7 +99,6 @@ pub(crate) struct Inner {
     /// Why it takes no I/O, if so.
     no_io: Option<NoIo>,
     options: ControllerOptions,
-    owner: Owner,
     name: Arc<str>,
     device: Arc<dyn Device>,
     /// After all that unmaps memory by message when it is dropped.
@@ -140,6 +137,7 @@ impl Controller {
     /// The two ways in can't share an address space (the error says which can), and as [`open`](Self::open).
     pub fn open_beside(&self, address: &Address, options: ControllerOptions) -> Result<Self> {
         class::check(address)?;
+        self.inner.check_owner("opening another controller beside it")?;
         Self::from_device(self.inner.device.open_beside(address)?, options)
     }
 
@@ -249,6 +247,7 @@ impl Controller {
     /// # Errors
     /// The device's.
     pub fn vectors(&self) -> Result<u16> {
+        self.inner.check_owner("turning interrupts on")?;
         self.inner.vectors.count(&*self.inner.device, self.inner.most_vectors())
     }
 
@@ -307,7 +306,7 @@ impl Controller {
     /// Makes all namespace handles of before stale. For when something that the driver can't know of has changed a
     /// namespace: another host, or a raw command.
     pub fn rescan(&self) {
-        self.inner.live.namespaces.store(unique(), Ordering::Release);
+        self.inner.live.restamp();
     }
 }
 
@@ -380,17 +379,28 @@ impl Inner {
         &self.silent
     }
 
-    pub(crate) fn owner(&self) -> Owner {
-        self.owner
+    pub(crate) fn is_inherited(&self) -> bool {
+        !self.live.owner().is_current()
+    }
+
+    /// Refuses `operation` in a forked child: before any lock is taken, which a thread that was not forked along may
+    /// hold, and before anything reaches the device.
+    pub(crate) fn check_owner(&self, operation: &str) -> Result<()> {
+        self.live.check_owner(&self.name, operation)
     }
 
     /// Keeps memory until the controller is known to have let go of it.
     pub(crate) fn keep(&self, retired: Retired) {
+        // A forked child has nothing to keep: the parent does.
+        if self.is_inherited() {
+            return;
+        }
         lock(&self.retired).push(retired);
     }
 
     /// Takes the id of an I/O queue pair.
     pub(crate) fn take_queue_id(&self) -> Result<u16> {
+        self.check_owner("creating a queue pair")?;
         let mut ids = lock(&self.queue_ids);
         let free = ids.iter().position(|taken| !taken).ok_or_else(|| Error::Argument {
             device: self.name.to_string(),
@@ -415,11 +425,13 @@ impl Inner {
 
     /// The eventfd of an interrupt vector.
     pub(crate) fn vector(&self, vector: u16) -> Result<Arc<EventFd>> {
+        self.check_owner("turning interrupts on")?;
         self.vectors.eventfd(&*self.device, self.most_vectors(), vector)
     }
 
     /// Asks for the vector's next interrupt, where that is needed.
     pub(crate) fn rearm(&self, vector: u16) -> Result<()> {
+        self.check_owner("asking for an interrupt")?;
         self.vectors.rearm(&*self.device, &self.registers, vector)
     }
 }
@@ -432,11 +444,11 @@ impl fmt::Debug for Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if !self.owner.is_current() {
+        if self.is_inherited() {
             // A forked child: the controller is the parent's.
             return;
         }
-        self.live.namespaces.store(0, Ordering::Release);
+        self.live.stop();
         self.closing = Some(Budget::new(self.stop_patience()));
         // Once it has stopped, it has let go of everything, and the fields' memory can be used again.
         if let Err(error) = self.stop() {

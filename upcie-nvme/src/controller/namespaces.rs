@@ -6,7 +6,7 @@ use crate::{
     namespace::Extent,
     spec::{Cns, Command, Csi, IdentifyNamespace, NamespaceDescriptors, OptionalCommands},
 };
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 use zerocopy::FromBytes;
 
 impl Inner {
@@ -49,7 +49,7 @@ impl Inner {
 
     pub(super) fn namespace(self: &Arc<Self>, nsid: u32) -> Result<Namespace> {
         // Before anything is read: what changes meanwhile makes the handle stale.
-        let stamp = self.live.namespaces.load(Ordering::Acquire);
+        let stamp = self.live.stamp();
         // FFFFFFFFh is all namespaces, and none.
         let possible = nsid != 0 && nsid != u32::MAX;
         let known = possible && self.active_above(nsid - 1)?.first() == Some(&nsid);

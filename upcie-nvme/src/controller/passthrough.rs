@@ -1,11 +1,10 @@
 //! Admin commands of the caller's own.
 
-use super::{Controller, unique};
+use super::Controller;
 use crate::{
     Error, Result,
     spec::{AdminOpcode, Command, DataDirection},
 };
-use std::sync::atomic::Ordering;
 use upcie_core::dma::DmaBuf;
 
 impl Controller {
@@ -95,7 +94,7 @@ impl Controller {
             &AdminOpcode(command.opcode).to_string(),
             self.inner.options.timeout,
         );
-        self.inner.live.namespaces.store(unique(), Ordering::Release);
+        self.inner.live.restamp();
         result
     }
 }

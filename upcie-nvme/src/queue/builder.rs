@@ -88,6 +88,7 @@ impl<'c> QueuePairBuilder<'c> {
     /// though the controller was not opened with weighted round robin; no memory buffer that takes submission queues, or no
     /// room left in it; no DMA memory; the controller's status.
     pub fn create<T>(self) -> Result<QueuePair<T>> {
+        self.controller.check_owner("creating a queue pair")?;
         self.controller.check_io()?;
         self.controller.free_queue_id();
         let most = self.controller.max_queue_entries();

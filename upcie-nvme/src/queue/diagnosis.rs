@@ -28,6 +28,9 @@ impl<T> Queue<T> {
     }
 
     fn cause(&self, controller: &Inner) -> String {
+        if let Err(error) = controller.check_owner("looking for the cause") {
+            return error.to_string();
+        }
         // Before the status, which may well be a consequence.
         if let Err(error) = controller.heap().verify() {
             return error.to_string();

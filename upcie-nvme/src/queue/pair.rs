@@ -44,7 +44,7 @@ impl<T> QueuePair<T> {
     ///
     /// # Errors
     /// The queue is closed: the controller was stopped, it completed a command that was not in flight, or a turn was
-    /// leaked.
+    /// leaked. And in a forked child, whose parent the queue belongs to.
     #[inline(always)]
     pub fn turn(&mut self) -> Result<Turn<'_, T>> {
         self.queue.turn()
@@ -61,13 +61,14 @@ impl<T> QueuePair<T> {
     /// # Errors
     /// [`Wait::Interrupt`] and [`Wait::Adaptive`] need a queue made with an
     /// [interrupt](super::QueuePairBuilder::interrupt); and the controller is gone, or reports a fatal status (looked at after a
-    /// wait without result).
+    /// wait without result), or was stopped, or belongs to the process that this one was forked from.
     pub fn wait(&mut self, how: Wait, timeout: Duration) -> Result<bool> {
         let spin = match how {
             Wait::Poll => timeout,
             Wait::Interrupt => Duration::ZERO,
             Wait::Adaptive(spin) => spin.min(timeout),
         };
+        self.queue.check_live()?;
         let start = Instant::now();
         if self.spin(start, spin) {
             return Ok(true);
@@ -162,7 +163,7 @@ impl<T> QueuePair<T> {
     /// # Errors
     /// [`Error::Undeleted`]: the controller did not confirm it within the deadline, or was not asked, in a forked child.
     pub fn close(mut self) -> Result<()> {
-        if self.end() && self.controller.owner().is_current() {
+        if self.end() && !self.controller.is_inherited() {
             return Ok(());
         }
         Err(Error::Undeleted { device: self.controller.name().to_string(), qid: self.queue.qid() })
@@ -174,7 +175,7 @@ impl<T> QueuePair<T> {
             return ended;
         }
         // In a forked child the queue is the parent's; once stopped, the controller uses none of its memory.
-        let ended = !self.controller.owner().is_current()
+        let ended = self.controller.is_inherited()
             || self.queue.is_stopped()
             || delete(&self.controller, self.queue.qid());
         if !ended {

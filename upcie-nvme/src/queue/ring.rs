@@ -2,7 +2,15 @@
 
 use super::Turn;
 use crate::{Error, Result, controller::Live, prp::ListPool};
-use std::{fmt, mem::MaybeUninit, sync::Arc, sync::atomic::Ordering};
+use std::{
+    fmt,
+    mem::MaybeUninit,
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 use upcie_core::{dma::DmaBuf, mmio::Register};
 
 /// Added to a slot's id, with the step to its next one, when it is given back. The sum may carry into bit 17: a slot is
@@ -94,12 +102,14 @@ pub(crate) struct Queue<T> {
     pub(super) cq_doorbell: Register<u32>,
     pub(super) lists: ListPool,
     pub(super) live: Arc<Live>,
+    /// The stamp of `live`: 0 once the controller was stopped, and in a forked child.
+    stamp: NonNull<AtomicU64>,
     name: Arc<str>,
     qid: u16,
     rings: (DmaBuf, DmaBuf),
 }
 
-// SAFETY: all pointers are into memory that the queue owns (`slots`, `rings`); tags move with it.
+// SAFETY: all pointers are into memory that the queue owns (`slots`, `rings`) or keeps (`live`); tags move with it.
 unsafe impl<T: Send> Send for Queue<T> {}
 
 impl<T> Queue<T> {
@@ -140,6 +150,7 @@ impl<T> Queue<T> {
             sq_doorbell,
             cq_doorbell,
             lists,
+            stamp: live.stamp_ptr(),
             live,
             name,
             qid,
@@ -150,7 +161,8 @@ impl<T> Queue<T> {
     /// Opens the guard.
     #[inline(always)]
     pub(crate) fn turn(&mut self) -> Result<Turn<'_, T>> {
-        let namespaces = self.live.namespaces.load(Ordering::Relaxed);
+        // SAFETY: the word of `live`, which the queue keeps.
+        let namespaces = unsafe { self.stamp.as_ref() }.load(Ordering::Relaxed);
         if self.state != State::Ready || namespaces == 0 {
             return Err(*self.why_closed());
         }
@@ -163,6 +175,9 @@ impl<T> Queue<T> {
     #[inline(never)]
     fn why_closed(&self) -> Box<Error> {
         let (device, qid) = (self.name.to_string(), self.qid);
+        if let Err(error) = self.live.check_owner(&device, &format!("using queue {qid}")) {
+            return Box::new(error);
+        }
         Box::new(if self.is_stopped() {
             Error::Stopped { device, qid }
         } else if self.state == State::Forged {
@@ -202,9 +217,14 @@ impl<T> Queue<T> {
         self.qid
     }
 
-    /// Whether the controller was stopped or reset since the queue was made.
+    /// Refuses what would wait for completions that can't come: of a controller that was stopped, or another process's.
+    pub(super) fn check_live(&self) -> Result<()> {
+        if self.is_stopped() { Err(*self.why_closed()) } else { Ok(()) }
+    }
+
+    /// Whether the controller was stopped or reset since the queue was made, or is another process's.
     pub(crate) fn is_stopped(&self) -> bool {
-        self.live.namespaces.load(Ordering::Acquire) == 0
+        self.live.stamp() == 0
     }
 
     /// Takes the buffers of the commands that are still in flight, which the device may still use, together with

@@ -13,7 +13,7 @@ use nix::{sys::memfd, unistd::ftruncate};
 use std::{
     collections::{BTreeMap, VecDeque},
     os::fd::AsFd,
-    sync::{Arc, atomic::AtomicU64},
+    sync::Arc,
     time::Duration,
 };
 use upcie_core::{
@@ -130,7 +130,6 @@ impl Model {
         let bar = Arc::new(Mapping::new(file.as_fd(), 0, PAGE, "doorbells").unwrap());
         let doorbells = [0, 4].map(|at| Register::new(&bar, at).unwrap());
         let chunk = ListPool::chunk_bytes(64 << 9, 12);
-        let namespaces = AtomicU64::new(STAMP);
         let device = Device {
             entries,
             sq: sq.as_ptr().cast(),
@@ -151,7 +150,7 @@ impl Model {
             sq_doorbell,
             cq_doorbell,
             lists: ListPool::new(memory(PAGE).slice(0..LISTS * chunk), chunk, 12),
-            live: Arc::new(Live { controller: 1, namespaces, device_memory: Default::default() }),
+            live: Arc::new(Live::of(1, STAMP).unwrap()),
         });
         Self { queue, device, heap, flying: BTreeMap::new(), tail: 0, next: 0, tags: Arc::default() }
     }

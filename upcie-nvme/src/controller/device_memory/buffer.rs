@@ -122,6 +122,7 @@ fn locate(location: CmbLocation, size: CmbSize) -> Result<Place, String> {
 impl Inner {
     /// The memory buffer, enabled on the first call; `None` where the controller has none.
     pub(crate) fn memory_buffer(&self) -> Result<Option<Arc<MemoryBuffer>>> {
+        self.check_owner("using its memory buffer")?;
         let mut slot = lock(&self.memory_buffer);
         match &*slot {
             Some(known) => Ok(known.clone()),

@@ -123,6 +123,7 @@ fn status(registers: &Registers) -> Result<PmrStatus> {
 impl Inner {
     /// The persistent memory region, enabled on the first call; `None` where the controller has none.
     pub(crate) fn persistent_memory(&self) -> Result<Option<Arc<PersistentMemory>>> {
+        self.check_owner("using its persistent memory")?;
         let mut slot = lock(&self.persistent_memory);
         match &*slot {
             Some(known) => Ok(known.clone()),

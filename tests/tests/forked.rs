@@ -1,0 +1,104 @@
+//! A forked child has its parent's handles, and may do nothing with them: whatever reaches the device, or waits for it, is
+//! refused with an error that says so.
+
+use nix::{
+    errno::Errno,
+    sys::wait::{WaitStatus, waitpid},
+    unistd::Pid,
+};
+use upcie_nvme::{Controller, Error, Namespace, QueuePair, Wait, spec::Command};
+use upcie_tests::{
+    deadline,
+    device::namespaces,
+    io::{create, only, read},
+    left_out, on_each_device, process,
+};
+
+/// Asserts in a child, which clone(2) makes with `flags`, that `work` gives no error text. `false` where the system makes no
+/// such child.
+fn in_child(flags: i32, work: impl FnOnce() -> Result<(), String>) -> bool {
+    // SAFETY: without CLONE_VM and a stack this is fork(2). The child takes no lock that another thread may hold but that of
+    // the allocator and of standard error, which nobody holds here, and leaves by `_exit`.
+    let child = unsafe { libc::syscall(libc::SYS_clone, i64::from(flags | libc::SIGCHLD), 0, 0, 0, 0) };
+    if child == 0 {
+        let result = work();
+        if let Err(text) = &result {
+            eprintln!("in the child: {text}");
+        }
+        // SAFETY: ends the process at once.
+        unsafe { libc::_exit(result.is_err().into()) }
+    }
+    if child < 0 {
+        assert_eq!(Errno::last(), Errno::EPERM);
+        return false;
+    }
+    let child = Pid::from_raw(child as i32);
+    let ended = process::within(deadline(), move || waitpid(child, None));
+    assert_eq!(ended, Ok(WaitStatus::Exited(child, 0)), "the child");
+    true
+}
+
+/// Tries all that reaches the device or waits for it. Gives what was not refused, or not in the right words.
+fn try_all(
+    controller: &Controller,
+    namespace: &Namespace,
+    queue: &mut QueuePair<u64>,
+    buffer: &mut upcie_nvme::DmaBuf,
+) -> Result<(), String> {
+    let refused = |what: &str, result: Result<(), Error>| match result {
+        Ok(()) => Err(format!("{what} was not refused")),
+        Err(error) => {
+            let text = upcie_tests::chain(&error);
+            let good = matches!(error, Error::Core(upcie_core::Error::Forked { .. }))
+                && text.contains("forked from")
+                && text.contains(controller.name());
+            if good { Ok(()) } else { Err(format!("{what}: {text}")) }
+        }
+    };
+    refused("a turn", queue.turn().map(drop))?;
+    for how in [Wait::Poll, Wait::Interrupt] {
+        refused("a wait", queue.wait(how, deadline()).map(drop))?;
+    }
+    refused("a read", namespace.read(0, buffer))?;
+    if buffer.is_empty() {
+        return Err("the buffer of a refused read is gone".into());
+    }
+    refused("a flush", namespace.flush())?;
+    refused("admin commands of its own", controller.namespaces().map(drop))?;
+    refused("a namespace", controller.namespace(1).map(drop))?;
+    let identify = Command::identify(upcie_nvme::spec::Cns::CONTROLLER, 0, 0);
+    refused("an admin command", controller.admin(&identify, &mut [0; 4096]).map(drop))?;
+    refused("a queue pair", controller.queue_pair().create::<u64>().map(drop))?;
+    refused("memory", controller.alloc(4096).map(drop))?;
+    refused("vectors", controller.vectors().map(drop))?;
+    refused("its memory buffer", controller.memory_buffer().map(drop))?;
+    // Stamps stay as they are: the queue takes nothing after this either.
+    controller.rescan();
+    refused("a turn after a rescan", queue.turn().map(drop))?;
+    refused(
+        "another beside it",
+        controller.open_beside(&"emu".parse().unwrap(), Default::default()).map(drop),
+    )
+}
+
+/// The end of soundness R6, and R3: the child has the parent's id where both are the first of their namespaces, so it is not the
+/// id that decides.
+#[test]
+fn a_childs_turns_waits_and_commands_are_refused() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let (namespace, _) = namespaces(&controller).remove(0);
+        let mut queue = create::<u64>(device.queue_pair(&controller, 1).depth(8));
+        let mut buffer = controller.alloc(4096).unwrap();
+        for (what, flags) in [("clone", 0), ("a pid namespace", libc::CLONE_NEWPID)] {
+            if !in_child(flags, || try_all(&controller, &namespace, &mut queue, &mut buffer)) {
+                left_out(&format!("{what}: this user may not make one"));
+            }
+            // The parent goes on with all of them.
+            queue.turn().unwrap().read(&namespace, 0, controller.alloc(4096).unwrap(), 3).unwrap();
+            assert_eq!(only(&mut queue).0, 3);
+            read(&controller, &namespace, 0, 1);
+            create::<u64>(controller.queue_pair().depth(4));
+        }
+    });
+}

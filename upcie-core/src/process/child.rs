@@ -1,0 +1,202 @@
+//! A child for system calls that may block for as long as a driver likes.
+
+use crate::irq::wait_readable;
+use nix::{errno::Errno, fcntl::OFlag};
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+/// Writes `value` to a file of sysfs within `deadline`; [`io::ErrorKind::TimedOut`] when the kernel is not done then.
+pub(crate) fn write_within(path: &Path, value: &str, deadline: Duration) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    in_child(file.as_fd(), None, deadline, || {
+        // SAFETY: reads the bytes of a string that the child has a copy of.
+        unsafe { libc::write(0, value.as_ptr().cast(), value.len()) }
+    })
+}
+
+/// Reads what a file of sysfs says, up to a page, within `deadline`; [`io::ErrorKind::TimedOut`] as for a write.
+pub(crate) fn read_within(path: &Path, deadline: Duration) -> io::Result<String> {
+    let file = File::open(path)?;
+    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    in_child(file.as_fd(), Some(writer.as_fd()), deadline, || {
+        let mut page = [0_u8; 4096];
+        // SAFETY: writes to the array, no more than it has.
+        let len = unsafe { libc::read(0, page.as_mut_ptr().cast(), page.len()) };
+        let Ok(count) = usize::try_from(len) else { return len };
+        // SAFETY: reads what was just written to the array. A pipe takes a page at once.
+        unsafe { libc::write(1, page.as_ptr().cast(), count) }
+    })?;
+    drop(writer);
+    io::read_to_string(File::from(reader))
+}
+
+/// Has a child make the system calls of `work`, with `input` as descriptor 0 and `output` as 1.
+///
+/// A file of sysfs may keep whoever reads or writes it for as long as a driver likes: not even SIGKILL ends that, and a
+/// process with such a thread can't exit. The child holds nothing else that its parent has open. It is left behind after
+/// a timeout.
+///
+/// What came of it goes through a pipe, as an error number or 0. The child's exit status may never be seen here: it is
+/// discarded where SIGCHLD is ignored, and another thread may wait for any child.
+fn in_child(
+    input: BorrowedFd<'_>,
+    output: Option<BorrowedFd<'_>>,
+    deadline: Duration,
+    work: impl FnOnce() -> isize,
+) -> io::Result<()> {
+    let (result, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    let output = output.unwrap_or(writer.as_fd());
+    let fds = [input.as_raw_fd(), output.as_raw_fd(), writer.as_raw_fd()];
+    // SAFETY: until it exits, the child makes system calls only, on values that were computed before.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // Out of the way first: each may be 0, 1 or 2 already, in a program that has closed those.
+        // SAFETY: takes numbers only; whatever is open in this child is its own to close.
+        let moved = fds.map(|fd| unsafe { libc::fcntl(fd, libc::F_DUPFD, RESULT + 1) });
+        let (mut code, mut report_to) = (Errno::last_raw(), fds[2]);
+        if !moved.contains(&-1) {
+            for (fd, wanted) in moved.into_iter().zip([0, 1, RESULT]) {
+                // SAFETY: takes numbers only.
+                unsafe { libc::dup2(fd, wanted) };
+            }
+            // SAFETY: takes numbers only. Where the kernel has no such call, the files stay open for as long as the child
+            // lives.
+            unsafe { libc::syscall(libc::SYS_close_range, RESULT + 1, u32::MAX, 0) };
+            report_to = RESULT;
+            code = if work() < 0 { Errno::last_raw() } else { 0 };
+        }
+        // SAFETY: reads the bytes of `code`. A pipe takes them at once.
+        unsafe { libc::write(report_to, (&raw const code).cast(), size_of_val(&code)) };
+        // SAFETY: ends the child here, without what the parent registered to happen at its end.
+        unsafe { libc::_exit(0) };
+    }
+    if child < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    drop(writer);
+    if !wait_readable(result.as_fd(), deadline).map_err(io::Error::other)? {
+        // Nobody else will ask how it ended. Without the thread it stays a zombie once it has ended, which is all.
+        if let Err(error) = thread::Builder::new().name("upcie-reap".into()).spawn(move || reap(child)) {
+            tracing::warn!(child, %error, "nobody waits for the child that was left behind");
+        }
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    let mut code = [0; size_of::<i32>()];
+    let told = File::from(result).read_exact(&mut code);
+    // At its end by now.
+    reap(child);
+    told.map_err(|_| io::Error::other("the child that does it was killed"))?;
+    match i32::from_ne_bytes(code) {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// The child's descriptor for what came of its work.
+const RESULT: i32 = 2;
+
+/// Waits until `child` has ended, if nobody else has.
+fn reap(child: libc::pid_t) {
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is a valid place for the answer.
+        let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
+        if ended >= 0 || Errno::last() != Errno::EINTR {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, path::PathBuf};
+
+    fn path(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("upcie-process-{name}-{}", std::process::id()))
+    }
+
+    #[test]
+    fn a_write_arrives_and_its_error_comes_back() {
+        let path = path("write");
+        fs::write(&path, "").unwrap();
+        write_within(&path, "vfio-pci", Duration::MAX).unwrap();
+        assert_eq!(read_within(&path, Duration::from_secs(30)).unwrap(), "vfio-pci");
+        fs::remove_file(&path).unwrap();
+        let error = write_within(&path, "x", Duration::from_secs(30)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let error = write_within(Path::new("/dev/full"), "x", Duration::from_secs(30)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+    }
+
+    #[test]
+    fn a_write_that_blocks_is_left_behind_at_the_deadline() {
+        let path = path("pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        // Opened both ways, so that opening it never blocks; the second write finds it full.
+        let mut reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let text = "x".repeat(65536);
+        write_within(&path, &text, Duration::from_secs(30)).unwrap();
+        let error = write_within(&path, &text, Duration::from_millis(20)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        // What was left behind goes on, and ends.
+        reader.read_exact(&mut vec![0; 2 * 65536]).unwrap();
+        fs::remove_file(path).unwrap();
+    }
+    /// Soundness R4: in a program that has closed its standard files, ignores SIGCHLD, or waits for any child, the outcome
+    /// is what the kernel said.
+    #[test]
+    fn an_odd_program_gets_the_outcome_too() {
+        let path = path("odd");
+        let attempt = |close: bool, ignore: bool, steal: bool| {
+            fs::write(&path, "").unwrap();
+            // SAFETY: glibc makes its allocator usable in the child, which takes no other lock that a thread may hold, and
+            // leaves by `_exit`.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: the child's own files, signals and time.
+                unsafe {
+                    libc::alarm(60);
+                    if close {
+                        (0..3).for_each(|fd| drop(libc::close(fd)));
+                    }
+                    if ignore {
+                        libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+                    }
+                }
+                if steal {
+                    thread::spawn(|| {
+                        loop {
+                            // SAFETY: waits for any child, and asks for nothing.
+                            unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) };
+                        }
+                    });
+                }
+                let deadline = Duration::from_secs(30);
+                let good = (0..20).all(|_| {
+                    write_within(&path, "odd", deadline).is_ok()
+                        && read_within(&path, deadline).is_ok_and(|text| text == "odd")
+                        && write_within(Path::new("/dev/full"), "x", deadline)
+                            .is_err_and(|error| error.raw_os_error() == Some(libc::ENOSPC))
+                });
+                // SAFETY: ends the child without running the parent's exit handlers.
+                unsafe { libc::_exit(if good { 0 } else { 1 }) };
+            }
+            let mut status = 0;
+            // SAFETY: waits for the child just made.
+            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+            assert_eq!(status, 0, "close {close}, ignore {ignore}, steal {steal}");
+        };
+        attempt(true, false, false);
+        attempt(false, true, false);
+        attempt(false, false, true);
+        attempt(true, true, true);
+        fs::remove_file(path).unwrap();
+    }
+}

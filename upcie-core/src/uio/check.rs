@@ -53,6 +53,9 @@ pub(super) fn failed(device: &str, operation: &str, source: io::Error) -> Error 
             let hint = hint(is_locked_down(Path::new("/sys")), nix::unistd::geteuid().is_root());
             Error::os(device, format!("{operation} ({hint})"), source)
         }
+        _ if source.kind() == io::ErrorKind::TimedOut => {
+            Error::os(device, format!("{operation}: the kernel is not done, and goes on (see dmesg)"), source)
+        }
         _ => Error::os(device, operation, source),
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     dma::{DmaSpace, Untranslated},
     irq::IrqKind,
     pci::{BarInfo, Bdf, ConfigFile, ConfigSpace, Function, FunctionLock, command, offset, turn_on},
-    process::Owner,
+    process::{Owner, write_within},
     transport::{Address, Bar, Caching, Device},
 };
 use std::{
@@ -19,10 +19,14 @@ use std::{
     os::fd::BorrowedFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 /// Offset of the interrupt pin in configuration space: 0 for none (PCI Express Base 6.0, 7.5.1.1.13).
 const INTERRUPT_PIN: u16 = 0x3d;
+
+/// How long the kernel may take to enable, disable or reset a function: it waits for one that was reset for 60 s itself.
+const SETUP: Duration = Duration::from_secs(70);
 
 /// A PCI function that no IOMMU translates for.
 ///
@@ -294,7 +298,7 @@ impl Enabled {
         let failed = |e| failed(name, "enabling it (sysfs `enable`)", e);
         // A count: who was killed has left it at 1.
         if fs::read_to_string(&path).map_err(failed)?.trim() == "0" {
-            fs::write(&path, "1").map_err(failed)?;
+            write_within(&path, "1", SETUP).map_err(failed)?;
         }
         Ok(Self { name: name.into(), path, owner: Owner::current() })
     }
@@ -305,7 +309,7 @@ impl Drop for Enabled {
         if !self.owner.is_current() {
             return;
         }
-        match fs::write(&self.path, "0") {
+        match write_within(&self.path, "0", SETUP) {
             // Removed, or bound to a driver, which has it now.
             Err(e) if !self.path.exists() || e.raw_os_error() == Some(libc::EBUSY) => {}
             Err(error) => tracing::warn!(device = self.name, %error, "disabling it (sysfs `enable`)"),
@@ -324,7 +328,7 @@ fn reset(name: &str, function: &Path) -> Result<()> {
             reason: "the kernel knows no way to reset this function alone (see reset_method in sysfs)".into(),
         });
     }
-    fs::write(&path, "1").map_err(|e| failed(name, "resetting it", e))
+    write_within(&path, "1", SETUP).map_err(|e| failed(name, "resetting it", e))
 }
 
 impl Drop for UioDevice {

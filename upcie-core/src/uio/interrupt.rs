@@ -1,20 +1,23 @@
 //! The interrupt of uio_pci_generic: a count to read, passed on to an eventfd by a thread.
 
-use crate::{Error, Result, irq::EventFd};
+use crate::{Error, Result, irq::EventFd, process::Worker};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::{
     fs::File,
     io::Read,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
-    thread::{self, JoinHandle},
+    time::Duration,
 };
+
+/// How long the thread may take to end. It is quick, unless whoever gave the eventfd gave another file, which blocks.
+const END: Duration = Duration::from_secs(5);
 
 /// Passes each interrupt on until it is dropped.
 #[derive(Debug)]
 pub(super) struct Relay {
     stop: Arc<EventFd>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Worker>,
 }
 
 impl Relay {
@@ -24,14 +27,12 @@ impl Relay {
         let (ends, uio, device) = (stop.clone(), uio.clone(), device.to_owned());
         let failed = |e| Error::os(&device, "starting a thread for its interrupt", e);
         let name = device.clone();
-        let thread = thread::Builder::new()
-            .name("upcie-uio".into())
-            .spawn(move || {
-                if let Err(error) = relay(&uio, &to, &ends) {
-                    tracing::warn!(device = name, %error, "its interrupt is of no more use");
-                }
-            })
-            .map_err(failed)?;
+        let work = move || {
+            if let Err(error) = relay(&uio, &to, &ends) {
+                tracing::warn!(device = name, %error, "its interrupt is of no more use");
+            }
+        };
+        let thread = Worker::start("upcie-uio", work).map_err(failed)?;
         Ok(Self { stop, thread: Some(thread) })
     }
 }
@@ -65,8 +66,8 @@ impl Drop for Relay {
             tracing::warn!(%error, "the thread of an interrupt stays");
             return;
         }
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::warn!("the thread of an interrupt panicked");
+        if self.thread.take().is_some_and(|thread| !thread.join_within(END)) {
+            tracing::warn!("the thread of an interrupt does not end, and is left behind");
         }
     }
 }

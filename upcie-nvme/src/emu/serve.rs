@@ -6,15 +6,16 @@ use std::{
     os::unix::net::UnixStream,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::AtomicBool},
-    thread::{self, JoinHandle},
+    time::Duration,
 };
 use upcie_core::{
+    process::Worker,
     transport::Device,
     vfio_user::{Client, server::Server},
 };
 
 /// Starts a controller in a thread of this process (`nvme-emu`) and connects to it. It ends when the last handle to
-/// the device is dropped, which waits for the thread.
+/// the device is dropped, which waits for the thread, at most 30 s.
 ///
 /// # Errors
 /// [`Error`], and the connection's.
@@ -25,10 +26,7 @@ pub fn spawn(options: &Options) -> crate::Result<Arc<dyn Device>> {
     };
     let emulator = Emulator::new(options)?;
     let (ours, theirs) = UnixStream::pair().map_err(Error::Start)?;
-    let thread = thread::Builder::new()
-        .name("nvme-emu".into())
-        .spawn(move || serve(emulator, theirs))
-        .map_err(Error::Start)?;
+    let thread = Worker::start("nvme-emu", move || serve(emulator, theirs)).map_err(Error::Start)?;
     let client = Client::from_stream(ours, name, Some(Box::new(Joined(Some(thread)))))?;
     Ok(Arc::new(client))
 }
@@ -49,12 +47,19 @@ fn text(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?")
 }
 
-/// Waits for the thread when dropped.
-struct Joined(Option<JoinHandle<()>>);
+/// How long the thread may take to end: it writes to its medium, which may be a file on a file system that hangs.
+const END: Duration = Duration::from_secs(30);
+
+/// Waits for the thread when dropped, at most [`END`]. One that is left behind has a mapping of its own of the driver's
+/// memory, and so harms nobody.
+struct Joined(Option<Worker>);
 
 impl Drop for Joined {
     fn drop(&mut self) {
-        // It has caught its panics.
-        let _ = self.0.take().map(JoinHandle::join);
+        if self.0.take().is_some_and(|thread| !thread.join_within(END)) {
+            tracing::warn!(
+                "the embedded controller does not end (a file of its medium may hang): left behind"
+            );
+        }
     }
 }

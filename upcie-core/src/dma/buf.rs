@@ -16,10 +16,14 @@ use std::{
 
 /// A buffer that a device can read and write: one pointer wide, moved for free, returned to its heap on drop.
 ///
-/// It derefs to its bytes, if nobody else has them: those in a device ([`is_device_memory`](Self::is_device_memory)) and
-/// those that other processes have ([`is_shared`](Self::is_shared)) are read and written by [`read_at`](Self::read_at) and
-/// [`write_at`](Self::write_at), which do for all. While a command is in flight the command owns the buffer, so nobody can look at bytes that
-/// the device is changing. The bytes are what the last user left there, unless zeroed ones were asked for.
+/// It derefs to its bytes, if nobody else has them: those in a device ([`is_device_memory`](Self::is_device_memory)), those
+/// that other processes have ([`is_shared`](Self::is_shared)) and those of a device that is not trusted
+/// ([`Heap::by_copy`]) are read and written by [`read_at`](Self::read_at) and [`write_at`](Self::write_at), which do for all;
+/// deref panics, and [`as_slice`](Self::as_slice) is `None`. While a command is in flight the command owns the buffer, so nobody can look at
+/// bytes that the device is changing. The bytes are what the last user left there, unless zeroed ones were asked for.
+///
+/// A reference that deref gives rests on the device: one that writes to a buffer whose command it has completed makes
+/// it undefined behaviour (see the [module](super)).
 ///
 /// Buffers can be cut ([`slice`](Self::slice), [`split_at`](Self::split_at)) and chained ([`chain`](Self::chain)) for
 /// scattered transfers; both keep the handle one pointer wide.
@@ -109,6 +113,25 @@ impl DmaBuf {
         self.region().is_some_and(|region| region.is_shared())
     }
 
+    /// Whether it can only be copied from and to: it derefs to nothing then, which panics.
+    #[inline]
+    pub fn is_by_copy(&self) -> bool {
+        self.descriptor().by_copy
+    }
+
+    /// Its bytes, where nobody else has them; `None` where deref would panic, because it can only be
+    /// [copied](Self::is_by_copy) from and to.
+    #[inline]
+    pub fn as_slice(&self) -> Option<&[u8]> {
+        (!self.is_by_copy()).then(|| &**self)
+    }
+
+    /// The same to write to.
+    #[inline]
+    pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
+        (!self.is_by_copy()).then(|| &mut **self)
+    }
+
     /// The region that it lies in; `None` for the empty buffer.
     pub fn region(&self) -> Option<&Arc<Region>> {
         self.home().region()
@@ -191,7 +214,8 @@ impl DmaBuf {
         #[inline(never)]
         fn by_copy_only() -> ! {
             panic!(
-                "the buffer is memory of a device, or shared with other processes: use read_at and write_at"
+                "the buffer can only be copied from and to (read_at, write_at): it is memory of a device, or shared with \
+                 other processes, or its device is not trusted"
             );
         }
         if all.by_copy {
@@ -355,6 +379,10 @@ impl Default for DmaBuf {
 impl Deref for DmaBuf {
     type Target = [u8];
 
+    /// Its bytes.
+    ///
+    /// # Panics
+    /// When it can only be [copied](DmaBuf::is_by_copy) from and to; [`as_slice`](DmaBuf::as_slice) asks first.
     #[inline]
     fn deref(&self) -> &[u8] {
         let all = self.descriptor();

@@ -149,6 +149,8 @@ pub struct Heap {
     space: Arc<DmaSpace>,
     growth: Growth,
     prepare: Option<Box<dyn Prepare>>,
+    /// Its buffers deref to nothing.
+    by_copy: bool,
     state: Mutex<State>,
 }
 
@@ -170,8 +172,29 @@ impl Heap {
         pages: Option<PageSize>,
         prepare: Option<Box<dyn Prepare>>,
     ) -> Arc<Self> {
+        Self::growing(space, pages, prepare, false)
+    }
+
+    /// The same, but its buffers deref to nothing: they are only copied [from](DmaBuf::read_at) and [to](DmaBuf::write_at). For a
+    /// device that may write to memory when no command of its names it: no reference to such memory is ever formed, so
+    /// that what it writes is wrong data and nothing worse. So are the buffers of heaps [over](Self::over) a region whose lists are
+    /// in this one.
+    pub fn by_copy(
+        space: &Arc<DmaSpace>,
+        pages: Option<PageSize>,
+        prepare: Option<Box<dyn Prepare>>,
+    ) -> Arc<Self> {
+        Self::growing(space, pages, prepare, true)
+    }
+
+    fn growing(
+        space: &Arc<DmaSpace>,
+        pages: Option<PageSize>,
+        prepare: Option<Box<dyn Prepare>>,
+        by_copy: bool,
+    ) -> Arc<Self> {
         let growth = Growth::Host(pages);
-        Arc::new(Self { space: space.clone(), growth, prepare, state: Mutex::default() })
+        Arc::new(Self { space: space.clone(), growth, prepare, by_copy, state: Mutex::default() })
     }
 
     /// A heap of `region` alone (a controller memory buffer, or memory that is shared with other processes, say), which
@@ -206,8 +229,8 @@ impl Heap {
         if state.regions.is_empty() {
             return Err(unusable("memory for a heap must have at least 512 bytes"));
         }
-        let growth = Growth::Fixed { lists: lists.clone() };
-        Ok(Arc::new(Self { space, growth, prepare, state: Mutex::new(state) }))
+        let (growth, by_copy) = (Growth::Fixed { lists: lists.clone() }, lists.by_copy);
+        Ok(Arc::new(Self { space, growth, prepare, by_copy, state: Mutex::new(state) }))
     }
 
     /// The address space that the buffers are in.
@@ -299,7 +322,7 @@ impl Heap {
             linear: region.is_linear(block.offset, len),
             ptr: NonNull::new(ptr).expect("a mapping is not at address 0"),
             len,
-            by_copy: region.is_device_memory() || region.is_shared(),
+            by_copy: self.by_copy || region.is_device_memory() || region.is_shared(),
             next: None,
             home: Home::Block { heap: self.clone(), region, block, list },
         };

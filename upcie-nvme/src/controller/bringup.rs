@@ -95,7 +95,8 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
     tracing::debug!(device = %name, page_size = page, interrupts = ?vectors.kind(), "bringing it up");
     disable(&registers, &name)?;
     device_memory::turn_off(&registers)?;
-    let heap = Heap::new(device.dma(), options.pages, Some(Box::new(BufferLists { page_shift })));
+    let make = if options.untrusted_device { Heap::by_copy } else { Heap::new };
+    let heap = make(device.dma(), options.pages, Some(Box::new(BufferLists { page_shift })));
     let live = Arc::new(Live::new()?);
     let entries = ADMIN_ENTRIES;
     let admin = Admin::new(&registers, &heap, &name, &live, entries, page_shift)?;

@@ -13,7 +13,9 @@ impl Inner {
     /// One page of data from an Identify command.
     pub(super) fn identify_page(&self, command: &Command, what: &str) -> Result<Box<[u8; 4096]>> {
         let (_, data) = self.admin_data(command, self.heap.alloc_zeroed(4096)?, what)?;
-        Ok(Box::new(<[u8; 4096]>::try_from(&data[..]).expect("one page")))
+        let mut page = Box::new([0; 4096]);
+        data.read_at(0, &mut *page);
+        Ok(page)
     }
 
     /// The active namespaces' ids that are greater than `above`, 1024 at most, ascending.

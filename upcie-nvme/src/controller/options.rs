@@ -25,6 +25,12 @@ pub struct ControllerOptions {
     /// have a [priority](crate::queue::QueuePairBuilder::priority): refused where the controller lacks it (CAP.AMS). `None` (the default)
     /// is round robin.
     pub arbitration: Option<Arbitration>,
+    /// Takes the device for one that may write to any memory of its at any time, completed commands or not: a vfio-user
+    /// server that is not trusted, say. Buffers can then only be copied from and to
+    /// ([`DmaBuf::read_at`](upcie_core::dma::DmaBuf::read_at), [`write_at`](upcie_core::dma::DmaBuf::write_at)): deref panics, and
+    /// [`DmaBuf::as_slice`](upcie_core::dma::DmaBuf::as_slice) is `None`. What the device writes late is then wrong data, and can't be
+    /// undefined behaviour. `false` by default, `vfio-user:` addresses included.
+    pub untrusted_device: bool,
 }
 
 impl Default for ControllerOptions {
@@ -36,6 +42,7 @@ impl Default for ControllerOptions {
             irq: None,
             memory_buffer_caching: None,
             arbitration: None,
+            untrusted_device: false,
         }
     }
 }

@@ -50,7 +50,7 @@ impl Controller {
             let mut buffer = self.inner.heap.alloc_aligned(data.len().next_multiple_of(page), page)?;
             buffer.zero();
             if opcode.direction() == DataDirection::ToController {
-                buffer[..data.len()].copy_from_slice(data);
+                buffer.write_at(0, data);
             }
             buffer
         };
@@ -72,7 +72,7 @@ impl Controller {
         }
         let (result, buffer) = outcome?;
         if opcode.direction() == DataDirection::FromController {
-            data.copy_from_slice(&buffer[..data.len()]);
+            buffer.read_at(0, data);
         }
         Ok(result)
     }

@@ -108,11 +108,15 @@ impl ListPool {
     /// Writes the addresses of `count` pages, from `page` on, as the entries of a chunk from `at` on.
     #[inline(always)]
     fn store(&mut self, chunk: u32, at: usize, page: u64, count: usize) {
-        let first = ((chunk as usize - 1) * self.capacity + at) * ENTRY;
-        let entries = &mut self.memory[first..first + count * ENTRY];
+        let first = (chunk as usize - 1) * self.capacity + at;
+        assert!((first + count) * ENTRY <= self.memory.len(), "a list lies within the pool");
+        // By pointer: a device that is not trusted may write there at any time.
+        // SAFETY: the memory begins at a page, and has room for `count` entries from there on.
+        let entries = unsafe { self.memory.as_ptr().cast::<u64>().add(first) };
         let mut address = page;
-        for entry in entries.chunks_exact_mut(ENTRY) {
-            entry.copy_from_slice(&address.to_le_bytes());
+        for entry in 0..count {
+            // SAFETY: as many entries as were just checked; the pool is borrowed mutably, and forms no reference to them.
+            unsafe { entries.add(entry).write(address.to_le()) };
             address = address.wrapping_add(1 << self.page_shift);
         }
     }

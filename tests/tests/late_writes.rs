@@ -1,0 +1,171 @@
+//! A server that writes to memory which it has given back: what Rust can't guard, and what a controller that takes its device
+//! for untrusted makes of it.
+
+use nix::errno::Errno;
+use std::{
+    os::unix::net::UnixListener,
+    panic::{AssertUnwindSafe, catch_unwind},
+    str,
+    sync::{
+        atomic::AtomicBool,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
+};
+use upcie_core::vfio_user::server::{Backend, Guest, Layout, Server};
+use upcie_nvme::{Address, Controller, ControllerOptions, DmaBuf, Namespace, emu::Emulator};
+use upcie_tests::{
+    deadline,
+    device::namespaces,
+    io::{create, only},
+    process::{Directory, within},
+};
+
+/// An NVMe controller that also writes what it is told to, whenever it is told to.
+struct Late {
+    emulator: Emulator,
+    orders: Receiver<(u64, Vec<u8>)>,
+    done: Sender<Result<(), Errno>>,
+}
+
+impl Backend for Late {
+    fn layout(&self) -> &Layout {
+        self.emulator.layout()
+    }
+
+    fn read(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+        self.emulator.read(guest, region, offset, data)
+    }
+
+    fn write(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        self.emulator.write(guest, region, offset, data)
+    }
+
+    fn poll(&mut self, guest: &mut Guest) -> usize {
+        let late = self.orders.try_iter().map(|(iova, bytes)| guest.write(iova, &bytes));
+        let _ = late.into_iter().try_for_each(|result| self.done.send(result));
+        self.emulator.poll(guest)
+    }
+
+    fn reset(&mut self) {
+        self.emulator.reset();
+    }
+}
+
+/// A controller behind such a server, and a way to have it write.
+struct Hostile {
+    orders: Sender<(u64, Vec<u8>)>,
+    done: Receiver<Result<(), Errno>>,
+    controller: Controller,
+    _directory: Directory,
+}
+
+impl Hostile {
+    fn open(options: ControllerOptions) -> Self {
+        let directory = Directory::new();
+        let path = directory.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let (orders, taken) = channel();
+        let (told, done) = channel();
+        // It ends with the connection.
+        thread::spawn(move || {
+            let emulator = Emulator::new(&"size=16M".parse().unwrap()).unwrap();
+            let mut late = Late { emulator, orders: taken, done: told };
+            let (stream, _) = listener.accept().unwrap();
+            Server::new().serve_stream(stream, &mut late, &AtomicBool::new(false)).unwrap();
+        });
+        let controller = Controller::open_with(&Address::VfioUser(path), options).unwrap();
+        Self { orders, done, controller, _directory: directory }
+    }
+
+    /// Has the server write `byte` to the last byte of `buffer`, and waits until it has.
+    fn write_late(&self, buffer: &DmaBuf, byte: u8) {
+        self.orders.send((buffer.iova(buffer.len() - 1), vec![byte])).unwrap();
+        self.done.recv_timeout(deadline()).expect("the server has written").expect("to memory that it has");
+    }
+}
+
+fn untrusted() -> ControllerOptions {
+    ControllerOptions { untrusted_device: true, ..ControllerOptions::default() }
+}
+
+/// Soundness finding 4: a program that checks what it has read, and uses it later, uses its own copy.
+#[test]
+fn late_bytes_are_wrong_data_and_nothing_worse() {
+    let hostile = Hostile::open(untrusted());
+    let (namespace, _) = namespaces(&hostile.controller).remove(0);
+    let mut buffer = hostile.controller.alloc(4096).unwrap();
+    buffer.write_at(0, &[b'Z'; 4096]);
+    namespace.write(0, &mut buffer).unwrap();
+    namespace.read(0, &mut buffer).unwrap();
+    let mut copy = [0; 4096];
+    buffer.read_at(0, &mut copy);
+    let text = str::from_utf8(&copy).expect("valid UTF-8");
+    // The first byte of a character of four: who goes by what was checked runs off the end of the text.
+    hostile.write_late(&buffer, 0xf4);
+    assert_eq!(text.chars().count(), 4096);
+    let mut last = [0];
+    buffer.read_at(4095, &mut last);
+    assert_eq!(last, [0xf4], "the server did write");
+    // No reference to the buffer itself is to be had.
+    assert!(buffer.is_by_copy() && buffer.as_slice().is_none() && buffer.as_mut_slice().is_none());
+    for part in [buffer.slice(0..2048), hostile.controller.heap().alloc(512).unwrap()] {
+        let panic = catch_unwind(AssertUnwindSafe(|| part.first().copied())).unwrap_err();
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap();
+        assert!(text.contains("read_at") && text.contains("not trusted"), "{text}");
+    }
+    // With a device that is trusted, as by default, references are given.
+    let trusted = Controller::open(&"emu:size=1M".parse().unwrap()).unwrap();
+    assert_eq!(trusted.alloc(512).unwrap().as_slice(), Some(&[0; 512][..]));
+    within(deadline(), move || drop((namespace, hostile)));
+}
+
+/// All kinds of transfers do without references: whole buffers with lists, parts and chains, lists of the queue's pool, admin
+/// data both ways, ranges to deallocate.
+#[test]
+fn an_untrusted_device_does_all_io() {
+    let hostile = Hostile::open(untrusted());
+    let controller = &hostile.controller;
+    let (namespace, pattern) = namespaces(controller).remove(0);
+    let block = namespace.block_size();
+    let mut queue = create::<u64>(controller.queue_pair().depth(8));
+    let mut data = vec![0; 64 << 10];
+    pattern.fill(&mut data, 0, 1);
+    let whole = || {
+        let mut buffer = controller.alloc(data.len()).unwrap();
+        buffer.write_at(0, &data);
+        buffer
+    };
+    let chained = || {
+        let (mut first, mut second) = whole().split_at(data.len() / 2);
+        first.write_at(0, &data[..data.len() / 2]);
+        second.write_at(0, &data[data.len() / 2..]);
+        first.chain(second);
+        first
+    };
+    for (at, buffer) in [(0, whole()), (1, whole().slice(0..data.len())), (2, chained())] {
+        let slba = at * (data.len() / block) as u64;
+        queue.turn().unwrap().write(&namespace, slba, buffer, at).unwrap();
+        assert_eq!(only(&mut queue).0, at);
+        same(controller, &namespace, slba, &data);
+    }
+    let range = upcie_nvme::spec::DatasetRange::new(0, (data.len() / block) as u32);
+    namespace.deallocate(&[range]).unwrap();
+    same(controller, &namespace, 0, &vec![0; data.len()]);
+    let mut page = [0; 4096];
+    let identify = upcie_nvme::spec::Command::identify(upcie_nvme::spec::Cns::CONTROLLER, 0, 0);
+    controller.admin(&identify, &mut page).unwrap();
+    assert!(page.iter().any(|&byte| byte != 0));
+    within(deadline(), move || drop((queue, namespace, hostile)));
+}
+
+/// Asserts what is on the namespace.
+#[track_caller]
+fn same(controller: &Controller, namespace: &Namespace, slba: u64, wanted: &[u8]) {
+    let mut buffer = controller.alloc(wanted.len()).unwrap();
+    namespace.read(slba, &mut buffer).unwrap();
+    let mut found = vec![0; wanted.len()];
+    buffer.read_at(0, &mut found);
+    assert!(found == wanted, "the data at block {slba}");
+}

@@ -36,10 +36,12 @@ pub fn mounts() -> Result<Vec<Mount>> {
     mounts_in(Path::new("/proc/self/mountinfo"))
 }
 
-/// The first mount with pages of this size that this process may create files in.
+/// The first mount with pages of this size that this process may create files in, and in which nobody but its user and root
+/// may rename or remove them: a device still writes to the pages of a file when its process has been killed, and only its
+/// name keeps them from going back to the system.
 ///
 /// # Errors
-/// [`Error::Unusable`] when there is none: it says how to make one. Those of [`mounts`].
+/// [`Error::Unusable`] when there is none: it says why each one does not do, and how to make one. Those of [`mounts`].
 pub fn mount_for(page: PageSize) -> Result<Mount> {
     choose(mounts()?, page)
 }
@@ -68,19 +70,50 @@ pub(super) fn choose(mounts: Vec<Mount>, page: PageSize) -> Result<Mount> {
     }
     let size = short_size(bytes);
     let mut refused = Vec::new();
+    let mut open_to_others = Vec::new();
     for mount in mounts.into_iter().filter(|mount| mount.page_bytes == bytes) {
-        if mount.is_writable {
-            return Ok(mount);
+        if !mount.is_writable {
+            refused.push(mount.path.display().to_string());
+            continue;
         }
-        refused.push(mount.path.display().to_string());
+        match others(&mount.path)? {
+            None => return Ok(mount),
+            Some(who) => open_to_others.push(format!("{}: {who}", mount.path.display())),
+        }
     }
-    Err(unusable(match refused.first() {
-        None => format!("none is mounted; as root: hugepages mount --size {size} --owner USER"),
-        Some(path) => format!(
+    Err(unusable(match (open_to_others.is_empty(), refused.first()) {
+        (false, _) => format!(
+            "others could rename or remove its files, whose pages would then go back to the system under a device that \
+             still writes to them ({}); as root: hugepages mount --size {size} DIRECTORY, a new one that only root may \
+             write to, such as /dev/hugepages{size}-root",
+            open_to_others.join("; ")
+        ),
+        (true, None) => format!("none is mounted; as root: hugepages mount --size {size} --owner USER"),
+        (true, Some(path)) => format!(
             "this process may not create files in {}; as root: hugepages mount --size {size} --owner USER {path}",
             refused.join(", ")
         ),
     }))
+}
+
+/// Who but this process's user and root may rename or remove a file in `directory` that is this user's, or one of the
+/// directories on the way to it (in a mount namespace of their own, which takes the mount away here); `None` if nobody.
+fn others(directory: &Path) -> Result<Option<String>> {
+    let me = nix::unistd::geteuid().as_raw();
+    for path in directory.ancestors() {
+        let data = fs::metadata(path)
+            .map_err(|e| Error::os(path.display().to_string(), "asking who may write to it", e))?;
+        let (user, mode) = (data.uid(), data.mode());
+        let whose = if path == directory { "it".into() } else { path.display().to_string() };
+        if user != me && user != 0 {
+            return Ok(Some(format!("{whose} belongs to user {user}")));
+        }
+        // In a sticky directory the file's owner alone may, and the directory's.
+        if mode & 0o022 != 0 && mode & libc::S_ISVTX == 0 {
+            return Ok(Some(format!("{whose} has mode {:04o}", mode & 0o7777)));
+        }
+    }
+    Ok(None)
 }
 
 pub(super) fn mounts_in(mountinfo: &Path) -> Result<Vec<Mount>> {

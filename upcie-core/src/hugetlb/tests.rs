@@ -164,6 +164,38 @@ fn the_first_writable_mount_is_taken_and_none_says_how_to_make_one() {
     assert!(choose(mounts, PageSize::Small).is_err());
 }
 
+/// Soundness R1: who owns the directory, or may write to it, could take the name of a file away.
+#[test]
+fn a_mount_that_others_can_change_is_refused() {
+    let dir = Dir::new("others");
+    let (outer, inner) = (dir.0.join("outer"), dir.0.join("outer/inner"));
+    fs::create_dir_all(&inner).unwrap();
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let mount = |path: &Path| Mount { path: path.into(), page_bytes: 2 << 20, ..dir.mount() };
+    let chosen = || choose(vec![mount(&inner)], PageSize::Huge2M);
+    mode(&outer, 0o755);
+    for (bits, good) in [(0o755, true), (0o775, false), (0o757, false), (0o1777, true), (0o700, true)] {
+        mode(&inner, bits);
+        assert_eq!(chosen().is_ok(), good, "{bits:o}");
+    }
+    // So could who may replace a directory on the way there.
+    mode(&outer, 0o777);
+    let text = chosen().unwrap_err().to_string();
+    for part in [inner.to_str().unwrap(), outer.to_str().unwrap(), "mode 0777", "hugepages mount --size 2M"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    // The next one that will do is taken.
+    let good = dir.0.join("good");
+    fs::create_dir(&good).unwrap();
+    mode(&good, 0o755);
+    assert_eq!(choose(vec![mount(&inner), mount(&good)], PageSize::Huge2M).unwrap().path, good);
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(&good, Some(4711), None).unwrap();
+        let text = choose(vec![mount(&good)], PageSize::Huge2M).unwrap_err().to_string();
+        assert!(text.contains("belongs to user 4711"), "{text}");
+    }
+}
+
 #[test]
 fn a_named_file_outlives_its_handle_and_is_found_again() {
     let dir = Dir::new("file");

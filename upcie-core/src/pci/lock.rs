@@ -1,6 +1,6 @@
 //! One user for a function that the kernel keeps nobody out of.
 
-use super::Bdf;
+use super::{Bdf, machine_lock::MachineLock};
 use crate::{Error, Result, process::Owner};
 use nix::errno::Errno;
 use std::{
@@ -13,14 +13,18 @@ use std::{
     path::Path,
 };
 
-/// A lock on a PCI function: flock(2) on its `config` file in sysfs, which uPCIe's modes without VFIO take before they touch a
-/// function. It binds nobody else.
+/// A lock on a PCI function, which uPCIe's modes without VFIO take before they touch a function. It binds nobody else.
 ///
-/// It lasts until it is dropped or the process has ended, killed or not; a forked child's drop does not release it. It is
-/// not seen from another network namespace, which has a sysfs of its own.
+/// It lasts until it is dropped or the process has ended, killed or not; a forked child's drop does not release it. It
+/// consists of two: flock(2) on the function's `config` file in sysfs, which tells who has it, and a byte of the file
+/// `upcie.lock` in devtmpfs, which all containers of the machine share, since a sysfs is seen in its own network namespace
+/// only. The second takes CAP_SYS_ADMIN and Linux 5.2. Without it a warning is logged, and a user in another network namespace
+/// is not noticed.
 #[derive(Debug)]
 pub struct FunctionLock {
     config: File,
+    /// None where the system has no such lock.
+    machine: Option<MachineLock>,
     owner: Owner,
 }
 
@@ -40,30 +44,41 @@ impl FunctionLock {
                 ),
             });
         }
-        Self::take_file(&bdf.to_string(), &Path::new(&directory).join("config"))
+        Self::take_file(bdf, &Path::new(&directory).join("config"))
     }
 
-    fn take_file(device: &str, path: &Path) -> Result<Self> {
+    fn take_file(bdf: Bdf, path: &Path) -> Result<Self> {
+        let device = bdf.to_string();
         let config = OpenOptions::new().read(true).write(true).open(path).map_err(|e| {
             let way_out = match e.kind() {
                 io::ErrorKind::PermissionDenied => " to read and write (only root may, or the file's owner)",
                 _ => "",
             };
-            Error::os(device, format!("opening {}{way_out}", path.display()), e)
+            Error::os(&device, format!("opening {}{way_out}", path.display()), e)
         })?;
         loop {
             // SAFETY: a system call on a descriptor that is held.
             let locked = unsafe { libc::flock(config.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
             match Errno::result(locked) {
-                Ok(_) => return Ok(Self { config, owner: Owner::current() }),
+                Ok(_) => break,
                 Err(Errno::EINTR) => {}
                 Err(Errno::EWOULDBLOCK) => {
                     let reason = busy(holder(&config, Path::new("/proc/locks")));
-                    return Err(Error::Unusable { device: device.into(), reason });
+                    return Err(Error::Unusable { device, reason });
                 }
                 Err(e) => return Err(Error::os(device, format!("locking {}", path.display()), e)),
             }
         }
+        let machine = match MachineLock::take(bdf) {
+            Ok(lock) => Some(lock),
+            // Nobody in this network namespace has it, as just seen.
+            Err(Errno::EAGAIN | Errno::EACCES) => return Err(Error::Unusable { device, reason: busy(None) }),
+            Err(error) => {
+                tracing::warn!(device, %error, "no lock that other containers see: see to it that none of them drives it too");
+                None
+            }
+        };
+        Ok(Self { config, machine, owner: Owner::current() })
     }
 }
 
@@ -82,6 +97,9 @@ impl Drop for FunctionLock {
             let unlocked = unsafe { libc::flock(self.config.as_raw_fd(), libc::LOCK_UN) };
             if let Err(error) = Errno::result(unlocked) {
                 tracing::warn!(?self.config, %error, "unlocking");
+            }
+            if let Some(Err(error)) = self.machine.as_ref().map(MachineLock::release) {
+                tracing::warn!(?self.machine, %error, "unlocking");
             }
         }
     }
@@ -126,25 +144,30 @@ mod tests {
         path
     }
 
+    /// A function that no machine has, of one test.
+    fn function(number: u8) -> Bdf {
+        Bdf { domain: 0xfffe, bus: number, device: 31, function: 7 }
+    }
+
     #[test]
     fn a_second_lock_is_refused_and_names_the_holder() {
         let path = file("second");
-        let first = FunctionLock::take_file("dev", &path).unwrap();
+        let first = FunctionLock::take_file(function(0), &path).unwrap();
         let flags = nix::fcntl::fcntl(&first, nix::fcntl::FcntlArg::F_GETFD).unwrap();
         assert_eq!(flags, libc::FD_CLOEXEC);
-        let error = FunctionLock::take_file("dev", &path).unwrap_err();
+        let error = FunctionLock::take_file(function(0), &path).unwrap_err();
         assert!(matches!(error, Error::Unusable { .. }), "{error}");
         assert!(error.to_string().contains("this process"), "{error}");
         assert_eq!(holder(&first.config, Path::new("/proc/locks")), Some(std::process::id()));
         drop(first);
-        FunctionLock::take_file("dev", &path).expect("released");
+        FunctionLock::take_file(function(0), &path).expect("released");
         fs::remove_file(path).unwrap();
     }
 
     #[test]
     fn a_forked_child_s_drop_leaves_the_lock() {
         let path = file("fork");
-        let lock = FunctionLock::take_file("dev", &path).unwrap();
+        let lock = FunctionLock::take_file(function(1), &path).unwrap();
         // SAFETY: the child only drops its handle, and ends.
         let child = unsafe { libc::fork() };
         if child == 0 {
@@ -156,9 +179,27 @@ mod tests {
         // SAFETY: waits for the child just made.
         assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
         assert_eq!(status, 0);
-        FunctionLock::take_file("dev", &path).unwrap_err();
+        FunctionLock::take_file(function(1), &path).unwrap_err();
         drop(lock);
         fs::remove_file(path).unwrap();
+    }
+
+    /// Soundness R2: two containers have a sysfs each, so that their locks on `config` are of two files.
+    #[test]
+    fn another_container_is_kept_out() {
+        let (mine, theirs) = (file("mine"), file("theirs"));
+        let lock = FunctionLock::take_file(function(2), &mine).unwrap();
+        if lock.machine.is_none() {
+            println!("left out: this user may not mount devtmpfs, or there is none");
+            return;
+        }
+        let error = FunctionLock::take_file(function(2), &theirs).unwrap_err();
+        assert!(error.to_string().contains("another container"), "{error}");
+        FunctionLock::take_file(function(3), &theirs).expect("another function");
+        drop(lock);
+        FunctionLock::take_file(function(2), &theirs).expect("released");
+        fs::remove_file(mine).unwrap();
+        fs::remove_file(theirs).unwrap();
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod config;
 mod fake_sysfs;
 mod function;
 mod lock;
+mod machine_lock;
 mod vmd;
 
 pub use bdf::Bdf;

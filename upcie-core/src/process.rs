@@ -13,7 +13,10 @@ pub(crate) use child::{read_within, write_within};
 pub use owner::{Owner, ProcessWord};
 pub use worker::Worker;
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 /// Which processes have one of `paths` open or mapped, as far as this user may see: all of them for root, one's own for others.
 /// Each path is one that the kernel shows, without symbolic links in it.

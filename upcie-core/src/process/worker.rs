@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -11,8 +14,8 @@ use std::{
 #[derive(Debug)]
 pub struct Worker {
     thread: JoinHandle<()>,
-    /// Nothing comes: the other end goes with the thread.
-    ended: Receiver<()>,
+    /// Nothing comes: the other end goes with the thread. Never locked: a receiver alone can't be shared.
+    ended: Mutex<Receiver<()>>,
 }
 
 impl Worker {
@@ -26,12 +29,13 @@ impl Worker {
             work();
             drop(running);
         })?;
-        Ok(Self { thread, ended })
+        Ok(Self { thread, ended: Mutex::new(ended) })
     }
 
     /// Waits until it has ended, at most `deadline`; `false` when it goes on, and is left behind. Its panic is logged.
     pub fn join_within(self, deadline: Duration) -> bool {
-        if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(deadline) {
+        let ended = self.ended.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(deadline) {
             return false;
         }
         let name = self.thread.thread().name().unwrap_or_default().to_owned();
@@ -49,7 +53,7 @@ mod tests {
     #[test]
     fn one_that_does_not_end_is_left_behind() {
         let (go, wait) = channel::<()>();
-        let worker = Worker::start("upcie-test", move || drop(wait.recv())).unwrap();
+        let worker = Worker::start("upcie-test", move || _ = wait.recv()).unwrap();
         assert!(!worker.join_within(Duration::from_millis(20)));
         drop(go);
         let done = Worker::start("upcie-test", || {}).unwrap();

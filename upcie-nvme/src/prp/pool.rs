@@ -116,7 +116,7 @@ impl ListPool {
         let mut address = page;
         for entry in 0..count {
             // SAFETY: as many entries as were just checked; the pool is borrowed mutably, and forms no reference to them.
-            unsafe { entries.add(entry).write(address.to_le()) };
+            unsafe { entries.wrapping_add(entry).write(address.to_le()) };
             address = address.wrapping_add(1 << self.page_shift);
         }
     }

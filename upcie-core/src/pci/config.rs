@@ -198,24 +198,6 @@ fn find(mut list: impl Iterator<Item = Result<Capability>>, id: u16) -> Result<O
     .transpose()
 }
 
-/// Lets a function answer memory accesses and issue DMA; gives how its command register was before.
-pub(crate) fn turn_on(config: &(impl ConfigSpace + ?Sized)) -> Result<u16> {
-    let before = config.command()?;
-    let wanted = before | command::MEMORY | command::BUS_MASTER;
-    if before != wanted {
-        config.set_config_u16(offset::COMMAND, wanted)?;
-        if config.command()? & wanted != wanted {
-            return Err(Error::Unusable {
-                device: config.device_name().into(),
-                reason: "its memory space or bus master can't be turned on: reset it (echo 1 > its `reset` in sysfs), \
-                         or its slot"
-                    .into(),
-            });
-        }
-    }
-    Ok(before)
-}
-
 fn gone(config: &(impl ConfigSpace + ?Sized), operation: &str) -> Error {
     Error::Gone { device: config.device_name().into(), operation: operation.into() }
 }

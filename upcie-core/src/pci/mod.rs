@@ -9,18 +9,19 @@ mod fake_sysfs;
 mod function;
 mod lock;
 mod machine_lock;
+mod setup;
 mod vmd;
 
 pub use bdf::Bdf;
 pub use bind::Binder;
 pub use binding::{Binding, is_vfio_driver};
-pub(crate) use config::turn_on;
 pub use config::{
     Capability, CapabilityIter, ConfigFile, ConfigSpace, ExtendedCapabilityIter, cap, command, ext_cap,
     offset,
 };
 pub use function::{BarInfo, BarKind, Function, GroupMember, IommuGroup, functions};
 pub use lock::FunctionLock;
+pub(crate) use setup::{Messages, allow_pin, turn_off, turn_on};
 
 #[cfg(test)]
 pub(crate) use fake_sysfs::FakeSysfs;

@@ -9,7 +9,10 @@ use crate::{
     Error, Result,
     dma::{DmaSpace, Untranslated},
     irq::IrqKind,
-    pci::{BarInfo, Bdf, ConfigFile, ConfigSpace, Function, FunctionLock, command, offset, turn_on},
+    pci::{
+        BarInfo, Bdf, ConfigFile, ConfigSpace, Function, FunctionLock, Messages, command, offset, turn_off,
+        turn_on,
+    },
     process::{Owner, write_within},
     transport::{Address, Bar, Caching, Device},
 };
@@ -105,6 +108,8 @@ impl UioDevice {
                 false
             }
         };
+        // A killed user's; the kernel puts them back after a reset. No driver that is bound here uses messages.
+        Messages::find(&config)?.turn_off(&config)?;
         let untranslated = Untranslated::new(&function, lock, was_reset)?;
         let space = match space {
             Some(space) => {
@@ -120,13 +125,6 @@ impl UioDevice {
         // From here on a failure takes it off the bus again.
         turn_on(&device)?;
         Ok(device)
-    }
-
-    fn turn_off(&self) -> Result<()> {
-        let now = self.config.command()?;
-        self.config.set_config_u16(offset::COMMAND, (now | command::INTX_DISABLE) & !command::BUS_MASTER)?;
-        // A read behind the write: what was on its way to memory has arrived.
-        self.config.command().map(drop)
     }
 
     /// An error when its driver is no longer the one that it was opened with.
@@ -267,7 +265,9 @@ impl Device for UioDevice {
         self.check("resetting it")?;
         reset(&self.name, &self.function.path)?;
         // The kernel puts configuration space back; to be sure.
-        turn_on(self).map(drop)
+        turn_on(self)?;
+        let listens = self.state().relay.is_some();
+        if listens { self.mask_irq(IrqKind::Intx, 0, false) } else { Ok(()) }
     }
 }
 
@@ -341,7 +341,7 @@ impl Drop for UioDevice {
             return;
         }
         self.state().relay = None;
-        match self.check("closing it").and_then(|()| self.turn_off()) {
+        match self.check("closing it").and_then(|()| turn_off(&self.config)) {
             Ok(()) | Err(Error::NotFound { .. } | Error::Gone { .. }) => {}
             Err(error) => tracing::warn!(device = self.name, %error, "closing"),
         }

@@ -14,7 +14,7 @@ use crate::{
     irq::IrqKind,
     memory::host_page_size,
     mmio::Mapping,
-    pci::{BarInfo, ConfigSpace, Function, cap, command, offset, turn_on},
+    pci::{BarInfo, ConfigSpace, Function, allow_pin, cap, command, offset, turn_on},
     process::Owner,
     transport::{Address, Area, Bar, Device, RegionIo},
 };
@@ -270,6 +270,10 @@ impl Device for VfioDevice {
             self.irqs_off(kind)?;
             *wired = false;
         }
+        if kind == IrqKind::Intx {
+            // Messages are enabled by the kernel when they are wired; the pin is off until it is listened to.
+            allow_pin(self, !fds.is_empty())?;
+        }
         if fds.is_empty() {
             return Ok(());
         }
@@ -287,6 +291,9 @@ impl Device for VfioDevice {
             Err(e) => {
                 // Some may be set: none shall be.
                 let _ = self.irqs_off(kind);
+                if kind == IrqKind::Intx {
+                    let _ = allow_pin(self, false);
+                }
                 let hint = match e.raw_os_error() {
                     Some(libc::EINVAL) => " (only one of INTx, MSI and MSI-X can be on at a time)",
                     _ => "",

@@ -11,6 +11,7 @@ use crate::{
     Error, Result,
     dma::DmaSpace,
     irq::IrqKind,
+    pci::{Messages, allow_pin, turn_off, turn_on},
     transport::{Bar, Device, RegionIo},
 };
 use nix::{
@@ -46,9 +47,15 @@ pub struct Client {
     dma: Arc<DmaSpace>,
     info: DeviceInfo,
     config: RegionInfo,
+    messages: Messages,
     /// How many interrupts of each kind have an eventfd.
     wired: Mutex<[u32; 5]>,
 }
+
+/// Those of which a function uses one at a time.
+const EXCLUSIVE: [IrqKind; 3] = [IrqKind::Msix, IrqKind::Msi, IrqKind::Intx];
+/// A configuration header's length in bytes; a server may offer less, or none.
+const HEADER: u64 = 64;
 
 impl Client {
     /// Connects to the server that listens at `path`.
@@ -112,7 +119,48 @@ impl Client {
         );
         let mapper = Box::new(Table { connection: connection.clone(), maps: Mutex::new(0) });
         let dma = DmaSpace::new(connection.name(), [ADDRESSES], page, mapper);
-        Ok(Self { connection, dma, info, config: config.info, wired: Mutex::default() })
+        let (config, messages, wired) = (config.info, Messages::default(), Mutex::default());
+        let mut client = Self { connection, dma, info, config, messages, wired };
+        client.messages = client.tolerate(client.take_over())?.unwrap_or_default();
+        Ok(client)
+    }
+
+    /// Brings the function into the state that VFIO's kernel part would have left it in: no interrupts, whatever a former
+    /// user had turned on; then memory and DMA on, and the pin off.
+    fn take_over(&self) -> Result<Messages> {
+        if self.config.size < HEADER {
+            return Ok(Messages::default());
+        }
+        let messages = Messages::find(self)?;
+        messages.turn_off(self)?;
+        turn_on(self)?;
+        Ok(messages)
+    }
+
+    /// Takes a refusal of a server whose configuration space is not all that PCI asks for; it is named, and what depends on
+    /// it may not work.
+    fn tolerate<T>(&self, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error @ (Error::Peer { .. } | Error::Unusable { .. })) if self.connection.is_open() => {
+                tracing::warn!(device = self.name(), %error, "its configuration space can't be set up: DMA and interrupts may fail");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lets the function raise interrupts of a kind, `count` of which are wired; none turns it off.
+    fn choose(&self, kind: IrqKind, count: usize) -> Result<()> {
+        if self.config.size < HEADER {
+            return Ok(());
+        }
+        let done = match (kind, count) {
+            (IrqKind::Intx, count) => allow_pin(self, count > 0),
+            (kind, 0) => self.messages.disable(self, kind),
+            (kind, count) => self.messages.enable(self, kind, count),
+        };
+        self.tolerate(done).map(drop)
     }
 
     fn irq_info(&self, kind: IrqKind) -> Result<IrqInfo> {
@@ -226,8 +274,20 @@ impl Device for Client {
             return Ok(());
         }
         let mut wired = self.wired.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_use = EXCLUSIVE.into_iter().find(|&other| other != kind && wired[other as usize] > 0);
+        if let Some(other) = in_use.filter(|_| !fds.is_empty() && EXCLUSIVE.contains(&kind)) {
+            return Err(Error::Unsupported {
+                device: self.name().into(),
+                what: format!("{kind} beside {other} interrupts"),
+                reason: format!("a function uses one kind at a time: turn {other} off first (set none)"),
+            });
+        }
         let before = &mut wired[kind as usize];
-        let off = || self.set(kind, vfio::SET_NONE | vfio::SET_TRIGGER, 0, 0, &[]);
+        let off = || {
+            // The function first: what has no eventfd any more is not raised either.
+            self.choose(kind, 0)?;
+            self.set(kind, vfio::SET_NONE | vfio::SET_TRIGGER, 0, 0, &[])
+        };
         if fds.is_empty() {
             off()?;
             *before = 0;
@@ -252,7 +312,8 @@ impl Device for Client {
                 self.set(kind, eventfds, fds.len(), *before as usize - fds.len(), &[])?;
             }
             *before = fds.len() as u32;
-            Ok(())
+            // The function last: what it raises from now on arrives.
+            self.choose(kind, fds.len())
         };
         set().inspect_err(|_| {
             // All or none; the first error is the one to tell.
@@ -282,7 +343,29 @@ impl Device for Client {
             });
         }
         self.connection.request(command::RESET, "resetting the device", &[], &[])?;
+        // Configuration space was reset with the rest; the eventfds are the server's, and stay.
+        self.tolerate(self.take_over())?;
+        let wired = *self.wired.lock().unwrap_or_else(PoisonError::into_inner);
+        for kind in EXCLUSIVE.into_iter().filter(|&kind| wired[kind as usize] > 0) {
+            self.choose(kind, wired[kind as usize] as usize)?;
+        }
         Ok(())
+    }
+}
+
+impl Drop for Client {
+    /// Turns interrupts off and takes the function off the bus. A server that does not answer any more, or that has closed
+    /// the connection, has let go of all by itself.
+    fn drop(&mut self) {
+        if self.config.size < HEADER || !self.connection.is_open() {
+            return;
+        }
+        let wired = *self.wired.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut irqs = EXCLUSIVE.into_iter().filter(|&kind| wired[kind as usize] > 0);
+        let closed = irqs.try_for_each(|kind| self.set_irqs(kind, &[]));
+        if let Err(error) = closed.and_then(|()| turn_off(self)) {
+            tracing::debug!(device = self.name(), %error, "closing");
+        }
     }
 }
 

@@ -130,6 +130,11 @@ impl Connection {
         &self.name
     }
 
+    /// Whether a request has a chance: the connection is this process's, and has not ended.
+    pub fn is_open(&self) -> bool {
+        self.owner.is_current() && self.lock().dead.is_none()
+    }
+
     /// What the server can do.
     pub fn peer(&self) -> &Capabilities {
         &self.peer

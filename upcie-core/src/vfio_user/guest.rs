@@ -3,7 +3,7 @@
 use super::{
     copy,
     dma::{Place, Table, Window},
-    irqs::Irqs,
+    irqs::{Delivery, Irqs},
     socket::{Channel, Fault, message},
     wire::{DmaAccess, Header, command, flags, split},
 };
@@ -129,7 +129,7 @@ impl Guest {
         Ok(())
     }
 
-    /// Raises an interrupt, if the client has wired it.
+    /// Raises an interrupt. While the client has masked it, or wired no eventfd to it, it [waits](Self::is_pending).
     pub fn trigger(&mut self, kind: IrqKind, vector: u32) {
         self.irqs.trigger(kind as u32, vector);
     }
@@ -138,6 +138,29 @@ impl Guest {
     /// unmasked it, and is masked each time.
     pub fn set_pin(&mut self, asserted: bool) {
         self.irqs.set_pin(asserted);
+    }
+
+    /// Sets whether interrupts of a kind go to the client, which chooses the kind in configuration space: MSI-X Enable and
+    /// its function mask, MSI Enable, bus master. All kinds do until this says otherwise.
+    #[inline]
+    pub fn set_delivery(&mut self, kind: IrqKind, delivery: Delivery) {
+        self.irqs.set_delivery(kind, delivery);
+    }
+
+    /// Masks or unmasks a vector, for a device whose own registers do so (MSI-X's vector control). One that was raised
+    /// meanwhile goes to the client when it is unmasked.
+    pub fn set_masked(&mut self, kind: IrqKind, vector: u32, masked: bool) {
+        self.irqs.set_masked(kind, vector, masked);
+    }
+
+    /// Whether a vector is masked: by the device's registers or by DEVICE_SET_IRQS, or because no eventfd is wired to it.
+    pub fn is_masked(&self, kind: IrqKind, vector: u32) -> bool {
+        self.irqs.is_masked(kind, vector)
+    }
+
+    /// Whether a vector was raised and waits for its mask, its eventfd or its kind's [delivery](Self::set_delivery).
+    pub fn is_pending(&self, kind: IrqKind, vector: u32) -> bool {
+        self.irqs.is_pending(kind, vector)
     }
 
     fn read_by_message(&mut self, iova: u64, data: &mut [u8]) -> Result<(), Errno> {

@@ -105,6 +105,7 @@ impl Requests {
             command::GET_IRQ_INFO => irq_info(&payload, guest),
             command::SET_IRQS => {
                 let (set, data) = parse::<SetIrqs>(&payload)?;
+                backend.update_interrupts(guest);
                 guest.irqs.set(set, data, fds)?;
                 Ok(Answer::default())
             }

@@ -1,6 +1,6 @@
 //! The server side: any device in software behind a vfio-user socket.
 
-pub use super::{guest::Guest, listener::Listener, session::Server};
+pub use super::{guest::Guest, irqs::Delivery, listener::Listener, session::Server};
 
 use crate::memory::Memory;
 use nix::errno::Errno;
@@ -56,6 +56,13 @@ pub trait Backend {
     /// Looks at the doorbells and works; says how much was done (0: nothing to do). Called again and again at native
     /// speed; it must return after a bounded batch.
     fn poll(&mut self, guest: &mut Guest) -> usize;
+
+    /// The client is about to wire, mask or unmask interrupts: brings the [pin](Guest::set_pin) up to date with what the
+    /// client has done to the device's memory since the last poll. A pin that is still said to be driven, though its
+    /// cause has been acknowledged, would interrupt the client once more with each unmasking. Does nothing by default.
+    fn update_interrupts(&mut self, guest: &mut Guest) {
+        let _ = guest;
+    }
 
     /// The client resets the device, or is gone: back to the state after power-on, memory of the client forgotten.
     fn reset(&mut self);

@@ -41,7 +41,32 @@ impl Raw {
         this.reply(&info, DeviceInfo { argsz: 16, flags, regions: 9, irqs: 5 }.as_bytes());
         let config = this.next();
         this.reply(&config, &region_info(CONFIG_REGION, 4096, None));
+        this.be_set_up();
         this
+    }
+
+    /// Answers what a client does to configuration space when it opens a function without capabilities, up to the look
+    /// that its command register has taken.
+    fn be_set_up(&mut self) {
+        let (mut space, mut written) = ([0_u8; 64], false);
+        loop {
+            let request = self.next();
+            let (access, data) = super::super::wire::split::<RegionAccess>(&request.payload).unwrap();
+            let range = access.offset as usize..access.offset as usize + access.count as usize;
+            let mut reply = access.as_bytes().to_vec();
+            match request.header.command {
+                command::REGION_READ => reply.extend(&space[range]),
+                command::REGION_WRITE => {
+                    space[range].copy_from_slice(data);
+                    written = true;
+                }
+                other => panic!("{other} while a function is set up"),
+            }
+            self.reply(&request, &reply);
+            if written && (request.header.command, access.offset) == (command::REGION_READ, 4) {
+                return;
+            }
+        }
     }
 }
 
@@ -169,6 +194,7 @@ fn an_error_is_an_answer() {
         }
         let request = raw.next();
         raw.reply(&request, &[]);
+        raw.be_set_up();
     });
     let client = client.unwrap();
     match client.reset() {
@@ -333,7 +359,8 @@ fn accesses_are_split_as_the_server_wants() {
     drop(client);
     let (read, write) = (command::REGION_READ, command::REGION_WRITE);
     let expected = [(read, 8, 100), (read, 108, 100), (read, 208, 50), (write, 0, 100), (write, 100, 1)];
-    assert_eq!(server.join().unwrap(), expected);
+    // Behind these it takes the function off the bus.
+    assert!(server.join().unwrap().starts_with(&expected));
 }
 
 /// Soundness finding 8: what a server says of itself multiplied the messages of an access, each with a deadline of its own.
@@ -408,6 +435,7 @@ fn a_server_without_descriptors_asks_for_memory_by_message() {
         assert_eq!(write(&mut raw, here, b"abc"), Err(Errno::EINVAL));
         assert_eq!(raw.ask(99, &[], &[]), Err(Errno::ENOTSUP));
         raw.reply(&reset, &[]);
+        raw.be_set_up();
         assert_eq!(raw.next().header.command, command::DMA_UNMAP);
         // Unmapping is not answered: the connection just ends.
     });

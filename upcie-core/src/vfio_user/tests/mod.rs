@@ -3,6 +3,7 @@
 mod hostile_client;
 mod hostile_server;
 mod round_trip;
+mod setup;
 mod sockets;
 
 use super::{

@@ -1,0 +1,154 @@
+//! A function is driven as PCI says, whatever serves it: what the client does to configuration space, and when.
+
+use super::*;
+use crate::{
+    irq::EventFd,
+    pci::{cap, command as bits, offset},
+    transport::Device,
+    vfio_user::irqs::Irqs,
+};
+use std::sync::Mutex;
+
+const MSI: u16 = 0x50;
+const MSIX: u16 = 0x70;
+
+/// A function whose former user was killed with all turned on. It writes down what is done to it.
+struct Function {
+    layout: Layout,
+    space: [u8; 256],
+    /// Command, MSI's and MSI-X's control after each write; and where an interrupt was set, a word of its own.
+    log: Arc<Mutex<Vec<[u16; 3]>>>,
+}
+
+/// In the log: DEVICE_SET_IRQS.
+const SET: [u16; 3] = [u16::MAX; 3];
+
+impl Function {
+    fn new(log: Arc<Mutex<Vec<[u16; 3]>>>) -> Self {
+        let mut space = [0; 256];
+        let mut put =
+            |at: u16, value: u16| space[usize::from(at)..][..2].copy_from_slice(&value.to_le_bytes());
+        put(offset::VENDOR, 0x1234);
+        put(offset::COMMAND, bits::BUS_MASTER);
+        put(offset::STATUS, 1 << 4);
+        put(offset::CAPABILITIES, MSI);
+        put(MSI, cap::MSI | MSIX << 8);
+        put(MSI + 2, 0x86 | 2 << 4 | 1);
+        put(MSIX, cap::MSIX);
+        put(MSIX + 2, 0xc000 | 7);
+        let mut layout = Layout { irqs: [1, 8, 8, 0, 0], ..Layout::default() };
+        layout.regions[CONFIG_REGION as usize] = RegionLayout { size: 256, mappable: None };
+        Self { layout, space, log }
+    }
+
+    fn note(&self) {
+        let word = |at: u16| u16::from_le_bytes(self.space[usize::from(at)..][..2].try_into().unwrap());
+        self.log.lock().unwrap().push([offset::COMMAND, MSI + 2, MSIX + 2].map(word));
+    }
+}
+
+impl Backend for Function {
+    fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn read(&mut self, _: &mut Guest, _: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+        data.copy_from_slice(&self.space[offset as usize..][..data.len()]);
+        Ok(())
+    }
+
+    fn write(&mut self, _: &mut Guest, _: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        self.space[offset as usize..][..data.len()].copy_from_slice(data);
+        self.note();
+        Ok(())
+    }
+
+    fn poll(&mut self, _: &mut Guest) -> usize {
+        0
+    }
+
+    fn update_interrupts(&mut self, _: &mut Guest) {
+        self.log.lock().unwrap().push(SET);
+    }
+
+    fn reset(&mut self) {
+        *self = Self::new(self.log.clone());
+    }
+}
+
+fn function() -> (Client, Arc<Mutex<Vec<[u16; 3]>>>) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let log = Arc::<Mutex<Vec<_>>>::default();
+    let mut function = Function::new(log.clone());
+    let server = std::thread::spawn(move || {
+        Server::new().serve_stream(theirs, &mut function, &AtomicBool::new(false)).unwrap();
+    });
+    (Client::from_stream(ours, "function", Some(Box::new(Joined(Some(server))))).unwrap(), log)
+}
+
+/// What was done since the last call.
+fn done(log: &Mutex<Vec<[u16; 3]>>) -> Vec<[u16; 3]> {
+    std::mem::take(&mut log.lock().unwrap())
+}
+
+const OFF: u16 = bits::BUS_MASTER;
+const ON: u16 = bits::BUS_MASTER | bits::MEMORY | bits::INTX_DISABLE;
+const NO_MSI: u16 = 0x86;
+const NO_MSIX: u16 = 7;
+
+#[test]
+fn open_clears_what_is_left_and_turns_the_function_on() {
+    let (client, log) = function();
+    // Messages first: with bus master on, what a former user had wired would be raised.
+    let wanted = [[OFF, NO_MSI | 0x21, NO_MSIX], [OFF, NO_MSI, NO_MSIX], [ON, NO_MSI, NO_MSIX]];
+    assert_eq!(done(&log), wanted);
+    client.reset().unwrap();
+    assert_eq!(done(&log), wanted, "a reset takes all of it away");
+    drop(client);
+    assert_eq!(done(&log), [[ON & !bits::BUS_MASTER, NO_MSI, NO_MSIX]]);
+}
+
+#[test]
+fn messages_are_on_exactly_while_they_are_wired() {
+    let (client, log) = function();
+    let irqs: Vec<_> = (0..8).map(|_| EventFd::new().unwrap()).collect();
+    let fds: Vec<_> = irqs.iter().map(AsFd::as_fd).collect();
+    done(&log);
+    client.set_irqs(IrqKind::Msix, &fds).unwrap();
+    let on = [ON, NO_MSI, NO_MSIX | 0x8000];
+    assert_eq!(done(&log), [SET, on], "wired, then enabled");
+    assert!(
+        client.set_irqs(IrqKind::Msi, &fds).is_err() && client.set_irqs(IrqKind::Intx, &fds[..1]).is_err()
+    );
+    assert!(done(&log).is_empty());
+    client.reset().unwrap();
+    assert_eq!(done(&log).last(), Some(&on), "what is wired is enabled again");
+    client.set_irqs(IrqKind::Msix, &[]).unwrap();
+    assert_eq!(done(&log), [[ON, NO_MSI, NO_MSIX], SET], "disabled, then unwired");
+
+    for (count, control) in [(1, 0x01), (2, 0x11), (3, 0x21), (8, 0x31)] {
+        client.set_irqs(IrqKind::Msi, &fds[..count]).unwrap();
+        assert_eq!(done(&log).last(), Some(&[ON, NO_MSI | control, NO_MSIX]), "{count} messages");
+        client.set_irqs(IrqKind::Msi, &[]).unwrap();
+        assert_eq!(done(&log), [[ON, NO_MSI, NO_MSIX], SET]);
+    }
+
+    client.set_irqs(IrqKind::Intx, &fds[..1]).unwrap();
+    assert_eq!(done(&log), [SET, [ON & !bits::INTX_DISABLE, NO_MSI, NO_MSIX]]);
+    drop(client);
+    let off = [ON & !bits::BUS_MASTER, NO_MSI, NO_MSIX];
+    assert_eq!(done(&log), [[ON, NO_MSI, NO_MSIX], SET, off], "closed: all off, bus master last");
+}
+
+#[test]
+fn a_pin_that_is_driven_without_a_listener_is_an_error() {
+    let mut irqs = Irqs::new(&[1, 0, 0, 0, 0]);
+    irqs.set_pin(false);
+    assert!(!irqs.was_unheard());
+    irqs.set_pin(true);
+    assert!(irqs.was_unheard());
+    // A device without a pin drives none.
+    let mut none = Irqs::new(&[0; 5]);
+    none.set_pin(true);
+    assert!(!none.was_unheard());
+}

@@ -36,8 +36,8 @@ pub(super) struct Queues {
 
 impl Queues {
     /// All completion queues, the admin queue's too.
-    pub fn completion_queues(&self) -> impl Iterator<Item = &Cq> {
-        std::iter::once(&self.admin_cq).chain(self.cqs.iter().flatten())
+    pub fn completion_queues(&mut self) -> impl Iterator<Item = &mut Cq> {
+        std::iter::once(&mut self.admin_cq).chain(self.cqs.iter_mut().flatten())
     }
 }
 
@@ -269,7 +269,7 @@ impl Core {
             return Err(INVALID_FIELD);
         }
         let vector = dword.ien().then(|| dword.iv());
-        if vector.is_some_and(|vector| vector >= self.options.interrupts()) {
+        if vector.is_some_and(|vector| vector >= self.vectors) {
             return Err(Status::INVALID_INTERRUPT_VECTOR.with_do_not_retry());
         }
         let ring = Ring::new(guest, command.prp1(), entries);

@@ -4,6 +4,7 @@ use super::{
     Options,
     layout::{MSIX_BAR, pba_offset},
 };
+use upcie_core::{pci::command, vfio_user::server::Delivery};
 
 /// Bytes of a PCI Express function's configuration space.
 pub(super) const SIZE: usize = 4096;
@@ -13,8 +14,7 @@ pub(super) const SIZE: usize = 4096;
 pub(super) const VENDOR: u16 = 0x7570;
 pub(super) const DEVICE: u16 = 0x0e00;
 
-/// Command register, its upper byte: INTx disable.
-const INTX_DISABLE: (usize, u8) = (0x05, 1 << 2);
+const COMMAND: usize = 0x04;
 /// Status register: the pin is, or would be, driven.
 const INTERRUPT_STATUS: (usize, u8) = (0x06, 1 << 3);
 
@@ -24,6 +24,21 @@ const PCIE: usize = 0x60;
 const MSI: usize = 0xa0;
 /// PCI Express capability: Device Control.
 const DEVICE_CONTROL: usize = PCIE + 8;
+/// Power management capability: the low bits of its control register, 0 for D0.
+const POWER_STATE: usize = PM + 4;
+
+/// What the client has allowed the function to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Allowed {
+    /// Read and write the client's memory: bus master is on, and the function in D0.
+    pub dma: bool,
+    /// Raise MSI-X vectors.
+    pub msix: Delivery,
+    /// Raise MSI messages, so many of them.
+    pub msi: (Delivery, u32),
+    /// Drive the pin, and have it seen: no messages are on, and it is not disabled.
+    pub pin: bool,
+}
 
 /// The bytes, and which bits of them a client may change.
 #[derive(Debug)]
@@ -59,7 +74,7 @@ impl ConfigSpace {
 
         // Power management 1.2; D0 after power-on, state kept over D3hot.
         space.put(PM, &[0x01, PCIE as u8, 0x03, 0x00, 0x08, 0x00]);
-        space.allow(PM + 4, &[0x03]);
+        space.allow(POWER_STATE, &[0x03]);
 
         // PCI Express 2, endpoint; role-based error reporting, function level reset; a link of 4 lanes at 8 GT/s.
         space.put(PCIE, &[0x10, 0x00, 0x02, 0x00]);
@@ -94,11 +109,37 @@ impl ConfigSpace {
         *last = at;
     }
 
-    /// Shows that the pin is wanted; `true` if it may be driven.
-    pub fn set_interrupt_status(&mut self, wanted: bool) -> bool {
-        let ((command, disable), (status, bit)) = (INTX_DISABLE, INTERRUPT_STATUS);
+    /// Shows whether the pin is wanted, or would be if it were not disabled.
+    pub fn set_interrupt_status(&mut self, wanted: bool) {
+        let (status, bit) = INTERRUPT_STATUS;
         self.bytes[status] = self.bytes[status] & !bit | if wanted { bit } else { 0 };
-        wanted && self.bytes[command] & disable == 0
+    }
+
+    /// What the registers allow as they are.
+    pub fn allowed(&self) -> Allowed {
+        let command = u16::from_le_bytes([self.bytes[COMMAND], self.bytes[COMMAND + 1]]);
+        let dma = command & command::BUS_MASTER != 0 && self.bytes[POWER_STATE] & 3 == 0;
+        // A message is a write to memory. Capabilities that are not there read 0.
+        let message = |enabled: bool, masked: bool| match (enabled, masked || !dma) {
+            (false, _) => Delivery::Off,
+            (true, true) => Delivery::Held,
+            (true, false) => Delivery::On,
+        };
+        let (msix, msi) = (self.bytes[MSIX + 3], self.bytes[MSI + 2]);
+        let (by_msix, by_msi) = (msix & 0x80 != 0, msi & 1 != 0);
+        // No more than there are, whatever the client says.
+        let messages = (msi >> 4 & 7).min(msi >> 1 & 7);
+        Allowed {
+            dma,
+            msix: message(by_msix, msix & 0x40 != 0),
+            msi: (message(by_msi && !by_msix, false), 1 << messages),
+            pin: !by_msix && !by_msi && command & command::INTX_DISABLE == 0,
+        }
+    }
+
+    /// Whether interrupts come by messages, so that the pin is not used at all.
+    pub fn uses_messages(&self) -> bool {
+        self.bytes[MSIX + 3] & 0x80 != 0 || self.bytes[MSI + 2] & 1 != 0
     }
 
     fn put(&mut self, at: usize, bytes: &[u8]) {
@@ -192,11 +233,36 @@ mod tests {
         let mut space = with("intx=true");
         for (disable, driven) in [(0, true), (4, false)] {
             assert!(!space.write(5, &[disable]));
-            assert_eq!(space.set_interrupt_status(true), driven);
+            assert_eq!(space.allowed().pin, driven);
+            space.set_interrupt_status(true);
             assert_eq!(u32_at(&space, 4) >> 16, 0x18, "status says it all the same");
-            assert!(!space.set_interrupt_status(false));
+            space.set_interrupt_status(false);
             assert_eq!(u32_at(&space, 4) >> 16, 0x10);
         }
+    }
+
+    #[test]
+    fn registers_allow_dma_and_one_kind_of_interrupts() {
+        let mut space = with("intx=true,msi=8");
+        let mut after = |at: usize, byte: u8| {
+            assert!(!space.write(at as u64, &[byte]));
+            space.allowed()
+        };
+        let (off, held, on) = (Delivery::Off, Delivery::Held, Delivery::On);
+        let state = |dma, msix, msi, pin| Allowed { dma, msix, msi, pin };
+        assert_eq!(after(0x3c, 0), state(false, off, (off, 1), true), "after power-on");
+        assert_eq!(after(4, 4), state(true, off, (off, 1), true), "bus master");
+        assert_eq!(after(MSI + 2, 0x21), state(true, off, (on, 4), false));
+        assert_eq!(after(MSI + 2, 0x71), state(true, off, (on, 8), false), "no more than it has");
+        assert_eq!(after(MSIX + 3, 0x80), state(true, on, (off, 8), false), "MSI-X goes first");
+        assert_eq!(after(MSIX + 3, 0xc0), state(true, held, (off, 8), false), "function mask");
+        assert_eq!(after(4, 0), state(false, held, (off, 8), false));
+        assert_eq!(after(MSIX + 3, 0x80), state(false, held, (off, 8), false), "a message is a write");
+        assert_eq!(after(MSIX + 3, 0), state(false, off, (held, 8), false));
+        assert_eq!(after(4, 4), state(true, off, (on, 8), false));
+        assert_eq!(after(POWER_STATE, 3), state(false, off, (held, 8), false), "D3hot");
+        assert_eq!(after(POWER_STATE, 0), state(true, off, (on, 8), false));
+        assert_eq!(after(MSI + 2, 0), state(true, off, (off, 1), true));
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod layout;
 mod lines;
 mod logs;
 mod media;
+mod msix;
 mod options;
 mod prp;
 mod queue;
@@ -54,19 +55,21 @@ pub use serve::spawn;
 use crate::spec::{ArbitrationMechanism, ShutdownStatus, Status, offset};
 use admin::{Admin, Queues};
 use arbitration::Arbiter;
-use config::ConfigSpace;
+use config::{Allowed, ConfigSpace};
 use features::Features;
 use io::Io;
 use layout::{DOORBELLS, MSIX_BAR, REGISTER_BAR};
 use lines::InterruptStatus;
+use msix::MsixTable;
 use nix::errno::Errno;
 use queue::{BATCH, Cq, Fault, Sq};
 use registers::{Action, Registers};
 use shared::{Doorbell, Ring};
 use std::{sync::Arc, time::Instant};
 use upcie_core::{
+    irq::IrqKind,
     memory::Memory,
-    vfio_user::server::{Backend, CONFIG_REGION, Guest, Layout},
+    vfio_user::server::{Backend, CONFIG_REGION, Delivery, Guest, Layout},
 };
 
 /// An NVMe controller, to be served by [`Server`](upcie_core::vfio_user::server::Server).
@@ -74,7 +77,9 @@ use upcie_core::{
 pub struct Emulator {
     layout: Layout,
     config: ConfigSpace,
-    msix: Vec<u8>,
+    /// What `config` allows.
+    allowed: Allowed,
+    msix: MsixTable,
     registers: Registers,
     lines: InterruptStatus,
     /// There while the controller is ready and not shut down.
@@ -95,6 +100,8 @@ struct Core {
     features: Features,
     admin: Admin,
     takes_io_queues: bool,
+    /// Interrupt vectors that a queue may name now.
+    vectors: u16,
     since: Instant,
 }
 
@@ -112,14 +119,17 @@ impl Emulator {
             features: Features::new(options.namespaces, options.interrupts(), options.queues),
             admin: Admin::default(),
             takes_io_queues: false,
+            vectors: 0,
             since: Instant::now(),
             doorbells,
             options,
         };
+        let config = ConfigSpace::new(&[0; 6], &core.options);
         let mut emulator = Self {
-            config: ConfigSpace::new(&[0; 6], &core.options),
+            allowed: config.allowed(),
+            config,
             lines: InterruptStatus::default(),
-            msix: Vec::new(),
+            msix: MsixTable::new(core.options.vectors),
             registers: Registers::default(),
             queues: None,
             arbiter: None,
@@ -150,9 +160,22 @@ impl Emulator {
             *size = region.size;
         }
         self.config = ConfigSpace::new(&bars, &self.core.options);
-        self.msix = vec![0; self.layout.regions[usize::from(MSIX_BAR)].size as usize];
+        self.allow();
+        self.msix = MsixTable::new(self.core.options.vectors);
         self.registers = Registers::new(&self.core.options);
         self.stop();
+    }
+
+    /// Takes note of what configuration space allows now.
+    fn allow(&mut self) {
+        self.allowed = self.config.allowed();
+        let (options, (by_msi, messages)) = (&self.core.options, self.allowed.msi);
+        self.core.vectors = match () {
+            () if self.allowed.msix != Delivery::Off => options.vectors,
+            () if by_msi != Delivery::Off => messages as u16,
+            // Not chosen yet.
+            () => options.interrupts(),
+        };
     }
 
     /// Forgets the queues and all that a controller reset forgets.
@@ -166,17 +189,27 @@ impl Emulator {
         }
     }
 
-    /// Interrupts by message or pin, as far as it has these.
+    /// Interrupts as far as they follow what the host has acknowledged, masked and allowed.
     fn update_lines(&mut self, guest: &mut Guest) {
+        guest.set_delivery(IrqKind::Msix, self.allowed.msix);
+        guest.set_delivery(IrqKind::Msi, self.allowed.msi.0);
         if self.core.options.msi > 0 || self.core.options.intx {
-            let wanted = self.lines.update(self.queues.as_ref(), self.registers.mask, guest);
-            guest.set_pin(self.config.set_interrupt_status(wanted));
+            let (mask, allowed) = (self.registers.mask, &self.allowed);
+            let wanted = self.lines.update(self.queues.as_mut(), mask, allowed, guest);
+            self.config.set_interrupt_status(wanted && !self.config.uses_messages());
+            guest.set_pin(wanted && self.allowed.pin);
         }
     }
 
     fn act(&mut self, guest: &mut Guest, action: Action) {
         match action {
             Action::Enable => {
+                if !self.allowed.dma {
+                    tracing::warn!(
+                        "the controller is enabled with bus master off (or not in D0): it fetches no command before that \
+                         is on"
+                    );
+                }
                 let ready = match self.registers.unfit() {
                     Some(reason) => {
                         if self.is_new(reason) {
@@ -244,7 +277,7 @@ impl Backend for Emulator {
         &self.layout
     }
 
-    fn read(&mut self, _: &mut Guest, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+    fn read(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
         match region {
             REGISTER_BAR if offset < DOORBELLS => self.registers.read(offset, data),
             REGISTER_BAR => {
@@ -254,11 +287,12 @@ impl Backend for Emulator {
                     part.copy_from_slice(&value.to_le_bytes()[..part.len()]);
                 }
             }
-            CONFIG_REGION => self.config.read(offset, data),
-            bar if bar == MSIX_BAR.into() => {
-                let bytes = self.msix.get(offset as usize..).and_then(|rest| rest.get(..data.len()));
-                data.copy_from_slice(bytes.ok_or(Errno::EINVAL)?);
+            CONFIG_REGION => {
+                // Its interrupt status is of now: a doorbell may have been written to since the last round.
+                self.update_lines(guest);
+                self.config.read(offset, data);
             }
+            bar if bar == MSIX_BAR.into() => self.msix.read(guest, offset, data),
             _ => return Err(Errno::EINVAL),
         }
         Ok(())
@@ -273,6 +307,8 @@ impl Backend for Emulator {
                         if let Some(doorbell) = Doorbell::new(&self.core.doorbells, at) {
                             doorbell.store(value);
                         }
+                        // At once: what is unmasked in the same breath sees the pin as this leaves it.
+                        self.update_lines(guest);
                     } else {
                         let action = self.registers.write(at, value);
                         self.core.takes_io_queues = self.registers.takes_io_queues();
@@ -292,11 +328,10 @@ impl Backend for Emulator {
                 if self.config.write(offset, data) {
                     self.power_on();
                 }
+                self.allow();
+                self.update_lines(guest);
             }
-            bar if bar == MSIX_BAR.into() => {
-                let bytes = self.msix.get_mut(offset as usize..).and_then(|rest| rest.get_mut(..data.len()));
-                bytes.ok_or(Errno::EINVAL)?.copy_from_slice(data);
-            }
+            bar if bar == MSIX_BAR.into() => self.msix.write(guest, offset, data),
             _ => return Err(Errno::EINVAL),
         }
         Ok(())
@@ -305,9 +340,14 @@ impl Backend for Emulator {
     fn poll(&mut self, guest: &mut Guest) -> usize {
         // Acknowledgements of before count before what is posted now.
         self.update_lines(guest);
-        let work = self.serve(guest);
+        // Entries stay where they are while the function may not read them.
+        let work = if self.allowed.dma { self.serve(guest) } else { 0 };
         self.update_lines(guest);
         work
+    }
+
+    fn update_interrupts(&mut self, guest: &mut Guest) {
+        self.update_lines(guest);
     }
 
     fn reset(&mut self) {

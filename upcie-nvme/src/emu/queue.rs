@@ -162,6 +162,10 @@ pub(super) struct Cq {
     refused: Option<u32>,
     /// `None`: polled, no interrupts.
     pub vector: Option<u16>,
+    /// Entries were posted since the last [look](Self::look_for_interrupt).
+    posted: bool,
+    /// The client's head at that look, as it wrote it.
+    seen: u32,
     /// Submission queues that complete to it.
     pub users: u32,
 }
@@ -172,7 +176,8 @@ impl Cq {
         doorbell.store(0);
         let room = entries - 1;
         let (tail, phase, head, refused) = (0, true, 0, None);
-        Self { id, entries, tail, phase, head, room, ring, doorbell, refused, vector, users: 0 }
+        let (posted, seen, users) = (false, 0, 0);
+        Self { id, entries, tail, phase, head, room, ring, doorbell, refused, vector, posted, seen, users }
     }
 
     /// How many completions it takes now.
@@ -228,14 +233,20 @@ impl Cq {
         Ok(())
     }
 
-    /// Whether the client has not said yet that it has taken all that was posted.
-    pub fn is_unacknowledged(&self) -> bool {
-        self.doorbell.load() != self.tail
+    /// For interrupts that follow a status: whether there are entries that the client has not acknowledged, and whether
+    /// entries were posted, or its head has moved, since the last such look. A head that the queue doesn't have
+    /// acknowledges nothing.
+    pub fn look_for_interrupt(&mut self) -> (bool, bool) {
+        let head = self.doorbell.load();
+        let head = if head < self.entries { head } else { self.seen };
+        let moved = std::mem::replace(&mut self.seen, head) != head;
+        (head != self.tail, std::mem::take(&mut self.posted) || moved)
     }
 
-    /// Tells the client that something was posted, if it uses MSI-X.
+    /// Tells the client that something was posted: at once, if it uses MSI-X, else at the next look.
     #[inline(always)]
-    pub fn interrupt(&self, guest: &mut Guest) {
+    pub fn interrupt(&mut self, guest: &mut Guest) {
+        self.posted = true;
         if let Some(vector) = self.vector {
             guest.trigger(IrqKind::Msix, vector.into());
         }

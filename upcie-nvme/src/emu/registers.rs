@@ -69,8 +69,17 @@ impl Registers {
         copy_at(&image, offset, data);
     }
 
-    /// Writes the register of 4 bytes at `offset`, or a half of one of 8. What can't be written is ignored.
+    /// Writes the register of 4 bytes at `offset`, or a half of one of 8. What can't be written is ignored, and so is what
+    /// may not be written while the controller is enabled (Base, "Controller Properties": AQA, ASQ and ACQ).
     pub fn write(&mut self, offset: usize, value: u32) -> Option<Action> {
+        if self.cc.en() && (offset::AQA..offset::ACQ + 8).contains(&offset) {
+            tracing::warn!(
+                offset,
+                value,
+                "ignored: the admin queue's registers change only while CC.EN is 0"
+            );
+            return None;
+        }
         let low = |old: u64| old & !0xffff_ffff | u64::from(value & !0xfff);
         let high = |old: u64| old & 0xffff_ffff | u64::from(value) << 32;
         match offset {
@@ -88,7 +97,19 @@ impl Registers {
     }
 
     fn configure(&mut self, new: Configuration) -> Option<Action> {
-        let old = std::mem::replace(&mut self.cc, Configuration::from_bits(new.into_bits() & 0x00ff_fff1));
+        let old = self.cc;
+        let mut new = Configuration::from_bits(new.into_bits() & 0x00ff_fff1);
+        if old.en() && new.en() {
+            let fixed = new.with_css(old.css()).with_mps(old.mps()).with_ams(old.ams());
+            if fixed != new {
+                tracing::warn!(
+                    cc = new.into_bits(),
+                    "CC.CSS, MPS and AMS change only while CC.EN is 0: they stay"
+                );
+            }
+            new = fixed;
+        }
+        self.cc = new;
         match (old.en(), new.en()) {
             (true, false) => Some(Action::Disable),
             (false, true) => Some(Action::Enable),
@@ -110,6 +131,9 @@ impl Registers {
             // They may be set as late as the first I/O queue.
             () if !matches!(cc.iosqes(), 0 | IOSQES) => Some("CC.IOSQES is not 6"),
             () if !matches!(cc.iocqes(), 0 | IOCQES) => Some("CC.IOCQES is not 4"),
+            () if (self.asq | self.acq) & (cc.page_size() - 1) != 0 => {
+                Some("ASQ or ACQ is not aligned to CC.MPS")
+            }
             () if aqa.asqs() == 0 || aqa.acqs() == 0 => Some("AQA asks for an admin queue of one entry"),
             () => None,
         }

@@ -31,7 +31,7 @@ pub fn spawn(options: &Options) -> crate::Result<Arc<dyn Device>> {
     Ok(Arc::new(client))
 }
 
-fn serve(mut emulator: Emulator, stream: UnixStream) {
+pub(super) fn serve(mut emulator: Emulator, stream: UnixStream) {
     let never = AtomicBool::new(false);
     // A panic is a defect of the emulator's, not the end of the program: the connection closes with the stream, and the
     // driver finds its device gone.

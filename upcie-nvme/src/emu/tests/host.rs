@@ -1,10 +1,12 @@
 //! A host with rings made by hand: it says whatever a test wants said.
 
 use crate::{
-    emu::{self, layout::DSTRD},
+    emu::{self, Emulator, layout::DSTRD},
     spec::{AdminOpcode, Command, Completion, QueuePriority, Status, doorbell_offset},
 };
 use std::{
+    io::Write,
+    os::unix::net::UnixStream,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -14,6 +16,7 @@ use upcie_core::{
     memory::{Memory, PageSize},
     mmio::Register,
     transport::{Bar, Device},
+    vfio_user::Client,
 };
 
 pub const PAGE: usize = 4096;
@@ -128,7 +131,21 @@ impl Host {
     }
 
     pub fn disabled(options: &str) -> Self {
-        let device = emu::spawn(&options.parse().unwrap()).unwrap();
+        Self::over(emu::spawn(&options.parse().unwrap()).unwrap())
+    }
+
+    /// As [`new`](Self::new), with the connection's stream beside it: for messages that the client would not send.
+    pub fn with_stream(options: &str) -> (Self, Stream) {
+        let emulator = Emulator::new(&options.parse().unwrap()).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let stream = Stream(ours.try_clone().unwrap());
+        thread::spawn(move || emu::serve::serve(emulator, theirs));
+        let mut host = Self::over(Arc::new(Client::from_stream(ours, "emu", None).unwrap()));
+        host.enable();
+        (host, stream)
+    }
+
+    fn over(device: Arc<dyn Device>) -> Self {
         let bar = device.bar(0).unwrap();
         let admin = queue(&device, &bar, 0, 16, 8);
         let data = device.dma().map(Memory::new(8 << 20, PageSize::Small).unwrap()).unwrap();
@@ -220,6 +237,37 @@ impl Host {
             )
         });
         assert_eq!(done.status(), Status::SUCCESS);
+    }
+}
+
+/// A connection on which messages can be sent that want no answer: several in one breath, as a VMM posts them.
+pub struct Stream(UnixStream);
+
+impl Stream {
+    /// Sends messages: command and payload of each.
+    pub fn post(&mut self, messages: &[(u16, Vec<u8>)]) {
+        const NO_REPLY: u32 = 1 << 4;
+        let mut bytes = Vec::new();
+        for (command, payload) in messages {
+            bytes.extend([0, 0]);
+            bytes.extend(command.to_ne_bytes());
+            bytes.extend((16 + payload.len() as u32).to_ne_bytes());
+            bytes.extend(NO_REPLY.to_ne_bytes());
+            bytes.extend([0; 4]);
+            bytes.extend(payload);
+        }
+        self.0.write_all(&bytes).unwrap();
+    }
+
+    /// REGION_WRITE of a 32-bit register of BAR 0.
+    pub fn write(offset: u64, value: u32) -> (u16, Vec<u8>) {
+        (10, [&offset.to_ne_bytes()[..], &[0; 4], &4_u32.to_ne_bytes(), &value.to_le_bytes()].concat())
+    }
+
+    /// DEVICE_SET_IRQS: unmasks INTx.
+    pub fn unmask_pin() -> (u16, Vec<u8>) {
+        const NONE_UNMASK: u32 = 1 << 0 | 1 << 4;
+        (8, [20, NONE_UNMASK, 0, 0, 1].map(u32::to_ne_bytes).concat())
     }
 }
 

@@ -7,3 +7,5 @@ mod data;
 mod faults;
 mod host;
 mod interrupts;
+mod messages;
+mod strict;

@@ -20,6 +20,8 @@ use nix::{
     sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
 };
 use std::{
+    cell::Cell,
+    collections::BTreeSet,
     os::fd::{AsFd, BorrowedFd},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -38,6 +40,8 @@ pub(crate) struct Vectors {
     /// `None` where the way in has no interrupts.
     kind: Option<IrqKind>,
     wired: Mutex<Option<Vec<Arc<EventFd>>>>,
+    /// Vectors whose interrupts were found not to arrive.
+    silent: Mutex<BTreeSet<u16>>,
 }
 
 impl Vectors {
@@ -64,7 +68,7 @@ impl Vectors {
                 return Err(Error::Unsupported { device: device.name().into(), reason });
             }
         };
-        Ok(Self { kind, wired: Mutex::default() })
+        Ok(Self { kind, wired: Mutex::default(), silent: Mutex::default() })
     }
 
     pub(crate) fn kind(&self) -> Option<IrqKind> {
@@ -101,6 +105,25 @@ impl Vectors {
             };
             Error::Argument { device: device.name().into(), reason }
         })
+    }
+
+    /// Notes that interrupts of `vector` don't arrive, and says so the first time.
+    pub(crate) fn report_silence(&self, device: &str, vector: u16) {
+        if lock(&self.silent).insert(vector) {
+            let kind = self.kind.map_or_else(String::new, |kind| format!("{kind} "));
+            tracing::warn!(
+                device,
+                vector,
+                "{kind}interrupts of vector {vector} don't arrive: completions were found by looking, every 100 ms at worst. \
+                 Its device or server does not raise them, or something else has masked or disabled them; poll instead"
+            );
+        }
+    }
+
+    /// The vectors that [`report_silence`](Self::report_silence) was told of.
+    #[cfg(test)]
+    pub(crate) fn silent(&self) -> Vec<u16> {
+        lock(&self.silent).iter().copied().collect()
     }
 
     /// Asks for an interrupt of `vector` for whatever has not been acknowledged, and for what comes. No more than a look
@@ -159,6 +182,7 @@ pub enum Wait {
 pub(crate) struct Waiter {
     epoll: Epoll,
     vector: u16,
+    silence: Cell<Silence>,
     /// Kept open: the epoll set refers to it.
     _eventfd: Arc<EventFd>,
 }
@@ -174,16 +198,33 @@ impl Waiter {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
         epoll.add(eventfd.as_fd(), event).map_err(failed)?;
-        Ok(Self { epoll, vector, _eventfd: eventfd })
+        let silence = Cell::new(Silence { since: Instant::now(), found: 0, cursor: 0 });
+        Ok(Self { epoll, vector, silence, _eventfd: eventfd })
     }
 
     pub(crate) fn vector(&self) -> u16 {
         self.vector
     }
 
-    /// Forgets interrupts from before now.
-    pub(crate) fn forget(&self) -> Result<()> {
-        self.sleep(Duration::ZERO).map(|_| ())
+    /// Forgets interrupts from before now. `cursor` tells where the completion queue stands: `true` when completions came
+    /// again and again, and not one interrupt.
+    pub(crate) fn forget(&self, cursor: usize) -> Result<bool> {
+        let heard = self.sleep(Duration::ZERO)?;
+        Ok(self.is_silent(heard, cursor))
+    }
+
+    fn is_silent(&self, heard: bool, cursor: usize) -> bool {
+        let Silence { since, found, cursor: before } = self.silence.get();
+        let moved = cursor != before;
+        let now = Instant::now();
+        let silence = match heard {
+            true => Silence { since: now, found: 0, cursor },
+            false => Silence { since, found: found + u32::from(moved), cursor },
+        };
+        self.silence.set(silence);
+        // A controller raises the interrupt of what it has posted before it posts more. So one that is merely slow has
+        // raised some by the time that it is found to have posted three times.
+        silence.found > UNHEARD && now.duration_since(since) >= UNHEARD_FOR
     }
 
     /// Sleeps until an interrupt that is newer than the last [`forget`](Self::forget), at most `timeout`.
@@ -196,7 +237,10 @@ impl Waiter {
             match self.epoll.wait(&mut events, EpollTimeout::try_from(ms).unwrap_or(EpollTimeout::ZERO)) {
                 Ok(0) if left.is_zero() => return Ok(false),
                 Ok(0) | Err(Errno::EINTR) => {}
-                Ok(_) => return Ok(true),
+                Ok(_) => {
+                    self.silence.set(Silence { since: Instant::now(), found: 0, ..self.silence.get() });
+                    return Ok(true);
+                }
                 Err(e) => {
                     return Err(upcie_core::Error::Os {
                         device: "epoll".into(),
@@ -209,6 +253,22 @@ impl Waiter {
         }
     }
 }
+
+/// What a queue knows of interrupts that don't come.
+#[derive(Debug, Clone, Copy)]
+struct Silence {
+    /// Since the last interrupt, or since the queue was made.
+    since: Instant,
+    /// How often completions had come without one.
+    found: u32,
+    /// Where the completion queue stood at the last look.
+    cursor: usize,
+}
+
+/// So often may completions come without an interrupt...
+const UNHEARD: u32 = 3;
+/// ... and for so long.
+const UNHEARD_FOR: Duration = Duration::from_millis(100);
 
 impl AsFd for Waiter {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -292,5 +352,38 @@ impl Backoff {
     /// Whether it is time for a check that is too slow for every round: about every 100 ms.
     pub(crate) fn is_slow(&self) -> bool {
         self.rounds >= self.spins && (self.rounds - self.spins) % 128 == 127
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Controller, ControllerOptions, emu};
+    use upcie_core::pci::{ConfigSpace, cap};
+
+    /// A PCI device is driven as PCI says: an interrupt that does not come is named, and the commands complete.
+    #[test]
+    fn interrupts_that_do_not_come_are_named_once() {
+        let device = emu::spawn(&"size=1M,vectors=3".parse().unwrap()).unwrap();
+        let controller = Controller::from_device(device.clone(), ControllerOptions::default()).unwrap();
+        let namespace = controller.namespace(1).unwrap();
+        let mut queue = controller.queue_pair().interrupt(1).create::<u64>().unwrap();
+        let mut read = |count| {
+            for tag in 0..count {
+                let mut turn = queue.turn().unwrap();
+                turn.read(&namespace, 0, controller.alloc(512).unwrap(), tag).unwrap();
+                drop(turn);
+                assert!(queue.wait(Wait::Interrupt, Duration::from_secs(20)).unwrap());
+                assert_eq!(queue.turn().unwrap().next().unwrap().into_parts().0, tag);
+            }
+            controller.silent_vectors()
+        };
+        assert_eq!(read(200), []);
+        let control = device.find_capability(cap::MSIX).unwrap().unwrap() + 2;
+        device.set_config_u16(control, 0).unwrap();
+        assert_eq!(read(8), [1]);
+        assert_eq!(read(2), [1], "a wait ends within 100 ms all the same");
+        device.set_config_u16(control, 1 << 15).unwrap();
+        assert_eq!(read(200), [1]);
     }
 }

@@ -281,6 +281,12 @@ impl Controller {
         self.inner.keep(Retired(vec![buffer]));
     }
 
+    /// Vectors whose interrupts were found not to arrive.
+    #[cfg(test)]
+    pub(crate) fn silent_vectors(&self) -> Vec<u16> {
+        self.inner.vectors.silent()
+    }
+
     /// A builder for an I/O queue pair.
     pub fn queue_pair(&self) -> QueuePairBuilder<'_> {
         QueuePairBuilder::new(&self.inner)
@@ -427,6 +433,11 @@ impl Inner {
     pub(crate) fn vector(&self, vector: u16) -> Result<Arc<EventFd>> {
         self.check_owner("turning interrupts on")?;
         self.vectors.eventfd(&*self.device, self.most_vectors(), vector)
+    }
+
+    /// Says, once per vector, that its interrupts don't arrive.
+    pub(crate) fn report_silence(&self, vector: u16) {
+        self.vectors.report_silence(&self.name, vector);
     }
 
     /// Asks for the vector's next interrupt, where that is needed.

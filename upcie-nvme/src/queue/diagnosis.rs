@@ -7,6 +7,12 @@ use super::{
 use crate::controller::Inner;
 
 impl<T> Queue<T> {
+    /// Where the next completion is looked for, as a number that changes with each that was taken.
+    #[cold]
+    pub(super) fn completion_cursor(&self) -> usize {
+        self.cqe.addr() | usize::from(self.phase != 0)
+    }
+
     /// How many commands are in flight, where the rings stand, and what may be the cause, for a message.
     #[cold]
     pub(super) fn diagnose(&self, controller: &Inner) -> String {

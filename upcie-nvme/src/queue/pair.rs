@@ -15,6 +15,8 @@ use std::{
 
 /// After so much polling without result, a poll gives the core away between looks, if somebody else wants it.
 const PATIENT: Duration = Duration::from_micros(50);
+/// How long a wait sleeps for an interrupt before it looks at the queue all the same.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// An I/O submission queue and its completion queue. `T` is the tag that each command carries.
 ///
@@ -80,11 +82,17 @@ impl<T> QueuePair<T> {
                 if self.queue.is_ready() {
                     return Ok(true);
                 }
-                if !waiter.sleep(timeout.saturating_sub(start.elapsed()))? {
-                    break;
-                }
+                let left = timeout.saturating_sub(start.elapsed());
+                let woken = waiter.sleep(left.min(LOOK))?;
                 if self.queue.is_ready() {
+                    // By looking, if not woken: `arm` keeps count of it.
                     return Ok(true);
+                }
+                if !woken {
+                    if left <= LOOK {
+                        break;
+                    }
+                    continue;
                 }
                 // Another queue of the vector was meant. Until its owner has reaped, INTx and MSI come again and again,
                 // so that there may be an event each time that the clock is not looked at.
@@ -115,7 +123,9 @@ impl<T> QueuePair<T> {
     /// The queue was made without an [interrupt](super::QueuePairBuilder::interrupt); the device's.
     pub fn arm(&self) -> Result<()> {
         let waiter = self.waiter()?;
-        waiter.forget()?;
+        if waiter.forget(self.queue.completion_cursor())? {
+            self.controller.report_silence(waiter.vector());
+        }
         self.controller.rearm(waiter.vector())
     }
 

@@ -27,6 +27,14 @@ const RELEASES: &[Release] = &[
     Release { version: "13", codename: "trixie", suite: "trixie", compiler: "gcc-14" },
 ];
 
+/// Where a QEMU comes from that is a vfio-user client.
+pub struct Suite {
+    pub codename: &'static str,
+    pub suite: &'static str,
+}
+
+pub const VMM: Suite = Suite { codename: "trixie", suite: "trixie-backports" };
+
 /// Packages that must be installed, apart from QEMU and the compiler: what builds the guest, and what looks at the hot
 /// path's machine code.
 pub const TOOLS: &[&str] = &["kmod", "make", "xz-utils", "binutils", "libc6-dev", "valgrind"];

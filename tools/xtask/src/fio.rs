@@ -148,7 +148,8 @@ pub fn installed() -> Result<Found> {
     Ok(Found { fio, headers })
 }
 
-fn which(program: &str) -> Option<PathBuf> {
+/// Where a program is on the PATH.
+pub fn which(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?)
         .map(|directory| directory.join(program))
         .find(|path| path.is_file())

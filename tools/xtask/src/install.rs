@@ -98,8 +98,8 @@ fn install(packages: &[&str], options: &[&str]) -> Line {
     line.iter().chain(options).chain(packages).map(|&word| word.to_owned()).collect()
 }
 
-/// What adds the suite to apt, in a list of its own; nothing if apt has it.
-fn add_suite(release: &Release) -> Result<Vec<Line>> {
+/// Where apt gets a suite from, if it does.
+fn mirror(suite: &str) -> Result<Option<String>> {
     // apt's own reading of its lists, whichever of the two formats they are in.
     let targets = process::output(Command::new("apt-get").args([
         "indextargets",
@@ -107,21 +107,28 @@ fn add_suite(release: &Release) -> Result<Vec<Line>> {
         "$(RELEASE) $(COMPONENT) $(REPO_URI)",
         "Created-By: Packages",
     ]))?;
-    let mirror = |suite: &str| {
-        targets.lines().find_map(|line| {
-            let mut words = line.split_whitespace();
-            let found = words.next() == Some(suite) && words.next() == Some("main");
-            words.next().filter(|_| found)
-        })
-    };
-    if mirror(release.suite).is_some() {
-        return Ok(Vec::new());
-    }
-    let mirror = mirror(release.codename)
+    Ok(targets.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        let found = words.next() == Some(suite) && words.next() == Some("main");
+        words.next().filter(|_| found).map(str::to_owned)
+    }))
+}
+
+/// Lines of a sources.list for suites of Debian, from the mirror that apt has for this release.
+pub fn source(release: &Release, suites: &[&str]) -> Result<String> {
+    let mirror = mirror(release.codename)?
         .with_context(|| format!("apt has no source for {}: see sources.list(5)", release.codename))?;
     let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
     let option = if Path::new(keyring).exists() { format!("[signed-by={keyring}] ") } else { String::new() };
-    let line = format!("deb {option}{mirror} {} main", release.suite);
+    Ok(suites.iter().map(|suite| format!("deb {option}{mirror} {suite} main\n")).collect())
+}
+
+/// What adds the suite to apt, in a list of its own; nothing if apt has it.
+fn add_suite(release: &Release) -> Result<Vec<Line>> {
+    if mirror(release.suite)?.is_some() {
+        return Ok(Vec::new());
+    }
+    let line = source(release, &[release.suite])?.trim_end().to_owned();
     let list = format!("/etc/apt/sources.list.d/{}.list", release.suite);
     say!("QEMU and the guest's kernel come from {}, which {list} adds to apt", release.suite);
     Ok(vec![vec!["sh".to_owned(), "-c".to_owned(), format!("echo {} > {list}", quote(&line))], update()])

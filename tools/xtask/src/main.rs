@@ -16,6 +16,7 @@ mod install;
 mod instructions;
 mod kernel;
 mod licences;
+mod linux;
 mod matrix;
 mod modes;
 mod package;
@@ -24,6 +25,7 @@ mod qemu;
 mod shell;
 mod suites;
 mod test;
+mod vmm;
 
 use std::process::ExitCode;
 

@@ -68,6 +68,11 @@ pub fn anywhere(suite: &str) -> bool {
 /// UPCIE_TEST_DEVICES.
 pub const HOST: &[(&str, &str)] = &[("emu", "emu"), ("vfio-user", "nvme-emu")];
 
+/// Linux's own driver in a guest, before an `nvme-emu` on this machine.
+pub const LINUX: &str = "Linux on nvme-emu";
+/// What the command line calls it.
+const LINUX_WORD: &str = "linux";
+
 /// A boot of the guest.
 #[derive(Debug)]
 pub struct Boot {
@@ -231,7 +236,7 @@ pub const BOOTS: &[Boot] = &[
 /// All columns, in the matrix's order.
 pub fn names() -> impl Iterator<Item = &'static str> {
     let host = HOST.iter().map(|(name, _)| *name);
-    host.chain(BOOTS.iter().flat_map(|boot| boot.modes.iter().map(|mode| mode.name)))
+    host.chain(BOOTS.iter().flat_map(|boot| boot.modes.iter().map(|mode| mode.name))).chain([LINUX])
 }
 
 /// Whether a word of the command line means something: a mode, or a boot's own suites.
@@ -239,9 +244,14 @@ pub fn is_known(word: &String) -> bool {
     names().any(|name| wanted(name, std::slice::from_ref(word))) || BOOTS.iter().any(|boot| boot.name == word)
 }
 
+/// Whether any mode that is meant runs suites of the tests' package.
+pub fn needs_suites(words: &[String]) -> bool {
+    words.iter().any(|word| word != LINUX_WORD && word != LINUX)
+}
+
 /// Whether a mode is meant by one of the words: its name, or what stands before the slash.
 pub fn wanted(mode: &str, words: &[String]) -> bool {
-    let scheme = mode.split('/').next().unwrap_or(mode);
+    let scheme = if mode == LINUX { LINUX_WORD } else { mode.split('/').next().unwrap_or(mode) };
     words.is_empty() || words.iter().any(|word| word == mode || word == scheme)
 }
 

@@ -1,5 +1,6 @@
 //! The guest as a machine: its devices, QEMU's command line, its console.
 
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -68,6 +69,18 @@ pub struct Options {
     /// Say what is run
     #[arg(long, short)]
     pub verbose: bool,
+    /// In place of the lab's controllers
+    #[arg(skip)]
+    pub vfio_user: Option<VfioUser>,
+}
+
+/// Controllers in other processes, and a QEMU that is their client.
+#[derive(Debug, Clone)]
+pub struct VfioUser {
+    /// The words that start it.
+    pub qemu: Vec<OsString>,
+    /// A function for each socket, behind a root port of its own.
+    pub sockets: Vec<PathBuf>,
 }
 
 impl Default for Options {
@@ -82,6 +95,7 @@ impl Default for Options {
             append: String::new(),
             console: false,
             verbose: false,
+            vfio_user: None,
         }
     }
 }
@@ -235,14 +249,12 @@ impl Machine {
 fn command(lab: &Lab, run: &RunDirectory, options: &Options) -> Command {
     // The guest goes away with this program, however it ends.
     let mut command = Command::new("setpriv");
-    command.args([
-        "--pdeathsig",
-        "KILL",
-        "qemu-system-x86_64",
-        "-nodefaults",
-        "-no-user-config",
-        "-no-reboot",
-    ]);
+    command.args(["--pdeathsig", "KILL"]);
+    match &options.vfio_user {
+        Some(foreign) => command.args(&foreign.qemu),
+        None => command.arg("qemu-system-x86_64"),
+    };
+    command.args(["-nodefaults", "-no-user-config", "-no-reboot"]);
     command.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
     match lab.accelerator {
         Accelerator::Kvm => command.args(["-accel", "kvm", "-cpu", "host"]),
@@ -254,15 +266,12 @@ fn command(lab: &Lab, run: &RunDirectory, options: &Options) -> Command {
     if options.numa > 1 {
         nodes(&mut command, options);
     }
-    command.args(["-M", "q35,kernel-irqchip=split,hpet=off,sata=off,smbus=off,usb=off,vmport=off"]);
-    command.args(["-device", "intel-iommu,intremap=on,caching-mode=on,eim=on"]);
-    for (name, _) in DISKS {
-        let file = run.path(&format!("{name}.raw"));
-        command.arg("-drive");
-        command.arg(format!("if=none,id={name},file={},format=raw,cache=unsafe", file.display()));
+    let machine = "q35,kernel-irqchip=split,hpet=off,sata=off,smbus=off,usb=off,vmport=off";
+    match &options.vfio_user {
+        Some(foreign) => others(&mut command, machine, memory, foreign),
+        None => lab_devices(&mut command, machine, run),
     }
-    command.args(["-object", "memory-backend-ram,id=pmr,size=16M,share=on"]);
-    for device in DEVICES.iter().copied().chain(options.devices.iter().map(String::as_str)) {
+    for device in &options.devices {
         command.args(["-device", device]);
     }
     command.arg("-virtfs");
@@ -274,6 +283,34 @@ fn command(lab: &Lab, run: &RunDirectory, options: &Options) -> Command {
     let words = "console=ttyS0 panic=-1 quiet nokaslr mitigations=off no_timer_check log_buf_len=4M";
     command.args(["-append", &format!("{words} {} {}", options.iommu.words(), options.append)]);
     command
+}
+
+/// The lab's IOMMU and devices.
+fn lab_devices(command: &mut Command, machine: &str, run: &RunDirectory) {
+    command.args(["-M", machine, "-device", "intel-iommu,intremap=on,caching-mode=on,eim=on"]);
+    for (name, _) in DISKS {
+        let file = run.path(&format!("{name}.raw"));
+        command.arg("-drive");
+        command.arg(format!("if=none,id={name},file={},format=raw,cache=unsafe", file.display()));
+    }
+    command.args(["-object", "memory-backend-ram,id=pmr,size=16M,share=on"]);
+    for device in DEVICES {
+        command.args(["-device", device]);
+    }
+}
+
+/// Controllers of other processes, which map the guest's memory.
+fn others(command: &mut Command, machine: &str, memory: u32, foreign: &VfioUser) {
+    command.args(["-object", &format!("memory-backend-memfd,id=mem,size={memory}M,share=on")]);
+    command.args(["-M", &format!("{machine},memory-backend=mem")]);
+    for (index, socket) in foreign.sockets.iter().enumerate() {
+        let number = index + 1;
+        command.args(["-device", &format!("pcie-root-port,id=rp{index},chassis={number},slot={number}")]);
+        command.arg("-device").arg(format!(
+            "{{\"driver\":\"vfio-user-pci\",\"bus\":\"rp{index}\",\"socket\":{{\"type\":\"unix\",\"path\":\"{}\"}}}}",
+            socket.display()
+        ));
+    }
 }
 
 /// NUMA nodes with equal parts of the memory, and the processors in turn.

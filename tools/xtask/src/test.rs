@@ -12,7 +12,7 @@ use crate::cargo::{Executable, Workspace};
 use crate::modes::{self, BOOTS, GUEST_ONLY, HOST};
 use crate::process::{self, say};
 use crate::suites::{self, Row};
-use crate::{assembly, boot, fio, instructions, kernel, licences, matrix, package};
+use crate::{assembly, boot, fio, instructions, kernel, licences, linux, matrix, package};
 
 /// The package with the suites that run over every transport.
 const SUITES: &str = "upcie-tests";
@@ -84,6 +84,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         for boot in BOOTS {
             boot::run(&mut run, lab, boot, &executables)?;
         }
+        linux::run(&mut run, lab)?;
     } else {
         say!("the guest's suites are left out, as asked");
     }
@@ -167,6 +168,10 @@ impl Run<'_> {
     fn build(&mut self) -> Result<Vec<Executable>> {
         say!("building the tools and the tests");
         self.tools = self.workspace.build_tools(false)?;
+        // Linux's driver needs none of the tests.
+        if !self.args.mode.is_empty() && !modes::needs_suites(&self.args.mode) {
+            return Ok(Vec::new());
+        }
         // A cell of the matrix needs no more than the suites.
         let packages = if self.args.mode.is_empty() { "--workspace" } else { "--package=upcie-tests" };
         self.workspace.build(&["test", "--quiet", packages, "--no-run"])

@@ -1,0 +1,164 @@
+//! Linux's own NVMe driver, in a guest, before `nvme-emu` on this machine: a driver that is not ours sees whether the emulator
+//! keeps the rules of interrupts. A controller for each kind, all in one boot.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::fio::which;
+use crate::guest::{self, BIN, Job, Payload};
+use crate::kernel::{Lab, Scratch};
+use crate::modes::{self, LINUX};
+use crate::process::{self, Guard, say};
+use crate::qemu::{Iommu, Options, VfioUser};
+use crate::suites::Row;
+use crate::test::Run;
+use crate::{install, vmm};
+
+const SCRIPT: &str = include_str!("../../../tests/guest/linux-driver.sh");
+/// For the boot and for each kind: with MSI-X that takes 10 s on an idle machine.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// A kind of interrupts.
+struct Kind {
+    /// The row in the matrix.
+    name: &'static str,
+    /// The controller's serial number.
+    serial: &'static str,
+    /// What makes `nvme-emu` have this kind only.
+    options: &'static [&'static str],
+    /// How /proc/interrupts names it.
+    word: &'static str,
+    /// Interrupts per 100 I/Os. Several completions may share one; QEMU takes any register access for the end of a pin's
+    /// interrupt, so that it comes again while completions wait.
+    counts: (u32, u32),
+}
+
+const KINDS: &[Kind] = &[
+    Kind {
+        name: "linux_msix",
+        serial: "MSIX",
+        options: &["--vectors", "9"],
+        word: "PCI-MSIX",
+        counts: (5, 150),
+    },
+    Kind {
+        name: "linux_msi",
+        serial: "MSI",
+        options: &["--vectors", "0", "--msi", "8"],
+        word: "PCI-MSI-",
+        counts: (5, 250),
+    },
+    Kind {
+        name: "linux_intx",
+        serial: "INTX",
+        options: &["--vectors", "0", "--intx"],
+        word: "IO-APIC",
+        counts: (5, 3000),
+    },
+];
+
+/// Runs what is wanted of it; nothing if nothing is.
+pub fn run(run: &mut Run<'_>, lab: &Lab) -> Result<()> {
+    let kinds: Vec<_> = KINDS.iter().filter(|kind| run.args.wants(kind.name)).collect();
+    if kinds.is_empty() || !modes::wanted(LINUX, &run.args.mode) {
+        return Ok(());
+    }
+    let started = Instant::now();
+    let prepared = vmm::prepare().and_then(|qemu| Ok((qemu, fio()?)));
+    let (qemu, fio) = match prepared {
+        Ok(found) => found,
+        Err(error) => {
+            process::check_interrupt()?;
+            let reason = format!("{error:#}");
+            say!("Linux's driver is left out: {}", reason.lines().next().unwrap_or_default());
+            if run.strict {
+                run.push(Row::step("linux", LINUX, started.elapsed(), Some(reason)));
+            }
+            return Ok(());
+        }
+    };
+    let emulator = run.workspace.bin(false).join("nvme-emu");
+    let scratch = Scratch(std::env::temp_dir().join(format!("upcie-linux-{}", std::process::id())));
+    std::fs::create_dir_all(&scratch.0)?;
+    let mut servers = Vec::new();
+    let mut sockets = Vec::new();
+    for kind in &kinds {
+        let socket = scratch.0.join(kind.serial);
+        servers.push(serve(&emulator, kind, &socket)?);
+        sockets.push(socket);
+    }
+    let mut payload = Payload::plain();
+    payload.add_program(&fio)?;
+    payload.add(&format!("{BIN}/linux-driver.sh"), SCRIPT);
+    let vfio_user = Some(VfioUser { qemu, sockets });
+    let options = Options { memory: 1024, iommu: Iommu::Off, stock: true, vfio_user, ..Options::default() };
+    let jobs: Vec<_> = kinds.iter().map(|kind| job(kind)).collect();
+    say!("booting the guest for Linux's driver on {} controllers of nvme-emu", kinds.len());
+    let (mut rows, verbose) = (Vec::new(), run.args.verbose);
+    let result = guest::run(lab, &options, payload, &jobs, DEADLINE, verbose, &mut |job, result| {
+        let problem = (result.code != 0).then(|| format!("exit code {}", result.code));
+        if problem.is_some() && !verbose {
+            println!("{}{}", result.stdout, result.stderr);
+        }
+        let mut row = Row::step(&job.name, "linux", result.time, problem);
+        row.mode = Some(LINUX);
+        say!("{}: {}", row.line(24), result.stdout.trim());
+        rows.push(row);
+    });
+    if let Err(error) = result {
+        process::check_interrupt()?;
+        println!("{error:#}");
+        for job in &jobs[rows.len()..] {
+            let mut row =
+                Row::step(&job.name, "linux", Duration::ZERO, Some("the guest went down".to_owned()));
+            row.mode = Some(LINUX);
+            rows.push(row);
+        }
+    }
+    run.rows.append(&mut rows);
+    Ok(())
+}
+
+/// fio, installed if there is none.
+fn fio() -> Result<PathBuf> {
+    if which("fio").is_none() {
+        install::packages(&["fio"], "Linux's driver is driven by fio, which needs")?;
+    }
+    which("fio").context("fio was installed and is not on the PATH")
+}
+
+/// Starts a controller and waits until it listens.
+fn serve(emulator: &Path, kind: &Kind, socket: &Path) -> Result<Guard> {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(emulator).arg("--socket").arg(socket);
+    command.args(["--size", "64M", "--serial", kind.serial]).args(kind.options);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+    let mut guard = Guard(child.with_context(|| format!("cannot start {}", emulator.display()))?);
+    let started = Instant::now();
+    while !socket.exists() {
+        if let Some(status) = guard.0.try_wait()? {
+            bail!("nvme-emu ended before it listened: {status}");
+        }
+        if started.elapsed() > Duration::from_secs(60) {
+            bail!("nvme-emu does not listen on {}", socket.display());
+        }
+        process::check_interrupt()?;
+        std::thread::sleep(process::POLL);
+    }
+    Ok(guard)
+}
+
+fn job(kind: &Kind) -> Job {
+    let (least, most) = kind.counts;
+    let seconds = DEADLINE.as_secs() - 30;
+    Job::new(
+        kind.name,
+        format!(
+            "exec timeout -s KILL {seconds} sh {BIN}/linux-driver.sh {} {} {least} {most}",
+            kind.serial, kind.word
+        ),
+    )
+}

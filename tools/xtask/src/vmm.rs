@@ -1,0 +1,116 @@
+//! A QEMU that is a vfio-user client (10.1 and newer), to put other people's drivers in front of `nvme-emu`.
+//!
+//! The lab's own may be older. Then the packages of a newer release are unpacked into the cache, with the libraries that they
+//! need, and run from there by their own loader: nothing is installed, and nobody needs to be root. They come from the
+//! mirror that apt has for this machine's release, by a list that only this program reads.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::debian::{QEMU, Release, VMM};
+use crate::install;
+use crate::kernel::{self, Scratch};
+use crate::process::{self, say};
+
+/// The device that it must have.
+const DEVICE: &str = "vfio-user-pci";
+/// The lab's QEMU.
+const PROGRAM: &str = "qemu-system-x86_64";
+/// Raise it when what this file puts into the cache changes.
+const LAYOUT: u32 = 1;
+
+/// The words that start it.
+pub fn prepare() -> Result<Vec<OsString>> {
+    let own = vec![PROGRAM.into()];
+    if has_device(&own) {
+        return Ok(own);
+    }
+    let release = Release::detect()?;
+    let cache = kernel::cache_directory()?;
+    fs::create_dir_all(&cache)?;
+    let _lock = kernel::lock(&cache)?;
+    let directory = cache.join(format!("{QEMU}-{}-{LAYOUT}", VMM.suite));
+    if !directory.exists() {
+        unpack(release, &cache, &directory)?;
+    }
+    let words = words(&directory);
+    if !has_device(&words) {
+        bail!("{QEMU} of {} has no {DEVICE}: remove {} to try again", VMM.suite, directory.display());
+    }
+    Ok(words)
+}
+
+/// The QEMU in a directory, by the loader there.
+fn words(root: &Path) -> Vec<OsString> {
+    let at = |path: &str| root.join(path).into_os_string();
+    vec![
+        at("usr/lib64/ld-linux-x86-64.so.2"),
+        "--library-path".into(),
+        at("usr/lib/x86_64-linux-gnu"),
+        at(&format!("usr/bin/{PROGRAM}")),
+        "-L".into(),
+        at("usr/share/qemu"),
+        "-L".into(),
+        at("usr/share/seabios"),
+    ]
+}
+
+fn has_device(words: &[OsString]) -> bool {
+    let help = process::output(Command::new(&words[0]).args(&words[1..]).args(["-device", "help"]));
+    help.is_ok_and(|text| text.contains(&format!("\"{DEVICE}\"")))
+}
+
+/// Downloads and unpacks it beside the final place, and renames.
+fn unpack(release: &Release, cache: &Path, directory: &Path) -> Result<()> {
+    let started = Instant::now();
+    let scratch = Scratch(cache.join("qemu-unfinished"));
+    // Under the lock, whatever is there was left by one that was killed.
+    let _ = fs::remove_dir_all(&scratch.0);
+    let at = |name: &str| scratch.0.join(name);
+    for name in ["state/lists/partial", "cache/archives/partial", "preferences.d", "root"] {
+        fs::create_dir_all(at(name))?;
+    }
+    // No package is installed there, so apt adds all that QEMU needs, the C library included.
+    fs::write(at("status"), "")?;
+    fs::write(at("preferences"), "")?;
+    fs::write(at("sources.list"), install::source(release, &[VMM.codename, VMM.suite])?)?;
+    let set = |option: &str, value: PathBuf| format!("{option}={}", value.display());
+    let options = [
+        set("Dir::Etc::sourcelist", at("sources.list")),
+        "Dir::Etc::sourceparts=-".to_owned(),
+        set("Dir::Etc::preferences", at("preferences")),
+        set("Dir::Etc::preferencesparts", at("preferences.d")),
+        set("Dir::State", at("state")),
+        set("Dir::State::lists", at("state/lists")),
+        set("Dir::State::status", at("status")),
+        set("Dir::Cache", at("cache")),
+        // What it downloads is this user's.
+        "APT::Sandbox::User=".to_owned(),
+    ];
+    let apt = |words: &[&str]| {
+        let mut command = Command::new("apt-get");
+        options.iter().for_each(|option| {
+            command.arg("-o").arg(option);
+        });
+        process::output(command.arg("-qq").args(words))
+    };
+    say!("a {QEMU} with {DEVICE}, from {}, once, 30 to 90 s: 50 MB, unpacked into the cache", VMM.suite);
+    apt(&["update"])?;
+    apt(&["install", "-y", "--no-install-recommends", "--download-only", "-t", VMM.suite, QEMU])
+        .with_context(|| format!("{} is named in tools/xtask/src/debian.rs", VMM.suite))?;
+    for entry in fs::read_dir(at("cache/archives"))? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|extension| extension == "deb") {
+            process::output(Command::new("dpkg-deb").arg("-x").args([&file, &at("root")]))?;
+            process::check_interrupt()?;
+        }
+    }
+    fs::rename(at("root"), directory)?;
+    say!("it is in {} after {:.0} s", directory.display(), started.elapsed().as_secs_f64());
+    Ok(())
+}

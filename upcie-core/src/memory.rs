@@ -5,11 +5,14 @@
 //! taken too ([`Memory::import`]).
 
 mod external;
+mod guard;
 mod pagemap;
 
 #[cfg(test)]
 pub(crate) use external::tests::{descriptors_of, file_of};
 pub(crate) use external::{MemoryFile, check};
+pub use guard::survive_shrinking;
+pub(crate) use guard::{Guarded, is_installed, losses};
 pub(crate) use pagemap::physical_pages;
 
 use crate::{

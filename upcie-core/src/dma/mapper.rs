@@ -34,6 +34,12 @@ pub unsafe trait Mapper: Send + Sync + fmt::Debug {
     /// the device no longer reaches the memory.
     ///
     /// # Errors
-    /// The way in's. The memory must then be taken as still visible.
+    /// The way in's. The memory must then be taken as still visible, and goes to [`keep`](Self::keep).
     fn unmap(&self, iova: u64, len: u64) -> Result<()>;
+
+    /// Takes memory that `unmap` could not take away, and keeps it for as long as the device may reach it: for ever, where
+    /// the way in does not know better.
+    fn keep(&self, memory: Memory) {
+        std::mem::forget(memory);
+    }
 }

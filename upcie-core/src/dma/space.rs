@@ -352,9 +352,9 @@ impl DmaSpace {
             (_, _) if self.is_inherited() => {}
             (Kind::Physical(physical), Backing::Host(memory)) => physical.retire(memory),
             (Kind::Physical(_), Backing::Device { .. }) => {}
-            (Kind::Translated { .. }, Backing::Host(memory)) => {
+            (Kind::Translated { mapper, .. }, Backing::Host(memory)) => {
                 if !self.unmap(addresses.at(0), memory.len() as u64) {
-                    std::mem::forget(memory);
+                    mapper.keep(memory);
                 }
             }
             (Kind::Translated { .. }, Backing::Device { shared: Some((iova, len)), mapping, .. }) => {
@@ -383,7 +383,7 @@ impl DmaSpace {
                 true
             }
             Err(error) => {
-                tracing::error!(device = self.device, iova, len, %error, "unmapping DMA memory: leaking it");
+                tracing::error!(device = self.device, iova, len, %error, "unmapping DMA memory: it is kept while the device may reach it");
                 false
             }
         }

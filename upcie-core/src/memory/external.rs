@@ -84,6 +84,8 @@ pub(crate) struct MemoryFile {
     /// Whether it stays at least as long. If not, whoever has the file may shrink it, and then an access beyond its new end
     /// raises SIGBUS.
     pub(crate) sealed: bool,
+    /// Bytes of a page of hugetlbfs, of which each mapping has a whole number; 1 elsewhere.
+    pub(crate) step: u64,
 }
 
 impl MemoryFile {
@@ -97,7 +99,10 @@ impl MemoryFile {
         let sealed = SealFlag::from_bits_retain(seals).contains(SealFlag::F_SEAL_SHRINK)
             || fcntl(fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK)).is_ok();
         let stat = nix::sys::stat::fstat(fd).ok()?;
-        Some(Self { len: u64::try_from(stat.st_size).ok()?, sealed })
+        let fs = fstatfs(fd).ok()?;
+        let huge = fs.filesystem_type() == HUGETLBFS_MAGIC;
+        let step = if huge { u64::try_from(fs.block_size()).ok()? } else { 1 };
+        Some(Self { len: u64::try_from(stat.st_size).ok()?, sealed, step })
     }
 }
 
@@ -233,10 +238,10 @@ pub(crate) mod tests {
         let page = host_page_size() as i64;
         let len = page as u64;
         let open = memfd(page, MFdFlags::MFD_ALLOW_SEALING);
-        assert_eq!(MemoryFile::look(open.as_fd()), Some(MemoryFile { len, sealed: true }));
+        assert_eq!(MemoryFile::look(open.as_fd()), Some(MemoryFile { len, sealed: true, step: 1 }));
         assert_eq!(nix::unistd::ftruncate(&open, 0), Err(Errno::EPERM));
         let closed = memfd(page, MFdFlags::empty());
-        assert_eq!(MemoryFile::look(closed.as_fd()), Some(MemoryFile { len, sealed: false }));
+        assert_eq!(MemoryFile::look(closed.as_fd()), Some(MemoryFile { len, sealed: false, step: 1 }));
         let (pipe, _write) = nix::unistd::pipe().unwrap();
         let process: OwnedFd = File::open("/proc/self/maps").unwrap().into();
         for other in [pipe, process] {

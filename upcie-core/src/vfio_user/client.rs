@@ -5,6 +5,7 @@ use super::{
     mapper::Table,
     regions::{Mapped, RegionAccessor, map_areas, region},
     server::CONFIG_REGION,
+    socket::address,
     wire::{DeviceInfo, IrqInfo, RegionInfo, SetIrqs, command, vfio},
 };
 use crate::{
@@ -73,7 +74,8 @@ impl Client {
     pub fn connect_within(path: impl AsRef<Path>, deadline: Duration) -> Result<Self> {
         let path = path.as_ref();
         let device = format!("vfio-user:{}", path.display());
-        let stream = connect(path, deadline).map_err(|errno| refusal(path, &device, errno, deadline))?;
+        let address = address(path).map_err(|reason| Error::Unusable { device: device.clone(), reason })?;
+        let stream = connect(&address, deadline).map_err(|errno| refusal(path, &device, errno, deadline))?;
         Self::with_deadline(stream, device, None, deadline)
     }
 
@@ -380,11 +382,11 @@ fn device_info(connection: &Connection) -> Result<DeviceInfo> {
 }
 
 /// Connects to a Unix socket; a listener that accepts nobody is waited for at most `timeout`.
-pub(super) fn connect(path: &Path, timeout: Duration) -> Result<UnixStream, Errno> {
+pub(super) fn connect(address: &UnixAddr, timeout: Duration) -> Result<UnixStream, Errno> {
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let micros = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX);
     setsockopt(&fd, SendTimeout, &TimeVal::microseconds(micros))?;
-    nix::sys::socket::connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    nix::sys::socket::connect(fd.as_raw_fd(), address)?;
     Ok(fd.into())
 }
 

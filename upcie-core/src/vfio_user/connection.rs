@@ -9,6 +9,7 @@ use super::{
 use crate::{
     Error, Result,
     deadline::{self, Clock},
+    memory::Memory,
     process::Owner,
 };
 use nix::errno::Errno;
@@ -50,6 +51,9 @@ struct State {
     /// Why there is no going on.
     dead: Option<Death>,
     dma: Vec<Mapped>,
+    /// Memory that the server did not let go of. When the connection has ended, it has at most a mapping of a file that
+    /// nobody else uses.
+    kept: Vec<Memory>,
 }
 
 #[derive(Clone, Copy)]
@@ -81,7 +85,7 @@ impl Connection {
     ) -> Result<Self> {
         let deadline = deadline.min(MAX_DEADLINE);
         let channel = Channel::new(stream, MAX_DATA as usize + HEADERS);
-        let state = State { channel, next_id: 0, dead: None, dma: Vec::new() };
+        let state = State { channel, next_id: 0, dead: None, dma: Vec::new(), kept: Vec::new() };
         let owner = Owner::current();
         let peer = Capabilities::default();
         let mut this = Self { name, owner, deadline, state: Mutex::new(state), keepalive, peer };
@@ -161,6 +165,8 @@ impl Connection {
         let device = || self.name.clone();
         // Before the lock, which a thread that was not forked along may hold.
         self.owner.check(&self.name, operation)?;
+        // Freed after the lock is released.
+        let mut kept = Vec::new();
         let mut state = self.lock();
         match state.dead {
             None => {}
@@ -205,6 +211,7 @@ impl Connection {
                 }
             };
             state.dead = Some(death);
+            kept = std::mem::take(&mut state.kept);
             state.channel.shutdown();
             error
         })?;
@@ -234,6 +241,14 @@ impl Connection {
     /// From now on it may not.
     pub fn forget(&self, iova: u64, len: u64) {
         self.lock().dma.retain(|mapped| (mapped.iova, mapped.len) != (iova, len));
+    }
+
+    /// Keeps memory that the server still reaches until the connection has ended.
+    pub fn keep(&self, memory: Memory) {
+        let mut state = self.lock();
+        if state.dead.is_none() {
+            state.kept.push(memory);
+        }
     }
 
     /// The structure at the start of an answer, and the rest.

@@ -1,23 +1,30 @@
 //! A client's memory as the server sees it: which of its addresses are whose, and where they are mapped.
 
 use super::copy;
+use crate::memory::{Guarded, MemoryFile, is_installed, losses};
 use nix::{
     errno::Errno,
     sys::mman::{MapFlags, ProtFlags, mmap, munmap},
 };
-use std::{fs::File, num::NonZeroUsize, os::fd::OwnedFd, ptr::NonNull, sync::Arc};
+use std::{
+    num::NonZeroUsize,
+    os::fd::{AsFd, OwnedFd},
+    ptr::NonNull,
+    sync::Arc,
+};
 
 /// Mappings of a client that are kept, pieces of split ones counted.
 pub const MAX_MAPS: usize = 16384;
 
 /// A part of a client's file, mapped here.
 ///
-/// It lay within the file when it was mapped. A client that shrinks its file later makes the next access fault
-/// (SIGBUS): sealed memory files, which every known client uses, can't shrink.
+/// It lay within the file when it was mapped. The file is sealed against shrinking where it can be; elsewhere a shrink
+/// makes the next access fault (SIGBUS), which [`survive_shrinking`](crate::memory::survive_shrinking) survives.
 #[derive(Debug)]
 struct Mapped {
     base: NonNull<u8>,
     len: NonZeroUsize,
+    guard: Option<Guarded>,
 }
 
 // SAFETY: an address range without thread affinity, accessed by raw pointer only.
@@ -26,24 +33,35 @@ unsafe impl Send for Mapped {}
 unsafe impl Sync for Mapped {}
 
 impl Mapped {
-    fn new(fd: OwnedFd, offset: u64, len: u64, access: ProtFlags) -> Result<Self, Errno> {
-        let file = File::from(fd);
-        let size =
-            NonZeroUsize::new(usize::try_from(len).map_err(|_| Errno::EINVAL)?).ok_or(Errno::EINVAL)?;
+    fn new(fd: OwnedFd, offset: u64, len: u64, access: ProtFlags, trusted: bool) -> Result<Self, Errno> {
         let start = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
-        let metadata = file.metadata().map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
-        if !metadata.is_file() || offset.checked_add(len).is_none_or(|end| end > metadata.len()) {
+        let refuse = |reason, errno| {
+            tracing::debug!(reason, "refused a client's memory");
+            errno
+        };
+        let file = MemoryFile::look(fd.as_fd())
+            .ok_or_else(|| refuse("no file of memory (memfd, tmpfs, hugetlbfs)", Errno::EINVAL))?;
+        if !(file.sealed || trusted || is_installed()) {
+            return Err(refuse("its file can't be sealed against shrinking", Errno::EPERM));
+        }
+        if offset.checked_add(len).is_none_or(|end| end > file.len) {
             return Err(Errno::EINVAL);
         }
+        // The kernel rounds up itself, but unmaps nothing else than it has mapped.
+        let size = len.checked_next_multiple_of(file.step).and_then(|size| usize::try_from(size).ok());
+        let size = size.and_then(NonZeroUsize::new).ok_or(Errno::EINVAL)?;
         // Not populated: how much of a sparse file comes into being is its owner's to say.
         // SAFETY: a fresh mapping at an address of the kernel's choice.
-        let base = unsafe { mmap(None, size, access, MapFlags::MAP_SHARED, &file, start) }?;
-        Ok(Self { base: base.cast(), len: size })
+        let base = unsafe { mmap(None, size, access, MapFlags::MAP_SHARED, &fd, start) }?.cast();
+        // SAFETY: the mapping that was just made, accessed by raw pointer only; `drop` ends the guard before it unmaps.
+        let guard = unsafe { Guarded::new(base, size.get()) };
+        Ok(Self { base, len: size, guard: Some(guard) })
     }
 }
 
 impl Drop for Mapped {
     fn drop(&mut self) {
+        self.guard = None;
         // SAFETY: mapped by `new` with this length; the table that hands out pointers drops it on unmapping only.
         if let Err(error) = unsafe { munmap(self.base.cast(), self.len.get()) } {
             tracing::error!(?self, %error, "unmapping a client's memory");
@@ -86,9 +104,28 @@ unsafe impl Send for Window {}
 #[derive(Debug, Default)]
 pub struct Table {
     entries: Vec<Entry>,
+    /// Memory is taken that its owner could shrink.
+    trusted: bool,
+    /// The process's losses when it was last asked for its own.
+    losses: usize,
 }
 
 impl Table {
+    /// Without ranges. `trusted`: memory is taken that the client could shrink.
+    pub fn new(trusted: bool) -> Self {
+        Self { trusted, losses: losses(), ..Self::default() }
+    }
+
+    /// Whether the client has shrunk memory that is mapped here. Costs a load while nobody has.
+    pub fn has_shrunk(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.losses, losses());
+        let lost = |entry: &Entry| {
+            let guard = entry.mapped.as_ref().and_then(|(mapped, _)| mapped.guard.as_ref());
+            guard.is_some_and(Guarded::is_lost)
+        };
+        before != self.losses && self.entries.iter().any(lost)
+    }
+
     /// Adds a range. `fd` is mapped at `offset`; without one the range is reached by message.
     pub fn map(
         &mut self,
@@ -111,7 +148,7 @@ impl Table {
             return Err(Errno::ENOSPC);
         }
         let mapped = match fd {
-            Some(fd) => Some((Arc::new(Mapped::new(fd, offset, len, access)?), 0)),
+            Some(fd) => Some((Arc::new(Mapped::new(fd, offset, len, access, self.trusted)?), 0)),
             None => None,
         };
         self.entries.insert(at, Entry { start, last, access, mapped });
@@ -190,7 +227,7 @@ impl Table {
 mod tests {
     use super::*;
     use crate::memory::{Memory, PageSize};
-    use std::os::fd::AsFd;
+    use nix::sys::memfd::{MFdFlags, memfd_create};
 
     const PAGE: u64 = 4096;
     const BOTH: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
@@ -223,6 +260,29 @@ mod tests {
         assert_eq!(table.map(0, PAGE, BOTH, Some(eventfd), 0), Err(Errno::EINVAL));
         assert_eq!(table.map(0, PAGE, ProtFlags::empty(), None, 0), Err(Errno::EINVAL));
         assert!(table.entries.is_empty());
+    }
+
+    /// Soundness findings 7 and 9: a file could be shrunk, or be of a file system that never answers.
+    #[test]
+    fn only_memory_that_stays_is_taken() {
+        let memfd = |flags| {
+            let fd = memfd_create(c"upcie-test", MFdFlags::MFD_CLOEXEC | flags).unwrap();
+            nix::unistd::ftruncate(&fd, 2 * PAGE as i64).unwrap();
+            fd
+        };
+        let map = |trusted, fd: &OwnedFd| {
+            Table::new(trusted).map(0, 2 * PAGE, BOTH, Some(fd.try_clone().unwrap()), 0)
+        };
+        let sealable = memfd(MFdFlags::MFD_ALLOW_SEALING);
+        assert_eq!(map(false, &sealable), Ok(()));
+        assert_eq!(nix::unistd::ftruncate(&sealable, 0), Err(Errno::EPERM), "sealed by the server");
+        let open = memfd(MFdFlags::empty());
+        assert_eq!((map(false, &open), map(true, &open)), (Err(Errno::EPERM), Ok(())));
+        let (pipe, _write) = nix::unistd::pipe().unwrap();
+        let process: OwnedFd = std::fs::File::open("/proc/self/maps").unwrap().into();
+        for other in [pipe, process] {
+            assert_eq!(map(true, &other), Err(Errno::EINVAL));
+        }
     }
 
     #[test]

@@ -4,21 +4,22 @@ use super::{
     copy,
     dma::{Place, Table, Window},
     irqs::{Delivery, Irqs},
-    socket::{Channel, Fault, message},
+    listener::Door,
+    socket::{Channel, Fault, message, poll_for},
     wire::{DmaAccess, Header, command, flags, split},
 };
 use crate::irq::IrqKind;
 use nix::{errno::Errno, sys::mman::ProtFlags};
 use std::{
     ptr::NonNull,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 use zerocopy::IntoBytes;
 
 /// The client of a server: its memory and its interrupts.
 #[derive(Debug)]
-pub struct Guest {
+pub struct Guest<'a> {
     /// The range that the last [`translate`](Self::translate) found.
     last: Window,
     generation: u64,
@@ -31,26 +32,47 @@ pub struct Guest {
     pub(super) max_data: u64,
     next_id: u16,
     deadline: Duration,
+    /// Since when the backend has its turn, if it has asked the client for something.
+    turn: Option<Instant>,
+    tired: bool,
+    pub(super) door: Door<'a>,
+    stop: &'a AtomicBool,
 }
 
 /// Numbers the sessions of the process, so that no two have a generation in common: a backend that is given to another
 /// client takes no pointer of the last one's for good.
 static SESSIONS: AtomicU64 = AtomicU64::new(1);
 
+/// How much of a backend's turn may go by in waiting for a client's answers before it should end.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// The longest sleep in which nobody looks whether the server is to stop.
+const NAP: Duration = Duration::from_millis(50);
+
 const NOWHERE: Window = Window { start: 0, len: 0, base: NonNull::dangling() };
 
-impl Guest {
-    pub(super) fn new(channel: Channel, irqs: Irqs, deadline: Duration) -> Self {
+impl<'a> Guest<'a> {
+    pub(super) fn new(
+        channel: Channel,
+        irqs: Irqs,
+        deadline: Duration,
+        table: Table,
+        door: Door<'a>,
+        stop: &'a AtomicBool,
+    ) -> Self {
         Self {
             last: NOWHERE,
             generation: SESSIONS.fetch_add(1, Ordering::Relaxed) << 32,
-            table: Table::default(),
+            table,
             irqs,
             channel,
             fault: None,
             max_data: 0,
             next_id: 0,
             deadline,
+            turn: None,
+            tired: false,
+            door,
+            stop,
         }
     }
 
@@ -127,6 +149,21 @@ impl Guest {
             iova = iova.wrapping_add(len as u64);
         }
         Ok(())
+    }
+
+    /// Whether the client took so long with its answers, to accesses of memory that is not mapped here, that the backend
+    /// should end its turn after the piece of work at hand: others, and the end of the server, wait.
+    #[inline]
+    pub fn is_slow(&self) -> bool {
+        self.tired
+    }
+
+    /// The backend has its turn now.
+    #[inline]
+    pub(super) fn begin_turn(&mut self) {
+        if self.turn.is_some() {
+            (self.turn, self.tired) = (None, false);
+        }
     }
 
     /// Raises an interrupt. While the client has masked it, or wired no eventfd to it, it [waits](Self::is_pending).
@@ -207,10 +244,17 @@ impl Guest {
     }
 
     fn exchange(&mut self, header: Header, parts: &[&[u8]]) -> Result<Result<Vec<u8>, Errno>, Fault> {
-        let deadline = Instant::now() + self.deadline;
+        // One deadline for all that the backend asks in its turn: a client that is always just in time keeps others waiting.
+        let begin = *self.turn.get_or_insert_with(Instant::now);
         self.channel.send(message(header, parts), &[])?;
-        self.channel.flush_until(deadline)?;
-        let reply = self.channel.recv_reply(deadline)?;
+        let reply = loop {
+            self.channel.flush()?;
+            if let Some(reply) = self.channel.try_reply()? {
+                break reply;
+            }
+            self.wait(begin + self.deadline)?;
+        };
+        self.tired = begin.elapsed() > PATIENCE;
         if reply.header.id != header.id || reply.header.command != header.command {
             return Err(Fault::Garbage("an answer to nothing that was asked"));
         }
@@ -218,6 +262,22 @@ impl Guest {
             return Ok(Err(Errno::from_raw(reply.header.error as i32)));
         }
         Ok(Ok(reply.payload))
+    }
+
+    /// Waits for the client; sees to all others meanwhile.
+    fn wait(&mut self, deadline: Instant) -> Result<(), Fault> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Fault::Closed);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Fault::Late);
+        }
+        let mut fds = vec![self.channel.poll_fd()];
+        self.door.poll_fds(&mut fds);
+        poll_for(&mut fds, left.min(NAP)).map_err(Fault::Os)?;
+        self.door.look(self.channel.poll_fd());
+        Ok(())
     }
 
     fn broken(&mut self, why: &'static str) -> Errno {

@@ -1,20 +1,24 @@
 //! The socket path that a server listens on.
 
 use super::{
-    socket::{Channel, HEADERS, message, poll_for},
+    socket::{Channel, HEADERS, address, message, poll_for},
     wire::{Header, command, flags},
 };
 use crate::{Error, Result, process::Owner};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags},
+    sys::{
+        socket::{AddressFamily, Backlog, SockFlag, SockType, bind, listen, socket},
+        stat::{Mode, fchmod},
+    },
 };
 use std::{
     fs, io,
     os::{
-        fd::AsFd,
+        fd::{AsFd, AsRawFd},
         unix::{
-            fs::{FileTypeExt, MetadataExt},
+            fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
             net::{UnixListener, UnixStream},
         },
     },
@@ -28,6 +32,27 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// Clients that are told to come back later, at a time.
 const MAX_TURNED_AWAY: usize = 8;
 
+/// The socket's own, before anybody else may have it.
+const PRIVATE: u32 = 0o600;
+
+/// Who may connect to a socket: whoever may write to its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// Permission bits, whatever the umask.
+    pub mode: u32,
+    /// The user that the file is given to, if it is.
+    pub uid: Option<u32>,
+    /// The group that the file is given to, if it is.
+    pub gid: Option<u32>,
+}
+
+impl Default for Access {
+    /// The process's own user only: mode 0600.
+    fn default() -> Self {
+        Self { mode: PRIVATE, uid: None, gid: None }
+    }
+}
+
 /// A listening socket at a path, removed when dropped.
 #[derive(Debug)]
 pub struct Listener {
@@ -39,23 +64,65 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens at `path`. A socket file whose server is gone is replaced.
+    /// Listens at `path`, for clients of the process's own user (mode 0600). A socket file whose server is gone is replaced.
     ///
     /// # Errors
-    /// Another server listens there, the path is taken by something else, or the system's.
+    /// Another server listens there, the path is taken by something else or too long, or the system's.
     pub fn bind(path: impl AsRef<Path>) -> Result<Self> {
+        Self::bind_for(path, Access::default())
+    }
+
+    /// The same, for those that `access` lets in.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind); only root gives a file to another user.
+    pub fn bind_for(path: impl AsRef<Path>, access: Access) -> Result<Self> {
         let path = path.as_ref();
-        let name = || path.display().to_string();
-        let socket = match UnixListener::bind(path) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+        let fail = |e: Errno| Error::os(path.display().to_string(), "listening there", e);
+        let socket = match open(path)? {
+            Err(Errno::EADDRINUSE) => {
                 remove_stale(path)?;
-                UnixListener::bind(path)
+                open(path)?
             }
             other => other,
         };
-        let socket = socket.map_err(|e| Error::os(name(), "listening there", e))?;
-        socket.set_nonblocking(true).map_err(|e| Error::os(name(), "listening there", e))?;
-        Ok(Self { socket, path: path.into(), file: identity(path), owner: Owner::current() })
+        let this = Self {
+            socket: socket.map_err(fail)?,
+            path: path.into(),
+            file: identity(path),
+            owner: Owner::current(),
+        };
+        this.admit(access)?;
+        Ok(this)
+    }
+
+    /// Gives the socket file the owner and mode of `access`.
+    fn admit(&self, access: Access) -> Result<()> {
+        let name = || self.path.display().to_string();
+        let fail = |operation: &'static str| move |e: io::Error| (operation, e);
+        let set = || -> std::result::Result<(), (&'static str, io::Error)> {
+            // The file itself, whatever the path leads to a moment later.
+            let file = fs::OpenOptions::new()
+                .read(true)
+                .custom_flags(libc::O_PATH | libc::O_NOFOLLOW)
+                .open(&self.path)
+                .map_err(fail("looking at the socket"))?;
+            let metadata = file.metadata().map_err(fail("looking at the socket"))?;
+            if Some((metadata.dev(), metadata.ino())) != self.file {
+                return Err(("looking at the socket", io::Error::other("another file has taken its place")));
+            }
+            let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+            if access.uid.is_some() || access.gid.is_some() {
+                std::os::unix::fs::chown(&link, access.uid, access.gid)
+                    .map_err(fail("giving the socket to its owner (root may give it to anybody)"))?;
+            }
+            if metadata.mode() & 0o7777 != access.mode {
+                fs::set_permissions(&link, fs::Permissions::from_mode(access.mode))
+                    .map_err(fail("setting the socket's mode"))?;
+            }
+            Ok(())
+        };
+        set().map_err(|(operation, error)| Error::os(name(), operation, error))
     }
 
     /// Where it listens.
@@ -66,6 +133,7 @@ impl Listener {
     /// The next client, waited for until `stop`.
     pub(super) fn next(&self, stop: &AtomicBool) -> Result<Option<UnixStream>> {
         let fail = |e: io::Error| Error::os(self.path.display().to_string(), "waiting for a client", e);
+        let mut short = false;
         while !stop.load(Ordering::Relaxed) {
             match self.socket.accept() {
                 Ok((stream, _)) => return Ok(Some(stream)),
@@ -73,6 +141,13 @@ impl Listener {
                     poll_for(&mut [self.poll_fd()], PATIENCE).map_err(|e| fail(e.into()))?;
                 }
                 Err(e) if transient(&e) => {}
+                Err(e) if is_shortage(&e) => {
+                    if !std::mem::replace(&mut short, true) {
+                        tracing::warn!(path = %self.path.display(), error = %e, "a client has to wait until there is more");
+                    }
+                    // The client is still in line, so the socket would wake nobody but us.
+                    poll_for(&mut [], PATIENCE).map_err(|e| fail(e.into()))?;
+                }
                 Err(e) => return Err(fail(e)),
             }
         }
@@ -94,6 +169,22 @@ impl Drop for Listener {
     }
 }
 
+/// A listening socket at `path` that is its user's alone; the inner error is the system's.
+fn open(path: &Path) -> Result<std::result::Result<UnixListener, Errno>> {
+    let address =
+        address(path).map_err(|reason| Error::Unusable { device: path.display().to_string(), reason })?;
+    let open = || {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        // The file that `bind` makes has the mode of its socket: nobody else connects before `admit` says who may.
+        fchmod(&fd, Mode::from_bits_truncate(PRIVATE))?;
+        bind(fd.as_raw_fd(), &address)?;
+        listen(&fd, Backlog::MAXCONN)?;
+        Ok(fd.into())
+    };
+    Ok(open())
+}
+
 fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
@@ -101,6 +192,11 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 /// The client's doing, not the listener's.
 fn transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted)
+}
+
+/// Too little of what an open file takes, which others may give back.
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
 }
 
 /// Removes a socket file that nobody listens on.
@@ -112,7 +208,8 @@ fn remove_stale(path: &Path) -> Result<()> {
     if !is_socket {
         return Err(unusable("something else than a socket is there: choose another path"));
     }
-    match super::client::connect(path, Duration::from_secs(1)) {
+    let address = address(path).map_err(|reason| unusable(&reason))?;
+    match super::client::connect(&address, Duration::from_secs(1)) {
         Err(Errno::ECONNREFUSED) if before == identity(path) => {
             fs::remove_file(path).map_err(|e| Error::os(&device, "removing a socket that nobody serves", e))
         }
@@ -130,6 +227,8 @@ pub struct Door<'a> {
     deadline: Duration,
     /// Looks until the next one at the listener.
     rest: u32,
+    /// When there was no room for who came: until then nobody is let in.
+    full_since: Option<Instant>,
 }
 
 /// Looks at the client's socket for one at the listener.
@@ -138,7 +237,7 @@ const LOOKS: u32 = 16;
 impl<'a> Door<'a> {
     /// There is no listener.
     pub fn closed() -> Self {
-        Self { listener: None, turned_away: Vec::new(), deadline: Duration::ZERO, rest: 0 }
+        Self { listener: None, turned_away: Vec::new(), deadline: Duration::ZERO, rest: 0, full_since: None }
     }
 
     /// Others knock at `listener`.
@@ -148,30 +247,46 @@ impl<'a> Door<'a> {
 
     /// What to wake up for.
     pub fn poll_fds<'b>(&'b self, fds: &mut Vec<PollFd<'b>>) {
-        fds.extend(self.listener.map(Listener::poll_fd));
+        fds.extend(self.listener.filter(|_| !self.is_full()).map(Listener::poll_fd));
         fds.extend(self.turned_away.iter().map(|(channel, _)| channel.poll_fd()));
+    }
+
+    fn is_full(&self) -> bool {
+        self.full_since.is_some_and(|since| since.elapsed() < PATIENCE)
+    }
+
+    /// [`look`](Self::look) now and then.
+    pub fn glance(&mut self, client: PollFd<'_>) {
+        if self.rest > 0 {
+            self.rest -= 1;
+            return;
+        }
+        self.rest = LOOKS;
+        self.look(client);
     }
 
     /// Tells whoever came that the device is busy: in answer to their VERSION, whose id the answer needs. When `client`,
     /// who is served, has left, they are not second but next, and wait for the listener.
     pub fn look(&mut self, client: PollFd<'_>) {
         let Some(listener) = self.listener else { return };
-        if self.rest > 0 {
-            self.rest -= 1;
-            return;
-        }
-        self.rest = LOOKS;
         let mut fds = [listener.poll_fd(), client];
         // An error: nobody is told now, which the next look makes up for.
         let looked = poll_for(&mut fds, Duration::ZERO);
         let [came, left] = [(0, PollFlags::POLLIN), (1, PollFlags::POLLHUP)].map(|(fd, event)| {
             looked.is_ok() && fds[fd].revents().is_some_and(|found| found.contains(event))
         });
-        if came && !left {
-            if let Ok((stream, _)) = listener.socket.accept() {
-                if self.turned_away.len() < MAX_TURNED_AWAY {
+        if came && !left && !self.is_full() {
+            match listener.socket.accept() {
+                Ok((stream, _)) => {
+                    // Whoever says nothing makes room for those that do.
+                    if self.turned_away.len() == MAX_TURNED_AWAY {
+                        self.turned_away.remove(0);
+                    }
                     self.turned_away.push((Channel::new(stream, 4096 + HEADERS), Instant::now()));
+                    self.full_since = None;
                 }
+                Err(error) if is_shortage(&error) => self.full_since = Some(Instant::now()),
+                Err(_) => {}
             }
         }
         let deadline = self.deadline;
@@ -204,7 +319,8 @@ mod tests {
         let mut door = Door::open(&listener, Duration::from_secs(5));
         let (client, served) = UnixStream::pair().unwrap();
         // Not each look is at the listener.
-        let mut look = || (0..=LOOKS).for_each(|_| door.look(PollFd::new(served.as_fd(), PollFlags::POLLIN)));
+        let mut look =
+            || (0..=LOOKS).for_each(|_| door.glance(PollFd::new(served.as_fd(), PollFlags::POLLIN)));
         let _second = UnixStream::connect(&path).unwrap();
         look();
         assert!(listener.socket.accept().is_err(), "taken, and to be told");

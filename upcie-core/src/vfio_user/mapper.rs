@@ -69,4 +69,8 @@ unsafe impl Mapper for Table {
         *maps = maps.saturating_sub(1);
         Ok(())
     }
+
+    fn keep(&self, memory: Memory) {
+        self.connection.keep(memory);
+    }
 }

@@ -1,6 +1,11 @@
 //! The server side: any device in software behind a vfio-user socket.
 
-pub use super::{guest::Guest, irqs::Delivery, listener::Listener, session::Server};
+pub use super::{
+    guest::Guest,
+    irqs::Delivery,
+    listener::{Access, Listener},
+    session::Server,
+};
 
 use crate::memory::Memory;
 use nix::errno::Errno;

@@ -1,6 +1,7 @@
 //! The server's loop: a device in software and its client, in one thread.
 
 use super::{
+    dma::Table,
     guest::Guest,
     irqs::Irqs,
     listener::{Door, Listener},
@@ -56,6 +57,7 @@ pub(super) const MAX_DATA: u64 = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct Server {
     deadline: Duration,
+    trust_memory: bool,
 }
 
 /// How sessions end, said once for as long as they end in the same way: whoever can connect can do so in a loop.
@@ -93,7 +95,7 @@ impl Drop for Repeated {
 
 impl Default for Server {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(5) }
+        Self { deadline: Duration::from_secs(5), trust_memory: false }
     }
 }
 
@@ -103,9 +105,18 @@ impl Server {
         Self::default()
     }
 
-    /// How long a client may take to introduce itself, to send the rest of a message, to take an answer or to give one.
+    /// How long a client may take to introduce itself, to send the rest of a message, to take an answer, or to give all those
+    /// that the backend asks for in one turn.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Takes memory of clients that these could shrink, which would end this process with SIGBUS: files on tmpfs and
+    /// hugetlbfs that have a name, memfds without seals. Without this they are taken only where
+    /// [`survive_shrinking`](crate::memory::survive_shrinking) was called.
+    pub fn trust_memory(mut self, trust: bool) -> Self {
+        self.trust_memory = trust;
         self
     }
 
@@ -120,7 +131,7 @@ impl Server {
         stop: &AtomicBool,
     ) -> Result<()> {
         check(backend.layout())?;
-        self.session(stream, backend, stop, &mut Door::closed())
+        self.session(stream, backend, stop, Door::closed())
     }
 
     /// Serves one client after another until `stop` becomes true. While one is connected, others are told that the
@@ -137,8 +148,8 @@ impl Server {
         check(backend.layout())?;
         let mut last = Repeated::default();
         while let Some(stream) = listener.next(stop)? {
-            let mut door = Door::open(listener, self.deadline);
-            if let Err(error) = self.session(stream, backend, stop, &mut door) {
+            let door = Door::open(listener, self.deadline);
+            if let Err(error) = self.session(stream, backend, stop, door) {
                 last.say(&error.to_string());
             }
         }
@@ -157,7 +168,7 @@ impl Server {
     ) -> Result<()> {
         check(backend.layout())?;
         let Some(stream) = listener.next(stop)? else { return Ok(()) };
-        self.session(stream, backend, stop, &mut Door::open(listener, self.deadline))
+        self.session(stream, backend, stop, Door::open(listener, self.deadline))
     }
 
     fn session<B: Backend + ?Sized>(
@@ -165,13 +176,14 @@ impl Server {
         stream: UnixStream,
         backend: &mut B,
         stop: &AtomicBool,
-        door: &mut Door<'_>,
+        door: Door<'_>,
     ) -> Result<()> {
         let channel = Channel::new(stream, MAX_DATA as usize + HEADERS);
         let layout = backend.layout().clone();
-        let mut guest = Guest::new(channel, Irqs::new(&layout.irqs), self.deadline);
+        let table = Table::new(self.trust_memory);
+        let mut guest = Guest::new(channel, Irqs::new(&layout.irqs), self.deadline, table, door, stop);
         let mut requests = Requests::new(layout);
-        let end = self.run(&mut guest, &mut requests, backend, stop, door);
+        let end = self.run(&mut guest, &mut requests, backend, stop);
         backend.reset();
         guest.channel.shutdown();
         let fail = |reason: String| {
@@ -191,7 +203,6 @@ impl Server {
         requests: &mut Requests,
         backend: &mut B,
         stop: &AtomicBool,
-        door: &mut Door<'_>,
     ) -> std::result::Result<(), Fault> {
         let _slack = Slack::tight();
         let alone = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
@@ -199,10 +210,11 @@ impl Server {
         let (mut busy, mut idle, mut nap) = (0_u32, 0_u32, NAPS.0);
         let mut idle_since = None;
         loop {
+            guest.begin_turn();
             if backend.poll(guest) > 0 {
                 (idle, idle_since, nap) = (0, None, NAPS.0);
                 busy += 1;
-                if busy < BUSY_ROUNDS {
+                if busy < BUSY_ROUNDS && !guest.is_slow() {
                     continue;
                 }
                 busy = 0;
@@ -226,17 +238,21 @@ impl Server {
             if let Some(fault) = guest.fault {
                 return Err(fault);
             }
+            if guest.table.has_shrunk() {
+                return Err(Fault::Garbage("it made its memory shorter while that was in use"));
+            }
             let mut handled = 0;
             // Nothing more is taken from a client that does not take its answers.
             while handled < MESSAGES && guest.channel.flush()? {
                 let Some(message) = guest.channel.try_recv()? else { break };
+                guest.begin_turn();
                 requests.handle(message, guest, backend)?;
                 if let Some(fault) = guest.fault {
                     return Err(fault);
                 }
                 handled += 1;
             }
-            door.look(guest.channel.poll_fd());
+            guest.door.glance(guest.channel.poll_fd());
             if handled > 0 {
                 (idle_since, nap) = (None, NAPS.0);
                 continue;
@@ -249,7 +265,7 @@ impl Server {
             }
             if busy == 0 && idle_since.get_or_insert_with(Instant::now).elapsed() > SPIN {
                 let mut fds = vec![guest.channel.poll_fd()];
-                door.poll_fds(&mut fds);
+                guest.door.poll_fds(&mut fds);
                 poll_for(&mut fds, nap).map_err(Fault::Os)?;
                 nap = (nap * 2).min(NAPS.1);
             }

@@ -9,7 +9,7 @@ use crate::socket::{read_some, send_some};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags},
-    sys::socket::{Shutdown, shutdown},
+    sys::socket::{Shutdown, UnixAddr, shutdown},
 };
 use std::{
     collections::VecDeque,
@@ -17,6 +17,7 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
+    path::Path,
     time::Instant,
 };
 use zerocopy::IntoBytes;
@@ -112,21 +113,20 @@ impl Channel {
         }
     }
 
-    /// The next reply, waited for; requests that arrive meanwhile are kept for [`try_recv`](Self::try_recv).
-    pub fn recv_reply(&mut self, deadline: Instant) -> Result<Message, Fault> {
+    /// The next reply, if it is there; requests that come before it are kept for [`try_recv`](Self::try_recv).
+    pub fn try_reply(&mut self) -> Result<Option<Message>, Fault> {
         if let Some(at) = self.inbox.iter().position(|message| message.header.is_reply()) {
-            return self.inbox.remove(at).ok_or(Fault::Late);
+            let reply = self.inbox.remove(at);
+            self.inbox_bytes -= reply.as_ref().map_or(0, |reply| reply.payload.len());
+            return Ok(reply);
         }
-        loop {
-            self.flush()?;
-            while let Some(message) = self.receive()? {
-                if message.header.is_reply() {
-                    return Ok(message);
-                }
-                self.defer(message)?;
+        while let Some(message) = self.receive()? {
+            if message.header.is_reply() {
+                return Ok(Some(message));
             }
-            self.wait(deadline)?;
+            self.defer(message)?;
         }
+        Ok(None)
     }
 
     /// Keeps a message for a later `try_recv`.
@@ -254,6 +254,17 @@ impl Channel {
             }
         }
     }
+}
+
+/// The address of a socket's path, or why it can't have one.
+pub fn address(path: &Path) -> Result<UnixAddr, String> {
+    UnixAddr::new(path).map_err(|errno| match errno {
+        Errno::ENAMETOOLONG => format!(
+            "the path of a socket has at most 107 bytes, this one has {}: choose a shorter one",
+            path.as_os_str().len()
+        ),
+        errno => format!("it can't be the path of a socket: {}", errno.desc()),
+    })
 }
 
 /// A message's bytes.

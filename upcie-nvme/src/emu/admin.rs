@@ -111,7 +111,7 @@ impl Core {
     fn serve_admin(&mut self, queues: &mut Queues, guest: &mut Guest, waiting: u32) -> Result<usize, Fault> {
         let mut taken = 0;
         for _ in 0..waiting.min(BATCH) {
-            if !self.admin.done.is_empty() {
+            if !self.admin.done.is_empty() || guest.is_slow() {
                 break;
             }
             let command = queues.admin_sq.fetch(guest)?;

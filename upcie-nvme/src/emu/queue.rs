@@ -263,6 +263,9 @@ pub(super) fn serve_by(
     latency: Duration,
     limit: u32,
 ) -> Result<usize, Fault> {
+    if guest.is_slow() {
+        return Ok(0);
+    }
     if latency.is_zero() {
         serve(sq, cq, io, guest, limit)
     } else {
@@ -284,7 +287,7 @@ fn serve(sq: &mut Sq, cq: &mut Cq, io: &mut Io, guest: &mut Guest, limit: u32) -
     // Commands, from the next one on, whose blocks are on their way.
     let mut ahead = 0;
     let (mut batch_bytes, mut result) = (0, Ok(()));
-    while left > 0 && batch_bytes < BATCH_BYTES {
+    while left > 0 && batch_bytes < BATCH_BYTES && !guest.is_slow() {
         let room = match cq.room() {
             Ok(room) => room,
             Err(fault) => {
@@ -363,7 +366,7 @@ fn serve_delayed(
     let now = Instant::now();
     let mut taken = 0;
     // The ring bounds what a client may have in flight; one that sends more waits.
-    while waiting > 0 && sq.delayed.len() < sq.entries as usize {
+    while waiting > 0 && sq.delayed.len() < sq.entries as usize && !guest.is_slow() {
         let command = sq.fetch(guest)?;
         let (status, _) = io.execute(guest, sq.id, command);
         sq.delayed.push_back((now + latency, Done { dw0: 0, cid: command.cid, status }));

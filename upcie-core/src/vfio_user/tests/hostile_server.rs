@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     Error, Result,
+    memory::{descriptors_of, file_of},
     transport::Device,
     vfio_user::wire::{DeviceInfo, DmaAccess, DmaMap, RegionAccess, RegionInfo, region_info, vfio},
 };
@@ -450,6 +451,47 @@ fn a_server_without_descriptors_asks_for_memory_by_message() {
     drop(region);
     server.join().unwrap();
     assert!(matches!(client.reset(), Err(Error::Gone { .. })));
+}
+
+/// Soundness finding 13: memory that a server did not let go of was lost for the life of the process.
+#[test]
+fn memory_that_a_server_keeps_is_freed_with_the_connection() {
+    for dies in [false, true] {
+        let (client, server) = against(SOON, |stream| {
+            let mut raw = Raw::open(stream, PLAIN);
+            let mut files = Vec::new();
+            while let Ok(request) = raw.0.recv(soon()) {
+                match request.header.command {
+                    command::DMA_UNMAP => raw.refuse(&request, Errno::EBUSY),
+                    command::RESET => break,
+                    _ => raw.reply(&request, &[]),
+                }
+                files.extend(request.fds.iter().map(file_of));
+            }
+            files
+        });
+        let client = client.unwrap();
+        let dma = client.dma().clone();
+        let kept: Vec<_> =
+            (0..5).map(|_| dma.map(Memory::new(4096, PageSize::Small).unwrap()).unwrap()).collect();
+        let addresses: Vec<_> = kept.iter().map(|region| region.iova(0)).collect();
+        drop(kept);
+        let region = dma.map(Memory::new(4096, PageSize::Small).unwrap()).unwrap();
+        assert!(!addresses.contains(&region.iova(0)), "an address that the server still has");
+        if dies {
+            // The server leaves, and the client notices: it is connected no more, but there.
+            assert!(client.reset().is_err());
+            drop(region);
+            let files = server.join().unwrap();
+            assert_eq!(files.len(), 6);
+            assert!(files.iter().all(|&file| descriptors_of(file) == 0));
+            drop((client, dma));
+        } else {
+            drop((region, client, dma));
+            let files = server.join().unwrap();
+            assert!(files.len() == 6 && files.iter().all(|&file| descriptors_of(file) == 0));
+        }
+    }
 }
 
 #[test]

@@ -4,13 +4,16 @@ use super::*;
 use crate::{
     Error,
     transport::{Device, open},
-    vfio_user::server::Listener,
+    vfio_user::{
+        server::{Access, Listener},
+        wire::{DmaMap, RegionAccess, dma},
+    },
 };
 use std::{
     fs,
     io::Write,
     net::Shutdown,
-    os::unix::net::UnixListener,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
     path::{Path, PathBuf},
 };
 
@@ -37,12 +40,16 @@ impl Drop for Scratch {
 
 /// Serves a toy at `path` while `clients` run.
 fn serving<T>(path: &Path, clients: impl FnOnce() -> T) -> T {
+    serving_within(Duration::from_millis(200), path, |_| clients())
+}
+
+/// The same with the server's deadline, for clients that may stop it.
+fn serving_within<T>(deadline: Duration, path: &Path, clients: impl FnOnce(&AtomicBool) -> T) -> T {
     let listener = Listener::bind(path).unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let server = scope.spawn(|| {
-            Server::new().deadline(Duration::from_millis(200)).serve(&listener, &mut Toy::new(), &stop)
-        });
+        let server =
+            scope.spawn(|| Server::new().deadline(deadline).serve(&listener, &mut Toy::new(), &stop));
         /// Stops the server also when a client panics.
         struct Stop<'a>(&'a AtomicBool);
         impl Drop for Stop<'_> {
@@ -52,7 +59,7 @@ fn serving<T>(path: &Path, clients: impl FnOnce() -> T) -> T {
         }
         let result = {
             let _stop = Stop(&stop);
-            clients()
+            clients(&stop)
         };
         server.join().unwrap().unwrap();
         result
@@ -76,6 +83,110 @@ fn one_client_after_another_and_a_second_is_told() {
         connect(&path).unwrap().reset().unwrap();
     });
     assert!(!path.exists(), "the socket goes with its server");
+}
+
+/// Soundness finding 12: whoever came while a backend waited for its client's memory was not told anything.
+#[test]
+fn others_are_told_while_a_client_is_waited_for() {
+    let scratch = Scratch::new("waits");
+    let path = scratch.socket();
+    serving_within(SOON, &path, |_| {
+        let mut first = Raw::new(UnixStream::connect(&path).unwrap());
+        first.hello(Capabilities::default());
+        first.begin_copy_by_message();
+        assert_eq!(first.next().header.command, command::DMA_READ);
+        // Never answered.
+        for _ in 0..3 {
+            let error = connect(&path).unwrap_err();
+            assert!(error.to_string().contains("has a client already"), "{error}");
+        }
+        let silent: Vec<_> = (0..20).map(|_| UnixStream::connect(&path).unwrap()).collect();
+        let error = connect(&path).unwrap_err();
+        assert!(
+            error.to_string().contains("has a client already"),
+            "behind others that say nothing: {error}"
+        );
+        drop(silent);
+    });
+}
+
+/// Soundness finding 12: the server did not look whether it was to stop.
+#[test]
+fn a_server_that_waits_for_a_client_stops_when_told() {
+    let scratch = Scratch::new("stops");
+    let path = scratch.socket();
+    let begin = serving_within(Duration::from_secs(600), &path, |stop| {
+        let mut first = Raw::new(UnixStream::connect(&path).unwrap());
+        first.hello(Capabilities::default());
+        first.begin_copy_by_message();
+        assert_eq!(first.next().header.command, command::DMA_READ);
+        stop.store(true, Ordering::Relaxed);
+        // The answer to the request that waits, and then the end.
+        while let Ok(message) = first.0.recv(soon()) {
+            assert!(message.header.is_reply());
+        }
+        Instant::now()
+    });
+    assert!(begin.elapsed() < SOON);
+}
+
+/// Soundness finding 12: each of a turn's questions had a deadline of its own.
+#[test]
+fn a_client_just_in_time_each_time_is_dropped() {
+    let scratch = Scratch::new("trickles");
+    let path = scratch.socket();
+    serving_within(Duration::from_millis(300), &path, |_| {
+        let capabilities = Capabilities { max_data_xfer_size: 512, ..Capabilities::default() };
+        let mut first = Raw::new(UnixStream::connect(&path).unwrap());
+        first.hello(capabilities);
+        first.begin_copy_by_message();
+        let mut answers = 0;
+        while let Ok(asked) = first.0.recv(soon()) {
+            // Slow on purpose, and never late.
+            std::thread::sleep(Duration::from_millis(100));
+            let reply = Header { flags: flags::REPLY, ..asked.header };
+            if first.0.send(message(reply, &[&asked.payload, &[0; 512]]), &[]).is_err() {
+                break;
+            }
+            answers += 1;
+            assert!(answers < 30, "of 2048 that the copy takes");
+        }
+    });
+}
+
+/// Anybody could connect who may write to a new file.
+#[test]
+fn a_socket_is_its_users_alone_or_as_told() {
+    let scratch = Scratch::new("access");
+    let path = scratch.socket();
+    let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+    let listener = Listener::bind(&path).unwrap();
+    assert_eq!(mode(), 0o600);
+    drop(listener);
+    let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
+    // The umask does not count.
+    for wanted in [0o666, 0o660, 0o200] {
+        let access = Access { mode: wanted, uid: Some(uid), gid: Some(gid) };
+        let _listener = Listener::bind_for(&path, access).unwrap();
+        assert_eq!(mode(), wanted);
+    }
+    if !nix::unistd::geteuid().is_root() {
+        let access = Access { uid: Some(0), ..Access::default() };
+        let error = Listener::bind_for(&path, access).unwrap_err().to_string();
+        assert!(error.contains("giving the socket"), "{error}");
+    }
+    assert!(!path.exists(), "a socket of a server that did not start");
+}
+
+#[test]
+fn a_path_too_long_for_a_socket_is_said_so() {
+    let path = std::env::temp_dir().join("x".repeat(120));
+    let long = |error: Error| {
+        let text = error.to_string();
+        assert!(text.contains("at most 107 bytes, this one has"), "{text}");
+    };
+    long(Listener::bind(&path).unwrap_err());
+    long(connect(&path).unwrap_err());
 }
 
 #[test]
@@ -153,6 +264,21 @@ impl Random {
 }
 
 impl Raw {
+    /// Maps memory without a file, and has the toy copy 1 MiB of it: it asks for the bytes by message.
+    fn begin_copy_by_message(&mut self) {
+        let map = DmaMap { argsz: 32, flags: dma::READ | dma::WRITE, offset: 0, address: 0, size: 2 << 20 };
+        self.ask(command::DMA_MAP, map.as_bytes(), &[]).unwrap();
+        for (offset, value) in [(SOURCE, 0), (TARGET, 1 << 20), (LENGTH, 1 << 20), (GO, 1)] {
+            let access = RegionAccess { offset, region: 0, count: 8 };
+            let payload = [access.as_bytes(), &u64::to_le_bytes(value)].concat();
+            let header = Header { command: command::REGION_WRITE, ..Header::default() };
+            self.send(header, &payload, &[]);
+            if offset != GO {
+                self.next();
+            }
+        }
+    }
+
     /// Says hello; whether the server has time.
     fn try_hello(&mut self) -> bool {
         let version = Header { command: command::VERSION, ..Header::default() };

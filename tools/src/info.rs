@@ -2,6 +2,7 @@
 
 use crate::{
     cli,
+    files::{self, Place, Use},
     outcome::Outcome,
     signal,
     target::{self, Target},
@@ -48,6 +49,9 @@ pub struct InfoArgs {
 
 /// Runs it.
 pub fn run(args: &InfoArgs) -> anyhow::Result<Outcome> {
+    let stdout = Use::writes("stdout", Place::Stdout);
+    files::check_distinct(&Use::media(&args.target, false).into_iter().chain([stdout]).collect::<Vec<_>>())?;
+    files::check_stream_unlocked(Place::Stdout)?;
     signal::install()?;
     if args.registers {
         return registers_alone(args);

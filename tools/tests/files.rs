@@ -37,6 +37,9 @@ fn a_disk_is_not_read_into_itself() {
         assert!(error.contains("same file"), "{name}: {error}");
         assert!(fs::read(&disk).unwrap() == data, "{name}");
     }
+    let stdout = fs::File::options().append(true).open(&disk).unwrap();
+    let error = fails(1, upcie(&format!("info emu:file={disk}")).stdout(stdout).output().unwrap());
+    assert!(error.contains("same file"), "{error}");
     // By the stream that the shell has opened, and by its names.
     for name in ["-", "/dev/stdout", "/proc/self/fd/1"] {
         let stdout = fs::File::options().append(true).open(&disk).unwrap();
@@ -98,8 +101,23 @@ fn a_file_is_replaced_only_by_data() {
         assert!(fs::read(&copy).unwrap() == bytes(3 << 20), "{arguments}");
         assert!(!fs::exists(&fresh).unwrap(), "{arguments}");
     }
-    succeeds(run(&format!("read emu:file={disk} {copy}")));
-    assert!(fs::read(&copy).unwrap() == bytes(1 << 20), "shorter than it was");
+    // A device that loses its data, before the first block has come.
+    let Served(_server, address) = Served::new(&dir, &format!("file={disk}"));
+    fs::File::options().write(true).open(&disk).unwrap().set_len(0).unwrap();
+    for file in [&copy, &fresh] {
+        let error = fails(1, run(&format!("read {address} {file}")));
+        assert!(error.contains("Unrecovered Read Error") && error.contains("is as it was"), "{error}");
+    }
+    assert!(fs::read(&copy).unwrap() == bytes(3 << 20));
+    assert!(!fs::exists(&fresh).unwrap());
+    // One that loses a part of it.
+    let file = fs::File::options().write(true).open(&disk).unwrap();
+    file.set_len(512 << 10).unwrap();
+    let error = fails(1, run(&format!("read {address} {copy}")));
+    assert!(error.contains("512 KiB of 1 MiB are in"), "{error}");
+    assert_eq!(fs::metadata(&copy).unwrap().len(), 512 << 10);
+    succeeds(run(&format!("read {address} {copy} --length 256K")));
+    assert_eq!(fs::metadata(&copy).unwrap().len(), 256 << 10, "shorter than it was");
 }
 
 /// Tools finding A1: a copy that ends early says what there is.
@@ -206,13 +224,13 @@ fn plots_take_and_give_streams() {
     let dir = Dir::made("streams");
     let json = dir.path("a.json");
     fs::write(&json, succeeds(run("perf emu --count 99 --json"))).unwrap();
-    let to_stdout = succeeds(run(&format!("plot {json} -o -")));
+    let to_stdout = succeeds(upcie(&format!("plot {json} -o -")).current_dir(&dir.0).output().unwrap());
     assert!(to_stdout.starts_with(b"<svg"));
     assert!(succeeds(run(&format!("plot {json}"))) == to_stdout, "a pipe gets the image");
     let stdin = fs::File::open(&json).unwrap();
     let output = upcie("plot - --out /dev/stdout").stdin(stdin).output().unwrap();
     assert!(succeeds(output) == to_stdout);
-    assert!(!fs::exists("-").unwrap());
+    assert!(!fs::exists(dir.path("-")).unwrap());
     for arguments in [format!("plot {json} -o {}", dir.path("x.png")), format!("plot {json} -o {json}.html")]
     {
         let error = fails(1, run(&arguments));

@@ -8,7 +8,7 @@ pub const KEYS: &str = "  \
   size=BYTES        of each namespace (K, M, G, T): makes the file of file= if there is none
   lba=512|4096      block size; lba=512+4096: one for each namespace
   namespaces=N      1 to 1024
-  file=PATH         keep the data in this file
+  file=PATH         keep the data in this file (a comma in its name: two)
   ro=true           write nothing: the namespaces are write protected
   null=true         move no data
   latency=TIME      complete each I/O command no sooner than this (50us, 1ms)
@@ -56,7 +56,7 @@ pub struct Options {
     /// `namespaces=`: how many there are, 1 to 1024, numbered from 1. Default 1.
     pub namespaces: u32,
     /// `file=`: keeps the data in this file, one namespace after another, and locks it. With `size=` it is created if there
-    /// is none, and an empty one is given that size.
+    /// is none, and an empty one is given that size. In the text two commas stand for one of the name.
     pub file: Option<PathBuf>,
     /// `ro=true`: the namespaces are write protected. A file is opened for reading, and shared with other readers.
     pub ro: bool,
@@ -242,15 +242,16 @@ impl FromStr for Options {
     fn from_str(text: &str) -> Result<Self, Error> {
         let mut options = Self::default();
         let mut given = Vec::new();
-        for pair in text.split(',').filter(|pair| !pair.is_empty()) {
+        for pair in pairs(text) {
             let Some((key, value)) = pair.split_once('=') else {
-                return Err(Error::Option { option: pair.into(), reason: "`key=value` is needed".into() });
+                return Err(Error::Option { option: pair, reason: "`key=value` is needed".into() });
             };
-            if given.contains(&key) {
-                return Err(Error::Option { option: pair.into(), reason: format!("{key}= is given twice") });
+            if given.iter().any(|known| known == key) {
+                let reason = format!("{key}= is given twice");
+                return Err(Error::Option { option: pair, reason });
             }
-            given.push(key);
             options.set(key, value)?;
+            given.push(key.to_owned());
         }
         options.check()?;
         Ok(options)
@@ -274,7 +275,7 @@ impl fmt::Display for Options {
         put(self.lba != default.lba, "lba", &lba.join("+"))?;
         put(self.namespaces != default.namespaces, "namespaces", &self.namespaces)?;
         if let Some(path) = &self.file {
-            put(true, "file", &path.display())?;
+            put(true, "file", &path.display().to_string().replace(',', ",,"))?;
         }
         put(self.ro, "ro", &self.ro)?;
         put(self.null, "null", &self.null)?;
@@ -288,8 +289,24 @@ impl fmt::Display for Options {
         put(self.wrr, "wrr", &self.wrr)?;
         put(self.css != default.css, "css", &format_args!("{:#x}", self.css))?;
         put(self.mpsmin != default.mpsmin, "mpsmin", &Bytes(self.mpsmin.into()))?;
-        put(self.serial != default.serial, "serial", &self.serial)
+        put(self.serial != default.serial, "serial", &self.serial.replace(',', ",,"))
     }
+}
+
+/// The pairs of `key=value,…`; two commas are one of a value.
+fn pairs(text: &str) -> Vec<String> {
+    let mut pairs = vec![String::new()];
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match (letter, pairs.last_mut()) {
+            (',', Some(last)) if letters.next_if_eq(&',').is_some() => last.push(','),
+            (',', _) => pairs.push(String::new()),
+            (letter, Some(last)) => last.push(letter),
+            (_, None) => {}
+        }
+    }
+    pairs.retain(|pair| !pair.is_empty());
+    pairs
 }
 
 fn number(text: &str, min: u32, max: u32) -> Option<u32> {
@@ -336,12 +353,15 @@ mod tests {
             "size=4K,lba=512+4096,namespaces=3,file=/tmp/x y.img,latency=50us,mdts=4M,queues=3,depth=2,vectors=1,serial=a-1",
             "null=true,latency=1500ns",
             "size=1052160,file=gpt.img,ro=true",
+            "file=a,,b=c,,,,.img,serial=x,,y",
             "vectors=0,msi=32,intx=true",
             "queues=0,depth=1,css=0x80,mpsmin=64K",
         ] {
             assert_eq!(text.parse::<Options>().unwrap().to_string(), text);
         }
         assert_eq!("size=1GiB,lba=4k,latency=0".parse::<Options>().unwrap().to_string(), "size=1G,lba=4096");
+        let named = "file=a,,b.img,,,ro=true".parse::<Options>().unwrap();
+        assert_eq!((named.file, named.ro), (Some("a,b.img,".into()), true));
         let fractions = "size=1.5G,latency=0.5ms".parse::<Options>().unwrap();
         assert_eq!(fractions.to_string(), "size=1536M,latency=500us");
     }

@@ -151,7 +151,7 @@ impl Memory {
                 what: format!("{WHAT}: {len} bytes in {page} pages"),
                 reason: format!(
                     "{present} bytes have pages, and {}",
-                    super::shortage(page, None, (len - present) as u64)
+                    super::shortage(page, None, len - present)
                 ),
                 source: e.into(),
             })?;

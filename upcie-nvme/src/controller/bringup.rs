@@ -1,8 +1,7 @@
 //! From a device to a running controller, and back.
 
 use super::{
-    Admin, ControllerOptions, Inner, Live, NoIo, Registers,
-    device_memory,
+    Admin, ControllerOptions, Inner, Live, NoIo, Registers, device_memory,
     gate::Gate,
     io_refusal::{command_set, entry_sizes},
     lock,

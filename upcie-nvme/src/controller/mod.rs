@@ -33,10 +33,7 @@ pub use options::ControllerOptions;
 pub(crate) use registers::Registers;
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::AtomicBool,
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 use upcie_core::{

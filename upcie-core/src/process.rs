@@ -9,7 +9,7 @@ mod child;
 mod owner;
 mod worker;
 
-pub(crate) use child::{read_within, write_within};
+pub(crate) use child::{Child, read_within, write_within};
 pub use owner::{Owner, ProcessWord};
 pub use worker::Worker;
 

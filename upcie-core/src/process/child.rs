@@ -36,65 +36,98 @@ pub(crate) fn read_within(path: &Path, deadline: Duration) -> io::Result<String>
     io::read_to_string(File::from(reader))
 }
 
-/// Has a child make the system calls of `work`, with `input` as descriptor 0 and `output` as 1.
-///
-/// A file of sysfs may keep whoever reads or writes it for as long as a driver likes: not even SIGKILL ends that, and a
-/// process with such a thread can't exit. The child holds nothing else that its parent has open. It is left behind after
-/// a timeout.
-///
-/// What came of it goes through a pipe, as an error number or 0. The child's exit status may never be seen here: it is
-/// discarded where SIGCHLD is ignored, and another thread may wait for any child.
+/// Has a [`Child`] make the system calls of `work`, and waits until it has ended.
 fn in_child(
     input: BorrowedFd<'_>,
     output: Option<BorrowedFd<'_>>,
     deadline: Duration,
     work: impl FnOnce() -> isize,
 ) -> io::Result<()> {
-    let (result, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-    let output = output.unwrap_or(writer.as_fd());
-    let fds = [input.as_raw_fd(), output.as_raw_fd(), writer.as_raw_fd()];
-    // SAFETY: until it exits, the child makes system calls only, on values that were computed before.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        // Out of the way first: each may be 0, 1 or 2 already, in a program that has closed those.
-        // SAFETY: takes numbers only; whatever is open in this child is its own to close.
-        let moved = fds.map(|fd| unsafe { libc::fcntl(fd, libc::F_DUPFD, RESULT + 1) });
-        let (mut code, mut report_to) = (Errno::last_raw(), fds[2]);
-        if !moved.contains(&-1) {
-            for (fd, wanted) in moved.into_iter().zip([0, 1, RESULT]) {
-                // SAFETY: takes numbers only.
-                unsafe { libc::dup2(fd, wanted) };
+    let (child, result) = Child::run(input, output, deadline, work)?;
+    child.reap();
+    result
+}
+
+/// A child that has made its system calls, and is about to end.
+#[derive(Debug)]
+pub(crate) struct Child(libc::pid_t);
+
+impl Child {
+    /// Has one make the system calls of `work`, with `input` as descriptor 0 and `output` as 1; also says what came of it.
+    ///
+    /// A file of sysfs may keep whoever reads or writes it for as long as a driver likes: not even SIGKILL ends that, and a
+    /// process with such a thread can't exit. The child holds nothing else that its parent has open. It is left behind after
+    /// a timeout.
+    ///
+    /// What came of it goes through a pipe, as an error number or 0. The child's exit status may never be seen here: it is
+    /// discarded where SIGCHLD is ignored, and another thread may wait for any child.
+    pub(crate) fn run(
+        input: BorrowedFd<'_>,
+        output: Option<BorrowedFd<'_>>,
+        deadline: Duration,
+        work: impl FnOnce() -> isize,
+    ) -> io::Result<(Self, io::Result<()>)> {
+        let (result, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        let output = output.unwrap_or(writer.as_fd());
+        let fds = [input.as_raw_fd(), output.as_raw_fd(), writer.as_raw_fd()];
+        // SAFETY: until it exits, the child makes system calls only, on values that were computed before.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // Out of the way first: each may be 0, 1 or 2 already, in a program that has closed those.
+            // SAFETY: takes numbers only; whatever is open in this child is its own to close.
+            let moved = fds.map(|fd| unsafe { libc::fcntl(fd, libc::F_DUPFD, RESULT + 1) });
+            let (mut code, mut report_to) = (Errno::last_raw(), fds[2]);
+            if !moved.contains(&-1) {
+                for (fd, wanted) in moved.into_iter().zip([0, 1, RESULT]) {
+                    // SAFETY: takes numbers only.
+                    unsafe { libc::dup2(fd, wanted) };
+                }
+                // SAFETY: takes numbers only. Where the kernel has no such call, the files stay open for as long as the child
+                // lives.
+                unsafe { libc::syscall(libc::SYS_close_range, RESULT + 1, u32::MAX, 0) };
+                report_to = RESULT;
+                code = if work() < 0 { Errno::last_raw() } else { 0 };
             }
-            // SAFETY: takes numbers only. Where the kernel has no such call, the files stay open for as long as the child
-            // lives.
-            unsafe { libc::syscall(libc::SYS_close_range, RESULT + 1, u32::MAX, 0) };
-            report_to = RESULT;
-            code = if work() < 0 { Errno::last_raw() } else { 0 };
+            // SAFETY: reads the bytes of `code`. A pipe takes them at once.
+            unsafe { libc::write(report_to, (&raw const code).cast(), size_of_val(&code)) };
+            // SAFETY: ends the child here, without what the parent registered to happen at its end.
+            unsafe { libc::_exit(0) };
         }
-        // SAFETY: reads the bytes of `code`. A pipe takes them at once.
-        unsafe { libc::write(report_to, (&raw const code).cast(), size_of_val(&code)) };
-        // SAFETY: ends the child here, without what the parent registered to happen at its end.
-        unsafe { libc::_exit(0) };
+        if child < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        drop(writer);
+        if !wait_readable(result.as_fd(), deadline).map_err(io::Error::other)? {
+            // Nobody else will ask how it ended.
+            Self(child).reap_later(|| {});
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let mut code = [0; size_of::<i32>()];
+        let told = File::from(result).read_exact(&mut code);
+        let result = match (told, i32::from_ne_bytes(code)) {
+            (Err(_), _) => Err(io::Error::other("the child that does it was killed")),
+            (Ok(()), 0) => Ok(()),
+            (Ok(()), errno) => Err(io::Error::from_raw_os_error(errno)),
+        };
+        Ok((Self(child), result))
     }
-    if child < 0 {
-        return Err(io::Error::last_os_error());
+
+    /// Waits until it has ended.
+    pub(crate) fn reap(self) {
+        reap(self.0);
     }
-    drop(writer);
-    if !wait_readable(result.as_fd(), deadline).map_err(io::Error::other)? {
-        // Nobody else will ask how it ended. Without the thread it stays a zombie once it has ended, which is all.
-        if let Err(error) = thread::Builder::new().name("upcie-reap".into()).spawn(move || reap(child)) {
+
+    /// Lets it end when it does, and calls `then`.
+    pub(crate) fn reap_later(self, then: impl FnOnce() + Send + 'static) {
+        let child = self.0;
+        let wait = move || {
+            reap(child);
+            then();
+        };
+        // Without the thread it stays a zombie once it has ended, which is all.
+        if let Err(error) = thread::Builder::new().name("upcie-reap".into()).spawn(wait) {
             tracing::warn!(child, %error, "nobody waits for the child that was left behind");
         }
-        return Err(io::ErrorKind::TimedOut.into());
-    }
-    let mut code = [0; size_of::<i32>()];
-    let told = File::from(result).read_exact(&mut code);
-    // At its end by now.
-    reap(child);
-    told.map_err(|_| io::Error::other("the child that does it was killed"))?;
-    match i32::from_ne_bytes(code) {
-        0 => Ok(()),
-        errno => Err(io::Error::from_raw_os_error(errno)),
     }
 }
 

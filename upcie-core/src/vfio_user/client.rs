@@ -3,7 +3,7 @@
 use super::{
     connection::{Connection, Keepalive},
     mapper::Table,
-    regions::{Mapped, RegionAccessor, map_areas, region},
+    regions::{File, Mapped, NO_MEMORY, RegionAccessor, map_areas, region},
     server::CONFIG_REGION,
     socket::address,
     wire::{DeviceInfo, IrqInfo, RegionInfo, SetIrqs, command, vfio},
@@ -227,7 +227,7 @@ impl Device for Client {
                 reason: format!("there is no BAR {index}"),
             });
         }
-        let (region, fds) = region(&self.connection, index.into())?;
+        let (region, file) = region(&self.connection, index.into())?;
         let size = region.info.size;
         if size == 0 {
             return Err(Error::NotFound {
@@ -237,9 +237,10 @@ impl Device for Client {
         }
         let mut mapped = Mapped::Areas(Vec::new());
         if region.info.flags & vfio::REGION_MMAP != 0 {
-            mapped = match fds.first() {
-                Some(fd) => map_areas(&self.connection, &operation, &region, fd)?,
-                None => Mapped::Not("its server offers it to map without a file"),
+            mapped = match &file {
+                File::Memory(fd) => map_areas(&self.connection, &operation, &region, fd)?,
+                File::Refused => Mapped::Not(NO_MEMORY),
+                File::None => Mapped::Not("its server offers it to map without a file"),
             };
         }
         let (areas, unmapped) = match mapped {

@@ -2,8 +2,13 @@
 //! server, behind which any device can be written in software.
 //!
 //! # What is trusted
-//! Nothing of what the other side says. But both sides map files of each other's, and whoever makes such a file shorter
-//! while it is mapped lets the other end with SIGBUS at its next access. This crate seals its own against that.
+//! Nothing of what the other side says. Both sides map files of each other's:
+//! - Only files of tmpfs and hugetlbfs are mapped, memfds among them: for other file systems something else than the kernel may
+//!   answer, or not. A process that sends others does not even get them into this process, where to close them could wait.
+//! - Whoever makes such a file shorter while it is mapped lets the other end with SIGBUS at its next access. This crate seals its
+//!   own files against that, and the peer's where they can be sealed. Of those that can't (a file with a name, as SPDK's BARs
+//!   are), a server takes a client's only if told to ([`server::Server::trust_memory`]); a client maps its server's, and trusts
+//!   it so far. [`survive_shrinking`](crate::memory::survive_shrinking) lets a program live on in both parts.
 
 mod capabilities;
 mod client;
@@ -11,6 +16,7 @@ mod connection;
 mod copy;
 mod dma;
 mod guest;
+mod inspect;
 mod irqs;
 mod listener;
 mod mapper;

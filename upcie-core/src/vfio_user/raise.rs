@@ -11,6 +11,7 @@ use nix::{
     sys::memfd::{MFdFlags, memfd_create},
 };
 use std::{
+    io::Write,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     sync::{Mutex, PoisonError},
 };
@@ -135,13 +136,18 @@ impl Raiser {
     }
 }
 
-/// Whether the kernel says that `fd` is an eventfd; `true` where it can't be asked (no `/proc`).
+/// Whether the kernel says that `fd` is an eventfd (in `/proc`). Makes system calls only.
 pub fn is_eventfd(fd: BorrowedFd<'_>) -> bool {
-    match std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())) {
-        // A file of any file system has a path with a slash at its start.
-        Ok(link) => link.as_os_str().as_encoded_bytes() == b"anon_inode:[eventfd]",
-        Err(_) => true,
+    const NAME: &[u8] = b"anon_inode:[eventfd]";
+    let (mut path, mut link) = ([0_u8; 32], [0_u8; NAME.len() + 1]);
+    // Zeros follow: it ends with one.
+    if write!(&mut path[..31], "/proc/self/fd/{}", fd.as_raw_fd()).is_err() {
+        return false;
     }
+    // SAFETY: a path with a zero at its end, and room for as many bytes as are asked for.
+    let len = unsafe { libc::readlink(path.as_ptr().cast(), link.as_mut_ptr().cast(), link.len()) };
+    // A file of any file system has a path with a slash at its start.
+    usize::try_from(len).is_ok_and(|len| link.get(..len) == Some(NAME))
 }
 
 #[cfg(test)]

@@ -20,8 +20,17 @@ use zerocopy::IntoBytes;
 /// What a region's description may take.
 const MAX_DESCRIPTION: u32 = 64 << 10;
 
+/// The file behind a region, as its server has sent it.
+#[derive(Debug)]
+pub enum File {
+    None,
+    Memory(OwnedFd),
+    /// One that this process does not have, for it is no file of memory.
+    Refused,
+}
+
 /// What a region is, and the file to map.
-pub fn region(connection: &Connection, index: u32) -> Result<(RegionDescription, Vec<OwnedFd>)> {
+pub fn region(connection: &Connection, index: u32) -> Result<(RegionDescription, File)> {
     let operation = format!("asking for region {index}'s description");
     // Room for the usual chain of capabilities; a server with more says how much, once.
     for argsz in [1024, MAX_DESCRIPTION] {
@@ -34,7 +43,12 @@ pub fn region(connection: &Connection, index: u32) -> Result<(RegionDescription,
         if info.argsz <= argsz {
             let region = parse_region_info(&reply.payload);
             let region = region.map_err(|reason| connection.protocol(&operation, reason))?;
-            return Ok((region, reply.fds));
+            let file = match reply.fds.into_iter().next() {
+                Some(fd) => File::Memory(fd),
+                None if reply.refused > 0 => File::Refused,
+                None => File::None,
+            };
+            return Ok((region, file));
         }
     }
     Err(connection.protocol(&operation, "a description that is longer than all"))
@@ -68,6 +82,10 @@ pub enum Mapped {
     Not(&'static str),
 }
 
+/// Why a file is not mapped.
+pub const NO_MEMORY: &str = "the file behind it is not one of memory (memfd, tmpfs, hugetlbfs), and of no other does the kernel \
+                             alone say when an access returns: let the server keep it in /dev/shm or /run";
+
 /// Maps a region's areas of the file that its server has sent: all of them or none.
 pub fn map_areas(
     connection: &Connection,
@@ -77,12 +95,7 @@ pub fn map_areas(
 ) -> Result<Mapped> {
     let bad = |reason: &str| connection.protocol(operation, reason);
     let areas = areas(region).map_err(bad)?;
-    let Some(file) = MemoryFile::look(fd.as_fd()) else {
-        return Ok(Mapped::Not(
-            "the file behind it is not one of memory (memfd, tmpfs, hugetlbfs), and of no other does the kernel alone say \
-             when an access returns: let the server keep it in /dev/shm or /run",
-        ));
-    };
+    let Some(file) = MemoryFile::look(fd.as_fd()) else { return Ok(Mapped::Not(NO_MEMORY)) };
     let mut places = Vec::with_capacity(areas.len());
     for (offset, len) in areas {
         let at = region.info.offset.checked_add(offset);

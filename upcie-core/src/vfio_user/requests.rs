@@ -96,7 +96,10 @@ impl Requests {
         guest: &mut Guest,
         backend: &mut B,
     ) -> Result<Answer, Errno> {
-        let Message { header, payload, fds } = request;
+        let Message { header, payload, fds, refused } = request;
+        if refused > 0 {
+            return Err(Errno::EINVAL);
+        }
         match header.command {
             command::DMA_MAP => map(&payload, fds, guest),
             command::DMA_UNMAP => unmap(&payload, guest),

@@ -3,7 +3,10 @@
 //! The peer is not trusted: a message's length is checked before room is made for it, what it sends ahead is bounded,
 //! and descriptors are close-on-exec from the start and closed unless taken.
 
-use super::wire::{FIXED_PAYLOAD, HEADER, Header};
+use super::{
+    inspect::{brings_descriptors, is_own, read_inspected, read_plain},
+    wire::{FIXED_PAYLOAD, HEADER, Header},
+};
 pub use crate::socket::{Fault, MAX_FDS, poll_for};
 use crate::socket::{read_some, send_some};
 use nix::{
@@ -35,6 +38,8 @@ pub struct Message {
     pub header: Header,
     pub payload: Vec<u8>,
     pub fds: Vec<OwnedFd>,
+    /// Descriptors that came along and were not taken, for they are neither memory nor eventfds.
+    pub refused: u32,
 }
 
 /// A message that has arrived in part.
@@ -46,6 +51,7 @@ struct Partial {
     /// Bytes of the head, then of the payload.
     got: usize,
     fds: Vec<OwnedFd>,
+    refused: u32,
     since: Option<Instant>,
 }
 
@@ -61,6 +67,8 @@ struct Outgoing {
 #[derive(Debug)]
 pub struct Channel {
     socket: UnixStream,
+    /// The other end is this process's.
+    own: bool,
     /// Bytes that a message may have.
     limit: usize,
     partial: Partial,
@@ -76,6 +84,7 @@ impl Channel {
     /// Over `socket`, for messages of at most `limit` bytes.
     pub fn new(socket: UnixStream, limit: usize) -> Self {
         Self {
+            own: is_own(&socket),
             socket,
             limit,
             partial: Partial::default(),
@@ -227,7 +236,19 @@ impl Channel {
                 Some(_) => &mut partial.payload[partial.got..],
             };
             if !room.is_empty() {
-                let Some(got) = read_some(&self.socket, room, &mut partial.fds)? else { return Ok(None) };
+                let begins = partial.header.is_none() && partial.got == 0;
+                let got = if self.own {
+                    read_some(&self.socket, room, &mut partial.fds)?
+                } else if begins && brings_descriptors(&self.socket)? == Some(true) {
+                    let (got, refused) = read_inspected(&self.socket, room, &mut partial.fds)?;
+                    partial.refused += refused;
+                    Some(got)
+                } else {
+                    let got = read_plain(&self.socket, room)?;
+                    partial.refused += got.map_or(0, |(_, cut)| cut.into());
+                    got.map(|(got, _)| got)
+                };
+                let Some(got) = got else { return Ok(None) };
                 if got == 0 {
                     return Err(Fault::Closed);
                 }
@@ -248,8 +269,8 @@ impl Channel {
                     }
                 }
                 Some(header) => {
-                    let Partial { payload, fds, .. } = std::mem::take(partial);
-                    return Ok(Some(Message { header, payload, fds }));
+                    let Partial { payload, fds, refused, .. } = std::mem::take(partial);
+                    return Ok(Some(Message { header, payload, fds, refused }));
                 }
             }
         }

@@ -15,6 +15,7 @@
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
 
+pub mod bent;
 pub mod data;
 pub mod device;
 pub mod io;

@@ -133,7 +133,6 @@ fn formatting_makes_handles_stale() {
     on_each_device(|device| {
         let controller = device.open();
         let (old, _) = namespaces(&controller).pop().unwrap();
-        let mut queue = create::<u64>(controller.queue_pair().depth(4));
         let mut format = Command::admin(AdminOpcode::FORMAT_NVM, old.nsid());
         format.cdw10 = old.identify().format_index() as u32;
         let supported = controller.identify().oacs & 1 << 1 != 0;
@@ -146,6 +145,7 @@ fn formatting_makes_handles_stale() {
             }
         }
         // Either way: one that failed may have changed blocks all the same.
+        let mut queue = create::<u64>(controller.queue_pair().depth(4));
         refused(&mut queue, &old, controller.alloc(4096).unwrap(), Refusal::StaleNamespace);
         let error = old.read(0, &mut controller.alloc(4096).unwrap()).unwrap_err();
         assert!(matches!(error, Error::Refused { reason: Refusal::StaleNamespace, .. }), "{error}");

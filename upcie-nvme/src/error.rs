@@ -32,6 +32,29 @@ pub enum Error {
         #[source]
         reason: Refusal,
     },
+    /// A command was not sent, because something that exists now would break by it.
+    #[error("{device}: {operation} was not sent: {reason}")]
+    InUse {
+        /// The controller.
+        device: String,
+        /// The command.
+        operation: String,
+        /// What is in its way, and what to close.
+        reason: String,
+    },
+    /// The admin queue is full of commands that were not answered in time.
+    #[error(
+        "{device}: {operation} was not sent: the admin queue is full of {count} commands that the controller did not answer \
+         in time; if it does not answer them yet, open it again to reset it"
+    )]
+    Unanswered {
+        /// The controller.
+        device: String,
+        /// The command.
+        operation: String,
+        /// The commands that wait for an answer.
+        count: u32,
+    },
     /// The controller did not answer in time.
     #[error("{device}: {operation}: no answer within {after:?}{}", if *.kept { "; the buffer stays with the controller, which may still use it" } else { "" })]
     Timeout {

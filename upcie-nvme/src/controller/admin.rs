@@ -1,15 +1,16 @@
 //! The admin queue.
 
-use super::{Inner, Live, Registers, lock};
+use super::{Inner, Live, Registers, lock, queue_ids::Ticket, subsystem::Change};
 use crate::{
-    Error, Result,
+    Completion, Error, Result,
     interrupt::Backoff,
     prp::ListPool,
-    queue::{Parts, Queue, Refused},
+    queue::{Parts, Queue},
     spec::{Command, Status},
 };
 use std::{
-    sync::Arc,
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 use upcie_core::{
@@ -24,6 +25,8 @@ pub(crate) struct Admin {
     rings: (u64, u64),
     /// Tells a late answer to a command that timed out from the one that is waited for.
     next: u64,
+    /// What the late answers mean, by tag.
+    late: BTreeMap<u64, Late>,
 }
 
 impl Admin {
@@ -55,7 +58,7 @@ impl Admin {
             lists: ListPool::new(heap.alloc_aligned(page, page)?, page, page_shift),
             live: live.clone(),
         });
-        Ok(Self { queue, rings, next: 0 })
+        Ok(Self { queue, rings, next: 0, late: BTreeMap::new() })
     }
 
     /// The device addresses of the submission and completion ring.
@@ -64,21 +67,60 @@ impl Admin {
     }
 }
 
+/// What an answer means that comes after its command's deadline.
+#[derive(Debug)]
+pub(super) enum Late {
+    /// Nothing hangs on it.
+    Nothing,
+    /// Namespaces may have changed, and may still change until then.
+    Change(#[expect(dead_code, reason = "ends when it is dropped")] Change),
+    /// Namespaces may have changed, by a raw command.
+    Raw,
+    /// A queue pair's creation or deletion goes on.
+    Step(Ticket),
+}
+
+impl Admin {
+    /// Reaps what has come, and gives the completion of `wanted` if it is there. All others are of commands that missed
+    /// their deadline.
+    fn reap(&mut self, inner: &Inner, wanted: Option<u64>) -> Result<Option<Completion<u64>>> {
+        let Self { queue, late, .. } = self;
+        let mut found = None;
+        for done in queue.turn()? {
+            inner.silent.store(false, Ordering::Relaxed);
+            if Some(*done.tag()) == wanted {
+                found = Some(done);
+                continue;
+            }
+            let (tag, answer, buffer) = done.into_parts();
+            tracing::warn!(device = %inner.name, "an admin command completed after its deadline");
+            drop(buffer);
+            match late.remove(&tag) {
+                Some(Late::Step(ticket)) => inner.queue_answered(ticket, answer),
+                Some(Late::Raw) => inner.subsystem.make_stale(),
+                // Dropping a change ends it.
+                Some(Late::Change(_) | Late::Nothing) | None => {}
+            }
+        }
+        Ok(found)
+    }
+}
+
 impl Inner {
     /// Runs an admin command with `data`, a buffer of whole pages (or the empty one) that it reads or writes.
     /// Gives dword 0 of the completion and the buffer.
     pub(crate) fn admin_data(&self, command: &Command, data: DmaBuf, what: &str) -> Result<(u32, DmaBuf)> {
-        self.admin_within(command, data, what, self.options.timeout)
+        self.admin_late(command, data, what, Late::Nothing)
     }
 
-    /// The same with a deadline of its own. A command that misses it keeps its slot and its buffer until the
-    /// controller answers after all, or is reset.
-    pub(crate) fn admin_within(
+    /// The same for a command whose late answer means something. One that misses its deadline keeps its slot and its buffer
+    /// until the controller answers after all, or is reset.
+    pub(super) fn admin_late(
         &self,
         command: &Command,
         data: DmaBuf,
         what: &str,
-        after: Duration,
+        late: Late,
     ) -> Result<(u32, DmaBuf)> {
         let mut command = *command;
         if !data.is_empty() {
@@ -86,56 +128,68 @@ impl Inner {
             let transfer = data.transfer();
             command.set_data_pointer(transfer.iova, transfer.companion);
         }
-        self.admin_exact(&command, data, what, after)
+        let done = self.exchange(&command, data, what, self.options.timeout, late);
+        if done.is_ok() {
+            // The controller answers, and may have answered what was left behind.
+            self.finish_deletions();
+        }
+        done.map_err(|(error, _)| error)
     }
 
-    /// The same for a command that has its data pointer.
-    pub(super) fn admin_exact(
+    /// The same for a command that has its data pointer, with a deadline of its own.
+    ///
+    /// # Errors
+    /// With whether the command was sent: then the controller may carry it out at any time.
+    pub(super) fn exchange(
         &self,
         command: &Command,
         data: DmaBuf,
         what: &str,
         after: Duration,
-    ) -> Result<(u32, DmaBuf)> {
-        self.check_owner(what)?;
+        late: Late,
+    ) -> Result<(u32, DmaBuf), (Error, bool)> {
+        self.check_owner(what).map_err(|error| (error, false))?;
         let device = || self.name.to_string();
         let _budget = Budget::new(after);
         let mut admin = lock(&self.admin);
+        // What came too late has made room.
+        admin.reap(self, None).map_err(|error| (error, false))?;
         let tag = admin.next;
         admin.next += 1;
-        let mut turn = admin.queue.turn()?;
+        let mut turn = admin.queue.turn().map_err(|error| (error, false))?;
         // SAFETY: the command's data is in `data`, which it owns, or in memory that its maker keeps (`create`).
         let submitted = unsafe { turn.submit_raw(command, data, tag) };
         drop(turn);
-        submitted.map_err(|Refused { reason, .. }| Error::Refused {
-            device: device(),
-            operation: what.into(),
-            reason,
-        })?;
+        if submitted.is_err() {
+            let (operation, count) = (what.into(), admin.queue.capacity());
+            return Err((Error::Unanswered { device: device(), operation, count }, false));
+        }
         let mut backoff = Backoff::new(after);
         let start = Instant::now();
-        loop {
-            for done in admin.queue.turn()? {
-                let dword0 = done.dword0();
-                match done.into_parts() {
-                    (done, result, data) if done == tag => {
-                        self.log_admin(command, what, result, start.elapsed());
-                        return match result {
-                            Ok(()) => Ok((dword0, data)),
-                            Err(status) => {
-                                Err(Error::Status { device: device(), operation: what.into(), status })
-                            }
-                        };
-                    }
-                    (late, ..) => {
-                        tracing::warn!(device = %self.name, late, "an admin command completed after its deadline");
-                        // It may have been one that changes namespaces.
-                        self.live.restamp();
-                    }
+        let error = loop {
+            match admin.reap(self, Some(tag)) {
+                Ok(None) => {}
+                Ok(Some(done)) => {
+                    let dword0 = done.dword0();
+                    let (_, result, data) = done.into_parts();
+                    self.log_admin(command, what, result, start.elapsed());
+                    let failed = |status| Error::Status { device: device(), operation: what.into(), status };
+                    return result.map(|()| (dword0, data)).map_err(|status| (failed(status), true));
                 }
+                Err(error) => break error,
             }
-            self.pause(&mut backoff, what)?;
-        }
+            if let Err(error) = self.pause(&mut backoff, what) {
+                break error;
+            }
+        };
+        admin.late.insert(tag, late);
+        Err((error, true))
+    }
+
+    /// Reaps completions that came after their deadline, without sending anything.
+    pub(crate) fn reap_late(&self) {
+        // An error is that of the next command.
+        let _ = lock(&self.admin).reap(self, None);
     }
 
     /// Logs an admin command that has ended.

@@ -1,6 +1,6 @@
 //! The blocking calls' own queue pair, made on first use, behind a mutex.
 
-use super::{Inner, lock};
+use super::Inner;
 use crate::{
     Error, IoFlags, Namespace, Patience, Result,
     interrupt::Backoff,
@@ -96,6 +96,12 @@ impl Inner {
         })
     }
 
+    /// Waits until the blocking call that is under way, if there is one, has nothing in flight; `false` when that took longer
+    /// than `limit`.
+    pub(super) fn wait_for_blocking_call(&self, patience: &mut Patience, limit: Duration) -> bool {
+        self.blocking.enter(patience, limit).is_some()
+    }
+
     /// Sends commands until `send` says that there are no more, and waits for them. They may use `buffer` as they like: it
     /// is given back when all is done. The whole may take the controller's timeout and a second for each of `units`.
     fn blocking(
@@ -148,14 +154,17 @@ impl Inner {
                 // Commands may still be in flight: the queue goes, and with it, if the controller does not say that it
                 // has let go, the buffer.
                 let mut queue = slot.take().expect("made above").queue;
-                if queue::delete(self, queue.qid()) {
-                    drop(queue);
-                    *buffer = held;
-                } else {
-                    self.keep(queue.retire());
-                    self.keep(Retired(vec![held]));
-                    if let Error::Timeout { kept, .. } = &mut error {
-                        *kept = true;
+                match self.delete_queue(queue.qid()) {
+                    Ok(()) => {
+                        drop(queue);
+                        *buffer = held;
+                    }
+                    Err(ticket) => {
+                        self.keep_for(ticket, queue.retire());
+                        self.keep_for(ticket, Retired(vec![held]));
+                        if let Error::Timeout { kept, .. } = &mut error {
+                            *kept = true;
+                        }
                     }
                 }
                 Err(error)
@@ -165,14 +174,14 @@ impl Inner {
 
     /// Where all I/O queue pairs are taken, the blocking calls' own one makes room: their next call makes another.
     pub(crate) fn free_queue_id(&self) {
-        if lock(&self.queue_ids).iter().any(|taken| !taken) {
+        if self.has_free_queue_id() {
             return;
         }
         // Nothing of a call is in flight outside of it. One that is under way keeps the queue pair for its time.
         let pass = self.blocking.enter(&mut Patience::new(), self.options.timeout);
         if let Some(mut queue) = pass.and_then(|mut slot| slot.take()).map(|blocking| blocking.queue) {
-            if !queue::delete(self, queue.qid()) {
-                self.keep(queue.retire());
+            if let Err(ticket) = self.delete_queue(queue.qid()) {
+                self.keep_for(ticket, queue.retire());
             }
         }
     }

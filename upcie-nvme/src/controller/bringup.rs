@@ -1,7 +1,7 @@
 //! From a device to a running controller, and back.
 
 use super::{
-    Admin, ControllerOptions, Inner, Live, NoIo, Registers, device_memory,
+    Admin, ControllerOptions, Ids, Inner, Live, NoIo, Registers, Subsystem, device_memory,
     gate::Gate,
     io_refusal::{command_set, entry_sizes},
     lock,
@@ -109,6 +109,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
         blocking: Gate::default(),
         retired: Mutex::default(),
         queue_ids: Mutex::default(),
+        subsystem: Arc::default(),
         vectors,
         wanted_back,
         silent: AtomicBool::new(false),
@@ -163,6 +164,7 @@ impl Inner {
         let mdts = identify.max_transfer(self.registers.capabilities().page_size_min());
         self.max_transfer = mdts.unwrap_or(MAX_TRANSFER).min(MAX_TRANSFER);
         *self.identify = identify;
+        self.subsystem = Subsystem::of(&self.identify);
         tracing::debug!(
             device = %self.name,
             model = %self.identify.model(),
@@ -215,7 +217,7 @@ impl Inner {
             completion = granted.completion_queues(),
             "queues granted"
         );
-        *lock(&self.queue_ids) = vec![false; pairs as usize];
+        *lock(&self.queue_ids) = Ids::new(pairs as u16);
         Ok(())
     }
 }

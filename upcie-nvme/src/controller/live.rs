@@ -9,7 +9,7 @@ use std::{
 use upcie_core::process::{Owner, ProcessWord};
 
 /// Ids and stamps, unique in the process and never used again. 0 is none.
-fn unique() -> u64 {
+pub(super) fn unique() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }

@@ -11,13 +11,16 @@ mod live;
 mod namespaces;
 mod options;
 mod passthrough;
+mod policy;
+mod queue_ids;
 mod quirks;
 mod registers;
 mod removal;
+mod subsystem;
 mod transitions;
 
 use crate::{
-    Error, Namespace, Result,
+    Namespace, Result,
     interrupt::Vectors,
     prp::BufferLists,
     queue::{QueuePairBuilder, Retired},
@@ -29,13 +32,17 @@ pub use device_memory::{MemoryBuffer, PersistentMemory};
 use gate::Gate;
 pub use io_refusal::NoIo;
 pub(crate) use live::Live;
+use live::unique;
 pub use options::ControllerOptions;
+use queue_ids::Ids;
+pub(crate) use queue_ids::Step;
 pub(crate) use registers::Registers;
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
+use subsystem::Subsystem;
 use upcie_core::{
     deadline::Budget,
     dma::{DmaBuf, DmaSpace, Heap, Region},
@@ -68,12 +75,13 @@ pub(crate) struct Inner {
     admin: Mutex<Admin>,
     blocking: Gate<Option<Blocking>>,
     retired: Mutex<Vec<Retired>>,
-    /// Bit per queue id that is taken.
-    queue_ids: Mutex<Vec<bool>>,
+    queue_ids: Mutex<Ids>,
+    subsystem: Arc<Subsystem>,
     vectors: Vectors,
     /// Signalled when the kernel wants the device back, where the transport says so.
     wanted_back: Option<EventFd>,
-    /// It did not answer when a queue was to be deleted: the next ones don't wait for it again.
+    /// It did not answer when a queue was to be deleted, nor has it completed an admin command since: further deletions don't
+    /// wait for it.
     silent: AtomicBool,
     /// What it has of its own, or that it has none, once somebody asked.
     memory_buffer: Mutex<Option<Option<Arc<MemoryBuffer>>>>,
@@ -124,7 +132,9 @@ impl Controller {
     /// # Errors
     /// It is not an NVMe controller that this driver can use, or does not come up.
     pub fn from_device(device: Arc<dyn Device>, options: ControllerOptions) -> Result<Self> {
-        bringup::bring_up(device, options).map(|inner| Self { inner: Arc::new(inner) })
+        let inner = Arc::new(bringup::bring_up(device, options)?);
+        inner.subsystem.join(&inner);
+        Ok(Self { inner })
     }
 
     /// Opens and brings up the controller at `address` in the address space of this one, so that buffers of either, those in
@@ -305,12 +315,6 @@ impl Controller {
     pub fn namespace(&self, nsid: u32) -> Result<Namespace> {
         self.inner.namespace(nsid)
     }
-
-    /// Makes all namespace handles of before stale. For when something that the driver can't know of has changed a
-    /// namespace: another host, or a raw command.
-    pub fn rescan(&self) {
-        self.inner.live.restamp();
-    }
 }
 
 /// Opens the device at `address`, embedded controllers included, and does not bring it up: to look at the registers of one that
@@ -378,10 +382,6 @@ impl Inner {
         self.options.arbitration.is_some()
     }
 
-    pub(crate) fn silent(&self) -> &AtomicBool {
-        &self.silent
-    }
-
     pub(crate) fn is_inherited(&self) -> bool {
         !self.live.owner().is_current()
     }
@@ -399,26 +399,6 @@ impl Inner {
             return;
         }
         lock(&self.retired).push(retired);
-    }
-
-    /// Takes the id of an I/O queue pair.
-    pub(crate) fn take_queue_id(&self) -> Result<u16> {
-        self.check_owner("creating a queue pair")?;
-        let mut ids = lock(&self.queue_ids);
-        let free = ids.iter().position(|taken| !taken).ok_or_else(|| Error::Argument {
-            device: self.name.to_string(),
-            reason: format!(
-                "all {} I/O queue pairs that the controller granted are in use: close one (the blocking calls need one of \
-                 their own)",
-                self.granted
-            ),
-        })?;
-        ids[free] = true;
-        Ok(free as u16 + 1)
-    }
-
-    pub(crate) fn release_queue_id(&self, qid: u16) {
-        lock(&self.queue_ids)[usize::from(qid) - 1] = false;
     }
 
     /// One for each queue.

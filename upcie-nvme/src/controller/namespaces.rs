@@ -52,6 +52,8 @@ impl Inner {
     pub(super) fn namespace(self: &Arc<Self>, nsid: u32) -> Result<Namespace> {
         // Before anything is read: what changes meanwhile makes the handle stale.
         let stamp = self.live.stamp();
+        // After the stamp: a change that ends before this look has made the stamp stale.
+        self.subsystem.check_settled(self.name(), &format!("namespace {nsid}"))?;
         // FFFFFFFFh is all namespaces, and none.
         let possible = nsid != 0 && nsid != u32::MAX;
         let known = possible && self.active_above(nsid - 1)?.first() == Some(&nsid);

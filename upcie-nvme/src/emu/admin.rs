@@ -171,7 +171,8 @@ impl Core {
         let done = match AdminOpcode(command.opcode) {
             AdminOpcode::IDENTIFY => {
                 let has_cache = self.io.media.is_volatile();
-                let page = identify::page(&self.options, &self.io.namespaces, has_cache, command)?;
+                let page =
+                    identify::page(&self.options, &self.io.namespaces, has_cache, self.instance, command)?;
                 self.send(guest, command, &page)?;
                 0
             }

@@ -5,6 +5,10 @@ use crate::spec::{
     Cns, Command, DescriptorHeader, IdentifyController, IdentifyDword10, IdentifyNamespace, LbaFormat,
     NamespaceIdType, NamespaceList, OptionalCommands, PowerState, Status,
 };
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::SystemTime,
+};
 use zerocopy::{FromZeros, IntoBytes};
 
 /// Firmware revision: the crate's version would change what a stored image of a system expects.
@@ -21,6 +25,7 @@ pub(super) fn page(
     options: &Options,
     namespaces: &[Namespace],
     has_cache: bool,
+    instance: [u8; 16],
     command: &Command,
 ) -> Result<Vec<u8>, Status> {
     let nsid = command.nsid;
@@ -28,7 +33,7 @@ pub(super) fn page(
     let found = found.ok_or(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry());
     match IdentifyDword10::from_bits(command.cdw10).cns() {
         Cns::NAMESPACE => Ok(namespace(options, found?)),
-        Cns::CONTROLLER => Ok(controller(options, has_cache)),
+        Cns::CONTROLLER => Ok(controller(options, has_cache, instance)),
         Cns::ACTIVE_NAMESPACES if nsid >= 0xffff_fffe => {
             Err(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry())
         }
@@ -51,7 +56,7 @@ pub(super) fn page(
     }
 }
 
-fn controller(options: &Options, has_cache: bool) -> Vec<u8> {
+fn controller(options: &Options, has_cache: bool, instance: [u8; 16]) -> Vec<u8> {
     let mut id = IdentifyController::new_zeroed();
     id.vid = config::VENDOR;
     id.ssvid = config::VENDOR;
@@ -80,7 +85,9 @@ fn controller(options: &Options, has_cache: bool) -> Vec<u8> {
     id.oncs = (optional | OptionalCommands::SAVED_FEATURES).bits();
     // Flush takes all namespaces by FFFFFFFFh.
     id.vwc = 0x06 | u8::from(has_cache);
-    let name = format!("nqn.2014-08.org.nvmexpress:uuid:{}", text(&uuid(&options.serial, 0)));
+    // Of the file's contents where there is one. Memory is another subsystem's each time, whatever its serial number.
+    let subsystem = if options.file.is_some() { uuid(&options.serial, 0) } else { instance };
+    let name = format!("nqn.2014-08.org.nvmexpress:uuid:{}", text(&subsystem));
     id.subnqn[..name.len()].copy_from_slice(name.as_bytes());
     id.psd[0] = PowerState { mp: 100, ..Default::default() };
     id.as_bytes().to_vec()
@@ -109,6 +116,14 @@ fn padded<const N: usize>(text: &str) -> [u8; N] {
     let len = text.len().min(N);
     field[..len].copy_from_slice(&text.as_bytes()[..len]);
     field
+}
+
+/// A UUID for the subsystem of an embedded controller that keeps its data in memory: unique on this machine.
+pub(super) fn instance() -> [u8; 16] {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    uuid(&format!("{}-{}-{number}", std::process::id(), since.as_nanos()), 0)
 }
 
 /// A UUID (version 8: by a rule of our own) of a namespace of the controller with this serial number; of the

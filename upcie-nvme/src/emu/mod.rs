@@ -102,6 +102,8 @@ struct Core {
     takes_io_queues: bool,
     /// Interrupt vectors that a queue may name now.
     vectors: u16,
+    /// Names its NVM subsystem.
+    instance: [u8; 16],
     since: Instant,
 }
 
@@ -120,6 +122,7 @@ impl Emulator {
             admin: Admin::default(),
             takes_io_queues: false,
             vectors: 0,
+            instance: identify::instance(),
             since: Instant::now(),
             doorbells,
             options,

@@ -3,22 +3,17 @@
 use super::{Parts, Queue, QueuePair};
 use crate::{
     Error, Result,
-    controller::{Inner, MemoryBuffer},
+    controller::{Inner, MemoryBuffer, Step},
     interrupt::Waiter,
     prp::ListPool,
     spec::{Command, QueuePriority},
 };
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::Arc;
 use upcie_core::{
     dma::{DmaBuf, Heap},
     transport::Caching,
 };
 
-/// How long deleting a queue may take before its memory is given up.
-const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
 /// PRP list memory of a queue, unless asked for otherwise.
 const LIST_BYTES: usize = 64 << 10;
 const DEPTH: u32 = 128;
@@ -105,6 +100,7 @@ impl<'c> QueuePairBuilder<'c> {
         let buffer = if self.in_controller { Some(self.controller.buffer_for_submission()?) } else { None };
         let queue =
             create(self.controller, entries, self.vector, self.list_bytes, buffer.as_deref(), priority)?;
+        self.controller.hand_out(queue.qid());
         Ok(QueuePair::new(queue, waiter, self.controller.clone()))
     }
 
@@ -153,12 +149,14 @@ pub(crate) fn create<T>(
     let least = ListPool::least_bytes(inner.max_transfer(), inner.page_shift());
     let list_bytes = list_bytes.unwrap_or(LIST_BYTES).max(least);
     let lists = ListPool::new(memory(list_bytes)?, chunk, inner.page_shift());
-    let qid = inner.take_queue_id()?;
+    inner.reap_late();
+    inner.finish_deletions();
+    let (qid, ticket) = inner.take_queue_id()?;
     let doorbells = inner
         .registers()
         .doorbell(qid, false)
         .and_then(|sq| Ok((sq, inner.registers().doorbell(qid, true)?)));
-    let (sq_doorbell, cq_doorbell) = doorbells.inspect_err(|_| inner.release_queue_id(qid))?;
+    let (sq_doorbell, cq_doorbell) = doorbells.inspect_err(|_| inner.return_queue_id(ticket))?;
     let mut queue = Queue::new(Parts {
         name: inner.shared_name().clone(),
         qid,
@@ -173,50 +171,20 @@ pub(crate) fn create<T>(
     });
     let cq = Command::create_completion_queue(qid, entries, cq_iova, vector);
     let sq = Command::create_submission_queue(qid, entries, sq_iova, qid, priority);
-    let run = |command, what: &str| inner.admin_data(command, DmaBuf::empty(), what);
-    let failed = match run(&cq, "Create I/O Completion Queue") {
-        Ok(_) => match run(&sq, "Create I/O Submission Queue") {
-            Ok(_) => {
-                tracing::debug!(device = %inner.name(), qid, entries, ?vector, "made a queue pair");
-                return Ok(queue);
-            }
-            Err(error) => error,
-        },
-        // Refused: there is nothing to delete.
-        Err(error @ Error::Status { .. }) => {
-            inner.release_queue_id(qid);
-            return Err(error);
+    let steps = [(Step::CreateCq, cq), (Step::CreateSq, sq)];
+    match steps.iter().try_for_each(|(step, command)| inner.create_step(ticket, *step, command)) {
+        Ok(()) => {
+            inner.created(ticket);
+            tracing::debug!(device = %inner.name(), qid, entries, ?vector, "made a queue pair");
+            inner.finish_deletions();
+            Ok(queue)
         }
-        Err(error) => error,
-    };
-    // The controller may know the rings by now. A command without an answer may be carried out yet, after any deletion.
-    if !(matches!(failed, Error::Status { .. }) && delete(inner, qid)) {
-        inner.keep(queue.retire());
-    }
-    Err(failed)
-}
-
-/// Deletes a queue pair on the controller; `true` when it has let go of the queue's memory and of that of all commands
-/// that were in flight.
-pub(crate) fn delete(inner: &Inner, qid: u16) -> bool {
-    if inner.silent().load(Ordering::Relaxed) {
-        return false;
-    }
-    let run = |command, what: &str| match inner.admin_within(&command, DmaBuf::empty(), what, DELETE_TIMEOUT)
-    {
-        Ok(_) => true,
-        Err(Error::Status { status, .. }) if status.is(crate::spec::Status::INVALID_QUEUE_ID) => true,
         Err(error) => {
-            // Another deadline for each further queue would add up.
-            inner.silent().store(!matches!(error, Error::Status { .. }), Ordering::Relaxed);
-            tracing::error!(device = %inner.name(), qid, %error, "its memory is kept until the controller stops");
-            false
+            // The controller may know the rings by now.
+            if let Err(ticket) = inner.take_back(ticket) {
+                inner.keep_for(ticket, queue.retire());
+            }
+            Err(error)
         }
-    };
-    let gone = run(Command::delete_submission_queue(qid), "Delete I/O Submission Queue")
-        && run(Command::delete_completion_queue(qid), "Delete I/O Completion Queue");
-    if gone {
-        inner.release_queue_id(qid);
     }
-    gone
 }

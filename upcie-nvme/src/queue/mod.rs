@@ -20,7 +20,7 @@ mod ring;
 mod turn;
 
 pub use builder::QueuePairBuilder;
-pub(crate) use builder::{PRIORITY, create, delete};
+pub(crate) use builder::{PRIORITY, create};
 pub use commands::Direction;
 pub use completion::{Completion, Refusal, Refused};
 pub use pair::QueuePair;

@@ -1,6 +1,6 @@
 //! I/O queue pairs in use: turns, waits, the end.
 
-use super::{Queue, Turn, builder::delete};
+use super::{Queue, Turn};
 use crate::{
     Error, Result,
     controller::Inner,
@@ -185,14 +185,17 @@ impl<T> QueuePair<T> {
             return ended;
         }
         // In a forked child the queue is the parent's; once stopped, the controller uses none of its memory.
-        let ended = self.controller.is_inherited()
-            || self.queue.is_stopped()
-            || delete(&self.controller, self.queue.qid());
-        if !ended {
-            self.controller.keep(self.queue.retire());
-        }
+        let ended = self.controller.is_inherited() || self.queue.is_stopped() || self.delete();
         self.ended = Some(ended);
         ended
+    }
+
+    fn delete(&mut self) -> bool {
+        let deleted = self.controller.delete_queue(self.queue.qid());
+        if let Err(ticket) = deleted {
+            self.controller.keep_for(ticket, self.queue.retire());
+        }
+        deleted.is_ok()
     }
 
     /// Its id on the controller, from 1 on.

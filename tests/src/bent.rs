@@ -1,0 +1,154 @@
+//! The embedded controller behind a socket, with faults that a test turns on and off.
+
+use crate::{deadline, process::Directory};
+use nix::errno::Errno;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Instant,
+};
+use upcie_core::vfio_user::server::{Backend, Guest, Layout, Listener, Server};
+use upcie_nvme::{Address, emu::Emulator};
+
+/// CSTS, and the bits of it that a test sets.
+const CSTS: u64 = 0x1c;
+/// CSTS.CFS.
+pub const FATAL: u32 = 1 << 1;
+
+/// What is wrong with a [`Bent`] controller.
+#[derive(Debug, Default)]
+pub struct Faults {
+    hangs: AtomicBool,
+    /// It has seen that it is to hang.
+    hung: AtomicBool,
+    /// Bits that CSTS has beside its own.
+    status: AtomicU32,
+    resets: AtomicBool,
+    closes: AtomicBool,
+}
+
+impl Faults {
+    /// While `true` the controller looks at no doorbell: commands are answered late, once it is `false`. Its registers are
+    /// well. It must have a client.
+    ///
+    /// # Panics
+    /// When the controller's thread does not get to it within the deadline.
+    pub fn hang(&self, hangs: bool) {
+        self.hung.store(false, Ordering::Relaxed);
+        self.hangs.store(hangs, Ordering::Release);
+        let end = Instant::now() + deadline();
+        // A round that began before serves what comes while it lasts.
+        while hangs && !self.hung.load(Ordering::Acquire) {
+            assert!(Instant::now() < end, "the controller's thread does not run, or it has no client");
+            thread::yield_now();
+        }
+    }
+
+    /// CSTS reads with these bits set: [`FATAL`], or all of them, as if the device were gone.
+    pub fn set_status(&self, bits: u32) {
+        self.status.store(bits, Ordering::Relaxed);
+    }
+
+    /// Resets the controller, as somebody else would: CSTS.RDY is 0, and its queues are gone.
+    pub fn reset(&self) {
+        self.resets.store(true, Ordering::Relaxed);
+    }
+
+    /// Closes the connection.
+    pub fn close(&self) {
+        self.closes.store(true, Ordering::Release);
+    }
+}
+
+/// A controller with faults, in a thread of this process, behind a socket.
+#[derive(Debug)]
+pub struct Bent {
+    /// What is wrong with it.
+    pub faults: Arc<Faults>,
+    directory: Directory,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Bent {
+    /// One with the embedded controller's options, without faults.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    pub fn start(options: &str) -> Self {
+        let directory = Directory::new();
+        let listener = Listener::bind(directory.path().join("socket")).expect("a socket");
+        let emulator = Emulator::new(&options.parse().expect("options")).expect("an emulator");
+        let (faults, stop) = (Arc::new(Faults::default()), Arc::new(AtomicBool::new(false)));
+        let mut device = Device { emulator, faults: faults.clone() };
+        let (serving, ended) = (faults.clone(), stop.clone());
+        let thread = thread::spawn(move || {
+            while !ended.load(Ordering::Acquire) {
+                // Each client in turn; `closes` ends one's session.
+                if let Err(error) = Server::new().serve_one(&listener, &mut device, &serving.closes) {
+                    println!("bent controller: {error}");
+                }
+                serving.closes.swap(false, Ordering::AcqRel);
+            }
+        });
+        Self { faults, directory, stop, thread: Some(thread) }
+    }
+
+    /// Its address.
+    pub fn address(&self) -> Address {
+        Address::VfioUser(self.directory.path().join("socket"))
+    }
+}
+
+impl Drop for Bent {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.faults.close();
+        let ended = self.thread.take().map(JoinHandle::join);
+        if !thread::panicking() {
+            assert!(matches!(ended, Some(Ok(()))), "the controller's thread panicked");
+        }
+    }
+}
+
+struct Device {
+    emulator: Emulator,
+    faults: Arc<Faults>,
+}
+
+impl Backend for Device {
+    fn layout(&self) -> &Layout {
+        self.emulator.layout()
+    }
+
+    fn read(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+        self.emulator.read(guest, region, offset, data)?;
+        if (region, offset, data.len()) == (0, CSTS, 4) {
+            let bits = self.faults.status.load(Ordering::Relaxed).to_le_bytes();
+            data.iter_mut().zip(bits).for_each(|(byte, set)| *byte |= set);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        self.emulator.write(guest, region, offset, data)
+    }
+
+    fn poll(&mut self, guest: &mut Guest) -> usize {
+        if self.faults.resets.swap(false, Ordering::Relaxed) {
+            self.emulator.reset();
+        }
+        if self.faults.hangs.load(Ordering::Acquire) {
+            self.faults.hung.store(true, Ordering::Release);
+            return 0;
+        }
+        self.emulator.poll(guest)
+    }
+
+    fn reset(&mut self) {
+        self.emulator.reset();
+    }
+}

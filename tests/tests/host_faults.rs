@@ -1,0 +1,195 @@
+//! A controller that answers late, or not at all, costs what it did not answer, and nothing after it has.
+
+use std::time::{Duration, Instant};
+use upcie_nvme::{Controller, ControllerOptions, Error};
+use upcie_tests::{bent::Bent, chain, deadline, process, says};
+
+/// A deadline of commands that is meant to be missed, and long enough for those that are answered.
+const BRIEF: Duration = Duration::from_millis(100);
+
+/// Does what can miss a deadline on a busy machine, until it does not.
+fn patiently<T>(what: &str, mut work: impl FnMut() -> Result<T, Error>) -> T {
+    let end = Instant::now() + deadline();
+    loop {
+        match work() {
+            Ok(value) => return value,
+            Err(error) => assert!(Instant::now() < end, "{what}: {}", chain(&error)),
+        }
+    }
+}
+
+fn open(bent: &Bent) -> Controller {
+    let options = ControllerOptions { timeout: BRIEF, queues: 2, ..ControllerOptions::default() };
+    patiently("opening", || Controller::open_with(&bent.address(), options.clone()))
+}
+
+/// Soundness finding 10: late answers make room in the admin queue before the next command needs it.
+#[test]
+fn the_admin_queue_survives_any_number_of_timeouts() {
+    let bent = Bent::start("size=1M");
+    let controller = open(&bent);
+    bent.faults.hang(true);
+    let (mut timeouts, mut full) = (0, 0);
+    while full < 3 {
+        let error = controller.namespaces().unwrap_err();
+        match error {
+            Error::Timeout { .. } => timeouts += 1,
+            Error::Unanswered { count, .. } => {
+                assert_eq!(timeouts, count, "sent, and not answered");
+                says(&error, &[controller.name(), "was not sent", "open it again"]);
+                full += 1;
+            }
+            error => panic!("{}", chain(&error)),
+        }
+    }
+    bent.faults.hang(false);
+    assert_eq!(patiently("admin commands", || controller.namespaces()), [1]);
+    let namespace = patiently("a namespace", || controller.namespace(1));
+    patiently("a queue pair", || controller.queue_pair().create::<u64>());
+    patiently("a flush", || namespace.flush());
+}
+
+/// Soundness finding 11: a queue whose deletion was answered late gives its id and its memory back, and those after it are
+/// deleted as ever.
+#[test]
+fn a_late_deletion_gives_back_what_it_kept() {
+    let bent = Bent::start("size=1M");
+    let controller = open(&bent);
+    let before = controller.heap().in_use();
+    let make = || patiently("a queue pair", || controller.queue_pair().create::<u64>());
+    let (one, two) = (make(), make());
+    bent.faults.hang(true);
+    let error = one.close().unwrap_err();
+    assert!(matches!(error, Error::Undeleted { qid: 1, .. }), "{error}");
+    let error = controller.queue_pair().create::<u64>().unwrap_err();
+    assert!(matches!(error, Error::Argument { .. }), "{error}");
+    says(&error, &["all 2 I/O queue pairs", "1 of them were closed", "has not confirmed"]);
+    // The next one is not waited for again.
+    assert!(two.close().is_err());
+    bent.faults.hang(false);
+    let (one, two) = (make(), make());
+    assert_eq!((one.id() + two.id(), controller.max_queue_pairs()), (3, 2), "both ids are back");
+    drop((one, two));
+    patiently("both ids", || both(&controller));
+    assert_eq!(controller.heap().in_use(), before, "and their memory");
+}
+
+/// Makes both queue pairs of a controller, and closes them.
+fn both(controller: &Controller) -> Result<(), Error> {
+    let one = controller.queue_pair().create::<u64>()?;
+    let two = controller.queue_pair().create::<u64>()?;
+    let (one, two) = (one.close(), two.close());
+    one.and(two)
+}
+
+/// Soundness finding 11: so does one whose creation was answered late.
+#[test]
+fn a_late_creation_is_undone() {
+    let bent = Bent::start("size=1M");
+    let controller = open(&bent);
+    let before = controller.heap().in_use();
+    for _ in 0..3 {
+        bent.faults.hang(true);
+        let error = controller.queue_pair().create::<u64>().unwrap_err();
+        assert!(matches!(error, Error::Timeout { .. }), "{}", chain(&error));
+        bent.faults.hang(false);
+        let pairs = [1, 2].map(|_| patiently("a queue pair", || controller.queue_pair().create::<u64>()));
+        pairs.into_iter().for_each(drop);
+    }
+    patiently("both ids", || both(&controller));
+    assert_eq!(controller.heap().in_use(), before);
+}
+
+/// Soundness finding 11: a buffer that a blocking call lost to the controller is free again with its queue.
+#[test]
+fn a_late_blocking_call_frees_its_buffer() {
+    let bent = Bent::start("size=1M");
+    let controller = open(&bent);
+    let namespace = patiently("a namespace", || controller.namespace(1));
+    let mut buffer = controller.alloc(4096).unwrap();
+    patiently("a read", || {
+        if buffer.is_empty() {
+            buffer = controller.alloc(4096)?;
+        }
+        namespace.read(0, &mut buffer)
+    });
+    let before = controller.heap().in_use();
+    bent.faults.hang(true);
+    let error = namespace.read(0, &mut buffer).unwrap_err();
+    assert!(matches!(error, Error::Timeout { kept: true, .. }), "{}", chain(&error));
+    assert!(buffer.is_empty());
+    bent.faults.hang(false);
+    patiently("its end", || {
+        let mut another = controller.alloc(4096)?;
+        namespace.read(0, &mut another)?;
+        buffer = another;
+        controller.namespaces()?;
+        // The blocking calls' queue, made again, and the buffer: what was there before.
+        match controller.heap().in_use() {
+            // Less, where a busy machine was late with the first read already.
+            now if now <= before => Ok(()),
+            _ => Err(Error::Emulator("more memory is in use than before".into())),
+        }
+    });
+}
+
+/// Soundness findings 10, 11 and 13: whatever is late, nothing of the process is used up by it.
+#[test]
+fn a_thousand_faulty_sessions_leave_nothing_behind() {
+    // In a process without other tests, whose descriptors and mappings come and go.
+    if process::role().is_none() {
+        let name = "a_thousand_faulty_sessions_leave_nothing_behind";
+        let mut alone = process::again(name, "alone");
+        let output = process::within(20 * deadline(), move || alone.output().expect("this executable"));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    let bent = Bent::start("size=1M");
+    let mut before = (0, 0);
+    for round in 0..upcie_tests::scaled(1000) {
+        if round == 20 {
+            // Once what is made at first use is there.
+            before = held();
+        }
+        let options = ControllerOptions {
+            timeout: Duration::from_millis(3),
+            queues: 2,
+            ..ControllerOptions::default()
+        };
+        // On a busy machine it may not even come up in that time: then that is the fault.
+        let Ok(controller) = Controller::open_with(&bent.address(), options) else { continue };
+        let namespace = controller.namespace(1).ok();
+        let queue = controller.queue_pair().create::<u64>();
+        if let (Some(namespace), Ok(mut queue)) = (&namespace, queue) {
+            bent.faults.hang(round % 3 > 0);
+            for tag in 0..2 {
+                queue.turn().unwrap().read(namespace, 0, controller.alloc(4096).unwrap(), tag).unwrap();
+            }
+            match round % 4 {
+                0 => drop(queue.close()),
+                1 => drop((controller.namespaces(), queue.close(), controller.queue_pair().create::<u64>())),
+                2 => drop((namespace.read(0, &mut controller.alloc(4096).unwrap()), queue)),
+                _ => drop((controller.queue_pair().create::<u64>(), queue)),
+            }
+        }
+        // Answered late, while the session goes on or not at all.
+        if round % 5 > 0 {
+            bent.faults.hang(false);
+        }
+        drop((namespace, controller));
+        bent.faults.hang(false);
+    }
+    // The server closes its end of the last session when it gets to it.
+    let end = Instant::now() + deadline();
+    while held() != before {
+        assert!(Instant::now() < end, "descriptors and mappings {:?}, at first {before:?}", held());
+        std::thread::yield_now();
+    }
+}
+
+/// Open descriptors and mappings of files.
+fn held() -> (usize, usize) {
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    (descriptors, maps.lines().filter(|line| line.contains("memfd:") || line.contains("/upcie-")).count())
+}

@@ -1,0 +1,218 @@
+//! Admin commands of a program's own: what changes namespaces or queues is refused while a queue could see it.
+
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+use upcie_nvme::{
+    Controller, ControllerOptions, Error, Refusal, Wait,
+    spec::{AdminOpcode, Command, FeatureId, FeatureSelect},
+};
+use upcie_tests::{
+    bent::Bent,
+    deadline,
+    device::namespaces,
+    io::{create, only},
+    on_each_device,
+    process::Directory,
+    says,
+};
+
+/// Commands that need a subsystem without queue pairs: opcode, dword 10 and bytes of data.
+const CHANGES: [(u8, u32, usize); 14] = [
+    // Namespace Management: Create, Delete.
+    (0x0d, 0, 4096),
+    (0x0d, 1, 0),
+    // Firmware Commit: activate now, and at the next reset.
+    (0x10, 3 << 3, 0),
+    (0x10, 1 << 3, 0),
+    (0x15, 0, 4096),
+    (0x1c, 0, 0),
+    (0x20, 0, 0),
+    (0x24, 0, 0),
+    (0x80, 0, 0),
+    (0x84, 0, 0),
+    (0x8c, 0, 0),
+    // Set Features: Host Behavior Support, I/O Command Set Profile, Flexible Data Placement.
+    (0x09, 0x16, 512),
+    (0x09, 0x19, 0),
+    (0x09, 0x1d, 0),
+];
+
+/// Commands that are the driver's own, or give the controller memory: opcode and dword 10.
+const NEVER: [(u8, u32); 12] = [
+    (0x00, 1),
+    (0x01, 1),
+    (0x04, 1),
+    (0x05, 1),
+    (0x08, 0),
+    (0x0c, 0),
+    (0x45, 0),
+    (0x7c, 0),
+    (0xc0, 0),
+    // Set Features: Number of Queues, Host Memory Buffer, a vendor's.
+    (0x09, 0x07),
+    (0x09, 0x0d),
+    (0x09, 0xc0),
+];
+
+fn command(opcode: u8, cdw10: u32) -> Command {
+    let mut command = Command::admin(AdminOpcode(opcode), 1);
+    command.cdw10 = cdw10;
+    command
+}
+
+/// A Format NVM that asks for the format that the namespace has.
+fn format(controller: &Controller) -> Command {
+    let index = controller.namespace(1).unwrap().identify().format_index();
+    command(AdminOpcode::FORMAT_NVM.0, index as u32)
+}
+
+/// Whether a command was sent: it succeeded, or the controller refused it.
+fn was_sent(outcome: Result<u32, Error>) -> bool {
+    match outcome {
+        Ok(_) | Err(Error::Status { .. }) => true,
+        Err(Error::InUse { .. }) => false,
+        Err(error) => panic!("{}", upcie_tests::chain(&error)),
+    }
+}
+
+/// Soundness finding 3: with a turn open, an honest device that formats would write past the end of a buffer.
+#[test]
+fn changes_are_refused_while_a_turn_is_open() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let (namespace, _) = namespaces(&controller).remove(0);
+        let mut queue = create::<u64>(controller.queue_pair().depth(4));
+        let mut turn = queue.turn().unwrap();
+        for (opcode, cdw10, len) in CHANGES {
+            let error = controller.admin(&command(opcode, cdw10), &mut vec![0; len]).unwrap_err();
+            assert!(matches!(error, Error::InUse { .. }), "{opcode:02x}h: {}", upcie_tests::chain(&error));
+            says(&error, &[controller.name(), "was not sent", "close first: queue pair 1 of"]);
+        }
+        for (opcode, cdw10) in NEVER {
+            let error = controller.admin(&command(opcode, cdw10), &mut []).unwrap_err();
+            assert!(matches!(error, Error::Argument { .. }), "{opcode:02x}h: {}", upcie_tests::chain(&error));
+            says(&error, &[controller.name()]);
+        }
+        // What was refused has made no handle stale.
+        turn.read(&namespace, 0, controller.alloc(namespace.block_size()).unwrap(), 1).unwrap();
+        drop(turn);
+        only(&mut queue);
+        // Reading and setting what queues don't rely on goes on.
+        let get = Command::get_features(FeatureId::ARBITRATION, FeatureSelect::CURRENT);
+        let weights = controller.admin(&get, &mut []).unwrap();
+        let set = Command::set_features(FeatureId::ARBITRATION, weights);
+        controller.admin(&set, &mut []).unwrap();
+        queue.close().unwrap();
+        let sent = controller.admin(&format(&controller), &mut []);
+        assert!(was_sent(sent), "the last queue pair is closed");
+    });
+}
+
+/// Soundness finding 3: another controller's queues see the change as well.
+#[test]
+fn a_second_controller_of_the_subsystem_counts() {
+    let directory = Directory::new();
+    let open = |file: &str, serial: &str| {
+        let path = directory.path().join(file);
+        fs::write(&path, vec![0; 1 << 20]).unwrap();
+        let address = format!("emu:file={},serial={serial}", path.display());
+        Controller::open(&address.parse().unwrap()).unwrap()
+    };
+    let (one, two, other) = (open("a", "SHARED"), open("b", "SHARED"), open("c", "OWN"));
+    assert_eq!(one.identify().subsystem_name(), two.identify().subsystem_name());
+    let mut queue = create::<u64>(one.queue_pair().depth(4));
+    let old = one.namespace(1).unwrap();
+    let mut turn = queue.turn().unwrap();
+    let error = two.admin(&format(&two), &mut []).unwrap_err();
+    assert!(matches!(error, Error::InUse { .. }), "{}", upcie_tests::chain(&error));
+    says(&error, &[two.name(), &format!("queue pair 1 of {}", one.name())]);
+    turn.flush(&old, 1).unwrap();
+    drop(turn);
+    only(&mut queue);
+    // Of another subsystem it is no affair.
+    assert!(was_sent(other.admin(&format(&other), &mut [])));
+    drop(queue);
+    assert!(was_sent(two.admin(&format(&two), &mut [])));
+    // The handles of both are stale.
+    let mut queue = create::<u64>(one.queue_pair().depth(4));
+    let refused = queue.turn().unwrap().flush(&old, 1).unwrap_err();
+    assert_eq!(refused.reason, Refusal::StaleNamespace);
+    one.namespace(1).unwrap().flush().unwrap();
+}
+
+#[test]
+fn memory_of_another_emulator_is_another_subsystem() {
+    let open = || Controller::open(&"emu:size=1M".parse().unwrap()).unwrap();
+    let (one, two) = (open(), open());
+    assert_eq!(one.identify().sn, two.identify().sn);
+    assert_ne!(one.identify().subsystem_name(), two.identify().subsystem_name());
+    let _queue = create::<u64>(one.queue_pair());
+    assert!(was_sent(two.admin(&format(&two), &mut [])));
+}
+
+/// The blocking calls' own queue is no queue pair of the program's, and their calls end before a change begins.
+#[test]
+fn blocking_calls_go_on_beside_changes() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let (stop, change) = (AtomicBool::new(false), format(&controller));
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let (mut read, mut stale) = (0, 0);
+                while !stop.load(Ordering::Relaxed) {
+                    let namespace = match controller.namespace(1) {
+                        Ok(namespace) => namespace,
+                        // In the midst of a change.
+                        Err(Error::InUse { .. }) => continue,
+                        Err(error) => panic!("{}", upcie_tests::chain(&error)),
+                    };
+                    let mut buffer = controller.alloc(namespace.block_size()).unwrap();
+                    match namespace.read(0, &mut buffer) {
+                        Ok(()) => read += 1,
+                        Err(Error::Refused { reason: Refusal::StaleNamespace, .. }) => stale += 1,
+                        Err(error) => panic!("{}", upcie_tests::chain(&error)),
+                    }
+                    assert_eq!(buffer.len(), namespace.block_size());
+                }
+                (read, stale)
+            });
+            let mut sent = 0;
+            for _ in 0..upcie_tests::scaled(200) {
+                sent += usize::from(was_sent(controller.admin(&change, &mut [])));
+            }
+            stop.store(true, Ordering::Relaxed);
+            let (read, _) = reader.join().unwrap();
+            assert_eq!(sent, upcie_tests::scaled(200), "no change was refused; {read} reads meanwhile");
+        });
+        controller.namespace(1).unwrap().flush().unwrap();
+    });
+}
+
+/// A change that was not answered in time may happen at any time: no handle is good before it is answered.
+#[test]
+fn an_unanswered_change_forbids_handles() {
+    let bent = Bent::start("size=1M");
+    let options = ControllerOptions { timeout: Duration::from_secs(1), ..ControllerOptions::default() };
+    let controller = Controller::open_with(&bent.address(), options).unwrap();
+    let old = controller.namespace(1).unwrap();
+    let change = format(&controller);
+    bent.faults.hang(true);
+    let error = controller.admin(&change, &mut []).unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    bent.faults.hang(false);
+    // Answered by now, perhaps, but nobody has looked.
+    let error = controller.namespace(1).unwrap_err();
+    assert!(matches!(error, Error::InUse { .. }), "{error}");
+    says(&error, &["Format NVM", "not answered yet", "open the controller again"]);
+    let refused = old.flush().unwrap_err();
+    assert!(matches!(refused, Error::Refused { reason: Refusal::StaleNamespace, .. }), "{refused}");
+    controller.namespaces().unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let mut queue = create::<u64>(controller.queue_pair());
+    queue.turn().unwrap().flush(&namespace, 1).unwrap();
+    assert!(queue.wait(Wait::Poll, deadline()).unwrap());
+}

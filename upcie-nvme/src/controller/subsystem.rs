@@ -1,0 +1,175 @@
+//! The controllers of one NVM subsystem that this process drives: they share namespaces, so a command through one of
+//! them can change what queues and handles of another rely on.
+
+use super::{Controller, Inner, Live, lock};
+use crate::{Error, Patience, Result, spec::IdentifyController};
+use std::{
+    fmt::Write,
+    sync::{Arc, Mutex, Weak},
+};
+
+/// An NVM subsystem, as far as controllers of it are open here.
+#[derive(Debug, Default)]
+pub(crate) struct Subsystem {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    members: Vec<Member>,
+    /// Changes that were sent and that the controller has not answered, by number.
+    changes: Vec<(u64, String)>,
+}
+
+#[derive(Debug)]
+struct Member {
+    live: Weak<Live>,
+    inner: Weak<Inner>,
+}
+
+/// The subsystems that have controllers in this process, by their identity.
+static ALL: Mutex<Vec<(Vec<u8>, Weak<Subsystem>)>> = Mutex::new(Vec::new());
+
+impl Subsystem {
+    /// The subsystem of a controller that says this of itself: by the NQN (SUBNQN), or, where a controller has none, by
+    /// vendor, serial number and model (Base, "NVM Subsystem Identification").
+    pub(crate) fn of(identify: &IdentifyController) -> Arc<Self> {
+        let mut key = identify.subnqn.to_vec();
+        if key.first().is_none_or(|&byte| byte == 0) {
+            key = [&identify.vid.to_le_bytes()[..], &identify.sn, &identify.mn].concat();
+        }
+        let mut all = lock(&ALL);
+        all.retain(|(_, subsystem)| subsystem.strong_count() > 0);
+        if let Some(known) = all.iter().find(|(of, _)| *of == key).and_then(|(_, known)| known.upgrade()) {
+            return known;
+        }
+        let new = Arc::new(Self::default());
+        all.push((key, Arc::downgrade(&new)));
+        new
+    }
+
+    /// Counts `inner`, a controller of the subsystem that was brought up, in.
+    pub(crate) fn join(&self, inner: &Arc<Inner>) {
+        let mut state = lock(&self.state);
+        state.members.retain(|member| member.live.strong_count() > 0);
+        state.members.push(Member { live: Arc::downgrade(inner.live()), inner: Arc::downgrade(inner) });
+    }
+
+    /// An error while a change of namespaces is under way, which a new handle could not know the result of.
+    pub(crate) fn check_settled(&self, device: &str, operation: &str) -> Result<()> {
+        match lock(&self.state).changes.first() {
+            None => Ok(()),
+            Some((_, change)) => Err(Error::InUse {
+                device: device.into(),
+                operation: operation.into(),
+                reason: format!(
+                    "{change} was sent and is not answered yet, and it may change the namespace at any time: ask again \
+                     when it is, or open the controller again"
+                ),
+            }),
+        }
+    }
+
+    /// The controllers that are open.
+    fn controllers(&self) -> Vec<Arc<Inner>> {
+        // Upgraded under the lock and dropped outside of it: the last handle to one may be among them.
+        lock(&self.state).members.iter().filter_map(|member| member.inner.upgrade()).collect()
+    }
+
+    /// Makes the namespace handles of all controllers stale.
+    pub(crate) fn make_stale(&self) {
+        let state = lock(&self.state);
+        state.members.iter().filter_map(|member| member.live.upgrade()).for_each(|live| live.restamp());
+    }
+
+    fn begin(self: &Arc<Self>, operation: &str) -> Change {
+        let number = super::unique();
+        lock(&self.state).changes.push((number, operation.into()));
+        self.make_stale();
+        Change { subsystem: self.clone(), number }
+    }
+
+    /// What the queue pairs of the subsystem forbid, if there are any: their controllers and ids, and what to do.
+    fn in_use(&self) -> Option<String> {
+        let (mut open, mut unconfirmed) = (String::new(), String::new());
+        for controller in self.controllers() {
+            let (pairs, kept) = controller.queue_pairs();
+            for (list, text) in [(pairs, &mut open), (kept, &mut unconfirmed)] {
+                for qid in list {
+                    let comma = if text.is_empty() { "" } else { ", " };
+                    let _ = write!(text, "{comma}queue pair {qid} of {}", controller.name());
+                }
+            }
+        }
+        if !open.is_empty() {
+            return Some(format!("close first: {open} (drop or QueuePair::close)"));
+        }
+        (!unconfirmed.is_empty()).then(|| {
+            format!("the controller has not confirmed the deletion of {unconfirmed}: open the controller again first")
+        })
+    }
+}
+
+/// A command that changes namespaces is under way. While one of these exists, no namespace handle of the subsystem is good;
+/// when it is dropped, handles can be had again.
+#[derive(Debug)]
+pub(crate) struct Change {
+    subsystem: Arc<Subsystem>,
+    number: u64,
+}
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        // Handles that were being made meanwhile are stale, before new ones are given out.
+        self.subsystem.make_stale();
+        lock(&self.subsystem.state).changes.retain(|&(number, _)| number != self.number);
+    }
+}
+
+impl Inner {
+    /// Leave for `operation`, a command that changes namespaces or queues: nothing of the subsystem's namespaces is in
+    /// flight, and nothing can be sent to them while the result exists. `change` says what the command does.
+    ///
+    /// # Errors
+    /// [`Error::InUse`]: a queue pair of a controller of the subsystem exists in this process.
+    pub(super) fn change_alone(&self, operation: &str, change: &str) -> Result<Change> {
+        let check = || match self.subsystem.in_use() {
+            None => Ok(()),
+            Some(what) => Err(Error::InUse {
+                device: self.name().into(),
+                operation: operation.into(),
+                reason: format!("{change}, and open queues work by what it is now; {what}"),
+            }),
+        };
+        // Before handles are made stale for nothing.
+        check()?;
+        let leave = self.subsystem.begin(operation);
+        // A blocking call that began before holds its lock until nothing of it is in flight; one that begins now finds
+        // its handle stale.
+        let (mut patience, limit) = (Patience::new(), self.options.timeout);
+        for controller in self.subsystem.controllers() {
+            if !controller.wait_for_blocking_call(&mut patience, limit) {
+                return Err(Error::InUse {
+                    device: self.name().into(),
+                    operation: operation.into(),
+                    reason: format!(
+                        "{change}, and a blocking call on {} has not ended within {limit:?}: try again when it has",
+                        controller.name()
+                    ),
+                });
+            }
+        }
+        // A queue pair made since the first look may have been used before the handles went stale, or a blocking call may
+        // have left a queue behind.
+        check()?;
+        Ok(leave)
+    }
+}
+
+impl Controller {
+    /// Makes all namespace handles of before stale. For when something that the driver can't know of has changed a
+    /// namespace: another host, or a raw command.
+    pub fn rescan(&self) {
+        self.inner.live.restamp();
+    }
+}

@@ -24,6 +24,7 @@ use upcie_benches::{
     standin::StandIn,
 };
 use upcie_core::{
+    Result,
     dma::{DmaBuf, Heap},
     transport::{self, Bar},
 };
@@ -154,6 +155,18 @@ struct ByHand {
     data: u64,
 }
 
+/// Writes a register of the device that [`ByHand`] drives.
+fn write_u32(bar: &Bar, offset: u64, value: u32) -> Result<()> {
+    // SAFETY: nobody else drives it, and its rings and data stay for as long as it is enabled.
+    unsafe { bar.write_u32(offset, value) }
+}
+
+/// The same for 64 bits.
+fn write_u64(bar: &Bar, offset: u64, value: u64) -> Result<()> {
+    // SAFETY: nobody else drives it, and its rings and data stay for as long as it is enabled.
+    unsafe { bar.write_u64(offset, value) }
+}
+
 impl ByHand {
     fn bring_up(address: &Address) -> Self {
         let device = transport::open(address).expect("the device");
@@ -173,12 +186,12 @@ impl ByHand {
                 assert!(Instant::now() < deadline, "the controller did not become ready");
             }
         };
-        bar.write_u32(spec::offset::CC as u64, 0).expect("CC");
+        write_u32(&bar, spec::offset::CC as u64, 0).expect("CC");
         ready(0);
-        bar.write_u32(spec::offset::AQA as u64, 31 | 31 << 16).expect("AQA");
-        bar.write_u64(spec::offset::ASQ as u64, asq.iova(0)).expect("ASQ");
-        bar.write_u64(spec::offset::ACQ as u64, acq.iova(0)).expect("ACQ");
-        bar.write_u32(spec::offset::CC as u64, 1 | 6 << 16 | 4 << 20).expect("CC");
+        write_u32(&bar, spec::offset::AQA as u64, 31 | 31 << 16).expect("AQA");
+        write_u64(&bar, spec::offset::ASQ as u64, asq.iova(0)).expect("ASQ");
+        write_u64(&bar, spec::offset::ACQ as u64, acq.iova(0)).expect("ACQ");
+        write_u32(&bar, spec::offset::CC as u64, 1 | 6 << 16 | 4 << 20).expect("CC");
         ready(1);
         let doorbell =
             |index: u64| bar.register::<u32>(0x1000 + index * stride).expect("a mapped doorbell").as_ptr();
@@ -201,7 +214,7 @@ impl ByHand {
         for (index, command) in create.into_iter().enumerate() {
             let bytes: [u8; 64] = zerocopy::transmute!(command);
             asq[index * 64..][..64].copy_from_slice(&bytes);
-            bar.write_u32(0x1000, index as u32 + 1).expect("a doorbell");
+            write_u32(&bar, 0x1000, index as u32 + 1).expect("a doorbell");
             // SAFETY: the last dword of an entry of the admin queue.
             let last = unsafe { acq.as_ptr().cast::<u32>().add(index * 4 + 3) };
             let deadline = Instant::now() + Duration::from_secs(10);
@@ -220,7 +233,7 @@ impl ByHand {
 impl Drop for ByHand {
     fn drop(&mut self) {
         // It must not write to memory that is given back.
-        self.bar.write_u32(spec::offset::CC as u64, 0).expect("CC");
+        write_u32(&self.bar, spec::offset::CC as u64, 0).expect("CC");
         self.memory.clear();
         self.heap.verify().expect("the heap");
     }

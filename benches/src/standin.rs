@@ -11,7 +11,7 @@ use std::{
     collections::HashMap,
     ffi::c_void,
     fmt,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::BorrowedFd,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -84,7 +84,8 @@ struct Shared {
     stop: AtomicBool,
 }
 
-impl RegionIo for Shared {
+// SAFETY: atomic registers of the stand-in's own.
+unsafe impl RegionIo for Shared {
     fn read(&self, at: u64, data: &mut [u8]) -> Result<()> {
         let registers = self.registers.lock().unwrap();
         let ready = registers.cc.en();
@@ -102,7 +103,7 @@ impl RegionIo for Shared {
         Ok(())
     }
 
-    fn write(&self, at: u64, data: &[u8]) -> Result<()> {
+    unsafe fn write(&self, at: u64, data: &[u8]) -> Result<()> {
         let mut bytes = [0; 8];
         bytes[..data.len()].copy_from_slice(data);
         let value = u64::from_le_bytes(bytes);
@@ -226,8 +227,9 @@ impl StandIn {
     /// # Panics
     /// When there is no memory.
     pub fn with_namespaces(namespaces: u32) -> Arc<Self> {
-        let memory = Memory::new(4096, PageSize::Small).expect("a page");
-        let doorbells = Arc::new(Mapping::new(memory.as_fd(), 0, 4096, "doorbells").expect("a mapping"));
+        let memory = Memory::new(4096, PageSize::Small).expect("a page").shared();
+        let file = memory.shared_file().expect("it is shared");
+        let doorbells = Arc::new(Mapping::new(file, 0, 4096, "doorbells").expect("a mapping"));
         let table = Arc::new(Table::default());
         let space = DmaSpace::new("stand-in", [0..=u64::MAX >> 16], 4096, Box::new(Mapped(table.clone())));
         let shared = Arc::new(Shared {
@@ -294,7 +296,8 @@ impl fmt::Debug for StandIn {
     }
 }
 
-impl Transport for StandIn {
+// SAFETY: it reaches memory through its table alone, which its space fills; its doorbells are a page of its own.
+unsafe impl Transport for StandIn {
     fn name(&self) -> &str {
         "stand-in"
     }
@@ -305,7 +308,7 @@ impl Transport for StandIn {
         data.fill(0);
         Ok(())
     }
-    fn config_write(&self, _offset: u16, _data: &[u8]) -> Result<()> {
+    unsafe fn config_write(&self, _offset: u16, _data: &[u8]) -> Result<()> {
         Ok(())
     }
     fn bar(&self, _index: u8) -> Result<Bar> {
@@ -321,7 +324,7 @@ impl Transport for StandIn {
     fn mask_irq(&self, _kind: IrqKind, _index: u32, _masked: bool) -> Result<()> {
         Ok(())
     }
-    fn reset(&self) -> Result<()> {
+    unsafe fn reset(&self) -> Result<()> {
         Ok(())
     }
 }

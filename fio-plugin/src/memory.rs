@@ -1,7 +1,6 @@
 //! A job's I/O memory: one piece for fio, and a buffer over it in each address space that the job's controllers have.
 
 use crate::errors::Failure;
-use std::os::fd::AsFd;
 use upcie_nvme::{
     Controller, DmaBuf,
     upcie_core::{
@@ -29,7 +28,8 @@ impl IoMemory {
             controller.heap().clone()
         } else {
             // A region of its own: others are to see this and nothing else.
-            controller.heap_over(controller.heap().space().allocate(len.next_power_of_two(), pages)?)?
+            controller
+                .heap_over(controller.heap().space().allocate_shared(len.next_power_of_two(), pages)?)?
         };
         let buffer = heap.alloc(len.next_multiple_of(host_page_size()))?;
         Ok(Self { views: vec![(controller.clone(), Box::new(buffer))] })
@@ -56,7 +56,9 @@ impl IoMemory {
         };
         let region = first.region().ok_or_else(lacks)?;
         let memory = region.memory().ok_or_else(lacks)?;
-        let file = memory.as_fd().try_clone_to_owned().map_err(|source| Error::Os {
+        // SAFETY: memory that was made to be shared, to whose bytes no reference is formed; nothing takes its pages away.
+        let file = unsafe { memory.file() };
+        let file = file.try_clone_to_owned().map_err(|source| Error::Os {
             device: controller.name().into(),
             operation: "a second descriptor of the job's memory".into(),
             source,

@@ -6,8 +6,9 @@ use std::{
     env,
     error::Error,
     io::Write,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+use upcie_core::transport;
 use upcie_nvme::{Address, Controller, ControllerOptions, Namespace, queue::QueuePairBuilder};
 
 /// The embedded controller as the suites want it: two formats, all kinds of interrupts, and room.
@@ -52,6 +53,21 @@ impl Device {
     pub fn open_with(&self, options: ControllerOptions) -> Controller {
         Controller::open_with(&self.address, options)
             .unwrap_or_else(|error| panic!("it does not open: {}", crate::chain(&error)))
+    }
+
+    /// Opens it without bringing it up.
+    ///
+    /// # Panics
+    /// When that fails.
+    #[track_caller]
+    pub fn transport(&self) -> Arc<dyn transport::Device> {
+        match &self.address {
+            Address::Emulated(text) => {
+                upcie_nvme::emu::spawn(&text.parse().expect("options")).expect("it starts")
+            }
+            other => transport::open(other)
+                .unwrap_or_else(|error| panic!("it does not open: {}", crate::chain(&error))),
+        }
     }
 
     /// Notes that the way in lacks `what`, with the error that asking for it gave, for the matrix.

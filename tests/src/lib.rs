@@ -24,6 +24,7 @@ pub mod odd;
 pub mod pci;
 pub mod process;
 pub mod random;
+pub mod raw;
 pub mod stopwatch;
 
 pub use device::{Device, on_each_device};
@@ -95,4 +96,7 @@ pub fn left_out(why: impl Display) {
 #[doc = concat!("```compile_fail\n", include_str!("../compile_fail/wait_in_a_turn.rs"), "\n```")]
 #[doc = concat!("```compile_fail\n", include_str!("../compile_fail/turn_outlives_queue.rs"), "\n```")]
 #[doc = concat!("```compile_fail\n", include_str!("../compile_fail/foreign_tag.rs"), "\n```")]
+#[doc = concat!("```compile_fail\n", include_str!("../compile_fail/memory_as_fd.rs"), "\n```")]
+#[doc = concat!("```compile_fail\n", include_str!("../compile_fail/raw_access.rs"), "\n```")]
+#[doc = concat!("```compile_fail\n", include_str!("../compile_fail/safe_device.rs"), "\n```")]
 mod compile_fail {}

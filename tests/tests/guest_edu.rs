@@ -14,6 +14,7 @@ use upcie_core::{
     pci::{Bdf, ConfigSpace, Function, cap, command, offset},
     transport::{Bar, Device, open},
 };
+use upcie_tests::raw::{write_u32, write_u64};
 use upcie_tests::says;
 
 /// Reads as the complement of what was written.
@@ -81,7 +82,7 @@ impl Edu {
     }
 
     fn write(&self, at: u64, value: u32) {
-        self.bar.write_u32(at, value).unwrap();
+        write_u32(&self.bar, at, value).unwrap();
     }
 
     /// An eventfd, wired to the only interrupt of a kind.
@@ -97,10 +98,10 @@ impl Edu {
 
     /// Moves `count` bytes and waits for the interrupt that says that it is done.
     fn transfer(&self, from: u64, to: u64, count: u64, direction: u64, done: &EventFd) {
-        self.bar.write_u64(DMA_SOURCE, from).unwrap();
-        self.bar.write_u64(DMA_TARGET, to).unwrap();
-        self.bar.write_u64(DMA_COUNT, count).unwrap();
-        self.bar.write_u64(DMA_COMMAND, GO | direction | RAISE_AT_END).unwrap();
+        write_u64(&self.bar, DMA_SOURCE, from).unwrap();
+        write_u64(&self.bar, DMA_TARGET, to).unwrap();
+        write_u64(&self.bar, DMA_COUNT, count).unwrap();
+        write_u64(&self.bar, DMA_COMMAND, GO | direction | RAISE_AT_END).unwrap();
         once(done);
         assert_eq!(self.read(CAUSES), DMA_DONE);
         self.write(ACKNOWLEDGE, DMA_DONE);

@@ -18,6 +18,7 @@ use upcie_core::{
     mmio::{Mapping, Register},
     pci::{Bdf, ConfigSpace, Function, FunctionLock, command, offset},
 };
+use upcie_tests::raw::{set_config_u16, write};
 use upcie_tests::{deadline, process::programs, says};
 
 const PAGE: u64 = 2 << 20;
@@ -94,7 +95,7 @@ impl CommandBits {
     fn on(bits: u16) -> Self {
         let config = config();
         let before = config.command().expect("a command register");
-        config.set_config_u16(offset::COMMAND, before | bits).expect("written");
+        set_config_u16(&config, offset::COMMAND, before | bits).expect("written");
         assert_eq!(config.command().expect("read") & bits, bits);
         Self(before)
     }
@@ -102,7 +103,7 @@ impl CommandBits {
 
 impl Drop for CommandBits {
     fn drop(&mut self) {
-        config().set_config_u16(offset::COMMAND, self.0).expect("written");
+        set_config_u16(&config(), offset::COMMAND, self.0).expect("written");
     }
 }
 
@@ -334,7 +335,7 @@ fn a_device_that_was_only_removed_in_software_is_found_again() {
     let before = config().command().unwrap();
     // Without a driver, nobody takes it off the bus when it is removed; without memory decode nobody sees whether it is enabled.
     let on_the_bus = (before | command::BUS_MASTER) & !command::MEMORY;
-    config().set_config_u16(offset::COMMAND, on_the_bus).unwrap();
+    set_config_u16(&config(), offset::COMMAND, on_the_bus).unwrap();
     let left = leave_behind(controller());
     fs::write(path.join("remove"), "1").unwrap();
     assert!(!path.exists());
@@ -347,7 +348,7 @@ fn a_device_that_was_only_removed_in_software_is_found_again() {
     if path.join("driver").exists() {
         fs::write(path.join("driver/unbind"), controller().to_string()).unwrap();
     }
-    config().set_config_u16(offset::COMMAND, before & !command::BUS_MASTER).unwrap();
+    set_config_u16(&config(), offset::COMMAND, before & !command::BUS_MASTER).unwrap();
     succeeds("release");
     assert!(!left.exists());
     rebind();
@@ -379,20 +380,20 @@ fn a_controller_without_a_driver_must_be_disabled() {
     };
     // Queues that are never used: no doorbell is rung.
     for (offset, value) in [(0x24, 0x0001_0001), (0x28, 0x1000), (0x2c, 0), (0x30, 0x2000), (0x34, 0)] {
-        register(offset).write(value);
+        write(&register(offset), value);
     }
-    cc.write(0x0046_0001);
+    write(&cc, 0x0046_0001);
     wait_for(1);
     contains_all(&fails("release"), &["its controller is enabled", "/reset"]);
     assert!(left.exists());
-    cc.write(0x0046_0000);
+    write(&cc, 0x0046_0000);
     wait_for(0);
     contains_all(&succeeds("release"), &["removed", "is disabled"]);
     assert!(!left.exists());
 
     let left = leave_behind(controller());
     let decode = CommandBits(config().command().unwrap());
-    config().set_config_u16(offset::COMMAND, decode.0 & !command::MEMORY).unwrap();
+    set_config_u16(&config(), offset::COMMAND, decode.0 & !command::MEMORY).unwrap();
     contains_all(&fails("release"), &["memory decode is off"]);
     drop((decode, bits));
     succeeds("release");

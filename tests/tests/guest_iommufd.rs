@@ -17,6 +17,7 @@ use upcie_core::{
     vfio::VfioDevice,
 };
 use upcie_tests::process::role;
+use upcie_tests::raw::{reset, write_u32, write_u64};
 use vfio_device::{
     CC, CSTS, addresses, again, bdf, bind, contains_all, descriptors, expect_success, identify, identify_to,
     map, pinned, wait_ready,
@@ -125,12 +126,12 @@ fn interrupts_and_resets_are_as_through_the_group() {
     assert_eq!(identify(&*device, &queues, &data), "LABA");
     assert!(event.wait(Duration::from_secs(30)).unwrap());
     let bar = device.bar(0).unwrap();
-    bar.write_u32(0x24, 15 << 16 | 15).unwrap();
-    bar.write_u64(0x28, queues.iova(0)).unwrap();
-    bar.write_u64(0x30, queues.iova(4096)).unwrap();
-    bar.write_u32(CC, 0x0046_0001).unwrap();
+    write_u32(&bar, 0x24, 15 << 16 | 15).unwrap();
+    write_u64(&bar, 0x28, queues.iova(0)).unwrap();
+    write_u64(&bar, 0x30, queues.iova(4096)).unwrap();
+    write_u32(&bar, CC, 0x0046_0001).unwrap();
     wait_ready(&*device, 1);
-    device.reset().unwrap();
+    reset(&*device).unwrap();
     assert_eq!((bar.read_u32(CC).unwrap(), bar.read_u32(CSTS).unwrap()), (0, 0));
     assert_eq!(identify(&*device, &queues, &data), "LABA");
 }

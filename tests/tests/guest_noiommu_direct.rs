@@ -19,6 +19,7 @@ use upcie_core::{
     uio::UioDevice,
 };
 use upcie_nvme::{Controller, QueuePair};
+use upcie_tests::raw::{reset, set_config_u16};
 use upcie_tests::{
     chain, deadline,
     pci::kernel_disk,
@@ -299,8 +300,8 @@ fn a_driver_taken_away_is_an_error() {
     register.read();
     for error in [
         device.bar(2).unwrap_err(),
-        device.reset().unwrap_err(),
-        device.config_write(offset::COMMAND, &[0, 0]).unwrap_err(),
+        reset(&*device).unwrap_err(),
+        set_config_u16(&*device, offset::COMMAND, 0).unwrap_err(),
         device.set_irqs(IrqKind::Intx, &[event.as_fd()]).unwrap_err(),
     ] {
         says(&error, &["its driver was uio_pci_generic", "none now"]);
@@ -314,10 +315,10 @@ fn a_device_that_vanishes_is_an_error() {
     let address = prepare("sysfs");
     let device = open(&address).unwrap();
     fs::write(function().path.join("remove"), "1").unwrap();
-    for error in [device.bar(2).unwrap_err(), device.reset().unwrap_err()] {
+    for error in [device.bar(2).unwrap_err(), reset(&*device).unwrap_err()] {
         assert!(matches!(error, Error::NotFound { .. } | Error::Gone { .. }), "{error}");
     }
-    assert!(device.set_config_u16(offset::COMMAND, 0).is_err());
+    assert!(set_config_u16(&*device, offset::COMMAND, 0).is_err());
     assert!(matches!(refused(&address), Error::NotFound { .. }));
     drop(device);
     fs::write("/sys/bus/pci/rescan", "1").unwrap();

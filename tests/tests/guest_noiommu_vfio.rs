@@ -18,6 +18,7 @@ use upcie_core::{
     vfio::VfioDevice,
 };
 use upcie_tests::process::role;
+use upcie_tests::raw::{map_bar, reset, write_u64};
 use vfio_device::{CC, CSTS, again, contains_all, descriptors, expect_success, identify, identify_to};
 
 const PARAMETER: &str = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
@@ -102,7 +103,7 @@ fn the_device_reaches_memory_at_its_physical_address() {
     device.set_irqs(IrqKind::Msix, &[event.as_fd()]).unwrap();
     identify(&*device, &queues, &data);
     assert!(event.wait(Duration::from_secs(30)).unwrap());
-    device.reset().unwrap();
+    reset(&*device).unwrap();
     let bar = device.bar(0).unwrap();
     assert_eq!((bar.read_u32(CC).unwrap(), bar.read_u32(CSTS).unwrap()), (0, 0));
     assert_eq!(identify(&*device, &queues, &data), "LABA");
@@ -127,8 +128,8 @@ fn two_devices_share_a_space_and_reach_each_others_memory() {
     let bus = bar.bus_address().unwrap();
     assert_eq!(bus, Function::at(bdf(0)).unwrap().bars().unwrap()[1].base);
     // CMBMSC: its memory answers at an address that is not the register's.
-    registers.write_u64(0x50, 0x8000_0000 | 3).unwrap();
-    let target = a.dma().map_bar(&bar, 8192, 4096, true).unwrap();
+    write_u64(&registers, 0x50, 0x8000_0000 | 3).unwrap();
+    let target = map_bar(a.dma(), &bar, 8192, 4096, true).unwrap();
     assert_eq!(target.iova(0), bus + 8192);
     assert_eq!(identify_to(&*b, &queues, target.iova(0), target.as_ptr()), "LABB");
     drop(a);

@@ -9,6 +9,7 @@ use upcie_core::{
     transport::{Bar, Device},
     vfio::VfioDevice,
 };
+use upcie_tests::raw::{map_bar, write_u64};
 use vfio_device::{bdf, contains_all, descriptors, identify, identify_to, map, pinned, ways};
 
 #[test]
@@ -103,10 +104,10 @@ fn memory_buffer(a: &VfioDevice) -> (Bar, usize) {
     let registers = a.bar(0).unwrap();
     assert_eq!(registers.read_u64(0).unwrap() >> 57 & 1, 1, "CAP.CMBS");
     // CMBMSC: its registers, then its memory, at an address that nothing here uses.
-    registers.write_u64(0x50, 1).unwrap();
+    write_u64(&registers, 0x50, 1).unwrap();
     let (location, size) = (registers.read_u32(0x38).unwrap(), registers.read_u32(0x3c).unwrap());
     assert_eq!((location & 7, location >> 12), (2, 0), "all of BAR 2");
-    registers.write_u64(0x50, 0x8000_0000 | 3).unwrap();
+    write_u64(&registers, 0x50, 0x8000_0000 | 3).unwrap();
     assert_eq!(registers.read_u32(0x58).unwrap() & 1, 0, "CMBSTS: the address is taken");
     let units = 4096usize << (4 * (size >> 8 & 0xf));
     (a.bar(2).unwrap(), units * (size >> 12) as usize)
@@ -121,7 +122,7 @@ fn a_device_reaches_the_memory_of_another_one() {
     let queues = map(&*b, 8192, PageSize::Small);
     let before = descriptors();
     for offset in [0, 4096, (16 << 20) - 4096] {
-        let target = a.dma().map_bar(&bar, offset, 4096, true).unwrap();
+        let target = map_bar(a.dma(), &bar, offset, 4096, true).unwrap();
         assert!(target.is_device_memory());
         let at = target.as_ptr().cast::<u32>();
         for word in 0..1024 {
@@ -135,7 +136,7 @@ fn a_device_reaches_the_memory_of_another_one() {
     }
     assert_eq!(descriptors(), before);
     // It keeps the register, and the device's file, for as long as it lives.
-    let target = a.dma().map_bar(&bar, 0, 4096, true).unwrap();
+    let target = map_bar(a.dma(), &bar, 0, 4096, true).unwrap();
     drop((a, bar));
     assert!(VfioDevice::open_group(bdf(0)).is_err());
     drop(target);
@@ -150,7 +151,7 @@ fn iommufd_that_maps_no_device_memory_says_what_does() {
     let b = VfioDevice::open_beside(bdf(1), &a).unwrap();
     let (bar, _) = memory_buffer(&a);
     let first = map(&*b, 4096, PageSize::Small).iova(0);
-    match a.dma().map_bar(&bar, 0, 4096, true) {
+    match map_bar(a.dma(), &bar, 0, 4096, true) {
         // As of 6.12.
         Err(error) => {
             assert!(matches!(error, Error::Unsupported { .. }), "{error}");

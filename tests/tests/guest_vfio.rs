@@ -18,6 +18,7 @@ use upcie_core::{
     vfio::VfioDevice,
 };
 use upcie_tests::process::faults;
+use upcie_tests::raw::{reset, set_config_u16, write_u32, write_u64};
 use vfio_device::{CC, CSTS, addresses, bdf, bind, contains_all, identify, map, refusal, wait_ready};
 
 fn bus_master(bdf: Bdf) -> bool {
@@ -80,7 +81,7 @@ fn configuration_space_has_its_capabilities() {
         println!("{}: {ids:x?} {extended:x?}", device.name());
         let command = device.command().unwrap();
         assert_eq!(command & 6, command::MEMORY | command::BUS_MASTER);
-        device.set_config_u16(offset::COMMAND, command | command::INTX_DISABLE).unwrap();
+        set_config_u16(&*device, offset::COMMAND, command | command::INTX_DISABLE).unwrap();
         assert_eq!(device.command().unwrap(), command | command::INTX_DISABLE);
         let error = device.config_u32(u16::MAX - 8).unwrap_err();
         assert!(matches!(error, Error::OutOfRange { .. }), "{error}");
@@ -209,12 +210,12 @@ fn reset_stops_the_controller_and_keeps_it_usable() {
     let bar = device.bar(0).unwrap();
     let queues = map(&*device, 8192, PageSize::Small);
     let data = map(&*device, 4096, PageSize::Small);
-    bar.write_u32(0x24, 15 << 16 | 15).unwrap();
-    bar.write_u64(0x28, queues.iova(0)).unwrap();
-    bar.write_u64(0x30, queues.iova(4096)).unwrap();
-    bar.write_u32(CC, 0x0046_0001).unwrap();
+    write_u32(&bar, 0x24, 15 << 16 | 15).unwrap();
+    write_u64(&bar, 0x28, queues.iova(0)).unwrap();
+    write_u64(&bar, 0x30, queues.iova(4096)).unwrap();
+    write_u32(&bar, CC, 0x0046_0001).unwrap();
     wait_ready(&*device, 1);
-    device.reset().unwrap();
+    reset(&*device).unwrap();
     assert_eq!((bar.read_u32(CC).unwrap(), bar.read_u32(CSTS).unwrap()), (0, 0));
     assert_eq!(device.command().unwrap() & 6, command::MEMORY | command::BUS_MASTER);
     assert_eq!(identify(&*device, &queues, &data), "LABA");
@@ -233,7 +234,7 @@ fn mapped_registers_are_present_before_their_first_use() {
             register.read();
         }
         assert_eq!(faults() - before, 0, "after it was {round}");
-        device.reset().unwrap();
+        reset(&*device).unwrap();
     }
 }
 

@@ -2,7 +2,7 @@
 //! socket by its server.
 
 use nix::sys::signal::Signal;
-use upcie_nvme::Controller;
+use upcie_nvme::{Controller, ControllerOptions};
 use upcie_tests::{
     device::namespaces,
     io::{read, write},
@@ -100,4 +100,44 @@ fn a_socket_has_one_client() {
     drop(first);
     Controller::open(&server.address()).unwrap();
     server.process().signal(Signal::SIGTERM);
+}
+
+/// Soundness finding 2: two drivers of one device ring each other's doorbells.
+#[test]
+fn a_device_has_one_driver() {
+    let options = ControllerOptions::default;
+    on_each_device(|device| {
+        let opened = device.transport();
+        let name = opened.name().to_owned();
+        let first = Controller::from_device(opened.clone(), options()).unwrap();
+        for _ in 0..2 {
+            let error = Controller::from_device(opened.clone(), options()).unwrap_err();
+            says(&error, &[&name, "a driver in this process has it already"]);
+            first.namespaces().unwrap();
+        }
+        // All that was made from a driver keeps the device.
+        let queue = first.queue_pair().create::<u64>().unwrap();
+        drop(first);
+        Controller::from_device(opened.clone(), options()).unwrap_err();
+        drop(queue);
+        let second = Controller::from_device(opened, options()).unwrap();
+        second.namespaces().unwrap();
+    });
+}
+
+/// Soundness finding 2: a device is opened once in a process, by whatever address.
+#[test]
+fn a_function_is_opened_once_by_any_address() {
+    on_each_device(|device| {
+        let Some(function) = device.address().bdf() else { return };
+        let controller = device.open();
+        for form in ["", "vfio:", "iommufd:", "noiommu:", "uio:", "sysfs:"] {
+            let address = format!("{form}{function}").parse().unwrap();
+            let error = Controller::open(&address).unwrap_err();
+            says(&error, &[&function.to_string()]);
+            let error = controller.open_beside(&address, ControllerOptions::default()).unwrap_err();
+            says(&error, &[&function.to_string()]);
+        }
+        controller.namespaces().unwrap();
+    });
 }

@@ -33,7 +33,7 @@ use upcie_tests::{
     io::read,
     on_each_device,
     process::{Directory, Process, again, role},
-    says, scaled,
+    raw, says, scaled,
 };
 
 const SOCKET: &str = "UPCIE_TEST_SOCKET";
@@ -277,7 +277,7 @@ fn a_user_that_is_killed_leaves_the_owner_and_its_device_alone() {
         let (mut process, socket) = other(NAME, "user", device);
         let id = file_of(&socket);
         let mut owner = Owner::new(device.open());
-        let memory = file_of(owner.buffers[0].region().unwrap().memory().unwrap());
+        let memory = file_of(raw::file(owner.buffers[0].region().unwrap().memory().unwrap()));
         owner.introduce(&socket);
         std::thread::scope(|scope| {
             scope.spawn(|| {

@@ -6,6 +6,7 @@
 
 mod external;
 mod guard;
+mod own;
 mod pagemap;
 
 #[cfg(test)]
@@ -13,6 +14,8 @@ pub(crate) use external::tests::{descriptors_of, file_of};
 pub(crate) use external::{MemoryFile, check};
 pub use guard::survive_shrinking;
 pub(crate) use guard::{Guarded, is_installed, losses};
+use own::OwnFile;
+pub(crate) use own::refuse_own;
 pub(crate) use pagemap::physical_pages;
 
 use crate::{
@@ -101,6 +104,8 @@ pub struct Memory {
     /// For a file that has a name: removed with the memory, by the process that made it.
     name: Option<(NamedFile, Owner)>,
     sharing: Sharing,
+    /// While nobody else may have it.
+    own: Option<OwnFile>,
 }
 
 /// Who else has the bytes.
@@ -163,8 +168,9 @@ impl Memory {
         }
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&fd, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| fail(e.into()))?;
-        let mapping = Mapping::new(fd.as_fd(), 0, len, &what())?;
-        Ok(Self { mapping, fd, page, name: None, sharing: Sharing::Own })
+        let mapping = Mapping::map(fd.as_fd(), 0, len, &what())?;
+        let own = Some(OwnFile::of(fd.as_fd(), &what())?);
+        Ok(Self { mapping, fd, page, name: None, sharing: Sharing::Own, own })
     }
 
     /// At least `len` bytes, rounded up to whole pages of `page` (huge ones), zeroed and present, as a file on a
@@ -178,13 +184,16 @@ impl Memory {
         let mount = hugetlb::mount_for(page)?;
         let len = len.max(1).checked_next_multiple_of(page.bytes()).unwrap_or(usize::MAX);
         let file = hugetlb::create_file(&mount, function, len as u64)?;
-        let made = Mapping::new(file.file().as_fd(), 0, len, &what()).and_then(|mapping| {
+        let made = Mapping::map(file.file().as_fd(), 0, len, &what()).and_then(|mapping| {
             let fd = file.file().as_fd().try_clone_to_owned();
-            Ok((mapping, fd.map_err(|e| Error::os(what(), "keeping its descriptor", e))?))
+            let fd = fd.map_err(|e| Error::os(what(), "keeping its descriptor", e))?;
+            let own = Some(OwnFile::of(fd.as_fd(), &what())?);
+            Ok((mapping, fd, own))
         });
         match made {
-            Ok((mapping, fd)) => {
-                Ok(Self { mapping, fd, page, name: Some((file, Owner::current())), sharing: Sharing::Own })
+            Ok((mapping, fd, own)) => {
+                let name = Some((file, Owner::current()));
+                Ok(Self { mapping, fd, page, name, sharing: Sharing::Own, own })
             }
             Err(error) => {
                 file.remove()?;
@@ -199,6 +208,7 @@ impl Memory {
     pub fn shared(mut self) -> Self {
         if self.sharing == Sharing::Own {
             self.sharing = Sharing::Shared;
+            self.own = None;
         }
         self
     }
@@ -211,6 +221,25 @@ impl Memory {
     /// Whether it is behind a dma-buf, whose pages are its exporter's.
     pub fn is_dma_buf(&self) -> bool {
         self.sharing == Sharing::DmaBuf
+    }
+
+    /// The file behind it, which starts at its offset 0, if it is memory that others may have ([`is_shared`](Self::is_shared)).
+    ///
+    /// `None` also for a named file of huge pages, which the modes without an IOMMU use: who has its descriptor can take
+    /// pages away (`fallocate`) that a device still writes to.
+    pub fn shared_file(&self) -> Option<BorrowedFd<'_>> {
+        (self.is_shared() && !self.is_named()).then(|| self.fd.as_fd())
+    }
+
+    /// The file behind any memory, which starts at its offset 0: for a [`Mapper`](crate::dma::Mapper), whose device is given
+    /// it.
+    ///
+    /// # Safety
+    /// It goes to a device, or to who stands in for one. In this process nobody reads, writes or maps it, and takes none of
+    /// its pages away: buffers in it deref to bytes that nobody else has, and rings and lists in it send the device to
+    /// memory.
+    pub unsafe fn file(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Whether its file has a name, by which it outlives its process.
@@ -265,13 +294,6 @@ impl Drop for Memory {
     }
 }
 
-impl AsFd for Memory {
-    /// The file behind the memory, which starts at its offset 0.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
 /// What to say when memory of `page` pages can't be had, on `node` if possible.
 fn shortage(page: PageSize, node: Option<u32>, wanted: u64) -> String {
     let bytes = page.bytes();
@@ -304,7 +326,7 @@ mod tests {
         // SAFETY: the mapping's bytes, which nobody else has.
         let bytes = unsafe { std::slice::from_raw_parts(memory.as_ptr(), memory.len()) };
         assert!(bytes.iter().all(|&byte| byte == 0));
-        let shrunk = nix::unistd::ftruncate(&memory, 0);
+        let shrunk = nix::unistd::ftruncate(&memory.fd, 0);
         assert_eq!(shrunk, Err(Errno::EPERM), "a holder of the descriptor can't make an access fault");
     }
 

@@ -3,8 +3,13 @@
 //! A [`Mapping`] owns an mmap of a file descriptor. A [`Register`] is one naturally aligned word in it: its bounds are
 //! checked when it is made, and after that an access is one volatile load or store. No Rust reference into device
 //! memory is ever formed: the device changes it, and reading may have side effects.
+//!
+//! Reading is safe. Writing is not: a device does what its registers say, to whatever memory they name.
 
-use crate::{Error, Result, memory::host_page_size};
+use crate::{
+    Error, Result,
+    memory::{host_page_size, refuse_own},
+};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use std::{
     ffi::c_void,
@@ -32,18 +37,25 @@ impl Mapping {
     /// Maps `len` bytes of `fd` at `offset`, shared, readable and writable, with the page tables filled now, so that
     /// no page fault happens on first use.
     ///
+    /// A file that is made shorter while it is mapped lets the next access end the process (SIGBUS).
+    ///
     /// # Errors
-    /// The system's, with `what` in the message.
+    /// [`Error::Unusable`] when the file is this process's own DMA memory, whose bytes nobody else may have; the system's,
+    /// with `what` in the message.
     pub fn new(fd: BorrowedFd<'_>, offset: u64, len: usize, what: &str) -> Result<Self> {
+        refuse_own(fd, what)?;
+        Self::map(fd, offset, len, what)
+    }
+
+    /// As [`new`](Self::new), of any file: of this process's own memory, which is mapped once, too.
+    pub(crate) fn map(fd: BorrowedFd<'_>, offset: u64, len: usize, what: &str) -> Result<Self> {
         Self::with_flags(fd, offset, len, what, MapFlags::MAP_POPULATE)
     }
 
-    /// The same without filling the page tables: a file of another process may be large and have no pages yet.
-    /// [`populate`](Self::populate) fills those of a part.
-    ///
-    /// # Errors
-    /// The system's, with `what` in the message.
-    pub fn unpopulated(fd: BorrowedFd<'_>, offset: u64, len: usize, what: &str) -> Result<Self> {
+    /// As [`new`](Self::new), but of any file, for the server that offers it may be in this process, and without filling the
+    /// page tables: a file of another process may be large and have no pages yet. [`populate`](Self::populate) fills those
+    /// of a part.
+    pub(crate) fn unpopulated(fd: BorrowedFd<'_>, offset: u64, len: usize, what: &str) -> Result<Self> {
         Self::with_flags(fd, offset, len, what, MapFlags::empty())
     }
 
@@ -188,8 +200,12 @@ impl<W: Word> Register<W> {
     }
 
     /// Writes it: one volatile store, not ordered with stores to DMA memory (see [`crate::barrier`]).
+    ///
+    /// # Safety
+    /// The caller drives the device behind the mapping, and what the device does on this value is right: it reads and
+    /// writes no memory but what it was given for that, and nothing that another driver of it relies on changes.
     #[inline(always)]
-    pub fn write(&self, value: W) {
+    pub unsafe fn write(&self, value: W) {
         // SAFETY: aligned and inside a live mapping (`new`).
         unsafe { self.at.write_volatile(value) }
     }

@@ -17,6 +17,7 @@ use upcie_core::{
     transport::Device,
     vfio::VfioDevice,
 };
+use upcie_tests::raw::{write_u32, write_u64};
 
 pub const CC: u64 = 0x14;
 pub const CSTS: u64 = 0x1c;
@@ -60,15 +61,15 @@ pub fn identify(device: &dyn Device, queues: &Region, data: &Region) -> String {
 /// As [`identify`], for data at `iova`, which this process sees at `data`: the first 24 bytes at least.
 pub fn identify_to(device: &dyn Device, queues: &Region, iova: u64, data: *const u8) -> String {
     let bar = device.bar(0).unwrap();
-    bar.write_u32(CC, 0).unwrap();
+    write_u32(&bar, CC, 0).unwrap();
     wait_ready(device, 0);
     let status = queues.as_ptr().wrapping_add(4096 + 12).cast::<u32>();
     // SAFETY: within the region's second page, aligned. The queues start over: what is left there is stale.
     unsafe { status.write_volatile(0) };
-    bar.write_u32(0x24, 15 << 16 | 15).unwrap();
-    bar.write_u64(0x28, queues.iova(0)).unwrap();
-    bar.write_u64(0x30, queues.iova(4096)).unwrap();
-    bar.write_u32(CC, 0x0046_0001).unwrap();
+    write_u32(&bar, 0x24, 15 << 16 | 15).unwrap();
+    write_u64(&bar, 0x28, queues.iova(0)).unwrap();
+    write_u64(&bar, 0x30, queues.iova(4096)).unwrap();
+    write_u32(&bar, CC, 0x0046_0001).unwrap();
     wait_ready(device, 1);
     let mut command = [0u32; 16];
     command[0] = 0x06 | 7 << 16;
@@ -79,7 +80,7 @@ pub fn identify_to(device: &dyn Device, queues: &Region, iova: u64, data: *const
     // SAFETY: the start of a region of at least two pages.
     unsafe { queue.write_volatile(command) };
     barrier::dma_wmb();
-    bar.write_u32(0x1000, 1).unwrap();
+    write_u32(&bar, 0x1000, 1).unwrap();
     let end = Instant::now() + Duration::from_secs(30);
     // SAFETY: as above.
     while unsafe { status.read_volatile() } & 1 << 16 == 0 {
@@ -91,7 +92,7 @@ pub fn identify_to(device: &dyn Device, queues: &Region, iova: u64, data: *const
         // SAFETY: within the data; the command has completed.
         unsafe { data.wrapping_add(4 + at).read_volatile() }
     });
-    bar.write_u32(CC, 0).unwrap();
+    write_u32(&bar, CC, 0).unwrap();
     wait_ready(device, 0);
     String::from_utf8_lossy(&serial).trim().to_owned()
 }

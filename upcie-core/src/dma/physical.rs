@@ -28,9 +28,14 @@ impl Untranslated {
     /// For `function`, which `lock` is of. Memory that killed users of it left behind is freed here if the function is
     /// off the bus and `was_reset` (it has forgotten what it was told), and otherwise when its memory is freed.
     ///
+    /// # Safety
+    /// `lock` is of `function`. Devices are sent to the host's own addresses in a space of it, so it is one that no IOMMU
+    /// translates for. `was_reset` is true only if it was reset after all that its former users told it: memory that it
+    /// may still write to is freed on that word.
+    ///
     /// # Errors
     /// The function's configuration space can't be read.
-    pub fn new(function: &Function, lock: FunctionLock, was_reset: bool) -> Result<Self> {
+    pub unsafe fn new(function: &Function, lock: FunctionLock, was_reset: bool) -> Result<Self> {
         let (bdf, config) = (function.bdf, function.config()?);
         let mut function = Self { bdf, config, _lock: lock, leftovers: Vec::new() };
         function.leftovers = leftovers_of(bdf)?;

@@ -254,10 +254,21 @@ impl DmaSpace {
     /// - *Architecture*: x86-64's root complexes mostly forward between their ports; others, and some of these, don't.
     ///   On aarch64 device memory takes aligned accesses only, which is what [`DmaBuf`](super::DmaBuf) uses.
     ///
+    /// # Safety
+    /// `bar` is a register of a device that this process drives, which has it at its [bus address](Bar::bus_address); the
+    /// range is memory in it, and nothing else in this process hands out its bytes. What devices write there changes no
+    /// register and nothing that a driver relies on.
+    ///
     /// # Errors
     /// [`Error::OutOfRange`] when the range is not in one mapped part of the register, [`Error::Allocation`] when the
     /// space has no room, and for `shared` what the way in has against it.
-    pub fn map_bar(self: &Arc<Self>, bar: &Bar, offset: u64, len: usize, shared: bool) -> Result<Region> {
+    pub unsafe fn map_bar(
+        self: &Arc<Self>,
+        bar: &Bar,
+        offset: u64,
+        len: usize,
+        shared: bool,
+    ) -> Result<Region> {
         self.check_owner("using memory of a base address register for DMA")?;
         let outside = || Error::OutOfRange {
             device: self.device.clone(),

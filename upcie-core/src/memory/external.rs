@@ -141,8 +141,9 @@ impl Memory {
     /// affected, for it holds on to the pages.
     ///
     /// # Errors
-    /// [`Error::Unusable`] when it is no memory file, has no whole pages, or could shrink; [`Error::Memory`] when it has
-    /// holes that can't be filled; those of mapping it.
+    /// [`Error::Unusable`] when it is no memory file, has no whole pages, could shrink, or is this process's own memory that
+    /// was not made to be [shared](Self::shared); [`Error::Memory`] when it has holes that can't be filled; those of mapping
+    /// it.
     pub fn import(fd: OwnedFd) -> Result<Self> {
         let Checked { len, page, present } = check(fd.as_fd())?;
         if present < len {
@@ -157,7 +158,7 @@ impl Memory {
             })?;
         }
         let mapping = Mapping::new(fd.as_fd(), 0, len as usize, WHAT)?;
-        Ok(Self { mapping, fd, page, name: None, sharing: Sharing::Shared })
+        Ok(Self { mapping, fd, page, name: None, sharing: Sharing::Shared, own: None })
     }
 
     /// All of a dma-buf that can be mapped and written.
@@ -184,7 +185,7 @@ impl Memory {
             return Err(unusable(format!("it has {len} bytes: whole pages are needed, at least one")));
         }
         let mapping = Mapping::new(fd.as_fd(), 0, len, WHAT)?;
-        Ok(Self { mapping, fd, page: PageSize::Small, name: None, sharing: Sharing::DmaBuf })
+        Ok(Self { mapping, fd, page: PageSize::Small, name: None, sharing: Sharing::DmaBuf, own: None })
     }
 }
 

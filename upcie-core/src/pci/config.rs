@@ -91,9 +91,12 @@ pub trait ConfigSpace {
 
     /// Writes `data`.
     ///
+    /// # Safety
+    /// As [`Device::config_write`]: the caller drives the function, or nobody does.
+    ///
     /// # Errors
     /// The range is not in it, or the way in's errors.
-    fn write_bytes(&self, offset: u16, data: &[u8]) -> Result<()>;
+    unsafe fn write_bytes(&self, offset: u16, data: &[u8]) -> Result<()>;
 
     /// Reads a byte.
     ///
@@ -124,18 +127,26 @@ pub trait ConfigSpace {
 
     /// Writes 16 bits.
     ///
+    /// # Safety
+    /// As [`write_bytes`](Self::write_bytes).
+    ///
     /// # Errors
     /// As [`write_bytes`](Self::write_bytes).
-    fn set_config_u16(&self, offset: u16, value: u16) -> Result<()> {
-        self.write_bytes(offset, &value.to_le_bytes())
+    unsafe fn set_config_u16(&self, offset: u16, value: u16) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.write_bytes(offset, &value.to_le_bytes()) }
     }
 
     /// Writes 32 bits.
     ///
+    /// # Safety
+    /// As [`write_bytes`](Self::write_bytes).
+    ///
     /// # Errors
     /// As [`write_bytes`](Self::write_bytes).
-    fn set_config_u32(&self, offset: u16, value: u32) -> Result<()> {
-        self.write_bytes(offset, &value.to_le_bytes())
+    unsafe fn set_config_u32(&self, offset: u16, value: u32) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.write_bytes(offset, &value.to_le_bytes()) }
     }
 
     /// The command register (its bits: [`command`](mod@command)).
@@ -185,8 +196,9 @@ impl<D: Device + ?Sized> ConfigSpace for D {
         self.config_read(offset, data)
     }
 
-    fn write_bytes(&self, offset: u16, data: &[u8]) -> Result<()> {
-        self.config_write(offset, data)
+    unsafe fn write_bytes(&self, offset: u16, data: &[u8]) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.config_write(offset, data) }
     }
 }
 
@@ -372,7 +384,7 @@ impl ConfigSpace for ConfigFile {
         })
     }
 
-    fn write_bytes(&self, offset: u16, data: &[u8]) -> Result<()> {
+    unsafe fn write_bytes(&self, offset: u16, data: &[u8]) -> Result<()> {
         self.file.write_all_at(data, offset.into()).map_err(|e| {
             Error::os(&self.device, format!("writing configuration space at {offset:#x} (root may)"), e)
         })

@@ -19,12 +19,16 @@ const MSIX_MASK: u16 = 1 << 14;
 
 /// Lets a function answer memory accesses and issue DMA, and keeps it from driving its pin, which nobody listens to before
 /// its interrupt is wired. Gives the command register as it was before.
-pub(crate) fn turn_on(config: &(impl ConfigSpace + ?Sized)) -> Result<u16> {
+///
+/// # Safety
+/// The caller has the function to itself, and it is to issue DMA.
+pub(crate) unsafe fn turn_on(config: &(impl ConfigSpace + ?Sized)) -> Result<u16> {
     let before = config.command()?;
     let needed = command::MEMORY | command::BUS_MASTER;
     let wanted = before | needed | command::INTX_DISABLE;
     if before != wanted {
-        config.set_config_u16(offset::COMMAND, wanted)?;
+        // SAFETY: the caller's promise; the pin goes off besides.
+        unsafe { config.set_config_u16(offset::COMMAND, wanted) }?;
         // Interrupt Disable is not there in functions older than PCI 2.3.
         if config.command()? & needed != needed {
             return Err(Error::Unusable {
@@ -41,7 +45,9 @@ pub(crate) fn turn_on(config: &(impl ConfigSpace + ?Sized)) -> Result<u16> {
 /// Takes a function off the bus: no DMA, no message, no pin.
 pub(crate) fn turn_off(config: &(impl ConfigSpace + ?Sized)) -> Result<()> {
     let now = config.command()?;
-    config.set_config_u16(offset::COMMAND, (now | command::INTX_DISABLE) & !command::BUS_MASTER)?;
+    let silent = (now | command::INTX_DISABLE) & !command::BUS_MASTER;
+    // SAFETY: it issues less than before, and its registers stay as they are.
+    unsafe { config.set_config_u16(offset::COMMAND, silent) }?;
     // A read behind the write: what was on its way to memory has arrived.
     config.command().map(drop)
 }
@@ -50,7 +56,11 @@ pub(crate) fn turn_off(config: &(impl ConfigSpace + ?Sized)) -> Result<()> {
 pub(crate) fn allow_pin(config: &(impl ConfigSpace + ?Sized), allowed: bool) -> Result<()> {
     let now = config.command()?;
     let wanted = if allowed { now & !command::INTX_DISABLE } else { now | command::INTX_DISABLE };
-    if now == wanted { Ok(()) } else { config.set_config_u16(offset::COMMAND, wanted) }
+    if now == wanted {
+        return Ok(());
+    }
+    // SAFETY: the bit that keeps its pin quiet, and no other.
+    unsafe { config.set_config_u16(offset::COMMAND, wanted) }
 }
 
 /// Where a function's message signalled interrupts are controlled.
@@ -112,5 +122,9 @@ fn change(config: &(impl ConfigSpace + ?Sized), at: Option<u16>, clear: u16, set
     let Some(at) = at else { return Ok(()) };
     let now = config.config_u16(at)?;
     let wanted = now & !clear | set;
-    if now == wanted { Ok(()) } else { config.set_config_u16(at, wanted) }
+    if now == wanted {
+        return Ok(());
+    }
+    // SAFETY: a Message Control register: how many messages are sent, or none. Where they go to is set elsewhere.
+    unsafe { config.set_config_u16(at, wanted) }
 }

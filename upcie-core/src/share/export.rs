@@ -57,10 +57,13 @@ impl Region {
             device: device.into(),
         };
         let bytes = message.encode().ok_or_else(|| refuse("it has too many pages: use larger ones"))?;
+        // SAFETY: it is shared memory, to whose bytes no reference is formed. What a process does with the pages of a named file
+        // is between it and the owner (see the module).
+        let file = unsafe { memory.file() };
         let (end, mut sent) = (deadline(timeout), 0);
         while sent < bytes.len() {
             // Beside the first byte, and only there.
-            let fds = if sent == 0 { &[memory.as_fd()][..] } else { &[] };
+            let fds = if sent == 0 { &[file][..] } else { &[] };
             sent += match send_some(to, &bytes[sent..], fds) {
                 Ok(0) => {
                     wait(to, PollFlags::POLLOUT, end)

@@ -116,7 +116,7 @@ fn is_seen_gone(shared: &SharedRegion) {
 #[test]
 fn an_owner_that_is_gone_is_an_error_and_no_fault() {
     let region = region(2);
-    let file = file_of(region.memory().unwrap());
+    let file = file_of(region.memory().unwrap().shared_file().unwrap());
     let (owner, user) = UnixStream::pair().unwrap();
     region.export(&owner, SOON).unwrap();
     let mut shared = SharedRegion::import(&user, SOON).unwrap();
@@ -202,9 +202,11 @@ fn import(bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<SharedRegion> {
 
 #[test]
 fn what_is_not_a_description_is_an_error_and_leaves_no_descriptor() {
-    let (memory, other) = (Memory::new(1, PageSize::Small).unwrap(), File::open("/proc/self/maps").unwrap());
-    let (file, fd) = (file_of(&memory), memory.as_fd());
-    let large = Memory::new(2 * host_page_size(), PageSize::Small).unwrap();
+    let memory = Memory::new(1, PageSize::Small).unwrap().shared();
+    let other = File::open("/proc/self/maps").unwrap();
+    let fd = memory.shared_file().unwrap();
+    let file = file_of(fd);
+    let large = Memory::new(2 * host_page_size(), PageSize::Small).unwrap().shared();
     let good = description(1).encode().unwrap();
     let with = |at: usize, bytes: &[u8]| {
         let mut message = good.clone();
@@ -241,7 +243,7 @@ fn what_is_not_a_description_is_an_error_and_leaves_no_descriptor() {
         ("a name that is no text", with(56, &[0xff]), vec![fd], "no text"),
         ("a name with a newline", with(56, b"\n"), vec![fd], "no text"),
         ("a longer region than its file", two.encode().unwrap(), vec![fd], "not as long"),
-        ("a part of its file", good.clone(), vec![large.as_fd()], "not as long"),
+        ("a part of its file", good.clone(), vec![large.shared_file().unwrap()], "not as long"),
         ("pages of another size than the file's", pages.encode().unwrap(), vec![fd], "another size"),
         ("no descriptor", good.clone(), vec![], "no descriptor"),
         ("two descriptors", good.clone(), vec![fd, fd], "more than one"),
@@ -300,8 +302,9 @@ fn a_table_of_pages_survives_the_way() {
 
 #[test]
 fn thousands_of_broken_messages_are_errors_or_regions_and_leave_no_descriptor() {
-    let memory = Memory::new(3 * host_page_size(), PageSize::Small).unwrap();
-    let file = file_of(&memory);
+    let memory = Memory::new(3 * host_page_size(), PageSize::Small).unwrap().shared();
+    let fd = memory.shared_file().unwrap();
+    let file = file_of(fd);
     let good = description(3).encode().unwrap();
     let mut state = 88_172_645_463_325_252_u64;
     let mut below = |n: usize| {
@@ -322,7 +325,7 @@ fn thousands_of_broken_messages_are_errors_or_regions_and_leave_no_descriptor() 
             };
         }
         bytes.truncate(1 + below(bytes.len() * 3));
-        let fds = vec![memory.as_fd(); [1, 1, 1, 0, 2][below(5)]];
+        let fds = vec![fd; [1, 1, 1, 0, 2][below(5)]];
         match import(&bytes, &fds) {
             Ok(mut shared) => {
                 regions += 1;

@@ -8,7 +8,11 @@ use crate::{
 use std::{fmt, sync::Arc};
 
 /// Access to a region by system call or message, for what can't be mapped.
-pub trait RegionIo: Send + Sync {
+///
+/// # Safety
+/// An implementation owes that it accesses the one region that it stands for, at the offset that it is given, and touches no
+/// memory of this process but `data`.
+pub unsafe trait RegionIo: Send + Sync {
     /// Reads `data.len()` bytes at `offset`, within the region's bounds.
     ///
     /// # Errors
@@ -17,9 +21,12 @@ pub trait RegionIo: Send + Sync {
 
     /// Writes `data` at `offset`, within the region's bounds.
     ///
+    /// # Safety
+    /// As [`Bar::write_u32`]: the caller drives the device, and what the device does on these bytes is right.
+    ///
     /// # Errors
     /// The way in's.
-    fn write(&self, offset: u64, data: &[u8]) -> Result<()>;
+    unsafe fn write(&self, offset: u64, data: &[u8]) -> Result<()>;
 }
 
 /// A part of a BAR that is mapped.
@@ -80,7 +87,11 @@ impl Bar {
     }
 
     /// The same, known to be at `address` on the bus.
-    pub fn with_bus_address(self, address: Option<u64>) -> Self {
+    ///
+    /// # Safety
+    /// The register answers there, to all of its bytes: without an IOMMU devices are sent to this address
+    /// ([`DmaSpace::map_bar`](crate::dma::DmaSpace::map_bar)).
+    pub unsafe fn with_bus_address(self, address: Option<u64>) -> Self {
         Self { bus_address: address, ..self }
     }
 
@@ -150,15 +161,21 @@ impl Bar {
 
     /// Writes a 32-bit register.
     ///
+    /// # Safety
+    /// The caller drives the device (its own [`Claim`](super::Claim), say), and what the device does on this value is right:
+    /// it reads and writes no memory but what it was given for that, and nothing that another driver of it relies on changes.
+    ///
     /// # Errors
     /// Out of bounds, or the way in's errors.
-    pub fn write_u32(&self, offset: u64, value: u32) -> Result<()> {
+    pub unsafe fn write_u32(&self, offset: u64, value: u32) -> Result<()> {
         if let Some(register) = self.register::<u32>(offset) {
-            register.write(value);
+            // SAFETY: the caller's promise.
+            unsafe { register.write(value) };
             return Ok(());
         }
         self.check(offset, 4, "writing a register")?;
-        charged(|| self.io.write(offset, &value.to_le_bytes()))
+        // SAFETY: the caller's promise; within the region, as just checked.
+        charged(|| unsafe { self.io.write(offset, &value.to_le_bytes()) })
     }
 
     /// Reads a 64-bit register: the low half first, then the high one, where it is mapped (not every device takes
@@ -178,16 +195,22 @@ impl Bar {
 
     /// Writes a 64-bit register, as [`read_u64`](Self::read_u64) reads one.
     ///
+    /// # Safety
+    /// As [`write_u32`](Self::write_u32).
+    ///
     /// # Errors
     /// Out of bounds, or the way in's errors.
-    pub fn write_u64(&self, offset: u64, value: u64) -> Result<()> {
+    pub unsafe fn write_u64(&self, offset: u64, value: u64) -> Result<()> {
         if let (Some(low), Some(high)) = self.halves(offset) {
-            low.write(value as u32);
-            high.write((value >> 32) as u32);
+            // SAFETY: the caller's promise.
+            unsafe { low.write(value as u32) };
+            // SAFETY: the caller's promise.
+            unsafe { high.write((value >> 32) as u32) };
             return Ok(());
         }
         self.check(offset, 8, "writing a register")?;
-        charged(|| self.io.write(offset, &value.to_le_bytes()))
+        // SAFETY: the caller's promise; within the region, as just checked.
+        charged(|| unsafe { self.io.write(offset, &value.to_le_bytes()) })
     }
 
     fn halves(&self, offset: u64) -> (Option<Register<u32>>, Option<Register<u32>>) {

@@ -2,11 +2,13 @@
 
 mod address;
 mod bar;
+mod claim;
 mod hint;
 mod ways;
 
 pub use address::{Address, FORMS};
 pub use bar::{Area, Bar, Caching, RegionIo};
+pub use claim::Claim;
 pub use ways::{WayIn, ways};
 
 use crate::{
@@ -23,7 +25,19 @@ use std::{fmt, os::fd::BorrowedFd, sync::Arc};
 /// that it was given once ([`Bar::register`], [`crate::dma::DmaBuf`]).
 ///
 /// Dropping the last handle closes the device: interrupts off, bus master as it was before.
-pub trait Device: Send + Sync + fmt::Debug {
+///
+/// A driver takes it for itself by a [`Claim`]. Reading is safe; whatever could send the device to memory is `unsafe`: who
+/// writes its registers or its configuration space is its driver, and must be the only one.
+///
+/// # Safety
+/// Drivers send the device to memory on an implementation's word, as they do on a [`Mapper`](crate::dma::Mapper)'s. It owes:
+/// - [`dma`](Self::dma) is always the same space, and the one that all requests of the device go through;
+/// - the areas of a [`bar`](Self::bar) are that register of this device and no other memory, for as long as they are mapped;
+/// - the device that [`open_beside`](Self::open_beside) gives is in the same space;
+/// - after [`reset`](Self::reset) was `Ok`, and after the last handle was dropped, the device issues no requests of before;
+/// - there is one implementor at a time in this process for a device: a second opening is refused, or is one of another
+///   device (each connection to a server that emulates one for each is).
+pub unsafe trait Device: Send + Sync + fmt::Debug {
     /// The name of the device in messages: its address.
     fn name(&self) -> &str;
 
@@ -38,9 +52,13 @@ pub trait Device: Send + Sync + fmt::Debug {
 
     /// Writes configuration space.
     ///
+    /// # Safety
+    /// The caller drives the device, and what the device does then is right: its base addresses, its bus master bit and its
+    /// interrupt messages decide what it reads, writes and answers to.
+    ///
     /// # Errors
     /// The range is not in it, or the way in's errors.
-    fn config_write(&self, offset: u16, data: &[u8]) -> Result<()>;
+    unsafe fn config_write(&self, offset: u16, data: &[u8]) -> Result<()>;
 
     /// Base address register `index` (0–5), mapped as far as the way in allows.
     ///
@@ -111,9 +129,13 @@ pub trait Device: Send + Sync + fmt::Debug {
 
     /// Resets the function: it forgets everything, and does no DMA afterwards until it is set up again.
     ///
+    /// # Safety
+    /// The caller drives the device, or nobody does: a driver that does not know of it takes what comes after for answers of
+    /// before.
+    ///
     /// # Errors
     /// The function can't be reset, or the way in's errors.
-    fn reset(&self) -> Result<()>;
+    unsafe fn reset(&self) -> Result<()>;
 }
 
 /// Opens the device at `address`.

@@ -97,7 +97,9 @@ impl UioDevice {
         // Whatever it was doing ends here, and nobody takes its pin's interrupt before somebody asks for it.
         let before = config.command()?;
         let silent = (before | command::INTX_DISABLE) & !command::BUS_MASTER;
-        config.set_config_u16(offset::COMMAND, silent).map_err(|error| match error {
+        // SAFETY: its lock is held, and it has no driver: it issues less than before.
+        let silenced = unsafe { config.set_config_u16(offset::COMMAND, silent) };
+        silenced.map_err(|error| match error {
             Error::Os { operation, source, .. } => failed(&name, &operation, source),
             other => other,
         })?;
@@ -110,7 +112,8 @@ impl UioDevice {
         };
         // A killed user's; the kernel puts them back after a reset. No driver that is bound here uses messages.
         Messages::find(&config)?.turn_off(&config)?;
-        let untranslated = Untranslated::new(&function, lock, was_reset)?;
+        // SAFETY: the lock is the function's, and the kernel has just reset it, or said that it could not.
+        let untranslated = unsafe { Untranslated::new(&function, lock, was_reset) }?;
         let space = match space {
             Some(space) => {
                 space.join(untranslated)?;
@@ -123,7 +126,8 @@ impl UioDevice {
         let state = Mutex::default();
         let device = Self { name, owner, function, config, bars, uio, state, space, enabled };
         // From here on a failure takes it off the bus again.
-        turn_on(&device)?;
+        // SAFETY: its lock is held, and it was reset, as far as that can be done.
+        unsafe { turn_on(&device) }?;
         Ok(device)
     }
 
@@ -160,7 +164,9 @@ impl UioDevice {
     }
 }
 
-impl Device for UioDevice {
+// SAFETY: the space is one of physical addresses, as the device's are; areas are mapped of the register's own file; the
+// function's lock is held, so that there is one at a time.
+unsafe impl Device for UioDevice {
     fn name(&self) -> &str {
         &self.name
     }
@@ -173,9 +179,10 @@ impl Device for UioDevice {
         self.config.read_bytes(offset, data)
     }
 
-    fn config_write(&self, offset: u16, data: &[u8]) -> Result<()> {
+    unsafe fn config_write(&self, offset: u16, data: &[u8]) -> Result<()> {
         self.check("writing configuration space")?;
-        self.config.write_bytes(offset, data)
+        // SAFETY: the caller's promise.
+        unsafe { self.config.write_bytes(offset, data) }
     }
 
     fn bar(&self, index: u8) -> Result<Bar> {
@@ -258,14 +265,16 @@ impl Device for UioDevice {
         }
         let now = self.config.command()?;
         let wanted = if masked { now | command::INTX_DISABLE } else { now & !command::INTX_DISABLE };
-        self.config.set_config_u16(offset::COMMAND, wanted)
+        // SAFETY: the bit that keeps its pin quiet, and no other.
+        unsafe { self.config.set_config_u16(offset::COMMAND, wanted) }
     }
 
-    fn reset(&self) -> Result<()> {
+    unsafe fn reset(&self) -> Result<()> {
         self.check("resetting it")?;
         reset(&self.name, &self.function.path)?;
         // The kernel puts configuration space back; to be sure.
-        turn_on(self)?;
+        // SAFETY: the caller drives it; it is as it was after it was opened.
+        unsafe { turn_on(self) }?;
         let listens = self.state().relay.is_some();
         if listens { self.mask_irq(IrqKind::Intx, 0, false) } else { Ok(()) }
     }

@@ -75,9 +75,9 @@ pub(super) fn map(device: &str, function: &Path, info: &BarInfo, caching: Cachin
         })?;
     let area = Area { offset: 0, mapping: Arc::new(mapping) };
     let io = Ports { name: name.clone(), file };
-    Ok(Bar::new(name, info.size, vec![area], Arc::new(io))
-        .with_caching(caching)
-        .with_bus_address(Some(info.base)))
+    let bar = Bar::new(name, info.size, vec![area], Arc::new(io)).with_caching(caching);
+    // SAFETY: the kernel's own word of where this register is.
+    Ok(unsafe { bar.with_bus_address(Some(info.base)) })
 }
 
 /// I/O ports: the kernel does the access.
@@ -86,12 +86,13 @@ struct Ports {
     file: File,
 }
 
-impl RegionIo for Ports {
+// SAFETY: the file is this register's alone, and the kernel does the access.
+unsafe impl RegionIo for Ports {
     fn read(&self, offset: u64, data: &mut [u8]) -> Result<()> {
         self.file.read_exact_at(data, offset).map_err(|e| failed(&self.name, "reading it", e))
     }
 
-    fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
+    unsafe fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
         self.file.write_all_at(data, offset).map_err(|e| failed(&self.name, "writing it", e))
     }
 }

@@ -108,7 +108,8 @@ impl VfioDevice {
         };
         tracing::debug!(device = name, way = %device.attachment, group = device.group, "opened through VFIO");
         device.space.prefer_node(function.numa_node);
-        device.command = turn_on(&device)?;
+        // SAFETY: just opened, and nobody else has it: what it did before has ended.
+        device.command = unsafe { turn_on(&device) }?;
         Ok(Arc::new(device))
     }
 
@@ -139,7 +140,8 @@ impl VfioDevice {
     fn restore_bus_master(&self) -> Result<()> {
         if self.command & command::BUS_MASTER == 0 {
             let now = self.command()?;
-            self.set_config_u16(offset::COMMAND, now & !command::BUS_MASTER)?;
+            // SAFETY: the last handle is being dropped, so nobody drives it: it issues less than before.
+            unsafe { self.set_config_u16(offset::COMMAND, now & !command::BUS_MASTER) }?;
         }
         Ok(())
     }
@@ -182,7 +184,9 @@ impl VfioDevice {
         }
         let io = Region::new(&self.name, &format!("BAR {index}"), &self.file, &info);
         let bus_address = self.bars.iter().find(|bar| bar.index == index).map(|bar| bar.base);
-        Ok(Bar::new(name, info.size, areas, Arc::new(io)).with_bus_address(bus_address))
+        let bar = Bar::new(name, info.size, areas, Arc::new(io));
+        // SAFETY: the kernel's own word of where this register is.
+        Ok(unsafe { bar.with_bus_address(bus_address) })
     }
 
     fn irq_info(&self, kind: IrqKind) -> Result<abi::IrqInfo> {
@@ -213,7 +217,10 @@ impl VfioDevice {
     }
 }
 
-impl Device for VfioDevice {
+// SAFETY: the space is that of the group's container, of the IOAS that the device is attached to, or physical; areas are
+// mapped of the device's own file, for its registers; the kernel opens a group once, and a lock keeps the no-IOMMU mode's
+// functions to one user.
+unsafe impl Device for VfioDevice {
     fn name(&self) -> &str {
         &self.name
     }
@@ -226,8 +233,9 @@ impl Device for VfioDevice {
         self.config.read(offset.into(), data)
     }
 
-    fn config_write(&self, offset: u16, data: &[u8]) -> Result<()> {
-        self.config.write(offset.into(), data)
+    unsafe fn config_write(&self, offset: u16, data: &[u8]) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.config.write(offset.into(), data) }
     }
 
     fn bar(&self, index: u8) -> Result<Bar> {
@@ -315,7 +323,7 @@ impl Device for VfioDevice {
             .map_err(|e| failed(&self.name, &format!("{what} {kind} {index}"), e))
     }
 
-    fn reset(&self) -> Result<()> {
+    unsafe fn reset(&self) -> Result<()> {
         if self.info.flags & abi::DEVICE_RESET == 0 {
             return Err(self.unsupported(
                 "resetting it".into(),

@@ -174,7 +174,8 @@ impl VfioDevice {
             abi::device_info(file.as_fd()).map_err(|e| failed(name, "asking for its properties", e))?;
         // When its file is first opened, VFIO takes it off the bus and tries to reset it: whether it could is what it says.
         let was_reset = info.flags & abi::DEVICE_RESET != 0;
-        let untranslated = Untranslated::new(function, lock, was_reset)?;
+        // SAFETY: the lock is the function's, and VFIO has just said whether it could reset it, off the bus.
+        let untranslated = unsafe { Untranslated::new(function, lock, was_reset) }?;
         let space = match space {
             Some(space) => {
                 space.join(untranslated)?;

@@ -47,13 +47,14 @@ impl Region {
     }
 }
 
-impl RegionIo for Region {
+// SAFETY: accesses go to this region's part of the device's file, as checked, and the kernel does them.
+unsafe impl RegionIo for Region {
     fn read(&self, offset: u64, data: &mut [u8]) -> Result<()> {
         let at = self.locate("reading", offset, data.len())?;
         self.file.read_exact_at(data, at).map_err(|e| self.failed("reading", offset, e))
     }
 
-    fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
+    unsafe fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
         let at = self.locate("writing", offset, data.len())?;
         if !self.writable {
             return Err(Error::Unsupported {

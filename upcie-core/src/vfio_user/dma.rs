@@ -234,7 +234,8 @@ mod tests {
 
     fn file(pages: u64) -> Option<OwnedFd> {
         let memory = Memory::new((pages * PAGE) as usize, PageSize::Small).unwrap();
-        Some(memory.as_fd().try_clone_to_owned().unwrap())
+        // SAFETY: a test's own memory, to which nobody has references.
+        Some(unsafe { memory.file() }.try_clone_to_owned().unwrap())
     }
 
     #[test]

@@ -6,7 +6,6 @@ use super::{
 };
 use crate::{Error, Result, dma::Mapper, memory::Memory};
 use std::{
-    os::fd::AsFd,
     ptr::NonNull,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -41,7 +40,8 @@ unsafe impl Mapper for Table {
             size: memory.len() as u64,
         };
         // A server that takes no descriptors asks for the bytes.
-        let fd = memory.as_fd();
+        // SAFETY: it goes to the server, which is the device of this space, and to nobody else.
+        let fd = unsafe { memory.file() };
         let fds = if self.connection.peer().max_msg_fds > 0 { &[fd][..] } else { &[] };
         let at = NonNull::new(memory.as_ptr());
         let at = at.ok_or_else(|| self.connection.protocol(operation, "memory at address 0"))?;

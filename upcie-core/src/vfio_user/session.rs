@@ -50,7 +50,7 @@ pub(super) const MAX_DATA: u64 = 1 << 20;
 /// let server = std::thread::spawn(move || {
 ///     Server::new().serve_stream(theirs, &mut Nothing(Layout::default()), &AtomicBool::new(false))
 /// });
-/// Client::from_stream(ours, "nothing", None)?.reset()?;
+/// println!("connected to {}", Client::from_stream(ours, "nothing", None)?.name());
 /// server.join().unwrap()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -15,7 +15,7 @@ use crate::{
     prp::{BufferLists, MAX_TRANSFER},
     spec::{
         AdminQueueAttributes, Cns, Command, CommandSet, Csi, FeatureId, IdentifyController,
-        IdentifyNvmController, NumberOfQueues, Version, offset,
+        IdentifyNvmController, NumberOfQueues, Version,
     },
 };
 use std::sync::{Arc, Mutex, atomic::AtomicBool};
@@ -23,7 +23,7 @@ use upcie_core::{
     deadline::Budget,
     dma::{DmaBuf, Heap},
     memory::host_page_size,
-    transport::Device,
+    transport::{Claim, Device},
 };
 use zerocopy::FromBytes;
 
@@ -33,12 +33,13 @@ const ADMIN_ENTRIES: u32 = 32;
 const PAGE_MAX: u64 = 2 << 20;
 
 pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> Result<Inner> {
-    let name: Arc<str> = device.name().into();
     // Before the first register is written: in a forked child the device is its parent's.
     device.dma().check_owner("bringing the controller up")?;
+    let device = Claim::new(device)?;
+    let name: Arc<str> = device.name().into();
     let registers = {
         let _budget = Budget::new(options.timeout);
-        let registers = Registers::open(&*device, name.clone())?;
+        let registers = Registers::open(&device, name.clone())?;
         registers.log_state();
         registers
     };
@@ -101,9 +102,9 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
     let admin = Admin::new(&registers, &heap, &name, &live, entries, page_shift)?;
     let (sq, cq) = admin.rings();
     let aqa = AdminQueueAttributes::new().with_asqs(entries as u16 - 1).with_acqs(entries as u16 - 1);
-    registers.write_u32(offset::AQA, aqa.into_bits())?;
-    registers.write_u64(offset::ASQ, sq)?;
-    registers.write_u64(offset::ACQ, cq)?;
+    // SAFETY: `admin` has just zeroed rings of so many entries there; it goes into `inner`, which keeps it until the controller
+    // has stopped.
+    unsafe { registers.set_admin_queue(aqa, sq, cq) }?;
     let mut inner = Inner {
         admin: Mutex::new(admin),
         blocking: Gate::default(),

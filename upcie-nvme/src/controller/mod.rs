@@ -47,7 +47,7 @@ use upcie_core::{
     deadline::Budget,
     dma::{DmaBuf, DmaSpace, Heap, Region},
     irq::{EventFd, IrqKind},
-    transport::{Address, Device},
+    transport::{Address, Claim, Device},
     vfio_user::Client,
 };
 
@@ -105,7 +105,8 @@ pub(crate) struct Inner {
     no_io: Option<NoIo>,
     options: ControllerOptions,
     name: Arc<str>,
-    device: Arc<dyn Device>,
+    /// After all else of the driver but what unmaps memory: nobody else is given the device before.
+    device: Claim,
     /// After all that unmaps memory by message when it is dropped.
     closing: Option<Budget>,
 }
@@ -127,10 +128,12 @@ impl Controller {
         Self::from_device(open_device(address, options.timeout)?, options)
     }
 
-    /// Brings up the controller behind a device that was opened some other way.
+    /// Brings up the controller behind a device that was opened some other way, and takes it for itself (a
+    /// [`Claim`]) until the last handle is dropped.
     ///
     /// # Errors
-    /// It is not an NVMe controller that this driver can use, or does not come up.
+    /// Another driver in this process has the device; it is not an NVMe controller that this driver can use, or does not
+    /// come up.
     pub fn from_device(device: Arc<dyn Device>, options: ControllerOptions) -> Result<Self> {
         let inner = Arc::new(bringup::bring_up(device, options)?);
         inner.subsystem.join(&inner);

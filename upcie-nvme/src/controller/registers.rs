@@ -2,12 +2,15 @@
 
 use crate::{
     Error, Result,
-    spec::{Capabilities, Configuration, ControllerStatus, ReadyTimeouts, Version, doorbell_offset, offset},
+    spec::{
+        AdminQueueAttributes, Capabilities, Configuration, ControllerStatus, ReadyTimeouts, Version,
+        doorbell_offset, offset,
+    },
 };
 use std::{sync::Arc, time::Duration};
 use upcie_core::{
     mmio::Register,
-    transport::{Bar, Device},
+    transport::{Bar, Claim},
 };
 
 /// No controller becomes ready, or stops, faster than this is patient: CAP.TO is 0 on some.
@@ -15,7 +18,7 @@ const PATIENCE_MIN: Duration = Duration::from_secs(5);
 /// CRTO can say nine hours.
 const PATIENCE_MAX: Duration = Duration::from_secs(300);
 
-/// BAR 0.
+/// BAR 0 of a device that the driver has claimed: nobody else in the process writes to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Registers {
     name: Arc<str>,
@@ -24,7 +27,7 @@ pub(crate) struct Registers {
 }
 
 impl Registers {
-    pub(crate) fn open(device: &dyn Device, name: Arc<str>) -> Result<Self> {
+    pub(crate) fn open(device: &Claim, name: Arc<str>) -> Result<Self> {
         let bar = device.bar(0)?;
         let cap = Capabilities::from_bits(bar.read_u64(offset::CAP as u64)?);
         if cap.is_gone() {
@@ -66,21 +69,59 @@ impl Registers {
 
     pub(crate) fn configure(&self, cc: Configuration) -> Result<()> {
         self.log_write(offset::CC, cc.into_bits().into());
-        Ok(self.bar.write_u32(offset::CC as u64, cc.into_bits())?)
+        // SAFETY: CC starts and stops the controller, which uses no memory when it starts but the rings that
+        // `set_admin_queue` vouched for; when it stops it uses none.
+        Ok(unsafe { self.bar.write_u32(offset::CC as u64, cc.into_bits()) }?)
     }
 
     pub(crate) fn status(&self) -> Result<ControllerStatus> {
         self.read(offset::CSTS, "reading CSTS").map(ControllerStatus::from_bits)
     }
 
-    pub(crate) fn write_u32(&self, at: usize, value: u32) -> Result<()> {
-        self.log_write(at, value.into());
-        Ok(self.bar.write_u32(at as u64, value)?)
+    /// Tells the controller where its admin rings are.
+    ///
+    /// # Safety
+    /// At the device addresses `sq` and `cq` are zeroed rings of as many entries as `attributes` says. They stay until the
+    /// controller has stopped.
+    pub(crate) unsafe fn set_admin_queue(
+        &self,
+        attributes: AdminQueueAttributes,
+        sq: u64,
+        cq: u64,
+    ) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.write_u32(offset::AQA, attributes.into_bits()) }?;
+        // SAFETY: the caller's promise.
+        unsafe { self.write_u64(offset::ASQ, sq) }?;
+        // SAFETY: the caller's promise.
+        unsafe { self.write_u64(offset::ACQ, cq) }
     }
 
-    pub(crate) fn write_u64(&self, at: usize, value: u64) -> Result<()> {
+    /// Masks an interrupt of the pin or of MSI, or lets it through.
+    pub(crate) fn mask_interrupt(&self, vector: u16, masked: bool) -> Result<()> {
+        let at = if masked { offset::INTMS } else { offset::INTMC };
+        // SAFETY: both registers decide when the controller raises interrupts, and nothing else.
+        unsafe { self.write_u32(at, 1 << (vector & 31)) }
+    }
+
+    /// Writes any register.
+    ///
+    /// # Safety
+    /// As [`Bar::write_u32`]: whatever the controller reads, writes or answers to after this is the driver's to give.
+    pub(crate) unsafe fn write_u32(&self, at: usize, value: u32) -> Result<()> {
+        self.log_write(at, value.into());
+        // SAFETY: the device is claimed, and the rest is the caller's promise.
+        Ok(unsafe { self.bar.write_u32(at as u64, value) }?)
+    }
+
+    /// Writes any register of 64 bits.
+    ///
+    /// # Safety
+    /// As [`write_u32`](Self::write_u32).
+    pub(crate) unsafe fn write_u64(&self, at: usize, value: u64) -> Result<()> {
         self.log_write(at, value);
-        Ok(self.bar.write_u64(at as u64, value)?)
+        // SAFETY: the device is claimed, and the rest is the caller's promise.
+        Ok(unsafe { self.bar.write_u64(at as u64, value) }?)
     }
 
     /// Logs a write. Masking and unmasking interrupts is a part of waiting for them, and left out.

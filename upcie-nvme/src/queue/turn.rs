@@ -258,7 +258,8 @@ impl<T> Drop for Turn<'_, T> {
         // device hears of it.
         dma_release();
         if reaped {
-            queue.cq_doorbell.write(index(queue.cq, self.cqe, CQE_WORDS) as u32);
+            // SAFETY: the entries before it were copied out, and their slots given back: the controller may use them again.
+            unsafe { queue.cq_doorbell.write(index(queue.cq, self.cqe, CQE_WORDS) as u32) };
         }
         if submitted {
             let tail = index(queue.sq, self.sqe, SQE_WORDS);
@@ -268,7 +269,8 @@ impl<T> Drop for Turn<'_, T> {
                 // Entries may still be in the processor's write-combining buffers.
                 mmio_wmb();
             }
-            queue.sq_doorbell.write(tail as u32);
+            // SAFETY: each entry up to the tail is a whole command, and its slot has the buffer that the command names.
+            unsafe { queue.sq_doorbell.write(tail as u32) };
         }
     }
 }

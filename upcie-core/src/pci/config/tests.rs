@@ -7,14 +7,14 @@ struct Fake(RefCell<Vec<u8>>);
 impl Fake {
     fn new(len: usize) -> Self {
         let fake = Self(RefCell::new(vec![0; len]));
-        fake.set_config_u16(offset::VENDOR, 0x1b36).unwrap();
+        fake.set_u16(offset::VENDOR, 0x1b36).unwrap();
         fake
     }
 
     /// With a standard list: id and offset of each.
     fn with_list(list: &[(u8, u8)]) -> Self {
         let fake = Self::new(4096);
-        fake.set_config_u16(offset::STATUS, STATUS_CAPABILITIES).unwrap();
+        fake.set_u16(offset::STATUS, STATUS_CAPABILITIES).unwrap();
         let mut link = 0x34;
         for &(id, at) in list {
             fake.0.borrow_mut()[link] = at;
@@ -22,6 +22,18 @@ impl Fake {
             link = usize::from(at) + 1;
         }
         fake
+    }
+}
+
+impl Fake {
+    fn set_u16(&self, offset: u16, value: u16) -> Result<()> {
+        // SAFETY: there is no device.
+        unsafe { self.set_config_u16(offset, value) }
+    }
+
+    fn set_u32(&self, offset: u16, value: u32) -> Result<()> {
+        // SAFETY: there is no device.
+        unsafe { self.set_config_u32(offset, value) }
     }
 }
 
@@ -44,7 +56,7 @@ impl ConfigSpace for Fake {
         Ok(())
     }
 
-    fn write_bytes(&self, offset: u16, data: &[u8]) -> Result<()> {
+    unsafe fn write_bytes(&self, offset: u16, data: &[u8]) -> Result<()> {
         self.0.borrow_mut()[usize::from(offset)..][..data.len()].copy_from_slice(data);
         Ok(())
     }
@@ -69,7 +81,7 @@ fn reserved_low_bits_of_a_link_are_ignored() {
 #[test]
 fn without_the_status_bit_there_is_no_list() {
     let fake = Fake::with_list(&[(0x11, 0x80)]);
-    fake.set_config_u16(offset::STATUS, 0).unwrap();
+    fake.set_u16(offset::STATUS, 0).unwrap();
     assert!(fake.capabilities().next().is_none());
 }
 
@@ -94,15 +106,15 @@ fn all_ones_is_a_device_that_is_gone() {
     assert!(fake.extended_capabilities().next().is_none());
     // Gone in the middle of the walk.
     let fake = Fake::with_list(&[(0x11, 0x80)]);
-    fake.set_config_u16(0x80, u16::MAX).unwrap();
+    fake.set_u16(0x80, u16::MAX).unwrap();
     assert!(matches!(fake.capabilities().next(), Some(Err(Error::Gone { .. }))));
 }
 
 #[test]
 fn the_extended_list_is_walked() {
     let fake = Fake::new(4096);
-    fake.set_config_u32(0x100, 0x1482_0001).unwrap();
-    fake.set_config_u32(0x148, 0x0001_0010).unwrap();
+    fake.set_u32(0x100, 0x1482_0001).unwrap();
+    fake.set_u32(0x148, 0x0001_0010).unwrap();
     let all: Vec<_> =
         fake.extended_capabilities().map(|c| c.map(|c| (c.id, c.offset, c.version)).unwrap()).collect();
     assert_eq!(all, [(ext_cap::AER, 0x100, 2), (ext_cap::SRIOV, 0x148, 1)]);
@@ -116,8 +128,8 @@ fn a_broken_extended_list_ends_with_an_error() {
     // To itself, to and fro, and below 100h.
     for (first, second) in [(0x1001_0001, 0), (0x1481_0001, 0x1001_0003), (0x0401_0001, 0)] {
         let fake = Fake::new(4096);
-        fake.set_config_u32(0x100, first).unwrap();
-        fake.set_config_u32(0x148, second).unwrap();
+        fake.set_u32(0x100, first).unwrap();
+        fake.set_u32(0x148, second).unwrap();
         let error = fake.extended_capabilities().take(5000).find_map(Result::err).expect("an error");
         assert!(matches!(error, Error::Protocol { .. }), "{error}");
     }
@@ -132,7 +144,8 @@ fn sysfs_shows_it_as_a_file() {
     assert_eq!(file.config_u16(offset::VENDOR).unwrap(), 0x1b36);
     assert_eq!(file.find_capability(cap::MSIX).unwrap(), Some(0x80));
     assert!(file.extended_capabilities().next().is_none());
-    file.set_config_u16(offset::COMMAND, command::MEMORY).unwrap();
+    // SAFETY: there is no device behind the file.
+    unsafe { file.set_config_u16(offset::COMMAND, command::MEMORY) }.unwrap();
     assert_eq!(file.command().unwrap(), command::MEMORY);
     assert!(matches!(file.config_u32(254), Err(Error::OutOfRange { size: 256, .. })));
     fs::remove_file(&path).unwrap();

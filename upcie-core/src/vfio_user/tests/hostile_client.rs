@@ -53,7 +53,8 @@ impl Bench {
     fn map(&mut self, address: u64, size: u64, memory: Option<(&Memory, u64)>) -> Result<Vec<u8>, Errno> {
         let offset = memory.map_or(0, |(_, offset)| offset);
         let map = DmaMap { argsz: 32, flags: dma::READ | dma::WRITE, offset, address, size };
-        let fds: Vec<_> = memory.iter().map(|(memory, _)| memory.as_fd()).collect();
+        // SAFETY: a test's own memory, to which nobody has references.
+        let fds: Vec<_> = memory.iter().map(|(memory, _)| unsafe { memory.file() }).collect();
         self.raw.ask(command::DMA_MAP, map.as_bytes(), &fds)
     }
 
@@ -404,8 +405,8 @@ fn an_idle_server_sleeps_also_after_work() {
     let asked = RegionInfo { argsz: 64, ..RegionInfo::default() };
     bench.raw.send(Header { command: command::GET_REGION_INFO, ..Header::default() }, asked.as_bytes(), &[]);
     let file = bench.raw.next().fds.remove(0);
-    let mapping = Arc::new(Mapping::new(file.as_fd(), DOORBELL, 0x1000, "doorbell").unwrap());
-    Register::<u32>::new(&mapping, 0).unwrap().write(1);
+    let mapping = Arc::new(Mapping::map(file.as_fd(), DOORBELL, 0x1000, "doorbell").unwrap());
+    ring(&Register::new(&mapping, 0).unwrap(), 1);
     let end = soon();
     loop {
         let before = bench.polls.load(Ordering::Relaxed);

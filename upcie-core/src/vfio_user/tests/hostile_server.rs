@@ -123,9 +123,9 @@ fn a_missed_deadline_ends_the_connection() {
     });
     let client = client.unwrap();
     let start = Instant::now();
-    assert!(matches!(client.reset(), Err(Error::Timeout { .. })));
+    assert!(matches!(reset(&client), Err(Error::Timeout { .. })));
     assert!(start.elapsed() < SOON);
-    let error = client.reset().unwrap_err();
+    let error = reset(&client).unwrap_err();
     assert!(matches!(&error, Error::Unusable { reason, .. } if reason.contains("open it again")), "{error}");
     assert_eq!(server.join().unwrap(), command::RESET);
 }
@@ -146,8 +146,8 @@ fn answers_to_something_else_end_the_connection() {
             raw.send(forge(reply), &[], &[]);
         });
         let client = client.unwrap();
-        assert!(matches!(client.reset(), Err(Error::Protocol { .. })));
-        assert!(matches!(client.reset(), Err(Error::Unusable { .. })));
+        assert!(matches!(reset(&client), Err(Error::Protocol { .. })));
+        assert!(matches!(reset(&client), Err(Error::Unusable { .. })));
         server.join().unwrap();
     }
 }
@@ -180,8 +180,8 @@ fn an_end_in_the_middle() {
         (&stream).write_all(header.as_bytes()).unwrap();
     });
     let client = client.unwrap();
-    assert!(matches!(client.reset(), Err(Error::Gone { .. })));
-    assert!(matches!(client.reset(), Err(Error::Gone { .. })));
+    assert!(matches!(reset(&client), Err(Error::Gone { .. })));
+    assert!(matches!(reset(&client), Err(Error::Gone { .. })));
     server.join().unwrap();
 }
 
@@ -198,12 +198,12 @@ fn an_error_is_an_answer() {
         raw.be_set_up();
     });
     let client = client.unwrap();
-    match client.reset() {
+    match reset(&client) {
         Err(Error::Peer { source, .. }) => assert_eq!(source.raw_os_error(), Some(libc::EPERM)),
         other => panic!("{other:?}"),
     }
-    assert!(matches!(client.reset(), Err(Error::Peer { .. })), "an error without a number");
-    client.reset().unwrap();
+    assert!(matches!(reset(&client), Err(Error::Peer { .. })), "an error without a number");
+    reset(&client).unwrap();
     server.join().unwrap();
 }
 
@@ -217,7 +217,7 @@ fn descriptors_that_nobody_asked_for_are_closed() {
             raw.reply_with(&request, &[], &vec![write.as_fd(); count]);
         });
         let client = client.unwrap();
-        let result = client.reset();
+        let result = reset(&client);
         assert_eq!(matches!(result, Err(Error::Protocol { .. })), refused, "{count}: {result:?}");
         drop(client);
         server.join().unwrap();
@@ -298,7 +298,7 @@ fn only_what_is_populated_takes_pages() {
     bar.populate(0x1004, 4);
     // Linux before 5.14 does not take the hint.
     assert!([0, 8].contains(&blocks()), "{}", blocks());
-    bar.register::<u32>(0x1004).unwrap().write(1);
+    ring(&bar.register(0x1004).unwrap(), 1);
     assert_eq!(blocks(), 8, "one page");
     drop((client, bar));
     server.join().unwrap();
@@ -329,7 +329,7 @@ fn a_bar_that_can_be_sealed_can_not_shrink() {
         describing(file.try_clone().unwrap(), || region_info(0, 0x4000, Some(&[(0x1000, 0x1000)])));
     let bar = client.bar(0).unwrap();
     assert_eq!(nix::unistd::ftruncate(&file, 0), Err(Errno::EPERM));
-    bar.register::<u32>(0x1000).unwrap().write(1);
+    ring(&bar.register(0x1000).unwrap(), 1);
     drop((client, bar));
     server.join().unwrap();
 }
@@ -356,7 +356,7 @@ fn accesses_are_split_as_the_server_wants() {
     let mut data = [0; 250];
     client.config_read(8, &mut data).unwrap();
     assert!(data.iter().enumerate().all(|(at, &byte)| byte == 8_u8.wrapping_add(at as u8)));
-    client.config_write(0, &data[..101]).unwrap();
+    config_write(&client, 0, &data[..101]).unwrap();
     drop(client);
     let (read, write) = (command::REGION_READ, command::REGION_WRITE);
     let expected = [(read, 8, 100), (read, 108, 100), (read, 208, 50), (write, 0, 100), (write, 100, 1)];
@@ -444,13 +444,13 @@ fn a_server_without_descriptors_asks_for_memory_by_message() {
     let region = client.dma().map(Memory::new(4096, PageSize::Small).unwrap()).unwrap();
     let error = client.dma().map(Memory::new(4096, PageSize::Small).unwrap()).unwrap_err();
     assert!(matches!(error, Error::Unusable { .. }), "{error}");
-    client.reset().unwrap();
+    reset(&client).unwrap();
     let word = region.as_ptr().wrapping_add(4092).cast::<[u8; 4]>();
     // SAFETY: a test's own region, at rest.
     assert_eq!(unsafe { word.read_volatile() }, *b"abcd");
     drop(region);
     server.join().unwrap();
-    assert!(matches!(client.reset(), Err(Error::Gone { .. })));
+    assert!(matches!(reset(&client), Err(Error::Gone { .. })));
 }
 
 /// Soundness finding 13: memory that a server did not let go of was lost for the life of the process.
@@ -480,7 +480,7 @@ fn memory_that_a_server_keeps_is_freed_with_the_connection() {
         assert!(!addresses.contains(&region.iova(0)), "an address that the server still has");
         if dies {
             // The server leaves, and the client notices: it is connected no more, but there.
-            assert!(client.reset().is_err());
+            assert!(reset(&client).is_err());
             drop(region);
             let files = server.join().unwrap();
             assert_eq!(files.len(), 6);
@@ -502,7 +502,7 @@ fn a_server_that_asks_on_and_on_is_late() {
         let header = Header { command: command::DMA_READ, flags: flags::NO_REPLY, ..Header::default() };
         while raw.0.send(message(header, &[]), &[]).and_then(|()| raw.0.flush_until(soon())).is_ok() {}
     });
-    assert!(matches!(client.unwrap().reset(), Err(Error::Timeout { .. })));
+    assert!(matches!(reset(&client.unwrap()), Err(Error::Timeout { .. })));
     server.join().unwrap();
 }
 
@@ -526,7 +526,7 @@ fn a_server_that_does_not_take_its_answers_is_given_up() {
     });
     let client = client.unwrap();
     let region = client.dma().map(Memory::new(1 << 20, PageSize::Small).unwrap()).unwrap();
-    let error = client.reset().unwrap_err();
+    let error = reset(&client).unwrap_err();
     assert!(matches!(error, Error::Protocol { .. }), "{error}");
     drop((region, client));
     server.join().unwrap();

@@ -17,6 +17,7 @@ use crate::{
     irq::IrqKind,
     memory::{Memory, PageSize},
     mmio::{Mapping, Register},
+    transport::{Bar, Device},
 };
 use nix::errno::Errno;
 use std::{
@@ -48,6 +49,33 @@ const PIN: u64 = 0x30;
 /// Doorbell: in the page that is mapped. A new value raises MSI-X interrupt 0.
 const DOORBELL: u64 = 0x1000;
 
+// A test drives its device alone, and what that copies is memory without references.
+
+fn reset(device: &dyn Device) -> crate::Result<()> {
+    // SAFETY: see above.
+    unsafe { device.reset() }
+}
+
+fn config_write(device: &dyn Device, offset: u16, data: &[u8]) -> crate::Result<()> {
+    // SAFETY: see above.
+    unsafe { device.config_write(offset, data) }
+}
+
+fn write_u32(bar: &Bar, offset: u64, value: u32) -> crate::Result<()> {
+    // SAFETY: see above.
+    unsafe { bar.write_u32(offset, value) }
+}
+
+fn write_u64(bar: &Bar, offset: u64, value: u64) -> crate::Result<()> {
+    // SAFETY: see above.
+    unsafe { bar.write_u64(offset, value) }
+}
+
+fn ring(doorbell: &Register<u32>, value: u32) {
+    // SAFETY: see above.
+    unsafe { doorbell.write(value) }
+}
+
 /// A device that copies memory.
 struct Toy {
     layout: Layout,
@@ -62,7 +90,9 @@ struct Toy {
 impl Toy {
     fn new() -> Self {
         let memory = Arc::new(Memory::new(0x4000, PageSize::Small).unwrap());
-        let mapping = Arc::new(Mapping::new(memory.as_fd(), 0, memory.len(), "toy").unwrap());
+        // SAFETY: memory of the toy's own, to which nobody has references.
+        let file = unsafe { memory.file() };
+        let mapping = Arc::new(Mapping::map(file, 0, memory.len(), "toy").unwrap());
         let mut layout = Layout { irqs: [1, 0, 20, 1, 1], ..Layout::default() };
         let mappable = Mappable { memory, areas: vec![(DOORBELL, 0x1000)] };
         layout.regions[0] = RegionLayout { size: 0x4000, mappable: Some(mappable) };

@@ -5,10 +5,10 @@ use crate::{irq::EventFd, transport::Device};
 
 fn copy(client: &Client, from: u64, to: u64, len: u64) -> u64 {
     let bar = client.bar(0).unwrap();
-    bar.write_u64(SOURCE, from).unwrap();
-    bar.write_u64(TARGET, to).unwrap();
-    bar.write_u64(LENGTH, len).unwrap();
-    bar.write_u64(GO, 1).unwrap();
+    write_u64(&bar, SOURCE, from).unwrap();
+    write_u64(&bar, TARGET, to).unwrap();
+    write_u64(&bar, LENGTH, len).unwrap();
+    write_u64(&bar, GO, 1).unwrap();
     bar.read_u64(STATUS).unwrap()
 }
 
@@ -29,15 +29,15 @@ fn registers_by_message_and_configuration_space() {
     let (client, resets) = toy();
     let bar = client.bar(0).unwrap();
     assert_eq!(bar.size(), 0x4000);
-    bar.write_u64(SOURCE, 0x1122_3344_5566_7788).unwrap();
+    write_u64(&bar, SOURCE, 0x1122_3344_5566_7788).unwrap();
     assert_eq!(bar.read_u32(SOURCE + 4).unwrap(), 0x1122_3344);
     let mut config = [0; 64];
     client.config_read(0, &mut config).unwrap();
     assert_eq!(config, [0xc0; 64]);
-    assert!(matches!(client.config_write(0, &[0]), Err(crate::Error::Peer { .. })));
+    assert!(matches!(config_write(&client, 0, &[0]), Err(crate::Error::Peer { .. })));
     assert!(matches!(client.config_read(4090, &mut config), Err(crate::Error::OutOfRange { .. })));
     assert!(matches!(client.bar(1), Err(crate::Error::NotFound { .. })));
-    client.reset().unwrap();
+    reset(&client).unwrap();
     assert_eq!((bar.read_u64(SOURCE).unwrap(), resets.load(Ordering::SeqCst)), (0, 1));
 }
 
@@ -64,7 +64,7 @@ fn a_mapped_doorbell_and_an_interrupt() {
     assert_eq!(bar.areas().len(), 1);
     let doorbell = bar.register::<u32>(DOORBELL).expect("the doorbell page is mapped");
     assert!(bar.register::<u32>(0).is_none() && bar.register::<u32>(0x2000).is_none());
-    doorbell.write(1);
+    ring(&doorbell, 1);
     assert!(irq.wait(SOON).unwrap(), "an idle server notices a doorbell");
     assert_eq!(irq.take().unwrap(), 1);
 }
@@ -76,7 +76,7 @@ fn more_interrupts_than_fit_a_message() {
     let fds: Vec<_> = irqs.iter().map(AsFd::as_fd).collect();
     let bar = client.bar(0).unwrap();
     let raised = |vector: usize| {
-        bar.write_u64(RAISE, vector as u64).unwrap();
+        write_u64(&bar, RAISE, vector as u64).unwrap();
         let counts: Vec<_> = irqs.iter().map(|irq| irq.take().unwrap()).collect();
         assert!(counts.iter().enumerate().all(|(at, &count)| count == 0 || at == vector));
         counts[vector]
@@ -100,8 +100,8 @@ fn a_masked_interrupt_waits() {
     client.set_irqs(IrqKind::Msix, &[irq.as_fd()]).unwrap();
     let bar = client.bar(0).unwrap();
     client.mask_irq(IrqKind::Msix, 0, true).unwrap();
-    bar.write_u64(RAISE, 0).unwrap();
-    bar.write_u64(RAISE, 0).unwrap();
+    write_u64(&bar, RAISE, 0).unwrap();
+    write_u64(&bar, RAISE, 0).unwrap();
     assert_eq!(irq.take().unwrap(), 0);
     client.mask_irq(IrqKind::Msix, 0, false).unwrap();
     assert_eq!(irq.take().unwrap(), 1, "once, however often it was raised");
@@ -113,7 +113,7 @@ fn a_driven_pin_interrupts_whenever_it_is_unmasked() {
     let (client, _) = toy();
     let (irq, other) = (EventFd::new().unwrap(), EventFd::new().unwrap());
     let bar = client.bar(0).unwrap();
-    let drive = |on: u64| bar.write_u64(PIN, on).unwrap();
+    let drive = |on: u64| write_u64(&bar, PIN, on).unwrap();
     let mask = |masked| client.mask_irq(IrqKind::Intx, 0, masked).unwrap();
     client.set_irqs(IrqKind::Intx, &[irq.as_fd()]).unwrap();
     assert_eq!(irq.take().unwrap(), 0);
@@ -148,7 +148,7 @@ fn a_region_larger_than_a_message() {
     let (client, _) = toy();
     let bar = client.bar(2).unwrap();
     assert!(bar.areas().is_empty() && bar.size() == 3 << 20);
-    bar.write_u32((3 << 20) - 4, 7).unwrap();
+    write_u32(&bar, (3 << 20) - 4, 7).unwrap();
     assert_eq!(bar.read_u32((3 << 20) - 4).unwrap(), 7);
     assert!(bar.read_u32(3 << 20).is_err());
 }
@@ -160,7 +160,7 @@ fn the_last_handle_closes_the_connection_and_then_drops_what_is_kept() {
     drop(client);
     let region = dma.map(Memory::new(4096, PageSize::Small).unwrap()).unwrap();
     drop((dma, region));
-    bar.write_u64(SOURCE, 1).unwrap();
+    write_u64(&bar, SOURCE, 1).unwrap();
     assert_eq!(resets.load(Ordering::SeqCst), 0);
     drop(bar);
     // `Joined` has joined: the server has noticed.
@@ -175,7 +175,7 @@ fn several_threads_share_a_connection() {
             let bar = client.bar(2).unwrap();
             scope.spawn(move || {
                 for round in 0..200 {
-                    bar.write_u64(thread * 8, round).unwrap();
+                    write_u64(&bar, thread * 8, round).unwrap();
                     assert_eq!(bar.read_u64(thread * 8).unwrap(), round);
                 }
             });
@@ -190,7 +190,7 @@ fn a_forked_child_leaves_the_device_alone() {
     // SAFETY: the child only drops what it inherited and exits; the C library's allocator survives forks.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        let refused = client.reset().is_err();
+        let refused = reset(&client).is_err();
         drop((client, region));
         // SAFETY: ends the child without the parent's exit handlers.
         unsafe { libc::_exit(i32::from(!refused)) };

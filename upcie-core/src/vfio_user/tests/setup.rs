@@ -102,7 +102,7 @@ fn open_clears_what_is_left_and_turns_the_function_on() {
     // Messages first: with bus master on, what a former user had wired would be raised.
     let wanted = [[OFF, NO_MSI | 0x21, NO_MSIX], [OFF, NO_MSI, NO_MSIX], [ON, NO_MSI, NO_MSIX]];
     assert_eq!(done(&log), wanted);
-    client.reset().unwrap();
+    reset(&client).unwrap();
     assert_eq!(done(&log), wanted, "a reset takes all of it away");
     drop(client);
     assert_eq!(done(&log), [[ON & !bits::BUS_MASTER, NO_MSI, NO_MSIX]]);
@@ -121,7 +121,7 @@ fn messages_are_on_exactly_while_they_are_wired() {
         client.set_irqs(IrqKind::Msi, &fds).is_err() && client.set_irqs(IrqKind::Intx, &fds[..1]).is_err()
     );
     assert!(done(&log).is_empty());
-    client.reset().unwrap();
+    reset(&client).unwrap();
     assert_eq!(done(&log).last(), Some(&on), "what is wired is enabled again");
     client.set_irqs(IrqKind::Msix, &[]).unwrap();
     assert_eq!(done(&log), [[ON, NO_MSI, NO_MSIX], SET], "disabled, then unwired");

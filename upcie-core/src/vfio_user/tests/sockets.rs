@@ -78,9 +78,9 @@ fn one_client_after_another_and_a_second_is_told() {
         let first = connect(&path).unwrap();
         let error = connect(&path).unwrap_err();
         assert!(error.to_string().contains("has a client already"), "{error}");
-        first.reset().unwrap();
+        reset(&*first).unwrap();
         drop(first);
-        connect(&path).unwrap().reset().unwrap();
+        reset(&*connect(&path).unwrap()).unwrap();
     });
     assert!(!path.exists(), "the socket goes with its server");
 }
@@ -199,7 +199,7 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     assert!(matches!(error, Error::NotFound { .. }) && error.to_string().contains("start its server again"));
     serving(&path, || {
         assert!(Listener::bind(&path).unwrap_err().to_string().contains("in use"));
-        connect(&path).unwrap().reset().unwrap();
+        reset(&*connect(&path).unwrap()).unwrap();
     });
     fs::write(&path, "text").unwrap();
     assert!(Listener::bind(&path).unwrap_err().to_string().contains("something else"));
@@ -305,7 +305,7 @@ impl Raw {
 fn a_server_survives_any_bytes() {
     let scratch = Scratch::new("fuzz");
     let path = scratch.socket();
-    let file = Memory::new(0x10000, PageSize::Small).unwrap();
+    let file = Memory::new(0x10000, PageSize::Small).unwrap().shared();
     let mut random = Random(0x5eed);
     serving(&path, || {
         let mut handled = 0;
@@ -334,7 +334,7 @@ fn a_server_survives_any_bytes() {
                 }
                 let count =
                     if random.below(64) == 0 { 12 } else { [0, 0, 0, 1, 1, 8][random.below(6) as usize] };
-                let fds = vec![file.as_fd(); count];
+                let fds = vec![file.shared_file().unwrap(); count];
                 if raw.0.send(bytes, &fds).is_err() {
                     break;
                 }
@@ -356,6 +356,6 @@ fn a_server_survives_any_bytes() {
                 Err(error) => assert!(Instant::now() < end, "{error}"),
             }
         };
-        client.reset().unwrap();
+        reset(&*client).unwrap();
     });
 }

@@ -135,7 +135,8 @@ impl Inner {
         if control {
             // Without it the next two read as 0.
             let cre = CmbMemorySpaceControl::new().with_cre(true);
-            self.registers.write_u64(offset::CMBMSC, cre.into_bits())?;
+            // SAFETY: with CMSE clear it answers to no address.
+            unsafe { self.registers.write_u64(offset::CMBMSC, cre.into_bits()) }?;
         }
         let location = CmbLocation::from_bits(self.registers.peek(offset::CMBLOC)?);
         let size = CmbSize::from_bits(self.registers.peek(offset::CMBSZ)?);
@@ -156,7 +157,8 @@ impl Inner {
         }
         let enabled = self.map_buffer(location, size, control);
         if control && enabled.is_err() {
-            if let Err(error) = self.registers.write_u64(offset::CMBMSC, 0) {
+            // SAFETY: with CMSE clear it answers to no address.
+            if let Err(error) = unsafe { self.registers.write_u64(offset::CMBMSC, 0) } {
                 tracing::warn!(device = %self.name, %error, "turning the memory buffer off");
             }
         }
@@ -170,8 +172,10 @@ impl Inner {
         if control {
             let memory = CmbMemorySpaceControl::new().with_cre(true).with_cba(mapped.iova >> 12);
             // The address first: half of a new one must not count.
-            self.registers.write_u64(offset::CMBMSC, memory.into_bits())?;
-            self.registers.write_u32(offset::CMBMSC, memory.with_cmse(true).into_bits() as u32)?;
+            // SAFETY: CMSE is still clear.
+            unsafe { self.registers.write_u64(offset::CMBMSC, memory.into_bits()) }?;
+            // SAFETY: the addresses were allocated for this memory in the device's space, and are nobody else's.
+            unsafe { self.registers.write_u32(offset::CMBMSC, memory.with_cmse(true).into_bits() as u32) }?;
             // CMBSTS.CBAI
             if self.registers.peek(offset::CMBSTS)? & 1 != 0 {
                 let reason = format!("it does not take the address {:#x} (CMBSTS.CBAI)", mapped.iova);

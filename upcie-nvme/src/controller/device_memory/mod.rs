@@ -25,10 +25,12 @@ use upcie_core::{
 pub(super) fn turn_off(registers: &Registers) -> Result<()> {
     let cap = registers.capabilities();
     if cap.cmbs() {
-        registers.write_u64(offset::CMBMSC, CmbMemorySpaceControl::new().into_bits())?;
+        // SAFETY: with CMSE clear it answers to no address.
+        unsafe { registers.write_u64(offset::CMBMSC, CmbMemorySpaceControl::new().into_bits()) }?;
     }
     if cap.pmrs() && PmrCapabilities::from_bits(registers.peek(offset::PMRCAP)?).cmss() {
-        registers.write_u32(offset::PMRMSCL, 0)?;
+        // SAFETY: with CMSE clear it answers to no address.
+        unsafe { registers.write_u32(offset::PMRMSCL, 0) }?;
     }
     Ok(())
 }
@@ -78,7 +80,9 @@ impl Inner {
         let doorbells = offset::DOORBELLS as u64 + (u64::from(self.granted) + 1) * 2 * stride;
         let len = place.check(bar.size(), doorbells).map_err(broken)?;
         let space = self.space();
-        let map = |shared| space.map_bar(&bar, place.offset, len, shared);
+        // SAFETY: a register of the claimed device, as the device has it. The range is the memory that the controller's
+        // registers say, behind its doorbells (`check`), and mapped once: callers keep what they got.
+        let map = |shared| unsafe { space.map_bar(&bar, place.offset, len, shared) };
         let (region, unshared) = if space.is_physical() {
             (map(false)?, None)
         } else if place.bar == 0 {

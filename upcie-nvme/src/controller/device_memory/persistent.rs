@@ -131,7 +131,8 @@ impl Inner {
             None => {
                 let enabled = self.enable_persistent();
                 if enabled.is_err() {
-                    if let Err(error) = self.registers.write_u32(offset::PMRMSCL, 0) {
+                    // SAFETY: with CMSE clear it answers to no address.
+                    if let Err(error) = unsafe { self.registers.write_u32(offset::PMRMSCL, 0) } {
                         tracing::warn!(device = %self.name, %error, "turning the persistent memory region off");
                     }
                 }
@@ -148,7 +149,8 @@ impl Inner {
         }
         let patience = capabilities.timeout().ok_or_else(|| broken("PMRCAP.PMRTU is reserved".into()))?;
         // PMRCTL.EN
-        self.registers.write_u32(offset::PMRCTL, 1)?;
+        // SAFETY: it becomes ready in its own register; CMSE is clear, so it answers to no device address.
+        unsafe { self.registers.write_u32(offset::PMRCTL, 1) }?;
         let patience = patience.min(PATIENCE_MAX).max(PATIENCE_MIN);
         wait(patience, &self.name, "waiting for the persistent memory region (PMRSTS.NRDY = 0)", || {
             Ok(!status(&self.registers)?.nrdy())
@@ -164,9 +166,11 @@ impl Inner {
         };
         let mapped = self.map_memory(WHAT, place, self.options.memory_buffer_caching, reads && writes)?;
         if capabilities.cmss() {
-            self.registers.write_u32(offset::PMRMSCU, (mapped.iova >> 32) as u32)?;
+            // SAFETY: CMSE is still clear.
+            unsafe { self.registers.write_u32(offset::PMRMSCU, (mapped.iova >> 32) as u32) }?;
             // Bit 1: CMSE.
-            self.registers.write_u32(offset::PMRMSCL, mapped.iova as u32 & !0xfff | 2)?;
+            // SAFETY: the addresses were allocated for this memory in the device's space, and are nobody else's.
+            unsafe { self.registers.write_u32(offset::PMRMSCL, mapped.iova as u32 & !0xfff | 2) }?;
             if status(&self.registers)?.cbai() {
                 let reason = format!("it does not take the address {:#x} (PMRSTS.CBAI)", mapped.iova);
                 return Err(broken(reason));

@@ -182,7 +182,7 @@ fn features_keep_what_they_are_set_to_until_a_reset() {
     let read =
         Command { nsid: 2, ..Command::get_features(FeatureId::ERROR_RECOVERY, FeatureSelect::CURRENT) };
     assert_eq!(host.admin.run(read).result(), Ok(7));
-    host.bar.write_u32(0x14, 0).unwrap();
+    host.write_u32(0x14, 0).unwrap();
     host.enable();
     assert_eq!(host.admin.run(read).result(), Ok(0));
     assert_eq!(get(&mut host, FeatureId::NUMBER_OF_QUEUES, 0), NumberOfQueues::of(8, 8).into_bits());

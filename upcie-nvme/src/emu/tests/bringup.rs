@@ -24,13 +24,13 @@ fn a_configuration_that_does_not_fit_is_a_fatal_status_until_it_is_disabled() {
         let mut host = Host::disabled("");
         host.configure(cc);
         assert_eq!(host.csts(), 2, "CC {cc:#x}");
-        host.bar.write_u32(0x14, 0).unwrap();
+        host.write_u32(0x14, 0).unwrap();
         assert_eq!(host.csts(), 0);
         host.enable();
         host.alive();
     }
     let host = Host::disabled("");
-    host.bar.write_u32(0x14, 1 | 6 << 16 | 4 << 20).unwrap();
+    host.write_u32(0x14, 1 | 6 << 16 | 4 << 20).unwrap();
     assert_eq!(host.csts(), 2, "AQA is 0");
 }
 
@@ -38,8 +38,8 @@ fn a_configuration_that_does_not_fit_is_a_fatal_status_until_it_is_disabled() {
 fn admin_rings_in_no_memory_are_a_fatal_status() {
     let host = Host::disabled("");
     host.configure(0);
-    host.bar.write_u64(0x28, 0x7fff_0000_0000).unwrap();
-    host.bar.write_u32(0x14, 1 | 6 << 16 | 4 << 20).unwrap();
+    host.write_u64(0x28, 0x7fff_0000_0000).unwrap();
+    host.write_u32(0x14, 1 | 6 << 16 | 4 << 20).unwrap();
     host.admin.ring_value(1);
     let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
     while host.csts() & 2 == 0 {
@@ -50,12 +50,12 @@ fn admin_rings_in_no_memory_are_a_fatal_status() {
 #[test]
 fn shutdown_completes_and_stops_the_queues() {
     let mut host = Host::new("");
-    host.bar.write_u32(0x14, 1 | 1 << 14 | 6 << 16 | 4 << 20).unwrap();
+    host.write_u32(0x14, 1 | 1 << 14 | 6 << 16 | 4 << 20).unwrap();
     assert_eq!(host.csts(), 1 | 2 << 2);
     host.admin.put(&Command::flush(1));
     host.admin.ring();
     host.admin.silent();
-    host.bar.write_u32(0x14, 0).unwrap();
+    host.write_u32(0x14, 0).unwrap();
     assert_eq!(host.csts(), 0);
     host.enable();
     host.alive();
@@ -73,10 +73,10 @@ fn a_reset_in_mid_flight_forgets_everything() {
         }
         queue.ring();
         if round % 2 == 0 {
-            host.bar.write_u32(0x14, 0).unwrap();
+            host.write_u32(0x14, 0).unwrap();
             assert_eq!(host.csts(), 0);
         } else {
-            host.device.reset().unwrap();
+            host.reset().unwrap();
             assert_eq!(host.bar.read_u32(0x24).unwrap(), 0, "AQA");
         }
         drop(queue);

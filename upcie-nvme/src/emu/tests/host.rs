@@ -50,12 +50,14 @@ impl Queue {
     /// Writes any value to the tail doorbell.
     pub fn ring_value(&self, value: u32) {
         upcie_core::barrier::dma_wmb();
-        self.doorbells[0].write(value);
+        // SAFETY: this host drives the controller, whose commands name memory without references.
+        unsafe { self.doorbells[0].write(value) };
     }
 
     /// Writes any value to the head doorbell.
     pub fn acknowledge_value(&self, value: u32) {
-        self.doorbells[1].write(value);
+        // SAFETY: this host drives the controller, whose commands name memory without references.
+        unsafe { self.doorbells[1].write(value) };
     }
 
     pub fn acknowledge(&self) {
@@ -152,12 +154,41 @@ impl Host {
         Self { device, bar, admin, data }
     }
 
+    /// Writes a register of 32 bits.
+    pub fn write_u32(&self, offset: u64, value: u32) -> upcie_core::Result<()> {
+        // SAFETY: this host drives the controller, whose rings and data are memory without references.
+        unsafe { self.bar.write_u32(offset, value) }
+    }
+
+    /// Writes a register of 64 bits.
+    pub fn write_u64(&self, offset: u64, value: u64) -> upcie_core::Result<()> {
+        // SAFETY: this host drives the controller, whose rings and data are memory without references.
+        unsafe { self.bar.write_u64(offset, value) }
+    }
+
+    /// Writes configuration space.
+    pub fn config_write(&self, offset: u16, data: &[u8]) -> upcie_core::Result<()> {
+        // SAFETY: this host drives the controller.
+        unsafe { self.device.config_write(offset, data) }
+    }
+
+    /// Writes 16 bits of configuration space.
+    pub fn set_config_u16(&self, offset: u16, value: u16) -> upcie_core::Result<()> {
+        self.config_write(offset, &value.to_le_bytes())
+    }
+
+    /// Resets the controller.
+    pub fn reset(&self) -> upcie_core::Result<()> {
+        // SAFETY: this host drives the controller.
+        unsafe { self.device.reset() }
+    }
+
     /// Writes the admin queue's registers and CC; does not wait.
     pub fn configure(&self, cc: u32) {
-        self.bar.write_u32(0x24, 15 | 7 << 16).unwrap();
-        self.bar.write_u64(0x28, self.admin.sq.iova(0)).unwrap();
-        self.bar.write_u64(0x30, self.admin.cq.iova(0)).unwrap();
-        self.bar.write_u32(0x14, cc).unwrap();
+        self.write_u32(0x24, 15 | 7 << 16).unwrap();
+        self.write_u64(0x28, self.admin.sq.iova(0)).unwrap();
+        self.write_u64(0x30, self.admin.cq.iova(0)).unwrap();
+        self.write_u32(0x14, cc).unwrap();
     }
 
     /// Enables the controller with new admin rings.

@@ -107,14 +107,14 @@ fn the_pin_is_driven_while_something_is_not_acknowledged() {
     assert!(!status(&host));
 
     // INTx disable.
-    host.device.config_write(5, &[4]).unwrap();
+    host.config_write(5, &[4]).unwrap();
     complete(&mut a);
     irqs.none(&host);
     assert!(status(&host), "it would be driven");
-    host.device.config_write(5, &[0]).unwrap();
+    host.config_write(5, &[0]).unwrap();
     irqs.one(0);
     // A reset lets go of it.
-    host.device.reset().unwrap();
+    host.reset().unwrap();
     irqs.none(&host);
     unmask(&host);
     irqs.none(&host);

@@ -5,7 +5,7 @@ use crate::spec::{Command, Status};
 use upcie_core::pci::{ConfigSpace, cap, command, offset};
 
 fn set_command(host: &Host, value: u16) {
-    host.device.set_config_u16(offset::COMMAND, value).unwrap();
+    host.set_config_u16(offset::COMMAND, value).unwrap();
 }
 
 /// A PCI device is driven as PCI says: no DMA without bus master; commands wait.
@@ -29,11 +29,11 @@ fn nothing_is_fetched_in_a_low_power_state() {
     let mut host = Host::new("size=1M");
     let mut queue = host.queue(1, [8, 8], None);
     let at = host.device.find_capability(cap::POWER_MANAGEMENT).unwrap().unwrap();
-    host.device.set_config_u16(at + 4, 3).unwrap();
+    host.set_config_u16(at + 4, 3).unwrap();
     queue.put(&Command::flush(1));
     queue.ring();
     queue.silent();
-    host.device.set_config_u16(at + 4, 0).unwrap();
+    host.set_config_u16(at + 4, 0).unwrap();
     assert_eq!(queue.wait().status(), Status::SUCCESS);
 }
 
@@ -48,7 +48,7 @@ fn a_reset_turns_all_off_and_the_client_on_again() {
     irqs.one(0);
     // Function level reset, by the client's back: nobody sets it up again.
     let at = host.device.find_capability(cap::PCIE).unwrap().unwrap();
-    host.device.set_config_u16(at + 8, 0x8000).unwrap();
+    host.set_config_u16(at + 8, 0x8000).unwrap();
     assert_eq!(host.device.command().unwrap(), 0);
     assert_eq!((host.csts(), host.bar.read_u32(0x24).unwrap()), (0, 0));
 }
@@ -58,10 +58,10 @@ fn what_is_fixed_while_enabled_stays() {
     let mut host = Host::new("size=1M");
     let cc = host.bar.read_u32(0x14).unwrap();
     let before = [0x24, 0x28, 0x2c, 0x30, 0x34].map(|at| host.bar.read_u32(at).unwrap());
-    host.bar.write_u32(0x24, 0x0fff_0fff).unwrap();
+    host.write_u32(0x24, 0x0fff_0fff).unwrap();
     host.bar.write_u64(0x28, 0xdead_0000).unwrap();
     host.bar.write_u64(0x30, 0xdead_0000).unwrap();
-    host.bar.write_u32(0x14, cc | 4 << 7 | 1 << 11 | 6 << 4).unwrap();
+    host.write_u32(0x14, cc | 4 << 7 | 1 << 11 | 6 << 4).unwrap();
     assert_eq!([0x24, 0x28, 0x2c, 0x30, 0x34].map(|at| host.bar.read_u32(at).unwrap()), before);
     assert_eq!(host.bar.read_u32(0x14).unwrap(), cc);
     host.alive();
@@ -74,6 +74,6 @@ fn admin_rings_have_to_be_aligned_to_memory_pages() {
     let asq = host.bar.read_u64(0x28).unwrap();
     host.bar.write_u64(0x28, asq | 0x1000).unwrap();
     // CC.MPS: 64 KiB.
-    host.bar.write_u32(0x14, 1 | 4 << 7 | 6 << 16 | 4 << 20).unwrap();
+    host.write_u32(0x14, 1 | 4 << 7 | 6 << 16 | 4 << 20).unwrap();
     assert_eq!(host.csts(), 2, "fatal status");
 }

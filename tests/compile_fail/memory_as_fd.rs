@@ -1,0 +1,11 @@
+// The memory of a buffer is no descriptor that anybody could write through (soundness finding 1).
+use std::os::fd::{AsFd, OwnedFd};
+use upcie_nvme::DmaBuf;
+
+fn descriptor(buffer: &DmaBuf) -> OwnedFd {
+    buffer.region().unwrap().memory().unwrap().as_fd().try_clone_to_owned().unwrap()
+}
+
+fn main() {
+    let _ = descriptor;
+}

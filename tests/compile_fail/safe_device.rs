@@ -1,0 +1,18 @@
+// A device's word decides where a driver sends it: giving it is `unsafe` (soundness finding 2b).
+use upcie_core::{Result, transport::RegionIo};
+
+struct Nothing;
+
+impl RegionIo for Nothing {
+    fn read(&self, _: u64, _: &mut [u8]) -> Result<()> {
+        Ok(())
+    }
+
+    unsafe fn write(&self, _: u64, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn main() {
+    let _ = Nothing;
+}

@@ -1,0 +1,85 @@
+//! Files of memory that nobody but this process's devices may have.
+//!
+//! A descriptor of such a file is not given out, but the file can be opened by a path: a huge page file by its name, any by
+//! `/proc/self/fd`. A mapping of it would be a second view of bytes that buffers deref to, so it is refused.
+
+use crate::{Error, Result};
+use std::{
+    os::fd::BorrowedFd,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// Device and inode of each.
+static OWN: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
+
+/// A file that is mapped once in this process; others may map it again when this is dropped.
+#[derive(Debug)]
+pub(super) struct OwnFile((u64, u64));
+
+impl OwnFile {
+    pub(super) fn of(fd: BorrowedFd<'_>, what: &str) -> Result<Self> {
+        let file = identity(fd, what)?;
+        own().push(file);
+        Ok(Self(file))
+    }
+}
+
+impl Drop for OwnFile {
+    fn drop(&mut self) {
+        let mut own = own();
+        if let Some(at) = own.iter().position(|file| *file == self.0) {
+            own.swap_remove(at);
+        }
+    }
+}
+
+/// An error if `fd` is such a file.
+pub(crate) fn refuse_own(fd: BorrowedFd<'_>, what: &str) -> Result<()> {
+    if !own().contains(&identity(fd, what)?) {
+        return Ok(());
+    }
+    Err(Error::Unusable {
+        device: what.into(),
+        reason: "the file is DMA memory of this process, whose buffers nobody else may change: make memory to be shared with \
+                 DmaSpace::allocate_shared"
+            .into(),
+    })
+}
+
+fn identity(fd: BorrowedFd<'_>, what: &str) -> Result<(u64, u64)> {
+    let stat = nix::sys::stat::fstat(fd).map_err(|e| Error::os(what, "asking which file it is", e))?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+fn own() -> MutexGuard<'static, Vec<(u64, u64)>> {
+    OWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Memory, PageSize};
+    use crate::mmio::Mapping;
+    use std::{
+        fs::OpenOptions,
+        os::fd::{AsFd, AsRawFd},
+    };
+
+    /// Soundness finding 1: a second mapping of the heap's own file.
+    #[test]
+    fn own_memory_is_neither_imported_nor_mapped_again() {
+        let memory = Memory::new(4096, PageSize::Small).unwrap();
+        assert!(memory.shared_file().is_none());
+        let path = format!("/proc/self/fd/{}", memory.fd.as_raw_fd());
+        let open = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        for error in [
+            Memory::import(open().into()).expect_err("a second mapping"),
+            Mapping::new(open().as_fd(), 0, 4096, "a test").expect_err("a second mapping"),
+        ] {
+            assert!(error.to_string().contains("allocate_shared"), "{error}");
+        }
+        // What is shared has no references to its bytes.
+        let memory = memory.shared();
+        assert!(memory.shared_file().is_some());
+        Memory::import(open().into()).unwrap();
+    }
+}

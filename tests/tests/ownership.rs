@@ -370,3 +370,39 @@ fn a_blocking_call_that_times_out_gives_its_buffer_back_once_the_queue_is_delete
         assert_eq!(buffer.len(), 4096);
     }
 }
+
+/// Soundness finding 1: safe code could bend a list of another buffer through the file of its own.
+#[test]
+fn no_buffer_leads_to_rings_lists_or_a_file() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let lens = [512, 4096, 64 << 10, 1 << 20];
+        let buffers = lens.map(|len| controller.alloc(len).unwrap());
+        // ASQ and ACQ.
+        let half = |at: usize| u64::from(controller.register(at).unwrap());
+        let rings = [0x28, 0x30].map(|at| half(at) | half(at + 4) << 32);
+        let lists = buffers.iter().filter(|buffer| buffer.len() > 2 * controller.page_size());
+        let lists = lists.map(|buffer| buffer.transfer().companion);
+        for address in lists.chain(rings) {
+            for region in buffers.iter().map(|buffer| buffer.region().unwrap()) {
+                let mut pages = (0..region.len()).step_by(4096).map(|page| region.iova(page));
+                assert!(pages.all(|page| page != address & !4095), "{address:#x} is in {region:?}");
+                assert!(region.memory().unwrap().shared_file().is_none());
+            }
+        }
+    });
+}
+
+#[test]
+fn rings_and_lists_take_little_memory() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let heap = controller.heap();
+        // One region for buffers, one for rings and lists.
+        let private = if heap.space().is_physical() { 2 << 20 } else { 512 << 10 };
+        assert!(heap.footprint() <= (2 << 20) + private, "{heap:?} after opening");
+        let before = heap.in_use();
+        let queue = create::<u64>(controller.queue_pair().depth(1024.min(controller.max_depth())));
+        assert!(heap.in_use() - before <= 256 << 10, "{} bytes for {queue:?}", heap.in_use() - before);
+    });
+}

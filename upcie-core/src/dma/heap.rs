@@ -18,6 +18,8 @@ use std::{
 
 /// The first region, and the least by which a heap grows: one huge page.
 const REGION_MIN: usize = 2 << 20;
+/// The same of a heap for rings and lists: two pairs of queues of 1024 entries with their lists.
+const PRIVATE_MIN: usize = 512 << 10;
 /// The largest allocation.
 const REGION_MAX: usize = 1 << 30;
 
@@ -25,19 +27,10 @@ const REGION_MAX: usize = 1 << 30;
 pub(super) enum Home {
     /// Nowhere: the empty buffer, or a descriptor that has been taken apart.
     None,
-    /// A heap's block, and its list's.
-    Block { heap: Arc<Heap>, region: RegionRef, block: Block, list: ListHome },
+    /// A heap's block, and the list, which is in the heap for lists; empty where none is needed.
+    Block { heap: Arc<Heap>, region: RegionRef, block: Block, list: DmaBuf },
     /// A part of another buffer.
     Part(Arc<DmaBuf>, Option<RegionRef>),
-}
-
-/// Where a buffer's list is.
-pub(super) enum ListHome {
-    None,
-    /// A block of the buffer's own heap.
-    Block(Block),
-    /// Of another heap: its owner's memory is no place for lists.
-    Elsewhere(DmaBuf),
 }
 
 impl Home {
@@ -54,7 +47,7 @@ impl Home {
         loop {
             match home {
                 Self::None => return None,
-                Self::Block { heap, .. } => return heap.prepare.as_deref(),
+                Self::Block { heap, .. } => return heap.prepared.as_ref().map(|prepared| &*prepared.by),
                 Self::Part(parent, _) => home = parent.home(),
             }
         }
@@ -65,15 +58,7 @@ impl Home {
         match std::mem::replace(&mut descriptor.home, Self::None) {
             Self::None => None,
             Self::Block { heap, region, block, list } => {
-                drop(region);
-                let list = match list {
-                    ListHome::None => None,
-                    ListHome::Block(block) => Some(block),
-                    ListHome::Elsewhere(list) => {
-                        drop(list);
-                        None
-                    }
-                };
+                drop((region, list));
                 let mut state = match heap.state.try_lock() {
                     Ok(state) => state,
                     Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -81,9 +66,7 @@ impl Home {
                     Err(TryLockError::WouldBlock) if heap.space.is_inherited() => return None,
                     Err(TryLockError::WouldBlock) => heap.lock(),
                 };
-                for block in [Some(block), list].into_iter().flatten() {
-                    state.free(block);
-                }
+                state.free(block);
                 state.spare.push(descriptor);
                 None
             }
@@ -145,28 +128,39 @@ impl State {
 /// A block is the length (or the alignment, if that is more) rounded up to a power of two, 512 bytes at least, 1 GiB at
 /// most, and is aligned to its own size. Memory that was freed is merged and used again; the heap keeps its regions
 /// until it and all its buffers are gone.
+///
+/// Lists of buffers, which send the device to memory, are in regions of another heap: no buffer's
+/// [`region`](DmaBuf::region) leads to them.
 pub struct Heap {
     space: Arc<DmaSpace>,
     growth: Growth,
-    prepare: Option<Box<dyn Prepare>>,
+    prepared: Option<Prepared>,
     /// Its buffers deref to nothing.
     by_copy: bool,
     state: Mutex<State>,
 }
 
+/// Who prepares a heap's buffers, and where their lists are.
+struct Prepared {
+    by: Box<dyn Prepare>,
+    lists: Arc<Heap>,
+}
+
 /// Where a heap's memory comes from.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 enum Growth {
     /// The host: more when it is needed, of these pages (`None`: see [`DmaSpace::allocate`]).
     Host(Option<PageSize>),
-    /// There is what there is; lists come from a heap of the host's memory.
-    Fixed { lists: Arc<Heap> },
+    /// The host, in smaller steps, of smaller pages at first: for rings and lists.
+    Private(Option<PageSize>),
+    /// There is what there is.
+    Fixed,
 }
 
 impl Heap {
     /// An empty heap over `space`, made of `pages`; `None` takes 2 MiB pages while some are free and small ones
     /// otherwise, where the space takes those. `prepare` is what the driver wants to know of each buffer; without it
-    /// no buffer is [ready](super::Transfer::ready).
+    /// no buffer is [ready](super::Transfer::ready). Their lists are in a [private](Self::private) heap.
     pub fn new(
         space: &Arc<DmaSpace>,
         pages: Option<PageSize>,
@@ -193,16 +187,64 @@ impl Heap {
         prepare: Option<Box<dyn Prepare>>,
         by_copy: bool,
     ) -> Arc<Self> {
-        let growth = Growth::Host(pages);
-        Arc::new(Self { space: space.clone(), growth, prepare, by_copy, state: Mutex::default() })
+        let prepared = prepare.map(|by| Prepared { by, lists: Self::private(space, pages, by_copy) });
+        Self::of(space, Growth::Host(pages), prepared, by_copy, State::default())
+    }
+
+    /// An empty heap for what sends a device to memory: a driver's rings and the lists of its users' buffers. The driver
+    /// keeps it to itself, so that no buffer that users get leads to its regions.
+    ///
+    /// It grows by 512 KiB at first, of small pages where an IOMMU translates and of one 2 MiB page elsewhere, and takes
+    /// `pages` (as in [`new`](Self::new)) where 2 MiB and more are needed at once.
+    ///
+    /// With `by_copy`, the buffers of heaps whose lists are in this one deref to nothing ([`by_copy`](Self::by_copy)).
+    pub fn private(space: &Arc<DmaSpace>, pages: Option<PageSize>, by_copy: bool) -> Arc<Self> {
+        Self::of(space, Growth::Private(pages), None, by_copy, State::default())
+    }
+
+    /// As [`new`](Self::new), over the space of `lists`, a [private](Self::private) heap of the driver's for the lists of
+    /// the buffers.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] when `lists` is no private heap.
+    pub fn with_lists(
+        pages: Option<PageSize>,
+        prepare: Box<dyn Prepare>,
+        lists: &Arc<Self>,
+    ) -> Result<Arc<Self>> {
+        let prepared = Some(Prepared { by: prepare, lists: lists.for_lists()?.clone() });
+        Ok(Self::of(&lists.space, Growth::Host(pages), prepared, lists.by_copy, State::default()))
+    }
+
+    fn of(
+        space: &Arc<DmaSpace>,
+        growth: Growth,
+        prepared: Option<Prepared>,
+        by_copy: bool,
+        state: State,
+    ) -> Arc<Self> {
+        Arc::new(Self { space: space.clone(), growth, prepared, by_copy, state: Mutex::new(state) })
+    }
+
+    /// Itself, if lists may be in it.
+    fn for_lists(self: &Arc<Self>) -> Result<&Arc<Self>> {
+        if let Growth::Private(_) = self.growth {
+            return Ok(self);
+        }
+        Err(Error::Unusable {
+            device: self.space.device().into(),
+            reason:
+                "the lists of a heap must be in memory of the host's that nobody else has: take Heap::private"
+                    .into(),
+        })
     }
 
     /// A heap of `region` alone (a controller memory buffer, or memory that is shared with other processes, say), which
-    /// never grows. The lists of its buffers come from `lists`, a heap of the same space.
+    /// never grows. The lists of its buffers come from `lists`, a [private](Self::private) heap of the same space.
     ///
     /// # Errors
     /// [`Error::Unusable`] when the region is in another space than `lists`, or has less than 512 bytes, and when `lists`
-    /// itself is a heap over a region: others may write there.
+    /// is no private heap: others may write there.
     pub fn over(region: Region, prepare: Option<Box<dyn Prepare>>, lists: &Arc<Self>) -> Result<Arc<Self>> {
         let space = region.space().clone();
         let unusable =
@@ -210,9 +252,7 @@ impl Heap {
         if space.id() != lists.space.id() {
             return Err(unusable("the lists of a heap must be in the address space that its memory is in"));
         }
-        if let Growth::Fixed { .. } = lists.growth {
-            return Err(unusable("the lists of a heap must be in memory of the host's that nobody else has"));
-        }
+        let lists = lists.for_lists()?.clone();
         let region = Arc::new(region);
         // Blocks are aligned to their size by their address, and pieces to place them in are powers of two.
         let (mut state, mut at) = (State::default(), 0);
@@ -229,8 +269,9 @@ impl Heap {
         if state.regions.is_empty() {
             return Err(unusable("memory for a heap must have at least 512 bytes"));
         }
-        let (growth, by_copy) = (Growth::Fixed { lists: lists.clone() }, lists.by_copy);
-        Ok(Arc::new(Self { space, growth, prepare, by_copy, state: Mutex::new(state) }))
+        let by_copy = lists.by_copy;
+        let prepared = prepare.map(|by| Prepared { by, lists });
+        Ok(Self::of(&space, Growth::Fixed, prepared, by_copy, state))
     }
 
     /// The address space that the buffers are in.
@@ -297,11 +338,11 @@ impl Heap {
         let block = self.place(&mut state, order)?;
         let region = state.regions[block.region as usize].region.clone();
         let iova = |offset: usize| region.iova(block.offset + offset);
-        let made = match self.prepare.as_deref() {
-            None => Ok((ListHome::None, None)),
-            Some(prepare) => match prepare.list_len(iova(0), len) {
-                0 => Ok((ListHome::None, prepare.prepare(&iova, len, None))),
-                bytes => self.list(&mut state, bytes, |list| prepare.prepare(&iova, len, Some(list))),
+        let made = match &self.prepared {
+            None => Ok((DmaBuf::empty(), None)),
+            Some(Prepared { by, lists }) => match by.list_len(iova(0), len) {
+                0 => Ok((DmaBuf::empty(), by.prepare(&iova, len, None))),
+                bytes => lists.list(bytes, |list| by.prepare(&iova, len, Some(list))),
             },
         };
         let (list, companion) = made.inspect_err(|_| state.free(block))?;
@@ -341,14 +382,24 @@ impl Heap {
         self.lock()
     }
 
-    /// Bytes of memory that the heap has mapped.
+    /// Bytes of memory that the heap has mapped, and the heap of its lists; of a heap [over](Self::over) a region, those of
+    /// the region.
     pub fn footprint(&self) -> usize {
-        self.lock().footprint()
+        self.sum(State::footprint)
     }
 
-    /// Bytes in blocks that are handed out, lists included.
+    /// Bytes in blocks that are handed out, those of the heap of its lists included; of a heap [over](Self::over) a region,
+    /// those in the region.
     pub fn in_use(&self) -> usize {
-        self.lock().in_use
+        self.sum(|state| state.in_use)
+    }
+
+    fn sum(&self, of: impl Fn(&State) -> usize) -> usize {
+        let own = of(&self.lock());
+        match (self.growth, &self.prepared) {
+            (Growth::Host(_), Some(prepared)) => own + of(&prepared.lists.lock()),
+            _ => own,
+        }
     }
 
     /// Checks that no memory of it has [moved](Region::verify).
@@ -356,33 +407,22 @@ impl Heap {
     /// # Errors
     /// [`Error::Unusable`] when some has.
     pub fn verify(&self) -> Result<()> {
-        self.lock().regions.iter().try_for_each(|piece| piece.region.verify())
+        self.lock().regions.iter().try_for_each(|piece| piece.region.verify())?;
+        self.prepared.as_ref().map_or(Ok(()), |prepared| prepared.lists.verify())
     }
 
     /// Has `fill` fill list memory of `bytes`, its entries zero.
     fn list(
-        &self,
-        state: &mut State,
+        self: &Arc<Self>,
         bytes: usize,
         fill: impl FnOnce(List<'_>) -> Option<u64>,
-    ) -> Result<(ListHome, Option<u64>)> {
-        if let Growth::Fixed { lists } = &self.growth {
-            let buf = lists.alloc_aligned(bytes, bytes.next_power_of_two().min(host_page_size()))?;
-            // SAFETY: a fresh buffer of at least `bytes`, 512-aligned, which nobody else has.
-            let entries = unsafe { entries(buf.as_ptr(), bytes) };
-            let companion = fill(List { entries, iova: buf.iova(0) });
-            return Ok((ListHome::Elsewhere(buf), companion));
-        }
-        let order = Buddy::order(bytes, 1).expect("a list is smaller than its buffer");
-        let block = self.place(state, order)?;
-        let region = &state.regions[block.region as usize].region;
-        // SAFETY: a block lies within its region.
-        let base = unsafe { region.as_ptr().add(block.offset) };
-        // SAFETY: a fresh block of at least `bytes`, 512-aligned, that nobody else has, its bytes initialised (the
+    ) -> Result<(DmaBuf, Option<u64>)> {
+        let buf = self.alloc_aligned(bytes, bytes.next_power_of_two().min(host_page_size()))?;
+        // SAFETY: a fresh buffer of at least `bytes`, 512-aligned, which nobody else has, its bytes initialised (the
         // region's were zero at first).
-        let entries = unsafe { entries(base, bytes) };
-        let companion = fill(List { entries, iova: region.iova(block.offset) });
-        Ok((ListHome::Block(block), companion))
+        let entries = unsafe { entries(buf.as_ptr(), bytes) };
+        let companion = fill(List { entries, iova: buf.iova(0) });
+        Ok((buf, companion))
     }
 
     /// A block, from a new region if need be. Regions grow with the heap, so that they stay few.
@@ -390,19 +430,30 @@ impl Heap {
         if let Some(block) = state.place(order) {
             return Ok(block);
         }
-        let least = REGION_MIN.max(1 << (order + MIN_SHIFT));
-        let Growth::Host(pages) = self.growth else {
-            return Err(Error::Allocation {
-                device: self.space.device().into(),
-                len: 1 << (order + MIN_SHIFT),
-                align: 1,
-                reason: "the memory in the device has no room for it, and can't grow",
-            });
+        let (step, pages) = match self.growth {
+            Growth::Host(pages) => (REGION_MIN, pages),
+            Growth::Private(pages) => (PRIVATE_MIN, pages),
+            Growth::Fixed => {
+                return Err(Error::Allocation {
+                    device: self.space.device().into(),
+                    len: 1 << (order + MIN_SHIFT),
+                    align: 1,
+                    reason: "the memory in the device has no room for it, and can't grow",
+                });
+            }
         };
+        let least = step.max(1 << (order + MIN_SHIFT));
         // What the device is about to be sent to again must still be there.
         state.regions.iter().try_for_each(|piece| piece.region.verify())?;
         let wanted = least.max((state.footprint() / 2).next_power_of_two()).min(REGION_MAX);
-        let map = |len| self.space.allocate(len, pages);
+        let map = |len| match self.growth {
+            // A huge page for little is saved, where that goes.
+            Growth::Private(_) if len < REGION_MIN => {
+                let small = self.space.smallest_page();
+                self.space.allocate(len, Some(small)).or_else(|_| self.space.allocate(len, pages))
+            }
+            _ => self.space.allocate(len, pages),
+        };
         // What the heap would like may be more than there is: then what it needs.
         let region = map(wanted).or_else(|error| if wanted > least { map(least) } else { Err(error) })?;
         let buddy = Buddy::new(region.len());

@@ -125,6 +125,14 @@ impl DmaSpace {
         matches!(self.kind, Kind::Physical(_))
     }
 
+    /// The smallest pages of the host's that it takes.
+    pub(super) fn smallest_page(&self) -> PageSize {
+        match &self.kind {
+            Kind::Physical(_) => PageSize::Huge2M,
+            Kind::Translated { .. } => PageSize::Small,
+        }
+    }
+
     /// New memory of at least `len` bytes that the device reaches, of pages of `page`; `None` takes 2 MiB pages while
     /// some are free, and small ones otherwise where an IOMMU translates.
     ///

@@ -31,7 +31,7 @@
 //!   its addresses are those of the memory can't be checked; they are for telling others, the owner above all.
 //! - Both can change all bytes at any time. So no reference to them is ever formed, neither here nor by buffers in a
 //!   shared region; keep only data in it. Lists and rings, which send the device somewhere, stay the owner's.
-//! - A process that has the region has its file. It can't shrink it (hugetlbfs files with a name apart, which the
+//! - A process that has the region has its file ([`Memory::shared_file`](crate::memory::Memory::shared_file)). It can't shrink it (hugetlbfs files with a name apart, which the
 //!   modes without an IOMMU use: those can't be sealed), but it can punch holes into it: those of small pages read as
 //!   zeroes, and one of huge pages lets the next access end with SIGBUS if the pool is empty. Share these with whom you
 //!   trust not to.

@@ -60,7 +60,7 @@ fn a_region_is_the_same_memory_and_the_same_addresses_on_the_other_side() {
     assert_eq!(shared.iova(5000).unwrap(), region.iova(5000));
 
     // A buffer of the owner's, through the region: both see what the other writes.
-    let lists = Heap::new(region.space(), Some(PageSize::Small), None);
+    let lists = Heap::private(region.space(), Some(PageSize::Small), false);
     let heap = Heap::over(region, None, &lists).unwrap();
     let _first = heap.alloc(512).unwrap();
     let mut buf = heap.alloc_zeroed(1000).unwrap();
@@ -83,7 +83,7 @@ fn a_region_is_the_same_memory_and_the_same_addresses_on_the_other_side() {
 #[test]
 fn a_shared_buffer_derefs_to_nothing_and_holds_no_lists() {
     let region = region(4);
-    let lists = Heap::new(region.space(), Some(PageSize::Small), None);
+    let lists = Heap::private(region.space(), Some(PageSize::Small), false);
     let heap = Heap::over(region, None, &lists).unwrap();
     let buf = heap.alloc(512).unwrap();
     let deref = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| buf[0]));

@@ -95,11 +95,11 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
     tracing::debug!(device = %name, page_size = page, interrupts = ?vectors.kind(), "bringing it up");
     disable(&registers, &name)?;
     device_memory::turn_off(&registers)?;
-    let make = if options.untrusted_device { Heap::by_copy } else { Heap::new };
-    let heap = make(device.dma(), options.pages, Some(Box::new(BufferLists { page_shift })));
+    let private = Heap::private(device.dma(), options.pages, options.untrusted_device);
+    let heap = Heap::with_lists(options.pages, Box::new(BufferLists { page_shift }), &private)?;
     let live = Arc::new(Live::new()?);
     let entries = ADMIN_ENTRIES;
-    let admin = Admin::new(&registers, &heap, &name, &live, entries, page_shift)?;
+    let admin = Admin::new(&registers, &private, &name, &live, entries, page_shift)?;
     let (sq, cq) = admin.rings();
     let aqa = AdminQueueAttributes::new().with_asqs(entries as u16 - 1).with_acqs(entries as u16 - 1);
     // SAFETY: `admin` has just zeroed rings of so many entries there; it goes into `inner`, which keeps it until the controller
@@ -117,6 +117,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
         memory_buffer: Mutex::default(),
         persistent_memory: Mutex::default(),
         heap,
+        private,
         live,
         version: registers.version()?,
         registers,

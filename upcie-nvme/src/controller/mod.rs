@@ -87,6 +87,8 @@ pub(crate) struct Inner {
     memory_buffer: Mutex<Option<Option<Arc<MemoryBuffer>>>>,
     persistent_memory: Mutex<Option<Option<Arc<PersistentMemory>>>>,
     heap: Arc<Heap>,
+    /// For rings and lists: no buffer of a user's leads to its memory.
+    private: Arc<Heap>,
     live: Arc<Live>,
     registers: Registers,
     identify: Box<IdentifyController>,
@@ -268,13 +270,13 @@ impl Controller {
 
     /// A heap over `region`, memory in the controller's address space (`heap().space()`): what other processes have too, or
     /// gave ([`upcie_core::share`]). Its buffers are prepared for commands as those of [`alloc`](Self::alloc) are; their
-    /// lists stay in the controller's own heap.
+    /// lists stay in memory of the driver's own.
     ///
     /// # Errors
     /// The region is of another address space, or has less than 512 bytes.
     pub fn heap_over(&self, region: Region) -> Result<Arc<Heap>> {
         let lists = BufferLists { page_shift: self.inner.page_shift };
-        Ok(Heap::over(region, Some(Box::new(lists)), &self.inner.heap)?)
+        Ok(Heap::over(region, Some(Box::new(lists)), &self.inner.private)?)
     }
 
     /// A buffer of `len` bytes that the controller can reach, zeroed.
@@ -357,6 +359,11 @@ impl Inner {
 
     pub(crate) fn heap(&self) -> &Arc<Heap> {
         &self.heap
+    }
+
+    /// The heap for rings and lists.
+    pub(crate) fn private(&self) -> &Arc<Heap> {
+        &self.private
     }
 
     pub(crate) fn live(&self) -> &Arc<Live> {

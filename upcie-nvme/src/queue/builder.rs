@@ -140,8 +140,8 @@ pub(crate) fn create<T>(
         memory.zero();
         Ok(memory)
     };
-    let memory = |bytes| memory_of(inner.heap(), bytes);
-    let sq = memory_of(buffer.map_or(inner.heap(), MemoryBuffer::heap), entries as usize * 64)?;
+    let memory = |bytes| memory_of(inner.private(), bytes);
+    let sq = memory_of(buffer.map_or(inner.private(), MemoryBuffer::heap), entries as usize * 64)?;
     let sq_combining = buffer.is_some_and(|buffer| buffer.caching() == Caching::WriteCombining);
     let cq = memory(entries as usize * 16)?;
     let (sq_iova, cq_iova) = (sq.iova(0), cq.iova(0));
@@ -186,5 +186,25 @@ pub(crate) fn create<T>(
             }
             Err(error)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Controller, queue::Retired};
+
+    /// Soundness finding 1: rings and lists are in regions that no buffer of a user's leads to.
+    #[test]
+    fn no_buffer_is_in_a_region_of_rings_or_lists() {
+        let controller = Controller::open(&"emu:size=1M".parse().unwrap()).unwrap();
+        let buffers = [512, 64 << 10].map(|len| controller.alloc(len).unwrap());
+        let inner = controller.queue_pair().controller;
+        let mut queue = create::<u64>(inner, 64, None, None, None, PRIORITY).unwrap();
+        assert!(delete(inner, queue.qid()));
+        let Retired(private) = queue.retire();
+        assert_eq!(private.len(), 3, "two rings and the lists");
+        let region = |buffer: &DmaBuf| buffer.region().map(|region| region.id());
+        assert!(private.iter().all(|ring| buffers.iter().all(|buffer| region(ring) != region(buffer))));
     }
 }

@@ -102,7 +102,7 @@ impl Inner {
         }
         let lists = BufferLists { page_shift: self.page_shift };
         let prepare = ready.then(|| Box::new(lists) as Box<dyn upcie_core::dma::Prepare>);
-        let heap = Heap::over(region, prepare, &self.heap)?;
+        let heap = Heap::over(region, prepare, &self.private)?;
         Ok(Mapped { heap, bar, iova, len, unshared })
     }
 

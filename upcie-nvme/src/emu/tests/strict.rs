@@ -42,7 +42,7 @@ fn nothing_is_fetched_in_a_low_power_state() {
 fn a_reset_turns_all_off_and_the_client_on_again() {
     let mut host = Host::new("size=1M,vectors=4");
     let irqs = super::interrupts::Irqs::wire(&host, upcie_core::irq::IrqKind::Msix, 4);
-    host.device.reset().unwrap();
+    host.reset().unwrap();
     host.enable();
     host.alive();
     irqs.one(0);
@@ -59,8 +59,8 @@ fn what_is_fixed_while_enabled_stays() {
     let cc = host.bar.read_u32(0x14).unwrap();
     let before = [0x24, 0x28, 0x2c, 0x30, 0x34].map(|at| host.bar.read_u32(at).unwrap());
     host.write_u32(0x24, 0x0fff_0fff).unwrap();
-    host.bar.write_u64(0x28, 0xdead_0000).unwrap();
-    host.bar.write_u64(0x30, 0xdead_0000).unwrap();
+    host.write_u64(0x28, 0xdead_0000).unwrap();
+    host.write_u64(0x30, 0xdead_0000).unwrap();
     host.write_u32(0x14, cc | 4 << 7 | 1 << 11 | 6 << 4).unwrap();
     assert_eq!([0x24, 0x28, 0x2c, 0x30, 0x34].map(|at| host.bar.read_u32(at).unwrap()), before);
     assert_eq!(host.bar.read_u32(0x14).unwrap(), cc);
@@ -72,7 +72,7 @@ fn admin_rings_have_to_be_aligned_to_memory_pages() {
     let host = Host::disabled("");
     host.configure(0);
     let asq = host.bar.read_u64(0x28).unwrap();
-    host.bar.write_u64(0x28, asq | 0x1000).unwrap();
+    host.write_u64(0x28, asq | 0x1000).unwrap();
     // CC.MPS: 64 KiB.
     host.write_u32(0x14, 1 | 4 << 7 | 6 << 16 | 4 << 20).unwrap();
     assert_eq!(host.csts(), 2, "fatal status");

@@ -92,7 +92,7 @@ fn a_childs_turns_waits_and_commands_are_refused() {
         let mut buffer = controller.alloc(4096).unwrap();
         for (what, flags) in [("clone", 0), ("a pid namespace", libc::CLONE_NEWPID)] {
             if !in_child(flags, || try_all(&controller, &namespace, &mut queue, &mut buffer)) {
-                left_out(&format!("{what}: this user may not make one"));
+                left_out(format!("{what}: this user may not make one"));
             }
             // The parent goes on with all of them.
             queue.turn().unwrap().read(&namespace, 0, controller.alloc(4096).unwrap(), 3).unwrap();

@@ -197,7 +197,11 @@ mod tests {
         assert!(error.to_string().contains("another container"), "{error}");
         FunctionLock::take_file(function(3), &theirs).expect("another function");
         drop(lock);
-        FunctionLock::take_file(function(2), &theirs).expect("released");
+        let lock = FunctionLock::take_file(function(2), &theirs).expect("released");
+        // Who forgets it has it for good.
+        std::mem::forget(lock);
+        FunctionLock::take_file(function(2), &mine).unwrap_err();
+        FunctionLock::take_file(function(2), &theirs).unwrap_err();
         fs::remove_file(mine).unwrap();
         fs::remove_file(theirs).unwrap();
     }

@@ -1,0 +1,158 @@
+//! Values that are forgotten (`mem::forget` is safe): what they hold stays, and nothing that a device may still write to is
+//! given to anybody else. One test for each row of the table in ARCHITECTURE.md; a turn's is in `ownership`, a lock's beside it.
+
+use std::{mem, ops::Range, sync::Arc};
+use upcie_core::transport;
+use upcie_nvme::{Controller, ControllerOptions, DmaBuf, Namespace, QueuePair};
+use upcie_tests::{
+    chain,
+    io::{create, only, read},
+    left_out,
+    process::Server,
+};
+
+/// A controller of the test's own, since what is forgotten stays until the process ends.
+fn controller() -> (Controller, Namespace) {
+    let controller = Controller::open(&"emu:size=16M,queues=4".parse().unwrap()).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    (controller, namespace)
+}
+
+fn addresses(buffer: &DmaBuf) -> Range<u64> {
+    buffer.iova(0)..buffer.iova(buffer.len() - 1) + 1
+}
+
+/// Asserts that no buffer that can be had, until as much was handed out as four regions of the heap have, lies in one of
+/// `taken`, and that I/O works.
+#[track_caller]
+fn nothing_is_reused(controller: &Controller, namespace: &Namespace, taken: &[Range<u64>]) {
+    let mut held = Vec::new();
+    for len in [512, 4096, 16384, 65536] {
+        for _ in 0..(2 << 20) / len {
+            let buffer = controller.alloc(len).unwrap();
+            let here = addresses(&buffer);
+            let reused = taken.iter().find(|taken| here.start < taken.end && taken.start < here.end);
+            assert_eq!(reused, None, "{here:x?} was handed out again");
+            held.push(buffer);
+        }
+    }
+    read(controller, namespace, 0, 1);
+}
+
+#[test]
+fn a_forgotten_queue_keeps_its_id_and_its_buffers() {
+    let (controller, namespace) = controller();
+    let before = controller.heap().in_use();
+    let mut queue: QueuePair<u64> = create(controller.queue_pair().depth(16));
+    let mut taken = Vec::new();
+    let mut turn = queue.turn().unwrap();
+    for tag in 0..15 {
+        let buffer = controller.alloc(8192).unwrap();
+        taken.push(addresses(&buffer));
+        turn.read(&namespace, 0, buffer, tag).unwrap();
+    }
+    drop(turn);
+    let id = queue.id();
+    mem::forget(queue);
+    // The rings and the lists stay, too: more than the buffers.
+    assert!(controller.heap().in_use() > before + 15 * 8192);
+    nothing_is_reused(&controller, &namespace, &taken);
+    let mut others = Vec::new();
+    let error = loop {
+        assert!(others.len() < usize::from(controller.max_queue_pairs()), "one is in use");
+        match controller.queue_pair().create::<u64>() {
+            Ok(queue) => others.push(queue),
+            Err(error) => break error,
+        }
+    };
+    assert!(chain(&error).contains("in use"), "{error}");
+    assert!(others.iter().all(|other| other.id() != id));
+}
+
+#[test]
+fn forgotten_buffers_and_completions_are_not_reused() {
+    let (controller, namespace) = controller();
+    let mut queue: QueuePair<u64> = create(controller.queue_pair().depth(4));
+    let mut taken = Vec::new();
+    for tag in 0..8 {
+        let buffer = controller.alloc(4096).unwrap();
+        taken.push(addresses(&buffer));
+        if tag % 2 == 0 {
+            mem::forget(buffer);
+            continue;
+        }
+        queue.turn().unwrap().read(&namespace, 0, buffer, tag).unwrap();
+        let done = loop {
+            if let Some(done) = queue.turn().unwrap().next() {
+                break done;
+            }
+        };
+        mem::forget(done);
+    }
+    nothing_is_reused(&controller, &namespace, &taken);
+}
+
+#[test]
+fn a_forgotten_part_keeps_the_whole_buffer() {
+    let (controller, namespace) = controller();
+    let whole = controller.alloc(16384).unwrap();
+    let taken = addresses(&whole);
+    let (first, second) = whole.split_at(4096);
+    mem::forget(second);
+    drop(first);
+    nothing_is_reused(&controller, &namespace, &[taken]);
+}
+
+#[test]
+fn a_forgotten_controller_goes_on() {
+    let (controller, namespace) = controller();
+    let mut queue: QueuePair<u64> = create(controller.queue_pair().depth(4));
+    let buffer = controller.alloc(4096).unwrap();
+    let taken = addresses(&buffer);
+    mem::forget(controller.clone());
+    mem::forget(namespace.clone());
+    queue.turn().unwrap().read(&namespace, 0, buffer, 5).unwrap();
+    let (tag, buffer) = only(&mut queue);
+    assert_eq!((tag, buffer.len()), (5, 4096));
+    mem::forget(buffer);
+    drop(queue);
+    nothing_is_reused(&controller, &namespace, &[taken]);
+}
+
+#[test]
+fn forgotten_regions_and_heaps_keep_their_addresses() {
+    let (controller, namespace) = controller();
+    let space = controller.heap().space();
+    let mut taken = Vec::new();
+    for _ in 0..4 {
+        let region = space.allocate(1 << 20, None).unwrap();
+        taken.push(region.iova(0)..region.iova(region.len() - 1) + 1);
+        mem::forget(region);
+        let region = space.allocate(1 << 20, None).unwrap();
+        taken.push(region.iova(0)..region.iova(region.len() - 1) + 1);
+        mem::forget(controller.heap_over(region).unwrap());
+    }
+    for _ in 0..16 {
+        let region = space.allocate(1 << 20, None).unwrap();
+        let here = region.iova(0)..region.iova(region.len() - 1) + 1;
+        assert!(taken.iter().all(|taken| here.end <= taken.start || taken.end <= here.start), "{here:x?}");
+    }
+    nothing_is_reused(&controller, &namespace, &taken);
+}
+
+#[test]
+fn a_forgotten_device_stays_one_users() {
+    if !Server::is_built() && !upcie_tests::is_ci() {
+        return left_out("nvme-emu is not built");
+    }
+    let server = Server::start("size=16M");
+    mem::forget(transport::open(&server.address()).unwrap());
+    let error = Controller::open(&server.address()).unwrap_err();
+    assert!(chain(&error).contains("one at a time"), "{error}");
+    // So does a driver that is forgotten as it works.
+    let server = Server::start("size=16M");
+    let controller = Controller::open_with(&server.address(), ControllerOptions::default()).unwrap();
+    mem::forget(Arc::new(controller));
+    let error = Controller::open(&server.address()).unwrap_err();
+    assert!(chain(&error).contains("one at a time"), "{error}");
+}

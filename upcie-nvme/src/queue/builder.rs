@@ -201,7 +201,7 @@ mod tests {
         let buffers = [512, 64 << 10].map(|len| controller.alloc(len).unwrap());
         let inner = controller.queue_pair().controller;
         let mut queue = create::<u64>(inner, 64, None, None, None, PRIORITY).unwrap();
-        assert!(delete(inner, queue.qid()));
+        assert!(inner.delete_queue(queue.qid()).is_ok());
         let Retired(private) = queue.retire();
         assert_eq!(private.len(), 3, "two rings and the lists");
         let region = |buffer: &DmaBuf| buffer.region().map(|region| region.id());

@@ -69,12 +69,13 @@ fn info_shows_every_pool() {
 fn a_dry_run_changes_nothing() {
     let count = || fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages").unwrap();
     let before = count();
-    let text = succeeds("setup --count 12345 --dry-run --persist");
-    assert!(
-        text.contains("would write 12345 to /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"),
-        "{text}"
-    );
-    assert!(text.contains("60-upcie-hugepages.conf") && text.contains("vm.nr_hugepages = 12345"), "{text}");
+    // One more than there are: neither a pool that shrinks, nor more than the machine's memory.
+    let wanted = before.trim().parse::<u64>().unwrap() + 1;
+    let text = succeeds(&format!("setup --count {wanted} --dry-run --persist"));
+    let file = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+    assert!(text.contains(&format!("would write {wanted} to {file}")), "{text}");
+    let setting = format!("vm.nr_hugepages = {wanted}");
+    assert!(text.contains("60-upcie-hugepages.conf") && text.contains(&setting), "{text}");
     assert_eq!(count(), before);
     let dir = Dir::made("huge-dry");
     let place = dir.0.join("huge");

@@ -56,7 +56,8 @@ pub(crate) fn charged<T>(access: impl FnOnce() -> T) -> T {
     result
 }
 
-/// The limit of this thread's messages, until it is dropped. In a budget within a budget the tighter one holds.
+/// The limit of the messages of the thread that makes it, until that thread drops it. In a budget within a budget the
+/// tighter one holds.
 ///
 /// ```
 /// use std::time::Duration;

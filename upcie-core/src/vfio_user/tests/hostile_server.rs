@@ -395,7 +395,8 @@ fn an_access_of_many_messages_has_one_deadline() {
     let error = client.config_read(0, &mut [0; 4096]).unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
     drop(client);
-    assert!(server.join().unwrap() <= 5);
+    // Five in the deadline, and one as the client takes the function off the bus.
+    assert!(server.join().unwrap() <= 6);
 
     let json = r#"{"capabilities":{"max_data_xfer_size":7}}"#;
     let (client, server) = against(SOON, move |stream| Raw::new(stream).greet(json));

@@ -48,7 +48,12 @@ pub fn prepare() -> Result<Vec<OsString>> {
 /// The QEMU in a directory, by the loader there.
 fn words(root: &Path) -> Vec<OsString> {
     let at = |path: &str| root.join(path).into_os_string();
+    let mut modules = OsString::from("QEMU_MODULE_DIR=");
+    modules.push(at("usr/lib/x86_64-linux-gnu/qemu"));
     vec![
+        "env".into(),
+        // Before this machine's, which are those of another QEMU.
+        modules,
         at("usr/lib64/ld-linux-x86-64.so.2"),
         "--library-path".into(),
         at("usr/lib/x86_64-linux-gnu"),
@@ -61,8 +66,11 @@ fn words(root: &Path) -> Vec<OsString> {
 }
 
 fn has_device(words: &[OsString]) -> bool {
-    let help = process::output(Command::new(&words[0]).args(&words[1..]).args(["-device", "help"]));
-    help.is_ok_and(|text| text.contains(&format!("\"{DEVICE}\"")))
+    // Of this one alone: help on all loads all modules, this machine's too.
+    let help = ["-device", &format!("{DEVICE},help")];
+    let text = process::output(Command::new(&words[0]).args(&words[1..]).args(help));
+    // An unknown device is no error to it.
+    text.is_ok_and(|text| text.contains(&format!("{DEVICE} options")))
 }
 
 /// Downloads and unpacks it beside the final place, and renames.

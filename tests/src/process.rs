@@ -243,6 +243,15 @@ impl Server {
         Address::VfioUser(self.directory.path().join("socket"))
     }
 
+    /// Sends it a signal and waits until it ends; gives how, and what it wrote to its standard error.
+    ///
+    /// # Panics
+    /// When it does not end within the deadline.
+    pub fn end(self, signal: Signal) -> (ExitStatus, String) {
+        self.process.signal(signal);
+        self.process.finish()
+    }
+
     /// The process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process

@@ -5,3 +5,4 @@ pub mod cli;
 pub mod log;
 pub mod units;
 pub mod usage;
+pub mod user;

@@ -1,21 +1,24 @@
 //! `nvme-emu`: the embedded NVMe controller, served on a Unix socket to any vfio-user client.
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use clap_complete::Shell;
 use std::{
-    io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
+    time::Duration,
 };
-use upcie_core::vfio_user::server::{Listener, Server};
+use upcie_core::vfio_user::server::{Access, Listener, Server};
 use upcie_nvme::emu::{Emulator, Options};
 use upcie_tools::{
     cli,
     log::{self, LogArgs},
+    units, user,
 };
 
 /// An NVMe controller in software, behind a vfio-user socket.
@@ -29,15 +32,26 @@ use upcie_tools::{
         nvme-emu --socket /tmp/nvme.sock &\n  \
         upcie info vfio-user:/tmp/nvme.sock\n\n  \
         nvme-emu --socket /tmp/nvme.sock --file disk.img --size 4G --lba 4096\n  \
+        nvme-emu --socket /run/nvme.sock --mode 660 --owner root:kvm\n  \
         nvme-emu --socket /tmp/nvme.sock --options size=64M,namespaces=2,latency=50us\n\n\
-        When it is ready it prints one line, `listening on vfio-user:PATH …`, to stdout. Messages go to stderr; --log\n\
+        When it is ready it prints one line, `listening on vfio-user:PATH …`, to stdout, with the memory that it takes\n\
+        for the data as it goes on: all of it where that is at most half of what is free, else what is written. Messages go to stderr; --log\n\
         gives more of them.\n\n\
         Exit codes: 0 ended by a signal or --once, 1 an error while running, 2 wrong usage."
 )]
 struct Args {
     /// Where to listen; a socket that nobody serves any more is replaced.
-    #[arg(long, short, value_name = "PATH")]
-    socket: PathBuf,
+    #[arg(long, short, value_name = "PATH", required_unless_present = "completions")]
+    socket: Option<PathBuf>,
+    /// Who may connect: permission bits of the socket, in octal
+    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = parse_mode)]
+    mode: u32,
+    /// Give the socket to this user, and the user's or that group (USER or USER:GROUP)
+    #[arg(long, value_name = "OWNER")]
+    owner: Option<String>,
+    /// Print a shell's completions: bash, zsh, fish, elvish or powershell
+    #[arg(long, value_name = "SHELL")]
+    completions: Option<Shell>,
     /// Options as in an `emu:` address, key=value,…; the flags below go over them.
     #[arg(long, short, value_name = "OPTIONS", default_value = "")]
     options: String,
@@ -121,6 +135,16 @@ impl Args {
     }
 }
 
+/// How long serving may go on after a signal: a client's next message is waited for no longer, but a disk may hang.
+const END: Duration = Duration::from_millis(1500);
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| {
+        "permission bits are octal, from 0 to 777: 600 is the user's alone, 660 the group's too".into()
+    })
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     if let Err(error) = log::start(&args.log) {
@@ -134,7 +158,12 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(&args, &options) {
+    let done = match (args.completions, &args.socket) {
+        (None, Some(socket)) => run(&args, socket, &options),
+        (Some(shell), _) => cli::print_completions(Args::command(), shell),
+        (None, None) => Err(anyhow::anyhow!("--socket is missing")),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             cli::say(&format!("nvme-emu: {error:#}"));
@@ -143,29 +172,54 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args, options: &Options) -> anyhow::Result<()> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("handling SIGINT and SIGTERM")?;
+fn run(args: &Args, socket: &Path, options: &Options) -> anyhow::Result<()> {
+    let mut access = Access { mode: args.mode, ..Access::default() };
+    if let Some(owner) = &args.owner {
+        let (_, uid, gid) = user::parse(owner)?;
+        (access.uid, access.gid) = (Some(uid), gid);
+    }
+    let (stop, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let flags = (stop.clone(), ended.clone());
+    ctrlc::set_handler(move || {
+        flags.0.store(true, Ordering::Relaxed);
+        thread::sleep(END);
+        if !flags.1.load(Ordering::Relaxed) {
+            cli::say("nvme-emu: it does not get done with the command at hand: ended all the same");
+            std::process::exit(1);
+        }
+    })
+    .context("handling SIGINT and SIGTERM")?;
+    upcie_core::memory::survive_shrinking()?;
     let mut emulator = Emulator::new(options)?;
-    let listener = Listener::bind(&args.socket)?;
-    let mut stdout = io::stdout().lock();
-    writeln!(
-        stdout,
-        "listening on vfio-user:{} ({} × {} bytes)",
-        args.socket.display(),
-        options.namespaces,
-        emulator.namespace_size()
-    )?;
-    stdout.flush()?;
-    drop(stdout);
+    let listener = Listener::bind_for(socket, access)?;
+    let size = units::bytes(emulator.namespace_size());
+    let mut line = format!("listening on vfio-user:{} ({} × {size}", socket.display(), options.namespaces);
+    let wanted = emulator.namespace_size().saturating_mul(options.namespaces.into());
+    if options.file.is_none() && !options.null {
+        if wanted <= available_memory() / 2 {
+            let taken = emulator.fill_memory().context("taking memory for the data")?;
+            line += &format!(", takes {} of memory", units::bytes(taken));
+        } else {
+            line += ", takes memory as it is written";
+        }
+    }
+    cli::print(format!("{line})\n").as_bytes())?;
     let server = Server::new();
     let served = if args.once {
         server.serve_one(&listener, &mut emulator, &stop)
     } else {
         server.serve(&listener, &mut emulator, &stop)
     };
+    ended.store(true, Ordering::Relaxed);
     let flushed = emulator.flush().map_err(|status| anyhow::anyhow!("flushing the data: {status}"));
     served?;
     flushed
+}
+
+/// Bytes of memory that programs may still take, as the kernel estimates it; 0 where it does not say.
+fn available_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.unwrap_or(0).saturating_mul(1024)
 }

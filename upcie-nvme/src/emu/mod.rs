@@ -149,6 +149,16 @@ impl Emulator {
         self.core.io.namespaces.first().map_or(0, |namespace| namespace.blocks << namespace.shift)
     }
 
+    /// Begins to give namespaces in memory all of their pages, in a thread of low priority, and says how many bytes that
+    /// takes (0 where they are not in memory). A page of 2 MiB takes milliseconds, and a command that is the first to write
+    /// to one waits for it otherwise.
+    ///
+    /// # Errors
+    /// There is no room for a thread.
+    pub fn fill_memory(&mut self) -> std::io::Result<u64> {
+        self.core.io.media.fill()
+    }
+
     /// Puts what was written on stable storage, as a Flush command does.
     ///
     /// # Errors

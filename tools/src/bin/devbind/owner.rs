@@ -5,7 +5,7 @@ use anyhow::{Context, bail};
 use nix::{
     libc,
     sys::resource::{Resource, getrlimit},
-    unistd::{Gid, Group, Uid, User},
+    unistd::Uid,
 };
 use std::{
     fs, io,
@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 use upcie_core::pci::{Bdf, Function};
+use upcie_tools::user;
 
 /// How long a node may take to appear after the function was bound.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -32,28 +33,7 @@ pub struct Owner {
 impl Owner {
     /// `USER` or `USER:GROUP`, names or numbers; the user's own group if none is named.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
-        let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
-        let (name, uid, own) = match User::from_name(user).context("looking up the user")? {
-            Some(found) => (found.name, found.uid.as_raw(), Some(found.gid.as_raw())),
-            None => match user.parse() {
-                Ok(uid) => {
-                    let found = User::from_uid(Uid::from_raw(uid)).context("looking up the user")?;
-                    let gid = found.as_ref().map(|user| user.gid.as_raw());
-                    (found.map_or(user.to_owned(), |user| user.name), uid, gid)
-                }
-                Err(_) => bail!("--owner: there is no user {user:?}"),
-            },
-        };
-        let gid = match group {
-            None => own,
-            Some(group) => match Group::from_name(group).context("looking up the group")? {
-                Some(found) => Some(found.gid.as_raw()),
-                None => match group.parse() {
-                    Ok(gid) => Some(Gid::from_raw(gid).as_raw()),
-                    Err(_) => bail!("--owner: there is no group {group:?}"),
-                },
-            },
-        };
+        let (name, uid, gid) = user::parse(text)?;
         Ok(Self { name, uid, gid })
     }
 

@@ -1,0 +1,199 @@
+//! Clients of `nvme-emu` that shrink their memory, fall silent, or take all its descriptors: the next one is served.
+
+use nix::{
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        signal::Signal,
+        socket::{ControlMessage, MsgFlags, sendmsg},
+    },
+    unistd::ftruncate,
+};
+use std::{
+    fs,
+    io::{IoSlice, Read, Write},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{fs::PermissionsExt, net::UnixStream, process::ExitStatusExt},
+    },
+    path::PathBuf,
+    time::Instant,
+};
+use upcie_nvme::{Address, Controller};
+use upcie_tests::{deadline, left_out, process::Server};
+
+const VERSION: u16 = 1;
+const DMA_MAP: u16 = 2;
+const REGION_WRITE: u16 = 10;
+const CONFIG: u32 = 7;
+
+fn server() -> Option<Server> {
+    if !Server::is_built() && !upcie_tests::is_ci() {
+        left_out("nvme-emu is not built");
+        return None;
+    }
+    Some(Server::start("size=16M"))
+}
+
+fn socket(server: &Server) -> PathBuf {
+    match server.address() {
+        Address::VfioUser(path) => path,
+        other => panic!("{other}"),
+    }
+}
+
+/// A client that sends what it likes.
+struct Raw(UnixStream);
+
+impl Raw {
+    fn connect(server: &Server) -> Self {
+        let stream = UnixStream::connect(socket(server)).unwrap();
+        stream.set_read_timeout(Some(deadline())).unwrap();
+        let mut this = Self(stream);
+        let capabilities = b"\0\0\x01\0{\"capabilities\":{\"max_msg_fds\":8}}\0";
+        this.send(VERSION, capabilities, None);
+        this.reply();
+        this
+    }
+
+    fn send(&mut self, command: u16, payload: &[u8], fd: Option<&OwnedFd>) {
+        let mut bytes = Vec::new();
+        bytes.extend(7_u16.to_ne_bytes());
+        bytes.extend(command.to_ne_bytes());
+        bytes.extend((16 + payload.len() as u32).to_ne_bytes());
+        bytes.extend([0; 8]);
+        bytes.extend(payload);
+        let fds: Vec<_> = fd.iter().map(|fd| fd.as_raw_fd()).collect();
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let rights = if fds.is_empty() { &[] } else { &rights[..] };
+        let flags = MsgFlags::MSG_NOSIGNAL;
+        sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], rights, flags, None).unwrap();
+    }
+
+    /// Takes an answer, which must be no error.
+    fn reply(&mut self) {
+        let mut header = [0; 16];
+        self.0.read_exact(&mut header).unwrap();
+        let word = |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().unwrap());
+        assert_eq!((word(8), word(12)), (1, 0), "an error");
+        self.0.read_exact(&mut vec![0; word(4) as usize - 16]).unwrap();
+    }
+
+    fn write(&mut self, region: u32, offset: u64, data: &[u8]) {
+        let mut payload = offset.to_ne_bytes().to_vec();
+        payload.extend(region.to_ne_bytes());
+        payload.extend((data.len() as u32).to_ne_bytes());
+        payload.extend(data);
+        self.send(REGION_WRITE, &payload, None);
+    }
+
+    /// Enables the controller with admin queues in 64 KiB at 1 MiB, of `file` or reached by message.
+    fn enable(&mut self, file: Option<&OwnedFd>) {
+        let mut map = [32_u32.to_ne_bytes(), 3_u32.to_ne_bytes()].concat();
+        for word in [0_u64, 1 << 20, 64 << 10] {
+            map.extend(word.to_ne_bytes());
+        }
+        self.send(DMA_MAP, &map, file);
+        self.reply();
+        // Memory and bus master.
+        self.write(CONFIG, 4, &6_u16.to_ne_bytes());
+        self.reply();
+        for (offset, value) in [
+            (0x24, 0x001f_001f_u32),
+            (0x28, 1 << 20),
+            (0x2c, 0),
+            (0x30, (1 << 20) + 4096),
+            (0x34, 0),
+            (0x14, 0x0046_0001),
+        ] {
+            self.write(0, offset, &value.to_ne_bytes());
+            self.reply();
+        }
+    }
+
+    fn ring(&mut self) {
+        self.write(0, 0x1000, &1_u32.to_ne_bytes());
+    }
+
+    /// Until the server has ended the session.
+    fn end(mut self) {
+        let _ = self.0.read_to_end(&mut Vec::new());
+    }
+}
+
+fn serves(server: &Server) {
+    assert_eq!(Controller::open(&server.address()).unwrap().namespaces().unwrap().len(), 1);
+}
+
+/// Soundness finding 7: a client that made its memory shorter ended the server with SIGBUS.
+#[test]
+fn memory_that_shrinks_ends_its_client_alone() {
+    let Some(mut server) = server() else { return };
+    for flags in [MFdFlags::empty(), MFdFlags::MFD_ALLOW_SEALING] {
+        let file = memfd_create(c"upcie-shrinks", MFdFlags::MFD_CLOEXEC | flags).unwrap();
+        ftruncate(&file, 64 << 10).unwrap();
+        let mut client = Raw::connect(&server);
+        client.enable(Some(&file));
+        // What can be sealed was sealed by the server.
+        assert_eq!(ftruncate(&file, 0).is_err(), flags == MFdFlags::MFD_ALLOW_SEALING);
+        if flags.is_empty() {
+            client.ring();
+            client.end();
+        } else {
+            drop(client);
+        }
+        serves(&server);
+    }
+    server.process().signal(Signal::SIGTERM);
+}
+
+/// Soundness finding 12: SIGTERM was not obeyed while a client was waited for.
+#[test]
+fn a_signal_ends_a_server_that_waits_for_a_client() {
+    let Some(server) = server() else { return };
+    let mut client = Raw::connect(&server);
+    client.enable(None);
+    client.ring();
+    // The entry of the queue is asked for, and never given.
+    let mut asked = [0; 16];
+    loop {
+        client.0.read_exact(&mut asked).unwrap();
+        if asked[8] & 1 == 0 {
+            break;
+        }
+        client.0.read_exact(&mut [0; 16]).unwrap();
+    }
+    let start = Instant::now();
+    let (status, said) = server.end(Signal::SIGTERM);
+    assert!(status.success(), "{status:?} (signal {:?}) {said}", status.signal());
+    println!("ended after {:?}", start.elapsed());
+}
+
+/// Soundness R6: too few descriptors ended the server.
+#[test]
+fn a_server_without_descriptors_serves_when_there_are_some() {
+    let Some(mut server) = server() else { return };
+    let pid = server.process().id();
+    let limit = |now: u64| {
+        let new = libc::rlimit { rlim_cur: now, rlim_max: 1024 };
+        // SAFETY: reads the limit, and wants no old one.
+        let set =
+            unsafe { libc::prlimit(pid as i32, libc::RLIMIT_NOFILE, &raw const new, std::ptr::null_mut()) };
+        assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+    };
+    limit(3);
+    let mut waiting = UnixStream::connect(socket(&server)).unwrap();
+    waiting.write_all(b"nonsense, which ends a session").unwrap();
+    // Seen by what it does not do: it neither takes the client nor ends. The next look is 50 ms later.
+    waiting.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+    assert_eq!(waiting.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    limit(1024);
+    waiting.set_read_timeout(Some(deadline())).unwrap();
+    assert!(!matches!(waiting.read(&mut [0]), Ok(1..)));
+    serves(&server);
+}
+
+#[test]
+fn a_socket_is_its_users_alone() {
+    let Some(server) = server() else { return };
+    assert_eq!(fs::metadata(socket(&server)).unwrap().permissions().mode() & 0o777, 0o600);
+}

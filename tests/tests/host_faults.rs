@@ -1,8 +1,11 @@
 //! A controller that answers late, or not at all, costs what it did not answer, and nothing after it has.
 
 use std::time::{Duration, Instant};
-use upcie_nvme::{Controller, ControllerOptions, Error};
-use upcie_tests::{bent::Bent, chain, deadline, process, says};
+use upcie_nvme::{Controller, ControllerOptions, Error, Wait};
+use upcie_tests::{
+    bent::{Bent, FATAL},
+    chain, deadline, process, says,
+};
 
 /// A deadline of commands that is meant to be missed, and long enough for those that are answered.
 const BRIEF: Duration = Duration::from_millis(100);
@@ -192,4 +195,73 @@ fn held() -> (usize, usize) {
     let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().count();
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     (descriptors, maps.lines().filter(|line| line.contains("memfd:") || line.contains("/upcie-")).count())
+}
+
+/// A fault of the controller, and a part of the error that it is to give.
+type Fault = (&'static str, fn(&Bent), &'static str);
+
+const FAULTS: [Fault; 4] = [
+    ("fatal status", |bent| bent.faults.set_status(FATAL), "CSTS.CFS"),
+    ("removal", |bent| bent.faults.set_status(u32::MAX), "all ones"),
+    ("reset by another", |bent| bent.faults.reset(), "CSTS.RDY is 0"),
+    ("closed connection", |bent| bent.faults.close(), "gone"),
+];
+
+/// Soundness finding 14, and what a wait looks at: faults are noticed while it lasts and not after its timeout, and the queue
+/// takes nothing after that.
+#[test]
+fn faults_are_noticed_during_a_wait() {
+    // Far beyond any deadline of a test: a wait that is not ended by the fault fails it.
+    let whole = 20 * deadline();
+    for (what, fault, text) in FAULTS {
+        for how in [Wait::Poll, Wait::Interrupt, Wait::Adaptive(Duration::from_millis(1))] {
+            let bent = Bent::start("size=1M");
+            let controller = Controller::open(&bent.address()).unwrap();
+            let namespace = controller.namespace(1).unwrap();
+            let mut queue = controller.queue_pair().interrupt(1).create::<u64>().unwrap();
+            bent.faults.hang(true);
+            queue.turn().unwrap().read(&namespace, 0, controller.alloc(4096).unwrap(), 1).unwrap();
+            // Hung until the reset is seen, which a hung one sees too.
+            fault(&bent);
+            let (sent, start) = (text, Instant::now());
+            let (error, mut queue) =
+                process::within(deadline(), move || (queue.wait(how, whole).unwrap_err(), queue));
+            println!("{what}, {how:?}: noticed after {:?}", start.elapsed());
+            says(&error, &["vfio-user:", sent]);
+            // From now on nothing is sent.
+            let error = queue.turn().unwrap_err();
+            says(&error, &["vfio-user:"]);
+            assert!(queue.wait(how, whole).is_err(), "{what}");
+            bent.faults.set_status(0);
+            bent.faults.hang(false);
+        }
+    }
+}
+
+/// The same for admin commands and the blocking calls; a reset by somebody else gives a buffer back.
+#[test]
+fn faults_are_noticed_by_calls_that_wait() {
+    for (what, fault, text) in FAULTS {
+        let bent = Bent::start("size=1M");
+        let options = ControllerOptions { timeout: 20 * deadline(), ..ControllerOptions::default() };
+        let controller = Controller::open_with(&bent.address(), options).unwrap();
+        let namespace = controller.namespace(1).unwrap();
+        let mut buffer = controller.alloc(4096).unwrap();
+        namespace.read(0, &mut buffer).unwrap();
+        bent.faults.hang(true);
+        fault(&bent);
+        let result = process::within(deadline(), move || {
+            let read = namespace.read(0, &mut buffer).unwrap_err();
+            (read, controller.namespaces().unwrap_err(), buffer.len(), (namespace, controller))
+        });
+        let (read, admin, len, handles) = result;
+        says(&read, &["vfio-user:", text]);
+        says(&admin, &["vfio-user:", text]);
+        if text == "CSTS.RDY is 0" {
+            assert_eq!(len, 4096, "{what}: the controller has let go of it");
+        }
+        bent.faults.set_status(0);
+        bent.faults.hang(false);
+        drop(handles);
+    }
 }

@@ -78,6 +78,17 @@ pub enum Error {
         /// What was tried.
         operation: String,
     },
+    /// CSTS.RDY is 0.
+    #[error(
+        "{device}: {operation}: the controller is not enabled any more (CSTS.RDY is 0): something else has reset or stopped \
+         it; open it again"
+    )]
+    Disabled {
+        /// The controller.
+        device: String,
+        /// What was tried.
+        operation: String,
+    },
     /// CSTS.CFS is set.
     #[error(
         "{device}: {operation}: the controller reports a fatal status (CSTS.CFS): open it again to reset it"

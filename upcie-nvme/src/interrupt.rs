@@ -285,10 +285,15 @@ pub(crate) struct Backoff {
     /// Rounds without a look at the clock.
     spins: u32,
     rounds: u32,
+    /// What had been waited at the last slow check, and by now.
+    checked: Duration,
+    waited: Duration,
     /// The time is up: what comes now is the last look.
     expired: bool,
 }
 
+/// How often whoever waits looks whether the controller is still well: a fault is noticed within 100 ms of a wait's begin.
+pub(crate) const LOOK: Duration = Duration::from_millis(50);
 /// Rounds that spin: some 20 µs.
 const SPINS: u32 = 1000;
 /// The longest sleep.
@@ -303,6 +308,8 @@ impl Backoff {
             limit,
             spins: SPINS,
             rounds: 0,
+            checked: Duration::ZERO,
+            waited: Duration::ZERO,
             expired: false,
         }
     }
@@ -324,6 +331,7 @@ impl Backoff {
         self.since = self.patience.waited();
         self.limit = limit.min(whole.saturating_sub(self.since));
         (self.rounds, self.expired) = (0, false);
+        (self.checked, self.waited) = (Duration::ZERO, Duration::ZERO);
     }
 
     /// How long it waits.
@@ -340,6 +348,7 @@ impl Backoff {
             return true;
         }
         let waited = self.patience.waited().saturating_sub(self.since);
+        self.waited = waited;
         if waited >= self.limit {
             return !std::mem::replace(&mut self.expired, true);
         }
@@ -348,9 +357,13 @@ impl Backoff {
         true
     }
 
-    /// Whether it is time for a check that is too slow for every round: about every 100 ms.
-    pub(crate) fn is_slow(&self) -> bool {
-        self.rounds >= self.spins && (self.rounds - self.spins) % 128 == 127
+    /// Whether it is time for a check that is too slow for every round: each [`LOOK`].
+    pub(crate) fn is_slow(&mut self) -> bool {
+        let is_time = self.waited.saturating_sub(self.checked) >= LOOK;
+        if is_time {
+            self.checked = self.waited;
+        }
+        is_time
     }
 }
 

@@ -214,11 +214,14 @@ impl Inner {
         if backoff.is_slow() { self.check_alive(what) } else { Ok(()) }
     }
 
-    /// An error if the controller is gone or reports a fatal status.
+    /// An error if the controller is gone, reports a fatal status, or was stopped by somebody else.
     pub(crate) fn check_alive(&self, what: &str) -> Result<()> {
         let status = self.registers.status()?;
         if status.cfs() {
             return Err(Error::Fatal { device: self.name.to_string(), operation: what.into() });
+        }
+        if !status.rdy() {
+            return Err(Error::Disabled { device: self.name.to_string(), operation: what.into() });
         }
         Ok(())
     }

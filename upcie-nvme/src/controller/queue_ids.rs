@@ -225,7 +225,8 @@ impl Inner {
                 // Another deadline for each further queue would add up.
                 if moving.waits || self.silent.load(Ordering::Relaxed) {
                     moving.left = true;
-                    return Err(ticket);
+                    drop(ids);
+                    return self.unless_stopped(ticket);
                 }
                 moving.waits = true;
                 (qid, moving.step)
@@ -258,16 +259,25 @@ impl Inner {
                     device = %self.name, qid, %error,
                     "its memory is kept until the controller confirms that, or stops"
                 );
-                // It may have been confirmed just now, late, to another thread.
-                return match lock(&self.queue_ids).entry(ticket) {
-                    Some(moving) => {
-                        moving.left = true;
-                        Err(ticket)
-                    }
-                    None => Ok(()),
-                };
+                if let Some(moving) = lock(&self.queue_ids).entry(ticket) {
+                    moving.left = true;
+                }
+                return self.unless_stopped(ticket);
             }
         }
+    }
+
+    /// `Ok` if the queue pair is gone after all: it was confirmed late, to another thread, or the controller was stopped by
+    /// somebody else, and so uses no memory any more.
+    fn unless_stopped(&self, ticket: Ticket) -> Result<(), Ticket> {
+        let is_stopped = matches!(self.registers.status(), Ok(status) if !status.rdy());
+        let memory = match lock(&self.queue_ids).moving(ticket) {
+            None => return Ok(()),
+            Some(_) if !is_stopped => return Err(ticket),
+            Some((_, id)) => std::mem::replace(id, Id::Free),
+        };
+        drop(memory);
+        Ok(())
     }
 
     fn unsent(&self, ticket: Ticket) {

@@ -4,7 +4,7 @@ use super::{Queue, Turn};
 use crate::{
     Error, Result,
     controller::Inner,
-    interrupt::{Wait, Waiter},
+    interrupt::{LOOK, Wait, Waiter},
 };
 use std::{
     fmt,
@@ -15,8 +15,6 @@ use std::{
 
 /// After so much polling without result, a poll gives the core away between looks, if somebody else wants it.
 const PATIENT: Duration = Duration::from_micros(50);
-/// How long a wait sleeps for an interrupt before it looks at the queue all the same.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// An I/O submission queue and its completion queue. `T` is the tag that each command carries.
 ///
@@ -62,8 +60,9 @@ impl<T> QueuePair<T> {
     ///
     /// # Errors
     /// [`Wait::Interrupt`] and [`Wait::Adaptive`] need a queue made with an
-    /// [interrupt](super::QueuePairBuilder::interrupt); and the controller is gone, or reports a fatal status (looked at after a
-    /// wait without result), or was stopped, or belongs to the process that this one was forked from.
+    /// [interrupt](super::QueuePairBuilder::interrupt); and the controller is gone, reports a fatal status, or was stopped or
+    /// reset by somebody else (looked at every 50 ms, and after a wait without result; the queue takes no turn after that), or it
+    /// completed a command that was not in flight, or belongs to the process that this one was forked from.
     pub fn wait(&mut self, how: Wait, timeout: Duration) -> Result<bool> {
         let spin = match how {
             Wait::Poll => timeout,
@@ -72,18 +71,17 @@ impl<T> QueuePair<T> {
         };
         self.queue.check_live()?;
         let start = Instant::now();
-        if self.spin(start, spin) {
+        if self.spin(start, spin)? {
             return Ok(true);
         }
         if how != Wait::Poll {
-            let waiter = self.waiter()?;
             loop {
                 self.arm()?;
                 if self.queue.is_ready() {
                     return Ok(true);
                 }
                 let left = timeout.saturating_sub(start.elapsed());
-                let woken = waiter.sleep(left.min(LOOK))?;
+                let woken = self.waiter()?.sleep(left.min(LOOK))?;
                 if self.queue.is_ready() {
                     // By looking, if not woken: `arm` keeps count of it.
                     return Ok(true);
@@ -92,6 +90,7 @@ impl<T> QueuePair<T> {
                     if left <= LOOK {
                         break;
                     }
+                    self.look()?;
                     continue;
                 }
                 // Another queue of the vector was meant. Until its owner has reaped, INTx and MSI come again and again,
@@ -105,8 +104,18 @@ impl<T> QueuePair<T> {
         if self.queue.is_ready() {
             return Ok(true);
         }
-        self.controller.check_alive("waiting for a completion")?;
+        self.look()?;
         Ok(false)
+    }
+
+    /// Looks whether the controller is well. If it is not, the queue takes nothing more.
+    #[cold]
+    fn look(&mut self) -> Result<()> {
+        let looked = self.controller.check_alive("waiting for a completion");
+        if let Err(error) = &looked {
+            self.queue.fail(error);
+        }
+        looked
     }
 
     fn waiter(&self) -> Result<&Waiter> {
@@ -130,17 +139,22 @@ impl<T> QueuePair<T> {
     }
 
     /// Polls until `limit` after `start`. The clock is read now and then only.
-    fn spin(&self, start: Instant, limit: Duration) -> bool {
+    fn spin(&mut self, start: Instant, limit: Duration) -> Result<bool> {
+        let mut looked = Duration::ZERO;
         loop {
             for _ in 0..64 {
                 if self.queue.is_ready() {
-                    return true;
+                    return Ok(true);
                 }
                 std::hint::spin_loop();
             }
             let waited = start.elapsed();
             if waited >= limit {
-                return false;
+                return Ok(false);
+            }
+            if waited - looked >= LOOK {
+                self.look()?;
+                looked = waited;
             }
             // Whoever is waited for (a software controller, above all) may be waiting for this very core.
             if waited >= PATIENT {

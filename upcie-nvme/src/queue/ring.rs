@@ -50,6 +50,11 @@ pub(super) enum State {
     Open,
     /// The device completed a command that was not in flight.
     Forged,
+    /// A wait found that the controller reports a fatal status, was removed, was stopped by somebody else, or can't be asked.
+    Fatal,
+    Gone,
+    Disabled,
+    Lost,
 }
 
 /// The phase tag's bit in dword 3 of a completion entry.
@@ -178,12 +183,15 @@ impl<T> Queue<T> {
         if let Err(error) = self.live.check_owner(&device, &format!("using queue {qid}")) {
             return Box::new(error);
         }
-        Box::new(if self.is_stopped() {
-            Error::Stopped { device, qid }
-        } else if self.state == State::Forged {
-            Error::ForgedCompletion { device, qid }
-        } else {
-            Error::LeakedTurn { device, qid }
+        let operation = format!("using queue {qid}");
+        Box::new(match self.state {
+            _ if self.is_stopped() => Error::Stopped { device, qid },
+            State::Forged => Error::ForgedCompletion { device, qid },
+            State::Fatal => Error::Fatal { device, operation },
+            State::Gone => Error::Gone { device, operation },
+            State::Disabled => Error::Disabled { device, operation },
+            State::Lost => Error::Core(upcie_core::Error::Gone { device, operation }),
+            State::Ready | State::Open => Error::LeakedTurn { device, qid },
         })
     }
 
@@ -219,7 +227,18 @@ impl<T> Queue<T> {
 
     /// Refuses what would wait for completions that can't come: of a controller that was stopped, or another process's.
     pub(super) fn check_live(&self) -> Result<()> {
-        if self.is_stopped() { Err(*self.why_closed()) } else { Ok(()) }
+        if self.is_stopped() || self.state != State::Ready { Err(*self.why_closed()) } else { Ok(()) }
+    }
+
+    /// Closes the queue for turns, because of what a look at the controller found.
+    #[cold]
+    pub(super) fn fail(&mut self, error: &Error) {
+        self.state = match error {
+            Error::Fatal { .. } => State::Fatal,
+            Error::Gone { .. } => State::Gone,
+            Error::Disabled { .. } => State::Disabled,
+            _ => State::Lost,
+        };
     }
 
     /// Whether the controller was stopped or reset since the queue was made, or is another process's.

@@ -25,6 +25,7 @@ mod regions;
 mod requests;
 pub mod server;
 mod session;
+mod slice;
 mod socket;
 mod wire;
 

@@ -7,6 +7,7 @@ use super::{
     listener::{Door, Listener},
     requests::Requests,
     server::{Backend, Layout},
+    slice::Slice,
     socket::{Channel, Fault, HEADERS, poll_for},
 };
 use crate::{Error, Result, memory::host_page_size};
@@ -205,6 +206,7 @@ impl Server {
         stop: &AtomicBool,
     ) -> std::result::Result<(), Fault> {
         let _slack = Slack::tight();
+        let _slice = Slice::short();
         let alone = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
         let start = Instant::now();
         let (mut busy, mut idle, mut nap) = (0_u32, 0_u32, NAPS.0);

@@ -168,6 +168,7 @@ pub unsafe extern "C" fn upcie_reap(job: *mut Job, least: u32, timeout: *const t
         found = waiting::reap_more(job, found, least.min(most), most, unsafe { timeout.as_ref() });
     }
     (job.shared.next, job.shared.end) = (0, found);
+    job.given = job.given.wrapping_add(u64::from(found));
     if found == 0 && job.broken != 0 { -job.broken } else { found as i32 }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     workload::{Plan, check_block},
 };
 use std::{ffi::c_void, ptr};
-use upcie_nvme::{QueuePair, Refusal, spec::Status};
+use upcie_nvme::{QueuePair, Refusal, SpinPolicy, spec::Status};
 
 /// A unit that came to nothing before it was sent.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +33,9 @@ pub struct Job {
     /// Seconds that have passed, as far as anyone looked.
     pub(crate) tick: u32,
     pub(crate) plan: Plan,
+    /// What was learned about waiting, and how many events fio was given.
+    pub(crate) policy: SpinPolicy,
+    pub(crate) given: u64,
     memory: Option<IoMemory>,
     started: bool,
     /// What was printed before.
@@ -91,6 +94,8 @@ impl Job {
             broken: 0,
             tick: 0,
             plan,
+            policy: SpinPolicy::new(),
+            given: 0,
             memory: None,
             started: false,
             told: Vec::new(),

@@ -14,9 +14,6 @@ use upcie_nvme::{Patience, Wait};
 
 /// Looks between two readings of the clock.
 const LOOKS: u32 = 64;
-/// After so much polling without result, the core is offered to others between looks: a software controller may be waiting
-/// for it.
-const PATIENT: Duration = Duration::from_micros(50);
 /// How often it is asked whether the controllers are still there.
 const ALIVE: Duration = Duration::from_millis(100);
 
@@ -54,12 +51,19 @@ pub(crate) fn reap_more(
 
 /// Waits until something can be reaped; `false` when nothing came within `limit`.
 fn wait(job: &mut Job, limit: Duration) -> Result<bool, Failure> {
+    let started = Instant::now();
+    let result = wait_for(job, limit, started);
+    job.policy.end(started.elapsed());
+    result
+}
+
+fn wait_for(job: &mut Job, limit: Duration, started: Instant) -> Result<bool, Failure> {
     let (mut patience, how) = (Patience::new(), job.plan.wait);
-    let (mut waited, mut asked) = (Duration::ZERO, Instant::now());
+    let (mut waited, mut asked) = (Duration::ZERO, started);
     loop {
         let spins = match how {
             Wait::Interrupt => Duration::ZERO,
-            Wait::Adaptive(time) => time,
+            Wait::Adaptive(most) => job.policy.begin(Instant::now(), job.given, most),
             _ => ALIVE,
         };
         if spin(job, limit.min(spins)) {
@@ -98,6 +102,7 @@ fn spin(job: &mut Job, limit: Duration) -> bool {
     loop {
         for _ in 0..LOOKS {
             if is_ready(job) {
+                job.policy.came_by_itself();
                 return true;
             }
             std::hint::spin_loop();
@@ -106,8 +111,14 @@ fn spin(job: &mut Job, limit: Duration) -> bool {
         if waited >= limit {
             return false;
         }
-        if waited >= PATIENT {
+        // A software controller may be waiting for this very core.
+        if waited >= job.policy.patience() {
             std::thread::yield_now();
+            let ready = is_ready(job);
+            job.policy.yielded(started.elapsed().saturating_sub(waited), ready);
+            if ready {
+                return true;
+            }
         }
     }
 }

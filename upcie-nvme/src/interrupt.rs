@@ -167,12 +167,13 @@ fn wire(device: &dyn Device, kind: IrqKind, count: u32) -> Result<Vec<Arc<EventF
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Wait {
-    /// Look at the completion queue again and again: the shortest latency, a whole core. After 50 µs without result the
-    /// core is offered to others (`sched_yield`) between looks.
+    /// Look at the completion queue again and again: the shortest latency, a whole core. After 50 µs without result (or
+    /// sooner, once that was seen to help) the core is offered to others (`sched_yield`) between looks.
     Poll,
     /// Sleep until the queue's interrupt.
     Interrupt,
-    /// Poll for this long, then sleep until the interrupt.
+    /// Poll for this long, then sleep until the interrupt; or sleep at once while polling has not paid, which is learned from
+    /// the waits before and tried again now and then ([`SpinPolicy`](crate::SpinPolicy)).
     Adaptive(Duration),
 }
 

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod adaptive;
 pub mod controller;
 pub mod emu;
 mod error;
@@ -12,6 +13,7 @@ pub mod queue;
 mod random;
 pub mod spec;
 
+pub use adaptive::SpinPolicy;
 pub use controller::{Controller, ControllerOptions, NoIo};
 pub use error::{Error, Result};
 pub use interrupt::Wait;

@@ -13,12 +13,18 @@ impl<T> Queue<T> {
         self.cqe.addr() | usize::from(self.phase != 0)
     }
 
+    /// The index of the next completion entry, and how many entries there are.
+    pub(super) fn head(&self) -> (u32, u32) {
+        let entries = |bytes: usize| (bytes / (CQE_WORDS * size_of::<u64>())) as u32;
+        (entries(self.cqe.addr() - self.cq.addr()), entries(self.cq_end.addr() - self.cq.addr()))
+    }
+
     /// How many commands are in flight, where the rings stand, and what may be the cause, for a message.
     #[cold]
     pub(super) fn diagnose(&self, controller: &Inner) -> String {
         let entry = |bytes: usize, words: usize| bytes / (words * size_of::<u64>());
         let tail = entry(self.at.sqe.addr() - self.sq.addr(), SQE_WORDS);
-        let head = entry(self.cqe.addr() - self.cq.addr(), CQE_WORDS);
+        let (head, _) = self.head();
         let after = if self.cqe == self.cq { self.cq_end } else { self.cqe };
         // SAFETY: the second word of the entry before the next one, in the ring.
         let word = unsafe { after.sub(CQE_WORDS - 1) };

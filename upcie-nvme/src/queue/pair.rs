@@ -2,7 +2,7 @@
 
 use super::{Queue, Turn};
 use crate::{
-    Error, Result,
+    Error, Result, SpinPolicy,
     controller::Inner,
     interrupt::{LOOK, Wait, Waiter},
 };
@@ -12,9 +12,6 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-
-/// After so much polling without result, a poll gives the core away between looks, if somebody else wants it.
-const PATIENT: Duration = Duration::from_micros(50);
 
 /// An I/O submission queue and its completion queue. `T` is the tag that each command carries.
 ///
@@ -32,12 +29,16 @@ pub struct QueuePair<T = u64> {
     /// Whether the controller has let go of it, once it was asked to.
     ended: Option<bool>,
     waiter: Option<Waiter>,
+    policy: SpinPolicy,
+    /// Completions that were reaped, as far as waits saw it (a whole ring between two waits is not seen); and where the
+    /// completion head was then.
+    reaped: (u64, u32),
     controller: Arc<Inner>,
 }
 
 impl<T> QueuePair<T> {
     pub(super) fn new(queue: Queue<T>, waiter: Option<Waiter>, controller: Arc<Inner>) -> Self {
-        Self { queue, ended: None, waiter, controller }
+        Self { queue, ended: None, waiter, policy: SpinPolicy::new(), reaped: (0, 0), controller }
     }
 
     /// Opens the guard for reaping and submitting.
@@ -64,44 +65,21 @@ impl<T> QueuePair<T> {
     /// reset by somebody else (looked at every 50 ms, and after a wait without result; the queue takes no turn after that), or it
     /// completed a command that was not in flight, or belongs to the process that this one was forked from.
     pub fn wait(&mut self, how: Wait, timeout: Duration) -> Result<bool> {
+        self.queue.check_live()?;
+        let start = Instant::now();
         let spin = match how {
             Wait::Poll => timeout,
             Wait::Interrupt => Duration::ZERO,
-            Wait::Adaptive(spin) => spin.min(timeout),
-        };
-        self.queue.check_live()?;
-        let start = Instant::now();
-        if self.spin(start, spin)? {
-            return Ok(true);
-        }
-        if how != Wait::Poll {
-            loop {
-                self.arm()?;
-                if self.queue.is_ready() {
-                    return Ok(true);
-                }
-                let left = timeout.saturating_sub(start.elapsed());
-                let woken = self.waiter()?.sleep(left.min(LOOK))?;
-                if self.queue.is_ready() {
-                    // By looking, if not woken: `arm` keeps count of it.
-                    return Ok(true);
-                }
-                if !woken {
-                    if left <= LOOK {
-                        break;
-                    }
-                    self.look()?;
-                    continue;
-                }
-                // Another queue of the vector was meant. Until its owner has reaped, INTx and MSI come again and again,
-                // so that there may be an event each time that the clock is not looked at.
-                if start.elapsed() >= timeout {
-                    break;
-                }
-                std::thread::yield_now();
+            Wait::Adaptive(most) => {
+                let reaped = self.count_reaped();
+                self.policy.begin(start, reaped, most).min(timeout)
             }
+        };
+        let ready = self.spin(start, spin)? || (how != Wait::Poll && self.sleep(start, timeout)?);
+        if how != Wait::Poll {
+            self.policy.end(start.elapsed());
         }
-        if self.queue.is_ready() {
+        if ready || self.queue.is_ready() {
             return Ok(true);
         }
         self.look()?;
@@ -116,6 +94,44 @@ impl<T> QueuePair<T> {
             self.queue.fail(error);
         }
         looked
+    }
+
+    /// All completions that were reaped, as far as waits see it.
+    fn count_reaped(&mut self) -> u64 {
+        let (count, before) = &mut self.reaped;
+        let (head, entries) = self.queue.head();
+        *count += u64::from((head + entries - *before) % entries);
+        *before = head;
+        *count
+    }
+
+    /// Sleeps until an interrupt brings a completion, at most until `timeout` after `start`; `false` when none came.
+    fn sleep(&mut self, start: Instant, timeout: Duration) -> Result<bool> {
+        loop {
+            self.arm()?;
+            if self.queue.is_ready() {
+                return Ok(true);
+            }
+            let left = timeout.saturating_sub(start.elapsed());
+            let woken = self.waiter()?.sleep(left.min(LOOK))?;
+            if self.queue.is_ready() {
+                // By looking, if not woken: `arm` keeps count of it.
+                return Ok(true);
+            }
+            if !woken {
+                if left <= LOOK {
+                    return Ok(false);
+                }
+                self.look()?;
+                continue;
+            }
+            // Another queue of the vector was meant. Until its owner has reaped, INTx and MSI come again and again, so that
+            // there may be an event each time that the clock is not looked at.
+            if start.elapsed() >= timeout {
+                return Ok(false);
+            }
+            std::thread::yield_now();
+        }
     }
 
     fn waiter(&self) -> Result<&Waiter> {
@@ -144,6 +160,7 @@ impl<T> QueuePair<T> {
         loop {
             for _ in 0..64 {
                 if self.queue.is_ready() {
+                    self.policy.came_by_itself();
                     return Ok(true);
                 }
                 std::hint::spin_loop();
@@ -157,8 +174,13 @@ impl<T> QueuePair<T> {
                 looked = waited;
             }
             // Whoever is waited for (a software controller, above all) may be waiting for this very core.
-            if waited >= PATIENT {
+            if waited >= self.policy.patience() {
                 std::thread::yield_now();
+                let ready = self.queue.is_ready();
+                self.policy.yielded(start.elapsed().saturating_sub(waited), ready);
+                if ready {
+                    return Ok(true);
+                }
             }
         }
     }

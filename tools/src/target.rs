@@ -104,6 +104,16 @@ pub fn check_unused(address: &Address) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether it is a controller in this process, with a thread of its own.
+pub fn is_embedded(address: &Address) -> bool {
+    matches!(address, Address::Emulated(_))
+}
+
+/// Whether it is a controller in this process that moves no data.
+pub fn moves_no_data(address: &Address) -> bool {
+    matches!(address, Address::Emulated(options) if options.parse().is_ok_and(|options: emu::Options| options.null))
+}
+
 /// Says in one line what it means that a controller is given physical addresses, if it is. `names` has the address space.
 pub fn warn_if_physical(controller: &Controller, names: &str) {
     if controller.heap().space().is_physical() {

@@ -70,6 +70,24 @@ pub fn bytes(value: u64) -> String {
     }
 }
 
+/// `1234567` as `1,234,567`.
+pub fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number of things: `1 thread`, `2,000 threads`.
+pub fn number(count: u64, thing: &str) -> String {
+    format!("{} {thing}{}", grouped(count), if count == 1 { "" } else { "s" })
+}
+
 /// `1234567.0` as `1.23M`; three figures.
 pub fn count(value: f64) -> String {
     // What is rounded up to a thousand is one of the next unit.
@@ -115,6 +133,17 @@ pub fn short(figure: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_numbers_have_separators_and_things_a_plural() {
+        for (value, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(value), text);
+        }
+        assert_eq!(
+            [1, 0, 2000].map(|count| number(count, "thread")),
+            ["1 thread", "0 threads", "2,000 threads"]
+        );
+    }
 
     #[test]
     fn counts_are_decimal_and_whole() {

@@ -77,7 +77,7 @@ fn perf_waits_by_the_kind_of_interrupts_asked_for() {
             assert_eq!((&report["ios"], &report["devices"][0]["irq"]), (&2001.into(), &used.into()), "{irq}");
         }
     }
-    assert!(perf("emu:size=16M --count 10")["devices"][0]["irq"].is_null(), "polling");
+    assert!(perf("emu:size=16M --count 10 --wait poll")["devices"][0]["irq"].is_null(), "polling");
 }
 
 #[test]
@@ -161,6 +161,7 @@ fn the_json_has_the_fields_that_are_documented_and_no_others() {
         ("threads", &report["threads"][1]),
         ("intervals", &report["intervals"][0]),
         ("latency_breakdown_ns", &report["latency_breakdown_ns"]),
+        ("host", &report["host"]),
     ] {
         assert_eq!(keys(value), documented(section), "{section}");
     }

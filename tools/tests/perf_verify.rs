@@ -2,7 +2,7 @@
 
 mod program;
 
-use program::{Dir, fails, perf, run_upcie as run, succeeds, upcie};
+use program::{Dir, Served, fails, perf, run_upcie as run, succeeds, upcie};
 use serde_json::Value;
 use std::{
     fs,
@@ -28,7 +28,7 @@ fn verify_is_content_with_a_good_device() {
 
 #[test]
 fn cpu_time_is_that_of_the_measured_part() {
-    let report = perf("emu --verify --rw write --size 256K --time 500ms");
+    let report = perf("emu --verify --rw write --size 256K --time 500ms --wait poll");
     // Polling takes what it gets; the pass that reads 64 I/Os takes next to nothing.
     let cpu = report["threads"][0]["cpu_ns"].as_u64().unwrap();
     assert!(cpu > 10_000_000, "{cpu} ns of 500 ms");
@@ -36,7 +36,9 @@ fn cpu_time_is_that_of_the_measured_part() {
 
 #[test]
 fn verify_notices_that_data_was_not_moved() {
-    let output = run("perf emu:size=8M,null=true --verify --count 500 --json");
+    let dir = Dir::made("notmoved");
+    let served = Served::new(&dir, "size=8M,null=true");
+    let output = run(&format!("perf {} --verify --destructive --count 500 --json", served.1));
     assert_eq!(output.status.code(), Some(3));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(report["mismatches"].as_u64() > Some(0));
@@ -123,8 +125,11 @@ fn verify_covers_the_parts_of_all_threads_and_devices() {
          50ms",
     );
     assert_eq!((&report["errors"], &report["ios"]), (&0.into(), &8000.into()));
-    let output =
-        upcie("perf emu:size=4M emu:size=4M,null=true --rw randrw --verify --count 2000 --json").output();
+    let dir = Dir::made("liar");
+    let served = Served::new(&dir, "size=4M,null=true");
+    let command =
+        format!("perf emu:size=4M {} --rw randrw --verify --destructive --count 2000 --json", served.1);
+    let output = upcie(&command).output();
     let report: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
     assert_eq!(report["devices"][0]["errors"], 0);
     assert!(

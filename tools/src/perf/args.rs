@@ -22,11 +22,13 @@ const SPIN: Duration = Duration::from_micros(20);
 /// How to wait for completions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum WaitKind {
+    /// poll with an idle core for each thread (and embedded controller), or without interrupts; else adaptive
+    Auto,
     /// Look at the queues again and again: the shortest latency, a whole core
     Poll,
     /// Sleep until the interrupt
     Irq,
-    /// Poll for --spin, then sleep
+    /// Poll for --spin, then sleep; or sleep at once while polling has not paid
     Adaptive,
 }
 
@@ -34,6 +36,7 @@ impl WaitKind {
     /// As the command line spells it.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Auto => "auto",
             Self::Poll => "poll",
             Self::Irq => "irq",
             Self::Adaptive => "adaptive",
@@ -174,7 +177,7 @@ pub struct PerfArgs {
         long,
         short = 'w',
         value_enum,
-        default_value = "poll",
+        default_value = "auto",
         default_value_if("irq", ArgPredicate::IsPresent, "irq"),
         help_heading = "Waiting"
     )]
@@ -228,13 +231,14 @@ impl PerfArgs {
             });
         let zipf = matches!(self.random, Some(Distribution::Zipf(_)));
         let mixed = self.block_size.as_ref().is_some_and(|sizes| sizes.single().is_none());
+        let nulls = self.addresses.iter().find(|address| target::moves_no_data(address));
         let checks = [
             (
                 self.irq.is_some() && self.wait == WaitKind::Poll,
                 "--irq needs --wait irq or --wait adaptive: polling uses no interrupts".into(),
             ),
             (
-                self.spin.is_some() && self.wait != WaitKind::Adaptive,
+                self.spin.is_some() && !matches!(self.wait, WaitKind::Auto | WaitKind::Adaptive),
                 format!("--spin needs --wait adaptive: --wait {} does not poll for a time", self.wait.name()),
             ),
             (
@@ -244,6 +248,12 @@ impl PerfArgs {
             (
                 self.random.is_some() && !self.rw.is_random(),
                 format!("--random needs a random workload: --rw {rw} takes the blocks in order"),
+            ),
+            (
+                self.verify && nulls.is_some(),
+                nulls.map_or_else(String::new, |address| {
+                    format!("--verify needs a device that keeps data: {address} moves none (null=true)")
+                }),
             ),
             (
                 self.verify && mixed,
@@ -315,12 +325,12 @@ impl PerfArgs {
         }
     }
 
-    /// How to wait.
+    /// How to wait, where there are interrupts.
     pub fn waiting(&self) -> Wait {
         match self.wait {
             WaitKind::Poll => Wait::Poll,
             WaitKind::Irq => Wait::Interrupt,
-            WaitKind::Adaptive => Wait::Adaptive(self.spin.unwrap_or(SPIN)),
+            WaitKind::Auto | WaitKind::Adaptive => Wait::Adaptive(self.spin.unwrap_or(SPIN)),
         }
     }
 }
@@ -341,6 +351,7 @@ mod tests {
         for (text, part) in [
             ("emu --irq msix --wait poll", "--irq needs"),
             ("emu --spin 5us --wait irq", "--wait irq does not poll"),
+            ("emu emu:null=true --verify", "emu:null=true moves none"),
             ("emu --rw read --mix 50", "--mix needs --rw randrw"),
             ("emu --rw write --random zipf:1.1", "--rw write takes the blocks in order"),
             ("emu --verify --block-size 4k:50,8k:50", "one --block-size"),

@@ -73,7 +73,8 @@ pub fn pin(core: usize) -> anyhow::Result<()> {
     pin().with_context(|| format!("pinning a thread to core {core}"))
 }
 
-fn allowed() -> anyhow::Result<Vec<usize>> {
+/// Those that the process may use.
+pub fn allowed() -> anyhow::Result<Vec<usize>> {
     let set = sched_getaffinity(Pid::from_raw(0)).context("reading which cores this process may use")?;
     Ok((0..CpuSet::count()).filter(|&core| set.is_set(core).unwrap_or(false)).collect())
 }

@@ -2,18 +2,22 @@
 
 mod args;
 mod breakdown;
+mod choice;
 mod cores;
 mod histogram;
+mod host;
 mod lane;
 mod pace;
 mod plan;
 mod print;
+pub mod problems;
 mod progress;
 mod random;
 pub mod report;
 mod results;
 mod room;
 mod run;
+mod scheduled;
 pub mod series;
 mod shared;
 mod sizes;
@@ -53,7 +57,8 @@ it.
 
 The JSON object (docs/perf-json.md; times in nanoseconds, sizes in bytes; `upcie plot` draws it):
   iops, bytes_per_second, ios, bytes, elapsed_ns, errors, errors_by_status, mismatches, interrupted,
-  latency_ns: { min, mean, stddev, p50, p90, p99, p99_9, p99_99, p99_999, max, curve },
+  problems: [ { kind, text } ], host: { name, kernel, cpu, started, … },
+  latency_ns: { min, mean, stddev, p50, p90, p95, p99, p99_9, p99_99, p99_999, max, curve },
   cpu_ns_per_io, latency_breakdown_ns, read, write: the same of each kind,
   parameters: { rw, depth, … }, devices: [ … ], threads: [ … ], intervals: [ … ]";
 
@@ -85,7 +90,8 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     let plot = args.plot.as_deref().map(Output::open).transpose()?;
     let log = args.histogram.as_deref().map(Output::open).transpose()?.map(LogFile);
     signal::install()?;
-    let plan = Plan::new(args, open(args)?)?;
+    let glance = (args.wait == args::WaitKind::Auto).then(choice::Glance::now).flatten();
+    let plan = Plan::new(args, open(args)?, glance.as_ref())?;
     let mut report = Report::new(args, &plan)?;
     // What can't be done is said before anything is shown.
     let workers = plan.workers()?;

@@ -1,12 +1,14 @@
 //! What the command line comes to on the devices that were found.
 
 use super::{
-    args::PerfArgs,
+    args::{PerfArgs, WaitKind},
     breakdown::Breakdown,
+    choice::{self, Glance},
     lane::{At, Lane},
     pace::Pace,
     random::{Distribution, mix},
     room,
+    scheduled::Share as CoreShare,
     sizes::{Share, Sizes},
     tally::{Faults, Tally},
     verify::Ledger,
@@ -16,7 +18,7 @@ use super::{
 use crate::{guard, target, units};
 use anyhow::{Context, bail, ensure};
 use std::time::Duration;
-use upcie_nvme::{Controller, Namespace, Wait};
+use upcie_nvme::{Controller, Namespace, SpinPolicy, Wait};
 
 const DEPTH: u32 = 32;
 /// What --verify covers unless --length says otherwise: its record takes 4 bytes per I/O of this.
@@ -62,6 +64,8 @@ pub struct Plan {
     pub warmup: Option<Duration>,
     /// How to wait.
     pub wait: Wait,
+    /// Why, if that was left to us.
+    pub wait_reason: Option<String>,
     /// The seed.
     pub seed: u64,
     /// Whether data is written and checked.
@@ -74,7 +78,11 @@ pub struct Plan {
 
 impl Plan {
     /// Fits the arguments to the controllers.
-    pub fn new(args: &PerfArgs, controllers: Vec<Controller>) -> anyhow::Result<Self> {
+    pub fn new(
+        args: &PerfArgs,
+        controllers: Vec<Controller>,
+        glance: Option<&Glance>,
+    ) -> anyhow::Result<Self> {
         let threads = args.threads();
         let found = controllers.into_iter().map(|controller| {
             let namespace = target::namespace(&controller, args.namespace)?;
@@ -88,6 +96,13 @@ impl Plan {
         for device in &mut devices {
             device.part = fit(args, device, &sizes, depth, pairs)?;
         }
+        let (wait, wait_reason) = if args.wait == WaitKind::Auto {
+            let controllers = devices.iter().map(|device| &device.controller);
+            let (wait, reason) = choice::choose(args, controllers, glance);
+            (wait, Some(reason))
+        } else {
+            (args.waiting(), None)
+        };
         let random = args.random.unwrap_or(Distribution::Uniform);
         let plan = Self {
             devices,
@@ -99,7 +114,8 @@ impl Plan {
             time: args.time.unwrap_or(Duration::from_secs(5)),
             count: args.count,
             warmup: args.warmup,
-            wait: args.waiting(),
+            wait,
+            wait_reason,
             seed: args.seed,
             verify: args.verify,
             breakdown: args.latency_breakdown,
@@ -107,6 +123,15 @@ impl Plan {
         };
         room::check(&plan)?;
         Ok(plan)
+    }
+
+    /// How to wait, as the command line spells it.
+    pub fn wait_name(&self) -> &'static str {
+        match self.wait {
+            Wait::Interrupt => WaitKind::Irq.name(),
+            Wait::Adaptive(_) => WaitKind::Adaptive.name(),
+            _ => WaitKind::Poll.name(),
+        }
     }
 
     /// Queue pairs of all threads and devices.
@@ -169,10 +194,12 @@ impl Plan {
             lanes,
             tallies,
             wait: self.wait,
+            policy: SpinPolicy::new(),
+            handed: 0,
             timeout: self.timeout,
             extra,
             unit: self.mixture.sizes.largest(),
-            cpu: Duration::ZERO,
+            share: CoreShare::default(),
             given: 0,
         })
     }
@@ -268,9 +295,9 @@ fn fit(args: &PerfArgs, device: &Device, sizes: &Sizes, depth: u32, pairs: u64) 
     let granted = controller.max_queue_pairs();
     ensure!(
         pairs <= u64::from(granted),
-        "{name}: --queues {} on {} thread(s) are {pairs} queue pairs: the device granted {granted}",
+        "{name}: --queues {} on {} are {pairs} queue pairs: the device granted {granted}",
         args.queues,
-        pairs / u64::from(args.queues)
+        units::number(pairs / u64::from(args.queues), "thread")
     );
     let unit = sizes.largest();
     let size = range(args, namespace, unit).with_context(|| name.to_owned())?;
@@ -282,8 +309,9 @@ fn fit(args: &PerfArgs, device: &Device, sizes: &Sizes, depth: u32, pairs: u64) 
     if args.verify {
         ensure!(
             units / pairs > u64::from(depth),
-            "{name}: --verify needs more room than is in flight: {units} I/Os of {unit} bytes for {pairs} queue \
-             pair(s) at depth {depth} are too few; use a larger --length or a smaller --depth"
+            "{name}: --verify needs more room than is in flight: {units} I/Os of {unit} bytes for {} at \
+             depth {depth} are too few; use a larger --length or a smaller --depth",
+            units::number(pairs, "queue pair")
         );
         ensure!(
             units.div_ceil(pairs) <= VERIFY_UNITS,

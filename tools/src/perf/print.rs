@@ -7,7 +7,7 @@ use super::{
     series::Interval,
     sizes,
 };
-use crate::units;
+use crate::units::{self, grouped};
 use std::io::{self, Write};
 
 impl Parameters {
@@ -32,7 +32,7 @@ impl Parameters {
             .map_or_else(String::new, |rate| format!(", {} IOPS asked for", units::count(rate as f64)));
         let span = match (self.count, self.time_ns) {
             (Some(1), _) => "1 I/O".to_owned(),
-            (Some(count), _) => format!("{count} I/Os"),
+            (Some(count), _) => format!("{} I/Os", grouped(count)),
             (None, time) => units::nanos(time.unwrap_or(0) as f64),
         };
         let verify = if self.verify { ", verified" } else { "" };
@@ -81,6 +81,9 @@ impl Report {
     pub fn print_found(&self, out: &mut impl Write) -> io::Result<()> {
         self.devices.iter().try_for_each(|device| device.print(&self.parameters, out))?;
         writeln!(out, "{}", self.title())?;
+        if let Some(reason) = &self.parameters.wait_reason {
+            writeln!(out, "--wait {} was chosen: {reason}", self.parameters.wait)?;
+        }
         if self.parameters.latency_breakdown {
             writeln!(out, "with the latency's parts: three more readings of the clock per I/O")?;
         }
@@ -103,8 +106,9 @@ impl Report {
     /// The results.
     pub fn print_results(&self, results: &Results, out: &mut impl Write) -> io::Result<()> {
         writeln!(out)?;
-        if self.interrupted {
-            writeln!(out, "Interrupted after {}:", units::nanos(self.elapsed_ns as f64))?;
+        writeln!(out, "Measured for {}:", units::nanos(self.elapsed_ns as f64))?;
+        for problem in self.problems() {
+            writeln!(out, "! {}", problem.text)?;
         }
         self.print_totals(out)?;
         self.print_cpu(out)?;
@@ -114,12 +118,13 @@ impl Report {
     }
 
     fn print_faults(&self, results: &Results, out: &mut impl Write) -> io::Result<()> {
-        line(out, "errors", [self.counts.faults.errors.to_string()])?;
+        line(out, "errors", [grouped(self.counts.faults.errors)])?;
         for (name, count) in &self.counts.faults.errors_by_status {
-            writeln!(out, "  {count} × {name}")?;
+            writeln!(out, "  {} × {name}", grouped(*count))?;
         }
         if self.counts.faults.mismatches > 0 {
-            writeln!(out, "  {} × data that differs from what was written", self.counts.faults.mismatches)?;
+            let mismatches = grouped(self.counts.faults.mismatches);
+            writeln!(out, "  {mismatches} × data that differs from what was written")?;
             for lane in results.workers.iter().flat_map(|worker| &worker.lanes) {
                 let several = self.devices.len() > 1;
                 let name =
@@ -143,7 +148,7 @@ impl Report {
         line(out, "MiB/s", columns.clone().map(|d| mib(d.bytes_per_second)))?;
         let latencies: Vec<_> = columns.map(|d| d.latency_ns.as_ref().map(lines)).collect();
         for (i, (name, _)) in latencies.iter().flatten().next().into_iter().flatten().enumerate() {
-            let value = |lines: &Option<[(_, f64); 7]>| {
+            let value = |lines: &Option<[(_, f64); LINES]>| {
                 lines.map_or_else(|| "-".into(), |lines| units::nanos(lines[i].1))
             };
             line(out, name, latencies.iter().map(value))?;
@@ -156,8 +161,11 @@ impl Report {
         let all: u64 = self.threads.iter().map(|thread| thread.cpu_ns).sum();
         let busy = all as f64 * 100.0 / (self.elapsed_ns.max(1) as f64 * self.threads.len() as f64);
         let meaning = match self.parameters.wait.as_str() {
-            "poll" => "; polling never sleeps: this is time, not work",
-            _ => " for each thread",
+            // Only then was it all spent on looking.
+            "poll" if busy >= 90.0 => "; polling never sleeps: this is time, not work",
+            "poll" => "; the rest of the time others had it",
+            _ if self.threads.len() > 1 => " for each thread",
+            _ => "",
         };
         line(out, "CPU per I/O", [units::nanos(cpu)])?;
         writeln!(out, "{:15}({busy:.0} % of a core{meaning})", "")
@@ -238,19 +246,25 @@ fn part<W: Write>(
         latency(|l| l.p50),
         latency(|l| l.p99),
         latency(|l| l.max),
-        errors.to_string(),
+        grouped(errors),
     ];
     cells(out, name, values)?;
     rest(out)?;
     writeln!(out)
 }
 
+/// Lines about latencies.
+const LINES: usize = 10;
+
 /// What is printed of latencies, by its name.
-fn lines(latency: &Latency) -> [(&'static str, f64); 7] {
+fn lines(latency: &Latency) -> [(&'static str, f64); LINES] {
     [
         ("latency mean", latency.mean),
+        ("  stddev", latency.stddev),
+        ("  min", latency.min as f64),
         ("  p50", latency.p50 as f64),
         ("  p90", latency.p90 as f64),
+        ("  p95", latency.p95.unwrap_or(latency.p99) as f64),
         ("  p99", latency.p99 as f64),
         ("  p99.9", latency.p99_9 as f64),
         ("  p99.99", latency.p99_99 as f64),
@@ -259,7 +273,7 @@ fn lines(latency: &Latency) -> [(&'static str, f64); 7] {
 }
 
 fn iops(value: f64) -> String {
-    if value < 100.0 { format!("{value:.2}") } else { format!("{value:.0}") }
+    if value < 100.0 { format!("{value:.2}") } else { grouped(value.round() as u64) }
 }
 
 fn mib(bytes_per_second: f64) -> String {

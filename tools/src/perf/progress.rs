@@ -10,12 +10,23 @@ use std::{
 
 /// The rate and the latency shown are those of about this long.
 const WINDOW: u64 = 500_000_000;
+/// The bar's width.
+const BAR: u64 = 30;
+
+/// A bar of a line's length at most: what does not fit into the terminal is cut off by the library, so that it comes last.
+fn bar(position: u64, length: u64) -> String {
+    let done = (u128::from(position.min(length)) * u128::from(BAR) / u128::from(length.max(1))) as usize;
+    format!("[{:<width$}]", format!("{}>", "=".repeat(done)), width = BAR as usize + 1)
+}
 
 /// Shows how far a phase is, and its rate and latency of late.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
     time: Option<Duration>,
+    length: u64,
+    /// The rate and the latency of late.
+    rate: String,
     start: Instant,
     done: u64,
     errors: u64,
@@ -37,10 +48,19 @@ impl Progress {
     fn new(what: &'static str, time: Option<Duration>, length: u64) -> Self {
         // Hidden by the library itself when stderr is no terminal.
         let bar = ProgressBar::new(length).with_prefix(what);
-        if let Ok(style) = ProgressStyle::with_template("{prefix:>10} [{bar:30}] {percent:>3} %  {msg}") {
-            bar.set_style(style.progress_chars("=> "));
+        if let Ok(style) = ProgressStyle::with_template("{prefix:>10} {percent:>3} %  {wide_msg}") {
+            bar.set_style(style);
         }
-        Self { bar, time, start: Instant::now(), done: 0, errors: 0, last: VecDeque::new() }
+        Self {
+            bar,
+            time,
+            length,
+            rate: String::new(),
+            start: Instant::now(),
+            done: 0,
+            errors: 0,
+            last: VecDeque::new(),
+        }
     }
 
     /// Shows nothing from here on.
@@ -69,7 +89,7 @@ impl Progress {
             ios => units::nanos(self.last.iter().map(|(_, _, sum)| sum).sum::<f64>() / ios as f64),
         };
         let errors = if self.errors > 0 { format!("  {} errors", self.errors) } else { String::new() };
-        self.bar.set_message(format!("{rate} IOPS  {mean}{errors}"));
+        self.rate = format!("{rate} IOPS  {mean}{errors}");
     }
 
     /// Moves it.
@@ -77,10 +97,12 @@ impl Progress {
         if self.bar.is_hidden() {
             return;
         }
-        self.bar.set_position(match self.time {
+        let position = match self.time {
             Some(time) => self.start.elapsed().min(time).as_millis() as u64,
             None => self.done + self.errors,
-        });
+        };
+        self.bar.set_message(format!("{:<24} {}", self.rate, bar(position, self.length)));
+        self.bar.set_position(position);
     }
 
     /// Says something on stderr, above it.

@@ -1,14 +1,17 @@
 //! What `upcie perf --json` prints (`docs/perf-json.md`), and `upcie plot` reads.
 
 use super::{
-    args::{PerfArgs, WaitKind},
+    args::PerfArgs,
+    host::{self, Host},
     plan::{Device as PlannedDevice, Plan},
+    problems::Problem,
     series::Interval,
     sizes::Share,
 };
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use upcie_core::pci::Bdf;
 use upcie_nvme::Controller;
 
 /// Changes when a field changes its meaning or goes.
@@ -21,11 +24,18 @@ const POINTS: u32 = 10;
 pub struct Report {
     pub schema: u32,
     pub parameters: Parameters,
+    /// What went wrong; newer than schema 2 itself, as whatever has a default here.
+    #[serde(default)]
+    pub problems: Option<Vec<Problem>>,
+    #[serde(default)]
+    pub host: Option<Host>,
     pub interrupted: bool,
     pub elapsed_ns: u64,
     #[serde(flatten)]
     pub counts: Counts,
     pub cpu_ns_per_io: Option<f64>,
+    #[serde(default)]
+    pub emulator_wait_ns: Option<u64>,
     pub latency_breakdown_ns: Option<Breakdown>,
     pub devices: Vec<Device>,
     pub threads: Vec<Thread>,
@@ -50,6 +60,9 @@ pub struct Parameters {
     pub count: Option<u64>,
     pub warmup_ns: Option<u64>,
     pub wait: String,
+    /// Why it was chosen; `None` if it was asked for.
+    #[serde(default)]
+    pub wait_reason: Option<String>,
     pub spin_ns: Option<u64>,
     pub seed: u64,
     pub verify: bool,
@@ -75,7 +88,13 @@ pub struct Device {
     pub irq: Option<String>,
     pub offset: u64,
     pub size: u64,
+    #[serde(default)]
+    pub numa_node: Option<u32>,
     pub lost: Option<String>,
+    #[serde(default)]
+    pub lost_after_ns: Option<u64>,
+    #[serde(default)]
+    pub lost_in_flight: Option<u64>,
     #[serde(flatten)]
     pub counts: Counts,
 }
@@ -101,6 +120,10 @@ pub struct Thread {
     pub errors: u64,
     pub cpu_ns: u64,
     pub cpu_ns_per_io: Option<f64>,
+    #[serde(default)]
+    pub wall_ns: Option<u64>,
+    #[serde(default)]
+    pub core_wait_ns: Option<u64>,
 }
 
 /// What went wrong with I/Os.
@@ -164,6 +187,8 @@ pub struct Latency {
     pub stddev: f64,
     pub p50: u64,
     pub p90: u64,
+    #[serde(default)]
+    pub p95: Option<u64>,
     pub p99: u64,
     pub p99_9: u64,
     pub p99_99: u64,
@@ -186,6 +211,7 @@ impl Latency {
             stddev: latency.stdev(),
             p50: at(0.5),
             p90: at(0.9),
+            p95: Some(at(0.95)),
             p99: at(0.99),
             p99_9: at(0.999),
             p99_99: at(0.9999),
@@ -233,7 +259,8 @@ impl Parameters {
             time_ns: plan.count.is_none().then_some(ns(plan.time)),
             count: plan.count,
             warmup_ns: plan.warmup.map(ns),
-            wait: args.wait.name().into(),
+            wait: plan.wait_name().into(),
+            wait_reason: plan.wait_reason.clone(),
             spin_ns: spin,
             seed: plan.seed,
             verify: plan.verify,
@@ -245,7 +272,7 @@ impl Parameters {
 
 impl Device {
     /// What was found; no results yet.
-    pub fn new(args: &PerfArgs, plan: &Plan, device: &PlannedDevice) -> anyhow::Result<Self> {
+    pub fn new(plan: &Plan, device: &PlannedDevice, bdf: Option<Bdf>) -> anyhow::Result<Self> {
         let PlannedDevice { controller, namespace, offset, part, .. } = device;
         let identify = controller.identify();
         Ok(Self {
@@ -261,17 +288,20 @@ impl Device {
             max_transfer: namespace.max_transfer(),
             queue_pairs: controller.max_queue_pairs(),
             queue_entries: controller.max_depth(),
-            irq: irq(args, controller),
+            irq: irq(plan, controller),
             offset: *offset,
             size: part * plan.pairs() * namespace.block_size() as u64,
+            numa_node: bdf.and_then(host::numa_node),
             lost: None,
+            lost_after_ns: None,
+            lost_in_flight: None,
             counts: Counts::default(),
         })
     }
 }
 
-fn irq(args: &PerfArgs, controller: &Controller) -> Option<String> {
-    let used = controller.irq_kind().filter(|_| args.wait != WaitKind::Poll);
+fn irq(plan: &Plan, controller: &Controller) -> Option<String> {
+    let used = controller.irq_kind().filter(|_| plan.wait != upcie_nvme::Wait::Poll);
     used.map(|kind| crate::target::irq_name(kind).to_owned())
 }
 
@@ -281,15 +311,19 @@ impl Report {
         Ok(Self {
             schema: SCHEMA,
             parameters: Parameters::new(args, plan),
+            problems: None,
+            host: Some(Host::new()),
             interrupted: false,
             elapsed_ns: 0,
             counts: Counts::default(),
             cpu_ns_per_io: None,
+            emulator_wait_ns: None,
             latency_breakdown_ns: None,
             devices: plan
                 .devices
                 .iter()
-                .map(|device| Device::new(args, plan, device))
+                .zip(args.targets())
+                .map(|(device, target)| Device::new(plan, device, target.bdf()))
                 .collect::<anyhow::Result<_>>()?,
             threads: Vec::new(),
             intervals: Vec::new(),

@@ -4,6 +4,7 @@ use super::{
     breakdown::{Breakdown, PARTS},
     plan::Plan,
     report::{self, Counts, Direction, Latency, Report},
+    scheduled::Share,
     tally::{Faults, Tally, histogram},
     watch::Counted,
     worker::Worker,
@@ -62,22 +63,30 @@ impl Report {
         self.elapsed_ns = elapsed;
         let all = sum(&|_| true)?;
         self.counts = counts(&all, faults(&|_| true))?;
-        self.cpu_ns_per_io = per_io(counted.cpu.iter().sum(), all.ios());
+        let cpu = |share: &Share| share.cpu.as_nanos() as u64;
+        self.cpu_ns_per_io = per_io(counted.shares.iter().map(cpu).sum(), all.ios());
+        self.emulator_wait_ns = counted.emulators.map(|waited| waited.as_nanos() as u64);
         self.intervals.clone_from(&counted.intervals);
         for (place, device) in self.devices.iter_mut().enumerate() {
             let tally = sum(&|i| i % devices == place)?;
             device.counts = counts(&tally, faults(&|device| device == place))?;
             device.lost = lost[place].get().cloned();
+            let (end, in_flight) = counted.ends[place];
+            device.lost_after_ns = device.lost.as_ref().map(|_| end.saturating_sub(counted.span.0));
+            device.lost_in_flight = device.lost.as_ref().map(|_| in_flight);
         }
         for (place, worker) in workers.iter().enumerate() {
             let tally = sum(&|i| i / devices == place)?;
-            let cpu_ns = counted.cpu[place];
+            let share = &counted.shares[place];
+            let cpu_ns = cpu(share);
             self.threads.push(report::Thread {
                 core: worker.core,
                 total: total(&tally)?,
                 errors: worker.lanes.iter().map(|lane| lane.faults.count()).sum(),
                 cpu_ns,
                 cpu_ns_per_io: per_io(cpu_ns, tally.ios()),
+                wall_ns: Some(share.wall.as_nanos() as u64),
+                core_wait_ns: share.waited.map(|waited| waited.as_nanos() as u64),
             });
         }
         if plan.breakdown {
@@ -86,6 +95,7 @@ impl Report {
             let [submit, device, reap] = [submit, device, reap].map(|part| Latency::new(&part));
             self.latency_breakdown_ns = Some(report::Breakdown { submit, device, reap });
         }
+        self.problems = Some(self.find_problems());
         Ok(())
     }
 }

@@ -22,10 +22,10 @@ pub fn check(plan: &Plan) -> anyhow::Result<()> {
     let needed = needed(plan);
     ensure!(
         needed <= left,
-        "{} of memory are needed for {} queue pair(s) at depth {} with their buffers{}, and this machine has {} left: \
+        "{} of memory are needed for {} at depth {} with their buffers{}, and this machine has {} left: \
          use a smaller --depth, --block-size, --queues{}",
         units::bytes(needed),
-        plan.lanes(),
+        units::number(plan.lanes(), "queue pair"),
         plan.depth,
         if plan.verify { " and the record of --verify" } else { "" },
         units::bytes(left),

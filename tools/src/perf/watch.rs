@@ -1,6 +1,7 @@
 //! Runs a phase: starts the threads, fetches what they count, interval by interval, and shows how it goes.
 
 use super::{
+    scheduled::{self, Share},
     series::{Interval, Schedule},
     shared::Shared,
     tally::Tally,
@@ -39,8 +40,12 @@ pub struct Counted {
     pub span: (u64, u64),
     /// All that was in between.
     pub intervals: Vec<Interval>,
-    /// CPU time in nanoseconds, by worker.
-    pub cpu: Vec<u64>,
+    /// What the workers had of the cores.
+    pub shares: Vec<Share>,
+    /// How long embedded controllers waited for a core.
+    pub emulators: Option<Duration>,
+    /// By device, when its last I/O completed, on the phase's clock; and I/Os in flight then.
+    pub ends: Vec<(u64, u64)>,
 }
 
 /// Runs all workers to their end: `time` nanoseconds after they have started.
@@ -54,6 +59,7 @@ pub fn phase(
     let shared = Shared::new(workers.len(), lost)?;
     let running = AtomicUsize::new(workers.len());
     let watcher = thread::current();
+    let emulators = scheduled::emulators();
     let mut collector = Collector::new(workers.len(), lost, watch)?;
     let results: Vec<anyhow::Result<()>> = thread::scope(|scope| {
         let mut threads = Vec::with_capacity(workers.len());
@@ -90,10 +96,17 @@ pub fn phase(
         threads.into_iter().map(join).chain([watched]).collect()
     });
     results.into_iter().collect::<anyhow::Result<()>>()?;
+    let emulators = scheduled::emulators().zip(emulators).map(|(now, before)| now.saturating_sub(before));
     let ends = workers.iter().flat_map(|worker| &worker.lanes).map(|lane| lane.at.end);
     let end = ends.max().unwrap_or(shared.began());
-    let cpu = workers.iter().map(|worker| worker.cpu.as_nanos() as u64).collect();
-    collector.finish(&shared, end, cpu)
+    let mut ends = vec![(0, 0); lost.len()];
+    for lane in workers.iter().flat_map(|worker| &worker.lanes) {
+        let (end, in_flight) = &mut ends[lane.device];
+        (*end, *in_flight) = ((*end).max(lane.at.end), *in_flight + u64::from(lane.at.in_flight));
+    }
+    let shares = workers.iter().map(|worker| worker.share).collect();
+    let counted = collector.finish(&shared, end)?;
+    Ok(Counted { shares, emulators, ends, ..counted })
 }
 
 /// Puts together what is handed over.
@@ -221,7 +234,7 @@ impl<'a> Collector<'a> {
     }
 
     /// Adds what the workers, which have ended by `end`, still have.
-    fn finish(mut self, shared: &Shared<'_>, end: u64, cpu: Vec<u64>) -> anyhow::Result<Counted> {
+    fn finish(mut self, shared: &Shared<'_>, end: u64) -> anyhow::Result<Counted> {
         let devices = shared.devices();
         for place in 0..self.tallies.len() {
             let full = shared.mail(place / devices, place % devices).full.take();
@@ -246,7 +259,14 @@ impl<'a> Collector<'a> {
             _ => self.close(shared, end)?,
         }
         let end = self.intervals.last().map_or(end, |last| start + last.end_ns);
-        Ok(Counted { tallies: self.tallies, span: (start, end), intervals: self.intervals, cpu })
+        Ok(Counted {
+            tallies: self.tallies,
+            span: (start, end),
+            intervals: self.intervals,
+            shares: Vec::new(),
+            emulators: None,
+            ends: Vec::new(),
+        })
     }
 }
 
@@ -314,7 +334,7 @@ mod tests {
             collector.watch(&shared, &running, Schedule::new(Some(MS), None)).unwrap();
             worker.join().unwrap()
         });
-        let counted = collector.finish(&shared, end, vec![0]).unwrap();
+        let counted = collector.finish(&shared, end).unwrap();
         let intervals = counted.intervals;
         assert!(intervals.windows(2).all(|pair| pair[0].end_ns == pair[1].start_ns), "{intervals:?}");
         assert_eq!(intervals.last().unwrap().end_ns, end);
@@ -357,7 +377,8 @@ mod tests {
     #[test]
     fn what_is_closed_after_the_end_ends_with_it() {
         let ios = intervals(|shared, _| {
-            let end = shared.now();
+            // However late this thread comes: before the interval is closed.
+            let end = 1;
             until(|| shared.asked() == 1);
             hand_over(shared, 5, 1);
             until(|| shared.asked() == 2);

@@ -2,25 +2,31 @@
 
 use super::{
     lane::Lane,
+    scheduled::Share,
     shared::{QUIET, Shared},
     tally::Tally,
 };
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, ppoll},
-    time::{ClockId, clock_gettime},
 };
-use std::{mem, thread, time::Duration};
-use upcie_nvme::Wait;
+use std::{
+    mem, thread,
+    time::{Duration, Instant},
+};
+use upcie_nvme::{SpinPolicy, Wait};
 
 /// The longest sleep: so soon is something noticed that no interrupt tells of.
 const PATIENCE: u64 = 20_000_000;
-/// Looks at the queues before the clock is asked.
-const SPINS: u32 = 512;
-/// After so much polling without result the core is given away between looks, if somebody else wants it: whoever is
-/// waited for (a software controller, above all) may be waiting for this very one.
+/// Looks at the queues before the clock is asked: while polling pays, and where the controller needs this core.
+const SPINS: (u32, u32) = (512, 32);
+/// A longer time between two turns is one that the wait policy is told of.
+const GAP: u64 = 5_000;
+/// An I/O that is due sooner is waited for without offering the core to others.
 const YIELD_AFTER: u64 = 50_000;
+/// How long before an I/O is due a thread that waits adaptively stops sleeping: timers are late.
+const EARLY: u64 = 60_000;
 
 /// A thread's queue pairs, and what it counts.
 pub struct Worker {
@@ -34,14 +40,18 @@ pub struct Worker {
     pub tallies: Vec<Tally>,
     /// How to wait.
     pub wait: Wait,
+    /// What was learned about waiting.
+    pub policy: SpinPolicy,
+    /// Completions that were handed over.
+    pub handed: u64,
     /// How long a device may complete nothing.
     pub timeout: Duration,
     /// Whether the workload needs more than the plain loop has.
     pub extra: bool,
     /// Bytes of an I/O, if the plain loop does not count them.
     pub unit: u64,
-    /// CPU time of the last phase.
-    pub cpu: Duration,
+    /// What it had of a core in the last phase.
+    pub share: Share,
     /// The interval that was handed over last.
     pub given: u32,
 }
@@ -53,7 +63,7 @@ impl Worker {
         if let Some(core) = self.core {
             super::cores::pin(core)?;
         }
-        let cpu = cpu_time()?;
+        let before = Share::now()?;
         let now = shared.now();
         self.given = 0;
         shared.begin(now);
@@ -72,14 +82,14 @@ impl Worker {
             settle(tally, self.extra, self.unit);
             shared.mail(self.index, device).end(tally)?;
         }
-        self.cpu = cpu_time()? - cpu;
+        self.share = Share::now()?.since(before);
         Ok(())
     }
 
     fn drive<const EXTRA: bool>(&mut self, shared: &Shared<'_>) {
         let mut seen = shared.tick();
-        let mut spins = 0;
-        let most = if self.wait == Wait::Poll { SPINS } else { 0 };
+        let (mut spins, mut most) = (0, self.looks());
+        let mut last = shared.now();
         let mut running = self.lanes.iter().any(|lane| lane.at.running);
         while running {
             let mut moved = false;
@@ -89,6 +99,10 @@ impl Worker {
                 }
                 moved = true;
                 let now = shared.now();
+                if now - last > GAP {
+                    self.policy.end(Duration::from_nanos(now - last));
+                }
+                last = now;
                 if let Err(error) = lane.turn::<EXTRA>(&mut self.tallies[lane.device], now, shared) {
                     lose(lane, shared, &error);
                 }
@@ -108,6 +122,7 @@ impl Worker {
             } else {
                 spins = 0;
                 self.idle(shared, seen);
+                most = self.looks();
                 running = self.lanes.iter().any(|lane| lane.at.running);
             }
         }
@@ -129,6 +144,7 @@ impl Worker {
                 {
                     let mut full = mem::replace(tally, spare);
                     settle(&mut full, self.extra, self.unit);
+                    self.handed += full.ios() + full.errors;
                     mail.full = Some(full);
                 }
             }
@@ -159,6 +175,21 @@ impl Worker {
         }
     }
 
+    /// Looks at the queues before the clock is asked.
+    fn looks(&self) -> u32 {
+        match self.wait {
+            Wait::Poll if self.policy.patience() >= SpinPolicy::new().patience() => SPINS.0,
+            Wait::Adaptive(_) if self.policy.polls() => SPINS.0,
+            Wait::Poll => SPINS.1,
+            _ => 0,
+        }
+    }
+
+    /// Completions so far.
+    fn done(&self) -> u64 {
+        self.handed + self.tallies.iter().map(|tally| tally.ios() + tally.errors).sum::<u64>()
+    }
+
     /// Waits until a queue has something to reap, an I/O is due, or there is something to look at.
     #[cold]
     #[inline(never)]
@@ -166,26 +197,36 @@ impl Worker {
         let start = shared.now();
         let spin = match self.wait {
             Wait::Poll => u64::MAX,
-            Wait::Adaptive(spin) => spin.as_nanos() as u64,
+            Wait::Adaptive(spin) => self.policy.begin(Instant::now(), self.done(), spin).as_nanos() as u64,
             _ => 0,
         };
+        let early = if matches!(self.wait, Wait::Adaptive(_)) { EARLY } else { 0 };
+        let patience = self.policy.patience().as_nanos() as u64;
         loop {
             let now = shared.now();
             let due = self.lanes.iter().filter_map(Lane::due).min().unwrap_or(u64::MAX);
             if due <= now || shared.tick() != seen {
                 return;
             }
-            if now - start >= spin {
-                return self.sleep(shared, (due - now).min(PATIENCE));
+            if now - start >= spin && due - now > early {
+                return self.sleep(shared, (due - now - early).min(PATIENCE));
             }
             for _ in 0..64 {
                 if self.is_ready() {
+                    self.policy.came_by_itself();
                     return;
                 }
                 std::hint::spin_loop();
             }
-            if now - start >= YIELD_AFTER && due - now > YIELD_AFTER {
+            // Whoever is waited for (a software controller, above all) may be waiting for this very core.
+            if now - start >= patience && due - now > YIELD_AFTER {
+                let before = shared.now();
                 thread::yield_now();
+                let ready = self.is_ready();
+                self.policy.yielded(Duration::from_nanos(shared.now() - before), ready);
+                if ready {
+                    return;
+                }
             }
         }
     }
@@ -239,10 +280,4 @@ fn settle(tally: &mut Tally, counted: bool, unit: u64) {
     if !counted {
         tally.bytes = [0, 1].map(|kind: usize| tally.latency[kind].len() * unit);
     }
-}
-
-/// CPU time of this thread.
-fn cpu_time() -> anyhow::Result<Duration> {
-    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("reading the thread's CPU time")?;
-    Ok(time.into())
 }

@@ -2,7 +2,7 @@
 
 use super::axis::{LogTime, Nines};
 use crate::{
-    perf::{report::Direction, series::Interval},
+    perf::{problems::Problem, report::Direction, series::Interval},
     units,
 };
 use plotters::{
@@ -82,6 +82,36 @@ fn width(c: char) -> f64 {
         c if c >= '\u{1100}' => 1.0,
         _ => 0.62,
     }
+}
+
+/// What went wrong.
+pub const ALARM: RGBColor = RGBColor(0xb3, 0x12, 0x12);
+/// The height of a line about what went wrong.
+const ALARM_LINE: u32 = 22;
+/// Below the band.
+const ALARM_GAP: u32 = 10;
+/// Lines in a band.
+const ALARM_LINES: usize = 5;
+
+/// The height of a band of lines about what went wrong; 0 without any.
+pub fn alarm_height(problems: &[Problem]) -> u32 {
+    match problems.len() {
+        0 => 0,
+        count => count.min(ALARM_LINES) as u32 * ALARM_LINE + 14 + ALARM_GAP,
+    }
+}
+
+/// What went wrong, white on red, across the image.
+pub fn alarm(area: &Area<'_>, problems: &[Problem]) -> Drawn {
+    let (right, bottom) = area.dim_in_pixel();
+    area.draw(&Rectangle::new([(0, 0), (right as i32, (bottom - ALARM_GAP) as i32)], ALARM.filled()))?;
+    let width = right - 40;
+    for (i, problem) in problems.iter().take(ALARM_LINES).enumerate() {
+        let white = ("sans-serif", 15).into_font().color(&WHITE);
+        let top = (8 + i as u32 * ALARM_LINE) as i32;
+        area.draw(&Text::new(fitted(&problem.text, 15, width), (20, top), white))?;
+    }
+    Ok(())
 }
 
 /// A curve of latencies.

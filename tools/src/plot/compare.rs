@@ -1,7 +1,7 @@
 //! Several runs in one image: IOPS and p99 as bars, and the latencies' curves.
 
 use super::{
-    chart::{Area, Curve, Drawn, INK, colour, fitted, font, percentiles},
+    chart::{ALARM, Area, Curve, Drawn, INK, colour, fitted, font, percentiles},
     read::Run,
 };
 use crate::units;
@@ -11,6 +11,8 @@ const WIDTH: u32 = 1100;
 const CHART: u32 = 520;
 const HEAD: u32 = 74;
 const ROW: u32 = 58;
+/// More, for a run with a line about what went wrong.
+const ALARM_ROW: u32 = 18;
 /// Where the columns of bars begin, and how wide the largest bar is.
 const IOPS: i32 = 470;
 const P99: i32 = 800;
@@ -18,13 +20,21 @@ const BAR: f64 = 190.0;
 
 /// The image's size.
 pub fn size(runs: &[Run]) -> (u32, u32) {
-    (WIDTH, HEAD + ROW * runs.len() as u32 + CHART)
+    (WIDTH, HEAD + rows(runs) + CHART)
+}
+
+fn height(run: &Run) -> u32 {
+    if run.report.problems().is_empty() { ROW } else { ROW + ALARM_ROW }
+}
+
+fn rows(runs: &[Run]) -> u32 {
+    runs.iter().map(height).sum()
 }
 
 /// Draws it.
 pub fn paint(root: &Area<'_>, runs: &[Run]) -> Drawn {
     root.fill(&WHITE)?;
-    let (head, chart) = root.split_vertically(HEAD + ROW * runs.len() as u32);
+    let (head, chart) = root.split_vertically(HEAD + rows(runs));
     head.draw(&Text::new(format!("{} runs", runs.len()), (20, 14), font(20)))?;
     for (at, name) in [(IOPS, "IOPS"), (P99, "p99 latency")] {
         head.draw(&Text::new(name, (at, 46), font(14)))?;
@@ -34,7 +44,7 @@ pub fn paint(root: &Area<'_>, runs: &[Run]) -> Drawn {
     let most_iops = runs.iter().map(iops).fold(0.0, f64::max);
     let most_p99 = runs.iter().filter_map(p99).fold(0.0, f64::max);
     for (i, run) in runs.iter().enumerate() {
-        let top = (HEAD + ROW * i as u32) as i32;
+        let top = (HEAD + rows(&runs[..i])) as i32;
         row(&head, run, i, top)?;
         bar(&head, IOPS, top, colour(i), iops(run) / most_iops, &units::count(iops(run)))?;
         match p99(run) {
@@ -60,6 +70,12 @@ fn row(area: &Area<'_>, run: &Run, place: usize, top: i32) -> Drawn {
     let small = ("sans-serif", 11).into_font().color(&INK.mix(0.7));
     for (text, below) in [(run.report.title(), 21), (run.report.device_line(), 36)] {
         area.draw(&Text::new(fitted(&text, 11, 415), (42, top + below), small.clone()))?;
+    }
+    let problems: Vec<_> = run.report.problems().into_iter().map(|problem| problem.text).collect();
+    if !problems.is_empty() {
+        let red = ("sans-serif", 13).into_font().color(&ALARM);
+        let text = fitted(&problems.join("; "), 13, WIDTH - 62);
+        area.draw(&Text::new(text, (42, top + 53), red))?;
     }
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! One run as an image: its latencies' distribution, and IOPS and p99 over time.
 
-use super::chart::{Area, Curve, Drawn, INK, fitted, font, legend, legend_height, p99s, percentiles, rates};
+use super::chart::{
+    Area, Curve, Drawn, INK, alarm, alarm_height, fitted, font, legend, legend_height, p99s, percentiles,
+    rates,
+};
 use crate::perf::report::{Direction, Report};
 use plotters::prelude::*;
 
@@ -13,7 +16,7 @@ const MOST_CURVES: usize = 16;
 
 /// The image's size.
 pub fn size(report: &Report) -> (u32, u32) {
-    (SIZE.0, SIZE.1 + legend_of(&curves(report)))
+    (SIZE.0, SIZE.1 + legend_of(&curves(report)) + alarm_height(&report.problems()))
 }
 
 /// The height of the legend, if one is needed.
@@ -29,6 +32,11 @@ pub fn paint(root: &Area<'_>, report: &Report) -> Drawn {
     head.draw(&Text::new(fitted(&report.title(), 19, width), (20, 14), font(19)))?;
     let small = ("sans-serif", 14).into_font().color(&INK.mix(0.7));
     head.draw(&Text::new(fitted(&report.device_line(), 14, width), (20, 42), small))?;
+    let problems = report.problems();
+    let (band, body) = body.split_vertically(alarm_height(&problems));
+    if !problems.is_empty() {
+        alarm(&band, &problems)?;
+    }
     let curves = curves(report);
     if curves.is_empty() {
         body.draw(&Text::new("No I/O succeeded.", (20, 20), font(16)))?;

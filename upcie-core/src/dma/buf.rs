@@ -18,7 +18,7 @@ use std::{
 ///
 /// It derefs to its bytes, if nobody else has them: those in a device ([`is_device_memory`](Self::is_device_memory)), those
 /// that other processes have ([`is_shared`](Self::is_shared)) and those of a device that is not trusted
-/// ([`Heap::by_copy`]) are read and written by [`read_at`](Self::read_at) and [`write_at`](Self::write_at), which do for all;
+/// ([`Heap::by_copy`](crate::dma::Heap::by_copy)) are read and written by [`read_at`](Self::read_at) and [`write_at`](Self::write_at), which do for all;
 /// deref panics, and [`as_slice`](Self::as_slice) is `None`. While a command is in flight the command owns the buffer, so nobody can look at
 /// bytes that the device is changing. The bytes are what the last user left there, unless zeroed ones were asked for.
 ///

@@ -8,7 +8,7 @@
 //! - Whoever makes such a file shorter while it is mapped lets the other end with SIGBUS at its next access. This crate seals its
 //!   own files against that, and the peer's where they can be sealed. Of those that can't (a file with a name, as SPDK's BARs
 //!   are), a server takes a client's only if told to ([`server::Server::trust_memory`]); a client maps its server's, and trusts
-//!   it so far. [`survive_shrinking`](crate::memory::survive_shrinking) lets a program live on in both parts.
+//!   it so far. [`survive_shrinking`](crate::memory::survive_shrinking) lets a server live on.
 
 mod capabilities;
 mod client;

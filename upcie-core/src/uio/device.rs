@@ -19,6 +19,7 @@ use crate::{
 use std::{
     fmt,
     fs::{self, File, OpenOptions},
+    io,
     os::fd::BorrowedFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -111,7 +112,11 @@ impl UioDevice {
             }
         };
         // A killed user's; the kernel puts them back after a reset. No driver that is bound here uses messages.
-        Messages::find(&config)?.turn_off(&config)?;
+        match Messages::find(&config).and_then(|messages| messages.turn_off(&config)) {
+            // Without CAP_SYS_ADMIN the capabilities can't be read. Physical addresses need it too, and say so.
+            Err(Error::Os { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {}
+            other => other?,
+        }
         // SAFETY: the lock is the function's, and the kernel has just reset it, or said that it could not.
         let untranslated = unsafe { Untranslated::new(&function, lock, was_reset) }?;
         let space = match space {

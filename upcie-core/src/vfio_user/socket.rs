@@ -237,16 +237,22 @@ impl Channel {
             };
             if !room.is_empty() {
                 let begins = partial.header.is_none() && partial.got == 0;
-                let got = if self.own {
-                    read_some(&self.socket, room, &mut partial.fds)?
-                } else if begins && brings_descriptors(&self.socket)? == Some(true) {
-                    let (got, refused) = read_inspected(&self.socket, room, &mut partial.fds)?;
-                    partial.refused += refused;
-                    Some(got)
-                } else {
-                    let got = read_plain(&self.socket, room)?;
-                    partial.refused += got.map_or(0, |(_, cut)| cut.into());
-                    got.map(|(got, _)| got)
+                // Where no byte was there, the next one may bring descriptors: it is looked at again, not read.
+                let brings =
+                    if begins && !self.own { brings_descriptors(&self.socket)? } else { Some(false) };
+                let got = match brings {
+                    None => None,
+                    _ if self.own => read_some(&self.socket, room, &mut partial.fds)?,
+                    Some(true) => {
+                        let (got, refused) = read_inspected(&self.socket, room, &mut partial.fds)?;
+                        partial.refused += refused;
+                        Some(got)
+                    }
+                    Some(false) => {
+                        let got = read_plain(&self.socket, room)?;
+                        partial.refused += got.map_or(0, |(_, cut)| cut.into());
+                        got.map(|(got, _)| got)
+                    }
                 };
                 let Some(got) = got else { return Ok(None) };
                 if got == 0 {
@@ -298,4 +304,48 @@ pub fn message(mut header: Header, parts: &[&[u8]]) -> Vec<u8> {
         bytes.extend_from_slice(part);
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        irq::EventFd,
+        vfio_user::wire::{command, flags},
+    };
+    use std::{thread, time::Duration};
+
+    /// A message that came right after the look for descriptors was read without them.
+    #[test]
+    fn descriptors_arrive_whenever_they_are_sent() {
+        const COUNT: u16 = 400;
+        let (here, there) = UnixStream::pair().unwrap();
+        let mut channel = Channel::new(here, 4096);
+        // As if the other end were another process's.
+        channel.own = false;
+        let sender = thread::spawn(move || {
+            let irq = EventFd::new().unwrap();
+            let mut answer = [0];
+            for id in 0..COUNT {
+                let header =
+                    Header { id, command: command::SET_IRQS, flags: flags::COMMAND, ..Header::default() };
+                let bytes = message(header, &[&[0; 20]]);
+                assert_eq!(send_some(&there, &bytes, &[irq.as_fd()]), Ok(bytes.len()));
+                // The next one comes while the receiver looks.
+                std::io::Read::read_exact(&mut &there, &mut answer).unwrap();
+            }
+        });
+        let end = Instant::now() + Duration::from_secs(60);
+        for id in 0..COUNT {
+            let message = loop {
+                assert!(Instant::now() < end, "message {id} does not come");
+                if let Some(message) = channel.try_recv().unwrap() {
+                    break message;
+                }
+            };
+            assert_eq!((message.header.id, message.fds.len(), message.refused), (id, 1, 0));
+            std::io::Write::write_all(&mut &channel.socket, &[0]).unwrap();
+        }
+        sender.join().unwrap();
+    }
 }

@@ -72,7 +72,7 @@ impl<'a> Binder<'a> {
     }
 
     /// Takes a function away from the programs that drive it, too. A VFIO user is asked by the kernel to close it, and
-    /// nothing happens until it does. A function that this process itself has open is refused all the same.
+    /// nothing happens until it does. A function of VFIO's that this process itself has open is refused all the same.
     pub fn force(mut self, force: bool) -> Self {
         self.force = force;
         self
@@ -349,8 +349,9 @@ impl<'a> Binder<'a> {
     /// Unbinding a VFIO device waits for its user, and one of UIO pulls it away under its user.
     fn not_driven(&self, function: &Function) -> Result<()> {
         let users = function.users();
-        let reason = if users.contains(&std::process::id()) {
-            // The child that writes to sysfs would inherit its mappings, and the kernel wait for that child.
+        let waits = link_name(&function.path.join("driver"))?.is_some_and(|driver| is_vfio_driver(&driver));
+        let reason = if waits && users.contains(&std::process::id()) {
+            // The child that writes to sysfs would inherit its mappings, and VFIO wait for that child.
             "this process has it open: drop what holds it first".to_owned()
         } else if users.is_empty() || self.force {
             return Ok(());

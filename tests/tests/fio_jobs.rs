@@ -341,7 +341,7 @@ fn a_name_that_is_no_device_is_refused() {
         ("0000.ff.1f.7", &["0000:ff:1f.7", "no such device"]),
         ("vfio\\:0000.ff.1f.7", &["0000:ff:1f.7"]),
         ("vfio-user\\:/nowhere", &["/nowhere"]),
-        ("emu\\:colour=red", &["colour=red"]),
+        ("emu\\:colour=red", &["\"colour\" is not an option"]),
     ];
     for (name, parts) in cases {
         let filename = format!("--filename={name}");

@@ -209,7 +209,7 @@ fn on_a_terminal(arguments: &str) -> (i32, String) {
 fn a_terminal_gets_progress_but_no_blocks() {
     let (code, text) = on_a_terminal("perf emu:size=16M --time 1500ms");
     assert_eq!(code, 0, "{text}");
-    assert!(text.contains("running [=") && text.contains(" IOPS  "), "{text}");
+    assert!(text.contains("running ") && text.contains("[=") && text.contains(" IOPS  "), "{text}");
     assert!(text.contains("p99.99"), "{text}");
     let (code, text) = on_a_terminal("read emu:size=1M");
     assert!(code == 1 && text.contains("terminal"), "{text}");

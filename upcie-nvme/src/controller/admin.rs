@@ -10,6 +10,7 @@ use crate::{
 };
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -17,6 +18,15 @@ use upcie_core::{
     deadline::Budget,
     dma::{DmaBuf, Heap},
 };
+
+/// A number that the log shows in hexadecimal.
+struct Hex(u32);
+
+impl fmt::Debug for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#04x}", self.0)
+    }
+}
 
 /// The admin queue pair and the commands on it. Behind a mutex: one command at a time, however many threads ask.
 #[derive(Debug)]
@@ -194,14 +204,11 @@ impl Inner {
 
     /// Logs an admin command that has ended.
     fn log_admin(&self, command: &Command, what: &str, result: Result<(), Status>, took: Duration) {
-        let (opcode, cdw10) = (format_args!("{:#04x}", command.opcode), format_args!("{:#x}", command.cdw10));
+        let (device, nsid) = (&self.name, command.nsid);
+        let (opcode, cdw10) = (Hex(command.opcode.into()), Hex(command.cdw10));
         match result {
-            Ok(()) => {
-                tracing::trace!(device = %self.name, opcode, nsid = command.nsid, cdw10, ?took, "{what}")
-            }
-            Err(status) => {
-                tracing::debug!(device = %self.name, opcode, nsid = command.nsid, cdw10, ?took, %status, "{what} failed");
-            }
+            Ok(()) => tracing::trace!(%device, ?opcode, nsid, ?cdw10, ?took, "{what}"),
+            Err(status) => tracing::debug!(%device, ?opcode, nsid, ?cdw10, ?took, %status, "{what} failed"),
         }
     }
 

@@ -138,8 +138,8 @@ impl Registers {
             offset::PMRMSCU => "PMRMSCU",
             _ => "another",
         };
-        let (name, value) = (&self.name, format_args!("{value:#x}"));
-        tracing::trace!(device = %name, register, at = format_args!("{at:#x}"), value, "register write");
+        let (at, value) = (format!("{at:#x}"), format!("{value:#x}"));
+        tracing::trace!(device = %self.name, register, %at, %value, "register write");
     }
 
     /// Logs what the controller shows before it is touched.

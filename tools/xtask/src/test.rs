@@ -20,6 +20,8 @@ const SUITES: &str = "upcie-tests";
 const FIO_SUITE: &str = "fio_jobs";
 /// Libraries that must build for the other architecture.
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
+/// The oldest Rust that the libraries build with: `rust-version` in Cargo.toml.
+const MSRV: &str = "1.85";
 /// For each suite; emulation on a busy machine is slow.
 pub const DEADLINE: Duration = Duration::from_secs(900);
 
@@ -140,6 +142,18 @@ impl Run<'_> {
             self.step("aarch64", |workspace| process::run(&mut workspace.cargo(&libraries)))?;
         } else if self.args.wants("aarch64") {
             say!("aarch64 is not checked: its target is absent (`rustup target add {AARCH64}`)");
+        }
+        let toolchains = process::output(Command::new("rustup").args(["toolchain", "list"]));
+        if toolchains.is_ok_and(|list| list.lines().any(|name| name.starts_with(MSRV))) {
+            self.step("msrv", |workspace| {
+                let check =
+                    ["run", MSRV, "cargo", "check", "--quiet", "-p", "upcie-core", "-p", "upcie-nvme"];
+                let target = workspace.target.join("msrv");
+                let mut command = Command::new("rustup");
+                process::run(command.args(check).current_dir(&workspace.root).env("CARGO_TARGET_DIR", target))
+            })?;
+        } else if self.args.wants("msrv") {
+            say!("Rust {MSRV} is not checked: it is absent (`rustup toolchain install {MSRV}`)");
         }
         self.step("package", package::check)?;
         self.step("licences", licences::check)?;

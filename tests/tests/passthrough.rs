@@ -105,7 +105,7 @@ fn changes_are_refused_while_a_turn_is_open() {
         let get = Command::get_features(FeatureId::ARBITRATION, FeatureSelect::CURRENT);
         let weights = controller.admin(&get, &mut []).unwrap();
         let set = Command::set_features(FeatureId::ARBITRATION, weights);
-        controller.admin(&set, &mut []).unwrap();
+        assert!(was_sent(controller.admin(&set, &mut [])), "some controllers refuse it, the driver does not");
         queue.close().unwrap();
         let sent = controller.admin(&format(&controller), &mut []);
         assert!(was_sent(sent), "the last queue pair is closed");

@@ -24,24 +24,9 @@ pub fn holders(paths: &[PathBuf]) -> Vec<u32> {
     holders_but(paths, 0)
 }
 
-/// Which processes have a file open whose path, as the kernel shows it, `is_it` accepts: as far as this user may see.
-pub(crate) fn holders_where(is_it: impl Fn(&Path) -> bool) -> Vec<u32> {
-    let has = |pid: &u32| {
-        let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        links.filter_map(|link| fs::read_link(link.path()).ok()).any(|target| is_it(&target))
-    };
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(has).collect()
-}
-
 /// The same, but for `ours` descriptors that this process itself has for a reason.
 pub(crate) fn holders_but(paths: &[PathBuf], ours: usize) -> Vec<u32> {
-    let open = |pid: u32| -> io::Result<usize> {
-        let links = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
-        Ok(links
-            .filter(|link| fs::read_link(link.path()).is_ok_and(|target| paths.contains(&target)))
-            .count())
-    };
+    let open = |pid: u32| open_files(pid).filter(|target| paths.contains(target)).count();
     // A BAR outlives the descriptor that it was mapped by.
     let is_mapped = |pid: u32| -> io::Result<bool> {
         let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
@@ -50,14 +35,31 @@ pub(crate) fn holders_but(paths: &[PathBuf], ours: usize) -> Vec<u32> {
     if paths.is_empty() {
         return Vec::new();
     }
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     // A process that has ended meanwhile, or is another user's, can't be looked at.
-    pids.filter(|&pid| {
-        let ours = if pid == std::process::id() { ours } else { 0 };
-        open(pid).unwrap_or(0) > ours || is_mapped(pid).unwrap_or(false)
-    })
-    .collect()
+    processes()
+        .filter(|&pid| {
+            let ours = if pid == std::process::id() { ours } else { 0 };
+            open(pid) > ours || is_mapped(pid).unwrap_or(false)
+        })
+        .collect()
+}
+
+/// Lists the processes that have a file open whose path, as the kernel shows it, `is_it` accepts: as far as this user may
+/// see.
+pub(crate) fn holders_where(is_it: impl Fn(&Path) -> bool) -> Vec<u32> {
+    processes().filter(|&pid| open_files(pid).any(|target| is_it(&target))).collect()
+}
+
+/// The ids of all processes that this one sees.
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The paths of a process's open files, as the kernel shows them; none where it has ended, or is another user's.
+fn open_files(pid: u32) -> impl Iterator<Item = PathBuf> {
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    links.filter_map(|link| fs::read_link(link.path()).ok())
 }
 
 #[cfg(test)]

@@ -138,8 +138,13 @@ impl Registers {
             offset::PMRMSCU => "PMRMSCU",
             _ => "another",
         };
-        let (at, value) = (format!("{at:#x}"), format!("{value:#x}"));
-        tracing::trace!(device = %self.name, register, %at, %value, "register write");
+        tracing::trace!(
+            device = %self.name,
+            register,
+            at = format_args!("{at:#x}"),
+            value = format_args!("{value:#x}"),
+            "register write"
+        );
     }
 
     /// Logs what the controller shows before it is touched.

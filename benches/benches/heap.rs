@@ -3,7 +3,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::{cell::RefCell, hint::black_box, sync::Arc, time::Duration};
 use upcie_benches::{Random, entry::Pairs, standin::StandIn, thread_time};
-use upcie_core::{dma::Heap, memory::PageSize, transport::Device};
+use upcie_core::{device::Device, dma::Heap, memory::PageSize};
 
 const LIVE: usize = 256;
 const ROUNDS: usize = 100_000;

@@ -8,9 +8,9 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use std::{hint::black_box, time::Duration};
 use upcie_benches::{Random, standin::StandIn, thread_time};
 use upcie_core::{
+    device::Device,
     dma::{Addresses, Heap},
     memory::PageSize,
-    transport::Device,
 };
 
 const COUNT: u64 = 400_000;

@@ -25,8 +25,10 @@ use upcie_benches::{
 };
 use upcie_core::{
     Result,
+    device::Device,
     dma::{DmaBuf, Heap},
-    transport::{self, Bar},
+    mmio::Bar,
+    open,
 };
 use upcie_nvme::{Address, Controller, ControllerOptions, Namespace, QueuePair, spec};
 
@@ -148,7 +150,7 @@ impl Drop for Emulator {
 /// A controller that is driven by hand: brought up with one queue pair, whose rings a bare initiator has.
 struct ByHand {
     bar: Bar,
-    _device: Arc<dyn transport::Device>,
+    _device: Arc<dyn Device>,
     heap: Arc<Heap>,
     memory: Vec<DmaBuf>,
     rings: Rings,
@@ -169,7 +171,7 @@ fn write_u64(bar: &Bar, offset: u64, value: u64) -> Result<()> {
 
 impl ByHand {
     fn bring_up(address: &Address) -> Self {
-        let device = transport::open(address).expect("the device");
+        let device = open(address).expect("the device");
         let heap = Heap::new(device.dma(), None, None);
         let bar = device.bar(0).expect("registers");
         let page = |bytes: usize| {

@@ -20,11 +20,11 @@ use std::{
 };
 use upcie_core::{
     Result,
+    device::Device as Transport,
     dma::{DmaSpace, Mapper},
     irq::IrqKind,
     memory::{Memory, PageSize},
-    mmio::Mapping,
-    transport::{Area, Bar, Device as Transport, RegionIo},
+    mmio::{Area, Bar, Mapping, RegionIo},
 };
 use upcie_nvme::spec::{
     AdminOpcode, Capabilities, Cns, Command, Configuration, CreateQueueDword10, IdentifyController,

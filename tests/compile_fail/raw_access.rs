@@ -1,13 +1,6 @@
 // What sends a device to memory, or gives its memory away, is no safe code's (soundness findings 1, 2 and 2b).
 use std::os::fd::BorrowedFd;
-use upcie_core::{
-    Result,
-    dma::{DmaSpace, Region, Untranslated},
-    memory::Memory,
-    mmio::Register,
-    pci::{ConfigSpace, Function, FunctionLock},
-    transport::{Bar, Device},
-};
+use upcie_core::{Result, dma::{DmaSpace, Region, Untranslated}, memory::Memory, mmio::{Bar, Register}, pci::{ConfigSpace, Function, FunctionLock}, device::Device};
 
 fn file(memory: &Memory) -> BorrowedFd<'_> {
     memory.file()

@@ -1,5 +1,5 @@
 // A device's word decides where a driver sends it: giving it is `unsafe` (soundness finding 2b).
-use upcie_core::{Result, transport::RegionIo};
+use upcie_core::{Result, mmio::RegionIo};
 
 struct Nothing;
 

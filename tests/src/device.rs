@@ -8,7 +8,7 @@ use std::{
     io::Write,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use upcie_core::transport;
+use upcie_core::device;
 use upcie_nvme::{Address, Controller, ControllerOptions, Namespace, queue::QueuePairBuilder};
 
 /// The embedded controller as the suites want it: two formats, all kinds of interrupts, and room.
@@ -60,12 +60,12 @@ impl Device {
     /// # Panics
     /// When that fails.
     #[track_caller]
-    pub fn transport(&self) -> Arc<dyn transport::Device> {
+    pub fn transport(&self) -> Arc<dyn device::Device> {
         match &self.address {
             Address::Emulated(text) => {
                 upcie_nvme::emu::spawn(&text.parse().expect("options")).expect("it starts")
             }
-            other => transport::open(other)
+            other => upcie_core::open(other)
                 .unwrap_or_else(|error| panic!("it does not open: {}", crate::chain(&error))),
         }
     }

@@ -4,11 +4,11 @@
 use std::{os::fd::BorrowedFd, sync::Arc};
 use upcie_core::{
     Result,
+    device::Device,
     dma::{DmaSpace, Region},
     memory::Memory,
-    mmio::Register,
+    mmio::{Bar, Register},
     pci::ConfigSpace,
-    transport::{Bar, Device},
 };
 
 /// Writes a register of 32 bits.

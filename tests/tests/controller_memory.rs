@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use upcie_nvme::{
     Controller, DmaBuf, Refusal, Wait, controller::MemoryBuffer, queue::QueuePairBuilder,
-    upcie_core::transport::Caching,
+    upcie_core::mmio::Caching,
 };
 use upcie_tests::{
     device::{another, namespaces},

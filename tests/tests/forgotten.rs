@@ -2,7 +2,7 @@
 //! given to anybody else. One test for each row of the table in ARCHITECTURE.md; a turn's is in `ownership`, a lock's beside it.
 
 use std::{mem, ops::Range, sync::Arc};
-use upcie_core::transport;
+use upcie_core::open;
 use upcie_nvme::{Controller, ControllerOptions, DmaBuf, Namespace, QueuePair};
 use upcie_tests::{
     chain,
@@ -146,7 +146,7 @@ fn a_forgotten_device_stays_one_users() {
         return left_out("nvme-emu is not built");
     }
     let server = Server::start("size=16M");
-    mem::forget(transport::open(&server.address()).unwrap());
+    mem::forget(open(&server.address()).unwrap());
     let error = Controller::open(&server.address()).unwrap_err();
     assert!(chain(&error).contains("one at a time"), "{error}");
     // So does a driver that is forgotten as it works.

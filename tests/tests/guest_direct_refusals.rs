@@ -1,9 +1,6 @@
 //! Where an IOMMU translates, the ways that take physical addresses are refused.
 
-use upcie_core::{
-    pci::Function,
-    transport::{Address, open},
-};
+use upcie_core::{device::Address, open, pci::Function};
 use upcie_tests::says;
 
 const BDF: &str = "0000:01:00.0";

@@ -8,11 +8,13 @@ use std::{
 };
 use upcie_core::{
     Error,
+    device::Device,
     dma::Heap,
     irq::{EventFd, IrqKind},
     memory::PageSize,
+    mmio::Bar,
+    open,
     pci::{Bdf, ConfigSpace, Function, cap, command, offset},
-    transport::{Bar, Device, open},
 };
 use upcie_tests::raw::{write_u32, write_u64};
 use upcie_tests::says;

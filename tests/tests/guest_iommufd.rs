@@ -10,10 +10,11 @@ use std::{
 };
 use upcie_core::{
     Error,
+    device::Device,
     irq::{EventFd, IrqKind},
     memory::{Memory, PageSize},
+    open,
     pci::{Bdf, ConfigSpace, Function, command},
-    transport::{Device, open},
     vfio::VfioDevice,
 };
 use upcie_tests::process::role;

@@ -3,7 +3,7 @@
 
 use std::{fs, process::Command};
 use upcie_core::pci::{Bdf, Function};
-use upcie_nvme::{Address, Controller, ControllerOptions, upcie_core::transport::Caching};
+use upcie_nvme::{Address, Controller, ControllerOptions, upcie_core::mmio::Caching};
 use upcie_tests::{
     device::namespaces,
     io::{create, only, read, write},

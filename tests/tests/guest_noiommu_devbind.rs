@@ -2,8 +2,9 @@
 
 use std::{fs, process::Command};
 use upcie_core::{
+    device::Address,
     pci::{Bdf, Function},
-    transport::{Address, ways},
+    probe,
 };
 use upcie_nvme::Controller;
 use upcie_tests::{pci::kernel_disk, process::programs};
@@ -30,7 +31,7 @@ fn mode() -> String {
 
 /// The ways that lead to the function now.
 fn possible() -> Vec<String> {
-    let open = ways(&function()).into_iter().filter(|way| way.missing.is_none());
+    let open = probe(&function()).into_iter().filter(|way| way.missing.is_none());
     open.map(|way| way.address.to_string()).collect()
 }
 

@@ -11,11 +11,13 @@ use std::{
 };
 use upcie_core::{
     Error,
+    device::{Address, Device},
     hugetlb::leftovers,
     irq::{EventFd, IrqKind},
     memory::{Memory, PageSize},
+    mmio::Caching,
+    open,
     pci::{Bdf, ConfigSpace, Function, command, offset},
-    transport::{Address, Caching, Device, open},
     uio::UioDevice,
 };
 use upcie_nvme::{Controller, QueuePair};

@@ -10,11 +10,12 @@ use std::{
 };
 use upcie_core::{
     Error,
+    device::Device,
     hugetlb::leftovers,
     irq::{EventFd, IrqKind},
     memory::{Memory, PageSize},
+    open,
     pci::{Bdf, ConfigSpace, Function, command},
-    transport::{Device, open},
     vfio::VfioDevice,
 };
 use upcie_tests::process::role;

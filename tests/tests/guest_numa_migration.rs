@@ -1,11 +1,7 @@
 //! Huge pages that are moved while a device without an IOMMU uses their physical addresses: noticed, not overlooked.
 
 use std::{fs, ptr};
-use upcie_core::{
-    memory::PageSize,
-    pci::Function,
-    transport::{Address, open},
-};
+use upcie_core::{device::Address, memory::PageSize, open, pci::Function};
 use upcie_nvme::Controller;
 use upcie_tests::{pci::Borrowed, says};
 

@@ -5,8 +5,8 @@ mod vfio_device;
 use std::{env, path::Path, process::Command};
 use upcie_core::{
     memory::{Memory, PageSize},
+    open,
     pci::Function,
-    transport::open,
 };
 use upcie_nvme::{Controller, ControllerOptions};
 use upcie_tests::{deadline, process::within, says};

@@ -6,8 +6,9 @@ use std::{
     time::Duration,
 };
 use upcie_core::{
+    device::Address,
+    open,
     pci::{Bdf, Binder, Binding, Function},
-    transport::{Address, open},
     vfio::VfioDevice,
 };
 use upcie_nvme::Controller;

@@ -3,12 +3,7 @@
 mod vfio_device;
 
 use std::sync::Arc;
-use upcie_core::{
-    Error,
-    memory::PageSize,
-    transport::{Bar, Device},
-    vfio::VfioDevice,
-};
+use upcie_core::{Error, device::Device, memory::PageSize, mmio::Bar, vfio::VfioDevice};
 use upcie_tests::raw::{map_bar, write_u64};
 use vfio_device::{bdf, contains_all, descriptors, identify, identify_to, map, pinned, ways};
 

@@ -11,10 +11,11 @@ use std::{
 };
 use upcie_core::{
     Error,
+    device::Device,
     irq::{EventFd, IrqKind},
     memory::PageSize,
+    open,
     pci::{Bdf, ConfigSpace, Function, cap, command, ext_cap, functions, offset},
-    transport::{Device, open},
     vfio::VfioDevice,
 };
 use upcie_tests::process::faults;

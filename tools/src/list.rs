@@ -6,8 +6,8 @@ use clap::Args;
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use upcie_core::{
+    mmio::Caching,
     pci::{BarInfo, BarKind, Function, functions},
-    transport::Caching,
 };
 use upcie_tools::usage::Host;
 

@@ -3,15 +3,11 @@
 use crate::outcome;
 use serde_json::{Value, json};
 use std::error::Error as _;
-use upcie_core::{
-    Error,
-    pci::Function,
-    transport::{WayIn, ways},
-};
+use upcie_core::{Error, Transport, pci::Function, probe};
 use upcie_tools::usage::{Host, Use};
 
 /// The scheme of a way's address: `vfio`, `uio`, …
-fn scheme(way: &WayIn) -> String {
+fn scheme(way: &Transport) -> String {
     let text = way.address.to_string();
     text.split_once(':').map_or(text.clone(), |(scheme, _)| scheme.to_owned())
 }
@@ -49,7 +45,7 @@ pub fn lines(function: &Function, host: &Host) -> Vec<String> {
     if !uses.is_empty() {
         return wrap(&format!("ways in: none while it is in use: {uses}"));
     }
-    let all = ways(function);
+    let all = probe(function);
     let possible: Vec<_> = all.iter().filter(|way| way.missing.is_none()).map(scheme).collect();
     let possible = if possible.is_empty() { "none".to_owned() } else { possible.join(", ") };
     let users = function.users();
@@ -105,7 +101,7 @@ fn wrap(text: &str) -> Vec<String> {
 
 /// The same for programs: each way, whether it is possible, and what is missing otherwise.
 pub fn to_json(function: &Function, host: &Host) -> Value {
-    let all = if function.is_nvme() { ways(function) } else { Vec::new() };
+    let all = if function.is_nvme() { probe(function) } else { Vec::new() };
     let unbinding = function.check_not_being_unbound().err();
     let uses = disk_uses(function, host);
     let entries = all.iter().map(|way| {

@@ -8,7 +8,7 @@ use std::{io, time::Duration};
 #[non_exhaustive]
 pub enum Error {
     /// The text is not a device address.
-    #[error("{input:?} is not a device address: {reason}. The forms are {forms}", forms = crate::transport::FORMS)]
+    #[error("{input:?} is not a device address: {reason}. The forms are {forms}", forms = crate::device::FORMS)]
     Address {
         /// What was given.
         input: String,

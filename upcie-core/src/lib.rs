@@ -5,6 +5,7 @@ compile_error!("upcie-core needs Linux on x86-64 or aarch64");
 
 pub mod barrier;
 pub mod deadline;
+pub mod device;
 pub mod dma;
 mod error;
 pub mod hugetlb;
@@ -13,13 +14,17 @@ pub mod irq;
 pub mod memory;
 pub mod mmio;
 mod numa;
+mod open;
+mod page;
 pub mod pci;
 pub mod process;
 pub mod share;
 mod socket;
-pub mod transport;
+#[cfg(test)]
+mod testing;
 pub mod uio;
 pub mod vfio;
 pub mod vfio_user;
 
 pub use error::{Error, Result};
+pub use open::{Transport, open, probe};

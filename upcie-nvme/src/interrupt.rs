@@ -26,8 +26,8 @@ use std::{
     time::{Duration, Instant},
 };
 use upcie_core::{
+    device::Device,
     irq::{EventFd, IrqKind},
-    transport::Device,
 };
 
 /// The kinds that completions can come by, the best first.

@@ -21,4 +21,4 @@ pub use namespace::Namespace;
 pub use patience::Patience;
 pub use queue::{Completion, Direction, QueuePair, Refusal, Refused, Turn};
 pub use spec::IoFlags;
-pub use upcie_core::{self, dma::DmaBuf, irq::IrqKind, transport::Address};
+pub use upcie_core::{self, device::Address, dma::DmaBuf, irq::IrqKind};

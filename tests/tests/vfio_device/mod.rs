@@ -11,10 +11,10 @@ use std::{
 };
 use upcie_core::{
     barrier,
+    device::Device,
     dma::Region,
     memory::{Memory, PageSize},
     pci::{Bdf, Function},
-    transport::Device,
     vfio::VfioDevice,
 };
 use upcie_tests::raw::{write_u32, write_u64};

@@ -5,9 +5,9 @@ use crate::{
     Error, Result,
     iova::IovaAllocator,
     memory::{Memory, PageSize, physical_pages},
+    mmio::Bar,
     pci::Bdf,
     process::Owner,
-    transport::Bar,
 };
 use std::{
     fmt,

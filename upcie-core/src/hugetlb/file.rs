@@ -1,7 +1,7 @@
 //! Named files of huge pages, which outlive the process that made them.
 
 use super::{Mount, mounts, pool::pools, short_size};
-use crate::{Error, Result, memory::fill, pci::Bdf};
+use crate::{Error, Result, page::fill, pci::Bdf};
 use nix::errno::Errno;
 use std::{
     fs::{self, File, OpenOptions},

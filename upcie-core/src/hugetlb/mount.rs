@@ -1,7 +1,7 @@
 //! Where hugetlbfs is mounted (proc_pid_mountinfo(5)).
 
 use super::short_size;
-use crate::{Error, Result, memory::PageSize};
+use crate::{Error, Result, page::PageSize};
 use nix::{
     fcntl::{AT_FDCWD, AtFlags},
     unistd::{AccessFlags, faccessat},

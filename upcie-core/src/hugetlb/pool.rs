@@ -1,7 +1,7 @@
 //! The kernel's pools of huge pages, `/sys/kernel/mm/hugepages` (Documentation/admin-guide/mm/hugetlbpage.rst).
 
 use super::short_size;
-use crate::{Error, Result, memory::PageSize};
+use crate::{Error, Result, page::PageSize};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -48,6 +48,15 @@ pub(crate) fn look(page: PageSize, node: Option<u32>) -> Option<Pool> {
     let parent = node.map_or("kernel/mm".into(), |node| format!("devices/system/node/node{node}"));
     let path = format!("/sys/{parent}/hugepages/hugepages-{}kB", bytes >> 10);
     read_pool(path.into(), bytes, node).ok()
+}
+
+impl PageSize {
+    /// Huge pages of this size that are free now, and in all; `None` for small pages and where the kernel has none of
+    /// this size.
+    pub fn available(self) -> Option<(u64, u64)> {
+        let pool = look(self, None)?;
+        Some((pool.available(), pool.total))
+    }
 }
 
 impl Pool {

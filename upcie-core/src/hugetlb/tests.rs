@@ -4,7 +4,7 @@ use super::{
     pool::{find, pools_below},
     *,
 };
-use crate::{Error, memory::PageSize, pci::Bdf};
+use crate::{Error, page::PageSize, pci::Bdf};
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},

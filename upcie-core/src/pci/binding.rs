@@ -191,7 +191,7 @@ pub(super) fn by(users: &[u32]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake_sysfs::FakeSysfs;
+    use crate::testing::FakeSysfs;
     use std::fs;
 
     #[test]

@@ -162,7 +162,7 @@ impl Function {
 /// Where the kernel shows its devices: `/sys`, or a test's directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Sysfs {
-    pub(super) root: PathBuf,
+    pub(crate) root: PathBuf,
 }
 
 impl Default for Sysfs {
@@ -304,7 +304,7 @@ fn malformed(path: &Path, text: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pci::FakeSysfs;
+    use crate::testing::FakeSysfs;
 
     #[test]
     fn what_sysfs_says_is_read() {

@@ -4,8 +4,6 @@ mod bdf;
 mod bind;
 mod binding;
 mod config;
-#[cfg(test)]
-mod fake_sysfs;
 mod function;
 mod lock;
 mod machine_lock;
@@ -19,9 +17,8 @@ pub use config::{
     Capability, CapabilityIter, ConfigFile, ConfigSpace, ExtendedCapabilityIter, cap, command, ext_cap,
     offset,
 };
+#[cfg(test)]
+pub(crate) use function::Sysfs;
 pub use function::{BarInfo, BarKind, Function, GroupMember, IommuGroup, functions};
 pub use lock::FunctionLock;
 pub(crate) use setup::{Messages, allow_pin, turn_off, turn_on};
-
-#[cfg(test)]
-pub(crate) use fake_sysfs::FakeSysfs;

@@ -32,7 +32,7 @@ impl Function {
 
 #[cfg(test)]
 mod tests {
-    use crate::pci::{Binder, FakeSysfs};
+    use crate::{pci::Binder, testing::FakeSysfs};
     use std::{fs, os::unix::fs::symlink};
 
     #[test]

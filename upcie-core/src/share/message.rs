@@ -3,7 +3,7 @@
 //! A header, the table of addresses, the device's name; host byte order, for both ends are on one host. The descriptor of
 //! the region's file comes with the first byte.
 
-use crate::{dma::Addresses, memory::PageSize};
+use crate::{dma::Addresses, page::PageSize};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 const MAGIC: [u8; 8] = *b"uPCIe-DM";

@@ -9,10 +9,10 @@
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::{os::unix::net::UnixStream, time::Duration};
-//! use upcie_core::{share::SharedRegion, transport};
+//! use upcie_core::share::SharedRegion;
 //!
 //! // The owner of the device.
-//! let device = transport::open(&"0000:01:00.0".parse()?)?;
+//! let device = upcie_core::open(&"0000:01:00.0".parse()?)?;
 //! let region = device.dma().allocate_shared(2 << 20, None)?;
 //! let (owner, user) = UnixStream::pair()?;
 //! region.export(&owner, Duration::from_secs(5))?;

@@ -91,7 +91,7 @@ fn hint(locked_down: bool, root: bool) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pci::{Binder, FakeSysfs};
+    use crate::{pci::Binder, testing::FakeSysfs};
 
     const BDF: &str = "0000:01:00.0";
 

@@ -7,14 +7,15 @@ use super::{
 };
 use crate::{
     Error, Result,
+    device::{Address, Device},
     dma::{DmaSpace, Untranslated},
     irq::IrqKind,
+    mmio::{Bar, Caching},
     pci::{
         BarInfo, Bdf, ConfigFile, ConfigSpace, Function, FunctionLock, Messages, command, offset, turn_off,
         turn_on,
     },
     process::{Owner, write_within},
-    transport::{Address, Bar, Caching, Device},
 };
 use std::{
     fmt,
@@ -38,7 +39,7 @@ const SETUP: Duration = Duration::from_secs(70);
 /// last handle is dropped, in the process that opened it, it is taken off the bus (bus master off).
 ///
 /// ```no_run
-/// use upcie_core::{transport::Device, uio::UioDevice};
+/// use upcie_core::{uio::UioDevice, device::Device};
 /// let device = UioDevice::open("0000:01:00.0".parse()?)?;
 /// let region = device.dma().allocate(2 << 20, None)?;
 /// println!("2 MiB at the physical address {:#x}", region.iova(0));

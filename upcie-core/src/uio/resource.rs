@@ -4,9 +4,8 @@ use super::check::failed;
 use crate::{
     Error, Result,
     memory::host_page_size,
-    mmio::Mapping,
+    mmio::{Area, Bar, Caching, Mapping, RegionIo},
     pci::{BarInfo, BarKind},
-    transport::{Area, Bar, Caching, RegionIo},
 };
 use std::{
     fs::{File, OpenOptions},

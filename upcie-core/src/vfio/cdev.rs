@@ -114,7 +114,7 @@ impl Cdev {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pci::FakeSysfs;
+    use crate::testing::FakeSysfs;
 
     const BDF: &str = "0000:01:00.0";
 

@@ -10,13 +10,13 @@ use super::{
 };
 use crate::{
     Error, Result,
+    device::{Address, Device},
     dma::DmaSpace,
     irq::IrqKind,
     memory::host_page_size,
-    mmio::Mapping,
+    mmio::{Area, Bar, Mapping, RegionIo},
     pci::{BarInfo, ConfigSpace, Function, allow_pin, cap, command, offset, turn_on},
     process::Owner,
-    transport::{Address, Area, Bar, Device, RegionIo},
 };
 use std::{
     fmt,
@@ -40,7 +40,7 @@ const KINDS: [IrqKind; 5] = [IrqKind::Intx, IrqKind::Msi, IrqKind::Msix, IrqKind
 /// kernels can't be asked to, the first access to each page does, once.
 ///
 /// ```no_run
-/// use upcie_core::{dma::DmaSpace, memory::{Memory, PageSize}, transport::Device, vfio::VfioDevice};
+/// use upcie_core::{dma::DmaSpace, memory::{Memory, PageSize}, vfio::VfioDevice, device::Device};
 /// let device = VfioDevice::open("0000:01:00.0".parse()?)?;
 /// let registers = device.bar(0)?;
 /// println!("CAP {:#x}", registers.read_u64(0)?);

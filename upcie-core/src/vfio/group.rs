@@ -156,7 +156,7 @@ pub(super) fn not_viable(group: &IommuGroup) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pci::FakeSysfs;
+    use crate::testing::FakeSysfs;
 
     const BDF: &str = "0000:01:00.0";
 

@@ -98,7 +98,7 @@ pub(super) fn check<'a>(device: &str, function: &'a Function, sys: &Path) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pci::FakeSysfs;
+    use crate::testing::FakeSysfs;
 
     const BDF: &str = "0000:01:00.0";
 

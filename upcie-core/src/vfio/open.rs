@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{
     Error, Result,
+    device::Device,
     dma::{DmaSpace, Untranslated},
     pci::{Bdf, Function},
-    transport::Device,
 };
 use nix::unistd::{AccessFlags, access};
 use std::{fs::File, os::fd::AsFd, path::Path, sync::Arc};

@@ -1,7 +1,7 @@
 //! A region of a device's file, where it is not mapped.
 
 use super::abi;
-use crate::{Error, Result, transport::RegionIo};
+use crate::{Error, Result, mmio::RegionIo};
 use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 /// A system call on a device failed.

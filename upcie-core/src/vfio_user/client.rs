@@ -10,10 +10,11 @@ use super::{
 };
 use crate::{
     Error, Result,
+    device::Device,
     dma::DmaSpace,
     irq::IrqKind,
+    mmio::{Bar, RegionIo},
     pci::{Messages, allow_pin, turn_off, turn_on},
-    transport::{Bar, Device, RegionIo},
 };
 use nix::{
     errno::Errno,

@@ -1,4 +1,4 @@
-//! The vfio-user protocol over a Unix socket: the client, which is a [`Device`](crate::transport::Device), and the
+//! The vfio-user protocol over a Unix socket: the client, which is a [`Device`](crate::device::Device), and the
 //! server, behind which any device can be written in software.
 //!
 //! # What is trusted

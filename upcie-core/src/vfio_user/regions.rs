@@ -8,8 +8,7 @@ use crate::{
     Error, Result,
     deadline::Budget,
     memory::MemoryFile,
-    mmio::Mapping,
-    transport::{Area, RegionIo},
+    mmio::{Area, Mapping, RegionIo},
 };
 use std::{
     os::fd::{AsFd, OwnedFd},

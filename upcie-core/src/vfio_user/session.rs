@@ -37,7 +37,7 @@ pub(super) const MAX_DATA: u64 = 1 << 20;
 /// A device without any register:
 /// ```
 /// use std::{os::unix::net::UnixStream, sync::atomic::AtomicBool};
-/// use upcie_core::{transport::Device, vfio_user::{Client, server::*}};
+/// use upcie_core::{vfio_user::{Client, server::*}, device::Device};
 /// # use nix::errno::Errno;
 /// struct Nothing(Layout);
 /// impl Backend for Nothing {

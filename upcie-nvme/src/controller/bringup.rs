@@ -21,9 +21,9 @@ use crate::{
 use std::sync::{Arc, Mutex, atomic::AtomicBool};
 use upcie_core::{
     deadline::Budget,
+    device::{Claim, Device},
     dma::{DmaBuf, Heap},
     memory::host_page_size,
-    transport::{Claim, Device},
 };
 use zerocopy::FromBytes;
 

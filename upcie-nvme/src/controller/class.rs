@@ -1,7 +1,7 @@
 //! Is a PCI function an NVMe controller at all?
 
 use crate::{Error, Result};
-use upcie_core::{pci::Function, transport::Address};
+use upcie_core::{device::Address, pci::Function};
 
 /// Refuses a function of another class, before any advice on how to bind it: that would be wrong for it. A function that
 /// is not there is left to the transport, which says so.

@@ -45,9 +45,9 @@ use std::{
 use subsystem::Subsystem;
 use upcie_core::{
     deadline::Budget,
+    device::{Address, Claim, Device},
     dma::{DmaBuf, DmaSpace, Heap, Region},
     irq::{EventFd, IrqKind},
-    transport::{Address, Claim, Device},
     vfio_user::Client,
 };
 
@@ -340,7 +340,7 @@ pub fn open_device(address: &Address, timeout: Duration) -> Result<Arc<dyn Devic
     Ok(match address {
         Address::Emulated(text) => crate::emu::spawn(&text.parse()?)?,
         Address::VfioUser(path) => Arc::new(Client::connect_within(path, timeout)?),
-        other => upcie_core::transport::open(other)?,
+        other => upcie_core::open(other)?,
     })
 }
 

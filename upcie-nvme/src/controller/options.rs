@@ -2,7 +2,7 @@
 
 use crate::spec::Arbitration;
 use std::time::Duration;
-use upcie_core::{irq::IrqKind, memory::PageSize, transport::Caching};
+use upcie_core::{irq::IrqKind, memory::PageSize, mmio::Caching};
 
 /// How to bring a controller up.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! Controllers that are driven otherwise than their registers say, by their PCI ids.
 
 use crate::spec::Capabilities;
-use upcie_core::transport::Device;
+use upcie_core::device::Device;
 
 /// One kind of controller.
 struct Quirk {

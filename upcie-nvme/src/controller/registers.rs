@@ -9,8 +9,8 @@ use crate::{
 };
 use std::{sync::Arc, time::Duration};
 use upcie_core::{
-    mmio::Register,
-    transport::{Bar, Claim},
+    device::Claim,
+    mmio::{Bar, Register},
 };
 
 /// No controller becomes ready, or stops, faster than this is patient: CAP.TO is 0 on some.

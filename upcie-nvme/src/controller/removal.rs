@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 use upcie_core::{
     Result,
+    device::Device,
     irq::{EventFd, IrqKind},
-    transport::Device,
 };
 
 /// Asks to be told when the device is wanted back; `None` where the transport never asks.

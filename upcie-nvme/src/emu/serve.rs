@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 use upcie_core::{
+    device::Device,
     process::Worker,
-    transport::Device,
     vfio_user::{Client, server::Server},
 };
 

@@ -11,7 +11,7 @@ use crate::{
 use std::sync::Arc;
 use upcie_core::{
     dma::{DmaBuf, Heap},
-    transport::Caching,
+    mmio::Caching,
 };
 
 /// PRP list memory of a queue, unless asked for otherwise.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::pci::FakeSysfs;
+use crate::testing::FakeSysfs;
 use std::{cell::RefCell, fs, os::unix::fs::symlink};
 
 const BDF: &str = "0000:01:00.0";

@@ -3,8 +3,8 @@
 use super::*;
 use crate::{
     Error, Result,
+    device::Device,
     memory::{descriptors_of, file_of},
-    transport::Device,
     vfio_user::wire::{DeviceInfo, DmaAccess, DmaMap, RegionAccess, RegionInfo, region_info, vfio},
 };
 use nix::sys::memfd::{MFdFlags, memfd_create};

@@ -14,10 +14,10 @@ use super::{
     wire::{Header, MAJOR, MINOR, Version, command, flags},
 };
 use crate::{
+    device::Device,
     irq::IrqKind,
     memory::{Memory, PageSize},
-    mmio::{Mapping, Register},
-    transport::{Bar, Device},
+    mmio::{Bar, Mapping, Register},
 };
 use nix::errno::Errno;
 use std::{

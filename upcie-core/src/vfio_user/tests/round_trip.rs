@@ -1,7 +1,7 @@
 //! Everything a client can ask, answered by our own server.
 
 use super::*;
-use crate::{irq::EventFd, transport::Device};
+use crate::{device::Device, irq::EventFd};
 
 fn copy(client: &Client, from: u64, to: u64, len: u64) -> u64 {
     let bar = client.bar(0).unwrap();

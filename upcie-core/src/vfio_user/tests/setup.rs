@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::{
+    device::Device,
     irq::EventFd,
     pci::{cap, command as bits, offset},
-    transport::Device,
     vfio_user::irqs::Irqs,
 };
 use std::sync::Mutex;

@@ -3,7 +3,8 @@
 use super::*;
 use crate::{
     Error,
-    transport::{Device, open},
+    device::Device,
+    open,
     vfio_user::{
         server::{Access, Listener},
         wire::{DmaMap, RegionAccess, dma},

@@ -9,7 +9,7 @@ use crate::{
 use std::{fmt, sync::Arc};
 use upcie_core::{
     dma::{DmaBuf, Heap},
-    transport::Caching,
+    mmio::Caching,
 };
 
 const WHAT: &str = "memory buffer";

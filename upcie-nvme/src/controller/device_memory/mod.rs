@@ -16,8 +16,9 @@ use crate::{
 };
 use std::sync::Arc;
 use upcie_core::{
+    device::Device,
     dma::Heap,
-    transport::{Bar, Caching, Device},
+    mmio::{Bar, Caching},
 };
 
 /// Makes the controller decode no address as its own memory: who drove it before may have been killed, and where its memory

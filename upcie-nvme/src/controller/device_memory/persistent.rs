@@ -10,8 +10,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use upcie_core::{
     barrier,
     dma::{DmaBuf, Heap},
-    mmio::Register,
-    transport::Caching,
+    mmio::{Caching, Register},
 };
 
 const WHAT: &str = "persistent memory region";

@@ -12,10 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 use upcie_core::{
+    device::Device,
     dma::Region,
     memory::{Memory, PageSize},
-    mmio::Register,
-    transport::{Bar, Device},
+    mmio::{Bar, Register},
     vfio_user::Client,
 };
 

@@ -7,8 +7,8 @@ use super::{
 use crate::spec::{Command, Status};
 use upcie_core::{
     irq::IrqKind,
+    mmio::Bar,
     pci::{ConfigSpace, cap},
-    transport::Bar,
 };
 
 const INTMS: u64 = 0x0c;

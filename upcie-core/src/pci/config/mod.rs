@@ -3,7 +3,7 @@
 //! The lists are the device's word: an offset out of bounds ends the walk with an error, and no list is followed for
 //! longer than configuration space has room for entries.
 
-use crate::{Error, Result, transport::Device};
+use crate::{Error, Result};
 use std::{
     fs::{File, OpenOptions},
     io,
@@ -76,7 +76,7 @@ pub mod ext_cap {
 /// The status register's bit that says there is a capability list.
 const STATUS_CAPABILITIES: u16 = 1 << 4;
 
-/// Configuration space, by whatever way in: every [`Device`] has it, and sysfs shows it as a [`ConfigFile`].
+/// Configuration space, by whatever way in: every [`Device`](crate::device::Device) has it, and sysfs shows it as a [`ConfigFile`].
 ///
 /// Words are little-endian there and in the host's order here.
 pub trait ConfigSpace {
@@ -92,7 +92,7 @@ pub trait ConfigSpace {
     /// Writes `data`.
     ///
     /// # Safety
-    /// As [`Device::config_write`]: the caller drives the function, or nobody does.
+    /// As [`Device::config_write`](crate::device::Device::config_write): the caller drives the function, or nobody does.
     ///
     /// # Errors
     /// The range is not in it, or the way in's errors.
@@ -184,21 +184,6 @@ pub trait ConfigSpace {
     /// Those of the walk up to it.
     fn find_extended_capability(&self, id: u16) -> Result<Option<u16>> {
         find(self.extended_capabilities(), id)
-    }
-}
-
-impl<D: Device + ?Sized> ConfigSpace for D {
-    fn device_name(&self) -> &str {
-        self.name()
-    }
-
-    fn read_bytes(&self, offset: u16, data: &mut [u8]) -> Result<()> {
-        self.config_read(offset, data)
-    }
-
-    unsafe fn write_bytes(&self, offset: u16, data: &[u8]) -> Result<()> {
-        // SAFETY: the caller's promise.
-        unsafe { self.config_write(offset, data) }
     }
 }
 

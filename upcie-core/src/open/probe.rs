@@ -1,28 +1,29 @@
-//! Which ways lead to a function right now.
+//! Which transports reach a function right now.
 
-use super::Address;
 use crate::{
-    Error, Result, hugetlb,
-    memory::PageSize,
+    Error, Result,
+    device::Address,
+    hugetlb,
+    page::PageSize,
     pci::Function,
     uio,
     vfio::{self, Way},
 };
 use nix::unistd::{AccessFlags, access};
 
-/// A way to a function, and what keeps it from being used.
+/// A transport that reaches a function, and what keeps it from being used.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct WayIn {
+pub struct Transport {
     /// The address that names it.
     pub address: Address,
     /// What is missing, as opening it would say; `None` when nothing is, but that it may be in use.
     pub missing: Option<Error>,
 }
 
-/// The ways to `function`, the better ones first, as things stand: without opening it, changing anything, or asking who
-/// uses it.
-pub fn ways(function: &Function) -> Vec<WayIn> {
+/// Lists the transports that reach `function`, the better ones first, as things stand: opens nothing, changes nothing, and
+/// does not ask who uses it.
+pub fn probe(function: &Function) -> Vec<Transport> {
     let bdf = function.bdf;
     let all = [
         (Address::Iommufd(bdf), vfio::possible(function, Way::Iommufd)),
@@ -31,10 +32,10 @@ pub fn ways(function: &Function) -> Vec<WayIn> {
         (Address::Uio(bdf), uio::possible(function, true).and_then(|()| untranslated(function))),
         (Address::Sysfs(bdf), uio::possible(function, false).and_then(|()| untranslated(function))),
     ];
-    all.into_iter().map(|(address, possible)| WayIn { address, missing: possible.err() }).collect()
+    all.into_iter().map(|(address, possible)| Transport { address, missing: possible.err() }).collect()
 }
 
-/// What all ways without an IOMMU need: the right to configuration space, and huge pages that can have a name.
+/// What all transports without an IOMMU need: the right to configuration space, and huge pages that can have a name.
 fn untranslated(function: &Function) -> Result<()> {
     let device = function.bdf.to_string();
     access(&function.path.join("config"), AccessFlags::R_OK | AccessFlags::W_OK).map_err(|e| {

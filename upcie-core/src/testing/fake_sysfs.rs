@@ -1,7 +1,9 @@
 //! A sysfs for unit tests.
 
-use super::function::{Function, Sysfs};
-use crate::Result;
+use crate::{
+    Result,
+    pci::{Function, Sysfs},
+};
 use std::{fs, os::unix::fs::symlink, path::PathBuf};
 
 /// A sysfs in a temporary directory, removed when dropped.

@@ -14,10 +14,10 @@ static OWN: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
 
 /// A file that is mapped once in this process; others may map it again when this is dropped.
 #[derive(Debug)]
-pub(super) struct OwnFile((u64, u64));
+pub(crate) struct OwnFile((u64, u64));
 
 impl OwnFile {
-    pub(super) fn of(fd: BorrowedFd<'_>, what: &str) -> Result<Self> {
+    pub(crate) fn of(fd: BorrowedFd<'_>, what: &str) -> Result<Self> {
         let file = identity(fd, what)?;
         own().push(file);
         Ok(Self(file))
@@ -53,33 +53,4 @@ fn identity(fd: BorrowedFd<'_>, what: &str) -> Result<(u64, u64)> {
 
 fn own() -> MutexGuard<'static, Vec<(u64, u64)>> {
     OWN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{Memory, PageSize};
-    use crate::mmio::Mapping;
-    use std::{
-        fs::OpenOptions,
-        os::fd::{AsFd, AsRawFd},
-    };
-
-    /// Soundness finding 1: a second mapping of the heap's own file.
-    #[test]
-    fn own_memory_is_neither_imported_nor_mapped_again() {
-        let memory = Memory::new(4096, PageSize::Small).unwrap();
-        assert!(memory.shared_file().is_none());
-        let path = format!("/proc/self/fd/{}", memory.fd.as_raw_fd());
-        let open = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
-        for error in [
-            Memory::import(open().into()).expect_err("a second mapping"),
-            Mapping::new(open().as_fd(), 0, 4096, "a test").expect_err("a second mapping"),
-        ] {
-            assert!(error.to_string().contains("allocate_shared"), "{error}");
-        }
-        // What is shared has no references to its bytes.
-        let memory = memory.shared();
-        assert!(memory.shared_file().is_some());
-        Memory::import(open().into()).unwrap();
-    }
 }

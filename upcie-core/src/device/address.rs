@@ -12,7 +12,7 @@ pub const FORMS: &str = "0000:01:00.0 (a PCI function; the way in follows from i
 /// Names a device and the way to it.
 ///
 /// ```
-/// use upcie_core::transport::Address;
+/// use upcie_core::device::Address;
 /// let address: Address = "0000:01:00.0".parse()?;
 /// assert!(matches!(address, Address::Pci(_)));
 /// assert!("nvme0n1".parse::<Address>().is_err());

@@ -6,7 +6,6 @@
 
 mod external;
 mod guard;
-mod own;
 mod pagemap;
 
 #[cfg(test)]
@@ -14,86 +13,27 @@ pub(crate) use external::tests::{descriptors_of, file_of};
 pub(crate) use external::{MemoryFile, check};
 pub use guard::survive_shrinking;
 pub(crate) use guard::{Guarded, is_installed, losses};
-use own::OwnFile;
-pub(crate) use own::refuse_own;
 pub(crate) use pagemap::physical_pages;
+
+pub use crate::page::{PageSize, host_page_size};
 
 use crate::{
     Error, Result,
     hugetlb::{self, NamedFile},
-    mmio::Mapping,
+    mmio::{Mapping, OwnFile},
     numa,
+    page::fill,
     pci::Bdf,
     process::Owner,
 };
 use nix::{
-    errno::Errno,
-    fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl},
+    fcntl::{FcntlArg, SealFlag, fcntl},
     sys::memfd::{MFdFlags, memfd_create},
 };
 use std::{
-    fmt,
     num::NonZeroUsize,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
-
-/// The page size of DMA memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-#[repr(u64)]
-pub enum PageSize {
-    /// The host's ordinary pages: no set-up, no privilege; needs an IOMMU or a software device.
-    #[default]
-    Small = 4 << 10,
-    /// 2 MiB huge pages, reserved in `/sys/kernel/mm/hugepages/hugepages-2048kB`.
-    Huge2M = 2 << 20,
-    /// 1 GiB huge pages, reserved in `/sys/kernel/mm/hugepages/hugepages-1048576kB`.
-    Huge1G = 1 << 30,
-}
-
-impl PageSize {
-    /// Its bytes. [`PageSize::Small`] is the host's page size, 4 KiB on x86-64, up to 64 KiB on aarch64.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::Small => host_page_size(),
-            huge => huge as usize,
-        }
-    }
-
-    /// Huge pages of this size that are free now, and in all; `None` for small pages and where the kernel has none of
-    /// this size.
-    pub fn available(self) -> Option<(u64, u64)> {
-        let pool = hugetlb::look(self, None)?;
-        Some((pool.available(), pool.total))
-    }
-}
-
-impl fmt::Display for PageSize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Small => write!(f, "{} KiB", host_page_size() >> 10),
-            Self::Huge2M => f.write_str("2 MiB"),
-            Self::Huge1G => f.write_str("1 GiB"),
-        }
-    }
-}
-
-/// The host's page size in bytes.
-pub fn host_page_size() -> usize {
-    // SAFETY: a query without side effects.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(size).unwrap_or(4096)
-}
-
-/// Gives a file of `len` bytes all of its pages.
-pub(crate) fn fill(fd: BorrowedFd<'_>, len: i64) -> Result<(), Errno> {
-    loop {
-        match fallocate(fd, FallocateFlags::empty(), 0, len) {
-            // It stops for any signal, and goes on where it was.
-            Err(Errno::EINTR) => {}
-            other => return other,
-        }
-    }
-}
 
 /// A range of zeroed, mapped memory with the file behind it.
 #[derive(Debug)]
@@ -318,6 +258,8 @@ fn shortage(page: PageSize, node: Option<u32>, wanted: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::errno::Errno;
+    use std::{fs::OpenOptions, os::fd::AsRawFd};
 
     #[test]
     fn memory_is_whole_zeroed_pages_of_a_sealed_file() {
@@ -343,5 +285,24 @@ mod tests {
             None => assert!(text.contains("no 2 MiB pages"), "{text}"),
         }
         assert!(Memory::new(usize::MAX, PageSize::Small).is_err());
+    }
+
+    /// Soundness finding 1: a second mapping of the heap's own file.
+    #[test]
+    fn own_memory_is_neither_imported_nor_mapped_again() {
+        let memory = Memory::new(4096, PageSize::Small).unwrap();
+        assert!(memory.shared_file().is_none());
+        let path = format!("/proc/self/fd/{}", memory.fd.as_raw_fd());
+        let open = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        for error in [
+            Memory::import(open().into()).expect_err("a second mapping"),
+            Mapping::new(open().as_fd(), 0, 4096, "a test").expect_err("a second mapping"),
+        ] {
+            assert!(error.to_string().contains("allocate_shared"), "{error}");
+        }
+        // What is shared has no references to its bytes.
+        let memory = memory.shared();
+        assert!(memory.shared_file().is_some());
+        Memory::import(open().into()).unwrap();
     }
 }

@@ -15,7 +15,7 @@ use std::{
 ///
 /// ```no_run
 /// # fn main() -> Result<(), upcie_core::Error> {
-/// use upcie_core::transport::{Claim, open};
+/// use upcie_core::{device::Claim, open};
 /// let device = open(&"0000:01:00.0".parse()?)?;
 /// let claim = Claim::new(device.clone())?;
 /// assert!(Claim::new(device).is_err());

@@ -1,10 +1,7 @@
 //! A base address register: memory as far as the way in maps it, messages for the rest.
 
-use crate::{
-    Error, Result,
-    deadline::charged,
-    mmio::{Mapping, Register, Word},
-};
+use super::{Mapping, Register, Word};
+use crate::{Error, Result, deadline::charged};
 use std::{fmt, sync::Arc};
 
 /// Access to a region by system call or message, for what can't be mapped.
@@ -162,7 +159,7 @@ impl Bar {
     /// Writes a 32-bit register.
     ///
     /// # Safety
-    /// The caller drives the device (its own [`Claim`](super::Claim), say), and what the device does on this value is right:
+    /// The caller drives the device (its own [`Claim`](crate::device::Claim), say), and what the device does on this value is right:
     /// it reads and writes no memory but what it was given for that, and nothing that another driver of it relies on changes.
     ///
     /// # Errors

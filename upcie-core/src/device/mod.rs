@@ -1,23 +1,18 @@
-//! The ways to a device, behind one cold trait, and the addresses that name them.
+//! A PCI function that this process drives, as one cold trait, and the address that names it.
 
 mod address;
-mod bar;
 mod claim;
+mod config;
 mod hint;
-mod ways;
 
 pub use address::{Address, FORMS};
-pub use bar::{Area, Bar, Caching, RegionIo};
 pub use claim::Claim;
-pub use ways::{WayIn, ways};
 
 use crate::{
     Error, Result,
     dma::DmaSpace,
     irq::IrqKind,
-    pci::{Bdf, Function},
-    uio::UioDevice,
-    vfio::{VfioDevice, Way},
+    mmio::{Bar, Caching},
 };
 use std::{fmt, os::fd::BorrowedFd, sync::Arc};
 
@@ -97,7 +92,7 @@ pub unsafe trait Device: Send + Sync + fmt::Debug {
     /// device addresses: regions, heaps and buffers of the one are good for the other. Peer-to-peer starts here.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] when the two ways in can't share one, and those of [`open`].
+    /// [`Error::Unsupported`] when the two ways in can't share one, and those of [`open`](crate::open()).
     fn open_beside(&self, address: &Address) -> Result<Arc<dyn Device>> {
         Err(Error::Unsupported {
             device: self.name().into(),
@@ -136,43 +131,4 @@ pub unsafe trait Device: Send + Sync + fmt::Debug {
     /// # Errors
     /// The function can't be reset, or the way in's errors.
     unsafe fn reset(&self) -> Result<()>;
-}
-
-/// Opens the device at `address`.
-///
-/// # Errors
-/// One per cause, each with what to do about it. [`Address::Emulated`] is refused: the embedded controller is an NVMe
-/// controller and belongs to the driver crate's own `open`.
-pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
-    tracing::debug!(%address, "opening");
-    if let Some(bdf) = address.bdf() {
-        // It looks free to all but the kernel, which waits for its user.
-        Function::at(bdf)?.check_not_being_unbound()?;
-    }
-    match address {
-        Address::Emulated(_) => Err(Error::Unsupported {
-            device: address.to_string(),
-            what: "the embedded controller".into(),
-            reason: "it is opened by upcie_nvme::Controller::open".into(),
-        }),
-        Address::VfioUser(path) => Ok(Arc::new(crate::vfio_user::Client::connect(path)?)),
-        Address::Pci(bdf) => open_pci(*bdf),
-        Address::Vfio(bdf) => Ok(VfioDevice::open_as(&address.to_string(), *bdf, Way::Group)?),
-        Address::Iommufd(bdf) => Ok(VfioDevice::open_as(&address.to_string(), *bdf, Way::Iommufd)?),
-        Address::Noiommu(bdf) => Ok(VfioDevice::open_as(&address.to_string(), *bdf, Way::Noiommu)?),
-        Address::Uio(bdf) => Ok(Arc::new(UioDevice::open(*bdf)?)),
-        Address::Sysfs(bdf) => Ok(Arc::new(UioDevice::open_unbound(*bdf)?)),
-    }
-}
-
-/// Opens a PCI function by the way that its driver is for.
-fn open_pci(bdf: Bdf) -> Result<Arc<dyn Device>> {
-    let driver = Function::at(bdf)?.driver;
-    tracing::debug!(device = %bdf, driver = driver.as_deref().unwrap_or("none"), "the way in follows from the driver");
-    match driver.as_deref() {
-        // Whoever has bound this driver has said that no IOMMU is wanted.
-        Some("uio_pci_generic") => Ok(Arc::new(UioDevice::open(bdf)?)),
-        // Of any other driver VFIO says what to do about it.
-        _ => Ok(VfioDevice::open(bdf)?),
-    }
 }

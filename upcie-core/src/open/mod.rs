@@ -1,0 +1,54 @@
+//! Opening the device at an address: the one module that knows all transports.
+
+mod probe;
+
+pub use probe::{Transport, probe};
+
+use crate::{
+    Error, Result,
+    device::{Address, Device},
+    pci::{Bdf, Function},
+    uio::UioDevice,
+    vfio::{VfioDevice, Way},
+    vfio_user::Client,
+};
+use std::sync::Arc;
+
+/// Opens the device at `address`.
+///
+/// # Errors
+/// One per cause, each with what to do about it. [`Address::Emulated`] is refused: the embedded controller is an NVMe
+/// controller and belongs to the driver crate's own `open`.
+pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
+    tracing::debug!(%address, "opening");
+    if let Some(bdf) = address.bdf() {
+        // It looks free to all but the kernel, which waits for its user.
+        Function::at(bdf)?.check_not_being_unbound()?;
+    }
+    match address {
+        Address::Emulated(_) => Err(Error::Unsupported {
+            device: address.to_string(),
+            what: "the embedded controller".into(),
+            reason: "it is opened by upcie_nvme::Controller::open".into(),
+        }),
+        Address::VfioUser(path) => Ok(Arc::new(Client::connect(path)?)),
+        Address::Pci(bdf) => open_pci(*bdf),
+        Address::Vfio(bdf) => Ok(VfioDevice::open_as(&address.to_string(), *bdf, Way::Group)?),
+        Address::Iommufd(bdf) => Ok(VfioDevice::open_as(&address.to_string(), *bdf, Way::Iommufd)?),
+        Address::Noiommu(bdf) => Ok(VfioDevice::open_as(&address.to_string(), *bdf, Way::Noiommu)?),
+        Address::Uio(bdf) => Ok(Arc::new(UioDevice::open(*bdf)?)),
+        Address::Sysfs(bdf) => Ok(Arc::new(UioDevice::open_unbound(*bdf)?)),
+    }
+}
+
+/// Opens a PCI function by the way that its driver is for.
+fn open_pci(bdf: Bdf) -> Result<Arc<dyn Device>> {
+    let driver = Function::at(bdf)?.driver;
+    tracing::debug!(device = %bdf, driver = driver.as_deref().unwrap_or("none"), "the way in follows from the driver");
+    match driver.as_deref() {
+        // Whoever has bound this driver has said that no IOMMU is wanted.
+        Some("uio_pci_generic") => Ok(Arc::new(UioDevice::open(bdf)?)),
+        // Of any other driver VFIO says what to do about it.
+        _ => Ok(VfioDevice::open(bdf)?),
+    }
+}

@@ -4,6 +4,8 @@
 //! `UPCIE_BENCH_OUT` names; [`Entry`] has the keys. Programs it wants to start are in `UPCIE_BIN`. The hot path's are run
 //! as each of [`PROFILES`] builds them.
 
+mod fio;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,10 +14,9 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::bench_fio;
 use crate::cargo::{Executable, Workspace};
+use crate::checks::{assembly, instructions};
 use crate::process::{self, say};
-use crate::{assembly, instructions};
 
 pub const BENCHES: &str = "upcie-benches";
 /// Benches that start no other program.
@@ -93,7 +94,7 @@ fn bench(args: &Args, workspace: &Workspace) -> Result<()> {
         Some(filter) if filter.starts_with("fio") => Vec::new(),
         _ => Build::new(args, workspace)?.run(args, &directory.join("entries"))?,
     };
-    entries.extend(bench_fio::run(workspace, filter)?);
+    entries.extend(fio::run(workspace, filter)?);
     fs::create_dir_all(&directory)?;
     let summary = directory.join("summary.json");
     fs::write(&summary, serde_json::to_string_pretty(&entries)? + "\n")?;

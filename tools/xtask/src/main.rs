@@ -3,33 +3,19 @@
 //! Messages of this program go to stderr, so that a guest command's stdout is the command's alone.
 #![forbid(unsafe_code)]
 
-mod assembly;
 mod bench;
-mod bench_fio;
-mod boot;
 mod cargo;
-mod debian;
-mod fio;
-mod guest;
-mod initrd;
-mod install;
-mod instructions;
-mod kernel;
-mod licences;
-mod linux;
-mod matrix;
-mod modes;
-mod package;
+mod checks;
+mod lab;
 mod process;
-mod qemu;
-mod shell;
 mod suites;
 mod test;
-mod vmm;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::lab::{fio, guest};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "The project's own tasks", version)]

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::cargo::{Executable, Workspace};
-use crate::modes::{self, BOOTS, GUEST_ONLY, HOST};
+use crate::checks::{assembly, instructions, licences, package};
+use crate::lab::{fio, kernel};
 use crate::process::{self, say};
-use crate::suites::{self, Row};
-use crate::{assembly, boot, fio, instructions, kernel, licences, linux, matrix, package};
+use crate::suites::modes::{self, BOOTS, GUEST_ONLY, HOST};
+use crate::suites::row::{self, Row};
+use crate::suites::{boot, linux, matrix};
 
 /// The package with the suites that run over every transport.
 const SUITES: &str = "upcie-tests";
@@ -93,7 +95,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if run.rows.is_empty() {
         bail!("nothing has a name that contains {}", args.filter.join(" or "));
     }
-    print!("\n{}", suites::table(&run.rows));
+    print!("\n{}", row::table(&run.rows));
     println!("\n{}", matrix::matrix(&run.rows, modes::names()));
     let bad = run.rows.iter().filter(|row| row.problem.is_some()).count();
     println!("{} of {} failed", bad, run.rows.len());

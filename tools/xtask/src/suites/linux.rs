@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::fio::which;
-use crate::guest::{self, BIN, Job, Payload};
-use crate::kernel::{Lab, Scratch};
-use crate::modes::{self, LINUX};
+use crate::lab::fio::which;
+use crate::lab::guest::{self, BIN, Job, Payload};
+use crate::lab::kernel::{Lab, Scratch};
+use crate::lab::qemu::{Iommu, Options, VfioUser};
+use crate::lab::{install, vmm};
 use crate::process::{self, Guard, say};
-use crate::qemu::{Iommu, Options, VfioUser};
-use crate::suites::Row;
+use crate::suites::modes::{self, LINUX};
+use crate::suites::row::Row;
 use crate::test::Run;
-use crate::{install, vmm};
 
-const SCRIPT: &str = include_str!("../../../tests/guest/linux-driver.sh");
+const SCRIPT: &str = include_str!("../../../../tests/guest/linux-driver.sh");
 /// For the boot and for each kind: with MSI-X that takes 10 s on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(300);
 

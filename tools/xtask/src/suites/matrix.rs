@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::suites::Row;
+use crate::suites::row::Row;
 
 /// How a suite says that the mode it runs in lacks something, after it has checked that it is refused.
 const LACKS: &str = "upcie-test: lacks: ";
@@ -73,7 +73,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{lacks, matrix};
-    use crate::suites::Row;
+    use crate::suites::row::Row;
 
     fn row(suite: &str, mode: &'static str, problem: Option<&str>, lacks: &[&str]) -> Row {
         let mut row = Row::step(suite, mode, Duration::ZERO, problem.map(str::to_owned));

@@ -11,7 +11,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
-use crate::kernel::{Accelerator, Lab};
+use crate::lab::kernel::{Accelerator, Lab};
 use crate::process::Guard;
 
 /// Backing files, made sparse and empty for each run.

@@ -7,8 +7,8 @@ use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result, bail};
 
-use crate::debian::{Kernel, QEMU, QEMU_MAJOR, Release, SERIES, TOOLS};
-use crate::guest::quote;
+use crate::lab::debian::{Kernel, QEMU, QEMU_MAJOR, Release, SERIES, TOOLS};
+use crate::lab::guest::quote;
 use crate::process::{self, say};
 
 /// Installs what is missing and returns the kernel that the guest will have. The answer is kept in a
@@ -59,7 +59,7 @@ fn ask(release: &Release) -> Result<Kernel> {
     if !kernel.release.starts_with(&format!("{SERIES}.")) {
         bail!(
             "{} now has kernel {}, and tests/guest/build-modules.sh knows the source files of {SERIES} only: \
-             adapt it, and SERIES in tools/xtask/src/debian.rs",
+             adapt it, and SERIES in tools/xtask/src/lab/debian.rs",
             release.suite,
             kernel.release
         );

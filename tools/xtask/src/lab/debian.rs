@@ -51,7 +51,7 @@ impl Release {
             anyhow!(
                 "the guest lab is made of the packages of Debian {known}, and this is {id} {version}; \
                  `cargo xtask test --no-guest` runs everything else \
-                 (a new release is a line in tools/xtask/src/debian.rs)"
+                 (a new release is a line in tools/xtask/src/lab/debian.rs)"
             )
         })
     }

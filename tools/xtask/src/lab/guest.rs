@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::Workspace;
-use crate::initrd::Archive;
-use crate::kernel::{self, Lab};
+use crate::lab::initrd::Archive;
+use crate::lab::kernel::{self, Lab};
+use crate::lab::qemu::{EDU, FUNCTIONS, Iommu, Machine, Options, RunDirectory};
+use crate::lab::shell;
 use crate::process::{self, Tail, read, say};
-use crate::qemu::{EDU, FUNCTIONS, Iommu, Machine, Options, RunDirectory};
-use crate::shell;
 
-const INIT: &str = include_str!("../../../tests/guest/init");
+const INIT: &str = include_str!("../../../../tests/guest/init");
 /// Until init's first line: 5 s on an idle machine, 40 s on a busy one.
 const BOOT: Duration = Duration::from_secs(120);
 /// Where programs are in the guest.

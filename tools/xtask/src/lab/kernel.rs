@@ -10,12 +10,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::debian::{ACCELERATOR, Kernel, Release};
-use crate::initrd::Archive;
+use crate::lab::debian::{ACCELERATOR, Kernel, Release};
+use crate::lab::initrd::Archive;
+use crate::lab::{guest, install};
 use crate::process::{self, say};
-use crate::{guest, install};
 
-const SCRIPT: &str = include_str!("../../../tests/guest/build-modules.sh");
+const SCRIPT: &str = include_str!("../../../../tests/guest/build-modules.sh");
 /// Raise it when what this file puts into the cache changes.
 const LAYOUT: u32 = 2;
 
@@ -104,7 +104,7 @@ fn build(release: &Release, kernel: &Kernel, cache: &Path, directory: &Path) -> 
             |name: &str| have.iter().any(|file| file.to_string_lossy().starts_with(&format!("{name}_")));
         let absent = names.filter(|name| !have(name)).collect::<Vec<_>>();
         bail!(
-            "{} did not give {}: try `apt-get update`; if the name moved, it is in tools/xtask/src/debian.rs\n{}",
+            "{} did not give {}: try `apt-get update`; if the name moved, it is in tools/xtask/src/lab/debian.rs\n{}",
             release.suite,
             absent.join(" "),
             String::from_utf8_lossy(&download.stderr).trim()

@@ -11,10 +11,10 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::Workspace;
-use crate::debian::Release;
-use crate::guest::quote;
-use crate::install;
-use crate::kernel::{self, Scratch};
+use crate::lab::debian::Release;
+use crate::lab::guest::quote;
+use crate::lab::install;
+use crate::lab::kernel::{self, Scratch};
 use crate::process::{self, say};
 
 /// Where fio's headers are, for the plugin's build script.

@@ -13,13 +13,13 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::bench::{Better, Entry, median};
-use crate::boot::FIO_ENGINE;
 use crate::cargo::Workspace;
-use crate::fio::{self, Built};
-use crate::guest::{self, Job, Payload};
-use crate::kernel;
+use crate::lab::fio::{self, Built};
+use crate::lab::guest::{self, Job, Payload};
+use crate::lab::kernel;
+use crate::lab::qemu::{FUNCTIONS, Options};
 use crate::process::{self, Guard, say};
-use crate::qemu::{FUNCTIONS, Options};
+use crate::suites::boot::FIO_ENGINE;
 
 const ROUNDS: usize = 5;
 /// Under emulation a round takes a minute.

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::cargo::Executable;
-use crate::guest::{self, BIN, Job, Payload};
-use crate::kernel::Lab;
-use crate::modes::{self, Boot, Mode};
+use crate::lab::guest::{self, BIN, Job, Payload};
+use crate::lab::kernel::Lab;
+use crate::lab::qemu::FUNCTIONS;
 use crate::process::{self, say};
-use crate::qemu::FUNCTIONS;
-use crate::suites::Row;
+use crate::suites::modes::{self, Boot, Mode};
+use crate::suites::row::Row;
 use crate::test::{self, DEADLINE, Run};
 
 /// Where fio's engine is in the guest.
@@ -168,7 +168,7 @@ fn complaint(dmesg: &str, jobs: &[Job]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::{changes, complaint};
-    use crate::guest::Job;
+    use crate::lab::guest::Job;
 
     #[test]
     fn a_complaint_names_the_job() {

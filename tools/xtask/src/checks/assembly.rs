@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::bench::PROFILES;
 use crate::cargo::Workspace;
-use crate::instructions::program;
+use crate::checks::instructions::program;
 use crate::process::{self, say};
 
 /// The functions that are looked at, by the end of their names.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::matrix;
+use crate::suites::matrix;
 
 /// One line of the table.
 #[derive(Debug)]

@@ -12,9 +12,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::debian::{QEMU, Release, VMM};
-use crate::install;
-use crate::kernel::{self, Scratch};
+use crate::lab::debian::{QEMU, Release, VMM};
+use crate::lab::install;
+use crate::lab::kernel::{self, Scratch};
 use crate::process::{self, say};
 
 /// The device that it must have.
@@ -110,7 +110,7 @@ fn unpack(release: &Release, cache: &Path, directory: &Path) -> Result<()> {
     say!("a {QEMU} with {DEVICE}, from {}, once, 30 to 90 s: 50 MB, unpacked into the cache", VMM.suite);
     apt(&["update"])?;
     apt(&["install", "-y", "--no-install-recommends", "--download-only", "-t", VMM.suite, QEMU])
-        .with_context(|| format!("{} is named in tools/xtask/src/debian.rs", VMM.suite))?;
+        .with_context(|| format!("{} is named in tools/xtask/src/lab/debian.rs", VMM.suite))?;
     for entry in fs::read_dir(at("cache/archives"))? {
         let file = entry?.path();
         if file.extension().is_some_and(|extension| extension == "deb") {

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::guest::{self, Payload};
-use crate::kernel::Lab;
+use crate::lab::guest::{self, Payload};
+use crate::lab::kernel::Lab;
+use crate::lab::qemu::Options;
 use crate::process::{self, say};
-use crate::qemu::Options;
 
 /// Ctrl-], as telnet has it.
 const ESCAPE: u8 = 0x1d;

@@ -1,6 +1,6 @@
 //! What runs where, as data: the guest's boots, the ways to a device that each boot has, and the suites for them.
 
-use crate::qemu::{Iommu, Options};
+use crate::lab::qemu::{Iommu, Options};
 
 /// Suites so named run only here.
 pub const HOST_ONLY: &str = "host_";

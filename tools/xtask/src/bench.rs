@@ -4,6 +4,7 @@
 //! `UPCIE_BENCH_OUT` names; [`Entry`] has the keys. Programs it wants to start are in `UPCIE_BIN`. The hot path's are run
 //! as each of [`PROFILES`] builds them.
 
+mod entry;
 mod fio;
 
 use std::collections::BTreeMap;
@@ -12,18 +13,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
 
+use crate::bench::entry::{Entry, median, number};
 use crate::cargo::{Executable, Workspace};
+use crate::checks::counted::{BENCHES, PROFILES};
 use crate::checks::{assembly, instructions};
 use crate::process::{self, say};
 
-pub const BENCHES: &str = "upcie-benches";
 /// Benches that start no other program.
 const ALONE: [&str; 6] = ["hot_path", "heap", "prp", "iova", "memory", "start"];
 const HOT_PATH: &str = "hot_path";
-/// How the hot path is built: as the workspace's programs are, and as a program is that changes nothing of cargo's own.
-pub const PROFILES: [&str; 2] = ["release", "user"];
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -48,28 +47,6 @@ pub struct Args {
     /// Write the counts to benches/instructions.json
     #[arg(long, requires = "instructions")]
     update: bool,
-}
-
-/// One result.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Entry {
-    pub name: String,
-    pub unit: String,
-    pub better: Better,
-    pub ours: f64,
-    /// The peer's figure, where there is a peer.
-    pub theirs: Option<f64>,
-    /// Ours by theirs.
-    pub ratio: Option<f64>,
-    pub spread: f64,
-    pub runs: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Better {
-    Lower,
-    Higher,
 }
 
 pub fn main(args: &Args) -> Result<ExitCode> {
@@ -113,7 +90,7 @@ fn bench(args: &Args, workspace: &Workspace) -> Result<()> {
             number(entry.ratio),
             number(Some(entry.spread)),
             entry.runs,
-            unit(entry),
+            entry.unit(),
         );
     }
     println!("\nwritten to {}", summary.display());
@@ -146,15 +123,10 @@ fn compare(args: &Args, workspace: &Workspace, revision: &str) -> Result<()> {
     for (name, (entry, [then, now])) in &mut runs {
         let (then, now) = (median(then), median(now));
         let ratio = then.zip(now).map(|(then, now)| now / then);
-        let unit = entry.as_ref().map(unit).unwrap_or_default();
+        let unit = entry.as_ref().map(Entry::unit).unwrap_or_default();
         println!("{name:width$} {:>10} {:>10} {:>7}  {unit}", number(then), number(now), number(ratio));
     }
     Ok(())
-}
-
-fn unit(entry: &Entry) -> String {
-    let better = if entry.better == Better::Lower { "lower" } else { "higher" };
-    format!("{}, {better} is better", entry.unit)
 }
 
 /// Benches and tools of one tree, built.
@@ -273,55 +245,5 @@ impl Worktree {
 impl Drop for Worktree {
     fn drop(&mut self) {
         self.remove();
-    }
-}
-
-pub fn median(values: &mut [f64]) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values {
-        [] => None,
-        _ if values.len() % 2 == 1 => Some(values[middle]),
-        _ => Some((values[middle - 1] + values[middle]) / 2.0),
-    }
-}
-
-/// Four digits that matter.
-fn number(value: Option<f64>) -> String {
-    let Some(value) = value else { return "-".to_owned() };
-    if value == 0.0 || !value.is_finite() {
-        return value.to_string();
-    }
-    let digits = value.abs().log10().floor() + 1.0;
-    format!("{value:.*}", (4.0 - digits).clamp(0.0, 9.0) as usize)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Entry, median, number};
-
-    #[test]
-    fn numbers_have_four_digits() {
-        let cases =
-            [(0.01234, "0.01234"), (1.0, "1.000"), (15.51, "15.51"), (1234.5, "1234"), (1e7, "10000000")];
-        for (value, text) in cases {
-            assert_eq!(number(Some(value)), text);
-        }
-        assert_eq!(number(None), "-");
-    }
-
-    #[test]
-    fn medians() {
-        assert_eq!(median(&mut []), None);
-        assert_eq!(median(&mut [3.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), Some(2.5));
-    }
-
-    #[test]
-    fn an_entry_without_a_peer() {
-        let text = r#"{"name": "a/b", "unit": "ns", "better": "lower", "ours": 6.4, "theirs": null,
-            "ratio": null, "spread": 0.01, "runs": 5}"#;
-        let entry: Entry = serde_json::from_str(text).expect("the documented form");
-        assert_eq!(entry.ratio, None);
     }
 }

@@ -1,11 +1,17 @@
 //! The project's own tasks: `cargo xtask test`, `guest`, `bench` and `fio`.
 //!
+//! `test`, `guest`, `bench` and `fio` are the tasks. Below them stand `suites` (which test runs where, and its result),
+//! `checks` (steps that start no device) and `lab` (the guest); below those `cargo` and `process`. No module imports one
+//! above it, and no two import each other.
+//!
 //! Messages of this program go to stderr, so that a guest command's stdout is the command's alone.
 #![forbid(unsafe_code)]
 
 mod bench;
 mod cargo;
 mod checks;
+mod fio;
+mod guest;
 mod lab;
 mod process;
 mod suites;
@@ -14,8 +20,6 @@ mod test;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-use crate::lab::{fio, guest};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "The project's own tasks", version)]

@@ -60,6 +60,15 @@ pub fn describe(command: &Command) -> String {
     words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
+/// Quotes a word so that a shell takes it literally.
+pub fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// Runs to the end with whatever stdio the command has.
 pub fn status(command: &mut Command) -> Result<ExitStatus> {
     let child = command.spawn().with_context(|| format!("cannot start `{}`", describe(command)))?;

@@ -12,14 +12,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::bench::{Better, Entry, median};
+use crate::bench::entry::{Better, Entry, median};
 use crate::cargo::Workspace;
-use crate::lab::fio::{self, Built};
-use crate::lab::guest::{self, Job, Payload};
-use crate::lab::kernel;
+use crate::lab::fio::{self, Built, GUEST_ENGINE};
+use crate::lab::guest::{self, Job};
+use crate::lab::payload::Payload;
+use crate::lab::prepare::prepare;
 use crate::lab::qemu::{FUNCTIONS, Options};
 use crate::process::{self, Guard, say};
-use crate::suites::boot::FIO_ENGINE;
 
 const ROUNDS: usize = 5;
 /// Under emulation a round takes a minute.
@@ -149,11 +149,11 @@ fn line_of(case: &Case, side: &str) -> String {
 
 /// Ours by VFIO, and the kernel's driver, on the same function.
 fn against_kernel(built: &Built, cases: &[Case]) -> Result<Vec<Entry>> {
-    let lab = kernel::prepare()?;
+    let lab = prepare()?;
     let options = Options::default();
     let mut payload = Payload::new(false, options.iommu);
     payload.add_program(&built.fio)?;
-    payload.add_library(&built.engine, FIO_ENGINE)?;
+    payload.add_library(&built.engine, GUEST_ENGINE)?;
     let function = FUNCTIONS[0];
     let dotted = function.replace(':', ".");
     // The kernel's names of disks are in sysfs, once it has found them.
@@ -163,7 +163,7 @@ fn against_kernel(built: &Built, cases: &[Case]) -> Result<Vec<Entry>> {
     );
     let kernel = "--ioengine=io_uring --direct=1 --size=64M --filename=$disk";
     let sides: Sides<'_> = vec![
-        ("ours", format!("--ioengine=external:{FIO_ENGINE} --size=64M --filename={dotted}")),
+        ("ours", format!("--ioengine=external:{GUEST_ENGINE} --size=64M --filename={dotted}")),
         ("io_uring", kernel.to_owned()),
         ("io_uring, registered", format!("{kernel} {REGISTERED}")),
     ];

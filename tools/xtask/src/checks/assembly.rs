@@ -8,9 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::bench::PROFILES;
 use crate::cargo::Workspace;
-use crate::checks::instructions::program;
+use crate::checks::counted::{PROFILES, program};
 use crate::process::{self, say};
 
 /// The functions that are looked at, by the end of their names.

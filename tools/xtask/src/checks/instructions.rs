@@ -5,16 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::bench::{BENCHES, PROFILES};
 use crate::cargo::Workspace;
+use crate::checks::counted::{PROFILES, PROGRAM, program};
 use crate::process::{self, say};
 
-const PROGRAM: &str = "counted";
 const FILE: &str = "benches/instructions.json";
 const DEPTHS: [u32; 3] = [1, 32, 128];
 /// I/Os of the shorter run: some rounds of the rings.
@@ -68,14 +67,6 @@ pub fn check(workspace: &Workspace, update: bool) -> Result<()> {
         bail!("the hot path is not what it was:\n  {}", problems.join("\n  "));
     }
     Ok(())
-}
-
-/// Builds the counted program.
-pub fn program(workspace: &Workspace, profile: &str) -> Result<PathBuf> {
-    let arguments = ["build", "--quiet", "--package", BENCHES, "--bin", PROGRAM, "--profile", profile];
-    let built = workspace.build_optimised(&arguments)?;
-    let program = built.into_iter().find(|executable| executable.name == PROGRAM);
-    Ok(program.with_context(|| format!("{BENCHES} has no program {PROGRAM}"))?.path)
 }
 
 /// The compiler's release and its host: what decides about the code.

@@ -1,6 +1,7 @@
 //! Steps of `cargo xtask test` that start no device: each passes or fails as a whole.
 
 pub mod assembly;
+pub mod counted;
 pub mod instructions;
 pub mod licences;
 pub mod package;

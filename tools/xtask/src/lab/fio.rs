@@ -1,4 +1,4 @@
-//! `cargo xtask fio`: the ioengine of `fio-plugin`, for the fio that will load it.
+//! fio, its headers, and the ioengine of `fio-plugin` for it.
 //!
 //! An engine is good for one version of fio, whose structures it reads. Debian's package has no headers, so they come from
 //! its source package, kept in the cache by its version. Where that comes from is in a list of its own, which only this
@@ -6,32 +6,23 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::Workspace;
+use crate::lab::cache::Cache;
 use crate::lab::debian::Release;
-use crate::lab::guest::quote;
 use crate::lab::install;
-use crate::lab::kernel::{self, Scratch};
 use crate::process::{self, say};
 
 /// Where fio's headers are, for the plugin's build script.
 const INCLUDE: &str = "UPCIE_FIO_INCLUDE";
 /// What the plugin's build needs beside fio.
 const TOOLS: &[&str] = &["gcc", "libc6-dev", "make"];
+/// Path of the engine in the guest.
+pub const GUEST_ENGINE: &str = "/payload/lib/libupcie_fio.so";
 const LIBRARY: &str = "libupcie_fio.so";
-
-#[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  cargo xtask fio                            # for the installed fio, which is installed if there is none\n  cargo xtask fio --fio-source ~/src/fio     # for a fio that was built there"
-)]
-pub struct Args {
-    /// For the fio that was built in this source directory, instead of the installed one
-    #[arg(long, value_name = "DIR")]
-    fio_source: Option<PathBuf>,
-}
 
 /// A fio, and the engine that was built for it.
 #[derive(Debug)]
@@ -48,30 +39,8 @@ pub struct Found {
     headers: PathBuf,
 }
 
-pub fn main(args: &Args) -> Result<ExitCode> {
-    let workspace = Workspace::find()?;
-    let found = match &args.fio_source {
-        Some(source) => built_in(source)?,
-        None => installed()?,
-    };
-    let built = build(&workspace, &found)?;
-    let (fio, engine) = (word(&built.fio), word(&built.engine));
-    println!("built for {}: {}", built.version, built.engine.display());
-    println!(
-        "\nrun, for example\n\n    {fio} --name=try --ioengine=external:{engine} --thread=1 --filename=emu --rw=randread --bs=4k \
-         --iodepth=32 --time_based --runtime=3\n\n    UPCIE_ENGINE={engine} UPCIE_FILENAME=emu {fio} {}\n\nand with a \
-         controller, --filename=0000.01.00.0 (dots: fio splits names at colons)",
-        word(&workspace.root.join("fio-plugin/examples/latency.fio"))
-    );
-    Ok(ExitCode::SUCCESS)
-}
-
-fn word(path: &Path) -> String {
-    quote(&path.to_string_lossy())
-}
-
-/// The fio that was built in a directory.
-fn built_in(source: &Path) -> Result<Found> {
+/// Takes the fio that was built in a directory.
+pub fn built_in(source: &Path) -> Result<Found> {
     let headers = source.canonicalize().with_context(|| source.display().to_string())?;
     Ok(Found { fio: headers.join("fio"), headers })
 }
@@ -157,20 +126,16 @@ pub fn which(program: &str) -> Option<PathBuf> {
 
 /// The configured source of a version of Debian's package, from the cache or from Debian.
 fn headers(release: &Release, version: &str) -> Result<PathBuf> {
-    let cache = kernel::cache_directory()?;
-    fs::create_dir_all(&cache)?;
-    let directory = cache.join(format!("fio-{}", version.replace(['/', ':'], "-")));
-    let _lock = kernel::lock(&cache)?;
+    let cache = Cache::lock()?;
+    let directory = cache.path.join(format!("fio-{}", version.replace(['/', ':'], "-")));
     if directory.exists() {
         return Ok(directory);
     }
     if which("dpkg-source").is_none() {
         install::packages(&["dpkg-dev"], "to unpack fio's source,")?;
     }
-    let scratch = Scratch(cache.join("fio-unfinished"));
-    // Under the lock, whatever is there was left by one that was killed.
-    let _ = fs::remove_dir_all(&scratch.0);
-    let source = download(release, version, &scratch.0)?;
+    let scratch = cache.scratch("fio-unfinished")?;
+    let source = download(release, version, scratch.path())?;
     say!("configuring it, 5 s");
     let configured = [&["sh", "./configure"][..], &["make", "FIO-VERSION-FILE"]];
     for line in configured {

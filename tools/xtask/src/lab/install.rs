@@ -8,8 +8,7 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Context, Result, bail};
 
 use crate::lab::debian::{Kernel, QEMU, QEMU_MAJOR, Release, SERIES, TOOLS};
-use crate::lab::guest::quote;
-use crate::process::{self, say};
+use crate::process::{self, quote, say};
 
 /// Installs what is missing and returns the kernel that the guest will have. The answer is kept in a
 /// file for as long as apt's state is the same: asking apt takes seconds.

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-use crate::lab::debian::{ACCELERATOR, Kernel, Release};
+use crate::lab::cache::Cache;
+use crate::lab::debian::{Kernel, Release};
 use crate::lab::initrd::Archive;
-use crate::lab::{guest, install};
 use crate::process::{self, say};
 
 const SCRIPT: &str = include_str!("../../../../tests/guest/build-modules.sh");
@@ -31,6 +31,18 @@ pub struct Lab {
     pub accelerator: Accelerator,
 }
 
+impl Lab {
+    /// The one that was made in a directory.
+    pub fn new(directory: &Path, accelerator: Accelerator) -> Self {
+        Self {
+            kernel: directory.join("vmlinuz"),
+            base: directory.join("base.cpio"),
+            stock: directory.join("base-stock.cpio"),
+            accelerator,
+        }
+    }
+}
+
 /// How QEMU executes the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accelerator {
@@ -38,33 +50,13 @@ pub enum Accelerator {
     Tcg,
 }
 
-/// Prepares the guest, or finds it prepared.
-pub fn prepare() -> Result<Lab> {
-    let release = Release::detect()?;
-    let cache = cache_directory()?;
-    fs::create_dir_all(&cache)?;
-    let _lock = lock(&cache)?;
-    let kernel = install::ensure(release, &cache.join("candidate"))?;
-    let directory = cache.join(key(release, &kernel));
+/// Finds the directory of this kernel's lab, or makes it.
+pub fn directory(release: &Release, kernel: &Kernel, cache: &Cache) -> Result<PathBuf> {
+    let directory = cache.path.join(key(release, kernel));
     if !directory.exists() {
-        build(release, &kernel, &cache, &directory)?;
+        build(release, kernel, cache, &directory)?;
     }
-    let lab = |accelerator| Lab {
-        kernel: directory.join("vmlinuz"),
-        base: directory.join("base.cpio"),
-        stock: directory.join("base-stock.cpio"),
-        accelerator,
-    };
-    let found = accelerator(&directory.join("accelerator"), |accelerator| guest::boots(&lab(accelerator)))?;
-    Ok(lab(found))
-}
-
-/// Where what takes long to make is kept.
-pub fn cache_directory() -> Result<PathBuf> {
-    let absolute =
-        |name| std::env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
-    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
-    Ok(cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("upcie-lab"))
+    Ok(directory)
 }
 
 fn key(release: &Release, kernel: &Kernel) -> String {
@@ -73,25 +65,14 @@ fn key(release: &Release, kernel: &Kernel) -> String {
     format!("{}-{:016x}", kernel.release, hasher.finish())
 }
 
-/// One preparation at a time; the lock goes with the file, or with this process.
-pub fn lock(cache: &Path) -> Result<File> {
-    let file = File::create(cache.join("lock"))?;
-    if file.try_lock().is_err() {
-        say!("waiting for another preparation");
-        file.lock()?;
-    }
-    Ok(file)
-}
-
 /// Builds beside the final place and renames, so that nothing half-done is ever found.
-fn build(release: &Release, kernel: &Kernel, cache: &Path, directory: &Path) -> Result<()> {
+fn build(release: &Release, kernel: &Kernel, cache: &Cache, directory: &Path) -> Result<()> {
     let started = Instant::now();
-    let scratch = Scratch(cache.join("unfinished"));
-    // Under the lock, whatever is there was left by one that was killed.
-    let _ = fs::remove_dir_all(&scratch.0);
-    let (debs, out) = (scratch.0.join("debs"), scratch.0.join("out"));
-    fs::create_dir_all(&debs)?;
-    fs::create_dir_all(&out)?;
+    let scratch = cache.scratch("unfinished")?;
+    let at = |name: &str| scratch.path().join(name);
+    let (debs, out) = (at("debs"), at("out"));
+    fs::create_dir(&debs)?;
+    fs::create_dir(&out)?;
 
     let packages = release.kernel_packages(kernel);
     say!("preparing the guest once, 30 to 90 s: downloading {} (270 MB)", packages.join(" "));
@@ -113,7 +94,7 @@ fn build(release: &Release, kernel: &Kernel, cache: &Path, directory: &Path) -> 
     process::check_interrupt()?;
 
     say!("building the VFIO modules of {} with iommufd and noiommu", kernel.release);
-    let log = scratch.0.join("log");
+    let log = at("log");
     let file = File::create(&log)?;
     let status = process::status(
         Command::new("sh")
@@ -130,7 +111,7 @@ fn build(release: &Release, kernel: &Kernel, cache: &Path, directory: &Path) -> 
         );
     }
 
-    let done = scratch.0.join("done");
+    let done = at("done");
     fs::create_dir(&done)?;
     for (modules, archive) in [("modules", "base.cpio"), ("stock", "base-stock.cpio")] {
         write_base(&out.join("busybox"), &out.join(modules), &done.join(archive))?;
@@ -153,52 +134,4 @@ fn write_base(busybox: &Path, modules: &Path, archive: &Path) -> Result<()> {
     let mut out = BufWriter::new(File::create(archive)?);
     base.write(&mut out)?;
     Ok(out.flush()?)
-}
-
-/// A directory that goes when this does.
-#[derive(Debug)]
-pub struct Scratch(pub PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// KVM if the lab really boots on it, remembered beside the lab. A /dev/kvm without the processor's
-/// virtualisation extensions is another hypervisor's substitute: it is not worth a try, since
-/// it may take the machine down.
-fn accelerator(answer: &Path, boots: impl Fn(Accelerator) -> bool) -> Result<Accelerator> {
-    match std::env::var(ACCELERATOR).ok().as_deref() {
-        Some("kvm") => return Ok(Accelerator::Kvm),
-        Some("tcg") => return Ok(Accelerator::Tcg),
-        Some(other) => bail!("{ACCELERATOR} is kvm or tcg, not {other:?}"),
-        None => {}
-    }
-    let node = File::options().read(true).write(true).open("/dev/kvm");
-    if node.is_err() {
-        // Not remembered: it may be only this user, or this boot.
-        return Ok(Accelerator::Tcg);
-    }
-    match fs::read_to_string(answer).unwrap_or_default().trim() {
-        "kvm" => return Ok(Accelerator::Kvm),
-        "tcg" => return Ok(Accelerator::Tcg),
-        _ => {}
-    }
-    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let flags = flags.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
-    let found = if !flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm") {
-        say!(
-            "/dev/kvm is there, but the processor shows neither vmx nor svm: the guest runs under emulation"
-        );
-        Accelerator::Tcg
-    } else if boots(Accelerator::Kvm) {
-        Accelerator::Kvm
-    } else {
-        process::check_interrupt()?;
-        say!("the guest did not boot under KVM within 15 s: it runs under emulation");
-        Accelerator::Tcg
-    };
-    fs::write(answer, if found == Accelerator::Kvm { "kvm" } else { "tcg" })?;
-    Ok(found)
 }

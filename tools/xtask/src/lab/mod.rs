@@ -1,11 +1,17 @@
 //! The guest lab: a Debian kernel, QEMU with NVMe controllers, and jobs that run in them (tests/guest/README.md).
+//!
+//! Imports run down this list: `prepare`, `shell` → `guest` → `payload` → `qemu` → `kernel` → `install`, `cache`, `initrd`,
+//! `debian`. `vmm` and `fio` stand on the last row.
 
+pub mod cache;
 pub mod debian;
 pub mod fio;
 pub mod guest;
 mod initrd;
 pub mod install;
 pub mod kernel;
+pub mod payload;
+pub mod prepare;
 pub mod qemu;
-mod shell;
+pub mod shell;
 pub mod vmm;

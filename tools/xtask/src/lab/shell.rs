@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::lab::guest::{self, Payload};
+use crate::lab::guest;
 use crate::lab::kernel::Lab;
+use crate::lab::payload::Payload;
 use crate::lab::qemu::Options;
 use crate::process::{self, say};
 

@@ -12,9 +12,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use crate::lab::cache::Cache;
 use crate::lab::debian::{QEMU, Release, VMM};
 use crate::lab::install;
-use crate::lab::kernel::{self, Scratch};
 use crate::process::{self, say};
 
 /// The device that it must have.
@@ -31,10 +31,8 @@ pub fn prepare() -> Result<Vec<OsString>> {
         return Ok(own);
     }
     let release = Release::detect()?;
-    let cache = kernel::cache_directory()?;
-    fs::create_dir_all(&cache)?;
-    let _lock = kernel::lock(&cache)?;
-    let directory = cache.join(format!("{QEMU}-{}-{LAYOUT}", VMM.suite));
+    let cache = Cache::lock()?;
+    let directory = cache.path.join(format!("{QEMU}-{}-{LAYOUT}", VMM.suite));
     if !directory.exists() {
         unpack(release, &cache, &directory)?;
     }
@@ -74,12 +72,10 @@ fn has_device(words: &[OsString]) -> bool {
 }
 
 /// Downloads and unpacks it beside the final place, and renames.
-fn unpack(release: &Release, cache: &Path, directory: &Path) -> Result<()> {
+fn unpack(release: &Release, cache: &Cache, directory: &Path) -> Result<()> {
     let started = Instant::now();
-    let scratch = Scratch(cache.join("qemu-unfinished"));
-    // Under the lock, whatever is there was left by one that was killed.
-    let _ = fs::remove_dir_all(&scratch.0);
-    let at = |name: &str| scratch.0.join(name);
+    let scratch = cache.scratch("qemu-unfinished")?;
+    let at = |name: &str| scratch.path().join(name);
     for name in ["state/lists/partial", "cache/archives/partial", "preferences.d", "root"] {
         fs::create_dir_all(at(name))?;
     }

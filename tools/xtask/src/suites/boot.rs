@@ -5,16 +5,15 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::cargo::Executable;
-use crate::lab::guest::{self, BIN, Job, Payload};
+use crate::lab::fio::GUEST_ENGINE;
+use crate::lab::guest::{self, Job};
 use crate::lab::kernel::Lab;
+use crate::lab::payload::{BIN, Payload};
 use crate::lab::qemu::FUNCTIONS;
-use crate::process::{self, say};
+use crate::process::{self, quote, say};
 use crate::suites::modes::{self, Boot, Mode};
 use crate::suites::row::Row;
-use crate::test::{self, DEADLINE, Run};
-
-/// Where fio's engine is in the guest.
-pub const FIO_ENGINE: &str = "/payload/lib/libupcie_fio.so";
+use crate::suites::run::{self, DEADLINE, Run};
 
 /// A suite, or an example, and the mode that it runs in.
 struct Cell<'a> {
@@ -39,21 +38,21 @@ pub fn run(run: &mut Run<'_>, lab: &Lab, boot: &'static Boot, executables: &[Exe
     }
     if let (Some(built), true) = (&run.fio, cells.iter().any(|cell| cell.name.starts_with(modes::FIO))) {
         payload.add_program(&built.fio)?;
-        payload.add_library(&built.engine, FIO_ENGINE)?;
+        payload.add_library(&built.engine, GUEST_ENGINE)?;
     }
     for tool in &run.tools {
         payload.add_program(tool)?;
     }
     say!("booting the guest for {} suites: {} ({})", jobs.len(), boot.about, options.iommu.words());
     let started = Instant::now();
-    let (mut rows, strict, verbose) = (Vec::new(), run.strict, run.args.verbose);
+    let (mut rows, strict, verbose) = (Vec::new(), run.strict, run.choice.verbose);
     let grace = Duration::from_secs(60);
     let result = guest::run(lab, &options, payload, &jobs, DEADLINE + grace, verbose, &mut |job, result| {
         let cell = &cells[rows.len()];
         let (code, text, harness) = (Some(result.code), &result.stdout, cell.executable.test);
-        let mut row = test::row(&job.name, boot.name, result.time, code, text, harness, strict);
+        let mut row = Row::of(&job.name, boot.name, result.time, code, text, harness, strict);
         row.mode = cell.mode.map(|mode| mode.name);
-        row = test::refuse_empty(row);
+        row = row.refuse_empty();
         if let (None, Some(leaked)) = (&row.problem, &result.leaked) {
             row.problem = Some(format!("leaked: {}", changes(leaked)));
         }
@@ -86,21 +85,21 @@ pub fn run(run: &mut Run<'_>, lab: &Lab, boot: &'static Boot, executables: &[Exe
 /// What runs in this boot, in the order of running.
 fn plan<'a>(run: &Run<'_>, boot: &'static Boot, executables: &'a [Executable]) -> Vec<Cell<'a>> {
     let named = || {
-        let all = executables.iter().map(|executable| (executable, test::name(executable)));
-        all.filter(|(_, name)| run.args.wants(name))
+        let all = executables.iter().map(|executable| (executable, run::name(executable)));
+        all.filter(|(_, name)| run.choice.wants(name))
     };
     let mut cells = Vec::new();
-    let (all, own) = (run.args.mode.is_empty(), run.args.mode.iter().any(|word| word == boot.name));
+    let (all, own) = (run.choice.mode.is_empty(), run.choice.mode.iter().any(|word| word == boot.name));
     for (executable, name) in named() {
-        let suite = (all || own) && test::is_suite(executable) && boot.owns(&name);
+        let suite = (all || own) && run::is_suite(executable) && boot.owns(&name);
         let example = all && executable.kind == "example" && boot.examples;
         if suite || example {
             cells.push(Cell { executable, name, mode: None });
         }
     }
-    for mode in boot.modes.iter().filter(|mode| modes::wanted(mode.name, &run.args.mode)) {
+    for mode in boot.modes.iter().filter(|mode| modes::wanted(mode.name, &run.choice.mode)) {
         for (executable, name) in named() {
-            if test::is_suite(executable) && mode.takes(&name) {
+            if run::is_suite(executable) && mode.takes(&name) {
                 cells.push(Cell { executable, name, mode: Some(mode) });
             }
         }
@@ -118,13 +117,13 @@ fn job(boot: &Boot, cell: &Cell<'_>, file: &str) -> Job {
     };
     let devices: Vec<_> = FUNCTIONS.iter().map(|function| format!("{}{function}", mode.scheme)).collect();
     let script = if cell.name.starts_with(modes::FIO) {
-        format!("export UPCIE_FIO_ENGINE={FIO_ENGINE}\n{script}")
+        format!("export UPCIE_FIO_ENGINE={GUEST_ENGINE}\n{script}")
     } else {
         script
     };
     let script = format!(
         "export UPCIE_TEST_DEVICES={} UPCIE_TEST_SCALE={}\n{script}",
-        guest::quote(&devices.join(",")),
+        quote(&devices.join(",")),
         mode.scale
     );
     let setup = mode.setup.to_owned();

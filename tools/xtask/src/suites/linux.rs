@@ -7,15 +7,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::lab::cache::Scratch;
 use crate::lab::fio::which;
-use crate::lab::guest::{self, BIN, Job, Payload};
-use crate::lab::kernel::{Lab, Scratch};
+use crate::lab::guest::{self, Job};
+use crate::lab::kernel::Lab;
+use crate::lab::payload::{BIN, Payload};
 use crate::lab::qemu::{Iommu, Options, VfioUser};
 use crate::lab::{install, vmm};
 use crate::process::{self, Guard, say};
 use crate::suites::modes::{self, LINUX};
 use crate::suites::row::Row;
-use crate::test::Run;
+use crate::suites::run::Run;
 
 const SCRIPT: &str = include_str!("../../../../tests/guest/linux-driver.sh");
 /// For the boot and for each kind: with MSI-X that takes 10 s on an idle machine.
@@ -62,8 +64,8 @@ const KINDS: &[Kind] = &[
 
 /// Runs what is wanted of it; nothing if nothing is.
 pub fn run(run: &mut Run<'_>, lab: &Lab) -> Result<()> {
-    let kinds: Vec<_> = KINDS.iter().filter(|kind| run.args.wants(kind.name)).collect();
-    if kinds.is_empty() || !modes::wanted(LINUX, &run.args.mode) {
+    let kinds: Vec<_> = KINDS.iter().filter(|kind| run.choice.wants(kind.name)).collect();
+    if kinds.is_empty() || !modes::wanted(LINUX, &run.choice.mode) {
         return Ok(());
     }
     let started = Instant::now();
@@ -81,12 +83,12 @@ pub fn run(run: &mut Run<'_>, lab: &Lab) -> Result<()> {
         }
     };
     let emulator = run.workspace.bin(false).join("nvme-emu");
-    let scratch = Scratch(std::env::temp_dir().join(format!("upcie-linux-{}", std::process::id())));
-    std::fs::create_dir_all(&scratch.0)?;
+    let directory = std::env::temp_dir().join(format!("upcie-linux-{}", std::process::id()));
+    let scratch = Scratch::create(directory)?;
     let mut servers = Vec::new();
     let mut sockets = Vec::new();
     for kind in &kinds {
-        let socket = scratch.0.join(kind.serial);
+        let socket = scratch.path().join(kind.serial);
         servers.push(serve(&emulator, kind, &socket)?);
         sockets.push(socket);
     }
@@ -97,7 +99,7 @@ pub fn run(run: &mut Run<'_>, lab: &Lab) -> Result<()> {
     let options = Options { memory: 1024, iommu: Iommu::Off, stock: true, vfio_user, ..Options::default() };
     let jobs: Vec<_> = kinds.iter().map(|kind| job(kind)).collect();
     say!("booting the guest for Linux's driver on {} controllers of nvme-emu", kinds.len());
-    let (mut rows, verbose) = (Vec::new(), run.args.verbose);
+    let (mut rows, verbose) = (Vec::new(), run.choice.verbose);
     let result = guest::run(lab, &options, payload, &jobs, DEADLINE, verbose, &mut |job, result| {
         let problem = (result.code != 0).then(|| format!("exit code {}", result.code));
         if problem.is_some() && !verbose {

@@ -5,18 +5,6 @@ use std::fmt::Write;
 
 use crate::suites::row::Row;
 
-/// How a suite says that the mode it runs in lacks something, after it has checked that it is refused.
-const LACKS: &str = "upcie-test: lacks: ";
-
-/// What a suite's output says about what its mode lacks, each once.
-pub fn lacks(text: &str) -> Vec<String> {
-    let mut all: Vec<_> =
-        text.lines().filter_map(|line| Some(line.split_once(LACKS)?.1.trim().to_owned())).collect();
-    all.sort_unstable();
-    all.dedup();
-    all
-}
-
 /// The matrix, of the rows that belong to a mode. Columns without a row are left out.
 pub fn matrix(rows: &[Row], columns: impl Iterator<Item = &'static str>) -> String {
     let cells: BTreeMap<(&str, &str), &Row> =
@@ -72,7 +60,7 @@ fn cell<'a>(row: &'a Row, notes: &mut Vec<&'a str>) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::{lacks, matrix};
+    use super::matrix;
     use crate::suites::row::Row;
 
     fn row(suite: &str, mode: &'static str, problem: Option<&str>, lacks: &[&str]) -> Row {
@@ -80,14 +68,6 @@ mod tests {
         row.mode = Some(mode);
         row.lacks = lacks.iter().map(|&text| text.to_owned()).collect();
         row
-    }
-
-    #[test]
-    fn what_is_lacking_is_found_in_the_output_once() {
-        let text = "test a ... \nupcie-test: lacks: interrupts: polling only\nok\ntest b ... upcie-test: lacks: \
-                    interrupts: polling only\n";
-        assert_eq!(lacks(text), ["interrupts: polling only"]);
-        assert!(lacks("test a ... ok\n").is_empty());
     }
 
     #[test]

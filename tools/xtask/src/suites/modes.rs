@@ -249,6 +249,13 @@ pub fn needs_suites(words: &[String]) -> bool {
     words.iter().any(|word| word != LINUX_WORD && word != LINUX)
 }
 
+/// Whether a suite runs in any mode that is meant.
+pub fn any_takes(suite: &str, words: &[String]) -> bool {
+    let host = HOST.iter().any(|(name, _)| wanted(name, words));
+    let mut guest = BOOTS.iter().flat_map(|boot| boot.modes).filter(|mode| wanted(mode.name, words));
+    (host && anywhere(suite)) || guest.any(|mode| mode.takes(suite))
+}
+
 /// Whether a mode is meant by one of the words: its name, or what stands before the slash.
 pub fn wanted(mode: &str, words: &[String]) -> bool {
     let scheme = if mode == LINUX { LINUX_WORD } else { mode.split('/').next().unwrap_or(mode) };
@@ -257,7 +264,7 @@ pub fn wanted(mode: &str, words: &[String]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{BOOTS, anywhere, names, wanted};
+    use super::{BOOTS, any_takes, anywhere, names, wanted};
 
     fn owners(suite: &str) -> Vec<&str> {
         BOOTS.iter().filter(|boot| boot.owns(suite)).map(|boot| boot.name).collect()
@@ -301,5 +308,14 @@ mod tests {
         assert_eq!(all.len(), count);
         let words = ["vfio".to_owned()];
         assert!(wanted("vfio", &words) && wanted("vfio/stock", &words) && !wanted("vfio-user", &words));
+    }
+
+    #[test]
+    fn only_some_modes_need_fio() {
+        let any = |words: &str| {
+            any_takes("fio_jobs", &words.split_terminator(',').map(str::to_owned).collect::<Vec<_>>())
+        };
+        assert!(any("") && any("emu") && any("vfio") && any("linux,noiommu"));
+        assert!(!any("linux") && !any("iommufd,sysfs") && !any("numa"));
     }
 }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::suites::matrix;
-
 /// One line of the table.
 #[derive(Debug)]
 pub struct Row {
@@ -50,8 +48,37 @@ impl Row {
             Some(0) => None,
             Some(code) => Some(format!("exit code {code}")),
         };
-        let (name, lacks) = (name.to_owned(), matrix::lacks(text));
+        let (name, lacks) = (name.to_owned(), lacks(text));
         Self { name, place, mode: None, lacks, passed, failed, ignored, time, problem }
+    }
+
+    /// A program that is a suite (`harness`), or just one that ends.
+    pub fn of(
+        name: &str,
+        place: &'static str,
+        time: Duration,
+        code: Option<i32>,
+        text: &str,
+        harness: bool,
+        strict: bool,
+    ) -> Self {
+        if harness {
+            return Self::suite(name, place, time, code, text, strict);
+        }
+        let problem = match code {
+            Some(0) => None,
+            Some(code) => Some(format!("exit code {code}")),
+            None => Some("no end within its deadline".to_owned()),
+        };
+        Self::step(name, place, time, problem)
+    }
+
+    /// Fails a suite that holds no test: it passes by mistake.
+    pub fn refuse_empty(mut self) -> Self {
+        if self.problem.is_none() && self.passed + self.ignored == 0 {
+            self.problem = Some("no test ran".to_owned());
+        }
+        self
     }
 
     /// The line, as it is also printed when the suite ends.
@@ -103,6 +130,18 @@ impl Counts {
     }
 }
 
+/// How a suite says that the mode it runs in lacks something, after it has checked that it is refused.
+const LACKS: &str = "upcie-test: lacks: ";
+
+/// Finds the capabilities that a suite's mode lacks in the suite's output, each once.
+fn lacks(text: &str) -> Vec<String> {
+    let mut all: Vec<_> =
+        text.lines().filter_map(|line| Some(line.split_once(LACKS)?.1.trim().to_owned())).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
 /// The table of what is in no mode, and of what failed.
 pub fn table(rows: &[Row]) -> String {
     let rows = || rows.iter().filter(|row| row.mode.is_none() || row.problem.is_some());
@@ -120,7 +159,7 @@ pub fn table(rows: &[Row]) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::Row;
+    use super::{Row, lacks};
 
     const TEXT: &str = "running 4 tests\n\
         test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
@@ -140,5 +179,13 @@ mod tests {
         assert!(problem(Some(0), "", false).is_some(), "silence passes");
         assert!(problem(Some(101), TEXT, false).is_some(), "a bad exit code passes");
         assert!(problem(None, TEXT, false).is_some(), "a deadline passes");
+    }
+
+    #[test]
+    fn a_lack_is_found_in_the_output_once() {
+        let text = "test a ... \nupcie-test: lacks: interrupts: polling only\nok\ntest b ... upcie-test: lacks: \
+                    interrupts: polling only\n";
+        assert_eq!(lacks(text), ["interrupts: polling only"]);
+        assert!(lacks("test a ... ok\n").is_empty());
     }
 }

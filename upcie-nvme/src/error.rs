@@ -1,6 +1,6 @@
-//! The crate's one error type.
+//! The crate's one error type, and why a controller takes no I/O.
 
-use crate::{controller::NoIo, queue::Refusal, spec::Status};
+use crate::{engine::Refusal, spec::Status};
 use std::time::Duration;
 
 /// What went wrong with a controller or a namespace.
@@ -173,6 +173,39 @@ pub enum Error {
     /// The embedded controller's options can't be used.
     #[error("emu: {0}")]
     Emulator(String),
+}
+
+/// Why a controller takes no I/O, though it is up and admin commands work: queue pairs and the blocking calls are refused
+/// with it. [`Controller::check_io`](crate::Controller::check_io) gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoIo {
+    /// CAP.CSS has bit 7 and neither bit 0 nor bit 6.
+    #[error("it has no I/O command set: CAP.CSS is {css:#04x}, so it takes admin commands only")]
+    AdminOnly {
+        /// CAP.CSS.
+        css: u8,
+    },
+    /// CAP.MQES is 0, which the specification does not allow.
+    #[error("its I/O queues have one entry (CAP.MQES is 0), and one that can hold a command needs two")]
+    QueueEntries,
+    /// Identify: the least of SQES or CQES is above this driver's.
+    #[error(
+        "it requires queue entries of 2^{sqes} and 2^{cqes} bytes (SQES, CQES), and this driver's have 2^6 and 2^4"
+    )]
+    EntrySizes {
+        /// Log2 of the least bytes of a submission queue entry.
+        sqes: u8,
+        /// Log2 of the least bytes of a completion queue entry.
+        cqes: u8,
+    },
+    /// It refused Set Features (Number of Queues), as degraded controllers do: the SMART log and the error log may say
+    /// more.
+    #[error("it grants no I/O queues: Set Features (Number of Queues) failed: {status}")]
+    NoQueues {
+        /// What it said.
+        status: Status,
+    },
 }
 
 /// Shorthand for this crate's results.

@@ -1,24 +1,34 @@
 #![doc = include_str!("../README.md")]
 
-mod adaptive;
 pub mod controller;
 pub mod emu;
+mod engine;
 mod error;
-pub mod interrupt;
 mod namespace;
-mod patience;
-mod prp;
-pub mod queue;
-#[cfg(test)]
-mod random;
+mod queue_pair;
 pub mod spec;
+#[cfg(test)]
+mod tests;
+mod wait;
 
-pub use adaptive::SpinPolicy;
-pub use controller::{Controller, ControllerOptions, NoIo};
-pub use error::{Error, Result};
-pub use interrupt::Wait;
+pub use controller::{Controller, ControllerOptions};
+pub use engine::{Completion, Direction, Refusal, Refused, Turn};
+pub use error::{Error, NoIo, Result};
 pub use namespace::Namespace;
-pub use patience::Patience;
-pub use queue::{Completion, Direction, QueuePair, Refusal, Refused, Turn};
+pub use queue_pair::QueuePair;
 pub use spec::IoFlags;
 pub use upcie_core::{self, device::Address, dma::DmaBuf, irq::IrqKind};
+pub use wait::{Patience, SpinPolicy, Wait};
+
+/// Submission and completion queues: how to make a pair, and what goes through it.
+pub mod queue {
+    pub use crate::{
+        engine::{Completion, Direction, Refusal, Refused, Turn},
+        queue_pair::{QueuePair, QueuePairBuilder},
+    };
+}
+
+/// How to wait for completions.
+pub mod interrupt {
+    pub use crate::wait::Wait;
+}

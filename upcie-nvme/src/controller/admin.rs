@@ -1,12 +1,11 @@
 //! The admin queue.
 
-use super::{Inner, Live, Registers, lock, queue_ids::Ticket, subsystem::Change};
+use super::{Inner, Registers, lock, queue_ids::Ticket, subsystem::Change};
 use crate::{
     Completion, Error, Result,
-    interrupt::Backoff,
-    prp::ListPool,
-    queue::{Parts, Queue},
+    engine::{ListPool, Live, Parts, Queue},
     spec::{Command, Status},
+    wait::Backoff,
 };
 use std::{
     collections::BTreeMap,
@@ -213,7 +212,7 @@ impl Inner {
     }
 
     /// Waits a little for a completion; an error when the time is up, or when the controller is gone or fails.
-    pub(super) fn pause(&self, backoff: &mut Backoff, what: &str) -> Result<()> {
+    pub(crate) fn pause(&self, backoff: &mut Backoff, what: &str) -> Result<()> {
         if !backoff.pause() {
             let (device, after) = (self.name.to_string(), backoff.limit());
             return Err(Error::Timeout { device, operation: what.into(), after, kept: false });

@@ -1,18 +1,18 @@
 //! From a device to a running controller, and back.
 
 use super::{
-    Admin, ControllerOptions, Ids, Inner, Live, NoIo, Registers, Subsystem, device_memory,
+    Admin, ControllerOptions, Ids, Inner, Registers, Subsystem, device_memory,
     gate::Gate,
     io_refusal::{command_set, entry_sizes},
     lock,
     quirks::queue_entries,
     removal,
     transitions::{disable, disable_patience},
+    vectors::Vectors,
 };
 use crate::{
-    Error, Patience, Result,
-    interrupt::Vectors,
-    prp::{BufferLists, MAX_TRANSFER},
+    Error, NoIo, Patience, Result,
+    engine::{BufferLists, Live, MAX_TRANSFER},
     spec::{
         AdminQueueAttributes, Cns, Command, CommandSet, Csi, FeatureId, IdentifyController,
         IdentifyNvmController, NumberOfQueues, Version,

@@ -13,7 +13,7 @@ const NAP: Duration = Duration::from_millis(100);
 
 /// A value that one thread has at a time.
 #[derive(Debug, Default)]
-pub(super) struct Gate<T> {
+pub(crate) struct Gate<T> {
     taken: Mutex<bool>,
     left: Condvar,
     value: Mutex<T>,
@@ -21,7 +21,7 @@ pub(super) struct Gate<T> {
 
 /// The value, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Pass<'g, T> {
+pub(crate) struct Pass<'g, T> {
     gate: &'g Gate<T>,
     /// `None` while it is dropped.
     value: Option<MutexGuard<'g, T>>,
@@ -29,7 +29,7 @@ pub(super) struct Pass<'g, T> {
 
 impl<T> Gate<T> {
     /// Waits for the value; `None` when `patience` has waited for `limit` in all.
-    pub(super) fn enter(&self, patience: &mut Patience, limit: Duration) -> Option<Pass<'_, T>> {
+    pub(crate) fn enter(&self, patience: &mut Patience, limit: Duration) -> Option<Pass<'_, T>> {
         let mut taken = lock(&self.taken);
         while *taken {
             let left = limit.saturating_sub(patience.waited());

@@ -1,41 +1,37 @@
 //! A controller: brought up, identified, asked, and stopped again.
 
 mod admin;
-mod blocking;
 mod bringup;
 mod class;
 mod device_memory;
 mod gate;
+mod identify;
 mod io_refusal;
-mod live;
-mod namespaces;
 mod options;
 mod passthrough;
 mod policy;
 mod queue_ids;
+mod queues;
 mod quirks;
 mod registers;
 mod removal;
 mod subsystem;
 mod transitions;
+mod vectors;
 
+pub use crate::error::NoIo;
 use crate::{
-    Namespace, Result,
-    interrupt::Vectors,
-    prp::BufferLists,
-    queue::{QueuePairBuilder, Retired},
+    Result,
+    engine::{BufferLists, Live, Queue, Retired},
     spec::{Capabilities, CommandSet, IdentifyController, Version},
 };
 use admin::Admin;
-use blocking::Blocking;
 pub use device_memory::{MemoryBuffer, PersistentMemory};
 use gate::Gate;
-pub use io_refusal::NoIo;
-pub(crate) use live::Live;
-use live::unique;
 pub use options::ControllerOptions;
 use queue_ids::Ids;
 pub(crate) use queue_ids::Step;
+pub(crate) use queues::{PRIORITY, create};
 pub(crate) use registers::Registers;
 use std::{
     fmt,
@@ -50,6 +46,7 @@ use upcie_core::{
     irq::{EventFd, IrqKind},
     vfio_user::Client,
 };
+use vectors::Vectors;
 
 /// An NVMe controller that this process drives.
 ///
@@ -73,7 +70,8 @@ pub struct Controller {
 pub(crate) struct Inner {
     /// Before the device: what it holds is given back only once the controller has stopped (`drop`).
     admin: Mutex<Admin>,
-    blocking: Gate<Option<Blocking>>,
+    /// The queue pair of calls that wait, once there was one.
+    blocking: Gate<Option<Queue<u64>>>,
     retired: Mutex<Vec<Retired>>,
     queue_ids: Mutex<Ids>,
     subsystem: Arc<Subsystem>,
@@ -299,11 +297,6 @@ impl Controller {
         self.inner.vectors.silent()
     }
 
-    /// A builder for an I/O queue pair.
-    pub fn queue_pair(&self) -> QueuePairBuilder<'_> {
-        QueuePairBuilder::new(&self.inner)
-    }
-
     /// The ids of the namespaces that are active on this controller, ascending.
     ///
     /// # Errors
@@ -312,13 +305,8 @@ impl Controller {
         self.inner.active_namespaces()
     }
 
-    /// A handle to a namespace. One that can't be used for I/O is returned all the same; it says
-    /// [why](Namespace::usable).
-    ///
-    /// # Errors
-    /// There is no such active namespace (the error lists those that are), the controller's status, or a timeout.
-    pub fn namespace(&self, nsid: u32) -> Result<Namespace> {
-        self.inner.namespace(nsid)
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
     }
 }
 
@@ -385,6 +373,34 @@ impl Inner {
 
     pub(crate) fn max_transfer(&self) -> u64 {
         self.max_transfer
+    }
+
+    /// Bytes that one Write Zeroes may name.
+    pub(crate) fn max_zeroes(&self) -> u64 {
+        self.max_zeroes
+    }
+
+    pub(crate) fn identify(&self) -> &IdentifyController {
+        &self.identify
+    }
+
+    pub(crate) fn subsystem(&self) -> &Subsystem {
+        &self.subsystem
+    }
+
+    /// Why it takes no I/O, if so.
+    pub(crate) fn no_io(&self) -> Option<NoIo> {
+        self.no_io
+    }
+
+    /// How long a command may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.options.timeout
+    }
+
+    /// The queue pair of calls that wait.
+    pub(crate) fn blocking(&self) -> &Gate<Option<Queue<u64>>> {
+        &self.blocking
     }
 
     /// Whether it was brought up with weighted round robin.

@@ -6,7 +6,7 @@
 use super::{Inner, admin::Late, lock};
 use crate::{
     Error, Result,
-    queue::Retired,
+    engine::{Retired, unique},
     spec::{Command, Status},
 };
 use std::{sync::atomic::Ordering, time::Duration};
@@ -150,7 +150,7 @@ impl Inner {
             }
             return Err(Error::Argument { device: self.name().into(), reason });
         };
-        let ticket = super::unique();
+        let ticket = unique();
         let moving = Moving { ticket, step: Step::CreateCq, waits: false, left: false, memory: Vec::new() };
         ids.0[free] = Id::Moving(moving);
         Ok((free as u16 + 1, ticket))
@@ -210,7 +210,7 @@ impl Inner {
     pub(crate) fn delete_queue(&self, qid: u16) -> Result<(), Ticket> {
         self.reap_late();
         self.finish_deletions();
-        let ticket = super::unique();
+        let ticket = unique();
         let moving = Moving { ticket, step: Step::DeleteSq, waits: false, left: false, memory: Vec::new() };
         lock(&self.queue_ids).0[usize::from(qid) - 1] = Id::Moving(moving);
         self.take_back(ticket)

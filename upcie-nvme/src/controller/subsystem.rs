@@ -1,8 +1,12 @@
 //! The controllers of one NVM subsystem that this process drives: they share namespaces, so a command through one of
 //! them can change what queues and handles of another rely on.
 
-use super::{Controller, Inner, Live, lock};
-use crate::{Error, Patience, Result, spec::IdentifyController};
+use super::{Controller, Inner, lock};
+use crate::{
+    Error, Patience, Result,
+    engine::{Live, unique},
+    spec::IdentifyController,
+};
 use std::{
     fmt::Write,
     sync::{Arc, Mutex, Weak},
@@ -83,7 +87,7 @@ impl Subsystem {
     }
 
     fn begin(self: &Arc<Self>, operation: &str) -> Change {
-        let number = super::unique();
+        let number = unique();
         lock(&self.state).changes.push((number, operation.into()));
         self.make_stale();
         Change { subsystem: self.clone(), number }

@@ -17,8 +17,8 @@
 use super::{Inner, Registers};
 use crate::{
     Error, Result,
-    interrupt::Backoff,
     spec::{ArbitrationMechanism, Configuration, ShutdownNotification, ShutdownStatus},
+    wait::Backoff,
 };
 use std::time::{Duration, Instant};
 

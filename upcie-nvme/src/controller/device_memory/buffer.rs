@@ -1,9 +1,10 @@
 //! The controller memory buffer (Base Specification, "Controller Memory Buffer").
 
-use super::{Mapped, Place, Window, broken};
+use super::{Mapped, Place, broken};
 use crate::{
     Error, Result,
     controller::{Inner, lock},
+    engine::Window,
     spec::{CmbLocation, CmbMemorySpaceControl, CmbSize, offset},
 };
 use std::{fmt, sync::Arc};

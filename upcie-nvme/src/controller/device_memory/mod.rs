@@ -2,16 +2,14 @@
 
 mod buffer;
 mod persistent;
-mod window;
 
 pub use buffer::MemoryBuffer;
 pub use persistent::PersistentMemory;
-pub(crate) use window::{Window, Windows};
 
 use super::{Inner, Registers};
 use crate::{
     Error, Result,
-    prp::BufferLists,
+    engine::BufferLists,
     spec::{CmbMemorySpaceControl, PmrCapabilities, offset},
 };
 use std::sync::Arc;

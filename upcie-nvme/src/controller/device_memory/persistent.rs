@@ -1,9 +1,10 @@
 //! The persistent memory region (Base Specification, "Persistent Memory Region").
 
-use super::{Mapped, Place, Window, broken};
+use super::{Mapped, Place, broken};
 use crate::{
     Error, Result,
     controller::{Inner, Registers, lock, transitions::wait},
+    engine::Window,
     spec::{PmrCapabilities, PmrStatus, offset},
 };
 use std::{fmt, sync::Arc, time::Duration};

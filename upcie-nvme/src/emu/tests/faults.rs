@@ -2,8 +2,8 @@
 
 use super::host::{Host, PAGE};
 use crate::{
-    random::Random,
     spec::{AsyncEvent, AsyncEventType, Command, LogPageId, QueuePriority, Status},
+    tests::random::Random,
 };
 use std::time::{Duration, Instant};
 use upcie_core::memory::{Memory, PageSize};

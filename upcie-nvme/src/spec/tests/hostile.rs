@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use crate::{random::Random, spec::*};
+use crate::{spec::*, tests::random::Random};
 
 fn fill<T: FromBytes + IntoBytes>(random: &mut Random) -> T {
     let mut value = T::new_zeroed();

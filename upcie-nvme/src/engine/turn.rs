@@ -1,14 +1,13 @@
 //! Reap and submit in one pass.
 
 use super::{
-    Completion, Refusal, Refused,
+    Completion, Extent, ListPool, Refusal, Refused,
     commands::{first, refuse_namespace},
+    prp::DataPointer,
     ring::{CQE_WORDS, Cursor, PHASE, Queue, SQE_WORDS, Slot, State},
 };
 use crate::{
     Namespace,
-    namespace::Extent,
-    prp::{DataPointer, ListPool},
     spec::{IoFlags, NvmOpcode},
 };
 use std::fmt;

@@ -1,10 +1,11 @@
 //! I/O queue pairs in use: turns, waits, the end.
 
-use super::{Queue, Turn};
+use super::diagnosis::diagnose;
 use crate::{
-    Error, Result, SpinPolicy,
+    Error, Result, SpinPolicy, Turn, Wait,
     controller::Inner,
-    interrupt::{LOOK, Wait, Waiter},
+    engine::Queue,
+    wait::{LOOK, Waiter},
 };
 use std::{
     fmt,
@@ -199,7 +200,7 @@ impl<T> QueuePair<T> {
     /// completion is there that nobody was woken for). Reads a register, and the page map: not for each look.
     #[cold]
     pub fn diagnose(&self) -> String {
-        self.queue.diagnose(&self.controller)
+        diagnose(&self.queue, &self.controller)
     }
 
     /// Deletes the queues on the controller, as dropping does, and says whether it has let go of all that commands in

@@ -1,6 +1,7 @@
 //! Which data the controller takes in its own memory.
 
-use crate::{queue::Refusal, spec::NvmOpcode};
+use super::Refusal;
+use crate::spec::NvmOpcode;
 use std::{ops::Range, sync::OnceLock};
 use upcie_core::dma::DmaBuf;
 
@@ -41,8 +42,8 @@ impl Window {
 /// Those of its memory buffer and of its persistent memory region.
 #[derive(Debug, Default)]
 pub(crate) struct Windows {
-    pub(super) buffer: OnceLock<Window>,
-    pub(super) persistent: OnceLock<Window>,
+    pub(crate) buffer: OnceLock<Window>,
+    pub(crate) persistent: OnceLock<Window>,
 }
 
 impl Windows {

@@ -1,7 +1,7 @@
-//! Submission and completion queues: the hot path.
+//! Submission and completion queues, their commands and their lists: the hot path.
 //!
 //! # Shape
-//! [`QueuePair::turn`] opens a [`Turn`], the one guard for reaping and submitting. It copies the cursors into itself,
+//! [`QueuePair::turn`](crate::QueuePair::turn) opens a [`Turn`], the one guard for reaping and submitting. It copies the cursors into itself,
 //! works on them in registers, and when dropped writes them back and each doorbell once. Payloads are owned: a buffer
 //! moves into its command's slot and comes back with the completion, so nobody can look at, or free, bytes that the
 //! device is using. A turn that is leaked leaves its queue closed, never inconsistent.
@@ -11,21 +11,23 @@
 //! flight under exactly that id (which holds the use of the slot too, as far as the bits go). Anything else closes the
 //! queue with a protocol error.
 
-mod builder;
 mod commands;
 mod completion;
-mod diagnosis;
-mod pair;
+mod extent;
+mod live;
+mod prp;
 mod ring;
 mod turn;
+mod window;
 
-pub use builder::QueuePairBuilder;
-pub(crate) use builder::{PRIORITY, create};
 pub use commands::Direction;
 pub use completion::{Completion, Refusal, Refused};
-pub use pair::QueuePair;
+pub(crate) use extent::Extent;
+pub(crate) use live::{Live, unique};
+pub(crate) use prp::{BufferLists, ListPool, MAX_TRANSFER};
 pub(crate) use ring::{Parts, Queue, Retired};
 pub use turn::Turn;
+pub(crate) use window::{Window, Windows};
 
 #[cfg(test)]
 mod tests;

@@ -1,67 +1,16 @@
 //! A block view of a namespace.
 
+mod blocking;
+mod open;
+
 use crate::{
-    Error, Result,
+    Controller, Error, Result,
     controller::Inner,
-    queue::{Direction, Refusal},
+    engine::{Direction, Extent, Refusal},
     spec::{DatasetRange, IdentifyNamespace, NvmOpcode},
 };
 use std::{fmt, sync::Arc};
 use upcie_core::dma::DmaBuf;
-
-/// What the submission path reads of a namespace: one copy in each handle.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Extent {
-    /// The stamp of the controller's namespaces when the handle was made; unique among all controllers.
-    pub(crate) stamp: u64,
-    /// The last block.
-    pub(crate) last: u64,
-    /// The namespace's id, where it goes in the first 8 bytes of a command.
-    pub(crate) nsid_high: u64,
-    /// Blocks that one command may transfer, at most as many as the namespace has; 0 when it can't be used for I/O.
-    pub(crate) max_blocks: u32,
-    /// Log2 of the block size in bytes.
-    pub(crate) shift: u32,
-    /// The controller's id.
-    pub(crate) controller: u64,
-    /// Blocks that one Write Zeroes may name, at most the size of the namespace; 0 when there is no such command.
-    pub(crate) max_zeroes: u32,
-    /// There is Dataset Management.
-    pub(crate) deallocates: bool,
-}
-
-impl Extent {
-    pub(crate) fn nsid(&self) -> u32 {
-        (self.nsid_high >> 32) as u32
-    }
-
-    /// Blocks of the namespace, if it can be used for I/O at all.
-    pub(crate) fn blocks(&self) -> u64 {
-        self.last.wrapping_add(1)
-    }
-
-    /// Why `blocks` blocks from `slba` on are no place in it, if so.
-    pub(crate) fn misplaced(&self, slba: u64, blocks: u64) -> Option<Refusal> {
-        if blocks == 0 {
-            Some(Refusal::Length)
-        } else if self.blocks().saturating_sub(slba) < blocks {
-            Some(Refusal::OutOfRange)
-        } else {
-            None
-        }
-    }
-
-    /// The same of the blocks that `len` bytes are.
-    pub(crate) fn misplaced_bytes(&self, slba: u64, len: u64) -> Option<Refusal> {
-        let blocks = len >> self.shift;
-        if blocks << self.shift != len { Some(Refusal::Length) } else { self.misplaced(slba, blocks) }
-    }
-
-    /// Bytes that one command may transfer: whole blocks.
-    pub(crate) fn max_bytes(&self) -> usize {
-        (self.max_blocks as usize) << self.shift
-    }
-}
 
 /// A namespace of a controller: what queues need to address it, and blocking calls for convenience.
 ///
@@ -76,8 +25,19 @@ pub struct Namespace {
     unusable: Option<Arc<str>>,
 }
 
+impl Controller {
+    /// A handle to a namespace. One that can't be used for I/O is returned all the same; it says
+    /// [why](Namespace::usable).
+    ///
+    /// # Errors
+    /// There is no such active namespace (the error lists those that are), the controller's status, or a timeout.
+    pub fn namespace(&self, nsid: u32) -> Result<Namespace> {
+        open::open(self.inner(), nsid)
+    }
+}
+
 impl Namespace {
-    pub(crate) fn new(
+    fn new(
         controller: Arc<Inner>,
         mut extent: Extent,
         identify: IdentifyNamespace,
@@ -166,7 +126,7 @@ impl Namespace {
     pub fn flush(&self) -> Result<()> {
         self.usable()?;
         let what = format!("{} of namespace {}", NvmOpcode::FLUSH, self.nsid());
-        self.controller.blocking_flush(self, &what)
+        blocking::flush(self, &what)
     }
 
     /// Makes `blocks` blocks from `slba` on read as zeros, and waits for it. Neither data nor a buffer is needed.
@@ -184,7 +144,7 @@ impl Namespace {
         if let Some(reason) = lacks.or_else(|| self.extent.misplaced(slba, blocks)) {
             return Err(self.refused(what, reason));
         }
-        self.controller.blocking_zeroes(self, slba, blocks, &what)
+        blocking::zeroes(self, slba, blocks, &what)
     }
 
     /// Tells the controller that the contents of the blocks in `ranges` are no longer needed (Dataset Management,
@@ -216,7 +176,7 @@ impl Namespace {
             _ => None,
         };
         match reason {
-            None => self.controller.blocking_deallocate(self, ranges, &what),
+            None => blocking::deallocate(self, ranges, &what),
             Some(reason) => Err(self.refused(what, reason)),
         }
     }
@@ -250,7 +210,7 @@ impl Namespace {
             return Err(refuse(reason));
         }
         let what = format!("{opcode} at block {slba} of namespace {}", self.nsid());
-        self.controller.blocking_transfer(self, direction, slba, buffer, &what)
+        blocking::transfer(self, direction, slba, buffer, &what)
     }
 }
 

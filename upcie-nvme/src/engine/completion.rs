@@ -65,7 +65,7 @@ pub enum Refusal {
     /// As many commands are in flight as the queue has slots: reap some first.
     Full,
     /// The buffer needs a PRP list and all list memory of the queue is in use: reap some commands first, or make
-    /// the queue with more ([`QueuePairBuilder::list_memory`](super::QueuePairBuilder::list_memory)).
+    /// the queue with more ([`QueuePairBuilder::list_memory`](crate::queue::QueuePairBuilder::list_memory)).
     ListsInUse,
     /// The buffer has no bytes, or not a whole number of blocks; a number of blocks or ranges is 0; a part or that many
     /// ranges are not within the buffer; or the ranges are more than a command takes.

@@ -2,19 +2,15 @@
 
 use super::*;
 use crate::{
-    Controller, Error, Wait,
-    controller::Live,
-    namespace::Extent,
-    prp::{BufferLists, ListPool},
-    random::Random,
+    Error,
     spec::{IoFlags, NvmOpcode},
+    tests::random::Random,
 };
 use nix::{sys::memfd, unistd::ftruncate};
 use std::{
     collections::{BTreeMap, VecDeque},
     os::fd::AsFd,
     sync::Arc,
-    time::Duration,
 };
 use upcie_core::{
     Result,
@@ -312,89 +308,6 @@ fn ids_of_slots_that_were_used_as_often_as_there_are_ids_are_good_again() {
         (tag, _, buffer) = done.into_parts();
         assert_eq!(tag.0, slba);
     }
-}
-
-#[test]
-fn of_a_chain_that_is_too_long_for_a_command_nothing_is_sent() {
-    // A command takes two pages: the first of them could be sent by itself.
-    let controller = Controller::open(&"emu:size=1M,mdts=8192".parse().unwrap()).unwrap();
-    let namespace = controller.namespace(1).unwrap();
-    let chain = |byte: u8| {
-        let mut chain = controller.alloc(2 * PAGE).unwrap();
-        chain.fill(byte);
-        chain.chain(controller.alloc(PAGE).unwrap());
-        chain
-    };
-    for refused in [namespace.write(0, &mut chain(1)), namespace.read(0, &mut chain(1))] {
-        assert!(matches!(refused, Err(Error::Refused { reason: Refusal::TooLong, .. })), "{refused:?}");
-    }
-    let mut blocks = controller.alloc(3 * PAGE).unwrap();
-    namespace.read(0, &mut blocks).unwrap();
-    assert!(blocks.iter().all(|&byte| byte == 0), "something was written");
-}
-
-#[test]
-fn a_part_of_a_chains_first_segment_is_transferred_however_many_pages_it_has() {
-    let controller = Controller::open(&"emu:size=1M".parse().unwrap()).unwrap();
-    let namespace = controller.namespace(1).unwrap();
-    let mut held = controller.alloc(8 * PAGE).unwrap();
-    held.fill(3);
-    held.chain(controller.alloc(PAGE).unwrap());
-    let mut queue = controller.queue_pair().create::<usize>().unwrap();
-    for (start, len, wanted) in [
-        (512, PAGE, Ok(())),
-        (512, 5 * PAGE, Ok(())),
-        (0, 8 * PAGE, Ok(())),
-        (0, 9 * PAGE, Ok(())),
-        (PAGE, 8 * PAGE, Err(Refusal::TooLong)),
-        (8 * PAGE, PAGE, Err(Refusal::TooLong)),
-        (8 * PAGE, 2 * PAGE, Err(Refusal::Length)),
-    ] {
-        let mut turn = queue.turn().unwrap();
-        let flags = IoFlags::empty();
-        // SAFETY: `held` is not touched before the queue is closed.
-        let sent =
-            unsafe { turn.transfer_held(Direction::Write, &namespace, 0, &held, start, len, flags, len) };
-        drop(turn);
-        assert_eq!(sent.map_err(|refused| refused.reason), wanted, "{len} bytes from {start} on");
-        if wanted.is_ok() {
-            assert!(queue.wait(Wait::Poll, Duration::from_secs(10)).unwrap());
-            assert_eq!(queue.turn().unwrap().next().unwrap().into_parts().1, Ok(()));
-        }
-    }
-    queue.close().unwrap();
-}
-
-#[test]
-fn a_queue_says_why_nothing_may_come() {
-    let read = |address: &str, wait| {
-        let controller = Controller::open(&address.parse().unwrap()).unwrap();
-        let namespace = controller.namespace(1).unwrap();
-        let mut queue = controller.queue_pair().depth(4).create::<u64>().unwrap();
-        // Once round the ring: what is read of it is before its first entry.
-        for at in 0..4 {
-            let buffer = controller.alloc(namespace.block_size()).unwrap();
-            queue.turn().unwrap().read(&namespace, 0, buffer, at).unwrap();
-            if wait || at < 3 {
-                assert!(queue.wait(Wait::Poll, Duration::from_secs(10)).unwrap());
-            }
-            if at < 3 {
-                assert!(queue.turn().unwrap().next().is_some());
-            }
-        }
-        queue.diagnose()
-    };
-    let text = read("emu:size=1M,latency=500ms", false);
-    let parts = [
-        "1 commands in flight (submission tail 0, by the last completion fetched up to 3",
-        "needs more time",
-    ];
-    assert!(parts.iter().all(|part| text.contains(part)) && text.contains("CSTS 1h"), "{text}");
-    let text = read("emu:size=1M", true);
-    assert!(
-        text.contains("completion head 3, phase 1") && text.contains("a completion is there now"),
-        "{text}"
-    );
 }
 
 fn page(heap: &Arc<Heap>) -> DmaBuf {

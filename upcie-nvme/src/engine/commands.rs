@@ -1,10 +1,8 @@
 //! All that a turn submits beside plain reads and writes.
 
-use super::{Refusal, Refused, Turn, ring::Queue, turn::seldom};
+use super::{Extent, Refusal, Refused, Turn, prp::DataPointer, ring::Queue, turn::seldom};
 use crate::{
     Namespace,
-    namespace::Extent,
-    prp::DataPointer,
     spec::{Command, DatasetDword11, DatasetRange, IoFlags, NvmOpcode},
 };
 use upcie_core::dma::DmaBuf;
@@ -181,7 +179,7 @@ impl<T> Turn<'_, T> {
     ///
     /// # Safety
     /// `held` is neither freed, nor written to, nor (for a read) looked at, before the command has completed
-    /// or [`QueuePair::close`](super::QueuePair::close) has returned `Ok`. Memory of a queue that can't be closed so is
+    /// or [`QueuePair::close`](crate::QueuePair::close) has returned `Ok`. Memory of a queue that can't be closed so is
     /// given to [`Controller::keep`](crate::Controller::keep).
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! What tells queues and namespaces that the controller they were made for is still there, and this process's.
 
-use super::device_memory::Windows;
+use super::Windows;
 use crate::{Error, Result};
 use std::{
     ptr::NonNull,
@@ -9,7 +9,7 @@ use std::{
 use upcie_core::process::{Owner, ProcessWord};
 
 /// Ids and stamps, unique in the process and never used again. 0 is none.
-pub(super) fn unique() -> u64 {
+pub(crate) fn unique() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }

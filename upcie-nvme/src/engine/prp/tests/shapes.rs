@@ -1,7 +1,7 @@
 //! Random shapes, against entries made the slow way: the pages of all bytes, in order.
 
 use super::*;
-use crate::random::Random;
+use crate::tests::random::Random;
 
 /// The entries that PRPs need for these bytes, the first included; `None` where they can't describe them.
 fn entries(spans: &[(u64, usize)], page: u64) -> Option<Vec<u64>> {

@@ -1,7 +1,7 @@
 //! A queue's memory and state: rings, slots, cursors.
 
-use super::Turn;
-use crate::{Error, Result, controller::Live, prp::ListPool};
+use super::{ListPool, Live, Turn};
+use crate::{Error, Result};
 use std::{
     fmt,
     mem::MaybeUninit,
@@ -221,18 +221,42 @@ impl<T> Queue<T> {
         (unsafe { dword3.read_volatile() }) & PHASE == self.phase
     }
 
+    /// A number that changes with each completion that is reaped.
+    #[cold]
+    pub(crate) fn completion_cursor(&self) -> usize {
+        self.cqe.addr() | usize::from(self.phase != 0)
+    }
+
+    /// The index of the next completion entry, and how many entries there are.
+    pub(crate) fn head(&self) -> (u32, u32) {
+        let entries = |bytes: usize| (bytes / (CQE_WORDS * size_of::<u64>())) as u32;
+        (entries(self.cqe.addr() - self.cq.addr()), entries(self.cq_end.addr() - self.cq.addr()))
+    }
+
+    /// Where both rings stand.
+    #[cold]
+    pub(crate) fn position(&self) -> Position {
+        let tail = (self.at.sqe.addr() - self.sq.addr()) / (SQE_WORDS * size_of::<u64>());
+        let before = if self.cqe == self.cq { self.cq_end } else { self.cqe };
+        // SAFETY: the second word of the entry before the next one, in the ring.
+        let word = unsafe { before.sub(CQE_WORDS - 1) };
+        // SAFETY: aligned, and the ring lives as long as `self`. Zero before the first completion.
+        let fetched = (unsafe { word.read_volatile() }) & 0xffff;
+        Position { in_flight: self.in_flight(), tail, fetched, head: self.head().0, phase: self.phase != 0 }
+    }
+
     pub(crate) fn qid(&self) -> u16 {
         self.qid
     }
 
     /// Refuses what would wait for completions that can't come: of a controller that was stopped, or another process's.
-    pub(super) fn check_live(&self) -> Result<()> {
+    pub(crate) fn check_live(&self) -> Result<()> {
         if self.is_stopped() || self.state != State::Ready { Err(*self.why_closed()) } else { Ok(()) }
     }
 
     /// Closes the queue for turns, because of what a look at the controller found.
     #[cold]
-    pub(super) fn fail(&mut self, error: &Error) {
+    pub(crate) fn fail(&mut self, error: &Error) {
         self.state = match error {
             Error::Fatal { .. } => State::Fatal,
             Error::Gone { .. } => State::Gone,
@@ -295,6 +319,29 @@ impl<T> fmt::Debug for Queue<T> {
             .field("at", &self.at)
             .field("cqe", &self.cqe)
             .finish_non_exhaustive()
+    }
+}
+
+/// Where a queue's rings stand, as a message says it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Position {
+    in_flight: u32,
+    tail: usize,
+    /// The submission head that the last completion reported.
+    fetched: u64,
+    head: u32,
+    phase: bool,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { in_flight, tail, fetched, head, phase } = *self;
+        write!(
+            f,
+            "{in_flight} commands in flight (submission tail {tail}, by the last completion fetched up to {fetched}; \
+             completion head {head}, phase {})",
+            u8::from(phase)
+        )
     }
 }
 

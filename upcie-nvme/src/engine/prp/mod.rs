@@ -6,7 +6,7 @@
 
 mod pool;
 
-use crate::queue::Refusal;
+use crate::engine::Refusal;
 pub(crate) use pool::{DataPointer, ListPool};
 use upcie_core::dma::{List, Prepare};
 

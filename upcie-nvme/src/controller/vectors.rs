@@ -1,0 +1,146 @@
+//! The interrupt vectors of a controller, wired when they are first asked for.
+
+use super::{Registers, lock};
+use crate::{Error, Result};
+use std::{
+    collections::BTreeSet,
+    os::fd::AsFd,
+    sync::{Arc, Mutex},
+};
+use upcie_core::{
+    device::Device,
+    irq::{EventFd, IrqKind},
+};
+
+/// The kinds that completions can come by, the best first.
+const KINDS: [IrqKind; 3] = [IrqKind::Msix, IrqKind::Msi, IrqKind::Intx];
+
+/// The interrupts of a controller: of one kind, wired when they are first asked for.
+#[derive(Debug)]
+pub(crate) struct Vectors {
+    /// `None` where the way in has no interrupts.
+    kind: Option<IrqKind>,
+    wired: Mutex<Option<Vec<Arc<EventFd>>>>,
+    /// Vectors whose interrupts were found not to arrive.
+    silent: Mutex<BTreeSet<u16>>,
+}
+
+impl Vectors {
+    /// Of the kind asked for, or else the best that there is.
+    pub(crate) fn new(device: &dyn Device, asked: Option<IrqKind>) -> Result<Self> {
+        let mut found = Vec::new();
+        for kind in KINDS {
+            if device.irq_count(kind)? > 0 {
+                found.push(kind);
+            }
+        }
+        let kind = match asked {
+            None => found.first().copied(),
+            Some(kind) if found.contains(&kind) => Some(kind),
+            Some(kind) => {
+                let names: Vec<_> = found.iter().map(IrqKind::to_string).collect();
+                let reason = match (KINDS.contains(&kind), names.is_empty()) {
+                    (false, _) => {
+                        format!("{kind} interrupts are not for completions: INTx, MSI and MSI-X are")
+                    }
+                    (_, true) => format!("there are no {kind} interrupts, nor any other kind: poll instead"),
+                    _ => format!("there are no {kind} interrupts: it has {}", names.join(" and ")),
+                };
+                return Err(Error::Unsupported { device: device.name().into(), reason });
+            }
+        };
+        Ok(Self { kind, wired: Mutex::default(), silent: Mutex::default() })
+    }
+
+    pub(crate) fn kind(&self) -> Option<IrqKind> {
+        self.kind
+    }
+
+    /// Those that are wired, at most `most`. The first call wires all of them, since old kernels can't add any later.
+    fn wired<T>(&self, device: &dyn Device, most: u32, then: impl FnOnce(&[Arc<EventFd>]) -> T) -> Result<T> {
+        let mut wired = lock(&self.wired);
+        if wired.is_none() {
+            *wired = Some(match self.kind {
+                Some(kind) => wire(device, kind, device.irq_count(kind)?.min(most))?,
+                None => Vec::new(),
+            });
+        }
+        Ok(then(wired.as_deref().unwrap_or_default()))
+    }
+
+    /// How many can be used, of at most `most`.
+    pub(crate) fn count(&self, device: &dyn Device, most: u32) -> Result<u16> {
+        self.wired(device, most, |fds| fds.len() as u16)
+    }
+
+    /// The eventfd of `vector`.
+    pub(crate) fn eventfd(&self, device: &dyn Device, most: u32, vector: u16) -> Result<Arc<EventFd>> {
+        let (found, count) =
+            self.wired(device, most, |fds| (fds.get(usize::from(vector)).cloned(), fds.len()))?;
+        found.ok_or_else(|| {
+            let reason = match self.kind {
+                Some(kind) => {
+                    format!("there is no {kind} vector {vector}: the controller has {count} that can be used")
+                }
+                None => format!("there is no interrupt vector {vector}: this way to the controller has none"),
+            };
+            Error::Argument { device: device.name().into(), reason }
+        })
+    }
+
+    /// Notes that interrupts of `vector` don't arrive, and says so the first time.
+    pub(crate) fn report_silence(&self, device: &str, vector: u16) {
+        if lock(&self.silent).insert(vector) {
+            let kind = self.kind.map_or_else(String::new, |kind| format!("{kind} "));
+            tracing::warn!(
+                device,
+                vector,
+                "{kind}interrupts of vector {vector} don't arrive: completions were found by looking, every 100 ms at worst. \
+                 Its device or server does not raise them, or something else has masked or disabled them; poll instead"
+            );
+        }
+    }
+
+    /// The vectors that [`report_silence`](Self::report_silence) was told of.
+    #[cfg(test)]
+    pub(crate) fn silent(&self) -> Vec<u16> {
+        lock(&self.silent).iter().copied().collect()
+    }
+
+    /// Asks for an interrupt of `vector` for whatever has not been acknowledged, and for what comes. No more than a look
+    /// with MSI-X.
+    pub(crate) fn rearm(&self, device: &dyn Device, registers: &Registers, vector: u16) -> Result<()> {
+        match self.kind {
+            Some(IrqKind::Intx) => {
+                // Masked first: unmasking what is not masked asks for nothing, and a pin that was driven before it was
+                // wired (by a controller whose last user was killed) may never have fired.
+                device.mask_irq(IrqKind::Intx, 0, true)?;
+                Ok(device.mask_irq(IrqKind::Intx, 0, false)?)
+            }
+            Some(IrqKind::Msi) => {
+                // A mask bit that is cleared sends a message if there is cause for one. Behind the head doorbell, as
+                // writes stay in order.
+                registers.mask_interrupt(vector, true)?;
+                registers.mask_interrupt(vector, false)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Wires `count` interrupts, or as many as the system has.
+fn wire(device: &dyn Device, kind: IrqKind, count: u32) -> Result<Vec<Arc<EventFd>>> {
+    let mut fds = (0..count).map(|_| EventFd::new().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+    loop {
+        let borrowed: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
+        match device.set_irqs(kind, &borrowed) {
+            // Several messages need an interrupt remapper, for one.
+            Err(error @ upcie_core::Error::Unsupported { .. }) if fds.len() > 1 => {
+                tracing::info!(device = device.name(), %error, "trying fewer");
+                fds.truncate(fds.len() / 2);
+            }
+            Err(error) => return Err(error.into()),
+            Ok(()) => return Ok(fds),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The calls that wait, on a queue pair of their controller's that they share.
+
+use super::Namespace;
+use crate::{
+    Error, IoFlags, Patience, Result,
+    controller::{Inner, PRIORITY, create},
+    engine::{Direction, Queue, Refused, Retired, Turn},
+    spec::{DatasetRange, Status},
+    wait::Backoff,
+};
+use std::time::Duration;
+use upcie_core::{deadline::Budget, dma::DmaBuf};
+use zerocopy::IntoBytes;
+
+/// Entries of the rings: commands of one call that are under way together.
+const ENTRIES: u32 = 32;
+/// What a device gets for each unit of a call's work, beside one timeout for all of it: slower than that, it does not do its
+/// work.
+const SECOND: Duration = Duration::from_secs(1);
+/// The unit of transfers in bytes; that of others is a command.
+const UNIT: u64 = 1 << 20;
+/// What the ranges of one Dataset Management command can take.
+const RANGES_BYTES: usize = DatasetRange::MOST * size_of::<DatasetRange>();
+
+/// Transfers all of `buffer` from or to the blocks from `slba` on, in as many commands as it takes. The caller has
+/// checked the range, the lengths and the buffer's address space.
+pub(super) fn transfer(
+    namespace: &Namespace,
+    direction: Direction,
+    slba: u64,
+    buffer: &mut DmaBuf,
+    what: &str,
+) -> Result<()> {
+    let (total, piece, shift) = (buffer.total_len(), namespace.max_transfer(), namespace.extent.shift);
+    let mut sent = 0;
+    run(&namespace.controller, buffer, what, total as u64 / UNIT, |turn, held| {
+        let len = piece.min(total - sent);
+        let block = slba + (sent >> shift) as u64;
+        // SAFETY: `held` outlives the command: `run` gives it back or frees it only when nothing is in
+        // flight, or once the queue has been deleted, and leaks it otherwise.
+        unsafe { turn.transfer_held(direction, namespace, block, held, sent, len, IoFlags::empty(), 0) }?;
+        sent += len;
+        Ok(sent < total)
+    })
+}
+
+pub(super) fn flush(namespace: &Namespace, what: &str) -> Result<()> {
+    run(&namespace.controller, &mut DmaBuf::empty(), what, 0, |turn, _| {
+        turn.flush(namespace, 0).map(|()| false)
+    })
+}
+
+/// Write Zeroes to `blocks` (not 0) blocks from `slba` on. The caller has checked the range.
+pub(super) fn zeroes(namespace: &Namespace, slba: u64, blocks: u64, what: &str) -> Result<()> {
+    let mut sent = 0;
+    let commands = blocks / u64::from(namespace.extent.max_zeroes.max(1));
+    run(&namespace.controller, &mut DmaBuf::empty(), what, commands, |turn, _| {
+        let count = (blocks - sent).min(namespace.extent.max_zeroes.into());
+        turn.write_zeroes(namespace, slba + sent, count as u32, IoFlags::empty(), 0)?;
+        sent += count;
+        Ok(sent < blocks)
+    })
+}
+
+/// Deallocates `ranges` (not none).
+pub(super) fn deallocate(namespace: &Namespace, ranges: &[DatasetRange], what: &str) -> Result<()> {
+    let bytes = ranges.as_bytes();
+    // Some controllers read the ranges' whole page, however few there are.
+    let mut buffer = namespace
+        .controller
+        .heap()
+        .alloc_aligned(bytes.len().next_multiple_of(RANGES_BYTES), RANGES_BYTES)?;
+    buffer.write_at(0, bytes);
+    let mut sent = 0;
+    let commands = (ranges.len() / DatasetRange::MOST) as u64;
+    run(&namespace.controller, &mut buffer, what, commands, |turn, held| {
+        let count = (ranges.len() - sent).min(DatasetRange::MOST);
+        // SAFETY: as in `transfer`.
+        unsafe { turn.deallocate_held(namespace, held, sent * size_of::<DatasetRange>(), count, 0) }?;
+        sent += count;
+        Ok(sent < ranges.len())
+    })
+}
+
+/// Sends commands until `send` says that there are no more, and waits for them. They may use `buffer` as they like: it
+/// is given back when all is done. The whole may take the controller's timeout and a second for each of `units`.
+fn run(
+    controller: &Inner,
+    buffer: &mut DmaBuf,
+    what: &str,
+    units: u64,
+    mut send: impl FnMut(&mut Turn<'_, u64>, &DmaBuf) -> Result<bool, Refused<u64>>,
+) -> Result<()> {
+    controller.check_owner(what)?;
+    let seconds = SECOND.saturating_mul(u32::try_from(units).unwrap_or(u32::MAX));
+    let whole = controller.timeout().saturating_add(seconds);
+    let mut patience = Patience::new();
+    let _budget = Budget::new(whole);
+    let slot = controller.blocking().enter(&mut patience, whole);
+    let mut slot = slot.ok_or_else(|| Error::Timeout {
+        device: controller.name().into(),
+        operation: format!("{what}: waiting for calls of other threads"),
+        after: whole,
+        kept: false,
+    })?;
+    let queue = match &mut *slot {
+        Some(queue) => queue,
+        none => {
+            let entries = ENTRIES.min(controller.max_queue_entries());
+            let queue = create(controller, entries, None, None, None, PRIORITY)?;
+            none.insert(queue)
+        }
+    };
+    // The buffer is this call's until the controller is done with it, whatever happens.
+    let held = std::mem::take(buffer);
+    let backoff = Backoff::of_several(patience, controller.timeout(), whole);
+    match send_all(controller, queue, what, backoff, whole, |turn| send(turn, &held)) {
+        Ok(result) => {
+            *buffer = held;
+            result.map_err(|status| Error::Status {
+                device: controller.name().into(),
+                operation: what.into(),
+                status,
+            })
+        }
+        Err((error, false)) => {
+            *buffer = held;
+            Err(error)
+        }
+        Err((mut error, true)) => {
+            if let Error::Timeout { after, .. } = &mut error {
+                *after = if *after < controller.timeout() { whole } else { *after };
+            }
+            // Commands may still be in flight: the queue goes, and with it, if the controller does not say that it
+            // has let go, the buffer.
+            let mut queue = slot.take().expect("made above");
+            match controller.delete_queue(queue.qid()) {
+                Ok(()) => {
+                    drop(queue);
+                    *buffer = held;
+                }
+                Err(ticket) => {
+                    controller.keep_for(ticket, queue.retire());
+                    controller.keep_for(ticket, Retired(vec![held]));
+                    if let Error::Timeout { kept, .. } = &mut error {
+                        *kept = true;
+                    }
+                }
+            }
+            Err(error)
+        }
+    }
+}
+
+/// `Ok` with the first bad status once nothing is in flight; otherwise the error, and whether commands still are. No
+/// command, nor `whole` of them, may take too long.
+fn send_all(
+    controller: &Inner,
+    queue: &mut Queue<u64>,
+    what: &str,
+    mut backoff: Backoff,
+    whole: Duration,
+    mut send: impl FnMut(&mut Turn<'_, u64>) -> Result<bool, Refused<u64>>,
+) -> Result<Result<(), Status>, (Error, bool)> {
+    let (mut more, mut pending, mut result) = (true, 0_u32, Ok(()));
+    loop {
+        let mut turn = queue.turn().map_err(|error| (error, pending > 0))?;
+        let before = pending;
+        for done in turn.by_ref() {
+            pending -= 1;
+            if let (_, Err(status), _) = done.into_parts() {
+                result = result.and(Err(status));
+            }
+        }
+        let progress = before != pending;
+        while result.is_ok() && more {
+            match send(&mut turn) {
+                Ok(rest) => {
+                    pending += 1;
+                    more = rest;
+                }
+                // What was sent is waited for first, whether there is room then or not.
+                Err(_) if pending > 0 => break,
+                Err(Refused { reason, .. }) => {
+                    let device = controller.name().into();
+                    return Err((Error::Refused { device, operation: what.into(), reason }, false));
+                }
+            }
+        }
+        drop(turn);
+        if pending == 0 && (result.is_err() || !more) {
+            return Ok(result);
+        }
+        if progress {
+            backoff.renew(controller.timeout(), whole);
+            if !backoff.limit().is_zero() {
+                continue;
+            }
+        }
+        controller.pause(&mut backoff, what).map_err(|error| (error, true))?;
+    }
+}

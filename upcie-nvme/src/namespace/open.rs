@@ -1,0 +1,92 @@
+//! What a namespace is like, as its controller says.
+
+use super::Namespace;
+use crate::{
+    Error, Result,
+    controller::Inner,
+    engine::Extent,
+    spec::{Cns, Command, Csi, IdentifyNamespace, NamespaceDescriptors, OptionalCommands},
+};
+use std::sync::Arc;
+use zerocopy::FromBytes;
+
+/// A handle to the namespace `nsid`.
+pub(super) fn open(controller: &Arc<Inner>, nsid: u32) -> Result<Namespace> {
+    // Before anything is read: what changes meanwhile makes the handle stale.
+    let stamp = controller.live().stamp();
+    // After the stamp: a change that ends before this look has made the stamp stale.
+    controller.subsystem().check_settled(controller.name(), &format!("namespace {nsid}"))?;
+    // FFFFFFFFh is all namespaces, and none.
+    let possible = nsid != 0 && nsid != u32::MAX;
+    let known = possible && controller.active_above(nsid - 1)?.first() == Some(&nsid);
+    if !known {
+        let active = controller.active_namespaces()?;
+        return Err(Error::Argument {
+            device: controller.name().into(),
+            reason: format!("there is no namespace {nsid}; the active ones are {active:?}"),
+        });
+    }
+    let page =
+        controller.identify_page(&Command::identify(Cns::NAMESPACE, nsid, 0), "Identify (namespace)")?;
+    let identify = IdentifyNamespace::read_from_bytes(&page[..]).expect("one page");
+    let unusable = match controller.no_io() {
+        Some(reason) => Some(reason.to_string()),
+        None => why_unusable(controller, nsid, &identify)?,
+    };
+    let shift = match &identify.lba_format() {
+        Some(format) if (9..=16).contains(&format.lbads()) => u32::from(format.lbads()),
+        _ => 0,
+    };
+    let optional = controller.identify().optional_commands();
+    let blocks = (controller.max_transfer() >> shift).min(65536).min(identify.nsze);
+    let extent = Extent {
+        stamp,
+        last: identify.nsze.wrapping_sub(1),
+        nsid_high: u64::from(nsid) << 32,
+        max_blocks: blocks as u32,
+        shift,
+        controller: controller.live().controller,
+        max_zeroes: if optional.contains(OptionalCommands::WRITE_ZEROES) {
+            (controller.max_zeroes() >> shift).min(65536).min(identify.nsze) as u32
+        } else {
+            0
+        },
+        deallocates: optional.contains(OptionalCommands::DATASET_MANAGEMENT),
+    };
+    Ok(Namespace::new(controller.clone(), extent, identify, unusable))
+}
+
+/// Why I/O on a namespace is not supported, if so.
+fn why_unusable(controller: &Inner, nsid: u32, identify: &IdentifyNamespace) -> Result<Option<String>> {
+    let Some(format) = identify.lba_format() else {
+        return Ok(Some(format!("its format {} is not in its own list of formats", identify.format_index())));
+    };
+    if format.ms() != 0 {
+        return Ok(Some(format!("its format has {} bytes of metadata per block", format.ms())));
+    }
+    if !(9..=16).contains(&format.lbads()) {
+        return Ok(Some(format!(
+            "its blocks have 2^{} bytes; 512 bytes to 64 KiB are supported",
+            format.lbads()
+        )));
+    }
+    if controller.max_transfer() >> format.lbads() == 0 {
+        return Ok(Some(format!(
+            "its blocks have 2^{} bytes, more than the {} that one command may transfer (MDTS)",
+            format.lbads(),
+            controller.max_transfer()
+        )));
+    }
+    if identify.nsze == 0 {
+        return Ok(Some("it has no blocks".into()));
+    }
+    // Optional before version 1.3: a controller without the list has the NVM command set only.
+    let command = Command::identify(Cns::NAMESPACE_DESCRIPTORS, nsid, 0);
+    let page = match controller.identify_page(&command, "Identify (namespace descriptors)") {
+        Ok(page) => page,
+        Err(Error::Status { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let csi = NamespaceDescriptors::new(&page[..]).find_map(|descriptor| descriptor.csi());
+    Ok(csi.filter(|&csi| csi != Csi::NVM).map(|csi| format!("its command set is {csi}, not NVM")))
+}

@@ -1,0 +1,118 @@
+//! Queue pairs of emulated controllers.
+
+use crate::{Controller, ControllerOptions, Direction, Error, Refusal, Wait, emu, spec::IoFlags};
+use std::time::Duration;
+use upcie_core::pci::{ConfigSpace, cap};
+
+const PAGE: usize = 4096;
+
+#[test]
+fn of_a_chain_that_is_too_long_for_a_command_nothing_is_sent() {
+    // A command takes two pages: the first of them could be sent by itself.
+    let controller = Controller::open(&"emu:size=1M,mdts=8192".parse().unwrap()).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let chain = |byte: u8| {
+        let mut chain = controller.alloc(2 * PAGE).unwrap();
+        chain.fill(byte);
+        chain.chain(controller.alloc(PAGE).unwrap());
+        chain
+    };
+    for refused in [namespace.write(0, &mut chain(1)), namespace.read(0, &mut chain(1))] {
+        assert!(matches!(refused, Err(Error::Refused { reason: Refusal::TooLong, .. })), "{refused:?}");
+    }
+    let mut blocks = controller.alloc(3 * PAGE).unwrap();
+    namespace.read(0, &mut blocks).unwrap();
+    assert!(blocks.iter().all(|&byte| byte == 0), "something was written");
+}
+
+#[test]
+fn a_part_of_a_chains_first_segment_is_transferred_however_many_pages_it_has() {
+    let controller = Controller::open(&"emu:size=1M".parse().unwrap()).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let mut held = controller.alloc(8 * PAGE).unwrap();
+    held.fill(3);
+    held.chain(controller.alloc(PAGE).unwrap());
+    let mut queue = controller.queue_pair().create::<usize>().unwrap();
+    for (start, len, wanted) in [
+        (512, PAGE, Ok(())),
+        (512, 5 * PAGE, Ok(())),
+        (0, 8 * PAGE, Ok(())),
+        (0, 9 * PAGE, Ok(())),
+        (PAGE, 8 * PAGE, Err(Refusal::TooLong)),
+        (8 * PAGE, PAGE, Err(Refusal::TooLong)),
+        (8 * PAGE, 2 * PAGE, Err(Refusal::Length)),
+    ] {
+        let mut turn = queue.turn().unwrap();
+        let flags = IoFlags::empty();
+        // SAFETY: `held` is not touched before the queue is closed.
+        let sent =
+            unsafe { turn.transfer_held(Direction::Write, &namespace, 0, &held, start, len, flags, len) };
+        drop(turn);
+        assert_eq!(sent.map_err(|refused| refused.reason), wanted, "{len} bytes from {start} on");
+        if wanted.is_ok() {
+            assert!(queue.wait(Wait::Poll, Duration::from_secs(10)).unwrap());
+            assert_eq!(queue.turn().unwrap().next().unwrap().into_parts().1, Ok(()));
+        }
+    }
+    queue.close().unwrap();
+}
+
+#[test]
+fn a_queue_says_why_nothing_may_come() {
+    let read = |address: &str, wait| {
+        let controller = Controller::open(&address.parse().unwrap()).unwrap();
+        let namespace = controller.namespace(1).unwrap();
+        let mut queue = controller.queue_pair().depth(4).create::<u64>().unwrap();
+        // Once round the ring: what is read of it is before its first entry.
+        for at in 0..4 {
+            let buffer = controller.alloc(namespace.block_size()).unwrap();
+            queue.turn().unwrap().read(&namespace, 0, buffer, at).unwrap();
+            if wait || at < 3 {
+                assert!(queue.wait(Wait::Poll, Duration::from_secs(10)).unwrap());
+            }
+            if at < 3 {
+                assert!(queue.turn().unwrap().next().is_some());
+            }
+        }
+        queue.diagnose()
+    };
+    let text = read("emu:size=1M,latency=500ms", false);
+    let parts = [
+        "1 commands in flight (submission tail 0, by the last completion fetched up to 3",
+        "needs more time",
+    ];
+    assert!(parts.iter().all(|part| text.contains(part)) && text.contains("CSTS 1h"), "{text}");
+    let text = read("emu:size=1M", true);
+    assert!(
+        text.contains("completion head 3, phase 1") && text.contains("a completion is there now"),
+        "{text}"
+    );
+}
+
+/// A PCI device is driven as PCI says: an interrupt that does not come is named, and the commands complete.
+#[test]
+fn interrupts_that_do_not_come_are_named_once() {
+    let device = emu::spawn(&"size=1M,vectors=3".parse().unwrap()).unwrap();
+    let controller = Controller::from_device(device.clone(), ControllerOptions::default()).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let mut queue = controller.queue_pair().interrupt(1).create::<u64>().unwrap();
+    let mut read = |count| {
+        for tag in 0..count {
+            let mut turn = queue.turn().unwrap();
+            turn.read(&namespace, 0, controller.alloc(512).unwrap(), tag).unwrap();
+            drop(turn);
+            assert!(queue.wait(Wait::Interrupt, Duration::from_secs(20)).unwrap());
+            assert_eq!(queue.turn().unwrap().next().unwrap().into_parts().0, tag);
+        }
+        controller.silent_vectors()
+    };
+    assert_eq!(read(200), []);
+    let control = device.find_capability(cap::MSIX).unwrap().unwrap() + 2;
+    // SAFETY: messages go off, and nothing else changes.
+    unsafe { device.set_config_u16(control, 0) }.unwrap();
+    assert_eq!(read(8), [1]);
+    assert_eq!(read(2), [1], "a wait ends within 100 ms all the same");
+    // SAFETY: messages go on, as the driver had them.
+    unsafe { device.set_config_u16(control, 1 << 15) }.unwrap();
+    assert_eq!(read(200), [1]);
+}

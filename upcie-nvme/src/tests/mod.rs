@@ -1,0 +1,3 @@
+//! Support for the tests of several rooms.
+
+pub(crate) mod random;

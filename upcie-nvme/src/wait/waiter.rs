@@ -1,0 +1,113 @@
+//! The sleep of one queue: an epoll descriptor on its vector.
+
+use crate::Result;
+use nix::{
+    errno::Errno,
+    sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+};
+use std::{
+    cell::Cell,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use upcie_core::irq::EventFd;
+
+/// The epoll descriptor of one queue.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    epoll: Epoll,
+    vector: u16,
+    silence: Cell<Silence>,
+    /// Kept open: the epoll set refers to it.
+    _eventfd: Arc<EventFd>,
+}
+
+impl Waiter {
+    pub(crate) fn new(vector: u16, eventfd: Arc<EventFd>) -> Result<Self> {
+        let failed = |e: Errno| upcie_core::Error::Os {
+            device: "epoll".into(),
+            operation: "waiting for an interrupt vector (raise `ulimit -n` if too many files are open)"
+                .into(),
+            source: e.into(),
+        };
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
+        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
+        epoll.add(eventfd.as_fd(), event).map_err(failed)?;
+        let silence = Cell::new(Silence { since: Instant::now(), found: 0, cursor: 0 });
+        Ok(Self { epoll, vector, silence, _eventfd: eventfd })
+    }
+
+    pub(crate) fn vector(&self) -> u16 {
+        self.vector
+    }
+
+    /// Forgets interrupts from before now. `cursor` tells where the completion queue stands: `true` when completions came
+    /// again and again, and not one interrupt.
+    pub(crate) fn forget(&self, cursor: usize) -> Result<bool> {
+        let heard = self.sleep(Duration::ZERO)?;
+        Ok(self.is_silent(heard, cursor))
+    }
+
+    fn is_silent(&self, heard: bool, cursor: usize) -> bool {
+        let Silence { since, found, cursor: before } = self.silence.get();
+        let moved = cursor != before;
+        let now = Instant::now();
+        let silence = match heard {
+            true => Silence { since: now, found: 0, cursor },
+            false => Silence { since, found: found + u32::from(moved), cursor },
+        };
+        self.silence.set(silence);
+        // A controller raises the interrupt of what it has posted before it posts more. So one that is merely slow has
+        // raised some by the time that it is found to have posted three times.
+        silence.found > UNHEARD && now.duration_since(since) >= UNHEARD_FOR
+    }
+
+    /// Sleeps until an interrupt that is newer than the last [`forget`](Self::forget), at most `timeout`.
+    pub(crate) fn sleep(&self, timeout: Duration) -> Result<bool> {
+        let end = Instant::now().checked_add(timeout);
+        loop {
+            let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+            let ms = i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
+            let mut events = [EpollEvent::empty()];
+            match self.epoll.wait(&mut events, EpollTimeout::try_from(ms).unwrap_or(EpollTimeout::ZERO)) {
+                Ok(0) if left.is_zero() => return Ok(false),
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => {
+                    self.silence.set(Silence { since: Instant::now(), found: 0, ..self.silence.get() });
+                    return Ok(true);
+                }
+                Err(e) => {
+                    return Err(upcie_core::Error::Os {
+                        device: "epoll".into(),
+                        operation: "waiting for an interrupt".into(),
+                        source: e.into(),
+                    }
+                    .into());
+                }
+            }
+        }
+    }
+}
+
+/// What a queue knows of interrupts that don't come.
+#[derive(Debug, Clone, Copy)]
+struct Silence {
+    /// Since the last interrupt, or since the queue was made.
+    since: Instant,
+    /// How often completions had come without one.
+    found: u32,
+    /// Where the completion queue stood at the last look.
+    cursor: usize,
+}
+
+/// So often may completions come without an interrupt...
+const UNHEARD: u32 = 3;
+/// ... and for so long.
+const UNHEARD_FOR: Duration = Duration::from_millis(100);
+
+impl AsFd for Waiter {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
+    }
+}

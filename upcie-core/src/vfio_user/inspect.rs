@@ -5,7 +5,7 @@
 //! a child receives them, with the few bytes that they are beside. It passes files of memory and eventfds on, for which the
 //! kernel alone answers, and ends together with all others; or it does not end, and holds nothing else then.
 
-use super::raise::is_eventfd;
+use super::server::is_eventfd;
 use crate::{
     process::Child,
     socket::{Fault, MAX_FDS, read_some, receive, send_without_allocating},

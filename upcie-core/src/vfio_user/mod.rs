@@ -12,20 +12,9 @@
 
 mod capabilities;
 mod client;
-mod connection;
 mod copy;
-mod dma;
-mod guest;
 mod inspect;
-mod irqs;
-mod listener;
-mod mapper;
-mod raise;
-mod regions;
-mod requests;
 pub mod server;
-mod session;
-mod slice;
 mod socket;
 mod wire;
 

@@ -12,7 +12,13 @@ use crate::socket::{read_some, send_some};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags},
-    sys::socket::{Shutdown, UnixAddr, shutdown},
+    sys::{
+        socket::{
+            AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, setsockopt, shutdown, socket,
+            sockopt::SendTimeout,
+        },
+        time::{TimeVal, TimeValLike},
+    },
 };
 use std::{
     collections::VecDeque,
@@ -21,7 +27,7 @@ use std::{
         unix::net::UnixStream,
     },
     path::Path,
-    time::Instant,
+    time::{Duration, Instant},
 };
 use zerocopy::IntoBytes;
 
@@ -292,6 +298,15 @@ pub fn address(path: &Path) -> Result<UnixAddr, String> {
         ),
         errno => format!("it can't be the path of a socket: {}", errno.desc()),
     })
+}
+
+/// Connects to a Unix socket; a listener that accepts nobody is waited for at most `timeout`.
+pub fn connect(address: &UnixAddr, timeout: Duration) -> Result<UnixStream, Errno> {
+    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let micros = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX);
+    setsockopt(&fd, SendTimeout, &TimeVal::microseconds(micros))?;
+    nix::sys::socket::connect(fd.as_raw_fd(), address)?;
+    Ok(fd.into())
 }
 
 /// A message's bytes.

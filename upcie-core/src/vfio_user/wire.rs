@@ -9,6 +9,12 @@ pub const MAJOR: u16 = 0;
 /// The newest minor version spoken here.
 pub const MINOR: u16 = 1;
 
+/// PCI regions by number, as VFIO numbers them: BAR 0–5, then these.
+pub const CONFIG_REGION: u32 = 7;
+
+/// Bytes of data that this side takes in one message.
+pub const MAX_DATA: u64 = 1 << 20;
+
 /// Bytes of a header.
 pub const HEADER: usize = size_of::<Header>();
 

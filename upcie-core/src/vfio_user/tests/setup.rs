@@ -5,7 +5,7 @@ use crate::{
     device::Device,
     irq::EventFd,
     pci::{cap, command as bits, offset},
-    vfio_user::irqs::Irqs,
+    vfio_user::server::Irqs,
 };
 use std::sync::Mutex;
 

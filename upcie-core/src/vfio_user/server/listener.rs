@@ -1,10 +1,13 @@
 //! The socket path that a server listens on.
 
-use super::{
-    socket::{Channel, HEADERS, address, message, poll_for},
-    wire::{Header, command, flags},
+use crate::{
+    Error, Result,
+    process::Owner,
+    vfio_user::{
+        socket::{Channel, HEADERS, address, connect, message, poll_for},
+        wire::{Header, command, flags},
+    },
 };
-use crate::{Error, Result, process::Owner};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags},
@@ -209,7 +212,7 @@ fn remove_stale(path: &Path) -> Result<()> {
         return Err(unusable("something else than a socket is there: choose another path"));
     }
     let address = address(path).map_err(|reason| unusable(&reason))?;
-    match super::client::connect(&address, Duration::from_secs(1)) {
+    match connect(&address, Duration::from_secs(1)) {
         Err(Errno::ECONNREFUSED) if before == identity(path) => {
             fs::remove_file(path).map_err(|e| Error::os(&device, "removing a socket that nobody serves", e))
         }

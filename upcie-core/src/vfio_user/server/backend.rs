@@ -1,18 +1,9 @@
-//! The server side: any device in software behind a vfio-user socket.
+//! A device in software, as the server calls it.
 
-pub use super::{
-    guest::Guest,
-    irqs::Delivery,
-    listener::{Access, Listener},
-    session::Server,
-};
-
+use super::Guest;
 use crate::memory::Memory;
 use nix::errno::Errno;
 use std::sync::Arc;
-
-/// PCI regions by number, as VFIO numbers them: BAR 0–5, then these.
-pub const CONFIG_REGION: u32 = 7;
 
 /// One region of a device: a BAR or its configuration space.
 #[derive(Debug, Clone, Default)]

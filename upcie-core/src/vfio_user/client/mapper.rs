@@ -1,10 +1,12 @@
 //! The client's memory, as its server is told of it.
 
-use super::{
-    connection::{Connection, Mapped},
-    wire::{DmaMap, DmaUnmap, command, dma},
+use super::connection::{Connection, Mapped};
+use crate::{
+    Error, Result,
+    dma::Mapper,
+    memory::Memory,
+    vfio_user::wire::{DmaMap, DmaUnmap, command, dma},
 };
-use crate::{Error, Result, dma::Mapper, memory::Memory};
 use std::{
     ptr::NonNull,
     sync::{Arc, Mutex, PoisonError},

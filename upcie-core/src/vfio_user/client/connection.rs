@@ -1,16 +1,16 @@
 //! The client's side of a connection: one request at a time, each with its answer and a deadline.
 
-use super::{
-    capabilities::Capabilities,
-    copy,
-    socket::{Channel, Fault, HEADERS, MAX_FDS, Message, message},
-    wire::{DmaAccess, Header, MAJOR, MINOR, Version, command, flags, split},
-};
 use crate::{
     Error, Result,
     deadline::{self, Clock},
     memory::Memory,
     process::Owner,
+    vfio_user::{
+        capabilities::Capabilities,
+        copy,
+        socket::{Channel, Fault, HEADERS, MAX_FDS, Message, message},
+        wire::{DmaAccess, Header, MAJOR, MAX_DATA, MINOR, Version, command, flags, split},
+    },
 };
 use nix::errno::Errno;
 use std::{
@@ -22,9 +22,6 @@ use std::{
     time::{Duration, Instant},
 };
 use zerocopy::IntoBytes;
-
-/// Bytes of data that a server may send or ask for in one message.
-const MAX_DATA: u64 = 1 << 20;
 
 /// Bytes of data that a server must take in one message: the longest register. Its parts would be registers of their own.
 const MIN_DATA: u64 = 8;

@@ -1,14 +1,18 @@
 //! The client as a backend sees it.
 
 use super::{
-    copy,
-    dma::{Place, Table, Window},
+    client_memory::{Place, Table, Window},
     irqs::{Delivery, Irqs},
     listener::Door,
-    socket::{Channel, Fault, message, poll_for},
-    wire::{DmaAccess, Header, command, flags, split},
 };
-use crate::irq::IrqKind;
+use crate::{
+    irq::IrqKind,
+    vfio_user::{
+        copy,
+        socket::{Channel, Fault, message, poll_for},
+        wire::{DmaAccess, Header, command, flags, split},
+    },
+};
 use nix::{errno::Errno, sys::mman::ProtFlags};
 use std::{
     ptr::NonNull,

@@ -1,16 +1,22 @@
 //! The server's loop: a device in software and its client, in one thread.
 
 use super::{
-    dma::Table,
-    guest::Guest,
+    backend::{Backend, Layout},
+    client::Guest,
+    client_memory::Table,
     irqs::Irqs,
     listener::{Door, Listener},
     requests::Requests,
-    server::{Backend, Layout},
     slice::Slice,
-    socket::{Channel, Fault, HEADERS, poll_for},
 };
-use crate::{Error, Result, memory::host_page_size};
+use crate::{
+    Error, Result,
+    page::host_page_size,
+    vfio_user::{
+        socket::{Channel, Fault, HEADERS, poll_for},
+        wire::MAX_DATA,
+    },
+};
 use std::{
     os::unix::net::UnixStream,
     sync::atomic::{AtomicBool, Ordering},
@@ -28,8 +34,6 @@ const SPIN: Duration = Duration::from_micros(200);
 const NAPS: (Duration, Duration) = (Duration::from_micros(10), Duration::from_micros(100));
 /// Messages handled at a look, before the backend has its turn again.
 const MESSAGES: usize = 16;
-/// Bytes of data that a client may send or ask for in one message.
-pub(super) const MAX_DATA: u64 = 1 << 20;
 
 /// Serves a device in the calling thread.
 ///

@@ -1,17 +1,21 @@
 //! A client's requests and their answers.
 
 use super::{
-    capabilities::Capabilities,
-    guest::Guest,
-    server::{Backend, Layout},
-    session::MAX_DATA,
-    socket::{Fault, MAX_FDS, Message, message},
-    wire::{
-        DeviceInfo, DmaMap, DmaUnmap, Header, IrqInfo, MAJOR, MINOR, RegionAccess, RegionInfo, SetIrqs,
-        Version, command, dma, flags, region_info, split, vfio,
+    backend::{Backend, Layout},
+    client::Guest,
+    client_memory::MAX_MAPS,
+};
+use crate::{
+    memory::Memory,
+    vfio_user::{
+        capabilities::Capabilities,
+        socket::{Fault, MAX_FDS, Message, message},
+        wire::{
+            DeviceInfo, DmaMap, DmaUnmap, Header, IrqInfo, MAJOR, MAX_DATA, MINOR, RegionAccess, RegionInfo,
+            SetIrqs, Version, command, dma, flags, region_info, split, vfio,
+        },
     },
 };
-use crate::memory::Memory;
 use nix::{errno::Errno, sys::mman::ProtFlags};
 use std::{os::fd::OwnedFd, sync::Arc};
 use zerocopy::{FromBytes, IntoBytes};
@@ -135,7 +139,7 @@ impl Requests {
         let ours = Capabilities {
             max_msg_fds: MAX_FDS as u64,
             max_data_xfer_size: MAX_DATA,
-            max_dma_maps: super::dma::MAX_MAPS as u64,
+            max_dma_maps: MAX_MAPS as u64,
             pgsizes: 4096,
         };
         let version = Version { major: MAJOR, minor: version.minor.min(MINOR) };

@@ -1,14 +1,12 @@
 //! A server's regions, as the client reaches them: mapped, or by message.
 
-use super::{
-    connection::Connection,
-    wire::{RegionAccess, RegionDescription, RegionInfo, command, parse_region_info},
-};
+use super::connection::Connection;
 use crate::{
     Error, Result,
     deadline::Budget,
     memory::MemoryFile,
     mmio::{Area, Mapping, RegionIo},
+    vfio_user::wire::{RegionAccess, RegionDescription, RegionInfo, command, parse_region_info},
 };
 use std::{
     os::fd::{AsFd, OwnedFd},

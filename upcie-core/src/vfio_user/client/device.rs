@@ -4,9 +4,6 @@ use super::{
     connection::{Connection, Keepalive},
     mapper::Table,
     regions::{File, Mapped, NO_MEMORY, RegionAccessor, map_areas, region},
-    server::CONFIG_REGION,
-    socket::address,
-    wire::{DeviceInfo, IrqInfo, RegionInfo, SetIrqs, command, vfio},
 };
 use crate::{
     Error, Result,
@@ -15,17 +12,15 @@ use crate::{
     irq::IrqKind,
     mmio::{Bar, RegionIo},
     pci::{Messages, allow_pin, turn_off, turn_on},
-};
-use nix::{
-    errno::Errno,
-    sys::{
-        socket::{AddressFamily, SockFlag, SockType, UnixAddr, setsockopt, socket, sockopt::SendTimeout},
-        time::{TimeVal, TimeValLike},
+    vfio_user::{
+        socket::{address, connect},
+        wire::{CONFIG_REGION, DeviceInfo, IrqInfo, RegionInfo, SetIrqs, command, vfio},
     },
 };
+use nix::errno::Errno;
 use std::{
     os::{
-        fd::{AsRawFd, BorrowedFd},
+        fd::BorrowedFd,
         unix::{fs::FileTypeExt, net::UnixStream},
     },
     path::Path,
@@ -385,15 +380,6 @@ fn device_info(connection: &Connection) -> Result<DeviceInfo> {
     let asked = DeviceInfo { argsz: size_of::<DeviceInfo>() as u32, ..DeviceInfo::default() };
     let reply = connection.request(command::GET_INFO, operation, &[asked.as_bytes()], &[])?;
     Ok(connection.parse(operation, &reply.payload)?.0)
-}
-
-/// Connects to a Unix socket; a listener that accepts nobody is waited for at most `timeout`.
-pub(super) fn connect(address: &UnixAddr, timeout: Duration) -> Result<UnixStream, Errno> {
-    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    let micros = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX);
-    setsockopt(&fd, SendTimeout, &TimeVal::microseconds(micros))?;
-    nix::sys::socket::connect(fd.as_raw_fd(), address)?;
-    Ok(fd.into())
 }
 
 /// Why there is no connection to `path`, and what to do.

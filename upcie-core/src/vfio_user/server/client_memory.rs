@@ -1,7 +1,9 @@
 //! A client's memory as the server sees it: which of its addresses are whose, and where they are mapped.
 
-use super::copy;
-use crate::memory::{Guarded, MemoryFile, is_installed, losses};
+use crate::{
+    memory::{Guarded, MemoryFile, is_installed, losses},
+    vfio_user::copy,
+};
 use nix::{
     errno::Errno,
     sys::mman::{MapFlags, ProtFlags, mmap, munmap},

@@ -1,10 +1,10 @@
 //! The interrupts of a device in software: which eventfd each has, and whether it is masked.
 
-use super::{
-    raise::{Raiser, is_eventfd},
-    wire::{SetIrqs, vfio},
+use super::raise::{Raiser, is_eventfd};
+use crate::{
+    irq::IrqKind,
+    vfio_user::wire::{SetIrqs, vfio},
 };
-use crate::irq::IrqKind;
 use nix::errno::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 

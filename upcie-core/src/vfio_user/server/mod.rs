@@ -1,0 +1,21 @@
+//! The server side: any device in software behind a vfio-user socket.
+
+mod backend;
+mod client;
+mod client_memory;
+mod irqs;
+mod listener;
+mod raise;
+mod requests;
+mod serve;
+mod slice;
+
+pub use super::wire::CONFIG_REGION;
+pub use backend::{Backend, Layout, Mappable, RegionLayout};
+pub use client::Guest;
+pub use irqs::Delivery;
+#[cfg(test)]
+pub(super) use irqs::Irqs;
+pub use listener::{Access, Listener};
+pub(super) use raise::is_eventfd;
+pub use serve::Server;

@@ -1,7 +1,11 @@
 //! Errors as numbers and as lines.
 
 use std::error::Error as _;
-use upcie_nvme::{Error, Refusal, spec::Status, upcie_core};
+use upcie_nvme::{
+    Error, Refusal,
+    spec::Status,
+    upcie_core::{self, Chain},
+};
 
 /// What is said of an error, and its number: for `td->error`.
 #[derive(Debug)]
@@ -23,7 +27,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::new(errno(&error), chain(&error))
+        Self::new(errno(&error), Chain(&error).to_string())
     }
 }
 
@@ -31,17 +35,6 @@ impl From<upcie_core::Error> for Failure {
     fn from(error: upcie_core::Error) -> Self {
         Error::from(error).into()
     }
-}
-
-/// An error and its sources in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text += &format!(": {source}");
-        next = source.source();
-    }
-    text
 }
 
 /// The number that fio shows beside the line.
@@ -95,7 +88,7 @@ const STATUSES: &[(Status, i32)] = &[
 
 /// The errno of a status.
 pub(crate) fn of_status(status: Status) -> i32 {
-    let known = STATUSES.iter().find(|(known, _)| status.is(*known));
+    let known = STATUSES.iter().find(|(known, _)| status == *known);
     known.map_or(libc::EIO, |&(_, errno)| errno)
 }
 
@@ -117,7 +110,7 @@ mod tests {
     #[test]
     fn a_status_has_one_errno_whatever_its_retry_bits() {
         for (index, (status, errno)) in STATUSES.iter().enumerate() {
-            assert!(!STATUSES[..index].iter().any(|(other, _)| other.is(*status)), "{status} is there twice");
+            assert!(!STATUSES[..index].iter().any(|(other, _)| other == status), "{status} is there twice");
             assert_eq!(of_status(*status), *errno);
             assert_eq!(of_status(Status::from_bits(status.into_bits() | 1 << 14)), *errno, "do not retry");
         }

@@ -232,7 +232,7 @@ impl Job {
     pub(crate) fn command_failed(&mut self, index: u32, status: Status) {
         let Some(slot) = self.slot(index) else { return };
         ffi::fail(slot.unit, errors::of_status(status));
-        if !self.told.iter().any(|told| told.is(status)) {
+        if !self.told.contains(&status) {
             self.told.push(status);
             let text = self.describe(index);
             ffi::print(&format!("{text} failed: {status} (told once)"));

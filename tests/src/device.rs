@@ -115,8 +115,7 @@ impl Device {
 /// # Panics
 /// When it does not come up.
 pub fn another() -> Controller {
-    Controller::open(&"emu:size=16M,serial=OTHER".parse().expect("an address"))
-        .expect("the embedded controller")
+    Controller::open("emu:size=16M,serial=OTHER").expect("the embedded controller")
 }
 
 /// All namespaces of a controller, with the data that goes into them.

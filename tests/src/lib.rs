@@ -71,13 +71,7 @@ pub fn says(error: &dyn std::error::Error, parts: &[&str]) {
 
 /// An error and its sources in one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text += &format!(": {source}");
-        next = source.source();
-    }
-    text
+    upcie_core::Chain(error).to_string()
 }
 
 /// Says in one line that something could not be tried.

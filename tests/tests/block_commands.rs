@@ -173,7 +173,7 @@ fn a_range_beyond_the_namespace_deallocates_nothing_and_fails_with_a_status_if_i
                 };
                 match &error {
                     Error::Status { status, .. } => {
-                        assert!(status.is(Status::LBA_OUT_OF_RANGE), "{bad:?}: {status}");
+                        assert_eq!(*status, Status::LBA_OUT_OF_RANGE, "{bad:?}: {status}");
                     }
                     other => panic!("{bad:?}: {other}"),
                 }

@@ -13,7 +13,7 @@ use upcie_tests::{
 
 /// A controller of the test's own, since what is forgotten stays until the process ends.
 fn controller() -> (Controller, Namespace) {
-    let controller = Controller::open(&"emu:size=16M,queues=4".parse().unwrap()).unwrap();
+    let controller = Controller::open("emu:size=16M,queues=4").unwrap();
     let namespace = controller.namespace(1).unwrap();
     (controller, namespace)
 }

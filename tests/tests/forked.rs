@@ -75,10 +75,7 @@ fn try_all(
     // Stamps stay as they are: the queue takes nothing after this either.
     controller.rescan();
     refused("a turn after a rescan", queue.turn().map(drop))?;
-    refused(
-        "another beside it",
-        controller.open_beside(&"emu".parse().unwrap(), Default::default()).map(drop),
-    )
+    refused("another beside it", controller.open_beside("emu", Default::default()).map(drop))
 }
 
 /// The end of soundness R6, and R3: the child has the parent's id where both are the first of their namespaces, so it is not the

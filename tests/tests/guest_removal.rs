@@ -104,7 +104,7 @@ fn a_removal_ends_perf_and_succeeds() {
 #[test]
 fn a_program_is_told_by_a_descriptor() {
     let _guard = Guard::new();
-    let controller = Controller::open(&BDF.parse().unwrap()).unwrap();
+    let controller = Controller::open(BDF).unwrap();
     assert!(!controller.is_wanted_back());
     let error = Binder::new().force(true).unbind(&function()).unwrap_err().to_string();
     has(error.as_bytes(), &[BDF, "this process has it open"]);

@@ -131,7 +131,10 @@ fn a_late_blocking_call_frees_its_buffer() {
         match controller.heap().in_use() {
             // Less, where a busy machine was late with the first read already.
             now if now <= before => Ok(()),
-            _ => Err(Error::Emulator("more memory is in use than before".into())),
+            now => Err(Error::Argument {
+                device: controller.name().into(),
+                reason: format!("{now} bytes are in use, {before} before"),
+            }),
         }
     });
 }

@@ -276,12 +276,12 @@ fn the_best_kind_there_is_is_taken_unless_another_is_asked_for() {
 
 #[test]
 fn a_controller_without_interrupts_can_be_polled_and_says_so() {
-    let address = "emu:size=1M,vectors=0".parse().unwrap();
+    let address = "emu:size=1M,vectors=0";
     for kind in KINDS {
-        let error = Controller::open_with(&address, options(kind)).unwrap_err();
+        let error = Controller::open_with(address, options(kind)).unwrap_err();
         says(&error, &["emu:size=1M,vectors=0", &kind.to_string(), "nor any other", "poll"]);
     }
-    let controller = Controller::open(&address).unwrap();
+    let controller = Controller::open(address).unwrap();
     assert_eq!((controller.irq_kind(), controller.vectors().unwrap()), (None, 0));
     let error = controller.queue_pair().interrupt(0).create::<u64>().unwrap_err();
     says(&error, &[controller.name(), "no interrupt vector 0"]);

@@ -116,7 +116,7 @@ fn late_bytes_are_wrong_data_and_nothing_worse() {
         assert!(text.contains("read_at") && text.contains("not trusted"), "{text}");
     }
     // With a device that is trusted, as by default, references are given.
-    let trusted = Controller::open(&"emu:size=1M".parse().unwrap()).unwrap();
+    let trusted = Controller::open("emu:size=1M").unwrap();
     assert_eq!(trusted.alloc(512).unwrap().as_slice(), Some(&[0; 512][..]));
     within(deadline(), move || drop((namespace, hostile)));
 }

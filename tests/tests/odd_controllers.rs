@@ -29,7 +29,7 @@ fn patient(timeout: Duration) -> ControllerOptions {
 }
 
 fn emu(options: &str) -> Controller {
-    let address = format!("emu:size=4M,{options}").parse().unwrap();
+    let address = format!("emu:size=4M,{options}");
     Controller::open(&address).unwrap_or_else(|error| panic!("{options}: {}", chain(&error)))
 }
 
@@ -239,8 +239,8 @@ fn one_queue_pair_of_two_entries_serves_everything() {
 #[test]
 fn a_blocking_call_ends_however_the_device_dawdles() {
     // Each batch of 31 commands is in time, and 9 of them are not within 1 s and a second for each of 2 MiB.
-    let address = "emu:size=4M,mdts=8K,latency=700ms".parse().unwrap();
-    let controller = Controller::open_with(&address, patient(Duration::from_secs(1))).unwrap();
+    let address = "emu:size=4M,mdts=8K,latency=700ms";
+    let controller = Controller::open_with(address, patient(Duration::from_secs(1))).unwrap();
     let namespace = controller.namespace(1).unwrap();
     let mut buffer = controller.alloc(2 << 20).unwrap();
     let start = Instant::now();

@@ -354,11 +354,11 @@ fn the_controller_shuts_down_when_the_last_handle_goes_in_any_thread() {
 
 #[test]
 fn a_blocking_call_that_times_out_gives_its_buffer_back_once_the_queue_is_deleted() {
-    let address = "emu:size=1M,latency=60s".parse().unwrap();
+    let address = "emu:size=1M,latency=60s";
     // Admin commands have the same deadline: long enough for those, emulated and on a busy machine.
     let timeout = Duration::from_secs(2);
     let options = upcie_nvme::ControllerOptions { timeout, queues: 1, ..Default::default() };
-    let controller = Controller::open_with(&address, options).unwrap();
+    let controller = Controller::open_with(address, options).unwrap();
     let namespace = controller.namespace(1).unwrap();
     let mut buffer = controller.alloc(4096).unwrap();
     // More often than there are queue pairs: each one's is given back too.

@@ -120,7 +120,7 @@ fn a_second_controller_of_the_subsystem_counts() {
         let path = directory.path().join(file);
         fs::write(&path, vec![0; 1 << 20]).unwrap();
         let address = format!("emu:file={},serial={serial}", path.display());
-        Controller::open(&address.parse().unwrap()).unwrap()
+        Controller::open(address).unwrap()
     };
     let (one, two, other) = (open("a", "SHARED"), open("b", "SHARED"), open("c", "OWN"));
     assert_eq!(one.identify().subsystem_name(), two.identify().subsystem_name());
@@ -146,7 +146,7 @@ fn a_second_controller_of_the_subsystem_counts() {
 
 #[test]
 fn memory_of_another_emulator_is_another_subsystem() {
-    let open = || Controller::open(&"emu:size=1M".parse().unwrap()).unwrap();
+    let open = || Controller::open("emu:size=1M").unwrap();
     let (one, two) = (open(), open());
     assert_eq!(one.identify().sn, two.identify().sn);
     assert_ne!(one.identify().subsystem_name(), two.identify().subsystem_name());

@@ -265,7 +265,7 @@ fn the_longest_transfer_starts_anywhere_in_a_page() {
 #[test]
 fn a_controller_without_a_limit_takes_the_longest_transfers() {
     // 32 MiB is the most that the driver puts into a command: lists go over many pages then.
-    let controller = Controller::open(&"emu:size=64M,mdts=64M".parse().unwrap()).unwrap();
+    let controller = Controller::open("emu:size=64M,mdts=64M").unwrap();
     let namespace = &namespaces(&controller)[0];
     assert_eq!(namespace.0.max_transfer(), 32 << 20);
     let mut queue = create::<u64>(controller.queue_pair().depth(2));

@@ -135,7 +135,7 @@ fn fewer_queue_pairs_can_be_asked_for() {
 
 #[test]
 fn addresses_that_lead_nowhere_say_what_to_do() {
-    let open = |text: &str| Controller::open(&text.parse().unwrap()).expect_err("it does not open");
+    let open = |text: &str| Controller::open(text).expect_err("it does not open");
     says(&open("vfio-user:/nonexistent/socket"), &["vfio-user:/nonexistent/socket"]);
     let directory = upcie_tests::process::Directory::new();
     let file = directory.path().join("file");

@@ -24,7 +24,7 @@ fn a_function_has_one_user() {
     const NAME: &str = "a_function_has_one_user";
     if let Some(role) = role() {
         let (holder, address) = role.split_once(' ').unwrap();
-        let error = Controller::open(&address.parse().unwrap()).unwrap_err();
+        let error = Controller::open(address).unwrap_err();
         let function = address.split_once(':').map_or(address, |(_, function)| function);
         return says(&error, &[function, "in use", &format!("by process {holder}")]);
     }
@@ -56,7 +56,7 @@ fn a_file_has_one_server() {
     let error = Server::try_start(&options).expect_err("a second server");
     assert!(error.contains("disk") && error.contains("use"), "{error}");
     // In the same way, one in this process.
-    let error = Controller::open(&format!("emu:{options}").parse().unwrap()).unwrap_err();
+    let error = Controller::open(format!("emu:{options}")).unwrap_err();
     says(&error, &["disk", "use"]);
     // The first is as well as before, and what it wrote is there for the next.
     {
@@ -77,7 +77,7 @@ fn a_file_has_one_server() {
 #[test]
 fn a_file_has_one_embedded_controller() {
     let directory = Directory::new();
-    let address = format!("emu:size=8M,file={}/disk", directory.path().display()).parse().unwrap();
+    let address = format!("emu:size=8M,file={}/disk", directory.path().display());
     let first = Controller::open(&address).unwrap();
     says(&Controller::open(&address).unwrap_err(), &["disk", "use"]);
     drop(first);
@@ -132,7 +132,7 @@ fn a_function_is_opened_once_by_any_address() {
         let Some(function) = device.address().bdf() else { return };
         let controller = device.open();
         for form in ["", "vfio:", "iommufd:", "noiommu:", "uio:", "sysfs:"] {
-            let address = format!("{form}{function}").parse().unwrap();
+            let address = format!("{form}{function}");
             let error = Controller::open(&address).unwrap_err();
             says(&error, &[&function.to_string()]);
             let error = controller.open_beside(&address, ControllerOptions::default()).unwrap_err();

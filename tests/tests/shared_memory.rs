@@ -222,7 +222,7 @@ fn an_owner_that_is_killed_is_an_error_and_no_fault() {
     const NAME: &str = "an_owner_that_is_killed_is_an_error_and_no_fault";
     if role().is_some() {
         let socket = connect();
-        let address = env::var(ADDRESS).unwrap().parse().unwrap();
+        let address = env::var(ADDRESS).unwrap();
         let mut owner = Owner::new(Controller::open(&address).unwrap());
         owner.introduce(&socket);
         owner.serve(&socket);

@@ -1,10 +1,12 @@
 //! The crate's one error type. A message says which device, what was tried and what to do; the cause, if there is
 //! one, is the error's `source` and is not printed twice.
 
-use std::{io, time::Duration};
+use std::{fmt, io, time::Duration};
 
 /// What went wrong below the driver: finding a device, opening it, mapping its memory, talking to it.
-#[derive(Debug, thiserror::Error)]
+///
+/// `{:?}` prints the message and its causes, as a program's `main` does that returns the error.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The text is not a device address.
@@ -83,7 +85,8 @@ pub enum Error {
     },
     /// The device is another process's: this one was forked from it.
     #[error(
-        "{device}: {operation}: it belongs to the process that this one was forked from: open it again in this one, or          use it in that one alone"
+        "{device}: {operation}: it belongs to the process that this one was forked from: open it again in this one, or \
+         use it in that one alone"
     )]
     Forked {
         /// The device.
@@ -140,6 +143,38 @@ pub enum Error {
         /// Why not.
         reason: &'static str,
     },
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Chain(self))
+    }
+}
+
+/// Prints an error and its causes on one line: `emu: Read at block 9 failed: LBA Out of Range (00/80h): …`.
+///
+/// ```
+/// use upcie_core::{Chain, device::Address};
+///
+/// let error = "0000:01:00.9".parse::<Address>().unwrap_err();
+/// eprintln!("{}", Chain(&error));
+/// ```
+#[derive(Debug)]
+pub struct Chain<'a>(
+    /// The error.
+    pub &'a (dyn std::error::Error + 'a),
+);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
 }
 
 impl Error {

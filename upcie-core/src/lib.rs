@@ -26,5 +26,5 @@ pub mod uio;
 pub mod vfio;
 pub mod vfio_user;
 
-pub use error::{Error, Result};
+pub use error::{Chain, Error, Result};
 pub use open::{Transport, open, probe};

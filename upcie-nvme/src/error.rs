@@ -1,10 +1,13 @@
 //! The crate's one error type, and why a controller takes no I/O.
 
 use crate::{engine::Refusal, spec::Status};
-use std::time::Duration;
+use std::{fmt, time::Duration};
+use upcie_core::Chain;
 
 /// What went wrong with a controller or a namespace.
-#[derive(Debug, thiserror::Error)]
+///
+/// `{:?}` prints the message and its causes, as a program's `main` does that returns the error.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Below the driver: the way to the device, or its memory.
@@ -171,8 +174,21 @@ pub enum Error {
         qid: u16,
     },
     /// The embedded controller's options can't be used.
-    #[error("emu: {0}")]
-    Emulator(String),
+    #[error("emu can't be used")]
+    Emulator(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// An [`Address`](upcie_core::device::Address) is one already: for what takes anything that becomes one.
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Chain(self))
+    }
 }
 
 /// Why a controller takes no I/O, though it is up and admin commands work: queue pairs and the blocking calls are refused

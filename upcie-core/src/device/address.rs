@@ -18,7 +18,7 @@ pub const FORMS: &str = "0000:01:00.0 (a PCI function; the way in follows from i
 /// assert!("nvme0n1".parse::<Address>().is_err());
 /// # Ok::<(), upcie_core::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Address {
     /// `0000:01:00.0`: a PCI function; the way in follows from the driver that is bound.
@@ -80,6 +80,37 @@ impl FromStr for Address {
             Some(_) => bdf(input).map(Self::Pci),
             None => Err(bad("it names no device".into())),
         }
+    }
+}
+
+/// `&address` is good wherever something that becomes an address is taken.
+impl From<&Address> for Address {
+    fn from(address: &Address) -> Self {
+        address.clone()
+    }
+}
+
+impl TryFrom<&str> for Address {
+    type Error = Error;
+
+    fn try_from(text: &str) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&String> for Address {
+    type Error = Error;
+
+    fn try_from(text: &String) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for Address {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        text.parse()
     }
 }
 

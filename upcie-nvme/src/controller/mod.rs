@@ -21,7 +21,7 @@ mod vectors;
 
 pub use crate::error::NoIo;
 use crate::{
-    Result,
+    Error, Result,
     engine::{BufferLists, Live, Queue, Retired},
     spec::{Capabilities, CommandSet, IdentifyController, Version},
 };
@@ -55,7 +55,7 @@ use vectors::Vectors;
 ///
 /// ```
 /// use upcie_nvme::Controller;
-/// let controller = Controller::open(&"emu:size=1M".parse()?)?;
+/// let controller = Controller::open("emu:size=1M")?;
 /// let namespace = controller.namespace(1)?;
 /// let mut buffer = controller.alloc(namespace.block_size())?;
 /// buffer.fill(7);
@@ -112,11 +112,16 @@ pub(crate) struct Inner {
 }
 
 impl Controller {
-    /// Opens and brings up the controller at `address`, with the default options.
+    /// Opens and brings up the controller at `address`, with the default options. The address is an [`Address`] or its text.
     ///
     /// # Errors
-    /// There is no such device, it can't be reached (what to do is in the error), or it does not come up.
-    pub fn open(address: &Address) -> Result<Self> {
+    /// The text is no address, there is no such device, it can't be reached (the error says what to do), or it does not
+    /// come up.
+    pub fn open<A>(address: A) -> Result<Self>
+    where
+        A: TryInto<Address>,
+        Error: From<A::Error>,
+    {
         Self::open_with(address, ControllerOptions::default())
     }
 
@@ -124,7 +129,11 @@ impl Controller {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_with(address: &Address, options: ControllerOptions) -> Result<Self> {
+    pub fn open_with<A>(address: A, options: ControllerOptions) -> Result<Self>
+    where
+        A: TryInto<Address>,
+        Error: From<A::Error>,
+    {
         Self::from_device(open_device(address, options.timeout)?, options)
     }
 
@@ -145,16 +154,21 @@ impl Controller {
     ///
     /// # Errors
     /// The two ways in can't share an address space (the error says which can), and as [`open`](Self::open).
-    pub fn open_beside(&self, address: &Address, options: ControllerOptions) -> Result<Self> {
-        class::check(address)?;
+    pub fn open_beside<A>(&self, address: A, options: ControllerOptions) -> Result<Self>
+    where
+        A: TryInto<Address>,
+        Error: From<A::Error>,
+    {
+        let address = address.try_into()?;
+        class::check(&address)?;
         self.inner.check_owner("opening another controller beside it")?;
-        Self::from_device(self.inner.device.open_beside(address)?, options)
+        Self::from_device(self.inner.device.open_beside(&address)?, options)
     }
 
     /// The controller memory buffer (CMB), mapped and turned on by the first call; `None` where there is none.
     ///
     /// ```
-    /// # let controller = upcie_nvme::Controller::open(&"emu:size=1M".parse()?)?;
+    /// # let controller = upcie_nvme::Controller::open("emu:size=1M")?;
     /// if let Some(memory) = controller.memory_buffer()? {
     ///     let mut buffer = memory.alloc(4096)?;
     ///     buffer.write_at(0, b"through the controller");
@@ -315,18 +329,23 @@ impl Controller {
 ///
 /// ```
 /// use std::time::Duration;
-/// let device = upcie_nvme::controller::open_device(&"emu:size=1M".parse()?, Duration::from_secs(5))?;
+/// let device = upcie_nvme::controller::open_device("emu:size=1M", Duration::from_secs(5))?;
 /// println!("CAP {:#x}", device.bar(0)?.read_u64(0)?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
 /// There is no such device, or it can't be reached: what to do is in the error.
-pub fn open_device(address: &Address, timeout: Duration) -> Result<Arc<dyn Device>> {
-    class::check(address)?;
+pub fn open_device<A>(address: A, timeout: Duration) -> Result<Arc<dyn Device>>
+where
+    A: TryInto<Address>,
+    Error: From<A::Error>,
+{
+    let address = address.try_into()?;
+    class::check(&address)?;
     let _budget = Budget::new(timeout);
-    Ok(match address {
-        Address::Emulated(text) => crate::emu::spawn(&text.parse()?)?,
+    Ok(match &address {
+        Address::Emulated(text) => crate::emu::spawn(&text.parse::<crate::emu::Options>()?)?,
         Address::VfioUser(path) => Arc::new(Client::connect_within(path, timeout)?),
         other => upcie_core::open(other)?,
     })

@@ -50,7 +50,7 @@ impl Step {
     fn back(self, answer: Result<(), Status>) -> Option<Self> {
         let deleted = match answer {
             Ok(()) => true,
-            Err(status) => status.is(Status::INVALID_QUEUE_ID),
+            Err(status) => status == Status::INVALID_QUEUE_ID,
         };
         match self {
             Self::CreateCq => answer.is_ok().then_some(Self::DeleteCq),
@@ -239,7 +239,7 @@ impl Inner {
             let outcome = self.exchange(&command, DmaBuf::empty(), step.name(), after, Late::Step(ticket));
             let (answer, error) = match outcome {
                 Ok(_) => (Some(Ok(())), None),
-                Err((Error::Status { status, .. }, _)) if status.is(Status::INVALID_QUEUE_ID) => {
+                Err((Error::Status { status, .. }, _)) if status == Status::INVALID_QUEUE_ID => {
                     (Some(Err(status)), None)
                 }
                 Err((error @ Error::Status { status, .. }, _)) => (Some(Err(status)), Some(error)),

@@ -113,7 +113,7 @@ mod tests {
     /// Soundness finding 1: rings and lists are in regions that no buffer of a user's leads to.
     #[test]
     fn no_buffer_is_in_a_region_of_rings_or_lists() {
-        let controller = Controller::open(&"emu:size=1M".parse().unwrap()).unwrap();
+        let controller = Controller::open("emu:size=1M").unwrap();
         let buffers = [512, 64 << 10].map(|len| controller.alloc(len).unwrap());
         let inner = controller.inner();
         let mut queue = create::<u64>(inner, 64, None, None, None, PRIORITY).unwrap();

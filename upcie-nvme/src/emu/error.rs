@@ -1,7 +1,7 @@
 //! What can be wrong with the options, or with what they name.
 
 use super::options::KEYS;
-use std::{error, io, path::PathBuf};
+use std::{io, path::PathBuf};
 
 /// Why there is no embedded controller.
 #[derive(Debug, thiserror::Error)]
@@ -53,12 +53,6 @@ pub enum Error {
 
 impl From<Error> for crate::Error {
     fn from(error: Error) -> Self {
-        let mut text = error.to_string();
-        let mut source = error::Error::source(&error);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        Self::Emulator(text)
+        Self::Emulator(Box::new(error))
     }
 }

@@ -4,7 +4,7 @@
 //! What it looks like is in [`Options`], the `key=value,…` of an address:
 //!
 //! ```no_run
-//! let controller = upcie_nvme::Controller::open(&"emu:size=64M,lba=4096,namespaces=2".parse()?)?;
+//! let controller = upcie_nvme::Controller::open("emu:size=64M,lba=4096,namespaces=2")?;
 //! # Ok::<(), upcie_nvme::Error>(())
 //! ```
 //!

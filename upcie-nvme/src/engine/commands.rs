@@ -115,7 +115,7 @@ impl<T> Turn<'_, T> {
     ///
     /// ```
     /// # use upcie_nvme::{Controller, Wait, spec::DatasetRange};
-    /// # let controller = Controller::open(&"emu:size=1M".parse()?)?;
+    /// # let controller = Controller::open("emu:size=1M")?;
     /// # let namespace = controller.namespace(1)?;
     /// # let mut queue = controller.queue_pair().create::<u64>()?;
     /// let mut ranges = controller.alloc(4096)?;

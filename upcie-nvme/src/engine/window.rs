@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn data_is_refused_by_its_direction() {
-        let controller = Controller::open(&"emu:size=1M".parse().unwrap()).unwrap();
+        let controller = Controller::open("emu:size=1M").unwrap();
         let buffer = controller.alloc(4096).unwrap();
         for (reads, writes) in [(true, false), (false, true)] {
             let window = Window { addresses: 0..u64::MAX, reads, writes, mixed: false };

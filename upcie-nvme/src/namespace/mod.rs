@@ -152,7 +152,7 @@ impl Namespace {
     /// There may be any number of ranges; each 256 make a command.
     ///
     /// ```
-    /// # let controller = upcie_nvme::Controller::open(&"emu:size=1M".parse()?)?;
+    /// # let controller = upcie_nvme::Controller::open("emu:size=1M")?;
     /// # let namespace = controller.namespace(1)?;
     /// use upcie_nvme::spec::DatasetRange;
     /// namespace.deallocate(&[DatasetRange::new(0, 8), DatasetRange::new(64, 8)])?;

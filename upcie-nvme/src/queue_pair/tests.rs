@@ -9,7 +9,7 @@ const PAGE: usize = 4096;
 #[test]
 fn of_a_chain_that_is_too_long_for_a_command_nothing_is_sent() {
     // A command takes two pages: the first of them could be sent by itself.
-    let controller = Controller::open(&"emu:size=1M,mdts=8192".parse().unwrap()).unwrap();
+    let controller = Controller::open("emu:size=1M,mdts=8192").unwrap();
     let namespace = controller.namespace(1).unwrap();
     let chain = |byte: u8| {
         let mut chain = controller.alloc(2 * PAGE).unwrap();
@@ -27,7 +27,7 @@ fn of_a_chain_that_is_too_long_for_a_command_nothing_is_sent() {
 
 #[test]
 fn a_part_of_a_chains_first_segment_is_transferred_however_many_pages_it_has() {
-    let controller = Controller::open(&"emu:size=1M".parse().unwrap()).unwrap();
+    let controller = Controller::open("emu:size=1M").unwrap();
     let namespace = controller.namespace(1).unwrap();
     let mut held = controller.alloc(8 * PAGE).unwrap();
     held.fill(3);
@@ -60,7 +60,7 @@ fn a_part_of_a_chains_first_segment_is_transferred_however_many_pages_it_has() {
 #[test]
 fn a_queue_says_why_nothing_may_come() {
     let read = |address: &str, wait| {
-        let controller = Controller::open(&address.parse().unwrap()).unwrap();
+        let controller = Controller::open(address).unwrap();
         let namespace = controller.namespace(1).unwrap();
         let mut queue = controller.queue_pair().depth(4).create::<u64>().unwrap();
         // Once round the ring: what is read of it is before its first entry.

@@ -20,8 +20,9 @@ named_values! {
 /// How a command ended: bits 15:1 of a completion's last word, that is without the phase tag.
 ///
 /// Bits 7:0 are the code, 10:8 its type, 12:11 the retry delay, 13 More, 14 Do Not Retry. Two statuses are
-/// equal if all of these are; [`Status::is`] compares type and code alone.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// equal if type and code are: `status == Status::LBA_OUT_OF_RANGE` holds whatever the controller says about a
+/// retry. [`into_bits`](Status::into_bits) has all bits.
+#[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
 pub struct Status(u16);
 
@@ -71,17 +72,11 @@ impl Status {
         self.0 as u8
     }
 
-    /// Whether type and code are those of `other`, whatever the retry bits are.
-    #[must_use]
-    pub const fn is(self, other: Self) -> bool {
-        self.kind() == other.kind()
-    }
-
     /// Whether the command succeeded.
     #[inline]
     #[must_use]
     pub const fn is_success(self) -> bool {
-        self.kind() == 0
+        self.type_and_code() == 0
     }
 
     /// Whether the same command would fail again.
@@ -112,8 +107,22 @@ impl Status {
         if self.is_success() { Ok(()) } else { Err(self) }
     }
 
-    const fn kind(self) -> u16 {
+    const fn type_and_code(self) -> u16 {
         self.0 & 0x7ff
+    }
+}
+
+impl PartialEq for Status {
+    fn eq(&self, other: &Self) -> bool {
+        self.type_and_code() == other.type_and_code()
+    }
+}
+
+impl Eq for Status {}
+
+impl core::hash::Hash for Status {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.type_and_code().hash(state);
     }
 }
 

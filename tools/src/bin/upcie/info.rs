@@ -22,6 +22,7 @@ use upcie_nvme::{
         AdminQueueAttributes, Capabilities, CmbLocation, CmbSize, Configuration, ControllerStatus,
         PowerState, Version, offset,
     },
+    upcie_core::Chain,
 };
 
 /// For `--help`.
@@ -133,7 +134,7 @@ fn identify(controller: &Controller) -> Value {
 fn own_memory(controller: &Controller) -> Value {
     let buffer = match controller.memory_buffer() {
         Ok(None) => Value::Null,
-        Err(error) => json!({ "unusable": chain(&error) }),
+        Err(error) => json!({ "unusable": Chain(&error).to_string() }),
         Ok(Some(memory)) => {
             let (size, location) = (memory.properties(), memory.location());
             json!({
@@ -146,17 +147,17 @@ fn own_memory(controller: &Controller) -> Value {
                 },
                 "lists_elsewhere": location.cdpcils(),
                 "data_partly_elsewhere": location.cdmmms(),
-                "peers": memory.check_peers().map_or_else(|error| chain(&error), |()| "yes".into()),
+                "peers": memory.check_peers().map_or_else(|error| Chain(&error).to_string(), |()| "yes".into()),
             })
         }
     };
     let persistent = match controller.persistent_memory() {
         Ok(None) => Value::Null,
-        Err(error) => json!({ "unusable": chain(&error) }),
+        Err(error) => json!({ "unusable": Chain(&error).to_string() }),
         Ok(Some(memory)) => {
             let cap = memory.properties();
             let status = memory.status().map_or_else(
-                |error| chain(&error),
+                |error| Chain(&error).to_string(),
                 |status| {
                     ["normal", "restore error", "read-only", "unreliable"]
                         .get(usize::from(status.hsts()))
@@ -170,17 +171,11 @@ fn own_memory(controller: &Controller) -> Value {
                 "uses": { "read_data": cap.rds(), "write_data": cap.wds() },
                 "addresses": cap.cmss(),
                 "health": status,
-                "peers": memory.check_peers().map_or_else(|error| chain(&error), |()| "yes".into()),
+                "peers": memory.check_peers().map_or_else(|error| Chain(&error).to_string(), |()| "yes".into()),
             })
         }
     };
     json!({ "controller_memory_buffer": buffer, "persistent_memory_region": persistent })
-}
-
-/// An error and its sources in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let all = std::iter::successors(Some(error), |error| error.source());
-    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// How many of each kind the way in has, and which kind is used.
@@ -231,7 +226,7 @@ fn namespaces(controller: &Controller) -> anyhow::Result<Vec<Value>> {
 fn no_io(controller: &Controller) -> Option<String> {
     match controller.check_io() {
         Err(upcie_nvme::Error::NoIo { reason, .. }) => Some(reason.to_string()),
-        other => other.err().map(|error| chain(&error)),
+        other => other.err().map(|error| Chain(&error).to_string()),
     }
 }
 

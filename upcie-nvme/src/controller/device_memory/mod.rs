@@ -14,6 +14,7 @@ use crate::{
 };
 use std::sync::Arc;
 use upcie_core::{
+    Chain,
     device::Device,
     dma::Heap,
     mmio::{Bar, Caching},
@@ -92,7 +93,7 @@ impl Inner {
             match map(true) {
                 Ok(region) => (region, None),
                 Err(error @ upcie_core::Error::OutOfRange { .. }) => return Err(error.into()),
-                Err(error) => (map(false)?, Some(chain(&error))),
+                Err(error) => (map(false)?, Some(Chain(&error).to_string())),
             }
         };
         let iova = region.iova(0);
@@ -140,12 +141,6 @@ fn bar(device: &dyn Device, index: u8, caching: Option<Caching>) -> Result<Bar> 
 
 fn broken(device: &str, what: &str, reason: String) -> Error {
     Error::Protocol { device: device.into(), operation: format!("enabling its {what}"), reason }
-}
-
-/// An error and its sources, as text that can be said again.
-fn chain(error: &dyn std::error::Error) -> String {
-    let sources = std::iter::successors(Some(error), |error| error.source());
-    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

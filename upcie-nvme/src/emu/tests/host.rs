@@ -33,6 +33,11 @@ pub struct Queue {
     doorbells: [Register<u32>; 2],
 }
 
+/// A status with its Do Not Retry bit, which equality of statuses leaves out.
+pub(super) fn exact(status: Status) -> (Status, bool) {
+    (status, status.do_not_retry())
+}
+
 impl Queue {
     /// Puts a command in the ring, without telling.
     pub fn put(&mut self, command: &Command) {

@@ -161,7 +161,7 @@ fn a_vector_that_no_kind_has_is_refused() {
     for (options, most) in [("size=1M,vectors=3,msi=8", 8), ("size=1M,vectors=0,intx=true", 1)] {
         let mut host = Host::new(options);
         let cq = Command::create_completion_queue(1, 16, host.iova(0), Some(most));
-        assert!(host.admin.status(cq).is(Status::INVALID_INTERRUPT_VECTOR), "{options}");
+        assert_eq!(host.admin.status(cq), Status::INVALID_INTERRUPT_VECTOR, "{options}");
         host.queue(1, [16, 16], Some(most - 1));
     }
 }

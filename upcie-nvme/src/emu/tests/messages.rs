@@ -111,7 +111,7 @@ fn fewer_messages_than_vectors_are_shared() {
     complete(&mut queue);
     irqs.one(1);
     let beyond = Command::create_completion_queue(2, 16, host.iova(0), Some(2));
-    assert!(host.admin.status(beyond).is(Status::INVALID_INTERRUPT_VECTOR));
+    assert_eq!(host.admin.status(beyond), Status::INVALID_INTERRUPT_VECTOR);
 }
 
 /// Writes an entry of the MSI-X table.

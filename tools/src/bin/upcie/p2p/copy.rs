@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn what_was_not_read_to_its_end_is_not_verified() {
-        let open = || Controller::open(&"emu:size=1M".parse().unwrap()).unwrap();
+        let open = || Controller::open("emu:size=1M").unwrap();
         let (from, to) = (open(), open());
         let (source, copy) = (from.namespace(1).unwrap(), to.namespace(1).unwrap());
         let job = Job {

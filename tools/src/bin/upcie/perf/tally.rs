@@ -116,7 +116,7 @@ impl Faults {
     }
 
     fn add_failed(&mut self, status: Status, count: u64) {
-        match self.failed.iter_mut().find(|(known, _)| known.is(status)) {
+        match self.failed.iter_mut().find(|(known, _)| *known == status) {
             Some((_, ours)) => *ours += count,
             None => self.failed.push((status, count)),
         }

@@ -89,6 +89,21 @@ pub fn check_distinct(uses: &[Use]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Checks that a file's name does not call an SVG image something else.
+///
+/// # Errors
+/// The name ends in another suffix.
+pub fn check_is_svg(option: &str, path: &Path) -> anyhow::Result<()> {
+    match path.extension() {
+        Some(suffix) if !suffix.eq_ignore_ascii_case("svg") => bail!(
+            "{option} {}: the image is SVG: name it {} (browsers show it, `rsvg-convert` makes a PNG of it)",
+            path.display(),
+            path.with_extension("svg").display()
+        ),
+        _ => Ok(()),
+    }
+}
+
 /// What makes a file itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Id {

@@ -1,6 +1,7 @@
 //! `upcie p2p`: blocks from one controller to another, through memory of one of them.
 
 mod copy;
+mod memory;
 mod report;
 
 use crate::{
@@ -11,13 +12,14 @@ use crate::{
     target::{self, Target},
     units::{self, Bytes},
 };
-use anyhow::{Context, bail, ensure};
-use clap::{Args, ValueEnum};
+use anyhow::{Context, ensure};
+use clap::Args;
 use copy::{Copied, Job, Side};
+use memory::{Whose, controller, memory};
 use report::Report;
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use upcie_core::pci::Function;
-use upcie_nvme::{Address, Controller, ControllerOptions, Namespace, controller::MemoryBuffer};
+use upcie_nvme::{Address, Controller, ControllerOptions, Namespace};
 
 /// For `--help`.
 pub const EXAMPLES: &str = "\
@@ -31,15 +33,6 @@ the other reaches across the bus, and never through the host's memory; the same
 copy through the host's memory is timed after it. Both controllers are opened in
 one address space: a plain PCI address means the VFIO container (vfio:), which maps
 the memory of one device for another, or uio: for what is bound to uio_pci_generic.";
-
-/// Whose memory buffer the data goes through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Whose {
-    /// The one that is read from: its commands stay inside, the other fetches the data
-    From,
-    /// The one that is written to: the first stores the data there
-    To,
-}
 
 /// Arguments of `upcie p2p`.
 #[derive(Debug, Args)]
@@ -182,41 +175,6 @@ fn in_container(address: &Address) -> Address {
         Address::Pci(bdf) => Address::Vfio(*bdf),
         other => other.clone(),
     }
-}
-
-fn controller<'c>(whose: Whose, from: &'c Controller, to: &'c Controller) -> &'c Controller {
-    match whose {
-        Whose::From => from,
-        Whose::To => to,
-    }
-}
-
-/// The memory buffer to use.
-fn memory(
-    wanted: Option<Whose>,
-    from: &Controller,
-    to: &Controller,
-) -> anyhow::Result<(Whose, Arc<MemoryBuffer>)> {
-    let candidates = match wanted {
-        Some(one) => vec![one],
-        None => vec![Whose::From, Whose::To],
-    };
-    for &whose in &candidates {
-        if let Some(memory) = controller(whose, from, to).memory_buffer()? {
-            let fits = match whose {
-                Whose::From => memory.reads(),
-                Whose::To => memory.writes(),
-            };
-            if fits {
-                return Ok((whose, memory));
-            }
-        }
-    }
-    let names: Vec<_> = candidates.iter().map(|&whose| controller(whose, from, to).name()).collect();
-    bail!(
-        "{}: no controller memory buffer that takes data (`upcie info` shows what there is)",
-        names.join(", ")
-    )
 }
 
 /// What is to be copied, if it fits both.

@@ -1,8 +1,8 @@
 //! What came of it, for people and for programs.
 
 use super::{
-    Whose, controller,
     copy::{Copied, Job},
+    memory::{Whose, controller},
 };
 use crate::{cli, units};
 use serde_json::{Value, json};

@@ -2,8 +2,8 @@
 
 use super::{cores::Cores, random::Distribution, sizes::Sizes, workload::Workload};
 use crate::{
+    files,
     guard::Consent,
-    plot,
     target::{self, Target},
     units::{self, Bytes},
 };
@@ -282,10 +282,10 @@ impl PerfArgs {
                 format!("--interval: at least {SHORTEST_INTERVAL:?} is needed"),
             ),
             (
-                self.plot.as_deref().is_some_and(|path| plot::check_name("--plot", path).is_err()),
+                self.plot.as_deref().is_some_and(|path| files::check_is_svg("--plot", path).is_err()),
                 self.plot
                     .as_deref()
-                    .and_then(|path| plot::check_name("--plot", path).err())
+                    .and_then(|path| files::check_is_svg("--plot", path).err())
                     .map_or_else(String::new, |error| error.to_string()),
             ),
             (

@@ -92,6 +92,7 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     signal::install()?;
     let glance = (args.wait == args::WaitKind::Auto).then(choice::Glance::now).flatten();
     let plan = Plan::new(args, open(args)?, glance.as_ref())?;
+    room::check(&plan)?;
     let mut report = Report::new(args, &plan)?;
     // What can't be done is said before anything is shown.
     let workers = plan.workers()?;

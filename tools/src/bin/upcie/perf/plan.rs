@@ -7,7 +7,6 @@ use super::{
     lane::{At, Lane},
     pace::Pace,
     random::{Distribution, mix},
-    room,
     scheduled::Share as CoreShare,
     sizes::{Share, Sizes},
     tally::{Faults, Tally},
@@ -104,7 +103,7 @@ impl Plan {
             (args.waiting(), None)
         };
         let random = args.random.unwrap_or(Distribution::Uniform);
-        let plan = Self {
+        Ok(Self {
             devices,
             mixture: Mixture { rw: args.rw, mix: args.mix(), random, sizes },
             depth,
@@ -120,9 +119,7 @@ impl Plan {
             verify: args.verify,
             breakdown: args.latency_breakdown,
             timeout: args.timeout,
-        };
-        room::check(&plan)?;
-        Ok(plan)
+        })
     }
 
     /// How to wait, as the command line spells it.

@@ -1,8 +1,7 @@
 //! What went wrong with a run, and what was measured instead of the device: one line each, for people, JSON and images.
 
-use super::report::{Report, Thread};
+use super::report::{Problem, Report, Thread};
 use crate::units::{self, grouped};
-use serde::{Deserialize, Serialize};
 
 /// A polling thread that ran less of the time than this did not measure the device.
 const RAN: f64 = 0.90;
@@ -10,15 +9,6 @@ const RAN: f64 = 0.90;
 const WAITED: f64 = 0.05;
 /// A rate counts as met from this part of it on: the last I/Os may be late when the time is up.
 const MET: f64 = 0.95;
-
-/// One of them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// `errors`, `mismatches`, `interrupted`, `lost`, `rate`, `starved` or `cores`.
-    pub kind: String,
-    /// For people.
-    pub text: String,
-}
 
 impl Report {
     /// What went wrong: as the run found it, or (of results of an earlier version) as far as the numbers tell.

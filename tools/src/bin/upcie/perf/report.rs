@@ -4,7 +4,6 @@ use super::{
     args::PerfArgs,
     host::{self, Host},
     plan::{Device as PlannedDevice, Plan},
-    problems::Problem,
     series::Interval,
     sizes::Share,
 };
@@ -40,6 +39,15 @@ pub struct Report {
     pub devices: Vec<Device>,
     pub threads: Vec<Thread>,
     pub intervals: Vec<Interval>,
+}
+
+/// Something that went wrong with a run, or was measured instead of the device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// `errors`, `mismatches`, `interrupted`, `lost`, `rate`, `starved` or `cores`.
+    pub kind: String,
+    /// For people.
+    pub text: String,
 }
 
 /// What was run.

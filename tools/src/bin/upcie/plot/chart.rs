@@ -2,7 +2,10 @@
 
 use super::axis::{LogTime, Nines};
 use crate::{
-    perf::{problems::Problem, report::Direction, series::Interval},
+    perf::{
+        report::{Direction, Problem},
+        series::Interval,
+    },
     units,
 };
 use plotters::{

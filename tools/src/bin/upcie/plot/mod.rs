@@ -12,13 +12,13 @@ use crate::{
     outcome::Outcome,
     perf::report::Report,
 };
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 use chart::{Area, Drawn};
 use clap::Args;
 use plotters::prelude::*;
 use std::{
     io::{self, IsTerminal, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 /// For `--help`.
@@ -60,7 +60,7 @@ pub fn run(args: &PlotArgs) -> anyhow::Result<Outcome> {
     };
     let place = Place::output(&out);
     if let Place::Path(path) = place {
-        check_name("--out", path)?;
+        files::check_is_svg("--out", path)?;
     }
     let mut uses = vec![Use::writes(format!("--out {}", out.display()), place)];
     uses.extend(files.iter().map(|file| Use::reads(file.display().to_string(), Place::input(file))));
@@ -87,18 +87,6 @@ fn default_name(files: &[PathBuf]) -> PathBuf {
     match files {
         [one] if matches!(Place::input(one), Place::Path(_)) => one.with_extension("svg"),
         _ => "plot.svg".into(),
-    }
-}
-
-/// An error if a file's name says that it is something else than an SVG image.
-pub fn check_name(option: &str, path: &Path) -> anyhow::Result<()> {
-    match path.extension() {
-        Some(suffix) if !suffix.eq_ignore_ascii_case("svg") => bail!(
-            "{option} {}: the image is SVG: name it {} (browsers show it, `rsvg-convert` makes a PNG of it)",
-            path.display(),
-            path.with_extension("svg").display()
-        ),
-        _ => Ok(()),
     }
 }
 

@@ -1,82 +1,11 @@
 //! `upcie read` and `upcie write`: blocks to and from a file or a pipe, several commands at a time.
 
 mod pipeline;
+mod progress;
+mod range;
 mod read;
 mod write;
 
+pub use progress::progress;
 pub use read::{EXAMPLES as READ_EXAMPLES, ReadArgs, run as read};
 pub use write::{EXAMPLES as WRITE_EXAMPLES, WriteArgs, run as write};
-
-use crate::units::{self, Bytes};
-use anyhow::ensure;
-use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
-use std::time::Duration;
-use upcie_nvme::Namespace;
-
-/// What both commands take.
-#[derive(Debug, Args)]
-pub struct RangeArgs {
-    /// First byte: a multiple of the block size
-    #[arg(long, short_alias = 'o', value_name = "BYTES", default_value = "0")]
-    offset: Bytes,
-    /// Bytes to transfer: a multiple of the block size (K, M, G, T are powers of 1024)
-    #[arg(long, short, alias = "size", value_name = "BYTES")]
-    length: Option<Bytes>,
-    /// The namespace [default: the first]
-    #[arg(long, short, value_name = "NSID")]
-    namespace: Option<u32>,
-    /// Give up when the device completes nothing for this long
-    #[arg(long, value_name = "TIME", default_value = "30", value_parser = units::parse_time)]
-    timeout: Duration,
-}
-
-impl RangeArgs {
-    /// Bytes from the offset to the end of the namespace, if offset and length fit it.
-    fn check(&self, namespace: &Namespace) -> anyhow::Result<u64> {
-        let block = namespace.block_size() as u64;
-        let total = namespace.blocks().saturating_mul(block);
-        let nsid = namespace.nsid();
-        let whole = |name: &str, value: &Bytes| -> anyhow::Result<()> {
-            ensure!(
-                value.bytes.is_multiple_of(block),
-                "{name} {value}: not a multiple of the block size of namespace {nsid}, {block} bytes"
-            );
-            Ok(())
-        };
-        let Self { offset, .. } = self;
-        whole("--offset", offset)?;
-        ensure!(
-            offset.bytes < total,
-            "--offset {offset}: namespace {nsid} ends at byte {total} ({})",
-            units::bytes(total)
-        );
-        let left = total - offset.bytes;
-        if let Some(length) = &self.length {
-            whole("--length", length)?;
-            ensure!(length.bytes > 0, "--length {length}: nothing to do");
-            ensure!(
-                length.bytes <= left,
-                "--length {length}: only {left} bytes ({}) of namespace {nsid} are left from --offset {offset} on",
-                units::bytes(left)
-            );
-        }
-        Ok(left)
-    }
-}
-
-/// A progress bar over bytes; on stderr, and on a terminal only. Without a length, it counts.
-pub fn progress(what: &'static str, length: Option<u64>) -> ProgressBar {
-    let (bar, template) = match length {
-        Some(length) => {
-            let template = "{prefix:>9} [{bar:30}] {percent:>3} %  {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta}";
-            (ProgressBar::new(length), template)
-        }
-        None => (ProgressBar::no_length(), "{prefix:>9} {binary_bytes}  {binary_bytes_per_sec}"),
-    };
-    let bar = bar.with_prefix(what);
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style.progress_chars("=> "));
-    }
-    bar
-}

@@ -1,6 +1,6 @@
 //! `upcie read`.
 
-use super::{RangeArgs, pipeline::Pipeline, progress};
+use super::{pipeline::Pipeline, progress::progress, range::RangeArgs};
 use crate::{
     cli,
     files::{self, Output, Place, Use},

@@ -1,6 +1,6 @@
 //! `upcie write`.
 
-use super::{RangeArgs, pipeline::Pipeline, progress, read};
+use super::{pipeline::Pipeline, progress::progress, range::RangeArgs, read};
 use crate::{
     cli,
     files::{self, Place, Use},

@@ -1,7 +1,7 @@
 //! The crate's one error type, and why a controller takes no I/O.
 
 use crate::{engine::Refusal, spec::Status};
-use std::{fmt, time::Duration};
+use std::{fmt, io, time::Duration};
 use upcie_core::Chain;
 
 /// What went wrong with a controller or a namespace.
@@ -222,6 +222,20 @@ pub enum NoIo {
         /// What it said.
         status: Status,
     },
+}
+
+/// For `std::io`'s traits: the error is the inner one, its kind the nearest.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Timeout { .. } | Error::Core(upcie_core::Error::Timeout { .. }) => io::ErrorKind::TimedOut,
+            Error::Gone { .. } | Error::Core(upcie_core::Error::Gone { .. }) => io::ErrorKind::NotConnected,
+            Error::Argument { .. } | Error::Refused { .. } => io::ErrorKind::InvalidInput,
+            Error::Unsupported { .. } | Error::NoIo { .. } => io::ErrorKind::Unsupported,
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
 }
 
 /// Shorthand for this crate's results.

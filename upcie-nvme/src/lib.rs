@@ -14,7 +14,7 @@ mod wait;
 pub use controller::{Controller, ControllerOptions};
 pub use engine::{Completion, Direction, Refusal, Refused, Turn};
 pub use error::{Error, NoIo, Result};
-pub use namespace::Namespace;
+pub use namespace::{Namespace, Stream};
 pub use queue_pair::QueuePair;
 pub use spec::IoFlags;
 pub use upcie_core::{self, device::Address, dma::DmaBuf, irq::IrqKind};

@@ -108,6 +108,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
     let mut inner = Inner {
         admin: Mutex::new(admin),
         blocking: Gate::default(),
+        edges: Gate::default(),
         retired: Mutex::default(),
         queue_ids: Mutex::default(),
         subsystem: Arc::default(),

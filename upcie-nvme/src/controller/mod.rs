@@ -72,6 +72,8 @@ pub(crate) struct Inner {
     admin: Mutex<Admin>,
     /// The queue pair of calls that wait, once there was one.
     blocking: Gate<Option<Queue<u64>>>,
+    /// For one thread at a time that changes blocks in part.
+    edges: Gate<()>,
     retired: Mutex<Vec<Retired>>,
     queue_ids: Mutex<Ids>,
     subsystem: Arc<Subsystem>,
@@ -413,6 +415,10 @@ impl Inner {
     }
 
     /// How long a command may take.
+    pub(crate) fn edges(&self) -> &Gate<()> {
+        &self.edges
+    }
+
     pub(crate) fn timeout(&self) -> Duration {
         self.options.timeout
     }

@@ -1,7 +1,13 @@
 //! A block view of a namespace.
 
 mod blocking;
+mod bytes;
 mod open;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use stream::Stream;
 
 use crate::{
     Controller, Error, Result,

@@ -1,0 +1,154 @@
+//! A namespace as a stream of bytes: `std::io`'s traits over [`Namespace::read_at`] and [`Namespace::write_at`].
+
+use super::Namespace;
+use crate::Result;
+use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
+
+/// Bytes that are read ahead, and written together.
+const BUFFER: usize = 1 << 20;
+
+/// A namespace's bytes with a position, buffered on both sides: [`Read`], [`BufRead`], [`Write`] and [`Seek`].
+///
+/// What was written reaches the controller when a MiB has come together, when the position moves or is read from, with
+/// [`flush`](Write::flush), and with the drop, which logs an error that it can't return. [`sync`](Self::sync) makes it
+/// durable.
+///
+/// ```
+/// use std::io::{Read, Seek, Write};
+/// let namespace = upcie_nvme::Controller::open("emu:size=1M")?.namespace(1)?;
+/// let mut stream = namespace.stream();
+/// stream.write_all(b"a log begins\n")?;
+/// stream.sync()?;
+/// stream.rewind()?;
+/// let mut text = [0; 5];
+/// stream.read_exact(&mut text)?;
+/// assert_eq!(&text, b"a log");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct Stream {
+    namespace: Namespace,
+    position: u64,
+    /// What was read last, from `ahead_at` on.
+    ahead: Vec<u8>,
+    ahead_at: u64,
+    /// What was written and not sent yet; it ends at `position`.
+    pending: Vec<u8>,
+}
+
+impl Namespace {
+    /// Its bytes as a stream, from the first on.
+    pub fn stream(&self) -> Stream {
+        Stream { namespace: self.clone(), position: 0, ahead: Vec::new(), ahead_at: 0, pending: Vec::new() }
+    }
+}
+
+impl Stream {
+    /// Sends what was written, and makes it durable ([`Namespace::flush`]).
+    ///
+    /// # Errors
+    /// As [`Namespace::write_at`] and [`Namespace::flush`].
+    pub fn sync(&mut self) -> Result<()> {
+        self.send()?;
+        self.namespace.flush()
+    }
+
+    /// Sends what was written. After an error it is sent again by the next try.
+    fn send(&mut self) -> Result<()> {
+        if !self.pending.is_empty() {
+            self.namespace.write_at(self.position - self.pending.len() as u64, &self.pending)?;
+            self.pending.clear();
+        }
+        Ok(())
+    }
+
+    /// Bytes from the position to the namespace's end.
+    fn left(&self) -> u64 {
+        self.namespace.len_bytes().saturating_sub(self.position)
+    }
+}
+
+impl BufRead for Stream {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.send()?;
+        if self.left() == 0 {
+            return Ok(&[]);
+        }
+        let seen = self.position.wrapping_sub(self.ahead_at);
+        if seen >= self.ahead.len() as u64 {
+            let len = self.left().min(BUFFER as u64) as usize;
+            self.ahead.clear();
+            let mut ahead = std::mem::take(&mut self.ahead);
+            ahead.resize(len, 0);
+            self.namespace.read_at(self.position, &mut ahead)?;
+            (self.ahead, self.ahead_at) = (ahead, self.position);
+        }
+        Ok(&self.ahead[(self.position - self.ahead_at) as usize..])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.position += amount as u64;
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(bytes)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+impl Write for Stream {
+    /// Takes as much as has room up to the namespace's end: at the end an error of the kind
+    /// [`StorageFull`](io::ErrorKind::StorageFull).
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.pending.len() == BUFFER {
+            self.send()?;
+        }
+        let room = self.left().min((BUFFER - self.pending.len()) as u64) as usize;
+        if room == 0 && !bytes.is_empty() {
+            let size = self.namespace.len_bytes();
+            let text = format!("namespace {} ends after {size} bytes", self.namespace.nsid());
+            return Err(io::Error::new(io::ErrorKind::StorageFull, text));
+        }
+        let taken = bytes.len().min(room);
+        self.ahead.clear();
+        self.pending.extend_from_slice(&bytes[..taken]);
+        self.position += taken as u64;
+        Ok(taken)
+    }
+
+    /// Sends what was written; [`sync`](Stream::sync) makes it durable, too.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(self.send()?)
+    }
+}
+
+impl Seek for Stream {
+    /// Moves the position, which may be beyond the end: nothing is there then.
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.send()?;
+        self.ahead.clear();
+        let (base, offset) = match to {
+            SeekFrom::Start(position) => (position, 0),
+            SeekFrom::End(offset) => (self.namespace.len_bytes(), offset),
+            SeekFrom::Current(offset) => (self.position, offset),
+        };
+        let position = base.checked_add_signed(offset);
+        self.position = position.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, format!("a seek by {offset} from byte {base}"))
+        })?;
+        Ok(self.position)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let len = self.pending.len();
+        if let Err(error) = self.send() {
+            tracing::error!(%error, "the last {len} bytes of a stream were not written");
+        }
+    }
+}

@@ -1,13 +1,16 @@
 //! Device addresses as fio can carry them.
 
-use upcie_nvme::{Address, upcie_core};
+use upcie_nvme::{
+    Address,
+    upcie_core::{self, device::FORMS},
+};
 
 /// The address in a file name. fio splits names at ':' that are not escaped, so a PCI function may be written with dots:
 /// `0000.01.00.0`, `vfio:0000.01.00.0`.
 pub(crate) fn parse(name: &str) -> Result<Address, upcie_core::Error> {
     if name.len() == 4 && name.bytes().all(|c| c.is_ascii_hexdigit()) {
         let reason = "fio splits file names at ':': write a PCI function with dots, 0000.01.00.0".into();
-        return Err(upcie_core::Error::Address { input: name.into(), reason });
+        return Err(upcie_core::Error::Address { input: name.into(), reason, forms: FORMS });
     }
     let (scheme, function) = match name.rsplit_once(':') {
         Some((scheme, function)) => (Some(scheme), function),

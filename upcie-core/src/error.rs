@@ -10,12 +10,14 @@ use std::{fmt, io, time::Duration};
 #[non_exhaustive]
 pub enum Error {
     /// The text is not a device address.
-    #[error("{input:?} is not a device address: {reason}. The forms are {forms}", forms = crate::device::FORMS)]
+    #[error("{input:?} is not a device address: {reason}. The forms are {forms}")]
     Address {
         /// What was given.
         input: String,
         /// What is wrong with it.
         reason: String,
+        /// The forms that are known where it was parsed.
+        forms: &'static str,
     },
     /// A system call failed.
     #[error("{device}: {operation}")]

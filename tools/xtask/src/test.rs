@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::cargo::{Executable, Workspace};
-use crate::checks::{assembly, instructions, licences, package};
+use crate::checks::{assembly, instructions, layers, licences, package};
 use crate::lab::fio;
 use crate::lab::prepare::prepare;
 use crate::process::{self, say};
@@ -98,6 +98,7 @@ fn steps(run: &mut Run<'_>) -> Result<()> {
     } else if run.choice.wants("msrv") {
         say!("Rust {MSRV} is not checked: it is absent (`rustup toolchain install {MSRV}`)");
     }
+    run.step("layers", layers::check)?;
     run.step("package", package::check)?;
     run.step("licences", licences::check)?;
     // Both know x86-64 only.

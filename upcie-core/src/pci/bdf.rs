@@ -45,6 +45,7 @@ impl FromStr for Bdf {
         parse().ok_or_else(|| Error::Address {
             input: input.into(),
             reason: "not domain:bus:device.function".into(),
+            forms: "0000:01:00.0 and 01:00.0",
         })
     }
 }

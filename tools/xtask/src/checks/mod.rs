@@ -3,5 +3,6 @@
 pub mod assembly;
 pub mod counted;
 pub mod instructions;
+pub mod layers;
 pub mod licences;
 pub mod package;

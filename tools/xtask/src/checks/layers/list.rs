@@ -1,0 +1,106 @@
+//! The list of a crate's layers, as ARCHITECTURE.md has it.
+//!
+//! ````text
+//! ```layers upcie-core
+//! open → device, vfio
+//! vfio → device
+//! device
+//! circles to go: vfio
+//! ```
+//! ````
+//! A line says which modules a module imports. They stand on lines below, so that nothing imports what is above it. One in
+//! parentheses is still to go: it may be above. The last line, where there is one, names the modules in which files still
+//! import each other.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct List {
+    /// By module: its line in the document, and the line for each module that it may import.
+    pub modules: BTreeMap<String, Module>,
+    /// Modules whose files may go in circles, and the line that says so.
+    pub circles: Vec<(String, usize)>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Module {
+    pub line: usize,
+    pub imports: Vec<String>,
+}
+
+/// Reads the list of `package`.
+pub fn read(document: &str, package: &str) -> Result<List> {
+    let head = format!("```layers {package}");
+    let mut lines = document.lines().enumerate().skip_while(|(_, line)| *line != head);
+    if lines.next().is_none() {
+        bail!("it has no block that begins with {head}");
+    }
+    let mut list = List::default();
+    let mut down = Vec::new();
+    for (index, line) in lines.take_while(|(_, line)| *line != "```") {
+        let number = index + 1;
+        if let Some(modules) = line.strip_prefix("circles to go:") {
+            list.circles.extend(modules.split(',').map(|module| (module.trim().to_owned(), number)));
+            continue;
+        }
+        let (module, imports) = line.split_once('→').unwrap_or((line, ""));
+        let module = module.trim().to_owned();
+        let mut names = Vec::new();
+        for name in imports.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            let to_go = name.strip_prefix('(').and_then(|name| name.strip_suffix(')'));
+            if to_go.is_none() {
+                down.push((number, module.clone(), name.to_owned()));
+            }
+            names.push(to_go.unwrap_or(name).to_owned());
+        }
+        if list.modules.insert(module.clone(), Module { line: number, imports: names }).is_some() {
+            bail!("line {number}: {module} has a line already");
+        }
+    }
+    for (number, module, name) in down {
+        match list.modules.get(&name) {
+            None => bail!("line {number}: {module} imports {name}, which has no line"),
+            Some(other) if other.line <= number => {
+                bail!("line {number}: {module} imports {name}, which is not below it")
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(block: &str) -> String {
+        read(&format!("text\n```layers x\n{block}\n```\n"), "x").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_list_is_read_with_its_lines() {
+        let list = read(
+            "```layers y\nz\n```\n```layers x\na → b, (c)\nc → b\nb\ncircles to go: a, b\n```\nmore → text",
+            "x",
+        )
+        .unwrap();
+        let module = |line, imports: &[&str]| Module {
+            line,
+            imports: imports.iter().map(|&name| name.into()).collect(),
+        };
+        let expected = [("a", module(5, &["b", "c"])), ("b", module(7, &[])), ("c", module(6, &["b"]))];
+        assert_eq!(list.modules, expected.map(|(name, module)| (name.to_owned(), module)).into());
+        assert_eq!(list.circles, ["a", "b"].map(|name| (name.to_owned(), 8)));
+    }
+
+    #[test]
+    fn nothing_in_a_list_runs_up() {
+        assert_eq!(error("b\na → b"), "line 4: a imports b, which is not below it");
+        assert_eq!(error("a → a"), "line 3: a imports a, which is not below it");
+        assert_eq!(error("a → b"), "line 3: a imports b, which has no line");
+        assert_eq!(error("a\na"), "line 4: a has a line already");
+        assert!(read("text", "x").is_err());
+    }
+}

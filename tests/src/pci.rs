@@ -32,7 +32,7 @@ impl Borrowed {
     /// # Panics
     /// When that fails.
     pub fn bind(&self, driver: &str) {
-        self.function.bind(driver).unwrap_or_else(|error| panic!("{}", chain(&error)));
+        Binder::new().bind(&self.function, driver).unwrap_or_else(|error| panic!("{}", chain(&error)));
     }
 }
 

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 use upcie_core::{
+    device::Address,
     pci::{Bdf, Binder, Binding, Function},
     vfio::VfioDevice,
 };
@@ -296,12 +297,12 @@ fn a_disk_that_a_program_has_open_keeps_a_function_from_being_taken() {
 #[test]
 fn an_open_device_is_refused_by_its_user_s_id_and_forced_with_a_deadline() {
     let _guard = Guard::new();
-    let device = VfioDevice::open(BDF.parse().unwrap()).unwrap();
+    let device = VfioDevice::open(&Address::Pci(BDF.parse().unwrap())).unwrap();
     let me = format!("process {}", std::process::id());
     for command in [format!("unbind {BDF}"), format!("bind nvme {BDF}")] {
         has(&refused(&command), &[&format!("{BDF} is in use"), &me, "--force"]);
     }
-    let error = function(BDF).bind("nvme").unwrap_err().to_string();
+    let error = Binder::new().bind(&function(BDF), "nvme").unwrap_err().to_string();
     has(&error, &["this process has it open"]);
     has(&devbind("list"), &["open by process"]);
     assert_eq!(driver().as_deref(), Some("vfio-pci"));

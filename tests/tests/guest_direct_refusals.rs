@@ -1,6 +1,10 @@
 //! Where an IOMMU translates, the ways that take physical addresses are refused.
 
-use upcie_core::{device::Address, open, pci::Function};
+use upcie_core::{
+    device::Address,
+    open,
+    pci::{Binder, Function},
+};
 use upcie_tests::says;
 
 const BDF: &str = "0000:01:00.0";
@@ -12,8 +16,8 @@ fn physical_addresses_are_refused_while_an_iommu_translates() {
     let before = function.driver.clone();
     for (scheme, driver) in [("uio", Some("uio_pci_generic")), ("sysfs", None)] {
         match driver {
-            Some(driver) => function.bind(driver).unwrap(),
-            None => function.unbind().unwrap(),
+            Some(driver) => Binder::new().bind(&function, driver).unwrap(),
+            None => Binder::new().unbind(&function).unwrap(),
         }
         let address: Address = format!("{scheme}:{BDF}").parse().unwrap();
         says(
@@ -28,6 +32,6 @@ fn physical_addresses_are_refused_while_an_iommu_translates() {
     std::fs::write(&domain, "identity").unwrap();
     let opened = open(&format!("sysfs:{BDF}").parse().unwrap()).map(drop);
     std::fs::write(&domain, kind.trim()).unwrap();
-    function.bind(before.as_deref().unwrap()).unwrap();
+    Binder::new().bind(&function, before.as_deref().unwrap()).unwrap();
     opened.unwrap();
 }

@@ -2,7 +2,7 @@
 //! controllers without an IOMMU.
 
 use std::{fs, process::Command};
-use upcie_core::pci::{Bdf, Function};
+use upcie_core::pci::{Bdf, Binder, Function};
 use upcie_nvme::{Address, Controller, ControllerOptions, upcie_core::mmio::Caching};
 use upcie_tests::{
     device::namespaces,
@@ -19,8 +19,8 @@ fn bdf(index: usize) -> Bdf {
 fn prepare(scheme: &str, index: usize) -> Address {
     let function = Function::at(bdf(index)).unwrap();
     match scheme {
-        "uio" => function.bind("uio_pci_generic").unwrap(),
-        _ => function.unbind().unwrap(),
+        "uio" => Binder::new().bind(&function, "uio_pci_generic").unwrap(),
+        _ => Binder::new().unbind(&function).unwrap(),
     }
     format!("{scheme}:{}", bdf(index)).parse().unwrap()
 }

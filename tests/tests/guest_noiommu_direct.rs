@@ -17,7 +17,7 @@ use upcie_core::{
     memory::{Memory, PageSize},
     mmio::Caching,
     open,
-    pci::{Bdf, ConfigSpace, Function, command, offset},
+    pci::{Bdf, Binder, ConfigSpace, Function, command, offset},
     uio::UioDevice,
 };
 use upcie_nvme::{Controller, QueuePair};
@@ -51,8 +51,8 @@ fn prepare(scheme: &str) -> Address {
 fn bind(bdf: &str, driver: Option<&str>) {
     let function = Function::at(bdf.parse().unwrap()).unwrap();
     match driver {
-        Some(driver) => function.bind(driver).unwrap(),
-        None => function.unbind().unwrap(),
+        Some(driver) => Binder::new().bind(&function, driver).unwrap(),
+        None => Binder::new().unbind(&function).unwrap(),
     }
 }
 
@@ -297,7 +297,7 @@ fn a_driver_taken_away_is_an_error() {
     let event = EventFd::new().unwrap();
     device.set_irqs(IrqKind::Intx, &[event.as_fd()]).unwrap();
     let register = device.bar(0).unwrap().register::<u32>(8).unwrap();
-    upcie_core::pci::Binder::new().force(true).unbind(&function()).unwrap();
+    Binder::new().force(true).unbind(&function()).unwrap();
     // The mapping is the device's memory still: no fault.
     register.read();
     for error in [

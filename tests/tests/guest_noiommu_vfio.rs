@@ -10,12 +10,12 @@ use std::{
 };
 use upcie_core::{
     Error,
-    device::Device,
+    device::{Address, Device},
     hugetlb::leftovers,
     irq::{EventFd, IrqKind},
     memory::{Memory, PageSize},
     open,
-    pci::{Bdf, ConfigSpace, Function, command},
+    pci::{Bdf, Binder, ConfigSpace, Function, command},
     vfio::VfioDevice,
 };
 use upcie_tests::process::role;
@@ -37,7 +37,7 @@ impl InMode {
         let turn = USERS.lock().unwrap_or_else(PoisonError::into_inner);
         fs::write(PARAMETER, "1").unwrap();
         for index in 0..2 {
-            Function::at(bdf(index)).unwrap().bind("vfio-pci").unwrap();
+            Binder::new().bind(&Function::at(bdf(index)).unwrap(), "vfio-pci").unwrap();
         }
         Self(turn)
     }
@@ -46,14 +46,14 @@ impl InMode {
 impl Drop for InMode {
     fn drop(&mut self) {
         for index in 0..2 {
-            Function::at(bdf(index)).unwrap().unbind().unwrap();
+            Binder::new().unbind(&Function::at(bdf(index)).unwrap()).unwrap();
         }
         fs::write(PARAMETER, "0").unwrap();
     }
 }
 
 fn refusal() -> String {
-    let error = VfioDevice::open_noiommu(bdf(0)).expect_err("it opens");
+    let error = VfioDevice::open(&Address::Noiommu(bdf(0))).expect_err("it opens");
     assert!(error.to_string().contains("0000:01:00.0"), "{error}");
     error.to_string()
 }
@@ -66,8 +66,8 @@ fn bus_master(index: usize) -> bool {
 #[test]
 fn each_step_that_is_missing_is_named() {
     let mode = InMode::enter();
-    drop(VfioDevice::open_noiommu(bdf(0)).unwrap());
-    Function::at(bdf(0)).unwrap().unbind().unwrap();
+    drop(VfioDevice::open(&Address::Noiommu(bdf(0))).unwrap());
+    Binder::new().unbind(&Function::at(bdf(0)).unwrap()).unwrap();
     contains_all(&refusal(), &["no driver is bound", "--unsafe-noiommu", "any memory of the machine"]);
     fs::write(PARAMETER, "0").unwrap();
     contains_all(
@@ -118,7 +118,7 @@ fn the_device_reaches_memory_at_its_physical_address() {
 #[test]
 fn two_devices_share_a_space_and_reach_each_others_memory() {
     let _mode = InMode::enter();
-    let a = VfioDevice::open_noiommu(bdf(0)).unwrap();
+    let a = VfioDevice::open(&Address::Noiommu(bdf(0))).unwrap();
     let b = VfioDevice::open_beside(bdf(1), &a).unwrap();
     assert!(Arc::ptr_eq(a.dma(), b.dma()));
     assert!(a.iommu().is_none() && a.ioas().is_none());
@@ -143,7 +143,7 @@ fn it_takes_a_privilege_and_one_user() {
     const NAME: &str = "it_takes_a_privilege_and_one_user";
     match role().as_deref() {
         Some("stranger") => {
-            let error = VfioDevice::open_noiommu(bdf(0)).expect_err("it opens");
+            let error = VfioDevice::open(&Address::Noiommu(bdf(0))).expect_err("it opens");
             let text = upcie_tests::chain(&error);
             return contains_all(&text, &["0000:01:00.0", "only root may"]);
         }
@@ -152,9 +152,9 @@ fn it_takes_a_privilege_and_one_user() {
     }
     let _mode = InMode::enter();
     expect_success(&again(NAME, "stranger", true));
-    let device = VfioDevice::open_noiommu(bdf(0)).unwrap();
+    let device = VfioDevice::open(&Address::Noiommu(bdf(0))).unwrap();
     expect_success(&again(NAME, &std::process::id().to_string(), false));
-    assert!(VfioDevice::open_noiommu(bdf(0)).is_err(), "nor twice in one process");
+    assert!(VfioDevice::open(&Address::Noiommu(bdf(0))).is_err(), "nor twice in one process");
     drop(device);
-    VfioDevice::open_noiommu(bdf(0)).unwrap();
+    VfioDevice::open(&Address::Noiommu(bdf(0))).unwrap();
 }

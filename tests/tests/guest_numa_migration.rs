@@ -1,7 +1,12 @@
 //! Huge pages that are moved while a device without an IOMMU uses their physical addresses: noticed, not overlooked.
 
 use std::{fs, ptr};
-use upcie_core::{device::Address, memory::PageSize, open, pci::Function};
+use upcie_core::{
+    device::Address,
+    memory::PageSize,
+    open,
+    pci::{Binder, Function},
+};
 use upcie_nvme::Controller;
 use upcie_tests::{pci::Borrowed, says};
 
@@ -52,7 +57,7 @@ fn a_page_that_was_moved_is_an_error() {
     let function = Function::at(BDF.parse().unwrap()).unwrap();
     let group = function.iommu_group.as_ref().unwrap().number;
     let (borrowed, domain) = (Borrowed::take(function.bdf), format!("/sys/kernel/iommu_groups/{group}/type"));
-    function.unbind().unwrap();
+    Binder::new().unbind(&function).unwrap();
     let kind = fs::read_to_string(&domain).unwrap();
     fs::write(&domain, "identity").unwrap();
     let address: Address = format!("sysfs:{BDF}").parse().unwrap();

@@ -6,7 +6,7 @@ use std::{env, path::Path, process::Command};
 use upcie_core::{
     memory::{Memory, PageSize},
     open,
-    pci::Function,
+    pci::{Binder, Function},
 };
 use upcie_nvme::{Controller, ControllerOptions};
 use upcie_tests::{deadline, process::within, says};
@@ -17,7 +17,7 @@ const BDF: &str = "0000:01:00.0";
 #[test]
 fn a_page_of_one_gib_is_one_piece() {
     let function = Function::at(BDF.parse().unwrap()).unwrap();
-    function.unbind().unwrap();
+    Binder::new().unbind(&function).unwrap();
     assert_eq!(function.iommu_group.unwrap().domain.as_deref(), Some("identity"));
     let page = PageSize::Huge1G;
     let (free, _) = page.available().expect("such pages");

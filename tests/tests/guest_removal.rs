@@ -120,9 +120,9 @@ fn a_program_is_told_by_a_descriptor() {
 /// Nobody here listens, so the kernel waits.
 #[test]
 fn a_function_between_drivers_is_shown_with_its_holder() {
-    for path in [VfioDevice::open_group, VfioDevice::open_iommufd] {
+    for address in [Address::Vfio(bdf()), Address::Iommufd(bdf())] {
         let _guard = Guard::new();
-        let device = path(bdf()).unwrap();
+        let device = VfioDevice::open(&address).unwrap();
         let unbinding = run("devbind", &["unbind", BDF, "--force", "--timeout", "1"]);
         assert_eq!(unbinding.status.code(), Some(1));
         assert_eq!(function().driver, None, "sysfs shows it as free");

@@ -3,7 +3,13 @@
 mod vfio_device;
 
 use std::sync::Arc;
-use upcie_core::{Error, device::Device, memory::PageSize, mmio::Bar, vfio::VfioDevice};
+use upcie_core::{
+    Error,
+    device::{Address, Device},
+    memory::PageSize,
+    mmio::Bar,
+    vfio::VfioDevice,
+};
 use upcie_tests::raw::{map_bar, write_u64};
 use vfio_device::{bdf, contains_all, descriptors, identify, identify_to, map, pinned, ways};
 
@@ -60,16 +66,16 @@ fn whichever_device_closes_first_the_other_goes_on_working() {
 
 #[test]
 fn memory_holds_one_group_at_most_after_its_devices_are_closed() {
-    let a = VfioDevice::open_group(bdf(0)).unwrap();
+    let a = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
     let b = VfioDevice::open_beside(bdf(1), &a).unwrap();
     let data = map(&*a, 4096, PageSize::Small);
     drop(a);
     drop(b);
-    VfioDevice::open_group(bdf(0)).unwrap();
-    let error = VfioDevice::open_group(bdf(1)).unwrap_err().to_string();
+    VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
+    let error = VfioDevice::open(&Address::Vfio(bdf(1))).unwrap_err().to_string();
     contains_all(&error, &["in use by this process", "drop its memory"]);
     drop(data);
-    VfioDevice::open_group(bdf(1)).unwrap();
+    VfioDevice::open(&Address::Vfio(bdf(1))).unwrap();
 }
 
 #[test]
@@ -110,7 +116,7 @@ fn memory_buffer(a: &VfioDevice) -> (Bar, usize) {
 
 #[test]
 fn a_device_reaches_the_memory_of_another_one() {
-    let a = VfioDevice::open_group(bdf(0)).unwrap();
+    let a = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
     let b = VfioDevice::open_beside(bdf(1), &a).unwrap();
     let (bar, len) = memory_buffer(&a);
     assert_eq!((bar.size(), len), (16 << 20, 16 << 20));
@@ -133,16 +139,16 @@ fn a_device_reaches_the_memory_of_another_one() {
     // It keeps the register, and the device's file, for as long as it lives.
     let target = map_bar(a.dma(), &bar, 0, 4096, true).unwrap();
     drop((a, bar));
-    assert!(VfioDevice::open_group(bdf(0)).is_err());
+    assert!(VfioDevice::open(&Address::Vfio(bdf(0))).is_err());
     drop(target);
-    VfioDevice::open_group(bdf(0)).unwrap();
+    VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
     let data = map(&*b, 4096, PageSize::Small);
     assert_eq!(identify(&*b, &queues, &data), "LABB");
 }
 
 #[test]
 fn iommufd_that_maps_no_device_memory_says_what_does() {
-    let a = VfioDevice::open_iommufd(bdf(0)).unwrap();
+    let a = VfioDevice::open(&Address::Iommufd(bdf(0))).unwrap();
     let b = VfioDevice::open_beside(bdf(1), &a).unwrap();
     let (bar, _) = memory_buffer(&a);
     let first = map(&*b, 4096, PageSize::Small).iova(0);

@@ -11,7 +11,7 @@ use std::{
 };
 use upcie_core::{
     Error,
-    device::Device,
+    device::{Address, Device},
     irq::{EventFd, IrqKind},
     memory::PageSize,
     open,
@@ -51,7 +51,7 @@ fn sysfs_shows_what_vfio_opens() {
     assert_eq!(names, addresses());
     for function in found {
         assert_eq!(function.driver.as_deref(), Some("vfio-pci"));
-        let device = VfioDevice::open_group(function.bdf).unwrap();
+        let device = VfioDevice::open(&Address::Vfio(function.bdf)).unwrap();
         assert_eq!(function.iommu_group.as_ref().unwrap().number, device.group());
         for bar in function.bars().unwrap() {
             assert_eq!(device.bar(bar.index).unwrap().size(), bar.size, "{bar:?}");
@@ -75,7 +75,7 @@ fn sysfs_shows_every_functions_capabilities() {
 #[test]
 fn configuration_space_has_its_capabilities() {
     for index in 0..2 {
-        let device = VfioDevice::open_group(bdf(index)).unwrap();
+        let device = VfioDevice::open(&Address::Vfio(bdf(index))).unwrap();
         let ids: Vec<_> = device.capabilities().map(|entry| entry.unwrap().id).collect();
         assert!(ids.contains(&cap::MSIX) && ids.contains(&cap::PCIE), "{ids:x?}");
         let extended: Vec<_> = device.extended_capabilities().map(Result::unwrap).collect();
@@ -91,7 +91,7 @@ fn configuration_space_has_its_capabilities() {
 
 #[test]
 fn the_iommus_ranges_leave_the_msi_window_out() {
-    let device = VfioDevice::open_group(bdf(0)).unwrap();
+    let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
     let iommu = device.iommu().unwrap();
     assert!(iommu.ranges.iter().all(|range| !range.contains(&0xfee0_0000)), "{iommu:x?}");
     assert!(iommu.ranges.iter().any(|range| range.contains(&0xff00_0000)), "{iommu:x?}");
@@ -103,7 +103,7 @@ fn the_iommus_ranges_leave_the_msi_window_out() {
 #[test]
 fn the_device_reaches_mapped_memory() {
     for (index, serial) in ["LABA", "LABB"].into_iter().enumerate() {
-        let device = VfioDevice::open_group(bdf(index)).unwrap();
+        let device = VfioDevice::open(&Address::Vfio(bdf(index))).unwrap();
         let queues = map(&*device, 8192, PageSize::Small);
         for page in [PageSize::Small, PageSize::Huge2M] {
             let data = map(&*device, 4096, page);
@@ -115,7 +115,7 @@ fn the_device_reaches_mapped_memory() {
 
 #[test]
 fn what_is_unmapped_can_be_mapped_again() {
-    let device = VfioDevice::open_group(bdf(0)).unwrap();
+    let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
     let first = map(&*device, 4096, PageSize::Small).iova(0);
     for _ in 0..1000 {
         assert_eq!(map(&*device, 4096, PageSize::Small).iova(0), first, "released and unmapped");
@@ -126,7 +126,7 @@ fn what_is_unmapped_can_be_mapped_again() {
 
 #[test]
 fn interrupts_come_as_eventfds() {
-    let device = VfioDevice::open_group(bdf(0)).unwrap();
+    let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
     assert_eq!(device.irq_count(IrqKind::Msix).unwrap(), 9);
     assert_eq!(device.irq_count(IrqKind::Msi).unwrap(), 0);
     let events: Vec<_> = (0..10).map(|_| EventFd::new().unwrap()).collect();
@@ -151,7 +151,7 @@ fn interrupts_come_as_eventfds() {
 
 #[test]
 fn error_and_request_events_can_be_had_beside_the_vectors() {
-    let device = VfioDevice::open_group(bdf(1)).unwrap();
+    let device = VfioDevice::open(&Address::Vfio(bdf(1))).unwrap();
     let event = EventFd::new().unwrap();
     device.set_irqs(IrqKind::Msix, &[event.as_fd()]).unwrap();
     for kind in [IrqKind::Error, IrqKind::Request] {
@@ -167,7 +167,7 @@ fn error_and_request_events_can_be_had_beside_the_vectors() {
 fn a_removal_is_announced_and_waits_for_the_close() {
     let bdf = bdf(1);
     let remove = Function::at(bdf).unwrap().path.join("remove");
-    let device = VfioDevice::open_group(bdf).unwrap();
+    let device = VfioDevice::open(&Address::Vfio(bdf)).unwrap();
     let event = EventFd::new().unwrap();
     device.set_irqs(IrqKind::Request, &[event.as_fd()]).unwrap();
     let removal = std::thread::spawn(move || fs::write(remove, "1"));
@@ -175,15 +175,15 @@ fn a_removal_is_announced_and_waits_for_the_close() {
     assert_eq!(device.bar(0).unwrap().read_u32(8).unwrap(), 0x0001_0400, "it works until it is closed");
     drop(device);
     removal.join().unwrap().unwrap();
-    assert!(matches!(VfioDevice::open_group(bdf), Err(Error::NotFound { .. })));
+    assert!(matches!(VfioDevice::open(&Address::Vfio(bdf)), Err(Error::NotFound { .. })));
     fs::write("/sys/bus/pci/rescan", "1").unwrap();
     bind(bdf, Some("vfio-pci"));
-    VfioDevice::open_group(bdf).unwrap();
+    VfioDevice::open(&Address::Vfio(bdf)).unwrap();
 }
 
 #[test]
 fn the_pin_can_be_masked_and_excludes_the_vectors() {
-    let device = VfioDevice::open_group(bdf(0)).unwrap();
+    let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
     let event = EventFd::new().unwrap();
     assert_eq!(device.irq_count(IrqKind::Intx).unwrap(), 1);
     device.set_irqs(IrqKind::Intx, &[event.as_fd()]).unwrap();
@@ -207,7 +207,7 @@ fn the_pin_can_be_masked_and_excludes_the_vectors() {
 
 #[test]
 fn reset_stops_the_controller_and_keeps_it_usable() {
-    let device = VfioDevice::open_group(bdf(0)).unwrap();
+    let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
     let bar = device.bar(0).unwrap();
     let queues = map(&*device, 8192, PageSize::Small);
     let data = map(&*device, 4096, PageSize::Small);
@@ -224,7 +224,7 @@ fn reset_stops_the_controller_and_keeps_it_usable() {
 
 #[test]
 fn mapped_registers_are_present_before_their_first_use() {
-    let device = VfioDevice::open_group(bdf(0)).unwrap();
+    let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
     let bar = device.bar(0).unwrap();
     for round in ["mapped", "reset"] {
         let registers: Vec<_> =
@@ -241,7 +241,7 @@ fn mapped_registers_are_present_before_their_first_use() {
 
 #[test]
 fn closing_sets_the_bus_master_bit_back() {
-    let device = VfioDevice::open_group(bdf(0)).unwrap();
+    let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
     assert!(bus_master(bdf(0)));
     // It holds the device's file, so that the kernel has no reason to clean up by itself.
     let bar = device.bar(0).unwrap();
@@ -251,22 +251,22 @@ fn closing_sets_the_bus_master_bit_back() {
     assert!(!bus_master(bdf(0)));
     assert_eq!(bar.read_u32(8).unwrap(), 0x0001_0400, "a BAR outlives the device");
     drop(bar);
-    VfioDevice::open_group(bdf(0)).unwrap();
+    VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
 }
 
 #[test]
 fn memory_outlives_the_device() {
-    let device = VfioDevice::open_group(bdf(0)).unwrap();
+    let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
     let region = map(&*device, 4096, PageSize::Small);
     drop(device);
     contains_all(&refusal(0), &["in use by this process"]);
     drop(region);
-    VfioDevice::open_group(bdf(0)).unwrap();
+    VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
 }
 
 #[test]
 fn a_forked_child_leaves_the_device_alone() {
-    let device = VfioDevice::open_group(bdf(0)).unwrap();
+    let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
     let queues = map(&*device, 8192, PageSize::Small);
     let data = map(&*device, 4096, PageSize::Small);
     let event = EventFd::new().unwrap();
@@ -292,7 +292,7 @@ fn a_forked_child_leaves_the_device_alone() {
 #[test]
 fn every_descriptor_is_closed_on_exec() {
     const CLOEXEC: u32 = 0o2000000;
-    let device = VfioDevice::open_group(bdf(0)).unwrap();
+    let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
     let mut seen = Vec::new();
     for entry in fs::read_dir("/proc/self/fd").unwrap().flatten() {
         let Ok(target) = fs::read_link(entry.path()) else { continue };

@@ -8,7 +8,7 @@ use std::{
 };
 use upcie_core::{
     Error,
-    device::Device,
+    device::{Address, Device},
     irq::{EventFd, IrqKind},
     memory::{Memory, PageSize},
     open,
@@ -30,11 +30,11 @@ fn a_device_in_use_says_by_whom() {
         contains_all(&refusal(0), &["in use by process", &holder]);
         return;
     }
-    let device = VfioDevice::open_group(bdf(0)).unwrap();
+    let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
     contains_all(&refusal(0), &["in use by this process"]);
     expect_success(&again(NAME, &std::process::id().to_string(), false));
     drop(device);
-    VfioDevice::open_group(bdf(0)).unwrap();
+    VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_plain_user_needs_the_node_and_a_limit_on_locked_memory() {
             let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
             // SAFETY: reads the limits given.
             assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) }, 0);
-            let device = VfioDevice::open_group(bdf(0)).unwrap();
+            let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
             let queues = map(&*device, 8192, PageSize::Small);
             let data = map(&*device, 4096, PageSize::Small);
             assert_eq!(identify(&*device, &queues, &data), "LABA");

@@ -35,18 +35,7 @@ impl IovaAllocator {
         Some(at)
     }
 
-    /// Takes `len` bytes at `at`; `false` when they are not all free.
-    pub fn reserve(&mut self, at: u64, len: u64) -> bool {
-        let Some(last) = len.checked_sub(1).and_then(|more| at.checked_add(more)) else { return false };
-        let Some((&start, &end)) = self.free.range(..=at).next_back() else { return false };
-        if end < last {
-            return false;
-        }
-        self.cut(start, end, at, last);
-        true
-    }
-
-    /// Gives back what [`allocate`](Self::allocate) or [`reserve`](Self::reserve) took.
+    /// Gives back what [`allocate`](Self::allocate) took.
     pub fn release(&mut self, at: u64, len: u64) {
         if let Some(last) = len.checked_sub(1).and_then(|more| at.checked_add(more)) {
             self.insert(at, last);
@@ -86,15 +75,11 @@ mod tests {
     fn address_zero_is_never_handed_out() {
         let mut a = IovaAllocator::new([0..=0xffff]);
         assert_eq!(a.allocate(0x1000, 0x1000), Some(0x1000));
-        assert!(!a.reserve(0, 1));
     }
 
     #[test]
     fn ranges_with_a_hole_are_kept_apart() {
         let mut a = IovaAllocator::new([0..=0xfedf_ffff, 0xfef0_0000..=u64::MAX]);
-        assert!(!a.reserve(0xfede_0000, 0x20_0000), "spans the hole");
-        assert!(a.reserve(u64::MAX - 0xfff, 0x1000), "the very last page");
-        assert!(!a.reserve(u64::MAX - 0xfff, 0x1000), "taken");
         assert_eq!(a.allocate(1 << 40, 1 << 21), Some(0xff00_0000), "above the hole, aligned");
     }
 

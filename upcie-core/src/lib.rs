@@ -9,7 +9,7 @@ pub mod device;
 pub mod dma;
 mod error;
 pub mod hugetlb;
-pub mod iova;
+mod iova;
 pub mod irq;
 pub mod memory;
 pub mod mmio;

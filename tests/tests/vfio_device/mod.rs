@@ -11,7 +11,7 @@ use std::{
 };
 use upcie_core::{
     barrier,
-    device::Device,
+    device::{Address, Device},
     dma::Region,
     memory::{Memory, PageSize},
     pci::{Bdf, Function},
@@ -34,7 +34,7 @@ pub fn bdf(index: usize) -> Bdf {
 
 /// Why `index` does not open.
 pub fn refusal(index: usize) -> String {
-    VfioDevice::open_group(bdf(index)).expect_err("it opens").to_string()
+    VfioDevice::open(&Address::Vfio(bdf(index))).expect_err("it opens").to_string()
 }
 
 pub fn contains_all(text: &str, parts: &[&str]) {
@@ -133,7 +133,10 @@ pub type Open = fn(Bdf) -> upcie_core::Result<Arc<VfioDevice>>;
 
 /// The ways that have an IOMMU.
 pub fn ways() -> [(&'static str, Open); 2] {
-    [("a group", VfioDevice::open_group), ("iommufd", VfioDevice::open_iommufd)]
+    [
+        ("a group", |bdf| VfioDevice::open(&Address::Vfio(bdf))),
+        ("iommufd", |bdf| VfioDevice::open(&Address::Iommufd(bdf))),
+    ]
 }
 
 pub fn map(device: &dyn Device, len: usize, page: PageSize) -> Region {

@@ -9,7 +9,7 @@ use crate::{
     device::{Address, Device},
     pci::{Bdf, Function},
     uio::UioDevice,
-    vfio::{VfioDevice, Way},
+    vfio::VfioDevice,
     vfio_user::Client,
 };
 use std::sync::Arc;
@@ -33,9 +33,7 @@ pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
         }),
         Address::VfioUser(path) => Ok(Arc::new(Client::connect(path)?)),
         Address::Pci(bdf) => open_pci(*bdf),
-        Address::Vfio(bdf) => Ok(VfioDevice::open_as(&address.to_string(), *bdf, Way::Group)?),
-        Address::Iommufd(bdf) => Ok(VfioDevice::open_as(&address.to_string(), *bdf, Way::Iommufd)?),
-        Address::Noiommu(bdf) => Ok(VfioDevice::open_as(&address.to_string(), *bdf, Way::Noiommu)?),
+        Address::Vfio(_) | Address::Iommufd(_) | Address::Noiommu(_) => Ok(VfioDevice::open(address)?),
         Address::Uio(bdf) => Ok(Arc::new(UioDevice::open(*bdf)?)),
         Address::Sysfs(bdf) => Ok(Arc::new(UioDevice::open_unbound(*bdf)?)),
     }
@@ -49,6 +47,6 @@ fn open_pci(bdf: Bdf) -> Result<Arc<dyn Device>> {
         // Whoever has bound this driver has said that no IOMMU is wanted.
         Some("uio_pci_generic") => Ok(Arc::new(UioDevice::open(bdf)?)),
         // Of any other driver VFIO says what to do about it.
-        _ => Ok(VfioDevice::open(bdf)?),
+        _ => Ok(VfioDevice::open(&Address::Pci(bdf))?),
     }
 }

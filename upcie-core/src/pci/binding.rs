@@ -1,7 +1,7 @@
 //! Which driver a function is bound to, and who drives it from user space.
 
 use super::{
-    Binder, Function,
+    Function,
     function::{Sysfs, link_name},
 };
 use crate::{
@@ -116,22 +116,6 @@ impl Function {
             groups.iter().flatten().any(|group| group == path)
                 || (path.starts_with("/dev/vfio/devices/") && path.ends_with(" (deleted)"))
         })
-    }
-
-    /// Binds it to `driver`: [`Binder::bind`] with nothing set.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn bind(&self, driver: &str) -> Result<()> {
-        Binder::new().bind(self, driver)
-    }
-
-    /// Takes it from its driver: [`Binder::unbind`] with nothing set.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn unbind(&self) -> Result<()> {
-        Binder::new().unbind(self)
     }
 
     /// The nodes through which a program in user space drives it, as far as they exist: its VFIO group's, its VFIO

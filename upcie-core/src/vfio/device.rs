@@ -41,7 +41,7 @@ const KINDS: [IrqKind; 5] = [IrqKind::Intx, IrqKind::Msi, IrqKind::Msix, IrqKind
 ///
 /// ```no_run
 /// use upcie_core::{dma::DmaSpace, memory::{Memory, PageSize}, vfio::VfioDevice, device::Device};
-/// let device = VfioDevice::open("0000:01:00.0".parse()?)?;
+/// let device = VfioDevice::open(&"vfio:0000:01:00.0".parse()?)?;
 /// let registers = device.bar(0)?;
 /// println!("CAP {:#x}", registers.read_u64(0)?);
 /// let region = device.dma().map(Memory::new(4096, PageSize::Small)?)?;
@@ -113,8 +113,7 @@ impl VfioDevice {
         Ok(Arc::new(device))
     }
 
-    /// What its IOMMU offers, where it has one. Of the ranges a little is missing that is kept back to populate mapped BARs,
-    /// and for the kernel to choose from ([`Ioas::map_anywhere`]).
+    /// Describes what its IOMMU offers, where it has one. The ranges lack a little that is kept back to populate mapped BARs.
     pub fn iommu(&self) -> Option<&IommuInfo> {
         self.attachment.info()
     }
@@ -249,15 +248,9 @@ unsafe impl Device for VfioDevice {
     }
 
     fn open_beside(&self, address: &Address) -> Result<Arc<dyn Device>> {
-        let (bdf, way) = match address {
-            Address::Pci(bdf) => (*bdf, Way::Any),
-            Address::Vfio(bdf) => (*bdf, Way::Group),
-            Address::Iommufd(bdf) => (*bdf, Way::Iommufd),
-            Address::Noiommu(bdf) => (*bdf, Way::Noiommu),
-            other => {
-                let what = format!("sharing its address space with {other}");
-                return Err(self.unsupported(what, "open both through VFIO, by the same way"));
-            }
+        let Some((bdf, way)) = Way::of(address) else {
+            let what = format!("sharing its address space with {address}");
+            return Err(self.unsupported(what, "open both through VFIO, by the same way"));
         };
         Ok(Self::open_beside_as(&address.to_string(), bdf, way, self)?)
     }

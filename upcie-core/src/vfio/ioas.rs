@@ -10,22 +10,13 @@ use crate::{Error, Result, dma::Mapper, memory::Memory, mmio::Mapping, pci::Bdf,
 use std::{
     fs::{File, OpenOptions},
     io,
-    mem::ManuallyDrop,
-    ops::RangeInclusive,
     os::fd::{AsFd, BorrowedFd},
     path::Path,
     sync::Arc,
 };
 
-/// Device addresses that only the kernel chooses from: the others are [`DmaSpace`](crate::dma::DmaSpace)'s, and neither
-/// can take what the other has given. Low enough for any IOMMU; how far one reaches, iommufd does not always say.
-const KERNELS: RangeInclusive<u64> = 16 << 30..=(32 << 30) - 1;
-
 /// An I/O address space, alone in an iommufd of its own. It ends, with what is mapped in it, when the last device and the
 /// last memory in it are dropped.
-///
-/// [`DmaSpace::map`](crate::dma::DmaSpace::map) maps at addresses of its own choice; [`map_anywhere`](Self::map_anywhere)
-/// leaves the choice to the kernel.
 #[derive(Debug)]
 pub struct Ioas {
     iommu: File,
@@ -33,9 +24,7 @@ pub struct Ioas {
     /// Who opened it first, for messages.
     device: String,
     owner: Owner,
-    /// What the first device left of all addresses.
-    offered: IommuInfo,
-    /// That less [`KERNELS`].
+    /// The addresses that the first device left.
     info: IommuInfo,
 }
 
@@ -62,21 +51,9 @@ impl Ioas {
         let failed = |operation, e| Error::os(device, operation, e);
         let id = abi::ioas_alloc(iommu.as_fd()).map_err(|e| failed("making an I/O address space", e))?;
         let nothing = IommuInfo { page_sizes: 0, ranges: Vec::new(), mappings_available: None };
-        let mut ioas = Self {
-            iommu,
-            id,
-            device: device.into(),
-            owner: Owner::current(),
-            offered: nothing.clone(),
-            info: nothing,
-        };
+        let mut ioas = Self { iommu, id, device: device.into(), owner: Owner::current(), info: nothing };
         cdev.attach(id).map_err(|e| failed("attaching it to an I/O address space", e))?;
-        ioas.offered = ioas.ranges()?;
-        ioas.info = IommuInfo { ranges: without(&ioas.offered.ranges, &KERNELS), ..ioas.offered.clone() };
-        if contains(&ioas.offered.ranges, &KERNELS) {
-            abi::allow(ioas.iommu.as_fd(), id, &KERNELS)
-                .map_err(|e| failed("keeping addresses for the kernel's choice", e))?;
-        }
+        ioas.info = ioas.ranges()?;
         Ok(Arc::new(ioas))
     }
 
@@ -95,7 +72,7 @@ impl Ioas {
             _ => Error::os(device, format!("attaching it to the address space of {}", self.device), e),
         })?;
         // Dropped, it is detached.
-        self.offered.still_in(&self.ranges()?).map_err(cant)
+        self.info.still_in(&self.ranges()?).map_err(cant)
     }
 
     fn ranges(&self) -> Result<IommuInfo> {
@@ -111,32 +88,12 @@ impl Ioas {
         Ok(IommuInfo { page_sizes: alignment, ranges, mappings_available: None })
     }
 
-    /// What its devices' IOMMU offers, less what is kept back for [`map_anywhere`](Self::map_anywhere).
+    /// Describes what its devices' IOMMU offers.
     pub fn info(&self) -> &IommuInfo {
         &self.info
     }
 
-    /// Makes `memory` visible to the attached devices at an address that the kernel chooses, for as long as the result
-    /// lives.
-    ///
-    /// # Errors
-    /// As [`DmaSpace::map`](crate::dma::DmaSpace::map), and [`Error::Unsupported`] where the IOMMU lacks the addresses that
-    /// are kept for the kernel (16 GiB to 32 GiB).
-    pub fn map_anywhere(self: &Arc<Self>, memory: Memory) -> Result<Anywhere> {
-        if !contains(&self.offered.ranges, &KERNELS) {
-            return Err(Error::Unsupported {
-                device: self.device.clone(),
-                what: "a device address of the kernel's choice".into(),
-                reason: "none are kept for that below 32 GiB: map it in the device's DmaSpace".into(),
-            });
-        }
-        let iova = self
-            .map_at(None, memory.as_ptr(), memory.len() as u64)
-            .map_err(|e| self.no_memory(&memory, e))?;
-        Ok(Anywhere { memory: ManuallyDrop::new(memory), iova, ioas: self.clone() })
-    }
-
-    fn map_at(&self, iova: Option<u64>, at: *mut u8, len: u64) -> io::Result<u64> {
+    fn map_at(&self, iova: u64, at: *mut u8, len: u64) -> io::Result<()> {
         abi::ioas_map(self.iommu.as_fd(), self.id, iova, at, len)
     }
 
@@ -184,14 +141,14 @@ impl Drop for Ioas {
 // all of them away.
 unsafe impl Mapper for Arc<Ioas> {
     fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
-        let mapped = self.map_at(Some(iova), memory.as_ptr(), memory.len() as u64);
-        mapped.map(drop).map_err(|e| self.no_memory(memory, e))
+        let mapped = self.map_at(iova, memory.as_ptr(), memory.len() as u64);
+        mapped.map_err(|e| self.no_memory(memory, e))
     }
 
     fn map_device(&self, iova: u64, bar: &Mapping) -> Result<()> {
         let len = bar.len() as u64;
-        match self.map_at(Some(iova), bar.as_ptr(), len) {
-            Ok(_) => Ok(()),
+        match self.map_at(iova, bar.as_ptr(), len) {
+            Ok(()) => Ok(()),
             Err(e) if e.raw_os_error() == Some(libc::EFAULT) => Err(Error::Unsupported {
                 device: self.device.clone(),
                 what: "mapping memory of a device for other devices".into(),
@@ -220,68 +177,9 @@ unsafe impl Mapper for Arc<Ioas> {
     }
 }
 
-/// Memory at a device address of the kernel's choice; unmapped, then freed, when dropped.
-#[derive(Debug)]
-pub struct Anywhere {
-    /// Dropped by hand: freed only once the devices are known not to reach it.
-    memory: ManuallyDrop<Memory>,
-    iova: u64,
-    ioas: Arc<Ioas>,
-}
-
-impl Anywhere {
-    /// The device address of its first byte; the others follow.
-    pub fn iova(&self) -> u64 {
-        self.iova
-    }
-
-    /// The memory. Devices may change it at any time.
-    pub fn memory(&self) -> &Memory {
-        &self.memory
-    }
-}
-
-impl Drop for Anywhere {
-    fn drop(&mut self) {
-        // A forked child's view may go: the mapping is its parent's.
-        if self.ioas.owner.is_current() {
-            if let Err(error) = self.ioas.unmap(self.iova, self.memory.len() as u64) {
-                tracing::error!(device = self.ioas.device, %error, "unmapping DMA memory: leaking it");
-                return;
-            }
-        }
-        // SAFETY: dropped once, here, and not used after.
-        unsafe { ManuallyDrop::drop(&mut self.memory) }
-    }
-}
-
-fn contains(ranges: &[RangeInclusive<u64>], part: &RangeInclusive<u64>) -> bool {
-    ranges.iter().any(|range| range.start() <= part.start() && part.end() <= range.end())
-}
-
-/// `ranges` without what is in `hole`.
-fn without(ranges: &[RangeInclusive<u64>], hole: &RangeInclusive<u64>) -> Vec<RangeInclusive<u64>> {
-    let below = ranges.iter().map(|range| *range.start()..=(*range.end()).min(hole.start() - 1));
-    let above = ranges.iter().map(|range| (*range.start()).max(hole.end() + 1)..=*range.end());
-    let mut left: Vec<_> = below.chain(above).filter(|range| !range.is_empty()).collect();
-    left.sort_by_key(|range| *range.start());
-    left
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_kernels_addresses_are_cut_out() {
-        let ranges = [0..=0xfedf_ffff, 0xfef0_0000..=u64::MAX];
-        let (below, above) = (0xfef0_0000..=(16 << 30) - 1, 32 << 30..=u64::MAX);
-        assert_eq!(without(&ranges, &KERNELS), [0..=0xfedf_ffff, below, above]);
-        assert!(contains(&ranges, &KERNELS));
-        let narrow = [0..=0xfedf_ffff, 0xfef0_0000..=(20 << 30) - 1];
-        assert!(!contains(&narrow, &KERNELS));
-        assert_eq!(without(&narrow[..1], &KERNELS), narrow[..1]);
-    }
 
     #[test]
     fn an_absent_iommufd_says_how_to_load_it() {

@@ -19,7 +19,6 @@ const fn request(n: u32) -> u32 {
 
 const DESTROY: u32 = request(0x80);
 const IOAS_ALLOC: u32 = request(0x81);
-const IOAS_ALLOW_IOVAS: u32 = request(0x82);
 const IOAS_IOVA_RANGES: u32 = request(0x84);
 const IOAS_MAP: u32 = request(0x85);
 const IOAS_UNMAP: u32 = request(0x86);
@@ -44,7 +43,6 @@ structures! {
     IoasAlloc { flags: u32, out_ioas_id: u32 }
     // `ranges` is the address of an array of `[first, last]`.
     IovaRanges { ioas_id: u32, num_iovas: u32, reserved: u32, ranges: u64, out_alignment: u64 }
-    AllowIovas { ioas_id: u32, num_iovas: u32, reserved: u32, ranges: u64 }
     IoasMap { flags: u32, ioas_id: u32, reserved: u32, user_va: u64, length: u64, iova: u64 }
     IoasUnmap { ioas_id: u32, iova: u64, length: u64 }
     BindIommufd { flags: u32, iommufd: i32, out_devid: u32 }
@@ -128,43 +126,20 @@ pub(super) fn iova_ranges(iommu: BorrowedFd<'_>, ioas: u32) -> io::Result<(Vec<R
     Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel asks for more and more room"))
 }
 
-/// Lets the kernel choose addresses in `range` only, and keeps devices out that would take part of it away.
-pub(super) fn allow(iommu: BorrowedFd<'_>, ioas: u32, range: &RangeInclusive<u64>) -> io::Result<()> {
-    let array = [*range.start(), *range.end()];
-    let mut allow = AllowIovas {
-        size: argsz::<AllowIovas>(),
-        ioas_id: ioas,
-        num_iovas: 1,
-        ranges: array.as_ptr().expose_provenance() as u64,
-        ..Default::default()
-    };
-    let at: *mut AllowIovas = &mut allow;
-    // SAFETY: a live structure that says its size, and in it the address of one live range, which is only read.
-    unsafe { ioctl(iommu, IOAS_ALLOW_IOVAS, at.cast()) }.map(drop)
-}
-
-/// Makes `len` bytes at `at` readable and writable for the space's devices, at `iova` or where the kernel finds room;
-/// where that is.
+/// Makes `len` bytes at `at` readable and writable for the space's devices, at `iova`.
 ///
 /// Safe for the reasons that [`map_memory`](super::abi::map_memory) gives.
-pub(super) fn ioas_map(
-    iommu: BorrowedFd<'_>,
-    ioas: u32,
-    iova: Option<u64>,
-    at: *mut u8,
-    len: u64,
-) -> io::Result<u64> {
+pub(super) fn ioas_map(iommu: BorrowedFd<'_>, ioas: u32, iova: u64, at: *mut u8, len: u64) -> io::Result<()> {
     let mut map = IoasMap {
         size: argsz::<IoasMap>(),
-        flags: MAP_READABLE | MAP_WRITEABLE | if iova.is_some() { MAP_FIXED_IOVA } else { 0 },
+        flags: MAP_READABLE | MAP_WRITEABLE | MAP_FIXED_IOVA,
         ioas_id: ioas,
         user_va: at.expose_provenance() as u64,
         length: len,
-        iova: iova.unwrap_or(0),
+        iova,
         ..Default::default()
     };
-    structure!(iommu, IOAS_MAP, &mut map)?;
-    Ok(map.iova)
+    structure!(iommu, IOAS_MAP, &mut map)
 }
 
 /// Unmaps what is mapped in `len` bytes at `iova`; how many bytes that were.
@@ -185,7 +160,7 @@ mod tests {
         assert_eq!((DESTROY, IOAS_UNMAP), (0x3b80, 0x3b86));
         assert_eq!((DEVICE_BIND_IOMMUFD, DEVICE_DETACH_IOMMUFD_PT), (0x3b76, 0x3b78));
         assert_eq!((size_of::<Destroy>(), size_of::<IoasAlloc>(), size_of::<IovaRanges>()), (8, 12, 32));
-        assert_eq!((size_of::<AllowIovas>(), size_of::<IoasMap>(), size_of::<IoasUnmap>()), (24, 40, 24));
+        assert_eq!((size_of::<IoasMap>(), size_of::<IoasUnmap>()), (40, 24));
         assert_eq!((size_of::<BindIommufd>(), size_of::<AttachPt>(), size_of::<DetachPt>()), (16, 12, 8));
         assert_eq!((offset_of!(IovaRanges, ranges), offset_of!(IoasMap, user_va)), (16, 16));
         assert_eq!((offset_of!(IoasMap, iova), offset_of!(IoasUnmap, iova)), (32, 8));
@@ -195,7 +170,7 @@ mod tests {
     fn what_is_no_iommufd_is_an_error() {
         let file = std::fs::File::open("/dev/null").unwrap();
         let fd = std::os::fd::AsFd::as_fd(&file);
-        assert!(ioas_alloc(fd).is_err() && iova_ranges(fd, 1).is_err() && allow(fd, 1, &(0..=1)).is_err());
+        assert!(ioas_alloc(fd).is_err() && iova_ranges(fd, 1).is_err());
         assert!(bind(fd, fd).is_err() && attach(fd, 1).is_err() && detach(fd).is_err());
     }
 }

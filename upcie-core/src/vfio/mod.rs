@@ -25,7 +25,7 @@ mod region;
 
 pub use device::VfioDevice;
 pub use info::IommuInfo;
-pub use ioas::{Anywhere, Ioas};
+pub use ioas::Ioas;
 pub(crate) use open::{Way, possible};
 
 use crate::pci::Function;

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    device::Device,
+    device::{Address, Device},
     dma::{DmaSpace, Untranslated},
     pci::{Bdf, Function},
 };
@@ -32,42 +32,54 @@ pub(crate) enum Way {
     Noiommu,
 }
 
+impl Way {
+    /// The function that an address names, and its way, where that is VFIO's.
+    pub(super) fn of(address: &Address) -> Option<(Bdf, Self)> {
+        match address {
+            Address::Pci(bdf) => Some((*bdf, Self::Any)),
+            Address::Vfio(bdf) => Some((*bdf, Self::Group)),
+            Address::Iommufd(bdf) => Some((*bdf, Self::Iommufd)),
+            Address::Noiommu(bdf) => Some((*bdf, Self::Noiommu)),
+            _ => None,
+        }
+    }
+}
+
 impl VfioDevice {
-    /// Opens the function at `bdf`, which is bound to vfio-pci: through iommufd if both its character device and
-    /// `/dev/iommu` can be opened, else through its group.
+    /// Opens a function that is bound to vfio-pci.
+    ///
+    /// - [`Address::Pci`]: through iommufd if both its character device and `/dev/iommu` can be opened, else through its
+    ///   group.
+    /// - [`Address::Vfio`]: through its group (`/dev/vfio/<group>`), in a type1 container of its own.
+    /// - [`Address::Iommufd`]: through its character device (`/dev/vfio/devices/vfio<N>`), in an I/O address space of an
+    ///   iommufd (`/dev/iommu`) of its own.
+    /// - [`Address::Noiommu`]: through its group in VFIO's unsafe no-IOMMU mode: the device uses physical addresses, and
+    ///   nothing keeps it from reading and writing any memory. It needs CAP_SYS_RAWIO (and CAP_SYS_ADMIN, to learn physical
+    ///   addresses), and that vfio-pci was bound after the mode was turned on.
     ///
     /// # Errors
-    /// One per cause, each with what to do: no such function, no IOMMU, another driver bound, a group that is not
-    /// viable, in use, or not this user's.
-    pub fn open(bdf: Bdf) -> Result<Arc<Self>> {
-        Self::open_as(&bdf.to_string(), bdf, Way::Any)
-    }
-
-    /// Opens it through its group (`/dev/vfio/<group>`), in a type1 container of its own.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub fn open_group(bdf: Bdf) -> Result<Arc<Self>> {
-        Self::open_as(&format!("vfio:{bdf}"), bdf, Way::Group)
-    }
-
-    /// Opens it through its character device (`/dev/vfio/devices/vfio<N>`), in an I/O address space of an iommufd
-    /// (`/dev/iommu`) of its own.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open), and that the kernel has no iommufd or no such devices.
-    pub fn open_iommufd(bdf: Bdf) -> Result<Arc<Self>> {
-        Self::open_as(&format!("iommufd:{bdf}"), bdf, Way::Iommufd)
-    }
-
-    /// Opens it through its group in VFIO's unsafe no-IOMMU mode: the device uses physical addresses, and nothing keeps it
-    /// from reading and writing any memory. It needs CAP_SYS_RAWIO (and CAP_SYS_ADMIN, to learn physical addresses), and
-    /// that vfio-pci was bound after the mode was turned on.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open); [`Error::Unsupported`] when the function has an IOMMU; how to turn the mode on when it is off.
-    pub fn open_noiommu(bdf: Bdf) -> Result<Arc<Self>> {
-        Self::open_as(&format!("noiommu:{bdf}"), bdf, Way::Noiommu)
+    /// One per cause, each with what to do: no such function, no IOMMU (or, in no-IOMMU mode, one), another driver bound, a
+    /// group that is not viable, in use, or not this user's, a kernel without iommufd, a mode that is off.
+    /// [`Error::Unsupported`] for an address that is none of these.
+    pub fn open(address: &Address) -> Result<Arc<Self>> {
+        let name = address.to_string();
+        let Some((bdf, way)) = Way::of(address) else {
+            return Err(Error::Unsupported {
+                device: name,
+                what: "VFIO".into(),
+                reason: "its address names another way: see upcie_core::open".into(),
+            });
+        };
+        let function = Function::at(bdf)?;
+        match way {
+            Way::Any => Self::any(&name, &function),
+            Way::Group => Self::grouped(&name, &function),
+            Way::Iommufd => {
+                let (cdev, iommu) = iommufd_files(&name, &function)?;
+                Self::in_iommufd(&name, &function, cdev, iommu)
+            }
+            Way::Noiommu => Self::without_iommu(&name, &function, None),
+        }
     }
 
     /// Opens the function at `bdf` in the address space of `other`, and by its way: the two share [`Device::dma`], so that
@@ -83,20 +95,6 @@ impl VfioDevice {
             Attachment::Noiommu(_) => Way::Noiommu,
         };
         Self::open_beside_as(&bdf.to_string(), bdf, way, other)
-    }
-
-    /// As the others, for a device that messages call `name`.
-    pub(crate) fn open_as(name: &str, bdf: Bdf, way: Way) -> Result<Arc<Self>> {
-        let function = Function::at(bdf)?;
-        match way {
-            Way::Any => Self::any(name, &function),
-            Way::Group => Self::grouped(name, &function),
-            Way::Iommufd => {
-                let (cdev, iommu) = iommufd_files(name, &function)?;
-                Self::in_iommufd(name, &function, cdev, iommu)
-            }
-            Way::Noiommu => Self::without_iommu(name, &function, None),
-        }
     }
 
     /// See [`open_beside`](Self::open_beside).

@@ -1,3 +1,0 @@
-//! Support for the tests of several rooms.
-
-pub(crate) mod random;

@@ -280,7 +280,7 @@ impl Four {
         let emulators = ["ours", "bare"].map(|name| {
             let emulator = Emulator::start(&options, name);
             if with_data {
-                let controller = Controller::open(&emulator.address()).expect("nvme-emu");
+                let controller = Controller::open(emulator.address()).expect("nvme-emu");
                 let namespace = controller.namespace(1).expect("a namespace");
                 let mut buffer = controller.alloc(1 << 20).expect("memory");
                 buffer.fill(0x5a);
@@ -291,7 +291,7 @@ impl Four {
             emulator
         });
         let [ours, theirs] = emulators;
-        let driver = Driver::start(Controller::open(&ours.address()).expect("nvme-emu"), work);
+        let driver = Driver::start(Controller::open(ours.address()).expect("nvme-emu"), work);
         let by_hand = ByHand::bring_up(&theirs.address());
         // SAFETY: just made; there is a page of data for each entry.
         let initiator = unsafe { Initiator::start(by_hand.rings, work, by_hand.data) };

@@ -21,10 +21,11 @@ use std::{
 use upcie_core::{
     Result,
     device::Device as Transport,
-    dma::{DmaSpace, Mapper},
+    dma::DmaSpace,
     irq::IrqKind,
     memory::{Memory, PageSize},
     mmio::{Area, Bar, Mapping, RegionIo},
+    testing::FakeIommu,
 };
 use upcie_nvme::spec::{
     AdminOpcode, Capabilities, Cns, Command, Configuration, CreateQueueDword10, IdentifyController,
@@ -33,37 +34,6 @@ use upcie_nvme::spec::{
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 const DOORBELLS: usize = 0x1000;
-
-/// Where the driver's memory is: device address to pointer.
-#[derive(Debug, Default)]
-struct Table(Mutex<HashMap<u64, (usize, usize)>>);
-
-#[derive(Debug)]
-struct Mapped(Arc<Table>);
-
-// SAFETY: what is mapped goes into the table, what is unmapped out of it, and the device goes by the table.
-unsafe impl Mapper for Mapped {
-    fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
-        self.0.0.lock().unwrap().insert(iova, (memory.as_ptr() as usize, memory.len()));
-        Ok(())
-    }
-
-    fn unmap(&self, iova: u64, _len: u64) -> Result<()> {
-        self.0.0.lock().unwrap().remove(&iova);
-        Ok(())
-    }
-}
-
-impl Table {
-    fn pointer(&self, iova: u64) -> *mut u8 {
-        let table = self.0.lock().unwrap();
-        let (base, (at, _)) = table
-            .iter()
-            .find(|(base, (_, len))| (**base..**base + *len as u64).contains(&iova))
-            .expect("an address that the driver has mapped");
-        (at + (iova - base) as usize) as *mut u8
-    }
-}
 
 #[derive(Debug, Default)]
 struct Registers {
@@ -75,7 +45,7 @@ struct Registers {
 #[derive(Debug)]
 struct Shared {
     registers: Mutex<Registers>,
-    table: Arc<Table>,
+    table: FakeIommu,
     doorbells: Arc<Mapping>,
     /// Queue id to the submission and completion ring's device address, and the entries.
     queues: Mutex<HashMap<u16, (u64, u64, u32)>>,
@@ -153,8 +123,8 @@ impl Shared {
 
     fn device(&self, qid: u16, sq: u64, cq: u64, entries: u32) -> Device {
         Device {
-            sq: self.table.pointer(sq),
-            cq: self.table.pointer(cq),
+            sq: self.table.pointer(sq, entries as usize * 64),
+            cq: self.table.pointer(cq, entries as usize * 16),
             tail: self.doorbell(qid, false),
             entries: entries as u16,
             head: 0,
@@ -188,7 +158,7 @@ impl Shared {
                     _ => {}
                 }
                 // SAFETY: one page that the driver gave for the answer.
-                unsafe { self.table.pointer(command.prp1()).cast::<[u8; 4096]>().write(page) };
+                unsafe { self.table.pointer(command.prp1(), 4096).cast::<[u8; 4096]>().write(page) };
                 0
             }
             AdminOpcode::SET_FEATURES => NumberOfQueues::of(32, 32).into_bits(),
@@ -230,8 +200,8 @@ impl StandIn {
         let memory = Memory::new(4096, PageSize::Small).expect("a page").shared();
         let file = memory.shared_file().expect("it is shared");
         let doorbells = Arc::new(Mapping::new(file, 0, 4096, "doorbells").expect("a mapping"));
-        let table = Arc::new(Table::default());
-        let space = DmaSpace::new("stand-in", [0..=u64::MAX >> 16], 4096, Box::new(Mapped(table.clone())));
+        let table = FakeIommu::default();
+        let space = DmaSpace::new("stand-in", [0..=u64::MAX >> 16], 4096, Box::new(table.clone()));
         let shared = Arc::new(Shared {
             registers: Mutex::default(),
             table,
@@ -272,8 +242,8 @@ impl StandIn {
         let (sq, cq, entries) = self.shared.queues.lock().unwrap()[&qid];
         assert_eq!(entries as usize, ENTRIES, "what a bare target takes");
         Rings {
-            sq: self.shared.table.pointer(sq).cast(),
-            cq: self.shared.table.pointer(cq).cast(),
+            sq: self.shared.table.pointer(sq, ENTRIES * 64).cast(),
+            cq: self.shared.table.pointer(cq, ENTRIES * 16).cast(),
             tail: self.shared.doorbell(qid, false).cast(),
             head: self.shared.doorbell(qid, true).cast(),
         }

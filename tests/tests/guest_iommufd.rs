@@ -20,8 +20,8 @@ use upcie_core::{
 use upcie_tests::process::role;
 use upcie_tests::raw::{reset, write_u32, write_u64};
 use vfio_device::{
-    CC, CSTS, addresses, again, bdf, bind, contains_all, descriptors, expect_success, identify,
-    map, pinned, wait_ready,
+    CC, CSTS, addresses, again, bdf, bind, contains_all, descriptors, expect_success, identify, map, pinned,
+    wait_ready,
 };
 
 const IOMMU: &str = "/dev/iommu";

@@ -20,8 +20,9 @@ pub mod pci;
 pub mod process;
 pub mod share;
 mod socket;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod testing;
 pub mod uio;
 pub mod vfio;
 pub mod vfio_user;

@@ -7,8 +7,6 @@ mod error;
 mod namespace;
 mod queue_pair;
 pub mod spec;
-#[cfg(test)]
-mod tests;
 mod wait;
 
 pub use controller::{Controller, ControllerOptions};

@@ -1,28 +1,6 @@
 use super::*;
-use crate::{
-    Result,
-    memory::{Memory, PageSize},
-};
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
-
-/// A device with no memory of its own: remembers what is mapped.
-#[derive(Debug, Default, Clone)]
-struct Mapped(Arc<Mutex<HashMap<u64, u64>>>);
-
-// SAFETY: there is no device.
-unsafe impl Mapper for Mapped {
-    fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
-        assert_eq!(self.0.lock().unwrap().insert(iova, memory.len() as u64), None);
-        Ok(())
-    }
-    fn unmap(&self, iova: u64, len: u64) -> Result<()> {
-        assert_eq!(self.0.lock().unwrap().remove(&iova), Some(len));
-        Ok(())
-    }
-}
+use crate::{memory::PageSize, testing::FakeIommu};
+use std::sync::Arc;
 
 /// A driver that needs nothing but the address.
 #[derive(Debug)]
@@ -46,8 +24,8 @@ fn what_nobody_has_prepared_is_not_ready() {
     assert_eq!(heap.alloc(512).unwrap().transfer().ready, 512);
 }
 
-fn heap() -> (Arc<Heap>, Mapped) {
-    let mapped = Mapped::default();
+fn heap() -> (Arc<Heap>, FakeIommu) {
+    let mapped = FakeIommu::default();
     let space = DmaSpace::new("test", [0..=u64::MAX >> 16], 4096, Box::new(mapped.clone()));
     (Heap::new(&space, Some(PageSize::Small), Some(Box::new(Plain))), mapped)
 }
@@ -98,11 +76,11 @@ fn buffers_are_disjoint_aligned_and_returned() {
         assert!(buf.iter().all(|&b| b == i as u8), "buffer {i} was overwritten");
     }
     let big = heap.alloc(8 << 20).unwrap();
-    assert!(mapped.0.lock().unwrap().len() >= 2, "a buffer larger than a region gets one of its own");
+    assert!(mapped.mappings() >= 2, "a buffer larger than a region gets one of its own");
     drop((big, bufs));
     assert_eq!(heap.in_use(), 0);
     drop(heap);
-    assert!(mapped.0.lock().unwrap().is_empty(), "the last handle unmaps");
+    assert!(mapped.mappings() == 0, "the last handle unmaps");
 }
 
 #[test]
@@ -111,9 +89,9 @@ fn a_buffer_keeps_its_memory_when_the_heap_is_dropped() {
     let mut buf = heap.alloc_zeroed(4096).unwrap();
     drop(heap);
     buf.fill(7);
-    assert_eq!(mapped.0.lock().unwrap().len(), 1);
+    assert_eq!(mapped.mappings(), 1);
     drop(buf);
-    assert!(mapped.0.lock().unwrap().is_empty());
+    assert!(mapped.mappings() == 0);
 }
 
 #[test]
@@ -215,7 +193,7 @@ fn a_closed_space_takes_back_but_hands_out_nothing() {
     assert_eq!(heap.in_use(), 0);
     assert!(heap.alloc(4096).is_err());
     drop(heap);
-    assert!(mapped.0.lock().unwrap().is_empty());
+    assert!(mapped.mappings() == 0);
 }
 
 #[test]

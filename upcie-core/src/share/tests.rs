@@ -4,9 +4,10 @@ use super::{
 };
 use crate::{
     Error, Result,
-    dma::{Addresses, DmaSpace, Heap, Mapper, Region},
+    dma::{Addresses, DmaSpace, Heap, Region},
     memory::{Memory, PageSize, descriptors_of, file_of, host_page_size},
     socket::send_some,
+    testing::FakeIommu,
 };
 use std::{
     fs::File,
@@ -21,21 +22,8 @@ use std::{
 const SOON: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(50);
 
-#[derive(Debug)]
-struct Nowhere;
-
-// SAFETY: there is no device.
-unsafe impl Mapper for Nowhere {
-    fn map(&self, _: u64, _: &Memory) -> Result<()> {
-        Ok(())
-    }
-    fn unmap(&self, _: u64, _: u64) -> Result<()> {
-        Ok(())
-    }
-}
-
 fn space() -> Arc<DmaSpace> {
-    DmaSpace::new("test", [1 << 30..=u64::MAX >> 16], 4096, Box::new(Nowhere))
+    DmaSpace::new("test", [1 << 30..=u64::MAX >> 16], 4096, Box::new(FakeIommu::default()))
 }
 
 fn region(pages: usize) -> Region {

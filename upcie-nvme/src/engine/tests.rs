@@ -4,7 +4,6 @@ use super::*;
 use crate::{
     Error,
     spec::{IoFlags, NvmOpcode},
-    tests::random::Random,
 };
 use nix::{sys::memfd, unistd::ftruncate};
 use std::{
@@ -13,10 +12,10 @@ use std::{
     sync::Arc,
 };
 use upcie_core::{
-    Result,
-    dma::{DmaBuf, DmaSpace, Heap, Mapper},
-    memory::{Memory, PageSize},
+    dma::{DmaBuf, DmaSpace, Heap},
+    memory::PageSize,
     mmio::{Mapping, Register},
+    testing::{FakeIommu, Random},
 };
 
 const PAGE: usize = 4096;
@@ -33,19 +32,6 @@ const EXTENT: Extent = Extent {
 };
 /// Lists that a queue has memory for.
 const LISTS: usize = 3;
-
-#[derive(Debug)]
-struct Nothing;
-
-// SAFETY: there is no device.
-unsafe impl Mapper for Nothing {
-    fn map(&self, _: u64, _: &Memory) -> Result<()> {
-        Ok(())
-    }
-    fn unmap(&self, _: u64, _: u64) -> Result<()> {
-        Ok(())
-    }
-}
 
 /// What goes with a command: its first block, and what is to be dropped once.
 type Tag = (u64, Arc<()>);
@@ -112,7 +98,7 @@ struct Model {
 
 impl Model {
     fn new(entries: usize) -> Self {
-        let space = DmaSpace::new("test", [0..=u64::MAX >> 16], PAGE as u64, Box::new(Nothing));
+        let space = DmaSpace::new("test", [0..=u64::MAX >> 16], PAGE as u64, Box::new(FakeIommu::default()));
         let prepare = Box::new(BufferLists { page_shift: 12 });
         let heap = Heap::new(&space, Some(PageSize::Small), Some(prepare));
         let memory = |bytes: usize| {

@@ -1,7 +1,8 @@
 //! Bytes at any offset, against a vector that has the same.
 
-use crate::{Controller, Namespace, tests::random::Random};
+use crate::{Controller, Namespace};
 use std::io::{BufRead, ErrorKind, Read, Seek, SeekFrom, Write};
+use upcie_core::testing::Random;
 
 const SIZE: usize = 4 << 20;
 

@@ -76,7 +76,11 @@ const PLAIN: &str = "{}\0";
 #[test]
 fn what_is_no_vfio_user_server_is_named_so() {
     type Script = fn(UnixStream);
-    let scripts: [(&str, Script); 7] = [
+    let scripts: [(&str, Script); 8] = [
+        ("noise", |mut stream| {
+            let noise: Vec<u8> = (0..4096_u32).map(|i| (i.wrapping_mul(0x9e37_79b1) >> 24) as u8).collect();
+            stream.write_all(&noise).unwrap();
+        }),
         ("another protocol", |mut stream| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap()),
         ("closes at once", drop),
         ("closes in the middle", |mut stream| stream.write_all(&[0; 7]).unwrap()),

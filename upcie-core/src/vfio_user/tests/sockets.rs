@@ -5,6 +5,7 @@ use crate::{
     Error,
     device::Device,
     open,
+    testing::Random,
     vfio_user::{
         server::{Access, Listener},
         wire::{DmaMap, RegionAccess, dma},
@@ -221,35 +222,19 @@ fn a_successors_socket_is_left_alone() {
     assert!(!path.exists());
 }
 
-/// xorshift64*: the same bytes in every run.
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
     /// Numbers that matter now and then, any otherwise.
     fn number(&mut self) -> u64 {
         match self.below(8) {
             0 => self.next(),
             1 => u64::MAX,
             2 => u64::from(u32::MAX),
-            3 => 0x1000 * self.below(32),
+            3 => 0x1000 * self.below(32) as u64,
             4 => 0,
-            _ => self.below(64),
+            _ => self.below(64) as u64,
         }
     }
-}
 
-impl Random {
     /// A few fields, seldom as many as there should be.
     fn payload(&mut self) -> Vec<u8> {
         let mut payload = Vec::new();
@@ -330,7 +315,7 @@ fn a_server_survives_any_bytes() {
                 };
                 let mut bytes = message(header, &[&payload]);
                 if random.below(64) == 0 {
-                    let at = random.below(bytes.len() as u64) as usize;
+                    let at = random.below(bytes.len());
                     bytes[at] = random.next() as u8;
                 }
                 let count =

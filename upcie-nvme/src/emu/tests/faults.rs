@@ -1,12 +1,12 @@
 //! A host that breaks the rules, and queues at their limits.
 
 use super::host::{Host, PAGE, exact};
-use crate::{
-    spec::{AsyncEvent, AsyncEventType, Command, LogPageId, QueuePriority, Status},
-    tests::random::Random,
-};
+use crate::spec::{AsyncEvent, AsyncEventType, Command, LogPageId, QueuePriority, Status};
 use std::time::{Duration, Instant};
-use upcie_core::memory::{Memory, PageSize};
+use upcie_core::{
+    memory::{Memory, PageSize},
+    testing::Random,
+};
 
 #[test]
 fn small_queues_wrap_around_and_a_full_one_waits() {

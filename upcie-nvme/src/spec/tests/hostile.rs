@@ -2,7 +2,8 @@
 
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use crate::{spec::*, tests::random::Random};
+use crate::spec::*;
+use upcie_core::testing::Random;
 
 fn fill<T: FromBytes + IntoBytes>(random: &mut Random) -> T {
     let mut value = T::new_zeroed();

@@ -98,6 +98,7 @@ pub(crate) fn of_refusal(refusal: Refusal) -> i32 {
         Refusal::OutOfRange => libc::ERANGE,
         Refusal::Unsupported | Refusal::NoCommand => libc::EOPNOTSUPP,
         Refusal::StaleNamespace | Refusal::ForeignNamespace => libc::ESTALE,
+        Refusal::Closed => libc::EIO,
         _ => libc::EINVAL,
     }
 }

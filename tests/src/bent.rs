@@ -26,9 +26,22 @@ pub struct Faults {
     hung: AtomicBool,
     /// Bits that CSTS has beside its own.
     status: AtomicU32,
+    /// How often CSTS was read.
+    looks: AtomicU32,
     resets: AtomicBool,
     closes: AtomicBool,
 }
+
+/// A fault of a controller, and a part of the error that it is to give.
+pub type Fault = (&'static str, fn(&Bent), &'static str);
+
+/// The ways in which a controller is of no more use.
+pub const FAULTS: [Fault; 4] = [
+    ("fatal status", |bent| bent.faults.set_status(FATAL), "CSTS.CFS"),
+    ("removal", |bent| bent.faults.set_status(u32::MAX), "all ones"),
+    ("reset by another", |bent| bent.faults.reset(), "CSTS.RDY is 0"),
+    ("closed connection", |bent| bent.faults.close(), "gone"),
+];
 
 impl Faults {
     /// While `true` the controller looks at no doorbell: commands are answered late, once it is `false`. Its registers are
@@ -50,6 +63,11 @@ impl Faults {
     /// CSTS reads with these bits set: [`FATAL`], or all of them, as if the device were gone.
     pub fn set_status(&self, bits: u32) {
         self.status.store(bits, Ordering::Relaxed);
+    }
+
+    /// How often CSTS was read so far.
+    pub fn looks(&self) -> u32 {
+        self.looks.load(Ordering::Relaxed)
     }
 
     /// Resets the controller, as somebody else would: CSTS.RDY is 0, and its queues are gone.
@@ -127,6 +145,7 @@ impl Backend for Device {
     fn read(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
         self.emulator.read(guest, region, offset, data)?;
         if (region, offset, data.len()) == (0, CSTS, 4) {
+            self.faults.looks.fetch_add(1, Ordering::Relaxed);
             let bits = self.faults.status.load(Ordering::Relaxed).to_le_bytes();
             data.iter_mut().zip(bits).for_each(|(byte, set)| *byte |= set);
         }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 use upcie_nvme::{Controller, ControllerOptions, Error, Wait};
 use upcie_tests::{
-    bent::{Bent, FATAL},
+    bent::{Bent, FAULTS},
     chain, deadline, process, says,
 };
 
@@ -199,16 +199,6 @@ fn held() -> (usize, usize) {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     (descriptors, maps.lines().filter(|line| line.contains("memfd:") || line.contains("/upcie-")).count())
 }
-
-/// A fault of the controller, and a part of the error that it is to give.
-type Fault = (&'static str, fn(&Bent), &'static str);
-
-const FAULTS: [Fault; 4] = [
-    ("fatal status", |bent| bent.faults.set_status(FATAL), "CSTS.CFS"),
-    ("removal", |bent| bent.faults.set_status(u32::MAX), "all ones"),
-    ("reset by another", |bent| bent.faults.reset(), "CSTS.RDY is 0"),
-    ("closed connection", |bent| bent.faults.close(), "gone"),
-];
 
 /// Soundness finding 14, and what a wait looks at: faults are noticed while it lasts and not after its timeout, and the queue
 /// takes nothing after that.

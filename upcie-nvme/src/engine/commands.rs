@@ -232,11 +232,12 @@ impl<T> Turn<'_, T> {
     /// controller is told to the driver ([`Controller::rescan`](crate::Controller::rescan)).
     ///
     /// # Errors
-    /// [`Refusal::Full`], with the buffer and the tag.
+    /// [`Refusal::Full`] or [`Refusal::Closed`], with the buffer and the tag.
     #[inline(always)]
     pub unsafe fn submit_raw(&mut self, command: &Command, buffer: DmaBuf, tag: T) -> Result<(), Refused<T>> {
         if self.is_full() {
-            return Err(Refused { reason: Refusal::Full, buffer, tag });
+            let reason = if self.namespaces == 0 { Refusal::Closed } else { Refusal::Full };
+            return Err(Refused { reason, buffer, tag });
         }
         let mut words: [u64; 8] = zerocopy::transmute!(*command);
         words[0] &= !0xffff_0000;
@@ -354,7 +355,9 @@ fn refuse_blocks(extent: &Extent, at: (u64, u64, bool), slba: u64, len: u64, lac
 #[cold]
 #[inline(never)]
 pub(super) fn refuse_namespace(extent: &Extent, controller: u64, namespaces: u64) -> Refusal {
-    if extent.controller != controller {
+    if namespaces == 0 {
+        Refusal::Closed
+    } else if extent.controller != controller {
         Refusal::ForeignNamespace
     } else if extent.stamp != namespaces {
         Refusal::StaleNamespace

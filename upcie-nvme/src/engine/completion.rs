@@ -64,6 +64,8 @@ impl<T: fmt::Debug> fmt::Debug for Completion<T> {
 pub enum Refusal {
     /// As many commands are in flight as the queue has slots: reap some first.
     Full,
+    /// The controller completed a command that was not in flight during this turn, which closed the queue: make another.
+    Closed,
     /// The buffer needs a PRP list and all list memory of the queue is in use: reap some commands first, or make
     /// the queue with more ([`QueuePairBuilder::list_memory`](crate::queue::QueuePairBuilder::list_memory)).
     ListsInUse,
@@ -100,6 +102,9 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Full => "the queue is full: reap completions first",
+            Self::Closed => {
+                "the controller completed a command that was not in flight, so the queue is closed: make another"
+            }
             Self::ListsInUse => "all PRP list memory of the queue is in use: reap completions first",
             Self::Length => {
                 "the length is not a positive number of whole blocks, or of ranges, that the buffer holds"

@@ -35,7 +35,7 @@ pub struct Turn<'q, T> {
     /// The free slot that is used next.
     top: u32,
     slots: *mut Slot<T>,
-    /// The stamp of namespace handles that are good now.
+    /// The stamp of namespace handles that are good now; 0 after a forged completion.
     pub(super) namespaces: u64,
     pub(super) queue: &'q mut Queue<T>,
 }
@@ -82,6 +82,10 @@ impl<'q, T> Turn<'q, T> {
     /// How many more commands the queue takes now.
     #[inline]
     pub fn room(&self) -> usize {
+        if self.is_full() {
+            // Or closed by a forged completion.
+            return 0;
+        }
         let (queue, entries) = (&self.queue, self.queue.none as usize + 1);
         let tail = index(queue.sq, self.sqe, SQE_WORDS);
         let head = index(queue.cq, self.cqe, CQE_WORDS);
@@ -217,6 +221,8 @@ impl<T> Iterator for Turn<'_, T> {
             if slot.word as u32 != id {
                 self.queue.state = State::Forged;
                 self.stop = self.cqe;
+                // From here on the turn is full and its stamp fits no namespace: it takes no more commands.
+                (self.namespaces, self.top) = (0, self.queue.none);
                 return None;
             }
             release(&mut self.queue.lists, (slot.word >> 32) as u32);
@@ -259,6 +265,9 @@ impl<T> Drop for Turn<'_, T> {
         if reaped {
             // SAFETY: the entries before it were copied out, and their slots given back: the controller may use them again.
             unsafe { queue.cq_doorbell.write(index(queue.cq, self.cqe, CQE_WORDS) as u32) };
+        } else if !submitted {
+            queue.count_empty_turn();
+            return;
         }
         if submitted {
             let tail = index(queue.sq, self.sqe, SQE_WORDS);

@@ -34,22 +34,32 @@ pub struct QueuePair<T = u64> {
     /// Completions that were reaped, as far as waits saw it (a whole ring between two waits is not seen); and where the
     /// completion head was then.
     reaped: (u64, u32),
+    /// The time and the [completion cursor](Queue::completion_cursor) when it was last known to make progress, or to be
+    /// well, by a program that only opens turns.
+    progress: (Instant, usize),
     controller: Arc<Inner>,
 }
 
 impl<T> QueuePair<T> {
     pub(super) fn new(queue: Queue<T>, waiter: Option<Waiter>, controller: Arc<Inner>) -> Self {
-        Self { queue, ended: None, waiter, policy: SpinPolicy::new(), reaped: (0, 0), controller }
+        let progress = (Instant::now(), queue.completion_cursor());
+        Self { queue, ended: None, waiter, policy: SpinPolicy::new(), reaped: (0, 0), progress, controller }
     }
 
     /// Opens the guard for reaping and submitting.
     ///
+    /// A program that only polls notices a dead controller here: each 1,024th turn that neither reaps nor submits makes the
+    /// next call look at the clock, and read CSTS (on `vfio-user:` mostly by message) if commands are in flight and none
+    /// was reaped for 100 ms. A turn that stays open finds out nothing.
+    ///
     /// # Errors
     /// The queue is closed: the controller was stopped, it completed a command that was not in flight, or a turn was
-    /// leaked. And in a forked child, whose parent the queue belongs to.
+    /// leaked. The controller is gone, reports a fatal status, or was stopped or reset by somebody else. And in a forked
+    /// child, whose parent the queue belongs to.
     #[inline(always)]
     pub fn turn(&mut self) -> Result<Turn<'_, T>> {
-        self.queue.turn()
+        let Self { queue, progress, controller, .. } = self;
+        queue.turn_or_look(|queue| check_progress(queue, progress, controller))
     }
 
     /// Whether a completion waits to be reaped: one look at memory.
@@ -251,6 +261,25 @@ impl<T> QueuePair<T> {
     }
 }
 
+/// Looks whether the controller is well if commands are in flight and none was reaped for [`QUIET`].
+#[cold]
+fn check_progress<T>(queue: &Queue<T>, progress: &mut (Instant, usize), controller: &Inner) -> Result<()> {
+    let (now, cursor) = (Instant::now(), queue.completion_cursor());
+    let (since, before) = *progress;
+    if cursor != before || !queue.has_in_flight() || queue.is_ready() {
+        *progress = (now, cursor);
+        return Ok(());
+    }
+    if now.saturating_duration_since(since) < QUIET {
+        return Ok(());
+    }
+    *progress = (now, cursor);
+    controller.check_alive(&format!("polling queue {} for completions", queue.qid()))
+}
+
+/// How long commands in flight may take before empty turns look at the controller.
+const QUIET: Duration = Duration::from_millis(100);
+
 impl<T> Drop for QueuePair<T> {
     fn drop(&mut self) {
         self.end();
@@ -263,5 +292,54 @@ impl<T> fmt::Debug for QueuePair<T> {
             .field("queue", &self.queue)
             .field("waiter", &self.waiter)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        Controller, Error, Refusal, Refused, Wait,
+        spec::{Cns, Command, DatasetRange, IoFlags},
+    };
+    use std::time::Duration;
+
+    /// Soundness finding 15: the turn that sees a forged completion takes no command after it, and a wait is an error at
+    /// once.
+    #[test]
+    fn a_forged_completion_ends_its_turn_and_waits() {
+        let controller = Controller::open(&"emu:size=1M,latency=2s".parse().unwrap()).unwrap();
+        let namespace = controller.namespace(1).unwrap();
+        let buffer = |len| controller.alloc(len).unwrap();
+        let mut pair = controller.queue_pair().depth(8).create::<u64>().unwrap();
+        pair.turn().unwrap().read(&namespace, 0, buffer(512), 0).unwrap();
+        // SAFETY: the last word of the next completion entry, in a ring of 8.
+        let entry = unsafe { pair.queue.next_entry().add(1) };
+        // SAFETY: aligned, and the device writes no completion for 2 s. Command 1234h was never sent.
+        unsafe { entry.write_volatile(0x1234 << 32 | 1 << 48) };
+
+        let mut turn = pair.turn().unwrap();
+        assert!(turn.next().is_none());
+        assert_eq!(turn.room(), 0);
+        let closed = |sent: Result<(), Refused<u64>>| {
+            let refused = sent.unwrap_err();
+            assert_eq!(refused.reason, Refusal::Closed);
+            refused.buffer.len()
+        };
+        assert_eq!(closed(turn.read(&namespace, 0, buffer(512), 1)), 512);
+        assert_eq!(closed(turn.write(&namespace, 0, buffer(64 << 10), 1)), 64 << 10);
+        closed(turn.flush(&namespace, 1));
+        closed(turn.write_zeroes(&namespace, 0, 1, IoFlags::empty(), 1));
+        let mut ranges = buffer(4096);
+        ranges.write_at(0, &DatasetRange::new(0, 1).to_bytes());
+        closed(turn.deallocate(&namespace, ranges, 1, 1));
+        let identify = Command::identify(Cns::CONTROLLER, 0, 0);
+        // SAFETY: it is refused.
+        closed(unsafe { turn.submit_raw(&identify, buffer(4096), 1) });
+        drop(turn);
+
+        assert!(matches!(pair.turn(), Err(Error::ForgedCompletion { qid: 1, .. })));
+        let waited = pair.wait(Wait::Poll, Duration::from_secs(24 * 3600));
+        assert!(matches!(waited, Err(Error::ForgedCompletion { qid: 1, .. })), "{waited:?}");
+        assert_eq!(pair.in_flight(), 1, "the command that was sent, and none after");
     }
 }

@@ -1,0 +1,122 @@
+//! Programs that only open turns, and never wait, notice that a controller is of no more use.
+
+use std::time::{Duration, Instant};
+use upcie_nvme::{Controller, Error, QueuePair};
+use upcie_tests::{
+    bent::{Bent, FATAL, FAULTS},
+    chain, deadline, process, says,
+};
+
+/// Empty turns after which the driver looks at the clock.
+const EMPTY_TURNS: u32 = 1024;
+/// How long commands in flight may take before it looks at the controller.
+const QUIET: Duration = Duration::from_millis(100);
+
+struct Polled {
+    bent: Bent,
+    controller: Controller,
+    queue: QueuePair<u64>,
+}
+
+impl Polled {
+    fn start(options: &str) -> Self {
+        let bent = Bent::start(options);
+        let controller = Controller::open(&bent.address()).unwrap();
+        let queue = controller.queue_pair().create().unwrap();
+        Self { bent, controller, queue }
+    }
+
+    fn read(&mut self) {
+        let namespace = self.controller.namespace(1).unwrap();
+        let buffer = self.controller.alloc(4096).unwrap();
+        self.queue.turn().unwrap().read(&namespace, 0, buffer, 1).unwrap();
+    }
+
+    /// So many turns, or fewer if something comes; how many they were, and what came.
+    fn turns(&mut self, count: u32) -> (u32, Result<bool, Error>) {
+        for turn in 0..count {
+            match self.queue.turn().map(|mut turn| turn.next().is_some()) {
+                Ok(false) => {}
+                other => return (turn, other),
+            }
+        }
+        (count, Ok(false))
+    }
+
+    /// Turns until `time` has passed, or something comes.
+    fn turns_for(&mut self, time: Duration) -> Result<bool, Error> {
+        let start = Instant::now();
+        while start.elapsed() < time {
+            match self.turns(64).1 {
+                Ok(false) => {}
+                other => return other,
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Section B of the soundness review: a loop on `turn()` alone never learned of these.
+#[test]
+fn faults_are_noticed_by_turns_alone() {
+    for (what, fault, text) in FAULTS {
+        let mut polled = Polled::start("size=1M");
+        polled.bent.faults.hang(true);
+        polled.read();
+        fault(&polled.bent);
+        let (error, mut polled) = process::within(deadline(), move || {
+            loop {
+                match polled.turns(EMPTY_TURNS).1 {
+                    Ok(came) => assert!(!came, "{what}: a hung controller completes nothing"),
+                    Err(error) => break (error, polled),
+                }
+            }
+        });
+        says(&error, &["vfio-user:", "queue 1", text]);
+        // From now on nothing is sent.
+        says(&polled.queue.turn().unwrap_err(), &["vfio-user:", text]);
+        polled.bent.faults.set_status(0);
+        polled.bent.faults.hang(false);
+    }
+}
+
+/// Bounded in turns, too: a program that polls now and then learns it.
+#[test]
+fn faults_are_noticed_within_a_number_of_turns() {
+    let mut polled = Polled::start("size=1M");
+    polled.bent.faults.hang(true);
+    polled.read();
+    polled.bent.faults.set_status(FATAL);
+    // Something else is done meanwhile.
+    std::thread::sleep(QUIET);
+    let (turns, result) = polled.turns(EMPTY_TURNS + 1);
+    let error = result.expect_err("it is noticed");
+    assert!(matches!(error, Error::Fatal { .. }) && turns <= EMPTY_TURNS, "{turns}: {}", chain(&error));
+    polled.bent.faults.set_status(0);
+    polled.bent.faults.hang(false);
+}
+
+/// A slow command is waited for as ever, with a look at the controller each 100 ms at most.
+#[test]
+fn a_slow_command_is_no_fault() {
+    let mut polled = Polled::start("size=1M,latency=450ms");
+    polled.read();
+    let (start, before) = (Instant::now(), polled.bent.faults.looks());
+    let came = polled.turns_for(deadline());
+    assert!(matches!(came, Ok(true)), "{came:?}");
+    let (took, looks) = (start.elapsed(), polled.bent.faults.looks() - before);
+    assert!(u128::from(looks) <= took.as_millis() / QUIET.as_millis() + 1, "{looks} looks in {took:?}");
+}
+
+/// While nothing is in flight, nothing can be late, and no register is read.
+#[test]
+fn empty_turns_without_commands_read_no_register() {
+    let mut polled = Polled::start("size=1M");
+    polled.read();
+    let came = polled.turns_for(deadline());
+    assert!(matches!(came, Ok(true)), "{came:?}");
+    let before = polled.bent.faults.looks();
+    let came = polled.turns_for(3 * QUIET).and_then(|_| polled.turns(4 * EMPTY_TURNS).1);
+    assert!(matches!(came, Ok(false)), "{came:?}");
+    assert_eq!(polled.bent.faults.looks(), before);
+}

@@ -1,7 +1,7 @@
 //! Programs that only open turns, and never wait, notice that a controller is of no more use.
 
 use std::time::{Duration, Instant};
-use upcie_nvme::{Controller, Error, QueuePair};
+use upcie_nvme::{Controller, Error, Namespace, QueuePair};
 use upcie_tests::{
     bent::{Bent, FATAL, FAULTS},
     chain, deadline, process, says,
@@ -15,6 +15,7 @@ const QUIET: Duration = Duration::from_millis(100);
 struct Polled {
     bent: Bent,
     controller: Controller,
+    namespace: Namespace,
     queue: QueuePair<u64>,
 }
 
@@ -22,14 +23,14 @@ impl Polled {
     fn start(options: &str) -> Self {
         let bent = Bent::start(options);
         let controller = Controller::open(&bent.address()).unwrap();
+        let namespace = controller.namespace(1).unwrap();
         let queue = controller.queue_pair().create().unwrap();
-        Self { bent, controller, queue }
+        Self { bent, controller, namespace, queue }
     }
 
     fn read(&mut self) {
-        let namespace = self.controller.namespace(1).unwrap();
         let buffer = self.controller.alloc(4096).unwrap();
-        self.queue.turn().unwrap().read(&namespace, 0, buffer, 1).unwrap();
+        self.queue.turn().unwrap().read(&self.namespace, 0, buffer, 1).unwrap();
     }
 
     /// So many turns, or fewer if something comes; how many they were, and what came.

@@ -138,6 +138,11 @@ impl Clock {
         (!left.is_zero()).then(|| now + left.min(SLICE))
     }
 
+    /// How long to wait before the clock is read again; zero when the time is up.
+    pub(crate) fn left(&mut self) -> Duration {
+        self.slice().map_or(Duration::ZERO, |end| end.saturating_duration_since(self.looked))
+    }
+
     /// How long it was, stops not counted.
     pub(crate) fn waited(&mut self) -> Duration {
         self.slice();

@@ -8,6 +8,8 @@ pub mod deadline;
 pub mod device;
 pub mod dma;
 mod error;
+pub mod events;
+pub mod gate;
 pub mod hugetlb;
 mod iova;
 pub mod irq;

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    events::Hold,
     memory::{PageSize, host_page_size},
 };
 use std::{
@@ -329,6 +330,8 @@ impl Heap {
             .ok_or_else(|| refuse("more than the 1 GiB that one buffer can have"))?;
         // Before the lock, which a thread that was not forked along may hold. A child would hand out its parent's memory.
         self.space.check_owner("allocating DMA memory")?;
+        // Mapping more memory logs.
+        let _hold = Hold::new();
         let mut state = self.lock();
         if self.space.is_closed() {
             return Err(refuse(

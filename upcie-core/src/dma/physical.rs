@@ -6,6 +6,7 @@
 
 use crate::{
     Error, Result,
+    events::{Hold, emit},
     hugetlb::{self, Leftover},
     memory::{Memory, PageSize},
     pci::{Bdf, ConfigFile, ConfigSpace, Function, FunctionLock, command},
@@ -63,13 +64,16 @@ impl Untranslated {
     }
 
     fn remove_leftovers(&mut self) {
+        let bdf = self.bdf;
         for file in self.leftovers.drain(..) {
             let (path, bytes) = (file.path.display().to_string(), file.bytes);
             match file.remove() {
-                Ok(()) => tracing::info!(device = %self.bdf, path, bytes, "freed what a killed process left"),
-                Err(error) => {
-                    tracing::warn!(device = %self.bdf, %error, "freeing what a killed process left")
-                }
+                Ok(()) => emit(move || {
+                    tracing::info!(device = %bdf, path, bytes, "freed what a killed process left");
+                }),
+                Err(error) => emit(move || {
+                    tracing::warn!(device = %bdf, %error, "freeing what a killed process left");
+                }),
             }
         }
     }
@@ -96,6 +100,7 @@ impl Physical {
     }
 
     pub(super) fn join(&self, function: Untranslated) -> Result<()> {
+        let _hold = Hold::new();
         let mut functions = lock(&self.functions);
         let me = std::process::id();
         for file in hugetlb::leftovers()? {
@@ -110,13 +115,16 @@ impl Physical {
     /// Lets a function that was closed go, so that it can be opened again while others use the space: if it is off the
     /// bus. The last one stays for as long as there is memory.
     pub(super) fn leave(&self, bdf: Bdf) {
+        let _hold = Hold::new();
         let mut functions = lock(&self.functions);
         let at = functions.iter().position(|function| function.bdf == bdf);
         let Some(at) = at.filter(|_| functions.len() > 1) else { return };
         match functions[at].forget() {
             Ok(true) => drop(functions.remove(at)),
             Ok(false) => {}
-            Err(error) => tracing::warn!(device = %bdf, %error, "it stays in its address space"),
+            Err(error) => {
+                emit(move || tracing::warn!(device = %bdf, %error, "it stays in its address space"));
+            }
         }
     }
 
@@ -148,6 +156,7 @@ impl Physical {
 
     /// Frees `memory` if nothing can write to it any more, and otherwise keeps it.
     pub(super) fn retire(&self, memory: Memory) {
+        let _hold = Hold::new();
         let mut retired = lock(&self.retired);
         retired.push(memory);
         if self.is_quiet() {
@@ -159,7 +168,7 @@ impl Physical {
         lock(&self.functions).iter().all(|function| match function.is_quiet() {
             Ok(quiet) => quiet,
             Err(error) => {
-                tracing::warn!(%error, "taken as still on the bus");
+                emit(move || tracing::warn!(%error, "taken as still on the bus"));
                 false
             }
         })
@@ -172,6 +181,7 @@ impl Drop for Physical {
         if !self.owner.is_current() {
             return;
         }
+        let _hold = Hold::new();
         let quiet = self.is_quiet();
         let mut functions = lock(&self.functions);
         for function in functions.iter_mut().filter(|_| quiet) {
@@ -180,10 +190,12 @@ impl Drop for Physical {
         for memory in lock(&self.retired).drain(..) {
             if !quiet {
                 let bytes = memory.len();
-                tracing::error!(
-                    bytes,
-                    "a device may still write to its memory: its file is left to `hugepages release`"
-                );
+                emit(move || {
+                    tracing::error!(
+                        bytes,
+                        "a device may still write to its memory: its file is left to `hugepages release`"
+                    );
+                });
                 memory.leave();
             }
         }

@@ -3,6 +3,7 @@
 use super::{Addresses, Mapper, Region, Untranslated, physical::Physical, region::Backing};
 use crate::{
     Error, Result,
+    events::emit,
     iova::IovaAllocator,
     memory::{Memory, PageSize, physical_pages},
     mmio::Bar,
@@ -233,13 +234,11 @@ impl DmaSpace {
                 Addresses::Linear(iova)
             }
         };
-        tracing::trace!(
-            device = self.device,
-            iova = format_args!("{:#x}", addresses.at(0)),
-            len = memory.len(),
-            page = memory.page_size().bytes(),
-            "mapped DMA memory"
-        );
+        let (device, iova) = (self.device.clone(), addresses.at(0));
+        let (len, page) = (memory.len(), memory.page_size().bytes());
+        emit(move || {
+            tracing::trace!(device, iova = format_args!("{iova:#x}"), len, page, "mapped DMA memory")
+        });
         Ok(Region::new(self.clone(), Backing::Host(memory), addresses))
     }
 
@@ -392,17 +391,24 @@ impl DmaSpace {
         let Kind::Translated { mapper, .. } = &self.kind else { return false };
         match mapper.unmap(iova, len) {
             Ok(()) => {
-                tracing::trace!(
-                    device = self.device,
-                    iova = format_args!("{iova:#x}"),
-                    len,
-                    "unmapped DMA memory"
-                );
+                let device = self.device.clone();
+                emit(move || {
+                    tracing::trace!(device, iova = format_args!("{iova:#x}"), len, "unmapped DMA memory");
+                });
                 self.give_back(iova, len);
                 true
             }
             Err(error) => {
-                tracing::error!(device = self.device, iova, len, %error, "unmapping DMA memory: it is kept while the device may reach it");
+                let device = self.device.clone();
+                emit(move || {
+                    tracing::error!(
+                        device,
+                        iova,
+                        len,
+                        %error,
+                        "unmapping DMA memory: it is kept while the device may reach it"
+                    );
+                });
                 false
             }
         }

@@ -19,6 +19,7 @@ pub use crate::page::{PageSize, host_page_size};
 
 use crate::{
     Error, Result,
+    events::emit,
     hugetlb::{self, NamedFile},
     mmio::{Mapping, OwnFile},
     numa,
@@ -98,7 +99,7 @@ impl Memory {
         nix::unistd::ftruncate(&fd, len as i64).map_err(|e| fail(e.into()))?;
         if let (Some(node), Some(len)) = (node, NonZeroUsize::new(len)) {
             if let Err(error) = numa::place(fd.as_fd(), len, node) {
-                tracing::debug!(node, %error, "DMA memory without regard to its node");
+                emit(move || tracing::debug!(node, %error, "DMA memory without regard to its node"));
             }
         }
         if let Err(e) = fill(fd.as_fd(), len as i64) {
@@ -228,7 +229,9 @@ impl Drop for Memory {
     fn drop(&mut self) {
         if let Some((file, _)) = self.name.as_ref().filter(|(_, owner)| owner.is_current()) {
             if let Err(error) = file.remove() {
-                tracing::warn!(%error, "removing a file of DMA memory: `hugepages release` does it");
+                emit(move || {
+                    tracing::warn!(%error, "removing a file of DMA memory: `hugepages release` does it");
+                });
             }
         }
     }

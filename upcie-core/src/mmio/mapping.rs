@@ -1,7 +1,7 @@
 //! Memory of a file that this process has mapped.
 
 use super::refuse_own;
-use crate::{Error, Result, page::host_page_size};
+use crate::{Error, Result, events::emit, page::host_page_size};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use std::{
     ffi::c_void,
@@ -104,7 +104,8 @@ impl Drop for Mapping {
         let base: NonNull<c_void> = self.base.cast();
         // SAFETY: mapped by `new` with this length; whoever holds a pointer into it holds the mapping too.
         if let Err(error) = unsafe { nix::sys::mman::munmap(base, self.len) } {
-            tracing::error!(?self, %error, "unmapping");
+            let (base, len) = (self.base.as_ptr().addr(), self.len);
+            emit(move || tracing::error!(base, len, %error, "unmapping"));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One user for a function that the kernel keeps nobody out of.
 
 use super::{Bdf, machine_lock::MachineLock};
-use crate::{Error, Result, process::Owner};
+use crate::{Error, Result, events::emit, process::Owner};
 use nix::errno::Errno;
 use std::{
     fs::{self, File, OpenOptions},
@@ -96,10 +96,12 @@ impl Drop for FunctionLock {
             // SAFETY: a system call on a descriptor that is held.
             let unlocked = unsafe { libc::flock(self.config.as_raw_fd(), libc::LOCK_UN) };
             if let Err(error) = Errno::result(unlocked) {
-                tracing::warn!(?self.config, %error, "unlocking");
+                let config = format!("{:?}", self.config);
+                emit(move || tracing::warn!(config, %error, "unlocking"));
             }
             if let Some(Err(error)) = self.machine.as_ref().map(MachineLock::release) {
-                tracing::warn!(?self.machine, %error, "unlocking");
+                let machine = format!("{:?}", self.machine);
+                emit(move || tracing::warn!(machine, %error, "unlocking"));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Which process a handle belongs to, and words that a forked child does not inherit.
 
-use crate::{Error, Result};
+use crate::{Error, Result, events::emit};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 use std::{
     ffi::c_void,
@@ -97,7 +97,7 @@ impl Drop for ProcessWord {
         let base: NonNull<c_void> = self.0.cast();
         // SAFETY: mapped by `new` with this length; whoever has a pointer to it keeps `self`.
         if let Err(error) = unsafe { munmap(base, LEN.get()) } {
-            tracing::error!(%error, "unmapping the word of a process");
+            emit(move || tracing::error!(%error, "unmapping the word of a process"));
         }
     }
 }

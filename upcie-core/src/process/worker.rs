@@ -1,5 +1,6 @@
 //! A thread that is waited for with a deadline.
 
+use crate::events::emit;
 use std::{
     io,
     sync::{
@@ -40,7 +41,7 @@ impl Worker {
         }
         let name = self.thread.thread().name().unwrap_or_default().to_owned();
         if self.thread.join().is_err() {
-            tracing::warn!(thread = name, "it panicked");
+            emit(move || tracing::warn!(thread = name, "it panicked"));
         }
         true
     }

@@ -1,6 +1,6 @@
 //! The interrupt of uio_pci_generic: a count to read, passed on to an eventfd by a thread.
 
-use crate::{Error, Result, irq::EventFd, process::Worker};
+use crate::{Error, Result, events::emit, irq::EventFd, process::Worker};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::{
     fs::File,
@@ -63,11 +63,11 @@ fn relay(mut uio: &File, to: &OwnedFd, stop: &EventFd) -> std::io::Result<()> {
 impl Drop for Relay {
     fn drop(&mut self) {
         if let Err(error) = self.stop.signal() {
-            tracing::warn!(%error, "the thread of an interrupt stays");
+            emit(move || tracing::warn!(%error, "the thread of an interrupt stays"));
             return;
         }
         if self.thread.take().is_some_and(|thread| !thread.join_within(END)) {
-            tracing::warn!("the thread of an interrupt does not end, and is left behind");
+            emit(|| tracing::warn!("the thread of an interrupt does not end, and is left behind"));
         }
     }
 }

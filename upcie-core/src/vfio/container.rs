@@ -9,6 +9,7 @@ use super::{
 use crate::{
     Error, Result,
     dma::Mapper,
+    events::{Hold, emit},
     memory::{Memory, host_page_size},
     mmio::Mapping,
     pci::{Bdf, Function},
@@ -227,16 +228,19 @@ impl Type1 {
     /// nothing uses. Where that fails, accesses fault as usual. Large BARs are memory, not registers: left out.
     pub(super) fn prefault(&self, bar: &Mapping) {
         let len = bar.len().next_multiple_of(host_page_size()) as u64;
+        let _hold = Hold::new();
         let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(iova) = window.filter(|_| len <= WINDOW) else { return };
         match abi::map_bar(self.container.as_fd(), iova, bar, len) {
             Ok(()) => {
                 if let Err(error) = abi::unmap(self.container.as_fd(), iova, len) {
-                    tracing::warn!(device = self.container.device, %error, "unmapping a BAR from the IOMMU");
+                    let device = self.container.device.clone();
+                    emit(move || tracing::warn!(device, %error, "unmapping a BAR from the IOMMU"));
                 }
             }
             Err(error) => {
-                tracing::debug!(device = self.container.device, %error, "a BAR is not populated in advance");
+                let device = self.container.device.clone();
+                emit(move || tracing::debug!(device, %error, "a BAR is not populated in advance"));
             }
         }
     }

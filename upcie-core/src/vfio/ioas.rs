@@ -6,7 +6,9 @@ use super::{
     info::IommuInfo,
     iommufd_abi as abi,
 };
-use crate::{Error, Result, dma::Mapper, memory::Memory, mmio::Mapping, pci::Bdf, process::Owner};
+use crate::{
+    Error, Result, dma::Mapper, events::emit, memory::Memory, mmio::Mapping, pci::Bdf, process::Owner,
+};
 use std::{
     fs::{File, OpenOptions},
     io,
@@ -132,7 +134,8 @@ impl Drop for Ioas {
         }
         // Not left to the closing of the file: a mapped BAR keeps the device's open, and that keeps the iommufd.
         if let Err(error) = abi::destroy(self.iommu.as_fd(), self.id) {
-            tracing::warn!(device = self.device, %error, "ending an I/O address space");
+            let device = self.device.clone();
+            emit(move || tracing::warn!(device, %error, "ending an I/O address space"));
         }
     }
 }

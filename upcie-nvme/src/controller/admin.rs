@@ -1,8 +1,8 @@
 //! The admin queue.
 
-use super::{Inner, Registers, lock, queue_ids::Ticket, subsystem::Change};
+use super::{Inner, Registers, queue_ids::Ticket, subsystem::Change};
 use crate::{
-    Completion, Error, Result,
+    Completion, Error, Patience, Result,
     engine::{ListPool, Live, Parts, Queue},
     spec::{Command, Status},
     wait::Backoff,
@@ -16,6 +16,7 @@ use std::{
 use upcie_core::{
     deadline::Budget,
     dma::{DmaBuf, Heap},
+    events::emit,
 };
 
 /// A number that the log shows in hexadecimal.
@@ -27,7 +28,7 @@ impl fmt::Debug for Hex {
     }
 }
 
-/// The admin queue pair and the commands on it. Behind a mutex: one command at a time, however many threads ask.
+/// The admin queue pair and the commands on it. Behind a gate: one command at a time, however many threads ask.
 #[derive(Debug)]
 pub(crate) struct Admin {
     queue: Queue<u64>,
@@ -102,7 +103,8 @@ impl Admin {
                 continue;
             }
             let (tag, answer, buffer) = done.into_parts();
-            tracing::warn!(device = %inner.name, "an admin command completed after its deadline");
+            let device = inner.name.clone();
+            emit(move || tracing::warn!(%device, "an admin command completed after its deadline"));
             drop(buffer);
             match late.remove(&tag) {
                 Some(Late::Step(ticket)) => inner.queue_answered(ticket, answer),
@@ -160,7 +162,9 @@ impl Inner {
         self.check_owner(what).map_err(|error| (error, false))?;
         let device = || self.name.to_string();
         let _budget = Budget::new(after);
-        let mut admin = lock(&self.admin);
+        let mut patience = Patience::new();
+        let admin = self.enter(&self.admin, &mut patience, after, what, "admin commands");
+        let mut admin = admin.map_err(|error| (error, false))?;
         // What came too late has made room.
         admin.reap(self, None).map_err(|error| (error, false))?;
         let tag = admin.next;
@@ -173,7 +177,7 @@ impl Inner {
             let (operation, count) = (what.into(), admin.queue.capacity());
             return Err((Error::Unanswered { device: device(), operation, count }, false));
         }
-        let mut backoff = Backoff::new(after);
+        let mut backoff = Backoff::of_several(patience, after, after);
         let start = Instant::now();
         let error = loop {
             match admin.reap(self, Some(tag)) {
@@ -187,8 +191,13 @@ impl Inner {
                 }
                 Err(error) => break error,
             }
-            if let Err(error) = self.pause(&mut backoff, what) {
-                break error;
+            match self.pause(&mut backoff, what) {
+                Ok(()) => {}
+                // The wait for other threads is in it.
+                Err(Error::Timeout { device, operation, kept, .. }) => {
+                    break Error::Timeout { device, operation, after, kept };
+                }
+                Err(error) => break error,
             }
         };
         admin.late.insert(tag, late);
@@ -197,18 +206,20 @@ impl Inner {
 
     /// Reaps completions that came after their deadline, without sending anything.
     pub(crate) fn reap_late(&self) {
-        // An error is that of the next command.
-        let _ = lock(&self.admin).reap(self, None);
+        // A thread that has the queue reaps, too. An error is that of the next command.
+        if let Some(mut admin) = self.admin.enter(|| Duration::ZERO) {
+            let _ = admin.reap(self, None);
+        }
     }
 
     /// Logs an admin command that has ended.
     fn log_admin(&self, command: &Command, what: &str, result: Result<(), Status>, took: Duration) {
-        let (device, nsid) = (&self.name, command.nsid);
+        let (device, nsid, what) = (self.name.clone(), command.nsid, what.to_owned());
         let (opcode, cdw10) = (Hex(command.opcode.into()), Hex(command.cdw10));
-        match result {
+        emit(move || match result {
             Ok(()) => tracing::trace!(%device, ?opcode, nsid, ?cdw10, ?took, "{what}"),
             Err(status) => tracing::debug!(%device, ?opcode, nsid, ?cdw10, ?took, %status, "{what} failed"),
-        }
+        });
     }
 
     /// Waits a little for a completion; an error when the time is up, or when the controller is gone or fails.
@@ -230,5 +241,43 @@ impl Inner {
             return Err(Error::Disabled { device: self.name.to_string(), operation: what.into() });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Controller, ControllerOptions, Error};
+    use std::{sync::mpsc, thread, time::Duration};
+
+    /// Soundness finding 5: a command that waits behind another thread's slow one ends by its own deadline, with an error
+    /// that says so.
+    #[test]
+    fn a_command_behind_a_slow_one_keeps_its_deadline() {
+        let options = ControllerOptions { timeout: Duration::from_secs(2), ..ControllerOptions::default() };
+        let controller = Controller::open_with(&"emu:size=1M".parse().unwrap(), options).unwrap();
+        let queue = controller.queue_pair().create::<u64>().unwrap();
+        // As a thread does whose command is not answered.
+        let slow = controller.inner.admin.enter(|| Duration::ZERO);
+        let (send, receive) = mpsc::channel();
+        let handle = controller.clone();
+        thread::spawn(move || {
+            send.send(handle.namespaces().map(drop)).unwrap();
+            send.send(queue.close()).unwrap();
+        });
+        let within = Duration::from_secs(60);
+        let error = receive.recv_timeout(within).expect("it ends while the other one goes on").unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, Error::Timeout { kept: false, .. }), "{text}");
+        for part in [controller.name(), "Identify", "waiting for admin commands of other threads", "2s"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let error = receive.recv_timeout(within).expect("it ends while the other one goes on").unwrap_err();
+        assert!(matches!(error, Error::Undeleted { qid: 1, .. }), "{error}");
+        drop(slow);
+        // And what was left goes on.
+        assert_eq!(controller.namespaces().unwrap(), [1]);
+        let all: Result<Vec<_>, _> =
+            (0..controller.max_queue_pairs()).map(|_| controller.queue_pair().create::<u64>()).collect();
+        assert!(all.is_ok(), "the id of the queue is back: {all:?}");
     }
 }

@@ -2,7 +2,6 @@
 
 use super::{
     Admin, ControllerOptions, Ids, Inner, Registers, Subsystem, device_memory,
-    gate::Gate,
     io_refusal::{command_set, entry_sizes},
     lock,
     quirks::queue_entries,
@@ -23,6 +22,7 @@ use upcie_core::{
     deadline::Budget,
     device::{Claim, Device},
     dma::{DmaBuf, Heap},
+    gate::Gate,
     memory::host_page_size,
 };
 use zerocopy::FromBytes;
@@ -106,7 +106,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
     // has stopped.
     unsafe { registers.set_admin_queue(aqa, sq, cq) }?;
     let mut inner = Inner {
-        admin: Mutex::new(admin),
+        admin: Gate::new(admin),
         blocking: Gate::default(),
         edges: Gate::default(),
         retired: Mutex::default(),
@@ -115,8 +115,8 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
         vectors,
         wanted_back,
         silent: AtomicBool::new(false),
-        memory_buffer: Mutex::default(),
-        persistent_memory: Mutex::default(),
+        memory_buffer: Gate::default(),
+        persistent_memory: Gate::default(),
         heap,
         private,
         live,

@@ -4,7 +4,6 @@ mod admin;
 mod bringup;
 mod class;
 mod device_memory;
-mod gate;
 mod identify;
 mod io_refusal;
 mod options;
@@ -21,13 +20,12 @@ mod vectors;
 
 pub use crate::error::NoIo;
 use crate::{
-    Error, Result,
+    Error, Patience, Result,
     engine::{BufferLists, Live, Queue, Retired},
     spec::{Capabilities, CommandSet, IdentifyController, Version},
 };
 use admin::Admin;
 pub use device_memory::{MemoryBuffer, PersistentMemory};
-use gate::Gate;
 pub use options::ControllerOptions;
 use queue_ids::Ids;
 pub(crate) use queue_ids::Step;
@@ -43,6 +41,7 @@ use upcie_core::{
     deadline::Budget,
     device::{Address, Claim, Device},
     dma::{DmaBuf, DmaSpace, Heap, Region},
+    gate::{Gate, Pass},
     irq::{EventFd, IrqKind},
     vfio_user::Client,
 };
@@ -69,7 +68,7 @@ pub struct Controller {
 
 pub(crate) struct Inner {
     /// Before the device: what it holds is given back only once the controller has stopped (`drop`).
-    admin: Mutex<Admin>,
+    admin: Gate<Admin>,
     /// The queue pair of calls that wait, once there was one.
     blocking: Gate<Option<Queue<u64>>>,
     /// For one thread at a time that changes blocks in part.
@@ -84,8 +83,8 @@ pub(crate) struct Inner {
     /// wait for it.
     silent: AtomicBool,
     /// What it has of its own, or that it has none, once somebody asked.
-    memory_buffer: Mutex<Option<Option<Arc<MemoryBuffer>>>>,
-    persistent_memory: Mutex<Option<Option<Arc<PersistentMemory>>>>,
+    memory_buffer: Gate<Option<Option<Arc<MemoryBuffer>>>>,
+    persistent_memory: Gate<Option<Option<Arc<PersistentMemory>>>>,
     heap: Arc<Heap>,
     /// For rings and lists: no buffer of a user's leads to its memory.
     private: Arc<Heap>,
@@ -274,7 +273,8 @@ impl Controller {
     /// The device's.
     pub fn vectors(&self) -> Result<u16> {
         self.inner.check_owner("turning interrupts on")?;
-        self.inner.vectors.count(&*self.inner.device, self.inner.most_vectors())
+        let inner = &self.inner;
+        inner.vectors.count(&*inner.device, inner.most_vectors(), inner.options.timeout)
     }
 
     /// The heap that [`alloc`](Self::alloc) takes from.
@@ -414,18 +414,30 @@ impl Inner {
         self.no_io
     }
 
-    /// How long a command may take.
-    pub(crate) fn edges(&self) -> &Gate<()> {
-        &self.edges
+    /// Waits for threads that change blocks in part, as [`enter_blocking`](Self::enter_blocking) does.
+    pub(crate) fn enter_edges(
+        &self,
+        patience: &mut Patience,
+        limit: Duration,
+        operation: &str,
+    ) -> Result<Pass<'_, ()>> {
+        self.enter(&self.edges, patience, limit, operation, "changes of blocks in part")
     }
 
+    /// How long a command may take.
     pub(crate) fn timeout(&self) -> Duration {
         self.options.timeout
     }
 
-    /// The queue pair of calls that wait.
-    pub(crate) fn blocking(&self) -> &Gate<Option<Queue<u64>>> {
-        &self.blocking
+    /// The queue pair of calls that wait, for `operation`, when those of other threads have ended: within `limit` in all of
+    /// `patience`.
+    pub(crate) fn enter_blocking(
+        &self,
+        patience: &mut Patience,
+        limit: Duration,
+        operation: &str,
+    ) -> Result<Pass<'_, Option<Queue<u64>>>> {
+        self.enter(&self.blocking, patience, limit, operation, "calls")
     }
 
     /// Whether it was brought up with weighted round robin.
@@ -452,6 +464,25 @@ impl Inner {
         lock(&self.retired).push(retired);
     }
 
+    /// Waits for what another thread has, at most `limit` in all of `patience`, for `operation`; `whose` says what that thread
+    /// does.
+    fn enter<'g, T>(
+        &self,
+        gate: &'g Gate<T>,
+        patience: &mut Patience,
+        limit: Duration,
+        operation: &str,
+        whose: &str,
+    ) -> Result<Pass<'g, T>> {
+        let entered = gate.enter(|| limit.saturating_sub(patience.waited()));
+        entered.ok_or_else(|| Error::Timeout {
+            device: self.name.to_string(),
+            operation: format!("{operation}: waiting for {whose} of other threads"),
+            after: limit,
+            kept: false,
+        })
+    }
+
     /// One for each queue.
     fn most_vectors(&self) -> u32 {
         u32::from(self.granted) + 1
@@ -460,7 +491,7 @@ impl Inner {
     /// The eventfd of an interrupt vector.
     pub(crate) fn vector(&self, vector: u16) -> Result<Arc<EventFd>> {
         self.check_owner("turning interrupts on")?;
-        self.vectors.eventfd(&*self.device, self.most_vectors(), vector)
+        self.vectors.eventfd(&*self.device, self.most_vectors(), self.options.timeout, vector)
     }
 
     /// Says, once per vector, that its interrupts don't arrive.

@@ -10,7 +10,7 @@ use crate::{
     spec::{Command, Status},
 };
 use std::{sync::atomic::Ordering, time::Duration};
-use upcie_core::dma::DmaBuf;
+use upcie_core::{dma::DmaBuf, events::emit};
 
 /// How long the deletion of a queue may take before its memory is kept.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -255,10 +255,13 @@ impl Inner {
                 self.queue_answered(ticket, answer);
             }
             if let Some(error) = error {
-                tracing::error!(
-                    device = %self.name, qid, %error,
-                    "its memory is kept until the controller confirms that, or stops"
-                );
+                let device = self.name.clone();
+                emit(move || {
+                    tracing::error!(
+                        %device, qid, %error,
+                        "its memory is kept until the controller confirms that, or stops"
+                    );
+                });
                 if let Some(moving) = lock(&self.queue_ids).entry(ticket) {
                     moving.left = true;
                 }

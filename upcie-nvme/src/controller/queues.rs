@@ -9,6 +9,7 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 use upcie_core::{
     dma::{DmaBuf, Heap},
+    events::emit,
     mmio::Caching,
 };
 
@@ -69,7 +70,8 @@ pub(crate) fn create<T>(
     match steps.iter().try_for_each(|(step, command)| inner.create_step(ticket, *step, command)) {
         Ok(()) => {
             inner.created(ticket);
-            tracing::debug!(device = %inner.name(), qid, entries, ?vector, "made a queue pair");
+            let device = inner.shared_name().clone();
+            emit(move || tracing::debug!(%device, qid, entries, ?vector, "made a queue pair"));
             inner.finish_deletions();
             Ok(queue)
         }
@@ -87,7 +89,7 @@ impl Inner {
     /// Waits until the blocking call that is under way, if there is one, has nothing in flight; `false` when that took longer
     /// than `limit`.
     pub(super) fn wait_for_blocking_call(&self, patience: &mut Patience, limit: Duration) -> bool {
-        self.blocking.enter(patience, limit).is_some()
+        self.blocking.enter(|| limit.saturating_sub(patience.waited())).is_some()
     }
 
     /// Where all I/O queue pairs are taken, the blocking calls' own one makes room: their next call makes another.
@@ -96,7 +98,8 @@ impl Inner {
             return;
         }
         // Nothing of a call is in flight outside of it. One that is under way keeps the queue pair for its time.
-        let pass = self.blocking.enter(&mut Patience::new(), self.options.timeout);
+        let (mut patience, limit) = (Patience::new(), self.options.timeout);
+        let pass = self.blocking.enter(|| limit.saturating_sub(patience.waited()));
         if let Some(mut queue) = pass.and_then(|mut slot| slot.take()) {
             if let Err(ticket) = self.delete_queue(queue.qid()) {
                 self.keep_for(ticket, queue.retire());

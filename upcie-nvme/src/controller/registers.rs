@@ -10,6 +10,7 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 use upcie_core::{
     device::Claim,
+    events::emit,
     mmio::{Bar, Register},
 };
 
@@ -138,13 +139,16 @@ impl Registers {
             offset::PMRMSCU => "PMRMSCU",
             _ => "another",
         };
-        tracing::trace!(
-            device = %self.name,
-            register,
-            at = format_args!("{at:#x}"),
-            value = format_args!("{value:#x}"),
-            "register write"
-        );
+        let device = self.name.clone();
+        emit(move || {
+            tracing::trace!(
+                %device,
+                register,
+                at = format_args!("{at:#x}"),
+                value = format_args!("{value:#x}"),
+                "register write"
+            );
+        });
     }
 
     /// Logs what the controller shows before it is touched.

@@ -21,6 +21,7 @@ use crate::{
     wait::Backoff,
 };
 use std::time::{Duration, Instant};
+use upcie_core::events::emit;
 
 /// A shutdown may take longer than becoming ready: caches are written back.
 const SHUTDOWN_MIN: Duration = Duration::from_secs(10);
@@ -84,7 +85,8 @@ pub(super) fn wait(
     let start = Instant::now();
     loop {
         if done()? {
-            tracing::debug!(device, after = ?start.elapsed(), limit = ?after, "{operation}: done");
+            let (device, operation, took) = (device.to_owned(), operation.to_owned(), start.elapsed());
+            emit(move || tracing::debug!(device, after = ?took, limit = ?after, "{operation}: done"));
             return Ok(());
         }
         if !backoff.pause() {

@@ -1,14 +1,17 @@
 //! The interrupt vectors of a controller, wired when they are first asked for.
 
 use super::{Registers, lock};
-use crate::{Error, Result};
+use crate::{Error, Patience, Result};
 use std::{
     collections::BTreeSet,
     os::fd::AsFd,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 use upcie_core::{
     device::Device,
+    events::emit,
+    gate::Gate,
     irq::{EventFd, IrqKind},
 };
 
@@ -20,7 +23,7 @@ const KINDS: [IrqKind; 3] = [IrqKind::Msix, IrqKind::Msi, IrqKind::Intx];
 pub(crate) struct Vectors {
     /// `None` where the way in has no interrupts.
     kind: Option<IrqKind>,
-    wired: Mutex<Option<Vec<Arc<EventFd>>>>,
+    wired: Gate<Option<Vec<Arc<EventFd>>>>,
     /// Vectors whose interrupts were found not to arrive.
     silent: Mutex<BTreeSet<u16>>,
 }
@@ -49,7 +52,7 @@ impl Vectors {
                 return Err(Error::Unsupported { device: device.name().into(), reason });
             }
         };
-        Ok(Self { kind, wired: Mutex::default(), silent: Mutex::default() })
+        Ok(Self { kind, wired: Gate::default(), silent: Mutex::default() })
     }
 
     pub(crate) fn kind(&self) -> Option<IrqKind> {
@@ -57,8 +60,22 @@ impl Vectors {
     }
 
     /// Those that are wired, at most `most`. The first call wires all of them, since old kernels can't add any later.
-    fn wired<T>(&self, device: &dyn Device, most: u32, then: impl FnOnce(&[Arc<EventFd>]) -> T) -> Result<T> {
-        let mut wired = lock(&self.wired);
+    /// Another thread that does so is waited for, at most `limit`.
+    fn wired<T>(
+        &self,
+        device: &dyn Device,
+        most: u32,
+        limit: Duration,
+        then: impl FnOnce(&[Arc<EventFd>]) -> T,
+    ) -> Result<T> {
+        let mut patience = Patience::new();
+        let wired = self.wired.enter(|| limit.saturating_sub(patience.waited()));
+        let mut wired = wired.ok_or_else(|| Error::Timeout {
+            device: device.name().into(),
+            operation: "turning interrupts on: waiting for calls of other threads".into(),
+            after: limit,
+            kept: false,
+        })?;
         if wired.is_none() {
             *wired = Some(match self.kind {
                 Some(kind) => wire(device, kind, device.irq_count(kind)?.min(most))?,
@@ -69,14 +86,20 @@ impl Vectors {
     }
 
     /// How many can be used, of at most `most`.
-    pub(crate) fn count(&self, device: &dyn Device, most: u32) -> Result<u16> {
-        self.wired(device, most, |fds| fds.len() as u16)
+    pub(crate) fn count(&self, device: &dyn Device, most: u32, limit: Duration) -> Result<u16> {
+        self.wired(device, most, limit, |fds| fds.len() as u16)
     }
 
     /// The eventfd of `vector`.
-    pub(crate) fn eventfd(&self, device: &dyn Device, most: u32, vector: u16) -> Result<Arc<EventFd>> {
+    pub(crate) fn eventfd(
+        &self,
+        device: &dyn Device,
+        most: u32,
+        limit: Duration,
+        vector: u16,
+    ) -> Result<Arc<EventFd>> {
         let (found, count) =
-            self.wired(device, most, |fds| (fds.get(usize::from(vector)).cloned(), fds.len()))?;
+            self.wired(device, most, limit, |fds| (fds.get(usize::from(vector)).cloned(), fds.len()))?;
         found.ok_or_else(|| {
             let reason = match self.kind {
                 Some(kind) => {
@@ -136,7 +159,8 @@ fn wire(device: &dyn Device, kind: IrqKind, count: u32) -> Result<Vec<Arc<EventF
         match device.set_irqs(kind, &borrowed) {
             // Several messages need an interrupt remapper, for one.
             Err(error @ upcie_core::Error::Unsupported { .. }) if fds.len() > 1 => {
-                tracing::info!(device = device.name(), %error, "trying fewer");
+                let device = device.name().to_owned();
+                emit(move || tracing::info!(device, %error, "trying fewer"));
                 fds.truncate(fds.len() / 2);
             }
             Err(error) => return Err(error.into()),

@@ -96,13 +96,7 @@ fn run(
     let whole = controller.timeout().saturating_add(seconds);
     let mut patience = Patience::new();
     let _budget = Budget::new(whole);
-    let slot = controller.blocking().enter(&mut patience, whole);
-    let mut slot = slot.ok_or_else(|| Error::Timeout {
-        device: controller.name().into(),
-        operation: format!("{what}: waiting for calls of other threads"),
-        after: whole,
-        kept: false,
-    })?;
+    let mut slot = controller.enter_blocking(&mut patience, whole, what)?;
     let queue = match &mut *slot {
         Some(queue) => queue,
         none => {

@@ -51,16 +51,8 @@ impl Namespace {
         self.check_bytes(NvmOpcode::WRITE, offset, bytes.len())?;
         let block = self.block_size();
         let limit = self.controller.timeout();
-        let _alone =
-            self.controller.edges().enter(&mut Patience::new(), limit).ok_or_else(|| Error::Timeout {
-                device: self.controller.name().into(),
-                operation: format!(
-                    "{}: waiting for other threads' write_at",
-                    self.bytes_text(NvmOpcode::WRITE, offset, bytes.len())
-                ),
-                after: limit,
-                kept: false,
-            })?;
+        let what = self.bytes_text(NvmOpcode::WRITE, offset, bytes.len());
+        let _alone = self.controller.enter_edges(&mut Patience::new(), limit, &what)?;
         let mut written = 0;
         while written < bytes.len() {
             let (slba, skip) = self.split(offset + written as u64);

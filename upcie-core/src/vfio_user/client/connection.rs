@@ -3,6 +3,7 @@
 use crate::{
     Error, Result,
     deadline::{self, Clock},
+    gate::{Gate, Pass},
     memory::Memory,
     process::Owner,
     vfio_user::{
@@ -18,7 +19,10 @@ use std::{
     fmt, io,
     os::{fd::BorrowedFd, unix::net::UnixStream},
     ptr::NonNull,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use zerocopy::IntoBytes;
@@ -37,7 +41,15 @@ pub struct Connection {
     name: String,
     owner: Owner,
     deadline: Duration,
-    state: Mutex<State>,
+    /// One exchange at a time: each thread waits for those before it as long as for one of its own.
+    exchange: Gate<State>,
+    /// The connection has ended: `dead` of [`State`] says why.
+    ended: AtomicBool,
+    /// Memory that the server may ask for. Not in the state: threads that map and unmap don't wait for exchanges of others.
+    dma: Mutex<Vec<Mapped>>,
+    /// Memory that the server did not let go of. When the connection has ended, it has at most a mapping of a file that
+    /// nobody else uses.
+    kept: Mutex<Vec<Memory>>,
     keepalive: Option<Keepalive>,
     peer: Capabilities,
 }
@@ -47,10 +59,6 @@ struct State {
     next_id: u16,
     /// Why there is no going on.
     dead: Option<Death>,
-    dma: Vec<Mapped>,
-    /// Memory that the server did not let go of. When the connection has ended, it has at most a mapping of a file that
-    /// nobody else uses.
-    kept: Vec<Memory>,
 }
 
 #[derive(Clone, Copy)]
@@ -69,7 +77,7 @@ pub struct Mapped {
     pub at: NonNull<u8>,
 }
 
-// SAFETY: numbers; the memory behind them is accessed under the connection's lock, as long as it is in the table.
+// SAFETY: numbers; the memory behind them is accessed with the table locked, as long as it is in there.
 unsafe impl Send for Mapped {}
 
 impl Connection {
@@ -82,10 +90,20 @@ impl Connection {
     ) -> Result<Self> {
         let deadline = deadline.min(MAX_DEADLINE);
         let channel = Channel::new(stream, MAX_DATA as usize + HEADERS);
-        let state = State { channel, next_id: 0, dead: None, dma: Vec::new(), kept: Vec::new() };
+        let state = State { channel, next_id: 0, dead: None };
         let owner = Owner::current();
         let peer = Capabilities::default();
-        let mut this = Self { name, owner, deadline, state: Mutex::new(state), keepalive, peer };
+        let mut this = Self {
+            name,
+            owner,
+            deadline,
+            exchange: Gate::new(state),
+            ended: AtomicBool::new(false),
+            dma: Mutex::default(),
+            kept: Mutex::default(),
+            keepalive,
+            peer,
+        };
         let unusable = |reason: String| Error::Unusable { device: this.name.clone(), reason };
         let ours = Capabilities {
             max_msg_fds: MAX_FDS as u64,
@@ -133,7 +151,7 @@ impl Connection {
 
     /// Whether a request has a chance: the connection is this process's, and has not ended.
     pub fn is_open(&self) -> bool {
-        self.owner.is_current() && self.lock().dead.is_none()
+        self.owner.is_current() && !self.is_dead()
     }
 
     /// What the server can do.
@@ -163,8 +181,8 @@ impl Connection {
         // Before the lock, which a thread that was not forked along may hold.
         self.owner.check(&self.name, operation)?;
         // Freed after the lock is released.
-        let mut kept = Vec::new();
-        let mut state = self.lock();
+        let kept;
+        let mut state = self.enter(operation)?;
         match state.dead {
             None => {}
             Some(Death::Gone) => return Err(Error::Gone { device: device(), operation: operation.into() }),
@@ -184,7 +202,7 @@ impl Connection {
             let (operation, after) = (operation.into(), clock.limit());
             return Err(Error::Timeout { device: device(), operation, after });
         }
-        let reply = state.exchange(header, message(header, parts), fds, &mut clock);
+        let reply = state.exchange(&self.dma, header, message(header, parts), fds, &mut clock);
         deadline::charge(clock.waited());
         let reply = reply.map_err(|fault| {
             let operation = operation.to_owned();
@@ -208,10 +226,16 @@ impl Connection {
                 }
             };
             state.dead = Some(death);
-            kept = std::mem::take(&mut state.kept);
             state.channel.shutdown();
             error
-        })?;
+        });
+        if reply.is_err() {
+            self.ended.store(true, Ordering::Release);
+            kept = std::mem::take(&mut *lock(&self.kept));
+            drop(state);
+            drop(kept);
+        }
+        let reply = reply?;
         if reply.header.flags & flags::ERROR != 0 {
             let source = match reply.header.error {
                 0 => io::Error::other("it gave no error number"),
@@ -222,9 +246,21 @@ impl Connection {
         Ok(reply)
     }
 
+    /// Waits for the exchanges of other threads, at most as long as an answer may take.
+    fn enter(&self, operation: &str) -> Result<Pass<'_, State>> {
+        let mut clock = Clock::new(self.deadline);
+        let state = self.exchange.enter(|| clock.left());
+        deadline::charge(clock.waited());
+        state.ok_or_else(|| Error::Timeout {
+            device: self.name.clone(),
+            operation: format!("{operation}: waiting for requests of other threads"),
+            after: clock.limit(),
+        })
+    }
+
     /// Whether the connection has ended.
     pub fn is_dead(&self) -> bool {
-        self.lock().dead.is_some()
+        self.ended.load(Ordering::Acquire)
     }
 
     /// From now on the server may ask for `memory`'s bytes.
@@ -232,19 +268,20 @@ impl Connection {
     /// # Safety
     /// They stay mapped until [`forget`](Self::forget).
     pub unsafe fn remember(&self, memory: Mapped) {
-        self.lock().dma.push(memory);
+        lock(&self.dma).push(memory);
     }
 
     /// From now on it may not.
     pub fn forget(&self, iova: u64, len: u64) {
-        self.lock().dma.retain(|mapped| (mapped.iova, mapped.len) != (iova, len));
+        lock(&self.dma).retain(|mapped| (mapped.iova, mapped.len) != (iova, len));
     }
 
     /// Keeps memory that the server still reaches until the connection has ended.
     pub fn keep(&self, memory: Memory) {
-        let mut state = self.lock();
-        if state.dead.is_none() {
-            state.kept.push(memory);
+        let mut kept = lock(&self.kept);
+        // Looked at with the list in hand: who ends the connection takes the list after that.
+        if !self.is_dead() {
+            kept.push(memory);
         }
     }
 
@@ -261,17 +298,17 @@ impl Connection {
     pub fn protocol(&self, operation: &str, reason: &str) -> Error {
         Error::Protocol { device: self.name.clone(), operation: operation.into(), reason: reason.into() }
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
         let keepalive = self.keepalive.take();
         if self.owner.is_current() {
-            self.state.get_mut().unwrap_or_else(PoisonError::into_inner).channel.shutdown();
+            self.exchange.get_mut().channel.shutdown();
             drop(keepalive);
         } else {
             // A forked child: the socket and what is kept alive (a thread, perhaps) are the parent's.
@@ -303,6 +340,7 @@ fn slices<T>(clock: &mut Clock, mut wait: impl FnMut(Instant) -> Result<T, Fault
 impl State {
     fn exchange(
         &mut self,
+        dma: &Mutex<Vec<Mapped>>,
         header: Header,
         bytes: Vec<u8>,
         fds: &[BorrowedFd<'_>],
@@ -313,7 +351,7 @@ impl State {
         loop {
             let message = slices(clock, |end| self.channel.recv(end))?;
             if !message.header.is_reply() {
-                self.serve(&message)?;
+                self.serve(dma, &message)?;
                 // A server that asks on and on is late as well.
                 if clock.slice().is_none() {
                     return Err(Fault::Late);
@@ -327,11 +365,11 @@ impl State {
     }
 
     /// Answers a request of the server's.
-    fn serve(&mut self, request: &Message) -> Result<(), Fault> {
+    fn serve(&mut self, dma: &Mutex<Vec<Mapped>>, request: &Message) -> Result<(), Fault> {
         let header = request.header;
         let answer = match header.command {
-            command::DMA_READ => self.dma_read(&request.payload),
-            command::DMA_WRITE => self.dma_write(&request.payload),
+            command::DMA_READ => dma_read(&lock(dma), &request.payload),
+            command::DMA_WRITE => dma_write(&lock(dma), &request.payload),
             _ => Err(Errno::ENOTSUP),
         };
         if header.flags & flags::NO_REPLY != 0 {
@@ -346,38 +384,39 @@ impl State {
             }
         }
     }
+}
 
-    fn dma_read(&self, payload: &[u8]) -> Result<Vec<u8>, Errno> {
-        let (access, _) = split::<DmaAccess>(payload).map_err(|_| Errno::EINVAL)?;
-        if access.count > MAX_DATA {
-            return Err(Errno::EINVAL);
-        }
-        let from = self.find(access)?;
-        let mut reply = access.as_bytes().to_vec();
-        reply.resize(size_of::<DmaAccess>() + access.count as usize, 0);
-        // SAFETY: inside of memory that is mapped until `forget`, which takes the lock that we hold.
-        unsafe { copy::read(from, &mut reply[size_of::<DmaAccess>()..]) };
-        Ok(reply)
+/// The answer to a DMA_READ, with the table of memory in hand.
+fn dma_read(dma: &[Mapped], payload: &[u8]) -> Result<Vec<u8>, Errno> {
+    let (access, _) = split::<DmaAccess>(payload).map_err(|_| Errno::EINVAL)?;
+    if access.count > MAX_DATA {
+        return Err(Errno::EINVAL);
     }
+    let from = find(dma, access)?;
+    let mut reply = access.as_bytes().to_vec();
+    reply.resize(size_of::<DmaAccess>() + access.count as usize, 0);
+    // SAFETY: inside of memory that is mapped until `forget`, which waits for the table that the caller has locked.
+    unsafe { copy::read(from, &mut reply[size_of::<DmaAccess>()..]) };
+    Ok(reply)
+}
 
-    fn dma_write(&self, payload: &[u8]) -> Result<Vec<u8>, Errno> {
-        let (access, data) = split::<DmaAccess>(payload).map_err(|_| Errno::EINVAL)?;
-        if access.count != data.len() as u64 {
-            return Err(Errno::EINVAL);
-        }
-        let to = self.find(access)?;
-        // SAFETY: as in `dma_read`.
-        unsafe { copy::write(to, data) };
-        Ok(access.as_bytes().to_vec())
+/// The same for a DMA_WRITE.
+fn dma_write(dma: &[Mapped], payload: &[u8]) -> Result<Vec<u8>, Errno> {
+    let (access, data) = split::<DmaAccess>(payload).map_err(|_| Errno::EINVAL)?;
+    if access.count != data.len() as u64 {
+        return Err(Errno::EINVAL);
     }
+    let to = find(dma, access)?;
+    // SAFETY: inside of memory that is mapped until `forget`, which waits for the table that the caller has locked.
+    unsafe { copy::write(to, data) };
+    Ok(access.as_bytes().to_vec())
+}
 
-    /// Where the bytes are that the server names, if they are within one mapping.
-    fn find(&self, access: DmaAccess) -> Result<NonNull<u8>, Errno> {
-        let found = self.dma.iter().find_map(|mapped| {
-            let within = access.address.checked_sub(mapped.iova)?;
-            (within.checked_add(access.count)? <= mapped.len)
-                .then(|| copy::offset(mapped.at, within as usize))
-        });
-        found.ok_or(Errno::EFAULT)
-    }
+/// Where the bytes are that the server names, if they are within one mapping.
+fn find(dma: &[Mapped], access: DmaAccess) -> Result<NonNull<u8>, Errno> {
+    let found = dma.iter().find_map(|mapped| {
+        let within = access.address.checked_sub(mapped.iova)?;
+        (within.checked_add(access.count)? <= mapped.len).then(|| copy::offset(mapped.at, within as usize))
+    });
+    found.ok_or(Errno::EFAULT)
 }

@@ -7,8 +7,11 @@ use super::{
 };
 use crate::{
     Error, Result,
+    deadline::Clock,
     device::Device,
     dma::DmaSpace,
+    events::emit,
+    gate::{Gate, Pass},
     irq::IrqKind,
     mmio::{Bar, RegionIo},
     pci::{Messages, allow_pin, turn_off, turn_on},
@@ -24,7 +27,7 @@ use std::{
         unix::{fs::FileTypeExt, net::UnixStream},
     },
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 use zerocopy::IntoBytes;
@@ -46,7 +49,7 @@ pub struct Client {
     config: RegionInfo,
     messages: Messages,
     /// How many interrupts of each kind have an eventfd.
-    wired: Mutex<[u32; 5]>,
+    wired: Gate<[u32; 5]>,
 }
 
 /// Those of which a function uses one at a time.
@@ -115,9 +118,9 @@ impl Client {
             page,
             "connected to a vfio-user server"
         );
-        let mapper = Box::new(Table { connection: connection.clone(), maps: Mutex::new(0) });
+        let mapper = Box::new(Table { connection: connection.clone(), maps: AtomicU64::new(0) });
         let dma = DmaSpace::new(connection.name(), [ADDRESSES], page, mapper);
-        let (config, messages, wired) = (config.info, Messages::default(), Mutex::default());
+        let (config, messages, wired) = (config.info, Messages::default(), Gate::default());
         let mut client = Self { connection, dma, info, config, messages, wired };
         client.messages = client.tolerate(client.take_over())?.unwrap_or_default();
         Ok(client)
@@ -142,7 +145,14 @@ impl Client {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(error @ (Error::Peer { .. } | Error::Unusable { .. })) if self.connection.is_open() => {
-                tracing::warn!(device = self.name(), %error, "its configuration space can't be set up: DMA and interrupts may fail");
+                let device = self.name().to_owned();
+                emit(move || {
+                    tracing::warn!(
+                        device,
+                        %error,
+                        "its configuration space can't be set up: DMA and interrupts may fail"
+                    );
+                });
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -160,6 +170,17 @@ impl Client {
             (kind, count) => self.messages.enable(self, kind, count),
         };
         self.tolerate(done).map(drop)
+    }
+
+    /// Waits for threads that set interrupts, at most as long as an answer may take.
+    fn wired(&self, operation: &str) -> Result<Pass<'_, [u32; 5]>> {
+        let mut clock = Clock::new(self.connection.deadline());
+        let wired = self.wired.enter(|| clock.left());
+        wired.ok_or_else(|| Error::Timeout {
+            device: self.name().into(),
+            operation: format!("{operation}: waiting for other threads that set interrupts"),
+            after: clock.limit(),
+        })
     }
 
     fn irq_info(&self, kind: IrqKind) -> Result<IrqInfo> {
@@ -246,7 +267,10 @@ unsafe impl Device for Client {
         let (areas, unmapped) = match mapped {
             Mapped::Areas(areas) => (areas, None),
             Mapped::Not(reason) => {
-                tracing::warn!(device, index, reason, "a BAR is not mapped but reached by message");
+                let device = device.to_owned();
+                emit(move || {
+                    tracing::warn!(device, index, reason, "a BAR is not mapped but reached by message");
+                });
                 (Vec::new(), Some(reason.into()))
             }
         };
@@ -276,7 +300,7 @@ unsafe impl Device for Client {
         if count == 0 {
             return Ok(());
         }
-        let mut wired = self.wired.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wired = self.wired("setting interrupts")?;
         let in_use = EXCLUSIVE.into_iter().find(|&other| other != kind && wired[other as usize] > 0);
         if let Some(other) = in_use.filter(|_| !fds.is_empty() && EXCLUSIVE.contains(&kind)) {
             return Err(Error::Unsupported {
@@ -348,7 +372,7 @@ unsafe impl Device for Client {
         self.connection.request(command::RESET, "resetting the device", &[], &[])?;
         // Configuration space was reset with the rest; the eventfds are the server's, and stay.
         self.tolerate(self.take_over())?;
-        let wired = *self.wired.lock().unwrap_or_else(PoisonError::into_inner);
+        let wired = *self.wired("resetting the device")?;
         for kind in EXCLUSIVE.into_iter().filter(|&kind| wired[kind as usize] > 0) {
             self.choose(kind, wired[kind as usize] as usize)?;
         }
@@ -363,7 +387,7 @@ impl Drop for Client {
         if self.config.size < HEADER || !self.connection.is_open() {
             return;
         }
-        let wired = *self.wired.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let wired = *self.wired.get_mut();
         let mut irqs = EXCLUSIVE.into_iter().filter(|&kind| wired[kind as usize] > 0);
         let closed = irqs.try_for_each(|kind| self.set_irqs(kind, &[]));
         if let Err(error) = closed.and_then(|()| turn_off(self)) {

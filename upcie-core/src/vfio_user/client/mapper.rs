@@ -9,7 +9,10 @@ use crate::{
 };
 use std::{
     ptr::NonNull,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use zerocopy::IntoBytes;
 
@@ -18,7 +21,7 @@ use zerocopy::IntoBytes;
 pub struct Table {
     pub connection: Arc<Connection>,
     /// How many there are.
-    pub maps: Mutex<u64>,
+    pub maps: AtomicU64,
 }
 
 // SAFETY: the server is given the memory's own file for `iova`. An unmapping is `Ok` when the server has agreed, or is gone: then it
@@ -26,14 +29,7 @@ pub struct Table {
 unsafe impl Mapper for Table {
     fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
         let operation = "mapping DMA memory";
-        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
         let max = self.connection.peer().max_dma_maps;
-        if *maps >= max {
-            return Err(Error::Unusable {
-                device: self.connection.name().into(),
-                reason: format!("its server takes {max} DMA mappings, all in use: use fewer, larger ones"),
-            });
-        }
         let map = DmaMap {
             argsz: size_of::<DmaMap>() as u32,
             flags: dma::READ | dma::WRITE,
@@ -48,19 +44,27 @@ unsafe impl Mapper for Table {
         let at = NonNull::new(memory.as_ptr());
         let at = at.ok_or_else(|| self.connection.protocol(operation, "memory at address 0"))?;
         let mapped = Mapped { iova, len: map.size, at };
+        let counted = self
+            .maps
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |maps| (maps < max).then_some(maps + 1));
+        if counted.is_err() {
+            return Err(Error::Unusable {
+                device: self.connection.name().into(),
+                reason: format!("its server takes {max} DMA mappings, all in use: use fewer, larger ones"),
+            });
+        }
         // SAFETY: the DMA space keeps the memory until `unmap` has returned Ok, or this returns an error.
         unsafe { self.connection.remember(mapped) };
         let result = self.connection.request(command::DMA_MAP, operation, &[map.as_bytes()], fds);
         if let Err(error) = result {
             self.connection.forget(iova, mapped.len);
+            self.maps.fetch_sub(1, Ordering::Relaxed);
             return Err(error);
         }
-        *maps += 1;
         Ok(())
     }
 
     fn unmap(&self, iova: u64, len: u64) -> Result<()> {
-        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
         let unmap = DmaUnmap { argsz: size_of::<DmaUnmap>() as u32, flags: 0, address: iova, size: len };
         let parts = [unmap.as_bytes()];
         match self.connection.request(command::DMA_UNMAP, "unmapping DMA memory", &parts, &[]) {
@@ -68,7 +72,8 @@ unsafe impl Mapper for Table {
             Err(error) if !self.connection.is_dead() => return Err(error),
             _ => self.connection.forget(iova, len),
         }
-        *maps = maps.saturating_sub(1);
+        // An address space unmaps what it has mapped, once.
+        self.maps.fetch_sub(1, Ordering::Relaxed);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! The client side: a device in another process, or in a thread of this one.
 
-mod connection;
+pub(super) mod connection;
 mod device;
 mod mapper;
 mod regions;

@@ -4,6 +4,7 @@ use super::connection::Connection;
 use crate::{
     Error, Result,
     deadline::Budget,
+    events::emit,
     memory::MemoryFile,
     mmio::{Area, Mapping, RegionIo},
     vfio_user::wire::{RegionAccess, RegionDescription, RegionInfo, command, parse_region_info},
@@ -106,10 +107,8 @@ pub fn map_areas(
         places.push((offset, at, size));
     }
     if !file.sealed {
-        tracing::debug!(
-            device = connection.name(),
-            "a BAR's file can't be sealed: its server must not shrink it"
-        );
+        let device = connection.name().to_owned();
+        emit(move || tracing::debug!(device, "a BAR's file can't be sealed: its server must not shrink it"));
     }
     let map = |(offset, at, size)| {
         let mapping = Mapping::unpopulated(fd.as_fd(), at, size, connection.name())?;

@@ -27,7 +27,7 @@ fn against<T: Send + 'static>(
 }
 
 impl Raw {
-    fn greet(&mut self, json: &str) {
+    pub(super) fn greet(&mut self, json: &str) {
         let hello = self.next();
         assert_eq!(hello.header.command, command::VERSION);
         self.reply(&hello, &[Version { major: MAJOR, minor: MINOR }.as_bytes(), json.as_bytes()].concat());

@@ -5,6 +5,7 @@ mod hostile_server;
 mod round_trip;
 mod setup;
 mod sockets;
+mod waiting;
 
 use super::{
     Client,

@@ -2,14 +2,15 @@
 
 use super::{Mapped, Place, broken};
 use crate::{
-    Error, Result,
-    controller::{Inner, lock},
+    Error, Patience, Result,
+    controller::Inner,
     engine::Window,
     spec::{CmbLocation, CmbMemorySpaceControl, CmbSize, offset},
 };
 use std::{fmt, sync::Arc};
 use upcie_core::{
     dma::{DmaBuf, Heap},
+    events::emit,
     mmio::Caching,
 };
 
@@ -124,7 +125,9 @@ impl Inner {
     /// The memory buffer, enabled on the first call; `None` where the controller has none.
     pub(crate) fn memory_buffer(&self) -> Result<Option<Arc<MemoryBuffer>>> {
         self.check_owner("using its memory buffer")?;
-        let mut slot = lock(&self.memory_buffer);
+        let mut patience = Patience::new();
+        let (limit, what) = (self.options.timeout, "using its memory buffer");
+        let mut slot = self.enter(&self.memory_buffer, &mut patience, limit, what, "calls")?;
         match &*slot {
             Some(known) => Ok(known.clone()),
             None => Ok(slot.insert(self.enable_buffer()?).clone()),
@@ -160,7 +163,8 @@ impl Inner {
         if control && enabled.is_err() {
             // SAFETY: with CMSE clear it answers to no address.
             if let Err(error) = unsafe { self.registers.write_u64(offset::CMBMSC, 0) } {
-                tracing::warn!(device = %self.name, %error, "turning the memory buffer off");
+                let device = self.name.clone();
+                emit(move || tracing::warn!(%device, %error, "turning the memory buffer off"));
             }
         }
         enabled.map(Some)

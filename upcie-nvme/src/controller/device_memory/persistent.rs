@@ -2,8 +2,8 @@
 
 use super::{Mapped, Place, broken};
 use crate::{
-    Error, Result,
-    controller::{Inner, Registers, lock, transitions::wait},
+    Error, Patience, Result,
+    controller::{Inner, Registers, transitions::wait},
     engine::Window,
     spec::{PmrCapabilities, PmrStatus, offset},
 };
@@ -11,6 +11,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use upcie_core::{
     barrier,
     dma::{DmaBuf, Heap},
+    events::emit,
     mmio::{Caching, Register},
 };
 
@@ -124,7 +125,9 @@ impl Inner {
     /// The persistent memory region, enabled on the first call; `None` where the controller has none.
     pub(crate) fn persistent_memory(&self) -> Result<Option<Arc<PersistentMemory>>> {
         self.check_owner("using its persistent memory")?;
-        let mut slot = lock(&self.persistent_memory);
+        let mut patience = Patience::new();
+        let (limit, what) = (self.options.timeout, "using its persistent memory");
+        let mut slot = self.enter(&self.persistent_memory, &mut patience, limit, what, "calls")?;
         match &*slot {
             Some(known) => Ok(known.clone()),
             None if !self.registers.capabilities().pmrs() => Ok(slot.insert(None).clone()),
@@ -133,7 +136,10 @@ impl Inner {
                 if enabled.is_err() {
                     // SAFETY: with CMSE clear it answers to no address.
                     if let Err(error) = unsafe { self.registers.write_u32(offset::PMRMSCL, 0) } {
-                        tracing::warn!(device = %self.name, %error, "turning the persistent memory region off");
+                        let device = self.name.clone();
+                        emit(
+                            move || tracing::warn!(%device, %error, "turning the persistent memory region off"),
+                        );
                     }
                 }
                 Ok(slot.insert(Some(Arc::new(enabled?))).clone())
@@ -157,7 +163,10 @@ impl Inner {
         })?;
         let health = status(&self.registers)?;
         if health.hsts() != 0 {
-            tracing::warn!(device = %self.name, status = ?health, "the persistent memory region is not well");
+            let device = self.name.clone();
+            emit(
+                move || tracing::warn!(%device, status = ?health, "the persistent memory region is not well"),
+            );
         }
         let place = Place { bar: capabilities.bir(), offset: 0, len: None };
         let (reads, writes) = match capabilities.cmss() {

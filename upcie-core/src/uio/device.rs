@@ -9,6 +9,7 @@ use crate::{
     Error, Result,
     device::{Address, Device},
     dma::{DmaSpace, Untranslated},
+    events::Hold,
     irq::IrqKind,
     mmio::{Bar, Caching},
     pci::{
@@ -137,8 +138,10 @@ impl UioDevice {
         Ok(device)
     }
 
-    /// An error when its driver is no longer the one that it was opened with.
+    /// An error when its driver is no longer the one that it was opened with, and in a forked child, whose parent drives the
+    /// device; before any lock is taken, which a thread that was not forked along may hold.
     fn check(&self, operation: &str) -> Result<()> {
+        self.owner.check(&self.name, operation)?;
         let now = Function::at(self.function.bdf)?;
         if now.driver == self.function.driver {
             return Ok(());
@@ -182,6 +185,7 @@ unsafe impl Device for UioDevice {
     }
 
     fn config_read(&self, offset: u16, data: &mut [u8]) -> Result<()> {
+        self.owner.check(&self.name, "reading configuration space")?;
         self.config.read_bytes(offset, data)
     }
 
@@ -192,6 +196,7 @@ unsafe impl Device for UioDevice {
     }
 
     fn bar(&self, index: u8) -> Result<Bar> {
+        self.owner.check(&self.name, "mapping a base address register")?;
         let mapped = self.state().bars.get(usize::from(index)).cloned().flatten();
         mapped.map_or_else(|| self.bar_as(index, Caching::Uncached), Ok)
     }
@@ -203,6 +208,7 @@ unsafe impl Device for UioDevice {
     fn bar_as(&self, index: u8, caching: Caching) -> Result<Bar> {
         let info = self.info(index)?;
         self.check("mapping a base address register")?;
+        let _hold = Hold::new();
         let mut state = self.state();
         let slot = &mut state.bars[usize::from(index)];
         if let Some(bar) = slot {
@@ -222,6 +228,7 @@ unsafe impl Device for UioDevice {
     }
 
     fn open_beside(&self, address: &Address) -> Result<Arc<dyn Device>> {
+        self.owner.check(&self.name, "opening another device beside it")?;
         match address {
             Address::Uio(bdf) => Ok(Arc::new(Self::open_in(*bdf, true, Some(&self.space))?)),
             Address::Sysfs(bdf) => Ok(Arc::new(Self::open_in(*bdf, false, Some(&self.space))?)),
@@ -240,6 +247,7 @@ unsafe impl Device for UioDevice {
     }
 
     fn set_irqs(&self, kind: IrqKind, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        self.owner.check(&self.name, "setting interrupts")?;
         let count = self.irq_count(kind)?;
         if fds.len() > count as usize {
             let reason = match &self.uio {
@@ -252,6 +260,7 @@ unsafe impl Device for UioDevice {
         }
         let (Some(uio), IrqKind::Intx) = (&self.uio, kind) else { return Ok(()) };
         self.check("setting its interrupt")?;
+        let _hold = Hold::new();
         let mut state = self.state();
         state.relay = None;
         self.mask_irq(kind, 0, true)?;
@@ -265,6 +274,8 @@ unsafe impl Device for UioDevice {
     }
 
     fn mask_irq(&self, kind: IrqKind, index: u32, masked: bool) -> Result<()> {
+        self.owner
+            .check(&self.name, if masked { "masking an interrupt" } else { "unmasking an interrupt" })?;
         if kind != IrqKind::Intx || index > 0 || self.uio.is_none() {
             let what = format!("{} {kind} {index}", if masked { "masking" } else { "unmasking" });
             return Err(self.unsupported(what, "INTx 0 through uio_pci_generic is all that can be masked"));

@@ -12,6 +12,7 @@ use crate::{
     Error, Result,
     device::{Address, Device},
     dma::DmaSpace,
+    events::Hold,
     irq::IrqKind,
     memory::host_page_size,
     mmio::{Area, Bar, Mapping, RegionIo},
@@ -211,6 +212,12 @@ impl VfioDevice {
         Error::Unsupported { device: self.name.clone(), what, reason: reason.into() }
     }
 
+    /// Refuses `operation` in a forked child, whose parent drives the device; before any lock is taken, which a thread that
+    /// was not forked along may hold.
+    fn check_owner(&self, operation: &str) -> Result<()> {
+        self.owner.check(&self.name, operation)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -229,15 +236,19 @@ unsafe impl Device for VfioDevice {
     }
 
     fn config_read(&self, offset: u16, data: &mut [u8]) -> Result<()> {
+        self.check_owner("reading configuration space")?;
         self.config.read(offset.into(), data)
     }
 
     unsafe fn config_write(&self, offset: u16, data: &[u8]) -> Result<()> {
+        self.check_owner("writing configuration space")?;
         // SAFETY: the caller's promise.
         unsafe { self.config.write(offset.into(), data) }
     }
 
     fn bar(&self, index: u8) -> Result<Bar> {
+        self.check_owner("mapping a base address register")?;
+        let _hold = Hold::new();
         let mut state = self.state();
         if let Some(Some(bar)) = state.bars.get(usize::from(index)) {
             return Ok(bar.clone());
@@ -248,6 +259,7 @@ unsafe impl Device for VfioDevice {
     }
 
     fn open_beside(&self, address: &Address) -> Result<Arc<dyn Device>> {
+        self.check_owner("opening another device beside it")?;
         let Some((bdf, way)) = Way::of(address) else {
             let what = format!("sharing its address space with {address}");
             return Err(self.unsupported(what, "open both through VFIO, by the same way"));
@@ -260,6 +272,7 @@ unsafe impl Device for VfioDevice {
     }
 
     fn set_irqs(&self, kind: IrqKind, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        self.check_owner("setting interrupts")?;
         let count = self.irq_count(kind)?;
         if fds.len() > count as usize {
             let what = format!("setting {} {kind} interrupts", fds.len());
@@ -306,6 +319,7 @@ unsafe impl Device for VfioDevice {
 
     fn mask_irq(&self, kind: IrqKind, index: u32, masked: bool) -> Result<()> {
         let what = if masked { "masking" } else { "unmasking" };
+        self.check_owner(&format!("{what} an interrupt"))?;
         let info = self.irq_info(kind)?;
         if info.flags & abi::IRQ_MASKABLE == 0 || index >= info.count {
             return Err(self.unsupported(format!("{what} {kind} {index}"), "VFIO masks INTx only"));
@@ -317,6 +331,7 @@ unsafe impl Device for VfioDevice {
     }
 
     unsafe fn reset(&self) -> Result<()> {
+        self.check_owner("resetting it")?;
         if self.info.flags & abi::DEVICE_RESET == 0 {
             return Err(self.unsupported(
                 "resetting it".into(),
@@ -333,6 +348,7 @@ unsafe impl Device for VfioDevice {
                 other => break other.map_err(|e| failed(&self.name, "resetting it", e))?,
             }
         }
+        let _hold = Hold::new();
         // The kernel takes the pages of mapped BARs away for as long as a reset lasts.
         for bar in self.state().bars.iter().flatten() {
             bar.areas().iter().for_each(|area| self.attachment.prefault(&area.mapping));

@@ -30,6 +30,7 @@ use std::{fmt, os::fd::BorrowedFd, sync::Arc};
 /// - the areas of a [`bar`](Self::bar) are that register of this device and no other memory, for as long as they are mapped;
 /// - the device that [`open_beside`](Self::open_beside) gives is in the same space;
 /// - after [`reset`](Self::reset) was `Ok`, and after the last handle was dropped, the device issues no requests of before;
+/// - once [`has_ended`](Self::has_ended), it issues no requests any more;
 /// - there is one implementor at a time in this process for a device: a second opening is refused, or is one of another
 ///   device (each connection to a server that emulates one for each is).
 pub unsafe trait Device: Send + Sync + fmt::Debug {
@@ -121,6 +122,12 @@ pub unsafe trait Device: Send + Sync + fmt::Debug {
     /// # Errors
     /// The kind can't be masked, or the way in's errors.
     fn mask_irq(&self, kind: IrqKind, index: u32, masked: bool) -> Result<()>;
+
+    /// Whether the device has ended for good and has let go of all memory: who emulates it has closed the connection. `false`
+    /// where nobody can know, and until an access has found out.
+    fn has_ended(&self) -> bool {
+        false
+    }
 
     /// Resets the function: it forgets everything, and does no DMA afterwards until it is set up again.
     ///

@@ -115,6 +115,16 @@ impl Admin {
         }
         Ok(found)
     }
+
+    /// Gives back what unanswered commands hold: the controller has let go of it, as `error` says.
+    pub(super) fn release(&mut self, inner: &Inner, error: &Error) {
+        self.queue.release(error);
+        for (_, late) in std::mem::take(&mut self.late) {
+            if let Late::Raw = late {
+                inner.subsystem.make_stale();
+            }
+        }
+    }
 }
 
 impl Inner {
@@ -165,8 +175,9 @@ impl Inner {
         let mut patience = Patience::new();
         let admin = self.enter(&self.admin, &mut patience, after, what, "admin commands");
         let mut admin = admin.map_err(|error| (error, false))?;
-        // What came too late has made room.
-        admin.reap(self, None).map_err(|error| (error, false))?;
+        // What came too late has made room. Of a queue that is closed the controller's state says why.
+        let reaped = admin.reap(self, None);
+        reaped.map_err(|error| (self.check_alive(what).err().unwrap_or(error), false))?;
         let tag = admin.next;
         admin.next += 1;
         let mut turn = admin.queue.turn().map_err(|error| (error, false))?;
@@ -201,6 +212,11 @@ impl Inner {
             }
         };
         admin.late.insert(tag, late);
+        drop(admin);
+        if !matches!(error, Error::Timeout { .. }) {
+            // Now that the queue is free.
+            self.release_if_let_go();
+        }
         Err((error, true))
     }
 
@@ -229,18 +245,6 @@ impl Inner {
             return Err(Error::Timeout { device, operation: what.into(), after, kept: false });
         }
         if backoff.is_slow() { self.check_alive(what) } else { Ok(()) }
-    }
-
-    /// An error if the controller is gone, reports a fatal status, or was stopped by somebody else.
-    pub(crate) fn check_alive(&self, what: &str) -> Result<()> {
-        let status = self.registers.status()?;
-        if status.cfs() {
-            return Err(Error::Fatal { device: self.name.to_string(), operation: what.into() });
-        }
-        if !status.rdy() {
-            return Err(Error::Disabled { device: self.name.to_string(), operation: what.into() });
-        }
-        Ok(())
     }
 }
 

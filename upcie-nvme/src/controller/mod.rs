@@ -6,6 +6,7 @@ mod class;
 mod device_memory;
 mod identify;
 mod io_refusal;
+mod let_go;
 mod options;
 mod passthrough;
 mod policy;
@@ -301,7 +302,8 @@ impl Controller {
         Ok(self.inner.heap.alloc_zeroed(len)?)
     }
 
-    /// Keeps `buffer` until the controller is known to have stopped, and then frees it: for memory that was lent to commands
+    /// Keeps `buffer` until the controller is known to have let go of all memory (it was stopped or reset, or its vfio-user
+    /// server has closed the connection), and then frees it: for memory that was lent to commands
     /// of a queue that could not be [closed](crate::QueuePair::close).
     pub fn keep(&self, buffer: DmaBuf) {
         self.inner.keep(Retired(vec![buffer]));
@@ -462,6 +464,7 @@ impl Inner {
             return;
         }
         lock(&self.retired).push(retired);
+        self.release_if_let_go();
     }
 
     /// Waits for what another thread has, at most `limit` in all of `patience`, for `operation`; `whose` says what that thread

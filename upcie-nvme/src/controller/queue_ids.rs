@@ -107,6 +107,20 @@ impl Ids {
         }
     }
 
+    /// Frees what was left behind, with its memory, which the controller has let go of.
+    pub(super) fn release(&mut self) -> Vec<Retired> {
+        let mut memory = Vec::new();
+        for id in &mut self.0 {
+            if let Id::Moving(moving) = id {
+                if moving.left {
+                    memory.append(&mut moving.memory);
+                    *id = Id::Free;
+                }
+            }
+        }
+        memory
+    }
+
     /// Goes on after an answer; gives the memory that may be freed.
     fn answered(&mut self, ticket: Ticket, answer: Result<(), Status>) -> Vec<Retired> {
         let Some((_, id)) = self.moving(ticket) else { return Vec::new() };
@@ -226,7 +240,7 @@ impl Inner {
                 if moving.waits || self.silent.load(Ordering::Relaxed) {
                     moving.left = true;
                     drop(ids);
-                    return self.unless_stopped(ticket);
+                    return self.unless_let_go(ticket);
                 }
                 moving.waits = true;
                 (qid, moving.step)
@@ -265,22 +279,16 @@ impl Inner {
                 if let Some(moving) = lock(&self.queue_ids).entry(ticket) {
                     moving.left = true;
                 }
-                return self.unless_stopped(ticket);
+                return self.unless_let_go(ticket);
             }
         }
     }
 
-    /// `Ok` if the queue pair is gone after all: it was confirmed late, to another thread, or the controller was stopped by
-    /// somebody else, and so uses no memory any more.
-    fn unless_stopped(&self, ticket: Ticket) -> Result<(), Ticket> {
-        let is_stopped = matches!(self.registers.status(), Ok(status) if !status.rdy());
-        let memory = match lock(&self.queue_ids).moving(ticket) {
-            None => return Ok(()),
-            Some(_) if !is_stopped => return Err(ticket),
-            Some((_, id)) => std::mem::replace(id, Id::Free),
-        };
-        drop(memory);
-        Ok(())
+    /// `Ok` if the queue pair is gone after all: it was confirmed late, to another thread, or the controller has let go of
+    /// everything.
+    fn unless_let_go(&self, ticket: Ticket) -> Result<(), Ticket> {
+        self.release_if_let_go();
+        lock(&self.queue_ids).moving(ticket).map_or(Ok(()), |_| Err(ticket))
     }
 
     fn unsent(&self, ticket: Ticket) {

@@ -351,6 +351,18 @@ impl<T> Queue<T> {
         Retired(buffers)
     }
 
+    /// Frees the buffers of all commands in flight, and drops their tags: the device has let go of them, as `error` says. The
+    /// queue takes nothing after that.
+    pub(crate) fn release(&mut self, error: &Error) {
+        let is_open = |state| matches!(state, State::Ready | State::Quiet);
+        if is_open(self.state) {
+            self.fail(error);
+        }
+        if !is_open(self.state) {
+            drop(self.take_buffers());
+        }
+    }
+
     fn take_buffers(&mut self) -> Vec<DmaBuf> {
         let mut buffers = Vec::new();
         for slot in self.slots_mut() {

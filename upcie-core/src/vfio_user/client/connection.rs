@@ -45,6 +45,8 @@ pub struct Connection {
     exchange: Gate<State>,
     /// The connection has ended: `dead` of [`State`] says why.
     ended: AtomicBool,
+    /// The server has ended it.
+    closed: AtomicBool,
     /// Memory that the server may ask for. Not in the state: threads that map and unmap don't wait for exchanges of others.
     dma: Mutex<Vec<Mapped>>,
     /// Memory that the server did not let go of. When the connection has ended, it has at most a mapping of a file that
@@ -99,6 +101,7 @@ impl Connection {
             deadline,
             exchange: Gate::new(state),
             ended: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             dma: Mutex::default(),
             kept: Mutex::default(),
             keepalive,
@@ -226,6 +229,7 @@ impl Connection {
                 }
             };
             state.dead = Some(death);
+            self.closed.store(matches!(death, Death::Gone), Ordering::Release);
             state.channel.shutdown();
             error
         });
@@ -261,6 +265,12 @@ impl Connection {
     /// Whether the connection has ended.
     pub fn is_dead(&self) -> bool {
         self.ended.load(Ordering::Acquire)
+    }
+
+    /// Whether the server has closed the connection, as far as requests have found out. One that was given up here may still
+    /// be served.
+    pub fn is_closed_by_server(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// From now on the server may ask for `memory`'s bytes.

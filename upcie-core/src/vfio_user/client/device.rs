@@ -221,7 +221,7 @@ impl Client {
 }
 
 // SAFETY: the server reaches memory by what `Table` gives it alone; areas are those that it offers for the register; a reset is
-// `Ok` when it says so. Each connection is a device of its own, or refused by the server.
+// `Ok` when it says so; a server that closes the connection ends its use of the memory by that, or has ended itself. Each connection is a device of its own, or refused by the server.
 unsafe impl Device for Client {
     fn name(&self) -> &str {
         self.connection.name()
@@ -359,6 +359,10 @@ unsafe impl Device for Client {
         }
         let action = if masked { vfio::SET_MASK } else { vfio::SET_UNMASK };
         self.set(kind, vfio::SET_NONE | action, index as usize, 1, &[])
+    }
+
+    fn has_ended(&self) -> bool {
+        self.connection.is_closed_by_server()
     }
 
     unsafe fn reset(&self) -> Result<()> {

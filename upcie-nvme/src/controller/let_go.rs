@@ -1,0 +1,44 @@
+//! What the controller held, once it is known to have let go of everything.
+
+use super::{Inner, lock};
+use crate::{Error, Result};
+use std::time::Duration;
+
+impl Inner {
+    /// An error if the controller is gone, reports a fatal status, or was stopped by somebody else. Gives back what it has let
+    /// go of.
+    pub(crate) fn check_alive(&self, what: &str) -> Result<()> {
+        let (device, operation) = (self.name.to_string(), what.to_owned());
+        let (error, is_stopped) = match self.registers.status() {
+            Ok(status) if status.cfs() => (Error::Fatal { device, operation }, !status.rdy()),
+            Ok(status) if !status.rdy() => (Error::Disabled { device, operation }, true),
+            Ok(_) => return Ok(()),
+            Err(error) => (error, false),
+        };
+        // It uses no memory any more once it was stopped or reset (CSTS.RDY is 0; Base, "Controller Level Reset"), or whoever
+        // emulated it has closed the connection. Registers that read as all ones prove nothing, nor does a server that
+        // does not answer: both may be back.
+        if is_stopped || self.device.has_ended() {
+            self.release(&error);
+        }
+        Err(error)
+    }
+
+    /// Looks whether the controller has let go of everything, and gives it back if so.
+    pub(super) fn release_if_let_go(&self) {
+        // What is wrong with it is its next user's to hear.
+        let _ = self.check_alive("looking whether it has let go of memory");
+    }
+
+    /// The one place where memory and ids come back because of that: of queue pairs whose deletion was not confirmed, of admin
+    /// commands that were not answered, and what [`Controller::keep`](super::Controller::keep) was given.
+    fn release(&self, error: &Error) {
+        let mut memory = std::mem::take(&mut *lock(&self.retired));
+        memory.extend(lock(&self.queue_ids).release());
+        // A command that is under way looks again when it ends.
+        if let Some(mut admin) = self.admin.enter(|| Duration::ZERO) {
+            admin.release(self, error);
+        }
+        drop(memory);
+    }
+}

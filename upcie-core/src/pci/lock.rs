@@ -7,7 +7,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd},
+        fd::AsRawFd,
         unix::fs::MetadataExt,
     },
     path::Path,
@@ -20,6 +20,12 @@ use std::{
 /// `upcie.lock` in devtmpfs, which all containers of the machine share, since a sysfs is seen in its own network namespace
 /// only. The second takes CAP_SYS_ADMIN and Linux 5.2. Without it a warning is logged, and a user in another network namespace
 /// is not noticed.
+///
+/// It gives nobody the `config` file, which is open for writing:
+/// ```compile_fail
+/// use std::os::fd::{AsFd, BorrowedFd};
+/// fn file(lock: &upcie_core::pci::FunctionLock) -> BorrowedFd<'_> { lock.as_fd() }
+/// ```
 #[derive(Debug)]
 pub struct FunctionLock {
     config: File,
@@ -79,13 +85,6 @@ impl FunctionLock {
             }
         };
         Ok(Self { config, machine, owner: Owner::current() })
-    }
-}
-
-impl AsFd for FunctionLock {
-    /// The function's `config` file, open to read and write.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.config.as_fd()
     }
 }
 
@@ -155,7 +154,7 @@ mod tests {
     fn a_second_lock_is_refused_and_names_the_holder() {
         let path = file("second");
         let first = FunctionLock::take_file(function(0), &path).unwrap();
-        let flags = nix::fcntl::fcntl(&first, nix::fcntl::FcntlArg::F_GETFD).unwrap();
+        let flags = nix::fcntl::fcntl(&first.config, nix::fcntl::FcntlArg::F_GETFD).unwrap();
         assert_eq!(flags, libc::FD_CLOEXEC);
         let error = FunctionLock::take_file(function(0), &path).unwrap_err();
         assert!(matches!(error, Error::Unusable { .. }), "{error}");

@@ -8,7 +8,8 @@ use nix::{
 };
 use std::{
     fmt,
-    os::fd::{AsFd, BorrowedFd},
+    io::Write,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     time::{Duration, Instant},
 };
 
@@ -24,7 +25,8 @@ pub enum IrqKind {
     Msix = 2,
     /// An uncorrectable error was reported (AER).
     Error = 3,
-    /// The kernel asks for the device back (it is being removed or unbound).
+    /// The kernel asks for the device back (it is being removed or unbound), or a vfio-user server does (it is being
+    /// stopped).
     Request = 4,
 }
 
@@ -110,6 +112,37 @@ pub fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> Result<bool> {
             Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => return Ok(true),
             Err(e) => return Err(Error::os("poll", "waiting for a file descriptor", e)),
+        }
+    }
+}
+
+/// Whether the kernel says that `fd` is an eventfd (in `/proc`). Makes system calls only.
+pub(crate) fn is_eventfd(fd: BorrowedFd<'_>) -> bool {
+    const NAME: &[u8] = b"anon_inode:[eventfd]";
+    let (mut path, mut link) = ([0_u8; 32], [0_u8; NAME.len() + 1]);
+    // Zeros follow: it ends with one.
+    if write!(&mut path[..31], "/proc/self/fd/{}", fd.as_raw_fd()).is_err() {
+        return false;
+    }
+    // SAFETY: a path with a zero at its end, and room for as many bytes as are asked for.
+    let len = unsafe { libc::readlink(path.as_ptr().cast(), link.as_mut_ptr().cast(), link.len()) };
+    // A file of any file system has a path with a slash at its start.
+    usize::try_from(len).is_ok_and(|len| link.get(..len) == Some(NAME))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+
+    #[test]
+    fn only_eventfds_are_taken_for_eventfds() {
+        assert!(is_eventfd(EventFd::new().unwrap().as_fd()));
+        let (pipe, _write) = nix::unistd::pipe().unwrap();
+        let timer = nix::sys::epoll::Epoll::new(nix::sys::epoll::EpollCreateFlags::empty()).unwrap();
+        let memfd = memfd_create(c"anon_inode:[eventfd]", MFdFlags::MFD_CLOEXEC).unwrap();
+        for other in [pipe.as_fd(), timer.0.as_fd(), memfd.as_fd()] {
+            assert!(!is_eventfd(other), "{other:?}");
         }
     }
 }

@@ -11,6 +11,7 @@ mod error;
 pub mod events;
 pub mod gate;
 pub mod hugetlb;
+mod inspect;
 mod iova;
 pub mod irq;
 pub mod memory;

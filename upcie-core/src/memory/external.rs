@@ -37,6 +37,11 @@ enum Shrinking {
     Hugetlbfs,
 }
 
+/// The error for a descriptor of anything else.
+pub(crate) fn not_memory() -> Error {
+    Error::Unusable { device: WHAT.into(), reason: NOT_MEMORY.into() }
+}
+
 /// Checks that `fd` is a memory file, seals it against shrinking, and gives its size: in this order, so that the size stays
 /// true.
 pub(crate) fn check(fd: BorrowedFd<'_>) -> Result<Checked> {
@@ -46,14 +51,14 @@ pub(crate) fn check(fd: BorrowedFd<'_>) -> Result<Checked> {
     // never answer what comes next. A dma-buf has none.
     let is_memory = fcntl(fd, FcntlArg::F_GET_SEALS).is_ok() || is_dma_buf(fd);
     if !is_memory {
-        return Err(unusable(NOT_MEMORY.into()));
+        return Err(not_memory());
     }
     let fs = fstatfs(fd).map_err(|e| failed("asking what kind of file it is", e))?;
     let huge = match fs.filesystem_type() {
         HUGETLBFS_MAGIC => true,
         TMPFS_MAGIC => false,
         DMA_BUF_MAGIC => return Err(unusable("it is a dma-buf: take Memory::import_dma_buf".into())),
-        _ => return Err(unusable(NOT_MEMORY.into())),
+        _ => return Err(not_memory()),
     };
     let page = match (huge, u64::try_from(fs.block_size()).unwrap_or(0)) {
         (false, _) => PageSize::Small,
@@ -137,8 +142,10 @@ impl Memory {
     ///
     /// A memfd is sealed against shrinking by this, if it was not yet, for good. A hugetlbfs file that has a name can't
     /// be sealed: whoever makes it shorter lets this process end with SIGBUS at its next access. The same can happen with
-    /// all huge pages when someone punches a hole into the file while the pool is empty; a device's access is not
-    /// affected, for it holds on to the pages.
+    /// all huge pages when someone punches a hole into the file while the pool is empty. A device behind an IOMMU is not
+    /// affected, for the kernel holds on to the pages that it was given. In a space of physical addresses nothing holds them:
+    /// the pages of a hole are free at once, and the device goes on reading and writing them whoever gets them next. Import
+    /// for such a space only from whom you trust not to do that.
     ///
     /// # Errors
     /// [`Error::Unusable`] when it is no memory file, has no whole pages, could shrink, or is this process's own memory that

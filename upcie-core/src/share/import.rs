@@ -7,6 +7,7 @@ use super::{
 use crate::{
     Error, Result,
     dma::Addresses,
+    inspect::{ROOM, brings_descriptors, is_own, read_inspected, read_plain},
     memory::{self, PageSize},
     mmio::{self, Mapping},
     socket::{Fault, poll_for, read_some},
@@ -49,6 +50,11 @@ impl SharedRegion {
     /// anything but one descriptor, or does not fit the file; [`Error::Unusable`] when that is no memory file, or could
     /// shrink; those of mapping it. Nothing of it is kept then, and the connection is of no more use.
     pub fn import(from: &UnixStream, timeout: Duration) -> Result<Self> {
+        Self::receive(from, is_own(from), timeout)
+    }
+
+    /// As [`import`](Self::import); `own`: the other end is this process's, and what it sends needs no look before it is here.
+    pub(super) fn receive(from: &UnixStream, own: bool, timeout: Duration) -> Result<Self> {
         let broken = |reason: &str| Error::Protocol {
             device: DEVICE.into(),
             operation: TAKING.into(),
@@ -63,9 +69,9 @@ impl SharedRegion {
             Bad::Content(reason) => broken(reason),
         };
         let end = deadline(timeout);
-        let mut fds = Vec::new();
+        let mut message = Incoming { from, own, begun: false, fds: Vec::new(), refused: 0 };
         let mut read = |room: &mut [u8]| {
-            fill(from, room, &mut fds, end).map_err(|fault| explain(fault, DEVICE, TAKING, timeout))
+            message.fill(room, end).map_err(|fault| explain(fault, DEVICE, TAKING, timeout))
         };
         let mut head = [0; HEADER];
         read(&mut head)?;
@@ -73,10 +79,12 @@ impl SharedRegion {
         let mut tail = vec![0; header.tail()];
         read(&mut tail)?;
         let description = header.describe(&tail).map_err(bad)?;
-        let fd: OwnedFd = match (fds.pop(), fds.pop()) {
-            (Some(fd), None) => fd,
-            (None, _) => return Err(broken("no descriptor came with it")),
-            (Some(_), Some(_)) => return Err(broken("more than one descriptor came with it")),
+        let Incoming { mut fds, refused, .. } = message;
+        let fd: OwnedFd = match (fds.pop(), fds.pop(), refused) {
+            (Some(fd), None, 0) => fd,
+            (None, _, 0) => return Err(broken("no descriptor came with it")),
+            (None, _, 1) => return Err(memory::not_memory()),
+            _ => return Err(broken("more than one descriptor came with it")),
         };
         let file = memory::check(fd.as_fd())?;
         if file.page != description.page {
@@ -203,14 +211,52 @@ impl SharedRegion {
     }
 }
 
-/// Fills `room`, until `end`; descriptors go to `fds`.
-fn fill(from: &UnixStream, mut room: &mut [u8], fds: &mut Vec<OwnedFd>, end: Instant) -> Result<(), Fault> {
-    while !room.is_empty() {
-        match read_some(from, room, fds)? {
-            Some(0) => return Err(Fault::Closed),
-            Some(got) => room = &mut std::mem::take(&mut room)[got..],
-            None => wait(from, PollFlags::POLLIN, end)?,
+/// A message that is on its way, and what has come beside it.
+struct Incoming<'a> {
+    from: &'a UnixStream,
+    own: bool,
+    /// A byte has come.
+    begun: bool,
+    fds: Vec<OwnedFd>,
+    /// Descriptors that this process does not have, for they are no memory.
+    refused: u32,
+}
+
+impl Incoming<'_> {
+    /// Fills `room`, until `end`.
+    fn fill(&mut self, mut room: &mut [u8], end: Instant) -> Result<(), Fault> {
+        while !room.is_empty() {
+            match self.read(room)? {
+                Some(0) => return Err(Fault::Closed),
+                Some(got) => {
+                    self.begun = true;
+                    room = &mut std::mem::take(&mut room)[got..];
+                }
+                None => wait(self.from, PollFlags::POLLIN, end)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what is there. A descriptor comes beside the first byte. A stranger's is looked at by a child first, for to
+    /// close it could take for ever.
+    fn read(&mut self, room: &mut [u8]) -> Result<Option<usize>, Fault> {
+        if self.own {
+            return read_some(self.from, room, &mut self.fds);
+        }
+        match if self.begun { Some(false) } else { brings_descriptors(self.from)? } {
+            None => Ok(None),
+            Some(true) => {
+                let len = room.len().min(ROOM);
+                let (got, refused) = read_inspected(self.from, &mut room[..len], &mut self.fds)?;
+                self.refused += refused;
+                Ok(Some(got))
+            }
+            Some(false) => {
+                let got = read_plain(self.from, room)?;
+                self.refused += got.map_or(0, |(_, cut)| cut.into());
+                Ok(got.map(|(got, _)| got))
+            }
         }
     }
-    Ok(())
 }

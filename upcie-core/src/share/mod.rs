@@ -33,8 +33,9 @@
 //!   shared region; keep only data in it. Lists and rings, which send the device somewhere, stay the owner's.
 //! - A process that has the region has its file ([`Memory::shared_file`](crate::memory::Memory::shared_file)). It can't shrink it (hugetlbfs files with a name apart, which the
 //!   modes without an IOMMU use: those can't be sealed), but it can punch holes into it: those of small pages read as
-//!   zeroes, and one of huge pages lets the next access end with SIGBUS if the pool is empty. Share these with whom you
-//!   trust not to.
+//!   zeroes, and one of huge pages lets the next access end with SIGBUS if the pool is empty. Where the addresses are
+//!   physical ([`SharedRegion::is_physical`]) the pages of a hole are free at once, while the device still reads and writes
+//!   them: another program's memory, or the kernel's. Share these with whom you trust not to.
 //!
 //! # How it ends
 //! - The owner's end of the connection is closed, by the owner (that is how it takes a region back politely) or because

@@ -174,18 +174,53 @@ fn description(pages: usize) -> Description {
     }
 }
 
-/// What comes of importing these bytes with these descriptors, after which the sender is gone.
-fn import(bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<SharedRegion> {
+/// What comes of importing these bytes with these descriptors, after which the sender is gone. `own`: as if it was this
+/// process.
+fn import_as(own: bool, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<SharedRegion> {
     let (owner, user) = UnixStream::pair().unwrap();
     if !bytes.is_empty() {
         assert_eq!(send_some(&owner, bytes, fds).unwrap(), bytes.len());
     }
     drop(owner);
     let socket = file_of(&user);
-    let result = SharedRegion::import(&user, SOON);
+    let result = SharedRegion::receive(&user, own, SOON);
     drop(user);
     assert_eq!(descriptors_of(socket), usize::from(result.is_ok()), "the connection");
     result
+}
+
+fn import(bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<SharedRegion> {
+    import_as(true, bytes, fds)
+}
+
+/// Soundness finding 9: to close a file of FUSE waits for ever, so a stranger's must never get here. A pipe stands for it.
+#[test]
+fn what_a_stranger_sends_is_looked_at_elsewhere() {
+    let memory = Memory::new(1, PageSize::Small).unwrap().shared();
+    let fd = memory.shared_file().unwrap();
+    let (pipe, _write) = nix::unistd::pipe().unwrap();
+    let file = file_of(&pipe);
+    let (good, before) = (description(1).encode().unwrap(), descriptors_of(file));
+    let (owner, user) = UnixStream::pair().unwrap();
+    assert_eq!(send_some(&owner, &good[..1], &[pipe.as_fd()]), Ok(1));
+    assert_eq!(send_some(&owner, &good[1..], &[]), Ok(good.len() - 1));
+    let importing = std::thread::spawn(move || SharedRegion::receive(&user, false, SOON));
+    // The pipe is open here; it never comes a second time.
+    while !importing.is_finished() {
+        assert_eq!(descriptors_of(file), before);
+    }
+    let error = importing.join().unwrap().unwrap_err().to_string();
+    assert!(error.contains("only a memory file"), "{error}");
+    for (fds, words) in [
+        (vec![], "no descriptor"),
+        (vec![fd, fd], "more than one"),
+        (vec![fd, pipe.as_fd()], "more than one"),
+        (vec![fd; 9], "could not be received"),
+    ] {
+        let error = import_as(false, &good, &fds).unwrap_err().to_string();
+        assert!(error.contains(words), "{words}: {error}");
+    }
+    assert_eq!(import_as(false, &good, &[fd]).unwrap().len(), host_page_size());
 }
 
 #[test]

@@ -3,12 +3,12 @@
 //! The peer is not trusted: a message's length is checked before room is made for it, what it sends ahead is bounded,
 //! and descriptors are close-on-exec from the start and closed unless taken.
 
-use super::{
-    inspect::{brings_descriptors, is_own, read_inspected, read_plain},
-    wire::{FIXED_PAYLOAD, HEADER, Header},
-};
+use super::wire::{FIXED_PAYLOAD, HEADER, Header};
 pub use crate::socket::{Fault, MAX_FDS, poll_for};
-use crate::socket::{read_some, send_some};
+use crate::{
+    inspect::{brings_descriptors, is_own, read_inspected, read_plain},
+    socket::{read_some, send_some},
+};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags},

@@ -1,8 +1,8 @@
 //! The interrupts of a device in software: which eventfd each has, and whether it is masked.
 
-use super::raise::{Raiser, is_eventfd};
+use super::raise::Raiser;
 use crate::{
-    irq::IrqKind,
+    irq::{IrqKind, is_eventfd},
     vfio_user::wire::{SetIrqs, vfio},
 };
 use nix::errno::Errno;
@@ -92,6 +92,11 @@ impl Irqs {
             );
         }
         irq.deliver(self.delivery[kind], true);
+    }
+
+    /// Whether the client has given an interrupt an eventfd.
+    pub fn is_wired(&self, kind: IrqKind, vector: u32) -> bool {
+        self.kinds[kind as usize].get(vector as usize).is_some_and(|irq| irq.eventfd.is_some())
     }
 
     /// Whether the pin was driven while no eventfd was wired.

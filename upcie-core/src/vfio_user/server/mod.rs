@@ -17,5 +17,4 @@ pub use irqs::Delivery;
 #[cfg(test)]
 pub(super) use irqs::Irqs;
 pub use listener::{Access, Listener};
-pub(super) use raise::is_eventfd;
 pub use serve::Server;

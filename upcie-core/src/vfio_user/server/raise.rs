@@ -11,7 +11,6 @@ use nix::{
     sys::memfd::{MFdFlags, memfd_create},
 };
 use std::{
-    io::Write,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     sync::{Mutex, PoisonError},
 };
@@ -136,20 +135,6 @@ impl Raiser {
     }
 }
 
-/// Whether the kernel says that `fd` is an eventfd (in `/proc`). Makes system calls only.
-pub fn is_eventfd(fd: BorrowedFd<'_>) -> bool {
-    const NAME: &[u8] = b"anon_inode:[eventfd]";
-    let (mut path, mut link) = ([0_u8; 32], [0_u8; NAME.len() + 1]);
-    // Zeros follow: it ends with one.
-    if write!(&mut path[..31], "/proc/self/fd/{}", fd.as_raw_fd()).is_err() {
-        return false;
-    }
-    // SAFETY: a path with a zero at its end, and room for as many bytes as are asked for.
-    let len = unsafe { libc::readlink(path.as_ptr().cast(), link.as_mut_ptr().cast(), link.len()) };
-    // A file of any file system has a path with a slash at its start.
-    usize::try_from(len).is_ok_and(|len| link.get(..len) == Some(NAME))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,16 +163,5 @@ mod tests {
         let raiser = Raiser::shared().unwrap();
         (0..300).for_each(|_| raiser.raise(full.as_fd()).unwrap());
         assert_eq!(full.read(), Ok(u64::MAX), "as full as can be");
-    }
-
-    #[test]
-    fn only_eventfds_are_taken_for_eventfds() {
-        assert!(is_eventfd(EventFd::new().unwrap().as_fd()));
-        let (pipe, _write) = nix::unistd::pipe().unwrap();
-        let timer = nix::sys::epoll::Epoll::new(nix::sys::epoll::EpollCreateFlags::empty()).unwrap();
-        let memfd = memfd_create(c"anon_inode:[eventfd]", MFdFlags::MFD_CLOEXEC).unwrap();
-        for other in [pipe.as_fd(), timer.0.as_fd(), memfd.as_fd()] {
-            assert!(!is_eventfd(other), "{other:?}");
-        }
     }
 }

@@ -3,10 +3,11 @@
 //! Whoever has a descriptor closes it, at its own end at the latest. To close a file of FUSE waits for the answer of a program
 //! (FUSE_FLUSH), which may be the sender: there is no deadline, and not even SIGKILL ends it. So where descriptors come along,
 //! a child receives them, with the few bytes that they are beside. It passes files of memory and eventfds on, for which the
-//! kernel alone answers, and ends together with all others; or it does not end, and holds nothing else then.
+//! kernel alone answers, and ends together with all others; or it does not end, and holds nothing else then. Of such
+//! children each peer may cause a few, so that others go on being served.
 
-use super::server::is_eventfd;
 use crate::{
+    irq::is_eventfd,
     process::Child,
     socket::{Fault, MAX_FDS, read_some, receive, send_without_allocating},
 };
@@ -20,7 +21,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
         unix::net::UnixStream,
     },
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -28,10 +29,50 @@ use std::{
 pub const ROOM: usize = 16;
 /// For a child to begin, make a few system calls, and end.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// Children that have not ended, beyond which no more descriptors are taken: their sender must be at work.
-const MAX_CHILDREN: usize = 16;
+/// Children that have not ended, because of descriptors of one process, of one user, and of all: beyond these numbers no
+/// more are taken of the same.
+const MAX_OF_PROCESS: usize = 2;
+const MAX_OF_USER: usize = 16;
+const MAX_OF_ALL: usize = 64;
 
-static CHILDREN: AtomicUsize = AtomicUsize::new(0);
+/// The process at the other end of a socket, as the kernel noted it when they connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Peer {
+    pid: i32,
+    uid: u32,
+}
+
+impl Peer {
+    fn of(socket: &UnixStream) -> Result<Self, Errno> {
+        let credentials = getsockopt(socket, PeerCredentials)?;
+        Ok(Self { pid: credentials.pid(), uid: credentials.uid() })
+    }
+}
+
+/// Those whose descriptors children hold that have not ended: once for each child.
+#[derive(Debug)]
+struct Held(Vec<Peer>);
+
+impl Held {
+    /// Whether one more child is made for `peer`.
+    fn admits(&self, peer: Peer) -> bool {
+        let of_user = self.0.iter().filter(|other| other.uid == peer.uid);
+        let of_process = of_user.clone().filter(|&&other| other == peer);
+        self.0.len() < MAX_OF_ALL && of_user.count() < MAX_OF_USER && of_process.count() < MAX_OF_PROCESS
+    }
+
+    fn release(&mut self, peer: Peer) {
+        if let Some(at) = self.0.iter().position(|&other| other == peer) {
+            self.0.swap_remove(at);
+        }
+    }
+}
+
+static HELD: Mutex<Held> = Mutex::new(Held(Vec::new()));
+
+fn held() -> MutexGuard<'static, Held> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Whether the other end of `socket` is this process's own, as that of a pair is: then there is nothing to look at.
 pub fn is_own(socket: &UnixStream) -> bool {
@@ -58,8 +99,13 @@ pub fn read_inspected(
     room: &mut [u8],
     fds: &mut Vec<OwnedFd>,
 ) -> Result<(usize, u32), Fault> {
-    if CHILDREN.load(Ordering::Relaxed) >= MAX_CHILDREN {
-        tracing::warn!("descriptors are not taken: {MAX_CHILDREN} children hold some that can't be closed");
+    let peer = Peer::of(socket).map_err(Fault::Os)?;
+    if !held().admits(peer) {
+        tracing::warn!(
+            pid = peer.pid,
+            uid = peer.uid,
+            "descriptors are not taken: children hold too many of this sender's that can't be closed"
+        );
         return match read_plain(socket, room)? {
             Some((got, _)) => Ok((got, 1)),
             None => Err(Fault::Os(Errno::EAGAIN)),
@@ -75,10 +121,8 @@ pub fn read_inspected(
     let mut report = [0; 2 + ROOM];
     let got = read_some(&here, &mut report, fds);
     if report[1] > 0 {
-        CHILDREN.fetch_add(1, Ordering::Relaxed);
-        child.reap_later(|| {
-            CHILDREN.fetch_sub(1, Ordering::Relaxed);
-        });
+        held().0.push(peer);
+        child.reap_later(move || held().release(peer));
     } else {
         child.reap();
     }
@@ -156,6 +200,30 @@ mod tests {
             assert_eq!(read_plain(&ours, &mut room), Ok(Some((4, false))));
             assert_eq!(brings_descriptors(&ours), Ok(None));
         }
+    }
+
+    /// Sixteen children that don't end, all because of one process, kept everybody's descriptors out.
+    #[test]
+    fn who_sends_what_can_not_be_closed_is_refused_alone() {
+        let peer = |pid, uid| Peer { pid, uid };
+        let mut held = Held(Vec::new());
+        let fill = |held: &mut Held, peer| {
+            let mut count = 0;
+            while held.admits(peer) {
+                held.0.push(peer);
+                count += 1;
+            }
+            count
+        };
+        assert_eq!(fill(&mut held, peer(1, 1000)), MAX_OF_PROCESS);
+        assert!(held.admits(peer(2, 1000)), "another process of the user");
+        let by_user: usize = (2..40).map(|pid| fill(&mut held, peer(pid, 1000))).sum();
+        assert_eq!(by_user, MAX_OF_USER - MAX_OF_PROCESS);
+        assert!(!held.admits(peer(50, 1000)) && held.admits(peer(50, 0)), "another user");
+        let by_all: usize = (0..40).map(|uid| fill(&mut held, peer(60, uid))).sum();
+        assert_eq!(by_all, MAX_OF_ALL - MAX_OF_USER);
+        held.release(peer(1, 1000));
+        assert!(held.admits(peer(1, 1000)) && held.admits(peer(50, 1000)), "one has ended");
     }
 
     #[test]

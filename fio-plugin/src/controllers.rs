@@ -91,5 +91,9 @@ fn open_near(
             opened => return Ok(opened?),
         }
     }
+    if matches!(address, Address::VfioUser(_)) {
+        // A BAR in a file that can't be sealed is an error when it shrinks, and not fio's end.
+        upcie_core::memory::survive_shrinking().map_err(Error::Core)?;
+    }
     Ok(Controller::open_with(address, options)?)
 }

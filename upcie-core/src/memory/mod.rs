@@ -5,17 +5,17 @@
 //! taken too ([`Memory::import`]).
 
 mod external;
-mod guard;
 mod pagemap;
 
 #[cfg(test)]
 pub(crate) use external::tests::{descriptors_of, file_of};
-pub(crate) use external::{MemoryFile, check};
-pub use guard::survive_shrinking;
-pub(crate) use guard::{Guarded, is_installed, losses};
+pub(crate) use external::{MemoryFile, check, not_memory};
 pub(crate) use pagemap::physical_pages;
 
-pub use crate::page::{PageSize, host_page_size};
+pub use crate::{
+    mmio::survive_shrinking,
+    page::{PageSize, host_page_size},
+};
 
 use crate::{
     Error, Result,

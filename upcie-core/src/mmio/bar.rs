@@ -142,13 +142,24 @@ impl Bar {
         }
     }
 
+    /// Refuses an access to memory that its owner has taken away.
+    fn check_mapped(&self, offset: u64, operation: &str) -> Result<()> {
+        if self.areas.iter().any(|area| area.mapping.is_lost()) {
+            let operation = format!("{operation} at {offset:#x} (its server made the file behind the BAR shorter)");
+            return Err(Error::Gone { device: self.name.to_string(), operation });
+        }
+        Ok(())
+    }
+
     /// Reads a 32-bit register.
     ///
     /// # Errors
     /// Out of bounds, or the way in's errors. All-ones is a value here: what it means is the driver's to say.
     pub fn read_u32(&self, offset: u64) -> Result<u32> {
         if let Some(register) = self.register::<u32>(offset) {
-            return Ok(register.read());
+            let value = register.read();
+            // Afterwards: the access itself may find out.
+            return self.check_mapped(offset, "reading a register").map(|()| value);
         }
         let mut data = [0; 4];
         self.check(offset, 4, "reading a register")?;
@@ -168,7 +179,7 @@ impl Bar {
         if let Some(register) = self.register::<u32>(offset) {
             // SAFETY: the caller's promise.
             unsafe { register.write(value) };
-            return Ok(());
+            return self.check_mapped(offset, "writing a register");
         }
         self.check(offset, 4, "writing a register")?;
         // SAFETY: the caller's promise; within the region, as just checked.
@@ -182,7 +193,8 @@ impl Bar {
     /// Out of bounds, or the way in's errors.
     pub fn read_u64(&self, offset: u64) -> Result<u64> {
         if let (Some(low), Some(high)) = self.halves(offset) {
-            return Ok(u64::from(low.read()) | u64::from(high.read()) << 32);
+            let value = u64::from(low.read()) | u64::from(high.read()) << 32;
+            return self.check_mapped(offset, "reading a register").map(|()| value);
         }
         let mut data = [0; 8];
         self.check(offset, 8, "reading a register")?;
@@ -203,7 +215,7 @@ impl Bar {
             unsafe { low.write(value as u32) };
             // SAFETY: the caller's promise.
             unsafe { high.write((value >> 32) as u32) };
-            return Ok(());
+            return self.check_mapped(offset, "writing a register");
         }
         self.check(offset, 8, "writing a register")?;
         // SAFETY: the caller's promise; within the region, as just checked.

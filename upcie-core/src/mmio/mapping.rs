@@ -1,6 +1,6 @@
 //! Memory of a file that this process has mapped.
 
-use super::refuse_own;
+use super::{Guarded, refuse_own};
 use crate::{Error, Result, events::emit, page::host_page_size};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use std::{
@@ -15,6 +15,8 @@ use std::{
 pub struct Mapping {
     base: NonNull<u8>,
     len: usize,
+    /// Of a file that its owner may shrink.
+    guard: Option<Guarded>,
 }
 
 // SAFETY: a mapping is an address range that stays valid until it is dropped; it has no thread affinity, and all
@@ -49,6 +51,15 @@ impl Mapping {
         Self::with_flags(fd, offset, len, what, MapFlags::empty())
     }
 
+    /// As [`unpopulated`](Self::unpopulated), of a file that its owner may shrink. Zeros take the place of the mapping then
+    /// ([`is_lost`](Self::is_lost)), provided that [`survive_shrinking`](crate::memory::survive_shrinking) was called.
+    pub(crate) fn guarded(fd: BorrowedFd<'_>, offset: u64, len: usize, what: &str) -> Result<Self> {
+        let mut mapping = Self::unpopulated(fd, offset, len, what)?;
+        // SAFETY: all of this mapping, whose bytes are accessed by raw pointer only; `drop` ends the guard before it unmaps.
+        mapping.guard = Some(unsafe { Guarded::new(mapping.base, len) });
+        Ok(mapping)
+    }
+
     fn with_flags(fd: BorrowedFd<'_>, offset: u64, len: usize, what: &str, flags: MapFlags) -> Result<Self> {
         let (Some(size), Ok(at)) = (NonZeroUsize::new(len), i64::try_from(offset)) else {
             return Err(Error::OutOfRange {
@@ -63,7 +74,13 @@ impl Mapping {
         // SAFETY: a fresh mapping at an address of the kernel's choice; nothing existing is replaced.
         let base = unsafe { mmap(None, size, access, flags, fd.as_fd(), at) };
         let base = base.map_err(|e| Error::os(what, format!("mapping {len:#x} bytes at {offset:#x}"), e))?;
-        Ok(Self { base: base.cast(), len })
+        Ok(Self { base: base.cast(), len, guard: None })
+    }
+
+    /// Whether its owner made the file shorter, so that zeros have taken the place of its bytes: what is written here reaches
+    /// nobody.
+    pub fn is_lost(&self) -> bool {
+        self.guard.as_ref().is_some_and(Guarded::is_lost)
     }
 
     /// Fills the page tables of `len` bytes at `offset` now, so that no page fault happens on first use: a hint, without
@@ -101,6 +118,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        self.guard = None;
         let base: NonNull<c_void> = self.base.cast();
         // SAFETY: mapped by `new` with this length; whoever holds a pointer into it holds the mapping too.
         if let Err(error) = unsafe { nix::sys::mman::munmap(base, self.len) } {

@@ -7,11 +7,14 @@
 //! Reading is safe. Writing is not: a device does what its registers say, to whatever memory they name.
 
 mod bar;
+mod guard;
 mod mapping;
 mod own;
 mod register;
 
 pub use bar::{Area, Bar, Caching, RegionIo};
+pub use guard::survive_shrinking;
+pub(crate) use guard::{Guarded, is_installed, losses};
 pub use mapping::Mapping;
 pub(crate) use mapping::{copy_from, copy_to};
 pub(crate) use own::{OwnFile, refuse_own};

@@ -7,13 +7,12 @@
 //!   answer, or not. A process that sends others does not even get them into this process, where to close them could wait.
 //! - Whoever makes such a file shorter while it is mapped lets the other end with SIGBUS at its next access. This crate seals its
 //!   own files against that, and the peer's where they can be sealed. Of those that can't (a file with a name, as SPDK's BARs
-//!   are), a server takes a client's only if told to ([`server::Server::trust_memory`]); a client maps its server's, and trusts
-//!   it so far. [`survive_shrinking`](crate::memory::survive_shrinking) lets a server live on.
+//!   are), neither side maps unless the program has called [`survive_shrinking`](crate::memory::survive_shrinking), which ends the
+//!   session then and not the process, or trusts its clients so far ([`server::Server::trust_memory`]).
 
 mod capabilities;
 mod client;
 mod copy;
-mod inspect;
 pub mod server;
 mod socket;
 mod wire;

@@ -82,7 +82,13 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match log::start(&cli.log).and_then(|()| run(cli.command)) {
+    let start = || {
+        log::start(&cli.log)?;
+        // Some servers keep a BAR in a file that can't be sealed: one that shrinks is an error then, and not this program's end.
+        upcie_core::memory::survive_shrinking()?;
+        anyhow::Ok(())
+    };
+    match start().and_then(|()| run(cli.command)) {
         Ok(Outcome::Interrupted) if signal::wanted_back().is_some() => outcome::ERROR.into(),
         Ok(outcome) => outcome.code().into(),
         Err(error) if cli::is_broken_pipe(&error) => Outcome::Done.code().into(),

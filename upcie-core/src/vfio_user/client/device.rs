@@ -216,7 +216,12 @@ impl Client {
     }
 
     fn config(&self) -> RegionAccessor {
-        RegionAccessor { connection: self.connection.clone(), region: CONFIG_REGION, size: self.config.size }
+        RegionAccessor {
+            connection: self.connection.clone(),
+            region: CONFIG_REGION,
+            size: self.config.size,
+            areas: Vec::new(),
+        }
     }
 }
 
@@ -274,7 +279,12 @@ unsafe impl Device for Client {
                 (Vec::new(), Some(reason.into()))
             }
         };
-        let io = RegionAccessor { connection: self.connection.clone(), region: index.into(), size };
+        let io = RegionAccessor {
+            connection: self.connection.clone(),
+            region: index.into(),
+            size,
+            areas: areas.clone(),
+        };
         let bar = Bar::new(format!("{device} BAR {index}"), size, areas, Arc::new(io));
         Ok(bar.with_unmapped_reason(unmapped))
     }

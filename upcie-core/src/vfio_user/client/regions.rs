@@ -6,7 +6,7 @@ use crate::{
     deadline::Budget,
     events::emit,
     memory::MemoryFile,
-    mmio::{Area, Mapping, RegionIo},
+    mmio::{Area, Mapping, RegionIo, is_installed},
     vfio_user::wire::{RegionAccess, RegionDescription, RegionInfo, command, parse_region_info},
 };
 use std::{
@@ -84,6 +84,11 @@ pub enum Mapped {
 pub const NO_MEMORY: &str = "the file behind it is not one of memory (memfd, tmpfs, hugetlbfs), and of no other does the kernel \
                              alone say when an access returns: let the server keep it in /dev/shm or /run";
 
+/// Why a file of memory is not mapped.
+pub const MAY_SHRINK: &str = "the file behind it can't be sealed, so its server may shrink it, and then an access would end this \
+                              process (SIGBUS): let the server take a memfd that allows seals, or call \
+                              upcie_core::memory::survive_shrinking before the device is opened";
+
 /// Maps a region's areas of the file that its server has sent: all of them or none.
 pub fn map_areas(
     connection: &Connection,
@@ -106,12 +111,14 @@ pub fn map_areas(
         }
         places.push((offset, at, size));
     }
-    if !file.sealed {
-        let device = connection.name().to_owned();
-        emit(move || tracing::debug!(device, "a BAR's file can't be sealed: its server must not shrink it"));
+    // The handler replaces whole mappings, which are of whole huge pages only if the areas are.
+    let is_whole = |&(_, _, size): &(u64, u64, usize)| size as u64 % file.step == 0;
+    if !file.sealed && !(is_installed() && places.iter().all(is_whole)) {
+        return Ok(Mapped::Not(MAY_SHRINK));
     }
     let map = |(offset, at, size)| {
-        let mapping = Mapping::unpopulated(fd.as_fd(), at, size, connection.name())?;
+        let make = if file.sealed { Mapping::unpopulated } else { Mapping::guarded };
+        let mapping = make(fd.as_fd(), at, size, connection.name())?;
         Ok(Area { offset, mapping: Arc::new(mapping) })
     };
     places.into_iter().map(map).collect::<Result<_>>().map(Mapped::Areas)
@@ -122,10 +129,18 @@ pub struct RegionAccessor {
     pub connection: Arc<Connection>,
     pub region: u32,
     pub size: u64,
+    /// What is mapped of it.
+    pub areas: Vec<Area>,
 }
 
 impl RegionAccessor {
     fn check(&self, operation: &str, offset: u64, len: usize) -> Result<()> {
+        if self.areas.iter().any(|area| area.mapping.is_lost()) {
+            return Err(Error::Gone {
+                device: self.connection.name().into(),
+                operation: format!("{operation} (its server made the file behind the region shorter)"),
+            });
+        }
         match offset.checked_add(len as u64) {
             Some(end) if end <= self.size => Ok(()),
             _ => Err(Error::OutOfRange {

@@ -1,7 +1,8 @@
 //! A client's memory as the server sees it: which of its addresses are whose, and where they are mapped.
 
 use crate::{
-    memory::{Guarded, MemoryFile, is_installed, losses},
+    memory::MemoryFile,
+    mmio::{Guarded, is_installed, losses},
     vfio_user::copy,
 };
 use nix::{

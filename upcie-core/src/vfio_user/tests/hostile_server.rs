@@ -291,7 +291,7 @@ fn areas_that_lie() {
 /// Soundness finding 8: mapping filled a server's file with pages.
 #[test]
 fn only_what_is_populated_takes_pages() {
-    let file = memfd(1 << 30, MFdFlags::empty());
+    let file = memfd(1 << 30, MFdFlags::MFD_ALLOW_SEALING);
     let blocks = || nix::sys::stat::fstat(&file).unwrap().st_blocks;
     let areas = [(1 << 29, 1 << 28), (0x1000, 0x10000)];
     let (client, server) =
@@ -334,6 +334,23 @@ fn a_bar_that_can_be_sealed_can_not_shrink() {
     let bar = client.bar(0).unwrap();
     assert_eq!(nix::unistd::ftruncate(&file, 0), Err(Errno::EPERM));
     ring(&bar.register(0x1000).unwrap(), 1);
+    drop((client, bar));
+    server.join().unwrap();
+}
+
+/// Soundness finding 7: in a program without a handler of SIGBUS such a file is not mapped. `hostile_server` of tests/ has
+/// those with one.
+#[test]
+fn a_bar_that_may_shrink_goes_by_message() {
+    let file = memfd(0x4000, MFdFlags::empty());
+    let (client, server) =
+        describing(file.try_clone().unwrap(), || region_info(0, 0x4000, Some(&[(0x1000, 0x1000)])));
+    let bar = client.bar(0).unwrap();
+    assert!(bar.areas().is_empty());
+    nix::unistd::ftruncate(&file, 0).unwrap();
+    assert_eq!(bar.read_u32(0x1000).unwrap(), 0x0101_0101);
+    let reason = bar.unmapped_reason().unwrap();
+    assert!(reason.contains("shrink") && reason.contains("survive_shrinking"), "{reason}");
     drop((client, bar));
     server.join().unwrap();
 }

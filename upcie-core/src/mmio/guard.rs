@@ -1,8 +1,8 @@
 //! Survives memory of another process that shrinks while it is mapped.
 //!
-//! A file that can't be [sealed](super::MemoryFile) is its owner's to shrink. The next access beyond its new end raises
-//! SIGBUS, which ends a process: the owner's peer, and not the owner. A process that serves others may ask for a handler of
-//! that signal, which puts zeros where such memory was; the owner's session ends then.
+//! A file that can't be [sealed](crate::memory::MemoryFile) is its owner's to shrink. The next access beyond its new end raises
+//! SIGBUS, which ends a process: the owner's peer, and not the owner. A program may ask for a handler of that signal, which
+//! puts zeros where such memory was; the session with the owner ends then.
 
 use crate::{Error, Result};
 use nix::errno::Errno;
@@ -120,11 +120,10 @@ pub(crate) fn is_installed() -> bool {
 
 /// Installs a handler of SIGBUS, for the whole process and for good: memory of other processes that these shrink while it is
 /// mapped here turns into zeros, where an access would end the process otherwise. It covers what a vfio-user server maps
-/// of its clients, whose session ends then, and not what a client maps of its server. SIGBUS of any other cause does what it
-/// did before.
+/// of its clients and a client of its server, whose session ends then. SIGBUS of any other cause does what it did before.
 ///
-/// For programs, not for libraries: signal handlers are the process's. Where it is installed, a vfio-user server takes memory
-/// that can't be sealed.
+/// For programs, not for libraries: signal handlers are the process's. Where it is installed, memory of the other side that
+/// can't be sealed is mapped, which is refused otherwise: call it before a device is opened or served.
 ///
 /// # Errors
 /// The system's.

@@ -295,11 +295,14 @@ impl Job {
         }
     }
 
-    /// Ends the job when the kernel wants one of its devices back, so that a removal or an unbinding goes on.
+    /// Ends the job when one of its devices is wanted back, so that a removal, an unbinding or the end of a server goes on.
     fn give_back_if_wanted(&mut self) {
         let wanted = self.targets().map(|target| &target.open.controller).find(|it| it.is_wanted_back());
         if let Some(name) = wanted.map(|controller| controller.name().to_owned()) {
-            let text = format!("the kernel wants {name} back (a removal, or an unbinding): the job ends");
+            let text = match name.starts_with("vfio-user:") {
+                true => format!("its server wants {name} back (it is being stopped): the job ends"),
+                false => format!("the kernel wants {name} back (a removal, or an unbinding): the job ends"),
+            };
             self.break_off(&Failure::new(libc::ENODEV, text));
         }
     }

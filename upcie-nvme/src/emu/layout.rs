@@ -49,5 +49,6 @@ pub(super) fn layout(options: &Options) -> Result<(Layout, Arc<Memory>), Error> 
     layout.irqs[IrqKind::Intx as usize] = options.intx.into();
     layout.irqs[IrqKind::Msi as usize] = options.msi.into();
     layout.irqs[IrqKind::Msix as usize] = options.vectors.into();
+    layout.irqs[IrqKind::Request as usize] = 1;
     Ok((layout, memory))
 }

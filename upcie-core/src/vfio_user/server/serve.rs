@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    irq::IrqKind,
     page::host_page_size,
     vfio_user::{
         socket::{Channel, Fault, HEADERS, poll_for},
@@ -32,6 +33,8 @@ const SPIN: Duration = Duration::from_micros(200);
 /// The first and the longest sleep. A message wakes the server at once; a mapped doorbell wakes nobody, so the longest
 /// is what the first doorbell after a pause may wait.
 const NAPS: (Duration, Duration) = (Duration::from_micros(10), Duration::from_micros(100));
+/// How long a client that was asked for the device may take to leave it.
+const GRACE: Duration = Duration::from_secs(1);
 /// Messages handled at a look, before the backend has its turn again.
 const MESSAGES: usize = 16;
 
@@ -127,6 +130,9 @@ impl Server {
 
     /// Serves one client until it leaves, or `stop` becomes true; the backend is reset then.
     ///
+    /// A client that has wired the device's request interrupt ([`IrqKind::Request`], VFIO_PCI_REQ_IRQ_INDEX) is asked by it
+    /// to leave when `stop` becomes true, and has a second for that.
+    ///
     /// # Errors
     /// The client broke the protocol or missed a deadline; the backend's layout can't be.
     pub fn serve_stream<B: Backend + ?Sized>(
@@ -214,7 +220,7 @@ impl Server {
         let alone = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
         let start = Instant::now();
         let (mut busy, mut idle, mut nap) = (0_u32, 0_u32, NAPS.0);
-        let mut idle_since = None;
+        let (mut idle_since, mut asked) = (None, None);
         loop {
             guest.begin_turn();
             if backend.poll(guest) > 0 {
@@ -238,7 +244,7 @@ impl Server {
                 idle = 0;
             }
 
-            if stop.load(Ordering::Relaxed) {
+            if stop.load(Ordering::Relaxed) && !is_leaving(guest, &mut asked) {
                 return Ok(());
             }
             if let Some(fault) = guest.fault {
@@ -276,6 +282,19 @@ impl Server {
                 nap = (nap * 2).min(NAPS.1);
             }
         }
+    }
+}
+
+/// Whether a client is about to leave by itself: asks it to the first time, if it wants to be asked.
+fn is_leaving(guest: &mut Guest, asked: &mut Option<Instant>) -> bool {
+    match *asked {
+        Some(since) => since.elapsed() < GRACE,
+        None if guest.irqs.is_wired(IrqKind::Request, 0) => {
+            guest.trigger(IrqKind::Request, 0);
+            *asked = Some(Instant::now());
+            true
+        }
+        None => false,
     }
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     Error,
     device::Device,
+    irq::EventFd,
     open,
     testing::Random,
     vfio_user::{
@@ -110,6 +111,32 @@ fn others_are_told_while_a_client_is_waited_for() {
         );
         drop(silent);
     });
+}
+
+/// A client that wires the request interrupt is asked to leave, and has a moment for it; others are not waited for.
+#[test]
+fn a_server_that_is_stopped_asks_for_its_device() {
+    for (asks, leaves) in [(true, true), (true, false), (false, false)] {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let server = scope.spawn(|| Server::new().serve_stream(theirs, &mut Toy::new(), &stop));
+            let client = Client::from_stream(ours, "toy", None).unwrap();
+            let irq = EventFd::new().unwrap();
+            if asks {
+                client.set_irqs(IrqKind::Request, &[irq.as_fd()]).unwrap();
+            }
+            let start = Instant::now();
+            stop.store(true, Ordering::Relaxed);
+            assert!(!asks || irq.wait(SOON).unwrap());
+            let client = if leaves { None } else { Some(client) };
+            server.join().unwrap().unwrap();
+            let waited = start.elapsed() >= Duration::from_secs(1);
+            assert!(leaves || waited == asks || !asks, "{:?}", start.elapsed());
+            assert_eq!(irq.take().unwrap(), asks.into());
+            drop(client);
+        });
+    }
 }
 
 /// Soundness finding 12: the server did not look whether it was to stop.

@@ -10,10 +10,15 @@ use nix::{
     fcntl::{FallocateFlags, Flock, FlockArg, fallocate},
 };
 use std::{
+    ffi::c_void,
     fs::{File, Metadata, OpenOptions},
     io,
-    os::{fd::AsRawFd, unix::fs::FileExt},
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::fs::FileExt,
+    },
     path::Path,
+    ptr::NonNull,
 };
 use upcie_core::vfio_user::server::Guest;
 
@@ -103,10 +108,21 @@ impl Backing {
         self.faults.sum_up();
     }
 
-    /// Copies `len` bytes at `offset` to the client's address `iova`. Where the client's memory is mapped, the system
-    /// copies; else the data bounces.
-    pub fn read(
+    /// Copies `len` bytes at `offset` to the client's address `iova`.
+    pub fn read(&mut self, guest: &mut Guest, offset: u64, iova: u64, len: usize) -> Result<(), Status> {
+        self.transfer(Direction::ToClient, guest, offset, iova, len)
+    }
+
+    /// Copies `len` bytes at the client's address `iova` to `offset`.
+    pub fn write(&mut self, guest: &mut Guest, offset: u64, iova: u64, len: usize) -> Result<(), Status> {
+        self.transfer(Direction::ToFile, guest, offset, iova, len)
+    }
+
+    /// Moves `len` bytes between the file and the client's memory. Where that is mapped, the system copies; else the data
+    /// bounces.
+    fn transfer(
         &mut self,
+        direction: Direction,
         guest: &mut Guest,
         mut offset: u64,
         mut iova: u64,
@@ -116,9 +132,8 @@ impl Backing {
             while len > 0 {
                 // SAFETY: `len` bytes of the client's memory are mapped at `at`, for no call of `guest` has been made
                 // since; the system copies, no reference is formed.
-                let count =
-                    unsafe { libc::pread(self.file.as_raw_fd(), at.as_ptr().cast(), len, offset as i64) };
-                let count = self.moved("reading", count, len).ok_or(Status::UNRECOVERED_READ_ERROR)?;
+                let count = unsafe { direction.move_some(self.file.as_raw_fd(), at, len, offset) };
+                let count = self.moved(direction, count, len)?;
                 at = at.map_addr(|address| address.saturating_add(count));
                 len -= count;
                 offset += count as u64;
@@ -128,62 +143,42 @@ impl Backing {
         let mut bounce = [0; BOUNCE];
         while len > 0 {
             let part = &mut bounce[..len.min(BOUNCE)];
-            let read = self.file.read_exact_at(part, offset);
-            read.map_err(|error| self.failed("reading", &error, Status::UNRECOVERED_READ_ERROR))?;
-            guest.write(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
-            (iova, offset, len) =
-                (iova.wrapping_add(part.len() as u64), offset + part.len() as u64, len - part.len());
-        }
-        Ok(())
-    }
-
-    /// As [`read`](Self::read), the other way.
-    pub fn write(
-        &mut self,
-        guest: &mut Guest,
-        mut offset: u64,
-        mut iova: u64,
-        mut len: usize,
-    ) -> Result<(), Status> {
-        if let Some(mut at) = guest.translate(iova, len) {
-            while len > 0 {
-                // SAFETY: `len` bytes of the client's memory are mapped at `at`, for no call of `guest` has been made
-                // since; the system copies, no reference is formed.
-                let count =
-                    unsafe { libc::pwrite(self.file.as_raw_fd(), at.as_ptr().cast(), len, offset as i64) };
-                let count = self.moved("writing", count, len).ok_or(Status::WRITE_FAULT)?;
-                at = at.map_addr(|address| address.saturating_add(count));
-                len -= count;
-                offset += count as u64;
+            match direction {
+                Direction::ToClient => {
+                    self.file.read_exact_at(part, offset).map_err(|error| self.broken(direction, &error))?;
+                    guest.write(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
+                }
+                Direction::ToFile => {
+                    guest.read(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
+                    self.file.write_all_at(part, offset).map_err(|error| self.broken(direction, &error))?;
+                }
             }
-            return Ok(());
-        }
-        let mut bounce = [0; BOUNCE];
-        while len > 0 {
-            let part = &mut bounce[..len.min(BOUNCE)];
-            guest.read(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
-            let written = self.file.write_all_at(part, offset);
-            written.map_err(|error| self.failed("writing", &error, Status::WRITE_FAULT))?;
             (iova, offset, len) =
                 (iova.wrapping_add(part.len() as u64), offset + part.len() as u64, len - part.len());
         }
         Ok(())
     }
 
-    /// What a `pread` or `pwrite` of `len` bytes has moved: `Some(0)` when a signal came first, `None` for the end of the
-    /// file or an error.
-    fn moved(&mut self, operation: &'static str, count: isize, len: usize) -> Option<usize> {
+    /// What a `pread` or `pwrite` of `len` bytes has moved: 0 when a signal came first. The end of the file is an error.
+    fn moved(&mut self, direction: Direction, count: isize, len: usize) -> Result<usize, Status> {
         let errno = match usize::try_from(count) {
             // The file has been made shorter than it was.
             Ok(0) => Errno::ENODATA,
-            Ok(count) => return Some(count.min(len)),
+            Ok(count) => return Ok(count.min(len)),
             Err(_) => Errno::last(),
         };
         if errno == Errno::EINTR {
-            return Some(0);
+            return Ok(0);
         }
-        self.faults.note(operation, errno);
-        None
+        Err(self.broken(direction, &errno.into()))
+    }
+
+    #[cold]
+    fn broken(&mut self, direction: Direction, error: &io::Error) -> Status {
+        match direction {
+            Direction::ToClient => self.failed("reading", error, Status::UNRECOVERED_READ_ERROR),
+            Direction::ToFile => self.failed("writing", error, Status::WRITE_FAULT),
+        }
     }
 
     #[cold]
@@ -191,6 +186,29 @@ impl Backing {
         let errno = error.raw_os_error().map_or(Errno::ENODATA, Errno::from_raw);
         self.faults.note(operation, errno);
         status
+    }
+}
+
+/// Where the data goes.
+#[derive(Debug, Clone, Copy)]
+enum Direction {
+    ToClient,
+    ToFile,
+}
+
+impl Direction {
+    /// Moves at most `len` bytes between the file at `offset` and memory, by one system call; what that returns.
+    ///
+    /// # Safety
+    /// `len` bytes at `at` are mapped, readable and writable, and no reference to them exists.
+    unsafe fn move_some(self, file: RawFd, at: NonNull<u8>, len: usize, offset: u64) -> isize {
+        let (at, offset) = (at.as_ptr().cast::<c_void>(), offset as i64);
+        match self {
+            // SAFETY: the caller's promise.
+            Self::ToClient => unsafe { libc::pread(file, at, len, offset) },
+            // SAFETY: the caller's promise.
+            Self::ToFile => unsafe { libc::pwrite(file, at, len, offset) },
+        }
     }
 }
 

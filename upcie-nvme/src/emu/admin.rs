@@ -16,10 +16,17 @@ use upcie_core::vfio_user::server::Guest;
 
 const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
 const INVALID_QUEUE_ID: Status = Status::INVALID_QUEUE_ID.with_do_not_retry();
+/// In the error log: no queue and no command in particular.
+const NO_QUEUE: u16 = 0xffff;
+const NO_COMMAND: u16 = 0xffff;
+/// Doorbells that one look for strays is at.
+const STRAYS: u32 = 64;
 /// Commands in one round.
 const BATCH: u32 = 16;
+/// Asynchronous event information for an error: a write to the doorbell of a queue that does not exist.
+const INVALID_DOORBELL: u8 = 0;
 /// Asynchronous event information for an error: an invalid doorbell write value.
-const INVALID_DOORBELL: u8 = 1;
+const INVALID_DOORBELL_VALUE: u8 = 1;
 /// Asynchronous event information for SMART: a temperature beyond its threshold.
 const TEMPERATURE_EVENT: u8 = 1;
 
@@ -35,6 +42,15 @@ pub(super) struct Queues {
 }
 
 impl Queues {
+    /// Whether there is a submission queue, or a completion queue, of this identifier.
+    fn exists(&self, qid: u16, completion: bool) -> bool {
+        match (qid, completion) {
+            (0, _) => true,
+            (_, true) => self.cqs.get(usize::from(qid)).is_some_and(Option::is_some),
+            (_, false) => self.sqs.iter().any(|sq| sq.id == qid),
+        }
+    }
+
     /// All completion queues, the admin queue's too.
     pub fn completion_queues(&mut self) -> impl Iterator<Item = &mut Cq> {
         std::iter::once(&mut self.admin_cq).chain(self.cqs.iter_mut().flatten())
@@ -52,6 +68,8 @@ pub(super) struct Admin {
     events: VecDeque<AsyncEvent>,
     /// Event types, a bit each, that are reported no more before their log page is read.
     reported: u8,
+    /// The doorbell that is looked at next for strays: twice its queue's identifier, and 1 more for the completion queue's.
+    stray: u16,
 }
 
 impl Admin {
@@ -61,11 +79,6 @@ impl Admin {
         if !self.events.contains(&event) {
             self.events.push_back(event);
         }
-    }
-
-    /// A doorbell was written with a value that makes no sense.
-    pub fn doorbell_fault(&mut self) {
-        self.raise(AsyncEventType::ERROR, INVALID_DOORBELL, LogPageId::ERROR_INFORMATION);
     }
 
     /// Answers requests with events.
@@ -88,13 +101,40 @@ impl Admin {
 }
 
 impl Core {
+    /// A doorbell was written with a value that its queue does not have.
+    pub fn doorbell_fault(&mut self) {
+        self.io.errors.push(NO_QUEUE, NO_COMMAND, 0, 0, INVALID_FIELD);
+        self.admin.raise(AsyncEventType::ERROR, INVALID_DOORBELL_VALUE, LogPageId::ERROR_INFORMATION);
+    }
+
+    /// Looks at the doorbells of the next few queues: what was written to those of a queue that does not exist is taken back
+    /// and reported ("Write to Invalid Doorbell Register"). Returns whether there was such a write. One of 0 is not seen.
+    pub fn look_for_strays(&mut self, queues: &Queues) -> bool {
+        let mut found = false;
+        for _ in 0..STRAYS {
+            let (qid, completion) = (self.admin.stray / 2, self.admin.stray % 2 != 0);
+            let Ok(doorbell) = self.doorbell(qid, completion) else {
+                self.admin.stray = 0;
+                break;
+            };
+            self.admin.stray += 1;
+            if doorbell.load() != 0 && !queues.exists(qid, completion) {
+                doorbell.store(0);
+                self.io.errors.push(NO_QUEUE, NO_COMMAND, 0, 0, INVALID_QUEUE_ID);
+                self.admin.raise(AsyncEventType::ERROR, INVALID_DOORBELL, LogPageId::ERROR_INFORMATION);
+                found = true;
+            }
+        }
+        found
+    }
+
     /// One round of the admin queue.
     #[inline]
     pub fn poll_admin(&mut self, queues: &mut Queues, guest: &mut Guest) -> Result<usize, Fault> {
         let waiting = match queues.admin_sq.waiting() {
             Ok(waiting) => waiting,
             Err(Fault::Doorbell) => {
-                self.admin.doorbell_fault();
+                self.doorbell_fault();
                 0
             }
             Err(fault) => return Err(fault),
@@ -140,7 +180,7 @@ impl Core {
             let room = match queues.admin_cq.room() {
                 Ok(room) => room,
                 Err(Fault::Doorbell) => {
-                    self.admin.doorbell_fault();
+                    self.doorbell_fault();
                     0
                 }
                 Err(fault) => return Err(fault),
@@ -365,6 +405,7 @@ fn delete_sq(queues: &mut Queues, guest: &mut Guest, command: &Command) -> Resul
     let qid = command.cdw10 as u16;
     let at = queues.sqs.iter().position(|sq| sq.id == qid).ok_or(INVALID_QUEUE_ID)?;
     let mut sq = queues.sqs.remove(at);
+    sq.forget_doorbell();
     if let Some(Some(cq)) = queues.cqs.get_mut(usize::from(sq.cq)) {
         // What is done is told, as far as there is room; the rest ends with its queue.
         if let Err(fault) = queue::release(&mut sq, cq, guest, None) {
@@ -381,6 +422,8 @@ fn delete_cq(queues: &mut Queues, command: &Command) -> Result<u32, Status> {
     if slot.as_ref().is_some_and(|cq| cq.users > 0) {
         return Err(Status::INVALID_QUEUE_DELETION.with_do_not_retry());
     }
-    *slot = None;
+    if let Some(cq) = slot.take() {
+        cq.forget_doorbell();
+    }
     Ok(0)
 }

@@ -64,7 +64,7 @@ impl Arbiter {
                 let (head, limit) = (sq.head(), burst.min(credit - fetched));
                 match queue::serve_by(sq, cq, &mut core.io, guest, core.options.latency, limit) {
                     Ok(done) => *work += done,
-                    Err(Fault::Doorbell) => core.admin.doorbell_fault(),
+                    Err(Fault::Doorbell) => core.doorbell_fault(),
                     Err(fault) => return Err(fault),
                 }
                 fetched += sq.fetched_since(head);

@@ -78,6 +78,11 @@ impl Sq {
         Self { id, cq, entries, head: 0, ring, tail, refused: None, delayed, priority }
     }
 
+    /// Takes back what was written to the doorbell: the queue is deleted.
+    pub fn forget_doorbell(&self) {
+        self.tail.store(0);
+    }
+
     /// The entry that is fetched next.
     pub fn head(&self) -> u32 {
         self.head
@@ -178,6 +183,11 @@ impl Cq {
         let (tail, phase, head, refused) = (0, true, 0, None);
         let (posted, seen, users) = (false, 0, 0);
         Self { id, entries, tail, phase, head, room, ring, doorbell, refused, vector, posted, seen, users }
+    }
+
+    /// Takes back what was written to the doorbell: the queue is deleted.
+    pub fn forget_doorbell(&self) {
+        self.doorbell.store(0);
     }
 
     /// How many completions it takes now.

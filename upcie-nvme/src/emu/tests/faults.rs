@@ -1,7 +1,10 @@
 //! A host that breaks the rules, and queues at their limits.
 
 use super::host::{Host, PAGE, exact};
-use crate::spec::{AsyncEvent, AsyncEventType, Command, LogPageId, QueuePriority, Status};
+use crate::{
+    emu::layout::DSTRD,
+    spec::{AsyncEvent, AsyncEventType, Command, LogPageId, QueuePriority, Status, doorbell_offset},
+};
 use std::time::{Duration, Instant};
 use upcie_core::{
     memory::{Memory, PageSize},
@@ -105,6 +108,37 @@ fn garbage_in_a_doorbell_is_ignored_and_reported() {
         assert_eq!(queue.status(Command::flush(1)), Status::SUCCESS);
     }
     host.alive();
+}
+
+/// In the mapped page nobody is told of a write: it is looked for.
+#[test]
+fn the_doorbell_of_no_queue_is_reported() {
+    let mut host = Host::new("size=1M,queues=8");
+    let queue = host.queue(3, [8, 8], None);
+    // A tail, a head, those of a queue that there can't be, and a deleted queue's.
+    for (qid, completion) in [(2, false), (5, true), (9, false), (3, false)] {
+        if qid == 3 {
+            queue.ring_value(1);
+            assert_eq!(host.admin.status(Command::delete_submission_queue(3)), Status::SUCCESS);
+        }
+        let entries = |page: &[u8]| u64::from_le_bytes(page[..8].try_into().unwrap());
+        let get = || Command::get_log_page(LogPageId::ERROR_INFORMATION, 0, 64, 0);
+        let before = entries(&host.page(get()));
+        host.admin.put(&Command { cid: 9, ..Command::asynchronous_event_request() });
+        host.admin.ring();
+        // Nothing is there to be reported: a queue's deletion is no stray write.
+        host.alive();
+        let doorbell = host.bar.register::<u32>(doorbell_offset(qid, completion, DSTRD) as u64).unwrap();
+        // SAFETY: this host drives the controller.
+        unsafe { doorbell.write(7) };
+        let done = host.admin.wait();
+        let event = AsyncEvent::from_bits(done.dw0);
+        assert_eq!((done.cid, event.kind(), event.information()), (9, AsyncEventType::ERROR, 0), "queue {qid}");
+        assert_eq!(event.log_page(), LogPageId::ERROR_INFORMATION);
+        let page = host.page(get());
+        assert_eq!(entries(&page), before + 1);
+        assert_eq!(page[8..12], [0xff; 4], "of no queue and no command in particular");
+    }
 }
 
 #[test]

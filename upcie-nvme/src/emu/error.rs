@@ -43,6 +43,17 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// There is not as much memory as the namespaces take, or no longer.
+    #[error(
+        "{size} bytes of memory for the namespaces: {reason}: make size= or namespaces= smaller, keep the data in a file \
+         (file=), or take memory as it is written (populate=false)"
+    )]
+    Shortage {
+        /// Bytes of all namespaces.
+        size: u64,
+        /// How much there is, and what says so.
+        reason: String,
+    },
     /// The thread that runs it can't be started.
     #[error("starting the embedded controller")]
     Start(#[source] io::Error),

@@ -65,12 +65,19 @@ use nix::errno::Errno;
 use queue::{BATCH, Cq, Fault, Sq};
 use registers::{Action, Registers};
 use shared::{Doorbell, Ring};
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Instant,
+};
 use upcie_core::{
     irq::IrqKind,
     memory::Memory,
     vfio_user::server::{Backend, CONFIG_REGION, Delivery, Guest, Layout},
 };
+
+/// Rounds with work, and without, from one look at doorbells of queues that don't exist to the next.
+const ROUNDS: u32 = 4096;
+const IDLE_ROUNDS: u32 = 256;
 
 /// An NVMe controller, to be served by [`Server`](upcie_core::vfio_user::server::Server).
 #[derive(Debug)]
@@ -86,6 +93,8 @@ pub struct Emulator {
     queues: Option<Queues>,
     /// There while the host has chosen weighted round robin.
     arbiter: Option<Arbiter>,
+    /// Rounds until the next look at doorbells of queues that don't exist, one without work counted as several.
+    until_strays: u32,
     /// What the log has of this client: it could do the same again and again.
     said: Vec<&'static str>,
     core: Core,
@@ -136,6 +145,7 @@ impl Emulator {
             registers: Registers::default(),
             queues: None,
             arbiter: None,
+            until_strays: ROUNDS,
             said: Vec::new(),
             layout,
             core,
@@ -149,14 +159,14 @@ impl Emulator {
         self.core.io.namespaces.first().map_or(0, |namespace| namespace.blocks << namespace.shift)
     }
 
-    /// Begins to give namespaces in memory all of their pages, in a thread of low priority, and says how many bytes that
-    /// takes (0 where they are not in memory). A page of 2 MiB takes milliseconds, and a command that is the first to write
-    /// to one waits for it otherwise.
+    /// Gives namespaces in memory all of their pages, and says how many bytes that takes (0 where they are not in memory). A
+    /// page of 2 MiB takes milliseconds, and a command that is the first to write to one waits for it otherwise. Calls
+    /// `progress` now and then, with the bytes that have theirs; ends early, without an error, when `stop` becomes true.
     ///
     /// # Errors
-    /// There is no room for a thread.
-    pub fn fill_memory(&mut self) -> std::io::Result<u64> {
-        self.core.io.media.fill()
+    /// [`Error::Shortage`] when there is not as much memory, or no longer; nothing was written to then. [`Error::Memory`].
+    pub fn fill_memory(&mut self, stop: &AtomicBool, progress: &mut dyn FnMut(u64)) -> Result<u64, Error> {
+        self.core.io.media.fill(stop, progress)
     }
 
     /// Puts what was written on stable storage, as a Flush command does.
@@ -355,6 +365,10 @@ impl Backend for Emulator {
         self.update_lines(guest);
         // Entries stay where they are while the function may not read them.
         let work = if self.allowed.dma { self.serve(guest) } else { 0 };
+        match self.until_strays.checked_sub(if work == 0 { ROUNDS / IDLE_ROUNDS } else { 1 }) {
+            Some(rounds) => self.until_strays = rounds,
+            None => self.look_for_strays(),
+        }
         self.update_lines(guest);
         work
     }
@@ -371,6 +385,15 @@ impl Backend for Emulator {
 }
 
 impl Emulator {
+    #[cold]
+    fn look_for_strays(&mut self) {
+        self.until_strays = ROUNDS;
+        let found = self.queues.as_ref().is_some_and(|queues| self.core.look_for_strays(queues));
+        if found && self.is_new("a doorbell of no queue") {
+            tracing::warn!("the doorbell of a queue that does not exist was written: reported to the host, and ignored");
+        }
+    }
+
     /// One round over all queues; how much was done.
     fn serve(&mut self, guest: &mut Guest) -> usize {
         let Some(queues) = &mut self.queues else { return 0 };
@@ -396,7 +419,7 @@ impl Emulator {
             let Some(Some(cq)) = queues.cqs.get_mut(usize::from(sq.cq)) else { continue };
             match queue::serve_by(sq, cq, &mut core.io, guest, latency, BATCH) {
                 Ok(served) => work += served,
-                Err(Fault::Doorbell) => core.admin.doorbell_fault(),
+                Err(Fault::Doorbell) => core.doorbell_fault(),
                 Err(fault) => {
                     self.fatal(fault);
                     return work;

@@ -11,6 +11,7 @@ pub const KEYS: &str = "  \
   file=PATH         keep the data in this file (a comma in its name: two)
   ro=true           write nothing: the namespaces are write protected
   null=true         move no data
+  populate=true     take all memory for the data before the start
   latency=TIME      complete each I/O command no sooner than this (50us, 1ms)
   mdts=BYTES        the most bytes of a command, a power of two from 8K to 1G
   queues=N          I/O queues of each kind, 0 (none are granted) to 1024
@@ -47,7 +48,8 @@ const MAX_MSI: u32 = 32;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    /// `size=`: bytes of each namespace, a multiple of its block size. Memory is taken only for blocks that were written.
+    /// `size=`: bytes of each namespace, a multiple of its block size. Memory is taken only for blocks that were written, unless
+    /// [`populate`](Self::populate) says otherwise.
     /// Default 1 GiB in memory, or all blocks of an existing file.
     pub size: Option<u64>,
     /// `lba=`: block sizes, 512 or 4096, of the namespaces in turn; the last one is that of all further ones.
@@ -62,6 +64,9 @@ pub struct Options {
     pub ro: bool,
     /// `null=true`: moves no data, to measure all else. Reads leave the buffer as it is.
     pub null: bool,
+    /// `populate=true`: takes the memory for all blocks before it starts, and not as they are written. Without it `nvme-emu`
+    /// does, and a controller in this process does not.
+    pub populate: Option<bool>,
     /// `latency=`: each I/O command completes no sooner than this after it was fetched. Default 0: at once.
     pub latency: Duration,
     /// `mdts=`: the most bytes of a command, a power of two from 8192 on. Default 1 MiB.
@@ -96,6 +101,7 @@ impl Default for Options {
             file: None,
             ro: false,
             null: false,
+            populate: None,
             latency: Duration::ZERO,
             mdts: 1 << 20,
             queues: 64,
@@ -138,6 +144,7 @@ impl Options {
             "file" => self.file = Some(value.into()),
             "ro" => self.ro = value.parse().map_err(|_| bad("true or false"))?,
             "null" => self.null = value.parse().map_err(|_| bad("true or false"))?,
+            "populate" => self.populate = Some(value.parse().map_err(|_| bad("true or false"))?),
             "latency" => {
                 let time = units::parse_time(value, None).map_err(|reason| bad(&reason))?;
                 if time > MAX_LATENCY {
@@ -199,6 +206,9 @@ impl Options {
         let bad = |option: String, reason: String| Err(Error::Option { option, reason });
         if self.null && self.file.is_some() {
             return bad("null=true".into(), "it can't go with file=: nothing would be written".into());
+        }
+        if self.populate == Some(true) && (self.null || self.file.is_some()) {
+            return bad("populate=true".into(), "it can't go with file= or null=true, which take no memory".into());
         }
         if self.lba.len() > self.namespaces as usize {
             let lba: Vec<_> = self.lba.iter().map(u32::to_string).collect();
@@ -279,6 +289,7 @@ impl fmt::Display for Options {
         }
         put(self.ro, "ro", &self.ro)?;
         put(self.null, "null", &self.null)?;
+        put(self.populate.is_some(), "populate", &self.populate.unwrap_or_default())?;
         put(self.latency != default.latency, "latency", &Time(self.latency))?;
         put(self.mdts != default.mdts, "mdts", &Bytes(self.mdts.into()))?;
         put(self.queues != default.queues, "queues", &self.queues)?;

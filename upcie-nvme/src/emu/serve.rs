@@ -10,6 +10,7 @@ use std::{
 };
 use upcie_core::{
     device::Device,
+    irq::IrqKind,
     process::Worker,
     vfio_user::{Client, server::Server},
 };
@@ -24,7 +25,10 @@ pub fn spawn(options: &Options) -> crate::Result<Arc<dyn Device>> {
         text if text.is_empty() => "emu".into(),
         text => format!("emu:{text}"),
     };
-    let emulator = Emulator::new(options)?;
+    let mut emulator = Emulator::new(options)?;
+    if options.populate == Some(true) {
+        emulator.fill_memory(&AtomicBool::new(false), &mut |_| {})?;
+    }
     let (ours, theirs) = UnixStream::pair().map_err(Error::Start)?;
     let thread = Worker::start("nvme-emu", move || serve(emulator, theirs)).map_err(Error::Start)?;
     let client = Client::from_stream(ours, name, Some(Box::new(Joined(Some(thread)))))?;
@@ -33,6 +37,8 @@ pub fn spawn(options: &Options) -> crate::Result<Arc<dyn Device>> {
 
 pub(super) fn serve(mut emulator: Emulator, stream: UnixStream) {
     let never = AtomicBool::new(false);
+    // Nobody wants the device back: it ends with its driver.
+    emulator.layout.irqs[IrqKind::Request as usize] = 0;
     // A panic is a defect of the emulator's, not the end of the program: the connection closes with the stream, and the
     // driver finds its device gone.
     // What the client has mapped is mapped in this very process already.

@@ -8,10 +8,10 @@ use std::{
     process::ExitCode,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use upcie_core::vfio_user::server::{Access, Listener, Server};
 use upcie_nvme::emu::{Emulator, Options};
@@ -34,10 +34,12 @@ use upcie_tools::{
         nvme-emu --socket /tmp/nvme.sock --file disk.img --size 4G --lba 4096\n  \
         nvme-emu --socket /run/nvme.sock --mode 660 --owner root:kvm\n  \
         nvme-emu --socket /tmp/nvme.sock --options size=64M,namespaces=2,latency=50us\n\n\
-        When it is ready it prints one line, `listening on vfio-user:PATH …`, to stdout, with the memory that it takes\n\
-        for the data as it goes on: all of it where that is at most half of what is free, else what is written. Messages go to stderr; --log\n\
-        gives more of them.\n\n\
-        Exit codes: 0 ended by a signal or --once, 1 an error while running, 2 wrong usage."
+        It takes the memory for the data first, then listens, and prints one line when it is ready,\n\
+        `listening on vfio-user:PATH …`, to stdout, with the memory taken. Messages go to stderr; --log gives more of them.\n\
+        A signal ends it within two seconds: it asks the client to leave, and then writes what is in the system's cache of\n\
+        --file to the disk.\n\n\
+        Exit codes: 0 ended by a signal or --once, 1 an error while running, or data that may not be on the disk, 2 wrong\n\
+        usage."
 )]
 struct Args {
     /// Where to listen; a socket that nobody serves any more is replaced.
@@ -76,6 +78,9 @@ struct Args {
     /// Move no data: for measuring
     #[arg(long)]
     null: bool,
+    /// Take memory as it is written, not all of it first: for sizes beyond the machine's memory, and slow at first
+    #[arg(long)]
+    no_populate: bool,
     /// Complete each I/O command no sooner than this (50us, 1ms)
     #[arg(long, value_name = "TIME")]
     latency: Option<String>,
@@ -109,6 +114,7 @@ impl Args {
         let mut options: Options = self.options.parse()?;
         let on = |flag: bool| flag.then(|| "true".to_owned());
         let (ro, null, intx) = (on(self.ro), on(self.null), on(self.intx));
+        let populate = self.no_populate.then(|| "false".to_owned());
         let flags = [
             ("size", &self.size),
             ("lba", &self.lba),
@@ -116,6 +122,7 @@ impl Args {
             ("file", &self.file),
             ("ro", &ro),
             ("null", &null),
+            ("populate", &populate),
             ("latency", &self.latency),
             ("mdts", &self.mdts),
             ("queues", &self.queues),
@@ -135,8 +142,41 @@ impl Args {
     }
 }
 
-/// How long serving may go on after a signal: a client's next message is waited for no longer, but a disk may hang.
-const END: Duration = Duration::from_millis(1500);
+/// How long the end may take after a signal: a client, or a disk, may hang.
+const END: Duration = Duration::from_millis(1800);
+/// How long the last flush may take where nobody waits for the end.
+const FLUSH: Duration = Duration::from_secs(30);
+/// How often it is said how much memory was taken, once that takes longer.
+const TELL: Duration = Duration::from_secs(2);
+
+/// What the program is at, for the message of an end that does not come.
+#[derive(Debug, Clone, Default)]
+struct Phase(Arc<AtomicU8>);
+
+impl Phase {
+    const FLUSHING: u8 = 1;
+    const ENDED: u8 = 2;
+
+    fn enter(&self, phase: u8) {
+        self.0.store(phase, Ordering::Relaxed);
+    }
+
+    /// Ends the program `after` this, unless it has come to its end.
+    fn end_after(&self, after: Duration, file: Option<&Path>) {
+        thread::sleep(after);
+        let doing = match self.0.load(Ordering::Relaxed) {
+            Self::ENDED => return,
+            Self::FLUSHING => "the last flush",
+            _ => "the command at hand",
+        };
+        let mut text = format!("nvme-emu: {doing} does not end within {after:?}: ended all the same");
+        if let Some(file) = file {
+            text += &format!("; what was written to {} since the last flush may not be on its disk", file.display());
+        }
+        cli::say(&text);
+        std::process::exit(1);
+    }
+}
 
 fn parse_mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
@@ -178,31 +218,32 @@ fn run(args: &Args, socket: &Path, options: &Options) -> anyhow::Result<()> {
         let (_, uid, gid) = user::parse(owner)?;
         (access.uid, access.gid) = (Some(uid), gid);
     }
-    let (stop, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let flags = (stop.clone(), ended.clone());
+    let (stop, phase) = (Arc::new(AtomicBool::new(false)), Phase::default());
+    let file = options.file.clone().filter(|_| !options.ro);
+    let handler = (stop.clone(), phase.clone(), file.clone());
     ctrlc::set_handler(move || {
-        flags.0.store(true, Ordering::Relaxed);
-        thread::sleep(END);
-        if !flags.1.load(Ordering::Relaxed) {
-            cli::say("nvme-emu: it does not get done with the command at hand: ended all the same");
-            std::process::exit(1);
-        }
+        let (stop, phase, file) = &handler;
+        stop.store(true, Ordering::Relaxed);
+        phase.end_after(END, file.as_deref());
     })
     .context("handling SIGINT and SIGTERM")?;
     upcie_core::memory::survive_shrinking()?;
     let mut emulator = Emulator::new(options)?;
-    let listener = Listener::bind_for(socket, access)?;
     let size = units::bytes(emulator.namespace_size());
     let mut line = format!("listening on vfio-user:{} ({} × {size}", socket.display(), options.namespaces);
-    let wanted = emulator.namespace_size().saturating_mul(options.namespaces.into());
     if options.file.is_none() && !options.null {
-        if wanted <= available_memory() / 2 {
-            let taken = emulator.fill_memory().context("taking memory for the data")?;
+        if options.populate.unwrap_or(true) {
+            let taken = take_memory(&mut emulator, options, &stop)?;
             line += &format!(", takes {} of memory", units::bytes(taken));
         } else {
             line += ", takes memory as it is written";
         }
     }
+    if stop.load(Ordering::Relaxed) {
+        phase.enter(Phase::ENDED);
+        return Ok(());
+    }
+    let listener = Listener::bind_for(socket, access)?;
     cli::print(format!("{line})\n").as_bytes())?;
     let server = Server::new();
     let served = if args.once {
@@ -210,16 +251,32 @@ fn run(args: &Args, socket: &Path, options: &Options) -> anyhow::Result<()> {
     } else {
         server.serve(&listener, &mut emulator, &stop)
     };
-    ended.store(true, Ordering::Relaxed);
+    phase.enter(Phase::FLUSHING);
+    if !stop.load(Ordering::Relaxed) {
+        let phase = phase.clone();
+        let watch = thread::Builder::new().spawn(move || phase.end_after(FLUSH, file.as_deref()));
+        if let Err(error) = watch {
+            cli::say(&format!("nvme-emu: the last flush has no deadline: {error}"));
+        }
+    }
     let flushed = emulator.flush().map_err(|status| anyhow::anyhow!("flushing the data: {status}"));
+    // To close a file may take as long.
+    drop(emulator);
+    phase.enter(Phase::ENDED);
     served?;
     flushed
 }
 
-/// Bytes of memory that programs may still take, as the kernel estimates it; 0 where it does not say.
-fn available_memory() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kilobytes.unwrap_or(0).saturating_mul(1024)
+/// Takes the memory for the data, and says how far that is when it takes long.
+fn take_memory(emulator: &mut Emulator, options: &Options, stop: &AtomicBool) -> anyhow::Result<u64> {
+    let wanted = emulator.namespace_size().saturating_mul(options.namespaces.into());
+    let mut told = Instant::now();
+    let mut tell = |done: u64| {
+        if told.elapsed() >= TELL {
+            told = Instant::now();
+            let (done, wanted) = (units::bytes(done), units::bytes(wanted));
+            cli::say(&format!("nvme-emu: taking memory for the data: {done} of {wanted}"));
+        }
+    };
+    Ok(emulator.fill_memory(stop, &mut tell)?)
 }

@@ -23,6 +23,7 @@ Addresses:
   emu:size=1G,lba=4096   the same with options: size=, lba=512|4096,
                          file=PATH (keeps the data; size= makes the file),
                          ro=true (write protected), null=true (moves no data),
+                         populate=true (takes all memory at the start),
                          namespaces=, latency=50us, mdts=, queues=, depth=,
                          vectors= (MSI-X), msi=, intx=true, wrr=true, serial=
 (*) physical addresses: root and huge pages only, and nothing keeps the device

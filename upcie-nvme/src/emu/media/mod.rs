@@ -2,6 +2,8 @@
 
 mod faults;
 mod file;
+mod populate;
+mod room;
 
 use super::{Error, Options};
 use crate::spec::Status;
@@ -15,11 +17,7 @@ use std::{
     io,
     num::NonZeroUsize,
     ptr::NonNull,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
+    sync::atomic::AtomicBool,
 };
 use upcie_core::{memory::host_page_size, vfio_user::server::Guest};
 
@@ -57,12 +55,12 @@ impl Media {
         matches!(self, Self::File(file) if !file.is_read_only())
     }
 
-    /// Begins to give blocks in memory their pages, in a thread; how many bytes that takes.
-    pub fn fill(&mut self) -> io::Result<u64> {
-        match self {
-            Self::Memory(memory) => memory.fill().map(|()| memory.len as u64),
-            Self::Null | Self::File(_) => Ok(0),
-        }
+    /// Gives blocks in memory their pages, or as many as there is time for until `stop`; how many bytes all take.
+    pub fn fill(&mut self, stop: &AtomicBool, progress: &mut dyn FnMut(u64)) -> Result<u64, Error> {
+        let Self::Memory(memory) = self else { return Ok(0) };
+        // SAFETY: its own private mapping, borrowed mutably.
+        unsafe { populate::populate(memory.base, memory.len, stop, progress) }?;
+        Ok(memory.len as u64)
     }
 
     /// Whether the blocks are in memory of this process.
@@ -138,47 +136,6 @@ impl Media {
 pub(super) struct Anonymous {
     base: NonNull<u8>,
     len: usize,
-    filling: Option<Filling>,
-}
-
-/// A thread that gives memory its pages.
-#[derive(Debug)]
-struct Filling {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-}
-
-/// Bytes that are given pages at a time: a huge page.
-const FILL: usize = 2 << 20;
-
-/// What the thread of [`Filling`] works on.
-struct Whole {
-    base: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: an address range without thread affinity, of which only the page tables are changed.
-unsafe impl Send for Whole {}
-
-impl Whole {
-    fn fill(self, stop: &AtomicBool) {
-        // Whoever has work comes first.
-        // SAFETY: the calling thread's own priority.
-        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
-        for offset in (0..self.len).step_by(FILL) {
-            if stop.load(Ordering::Relaxed) {
-                return;
-            }
-            let at = self.base.as_ptr().wrapping_add(offset).cast();
-            // SAFETY: within the mapping, which outlives the thread; what it reads as stays the same.
-            let filled = unsafe { libc::madvise(at, FILL.min(self.len - offset), libc::MADV_POPULATE_WRITE) };
-            if filled < 0 {
-                let error = Errno::last();
-                tracing::debug!(%error, offset, "memory of an embedded controller gets its pages when it is written");
-                return;
-            }
-        }
-    }
 }
 
 // SAFETY: it owns its mapping; nothing else points into it.
@@ -198,22 +155,7 @@ impl Anonymous {
         if let Err(error) = unsafe { madvise(base, size.get(), MmapAdvise::MADV_HUGEPAGE) } {
             tracing::debug!(%error, "an embedded controller has small pages: slower, nothing else");
         }
-        Ok(Self { base: base.cast(), len: size.get(), filling: None })
-    }
-
-    /// Begins to give all of it pages.
-    fn fill(&mut self) -> io::Result<()> {
-        if self.filling.is_none() {
-            let (stop, whole) = (Arc::new(AtomicBool::new(false)), Whole { base: self.base, len: self.len });
-            let flag = stop.clone();
-            let work = move || {
-                let whole = whole;
-                whole.fill(&flag);
-            };
-            let thread = thread::Builder::new().name("nvme-emu-fill".into()).spawn(work)?;
-            self.filling = Some(Filling { stop, thread });
-        }
-        Ok(())
+        Ok(Self { base: base.cast(), len: size.get() })
     }
 
     /// `len` bytes at `offset`; `None` where that is outside.
@@ -264,11 +206,6 @@ impl Anonymous {
 
 impl Drop for Anonymous {
     fn drop(&mut self) {
-        if let Some(Filling { stop, thread }) = self.filling.take() {
-            stop.store(true, Ordering::Relaxed);
-            // Its panic, if any, changes nothing here.
-            let _ = thread.join();
-        }
         // SAFETY: mapped by `new` with this length, and no slice of it is borrowed.
         if let Err(error) = unsafe { munmap(self.base.cast(), self.len) } {
             tracing::error!(%error, "unmapping the memory of an embedded controller");

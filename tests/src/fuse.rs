@@ -1,0 +1,183 @@
+//! A file system that stops answering when it is told to: FUSE, with one file.
+
+use crate::process::Directory;
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read, Write},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+/// Bytes of the file.
+const SIZE: u64 = 1 << 20;
+/// `FOPEN_DIRECT_IO | FOPEN_NOFLUSH`: each access is a request, and to close the file is none.
+const PLAIN: u32 = 1 << 0 | 1 << 5;
+
+/// Requests of `linux/fuse.h`.
+mod op {
+    pub const LOOKUP: u32 = 1;
+    pub const FORGET: u32 = 2;
+    pub const GETATTR: u32 = 3;
+    pub const OPEN: u32 = 14;
+    pub const READ: u32 = 15;
+    pub const WRITE: u32 = 16;
+    pub const RELEASE: u32 = 18;
+    pub const FSYNC: u32 = 20;
+    pub const FLUSH: u32 = 25;
+    pub const INIT: u32 = 26;
+    pub const INTERRUPT: u32 = 36;
+    pub const BATCH_FORGET: u32 = 42;
+}
+
+/// The file system, mounted until it is dropped; then what waits for it ends with an error.
+#[derive(Debug)]
+pub struct Fuse {
+    directory: Directory,
+    state: Arc<State>,
+    thread: Option<JoinHandle<()>>,
+    /// Closed when nothing waits any more.
+    opened: Option<File>,
+}
+
+#[derive(Debug)]
+struct State {
+    is_over: AtomicBool,
+    is_stopped: AtomicBool,
+    /// Requests that nobody has taken were seen since it stopped.
+    asked: (Mutex<bool>, Condvar),
+    flushes: bool,
+}
+
+impl Fuse {
+    /// Mounts one; `None` where that can't be done (only root may here, and the kernel needs FUSE). `flushes`: to close its file
+    /// is a request, too, which nobody answers then, and for which a process waits for ever.
+    pub fn mount(flushes: bool) -> Option<Self> {
+        let directory = Directory::new();
+        let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").ok()?;
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        mount(Some("upcie-tests"), directory.path(), Some("fuse"), flags, Some(&*options)).ok()?;
+        let state = Arc::new(State {
+            is_over: AtomicBool::new(false),
+            is_stopped: AtomicBool::new(false),
+            asked: Default::default(),
+            flushes,
+        });
+        let served = state.clone();
+        let thread = Some(thread::spawn(move || served.serve(device)));
+        Some(Self { directory, state, thread, opened: None })
+    }
+
+    /// Opens the file, which stays open until this is dropped: to close it may wait.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn open(&mut self) -> BorrowedFd<'_> {
+        let file = File::options().read(true).write(true).open(self.file()).expect("the file system answers");
+        self.opened.insert(file).as_fd()
+    }
+
+    /// The file.
+    pub fn file(&self) -> PathBuf {
+        self.path().join("disk")
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Takes no request from now on.
+    pub fn stop(&self) {
+        self.state.is_stopped.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until somebody waits for an answer.
+    ///
+    /// # Panics
+    /// When nobody does within [`deadline`](crate::deadline).
+    pub fn wait_until_asked(&self) {
+        let (asked, changed) = &self.state.asked;
+        let guard = asked.lock().expect("no panic");
+        let (asked, _) =
+            changed.wait_timeout_while(guard, crate::deadline(), |asked| !*asked).expect("no panic");
+        assert!(*asked, "nobody asks");
+    }
+}
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        let _ = umount2(self.path(), MntFlags::MNT_DETACH);
+        // The connection ends with the device's descriptor, which the thread has.
+        self.state.is_over.store(true, Ordering::SeqCst);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+impl State {
+    fn serve(&self, mut device: File) {
+        let mut request = vec![0; 1 << 20];
+        while !self.is_over.load(Ordering::SeqCst) {
+            let mut fds = [PollFd::new(device.as_fd(), PollFlags::POLLIN)];
+            // Now and then, to see whether it is over.
+            match poll(&mut fds, PollTimeout::from(50_u8)) {
+                Ok(1..) => {}
+                _ => continue,
+            }
+            if self.is_stopped.load(Ordering::SeqCst) {
+                *self.asked.0.lock().expect("no panic") = true;
+                self.asked.1.notify_all();
+                thread::yield_now();
+                continue;
+            }
+            let Ok(len) = device.read(&mut request) else { return };
+            let word = |at: usize| u32::from_ne_bytes(request[at..at + 4].try_into().expect("4 bytes"));
+            let (operation, id, node) = (word(4), &request[8..16], word(16));
+            debug_assert!(len >= 40);
+            let answer = match operation {
+                op::FORGET | op::INTERRUPT | op::BATCH_FORGET => continue,
+                op::FLUSH if self.flushes => continue,
+                op::INIT => Some(init()),
+                op::LOOKUP => Some([&words(&[2, 0, 1, 0])[..], &[0; 24], &attributes(2)].concat()),
+                op::GETATTR => Some([&[0; 16][..], &attributes(node)].concat()),
+                op::OPEN => Some(words(&[1, 0, if self.flushes { 0 } else { PLAIN }, 0])),
+                op::READ => Some(vec![0; word(40 + 16) as usize]),
+                op::WRITE => Some(words(&[word(40 + 16), 0])),
+                op::RELEASE | op::FSYNC => Some(Vec::new()),
+                _ => None,
+            };
+            let error = if answer.is_some() { 0 } else { -libc::ENOSYS };
+            let body = answer.unwrap_or_default();
+            let head = [(16 + body.len() as u32).to_ne_bytes(), error.to_ne_bytes()].concat();
+            // Whoever asked may be gone.
+            let _ = device.write(&[&head[..], id, &body].concat());
+        }
+    }
+}
+
+fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
+/// `struct fuse_init_out`: version 7.31, writes of at most 64 KiB.
+fn init() -> Vec<u8> {
+    let mut answer = words(&[7, 31, 64 << 10, 0, 12 | 10 << 16, 64 << 10, 1]);
+    answer.resize(64, 0);
+    answer
+}
+
+/// `struct fuse_attr` of the directory (1) or the file.
+fn attributes(node: u32) -> Vec<u8> {
+    let mode = if node == 1 { 0o40755 } else { 0o100_666 };
+    let mut answer = [u64::from(node), SIZE, SIZE / 512, 0, 0, 0].map(u64::to_ne_bytes).concat();
+    answer.extend(words(&[0, 0, 0, mode, 1, 0, 0, 0, 4096, 0]));
+    answer
+}

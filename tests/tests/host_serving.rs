@@ -1,0 +1,198 @@
+//! What `nvme-emu` owes its user beside its controller: memory that is there when it listens, an end that comes, a warning
+//! before it.
+
+use nix::sys::signal::Signal;
+use std::{
+    fs,
+    io::{IoSlice, Read},
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::net::UnixStream,
+    },
+    process::Command,
+    thread,
+};
+use upcie_nvme::{Address, Controller, ControllerOptions, Wait};
+use upcie_tests::{
+    deadline,
+    fuse::Fuse,
+    io::create,
+    left_out,
+    process::{Process, Server, programs, within},
+};
+
+fn is_built() -> bool {
+    let built = Server::is_built() || upcie_tests::is_ci();
+    if !built {
+        left_out("nvme-emu is not built");
+    }
+    built
+}
+
+/// Kilobytes of anonymous memory that a process has pages for.
+fn anonymous(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// A fresh server answered writes at a thousandth of its speed, until each page had been touched.
+#[test]
+fn memory_is_there_when_a_server_listens() {
+    if !is_built() {
+        return;
+    }
+    const KILOBYTES: u64 = 64 << 10;
+    let mut server = Server::start("size=32M,namespaces=2");
+    let full = anonymous(server.process().id());
+    assert!(full >= KILOBYTES, "{full} kB");
+    let mut server = Server::start("size=32M,namespaces=2,populate=false");
+    let empty = anonymous(server.process().id());
+    assert!(empty < KILOBYTES, "{empty} kB");
+}
+
+/// The kernel would kill the server, or who knows whom.
+#[test]
+fn too_little_memory_is_an_error_that_says_so() {
+    if !is_built() {
+        return;
+    }
+    let error = Server::try_start("size=8T").expect_err("8 TiB of memory");
+    for words in ["8796093022208 bytes", "are available", "populate=false"] {
+        assert!(error.contains(words), "{words}: {error}");
+    }
+    Server::start("size=8T,populate=false");
+}
+
+/// Starts a server whose file is on a file system that hangs once it is told to.
+fn on_fuse() -> Option<(Fuse, Server)> {
+    if !is_built() {
+        return None;
+    }
+    let Some(fuse) = Fuse::mount(false) else {
+        left_out("FUSE can't be mounted here");
+        return None;
+    };
+    let server = Server::start(&format!("file={}", fuse.file().display()));
+    Some((fuse, server))
+}
+
+/// A flush at the end had no deadline.
+#[test]
+fn a_disk_that_hangs_in_the_last_flush_ends_nobody_late() {
+    let Some((fuse, server)) = on_fuse() else { return };
+    fuse.stop();
+    let (status, said) = server.end(Signal::SIGTERM);
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("the last flush") && said.contains("may not be on its disk"), "{said}");
+    assert!(said.contains(&fuse.file().display().to_string()), "{said}");
+}
+
+#[test]
+fn a_disk_that_hangs_in_a_write_ends_nobody_late() {
+    let Some((fuse, server)) = on_fuse() else { return };
+    let options = ControllerOptions { timeout: std::time::Duration::from_secs(1), ..Default::default() };
+    let controller = Controller::open_with(&server.address(), options).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    namespace.write(0, &mut controller.alloc(4096).unwrap()).unwrap();
+    fuse.stop();
+    let writer = thread::spawn(move || {
+        let error = namespace.write(0, &mut controller.alloc(4096).unwrap()).unwrap_err();
+        drop((namespace, controller));
+        error
+    });
+    fuse.wait_until_asked();
+    let (status, said) = server.end(Signal::SIGTERM);
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("the command at hand") && said.contains("may not be on its disk"), "{said}");
+    within(deadline(), move || writer.join().unwrap());
+}
+
+/// A client that asks to be told leaves in order, and says why.
+#[test]
+fn a_server_that_is_stopped_asks_its_client_to_leave() {
+    if !is_built() {
+        return;
+    }
+    let server = Server::start("size=16M");
+    let mut command = Command::new(programs().join("upcie"));
+    command.args(["perf", &server.address().to_string(), "--time", "600", "--interval", "1"]);
+    let mut perf = Process::start(command);
+    perf.wait_for("IOPS").unwrap();
+    let (status, said) = server.end(Signal::SIGTERM);
+    assert!(status.success(), "{status}: {said}");
+    let (status, said) = perf.finish();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("its server wants vfio-user:") && said.contains("back"), "{said}");
+}
+
+/// One that does nothing about it has its second, and loses the device.
+#[test]
+fn a_client_that_does_not_leave_is_left() {
+    if !is_built() {
+        return;
+    }
+    let server = Server::start("size=16M");
+    let controller = Controller::open(&server.address()).unwrap();
+    let mut queue = create::<u64>(controller.queue_pair().depth(4));
+    assert!(!controller.is_wanted_back());
+    let (status, said) = server.end(Signal::SIGTERM);
+    assert!(status.success(), "{status}: {said}");
+    assert!(controller.is_wanted_back());
+    within(deadline(), move || {
+        queue.wait(Wait::Poll, deadline()).expect_err("no device");
+        drop((queue, controller));
+    });
+}
+
+/// Soundness finding 9: each descriptor that can't be closed costs its sender, and not the next client.
+#[test]
+fn descriptors_that_can_not_be_closed_cost_their_sender_alone() {
+    if !is_built() {
+        return;
+    }
+    let Some(mut fuse) = Fuse::mount(true) else { return left_out("FUSE can't be mounted here") };
+    let server = Server::start("size=16M");
+    let Address::VfioUser(path) = server.address() else { panic!("no socket") };
+    let file = fuse.open().as_raw_fd();
+    fuse.stop();
+    for round in 0..20 {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.set_read_timeout(Some(deadline())).unwrap();
+        let hello = b"\0\0\x01\0{\"capabilities\":{\"max_msg_fds\":8}}\0";
+        send(&stream, 1, hello, None);
+        assert_eq!(answer(&mut stream), 0, "round {round}");
+        // DMA_MAP of a page.
+        let mut map = [32_u32.to_ne_bytes(), 3_u32.to_ne_bytes()].concat();
+        [0_u64, 1 << 20, 4096].iter().for_each(|word| map.extend(word.to_ne_bytes()));
+        send(&stream, 2, &map, Some(file));
+        assert_ne!(answer(&mut stream), 0, "round {round}: a file of FUSE is taken");
+    }
+    let mut command = Command::new(programs().join("upcie"));
+    command.args(["perf", &server.address().to_string(), "--time", "100ms"]);
+    let (status, said) = Process::start(command).finish();
+    assert!(status.success(), "{status}: {said}");
+    drop(fuse);
+    let (status, said) = server.end(Signal::SIGTERM);
+    assert!(status.success(), "{status}: {said}");
+}
+
+fn send(stream: &UnixStream, command: u16, payload: &[u8], fd: Option<RawFd>) {
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    let mut bytes = [7_u16.to_ne_bytes(), command.to_ne_bytes()].concat();
+    bytes.extend((16 + payload.len() as u32).to_ne_bytes());
+    bytes.extend([0; 8]);
+    bytes.extend(payload);
+    let rights = [ControlMessage::ScmRights(fd.as_slice())];
+    let rights = if fd.is_none() { &[] } else { &rights[..] };
+    sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(&bytes)], rights, MsgFlags::MSG_NOSIGNAL, None).unwrap();
+}
+
+/// Takes an answer; gives its error number.
+fn answer(stream: &mut UnixStream) -> u32 {
+    let mut header = [0; 16];
+    stream.read_exact(&mut header).unwrap();
+    let word = |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().unwrap());
+    stream.read_exact(&mut vec![0; word(4) as usize - 16]).unwrap();
+    word(12)
+}

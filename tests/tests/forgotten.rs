@@ -1,14 +1,25 @@
 //! Values that are forgotten (`mem::forget` is safe): what they hold stays, and nothing that a device may still write to is
 //! given to anybody else. One test for each row of the table in ARCHITECTURE.md; a turn's is in `ownership`, a lock's beside it.
 
-use std::{mem, ops::Range, sync::Arc};
-use upcie_core::open;
+use std::{
+    io::{ErrorKind, Read},
+    mem,
+    ops::Range,
+    os::unix::net::UnixStream,
+    sync::Arc,
+    time::Duration,
+};
+use upcie_core::{
+    open,
+    share::SharedRegion,
+    vfio_user::{Client, server::Listener},
+};
 use upcie_nvme::{Controller, ControllerOptions, DmaBuf, Namespace, QueuePair};
 use upcie_tests::{
-    chain,
+    chain, deadline,
     io::{create, only, read},
     left_out,
-    process::Server,
+    process::{Directory, Server},
 };
 
 /// A controller of the test's own, since what is forgotten stays until the process ends.
@@ -155,4 +166,34 @@ fn a_forgotten_device_stays_one_users() {
     mem::forget(Arc::new(controller));
     let error = Controller::open(&server.address()).unwrap_err();
     assert!(chain(&error).contains("one at a time"), "{error}");
+}
+
+#[test]
+fn a_forgotten_share_stays_mapped() {
+    let (controller, _) = controller();
+    let region = controller.heap().space().allocate_shared(1 << 20, None).unwrap();
+    let (mut owner, user) = UnixStream::pair().unwrap();
+    region.export(&owner, deadline()).unwrap();
+    let mut shared = SharedRegion::import(&user, deadline()).unwrap();
+    shared.write_at(0, b"kept").unwrap();
+    let at = shared.as_ptr();
+    mem::forget(shared);
+    drop(user);
+    owner.set_nonblocking(true).unwrap();
+    assert_eq!(owner.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock, "an end that nobody closes");
+    drop((region, owner, controller));
+    // SAFETY: the mapping is the forgotten one's, which nobody unmaps.
+    assert_eq!(unsafe { at.cast::<[u8; 4]>().read_volatile() }, *b"kept");
+}
+
+#[test]
+fn a_forgotten_listener_keeps_its_path() {
+    let directory = Directory::new();
+    let path = directory.path().join("socket");
+    mem::forget(Listener::bind(&path).unwrap());
+    let error = Listener::bind(&path).unwrap_err();
+    assert!(chain(&error).contains("another server listens there"), "{error}");
+    // Nobody accepts who connects, and that has an end.
+    let error = Client::connect_within(&path, Duration::from_millis(50)).unwrap_err();
+    assert!(chain(&error).contains(&path.display().to_string()), "{error}");
 }

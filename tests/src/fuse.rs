@@ -83,7 +83,8 @@ impl Fuse {
     /// When that fails.
     pub fn open(&mut self) -> BorrowedFd<'_> {
         let file = File::options().read(true).write(true).open(self.file()).expect("the file system answers");
-        self.opened.insert(file).as_fd()
+        let file: &File = self.opened.insert(file);
+        file.as_fd()
     }
 
     /// The file.

@@ -49,8 +49,7 @@ impl Proxy {
         thread::spawn(move || {
             let (client, _) = listener.accept().unwrap();
             let server = UnixStream::connect(to).unwrap();
-            let (from, to, other) =
-                (client.try_clone().unwrap(), server.try_clone().unwrap(), proxy.clone());
+            let (from, to, other) = (client.try_clone().unwrap(), server.try_clone().unwrap(), proxy.clone());
             thread::spawn(move || other.pass(&from, &to, false));
             thread::spawn({
                 let proxy = proxy.clone();

@@ -145,7 +145,8 @@ impl Bar {
     /// Refuses an access to memory that its owner has taken away.
     fn check_mapped(&self, offset: u64, operation: &str) -> Result<()> {
         if self.areas.iter().any(|area| area.mapping.is_lost()) {
-            let operation = format!("{operation} at {offset:#x} (its server made the file behind the BAR shorter)");
+            let operation =
+                format!("{operation} at {offset:#x} (its server made the file behind the BAR shorter)");
             return Err(Error::Gone { device: self.name.to_string(), operation });
         }
         Ok(())

@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn a_command_behind_a_slow_one_keeps_its_deadline() {
         let options = ControllerOptions { timeout: Duration::from_secs(2), ..ControllerOptions::default() };
-        let controller = Controller::open_with(&"emu:size=1M".parse().unwrap(), options).unwrap();
+        let controller = Controller::open_with("emu:size=1M", options).unwrap();
         let queue = controller.queue_pair().create::<u64>().unwrap();
         // As a thread does whose command is not answered.
         let slow = controller.inner.admin.enter(|| Duration::ZERO);

@@ -390,7 +390,9 @@ impl Emulator {
         self.until_strays = ROUNDS;
         let found = self.queues.as_ref().is_some_and(|queues| self.core.look_for_strays(queues));
         if found && self.is_new("a doorbell of no queue") {
-            tracing::warn!("the doorbell of a queue that does not exist was written: reported to the host, and ignored");
+            tracing::warn!(
+                "the doorbell of a queue that does not exist was written: reported to the host, and ignored"
+            );
         }
     }
 

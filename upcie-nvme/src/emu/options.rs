@@ -208,7 +208,10 @@ impl Options {
             return bad("null=true".into(), "it can't go with file=: nothing would be written".into());
         }
         if self.populate == Some(true) && (self.null || self.file.is_some()) {
-            return bad("populate=true".into(), "it can't go with file= or null=true, which take no memory".into());
+            return bad(
+                "populate=true".into(),
+                "it can't go with file= or null=true, which take no memory".into(),
+            );
         }
         if self.lba.len() > self.namespaces as usize {
             let lba: Vec<_> = self.lba.iter().map(u32::to_string).collect();

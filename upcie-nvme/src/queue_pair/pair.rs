@@ -307,7 +307,7 @@ mod tests {
     /// once.
     #[test]
     fn a_forged_completion_ends_its_turn_and_waits() {
-        let controller = Controller::open(&"emu:size=1M,latency=2s".parse().unwrap()).unwrap();
+        let controller = Controller::open("emu:size=1M,latency=2s").unwrap();
         let namespace = controller.namespace(1).unwrap();
         let buffer = |len| controller.alloc(len).unwrap();
         let mut pair = controller.queue_pair().depth(8).create::<u64>().unwrap();

@@ -171,7 +171,10 @@ impl Phase {
         };
         let mut text = format!("nvme-emu: {doing} does not end within {after:?}: ended all the same");
         if let Some(file) = file {
-            text += &format!("; what was written to {} since the last flush may not be on its disk", file.display());
+            text += &format!(
+                "; what was written to {} since the last flush may not be on its disk",
+                file.display()
+            );
         }
         cli::say(&text);
         std::process::exit(1);

@@ -4,7 +4,6 @@ use super::connection::Connection;
 use crate::{
     Error, Result,
     deadline::Budget,
-    events::emit,
     memory::MemoryFile,
     mmio::{Area, Mapping, RegionIo, is_installed},
     vfio_user::wire::{RegionAccess, RegionDescription, RegionInfo, command, parse_region_info},

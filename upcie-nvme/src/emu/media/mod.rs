@@ -12,13 +12,7 @@ use nix::{
     errno::Errno,
     sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap},
 };
-use std::{
-    arch::asm,
-    io,
-    num::NonZeroUsize,
-    ptr::NonNull,
-    sync::atomic::AtomicBool,
-};
+use std::{arch::asm, io, num::NonZeroUsize, ptr::NonNull, sync::atomic::AtomicBool};
 use upcie_core::{memory::host_page_size, vfio_user::server::Guest};
 
 /// Default of `size=`.

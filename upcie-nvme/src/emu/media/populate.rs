@@ -130,9 +130,7 @@ impl Range {
                 }
                 Ok(())
             }
-            Err(errno) => {
-                Err(Error::Memory { size: self.len as u64, source: io::Error::from(errno) })
-            }
+            Err(errno) => Err(Error::Memory { size: self.len as u64, source: io::Error::from(errno) }),
         }
     }
 }

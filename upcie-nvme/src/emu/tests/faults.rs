@@ -133,7 +133,11 @@ fn the_doorbell_of_no_queue_is_reported() {
         unsafe { doorbell.write(7) };
         let done = host.admin.wait();
         let event = AsyncEvent::from_bits(done.dw0);
-        assert_eq!((done.cid, event.kind(), event.information()), (9, AsyncEventType::ERROR, 0), "queue {qid}");
+        assert_eq!(
+            (done.cid, event.kind(), event.information()),
+            (9, AsyncEventType::ERROR, 0),
+            "queue {qid}"
+        );
         assert_eq!(event.log_page(), LogPageId::ERROR_INFORMATION);
         let page = host.page(get());
         assert_eq!(entries(&page), before + 1);

@@ -29,6 +29,8 @@ use std::{
 pub const ROOM: usize = 16;
 /// For a child to begin, make a few system calls, and end.
 const DEADLINE: Duration = Duration::from_secs(2);
+/// For a child to end that nothing keeps.
+const MOMENT: Duration = Duration::from_millis(200);
 /// Children that have not ended, because of descriptors of one process, of one user, and of all: beyond these numbers no
 /// more are taken of the same.
 const MAX_OF_PROCESS: usize = 2;
@@ -120,11 +122,11 @@ pub fn read_inspected(
     drop(there);
     let mut report = [0; 2 + ROOM];
     let got = read_some(&here, &mut report, fds);
-    if report[1] > 0 {
-        held().0.push(peer);
-        child.reap_later(move || held().release(peer));
-    } else {
+    if report[1] == 0 {
         child.reap();
+    } else if let Err(stuck) = child.reap_within(MOMENT) {
+        held().0.push(peer);
+        stuck.reap_later(move || held().release(peer));
     }
     match (done, got?) {
         (Ok(()), Some(got @ 3..)) => {

@@ -111,7 +111,7 @@ impl Function {
     pub fn former_users(&self) -> Vec<u32> {
         let group = link_name(&self.path.join("iommu_group")).ok().flatten();
         let groups = group.map(|group| [format!("/dev/vfio/{group}"), format!("/dev/vfio/noiommu-{group}")]);
-        holders_where(|path| {
+        holders_where(move |path| {
             let Some(path) = path.to_str() else { return false };
             groups.iter().flatten().any(|group| group == path)
                 || (path.starts_with("/dev/vfio/devices/") && path.ends_with(" (deleted)"))

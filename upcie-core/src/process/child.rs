@@ -7,8 +7,9 @@ use std::{
     io::{self, Read},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Writes `value` to a file of sysfs within `deadline`; [`io::ErrorKind::TimedOut`] when the kernel is not done then.
@@ -48,6 +49,19 @@ fn in_child(
     result
 }
 
+/// The children that run now, from before they have a process id until they have been waited for.
+static RUNNING: Mutex<Vec<libc::pid_t>> = Mutex::new(Vec::new());
+
+fn running() -> MutexGuard<'static, Vec<libc::pid_t>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether `pid` is one of this process's children of this file: until it has closed them, it has all files that its parent
+/// has open, and uses none.
+pub(super) fn is_running(pid: u32) -> bool {
+    running().iter().any(|child| child.unsigned_abs() == pid)
+}
+
 /// A child that has made its system calls, and is about to end.
 #[derive(Debug)]
 pub(crate) struct Child(libc::pid_t);
@@ -70,6 +84,7 @@ impl Child {
         let (result, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         let output = output.unwrap_or(writer.as_fd());
         let fds = [input.as_raw_fd(), output.as_raw_fd(), writer.as_raw_fd()];
+        let mut children = running();
         // SAFETY: until it exits, the child makes system calls only, on values that were computed before.
         let child = unsafe { libc::fork() };
         if child == 0 {
@@ -96,6 +111,8 @@ impl Child {
         if child < 0 {
             return Err(io::Error::last_os_error());
         }
+        children.push(child);
+        drop(children);
         drop(writer);
         if !wait_readable(result.as_fd(), deadline).map_err(io::Error::other)? {
             // Nobody else will ask how it ended.
@@ -117,6 +134,24 @@ impl Child {
         reap(self.0);
     }
 
+    /// Waits until it has ended, at most `limit`.
+    ///
+    /// # Errors
+    /// The child, which has not ended.
+    pub(crate) fn reap_within(self, limit: Duration) -> Result<(), Self> {
+        let end = Instant::now() + limit;
+        loop {
+            // One that somebody else has waited for is an error, and has ended, too.
+            if waited(self.0, libc::WNOHANG) != 0 {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                return Err(self);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Lets it end when it does, and calls `then`.
     pub(crate) fn reap_later(self, then: impl FnOnce() + Send + 'static) {
         let child = self.0;
@@ -136,12 +171,20 @@ const RESULT: i32 = 2;
 
 /// Waits until `child` has ended, if nobody else has.
 fn reap(child: libc::pid_t) {
+    waited(child, 0);
+}
+
+/// What waitpid(2) returns for `child`: 0 if it has not ended, and `options` say not to wait.
+fn waited(child: libc::pid_t, options: i32) -> libc::pid_t {
     let mut status = 0;
     loop {
         // SAFETY: `status` is a valid place for the answer.
-        let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
+        let ended = unsafe { libc::waitpid(child, &raw mut status, options) };
         if ended >= 0 || Errno::last() != Errno::EINTR {
-            return;
+            if ended != 0 {
+                running().retain(|&other| other != child);
+            }
+            return ended;
         }
     }
 }

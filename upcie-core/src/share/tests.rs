@@ -158,7 +158,10 @@ fn nothing_is_waited_for_beyond_the_deadline() {
     assert!(matches!(region.export(&owner, SHORT), Err(Error::Timeout { .. })));
     assert!(start.elapsed() >= 3 * SHORT && start.elapsed() < SOON);
     drop(user);
-    assert!(matches!(region.export(&owner, SHORT), Err(Error::Gone { .. })));
+    // A child that another test has just forked may have the other end, too, for a moment.
+    while !matches!(region.export(&owner, SHORT), Err(Error::Gone { .. })) {
+        assert!(start.elapsed() < 2 * SOON, "the end is not noticed");
+    }
     assert!(matches!(SharedRegion::import(&owner, SHORT), Err(Error::Gone { .. })));
 }
 

@@ -1,9 +1,10 @@
 //! Which processes have huge pages mapped, and which files.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::Path, time::Duration};
+use upcie_core::process::look_at;
+
+/// What one process may take to be looked at.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// A process with huge pages.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,32 +26,43 @@ pub struct Users {
     pub hidden: usize,
 }
 
-/// Looks into every process below `proc`.
+/// Looks into every process below `proc`. One that does not answer, because a file system holds it say, is left out.
 pub fn scan(proc: &Path) -> io::Result<Users> {
-    let mut users = Users::default();
+    let (mut users, mut pids) = (Users::default(), Vec::new());
     for entry in fs::read_dir(proc)? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        let directory = proc.join(format!("{pid}"));
-        match fs::read_to_string(directory.join("smaps_rollup")) {
-            Ok(text) => {
-                let bytes = huge_bytes(&text);
-                if bytes > 0 {
-                    let name = fs::read_to_string(directory.join("comm")).unwrap_or_default();
-                    let maps = fs::read_to_string(directory.join("numa_maps")).unwrap_or_default();
-                    users.seen.push(User { pid, name: name.trim().into(), bytes, files: files(&maps) });
-                }
-            }
-            // The kernel's own threads have no memory, and no command line.
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                users.hidden +=
-                    usize::from(fs::read(directory.join("cmdline")).is_ok_and(|line| !line.is_empty()));
-            }
-            // Ended meanwhile, or without memory of its own.
-            Err(_) => {}
+        pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    let proc = proc.to_owned();
+    for seen in look_at(pids, LOOK, move |pid| look(pid, &proc.join(pid.to_string()))) {
+        match seen {
+            Seen::User(user) => users.seen.push(user),
+            Seen::Hidden => users.hidden += 1,
         }
     }
     users.seen.sort_by_key(|user| user.pid);
     Ok(users)
+}
+
+/// What is to be known of a process; nothing of one that has ended meanwhile, or has no huge pages.
+fn look(pid: u32, directory: &Path) -> Option<Seen> {
+    match fs::read_to_string(directory.join("smaps_rollup")) {
+        Ok(text) => {
+            let bytes = huge_bytes(&text);
+            let name = || fs::read_to_string(directory.join("comm")).unwrap_or_default().trim().to_owned();
+            let maps = || fs::read_to_string(directory.join("numa_maps")).unwrap_or_default();
+            (bytes > 0).then(|| Seen::User(User { pid, name: name(), bytes, files: files(&maps()) }))
+        }
+        // The kernel's own threads have no memory, and no command line.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            fs::read(directory.join("cmdline")).is_ok_and(|line| !line.is_empty()).then_some(Seen::Hidden)
+        }
+        Err(_) => None,
+    }
+}
+
+enum Seen {
+    User(User),
+    Hidden,
 }
 
 /// Whether a process exists now.
@@ -60,13 +72,16 @@ pub fn is_running(pid: u32) -> bool {
 
 /// Whether a process has the file with this device number and inode mapped; `None` where that can't be seen.
 pub fn has_mapped(pid: u32, device: u64, inode: u64) -> Option<bool> {
-    let path: PathBuf = ["/proc", &pid.to_string(), "maps"].iter().collect();
-    match fs::read_to_string(path) {
-        Ok(text) => Some(text.lines().any(|line| mapped_file(line) == Some((device, inode)))),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => None,
-        // It has ended.
-        Err(_) => Some(false),
-    }
+    let look = move |pid| {
+        Some(match fs::read_to_string(format!("/proc/{pid}/maps")) {
+            Ok(text) => Some(text.lines().any(|line| mapped_file(line) == Some((device, inode)))),
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => None,
+            // It has ended.
+            Err(_) => Some(false),
+        })
+    };
+    // Of one that does not answer it can't be seen either.
+    look_at(vec![pid], LOOK, look).pop().flatten()
 }
 
 /// Device and inode in a line of `maps`: range, permissions, offset, major:minor in hexadecimal, inode.

@@ -1,70 +1,17 @@
-//! The handle to a piece of DMA memory.
+//! What can be done with a piece of DMA memory.
 
 use super::{
-    Region,
-    descriptor::{Descriptor, EMPTY, Transfer},
-    heap::Home,
+    DmaBuf, Region,
+    descriptor::{Descriptor, Home, Transfer},
 };
 use crate::{barrier, mmio};
 use std::{
     fmt,
-    mem::ManuallyDrop,
     ops::{Deref, DerefMut, Range},
-    ptr::NonNull,
     sync::Arc,
 };
 
-/// A buffer that a device can read and write: one pointer wide, moved for free, returned to its heap on drop.
-///
-/// It derefs to its bytes, if nobody else has them: those in a device ([`is_device_memory`](Self::is_device_memory)), those
-/// that other processes have ([`is_shared`](Self::is_shared)) and those of a device that is not trusted
-/// ([`Heap::by_copy`](crate::dma::Heap::by_copy)) are read and written by [`read_at`](Self::read_at) and [`write_at`](Self::write_at), which do for all;
-/// deref panics, and [`as_slice`](Self::as_slice) is `None`. While a command is in flight the command owns the buffer, so nobody can look at
-/// bytes that the device is changing. The bytes are what the last user left there, unless zeroed ones were asked for.
-///
-/// A reference that deref gives rests on the device: one that writes to a buffer whose command it has completed makes
-/// it undefined behaviour (see the [module](super)).
-///
-/// Buffers can be cut ([`slice`](Self::slice), [`split_at`](Self::split_at)) and chained ([`chain`](Self::chain)) for
-/// scattered transfers; both keep the handle one pointer wide.
-pub struct DmaBuf(NonNull<Descriptor>);
-
-// SAFETY: the handle owns its descriptor and bytes exclusively.
-unsafe impl Send for DmaBuf {}
-// SAFETY: `&DmaBuf` gives shared access to plain bytes and fields only.
-unsafe impl Sync for DmaBuf {}
-
 impl DmaBuf {
-    pub(super) fn from_descriptor(descriptor: Box<Descriptor>) -> Self {
-        Self(NonNull::from(Box::leak(descriptor)))
-    }
-
-    /// A buffer of no bytes, which belongs to no device: what commands without data carry. Costs nothing.
-    #[inline]
-    pub const fn empty() -> Self {
-        // SAFETY: a static is not at address 0. Never written through: `descriptor_mut` refuses it.
-        Self(unsafe { NonNull::new_unchecked((&raw const EMPTY).cast_mut()) })
-    }
-
-    #[inline(always)]
-    fn descriptor(&self) -> &Descriptor {
-        // SAFETY: it points to a leaked box that this handle owns, or to the static.
-        unsafe { self.0.as_ref() }
-    }
-
-    /// `None` for the empty buffer, which is shared and never changed.
-    fn descriptor_mut(&mut self) -> Option<&mut Descriptor> {
-        if std::ptr::eq(self.0.as_ptr(), &EMPTY) {
-            return None;
-        }
-        // SAFETY: a leaked box that only this handle points to, and the handle is borrowed mutably.
-        Some(unsafe { self.0.as_mut() })
-    }
-
-    pub(super) fn home(&self) -> &Home {
-        &self.descriptor().home
-    }
-
     /// What the submission path needs, in one cache line.
     #[inline(always)]
     pub fn transfer(&self) -> &Transfer {
@@ -344,32 +291,6 @@ impl DmaBuf {
     }
 }
 
-impl Drop for DmaBuf {
-    #[inline]
-    fn drop(&mut self) {
-        #[cold]
-        #[inline(never)]
-        fn give_back(mut at: NonNull<Descriptor>) {
-            // A chain, and parts cut from parts, are taken apart by loops: dropped recursively, long ones would use up
-            // the stack.
-            loop {
-                // SAFETY: leaked by `from_descriptor`; the handle, its one owner, is being dropped.
-                let mut all = unsafe { Box::from_raw(at.as_ptr()) };
-                let mut next = all.next.take();
-                while let Some(mut segment) = next {
-                    next = segment.unchain();
-                }
-                // The empty buffer is never cut, so a parent has a descriptor of its own.
-                let Some(parent) = Home::give_back(all) else { return };
-                at = ManuallyDrop::new(parent).0;
-            }
-        }
-        if !std::ptr::eq(self.0.as_ptr(), &EMPTY) {
-            give_back(self.0);
-        }
-    }
-}
-
 impl Default for DmaBuf {
     fn default() -> Self {
         Self::empty()
@@ -424,6 +345,3 @@ impl fmt::Debug for DmaBuf {
             .finish()
     }
 }
-
-/// The region behind a buffer keeps it mapped; named here so that the heap's module stays about placement.
-pub(super) type RegionRef = Arc<Region>;

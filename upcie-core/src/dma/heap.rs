@@ -3,8 +3,7 @@
 use super::{
     DmaBuf, DmaSpace, List, Prepare, Region, Transfer,
     buddy::{Buddy, MIN_SHIFT},
-    buf::RegionRef,
-    descriptor::Descriptor,
+    descriptor::{Block, BlockSource, Descriptor, Home},
 };
 use crate::{
     Error, Result,
@@ -24,69 +23,9 @@ const PRIVATE_MIN: usize = 512 << 10;
 /// The largest allocation.
 const REGION_MAX: usize = 1 << 30;
 
-/// Where a buffer's memory goes when it is dropped.
-pub(super) enum Home {
-    /// Nowhere: the empty buffer, or a descriptor that has been taken apart.
-    None,
-    /// A heap's block, and the list, which is in the heap for lists; empty where none is needed.
-    Block { heap: Arc<Heap>, region: RegionRef, block: Block, list: DmaBuf },
-    /// A part of another buffer.
-    Part(Arc<DmaBuf>, Option<RegionRef>),
-}
-
-impl Home {
-    pub(super) fn region(&self) -> Option<&RegionRef> {
-        match self {
-            Self::None => None,
-            Self::Block { region, .. } => Some(region),
-            Self::Part(_, region) => region.as_ref(),
-        }
-    }
-
-    pub(super) fn prepare(&self) -> Option<&dyn Prepare> {
-        let mut home = self;
-        loop {
-            match home {
-                Self::None => return None,
-                Self::Block { heap, .. } => return heap.prepared.as_ref().map(|prepared| &*prepared.by),
-                Self::Part(parent, _) => home = parent.home(),
-            }
-        }
-    }
-
-    /// Frees a block; a part gives what it was cut from, if it was the last that held it.
-    pub(super) fn give_back(mut descriptor: Box<Descriptor>) -> Option<DmaBuf> {
-        match std::mem::replace(&mut descriptor.home, Self::None) {
-            Self::None => None,
-            Self::Block { heap, region, block, list } => {
-                drop((region, list));
-                let mut state = match heap.state.try_lock() {
-                    Ok(state) => state,
-                    Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                    // A forked child: whoever held the lock is in the parent, and will never give it back here.
-                    Err(TryLockError::WouldBlock) if heap.space.is_inherited() => return None,
-                    Err(TryLockError::WouldBlock) => heap.lock(),
-                };
-                state.free(block);
-                state.spare.push(descriptor);
-                None
-            }
-            Self::Part(parent, _) => Arc::into_inner(parent),
-        }
-    }
-}
-
-/// A block of a region, by the region's index in the heap.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Block {
-    region: u32,
-    order: u32,
-    offset: usize,
-}
-
 /// A region, or a part of one, with what is free in it.
 struct Piece {
-    region: RegionRef,
+    region: Arc<Region>,
     /// Where it begins in the region, in bytes.
     start: usize,
     buddy: Buddy,
@@ -368,7 +307,7 @@ impl Heap {
             len,
             by_copy: self.by_copy || region.is_device_memory() || region.is_shared(),
             next: None,
-            home: Home::Block { heap: self.clone(), region, block, list },
+            home: Home::Block { source: self.clone(), region, block, list },
         };
         Ok(DmaBuf::from_descriptor(match spare {
             Some(mut spare) => {
@@ -478,6 +417,24 @@ unsafe fn entries<'a>(base: *mut u8, bytes: usize) -> &'a mut [u64] {
     let entries = unsafe { std::slice::from_raw_parts_mut(base.cast::<u64>(), bytes.div_ceil(8)) };
     entries.fill(0);
     entries
+}
+
+impl BlockSource for Heap {
+    fn prepare(&self) -> Option<&dyn Prepare> {
+        self.prepared.as_ref().map(|prepared| &*prepared.by)
+    }
+
+    fn take_back(&self, block: Block, descriptor: Box<Descriptor>) {
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // A forked child: whoever held the lock is in the parent, and will never give it back here.
+            Err(TryLockError::WouldBlock) if self.space.is_inherited() => return,
+            Err(TryLockError::WouldBlock) => self.lock(),
+        };
+        state.free(block);
+        state.spare.push(descriptor);
+    }
 }
 
 impl fmt::Debug for Heap {

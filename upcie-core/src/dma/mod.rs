@@ -15,6 +15,8 @@
 //! nothing and are copied from and to, as memory that other processes have is. What comes late is then wrong data.
 
 mod addresses;
+mod allocate;
+mod backing;
 mod buddy;
 mod buf;
 mod descriptor;
@@ -28,8 +30,7 @@ mod space;
 mod tests;
 
 pub use addresses::Addresses;
-pub use buf::DmaBuf;
-pub use descriptor::Transfer;
+pub use descriptor::{DmaBuf, Transfer};
 pub use heap::Heap;
 pub use mapper::Mapper;
 pub use physical::Untranslated;

@@ -1,10 +1,10 @@
 //! Memory that a device can reach.
 
-use super::{Addresses, DmaSpace};
+use super::{Addresses, DmaSpace, backing::Backing};
 use crate::{
     Result,
     memory::{Memory, host_page_size},
-    mmio::{self, Mapping},
+    mmio,
 };
 use std::{
     mem::ManuallyDrop,
@@ -13,22 +13,6 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
-
-/// What a region is made of.
-#[derive(Debug)]
-pub(super) enum Backing {
-    /// Memory of the host.
-    Host(Memory),
-    /// A part of a base address register: memory in a device.
-    Device {
-        mapping: Arc<Mapping>,
-        /// Where the region begins in `mapping`, in bytes.
-        offset: usize,
-        len: usize,
-        /// What the way in was asked to map for other devices: device address and bytes.
-        shared: Option<(u64, u64)>,
-    },
-}
 
 /// A range of memory in a [`DmaSpace`]: the host's, or a device's own. Taken out of the space, then freed, when dropped.
 #[derive(Debug)]

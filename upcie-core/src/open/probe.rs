@@ -7,7 +7,7 @@ use crate::{
     page::PageSize,
     pci::Function,
     uio,
-    vfio::{self, Way},
+    vfio::{self, AttachmentKind},
 };
 use nix::unistd::{AccessFlags, access};
 
@@ -26,9 +26,12 @@ pub struct Transport {
 pub fn probe(function: &Function) -> Vec<Transport> {
     let bdf = function.bdf;
     let all = [
-        (Address::Iommufd(bdf), vfio::possible(function, Way::Iommufd)),
-        (Address::Vfio(bdf), vfio::possible(function, Way::Group)),
-        (Address::Noiommu(bdf), vfio::possible(function, Way::Noiommu).and_then(|()| untranslated(function))),
+        (Address::Iommufd(bdf), vfio::possible(function, AttachmentKind::Iommufd)),
+        (Address::Vfio(bdf), vfio::possible(function, AttachmentKind::Group)),
+        (
+            Address::Noiommu(bdf),
+            vfio::possible(function, AttachmentKind::Noiommu).and_then(|()| untranslated(function)),
+        ),
         (Address::Uio(bdf), uio::possible(function, true).and_then(|()| untranslated(function))),
         (Address::Sysfs(bdf), uio::possible(function, false).and_then(|()| untranslated(function))),
     ];

@@ -1,10 +1,36 @@
 //! What ties a device to the address space that its DMA is in.
 
 use super::{container::Member, info::IommuInfo, ioas::Ioas, iommufd_abi, noiommu::Noiommu};
-use crate::mmio::Mapping;
+use crate::{device::Address, mmio::Mapping, pci::Bdf};
 use std::{fmt, io, os::fd::BorrowedFd, sync::Arc};
 
-/// One of VFIO's ways.
+/// How a function is to be attached to an address space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AttachmentKind {
+    /// Through iommufd if its nodes can be opened, else through the group.
+    Any,
+    /// Through the group, in a type1 container.
+    Group,
+    /// Through the character device and iommufd.
+    Iommufd,
+    /// Through the group, without an IOMMU.
+    Noiommu,
+}
+
+impl AttachmentKind {
+    /// The function that an address names, and how VFIO attaches it, where the address says so.
+    pub(super) fn of(address: &Address) -> Option<(Bdf, Self)> {
+        match address {
+            Address::Pci(bdf) => Some((*bdf, Self::Any)),
+            Address::Vfio(bdf) => Some((*bdf, Self::Group)),
+            Address::Iommufd(bdf) => Some((*bdf, Self::Iommufd)),
+            Address::Noiommu(bdf) => Some((*bdf, Self::Noiommu)),
+            _ => None,
+        }
+    }
+}
+
+/// A device's place in an address space, by one of VFIO's attachments.
 #[derive(Debug)]
 pub(super) enum Attachment {
     /// A group in a type1 container.

@@ -3,11 +3,12 @@
 use super::{
     advice::{busy, no_permission},
     group::{blocking, check, not_viable},
-    iommufd_abi as abi, nodes,
+    iommufd_abi as abi,
+    nodes::{device_node, nodes},
 };
 use crate::{Error, Result, pci::Function, process::holders_but};
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
@@ -24,20 +25,12 @@ pub(super) struct Cdev {
     function: Function,
 }
 
-/// The name of a function's node, `vfioN`, where the kernel has one.
-pub(super) fn node(function: &Function) -> Option<String> {
-    let entries = fs::read_dir(function.path.join("vfio-dev")).ok()?.flatten();
-    // A kernel without such nodes lists the device all the same, but without a node's numbers.
-    let mut with_node = entries.filter(|entry| entry.path().join("dev").exists());
-    with_node.find_map(|entry| entry.file_name().into_string().ok().filter(|name| name.starts_with("vfio")))
-}
-
 impl Cdev {
     /// Opens the node of `function`, which is in the directory `devices` of `dev`, on behalf of `device`.
     pub(super) fn open(device: &str, function: &Function, dev: &Path) -> Result<Self> {
         let unusable = |reason| Error::Unusable { device: device.into(), reason };
         check(function)?;
-        let Some(name) = node(function) else {
+        let Some(name) = device_node(function) else {
             return Err(unusable(format!(
                 "the kernel has no character device for it: it is built without CONFIG_VFIO_DEVICE_CDEV (`zgrep CDEV \
                  /proc/config.gz` or /boot/config-* says), or older than 6.6; vfio:{} goes through the group instead",
@@ -115,6 +108,7 @@ impl Cdev {
 mod tests {
     use super::*;
     use crate::testing::FakeSysfs;
+    use std::fs;
 
     const BDF: &str = "0000:01:00.0";
 

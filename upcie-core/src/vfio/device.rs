@@ -2,10 +2,9 @@
 
 use super::{
     abi,
-    attachment::Attachment,
+    attachment::{Attachment, AttachmentKind},
     info::{IommuInfo, RegionCaps},
     ioas::Ioas,
-    open::Way,
     region::{Region, failed},
 };
 use crate::{
@@ -260,11 +259,11 @@ unsafe impl Device for VfioDevice {
 
     fn open_beside(&self, address: &Address) -> Result<Arc<dyn Device>> {
         self.check_owner("opening another device beside it")?;
-        let Some((bdf, way)) = Way::of(address) else {
+        let Some((bdf, kind)) = AttachmentKind::of(address) else {
             let what = format!("sharing its address space with {address}");
             return Err(self.unsupported(what, "open both through VFIO, by the same way"));
         };
-        Ok(Self::open_beside_as(&address.to_string(), bdf, way, self)?)
+        Ok(Self::open_beside_as(&address.to_string(), bdf, kind, self)?)
     }
 
     fn irq_count(&self, kind: IrqKind) -> Result<u32> {

@@ -3,7 +3,7 @@
 use super::{
     abi,
     advice::{busy, no_permission},
-    nodes,
+    nodes::{group_node, nodes},
 };
 use crate::{
     Error, Result,
@@ -38,7 +38,7 @@ impl Group {
     pub(super) fn open_checked(function: &Function, group: &IommuGroup, dev: &Path) -> Result<Self> {
         let device = function.bdf.to_string();
         let unusable = |reason| Error::Unusable { device: device.clone(), reason };
-        let path = dev.join(node(group));
+        let path = dev.join(group_node(group));
         let file = OpenOptions::new().read(true).write(true).open(&path);
         let file = file.map_err(|e| not_opened(function, group, dev, e))?;
         let flags = abi::group_flags(file.as_fd()).map_err(|e| {
@@ -70,14 +70,9 @@ impl Group {
     }
 }
 
-/// The name of a group's node.
-pub(super) fn node(group: &IommuGroup) -> String {
-    format!("{}{}", if group.is_noiommu { "noiommu-" } else { "" }, group.number)
-}
-
 /// Why the node of `group`, that of `function`, in `dev` could not be opened.
 pub(super) fn not_opened(function: &Function, group: &IommuGroup, dev: &Path, e: io::Error) -> Error {
-    let (path, device) = (dev.join(node(group)), function.bdf.to_string());
+    let (path, device) = (dev.join(group_node(group)), function.bdf.to_string());
     let shown = path.display();
     let unusable = |reason| Error::Unusable { device: device.clone(), reason };
     match e.raw_os_error() {

@@ -28,26 +28,13 @@ mod group;
 mod info;
 mod ioas;
 mod iommufd_abi;
+mod nodes;
 mod noiommu;
 mod open;
 mod region;
 
+pub(crate) use attachment::AttachmentKind;
 pub use device::VfioDevice;
 pub use info::IommuInfo;
 pub use ioas::Ioas;
-pub(crate) use open::{Way, possible};
-
-use crate::pci::Function;
-use std::path::{Path, PathBuf};
-
-/// Where VFIO's device nodes are.
-const DEV: &str = "/dev/vfio";
-const SYS: &str = "/sys";
-/// iommufd's one node.
-const IOMMU: &str = "/dev/iommu";
-
-/// All nodes in `dev` by which somebody may hold a function.
-fn nodes(function: &Function, dev: &Path) -> Vec<PathBuf> {
-    let group = function.iommu_group.as_ref().map(|group| dev.join(group::node(group)));
-    group.into_iter().chain(cdev::node(function).map(|name| dev.join("devices").join(name))).collect()
-}
+pub(crate) use open::possible;

@@ -149,7 +149,7 @@ mod tests {
         fs::write(fake.0.join("kernel/iommu_groups/0/name"), "vfio-noiommu\n").unwrap();
         let function = fake.function(BDF).unwrap();
         let group = check(BDF, &function, &fake.0).unwrap();
-        assert_eq!(super::super::group::node(group), "noiommu-0");
+        assert_eq!(super::super::nodes::group_node(group), "noiommu-0");
         // Not by anyone's node but the mode's own.
         let error = Group::open_checked(&function, group, &fake.0).unwrap_err().to_string();
         assert!(error.contains("noiommu-0"), "{error}");

@@ -1,12 +1,13 @@
-//! The ways to open a function, and the choice between them.
+//! Opening a function by one attachment or another, and the choice between them.
 
 use super::{
-    DEV, IOMMU, SYS, VfioDevice, abi,
-    attachment::Attachment,
-    cdev::{self, Cdev},
+    VfioDevice, abi,
+    attachment::{Attachment, AttachmentKind},
+    cdev::Cdev,
     container::{Container, Member},
     group::{self, Group, check},
     ioas::{Ioas, open_iommu},
+    nodes::{DEV, IOMMU, SYS, device_node, group_node},
     noiommu::{self, Noiommu},
     region::failed,
 };
@@ -18,32 +19,6 @@ use crate::{
 };
 use nix::unistd::{AccessFlags, access};
 use std::{fs::File, os::fd::AsFd, path::Path, sync::Arc};
-
-/// How a function is to be opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// Through iommufd if its nodes can be opened, else through the group.
-    Any,
-    /// Through the group, in a type1 container.
-    Group,
-    /// Through the character device and iommufd.
-    Iommufd,
-    /// Through the group, without an IOMMU.
-    Noiommu,
-}
-
-impl Way {
-    /// The function that an address names, and its way, where that is VFIO's.
-    pub(super) fn of(address: &Address) -> Option<(Bdf, Self)> {
-        match address {
-            Address::Pci(bdf) => Some((*bdf, Self::Any)),
-            Address::Vfio(bdf) => Some((*bdf, Self::Group)),
-            Address::Iommufd(bdf) => Some((*bdf, Self::Iommufd)),
-            Address::Noiommu(bdf) => Some((*bdf, Self::Noiommu)),
-            _ => None,
-        }
-    }
-}
 
 impl VfioDevice {
     /// Opens a function that is bound to vfio-pci.
@@ -63,7 +38,7 @@ impl VfioDevice {
     /// [`Error::Unsupported`] for an address that is none of these.
     pub fn open(address: &Address) -> Result<Arc<Self>> {
         let name = address.to_string();
-        let Some((bdf, way)) = Way::of(address) else {
+        let Some((bdf, kind)) = AttachmentKind::of(address) else {
             return Err(Error::Unsupported {
                 device: name,
                 what: "VFIO".into(),
@@ -71,14 +46,14 @@ impl VfioDevice {
             });
         };
         let function = Function::at(bdf)?;
-        match way {
-            Way::Any => Self::any(&name, &function),
-            Way::Group => Self::grouped(&name, &function),
-            Way::Iommufd => {
+        match kind {
+            AttachmentKind::Any => Self::any(&name, &function),
+            AttachmentKind::Group => Self::grouped(&name, &function),
+            AttachmentKind::Iommufd => {
                 let (cdev, iommu) = iommufd_files(&name, &function)?;
                 Self::in_iommufd(&name, &function, cdev, iommu)
             }
-            Way::Noiommu => Self::without_iommu(&name, &function, None),
+            AttachmentKind::Noiommu => Self::without_iommu(&name, &function, None),
         }
     }
 
@@ -89,29 +64,34 @@ impl VfioDevice {
     /// As [`open`](Self::open); [`Error::Unusable`] when addresses that were given out there are reserved for this one: what
     /// is mapped stays as it was.
     pub fn open_beside(bdf: Bdf, other: &Self) -> Result<Arc<Self>> {
-        let way = match other.attachment() {
-            Attachment::Type1(_) => Way::Group,
-            Attachment::Iommufd(_) => Way::Iommufd,
-            Attachment::Noiommu(_) => Way::Noiommu,
+        let kind = match other.attachment() {
+            Attachment::Type1(_) => AttachmentKind::Group,
+            Attachment::Iommufd(_) => AttachmentKind::Iommufd,
+            Attachment::Noiommu(_) => AttachmentKind::Noiommu,
         };
-        Self::open_beside_as(&bdf.to_string(), bdf, way, other)
+        Self::open_beside_as(&bdf.to_string(), bdf, kind, other)
     }
 
     /// See [`open_beside`](Self::open_beside).
-    pub(crate) fn open_beside_as(name: &str, bdf: Bdf, way: Way, other: &Self) -> Result<Arc<Self>> {
+    pub(crate) fn open_beside_as(
+        name: &str,
+        bdf: Bdf,
+        kind: AttachmentKind,
+        other: &Self,
+    ) -> Result<Arc<Self>> {
         let function = Function::at(bdf)?;
         let space = other.dma().clone();
         match other.attachment() {
-            Attachment::Type1(member) if matches!(way, Way::Any | Way::Group) => {
+            Attachment::Type1(member) if matches!(kind, AttachmentKind::Any | AttachmentKind::Group) => {
                 let member = member.space().join(&function, Path::new(DEV))?;
                 Self::member(name, &function, member, space)
             }
-            Attachment::Iommufd(ioas) if matches!(way, Way::Any | Way::Iommufd) => {
+            Attachment::Iommufd(ioas) if matches!(kind, AttachmentKind::Any | AttachmentKind::Iommufd) => {
                 let cdev = Cdev::open(name, &function, Path::new(DEV))?;
                 ioas.attach(name, &cdev)?;
                 Self::start(name, &function, cdev.into_file(), Attachment::Iommufd(ioas.clone()), space)
             }
-            Attachment::Noiommu(_) if way == Way::Noiommu => {
+            Attachment::Noiommu(_) if kind == AttachmentKind::Noiommu => {
                 Self::without_iommu(name, &function, Some(space))
             }
             attachment => Err(Error::Unsupported {
@@ -128,7 +108,7 @@ impl VfioDevice {
             Ok((cdev, iommu)) => Self::in_iommufd(name, function, cdev, iommu),
             // There is no other way: what is wrong with this one counts.
             Err(error)
-                if cdev::node(function).is_some() && !Path::new(DEV).join(group::node(group)).exists() =>
+                if device_node(function).is_some() && !Path::new(DEV).join(group_node(group)).exists() =>
             {
                 Err(error)
             }
@@ -188,15 +168,15 @@ impl VfioDevice {
 }
 
 /// Whether `function` could be opened in this way by this user, if nobody has it.
-pub(crate) fn possible(function: &Function, way: Way) -> Result<()> {
+pub(crate) fn possible(function: &Function, kind: AttachmentKind) -> Result<()> {
     let (name, dev) = (function.bdf.to_string(), Path::new(DEV));
-    match way {
-        Way::Iommufd => iommufd_files(&name, function).map(drop),
-        Way::Noiommu => noiommu::check(&name, function, Path::new(SYS)).map(drop),
-        Way::Any | Way::Group => {
+    match kind {
+        AttachmentKind::Iommufd => iommufd_files(&name, function).map(drop),
+        AttachmentKind::Noiommu => noiommu::check(&name, function, Path::new(SYS)).map(drop),
+        AttachmentKind::Any | AttachmentKind::Group => {
             let group = check(function)?;
             Container::open(&name, dev)?;
-            access(&dev.join(group::node(group)), AccessFlags::R_OK | AccessFlags::W_OK)
+            access(&dev.join(group_node(group)), AccessFlags::R_OK | AccessFlags::W_OK)
                 .map_err(|e| group::not_opened(function, group, dev, e.into()))
         }
     }

@@ -345,15 +345,14 @@ fn a_server_survives_any_bytes() {
                     let at = random.below(bytes.len());
                     bytes[at] = random.next() as u8;
                 }
-                let count =
-                    if random.below(64) == 0 { 12 } else { [0, 0, 0, 1, 1, 8][random.below(6) as usize] };
+                let count = if random.below(64) == 0 { 12 } else { [0, 0, 0, 1, 1, 8][random.below(6)] };
                 let fds = vec![file.shared_file().unwrap(); count];
                 if raw.0.send(bytes, &fds).is_err() {
                     break;
                 }
                 handled += raw.drain(&mut random);
             }
-            let _ = stream.write_all(&[0xff; 11][..random.below(11) as usize]);
+            let _ = stream.write_all(&[0xff; 11][..random.below(11)]);
             // All of it arrives before the end does.
             let _ = stream.shutdown(Shutdown::Write);
             while let Ok(message) = raw.0.recv(soon()) {

@@ -9,10 +9,12 @@ use hdrhistogram::{
         interval_log::{IntervalLogIterator, LogEntry},
     },
 };
+use nix::pty::{Winsize, openpty};
 use program::{Dir, complains, fails, measuring, number, perf, run_upcie as run, succeeds, upcie};
 use std::{
-    fs,
-    process::Command,
+    fs::{self, File},
+    io::Read,
+    process::{Command, Stdio},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -57,7 +59,7 @@ fn a_histogram_log_starts_with_the_measured_part() {
 }
 
 /// A file that holds `text`, for stdin.
-fn pipe(text: &str) -> fs::File {
+fn pipe(text: &str) -> File {
     use std::{
         io::{Seek, Write},
         sync::atomic::{AtomicU32, Ordering},
@@ -135,7 +137,7 @@ fn what_can_t_be_written_costs_nothing_of_the_rest() {
         fs::remove_file(&svg).unwrap();
     }
     for load in ["--count 100", "--count 100 --json", "--time 60 --interval 10ms"] {
-        let full = fs::File::options().write(true).open(FULL).unwrap();
+        let full = File::options().write(true).open(FULL).unwrap();
         let hlog = dir.path("run.hlog");
         let arguments = format!("perf emu {load} --histogram {hlog} --plot {svg}");
         let error = complains(1, upcie(&arguments).stdout(full).output().unwrap());
@@ -295,4 +297,42 @@ fn what_is_no_result_is_refused_by_its_name() {
     );
     assert!(fails(1, run(&format!("plot {good} --out {good}"))).contains("the image is SVG"));
     assert_eq!(fs::read_to_string(good).unwrap(), text);
+}
+
+/// What a terminal shows between its control sequences, a piece each.
+fn pieces(text: &str) -> Vec<String> {
+    let mut pieces = vec![String::new()];
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            // A control sequence ends with a letter.
+            '\x1b' => {
+                letters.by_ref().skip(1).find(char::is_ascii_alphabetic);
+            }
+            '\r' | '\n' => pieces.push(String::new()),
+            letter => pieces.last_mut().unwrap().push(letter),
+        }
+    }
+    pieces
+}
+
+#[test]
+fn the_progress_line_fits_a_narrow_terminal() {
+    for columns in [20, 40] {
+        let size = Winsize { ws_row: 10, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = openpty(Some(&size), None).unwrap();
+        let mut command = upcie("perf emu --time 700ms --depth 1");
+        command.env("TERM", "xterm").stdout(Stdio::null()).stderr(pty.slave);
+        let mut child = command.spawn().unwrap();
+        // Its copy of the terminal's end goes too: then the reading ends when the program does.
+        drop(command);
+        let mut shown = Vec::new();
+        // EIO, once nobody has the other end.
+        let _ = File::from(pty.master).read_to_end(&mut shown);
+        assert!(child.wait().unwrap().success());
+        let pieces = pieces(std::str::from_utf8(&shown).unwrap());
+        let widest = pieces.iter().map(|piece| piece.chars().count()).max().unwrap();
+        assert!(widest <= usize::from(columns), "{columns}: {pieces:?}");
+        assert!(pieces.iter().any(|piece| piece.contains(" %  ")), "{columns}: {pieces:?}");
+    }
 }

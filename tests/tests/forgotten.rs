@@ -158,13 +158,13 @@ fn a_forgotten_device_stays_one_users() {
     }
     let server = Server::start("size=16M");
     mem::forget(open(&server.address()).unwrap());
-    let error = Controller::open(&server.address()).unwrap_err();
+    let error = Controller::open(server.address()).unwrap_err();
     assert!(chain(&error).contains("one at a time"), "{error}");
     // So does a driver that is forgotten as it works.
     let server = Server::start("size=16M");
-    let controller = Controller::open_with(&server.address(), ControllerOptions::default()).unwrap();
+    let controller = Controller::open_with(server.address(), ControllerOptions::default()).unwrap();
     mem::forget(Arc::new(controller));
-    let error = Controller::open(&server.address()).unwrap_err();
+    let error = Controller::open(server.address()).unwrap_err();
     assert!(chain(&error).contains("one at a time"), "{error}");
 }
 

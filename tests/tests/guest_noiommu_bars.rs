@@ -91,7 +91,7 @@ fn commands_and_data_in_write_combined_memory_arrive() {
 fn peers_without_an_iommu_reach_each_other_by_the_bus_address() {
     for scheme in ["uio", "sysfs"] {
         let a = open(&prepare(scheme, 0), None);
-        let b = a.open_beside(&prepare(scheme, 1), ControllerOptions::default()).unwrap();
+        let b = a.open_beside(prepare(scheme, 1), ControllerOptions::default()).unwrap();
         let memory = a.memory_buffer().unwrap().unwrap();
         memory.check_peers().unwrap();
         let (namespace, pattern) = namespaces(&b).remove(0);

@@ -23,8 +23,8 @@ fn vfio(index: usize) -> Address {
 
 /// A, which has a memory buffer, and B in its address space.
 fn both() -> (Controller, Controller) {
-    let a = Controller::open(&vfio(0)).unwrap();
-    let b = a.open_beside(&vfio(1), ControllerOptions::default()).unwrap();
+    let a = Controller::open(vfio(0)).unwrap();
+    let b = a.open_beside(vfio(1), ControllerOptions::default()).unwrap();
     (a, b)
 }
 
@@ -87,8 +87,8 @@ fn whichever_controller_closes_first_the_other_goes_on() {
 
 #[test]
 fn memory_of_a_controller_in_another_space_is_refused() {
-    let a = Controller::open(&vfio(0)).unwrap();
-    let b = Controller::open(&vfio(1)).unwrap();
+    let a = Controller::open(vfio(0)).unwrap();
+    let b = Controller::open(vfio(1)).unwrap();
     let buffer = a.memory_buffer().unwrap().unwrap().alloc(4096).unwrap();
     let (namespace, _) = namespaces(&b).remove(0);
     let mut queue = create::<()>(b.queue_pair());

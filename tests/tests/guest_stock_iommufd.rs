@@ -7,7 +7,7 @@ use upcie_tests::{on_each_device, says};
 fn the_missing_kernel_option_is_named() {
     on_each_device(|device| {
         let bdf = device.address().bdf().expect("a PCI function");
-        let error = Controller::open(&Address::Iommufd(bdf)).expect_err("there is no iommufd");
+        let error = Controller::open(Address::Iommufd(bdf)).expect_err("there is no iommufd");
         says(&error, &[&format!("iommufd:{bdf}"), "CONFIG_VFIO_DEVICE_CDEV"]);
     });
 }

@@ -8,7 +8,7 @@ use upcie_tests::{on_each_device, says};
 fn the_missing_kernel_option_is_named() {
     on_each_device(|device| {
         let bdf = device.address().bdf().expect("a PCI function");
-        let error = Controller::open(&Address::Noiommu(bdf)).expect_err("there is no such mode");
+        let error = Controller::open(Address::Noiommu(bdf)).expect_err("there is no such mode");
         says(&error, &[&format!("noiommu:{bdf}"), "CONFIG_VFIO_NOIOMMU", "uio_pci_generic"]);
     });
 }

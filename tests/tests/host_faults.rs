@@ -23,7 +23,7 @@ fn patiently<T>(what: &str, mut work: impl FnMut() -> Result<T, Error>) -> T {
 
 fn open(bent: &Bent) -> Controller {
     let options = ControllerOptions { timeout: BRIEF, queues: 2, ..ControllerOptions::default() };
-    patiently("opening", || Controller::open_with(&bent.address(), options.clone()))
+    patiently("opening", || Controller::open_with(bent.address(), options.clone()))
 }
 
 /// Soundness finding 10: late answers make room in the admin queue before the next command needs it.
@@ -163,7 +163,7 @@ fn a_thousand_faulty_sessions_leave_nothing_behind() {
             ..ControllerOptions::default()
         };
         // On a busy machine it may not even come up in that time: then that is the fault.
-        let Ok(controller) = Controller::open_with(&bent.address(), options) else { continue };
+        let Ok(controller) = Controller::open_with(bent.address(), options) else { continue };
         let namespace = controller.namespace(1).ok();
         let queue = controller.queue_pair().create::<u64>();
         if let (Some(namespace), Ok(mut queue)) = (&namespace, queue) {
@@ -209,7 +209,7 @@ fn faults_are_noticed_during_a_wait() {
     for (what, fault, text) in FAULTS {
         for how in [Wait::Poll, Wait::Interrupt, Wait::Adaptive(Duration::from_millis(1))] {
             let bent = Bent::start("size=1M");
-            let controller = Controller::open(&bent.address()).unwrap();
+            let controller = Controller::open(bent.address()).unwrap();
             let namespace = controller.namespace(1).unwrap();
             let mut queue = controller.queue_pair().interrupt(1).create::<u64>().unwrap();
             bent.faults.hang(true);
@@ -237,7 +237,7 @@ fn faults_are_noticed_by_calls_that_wait() {
     for (what, fault, text) in FAULTS {
         let bent = Bent::start("size=1M");
         let options = ControllerOptions { timeout: 20 * deadline(), ..ControllerOptions::default() };
-        let controller = Controller::open_with(&bent.address(), options).unwrap();
+        let controller = Controller::open_with(bent.address(), options).unwrap();
         let namespace = controller.namespace(1).unwrap();
         let mut buffer = controller.alloc(4096).unwrap();
         namespace.read(0, &mut buffer).unwrap();

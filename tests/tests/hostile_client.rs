@@ -121,7 +121,7 @@ impl Raw {
 }
 
 fn serves(server: &Server) {
-    assert_eq!(Controller::open(&server.address()).unwrap().namespaces().unwrap().len(), 1);
+    assert_eq!(Controller::open(server.address()).unwrap().namespaces().unwrap().len(), 1);
 }
 
 /// Soundness finding 7: a client that made its memory shorter ended the server with SIGBUS.

@@ -34,7 +34,7 @@ fn opening(what: &str, serve: impl Fn(UnixStream) + Send + 'static) -> String {
     thread::spawn(move || listener.incoming().for_each(|stream| serve(stream.unwrap())));
     let start = Instant::now();
     let options = ControllerOptions { timeout: Duration::from_secs(5), ..ControllerOptions::default() };
-    let result = within(2 * OPEN, move || Controller::open_with(&Address::VfioUser(path), options));
+    let result = within(2 * OPEN, move || Controller::open_with(Address::VfioUser(path), options));
     let took = start.elapsed();
     let error = result.err().unwrap_or_else(|| panic!("{what}: it opens"));
     let text = upcie_tests::chain(&error);
@@ -175,7 +175,7 @@ fn served(options: ControllerOptions) -> Option<(Server, Controller, Namespace)>
         return None;
     }
     let server = Server::start("size=64M");
-    let controller = Controller::open_with(&server.address(), options).unwrap();
+    let controller = Controller::open_with(server.address(), options).unwrap();
     let namespace = namespaces(&controller).remove(0).0;
     Some((server, controller, namespace))
 }
@@ -264,5 +264,5 @@ fn a_server_that_stops_under_load_fails_in_time() {
     server.process().signal(Signal::SIGCONT);
     within(2 * OPEN, move || drop((namespace, controller)));
     // A new user finds it well.
-    Controller::open(&server.address()).unwrap();
+    Controller::open(server.address()).unwrap();
 }

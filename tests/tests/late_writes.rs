@@ -74,7 +74,7 @@ impl Hostile {
             let (stream, _) = listener.accept().unwrap();
             Server::new().serve_stream(stream, &mut late, &AtomicBool::new(false)).unwrap();
         });
-        let controller = Controller::open_with(&Address::VfioUser(path), options).unwrap();
+        let controller = Controller::open_with(Address::VfioUser(path), options).unwrap();
         Self { orders, done, controller, _directory: directory }
     }
 

@@ -197,7 +197,7 @@ fn blocking_calls_go_on_beside_changes() {
 fn an_unanswered_change_forbids_handles() {
     let bent = Bent::start("size=1M");
     let options = ControllerOptions { timeout: Duration::from_secs(1), ..ControllerOptions::default() };
-    let controller = Controller::open_with(&bent.address(), options).unwrap();
+    let controller = Controller::open_with(bent.address(), options).unwrap();
     let old = controller.namespace(1).unwrap();
     let change = format(&controller);
     bent.faults.hang(true);

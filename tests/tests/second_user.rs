@@ -60,7 +60,7 @@ fn a_file_has_one_server() {
     says(&error, &["disk", "use"]);
     // The first is as well as before, and what it wrote is there for the next.
     {
-        let controller = Controller::open(&server.address()).unwrap();
+        let controller = Controller::open(server.address()).unwrap();
         let (namespace, pattern) = namespaces(&controller).remove(0);
         let mut buffer = controller.alloc(8192).unwrap();
         pattern.fill(&mut buffer, 3, 1);
@@ -69,7 +69,7 @@ fn a_file_has_one_server() {
     }
     drop(server);
     let server = Server::start(&options);
-    let controller = Controller::open(&server.address()).unwrap();
+    let controller = Controller::open(server.address()).unwrap();
     let (namespace, pattern) = namespaces(&controller).remove(0);
     pattern.verify(&read(&controller, &namespace, 3, 16), 3, 1);
 }
@@ -90,15 +90,15 @@ fn a_socket_has_one_client() {
         return;
     }
     let mut server = Server::start("size=8M");
-    let first = Controller::open(&server.address()).unwrap();
+    let first = Controller::open(server.address()).unwrap();
     for _ in 0..3 {
-        let error = Controller::open(&server.address()).unwrap_err();
+        let error = Controller::open(server.address()).unwrap_err();
         says(&error, &["vfio-user:", "client"]);
         // The first does not notice.
         first.namespaces().unwrap();
     }
     drop(first);
-    Controller::open(&server.address()).unwrap();
+    Controller::open(server.address()).unwrap();
     server.process().signal(Signal::SIGTERM);
 }
 

@@ -6,12 +6,17 @@ use nix::{
     sys::wait::{WaitStatus, waitpid},
     unistd::Pid,
 };
+use std::os::fd::AsFd;
+use upcie_core::{
+    irq::{EventFd, IrqKind},
+    pci::{ConfigSpace, offset},
+};
 use upcie_nvme::{Controller, Error, Namespace, QueuePair, Wait, spec::Command};
 use upcie_tests::{
     deadline,
     device::namespaces,
     io::{create, only, read},
-    left_out, on_each_device, process,
+    left_out, on_each_device, process, raw,
 };
 
 /// Asserts in a child, which clone(2) makes with `flags`, that `work` gives no error text. `false` where the system makes no
@@ -97,5 +102,36 @@ fn a_childs_turns_waits_and_commands_are_refused() {
             read(&controller, &namespace, 0, 1);
             create::<u64>(controller.queue_pair().depth(4));
         }
+    });
+}
+
+/// Tries what a program can do to a device without a driver. Gives what was not refused.
+fn try_raw(device: &dyn upcie_core::device::Device, events: &EventFd) -> Result<(), String> {
+    let refused = |what: &str, result: upcie_core::Result<()>| match result {
+        Err(upcie_core::Error::Forked { .. }) => Ok(()),
+        other => Err(format!("{what}: {other:?}")),
+    };
+    refused("a read of configuration space", device.config_read(0, &mut [0; 4]))?;
+    refused("a write to configuration space", raw::set_config_u16(device, offset::COMMAND, 0))?;
+    refused("a base address register", device.bar(0).map(drop))?;
+    refused("a reset", raw::reset(device))?;
+    for kind in [IrqKind::Intx, IrqKind::Msi, IrqKind::Msix] {
+        refused("setting interrupts", device.set_irqs(kind, &[]))?;
+        refused("setting an interrupt", device.set_irqs(kind, &[events.as_fd()]))?;
+        refused("masking an interrupt", device.mask_irq(kind, 0, true))?;
+    }
+    refused("memory for DMA", device.dma().allocate(4096, None).map(drop))
+}
+
+/// The end of soundness R6: a child's turns and commands were refused, and its raw calls went through to its parent's device.
+#[test]
+fn a_childs_raw_calls_on_a_device_are_refused() {
+    on_each_device(|device| {
+        let transport = device.transport();
+        let command = transport.command().unwrap();
+        // Before the fork: the child makes nothing that it does not have to.
+        let events = EventFd::new().unwrap();
+        assert!(in_child(0, || try_raw(&*transport, &events)));
+        assert_eq!(transport.command().unwrap(), command, "nothing of the device has changed");
     });
 }

@@ -64,6 +64,11 @@ fn poll(address: &Address, on_purpose: bool) -> ! {
     }
     drop(turn);
     while done < wanted {
+        // Many empty turns would look whether the controller is well, by message.
+        if !queue.is_ready() {
+            std::hint::spin_loop();
+            continue;
+        }
         let mut turn = queue.turn().unwrap();
         while let Some(completion) = turn.next() {
             let (tag, result, buffer) = completion.into_parts();

@@ -1,6 +1,6 @@
 //! A queue's memory and state: rings, slots, cursors.
 
-use super::{ListPool, Live, Turn, turn::seldom};
+use super::{ListPool, Live, Turn};
 use crate::{Error, Result};
 use std::{
     fmt,
@@ -62,7 +62,7 @@ pub(super) enum State {
 
 /// Turns without a completion or a submission before a queue is [`State::Quiet`]. Reading the clock once in so many adds
 /// less than 1 % to them.
-const EMPTY_TURNS: u32 = 1024;
+pub(super) const EMPTY_TURNS: u32 = 1024;
 
 /// The phase tag's bit in dword 3 of a completion entry.
 pub(super) const PHASE: u32 = 1 << 16;
@@ -212,19 +212,6 @@ impl<T> Queue<T> {
             self.fail(&error);
             Box::new(error)
         })
-    }
-
-    /// Counts a turn that neither reaped nor submitted.
-    #[inline(always)]
-    pub(super) fn count_empty_turn(&mut self) {
-        self.empty_turns += 1;
-        if self.empty_turns == EMPTY_TURNS {
-            seldom();
-            self.empty_turns = 0;
-            if self.state == State::Ready {
-                self.state = State::Quiet;
-            }
-        }
     }
 
     /// Whether the controller has been told of commands that were not reaped yet.

@@ -4,7 +4,7 @@ use super::{
     Completion, Extent, ListPool, Refusal, Refused,
     commands::{first, refuse_namespace},
     prp::DataPointer,
-    ring::{CQE_WORDS, Cursor, PHASE, Queue, SQE_WORDS, Slot, State},
+    ring::{CQE_WORDS, Cursor, EMPTY_TURNS, PHASE, Queue, SQE_WORDS, Slot, State},
 };
 use crate::{
     Namespace,
@@ -266,7 +266,7 @@ impl<T> Drop for Turn<'_, T> {
             // SAFETY: the entries before it were copied out, and their slots given back: the controller may use them again.
             unsafe { queue.cq_doorbell.write(index(queue.cq, self.cqe, CQE_WORDS) as u32) };
         } else if !submitted {
-            queue.count_empty_turn();
+            count_empty_turn(queue);
             return;
         }
         if submitted {
@@ -286,6 +286,19 @@ impl<T> Drop for Turn<'_, T> {
 impl<T> fmt::Debug for Turn<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Turn").field("sqe", &self.sqe).field("cqe", &self.cqe).finish_non_exhaustive()
+    }
+}
+
+/// Counts a turn that neither reaped nor submitted.
+#[inline(always)]
+fn count_empty_turn<T>(queue: &mut Queue<T>) {
+    queue.empty_turns += 1;
+    if queue.empty_turns == EMPTY_TURNS {
+        seldom();
+        queue.empty_turns = 0;
+        if queue.state == State::Ready {
+            queue.state = State::Quiet;
+        }
     }
 }
 

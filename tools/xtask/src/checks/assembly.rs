@@ -16,16 +16,9 @@ use crate::process::{self, say};
 const MODULE: &str = "upcie_benches::caller::";
 const FUNCTIONS: [&str; 3] = ["reap_and_read", "reap_and_write", "reap_and_submit"];
 /// What may be called, off the straight path: parts of the names of cold functions. The one that frees is for the box in
-/// which `why_closed` gives its error, under the two names that it has.
-const COLD: [&str; 7] = [
-    "why_closed",
-    "transfer_slowly",
-    "turn::release",
-    "give_back",
-    "drop_in_place",
-    "__rust_dealloc",
-    "= free@",
-];
+/// which `reopen` gives its error, under the two names that it has.
+const COLD: [&str; 7] =
+    ["reopen", "transfer_slowly", "turn::release", "give_back", "drop_in_place", "__rust_dealloc", "= free@"];
 const FORBIDDEN: [(&str, &str); 5] = [
     ("div", "a division"),
     ("idiv", "a division"),

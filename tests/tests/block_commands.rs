@@ -241,7 +241,7 @@ fn what_can_not_be_zeroed_or_deallocated_is_refused_and_the_buffer_comes_back() 
             assert!(matches!(error, Error::Refused { reason: Refusal::Length, .. }), "{error}");
         }
         // A handle of before.
-        controller.rescan();
+        controller.invalidate_namespaces();
         let mut turn = queue.turn().unwrap();
         for refused in [
             turn.write_zeroes(&namespace, 0, 1, IoFlags::empty(), 9).unwrap_err(),
@@ -387,7 +387,7 @@ fn parts_that_can_not_be_transferred_are_refused() {
         assert_eq!(send().unwrap_err().reason, Refusal::Full);
         drop(turn);
         assert_eq!(finish(&mut queue).len(), 3);
-        controller.rescan();
+        controller.invalidate_namespaces();
         let refused = part(&mut queue, Direction::Read, &namespace, 0, &held, (0, size));
         assert_eq!(refused, Err(Refusal::StaleNamespace));
     });

@@ -78,8 +78,8 @@ fn try_all(
     refused("vectors", controller.vectors().map(drop))?;
     refused("its memory buffer", controller.memory_buffer().map(drop))?;
     // Stamps stay as they are: the queue takes nothing after this either.
-    controller.rescan();
-    refused("a turn after a rescan", queue.turn().map(drop))?;
+    controller.invalidate_namespaces();
+    refused("a turn after an invalidation", queue.turn().map(drop))?;
     refused("another beside it", controller.open_beside("emu", Default::default()).map(drop))
 }
 

@@ -94,7 +94,7 @@ fn a_stale_namespace_is_refused_until_it_is_asked_for_again() {
         let mut queue = create::<u64>(controller.queue_pair().depth(4));
         let (old, pattern) = namespaces(&controller).remove(0);
         let mut buffer = controller.alloc(4096).unwrap();
-        controller.rescan();
+        controller.invalidate_namespaces();
         let buffer_len = buffer.len();
         buffer = refused(&mut queue, &old, buffer, Refusal::StaleNamespace);
         let error = old.read(0, &mut buffer).unwrap_err();
@@ -117,7 +117,7 @@ fn refused_blocking_calls_use_up_no_queues() {
         let (old, _) = namespaces(&controller).remove(0);
         read(&controller, &old, 0, 1);
         let before = controller.heap().in_use();
-        controller.rescan();
+        controller.invalidate_namespaces();
         for _ in 0..=controller.max_queue_pairs() {
             let error = old.flush().unwrap_err();
             assert!(matches!(error, Error::Refused { reason: Refusal::StaleNamespace, .. }), "{error}");

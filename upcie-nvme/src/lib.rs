@@ -5,14 +5,16 @@ pub mod emu;
 mod engine;
 mod error;
 mod namespace;
+mod open;
 mod queue_pair;
 pub mod spec;
 mod wait;
 
 pub use controller::{Controller, ControllerOptions};
-pub use engine::{Completion, Direction, Refusal, Refused, Turn};
-pub use error::{Error, NoIo, Result};
+pub use engine::{Completion, Direction, Extent, Refused, Turn};
+pub use error::{Error, NoIo, Refusal, Result};
 pub use namespace::{Namespace, Stream};
+pub use open::open_device;
 pub use queue_pair::QueuePair;
 pub use spec::IoFlags;
 pub use upcie_core::{self, device::Address, dma::DmaBuf, irq::IrqKind};
@@ -21,12 +23,8 @@ pub use wait::{Patience, SpinPolicy, Wait};
 /// Submission and completion queues: how to make a pair, and what goes through it.
 pub mod queue {
     pub use crate::{
-        engine::{Completion, Direction, Refusal, Refused, Turn},
+        engine::{Completion, Direction, Refused, Turn},
+        error::Refusal,
         queue_pair::{QueuePair, QueuePairBuilder},
     };
-}
-
-/// How to wait for completions.
-pub mod interrupt {
-    pub use crate::wait::Wait;
 }

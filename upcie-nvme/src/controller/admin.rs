@@ -173,7 +173,7 @@ impl Inner {
         let device = || self.name.to_string();
         let _budget = Budget::new(after);
         let mut patience = Patience::new();
-        let admin = self.enter(&self.admin, &mut patience, after, what, "admin commands");
+        let admin = self.enter(&self.admin, &mut patience, after, || what.into(), "admin commands");
         let mut admin = admin.map_err(|error| (error, false))?;
         // What came too late has made room. Of a queue that is closed the controller's state says why.
         let reaped = admin.reap(self, None);
@@ -202,7 +202,7 @@ impl Inner {
                 }
                 Err(error) => break error,
             }
-            match self.pause(&mut backoff, what) {
+            match self.pause(&mut backoff, &|| what.into()) {
                 Ok(()) => {}
                 // The wait for other threads is in it.
                 Err(Error::Timeout { device, operation, kept, .. }) => {
@@ -239,12 +239,12 @@ impl Inner {
     }
 
     /// Waits a little for a completion; an error when the time is up, or when the controller is gone or fails.
-    pub(crate) fn pause(&self, backoff: &mut Backoff, what: &str) -> Result<()> {
+    pub(crate) fn pause(&self, backoff: &mut Backoff, what: &dyn Fn() -> String) -> Result<()> {
         if !backoff.pause() {
             let (device, after) = (self.name.to_string(), backoff.limit());
-            return Err(Error::Timeout { device, operation: what.into(), after, kept: false });
+            return Err(Error::Timeout { device, operation: what(), after, kept: false });
         }
-        if backoff.is_slow() { self.check_alive(what) } else { Ok(()) }
+        if backoff.is_slow() { self.check_alive(&what()) } else { Ok(()) }
     }
 }
 

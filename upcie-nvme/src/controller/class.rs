@@ -5,7 +5,7 @@ use upcie_core::{device::Address, pci::Function};
 
 /// Refuses a function of another class, before any advice on how to bind it: that would be wrong for it. A function that
 /// is not there is left to the transport, which says so.
-pub(super) fn check(address: &Address) -> Result<()> {
+pub(crate) fn check(address: &Address) -> Result<()> {
     match address.bdf().map(Function::at) {
         Some(Ok(function)) if !function.is_nvme() => Err(Error::Unsupported {
             device: address.to_string(),

@@ -26,6 +26,7 @@ use crate::{
     spec::{Capabilities, CommandSet, IdentifyController, Version},
 };
 use admin::Admin;
+pub(crate) use class::check as check_class;
 pub use device_memory::{MemoryBuffer, PersistentMemory};
 pub use options::ControllerOptions;
 use queue_ids::Ids;
@@ -44,7 +45,6 @@ use upcie_core::{
     dma::{DmaBuf, DmaSpace, Heap, Region},
     gate::{Gate, Pass},
     irq::{EventFd, IrqKind},
-    vfio_user::Client,
 };
 use vectors::Vectors;
 
@@ -114,31 +114,6 @@ pub(crate) struct Inner {
 }
 
 impl Controller {
-    /// Opens and brings up the controller at `address`, with the default options. The address is an [`Address`] or its text.
-    ///
-    /// # Errors
-    /// The text is no address, there is no such device, it can't be reached (the error says what to do), or it does not
-    /// come up.
-    pub fn open<A>(address: A) -> Result<Self>
-    where
-        A: TryInto<Address>,
-        Error: From<A::Error>,
-    {
-        Self::open_with(address, ControllerOptions::default())
-    }
-
-    /// Opens and brings up the controller at `address`.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub fn open_with<A>(address: A, options: ControllerOptions) -> Result<Self>
-    where
-        A: TryInto<Address>,
-        Error: From<A::Error>,
-    {
-        Self::from_device(open_device(address, options.timeout)?, options)
-    }
-
     /// Brings up the controller behind a device that was opened some other way, and takes it for itself (a
     /// [`Claim`]) until the last handle is dropped.
     ///
@@ -162,7 +137,7 @@ impl Controller {
         Error: From<A::Error>,
     {
         let address = address.try_into()?;
-        class::check(&address)?;
+        check_class(&address)?;
         self.inner.check_owner("opening another controller beside it")?;
         Self::from_device(self.inner.device.open_beside(&address)?, options)
     }
@@ -328,33 +303,6 @@ impl Controller {
     }
 }
 
-/// Opens the device at `address`, embedded controllers included, and does not bring it up: to look at the registers of one that
-/// does not come up. A vfio-user server has `timeout` for each answer, and for all that opening asks.
-///
-/// ```
-/// use std::time::Duration;
-/// let device = upcie_nvme::controller::open_device("emu:size=1M", Duration::from_secs(5))?;
-/// println!("CAP {:#x}", device.bar(0)?.read_u64(0)?);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-///
-/// # Errors
-/// There is no such device, or it can't be reached: what to do is in the error.
-pub fn open_device<A>(address: A, timeout: Duration) -> Result<Arc<dyn Device>>
-where
-    A: TryInto<Address>,
-    Error: From<A::Error>,
-{
-    let address = address.try_into()?;
-    class::check(&address)?;
-    let _budget = Budget::new(timeout);
-    Ok(match &address {
-        Address::Emulated(text) => crate::emu::spawn(&text.parse::<crate::emu::Options>()?)?,
-        Address::VfioUser(path) => Arc::new(Client::connect_within(path, timeout)?),
-        other => upcie_core::open(other)?,
-    })
-}
-
 impl Inner {
     pub(crate) fn name(&self) -> &str {
         &self.name
@@ -423,7 +371,7 @@ impl Inner {
         limit: Duration,
         operation: &str,
     ) -> Result<Pass<'_, ()>> {
-        self.enter(&self.edges, patience, limit, operation, "changes of blocks in part")
+        self.enter(&self.edges, patience, limit, || operation.into(), "changes of blocks in part")
     }
 
     /// How long a command may take.
@@ -437,7 +385,7 @@ impl Inner {
         &self,
         patience: &mut Patience,
         limit: Duration,
-        operation: &str,
+        operation: &dyn Fn() -> String,
     ) -> Result<Pass<'_, Option<Queue<u64>>>> {
         self.enter(&self.blocking, patience, limit, operation, "calls")
     }
@@ -474,13 +422,13 @@ impl Inner {
         gate: &'g Gate<T>,
         patience: &mut Patience,
         limit: Duration,
-        operation: &str,
+        operation: impl FnOnce() -> String,
         whose: &str,
     ) -> Result<Pass<'g, T>> {
         let entered = gate.enter(|| limit.saturating_sub(patience.waited()));
         entered.ok_or_else(|| Error::Timeout {
             device: self.name.to_string(),
-            operation: format!("{operation}: waiting for {whose} of other threads"),
+            operation: format!("{}: waiting for {whose} of other threads", operation()),
             after: limit,
             kept: false,
         })

@@ -171,9 +171,9 @@ impl Inner {
 }
 
 impl Controller {
-    /// Makes all namespace handles of before stale. For when something that the driver can't know of has changed a
-    /// namespace: another host, or a raw command.
-    pub fn rescan(&self) {
+    /// Invalidates every [`Namespace`](crate::Namespace) that was made before. Call it after another host, or a raw command,
+    /// changed one.
+    pub fn invalidate_namespaces(&self) {
         self.inner.live.restamp();
     }
 }

@@ -1,10 +1,12 @@
 //! All that a turn submits beside plain reads and writes.
 
-use super::{Extent, Refusal, Refused, Turn, prp::DataPointer, ring::Queue, turn::seldom};
-use crate::{
-    Namespace,
-    spec::{Command, DatasetDword11, DatasetRange, IoFlags, NvmOpcode},
+use super::{
+    Extent, Refusal, Refused, Turn,
+    common::{first, refuse_namespace, seldom},
+    prp::DataPointer,
+    ring::Queue,
 };
+use crate::spec::{Command, DatasetDword11, DatasetRange, IoFlags, NvmOpcode};
 use upcie_core::dma::DmaBuf;
 
 /// Which way a transfer goes.
@@ -33,13 +35,13 @@ impl<T> Turn<'_, T> {
     #[inline(always)]
     pub fn read_with(
         &mut self,
-        namespace: &Namespace,
+        namespace: &impl AsRef<Extent>,
         slba: u64,
         buffer: DmaBuf,
         flags: IoFlags,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        self.transfer(NvmOpcode::READ, &namespace.extent, slba, buffer, transfer_flags(flags), tag)
+        self.transfer(NvmOpcode::READ, namespace.as_ref(), slba, buffer, transfer_flags(flags), tag)
     }
 
     /// As [`write`](Self::write), with `flags` ([`IoFlags::DEALLOCATE`] has no meaning here and is left out).
@@ -49,13 +51,13 @@ impl<T> Turn<'_, T> {
     #[inline(always)]
     pub fn write_with(
         &mut self,
-        namespace: &Namespace,
+        namespace: &impl AsRef<Extent>,
         slba: u64,
         buffer: DmaBuf,
         flags: IoFlags,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        self.transfer(NvmOpcode::WRITE, &namespace.extent, slba, buffer, transfer_flags(flags), tag)
+        self.transfer(NvmOpcode::WRITE, namespace.as_ref(), slba, buffer, transfer_flags(flags), tag)
     }
 
     /// Makes what was written to the namespace, as far as its writes have completed, last (NVM, "Flush").
@@ -63,8 +65,8 @@ impl<T> Turn<'_, T> {
     /// # Errors
     /// A [`Refused`] with the tag, and nothing sent.
     #[inline(always)]
-    pub fn flush(&mut self, namespace: &Namespace, tag: T) -> Result<(), Refused<T>> {
-        let extent = &namespace.extent;
+    pub fn flush(&mut self, namespace: &impl AsRef<Extent>, tag: T) -> Result<(), Refused<T>> {
+        let extent = namespace.as_ref();
         if extent.stamp != self.namespaces || self.is_full() || extent.max_blocks == 0 {
             let reason = refuse_namespace(extent, self.queue.live.controller, self.namespaces);
             return Err(Refused { reason, buffer: DmaBuf::empty(), tag });
@@ -77,17 +79,17 @@ impl<T> Turn<'_, T> {
     ///
     /// # Errors
     /// A [`Refused`] with the tag, and nothing sent: [`Refusal::NoCommand`] where the controller does not have it
-    /// ([`Namespace::max_write_zeroes`] is 0).
+    /// ([`Namespace::max_write_zeroes`](crate::Namespace::max_write_zeroes) is 0).
     #[inline(always)]
     pub fn write_zeroes(
         &mut self,
-        namespace: &Namespace,
+        namespace: &impl AsRef<Extent>,
         slba: u64,
         blocks: u32,
         flags: IoFlags,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        let extent = &namespace.extent;
+        let extent = namespace.as_ref();
         let last = blocks.wrapping_sub(1);
         // `max_zeroes` is at most the number of blocks, so that what passes the first check can be subtracted.
         if last >= extent.max_zeroes
@@ -135,12 +137,12 @@ impl<T> Turn<'_, T> {
     #[inline(always)]
     pub fn deallocate(
         &mut self,
-        namespace: &Namespace,
+        namespace: &impl AsRef<Extent>,
         ranges: DmaBuf,
         count: usize,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        match self.ranges(&namespace.extent, &ranges, 0, count) {
+        match self.ranges(namespace.as_ref(), &ranges, 0, count) {
             Ok((words, list)) => self.push(words, ranges, tag, list),
             Err(reason) => return Err(Refused { reason, buffer: ranges, tag }),
         }
@@ -157,13 +159,13 @@ impl<T> Turn<'_, T> {
     #[inline(always)]
     pub unsafe fn deallocate_held(
         &mut self,
-        namespace: &Namespace,
+        namespace: &impl AsRef<Extent>,
         held: &DmaBuf,
         start: usize,
         count: usize,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        match self.ranges(&namespace.extent, held, start, count) {
+        match self.ranges(namespace.as_ref(), held, start, count) {
             Ok((words, list)) => self.push(words, DmaBuf::empty(), tag, list),
             Err(reason) => return Err(Refused { reason, buffer: DmaBuf::empty(), tag }),
         }
@@ -190,7 +192,7 @@ impl<T> Turn<'_, T> {
     pub unsafe fn transfer_held(
         &mut self,
         direction: Direction,
-        namespace: &Namespace,
+        namespace: &impl AsRef<Extent>,
         slba: u64,
         held: &DmaBuf,
         start: usize,
@@ -198,7 +200,7 @@ impl<T> Turn<'_, T> {
         flags: IoFlags,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        let extent = &namespace.extent;
+        let extent = namespace.as_ref();
         // As in `transfer`.
         let last = (len as u64).rotate_right(extent.shift).wrapping_sub(1);
         let reason = if last >= u64::from(extent.max_blocks)
@@ -229,7 +231,7 @@ impl<T> Turn<'_, T> {
     /// The controller does what the command says. The caller owes that the memory that its data and metadata pointers
     /// name may be read or written until it completes (it lies in `buffer`, say), that no command id or queue is
     /// disturbed by it (Abort, Delete Queue and the like belong to the driver), and that what it changes on the
-    /// controller is told to the driver ([`Controller::rescan`](crate::Controller::rescan)).
+    /// controller is told to the driver ([`Controller::invalidate_namespaces`](crate::Controller::invalidate_namespaces)).
     ///
     /// # Errors
     /// [`Refusal::Full`] or [`Refusal::Closed`], with the buffer and the tag.
@@ -300,12 +302,6 @@ impl<T> Turn<'_, T> {
     }
 }
 
-/// The first two dwords of a command, without its id.
-#[inline(always)]
-pub(super) fn first(opcode: NvmOpcode, extent: &Extent) -> u64 {
-    u64::from(opcode.0) | extent.nsid_high
-}
-
 #[inline(always)]
 fn transfer_flags(flags: IoFlags) -> IoFlags {
     flags.difference(IoFlags::DEALLOCATE)
@@ -348,22 +344,5 @@ fn refuse_blocks(extent: &Extent, at: (u64, u64, bool), slba: u64, len: u64, lac
         Refusal::NoCommand
     } else {
         extent.misplaced_bytes(slba, len).unwrap_or(Refusal::TooLong)
-    }
-}
-
-/// Why a command for a namespace was refused that could not be told from its payload.
-#[cold]
-#[inline(never)]
-pub(super) fn refuse_namespace(extent: &Extent, controller: u64, namespaces: u64) -> Refusal {
-    if namespaces == 0 {
-        Refusal::Closed
-    } else if extent.controller != controller {
-        Refusal::ForeignNamespace
-    } else if extent.stamp != namespaces {
-        Refusal::StaleNamespace
-    } else if extent.max_blocks == 0 {
-        Refusal::Unsupported
-    } else {
-        Refusal::Full
     }
 }

@@ -2,9 +2,12 @@
 
 use super::Refusal;
 
-/// What the submission path reads of a namespace: one copy in each handle.
+/// Says where the blocks of a namespace are and what one command may do with them: all that a queue reads of it.
+///
+/// Each [`Namespace`](crate::Namespace) has one, and goes wherever an extent is asked for. A copy of it is as good as the
+/// handle for commands on a queue, and goes stale with it, but keeps no controller open.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Extent {
+pub struct Extent {
     /// The stamp of the controller's namespaces when the handle was made; unique among all controllers.
     pub(crate) stamp: u64,
     /// The last block.
@@ -24,12 +27,13 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    pub(crate) fn nsid(&self) -> u32 {
+    /// Returns the namespace's id.
+    pub fn nsid(&self) -> u32 {
         (self.nsid_high >> 32) as u32
     }
 
-    /// Blocks of the namespace, if it can be used for I/O at all.
-    pub(crate) fn blocks(&self) -> u64 {
+    /// Returns the namespace's size in blocks (NSZE).
+    pub fn blocks(&self) -> u64 {
         self.last.wrapping_add(1)
     }
 
@@ -50,8 +54,21 @@ impl Extent {
         if blocks << self.shift != len { Some(Refusal::Length) } else { self.misplaced(slba, blocks) }
     }
 
-    /// Bytes that one command may transfer: whole blocks.
-    pub(crate) fn max_bytes(&self) -> usize {
+    /// Returns the most bytes that one command may transfer, a whole number of blocks; 0 where the namespace can't be used
+    /// for I/O.
+    pub fn max_transfer(&self) -> usize {
         (self.max_blocks as usize) << self.shift
+    }
+
+    /// Returns the bytes of a block; 0 where the format has none that this driver can address.
+    pub fn block_size(&self) -> usize {
+        if self.shift == 0 { 0 } else { 1 << self.shift }
+    }
+}
+
+impl AsRef<Extent> for Extent {
+    #[inline(always)]
+    fn as_ref(&self) -> &Extent {
+        self
     }
 }

@@ -12,18 +12,22 @@
 //! queue with a protocol error.
 
 mod commands;
+mod common;
 mod completion;
 mod extent;
 mod live;
+mod pieces;
 mod prp;
 mod ring;
 mod turn;
 mod window;
 
+use crate::error::Refusal;
 pub use commands::Direction;
-pub use completion::{Completion, Refusal, Refused};
-pub(crate) use extent::Extent;
+pub use completion::{Completion, Refused};
+pub use extent::Extent;
 pub(crate) use live::{Live, unique};
+pub(crate) use pieces::Pieces;
 pub(crate) use prp::{BufferLists, ListPool, MAX_TRANSFER};
 pub(crate) use ring::{Parts, Queue, Retired};
 pub use turn::Turn;

@@ -1,6 +1,6 @@
 //! A queue's memory and state: rings, slots, cursors.
 
-use super::{ListPool, Live, Turn};
+use super::{ListPool, Live};
 use crate::{Error, Result};
 use std::{
     fmt,
@@ -173,28 +173,8 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Opens the guard, for a caller that looks at the controller by other means.
     #[inline(always)]
-    pub(crate) fn turn(&mut self) -> Result<Turn<'_, T>> {
-        self.turn_or_look(|_| Ok(()))
-    }
-
-    /// Opens the guard; where the queue is quiet, `look` decides whether to. An error of `look` closes the queue.
-    #[inline(always)]
-    pub(crate) fn turn_or_look(&mut self, look: impl FnOnce(&Self) -> Result<()>) -> Result<Turn<'_, T>> {
-        let mut namespaces = self.namespaces();
-        if self.state != State::Ready || namespaces == 0 {
-            if let Err(error) = self.reopen(look) {
-                return Err(*error);
-            }
-            namespaces = self.namespaces();
-        }
-        self.state = State::Open;
-        Ok(Turn::open(self, namespaces))
-    }
-
-    #[inline(always)]
-    fn namespaces(&self) -> u64 {
+    pub(super) fn namespaces(&self) -> u64 {
         // SAFETY: the word of `live`, which the queue keeps.
         unsafe { self.stamp.as_ref() }.load(Ordering::Relaxed)
     }
@@ -203,7 +183,7 @@ impl<T> Queue<T> {
     /// [`why_closed`](Self::why_closed).
     #[cold]
     #[inline(never)]
-    fn reopen(&mut self, look: impl FnOnce(&Self) -> Result<()>) -> Result<(), Box<Error>> {
+    pub(super) fn reopen(&mut self, look: impl FnOnce(&Self) -> Result<()>) -> Result<(), Box<Error>> {
         if self.state != State::Quiet || self.is_stopped() {
             return Err(self.why_closed());
         }

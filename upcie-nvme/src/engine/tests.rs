@@ -33,6 +33,12 @@ const EXTENT: Extent = Extent {
 /// Lists that a queue has memory for.
 const LISTS: usize = 3;
 
+/// A heap of small pages whose addresses lead nowhere.
+pub(super) fn heap() -> Arc<Heap> {
+    let space = DmaSpace::new("test", [0..=u64::MAX >> 16], PAGE as u64, Box::new(FakeIommu::default()));
+    Heap::new(&space, Some(PageSize::Small), Some(Box::new(BufferLists { page_shift: 12 })))
+}
+
 /// What goes with a command: its first block, and what is to be dropped once.
 type Tag = (u64, Arc<()>);
 
@@ -98,9 +104,7 @@ struct Model {
 
 impl Model {
     fn new(entries: usize) -> Self {
-        let space = DmaSpace::new("test", [0..=u64::MAX >> 16], PAGE as u64, Box::new(FakeIommu::default()));
-        let prepare = Box::new(BufferLists { page_shift: 12 });
-        let heap = Heap::new(&space, Some(PageSize::Small), Some(prepare));
+        let heap = heap();
         let memory = |bytes: usize| {
             let mut memory = heap.alloc_aligned(bytes.next_multiple_of(PAGE), PAGE).unwrap();
             memory.zero();

@@ -2,12 +2,12 @@
 
 use super::{
     Completion, Extent, ListPool, Refusal, Refused,
-    commands::{first, refuse_namespace},
+    common::{first, misfit, refuse_namespace, seldom},
     prp::DataPointer,
     ring::{CQE_WORDS, Cursor, EMPTY_TURNS, PHASE, Queue, SQE_WORDS, Slot, State},
 };
 use crate::{
-    Namespace,
+    Result,
     spec::{IoFlags, NvmOpcode},
 };
 use std::fmt;
@@ -40,6 +40,29 @@ pub struct Turn<'q, T> {
     pub(super) queue: &'q mut Queue<T>,
 }
 
+// Here, since a queue's own file knows no turns.
+impl<T> Queue<T> {
+    /// Opens the guard, for a caller that looks at the controller by other means.
+    #[inline(always)]
+    pub(crate) fn turn(&mut self) -> Result<Turn<'_, T>> {
+        self.turn_or_look(|_| Ok(()))
+    }
+
+    /// Opens the guard; where the queue is quiet, `look` decides whether to. An error of `look` closes the queue.
+    #[inline(always)]
+    pub(crate) fn turn_or_look(&mut self, look: impl FnOnce(&Self) -> Result<()>) -> Result<Turn<'_, T>> {
+        let mut namespaces = self.namespaces();
+        if self.state != State::Ready || namespaces == 0 {
+            if let Err(error) = self.reopen(look) {
+                return Err(*error);
+            }
+            namespaces = self.namespaces();
+        }
+        self.state = State::Open;
+        Ok(Turn::open(self, namespaces))
+    }
+}
+
 impl<'q, T> Turn<'q, T> {
     #[inline(always)]
     pub(super) fn open(queue: &'q mut Queue<T>, namespaces: u64) -> Self {
@@ -56,12 +79,12 @@ impl<'q, T> Turn<'q, T> {
     #[inline(always)]
     pub fn read(
         &mut self,
-        namespace: &Namespace,
+        namespace: &impl AsRef<Extent>,
         slba: u64,
         buffer: DmaBuf,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        self.transfer(NvmOpcode::READ, &namespace.extent, slba, buffer, IoFlags::empty(), tag)
+        self.transfer(NvmOpcode::READ, namespace.as_ref(), slba, buffer, IoFlags::empty(), tag)
     }
 
     /// Writes `buffer`, a whole number of blocks, from block `slba` on.
@@ -71,12 +94,12 @@ impl<'q, T> Turn<'q, T> {
     #[inline(always)]
     pub fn write(
         &mut self,
-        namespace: &Namespace,
+        namespace: &impl AsRef<Extent>,
         slba: u64,
         buffer: DmaBuf,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        self.transfer(NvmOpcode::WRITE, &namespace.extent, slba, buffer, IoFlags::empty(), tag)
+        self.transfer(NvmOpcode::WRITE, namespace.as_ref(), slba, buffer, IoFlags::empty(), tag)
     }
 
     /// How many more commands the queue takes now.
@@ -302,11 +325,6 @@ fn count_empty_turn<T>(queue: &mut Queue<T>) {
     }
 }
 
-/// Marks a branch that is seldom taken, so that it stays a branch: predicted, where a conditional move is waited for.
-#[cold]
-#[inline]
-pub(super) fn seldom() {}
-
 #[cold]
 #[inline(never)]
 fn release(lists: &mut ListPool, list: u32) {
@@ -372,15 +390,8 @@ fn why_refused<T>(
     slba: u64,
     buffer: &DmaBuf,
 ) -> Option<Refusal> {
-    let foreign = |segment: &DmaBuf| segment.transfer().space != queue.space && !segment.is_empty();
     if extent.stamp != namespaces || extent.max_blocks == 0 || full {
         return Some(refuse_namespace(extent, queue.live.controller, namespaces));
     }
-    if buffer.segments().any(foreign) {
-        return Some(Refusal::ForeignBuffer);
-    }
-    let len = buffer.total_len() as u64;
-    let too_long = || (len > extent.max_bytes() as u64).then_some(Refusal::TooLong);
-    let reason = extent.misplaced_bytes(slba, len).or_else(too_long);
-    reason.or_else(|| queue.live.device_memory.refuse(opcode, buffer))
+    misfit(&queue.live, queue.space, opcode, extent, slba, buffer, extent.max_transfer())
 }

@@ -58,12 +58,11 @@ impl Windows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Controller;
+    use crate::engine::tests::heap;
 
     #[test]
     fn data_is_refused_by_its_direction() {
-        let controller = Controller::open("emu:size=1M").unwrap();
-        let buffer = controller.alloc(4096).unwrap();
+        let buffer = heap().alloc(4096).unwrap();
         for (reads, writes) in [(true, false), (false, true)] {
             let window = Window { addresses: 0..u64::MAX, reads, writes, mixed: false };
             for (opcode, allowed) in [

@@ -1,16 +1,18 @@
 //! The calls that wait, on a queue pair of their controller's that they share.
 
-use super::Namespace;
 use crate::{
-    Error, IoFlags, Patience, Result,
+    Error, IoFlags, Patience, Refusal, Result,
     controller::{Inner, PRIORITY, create},
-    engine::{Direction, Queue, Refused, Retired, Turn},
+    engine::{Direction, Extent, Pieces, Queue, Refused, Retired, Turn},
     spec::{DatasetRange, Status},
     wait::Backoff,
 };
 use std::time::Duration;
 use upcie_core::{deadline::Budget, dma::DmaBuf};
 use zerocopy::IntoBytes;
+
+/// The call, for messages: asked for only where there is one.
+pub(super) type What<'w> = &'w dyn Fn() -> String;
 
 /// Entries of the rings: commands of one call that are under way together.
 const ENTRIES: u32 = 32;
@@ -22,61 +24,63 @@ const UNIT: u64 = 1 << 20;
 /// What the ranges of one Dataset Management command can take.
 const RANGES_BYTES: usize = DatasetRange::MOST * size_of::<DatasetRange>();
 
-/// Transfers all of `buffer` from or to the blocks from `slba` on, in as many commands as it takes. The caller has
-/// checked the range, the lengths and the buffer's address space.
+/// Transfers all of `buffer` from or to the blocks from `slba` on, in as many commands as it takes.
 pub(super) fn transfer(
-    namespace: &Namespace,
+    controller: &Inner,
+    extent: &Extent,
     direction: Direction,
     slba: u64,
     buffer: &mut DmaBuf,
-    what: &str,
+    what: What<'_>,
 ) -> Result<()> {
-    let (total, piece, shift) = (buffer.total_len(), namespace.max_transfer(), namespace.extent.shift);
-    let mut sent = 0;
-    run(&namespace.controller, buffer, what, total as u64 / UNIT, |turn, held| {
-        let len = piece.min(total - sent);
-        let block = slba + (sent >> shift) as u64;
-        // SAFETY: `held` outlives the command: `run` gives it back or frees it only when nothing is in
-        // flight, or once the queue has been deleted, and leaks it otherwise.
-        unsafe { turn.transfer_held(direction, namespace, block, held, sent, len, IoFlags::empty(), 0) }?;
-        sent += len;
-        Ok(sent < total)
-    })
+    let pieces = Pieces::new(controller.live(), controller.space().id(), direction, extent, slba, buffer);
+    let mut pieces = pieces.map_err(|reason| refused(controller, what, reason))?;
+    let units = buffer.total_len() as u64 / UNIT;
+    // SAFETY: `held` is `buffer`, which was judged. It outlives the command: `run` gives it back or frees it only when
+    // nothing is in flight, or once the queue has been deleted, and leaks it otherwise.
+    run(controller, buffer, what, units, |turn, held| unsafe { pieces.send(turn, held) })
 }
 
-pub(super) fn flush(namespace: &Namespace, what: &str) -> Result<()> {
-    run(&namespace.controller, &mut DmaBuf::empty(), what, 0, |turn, _| {
-        turn.flush(namespace, 0).map(|()| false)
-    })
+pub(super) fn flush(controller: &Inner, extent: &Extent, what: What<'_>) -> Result<()> {
+    run(controller, &mut DmaBuf::empty(), what, 0, |turn, _| turn.flush(extent, 0).map(|()| false))
 }
 
 /// Write Zeroes to `blocks` (not 0) blocks from `slba` on. The caller has checked the range.
-pub(super) fn zeroes(namespace: &Namespace, slba: u64, blocks: u64, what: &str) -> Result<()> {
+pub(super) fn zeroes(
+    controller: &Inner,
+    extent: &Extent,
+    slba: u64,
+    blocks: u64,
+    what: What<'_>,
+) -> Result<()> {
     let mut sent = 0;
-    let commands = blocks / u64::from(namespace.extent.max_zeroes.max(1));
-    run(&namespace.controller, &mut DmaBuf::empty(), what, commands, |turn, _| {
-        let count = (blocks - sent).min(namespace.extent.max_zeroes.into());
-        turn.write_zeroes(namespace, slba + sent, count as u32, IoFlags::empty(), 0)?;
+    let commands = blocks / u64::from(extent.max_zeroes.max(1));
+    run(controller, &mut DmaBuf::empty(), what, commands, |turn, _| {
+        let count = (blocks - sent).min(extent.max_zeroes.into());
+        turn.write_zeroes(extent, slba + sent, count as u32, IoFlags::empty(), 0)?;
         sent += count;
         Ok(sent < blocks)
     })
 }
 
 /// Deallocates `ranges` (not none).
-pub(super) fn deallocate(namespace: &Namespace, ranges: &[DatasetRange], what: &str) -> Result<()> {
+pub(super) fn deallocate(
+    controller: &Inner,
+    extent: &Extent,
+    ranges: &[DatasetRange],
+    what: What<'_>,
+) -> Result<()> {
     let bytes = ranges.as_bytes();
     // Some controllers read the ranges' whole page, however few there are.
-    let mut buffer = namespace
-        .controller
-        .heap()
-        .alloc_aligned(bytes.len().next_multiple_of(RANGES_BYTES), RANGES_BYTES)?;
+    let mut buffer =
+        controller.heap().alloc_aligned(bytes.len().next_multiple_of(RANGES_BYTES), RANGES_BYTES)?;
     buffer.write_at(0, bytes);
     let mut sent = 0;
     let commands = (ranges.len() / DatasetRange::MOST) as u64;
-    run(&namespace.controller, &mut buffer, what, commands, |turn, held| {
+    run(controller, &mut buffer, what, commands, |turn, held| {
         let count = (ranges.len() - sent).min(DatasetRange::MOST);
         // SAFETY: as in `transfer`.
-        unsafe { turn.deallocate_held(namespace, held, sent * size_of::<DatasetRange>(), count, 0) }?;
+        unsafe { turn.deallocate_held(extent, held, sent * size_of::<DatasetRange>(), count, 0) }?;
         sent += count;
         Ok(sent < ranges.len())
     })
@@ -87,11 +91,13 @@ pub(super) fn deallocate(namespace: &Namespace, ranges: &[DatasetRange], what: &
 fn run(
     controller: &Inner,
     buffer: &mut DmaBuf,
-    what: &str,
+    what: What<'_>,
     units: u64,
     mut send: impl FnMut(&mut Turn<'_, u64>, &DmaBuf) -> Result<bool, Refused<u64>>,
 ) -> Result<()> {
-    controller.check_owner(what)?;
+    if controller.is_inherited() {
+        controller.check_owner(&what())?;
+    }
     let seconds = SECOND.saturating_mul(u32::try_from(units).unwrap_or(u32::MAX));
     let whole = controller.timeout().saturating_add(seconds);
     let mut patience = Patience::new();
@@ -113,7 +119,7 @@ fn run(
             *buffer = held;
             result.map_err(|status| Error::Status {
                 device: controller.name().into(),
-                operation: what.into(),
+                operation: what(),
                 status,
             })
         }
@@ -151,7 +157,7 @@ fn run(
 fn send_all(
     controller: &Inner,
     queue: &mut Queue<u64>,
-    what: &str,
+    what: What<'_>,
     mut backoff: Backoff,
     whole: Duration,
     mut send: impl FnMut(&mut Turn<'_, u64>) -> Result<bool, Refused<u64>>,
@@ -177,7 +183,7 @@ fn send_all(
                 Err(_) if pending > 0 => break,
                 Err(Refused { reason, .. }) => {
                     let device = controller.name().into();
-                    return Err((Error::Refused { device, operation: what.into(), reason }, false));
+                    return Err((Error::Refused { device, operation: what(), reason }, false));
                 }
             }
         }
@@ -193,4 +199,9 @@ fn send_all(
         }
         controller.pause(&mut backoff, what).map_err(|error| (error, true))?;
     }
+}
+
+/// The error of a call that was refused.
+pub(super) fn refused(controller: &Inner, what: What<'_>, reason: Refusal) -> Error {
+    Error::Refused { device: controller.name().into(), operation: what(), reason }
 }

@@ -10,22 +10,23 @@ mod tests;
 pub use stream::Stream;
 
 use crate::{
-    Controller, Error, Result,
+    Controller, Error, Refusal, Result,
     controller::Inner,
-    engine::{Direction, Extent, Refusal},
+    engine::{Direction, Extent},
     spec::{DatasetRange, IdentifyNamespace, NvmOpcode},
 };
+use blocking::refused;
 use std::{fmt, sync::Arc};
 use upcie_core::dma::DmaBuf;
 
 /// A namespace of a controller: what queues need to address it, and blocking calls for convenience.
 ///
 /// A handle keeps its controller open. It goes stale when the controller's namespaces change (Format NVM, namespace
-/// management, [`Controller::rescan`](crate::Controller::rescan)): its blocks may mean something else then, so
+/// management, [`Controller::invalidate_namespaces`](crate::Controller::invalidate_namespaces)): its blocks may mean something else then, so
 /// commands through it are refused, and [`Controller::namespace`](crate::Controller::namespace) gives a new one.
 #[derive(Clone)]
 pub struct Namespace {
-    pub(crate) extent: Extent,
+    extent: Extent,
     controller: Arc<Inner>,
     identify: Arc<IdentifyNamespace>,
     unusable: Option<Arc<str>>,
@@ -38,17 +39,13 @@ impl Controller {
     /// # Errors
     /// There is no such active namespace (the error lists those that are), the controller's status, or a timeout.
     pub fn namespace(&self, nsid: u32) -> Result<Namespace> {
-        open::open(self.inner(), nsid)
+        Ok(Namespace::new(self.inner().clone(), open::ask(self.inner(), nsid)?))
     }
 }
 
 impl Namespace {
-    fn new(
-        controller: Arc<Inner>,
-        mut extent: Extent,
-        identify: IdentifyNamespace,
-        unusable: Option<String>,
-    ) -> Self {
+    fn new(controller: Arc<Inner>, known: open::Known) -> Self {
+        let open::Known { mut extent, identify, unusable } = known;
         if unusable.is_some() {
             (extent.max_blocks, extent.max_zeroes, extent.deallocates) = (0, 0, false);
         }
@@ -67,13 +64,13 @@ impl Namespace {
 
     /// Bytes of a block; 0 where the format has none that this driver can address.
     pub fn block_size(&self) -> usize {
-        if self.extent.shift == 0 { 0 } else { 1 << self.extent.shift }
+        self.extent.block_size()
     }
 
     /// The most bytes that one command on a queue may transfer; 0 when it is not [usable](Self::usable). The blocking
     /// calls split what is longer, but for chains.
     pub fn max_transfer(&self) -> usize {
-        self.extent.max_bytes()
+        self.extent.max_transfer()
     }
 
     /// The most blocks that one Write Zeroes command on a queue may name; 0 when it is not [usable](Self::usable), or the
@@ -131,8 +128,9 @@ impl Namespace {
     /// As [`read`](Self::read).
     pub fn flush(&self) -> Result<()> {
         self.usable()?;
-        let what = format!("{} of namespace {}", NvmOpcode::FLUSH, self.nsid());
-        blocking::flush(self, &what)
+        blocking::flush(&self.controller, &self.extent, &|| {
+            format!("{} of namespace {}", NvmOpcode::FLUSH, self.nsid())
+        })
     }
 
     /// Makes `blocks` blocks from `slba` on read as zeros, and waits for it. Neither data nor a buffer is needed.
@@ -141,16 +139,15 @@ impl Namespace {
     /// As [`read`](Self::read); [`Refusal::NoCommand`] where the controller does not have Write Zeroes.
     pub fn write_zeroes(&self, slba: u64, blocks: u64) -> Result<()> {
         self.usable()?;
-        let what = format!(
-            "{} to {blocks} blocks from block {slba} on of namespace {}",
-            NvmOpcode::WRITE_ZEROES,
-            self.nsid()
-        );
+        let what = || {
+            let (opcode, nsid) = (NvmOpcode::WRITE_ZEROES, self.nsid());
+            format!("{opcode} to {blocks} blocks from block {slba} on of namespace {nsid}")
+        };
         let lacks = (self.extent.max_zeroes == 0).then_some(Refusal::NoCommand);
         if let Some(reason) = lacks.or_else(|| self.extent.misplaced(slba, blocks)) {
-            return Err(self.refused(what, reason));
+            return Err(refused(&self.controller, &what, reason));
         }
-        blocking::zeroes(self, slba, blocks, &what)
+        blocking::zeroes(&self.controller, &self.extent, slba, blocks, &what)
     }
 
     /// Tells the controller that the contents of the blocks in `ranges` are no longer needed (Dataset Management,
@@ -170,53 +167,34 @@ impl Namespace {
     /// status for ranges that are beyond the namespace or longer than it takes.
     pub fn deallocate(&self, ranges: &[DatasetRange]) -> Result<()> {
         self.usable()?;
-        let what = format!(
-            "{} of {} ranges of namespace {}",
-            NvmOpcode::DATASET_MANAGEMENT,
-            ranges.len(),
-            self.nsid()
-        );
+        let what = || {
+            let (opcode, count) = (NvmOpcode::DATASET_MANAGEMENT, ranges.len());
+            format!("{opcode} of {count} ranges of namespace {}", self.nsid())
+        };
         let reason = match ranges.len() {
             _ if !self.extent.deallocates => Some(Refusal::NoCommand),
             0 => Some(Refusal::Length),
             _ => None,
         };
         match reason {
-            None => blocking::deallocate(self, ranges, &what),
-            Some(reason) => Err(self.refused(what, reason)),
+            None => blocking::deallocate(&self.controller, &self.extent, ranges, &what),
+            Some(reason) => Err(refused(&self.controller, &what, reason)),
         }
-    }
-
-    fn refused(&self, operation: String, reason: Refusal) -> Error {
-        Error::Refused { device: self.controller.name().into(), operation, reason }
     }
 
     fn transfer(&self, direction: Direction, slba: u64, buffer: &mut DmaBuf) -> Result<()> {
         self.usable()?;
-        let opcode = direction.opcode();
-        let len = buffer.total_len() as u64;
-        let refuse = |reason| {
-            let what = format!("{opcode} of {len} bytes at block {slba} of namespace {}", self.nsid());
-            self.refused(what, reason)
-        };
-        if let Some(reason) = self.extent.misplaced_bytes(slba, len) {
-            return Err(refuse(reason));
-        }
-        // A chain goes in one command; what a part of it could be sent by would be sent before the rest is refused.
-        if buffer.next().is_some() && len > self.max_transfer() as u64 {
-            return Err(refuse(Refusal::TooLong));
-        }
-        if buffer
-            .segments()
-            .any(|segment| segment.transfer().space != self.controller.space().id() && !segment.is_empty())
-        {
-            return Err(refuse(Refusal::ForeignBuffer));
-        }
-        if let Some(reason) = self.controller.live().device_memory.refuse(opcode, buffer) {
-            return Err(refuse(reason));
-        }
-        let what = format!("{opcode} at block {slba} of namespace {}", self.nsid());
-        blocking::transfer(self, direction, slba, buffer, &what)
+        let (opcode, len) = (direction.opcode(), buffer.total_len());
+        let what = || format!("{opcode} of {len} bytes at block {slba} of namespace {}", self.nsid());
+        blocking::transfer(&self.controller, &self.extent, direction, slba, buffer, &what)
+    }
+}
+
+impl AsRef<Extent> for Namespace {
+    /// Its place for commands on a queue.
+    #[inline(always)]
+    fn as_ref(&self) -> &Extent {
+        &self.extent
     }
 }
 

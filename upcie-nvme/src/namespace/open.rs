@@ -1,17 +1,23 @@
 //! What a namespace is like, as its controller says.
 
-use super::Namespace;
 use crate::{
     Error, Result,
     controller::Inner,
     engine::Extent,
     spec::{Cns, Command, Csi, IdentifyNamespace, NamespaceDescriptors, OptionalCommands},
 };
-use std::sync::Arc;
 use zerocopy::FromBytes;
 
-/// A handle to the namespace `nsid`.
-pub(super) fn open(controller: &Arc<Inner>, nsid: u32) -> Result<Namespace> {
+/// What there is to know of the namespace `nsid`.
+pub(super) struct Known {
+    pub(super) extent: Extent,
+    pub(super) identify: IdentifyNamespace,
+    /// Why it can't be used for I/O, if so.
+    pub(super) unusable: Option<String>,
+}
+
+/// Asks the controller for the namespace `nsid`.
+pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
     // Before anything is read: what changes meanwhile makes the handle stale.
     let stamp = controller.live().stamp();
     // After the stamp: a change that ends before this look has made the stamp stale.
@@ -53,7 +59,7 @@ pub(super) fn open(controller: &Arc<Inner>, nsid: u32) -> Result<Namespace> {
         },
         deallocates: optional.contains(OptionalCommands::DATASET_MANAGEMENT),
     };
-    Ok(Namespace::new(controller.clone(), extent, identify, unusable))
+    Ok(Known { extent, identify, unusable })
 }
 
 /// Why I/O on a namespace is not supported, if so.

@@ -16,8 +16,7 @@ use std::{
     time::Duration,
 };
 use upcie_nvme::{
-    Controller, ControllerOptions, IrqKind,
-    controller::open_device,
+    Controller, ControllerOptions, IrqKind, open_device,
     spec::{
         AdminQueueAttributes, Capabilities, CmbLocation, CmbSize, Configuration, ControllerStatus,
         PowerState, Version, offset,

@@ -127,7 +127,7 @@ impl Inner {
         self.check_owner("using its memory buffer")?;
         let mut patience = Patience::new();
         let (limit, what) = (self.options.timeout, "using its memory buffer");
-        let mut slot = self.enter(&self.memory_buffer, &mut patience, limit, what, "calls")?;
+        let mut slot = self.enter(&self.memory_buffer, &mut patience, limit, || what.into(), "calls")?;
         match &*slot {
             Some(known) => Ok(known.clone()),
             None => Ok(slot.insert(self.enable_buffer()?).clone()),

@@ -127,7 +127,7 @@ impl Inner {
         self.check_owner("using its persistent memory")?;
         let mut patience = Patience::new();
         let (limit, what) = (self.options.timeout, "using its persistent memory");
-        let mut slot = self.enter(&self.persistent_memory, &mut patience, limit, what, "calls")?;
+        let mut slot = self.enter(&self.persistent_memory, &mut patience, limit, || what.into(), "calls")?;
         match &*slot {
             Some(known) => Ok(known.clone()),
             None if !self.registers.capabilities().pmrs() => Ok(slot.insert(None).clone()),

@@ -6,7 +6,7 @@
 
 mod pool;
 
-use crate::engine::Refusal;
+use crate::error::Refusal;
 pub(crate) use pool::{DataPointer, ListPool};
 use upcie_core::dma::{List, Prepare};
 

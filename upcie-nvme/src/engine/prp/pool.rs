@@ -1,7 +1,7 @@
 //! PRP lists made for one command: in memory of the queue's own, taken and given back.
 
 use super::{ENTRY, MAX_TRANSFER, Pages, list_bytes};
-use crate::engine::Refusal;
+use crate::error::Refusal;
 use upcie_core::dma::DmaBuf;
 
 /// What goes into a command's data pointer, and the list to give back when it is done.

@@ -1,6 +1,9 @@
 //! The crate's one error type, and why a controller takes no I/O.
 
-use crate::{engine::Refusal, spec::Status};
+mod refusal;
+
+use crate::spec::Status;
+pub use refusal::Refusal;
 use std::{fmt, io, time::Duration};
 use upcie_core::Chain;
 

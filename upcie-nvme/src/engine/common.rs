@@ -1,0 +1,54 @@
+//! What all ways to submit a command share: its first words, and why it is refused.
+
+use super::{Extent, Live, Refusal};
+use crate::spec::NvmOpcode;
+use upcie_core::dma::DmaBuf;
+
+/// Marks a branch that is seldom taken, so that it stays a branch: predicted, where a conditional move is waited for.
+#[cold]
+#[inline]
+pub(super) fn seldom() {}
+
+/// The first two dwords of a command, without its id.
+#[inline(always)]
+pub(super) fn first(opcode: NvmOpcode, extent: &Extent) -> u64 {
+    u64::from(opcode.0) | extent.nsid_high
+}
+
+/// Why a transfer of all of `buffer`, at most `most` bytes, does not fit its place, the address space or the controller's
+/// own memory.
+pub(super) fn misfit(
+    live: &Live,
+    space: u64,
+    opcode: NvmOpcode,
+    extent: &Extent,
+    slba: u64,
+    buffer: &DmaBuf,
+    most: usize,
+) -> Option<Refusal> {
+    let foreign = |segment: &DmaBuf| segment.transfer().space != space && !segment.is_empty();
+    if buffer.segments().any(foreign) {
+        return Some(Refusal::ForeignBuffer);
+    }
+    let len = buffer.total_len();
+    let too_long = || (len > most).then_some(Refusal::TooLong);
+    let reason = extent.misplaced_bytes(slba, len as u64).or_else(too_long);
+    reason.or_else(|| live.device_memory.refuse(opcode, buffer))
+}
+
+/// Why a command for a namespace was refused that could not be told from its payload.
+#[cold]
+#[inline(never)]
+pub(super) fn refuse_namespace(extent: &Extent, controller: u64, namespaces: u64) -> Refusal {
+    if namespaces == 0 {
+        Refusal::Closed
+    } else if extent.controller != controller {
+        Refusal::ForeignNamespace
+    } else if extent.stamp != namespaces {
+        Refusal::StaleNamespace
+    } else if extent.max_blocks == 0 {
+        Refusal::Unsupported
+    } else {
+        Refusal::Full
+    }
+}

@@ -1,0 +1,76 @@
+//! Why a command is not taken.
+
+use std::fmt;
+
+/// Why a command was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// As many commands are in flight as the queue has slots: reap some first.
+    Full,
+    /// The controller completed a command that was not in flight during this turn, which closed the queue: make another.
+    Closed,
+    /// The buffer needs a PRP list and all list memory of the queue is in use: reap some commands first, or make
+    /// the queue with more ([`QueuePairBuilder::list_memory`](crate::queue::QueuePairBuilder::list_memory)).
+    ListsInUse,
+    /// The buffer has no bytes, or not a whole number of blocks; a number of blocks or ranges is 0; a part or that many
+    /// ranges are not within the buffer; or the ranges are more than a command takes.
+    Length,
+    /// It is more than the controller takes in one command (MDTS; 65536 blocks; for Write Zeroes WZSL): split it.
+    TooLong,
+    /// The controller does not have the command, which is optional
+    /// ([`optional_commands`](crate::spec::IdentifyController::optional_commands)).
+    NoCommand,
+    /// A block of the transfer is at or beyond the end of the namespace.
+    OutOfRange,
+    /// The buffer is not aligned to dwords, or two of its segments meet inside of a page.
+    Unaligned,
+    /// The buffer is in another device's address space.
+    ForeignBuffer,
+    /// The buffer is in the controller's own memory, which takes no data in this direction
+    /// ([`MemoryBuffer`](crate::controller::MemoryBuffer)).
+    Direction,
+    /// Some segments are in the controller's own memory and some are not, which the controller does not take in one
+    /// command.
+    Mixed,
+    /// The namespace belongs to another controller.
+    ForeignNamespace,
+    /// The namespaces of the controller have changed since this handle was made: get a new one.
+    StaleNamespace,
+    /// The namespace's format or command set is not supported for I/O: see
+    /// [`Namespace::usable`](crate::Namespace::usable).
+    Unsupported,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the queue is full: reap completions first",
+            Self::Closed => {
+                "the controller completed a command that was not in flight, so the queue is closed: make another"
+            }
+            Self::ListsInUse => "all PRP list memory of the queue is in use: reap completions first",
+            Self::Length => {
+                "the length is not a positive number of whole blocks, or of ranges, that the buffer holds"
+            }
+            Self::NoCommand => "the controller does not have this optional command (Identify, ONCS)",
+            Self::TooLong => "it is longer than one command may be: split it",
+            Self::OutOfRange => "the blocks are beyond the end of the namespace",
+            Self::Unaligned => {
+                "the buffer, or an inner boundary of its segments, is not aligned as PRPs need it"
+            }
+            Self::ForeignBuffer => "the buffer is in another device's address space",
+            Self::Direction => {
+                "the controller's own memory, where the buffer is, takes no data in this direction"
+            }
+            Self::Mixed => {
+                "the controller takes no data that is partly in its own memory and partly elsewhere"
+            }
+            Self::ForeignNamespace => "the namespace belongs to another controller",
+            Self::StaleNamespace => "the controller's namespaces have changed: get the namespace again",
+            Self::Unsupported => "the namespace's format or command set is not supported for I/O",
+        })
+    }
+}
+
+impl std::error::Error for Refusal {}

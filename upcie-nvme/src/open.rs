@@ -1,0 +1,63 @@
+//! The top: a controller by its address, whoever drives it.
+
+use crate::{Controller, ControllerOptions, Error, Result, controller::check_class, emu};
+use std::{sync::Arc, time::Duration};
+use upcie_core::{
+    deadline::Budget,
+    device::{Address, Device},
+    vfio_user::Client,
+};
+
+impl Controller {
+    /// Opens and brings up the controller at `address`, with the default options. The address is an [`Address`] or its text.
+    ///
+    /// # Errors
+    /// The text is no address, there is no such device, it can't be reached (the error says what to do), or it does not
+    /// come up.
+    pub fn open<A>(address: A) -> Result<Self>
+    where
+        A: TryInto<Address>,
+        Error: From<A::Error>,
+    {
+        Self::open_with(address, ControllerOptions::default())
+    }
+
+    /// Opens and brings up the controller at `address`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with<A>(address: A, options: ControllerOptions) -> Result<Self>
+    where
+        A: TryInto<Address>,
+        Error: From<A::Error>,
+    {
+        Self::from_device(open_device(address, options.timeout)?, options)
+    }
+}
+
+/// Opens the device at `address`, embedded controllers included, and does not bring it up: to look at the registers of one that
+/// does not come up. A vfio-user server has `timeout` for each answer, and for all that opening asks.
+///
+/// ```
+/// use std::time::Duration;
+/// let device = upcie_nvme::open_device("emu:size=1M", Duration::from_secs(5))?;
+/// println!("CAP {:#x}", device.bar(0)?.read_u64(0)?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// There is no such device, or it can't be reached: what to do is in the error.
+pub fn open_device<A>(address: A, timeout: Duration) -> Result<Arc<dyn Device>>
+where
+    A: TryInto<Address>,
+    Error: From<A::Error>,
+{
+    let address = address.try_into()?;
+    check_class(&address)?;
+    let _budget = Budget::new(timeout);
+    Ok(match &address {
+        Address::Emulated(text) => emu::spawn(&text.parse::<emu::Options>()?)?,
+        Address::VfioUser(path) => Arc::new(Client::connect_within(path, timeout)?),
+        other => upcie_core::open(other)?,
+    })
+}

@@ -112,7 +112,8 @@ pub fn map_areas(
     }
     // The handler replaces whole mappings, which are of whole huge pages only if the areas are.
     let is_whole = |&(_, _, size): &(u64, u64, usize)| size as u64 % file.step == 0;
-    if !file.sealed && !(is_installed() && places.iter().all(is_whole)) {
+    let is_survived = file.sealed || is_installed() && places.iter().all(is_whole);
+    if !is_survived {
         return Ok(Mapped::Not(MAY_SHRINK));
     }
     let map = |(offset, at, size)| {

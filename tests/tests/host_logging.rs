@@ -97,7 +97,7 @@ fn open(bent: &Bent, timeout: Duration) -> Controller {
     let end = Instant::now() + deadline();
     loop {
         let options = ControllerOptions { timeout, ..ControllerOptions::default() };
-        match Controller::open_with(&bent.address(), options) {
+        match Controller::open_with(bent.address(), options) {
             Ok(controller) => return controller,
             Err(error) => assert!(Instant::now() < end, "{}", chain(&error)),
         }

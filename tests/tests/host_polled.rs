@@ -22,7 +22,7 @@ struct Polled {
 impl Polled {
     fn start(options: &str) -> Self {
         let bent = Bent::start(options);
-        let controller = Controller::open(&bent.address()).unwrap();
+        let controller = Controller::open(bent.address()).unwrap();
         let namespace = controller.namespace(1).unwrap();
         let queue = controller.queue_pair().create().unwrap();
         Self { bent, controller, namespace, queue }

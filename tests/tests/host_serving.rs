@@ -92,7 +92,7 @@ fn a_disk_that_hangs_in_the_last_flush_ends_nobody_late() {
 fn a_disk_that_hangs_in_a_write_ends_nobody_late() {
     let Some((fuse, server)) = on_fuse() else { return };
     let options = ControllerOptions { timeout: std::time::Duration::from_secs(1), ..Default::default() };
-    let controller = Controller::open_with(&server.address(), options).unwrap();
+    let controller = Controller::open_with(server.address(), options).unwrap();
     let namespace = controller.namespace(1).unwrap();
     namespace.write(0, &mut controller.alloc(4096).unwrap()).unwrap();
     fuse.stop();
@@ -133,7 +133,7 @@ fn a_client_that_does_not_leave_is_left() {
         return;
     }
     let server = Server::start("size=16M");
-    let controller = Controller::open(&server.address()).unwrap();
+    let controller = Controller::open(server.address()).unwrap();
     let mut queue = create::<u64>(controller.queue_pair().depth(4));
     assert!(!controller.is_wanted_back());
     let (status, said) = server.end(Signal::SIGTERM);

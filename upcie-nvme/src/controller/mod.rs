@@ -215,7 +215,7 @@ impl Controller {
     /// commands; it grants 0 [queue pairs](Self::max_queue_pairs), and queue pairs and the blocking calls are refused.
     ///
     /// # Errors
-    /// [`Error::NoIo`](crate::Error::NoIo) with the reason.
+    /// [`Error::NoIo`] with the reason.
     pub fn check_io(&self) -> Result<()> {
         self.inner.check_io()
     }

@@ -3,6 +3,7 @@
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use clap_complete::Shell;
+use nix::sys::signal::{SigSet, Signal};
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -230,6 +231,9 @@ fn run(args: &Args, socket: &Path, options: &Options) -> anyhow::Result<()> {
         phase.end_after(END, file.as_deref());
     })
     .context("handling SIGINT and SIGTERM")?;
+    // For the handler's thread alone: this one may be in the kernel, waiting for a disk, and would keep the signal there.
+    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+    signals.thread_block().context("leaving signals to their handler")?;
     upcie_core::memory::survive_shrinking()?;
     let mut emulator = Emulator::new(options)?;
     let size = units::bytes(emulator.namespace_size());

@@ -2,17 +2,8 @@
 //! before it.
 
 use nix::sys::signal::Signal;
-use std::{
-    fs,
-    io::{IoSlice, Read},
-    os::{
-        fd::{AsRawFd, RawFd},
-        unix::net::UnixStream,
-    },
-    process::Command,
-    thread,
-};
-use upcie_nvme::{Address, Controller, ControllerOptions, Wait};
+use std::{fs, process::Command, thread};
+use upcie_nvme::{Controller, ControllerOptions, Wait};
 use upcie_tests::{
     deadline,
     fuse::Fuse,
@@ -143,57 +134,4 @@ fn a_client_that_does_not_leave_is_left() {
         queue.wait(Wait::Poll, deadline()).expect_err("no device");
         drop((queue, controller));
     });
-}
-
-/// Soundness finding 9: each descriptor that can't be closed costs its sender, and not the next client.
-#[test]
-#[ignore = "the process that has the file open can start no other: exec closes it, and waits for ever, with a lock held that ps needs"]
-fn descriptors_that_can_not_be_closed_cost_their_sender_alone() {
-    if !is_built() {
-        return;
-    }
-    let Some(mut fuse) = Fuse::mount(true) else { return left_out("FUSE can't be mounted here") };
-    let server = Server::start("size=16M");
-    let Address::VfioUser(path) = server.address() else { panic!("no socket") };
-    let file = fuse.open().as_raw_fd();
-    fuse.stop();
-    for round in 0..20 {
-        let mut stream = UnixStream::connect(&path).unwrap();
-        stream.set_read_timeout(Some(deadline())).unwrap();
-        let hello = b"\0\0\x01\0{\"capabilities\":{\"max_msg_fds\":8}}\0";
-        send(&stream, 1, hello, None);
-        assert_eq!(answer(&mut stream), 0, "round {round}");
-        // DMA_MAP of a page.
-        let mut map = [32_u32.to_ne_bytes(), 3_u32.to_ne_bytes()].concat();
-        [0_u64, 1 << 20, 4096].iter().for_each(|word| map.extend(word.to_ne_bytes()));
-        send(&stream, 2, &map, Some(file));
-        assert_ne!(answer(&mut stream), 0, "round {round}: a file of FUSE is taken");
-    }
-    let mut command = Command::new(programs().join("upcie"));
-    command.args(["perf", &server.address().to_string(), "--time", "100ms"]);
-    let (status, said) = Process::start(command).finish();
-    assert!(status.success(), "{status}: {said}");
-    drop(fuse);
-    let (status, said) = server.end(Signal::SIGTERM);
-    assert!(status.success(), "{status}: {said}");
-}
-
-fn send(stream: &UnixStream, command: u16, payload: &[u8], fd: Option<RawFd>) {
-    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-    let mut bytes = [7_u16.to_ne_bytes(), command.to_ne_bytes()].concat();
-    bytes.extend((16 + payload.len() as u32).to_ne_bytes());
-    bytes.extend([0; 8]);
-    bytes.extend(payload);
-    let rights = [ControlMessage::ScmRights(fd.as_slice())];
-    let rights = if fd.is_none() { &[] } else { &rights[..] };
-    sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(&bytes)], rights, MsgFlags::MSG_NOSIGNAL, None).unwrap();
-}
-
-/// Takes an answer; gives its error number.
-fn answer(stream: &mut UnixStream) -> u32 {
-    let mut header = [0; 16];
-    stream.read_exact(&mut header).unwrap();
-    let word = |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().unwrap());
-    stream.read_exact(&mut vec![0; word(4) as usize - 16]).unwrap();
-    word(12)
 }

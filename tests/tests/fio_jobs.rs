@@ -368,16 +368,21 @@ fn an_interrupted_run_ends_with_statistics() {
     });
 }
 
-/// The kernel waits with an unbinding until the engine lets go of the device.
+/// The kernel waits with an unbinding until the engine lets go of the device, a server with its end for a second.
 #[test]
-fn an_unbound_device_ends_the_job_with_one_line() {
+fn a_device_that_is_wanted_back_ends_the_job_with_one_line() {
     with_fio(|device| {
         if look(device, |controller| controller.wanted_back_fd().is_none()) {
             return;
         }
-        let function = Function::at(device.address().bdf().expect("a PCI function")).expect("it is there");
-        let before = function.binding().expect("its driver");
         let job = ["--rw=randread", "--iodepth=8", "--time_based", "--runtime=600"];
+        let address = device.address().clone();
+        if let Some(server) = device.server() {
+            let outcome = fio(&address).job(&job).run_and(|_| server.process().signal(Signal::SIGTERM));
+            return outcome.refused("a stopped server", &[&address.to_string(), "its server wants"]);
+        }
+        let function = Function::at(address.bdf().expect("a PCI function")).expect("it is there");
+        let before = function.binding().expect("its driver");
         let outcome = fio(device.address()).job(&job).run_and(|_| {
             let unbound = Binder::new().force(true).deadline(deadline()).unbind(&function);
             unbound.expect("the engine lets go of it");

@@ -107,7 +107,13 @@ impl<T> Drop for Pass<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{sync::Arc, thread};
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        thread,
+    };
 
     const LONG: fn() -> Duration = || Duration::from_secs(60);
 
@@ -139,24 +145,21 @@ mod tests {
 
     #[test]
     fn threads_get_it_in_the_order_of_asking() {
-        let gate = Arc::new(Gate::new(Vec::new()));
+        let (gate, late) = (Arc::new(Gate::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let first = gate.enter(LONG).unwrap();
         let mut threads: Vec<_> = (0..4)
             .map(|index| {
-                let shared = gate.clone();
-                // The third gives up, and holds nobody up.
-                let mut looks = 0;
-                let left = move || {
-                    looks += 1;
-                    if index == 2 && looks > 1 { Duration::ZERO } else { LONG() }
-                };
+                let (shared, late) = (gate.clone(), late.clone());
+                // The third gives up once all are in line, and holds nobody up.
+                let left =
+                    move || if index == 2 && late.load(Ordering::Relaxed) { Duration::ZERO } else { LONG() };
                 let thread = thread::spawn(move || shared.enter(left).map(|mut pass| pass.push(index)));
-                wait_for_line(&gate, usize::min(index + 1, 3));
+                wait_for_line(&gate, index + 1);
                 thread
             })
             .collect();
+        late.store(true, Ordering::Relaxed);
         threads.remove(2).join().unwrap();
-        wait_for_line(&gate, 3);
         drop(first);
         for thread in threads {
             thread.join().unwrap();

@@ -114,10 +114,11 @@ impl Child {
         children.push(child);
         drop(children);
         drop(writer);
-        if !wait_readable(result.as_fd(), deadline).map_err(io::Error::other)? {
+        let in_time = wait_readable(result.as_fd(), deadline).map_err(io::Error::other);
+        if !matches!(in_time, Ok(true)) {
             // Nobody else will ask how it ended.
             Self(child).reap_later(|| {});
-            return Err(io::ErrorKind::TimedOut.into());
+            return Err(in_time.err().unwrap_or_else(|| io::ErrorKind::TimedOut.into()));
         }
         let mut code = [0; size_of::<i32>()];
         let told = File::from(result).read_exact(&mut code);

@@ -177,7 +177,7 @@ impl Inner {
         let mut admin = admin.map_err(|error| (error, false))?;
         // What came too late has made room. Of a queue that is closed the controller's state says why.
         let reaped = admin.reap(self, None);
-        reaped.map_err(|error| (self.check_alive(what).err().unwrap_or(error), false))?;
+        reaped.map_err(|error| (self.check_alive(&|| what.into()).err().unwrap_or(error), false))?;
         let tag = admin.next;
         admin.next += 1;
         let mut turn = admin.queue.turn().map_err(|error| (error, false))?;
@@ -244,7 +244,7 @@ impl Inner {
             let (device, after) = (self.name.to_string(), backoff.limit());
             return Err(Error::Timeout { device, operation: what(), after, kept: false });
         }
-        if backoff.is_slow() { self.check_alive(&what()) } else { Ok(()) }
+        if backoff.is_slow() { self.check_alive(what) } else { Ok(()) }
     }
 }
 

@@ -7,11 +7,13 @@ use std::time::Duration;
 impl Inner {
     /// An error if the controller is gone, reports a fatal status, or was stopped by somebody else. Gives back what it has let
     /// go of.
-    pub(crate) fn check_alive(&self, what: &str) -> Result<()> {
-        let (device, operation) = (self.name.to_string(), what.to_owned());
+    pub(crate) fn check_alive(&self, what: &dyn Fn() -> String) -> Result<()> {
+        let device = || self.name.to_string();
         let (error, is_stopped) = match self.registers.status() {
-            Ok(status) if status.cfs() => (Error::Fatal { device, operation }, !status.rdy()),
-            Ok(status) if !status.rdy() => (Error::Disabled { device, operation }, true),
+            Ok(status) if status.cfs() => {
+                (Error::Fatal { device: device(), operation: what() }, !status.rdy())
+            }
+            Ok(status) if !status.rdy() => (Error::Disabled { device: device(), operation: what() }, true),
             Ok(_) => return Ok(()),
             Err(error) => (error, false),
         };
@@ -27,7 +29,7 @@ impl Inner {
     /// Looks whether the controller has let go of everything, and gives it back if so.
     pub(super) fn release_if_let_go(&self) {
         // What is wrong with it is its next user's to hear.
-        let _ = self.check_alive("looking whether it has let go of memory");
+        let _ = self.check_alive(&|| "looking whether it has let go of memory".into());
     }
 
     /// The one place where memory and ids come back because of that: of queue pairs whose deletion was not confirmed, of admin

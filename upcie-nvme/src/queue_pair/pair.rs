@@ -100,7 +100,7 @@ impl<T> QueuePair<T> {
     /// Looks whether the controller is well. If it is not, the queue takes nothing more.
     #[cold]
     fn look(&mut self) -> Result<()> {
-        let looked = self.controller.check_alive("waiting for a completion");
+        let looked = self.controller.check_alive(&|| "waiting for a completion".into());
         if let Err(error) = &looked {
             self.queue.fail(error);
         }
@@ -274,7 +274,7 @@ fn check_progress<T>(queue: &Queue<T>, progress: &mut (Instant, usize), controll
         return Ok(());
     }
     *progress = (now, cursor);
-    controller.check_alive(&format!("polling queue {} for completions", queue.qid()))
+    controller.check_alive(&|| format!("polling queue {} for completions", queue.qid()))
 }
 
 /// How long commands in flight may take before empty turns look at the controller.

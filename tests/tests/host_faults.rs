@@ -190,9 +190,10 @@ fn a_thousand_faulty_sessions_leave_nothing_behind() {
         drop((namespace, controller));
         bent.faults.hang(false);
     }
-    // The server closes its end of the last session when it gets to it.
+    // The server closes its end of a session when it gets to it: of the last one soon, of one before the count perhaps after it.
+    let is_more = |now: (usize, usize, usize)| now.0 > before.0 || now.1 > before.1 || now.2 > before.2;
     let end = Instant::now() + deadline();
-    while held() != before {
+    while is_more(held()) {
         assert!(Instant::now() < end, "descriptors, mappings and pages {:?}, at first {before:?}", held());
         std::thread::yield_now();
     }

@@ -61,6 +61,11 @@ struct Target {
     kind: Vec<String>,
 }
 
+/// Tells whether this is a run of continuous integration, where a test that can't run is a failure.
+pub fn is_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true")
+}
+
 /// The cargo that runs this program.
 pub fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
@@ -86,6 +91,10 @@ impl Workspace {
     pub fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = cargo();
         command.args(arguments).current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
+        if is_ci() {
+            // Nothing is built twice there: the parts of an incremental build would take disk space for nothing.
+            command.env("CARGO_INCREMENTAL", "0");
+        }
         command
     }
 

@@ -136,6 +136,13 @@ pub fn captured(
     Ok((status, read(log)))
 }
 
+/// Returns how many bytes a plain user can still write to the file system that holds a directory.
+pub fn free_space(directory: &Path) -> Result<u64> {
+    let answer = output(Command::new("df").args(["--output=avail", "--block-size=1"]).arg(directory))?;
+    let bytes = answer.lines().nth(1).map(str::trim).context("`df` printed no second line")?;
+    bytes.parse().with_context(|| format!("`df` says that {bytes} bytes are free"))
+}
+
 /// A file's text, empty if there is none.
 pub fn read(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()

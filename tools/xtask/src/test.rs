@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::cargo::{Executable, Workspace};
+use crate::cargo::{Executable, Workspace, is_ci};
 use crate::checks::{assembly, instructions, layers, licences, package};
 use crate::lab::fio;
 use crate::lab::kernel::Lab;
@@ -20,6 +20,8 @@ use crate::suites::{boot, host, linux, matrix};
 const FIO_SUITE: &str = "fio_jobs";
 /// Libraries that must build for the other architecture.
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
+/// Bytes that a run writes at most when nothing is built yet.
+const WHOLE_RUN: u64 = 8 << 30;
 /// The oldest Rust that the libraries build with: `rust-version` in Cargo.toml.
 const MSRV: &str = "1.85";
 
@@ -40,10 +42,11 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         let names = modes::names().chain(BOOTS.iter().map(|boot| boot.name)).collect::<Vec<_>>();
         bail!("there is no mode and no boot {word}; there are {}", names.join(", "));
     }
-    let strict = std::env::var("CI").is_ok_and(|value| value == "true");
+    let strict = is_ci();
     let workspace = Workspace::find()?;
     let mut run =
         Run { choice: &args.choice, workspace, strict, rows: Vec::new(), tools: Vec::new(), fio: None };
+    warn_of_small_disk(&run.workspace)?;
     // First, so that a person who must type a password is still there.
     let lab = if args.no_guest { None } else { Some(prepare()?) };
     let fio = needs_engine(&args.choice).then(fio::installed);
@@ -64,6 +67,20 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let bad = run.rows.iter().filter(|row| row.problem.is_some()).count();
     println!("{} of {} failed", bad, run.rows.len());
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Says when the disk may fill up in the middle: compilers, linkers and the guest then fail, each in words of its own.
+fn warn_of_small_disk(workspace: &Workspace) -> Result<()> {
+    std::fs::create_dir_all(&workspace.target)?;
+    for directory in [workspace.target.clone(), std::env::temp_dir()] {
+        let free = process::free_space(&directory)?;
+        if free < WHOLE_RUN {
+            let [free, needed] = [free, WHOLE_RUN].map(|bytes| bytes >> 20);
+            let place = directory.display();
+            say!("{place} has {free} MiB left; a whole run from nothing takes up to {needed} MiB");
+        }
+    }
+    Ok(())
 }
 
 /// Whether each word of the filter is the name of a step that has run: then no suite is meant, and none is built.

@@ -172,6 +172,14 @@ fn follow(
             stderr.pass_on(&mut std::io::stderr().lock());
         }
         if let Some(code) = code {
+            if code.trim().is_empty() {
+                let directory = run.out("");
+                bail!(
+                    "the guest could not write the command's exit code to {}, which has {} MiB left",
+                    directory.display(),
+                    process::free_space(&directory)? >> 20
+                );
+            }
             let code = code.trim().parse().context("an exit code")?;
             let (stdout, stderr) = (read(&file("stdout")), read(&file("stderr")));
             let leaked = Some(read(&file("leak"))).filter(|text| !text.is_empty());

@@ -1,5 +1,5 @@
 //! Values that are forgotten (`mem::forget` is safe): what they hold stays, and nothing that a device may still write to is
-//! given to anybody else. One test for each row of the table in ARCHITECTURE.md; a turn's is in `ownership`, a lock's beside it.
+//! given to anybody else. One test for each row of the table in docs/design.md; a turn's is in `ownership`, a lock's beside it.
 
 use std::{
     io::{ErrorKind, Read},

@@ -45,3 +45,18 @@ fn threads() {
 fn shared_memory() {
     run("shared_memory");
 }
+
+#[test]
+fn append_log() {
+    run("append_log");
+}
+
+#[test]
+fn threaded_reader() {
+    run("threaded_reader");
+}
+
+#[test]
+fn tokio_service() {
+    run("tokio_service");
+}

@@ -11,11 +11,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address: Address = std::env::args().nth(1).as_deref().unwrap_or("emu").parse()?;
     let controller = Controller::open(&address)?;
     let namespace = controller.namespace(1)?;
-    // MSI-X vector 1 tells of this queue's completions; others may share it.
-    let mut queue = controller.queue_pair().depth(16).interrupt(1).create::<&str>()?;
+    // Vector 0 is the admin queue's too, and the only one with INTx. Several queues may share a vector.
+    let vector = controller.vectors()?.saturating_sub(1).min(1);
+    let mut queue = controller.queue_pair().depth(16).interrupt(vector).create::<&str>()?;
 
-    // Asleep at once, or after having polled for a little while: the one costs no time of this core, the other little
-    // latency.
+    // Sleep at once, which takes no time of this core, or poll for a little while first, which takes less time to wake up.
     for how in [Wait::Interrupt, Wait::Adaptive(Duration::from_micros(20))] {
         queue.turn()?.read(&namespace, 0, controller.alloc(4096)?, "a read")?;
         assert!(queue.wait(how, LIMIT)?, "no completion within {LIMIT:?}");
@@ -24,11 +24,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
 
-    // In an event loop: a descriptor that becomes readable with the queue's interrupts (edge triggered). Look at the queue
-    // once before the first wait, and after each.
+    // In an event loop: a descriptor that becomes readable with the queue's interrupts (edge triggered). Before each sleep:
+    // arm the vector, then look at the queue.
     queue.turn()?.flush(&namespace, "a flush")?;
     let mut left = 1;
     while left > 0 {
+        queue.arm()?;
         for done in queue.turn()? {
             println!("epoll: {} is done: {}", done.tag(), done.status().meaning());
             left -= 1;

@@ -28,3 +28,6 @@ pub mod queue {
         queue_pair::{QueuePair, QueuePairBuilder},
     };
 }
+
+#[doc = include_str!("../COOKBOOK.md")]
+pub mod cookbook {}

@@ -224,6 +224,16 @@ impl<T> Queue<T> {
         self.none
     }
 
+    /// Returns how many more commands the queue takes; 0 when it is closed.
+    pub(crate) fn room(&self) -> u32 {
+        if !matches!(self.state, State::Ready | State::Quiet) {
+            return 0;
+        }
+        let entries = self.none + 1;
+        let tail = ((self.at.sqe.addr() - self.sq.addr()) / (SQE_WORDS * size_of::<u64>())) as u32;
+        self.none - (tail + entries - self.head().0) % entries
+    }
+
     /// Commands in flight, counted by the slots: true even after a leaked turn.
     pub(crate) fn in_flight(&self) -> u32 {
         // SAFETY: the queue's own, made with this length; no turn refers to them while the queue is borrowed.

@@ -70,6 +70,12 @@ impl Device {
         self.posted.push_back(id);
     }
 
+    /// Asserts that the doorbells tell of all entries up to `tail`, and of each completion that was reaped.
+    fn check_doorbells(&self, tail: usize) {
+        let head = (self.tail + self.entries - self.posted.len()) % self.entries;
+        assert_eq!(self.doorbells.each_ref().map(|doorbell| doorbell.read() as usize), [tail, head]);
+    }
+
     /// The id, the address and the first block of an entry.
     fn entry(&self, index: usize) -> (u16, u64, u64) {
         let [first, prp1, slba] = [0, 3, 5].map(|word| {
@@ -168,7 +174,15 @@ impl Model {
         let (mut left, mut honest) = (flying.len(), true);
         let mut turn = queue.turn().unwrap();
         for _ in 0..random.below(3 * slots.min(100)) + 1 {
-            if random.one_in(2) {
+            if random.one_in(8) {
+                turn.ring();
+                device.check_doorbells(*tail);
+                if honest {
+                    left = flying.len();
+                    let told = flying.keys().find(|id| !device.posted.contains(id));
+                    told.into_iter().for_each(|id| device.post(*id));
+                }
+            } else if random.one_in(2) {
                 let id = if left > 0 && honest { device.posted.front().copied() } else { None };
                 let Some(id) = id else {
                     assert!(turn.next().is_none(), "no more than was in flight when it was opened");
@@ -214,14 +228,16 @@ impl Model {
                 }
             }
             assert_eq!(turn.room(), if honest { slots - flying.len() } else { 0 });
+            assert_eq!((turn.len(), turn.is_empty()), (flying.len(), flying.is_empty()));
+            assert_eq!(turn.is_full(), turn.room() == 0);
         }
         if leak {
             std::mem::forget(turn);
             return honest;
         }
         drop(turn);
-        let head = (device.tail + device.entries - device.posted.len()) % device.entries;
-        assert_eq!(device.doorbells.each_ref().map(|doorbell| doorbell.read() as usize), [*tail, head]);
+        device.check_doorbells(*tail);
+        assert_eq!(queue.room() as usize, if honest { slots - flying.len() } else { 0 });
         honest
     }
 

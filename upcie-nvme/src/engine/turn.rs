@@ -23,6 +23,44 @@ use upcie_core::{
 /// reaps ends. A turn that is leaked (`mem::forget`) closes its queue for good.
 ///
 /// Nothing here allocates, locks, counts references or calls the system.
+///
+/// # Examples
+/// ```
+/// # use upcie_nvme::{Controller, Wait};
+/// # let controller = Controller::open("emu:size=1M")?;
+/// # let namespace = controller.namespace(1)?;
+/// let mut queue = controller.queue_pair().depth(8).create::<u64>()?;
+/// let mut turn = queue.turn()?;
+/// while !turn.is_full() {
+///     turn.read(&namespace, 0, controller.alloc(4096)?, 7)?;
+/// }
+/// assert_eq!((turn.len(), turn.room()), (7, 0));
+/// drop(turn); // rings the doorbell once, for all seven
+///
+/// let mut left = 7;
+/// while left > 0 {
+///     for done in queue.turn()? {
+///         let (tag, result, buffer) = done.into_parts();
+///         result?;
+///         assert_eq!((tag, buffer.len()), (7, 4096));
+///         left -= 1;
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A turn is not `Send`, so a task that moves between threads can't hold one across an await: its commands would wait for
+/// the doorbell as long as the task sleeps.
+/// ```compile_fail
+/// fn spawn(task: impl Future + Send) {}
+/// fn task(mut queue: upcie_nvme::QueuePair) {
+///     spawn(async move {
+///         let turn = queue.turn().unwrap();
+///         std::future::pending::<()>().await;
+///         drop(turn);
+///     });
+/// }
+/// ```
 // Nothing out of line takes a `Turn` by reference, however cold: one such call pins its fields to memory.
 pub struct Turn<'q, T> {
     /// The next submission entry.
@@ -102,23 +140,43 @@ impl<'q, T> Turn<'q, T> {
         self.transfer(NvmOpcode::WRITE, namespace.as_ref(), slba, buffer, IoFlags::empty(), tag)
     }
 
-    /// How many more commands the queue takes now.
+    /// Returns the number of commands in flight: submitted, and not yet reaped.
     #[inline]
-    pub fn room(&self) -> usize {
-        if self.is_full() {
-            // Or closed by a forged completion.
-            return 0;
-        }
+    pub fn len(&self) -> usize {
         let (queue, entries) = (&self.queue, self.queue.none as usize + 1);
         let tail = index(queue.sq, self.sqe, SQE_WORDS);
         let head = index(queue.cq, self.cqe, CQE_WORDS);
-        let in_flight = if tail >= head { tail - head } else { tail + entries - head };
-        entries - 1 - in_flight
+        if tail >= head { tail - head } else { tail + entries - head }
     }
 
+    /// Tells whether no command is in flight.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns how many more commands the queue takes now: 0 after a forged completion, which closes the queue.
+    #[inline]
+    pub fn room(&self) -> usize {
+        if self.is_full() { 0 } else { self.queue.none as usize - self.len() }
+    }
+
+    /// Tells whether the queue takes no more commands until some are reaped, or at all after a forged completion.
     #[inline(always)]
-    pub(super) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.top == self.queue.none
+    }
+
+    /// Writes the doorbells now, for a turn that stays open: the controller begins with the commands that were submitted
+    /// so far, and the turn can reap them. A dropped turn does the same.
+    ///
+    /// A loop that submits a command for each completion ends only if it does not ring in between.
+    #[inline(always)]
+    pub fn ring(&mut self) {
+        self.publish();
+        if self.queue.state == State::Open {
+            self.stop = self.queue.stop;
+        }
     }
 
     #[inline(always)]
@@ -168,6 +226,38 @@ impl<'q, T> Turn<'q, T> {
         // SAFETY: the cursors are the queue's, and it is not full.
         let at = unsafe { place(self.queue, self.slots, at, words, buffer, tag, list) };
         (self.sqe, self.top) = (at.sqe, at.top);
+    }
+
+    /// Writes the cursors back to the queue, and each doorbell whose ring has moved. Returns whether one has.
+    #[inline(always)]
+    fn publish(&mut self) -> bool {
+        let queue = &mut *self.queue;
+        // Neither goes all the way round between two doorbells: at most `entries - 1` are in flight.
+        let reaped = self.cqe != queue.cqe;
+        let submitted = self.sqe != queue.at.sqe;
+        queue.at = Cursor { sqe: self.sqe, top: self.top };
+        queue.cqe = self.cqe;
+        // What was put into the rings is there, and what was read from them or from buffers has been read, before the
+        // device hears of it.
+        dma_release();
+        if reaped {
+            // SAFETY: the entries before it were copied out, and their slots given back: the controller may use them again.
+            unsafe { queue.cq_doorbell.write(index(queue.cq, self.cqe, CQE_WORDS) as u32) };
+        } else if !submitted {
+            return false;
+        }
+        if submitted {
+            let tail = index(queue.sq, self.sqe, SQE_WORDS);
+            // SAFETY: an index below the entries, which both rings have.
+            queue.stop = unsafe { queue.cq.add(tail * CQE_WORDS) };
+            if queue.sq_combining {
+                // Entries may still be in the processor's write-combining buffers.
+                mmio_wmb();
+            }
+            // SAFETY: each entry up to the tail is a whole command, and its slot has the buffer that the command names.
+            unsafe { queue.sq_doorbell.write(tail as u32) };
+        }
+        true
     }
 }
 
@@ -273,35 +363,11 @@ impl<T> Iterator for Turn<'_, T> {
 impl<T> Drop for Turn<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        let queue = &mut *self.queue;
-        // Neither goes all the way round in one turn: at most `entries - 1` are in flight.
-        let reaped = self.cqe != queue.cqe;
-        let submitted = self.sqe != queue.at.sqe;
-        queue.at = Cursor { sqe: self.sqe, top: self.top };
-        queue.cqe = self.cqe;
-        if queue.state == State::Open {
-            queue.state = State::Ready;
+        if self.queue.state == State::Open {
+            self.queue.state = State::Ready;
         }
-        // What was put into the rings is there, and what was read from them or from buffers has been read, before the
-        // device hears of it.
-        dma_release();
-        if reaped {
-            // SAFETY: the entries before it were copied out, and their slots given back: the controller may use them again.
-            unsafe { queue.cq_doorbell.write(index(queue.cq, self.cqe, CQE_WORDS) as u32) };
-        } else if !submitted {
-            count_empty_turn(queue);
-            return;
-        }
-        if submitted {
-            let tail = index(queue.sq, self.sqe, SQE_WORDS);
-            // SAFETY: an index below the entries, which both rings have.
-            queue.stop = unsafe { queue.cq.add(tail * CQE_WORDS) };
-            if queue.sq_combining {
-                // Entries may still be in the processor's write-combining buffers.
-                mmio_wmb();
-            }
-            // SAFETY: each entry up to the tail is a whole command, and its slot has the buffer that the command names.
-            unsafe { queue.sq_doorbell.write(tail as u32) };
+        if !self.publish() {
+            count_empty_turn(self.queue);
         }
     }
 }

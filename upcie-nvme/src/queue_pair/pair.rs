@@ -9,7 +9,7 @@ use crate::{
 };
 use std::{
     fmt,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -205,6 +205,23 @@ impl<T> QueuePair<T> {
         self.waiter.as_ref().map(|waiter| waiter.as_fd())
     }
 
+    /// Returns a descriptor of the caller's own for the same events as [`completion_fd`](Self::completion_fd): for a reactor
+    /// that keeps a descriptor while the queue pair is used.
+    ///
+    /// # Errors
+    /// The queue was made without an [interrupt](super::QueuePairBuilder::interrupt); no free descriptor.
+    pub fn clone_completion_fd(&self) -> Result<OwnedFd> {
+        let cloned = self.waiter()?.as_fd().try_clone_to_owned();
+        cloned.map_err(|source| {
+            upcie_core::Error::Os {
+                device: self.controller.name().to_string(),
+                operation: "duplicating the descriptor of a queue's interrupts (raise `ulimit -n`)".into(),
+                source,
+            }
+            .into()
+        })
+    }
+
     /// For the message of whoever gives up: how many commands are in flight, where both rings stand, and what may be the
     /// cause (the memory was moved, which can be without an IOMMU; the controller is gone, failed or was stopped; a
     /// completion is there that nobody was woken for). Reads a register, and the page map: not for each look.
@@ -253,6 +270,11 @@ impl<T> QueuePair<T> {
     /// Commands that can be in flight at once: one less than the depth.
     pub fn capacity(&self) -> usize {
         self.queue.capacity() as usize
+    }
+
+    /// Returns how many more commands the queue takes now; 0 when it takes no turns.
+    pub fn room(&self) -> usize {
+        self.queue.room() as usize
     }
 
     /// Commands in flight, finished but not reaped ones included. Counts all slots: not for every I/O.

@@ -1,7 +1,11 @@
 //! Queue pairs of emulated controllers.
 
 use crate::{Controller, ControllerOptions, Direction, Error, Refusal, Wait, emu, spec::IoFlags};
-use std::time::Duration;
+use nix::poll::{PollFd, PollFlags, poll};
+use std::{
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
 use upcie_core::pci::{ConfigSpace, cap};
 
 const PAGE: usize = 4096;
@@ -115,4 +119,44 @@ fn interrupts_that_do_not_come_are_named_once() {
     // SAFETY: messages go on, as the driver had them.
     unsafe { device.set_config_u16(control, 1 << 15) }.unwrap();
     assert_eq!(read(200), [1]);
+}
+
+#[test]
+fn a_turn_that_rings_reaps_its_own_commands() {
+    let controller = Controller::open("emu:size=1M").unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let mut queue = controller.queue_pair().depth(4).create::<u64>().unwrap();
+    assert_eq!((queue.room(), queue.capacity()), (3, 3));
+    let mut turn = queue.turn().unwrap();
+    for tag in 0..2 {
+        turn.read(&namespace, 0, controller.alloc(512).unwrap(), tag).unwrap();
+    }
+    assert_eq!((turn.len(), turn.room(), turn.is_full()), (2, 1, false));
+    assert!(turn.next().is_none(), "the controller was told of nothing yet");
+    turn.ring();
+    let start = Instant::now();
+    let mut tags = Vec::new();
+    while tags.len() < 2 {
+        assert!(start.elapsed() < Duration::from_secs(60), "no completion in the turn that rang");
+        tags.extend(turn.next().map(|done| *done.tag()));
+    }
+    assert!(turn.is_empty() && turn.next().is_none());
+    drop(turn);
+    assert_eq!(queue.room(), 3);
+    queue.close().unwrap();
+}
+
+#[test]
+fn a_cloned_completion_descriptor_wakes_its_owner() {
+    let controller = Controller::open("emu:size=1M").unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let without = controller.queue_pair().create::<u64>().unwrap();
+    assert!(matches!(without.clone_completion_fd(), Err(Error::Argument { .. })));
+    let mut queue = controller.queue_pair().interrupt(1).create::<u64>().unwrap();
+    let owned = queue.clone_completion_fd().unwrap();
+    queue.arm().unwrap();
+    queue.turn().unwrap().read(&namespace, 0, controller.alloc(512).unwrap(), 5).unwrap();
+    let mut fds = [PollFd::new(owned.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut fds, 60_000_u16), Ok(1), "an interrupt within a minute");
+    assert_eq!(queue.turn().unwrap().next().map(|done| *done.tag()), Some(5));
 }

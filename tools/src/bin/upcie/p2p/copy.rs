@@ -1,4 +1,4 @@
-//! The copy itself: each buffer is read into by the one controller, then written from by the other.
+//! The copy loop: one controller reads into a buffer, then the other writes from it.
 
 use crate::{signal, transfer::progress};
 use anyhow::{Context, bail};
@@ -13,7 +13,7 @@ pub struct Side {
 }
 
 impl Side {
-    /// With room for `depth` commands.
+    /// Makes a queue pair for `depth` commands in flight.
     pub fn new(
         controller: &Controller,
         namespace: &Namespace,
@@ -24,7 +24,7 @@ impl Side {
         Ok(Self { queue, namespace: namespace.clone(), verb })
     }
 
-    /// What has completed: where in the copy, and its buffer.
+    /// Reaps completions; returns each command's offset in the copy and its buffer.
     fn reap(&mut self) -> anyhow::Result<Vec<(u64, DmaBuf)>> {
         let (verb, nsid) = (self.verb, self.namespace.nsid());
         let done = self.queue.turn()?.map(|completion| {
@@ -40,20 +40,20 @@ impl Side {
     }
 }
 
-/// What is copied, in bytes.
+/// Range and settings of a copy, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Job {
     pub start: u64,
     pub to_start: u64,
     pub size: u64,
-    /// Of a command.
+    /// Bytes per command.
     pub piece: u64,
-    /// The data is in memory of the one that writes it to its medium: see [`run`].
+    /// True if the buffers are in the memory of the controller that writes: see [`run`].
     pub behind: bool,
     pub timeout: Duration,
 }
 
-/// How far a copy came.
+/// Progress of a copy.
 #[derive(Debug, Clone, Copy)]
 pub struct Copied {
     pub bytes: u64,
@@ -90,8 +90,8 @@ pub fn run(
             let mut turn = to.queue.turn()?;
             for (at, buffer) in filled {
                 if job.behind {
-                    // The completion went to the host, the data to the other device: it may still be on its way, and a
-                    // read behind it arrives after it.
+                    // The completion went to the host, but the data went to the other device and may still be
+                    // on its way. A read follows it on the bus and returns after it has arrived.
                     buffer.read_at(buffer.len() - 1, &mut [0]);
                 }
                 let slba = Side::block(&to.namespace, job.to_start + at);
@@ -131,7 +131,7 @@ pub fn run(
                 to.queue.diagnose()
             );
         } else if waited > Duration::from_millis(10) {
-            // An error, if one of them is not well.
+            // `wait` returns an error if the controller has failed.
             from.queue.wait(Wait::Poll, Duration::from_millis(1))?;
             to.queue.wait(Wait::Poll, Duration::from_millis(1))?;
         } else {
@@ -140,8 +140,8 @@ pub fn run(
     }
 }
 
-/// Reads both through the host's memory: the first byte of the copy that differs, if any does; `None` when `stop` asked
-/// for an end before all was read.
+/// Compares both ranges through the host's memory; returns the first byte of the copy that differs. The outer
+/// `None` means that `stop` ended the comparison early.
 pub fn verify(
     (from, source): (&Controller, &Namespace),
     (to, copy): (&Controller, &Namespace),
@@ -176,7 +176,7 @@ mod tests {
     use std::cell::Cell;
 
     #[test]
-    fn what_was_not_read_to_its_end_is_not_verified() {
+    fn an_interrupted_comparison_is_not_a_verification() {
         let open = || Controller::open("emu:size=1M").unwrap();
         let (from, to) = (open(), open());
         let (source, copy) = (from.namespace(1).unwrap(), to.namespace(1).unwrap());

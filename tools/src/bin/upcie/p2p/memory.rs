@@ -1,20 +1,20 @@
-//! The controller memory buffer that a copy goes through.
+//! Choice of the controller memory buffer for a copy.
 
 use anyhow::bail;
 use clap::ValueEnum;
 use std::sync::Arc;
 use upcie_nvme::{Controller, controller::MemoryBuffer};
 
-/// Whose memory buffer the data goes through.
+/// Owner of the memory buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Whose {
-    /// The one that is read from: its commands stay inside, the other fetches the data
+    /// The controller that is read from: its commands stay inside, the other one fetches the data
     From,
-    /// The one that is written to: the first stores the data there
+    /// The controller that is written to: the first one stores the data there
     To,
 }
 
-/// Picks one of the two controllers.
+/// Returns the controller that owns the buffer.
 pub fn controller<'c>(whose: Whose, from: &'c Controller, to: &'c Controller) -> &'c Controller {
     match whose {
         Whose::From => from,
@@ -25,7 +25,7 @@ pub fn controller<'c>(whose: Whose, from: &'c Controller, to: &'c Controller) ->
 /// Finds the memory buffer to use.
 ///
 /// # Errors
-/// Neither controller has one, or the wanted one does not; or it does not take data.
+/// Fails if no wanted controller has a memory buffer that accepts data in the needed direction.
 pub fn memory(
     wanted: Option<Whose>,
     from: &Controller,
@@ -48,7 +48,7 @@ pub fn memory(
     }
     let names: Vec<_> = candidates.iter().map(|&whose| controller(whose, from, to).name()).collect();
     bail!(
-        "{}: no controller memory buffer that takes data (`upcie info` shows what there is)",
+        "{}: no controller memory buffer that supports these transfers (`upcie info` shows each one)",
         names.join(", ")
     )
 }

@@ -1,8 +1,8 @@
-//! A queue pair that is measured: its turns.
+//! Drives one queue pair of a run: reaps, records latencies and submits.
 //!
-//! The clock is read once per turn of the queue, before the turn reaps. A command's latency is the time between the
-//! readings of the turn that submitted it and of the turn that reaped it: right to the length of a turn (some
-//! nanoseconds per I/O in it), which it errs by on the long side. Nothing is allocated per I/O.
+//! The clock is read once per turn of the queue, before the turn reaps. A command's latency is the difference
+//! between the reading of the turn that submitted it and the reading of the turn that reaped it. The result
+//! is too long by at most the length of a turn, some nanoseconds per I/O in it. Nothing is allocated per I/O.
 
 use super::{
     breakdown::Breakdown,
@@ -15,7 +15,7 @@ use super::{
 use crate::signal;
 use upcie_nvme::{DmaBuf, Namespace, QueuePair, Refused, Turn, spec::DatasetRange};
 
-/// What goes with a command: when its turn began (or when it was to start), and what it is.
+/// Tag of a command: the start of its turn (or its scheduled start), and the operation.
 #[derive(Debug, Clone, Copy)]
 pub struct Tag {
     at: u64,
@@ -26,60 +26,58 @@ pub struct Tag {
 
 /// A queue pair, its buffers and its part of the namespace.
 pub struct Lane {
-    /// The place of its device.
+    /// Index of the device.
     pub device: usize,
-    /// The queue pair.
     pub queue: QueuePair<Tag>,
-    /// Buffers of each size, as many of each as I/Os may be in flight.
+    /// Idle buffers of each size; `depth` of each are allocated.
     pub idle: Vec<Vec<DmaBuf>>,
     /// Bytes of each size.
     pub bytes: Vec<u64>,
-    /// Blocks are deallocated: the buffers hold their ranges.
+    /// True if blocks are deallocated: the buffers then hold the ranges.
     pub trims: bool,
-    /// I/Os that may be in flight.
+    /// Maximum number of I/Os in flight.
     pub depth: u32,
-    /// The namespace.
     pub namespace: Namespace,
-    /// The first block of its part.
+    /// First block of the queue pair's part.
     pub slba: u64,
-    /// Blocks of its part.
+    /// Number of blocks in the part.
     pub blocks: u64,
-    /// What comes next.
+    /// Source of the next operations.
     pub source: Source,
-    /// When, unless it is as soon as there is room.
+    /// Schedule of the submissions; `None` to submit whenever an I/O may be in flight.
     pub pace: Option<Pace>,
-    /// What its part should hold, when that is looked at.
+    /// Record of the data that the part should hold, with `--verify`.
     pub ledger: Option<Ledger>,
-    /// Where the time goes, when that is looked at.
+    /// Times of an I/O's parts, with `--latency-breakdown`.
     pub breakdown: Option<Breakdown>,
-    /// What went wrong, in all phases.
+    /// Failures and mismatches of all phases.
     pub faults: Faults,
-    /// How far it is in this phase.
+    /// Progress in this phase.
     pub at: At,
 }
 
-/// How far a queue pair is in a phase.
+/// Progress of a queue pair in a phase.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct At {
-    /// There is something left to do.
+    /// True until the last I/O of the phase has completed.
     pub running: bool,
-    /// New I/Os are submitted.
+    /// True while new I/Os are submitted.
     issue: bool,
     /// I/Os in flight.
     pub in_flight: u32,
-    /// When no more are submitted.
+    /// Time after which none is submitted.
     until: u64,
-    /// The last time that something completed, or that the first of what is in flight was submitted.
+    /// Time of the last completion, or of the first submission after an idle time.
     pub last: u64,
-    /// When it was last looked whether it is quiet.
+    /// Time of the last idle check.
     looked: u64,
-    /// For how long it had been, then.
+    /// Idle time at that check.
     quiet: u64,
-    /// When the last I/O completed.
+    /// Time of the last completion of the phase.
     pub end: u64,
 }
 
-/// The most that counts between two looks at a queue pair, of which there are about ten in a second.
+/// Longest time between two idle checks that counts; usually about ten checks are made per second.
 const LONGEST_LOOK: u64 = 500_000_000;
 
 impl At {
@@ -95,7 +93,7 @@ impl At {
 impl Lane {
     /// Begins a phase that submits until a time on the run's clock.
     pub fn start(&mut self, now: u64, until: u64) {
-        // With nothing to do it has ended: its first I/O would be due after all others.
+        // Without I/Os the lane has ended already; otherwise it would wait for a first I/O that is never due.
         let has = !self.source.is_empty();
         self.at = At { running: has, issue: has, until, last: now, looked: now, end: now, ..At::default() };
         if let Some(pace) = &mut self.pace {
@@ -103,14 +101,14 @@ impl Lane {
         }
     }
 
-    /// When it has something to do though nothing completes; `None` if never.
+    /// Returns the time of the next submission; `None` if only a completion can make one possible.
     pub fn due(&self) -> Option<u64> {
         let pace = self.pace.as_ref()?;
         let waits = self.at.running && self.at.issue && self.at.in_flight < self.depth;
         waits.then(|| if signal::interrupted() { 0 } else { pace.next().min(self.at.until) })
     }
 
-    /// Whether a turn has something to do.
+    /// Returns true if a turn has something to reap or submit.
     #[inline(always)]
     pub fn wants_turn<const EXTRA: bool>(&self, shared: &Shared<'_>) -> bool {
         if self.queue.is_ready() {
@@ -122,7 +120,7 @@ impl Lane {
         self.at.in_flight == 0
     }
 
-    /// Reaps what is there and submits what may be. `EXTRA`: what only some workloads need.
+    /// Reaps completions and submits new I/Os. `EXTRA` compiles in the features of `Worker::extra`.
     #[inline(always)]
     pub fn turn<const EXTRA: bool>(
         &mut self,
@@ -130,7 +128,7 @@ impl Lane {
         now: u64,
         shared: &Shared<'_>,
     ) -> anyhow::Result<()> {
-        // Taken apart, so that the open turn leaves the rest to be used.
+        // Borrow the fields one by one: the open turn borrows `queue` only.
         let Self { queue, idle, bytes, namespace, ledger, source, pace, breakdown, faults, at, .. } = self;
         let (slba, depth, trims) = (self.slba, self.depth, EXTRA && self.trims);
         let mut issue = at.issue & (now < at.until) & !signal::interrupted();
@@ -175,7 +173,7 @@ impl Lane {
         while issue && in_flight < depth {
             let start = match pace {
                 Some(pace) if EXTRA => {
-                    // Its end is known before the next one is due.
+                    // The source can be empty long before the next I/O is due.
                     issue = !source.is_empty();
                     if !issue || pace.next() > now {
                         break;
@@ -218,19 +216,19 @@ impl Lane {
         Ok(())
     }
 
-    /// For how long nothing has completed though something is in flight. What passed since the last look counts up to
-    /// a limit: with a process that was stopped, the device may have been.
+    /// Returns the time without a completion while I/Os are in flight. The time since the last check counts
+    /// up to a limit: while this process was stopped, the device may have been stopped too.
     pub fn quiet(&mut self, now: u64) -> u64 {
         self.at.look(now)
     }
 
-    /// An end without waiting for what is in flight.
+    /// Ends the phase without waiting for the I/Os in flight.
     pub fn give_up(&mut self) {
         (self.at.running, self.at.end) = (false, self.at.last);
     }
 }
 
-/// What is to be written goes into `buffer`.
+/// Fills `buffer` with the data of a write, if there is a ledger.
 #[inline(always)]
 fn fill(ledger: &mut Option<Ledger>, op: Op, buffer: &mut DmaBuf) -> Op {
     match ledger {
@@ -259,7 +257,7 @@ fn send(
     }
 }
 
-/// Deallocates `bytes` bytes, by a range in `buffer`.
+/// Deallocates `bytes` bytes; `buffer` holds the range.
 fn trim(
     turn: &mut Turn<'_, Tag>,
     namespace: &Namespace,
@@ -277,7 +275,7 @@ fn trim(
 #[cold]
 #[inline(never)]
 fn refusal(refused: Refused<Tag>, slba: u64) -> anyhow::Error {
-    anyhow::Error::from(refused.reason).context(format!("the I/O at block {slba} was not taken"))
+    anyhow::Error::from(refused.reason).context(format!("the I/O at block {slba} was refused"))
 }
 
 #[cfg(test)]
@@ -285,7 +283,7 @@ mod tests {
     use super::At;
 
     #[test]
-    fn a_time_without_looks_is_not_a_quiet_one() {
+    fn a_pause_between_checks_counts_up_to_its_limit() {
         let mut at = At { in_flight: 1, ..At::default() };
         assert_eq!(at.look(100_000_000), 100_000_000);
         // The process was stopped for a minute.

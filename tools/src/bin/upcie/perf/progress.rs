@@ -1,4 +1,4 @@
-//! The progress bar: on stderr, and on a terminal only.
+//! The progress bar, on stderr and only on a terminal.
 
 use super::{series::Interval, shared::Shared, tally::Tally};
 use crate::{cli, units};
@@ -8,45 +8,45 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The rate and the latency shown are those of about this long.
+/// Length of time that the displayed rate and latency cover, in nanoseconds.
 const WINDOW: u64 = 500_000_000;
-/// The bar's width.
+/// Width of the bar in characters.
 const BAR: u64 = 30;
 
-/// A bar of a line's length at most: what does not fit into the terminal is cut off by the library, so that it comes last.
+/// Draws the bar. It comes last in the line, because the library cuts off the end of a line that is too long.
 fn bar(position: u64, length: u64) -> String {
     let done = (u128::from(position.min(length)) * u128::from(BAR) / u128::from(length.max(1))) as usize;
     format!("[{:<width$}]", format!("{}>", "=".repeat(done)), width = BAR as usize + 1)
 }
 
-/// Shows how far a phase is, and its rate and latency of late.
+/// Shows the progress of a phase, and its current rate and latency.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
     time: Option<Duration>,
     length: u64,
-    /// The rate and the latency of late.
+    /// Text of the current rate and latency.
     rate: String,
     start: Instant,
     done: u64,
     errors: u64,
-    /// The last intervals: length, I/Os, and the sum of their latencies.
+    /// The last intervals: length, I/Os, and sum of their latencies.
     last: VecDeque<(u64, u64, f64)>,
 }
 
 impl Progress {
-    /// Of a number of I/Os.
+    /// Makes a bar for a number of I/Os.
     pub fn counted(what: &'static str, count: u64) -> Self {
         Self::new(what, None, count)
     }
 
-    /// Of a time.
+    /// Makes a bar for a time.
     pub fn timed(what: &'static str, time: Duration) -> Self {
         Self::new(what, Some(time), time.as_millis() as u64)
     }
 
     fn new(what: &'static str, time: Option<Duration>, length: u64) -> Self {
-        // Hidden by the library itself when stderr is no terminal.
+        // The library hides the bar if stderr is not a terminal.
         let bar = ProgressBar::new(length).with_prefix(what);
         if let Ok(style) = ProgressStyle::with_template("{prefix:>10} {percent:>3} %  {wide_msg}") {
             bar.set_style(style);
@@ -69,7 +69,7 @@ impl Progress {
         self.bar = ProgressBar::hidden();
     }
 
-    /// Takes an interval into account.
+    /// Adds an interval.
     pub fn add(&mut self, interval: &Interval, tally: &Tally) {
         if self.bar.is_hidden() {
             return;
@@ -92,7 +92,7 @@ impl Progress {
         self.rate = format!("{rate} IOPS  {mean}{errors}");
     }
 
-    /// Moves it.
+    /// Moves the bar.
     pub fn show(&self, _: &Shared<'_>) {
         if self.bar.is_hidden() {
             return;
@@ -105,12 +105,12 @@ impl Progress {
         self.bar.set_position(position);
     }
 
-    /// Says something on stderr, above it.
+    /// Prints a line on stderr, above the bar.
     pub fn say(&self, line: &str) {
         self.bar.suspend(|| cli::say(line));
     }
 
-    /// Takes it away.
+    /// Removes the bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }

@@ -1,5 +1,5 @@
-//! Whether the machine has the memory that a run needs. Without this, the kernel would find out when it is too late, and
-//! end programs for it: not this one first.
+//! Checks that the machine has the memory for a run. Without the check the kernel would notice during the
+//! run, and might kill other programs before this one.
 
 use super::{
     plan::{Plan, RANGES},
@@ -10,12 +10,12 @@ use anyhow::ensure;
 use std::fs;
 use upcie_core::{hugetlb::pool, memory::PageSize};
 
-/// An error if it has not. What a container may have of it is not looked at.
+/// Fails if memory is missing. Ignores the memory limit of a container.
 pub fn check(plan: &Plan) -> anyhow::Result<()> {
     let Some(free) = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text)) else {
         return Ok(());
     };
-    // Free ones are not part of what is available.
+    // MemAvailable does not include free huge pages.
     let huge =
         pool(PageSize::Huge2M, None).map_or(0, |pool| pool.available().saturating_mul(pool.page_bytes));
     let left = free.saturating_add(huge);
@@ -36,7 +36,7 @@ pub fn check(plan: &Plan) -> anyhow::Result<()> {
 
 fn needed(plan: &Plan) -> u64 {
     let shares = plan.mixture.sizes.shares().iter();
-    // A heap gives powers of two.
+    // A heap allocates powers of two.
     let bytes =
         |share: &Share| if plan.mixture.rw.trims() { RANGES } else { share.bytes.next_power_of_two() };
     let buffers =
@@ -45,7 +45,7 @@ fn needed(plan: &Plan) -> u64 {
     buffers.saturating_add(records)
 }
 
-/// What /proc/meminfo says is there to be had, in bytes.
+/// Reads the available memory, in bytes, from the text of /proc/meminfo.
 fn available(meminfo: &str) -> Option<u64> {
     let value = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     value.trim().strip_suffix("kB")?.trim_end().parse::<u64>().ok()?.checked_mul(1024)
@@ -56,7 +56,7 @@ mod tests {
     use super::available;
 
     #[test]
-    fn what_is_available_is_read_in_bytes() {
+    fn available_memory_is_read_in_bytes() {
         assert_eq!(
             available("MemTotal:  24576 kB\nMemAvailable:    1000 kB\nBuffers:  9 kB\n"),
             Some(1_024_000)

@@ -1,4 +1,4 @@
-//! What the threads of a run share: the clock, who is asked for what, and which devices were lost.
+//! State that the threads of a run share: the clock, requests for counts, and lost devices.
 
 use super::tally::Tally;
 use std::{
@@ -10,54 +10,54 @@ use std::{
     time::Instant,
 };
 
-/// Nothing completed for so long: the device is asked whether it is there.
+/// Time without a completion after which the device is checked, in nanoseconds.
 pub const QUIET: u64 = 100_000_000;
-/// It is being asked.
+/// Marks a device whose check is going on.
 const ASKING: u64 = u64::MAX;
 
-/// Of one phase of a run.
+/// Shared state of one phase of a run.
 #[derive(Debug)]
 pub struct Shared<'a> {
     epoch: Instant,
-    /// When the first worker began.
+    /// Start time of the first worker.
     began: AtomicU64,
-    /// Moves on whenever the workers are to look up: at what was asked for, and after their devices.
+    /// Changes whenever the workers have to check for requests and for dead devices.
     tick: AtomicU32,
-    /// The number of the interval that is over: what was counted until now is to be handed over.
+    /// Number of the interval that has ended; workers have to hand over their counts up to now.
     asked: AtomicU32,
-    /// The run can't go on.
+    /// True if the run can't continue.
     stopped: AtomicBool,
-    /// Why a device was given up, by device.
+    /// Reason for giving up a device, by device.
     lost: &'a [OnceLock<String>],
-    /// When it was last asked whether it is there, by device.
+    /// Time of the last check, by device.
     checked: Vec<AtomicU64>,
-    /// By worker, then by device.
+    /// Mailboxes by worker, then by device.
     mail: Vec<Mutex<Mail>>,
 }
 
-/// What is handed over by one worker of one device.
+/// Counts that one worker hands over for one device.
 #[derive(Debug)]
 pub struct Mail {
-    /// Counted, and not fetched yet.
+    /// Counts that the collector has not fetched yet.
     pub full: Option<Tally>,
-    /// To go on with.
+    /// Empty tally for the worker's next interval.
     pub spare: Option<Tally>,
-    /// The interval that was handed over last.
+    /// Number of the last interval that was handed over.
     pub given: u32,
-    /// Nothing more will come.
+    /// True if the worker has ended.
     pub over: bool,
 }
 
 impl Mail {
-    /// Hands over the last of what was counted; `tally` is empty afterwards. At once, so that no interval ends without
-    /// it.
+    /// Hands over the last counts; `tally` is empty afterwards. Both happen under one lock, so that no
+    /// interval ends without these counts.
     pub fn end(&mut self, tally: &mut Tally) -> anyhow::Result<()> {
         self.over = true;
         if let Some(full) = &mut self.full {
             full.add(tally)?;
             tally.reset();
         } else {
-            // While what was handed over before is being added up there is no spare one.
+            // No spare is left while the collector adds up the last tally.
             let spare = self.spare.take().map_or_else(Tally::new, Ok)?;
             self.full = Some(mem::replace(tally, spare));
         }
@@ -66,7 +66,7 @@ impl Mail {
 }
 
 impl<'a> Shared<'a> {
-    /// For `workers` workers; the run's clock starts.
+    /// Starts the clock of a run with `workers` workers.
     pub fn new(workers: usize, lost: &'a [OnceLock<String>]) -> anyhow::Result<Self> {
         let mail = |_| {
             let spare = Some(Tally::new()?);
@@ -90,36 +90,36 @@ impl<'a> Shared<'a> {
         self.epoch.elapsed().as_nanos() as u64
     }
 
-    /// A worker begins.
+    /// Records the start of a worker.
     pub fn begin(&self, now: u64) {
-        // Once and for all, though another may have read the clock before and come later: intervals count from here.
+        // The first caller wins, even if another one read the clock earlier: intervals count from this time.
         let _ = self.began.compare_exchange(u64::MAX, now, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// When the first one began; `u64::MAX` if none has.
+    /// Returns the start time of the first worker; `u64::MAX` if none has started.
     pub fn began(&self) -> u64 {
         self.began.load(Ordering::Relaxed)
     }
 
-    /// A number that changes when there is something to look at.
+    /// Returns a number that changes when workers have something to check.
     #[inline(always)]
     pub fn tick(&self) -> u32 {
         self.tick.load(Ordering::Relaxed)
     }
 
-    /// Makes the workers look up.
+    /// Makes the workers check for requests.
     pub fn nudge(&self) {
         self.tick.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Asks for what was counted until now; gives the interval's number.
+    /// Asks the workers for their counts; returns the interval's number.
     pub fn ask(&self) -> u32 {
         let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
         self.nudge();
         number
     }
 
-    /// The interval that was asked for last.
+    /// Returns the number of the interval that was asked for last.
     pub fn asked(&self) -> u32 {
         self.asked.load(Ordering::Relaxed)
     }
@@ -130,24 +130,25 @@ impl<'a> Shared<'a> {
         self.nudge();
     }
 
-    /// Whether it is to end.
+    /// Returns true if the phase has to end.
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
     }
 
-    /// Gives a device up. The first reason says the most: later ones may follow from it.
+    /// Gives a device up. Only the first reason is kept: later ones may follow from it.
     pub fn lose(&self, device: usize, reason: String) {
         let _ = self.lost[device].set(reason);
         self.nudge();
     }
 
-    /// Why a device was given up, if it was.
+    /// Returns the reason for giving up the device, if it was given up.
     pub fn loss(&self, device: usize) -> Option<&str> {
         self.lost[device].get().map(String::as_str)
     }
 
-    /// Whether this thread is to ask a device whether it is there: one does for all queue pairs, since a software controller
-    /// answers one after the other, and one that hangs holds up who asks. [`end_check`](Self::end_check) is called then.
+    /// Returns true if this thread has to check the device; it calls [`end_check`](Self::end_check)
+    /// afterwards. One thread checks for all queue pairs: a software controller serves one request at a time,
+    /// and a hung one blocks the thread that asks.
     pub fn begin_check(&self, device: usize) -> bool {
         let (checked, now) = (&self.checked[device], self.now());
         let last = checked.load(Ordering::Relaxed);
@@ -155,18 +156,18 @@ impl<'a> Shared<'a> {
             && checked.compare_exchange(last, ASKING, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// It has answered, or not.
+    /// Ends the check, whatever its result.
     pub fn end_check(&self, device: usize) {
         self.checked[device].store(self.now(), Ordering::Relaxed);
     }
 
-    /// What a worker of a device hands over.
+    /// Locks the mailbox of a worker for a device.
     pub fn mail(&self, worker: usize, device: usize) -> MutexGuard<'_, Mail> {
         let mail = &self.mail[worker * self.lost.len() + device];
         mail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many devices there are.
+    /// Returns the number of devices.
     pub fn devices(&self) -> usize {
         self.lost.len()
     }
@@ -178,7 +179,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn one_thread_asks_for_a_device_and_not_again_at_once() {
+    fn one_thread_checks_a_device_and_not_again_at_once() {
         let lost = [OnceLock::new(), OnceLock::new()];
         let mut shared = Shared::new(2, &lost).unwrap();
         shared.epoch = Instant::now().checked_sub(Duration::from_secs(3600)).unwrap();
@@ -195,19 +196,20 @@ mod tests {
         let shared = Shared::new(2, &lost).unwrap();
         assert_eq!(shared.began(), u64::MAX);
         shared.begin(50);
-        // It read the clock, lost its core, and comes now: an interval may have been told by the other's time.
+        // This worker read the clock first but arrives second; the collector may have used the first time
+        // already.
         shared.begin(40);
         assert_eq!(shared.began(), 50);
     }
 
     #[test]
-    fn the_last_counts_are_handed_over_whatever_the_collector_is_at() {
+    fn the_last_counts_are_handed_over_in_every_state() {
         let counted = |ios: u64| {
             let mut tally = Tally::new().unwrap();
             tally.latency[0].record_n(1000, ios).unwrap();
             tally
         };
-        // Handed over and not fetched; nothing on its way; fetched, and its tally not given back.
+        // A tally not fetched yet; a spare; a tally fetched and not given back yet.
         for (full, spare, all) in [(Some(counted(5)), None, 7), (None, Some(counted(0)), 2), (None, None, 2)]
         {
             let mut mail = Mail { full, spare, given: 0, over: false };

@@ -1,47 +1,47 @@
-//! What is counted while it runs.
+//! Counters of a run.
 
 use super::verify::Mismatch;
 use hdrhistogram::Histogram;
 use upcie_nvme::spec::Status;
 
-/// Latencies up to this are told apart: ten minutes.
+/// Longest latency that the histograms resolve: ten minutes, in nanoseconds.
 const LATENCY_MAX: u64 = 600_000_000_000;
-/// Mismatches described.
+/// Number of mismatches that are described.
 const EXAMPLES: usize = 5;
 
-/// Nanoseconds, to a tenth of a percent.
+/// Makes a histogram of nanoseconds with a resolution of a tenth of a percent.
 pub fn histogram() -> anyhow::Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, LATENCY_MAX, 3)?)
 }
 
-/// The successes of reads and of writes (in this order), and how many I/Os failed.
+/// Latencies of successful reads and writes (in this order), and the number of failures.
 #[derive(Debug)]
 pub struct Tally {
     /// Latencies.
     pub latency: [Histogram<u64>; 2],
     /// Bytes moved.
     pub bytes: [u64; 2],
-    /// I/Os that failed or brought wrong data.
+    /// I/Os that failed or returned wrong data.
     pub errors: u64,
 }
 
 impl Tally {
-    /// Nothing yet.
+    /// Makes an empty tally.
     pub fn new() -> anyhow::Result<Self> {
         Ok(Self { latency: [histogram()?, histogram()?], bytes: [0; 2], errors: 0 })
     }
 
-    /// I/Os that succeeded.
+    /// Returns the number of I/Os that succeeded.
     pub fn ios(&self) -> u64 {
         self.latency.iter().map(Histogram::len).sum()
     }
 
-    /// Whether nothing was counted.
+    /// Returns true if nothing was counted.
     pub fn is_empty(&self) -> bool {
         self.ios() + self.errors == 0
     }
 
-    /// Adds what another counted.
+    /// Adds another tally.
     pub fn add(&mut self, other: &Self) -> anyhow::Result<()> {
         for (ours, theirs) in self.latency.iter_mut().zip(&other.latency) {
             if !theirs.is_empty() {
@@ -55,7 +55,7 @@ impl Tally {
         Ok(())
     }
 
-    /// Starts again at nothing.
+    /// Sets all counts to 0.
     pub fn reset(&mut self) {
         for latency in &mut self.latency {
             if !latency.is_empty() {
@@ -65,7 +65,7 @@ impl Tally {
         (self.bytes, self.errors) = ([0; 2], 0);
     }
 
-    /// Reads and writes together.
+    /// Returns the latencies of reads and writes together.
     pub fn all(&self) -> anyhow::Result<Histogram<u64>> {
         let mut all = self.latency[0].clone();
         all.add(&self.latency[1])?;
@@ -73,25 +73,25 @@ impl Tally {
     }
 }
 
-/// What went wrong with I/Os.
+/// Failures of I/Os.
 #[derive(Debug, Default)]
 pub struct Faults {
     /// Failed I/Os by status.
     pub failed: Vec<(Status, u64)>,
-    /// Reads that brought other data than was written.
+    /// Reads that returned other data than was written.
     pub mismatches: u64,
-    /// The first few of them.
+    /// The first few mismatches.
     pub examples: Vec<Mismatch>,
 }
 
 impl Faults {
-    /// A failure.
+    /// Counts a failure.
     #[cold]
     pub fn fail(&mut self, status: Status) {
         self.add_failed(status, 1);
     }
 
-    /// Wrong data.
+    /// Counts a mismatch.
     #[cold]
     pub fn mismatch(&mut self, mismatch: Mismatch) {
         self.mismatches += 1;
@@ -100,12 +100,12 @@ impl Faults {
         }
     }
 
-    /// All of them.
+    /// Returns the number of failures and mismatches.
     pub fn count(&self) -> u64 {
         self.failed.iter().map(|(_, count)| count).sum::<u64>() + self.mismatches
     }
 
-    /// Adds those of others.
+    /// Adds the faults of another lane.
     pub fn add(&mut self, other: &Self) {
         for &(status, count) in &other.failed {
             self.add_failed(status, count);
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_those_of_the_recorded() {
+    fn percentiles_match_the_recorded_latencies() {
         let mut tally = Tally::new().unwrap();
         for latency in 1..=1000 {
             tally.latency[0].saturating_record(latency * 1000);

@@ -1,4 +1,4 @@
-//! Runs a phase: starts the threads, fetches what they count, interval by interval, and shows how it goes.
+//! Runs a phase: starts the threads, fetches their counts interval by interval, and shows the progress.
 
 use super::{
     scheduled::{self, Share},
@@ -17,38 +17,38 @@ use std::{
     time::Duration,
 };
 
-/// The longest that the workers are left alone.
+/// Longest time between two checks of the workers, in nanoseconds.
 const TICK: u64 = 100_000_000;
-/// Between looks for what is handed over.
+/// Pause between two looks into the mailboxes.
 const GLANCE: Duration = Duration::from_micros(500);
 
-/// What a phase is told of as it goes.
+/// Receives the events of a phase.
 pub trait Watch {
-    /// Every tenth of a second or so.
+    /// Called about ten times per second.
     fn look(&mut self, _shared: &Shared<'_>) {}
-    /// An interval is over, with what was counted in it.
+    /// Called at the end of an interval, with its counts.
     fn interval(&mut self, interval: &Interval, tally: &Tally);
-    /// A device was given up.
+    /// Called once for each device that was given up.
     fn lost(&mut self, device: usize, reason: &str);
 }
 
-/// What a phase came to.
+/// Result of a phase.
 pub struct Counted {
-    /// By worker, then by device.
+    /// Counts by worker, then by device.
     pub tallies: Vec<Tally>,
-    /// From the first submission to the last completion, on the phase's clock.
+    /// First submission and last completion, on the phase's clock.
     pub span: (u64, u64),
-    /// All that was in between.
+    /// Intervals of the whole span.
     pub intervals: Vec<Interval>,
-    /// What the workers had of the cores.
+    /// CPU times of the workers.
     pub shares: Vec<Share>,
-    /// How long embedded controllers waited for a core.
+    /// Time that embedded controllers waited for a core.
     pub emulators: Option<Duration>,
-    /// By device, when its last I/O completed, on the phase's clock; and I/Os in flight then.
+    /// Time of the last completion (on the phase's clock) and I/Os in flight at that time, by device.
     pub ends: Vec<(u64, u64)>,
 }
 
-/// Runs all workers to their end: `time` nanoseconds after they have started.
+/// Runs all workers for `time` nanoseconds and collects their counts.
 pub fn phase(
     workers: &mut [Worker],
     lost: &[OnceLock<String>],
@@ -67,7 +67,7 @@ pub fn phase(
             let (shared, running, watcher) = (&shared, &running, &watcher);
             let name = format!("upcie-perf{}", worker.index);
             let body = move || {
-                // A panic must be counted, too: the watcher waits for all.
+                // `Ended` counts a panic as well: the watcher waits for all workers.
                 let end = Ended { running, watcher };
                 let result = worker.run(shared, time);
                 if result.is_err() {
@@ -92,7 +92,7 @@ pub fn phase(
             Ok(result) => result,
             Err(_) => Err(anyhow!("a measuring thread panicked; the message is above")),
         };
-        // What failed first says the most.
+        // The first error is returned: later ones may follow from it.
         threads.into_iter().map(join).chain([watched]).collect()
     });
     results.into_iter().collect::<anyhow::Result<()>>()?;
@@ -109,15 +109,15 @@ pub fn phase(
     Ok(Counted { shares, emulators, ends, ..counted })
 }
 
-/// Puts together what is handed over.
+/// Adds up the counts of the workers.
 struct Collector<'a> {
     tallies: Vec<Tally>,
-    /// Of the interval that has begun.
+    /// Counts of the current interval.
     window: Tally,
     intervals: Vec<Interval>,
-    /// When it began.
+    /// Start of the current interval.
     start: u64,
-    /// Which losses were told.
+    /// True for each device whose loss was reported.
     known: Vec<bool>,
     watch: &'a mut dyn Watch,
 }
@@ -136,7 +136,7 @@ impl<'a> Collector<'a> {
         mut schedule: Schedule,
     ) -> anyhow::Result<()> {
         while running.load(Ordering::Acquire) > 0 {
-            // Threads take a moment to start: intervals count from when the first has.
+            // Threads take a moment to start: intervals count from the first worker's start.
             let began = shared.began();
             if began == u64::MAX {
                 thread::park_timeout(GLANCE);
@@ -173,15 +173,15 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Asks for what was counted in the interval, and takes it. A thread that is late (it sleeps, or others have its core)
-    /// is waited for: what it counted belongs here, not to the next interval. Gives whether any of them goes on: if not,
-    /// the interval ends with them.
+    /// Ends an interval: asks for its counts and adds them up. Waits for a late thread (one that sleeps, or
+    /// has no core): its counts belong to this interval, not to the next. Returns false if all workers have
+    /// ended: then the interval ends with them.
     fn fetch(&mut self, shared: &Shared<'_>, running: &AtomicUsize) -> anyhow::Result<bool> {
         let number = shared.ask();
         let mut looked = shared.now();
         let mut missing: Vec<usize> = (0..self.tallies.len()).collect();
         loop {
-            // One that panicked hands over nothing.
+            // A worker that panicked hands over nothing.
             let last = running.load(Ordering::Acquire) == 0;
             let mut left = Vec::new();
             for place in missing {
@@ -220,9 +220,9 @@ impl<'a> Collector<'a> {
         self.window.add(tally)
     }
 
-    /// Ends the interval that has begun.
+    /// Ends the current interval.
     fn close(&mut self, shared: &Shared<'_>, now: u64) -> anyhow::Result<()> {
-        // From the first submission on, and not from when the threads were started.
+        // The first interval starts with the first submission, not with the threads.
         let began = shared.began().min(now);
         let start = self.start.max(began);
         let interval = Interval::new(start - began, now.max(start) - began, &self.window)?;
@@ -233,7 +233,7 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    /// Adds what the workers, which have ended by `end`, still have.
+    /// Adds the counts that the workers left when they ended; the last of them ended at `end`.
     fn finish(mut self, shared: &Shared<'_>, end: u64) -> anyhow::Result<Counted> {
         let devices = shared.devices();
         for place in 0..self.tallies.len() {
@@ -243,7 +243,7 @@ impl<'a> Collector<'a> {
             }
         }
         let start = shared.began();
-        // The last device was lost, and noticed to be only later.
+        // Drop empty intervals after the end: the loss of the last device is noticed later.
         while let [_, .., last] = self.intervals.as_slice()
             && (last.start_ns >= end.saturating_sub(start) && last.ios + last.errors == 0)
         {
@@ -252,7 +252,7 @@ impl<'a> Collector<'a> {
         }
         let rest = end.saturating_sub(self.start);
         match self.intervals.last_mut() {
-            // Nothing happened in what is left, or the last one was closed just after the end.
+            // The rest is short and empty, or the last interval was closed just after the end.
             Some(last) if self.window.is_empty() && rest < (last.end_ns - last.start_ns) / 2 => {
                 last.end_at(end.saturating_sub(start));
             }
@@ -270,7 +270,7 @@ impl<'a> Collector<'a> {
     }
 }
 
-/// Counts a worker off when dropped.
+/// Decrements the number of running workers when dropped.
 struct Ended<'a> {
     running: &'a AtomicUsize,
     watcher: &'a thread::Thread,
@@ -304,7 +304,7 @@ mod tests {
         }
     }
 
-    /// Whether the watcher was told to look.
+    /// Records that `Watch::look` was called.
     #[derive(Default)]
     struct Looked(AtomicBool);
 
@@ -316,7 +316,8 @@ mod tests {
         fn lost(&mut self, _: usize, _: &str) {}
     }
 
-    /// The I/Os of each interval of a worker that does `work`, and gives its end; which must be that of the last one.
+    /// Returns the I/Os of each interval of a worker that runs `work`. `work` returns the end time, which
+    /// must be the end of the last interval.
     fn intervals(work: impl FnOnce(&Shared<'_>, &Looked) -> u64 + Send) -> Vec<u64> {
         let lost = [OnceLock::new()];
         let shared = Shared::new(1, &lost).unwrap();
@@ -348,11 +349,11 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_has_what_a_late_thread_counted_in_it() {
+    fn an_interval_has_the_counts_of_a_late_thread() {
         let ios = intervals(|shared, looked| {
             until(|| shared.asked() == 1);
             looked.0.store(false, Ordering::Relaxed);
-            // A tenth of a second later.
+            // The watcher calls `look` after a tenth of a second.
             until(|| looked.0.load(Ordering::Relaxed));
             hand_over(shared, 5, 1);
             until(|| shared.asked() == 2);
@@ -363,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_in_which_nothing_happens_is_one_also_at_the_end() {
+    fn an_empty_interval_is_kept_even_at_the_end() {
         let ios = intervals(|shared, _| {
             until(|| shared.asked() == 1);
             hand_over(shared, 5, 1);
@@ -375,9 +376,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_closed_after_the_end_ends_with_it() {
+    fn an_interval_closed_late_ends_with_the_run() {
         let ios = intervals(|shared, _| {
-            // However late this thread comes: before the interval is closed.
+            // Earlier than the close of the interval, however late this thread runs.
             let end = 1;
             until(|| shared.asked() == 1);
             hand_over(shared, 5, 1);
@@ -389,9 +390,9 @@ mod tests {
     }
 
     #[test]
-    fn what_came_after_the_last_completion_is_no_interval() {
+    fn no_interval_starts_after_the_last_completion() {
         let ios = intervals(|shared, _| {
-            // However late this thread comes: before the first interval is closed.
+            // Earlier than the close of the first interval, however late this thread runs.
             let end = 1;
             for (ios, number) in [(5, 1), (0, 2), (0, 3)] {
                 until(|| shared.asked() == number);
@@ -405,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_while_it_is_asked_has_one_interval() {
+    fn a_run_that_ends_when_asked_has_one_interval() {
         let ios = intervals(|shared, _| {
             until(|| shared.asked() == 1);
             shared.mail(0, 0).end(&mut counted(5)).unwrap();

@@ -1,4 +1,4 @@
-//! A thread that drives its queue pairs, of all devices.
+//! A thread that drives its queue pairs on all devices.
 
 use super::{
     lane::Lane,
@@ -17,48 +17,48 @@ use std::{
 };
 use upcie_nvme::{SpinPolicy, Wait};
 
-/// The longest sleep: so soon is something noticed that no interrupt tells of.
+/// Longest sleep, in nanoseconds: requests and losses raise no interrupt and are noticed this late at most.
 const PATIENCE: u64 = 20_000_000;
-/// Looks at the queues before the clock is asked: while polling pays, and where the controller needs this core.
+/// Polls of the queues between two readings of the clock: while polling pays, and where the controller needs this core.
 const SPINS: (u32, u32) = (512, 32);
-/// A longer time between two turns is one that the wait policy is told of.
+/// A pause between two turns that is longer (in nanoseconds) is reported to the wait policy.
 const GAP: u64 = 5_000;
-/// An I/O that is due sooner is waited for without offering the core to others.
+/// The thread does not yield its core if the next I/O is due sooner than this (in nanoseconds).
 const YIELD_AFTER: u64 = 50_000;
-/// How long before an I/O is due a thread that waits adaptively stops sleeping: timers are late.
+/// An adaptive wait stops sleeping this long (in nanoseconds) before the next I/O is due, because timers are late.
 const EARLY: u64 = 60_000;
 
-/// A thread's queue pairs, and what it counts.
+/// A thread's queue pairs and counts.
 pub struct Worker {
-    /// Its place among the workers.
+    /// Index among the workers.
     pub index: usize,
-    /// Where it is pinned.
+    /// Core that the thread is pinned to.
     pub core: Option<usize>,
-    /// Its queue pairs, of all devices.
+    /// Queue pairs on all devices.
     pub lanes: Vec<Lane>,
-    /// What was counted and not handed over, by device.
+    /// Counts that were not handed over yet, by device.
     pub tallies: Vec<Tally>,
-    /// How to wait.
+    /// Wait mode.
     pub wait: Wait,
-    /// What was learned about waiting.
+    /// Measurements that decide between polling and sleeping.
     pub policy: SpinPolicy,
-    /// Completions that were handed over.
+    /// Number of completions that were handed over.
     pub handed: u64,
-    /// How long a device may complete nothing.
+    /// Longest time without a completion before a device is given up.
     pub timeout: Duration,
-    /// Whether the workload needs more than the plain loop has.
+    /// True if the workload needs more than the plain loop: pacing, trims, several sizes, a breakdown.
     pub extra: bool,
-    /// Bytes of an I/O, if the plain loop does not count them.
+    /// Bytes of each I/O of the plain loop, which does not count bytes.
     pub unit: u64,
-    /// What it had of a core in the last phase.
+    /// CPU time of the last phase.
     pub share: Share,
-    /// The interval that was handed over last.
+    /// Number of the last interval that was handed over.
     pub given: u32,
 }
 
 impl Worker {
-    /// Runs I/Os until the sources or the time (in nanoseconds) are up or an end was asked for, and waits for those in
-    /// flight. A device that fails is given up, not the others.
+    /// Runs I/Os until the sources are empty, `time` nanoseconds have passed or an end was asked for; then waits for the
+    /// I/Os in flight. Gives up a device that fails, and goes on with the others.
     pub fn run(&mut self, shared: &Shared<'_>, time: u64) -> anyhow::Result<()> {
         if let Some(core) = self.core {
             super::cores::pin(core)?;
@@ -110,7 +110,7 @@ impl Worker {
             if shared.tick() != seen {
                 seen = shared.tick();
                 self.look_up(shared);
-                // It may have given queue pairs up.
+                // `look_up` may have given queue pairs up.
                 moved = true;
             }
             if moved {
@@ -128,7 +128,7 @@ impl Worker {
         }
     }
 
-    /// Does what was asked for, and looks after the devices.
+    /// Hands over counts if they were asked for, and checks devices that complete nothing.
     #[cold]
     #[inline(never)]
     fn look_up(&mut self, shared: &Shared<'_>) {
@@ -138,7 +138,7 @@ impl Worker {
             for (device, tally) in self.tallies.iter_mut().enumerate() {
                 let mut mail = shared.mail(self.index, device);
                 mail.given = asked;
-                // It is asked for again only when this was fetched: there is a spare one.
+                // The collector returns a spare tally before it asks again.
                 if mail.full.is_none()
                     && let Some(spare) = mail.spare.take()
                 {
@@ -156,7 +156,7 @@ impl Worker {
                 continue;
             }
             let quiet = lane.quiet(now);
-            // What is there now is reaped by the next turn.
+            // A completion that is there already is reaped by the next turn.
             if Duration::from_nanos(quiet) >= self.timeout && !lane.queue.is_ready() {
                 let error = anyhow!(
                     "queue {}: no completion within {:?} (--timeout); {}",
@@ -175,7 +175,7 @@ impl Worker {
         }
     }
 
-    /// Looks at the queues before the clock is asked.
+    /// Returns the number of polls between two readings of the clock.
     fn looks(&self) -> u32 {
         match self.wait {
             Wait::Poll if self.policy.patience() >= SpinPolicy::new().patience() => SPINS.0,
@@ -185,12 +185,12 @@ impl Worker {
         }
     }
 
-    /// Completions so far.
+    /// Returns the number of completions so far.
     fn done(&self) -> u64 {
         self.handed + self.tallies.iter().map(|tally| tally.ios() + tally.errors).sum::<u64>()
     }
 
-    /// Waits until a queue has something to reap, an I/O is due, or there is something to look at.
+    /// Waits until a queue has a completion, an I/O is due, or the tick changes.
     #[cold]
     #[inline(never)]
     fn idle(&mut self, shared: &Shared<'_>, seen: u32) {
@@ -218,7 +218,7 @@ impl Worker {
                 }
                 std::hint::spin_loop();
             }
-            // Whoever is waited for (a software controller, above all) may be waiting for this very core.
+            // A software controller may be waiting for this very core.
             if now - start >= patience && due - now > YIELD_AFTER {
                 let before = shared.now();
                 thread::yield_now();
@@ -235,7 +235,7 @@ impl Worker {
         self.lanes.iter().any(|lane| lane.at.running && lane.queue.is_ready())
     }
 
-    /// Sleeps until an interrupt of one of the queues, at most for `timeout` nanoseconds.
+    /// Sleeps until one of the queues has an interrupt, for `timeout` nanoseconds at most.
     fn sleep(&mut self, shared: &Shared<'_>, timeout: u64) {
         for lane in self.lanes.iter_mut().filter(|lane| lane.at.running) {
             if let Err(error) = lane.queue.arm() {
@@ -247,7 +247,7 @@ impl Worker {
         }
         let running = self.lanes.iter().filter(|lane| lane.at.running);
         let descriptors = running.filter_map(|lane| lane.queue.completion_fd());
-        // An allocation per sleep, which takes much longer.
+        // The allocation is cheap compared with the sleep.
         let mut events: Vec<_> = descriptors.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         let woken = match ppoll(&mut events, Some(Duration::from_nanos(timeout).into()), None) {
             Ok(count) => count > 0,
@@ -262,7 +262,7 @@ impl Worker {
             }
         };
         if woken && !self.is_ready() {
-            // Another queue of the vector was meant. Until its owner has reaped, INTx and MSI come again and again.
+            // The interrupt was for another queue of the vector. INTx and MSI repeat it until that queue is reaped.
             thread::yield_now();
         }
     }
@@ -275,7 +275,7 @@ fn lose(lane: &mut Lane, shared: &Shared<'_>, error: &anyhow::Error) {
     shared.lose(lane.device, format!("{error:#}"));
 }
 
-/// The plain loop does not count bytes: all its I/Os have as many.
+/// Computes the bytes of the plain loop, whose I/Os all have one size.
 fn settle(tally: &mut Tally, counted: bool, unit: u64) {
     if !counted {
         tally.bytes = [0, 1].map(|kind: usize| tally.latency[kind].len() * unit);

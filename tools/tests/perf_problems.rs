@@ -32,7 +32,7 @@ fn wrong_data_shows_in_json_and_images() {
     let served = Served::new(&dir, "size=8M,null=true");
     let (report, svg) = drawn(&format!("{} --verify --destructive --count 500", served.1), &dir, 3);
     let [text] = problems(&report, "mismatches")[..] else { panic!("{report}") };
-    assert!(text.ends_with("I/Os brought wrong data"), "{text}");
+    assert!(text.ends_with("I/Os returned wrong data"), "{text}");
     assert!(svg.contains(text), "the image of the run");
     let (bad, good, out) = (dir.path("bad.json"), dir.path("good.json"), dir.path("out.svg"));
     fs::write(&bad, report.to_string()).unwrap();

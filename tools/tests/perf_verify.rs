@@ -67,7 +67,7 @@ fn verify_notices_what_is_changed_behind_its_back() {
     let mut text = String::new();
     child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(3), "{text}");
-    assert!(text.contains("block 585: not what was written (version 1), from byte 480 on"), "{text}");
+    assert!(text.contains("block 585: differs from the last write (version 1) from byte 480 on"), "{text}");
 }
 
 /// Tools finding A8: one rule for all that overwrites.

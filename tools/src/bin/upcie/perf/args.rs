@@ -12,28 +12,29 @@ use std::{path::PathBuf, time::Duration};
 use upcie_core::memory::PageSize;
 use upcie_nvme::{Address, IrqKind, Wait};
 
-/// Intervals shorter than this are not told apart from what the threads do.
+/// Shortest accepted interval: a shorter one would measure the scheduling of the threads.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
-/// Percentage of reads in a mix.
+/// Default percentage of reads in a mix.
 const MIX: u8 = 70;
-/// How long an adaptive wait polls.
+/// Default polling time of an adaptive wait.
 const SPIN: Duration = Duration::from_micros(20);
 
-/// How to wait for completions.
+/// Value of `--wait`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum WaitKind {
-    /// poll with an idle core for each thread (and embedded controller), or without interrupts; else adaptive
+    /// poll if every thread (and embedded controller) has an idle core or there are no interrupts, else
+    /// adaptive
     Auto,
-    /// Look at the queues again and again: the shortest latency, a whole core
+    /// Poll the queues all the time: shortest latency, uses a whole core
     Poll,
-    /// Sleep until the interrupt
+    /// Sleep until an interrupt arrives
     Irq,
-    /// Poll for --spin, then sleep; or sleep at once while polling has not paid
+    /// Poll for --spin, then sleep; sleep at once while polling does not pay off
     Adaptive,
 }
 
 impl WaitKind {
-    /// As the command line spells it.
+    /// Returns the name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -44,21 +45,21 @@ impl WaitKind {
     }
 }
 
-/// The kind of interrupts to wait for.
+/// Value of `--irq`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum IrqArg {
-    /// The best that there is: msix, then msi, then intx
+    /// The best that the device has: msix, then msi, then intx
     Auto,
-    /// The pin: one vector for all queues
+    /// Pin interrupts: one vector for all queues
     Intx,
-    /// Message signalled
+    /// Message signalled interrupts
     Msi,
-    /// Message signalled, extended: a vector for each queue
+    /// Extended message signalled interrupts: a vector for each queue
     Msix,
 }
 
 impl IrqArg {
-    /// As the driver takes it.
+    /// Returns the driver's value; `None` for its own choice.
     pub fn kind(self) -> Option<IrqKind> {
         match self {
             Self::Auto => None,
@@ -69,20 +70,20 @@ impl IrqArg {
     }
 }
 
-/// The pages of DMA memory.
+/// Value of `--buffers`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Buffers {
-    /// 2 MiB pages while some are free, 4 KiB pages otherwise
+    /// 2 MiB pages while some are free, then 4 KiB pages
     Auto,
-    /// 2 MiB pages (`hugepages` sets some aside)
+    /// 2 MiB pages (reserve some with `hugepages setup`)
     Hugepage,
-    /// 4 KiB pages; not without an IOMMU
+    /// 4 KiB pages; need an IOMMU
     #[value(name = "4k")]
     Small,
 }
 
 impl Buffers {
-    /// As the driver takes it.
+    /// Returns the driver's value; `None` for its own choice.
     pub fn pages(self) -> Option<PageSize> {
         match self {
             Self::Auto => None,
@@ -91,7 +92,7 @@ impl Buffers {
         }
     }
 
-    /// As the command line spells it.
+    /// Returns the name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -109,11 +110,11 @@ fn parse_rate(text: &str) -> Result<u64, String> {
 /// Arguments of `upcie perf`.
 #[derive(Debug, Args)]
 pub struct PerfArgs {
-    /// The devices: PCI addresses, vfio-user:SOCKET, emu, … (see below)
+    /// Devices: PCI addresses, vfio-user:SOCKET, emu, … (see below)
     #[arg(value_name = "ADDR", required = true, value_parser = target::parse_address)]
     pub addresses: Vec<Address>,
 
-    /// What the I/Os do; those that write or trim need --destructive
+    /// Kind of I/O; writes and trims need --destructive
     #[arg(long, value_enum, default_value = "randread", help_heading = "Workload")]
     pub rw: Workload,
     /// Percentage of reads in randrw [default: 70]
@@ -122,57 +123,58 @@ pub struct PerfArgs {
     /// Bytes of each I/O, or several sizes with their shares (4k:60,64k:40) [default: 4096, or one block if that is more]
     #[arg(long, short = 'b', visible_alias = "bs", value_name = "BYTES", help_heading = "Workload")]
     pub block_size: Option<Sizes>,
-    /// Which blocks random I/Os prefer: uniform, none; zipf:THETA, the kth most popular in proportion to 1 / k^THETA
-    /// [default: uniform]
+    /// Blocks that random I/Os prefer: none (uniform), or few (zipf:THETA; the kth most popular one is used
+    /// in proportion to 1 / k^THETA) [default: uniform]
     #[arg(long, value_name = "DISTRIBUTION", help_heading = "Workload")]
     pub random: Option<Distribution>,
-    /// The same seed gives the same I/Os
+    /// Seed of the random numbers: the same seed gives the same I/Os
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Workload")]
     pub seed: u64,
-    /// The namespace of each device [default: the first]
+    /// Namespace to use on each device [default: the first]
     #[arg(long, short = 'n', value_name = "NSID", help_heading = "Workload")]
     pub namespace: Option<u32>,
-    /// First byte of the range that is used, on each device
+    /// First byte of the tested range, on each device
     #[arg(long, value_name = "BYTES", default_value = "0", help_heading = "Workload")]
     pub offset: Bytes,
-    /// Bytes of the range that is used, on each device [default: to the end of the namespace; with --verify at most 256M]
+    /// Size of the tested range, on each device [default: to the end of the namespace; with --verify at most
+    /// 256M]
     #[arg(long, short, alias = "size", value_name = "BYTES", help_heading = "Workload")]
     pub length: Option<Bytes>,
 
     /// I/Os in flight on each queue pair [default: 32]
     #[arg(long, short = 'd', visible_alias = "iodepth", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65535), help_heading = "Load")]
     pub depth: Option<u32>,
-    /// Queue pairs that each thread has on each device; each has its own part of the range
+    /// Queue pairs of each thread on each device; each one has a part of the range to itself
     #[arg(long, short = 'q', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Load")]
     pub queues: u16,
-    /// Threads; every thread drives every device
+    /// Number of threads; every thread drives every device
     #[arg(long, short = 'j', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024), conflicts_with = "cores", help_heading = "Load")]
     pub threads: u16,
-    /// One thread on each of these cores (0,2-3), pinned
+    /// Cores to pin threads to, one thread on each (0,2-3)
     #[arg(long, value_name = "LIST", help_heading = "Load")]
     pub cores: Option<Cores>,
-    /// Start so many I/Os per second, of all queue pairs together, at even distances and whatever the devices do
-    /// [default: as many as they take]
-    #[arg(long, value_name = "IOPS", value_parser = parse_rate, help_heading = "Load")]
+    /// Start N I/Os per second in total, evenly spaced, even if the devices are late [default: as many as the
+    /// devices complete]
+    #[arg(long, value_name = "N", value_parser = parse_rate, help_heading = "Load")]
     pub rate: Option<u64>,
-    /// Pages of DMA memory: buffers and rings
+    /// Pages for DMA memory (buffers and queues)
     #[arg(long, value_enum, default_value = "auto", help_heading = "Load")]
     pub buffers: Buffers,
 
-    /// How long to run: seconds, or with a unit (500ms, 2m) [default: 5]
+    /// Running time: seconds, or with a unit (500ms, 2m) [default: 5]
     #[arg(long, short = 't', visible_alias = "runtime", value_name = "TIME", value_parser = units::parse_time, conflicts_with = "count", help_heading = "Length")]
     pub time: Option<Duration>,
-    /// Run this many I/Os (of all queue pairs together) instead of for a time
+    /// Run N I/Os in total instead of for a time
     #[arg(long, short = 'c', value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Length")]
     pub count: Option<u64>,
-    /// Run for so long before, and measure nothing of it
+    /// Run this long before the measurement starts
     #[arg(long, value_name = "TIME", value_parser = units::parse_time, help_heading = "Length")]
     pub warmup: Option<Duration>,
-    /// Give a device up when it completes nothing for this long
+    /// Give a device up if it completes nothing for this long
     #[arg(long, value_name = "TIME", default_value = "30", value_parser = units::parse_time, help_heading = "Length")]
     pub timeout: Duration,
 
-    /// How to wait for completions; with --irq alone: irq
+    /// How to wait for completions; --irq without --wait means irq
     #[arg(
         long,
         short = 'w',
@@ -182,30 +184,31 @@ pub struct PerfArgs {
         help_heading = "Waiting"
     )]
     pub wait: WaitKind,
-    /// The interrupts that --wait irq and adaptive sleep for [default: auto]
+    /// Kind of interrupt to wait for, with --wait irq or adaptive [default: auto]
     #[arg(long, value_enum, value_name = "KIND", help_heading = "Waiting")]
     pub irq: Option<IrqArg>,
     /// How long --wait adaptive polls before it sleeps [default: 20us]
     #[arg(long, value_name = "TIME", value_parser = units::parse_time, help_heading = "Waiting")]
     pub spin: Option<Duration>,
 
-    /// Write data that says where it belongs, and check every read against what was written last. Before a workload with
-    /// reads the range is written once, after one with writes it is read once; neither is measured
+    /// Check all data that is read. Writes blocks that contain their own address, and compares each read with
+    /// the last write. A workload that reads writes the whole range first, a workload that writes reads the
+    /// whole range last; neither pass is measured
     #[arg(long, help_heading = "Data")]
     pub verify: bool,
     #[command(flatten, next_help_heading = "Data")]
     pub consent: Consent,
 
-    /// Print one JSON object on stdout, and nothing else
+    /// Print the results as one JSON object on stdout
     #[arg(long, help_heading = "Output")]
     pub json: bool,
-    /// Print IOPS, MiB/s and latencies of each interval, in place of the progress bar
+    /// Print IOPS, MiB/s and latencies of each interval instead of the progress bar
     #[arg(long, value_name = "TIME", value_parser = units::parse_time, help_heading = "Output")]
     pub interval: Option<Duration>,
-    /// Measure where the time goes: submit, device, reap. Costs three readings of the clock per I/O
+    /// Measure the parts of the latency: submit, device, reap. Reads the clock three more times per I/O
     #[arg(long, help_heading = "Output")]
     pub latency_breakdown: bool,
-    /// Write the latencies of each interval as an HdrHistogram log (V2, compressed)
+    /// Write the latencies of each interval to an HdrHistogram log (V2, compressed)
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub histogram: Option<PathBuf>,
     /// Draw latency by percentile, and IOPS and p99 over time, as an SVG image
@@ -214,14 +217,14 @@ pub struct PerfArgs {
 }
 
 impl PerfArgs {
-    /// Ends the program, as for any wrong usage, when arguments don't go together that are known to do so only now.
+    /// Exits with a usage error if arguments conflict in a way that clap can't declare.
     pub fn check(&self) {
         if let Some(message) = self.conflict() {
             Self::augment_args(Command::new("upcie perf")).error(ErrorKind::ArgumentConflict, message).exit();
         }
     }
 
-    /// What can't be had together.
+    /// Finds the first conflict between arguments; returns its message.
     fn conflict(&self) -> Option<String> {
         let rw = self.rw.name();
         let own = |address: &&Address| !matches!(address, Address::Emulated(_));
@@ -267,11 +270,11 @@ impl PerfArgs {
             ),
             (
                 self.verify && self.latency_breakdown,
-                "--latency-breakdown can't go with --verify: filling and checking data would be part of it".into(),
+                "--latency-breakdown can't be used with --verify: the latencies would include filling and checking data".into(),
             ),
             (
                 self.verify && self.rw.trims(),
-                format!("--verify needs reads or writes: what --rw {rw} leaves behind is the device's choice"),
+                format!("--verify needs reads or writes: a device may return any data after --rw {rw}"),
             ),
             (
                 self.consent.destructive && self.overwrites().is_none(),
@@ -279,7 +282,7 @@ impl PerfArgs {
             ),
             (
                 self.interval.is_some_and(|interval| interval < SHORTEST_INTERVAL),
-                format!("--interval: at least {SHORTEST_INTERVAL:?} is needed"),
+                format!("--interval: the shortest is {SHORTEST_INTERVAL:?}"),
             ),
             (
                 self.plot.as_deref().is_some_and(|path| files::check_is_svg("--plot", path).is_err()),
@@ -296,7 +299,7 @@ impl PerfArgs {
         checks.into_iter().find_map(|(is_wrong, message)| is_wrong.then_some(message))
     }
 
-    /// What happens to the data that is on the devices, for messages; `None` if it stays.
+    /// Returns the option that destroys data, with its verb, for messages; `None` if all data stays.
     pub fn overwrites(&self) -> Option<String> {
         let rw = self.rw.name();
         match () {
@@ -307,17 +310,17 @@ impl PerfArgs {
         }
     }
 
-    /// The devices.
+    /// Returns the devices as targets.
     pub fn targets(&self) -> impl Iterator<Item = Target> {
         self.addresses.iter().map(|address| Target { address: address.clone() })
     }
 
-    /// Percentage of reads in a mix.
+    /// Returns the percentage of reads in a mix.
     pub fn mix(&self) -> u8 {
         self.mix.unwrap_or(MIX)
     }
 
-    /// The core of each thread.
+    /// Returns the core of each thread; `None` for a thread that is not pinned.
     pub fn threads(&self) -> Vec<Option<usize>> {
         match &self.cores {
             Some(cores) => cores.0.iter().copied().map(Some).collect(),
@@ -325,7 +328,7 @@ impl PerfArgs {
         }
     }
 
-    /// How to wait, where there are interrupts.
+    /// Returns the wait mode for controllers that have interrupts.
     pub fn waiting(&self) -> Wait {
         match self.wait {
             WaitKind::Poll => Wait::Poll,
@@ -347,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_t_go_together_is_named() {
+    fn conflicting_arguments_are_named() {
         for (text, part) in [
             ("emu --irq msix --wait poll", "--irq needs"),
             ("emu --spin 5us --wait irq", "--wait irq does not poll"),
@@ -356,11 +359,11 @@ mod tests {
             ("emu --rw write --random zipf:1.1", "--rw write takes the blocks in order"),
             ("emu --verify --block-size 4k:50,8k:50", "one --block-size"),
             ("emu --verify --random zipf:1.1", "--random uniform"),
-            ("emu --verify --latency-breakdown", "can't go with --verify"),
-            ("emu --verify --rw trim", "--rw trim leaves behind"),
+            ("emu --verify --latency-breakdown", "can't be used with --verify"),
+            ("emu --verify --rw trim", "any data after --rw trim"),
             ("emu --destructive", "--rw randread does not"),
             ("emu --plot x.png", "SVG"),
-            ("emu --interval 1ms", "at least 10ms"),
+            ("emu --interval 1ms", "the shortest is 10ms"),
             ("emu vfio-user:/x emu vfio-user:/x", "vfio-user:/x is given twice"),
         ] {
             let conflict = parse(text).unwrap().conflict().unwrap_or_default();
@@ -378,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_value_is_refused_at_once() {
+    fn invalid_values_are_usage_errors() {
         for text in [
             "",
             "emu --rate 0",
@@ -394,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn fio_s_names_are_taken() {
+    fn fio_s_option_names_are_aliases() {
         let fio = parse("emu --bs 512 --iodepth 7 --runtime 3").unwrap();
         let ours = parse("emu --block-size 512 --depth 7 --time 3").unwrap();
         assert_eq!(format!("{fio:?}"), format!("{ours:?}"));

@@ -1,43 +1,44 @@
-//! `--latency-breakdown`: where an I/O's time goes. Three readings of the clock per I/O, so only on request.
+//! `--latency-breakdown`: the parts of an I/O's latency. It reads the clock three times more per I/O, so it
+//! is optional.
 
 use super::tally::histogram;
 use hdrhistogram::Histogram;
 
-/// The parts, in order: building the entry and ringing the doorbell; until the turn that saw the completion; until the
-/// completion was taken from the ring.
+/// Names of the parts, in order. `submit`: from building the entry to ringing the doorbell; `device`: until
+/// the start of the turn that found the completion; `reap`: until that turn took the completion.
 pub const PARTS: [&str; 3] = ["submit", "device", "reap"];
 
-/// The parts of one queue pair's I/Os, and the times of those in flight.
+/// Parts of one queue pair's I/Os, and the times of the I/Os in flight.
 #[derive(Debug)]
 pub struct Breakdown {
-    /// Nanoseconds of each of [`PARTS`].
+    /// Histograms of nanoseconds, one for each of [`PARTS`].
     pub parts: [Histogram<u64>; 3],
-    /// By the number that an I/O in flight has: when it was begun; then when its doorbell was rung.
+    /// Time by number of the I/O in flight: when it was begun, later when its doorbell was rung.
     times: Vec<u64>,
     free: Vec<u32>,
-    /// Those of the turn that is open.
+    /// Numbers of the I/Os that the open turn has built.
     building: Vec<u32>,
 }
 
 impl Breakdown {
-    /// For `depth` I/Os in flight.
+    /// Makes a breakdown for `depth` I/Os in flight.
     pub fn new(depth: u32) -> anyhow::Result<Self> {
         let parts = [histogram()?, histogram()?, histogram()?];
         let building = Vec::with_capacity(depth as usize);
         Ok(Self { parts, times: vec![0; depth as usize], free: (0..depth).collect(), building })
     }
 
-    /// An I/O is about to be built; gives its number.
+    /// Records that an I/O is about to be built; returns its number.
     #[inline]
     pub fn begin(&mut self, now: u64) -> u32 {
-        // As many as may be in flight: there is always one.
+        // There are as many numbers as I/Os in flight, so one is always free.
         let number = self.free.pop().unwrap_or(0);
         self.times[number as usize] = now;
         self.building.push(number);
         number
     }
 
-    /// The turn's doorbell was rung.
+    /// Records that the turn's doorbell was rung.
     #[inline]
     pub fn rung(&mut self, now: u64) {
         for number in self.building.drain(..) {
@@ -47,7 +48,7 @@ impl Breakdown {
         }
     }
 
-    /// The I/O was taken from the ring at `now`, in a turn that began at `seen`.
+    /// Records that the I/O's completion was taken at `now`, in a turn that began at `seen`.
     #[inline]
     pub fn end(&mut self, number: u32, seen: u64, now: u64) {
         self.parts[1].saturating_record(seen.saturating_sub(self.times[number as usize]));
@@ -55,7 +56,7 @@ impl Breakdown {
         self.free.push(number);
     }
 
-    /// What was measured so far is forgotten.
+    /// Forgets all measurements.
     pub fn reset(&mut self) {
         self.parts.iter_mut().for_each(Histogram::reset);
     }

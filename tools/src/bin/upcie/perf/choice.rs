@@ -1,7 +1,7 @@
-//! How to wait, where nobody has said: by what the cores are doing when the run starts.
+//! `--wait auto`: chooses a wait mode by the load of the cores at the start of the run.
 //!
-//! Polling needs a core for each thread, the embedded controllers' too. It then beats interrupts at everything. Without, it takes
-//! the time that the controller needs.
+//! Polling needs an idle core for each thread and for each embedded controller. With these cores it is faster
+//! than interrupts in every respect; without them it takes the time that the controller needs.
 
 use super::{args::PerfArgs, cores};
 use crate::{target, units};
@@ -11,19 +11,19 @@ use std::{
 };
 use upcie_nvme::{Controller, Wait};
 
-/// For how long the cores are looked at: the kernel counts in hundredths of a second.
+/// Time over which the cores are measured; the kernel counts in hundredths of a second.
 const WINDOW: Duration = Duration::from_millis(100);
-/// A core is idle that was for this part of the time.
+/// Share of this time that an idle core was idle.
 const IDLE: f64 = 0.7;
 
-/// What the cores had done by some moment.
+/// Tick counts of all cores at one time.
 #[derive(Debug)]
 pub struct Glance {
     at: Instant,
     cores: Vec<Core>,
 }
 
-/// Ticks of a core.
+/// Tick counts of a core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Core {
     number: usize,
@@ -32,13 +32,14 @@ struct Core {
 }
 
 impl Glance {
-    /// Of now; `None` where the kernel does not say.
+    /// Reads the counts; `None` if the kernel does not publish them.
     pub fn now() -> Option<Self> {
         let cores = parse(&fs::read_to_string("/proc/stat").ok()?);
         (!cores.is_empty()).then(|| Self { at: Instant::now(), cores })
     }
 
-    /// How many cores of this process have been idle since, and how many it has. Waits until that can be told.
+    /// Counts the cores of this process that have been idle since, and all its cores. Sleeps until [`WINDOW`]
+    /// has passed.
     fn idle(&self) -> Option<(usize, usize)> {
         thread::sleep(WINDOW.saturating_sub(self.at.elapsed()));
         let allowed = cores::allowed().ok()?;
@@ -47,12 +48,12 @@ impl Glance {
     }
 }
 
-/// The lines of /proc/stat that begin with `cpuN`: user, nice, system, idle, iowait, …
+/// Parses the `cpuN` lines of /proc/stat: user, nice, system, idle, iowait, …
 fn parse(text: &str) -> Vec<Core> {
     let core = |line: &str| {
         let mut words = line.strip_prefix("cpu")?.split(' ');
         let number = words.next()?.parse().ok()?;
-        // What is of guests is in the first two, too.
+        // Guest time is part of the first two fields already.
         let ticks: Vec<u64> = words.take(8).map_while(|word| word.parse().ok()).collect();
         Some(Core { number, idle: ticks.get(3)? + ticks.get(4)?, all: ticks.iter().sum() })
     };
@@ -70,7 +71,7 @@ fn count_idle(before: &[Core], now: &[Core], allowed: &[usize]) -> usize {
     now.iter().filter(|core| allowed.contains(&core.number)).filter(is_idle).count()
 }
 
-/// How to wait for these controllers, and why.
+/// Chooses a wait mode for these controllers; returns it with the reason.
 pub fn choose<'a>(
     args: &PerfArgs,
     controllers: impl Iterator<Item = &'a Controller>,
@@ -80,7 +81,7 @@ pub fn choose<'a>(
         let reason = match controller.vectors() {
             Ok(0) => "has no interrupts".into(),
             Ok(_) => continue,
-            Err(error) => format!("gives no interrupts: {error}"),
+            Err(error) => format!("can't tell its interrupts: {error}"),
         };
         return (Wait::Poll, format!("{} {reason}", controller.name()));
     }
@@ -112,7 +113,7 @@ fn by_cores(
             let cores = units::number(all as u64, "core");
             (adaptive, format!("{idle} of {cores} idle, and {needed} {verb} one each to poll all the time"))
         }
-        None => (adaptive, "it is not known whether cores are idle".into()),
+        None => (adaptive, "the kernel does not tell which cores are idle".into()),
     }
 }
 
@@ -128,13 +129,13 @@ mod tests {
         let now = parse("cpu0 11 0 5 108 6 0 0 0 9 9\ncpu1 18 0 5 102 5 0 0 0 0 0\n");
         assert_eq!(count_idle(&before, &now, &[0, 1]), 1);
         assert_eq!(count_idle(&before, &now, &[1]), 0);
-        assert_eq!(count_idle(&before, &before, &[0, 1]), 0, "nothing is known of a moment");
+        assert_eq!(count_idle(&before, &before, &[0, 1]), 0, "no time has passed");
         assert!(parse("").is_empty());
     }
 
     /// Issue 9, tools A4: polling without a core for each thread is not the default.
     #[test]
-    fn polling_is_chosen_only_with_a_core_for_each_thread() {
+    fn polling_is_chosen_only_with_a_core_per_thread() {
         let adaptive = Wait::Adaptive(Duration::from_micros(20));
         for (idle, threads, emulators, wait, part) in [
             (
@@ -147,7 +148,7 @@ mod tests {
             (Some((1, 2)), 1, 1, adaptive, "1 of 2 cores idle"),
             (Some((1, 2)), 1, 0, Wait::Poll, "1 thread needs one each"),
             (Some((3, 4)), 4, 0, adaptive, "4 threads need"),
-            (None, 1, 0, adaptive, "not known"),
+            (None, 1, 0, adaptive, "does not tell"),
         ] {
             let (chosen, reason) = by_cores(adaptive, idle, threads, emulators);
             assert!(chosen == wait && reason.contains(part), "{reason}");

@@ -1,4 +1,4 @@
-//! The cores that threads are pinned to.
+//! Cores that threads are pinned to.
 
 use anyhow::{Context, bail};
 use nix::{
@@ -15,8 +15,7 @@ impl FromStr for Cores {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            |item: &str| format!("{item:?} is no core: a list of numbers and ranges is needed, as in 0,2-3");
+        let wrong = |item: &str| format!("{item:?} is not a core: give numbers and ranges, as in 0,2-3");
         let mut cores = Vec::new();
         for item in text.split(',') {
             let (first, last) = item.split_once('-').unwrap_or((item, item));
@@ -26,14 +25,11 @@ impl FromStr for Cores {
                 return Err(wrong(item));
             }
             if last - first >= CpuSet::count() {
-                return Err(format!(
-                    "{item:?} are more cores than Linux tells apart here ({})",
-                    CpuSet::count()
-                ));
+                return Err(format!("{item:?}: Linux supports at most {} cores here", CpuSet::count()));
             }
             for core in first..=last {
                 if cores.contains(&core) {
-                    return Err(format!("core {core} is given twice: each has one thread"));
+                    return Err(format!("core {core} is given twice: each core takes one thread"));
                 }
                 cores.push(core);
             }
@@ -42,19 +38,19 @@ impl FromStr for Cores {
     }
 }
 
-/// Sees that threads may run on each of them.
+/// Checks that this process may run on each of the cores.
 pub fn check(cores: &[usize]) -> anyhow::Result<()> {
     let allowed = allowed()?;
     for &core in cores {
         if allowed.contains(&core) {
             continue;
         }
-        // Without sysfs it is only known that it can't be used.
+        // Without sysfs a core that is missing and a core that is not allowed look alike.
         let online = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
         let exists = online.trim().parse::<Cores>().is_ok_and(|online| online.0.contains(&core));
         if exists {
             bail!(
-                "--cores: core {core} is not allowed for this process, whose cores are {} (taskset, a container's limits)",
+                "--cores: core {core} is not allowed for this process, only {} are (by taskset or a container's limits)",
                 ranges(&allowed)
             );
         }
@@ -63,7 +59,7 @@ pub fn check(cores: &[usize]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Keeps the calling thread on a core.
+/// Pins the calling thread to a core.
 pub fn pin(core: usize) -> anyhow::Result<()> {
     let pin = || {
         let mut set = CpuSet::new();
@@ -73,13 +69,13 @@ pub fn pin(core: usize) -> anyhow::Result<()> {
     pin().with_context(|| format!("pinning a thread to core {core}"))
 }
 
-/// Those that the process may use.
+/// Returns the cores that the process may use.
 pub fn allowed() -> anyhow::Result<Vec<usize>> {
     let set = sched_getaffinity(Pid::from_raw(0)).context("reading which cores this process may use")?;
     Ok((0..CpuSet::count()).filter(|&core| set.is_set(core).unwrap_or(false)).collect())
 }
 
-/// `0,2-3`.
+/// Formats cores as numbers and ranges: `0,2-3`.
 fn ranges(cores: &[usize]) -> String {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for &core in cores {
@@ -106,13 +102,13 @@ mod tests {
             assert_eq!(text.parse(), Ok(Cores(cores)), "{text}");
         }
         for text in ["", ",", "0,", "a", "3-1", "-1", "1-", "1-2-3", "0x1", "99999999"] {
-            assert!(text.parse::<Cores>().unwrap_err().contains("is no core"), "{text}");
+            assert!(text.parse::<Cores>().unwrap_err().contains("is not a core"), "{text}");
         }
         assert!("1,0-2".parse::<Cores>().unwrap_err().contains("core 1 is given twice"));
     }
 
     #[test]
-    fn a_core_that_is_not_there_is_named() {
+    fn a_core_that_does_not_exist_is_named() {
         let error = check(&[60_000]).unwrap_err().to_string();
         assert!(error.contains("no core 60000"), "{error}");
     }
@@ -124,7 +120,7 @@ mod tests {
             check(&[core]).unwrap();
             pin(core).unwrap();
             assert_eq!(allowed().unwrap(), [core]);
-            // From here on the others are not allowed.
+            // This thread is pinned now: no other core is allowed.
             if let Some(other) = (0..core).next() {
                 assert!(check(&[other]).unwrap_err().to_string().contains("not allowed"));
             }

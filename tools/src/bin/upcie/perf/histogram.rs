@@ -1,4 +1,4 @@
-//! `--histogram`: the latencies as an HdrHistogram log, interval by interval.
+//! `--histogram`: writes the latencies of each interval to an HdrHistogram log.
 
 use super::{series::Interval, tally::Tally};
 use crate::files::Output;
@@ -15,12 +15,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Where it goes.
+/// File of the log.
 #[derive(Debug)]
 pub struct LogFile(pub Output);
 
 impl LogFile {
-    /// Calls `body` with a log that starts when the first interval does; gives what came of it, and whether all was written.
+    /// Calls `body` with a log that starts with the first interval; returns the result of `body`, and whether
+    /// the log was written.
     pub fn write<T>(
         self,
         title: &str,
@@ -31,7 +32,7 @@ impl LogFile {
         let about = || format!("writing {name}");
         let mut file = BufWriter::new(self.0);
         let mut serializer = V2DeflateSerializer::new();
-        // Titles have no line breaks, but a path in them might.
+        // A title has no line breaks, but a path in it might.
         let title = format!("upcie perf: {}", title.replace(char::is_control, " "));
         let (result, written) = {
             let (to, by) = (&mut file, &mut serializer);
@@ -52,24 +53,24 @@ impl LogFile {
     }
 }
 
-/// Takes intervals.
+/// Receives intervals.
 pub trait Log {
-    /// One of them. The run does not end when it can't be written: its results are worth more.
+    /// Adds an interval. An error is kept until the end: the results of the run are worth more than the log.
     fn push(&mut self, interval: &Interval, tally: &Tally);
 }
 
 type Writer<'a> = IntervalLogWriter<'a, 'a, BufWriter<Output>, V2DeflateSerializer>;
 
-/// Begins the log of a run that began at this time.
+/// Starts the log of a run that began at this time.
 type Begin<'a> = Box<dyn FnOnce(SystemTime) -> io::Result<Writer<'a>> + 'a>;
 
 struct Intervals<'a> {
-    /// Until the first interval tells when the run began: there may be a warm-up before.
+    /// Used up by the first interval, which tells the start of the run: a warm-up may come before it.
     begin: Option<Begin<'a>>,
     writer: Option<Writer<'a>>,
-    /// Reads and writes are told apart.
+    /// True if reads and writes get histograms of their own.
     kinds: bool,
-    /// After the first failure nothing more is.
+    /// First error; nothing is written after it.
     written: anyhow::Result<()>,
 }
 

@@ -1,4 +1,4 @@
-//! Where and when a run was: what tells two results apart in a year.
+//! The machine and time of a run, to tell two results apart later.
 
 use super::cores;
 use nix::{
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::{env, fs};
 use upcie_core::pci::Bdf;
 
-/// The machine, the program and the time.
+/// Machine, program and time of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Host {
     /// The machine's name.
@@ -18,9 +18,9 @@ pub struct Host {
     pub kernel: String,
     /// The processor's model.
     pub cpu: Option<String>,
-    /// Cores that the process may use.
+    /// Number of cores that the process may use.
     pub cores: Option<usize>,
-    /// When it started, in UTC (RFC 3339).
+    /// Start of the run in UTC (RFC 3339).
     pub started: String,
     /// This program's version.
     pub tool: String,
@@ -29,7 +29,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// As it is now.
+    /// Describes this machine and process.
     pub fn new() -> Self {
         let name = uname().ok();
         let of = |text: &dyn Fn(&nix::sys::utsname::UtsName) -> std::ffi::OsString| {
@@ -48,23 +48,23 @@ impl Host {
     }
 }
 
-/// The first processor's model, as far as the architecture says.
+/// Reads the model of the first processor; `None` on architectures that don't name it.
 fn cpu() -> Option<String> {
     let text = fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("model name"))?;
     Some(line.trim_start_matches([' ', '\t', ':']).to_owned())
 }
 
-/// The NUMA node of a PCI function, where the firmware says.
+/// Reads the NUMA node of a PCI function; `None` if the firmware does not name it.
 pub fn numa_node(bdf: Bdf) -> Option<u32> {
     let text = fs::read_to_string(format!("/sys/bus/pci/devices/{bdf}/numa_node")).ok()?;
     text.trim().parse().ok()
 }
 
-/// Seconds since 1970 as a date and a time (RFC 3339).
+/// Formats seconds since 1970 as a date and a time (RFC 3339).
 fn utc(seconds: i64) -> String {
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // Years begin in March, so that the day that may be missing is their last; eras have 400 of them.
+    // Years begin in March, so that a leap day is the last day of its year. An era has 400 years.
     let day = days + 719_468;
     let (era, day) = (day.div_euclid(146_097), day.rem_euclid(146_097));
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;

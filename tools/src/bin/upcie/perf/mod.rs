@@ -1,4 +1,4 @@
-//! `upcie perf`: measures devices, and checks their data.
+//! `upcie perf`: measures devices and verifies their data.
 
 mod args;
 mod breakdown;
@@ -43,17 +43,16 @@ use run::Tell;
 use std::{io::Write, mem, path::PathBuf};
 use upcie_nvme::{Controller, ControllerOptions};
 
-/// For `--help`.
+/// Returns the text below the options of `--help`.
 pub fn help_end() -> String {
     format!("{NOTES}\n\n{}\n\n{EXAMPLES}", target::ADDRESSES)
 }
 
 const NOTES: &str = "\
-Every thread has --queues queue pairs on every device, each with --depth I/Os in flight and a part
-of the range of its own. Latency is taken from one reading of the clock per turn of a queue: right
-to the length of a turn, tens of nanoseconds for each I/O in it, which it errs by on the long
-side. With --rate it is counted from when the I/O was to start, not from when there was room for
-it.
+Every thread has --queues queue pairs on every device. Each queue pair has --depth I/Os in flight,
+and a part of the range to itself. The clock is read once per turn of a queue: a latency is too
+long by at most the length of a turn, tens of nanoseconds for each I/O in it. With --rate a latency
+counts from the scheduled start of the I/O, even if it started late.
 
 The JSON object (docs/perf-json.md; times in nanoseconds, sizes in bytes; `upcie plot` draws it):
   iops, bytes_per_second, ios, bytes, elapsed_ns, errors, errors_by_status, mismatches, interrupted,
@@ -73,7 +72,7 @@ Examples:
   upcie perf emu:latency=50us --wait irq --depth 1 --time 500ms --latency-breakdown
   upcie perf emu --json --plot run.svg --histogram run.hlog | jq .latency_ns.p99";
 
-/// Runs it.
+/// Runs `upcie perf`.
 pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     args.check();
     files::check_distinct(&uses(args))?;
@@ -86,7 +85,8 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     if let Some(cores) = &args.cores {
         cores::check(&cores.0)?;
     }
-    // A file that can't be written is found out before the run, not after; what is in it stays until there is more.
+    // Open the files before the run: an error must not cost its results. Their old contents stay until there
+    // is new content.
     let plot = args.plot.as_deref().map(Output::open).transpose()?;
     let log = args.histogram.as_deref().map(Output::open).transpose()?.map(LogFile);
     signal::install()?;
@@ -94,7 +94,7 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     let plan = Plan::new(args, open(args)?, glance.as_ref())?;
     room::check(&plan)?;
     let mut report = Report::new(args, &plan)?;
-    // What can't be done is said before anything is shown.
+    // Make the queue pairs before anything is printed: they may fail.
     let workers = plan.workers()?;
     if !args.json {
         let mut text = Vec::new();
@@ -121,11 +121,11 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
         report.print_results(&results, &mut text)?;
     }
     let told = mem::replace(&mut results.told, Ok(()));
-    // The devices are left before anything else can fail.
+    // Close the devices before anything else can fail.
     drop((results, plan));
     let printed = told.and_then(|()| cli::print(&text));
     let drawn = plot.map_or(Ok(()), |file| draw(&report, file));
-    // What can't be written costs nothing of the rest.
+    // One failed output does not stop the others.
     let failed = [logged, drawn, printed].into_iter().filter_map(Result::err);
     let all = |one: anyhow::Error, other| match cli::is_broken_pipe(&other) {
         true => one,
@@ -148,7 +148,7 @@ fn draw(report: &Report, mut file: Output) -> anyhow::Result<()> {
     file.write_all(svg.as_bytes()).with_context(|| format!("writing {}", file.name()))
 }
 
-/// The files of a run.
+/// Lists the files that a run reads or writes.
 fn uses(args: &PerfArgs) -> Vec<Use> {
     let named = |option: &str, path: &Option<PathBuf>| {
         path.as_deref().map(|path| Use::writes(format!("{option} {}", path.display()), Place::output(path)))

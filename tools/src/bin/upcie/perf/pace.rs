@@ -1,18 +1,18 @@
-//! `--rate`: when the next I/O is to start, whatever became of those before it.
+//! `--rate`: the start times of I/Os, independent of earlier completions.
 
-/// The schedule of one queue pair: starts at even distances. An I/O's latency is counted from there, so that one that
-/// had to wait because the device was slow is as late as it would be to whoever asked for it.
+/// Evenly spaced start times of one queue pair. Latency counts from the scheduled start: an I/O that waited
+/// behind a slow device counts as late as its user would see it.
 #[derive(Debug, Clone)]
 pub struct Pace {
-    /// When the next one is to start, on the run's clock in nanoseconds; and in 2^-32 of one.
+    /// Start of the next I/O on the run's clock, in nanoseconds and in 2^-32 of one.
     next: (u64, u32),
     period: (u64, u32),
-    /// The first one's distance from the start.
+    /// Delay of the first I/O, in nanoseconds.
     offset: u64,
 }
 
 impl Pace {
-    /// That of the queue pair `index` of `count` that share `rate` I/Os per second.
+    /// Makes the schedule of queue pair `index` of `count`, which share `rate` I/Os per second.
     pub fn new(rate: u64, index: u64, count: u64) -> Self {
         let parts = |seconds_by_rate: u64| {
             let ns = (u128::from(seconds_by_rate) * 1_000_000_000) << 32;
@@ -22,18 +22,18 @@ impl Pace {
         Self { next: (0, 0), period: parts(count), offset: parts(index).0 }
     }
 
-    /// The schedule begins.
+    /// Starts the schedule.
     pub fn start(&mut self, now: u64) {
         self.next = (now + self.offset, 0);
     }
 
-    /// When the next I/O is due.
+    /// Returns the start time of the next I/O.
     #[inline(always)]
     pub fn next(&self) -> u64 {
         self.next.0
     }
 
-    /// Goes on to the next I/O; gives when this one was to start.
+    /// Moves on to the next I/O; returns the start time of this one.
     #[inline(always)]
     pub fn take(&mut self) -> u64 {
         let (at, fraction) = self.next;
@@ -48,13 +48,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_has_as_many_starts_as_the_rate_says() {
+    fn a_second_has_as_many_starts_as_the_rate() {
         for rate in [1, 3, 7_000, 999_983, 12_345_678] {
             let mut pace = Pace::new(rate, 0, 1);
             pace.start(500);
             let starts =
                 std::iter::from_fn(|| Some(pace.take())).take_while(|&at| at < 1_000_000_500).count();
-            // Fractions are cut: one may come out a nanosecond early.
+            // Fractions are cut off: an I/O may start a nanosecond early.
             assert!((rate..=rate + 1).contains(&(starts as u64)), "{rate}: {starts}");
         }
     }
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_late_does_not_move_the_schedule() {
+    fn a_late_io_does_not_move_the_schedule() {
         let mut pace = Pace::new(1000, 0, 1);
         pace.start(0);
         assert_eq!([pace.take(), pace.take()], [0, 1_000_000]);

@@ -1,4 +1,4 @@
-//! What the command line comes to on the devices that were found.
+//! Fits the command line to the devices: queue pairs, ranges, sizes, wait mode.
 
 use super::{
     args::{PerfArgs, WaitKind},
@@ -20,32 +20,32 @@ use std::time::Duration;
 use upcie_nvme::{Controller, Namespace, SpinPolicy, Wait};
 
 const DEPTH: u32 = 32;
-/// What --verify covers unless --length says otherwise: its record takes 4 bytes per I/O of this.
+/// Bytes that --verify covers without --length: its record takes 4 bytes per I/O of this range.
 const VERIFY_SIZE: u64 = 256 << 20;
-/// Some controllers read all that the ranges of a deallocation can take.
+/// Size of a buffer for the ranges of a deallocation: some controllers read as much as 256 ranges take.
 pub const RANGES: u64 = 4096;
-/// I/Os that one queue pair's record may have.
+/// Largest number of I/Os in one queue pair's record.
 const VERIFY_UNITS: u64 = 1 << 30;
 
-/// A device, and what is used of it.
+/// A device and its tested range.
 #[derive(Debug)]
 pub struct Device {
     /// The controller.
     pub controller: Controller,
     /// The namespace.
     pub namespace: Namespace,
-    /// The first byte of the range.
+    /// First byte of the range.
     pub offset: u64,
-    /// Blocks of each queue pair's part of it.
+    /// Number of blocks in each queue pair's part.
     pub part: u64,
 }
 
-/// What is run.
+/// Settings of a run.
 #[derive(Debug)]
 pub struct Plan {
-    /// Where.
+    /// Devices.
     pub devices: Vec<Device>,
-    /// What.
+    /// Workload.
     pub mixture: Mixture,
     /// I/Os in flight per queue pair.
     pub depth: u32,
@@ -53,25 +53,25 @@ pub struct Plan {
     pub queues: u16,
     /// The core of each thread.
     pub threads: Vec<Option<usize>>,
-    /// I/Os per second.
+    /// I/Os per second, if they are limited.
     pub rate: Option<u64>,
-    /// The time, unless it is a number of I/Os.
+    /// Running time, unless `count` is set.
     pub time: Duration,
-    /// The number of I/Os.
+    /// Number of I/Os.
     pub count: Option<u64>,
-    /// The time before that is not measured.
+    /// Length of the warm-up.
     pub warmup: Option<Duration>,
-    /// How to wait.
+    /// Wait mode.
     pub wait: Wait,
-    /// Why, if that was left to us.
+    /// Reason for the wait mode, if `--wait auto` chose it.
     pub wait_reason: Option<String>,
-    /// The seed.
+    /// Seed of the random numbers.
     pub seed: u64,
-    /// Whether data is written and checked.
+    /// True if data is written and checked.
     pub verify: bool,
-    /// Whether it is looked at where the time goes.
+    /// True if the parts of the latency are measured.
     pub breakdown: bool,
-    /// The longest without a completion.
+    /// Longest time without a completion before a device is given up.
     pub timeout: Duration,
 }
 
@@ -122,7 +122,7 @@ impl Plan {
         })
     }
 
-    /// How to wait, as the command line spells it.
+    /// Returns the wait mode's name on the command line.
     pub fn wait_name(&self) -> &'static str {
         match self.wait {
             Wait::Interrupt => WaitKind::Irq.name(),
@@ -131,29 +131,30 @@ impl Plan {
         }
     }
 
-    /// Queue pairs of all threads and devices.
+    /// Counts the queue pairs of all devices.
     pub fn lanes(&self) -> u64 {
         self.pairs() * self.devices.len() as u64
     }
 
-    /// Queue pairs of each device.
+    /// Counts the queue pairs of each device.
     pub fn pairs(&self) -> u64 {
         self.threads.len() as u64 * u64::from(self.queues)
     }
 
-    /// I/Os that cover the parts of all queue pairs once.
+    /// Counts the I/Os that cover the parts of all queue pairs once.
     pub fn places(&self) -> u64 {
         let places =
             |device: &Device| device.part / (self.mixture.sizes.largest() / block(&device.namespace));
         self.devices.iter().map(places).sum::<u64>() * self.pairs()
     }
 
-    /// How many I/Os the queue pair `index` does of the measured ones.
+    /// Returns the number of measured I/Os of queue pair `index`.
     pub fn share(&self, index: u64) -> u64 {
         self.count.map_or(u64::MAX, |count| count / self.lanes() + u64::from(index < count % self.lanes()))
     }
 
-    /// Makes the queue pairs, each with its buffers and its part of the range, and the workers that drive them.
+    /// Makes the queue pairs, each with its buffers and its part of the range, and the workers that drive
+    /// them.
     pub fn workers(&self) -> anyhow::Result<Vec<Worker>> {
         let vectors = self.devices.iter().map(|device| match self.wait {
             Wait::Poll => Ok(0),
@@ -161,7 +162,7 @@ impl Plan {
                 let count = device.controller.vectors()?;
                 ensure!(
                     count > 0,
-                    "{}: no interrupts to wait for: use --wait poll",
+                    "{}: the device has no interrupts: use --wait poll",
                     device.controller.name()
                 );
                 Ok(count)
@@ -201,18 +202,18 @@ impl Plan {
         })
     }
 
-    /// The queue pair `pair` of the device at `place`.
+    /// Makes queue pair `pair` of device `place`.
     fn lane(&self, place: usize, pair: u64, vectors: u16) -> anyhow::Result<Lane> {
         let Device { controller, namespace, offset, part, .. } = &self.devices[place];
         let mut builder = controller.queue_pair().depth(self.depth + 1);
         if vectors > 0 {
-            // Vector 0 is the admin queue's too: left alone while there are others.
+            // Vector 0 is shared with the admin queue: use it only if there is no other.
             let others = u64::from(vectors) - 1;
             builder = builder.interrupt(if others > 0 { 1 + (pair % others) as u16 } else { 0 });
         }
         let queue = builder
             .create()
-            .with_context(|| format!("making queue pair {} of {}", pair + 1, self.pairs()))?;
+            .with_context(|| format!("creating queue pair {} of {}", pair + 1, self.pairs()))?;
         let buffers = |bytes: u64| {
             let buffers = (0..self.depth).map(|_| controller.alloc(bytes as usize)).collect::<Result<_, _>>();
             buffers.with_context(|| format!("{} buffers of {bytes} bytes", self.depth))
@@ -224,7 +225,7 @@ impl Plan {
         let block = block(namespace);
         let slba = offset / block + pair * part;
         let index = pair * self.devices.len() as u64 + place as u64;
-        // Far apart in SplitMix64's one cycle.
+        // Rotated, so that the sequences of the lanes are far apart in SplitMix64's one cycle.
         let seed = mix(self.seed ^ index.rotate_right(8));
         let each = sizes.largest() / block;
         let ledger = || Ledger::new(part / each, self.seed, slba, each, block as usize);
@@ -252,31 +253,31 @@ fn block(namespace: &Namespace) -> u64 {
     namespace.block_size() as u64
 }
 
-/// The same for all devices.
+/// Returns a size that all devices can do: 4096 bytes, or one block if blocks are larger.
 fn default_size(devices: &[Device]) -> Sizes {
     let block = devices.iter().map(|device| block(&device.namespace)).max().unwrap_or(512);
     let most = devices.iter().map(|device| device.namespace.max_transfer() as u64).min().unwrap_or(4096);
     Sizes::one(block.max(4096).min(most))
 }
 
-/// Sees that a device can do it; gives the blocks of each queue pair's part.
+/// Checks that a device can run the workload; returns the blocks of each queue pair's part.
 fn fit(args: &PerfArgs, device: &Device, sizes: &Sizes, depth: u32, pairs: u64) -> anyhow::Result<u64> {
     let (controller, namespace) = (&device.controller, &device.namespace);
     let (name, block) = (controller.name(), block(namespace));
     ensure!(
         !args.rw.trims() || namespace.can_deallocate(),
-        "{name}: --rw {}: the device does not have the command (Dataset Management)",
+        "{name}: --rw {}: the device does not support the Dataset Management command",
         args.rw.name()
     );
     for (bytes, typed) in sizes.typed() {
         ensure!(
             bytes.is_multiple_of(block),
-            "{name}: --block-size {typed}: it must be a multiple of the namespace's blocks of {block} bytes"
+            "{name}: --block-size {typed}: not a multiple of the namespace's block size, {block} bytes"
         );
         if args.rw.trims() {
             ensure!(
                 bytes / block <= u64::from(u32::MAX),
-                "{name}: --block-size {typed}: a range to deallocate has at most {} blocks",
+                "{name}: --block-size {typed}: one range of a deallocation has at most {} blocks",
                 u32::MAX
             );
             continue;
@@ -292,7 +293,7 @@ fn fit(args: &PerfArgs, device: &Device, sizes: &Sizes, depth: u32, pairs: u64) 
     let granted = controller.max_queue_pairs();
     ensure!(
         pairs <= u64::from(granted),
-        "{name}: --queues {} on {} are {pairs} queue pairs: the device granted {granted}",
+        "{name}: --queues {} on {} makes {pairs} queue pairs: the device granted {granted}",
         args.queues,
         units::number(pairs / u64::from(args.queues), "thread")
     );
@@ -301,18 +302,18 @@ fn fit(args: &PerfArgs, device: &Device, sizes: &Sizes, depth: u32, pairs: u64) 
     let units = size / unit;
     ensure!(
         units >= pairs,
-        "{name}: the range has room for {units} I/Os of {unit} bytes: not one for each of the {pairs} queue pairs"
+        "{name}: the range holds {units} I/Os of {unit} bytes, fewer than one for each of the {pairs} queue pairs"
     );
     if args.verify {
         ensure!(
             units / pairs > u64::from(depth),
-            "{name}: --verify needs more room than is in flight: {units} I/Os of {unit} bytes for {} at \
+            "{name}: --verify needs more blocks than are in flight: {units} I/Os of {unit} bytes for {} at \
              depth {depth} are too few; use a larger --length or a smaller --depth",
             units::number(pairs, "queue pair")
         );
         ensure!(
             units.div_ceil(pairs) <= VERIFY_UNITS,
-            "{name}: --verify keeps a record of 4 bytes per I/O of the range: a --length of {} is too large",
+            "{name}: --verify keeps a record of 4 bytes per I/O of the range: {} are too many, use a smaller --length",
             units::bytes(size)
         );
     }
@@ -322,14 +323,14 @@ fn fit(args: &PerfArgs, device: &Device, sizes: &Sizes, depth: u32, pairs: u64) 
     Ok(units / pairs * (unit / block))
 }
 
-/// Bytes of the range.
+/// Returns the size of the range in bytes.
 fn range(args: &PerfArgs, namespace: &Namespace, unit: u64) -> anyhow::Result<u64> {
     let block = block(namespace);
     let total = namespace.blocks().saturating_mul(block);
     let offset = &args.offset;
     ensure!(
         offset.bytes.is_multiple_of(block),
-        "--offset {offset}: it must be a multiple of the block size, {block} bytes"
+        "--offset {offset}: not a multiple of the block size, {block} bytes"
     );
     ensure!(
         offset.bytes < total,

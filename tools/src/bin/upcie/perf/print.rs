@@ -1,4 +1,4 @@
-//! What `upcie perf` says to people.
+//! The text output of `upcie perf`.
 
 use super::{
     breakdown::PARTS,
@@ -11,7 +11,7 @@ use crate::units::{self, grouped};
 use std::io::{self, Write};
 
 impl Parameters {
-    /// In a line.
+    /// Describes the run in one line.
     fn title(&self, devices: usize) -> String {
         let mix = self.read_percent.map_or_else(String::new, |reads| format!(" ({reads} % reads)"));
         let random = match self.random.as_deref() {
@@ -77,7 +77,7 @@ impl Device {
 }
 
 impl Report {
-    /// What was found and what will be run, in a few lines.
+    /// Prints the devices and the run, in a few lines.
     pub fn print_found(&self, out: &mut impl Write) -> io::Result<()> {
         self.devices.iter().try_for_each(|device| device.print(&self.parameters, out))?;
         writeln!(out, "{}", self.title())?;
@@ -85,17 +85,17 @@ impl Report {
             writeln!(out, "--wait {} was chosen: {reason}", self.parameters.wait)?;
         }
         if self.parameters.latency_breakdown {
-            writeln!(out, "with the latency's parts: three more readings of the clock per I/O")?;
+            writeln!(out, "with --latency-breakdown: three more readings of the clock per I/O")?;
         }
         Ok(())
     }
 
-    /// What was run, in a line.
+    /// Describes the run in one line.
     pub fn title(&self) -> String {
         self.parameters.title(self.devices.len())
     }
 
-    /// The devices in a line.
+    /// Names the devices in one line.
     pub fn device_line(&self) -> String {
         match self.devices.as_slice() {
             [device] => format!("{}, {}", device.address, device.model),
@@ -103,7 +103,7 @@ impl Report {
         }
     }
 
-    /// The results.
+    /// Prints the results.
     pub fn print_results(&self, results: &Results, out: &mut impl Write) -> io::Result<()> {
         writeln!(out)?;
         writeln!(out, "Measured for {}:", units::nanos(self.elapsed_ns as f64))?;
@@ -124,7 +124,7 @@ impl Report {
         }
         if self.counts.faults.mismatches > 0 {
             let mismatches = grouped(self.counts.faults.mismatches);
-            writeln!(out, "  {mismatches} × data that differs from what was written")?;
+            writeln!(out, "  {mismatches} × data that differs from the last write")?;
             for lane in results.workers.iter().flat_map(|worker| &worker.lanes) {
                 let several = self.devices.len() > 1;
                 let name =
@@ -161,9 +161,9 @@ impl Report {
         let all: u64 = self.threads.iter().map(|thread| thread.cpu_ns).sum();
         let busy = all as f64 * 100.0 / (self.elapsed_ns.max(1) as f64 * self.threads.len() as f64);
         let meaning = match self.parameters.wait.as_str() {
-            // Only then was it all spent on looking.
+            // A busy polling thread spends all its time on polls, with or without I/Os.
             "poll" if busy >= 90.0 => "; polling never sleeps: this is time, not work",
-            "poll" => "; the rest of the time others had it",
+            "poll" => "; other threads had it for the rest of the time",
             _ if self.threads.len() > 1 => " for each thread",
             _ => "",
         };
@@ -173,7 +173,7 @@ impl Report {
 
     fn print_breakdown(&self, out: &mut impl Write) -> io::Result<()> {
         let Some(parts) = &self.latency_breakdown_ns else { return Ok(()) };
-        writeln!(out, "\nwhere the time goes, with three more readings of the clock per I/O:")?;
+        writeln!(out, "\nlatency breakdown, with three more readings of the clock per I/O:")?;
         line(out, "", ["mean", "p50", "p90", "p99", "p99.9", "max"].map(str::to_owned))?;
         for (name, part) in PARTS.iter().zip([&parts.submit, &parts.device, &parts.reap]) {
             let Some(l) = part else { continue };
@@ -183,7 +183,8 @@ impl Report {
         Ok(())
     }
 
-    /// By device and by thread, where there are several. What is of any length comes last.
+    /// Prints a line per device and per thread, if there are several. Text of any length comes last in a
+    /// line.
     fn print_parts(&self, out: &mut impl Write) -> io::Result<()> {
         if self.devices.len() < 2 && self.threads.len() < 2 {
             return Ok(());
@@ -216,7 +217,7 @@ impl Report {
     }
 }
 
-/// An interval in a line.
+/// Formats an interval as one line.
 pub fn interval_line(interval: &Interval) -> String {
     let latency = |value: Option<u64>| value.map_or_else(|| "-".into(), |ns| units::nanos(ns as f64));
     let errors = if interval.errors > 0 { format!("   {} errors", interval.errors) } else { String::new() };
@@ -253,10 +254,10 @@ fn part<W: Write>(
     writeln!(out)
 }
 
-/// Lines about latencies.
+/// Number of lines about latencies.
 const LINES: usize = 10;
 
-/// What is printed of latencies, by its name.
+/// Returns the values that are printed of latencies, with their names.
 fn lines(latency: &Latency) -> [(&'static str, f64); LINES] {
     [
         ("latency mean", latency.mean),

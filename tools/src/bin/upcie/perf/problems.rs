@@ -1,22 +1,24 @@
-//! What went wrong with a run, and what was measured instead of the device: one line each, for people, JSON and images.
+//! Problems of a run: one line each for failures and for causes that falsify the measurement; used by text,
+//! JSON and images.
 
 use super::report::{Problem, Report, Thread};
 use crate::units::{self, grouped};
 
-/// A polling thread that ran less of the time than this did not measure the device.
+/// Least share of the time that a polling thread must run to measure the device rather than the scheduler.
 const RAN: f64 = 0.90;
-/// Nor did a thread that waited for a core for more of the time than this.
+/// Largest share of the time that a thread may wait for a core.
 const WAITED: f64 = 0.05;
-/// A rate counts as met from this part of it on: the last I/Os may be late when the time is up.
+/// Least share of the rate that counts as met: the last I/Os may still be in flight at the end.
 const MET: f64 = 0.95;
 
 impl Report {
-    /// What went wrong: as the run found it, or (of results of an earlier version) as far as the numbers tell.
+    /// Returns the problems that the run found, or finds them for results of an earlier version, which have
+    /// none.
     pub fn problems(&self) -> Vec<Problem> {
         self.problems.clone().unwrap_or_else(|| self.find_problems())
     }
 
-    /// What the numbers tell.
+    /// Finds the problems from the numbers.
     pub fn find_problems(&self) -> Vec<Problem> {
         let faults = &self.counts.faults;
         let failed = faults.errors.saturating_sub(faults.mismatches);
@@ -24,7 +26,7 @@ impl Report {
             |count: u64, what: &str| (count > 0).then(|| format!("{} {what}", units::number(count, "I/O")));
         let found = [
             ("errors", some(failed, "failed")),
-            ("mismatches", some(faults.mismatches, "brought wrong data")),
+            ("mismatches", some(faults.mismatches, "returned wrong data")),
             ("interrupted", self.interruption()),
             ("lost", self.losses()),
             ("rate", self.missed_rate()),
@@ -101,12 +103,14 @@ impl Report {
                 1 => String::new(),
                 _ => format!(" ({count} of {} threads like it)", self.threads.len()),
             };
-            return Some(format!("thread {number} {how}{others}: these are the scheduler's numbers"));
+            return Some(format!(
+                "thread {number} {how}{others}: the results measure the scheduler, not the device"
+            ));
         }
         let waited = self.emulator_wait_ns? as f64 / self.elapsed_ns.max(1) as f64;
         (waited > WAITED).then(|| {
             format!(
-                "the embedded controller waited for a core {:.0} % of the time: these are the scheduler's numbers",
+                "the embedded controller waited for a core {:.0} % of the time: the results measure the scheduler, not the device",
                 waited * 100.0
             )
         })
@@ -135,7 +139,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// Results of an earlier version (no field that is newer), with these changes.
+    /// Makes results of an earlier version (without newer fields), with these changes.
     fn report(changes: &[(&str, serde_json::Value)]) -> Report {
         let mut value = json!({
             "schema": 2,
@@ -173,11 +177,11 @@ mod tests {
 
     /// Issue 9, tools A3.
     #[test]
-    fn what_went_wrong_is_said_in_a_line() {
+    fn each_problem_is_named_in_a_line() {
         check(&[], &[]);
         check(
             &[("/errors", json!(85_668)), ("/mismatches", json!(85_656))],
-            &[("errors", "12 I/Os failed"), ("mismatches", "85,656 I/Os brought wrong data")],
+            &[("errors", "12 I/Os failed"), ("mismatches", "85,656 I/Os returned wrong data")],
         );
         check(&[("/errors", json!(1))], &[("errors", "1 I/O failed")]);
         check(&[("/interrupted", json!(true))], &[("interrupted", "Interrupted after 1.00 s of 20.0 s")]);
@@ -198,13 +202,19 @@ mod tests {
         let wall = ("/threads/0/wall_ns", json!(1_000_000_000));
         check(
             std::slice::from_ref(&wall),
-            &[("starved", "thread 1 ran only 11 % of the time: these are the scheduler's numbers")],
+            &[(
+                "starved",
+                "thread 1 ran only 11 % of the time: the results measure the scheduler, not the device",
+            )],
         );
         let irq = ("/parameters/wait", json!("irq"));
         check(&[wall.clone(), irq.clone()], &[]);
         check(
             &[wall.clone(), irq, ("/threads/0/core_wait_ns", json!(230_000_000))],
-            &[("starved", "thread 1 waited for a core 23 % of the time: these are the scheduler's numbers")],
+            &[(
+                "starved",
+                "thread 1 waited for a core 23 % of the time: the results measure the scheduler, not the device",
+            )],
         );
         let whole = ("/threads/0/cpu_ns", json!(990_000_000));
         check(&[wall.clone(), whole.clone()], &[]);
@@ -212,7 +222,7 @@ mod tests {
             &[wall, whole, ("/emulator_wait_ns", json!(400_000_000))],
             &[(
                 "starved",
-                "the embedded controller waited for a core 40 % of the time: these are the scheduler's numbers",
+                "the embedded controller waited for a core 40 % of the time: the results measure the scheduler, not the device",
             )],
         );
         let host = json!({ "name": "", "kernel": "", "cpu": null, "cores": 1, "started": "", "tool": "", "command": [] });

@@ -1,18 +1,19 @@
-//! Random numbers, and how the I/Os are spread over the range.
+//! Random numbers, and the distributions of I/Os over the range.
 
 use std::{fmt, str::FromStr};
 
-/// SplitMix64: one addition of state, so that a seed gives the same I/Os on every machine and in every version.
+/// The SplitMix64 generator. Its state is one sum, so a seed gives the same I/Os on every machine and in
+/// every version.
 #[derive(Debug, Clone)]
 pub struct Rng(u64);
 
 impl Rng {
-    /// From a seed.
+    /// Makes a generator with a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// 64 random bits.
+    /// Draws 64 random bits.
     #[inline(always)]
     pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(GOLDEN);
@@ -20,10 +21,10 @@ impl Rng {
     }
 }
 
-/// 2^64 by the golden ratio: multiples of it are spread evenly.
+/// 2^64 divided by the golden ratio: its multiples are spread evenly modulo 2^64.
 pub const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// SplitMix64's finish: every bit of the result depends on every bit of `value`.
+/// Mixes bits with SplitMix64's finish: every bit of the result depends on every bit of `value`.
 #[inline(always)]
 pub fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -31,36 +32,36 @@ pub fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-/// The whole part of `fraction / 2^64 * count`: uniform below `count`.
+/// Maps a random `fraction` to a uniform number below `count`: the whole part of `fraction / 2^64 * count`.
 #[inline(always)]
 pub fn scale(fraction: u64, count: u64) -> u64 {
     ((u128::from(fraction) * u128::from(count)) >> 64) as u64
 }
 
-/// Which blocks a random workload prefers.
+/// Distribution of random I/Os over the blocks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Distribution {
-    /// None.
+    /// All blocks are equally popular.
     Uniform,
-    /// The one in place k of popularity is met in proportion to `k^-theta`.
+    /// The kth most popular block is used in proportion to `k^-theta`.
     Zipf(f64),
 }
 
 impl FromStr for Distribution {
     type Err = String;
 
-    /// `uniform`, `zipf:1.1`.
+    /// Parses `uniform` or `zipf:1.1`.
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "uniform" {
             return Ok(Self::Uniform);
         }
         let Some(theta) = text.strip_prefix("zipf:") else {
-            return Err(format!("{text:?} is no distribution: uniform, or zipf:THETA (zipf:1.1)"));
+            return Err(format!("{text:?} is not a distribution: use uniform, or zipf:THETA (zipf:1.1)"));
         };
         match theta.parse::<f64>() {
             Ok(value) if value > 0.0 && value <= 5.0 => Ok(Self::Zipf(value)),
             _ => Err(format!(
-                "{theta:?}: zipf takes a THETA above 0 and up to 5; the larger, the fewer blocks are hot"
+                "{theta:?}: THETA must be above 0 and at most 5; a larger one makes fewer blocks hot"
             )),
         }
     }
@@ -75,23 +76,23 @@ impl fmt::Display for Distribution {
     }
 }
 
-/// Places told apart one by one.
+/// Number of ranks that have a group of their own.
 const HEAD: u64 = 256;
-/// Beyond, groups of neighbouring places, each this much wider than the one before it: within one, where the
-/// probability differs by theta times this, places are drawn evenly.
+/// Later groups hold neighbouring ranks, and each group is larger than the last one by this share. Within a
+/// group the probability differs by about theta times this share, and ranks are drawn evenly.
 const GROWTH: f64 = 0.02;
 
-/// Draws from a Zipf distribution in a constant time of some nanoseconds: two random numbers, and one look into an alias table of about a
-/// thousand groups of places. A group's probability is exact.
+/// Draws from a Zipf distribution in constant time, some nanoseconds: two random numbers, and one access to
+/// an alias table of about a thousand groups of ranks. The probability of a group is exact.
 #[derive(Debug, Clone)]
 pub struct Zipf {
     count: u64,
-    /// Shares no factor with `count`, and is near its golden section.
+    /// Has no factor in common with `count`, and is near its golden section.
     stride: u64,
     groups: Box<[Group]>,
 }
 
-/// Places `first..first + len`; or those of the group `alias`, above the threshold.
+/// Ranks `first..first + len`; above the threshold the ranks of the group `alias`.
 #[derive(Debug, Clone, Copy)]
 struct Group {
     threshold: u64,
@@ -101,7 +102,7 @@ struct Group {
 }
 
 impl Zipf {
-    /// Over `count` (at least one) positions.
+    /// Makes the distribution over `count` positions (one at least).
     pub fn new(count: u64, theta: f64) -> Self {
         let mut groups = Vec::new();
         let mut weights = Vec::new();
@@ -115,12 +116,12 @@ impl Zipf {
         }
         alias(&mut groups, &weights);
         let near = (count as f64 / 1.618_033_988_749_895) as u64;
-        // There is always one: 1 less than `count` shares no factor with it.
+        // The search succeeds: `count - 1` has no factor in common with `count`.
         let stride = (near.max(1)..=count).find(|&stride| gcd(stride, count) == 1).unwrap_or(1);
         Self { count, stride, groups: groups.into() }
     }
 
-    /// A place of popularity, from 0 on.
+    /// Draws a rank: 0 is the most popular.
     #[inline]
     pub fn rank(&self, rng: &mut Rng) -> u64 {
         let product = u128::from(rng.draw()) * self.groups.len() as u128;
@@ -132,18 +133,18 @@ impl Zipf {
         group.first - 1 + within
     }
 
-    /// A position: places of popularity are spread over the range, so that what is hot is not side by side.
+    /// Draws a position. Ranks are spread over the range, so that popular positions are not neighbours.
     #[inline]
     pub fn draw(&self, rng: &mut Rng) -> u64 {
         self.position(self.rank(rng))
     }
 
-    /// That of a place of popularity: each has its own.
+    /// Maps a rank to its position; the mapping is one to one.
     #[inline]
     fn position(&self, rank: u64) -> u64 {
         match rank.checked_mul(self.stride) {
             Some(product) => product % self.count,
-            // Of beyond 2^32 positions; slower.
+            // The product needs 128 bits, which is slower.
             None => (u128::from(rank) * u128::from(self.stride) % u128::from(self.count)) as u64,
         }
     }
@@ -153,7 +154,7 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// The sum of `k^-theta` over a group: by Euler's midpoint rule when it is a wide one.
+/// Sums `k^-theta` over a group: with Euler's midpoint rule for a wide one.
 fn weight(first: u64, len: u64, theta: f64) -> f64 {
     if len == 1 {
         return (first as f64).powf(-theta);
@@ -166,7 +167,7 @@ fn weight(first: u64, len: u64, theta: f64) -> f64 {
     (high.powf(power) - low.powf(power)) / power
 }
 
-/// Vose's alias method: each entry is left with at most two groups that share it.
+/// Fills in thresholds and aliases by Vose's method: at most two groups share an entry.
 fn alias(groups: &mut [Group], weights: &[f64]) {
     let mean = weights.iter().sum::<f64>() / weights.len() as f64;
     let mut shares: Vec<f64> = weights.iter().map(|weight| weight / mean).collect();
@@ -181,14 +182,14 @@ fn alias(groups: &mut [Group], weights: &[f64]) {
             small.push(rich);
         }
     }
-    // What is left is 1 but for rounding: as made, never above its threshold.
+    // The remaining entries are 1 but for rounding. They keep the highest threshold and need no alias.
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Chi-squared of draws against `k^-theta`, the first 20 places and all others.
+    /// Computes chi-squared of many draws against `k^-theta`, for the first 20 ranks and all others.
     fn chi_squared(count: u64, theta: f64) -> f64 {
         const DRAWS: u32 = 1_000_000;
         let zipf = Zipf::new(count, theta);
@@ -213,9 +214,9 @@ mod tests {
     }
 
     #[test]
-    fn zipf_meets_places_by_their_power() {
+    fn zipf_ranks_follow_the_power_law() {
         for (count, theta) in [(1_000, 1.1), (100_000, 0.8), (1_000_000, 1.0), (50, 2.5)] {
-            // 20 degrees of freedom: above 45 by chance once in a thousand times; the seed is fixed.
+            // 20 degrees of freedom: a value above 45 has a probability of 0.1 %. The seed is fixed.
             let chi = chi_squared(count, theta);
             assert!(chi < 45.0, "{count} {theta}: {chi}");
         }
@@ -244,12 +245,12 @@ mod tests {
                 assert!((2_500..9_000).contains(&half), "{count}: {half} in the lower half");
             }
         }
-        // The second most popular is not beside the first.
+        // The second most popular position is not next to the most popular.
         assert!(Zipf::new(1000, 1.2).position(1) > 100);
     }
 
     #[test]
-    fn every_position_has_one_place_of_popularity() {
+    fn every_position_has_one_rank() {
         for count in [1, 2, 3, 4, 6, 30, 1000, 2310, 65_536] {
             let zipf = Zipf::new(count, 1.0);
             let mut met: Vec<_> = (0..count).map(|rank| zipf.position(rank)).collect();
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_small_however_large_the_range() {
+    fn a_zipf_table_is_small_for_any_range() {
         assert!(Zipf::new(1 << 50, 1.0).groups.len() < 2000);
     }
 

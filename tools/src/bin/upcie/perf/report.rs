@@ -1,4 +1,4 @@
-//! What `upcie perf --json` prints (`docs/perf-json.md`), and `upcie plot` reads.
+//! The report that `upcie perf --json` prints (`docs/perf-json.md`) and `upcie plot` reads.
 
 use super::{
     args::PerfArgs,
@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 use upcie_core::pci::Bdf;
 use upcie_nvme::Controller;
 
-/// Changes when a field changes its meaning or goes.
+/// Version of the format; changes when a field is removed or gets another meaning.
 pub const SCHEMA: u32 = 2;
-/// Points of a curve per nine of the percentile.
+/// Number of curve points between two nines of the percentile.
 const POINTS: u32 = 10;
 
 /// The whole report.
@@ -23,7 +23,7 @@ const POINTS: u32 = 10;
 pub struct Report {
     pub schema: u32,
     pub parameters: Parameters,
-    /// What went wrong; newer than schema 2 itself, as whatever has a default here.
+    /// Problems. Fields with a default were added to schema 2 later.
     #[serde(default)]
     pub problems: Option<Vec<Problem>>,
     #[serde(default)]
@@ -41,16 +41,16 @@ pub struct Report {
     pub intervals: Vec<Interval>,
 }
 
-/// Something that went wrong with a run, or was measured instead of the device.
+/// A failure of the run, or a cause that falsifies the measurement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// `errors`, `mismatches`, `interrupted`, `lost`, `rate`, `starved` or `cores`.
     pub kind: String,
-    /// For people.
+    /// Text for people.
     pub text: String,
 }
 
-/// What was run.
+/// Settings of the run.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Parameters {
     pub rw: String,
@@ -68,7 +68,7 @@ pub struct Parameters {
     pub count: Option<u64>,
     pub warmup_ns: Option<u64>,
     pub wait: String,
-    /// Why it was chosen; `None` if it was asked for.
+    /// Reason for the wait mode, if `--wait auto` chose it.
     #[serde(default)]
     pub wait_reason: Option<String>,
     pub spin_ns: Option<u64>,
@@ -78,7 +78,7 @@ pub struct Parameters {
     pub interval_ns: Option<u64>,
 }
 
-/// What was found, and what came of it.
+/// A device with its results.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Device {
     pub address: String,
@@ -107,7 +107,7 @@ pub struct Device {
     pub counts: Counts,
 }
 
-/// What came of the I/Os: of all devices, or of one.
+/// Results of I/Os, of all devices or of one.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Counts {
     #[serde(flatten)]
@@ -119,7 +119,7 @@ pub struct Counts {
     pub faults: Faults,
 }
 
-/// What a thread did, on all devices.
+/// Results of a thread on all devices.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Thread {
     pub core: Option<usize>,
@@ -134,7 +134,7 @@ pub struct Thread {
     pub core_wait_ns: Option<u64>,
 }
 
-/// What went wrong with I/Os.
+/// Failures of I/Os.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Faults {
     pub errors: u64,
@@ -143,7 +143,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// From what was counted.
+    /// Sums the faults up by status.
     pub fn new(faults: &super::tally::Faults) -> Self {
         let mut errors_by_status = BTreeMap::new();
         for (status, count) in &faults.failed {
@@ -154,7 +154,7 @@ impl Faults {
     }
 }
 
-/// The successes of one kind, or of both.
+/// Results of successful I/Os of one kind, or of all kinds.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Direction {
     pub ios: u64,
@@ -165,7 +165,7 @@ pub struct Direction {
 }
 
 impl Direction {
-    /// From the latencies of all of them.
+    /// Computes rates and latencies.
     pub fn new(latency: &Histogram<u64>, bytes: u64, elapsed_ns: u64) -> Self {
         let ios = latency.len();
         let seconds = elapsed_ns.max(1) as f64 / 1e9;
@@ -179,7 +179,7 @@ impl Direction {
     }
 }
 
-/// Where the latencies went.
+/// Latencies of an I/O's parts.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Breakdown {
     pub submit: Option<Latency>,
@@ -187,7 +187,7 @@ pub struct Breakdown {
     pub reap: Option<Latency>,
 }
 
-/// Of latencies, in nanoseconds.
+/// Summary of latencies, in nanoseconds.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Latency {
     pub min: u64,
@@ -207,7 +207,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// `None` of none.
+    /// Summarizes latencies; `None` if there are none.
     pub fn new(latency: &Histogram<u64>) -> Option<Self> {
         if latency.is_empty() {
             return None;
@@ -230,13 +230,13 @@ impl Latency {
     }
 }
 
-/// As far as one I/O decides: the largest of n is the percentile 1 - 1/n.
+/// Makes the curve up to the percentile of a single I/O, `1 - 1/n`.
 fn curve(latency: &Histogram<u64>) -> Vec<(f64, u64)> {
     let nines = (latency.len() as f64).log10();
     let steps = (nines * f64::from(POINTS)).floor() as u32;
     let point = |i: u32| {
         let quantile = 1.0 - 10_f64.powf(-f64::from(i) / f64::from(POINTS));
-        // As many digits as tell the points apart.
+        // Enough digits to keep neighbouring points different.
         let digits = 10_f64.powi((i / POINTS) as i32 + 3);
         ((quantile * 100.0 * digits).round() / digits, latency.value_at_quantile(quantile))
     };
@@ -244,7 +244,7 @@ fn curve(latency: &Histogram<u64>) -> Vec<(f64, u64)> {
 }
 
 impl Parameters {
-    /// Of a plan.
+    /// Copies the settings of a plan.
     pub fn new(args: &PerfArgs, plan: &Plan) -> Self {
         let ns = |time: std::time::Duration| time.as_nanos() as u64;
         let mixture = &plan.mixture;
@@ -279,7 +279,7 @@ impl Parameters {
 }
 
 impl Device {
-    /// What was found; no results yet.
+    /// Describes a device; the results are empty.
     pub fn new(plan: &Plan, device: &PlannedDevice, bdf: Option<Bdf>) -> anyhow::Result<Self> {
         let PlannedDevice { controller, namespace, offset, part, .. } = device;
         let identify = controller.identify();
@@ -314,7 +314,7 @@ fn irq(plan: &Plan, controller: &Controller) -> Option<String> {
 }
 
 impl Report {
-    /// The devices and the parameters; no results yet.
+    /// Describes devices and settings; the results are empty.
     pub fn new(args: &PerfArgs, plan: &Plan) -> anyhow::Result<Self> {
         Ok(Self {
             schema: SCHEMA,
@@ -344,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_curve_goes_as_far_as_one_io_decides() {
+    fn a_curve_ends_at_the_percentile_of_one_io() {
         let mut latency = super::super::tally::histogram().unwrap();
         for value in 1..=10_000 {
             latency.record(value * 100).unwrap();

@@ -1,4 +1,4 @@
-//! From what the workers counted to the report.
+//! Turns the counts of the workers into the report.
 
 use super::{
     breakdown::{Breakdown, PARTS},
@@ -13,15 +13,15 @@ use crate::signal;
 use hdrhistogram::Histogram;
 use std::sync::OnceLock;
 
-/// What a run came to.
+/// Everything that a run counted.
 pub struct Results {
-    /// Of the measured part.
+    /// Counts of the measured phase.
     pub counted: Counted,
-    /// The threads, with what went wrong.
+    /// The workers, which hold the faults.
     pub workers: Vec<Worker>,
-    /// Why a device was given up, by device.
+    /// Reason for giving up a device, by device.
     pub lost: Vec<OnceLock<String>>,
-    /// Whether stdout took the lines about intervals.
+    /// Error of printing the interval lines on stdout.
     pub told: anyhow::Result<()>,
 }
 
@@ -100,7 +100,7 @@ impl Report {
     }
 }
 
-/// The parts of all queue pairs together.
+/// Sums up the latency parts of all queue pairs.
 fn parts<'a>(
     breakdowns: impl Iterator<Item = &'a Breakdown>,
 ) -> anyhow::Result<[Histogram<u64>; PARTS.len()]> {

@@ -1,5 +1,4 @@
-//! The phases of a run: writes what will be read, warms up, measures, and reads what was written, as far as that was
-//! asked for.
+//! Runs the phases: a write pass, the warm-up, the measurement and a read pass, as the options ask for.
 
 use super::{
     histogram::Log,
@@ -19,17 +18,17 @@ use crate::{cli, signal};
 use std::{mem, sync::OnceLock, time::Duration};
 use upcie_tools::log;
 
-/// What is told while it is measured.
+/// Outputs during the measurement.
 pub struct Tell<'a> {
-    /// Each interval in a line on stdout.
+    /// True to print a line per interval on stdout.
     pub lines: bool,
-    /// How long an interval is, if that was asked for.
+    /// Length of an interval, with `--interval`.
     pub interval: Option<Duration>,
-    /// The histogram log.
+    /// The histogram log, with `--histogram`.
     pub log: Option<&'a mut dyn Log>,
 }
 
-/// Runs all of it.
+/// Runs all phases.
 pub fn measure(plan: &Plan, mut workers: Vec<Worker>, tell: Tell<'_>) -> anyhow::Result<Results> {
     let lost: Vec<OnceLock<String>> = plan.devices.iter().map(|_| OnceLock::new()).collect();
     let rw = plan.mixture.rw;
@@ -78,7 +77,7 @@ fn sweep(
     write: bool,
 ) -> anyhow::Result<Counted> {
     let mut kept = Vec::new();
-    // As fast as it goes, and of the one size that there is.
+    // The pass runs without a rate, and with the one block size that --verify allows.
     let extra: Vec<bool> = workers.iter_mut().map(|worker| mem::replace(&mut worker.extra, false)).collect();
     for lane in lanes(workers) {
         let each = plan.mixture.sizes.largest() / lane.namespace.block_size() as u64;
@@ -97,7 +96,7 @@ fn sweep(
     counted
 }
 
-/// All queue pairs by their numbers: threads, then their queues, then devices.
+/// Lists all queue pairs by number: by thread, then queue, then device.
 fn lanes(workers: &mut [Worker]) -> impl Iterator<Item = &mut Lane> {
     workers.iter_mut().flat_map(|worker| &mut worker.lanes)
 }
@@ -106,14 +105,14 @@ fn ns(time: Duration) -> u64 {
     time.as_nanos() as u64
 }
 
-/// How a phase is shown.
+/// Shows a phase to the user.
 struct Shown<'a, 'l> {
     progress: Progress,
     names: Vec<&'a str>,
-    /// How many devices are left.
+    /// Number of devices that are not lost.
     left: usize,
     lines: bool,
-    /// Whether stdout took them: the phase ends when it does not.
+    /// Error of printing lines on stdout; it ends the phase.
     told: anyhow::Result<()>,
     log: Option<&'l mut dyn Log>,
 }
@@ -152,9 +151,9 @@ impl Watch for Shown<'_, '_> {
             1 => "; the other device goes on",
             _ => "; the other devices go on",
         };
-        // What comes from the driver names the device itself.
+        // Errors of the driver name the device already.
         let name = if reason.starts_with(name) { String::new() } else { format!("{name}: ") };
-        // The driver has more to say when it is left.
+        // The driver would report the consequences when the device is closed.
         log::hush();
         self.progress.say(&format!("upcie: {name}{reason}{others}"));
     }

@@ -1,29 +1,29 @@
-//! How long threads had a core, and how long they waited for one.
+//! Time of threads on a core, and time of waiting for a core.
 
 use anyhow::Context;
 use nix::time::{ClockId, clock_gettime};
 use std::{fs, path::Path, time::Duration};
 
-/// What one thread had of the machine.
+/// Times of one thread.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Share {
-    /// On a core.
+    /// Time on a core.
     pub cpu: Duration,
-    /// By the clock.
+    /// Elapsed time.
     pub wall: Duration,
-    /// Runnable, with no core to run on; `None` where the kernel does not count it.
+    /// Time runnable without a core; `None` if the kernel does not count it.
     pub waited: Option<Duration>,
 }
 
 impl Share {
-    /// The calling thread's so far.
+    /// Reads the times of the calling thread.
     pub fn now() -> anyhow::Result<Self> {
         let cpu = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("reading the thread's CPU time")?;
         let wall = clock_gettime(ClockId::CLOCK_MONOTONIC).context("reading the clock")?;
         Ok(Self { cpu: cpu.into(), wall: wall.into(), waited: waited(Path::new("/proc/thread-self")) })
     }
 
-    /// What has come since.
+    /// Returns the difference to an earlier reading.
     pub fn since(self, before: Self) -> Self {
         let waited = self.waited.zip(before.waited);
         Self {
@@ -34,8 +34,8 @@ impl Share {
     }
 }
 
-/// How long the threads of embedded controllers of this process have waited for a core, all together; `None` where that is
-/// not counted, or there are none.
+/// Sums up the time that threads of embedded controllers in this process have waited for a core; `None`
+/// without such threads, or if the kernel does not count the time.
 pub fn emulators() -> Option<Duration> {
     let tasks = fs::read_dir("/proc/self/task").ok()?.filter_map(Result::ok).map(|task| task.path());
     let named =
@@ -43,7 +43,7 @@ pub fn emulators() -> Option<Duration> {
     tasks.filter(|task| named(task)).filter_map(|task| waited(&task)).reduce(|sum, one| sum + one)
 }
 
-/// The second figure of the scheduler's statistics, in nanoseconds.
+/// Reads the time that a task waited for a core: the second field of its `schedstat`, in nanoseconds.
 fn waited(task: &Path) -> Option<Duration> {
     let text = fs::read_to_string(task.join("schedstat")).ok()?;
     text.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
@@ -59,7 +59,7 @@ mod tests {
         while Share::now().unwrap().since(before).cpu < Duration::from_millis(5) {}
         let share = Share::now().unwrap().since(before);
         let sum = share.cpu + share.waited.unwrap_or_default();
-        // The kernel adds waits up when they end, by another clock.
+        // The kernel adds a wait when it ends, and measures it with another clock.
         assert!(sum <= share.wall + Duration::from_millis(5), "{share:?}");
     }
 }

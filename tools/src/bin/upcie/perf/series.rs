@@ -1,40 +1,40 @@
-//! The run in intervals.
+//! Intervals of a run.
 
 use super::tally::Tally;
 use serde::{Deserialize, Serialize};
 
-/// The shortest interval that is chosen without being asked for.
+/// Length of the shortest default interval, in nanoseconds.
 const SHORTEST: u64 = 20_000_000;
-/// And the longest, while the end is not known: intervals get longer when there are many.
+/// Length of the longest default interval, in nanoseconds, if the end of the run is known.
 const LONGEST: u64 = 1_000_000_000;
-/// Into how many parts a run is cut.
+/// Number of default intervals in a run.
 const PARTS: u64 = 100;
 
-/// What was done in an interval, of all devices.
+/// Results of all devices in an interval.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
-    /// Since the first submission.
+    /// Start, since the first submission.
     pub start_ns: u64,
-    /// The same.
+    /// End, since the first submission.
     pub end_ns: u64,
     /// I/Os that succeeded.
     pub ios: u64,
-    /// Their bytes.
+    /// Bytes of these I/Os.
     pub bytes: u64,
-    /// I/Os that failed or brought wrong data.
+    /// I/Os that failed or returned wrong data.
     pub errors: u64,
     /// I/Os per second.
     pub iops: f64,
     /// Bytes per second.
     pub bytes_per_second: f64,
-    /// The median latency; none without I/Os.
+    /// Median latency; `None` without I/Os.
     pub p50_ns: Option<u64>,
-    /// The 99th percentile.
+    /// 99th percentile of the latency.
     pub p99_ns: Option<u64>,
 }
 
 impl Interval {
-    /// From what was counted in it.
+    /// Summarizes the counts of an interval.
     pub fn new(start_ns: u64, end_ns: u64, tally: &Tally) -> anyhow::Result<Self> {
         let (ios, bytes) = (tally.ios(), tally.bytes.iter().sum::<u64>());
         let latency = if ios > 0 { Some(tally.all()?) } else { None };
@@ -54,51 +54,51 @@ impl Interval {
         Ok(interval)
     }
 
-    /// Ends it at another time.
+    /// Moves the end, and computes the rates anew.
     pub fn end_at(&mut self, time: u64) {
         self.end_ns = time.max(self.start_ns);
         let seconds = (self.end_ns - self.start_ns) as f64 / 1e9;
-        // In no time there is no rate.
+        // An interval without length has no rate.
         let rate = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
         (self.iops, self.bytes_per_second) = (rate(self.ios), rate(self.bytes));
     }
 }
 
-/// When intervals end.
+/// Plans the ends of intervals.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     length: u64,
-    /// It was not asked for: it may grow.
+    /// True if the length may grow: it was not asked for, and the end is not known.
     grows: bool,
-    /// The planned end.
+    /// Planned end of the run.
     end: Option<u64>,
     count: u64,
-    /// The end of the one that has begun.
+    /// End of the current interval.
     next: u64,
 }
 
 impl Schedule {
-    /// Of intervals as long as was asked for, or as suits; `end` is when the run ends, if that is known.
+    /// Plans intervals of the wanted or a default length; `end` is the end of the run, if it is known.
     pub fn new(asked: Option<u64>, end: Option<u64>) -> Self {
         let suited = end.map_or(SHORTEST, |end| end / PARTS).clamp(SHORTEST, LONGEST);
         let length = asked.unwrap_or(suited);
         Self { length, grows: asked.is_none() && end.is_none(), end, count: 0, next: length }
     }
 
-    /// When the interval that has begun ends; `None` when that is the end of the run. What would be left over is no
-    /// interval of its own if it is less than half of one.
+    /// Returns the end of the current interval; `None` if it lasts until the end of the run. A rest of less
+    /// than half an interval joins the last one.
     pub fn next(&self) -> Option<u64> {
         let last = self.end.is_some_and(|end| self.next + self.length / 2 > end);
         (!last).then_some(self.next)
     }
 
-    /// An interval has ended, at `now` or before.
+    /// Starts the next interval; the last one ended at `now` or earlier.
     pub fn advance(&mut self, now: u64) {
         self.count += 1;
         if self.grows && self.count.is_multiple_of(2 * PARTS) {
             self.length *= 2;
         }
-        // One that was missed is not made up for.
+        // An interval that was missed is skipped.
         self.next = (now / self.length + 1) * self.length;
     }
 }
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn intervals_asked_for_are_kept_and_the_rest_joins_the_last() {
+    fn wanted_intervals_are_kept_and_a_rest_joins_the_last() {
         const S: u64 = 1_000_000_000;
         assert_eq!(ends(Schedule::new(Some(S), Some(3 * S)), 9 * S), [S, 2 * S]);
         assert_eq!(ends(Schedule::new(Some(S), Some(3 * S + S / 4)), 9 * S), [S, 2 * S]);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_without_a_planned_end_has_ever_longer_intervals() {
+    fn intervals_of_an_open_run_grow() {
         let ends = ends(Schedule::new(None, None), 24 * 3600 * 1_000_000_000);
         assert!((1000..4000).contains(&ends.len()), "{}", ends.len());
         assert!(ends.is_sorted() && ends[0] == SHORTEST);
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missed_interval_is_not_made_up_for() {
+    fn a_missed_interval_is_skipped() {
         let mut schedule = Schedule::new(Some(100), None);
         schedule.advance(350);
         assert_eq!(schedule.next(), Some(400));
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_those_of_the_time_that_is_left() {
+    fn rates_follow_a_moved_end() {
         let mut tally = Tally::new().unwrap();
         tally.latency[1].saturating_record(7);
         tally.bytes = [0, 512];
@@ -159,6 +159,6 @@ mod tests {
         assert_eq!((interval.iops, interval.end_ns, interval.p99_ns), (2.0, 500_000_000, Some(7)));
         interval.end_at(4_000_000_000);
         assert_eq!((interval.iops, interval.end_ns), (0.25, 4_000_000_000));
-        assert_eq!(Interval::new(9, 9, &tally).unwrap().iops, 0.0, "none that could be told");
+        assert_eq!(Interval::new(9, 9, &tally).unwrap().iops, 0.0, "no time, no rate");
     }
 }

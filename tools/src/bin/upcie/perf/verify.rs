@@ -1,7 +1,8 @@
-//! Data that says where it belongs, and the record of what was written.
+//! The data of `--verify`, and the record of the last writes.
 //!
-//! Each block holds its address, the seed, the version (how often its unit was written in this run) and words made
-//! from the three. So a read tells lost writes, old data and data of another block from each other.
+//! Each block holds its address, the seed, a version (the number of writes to its unit in this run) and words
+//! computed from the three. So a read can tell lost writes, old data and data of another block from each
+//! other.
 
 use super::{
     random::{GOLDEN, mix},
@@ -9,25 +10,25 @@ use super::{
 };
 use std::fmt;
 
-/// The unit is part of an I/O in flight.
+/// Set while an I/O on the unit is in flight.
 const BUSY: u32 = 1 << 31;
-/// A write of it failed: it may hold the old data or the new.
+/// Set after a failed write: the unit holds old or new data.
 const UNKNOWN: u32 = 1 << 30;
 const COUNT: u32 = UNKNOWN - 1;
 
-/// What each unit of a worker's part should hold.
+/// Expected contents of each unit of a queue pair's part.
 #[derive(Debug)]
 pub struct Ledger {
-    /// Versions and the two flags; 0 has not been written.
+    /// Version and flags of each unit; version 0 means never written.
     units: Vec<u32>,
     seed: u64,
-    /// The first block.
+    /// First block of the part.
     slba: u64,
     blocks_per_unit: u64,
     block_size: usize,
 }
 
-/// A block that does not hold what was written to it.
+/// A block that differs from its last write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
     lba: u64,
@@ -45,13 +46,13 @@ enum Found {
 }
 
 impl Ledger {
-    /// Nothing written yet.
+    /// Makes a ledger in which no unit is written.
     pub fn new(units: u64, seed: u64, slba: u64, blocks_per_unit: u64, block_size: usize) -> Self {
         Self { units: vec![0; units as usize], seed, slba, blocks_per_unit, block_size }
     }
 
-    /// Takes a unit for an I/O: the one asked for, or the next that none is in flight on (there must be one). For a
-    /// write, `data` is filled.
+    /// Takes a unit for an I/O: the unit of `op`, or the next one without an I/O in flight (one must exist).
+    /// Fills `data` for a write.
     pub fn begin(&mut self, op: Op, data: &mut [u8]) -> Op {
         let mut unit = self.unit(op);
         while self.units[unit] & BUSY != 0 {
@@ -71,7 +72,7 @@ impl Ledger {
         Op { block: unit as u64 * self.blocks_per_unit, ..op }
     }
 
-    /// The I/O has completed; `data` is what a successful read brought.
+    /// Ends an I/O, and checks `data` after a successful read.
     pub fn end(&mut self, op: Op, ok: bool, data: &[u8]) -> Result<(), Mismatch> {
         let unit = self.unit(op);
         let state = &mut self.units[unit];
@@ -89,7 +90,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Whether what the unit holds is known.
+    /// Returns true if the contents of the unit are known.
     fn is_known(&self, unit: usize) -> bool {
         let state = self.units[unit];
         state & COUNT != 0 && state & UNKNOWN == 0
@@ -108,7 +109,7 @@ fn key(lba: u64, seed: u64, version: u32) -> u64 {
     mix(mix(seed ^ GOLDEN) ^ mix(lba) ^ (u64::from(version) << 17))
 }
 
-/// A block's words: address, seed, version, then a progression from their key.
+/// Lists a block's words: address, seed, version, then an arithmetic progression from their key.
 fn words(lba: u64, seed: u64, version: u32) -> impl Iterator<Item = u64> {
     let key = key(lba, seed, version);
     let rest = (0_u64..).map(move |i| key.wrapping_add(i.wrapping_mul(GOLDEN)));
@@ -151,12 +152,12 @@ fn diagnose(block: &[u8], lba: u64, seed: u64, version: u32, offset: usize) -> M
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { lba, offset, version, found } = self;
-        write!(f, "block {lba}: not what was written (version {version}), from byte {offset} on: ")?;
+        write!(f, "block {lba}: differs from the last write (version {version}) from byte {offset} on: ")?;
         match found {
             Found::Version(other) => write!(f, "it holds version {other} of this block"),
             Found::OtherBlock(other) => write!(f, "it holds block {other}"),
             Found::Zeros => f.write_str("it is all zeros"),
-            Found::Other => f.write_str("it holds something else"),
+            Found::Other => f.write_str("it holds other data"),
         }
     }
 }
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_recognised_and_nothing_else() {
+    fn only_the_last_write_passes() {
         let mut ledger = Ledger::new(8, 7, 100, 8, 512);
         let old = written(&mut ledger, 1);
         let other = written(&mut ledger, 2);
@@ -197,7 +198,7 @@ mod tests {
         torn[4095] ^= 1;
         let error = read(&mut ledger, 1, &torn).unwrap_err();
         assert!(error.contains("block 115") && error.contains("byte 504"), "{error}");
-        assert_eq!(read(&mut ledger, 5, &torn), Ok(()), "never written: nothing to compare with");
+        assert_eq!(read(&mut ledger, 5, &torn), Ok(()), "never written, so not compared");
     }
 
     #[test]
@@ -209,17 +210,17 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_in_flight_is_left_alone() {
+    fn a_unit_in_flight_is_skipped() {
         let mut ledger = Ledger::new(3, 0, 0, 1, 512);
         let mut data = [0; 512];
         let write = |unit| op(unit, 1, true);
         assert_eq!(ledger.begin(write(2), &mut data), write(2));
-        assert_eq!(ledger.begin(write(2), &mut data), write(0), "the next one, around the end");
+        assert_eq!(ledger.begin(write(2), &mut data), write(0), "the next one, wrapping around");
         assert_eq!(ledger.begin(write(2), &mut data), write(1));
     }
 
     #[test]
-    fn a_failed_write_leaves_its_unit_unknown_until_the_next() {
+    fn a_failed_write_leaves_its_unit_unknown() {
         let mut ledger = Ledger::new(1, 0, 0, 8, 512);
         written(&mut ledger, 0);
         let op = ledger.begin(op(0, 8, true), &mut [0; 4096]);

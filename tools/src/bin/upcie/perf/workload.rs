@@ -1,4 +1,4 @@
-//! Which block comes next.
+//! Chooses the blocks of the I/Os.
 
 use super::{
     random::{Distribution, Rng, Zipf, scale},
@@ -6,48 +6,48 @@ use super::{
 };
 use clap::ValueEnum;
 
-/// What the I/Os do.
+/// Value of `--rw`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "lower")]
 pub enum Workload {
     /// Sequential reads
     Read,
-    /// Sequential writes: overwrites the range
+    /// Sequential writes; destroy the data in the range
     Write,
     /// Random reads
     RandRead,
-    /// Random writes: overwrites blocks of the range
+    /// Random writes; destroy data in the range
     RandWrite,
     /// Random reads and writes, mixed by --mix
     RandRw,
-    /// Sequential deallocations (Dataset Management): what the range holds is lost
+    /// Sequential deallocations (Dataset Management); destroy the data in the range
     Trim,
-    /// Random ones
+    /// Random deallocations; destroy data in the range
     RandTrim,
 }
 
 impl Workload {
-    /// Whether blocks are overwritten.
+    /// Returns true if it overwrites blocks.
     pub fn writes(self) -> bool {
         matches!(self, Self::Write | Self::RandWrite | Self::RandRw)
     }
 
-    /// Whether blocks are read.
+    /// Returns true if it reads blocks.
     pub fn reads(self) -> bool {
         matches!(self, Self::Read | Self::RandRead | Self::RandRw)
     }
 
-    /// Whether blocks are deallocated.
+    /// Returns true if it deallocates blocks.
     pub fn trims(self) -> bool {
         matches!(self, Self::Trim | Self::RandTrim)
     }
 
-    /// Whether blocks come in no order.
+    /// Returns true if it uses blocks in random order.
     pub fn is_random(self) -> bool {
         matches!(self, Self::RandRead | Self::RandWrite | Self::RandRw | Self::RandTrim)
     }
 
-    /// Reads among 65536 I/Os, for a percentage of a mix.
+    /// Returns the number of reads among 65536 I/Os, for a percentage of reads in a mix.
     fn read_share(self, mix: u8) -> u64 {
         match self {
             Self::Read | Self::RandRead => 1 << 16,
@@ -56,7 +56,7 @@ impl Workload {
         }
     }
 
-    /// As the command line spells it.
+    /// Returns the name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -73,24 +73,24 @@ impl Workload {
 /// One I/O.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Op {
-    /// The first block, counted from the start of the queue pair's part.
+    /// First block, counted from the start of the queue pair's part.
     pub block: u64,
-    /// Which of the sizes it has.
+    /// Index of its size.
     pub size: u8,
-    /// Write (or trim) rather than read.
+    /// True for a write or trim, false for a read.
     pub write: bool,
 }
 
-/// What a workload is made of.
+/// Description of a workload.
 #[derive(Debug, Clone)]
 pub struct Mixture {
-    /// What the I/Os do.
+    /// Kind of I/Os.
     pub rw: Workload,
     /// Percentage of reads in a mix.
     pub mix: u8,
-    /// Which blocks random ones prefer.
+    /// Distribution of random I/Os.
     pub random: Distribution,
-    /// How large they are.
+    /// Sizes of I/Os.
     pub sizes: Sizes,
 }
 
@@ -98,29 +98,29 @@ pub struct Mixture {
 #[derive(Debug, Clone)]
 struct Size {
     blocks: u64,
-    /// How many places it has in the part.
+    /// Number of places in the part.
     places: u64,
     zipf: Option<Zipf>,
 }
 
-/// Gives one I/O after the other, `left` of them. A random one is at a multiple of its own size; a sequential one where
-/// the last ended, or at the start when it does not fit any more.
+/// Generates `left` I/Os. A random one starts at a multiple of its size. A sequential one starts at the end
+/// of the last one, or at block 0 if it does not fit behind it.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// Blocks of the part.
+    /// Number of blocks in the part.
     blocks: u64,
     next: u64,
     random: bool,
-    /// Reads among 65536.
+    /// Number of reads among 65536 I/Os.
     reads: u64,
     left: u64,
     rng: Rng,
-    /// The first of the sizes.
+    /// First of the sizes.
     size: Size,
     more: Option<Box<More>>,
 }
 
-/// What only some workloads need.
+/// Fields of workloads with several sizes or a distribution.
 #[derive(Debug, Clone)]
 struct More {
     sizes: Vec<Size>,
@@ -128,7 +128,7 @@ struct More {
 }
 
 impl Source {
-    /// The measured workload over `blocks` blocks of `block_size` bytes, from `seed`.
+    /// Makes the measured workload over `blocks` blocks of `block_size` bytes.
     pub fn measured(mixture: &Mixture, blocks: u64, block_size: u64, seed: u64) -> Self {
         let size = |bytes: u64| {
             let each = bytes / block_size;
@@ -154,7 +154,7 @@ impl Source {
         }
     }
 
-    /// Every place of I/Os of `each` blocks once, in order: writes or reads.
+    /// Makes one pass of writes or reads over all places of `each` blocks, in order.
     pub fn sweep(blocks: u64, each: u64, write: bool) -> Self {
         let places = blocks / each;
         let reads = if write { 0 } else { 1 << 16 };
@@ -162,23 +162,23 @@ impl Source {
         Self { blocks, next: 0, random: false, reads, left: places, rng: Rng::new(0), size, more: None }
     }
 
-    /// Whether nothing more comes.
+    /// Returns true if no I/O is left.
     #[inline(always)]
     pub fn is_empty(&self) -> bool {
         self.left == 0
     }
 
-    /// From here on it gives `left` I/Os.
+    /// Limits the I/Os from here on to `left`.
     pub fn limit(&mut self, left: u64) {
         self.left = left;
     }
 
-    /// Whether [`next_of_many`](Self::next_of_many) is needed.
+    /// Returns true if the workload needs [`next_of_many`](Self::next_of_many).
     pub fn has_many(&self) -> bool {
         self.more.is_some()
     }
 
-    /// The next one, of the only size and without preferences.
+    /// Generates the next I/O of a workload with one size and no distribution.
     #[inline(always)]
     pub fn next(&mut self) -> Option<Op> {
         if self.left == 0 {
@@ -188,7 +188,8 @@ impl Source {
         let blocks = self.size.blocks;
         let (block, write) = if self.random {
             let draw = self.rng.draw();
-            // The top of the product is uniform over the places; its input's low bits play hardly any part in it.
+            // The place depends on the high bits of the draw, and the kind on its low bits, so they are
+            // independent.
             (scale(draw, self.size.places) * blocks, draw & 0xffff >= self.reads)
         } else {
             (self.following(blocks), self.reads == 0)
@@ -196,7 +197,7 @@ impl Source {
         Some(Op { block, size: 0, write })
     }
 
-    /// The next one, of any size, by the distribution.
+    /// Generates the next I/O of any workload.
     #[inline]
     pub fn next_of_many(&mut self) -> Option<Op> {
         let Some(more) = self.more.as_ref().filter(|_| self.left > 0) else { return self.next() };
@@ -218,7 +219,7 @@ impl Source {
         Some(Op { block: place * size.blocks, size: class, write: draw & 0xffff >= self.reads })
     }
 
-    /// Where the last one ended.
+    /// Returns the first block after the last I/O, or 0 if `blocks` don't fit behind it.
     #[inline(always)]
     fn following(&mut self, blocks: u64) -> u64 {
         let block = if self.next + blocks > self.blocks { 0 } else { self.next };
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fast_way_gives_what_the_general_one_does() {
+    fn both_generators_give_the_same_ios() {
         for rw in [Workload::RandRw, Workload::Read] {
             let mixture = mixture(rw, 50, "uniform", "4k");
             let mut source = Source::measured(&mixture, 800, 512, 3);
@@ -274,14 +275,14 @@ mod tests {
     }
 
     #[test]
-    fn uniform_meets_all_places_about_as_often() {
+    fn uniform_uses_all_places_about_as_often() {
         let ops = take(&mixture(Workload::RandRead, 0, "uniform", "4k"), 100 * 8 + 7, 5, 100_000);
         let mut met = [0_f64; 100];
         for op in ops {
             assert_eq!(op.block % 8, 0);
             met[op.block as usize / 8] += 1.0;
         }
-        // 99 degrees of freedom: above 149 by chance once in a thousand times; the seed is fixed.
+        // 99 degrees of freedom: a value above 149 has a probability of 0.1 %. The seed is fixed.
         let chi: f64 = met.iter().map(|met| (met - 1000.0).powi(2) / 1000.0).sum();
         assert!(chi < 149.0, "{chi}");
     }
@@ -324,14 +325,14 @@ mod tests {
     }
 
     #[test]
-    fn sequential_goes_on_wraps_and_a_sweep_ends() {
+    fn sequential_ios_wrap_and_a_sweep_ends() {
         let mixture = mixture(Workload::Write, 0, "uniform", "1k");
         let mut source = Source::measured(&mixture, 7, 512, 0);
         source.limit(4);
         let blocks: Vec<_> = std::iter::from_fn(|| source.next()).map(|op| op.block).collect();
         assert_eq!(blocks, [0, 2, 4, 0]);
         source.limit(1);
-        assert_eq!(source.next().map(|op| op.block), Some(2), "after a warm-up it goes on");
+        assert_eq!(source.next().map(|op| op.block), Some(2), "continues after a warm-up");
         assert_eq!(source.next(), None);
         let mut sweep = Source::sweep(9, 2, false);
         assert_eq!(std::iter::from_fn(|| sweep.next()).count(), 4);

@@ -161,7 +161,7 @@ fn the_kernel_reads_the_same_data_after_a_round_trip() {
     has(&devbind("restore"), &[&format!("{BDF}: nvme -> vfio-pci")]);
     assert_eq!(driver().as_deref(), Some("vfio-pci"));
     assert_eq!(function(BDF).driver_override().unwrap().as_deref(), Some("vfio-pci"));
-    has(&devbind("restore"), &["nothing to put back"]);
+    has(&devbind("restore"), &["nothing to restore"]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What every tool's command line needs.
+//! Functions of every tool's command line.
 
 use anyhow::Context;
 use clap::Command;
@@ -6,14 +6,14 @@ use clap_complete::Shell;
 use std::io::{self, Write};
 use upcie_core::pci::Bdf;
 
-/// Writes to stdout.
+/// Prints a text on stdout.
 pub fn print(text: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text).and_then(|()| stdout.flush()).context("writing to stdout")
 }
 
-/// Says something on stderr. Where that takes nothing (its reader has gone, the disk is full) it is not said, and no reason to
-/// panic: results and the exit code are worth more.
+/// Prints a line on stderr. Ignores errors (no reader, a full disk): results and the exit code matter more
+/// than the line.
 pub fn say(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
@@ -25,14 +25,16 @@ pub fn print_completions(mut command: Command, shell: Shell) -> anyhow::Result<(
     print(&script)
 }
 
-/// Whether stdout's reader has gone: it has seen what it wanted.
+/// Returns true if the reader of stdout has closed the pipe: it needs no more output.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     })
 }
 
-/// A PCI function as an argument.
+/// Parses the address of a PCI function.
 pub fn parse_bdf(text: &str) -> Result<Bdf, String> {
-    text.parse().map_err(|_| "a function is domain:bus:device.function: 0000:01:00.0 or 01:00.0".to_owned())
+    text.parse().map_err(|_| {
+        "not a PCI address: use domain:bus:device.function, as in 0000:01:00.0 or 01:00.0".to_owned()
+    })
 }

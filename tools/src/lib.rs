@@ -1,7 +1,7 @@
-//! Modules that several of the tools use.
+//! Modules that several tools use.
 //!
-//! Each program has a folder of its own in `bin/`: `upcie`, `devbind`, `hugepages`, `nvme-emu`. A module that one program
-//! uses stands there.
+//! Each program has its own folder in `bin/`: `upcie`, `devbind`, `hugepages`, `nvme-emu`. Modules of a
+//! single program are there.
 #![forbid(unsafe_code)]
 
 pub mod cli;

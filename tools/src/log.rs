@@ -1,4 +1,4 @@
-//! The libraries' log, on stderr.
+//! The log of the libraries, on stderr.
 
 use anyhow::Context;
 use clap::Args;
@@ -8,37 +8,38 @@ use std::{
 };
 use tracing_subscriber::EnvFilter;
 
-/// The option of every tool.
+/// Log option of every tool.
 #[derive(Debug, Args)]
 pub struct LogArgs {
-    /// What the driver does, on stderr: a level (error, warn, info, debug, trace) or a filter like upcie_core=trace
-    /// [env: UPCIE_LOG, default: warn]
+    /// Log the driver's actions on stderr: a level (error, warn, info, debug, trace) or a filter like
+    /// upcie_core=trace [env: UPCIE_LOG, default: warn]
     #[arg(long, global = true, value_name = "FILTER", num_args = 0..=1, require_equals = true, default_missing_value = "debug")]
     log: Option<String>,
 }
 
-/// It says no more.
+/// True once the log is silenced.
 static HUSHED: AtomicBool = AtomicBool::new(false);
-/// Somebody asked for it.
+/// True if the user asked for a log.
 static ASKED: AtomicBool = AtomicBool::new(false);
 
-/// Begins it, with the filter of --log or of UPCIE_LOG.
+/// Starts the log with the filter of --log or of UPCIE_LOG.
 ///
 /// # Errors
-/// What is given is no filter.
+/// Fails if the text is not a filter.
 pub fn start(args: &LogArgs) -> anyhow::Result<()> {
     let given = args.log.clone().or_else(|| std::env::var("UPCIE_LOG").ok());
     let given = given.as_deref().filter(|text| !text.is_empty());
     ASKED.store(given.is_some(), Ordering::Relaxed);
     let text = given.unwrap_or("warn");
     let filter = EnvFilter::builder().parse(text).with_context(|| {
-        format!("{text:?} is no filter for --log or UPCIE_LOG; try debug, or upcie_core=trace")
+        format!("{text:?} is not a filter for --log or UPCIE_LOG; try debug, or upcie_core=trace")
     })?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false).init();
     Ok(())
 }
 
-/// Ends it, unless it was asked for: what went wrong was said, and what follows from it says nothing new.
+/// Silences the log unless the user asked for one. Call it after a reported error: the consequences tell
+/// nothing new.
 pub fn hush() {
     HUSHED.store(true, Ordering::Relaxed);
 }

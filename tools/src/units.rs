@@ -1,14 +1,14 @@
-//! Sizes and times as people write and read them.
+//! Parses and formats sizes, times and counts.
 
 use std::{fmt, str::FromStr, time::Duration};
 use upcie_nvme::emu::units;
 
 pub use units::parse_bytes;
 
-/// A number of bytes as an argument, which is quoted back as it was typed.
+/// A number of bytes, which is displayed as it was typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bytes {
-    /// How many.
+    /// Number of bytes.
     pub bytes: u64,
     typed: String,
 }
@@ -27,7 +27,7 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// A number of things: `500`, `50k`, `1.5M`; powers of 1000.
+/// Parses a count: `500`, `50k`, `1.5M`; powers of 1000.
 pub fn parse_count(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is not a number: use digits, or k, M (powers of 1000): 500, 50k, 1.5M");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -50,15 +50,16 @@ pub fn parse_count(text: &str) -> Result<u64, String> {
     whole.checked_add(part / scale).ok_or_else(wrong)
 }
 
-/// A time: `5`, `0.5`, `300ms`, `20us`, `2m`; seconds without a unit. At most a year, and not 0.
+/// Parses a time: `5`, `0.5`, `300ms`, `20us`, `2m`; seconds without a unit. The time must be above 0, and a
+/// year at most.
 pub fn parse_time(text: &str) -> Result<Duration, String> {
     match units::parse_time(text, Some(1.0))? {
-        Duration::ZERO => Err(format!("{text:?}: a time above 0 is needed")),
+        Duration::ZERO => Err(format!("{text:?}: the time must be above 0")),
         time => Ok(time),
     }
 }
 
-/// `1536` as `1.5 KiB`; exact sizes without a fraction.
+/// Formats bytes: `1536` as `1.50 KiB`, exact sizes without a fraction.
 pub fn bytes(value: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let unit = (value.max(1).ilog2() / 10) as usize;
@@ -70,7 +71,7 @@ pub fn bytes(value: u64) -> String {
     }
 }
 
-/// `1234567` as `1,234,567`.
+/// Formats a number with separators: `1234567` as `1,234,567`.
 pub fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -83,14 +84,14 @@ pub fn grouped(value: u64) -> String {
     text
 }
 
-/// A number of things: `1 thread`, `2,000 threads`.
+/// Formats a number of things: `1 thread`, `2,000 threads`.
 pub fn number(count: u64, thing: &str) -> String {
     format!("{} {thing}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 
-/// `1234567.0` as `1.23M`; three figures.
+/// Formats a count with three digits: `1234567.0` as `1.23M`.
 pub fn count(value: f64) -> String {
-    // What is rounded up to a thousand is one of the next unit.
+    // A value that rounds up to 1000 gets the next unit.
     let (scaled, unit) = match value {
         v if v >= 999.5e6 => (v / 1e9, "G"),
         v if v >= 999.5e3 => (v / 1e6, "M"),
@@ -100,9 +101,9 @@ pub fn count(value: f64) -> String {
     format!("{:.*}{unit}", fraction(scaled), scaled)
 }
 
-/// Nanoseconds with the unit that suits them: `850 ns`, `12.3 µs`, `1.20 s`.
+/// Formats nanoseconds with a fitting unit: `850 ns`, `12.3 µs`, `1.20 s`.
 pub fn nanos(value: f64) -> String {
-    // What is rounded up to a thousand is one of the next unit.
+    // A value that rounds up to 1000 gets the next unit.
     let (scaled, unit) = match value {
         v if v >= 999.5e6 => (v / 1e9, "s"),
         v if v >= 999.5e3 => (v / 1e6, "ms"),
@@ -112,7 +113,8 @@ pub fn nanos(value: f64) -> String {
     format!("{:.*} {unit}", fraction(scaled), scaled)
 }
 
-/// Digits behind the point, for three in all. What rounds up to one more has one less.
+/// Returns the number of decimals for three digits. A value that rounds up to one more digit has one decimal
+/// less.
 fn fraction(scaled: f64) -> usize {
     match scaled {
         v if v >= 99.95 => 0,
@@ -121,7 +123,7 @@ fn fraction(scaled: f64) -> usize {
     }
 }
 
-/// A figure of [`nanos`] or [`count`] without the zeros that say nothing: for an axis.
+/// Drops trailing zeros from a figure of [`nanos`] or [`count`], for an axis.
 pub fn short(figure: &str) -> String {
     let unit = figure.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(figure.len());
     let (number, unit) = figure.split_at(unit);

@@ -1,13 +1,13 @@
-//! Users and groups, by name or number.
+//! Looks up users and groups by name or number.
 
 use anyhow::{Context, bail};
 use nix::unistd::{Gid, Group, Uid, User};
 
-/// `USER` or `USER:GROUP` of an `--owner`, names or numbers: the user's name and id, and the group, which is the user's own
-/// if none is named and the user is known.
+/// Parses the `USER` or `USER:GROUP` of an `--owner`, both as name or number. Returns the user's name and id,
+/// and the group's id. Without a group it is the user's own one, or `None` for an unknown number.
 ///
 /// # Errors
-/// There is no such user or group.
+/// Fails if the user or group does not exist.
 pub fn parse(text: &str) -> anyhow::Result<(String, u32, Option<u32>)> {
     let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
     let (name, uid, own) = match User::from_name(user).context("looking up the user")? {

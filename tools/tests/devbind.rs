@@ -138,7 +138,7 @@ fn what_is_not_there_is_named() {
     let error = fails(1, run(&format!("restore 3f:1f.7 {}", option(&dir))));
     has(&error, &["0000:3f:1f.7", "no such device"]);
     let text = succeeds(run(&format!("restore {}", option(&dir))));
-    has(&text, &["nothing to put back"]);
+    has(&text, &["nothing to restore"]);
     has(&fails(1, run("bind vfio-pci 3f:1f.7 --owner no-such-user")), &["no user", "no-such-user"]);
 }
 
@@ -172,8 +172,8 @@ fn wrong_usage_is_told_in_a_line_and_exits_with_2() {
         ("unbind", "FUNCTION"),
         ("bind vfio-pci 01:00", "0000:01:00.0 or 01:00.0"),
         ("unbind 01:00.8", "0000:01:00.0 or 01:00.0"),
-        ("bind nvme 01:00.0 --owner root", "--owner is for vfio-pci"),
-        ("bind uio_pci_generic 01:00.0 --unsafe-noiommu", "--unsafe-noiommu is for vfio-pci"),
+        ("bind nvme 01:00.0 --owner root", "--owner needs vfio-pci"),
+        ("bind uio_pci_generic 01:00.0 --unsafe-noiommu", "--unsafe-noiommu needs vfio-pci"),
         ("unbind 01:00.0 --timeout 0", "1..=3600"),
     ] {
         has(&fails(2, run(arguments)), &[words]);

@@ -106,7 +106,7 @@ fn a_file_is_replaced_only_by_data() {
     fs::File::options().write(true).open(&disk).unwrap().set_len(0).unwrap();
     for file in [&copy, &fresh] {
         let error = fails(1, run(&format!("read {address} {file}")));
-        assert!(error.contains("Unrecovered Read Error") && error.contains("is as it was"), "{error}");
+        assert!(error.contains("Unrecovered Read Error") && error.contains("is unchanged"), "{error}");
     }
     assert!(fs::read(&copy).unwrap() == bytes(3 << 20));
     assert!(!fs::exists(&fresh).unwrap());

@@ -1,4 +1,4 @@
-//! `devbind bind`, `unbind` and `restore`: all functions are looked at first, then each is changed.
+//! `devbind bind`, `unbind` and `restore`: checks all functions first, then changes each.
 
 use crate::{
     BindArgs, Global, How, Target, complain, module, noiommu,
@@ -15,7 +15,7 @@ use upcie_core::pci::{Bdf, Binder, Function, is_vfio_driver};
 pub fn bind(global: &Global, args: &BindArgs, owner: Option<&Owner>) -> anyhow::Result<bool> {
     let driver = args.driver.as_str();
     let functions = look(&args.target.functions, &args.target.how, |function| {
-        // What has the driver is left alone, whoever uses it.
+        // A function that has the driver already is not changed, so nobody loses it.
         if function.driver.as_deref() == Some(driver) {
             return Ok(Check::Nothing);
         }
@@ -41,13 +41,14 @@ pub fn bind(global: &Global, args: &BindArgs, owner: Option<&Owner>) -> anyhow::
         }
         share(function)?;
         if let Some(owner) = owner {
-            let failed = || format!("{}: it is bound to {driver}, but not {}'s", function.bdf, owner.name());
+            let failed =
+                || format!("{}: bound to {driver}, but could not be given to {}", function.bdf, owner.name());
             owner.give(global, function.bdf).with_context(failed)?;
             given = Some(owner::is_noiommu(&Function::at(function.bdf)?));
         }
         Ok(())
     });
-    // Where nothing came of it, it is not left on.
+    // Turns the mode off again if no function was bound.
     noiommu::restore(global, &state)?;
     if let (Some(owner), Some(noiommu)) = (owner, given) {
         say(format_args!("{}", owner.limits(noiommu)));
@@ -77,18 +78,18 @@ pub fn restore(global: &Global, functions: &[Bdf], how: &How) -> anyhow::Result<
     let state = State::open(&global.state_dir, global.dry_run)?;
     let recorded = state.functions()?;
     if functions.is_empty() && recorded.is_empty() {
-        say(format_args!("There is nothing to put back."));
+        say(format_args!("There is nothing to restore."));
         noiommu::restore(global, &state)?;
         return Ok(true);
     }
     let wanted = if functions.is_empty() { &recorded } else { functions };
     let record = |function: &Function| -> anyhow::Result<Record> {
         let record = state.record(function.bdf)?;
-        let record =
-            record.context("there is no record of what it was bound to before: it was not changed")?;
+        let record = record
+            .context("there is no record of an earlier driver: devbind has not changed this function")?;
         if !record.is_for(function) {
             bail!(
-                "another device was there when it was changed: remove its file in {}",
+                "the record is of another device at this address: remove its file in {}",
                 global.state_dir.display()
             );
         }
@@ -116,16 +117,17 @@ pub fn restore(global: &Global, functions: &[Bdf], how: &How) -> anyhow::Result<
     Ok(all)
 }
 
-/// What else must hold before a function is changed.
+/// Checks before a function is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Check {
-    /// It will not be changed.
+    /// None: the function will not be changed.
     Nothing,
-    /// That nothing uses it, unless it is forced.
+    /// The function must not be in use, unless --force is given.
     InUse,
 }
 
-/// Looks up the functions, and at what speaks against changing each; `None` when something does, which was said.
+/// Looks up the functions and checks each. Returns `None` after it has printed why functions can't be
+/// changed.
 fn look(
     wanted: &[Bdf],
     how: &How,
@@ -140,7 +142,7 @@ fn look(
         let function = Function::at(bdf)?;
         function.check_not_being_unbound()?;
         let checked = check(&function).map_err(|error| about(bdf, error));
-        // A function in use comes first: no advice for what shall not be done.
+        // Report a use first: advice on other errors would help to do what must not be done.
         if !matches!(checked, Ok(Check::Nothing)) && !how.force {
             let mut uses = host.uses(&function);
             if uses.is_empty() {
@@ -162,18 +164,18 @@ fn look(
         return Ok(Some(functions));
     }
     if wanted.len() > refused.len() {
-        complain(format_args!("nothing was changed, of the other functions neither"));
+        complain(format_args!("nothing was changed, including the other functions"));
     }
     Ok(None)
 }
 
-/// Why a function is left alone.
+/// Makes the error of a function that is in use.
 fn in_use(bdf: Bdf, uses: &[Use]) -> anyhow::Error {
     let uses: Vec<_> = uses.iter().map(Use::to_string).collect();
-    anyhow!("{bdf} is in use: {}; end that first, or take it away with --force", uses.join(", "))
+    anyhow!("{bdf} is in use: {}; stop that first, or use --force", uses.join(", "))
 }
 
-/// Does `work` on each function, whatever became of the ones before; whether all went well.
+/// Does `work` on each function, even after an error; returns true if all succeeded.
 fn each(functions: &[Function], mut work: impl FnMut(&Function) -> anyhow::Result<()>) -> bool {
     let mut all = true;
     for function in functions {
@@ -185,12 +187,12 @@ fn each(functions: &[Function], mut work: impl FnMut(&Function) -> anyhow::Resul
     all
 }
 
-/// The libraries' errors name the function; others don't.
+/// Adds the function's address to an error. Errors of the libraries have it already.
 fn about(bdf: Bdf, error: anyhow::Error) -> anyhow::Error {
     if error.to_string().starts_with(&bdf.to_string()) { error } else { error.context(bdf.to_string()) }
 }
 
-/// Changes what a function is bound to, and keeps what that was before.
+/// Changes the driver of a function, and records the old one.
 fn change(
     global: &Global,
     state: &State,
@@ -201,7 +203,7 @@ fn change(
     let record = Record::now(function)?;
     let is_new = !global.dry_run && state.keep(function, &record)?;
     if let Err(error) = work(function) {
-        // What is as it was needs not be put back. What the kernel is still busy with will be something else.
+        // Drop the record if nothing has changed. After a timeout the kernel may still change the driver.
         let is_over = !matches!(error, upcie_core::Error::Timeout { .. });
         if is_new && is_over && Record::now(function).is_ok_and(|now| now == record) {
             state.forget(function.bdf)?;
@@ -212,14 +214,14 @@ fn change(
     Ok(())
 }
 
-/// Says what became of a function.
+/// Prints the change of a function.
 fn done(global: &Global, before: &Function, driver: Option<&str>) {
     let name = |driver: Option<&str>| driver.unwrap_or("no driver").to_owned();
     let dry = if global.dry_run { " (dry run: nothing was changed)" } else { "" };
     say(format_args!("{}: {} -> {}{dry}", before.bdf, name(before.driver.as_deref()), name(driver)));
 }
 
-/// Says what keeps a user from opening a function that is bound to VFIO: the rest of its group.
+/// Prints which other functions of its group prevent a user from opening a VFIO function.
 fn share(function: &Function) -> anyhow::Result<()> {
     let function = Function::at(function.bdf)?;
     if !function.driver.as_deref().is_some_and(is_vfio_driver) {
@@ -234,7 +236,7 @@ fn share(function: &Function) -> anyhow::Result<()> {
         .collect();
     if !others.is_empty() {
         say(format_args!(
-            "{}: VFIO opens it only once the rest of IOMMU group {} is given up too: {}",
+            "{}: VFIO can open it only after these functions of IOMMU group {} have left their drivers: {}",
             function.bdf,
             group.number,
             others.join(", ")

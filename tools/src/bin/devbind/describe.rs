@@ -1,4 +1,4 @@
-//! What people want to know of a function before they give it to a driver.
+//! Description of a function for `devbind list`.
 
 use crate::{
     pci_ids::PciIds,
@@ -10,23 +10,23 @@ use serde_json::{Value, json};
 use std::fs;
 use upcie_core::pci::Function;
 
-/// A function with what is known of it.
+/// A function and its properties.
 #[derive(Debug)]
 pub struct Described {
     pub function: Function,
-    /// What it calls itself, or the list of PCI ids does.
+    /// Model name from the device, or from the list of PCI ids.
     model: Option<String>,
-    /// Bytes of all of its disks, where a driver knows.
+    /// Total bytes of its disks, if a driver knows them.
     size: Option<u64>,
     disks: Vec<String>,
     uses: Vec<Use>,
-    /// An unbinding waits for its user.
+    /// True while an unbinding waits for a user of the function.
     being_unbound: bool,
-    /// What `restore` would put it back to.
+    /// State that `devbind restore` would restore.
     before: Option<Record>,
 }
 
-/// The columns of [`Described::row`].
+/// Columns of [`Described::row`].
 pub const HEADER: [&str; 9] =
     ["ADDRESS", "ID", "CLASS", "MODEL", "SIZE", "DRIVER", "GROUP", "NUMA", "IN USE"];
 
@@ -50,7 +50,7 @@ impl Described {
         })
     }
 
-    /// The cells of a table.
+    /// Returns the cells of a table row.
     pub fn row(&self) -> [String; 9] {
         let Self { function, .. } = self;
         let dash = || "-".to_owned();
@@ -76,7 +76,7 @@ impl Described {
         ]
     }
 
-    /// What a table has no room for, a line each.
+    /// Returns the details that don't fit into the table, one per line.
     pub fn details(&self) -> Vec<String> {
         let Self { function, .. } = self;
         let mut lines = Vec::new();

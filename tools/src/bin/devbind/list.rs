@@ -1,4 +1,4 @@
-//! `devbind list`.
+//! `devbind list`: lists PCI functions.
 
 use crate::{
     cli::{self, print},
@@ -12,32 +12,32 @@ use clap::Args;
 use std::{io::Write, path::Path, str::FromStr};
 use upcie_core::pci::{Function, functions};
 
-/// For `--help`.
+/// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
   devbind list                     NVMe controllers
-  devbind list --class 02          network controllers: a class code, or how it begins
-  devbind list --class all --json  every PCI function, for programs
+  devbind list --class 02          network controllers: a class code or its first digits
+  devbind list --class all --json  all PCI functions, for programs
 
-SIZE is known while a driver of the kernel has the device. IN USE shows all that uses it to root only.";
+SIZE is known only while a kernel driver is bound. Without root, IN USE may be incomplete.";
 
 /// Arguments of `devbind list`.
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// nvme, all, or a class code in hexadecimal (0108) or how it begins
+    /// Class of functions to list: nvme, all, or a class code in hexadecimal (0108) or its first digits
     #[arg(long, short, default_value = "nvme")]
     class: Class,
-    /// Print a JSON array on stdout
+    /// Print one JSON array on stdout
     #[arg(long)]
     json: bool,
 }
 
-/// Which functions are listed.
+/// Class of functions to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Class {
     Nvme,
     All,
-    /// The first hexadecimal digits.
+    /// First hexadecimal digits of the class code.
     Code(String),
 }
 
@@ -52,7 +52,7 @@ impl FromStr for Class {
             _ if matches!(digits.len(), 1..=6) && digits.bytes().all(|c| c.is_ascii_hexdigit()) => {
                 Ok(Self::Code(digits.to_ascii_lowercase()))
             }
-            _ => Err("nvme, all, or a class code like 02, 0108 or 010802 is needed".into()),
+            _ => Err("use nvme, all, or a class code like 02, 0108 or 010802".into()),
         }
     }
 }
@@ -67,7 +67,7 @@ impl Class {
     }
 }
 
-/// Runs it.
+/// Runs `devbind list`.
 pub fn run(args: &ListArgs, verbose: bool, state: &Path) -> anyhow::Result<bool> {
     let (host, ids) = (Host::now().context("reading what is mounted")?, PciIds::load());
     let state = State::open(state, true)?;
@@ -82,7 +82,7 @@ pub fn run(args: &ListArgs, verbose: bool, state: &Path) -> anyhow::Result<bool>
         writeln!(text)?;
     } else if shown.is_empty() {
         cli::say(&format!(
-            "None of the {total} PCI functions of this machine is of this class (--class all lists them)."
+            "None of the {total} PCI functions of this machine has this class (--class all lists them)."
         ));
     } else {
         table(&shown, verbose, &mut text)?;

@@ -1,4 +1,4 @@
-//! `devbind`: shows which drivers PCI functions are bound to, and gives them to others and back.
+//! `devbind`: lists the drivers of PCI functions, and binds functions to other drivers and back.
 #![forbid(unsafe_code)]
 
 mod act;
@@ -27,15 +27,15 @@ use upcie_tools::{
     units, usage,
 };
 
-/// Shows which drivers PCI functions are bound to, and binds them to others: to vfio-pci or uio_pci_generic, so that a
-/// program drives them from user space, and back.
+/// Lists the drivers of PCI functions, and binds functions to other drivers: to vfio-pci or uio_pci_generic,
+/// so that a program can drive them from user space, and back.
 #[derive(Debug, Parser)]
 #[command(
     name = "devbind",
     version,
     max_term_width = 110,
-    after_help = "A function is domain:bus:device.function (0000:01:00.0); the domain may be left out.\n\n\
-        Exit codes:\n  0  success\n  1  an error, or a function that was refused or failed: messages on stderr\n  \
+    after_help = "A function is domain:bus:device.function (0000:01:00.0); the domain is optional.\n\n\
+        Exit codes:\n  0  success\n  1  an error, or a function could not be changed: messages on stderr\n  \
         2  wrong usage\n\n\
         Start with `devbind list`; `devbind help bind` has examples."
 )]
@@ -48,13 +48,13 @@ struct Cli {
 
 #[derive(Debug, Args)]
 struct Global {
-    /// Only say what would be done
+    /// Only print what would be done
     #[arg(long, short = 'n', global = true)]
     dry_run: bool,
-    /// Print each write to sysfs; in a list, print more
+    /// Print each write to sysfs; `list` prints more
     #[arg(long, short, global = true)]
     verbose: bool,
-    /// Where it is kept what each function was bound to before
+    /// Directory of the records of earlier drivers
     #[arg(long, global = true, value_name = "DIR", default_value = state::DIRECTORY)]
     state_dir: PathBuf,
     #[command(flatten)]
@@ -63,24 +63,25 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List functions with driver, IOMMU group, NUMA node, model, size and what uses them
+    /// List functions with driver, IOMMU group, NUMA node, model, size and users
     #[command(after_help = list::EXAMPLES)]
     List(list::ListArgs),
-    /// Bind functions to a driver; what they are bound to now is remembered for `restore`
+    /// Bind functions to a driver, and record the current one for `restore`
     #[command(after_help = "Examples:\n  \
             devbind bind vfio-pci 01:00.0 02:00.0\n  \
-            devbind bind vfio-pci 01:00.0 --owner alice   alice's programs need no root then\n  \
+            devbind bind vfio-pci 01:00.0 --owner alice   alice's programs then need no root\n  \
             devbind bind uio_pci_generic 01:00.0\n  \
             devbind bind nvme 01:00.0 --dry-run")]
     Bind(BindArgs),
-    /// Take functions from their drivers
+    /// Unbind functions from their drivers
     Unbind {
         #[command(flatten)]
         target: Target,
     },
-    /// Put functions back to what they were bound to before the first `bind` or `unbind`; all of them if none is named
+    /// Bind functions to the drivers that they had before the first `bind` or `unbind` [default: all recorded
+    /// functions]
     Restore {
-        /// The functions
+        /// Functions to restore
         #[arg(value_name = "FUNCTION", value_parser = cli::parse_bdf)]
         functions: Vec<Bdf>,
         #[command(flatten)]
@@ -91,28 +92,28 @@ enum Command {
         after_help = "Example:\n  devbind completions bash > ~/.local/share/bash-completion/completions/devbind"
     )]
     Completions {
-        /// The shell
+        /// Shell to complete for
         shell: Shell,
     },
 }
 
 #[derive(Debug, Args)]
 struct BindArgs {
-    /// The driver: vfio-pci, uio_pci_generic, nvme, …; its module is loaded
+    /// Driver to bind to: vfio-pci, uio_pci_generic, nvme, …; its module is loaded
     driver: String,
     #[command(flatten)]
     target: Target,
-    /// Let VFIO have functions that no IOMMU translates for: they can reach all memory then, and the kernel is tainted
+    /// Let VFIO use functions without an IOMMU: they can then access all memory, and the kernel is tainted
     #[arg(long)]
     unsafe_noiommu: bool,
-    /// Give the nodes of VFIO to this user (or number), so that programs need no root
+    /// Give the VFIO nodes to this user (name or number), so that programs need no root
     #[arg(long, value_name = "USER[:GROUP]")]
     owner: Option<String>,
 }
 
 #[derive(Debug, Args)]
 struct Target {
-    /// The functions
+    /// Functions to change
     #[arg(required = true, value_name = "FUNCTION", value_parser = cli::parse_bdf)]
     functions: Vec<Bdf>,
     #[command(flatten)]
@@ -121,10 +122,10 @@ struct Target {
 
 #[derive(Debug, Args)]
 struct How {
-    /// Even if a function is in use: its file systems, swap or user lose it
+    /// Change functions that are in use: their file systems, swap or users lose them
     #[arg(long)]
     force: bool,
-    /// How long the kernel may take over one step, in seconds
+    /// Longest time for the kernel to finish one step, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
 }
@@ -148,7 +149,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs it; `false` when something that was said already failed.
+/// Runs the command; returns `false` if an error was printed already.
 fn run(cli: &Cli) -> anyhow::Result<bool> {
     let global = &cli.global;
     match &cli.command {
@@ -157,7 +158,7 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
             let is_vfio = is_vfio_driver(&args.driver);
             if !is_vfio && (args.unsafe_noiommu || args.owner.is_some()) {
                 let option = if args.unsafe_noiommu { "--unsafe-noiommu" } else { "--owner" };
-                let message = format!("{option} is for vfio-pci, not for {}", args.driver);
+                let message = format!("{option} needs vfio-pci, not {}", args.driver);
                 Cli::command().error(ErrorKind::ArgumentConflict, message).exit();
             }
             let owner = args.owner.as_deref().map(Owner::parse).transpose()?;
@@ -169,13 +170,13 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
     }
 }
 
-/// A message on stderr.
+/// Prints a message on stderr.
 fn complain(message: fmt::Arguments<'_>) {
-    // Nobody is there to be told that stderr is closed.
+    // Errors are ignored: there is no place left to report them.
     let _ = writeln!(io::stderr(), "devbind: {message}");
 }
 
-/// A line on stdout about what is done. A reader that has gone is no reason to stop half way.
+/// Prints a line about a change on stdout. A reader that has gone must not stop the changes half way.
 fn say(message: fmt::Arguments<'_>) {
     let _ = writeln!(io::stdout(), "{message}");
 }

@@ -1,4 +1,4 @@
-//! Loading a driver's module.
+//! Loads the modules of drivers.
 
 use anyhow::{Context, bail};
 use std::{
@@ -9,10 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long modprobe may take: some modules look for their devices when they are loaded.
+/// Deadline of modprobe: some modules probe their devices while they are loaded.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Sees to it that `driver` is in the kernel. In a dry run it says how it would.
+/// Makes sure that the kernel has `driver`. A dry run only prints the command.
 pub fn load(driver: &str, dry_run: bool, verbose: bool) -> anyhow::Result<()> {
     let path = Path::new("/sys/bus/pci/drivers").join(driver);
     if path.exists() {
@@ -26,12 +26,12 @@ pub fn load(driver: &str, dry_run: bool, verbose: bool) -> anyhow::Result<()> {
     }
     modprobe(driver)?;
     if !path.exists() {
-        bail!("the module {driver} is loaded, but brings no PCI driver of that name");
+        bail!("the module {driver} is loaded, but has no PCI driver of that name");
     }
     Ok(())
 }
 
-/// Loads a module.
+/// Loads a module with modprobe.
 fn modprobe(module: &str) -> anyhow::Result<()> {
     let mut command = Command::new("modprobe");
     command.arg("--").arg(module).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -48,7 +48,7 @@ fn modprobe(module: &str) -> anyhow::Result<()> {
             break status;
         }
         if Instant::now() >= end {
-            bail!("modprobe {module} does not end within {DEADLINE:?}");
+            bail!("modprobe {module} did not end within {DEADLINE:?}");
         }
         sleep(Duration::from_millis(5));
     };
@@ -57,9 +57,9 @@ fn modprobe(module: &str) -> anyhow::Result<()> {
     }
     let mut text = String::new();
     if let Some(mut stderr) = child.stderr.take() {
-        stderr.read_to_string(&mut text).context("reading what modprobe says")?;
+        stderr.read_to_string(&mut text).context("reading the output of modprobe")?;
     }
-    let said = text.trim().lines().last().unwrap_or("it does not say why");
+    let said = text.trim().lines().last().unwrap_or("modprobe printed no reason");
     bail!("there is no PCI driver {module} in the kernel, and its module can't be loaded: {said}");
 }
 

@@ -1,17 +1,17 @@
-//! VFIO's unsafe no-IOMMU mode: turned on when asked for, and off again with the last function.
+//! VFIO's unsafe no-IOMMU mode: turned on by request, turned off after the last function is restored.
 
 use crate::{Global, module, say, state::State};
 use anyhow::{Context, bail};
 use std::{fs, path::Path};
 
-/// The kernel's switch; the module vfio has it, where it was built with CONFIG_VFIO_NOIOMMU.
+/// The kernel's switch for the mode, a parameter of the module vfio that CONFIG_VFIO_NOIOMMU adds.
 const PARAMETER: &str = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
 
-/// What it costs, in one line.
-const WARNING: &str = "devbind: no-IOMMU mode: the kernel is tainted, and whoever drives the device can have it read and \
+/// Warning about the mode, in one line.
+const WARNING: &str = "devbind: no-IOMMU mode: the kernel is tainted, and a program that drives the device can make it read and \
                        write all memory of this machine";
 
-/// Turns it on, and keeps what it was.
+/// Turns the mode on, and records the old value.
 pub fn enable(global: &Global, state: &State, driver: &str) -> anyhow::Result<()> {
     upcie_tools::cli::say(WARNING);
     module::load(driver, global.dry_run, global.verbose)?;
@@ -35,13 +35,13 @@ pub fn enable(global: &Global, state: &State, driver: &str) -> anyhow::Result<()
     set(global, "Y")
 }
 
-/// Puts it back to what it was, if this program has set it and no function is left to be put back.
+/// Restores the old value if this program has changed it and no recorded function is left.
 pub fn restore(global: &Global, state: &State) -> anyhow::Result<()> {
     let Some(before) = state.parameter_before()? else { return Ok(()) };
     if global.dry_run || !state.functions()?.is_empty() {
         return Ok(());
     }
-    // Where the module is gone, so is what was set.
+    // Without the module the value is gone as well.
     if Path::new(PARAMETER).exists() {
         set(global, &before)?;
     }

@@ -1,4 +1,4 @@
-//! Giving VFIO's nodes to a user, and what that user must be allowed to lock.
+//! Gives VFIO's nodes to a user, and explains the user's memory limit.
 
 use crate::{Global, say, state::as_root};
 use anyhow::{Context, bail};
@@ -18,31 +18,31 @@ use std::{
 use upcie_core::pci::{Bdf, Function};
 use upcie_tools::user;
 
-/// How long a node may take to appear after the function was bound.
+/// Deadline for a node to appear after the function was bound.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Whom the nodes are given to.
+/// User that gets the nodes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Owner {
     name: String,
     uid: u32,
-    /// `None` leaves it.
+    /// Group; `None` keeps the current one.
     gid: Option<u32>,
 }
 
 impl Owner {
-    /// `USER` or `USER:GROUP`, names or numbers; the user's own group if none is named.
+    /// Parses `USER` or `USER:GROUP`, names or numbers; the user's own group is the default.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let (name, uid, gid) = user::parse(text)?;
         Ok(Self { name, uid, gid })
     }
 
-    /// What the user is called.
+    /// Returns the user's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Gives the nodes of the function at `bdf`, which is bound to VFIO, and those that all of VFIO share.
+    /// Gives the user the VFIO nodes of the function at `bdf`, and the nodes that all VFIO devices share.
     pub fn give(&self, global: &Global, bdf: Bdf) -> anyhow::Result<()> {
         if global.dry_run {
             let group = Function::at(bdf)?.iommu_group;
@@ -60,11 +60,11 @@ impl Owner {
             self.chown(global, &node)?;
         }
         if is_noiommu(&function) {
-            // iommufd has no part in it.
+            // iommufd does not handle functions without an IOMMU.
             return Ok(());
         }
         for node in ["/dev/vfio/vfio", "/dev/iommu"].map(Path::new) {
-            // What everybody may open needs no owner.
+            // A node that everybody may open needs no owner.
             if fs::metadata(node).is_ok_and(|meta| meta.mode() & 0o006 != 0o006) {
                 self.chown(global, node)?;
             }
@@ -82,28 +82,29 @@ impl Owner {
             .with_context(|| format!("giving {shown} to {}", self.name))
     }
 
-    /// What the user must be allowed to lock, and is, where that can be known.
+    /// Explains the user's limit on locked memory, with its current value if that is known.
     pub fn limits(&self, noiommu: bool) -> String {
         let Self { name, .. } = self;
         if noiommu {
             return format!(
-                "the node is {name}'s, but without an IOMMU programs need root all the same: CAP_SYS_RAWIO to open it, \
-                 CAP_SYS_ADMIN for physical addresses, and to write its configuration space"
+                "{name} owns the node, but without an IOMMU programs still need root: CAP_SYS_RAWIO to open it, \
+                 CAP_SYS_ADMIN to read physical addresses and to write the configuration space"
             );
         }
         let known = match self.memlock() {
-            Some((soft, hard)) => format!("{name}'s is now {soft} (hard {hard})"),
-            None => format!("{name}'s can't be told now (`ulimit -l` shows it)"),
+            Some((soft, hard)) => format!("the current limit of {name} is {soft} (hard {hard})"),
+            None => format!("the current limit of {name} is unknown (`ulimit -l` shows it)"),
         };
         format!(
             "{name} may open it. All DMA memory counts against the limit on locked memory (RLIMIT_MEMLOCK), which must \
              be as large as what is mapped at a time: for each process with the VFIO group (type1), for all of the user's \
-             processes together with iommufd; {known}. To raise it, in /etc/security/limits.conf, and log in anew:\n  \
+             processes together with iommufd; {known}. To raise it, add to /etc/security/limits.conf and log in again:\n  \
              {name} - memlock unlimited"
         )
     }
 
-    /// The limit of the user's sessions: this process's if it is the user's own, else another process's.
+    /// Returns the memory limit of the user's sessions: of this process if the user runs it, else of another
+    /// process.
     fn memlock(&self) -> Option<(String, String)> {
         if Uid::current().as_raw() == self.uid {
             let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK).ok()?;
@@ -123,7 +124,7 @@ fn bytes(limit: libc::rlim_t) -> String {
     if limit == libc::RLIM_INFINITY { "unlimited".into() } else { format!("{limit} bytes") }
 }
 
-/// Soft and hard limit on locked memory in `/proc/PID/limits`.
+/// Parses the soft and the hard limit on locked memory from `/proc/PID/limits`.
 fn parse_limits(text: &str) -> Option<(String, String)> {
     let line = text.lines().find_map(|line| line.strip_prefix("Max locked memory"))?;
     let mut words = line.split_whitespace();
@@ -138,12 +139,12 @@ fn parse_limits(text: &str) -> Option<(String, String)> {
     Some((value()?, value()?))
 }
 
-/// Whether VFIO has it without an IOMMU.
+/// Returns true if VFIO drives the function without an IOMMU.
 pub fn is_noiommu(function: &Function) -> bool {
     function.iommu_group.as_ref().is_some_and(|group| group.is_noiommu)
 }
 
-/// Lets udev finish with the new nodes: it would take them away again. Where there is no udev, nothing does.
+/// Waits until udev has processed the new nodes; it would reset an earlier owner. Without udev nothing does.
 fn settle() -> anyhow::Result<()> {
     let limit = format!("--timeout={}", DEADLINE.as_secs());
     let mut command = Command::new("udevadm");
@@ -160,29 +161,29 @@ fn settle() -> anyhow::Result<()> {
     }
 }
 
-/// Where the function at `bdf` is to be opened: its group's node, and its own if the kernel has such.
+/// Waits for the VFIO nodes of a function: its group's node, and its own if the kernel makes one.
 fn wait_for_nodes(function: &Function) -> anyhow::Result<Vec<PathBuf>> {
-    let group = function.iommu_group.as_ref().context("VFIO has no group for it")?;
+    let group = function.iommu_group.as_ref().context("VFIO has no group for the function")?;
     let name = if group.is_noiommu { format!("noiommu-{}", group.number) } else { group.number.to_string() };
     let mut wanted = vec![Path::new("/dev/vfio").join(name)];
     let own = crate::usage::names(&function.path.join("vfio-dev"));
-    // A function without an IOMMU has an entry there and no node.
+    // A function without an IOMMU has an entry in `vfio-dev`, but no node.
     if !group.is_noiommu {
         wanted.extend(own.iter().map(|name| Path::new("/dev/vfio/devices").join(name)));
-        // Such nodes are there for kernels with VFIO_DEVICE_CDEV only; the entry says which device it is.
+        // Only kernels with VFIO_DEVICE_CDEV make nodes for devices; the entry holds the device number then.
         wanted.retain(|node| !node.starts_with("/dev/vfio/devices") || has_number(function, node));
     }
     let end = Instant::now() + DEADLINE;
     while let Some(missing) = wanted.iter().find(|node| !node.exists()) {
         if Instant::now() >= end {
-            bail!("{}: {} does not appear within {DEADLINE:?}", function.bdf, missing.display());
+            bail!("{}: {} did not appear within {DEADLINE:?}", function.bdf, missing.display());
         }
         sleep(Duration::from_millis(10));
     }
     Ok(wanted)
 }
 
-/// Whether the kernel has given the function's VFIO device a number, and so a node.
+/// Returns true if the kernel gave the function's VFIO device a number, and so a node.
 fn has_number(function: &Function, node: &Path) -> bool {
     node.file_name().is_some_and(|name| function.path.join("vfio-dev").join(name).join("dev").exists())
 }

@@ -1,22 +1,22 @@
-//! Names from the list of PCI ids that most distributions carry (package pci.ids or hwdata).
+//! Names from the list of PCI ids, which most distributions have (package pci.ids or hwdata).
 
 use std::fs;
 
 const PATHS: [&str; 2] = ["/usr/share/misc/pci.ids", "/usr/share/hwdata/pci.ids"];
 
-/// The list, or an empty one.
+/// Text of the list; empty if the machine has none.
 #[derive(Debug, Default)]
 pub struct PciIds(String);
 
 impl PciIds {
-    /// Reads the machine's.
+    /// Reads the list of this machine.
     pub fn load() -> Self {
-        // It may hold bytes that are no UTF-8.
+        // The list may hold bytes that are not UTF-8.
         let text = PATHS.iter().find_map(|path| fs::read(path).ok());
         Self(text.map_or_else(String::new, |text| String::from_utf8_lossy(&text).into_owned()))
     }
 
-    /// `vendor device`, or the vendor alone where the device isn't listed.
+    /// Returns `vendor device`, or only the vendor if the device is not listed.
     pub fn name(&self, vendor: u16, device: u16) -> Option<String> {
         let vendor = format!("{vendor:04x}  ");
         let mut lines = self.0.lines().skip_while(|line| !line.starts_with(&vendor));

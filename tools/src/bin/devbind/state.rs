@@ -1,4 +1,5 @@
-//! What functions were bound to before this program changed it: a file for each, until it is put back.
+//! Records of the drivers that functions had before devbind changed them: one file each, until it is
+//! restored.
 
 use anyhow::{Context, bail};
 use nix::fcntl::{Flock, FlockArg};
@@ -11,14 +12,14 @@ use std::{
 };
 use upcie_core::pci::{Bdf, Binding, Function};
 
-/// The usual place: gone when the machine boots anew, as are the bindings.
+/// Default directory. It is empty after a boot, like the bindings.
 pub const DIRECTORY: &str = "/run/upcie/devbind";
 
-/// What a function was bound to.
+/// Driver of a function at one time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
-    /// What sat at the address then.
+    /// Ids of the device at the address, to notice another one.
     vendor: u16,
     device: u16,
     driver: Option<String>,
@@ -26,7 +27,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// `function` as it is now.
+    /// Reads the current state of `function`.
     pub fn now(function: &Function) -> anyhow::Result<Self> {
         let Binding { driver, driver_override } = function.binding()?;
         Ok(Self { vendor: function.vendor, device: function.device, driver, driver_override })
@@ -36,29 +37,29 @@ impl Record {
         Binding { driver: self.driver.clone(), driver_override: self.driver_override.clone() }
     }
 
-    /// Whether it was written for what sits at the address now.
+    /// Returns true if the record was made for the device that is at the address now.
     pub fn is_for(&self, function: &Function) -> bool {
         (self.vendor, self.device) == (function.vendor, function.device)
     }
 }
 
-/// What VFIO's no-IOMMU parameter was, before this program set it.
+/// Value of VFIO's no-IOMMU parameter before this program changed it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parameter {
     value: String,
 }
 
-/// The directory of the records.
+/// Directory of the records.
 #[derive(Debug)]
 pub struct State {
     directory: PathBuf,
-    /// Held for as long as this runs; `None` in a dry run, which changes nothing.
+    /// Held while this program runs; `None` in a dry run, which changes nothing.
     _lock: Option<Flock<File>>,
 }
 
 impl State {
-    /// Opens it for this process alone.
+    /// Opens the directory, and locks it against other runs.
     pub fn open(directory: &Path, dry_run: bool) -> anyhow::Result<Self> {
         let lock = if dry_run { None } else { Some(lock(directory)?) };
         Ok(Self { directory: directory.to_owned(), _lock: lock })
@@ -68,21 +69,21 @@ impl State {
         self.directory.join(format!("{bdf}.json"))
     }
 
-    /// Where the former value of the no-IOMMU parameter is.
+    /// Returns the path of the no-IOMMU parameter's record.
     fn parameter(&self) -> PathBuf {
         self.directory.join("noiommu.json")
     }
 
-    /// The record of a function.
+    /// Reads the record of a function.
     pub fn record(&self, bdf: Bdf) -> anyhow::Result<Option<Record>> {
         load(&self.path(bdf))
     }
 
-    /// Keeps `record` unless there is one already: the first counts. Says whether it is new.
+    /// Stores `record` unless the function has one: the first one counts. Returns true if it was stored.
     pub fn keep(&self, function: &Function, record: &Record) -> anyhow::Result<bool> {
         match self.record(function.bdf)? {
             Some(old) if old.is_for(function) => Ok(false),
-            // What it was written for is gone.
+            // The old record is of a device that is gone.
             _ => store(&self.path(function.bdf), record).map(|()| true),
         }
     }
@@ -91,7 +92,7 @@ impl State {
         remove(&self.path(bdf))
     }
 
-    /// The functions that have a record, in the order of their addresses.
+    /// Lists the functions that have a record, by address.
     pub fn functions(&self) -> anyhow::Result<Vec<Bdf>> {
         let entries = match fs::read_dir(&self.directory) {
             Ok(entries) => entries,
@@ -105,7 +106,7 @@ impl State {
         Ok(found)
     }
 
-    /// Keeps what the no-IOMMU parameter was, unless that is kept already.
+    /// Stores the old value of the no-IOMMU parameter unless one is stored already.
     pub fn keep_parameter(&self, value: &str) -> anyhow::Result<()> {
         match load::<Parameter>(&self.parameter())? {
             Some(_) => Ok(()),
@@ -113,7 +114,7 @@ impl State {
         }
     }
 
-    /// What the no-IOMMU parameter was, if this program has set it.
+    /// Returns the old value of the no-IOMMU parameter, if this program has changed it.
     pub fn parameter_before(&self) -> anyhow::Result<Option<String>> {
         Ok(load::<Parameter>(&self.parameter())?.map(|parameter| parameter.value))
     }
@@ -126,18 +127,20 @@ impl State {
 fn lock(directory: &Path) -> anyhow::Result<Flock<File>> {
     let shown = directory.display();
     let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(directory);
-    made.map_err(as_root).with_context(|| format!("making {shown}"))?;
+    made.map_err(as_root).with_context(|| format!("creating {shown}"))?;
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(false).mode(0o644).open(directory.join("lock"));
     let file = file.map_err(as_root).with_context(|| format!("opening {shown}/lock"))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(lock),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => bail!("another devbind is at work (it has {shown}/lock)"),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+            bail!("another devbind is running (it holds {shown}/lock)")
+        }
         Err((_, e)) => Err(e).with_context(|| format!("locking {shown}/lock")),
     }
 }
 
-/// Says what to do about a missing permission.
+/// Adds advice to a permission error.
 pub fn as_root(error: io::Error) -> anyhow::Error {
     let hint = error.kind() == io::ErrorKind::PermissionDenied;
     let error = anyhow::Error::new(error);
@@ -152,10 +155,10 @@ fn load<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
     };
     serde_json::from_str(&text)
         .map(Some)
-        .with_context(|| format!("{} is not what devbind writes: remove it", path.display()))
+        .with_context(|| format!("{} is not a valid record: remove it", path.display()))
 }
 
-/// Whoever reads the file finds all of it or nothing, whenever this ends.
+/// Writes a file so that a reader finds all of it or none, even after a crash.
 fn store<T: Serialize>(path: &Path, value: &T) -> anyhow::Result<()> {
     let new = path.with_extension("json.new");
     let write = || -> io::Result<()> {
@@ -224,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_one_at_a_time_is_refused() {
+    fn a_second_devbind_at_a_time_is_refused() {
         let path = directory("lock");
         let first = State::open(&path, false).unwrap();
         let error = State::open(&path, false).unwrap_err().to_string();

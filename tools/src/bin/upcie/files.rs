@@ -1,5 +1,5 @@
-//! The files that a command reads and writes: told apart by what they are, not by their names, and replaced only when
-//! there is something to put in their place.
+//! Input and output files of a command: compares them by identity instead of by name, and replaces a file
+//! only when there is new content.
 
 use crate::target::Target;
 use anyhow::{Context, bail};
@@ -19,10 +19,10 @@ use std::{
 };
 use upcie_nvme::{Address, emu};
 
-/// Symbolic links that are followed, as by the kernel.
+/// Number of symbolic links that are followed, the same as in the kernel.
 const MOST_LINKS: usize = 40;
 
-/// Where data comes from or goes to.
+/// Source or destination of data.
 #[derive(Debug, Clone, Copy)]
 pub enum Place<'a> {
     /// A file by its path.
@@ -34,13 +34,13 @@ pub enum Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// What an argument means of which `-` is standard input.
+    /// Interprets an input argument: `-` is standard input.
     pub fn input(path: &'a Path) -> Self {
         if path == Path::new("-") { Self::Stdin } else { Self::Path(path) }
     }
 
-    /// What an argument means of which `-` is standard output, as is whatever else leads there: /dev/stdout,
-    /// /proc/self/fd/1.
+    /// Interprets an output argument: `-` is standard output, and so is any path that leads there, such as
+    /// /dev/stdout or /proc/self/fd/1.
     pub fn output(path: &'a Path) -> Self {
         let is_stdout = path == Path::new("-")
             || Id::of(Self::Path(path)).is_some_and(|id| Id::of(Self::Stdout) == Some(id));
@@ -51,24 +51,24 @@ impl<'a> Place<'a> {
 /// A file that a command uses.
 #[derive(Debug)]
 pub struct Use {
-    /// As messages name it.
+    /// Name in messages.
     name: String,
     writes: bool,
     id: Option<Id>,
 }
 
 impl Use {
-    /// It is read.
+    /// Makes the use of a file that is read.
     pub fn reads(name: impl Into<String>, place: Place<'_>) -> Self {
         Self { name: name.into(), writes: false, id: Id::of(place) }
     }
 
-    /// It is written.
+    /// Makes the use of a file that is written.
     pub fn writes(name: impl Into<String>, place: Place<'_>) -> Self {
         Self { name: name.into(), writes: true, id: Id::of(place) }
     }
 
-    /// The file that an embedded controller keeps its data in, if it has one.
+    /// Makes the use of an embedded controller's data file; `None` if it has none.
     pub fn media(target: &Target, writes: bool) -> Option<Self> {
         let Address::Emulated(options) = &target.address else { return None };
         let options: emu::Options = options.parse().ok()?;
@@ -78,7 +78,10 @@ impl Use {
     }
 }
 
-/// An error if two of them are one file, and one of these is written: by hard and symbolic links too, and by /dev/stdout.
+/// Checks that no written file is used a second time, even through hard links, symbolic links or /dev/stdout.
+///
+/// # Errors
+/// Two of the files are the same, and at least one use writes.
 pub fn check_distinct(uses: &[Use]) -> anyhow::Result<()> {
     for (i, one) in uses.iter().enumerate() {
         let same = |other: &&Use| one.id.is_some() && one.id == other.id && (one.writes || other.writes);
@@ -89,14 +92,14 @@ pub fn check_distinct(uses: &[Use]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks that a file's name does not call an SVG image something else.
+/// Checks that the name of an SVG file has no other suffix.
 ///
 /// # Errors
-/// The name ends in another suffix.
+/// Fails if the name has a suffix other than `.svg`.
 pub fn check_is_svg(option: &str, path: &Path) -> anyhow::Result<()> {
     match path.extension() {
         Some(suffix) if !suffix.eq_ignore_ascii_case("svg") => bail!(
-            "{option} {}: the image is SVG: name it {} (browsers show it, `rsvg-convert` makes a PNG of it)",
+            "{option} {}: the image is SVG: name it {} (browsers show it, `rsvg-convert` converts it to PNG)",
             path.display(),
             path.with_extension("svg").display()
         ),
@@ -104,19 +107,20 @@ pub fn check_is_svg(option: &str, path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// What makes a file itself.
+/// Identity of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Id {
-    /// A file, pipe or socket, by its file system and number there.
+    /// A file, pipe or socket: its file system and inode.
     Inode(u64, u64),
-    /// A device, by its number: its nodes may be several.
+    /// A device: true for a block device, and its number. It may have several nodes.
     Device(bool, u64),
-    /// A file that does not exist yet, by the path that it will have.
+    /// A file that does not exist yet: its future path.
     Absent(PathBuf),
 }
 
 impl Id {
-    /// `None` where it can't be told, or does not matter: whatever is written to /dev/null does not meet anything.
+    /// Finds the identity of a place; `None` if it is unknown, or is /dev/null, which any number of uses may
+    /// share.
     fn of(place: Place<'_>) -> Option<Self> {
         match place {
             Place::Stdin => Self::of_file(&metadata(io::stdin()).ok()?),
@@ -133,7 +137,7 @@ impl Id {
                 Err(error) if error.kind() != ErrorKind::NotFound => return None,
                 Err(_) => {}
             }
-            // A symbolic link to nothing is made into a file where it points to.
+            // Opening a dangling symbolic link creates the file that it points to.
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             let parent = fs::canonicalize(parent.unwrap_or(Path::new("."))).ok()?;
             match fs::read_link(&path) {
@@ -155,13 +159,13 @@ impl Id {
     }
 }
 
-/// Of an open descriptor.
+/// Reads the metadata of an open descriptor.
 fn metadata(fd: impl AsFd) -> io::Result<Metadata> {
     File::from(fd.as_fd().try_clone_to_owned()?).metadata()
 }
 
-/// A file that takes what a command has to say. What was in it stays until the first byte comes; a file that was made and
-/// gets nothing is removed.
+/// An output file of a command. The old content stays until the first byte is written. A new file that gets
+/// no content is removed.
 #[derive(Debug)]
 pub struct Output {
     name: String,
@@ -169,19 +173,20 @@ pub struct Output {
     is_regular: bool,
     begun: bool,
     _lock: Option<Flock<File>>,
-    /// Where it was made.
+    /// Path of the file, if this program created it.
     made: Option<PathBuf>,
 }
 
 impl Output {
-    /// Opens it and takes its lock; changes nothing in it.
+    /// Opens a file and takes its lock; leaves its content alone.
     ///
     /// # Errors
-    /// It can't be written, or somebody has locked it: an emulator, say, whose medium it is.
+    /// Fails if the file can't be written, or another program has locked it, such as an emulator that keeps
+    /// its data there.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let name = path.display().to_string();
         let kind = fs::metadata(path).map(|file| file.file_type());
-        // The kernel refuses a disk in use then, as to mkfs.
+        // With O_EXCL the kernel refuses a disk that is in use.
         let exclusive = if kind.is_ok_and(|kind| kind.is_block_device()) { libc::O_EXCL } else { 0 };
         let mut options = File::options();
         options.write(true).custom_flags(exclusive);
@@ -195,14 +200,14 @@ impl Output {
             }
             opened => (opened.with_context(|| format!("opening {name}"))?, None),
         };
-        let kind = file.metadata().with_context(|| format!("looking at {name}"))?.file_type();
-        // Not dropped before it: what was made is removed then.
+        let kind = file.metadata().with_context(|| format!("reading the type of {name}"))?.file_type();
+        // Made before the lock is taken, so that an error removes a new file.
         let mut output = Self { name, file, is_regular: kind.is_file(), begun: false, _lock: None, made };
         output._lock = lock(&output.file, true).with_context(|| output.name.clone())?;
         Ok(output)
     }
 
-    /// As messages name it.
+    /// Returns the name for messages.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -227,46 +232,47 @@ impl Write for Output {
 impl Drop for Output {
     fn drop(&mut self) {
         if let Some(path) = self.made.as_ref().filter(|_| !self.begun) {
-            // It was not there before, and it being there says nothing wrong.
+            // The file is empty; if it can't be removed, it does no harm.
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// Checks that nobody has locked a file: an emulator, say, whose medium it is.
+/// Checks that no other program has locked a file, such as an emulator that keeps its data there.
 ///
 /// # Errors
-/// Somebody has.
+/// Fails if the file is locked.
 pub fn check_unlocked(file: &File, name: &str, writes: bool) -> anyhow::Result<()> {
     lock(file, writes).with_context(|| name.to_owned()).map(drop)
 }
 
-/// The same of standard input or output, where it is a file.
+/// Checks standard input or output in the same way if it is a file.
 ///
 /// # Errors
-/// Somebody has locked it.
+/// Fails if the file is locked.
 pub fn check_stream_unlocked(place: Place<'_>) -> anyhow::Result<()> {
     let (fd, name, writes) = match place {
         Place::Stdin => (0, "stdin", false),
         Place::Stdout => (1, "stdout", true),
         Place::Path(_) => return Ok(()),
     };
-    // Opened anew: a lock on the stream itself would be its owner's, too. A pipe is not opened, for it has no lock.
+    // The file is opened anew: a lock on the stream itself would belong to its other owners too. A pipe has
+    // no lock.
     let path = format!("/proc/self/fd/{fd}");
     if !fs::metadata(&path).is_ok_and(|file| file.is_file()) {
         return Ok(());
     }
     match File::options().read(!writes).write(writes).open(path) {
         Ok(file) => check_unlocked(&file, name, writes),
-        // What can't be opened by its name (deleted, no /proc) is no medium that a controller was given by name.
+        // A file that can't be opened by name (deleted, no /proc) can't be the medium of a controller either.
         Err(_) => Ok(()),
     }
 }
 
-/// Takes the lock that emulators take, and looks for other kinds (QEMU's). `None` where the file system has no locks, and
-/// for what is no regular file.
+/// Takes the lock that emulators take, and checks for other kinds of locks (QEMU's). Returns `None` if the
+/// file system has no locks, or the file is not a regular one.
 fn lock(file: &File, writes: bool) -> anyhow::Result<Option<Flock<File>>> {
-    const LOCKED: &str = "another program has locked it: it may be a controller's medium (`nvme-emu --file`, `emu:file=`), \
+    const LOCKED: &str = "another program has locked it: it may be the medium of a controller (`nvme-emu --file`, `emu:file=`), \
                           and was left as it is. Take another file, or stop that program";
     if !file.metadata().is_ok_and(|file| file.is_file()) {
         return Ok(None);

@@ -1,7 +1,7 @@
-//! Refuses to overwrite what somebody uses, and what nobody has given up.
+//! Refuses to overwrite devices that are in use, and data that the user did not give up.
 //!
-//! A function that this process can open is bound to vfio-pci, so the kernel has no disk on it. This is looked at all
-//! the same before anything is written: a wrong address must not cost a file system.
+//! The kernel has no disk on a function that is bound to vfio-pci. The check is made all the same before a
+//! write: a wrong address must not cost a file system.
 
 use crate::{
     signature,
@@ -14,37 +14,40 @@ use upcie_core::pci::{Bdf, Function};
 use upcie_nvme::{ControllerOptions, DmaBuf, Namespace};
 use upcie_tools::usage::Host;
 
-/// Drivers that only give a function to user space.
+/// Drivers that only hand a function to user space.
 const PASSING: [&str; 4] = ["vfio-pci", "uio_pci_generic", "igb_uio", "pci-stub"];
 
-/// The user's word that data may be lost.
+/// The user's consent to overwrite data.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Consent {
-    /// What is there may be overwritten: needed for every device but emu without file=
+    /// Allow to overwrite data on the device; needed for every device except emu without file=
     #[arg(long, visible_alias = "yes")]
     pub destructive: bool,
 }
 
 impl Consent {
-    /// The one rule for all that overwrites: an error if the kernel drives the device or has its partitions mounted, if the
-    /// namespace is write protected, or if somebody else will see the data and --destructive is missing. `what` says what
-    /// would be done (`--rw trim empties`).
+    /// Checks that the target may be overwritten; the one rule for all commands. `what` names the operation
+    /// (`--rw trim empties`).
+    ///
+    /// # Errors
+    /// The kernel drives the device or has its partitions mounted; or others will see the data and
+    /// --destructive is missing.
     pub fn check(self, target: &Target, nsid: Option<u32>, what: &str) -> anyhow::Result<()> {
         check_writable(target)?;
         if self.destructive || target.is_ephemeral() {
             return Ok(());
         }
-        let lost = "and what is there is lost: add --destructive if that is meant";
+        let lost = "and its data is lost: add --destructive to allow that";
         if target.has_no_data() {
             bail!("{}: {what} it, {lost}", target.address);
         }
-        // Only to say what it is about. Nothing is written.
+        // The controller is opened for the message only; nothing is written.
         let controller = target.open_to_read(ControllerOptions::default())?;
         let namespace = target::namespace(&controller, nsid)?;
         let held = match signatures(&namespace, |len| Ok(controller.alloc(len)?)) {
             Ok(found) if found.is_empty() => String::new(),
-            Ok(found) => format!(", which holds {}", found.join(" and ")),
-            Err(error) => format!(" (what it holds can't be read: {error:#})"),
+            Ok(found) => format!(", which contains {}", found.join(" and ")),
+            Err(error) => format!(" (its content can't be read: {error:#})"),
         };
         let size = namespace.blocks().saturating_mul(namespace.block_size() as u64);
         bail!(
@@ -56,14 +59,14 @@ impl Consent {
     }
 }
 
-/// An error if the namespace is write protected.
+/// Checks that the namespace is not write protected.
 pub fn check_unprotected(name: &str, namespace: &Namespace) -> anyhow::Result<()> {
     let protected = namespace.identify().is_write_protected();
     ensure!(!protected, "{name}: namespace {} is write protected; nothing was written", namespace.nsid());
     Ok(())
 }
 
-/// Looks at both ends of a namespace.
+/// Finds signatures at both ends of a namespace.
 fn signatures(
     namespace: &Namespace,
     alloc: impl Fn(usize) -> anyhow::Result<DmaBuf>,
@@ -78,7 +81,7 @@ fn signatures(
     Ok(signature::find(&read(0)?, &read(namespace.blocks() - blocks)?))
 }
 
-/// An error if the kernel drives the device, or has its partitions mounted.
+/// Checks that the kernel neither drives the device nor has its partitions mounted.
 fn check_writable(target: &Target) -> anyhow::Result<()> {
     let Some(bdf) = target.bdf() else { return Ok(()) };
     let function = Function::at(bdf)?;

@@ -1,4 +1,4 @@
-//! `upcie info`: what a controller and its namespaces say of themselves.
+//! `upcie info`: shows a controller, its namespaces and its registers.
 
 use crate::{
     cli,
@@ -24,11 +24,11 @@ use upcie_nvme::{
     upcie_core::Chain,
 };
 
-/// For `--help`.
+/// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
   upcie info emu
-  upcie info 0000:01:00.0 --registers    of one that does not come up, too
+  upcie info 0000:01:00.0 --registers    works if the controller does not start, too
   upcie info 0000:01:00.0 --json | jq .namespaces[].size";
 
 /// Arguments of `upcie info`.
@@ -36,18 +36,18 @@ Examples:
 pub struct InfoArgs {
     #[command(flatten)]
     target: Target,
-    /// Print a JSON object on stdout; sizes are in bytes
+    /// Print one JSON object on stdout; sizes are in bytes
     #[arg(long)]
     json: bool,
-    /// Show the registers alone, as they are: the controller is not brought up, and none is written
+    /// Only read the registers: neither start the controller nor write a register
     #[arg(long)]
     registers: bool,
-    /// Give up when the device does not answer for this long
+    /// Give up if the device does not answer for this long
     #[arg(long, value_name = "TIME", default_value = "30", value_parser = units::parse_time)]
     timeout: Duration,
 }
 
-/// Runs it.
+/// Runs `upcie info`.
 pub fn run(args: &InfoArgs) -> anyhow::Result<Outcome> {
     let stdout = Use::writes("stdout", Place::Stdout);
     files::check_distinct(&Use::media(&args.target, false).into_iter().chain([stdout]).collect::<Vec<_>>())?;
@@ -129,7 +129,7 @@ fn identify(controller: &Controller) -> Value {
     })
 }
 
-/// Its memory buffer and its persistent memory region, where it has them.
+/// Describes the controller memory buffer and the persistent memory region, if there are any.
 fn own_memory(controller: &Controller) -> Value {
     let buffer = match controller.memory_buffer() {
         Ok(None) => Value::Null,
@@ -177,7 +177,7 @@ fn own_memory(controller: &Controller) -> Value {
     json!({ "controller_memory_buffer": buffer, "persistent_memory_region": persistent })
 }
 
-/// How many of each kind the way in has, and which kind is used.
+/// Counts the vectors of each interrupt kind that the transport offers, and names the kind in use.
 fn interrupts(controller: &Controller) -> anyhow::Result<Value> {
     let mut all = Map::new();
     for kind in [IrqKind::Msix, IrqKind::Msi, IrqKind::Intx] {
@@ -221,7 +221,7 @@ fn namespaces(controller: &Controller) -> anyhow::Result<Vec<Value>> {
     Ok(all)
 }
 
-/// Why it takes no I/O, if so.
+/// Returns the reason if the controller takes no I/O.
 fn no_io(controller: &Controller) -> Option<String> {
     match controller.check_io() {
         Err(upcie_nvme::Error::NoIo { reason, .. }) => Some(reason.to_string()),
@@ -229,26 +229,30 @@ fn no_io(controller: &Controller) -> Option<String> {
     }
 }
 
-/// The way on from a controller that does not come up.
+/// Adds a hint to the error of a controller that does not start.
 fn advise(target: &Target, error: anyhow::Error) -> anyhow::Error {
     use upcie_nvme::Error::{Core, Emulator, Gone};
     match error.downcast_ref() {
         None | Some(Core(_) | Emulator(_) | Gone { .. }) => error,
         Some(_) => {
-            anyhow!("{error:#}; `upcie info --registers {}` shows its registers as they are", target.address)
+            anyhow!("{error:#}; `upcie info --registers {}` shows its registers", target.address)
         }
     }
 }
 
-/// `--registers`: of a device that is opened, and no more.
+/// Runs `--registers`: opens the device without starting the controller.
 fn registers_alone(args: &InfoArgs) -> anyhow::Result<Outcome> {
     let device = open_device(&args.target.to_read()?, args.timeout)?;
     let bar = device.bar(0)?;
     let cap = Capabilities::from_bits(bar.read_u64(offset::CAP as u64)?);
     let note = if cap.is_gone() {
-        Some("they read as ones: the device was removed, its link is down, or it is powered down (D3)")
+        Some(
+            "all registers read as ones: the device was removed, its link is down, or it is powered down (D3)",
+        )
     } else if cap.into_bits() == 0 {
-        Some("CAP reads as 0: an SR-IOV virtual function that is not online, or no NVMe controller")
+        Some(
+            "CAP reads as 0: the device is an SR-IOV virtual function that is not online, or not an NVMe controller",
+        )
     } else {
         None
     };
@@ -266,13 +270,13 @@ fn registers_alone(args: &InfoArgs) -> anyhow::Result<Outcome> {
         print_registers(&info, &mut text)?;
     }
     if let Some(note) = note {
-        cli::say(&format!("{}: the registers mean nothing: {note}", device.name()));
+        cli::say(&format!("{}: the register values are invalid: {note}", device.name()));
     }
     cli::print(&text)?;
     Ok(Outcome::Done)
 }
 
-/// The registers by name.
+/// Decodes the registers by name.
 fn registers(cap: Capabilities, read: impl Fn(usize) -> anyhow::Result<u32>) -> anyhow::Result<Value> {
     let read = |at: usize| read(at).context("reading the registers");
     let cc = Configuration::from_bits(read(offset::CC)?);
@@ -325,7 +329,7 @@ fn registers(cap: Capabilities, read: impl Fn(usize) -> anyhow::Result<u32>) -> 
         json!({ "sq_entries": u32::from(aqa.asqs()) + 1, "cq_entries": u32::from(aqa.acqs()) + 1 }),
     );
     let size = CmbSize::from_bits(read(offset::CMBSZ)?);
-    // Before 1.4 there was no CAP.CMBS: a size said it.
+    // Controllers before NVMe 1.4 have no CAP.CMBS; a size above 0 announces the buffer.
     if size.into_bits() != 0 {
         let location = CmbLocation::from_bits(read(offset::CMBLOC)?);
         put(
@@ -343,7 +347,7 @@ fn registers(cap: Capabilities, read: impl Fn(usize) -> anyhow::Result<u32>) -> 
     Ok(all.into())
 }
 
-/// The same for people: sections, one field a line.
+/// Prints the information for people: in sections, one field per line.
 fn print(info: &Value, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", text("", &info["address"]))?;
     section(out, "Controller", &info["controller"])?;
@@ -387,7 +391,7 @@ fn section(out: &mut impl Write, title: &str, fields: &Value) -> io::Result<()> 
     writeln!(out, "\n{title}")?;
     for (key, value) in fields.as_object().into_iter().flatten() {
         match value {
-            // What the controller does not report.
+            // The controller does not report this field.
             Value::Null => {}
             Value::Object(flags) => {
                 let set: Vec<_> = flags
@@ -423,7 +427,7 @@ fn section(out: &mut impl Write, title: &str, fields: &Value) -> io::Result<()> 
     Ok(())
 }
 
-/// A value as people read it.
+/// Formats a value for people.
 fn text(key: &str, value: &Value) -> String {
     const SIZES: [&str; 8] = [
         "size",

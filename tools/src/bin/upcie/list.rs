@@ -1,6 +1,6 @@
 //! `upcie list`: the PCI functions of this machine.
 
-use crate::{cli, outcome::Outcome, units, ways};
+use crate::{cli, outcome::Outcome, transports, units};
 use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
@@ -11,21 +11,21 @@ use upcie_core::{
 };
 use upcie_tools::usage::Host;
 
-/// For `--help`.
+/// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
-  upcie list               NVMe controllers: driver, IOMMU group, NUMA node, which ways
-                           lead to each now and what is missing for the others
-  upcie list -v            the same, with their base address registers
-  upcie list --all --json  every PCI function, for programs";
+  upcie list               NVMe controllers: driver, IOMMU group, NUMA node, and the transports
+                           that work now, with the reason why others don't
+  upcie list -v            the same with base address registers (BARs)
+  upcie list --all --json  all PCI functions, for programs";
 
 /// Arguments of `upcie list`.
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Show the base address registers, too
+    /// Show base address registers (BARs) and the IOMMU group's other members as well
     #[arg(long, short)]
     verbose: bool,
-    /// Every PCI function, not NVMe controllers only
+    /// List all PCI functions instead of NVMe controllers only
     #[arg(long, short)]
     all: bool,
     /// Print a JSON array on stdout
@@ -33,7 +33,7 @@ pub struct ListArgs {
     json: bool,
 }
 
-/// Runs it.
+/// Runs `upcie list`.
 pub fn run(args: &ListArgs) -> anyhow::Result<Outcome> {
     let all = functions()?;
     let total = all.len();
@@ -88,9 +88,9 @@ fn print_table(shown: &[Function], verbose: bool, host: &Host, out: &mut impl Wr
             function.bdf.to_string(),
             function.class
         )?;
-        // Advice for other functions than NVMe controllers would be wrong: a bridge, a network card.
+        // Only NVMe controllers get advice; it would be wrong for a bridge or a network card.
         if function.is_nvme() {
-            for line in ways::lines(function, host) {
+            for line in transports::lines(function, host) {
                 writeln!(out, "    {line}")?;
             }
         }
@@ -126,22 +126,23 @@ fn describe(function: &Function, bar: &BarInfo) -> String {
             if prefetchable { ", prefetchable" } else { "" }
         ),
     };
-    let ways = cachings(function, bar).map(|(caching, ways)| match ways {
+    let cached = cachings(function, bar).map(|(caching, transports)| match transports {
         "" => caching.to_string(),
-        ways => format!("{caching} ({ways})"),
+        _ => format!("{caching} ({transports})"),
     });
-    let cached = ways.collect::<Vec<_>>().join(" or ");
+    let cached = cached.collect::<Vec<_>>().join(" or ");
     let caching = if cached.is_empty() { cached } else { format!(", mapped {cached}") };
     format!("BAR {}: {:#x}, {}, {kind}{caching}", bar.index, bar.base, units::bytes(bar.size))
 }
 
-/// How a register can be mapped, and through which ways in, if not all. I/O ports are not.
+/// Lists the caching modes of a BAR, each with the transports that offer it; an empty text means all. I/O
+/// ports are never mapped.
 fn cachings(function: &Function, bar: &BarInfo) -> impl Iterator<Item = (Caching, &'static str)> {
     let memory = bar.kind != BarKind::Io;
-    // The kernel makes this file for prefetchable registers, where the processor can combine writes.
+    // The kernel makes this file for prefetchable BARs, if the processor can combine writes.
     let combining = memory && function.path.join(format!("resource{}_wc", bar.index)).exists();
     let all = [(memory, Caching::Uncached, ""), (combining, Caching::WriteCombining, "uio:, sysfs:")];
-    all.into_iter().filter_map(|(possible, caching, ways)| possible.then_some((caching, ways)))
+    all.into_iter().filter_map(|(possible, caching, transports)| possible.then_some((caching, transports)))
 }
 
 fn to_json(function: &Function, host: &Host) -> anyhow::Result<Value> {
@@ -174,7 +175,7 @@ fn to_json(function: &Function, host: &Host) -> anyhow::Result<Value> {
         "iommu_group": group,
         "numa_node": function.numa_node,
         "bars": bars.collect::<Vec<_>>(),
-        "ways": ways::to_json(function, host),
+        "transports": transports::to_json(function, host),
     }))
 }
 
@@ -183,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_machine_s_functions_can_be_shown() {
+    fn all_functions_of_the_machine_can_be_shown() {
         let all = functions().unwrap();
         let mut text = Vec::new();
         let host = Host::now().unwrap();

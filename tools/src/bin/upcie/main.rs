@@ -13,7 +13,7 @@ mod signal;
 mod signature;
 mod target;
 mod transfer;
-mod ways;
+mod transports;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -52,7 +52,7 @@ enum Command {
     /// List the NVMe controllers of this machine, or all PCI functions
     #[command(after_help = list::EXAMPLES)]
     List(list::ListArgs),
-    /// Show a controller's registers and what it says of itself and its namespaces
+    /// Show a controller's identity, limits, namespaces and registers
     #[command(after_help = with_addresses(info::EXAMPLES))]
     Info(info::InfoArgs),
     /// Read blocks into a file or a pipe
@@ -64,10 +64,10 @@ enum Command {
     /// Measure IOPS and latency; check data with --verify
     #[command(after_help = perf::help_end())]
     Perf(Box<perf::PerfArgs>),
-    /// Draw what `perf --json` wrote: one run, or a comparison of several
+    /// Draw the results of `perf --json`: one run, or a comparison of several
     #[command(after_help = plot::EXAMPLES)]
     Plot(plot::PlotArgs),
-    /// Copy blocks from one controller to another, through memory of one of them
+    /// Copy blocks between two controllers through the memory buffer of one of them
     #[command(after_help = p2p::EXAMPLES)]
     P2p(Box<p2p::P2pArgs>),
     /// Print a completion script for a shell
@@ -75,7 +75,7 @@ enum Command {
         after_help = "Example:\n  upcie completions bash > ~/.local/share/bash-completion/completions/upcie"
     )]
     Completions {
-        /// The shell
+        /// Shell to complete for
         shell: Shell,
     },
 }
@@ -84,7 +84,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let start = || {
         log::start(&cli.log)?;
-        // Some servers keep a BAR in a file that can't be sealed: one that shrinks is an error then, and not this program's end.
+        // Some servers keep a BAR in a file that can't be sealed. If one shrinks it, access fails with an
+        // error instead of SIGBUS.
         upcie_core::memory::survive_shrinking()?;
         anyhow::Ok(())
     };
@@ -94,7 +95,7 @@ fn main() -> ExitCode {
         Err(error) if cli::is_broken_pipe(&error) => Outcome::Done.code().into(),
         Err(error) => {
             cli::say(&format!("upcie: {error:#}"));
-            // What the end of the device's answers broke was asked for.
+            // The interrupt shortened the deadlines of the device, so an error may follow from it.
             let asked = signal::interrupted() && signal::wanted_back().is_none();
             if asked { outcome::INTERRUPTED.into() } else { outcome::ERROR.into() }
         }
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_laid_out_by_hand_is_not_torn() {
+    fn help_texts_fit_the_terminal() {
         // Without a terminal clap breaks lines at 100 columns.
         for command in Cli::command().get_subcommands() {
             let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();

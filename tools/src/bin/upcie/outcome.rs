@@ -1,37 +1,37 @@
-//! How a command ended, and the exit code that says so.
+//! Results of a command and their exit codes.
 
-/// Something failed; the message is on stderr.
+/// Exit code of an error; the message is on stderr.
 pub const ERROR: u8 = 1;
-/// The command ran, and I/O errors or data that differs were found.
+/// Exit code of a command that found I/O errors or wrong data.
 pub const FAULTS: u8 = 3;
-/// Ctrl-C, SIGTERM or SIGHUP; results so far were given.
+/// Exit code after Ctrl-C, SIGTERM or SIGHUP; the results up to then were printed.
 pub const INTERRUPTED: u8 = 130;
 
-/// For `--help`.
+/// Text for `--help`.
 pub const HELP: &str = "\
 Exit codes:
   0    success
   1    an error: the message on stderr says what to do
   2    wrong usage
-  3    it ran, but I/O errors or data that differs were found
-  130  interrupted (Ctrl-C, SIGTERM, SIGHUP): results so far, and the device left clean;
-       a second time it ends at once";
+  3    it ran, but found I/O errors or wrong data
+  130  interrupted (Ctrl-C, SIGTERM, SIGHUP): prints the results so far, shuts the device down;
+       a second signal ends it at once";
 
-/// The end of a command that did not fail.
+/// Result of a command that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// All is well.
+    /// Success.
     Done,
-    /// I/O errors or wrong data were found and reported.
+    /// The command found and reported I/O errors or wrong data.
     Faults,
-    /// The user ended it.
+    /// The user ended the command.
     Interrupted,
-    /// A device was given up; the rest was reported.
+    /// A device was given up; the results of the others were reported.
     Lost,
 }
 
 impl Outcome {
-    /// The exit code.
+    /// Returns the exit code.
     pub fn code(self) -> u8 {
         match self {
             Self::Done => 0,
@@ -42,7 +42,7 @@ impl Outcome {
     }
 }
 
-/// Numbers in a row.
+/// Joins numbers with commas.
 pub fn list(numbers: &[u32]) -> String {
     numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -1,5 +1,5 @@
-//! Reasons to end early: Ctrl-C (the first asks for an end with what there is, the second ends at once), and a kernel
-//! or a vfio-user server that wants a device back.
+//! Requests to end early. The first Ctrl-C asks for an orderly end, the second ends at once. A kernel or a
+//! vfio-user server may want a device back.
 
 use crate::{cli, outcome};
 use std::{
@@ -13,14 +13,15 @@ use std::{
 use upcie_core::irq::wait_readable;
 use upcie_nvme::Controller;
 
-/// How long a server's answer may still take after the first: it may be stopped, or hang.
+/// Deadline of a vfio-user server's answers after the first Ctrl-C: the server may be stopped or hang.
 const HURRY: Duration = Duration::from_secs(1);
 
 static ASKED: AtomicBool = AtomicBool::new(false);
-/// The device that is wanted back.
+/// Name of the device that is wanted back.
 static WANTED_BACK: OnceLock<String> = OnceLock::new();
 
-/// Takes over SIGINT, SIGTERM and SIGHUP. For commands that look at [`interrupted`] while they run.
+/// Installs the handler of SIGINT, SIGTERM and SIGHUP, for commands that check [`interrupted`] while they
+/// run.
 pub fn install() -> anyhow::Result<()> {
     ctrlc::set_handler(|| {
         if ASKED.swap(true, Ordering::Relaxed) {
@@ -31,19 +32,19 @@ pub fn install() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether an end was asked for.
+/// Returns true if an end was asked for.
 #[inline]
 pub fn interrupted() -> bool {
     ASKED.load(Ordering::Relaxed)
 }
 
-/// Asks for an end when the device is wanted back: its removal, the unbinding of its driver, or the end of its vfio-user
-/// server waits for that.
+/// Asks for an end when the device is wanted back. Its removal, the unbinding of its driver, and the end of
+/// its vfio-user server all wait for this program to close it.
 pub fn watch(controller: &Controller) -> anyhow::Result<()> {
     let Some(fd) = controller.wanted_back_fd() else { return Ok(()) };
     let (fd, name) = (fd.try_clone_to_owned()?, controller.name().to_owned());
     thread::Builder::new().name("upcie-wanted".into()).spawn(move || {
-        // Nobody else reads it, so only a failing poll(2) ends this without a request.
+        // Only this thread reads the descriptor, so only a failing poll(2) ends the wait without a request.
         if wait_readable(std::os::fd::AsFd::as_fd(&fd), Duration::MAX).unwrap_or(false) {
             let (who, why) = match name.starts_with("vfio-user:") {
                 true => ("its server", "it is being stopped"),
@@ -57,7 +58,7 @@ pub fn watch(controller: &Controller) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The device that ended the run because it was wanted back.
+/// Returns the device that was wanted back, if one ended the run.
 pub fn wanted_back() -> Option<&'static str> {
     WANTED_BACK.get().map(String::as_str)
 }

@@ -1,9 +1,9 @@
-//! What holds the data of a namespace together: partition tables, file systems, volumes; found by their marks.
+//! Signatures of partition tables, file systems and volumes on a namespace.
 
-/// Bytes to look at, at either end.
+/// Number of bytes to search at each end.
 pub const WINDOW: usize = 1 << 20;
 
-/// A mark at a fixed place from the start.
+/// A signature at a fixed offset.
 struct Mark {
     at: usize,
     bytes: &'static [u8],
@@ -48,10 +48,10 @@ const MARKS: [Mark; 27] = [
     mark(16384, b"SKUL\xba\xbe", "a LUKS volume"),
 ];
 
-/// Block sizes that a partition table may have been made for.
+/// Block sizes of partition tables.
 const BLOCKS: [usize; 2] = [512, 4096];
 
-/// Names what the first and the last bytes of a namespace are the ends of.
+/// Finds signatures in the first and the last bytes of a namespace.
 pub fn find(head: &[u8], tail: &[u8]) -> Vec<&'static str> {
     let mut found = Vec::new();
     let has =
@@ -76,7 +76,7 @@ pub fn find(head: &[u8], tail: &[u8]) -> Vec<&'static str> {
     found
 }
 
-/// A boot sector has the same end: its entries tell a partition table.
+/// Returns true if the table has a valid entry. The end mark alone does not tell: boot sectors have it too.
 fn is_mbr(head: &[u8]) -> bool {
     let Some(table) = head.get(446..512) else { return false };
     let mut used = false;
@@ -91,7 +91,7 @@ fn is_mbr(head: &[u8]) -> bool {
     used && table[64..] == [0x55, 0xaa]
 }
 
-/// A label of a ZFS pool's device has its uberblocks, 1 KiB or more from each other, in its second half.
+/// Returns true if a ZFS label is found: its second half has uberblocks, 1 KiB or more apart.
 fn is_zfs(window: &[u8]) -> bool {
     const LABEL: usize = 256 << 10;
     const UBERBLOCK: u64 = 0x00ba_b10c;
@@ -107,7 +107,7 @@ fn is_zfs(window: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// Zeros with some bytes.
+    /// Makes a window of zeros and some bytes.
     fn window(parts: &[(usize, &[u8])]) -> Vec<u8> {
         let mut window = vec![0; WINDOW];
         for (at, bytes) in parts {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_looked_at_too() {
+    fn signatures_at_the_end_are_found() {
         let head = window(&[]);
         let backup = window(&[(WINDOW - 512, &b"EFI PART"[..])]);
         assert_eq!(find(&head, &backup), ["the backup of a GPT partition table"]);

@@ -1,6 +1,6 @@
-//! The device that a command works on.
+//! The device of a command.
 
-use crate::{cli, signal, ways};
+use crate::{cli, signal, transports};
 use anyhow::{Context, bail};
 use clap::Args;
 use std::fs;
@@ -8,36 +8,36 @@ use upcie_core::pci::{Bdf, Function};
 use upcie_nvme::{Address, Controller, ControllerOptions, IrqKind, Namespace, emu};
 use upcie_tools::usage::Host;
 
-/// The forms of an address, for `--help`.
+/// Description of addresses, for `--help`.
 pub const ADDRESSES: &str = "\
 Addresses:
   0000:01:00.0           a PCI function bound to vfio-pci or uio_pci_generic
-                         (`upcie list` shows which of these ways lead to each)
+                         (`upcie list` shows the transports of each)
   vfio:0000:01:00.0      through its VFIO group
   iommufd:0000:01:00.0   through its VFIO character device and iommufd
   noiommu:0000:01:00.0   through VFIO without an IOMMU (*)
   uio:0000:01:00.0       through uio_pci_generic (*)
-  sysfs:0000:01:00.0     without a driver, polling only (*)
+  sysfs:0000:01:00.0     without a driver; polling only (*)
   vfio-user:/run/x.sock  a vfio-user server: nvme-emu, SPDK's target, …
   emu                    the embedded controller: no hardware, no root
   emu:size=1G,lba=4096   the same with options: size=, lba=512|4096,
                          file=PATH (keeps the data; size= makes the file),
                          ro=true (write protected), null=true (moves no data),
-                         populate=true (takes all memory at the start),
+                         populate=true (allocates all memory at the start),
                          namespaces=, latency=50us, mdts=, queues=, depth=,
                          vectors= (MSI-X), msi=, intx=true, wrr=true, serial=
-(*) physical addresses: root and huge pages only, and nothing keeps the device
-    off any memory of the machine";
+(*) physical addresses: needs root and huge pages, and the device can reach all
+    memory of the machine";
 
-/// An address and a namespace.
+/// Address argument of a command.
 #[derive(Debug, Args)]
 pub struct Target {
-    /// The device: a PCI address, vfio-user:SOCKET, emu, … (see below)
+    /// Device: a PCI address, vfio-user:SOCKET, emu, … (see below)
     #[arg(value_name = "ADDR", value_parser = parse_address)]
     pub address: Address,
 }
 
-/// Parses an address, and the options of an embedded controller with it: both are the command line's faults.
+/// Parses an address and an embedded controller's options, so that both are usage errors.
 pub fn parse_address(text: &str) -> anyhow::Result<Address> {
     let address: Address = text.parse()?;
     if let Address::Emulated(options) = &address {
@@ -56,12 +56,13 @@ impl Target {
         Ok(controller)
     }
 
-    /// Opens the controller to look at it: an embedded one neither makes nor changes its file, nor needs leave to.
+    /// Opens the controller for reading: an embedded one neither creates nor changes its file, and needs no
+    /// write permission.
     pub fn open_to_read(&self, options: ControllerOptions) -> anyhow::Result<Controller> {
         Self { address: self.to_read()? }.open(options)
     }
 
-    /// The address by which nothing is written.
+    /// Returns the address for reading.
     pub fn to_read(&self) -> anyhow::Result<Address> {
         Ok(match &self.address {
             Address::Emulated(text) => {
@@ -73,7 +74,7 @@ impl Target {
         })
     }
 
-    /// Whether it is a controller in this process whose data nobody else will ever see.
+    /// Returns true for a controller in this process that keeps its data in memory only.
     pub fn is_ephemeral(&self) -> bool {
         match &self.address {
             Address::Emulated(options) => options.parse().is_ok_and(|o: emu::Options| o.file.is_none()),
@@ -81,23 +82,24 @@ impl Target {
         }
     }
 
-    /// Whether it is a controller in this process whose file does not exist yet, or is empty.
+    /// Returns true for a controller in this process whose file is empty or does not exist yet.
     pub fn has_no_data(&self) -> bool {
         let Address::Emulated(options) = &self.address else { return false };
         let file = options.parse().ok().and_then(|options: emu::Options| options.file);
         file.is_some_and(|file| fs::metadata(file).map_or(true, |file| file.is_file() && file.len() == 0))
     }
 
-    /// The PCI function, where the address names one.
+    /// Returns the PCI function of the address, if it names one.
     pub fn bdf(&self) -> Option<Bdf> {
         self.address.bdf()
     }
 }
 
-/// Refuses a function whose disks the kernel uses, before any advice on how to take it from the kernel.
+/// Checks that the kernel does not use disks of the function. Comes first: the driver's own errors advise to
+/// take the function from the kernel.
 pub fn check_unused(address: &Address) -> anyhow::Result<()> {
     let Some(function) = address.bdf().and_then(|bdf| Function::at(bdf).ok()) else { return Ok(()) };
-    let uses = ways::disk_uses(&function, &Host::now().context("reading what is mounted")?);
+    let uses = transports::disk_uses(&function, &Host::now().context("reading what is mounted")?);
     if !uses.is_empty() {
         let driver = function.driver.as_deref().unwrap_or("no driver");
         bail!("{address}: class {:06x}, bound to {driver}, and in use: {uses}", function.class);
@@ -105,27 +107,28 @@ pub fn check_unused(address: &Address) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether it is a controller in this process, with a thread of its own.
+/// Returns true for a controller in this process.
 pub fn is_embedded(address: &Address) -> bool {
     matches!(address, Address::Emulated(_))
 }
 
-/// Whether it is a controller in this process that moves no data.
+/// Returns true for a controller in this process that moves no data.
 pub fn moves_no_data(address: &Address) -> bool {
     matches!(address, Address::Emulated(options) if options.parse().is_ok_and(|options: emu::Options| options.null))
 }
 
-/// Says in one line what it means that a controller is given physical addresses, if it is. `names` has the address space.
+/// Prints a warning if the controller uses physical addresses. `names` lists the devices of the address
+/// space.
 pub fn warn_if_physical(controller: &Controller, names: &str) {
     if controller.heap().space().is_physical() {
         cli::say(&format!(
-            "{names}: no IOMMU translates: the device can reach all memory of this machine, and a fault of the driver or \
+            "{names}: no IOMMU translates: the device can reach all memory of this machine, and an error of the driver or \
              the device can overwrite any of it"
         ));
     }
 }
 
-/// A kind of interrupts for completions as the command line and JSON spell it.
+/// Returns the name of an interrupt kind on the command line and in JSON.
 pub fn irq_name(kind: IrqKind) -> &'static str {
     match kind {
         IrqKind::Intx => "intx",
@@ -135,7 +138,7 @@ pub fn irq_name(kind: IrqKind) -> &'static str {
     }
 }
 
-/// The namespace asked for, or the first active one; fit for I/O.
+/// Opens the wanted namespace, or the first active one, and checks that it can do I/O.
 pub fn namespace(controller: &Controller, nsid: Option<u32>) -> anyhow::Result<Namespace> {
     let nsid = match nsid {
         Some(nsid) => nsid,

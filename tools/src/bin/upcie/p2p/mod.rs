@@ -1,4 +1,4 @@
-//! `upcie p2p`: blocks from one controller to another, through memory of one of them.
+//! `upcie p2p`: copies blocks between two controllers through the memory buffer of one of them.
 
 mod copy;
 mod memory;
@@ -21,7 +21,7 @@ use std::time::Duration;
 use upcie_core::pci::Function;
 use upcie_nvme::{Address, Controller, ControllerOptions, Namespace};
 
-/// For `--help`.
+/// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
   upcie p2p 0000:01:00.0 0000:02:00.0 --destructive --length 64M --verify
@@ -29,53 +29,53 @@ Examples:
   upcie p2p uio:0000:01:00.0 uio:0000:02:00.0 --destructive
 
 The data goes through the controller memory buffer (CMB) of one controller, which
-the other reaches across the bus, and never through the host's memory; the same
+the other accesses across the bus, and never through the host's memory. The same
 copy through the host's memory is timed after it. Both controllers are opened in
-one address space: a plain PCI address means the VFIO container (vfio:), which maps
-the memory of one device for another, or uio: for what is bound to uio_pci_generic.";
+one address space: a plain PCI address means vfio:, whose container maps the memory
+of one device for the other, or uio: if the device is bound to uio_pci_generic.";
 
 /// Arguments of `upcie p2p`.
 #[derive(Debug, Args)]
 pub struct P2pArgs {
-    /// The controller to copy from
+    /// Controller to copy from
     #[arg(value_name = "FROM", value_parser = target::parse_address)]
     from: Address,
-    /// The controller to copy to
+    /// Controller to copy to
     #[arg(value_name = "TO", value_parser = target::parse_address)]
     to: Address,
-    /// The namespace to copy from [default: the first]
+    /// Namespace to copy from [default: the first]
     #[arg(long, short, alias = "from-nsid", value_name = "NSID")]
     namespace: Option<u32>,
-    /// The namespace to copy to [default: the first]
+    /// Namespace to copy to [default: the first]
     #[arg(long, alias = "to-nsid", value_name = "NSID")]
     to_namespace: Option<u32>,
-    /// First byte to copy: a multiple of both block sizes
+    /// First byte to copy; a multiple of both block sizes
     #[arg(long, alias = "start", value_name = "BYTES", default_value = "0")]
     offset: Bytes,
-    /// Where it goes [default: to the same byte]
+    /// First byte of the copy; a multiple of both block sizes [default: the value of --offset]
     #[arg(long, alias = "to-start", value_name = "BYTES")]
     to_offset: Option<Bytes>,
-    /// Bytes to copy: a multiple of both block sizes [default: to the end of the smaller one]
+    /// Bytes to copy; a multiple of both block sizes [default: to the end of the smaller namespace]
     #[arg(long, short, alias = "size", short_alias = 's', value_name = "BYTES")]
     length: Option<Bytes>,
-    /// Bytes of a command, fewer if a controller takes no more at once
+    /// Bytes per command; reduced to the limit of either controller
     #[arg(long, short, value_name = "BYTES", default_value = "128K")]
     block_size: Bytes,
-    /// Buffers, and so commands, in flight
+    /// Number of buffers, and so of commands in flight
     #[arg(long, short, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
     depth: u32,
-    /// Whose memory buffer to use [default: that of FROM, if it has one]
+    /// Controller whose memory buffer is used [default: FROM, if it has one]
     #[arg(long)]
     buffer: Option<Whose>,
-    /// Read both back through the host's memory after the copy, and compare them
+    /// After the copy, read both ranges through the host's memory and compare them
     #[arg(long)]
     verify: bool,
-    /// Leave out the copy through the host's memory
+    /// Skip the copy through the host's memory
     #[arg(long)]
     no_compare: bool,
     #[command(flatten)]
     consent: Consent,
-    /// Give up when nothing completes for this long
+    /// Give up if nothing completes for this long
     #[arg(long, value_name = "TIME", default_value = "30", value_parser = units::parse_time)]
     timeout: Duration,
     /// Print one JSON object on stdout
@@ -83,7 +83,7 @@ pub struct P2pArgs {
     json: bool,
 }
 
-/// Runs it.
+/// Runs `upcie p2p`.
 pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
     let (from, to) = (in_container(&args.from), in_container(&args.to));
     ensure!(from.bdf() != to.bdf() || from.bdf().is_none(), "{from} and {to} are the same device");
@@ -102,7 +102,7 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
     let namespaces = (target::namespace(&from, args.namespace)?, target::namespace(&to, args.to_namespace)?);
     guard::check_unprotected(to.name(), &namespaces.1)?;
     let job = job(args, whose, &namespaces)?;
-    // For the time of one copy: a controller may have no other queue pair for what follows.
+    // Queue pairs exist for one copy only: a controller may have no second one for the next copy.
     let sides = || -> anyhow::Result<_> {
         let reader = Side::new(&from, &namespaces.0, args.depth, "reading")?;
         Ok((reader, Side::new(&to, &namespaces.1, args.depth, "writing")?))
@@ -116,7 +116,7 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
             units::bytes(memory.size() as u64)
         )
     };
-    // The command fills them: no need to store zeroes across the bus.
+    // The reads fill the buffers, so nothing is zeroed across the bus first.
     let buffers =
         (0..args.depth).map(|_| memory.heap().alloc(job.piece as usize)).collect::<Result<Vec<_>, _>>();
     let buffers = buffers.with_context(|| format!("{}: use a smaller --depth or --block-size", wanted()))?;
@@ -166,8 +166,8 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Memory of devices is mapped for others by the type 1 container: that is what a plain address means here, but for a
-/// function that is bound to `uio_pci_generic`, which names the way.
+/// Selects a transport that can share device memory: the VFIO container for a plain address, or uio for a function that is
+/// bound to `uio_pci_generic`.
 fn in_container(address: &Address) -> Address {
     let has_uio = |function: Function| function.driver.as_deref() == Some("uio_pci_generic");
     match address {
@@ -177,7 +177,7 @@ fn in_container(address: &Address) -> Address {
     }
 }
 
-/// What is to be copied, if it fits both.
+/// Checks the ranges against both namespaces, and makes the job.
 fn job(args: &P2pArgs, whose: Whose, (from, to): &(Namespace, Namespace)) -> anyhow::Result<Job> {
     let unit = from.block_size().max(to.block_size()) as u64;
     let (offset, to_offset) = (&args.offset, args.to_offset.as_ref().unwrap_or(&args.offset));
@@ -202,7 +202,7 @@ fn job(args: &P2pArgs, whose: Whose, (from, to): &(Namespace, Namespace)) -> any
         );
     }
     if let Some(length) = &args.length {
-        ensure!(length.bytes > 0, "--length {length}: nothing to do");
+        ensure!(length.bytes > 0, "--length {length}: nothing to copy");
         ensure!(
             length.bytes <= most,
             "--length {length}: only {most} bytes ({}) can be copied from there",

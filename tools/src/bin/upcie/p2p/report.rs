@@ -1,4 +1,4 @@
-//! What came of it, for people and for programs.
+//! The report of a copy, as a table or as JSON.
 
 use super::{
     copy::{Copied, Job},
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::io::Write;
 use upcie_nvme::{Controller, Namespace, controller::MemoryBuffer};
 
-/// All of it.
+/// Everything that the report shows.
 pub struct Report<'r> {
     pub from: &'r Controller,
     pub to: &'r Controller,
@@ -20,12 +20,12 @@ pub struct Report<'r> {
     pub memory: &'r MemoryBuffer,
     pub direct: Copied,
     pub host: Option<Copied>,
-    /// Whether it was verified, and then the first byte that differs.
+    /// `None` if the copy was not verified, else the first byte that differs, if one does.
     pub difference: Option<Option<u64>>,
 }
 
 impl Report<'_> {
-    /// Prints it on stdout.
+    /// Prints the report on stdout.
     pub fn print(&self, as_json: bool) -> anyhow::Result<()> {
         let mut text = Vec::new();
         if as_json {
@@ -100,15 +100,15 @@ impl Report<'_> {
             )?;
         }
         match self.difference {
-            Some(None) => writeln!(out, "\nverified: both read back the same")?,
-            Some(Some(at)) => writeln!(out, "\nNOT the same: byte {at} of the copy differs")?,
+            Some(None) => writeln!(out, "\nverified: both ranges are equal")?,
+            Some(Some(at)) => writeln!(out, "\nNOT equal: byte {at} of the copy differs")?,
             None => {}
         }
         Ok(())
     }
 }
 
-/// Bytes a second.
+/// Computes the rate in bytes per second.
 fn rate(copied: Copied) -> f64 {
     copied.bytes as f64 / copied.time.as_secs_f64().max(1e-9)
 }

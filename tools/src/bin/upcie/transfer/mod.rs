@@ -1,4 +1,4 @@
-//! `upcie read` and `upcie write`: blocks to and from a file or a pipe, several commands at a time.
+//! `upcie read` and `upcie write`: copy blocks to and from files or pipes, with several commands in flight.
 
 mod pipeline;
 mod progress;

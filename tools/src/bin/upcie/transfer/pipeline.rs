@@ -1,16 +1,16 @@
-//! Commands over consecutive blocks, several in flight, finished ones handed out in order.
+//! Runs commands over consecutive blocks, several in flight, and returns the finished ones in order.
 
 use anyhow::{Context, bail};
 use std::{collections::VecDeque, time::Duration};
 use upcie_nvme::{Controller, DmaBuf, Namespace, Patience, QueuePair, Wait, spec::Status};
 
-/// Commands in flight.
+/// Number of commands in flight.
 const DEPTH: usize = 32;
-/// Bytes of a command, where the controller takes as much.
+/// Bytes per command, if the controller accepts as many.
 const PIECE: usize = 256 << 10;
-/// What stands for the first block of a Flush.
+/// Stands for the first block of a Flush.
 const FLUSH: u64 = u64::MAX;
-/// How long one wait may take.
+/// Length of one wait.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A queue pair for consecutive transfers.
@@ -19,22 +19,22 @@ pub struct Pipeline {
     namespace: Namespace,
     controller: Controller,
     idle: Vec<DmaBuf>,
-    /// What is in flight, in the order of submission: the first block, and what came of it.
+    /// Commands in flight in the order of submission: first block, and result once it has completed.
     window: VecDeque<(u64, Option<Finished>)>,
-    /// The number of the window's first command.
+    /// Number of the window's first command.
     first: u64,
     piece: usize,
     timeout: Duration,
 }
 
-/// How a command ended, and its buffer.
+/// Result of a command, and its buffer.
 type Finished = (Result<(), Status>, DmaBuf);
 
 /// A transfer that has succeeded.
 pub struct Piece {
-    /// Its first block.
+    /// First block.
     pub slba: u64,
-    /// Its data.
+    /// Data of the blocks.
     pub data: DmaBuf,
 }
 
@@ -57,17 +57,17 @@ impl Pipeline {
         })
     }
 
-    /// Bytes of a whole command.
+    /// Returns the number of bytes per command.
     pub fn piece(&self) -> usize {
         self.piece
     }
 
-    /// A buffer of `len` bytes, at most a whole command's, unless all are in flight.
+    /// Takes an idle buffer of `len` bytes, at most one command's; `None` if all are in flight.
     pub fn buffer(&mut self, len: usize) -> Option<DmaBuf> {
         self.idle.pop().map(|buffer| if len < self.piece { buffer.slice(0..len) } else { buffer })
     }
 
-    /// Takes back a buffer that is used no more.
+    /// Takes back a buffer that is not used any more.
     pub fn give_back(&mut self, mut buffer: DmaBuf) {
         while buffer.len() < self.piece {
             match buffer.whole() {
@@ -78,7 +78,7 @@ impl Pipeline {
         self.idle.push(buffer);
     }
 
-    /// Sends a command for all of the buffer.
+    /// Submits a command for the whole buffer.
     pub fn send(&mut self, slba: u64, buffer: DmaBuf, write: bool) -> anyhow::Result<()> {
         let number = self.first + self.window.len() as u64;
         let mut turn = self.queue.turn()?;
@@ -93,7 +93,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Puts what was written on stable storage, through the same queue: there may be no other. Nothing is in flight.
+    /// Flushes the written data to stable storage. Call it with no command in flight. Uses the same queue
+    /// pair, since the controller may have no other.
     pub fn flush(&mut self) -> anyhow::Result<()> {
         let number = self.first + self.window.len() as u64;
         let mut turn = self.queue.turn()?;
@@ -104,7 +105,7 @@ impl Pipeline {
         self.oldest(true).map(drop)
     }
 
-    /// Waits for the oldest command; `None` when none is in flight.
+    /// Waits for the oldest command; returns `None` if none is in flight.
     pub fn oldest(&mut self, write: bool) -> anyhow::Result<Option<Piece>> {
         if self.window.is_empty() {
             return Ok(None);
@@ -134,7 +135,7 @@ impl Pipeline {
         }
     }
 
-    /// Takes what has completed; whether anything has.
+    /// Reaps completions; returns true if there were any.
     fn reap(&mut self) -> anyhow::Result<bool> {
         let mut any = false;
         for done in self.queue.turn()? {

@@ -1,8 +1,8 @@
-//! The progress bar of a transfer.
+//! Progress bar of a transfer.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A progress bar over bytes; on stderr, and on a terminal only. Without a length, it counts.
+/// Makes a progress bar over bytes, on stderr and only on a terminal. Without a length it only counts.
 pub fn progress(what: &'static str, length: Option<u64>) -> ProgressBar {
     let (bar, template) = match length {
         Some(length) => {

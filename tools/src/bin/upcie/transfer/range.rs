@@ -1,4 +1,4 @@
-//! The range of blocks that `upcie read` and `upcie write` take.
+//! The range of blocks of `upcie read` and `upcie write`.
 
 use crate::units::{self, Bytes};
 use anyhow::ensure;
@@ -6,25 +6,25 @@ use clap::Args;
 use std::time::Duration;
 use upcie_nvme::Namespace;
 
-/// What both commands take.
+/// Arguments that both commands have.
 #[derive(Debug, Args)]
 pub struct RangeArgs {
-    /// First byte: a multiple of the block size
+    /// First byte; a multiple of the block size
     #[arg(long, short_alias = 'o', value_name = "BYTES", default_value = "0")]
     pub offset: Bytes,
-    /// Bytes to transfer: a multiple of the block size (K, M, G, T are powers of 1024)
+    /// Bytes to transfer; a multiple of the block size (K, M, G, T are powers of 1024)
     #[arg(long, short, alias = "size", value_name = "BYTES")]
     pub length: Option<Bytes>,
-    /// The namespace [default: the first]
+    /// Namespace to use [default: the first]
     #[arg(long, short, value_name = "NSID")]
     pub namespace: Option<u32>,
-    /// Give up when the device completes nothing for this long
+    /// Give up if the device completes nothing for this long
     #[arg(long, value_name = "TIME", default_value = "30", value_parser = units::parse_time)]
     pub timeout: Duration,
 }
 
 impl RangeArgs {
-    /// Gives the bytes from the offset to the end of the namespace, if offset and length fit it.
+    /// Checks the range; returns the bytes from the offset to the end of the namespace.
     pub fn check(&self, namespace: &Namespace) -> anyhow::Result<u64> {
         let block = namespace.block_size() as u64;
         let total = namespace.blocks().saturating_mul(block);

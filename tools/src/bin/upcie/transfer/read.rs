@@ -1,4 +1,4 @@
-//! `upcie read`.
+//! `upcie read`: reads blocks into a file or a pipe.
 
 use super::{pipeline::Pipeline, progress::progress, range::RangeArgs};
 use crate::{
@@ -17,10 +17,10 @@ use std::{
 };
 use upcie_nvme::{ControllerOptions, DmaBuf, Namespace};
 
-/// For `--help`.
+/// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
-  upcie read 0000:01:00.0 disk.img                    all of the first namespace
+  upcie read 0000:01:00.0 disk.img                    the whole first namespace
   upcie read 0000:01:00.0 --offset 1M --length 4K | hexdump -C
   upcie read emu:file=disk.img --length 64M copy.img
 
@@ -31,14 +31,14 @@ A reader that closes the pipe early ends the command without an error.";
 pub struct ReadArgs {
     #[command(flatten)]
     target: Target,
-    /// Where the data goes: a file, whose content is replaced once data has come, or - for stdout
+    /// File to write, or - for stdout; an existing file is replaced when the first data has been read
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
     #[command(flatten)]
     range: RangeArgs,
 }
 
-/// Runs it.
+/// Runs `upcie read`.
 pub fn run(args: &ReadArgs) -> anyhow::Result<Outcome> {
     let place = Place::output(&args.file);
     let name = match place {
@@ -46,7 +46,7 @@ pub fn run(args: &ReadArgs) -> anyhow::Result<Outcome> {
         _ => "stdout".into(),
     };
     if matches!(place, Place::Stdout) && io::stdout().is_terminal() {
-        bail!("refusing to print blocks to a terminal: name a file, or pipe them into another command");
+        bail!("refusing to print blocks to a terminal: name a file, or pipe the output into a command");
     }
     let output = Use::writes(&name, place);
     files::check_distinct(&Use::media(&args.target, false).into_iter().chain([output]).collect::<Vec<_>>())?;
@@ -58,7 +58,8 @@ pub fn run(args: &ReadArgs) -> anyhow::Result<Outcome> {
     let left = args.range.check(&namespace)?;
     let length = args.range.length.as_ref().map_or(left, |length| length.bytes);
     let mut pipeline = Pipeline::new(&controller, &namespace, args.range.timeout)?;
-    // Last: whatever can be found wrong before leaves an existing file as it is, and so does a device that gives no data.
+    // Opened last: every error before this, and a device that returns no data, leaves an existing file
+    // unchanged.
     let mut out: Box<dyn Write> = match place {
         Place::Path(path) => Box::new(Output::open(path)?),
         _ => {
@@ -76,8 +77,8 @@ pub fn run(args: &ReadArgs) -> anyhow::Result<Outcome> {
     });
     bar.finish_and_clear();
     let copied = match (done, place) {
-        (0, Place::Path(_)) => format!("{name} is as it was"),
-        _ => format!("{} of {} are in {name}", units::bytes(done), units::bytes(length)),
+        (0, Place::Path(_)) => format!("{name} is unchanged"),
+        _ => format!("{} of {} were written to {name}", units::bytes(done), units::bytes(length)),
     };
     match result.and_then(|_| out.flush().with_context(|| format!("writing {name}"))) {
         Err(error) if cli::is_broken_pipe(&error) => Err(error),
@@ -90,8 +91,8 @@ pub fn run(args: &ReadArgs) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Reads `length` bytes from `offset` on and hands them to `take`, in order, with the block that they start at. Gives the
-/// number of bytes handed over: less, if the user ended it.
+/// Reads `length` bytes from `offset` on, and passes them to `take` in order, each piece with its first
+/// block. Returns the number of bytes passed on, which is smaller if the user interrupts.
 pub fn each(
     pipeline: &mut Pipeline,
     namespace: &Namespace,

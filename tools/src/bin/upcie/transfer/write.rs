@@ -1,4 +1,4 @@
-//! `upcie write`.
+//! `upcie write`: writes blocks from a file or a pipe.
 
 use super::{pipeline::Pipeline, progress::progress, range::RangeArgs, read};
 use crate::{
@@ -21,48 +21,48 @@ use std::{
 };
 use upcie_nvme::{ControllerOptions, Namespace};
 
-/// For `--help`.
+/// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
   upcie write 0000:01:00.0 disk.img --verify --destructive
   dd if=/dev/urandom bs=1M count=64 | upcie write 0000:01:00.0 --offset 1G --destructive
   upcie write emu:file=disk.img,size=1G boot.bin --destructive
 
-Input of a known length that is not a whole number of blocks, or too long, is
-refused before anything is written. Of a pipe, whole blocks are written, and a
-rest of less than a block is refused at the end. What was written is flushed.
+A file that is not a whole number of blocks, or is too long, is refused before
+anything is written. A pipe is written block by block, and a partial block at its
+end is refused. All written data is flushed.
 
-Without --destructive nothing is written to a device whose data somebody else may
-want, and the refusal names the partition table or file system that is there. A
-device that the kernel drives is refused, and so is the device's own file as input.";
+Without --destructive nothing is written to a device whose data others may want;
+the error names the partition table or file system that is there. A device that
+the kernel drives is always refused, and so is the device's own file as input.";
 
 /// Arguments of `upcie write`.
 #[derive(Debug, Args)]
 pub struct WriteArgs {
     #[command(flatten)]
     target: Target,
-    /// Where the data comes from: a file, or - for stdin
+    /// File to read, or - for stdin
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
     #[command(flatten)]
     range: RangeArgs,
     #[command(flatten)]
     consent: Consent,
-    /// Read everything back at the end, and compare (by a 64-bit checksum of each command's data)
+    /// Read everything back at the end and compare it (by a 64-bit checksum per command)
     #[arg(long)]
     verify: bool,
 }
 
-/// What was written.
+/// Progress of a copy.
 struct Written {
     bytes: u64,
-    /// A checksum per command, when they are asked for.
+    /// Checksum of each command's data, with `--verify`.
     sums: Vec<u64>,
-    /// What was wrong with the rest of the input.
+    /// Error in the rest of the input.
     refused: Option<String>,
 }
 
-/// Runs it.
+/// Runs `upcie write`.
 pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
     let (mut input, name, known) = open_input(args)?;
     args.consent.check(&args.target, args.range.namespace, "this overwrites")?;
@@ -76,7 +76,7 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
     check_input(args, &namespace, &name, known, left)?;
     if args.target.is_ephemeral() {
         cli::say(&format!(
-            "upcie: note: {} is memory of this process: what is written is gone when it ends",
+            "upcie: note: {} keeps its data in this process, which loses it at its end",
             controller.name()
         ));
     }
@@ -103,7 +103,7 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
     if args.verify { verify(&mut pipeline, &namespace, args, &written) } else { Ok(Outcome::Done) }
 }
 
-/// The input, its name, and its length where it has one.
+/// Opens the input; returns it with its name, and its length if it is a regular file.
 fn open_input(args: &WriteArgs) -> anyhow::Result<(Box<dyn Read>, String, Option<u64>)> {
     let place = Place::input(&args.file);
     let name = match place {
@@ -118,13 +118,13 @@ fn open_input(args: &WriteArgs) -> anyhow::Result<(Box<dyn Read>, String, Option
         return Ok((Box::new(io::stdin().lock()), name, None));
     };
     let file = File::open(path).with_context(|| format!("opening {name}"))?;
-    let kind = file.metadata().with_context(|| format!("looking at {name}"))?;
+    let kind = file.metadata().with_context(|| format!("reading the type of {name}"))?;
     ensure!(!kind.is_dir(), "{name} is a directory");
     files::check_unlocked(&file, &name, false)?;
     Ok((Box::new(file), name, kind.is_file().then_some(kind.len())))
 }
 
-/// What can be said before anything is written.
+/// Checks the length of the input before anything is written.
 fn check_input(
     args: &WriteArgs,
     namespace: &Namespace,
@@ -145,19 +145,19 @@ fn check_input(
     ensure!(
         known.is_multiple_of(block),
         "{name} has {known} bytes, not a multiple of the block size, {block} bytes; nothing was written \
-         (--length {} takes its whole blocks, `truncate -s %{block}` pads a file with zeros)",
+         (--length {} writes its whole blocks, `truncate -s %{block}` pads a file with zeros)",
         known / block * block
     );
     ensure!(
         known <= left,
-        "{name} has {known} bytes, but namespace {} only {left} from --offset {} on; nothing was written",
+        "{name} has {known} bytes, but namespace {} has only {left} from --offset {} on; nothing was written",
         namespace.nsid(),
         args.range.offset
     );
     Ok(())
 }
 
-/// Writes at most `most` bytes of the input; `written` says how many, even if it fails.
+/// Writes at most `most` bytes of the input. `written` holds the progress, even after an error.
 #[expect(clippy::too_many_arguments, reason = "each is another part of the copy")]
 fn copy(
     pipeline: &mut Pipeline,
@@ -181,7 +181,7 @@ fn copy(
                 ended = true;
                 if got > whole {
                     written.refused = Some(format!(
-                        "{name} ended with {} bytes of a block of {block}: they were not written",
+                        "{name} ended with a partial block of {} bytes (of {block}), which was not written",
                         got - whole
                     ));
                 } else if args.range.length.is_some() || read + whole as u64 == 0 {
@@ -206,15 +206,16 @@ fn copy(
         bar.set_position(written.bytes);
         pipeline.give_back(piece.data);
     }
-    // A pipe may hold more than the namespace.
+    // A pipe may hold more data than the namespace.
     let rest = !ended && args.range.length.is_none() && !signal::interrupted();
     if rest && fill(input, &mut [0]).with_context(|| format!("reading {name}"))? > 0 {
-        written.refused = Some(format!("{name} holds more than the namespace: the rest was not written"));
+        written.refused =
+            Some(format!("{name} has more data than the namespace has room for: the rest was not written"));
     }
     Ok(())
 }
 
-/// Reads until the buffer is full or the input ends; gives the bytes read.
+/// Reads until the buffer is full or the input ends; returns the number of bytes read.
 fn fill(input: &mut dyn Read, mut buffer: &mut [u8]) -> io::Result<usize> {
     let whole = buffer.len();
     while !buffer.is_empty() {
@@ -228,7 +229,7 @@ fn fill(input: &mut dyn Read, mut buffer: &mut [u8]) -> io::Result<usize> {
     Ok(whole - buffer.len())
 }
 
-/// Reads back what was written.
+/// Reads the written blocks back and compares their checksums.
 fn verify(
     pipeline: &mut Pipeline,
     namespace: &Namespace,
@@ -244,11 +245,7 @@ fn verify(
         if sums.next() != Some(&sum(data)) {
             wrong += 1;
             let last = slba + (data.len() / block) as u64 - 1;
-            bar.suspend(|| {
-                cli::say(&format!(
-                    "upcie: blocks {slba} to {last} read back as something else than was written"
-                ))
-            });
+            bar.suspend(|| cli::say(&format!("upcie: blocks {slba} to {last} differ from the written data")));
         }
         Ok(())
     });

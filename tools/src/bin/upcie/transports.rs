@@ -1,4 +1,4 @@
-//! Which ways lead to a function, for `upcie list`.
+//! Lists the transports that can drive a function, for `upcie list`.
 
 use crate::outcome;
 use serde_json::{Value, json};
@@ -6,17 +6,17 @@ use std::error::Error as _;
 use upcie_core::{Error, Transport, pci::Function, probe};
 use upcie_tools::usage::{Host, Use};
 
-/// The scheme of a way's address: `vfio`, `uio`, …
-fn scheme(way: &Transport) -> String {
-    let text = way.address.to_string();
+/// Returns the scheme of the transport's address: `vfio`, `uio`, …
+fn scheme(transport: &Transport) -> String {
+    let text = transport.address.to_string();
     text.split_once(':').map_or(text.clone(), |(scheme, _)| scheme.to_owned())
 }
 
-/// What is missing, without the function's name, which stands above it.
+/// Formats what is missing. Drops the function's name, which is printed above it.
 fn reason(function: &Function, error: &Error) -> String {
     let bdf = function.bdf.to_string();
     match error {
-        // It may be about something else: a mount, say.
+        // An error without the name may be about something else, such as a mount.
         Error::Unusable { device, reason } | Error::Unsupported { device, reason, .. }
             if device.contains(&bdf) =>
         {
@@ -30,23 +30,23 @@ fn reason(function: &Function, error: &Error) -> String {
     }
 }
 
-/// What the kernel uses the disks of a function for; empty if it does not.
+/// Lists what the kernel uses the function's disks for; empty if nothing.
 pub fn disk_uses(function: &Function, host: &Host) -> String {
     let uses = host.disk_uses(&host.blocks(&function.path));
     uses.iter().map(Use::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The possible ones, and for the others what is missing, in lines of at most [`WIDTH`].
+/// Lists the usable transports and, for the others, what is missing, in lines of at most [`WIDTH`].
 pub fn lines(function: &Function, host: &Host) -> Vec<String> {
     if let Err(error) = function.check_not_being_unbound() {
-        return wrap(&format!("ways in: none: {}", reason(function, &error)));
+        return wrap(&format!("transports: none: {}", reason(function, &error)));
     }
     let uses = disk_uses(function, host);
     if !uses.is_empty() {
-        return wrap(&format!("ways in: none while it is in use: {uses}"));
+        return wrap(&format!("transports: none while it is in use: {uses}"));
     }
     let all = probe(function);
-    let possible: Vec<_> = all.iter().filter(|way| way.missing.is_none()).map(scheme).collect();
+    let possible: Vec<_> = all.iter().filter(|one| one.missing.is_none()).map(scheme).collect();
     let possible = if possible.is_empty() { "none".to_owned() } else { possible.join(", ") };
     let users = function.users();
     let users = match users[..] {
@@ -54,14 +54,14 @@ pub fn lines(function: &Function, host: &Host) -> Vec<String> {
         [pid] => format!(" (in use by process {pid})"),
         _ => format!(" (in use by processes {})", outcome::list(&users)),
     };
-    let mut lines = vec![format!("ways in: {possible}{users}")];
-    // Ways that lack the same share the words.
+    let mut lines = vec![format!("transports: {possible}{users}")];
+    // Transports that lack the same share a line.
     let mut missing: Vec<(String, Vec<String>)> = Vec::new();
-    for (way, error) in all.iter().filter_map(|way| Some((way, way.missing.as_ref()?))) {
+    for (transport, error) in all.iter().filter_map(|one| Some((one, one.missing.as_ref()?))) {
         let reason = reason(function, error);
         match missing.iter_mut().find(|(other, _)| *other == reason) {
-            Some((_, schemes)) => schemes.push(scheme(way)),
-            None => missing.push((reason, vec![scheme(way)])),
+            Some((_, schemes)) => schemes.push(scheme(transport)),
+            None => missing.push((reason, vec![scheme(transport)])),
         }
     }
     for (reason, schemes) in missing {
@@ -70,10 +70,11 @@ pub fn lines(function: &Function, host: &Host) -> Vec<String> {
     lines
 }
 
-/// Columns that a line may take, besides the list's indentation.
+/// Columns of a line without the list's indentation.
 const WIDTH: usize = 76;
 
-/// Breaks a text into lines, the later ones indented. What is in backquotes is for copying, and stays in one piece.
+/// Breaks a text into lines, indenting all but the first. Text in backquotes is meant to be copied, and is
+/// not broken.
 fn wrap(text: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let (mut line, mut word, mut is_quoted) = (String::new(), String::new(), false);
@@ -92,27 +93,27 @@ fn wrap(text: &str) -> Vec<String> {
         line.push_str(&std::mem::take(&mut word));
     }
     if !word.is_empty() {
-        // A quote that does not end.
+        // The quote has no end.
         line = format!("{line} {}", word.trim_end());
     }
     lines.push(line);
     lines
 }
 
-/// The same for programs: each way, whether it is possible, and what is missing otherwise.
+/// Lists each transport for programs: its address, and what is missing.
 pub fn to_json(function: &Function, host: &Host) -> Value {
     let all = if function.is_nvme() { probe(function) } else { Vec::new() };
     let unbinding = function.check_not_being_unbound().err();
     let uses = disk_uses(function, host);
-    let entries = all.iter().map(|way| {
-        let error = unbinding.as_ref().or(way.missing.as_ref());
+    let entries = all.iter().map(|transport| {
+        let error = unbinding.as_ref().or(transport.missing.as_ref());
         let missing = if uses.is_empty() {
             error.map(|error| reason(function, error))
         } else {
             Some(format!("it is in use: {uses}"))
         };
         json!({
-            "way": scheme(way), "address": way.address.to_string(), "possible": missing.is_none(), "missing": missing,
+            "transport": scheme(transport), "address": transport.address.to_string(), "possible": missing.is_none(), "missing": missing,
         })
     });
     entries.collect()
@@ -123,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_broken_between_words_but_not_in_a_command() {
+    fn lines_break_between_words_but_not_in_a_command() {
         let command = "`devbind bind vfio-pci 0000:01:00.0 --unsafe-noiommu`";
         let text =
             format!("not noiommu: the mode is off, and to turn it on, as root: {command}; then, it is on");

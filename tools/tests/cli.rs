@@ -82,14 +82,14 @@ fn a_pipe_s_rest_of_a_block_is_refused_not_padded() {
     let disk = format!("emu:file={},size=1M,lba=512", dir.path("disk"));
     let error = fails(1, feed(&format!("write {disk} --destructive"), &bytes(1000)));
     assert!(
-        error.contains("488 bytes of a block of 512") && error.contains("512 bytes) were written"),
+        error.contains("partial block of 488 bytes (of 512)") && error.contains("512 bytes) were written"),
         "{error}"
     );
     let data = succeeds(run(&format!("read {disk}")));
     assert_eq!(data[..512], bytes(512));
     assert!(data[512..].iter().all(|&byte| byte == 0));
     let error = fails(1, feed(&format!("write {disk} --destructive"), &bytes((1 << 20) + 1)));
-    assert!(error.contains("more than the namespace"), "{error}");
+    assert!(error.contains("more data than the namespace"), "{error}");
     assert!(
         fails(1, feed(&format!("write {disk} --destructive --length 1K"), &bytes(512)))
             .contains("ended after 512")

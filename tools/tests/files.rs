@@ -114,7 +114,7 @@ fn a_file_is_replaced_only_by_data() {
     let file = fs::File::options().write(true).open(&disk).unwrap();
     file.set_len(512 << 10).unwrap();
     let error = fails(1, run(&format!("read {address} {copy}")));
-    assert!(error.contains("512 KiB of 1 MiB are in"), "{error}");
+    assert!(error.contains("512 KiB of 1 MiB were written to"), "{error}");
     assert_eq!(fs::metadata(&copy).unwrap().len(), 512 << 10);
     succeeds(run(&format!("read {address} {copy} --length 256K")));
     assert_eq!(fs::metadata(&copy).unwrap().len(), 256 << 10, "shorter than it was");
@@ -134,7 +134,7 @@ fn an_interrupted_copy_says_so() {
     }
     nix::sys::signal::kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
     let error = complains(130, child.wait_with_output().unwrap());
-    assert!(error.contains("interrupted: ") && error.contains("of 64 MiB are in"), "{error}");
+    assert!(error.contains("interrupted: ") && error.contains("of 64 MiB were written to"), "{error}");
     assert!(fs::read(&copy).unwrap().iter().all(|&byte| byte == 0));
 }
 

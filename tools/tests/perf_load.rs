@@ -275,7 +275,7 @@ fn what_can_t_be_is_refused_with_the_device_and_the_number() {
         ("perf emu emu:queues=2 --threads 3", "3 queue pairs: the device granted 2"),
         ("perf emu emu:depth=16 --depth 32", "emu:depth=16: --depth 32: the device takes at most 15"),
         ("perf emu:size=8K --threads 3", "fewer than one for each of the 3 queue pairs"),
-        ("perf emu emu:vectors=0 --wait irq", "emu:vectors=0: no interrupts"),
+        ("perf emu emu:vectors=0 --wait irq", "emu:vectors=0: the device has no interrupts"),
         ("perf emu --histogram /absent/x", "/absent/x"),
     ] {
         let error = fails(1, run(arguments));

@@ -95,7 +95,7 @@ fn a_disk_that_hangs_in_a_write_ends_nobody_late() {
     fuse.wait_until_asked();
     let (status, said) = server.end(Signal::SIGTERM);
     assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("the command at hand") && said.contains("may not be on its disk"), "{said}");
+    assert!(said.contains("the current command") && said.contains("may not be on its disk"), "{said}");
     within(deadline(), move || writer.join().unwrap());
 }
 

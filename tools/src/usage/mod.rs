@@ -1,5 +1,5 @@
-//! What uses a function: file systems and swap on its disks, devices on top of these, network interfaces that are up,
-//! programs.
+//! Users of a function: file systems and swap on its disks, devices on top of these, network interfaces that
+//! are up, programs.
 
 use nix::libc;
 use std::{
@@ -12,20 +12,20 @@ use upcie_core::{
     process::holders,
 };
 
-/// Where the kernel shows what there is; `/` but in tests.
+/// View of the kernel's directories; the root is `/` except in tests.
 #[derive(Debug)]
 pub struct Host {
     root: PathBuf,
     mounts: Vec<Mount>,
-    /// What is swapped to.
+    /// Swap devices and files.
     swaps: Vec<PathBuf>,
 }
 
 #[derive(Debug)]
 struct Mount {
-    /// `major:minor`; of no block device for file systems that span several.
+    /// `major:minor`; for a file system on several disks it is not a block device.
     device: String,
-    /// The block device or another name.
+    /// Block device, or another name.
     source: PathBuf,
     at: String,
 }
@@ -33,49 +33,49 @@ struct Mount {
 /// A disk or a partition of a function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
-    /// As in `/dev`.
+    /// Name in `/dev`.
     pub name: String,
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// A part of another one.
+    /// True for a partition.
     pub is_partition: bool,
     /// `major:minor`.
     device: String,
     path: PathBuf,
 }
 
-/// One thing that uses a function.
+/// One use of a function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Use {
-    /// How.
+    /// Kind of use.
     pub kind: Kind,
-    /// The disk, partition or interface; empty for the function itself.
+    /// Disk, partition or interface; empty for the function itself.
     pub device: String,
-    /// Where it is mounted, what is on top of it, who has it open.
+    /// User: mount point, device on top, or process.
     pub by: String,
-    /// Who has it open.
+    /// Process that has the function open.
     pub pid: Option<u32>,
 }
 
-/// How a function is used.
+/// Kinds of use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A file system of it is mounted.
+    /// A file system on the function is mounted.
     Mounted,
-    /// It is swapped to.
+    /// The kernel swaps to the disk.
     Swap,
-    /// A device or a volume is built on it.
+    /// A device or a volume is built on the disk.
     Holder,
-    /// A network interface of it is up.
+    /// A network interface of the function is up.
     Network,
-    /// A program has it open.
+    /// A program has the function open.
     Open,
-    /// The kernel has it, and does not say for what.
+    /// The kernel has claimed the disk, and does not tell for which use.
     Claimed,
 }
 
 impl Kind {
-    /// As `--json` has it.
+    /// Returns the name in `--json`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Mounted => "mounted",
@@ -106,7 +106,7 @@ impl fmt::Display for Use {
 }
 
 impl Host {
-    /// This machine as it is now.
+    /// Reads the state of this machine.
     pub fn now() -> std::io::Result<Self> {
         Self::at(Path::new("/"))
     }
@@ -130,13 +130,13 @@ impl Host {
         self.root.join("sys").join(path)
     }
 
-    /// The entries of a class that belong to the function at `path`, with where they really are.
+    /// Lists the entries of a class that belong to the function at `path`, with their real paths.
     fn class(&self, class: &str, path: &Path) -> Vec<(String, PathBuf)> {
         let mut found: Vec<_> = names(&self.sys("class").join(class))
             .into_iter()
             .filter_map(|name| {
                 let real = fs::canonicalize(self.sys("class").join(class).join(&name)).ok()?;
-                // Not what is behind a bridge.
+                // Leave out devices behind a bridge.
                 let is_bdf = |part: std::path::Component<'_>| {
                     part.as_os_str().to_str().is_some_and(|name| name.parse::<Bdf>().is_ok())
                 };
@@ -148,11 +148,11 @@ impl Host {
         found
     }
 
-    /// The disks of the function at `path` in sysfs, and their partitions.
+    /// Lists the disks of the function at `path` in sysfs, and their partitions.
     pub fn blocks(&self, path: &Path) -> Vec<Block> {
         let Ok(path) = fs::canonicalize(path) else { return Vec::new() };
         let mut roots = vec![path.clone()];
-        // With multipath, an NVMe disk belongs to the subsystem and not to one controller.
+        // With multipath an NVMe disk belongs to the subsystem, not to a controller.
         let controllers = names(&path.join("nvme"));
         for subsystem in names(&self.sys("class/nvme-subsystem")) {
             let subsystem = self.sys("class/nvme-subsystem").join(subsystem);
@@ -163,12 +163,12 @@ impl Host {
         let mut found: Vec<Block> = Vec::new();
         for (name, path) in roots.iter().flat_map(|root| self.class("block", root)) {
             let text = |file: &str| fs::read_to_string(path.join(file)).unwrap_or_default().trim().to_owned();
-            // The paths of a multipath disk are hidden: they have no node.
+            // The path devices of a multipath disk are hidden, and have no node.
             if text("hidden") == "1" || found.iter().any(|block| block.name == name) {
                 continue;
             }
             found.push(Block {
-                // In 512-byte units, whatever the blocks are.
+                // sysfs counts units of 512 bytes for any block size.
                 size: text("size").parse::<u64>().unwrap_or(0).saturating_mul(512),
                 is_partition: path.join("partition").exists(),
                 device: text("dev"),
@@ -179,12 +179,12 @@ impl Host {
         found
     }
 
-    /// What uses the disks: file systems, swap, and what is built on them.
+    /// Lists the uses of disks: file systems, swap, and devices on top.
     pub fn disk_uses(&self, blocks: &[Block]) -> Vec<Use> {
         blocks.iter().flat_map(|block| self.block_uses(block)).collect()
     }
 
-    /// What uses `function`.
+    /// Lists the uses of `function`.
     pub fn uses(&self, function: &Function) -> Vec<Use> {
         let blocks = self.blocks(&function.path);
         let mut uses = self.disk_uses(&blocks);
@@ -197,7 +197,7 @@ impl Host {
         };
         uses.extend(function.users().into_iter().map(|pid| open("", pid)));
         let disks = blocks.iter().map(|block| block.name.clone());
-        // A namespace can be reached without the block layer, too.
+        // Generic nodes reach a namespace without the block layer.
         let generic = disks.clone().filter_map(|name| Some(format!("ng{}", name.strip_prefix("nvme")?)));
         let nodes = names(&function.path.join("nvme")).into_iter().chain(disks).chain(generic);
         let nodes: Vec<_> = nodes.map(|name| Path::new("/dev").join(name)).collect();
@@ -209,8 +209,8 @@ impl Host {
         uses
     }
 
-    /// What else uses the disks: nothing but the kernel itself knows of other mount namespaces, or of a volume manager that
-    /// does not show itself. To ask it is to claim the disk for a moment, so this is for when it matters.
+    /// Lists further uses of the disks that only the kernel knows: of other mount namespaces, or of a volume
+    /// manager that is hidden. The test claims each disk for a moment, so it is made only before a change.
     pub fn claims(&self, function: &Function) -> Vec<Use> {
         let is_claimed = |block: &Block| {
             let node = Path::new("/dev").join(&block.name);
@@ -264,7 +264,8 @@ impl Host {
 }
 
 impl Mount {
-    /// A line of mountinfo: `36 35 98:0 /root /at rw,noatime shared:1 - ext4 /dev/source rw`, see proc(5).
+    /// Parses a line of mountinfo: `36 35 98:0 /root /at rw,noatime shared:1 - ext4 /dev/source rw`, see
+    /// proc(5).
     fn parse(line: &str) -> Option<Self> {
         let (left, right) = line.split_once(" - ")?;
         let mut left = left.split(' ').skip(2);
@@ -275,7 +276,7 @@ impl Mount {
     }
 }
 
-/// A name in which the kernel has written spaces and the like as `\040`.
+/// Undoes the kernel's escapes in a name, such as `\040` for a space.
 fn unescape(text: &str) -> String {
     let mut parts = text.split('\\');
     let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
@@ -294,7 +295,7 @@ fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// `PID (its name)`.
+/// Returns `process PID (NAME)`.
 fn process_name(pid: u32) -> String {
     match fs::read_to_string(format!("/proc/{pid}/comm")) {
         Ok(name) => format!("process {pid} ({})", name.trim()),
@@ -302,7 +303,7 @@ fn process_name(pid: u32) -> String {
     }
 }
 
-/// What is in a directory, in order; nothing where there is none.
+/// Lists the names in a directory, sorted; empty if there is no directory.
 pub fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();

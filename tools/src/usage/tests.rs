@@ -3,7 +3,7 @@ use std::os::unix::fs::symlink;
 
 const FUNCTION: &str = "sys/devices/pci0000:00/0000:00:01.0/0000:01:00.0";
 
-/// A machine with a bridge, and a controller with a partitioned disk behind it.
+/// A machine with a bridge, and behind it a controller with a partitioned disk.
 struct Machine(PathBuf);
 
 impl Machine {
@@ -64,7 +64,7 @@ impl Drop for Machine {
 }
 
 #[test]
-fn disks_and_partitions_are_found_and_those_behind_a_bridge_are_not_its_own() {
+fn disks_are_found_except_those_behind_a_bridge() {
     let machine = Machine::new("blocks");
     let blocks = machine.host().blocks(&machine.path());
     let shown: Vec<_> = blocks.iter().map(|b| (b.name.as_str(), b.size, b.is_partition)).collect();
@@ -86,11 +86,11 @@ fn a_mount_is_known_by_number_and_by_name() {
     machine.mounts("40 22 259:10 / /mnt rw - ext4 /dev/nvme0n10 rw");
     assert!(machine.uses().is_empty(), "another device");
     machine.mounts("40 22 0:50 / /mnt rw - tmpfs nvme0n1 rw");
-    assert!(machine.uses().is_empty(), "a name that is no device's");
+    assert!(machine.uses().is_empty(), "not the name of a device");
 }
 
 #[test]
-fn swap_and_what_is_built_on_top_are_found() {
+fn swap_and_devices_on_top_are_found() {
     let machine = Machine::new("swap");
     machine.file(
         "proc/swaps",
@@ -105,7 +105,7 @@ fn swap_and_what_is_built_on_top_are_found() {
 }
 
 #[test]
-fn a_member_of_a_file_system_on_several_disks_is_found() {
+fn a_member_of_a_multi_disk_file_system_is_found() {
     let machine = Machine::new("btrfs");
     machine.file("sys/fs/btrfs/1234-abcd/devices/nvme0n1p1/size", "");
     assert_eq!(machine.uses(), ["nvme0n1p1 is part of btrfs 1234-abcd"]);

@@ -1,4 +1,4 @@
-//! `hugepages info`: pools, mounts, users, and what was left behind.
+//! `hugepages info`: shows pools, mounts, users and leftover files.
 
 use crate::{
     cli::print,
@@ -19,22 +19,22 @@ use upcie_core::hugetlb::{Leftover, Mount, Pool, mounts, pools};
 /// Arguments of `hugepages info`.
 #[derive(Debug, Args)]
 pub struct InfoArgs {
-    /// Print a JSON object on stdout
+    /// Print one JSON object on stdout
     #[arg(long)]
     json: bool,
 }
 
-/// A mount, and as much of what is in it as this user sees.
+/// A mount, and its content as far as this user can see it.
 struct Space {
     mount: Mount,
-    /// Bytes in all and free, where it is limited.
+    /// Total and free bytes, if the mount is limited.
     limit: Option<(u64, u64)>,
-    /// How many files there are, and the bytes that they have.
+    /// Number of files and their bytes.
     files: Result<(u64, u64), String>,
     leftovers: Vec<Leftover>,
 }
 
-/// Runs it.
+/// Runs `hugepages info`.
 pub fn run(args: &InfoArgs) -> anyhow::Result<()> {
     let pools = pools()?;
     let spaces = mounts()?.into_iter().map(look_into).collect::<anyhow::Result<Vec<_>>>()?;
@@ -55,12 +55,12 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<()> {
 fn look_into(mount: Mount) -> anyhow::Result<Space> {
     let limit = mount.limit()?;
     let files = sum(&mount.path).map_err(|e| e.to_string());
-    // Where the directory can't be listed, `files` says so.
+    // `files` has the error if the directory can't be listed.
     let leftovers = if files.is_ok() { mount.leftovers()? } else { Vec::new() };
     Ok(Space { mount, limit, files, leftovers })
 }
 
-/// The files below a directory and their bytes.
+/// Counts the files below a directory, and their bytes.
 fn sum(directory: &Path) -> io::Result<(u64, u64)> {
     let (mut files, mut bytes) = (0, 0);
     for entry in fs::read_dir(directory)? {
@@ -132,7 +132,7 @@ fn write_mounts(spaces: &[Space], out: &mut impl Write) -> io::Result<()> {
 fn write_users(users: &Users, out: &mut impl Write) -> io::Result<()> {
     match users.seen.is_empty() {
         true if users.hidden == 0 => writeln!(out, "\nNo process has huge pages.")?,
-        true => writeln!(out, "\nNone of the processes that this user may look into has huge pages.")?,
+        true => writeln!(out, "\nNo process that this user may inspect has huge pages.")?,
         false => writeln!(out, "\n{:>8} {:<16} {:>10} FILES", "PID", "PROCESS", "HAS")?,
     }
     for user in &users.seen {
@@ -141,8 +141,8 @@ fn write_users(users: &Users, out: &mut impl Write) -> io::Result<()> {
     }
     if users.hidden > 0 {
         let why = match nix::unistd::geteuid().is_root() {
-            true => "though this is root (a security module, or a container's limits, forbids it)",
-            false => "for lack of permission (root has it)",
+            true => "although this is root (a security module or a container's limits forbid it)",
+            false => "for lack of permission (root can)",
         };
         writeln!(out, "Not looked into, {why}: {} of the processes.", users.hidden)?;
     }
@@ -164,7 +164,7 @@ fn write_leftovers(spaces: &[Space], out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "{bdf:<13} {:>8} {state:<8} {bytes:>10} {}", leftover.pid, leftover.path.display())?;
     }
     if left {
-        writeln!(out, "What ended processes left goes with `hugepages release`.")?;
+        writeln!(out, "`hugepages release` removes the files of ended processes.")?;
     }
     Ok(())
 }

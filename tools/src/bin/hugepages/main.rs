@@ -1,4 +1,4 @@
-//! `hugepages`: what huge pages there are and who has them; makes pools and mounts, and frees what was left behind.
+//! `hugepages`: shows huge pages and their users, makes pools and mounts, and removes leftover files.
 #![forbid(unsafe_code)]
 
 mod info;
@@ -18,7 +18,7 @@ use upcie_tools::{
     units,
 };
 
-/// Shows the machine's huge pages and who has them; makes pools and mounts, and frees what was left behind.
+/// Shows the machine's huge pages and their users, makes pools and mounts, and removes leftover files.
 #[derive(Debug, Parser)]
 #[command(name = "hugepages", version, after_help = HELP_END, max_term_width = 110)]
 struct Cli {
@@ -29,24 +29,24 @@ struct Cli {
 }
 
 const HELP_END: &str = "\
-Huge pages go back to the system with `hugepages setup --size 2M --count 0 --shrink`: those in use when they are freed.
+`hugepages setup --size 2M --count 0 --shrink` returns huge pages to the system; those in use follow when they are freed.
 
 Exit codes:
   0  success
-  1  an error, or less than was asked for: the message on stderr says what to do
+  1  an error, or fewer pages than wanted: the message on stderr says what to do
   2  wrong usage";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show pools, mounts, who uses huge pages, and what was left behind
+    /// Show pools, mounts, users of huge pages, and leftover files
     Info(info::InfoArgs),
-    /// Set how many huge pages there are
+    /// Set the number of huge pages
     #[command(after_help = setup::EXAMPLES)]
     Setup(setup::SetupArgs),
     /// Mount hugetlbfs, for named files of huge pages
     #[command(after_help = mount::EXAMPLES)]
     Mount(mount::MountArgs),
-    /// Remove the files of processes that ended, once their devices can't write to them any more
+    /// Remove files of ended processes, once their devices can't write to them any more
     #[command(after_help = release::NOTES)]
     Release(release::ReleaseArgs),
     /// Print a completion script for a shell
@@ -54,7 +54,7 @@ enum Command {
         after_help = "Example:\n  hugepages completions bash > ~/.local/share/bash-completion/completions/hugepages"
     )]
     Completions {
-        /// The shell
+        /// Shell to complete for
         shell: Shell,
     },
 }
@@ -78,7 +78,7 @@ impl Size {
         }
     }
 
-    /// As options have it.
+    /// Returns the name on the command line.
     fn name(self) -> &'static str {
         match self {
             Self::Huge2M => "2M",

@@ -1,4 +1,4 @@
-//! `hugepages mount`: a directory for named files of huge pages.
+//! `hugepages mount`: mounts a directory for named files of huge pages.
 
 use crate::{
     Size,
@@ -20,25 +20,25 @@ use std::{
 };
 use upcie_core::hugetlb::{Mount, mounts};
 
-/// For `--help`.
+/// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
   hugepages mount                                     2 MiB pages at /dev/hugepages
   hugepages mount --size 1G --owner alice --mode 0700 1 GiB pages at /dev/hugepages1G, for alice
-  hugepages mount /mnt/huge --persist                 elsewhere, and after the next boot
+  hugepages mount /mnt/huge --persist                 elsewhere, and at each boot
 
-A mount is needed where a device works without an IOMMU: its memory has a name, so that it outlives its process.
+Devices without an IOMMU need a mount: their memory has a name, so that it outlives its process.
 Pages come from the pool: `hugepages setup`.";
 
 /// Arguments of `hugepages mount`.
 #[derive(Debug, Args)]
 pub struct MountArgs {
-    /// Where [default: /dev/hugepages, or /dev/hugepages1G for 1 GiB pages]
+    /// Directory to mount at [default: /dev/hugepages, or /dev/hugepages1G for 1 GiB pages]
     path: Option<PathBuf>,
-    /// The size of the pages
+    /// Size of the pages
     #[arg(long, short, value_enum, ignore_case = true, default_value = "2M")]
     size: Size,
-    /// Who may create files there: a user's name or number [default: root]
+    /// User who may create files there, by name or number [default: root]
     #[arg(long, value_name = "USER")]
     owner: Option<String>,
     /// Permissions of the directory, octal [default: 0755]
@@ -55,7 +55,7 @@ fn parse_mode(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Runs it.
+/// Runs `hugepages mount`.
 pub fn run(args: &MountArgs) -> anyhow::Result<()> {
     let default = match args.size {
         Size::Huge2M => "/dev/hugepages",
@@ -120,7 +120,7 @@ fn find_owner(name: &str) -> anyhow::Result<(Uid, Option<Gid>)> {
     Ok((user.uid, Some(user.gid)))
 }
 
-/// As mount(8) has them.
+/// Makes the options of mount(8).
 fn options(size: Size, mode: Option<u32>, owner: Option<(Uid, Option<Gid>)>) -> String {
     let mut options = format!("pagesize={}", size.name());
     if let Some(mode) = mode {
@@ -135,7 +135,10 @@ fn options(size: Size, mode: Option<u32>, owner: Option<(Uid, Option<Gid>)>) -> 
     options
 }
 
-/// The hugetlbfs that is mounted at `path` already; an error where something else is.
+/// Finds the hugetlbfs that is mounted at `path`, if there is one.
+///
+/// # Errors
+/// Another file system is mounted there, or the directory can't be mounted on.
 fn existing(path: &Path, size: Size) -> anyhow::Result<Option<Mount>> {
     let data = match fs::metadata(path) {
         Ok(data) => data,
@@ -145,7 +148,7 @@ fn existing(path: &Path, size: Size) -> anyhow::Result<Option<Mount>> {
     if !data.is_dir() {
         bail!("{} is not a directory", path.display());
     }
-    // The last one covers those before it.
+    // The last mount hides those before it.
     let real = fs::canonicalize(path).with_context(|| path.display().to_string())?;
     if let Some(mount) = mounts()?.into_iter().rfind(|mount| mount.path == real) {
         if mount.page_bytes != size.page().bytes() as u64 {
@@ -160,21 +163,21 @@ fn existing(path: &Path, size: Size) -> anyhow::Result<Option<Mount>> {
     }
     let parent = real.parent().and_then(|parent| fs::metadata(parent).ok());
     if parent.is_some_and(|parent| parent.dev() != data.dev()) {
-        bail!("something else is mounted at {} already: choose another path", path.display());
+        bail!("another file system is mounted at {} already: choose another path", path.display());
     }
     let mut entries = fs::read_dir(path).with_context(|| path.display().to_string())?;
     if entries.next().is_some() {
-        bail!("{} is not empty, and a mount would hide what is in it: choose another path", path.display());
+        bail!("{} is not empty, and a mount would hide its content: choose another path", path.display());
     }
     Ok(None)
 }
 
-/// Gives a mount that is there the owner and mode that were asked for.
+/// Sets owner and mode of an existing mount.
 fn adjust(mount: &Mount, args: &MountArgs, owner: Option<(Uid, Option<Gid>)>) -> anyhow::Result<String> {
     let path = mount.path.display();
     if let Some((uid, gid)) = owner {
         chown(&mount.path, Some(uid.as_raw()), gid.map(Gid::as_raw))
-            .with_context(|| format!("giving {path} to user {uid} (only root may)"))?;
+            .with_context(|| format!("changing the owner of {path} to user {uid} (only root may)"))?;
     }
     if let Some(mode) = args.mode {
         fs::set_permissions(&mount.path, fs::Permissions::from_mode(mode))
@@ -192,7 +195,7 @@ fn adjust(mount: &Mount, args: &MountArgs, owner: Option<(Uid, Option<Gid>)>) ->
 fn mount(path: &Path, options: &str) -> anyhow::Result<()> {
     fs::create_dir_all(path).with_context(|| {
         let hint = if Uid::effective().is_root() { "" } else { " (only root may)" };
-        format!("making {}{hint}", path.display())
+        format!("creating {}{hint}", path.display())
     })?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     nix::mount::mount(Some("hugetlbfs"), path, Some("hugetlbfs"), flags, Some(options)).map_err(|errno| {
@@ -206,9 +209,9 @@ fn mount(path: &Path, options: &str) -> anyhow::Result<()> {
     })
 }
 
-/// The mount unit; systemd makes the directory.
+/// Makes the mount unit; systemd creates the directory.
 fn drop_in(path: &Path, options: &str) -> DropIn {
-    // In a unit's settings a per cent sign is a specifier's.
+    // Unit settings use per cent signs for specifiers.
     let place = path.display().to_string().replace('%', "%%");
     let text = format!(
         "# Written by: hugepages mount --persist\n\
@@ -248,9 +251,9 @@ mod tests {
     }
 
     #[test]
-    fn what_a_mount_would_hide_is_refused() {
+    fn a_mount_that_would_hide_files_is_refused() {
         let path = std::env::temp_dir().join(format!("hugepages-mount-{}", std::process::id()));
-        assert!(existing(&path, Size::Huge2M).unwrap().is_none(), "it is made");
+        assert!(existing(&path, Size::Huge2M).unwrap().is_none(), "the mount creates it");
         fs::create_dir(&path).unwrap();
         assert!(existing(&path, Size::Huge2M).unwrap().is_none());
         fs::write(path.join("file"), "").unwrap();
@@ -259,7 +262,10 @@ mod tests {
             existing(&path.join("file"), Size::Huge2M).unwrap_err().to_string().contains("not a directory")
         );
         assert!(
-            existing(Path::new("/proc"), Size::Huge2M).unwrap_err().to_string().contains("something else")
+            existing(Path::new("/proc"), Size::Huge2M)
+                .unwrap_err()
+                .to_string()
+                .contains("another file system")
         );
         fs::remove_dir_all(path).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Making a setting last: files that the system reads when it boots.
+//! Permanent settings: files that the system reads at boot.
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -8,27 +8,28 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Whether a change is to last, or to be made at all.
+/// Options of a change that can be made permanent.
 #[derive(Debug, Default, Args)]
 pub struct Lasting {
-    /// Make it last: write the file that does it at each boot, and show it
+    /// Make the change permanent: write a file that the system reads at each boot, and show it
     #[arg(long)]
     persist: bool,
-    /// Only say what would be done
+    /// Only print what would be done
     #[arg(long)]
     pub dry_run: bool,
-    /// Write below DIR, another system's root, and leave the running one alone
+    /// Write below DIR, the root of another system, and leave the running one alone
     #[arg(long, value_name = "DIR", hide = true, requires = "persist")]
     root: Option<PathBuf>,
 }
 
 impl Lasting {
-    /// Whether the running system is meant.
+    /// Returns true if the running system is to be changed.
     pub fn is_here(&self) -> bool {
         self.root.is_none()
     }
 
-    /// Writes `drop_in` if that is wanted; what to say about it. `failed` is said when it can't be written.
+    /// Writes `drop_in` if --persist asks for it; returns the message. `failed` makes the context of an
+    /// error.
     pub fn apply(&self, drop_in: &DropIn, failed: impl FnOnce() -> String) -> anyhow::Result<String> {
         match (self.persist, self.dry_run) {
             (true, true) => Ok(drop_in.show("would write")),
@@ -42,26 +43,26 @@ impl Lasting {
     }
 }
 
-/// A file of our own in a directory that the system reads at boot.
+/// A file in a directory that the system reads at boot.
 #[derive(Debug, PartialEq, Eq)]
 pub struct DropIn {
-    /// Its absolute path.
+    /// Absolute path.
     pub path: PathBuf,
     pub text: String,
-    /// The command that makes it count.
+    /// Command that activates the file.
     pub enable: Option<String>,
 }
 
 impl DropIn {
-    /// A systemd unit.
+    /// Makes a systemd unit.
     pub fn unit(name: &str, text: String) -> Self {
         let path = Path::new("/etc/systemd/system").join(name);
-        // Escapes of systemd's have backslashes.
+        // Names that systemd has escaped contain backslashes.
         let enable = format!("systemctl daemon-reload && systemctl enable '{name}'");
         Self { path, text, enable: Some(enable) }
     }
 
-    /// The file as text, for `what` is said of it.
+    /// Formats the file for a message that begins with `what`.
     pub fn show(&self, what: &str) -> String {
         let mut text = format!("{what} {}:\n", self.path.display());
         for line in self.text.lines() {
@@ -73,17 +74,17 @@ impl DropIn {
         text
     }
 
-    /// Writes it below `root`.
+    /// Writes the file below `root`.
     pub fn write(&self, root: &Path) -> anyhow::Result<()> {
         if self.enable.is_some() && !has_systemd(root) {
             bail!(
-                "this system has no systemd to read {}: run the same command from whatever runs at boot",
+                "this system has no systemd to read {}: run this command from a boot script instead",
                 self.path.display()
             );
         }
         let path = below(root, &self.path);
         if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+            fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
         }
         fs::write(&path, &self.text).with_context(|| format!("writing {} (only root may)", path.display()))
     }
@@ -93,12 +94,13 @@ fn has_systemd(root: &Path) -> bool {
     ["usr/lib/systemd/systemd", "lib/systemd/systemd"].iter().any(|file| root.join(file).exists())
 }
 
-/// An absolute path in the system below `root`.
+/// Moves an absolute path below `root`.
 pub fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// A path in the name of a systemd unit (systemd.unit(5), "String escaping for inclusion in unit names").
+/// Escapes a path for the name of a systemd unit (systemd.unit(5), "String escaping for inclusion in unit
+/// names").
 pub fn escape(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
     let parts = path.components().filter_map(|part| match part {

@@ -1,4 +1,4 @@
-//! `hugepages release`: removes files that ended processes left, once their devices can't write to them.
+//! `hugepages release`: removes files of ended processes, once their devices can't write to them.
 
 use crate::{
     cli::{self, print},
@@ -20,44 +20,44 @@ use upcie_core::{
     pci::{Bdf, ConfigSpace, Function, FunctionLock, command},
 };
 
-/// For `--help`.
+/// Text below the options of `--help`.
 pub const NOTES: &str = "\
-Nothing stops a device whose process was killed: it goes on writing where it was told to.
-Its memory is therefore released only when
-  - the device is off the bus: its bus master bit is clear, or the kernel, asked to look
+A device goes on after its process was killed, and writes to the addresses that it was given.
+Its memory is therefore released only if
+  - the device is off the bus: its bus master bit is clear, or the kernel, asked to scan
     again, finds no such device, or
   - it is an NVMe controller without a driver, or with uio_pci_generic, that is disabled
     (CC.EN and CSTS.RDY are 0),
-and no other process has the function locked. A device is got off the bus by
-`devbind unbind BDF`, or by `echo 1 > /sys/bus/pci/devices/BDF/reset`.
+and no other process has the function locked. To get a device off the bus, use
+`devbind unbind BDF` or `echo 1 > /sys/bus/pci/devices/BDF/reset`.
 
-The pages go back to the pool; `hugepages setup --count 0` gives the pool back.";
+The pages return to the pool; `hugepages setup --count 0 --shrink` frees the pool.";
 
 /// Arguments of `hugepages release`.
 #[derive(Debug, Args)]
 pub struct ReleaseArgs {
-    /// Only the memory of these devices, such as 0000:01:00.0 [default: of all]
+    /// Devices whose memory is released, such as 0000:01:00.0 [default: all]
     #[arg(value_name = "BDF", value_parser = cli::parse_bdf)]
     devices: Vec<Bdf>,
-    /// Only say what would be done
+    /// Only print what would be done
     #[arg(long)]
     dry_run: bool,
-    /// Remove it although the device may still write to it, which destroys what others then keep there
+    /// Release memory even if the device may still write to it, which corrupts the memory's next user
     #[arg(long)]
     force: bool,
 }
 
-/// Whether a device's memory may go.
+/// Decision about a device's memory, with the reason.
 enum Verdict {
-    /// It may, because.
+    /// May be released.
     Safe(String),
-    /// It may not, unless forced.
+    /// May be released only with --force.
     Unsafe(String),
-    /// It may not.
+    /// Must not be released.
     Never(String),
 }
 
-/// Runs it.
+/// Runs `hugepages release`.
 pub fn run(args: &ReleaseArgs) -> anyhow::Result<()> {
     let mut by_device = BTreeMap::<Bdf, Vec<Leftover>>::new();
     for leftover in leftovers()? {
@@ -66,20 +66,20 @@ pub fn run(args: &ReleaseArgs) -> anyhow::Result<()> {
         }
     }
     for device in args.devices.iter().filter(|device| !by_device.contains_key(device)) {
-        cli::say(&format!("nothing of {device} was left behind"));
+        cli::say(&format!("{device} has no leftover memory"));
     }
     if by_device.is_empty() {
         return print(b"nothing to release\n");
     }
     let (mut text, mut refused) = (String::new(), Vec::new());
     for (bdf, files) in by_device {
-        // Held until its files are gone: nobody may start to use the device meanwhile.
+        // Hold the lock until the files are gone: no other process may start to use the device meanwhile.
         let (verdict, _lock) = judge(bdf, args.dry_run);
         let why = match verdict {
             Verdict::Safe(why) => why,
             Verdict::Unsafe(why) if args.force => format!("forced, although {why}"),
             Verdict::Unsafe(why) => {
-                refused.push(format!("{bdf}: {why}; --force releases its memory all the same"));
+                refused.push(format!("{bdf}: {why}; --force releases its memory anyway"));
                 continue;
             }
             Verdict::Never(why) => {
@@ -97,7 +97,7 @@ pub fn run(args: &ReleaseArgs) -> anyhow::Result<()> {
             let names = fs::symlink_metadata(&file.path).map_or(1, |data| data.nlink());
             let stays = match names {
                 0 | 1 => "",
-                _ => "; its pages stay, for it has the name of another device, too",
+                _ => "; its pages stay, because another device has a name for the file too",
             };
             if !args.dry_run {
                 file.remove()?;
@@ -112,21 +112,21 @@ pub fn run(args: &ReleaseArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Why a file is no leftover: the process that made it has it still.
+/// Returns the reason if the process that made the file still has it.
 fn still_used(file: &Leftover) -> Option<String> {
     let data = fs::symlink_metadata(&file.path).ok()?;
     let (pid, path) = (file.pid, file.path.display());
     match users::has_mapped(pid, data.dev(), data.ino()) {
         Some(false) => None,
-        Some(true) => Some(format!("process {pid} has {path} still: end it first")),
-        None => Some(format!("whether process {pid} has {path} still can't be seen; root can")),
+        Some(true) => Some(format!("process {pid} has {path} mapped: end it first")),
+        None => Some(format!("can't tell whether process {pid} still has {path} mapped; root can")),
     }
 }
 
-/// Looks at the device; what it returns with the verdict keeps other users away.
+/// Judges the device, and locks it: the lock keeps other users away.
 fn judge(bdf: Bdf, dry_run: bool) -> (Verdict, Option<FunctionLock>) {
     let lock = match FunctionLock::take(bdf) {
-        // It may be there and still write: what was removed through sysfs keeps its bus master bit.
+        // The device may exist and still write: removal through sysfs leaves its bus master bit set.
         Err(Error::NotFound { .. }) if dry_run => {
             return (
                 Verdict::Safe("the kernel knows no such device; it would be looked for again".into()),
@@ -137,7 +137,7 @@ fn judge(bdf: Bdf, dry_run: bool) -> (Verdict, Option<FunctionLock>) {
             Err(error) => {
                 return (
                     Verdict::Unsafe(format!(
-                        "the kernel knows no such device, and it can't look for it again: {error:#}"
+                        "the kernel knows no such device, and can't scan for it again: {error:#}"
                     )),
                     None,
                 );
@@ -153,20 +153,20 @@ fn judge(bdf: Bdf, dry_run: bool) -> (Verdict, Option<FunctionLock>) {
         Err(error) => (Verdict::Never(format!("{:#}", anyhow::Error::from(error))), None),
         Ok(lock) => {
             let verdict = look_at(bdf).unwrap_or_else(|error| {
-                Verdict::Unsafe(format!("whether it is off the bus is not known: {error:#}"))
+                Verdict::Unsafe(format!("can't tell whether it is off the bus: {error:#}"))
             });
             (verdict, Some(lock))
         }
     }
 }
 
-/// Has the kernel look for devices again.
+/// Makes the kernel scan for devices again.
 fn rescan() -> anyhow::Result<()> {
     const FILE: &str = "/sys/bus/pci/rescan";
     fs::write(FILE, "1").with_context(|| format!("writing 1 to {FILE} (only root may)"))
 }
 
-/// Judges a device that is there.
+/// Judges a device that exists.
 fn look_at(bdf: Bdf) -> anyhow::Result<Verdict> {
     let function = Function::at(bdf)?;
     let bits = function.config()?.command()?;
@@ -180,10 +180,10 @@ fn look_at(bdf: Bdf) -> anyhow::Result<Verdict> {
     let way_out =
         format!("get it off the bus with {unbind}echo 1 > {}/reset, and try again", function.path.display());
     let on = match function.driver.as_deref() {
-        // Nobody but us touches its registers.
+        // No driver uses the registers, and the lock keeps other processes of this project away.
         None | Some("uio_pci_generic") if function.is_nvme() => {
             if bits & command::MEMORY == 0 {
-                "may write to memory (bus master), and whether its controller is stopped can't be read (memory decode is off)".to_owned()
+                "may write to memory (bus master), and its controller's state can't be read (memory decode is off)".to_owned()
             } else if controller_is_stopped(&function)? {
                 return Ok(Verdict::Safe(format!("the controller at {bdf} is disabled")));
             } else {
@@ -196,8 +196,8 @@ fn look_at(bdf: Bdf) -> anyhow::Result<Verdict> {
     Ok(Verdict::Unsafe(format!("it {on}; {way_out}")))
 }
 
-/// Whether an NVMe controller is disabled and has come to its end: CC.EN and CSTS.RDY are 0 (NVM Express Base 2.0, 3.1.3.5 and
-/// 3.1.3.6). The function decodes memory, and no driver uses its registers.
+/// Returns true if an NVMe controller is disabled and has stopped: CC.EN and CSTS.RDY are 0 (NVM Express Base
+/// 2.0, 3.1.3.5 and 3.1.3.6). The function must decode memory, and no driver may use its registers.
 fn controller_is_stopped(function: &Function) -> anyhow::Result<bool> {
     const CC: usize = 0x14;
     const CSTS: usize = 0x1c;
@@ -211,6 +211,7 @@ fn controller_is_stopped(function: &Function) -> anyhow::Result<bool> {
     if csts == Some(u32::MAX) {
         bail!("{name}: the controller does not answer");
     }
-    // CC after CSTS would say more of a controller that someone enables now, but the lock keeps others away.
+    // CC is read before CSTS. Reading it last would only notice a user who enables the controller now, and
+    // the lock prevents that.
     Ok(cc.zip(csts).is_some_and(|(cc, csts)| (cc | csts) & 1 == 0))
 }

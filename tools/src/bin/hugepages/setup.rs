@@ -1,4 +1,4 @@
-//! `hugepages setup`: how many huge pages there are.
+//! `hugepages setup`: sets the number of huge pages.
 
 use crate::{
     Size,
@@ -11,37 +11,37 @@ use clap::Args;
 use std::{fmt::Write, fs};
 use upcie_core::hugetlb::{Pool, pool};
 
-/// For `--help`.
+/// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
   hugepages setup --count 64                         64 pages of 2 MiB or more, until the next boot
-  hugepages setup --count 64 --persist               and after it
+  hugepages setup --count 64 --persist               and at each boot
   hugepages setup --count 2 --size 1G --node 0       two of 1 GiB on NUMA node 0
-  hugepages setup --count 0 --shrink                 give them back; those in use go when they are freed";
+  hugepages setup --count 0 --shrink                 free them; those in use follow when they are freed";
 
 /// Arguments of `hugepages setup`.
 #[derive(Debug, Args)]
 pub struct SetupArgs {
-    /// Pages that there are to be in all, at least: a pool that has more stays as it is
+    /// Least number of pages in the pool; a larger pool stays as it is
     #[arg(long, short, visible_alias = "at-least", value_name = "N")]
     count: u64,
-    /// Take away what the pool has beyond that, whoever asked for it
+    /// Remove the pages above --count, even if another program asked for them
     #[arg(long)]
     shrink: bool,
-    /// Keep what there is when it is less than was asked for, instead of putting the pool back
+    /// Keep the pages that could be reserved if there are too few, instead of restoring the old number
     #[arg(long)]
     best_effort: bool,
-    /// Their size
+    /// Size of the pages
     #[arg(long, short, value_enum, ignore_case = true, default_value = "2M")]
     size: Size,
-    /// Those of one NUMA node
+    /// Reserve the pages on this NUMA node
     #[arg(long, value_name = "NODE")]
     node: Option<u32>,
     #[command(flatten)]
     lasting: Lasting,
 }
 
-/// Runs it.
+/// Runs `hugepages setup`.
 pub fn run(args: &SetupArgs) -> anyhow::Result<()> {
     let mut pool = pool(args.size.page(), args.node)?;
     let before = pool.total;
@@ -69,12 +69,12 @@ pub fn run(args: &SetupArgs) -> anyhow::Result<()> {
         );
         if count > args.count {
             let more = count - args.count;
-            let _ = writeln!(text, "{more} more than asked for were there before: --shrink takes them away");
+            let _ = writeln!(text, "{more} more than asked for were there before: --shrink removes them");
         }
         if there > count {
             let _ = writeln!(
                 text,
-                "{} more than asked for {} in use (`hugepages info` says by whom), to go when freed",
+                "{} more than asked for {} in use (`hugepages info` lists the users), and will be freed after use",
                 there - count,
                 if there - count == 1 { "is" } else { "are" }
             );
@@ -84,7 +84,7 @@ pub fn run(args: &SetupArgs) -> anyhow::Result<()> {
     print(text.as_bytes())
 }
 
-/// Refuses what is more than the machine has, before anything is written.
+/// Refuses more pages than the machine has memory for, before anything is written.
 fn check_memory(count: u64, pool: &Pool) -> anyhow::Result<()> {
     let (Some(memory), wanted) = (meminfo("MemTotal"), count.saturating_mul(pool.page_bytes)) else {
         return Ok(());
@@ -99,28 +99,28 @@ fn check_memory(count: u64, pool: &Pool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says what stays after pages could not be made.
+/// Describes the pool after a shortage.
 fn kept(there: u64, put_back: &upcie_core::Result<u64>) -> String {
     match put_back {
-        Ok(_) if there == 0 => "\nThere are none again".to_owned(),
-        Ok(_) => format!("\nThere are {there} pages; `hugepages info` says who has them"),
-        Err(error) => format!("\nPutting the pool back failed, too: {error}"),
+        Ok(_) if there == 0 => "\nThe pool is empty again".to_owned(),
+        Ok(_) => format!("\nThere are {there} pages; `hugepages info` lists their users"),
+        Err(error) => format!("\nRestoring the old number failed too: {error}"),
     }
 }
 
-/// The page size that `vm.nr_hugepages` speaks of, in bytes.
+/// Returns the page size of `vm.nr_hugepages`, in bytes.
 fn default_size() -> Option<u64> {
     meminfo("Hugepagesize")
 }
 
-/// A value of `/proc/meminfo` in bytes.
+/// Reads a value of `/proc/meminfo` in bytes.
 fn meminfo(name: &str) -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     Some(value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
-/// What does the same at each boot.
+/// Makes the file that sets the pool at each boot.
 fn drop_in(args: &SetupArgs, count: u64, pool: &Pool, default_size: Option<u64>) -> DropIn {
     if args.node.is_none() && default_size == Some(pool.page_bytes) {
         return DropIn {
@@ -132,7 +132,7 @@ fn drop_in(args: &SetupArgs, count: u64, pool: &Pool, default_size: Option<u64>)
     let (size, file) = (args.size.name(), pool.file().display().to_string());
     let place = args.node.map(|node| format!(" on node {node}")).unwrap_or_default();
     let name = args.node.map(|node| format!("-node{node}")).unwrap_or_default();
-    // Early, before memory is splintered; and failed in systemd's eyes when there are too few.
+    // The unit runs early, before memory is fragmented. It fails if there are too few pages.
     let text = format!(
         "# Written by: hugepages setup --persist\n\
          [Unit]\n\
@@ -149,7 +149,7 @@ fn drop_in(args: &SetupArgs, count: u64, pool: &Pool, default_size: Option<u64>)
     DropIn::unit(&format!("upcie-hugepages-{size}{name}.service"), text)
 }
 
-/// Why there are fewer than asked for, and what to do.
+/// Explains a shortage of pages, and how to get more.
 fn shortage(args: &SetupArgs, pool: &Pool, before: u64) -> String {
     let (count, size, there) = (args.count, args.size.name(), pool.total);
     let place = args.node.map(|node| format!(" on node {node}")).unwrap_or_default();
@@ -162,14 +162,14 @@ fn shortage(args: &SetupArgs, pool: &Pool, before: u64) -> String {
         Some(node) => format!("hugepages setup --size {size} --count {count} --node {node}"),
     };
     let cause = match args.size {
-        Size::Huge2M => "the kernel found no more memory in one piece: it is used up, or splintered",
+        Size::Huge2M => "the kernel found no more contiguous memory: it is used up or fragmented",
         Size::Huge1G => {
-            "the kernel found no more memory in one piece: 1 GiB is seldom in one piece once the system runs, so such \
+            "the kernel found no more contiguous memory: a running system rarely has 1 GiB in one piece, so such \
              pages are best reserved at boot"
         }
     };
     format!(
-        "there could be {there} of {count} pages of {size}{place} (before: {before}): {cause}. What helps:\n  \
+        "only {there} of {count} pages of {size}{place} could be reserved (before: {before}): {cause}. To get more:\n  \
          echo 3 > /proc/sys/vm/drop_caches; echo 1 > /proc/sys/vm/compact_memory; {again}\n  \
          or at boot, on the kernel's command line: hugepagesz={size} hugepages={at_boot}"
     )
@@ -186,11 +186,11 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_s_default_pool_is_a_sysctl_and_others_are_units() {
+    fn the_default_pool_is_a_sysctl_and_others_are_units() {
         let Some(pool) = pools().unwrap().into_iter().find(|pool| pool.page_bytes == 2 << 20) else { return };
         let sysctl = drop_in(&args(Size::Huge2M, None), 5, &pool, Some(2 << 20));
         assert!(sysctl.text.ends_with("vm.nr_hugepages = 5\n") && sysctl.enable.is_none(), "{sysctl:?}");
-        // With default_hugepagesz=1G the sysctl is about other pages.
+        // With default_hugepagesz=1G the sysctl sets pages of 1 GiB.
         for (node, default, name) in [(None, 1 << 30, "2M"), (Some(1), 2 << 20, "2M-node1")] {
             let unit = drop_in(&args(Size::Huge2M, node), 5, &pool, Some(default));
             let name = format!("/etc/systemd/system/upcie-hugepages-{name}.service");

@@ -1,9 +1,9 @@
-//! Which processes have huge pages mapped, and which files.
+//! Processes that have huge pages mapped, and their files.
 
 use std::{fs, io, path::Path, time::Duration};
 use upcie_core::process::look_at;
 
-/// What one process may take to be looked at.
+/// Deadline for reading the files of one process.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// A process with huge pages.
@@ -11,22 +11,23 @@ const LOOK: Duration = Duration::from_secs(2);
 pub struct User {
     pub pid: u32,
     pub name: String,
-    /// Bytes of huge pages that it has touched.
+    /// Bytes of huge pages that the process has touched.
     pub bytes: u64,
-    /// The files that they belong to, as the kernel names them.
+    /// Files of these pages, as the kernel names them.
     pub files: Vec<String>,
 }
 
-/// What could be learnt of all processes.
+/// Result of a scan of all processes.
 #[derive(Debug, Default)]
 pub struct Users {
-    /// In the order of their ids.
+    /// Processes with huge pages, by id.
     pub seen: Vec<User>,
-    /// Processes that this user may not look into.
+    /// Number of processes that this user may not inspect.
     pub hidden: usize,
 }
 
-/// Looks into every process below `proc`. One that does not answer, because a file system holds it say, is left out.
+/// Inspects every process below `proc`. Leaves out a process that does not answer, for example because a file
+/// system blocks it.
 pub fn scan(proc: &Path) -> io::Result<Users> {
     let (mut users, mut pids) = (Users::default(), Vec::new());
     for entry in fs::read_dir(proc)? {
@@ -43,7 +44,7 @@ pub fn scan(proc: &Path) -> io::Result<Users> {
     Ok(users)
 }
 
-/// What is to be known of a process; nothing of one that has ended meanwhile, or has no huge pages.
+/// Inspects a process; `None` if it has ended or has no huge pages.
 fn look(pid: u32, directory: &Path) -> Option<Seen> {
     match fs::read_to_string(directory.join("smaps_rollup")) {
         Ok(text) => {
@@ -52,7 +53,7 @@ fn look(pid: u32, directory: &Path) -> Option<Seen> {
             let maps = || fs::read_to_string(directory.join("numa_maps")).unwrap_or_default();
             (bytes > 0).then(|| Seen::User(User { pid, name: name(), bytes, files: files(&maps()) }))
         }
-        // The kernel's own threads have no memory, and no command line.
+        // Kernel threads have no memory and no command line.
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
             fs::read(directory.join("cmdline")).is_ok_and(|line| !line.is_empty()).then_some(Seen::Hidden)
         }
@@ -65,26 +66,28 @@ enum Seen {
     Hidden,
 }
 
-/// Whether a process exists now.
+/// Returns true if the process exists.
 pub fn is_running(pid: u32) -> bool {
     Path::new("/proc").join(pid.to_string()).exists()
 }
 
-/// Whether a process has the file with this device number and inode mapped; `None` where that can't be seen.
+/// Returns true if the process has the file with this device number and inode mapped; `None` if that can't be
+/// read.
 pub fn has_mapped(pid: u32, device: u64, inode: u64) -> Option<bool> {
     let look = move |pid| {
         Some(match fs::read_to_string(format!("/proc/{pid}/maps")) {
             Ok(text) => Some(text.lines().any(|line| mapped_file(line) == Some((device, inode)))),
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => None,
-            // It has ended.
+            // The process has ended.
             Err(_) => Some(false),
         })
     };
-    // Of one that does not answer it can't be seen either.
+    // `None` also if the process does not answer.
     look_at(vec![pid], LOOK, look).pop().flatten()
 }
 
-/// Device and inode in a line of `maps`: range, permissions, offset, major:minor in hexadecimal, inode.
+/// Parses device and inode from a line of `maps`: range, permissions, offset, major:minor in hexadecimal,
+/// inode.
 fn mapped_file(line: &str) -> Option<(u64, u64)> {
     let mut words = line.split_whitespace().skip(3);
     let (major, minor) = words.next()?.split_once(':')?;
@@ -93,7 +96,7 @@ fn mapped_file(line: &str) -> Option<(u64, u64)> {
     Some((device, words.next()?.parse().ok()?))
 }
 
-/// The sum of `Shared_Hugetlb` and `Private_Hugetlb`, given in kB.
+/// Sums up `Shared_Hugetlb` and `Private_Hugetlb`, which are in kB.
 fn huge_bytes(smaps: &str) -> u64 {
     let counts = smaps.lines().filter_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -103,7 +106,7 @@ fn huge_bytes(smaps: &str) -> u64 {
     counts.sum::<u64>() << 10
 }
 
-/// The files of a `numa_maps` that are of huge pages: those lines have the word `huge`.
+/// Lists the files in the lines of `numa_maps` that have the word `huge`.
 fn files(numa_maps: &str) -> Vec<String> {
     let huge = numa_maps.lines().filter(|line| line.split(' ').any(|word| word == "huge"));
     let mut files: Vec<_> = huge
@@ -120,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_kernel_says_of_a_process_is_read() {
+    fn the_kernel_s_files_about_a_process_are_parsed() {
         let smaps = "55-7f ---p 00000000 00:00 0   [rollup]\nRss:  2204 kB\nShared_Hugetlb:  2048 kB\nPrivate_Hugetlb: 4096 kB\n";
         assert_eq!(huge_bytes(smaps), 6 << 20);
         assert_eq!(huge_bytes("Rss: 1 kB\nShared_Hugetlb: many\n"), 0);

@@ -1,4 +1,4 @@
-//! `nvme-emu`: the embedded NVMe controller, served on a Unix socket to any vfio-user client.
+//! `nvme-emu`: serves the embedded NVMe controller to vfio-user clients on a Unix socket.
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
@@ -22,10 +22,10 @@ use upcie_tools::{
     units, user,
 };
 
-/// An NVMe controller in software, behind a vfio-user socket.
+/// Emulates an NVMe controller behind a vfio-user socket.
 ///
-/// Serves one client after another until SIGINT or SIGTERM; a second client at the same time is told that the device is
-/// busy. The data lasts as long as the program, or as the file of --file.
+/// Serves one client at a time until SIGINT or SIGTERM; a second client gets the error "busy". The data is
+/// lost at the end of the program unless --file keeps it.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -35,69 +35,70 @@ use upcie_tools::{
         nvme-emu --socket /tmp/nvme.sock --file disk.img --size 4G --lba 4096\n  \
         nvme-emu --socket /run/nvme.sock --mode 660 --owner root:kvm\n  \
         nvme-emu --socket /tmp/nvme.sock --options size=64M,namespaces=2,latency=50us\n\n\
-        It takes the memory for the data first, then listens, and prints one line when it is ready,\n\
-        `listening on vfio-user:PATH …`, to stdout, with the memory taken. Messages go to stderr; --log gives more of them.\n\
-        A signal ends it within two seconds: it asks the client to leave, and then writes what is in the system's cache of\n\
-        --file to the disk.\n\n\
+        It allocates the memory for the data first, then listens, and prints one line when it is ready,\n\
+        `listening on vfio-user:PATH …`, to stdout, with the size of that memory. Messages go to stderr; --log prints more.\n\
+        A signal ends it within two seconds: it asks the client to disconnect, and then writes the cached data of --file\n\
+        to the disk.\n\n\
         Exit codes: 0 ended by a signal or --once, 1 an error while running, or data that may not be on the disk, 2 wrong\n\
         usage."
 )]
 struct Args {
-    /// Where to listen; a socket that nobody serves any more is replaced.
+    /// Socket to listen on; a socket without a server is replaced
     #[arg(long, short, value_name = "PATH", required_unless_present = "completions")]
     socket: Option<PathBuf>,
-    /// Who may connect: permission bits of the socket, in octal
+    /// Permission bits of the socket, in octal: they decide which users may connect
     #[arg(long, value_name = "MODE", default_value = "0600", value_parser = parse_mode)]
     mode: u32,
-    /// Give the socket to this user, and the user's or that group (USER or USER:GROUP)
+    /// Owner of the socket: USER or USER:GROUP [default group: the user's own]
     #[arg(long, value_name = "OWNER")]
     owner: Option<String>,
-    /// Print a shell's completions: bash, zsh, fish, elvish or powershell
+    /// Print the completion script of a shell: bash, zsh, fish, elvish or powershell
     #[arg(long, value_name = "SHELL")]
     completions: Option<Shell>,
-    /// Options as in an `emu:` address, key=value,…; the flags below go over them.
+    /// Options as in an `emu:` address, key=value,…; the flags below override them
     #[arg(long, short, value_name = "OPTIONS", default_value = "")]
     options: String,
-    /// End after the first client.
+    /// Exit after the first client
     #[arg(long)]
     once: bool,
-    /// Bytes of each namespace (K, M, G, T) [default: 1G, or what the file has]
+    /// Size of each namespace in bytes (K, M, G, T) [default: 1G, or the size of the file]
     #[arg(long, value_name = "BYTES")]
     size: Option<String>,
-    /// Block size, 512 or 4096, or one by namespace (512+4096) [default: 512]
+    /// Block size, 512 or 4096, or one per namespace (512+4096) [default: 512]
     #[arg(long, value_name = "BYTES")]
     lba: Option<String>,
     /// Number of namespaces [default: 1]
     #[arg(long, value_name = "N")]
     namespaces: Option<String>,
-    /// Keep the data in this file; with --size it is made if there is none
+    /// Keep the data in this file; with --size it is created if it does not exist
     #[arg(long, value_name = "PATH")]
     file: Option<String>,
-    /// Write nothing: the namespaces are write protected, and the file is opened for reading
+    /// Write protect the namespaces, and open the file for reading only
     #[arg(long)]
     ro: bool,
-    /// Move no data: for measuring
+    /// Transfer no data, for measurements
     #[arg(long)]
     null: bool,
-    /// Take memory as it is written, not all of it first: for sizes beyond the machine's memory, and slow at first
+    /// Allocate memory on first write instead of at the start; allows sizes beyond the machine's memory, but
+    /// slows down first writes
     #[arg(long)]
     no_populate: bool,
-    /// Complete each I/O command no sooner than this (50us, 1ms)
+    /// Complete no I/O command sooner than this (50us, 1ms)
     #[arg(long, value_name = "TIME")]
     latency: Option<String>,
-    /// The most bytes of a command, a power of two [default: 1M]
+    /// Largest transfer of a command in bytes, a power of two [default: 1M]
     #[arg(long, value_name = "BYTES")]
     mdts: Option<String>,
-    /// I/O queues of each kind [default: 64]
+    /// Number of I/O submission queues, and of completion queues [default: 64]
     #[arg(long, value_name = "N")]
     queues: Option<String>,
-    /// The most entries of an I/O queue [default: 4096]
+    /// Largest number of entries in an I/O queue [default: 4096]
     #[arg(long, value_name = "N")]
     depth: Option<String>,
-    /// MSI-X vectors; 0 for none [default: 65]
+    /// Number of MSI-X vectors; 0 for none [default: 65]
     #[arg(long, value_name = "N")]
     vectors: Option<String>,
-    /// MSI messages, a power of two up to 32 [default: 0]
+    /// Number of MSI messages, a power of two up to 32 [default: 0]
     #[arg(long, value_name = "N")]
     msi: Option<String>,
     /// Have an interrupt pin (INTx)
@@ -143,14 +144,14 @@ impl Args {
     }
 }
 
-/// How long the end may take after a signal: a client, or a disk, may hang.
+/// Deadline of the end after a signal: a client or a disk may hang.
 const END: Duration = Duration::from_millis(1800);
-/// How long the last flush may take where nobody waits for the end.
+/// Deadline of the last flush if no signal asked for the end.
 const FLUSH: Duration = Duration::from_secs(30);
-/// How often it is said how much memory was taken, once that takes longer.
+/// Time between progress messages while memory is allocated.
 const TELL: Duration = Duration::from_secs(2);
 
-/// What the program is at, for the message of an end that does not come.
+/// Current activity, for the message of an end that misses its deadline.
 #[derive(Debug, Clone, Default)]
 struct Phase(Arc<AtomicU8>);
 
@@ -162,20 +163,18 @@ impl Phase {
         self.0.store(phase, Ordering::Relaxed);
     }
 
-    /// Ends the program `after` this, unless it has come to its end.
+    /// Exits with an error after the time, unless the program has finished.
     fn end_after(&self, after: Duration, file: Option<&Path>) {
         thread::sleep(after);
         let doing = match self.0.load(Ordering::Relaxed) {
             Self::ENDED => return,
             Self::FLUSHING => "the last flush",
-            _ => "the command at hand",
+            _ => "the current command",
         };
-        let mut text = format!("nvme-emu: {doing} does not end within {after:?}: ended all the same");
+        let mut text = format!("nvme-emu: {doing} did not end within {after:?}: exiting anyway");
         if let Some(file) = file {
-            text += &format!(
-                "; what was written to {} since the last flush may not be on its disk",
-                file.display()
-            );
+            text +=
+                &format!("; data written to {} since the last flush may not be on its disk", file.display());
         }
         cli::say(&text);
         std::process::exit(1);
@@ -185,7 +184,7 @@ impl Phase {
 fn parse_mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
     mode.ok_or_else(|| {
-        "permission bits are octal, from 0 to 777: 600 is the user's alone, 660 the group's too".into()
+        "permission bits are octal, from 0 to 777: 600 for the owner only, 660 for the group as well".into()
     })
 }
 
@@ -231,7 +230,8 @@ fn run(args: &Args, socket: &Path, options: &Options) -> anyhow::Result<()> {
         phase.end_after(END, file.as_deref());
     })
     .context("handling SIGINT and SIGTERM")?;
-    // For the handler's thread alone: this one may be in the kernel, waiting for a disk, and would keep the signal there.
+    // Only the handler's thread receives signals: this thread may block in the kernel on a disk, and a signal
+    // sent to it would wait.
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     signals.thread_block().context("leaving signals to their handler")?;
     upcie_core::memory::survive_shrinking()?;
@@ -240,10 +240,10 @@ fn run(args: &Args, socket: &Path, options: &Options) -> anyhow::Result<()> {
     let mut line = format!("listening on vfio-user:{} ({} × {size}", socket.display(), options.namespaces);
     if options.file.is_none() && !options.null {
         if options.populate.unwrap_or(true) {
-            let taken = take_memory(&mut emulator, options, &stop)?;
-            line += &format!(", takes {} of memory", units::bytes(taken));
+            let taken = fill_memory(&mut emulator, options, &stop)?;
+            line += &format!(", uses {} of memory", units::bytes(taken));
         } else {
-            line += ", takes memory as it is written";
+            line += ", allocates memory on first write";
         }
     }
     if stop.load(Ordering::Relaxed) {
@@ -267,22 +267,22 @@ fn run(args: &Args, socket: &Path, options: &Options) -> anyhow::Result<()> {
         }
     }
     let flushed = emulator.flush().map_err(|status| anyhow::anyhow!("flushing the data: {status}"));
-    // To close a file may take as long.
+    // Closing a file may take as long as a flush.
     drop(emulator);
     phase.enter(Phase::ENDED);
     served?;
     flushed
 }
 
-/// Takes the memory for the data, and says how far that is when it takes long.
-fn take_memory(emulator: &mut Emulator, options: &Options, stop: &AtomicBool) -> anyhow::Result<u64> {
+/// Allocates the memory for the data, and reports progress if that takes long.
+fn fill_memory(emulator: &mut Emulator, options: &Options, stop: &AtomicBool) -> anyhow::Result<u64> {
     let wanted = emulator.namespace_size().saturating_mul(options.namespaces.into());
     let mut told = Instant::now();
     let mut tell = |done: u64| {
         if told.elapsed() >= TELL {
             told = Instant::now();
             let (done, wanted) = (units::bytes(done), units::bytes(wanted));
-            cli::say(&format!("nvme-emu: taking memory for the data: {done} of {wanted}"));
+            cli::say(&format!("nvme-emu: allocating memory for the data: {done} of {wanted}"));
         }
     };
     Ok(emulator.fill_memory(stop, &mut tell)?)

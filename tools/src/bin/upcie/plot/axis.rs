@@ -1,20 +1,20 @@
-//! Axes for latencies: percentiles by their number of nines, and times on a logarithmic scale.
+//! Axes for latencies: percentiles by their number of nines, and logarithmic times.
 
 use crate::units;
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use std::ops::Range;
 
-/// The percentiles that the axis names.
+/// Percentiles with a label on the axis.
 const NAMED: [&str; 9] = ["0", "50", "90", "99", "99.9", "99.99", "99.999", "99.9999", "99.99999"];
 
-/// The axis of percentiles: by their number of nines, `-log10(1 - p)`, from 0 to this.
+/// An axis of percentiles by their number of nines, `-log10(1 - p)`, from 0 to this number.
 #[derive(Debug, Clone)]
 pub struct Nines(pub f64);
 
 impl Nines {
-    /// Where a percentile is.
+    /// Returns the position of a percentile.
     pub fn of(percent: f64) -> f64 {
-        // Not -0.
+        // `max` turns -0 into 0.
         (-(1.0 - percent / 100.0).log10()).max(0.0)
     }
 
@@ -47,25 +47,25 @@ impl ValueFormatter<f64> for Nines {
     }
 }
 
-/// A logarithmic axis of nanoseconds, its ends at 1, 2 or 5 times a power of ten.
+/// A logarithmic axis of nanoseconds. Both ends are 1, 2 or 5 times a power of ten.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LogTime {
     low: f64,
     high: f64,
 }
 
-/// The marks in a decade.
+/// Marks in a decade.
 const STEPS: [f64; 3] = [1.0, 2.0, 5.0];
 
 impl LogTime {
-    /// Around values.
+    /// Makes an axis that covers the values.
     pub fn around(values: impl Iterator<Item = f64> + Clone) -> Self {
         let low = values.clone().fold(f64::INFINITY, f64::min).max(1.0);
         let high = values.fold(1.0, f64::max);
         let low = if low.is_finite() { low } else { 1.0 };
         let below = marks(low / 10.0, low).last().copied().unwrap_or(1.0).max(1.0);
         let above = marks(high, high * 10.0).first().copied().unwrap_or(high * 10.0);
-        // At least from one mark to the next but one, so that there is something to tell by.
+        // The axis spans two steps between marks at least, so that it has labels.
         let above = if above < below * 4.0 { marks(below * 4.0, below * 40.0)[0] } else { above };
         Self { low: below, high: above }
     }
@@ -75,7 +75,7 @@ impl LogTime {
     }
 }
 
-/// The marks from `low` to `high`, both included.
+/// Lists the marks from `low` to `high`, both included.
 fn marks(low: f64, high: f64) -> Vec<f64> {
     let first = low.max(1e-3).log10().floor() as i32;
     let last = high.max(1e-3).log10().ceil() as i32;
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mark_has_a_name_and_there_are_not_too_many() {
+    fn every_mark_has_a_name_and_there_are_few() {
         for values in [[100.0, 900.0], [1.0, 6e11], [3e3, 5e5]] {
             let axis = LogTime::around(values.into_iter());
             let marks = axis.key_points(LightPoints::new(10, 10));
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn nines_are_evenly_apart() {
+    fn nines_are_evenly_spaced() {
         let at = [90.0, 99.0, 99.9].map(Nines::of);
         assert!((at[1] - at[0] - 1.0).abs() < 1e-9 && (at[2] - at[1] - 1.0).abs() < 1e-9, "{at:?}");
         assert_eq!(Nines::of(0.0), 0.0);

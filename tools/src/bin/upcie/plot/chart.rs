@@ -1,4 +1,4 @@
-//! The charts that images are made of.
+//! The charts of an image.
 
 use super::axis::{LogTime, Nines};
 use crate::{
@@ -16,15 +16,15 @@ use std::error::Error;
 
 /// An area of an image.
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-/// How drawing ends.
+/// Result of drawing.
 pub type Drawn = Result<(), Box<dyn Error>>;
 
-/// Text and axes.
+/// Colour of text and axes.
 pub const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
-/// What is of all devices and kinds: no curve's colour.
+/// Colour of results of all devices and kinds; no curve has it.
 const WHOLE: RGBColor = RGBColor(0x3f, 0x4f, 0x63);
 const FAINT: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
-/// Told apart in print, and by most who see colours differently.
+/// Colours of curves. They differ in print, and for most people who see colours differently.
 const COLOURS: [RGBColor; 8] = [
     RGBColor(0x1f, 0x5f, 0xa8),
     RGBColor(0xd9, 0x5f, 0x02),
@@ -35,26 +35,25 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(0x17, 0x9f, 0xb8),
     RGBColor(0x66, 0x66, 0x66),
 ];
-/// Room for the names of marks.
+/// Width of the marks' labels.
 const LEFT: u32 = 84;
-/// Percentiles beyond are of runs of years.
+/// Largest number of nines on the axis; only a run of years has more.
 const MOST_NINES: f64 = 8.0;
 
-/// The colour of the series in this place; beyond eight they come again, lighter.
+/// Returns the colour of a series; from the ninth on the colours are repeated in a lighter shade.
 pub fn colour(place: usize) -> RGBAColor {
     let strength = if (place / COLOURS.len()).is_multiple_of(2) { 1.0 } else { 0.55 };
     COLOURS[place % COLOURS.len()].mix(strength)
 }
 
-/// A font of a size in pixels.
+/// Makes a text style of a size in pixels.
 pub fn font(size: u32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&INK)
 }
 
-/// As much of `text` as fits into `pixels`: what does not fit is left out in the middle, because addresses and paths differ at
-/// their ends.
+/// Shortens a text to fit into `pixels`. Drops its middle, because addresses and paths differ at their ends.
 pub fn fitted(text: &str, size: u32, pixels: u32) -> String {
-    // What XML has no place for (control characters, the last two of the plane) may be in a path.
+    // A path may contain characters that XML forbids: control characters, and the last two of the plane.
     let is_text = |c: char| !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}');
     let all: Vec<char> = text.chars().map(|c| if is_text(c) { c } else { '\u{fffd}' }).collect();
     let room = f64::from(pixels) / f64::from(size);
@@ -62,41 +61,41 @@ pub fn fitted(text: &str, size: u32, pixels: u32) -> String {
     if width(&all) <= room {
         return all.into_iter().collect();
     }
-    // The most that fits, as much from the end as from the start.
+    // Find the longest text that fits, with equal parts of start and end.
     let half = |count: usize| (count.div_ceil(2), all.len() - count / 2);
     let fits = |&count: &usize| {
         let (head, tail) = half(count);
         width(&all[..head]) + width(&all[tail..]) + 1.0 <= room
     };
-    // The narrowest are a third as wide as high.
+    // The narrowest characters are a third as wide as high.
     let most = all.len().min((room * 3.1) as usize);
     let (head, tail) = half((0..most).rev().find(fits).unwrap_or(0));
     all[..head].iter().chain(&['…']).chain(&all[tail..]).collect()
 }
 
-/// About how wide a character is, as a part of the font's size: fonts differ.
+/// Estimates the width of a character as a fraction of the font's size; fonts differ.
 fn width(c: char) -> f64 {
     match c {
         'i' | 'j' | 'l' | 'I' | ' ' | '.' | ',' | ':' | ';' | '\'' | '|' | '/' | '(' | ')' | '-' => 0.33,
         'm' | 'w' | 'M' | 'W' | '@' | '%' => 0.95,
         'A'..='Z' => 0.68,
         c if c.is_ascii() => 0.56,
-        // Most of these are as wide as high.
+        // Most of these characters are as wide as high.
         c if c >= '\u{1100}' => 1.0,
         _ => 0.62,
     }
 }
 
-/// What went wrong.
+/// Colour of problems.
 pub const ALARM: RGBColor = RGBColor(0xb3, 0x12, 0x12);
-/// The height of a line about what went wrong.
+/// Height of a line about a problem.
 const ALARM_LINE: u32 = 22;
-/// Below the band.
+/// Gap below the band of problems.
 const ALARM_GAP: u32 = 10;
-/// Lines in a band.
+/// Largest number of lines in the band.
 const ALARM_LINES: usize = 5;
 
-/// The height of a band of lines about what went wrong; 0 without any.
+/// Returns the height of the band of problems; 0 without any.
 pub fn alarm_height(problems: &[Problem]) -> u32 {
     match problems.len() {
         0 => 0,
@@ -104,7 +103,7 @@ pub fn alarm_height(problems: &[Problem]) -> u32 {
     }
 }
 
-/// What went wrong, white on red, across the image.
+/// Draws the problems white on red across the image.
 pub fn alarm(area: &Area<'_>, problems: &[Problem]) -> Drawn {
     let (right, bottom) = area.dim_in_pixel();
     area.draw(&Rectangle::new([(0, 0), (right as i32, (bottom - ALARM_GAP) as i32)], ALARM.filled()))?;
@@ -119,25 +118,24 @@ pub fn alarm(area: &Area<'_>, problems: &[Problem]) -> Drawn {
 
 /// A curve of latencies.
 pub struct Curve {
-    /// For the legend.
+    /// Name in the legend.
     pub name: String,
-    /// Percentile and nanoseconds; the last is the largest of all.
+    /// Percentiles and nanoseconds; the last point is the largest latency.
     pub points: Vec<(f64, u64)>,
-    /// I/Os.
+    /// Number of I/Os.
     pub count: u64,
-    /// Its colour.
     pub colour: RGBAColor,
 }
 
 impl Curve {
-    /// That of the series in this place; `None` without I/Os.
+    /// Makes the curve of a series; `None` without I/Os.
     pub fn of(name: String, direction: &Direction, place: usize) -> Option<Self> {
         let points = direction.latency_ns.as_ref()?.curve.clone();
         Some(Self { name, points, count: direction.ios, colour: colour(place) })
     }
 }
 
-/// A chart with room for its caption and axes.
+/// Starts a chart with a caption, and with space for its axes.
 fn frame<'a, 'b>(area: &'a Area<'b>, caption: &str) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
     let mut frame = ChartBuilder::on(area);
     frame
@@ -149,9 +147,9 @@ fn frame<'a, 'b>(area: &'a Area<'b>, caption: &str) -> ChartBuilder<'a, 'b, SVGB
     frame
 }
 
-/// Latency by percentile. The tail gets the room that it needs: the axis counts nines, and latency is logarithmic.
+/// Draws latency by percentile. The axes count nines and are logarithmic, so that the tail gets space.
 pub fn percentiles(area: &Area<'_>, curves: &[Curve]) -> Drawn {
-    // As far as one I/O decides: the largest of n is the percentile 1 - 1/n.
+    // The curve ends at the percentile of a single I/O, 1 - 1/n.
     let end = |curve: &Curve| (curve.count.max(1) as f64).log10().clamp(1.0, MOST_NINES);
     let nines = curves.iter().map(end).fold(1.0, f64::max);
     let values = curves.iter().flat_map(|curve| &curve.points).map(|&(_, ns)| ns as f64);
@@ -178,17 +176,17 @@ pub fn percentiles(area: &Area<'_>, curves: &[Curve]) -> Drawn {
     Ok(())
 }
 
-/// Entries side by side in a legend.
+/// Number of legend entries side by side.
 const COLUMNS: usize = 2;
-/// The height of a row of a legend.
+/// Height of a row of a legend.
 const ENTRY: u32 = 20;
 
-/// The height of a legend.
+/// Returns the height of a legend.
 pub fn legend_height(entries: usize) -> u32 {
     entries.div_ceil(COLUMNS) as u32 * ENTRY + 6
 }
 
-/// The names of curves, in an area of their own: wherever they were put in a chart, some curve would be below them.
+/// Draws the names of curves in an area of their own: inside the chart they would cover a curve.
 pub fn legend(area: &Area<'_>, curves: &[Curve]) -> Drawn {
     let width = (area.dim_in_pixel().0 - 40) / COLUMNS as u32;
     for (i, curve) in curves.iter().enumerate() {
@@ -200,7 +198,7 @@ pub fn legend(area: &Area<'_>, curves: &[Curve]) -> Drawn {
     Ok(())
 }
 
-/// IOPS over time.
+/// Draws IOPS over time.
 pub fn rates(area: &Area<'_>, intervals: &[Interval]) -> Drawn {
     let high = intervals.iter().map(|interval| interval.iops).fold(1.0, f64::max) * 1.1;
     let name = |value: &f64| units::short(&units::count(*value));
@@ -212,7 +210,7 @@ pub fn rates(area: &Area<'_>, intervals: &[Interval]) -> Drawn {
     })
 }
 
-/// The 99th percentile over time.
+/// Draws the 99th percentile over time.
 pub fn p99s(area: &Area<'_>, intervals: &[Interval]) -> Drawn {
     let values = intervals.iter().filter_map(|interval| interval.p99_ns).map(|ns| ns as f64);
     let axis = LogTime::around(values);
@@ -263,8 +261,9 @@ where
     draw(&mut chart)
 }
 
-/// A point at each end of an interval: what is said of it holds for all of it. Cut where there is nothing to say; and
-/// what was left over at the end, much shorter than the others, says nothing.
+/// Makes two points per interval, one at each end, since its value holds for all of it. Starts a new piece
+/// after an interval without a value. Leaves out a last interval that is much shorter than the others: its
+/// value means little.
 fn steps(intervals: &[Interval], value: impl Fn(&Interval) -> Option<f64>) -> Vec<Vec<(f64, f64)>> {
     let length = |interval: &Interval| interval.end_ns - interval.start_ns;
     let shown = match intervals {
@@ -288,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_too_long_is_cut_in_the_middle() {
+    fn a_text_that_is_too_long_is_cut_in_the_middle() {
         assert_eq!(fitted("short", 14, 200), "short");
         let text = fitted("vfio-user:/a/very/long/path/to/some/socket/of/mine.sock", 14, 160);
         assert!(
@@ -296,14 +295,14 @@ mod tests {
             "{text}"
         );
         assert_eq!(fitted("äöü", 10, 0), "…");
-        // Wide ones take the room of two.
+        // Wide characters take more space.
         let count = |c: &str| fitted(&c.repeat(200), 14, 410).chars().count();
         assert!(count("M") <= 31 && count("漢") <= 29 && count("x") > 45, "{} {}", count("M"), count("x"));
         assert_eq!(fitted("a\x1b[31m\n\u{fffe}b", 14, 200), "a\u{fffd}[31m\u{fffd}\u{fffd}b");
     }
 
     #[test]
-    fn an_interval_without_a_value_is_a_gap_and_a_rest_is_left_out() {
+    fn an_empty_interval_is_a_gap_and_a_rest_is_left_out() {
         let interval = |start: u64, end: u64, p99| Interval {
             start_ns: start * 1_000_000_000,
             end_ns: end * 1_000_000_000,

@@ -1,4 +1,4 @@
-//! Several runs in one image: IOPS and p99 as bars, and the latencies' curves.
+//! Several runs in one image: bars of IOPS and p99, and curves of latency.
 
 use super::{
     chart::{ALARM, Area, Curve, Drawn, INK, colour, fitted, font, percentiles},
@@ -11,14 +11,14 @@ const WIDTH: u32 = 1100;
 const CHART: u32 = 520;
 const HEAD: u32 = 74;
 const ROW: u32 = 58;
-/// More, for a run with a line about what went wrong.
+/// Additional height of a run that had problems.
 const ALARM_ROW: u32 = 18;
-/// Where the columns of bars begin, and how wide the largest bar is.
+/// Left ends of the bars' columns, and width of the largest bar.
 const IOPS: i32 = 470;
 const P99: i32 = 800;
 const BAR: f64 = 190.0;
 
-/// The image's size.
+/// Returns the size of the image.
 pub fn size(runs: &[Run]) -> (u32, u32) {
     (WIDTH, HEAD + rows(runs) + CHART)
 }
@@ -31,7 +31,7 @@ fn rows(runs: &[Run]) -> u32 {
     runs.iter().map(height).sum()
 }
 
-/// Draws it.
+/// Draws the image.
 pub fn paint(root: &Area<'_>, runs: &[Run]) -> Drawn {
     root.fill(&WHITE)?;
     let (head, chart) = root.split_vertically(HEAD + rows(runs));
@@ -55,15 +55,15 @@ pub fn paint(root: &Area<'_>, runs: &[Run]) -> Drawn {
     let curve = |(i, run): (usize, &Run)| Curve::of(run.name.clone(), &run.report.counts.total, i);
     let curves: Vec<_> = runs.iter().enumerate().filter_map(curve).collect();
     if curves.is_empty() {
-        chart.draw(&Text::new("No I/O succeeded in any of them.", (20, 20), font(16)))?;
+        chart.draw(&Text::new("No I/O succeeded in any run.", (20, 20), font(16)))?;
     } else {
-        // The rows above are the legend.
+        // The rows above serve as the legend.
         percentiles(&chart, &curves)?;
     }
     Ok(root.present()?)
 }
 
-/// The run's colour, name and parameters.
+/// Draws a run's colour, name and parameters.
 fn row(area: &Area<'_>, run: &Run, place: usize, top: i32) -> Drawn {
     area.draw(&Rectangle::new([(20, top + 3), (32, top + 47)], colour(place).filled()))?;
     area.draw(&Text::new(fitted(&run.name, 14, 410), (42, top + 2), font(14)))?;
@@ -81,7 +81,7 @@ fn row(area: &Area<'_>, run: &Run, place: usize, top: i32) -> Drawn {
 }
 
 fn bar(area: &Area<'_>, left: i32, top: i32, colour: RGBAColor, share: f64, value: &str) -> Drawn {
-    // 0 of 0, too.
+    // The share may be 0 / 0.
     let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
     let right = left + ((share * BAR) as i32).max(1);
     area.draw(&Rectangle::new([(left, top + 12), (right, top + 34)], colour.filled()))?;

@@ -1,4 +1,4 @@
-//! `upcie plot`: what `upcie perf --json` wrote, as an image.
+//! `upcie plot`: draws the results of `upcie perf --json`.
 
 mod axis;
 mod chart;
@@ -21,37 +21,38 @@ use std::{
     path::PathBuf,
 };
 
-/// For `--help`.
+/// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
   upcie perf emu --json > emu.json
   upcie plot emu.json --out emu.svg
       one run: latency by percentile, IOPS and p99 over time
   upcie plot qd1.json qd32.json qd128.json --out depths.svg
-      several: IOPS, p99, and their latencies by percentile in one chart
+      several runs: IOPS, p99 and all latencies by percentile in one chart
   upcie perf emu --json | upcie plot - > emu.svg
-      - is stdin; stdout is taken for the image when it is no terminal";
+      - is stdin; the image goes to stdout unless that is a terminal";
 
-/// More would not be told apart.
+/// Largest number of runs that an image can show clearly.
 const MOST: usize = 16;
 
 /// Arguments of `upcie plot`.
 #[derive(Debug, Args)]
 pub struct PlotArgs {
-    /// What `upcie perf --json` wrote, - for stdin; the legend has the files' names
+    /// Output of `upcie perf --json`, or - for stdin; the file name is shown in the legend
     #[arg(value_name = "FILE.json", required = true)]
     files: Vec<PathBuf>,
-    /// The image, - for stdout [default: stdout, or on a terminal a file named after the first FILE.json]
+    /// Image to write, or - for stdout [default: stdout, or on a terminal a file named after the first
+    /// FILE.json]
     #[arg(long, short = 'o', value_name = "FILE.svg")]
     out: Option<PathBuf>,
 }
 
-/// Runs it.
+/// Runs `upcie plot`.
 pub fn run(args: &PlotArgs) -> anyhow::Result<Outcome> {
     let files = &args.files;
-    ensure!(files.len() <= MOST, "{} files are given: at most {MOST} are told apart", files.len());
+    ensure!(files.len() <= MOST, "{} files are given: at most {MOST} fit into one image", files.len());
     let stdin = files.iter().filter(|file| matches!(Place::input(file), Place::Stdin)).count();
-    ensure!(stdin <= 1, "- is given {stdin} times: stdin can be read once");
+    ensure!(stdin <= 1, "- is given {stdin} times: stdin can be read only once");
     ensure!(stdin == 0 || !io::stdin().is_terminal(), "nothing to draw: name a file, or pipe results in");
     let out = match &args.out {
         Some(path) => path.clone(),
@@ -82,7 +83,7 @@ pub fn run(args: &PlotArgs) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// An image beside what it shows.
+/// Chooses the name of an image that is stored next to its results.
 fn default_name(files: &[PathBuf]) -> PathBuf {
     match files {
         [one] if matches!(Place::input(one), Place::Path(_)) => one.with_extension("svg"),
@@ -90,7 +91,7 @@ fn default_name(files: &[PathBuf]) -> PathBuf {
     }
 }
 
-/// One run as an SVG image.
+/// Draws one run as an SVG image.
 pub fn draw(report: &Report) -> anyhow::Result<String> {
     image(single::size(report), |root| single::paint(root, report))
 }

@@ -1,4 +1,4 @@
-//! Reads what `upcie perf --json` wrote.
+//! Reads results of `upcie perf --json`.
 
 use crate::{
     files::Place,
@@ -12,12 +12,12 @@ use std::{
     path::Path,
 };
 
-/// A run.
+/// A run to draw.
 #[derive(Debug)]
 pub struct Run {
-    /// The file's name, without what all have.
+    /// File name without directory and suffix.
     pub name: String,
-    /// What it holds.
+    /// Results.
     pub report: Report,
 }
 
@@ -41,12 +41,12 @@ fn read_stdin() -> io::Result<Vec<u8>> {
 
 fn parse(text: &[u8]) -> anyhow::Result<Report> {
     let value: Value = serde_json::from_slice(text)
-        .context("not JSON: the output of `upcie perf --json` is needed, and nothing else")?;
+        .context("not JSON: the file must be the output of `upcie perf --json`")?;
     match value.get("schema") {
         Some(schema) if *schema == SCHEMA => {}
         Some(schema) => {
             bail!(
-                "schema {schema}, and this program reads {SCHEMA}: run `upcie perf --json` of this version again"
+                "the file has schema {schema}, this program reads {SCHEMA}: run `upcie perf --json` of this version again"
             )
         }
         None => bail!("not the output of `upcie perf --json`: it has no schema"),
@@ -56,17 +56,17 @@ fn parse(text: &[u8]) -> anyhow::Result<Report> {
     if report.devices.is_empty() {
         bail!("not the output of `upcie perf --json`: it names no device");
     }
-    // From here on they are drawn: a length below 0 has no place.
+    // Check values that would break a chart: a negative length can't be drawn.
     if report.intervals.iter().any(|interval| interval.end_ns < interval.start_ns) {
         bail!("an interval ends before it starts");
     }
     if report.intervals.iter().any(|interval| !(0.0..=1e15).contains(&interval.iops)) {
-        bail!("an interval has IOPS that no device has");
+        bail!("an interval has an impossible number of IOPS");
     }
     Ok(report)
 }
 
-/// Files of the same name are told apart by their paths.
+/// Renames runs of equal file names to their paths.
 pub fn tell_apart(runs: &mut [Run], paths: &[impl AsRef<Path>]) {
     let names: Vec<_> = runs.iter().map(|run| run.name.clone()).collect();
     for (run, path) in runs.iter_mut().zip(paths) {
@@ -81,12 +81,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_report_is_refused_with_the_reason() {
+    fn invalid_reports_are_refused_with_the_reason() {
         for (text, part) in [
             ("", "not JSON"),
             ("{", "not JSON"),
             ("[]", "no schema"),
-            ("{\"schema\": 1}", "schema 1, and this program reads 2"),
+            ("{\"schema\": 1}", "schema 1, this program reads 2"),
             ("{\"schema\": \"x\"}", "schema \"x\""),
             ("{\"schema\": 2}", "missing field"),
         ] {

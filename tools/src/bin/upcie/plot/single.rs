@@ -1,4 +1,4 @@
-//! One run as an image: its latencies' distribution, and IOPS and p99 over time.
+//! One run as an image: latency by percentile, and IOPS and p99 over time.
 
 use super::chart::{
     Area, Curve, Drawn, INK, alarm, alarm_height, fitted, font, legend, legend_height, p99s, percentiles,
@@ -11,20 +11,20 @@ const SIZE: (u32, u32) = (960, 1010);
 const TITLE: u32 = 66;
 const PERCENTILES: u32 = 400;
 const RATES: u32 = 272;
-/// Devices that have a curve of their own.
+/// Largest number of devices that get a curve each.
 const MOST_CURVES: usize = 16;
 
-/// The image's size.
+/// Returns the size of the image.
 pub fn size(report: &Report) -> (u32, u32) {
     (SIZE.0, SIZE.1 + legend_of(&curves(report)) + alarm_height(&report.problems()))
 }
 
-/// The height of the legend, if one is needed.
+/// Returns the height of the legend; 0 if none is needed.
 fn legend_of(curves: &[Curve]) -> u32 {
     if curves.len() > 1 { legend_height(curves.len()) } else { 0 }
 }
 
-/// Draws it.
+/// Draws the image.
 pub fn paint(root: &Area<'_>, report: &Report) -> Drawn {
     root.fill(&WHITE)?;
     let (head, body) = root.split_vertically(TITLE);
@@ -54,7 +54,7 @@ pub fn paint(root: &Area<'_>, report: &Report) -> Drawn {
     Ok(root.present()?)
 }
 
-/// Of each device if there are several, of each kind if there are two, or of all.
+/// Makes a curve for each of several devices, else for each of two kinds of I/O, else one for all.
 fn curves(report: &Report) -> Vec<Curve> {
     let mut named: Vec<(String, &Direction)> = Vec::new();
     if report.devices.len() > 1 {

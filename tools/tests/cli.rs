@@ -1,4 +1,5 @@
-//! The `upcie` program as a user meets it: arguments, pipes, files, signals, exit codes; on the embedded controller.
+//! Runs the `upcie` program as a user does, on the embedded controller: arguments, pipes, files, signals,
+//! exit codes.
 
 mod program;
 
@@ -11,13 +12,13 @@ use std::{
     thread,
 };
 
-/// Runs with `input` on stdin.
+/// Runs a command with `input` on stdin.
 fn feed(arguments: &str, input: &[u8]) -> Output {
     let mut child =
         upcie(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
-    // The program may refuse its input.
+    // Writing fails if the program refuses its input.
     let feeder = thread::spawn(move || stdin.write_all(&input));
     let output = child.wait_with_output().unwrap();
     let _ = feeder.join().unwrap();
@@ -40,7 +41,7 @@ fn info_counts_the_interrupts_of_each_kind() {
 fn blocks_make_the_round_trip_through_pipes_and_files() {
     let dir = Dir::made("trip");
     let (disk, copy) = (format!("emu:file={},size=8M,lba=512", dir.path("disk")), dir.path("copy"));
-    // Not a whole number of commands, nor an even number of pages.
+    // Neither a whole number of commands nor an even number of pages.
     let data = bytes((3 << 20) + 512 * 13);
     succeeds(feed(&format!("write {disk} --offset 1536 --verify --destructive"), &data));
     let length = data.len();
@@ -77,7 +78,7 @@ fn a_wrong_length_is_refused_and_nothing_is_written() {
 }
 
 #[test]
-fn a_pipe_s_rest_of_a_block_is_refused_not_padded() {
+fn a_partial_block_from_a_pipe_is_refused() {
     let dir = Dir::made("rest");
     let disk = format!("emu:file={},size=1M,lba=512", dir.path("disk"));
     let error = fails(1, feed(&format!("write {disk} --destructive"), &bytes(1000)));
@@ -111,7 +112,7 @@ fn a_read_only_disk_is_an_error() {
 }
 
 #[test]
-fn a_reader_that_leaves_ends_it_quietly() {
+fn a_reader_that_leaves_ends_read_quietly() {
     let mut child = upcie("read emu:size=64M").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdout.take().unwrap().read_exact(&mut [0; 4096]).unwrap();
     let output = child.wait_with_output().unwrap();
@@ -119,7 +120,7 @@ fn a_reader_that_leaves_ends_it_quietly() {
 }
 
 #[test]
-fn wrong_arguments_are_usage_errors_that_name_the_way_out() {
+fn usage_errors_name_the_valid_values() {
     for (arguments, part) in [
         ("perf", "ADDR"),
         ("perf nvme0", "vfio-user:/path"),
@@ -141,7 +142,7 @@ fn wrong_arguments_are_usage_errors_that_name_the_way_out() {
 }
 
 #[test]
-fn what_the_device_can_t_do_is_an_error_that_says_what_it_can() {
+fn limits_of_the_device_are_named_in_errors() {
     for (arguments, part) in [
         ("perf emu --block-size 1000", "512"),
         ("perf emu --block-size 2M", "1 MiB"),
@@ -165,7 +166,7 @@ fn what_the_device_can_t_do_is_an_error_that_says_what_it_can() {
 }
 
 #[test]
-fn info_and_list_speak_to_people_and_programs() {
+fn info_and_list_print_text_and_json() {
     let text = String::from_utf8(succeeds(run("info emu:namespaces=2,lba=512+4096"))).unwrap();
     for part in ["Controller", "Namespace 2", "4096 bytes", "CAP", "CSTS", "ready yes", "EMU0"] {
         assert!(text.contains(part), "{part} in {text}");
@@ -194,7 +195,8 @@ fn help_and_completions_are_complete() {
     }
 }
 
-/// Runs on a terminal, which `script` (Debian's bsdutils, essential there) makes; gives what appears on it.
+/// Runs a command on a terminal made by `script` (Debian's bsdutils, an essential package); returns the exit
+/// code and the terminal's content.
 fn on_a_terminal(arguments: &str) -> (i32, String) {
     let command = format!("{} {arguments}", env!("CARGO_BIN_EXE_upcie"));
     let output = Command::new("script")
@@ -216,7 +218,7 @@ fn a_terminal_gets_progress_but_no_blocks() {
 }
 
 #[test]
-fn an_error_that_nobody_can_be_told_keeps_its_exit_code() {
+fn a_closed_stderr_keeps_the_exit_code() {
     for (program, arguments, code) in [
         (env!("CARGO_BIN_EXE_upcie"), "info vfio-user:/nonexistent", 1),
         (env!("CARGO_BIN_EXE_upcie"), "perf nonsense", 2),

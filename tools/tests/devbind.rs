@@ -1,4 +1,4 @@
-//! The `devbind` program as a user meets it, as far as it changes nothing: the guest's suite `guest_devbind` does.
+//! Runs the `devbind` program without changing anything; the guest suite `guest_devbind` changes drivers.
 
 mod program;
 
@@ -21,7 +21,7 @@ fn has(text: &str, parts: &[&str]) {
     }
 }
 
-/// All functions of this machine.
+/// Lists all functions of this machine.
 fn functions() -> Vec<Value> {
     let text = succeeds(run("list --class all --json"));
     let Value::Array(all) = serde_json::from_str(&text).unwrap() else { panic!("no array: {text}") };
@@ -33,7 +33,7 @@ fn option(state: &Dir) -> String {
 }
 
 #[test]
-fn the_list_has_what_sysfs_has() {
+fn the_list_matches_sysfs() {
     let mut expected: Vec<_> = fs::read_dir("/sys/bus/pci/devices")
         .into_iter()
         .flatten()
@@ -64,7 +64,7 @@ fn the_list_has_what_sysfs_has() {
 }
 
 #[test]
-fn a_class_is_a_name_or_how_its_code_begins() {
+fn a_class_is_a_name_or_the_start_of_a_code() {
     let all = functions();
     let class = |function: &Value| format!("{:06x}", function["class"].as_u64().unwrap());
     for prefix in ["0", "01", "0108", "010802", "060400", "0x06"] {
@@ -80,7 +80,7 @@ fn a_class_is_a_name_or_how_its_code_begins() {
 }
 
 #[test]
-fn a_dry_run_shows_the_writes_or_says_what_uses_the_function() {
+fn a_dry_run_shows_the_writes_or_the_users() {
     let dir = Dir::new("dry");
     for function in functions() {
         let bdf = function["address"].as_str().unwrap();
@@ -105,7 +105,7 @@ fn a_dry_run_shows_the_writes_or_says_what_uses_the_function() {
 }
 
 #[test]
-fn vfio_without_an_iommu_is_refused_before_anything_is_changed() {
+fn vfio_without_an_iommu_is_refused_before_a_change() {
     let dir = Dir::new("iommu");
     let parameter = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
     if fs::read_to_string(parameter).is_ok_and(|text| text.trim() == "Y") {
@@ -115,7 +115,7 @@ fn vfio_without_an_iommu_is_refused_before_anything_is_changed() {
     for function in functions().iter().filter(without) {
         let bdf = function["address"].as_str().unwrap();
         let error = fails(1, run(&format!("bind vfio-pci {bdf} {}", option(&dir))));
-        // What would be lost counts first.
+        // A user of the function is reported first.
         let words: &[&str] = match function["in_use"].as_array().unwrap().is_empty() {
             true => &["no IOMMU", "intel_iommu=on", "--unsafe-noiommu", "uio_pci_generic"],
             false => &["is in use", "--force"],
@@ -129,7 +129,7 @@ fn vfio_without_an_iommu_is_refused_before_anything_is_changed() {
 }
 
 #[test]
-fn what_is_not_there_is_named() {
+fn a_missing_function_is_named() {
     let dir = Dir::new("missing");
     for command in ["bind vfio-pci", "unbind"] {
         let error = fails(1, run(&format!("{command} 3f:1f.7 {}", option(&dir))));
@@ -143,7 +143,7 @@ fn what_is_not_there_is_named() {
 }
 
 #[test]
-fn every_refusal_is_told_and_nothing_is_changed() {
+fn every_refused_function_is_reported() {
     let error = fails(1, run("unbind 3f:1f.7 3e:1f.7 3f:1f.7 --dry-run"));
     assert_eq!(error.lines().count(), 2, "one for each: {error}");
     has(&error, &["0000:3e:1f.7", "0000:3f:1f.7"]);
@@ -166,7 +166,7 @@ fn an_unknown_driver_is_named() {
 }
 
 #[test]
-fn wrong_usage_is_told_in_a_line_and_exits_with_2() {
+fn wrong_usage_is_one_line_and_exit_code_2() {
     for (arguments, words) in [
         ("bind vfio-pci", "FUNCTION"),
         ("unbind", "FUNCTION"),

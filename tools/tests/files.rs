@@ -1,4 +1,4 @@
-//! The files of `upcie`: what is read from is never written to, looking creates nothing, and a file is replaced only by data.
+//! Files of `upcie`: an input is never written to, reading creates nothing, and only data replaces a file.
 
 mod program;
 
@@ -15,7 +15,7 @@ fn bytes(len: usize) -> Vec<u8> {
     (0..len as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
 }
 
-/// Other names of a file.
+/// Makes other names of a file.
 fn names(dir: &Dir, file: &str) -> Vec<String> {
     let (hard, soft) = (dir.path("hard"), dir.path("soft"));
     fs::hard_link(file, &hard).unwrap();
@@ -24,7 +24,7 @@ fn names(dir: &Dir, file: &str) -> Vec<String> {
     vec![file.into(), hard, soft, format!("{parent}/../{}/{name}", parent.rsplit_once('/').unwrap().1)]
 }
 
-/// Tools finding A1: `read` into the file that it reads from.
+/// Tools finding A1: `read` into the file that is read.
 #[test]
 fn a_disk_is_not_read_into_itself() {
     let dir = Dir::made("itself");
@@ -40,7 +40,7 @@ fn a_disk_is_not_read_into_itself() {
     let stdout = fs::File::options().append(true).open(&disk).unwrap();
     let error = fails(1, upcie(&format!("info emu:file={disk}")).stdout(stdout).output().unwrap());
     assert!(error.contains("same file"), "{error}");
-    // By the stream that the shell has opened, and by its names.
+    // The stream that the shell has opened, and its names.
     for name in ["-", "/dev/stdout", "/proc/self/fd/1"] {
         let stdout = fs::File::options().append(true).open(&disk).unwrap();
         let output = upcie(&format!("read emu:file={disk} {name}")).stdout(stdout).output().unwrap();
@@ -57,7 +57,7 @@ fn a_disk_is_not_read_into_itself() {
     assert!(fs::read(&disk).unwrap() == data);
 }
 
-/// Tools finding A1: the same through a server, whose file has its lock.
+/// Tools finding A1: the same through a server, which has locked its file.
 #[test]
 fn a_server_s_disk_is_not_replaced() {
     let dir = Dir::made("server");
@@ -81,13 +81,13 @@ fn a_server_s_disk_is_not_replaced() {
     let output = upcie(&format!("write {address} --destructive")).stdin(stdin).output().unwrap();
     assert!(fails(1, output).contains("locked"));
     assert!(fs::read(&disk).unwrap() == data);
-    // A copy is fine, and the server has not noticed.
+    // Another file can be written, and the server still works.
     let copy = dir.path("copy");
     succeeds(run(&format!("read {address} {copy}")));
     assert!(fs::read(&copy).unwrap() == data);
 }
 
-/// Tools finding A1: what is in the output stays until data has come.
+/// Tools finding A1: the old content stays until there is data.
 #[test]
 fn a_file_is_replaced_only_by_data() {
     let dir = Dir::made("kept");
@@ -101,7 +101,7 @@ fn a_file_is_replaced_only_by_data() {
         assert!(fs::read(&copy).unwrap() == bytes(3 << 20), "{arguments}");
         assert!(!fs::exists(&fresh).unwrap(), "{arguments}");
     }
-    // A device that loses its data, before the first block has come.
+    // The device loses all its data before the first block is read.
     let Served(_server, address) = Served::new(&dir, &format!("file={disk}"));
     fs::File::options().write(true).open(&disk).unwrap().set_len(0).unwrap();
     for file in [&copy, &fresh] {
@@ -110,7 +110,7 @@ fn a_file_is_replaced_only_by_data() {
     }
     assert!(fs::read(&copy).unwrap() == bytes(3 << 20));
     assert!(!fs::exists(&fresh).unwrap());
-    // One that loses a part of it.
+    // The device loses a part of its data.
     let file = fs::File::options().write(true).open(&disk).unwrap();
     file.set_len(512 << 10).unwrap();
     let error = fails(1, run(&format!("read {address} {copy}")));
@@ -120,9 +120,9 @@ fn a_file_is_replaced_only_by_data() {
     assert_eq!(fs::metadata(&copy).unwrap().len(), 256 << 10, "shorter than it was");
 }
 
-/// Tools finding A1: a copy that ends early says what there is.
+/// Tools finding A1: an interrupted copy reports how much it has copied.
 #[test]
-fn an_interrupted_copy_says_so() {
+fn an_interrupted_copy_reports_its_progress() {
     let dir = Dir::made("interrupted");
     let copy = dir.path("copy");
     fs::write(&copy, b"before").unwrap();
@@ -138,7 +138,7 @@ fn an_interrupted_copy_says_so() {
     assert!(fs::read(&copy).unwrap().iter().all(|&byte| byte == 0));
 }
 
-/// Tools finding A1: two outputs, or an output and an input, that are one file.
+/// Tools finding A1: two outputs, or an output and an input, are one file.
 #[test]
 fn outputs_that_are_one_file_are_refused() {
     let dir = Dir::made("outputs");
@@ -164,13 +164,13 @@ fn outputs_that_are_one_file_are_refused() {
     fs::hard_link(&json, &same).unwrap();
     assert!(fails(1, run(&format!("plot {json} --out {same}"))).contains("same file"));
     assert_eq!(fs::read(&json).unwrap(), before);
-    // Nothing meets anything else in /dev/null.
+    // /dev/null may be used twice.
     succeeds(run("perf emu --count 9 --histogram /dev/null --plot /dev/null"));
 }
 
-/// Tools finding A2: a look at a file that is not there, is empty, or can't be written.
+/// Tools finding A2: reads of a file that does not exist, is empty, or can't be written.
 #[test]
-fn looking_creates_nothing() {
+fn reading_creates_nothing() {
     let dir = Dir::made("look");
     let (typo, empty, image, copy) =
         (dir.path("typo"), dir.path("empty"), dir.path("image"), dir.path("copy"));
@@ -205,7 +205,7 @@ fn looking_creates_nothing() {
     assert!(fs::read(&image).unwrap() == bytes(1 << 20));
 }
 
-/// Image sizes: a GPT's backup header is in the last block.
+/// Image sizes: the backup header of a GPT is in the last block.
 #[test]
 fn an_image_is_copied_to_its_last_block() {
     let dir = Dir::made("sizes");
@@ -218,9 +218,9 @@ fn an_image_is_copied_to_its_last_block() {
     assert!(error.contains("gpt.img") && error.contains("last 4 bytes"), "{error}");
 }
 
-/// Tools finding A10: `-` is a stream, and an image is what its name says.
+/// Tools finding A10: `-` is a stream, and a plot's file name ends in .svg.
 #[test]
-fn plots_take_and_give_streams() {
+fn plots_read_and_write_streams() {
     let dir = Dir::made("streams");
     let json = dir.path("a.json");
     fs::write(&json, succeeds(run("perf emu --count 99 --json"))).unwrap();
@@ -241,13 +241,13 @@ fn plots_take_and_give_streams() {
     assert!(!fs::exists(dir.path("x.png")).unwrap());
 }
 
-/// Tools finding A7: a full disk is said once, with the file's name, and counted.
+/// Tools finding A7: a full disk is logged once with the file's name, and then counted.
 #[test]
-fn a_log_says_a_cause_once() {
+fn a_log_reports_a_cause_once() {
     let dir = Dir::made("log");
     let disk = dir.path("disk");
     fs::File::create(&disk).unwrap().set_len(1 << 30).unwrap();
-    // Writes above the limit of 64 MiB fail (EFBIG): the signal that would end the program is ignored.
+    // Writes above the limit of 64 MiB fail (EFBIG), because the signal SIGXFSZ is ignored.
     let script = format!(
         "trap '' XFSZ; ulimit -f 131072; exec {} perf emu:file={disk} --offset 512M --rw randwrite --count 2000 --destructive",
         env!("CARGO_BIN_EXE_upcie")
@@ -262,7 +262,7 @@ fn a_log_says_a_cause_once() {
     assert!(lines[1].contains("writing failed 2000 times"), "{text}");
 }
 
-/// Tools finding A9: a controller's bring-up can be followed, in every tool by the same option.
+/// Tools finding A9: every tool can log the bring-up of a controller with the same option.
 #[test]
 fn the_log_shows_the_bring_up() {
     let dir = Dir::made("trace");
@@ -285,7 +285,7 @@ fn the_log_shows_the_bring_up() {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(text.lines().all(|line| line.contains("emu") || line.contains("vfio-user")), "{text}");
-        // An engineer's level leaves out each write; without the option there is nothing.
+        // The level debug leaves out register writes; without --log nothing is printed.
         let text = String::from_utf8(run(&format!("info {address} --log")).stderr).unwrap();
         assert!(text.contains("queues granted") && !text.contains("register write"), "{text}");
         assert!(run(&format!("info {address}")).stderr.is_empty());
@@ -298,7 +298,7 @@ fn the_log_shows_the_bring_up() {
     }
 }
 
-/// Tools findings of part B: an argument is quoted as it was typed, and old names of options still work.
+/// Tools findings of part B: messages quote arguments as typed, and old option names still work.
 #[test]
 fn arguments_are_quoted_as_typed() {
     for (arguments, part) in [

@@ -1,4 +1,4 @@
-//! The `hugepages` program as a user meets it, as far as it leaves the machine alone.
+//! Runs the `hugepages` program without changing the machine.
 
 mod program;
 
@@ -15,13 +15,13 @@ fn succeeds(arguments: &str) -> String {
     String::from_utf8(program::succeeds(run(arguments))).unwrap()
 }
 
-/// The message of a failure.
+/// Checks that a command fails; returns the message.
 #[track_caller]
 fn fails(code: i32, arguments: &str) -> String {
     program::complains(code, run(arguments))
 }
 
-/// As far as the program looks, a system that runs systemd.
+/// Makes a root directory that looks like a system with systemd.
 fn with_systemd(name: &str) -> Dir {
     let dir = Dir::made(name);
     fs::create_dir_all(dir.0.join("usr/lib/systemd")).unwrap();
@@ -29,7 +29,7 @@ fn with_systemd(name: &str) -> Dir {
     dir
 }
 
-/// What the kernel has, by the names of its directories.
+/// Lists the kernel's page sizes by the names of its directories.
 fn kernel_sizes() -> Vec<u64> {
     let list = fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten();
     let name = |entry: fs::DirEntry| entry.file_name().into_string().unwrap();
@@ -69,7 +69,7 @@ fn info_shows_every_pool() {
 fn a_dry_run_changes_nothing() {
     let count = || fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages").unwrap();
     let before = count();
-    // One more than there are: neither a pool that shrinks, nor more than the machine's memory.
+    // One more than the current number: this neither shrinks the pool nor exceeds the memory.
     let wanted = before.trim().parse::<u64>().unwrap() + 1;
     let text = succeeds(&format!("setup --count {wanted} --dry-run --persist"));
     let file = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
@@ -109,7 +109,7 @@ fn permanent_settings_are_written_below_a_root() {
 }
 
 #[test]
-fn without_systemd_a_unit_is_not_written() {
+fn without_systemd_no_unit_is_written() {
     let dir = Dir::made("huge-none");
     let error = fails(1, &format!("mount --persist --root {} /mnt/huge", dir.0.display()));
     assert!(
@@ -137,7 +137,7 @@ fn wrong_arguments_are_refused() {
     for (arguments, part) in [
         ("setup --count 1 --node 99", "on node 99"),
         ("mount --owner no-such-user /tmp/upcie-absent", "no user"),
-        ("mount /proc", "something else is mounted"),
+        ("mount /proc", "another file system is mounted"),
         ("mount /dev/null", "not a directory"),
     ] {
         let error = fails(1, arguments);

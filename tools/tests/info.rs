@@ -1,4 +1,4 @@
-//! `upcie info` where a controller comes up in part or not at all, and every tool on the least of controllers.
+//! `upcie info` of controllers without I/O or without an answer, and every tool on a minimal controller.
 
 mod program;
 
@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// As long as a busy machine may need for what should happen at once.
+/// Time limit that a busy machine can meet too.
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn info(arguments: &str) -> Value {
@@ -41,7 +41,7 @@ fn a_controller_without_io_is_shown_with_the_reason() {
 }
 
 #[test]
-fn registers_are_shown_without_bringing_it_up() {
+fn registers_are_shown_without_a_bring_up() {
     let shown = info("emu:depth=100 --registers");
     assert_eq!(shown["registers"]["CAP"]["max_queue_entries"], 100);
     assert_eq!(shown["registers"]["CSTS"]["ready"], false);
@@ -51,9 +51,9 @@ fn registers_are_shown_without_bringing_it_up() {
     assert!(text.starts_with("emu\n") && text.contains("CSTS"), "{text}");
 }
 
-/// One queue pair, one vector, two entries, the least MDTS, together: each tool works.
+/// Each tool works with one queue pair, one vector, two entries and the smallest MDTS together.
 #[test]
-fn every_tool_works_on_the_least_controller() {
+fn every_tool_works_on_a_minimal_controller() {
     let dir = Dir::made("least");
     let (image, data, copy) = (dir.path("disk"), dir.path("data"), dir.path("copy"));
     let emu = format!("emu:file={image},size=4M,queues=1,depth=2,vectors=1,mdts=8K");
@@ -67,7 +67,7 @@ fn every_tool_works_on_the_least_controller() {
     }
 }
 
-/// An `nvme-emu` process, killed at the end.
+/// An `nvme-emu` process, which is killed when dropped.
 struct Server(Child);
 
 impl Server {
@@ -94,7 +94,7 @@ impl Drop for Server {
 }
 
 #[test]
-fn a_stopped_server_is_named_within_the_timeout_asked_for() {
+fn a_stopped_server_is_named_within_the_timeout() {
     let dir = Dir::made("stopped");
     let socket = dir.path("socket");
     let server = Server::start(&socket);
@@ -105,7 +105,7 @@ fn a_stopped_server_is_named_within_the_timeout_asked_for() {
         assert!(error.contains(part), "{part}: {error}");
     }
     assert!(start.elapsed() < LIMIT, "{:?}", start.elapsed());
-    // It is well again, and serves the next.
+    // The server recovers, and serves the next client.
     server.signal(Signal::SIGCONT);
     succeeds(run(&format!("info vfio-user:{socket}")));
 }
@@ -119,7 +119,7 @@ fn an_interrupt_ends_the_wait_for_a_stopped_server() {
     let mut command = upcie(&format!("info vfio-user:{socket} --timeout 600s"));
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let start = Instant::now();
-    // It handles signals by the time that it has a socket.
+    // The program installs its signal handler before it opens a socket.
     let has_socket = || {
         let links = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap().flatten();
         links

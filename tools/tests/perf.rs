@@ -1,4 +1,4 @@
-//! `upcie perf`: what it measures, and how it says so.
+//! Measurements of `upcie perf`, and their output.
 
 mod program;
 
@@ -30,7 +30,7 @@ fn perf_json_is_one_object_with_sane_values() {
     assert!(latency[0] > 0.0 && latency.is_sorted(), "{latency:?}");
     let mean = number("/latency_ns/mean");
     assert!(latency[0] <= mean && mean <= latency[7]);
-    // Little's law: what is in flight is the rate times the latency.
+    // Little's law: I/Os in flight = rate × latency.
     let in_flight = number("/iops") * mean / 1e9;
     assert!((16.0..=33.0).contains(&in_flight), "{in_flight} of 32 in flight");
     assert!((0.25e9..5e9).contains(&number("/elapsed_ns")));
@@ -43,7 +43,7 @@ fn perf_json_is_one_object_with_sane_values() {
 }
 
 #[test]
-fn perf_counts_exactly_on_every_way_to_wait_and_workload() {
+fn perf_counts_exactly_in_every_wait_mode_and_workload() {
     for wait in ["poll", "irq", "adaptive"] {
         for rw in ["read", "write", "randread", "randwrite", "randrw"] {
             let report =
@@ -60,7 +60,7 @@ fn perf_counts_exactly_on_every_way_to_wait_and_workload() {
 }
 
 #[test]
-fn perf_waits_by_the_kind_of_interrupts_asked_for() {
+fn perf_uses_the_wanted_kind_of_interrupts() {
     for (options, irq, used) in [
         ("msi=4", "", "msix"),
         ("msi=4", "--irq auto", "msix"),
@@ -81,7 +81,7 @@ fn perf_waits_by_the_kind_of_interrupts_asked_for() {
 }
 
 #[test]
-fn interrupts_that_are_not_there_are_refused() {
+fn missing_interrupts_are_refused() {
     let text = fails(2, run("perf emu:size=16M --wait poll --irq msix --count 10"));
     assert!(text.contains("--wait irq") && text.contains("Usage: upcie perf"), "{text}");
     let text = fails(1, run("perf emu:size=16M,msi=2 --wait irq --irq intx --count 10"));
@@ -91,7 +91,7 @@ fn interrupts_that_are_not_there_are_refused() {
 }
 
 #[test]
-fn perf_says_what_it_found_and_what_came_out() {
+fn perf_prints_the_device_and_the_results() {
     let text = String::from_utf8(succeeds(run("perf emu:lba=4096,serial=S123 --count 1000"))).unwrap();
     for part in
         ["S123", "firmware", "blocks of 4096 bytes", "MDTS", "IOPS", "MiB/s", "p99.99", "max", "CPU per I/O"]
@@ -113,7 +113,7 @@ fn a_device_that_hangs_is_given_up() {
 }
 
 #[test]
-fn an_interrupt_gives_the_results_so_far() {
+fn an_interrupt_prints_the_results_so_far() {
     let mut child =
         upcie("perf emu:size=16M --time 60 --interval 100ms").stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
@@ -127,7 +127,7 @@ fn an_interrupt_gives_the_results_so_far() {
     assert!(rest.contains("Interrupted after") && rest.contains("IOPS") && rest.contains("p99.99"), "{rest}");
 }
 
-/// The names in code spans of docs/perf-json.md's tables and lists, section by section.
+/// Collects the names in code spans of a section's tables in docs/perf-json.md.
 fn documented(section: &str) -> BTreeSet<String> {
     let text = include_str!("../../docs/perf-json.md");
     let heading = format!("## `{section}`");
@@ -146,7 +146,7 @@ fn keys(value: &Value) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_json_has_the_fields_that_are_documented_and_no_others() {
+fn the_json_has_exactly_the_documented_fields() {
     let report = perf("emu emu --rw randrw --count 1000 --latency-breakdown --threads 2");
     assert_eq!(report["schema"], 2);
     for (section, value) in [

@@ -1,4 +1,5 @@
-//! `upcie perf`: several devices, threads and queue pairs; rates, sizes and distributions; devices that are lost.
+//! `upcie perf` with several devices, threads and queue pairs, with rates, sizes and distributions, and with
+//! lost devices.
 
 mod program;
 
@@ -40,7 +41,7 @@ fn devices_and_threads_share_the_work_and_add_up() {
                     "{part} {field}"
                 );
             }
-            // Eight queue pairs, a thousand I/Os for each, and the one that is left over.
+            // Eight queue pairs do a thousand I/Os each, and one of them does one more.
             for entry in report[part].as_array().unwrap() {
                 assert!(matches!(entry["ios"].as_u64(), Some(4000 | 4001)), "{entry}");
             }
@@ -56,16 +57,16 @@ fn devices_and_threads_share_the_work_and_add_up() {
 #[test]
 fn each_device_has_its_own_numbers() {
     let report = perf("emu emu:latency=1ms emu --depth 1 --count 300");
-    // Latencies are kept to a tenth of a percent.
+    // Latencies are rounded to a tenth of a percent.
     for (device, least) in [(0, 0.0), (1, 0.999e6), (2, 0.0)] {
         let entry = &report["devices"][device];
         assert_eq!(entry["ios"], 100, "{entry}");
         assert!(number(entry, "/latency_ns/min") >= least, "{entry}");
     }
-    assert!(number(&report, "/devices/0/latency_ns/min") < 0.999e6, "not those of the slow one");
+    assert!(number(&report, "/devices/0/latency_ns/min") < 0.999e6, "not the latencies of the slow device");
 }
 
-/// They are the whole run, and nothing but it.
+/// Checks that the intervals cover exactly the whole run.
 #[track_caller]
 fn check_intervals(report: &Value) {
     for field in ["ios", "bytes", "errors"] {
@@ -89,7 +90,7 @@ fn nothing_is_lost_between_intervals_under_load() {
     ] {
         check_intervals(&perf(&format!("{arguments} --interval 10ms")));
     }
-    // One is given up on the way.
+    // One device is given up during the run.
     let output = run(
         "perf emu emu:latency=60s emu:null=true --threads 8 --interval 10ms --timeout 200ms --time 400ms --json",
     );
@@ -109,7 +110,7 @@ fn intervals_add_up_to_the_whole() {
 }
 
 #[test]
-fn threads_are_pinned_and_a_core_that_can_t_be_is_named() {
+fn threads_are_pinned_and_a_forbidden_core_is_named() {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
     let first: usize = allowed.split([',', '-']).next().unwrap().parse().unwrap();
@@ -134,7 +135,7 @@ fn threads_are_pinned_and_a_core_that_can_t_be_is_named() {
     drop(child);
     let error = fails(1, run("perf emu --cores 1023 --count 1"));
     assert!(error.contains("core 1023") && error.contains(allowed), "{error}");
-    // Only one is left to it.
+    // taskset leaves the program only one core.
     let pinned = Command::new("taskset")
         .args([
             "-c",
@@ -155,14 +156,15 @@ fn threads_are_pinned_and_a_core_that_can_t_be_is_named() {
 }
 
 #[test]
-fn a_rate_is_not_exceeded_and_latency_counts_from_the_intended_start() {
+fn latency_counts_from_the_scheduled_start() {
     for load in ["", "emu --threads 2 --queues 2", "--wait irq", "--latency-breakdown"] {
         let report = perf(&format!("emu {load} --rate 2k --count 401"));
         assert_eq!(report["ios"], 401, "{load}");
-        // The last one starts 400 periods after the first.
+        // The last I/O starts 400 periods after the first.
         assert!(number(&report, "/elapsed_ns") >= 0.2e9, "{load}: {report}");
     }
-    // A device that takes 1 ms for one I/O at a time can't do 10000 a second: the last of 100 starts 90 ms late.
+    // The device takes 1 ms for one I/O at a time, so it can't do 10000 per second: the last of 100 starts 90
+    // ms late.
     let report = perf("emu:latency=1ms --depth 1 --rate 10k --count 100");
     assert!(number(&report, "/latency_ns/max") >= 89e6, "{report}");
     assert!(number(&report, "/latency_ns/min") >= 0.999e6, "{report}");
@@ -171,8 +173,8 @@ fn a_rate_is_not_exceeded_and_latency_counts_from_the_intended_start() {
 }
 
 #[test]
-fn a_queue_pair_without_i_os_is_not_waited_for() {
-    // Its first one would be due after a minute.
+fn a_queue_pair_without_ios_is_not_waited_for() {
+    // The first I/O of such a queue pair would be due after a minute.
     let report = perf("emu --queues 30 --count 1 --rate 1 --threads 2 --warmup 10ms");
     assert_eq!(report["ios"], 1);
     let elapsed = number(&report, "/elapsed_ns");
@@ -180,8 +182,8 @@ fn a_queue_pair_without_i_os_is_not_waited_for() {
 }
 
 #[test]
-fn more_memory_than_there_is_is_refused_before_it_is_taken() {
-    // The limit is for the machine's sake, should they not be refused.
+fn a_run_that_needs_too_much_memory_is_refused() {
+    // The limit protects this machine if the program does not refuse.
     let arguments =
         "--as=8589934592 {} perf emu:size=4G,mdts=1G,depth=65536 --depth 65535 --block-size 32M --queues 64";
     let arguments = arguments.replace("{}", env!("CARGO_BIN_EXE_upcie"));
@@ -191,7 +193,7 @@ fn more_memory_than_there_is_is_refused_before_it_is_taken() {
 }
 
 #[test]
-fn results_do_not_need_anybody_who_reads_stderr() {
+fn results_do_not_need_a_reader_of_stderr() {
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let arguments = "perf emu emu:latency=60s --timeout 200ms --time 500ms --json";
     let output = upcie(arguments).stderr(full).output().unwrap();
@@ -201,17 +203,17 @@ fn results_do_not_need_anybody_who_reads_stderr() {
 }
 
 #[test]
-fn a_device_that_had_nothing_to_do_did_not_hang() {
-    // A second between I/Os, and 200 ms in flight.
+fn an_idle_device_is_not_given_up() {
+    // Each I/O takes 200 ms, one second after the last.
     let report = perf("emu:latency=200ms --rate 1 --count 3 --timeout 800ms");
     assert_eq!((&report["ios"], &report["devices"][0]["lost"]), (&3.into(), &Value::Null));
 }
 
 #[test]
-fn a_timed_run_at_a_rate_does_as_many_as_were_due() {
+fn a_timed_run_with_a_rate_does_the_ios_that_were_due() {
     let report = perf("emu --rate 1000 --time 500ms");
     let ios = number(&report, "/ios");
-    // None comes too early; how many were late when the time was up is the machine's affair.
+    // No I/O starts early; a busy machine may start the last ones too late to count.
     assert!((100.0..=501.0).contains(&ios), "{report}");
     assert!((0.5e9..5e9).contains(&number(&report, "/elapsed_ns")), "{report}");
 }
@@ -235,7 +237,7 @@ fn blocks_are_deallocated() {
     let dir = Dir::made("trim");
     let disk = dir.path("disk");
     std::fs::write(&disk, vec![7; 1 << 20]).unwrap();
-    // 64 KiB are beyond what a transfer may have: a range may be longer.
+    // 64 KiB is more than a transfer may have, but a range may be longer.
     let report =
         perf(&format!("emu:file={disk},mdts=8K --rw trim --block-size 64K --count 16 --threads 2 --yes"));
     assert_eq!(
@@ -243,12 +245,12 @@ fn blocks_are_deallocated() {
         (&16.into(), &Value::Null, &0.into())
     );
     assert_eq!(report["bytes"], 1 << 20);
-    assert!(std::fs::read(&disk).unwrap().iter().all(|&byte| byte == 0), "all of it was covered once");
+    assert!(std::fs::read(&disk).unwrap().iter().all(|&byte| byte == 0), "every block was deallocated");
     assert_eq!(perf("emu emu --rw randtrim --random zipf:1 --count 3000")["trim"]["ios"], 3000);
 }
 
 #[test]
-fn zipf_and_breakdowns_and_small_pages_run_everywhere() {
+fn zipf_breakdowns_and_small_pages_work_together() {
     let report =
         perf("emu emu:lba=4096 --random zipf:1.2 --latency-breakdown --buffers 4k --threads 2 --count 10000");
     assert_eq!((&report["ios"], &report["errors"]), (&10_000.into(), &0.into()));
@@ -258,13 +260,13 @@ fn zipf_and_breakdowns_and_small_pages_run_everywhere() {
         .iter()
         .map(|part| number(&report, &format!("/latency_breakdown_ns/{part}/mean")))
         .sum();
-    // An I/O begins with its turn, and the parts within it.
+    // The latency counts from the start of the turn, so it includes both parts.
     assert!(parts > 0.0 && parts <= whole * 1.01, "{parts} of {whole}");
     assert!(perf("emu --count 10")["latency_breakdown_ns"].is_null());
 }
 
 #[test]
-fn what_can_t_be_is_refused_with_the_device_and_the_number() {
+fn impossible_runs_are_refused_with_the_limit() {
     for (arguments, part) in [
         ("perf emu emu:lba=4096 --block-size 512", "emu:lba=4096: --block-size 512"),
         ("perf emu --block-size 4k:50,6000:50", "--block-size 6000"),
@@ -297,21 +299,21 @@ fn what_can_t_be_is_refused_with_the_device_and_the_number() {
 }
 
 #[test]
-fn a_device_that_is_lost_costs_only_its_own_numbers() {
+fn a_lost_device_costs_only_its_own_numbers() {
     let dir = Dir::made("lost");
     let mut served = Served::new(&dir, "size=16M");
     let (child, lines) = measuring(&format!("emu:size=16M {} --time 2 --interval 100ms", served.1));
     served.0.0.kill().unwrap();
     let rest = lines.collect::<Vec<_>>().join("\n");
     let error = complains(1, child.wait_with_output().unwrap());
-    // The device is named, the way out of it is the other one, and what follows from the loss is not said, too.
+    // One line names the device and says that the other goes on; consequences of the loss are not reported.
     assert!(error.contains(&served.1) && error.contains("the other device goes on"), "{error}");
     assert_eq!(error.lines().count(), 1, "{error}");
     assert!(rest.contains("(lost)") && rest.contains("p99.99"), "{rest}");
 }
 
 #[test]
-fn a_device_that_hangs_does_not_hold_up_the_others() {
+fn a_device_that_hangs_does_not_delay_the_others() {
     let output = run("perf emu emu:latency=60s --timeout 300ms --time 1 --json");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let error = complains(1, output);
@@ -323,7 +325,7 @@ fn a_device_that_hangs_does_not_hold_up_the_others() {
 }
 
 #[test]
-fn a_time_in_which_it_was_stopped_is_not_held_against_the_device() {
+fn a_time_while_perf_was_stopped_does_not_count() {
     let dir = Dir::made("stopped");
     let served = Served::new(&dir, "size=16M");
     for wait in ["poll", "irq"] {
@@ -331,7 +333,7 @@ fn a_time_in_which_it_was_stopped_is_not_held_against_the_device() {
         let (child, lines) = measuring(&command);
         let send = |id, name| kill(Pid::from_raw(id as i32), name).unwrap();
         let server = served.0.0.id();
-        // The server goes on later, so that nothing has completed when the tool looks again.
+        // The server continues later, so that nothing has completed when perf checks again.
         send(server, Signal::SIGSTOP);
         send(child.id(), Signal::SIGSTOP);
         thread::sleep(Duration::from_secs(2));

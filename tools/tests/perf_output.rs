@@ -1,4 +1,4 @@
-//! `upcie perf`: intervals, histogram logs and plots; `upcie plot`.
+//! Output of `upcie perf`: intervals, histogram logs and plots; `upcie plot`.
 
 mod program;
 
@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// The histograms of a log with their tags. It starts after `least`.
+/// Reads the histograms of a log with their tags; checks that the log starts after `least`.
 fn histograms_since(path: &str, least: SystemTime) -> Vec<(Option<String>, Histogram<u64>)> {
     let text = fs::read(path).unwrap();
     let mut deserializer = Deserializer::new();
@@ -28,14 +28,14 @@ fn histograms_since(path: &str, least: SystemTime) -> Vec<(Option<String>, Histo
     for entry in IntervalLogIterator::new(&text) {
         match entry.unwrap() {
             LogEntry::Interval(interval) => {
-                // As any reader of such logs does it: base64, then the V2 format, compressed.
+                // Decodes as other readers of such logs do: base64, then the compressed V2 format.
                 let encoded =
                     Command::new("base64").arg("-d").stdin(pipe(interval.encoded_histogram())).output();
                 let latency = deserializer.deserialize(&mut encoded.unwrap().stdout.as_slice()).unwrap();
                 all.push((interval.tag().map(|tag| tag.as_str().to_owned()), latency));
             }
             LogEntry::BaseTime(time) | LogEntry::StartTime(time) => {
-                // Written to the millisecond.
+                // The log has times in milliseconds.
                 assert!(time.as_secs_f64() > least - 0.001, "{time:?} is not after {least}");
                 times += 1;
             }
@@ -50,7 +50,7 @@ fn histograms(path: &str) -> Vec<(Option<String>, Histogram<u64>)> {
 }
 
 #[test]
-fn a_histogram_log_starts_with_the_measured_part() {
+fn a_histogram_log_starts_with_the_measurement() {
     let dir = Dir::made("hlogstart");
     let path = dir.path("run.hlog");
     let warm = SystemTime::now() + Duration::from_secs(1);
@@ -58,13 +58,13 @@ fn a_histogram_log_starts_with_the_measured_part() {
     assert!(!histograms_since(&path, warm).is_empty());
 }
 
-/// A file that holds `text`, for stdin.
+/// Makes a file with `text`, for stdin.
 fn pipe(text: &str) -> File {
     use std::{
         io::{Seek, Write},
         sync::atomic::{AtomicU32, Ordering},
     };
-    // Tests run side by side.
+    // Tests run in parallel.
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let path = std::env::temp_dir().join(format!("upcie-tools-base64-{}-{number}", std::process::id()));
@@ -100,16 +100,16 @@ fn a_histogram_log_holds_every_io_of_every_interval() {
 }
 
 #[test]
-fn intervals_are_lines_for_people() {
+fn intervals_are_printed_as_lines() {
     let text = String::from_utf8(succeeds(run("perf emu --time 500ms --interval 100ms"))).unwrap();
     let lines: Vec<_> = text.lines().filter(|line| line.contains("p50 ") && line.contains("p99 ")).collect();
-    // Fewer, and longer, where the thread gets no core for a while.
+    // A thread that gets no core for a while makes fewer and longer intervals.
     assert!((2..=5).contains(&lines.len()), "{text}");
     assert!(lines[0].contains(" s ") && lines[0].contains("IOPS") && lines[0].contains("MiB/s"), "{text}");
 }
 
 #[test]
-fn a_reader_that_leaves_ends_it_though_the_device_does_nothing() {
+fn a_reader_that_leaves_ends_a_run_on_a_hung_device() {
     let (child, lines) = measuring("emu:latency=60s --time 60 --interval 10ms");
     let left = Instant::now();
     drop(lines);
@@ -118,20 +118,20 @@ fn a_reader_that_leaves_ends_it_though_the_device_does_nothing() {
     assert!(left.elapsed() < Duration::from_secs(30), "{:?}", left.elapsed());
 }
 
-/// A disk that has no room left.
+/// A full disk.
 const FULL: &str = "/dev/full";
 
 #[test]
-fn what_can_t_be_written_costs_nothing_of_the_rest() {
+fn a_failed_output_does_not_stop_the_others() {
     let dir = Dir::made("full");
     let svg = dir.path("run.svg");
-    // A log larger than a buffer fails while it runs.
+    // A log that is larger than a buffer fails during the run.
     for load in ["--count 100", "--time 400ms --interval 10ms"] {
         let output = run(&format!("perf emu {load} --json --histogram {FULL} --plot {svg}"));
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let error = complains(1, output);
         assert!(number(&report, "/ios") >= 100.0 && report["interrupted"] == false, "{report}");
-        assert!(number(&report, "/elapsed_ns") >= 0.4e9 || load.contains("count"), "it ran to its end");
+        assert!(number(&report, "/elapsed_ns") >= 0.4e9 || load.contains("count"), "the run was complete");
         assert!(error.contains("writing /dev/full: No space left"), "{error}");
         check_svg(&svg, &["Latency by percentile"]);
         fs::remove_file(&svg).unwrap();
@@ -142,7 +142,7 @@ fn what_can_t_be_written_costs_nothing_of_the_rest() {
         let arguments = format!("perf emu {load} --histogram {hlog} --plot {svg}");
         let error = complains(1, upcie(&arguments).stdout(full).output().unwrap());
         assert!(error.contains("writing to stdout: No space left"), "{error}");
-        // What is found on the device could not be said: then it does not run at all.
+        // Without --json the device is printed first; if that fails, the run does not start.
         if load.contains("json") {
             check_svg(&svg, &["Latency by percentile"]);
             assert!(!histograms(&hlog).is_empty());
@@ -153,7 +153,7 @@ fn what_can_t_be_written_costs_nothing_of_the_rest() {
 }
 
 #[test]
-fn a_reader_that_leaves_has_its_files_all_the_same() {
+fn files_are_written_though_the_reader_leaves() {
     let dir = Dir::made("leaves");
     let svg = dir.path("run.svg");
     let (child, lines) = measuring(&format!("emu --time 60 --interval 10ms --plot {svg}"));
@@ -176,7 +176,7 @@ fn a_run_that_does_not_begin_leaves_files_as_they_are() {
     }
 }
 
-/// Well-formed, and with all of these in it.
+/// Checks that an SVG image is well formed and contains the parts.
 #[track_caller]
 fn check_svg(path: &str, parts: &[&str]) {
     let svg = fs::read_to_string(path).unwrap();
@@ -186,7 +186,7 @@ fn check_svg(path: &str, parts: &[&str]) {
     }
 }
 
-/// Every element is closed in its order, and no `&` or `<` stands for itself.
+/// Checks that every element is closed in order, and that every `&` and `<` is escaped.
 #[track_caller]
 fn well_formed(svg: &str) {
     let mut open = Vec::new();
@@ -257,7 +257,7 @@ fn results_are_compared_in_one_image() {
 }
 
 #[test]
-fn what_is_no_result_is_refused_by_its_name() {
+fn invalid_results_are_refused_with_the_file_name() {
     let dir = Dir::made("refuse");
     let good = dir.path("good.json");
     let report = succeeds(run("perf emu --count 100 --json"));
@@ -269,7 +269,7 @@ fn what_is_no_result_is_refused_by_its_name() {
         ("text", "IOPS 5".into(), "not JSON"),
         ("half", text[..text.len() / 2].into(), "not JSON"),
         ("other", "{\"iops\": 5}".into(), "no schema"),
-        ("older", text.replace("\"schema\":2", "\"schema\":1"), "schema 1, and this program reads 2"),
+        ("older", text.replace("\"schema\":2", "\"schema\":1"), "schema 1, this program reads 2"),
         ("fields", text.replace("\"iops\"", "\"speed\""), "iops"),
         (
             "backwards",
@@ -279,7 +279,7 @@ fn what_is_no_result_is_refused_by_its_name() {
         (
             "rates",
             text.replace("\"errors\":0,\"iops\":", "\"errors\":0,\"iops\":1.7e308,\"was\":"),
-            "IOPS that no device has",
+            "impossible number of IOPS",
         ),
     ] {
         let bad = dir.path(name);
@@ -287,7 +287,7 @@ fn what_is_no_result_is_refused_by_its_name() {
         let error = fails(1, run(&format!("plot {good} {bad} --out {svg}")));
         assert!(error.contains(&bad) && error.contains(part), "{name}: {error}");
         assert_eq!(error.lines().count(), 1, "{error}");
-        assert!(!fs::exists(&svg).unwrap(), "nothing is drawn of the others");
+        assert!(!fs::exists(&svg).unwrap(), "no image of the other files");
     }
     assert!(fails(1, run(&format!("plot {} --out {svg}", dir.path("absent")))).contains("absent"));
     assert!(fails(1, run(&format!("plot {good} --out /absent/x.svg"))).contains("/absent/x.svg"));
@@ -299,7 +299,7 @@ fn what_is_no_result_is_refused_by_its_name() {
     assert_eq!(fs::read_to_string(good).unwrap(), text);
 }
 
-/// What a terminal shows between its control sequences, a piece each.
+/// Splits the text of a terminal at control sequences and line ends.
 fn pieces(text: &str) -> Vec<String> {
     let mut pieces = vec![String::new()];
     let mut letters = text.chars();
@@ -324,10 +324,11 @@ fn the_progress_line_fits_a_narrow_terminal() {
         let mut command = upcie("perf emu --time 700ms --depth 1");
         command.env("TERM", "xterm").stdout(Stdio::null()).stderr(pty.slave);
         let mut child = command.spawn().unwrap();
-        // Its copy of the terminal's end goes too: then the reading ends when the program does.
+        // `command` holds a copy of the terminal's slave; the read below ends when the program has the last
+        // one.
         drop(command);
         let mut shown = Vec::new();
-        // EIO, once nobody has the other end.
+        // The read fails with EIO once the slave is closed.
         let _ = File::from(pty.master).read_to_end(&mut shown);
         assert!(child.wait().unwrap().success());
         let pieces = pieces(std::str::from_utf8(&shown).unwrap());

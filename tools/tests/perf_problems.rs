@@ -1,4 +1,4 @@
-//! `upcie perf` and `upcie plot` say what went wrong, and which way to wait was chosen.
+//! `upcie perf` and `upcie plot` show problems of a run, and the wait mode that was chosen.
 
 mod program;
 
@@ -10,13 +10,13 @@ use program::{Dir, Served, fails, measuring, number, perf, run_upcie as run, suc
 use serde_json::Value;
 use std::{fs, num::NonZero, thread::available_parallelism};
 
-/// The texts of a report's problems of one kind.
+/// Returns the texts of a report's problems of one kind.
 fn problems<'a>(report: &'a Value, kind: &str) -> Vec<&'a str> {
     let all = report["problems"].as_array().unwrap();
     all.iter().filter(|one| one["kind"] == kind).map(|one| one["text"].as_str().unwrap()).collect()
 }
 
-/// The report of a run, whatever its exit code, and the image of the same run.
+/// Runs perf with an expected exit code; returns its report and its image.
 #[track_caller]
 fn drawn(arguments: &str, dir: &Dir, code: i32) -> (Value, String) {
     let svg = dir.path("run.svg");
@@ -53,9 +53,9 @@ fn verify_of_a_device_that_moves_no_data_is_refused() {
 
 /// Issue 9, tools A3.
 #[test]
-fn a_rate_that_is_not_met_shows() {
+fn a_missed_rate_is_shown() {
     let dir = Dir::made("rate");
-    // At most 1000 a second, one at a time.
+    // The device does at most 1000 I/Os per second, one at a time.
     let (report, svg) = drawn("emu:latency=1ms --depth 1 --rate 10k --count 100", &dir, 0);
     let [text] = problems(&report, "rate")[..] else { panic!("{report}") };
     assert!(text.contains("of 10.0k IOPS") && svg.contains(text), "{text}");
@@ -63,7 +63,7 @@ fn a_rate_that_is_not_met_shows() {
 
 /// Issue 9, tools A3.
 #[test]
-fn an_interrupted_run_shows() {
+fn an_interrupted_run_is_shown() {
     let dir = Dir::made("interrupted");
     let svg = dir.path("run.svg");
     let (child, lines) = measuring(&format!("emu --time 60 --interval 10ms --plot {svg}"));
@@ -76,7 +76,7 @@ fn an_interrupted_run_shows() {
 
 /// Issue 9, tools A3.
 #[test]
-fn a_lost_device_shows_with_what_was_in_flight() {
+fn a_lost_device_is_shown_with_its_ios_in_flight() {
     let dir = Dir::made("lostshown");
     let (report, svg) = drawn("emu emu:latency=60s --depth 3 --timeout 300ms --time 600ms", &dir, 1);
     assert_eq!(
@@ -90,9 +90,9 @@ fn a_lost_device_shows_with_what_was_in_flight() {
     );
 }
 
-/// Issue 9, tools A4: no expectation of what the scheduler decides, only of what is counted.
+/// Issue 9, tools A4. The test checks that times are counted; their values depend on the scheduler.
 #[test]
-fn threads_say_how_much_of_a_core_they_had() {
+fn threads_report_their_share_of_a_core() {
     let report = perf("emu --count 1000");
     let thread = &report["threads"][0];
     assert!(number(thread, "/wall_ns") > 0.0, "{thread}");
@@ -104,7 +104,7 @@ fn threads_say_how_much_of_a_core_they_had() {
 
 /// Issue 9, tools A4.
 #[test]
-fn more_threads_than_cores_are_pointed_out() {
+fn more_threads_than_cores_are_reported() {
     let cores = available_parallelism().map_or(1, NonZero::get);
     let report = perf(&format!("emu:queues=1023 --threads {} --count 1000", cores + 1));
     assert_eq!(report["host"]["cores"], cores);
@@ -115,10 +115,10 @@ fn more_threads_than_cores_are_pointed_out() {
     assert!(text.contains("they take turns"), "{text}");
 }
 
-/// Issue 9, tools A4: the default wait depends on what the cores do, which is no affair of a test; and without interrupts it
-/// is known.
+/// Issue 9, tools A4. The default wait mode depends on the load of the cores, so only the reason is checked;
+/// without interrupts the mode is certain.
 #[test]
-fn the_wait_that_was_chosen_is_said() {
+fn the_chosen_wait_mode_is_printed() {
     for (device, reason) in [("emu", "need one each"), ("emu:vectors=0", "emu:vectors=0 has no interrupts")] {
         let report = perf(&format!("{device} --count 100"));
         let wait = report["parameters"]["wait"].as_str().unwrap();
@@ -132,7 +132,7 @@ fn the_wait_that_was_chosen_is_said() {
 }
 
 #[test]
-fn results_say_where_and_when_they_were_measured() {
+fn results_name_the_machine_and_the_time() {
     let report = perf("emu --count 100");
     let host = &report["host"];
     assert_eq!((&host["command"][1], &host["command"][2]), (&"perf".into(), &"emu".into()));
@@ -143,9 +143,9 @@ fn results_say_where_and_when_they_were_measured() {
     assert_eq!(host["kernel"], fs::read_to_string("/proc/sys/kernel/osrelease").unwrap().trim());
 }
 
-/// Results of before the newer fields are read all the same.
+/// Results without the newer fields can still be read.
 #[test]
-fn results_of_an_earlier_version_are_drawn_with_what_they_tell() {
+fn results_of_an_earlier_version_are_drawn() {
     let dir = Dir::made("earlier");
     let (old, out) = (dir.path("old.json"), dir.path("out.svg"));
     let mut report = perf("emu --count 100");

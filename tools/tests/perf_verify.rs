@@ -1,4 +1,4 @@
-//! `upcie perf --verify`: data that comes back, and data that does not.
+//! `upcie perf --verify` on devices that return the right data, and on devices that don't.
 
 mod program;
 
@@ -14,7 +14,7 @@ use std::{
 };
 
 #[test]
-fn verify_is_content_with_a_good_device() {
+fn verify_accepts_a_good_device() {
     for (address, options) in [
         ("emu:size=8M,lba=512", "--rw randrw --block-size 512 --queues 2"),
         ("emu:size=8M,lba=4096", "--rw randwrite --block-size 64K --depth 4"),
@@ -27,9 +27,9 @@ fn verify_is_content_with_a_good_device() {
 }
 
 #[test]
-fn cpu_time_is_that_of_the_measured_part() {
+fn cpu_time_covers_the_measured_part() {
     let report = perf("emu --verify --rw write --size 256K --time 500ms --wait poll");
-    // Polling takes what it gets; the pass that reads 64 I/Os takes next to nothing.
+    // Polling uses the whole measured time; the pass that reads 64 I/Os back takes nearly none.
     let cpu = report["threads"][0]["cpu_ns"].as_u64().unwrap();
     assert!(cpu > 10_000_000, "{cpu} ns of 500 ms");
 }
@@ -46,14 +46,14 @@ fn verify_notices_that_data_was_not_moved() {
 }
 
 #[test]
-fn verify_notices_what_is_changed_behind_its_back() {
+fn verify_notices_a_change_by_another_program() {
     let dir = Dir::made("behind");
     let disk = dir.path("disk");
     let mut child = upcie(&format!("perf emu:file={disk},size=1M --verify --destructive --depth 4 --time 3"))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    // The disk holds data once the range has been written.
+    // The disk holds data once the first pass has written the range.
     let start = Instant::now();
     let written = |disk: &str| {
         fs::read(disk)
@@ -70,9 +70,9 @@ fn verify_notices_what_is_changed_behind_its_back() {
     assert!(text.contains("block 585: differs from the last write (version 1) from byte 480 on"), "{text}");
 }
 
-/// Tools finding A8: one rule for all that overwrites.
+/// Tools finding A8: one rule for all commands that overwrite data.
 #[test]
-fn data_survives_only_with_consent() {
+fn data_is_overwritten_only_with_consent() {
     let dir = Dir::made("consent");
     let disk = dir.path("disk");
     let before: Vec<u8> = (0..1_u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
@@ -90,16 +90,16 @@ fn data_survives_only_with_consent() {
         assert!(error.contains("--destructive") && error.contains("1 MiB"), "{command} {rest}: {error}");
     }
     assert_eq!(fs::read(&disk).unwrap(), before);
-    // Nor is a file made that was not there.
+    // A missing file is not created either.
     let absent = dir.path("absent");
     let error = fails(1, run(&format!("write emu:file={absent},size=1M {source}")));
     assert!(error.contains("--destructive"), "{error}");
     assert!(!fs::exists(&absent).unwrap());
-    // Memory that nobody else sees is nobody's loss.
+    // Memory of the process itself needs no consent.
     succeeds(run(&format!("write emu:size=1M {source}")));
 }
 
-/// Tools finding A8: what is on the device is named.
+/// Tools finding A8: the error names the content of the device.
 #[test]
 fn a_refusal_names_the_file_system() {
     let dir = Dir::made("signature");
@@ -134,6 +134,6 @@ fn verify_covers_the_parts_of_all_threads_and_devices() {
     assert_eq!(report["devices"][0]["errors"], 0);
     assert!(
         report["devices"][1]["mismatches"].as_u64() > Some(0),
-        "the device that lies is told from the other"
+        "the errors belong to the device that moves no data"
     );
 }

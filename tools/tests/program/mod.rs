@@ -1,4 +1,4 @@
-//! What the suites about a program share: how it ended, and a directory of a test's own.
+//! Helpers for all suites: running programs, and temporary directories.
 #![allow(dead_code, reason = "each suite uses a part of it")]
 
 use serde_json::Value;
@@ -9,25 +9,25 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-/// Runs a program with nothing on its stdin.
+/// Runs a program with an empty stdin.
 pub fn run(program: &str, arguments: &str) -> Output {
     let mut command = Command::new(program);
     command.args(arguments.split_whitespace()).stdin(Stdio::null()).output().unwrap()
 }
 
-/// The `upcie` program.
+/// Makes a command of the `upcie` program.
 pub fn upcie(arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_upcie"));
     command.args(arguments.split_whitespace()).stdin(Stdio::null()).env_remove("UPCIE_LOG");
     command
 }
 
-/// Runs it.
+/// Runs `upcie`.
 pub fn run_upcie(arguments: &str) -> Output {
     upcie(arguments).output().unwrap()
 }
 
-/// A program that ends with the test, however that ends.
+/// A process that is killed when dropped.
 pub struct Ended(pub Child);
 
 impl Drop for Ended {
@@ -55,7 +55,7 @@ impl Served {
     }
 }
 
-/// Starts `upcie perf`, which is to print intervals; back when it has said the first. Gives the lines after that, too.
+/// Starts `upcie perf` with intervals, and waits for the first. Returns the process and the following lines.
 #[track_caller]
 pub fn measuring(arguments: &str) -> (Child, impl Iterator<Item = String> + use<>) {
     let mut command = upcie(&format!("perf {arguments}"));
@@ -65,34 +65,34 @@ pub fn measuring(arguments: &str) -> (Child, impl Iterator<Item = String> + use<
     (child, lines)
 }
 
-/// What `upcie perf` reports.
+/// Runs `upcie perf`; returns its report.
 #[track_caller]
 pub fn perf(arguments: &str) -> Value {
     let output = succeeds(run_upcie(&format!("perf {arguments} --json")));
     serde_json::from_slice(&output).unwrap()
 }
 
-/// A number in a report, by its JSON pointer.
+/// Reads a number from a report by JSON pointer.
 #[track_caller]
 pub fn number(report: &Value, path: &str) -> f64 {
     report.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path}: {report}"))
 }
 
-/// What it wrote to stdout.
+/// Checks for success; returns the text on stdout.
 #[track_caller]
 pub fn succeeds(output: Output) -> Vec<u8> {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
 
-/// The message of a failure: on stderr, a line or two, and nothing on stdout.
+/// Checks for a failure with an empty stdout; returns the message on stderr.
 #[track_caller]
 pub fn fails(code: i32, output: Output) -> String {
     assert!(output.stdout.is_empty(), "stdout: {}", String::from_utf8_lossy(&output.stdout));
     complains(code, output)
 }
 
-/// The same, whatever it had to say before.
+/// Checks for a failure; returns the message on stderr.
 #[track_caller]
 pub fn complains(code: i32, output: Output) -> String {
     let error = String::from_utf8(output.stderr).unwrap();
@@ -101,7 +101,7 @@ pub fn complains(code: i32, output: Output) -> String {
     error
 }
 
-/// A directory for one test, removed at its end. It does not exist yet.
+/// A directory for one test, which is removed when dropped. It does not exist yet.
 pub struct Dir(pub PathBuf);
 
 impl Dir {
@@ -111,7 +111,7 @@ impl Dir {
         Self(path)
     }
 
-    /// One that exists.
+    /// Makes a directory that exists.
     pub fn made(name: &str) -> Self {
         let dir = Self::new(name);
         fs::create_dir_all(&dir.0).unwrap();

@@ -1,7 +1,7 @@
-//! The machine code of the hot path, as a program has it: no panic, no division, no locked instruction, and no call but of
-//! what is cold by name.
+//! Checks the machine code of the hot path: it must have no panic, no division, no locked instruction, and no
+//! call except of functions that are cold by name.
 //!
-//! Looked at are the functions of `upcie_benches::caller`. Landing pads, which only unwinding gets to, are left out.
+//! It checks the functions of `upcie_benches::caller`, without landing pads, which only unwinding reaches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -12,11 +12,11 @@ use crate::cargo::Workspace;
 use crate::checks::counted::{PROFILES, program};
 use crate::process::{self, say};
 
-/// The functions that are looked at, by the end of their names.
+/// The checked functions, by the ends of their names.
 const MODULE: &str = "upcie_benches::caller::";
 const FUNCTIONS: [&str; 3] = ["reap_and_read", "reap_and_write", "reap_and_submit"];
-/// What may be called, off the straight path: parts of the names of cold functions. The one that frees is for the box in
-/// which `reopen` gives its error, under the two names that it has.
+/// Parts of names of cold functions, which may be called off the straight path. The freeing functions (under
+/// two names) free the box that holds the error of `reopen`.
 const COLD: [&str; 7] =
     ["reopen", "transfer_slowly", "turn::release", "give_back", "drop_in_place", "__rust_dealloc", "= free@"];
 const FORBIDDEN: [(&str, &str); 5] = [
@@ -27,10 +27,10 @@ const FORBIDDEN: [(&str, &str); 5] = [
     ("syscall", "a system call"),
 ];
 
-/// Disassembles and looks at every function, as each profile compiles it.
+/// Disassembles and checks every function in each profile.
 pub fn check(workspace: &Workspace) -> Result<()> {
     if !cfg!(target_arch = "x86_64") {
-        bail!("the hot path's machine code is known for x86-64 only");
+        bail!("the machine code can be checked on x86-64 only");
     }
     let mut problems = Vec::new();
     for profile in PROFILES {
@@ -54,13 +54,13 @@ pub fn check(workspace: &Workspace) -> Result<()> {
         }
     }
     if !problems.is_empty() {
-        bail!("the hot path is not what it was:\n  {}", problems.join("\n  "));
+        bail!("the hot path has changed:\n  {}", problems.join("\n  "));
     }
     Ok(())
 }
 
-/// Names the functions that are called by way of a slot of the global offset table, as those of other crates are without
-/// link-time optimisation: `call *0x846b3(%rip)        # d2588 <…>`.
+/// Adds the names of functions that are called through a slot of the global offset table. Without link-time
+/// optimisation functions of other crates are called so: `call *0x846b3(%rip)        # d2588 <…>`.
 fn with_slots(text: &str, relocations: &str) -> String {
     let heads = text.lines().filter_map(|line| line.strip_suffix(">:")?.split_once(" <"));
     let names: BTreeMap<u64, &str> =
@@ -71,7 +71,7 @@ fn with_slots(text: &str, relocations: &str) -> String {
         let (Some(slot), Some(_), Some(value)) = (words.next(), words.next(), words.next()) else { continue };
         let Ok(slot) = u64::from_str_radix(slot, 16) else { continue };
         let address = value.strip_prefix("*ABS*+0x").and_then(|hex| u64::from_str_radix(hex, 16).ok());
-        // Of a shared library: by name.
+        // Functions of a shared library have a name only.
         slots.insert(slot, address.and_then(|address| names.get(&address).copied()).unwrap_or(value));
     }
     let mut all = String::with_capacity(text.len());
@@ -93,7 +93,7 @@ fn with_slots(text: &str, relocations: &str) -> String {
 struct Instruction {
     mnemonic: String,
     operands: String,
-    /// Where a jump inside the function goes.
+    /// Target of a jump inside the function.
     target: Option<u64>,
 }
 
@@ -110,7 +110,7 @@ impl Instruction {
         self.is_jump() && !self.mnemonic.starts_with("jmp")
     }
 
-    /// Nothing comes after it in order.
+    /// Returns true if the next instruction can't follow.
     fn ends(&self) -> bool {
         self.mnemonic.starts_with("ret")
             || self.mnemonic == "ud2"
@@ -125,7 +125,7 @@ struct Function {
 }
 
 impl Function {
-    /// Finds it in objdump's text.
+    /// Finds the function in objdump's text.
     fn find(text: &str, name: &str) -> Result<Self> {
         let head = format!("<{name}>:");
         let mut lines = text.lines().skip_while(|line| !line.ends_with(&head)).skip(1);
@@ -155,7 +155,7 @@ impl Function {
         self.code.range(address + 1..).next().map(|(address, _)| *address)
     }
 
-    /// What is reached without unwinding.
+    /// Finds the instructions that are reached without unwinding.
     fn reached(&self) -> BTreeSet<u64> {
         let mut open: Vec<u64> = self.code.keys().next().copied().into_iter().collect();
         let mut reached = BTreeSet::new();
@@ -174,8 +174,8 @@ impl Function {
         reached
     }
 
-    /// The way through the function on which no forward branch is taken, up to where it comes back to itself: compilers
-    /// lay out what they take for likely in a straight line.
+    /// Follows the function without taking a forward branch, until it repeats: compilers lay out the likely
+    /// path in a straight line.
     fn straight(&self) -> Vec<u64> {
         let mut path = Vec::new();
         let mut seen = BTreeSet::new();
@@ -220,7 +220,7 @@ impl Function {
                     found(what, *address, instruction);
                 }
             }
-            // With memory it locks without a prefix.
+            // xchg with a memory operand locks without a prefix.
             if instruction.mnemonic.starts_with("xchg") && instruction.operands.contains('(') {
                 found("a locked instruction", *address, instruction);
             }
@@ -238,7 +238,7 @@ impl Function {
 mod tests {
     use super::{Function, with_slots};
 
-    /// A loop from 10 to 20 with a cold call at 30, and a landing pad at 40 that nothing jumps to.
+    /// A loop from 10 to 20 with a cold call at 30, and a landing pad at 40 without a jump to it.
     const TEXT: &str = "\
 0000000000000010 <a::hot>:
   10:\tmov    (%rdi),%rax
@@ -260,21 +260,21 @@ mod tests {
     }
 
     #[test]
-    fn a_cold_call_off_the_path_is_none_and_landing_pads_are_not_looked_at() {
+    fn cold_calls_off_the_path_and_landing_pads_pass() {
         assert_eq!(problems(TEXT), [""; 0]);
         assert_eq!(Function::find(TEXT, "a::hot").expect("the function").calls(), 1);
     }
 
     #[test]
-    fn a_call_of_anything_else_is_found() {
+    fn other_calls_are_found() {
         assert_eq!(problems(&TEXT.replace("b::turn::release>\n", "core::panicking::panic>\n")).len(), 1);
         assert_eq!(
             problems(&TEXT.replace("call   99", "call   *%rax #")).len(),
             0,
-            "by name, wherever it comes from"
+            "the name decides, not the call's form"
         );
         assert_eq!(problems(&TEXT.replace("call   99 <b::turn::release>", "call   *%rax")).len(), 1);
-        // A jump out of the function is a call.
+        // A jump out of the function counts as a call.
         assert_eq!(problems(&TEXT.replace("jmp    18 <a::hot+0x8>", "jmp    990 <c::d>")).len(), 1);
     }
 
@@ -296,12 +296,12 @@ mod tests {
     }
 
     #[test]
-    fn a_function_that_is_not_there_is_an_error() {
+    fn a_missing_function_is_an_error() {
         assert!(Function::find(TEXT, "a::cold").is_err());
     }
 
     #[test]
-    fn a_call_by_way_of_a_slot_has_a_name() {
+    fn a_call_through_a_slot_gets_a_name() {
         let relocations = "OFFSET TYPE VALUE\n0000000000000500 R_X86_64_RELATIVE  *ABS*+0x0000000000000099\n";
         let text = with_slots(TEXT, relocations);
         assert!(text.contains("# 500 <_DYNAMIC+0x1> = b::turn::release\n"), "{text}");

@@ -1,4 +1,4 @@
-//! The program of the benches whose hot path is counted and disassembled, and the profiles that build it.
+//! The `counted` program of the benches, whose hot path is counted and disassembled, and its build profiles.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::cargo::Workspace;
 
 pub const BENCHES: &str = "upcie-benches";
 pub const PROGRAM: &str = "counted";
-/// How the hot path is built: as the workspace's programs are, and as a program is that changes nothing of cargo's own.
+/// Profiles of the hot path: that of the workspace's programs, and cargo's default for a user's program.
 pub const PROFILES: [&str; 2] = ["release", "user"];
 
 /// Builds the counted program.

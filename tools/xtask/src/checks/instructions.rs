@@ -1,7 +1,9 @@
-//! Instructions per I/O, by callgrind: exact, so that a step of `cargo xtask test` can fail when they grow.
+//! Counts instructions per I/O with callgrind. The numbers are exact, so that `cargo xtask test` can fail if
+//! they grow.
 //!
-//! The `counted` program of the benches runs one function N and 2N times; the difference, by N, has no set-up in it. What
-//! the stand-in device executes is left out. `benches/instructions.json` keeps the figures by compiler and profile.
+//! The `counted` program of the benches runs one function for N and for 2N I/Os; the difference divided by N
+//! has no setup in it. Instructions of the stand-in device are left out. `benches/instructions.json` holds
+//! the numbers by compiler and profile.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,26 +18,27 @@ use crate::process::{self, say};
 
 const FILE: &str = "benches/instructions.json";
 const DEPTHS: [u32; 3] = [1, 32, 128];
-/// I/Os of the shorter run: some rounds of the rings.
+/// I/Os of the shorter run; the rings wrap several times.
 const COUNT: u64 = 16 << 10;
-/// The hand-written loop, which the others are compared with.
+/// The hand-written loop that the others are compared with.
 const HAND: &str = "hand";
 const SIDES: [&str; 3] = ["ours", "caller", HAND];
-/// Of the counted instructions, those of the stand-in device.
+/// Function of the stand-in device, which is left out.
 const DEVICE: &str = "upcie_benches::standin::step";
-/// Where everything else must be executed: what is not inlined into these is a call on the hot path.
+/// Functions that must contain all instructions: any other function is a call on the hot path.
 const INSIDE: [&str; 3] = ["counted::", "upcie_benches::caller::", DEVICE];
-/// What the figures of a known compiler may grow by: none of it is noise, but a change elsewhere moves the odd spill.
+/// Largest growth with a known compiler. The numbers have no noise, but an unrelated change may add a
+/// register spill.
 const GROWTH: f64 = 1.01;
-/// The same for the ratio to the hand-written loop, with a compiler that has no figures yet.
+/// Largest growth of the ratio to the hand-written loop, with a compiler that has no numbers yet.
 const RATIO_GROWTH: f64 = 1.1;
 
 /// Instructions per I/O by side and depth, such as `ours_qd32`.
 type Figures = BTreeMap<String, f64>;
-/// By compiler, then by profile.
+/// Figures by compiler, then by profile.
 type Book = BTreeMap<String, BTreeMap<String, Figures>>;
 
-/// Counts, prints, and compares with what is written down, or writes it down.
+/// Counts, prints, and compares with the recorded numbers, or records new ones.
 pub fn check(workspace: &Workspace, update: bool) -> Result<()> {
     if process::output(Command::new("valgrind").arg("--version")).is_err() {
         bail!("valgrind is needed (Debian: apt install valgrind)");
@@ -64,12 +67,12 @@ pub fn check(workspace: &Workspace, update: bool) -> Result<()> {
         say!("written to {FILE} for {compiler}");
     }
     if !problems.is_empty() {
-        bail!("the hot path is not what it was:\n  {}", problems.join("\n  "));
+        bail!("the hot path has changed:\n  {}", problems.join("\n  "));
     }
     Ok(())
 }
 
-/// The compiler's release and its host: what decides about the code.
+/// Returns the compiler's release and host, which determine the machine code.
 fn compiler(workspace: &Workspace) -> Result<String> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let text = process::output(Command::new(rustc).arg("-vV").current_dir(&workspace.root))?;
@@ -80,7 +83,7 @@ fn compiler(workspace: &Workspace) -> Result<String> {
     Ok(format!("{} {}", field("release")?, field("host")?))
 }
 
-/// The figures, and what is wrong with where they were executed.
+/// Measures all sides and depths; returns the numbers, and the calls on the hot path.
 fn measure(workspace: &Workspace, program: &Path) -> Result<(Figures, Vec<String>)> {
     let directory = workspace.target.join("bench");
     fs::create_dir_all(&directory)?;
@@ -110,7 +113,7 @@ fn measure(workspace: &Workspace, program: &Path) -> Result<(Figures, Vec<String
     Ok((figures, calls))
 }
 
-/// How many I/Os were done, and what each function executed itself.
+/// Runs one side; returns the number of I/Os, and the instructions of each function without its callees.
 fn run(
     program: &Path,
     side: &str,
@@ -127,7 +130,8 @@ fn run(
     Ok((done, self_costs(&fs::read_to_string(out)?)))
 }
 
-/// Reads callgrind's format: `fn=(id) name` begins a function's lines, `calls=` one that counts what it called.
+/// Parses callgrind's format: `fn=(id) name` begins a function's lines, `calls=` a line with the cost of a
+/// callee.
 fn self_costs(text: &str) -> BTreeMap<String, u64> {
     let mut names: BTreeMap<&str, &str> = BTreeMap::new();
     let mut costs: BTreeMap<&str, u64> = BTreeMap::new();
@@ -162,7 +166,7 @@ fn known<'a>(book: &'a Book, compiler: &str, profile: &str) -> Option<&'a Figure
 }
 
 fn print(profile: &str, figures: &Figures, before: Option<&Figures>) {
-    println!("\ninstructions per I/O, profile {profile}, the device's left out");
+    println!("\ninstructions per I/O, profile {profile}, without the device");
     println!("{:14} {:>8} {:>8} {:>8}", "", "now", "written", "by hand");
     for (name, now) in figures {
         let before = before.and_then(|before| before.get(name));
@@ -172,14 +176,14 @@ fn print(profile: &str, figures: &Figures, before: Option<&Figures>) {
     }
 }
 
-/// A figure by that of the hand-written loop at the same depth.
+/// Divides a number by that of the hand-written loop at the same depth.
 fn ratio(figures: &Figures, name: &str) -> Option<f64> {
     let (side, depth) = name.rsplit_once('_')?;
     (side != HAND).then_some(())?;
     Some(figures.get(name)? / figures.get(&format!("{HAND}_{depth}"))?)
 }
 
-/// What is worse than what is written down.
+/// Lists the numbers that are worse than the recorded ones.
 fn compare(book: &Book, compiler: &str, profile: &str, figures: &Figures) -> Vec<String> {
     let mut problems = Vec::new();
     let ours = || figures.iter().filter(|(name, _)| !name.starts_with(HAND));
@@ -195,7 +199,7 @@ fn compare(book: &Book, compiler: &str, profile: &str, figures: &Figures) -> Vec
         }
         return problems;
     }
-    say!("{FILE} does not know {compiler}: only ratios to the hand-written loop are compared");
+    say!("{FILE} has no numbers for {compiler}: comparing ratios to the hand-written loop");
     let others: Vec<_> = book.values().filter_map(|profiles| profiles.get(profile)).collect();
     for (name, _) in ours() {
         let now = ratio(figures, name).unwrap_or(f64::INFINITY);
@@ -226,27 +230,27 @@ mod tests {
     }
 
     #[test]
-    fn a_function_has_its_own_cost_without_what_it_called() {
+    fn a_function_s_cost_excludes_its_callees() {
         let text = "events: Ir\nsummary: 30\n\nfn=(1) a::b\n10 5\ncfn=(2) c d\ncalls=3 20\n* 20\n+1 2\n\nfn=(2)\n20 15\n-3 5\n\nfn=(1)\n1 3\n";
         let costs: Vec<_> = self_costs(text).into_iter().collect();
         assert_eq!(costs, [("a::b".to_owned(), 10), ("c d".to_owned(), 20)]);
     }
 
     #[test]
-    fn growth_is_a_problem_and_less_is_none() {
+    fn only_growth_is_a_problem() {
         assert_eq!(compare(&book(), "1.0 a", "user", &figures(150.9, 100.0)), [""; 0]);
         assert_eq!(compare(&book(), "1.0 a", "user", &figures(120.0, 100.0)), [""; 0]);
         assert_eq!(compare(&book(), "1.0 a", "user", &figures(153.0, 100.0)).len(), 1);
     }
 
     #[test]
-    fn an_unknown_compiler_is_judged_by_the_ratio_to_the_hand_written_loop() {
+    fn an_unknown_compiler_is_judged_by_the_ratio() {
         assert_eq!(compare(&book(), "2.0 a", "user", &figures(300.0, 200.0)), [""; 0]);
         assert_eq!(compare(&book(), "2.0 a", "user", &figures(170.0, 100.0)).len(), 1);
     }
 
     #[test]
-    fn what_is_not_written_down_is_a_problem() {
+    fn a_missing_number_is_a_problem() {
         assert_eq!(compare(&book(), "1.0 a", "release", &figures(1.0, 1.0)).len(), 1);
         let more = [("caller_qd1".to_owned(), 1.0)].into();
         assert_eq!(compare(&book(), "1.0 a", "user", &more).len(), 1);

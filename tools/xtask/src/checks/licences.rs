@@ -1,5 +1,5 @@
-//! Whether fio's engine may be given to others together with fio, which is under GPL-2.0-only: all that is linked into it
-//! must offer a licence that goes with that one. Apache-2.0 alone does not.
+//! Checks that fio's engine may be distributed together with fio, which is under GPL-2.0-only: each linked
+//! package must offer a compatible licence. Apache-2.0 alone is not compatible.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::cargo::Workspace;
 use crate::process;
 
 const PACKAGE: &str = "upcie-fio";
-/// Licences that go with GPL-2.0-only.
+/// Licences that are compatible with GPL-2.0-only.
 const FITTING: &[&str] =
     &["MIT", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "Unlicense", "0BSD", "CC0-1.0"];
 
@@ -52,7 +52,7 @@ struct Dependency {
 
 #[derive(Deserialize)]
 struct Kind {
-    /// None for what is linked.
+    /// `None` for a normal dependency, which is linked.
     kind: Option<String>,
 }
 
@@ -63,13 +63,13 @@ pub fn check(workspace: &Workspace) -> Result<()> {
     let metadata: Metadata = serde_json::from_str(&text).context("cargo metadata")?;
     let linked = linked(&metadata)?;
     if linked.len() < 5 {
-        bail!("{PACKAGE} links {} packages only: this check has lost its way", linked.len());
+        bail!("{PACKAGE} links only {} packages: this check must be wrong", linked.len());
     }
     for package in linked {
         let licence = package.license.as_deref().unwrap_or_default();
         if !fits(licence) {
             bail!(
-                "{} is linked into fio's engine, and its licence ({licence:?}) does not go with fio's (GPL-2.0-only): leave it \
+                "{} is linked into fio's engine, but its licence ({licence:?}) is not compatible with fio's (GPL-2.0-only): leave it \
                  out",
                 package.name
             );
@@ -78,7 +78,7 @@ pub fn check(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// What is linked into the engine: no macros, and no build scripts.
+/// Lists the packages that are linked into the engine, without macros and build scripts.
 fn linked(metadata: &Metadata) -> Result<Vec<&Package>> {
     let packages: BTreeMap<_, _> = metadata.packages.iter().map(|package| (&package.id, package)).collect();
     let nodes: BTreeMap<_, _> = metadata.resolve.nodes.iter().map(|node| (&node.id, node)).collect();
@@ -100,7 +100,8 @@ fn linked(metadata: &Metadata) -> Result<Vec<&Package>> {
     Ok(seen.into_iter().filter_map(|id| packages.get(id).copied()).collect())
 }
 
-/// Whether one can choose so that all that is left goes with fio's. `A/B` is an old way to write `A OR B`.
+/// Returns true if the expression allows a choice of compatible licences only. `A/B` is an old form of `A OR
+/// B`.
 fn fits(expression: &str) -> bool {
     let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let words: Vec<_> = spaced.split_whitespace().collect();
@@ -112,7 +113,7 @@ fn any(words: &mut &[&str]) -> bool {
     let mut fits = all(words);
     while let ["OR", rest @ ..] = *words {
         *words = rest;
-        // Not `||`: the words are to be read in any case.
+        // `||` would leave words unread.
         fits |= all(words);
     }
     fits
@@ -136,7 +137,7 @@ fn one(words: &mut &[&str]) -> bool {
             *words = rest;
             fits
         }
-        // An exception adds to what is allowed.
+        // An exception only adds permissions.
         [licence, "WITH", _, rest @ ..] | [licence, rest @ ..] => {
             *words = rest;
             FITTING.contains(licence)
@@ -150,7 +151,7 @@ mod tests {
     use super::fits;
 
     #[test]
-    fn a_choice_that_goes_with_gpl_2_is_needed() {
+    fn a_choice_compatible_with_gpl_2_is_needed() {
         for yes in [
             "MIT",
             "MIT OR Apache-2.0",

@@ -1,8 +1,8 @@
-//! Whether the libraries can be published: `cargo package` makes their archives, and what is in the
+//! Checks that the libraries can be published: `cargo package` makes their archives, and the content of the
 //! archives builds.
 //!
-//! cargo's own verification is left out: it unpacks the library that the other depends on into its home
-//! directory, by version, and doesn't notice when the same version has changed since.
+//! cargo's own verification is not used. It unpacks the library that the other one depends on into its home
+//! directory by version, and does not notice changes within a version.
 
 use std::fs;
 use std::process::Command;
@@ -12,11 +12,11 @@ use anyhow::Result;
 use crate::cargo::Workspace;
 use crate::process;
 
-/// The libraries, in the order of publishing.
+/// Libraries in the order of publishing.
 const LIBRARIES: [&str; 2] = ["upcie-core", "upcie-nvme"];
 
 pub fn check(workspace: &Workspace) -> Result<()> {
-    // A dirty tree is fine here: what is checked in is not the question.
+    // The check works on uncommitted changes too.
     let mut command = workspace.cargo(&["package", "--quiet", "--allow-dirty", "--no-verify"]);
     process::run(command.args(LIBRARIES.map(|library| format!("--package={library}"))))?;
 

@@ -1,4 +1,4 @@
-//! One boot of the guest, with the suites that belong to it.
+//! One boot of the guest with its suites.
 
 use std::time::{Duration, Instant};
 
@@ -15,14 +15,14 @@ use crate::suites::modes::{self, Boot, Mode};
 use crate::suites::row::Row;
 use crate::suites::run::{self, DEADLINE, Run};
 
-/// A suite, or an example, and the mode that it runs in.
+/// A suite or an example, with its mode.
 struct Cell<'a> {
     executable: &'a Executable,
     name: String,
     mode: Option<&'static Mode>,
 }
 
-/// Boots the guest and runs what belongs there; nothing if nothing does, or is wanted.
+/// Boots the guest and runs the wanted suites of this boot; does nothing if there are none.
 pub fn run(run: &mut Run<'_>, lab: &Lab, boot: &'static Boot, executables: &[Executable]) -> Result<()> {
     let options = boot.options();
     let cells = plan(run, boot, executables);
@@ -67,7 +67,7 @@ pub fn run(run: &mut Run<'_>, lab: &Lab, boot: &'static Boot, executables: &[Exe
         Err(error) => {
             process::check_interrupt()?;
             println!("{error:#}");
-            // A cell that did not run is no empty one.
+            // Suites that did not run count as failed.
             for (job, cell) in jobs.iter().zip(&cells).skip(rows.len()) {
                 let problem = Some("the guest went down".to_owned());
                 let mut row = Row::step(&job.name, boot.name, Duration::ZERO, problem);
@@ -82,7 +82,7 @@ pub fn run(run: &mut Run<'_>, lab: &Lab, boot: &'static Boot, executables: &[Exe
     Ok(())
 }
 
-/// What runs in this boot, in the order of running.
+/// Lists the programs of this boot in the order of running.
 fn plan<'a>(run: &Run<'_>, boot: &'static Boot, executables: &'a [Executable]) -> Vec<Cell<'a>> {
     let named = || {
         let all = executables.iter().map(|executable| (executable, run::name(executable)));
@@ -130,7 +130,7 @@ fn job(boot: &Boot, cell: &Cell<'_>, file: &str) -> Job {
     Job { name, script, setup, user: mode.user, memlock: mode.memlock }
 }
 
-/// The lines that differ between the two parts of init's report, `before:` and `after:`.
+/// Lists the lines that differ between the two parts of init's report, `before:` and `after:`.
 fn changes(report: &str) -> String {
     let (before, after) = report.split_once("after:\n").unwrap_or((report, ""));
     let before: Vec<_> = before.lines().skip(1).collect();
@@ -140,8 +140,8 @@ fn changes(report: &str) -> String {
     gone.chain(new).collect::<Vec<_>>().join("; ")
 }
 
-/// What the guest's kernel logged that no suite may cause: a mishap of its own, or a DMA that no mapping allows,
-/// except between a suite's two lines that say that it means to.
+/// Finds a message in the kernel's log that no suite may cause: an error of the kernel, or a DMA fault. A
+/// suite can announce DMA faults with one line, and end the announcement with another.
 fn complaint(dmesg: &str, jobs: &[Job]) -> Option<String> {
     const SIGNS: [&str; 5] =
         ["BUG: ", "Oops", "general protection fault", "blocked for more than", "DMAR: [DMA"];
@@ -180,12 +180,15 @@ mod tests {
         let announced = format!("LAB-JOB 000\nupcie-test: DMA faults are wanted\n{fault}\n");
         assert_eq!(log(&announced), None);
         assert!(log(&format!("{announced}upcie-test: DMA faults are over\n{fault}\n")).is_some());
-        assert!(log(&format!("{announced}LAB-JOB 001\n{fault}\n")).is_some(), "the next job's are its own");
+        assert!(
+            log(&format!("{announced}LAB-JOB 001\n{fault}\n")).is_some(),
+            "the announcement ends with its job"
+        );
         assert!(log("upcie-test: DMA faults are wanted\nBUG: oh\n").is_some());
     }
 
     #[test]
-    fn a_leak_is_what_changed() {
+    fn a_leak_lists_the_changed_lines() {
         let report = "before:\nnode0: 64, 64 free\nafter:\nnode0: 64, 62 free\n/dev/hugepages/x\n";
         let wanted = "before node0: 64, 64 free; after node0: 64, 62 free; after /dev/hugepages/x";
         assert_eq!(changes(report), wanted);

@@ -1,4 +1,4 @@
-//! The suites, unit tests, doc tests and examples that run on this machine.
+//! Suites, unit tests, doc tests and examples that run on this machine.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::cargo::Executable;
 use crate::suites::modes::{self, GUEST_ONLY, HOST};
 use crate::suites::run::{Run, is_suite, name};
 
-/// Runs all of them that are wanted.
+/// Runs the wanted ones.
 pub fn run(run: &mut Run<'_>, executables: &[Executable]) -> Result<()> {
     let logs = run.workspace.target.join("xtask");
     fs::create_dir_all(&logs)?;
@@ -38,7 +38,7 @@ pub fn run(run: &mut Run<'_>, executables: &[Executable]) -> Result<()> {
             continue;
         }
         let row = run.suite(&name, executable.test, &mut command, &log)?;
-        // Most programs have no unit tests, and need none.
+        // Most programs have no unit tests.
         let nothing = row.passed + row.failed + row.ignored == 0 && row.problem.is_none();
         if nothing && executable.kind != "test" {
             continue;

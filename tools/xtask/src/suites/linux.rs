@@ -1,5 +1,5 @@
-//! Linux's own NVMe driver, in a guest, before `nvme-emu` on this machine: a driver that is not ours sees whether the emulator
-//! keeps the rules of interrupts. A controller for each kind, all in one boot.
+//! Linux's own NVMe driver in a guest, on controllers of an `nvme-emu` on this machine. It shows whether the
+//! emulator follows the rules of interrupts, one controller for each kind of interrupt.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,21 +20,21 @@ use crate::suites::row::Row;
 use crate::suites::run::Run;
 
 const SCRIPT: &str = include_str!("../../../../tests/guest/linux-driver.sh");
-/// For the boot and for each kind: with MSI-X that takes 10 s on an idle machine.
+/// Deadline of the boot and of each kind. MSI-X takes 10 s on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(300);
 
 /// A kind of interrupts.
 struct Kind {
-    /// The row in the matrix.
+    /// Row in the matrix.
     name: &'static str,
-    /// The controller's serial number.
+    /// Serial number of the controller.
     serial: &'static str,
-    /// What makes `nvme-emu` have this kind only.
+    /// Options of `nvme-emu` for this kind only.
     options: &'static [&'static str],
-    /// How /proc/interrupts names it.
+    /// Name of the kind in /proc/interrupts.
     word: &'static str,
-    /// Interrupts per 100 I/Os. Several completions may share one; QEMU takes any register access for the end of a pin's
-    /// interrupt, so that it comes again while completions wait.
+    /// Least and largest number of interrupts per 100 I/Os. Several completions may share one interrupt. QEMU
+    /// takes any register access for the end of a pin's interrupt, so that it repeats while completions wait.
     counts: (u32, u32),
 }
 
@@ -62,7 +62,7 @@ const KINDS: &[Kind] = &[
     },
 ];
 
-/// Runs what is wanted of it; nothing if nothing is.
+/// Runs the wanted kinds; does nothing if there are none.
 pub fn run(run: &mut Run<'_>, lab: &Lab) -> Result<()> {
     let kinds: Vec<_> = KINDS.iter().filter(|kind| run.choice.wants(kind.name)).collect();
     if kinds.is_empty() || !modes::wanted(LINUX, &run.choice.mode) {
@@ -75,7 +75,7 @@ pub fn run(run: &mut Run<'_>, lab: &Lab) -> Result<()> {
         Err(error) => {
             process::check_interrupt()?;
             let reason = format!("{error:#}");
-            say!("Linux's driver is left out: {}", reason.lines().next().unwrap_or_default());
+            say!("skipping Linux's driver: {}", reason.lines().next().unwrap_or_default());
             if run.strict {
                 run.push(Row::step("linux", LINUX, started.elapsed(), Some(reason)));
             }
@@ -124,15 +124,15 @@ pub fn run(run: &mut Run<'_>, lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// fio, installed if there is none.
+/// Finds fio, or installs it.
 fn fio() -> Result<PathBuf> {
     if which("fio").is_none() {
         install::packages(&["fio"], "Linux's driver is driven by fio, which needs")?;
     }
-    which("fio").context("fio was installed and is not on the PATH")
+    which("fio").context("fio was installed but is not on the PATH")
 }
 
-/// Starts a controller and waits until it listens.
+/// Starts a controller, and waits until it listens.
 fn serve(emulator: &Path, kind: &Kind, socket: &Path) -> Result<Guard> {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]).arg(emulator).arg("--socket").arg(socket);
@@ -142,10 +142,10 @@ fn serve(emulator: &Path, kind: &Kind, socket: &Path) -> Result<Guard> {
     let started = Instant::now();
     while !socket.exists() {
         if let Some(status) = guard.0.try_wait()? {
-            bail!("nvme-emu ended before it listened: {status}");
+            bail!("nvme-emu exited before it listened: {status}");
         }
         if started.elapsed() > Duration::from_secs(60) {
-            bail!("nvme-emu does not listen on {}", socket.display());
+            bail!("nvme-emu did not listen on {} within 60 s", socket.display());
         }
         process::check_interrupt()?;
         std::thread::sleep(process::POLL);

@@ -1,11 +1,11 @@
-//! The matrix at the end of `cargo xtask test`: suite by mode, and what a mode lacks.
+//! The matrix at the end of `cargo xtask test`: suites by mode, with notes on missing capabilities.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::suites::row::Row;
 
-/// The matrix, of the rows that belong to a mode. Columns without a row are left out.
+/// Formats the matrix of all rows that belong to a mode. Leaves out columns without a row.
 pub fn matrix(rows: &[Row], columns: impl Iterator<Item = &'static str>) -> String {
     let cells: BTreeMap<(&str, &str), &Row> =
         rows.iter().filter_map(|row| Some(((row.name.as_str(), row.mode?), row))).collect();
@@ -28,7 +28,7 @@ pub fn matrix(rows: &[Row], columns: impl Iterator<Item = &'static str>) -> Stri
     for line in &lines {
         let mut out = String::new();
         for (word, &width) in line.iter().zip(&widths) {
-            // Writing to a string does not fail.
+            // Writing to a string can't fail.
             let _ = write!(out, "{word:width$}  ");
         }
         text += out.trim_end();
@@ -40,7 +40,7 @@ pub fn matrix(rows: &[Row], columns: impl Iterator<Item = &'static str>) -> Stri
     text
 }
 
-/// Passed tests, or passed and failed; and the numbers of notes.
+/// Formats the number of passed tests, or of passed and failed ones, and the numbers of notes.
 fn cell<'a>(row: &'a Row, notes: &mut Vec<&'a str>) -> String {
     let mut text = match &row.problem {
         None => row.passed.to_string(),
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cell_stands_under_its_mode() {
+    fn every_cell_is_below_its_mode() {
         let rows = [
             row("queues", "vfio", None, &[]),
             row("queues", "sysfs", None, &["interrupts"]),

@@ -1,4 +1,4 @@
-//! The suites of `cargo xtask test`: which of them run where, and the tables of their results.
+//! The suites of `cargo xtask test`: where each runs, and the tables of results.
 //!
 //! Imports run down this list: `host`, `boot`, `linux` → `run` → `matrix` → `row`; `modes` is data.
 

@@ -1,45 +1,46 @@
-//! What runs where, as data: the guest's boots, the ways to a device that each boot has, and the suites for them.
+//! Table of boots, modes and suites: transports of each boot, and suites of each transport.
 
 use crate::lab::qemu::{Iommu, Options};
 
-/// Suites so named run only here.
+/// Prefix of suites that run only on this machine.
 pub const HOST_ONLY: &str = "host_";
-/// Suites so named run only in the guest.
+/// Prefix of suites that run only in the guest.
 pub const GUEST_ONLY: &str = "guest_";
-/// Of those, the ones that run in every mode of a PCI function that takes all suites.
+/// Prefix of guest suites that run in every mode of a PCI function that takes all suites.
 const EACH: &str = "guest_each_";
-/// Suites that drive fio, which is slow in the guest: only where an IOMMU translates, and where there is none.
+/// Prefix of suites that run fio. fio is slow in the guest, so these suites run in two modes there: with an
+/// IOMMU, and without.
 pub const FIO: &str = "fio_";
 const FIO_MODES: &[&str] = &["vfio", "noiommu"];
-/// Suites that bring devices of their own: once, on this machine.
+/// Suites that bring their own devices; they run once, on this machine.
 const OWN_DEVICES: &[&str] = &["hostile_server"];
 
-/// A way to a device, which is a column of the matrix.
+/// A transport, which is a column of the matrix.
 #[derive(Debug)]
 pub struct Mode {
-    /// The column's head: the address's scheme, and after a slash what is special.
+    /// Head of the column: scheme of the address, then a slash and the variant.
     pub name: &'static str,
-    /// What stands before the PCI function in its address.
+    /// Scheme, with a colon.
     pub scheme: &'static str,
-    /// What init's shell does first: the driver that must be bound, and whose the nodes are.
+    /// Commands that init's shell runs first: they bind the driver, and set the owner of the nodes.
     pub setup: &'static str,
-    /// Who runs the suites.
+    /// User who runs the suites.
     pub user: &'static str,
-    /// Limit of locked memory, KiB.
+    /// Limit of locked memory, in KiB.
     pub memlock: Option<u32>,
-    /// UPCIE_TEST_SCALE: how often things are done.
+    /// Value of UPCIE_TEST_SCALE, the number of repetitions.
     pub scale: &'static str,
-    /// The only suites, where not all of them make sense or have the time.
+    /// The only suites of this mode; `None` for all.
     pub only: Option<&'static [&'static str]>,
 }
 
 impl Mode {
-    /// For root, with all suites.
+    /// Makes a mode for root with all suites.
     const fn all(name: &'static str, scheme: &'static str, setup: &'static str) -> Self {
         Self { name, scheme, setup, user: "root", memlock: None, scale: "0.02", only: None }
     }
 
-    /// With some suites only.
+    /// Makes a mode with some suites only.
     const fn only(
         name: &'static str,
         scheme: &'static str,
@@ -49,7 +50,7 @@ impl Mode {
         Self { only: Some(suites), ..Self::all(name, scheme, setup) }
     }
 
-    /// Whether a suite of the tests' package runs in this mode.
+    /// Returns true if a suite of the tests' package runs in this mode.
     pub fn takes(&self, suite: &str) -> bool {
         match self.only {
             Some(only) => only.contains(&suite),
@@ -59,37 +60,36 @@ impl Mode {
     }
 }
 
-/// Whether a suite runs over whatever device it is given.
+/// Returns true if a suite runs on any device.
 pub fn anywhere(suite: &str) -> bool {
     !suite.starts_with(HOST_ONLY) && !suite.starts_with(GUEST_ONLY) && !OWN_DEVICES.contains(&suite)
 }
 
-/// The ways to a device that need no guest, and what the harness calls them: the columns' names, and the values of
-/// UPCIE_TEST_DEVICES.
+/// Modes that need no guest: name of the column, and value of UPCIE_TEST_DEVICES.
 pub const HOST: &[(&str, &str)] = &[("emu", "emu"), ("vfio-user", "nvme-emu")];
 
-/// Linux's own driver in a guest, before an `nvme-emu` on this machine.
+/// Mode of Linux's own driver, in a guest with an `nvme-emu` on this machine.
 pub const LINUX: &str = "Linux on nvme-emu";
-/// What the command line calls it.
+/// Name of this mode on the command line.
 const LINUX_WORD: &str = "linux";
 
 /// A boot of the guest.
 #[derive(Debug)]
 pub struct Boot {
     pub name: &'static str,
-    /// For a person.
+    /// Description for people.
     pub about: &'static str,
     iommu: Iommu,
     stock: bool,
     numa: u32,
-    /// Huge pages of 1 GiB, which come on top of the guest's memory.
+    /// Number of huge pages of 1 GiB; they add to the guest's memory.
     giants: u32,
-    /// How the suites begin that belong to this boot alone and pick their devices themselves. The longest prefix
-    /// counts.
+    /// Prefix of suites that belong to this boot alone and choose their devices themselves. The longest
+    /// matching prefix counts.
     prefix: &'static str,
-    /// What init's shell does before each of those.
+    /// Commands that init's shell runs before each of these suites.
     pub setup: &'static str,
-    /// Whether the examples run here.
+    /// True if the examples run in this boot.
     pub examples: bool,
     pub modes: &'static [Mode],
 }
@@ -105,7 +105,7 @@ impl Boot {
         Options { iommu: self.iommu, stock: self.stock, numa: self.numa, memory, append, ..plain }
     }
 
-    /// Whether a suite belongs to this boot alone.
+    /// Returns true if a suite belongs to this boot alone.
     pub fn owns(&self, suite: &str) -> bool {
         let longest = BOOTS
             .iter()
@@ -117,14 +117,14 @@ impl Boot {
     }
 }
 
-/// Suites about what a plain user may do: only where a mode names them.
+/// Prefix of suites for plain users, which run only in modes that name them.
 const USER: &str = "guest_user_";
-/// Enough for the suites' memory, MiB times KiB.
+/// Limit that is large enough for the suites' memory: 512 MiB, in KiB.
 const ENOUGH: Option<u32> = Some(512 << 10);
-/// Less than a controller's queues and the smallest heap.
+/// Limit that is too small for a controller's queues and the smallest heap.
 const SMALL: Option<u32> = Some(64);
 
-/// Suites that show that a mode works at all, and moves data.
+/// Suites that show that a mode works and transfers data.
 const SHORT: &[&str] = &["bring_up", "data_integrity"];
 const PLAIN_USER: &[&str] = &["bring_up", "data_integrity", "interrupts", "second_user"];
 
@@ -233,30 +233,30 @@ pub const BOOTS: &[Boot] = &[
     },
 ];
 
-/// All columns, in the matrix's order.
+/// Lists all columns in the order of the matrix.
 pub fn names() -> impl Iterator<Item = &'static str> {
     let host = HOST.iter().map(|(name, _)| *name);
     host.chain(BOOTS.iter().flat_map(|boot| boot.modes.iter().map(|mode| mode.name))).chain([LINUX])
 }
 
-/// Whether a word of the command line means something: a mode, or a boot's own suites.
+/// Returns true if a word of the command line names a mode or a boot.
 pub fn is_known(word: &String) -> bool {
     names().any(|name| wanted(name, std::slice::from_ref(word))) || BOOTS.iter().any(|boot| boot.name == word)
 }
 
-/// Whether any mode that is meant runs suites of the tests' package.
+/// Returns true if any wanted mode runs suites of the tests' package.
 pub fn needs_suites(words: &[String]) -> bool {
     words.iter().any(|word| word != LINUX_WORD && word != LINUX)
 }
 
-/// Whether a suite runs in any mode that is meant.
+/// Returns true if a suite runs in any wanted mode.
 pub fn any_takes(suite: &str, words: &[String]) -> bool {
     let host = HOST.iter().any(|(name, _)| wanted(name, words));
     let mut guest = BOOTS.iter().flat_map(|boot| boot.modes).filter(|mode| wanted(mode.name, words));
     (host && anywhere(suite)) || guest.any(|mode| mode.takes(suite))
 }
 
-/// Whether a mode is meant by one of the words: its name, or what stands before the slash.
+/// Returns true if one of the words wants the mode: by its name, or by the part before the slash.
 pub fn wanted(mode: &str, words: &[String]) -> bool {
     let scheme = if mode == LINUX { LINUX_WORD } else { mode.split('/').next().unwrap_or(mode) };
     words.is_empty() || words.iter().any(|word| word == mode || word == scheme)
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn modes_take_what_is_theirs() {
+    fn modes_take_their_own_suites() {
         let modes = || BOOTS.iter().flat_map(|boot| boot.modes);
         for mode in modes() {
             let all = mode.only.is_none();
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_have_names_of_their_own() {
+    fn columns_have_different_names() {
         let mut all: Vec<_> = names().collect();
         let count = all.len();
         all.sort_unstable();

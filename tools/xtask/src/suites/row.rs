@@ -1,4 +1,4 @@
-//! The table at the end of `cargo xtask test`: what ran where, and how it went.
+//! The table at the end of `cargo xtask test`: suites, places and results.
 
 use std::time::Duration;
 
@@ -10,25 +10,26 @@ pub struct Row {
     pub place: &'static str,
     /// Column of the matrix, if it is a suite of a mode.
     pub mode: Option<&'static str>,
-    /// What the mode lacks, as the suite found.
+    /// Capabilities that the mode lacks, as the suite reports them.
     pub lacks: Vec<String>,
     pub passed: u32,
     pub failed: u32,
     pub ignored: u32,
     pub time: Duration,
-    /// What went wrong, in a few words; none if nothing did.
+    /// Reason of a failure, in a few words.
     pub problem: Option<String>,
 }
 
 impl Row {
-    /// A step that is no test suite: it passes or not.
+    /// Makes the row of a step without tests: it passes or fails.
     pub fn step(name: &str, place: &'static str, time: Duration, problem: Option<String>) -> Self {
         let failed = u32::from(problem.is_some());
         let (name, passed) = (name.to_owned(), 1 - failed);
         Self { name, place, mode: None, lacks: Vec::new(), passed, failed, ignored: 0, time, problem }
     }
 
-    /// A suite, from what its harness printed and how it ended. `strict` is for CI, where nothing may be skipped.
+    /// Makes the row of a suite from its output and exit code. With `strict` (in CI) ignored tests are a
+    /// failure.
     pub fn suite(
         name: &str,
         place: &'static str,
@@ -40,11 +41,11 @@ impl Row {
         let counts = Counts::of(text);
         let Counts { passed, failed, ignored } = counts.unwrap_or_default();
         let problem = match code {
-            None => Some("no end within its deadline".to_owned()),
-            Some(137) => Some("killed: out of time?".to_owned()),
+            None => Some("missed its deadline".to_owned()),
+            Some(137) => Some("killed, probably at its deadline".to_owned()),
             Some(_) if failed > 0 => Some("failed".to_owned()),
             Some(0) if counts.is_none() => Some("no test result".to_owned()),
-            Some(0) if ignored > 0 && strict => Some("ignored tests, and CI skips none".to_owned()),
+            Some(0) if ignored > 0 && strict => Some("ignored tests, which CI does not allow".to_owned()),
             Some(0) => None,
             Some(code) => Some(format!("exit code {code}")),
         };
@@ -52,7 +53,7 @@ impl Row {
         Self { name, place, mode: None, lacks, passed, failed, ignored, time, problem }
     }
 
-    /// A program that is a suite (`harness`), or just one that ends.
+    /// Makes the row of a suite (`harness`) or of any other program.
     pub fn of(
         name: &str,
         place: &'static str,
@@ -68,12 +69,12 @@ impl Row {
         let problem = match code {
             Some(0) => None,
             Some(code) => Some(format!("exit code {code}")),
-            None => Some("no end within its deadline".to_owned()),
+            None => Some("missed its deadline".to_owned()),
         };
         Self::step(name, place, time, problem)
     }
 
-    /// Fails a suite that holds no test: it passes by mistake.
+    /// Fails a suite without tests: it would pass by mistake.
     pub fn refuse_empty(mut self) -> Self {
         if self.problem.is_none() && self.passed + self.ignored == 0 {
             self.problem = Some("no test ran".to_owned());
@@ -81,7 +82,7 @@ impl Row {
         self
     }
 
-    /// The line, as it is also printed when the suite ends.
+    /// Formats the row; the same line is printed at the end of the suite.
     pub fn line(&self, width: usize) -> String {
         let state = if self.problem.is_some() { "FAIL" } else { "ok" };
         let mut line = format!(
@@ -130,10 +131,11 @@ impl Counts {
     }
 }
 
-/// How a suite says that the mode it runs in lacks something, after it has checked that it is refused.
+/// Prefix of a suite's line about a capability that its mode lacks. The suite has checked that its use is
+/// refused.
 const LACKS: &str = "upcie-test: lacks: ";
 
-/// Finds the capabilities that a suite's mode lacks in the suite's output, each once.
+/// Collects the missing capabilities from a suite's output, each once.
 fn lacks(text: &str) -> Vec<String> {
     let mut all: Vec<_> =
         text.lines().filter_map(|line| Some(line.split_once(LACKS)?.1.trim().to_owned())).collect();
@@ -142,7 +144,7 @@ fn lacks(text: &str) -> Vec<String> {
     all
 }
 
-/// The table of what is in no mode, and of what failed.
+/// Formats the table of all steps without a mode, and of all failures.
 pub fn table(rows: &[Row]) -> String {
     let rows = || rows.iter().filter(|row| row.mode.is_none() || row.problem.is_some());
     let width = rows().map(|row| row.name.len()).max().unwrap_or(0);
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_passes_by_not_running() {
+    fn a_suite_that_did_not_run_fails() {
         let problem =
             |code, text, strict| Row::suite("a", "host", Duration::ZERO, code, text, strict).problem;
         assert!(problem(Some(0), TEXT, true).is_some(), "ignored tests pass in CI");
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lack_is_found_in_the_output_once() {
+    fn a_missing_capability_is_found_once() {
         let text = "test a ... \nupcie-test: lacks: interrupts: polling only\nok\ntest b ... upcie-test: lacks: \
                     interrupts: polling only\n";
         assert_eq!(lacks(text), ["interrupts: polling only"]);

@@ -1,4 +1,4 @@
-//! A run of `cargo xtask test`: what a person chose, what is built, and the results so far.
+//! A run of `cargo xtask test`: the choice on the command line, the built programs, and the results so far.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -12,22 +12,22 @@ use crate::lab::fio;
 use crate::process::{self, say};
 use crate::suites::row::Row;
 
-/// The package with the suites that run over every transport.
+/// Package of the suites that run over every transport.
 const SUITES: &str = "upcie-tests";
-/// For each suite; emulation on a busy machine is slow.
+/// Deadline of each suite; emulation on a busy machine is slow.
 pub const DEADLINE: Duration = Duration::from_secs(900);
 
-/// The part of the command line that picks suites and steps.
+/// Command line arguments that select suites and steps.
 #[derive(Debug, clap::Args)]
 pub struct Choice {
-    /// Show what passing suites print too
+    /// Show the output of passing suites too
     #[arg(long, short)]
     pub verbose: bool,
-    /// Only the suites of these modes, such as vfio,uio (columns of the matrix), and those that belong to a boot
-    /// itself, such as off,numa
+    /// Run only the suites of these modes (columns of the matrix), such as vfio,uio, and those of these
+    /// boots, such as off,numa
     #[arg(long, value_delimiter = ',')]
     pub mode: Vec<String>,
-    /// Only the suites and steps whose name contains one of these
+    /// Run only the suites and steps whose name contains one of these words
     pub filter: Vec<String>,
 }
 
@@ -37,16 +37,16 @@ impl Choice {
     }
 }
 
-/// A run so far.
+/// State of a run.
 pub struct Run<'a> {
     pub choice: &'a Choice,
     pub workspace: Workspace,
-    /// In CI nothing may be skipped.
+    /// True in CI, where nothing may be skipped.
     pub strict: bool,
     pub rows: Vec<Row>,
-    /// The tools, once they are built.
+    /// Paths of the tools, once they are built.
     pub tools: Vec<PathBuf>,
-    /// fio and the engine, where a suite wants them.
+    /// fio and the engine, if a suite needs them.
     pub fio: Option<fio::Built>,
 }
 
@@ -68,7 +68,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Runs a program of the tests on this machine, and prints what a failed one said.
+    /// Runs a test program on this machine, and prints its output if it fails.
     pub fn suite(&self, name: &str, harness: bool, command: &mut Command, log: &Path) -> Result<Row> {
         command.env("UPCIE_BIN", self.workspace.bin(false));
         command.env("RUST_BACKTRACE", "1");
@@ -77,7 +77,7 @@ impl Run<'_> {
         }
         let started = Instant::now();
         let (status, text) = process::captured(command, log, DEADLINE, self.choice.verbose)?;
-        // As a shell says it: 128 and the signal that ended it.
+        // Use a shell's exit code for signals: 128 and the signal.
         let code = status.map(|status| status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
         let row = Row::of(name, "host", started.elapsed(), code, &text, harness, self.strict);
         if row.problem.is_some() && !self.choice.verbose {
@@ -87,12 +87,12 @@ impl Run<'_> {
     }
 }
 
-/// Whether this is one of the tests' package.
+/// Returns true if the program belongs to the tests' package.
 pub fn is_suite(executable: &Executable) -> bool {
     executable.kind == "test" && executable.package == SUITES
 }
 
-/// What a suite is called in the table, and by filters.
+/// Returns the name of a suite for the table and for filters.
 pub fn name(executable: &Executable) -> String {
     match executable.kind.as_str() {
         "test" => executable.name.clone(),

@@ -1,4 +1,4 @@
-//! The files of a crate and which of them imports which.
+//! Graph of a crate's files and their imports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,10 +8,10 @@ use anyhow::{Context, Result, bail};
 
 use super::source::{Path, Source};
 
-/// How many re-exports are followed for one name.
+/// Limit of the re-exports that are followed for one name.
 const MAX_HOPS: usize = 16;
 
-/// `from` imports something that is defined in `to`.
+/// Says that the file `from` imports something that is defined in the file `to`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Edge {
     pub from: PathBuf,
@@ -21,13 +21,13 @@ pub struct Edge {
 
 #[derive(Debug, Default)]
 pub struct Graph {
-    /// Each module's file; an inline module's is the one that it stands in.
+    /// File of each module; for an inline module the file that contains it.
     files: BTreeMap<Path, PathBuf>,
     sources: BTreeMap<PathBuf, (Path, Source)>,
 }
 
 impl Graph {
-    /// Reads the crate whose `lib.rs` is in `directory`: every module that is declared, those for tests alone aside.
+    /// Reads the crate whose `lib.rs` is in `directory`: every declared module except those for tests.
     pub fn read(directory: &FilePath) -> Result<Self> {
         let mut graph = Self::default();
         let mut open = vec![(Path::new(), directory.join("lib.rs"))];
@@ -50,25 +50,26 @@ impl Graph {
         self.sources.insert(file, (module, source));
     }
 
-    /// The modules directly below the crate's root that stand in files of their own.
+    /// Lists the modules directly below the crate's root that have their own files.
     pub fn top_modules(&self) -> impl Iterator<Item = &str> {
         let modules = self.sources.values().map(|(module, _)| module);
         modules.filter(|module| module.len() == 1).map(|module| module[0].as_str())
     }
 
-    /// The module directly below the crate's root that `file` is part of; `None` for `lib.rs`.
+    /// Returns the top module that `file` belongs to; `None` for `lib.rs`.
     pub fn top_of(&self, file: &FilePath) -> Option<&str> {
         self.sources.get(file).and_then(|(module, _)| module.first()).map(String::as_str)
     }
 
-    /// Files other than `lib.rs` and `mod.rs` that have modules in files below them.
+    /// Lists files other than `lib.rs` and `mod.rs` that have modules below them.
     pub fn misplaced_roots(&self) -> impl Iterator<Item = &FilePath> {
         let is_root = |file: &FilePath| file.ends_with("lib.rs") || file.ends_with("mod.rs");
         let parents = self.sources.iter().filter(|(_, (_, source))| !source.children.is_empty());
         parents.map(|(file, _)| file.as_path()).filter(move |file| !is_root(file))
     }
 
-    /// Who imports what, once per pair of files and line. A re-export counts only in a file that uses the name itself.
+    /// Lists all imports, once per pair of files and line. A re-export counts only in a file that uses the
+    /// name itself.
     pub fn edges(&self) -> BTreeSet<Edge> {
         let mut edges = BTreeSet::new();
         for (file, (_, source)) in &self.sources {
@@ -94,7 +95,8 @@ impl Graph {
         self.files.get(module).and_then(|file| self.sources.get(file)).map(|(_, source)| source)
     }
 
-    /// A path from the crate's root; `None` for one that leads to another crate, or that is no path of modules.
+    /// Resolves a path from the crate's root; `None` if it leads to another crate, or is not a path of
+    /// modules.
     fn absolute(&self, scope: &Path, path: &[String], hops: usize) -> Option<Path> {
         let hops = hops.checked_sub(1)?;
         let (first, mut rest) = path.split_first()?;
@@ -121,7 +123,7 @@ impl Graph {
         Some(base.into_iter().chain(rest.iter().cloned()).collect())
     }
 
-    /// The file with the definition that an absolute path leads to, through re-exports.
+    /// Finds the file that defines an absolute path, through re-exports.
     fn definition(&self, path: &[String], hops: usize) -> Option<&PathBuf> {
         let hops = hops.checked_sub(1)?;
         let depth = (0..=path.len()).rev().find(|&depth| self.files.contains_key(&path[..depth]))?;
@@ -156,7 +158,7 @@ impl Graph {
     }
 }
 
-/// The circles in which files import each other: each a way from a file back to it, one for every knot.
+/// Finds circles of files that import each other, one circle for every group of such files.
 pub fn circles(edges: &BTreeSet<Edge>) -> Vec<Vec<Edge>> {
     let mut next: BTreeMap<&PathBuf, Vec<&Edge>> = BTreeMap::new();
     for edge in edges {
@@ -177,7 +179,8 @@ pub fn circles(edges: &BTreeSet<Edge>) -> Vec<Vec<Edge>> {
     found
 }
 
-/// By which edge each file is reached first from `start`, `start` itself included if there is a way back.
+/// Finds the edge by which each file is first reached from `start`, including `start` itself if a path leads
+/// back.
 fn reach<'a>(
     start: &PathBuf,
     next: &BTreeMap<&'a PathBuf, Vec<&'a Edge>>,
@@ -211,18 +214,18 @@ fn way_back(
     Some(circle)
 }
 
-/// Where the module `child`, declared in the `file` of `module`, stands.
+/// Finds the file of the module `child`, which is declared in the `file` of `module`.
 fn file_of(file: &FilePath, module: &Path, child: &Path) -> Result<PathBuf> {
     let mut directory = file.with_file_name("");
     if !(file.ends_with("lib.rs") || file.ends_with("mod.rs")) {
         directory = file.with_extension("");
     }
-    // Declared in a module that stands inline: below directories of its name.
+    // A module inside an inline module has its file below directories of that name.
     directory.extend(&child[module.len()..]);
     let (plain, root) = (directory.with_extension("rs"), directory.join("mod.rs"));
     match (plain.exists(), root.exists()) {
         (true, false) => Ok(plain),
         (false, true) => Ok(root),
-        _ => bail!("{}: no one file for the module {}", file.display(), child.join("::")),
+        _ => bail!("{}: found no file, or two files, for the module {}", file.display(), child.join("::")),
     }
 }

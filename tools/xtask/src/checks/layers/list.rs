@@ -1,4 +1,4 @@
-//! The list of a crate's layers, as ARCHITECTURE.md has it.
+//! Reads the list of a crate's layers from ARCHITECTURE.md.
 //!
 //! ````text
 //! ```layers upcie-core
@@ -8,9 +8,9 @@
 //! circles to go: vfio
 //! ```
 //! ````
-//! A line says which modules a module imports. They stand on lines below, so that nothing imports what is above it. One in
-//! parentheses is still to go: it may be above. The last line, where there is one, names the modules in which files still
-//! import each other.
+//! Each line names the modules that a module imports. The imported modules come on later lines, so no import
+//! points up. An import in parentheses is to be removed and may point up. An optional last line names the
+//! modules whose files still import each other.
 
 use std::collections::BTreeMap;
 
@@ -18,9 +18,9 @@ use anyhow::{Result, bail};
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct List {
-    /// By module: its line in the document, and the line for each module that it may import.
+    /// Modules by name.
     pub modules: BTreeMap<String, Module>,
-    /// Modules whose files may go in circles, and the line that says so.
+    /// Modules whose files may import each other, with the line number of that entry.
     pub circles: Vec<(String, usize)>,
 }
 
@@ -35,7 +35,7 @@ pub fn read(document: &str, package: &str) -> Result<List> {
     let head = format!("```layers {package}");
     let mut lines = document.lines().enumerate().skip_while(|(_, line)| *line != head);
     if lines.next().is_none() {
-        bail!("it has no block that begins with {head}");
+        bail!("no block begins with {head}");
     }
     let mut list = List::default();
     let mut down = Vec::new();
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_in_a_list_runs_up() {
+    fn an_import_must_point_down() {
         assert_eq!(error("b\na → b"), "line 4: a imports b, which is not below it");
         assert_eq!(error("a → a"), "line 3: a imports a, which is not below it");
         assert_eq!(error("a → b"), "line 3: a imports b, which has no line");

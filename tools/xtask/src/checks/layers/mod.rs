@@ -1,4 +1,5 @@
-//! Whether the libraries' modules import each other as ARCHITECTURE.md lists it: nothing runs up, nothing goes in circles.
+//! Checks that the libraries' modules import each other as ARCHITECTURE.md lists it: no import points up, and
+//! no files import each other.
 
 mod graph;
 mod list;
@@ -16,7 +17,7 @@ use crate::cargo::Workspace;
 use self::graph::{Edge, Graph, circles};
 use self::list::List;
 
-/// The document that has the lists.
+/// Document with the lists.
 const DOCUMENT: &str = "ARCHITECTURE.md";
 const PACKAGES: [&str; 2] = ["upcie-core", "upcie-nvme"];
 
@@ -34,12 +35,12 @@ pub fn check(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// What is wrong, a line each, with paths from `root`.
+/// Lists the problems, one per line, with paths relative to `root`.
 fn compare(graph: &Graph, list: &List, root: &Path) -> Vec<String> {
     let edges = graph.edges();
     let show = |path: &Path| path.strip_prefix(root).unwrap_or(path).display().to_string();
     let place = |edge: &Edge| format!("{}:{}", show(&edge.from), edge.line);
-    // One place for each pair of modules that import each other.
+    // Edges for each pair of modules that import each other.
     let mut pairs: BTreeMap<(&str, &str), Vec<&Edge>> = BTreeMap::new();
     for edge in &edges {
         if let (Some(from), Some(to)) = (graph.top_of(&edge.from), graph.top_of(&edge.to))

@@ -1,4 +1,4 @@
-//! One source file: its modules, what it imports, and which paths it names.
+//! Reads a source file: its modules, imports and paths.
 
 use std::collections::BTreeSet;
 
@@ -10,19 +10,19 @@ pub type Path = Vec<String>;
 /// A name that a `use` declaration brings into a module.
 #[derive(Debug, Clone)]
 pub struct Import {
-    /// The module that the declaration stands in.
+    /// Module of the declaration.
     pub scope: Path,
-    /// The path as it is written; of a glob the module's.
+    /// Path as written; for a glob the path of the module.
     pub path: Path,
-    /// The name here; `None` for a glob and for `_`.
+    /// Name in this module; `None` for a glob and for `_`.
     pub name: Option<String>,
     pub glob: bool,
-    /// `pub`, `pub(crate)`, ….
+    /// True for `pub`, `pub(crate)`, ….
     pub exported: bool,
     pub line: usize,
 }
 
-/// A path of two and more segments outside of `use` declarations.
+/// A path of two or more segments outside of `use` declarations.
 #[derive(Debug)]
 pub struct Mention {
     pub scope: Path,
@@ -30,12 +30,12 @@ pub struct Mention {
     pub line: usize,
 }
 
-/// The tests aside.
+/// Contents of a file, without tests.
 #[derive(Debug, Default)]
 pub struct Source {
-    /// Modules that are declared here and stand in files of their own.
+    /// Modules that are declared here and have their own files.
     pub children: Vec<Path>,
-    /// Modules whose bodies stand here, the file's own aside.
+    /// Modules with bodies in this file, without the file's own module.
     pub inline: Vec<Path>,
     /// Module and name of each item.
     pub items: BTreeSet<(Path, String)>,
@@ -46,7 +46,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Reads the text of the file that has the body of `module`.
+    /// Reads the text of a module's file.
     pub fn read(module: Path, text: &str) -> Self {
         let tokens = without_tests(tokens(text));
         let mut parser =
@@ -61,7 +61,7 @@ impl Source {
 struct Parser<'a> {
     tokens: &'a [Token],
     at: usize,
-    /// Modules around the current place, with the depth of braces that their bodies have.
+    /// Modules around the current token, with the brace depth of their bodies.
     scopes: Vec<(Path, usize)>,
     depth: usize,
     found: Source,
@@ -129,7 +129,7 @@ impl Parser<'_> {
         self.at += 3;
     }
 
-    /// A word, or a path that begins with it.
+    /// Reads a word, or a path that begins with it.
     fn path(&mut self) {
         let line = self.tokens[self.at].line;
         let mut path = Path::new();
@@ -149,7 +149,7 @@ impl Parser<'_> {
 
     fn declaration(&mut self) {
         let before = self.at.checked_sub(1).map(|at| &self.tokens[at]);
-        // `pub use` and `pub(crate) use`: no other parenthesis ends before a declaration.
+        // `pub use` and `pub(crate) use`: no other parenthesis can end before a declaration.
         let exported = before.is_some_and(|token| token.is_word("pub") || token.is_mark(')'));
         self.at += 1;
         self.tree(Path::new(), exported);
@@ -159,7 +159,8 @@ impl Parser<'_> {
         self.at += 1;
     }
 
-    /// One tree of a declaration, after the segments of `prefix`; ends before a comma, a closing brace or the semicolon.
+    /// Reads one tree of a declaration, after the segments of `prefix`; stops before a comma, a closing brace
+    /// or the semicolon.
     fn tree(&mut self, mut prefix: Path, exported: bool) {
         while let Some(token) = self.tokens.get(self.at) {
             let line = token.line;
@@ -186,7 +187,7 @@ impl Parser<'_> {
                 }
                 Kind::Word(word) => {
                     self.at += 1;
-                    // `self` in braces is the module before them.
+                    // `self` in braces means the module before them.
                     if word != "self" || prefix.is_empty() {
                         prefix.push(word);
                     }
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_and_paths_know_where_they_stand() {
+    fn modules_and_paths_know_their_scope() {
         let text = "mod a;\nmod b {\n fn f() { super::g::h(1) }\n}\nstruct S(crate::T);\nmacro_rules! m { () => { $crate::X } }";
         let source = Source::read(path("m"), text);
         assert_eq!((source.children, source.inline), (vec![path("m::a")], vec![path("m::b")]));

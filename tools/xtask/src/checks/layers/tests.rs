@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use super::*;
 
-/// A crate in a directory of its own, removed when dropped.
+/// A crate in its own directory, removed when dropped.
 struct Crate(PathBuf);
 
 impl Crate {
@@ -57,7 +57,7 @@ fn an_import_off_the_list_is_named_with_its_line() {
 }
 
 #[test]
-fn a_listed_import_that_nobody_makes_fails() {
+fn a_listed_import_without_use_fails() {
     let files = [("lib.rs", "mod low;\nmod high;"), ("low.rs", ""), ("high.rs", "")];
     let problems = Crate::new("unused", &files).problems("gone\nhigh → low\nlow");
     let expected = [
@@ -89,7 +89,7 @@ fn circles_of_files_are_found_through_re_exports() {
 }
 
 #[test]
-fn module_roots_stand_in_mod_rs() {
+fn module_roots_must_be_mod_rs() {
     let files = [("lib.rs", "mod a;"), ("a.rs", "mod b;"), ("a/b.rs", "")];
     let problems = Crate::new("roots", &files).problems("a");
     assert_eq!(problems, ["a.rs: a module with files below it stands in mod.rs"]);

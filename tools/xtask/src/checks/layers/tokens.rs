@@ -1,6 +1,6 @@
-//! Rust source as words and marks: enough to find paths and `use` declarations, and no more.
+//! Splits Rust source into words and marks, just enough to find paths and `use` declarations.
 
-/// A token and the line that it is on.
+/// A token and its line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     pub line: usize,
@@ -13,7 +13,7 @@ pub enum Kind {
     Word(String),
     /// `::`
     Path,
-    /// Any other character of punctuation.
+    /// Any other punctuation character.
     Mark(char),
 }
 
@@ -27,7 +27,7 @@ impl Token {
     }
 }
 
-/// The tokens of a file. Comments, literals and lifetimes are dropped.
+/// Splits a file into tokens. Drops comments, literals and lifetimes.
 pub fn tokens(text: &str) -> Vec<Token> {
     let mut reader = Reader { rest: text, line: 1 };
     let mut found = Vec::new();
@@ -44,7 +44,7 @@ pub fn tokens(text: &str) -> Vec<Token> {
             if reader.skip_prefixed_literal(&word) || word.starts_with(|first: char| first.is_ascii_digit()) {
                 continue;
             }
-            // `r#type`: the word follows.
+            // A raw identifier such as `r#type`: the word follows.
             if word == "r" && reader.rest.starts_with('#') {
                 reader.skip(1);
                 continue;
@@ -75,7 +75,7 @@ pub fn tokens(text: &str) -> Vec<Token> {
     found
 }
 
-/// The tokens without the items and fields that are compiled for tests alone (`#[cfg(test)]`).
+/// Removes items and fields that are compiled only for tests (`#[cfg(test)]`).
 pub fn without_tests(tokens: Vec<Token>) -> Vec<Token> {
     let mut kept = Vec::new();
     let mut rest = &tokens[..];
@@ -97,7 +97,7 @@ fn after_cfg_test(tokens: &[Token]) -> Option<&[Token]> {
     (is_cfg && test.is_word("test") && closed.is_mark(')') && end.is_mark(']')).then_some(rest)
 }
 
-/// Skips one item: to its semicolon, or over its block; of a `use` always to the semicolon.
+/// Skips one item: up to its semicolon, or over its block; a `use` always up to the semicolon.
 fn after_item(tokens: &[Token]) -> &[Token] {
     let (mut depth, mut is_use) = (0_usize, false);
     for (at, token) in tokens.iter().enumerate() {
@@ -105,7 +105,7 @@ fn after_item(tokens: &[Token]) -> &[Token] {
             Kind::Word(word) if word == "use" && depth == 0 => is_use = true,
             Kind::Mark('(' | '[' | '{') => depth += 1,
             Kind::Mark(mark @ (')' | ']' | '}')) => {
-                // The end of what the item stands in, whose last field it is.
+                // The item was the last field, and this bracket ends its parent.
                 if depth == 0 {
                     return &tokens[at..];
                 }
@@ -133,7 +133,7 @@ impl Reader<'_> {
         self.rest = rest;
     }
 
-    /// Skips up to and including `end`, or all that is left.
+    /// Skips up to and including `end`, or the whole rest.
     fn skip_until(&mut self, end: &str) {
         self.skip(self.rest.find(end).map_or(self.rest.len(), |at| at + end.len()));
     }
@@ -161,7 +161,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Skips a string from its quotation mark on.
+    /// Skips a string that starts with the next quotation mark.
     fn skip_string(&mut self) {
         self.skip(1);
         while let Some(at) = self.rest.find(['"', '\\']) {
@@ -175,7 +175,7 @@ impl Reader<'_> {
         self.skip(self.rest.len());
     }
 
-    /// Skips what follows `b`, `c`, `r`, `br` or `cr`, if that makes a literal of it.
+    /// Skips the literal after a prefix `b`, `c`, `r`, `br` or `cr`; returns false if there is none.
     fn skip_prefixed_literal(&mut self, prefix: &str) -> bool {
         match prefix {
             "b" | "c" if self.rest.starts_with('"') => self.skip_string(),
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_tests_compile_is_dropped() {
+    fn items_for_tests_only_are_dropped() {
         let text = "a; #[cfg(test)] use b::{c, d}; e; #[cfg(test)] #[allow(x)] fn f(g: u8) -> [u8; 2] { h } i \
                     #[cfg(test)] mod j; k { #[cfg(test)] l } m";
         assert_eq!(words(text), ["a", "e", "i", "k", "m"]);

@@ -1,4 +1,4 @@
-//! The workspace as cargo tells it, and what it built.
+//! The workspace as cargo describes it, and the programs that cargo built.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::process;
 
-/// Where things are.
+/// Directories and packages of the workspace.
 #[derive(Debug, Deserialize)]
 pub struct Workspace {
     #[serde(rename = "workspace_root")]
@@ -27,15 +27,15 @@ struct Package {
     manifest_path: PathBuf,
 }
 
-/// Something cargo built that can be run.
+/// A program that cargo built.
 #[derive(Debug, Clone)]
 pub struct Executable {
     pub package: String,
-    /// Directory of the package's manifest, where its tests expect to run.
+    /// Directory of the package's manifest; its tests run there.
     pub directory: PathBuf,
-    /// `lib`, `bin`, `test`, `bench`, `example`.
+    /// `lib`, `bin`, `test`, `bench` or `example`.
     pub kind: String,
-    /// Built with the test harness.
+    /// True if it was built with the test harness.
     pub test: bool,
     pub name: String,
     pub path: PathBuf,
@@ -66,18 +66,18 @@ pub fn is_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true")
 }
 
-/// The cargo that runs this program.
+/// Makes a command of the cargo that runs this program.
 pub fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
 impl Workspace {
-    /// The one this program was built from.
+    /// Finds the workspace that this program was built from.
     pub fn find() -> Result<Self> {
         Self::at(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."), None)
     }
 
-    /// The one at a directory, building where cargo would or elsewhere.
+    /// Finds the workspace in a directory, with cargo's target directory or another one.
     pub fn at(root: &Path, target: Option<&Path>) -> Result<Self> {
         let mut command = cargo();
         if let Some(target) = target {
@@ -87,7 +87,7 @@ impl Workspace {
         serde_json::from_str(&process::output(&mut command)?).context("cargo metadata")
     }
 
-    /// A cargo command in this workspace.
+    /// Makes a cargo command in this workspace.
     pub fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = cargo();
         command.args(arguments).current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
@@ -98,19 +98,19 @@ impl Workspace {
         command
     }
 
-    /// The version of a package of this workspace.
+    /// Returns the version of a package of this workspace.
     pub fn version(&self, name: &str) -> Result<&str> {
         let package = self.packages.iter().find(|package| package.name == name);
         Ok(&package.with_context(|| format!("no package {name}"))?.version)
     }
 
-    /// Builds, showing the compiler's messages, and returns what can be run.
+    /// Builds, shows the compiler's messages, and returns the programs.
     pub fn build(&self, arguments: &[&str]) -> Result<Vec<Executable>> {
         self.build_by(self.cargo(arguments))
     }
 
-    /// The same for what is measured: whatever the environment says, nothing is compiled in increments, since that cuts a
-    /// crate into other pieces and so changes its code.
+    /// Builds programs that are measured. Incremental compilation is always off, because it splits a crate
+    /// differently and so changes the machine code.
     pub fn build_optimised(&self, arguments: &[&str]) -> Result<Vec<Executable>> {
         let mut command = self.cargo(arguments);
         command.env("CARGO_INCREMENTAL", "0");
@@ -144,15 +144,15 @@ impl Workspace {
                 });
             }
         }
-        // Cargo names them as they get ready.
+        // Cargo lists them in the order in which they were built.
         executables.sort_by(|a, b| (&a.package, &a.kind, &a.name).cmp(&(&b.package, &b.kind, &b.name)));
         Ok(executables)
     }
 
-    /// Builds the tools and returns their paths.
+    /// Builds the tools; returns their paths.
     pub fn build_tools(&self, release: bool) -> Result<Vec<PathBuf>> {
         let mut arguments = vec!["build", "--package", "upcie-tools", "--bins"];
-        // A person sees the progress of what may take a minute; a script sees only messages.
+        // Show progress to a person, since this may take a minute; show a script only messages.
         if !std::io::stderr().is_terminal() {
             arguments.push("--quiet");
         }
@@ -162,7 +162,8 @@ impl Workspace {
         Ok(self.build(&arguments)?.into_iter().map(|executable| executable.path).collect())
     }
 
-    /// Runs an executable the way `cargo test` does: in its package, with the variables that suites read.
+    /// Makes the command that runs a program as `cargo test` does: in its package, with the variables that
+    /// suites read.
     pub fn command(&self, executable: &Executable) -> Command {
         let mut command = Command::new(&executable.path);
         command
@@ -173,7 +174,7 @@ impl Workspace {
         command
     }
 
-    /// The directory of a profile's programs, for UPCIE_BIN.
+    /// Returns the directory of a profile's programs, for UPCIE_BIN.
     pub fn bin(&self, release: bool) -> PathBuf {
         self.target.join(if release { "release" } else { "debug" })
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask fio`: builds the ioengine for the fio that will load it.
+//! `cargo xtask fio`: builds the ioengine for one fio.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use crate::process::quote;
     after_help = "Examples:\n  cargo xtask fio                            # for the installed fio, which is installed if there is none\n  cargo xtask fio --fio-source ~/src/fio     # for a fio that was built there"
 )]
 pub struct Args {
-    /// For the fio that was built in this source directory, instead of the installed one
+    /// Build for the fio in this source directory instead of the installed one
     #[arg(long, value_name = "DIR")]
     fio_source: Option<PathBuf>,
 }

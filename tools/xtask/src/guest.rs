@@ -1,4 +1,4 @@
-//! `cargo xtask guest`: a command, or a prompt, in the guest.
+//! `cargo xtask guest`: runs a command or a prompt in the guest.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,27 +16,27 @@ use crate::process::quote;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask guest -- upcie list\n  cargo xtask guest --user -- upcie perf 0000:01:00.0 --time 2\n  cargo xtask guest --shell\n  cargo xtask guest --iommu off --numa 2 -- dmesg\n\nExit code: the command's own; 1 when the guest could not run it."
+    after_help = "Examples:\n  cargo xtask guest -- upcie list\n  cargo xtask guest --user -- upcie perf 0000:01:00.0 --time 2\n  cargo xtask guest --shell\n  cargo xtask guest --iommu off --numa 2 -- dmesg\n\nExit code: that of the command; 1 if the guest could not run it."
 )]
 pub struct Args {
     /// Only prepare the guest: packages, kernel modules, base archive
     #[arg(long, conflicts_with_all = ["shell", "command"])]
     prepare: bool,
-    /// A prompt in the guest, on this terminal; `exit` ends it, Ctrl-] kills it
+    /// Open a prompt in the guest on this terminal; `exit` ends it, Ctrl-] kills it
     #[arg(long, conflicts_with = "command")]
     shell: bool,
     /// Run as a plain user (uid 1000) who owns the VFIO nodes, instead of as root
     #[arg(long)]
     user: bool,
-    /// Take a program along, with its libraries; it is on the guest's PATH (repeatable)
+    /// Copy a program and its libraries to the guest's PATH (repeatable)
     #[arg(long, value_name = "FILE")]
     with: Vec<PathBuf>,
-    /// Give up after so many seconds
+    /// Give up after this many seconds
     #[arg(long, default_value_t = 1800, value_name = "SECONDS")]
     timeout: u64,
     #[command(flatten)]
     options: Options,
-    /// Command to run in the guest, with the tools and BusyBox on its PATH and nothing on its stdin
+    /// Command to run in the guest, with the tools and BusyBox on its PATH and an empty stdin
     #[arg(last = true, required_unless_present_any = ["prepare", "shell"])]
     command: Vec<String>,
 }

@@ -1,10 +1,10 @@
-//! The project's own tasks: `cargo xtask test`, `guest`, `bench` and `fio`.
+//! Tasks of this project: `cargo xtask test`, `guest`, `bench` and `fio`.
 //!
-//! `test`, `guest`, `bench` and `fio` are the tasks. Below them stand `suites` (which test runs where, and its result),
-//! `checks` (steps that start no device) and `lab` (the guest); below those `cargo` and `process`. No module imports one
-//! above it, and no two import each other.
+//! The modules `test`, `guest`, `bench` and `fio` are the tasks. They use `suites` (suites, modes and
+//! results), `checks` (steps that start no device) and `lab` (the guest), which use `cargo` and `process`. No
+//! module imports one above it, and no two modules import each other.
 //!
-//! Messages of this program go to stderr, so that a guest command's stdout is the command's alone.
+//! This program prints its messages on stderr, so that stdout has only the output of a guest command.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -30,19 +30,19 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Everything: format, lints, unit tests, suites on this machine and in the guest
+    /// Run everything: format, lints, unit tests, suites on this machine and in the guest
     Test(test::Args),
-    /// Run a command, or a prompt, in the guest with QEMU's NVMe controllers behind an IOMMU
+    /// Run a command or a prompt in the guest, which has QEMU's NVMe controllers behind an IOMMU
     Guest(guest::Args),
-    /// Run the benches and write target/bench/summary.json
+    /// Run the benches, and write target/bench/summary.json
     Bench(bench::Args),
-    /// Build the ioengine for the installed fio, and print the line to run
+    /// Build the ioengine for the installed fio, and print the command to run
     Fio(fio::Args),
 }
 
 fn main() -> ExitCode {
     if let Err(error) = process::watch_for_interrupt() {
-        eprintln!("xtask: Ctrl-C will not clean up: {error}");
+        eprintln!("xtask: can't handle Ctrl-C, which will not clean up: {error}");
     }
     let result = match Cli::parse().task {
         Task::Test(args) => test::main(&args),

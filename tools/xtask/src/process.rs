@@ -1,4 +1,4 @@
-//! Child processes that don't outlive an interrupted task.
+//! Child processes, which end when a task is interrupted.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -12,27 +12,27 @@ use anyhow::{Context, Result, bail};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// How often a wait looks at its child, and at Ctrl-C.
+/// Time between two checks of a child and of Ctrl-C.
 pub const POLL: Duration = Duration::from_millis(20);
 
-/// Prints a line about what this program does, to stderr.
+/// Prints a message on stderr.
 macro_rules! say {
     ($($argument:tt)*) => { eprintln!("xtask: {}", format_args!($($argument)*)) };
 }
 pub(crate) use say;
 
-/// From now on Ctrl-C (and SIGTERM) ends waits with an error instead of this process, so that
-/// destructors stop QEMU and remove temporary files.
+/// Makes Ctrl-C and SIGTERM end waits with an error instead of this process, so that destructors stop QEMU
+/// and remove temporary files.
 pub fn watch_for_interrupt() -> Result<()> {
     Ok(ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?)
 }
 
-/// Whether Ctrl-C came.
+/// Returns true if Ctrl-C was pressed.
 pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-/// Fails once Ctrl-C has come.
+/// Fails if Ctrl-C was pressed.
 pub fn check_interrupt() -> Result<()> {
     if interrupted() {
         bail!("interrupted");
@@ -40,21 +40,21 @@ pub fn check_interrupt() -> Result<()> {
     Ok(())
 }
 
-/// Kills its process when dropped.
+/// A process that is killed when dropped.
 #[derive(Debug)]
 pub struct Guard(pub Child);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // Both fail only if the process has ended and was waited for, which is what is wanted.
+        // Both calls fail only if the process has ended and was waited for.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// A command as a person would type it.
+/// Formats a command as a person would type it.
 pub fn describe(command: &Command) -> String {
-    // cargo by its path says nothing more than cargo.
+    // Print a program's name without its path.
     let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let words = std::iter::once(program).chain(command.get_args());
     words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
@@ -69,7 +69,7 @@ pub fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Runs to the end with whatever stdio the command has.
+/// Runs a command to its end, with its own stdio settings.
 pub fn status(command: &mut Command) -> Result<ExitStatus> {
     let child = command.spawn().with_context(|| format!("cannot start `{}`", describe(command)))?;
     wait(&mut Guard(child))
@@ -86,7 +86,7 @@ pub fn wait(guard: &mut Guard) -> Result<ExitStatus> {
     }
 }
 
-/// Runs to the end; anything but success is an error that names the command.
+/// Runs a command to its end; fails unless it succeeds.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = status(command)?;
     if !status.success() {
@@ -95,7 +95,7 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs and returns stdout; stderr is part of the error when it fails.
+/// Runs a command; returns its stdout, or fails with its stderr.
 pub fn output(command: &mut Command) -> Result<String> {
     let output = command
         .stdin(Stdio::null())
@@ -108,10 +108,10 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Runs with stdout and stderr in one file, passed on as it grows if `show` is set. The status is
-/// none when the deadline killed it.
+/// Runs a command with stdout and stderr in one file, which is passed on as it grows if `show` is set. The
+/// status is `None` if the deadline killed the command.
 ///
-/// A file and not a pipe: a grandchild that stays behind would keep a pipe open.
+/// A file is used instead of a pipe: a grandchild that stays behind would keep a pipe open.
 pub fn captured(
     command: &mut Command,
     log: &Path,
@@ -143,18 +143,18 @@ pub fn free_space(directory: &Path) -> Result<u64> {
     bytes.parse().with_context(|| format!("`df` says that {bytes} bytes are free"))
 }
 
-/// A file's text, empty if there is none.
+/// Reads a file's text; empty if there is no file.
 pub fn read(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }
 
-/// The last lines of a text.
+/// Returns the last lines of a text.
 pub fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<_> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
-/// A growing file, passed on from where the last look ended.
+/// Position in a growing file that is passed on piece by piece.
 #[derive(Debug)]
 pub struct Tail {
     path: PathBuf,
@@ -176,7 +176,7 @@ impl Tail {
             to.flush()?;
             Ok(new.len() as u64)
         };
-        // The file may not be there yet; a closed output of ours must not stop what writes it.
+        // The file may not exist yet, and a closed stdout must not stop the program that writes the file.
         self.offset += copy().unwrap_or(0);
     }
 }

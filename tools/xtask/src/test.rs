@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that must hold, on this machine and in the guest.
+//! `cargo xtask test`: all checks and suites, on this machine and in the guest.
 
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -16,13 +16,13 @@ use crate::suites::row::{self, Row};
 use crate::suites::run::{Choice, Run};
 use crate::suites::{boot, host, linux, matrix};
 
-/// The suite that fio's engine is built for.
+/// The suite that needs fio's engine.
 const FIO_SUITE: &str = "fio_jobs";
-/// Libraries that must build for the other architecture.
+/// Second architecture that the libraries must build for.
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
 /// Bytes that a run writes at most when nothing is built yet.
 const WHOLE_RUN: u64 = 8 << 30;
-/// The oldest Rust that the libraries build with: `rust-version` in Cargo.toml.
+/// Oldest Rust that builds the libraries: `rust-version` in Cargo.toml.
 const MSRV: &str = "1.85";
 
 #[derive(Debug, clap::Args)]
@@ -30,7 +30,7 @@ const MSRV: &str = "1.85";
     after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --no-guest\n  cargo xtask test integrity     # suites and steps whose name contains it\n  cargo xtask test --mode vfio queues   # one cell of the matrix, or some"
 )]
 pub struct Args {
-    /// Leave out what needs QEMU
+    /// Skip everything that needs QEMU
     #[arg(long)]
     no_guest: bool,
     #[command(flatten)]
@@ -40,14 +40,14 @@ pub struct Args {
 pub fn main(args: &Args) -> Result<ExitCode> {
     if let Some(word) = args.choice.mode.iter().find(|word| !modes::is_known(word)) {
         let names = modes::names().chain(BOOTS.iter().map(|boot| boot.name)).collect::<Vec<_>>();
-        bail!("there is no mode and no boot {word}; there are {}", names.join(", "));
+        bail!("unknown mode or boot {word}; use {}", names.join(", "));
     }
     let strict = is_ci();
     let workspace = Workspace::find()?;
     let mut run =
         Run { choice: &args.choice, workspace, strict, rows: Vec::new(), tools: Vec::new(), fio: None };
     warn_of_small_disk(&run.workspace)?;
-    // First, so that a person who must type a password is still there.
+    // Prepare first, so that a password is asked for at the start.
     let lab = if args.no_guest { None } else { Some(prepare()?) };
     let fio = needs_engine(&args.choice).then(fio::installed);
     if args.choice.mode.is_empty() {
@@ -60,7 +60,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         suites(&mut run, lab.as_ref())?;
     }
     if run.rows.is_empty() {
-        bail!("nothing has a name that contains {}", args.choice.filter.join(" or "));
+        bail!("no suite or step has a name that contains {}", args.choice.filter.join(" or "));
     }
     print!("\n{}", row::table(&run.rows));
     println!("\n{}", matrix::matrix(&run.rows, modes::names()));
@@ -83,7 +83,7 @@ fn warn_of_small_disk(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Whether each word of the filter is the name of a step that has run: then no suite is meant, and none is built.
+/// Returns true if each word of the filter is the name of a step that has run: then no suite is built.
 fn only_steps(run: &Run<'_>) -> bool {
     let filter = &run.choice.filter;
     !filter.is_empty() && filter.iter().all(|word| run.rows.iter().any(|row| row.name == *word))
@@ -94,7 +94,7 @@ fn suites(run: &mut Run<'_>, lab: Option<&Lab>) -> Result<()> {
     let executables = build(run)?;
     host::run(run, &executables)?;
     let Some(lab) = lab else {
-        say!("the guest's suites are left out, as asked");
+        say!("skipping the guest's suites (--no-guest)");
         return Ok(());
     };
     for boot in BOOTS {
@@ -103,7 +103,7 @@ fn suites(run: &mut Run<'_>, lab: Option<&Lab>) -> Result<()> {
     linux::run(run, lab)
 }
 
-/// What is checked without running anything.
+/// Runs the steps that start no device.
 fn steps(run: &mut Run<'_>) -> Result<()> {
     run.step("format", |workspace| process::run(&mut workspace.cargo(&["fmt", "--all", "--check"])))?;
     let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
@@ -116,7 +116,7 @@ fn steps(run: &mut Run<'_>) -> Result<()> {
             ["check", "--quiet", "--target", AARCH64, "--package", "upcie-core", "--package", "upcie-nvme"];
         run.step("aarch64", |workspace| process::run(&mut workspace.cargo(&libraries)))?;
     } else if run.choice.wants("aarch64") {
-        say!("aarch64 is not checked: its target is absent (`rustup target add {AARCH64}`)");
+        say!("skipping aarch64: its target is missing (`rustup target add {AARCH64}`)");
     }
     let toolchains = process::output(Command::new("rustup").args(["toolchain", "list"]));
     if toolchains.is_ok_and(|list| list.lines().any(|name| name.starts_with(MSRV))) {
@@ -127,12 +127,12 @@ fn steps(run: &mut Run<'_>) -> Result<()> {
             process::run(command.args(check).current_dir(&workspace.root).env("CARGO_TARGET_DIR", target))
         })?;
     } else if run.choice.wants("msrv") {
-        say!("Rust {MSRV} is not checked: it is absent (`rustup toolchain install {MSRV}`)");
+        say!("skipping Rust {MSRV}: it is missing (`rustup toolchain install {MSRV}`)");
     }
     run.step("layers", layers::check)?;
     run.step("package", package::check)?;
     run.step("licences", licences::check)?;
-    // Both know x86-64 only.
+    // Both steps support x86-64 only.
     if cfg!(target_arch = "x86_64") {
         run.step("instructions", |workspace| instructions::check(workspace, false))?;
         run.step("assembly", assembly::check)?;
@@ -140,12 +140,12 @@ fn steps(run: &mut Run<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Whether a suite of fio runs in a mode that is wanted.
+/// Returns true if a wanted mode runs a suite with fio.
 fn needs_engine(choice: &Choice) -> bool {
     choice.wants(FIO_SUITE) && modes::any_takes(FIO_SUITE, &choice.mode)
 }
 
-/// Builds fio's engine: its suite has nothing to do without.
+/// Builds fio's engine, which its suite needs.
 fn engine(run: &mut Run<'_>, found: Result<fio::Found>) -> Result<()> {
     let started = Instant::now();
     match found.and_then(|found| fio::build(&run.workspace, &found)) {
@@ -154,7 +154,7 @@ fn engine(run: &mut Run<'_>, found: Result<fio::Found>) -> Result<()> {
             let problem = Some(format!("{error:#}"));
             run.push(Row::step("fio's engine", "host", started.elapsed(), problem));
         }
-        Err(error) => say!("fio's suite is left out: {error:#}"),
+        Err(error) => say!("skipping fio's suite: {error:#}"),
     }
     process::check_interrupt()
 }
@@ -162,11 +162,11 @@ fn engine(run: &mut Run<'_>, found: Result<fio::Found>) -> Result<()> {
 fn build(run: &mut Run<'_>) -> Result<Vec<Executable>> {
     say!("building the tools and the tests");
     run.tools = run.workspace.build_tools(false)?;
-    // Linux's driver needs none of the tests.
+    // The suites with Linux's driver need no test programs.
     if !run.choice.mode.is_empty() && !modes::needs_suites(&run.choice.mode) {
         return Ok(Vec::new());
     }
-    // A cell of the matrix needs no more than the suites.
+    // A mode of the matrix needs only the suites.
     let packages = if run.choice.mode.is_empty() { "--workspace" } else { "--package=upcie-tests" };
     run.workspace.build(&["test", "--quiet", packages, "--no-run"])
 }

@@ -1,4 +1,4 @@
-//! A bench's result, and the figures that are printed of it.
+//! A bench's result, and the formats of its numbers.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,9 +9,9 @@ pub struct Entry {
     pub unit: String,
     pub better: Better,
     pub ours: f64,
-    /// The peer's figure, where there is a peer.
+    /// Number of the peer, if there is a peer.
     pub theirs: Option<f64>,
-    /// Ours by theirs.
+    /// Our number divided by the peer's.
     pub ratio: Option<f64>,
     pub spread: f64,
     pub runs: u32,
@@ -25,7 +25,7 @@ pub enum Better {
 }
 
 impl Entry {
-    /// The unit, with the better direction.
+    /// Formats the unit with the better direction.
     pub fn unit(&self) -> String {
         let better = if self.better == Better::Lower { "lower" } else { "higher" };
         format!("{}, {better} is better", self.unit)
@@ -42,7 +42,7 @@ pub fn median(values: &mut [f64]) -> Option<f64> {
     }
 }
 
-/// Formats a figure with four significant digits.
+/// Formats a number with four significant digits.
 pub fn number(value: Option<f64>) -> String {
     let Some(value) = value else { return "-".to_owned() };
     if value == 0.0 || !value.is_finite() {
@@ -67,14 +67,14 @@ mod tests {
     }
 
     #[test]
-    fn medians() {
+    fn medians_of_odd_and_even_counts() {
         assert_eq!(median(&mut []), None);
         assert_eq!(median(&mut [3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), Some(2.5));
     }
 
     #[test]
-    fn an_entry_without_a_peer() {
+    fn an_entry_without_a_peer_is_read() {
         let text = r#"{"name": "a/b", "unit": "ns", "better": "lower", "ours": 6.4, "theirs": null,
             "ratio": null, "spread": 0.01, "runs": 5}"#;
         let entry: Entry = serde_json::from_str(text).expect("the documented form");

@@ -1,7 +1,7 @@
-//! The benches `fio/…`: our engine under fio, against fio's own null engine on this machine, and against the kernel's driver
-//! under io_uring in the guest, where both have the same controller of QEMU's.
+//! The benches `fio/…`: our engine in fio, compared with fio's null engine on this machine, and with the
+//! kernel's driver and io_uring in the guest, where both use the same QEMU controller.
 //!
-//! Rounds are interleaved: each side once, then the next round.
+//! Rounds are interleaved: each side runs once per round.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,27 +22,27 @@ use crate::lab::qemu::{FUNCTIONS, Options};
 use crate::process::{self, Guard, say};
 
 const ROUNDS: usize = 5;
-/// Under emulation a round takes a minute.
+/// A round takes a minute under emulation.
 const GUEST_ROUNDS: usize = 3;
 const SECONDS: u32 = 1;
-/// How often a run is repeated that others disturbed.
+/// Largest number of runs until one is undisturbed.
 const TRIES: u32 = 5;
-/// What both sides are told.
+/// Options of both sides.
 const COMMON: &str =
     "--name=bench --thread=1 --norandommap --randrepeat=0 --time_based --gtod_reduce=1 --output-format=json";
-/// For more than one at a time: sent and reaped in batches.
+/// Options for a depth above 1: submit and reap in batches.
 const BATCHES: &str =
     "--iodepth_batch_submit=16 --iodepth_batch_complete_min=1 --iodepth_batch_complete_max=16";
-/// The best that the kernel's driver has: polling, registered buffers and files.
+/// Fastest options of the kernel's driver: polling, registered buffers and files.
 const REGISTERED: &str = "--hipri --fixedbufs --registerfiles";
 
-/// Size and depth, and what they are called.
+/// Names, block sizes and depths of the cases.
 const SHAPES: &[(&str, &str, u32)] = &[("4k_qd1", "4k", 1), ("4k_qd32", "4k", 32), ("512_qd128", "512", 128)];
 
-/// One side of a comparison: its name, and its options beside the case's own.
+/// Sides of a comparison: the name, and the options besides those of the case.
 type Sides<'a> = Vec<(&'a str, String)>;
 
-/// All of them, or those whose name contains the filter.
+/// Runs the cases whose name contains the filter.
 pub fn run(workspace: &Workspace, filter: Option<&str>) -> Result<Vec<Entry>> {
     let wanted = |name: &str| filter.is_none_or(|filter| name.contains(filter));
     let host: Vec<_> =
@@ -63,11 +63,11 @@ pub fn run(workspace: &Workspace, filter: Option<&str>) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// A workload, as an entry of the summary.
+/// A workload, which becomes an entry of the summary.
 struct Case {
     name: String,
     options: String,
-    /// The depth allows batches.
+    /// True if the depth allows batches.
     deep: bool,
 }
 
@@ -81,7 +81,7 @@ fn cases(prefix: &str, directions: &[&str]) -> Vec<Case> {
     all.map(case).collect()
 }
 
-/// Ours on `nvme-emu`, a process of its own that moves no data, and fio's null engine.
+/// Compares our engine on `nvme-emu`, a separate process that moves no data, with fio's null engine.
 fn against_null(workspace: &Workspace, built: &Built, cases: &[Case]) -> Result<Vec<Entry>> {
     workspace.build_tools(true)?;
     let socket = std::env::temp_dir().join(format!("upcie-bench-{}", std::process::id()));
@@ -91,7 +91,7 @@ fn against_null(workspace: &Workspace, built: &Built, cases: &[Case]) -> Result<
     let mut line = String::new();
     BufReader::new(server.0.stdout.take().context("piped")?).read_line(&mut line)?;
     if !line.contains("listening") {
-        bail!("nvme-emu does not listen: {line}");
+        bail!("nvme-emu did not start to listen: {line}");
     }
     let ours =
         format!("--ioengine=external:{} --filename=vfio-user\\:{}", built.engine.display(), socket.display());
@@ -111,7 +111,7 @@ fn against_null(workspace: &Workspace, built: &Built, cases: &[Case]) -> Result<
     results.entries(cases, &["null"])
 }
 
-/// Runs fio until both it and the server had their cores to themselves, some times at most: others may want them.
+/// Runs fio until both it and the server had their cores to themselves, or the tries are used up.
 fn undisturbed(built: &Built, line: &str, server: u32) -> Result<String> {
     let mut tries = 0;
     loop {
@@ -130,7 +130,7 @@ fn undisturbed(built: &Built, line: &str, server: u32) -> Result<String> {
     }
 }
 
-/// How long a process's threads have waited for a core (schedstat's second figure, ns).
+/// Returns the time that a process's threads have waited for a core (second field of schedstat, ns).
 fn run_delay(process: u32) -> Result<Duration> {
     let mut sum = 0;
     for task in fs::read_dir(format!("/proc/{process}/task"))? {
@@ -141,13 +141,13 @@ fn run_delay(process: u32) -> Result<Duration> {
     Ok(Duration::from_nanos(sum))
 }
 
-/// One case's arguments for one side.
+/// Makes the arguments of one case for one side.
 fn line_of(case: &Case, side: &str) -> String {
     let batches = if case.deep { BATCHES } else { "" };
     format!("{COMMON} --runtime={SECONDS} {} {batches} {side}", case.options)
 }
 
-/// Ours by VFIO, and the kernel's driver, on the same function.
+/// Compares our engine over VFIO with the kernel's driver on the same function.
 fn against_kernel(built: &Built, cases: &[Case]) -> Result<Vec<Entry>> {
     let lab = prepare()?;
     let options = Options::default();
@@ -156,7 +156,7 @@ fn against_kernel(built: &Built, cases: &[Case]) -> Result<Vec<Entry>> {
     payload.add_library(&built.engine, GUEST_ENGINE)?;
     let function = FUNCTIONS[0];
     let dotted = function.replace(':', ".");
-    // The kernel's names of disks are in sysfs, once it has found them.
+    // sysfs has the name of the disk once the kernel has found it.
     let disk = format!(
         "until disk=$(ls -d /sys/bus/pci/devices/{function}/nvme/nvme*/nvme*n1 2>/dev/null); do sleep 0.1; done; \
          disk=/dev/${{disk##*/}}; [ -b $disk ] || exit 1"
@@ -173,7 +173,7 @@ fn against_kernel(built: &Built, cases: &[Case]) -> Result<Vec<Entry>> {
             let lines = cases.iter().map(|case| {
                 let plain = *side == "io_uring";
                 let line = line_of(case, options);
-                // As it is used without a thought.
+                // The plain side runs without batches, as most users run it.
                 let line = if plain { line.replace(BATCHES, "") } else { line };
                 format!("fio {line}")
             });
@@ -183,7 +183,7 @@ fn against_kernel(built: &Built, cases: &[Case]) -> Result<Vec<Entry>> {
             let setup = if ours {
                 "bind vfio-pci".to_owned()
             } else {
-                // Queues that are polled have to be asked for; multipathing hides the disk that is the function's.
+                // Polled queues must be requested; multipathing would hide the function's disk.
                 "bind && rmmod nvme && rmmod nvme_core && insmod /modules/nvme-core.ko multipath=N && \
                  insmod /modules/nvme.ko poll_queues=2 && bind nvme"
                     .to_owned()
@@ -211,7 +211,7 @@ fn against_kernel(built: &Built, cases: &[Case]) -> Result<Vec<Entry>> {
     results.entries(cases, &["io_uring", "io_uring, registered"])
 }
 
-/// IOPS by case and side, a figure for each round.
+/// IOPS by case and side, one number per round.
 #[derive(Default)]
 struct Results(BTreeMap<(String, String), Vec<f64>>);
 
@@ -231,12 +231,12 @@ impl Results {
         Ok(())
     }
 
-    /// Ours against the best of `theirs`.
+    /// Makes the entries: our engine against the best of `theirs`.
     fn entries(&self, cases: &[Case], theirs: &[&str]) -> Result<Vec<Entry>> {
         let of = |case: &Case, side: &str| -> Result<Vec<f64>> {
             let mut values = self.0.get(&(case.name.clone(), side.to_owned())).cloned().unwrap_or_default();
             values.sort_by(f64::total_cmp);
-            if values.is_empty() { bail!("{}: nothing of {side}", case.name) } else { Ok(values) }
+            if values.is_empty() { bail!("{}: no result of {side}", case.name) } else { Ok(values) }
         };
         cases
             .iter()

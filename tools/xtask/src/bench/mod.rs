@@ -1,8 +1,8 @@
-//! `cargo xtask bench`: runs the benches, collects what they leave, compares two revisions.
+//! `cargo xtask bench`: runs the benches, collects their results, and compares two revisions.
 //!
-//! A bench leaves each of its results as one JSON object in a file of the directory that
-//! `UPCIE_BENCH_OUT` names; [`Entry`] has the keys. Programs it wants to start are in `UPCIE_BIN`. The hot path's are run
-//! as each of [`PROFILES`] builds them.
+//! A bench writes each result as one JSON object to a file in the directory `UPCIE_BENCH_OUT`; [`Entry`] has
+//! the keys. `UPCIE_BIN` is the directory of programs that it starts. The benches of the hot path run in each
+//! of [`PROFILES`].
 
 mod entry;
 mod fio;
@@ -29,19 +29,19 @@ const HOT_PATH: &str = "hot_path";
     after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench hot_path\n  cargo xtask bench hot_path --against main\n  cargo xtask bench --instructions"
 )]
 pub struct Args {
-    /// Only the benches whose name contains this
+    /// Run only the benches whose name contains this word
     filter: Option<String>,
-    /// How the hot path's benches are built: as the workspace's programs are, or as a program is that changes nothing of
-    /// cargo's own (their entries are named hot_path_user/…). Both by default
+    /// Build profile of the hot path's benches: release as the workspace's programs, user with cargo's
+    /// defaults (these entries are named hot_path_user/…) [default: both]
     #[arg(long, value_parser = PROFILES)]
     profile: Option<String>,
-    /// Build this revision too, and run the two by turns
+    /// Also build this revision, and run the two in turns
     #[arg(long, value_name = "REV")]
     against: Option<String>,
-    /// How often each of the two is run
+    /// Number of runs of each of the two
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
     rounds: u32,
-    /// Count the hot path's instructions per I/O instead, by callgrind, and look at its machine code
+    /// Count the hot path's instructions per I/O with callgrind instead, and check its machine code
     #[arg(long, conflicts_with_all = ["filter", "against"])]
     instructions: bool,
     /// Write the counts to benches/instructions.json
@@ -66,7 +66,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 fn bench(args: &Args, workspace: &Workspace) -> Result<()> {
     let directory = workspace.target.join("bench");
     let filter = args.filter.as_deref();
-    // fio's are no bench of the package.
+    // The benches with fio are not part of the package.
     let mut entries = match filter {
         Some(filter) if filter.starts_with("fio") => Vec::new(),
         _ => Build::new(args, workspace)?.run(args, &directory.join("entries"))?,
@@ -97,11 +97,11 @@ fn bench(args: &Args, workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Interleaved, since a machine's mood changes by the minute.
+/// Compares with a revision. The runs are interleaved, since the speed of a machine changes by the minute.
 fn compare(args: &Args, workspace: &Workspace, revision: &str) -> Result<()> {
     let worktree = Worktree::add(workspace, revision)?;
     let directory = workspace.target.join("bench");
-    // Kept, so that the next comparison builds only what differs.
+    // The directory is kept, so that the next comparison builds only changes.
     let theirs = Workspace::at(&worktree.path, Some(&directory.join("against-target")))?;
     let builds = [("then", Build::new(args, &theirs)?), ("now", Build::new(args, workspace)?)];
     let mut runs: BTreeMap<String, (Option<Entry>, [Vec<f64>; 2])> = BTreeMap::new();
@@ -132,16 +132,16 @@ fn compare(args: &Args, workspace: &Workspace, revision: &str) -> Result<()> {
 /// Benches and tools of one tree, built.
 struct Build<'a> {
     workspace: &'a Workspace,
-    /// All, with the workspace's profile.
+    /// All benches, with the workspace's profile.
     benches: Vec<Executable>,
-    /// The hot path's, with the other.
+    /// Benches of the hot path, with the other profile.
     user: Vec<Executable>,
 }
 
 impl<'a> Build<'a> {
     fn new(args: &Args, workspace: &'a Workspace) -> Result<Self> {
         say!("building the benches of {}", workspace.root.display());
-        // An entry's name begins with its bench's: no need to build the others.
+        // The name of an entry begins with its bench: the others need not be built.
         let only = args.filter.as_deref().and_then(|filter| filter.split('/').next());
         let only = only.filter(|name| workspace.root.join(format!("benches/benches/{name}.rs")).exists());
         if !only.is_some_and(|only| ALONE.contains(&only)) {
@@ -171,7 +171,7 @@ impl<'a> Build<'a> {
         })
     }
 
-    /// Runs all benches once, in `cargo bench`'s way.
+    /// Runs all benches once, as `cargo bench` does.
     fn run(&self, args: &Args, out: &Path) -> Result<Vec<Entry>> {
         let mut entries = self.run_all(&self.benches, args, out)?;
         let user = self.run_all(&self.user, args, out)?;
@@ -219,7 +219,7 @@ struct Worktree {
 impl Worktree {
     fn add(workspace: &Workspace, revision: &str) -> Result<Self> {
         let worktree = Self { root: workspace.root.clone(), path: workspace.target.join("bench/against") };
-        // One that was interrupted.
+        // Remove the checkout of an interrupted run.
         worktree.remove();
         let _ = process::output(worktree.git().args(["worktree", "prune"]));
         process::output(

@@ -1,4 +1,4 @@
-//! The cache: whatever takes long to make is made once, under a lock, and kept outside the source tree.
+//! A cache outside the source tree for files that take long to make. They are made once, under a lock.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -7,16 +7,16 @@ use anyhow::{Context, Result};
 
 use crate::process::say;
 
-/// The cache's directory, locked: one preparation at a time.
+/// The locked directory of the cache; the lock allows one preparation at a time.
 #[derive(Debug)]
 pub struct Cache {
     pub path: PathBuf,
-    /// The lock goes with the file, or with this process.
+    /// The lock ends with the file or with this process.
     _lock: File,
 }
 
 impl Cache {
-    /// Creates the directory if there is none, and waits for the lock.
+    /// Creates the directory if necessary, and waits for the lock.
     pub fn lock() -> Result<Self> {
         let absolute =
             |name| std::env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
@@ -31,18 +31,19 @@ impl Cache {
         Ok(Self { path, _lock: lock })
     }
 
-    /// A place to prepare something in, to be renamed when it is whole. A killed preparation's remains are removed.
+    /// Makes a directory for an unfinished preparation, which is renamed when complete. Removes the remains
+    /// of a killed one.
     pub fn scratch(&self, name: &str) -> Result<Scratch> {
         Scratch::create(self.path.join(name))
     }
 }
 
-/// A directory that is removed when this is dropped.
+/// A directory that is removed when dropped.
 #[derive(Debug)]
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// Creates it, empty.
+    /// Creates the directory, empty.
     pub fn create(path: PathBuf) -> Result<Self> {
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).with_context(|| path.display().to_string())?;

@@ -1,25 +1,25 @@
-//! What the guest needs, by Debian release: the only place that knows names which Debian may move.
+//! Debian names that the guest needs, by release. Only this file has names that Debian may change.
 
 use std::fs;
 
 use anyhow::{Result, anyhow, bail};
 
-/// A Debian release whose packages make the guest.
+/// A Debian release that provides the guest's packages.
 #[derive(Debug)]
 pub struct Release {
     pub version: &'static str,
     pub codename: &'static str,
-    /// Where QEMU and the kernel come from.
+    /// Suite of QEMU and the kernel.
     pub suite: &'static str,
-    /// The compiler that the suite's kernel was built with.
+    /// Compiler of the suite's kernel.
     pub compiler: &'static str,
 }
 
-/// Series of the kernel that `tests/guest/build-modules.sh` knows the source files of.
+/// Kernel series whose source files `tests/guest/build-modules.sh` knows.
 pub const SERIES: &str = "6.12";
-/// Oldest QEMU that the lab was measured with.
+/// Oldest QEMU version that the lab was tested with.
 pub const QEMU_MAJOR: u32 = 10;
-/// Set to `kvm` or `tcg`, decides how the guest runs.
+/// Variable that selects how the guest runs: `kvm` or `tcg`.
 pub const ACCELERATOR: &str = "UPCIE_GUEST_ACCEL";
 
 const RELEASES: &[Release] = &[
@@ -27,7 +27,7 @@ const RELEASES: &[Release] = &[
     Release { version: "13", codename: "trixie", suite: "trixie", compiler: "gcc-14" },
 ];
 
-/// Where a QEMU comes from that is a vfio-user client.
+/// Suite of a QEMU with a vfio-user client.
 pub struct Suite {
     pub codename: &'static str,
     pub suite: &'static str,
@@ -35,13 +35,13 @@ pub struct Suite {
 
 pub const VMM: Suite = Suite { codename: "trixie", suite: "trixie-backports" };
 
-/// Packages that must be installed, apart from QEMU and the compiler: what builds the guest, and what looks at the hot
-/// path's machine code.
+/// Packages that must be installed besides QEMU and the compiler: tools that build the guest, and tools that
+/// check the hot path.
 pub const TOOLS: &[&str] = &["kmod", "make", "xz-utils", "binutils", "libc6-dev", "valgrind"];
 pub const QEMU: &str = "qemu-system-x86";
 
 impl Release {
-    /// The release of this machine, or what to do on another one.
+    /// Finds the release of this machine, or explains what to do on another one.
     pub fn detect() -> Result<&'static Self> {
         if std::env::consts::ARCH != "x86_64" {
             bail!("the guest lab runs on x86-64 only; `cargo xtask test --no-guest` runs everything else");
@@ -49,14 +49,14 @@ impl Release {
         Self::find().map_err(|(id, version)| {
             let known = RELEASES.iter().map(|release| release.version).collect::<Vec<_>>().join(" and ");
             anyhow!(
-                "the guest lab is made of the packages of Debian {known}, and this is {id} {version}; \
+                "the guest lab needs packages of Debian {known}, but this is {id} {version}; \
                  `cargo xtask test --no-guest` runs everything else \
                  (a new release is a line in tools/xtask/src/lab/debian.rs)"
             )
         })
     }
 
-    /// The release of this machine, or what it is instead.
+    /// Finds the release of this machine; fails with its id and version.
     pub fn find() -> Result<&'static Self, (String, String)> {
         let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
         let field = |name: &str| {
@@ -68,7 +68,7 @@ impl Release {
         release.ok_or((id, version))
     }
 
-    /// Packages that make the kernel part, as `name=version` where versions must agree.
+    /// Lists the packages of the kernel, as `name=version` where versions must agree.
     pub fn kernel_packages(&self, kernel: &Kernel) -> Vec<String> {
         let Kernel { release, version } = kernel;
         let common = release.trim_end_matches("-amd64");
@@ -85,10 +85,10 @@ impl Release {
     }
 }
 
-/// The kernel that the suite offers today.
+/// Current kernel of the suite.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
-    /// As `uname -r` has it.
+    /// Release as in `uname -r`.
     pub release: String,
     /// Version of the package.
     pub version: String,

@@ -1,8 +1,8 @@
-//! fio, its headers, and the ioengine of `fio-plugin` for it.
+//! fio, its headers, and the ioengine of `fio-plugin`.
 //!
-//! An engine is good for one version of fio, whose structures it reads. Debian's package has no headers, so they come from
-//! its source package, kept in the cache by its version. Where that comes from is in a list of its own, which only this
-//! program reads: neither root nor a change of the machine's apt is needed for it.
+//! An engine works with one version of fio, because it reads fio's structures. Debian's package has no
+//! headers, so they come from its source package, and are cached by version. Only this program reads the list
+//! of that source, so neither root nor a change of the machine's apt is needed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,15 +16,15 @@ use crate::lab::debian::Release;
 use crate::lab::install;
 use crate::process::{self, say};
 
-/// Where fio's headers are, for the plugin's build script.
+/// Variable with the path of fio's headers, for the plugin's build script.
 const INCLUDE: &str = "UPCIE_FIO_INCLUDE";
-/// What the plugin's build needs beside fio.
+/// Packages that the plugin's build needs besides fio.
 const TOOLS: &[&str] = &["gcc", "libc6-dev", "make"];
 /// Path of the engine in the guest.
 pub const GUEST_ENGINE: &str = "/payload/lib/libupcie_fio.so";
 const LIBRARY: &str = "libupcie_fio.so";
 
-/// A fio, and the engine that was built for it.
+/// fio, and an engine that was built for it.
 #[derive(Debug)]
 pub struct Built {
     pub fio: PathBuf,
@@ -32,28 +32,28 @@ pub struct Built {
     pub version: String,
 }
 
-/// A fio, and its headers.
+/// fio, and its headers.
 #[derive(Debug)]
 pub struct Found {
     fio: PathBuf,
     headers: PathBuf,
 }
 
-/// Takes the fio that was built in a directory.
+/// Uses the fio that was built in a directory.
 pub fn built_in(source: &Path) -> Result<Found> {
     let headers = source.canonicalize().with_context(|| source.display().to_string())?;
     Ok(Found { fio: headers.join("fio"), headers })
 }
 
-/// Builds the engine for a fio.
+/// Builds the engine for fio.
 pub fn build(workspace: &Workspace, found: &Found) -> Result<Built> {
     let Found { fio, headers } = found;
     let version = version_of(headers)?;
     let running = process::output(Command::new(fio).arg("--version"))
-        .with_context(|| format!("{} is to load the engine", fio.display()))?;
+        .with_context(|| format!("starting {}, which has to load the engine", fio.display()))?;
     if running.trim() != version {
         bail!(
-            "{} is {}, and the headers in {} are of {version}: build fio there, or install it, so that they agree",
+            "{} is {}, but the headers in {} are of {version}: build fio there, or install it, so that they agree",
             fio.display(),
             running.trim(),
             headers.display()
@@ -62,22 +62,22 @@ pub fn build(workspace: &Workspace, found: &Found) -> Result<Built> {
     say!("building the engine for {version}");
     let mut command = workspace.cargo(&["build", "--quiet", "--release", "--package", "upcie-fio"]);
     process::run(command.env(INCLUDE, headers).stderr(Stdio::inherit()))?;
-    // Out of the way of a build without headers, and of one for another fio.
+    // The directory keeps the engine apart from a build without headers, and from one for another fio.
     let directory = workspace.target.join("fio").join(version.replace('/', "-"));
     fs::create_dir_all(&directory)?;
     let engine = directory.join(LIBRARY);
-    // A fio that runs keeps the old one.
+    // Remove the file first: a running fio keeps the old engine.
     let _ = fs::remove_file(&engine);
     fs::copy(workspace.bin(true).join(LIBRARY), &engine)?;
     Ok(Built { fio: fio.clone(), engine, version })
 }
 
-/// The version that headers say they are of.
+/// Reads the version of the headers.
 fn version_of(headers: &Path) -> Result<String> {
     let file = headers.join("FIO-VERSION-FILE");
     let text = fs::read_to_string(&file).with_context(|| {
         format!(
-            "{}: this is to be fio's source directory, in which `./configure` and `make` were run",
+            "{}: the directory must be fio's source, in which `./configure` and `make` were run",
             file.display()
         )
     })?;
@@ -85,21 +85,21 @@ fn version_of(headers: &Path) -> Result<String> {
     Ok(version.with_context(|| format!("{} has no version", file.display()))?.to_owned())
 }
 
-/// Debian's fio, installed if there is none, and its headers.
+/// Finds Debian's fio with its headers; installs it if there is none.
 pub fn installed() -> Result<Found> {
     let release = Release::find().map_err(|(id, version)| {
         anyhow::anyhow!(
-            "fio's headers come from Debian's source package, and this is {id} {version}: build fio from its source, and \
+            "fio's headers come from Debian's source package, but this is {id} {version}: build fio from its source, and \
              give that by --fio-source DIR"
         )
     })?;
     if which("fio").is_none() {
-        install::packages(&["fio"], "there is no fio, so it is installed, with")?;
+        install::packages(&["fio"], "installing fio needs")?;
     }
     let missing: Vec<_> =
         if which("cc").is_some() && which("make").is_some() { vec![] } else { TOOLS.to_vec() };
-    install::packages(&missing, "to build the engine,")?;
-    let fio = which("fio").context("fio was installed and is not on the PATH")?;
+    install::packages(&missing, "building the engine needs")?;
+    let fio = which("fio").context("fio was installed but is not on the PATH")?;
     let real = fio.canonicalize()?;
     let owner = [fio.as_path(), real.as_path()].into_iter().find_map(|path| {
         let owner = process::output(Command::new("dpkg-query").arg("-S").arg(path)).ok()?;
@@ -107,7 +107,7 @@ pub fn installed() -> Result<Found> {
     });
     if owner.as_deref() != Some("fio") {
         bail!(
-            "{} is not from Debian's package fio, so its headers are not known: give the directory that it was built in by \
+            "{} is not from Debian's package fio, so its headers are unknown: name the directory that it was built in with \
              --fio-source DIR",
             fio.display()
         );
@@ -117,14 +117,14 @@ pub fn installed() -> Result<Found> {
     Ok(Found { fio, headers })
 }
 
-/// Where a program is on the PATH.
+/// Finds a program on the PATH.
 pub fn which(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?)
         .map(|directory| directory.join(program))
         .find(|path| path.is_file())
 }
 
-/// The configured source of a version of Debian's package, from the cache or from Debian.
+/// Returns the configured source of a version of Debian's package, from the cache or from Debian.
 fn headers(release: &Release, version: &str) -> Result<PathBuf> {
     let cache = Cache::lock()?;
     let directory = cache.path.join(format!("fio-{}", version.replace(['/', ':'], "-")));
@@ -132,11 +132,11 @@ fn headers(release: &Release, version: &str) -> Result<PathBuf> {
         return Ok(directory);
     }
     if which("dpkg-source").is_none() {
-        install::packages(&["dpkg-dev"], "to unpack fio's source,")?;
+        install::packages(&["dpkg-dev"], "unpacking fio's source needs")?;
     }
     let scratch = cache.scratch("fio-unfinished")?;
     let source = download(release, version, scratch.path())?;
-    say!("configuring it, 5 s");
+    say!("configuring fio's source, 5 s");
     let configured = [&["sh", "./configure"][..], &["make", "FIO-VERSION-FILE"]];
     for line in configured {
         process::output(Command::new(line[0]).args(&line[1..]).current_dir(&source))?;
@@ -145,7 +145,7 @@ fn headers(release: &Release, version: &str) -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// Downloads and unpacks the source package; gives its directory.
+/// Downloads and unpacks the source package; returns its directory.
 fn download(release: &Release, version: &str, scratch: &Path) -> Result<PathBuf> {
     for directory in ["lists/partial", "archives/partial", "source"] {
         fs::create_dir_all(scratch.join(directory))?;
@@ -157,7 +157,7 @@ fn download(release: &Release, version: &str, scratch: &Path) -> Result<PathBuf>
         "Dir::Etc::sourceparts=-".to_owned(),
         format!("Dir::State::lists={}", scratch.join("lists").display()),
         format!("Dir::Cache={}", scratch.display()),
-        // What it downloads is this user's.
+        // Downloaded files belong to this user.
         "APT::Sandbox::User=".to_owned(),
     ];
     let apt = |words: &[&str]| {
@@ -169,7 +169,7 @@ fn download(release: &Release, version: &str, scratch: &Path) -> Result<PathBuf>
         process::output(&mut command)
     };
     say!(
-        "fio's headers: downloading Debian's list of sources (10 MB, kept nowhere) and the source of fio {version} (6 MB)"
+        "fio's headers: downloading Debian's list of sources (10 MB, not kept) and the source of fio {version} (6 MB)"
     );
     apt(&["update"])?;
     apt(&["source", "--only-source", &format!("fio={version}")]).with_context(|| {
@@ -183,7 +183,7 @@ fn download(release: &Release, version: &str, scratch: &Path) -> Result<PathBuf>
     entries.into_iter().find(|path| path.is_dir()).context("the source package has no directory")
 }
 
-/// A list of where the sources are: wherever apt gets this release's packages from.
+/// Makes a list of the source repositories that match apt's repositories of this release.
 fn sources(release: &Release) -> Result<String> {
     let format = "$(RELEASE) $(COMPONENT) $(REPO_URI) $(SIGNED_BY)";
     let targets = ["indextargets", "--format", format, "Created-By: Packages"];

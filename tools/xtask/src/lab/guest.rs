@@ -1,4 +1,4 @@
-//! Runs jobs in the guest, one after the other, and brings back what they printed.
+//! Runs jobs in the guest, one after the other, and returns their output.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -10,50 +10,50 @@ use crate::lab::payload::Payload;
 use crate::lab::qemu::{Iommu, Machine, Options, RunDirectory};
 use crate::process::{self, Tail, read, say};
 
-/// Until init's first line: 5 s on an idle machine, 40 s on a busy one.
+/// Deadline of init's first line: it takes 5 s on an idle machine, 40 s on a busy one.
 const BOOT: Duration = Duration::from_secs(120);
 
-/// Something for the guest's shell to run.
+/// A script for the guest's shell.
 #[derive(Debug)]
 pub struct Job {
     pub name: String,
     pub script: String,
-    /// Run by root first; init's functions can be called. The job fails where this does.
+    /// Script that root runs first; it can call init's functions. If it fails, the job fails.
     pub setup: String,
-    /// Who runs the script: `root` or `user`.
+    /// User who runs the script: `root` or `user`.
     pub user: &'static str,
-    /// Limit of locked memory, KiB; the kernel's own (8 MiB) if none.
+    /// Limit of locked memory in KiB; `None` for the kernel's default (8 MiB).
     pub memlock: Option<u32>,
 }
 
 impl Job {
-    /// A job of root's without a setup.
+    /// Makes a job for root without a setup.
     pub fn new(name: impl Into<String>, script: impl Into<String>) -> Self {
         Self { name: name.into(), script: script.into(), setup: String::new(), user: "root", memlock: None }
     }
 }
 
-/// How a job ended.
+/// Result of a job.
 #[derive(Debug)]
 pub struct JobResult {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
     pub time: Duration,
-    /// What it did not give back, or left running.
+    /// Resources that the job did not free, and processes that it left running.
     pub leaked: Option<String>,
 }
 
-/// How a whole run ended.
+/// Results of a whole run.
 #[derive(Debug)]
 pub struct Results {
     pub jobs: Vec<JobResult>,
-    /// The kernel's log.
+    /// Log of the kernel.
     pub dmesg: String,
 }
 
-/// Boots the guest, runs the jobs one after the other, each within its deadline, and powers off.
-/// With `stream` their stdout and stderr are passed on as they come.
+/// Boots the guest, runs the jobs one after the other, each within its deadline, and powers off. With
+/// `stream` their stdout and stderr are passed on at once.
 pub fn run(
     lab: &Lab,
     options: &Options,
@@ -78,7 +78,7 @@ pub fn run(
         done(job, &result);
         results.push(result);
     }
-    // Power-off is the kernel's to finish; everything of value is on the share by now.
+    // The kernel powers off by itself; all results are on the share already.
     let started = Instant::now();
     while !machine.has_ended()? && started.elapsed() < Duration::from_secs(30) {
         process::check_interrupt()?;
@@ -88,7 +88,7 @@ pub fn run(
     Ok(Results { jobs: results, dmesg })
 }
 
-/// Starts the guest and waits for init's first line; one more try if that never comes.
+/// Starts the guest, and waits for init's first line; tries once more if it does not come.
 pub fn boot(
     lab: &Lab,
     options: &Options,
@@ -105,7 +105,7 @@ pub fn boot(
             process::check_interrupt()?;
             if machine.has_ended()? {
                 bail!(
-                    "QEMU ended before the guest was up:\n{}\n{}",
+                    "QEMU exited before the guest had booted:\n{}\n{}",
                     read(&run.path("qemu.stderr")).trim(),
                     machine.console().tail(20)
                 );
@@ -122,12 +122,12 @@ pub fn boot(
         if attempt == 2 {
             bail!("the guest did not boot within {} s, twice; its console:\n{tail}", patience.as_secs());
         }
-        say!("init's first line did not come within {} s; trying once more", patience.as_secs());
+        say!("init did not start within {} s; trying once more", patience.as_secs());
     }
-    unreachable!("the loop ends by its second turn")
+    unreachable!("the loop ends in its second turn")
 }
 
-/// Whether the guest comes up at all, for choosing an accelerator.
+/// Returns true if the guest boots, to choose an accelerator.
 pub fn boots(lab: &Lab) -> bool {
     let ready = || -> Result<bool> {
         let run = RunDirectory::create()?;
@@ -146,7 +146,7 @@ pub fn boots(lab: &Lab) -> bool {
     ready().unwrap_or(false)
 }
 
-/// Waits for a job's end, passing its output on.
+/// Waits for the end of a job, and passes its output on.
 fn follow(
     run: &RunDirectory,
     machine: &mut Machine,
@@ -160,7 +160,7 @@ fn follow(
     let mut stdout = Tail::new(file("stdout"));
     let mut stderr = Tail::new(file("stderr"));
     loop {
-        // In this order: what was written before the end is there once the end is seen.
+        // Check for the end first, then read: all output that was written before the end is read.
         let last_look = ended;
         ended = machine.has_ended()?;
         let code = fs::read_to_string(file("code")).ok();
@@ -188,13 +188,17 @@ fn follow(
         let context = || {
             let printed =
                 if stream { String::new() } else { [read(&file("stdout")), read(&file("stderr"))].concat() };
-            format!("{}\nthe end of its console:\n{}", printed.trim_end(), machine.console().tail(30))
+            format!("{}\nthe end of the guest's console:\n{}", printed.trim_end(), machine.console().tail(30))
         };
         if last_look {
             bail!("the guest went down before the command ended\n{}", context());
         }
         if started.elapsed() > deadline {
-            bail!("no end within {} s; the guest was killed\n{}", deadline.as_secs(), context());
+            bail!(
+                "the command did not end within {} s; the guest was killed\n{}",
+                deadline.as_secs(),
+                context()
+            );
         }
         process::check_interrupt()?;
         std::thread::sleep(process::POLL);

@@ -1,4 +1,4 @@
-//! A writer of initramfs archives (cpio "newc"): no cpio, no root for the device nodes.
+//! Writes initramfs archives (cpio "newc") without the program cpio, and without root for device nodes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,7 +24,7 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Adds a file, and the directories that lead to it.
+    /// Adds a file and its parent directories.
     pub fn add(&mut self, path: &str, executable: bool, data: impl Into<Vec<u8>>) {
         let path = path.trim_start_matches('/');
         for (end, _) in path.match_indices('/') {
@@ -42,12 +42,12 @@ impl Archive {
         Ok(())
     }
 
-    /// Whether something is at this path.
+    /// Returns true if the archive has an entry with this path.
     pub fn contains(&self, path: &str) -> bool {
         self.entries.contains_key(path.trim_start_matches('/'))
     }
 
-    /// Adds the console, without which init has no output.
+    /// Adds the console; without it init has no output.
     pub fn add_console(&mut self) {
         self.add("dev/console", false, []);
         if let Some(entry) = self.entries.get_mut("dev/console") {
@@ -55,7 +55,7 @@ impl Archive {
         }
     }
 
-    /// Writes the archive. The kernel takes several, one after the other, as one.
+    /// Writes the archive. The kernel accepts several archives in a row.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         for (inode, (path, entry)) in self.entries.iter().enumerate() {
             header(out, inode + 1, path, entry)?;
@@ -68,7 +68,7 @@ fn header(out: &mut impl Write, inode: usize, path: &str, entry: &Entry) -> io::
     let (major, minor) = if entry.mode == CONSOLE { (5, 1) } else { (0, 0) };
     let size =
         u32::try_from(entry.data.len()).map_err(|_| io::Error::other(format!("{path} is over 4 GiB")))?;
-    // ino, mode, uid, gid, nlink, mtime, size, device, its node's device, name size, checksum.
+    // ino, mode, uid, gid, nlink, mtime, size, device, number of the device node, name size, checksum.
     write!(
         out,
         "070701{inode:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{size:08x}{:08x}{:08x}{major:08x}{minor:08x}{:08x}{:08x}",
@@ -83,7 +83,7 @@ fn header(out: &mut impl Write, inode: usize, path: &str, entry: &Entry) -> io::
         0
     )?;
     out.write_all(path.as_bytes())?;
-    // The name ends in at least one zero; header and name, and the data, end on 4 bytes.
+    // The name ends with one zero byte at least. Header with name, and data, are padded to 4 bytes.
     out.write_all(&[0; 4][..4 - (110 + path.len()) % 4])?;
     out.write_all(&entry.data)?;
     out.write_all(&[0; 3][..entry.data.len().wrapping_neg() % 4])

@@ -1,4 +1,4 @@
-//! Debian packages: what is missing, who may install it, and which kernel the suite offers.
+//! Debian packages: finds missing ones, installs them, and finds the suite's kernel.
 
 use std::fs;
 use std::path::Path;
@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail};
 use crate::lab::debian::{Kernel, QEMU, QEMU_MAJOR, Release, SERIES, TOOLS};
 use crate::process::{self, quote, say};
 
-/// Installs what is missing and returns the kernel that the guest will have. The answer is kept in a
-/// file for as long as apt's state is the same: asking apt takes seconds.
+/// Installs missing packages; returns the guest's kernel. The answer is stored in a file until apt's state
+/// changes, because asking apt takes seconds.
 pub fn ensure(release: &Release, answer: &Path) -> Result<Kernel> {
     let known = fs::read_to_string(answer).unwrap_or_default();
     if let [state, kernel, version] = known.lines().collect::<Vec<_>>()[..]
@@ -24,7 +24,7 @@ pub fn ensure(release: &Release, answer: &Path) -> Result<Kernel> {
     Ok(kernel)
 }
 
-/// When apt last changed its sources, lists or packages.
+/// Returns the times when apt last changed its sources, lists and packages.
 fn apt_state() -> String {
     let paths =
         ["/etc/apt/sources.list", "/etc/apt/sources.list.d", "/var/lib/apt/lists", "/var/lib/dpkg/status"];
@@ -42,7 +42,7 @@ fn ask(release: &Release) -> Result<Kernel> {
     if qemu_is_old() {
         missing.push(QEMU);
     }
-    // A fresh container has no lists at all.
+    // A new container has no lists.
     if plan.is_empty() && candidate(release).is_err() {
         plan.push(update());
     }
@@ -57,8 +57,8 @@ fn ask(release: &Release) -> Result<Kernel> {
     let kernel = candidate(release)?;
     if !kernel.release.starts_with(&format!("{SERIES}.")) {
         bail!(
-            "{} now has kernel {}, and tests/guest/build-modules.sh knows the source files of {SERIES} only: \
-             adapt it, and SERIES in tools/xtask/src/lab/debian.rs",
+            "{} now has kernel {}, but tests/guest/build-modules.sh knows only the source files of {SERIES}: \
+             change it, and SERIES in tools/xtask/src/lab/debian.rs",
             release.suite,
             kernel.release
         );
@@ -66,7 +66,7 @@ fn ask(release: &Release) -> Result<Kernel> {
     Ok(kernel)
 }
 
-/// Installs the packages that are missing, from this release; `why` begins the message.
+/// Installs missing packages of this release; `why` begins the message.
 pub fn packages(wanted: &[&str], why: &str) -> Result<()> {
     let missing: Vec<_> = wanted.iter().copied().filter(|package| !installed(package)).collect();
     if missing.is_empty() {
@@ -74,7 +74,7 @@ pub fn packages(wanted: &[&str], why: &str) -> Result<()> {
     }
     say!("{why} these Debian packages: {}", missing.join(" "));
     let mut plan = Vec::new();
-    // A fresh container has no lists at all.
+    // A new container has no lists.
     let known = |package: &&str| {
         let policy = process::output(Command::new("apt-cache").args(["policy", package])).unwrap_or_default();
         policy.lines().any(|line| line.trim().starts_with("Candidate: ") && !line.contains("(none)"))
@@ -97,9 +97,9 @@ fn install(packages: &[&str], options: &[&str]) -> Line {
     line.iter().chain(options).chain(packages).map(|&word| word.to_owned()).collect()
 }
 
-/// Where apt gets a suite from, if it does.
+/// Finds apt's mirror of a suite.
 fn mirror(suite: &str) -> Result<Option<String>> {
-    // apt's own reading of its lists, whichever of the two formats they are in.
+    // apt parses its lists in both formats.
     let targets = process::output(Command::new("apt-get").args([
         "indextargets",
         "--format",
@@ -113,7 +113,7 @@ fn mirror(suite: &str) -> Result<Option<String>> {
     }))
 }
 
-/// Lines of a sources.list for suites of Debian, from the mirror that apt has for this release.
+/// Makes lines of a sources.list for suites of Debian, with apt's mirror of this release.
 pub fn source(release: &Release, suites: &[&str]) -> Result<String> {
     let mirror = mirror(release.codename)?
         .with_context(|| format!("apt has no source for {}: see sources.list(5)", release.codename))?;
@@ -122,18 +122,18 @@ pub fn source(release: &Release, suites: &[&str]) -> Result<String> {
     Ok(suites.iter().map(|suite| format!("deb {option}{mirror} {suite} main\n")).collect())
 }
 
-/// What adds the suite to apt, in a list of its own; nothing if apt has it.
+/// Returns the commands that add the suite to apt in a list of its own; none if apt has the suite.
 fn add_suite(release: &Release) -> Result<Vec<Line>> {
     if mirror(release.suite)?.is_some() {
         return Ok(Vec::new());
     }
     let line = source(release, &[release.suite])?.trim_end().to_owned();
     let list = format!("/etc/apt/sources.list.d/{}.list", release.suite);
-    say!("QEMU and the guest's kernel come from {}, which {list} adds to apt", release.suite);
+    say!("QEMU and the guest's kernel come from {}; {list} adds it to apt", release.suite);
     Ok(vec![vec!["sh".to_owned(), "-c".to_owned(), format!("echo {} > {list}", quote(&line))], update()])
 }
 
-/// Runs commands as root, through sudo if need be, each shown first.
+/// Runs commands as root, with sudo if necessary; prints each first.
 fn as_root(plan: &[Line]) -> Result<()> {
     if plan.is_empty() {
         return Ok(());
@@ -143,7 +143,7 @@ fn as_root(plan: &[Line]) -> Result<()> {
     let is_root = process::output(Command::new("id").arg("-u"))?.trim() == "0";
     if !is_root && process::output(Command::new("sudo").arg("-V")).is_err() {
         bail!(
-            "root is needed once, and there is no sudo; as root run\n\n    {}\n\nthen try again",
+            "this needs root once, and sudo is missing; run as root\n\n    {}\n\nthen try again",
             lines.join("\n    ")
         );
     }
@@ -153,7 +153,7 @@ fn as_root(plan: &[Line]) -> Result<()> {
         let environment = ["env", "DEBIAN_FRONTEND=noninteractive"];
         let all: Vec<&str> =
             sudo.iter().copied().chain(environment).chain(words.iter().map(String::as_str)).collect();
-        // apt's progress is of no interest, and stdout may be a guest command's. sudo asks on the terminal.
+        // Hide apt's progress; stdout may belong to a guest command. sudo asks on the terminal.
         let output = Command::new(all[0]).args(&all[1..]).stdin(Stdio::inherit()).output()?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stderr);
@@ -169,18 +169,18 @@ fn installed(package: &str) -> bool {
     process::output(Command::new("dpkg-query").args(query)).is_ok_and(|status| status == "installed")
 }
 
-/// Whether there is no QEMU, or one older than what the lab was measured with.
+/// Returns true if QEMU is missing, or older than the version that the lab was tested with.
 fn qemu_is_old() -> bool {
     let text = process::output(Command::new("qemu-system-x86_64").arg("--version")).unwrap_or_default();
     let major = text.split("version ").nth(1).and_then(|text| text.split('.').next()?.parse::<u32>().ok());
     major.is_none_or(|major| major < QEMU_MAJOR)
 }
 
-/// Which kernel the suite's linux-image-amd64 stands for.
+/// Finds the kernel that the suite's linux-image-amd64 depends on.
 fn candidate(release: &Release) -> Result<Kernel> {
     let suite = release.suite;
     let image = format!("linux-image-amd64/{suite}");
-    let moved = || format!("{suite} no longer has linux-image-amd64 the way tools/xtask expects it");
+    let moved = || format!("linux-image-amd64 of {suite} has changed: tools/xtask can't find its kernel");
     let depends = process::output(Command::new("apt-cache").args(["depends", "-t", suite, &image]))
         .with_context(moved)?;
     let kernel = depends

@@ -1,4 +1,4 @@
-//! The guest's kernel and base archive: made once, kept outside the source tree by their inputs.
+//! The guest's kernel and base archives. They are made once, and cached by their inputs.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs::{self, File};
@@ -16,23 +16,23 @@ use crate::lab::initrd::Archive;
 use crate::process::{self, say};
 
 const SCRIPT: &str = include_str!("../../../../tests/guest/build-modules.sh");
-/// Raise it when what this file puts into the cache changes.
+/// Version of the files in the cache; increase it if this file makes them differently.
 const LAYOUT: u32 = 2;
 
-/// What is ready to boot.
+/// Files that are ready to boot, and the accelerator.
 #[derive(Debug)]
 pub struct Lab {
     pub kernel: PathBuf,
-    /// Archive with busybox and the modules, VFIO's built again.
+    /// Archive with BusyBox and the modules; VFIO's are rebuilt.
     pub base: PathBuf,
-    /// The same with the modules as Debian has them.
+    /// Archive with BusyBox and Debian's unchanged modules.
     pub stock: PathBuf,
-    /// What QEMU is told to run on.
+    /// Accelerator for QEMU.
     pub accelerator: Accelerator,
 }
 
 impl Lab {
-    /// The one that was made in a directory.
+    /// Describes the files in a directory.
     pub fn new(directory: &Path, accelerator: Accelerator) -> Self {
         Self {
             kernel: directory.join("vmlinuz"),
@@ -43,7 +43,7 @@ impl Lab {
     }
 }
 
-/// How QEMU executes the guest.
+/// Execution mode of QEMU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accelerator {
     Kvm,
@@ -65,7 +65,7 @@ fn key(release: &Release, kernel: &Kernel) -> String {
     format!("{}-{:016x}", kernel.release, hasher.finish())
 }
 
-/// Builds beside the final place and renames, so that nothing half-done is ever found.
+/// Builds in a temporary directory and renames it, so that an unfinished lab is never found.
 fn build(release: &Release, kernel: &Kernel, cache: &Cache, directory: &Path) -> Result<()> {
     let started = Instant::now();
     let scratch = cache.scratch("unfinished")?;
@@ -85,7 +85,7 @@ fn build(release: &Release, kernel: &Kernel, cache: &Cache, directory: &Path) ->
             |name: &str| have.iter().any(|file| file.to_string_lossy().starts_with(&format!("{name}_")));
         let absent = names.filter(|name| !have(name)).collect::<Vec<_>>();
         bail!(
-            "{} did not give {}: try `apt-get update`; if the name moved, it is in tools/xtask/src/lab/debian.rs\n{}",
+            "{} has no {}: try `apt-get update`; if Debian changed the name, change tools/xtask/src/lab/debian.rs\n{}",
             release.suite,
             absent.join(" "),
             String::from_utf8_lossy(&download.stderr).trim()
@@ -122,7 +122,7 @@ fn build(release: &Release, kernel: &Kernel, cache: &Cache, directory: &Path) ->
     Ok(())
 }
 
-/// An archive with BusyBox and a set of modules.
+/// Writes an archive with BusyBox and a set of modules.
 fn write_base(busybox: &Path, modules: &Path, archive: &Path) -> Result<()> {
     let mut base = Archive::default();
     base.add_console();

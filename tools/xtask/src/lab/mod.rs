@@ -1,7 +1,8 @@
-//! The guest lab: a Debian kernel, QEMU with NVMe controllers, and jobs that run in them (tests/guest/README.md).
+//! The guest lab: a Debian kernel, QEMU with NVMe controllers, and jobs that run in the guest
+//! (tests/guest/README.md).
 //!
-//! Imports run down this list: `prepare`, `shell` → `guest` → `payload` → `qemu` → `kernel` → `install`, `cache`, `initrd`,
-//! `debian`. `vmm` and `fio` stand on the last row.
+//! Imports run down this list: `prepare`, `shell` → `guest` → `payload` → `qemu` → `kernel` → `install`,
+//! `cache`, `initrd`, `debian`. `vmm` and `fio` are on a level with `kernel`: they import the last row.
 
 pub mod cache;
 pub mod debian;

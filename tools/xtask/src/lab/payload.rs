@@ -1,4 +1,4 @@
-//! What a run takes into the guest: init, programs, their libraries, jobs.
+//! The files of one run in the guest: init, programs, their libraries, jobs.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -16,14 +16,14 @@ const INIT: &str = include_str!("../../../../tests/guest/init");
 /// Directory of the programs in the guest.
 pub const BIN: &str = "/payload/bin";
 
-/// What goes into the guest beside the base: init, programs and their libraries.
+/// Files that are added to the base archive: init, programs and libraries.
 #[derive(Debug)]
 pub struct Payload {
     archive: Archive,
 }
 
 impl Payload {
-    /// For a guest without the lab's controllers, whose kernel drives what it finds.
+    /// Makes the payload of a guest without the lab's controllers, whose kernel drives all devices.
     pub fn plain() -> Self {
         let mut archive = Archive::default();
         archive.add("init", true, INIT);
@@ -37,13 +37,13 @@ impl Payload {
         let environment = [
             ("LAB_USER", if plain_user { "user" } else { "root" }),
             ("LAB_FUNCTIONS", &FUNCTIONS.join(" ")),
-            // Without the IOMMU vfio-pci takes no function until that is asked for.
+            // Without an IOMMU vfio-pci refuses functions unless the no-IOMMU mode is on.
             ("LAB_DRIVER", if iommu == Iommu::Off { "" } else { "vfio-pci" }),
             ("UPCIE_GUEST", "1"),
             ("UPCIE_BIN", BIN),
             ("UPCIE_TEST_DEVICES", &FUNCTIONS.join(",")),
             ("UPCIE_TEST_EDU", EDU),
-            // Two tests of a suite can't have one device.
+            // Tests of a suite share one device, so they run one after the other.
             ("RUST_TEST_THREADS", "1"),
             ("RUST_BACKTRACE", "1"),
         ];
@@ -56,7 +56,8 @@ impl Payload {
         self.archive.add(path, false, text);
     }
 
-    /// Adds a program of this machine under its own name, without its debug information, with its libraries.
+    /// Adds a program of this machine under its own name, with its libraries and without its debug
+    /// information.
     pub fn add_program(&mut self, program: &Path) -> Result<()> {
         let name = program.file_name().context("a program is a file")?.to_string_lossy();
         self.add_program_as(program, &name)
@@ -65,7 +66,7 @@ impl Payload {
     pub fn add_program_as(&mut self, program: &Path, name: &str) -> Result<()> {
         let stripped = std::env::temp_dir().join(format!("upcie-strip-{}", std::process::id()));
         let strip = process::output(Command::new("strip").arg("-g").arg(program).arg("-o").arg(&stripped));
-        // A script, or what strip doesn't know, goes as it is.
+        // A script, or a file that strip rejects, is added unchanged.
         let from = if strip.is_ok() { stripped.as_path() } else { program };
         let added = self.archive.add_file(&format!("{BIN}/{name}"), true, from);
         let _ = fs::remove_file(&stripped);
@@ -73,14 +74,14 @@ impl Payload {
         self.add_libraries_of(program)
     }
 
-    /// Adds a library of this machine that programs load by its path, with its own libraries.
+    /// Adds a library of this machine that programs load by path, with its own libraries.
     pub fn add_library(&mut self, library: &Path, path: &str) -> Result<()> {
         self.archive.add_file(path, true, library)?;
         self.add_libraries_of(library)
     }
 
     fn add_libraries_of(&mut self, program: &Path) -> Result<()> {
-        // Fails for what isn't dynamic.
+        // ldd fails for a file that is not dynamic.
         let libraries = process::output(Command::new("ldd").arg(program)).unwrap_or_default();
         for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
             if !self.archive.contains(library) {
@@ -90,7 +91,7 @@ impl Payload {
         Ok(())
     }
 
-    /// Writes the whole initramfs: the base, then this.
+    /// Writes the whole initramfs: the base archive, then this payload.
     pub fn write_initrd(&self, lab: &Lab, stock: bool, path: &Path) -> Result<()> {
         let mut out = BufWriter::new(File::create(path)?);
         std::io::copy(&mut File::open(if stock { &lab.stock } else { &lab.base })?, &mut out)?;

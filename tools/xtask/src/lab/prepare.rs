@@ -1,4 +1,4 @@
-//! Prepares the guest: packages, kernel, base archive, and whether it boots on KVM.
+//! Prepares the guest: packages, kernel, base archive, and a check whether it boots with KVM.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::lab::kernel::{self, Accelerator, Lab};
 use crate::lab::{guest, install};
 use crate::process::{self, say};
 
-/// Prepares the guest, or finds it prepared.
+/// Prepares the guest, unless that was done already.
 pub fn prepare() -> Result<Lab> {
     let release = Release::detect()?;
     let cache = Cache::lock()?;
@@ -22,9 +22,9 @@ pub fn prepare() -> Result<Lab> {
     Ok(lab(found))
 }
 
-/// KVM if the lab really boots on it, remembered beside the lab. A /dev/kvm without the processor's
-/// virtualisation extensions is another hypervisor's substitute: it is not worth a try, since
-/// it may take the machine down.
+/// Chooses KVM if the lab boots with it, and stores the answer next to the lab. A /dev/kvm on a processor
+/// without virtualisation extensions is emulated by another hypervisor. It is not tried, since it may crash
+/// the machine.
 fn accelerator(answer: &Path, boots: impl Fn(Accelerator) -> bool) -> Result<Accelerator> {
     match std::env::var(ACCELERATOR).ok().as_deref() {
         Some("kvm") => return Ok(Accelerator::Kvm),
@@ -34,7 +34,7 @@ fn accelerator(answer: &Path, boots: impl Fn(Accelerator) -> bool) -> Result<Acc
     }
     let node = File::options().read(true).write(true).open("/dev/kvm");
     if node.is_err() {
-        // Not remembered: it may be only this user, or this boot.
+        // Don't store this: the node may be missing for this user or this boot only.
         return Ok(Accelerator::Tcg);
     }
     match fs::read_to_string(answer).unwrap_or_default().trim() {
@@ -45,15 +45,13 @@ fn accelerator(answer: &Path, boots: impl Fn(Accelerator) -> bool) -> Result<Acc
     let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let flags = flags.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
     let found = if !flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm") {
-        say!(
-            "/dev/kvm is there, but the processor shows neither vmx nor svm: the guest runs under emulation"
-        );
+        say!("/dev/kvm exists, but the processor has neither vmx nor svm: the guest runs under emulation");
         Accelerator::Tcg
     } else if boots(Accelerator::Kvm) {
         Accelerator::Kvm
     } else {
         process::check_interrupt()?;
-        say!("the guest did not boot under KVM within 15 s: it runs under emulation");
+        say!("the guest did not boot with KVM within 15 s: it runs under emulation");
         Accelerator::Tcg
     };
     fs::write(answer, if found == Accelerator::Kvm { "kvm" } else { "tcg" })?;

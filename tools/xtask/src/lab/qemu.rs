@@ -1,4 +1,4 @@
-//! The guest as a machine: its devices, QEMU's command line, its console.
+//! The guest as a machine: devices, QEMU's command line, console.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
@@ -14,11 +14,11 @@ use anyhow::{Context, Result};
 use crate::lab::kernel::{Accelerator, Lab};
 use crate::process::Guard;
 
-/// Backing files, made sparse and empty for each run.
+/// Disk images, which are made sparse and empty for each run.
 const DISKS: &[(&str, u64)] = &[("a", 256 << 20), ("b1", 256 << 20), ("b2", 256 << 20)];
 
-/// The lab's PCI devices. Root ports come first on bus 0, so the controllers are at 0000:01:00.0
-/// and 0000:02:00.0 whatever follows.
+/// PCI devices of the lab. Root ports come first on bus 0, so that the controllers are always at 0000:01:00.0
+/// and 0000:02:00.0.
 const DEVICES: &[&str] = &[
     "pcie-root-port,id=rp0,chassis=1,slot=1",
     "pcie-root-port,id=rp1,chassis=2,slot=2",
@@ -29,57 +29,57 @@ const DEVICES: &[&str] = &[
     "nvme,id=nvB,bus=rp1,subsys=ss0,serial=LABB,mdts=5,pmrdev=pmr",
     "nvme-ns,drive=b1,bus=nvB,nsid=1",
     "nvme-ns,drive=b2,bus=nvB,nsid=2,logical_block_size=4096,physical_block_size=4096",
-    // No NVMe controller of QEMU's has MSI; this toy has a pin, a message and 28-bit DMA.
+    // QEMU's NVMe controllers have no MSI. This educational device has a pin, an MSI message and 28-bit DMA.
     "edu,bus=pcie.0,addr=0x10",
 ];
 
-/// The functions that init gives to vfio-pci, and that the suites run over.
+/// Functions that init binds to vfio-pci, and that the suites use.
 pub const FUNCTIONS: &[&str] = &["0000:01:00.0", "0000:02:00.0"];
 
-/// QEMU's `edu`, in an IOMMU group of its own; its suite binds it.
+/// QEMU's `edu` device, which has its own IOMMU group; its suite binds it.
 pub const EDU: &str = "0000:00:10.0";
 
-/// What a caller may choose about the machine.
+/// Options of the machine.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Memory of the guest, MiB
+    /// Memory of the guest in MiB
     #[arg(long, default_value_t = 2048, value_name = "MIB")]
     pub memory: u32,
-    /// Processors of the guest
+    /// Number of processors of the guest
     #[arg(long, default_value_t = 2)]
     pub cpus: u32,
-    /// One more QEMU device, as for its -device (repeatable)
+    /// Additional QEMU device, as for QEMU's -device (repeatable)
     #[arg(long = "device", value_name = "SPEC")]
     pub devices: Vec<String>,
-    /// The IOMMU: translates, is left off, or passes addresses through (identity domains)
+    /// IOMMU mode: translate addresses, off, or pass addresses through (identity domains)
     #[arg(long, value_enum, default_value_t = Iommu::On)]
     pub iommu: Iommu,
-    /// Load Debian's VFIO modules as they are: no iommufd, no noiommu
+    /// Load Debian's unchanged VFIO modules, without iommufd and noiommu
     #[arg(long)]
     pub stock: bool,
-    /// Split memory and processors over so many NUMA nodes
+    /// Number of NUMA nodes to split memory and processors over
     #[arg(long, default_value_t = 1, value_name = "NODES", value_parser = clap::value_parser!(u32).range(1..=8))]
     pub numa: u32,
-    /// More words for the kernel's command line
+    /// Additional words for the kernel's command line
     #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
     pub append: String,
     /// Show the guest's console on stderr
     #[arg(long)]
     pub console: bool,
-    /// Say what is run
+    /// Print the QEMU command
     #[arg(long, short)]
     pub verbose: bool,
-    /// In place of the lab's controllers
+    /// Replacement of the lab's controllers
     #[arg(skip)]
     pub vfio_user: Option<VfioUser>,
 }
 
-/// Controllers in other processes, and a QEMU that is their client.
+/// Controllers in other processes, and a QEMU with a vfio-user client.
 #[derive(Debug, Clone)]
 pub struct VfioUser {
-    /// The words that start it.
+    /// Words of the command that starts QEMU.
     pub qemu: Vec<OsString>,
-    /// A function for each socket, behind a root port of its own.
+    /// Sockets of the controllers; each gets a function behind its own root port.
     pub sockets: Vec<PathBuf>,
 }
 
@@ -100,7 +100,7 @@ impl Default for Options {
     }
 }
 
-/// What the guest's kernel does with the emulated IOMMU.
+/// Mode of the guest's emulated IOMMU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Iommu {
     On,
@@ -109,7 +109,7 @@ pub enum Iommu {
 }
 
 impl Iommu {
-    /// Words for the kernel.
+    /// Returns the mode's words for the kernel.
     pub fn words(self) -> &'static str {
         match self {
             Self::On => "intel_iommu=on",
@@ -119,7 +119,7 @@ impl Iommu {
     }
 }
 
-/// A directory of one run, removed with everything in it.
+/// Directory of one run, removed when dropped.
 #[derive(Debug)]
 pub struct RunDirectory(PathBuf);
 
@@ -127,14 +127,16 @@ impl RunDirectory {
     pub fn create() -> Result<Self> {
         let parent = std::env::temp_dir();
         remove_stale(&parent);
-        // Of two runs in one process (a retry), the first is gone when the second begins.
+        // If a process makes two runs (for a retry), the first directory is removed before the second is
+        // made.
         let path = parent.join(format!("{PREFIX}{}", std::process::id()));
         DirBuilder::new()
             .mode(0o700)
             .create(&path)
             .with_context(|| format!("cannot create {}", path.display()))?;
         let directory = Self(path);
-        // The guest's plain user reads the share as others, hence the open modes inside the private directory.
+        // The guest's plain user accesses the share as others, so the modes inside the private directory are
+        // open.
         for (name, mode) in [("share", 0o755), ("share/out", 0o777)] {
             fs::create_dir(directory.path(name))?;
             fs::set_permissions(directory.path(name), fs::Permissions::from_mode(mode))?;
@@ -149,7 +151,7 @@ impl RunDirectory {
         self.0.join(name)
     }
 
-    /// Where jobs leave what they print.
+    /// Returns the path of a job's output file.
     pub fn out(&self, name: &str) -> PathBuf {
         self.path("share/out").join(name)
     }
@@ -163,7 +165,7 @@ impl Drop for RunDirectory {
 
 const PREFIX: &str = "upcie-guest-";
 
-/// Removes directories of runs that were killed.
+/// Removes directories of killed runs.
 fn remove_stale(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -174,21 +176,21 @@ fn remove_stale(parent: &Path) {
     }
 }
 
-/// What the guest's serial port has said so far.
+/// Output of the guest's serial port so far.
 #[derive(Debug, Default)]
 pub struct Console {
     pub text: Vec<u8>,
-    /// From here on bytes go to stdout too: an interactive prompt.
+    /// True to copy further bytes to stdout, for an interactive prompt.
     pub forward: bool,
 }
 
 impl Console {
-    /// Where a word first stands.
+    /// Returns the position of the first occurrence of a word.
     pub fn find(&self, word: &str) -> Option<usize> {
         self.text.windows(word.len()).position(|window| window == word.as_bytes())
     }
 
-    /// The last lines, for an error.
+    /// Returns the last lines, for an error.
     pub fn tail(&self, count: usize) -> String {
         crate::process::last_lines(&String::from_utf8_lossy(&self.text), count)
     }
@@ -199,7 +201,7 @@ impl Console {
 pub struct Machine {
     pub process: Guard,
     console: Arc<Mutex<Console>>,
-    /// The serial port's input, when it was asked for.
+    /// Input of the serial port, if the machine is interactive.
     pub input: Option<ChildStdin>,
 }
 
@@ -226,7 +228,7 @@ impl Machine {
                 let chunk = &chunk[..length];
                 let mut console = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 console.text.extend_from_slice(chunk);
-                // Nothing better to do when our own output is closed.
+                // Errors are ignored: our own output may be closed.
                 if console.forward {
                     let _ = std::io::stdout().write_all(chunk).and_then(|()| std::io::stdout().flush());
                 } else if show {
@@ -247,7 +249,7 @@ impl Machine {
 }
 
 fn command(lab: &Lab, run: &RunDirectory, options: &Options) -> Command {
-    // The guest goes away with this program, however it ends.
+    // setpriv kills the guest when this program ends in any way.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
     match &options.vfio_user {
@@ -260,7 +262,7 @@ fn command(lab: &Lab, run: &RunDirectory, options: &Options) -> Command {
         Accelerator::Kvm => command.args(["-accel", "kvm", "-cpu", "host"]),
         Accelerator::Tcg => command.args(["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"]),
     };
-    // The nodes' parts must add up to it.
+    // The memory is the sum of the nodes' equal parts.
     let memory = options.memory / options.numa * options.numa;
     command.args(["-m", &memory.to_string(), "-smp", &options.cpus.to_string()]);
     if options.numa > 1 {
@@ -278,14 +280,14 @@ fn command(lab: &Lab, run: &RunDirectory, options: &Options) -> Command {
     let share = run.path("share");
     command.arg(format!("local,path={},mount_tag=host,security_model=none,multidevs=remap", share.display()));
     command.arg("-kernel").arg(&lab.kernel).arg("-initrd").arg(run.path("initrd"));
-    // nokaslr, mitigations and the timer check: seconds of emulated boot.
-    // The log holds all that a boot's suites cause.
+    // nokaslr, mitigations and no_timer_check save seconds of emulated boot. The log is large enough for all
+    // messages of a boot's suites.
     let words = "console=ttyS0 panic=-1 quiet nokaslr mitigations=off no_timer_check log_buf_len=4M";
     command.args(["-append", &format!("{words} {} {}", options.iommu.words(), options.append)]);
     command
 }
 
-/// The lab's IOMMU and devices.
+/// Adds the lab's IOMMU and devices.
 fn lab_devices(command: &mut Command, machine: &str, run: &RunDirectory) {
     command.args(["-M", machine, "-device", "intel-iommu,intremap=on,caching-mode=on,eim=on"]);
     for (name, _) in DISKS {
@@ -299,7 +301,7 @@ fn lab_devices(command: &mut Command, machine: &str, run: &RunDirectory) {
     }
 }
 
-/// Controllers of other processes, which map the guest's memory.
+/// Adds controllers of other processes, which map the guest's memory.
 fn others(command: &mut Command, machine: &str, memory: u32, foreign: &VfioUser) {
     command.args(["-object", &format!("memory-backend-memfd,id=mem,size={memory}M,share=on")]);
     command.args(["-M", &format!("{machine},memory-backend=mem")]);
@@ -313,7 +315,7 @@ fn others(command: &mut Command, machine: &str, memory: u32, foreign: &VfioUser)
     }
 }
 
-/// NUMA nodes with equal parts of the memory, and the processors in turn.
+/// Adds NUMA nodes with equal parts of the memory; processors are assigned in turn.
 fn nodes(command: &mut Command, options: &Options) {
     for node in 0..options.numa {
         let memory = options.memory / options.numa;

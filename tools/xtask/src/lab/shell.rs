@@ -1,4 +1,4 @@
-//! `cargo xtask guest --shell`: a prompt in the guest, over its serial port.
+//! `cargo xtask guest --shell`: a prompt in the guest over its serial port.
 
 use std::io::{IsTerminal, Read, Write};
 use std::process::{Command, ExitCode, Stdio};
@@ -15,13 +15,13 @@ use crate::lab::payload::Payload;
 use crate::lab::qemu::Options;
 use crate::process::{self, say};
 
-/// Ctrl-], as telnet has it.
+/// Ctrl-], the escape key of telnet.
 const ESCAPE: u8 = 0x1d;
 /// Ctrl-D.
 const END: u8 = 0x04;
 
 pub fn run(lab: &Lab, options: &Options, mut payload: Payload) -> Result<ExitCode> {
-    // A serial port doesn't know how large the terminal is.
+    // A serial port does not know the size of the terminal.
     let size = stty(&["size"]).unwrap_or_default();
     let resize = match size.split_whitespace().collect::<Vec<_>>()[..] {
         [rows, columns] => format!("stty rows {rows} cols {columns}\n"),
@@ -35,7 +35,7 @@ pub fn run(lab: &Lab, options: &Options, mut payload: Payload) -> Result<ExitCod
     loop {
         process::check_interrupt()?;
         let mut console = machine.console();
-        // The prompt itself is the sign that input will be read.
+        // Once there is a prompt, the shell reads input.
         if let Some(prompt) = console.find("guest:") {
             console.forward = true;
             std::io::stdout().write_all(&console.text[prompt..])?;
@@ -55,13 +55,13 @@ pub fn run(lab: &Lab, options: &Options, mut payload: Payload) -> Result<ExitCod
     let escape = Arc::new(AtomicBool::new(false));
     if let Some(input) = machine.input.take() {
         let escape = Arc::clone(&escape);
-        // Blocked in a read when the guest ends; it goes with the process.
+        // The thread may block in a read when the guest ends; it ends with the process.
         thread::spawn(move || feed(input, &escape));
     }
     while !machine.has_ended()? && !escape.load(Ordering::Relaxed) {
         process::check_interrupt()?;
         if run.out("shell.code").exists() {
-            // What follows is the kernel's good-bye.
+            // Hide the kernel's last messages.
             machine.console().forward = false;
         }
         thread::sleep(process::POLL);
@@ -72,7 +72,7 @@ pub fn run(lab: &Lab, options: &Options, mut payload: Payload) -> Result<ExitCod
     Ok(ExitCode::from(code.trim().parse::<u8>().unwrap_or(1)))
 }
 
-/// Passes input on, a little at a time: the port has no flow control that reaches a shell.
+/// Passes input on in small pieces: the port's flow control does not reach the shell.
 fn feed(mut to: impl Write, escape: &AtomicBool) {
     let mut chunk = [0; 64];
     let mut stdin = std::io::stdin().lock();
@@ -85,7 +85,7 @@ fn feed(mut to: impl Write, escape: &AtomicBool) {
             return;
         }
     }
-    // The end of a pipe is what Ctrl-D is to a person. The pipe to QEMU stays open: it would not pass this on.
+    // Send Ctrl-D at the end of a pipe. The pipe to QEMU stays open, because QEMU would not pass its end on.
     if to.write_all(&[END]).and_then(|()| to.flush()).is_ok() {
         loop {
             thread::park();
@@ -101,7 +101,7 @@ fn stty(arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The terminal in raw mode: every key goes to the guest, which echoes.
+/// The terminal in raw mode, dropped to restore it: every key goes to the guest, which echoes it.
 struct Raw(Option<String>);
 
 impl Raw {

@@ -1,8 +1,9 @@
-//! A QEMU that is a vfio-user client (10.1 and newer), to put other people's drivers in front of `nvme-emu`.
+//! A QEMU with a vfio-user client (10.1 or newer), which runs drivers of others on controllers of `nvme-emu`.
 //!
-//! The lab's own may be older. Then the packages of a newer release are unpacked into the cache, with the libraries that they
-//! need, and run from there by their own loader: nothing is installed, and nobody needs to be root. They come from the
-//! mirror that apt has for this machine's release, by a list that only this program reads.
+//! The lab's QEMU may be older. Then the packages of a newer release are unpacked into the cache together
+//! with their libraries, and run from there with their own loader. Nothing is installed, and root is not
+//! needed. The packages come from apt's mirror for this machine's release; only this program reads their
+//! list.
 
 use std::ffi::OsString;
 use std::fs;
@@ -17,14 +18,14 @@ use crate::lab::debian::{QEMU, Release, VMM};
 use crate::lab::install;
 use crate::process::{self, say};
 
-/// The device that it must have.
+/// Device that QEMU must support.
 const DEVICE: &str = "vfio-user-pci";
-/// The lab's QEMU.
+/// Program of the lab's QEMU.
 const PROGRAM: &str = "qemu-system-x86_64";
-/// Raise it when what this file puts into the cache changes.
+/// Version of the files in the cache; increase it if this file makes them differently.
 const LAYOUT: u32 = 1;
 
-/// The words that start it.
+/// Returns the words of the command that starts QEMU.
 pub fn prepare() -> Result<Vec<OsString>> {
     let own = vec![PROGRAM.into()];
     if has_device(&own) {
@@ -43,14 +44,14 @@ pub fn prepare() -> Result<Vec<OsString>> {
     Ok(words)
 }
 
-/// The QEMU in a directory, by the loader there.
+/// Returns the command for the QEMU in a directory, with the loader from there.
 fn words(root: &Path) -> Vec<OsString> {
     let at = |path: &str| root.join(path).into_os_string();
     let mut modules = OsString::from("QEMU_MODULE_DIR=");
     modules.push(at("usr/lib/x86_64-linux-gnu/qemu"));
     vec![
         "env".into(),
-        // Before this machine's, which are those of another QEMU.
+        // This directory comes first: the modules of this machine belong to another QEMU.
         modules,
         at("usr/lib64/ld-linux-x86-64.so.2"),
         "--library-path".into(),
@@ -64,14 +65,14 @@ fn words(root: &Path) -> Vec<OsString> {
 }
 
 fn has_device(words: &[OsString]) -> bool {
-    // Of this one alone: help on all loads all modules, this machine's too.
+    // Ask about this device only: help on all devices would load all modules, including this machine's.
     let help = ["-device", &format!("{DEVICE},help")];
     let text = process::output(Command::new(&words[0]).args(&words[1..]).args(help));
-    // An unknown device is no error to it.
+    // QEMU does not fail for an unknown device.
     text.is_ok_and(|text| text.contains(&format!("{DEVICE} options")))
 }
 
-/// Downloads and unpacks it beside the final place, and renames.
+/// Downloads and unpacks QEMU in a temporary directory, then renames it.
 fn unpack(release: &Release, cache: &Cache, directory: &Path) -> Result<()> {
     let started = Instant::now();
     let scratch = cache.scratch("qemu-unfinished")?;
@@ -79,7 +80,7 @@ fn unpack(release: &Release, cache: &Cache, directory: &Path) -> Result<()> {
     for name in ["state/lists/partial", "cache/archives/partial", "preferences.d", "root"] {
         fs::create_dir_all(at(name))?;
     }
-    // No package is installed there, so apt adds all that QEMU needs, the C library included.
+    // No package is installed in this state, so apt adds everything that QEMU needs, including the C library.
     fs::write(at("status"), "")?;
     fs::write(at("preferences"), "")?;
     fs::write(at("sources.list"), install::source(release, &[VMM.codename, VMM.suite])?)?;
@@ -93,7 +94,7 @@ fn unpack(release: &Release, cache: &Cache, directory: &Path) -> Result<()> {
         set("Dir::State::lists", at("state/lists")),
         set("Dir::State::status", at("status")),
         set("Dir::Cache", at("cache")),
-        // What it downloads is this user's.
+        // Downloaded files belong to this user.
         "APT::Sandbox::User=".to_owned(),
     ];
     let apt = |words: &[&str]| {
@@ -103,7 +104,7 @@ fn unpack(release: &Release, cache: &Cache, directory: &Path) -> Result<()> {
         });
         process::output(command.arg("-qq").args(words))
     };
-    say!("a {QEMU} with {DEVICE}, from {}, once, 30 to 90 s: 50 MB, unpacked into the cache", VMM.suite);
+    say!("fetching a {QEMU} with {DEVICE} from {} into the cache, once: 50 MB, 30 to 90 s", VMM.suite);
     apt(&["update"])?;
     apt(&["install", "-y", "--no-install-recommends", "--download-only", "-t", VMM.suite, QEMU])
         .with_context(|| format!("{} is named in tools/xtask/src/lab/debian.rs", VMM.suite))?;
@@ -115,6 +116,6 @@ fn unpack(release: &Release, cache: &Cache, directory: &Path) -> Result<()> {
         }
     }
     fs::rename(at("root"), directory)?;
-    say!("it is in {} after {:.0} s", directory.display(), started.elapsed().as_secs_f64());
+    say!("unpacked into {} after {:.0} s", directory.display(), started.elapsed().as_secs_f64());
     Ok(())
 }

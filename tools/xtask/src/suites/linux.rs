@@ -127,7 +127,7 @@ pub fn run(run: &mut Run<'_>, lab: &Lab) -> Result<()> {
 /// Finds fio, or installs it.
 fn fio() -> Result<PathBuf> {
     if which("fio").is_none() {
-        install::packages(&["fio"], "Linux's driver is driven by fio, which needs")?;
+        install::packages(&["fio"], "the suite of Linux's driver needs")?;
     }
     which("fio").context("fio was installed but is not on the PATH")
 }

@@ -14,7 +14,7 @@ pub fn print(text: &[u8]) -> anyhow::Result<()> {
 
 /// Prints a line on stderr. Ignores errors (no reader, a full disk): results and the exit code matter more
 /// than the line.
-pub fn say(line: &str) {
+pub fn message(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 

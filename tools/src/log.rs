@@ -18,9 +18,9 @@ pub struct LogArgs {
 }
 
 /// True once the log is silenced.
-static HUSHED: AtomicBool = AtomicBool::new(false);
+static SILENCED: AtomicBool = AtomicBool::new(false);
 /// True if the user asked for a log.
-static ASKED: AtomicBool = AtomicBool::new(false);
+static REQUESTED: AtomicBool = AtomicBool::new(false);
 
 /// Starts the log with the filter of --log or of UPCIE_LOG.
 ///
@@ -29,7 +29,7 @@ static ASKED: AtomicBool = AtomicBool::new(false);
 pub fn start(args: &LogArgs) -> anyhow::Result<()> {
     let given = args.log.clone().or_else(|| std::env::var("UPCIE_LOG").ok());
     let given = given.as_deref().filter(|text| !text.is_empty());
-    ASKED.store(given.is_some(), Ordering::Relaxed);
+    REQUESTED.store(given.is_some(), Ordering::Relaxed);
     let text = given.unwrap_or("warn");
     let filter = EnvFilter::builder().parse(text).with_context(|| {
         format!("{text:?} is not a filter for --log or UPCIE_LOG; try debug, or upcie_core=trace")
@@ -40,12 +40,12 @@ pub fn start(args: &LogArgs) -> anyhow::Result<()> {
 
 /// Silences the log unless the user asked for one. Call it after a reported error: the consequences tell
 /// nothing new.
-pub fn hush() {
-    HUSHED.store(true, Ordering::Relaxed);
+pub fn silence() {
+    SILENCED.store(true, Ordering::Relaxed);
 }
 
 fn writer() -> Box<dyn Write> {
-    match HUSHED.load(Ordering::Relaxed) && !ASKED.load(Ordering::Relaxed) {
+    match SILENCED.load(Ordering::Relaxed) && !REQUESTED.load(Ordering::Relaxed) {
         true => Box::new(io::sink()),
         false => Box::new(io::stderr()),
     }

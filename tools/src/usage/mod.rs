@@ -224,26 +224,29 @@ impl Host {
     }
 
     fn block_uses(&self, block: &Block) -> Vec<Use> {
-        let a_use = |kind, by: String| Use { kind, device: block.name.clone(), by, pid: None };
-        let is_it = |path: &Path| {
+        let use_as = |kind, by: String| Use { kind, device: block.name.clone(), by, pid: None };
+        let is_block = |path: &Path| {
             let real = fs::canonicalize(path);
             let path = real.as_deref().unwrap_or(path);
             path.parent().is_some_and(|parent| parent.ends_with("dev"))
                 && path.file_name().is_some_and(|name| *name == *block.name)
         };
-        let mounts = self.mounts.iter().filter(|mount| mount.device == block.device || is_it(&mount.source));
-        let mut uses: Vec<_> = mounts.map(|mount| a_use(Kind::Mounted, mount.at.clone())).collect();
+        let mounts =
+            self.mounts.iter().filter(|mount| mount.device == block.device || is_block(&mount.source));
+        let mut uses: Vec<_> = mounts.map(|mount| use_as(Kind::Mounted, mount.at.clone())).collect();
         for volume in names(&self.sys("fs/btrfs")) {
             let member = self.sys("fs/btrfs").join(&volume).join("devices").join(&block.name);
             if uses.is_empty() && member.exists() {
-                uses.push(a_use(Kind::Holder, format!("btrfs {volume}")));
+                uses.push(use_as(Kind::Holder, format!("btrfs {volume}")));
             }
         }
-        uses.extend(self.swaps.iter().filter(|path| is_it(path)).map(|_| a_use(Kind::Swap, String::new())));
+        uses.extend(
+            self.swaps.iter().filter(|path| is_block(path)).map(|_| use_as(Kind::Swap, String::new())),
+        );
         for holder in names(&block.path.join("holders")) {
             let named = fs::read_to_string(self.sys("class/block").join(&holder).join("dm/name"));
             let by = named.map_or(holder.clone(), |name| format!("{holder} ({})", name.trim()));
-            uses.push(a_use(Kind::Holder, by));
+            uses.push(use_as(Kind::Holder, by));
         }
         uses
     }

@@ -16,10 +16,10 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 pub const POLL: Duration = Duration::from_millis(20);
 
 /// Prints a message on stderr.
-macro_rules! say {
+macro_rules! log {
     ($($argument:tt)*) => { eprintln!("xtask: {}", format_args!($($argument)*)) };
 }
-pub(crate) use say;
+pub(crate) use log;
 
 /// Makes Ctrl-C and SIGTERM end waits with an error instead of this process, so that destructors stop QEMU
 /// and remove temporary files.

@@ -10,7 +10,7 @@ use crate::checks::{assembly, instructions, layers, licences, package};
 use crate::lab::fio;
 use crate::lab::kernel::Lab;
 use crate::lab::prepare::prepare;
-use crate::process::{self, say};
+use crate::process::{self, log};
 use crate::suites::modes::{self, BOOTS};
 use crate::suites::row::{self, Row};
 use crate::suites::run::{Choice, Run};
@@ -77,7 +77,7 @@ fn warn_of_small_disk(workspace: &Workspace) -> Result<()> {
         if free < WHOLE_RUN {
             let [free, needed] = [free, WHOLE_RUN].map(|bytes| bytes >> 20);
             let place = directory.display();
-            say!("{place} has {free} MiB left; a whole run from nothing takes up to {needed} MiB");
+            log!("{place} has {free} MiB left; a whole run from nothing takes up to {needed} MiB");
         }
     }
     Ok(())
@@ -94,7 +94,7 @@ fn suites(run: &mut Run<'_>, lab: Option<&Lab>) -> Result<()> {
     let executables = build(run)?;
     host::run(run, &executables)?;
     let Some(lab) = lab else {
-        say!("skipping the guest's suites (--no-guest)");
+        log!("skipping the guest's suites (--no-guest)");
         return Ok(());
     };
     for boot in BOOTS {
@@ -116,7 +116,7 @@ fn steps(run: &mut Run<'_>) -> Result<()> {
             ["check", "--quiet", "--target", AARCH64, "--package", "upcie-core", "--package", "upcie-nvme"];
         run.step("aarch64", |workspace| process::run(&mut workspace.cargo(&libraries)))?;
     } else if run.choice.wants("aarch64") {
-        say!("skipping aarch64: its target is missing (`rustup target add {AARCH64}`)");
+        log!("skipping aarch64: its target is missing (`rustup target add {AARCH64}`)");
     }
     let toolchains = process::output(Command::new("rustup").args(["toolchain", "list"]));
     if toolchains.is_ok_and(|list| list.lines().any(|name| name.starts_with(MSRV))) {
@@ -127,7 +127,7 @@ fn steps(run: &mut Run<'_>) -> Result<()> {
             process::run(command.args(check).current_dir(&workspace.root).env("CARGO_TARGET_DIR", target))
         })?;
     } else if run.choice.wants("msrv") {
-        say!("skipping Rust {MSRV}: it is missing (`rustup toolchain install {MSRV}`)");
+        log!("skipping Rust {MSRV}: it is missing (`rustup toolchain install {MSRV}`)");
     }
     run.step("layers", layers::check)?;
     run.step("package", package::check)?;
@@ -154,13 +154,13 @@ fn engine(run: &mut Run<'_>, found: Result<fio::Found>) -> Result<()> {
             let problem = Some(format!("{error:#}"));
             run.push(Row::step("fio's engine", "host", started.elapsed(), problem));
         }
-        Err(error) => say!("skipping fio's suite: {error:#}"),
+        Err(error) => log!("skipping fio's suite: {error:#}"),
     }
     process::check_interrupt()
 }
 
 fn build(run: &mut Run<'_>) -> Result<Vec<Executable>> {
-    say!("building the tools and the tests");
+    log!("building the tools and the tests");
     run.tools = run.workspace.build_tools(false)?;
     // The suites with Linux's driver need no test programs.
     if !run.choice.mode.is_empty() && !modes::needs_suites(&run.choice.mode) {

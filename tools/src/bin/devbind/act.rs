@@ -1,9 +1,9 @@
 //! `devbind bind`, `unbind` and `restore`: checks all functions first, then changes each.
 
 use crate::{
-    BindArgs, Global, How, Target, complain, module, noiommu,
+    BindArgs, ChangeArgs, Global, Target, module, noiommu,
     owner::{self, Owner},
-    say,
+    print_error, report,
     state::{Record, State},
     usage::{Host, Use},
 };
@@ -14,7 +14,7 @@ use upcie_core::pci::{Bdf, Binder, Function, is_vfio_driver};
 /// Runs `devbind bind`.
 pub fn bind(global: &Global, args: &BindArgs, owner: Option<&Owner>) -> anyhow::Result<bool> {
     let driver = args.driver.as_str();
-    let functions = look(&args.target.functions, &args.target.how, |function| {
+    let functions = check_all(&args.target.functions, &args.target.options, |function| {
         // A function that has the driver already is not changed, so nobody loses it.
         if function.driver.as_deref() == Some(driver) {
             return Ok(Check::Nothing);
@@ -31,15 +31,15 @@ pub fn bind(global: &Global, args: &BindArgs, owner: Option<&Owner>) -> anyhow::
     } else if functions.iter().any(|function| function.driver.as_deref() != Some(driver)) {
         module::load(driver, global.dry_run, global.verbose)?;
     }
-    let mut binder = binder(global, &args.target.how);
+    let mut binder = binder(global, &args.target.options);
     let mut given = None;
-    let all = each(&functions, |function| {
+    let all = for_each(&functions, |function| {
         if function.driver.as_deref() == Some(driver) {
-            say(format_args!("{}: is bound to {driver} already", function.bdf));
+            report(format_args!("{}: is bound to {driver} already", function.bdf));
         } else {
             change(global, &state, function, Some(driver), |function| binder.bind(function, driver))?;
         }
-        share(function)?;
+        report_group(function)?;
         if let Some(owner) = owner {
             let failed =
                 || format!("{}: bound to {driver}, but could not be given to {}", function.bdf, owner.name());
@@ -51,22 +51,22 @@ pub fn bind(global: &Global, args: &BindArgs, owner: Option<&Owner>) -> anyhow::
     // Turns the mode off again if no function was bound.
     noiommu::restore(global, &state)?;
     if let (Some(owner), Some(noiommu)) = (owner, given) {
-        say(format_args!("{}", owner.limits(noiommu)));
+        report(format_args!("{}", owner.limits(noiommu)));
     }
     Ok(all)
 }
 
 /// Runs `devbind unbind`.
 pub fn unbind(global: &Global, target: &Target) -> anyhow::Result<bool> {
-    let functions = look(&target.functions, &target.how, |function| {
+    let functions = check_all(&target.functions, &target.options, |function| {
         Ok(if function.driver.is_some() { Check::InUse } else { Check::Nothing })
     })?;
     let Some(functions) = functions else { return Ok(false) };
     let state = State::open(&global.state_dir, global.dry_run)?;
-    let mut binder = binder(global, &target.how);
-    Ok(each(&functions, |function| {
+    let mut binder = binder(global, &target.options);
+    Ok(for_each(&functions, |function| {
         if function.driver.is_none() {
-            say(format_args!("{}: has no driver already", function.bdf));
+            report(format_args!("{}: has no driver already", function.bdf));
             return Ok(());
         }
         change(global, &state, function, None, |function| binder.unbind(function))
@@ -74,11 +74,11 @@ pub fn unbind(global: &Global, target: &Target) -> anyhow::Result<bool> {
 }
 
 /// Runs `devbind restore`.
-pub fn restore(global: &Global, functions: &[Bdf], how: &How) -> anyhow::Result<bool> {
+pub fn restore(global: &Global, functions: &[Bdf], options: &ChangeArgs) -> anyhow::Result<bool> {
     let state = State::open(&global.state_dir, global.dry_run)?;
     let recorded = state.functions()?;
     if functions.is_empty() && recorded.is_empty() {
-        say(format_args!("There is nothing to restore."));
+        report(format_args!("There is nothing to restore."));
         noiommu::restore(global, &state)?;
         return Ok(true);
     }
@@ -95,13 +95,13 @@ pub fn restore(global: &Global, functions: &[Bdf], how: &How) -> anyhow::Result<
         }
         Ok(record)
     };
-    let found = look(wanted, how, |function| {
+    let found = check_all(wanted, options, |function| {
         let same = record(function)?.binding() == function.binding()?;
         Ok(if same { Check::Nothing } else { Check::InUse })
     })?;
     let Some(found) = found else { return Ok(false) };
-    let mut binder = binder(global, how);
-    let all = each(&found, |function| {
+    let mut binder = binder(global, options);
+    let all = for_each(&found, |function| {
         let before = record(function)?.binding();
         if let Some(driver) = &before.driver {
             module::load(driver, global.dry_run, global.verbose)?;
@@ -110,7 +110,7 @@ pub fn restore(global: &Global, functions: &[Bdf], how: &How) -> anyhow::Result<
         if !global.dry_run {
             state.forget(function.bdf)?;
         }
-        done(global, function, before.driver.as_deref());
+        report_change(global, function, before.driver.as_deref());
         Ok(())
     });
     noiommu::restore(global, &state)?;
@@ -128,9 +128,9 @@ enum Check {
 
 /// Looks up the functions and checks each. Returns `None` after it has printed why functions can't be
 /// changed.
-fn look(
+fn check_all(
     wanted: &[Bdf],
-    how: &How,
+    options: &ChangeArgs,
     mut check: impl FnMut(&Function) -> anyhow::Result<Check>,
 ) -> anyhow::Result<Option<Vec<Function>>> {
     let host = Host::now().context("reading what is mounted")?;
@@ -138,12 +138,12 @@ fn look(
     wanted.sort();
     wanted.dedup();
     let mut functions = Vec::new();
-    let mut look = |bdf| -> anyhow::Result<()> {
+    let mut check_one = |bdf| -> anyhow::Result<()> {
         let function = Function::at(bdf)?;
         function.check_not_being_unbound()?;
-        let checked = check(&function).map_err(|error| about(bdf, error));
+        let checked = check(&function).map_err(|error| with_address(bdf, error));
         // Report a use first: advice on other errors would help to do what must not be done.
-        if !matches!(checked, Ok(Check::Nothing)) && !how.force {
+        if !matches!(checked, Ok(Check::Nothing)) && !options.force {
             let mut uses = host.uses(&function);
             if uses.is_empty() {
                 uses = host.claims(&function);
@@ -156,15 +156,15 @@ fn look(
         functions.push(function);
         Ok(())
     };
-    let refused: Vec<_> = wanted.iter().filter_map(|&bdf| look(bdf).err()).collect();
+    let refused: Vec<_> = wanted.iter().filter_map(|&bdf| check_one(bdf).err()).collect();
     for error in &refused {
-        complain(format_args!("{error:#}"));
+        print_error(format_args!("{error:#}"));
     }
     if refused.is_empty() {
         return Ok(Some(functions));
     }
     if wanted.len() > refused.len() {
-        complain(format_args!("nothing was changed, including the other functions"));
+        print_error(format_args!("nothing was changed, including the other functions"));
     }
     Ok(None)
 }
@@ -176,11 +176,11 @@ fn in_use(bdf: Bdf, uses: &[Use]) -> anyhow::Error {
 }
 
 /// Does `work` on each function, even after an error; returns true if all succeeded.
-fn each(functions: &[Function], mut work: impl FnMut(&Function) -> anyhow::Result<()>) -> bool {
+fn for_each(functions: &[Function], mut work: impl FnMut(&Function) -> anyhow::Result<()>) -> bool {
     let mut all = true;
     for function in functions {
         if let Err(error) = work(function) {
-            complain(format_args!("{:#}", about(function.bdf, error)));
+            print_error(format_args!("{:#}", with_address(function.bdf, error)));
             all = false;
         }
     }
@@ -188,7 +188,7 @@ fn each(functions: &[Function], mut work: impl FnMut(&Function) -> anyhow::Resul
 }
 
 /// Adds the function's address to an error. Errors of the libraries have it already.
-fn about(bdf: Bdf, error: anyhow::Error) -> anyhow::Error {
+fn with_address(bdf: Bdf, error: anyhow::Error) -> anyhow::Error {
     if error.to_string().starts_with(&bdf.to_string()) { error } else { error.context(bdf.to_string()) }
 }
 
@@ -210,19 +210,19 @@ fn change(
         }
         return Err(error.into());
     }
-    done(global, function, driver);
+    report_change(global, function, driver);
     Ok(())
 }
 
 /// Prints the change of a function.
-fn done(global: &Global, before: &Function, driver: Option<&str>) {
+fn report_change(global: &Global, before: &Function, driver: Option<&str>) {
     let name = |driver: Option<&str>| driver.unwrap_or("no driver").to_owned();
     let dry = if global.dry_run { " (dry run: nothing was changed)" } else { "" };
-    say(format_args!("{}: {} -> {}{dry}", before.bdf, name(before.driver.as_deref()), name(driver)));
+    report(format_args!("{}: {} -> {}{dry}", before.bdf, name(before.driver.as_deref()), name(driver)));
 }
 
 /// Prints which other functions of its group prevent a user from opening a VFIO function.
-fn share(function: &Function) -> anyhow::Result<()> {
+fn report_group(function: &Function) -> anyhow::Result<()> {
     let function = Function::at(function.bdf)?;
     if !function.driver.as_deref().is_some_and(is_vfio_driver) {
         return Ok(());
@@ -235,7 +235,7 @@ fn share(function: &Function) -> anyhow::Result<()> {
         .map(|(name, driver)| format!("{name} ({driver})"))
         .collect();
     if !others.is_empty() {
-        say(format_args!(
+        report(format_args!(
             "{}: VFIO can open it only after these functions of IOMMU group {} have left their drivers: {}",
             function.bdf,
             group.number,
@@ -245,13 +245,13 @@ fn share(function: &Function) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn binder(global: &Global, how: &How) -> Binder<'static> {
+fn binder(global: &Global, options: &ChangeArgs) -> Binder<'static> {
     let (dry_run, tell) = (global.dry_run, global.dry_run || global.verbose);
-    let binder = Binder::new().dry_run(dry_run).force(how.force).deadline(how.deadline());
+    let binder = Binder::new().dry_run(dry_run).force(options.force).deadline(options.deadline());
     binder.observer(move |path, value| {
         if tell {
             let value: &dyn fmt::Display = if value == "\n" { &"(nothing)" } else { &value };
-            say(format_args!("{} <- {value}", path.display()));
+            report(format_args!("{} <- {value}", path.display()));
         }
     })
 }

@@ -81,7 +81,7 @@ pub fn run(args: &ListArgs, verbose: bool, state: &Path) -> anyhow::Result<bool>
         serde_json::to_writer_pretty(&mut text, &shown.iter().map(Described::to_json).collect::<Vec<_>>())?;
         writeln!(text)?;
     } else if shown.is_empty() {
-        cli::say(&format!(
+        cli::message(&format!(
             "None of the {total} PCI functions of this machine has this class (--class all lists them)."
         ));
     } else {

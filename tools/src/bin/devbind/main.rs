@@ -85,7 +85,7 @@ enum Command {
         #[arg(value_name = "FUNCTION", value_parser = cli::parse_bdf)]
         functions: Vec<Bdf>,
         #[command(flatten)]
-        how: How,
+        options: ChangeArgs,
     },
     /// Print a completion script for a shell
     #[command(
@@ -117,11 +117,11 @@ struct Target {
     #[arg(required = true, value_name = "FUNCTION", value_parser = cli::parse_bdf)]
     functions: Vec<Bdf>,
     #[command(flatten)]
-    how: How,
+    options: ChangeArgs,
 }
 
 #[derive(Debug, Args)]
-struct How {
+struct ChangeArgs {
     /// Change functions that are in use: their file systems, swap or users lose them
     #[arg(long)]
     force: bool,
@@ -130,7 +130,7 @@ struct How {
     timeout: u64,
 }
 
-impl How {
+impl ChangeArgs {
     fn deadline(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }
@@ -143,7 +143,7 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(format_args!("{error:#}"));
+            print_error(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -165,19 +165,19 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
             act::bind(global, args, owner.as_ref())
         }
         Command::Unbind { target } => act::unbind(global, target),
-        Command::Restore { functions, how } => act::restore(global, functions, how),
+        Command::Restore { functions, options } => act::restore(global, functions, options),
         Command::Completions { shell } => cli::print_completions(Cli::command(), *shell).map(|()| true),
     }
 }
 
 /// Prints a message on stderr.
-fn complain(message: fmt::Arguments<'_>) {
+fn print_error(message: fmt::Arguments<'_>) {
     // Errors are ignored: there is no place left to report them.
     let _ = writeln!(io::stderr(), "devbind: {message}");
 }
 
 /// Prints a line about a change on stdout. A reader that has gone must not stop the changes half way.
-fn say(message: fmt::Arguments<'_>) {
+fn report(message: fmt::Arguments<'_>) {
     let _ = writeln!(io::stdout(), "{message}");
 }
 

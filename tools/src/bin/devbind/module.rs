@@ -19,7 +19,7 @@ pub fn load(driver: &str, dry_run: bool, verbose: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     if dry_run || verbose {
-        crate::say(format_args!("modprobe {driver}"));
+        crate::report(format_args!("modprobe {driver}"));
     }
     if dry_run {
         return Ok(());

@@ -1,6 +1,6 @@
 //! VFIO's unsafe no-IOMMU mode: turned on by request, turned off after the last function is restored.
 
-use crate::{Global, module, say, state::State};
+use crate::{Global, module, report, state::State};
 use anyhow::{Context, bail};
 use std::{fs, path::Path};
 
@@ -13,7 +13,7 @@ const WARNING: &str = "devbind: no-IOMMU mode: the kernel is tainted, and a prog
 
 /// Turns the mode on, and records the old value.
 pub fn enable(global: &Global, state: &State, driver: &str) -> anyhow::Result<()> {
-    upcie_tools::cli::say(WARNING);
+    upcie_tools::cli::message(WARNING);
     module::load(driver, global.dry_run, global.verbose)?;
     let before = match fs::read_to_string(PARAMETER) {
         Ok(text) => text.trim().to_owned(),
@@ -50,7 +50,7 @@ pub fn restore(global: &Global, state: &State) -> anyhow::Result<()> {
 
 fn set(global: &Global, value: &str) -> anyhow::Result<()> {
     if global.dry_run || global.verbose {
-        say(format_args!("{PARAMETER} <- {value}"));
+        report(format_args!("{PARAMETER} <- {value}"));
     }
     if global.dry_run {
         return Ok(());

@@ -1,6 +1,6 @@
 //! Gives VFIO's nodes to a user, and explains the user's memory limit.
 
-use crate::{Global, say, state::as_root};
+use crate::{Global, report, state::as_root};
 use anyhow::{Context, bail};
 use nix::{
     libc,
@@ -47,7 +47,7 @@ impl Owner {
         if global.dry_run {
             let group = Function::at(bdf)?.iommu_group;
             let group = group.map_or("noiommu-N".into(), |group| group.number.to_string());
-            say(format_args!(
+            report(format_args!(
                 "chown {} /dev/vfio/{group} and, where they exist, the function's node in \
                               /dev/vfio/devices and /dev/iommu",
                 self.name
@@ -75,7 +75,7 @@ impl Owner {
     fn chown(&self, global: &Global, node: &Path) -> anyhow::Result<()> {
         let shown = node.display();
         if global.verbose {
-            say(format_args!("chown {} {shown}", self.name));
+            report(format_args!("chown {} {shown}", self.name));
         }
         chown(node, Some(self.uid), self.gid)
             .map_err(as_root)

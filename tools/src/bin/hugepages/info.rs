@@ -37,7 +37,7 @@ struct Space {
 /// Runs `hugepages info`.
 pub fn run(args: &InfoArgs) -> anyhow::Result<()> {
     let pools = pools()?;
-    let spaces = mounts()?.into_iter().map(look_into).collect::<anyhow::Result<Vec<_>>>()?;
+    let spaces = mounts()?.into_iter().map(inspect).collect::<anyhow::Result<Vec<_>>>()?;
     let users = users::scan(Path::new("/proc")).context("listing /proc")?;
     let mut text = Vec::new();
     if args.json {
@@ -52,7 +52,7 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<()> {
     print(&text)
 }
 
-fn look_into(mount: Mount) -> anyhow::Result<Space> {
+fn inspect(mount: Mount) -> anyhow::Result<Space> {
     let limit = mount.limit()?;
     let files = sum(&mount.path).map_err(|e| e.to_string());
     // `files` has the error if the directory can't be listed.

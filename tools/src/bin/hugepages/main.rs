@@ -93,7 +93,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            cli::say(&format!("hugepages: {error:#}"));
+            cli::message(&format!("hugepages: {error:#}"));
             ExitCode::from(1)
         }
     }

@@ -3,7 +3,7 @@
 use crate::{
     Size,
     cli::print,
-    persist::{DropIn, Lasting, escape},
+    persist::{DropIn, Persistence, escape},
 };
 use anyhow::{Context, bail};
 use clap::Args;
@@ -45,7 +45,7 @@ pub struct MountArgs {
     #[arg(long, value_name = "MODE", value_parser = parse_mode)]
     mode: Option<u32>,
     #[command(flatten)]
-    lasting: Lasting,
+    persistence: Persistence,
 }
 
 fn parse_mode(text: &str) -> Result<u32, String> {
@@ -67,9 +67,9 @@ pub fn run(args: &MountArgs) -> anyhow::Result<()> {
     let options = options(args.size, args.mode, owner);
     let drop_in = drop_in(&path, &options);
     let mut text = String::new();
-    if args.lasting.is_here() {
+    if args.persistence.is_running_system() {
         match existing(&path, args.size)? {
-            Some(_) if args.lasting.dry_run => {
+            Some(_) if args.persistence.dry_run => {
                 let _ = writeln!(
                     text,
                     "hugetlbfs of {} pages is mounted at {} already",
@@ -78,7 +78,7 @@ pub fn run(args: &MountArgs) -> anyhow::Result<()> {
                 );
             }
             Some(mount) => text += &adjust(&mount, args, owner)?,
-            None if args.lasting.dry_run => {
+            None if args.persistence.dry_run => {
                 let _ = writeln!(
                     text,
                     "would run: mount -t hugetlbfs -o nosuid,nodev,{options} hugetlbfs {}",
@@ -96,7 +96,7 @@ pub fn run(args: &MountArgs) -> anyhow::Result<()> {
             }
         }
     }
-    text += &args.lasting.apply(&drop_in, || {
+    text += &args.persistence.apply(&drop_in, || {
         format!(
             "it was not made permanent (in /etc/fstab: hugetlbfs {} hugetlbfs nosuid,nodev,{options} 0 0)",
             path.display()

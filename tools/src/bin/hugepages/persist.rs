@@ -10,7 +10,7 @@ use std::{
 
 /// Options of a change that can be made permanent.
 #[derive(Debug, Default, Args)]
-pub struct Lasting {
+pub struct Persistence {
     /// Make the change permanent: write a file that the system reads at each boot, and show it
     #[arg(long)]
     persist: bool,
@@ -22,9 +22,9 @@ pub struct Lasting {
     root: Option<PathBuf>,
 }
 
-impl Lasting {
+impl Persistence {
     /// Returns true if the running system is to be changed.
-    pub fn is_here(&self) -> bool {
+    pub fn is_running_system(&self) -> bool {
         self.root.is_none()
     }
 

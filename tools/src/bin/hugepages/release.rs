@@ -66,7 +66,7 @@ pub fn run(args: &ReleaseArgs) -> anyhow::Result<()> {
         }
     }
     for device in args.devices.iter().filter(|device| !by_device.contains_key(device)) {
-        cli::say(&format!("{device} has no leftover memory"));
+        cli::message(&format!("{device} has no leftover memory"));
     }
     if by_device.is_empty() {
         return print(b"nothing to release\n");
@@ -152,7 +152,7 @@ fn judge(bdf: Bdf, dry_run: bool) -> (Verdict, Option<FunctionLock>) {
     match lock {
         Err(error) => (Verdict::Never(format!("{:#}", anyhow::Error::from(error))), None),
         Ok(lock) => {
-            let verdict = look_at(bdf).unwrap_or_else(|error| {
+            let verdict = inspect(bdf).unwrap_or_else(|error| {
                 Verdict::Unsafe(format!("can't tell whether it is off the bus: {error:#}"))
             });
             (verdict, Some(lock))
@@ -167,7 +167,7 @@ fn rescan() -> anyhow::Result<()> {
 }
 
 /// Judges a device that exists.
-fn look_at(bdf: Bdf) -> anyhow::Result<Verdict> {
+fn inspect(bdf: Bdf) -> anyhow::Result<Verdict> {
     let function = Function::at(bdf)?;
     let bits = function.config()?.command()?;
     if bits & command::BUS_MASTER == 0 {

@@ -3,7 +3,7 @@
 use crate::{
     Size,
     cli::print,
-    persist::{DropIn, Lasting},
+    persist::{DropIn, Persistence},
     units,
 };
 use anyhow::bail;
@@ -38,7 +38,7 @@ pub struct SetupArgs {
     #[arg(long, value_name = "NODE")]
     node: Option<u32>,
     #[command(flatten)]
-    lasting: Lasting,
+    persistence: Persistence,
 }
 
 /// Runs `hugepages setup`.
@@ -50,9 +50,9 @@ pub fn run(args: &SetupArgs) -> anyhow::Result<()> {
     let drop_in = drop_in(args, count, &pool, default_size());
     let mut text = String::new();
     let file = pool.file();
-    if args.lasting.dry_run {
+    if args.persistence.dry_run {
         let _ = writeln!(text, "would write {count} to {} (there are {before})", file.display());
-    } else if args.lasting.is_here() {
+    } else if args.persistence.is_running_system() {
         let there = pool.set(count)?;
         if there < count {
             let why = shortage(args, &pool, before);
@@ -80,7 +80,7 @@ pub fn run(args: &SetupArgs) -> anyhow::Result<()> {
             );
         }
     }
-    text += &args.lasting.apply(&drop_in, || "it was not made permanent".into())?;
+    text += &args.persistence.apply(&drop_in, || "it was not made permanent".into())?;
     print(text.as_bytes())
 }
 
@@ -182,7 +182,14 @@ mod tests {
     use upcie_core::hugetlb::pools;
 
     fn args(size: Size, node: Option<u32>) -> SetupArgs {
-        SetupArgs { count: 5, shrink: false, best_effort: false, size, node, lasting: Lasting::default() }
+        SetupArgs {
+            count: 5,
+            shrink: false,
+            best_effort: false,
+            size,
+            node,
+            persistence: Persistence::default(),
+        }
     }
 
     #[test]

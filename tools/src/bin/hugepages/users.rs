@@ -4,7 +4,7 @@ use std::{fs, io, path::Path, time::Duration};
 use upcie_core::process::look_at;
 
 /// Deadline for reading the files of one process.
-const LOOK: Duration = Duration::from_secs(2);
+const DEADLINE: Duration = Duration::from_secs(2);
 
 /// A process with huge pages.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub fn scan(proc: &Path) -> io::Result<Users> {
         pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
     }
     let proc = proc.to_owned();
-    for seen in look_at(pids, LOOK, move |pid| look(pid, &proc.join(pid.to_string()))) {
+    for seen in look_at(pids, DEADLINE, move |pid| inspect(pid, &proc.join(pid.to_string()))) {
         match seen {
             Seen::User(user) => users.seen.push(user),
             Seen::Hidden => users.hidden += 1,
@@ -45,7 +45,7 @@ pub fn scan(proc: &Path) -> io::Result<Users> {
 }
 
 /// Inspects a process; `None` if it has ended or has no huge pages.
-fn look(pid: u32, directory: &Path) -> Option<Seen> {
+fn inspect(pid: u32, directory: &Path) -> Option<Seen> {
     match fs::read_to_string(directory.join("smaps_rollup")) {
         Ok(text) => {
             let bytes = huge_bytes(&text);
@@ -74,7 +74,7 @@ pub fn is_running(pid: u32) -> bool {
 /// Returns true if the process has the file with this device number and inode mapped; `None` if that can't be
 /// read.
 pub fn has_mapped(pid: u32, device: u64, inode: u64) -> Option<bool> {
-    let look = move |pid| {
+    let inspect = move |pid| {
         Some(match fs::read_to_string(format!("/proc/{pid}/maps")) {
             Ok(text) => Some(text.lines().any(|line| mapped_file(line) == Some((device, inode)))),
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => None,
@@ -83,7 +83,7 @@ pub fn has_mapped(pid: u32, device: u64, inode: u64) -> Option<bool> {
         })
     };
     // `None` also if the process does not answer.
-    look_at(vec![pid], LOOK, look).pop().flatten()
+    look_at(vec![pid], DEADLINE, inspect).pop().flatten()
 }
 
 /// Parses device and inode from a line of `maps`: range, permissions, offset, major:minor in hexadecimal,

@@ -145,11 +145,11 @@ impl Args {
 }
 
 /// Deadline of the end after a signal: a client or a disk may hang.
-const END: Duration = Duration::from_millis(1800);
+const END_DEADLINE: Duration = Duration::from_millis(1800);
 /// Deadline of the last flush if no signal asked for the end.
-const FLUSH: Duration = Duration::from_secs(30);
+const FLUSH_DEADLINE: Duration = Duration::from_secs(30);
 /// Time between progress messages while memory is allocated.
-const TELL: Duration = Duration::from_secs(2);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Current activity, for the message of an end that misses its deadline.
 #[derive(Debug, Clone, Default)]
@@ -176,7 +176,7 @@ impl Phase {
             text +=
                 &format!("; data written to {} since the last flush may not be on its disk", file.display());
         }
-        cli::say(&text);
+        cli::message(&text);
         std::process::exit(1);
     }
 }
@@ -191,13 +191,13 @@ fn parse_mode(text: &str) -> Result<u32, String> {
 fn main() -> ExitCode {
     let args = Args::parse();
     if let Err(error) = log::start(&args.log) {
-        cli::say(&format!("nvme-emu: {error:#}"));
+        cli::message(&format!("nvme-emu: {error:#}"));
         return ExitCode::from(2);
     }
     let options = match args.options() {
         Ok(options) => options,
         Err(error) => {
-            cli::say(&format!("nvme-emu: {error}"));
+            cli::message(&format!("nvme-emu: {error}"));
             return ExitCode::from(2);
         }
     };
@@ -209,7 +209,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            cli::say(&format!("nvme-emu: {error:#}"));
+            cli::message(&format!("nvme-emu: {error:#}"));
             ExitCode::from(1)
         }
     }
@@ -227,7 +227,7 @@ fn run(args: &Args, socket: &Path, options: &Options) -> anyhow::Result<()> {
     ctrlc::set_handler(move || {
         let (stop, phase, file) = &handler;
         stop.store(true, Ordering::Relaxed);
-        phase.end_after(END, file.as_deref());
+        phase.end_after(END_DEADLINE, file.as_deref());
     })
     .context("handling SIGINT and SIGTERM")?;
     // Only the handler's thread receives signals: this thread may block in the kernel on a disk, and a signal
@@ -261,9 +261,9 @@ fn run(args: &Args, socket: &Path, options: &Options) -> anyhow::Result<()> {
     phase.enter(Phase::FLUSHING);
     if !stop.load(Ordering::Relaxed) {
         let phase = phase.clone();
-        let watch = thread::Builder::new().spawn(move || phase.end_after(FLUSH, file.as_deref()));
+        let watch = thread::Builder::new().spawn(move || phase.end_after(FLUSH_DEADLINE, file.as_deref()));
         if let Err(error) = watch {
-            cli::say(&format!("nvme-emu: the last flush has no deadline: {error}"));
+            cli::message(&format!("nvme-emu: the last flush has no deadline: {error}"));
         }
     }
     let flushed = emulator.flush().map_err(|status| anyhow::anyhow!("flushing the data: {status}"));
@@ -277,13 +277,13 @@ fn run(args: &Args, socket: &Path, options: &Options) -> anyhow::Result<()> {
 /// Allocates the memory for the data, and reports progress if that takes long.
 fn fill_memory(emulator: &mut Emulator, options: &Options, stop: &AtomicBool) -> anyhow::Result<u64> {
     let wanted = emulator.namespace_size().saturating_mul(options.namespaces.into());
-    let mut told = Instant::now();
-    let mut tell = |done: u64| {
-        if told.elapsed() >= TELL {
-            told = Instant::now();
+    let mut reported = Instant::now();
+    let mut report = |done: u64| {
+        if reported.elapsed() >= PROGRESS_INTERVAL {
+            reported = Instant::now();
             let (done, wanted) = (units::bytes(done), units::bytes(wanted));
-            cli::say(&format!("nvme-emu: allocating memory for the data: {done} of {wanted}"));
+            cli::message(&format!("nvme-emu: allocating memory for the data: {done} of {wanted}"));
         }
     };
-    Ok(emulator.fill_memory(stop, &mut tell)?)
+    Ok(emulator.fill_memory(stop, &mut report)?)
 }

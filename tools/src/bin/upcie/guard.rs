@@ -15,7 +15,7 @@ use upcie_nvme::{ControllerOptions, DmaBuf, Namespace};
 use upcie_tools::usage::Host;
 
 /// Drivers that only hand a function to user space.
-const PASSING: [&str; 4] = ["vfio-pci", "uio_pci_generic", "igb_uio", "pci-stub"];
+const PASS_THROUGH: [&str; 4] = ["vfio-pci", "uio_pci_generic", "igb_uio", "pci-stub"];
 
 /// The user's consent to overwrite data.
 #[derive(Debug, Clone, Copy, Args)]
@@ -92,7 +92,7 @@ fn check_writable(target: &Target) -> anyhow::Result<()> {
     }
     match function.driver.as_deref() {
         None => Ok(()),
-        Some(driver) if PASSING.contains(&driver) || driver.starts_with("vfio") => Ok(()),
+        Some(driver) if PASS_THROUGH.contains(&driver) || driver.starts_with("vfio") => Ok(()),
         Some(driver) => bail!("{}", bound(bdf, driver)),
     }
 }

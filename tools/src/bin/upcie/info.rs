@@ -270,7 +270,7 @@ fn registers_alone(args: &InfoArgs) -> anyhow::Result<Outcome> {
         print_registers(&info, &mut text)?;
     }
     if let Some(note) = note {
-        cli::say(&format!("{}: the register values are invalid: {note}", device.name()));
+        cli::message(&format!("{}: the register values are invalid: {note}", device.name()));
     }
     cli::print(&text)?;
     Ok(Outcome::Done)

@@ -94,7 +94,7 @@ fn main() -> ExitCode {
         Ok(outcome) => outcome.code().into(),
         Err(error) if cli::is_broken_pipe(&error) => Outcome::Done.code().into(),
         Err(error) => {
-            cli::say(&format!("upcie: {error:#}"));
+            cli::message(&format!("upcie: {error:#}"));
             // The interrupt shortened the deadlines of the device, so an error may follow from it.
             let asked = signal::interrupted() && signal::wanted_back().is_none();
             if asked { outcome::INTERRUPTED.into() } else { outcome::ERROR.into() }

@@ -16,7 +16,7 @@ use upcie_nvme::Controller;
 /// Deadline of a vfio-user server's answers after the first Ctrl-C: the server may be stopped or hang.
 const HURRY: Duration = Duration::from_secs(1);
 
-static ASKED: AtomicBool = AtomicBool::new(false);
+static STOP_REQUESTED: AtomicBool = AtomicBool::new(false);
 /// Name of the device that is wanted back.
 static WANTED_BACK: OnceLock<String> = OnceLock::new();
 
@@ -24,7 +24,7 @@ static WANTED_BACK: OnceLock<String> = OnceLock::new();
 /// run.
 pub fn install() -> anyhow::Result<()> {
     ctrlc::set_handler(|| {
-        if ASKED.swap(true, Ordering::Relaxed) {
+        if STOP_REQUESTED.swap(true, Ordering::Relaxed) {
             std::process::exit(outcome::INTERRUPTED.into());
         }
         upcie_core::deadline::hurry(HURRY);
@@ -35,7 +35,7 @@ pub fn install() -> anyhow::Result<()> {
 /// Returns true if an end was asked for.
 #[inline]
 pub fn interrupted() -> bool {
-    ASKED.load(Ordering::Relaxed)
+    STOP_REQUESTED.load(Ordering::Relaxed)
 }
 
 /// Asks for an end when the device is wanted back. Its removal, the unbinding of its driver, and the end of
@@ -50,9 +50,9 @@ pub fn watch(controller: &Controller) -> anyhow::Result<()> {
                 true => ("its server", "it is being stopped"),
                 false => ("the kernel", "a removal, or an unbinding"),
             };
-            cli::say(&format!("upcie: {who} wants {name} back ({why}): stopping"));
+            cli::message(&format!("upcie: {who} wants {name} back ({why}): stopping"));
             let _ = WANTED_BACK.set(name);
-            ASKED.store(true, Ordering::Relaxed);
+            STOP_REQUESTED.store(true, Ordering::Relaxed);
         }
     })?;
     Ok(())

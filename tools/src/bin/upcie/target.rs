@@ -121,7 +121,7 @@ pub fn moves_no_data(address: &Address) -> bool {
 /// space.
 pub fn warn_if_physical(controller: &Controller, names: &str) {
     if controller.heap().space().is_physical() {
-        cli::say(&format!(
+        cli::message(&format!(
             "{names}: no IOMMU translates: the device can reach all memory of this machine, and an error of the driver or \
              the device can overwrite any of it"
         ));

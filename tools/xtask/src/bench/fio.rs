@@ -19,7 +19,7 @@ use crate::lab::guest::{self, Job};
 use crate::lab::payload::Payload;
 use crate::lab::prepare::prepare;
 use crate::lab::qemu::{FUNCTIONS, Options};
-use crate::process::{self, Guard, say};
+use crate::process::{self, Guard, log};
 
 const ROUNDS: usize = 5;
 /// A round takes a minute under emulation.
@@ -98,7 +98,7 @@ fn against_null(workspace: &Workspace, built: &Built, cases: &[Case]) -> Result<
     let sides = vec![("ours", ours), ("null", "--ioengine=null --size=1G".to_owned())];
     let mut results = Results::default();
     for round in 1..=ROUNDS {
-        say!("fio against its null engine: round {round} of {ROUNDS}");
+        log!("fio against its null engine: round {round} of {ROUNDS}");
         for case in cases {
             for (side, options) in &sides {
                 let text = undisturbed(built, &line_of(case, options), server.0.id())?;
@@ -192,9 +192,9 @@ fn against_kernel(built: &Built, cases: &[Case]) -> Result<Vec<Entry>> {
         }
     }
     let per_job = Duration::from_secs(60 + 30 * cases.len() as u64);
-    say!("fio in the guest against the kernel's driver: {GUEST_ROUNDS} rounds of about a minute");
+    log!("fio in the guest against the kernel's driver: {GUEST_ROUNDS} rounds of about a minute");
     let done = guest::run(&lab, &options, payload, &jobs, per_job, false, &mut |job, result| {
-        say!("{}: {:.0} s", job.name, result.time.as_secs_f64());
+        log!("{}: {:.0} s", job.name, result.time.as_secs_f64());
     })?;
     let mut results = Results::default();
     for (job, result) in jobs.iter().zip(&done.jobs) {
@@ -245,7 +245,7 @@ impl Results {
                 let mut best: f64 = 0.0;
                 for side in theirs {
                     let value = median(&mut of(case, side)?).unwrap_or_default();
-                    say!("{}: {side}: {value:.0} IOPS", case.name);
+                    log!("{}: {side}: {value:.0} IOPS", case.name);
                     best = best.max(value);
                 }
                 let middle = median(&mut ours).unwrap_or_default();

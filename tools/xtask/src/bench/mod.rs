@@ -18,7 +18,7 @@ use crate::bench::entry::{Entry, median, number};
 use crate::cargo::{Executable, Workspace};
 use crate::checks::counted::{BENCHES, PROFILES};
 use crate::checks::{assembly, instructions};
-use crate::process::{self, say};
+use crate::process::{self, log};
 
 /// Benches that start no other program.
 const ALONE: [&str; 6] = ["hot_path", "heap", "prp", "iova", "memory", "start"];
@@ -107,7 +107,7 @@ fn compare(args: &Args, workspace: &Workspace, revision: &str) -> Result<()> {
     let mut runs: BTreeMap<String, (Option<Entry>, [Vec<f64>; 2])> = BTreeMap::new();
     for round in 1..=args.rounds {
         for (side, (label, build)) in builds.iter().enumerate() {
-            say!("round {round} of {}: {}", args.rounds, if side == 0 { revision } else { "this tree" });
+            log!("round {round} of {}: {}", args.rounds, if side == 0 { revision } else { "this tree" });
             for entry in build.run(args, &directory.join("against-entries").join(label))? {
                 let run = runs.entry(entry.name.clone()).or_default();
                 run.1[side].push(entry.ours);
@@ -140,7 +140,7 @@ struct Build<'a> {
 
 impl<'a> Build<'a> {
     fn new(args: &Args, workspace: &'a Workspace) -> Result<Self> {
-        say!("building the benches of {}", workspace.root.display());
+        log!("building the benches of {}", workspace.root.display());
         // The name of an entry begins with its bench: the others need not be built.
         let only = args.filter.as_deref().and_then(|filter| filter.split('/').next());
         let only = only.filter(|name| workspace.root.join(format!("benches/benches/{name}.rs")).exists());

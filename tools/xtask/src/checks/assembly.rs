@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cargo::Workspace;
 use crate::checks::counted::{PROFILES, program};
-use crate::process::{self, say};
+use crate::process::{self, log};
 
 /// The checked functions, by the ends of their names.
 const MODULE: &str = "upcie_benches::caller::";
@@ -46,7 +46,7 @@ pub fn check(workspace: &Workspace) -> Result<()> {
             problems.extend(
                 function.problems().into_iter().map(|problem| format!("{profile} {name}: {problem}")),
             );
-            say!(
+            log!(
                 "{profile} {name}: {} instructions, {} calls of cold functions",
                 function.code.len(),
                 function.calls()

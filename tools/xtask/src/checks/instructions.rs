@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cargo::Workspace;
 use crate::checks::counted::{PROFILES, PROGRAM, program};
-use crate::process::{self, say};
+use crate::process::{self, log};
 
 const FILE: &str = "benches/instructions.json";
 const DEPTHS: [u32; 3] = [1, 32, 128];
@@ -64,7 +64,7 @@ pub fn check(workspace: &Workspace, update: bool) -> Result<()> {
     }
     if update {
         fs::write(&path, serde_json::to_string_pretty(&book)? + "\n")?;
-        say!("written to {FILE} for {compiler}");
+        log!("written to {FILE} for {compiler}");
     }
     if !problems.is_empty() {
         bail!("the hot path has changed:\n  {}", problems.join("\n  "));
@@ -199,7 +199,7 @@ fn compare(book: &Book, compiler: &str, profile: &str, figures: &Figures) -> Vec
         }
         return problems;
     }
-    say!("{FILE} has no numbers for {compiler}: comparing ratios to the hand-written loop");
+    log!("{FILE} has no numbers for {compiler}: comparing ratios to the hand-written loop");
     let others: Vec<_> = book.values().filter_map(|profiles| profiles.get(profile)).collect();
     for (name, _) in ours() {
         let now = ratio(figures, name).unwrap_or(f64::INFINITY);

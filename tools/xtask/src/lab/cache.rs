@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::process::say;
+use crate::process::log;
 
 /// The locked directory of the cache; the lock allows one preparation at a time.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Cache {
         fs::create_dir_all(&path)?;
         let lock = File::create(path.join("lock"))?;
         if lock.try_lock().is_err() {
-            say!("waiting for another preparation");
+            log!("waiting for another preparation");
             lock.lock()?;
         }
         Ok(Self { path, _lock: lock })

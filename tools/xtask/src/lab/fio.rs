@@ -14,7 +14,7 @@ use crate::cargo::Workspace;
 use crate::lab::cache::Cache;
 use crate::lab::debian::Release;
 use crate::lab::install;
-use crate::process::{self, say};
+use crate::process::{self, log};
 
 /// Variable with the path of fio's headers, for the plugin's build script.
 const INCLUDE: &str = "UPCIE_FIO_INCLUDE";
@@ -59,7 +59,7 @@ pub fn build(workspace: &Workspace, found: &Found) -> Result<Built> {
             headers.display()
         );
     }
-    say!("building the engine for {version}");
+    log!("building the engine for {version}");
     let mut command = workspace.cargo(&["build", "--quiet", "--release", "--package", "upcie-fio"]);
     process::run(command.env(INCLUDE, headers).stderr(Stdio::inherit()))?;
     // The directory keeps the engine apart from a build without headers, and from one for another fio.
@@ -136,7 +136,7 @@ fn headers(release: &Release, version: &str) -> Result<PathBuf> {
     }
     let scratch = cache.scratch("fio-unfinished")?;
     let source = download(release, version, scratch.path())?;
-    say!("configuring fio's source, 5 s");
+    log!("configuring fio's source, 5 s");
     let configured = [&["sh", "./configure"][..], &["make", "FIO-VERSION-FILE"]];
     for line in configured {
         process::output(Command::new(line[0]).args(&line[1..]).current_dir(&source))?;
@@ -168,7 +168,7 @@ fn download(release: &Release, version: &str, scratch: &Path) -> Result<PathBuf>
         command.args(["-qq"]).args(words).current_dir(scratch.join("source"));
         process::output(&mut command)
     };
-    say!(
+    log!(
         "fio's headers: downloading Debian's list of sources (10 MB, not kept) and the source of fio {version} (6 MB)"
     );
     apt(&["update"])?;

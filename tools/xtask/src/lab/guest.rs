@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::lab::kernel::Lab;
 use crate::lab::payload::Payload;
 use crate::lab::qemu::{Iommu, Machine, Options, RunDirectory};
-use crate::process::{self, Tail, read, say};
+use crate::process::{self, Tail, log, read};
 
 /// Deadline of init's first line: it takes 5 s on an idle machine, 40 s on a busy one.
 const BOOT: Duration = Duration::from_secs(120);
@@ -122,7 +122,7 @@ pub fn boot(
         if attempt == 2 {
             bail!("the guest did not boot within {} s, twice; its console:\n{tail}", patience.as_secs());
         }
-        say!("init did not start within {} s; trying once more", patience.as_secs());
+        log!("init did not start within {} s; trying once more", patience.as_secs());
     }
     unreachable!("the loop ends in its second turn")
 }

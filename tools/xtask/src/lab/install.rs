@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Context, Result, bail};
 
 use crate::lab::debian::{Kernel, QEMU, QEMU_MAJOR, Release, SERIES, TOOLS};
-use crate::process::{self, quote, say};
+use crate::process::{self, log, quote};
 
 /// Installs missing packages; returns the guest's kernel. The answer is stored in a file until apt's state
 /// changes, because asking apt takes seconds.
@@ -47,7 +47,7 @@ fn ask(release: &Release) -> Result<Kernel> {
         plan.push(update());
     }
     if !missing.is_empty() {
-        say!("the tests need these Debian packages, about a minute: {}", missing.join(" "));
+        log!("the tests need these Debian packages, about a minute: {}", missing.join(" "));
         plan.push(install(&missing, &["-t", release.suite]));
     }
     as_root(&plan)?;
@@ -72,7 +72,7 @@ pub fn packages(wanted: &[&str], why: &str) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    say!("{why} these Debian packages: {}", missing.join(" "));
+    log!("{why} these Debian packages: {}", missing.join(" "));
     let mut plan = Vec::new();
     // A new container has no lists.
     let known = |package: &&str| {
@@ -129,7 +129,7 @@ fn add_suite(release: &Release) -> Result<Vec<Line>> {
     }
     let line = source(release, &[release.suite])?.trim_end().to_owned();
     let list = format!("/etc/apt/sources.list.d/{}.list", release.suite);
-    say!("QEMU and the guest's kernel come from {}; {list} adds it to apt", release.suite);
+    log!("QEMU and the guest's kernel come from {}; {list} adds it to apt", release.suite);
     Ok(vec![vec!["sh".to_owned(), "-c".to_owned(), format!("echo {} > {list}", quote(&line))], update()])
 }
 
@@ -149,7 +149,7 @@ fn as_root(plan: &[Line]) -> Result<()> {
     }
     let sudo: &[&str] = if is_root { &[] } else { &["sudo"] };
     for (line, words) in lines.iter().zip(plan) {
-        say!("{}{line}", if is_root { "" } else { "sudo " });
+        log!("{}{line}", if is_root { "" } else { "sudo " });
         let environment = ["env", "DEBIAN_FRONTEND=noninteractive"];
         let all: Vec<&str> =
             sudo.iter().copied().chain(environment).chain(words.iter().map(String::as_str)).collect();

@@ -13,7 +13,7 @@ use anyhow::{Result, bail};
 use crate::lab::cache::Cache;
 use crate::lab::debian::{Kernel, Release};
 use crate::lab::initrd::Archive;
-use crate::process::{self, say};
+use crate::process::{self, log};
 
 const SCRIPT: &str = include_str!("../../../../tests/guest/build-modules.sh");
 /// Version of the files in the cache; increase it if this file makes them differently.
@@ -75,7 +75,7 @@ fn build(release: &Release, kernel: &Kernel, cache: &Cache, directory: &Path) ->
     fs::create_dir(&out)?;
 
     let packages = release.kernel_packages(kernel);
-    say!("preparing the guest once, 30 to 90 s: downloading {} (270 MB)", packages.join(" "));
+    log!("preparing the guest once, 30 to 90 s: downloading {} (270 MB)", packages.join(" "));
     let download =
         Command::new("apt-get").args(["download", "-qq"]).args(&packages).current_dir(&debs).output()?;
     if !download.status.success() {
@@ -93,7 +93,7 @@ fn build(release: &Release, kernel: &Kernel, cache: &Cache, directory: &Path) ->
     }
     process::check_interrupt()?;
 
-    say!("building the VFIO modules of {} with iommufd and noiommu", kernel.release);
+    log!("building the VFIO modules of {} with iommufd and noiommu", kernel.release);
     let log = at("log");
     let file = File::create(&log)?;
     let status = process::status(
@@ -118,7 +118,7 @@ fn build(release: &Release, kernel: &Kernel, cache: &Cache, directory: &Path) ->
     }
     fs::copy(out.join("vmlinuz"), done.join("vmlinuz"))?;
     fs::rename(&done, directory)?;
-    say!("the guest is ready in {} after {:.0} s", directory.display(), started.elapsed().as_secs_f64());
+    log!("the guest is ready in {} after {:.0} s", directory.display(), started.elapsed().as_secs_f64());
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use crate::lab::cache::Cache;
 use crate::lab::debian::{ACCELERATOR, Release};
 use crate::lab::kernel::{self, Accelerator, Lab};
 use crate::lab::{guest, install};
-use crate::process::{self, say};
+use crate::process::{self, log};
 
 /// Prepares the guest, unless that was done already.
 pub fn prepare() -> Result<Lab> {
@@ -45,13 +45,13 @@ fn accelerator(answer: &Path, boots: impl Fn(Accelerator) -> bool) -> Result<Acc
     let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let flags = flags.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
     let found = if !flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm") {
-        say!("/dev/kvm exists, but the processor has neither vmx nor svm: the guest runs under emulation");
+        log!("/dev/kvm exists, but the processor has neither vmx nor svm: the guest runs under emulation");
         Accelerator::Tcg
     } else if boots(Accelerator::Kvm) {
         Accelerator::Kvm
     } else {
         process::check_interrupt()?;
-        say!("the guest did not boot with KVM within 15 s: it runs under emulation");
+        log!("the guest did not boot with KVM within 15 s: it runs under emulation");
         Accelerator::Tcg
     };
     fs::write(answer, if found == Accelerator::Kvm { "kvm" } else { "tcg" })?;

@@ -209,7 +209,7 @@ impl Machine {
     pub fn start(lab: &Lab, run: &RunDirectory, options: &Options, interactive: bool) -> Result<Self> {
         let mut command = command(lab, run, options);
         if options.verbose {
-            crate::process::say!("{}", crate::process::describe(&command));
+            crate::process::log!("{}", crate::process::describe(&command));
         }
         let mut child = command
             .stdin(if interactive { Stdio::piped() } else { Stdio::null() })

@@ -13,7 +13,7 @@ use crate::lab::guest;
 use crate::lab::kernel::Lab;
 use crate::lab::payload::Payload;
 use crate::lab::qemu::Options;
-use crate::process::{self, say};
+use crate::process::{self, log};
 
 /// Ctrl-], the escape key of telnet.
 const ESCAPE: u8 = 0x1d;
@@ -29,7 +29,7 @@ pub fn run(lab: &Lab, options: &Options, mut payload: Payload) -> Result<ExitCod
     };
     let script = format!("{resize}export PS1='guest:\\w\\$ '\nexec sh -i\n");
     payload.add("payload/shell", &script);
-    say!("booting; `exit` ends the guest, Ctrl-] kills it");
+    log!("booting; `exit` ends the guest, Ctrl-] kills it");
     let (run, mut machine) = guest::boot(lab, options, &payload, true, Duration::from_secs(120))?;
     let started = Instant::now();
     loop {

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use crate::lab::cache::Cache;
 use crate::lab::debian::{QEMU, Release, VMM};
 use crate::lab::install;
-use crate::process::{self, say};
+use crate::process::{self, log};
 
 /// Device that QEMU must support.
 const DEVICE: &str = "vfio-user-pci";
@@ -104,7 +104,7 @@ fn unpack(release: &Release, cache: &Cache, directory: &Path) -> Result<()> {
         });
         process::output(command.arg("-qq").args(words))
     };
-    say!("fetching a {QEMU} with {DEVICE} from {} into the cache, once: 50 MB, 30 to 90 s", VMM.suite);
+    log!("fetching a {QEMU} with {DEVICE} from {} into the cache, once: 50 MB, 30 to 90 s", VMM.suite);
     apt(&["update"])?;
     apt(&["install", "-y", "--no-install-recommends", "--download-only", "-t", VMM.suite, QEMU])
         .with_context(|| format!("{} is named in tools/xtask/src/lab/debian.rs", VMM.suite))?;
@@ -116,6 +116,6 @@ fn unpack(release: &Release, cache: &Cache, directory: &Path) -> Result<()> {
         }
     }
     fs::rename(at("root"), directory)?;
-    say!("unpacked into {} after {:.0} s", directory.display(), started.elapsed().as_secs_f64());
+    log!("unpacked into {} after {:.0} s", directory.display(), started.elapsed().as_secs_f64());
     Ok(())
 }

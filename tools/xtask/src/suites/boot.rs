@@ -10,7 +10,7 @@ use crate::lab::guest::{self, Job};
 use crate::lab::kernel::Lab;
 use crate::lab::payload::{BIN, Payload};
 use crate::lab::qemu::FUNCTIONS;
-use crate::process::{self, quote, say};
+use crate::process::{self, log, quote};
 use crate::suites::modes::{self, Boot, Mode};
 use crate::suites::row::Row;
 use crate::suites::run::{self, DEADLINE, Run};
@@ -43,7 +43,7 @@ pub fn run(run: &mut Run<'_>, lab: &Lab, boot: &'static Boot, executables: &[Exe
     for tool in &run.tools {
         payload.add_program(tool)?;
     }
-    say!("booting the guest for {} suites: {} ({})", jobs.len(), boot.about, options.iommu.words());
+    log!("booting the guest for {} suites: {} ({})", jobs.len(), boot.about, options.iommu.words());
     let started = Instant::now();
     let (mut rows, strict, verbose) = (Vec::new(), run.strict, run.choice.verbose);
     let grace = Duration::from_secs(60);
@@ -59,7 +59,7 @@ pub fn run(run: &mut Run<'_>, lab: &Lab, boot: &'static Boot, executables: &[Exe
         if row.problem.is_some() && !verbose {
             println!("{}{}", result.stdout, result.stderr);
         }
-        say!("{}", row.line(24));
+        log!("{}", row.line(24));
         rows.push(row);
     });
     let problem = match &result {

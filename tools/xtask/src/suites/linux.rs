@@ -14,7 +14,7 @@ use crate::lab::kernel::Lab;
 use crate::lab::payload::{BIN, Payload};
 use crate::lab::qemu::{Iommu, Options, VfioUser};
 use crate::lab::{install, vmm};
-use crate::process::{self, Guard, say};
+use crate::process::{self, Guard, log};
 use crate::suites::modes::{self, LINUX};
 use crate::suites::row::Row;
 use crate::suites::run::Run;
@@ -75,7 +75,7 @@ pub fn run(run: &mut Run<'_>, lab: &Lab) -> Result<()> {
         Err(error) => {
             process::check_interrupt()?;
             let reason = format!("{error:#}");
-            say!("skipping Linux's driver: {}", reason.lines().next().unwrap_or_default());
+            log!("skipping Linux's driver: {}", reason.lines().next().unwrap_or_default());
             if run.strict {
                 run.push(Row::step("linux", LINUX, started.elapsed(), Some(reason)));
             }
@@ -98,7 +98,7 @@ pub fn run(run: &mut Run<'_>, lab: &Lab) -> Result<()> {
     let vfio_user = Some(VfioUser { qemu, sockets });
     let options = Options { memory: 1024, iommu: Iommu::Off, stock: true, vfio_user, ..Options::default() };
     let jobs: Vec<_> = kinds.iter().map(|kind| job(kind)).collect();
-    say!("booting the guest for Linux's driver on {} controllers of nvme-emu", kinds.len());
+    log!("booting the guest for Linux's driver on {} controllers of nvme-emu", kinds.len());
     let (mut rows, verbose) = (Vec::new(), run.choice.verbose);
     let result = guest::run(lab, &options, payload, &jobs, DEADLINE, verbose, &mut |job, result| {
         let problem = (result.code != 0).then(|| format!("exit code {}", result.code));
@@ -107,7 +107,7 @@ pub fn run(run: &mut Run<'_>, lab: &Lab) -> Result<()> {
         }
         let mut row = Row::step(&job.name, "linux", result.time, problem);
         row.mode = Some(LINUX);
-        say!("{}: {}", row.line(24), result.stdout.trim());
+        log!("{}: {}", row.line(24), result.stdout.trim());
         rows.push(row);
     });
     if let Err(error) = result {

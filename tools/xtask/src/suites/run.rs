@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::cargo::{Executable, Workspace};
 use crate::lab::fio;
-use crate::process::{self, say};
+use crate::process::{self, log};
 use crate::suites::row::Row;
 
 /// Package of the suites that run over every transport.
@@ -52,7 +52,7 @@ pub struct Run<'a> {
 
 impl Run<'_> {
     pub fn push(&mut self, row: Row) {
-        say!("{}", row.line(24));
+        log!("{}", row.line(24));
         self.rows.push(row);
     }
 

@@ -150,16 +150,16 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
     }
     report.print(args.json)?;
     if let Some(Some(at)) = report.difference {
-        cli::say(&format!("upcie: the copy differs from byte {at} on (of {} copied)", job.size));
+        cli::message(&format!("upcie: the copy differs from byte {at} on (of {} copied)", job.size));
         return Ok(Outcome::Faults);
     }
     if interrupted {
         let (copied, size) = (units::bytes(report.direct.bytes), units::bytes(job.size));
         match report.difference {
             None if args.verify => {
-                cli::say(&format!("upcie: interrupted after {copied} of {size}, not verified"))
+                cli::message(&format!("upcie: interrupted after {copied} of {size}, not verified"))
             }
-            _ => cli::say(&format!("upcie: interrupted after {copied} of {size}")),
+            _ => cli::message(&format!("upcie: interrupted after {copied} of {size}")),
         }
         return Ok(Outcome::Interrupted);
     }

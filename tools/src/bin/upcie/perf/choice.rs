@@ -18,7 +18,7 @@ const IDLE: f64 = 0.7;
 
 /// Tick counts of all cores at one time.
 #[derive(Debug)]
-pub struct Glance {
+pub struct CoreTimes {
     at: Instant,
     cores: Vec<Core>,
 }
@@ -31,7 +31,7 @@ struct Core {
     all: u64,
 }
 
-impl Glance {
+impl CoreTimes {
     /// Reads the counts; `None` if the kernel does not publish them.
     pub fn now() -> Option<Self> {
         let cores = parse(&fs::read_to_string("/proc/stat").ok()?);
@@ -75,7 +75,7 @@ fn count_idle(before: &[Core], now: &[Core], allowed: &[usize]) -> usize {
 pub fn choose<'a>(
     args: &PerfArgs,
     controllers: impl Iterator<Item = &'a Controller>,
-    before: Option<&Glance>,
+    before: Option<&CoreTimes>,
 ) -> (Wait, String) {
     for controller in controllers {
         let reason = match controller.vectors() {
@@ -86,7 +86,7 @@ pub fn choose<'a>(
         return (Wait::Poll, format!("{} {reason}", controller.name()));
     }
     let emulators = args.addresses.iter().filter(|address| target::is_embedded(address)).count();
-    by_cores(args.waiting(), before.and_then(Glance::idle), args.threads().len(), emulators)
+    by_cores(args.waiting(), before.and_then(CoreTimes::idle), args.threads().len(), emulators)
 }
 
 fn by_cores(

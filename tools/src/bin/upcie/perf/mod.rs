@@ -7,6 +7,7 @@ mod cores;
 mod histogram;
 mod host;
 mod lane;
+mod memory;
 mod pace;
 mod plan;
 mod print;
@@ -15,7 +16,6 @@ mod progress;
 mod random;
 pub mod report;
 mod results;
-mod room;
 mod run;
 mod scheduled;
 pub mod series;
@@ -39,7 +39,7 @@ use anyhow::{Context, anyhow};
 use histogram::LogFile;
 use plan::Plan;
 use report::Report;
-use run::Tell;
+use run::Outputs;
 use std::{io::Write, mem, path::PathBuf};
 use upcie_nvme::{Controller, ControllerOptions};
 
@@ -90,9 +90,9 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     let plot = args.plot.as_deref().map(Output::open).transpose()?;
     let log = args.histogram.as_deref().map(Output::open).transpose()?.map(LogFile);
     signal::install()?;
-    let glance = (args.wait == args::WaitKind::Auto).then(choice::Glance::now).flatten();
-    let plan = Plan::new(args, open(args)?, glance.as_ref())?;
-    room::check(&plan)?;
+    let core_times = (args.wait == args::WaitKind::Auto).then(choice::CoreTimes::now).flatten();
+    let plan = Plan::new(args, open(args)?, core_times.as_ref())?;
+    memory::check(&plan)?;
     let mut report = Report::new(args, &plan)?;
     // Make the queue pairs before anything is printed: they may fail.
     let workers = plan.workers()?;
@@ -104,11 +104,13 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     let lines = args.interval.is_some() && !args.json;
     let kinds = plan.mixture.rw.reads() && plan.mixture.rw.writes();
     let (mut results, logged) = match log {
-        None => (run::measure(&plan, workers, Tell { lines, interval: args.interval, log: None })?, Ok(())),
+        None => {
+            (run::measure(&plan, workers, Outputs { lines, interval: args.interval, log: None })?, Ok(()))
+        }
         Some(file) => {
             let title = format!("{} on {}", report.title(), report.device_line());
             file.write(&title, kinds, |log| {
-                run::measure(&plan, workers, Tell { lines, interval: args.interval, log: Some(log) })
+                run::measure(&plan, workers, Outputs { lines, interval: args.interval, log: Some(log) })
             })?
         }
     };
@@ -120,10 +122,10 @@ pub fn run(args: &PerfArgs) -> anyhow::Result<Outcome> {
     } else {
         report.print_results(&results, &mut text)?;
     }
-    let told = mem::replace(&mut results.told, Ok(()));
+    let printed_lines = mem::replace(&mut results.printed, Ok(()));
     // Close the devices before anything else can fail.
     drop((results, plan));
-    let printed = told.and_then(|()| cli::print(&text));
+    let printed = printed_lines.and_then(|()| cli::print(&text));
     let drawn = plot.map_or(Ok(()), |file| draw(&report, file));
     // One failed output does not stop the others.
     let failed = [logged, drawn, printed].into_iter().filter_map(Result::err);

@@ -3,7 +3,7 @@
 use super::{
     args::{PerfArgs, WaitKind},
     breakdown::Breakdown,
-    choice::{self, Glance},
+    choice::{self, CoreTimes},
     lane::{At, Lane},
     pace::Pace,
     random::{Distribution, mix},
@@ -80,7 +80,7 @@ impl Plan {
     pub fn new(
         args: &PerfArgs,
         controllers: Vec<Controller>,
-        glance: Option<&Glance>,
+        core_times: Option<&CoreTimes>,
     ) -> anyhow::Result<Self> {
         let threads = args.threads();
         let found = controllers.into_iter().map(|controller| {
@@ -97,7 +97,7 @@ impl Plan {
         }
         let (wait, wait_reason) = if args.wait == WaitKind::Auto {
             let controllers = devices.iter().map(|device| &device.controller);
-            let (wait, reason) = choice::choose(args, controllers, glance);
+            let (wait, reason) = choice::choose(args, controllers, core_times);
             (wait, Some(reason))
         } else {
             (args.waiting(), None)

@@ -5,11 +5,11 @@ use super::report::{Problem, Report, Thread};
 use crate::units::{self, grouped};
 
 /// Least share of the time that a polling thread must run to measure the device rather than the scheduler.
-const RAN: f64 = 0.90;
+const MIN_RUNNING: f64 = 0.90;
 /// Largest share of the time that a thread may wait for a core.
-const WAITED: f64 = 0.05;
+const MAX_WAITING: f64 = 0.05;
 /// Least share of the rate that counts as met: the last I/Os may still be in flight at the end.
-const MET: f64 = 0.95;
+const MIN_RATE: f64 = 0.95;
 
 impl Report {
     /// Returns the problems that the run found, or finds them for results of an earlier version, which have
@@ -31,7 +31,7 @@ impl Report {
             ("lost", self.losses()),
             ("rate", self.missed_rate()),
             ("starved", self.starvation()),
-            ("cores", self.crowd()),
+            ("cores", self.overcommitment()),
         ];
         let problem = |(kind, text): (&str, Option<String>)| Some(Problem { kind: kind.into(), text: text? });
         found.into_iter().filter_map(problem).collect()
@@ -75,7 +75,7 @@ impl Report {
             self.counts.total.ios + self.counts.faults.errors.saturating_sub(self.counts.faults.mismatches);
         let achieved = done as f64 * 1e9 / self.elapsed_ns.max(1) as f64;
         let count = |value: f64| units::count(value);
-        (achieved < rate as f64 * MET)
+        (achieved < rate as f64 * MIN_RATE)
             .then(|| format!("the rate was not met: {} of {} IOPS", count(achieved), count(rate as f64)))
     }
 
@@ -87,15 +87,15 @@ impl Report {
             Some(thread.core_wait_ns? as f64 / thread.wall_ns.filter(|&wall| wall > 0)? as f64)
         };
         let starved = |thread: &Thread| {
-            polls && ran(thread).is_some_and(|ran| ran < RAN)
-                || waited(thread).is_some_and(|waited| waited > WAITED)
+            polls && ran(thread).is_some_and(|ran| ran < MIN_RUNNING)
+                || waited(thread).is_some_and(|waited| waited > MAX_WAITING)
         };
         let all = self.threads.iter().zip(1..).filter(|(thread, _)| starved(thread));
         let worst = |thread: &Thread| waited(thread).unwrap_or(0.0).max(1.0 - ran(thread).unwrap_or(1.0));
         let count = all.clone().count();
         if let Some((thread, number)) = all.max_by(|(a, _), (b, _)| worst(a).total_cmp(&worst(b))) {
             let percent = |share: Option<f64>| share.unwrap_or(0.0) * 100.0;
-            let how = match polls && ran(thread).is_some_and(|ran| ran < RAN) {
+            let how = match polls && ran(thread).is_some_and(|ran| ran < MIN_RUNNING) {
                 true => format!("ran only {:.0} % of the time", percent(ran(thread))),
                 false => format!("waited for a core {:.0} % of the time", percent(waited(thread))),
             };
@@ -108,7 +108,7 @@ impl Report {
             ));
         }
         let waited = self.emulator_wait_ns? as f64 / self.elapsed_ns.max(1) as f64;
-        (waited > WAITED).then(|| {
+        (waited > MAX_WAITING).then(|| {
             format!(
                 "the embedded controller waited for a core {:.0} % of the time: the results measure the scheduler, not the device",
                 waited * 100.0
@@ -116,7 +116,7 @@ impl Report {
         })
     }
 
-    fn crowd(&self) -> Option<String> {
+    fn overcommitment(&self) -> Option<String> {
         let cores = self.host.as_ref()?.cores?;
         let emulators = self.devices.iter().filter(|device| is_embedded(&device.address)).count();
         let threads = units::number(self.threads.len() as u64, "thread");

@@ -106,8 +106,8 @@ impl Progress {
     }
 
     /// Prints a line on stderr, above the bar.
-    pub fn say(&self, line: &str) {
-        self.bar.suspend(|| cli::say(line));
+    pub fn message(&self, line: &str) {
+        self.bar.suspend(|| cli::message(line));
     }
 
     /// Removes the bar.

@@ -22,7 +22,7 @@ pub struct Results {
     /// Reason for giving up a device, by device.
     pub lost: Vec<OnceLock<String>>,
     /// Error of printing the interval lines on stdout.
-    pub told: anyhow::Result<()>,
+    pub printed: anyhow::Result<()>,
 }
 
 impl Report {

@@ -19,7 +19,7 @@ use std::{mem, sync::OnceLock, time::Duration};
 use upcie_tools::log;
 
 /// Outputs during the measurement.
-pub struct Tell<'a> {
+pub struct Outputs<'a> {
     /// True to print a line per interval on stdout.
     pub lines: bool,
     /// Length of an interval, with `--interval`.
@@ -29,7 +29,7 @@ pub struct Tell<'a> {
 }
 
 /// Runs all phases.
-pub fn measure(plan: &Plan, mut workers: Vec<Worker>, tell: Tell<'_>) -> anyhow::Result<Results> {
+pub fn measure(plan: &Plan, mut workers: Vec<Worker>, outputs: Outputs<'_>) -> anyhow::Result<Results> {
     let lost: Vec<OnceLock<String>> = plan.devices.iter().map(|_| OnceLock::new()).collect();
     let rw = plan.mixture.rw;
     let goes_on = || !signal::interrupted() && lost.iter().any(|lost| lost.get().is_none());
@@ -41,7 +41,7 @@ pub fn measure(plan: &Plan, mut workers: Vec<Worker>, tell: Tell<'_>) -> anyhow:
     {
         let progress = Progress::timed("warming up", time);
         let schedule = Schedule::new(None, Some(ns(time)));
-        phase(&mut workers, &lost, ns(time), schedule, &mut Shown::new(plan, progress))?;
+        phase(&mut workers, &lost, ns(time), schedule, &mut PhaseDisplay::new(plan, progress))?;
         lanes(&mut workers)
             .filter_map(|lane| lane.breakdown.as_mut())
             .for_each(|breakdown| breakdown.reset());
@@ -53,20 +53,20 @@ pub fn measure(plan: &Plan, mut workers: Vec<Worker>, tell: Tell<'_>) -> anyhow:
         Some(count) => (Progress::counted("running", count), None),
         None => (Progress::timed("running", plan.time), Some(ns(plan.time))),
     };
-    let mut shown = Shown::new(plan, progress);
-    shown.lines = tell.lines;
-    shown.log = tell.log;
-    if tell.lines {
-        shown.progress.hide();
+    let mut display = PhaseDisplay::new(plan, progress);
+    display.lines = outputs.lines;
+    display.log = outputs.log;
+    if outputs.lines {
+        display.progress.hide();
     }
-    let schedule = Schedule::new(tell.interval.map(ns), until);
-    let counted = phase(&mut workers, &lost, until.unwrap_or(u64::MAX), schedule, &mut shown)?;
-    let told = mem::replace(&mut shown.told, Ok(()));
-    drop(shown);
-    if plan.verify && rw.writes() && goes_on() && told.is_ok() {
+    let schedule = Schedule::new(outputs.interval.map(ns), until);
+    let counted = phase(&mut workers, &lost, until.unwrap_or(u64::MAX), schedule, &mut display)?;
+    let printed = mem::replace(&mut display.printed, Ok(()));
+    drop(display);
+    if plan.verify && rw.writes() && goes_on() && printed.is_ok() {
         sweep(plan, &mut workers, &lost, false)?;
     }
-    Ok(Results { counted, workers, lost, told })
+    Ok(Results { counted, workers, lost, printed })
 }
 
 /// Writes or reads the range once.
@@ -86,7 +86,8 @@ fn sweep(
     }
     let what = if write { "writing" } else { "checking" };
     let progress = Progress::counted(what, plan.places());
-    let counted = phase(workers, lost, u64::MAX, Schedule::new(None, None), &mut Shown::new(plan, progress));
+    let counted =
+        phase(workers, lost, u64::MAX, Schedule::new(None, None), &mut PhaseDisplay::new(plan, progress));
     for (lane, kept) in lanes(workers).zip(kept) {
         (lane.source, lane.pace) = kept;
     }
@@ -106,37 +107,37 @@ fn ns(time: Duration) -> u64 {
 }
 
 /// Shows a phase to the user.
-struct Shown<'a, 'l> {
+struct PhaseDisplay<'a, 'l> {
     progress: Progress,
     names: Vec<&'a str>,
     /// Number of devices that are not lost.
     left: usize,
     lines: bool,
     /// Error of printing lines on stdout; it ends the phase.
-    told: anyhow::Result<()>,
+    printed: anyhow::Result<()>,
     log: Option<&'l mut dyn Log>,
 }
 
-impl<'a> Shown<'a, '_> {
+impl<'a> PhaseDisplay<'a, '_> {
     fn new(plan: &'a Plan, progress: Progress) -> Self {
         let names: Vec<_> = plan.devices.iter().map(|device| device.controller.name()).collect();
-        Self { progress, left: names.len(), names, lines: false, told: Ok(()), log: None }
+        Self { progress, left: names.len(), names, lines: false, printed: Ok(()), log: None }
     }
 }
 
-impl Watch for Shown<'_, '_> {
+impl Watch for PhaseDisplay<'_, '_> {
     fn look(&mut self, shared: &Shared<'_>) {
         self.left = (0..self.names.len()).filter(|&device| shared.loss(device).is_none()).count();
         self.progress.show(shared);
-        if self.told.is_err() {
+        if self.printed.is_err() {
             shared.stop();
         }
     }
 
     fn interval(&mut self, interval: &Interval, tally: &Tally) {
         self.progress.add(interval, tally);
-        if self.lines && self.told.is_ok() {
-            self.told = cli::print(format!("{}\n", interval_line(interval)).as_bytes());
+        if self.lines && self.printed.is_ok() {
+            self.printed = cli::print(format!("{}\n", interval_line(interval)).as_bytes());
         }
         if let Some(log) = &mut self.log {
             log.push(interval, tally);
@@ -154,12 +155,12 @@ impl Watch for Shown<'_, '_> {
         // Errors of the driver name the device already.
         let name = if reason.starts_with(name) { String::new() } else { format!("{name}: ") };
         // The driver would report the consequences when the device is closed.
-        log::hush();
-        self.progress.say(&format!("upcie: {name}{reason}{others}"));
+        log::silence();
+        self.progress.message(&format!("upcie: {name}{reason}{others}"));
     }
 }
 
-impl Drop for Shown<'_, '_> {
+impl Drop for PhaseDisplay<'_, '_> {
     fn drop(&mut self) {
         self.progress.finish();
     }

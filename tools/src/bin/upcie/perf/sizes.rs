@@ -54,7 +54,7 @@ impl Sizes {
     }
 
     /// Makes a table of a hundred I/Os that holds the index of each one's size.
-    pub fn of_a_hundred(&self) -> [u8; 100] {
+    pub fn size_table(&self) -> [u8; 100] {
         let mut table = [0; 100];
         let indices = (0_u8..).zip(&self.shares).flat_map(|(i, share)| (0..share.percent).map(move |_| i));
         for (place, index) in table.iter_mut().zip(indices) {
@@ -135,7 +135,7 @@ mod tests {
         let mixed: Sizes = "4k:60,64k:40".parse().unwrap();
         assert_eq!((mixed.single(), mixed.largest()), (None, 65536));
         assert_eq!(mixed.to_string(), "60 % 4 KiB + 40 % 64 KiB");
-        let table = mixed.of_a_hundred();
+        let table = mixed.size_table();
         assert_eq!([0, 1].map(|class| table.iter().filter(|&&c| c == class).count()), [60, 40]);
     }
 

@@ -124,7 +124,7 @@ pub struct Source {
 #[derive(Debug, Clone)]
 struct More {
     sizes: Vec<Size>,
-    of_a_hundred: [u8; 100],
+    size_table: [u8; 100],
 }
 
 impl Source {
@@ -141,7 +141,7 @@ impl Source {
         };
         let sizes: Vec<Size> = mixture.sizes.shares().iter().map(|share| size(share.bytes)).collect();
         let more = (sizes.len() > 1 || mixture.random != Distribution::Uniform)
-            .then(|| Box::new(More { sizes: sizes.clone(), of_a_hundred: mixture.sizes.of_a_hundred() }));
+            .then(|| Box::new(More { sizes: sizes.clone(), size_table: mixture.sizes.size_table() }));
         Self {
             blocks,
             next: 0,
@@ -204,7 +204,7 @@ impl Source {
         self.left -= 1;
         let class = match more.sizes.len() {
             1 => 0,
-            _ => more.of_a_hundred[scale(self.rng.draw(), 100) as usize],
+            _ => more.size_table[scale(self.rng.draw(), 100) as usize],
         };
         let size = &more.sizes[usize::from(class)];
         if !self.random {

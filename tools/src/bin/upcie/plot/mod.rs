@@ -67,7 +67,7 @@ pub fn run(args: &PlotArgs) -> anyhow::Result<Outcome> {
     uses.extend(files.iter().map(|file| Use::reads(file.display().to_string(), Place::input(file))));
     files::check_distinct(&uses)?;
     let mut runs = files.iter().map(|path| read::read(path)).collect::<anyhow::Result<Vec<_>>>()?;
-    read::tell_apart(&mut runs, files);
+    read::make_names_unique(&mut runs, files);
     let svg = match runs.as_slice() {
         [run] => draw(&run.report)?,
         runs => image(compare::size(runs), |root| compare::paint(root, runs))?,
@@ -78,7 +78,7 @@ pub fn run(args: &PlotArgs) -> anyhow::Result<Outcome> {
     };
     Output::open(path)?.write_all(svg.as_bytes()).with_context(|| format!("writing {}", path.display()))?;
     if args.out.is_none() {
-        cli::say(&format!("upcie: the image is in {}", path.display()));
+        cli::message(&format!("upcie: the image is in {}", path.display()));
     }
     Ok(Outcome::Done)
 }

@@ -67,7 +67,7 @@ fn parse(text: &[u8]) -> anyhow::Result<Report> {
 }
 
 /// Renames runs of equal file names to their paths.
-pub fn tell_apart(runs: &mut [Run], paths: &[impl AsRef<Path>]) {
+pub fn make_names_unique(runs: &mut [Run], paths: &[impl AsRef<Path>]) {
     let names: Vec<_> = runs.iter().map(|run| run.name.clone()).collect();
     for (run, path) in runs.iter_mut().zip(paths) {
         if names.iter().filter(|name| **name == run.name).count() > 1 {

@@ -84,7 +84,7 @@ pub fn run(args: &ReadArgs) -> anyhow::Result<Outcome> {
         Err(error) if cli::is_broken_pipe(&error) => Err(error),
         Err(error) => bail!("{error:#}; {copied}"),
         Ok(()) if done < length => {
-            cli::say(&format!("upcie: interrupted: {copied}"));
+            cli::message(&format!("upcie: interrupted: {copied}"));
             Ok(Outcome::Interrupted)
         }
         Ok(()) => Ok(Outcome::Done),

@@ -75,7 +75,7 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
     let left = args.range.check(&namespace)?;
     check_input(args, &namespace, &name, known, left)?;
     if args.target.is_ephemeral() {
-        cli::say(&format!(
+        cli::message(&format!(
             "upcie: note: {} keeps its data in this process, which loses it at its end",
             controller.name()
         ));
@@ -94,7 +94,7 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
         bail!("{error:#}; {}", said(written.bytes));
     }
     if signal::interrupted() {
-        cli::say(&format!("upcie: interrupted: {}", said(written.bytes)));
+        cli::message(&format!("upcie: interrupted: {}", said(written.bytes)));
         return Ok(Outcome::Interrupted);
     }
     if let Some(refused) = written.refused {
@@ -245,7 +245,9 @@ fn verify(
         if sums.next() != Some(&sum(data)) {
             wrong += 1;
             let last = slba + (data.len() / block) as u64 - 1;
-            bar.suspend(|| cli::say(&format!("upcie: blocks {slba} to {last} differ from the written data")));
+            bar.suspend(|| {
+                cli::message(&format!("upcie: blocks {slba} to {last} differ from the written data"))
+            });
         }
         Ok(())
     });

@@ -16,6 +16,8 @@ struct Irq {
     pending: bool,
     /// The device drives the line. It stays so whatever the client does about its eventfd.
     asserted: bool,
+    /// The line alone raised it, and the client has neither masked nor unmasked it since.
+    raised_by_line: bool,
 }
 
 /// A client's, and what raises it.
@@ -78,11 +80,15 @@ impl Irqs {
         }
     }
 
-    /// Drives the pin, or lets go of it.
+    /// Drives the pin, or lets go of it, together with an interrupt that the client has not read yet.
     pub fn set_pin(&mut self, asserted: bool) {
         let kind = IrqKind::Intx as usize;
         let Some(irq) = self.kinds[kind].first_mut() else { return };
-        if std::mem::replace(&mut irq.asserted, asserted) || !asserted {
+        if std::mem::replace(&mut irq.asserted, asserted) == asserted {
+            return;
+        }
+        if !asserted {
+            irq.withdraw();
             return;
         }
         if irq.eventfd.is_none() && !std::mem::replace(&mut self.unheard, true) {
@@ -171,8 +177,8 @@ impl Irqs {
                         continue;
                     }
                     match action {
-                        vfio::SET_MASK => irq.masked = true,
-                        vfio::SET_UNMASK => irq.masked = false,
+                        vfio::SET_MASK => (irq.masked, irq.raised_by_line) = (true, false),
+                        vfio::SET_UNMASK => (irq.masked, irq.raised_by_line) = (false, false),
                         _ => irq.pending |= irq.eventfd.is_some(),
                     }
                     irq.deliver(delivery, automask);
@@ -220,8 +226,20 @@ impl Irq {
     fn deliver(&mut self, delivery: Delivery, automask: bool) {
         let wanted = self.pending || self.asserted;
         if wanted && !self.masked && delivery == Delivery::On && self.eventfd.is_some() {
-            self.pending = false;
+            self.raised_by_line = automask && !std::mem::take(&mut self.pending);
             self.fire(automask);
+        }
+    }
+
+    /// Takes back an interrupt that the line raised and the client has not read: the line is low again, so the client would
+    /// find nothing to do. QEMU, for one, unmasks the pin at any register access of its guest, and drives the guest's own pin
+    /// for the interrupt that follows until the next one. A guest that acknowledged everything before QEMU read that
+    /// interrupt would be interrupted without end.
+    #[cold]
+    fn withdraw(&mut self) {
+        let Some(eventfd) = self.eventfd.as_ref().filter(|_| self.raised_by_line) else { return };
+        if eventfd.raiser.withdraw(eventfd.fd.as_fd()) {
+            (self.masked, self.raised_by_line) = (false, false);
         }
     }
 

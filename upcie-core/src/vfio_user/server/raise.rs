@@ -107,6 +107,26 @@ impl Raiser {
         }
     }
 
+    /// Takes one signal back, if nobody has read it: `true` if so. A counter above 1 keeps at least 1, for the client may
+    /// have added to it. Never waits. Before Linux 5.8 it takes nothing back.
+    pub fn withdraw(&self, eventfd: BorrowedFd<'_>) -> bool {
+        let mut count = 0_u64;
+        let buffer = libc::iovec { iov_base: (&raw mut count).cast(), iov_len: size_of::<u64>() };
+        // SAFETY: one buffer, which the kernel writes before the call returns. -1 stands for the current position, which an
+        // eventfd does not have; with RWF_NOWAIT the call fails where a read would wait, whatever the client has set.
+        let read = unsafe { libc::preadv2(eventfd.as_raw_fd(), &raw const buffer, 1, -1, libc::RWF_NOWAIT) };
+        if read != size_of::<u64>() as isize {
+            return false;
+        }
+        if count == 1 {
+            return true;
+        }
+        if let Err(error) = self.raise(eventfd) {
+            tracing::debug!(%error, "raising a client's interrupt again");
+        }
+        false
+    }
+
     fn submit(&self, request: &mut Request) -> Result<(), Errno> {
         let mut requests = [&raw mut *request];
         // SAFETY: one request, which the kernel has copied when the call returns; it reads no bytes into no buffer, so
@@ -152,6 +172,22 @@ mod tests {
         assert_eq!(irq.take().unwrap(), count);
         let file = memfd_create(c"upcie-test", MFdFlags::MFD_CLOEXEC).unwrap();
         assert_eq!(raiser.raise(file.as_fd()), Err(Errno::EINVAL), "the kernel's word");
+    }
+
+    #[test]
+    fn only_what_nobody_has_read_is_taken_back() {
+        let (raiser, irq) = (Raiser::shared().unwrap(), EventFd::new().unwrap());
+        assert!(!raiser.withdraw(irq.as_fd()), "nothing was raised");
+        raiser.raise(irq.as_fd()).unwrap();
+        assert!(raiser.withdraw(irq.as_fd()));
+        assert_eq!(irq.take().unwrap(), 0);
+        // The client's own signal stays.
+        raiser.raise(irq.as_fd()).unwrap();
+        irq.signal().unwrap();
+        assert!(!raiser.withdraw(irq.as_fd()));
+        assert_eq!(irq.take().unwrap(), 1);
+        fcntl(irq.as_fd(), FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+        assert!(!raiser.withdraw(irq.as_fd()), "a blocking eventfd is no wait");
     }
 
     /// Soundness finding 6: with `write(2)` this waits for ever.

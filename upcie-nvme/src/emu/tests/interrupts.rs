@@ -138,6 +138,36 @@ fn an_unmask_right_behind_a_doorbell_does_not_fire() {
     }
 }
 
+/// Interrupts of the emulator under an operating system's own driver: QEMU takes any register access for the end of an
+/// interrupt and unmasks the pin, which fires while the guest's handler is at work. If QEMU has not read that interrupt when
+/// the handler acknowledges the last entry, it would interrupt the guest until its next register access.
+#[test]
+fn an_interrupt_that_nobody_read_goes_with_the_line() {
+    let (mut host, mut stream) = Host::with_stream("size=1M,vectors=0,intx=true");
+    let irqs = Irqs::wire(&host, IrqKind::Intx, 1);
+    let mut queue = host.queue(1, [4, 4], Some(0));
+    host.device.mask_irq(IrqKind::Intx, 0, false).unwrap();
+    irqs.forget(&host);
+    host.device.mask_irq(IrqKind::Intx, 0, false).unwrap();
+    for round in 1..20 {
+        complete(&mut queue);
+        // From the second round on, this comes without an unmasking: nothing else masked the pin.
+        irqs.one(0);
+        // Another processor's doorbell.
+        host.device.mask_irq(IrqKind::Intx, 0, false).unwrap();
+        stream.post(&[Stream::write(0x1000 + 3 * 32, round % 4)]);
+        irqs.none(&host);
+    }
+    complete(&mut queue);
+    irqs.one(0);
+    queue.acknowledge();
+    irqs.none(&host);
+    complete(&mut queue);
+    irqs.none(&host);
+    host.device.mask_irq(IrqKind::Intx, 0, false).unwrap();
+    irqs.one(0);
+}
+
 /// The status register's bit follows a doorbell in memory at once, too.
 #[test]
 fn interrupt_status_is_of_now() {

@@ -19,7 +19,7 @@ use upcie_core::{
     events::emit,
 };
 
-/// A number that the log shows in hexadecimal.
+/// Shows a number in hexadecimal in the log.
 struct Hex(u32);
 
 impl fmt::Debug for Hex {
@@ -33,9 +33,9 @@ impl fmt::Debug for Hex {
 pub(crate) struct Admin {
     queue: Queue<u64>,
     rings: (u64, u64),
-    /// Tells a late answer to a command that timed out from the one that is waited for.
+    /// The next tag: it tells a late answer to a timed-out command from the answer to the current one.
     next: u64,
-    /// What the late answers mean, by tag.
+    /// The meaning of each late answer, by tag.
     late: BTreeMap<u64, Late>,
 }
 
@@ -71,16 +71,16 @@ impl Admin {
         Ok(Self { queue, rings, next: 0, late: BTreeMap::new() })
     }
 
-    /// The device addresses of the submission and completion ring.
+    /// Returns the device addresses of the submission and completion ring.
     pub(super) fn rings(&self) -> (u64, u64) {
         self.rings
     }
 }
 
-/// What an answer means that comes after its command's deadline.
+/// The meaning of an answer that comes after its command's deadline.
 #[derive(Debug)]
 pub(super) enum Late {
-    /// Nothing hangs on it.
+    /// The answer has no consequence.
     Nothing,
     /// Namespaces may have changed, and may still change until then.
     Change(#[expect(dead_code, reason = "ends when it is dropped")] Change),
@@ -91,8 +91,8 @@ pub(super) enum Late {
 }
 
 impl Admin {
-    /// Reaps what has come, and gives the completion of `wanted` if it is there. All others are of commands that missed
-    /// their deadline.
+    /// Reaps all completions, and returns that of `wanted` if it is there. All others belong to commands that
+    /// missed their deadline.
     fn reap(&mut self, inner: &Inner, wanted: Option<u64>) -> Result<Option<Completion<u64>>> {
         let Self { queue, late, .. } = self;
         let mut found = None;
@@ -109,14 +109,14 @@ impl Admin {
             match late.remove(&tag) {
                 Some(Late::Step(ticket)) => inner.queue_answered(ticket, answer),
                 Some(Late::Raw) => inner.subsystem.make_stale(),
-                // Dropping a change ends it.
+                // Dropping the change ends it.
                 Some(Late::Change(_) | Late::Nothing) | None => {}
             }
         }
         Ok(found)
     }
 
-    /// Gives back what unanswered commands hold: the controller has let go of it, as `error` says.
+    /// Frees the buffers of unanswered commands: the controller uses them no more, for the reason in `error`.
     pub(super) fn release(&mut self, inner: &Inner, error: &Error) {
         self.queue.release(error);
         for (_, late) in std::mem::take(&mut self.late) {
@@ -129,13 +129,14 @@ impl Admin {
 
 impl Inner {
     /// Runs an admin command with `data`, a buffer of whole pages (or the empty one) that it reads or writes.
-    /// Gives dword 0 of the completion and the buffer.
+    /// Returns dword 0 of the completion and the buffer.
     pub(crate) fn admin_data(&self, command: &Command, data: DmaBuf, what: &str) -> Result<(u32, DmaBuf)> {
         self.admin_late(command, data, what, Late::Nothing)
     }
 
-    /// The same for a command whose late answer means something. One that misses its deadline keeps its slot and its buffer
-    /// until the controller answers after all, or is reset.
+    /// Runs an admin command like [`admin_data`](Self::admin_data); `late` is the meaning of an answer after
+    /// the deadline. A command that misses its deadline keeps its slot and its buffer until the controller
+    /// answers or is reset.
     pub(super) fn admin_late(
         &self,
         command: &Command,
@@ -145,22 +146,22 @@ impl Inner {
     ) -> Result<(u32, DmaBuf)> {
         let mut command = *command;
         if !data.is_empty() {
-            // Whole pages of a heap of the driver's own: their list is ready.
+            // Whole pages of the driver's own heap: their PRP list is prepared.
             let transfer = data.transfer();
             command.set_data_pointer(transfer.iova, transfer.companion);
         }
         let done = self.exchange(&command, data, what, self.options.timeout, late);
         if done.is_ok() {
-            // The controller answers, and may have answered what was left behind.
+            // The controller answers again, and may have answered earlier deletions.
             self.finish_deletions();
         }
         done.map_err(|(error, _)| error)
     }
 
-    /// The same for a command that has its data pointer, with a deadline of its own.
+    /// Runs an admin command whose data pointer is set, with a deadline of its own.
     ///
     /// # Errors
-    /// With whether the command was sent: then the controller may carry it out at any time.
+    /// The `bool` says whether the command was sent: if so, the controller may still carry it out.
     pub(super) fn exchange(
         &self,
         command: &Command,
@@ -175,7 +176,7 @@ impl Inner {
         let mut patience = Patience::new();
         let admin = self.enter(&self.admin, &mut patience, after, || what.into(), "admin commands");
         let mut admin = admin.map_err(|error| (error, false))?;
-        // What came too late has made room. Of a queue that is closed the controller's state says why.
+        // Late answers free slots. If the queue is closed, the controller's state tells the reason.
         let reaped = admin.reap(self, None);
         reaped.map_err(|error| (self.check_alive(&|| what.into()).err().unwrap_or(error), false))?;
         let tag = admin.next;
@@ -204,7 +205,7 @@ impl Inner {
             }
             match self.pause(&mut backoff, &|| what.into()) {
                 Ok(()) => {}
-                // The wait for other threads is in it.
+                // The limit includes the wait for other threads.
                 Err(Error::Timeout { device, operation, kept, .. }) => {
                     break Error::Timeout { device, operation, after, kept };
                 }
@@ -222,7 +223,7 @@ impl Inner {
 
     /// Reaps completions that came after their deadline, without sending anything.
     pub(crate) fn reap_late(&self) {
-        // A thread that has the queue reaps, too. An error is that of the next command.
+        // A thread that holds the queue reaps, too. An error will also fail the next command.
         if let Some(mut admin) = self.admin.enter(|| Duration::ZERO) {
             let _ = admin.reap(self, None);
         }
@@ -238,7 +239,8 @@ impl Inner {
         });
     }
 
-    /// Waits a little for a completion; an error when the time is up, or when the controller is gone or fails.
+    /// Waits a little for a completion; returns an error when the time is up, or when the controller is gone
+    /// or fails.
     pub(crate) fn pause(&self, backoff: &mut Backoff, what: &dyn Fn() -> String) -> Result<()> {
         if !backoff.pause() {
             let (device, after) = (self.name.to_string(), backoff.limit());
@@ -260,7 +262,7 @@ mod tests {
         let options = ControllerOptions { timeout: Duration::from_secs(2), ..ControllerOptions::default() };
         let controller = Controller::open_with("emu:size=1M", options).unwrap();
         let queue = controller.queue_pair().create::<u64>().unwrap();
-        // As a thread does whose command is not answered.
+        // Hold the queue, like a thread whose command is not answered.
         let slow = controller.inner.admin.enter(|| Duration::ZERO);
         let (send, receive) = mpsc::channel();
         let handle = controller.clone();

@@ -1,4 +1,4 @@
-//! From a device to a running controller, and back.
+//! Bring-up: from a device to a running controller.
 
 use super::{
     Admin, ControllerOptions, Ids, Inner, Registers, Subsystem, device_memory,
@@ -27,9 +27,10 @@ use upcie_core::{
 };
 use zerocopy::FromBytes;
 
-/// Entries of the admin queues, which CAP.MQES says nothing of.
+/// Entries of the admin queues, which CAP.MQES does not limit.
 const ADMIN_ENTRIES: u32 = 32;
-/// The largest memory page (CC.MPS): rings are aligned to it, and so must lie in one huge page where nothing translates.
+/// The largest memory page (CC.MPS) used: rings are aligned to a page, and without an IOMMU must lie in one
+/// huge page.
 const PAGE_MAX: u64 = 2 << 20;
 
 pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> Result<Inner> {
@@ -62,7 +63,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
             "it has no weighted round robin with urgent priority class (CAP.AMS bit 0 is 0): open it without arbitration",
         ));
     }
-    // Pages as large as the host's where the controller has them, so that its page is one in memory.
+    // The host's page size if the controller supports it, so that one of its pages is one page in memory.
     let (least, most) = (cap.page_size_min(), cap.page_size_max());
     let page = (host_page_size() as u64).min(most).max(least);
     if page > PAGE_MAX {
@@ -73,7 +74,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
             ),
         ));
     }
-    // Buffers of other controllers in the address space come with lists of pages of their size.
+    // Buffers of other controllers in the address space have PRP lists for pages of their size.
     let agreed = device.dma().agree(page);
     if agreed > most.max(least) || agreed < least || !agreed.is_power_of_two() {
         return Err(unsupported(
@@ -87,7 +88,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
     let page = agreed;
     let page_shift = page.ilog2();
     let vectors = Vectors::new(&*device, options.irq)?;
-    // A controller works without it: a removal then waits until the program ends.
+    // The controller works without this: a removal then waits until the program ends.
     let wanted_back = removal::wire(&*device).unwrap_or_else(|error| {
         tracing::warn!(device = %name, %error, "no notice will come when the kernel wants the device back");
         None
@@ -178,7 +179,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Limits that MDTS says nothing of, of a controller that may report them.
+    /// Reads the limits that MDTS does not cover, from controllers that may report them.
     fn identify_limits(&mut self) -> Result<()> {
         if self.version < Version::of(2, 0, 0) || self.no_io.is_some() {
             return Ok(());

@@ -7,7 +7,7 @@ use crate::{
 };
 
 impl Inner {
-    /// One page of data from an Identify command.
+    /// Runs an Identify command and returns its page of data.
     pub(crate) fn identify_page(&self, command: &Command, what: &str) -> Result<Box<[u8; 4096]>> {
         let (_, data) = self.admin_data(command, self.heap.alloc_zeroed(4096)?, what)?;
         let mut page = Box::new([0; 4096]);
@@ -15,7 +15,7 @@ impl Inner {
         Ok(page)
     }
 
-    /// The active namespaces' ids that are greater than `above`, 1024 at most, ascending.
+    /// Returns the ids of active namespaces that are greater than `above`, 1024 at most, ascending.
     pub(crate) fn active_above(&self, above: u32) -> Result<Vec<u32>> {
         let what = "Identify (active namespaces)";
         let page = self.identify_page(&Command::identify(Cns::ACTIVE_NAMESPACES, above, 0), what)?;
@@ -32,7 +32,7 @@ impl Inner {
         loop {
             let more = self.active_above(all.last().copied().unwrap_or(0))?;
             all.extend(&more);
-            // NN: what a controller lists without end is no list.
+            // More ids than NN allows: the controller repeats itself, and the list would never end.
             if all.len() > self.identify.nn.max(1024) as usize {
                 return Err(self.lie("Identify (active namespaces)", "there are more than it supports (NN)"));
             }

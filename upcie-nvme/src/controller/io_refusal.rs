@@ -1,4 +1,4 @@
-//! Why a controller that is up takes no I/O.
+//! The reasons why a controller that is up takes no I/O.
 
 use super::Inner;
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     spec::{Capabilities, CommandSet, IdentifyController},
 };
 
-/// The command set to select in CC.CSS.
+/// Chooses the command set for CC.CSS.
 pub(super) fn command_set(cap: Capabilities) -> (CommandSet, Option<NoIo>) {
     if cap.supports_nvm() {
         (CommandSet::NVM, None)
@@ -20,7 +20,7 @@ pub(super) fn command_set(cap: Capabilities) -> (CommandSet, Option<NoIo>) {
     }
 }
 
-/// What Identify says against I/O.
+/// Returns the reason in the Identify data why the controller takes no I/O, if there is one.
 pub(super) fn entry_sizes(identify: &IdentifyController) -> Option<NoIo> {
     // The low nibble is the required size of an entry, as a power of two.
     let (sqes, cqes) = (identify.sqes & 15, identify.cqes & 15);
@@ -28,7 +28,7 @@ pub(super) fn entry_sizes(identify: &IdentifyController) -> Option<NoIo> {
 }
 
 impl Inner {
-    /// [`Error::NoIo`] if it takes no I/O.
+    /// Returns [`Error::NoIo`] if the controller takes no I/O.
     pub(crate) fn check_io(&self) -> Result<()> {
         match self.no_io {
             None => Ok(()),

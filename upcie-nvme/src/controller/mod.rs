@@ -68,11 +68,12 @@ pub struct Controller {
 }
 
 pub(crate) struct Inner {
-    /// Before the device: what it holds is given back only once the controller has stopped (`drop`).
+    /// Declared before `device`, which holds the memory that this uses: it is freed only once the controller
+    /// has stopped (`drop`).
     admin: Gate<Admin>,
-    /// The queue pair of calls that wait, once there was one.
+    /// The queue pair of the blocking calls, once one was made.
     blocking: Gate<Option<Queue<u64>>>,
-    /// For one thread at a time that changes blocks in part.
+    /// Held by a thread that rewrites part of a block.
     edges: Gate<()>,
     retired: Mutex<Vec<Retired>>,
     queue_ids: Mutex<Ids>,
@@ -80,14 +81,14 @@ pub(crate) struct Inner {
     vectors: Vectors,
     /// Signalled when the kernel wants the device back, where the transport says so.
     wanted_back: Option<EventFd>,
-    /// It did not answer when a queue was to be deleted, nor has it completed an admin command since: further deletions don't
-    /// wait for it.
+    /// The controller did not answer the deletion of a queue, and has completed no admin command since.
+    /// Further deletions don't wait for it.
     silent: AtomicBool,
-    /// What it has of its own, or that it has none, once somebody asked.
+    /// The memory buffer, or the fact that there is none; filled in by the first call that asks.
     memory_buffer: Gate<Option<Option<Arc<MemoryBuffer>>>>,
     persistent_memory: Gate<Option<Option<Arc<PersistentMemory>>>>,
     heap: Arc<Heap>,
-    /// For rings and lists: no buffer of a user's leads to its memory.
+    /// Memory for rings and lists, which no user buffer can reach.
     private: Arc<Heap>,
     live: Arc<Live>,
     registers: Registers,
@@ -95,42 +96,44 @@ pub(crate) struct Inner {
     version: Version,
     /// Log2 of CC.MPS in bytes.
     page_shift: u32,
-    /// Bytes that one command may transfer.
+    /// The most bytes that one command may transfer.
     max_transfer: u64,
-    /// Bytes that one Write Zeroes may name.
+    /// The most bytes that one Write Zeroes may cover.
     max_zeroes: u64,
     granted: u16,
     command_set: CommandSet,
     /// The most entries of an I/O queue.
     queue_entries: u32,
-    /// Why it takes no I/O, if so.
+    /// The reason why the controller takes no I/O, if it takes none.
     no_io: Option<NoIo>,
     options: ControllerOptions,
     name: Arc<str>,
-    /// After all else of the driver but what unmaps memory: nobody else is given the device before.
+    /// Declared after everything but what unmaps memory: nobody else may have the device before that is done.
     device: Claim,
-    /// After all that unmaps memory by message when it is dropped.
+    /// Declared after everything that unmaps memory by message when it is dropped.
     closing: Option<Budget>,
 }
 
 impl Controller {
-    /// Brings up the controller behind a device that was opened some other way, and takes it for itself (a
-    /// [`Claim`]) until the last handle is dropped.
+    /// Brings up the controller behind a device that the caller has opened, and claims the device ([`Claim`])
+    /// until the last handle is dropped.
     ///
     /// # Errors
-    /// Another driver in this process has the device; it is not an NVMe controller that this driver can use, or does not
-    /// come up.
+    /// Another driver in this process has the device; it is not an NVMe controller that this driver can use;
+    /// or it does not become ready.
     pub fn from_device(device: Arc<dyn Device>, options: ControllerOptions) -> Result<Self> {
         let inner = Arc::new(bringup::bring_up(device, options)?);
         inner.subsystem.join(&inner);
         Ok(Self { inner })
     }
 
-    /// Opens and brings up the controller at `address` in the address space of this one, so that buffers of either, those in
-    /// their [own memory](Self::memory_buffer) included, are good for both: peer-to-peer.
+    /// Opens and brings up the controller at `address` in the address space of this one. Buffers of either
+    /// controller, including those in their [own memory](Self::memory_buffer), can then be used with both:
+    /// peer-to-peer.
     ///
     /// # Errors
-    /// The two ways in can't share an address space (the error says which can), and as [`open`](Self::open).
+    /// The two transports can't share an address space (the error says which can), or an error of
+    /// [`open`](Self::open).
     pub fn open_beside<A>(&self, address: A, options: ControllerOptions) -> Result<Self>
     where
         A: TryInto<Address>,
@@ -142,7 +145,8 @@ impl Controller {
         Self::from_device(self.inner.device.open_beside(&address)?, options)
     }
 
-    /// The controller memory buffer (CMB), mapped and turned on by the first call; `None` where there is none.
+    /// Returns the controller memory buffer (CMB), mapped and enabled by the first call; `None` if there is
+    /// none.
     ///
     /// ```
     /// # let controller = upcie_nvme::Controller::open("emu:size=1M")?;
@@ -155,64 +159,66 @@ impl Controller {
     /// ```
     ///
     /// # Errors
-    /// Its registers can't be right, it can't be mapped (as [asked for](ControllerOptions::memory_buffer_caching)), or it
-    /// is one that only works without an IOMMU.
+    /// Its registers are inconsistent, it can't be mapped (as
+    /// [requested](ControllerOptions::memory_buffer_caching)), or it only works without an IOMMU.
     pub fn memory_buffer(&self) -> Result<Option<Arc<MemoryBuffer>>> {
         self.inner.memory_buffer()
     }
 
-    /// The persistent memory region (PMR), mapped and turned on by the first call; `None` where there is none. It stays
-    /// turned on, but for its device addresses, when the controller is stopped.
+    /// Returns the persistent memory region (PMR), mapped and enabled by the first call; `None` if there is
+    /// none. When the controller is stopped, the region stays enabled but loses its device addresses.
     ///
     /// # Errors
-    /// As [`memory_buffer`](Self::memory_buffer), or it does not become ready.
+    /// An error of [`memory_buffer`](Self::memory_buffer), or the region does not become ready.
     pub fn persistent_memory(&self) -> Result<Option<Arc<PersistentMemory>>> {
         self.inner.persistent_memory()
     }
 
-    /// Its address, as errors name it.
+    /// Returns the controller's address, as errors name it.
     pub fn name(&self) -> &str {
         &self.inner.name
     }
 
-    /// What it says of itself.
+    /// Returns the Identify Controller data.
     pub fn identify(&self) -> &IdentifyController {
         &self.inner.identify
     }
 
-    /// The capabilities register.
+    /// Returns the capabilities register.
     pub fn capabilities(&self) -> Capabilities {
         self.inner.registers.capabilities()
     }
 
-    /// The version of the specification that it follows.
+    /// Returns the version of the specification that the controller implements.
     pub fn version(&self) -> Version {
         self.inner.version
     }
 
-    /// Bytes of a memory page (CC.MPS).
+    /// Returns the size of a memory page in bytes (CC.MPS).
     pub fn page_size(&self) -> usize {
         1 << self.inner.page_shift
     }
 
-    /// The most bytes that one command may transfer: MDTS, or what this driver takes if that is less (32 MiB).
+    /// Returns the most bytes that one command may transfer: MDTS, or this driver's limit of 32 MiB if that
+    /// is less.
     pub fn max_transfer(&self) -> usize {
         self.inner.max_transfer as usize
     }
 
-    /// I/O queue pairs that the controller granted.
+    /// Returns the number of I/O queue pairs that the controller granted.
     pub fn max_queue_pairs(&self) -> u16 {
         self.inner.granted
     }
 
-    /// The most entries that an I/O queue can have (CAP.MQES + 1, or what is known of a controller that is wrong there),
-    /// 65536 at most; 1 where none can be made.
+    /// Returns the most entries that an I/O queue can have: CAP.MQES + 1, or less on a controller whose
+    /// CAP.MQES is known to be wrong. 65536 at most; 1 if no I/O queue can be made.
     pub fn max_depth(&self) -> u32 {
         self.inner.queue_entries
     }
 
-    /// Whether the controller takes I/O. One that does not is open all the same, for its registers, Identify and admin
-    /// commands; it grants 0 [queue pairs](Self::max_queue_pairs), and queue pairs and the blocking calls are refused.
+    /// Checks that the controller takes I/O. A controller that takes none still opens, for its registers,
+    /// Identify and admin commands; it grants 0 [queue pairs](Self::max_queue_pairs), and refuses the
+    /// blocking calls.
     ///
     /// # Errors
     /// [`Error::NoIo`] with the reason.
@@ -223,44 +229,45 @@ impl Controller {
     /// Reads a 32-bit register of the controller at a byte offset into BAR 0.
     ///
     /// # Errors
-    /// Out of bounds, or the device's errors. All-ones is a value here.
+    /// The offset is out of bounds, or the device reports an error. All-ones is a value here, not an error.
     pub fn register(&self, offset: usize) -> Result<u32> {
         self.inner.registers.peek(offset)
     }
 
-    /// The kind of interrupts that queues can have; `None` where the way in has none, so that all is polled.
+    /// Returns the kind of interrupts that queues can have; `None` if the transport has none, so that all is
+    /// polled.
     pub fn irq_kind(&self) -> Option<IrqKind> {
         self.inner.vectors.kind()
     }
 
-    /// How many interrupts of a kind the way in has, whether they are used or not.
+    /// Returns the number of interrupts of a kind that the transport has, used or not.
     ///
     /// # Errors
-    /// The device's.
+    /// The device reports an error.
     pub fn irq_count(&self, kind: IrqKind) -> Result<u32> {
         Ok(self.inner.device.irq_count(kind)?)
     }
 
-    /// How many vectors queues can use, of the [kind](Self::irq_kind) in use: one for each queue pair and one for the
-    /// admin queue at most, one in all with INTx. Vector 0 is the admin queue's too. They are turned on by this, if they
-    /// were not yet.
+    /// Returns the number of vectors that queues can use, of the [kind](Self::irq_kind) in use: at most one
+    /// for each queue pair and one for the admin queue; with INTx one in all. The admin queue uses vector 0,
+    /// too. The first call enables the vectors.
     ///
     /// # Errors
-    /// The device's.
+    /// The device reports an error.
     pub fn vectors(&self) -> Result<u16> {
         self.inner.check_owner("turning interrupts on")?;
         let inner = &self.inner;
         inner.vectors.count(&*inner.device, inner.most_vectors(), inner.options.timeout)
     }
 
-    /// The heap that [`alloc`](Self::alloc) takes from.
+    /// Returns the heap that [`alloc`](Self::alloc) takes from.
     pub fn heap(&self) -> &Arc<Heap> {
         &self.inner.heap
     }
 
-    /// A heap over `region`, memory in the controller's address space (`heap().space()`): what other processes have too, or
-    /// gave ([`upcie_core::share`]). Its buffers are prepared for commands as those of [`alloc`](Self::alloc) are; their
-    /// lists stay in memory of the driver's own.
+    /// Returns a heap over `region`, memory in the controller's address space (`heap().space()`) that other
+    /// processes share or provided ([`upcie_core::share`]). Its buffers are prepared for commands like those
+    /// of [`alloc`](Self::alloc); their PRP lists stay in the driver's own memory.
     ///
     /// # Errors
     /// The region is of another address space, or has less than 512 bytes.
@@ -269,28 +276,28 @@ impl Controller {
         Ok(Heap::over(region, Some(Box::new(lists)), &self.inner.private)?)
     }
 
-    /// A buffer of `len` bytes that the controller can reach, zeroed.
+    /// Allocates a buffer of `len` bytes that the controller can reach, zeroed.
     ///
     /// # Errors
-    /// No more DMA memory.
+    /// No DMA memory is left.
     pub fn alloc(&self, len: usize) -> Result<DmaBuf> {
         Ok(self.inner.heap.alloc_zeroed(len)?)
     }
 
-    /// Keeps `buffer` until the controller is known to have let go of all memory (it was stopped or reset, or its vfio-user
-    /// server has closed the connection), and then frees it: for memory that was lent to commands
-    /// of a queue that could not be [closed](crate::QueuePair::close).
+    /// Keeps `buffer` until the controller is known to use no memory any more (it was stopped or reset, or
+    /// its vfio-user server has closed the connection), then frees it. For memory that commands of a queue
+    /// use that could not be [closed](crate::QueuePair::close).
     pub fn keep(&self, buffer: DmaBuf) {
         self.inner.keep(Retired(vec![buffer]));
     }
 
-    /// Vectors whose interrupts were found not to arrive.
+    /// Returns the vectors whose interrupts were found not to arrive.
     #[cfg(test)]
     pub(crate) fn silent_vectors(&self) -> Vec<u16> {
         self.inner.vectors.silent()
     }
 
-    /// The ids of the namespaces that are active on this controller, ascending.
+    /// Returns the ids of the namespaces that are active on this controller, ascending.
     ///
     /// # Errors
     /// The controller's status, or a timeout.
@@ -320,7 +327,7 @@ impl Inner {
         &self.heap
     }
 
-    /// The heap for rings and lists.
+    /// Returns the heap for rings and lists.
     pub(crate) fn private(&self) -> &Arc<Heap> {
         &self.private
     }
@@ -337,7 +344,7 @@ impl Inner {
         self.page_shift
     }
 
-    /// The most entries of an I/O queue.
+    /// Returns the most entries of an I/O queue.
     pub(crate) fn max_queue_entries(&self) -> u32 {
         self.queue_entries
     }
@@ -346,7 +353,7 @@ impl Inner {
         self.max_transfer
     }
 
-    /// Bytes that one Write Zeroes may name.
+    /// Returns the most bytes that one Write Zeroes may cover.
     pub(crate) fn max_zeroes(&self) -> u64 {
         self.max_zeroes
     }
@@ -359,12 +366,13 @@ impl Inner {
         &self.subsystem
     }
 
-    /// Why it takes no I/O, if so.
+    /// Returns the reason why the controller takes no I/O, if it takes none.
     pub(crate) fn no_io(&self) -> Option<NoIo> {
         self.no_io
     }
 
-    /// Waits for threads that change blocks in part, as [`enter_blocking`](Self::enter_blocking) does.
+    /// Enters the section in which one thread at a time rewrites part of a block, like
+    /// [`enter_blocking`](Self::enter_blocking).
     pub(crate) fn enter_edges(
         &self,
         patience: &mut Patience,
@@ -374,13 +382,13 @@ impl Inner {
         self.enter(&self.edges, patience, limit, || operation.into(), "changes of blocks in part")
     }
 
-    /// How long a command may take.
+    /// Returns the time that a command may take.
     pub(crate) fn timeout(&self) -> Duration {
         self.options.timeout
     }
 
-    /// The queue pair of calls that wait, for `operation`, when those of other threads have ended: within `limit` in all of
-    /// `patience`.
+    /// Enters the queue pair of the blocking calls for `operation` once the calls of other threads have
+    /// ended: within `limit`, as counted by `patience`.
     pub(crate) fn enter_blocking(
         &self,
         patience: &mut Patience,
@@ -390,7 +398,7 @@ impl Inner {
         self.enter(&self.blocking, patience, limit, operation, "calls")
     }
 
-    /// Whether it was brought up with weighted round robin.
+    /// Returns `true` if the controller was brought up with weighted round robin.
     pub(crate) fn is_weighted(&self) -> bool {
         self.options.arbitration.is_some()
     }
@@ -399,15 +407,14 @@ impl Inner {
         !self.live.owner().is_current()
     }
 
-    /// Refuses `operation` in a forked child: before any lock is taken, which a thread that was not forked along may
-    /// hold, and before anything reaches the device.
+    /// Refuses `operation` in a forked child. Call it before taking a lock, which a thread that does not
+    /// exist in the child may hold, and before anything reaches the device.
     pub(crate) fn check_owner(&self, operation: &str) -> Result<()> {
         self.live.check_owner(&self.name, operation)
     }
 
-    /// Keeps memory until the controller is known to have let go of it.
+    /// Keeps memory until the controller is known to use no memory any more.
     pub(crate) fn keep(&self, retired: Retired) {
-        // A forked child has nothing to keep: the parent does.
         if self.is_inherited() {
             return;
         }
@@ -415,8 +422,8 @@ impl Inner {
         self.release_if_let_go();
     }
 
-    /// Waits for what another thread has, at most `limit` in all of `patience`, for `operation`; `whose` says what that thread
-    /// does.
+    /// Waits for a gate that another thread holds, at most `limit` as counted by `patience`, for `operation`;
+    /// `whose` says what that thread does.
     fn enter<'g, T>(
         &self,
         gate: &'g Gate<T>,
@@ -434,18 +441,18 @@ impl Inner {
         })
     }
 
-    /// One for each queue.
+    /// Returns the vectors wanted: one for each queue.
     fn most_vectors(&self) -> u32 {
         u32::from(self.granted) + 1
     }
 
-    /// The eventfd of an interrupt vector.
+    /// Returns the eventfd of an interrupt vector.
     pub(crate) fn vector(&self, vector: u16) -> Result<Arc<EventFd>> {
         self.check_owner("turning interrupts on")?;
         self.vectors.eventfd(&*self.device, self.most_vectors(), self.options.timeout, vector)
     }
 
-    /// Says, once per vector, that its interrupts don't arrive.
+    /// Logs, once per vector, that its interrupts don't arrive.
     pub(crate) fn report_silence(&self, vector: u16) {
         self.vectors.report_silence(&self.name, vector);
     }
@@ -471,7 +478,7 @@ impl Drop for Inner {
         }
         self.live.stop();
         self.closing = Some(Budget::new(self.stop_patience()));
-        // Once it has stopped, it has let go of everything, and the fields' memory can be used again.
+        // A stopped controller uses no memory, so what the fields own can be freed.
         if let Err(error) = self.stop() {
             tracing::error!(device = %self.name, %error, "the controller did not stop: its memory goes to nobody else");
             self.space().close();
@@ -481,7 +488,7 @@ impl Drop for Inner {
     }
 }
 
-/// A poisoned lock is taken all the same: everything behind one is valid at any point.
+/// Locks `mutex` even if it is poisoned: the data behind these locks is valid at any point.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

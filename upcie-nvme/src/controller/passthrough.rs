@@ -1,4 +1,4 @@
-//! Admin commands of the caller's own.
+//! Admin commands that the caller builds.
 
 use super::{Controller, admin::Late, policy};
 use crate::{
@@ -8,22 +8,26 @@ use crate::{
 use upcie_core::dma::DmaBuf;
 
 impl Controller {
-    /// Runs an admin command with `data`, which it reads or fills as its opcode says, and gives dword 0 of the completion.
-    /// The data goes through a buffer of whole pages, so a controller that is wrong about its length hurts nobody.
+    /// Runs an admin command with `data`, which the controller reads or fills as the opcode says, and returns
+    /// dword 0 of the completion. The data is copied through a buffer of whole pages, so a controller that
+    /// transfers too much does no harm.
     ///
-    /// The data pointer, the metadata pointer and the flags of `command` are set here.
+    /// Sets the data pointer, the metadata pointer and the flags of `command`.
     ///
-    /// A command that changes namespaces or queues (Format NVM, Sanitize, namespace management and attachment,
-    /// Virtualization Management, Capacity Management, a Firmware Commit that activates an image, some features) is sent only
-    /// while no queue pair exists in this process: none of this controller, and none of another controller of the same NVM
-    /// subsystem. It makes all namespace handles of the subsystem stale, whether it succeeds or not, and no new ones can be
-    /// had before it is answered. The blocking calls need not be waited for: their own queue does not count.
+    /// A command that changes namespaces or queues (Format NVM, Sanitize, namespace management and
+    /// attachment, Virtualization Management, Capacity Management, a Firmware Commit that activates an image,
+    /// some features) is sent only while no queue pair exists in this process: none of this controller, and
+    /// none of another controller of the same NVM subsystem. It makes all namespace handles of the subsystem
+    /// stale, whether it succeeds or not, and no new handle can be made before the answer. The blocking
+    /// calls' own queue does not count.
     ///
     /// # Errors
-    /// [`Error::InUse`] while a queue pair exists that such a change could be seen by (the error names those to be closed).
-    /// [`Error::Argument`] for a command whose length of data is not known here or is not that of `data`, that gives the
-    /// controller memory of its own, or that belongs to the driver itself (queues, events, aborts):
-    /// [`admin_raw`](Self::admin_raw) takes the former. Otherwise the controller's status, or a timeout.
+    /// - [`Error::InUse`] while a queue pair exists that would see such a change; the error names the queue
+    ///   pairs to close.
+    /// - [`Error::Argument`] for a command whose data length is not known here or differs from `data`, or
+    ///   that gives the controller memory of its own: run these with [`admin_raw`](Self::admin_raw). Also for
+    ///   a command that is the driver's own business (queues, events, aborts).
+    /// - The controller's status, or a timeout.
     pub fn admin(&self, command: &Command, data: &mut [u8]) -> Result<u32> {
         let opcode = AdminOpcode(command.opcode);
         let what = name_of(command);
@@ -59,7 +63,7 @@ impl Controller {
             buffer
         };
         let change = plan.alone.map(|why| self.inner.change_alone(&what, why)).transpose()?;
-        // The change ends with the answer, whether that is good or not, and whenever it comes.
+        // The answer ends the change, whatever its status and however late it comes.
         let late = change.map_or(Late::Nothing, Late::Change);
         let (result, buffer) = self.inner.admin_late(&command, buffer, &what, late)?;
         if opcode.direction() == DataDirection::FromController {
@@ -68,14 +72,15 @@ impl Controller {
         Ok(result)
     }
 
-    /// Runs any admin command as it is, but for its command id, with whatever data pointer it has. `buffer` stays with
-    /// it until it completes, and is given back with dword 0 of the completion.
+    /// Runs any admin command as it is, except for its command id, with the data pointer that it has.
+    /// `buffer` stays with the command until it completes, and is returned with dword 0 of the completion.
     ///
     /// # Safety
-    /// The controller does what the command says: the memory that its pointers name must be the caller's to be read and
-    /// written (in `buffer`, say), and what it changes on the controller must not be the driver's (queues, the admin
-    /// queue, shadow doorbells). It must not change a namespace while a queue of this process, of any controller of the NVM
-    /// subsystem, has commands in flight or a turn open: all namespace handles are stale only once it has completed.
+    /// The memory that the command's pointers name must be the caller's to be read and written (in `buffer`,
+    /// say). The command must not change what the driver owns on the controller (I/O queues, the admin queue,
+    /// shadow doorbells). It must not change a namespace while a queue of this process, on any controller of
+    /// the NVM subsystem, has commands in flight or a turn open: namespace handles are marked stale only once
+    /// the command has completed.
     ///
     /// # Errors
     /// The controller's status, or a timeout, after which the controller keeps the buffer.
@@ -87,7 +92,7 @@ impl Controller {
     }
 }
 
-/// The command's name for messages, with the feature that it reads or sets.
+/// Names the command for messages, with the feature that it reads or sets.
 fn name_of(command: &Command) -> String {
     let opcode = AdminOpcode(command.opcode);
     match opcode {

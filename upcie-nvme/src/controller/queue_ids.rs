@@ -1,7 +1,8 @@
 //! The ids of I/O queue pairs, and the queue pairs whose creation or deletion the controller has not confirmed.
 //!
-//! An id is free again, and the memory of its queues may be used again, when the controller has shown that it has let go:
-//! by completing the Delete commands, however late, or by stopping. Until then the memory is kept here.
+//! An id and the memory of its queues can be used again when the controller has shown that it uses them no
+//! more: it has completed the Delete commands, however late, or has stopped. Until then the memory is kept
+//! here.
 
 use super::{Inner, admin::Late, lock};
 use crate::{
@@ -23,11 +24,11 @@ pub(super) enum Id {
     Driver,
     /// A queue pair of the program's.
     Pair,
-    /// Between: being created or deleted, or left behind in the middle of that.
+    /// The queue pair is being created or deleted, or such a command was never answered.
     Moving(Moving),
 }
 
-/// The command of a creation or deletion that is next, or that was sent.
+/// The command of a creation or deletion to send next, or sent last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     CreateCq,
@@ -46,7 +47,8 @@ impl Step {
         }
     }
 
-    /// The step after an answer to this one that came too late for the creation to go on; `None`: the id is free.
+    /// Returns the step after a late answer to this one, when the creation can't go on; `None`: the id is
+    /// free.
     fn back(self, answer: Result<(), Status>) -> Option<Self> {
         let deleted = match answer {
             Ok(()) => true,
@@ -62,21 +64,21 @@ impl Step {
     }
 }
 
-/// A queue pair that is neither usable nor known to be gone.
+/// A queue pair that is neither usable nor known to be deleted.
 #[derive(Debug)]
 pub(super) struct Moving {
-    /// Names this use of the id in answers that come late: never used again.
+    /// Names this use of the id in late answers: never used again.
     ticket: Ticket,
     step: Step,
     /// The step's command was sent and is not answered.
     waits: bool,
-    /// Nobody works on it: it was left behind.
+    /// No thread works on it any more.
     left: bool,
     memory: Vec<Retired>,
 }
 
 impl Moving {
-    /// Whether it is being created: it has nothing in flight yet.
+    /// Returns `true` while it is being created: it has nothing in flight yet.
     fn is_new(&self) -> bool {
         matches!(self.step, Step::CreateCq | Step::CreateSq) && !self.left
     }
@@ -107,7 +109,7 @@ impl Ids {
         }
     }
 
-    /// Frees what was left behind, with its memory, which the controller has let go of.
+    /// Frees all abandoned ids, and returns their memory, which the controller uses no more.
     pub(super) fn release(&mut self) -> Vec<Retired> {
         let mut memory = Vec::new();
         for id in &mut self.0 {
@@ -121,7 +123,7 @@ impl Ids {
         memory
     }
 
-    /// Goes on after an answer; gives the memory that may be freed.
+    /// Advances after an answer; returns the memory that may be freed.
     fn answered(&mut self, ticket: Ticket, answer: Result<(), Status>) -> Vec<Retired> {
         let Some((_, id)) = self.moving(ticket) else { return Vec::new() };
         let Id::Moving(moving) = id else { return Vec::new() };
@@ -170,7 +172,7 @@ impl Inner {
         Ok((free as u16 + 1, ticket))
     }
 
-    /// Gives back an id that the controller has not heard of.
+    /// Frees an id that the controller has not been told of.
     pub(crate) fn return_queue_id(&self, ticket: Ticket) {
         if let Some((_, id)) = lock(&self.queue_ids).moving(ticket) {
             *id = Id::Free;
@@ -180,8 +182,7 @@ impl Inner {
     /// Sends the command of a creation's step.
     ///
     /// # Errors
-    /// The controller's status, or that nothing came. The queue pair is to be taken back then
-    /// ([`take_back`](Self::take_back)).
+    /// The controller's status, or a timeout. Then undo the creation with [`take_back`](Self::take_back).
     pub(crate) fn create_step(&self, ticket: Ticket, step: Step, command: &Command) -> Result<()> {
         if let Some(moving) = lock(&self.queue_ids).entry(ticket) {
             (moving.step, moving.waits) = (step, true);
@@ -198,7 +199,7 @@ impl Inner {
             Err((error, sent)) => {
                 match &error {
                     Error::Status { status, .. } => self.queue_answered(ticket, Err(*status)),
-                    // As if it had been refused.
+                    // A command that was not sent counts as refused.
                     _ if !sent => self.queue_answered(ticket, Err(Status::INVALID_QUEUE_ID)),
                     _ => {}
                 }
@@ -207,20 +208,20 @@ impl Inner {
         }
     }
 
-    /// The queue pair has been created.
+    /// Marks the queue pair as created.
     pub(crate) fn created(&self, ticket: Ticket) {
         if let Some((_, id)) = lock(&self.queue_ids).moving(ticket) {
             *id = Id::Driver;
         }
     }
 
-    /// The queue pair is the program's: while it exists, namespaces can't be changed.
+    /// Hands the queue pair to the program: while it exists, namespaces can't be changed.
     pub(crate) fn hand_out(&self, qid: u16) {
         lock(&self.queue_ids).0[usize::from(qid) - 1] = Id::Pair;
     }
 
-    /// Deletes a queue pair on the controller. `Ok`: it has let go of the queues' memory and of that of all commands that
-    /// were in flight. Otherwise that memory goes to [`keep_for`](Self::keep_for).
+    /// Deletes a queue pair on the controller. `Ok`: it uses the queues' memory, and that of their commands
+    /// in flight, no more. After an error give that memory to [`keep_for`](Self::keep_for).
     pub(crate) fn delete_queue(&self, qid: u16) -> Result<(), Ticket> {
         self.reap_late();
         self.finish_deletions();
@@ -230,13 +231,14 @@ impl Inner {
         self.take_back(ticket)
     }
 
-    /// Undoes a creation, or deletes a queue pair, as far as the controller answers. As [`delete_queue`](Self::delete_queue).
+    /// Undoes a creation, or deletes a queue pair, as far as the controller answers. The result is that of
+    /// [`delete_queue`](Self::delete_queue).
     pub(crate) fn take_back(&self, ticket: Ticket) -> Result<(), Ticket> {
         loop {
             let (qid, step) = {
                 let mut ids = lock(&self.queue_ids);
                 let Some((qid, Id::Moving(moving))) = ids.moving(ticket) else { return Ok(()) };
-                // Another deadline for each further queue would add up.
+                // Don't wait a whole deadline for each further queue: they would add up.
                 if moving.waits || self.silent.load(Ordering::Relaxed) {
                     moving.left = true;
                     drop(ids);
@@ -284,8 +286,8 @@ impl Inner {
         }
     }
 
-    /// `Ok` if the queue pair is gone after all: it was confirmed late, to another thread, or the controller has let go of
-    /// everything.
+    /// Returns `Ok` if the queue pair is gone after all: another thread has seen the late answer, or the
+    /// controller has been stopped.
     fn unless_let_go(&self, ticket: Ticket) -> Result<(), Ticket> {
         self.release_if_let_go();
         lock(&self.queue_ids).moving(ticket).map_or(Ok(()), |_| Err(ticket))
@@ -297,7 +299,7 @@ impl Inner {
         }
     }
 
-    /// Goes on with the deletion of queue pairs that were left behind, as far as the controller has answered since.
+    /// Continues the deletion of abandoned queue pairs, as far as the controller has answered since.
     pub(crate) fn finish_deletions(&self) {
         let left = |id: &mut Id| match id {
             Id::Moving(moving) if moving.left && !moving.waits => {
@@ -308,24 +310,24 @@ impl Inner {
         };
         let tickets: Vec<_> = lock(&self.queue_ids).0.iter_mut().filter_map(left).collect();
         for ticket in tickets {
-            // Not one more deadline for each that fails: the rest is marked again without being sent.
+            // After a failure the others are marked again without being sent: no further deadline for each.
             let _ = self.take_back(ticket);
         }
     }
 
-    /// An answer to the step of a queue pair came, in time or not.
+    /// Takes note of an answer to a queue pair's step, in time or late.
     pub(super) fn queue_answered(&self, ticket: Ticket, answer: Result<(), Status>) {
         let memory = lock(&self.queue_ids).answered(ticket, answer);
-        // Outside of the lock: its heap has one of its own.
+        // Dropped outside of the lock: its heap has a lock of its own.
         drop(memory);
     }
 
-    /// Keeps memory of a queue pair until the controller is known to have let go of it.
+    /// Keeps memory of a queue pair until the controller is known to use it no more.
     pub(crate) fn keep_for(&self, ticket: Ticket, retired: Retired) {
         let mut ids = lock(&self.queue_ids);
         match ids.entry(ticket) {
             Some(moving) => moving.memory.push(retired),
-            // The answer came meanwhile: the memory is free.
+            // The answer has come meanwhile: the memory is free.
             None => {
                 drop(ids);
                 drop(retired);
@@ -333,7 +335,8 @@ impl Inner {
         }
     }
 
-    /// The ids of the program's queue pairs, and of those whose deletion is not confirmed: their commands may be in flight.
+    /// Returns the ids of the program's queue pairs, and of those whose deletion is not confirmed: either may
+    /// have commands in flight.
     pub(super) fn queue_pairs(&self) -> (Vec<u16>, Vec<u16>) {
         let ids = lock(&self.queue_ids);
         let of = |wanted: fn(&Id) -> bool| {

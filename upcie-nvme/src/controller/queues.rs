@@ -1,4 +1,4 @@
-//! Making a queue pair on the controller: its memory, its id, its two commands.
+//! Creation of a queue pair on the controller: its memory, its id, its two commands.
 
 use super::{Inner, MemoryBuffer, Step};
 use crate::{
@@ -13,12 +13,12 @@ use upcie_core::{
     mmio::Caching,
 };
 
-/// PRP list memory of a queue, unless asked for otherwise.
+/// The default bytes of a queue's PRP list memory.
 const LIST_BYTES: usize = 64 << 10;
-/// Of queues whose class nobody chose; of no effect under round robin.
+/// The default priority class; it has no effect under round robin.
 pub(crate) const PRIORITY: QueuePriority = QueuePriority::MEDIUM;
 
-/// Makes a queue pair on the controller, with its submission ring in `buffer` if there is one.
+/// Creates a queue pair on the controller, with its submission ring in `buffer` if there is one.
 pub(crate) fn create<T>(
     inner: &Inner,
     entries: u32,
@@ -29,7 +29,7 @@ pub(crate) fn create<T>(
 ) -> Result<Queue<T>> {
     let page = 1 << inner.page_shift();
     let memory_of = |heap: &Arc<Heap>, bytes: usize| -> Result<DmaBuf> {
-        // What is too much to be rounded up is too much for the heap, which says so.
+        // On overflow pass usize::MAX: the heap refuses it with its own error.
         let bytes = bytes.checked_next_multiple_of(page).unwrap_or(usize::MAX);
         let mut memory = heap.alloc_aligned(bytes, page)?;
         memory.zero();
@@ -76,7 +76,7 @@ pub(crate) fn create<T>(
             Ok(queue)
         }
         Err(error) => {
-            // The controller may know the rings by now.
+            // The controller may already use the rings.
             if let Err(ticket) = inner.take_back(ticket) {
                 inner.keep_for(ticket, queue.retire());
             }
@@ -86,18 +86,20 @@ pub(crate) fn create<T>(
 }
 
 impl Inner {
-    /// Waits until the blocking call that is under way, if there is one, has nothing in flight; `false` when that took longer
-    /// than `limit`.
+    /// Waits until a blocking call that is under way has nothing in flight; returns `false` when that took
+    /// longer than `limit`.
     pub(super) fn wait_for_blocking_call(&self, patience: &mut Patience, limit: Duration) -> bool {
         self.blocking.enter(|| limit.saturating_sub(patience.waited())).is_some()
     }
 
-    /// Where all I/O queue pairs are taken, the blocking calls' own one makes room: their next call makes another.
+    /// Deletes the blocking calls' own queue pair if all I/O queue pairs are taken. The next such call makes
+    /// another.
     pub(crate) fn free_queue_id(&self) {
         if self.has_free_queue_id() {
             return;
         }
-        // Nothing of a call is in flight outside of it. One that is under way keeps the queue pair for its time.
+        // A blocking call has no commands in flight once it releases the gate; one under way keeps its queue
+        // pair.
         let (mut patience, limit) = (Patience::new(), self.options.timeout);
         let pass = self.blocking.enter(|| limit.saturating_sub(patience.waited()));
         if let Some(mut queue) = pass.and_then(|mut slot| slot.take()) {

@@ -1,4 +1,4 @@
-//! The controller's registers, with what all-ones means.
+//! The controller's registers, with the check for all-ones.
 
 use crate::{
     Error, Result,
@@ -14,9 +14,9 @@ use upcie_core::{
     mmio::{Bar, Register},
 };
 
-/// No controller becomes ready, or stops, faster than this is patient: CAP.TO is 0 on some.
+/// The shortest time that a controller gets to become ready or to stop: CAP.TO is 0 on some.
 const PATIENCE_MIN: Duration = Duration::from_secs(5);
-/// CRTO can say nine hours.
+/// The longest such time: CRTO can state nine hours.
 const PATIENCE_MAX: Duration = Duration::from_secs(300);
 
 /// BAR 0 of a device that the driver has claimed: nobody else in the process writes to it.
@@ -108,7 +108,8 @@ impl Registers {
     /// Writes any register.
     ///
     /// # Safety
-    /// As [`Bar::write_u32`]: whatever the controller reads, writes or answers to after this is the driver's to give.
+    /// As for [`Bar::write_u32`]: the write must not make the controller read, write or answer to memory that
+    /// the driver does not own.
     pub(crate) unsafe fn write_u32(&self, at: usize, value: u32) -> Result<()> {
         self.log_write(at, value.into());
         // SAFETY: the device is claimed, and the rest is the caller's promise.
@@ -125,7 +126,7 @@ impl Registers {
         Ok(unsafe { self.bar.write_u64(at as u64, value) }?)
     }
 
-    /// Logs a write. Masking and unmasking interrupts is a part of waiting for them, and left out.
+    /// Logs a write, except masking and unmasking interrupts, which belongs to each wait.
     fn log_write(&self, at: usize, value: u64) {
         let register = match at {
             offset::INTMS | offset::INTMC => return,
@@ -151,7 +152,7 @@ impl Registers {
         });
     }
 
-    /// Logs what the controller shows before it is touched.
+    /// Logs the controller's state before the driver changes it.
     pub(crate) fn log_state(&self) {
         if tracing::enabled!(tracing::Level::DEBUG) {
             let [vs, cc, csts] =
@@ -168,12 +169,13 @@ impl Registers {
         }
     }
 
-    /// How long to wait for the controller to stop: CAP.TO.
+    /// Returns the time to wait for the controller to stop: CAP.TO.
     pub(crate) fn patience(&self) -> Duration {
         self.cap.timeout().max(PATIENCE_MIN)
     }
 
-    /// How long to wait for it to become ready: CRTO where that counts, CAP.TO elsewhere.
+    /// Returns the time to wait for the controller to become ready: CRTO if CAP.CRMS says that it is valid,
+    /// or CAP.TO.
     pub(crate) fn ready_patience(&self) -> Result<Duration> {
         // CAP.CRMS bit 0: CRTO.CRWMT holds.
         if self.cap.crms() & 1 == 0 {
@@ -188,7 +190,7 @@ impl Registers {
         Ok(self.bar.read_u32(at as u64)?)
     }
 
-    /// The doorbell of a queue, mapped.
+    /// Maps the doorbell of a queue.
     pub(crate) fn doorbell(&self, qid: u16, completion: bool) -> Result<Register<u32>> {
         let at = doorbell_offset(qid, completion, self.cap.dstrd());
         self.bar.populate(at as u64, size_of::<u32>());

@@ -1,5 +1,5 @@
-//! The controllers of one NVM subsystem that this process drives: they share namespaces, so a command through one of
-//! them can change what queues and handles of another rely on.
+//! The controllers of one NVM subsystem that this process drives. They share namespaces, so a command through
+//! one of them can change what the queues and handles of another rely on.
 
 use super::{Controller, Inner, lock};
 use crate::{
@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, Mutex, Weak},
 };
 
-/// An NVM subsystem, as far as controllers of it are open here.
+/// An NVM subsystem with the controllers of it that are open in this process.
 #[derive(Debug, Default)]
 pub(crate) struct Subsystem {
     state: Mutex<State>,
@@ -21,7 +21,7 @@ pub(crate) struct Subsystem {
 #[derive(Debug, Default)]
 struct State {
     members: Vec<Member>,
-    /// Changes that were sent and that the controller has not answered, by number.
+    /// Changes in progress: commands that were sent and not answered, by number.
     changes: Vec<(u64, String)>,
 }
 
@@ -35,8 +35,8 @@ struct Member {
 static ALL: Mutex<Vec<(Vec<u8>, Weak<Subsystem>)>> = Mutex::new(Vec::new());
 
 impl Subsystem {
-    /// The subsystem of a controller that says this of itself: by the NQN (SUBNQN), or, where a controller has none, by
-    /// vendor, serial number and model (Base, "NVM Subsystem Identification").
+    /// Returns the subsystem of a controller, found by its NQN (SUBNQN) or, if it has none, by vendor, serial
+    /// number and model (Base, "NVM Subsystem Identification").
     pub(crate) fn of(identify: &IdentifyController) -> Arc<Self> {
         let mut key = identify.subnqn.to_vec();
         if key.first().is_none_or(|&byte| byte == 0) {
@@ -52,14 +52,15 @@ impl Subsystem {
         new
     }
 
-    /// Counts `inner`, a controller of the subsystem that was brought up, in.
+    /// Adds `inner`, a controller of the subsystem that was brought up.
     pub(crate) fn join(&self, inner: &Arc<Inner>) {
         let mut state = lock(&self.state);
         state.members.retain(|member| member.live.strong_count() > 0);
         state.members.push(Member { live: Arc::downgrade(inner.live()), inner: Arc::downgrade(inner) });
     }
 
-    /// An error while a change of namespaces is under way, which a new handle could not know the result of.
+    /// Returns an error while a change of namespaces is in progress: a new handle might show the state before
+    /// it.
     pub(crate) fn check_settled(&self, device: &str, operation: &str) -> Result<()> {
         match lock(&self.state).changes.first() {
             None => Ok(()),
@@ -74,7 +75,7 @@ impl Subsystem {
         }
     }
 
-    /// The controllers that are open.
+    /// Returns the open controllers.
     fn controllers(&self) -> Vec<Arc<Inner>> {
         // Upgraded under the lock and dropped outside of it: the last handle to one may be among them.
         lock(&self.state).members.iter().filter_map(|member| member.inner.upgrade()).collect()
@@ -93,7 +94,8 @@ impl Subsystem {
         Change { subsystem: self.clone(), number }
     }
 
-    /// What the queue pairs of the subsystem forbid, if there are any: their controllers and ids, and what to do.
+    /// Describes the queue pairs in the subsystem that forbid a change, if there are any: their controllers
+    /// and ids, and the way out.
     fn in_use(&self) -> Option<String> {
         let (mut open, mut unconfirmed) = (String::new(), String::new());
         for controller in self.controllers() {
@@ -114,8 +116,8 @@ impl Subsystem {
     }
 }
 
-/// A command that changes namespaces is under way. While one of these exists, no namespace handle of the subsystem is good;
-/// when it is dropped, handles can be had again.
+/// A command in progress that changes namespaces. While one of these exists, no namespace handle of the
+/// subsystem is valid, and none can be made.
 #[derive(Debug)]
 pub(crate) struct Change {
     subsystem: Arc<Subsystem>,
@@ -124,15 +126,16 @@ pub(crate) struct Change {
 
 impl Drop for Change {
     fn drop(&mut self) {
-        // Handles that were being made meanwhile are stale, before new ones are given out.
+        // Handles made during the change are stale; say so before new ones can be made.
         self.subsystem.make_stale();
         lock(&self.subsystem.state).changes.retain(|&(number, _)| number != self.number);
     }
 }
 
 impl Inner {
-    /// Leave for `operation`, a command that changes namespaces or queues: nothing of the subsystem's namespaces is in
-    /// flight, and nothing can be sent to them while the result exists. `change` says what the command does.
+    /// Permits `operation`, a command that changes namespaces or queues: nothing is in flight for the
+    /// subsystem's namespaces, and nothing can be sent to them while the result exists. `change` says what
+    /// the command does.
     ///
     /// # Errors
     /// [`Error::InUse`]: a queue pair of a controller of the subsystem exists in this process.
@@ -145,11 +148,11 @@ impl Inner {
                 reason: format!("{change}, and open queues work by what it is now; {what}"),
             }),
         };
-        // Before handles are made stale for nothing.
+        // Refuse before any handle becomes stale.
         check()?;
         let leave = self.subsystem.begin(operation);
-        // A blocking call that began before holds its lock until nothing of it is in flight; one that begins now finds
-        // its handle stale.
+        // A blocking call that began before this holds its lock until nothing of it is in flight; a later one
+        // finds its handle stale.
         let (mut patience, limit) = (Patience::new(), self.options.timeout);
         for controller in self.subsystem.controllers() {
             if !controller.wait_for_blocking_call(&mut patience, limit) {

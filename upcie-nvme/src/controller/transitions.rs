@@ -12,7 +12,7 @@
 //!   takes CAP.TO; a shutdown takes RTD3E. Each is given 5 s at least (10 s for a shutdown), 300 s at most.
 //! - CSTS.NSSRO is left as it is: clearing it takes from others what it tells.
 //!
-//! What does not happen in time is logged where there is a way on: a reset that is late is tried all the same.
+//! A transition that takes too long is logged where the driver can go on: it tries a late reset all the same.
 
 use super::{Inner, Registers};
 use crate::{
@@ -25,7 +25,7 @@ use upcie_core::events::emit;
 
 /// A shutdown may take longer than becoming ready: caches are written back.
 const SHUTDOWN_MIN: Duration = Duration::from_secs(10);
-/// RTD3E can say more than an hour.
+/// RTD3E can state more than an hour.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(300);
 
 /// Waits until CC.EN can be changed, clears it, and waits until the controller has stopped.
@@ -35,12 +35,13 @@ pub(super) fn disable(registers: &Registers, name: &str) -> Result<()> {
     reset(registers, name, cc)
 }
 
-/// How long [`disable`] takes at most.
+/// Returns the longest time that [`disable`] takes.
 pub(super) fn disable_patience(registers: &Registers) -> Result<Duration> {
     Ok(settle_patience(registers)? + registers.patience())
 }
 
-/// A former user may have been killed between any two of its steps. Waits until the last has had its effect.
+/// Waits until the last step of a former user has had its effect: it may have been killed between any two of
+/// its steps.
 fn settle(registers: &Registers, name: &str, enabled: bool) -> Result<()> {
     let operation = "waiting for what its former user began (CSTS.RDY, CSTS.SHST)";
     let settled = wait(settle_patience(registers)?, name, operation, || {
@@ -130,11 +131,11 @@ impl Inner {
         })
     }
 
-    /// Shuts the controller down and disables it. `Ok` means that it no longer touches memory.
+    /// Shuts the controller down and disables it. `Ok` means that it touches memory no more.
     pub(super) fn stop(&self) -> Result<()> {
         let cc = self.registers.configuration()?;
         let status = self.registers.status()?;
-        // One that is not ready has been waited for by `enable`, and has nothing to write back.
+        // `enable` has already waited for a controller that is not ready; it has nothing to write back.
         if cc.en() && status.rdy() && !status.cfs() {
             if status.shst() == ShutdownStatus::NORMAL {
                 self.registers.configure(cc.with_shn(ShutdownNotification::NORMAL))?;
@@ -153,13 +154,13 @@ impl Inner {
         reset(&self.registers, &self.name, cc)
     }
 
-    /// How long a shutdown may take: RTD3E, in microseconds.
+    /// Returns the time that a shutdown may take: RTD3E, which is in microseconds.
     fn shutdown_patience(&self) -> Duration {
         let stated = Duration::from_micros(self.identify.rtd3e.into());
         stated.min(SHUTDOWN_MAX).max(self.registers.patience()).max(SHUTDOWN_MIN)
     }
 
-    /// How long [`stop`](Self::stop) takes at most.
+    /// Returns the longest time that [`stop`](Self::stop) takes.
     pub(super) fn stop_patience(&self) -> Duration {
         self.shutdown_patience() + self.registers.patience()
     }

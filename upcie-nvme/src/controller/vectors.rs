@@ -15,13 +15,13 @@ use upcie_core::{
     irq::{EventFd, IrqKind},
 };
 
-/// The kinds that completions can come by, the best first.
+/// The interrupt kinds that completions can use, the best first.
 const KINDS: [IrqKind; 3] = [IrqKind::Msix, IrqKind::Msi, IrqKind::Intx];
 
 /// The interrupts of a controller: of one kind, wired when they are first asked for.
 #[derive(Debug)]
 pub(crate) struct Vectors {
-    /// `None` where the way in has no interrupts.
+    /// `None` if the transport has no interrupts.
     kind: Option<IrqKind>,
     wired: Gate<Option<Vec<Arc<EventFd>>>>,
     /// Vectors whose interrupts were found not to arrive.
@@ -29,7 +29,7 @@ pub(crate) struct Vectors {
 }
 
 impl Vectors {
-    /// Of the kind asked for, or else the best that there is.
+    /// Chooses the kind that was `asked` for, or else the best kind that the device has.
     pub(crate) fn new(device: &dyn Device, asked: Option<IrqKind>) -> Result<Self> {
         let mut found = Vec::new();
         for kind in KINDS {
@@ -59,8 +59,8 @@ impl Vectors {
         self.kind
     }
 
-    /// Those that are wired, at most `most`. The first call wires all of them, since old kernels can't add any later.
-    /// Another thread that does so is waited for, at most `limit`.
+    /// Returns the wired vectors, at most `most`. The first call wires all of them, since old kernels can't
+    /// add any later. If another thread is wiring them, waits for it, at most `limit`.
     fn wired<T>(
         &self,
         device: &dyn Device,
@@ -85,12 +85,12 @@ impl Vectors {
         Ok(then(wired.as_deref().unwrap_or_default()))
     }
 
-    /// How many can be used, of at most `most`.
+    /// Returns the number of vectors that can be used, of at most `most`.
     pub(crate) fn count(&self, device: &dyn Device, most: u32, limit: Duration) -> Result<u16> {
         self.wired(device, most, limit, |fds| fds.len() as u16)
     }
 
-    /// The eventfd of `vector`.
+    /// Returns the eventfd of `vector`.
     pub(crate) fn eventfd(
         &self,
         device: &dyn Device,
@@ -111,7 +111,7 @@ impl Vectors {
         })
     }
 
-    /// Notes that interrupts of `vector` don't arrive, and says so the first time.
+    /// Notes that interrupts of `vector` don't arrive, and logs it the first time.
     pub(crate) fn report_silence(&self, device: &str, vector: u16) {
         if lock(&self.silent).insert(vector) {
             let kind = self.kind.map_or_else(String::new, |kind| format!("{kind} "));
@@ -124,25 +124,25 @@ impl Vectors {
         }
     }
 
-    /// The vectors that [`report_silence`](Self::report_silence) was told of.
+    /// Returns the vectors that [`report_silence`](Self::report_silence) has noted.
     #[cfg(test)]
     pub(crate) fn silent(&self) -> Vec<u16> {
         lock(&self.silent).iter().copied().collect()
     }
 
-    /// Asks for an interrupt of `vector` for whatever has not been acknowledged, and for what comes. No more than a look
-    /// with MSI-X.
+    /// Asks for an interrupt of `vector` for every completion that was not acknowledged yet, and for those to
+    /// come. Does nothing with MSI-X.
     pub(crate) fn rearm(&self, device: &dyn Device, registers: &Registers, vector: u16) -> Result<()> {
         match self.kind {
             Some(IrqKind::Intx) => {
-                // Masked first: unmasking what is not masked asks for nothing, and a pin that was driven before it was
-                // wired (by a controller whose last user was killed) may never have fired.
+                // Mask first: unmasking an unmasked interrupt does nothing, and a pin that was asserted
+                // before it was wired (by a controller whose last user was killed) may never have fired.
                 device.mask_irq(IrqKind::Intx, 0, true)?;
                 Ok(device.mask_irq(IrqKind::Intx, 0, false)?)
             }
             Some(IrqKind::Msi) => {
-                // A mask bit that is cleared sends a message if there is cause for one. Behind the head doorbell, as
-                // writes stay in order.
+                // Clearing a mask bit sends a message if a completion waits. Writes stay in order, so this
+                // comes after the head doorbell.
                 registers.mask_interrupt(vector, true)?;
                 registers.mask_interrupt(vector, false)
             }
@@ -157,7 +157,7 @@ fn wire(device: &dyn Device, kind: IrqKind, count: u32) -> Result<Vec<Arc<EventF
     loop {
         let borrowed: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
         match device.set_irqs(kind, &borrowed) {
-            // Several messages need an interrupt remapper, for one.
+            // The system may lack an interrupt remapper, which several messages need.
             Err(error @ upcie_core::Error::Unsupported { .. }) if fds.len() > 1 => {
                 let device = device.name().to_owned();
                 emit(move || tracing::info!(device, %error, "trying fewer"));

@@ -24,7 +24,7 @@ pub struct QueuePairBuilder<'c> {
 }
 
 impl Controller {
-    /// A builder for an I/O queue pair.
+    /// Returns a builder for an I/O queue pair.
     pub fn queue_pair(&self) -> QueuePairBuilder<'_> {
         QueuePairBuilder {
             controller: self.inner(),
@@ -38,51 +38,59 @@ impl Controller {
 }
 
 impl QueuePairBuilder<'_> {
-    /// Entries of each ring: 2 to CAP.MQES + 1 ([`Controller::max_depth`](crate::Controller::max_depth)). One stays
-    /// empty, so one command less can be in flight. 128 by default, or fewer if the controller takes no more.
+    /// Sets the number of entries of each ring: 2 to CAP.MQES + 1
+    /// ([`Controller::max_depth`](crate::Controller::max_depth)). One entry stays empty, so `entries - 1`
+    /// commands can be in flight. The default is 128, or fewer if the controller allows fewer.
     pub fn depth(mut self, entries: u32) -> Self {
         self.depth = Some(entries);
         self
     }
 
-    /// The interrupt vector that completions raise, below [`Controller::vectors`](crate::Controller::vectors): needed for
-    /// [`Wait::Interrupt`](crate::Wait::Interrupt) and [`Wait::Adaptive`](crate::Wait::Adaptive). Several queues may share one; with INTx all share vector 0. None by
-    /// default: the controller raises no interrupts for the queue.
+    /// Sets the interrupt vector that completions raise, below
+    /// [`Controller::vectors`](crate::Controller::vectors). [`Wait::Interrupt`](crate::Wait::Interrupt) and
+    /// [`Wait::Adaptive`](crate::Wait::Adaptive) need one. Several queues may share a vector; with INTx all
+    /// share vector 0. By default the queue has none, and the controller raises no interrupts for it.
     pub fn interrupt(mut self, vector: u16) -> Self {
         self.vector = Some(vector);
         self
     }
 
-    /// Bytes of PRP list memory (rounded up to whole lists), for buffers that don't bring their own list: parts and
-    /// chains of more than two pages. 64 KiB by default. When it is in use, such commands are refused.
+    /// Sets the bytes of PRP list memory (rounded up to whole lists). Buffers without a list of their own use
+    /// it: slices and chains of more than two pages. While all of it is in use, such commands are refused.
+    /// The default is 64 KiB.
     pub fn list_memory(mut self, bytes: usize) -> Self {
         self.list_bytes = Some(bytes);
         self
     }
 
-    /// Puts the submission ring into the [controller's memory buffer](crate::Controller::memory_buffer): the controller
-    /// fetches commands without a request to the host, and this process stores them across the bus (flushed before the
-    /// doorbell, where the stores are write-combined). The completion ring, and PRP lists, stay in the host's memory. Off by
-    /// default.
+    /// Puts the submission ring into the [controller's memory buffer](crate::Controller::memory_buffer). The
+    /// controller then fetches commands without a request to the host, and this process stores them across
+    /// the bus (flushed before the doorbell, where the stores are write-combined). The completion ring and
+    /// the PRP lists stay in the host's memory. Off by default.
     pub fn submission_in_controller(mut self, yes: bool) -> Self {
         self.in_controller = yes;
         self
     }
 
-    /// The priority class of the submission queue, on a controller that was opened with weighted round robin
-    /// ([`ControllerOptions::arbitration`](crate::ControllerOptions::arbitration)). The controller fetches from urgent
-    /// queues first, as long as they have commands; medium by default.
+    /// Sets the priority class of the submission queue; the default is medium. The controller must have been
+    /// opened with weighted round robin
+    /// ([`ControllerOptions::arbitration`](crate::ControllerOptions::arbitration)). It fetches from urgent
+    /// queues first, as long as they have commands.
     pub fn priority(mut self, class: QueuePriority) -> Self {
         self.priority = Some(class);
         self
     }
 
-    /// Makes the queue pair.
+    /// Creates the queue pair on the controller.
     ///
     /// # Errors
-    /// [`Error::NoIo`] with the reason; the depth, the vector or the number of queues is more than the controller has (the error says how many); a priority,
-    /// though the controller was not opened with weighted round robin; no memory buffer that takes submission queues, or no
-    /// room left in it; no DMA memory; the controller's status.
+    /// - [`Error::NoIo`] with the reason why the controller takes no I/O.
+    /// - The depth, the vector or the number of queues exceeds the controller's limit; the error names the
+    ///   limit.
+    /// - A priority was set, but the controller was not opened with weighted round robin.
+    /// - The controller has no memory buffer that takes submission queues, or it is full.
+    /// - The heap has no DMA memory left.
+    /// - The controller refused a command: its status.
     pub fn create<T>(self) -> Result<QueuePair<T>> {
         self.controller.check_owner("creating a queue pair")?;
         self.controller.check_io()?;

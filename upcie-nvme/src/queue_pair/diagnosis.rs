@@ -1,8 +1,8 @@
-//! What there is to say of a queue when nothing comes.
+//! A description of a queue whose completions don't come.
 
 use crate::{controller::Inner, engine::Queue};
 
-/// How many commands are in flight, where the rings stand, and what may be the cause, for a message.
+/// Describes for a message how many commands are in flight, where the rings stand, and what the cause may be.
 #[cold]
 pub(super) fn diagnose<T>(queue: &Queue<T>, controller: &Inner) -> String {
     format!("{}; {}", queue.position(), cause(queue, controller))
@@ -12,7 +12,7 @@ fn cause<T>(queue: &Queue<T>, controller: &Inner) -> String {
     if let Err(error) = controller.check_owner("looking for the cause") {
         return error.to_string();
     }
-    // Before the status, which may well be a consequence.
+    // Before the controller's status: a failed status may be a consequence of moved memory.
     if let Err(error) = controller.heap().verify() {
         return error.to_string();
     }

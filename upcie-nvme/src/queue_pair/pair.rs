@@ -1,4 +1,4 @@
-//! I/O queue pairs in use: turns, waits, the end.
+//! I/O queue pairs in use: turns, waits, deletion.
 
 use super::diagnosis::diagnose;
 use crate::{
@@ -16,10 +16,11 @@ use std::{
 
 /// An I/O submission queue and its completion queue. `T` is the tag that each command carries.
 ///
-/// It belongs to one thread at a time; give each thread its own. Dropping it deletes the queues on the controller, within
-/// a deadline; the buffers of commands in flight are freed once the controller has let go of them.
+/// A queue pair belongs to one thread at a time; give each thread its own. Dropping it deletes the queues on
+/// the controller, within a deadline. The buffers of commands in flight are freed once the controller has
+/// stopped using them.
 ///
-/// Sharing one between threads does not compile, nor does a second turn beside an open one:
+/// Sharing a queue pair between threads does not compile, nor does a second turn beside an open one:
 /// ```compile_fail
 /// fn shared(queue: &upcie_nvme::QueuePair<u64>) {
 ///     std::thread::scope(|scope| { scope.spawn(|| queue.capacity()); });
@@ -27,15 +28,16 @@ use std::{
 /// ```
 pub struct QueuePair<T = u64> {
     queue: Queue<T>,
-    /// Whether the controller has let go of it, once it was asked to.
+    /// The result of the deletion, once it was tried: `true` if the controller uses the queues' memory no
+    /// more.
     ended: Option<bool>,
     waiter: Option<Waiter>,
     policy: SpinPolicy,
-    /// Completions that were reaped, as far as waits saw it (a whole ring between two waits is not seen); and where the
-    /// completion head was then.
+    /// The completions that waits have counted so far, and the completion head at that time. A whole ring
+    /// that is reaped between two waits is not counted.
     reaped: (u64, u32),
-    /// The time and the [completion cursor](Queue::completion_cursor) when it was last known to make progress, or to be
-    /// well, by a program that only opens turns.
+    /// The time and the [completion cursor](Queue::completion_cursor) of the last known progress, or of the
+    /// last check of the controller; for programs that only open turns.
     progress: (Instant, usize),
     controller: Arc<Inner>,
 }
@@ -48,33 +50,36 @@ impl<T> QueuePair<T> {
 
     /// Opens the guard for reaping and submitting.
     ///
-    /// A program that only polls notices a dead controller here: each 1,024th turn that neither reaps nor submits makes the
-    /// next call look at the clock, and read CSTS (on `vfio-user:` mostly by message) if commands are in flight and none
-    /// was reaped for 100 ms. A turn that stays open finds out nothing.
+    /// A program that only polls notices a dead controller here. After each 1,024th turn that neither reaps
+    /// nor submits, the next call reads the clock. If commands are in flight and none was reaped for 100 ms,
+    /// it also reads CSTS (on `vfio-user:` mostly by message). A turn that stays open checks nothing.
     ///
     /// # Errors
-    /// The queue is closed: the controller was stopped, it completed a command that was not in flight, or a turn was
-    /// leaked. The controller is gone, reports a fatal status, or was stopped or reset by somebody else. And in a forked
-    /// child, whose parent the queue belongs to.
+    /// - The queue is closed: the controller was stopped, it completed a command that was not in flight, or a
+    ///   turn was leaked.
+    /// - The controller is gone, reports a fatal status, or somebody else stopped or reset it.
+    /// - This process is a forked child, and the queue belongs to its parent.
     #[inline(always)]
     pub fn turn(&mut self) -> Result<Turn<'_, T>> {
         let Self { queue, progress, controller, .. } = self;
         queue.turn_or_look(|queue| check_progress(queue, progress, controller))
     }
 
-    /// Whether a completion waits to be reaped: one look at memory.
+    /// Returns `true` if a completion can be reaped: one read of memory.
     #[inline]
     pub fn is_ready(&self) -> bool {
         self.queue.is_ready()
     }
 
-    /// Waits until a completion can be reaped, at most `timeout`; `false` when none came.
+    /// Waits until a completion can be reaped, at most `timeout`; returns `false` when none came.
     ///
     /// # Errors
-    /// [`Wait::Interrupt`] and [`Wait::Adaptive`] need a queue made with an
-    /// [interrupt](super::QueuePairBuilder::interrupt); and the controller is gone, reports a fatal status, or was stopped or
-    /// reset by somebody else (looked at every 50 ms, and after a wait without result; the queue takes no turn after that), or it
-    /// completed a command that was not in flight, or belongs to the process that this one was forked from.
+    /// - [`Wait::Interrupt`] and [`Wait::Adaptive`] need a queue made with an
+    ///   [interrupt](super::QueuePairBuilder::interrupt).
+    /// - The controller is gone, reports a fatal status, or somebody else stopped or reset it. This is
+    ///   checked every 50 ms and after a wait without result; the queue takes no turn after that.
+    /// - The controller completed a command that was not in flight.
+    /// - The queue belongs to the process that this one was forked from.
     pub fn wait(&mut self, how: Wait, timeout: Duration) -> Result<bool> {
         self.queue.check_live()?;
         let start = Instant::now();
@@ -97,7 +102,7 @@ impl<T> QueuePair<T> {
         Ok(false)
     }
 
-    /// Looks whether the controller is well. If it is not, the queue takes nothing more.
+    /// Checks that the controller is well. If it is not, the queue takes no more commands.
     #[cold]
     fn look(&mut self) -> Result<()> {
         let looked = self.controller.check_alive(&|| "waiting for a completion".into());
@@ -107,7 +112,7 @@ impl<T> QueuePair<T> {
         looked
     }
 
-    /// All completions that were reaped, as far as waits see it.
+    /// Counts the completions that were reaped since the last wait; returns the sum so far.
     fn count_reaped(&mut self) -> u64 {
         let (count, before) = &mut self.reaped;
         let (head, entries) = self.queue.head();
@@ -116,7 +121,8 @@ impl<T> QueuePair<T> {
         *count
     }
 
-    /// Sleeps until an interrupt brings a completion, at most until `timeout` after `start`; `false` when none came.
+    /// Sleeps until an interrupt brings a completion, at most until `timeout` after `start`; returns `false`
+    /// when none came.
     fn sleep(&mut self, start: Instant, timeout: Duration) -> Result<bool> {
         loop {
             self.arm()?;
@@ -126,7 +132,7 @@ impl<T> QueuePair<T> {
             let left = timeout.saturating_sub(start.elapsed());
             let woken = self.waiter()?.sleep(left.min(LOOK))?;
             if self.queue.is_ready() {
-                // By looking, if not woken: `arm` keeps count of it.
+                // The completion may have come without an interrupt: `arm` counts such cases.
                 return Ok(true);
             }
             if !woken {
@@ -136,8 +142,8 @@ impl<T> QueuePair<T> {
                 self.look()?;
                 continue;
             }
-            // Another queue of the vector was meant. Until its owner has reaped, INTx and MSI come again and again, so that
-            // there may be an event each time that the clock is not looked at.
+            // The interrupt was for another queue of the vector. Until that queue is reaped, INTx and MSI
+            // raise one after another, so this loop must look at the clock itself.
             if start.elapsed() >= timeout {
                 return Ok(false);
             }
@@ -152,11 +158,13 @@ impl<T> QueuePair<T> {
         })
     }
 
-    /// Forgets interrupts of before, and asks for the next: whoever then looks at the queue and finds nothing is woken by
-    /// what comes, through [`completion_fd`](Self::completion_fd). [`wait`](Self::wait) does this by itself.
+    /// Forgets past interrupts and asks for the next one. Then look at the queue: if it is empty, the next
+    /// completion makes [`completion_fd`](Self::completion_fd) readable. [`wait`](Self::wait) does this by
+    /// itself.
     ///
     /// # Errors
-    /// The queue was made without an [interrupt](super::QueuePairBuilder::interrupt); the device's.
+    /// The queue was made without an [interrupt](super::QueuePairBuilder::interrupt), or the device reports
+    /// an error.
     pub fn arm(&self) -> Result<()> {
         let waiter = self.waiter()?;
         if waiter.forget(self.queue.completion_cursor())? {
@@ -165,7 +173,7 @@ impl<T> QueuePair<T> {
         self.controller.rearm(waiter.vector())
     }
 
-    /// Polls until `limit` after `start`. The clock is read now and then only.
+    /// Polls until `limit` after `start`, and reads the clock only now and then.
     fn spin(&mut self, start: Instant, limit: Duration) -> Result<bool> {
         let mut looked = Duration::ZERO;
         loop {
@@ -184,7 +192,7 @@ impl<T> QueuePair<T> {
                 self.look()?;
                 looked = waited;
             }
-            // Whoever is waited for (a software controller, above all) may be waiting for this very core.
+            // The completer may need this core to make progress; a software controller often does.
             if waited >= self.policy.patience() {
                 std::thread::yield_now();
                 let ready = self.queue.is_ready();
@@ -196,17 +204,19 @@ impl<T> QueuePair<T> {
         }
     }
 
-    /// A descriptor that becomes readable, edge triggered, with each interrupt of the queue's vector, for an event loop
-    /// of the caller's own; `None` for a queue without an interrupt. After each event, and once before the first wait:
-    /// [`arm`](Self::arm), then look at the queue. With MSI-X looking is enough. With INTx and MSI a vector that is not
-    /// armed again stays silent, and one that is armed while another queue's completions on it wait to be reaped raises
-    /// the next event at once.
+    /// Returns a descriptor for the caller's event loop; `None` for a queue without an interrupt. It becomes
+    /// readable, edge triggered, with each interrupt of the queue's vector.
+    ///
+    /// Once before the first wait and after each event, call [`arm`](Self::arm), then look at the queue. With
+    /// MSI-X a look at the queue is enough. With INTx and MSI a vector raises no further interrupt until it
+    /// is armed. If it is armed while another queue on it has completions to reap, the next event follows at
+    /// once.
     pub fn completion_fd(&self) -> Option<BorrowedFd<'_>> {
         self.waiter.as_ref().map(|waiter| waiter.as_fd())
     }
 
-    /// Returns a descriptor of the caller's own for the same events as [`completion_fd`](Self::completion_fd): for a reactor
-    /// that keeps a descriptor while the queue pair is used.
+    /// Returns a descriptor that the caller owns, for the same events as [`completion_fd`](Self::completion_fd):
+    /// for a reactor that keeps a descriptor while the queue pair is used.
     ///
     /// # Errors
     /// The queue was made without an [interrupt](super::QueuePairBuilder::interrupt); no free descriptor.
@@ -222,20 +232,22 @@ impl<T> QueuePair<T> {
         })
     }
 
-    /// For the message of whoever gives up: how many commands are in flight, where both rings stand, and what may be the
-    /// cause (the memory was moved, which can be without an IOMMU; the controller is gone, failed or was stopped; a
-    /// completion is there that nobody was woken for). Reads a register, and the page map: not for each look.
+    /// Describes a wait that has timed out, for an error message: the number of commands in flight, the
+    /// positions of both rings, and the likely cause. Causes are: the memory was moved (possible without an
+    /// IOMMU); the controller is gone, has failed or was stopped; a completion is there whose interrupt did
+    /// not arrive. Reads a register and the page map, so don't call it in a polling loop.
     #[cold]
     pub fn diagnose(&self) -> String {
         diagnose(&self.queue, &self.controller)
     }
 
-    /// Deletes the queues on the controller, as dropping does, and says whether it has let go of all that commands in
-    /// flight used. For those who lent memory to commands ([`Turn::transfer_held`]): it can be freed after `Ok`, and goes
-    /// to [`Controller::keep`](crate::Controller::keep) after an error.
+    /// Deletes the queues on the controller, as dropping does, and reports the result. Use it when commands
+    /// hold borrowed memory ([`Turn::transfer_held`]): after `Ok` you may free that memory; after an error
+    /// give it to [`Controller::keep`](crate::Controller::keep).
     ///
     /// # Errors
-    /// [`Error::Undeleted`]: the controller did not confirm it within the deadline, or was not asked, in a forked child.
+    /// [`Error::Undeleted`]: the controller did not confirm the deletion within the deadline, or this is a
+    /// forked child, which does not ask it.
     pub fn close(mut self) -> Result<()> {
         if self.end() && !self.controller.is_inherited() {
             return Ok(());
@@ -243,12 +255,12 @@ impl<T> QueuePair<T> {
         Err(Error::Undeleted { device: self.controller.name().to_string(), qid: self.queue.qid() })
     }
 
-    /// Deletes the queues, once; `true` when the controller has let go.
+    /// Deletes the queues, once; returns `true` when the controller uses their memory no more.
     fn end(&mut self) -> bool {
         if let Some(ended) = self.ended {
             return ended;
         }
-        // In a forked child the queue is the parent's; once stopped, the controller uses none of its memory.
+        // In a forked child the queue is the parent's; a stopped controller uses no memory.
         let ended = self.controller.is_inherited() || self.queue.is_stopped() || self.delete();
         self.ended = Some(ended);
         ended
@@ -262,12 +274,12 @@ impl<T> QueuePair<T> {
         deleted.is_ok()
     }
 
-    /// Its id on the controller, from 1 on.
+    /// Returns the queue's identifier on the controller, from 1 on.
     pub fn id(&self) -> u16 {
         self.queue.qid()
     }
 
-    /// Commands that can be in flight at once: one less than the depth.
+    /// Returns the number of commands that can be in flight at once: one less than the depth.
     pub fn capacity(&self) -> usize {
         self.queue.capacity() as usize
     }
@@ -277,13 +289,14 @@ impl<T> QueuePair<T> {
         self.queue.room() as usize
     }
 
-    /// Commands in flight, finished but not reaped ones included. Counts all slots: not for every I/O.
+    /// Returns the number of commands in flight, including completed ones that were not reaped. Counts all
+    /// slots, so don't call it for every I/O.
     pub fn in_flight(&self) -> usize {
         self.queue.in_flight() as usize
     }
 }
 
-/// Looks whether the controller is well if commands are in flight and none was reaped for [`QUIET`].
+/// Checks that the controller is well if commands are in flight and none was reaped for [`QUIET`].
 #[cold]
 fn check_progress<T>(queue: &Queue<T>, progress: &mut (Instant, usize), controller: &Inner) -> Result<()> {
     let (now, cursor) = (Instant::now(), queue.completion_cursor());
@@ -299,7 +312,7 @@ fn check_progress<T>(queue: &Queue<T>, progress: &mut (Instant, usize), controll
     controller.check_alive(&|| format!("polling queue {} for completions", queue.qid()))
 }
 
-/// How long commands in flight may take before empty turns look at the controller.
+/// Commands in flight may take this long before empty turns check the controller.
 const QUIET: Duration = Duration::from_millis(100);
 
 impl<T> Drop for QueuePair<T> {

@@ -67,7 +67,7 @@ fn a_queue_says_why_nothing_may_come() {
         let controller = Controller::open(address).unwrap();
         let namespace = controller.namespace(1).unwrap();
         let mut queue = controller.queue_pair().depth(4).create::<u64>().unwrap();
-        // Once round the ring: what is read of it is before its first entry.
+        // Fill the ring once, so that the next command wraps around.
         for at in 0..4 {
             let buffer = controller.alloc(namespace.block_size()).unwrap();
             queue.turn().unwrap().read(&namespace, 0, buffer, at).unwrap();

@@ -1,42 +1,45 @@
-//! Whether polling pays: what [`Wait::Adaptive`](crate::Wait::Adaptive) learns from the waits before.
+//! Decides whether polling pays: [`Wait::Adaptive`](crate::Wait::Adaptive) learns it from earlier waits.
 //!
-//! Two things are learned, both from times alone.
+//! It learns two things, both from times alone.
 //!
-//! - **Poll first, or sleep at once.** A completion of a device that is fast, or of a software controller on an idle core,
-//!   comes sooner than a thread falls asleep. Where cores are short, a thread that polls burns the time that somebody else
-//!   needs, often the software controller that it waits for, and is put off the core itself. So the rate of completions is
-//!   measured with each, and the better one is used. The other one is tried again now and then, ever less often while it
-//!   loses. While hardly any time is lost in long waits, sleeping can't be better and is not tried.
-//! - **When to offer the core.** Polling without result gives the core away between looks after a while. That is sooner
-//!   once a short turn of somebody else's brought the completion: then the controller was waiting for this very core.
+//! - **Poll first, or sleep at once.** A fast device, or a software controller on an idle core, completes a
+//!   command sooner than a thread falls asleep. If cores are short, a polling thread takes time from others,
+//!   often from the software controller that it waits for, and loses its own core in turn. So the rate of
+//!   completions is measured both ways, and the better way is used. The other one is tried again now and
+//!   then, less often the longer it loses. While hardly any time goes into long waits, sleeping can't be
+//!   better and is not tried.
+//! - **When to offer the core.** A thread that polls without result yields its core between polls after a
+//!   while. It does so sooner once another thread's short turn on the core brought the completion: then the
+//!   controller had been waiting for this very core.
 
 use std::time::{Duration, Instant};
 
-/// For how long a rate is measured.
+/// The time for which a rate is measured.
 const EPOCH: Duration = Duration::from_millis(10);
-/// Before it, after a change: the system takes a moment to find other cores for the threads.
+/// The pause after a change, before measuring: the system needs a moment to find other cores for the threads.
 const SETTLE: Duration = Duration::from_millis(5);
-/// Polling goes on for so many times as long in these moments. Threads that take turns on one core by sleeping look like one
-/// to the system: it gives them two cores once both want to run.
+/// The factor by which polling goes on for longer in that pause. Threads that take turns on one core by
+/// sleeping look like one thread to the system: it gives them two cores once both want to run.
 const LONGER: u32 = 25;
-/// A try of polling ends when so much time was lost, and three quarters of all: the thread was put off its core again and again,
-/// or the controller was. One program beside it takes a half.
+/// A trial of polling ends when this much time was lost, and three quarters of the trial: the thread, or the
+/// controller, lost its core again and again. One busy program beside it takes a half.
 const HOPELESS: Duration = Duration::from_millis(8);
-/// Epochs until the other way is tried again: at first, and in the end.
+/// Epochs until the other way is tried again: the first number, and the largest.
 const AGAIN: (u32, u32) = (16, 128);
-/// Waits up to this are not shortened by sleeping: to fall asleep and wake up takes about as long.
+/// Sleeping does not shorten waits up to this: falling asleep and waking up take about as long.
 const SHORT: Duration = Duration::from_micros(5);
-/// Polling must be better by this factor: it takes a core.
+/// Polling must be better by this factor, because it takes a core.
 const BETTER: f64 = 1.05;
-/// How much of a rate is what was measured before the last epoch.
+/// The weight of the measurements before the last epoch.
 const KEPT: f64 = 0.5;
-/// Polling without result for this long offers the core to others; the least and the most.
+/// After polling without result for this long the core is offered to others: the smallest and the largest
+/// value.
 const PATIENCE: (Duration, Duration) = (Duration::from_micros(1), Duration::from_micros(50));
-/// Others had the core if giving it away took at least this long; and it was a controller's turn, and not that of a
-/// program with work of its own, if it took less than the second.
+/// A yield counts as another thread's turn if it took at least the first; it was a controller's turn, not a
+/// busy program's, if it took less than the second.
 const TURN: (Duration, Duration) = (Duration::from_micros(2), Duration::from_micros(500));
 
-/// What to do until a completion comes.
+/// The thing to do until a completion comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Arm {
     Poll,
@@ -52,7 +55,7 @@ impl Arm {
     }
 }
 
-/// Completions and the seconds that they took, the older ones counting less.
+/// Completions and the seconds that they took; older ones weigh less.
 #[derive(Debug, Clone, Copy, Default)]
 struct Rate {
     done: f64,
@@ -65,26 +68,26 @@ impl Rate {
         self.seconds = self.seconds * KEPT + time.as_secs_f64();
     }
 
-    /// Per second; `None` if it was never measured.
+    /// Completions per second; `None` if it was never measured.
     fn get(self) -> Option<f64> {
         (self.seconds > 0.0).then(|| self.done / self.seconds)
     }
 }
 
-/// What is measured: since when, from how many completions on, and how much of the time went into long waits.
+/// A measurement: its start, the completions at that time, and the time that went into long waits.
 #[derive(Debug, Clone, Copy)]
 struct Epoch {
     start: Instant,
     done: u64,
     lost: Duration,
-    /// The first moments after a change are not measured.
+    /// The pause after a change: not measured.
     settling: bool,
 }
 
 /// Learns whether a thread that waits should poll before it sleeps, and when to offer its core to others.
 ///
-/// [`QueuePair::wait`](crate::QueuePair::wait) has one of its own. This is for those who wait for several queues in a loop
-/// of their own, by [`completion_fd`](crate::QueuePair::completion_fd): one for each thread.
+/// [`QueuePair::wait`](crate::QueuePair::wait) has one of its own. Use this if you wait for several queues in
+/// your own loop, with [`completion_fd`](crate::QueuePair::completion_fd): one policy for each thread.
 ///
 /// # Examples
 /// ```
@@ -104,13 +107,13 @@ struct Epoch {
 pub struct SpinPolicy {
     arm: Arm,
     epoch: Option<Epoch>,
-    /// Polling, sleeping.
+    /// The rates while polling and while sleeping.
     rates: [Rate; 2],
     /// Epochs until the other way is tried.
     left: u32,
-    /// How many that were, the last time.
+    /// The number of epochs before the last trial.
     again: u32,
-    /// This epoch tries the way that is the worse one as far as is known, or is not known.
+    /// This epoch tries the way that is worse, or not known yet.
     trying: bool,
     patience: Duration,
 }
@@ -122,7 +125,7 @@ impl Default for SpinPolicy {
 }
 
 impl SpinPolicy {
-    /// Nothing is known yet: polls first.
+    /// Creates a policy that knows nothing yet: it polls first.
     pub fn new() -> Self {
         Self {
             arm: Arm::Poll,
@@ -135,8 +138,9 @@ impl SpinPolicy {
         }
     }
 
-    /// Says how long a wait that begins now polls before it sleeps: `most`, or not at all; or longer than that for the first
-    /// few milliseconds in which it tries whether polling pays. `done` counts all completions that were reaped so far.
+    /// Returns for how long a wait that begins now polls before it sleeps: `most`, or zero, or more than
+    /// `most` in the first few milliseconds of a trial. `done` counts all completions that were reaped so
+    /// far.
     pub fn begin(&mut self, now: Instant, done: u64, most: Duration) -> Duration {
         match &mut self.epoch {
             None => self.measure(now, done, true),
@@ -164,24 +168,26 @@ impl SpinPolicy {
         }
     }
 
-    /// Takes note of a wait that is over, and of how long it was. Waits of a few microseconds may be left out.
+    /// Notes the end of a wait, and its length. You may leave out waits of a few microseconds.
     pub fn end(&mut self, waited: Duration) {
         if let Some(epoch) = &mut self.epoch {
             epoch.lost += waited.saturating_sub(SHORT);
         }
     }
 
-    /// Whether a wait polls before it sleeps, as things are.
+    /// Returns `true` if a wait now polls before it sleeps.
     pub fn polls(&self) -> bool {
         self.arm == Arm::Poll
     }
 
-    /// After how much polling without result the core is to be offered to others (`sched_yield`) between looks.
+    /// Returns the time of polling without result after which to offer the core to others (`sched_yield`)
+    /// between polls.
     pub fn patience(&self) -> Duration {
         self.patience
     }
 
-    /// Takes note that the core was offered to others, how long that took, and whether a completion was there afterwards.
+    /// Notes that the core was offered to others, how long that took, and whether a completion was there
+    /// afterwards.
     pub fn yielded(&mut self, took: Duration, ready: bool) {
         if took >= TURN.1 {
             self.patience = PATIENCE.1;
@@ -190,7 +196,7 @@ impl SpinPolicy {
         }
     }
 
-    /// Takes note of a completion that came while the core was not offered to anybody.
+    /// Notes a completion that came while the core was not offered to others.
     #[inline]
     pub fn came_by_itself(&mut self) {
         if self.patience < PATIENCE.1 {
@@ -202,7 +208,7 @@ impl SpinPolicy {
         self.epoch = Some(Epoch { start: now, done, lost: Duration::ZERO, settling });
     }
 
-    /// Ends a try of polling before its time. What was known of polling holds no longer.
+    /// Ends a trial of polling early, and forgets the rate of polling.
     fn give_up(&mut self, passed: Duration, done: u64) {
         let polling = &mut self.rates[Arm::Poll as usize];
         *polling = Rate::default();
@@ -215,7 +221,7 @@ impl SpinPolicy {
     fn judge(&mut self, epoch: Epoch, passed: Duration, done: u64) {
         let (arm, tried) = (self.arm, std::mem::take(&mut self.trying));
         if done == 0 {
-            // Nobody's fault that can be told.
+            // No completions: the cause can't be told.
             return;
         }
         self.rates[arm as usize].add(done, passed);
@@ -225,12 +231,12 @@ impl SpinPolicy {
             _ => arm,
         };
         if better != arm && arm == Arm::Poll && !tried {
-            // Others may have put both threads on one core for a moment.
+            // The system may have put both threads on one core for a moment.
             self.trying = true;
             return;
         }
         if better != arm {
-            // What was tried and lost is tried again later than the last time; after a change for the worse, soon.
+            // A trial that lost is repeated later than the last time; after a change for the worse, soon.
             self.again = if tried { (self.again * 2).min(AGAIN.1) } else { AGAIN.0 };
             (self.left, self.arm) = (self.again, better);
             return;
@@ -254,8 +260,8 @@ mod tests {
     const US: Duration = Duration::from_micros(1);
     const MOST: Duration = Duration::from_micros(20);
 
-    /// A device that completes so many in a second while the thread polls, and while it sleeps; and the part of the time
-    /// that goes into long waits while it polls.
+    /// A device with its completions per second while the thread polls and while it sleeps, and the part of
+    /// the time that goes into long waits while it polls.
     #[derive(Clone, Copy)]
     struct Machine {
         polling: f64,
@@ -277,7 +283,7 @@ mod tests {
             Self { policy: SpinPolicy::new(), now: Instant::now(), done: 0.0 }
         }
 
-        /// Goes on for so many milliseconds; gives the completions, in parts of those of the better way.
+        /// Runs for `ms` milliseconds; returns the completions as a fraction of those of the better way.
         fn on(&mut self, machine: Machine, ms: u64) -> f64 {
             let (end, before) = (self.now + Duration::from_millis(ms), self.done);
             while self.now < end {
@@ -316,7 +322,7 @@ mod tests {
     fn polling_is_tried_again_and_kept_when_cores_are_idle() {
         let mut run = Run::new();
         run.on(BUSY, 5000);
-        // It is tried every two seconds at least.
+        // Polling is tried every two seconds at least.
         run.on(IDLE, 2000);
         assert!(run.policy.polls());
         assert!(run.on(IDLE, 1000) > 0.95);

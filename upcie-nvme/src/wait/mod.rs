@@ -4,11 +4,12 @@
 //! vector's eventfd in it, edge triggered, so every interrupt wakes every queue of its vector, and one queue's wait
 //! takes nothing from another's.
 //!
-//! With MSI-X every completion raises its vector. The pin (INTx) is level triggered and masked whenever it fires, and an
-//! MSI is sent only when the last of the vector's completions had been acknowledged before: these are asked for again
-//! before each sleep (`Vectors::rearm`). In this order, then, nothing is lost: forget old events, ask again, look at
-//! the queue, sleep. What comes before the asking causes an event at once, what comes later its own. While completions of
-//! another queue of the vector are not reaped, each asking is answered at once.
+//! With MSI-X every completion raises its vector. The pin (INTx) is level triggered and masked whenever it
+//! fires, and an MSI is sent only if all earlier completions of the vector had been acknowledged. So both are
+//! re-armed before each sleep (`Vectors::rearm`). This order loses no event: forget old events, re-arm, look
+//! at the queue, sleep. A completion before re-arming raises an event at once; a later one raises its own.
+//! While completions of another queue of the vector wait to be reaped, re-arming raises an event at once each
+//! time.
 
 mod adaptive;
 mod backoff;
@@ -25,12 +26,12 @@ pub(crate) use waiter::Waiter;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Wait {
-    /// Look at the completion queue again and again: the shortest latency, a whole core. After 50 µs without result (or
-    /// sooner, once that was seen to help) the core is offered to others (`sched_yield`) between looks.
+    /// Poll the completion queue: the shortest latency, for a whole core. After 50 µs without result, or
+    /// sooner where that has helped before, the core is offered to others (`sched_yield`) between polls.
     Poll,
     /// Sleep until the queue's interrupt.
     Interrupt,
-    /// Poll for this long, then sleep until the interrupt; or sleep at once while polling has not paid, which is learned from
-    /// the waits before and tried again now and then ([`SpinPolicy`](crate::SpinPolicy)).
+    /// Poll for this long, then sleep until the interrupt. While polling does not pay, sleep at once: this is
+    /// learned from earlier waits, and tried again now and then ([`SpinPolicy`](crate::SpinPolicy)).
     Adaptive(Duration),
 }

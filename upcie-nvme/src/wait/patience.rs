@@ -1,16 +1,16 @@
-//! How long something has been waited for, by somebody who was there.
+//! A stopwatch for deadlines that a stopped process does not miss.
 
 use std::time::{Duration, Instant};
 use upcie_core::deadline::{self, MAX_SLICE};
 
-/// For a deadline on a device: adds up the time between looks, of which each counts as 250 ms at most.
+/// Measures a wait for a device: adds up the intervals between polls, each at most 250 ms.
 ///
-/// A process that was stopped (by a signal, by a debugger, with its whole virtual machine) finds all of its deadlines missed
-/// when it goes on, though the device may have been stopped with it, or had no chance to be looked at. And where a
-/// machine has hardly any time for either, a device is not called dead that was looked at three times. So who looks
-/// less often than four times a second waits for longer than the deadline says. Time that the calling thread spends in messages
-/// to the device's server ([`upcie_core::deadline::spent`]) counts in full: a device that takes seconds to tell a register
-/// does not take a deadline twenty times over.
+/// A process that was stopped (by a signal, by a debugger, with its whole virtual machine) would miss all of
+/// its deadlines, though the device may have been stopped with it, or could not be polled. The same holds on
+/// an overloaded machine: three late polls don't prove a device dead. If you poll less often than every 250
+/// ms, the effective timeout is longer. Time that the calling thread spends in messages to the device's
+/// server ([`upcie_core::deadline::spent`]) counts in full: otherwise a server that takes seconds for each
+/// register could prolong a deadline twentyfold.
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,24 +27,24 @@ use upcie_core::deadline::{self, MAX_SLICE};
 pub struct Patience {
     looked: Instant,
     waited: Duration,
-    /// Of the thread that looked, then.
+    /// Time in messages of the thread at the last poll.
     spent: Duration,
 }
 
 impl Patience {
-    /// Begins to wait.
+    /// Starts to measure.
     pub fn new() -> Self {
         Self { looked: Instant::now(), waited: Duration::ZERO, spent: deadline::spent() }
     }
 
-    /// Looks at the clock: how long it has been so far.
+    /// Reads the clock, and returns the time waited so far.
     pub fn waited(&mut self) -> Duration {
         self.at(Instant::now(), deadline::spent())
     }
 
     fn at(&mut self, now: Instant, spent: Duration) -> Duration {
         let passed = now.saturating_duration_since(self.looked);
-        // Another thread's, after a move between threads, is no more than what has passed, either.
+        // After a move to another thread the difference is meaningless: limit it to the time that has passed.
         let in_messages = spent.saturating_sub(self.spent).min(passed);
         self.waited += in_messages + (passed - in_messages).min(MAX_SLICE);
         (self.looked, self.spent) = (now, spent);

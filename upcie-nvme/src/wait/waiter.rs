@@ -1,4 +1,4 @@
-//! The sleep of one queue: an epoll descriptor on its vector.
+//! The sleep of a queue: an epoll descriptor on its vector.
 
 use crate::Result;
 use nix::{
@@ -42,8 +42,8 @@ impl Waiter {
         self.vector
     }
 
-    /// Forgets interrupts from before now. `cursor` tells where the completion queue stands: `true` when completions came
-    /// again and again, and not one interrupt.
+    /// Forgets past interrupts. `cursor` is the completion queue's position. Returns `true` when completions
+    /// came again and again without an interrupt.
     pub(crate) fn forget(&self, cursor: usize) -> Result<bool> {
         let heard = self.sleep(Duration::ZERO)?;
         Ok(self.is_silent(heard, cursor))
@@ -58,12 +58,13 @@ impl Waiter {
             false => Silence { since, found: found + u32::from(moved), cursor },
         };
         self.silence.set(silence);
-        // A controller raises the interrupt of what it has posted before it posts more. So one that is merely slow has
-        // raised some by the time that it is found to have posted three times.
+        // A controller raises the interrupt of a completion before it posts further ones. So a slow
+        // controller that has posted three times has raised some interrupt by then.
         silence.found > UNHEARD && now.duration_since(since) >= UNHEARD_FOR
     }
 
-    /// Sleeps until an interrupt that is newer than the last [`forget`](Self::forget), at most `timeout`.
+    /// Sleeps until the next interrupt after the last [`forget`](Self::forget), at most `timeout`; returns
+    /// `false` if none came.
     pub(crate) fn sleep(&self, timeout: Duration) -> Result<bool> {
         let end = Instant::now().checked_add(timeout);
         loop {
@@ -90,20 +91,20 @@ impl Waiter {
     }
 }
 
-/// What a queue knows of interrupts that don't come.
+/// A record of completions that came without an interrupt.
 #[derive(Debug, Clone, Copy)]
 struct Silence {
-    /// Since the last interrupt, or since the queue was made.
+    /// Time of the last interrupt, or of the queue's creation.
     since: Instant,
-    /// How often completions had come without one.
+    /// Completions found without an interrupt since then.
     found: u32,
-    /// Where the completion queue stood at the last look.
+    /// The completion queue's position at the last look.
     cursor: usize,
 }
 
-/// So often may completions come without an interrupt...
+/// This many completions may come without an interrupt...
 const UNHEARD: u32 = 3;
-/// ... and for so long.
+/// ... and for this long.
 const UNHEARD_FOR: Duration = Duration::from_millis(100);
 
 impl AsFd for Waiter {

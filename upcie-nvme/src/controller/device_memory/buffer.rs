@@ -16,23 +16,24 @@ use upcie_core::{
 
 const WHAT: &str = "memory buffer";
 
-/// Memory in the controller, behind a base address register, that commands and their data can be in.
+/// Memory in the controller, behind a base address register, that can hold commands and their data.
 ///
-/// Buffers from it go into commands like any others, on this controller and (peer-to-peer) on those
-/// [opened beside](crate::Controller::open_beside) it. They are not derefed but read and written by
+/// Buffers from it go into commands like any others, on this controller and (peer-to-peer) on those [opened
+/// beside](crate::Controller::open_beside) it. They can't be dereferenced; read and write them with
 /// [`read_at`](DmaBuf::read_at) and [`write_at`](DmaBuf::write_at), across the bus: reads are slow.
 ///
-/// Checked are: that the buffer lies where its registers say within the base address register; that the controller takes
-/// the address that it is given (CMBSTS.CBAI); that the address is not used for anything else in the address space; that
-/// data of Read and Write commands may be there ([`reads`](Self::reads), [`writes`](Self::writes)), and only in part
-/// where the controller says so; that a buffer is of the address space of the queue that it is given to. Of peer-to-peer
-/// it is checked that the IOMMU maps the memory ([`check_peers`](Self::check_peers)). Not checked, for software can't see
-/// it, is whether what is between the devices forwards their requests: verify data once
-/// ([more](upcie_core::dma::DmaSpace::map_bar)). And a peer's completion may overtake its data on their different ways: read
-/// a byte of the buffer (behind the data, on the data's way) before this controller is told to use what a peer wrote.
+/// The driver checks that the buffer lies in the base address register as its registers say; that the
+/// controller takes the address that it is given (CMBSTS.CBAI); that nothing else in the address space has
+/// that address; that data of Read and Write commands may be there ([`reads`](Self::reads),
+/// [`writes`](Self::writes)), and only in part if the controller allows that; that a buffer belongs to the
+/// address space of the queue that it is given to. For peer-to-peer it checks that the IOMMU maps the memory
+/// ([`check_peers`](Self::check_peers)). It can't check whether the bridges between the devices forward their
+/// requests: verify data once ([more](upcie_core::dma::DmaSpace::map_bar)). A peer's completion may overtake
+/// its data, as they travel on different paths: read a byte of the buffer before you tell this controller to
+/// use data from a peer.
 ///
-/// The memory goes back to the controller when the controller is stopped: what is left of buffers then stays readable,
-/// and no command can use it.
+/// When the controller is stopped, it takes the memory back. Buffers that still exist stay readable, and no
+/// command can use them.
 pub struct MemoryBuffer {
     device: Arc<str>,
     size: CmbSize,
@@ -41,10 +42,10 @@ pub struct MemoryBuffer {
 }
 
 impl MemoryBuffer {
-    /// A buffer of `len` bytes, zeroed. Its PRP list, if it needs one, is in the host's memory.
+    /// Allocates a buffer of `len` bytes, zeroed. Its PRP list, if it needs one, is in the host's memory.
     ///
     /// # Errors
-    /// The memory buffer takes no data ([`Error::Unsupported`]), or has no room left: it does not grow.
+    /// The memory buffer takes no data ([`Error::Unsupported`]), or is full: it does not grow.
     pub fn alloc(&self, len: usize) -> Result<DmaBuf> {
         if !self.reads() && !self.writes() {
             return Err(Error::Unsupported {
@@ -56,57 +57,58 @@ impl MemoryBuffer {
         Ok(self.mapped.heap.alloc_zeroed(len)?)
     }
 
-    /// The heap behind [`alloc`](Self::alloc), for buffers that need not be zeroed.
+    /// Returns the heap behind [`alloc`](Self::alloc), for buffers that need not be zeroed.
     pub fn heap(&self) -> &Arc<Heap> {
         &self.mapped.heap
     }
 
-    /// Its size in bytes.
+    /// Returns the size in bytes.
     pub fn size(&self) -> usize {
         self.mapped.len
     }
 
-    /// The device address of its first byte.
+    /// Returns the device address of the first byte.
     pub fn iova(&self) -> u64 {
         self.mapped.iova
     }
 
-    /// How this process's accesses to it are cached.
+    /// Returns the caching of this process's accesses.
     pub fn caching(&self) -> Caching {
         self.mapped.bar.caching()
     }
 
-    /// What it is for, and where: CMBSZ.
+    /// Returns the size and the supported uses: CMBSZ.
     pub fn properties(&self) -> CmbSize {
         self.size
     }
 
-    /// Where it is, and what may be mixed: CMBLOC.
+    /// Returns the location, and the rules for mixing it with host memory: CMBLOC.
     pub fn location(&self) -> CmbLocation {
         self.location
     }
 
-    /// Whether data of commands like Read may be in it (CMBSZ.RDS). If not, such commands of this controller are refused;
-    /// a peer's are not, for it writes to the memory as to any other.
+    /// Returns `true` if data of commands like Read may be in it (CMBSZ.RDS). If not, this controller's
+    /// commands of that kind are refused; a peer's are allowed, as it writes to this memory like to any
+    /// other.
     pub fn reads(&self) -> bool {
         self.size.rds()
     }
 
-    /// Whether data of commands like Write may be in it (CMBSZ.WDS), as [`reads`](Self::reads).
+    /// Returns `true` if data of commands like Write may be in it (CMBSZ.WDS), like [`reads`](Self::reads).
     pub fn writes(&self) -> bool {
         self.size.wds()
     }
 
-    /// An error where other devices of the address space don't reach it.
+    /// Checks that other devices of the address space can reach the memory.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] with what the system has against it, and the way in that works.
+    /// [`Error::Unsupported`] with the system's obstacle, and the transport that works.
     pub fn check_peers(&self) -> Result<()> {
         self.mapped.check_peers(&self.device, WHAT)
     }
 }
 
-/// Where the registers say that it is; the error is what is wrong with them.
+/// Returns the location that the registers give; the error says what is wrong with them.
 fn locate(location: CmbLocation, size: CmbSize) -> Result<Place, String> {
     let unit = size.unit().ok_or_else(|| format!("CMBSZ.SZU is {}, which is reserved", size.szu()))?;
     if !matches!(location.bir(), 0 | 2..=5) {
@@ -122,7 +124,7 @@ fn locate(location: CmbLocation, size: CmbSize) -> Result<Place, String> {
 }
 
 impl Inner {
-    /// The memory buffer, enabled on the first call; `None` where the controller has none.
+    /// Returns the memory buffer, enabled on the first call; `None` if the controller has none.
     pub(crate) fn memory_buffer(&self) -> Result<Option<Arc<MemoryBuffer>>> {
         self.check_owner("using its memory buffer")?;
         let mut patience = Patience::new();
@@ -137,7 +139,7 @@ impl Inner {
     fn enable_buffer(&self) -> Result<Option<Arc<MemoryBuffer>>> {
         let control = self.registers.capabilities().cmbs();
         if control {
-            // Without it the next two read as 0.
+            // Without CRE the next two registers read as 0.
             let cre = CmbMemorySpaceControl::new().with_cre(true);
             // SAFETY: with CMSE clear it answers to no address.
             unsafe { self.registers.write_u64(offset::CMBMSC, cre.into_bits()) }?;
@@ -176,7 +178,7 @@ impl Inner {
         let mapped = self.map_memory(WHAT, place, caching, size.rds() && size.wds())?;
         if control {
             let memory = CmbMemorySpaceControl::new().with_cre(true).with_cba(mapped.iova >> 12);
-            // The address first: half of a new one must not count.
+            // Write the address before CMSE: the controller must not decode half of a new one.
             // SAFETY: CMSE is still clear.
             unsafe { self.registers.write_u64(offset::CMBMSC, memory.into_bits()) }?;
             // SAFETY: the addresses were allocated for this memory in the device's space, and are nobody else's.
@@ -193,7 +195,7 @@ impl Inner {
         Ok(Arc::new(MemoryBuffer { device: self.name.clone(), size, location, mapped }))
     }
 
-    /// The memory buffer for a submission queue whose PRP lists are in the host's memory.
+    /// Returns the memory buffer for a submission queue whose PRP lists are in the host's memory.
     pub(crate) fn buffer_for_submission(&self) -> Result<Arc<MemoryBuffer>> {
         let refuse = |reason: &str| Error::Unsupported {
             device: self.name.to_string(),

@@ -1,4 +1,4 @@
-//! Memory in the controller as a target of DMA: its memory buffer, and its persistent memory region.
+//! Memory in the controller that DMA can target: its memory buffer and its persistent memory region.
 
 mod buffer;
 mod persistent;
@@ -20,8 +20,8 @@ use upcie_core::{
     mmio::{Bar, Caching},
 };
 
-/// Makes the controller decode no address as its own memory: who drove it before may have been killed, and where its memory
-/// was may be the host's now.
+/// Makes the controller decode no address as its own memory. Its last user may have been killed, and the
+/// address range may be the host's memory now.
 pub(super) fn turn_off(registers: &Registers) -> Result<()> {
     let cap = registers.capabilities();
     if cap.cmbs() {
@@ -41,13 +41,14 @@ struct Place {
     bar: u8,
     /// In bytes.
     offset: u64,
-    /// `None` for all of the register.
+    /// `None` for the whole register.
     len: Option<u64>,
 }
 
 impl Place {
-    /// Its bytes, if it lies in its register of `size` bytes, and behind the controller's own registers, whose doorbells
-    /// end at `doorbells` in BAR 0: what is written there sends the controller anywhere.
+    /// Returns its length in bytes, if it lies in its register of `size` bytes and behind the controller's
+    /// own registers (in BAR 0 the doorbells end at `doorbells`): a store to a doorbell would send the
+    /// controller to any address.
     fn check(self, size: u64, doorbells: u64) -> Result<usize, String> {
         let len = self.len.unwrap_or(size);
         if self.offset.checked_add(len).is_none_or(|end| end > size) {
@@ -60,19 +61,20 @@ impl Place {
     }
 }
 
-/// Such a part, mapped, with an address for the controller.
+/// A mapped part of a BAR, with an address for the controller.
 #[derive(Debug)]
 struct Mapped {
     heap: Arc<Heap>,
     bar: Bar,
     iova: u64,
     len: usize,
-    /// Why other devices don't reach it.
+    /// The reason why other devices can't reach it.
     unshared: Option<String>,
 }
 
 impl Inner {
-    /// Maps it. `ready` says that every transfer from and to it is possible, so that buffers can be prepared.
+    /// Maps the memory. `ready` says that every transfer from and to it is possible, so that buffers can be
+    /// prepared.
     fn map_memory(&self, what: &str, place: Place, caching: Option<Caching>, ready: bool) -> Result<Mapped> {
         let bar = bar(&*self.device, place.bar, caching)?;
         let broken = |reason| broken(&self.name, what, reason);
@@ -126,7 +128,7 @@ impl Mapped {
     }
 }
 
-/// Write-combining where that is possible, unless something else is asked for.
+/// Returns the BAR, write-combined if possible, unless another caching is requested.
 fn bar(device: &dyn Device, index: u8, caching: Option<Caching>) -> Result<Bar> {
     let best = || -> upcie_core::Result<Option<Caching>> {
         // The registers are in BAR 0.

@@ -16,68 +16,68 @@ use upcie_core::{
 };
 
 const WHAT: &str = "persistent memory region";
-/// None becomes ready faster than this is patient, whatever it says; and none is waited for longer.
+/// The shortest time that a region gets to become ready, whatever PMRCAP says.
 const PATIENCE_MIN: Duration = Duration::from_secs(5);
 const PATIENCE_MAX: Duration = Duration::from_secs(300);
 
 /// Memory in the controller that keeps its contents without power.
 ///
-/// Buffers from it are as those from a [`MemoryBuffer`](super::MemoryBuffer), where the controller gives it an address
-/// ([`takes_data`](Self::takes_data)); elsewhere they are good for this process, and for peers, only. What is in them is
-/// what was there, and stays: [`offset_of`](Self::offset_of) says where in the region that is, and a buffer of
-/// [all of it](Self::size), cut in parts, begins at its beginning.
+/// Buffers from it are like those from a [`MemoryBuffer`](super::MemoryBuffer) if the controller gives the
+/// region a device address ([`takes_data`](Self::takes_data)); otherwise only this process and peers can use
+/// them. A new buffer holds the region's old contents, and they stay: [`offset_of`](Self::offset_of) returns
+/// the place in the region. A buffer of the [whole region](Self::size), cut into slices, starts at offset 0.
 pub struct PersistentMemory {
     device: Arc<str>,
     capabilities: PmrCapabilities,
     registers: Registers,
-    /// Its first word, whose read is a write barrier where PMRCAP says so.
+    /// The first word of the region: reading it is a write barrier if PMRCAP says so.
     first: Register<u32>,
     mapped: Mapped,
 }
 
 impl PersistentMemory {
-    /// A buffer of `len` bytes with whatever is in them. At most 1 GiB.
+    /// Allocates a buffer of `len` bytes, at most 1 GiB, with the region's old contents.
     ///
     /// # Errors
-    /// It has no room left, and does not grow.
+    /// The region is full: it does not grow.
     pub fn alloc(&self, len: usize) -> Result<DmaBuf> {
         Ok(self.mapped.heap.alloc(len)?)
     }
 
-    /// The heap behind [`alloc`](Self::alloc).
+    /// Returns the heap behind [`alloc`](Self::alloc).
     pub fn heap(&self) -> &Arc<Heap> {
         &self.mapped.heap
     }
 
-    /// Where in the region a buffer begins, in bytes; `None` for one from elsewhere.
+    /// Returns the offset of a buffer in the region in bytes; `None` for a buffer from elsewhere.
     pub fn offset_of(&self, buffer: &DmaBuf) -> Option<u64> {
         let transfer = buffer.transfer();
         let offset = transfer.iova.checked_sub(self.mapped.iova)?;
         (transfer.space == self.mapped.heap.space().id() && offset < self.mapped.len as u64).then_some(offset)
     }
 
-    /// Its size in bytes.
+    /// Returns the size in bytes.
     pub fn size(&self) -> usize {
         self.mapped.len
     }
 
-    /// How this process's accesses to it are cached.
+    /// Returns the caching of this process's accesses.
     pub fn caching(&self) -> Caching {
         self.mapped.bar.caching()
     }
 
-    /// What it is for: PMRCAP.
+    /// Returns the supported uses: PMRCAP.
     pub fn properties(&self) -> PmrCapabilities {
         self.capabilities
     }
 
-    /// Whether the controller knows the region by its device address (PMRCAP.CMSS), so that data of its commands may be in
-    /// it: of Read if PMRCAP.RDS, of Write if PMRCAP.WDS.
+    /// Returns `true` if the region has a device address (PMRCAP.CMSS), so that commands' data may be in it:
+    /// data of Read if PMRCAP.RDS, data of Write if PMRCAP.WDS.
     pub fn takes_data(&self) -> bool {
         self.capabilities.cmss() && (self.capabilities.rds() || self.capabilities.wds())
     }
 
-    /// Its health, PMRSTS.
+    /// Reads the health of the region, PMRSTS.
     ///
     /// # Errors
     /// The controller is gone.
@@ -85,15 +85,16 @@ impl PersistentMemory {
         status(&self.registers)
     }
 
-    /// Makes what this process has written to it last (PMRCAP.PMRWBM): every store before this survives a loss of power.
-    /// What commands wrote has, when they complete.
+    /// Flushes this process's stores: every store before this survives a loss of power (PMRCAP.PMRWBM). Data
+    /// that commands wrote is durable when they complete.
     ///
     /// # Errors
-    /// The controller says that writes have failed, or that the region is not ready (it was stopped); it is gone.
+    /// The controller says that writes have failed, or that the region is not ready (it was stopped); or it
+    /// is gone.
     pub fn flush(&self) -> Result<()> {
         barrier::mmio_wmb();
         if self.capabilities.pmrwbm() & 0b10 == 0 {
-            // Behind all writes, on their way.
+            // The read follows all stores on the same path.
             self.first.read();
         }
         let status = self.status()?;
@@ -103,10 +104,10 @@ impl PersistentMemory {
         Err(broken(&self.device, WHAT, format!("writes to it may not have been kept: {status:?}")))
     }
 
-    /// An error where other devices of the address space don't reach it.
+    /// Checks that other devices of the address space can reach the memory.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] with what the system has against it, and the way in that works.
+    /// [`Error::Unsupported`] with the system's obstacle, and the transport that works.
     pub fn check_peers(&self) -> Result<()> {
         self.mapped.check_peers(&self.device, WHAT)
     }
@@ -122,7 +123,7 @@ fn status(registers: &Registers) -> Result<PmrStatus> {
 }
 
 impl Inner {
-    /// The persistent memory region, enabled on the first call; `None` where the controller has none.
+    /// Returns the persistent memory region, enabled on the first call; `None` if the controller has none.
     pub(crate) fn persistent_memory(&self) -> Result<Option<Arc<PersistentMemory>>> {
         self.check_owner("using its persistent memory")?;
         let mut patience = Patience::new();

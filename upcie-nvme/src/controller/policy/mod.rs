@@ -1,8 +1,9 @@
-//! The decision about each admin command and feature that a program may pass through: one table of each.
+//! The decision about each admin command and feature that a program may pass through, in two tables.
 //!
-//! A queue's arithmetic (bytes of a block, blocks of a namespace, pages of a transfer) is worked out once, when a namespace
-//! handle or a queue is made. A command that changes what it was worked out from would make a correct controller write
-//! past the end of a buffer, so safe code may send it only while no queue could still use the old values.
+//! A queue's arithmetic (bytes of a block, blocks of a namespace, pages of a transfer) is computed once, when
+//! a namespace handle or a queue is made. If a command changed these values later, a correct controller would
+//! write past the end of a buffer. So safe code may send such a command only while no queue could still use
+//! the old values.
 
 use crate::spec::{AdminOpcode, Command};
 
@@ -13,7 +14,7 @@ enum Verdict {
     Free,
     /// Sent only while no queue pair of the NVM subsystem exists in this process; makes namespace handles stale.
     Alone,
-    /// Not sent: it names memory, is the driver's own, or its effects and length are not known here.
+    /// Refused: it names memory, is the driver's own business, or its effects and length are not known here.
     Never,
 }
 use Verdict::{Alone, Free, Never};
@@ -37,8 +38,8 @@ fn dwords(count: u32) -> u64 {
     (u64::from(count) + 1) * 4
 }
 
-/// Every admin command that the specification assigns (Base, "Opcodes for Admin Commands"; NVM; Computational Programs).
-/// A code that is not in it is vendor specific or reserved: never sent.
+/// Every admin command that the specification assigns (Base, "Opcodes for Admin Commands"; NVM; Computational
+/// Programs). Other codes are vendor specific or reserved: never sent.
 const COMMANDS: &[Row] = &[
     (0x00, Never, none, "queues are deleted by the driver: drop the queue pair"),
     (0x01, Never, none, "queues are created by the driver: use `queue_pair`"),
@@ -118,8 +119,8 @@ const COMMANDS: &[Row] = &[
     (0x8c, Alone, none, "it erases a namespace, and fails commands meanwhile"),
 ];
 
-/// Every feature (Base, "Feature Identifiers"; NVM). The verdict is that of Set Features; Get Features is free wherever the
-/// length is known. A code that is not in it is vendor specific or reserved: never sent.
+/// Every feature (Base, "Feature Identifiers"; NVM). The verdict is for Set Features; Get Features is free if
+/// its length is known. Other codes are vendor specific or reserved: never sent.
 const FEATURES: &[Row] = &[
     (0x01, Free, none, "weights decide the order in which commands are fetched, nothing else"),
     (0x02, Free, none, "power states change speed"),
@@ -178,13 +179,13 @@ const FEATURES: &[Row] = &[
 /// A command that safe code may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// Bytes that the command transfers.
+    /// The bytes that the command transfers.
     pub(super) len: u64,
-    /// The change that no queue pair of the subsystem may see, for the message of a refusal.
+    /// The change that no queue pair of the subsystem may see, for the error message.
     pub(super) alone: Option<&'static str>,
 }
 
-/// How `command` is sent, or the reason why safe code must not send it.
+/// Decides how `command` is sent, or returns the reason why safe code must not send it.
 pub(super) fn plan(command: &Command) -> Result<Plan, &'static str> {
     let find = |rows: &'static [Row], code: u8| rows.iter().find(|row| row.0 == code);
     let &(_, mut verdict, mut len, mut why) = find(COMMANDS, command.opcode).ok_or(UNKNOWN)?;
@@ -198,7 +199,8 @@ pub(super) fn plan(command: &Command) -> Result<Plan, &'static str> {
             let (_, set, known, reason) = *find(FEATURES, command.cdw10 as u8).ok_or(UNKNOWN)?;
             // Select: the supported capabilities come in dword 0 alone.
             len = if command.cdw10 >> 8 & 7 == 3 { none } else { known };
-            // Number of Queues has no data; of Host Memory Buffer a page is read. Of the others nothing is known.
+            // Number of Queues has no data; Host Memory Buffer returns a page. The length of the others is
+            // not known.
             if set == Never && !matches!(command.cdw10 as u8, 0x07 | 0x0d) {
                 (verdict, why) = (Never, reason);
             }

@@ -1,4 +1,4 @@
-//! Every opcode and every feature, against lists that were written down from the specification's own.
+//! The verdict on every opcode and feature, against lists written down from the specification.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn features(set: bool) -> impl Fn(u8) -> Result<Plan, &'static str> {
     move |fid| plan(&command(if set { 0x09 } else { 0x0a }, fid.into()))
 }
 
-/// Soundness finding 3: no opcode is left to chance.
+/// Soundness finding 3: every opcode has a verdict.
 #[test]
 fn each_of_256_opcodes_is_decided() {
     for opcode in (0..=255).filter(|opcode| !matches!(opcode, 0x09 | 0x0a)) {
@@ -39,7 +39,7 @@ fn each_of_256_opcodes_is_decided() {
     }
 }
 
-/// Soundness finding 3: nor is any feature.
+/// Soundness finding 3: every feature has a verdict.
 #[test]
 fn each_of_256_features_is_decided() {
     let free: Vec<u8> = (0x01..=0x06)
@@ -97,11 +97,11 @@ fn data_lengths_follow_from_the_command() {
     assert_eq!(len(Command { cdw11: 1, ..command(0x0a, 0x81) }), Ok(16));
 }
 
-/// Of Firmware Commit only what runs an image needs an idle subsystem.
+/// Firmware Commit needs an idle subsystem only for the actions that run an image.
 #[test]
 fn firmware_is_stored_at_any_time() {
     let alone: Vec<u32> =
         (0..8).filter(|&action| plan(&command(0x10, action << 3)).unwrap().alone.is_some()).collect();
-    // Stored and activated by the next reset, which may be another controller's; activated at once; reserved.
+    // 1, 2, 4: activated by the next reset, which may be another controller's; 3: at once; 5: reserved.
     assert_eq!(alone, [1, 2, 3, 4, 5]);
 }

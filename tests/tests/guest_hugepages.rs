@@ -257,7 +257,7 @@ fn info_names_who_has_huge_pages() {
 fn a_plain_user_is_told_what_is_not_shown() {
     let output = as_user("info");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    contains_all(&String::from_utf8_lossy(&output.stdout), &["2 MiB", "64", "Not looked into"]);
+    contains_all(&String::from_utf8_lossy(&output.stdout), &["2 MiB", "64", "Processes not inspected"]);
     let output = as_user("setup --count 65");
     assert_eq!(output.status.code(), Some(1));
     contains_all(&String::from_utf8_lossy(&output.stderr), &["only root may", "nr_hugepages"]);

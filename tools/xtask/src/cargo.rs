@@ -61,7 +61,7 @@ struct Target {
     kind: Vec<String>,
 }
 
-/// Tells whether this is a run of continuous integration, where a test that can't run is a failure.
+/// Returns true in continuous integration, where a test that can't run is a failure.
 pub fn is_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true")
 }
@@ -92,7 +92,7 @@ impl Workspace {
         let mut command = cargo();
         command.args(arguments).current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
         if is_ci() {
-            // Nothing is built twice there: the parts of an incremental build would take disk space for nothing.
+            // CI builds everything once, so incremental compilation would only take disk space.
             command.env("CARGO_INCREMENTAL", "0");
         }
         command

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "The project's own tasks", version)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Tasks of this project", version)]
 struct Cli {
     #[command(subcommand)]
     task: Task,

@@ -69,7 +69,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Says when the disk may fill up in the middle: compilers, linkers and the guest then fail, each in words of its own.
+/// Warns if the disk may fill up during the run: compilers, linkers and the guest would fail with unrelated messages.
 fn warn_of_small_disk(workspace: &Workspace) -> Result<()> {
     std::fs::create_dir_all(&workspace.target)?;
     for directory in [workspace.target.clone(), std::env::temp_dir()] {
@@ -77,7 +77,9 @@ fn warn_of_small_disk(workspace: &Workspace) -> Result<()> {
         if free < WHOLE_RUN {
             let [free, needed] = [free, WHOLE_RUN].map(|bytes| bytes >> 20);
             let place = directory.display();
-            log!("{place} has {free} MiB left; a whole run from nothing takes up to {needed} MiB");
+            log!(
+                "{place} has {free} MiB left; a whole run without a previous build takes up to {needed} MiB"
+            );
         }
     }
     Ok(())

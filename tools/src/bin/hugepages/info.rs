@@ -133,7 +133,7 @@ fn write_users(users: &Users, out: &mut impl Write) -> io::Result<()> {
     match users.seen.is_empty() {
         true if users.hidden == 0 => writeln!(out, "\nNo process has huge pages.")?,
         true => writeln!(out, "\nNo process that this user may inspect has huge pages.")?,
-        false => writeln!(out, "\n{:>8} {:<16} {:>10} FILES", "PID", "PROCESS", "HAS")?,
+        false => writeln!(out, "\n{:>8} {:<16} {:>10} FILES", "PID", "PROCESS", "MEMORY")?,
     }
     for user in &users.seen {
         let (bytes, files) = (units::bytes(user.bytes), user.files.join(", "));
@@ -144,7 +144,7 @@ fn write_users(users: &Users, out: &mut impl Write) -> io::Result<()> {
             true => "although this is root (a security module or a container's limits forbid it)",
             false => "for lack of permission (root can)",
         };
-        writeln!(out, "Not looked into, {why}: {} of the processes.", users.hidden)?;
+        writeln!(out, "Processes not inspected, {why}: {}", users.hidden)?;
     }
     Ok(())
 }

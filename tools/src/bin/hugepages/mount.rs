@@ -98,7 +98,7 @@ pub fn run(args: &MountArgs) -> anyhow::Result<()> {
     }
     text += &args.persistence.apply(&drop_in, || {
         format!(
-            "it was not made permanent (in /etc/fstab: hugetlbfs {} hugetlbfs nosuid,nodev,{options} 0 0)",
+            "the mount was not made permanent (in /etc/fstab: hugetlbfs {} hugetlbfs nosuid,nodev,{options} 0 0)",
             path.display()
         )
     })?;

@@ -17,7 +17,7 @@ Examples:
   hugepages setup --count 64                         64 pages of 2 MiB or more, until the next boot
   hugepages setup --count 64 --persist               and at each boot
   hugepages setup --count 2 --size 1G --node 0       two of 1 GiB on NUMA node 0
-  hugepages setup --count 0 --shrink                 free them; those in use follow when they are freed";
+  hugepages setup --count 0 --shrink                 free them; pages in use follow when freed";
 
 /// Arguments of `hugepages setup`.
 #[derive(Debug, Args)]
@@ -80,7 +80,7 @@ pub fn run(args: &SetupArgs) -> anyhow::Result<()> {
             );
         }
     }
-    text += &args.persistence.apply(&drop_in, || "it was not made permanent".into())?;
+    text += &args.persistence.apply(&drop_in, || "the setting was not made permanent".into())?;
     print(text.as_bytes())
 }
 

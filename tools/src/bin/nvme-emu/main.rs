@@ -35,12 +35,14 @@ use upcie_tools::{
         nvme-emu --socket /tmp/nvme.sock --file disk.img --size 4G --lba 4096\n  \
         nvme-emu --socket /run/nvme.sock --mode 660 --owner root:kvm\n  \
         nvme-emu --socket /tmp/nvme.sock --options size=64M,namespaces=2,latency=50us\n\n\
-        It allocates the memory for the data first, then listens, and prints one line when it is ready,\n\
-        `listening on vfio-user:PATH …`, to stdout, with the size of that memory. Messages go to stderr; --log prints more.\n\
-        A signal ends it within two seconds: it asks the client to disconnect, and then writes the cached data of --file\n\
-        to the disk.\n\n\
-        Exit codes: 0 ended by a signal or --once, 1 an error while running, or data that may not be on the disk, 2 wrong\n\
-        usage."
+        It allocates the memory for the data first, then listens. When it is ready it prints one line on\n\
+        stdout, `listening on vfio-user:PATH …`, with the size of that memory. Messages go to stderr;\n\
+        --log prints more. A signal ends it within two seconds: it asks the client to disconnect, and\n\
+        then writes the cached data of --file to the disk.\n\n\
+        Exit codes:\n  \
+        0  ended by a signal or --once\n  \
+        1  an error while running, or data that may not be on the disk\n  \
+        2  wrong usage"
 )]
 struct Args {
     /// Socket to listen on; a socket without a server is replaced

@@ -20,7 +20,7 @@ const PASS_THROUGH: [&str; 4] = ["vfio-pci", "uio_pci_generic", "igb_uio", "pci-
 /// The user's consent to overwrite data.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Consent {
-    /// Allow to overwrite data on the device; needed for every device except emu without file=
+    /// Allow overwriting data on the device; needed for every device except emu without file=
     #[arg(long, visible_alias = "yes")]
     pub destructive: bool,
 }
@@ -37,7 +37,7 @@ impl Consent {
         if self.destructive || target.is_ephemeral() {
             return Ok(());
         }
-        let lost = "and its data is lost: add --destructive to allow that";
+        let lost = "and its data is lost: use --destructive to allow that";
         if target.has_no_data() {
             bail!("{}: {what} it, {lost}", target.address);
         }

@@ -22,7 +22,7 @@ Examples:
 /// Arguments of `upcie list`.
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Show base address registers (BARs) and the IOMMU group's other members as well
+    /// Also show base address registers (BARs) and the other members of the IOMMU group
     #[arg(long, short)]
     verbose: bool,
     /// List all PCI functions instead of NVMe controllers only

@@ -22,8 +22,7 @@ const SPIN: Duration = Duration::from_micros(20);
 /// Value of `--wait`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum WaitKind {
-    /// poll if every thread (and embedded controller) has an idle core or there are no interrupts, else
-    /// adaptive
+    /// Poll if every thread (and embedded controller) has an idle core, or there are no interrupts; else adaptive
     Auto,
     /// Poll the queues all the time: shortest latency, uses a whole core
     Poll,
@@ -191,9 +190,9 @@ pub struct PerfArgs {
     #[arg(long, value_name = "TIME", value_parser = units::parse_time, help_heading = "Waiting")]
     pub spin: Option<Duration>,
 
-    /// Check all data that is read. Writes blocks that contain their own address, and compares each read with
-    /// the last write. A workload that reads writes the whole range first, a workload that writes reads the
-    /// whole range last; neither pass is measured
+    /// Check all data that is read: blocks are written with their own address, and each read is compared with the last
+    /// write. The whole range is written before a workload with reads, and read back after a workload with writes; neither
+    /// pass is measured
     #[arg(long, help_heading = "Data")]
     pub verify: bool,
     #[command(flatten, next_help_heading = "Data")]

@@ -188,8 +188,7 @@ impl Source {
         let blocks = self.size.blocks;
         let (block, write) = if self.random {
             let draw = self.rng.draw();
-            // The place depends on the high bits of the draw, and the kind on its low bits, so they are
-            // independent.
+            // The place depends on the draw's high bits and the kind on its low bits, so they hardly depend on each other.
             (scale(draw, self.size.places) * blocks, draw & 0xffff >= self.reads)
         } else {
             (self.following(blocks), self.reads == 0)

@@ -12,7 +12,8 @@ pub struct RangeArgs {
     /// First byte; a multiple of the block size
     #[arg(long, short_alias = 'o', value_name = "BYTES", default_value = "0")]
     pub offset: Bytes,
-    /// Bytes to transfer; a multiple of the block size (K, M, G, T are powers of 1024)
+    /// Bytes to transfer; a multiple of the block size (K, M, G, T are powers of 1024) [default: to the end of the
+    /// namespace, or of the input]
     #[arg(long, short, alias = "size", value_name = "BYTES")]
     pub length: Option<Bytes>,
     /// Namespace to use [default: the first]

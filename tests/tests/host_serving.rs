@@ -2,8 +2,9 @@
 //! before it.
 
 use nix::sys::signal::Signal;
-use std::{fs, process::Command, thread};
-use upcie_nvme::{Controller, ControllerOptions, Wait};
+use std::{fs, process::Command, thread, time::Duration};
+use upcie_core::dma::DmaBuf;
+use upcie_nvme::{Controller, ControllerOptions, Namespace, Wait};
 use upcie_tests::{
     deadline,
     fuse::Fuse,
@@ -82,7 +83,7 @@ fn a_disk_that_hangs_in_the_last_flush_ends_nobody_late() {
 #[test]
 fn a_disk_that_hangs_in_a_write_ends_nobody_late() {
     let Some((fuse, server)) = on_fuse() else { return };
-    let options = ControllerOptions { timeout: std::time::Duration::from_secs(1), ..Default::default() };
+    let options = ControllerOptions { timeout: Duration::from_secs(1), ..Default::default() };
     let controller = Controller::open_with(server.address(), options).unwrap();
     let namespace = controller.namespace(1).unwrap();
     namespace.write(0, &mut controller.alloc(4096).unwrap()).unwrap();
@@ -97,6 +98,37 @@ fn a_disk_that_hangs_in_a_write_ends_nobody_late() {
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("the current command") && said.contains("may not be on its disk"), "{said}");
     within(deadline(), move || writer.join().unwrap());
+}
+
+/// Issue 9: the thread that served took new connections, too. Others heard nothing while a disk hung.
+#[test]
+fn others_are_told_while_a_disk_hangs() {
+    let calls: [fn(&Namespace, &mut DmaBuf) -> upcie_nvme::Result<()>; 3] = [
+        |namespace, buffer| namespace.read(0, buffer),
+        |namespace, buffer| namespace.write(0, buffer),
+        |namespace, _| namespace.flush(),
+    ];
+    for call in calls {
+        let Some((fuse, server)) = on_fuse() else { return };
+        let options = ControllerOptions { timeout: Duration::from_secs(1), ..Default::default() };
+        let controller = Controller::open_with(server.address(), options).unwrap();
+        let namespace = controller.namespace(1).unwrap();
+        let mut buffer = controller.alloc(4096).unwrap();
+        let told = || {
+            let error = Controller::open(server.address()).expect_err("one client at a time").to_string();
+            assert!(error.contains("has a client already"), "{error}");
+        };
+        fuse.stop();
+        let caller = thread::spawn(move || call(&namespace, &mut buffer).expect_err("the disk hangs"));
+        fuse.wait_until_asked();
+        told();
+        within(deadline(), move || caller.join().unwrap());
+        // The server is not done with a client that has left, either.
+        drop(controller);
+        told();
+        let (status, said) = server.end(Signal::SIGTERM);
+        assert_eq!(status.code(), Some(1), "{said}");
+    }
 }
 
 /// A client that asks to be told leaves in order, and says why.

@@ -260,6 +260,8 @@ fn run(args: &Args, socket: &Path, options: &Options) -> anyhow::Result<()> {
     } else {
         server.serve(&listener, &mut emulator, &stop)
     };
+    // Nobody is left to wait for an answer during the flush.
+    drop(listener);
     phase.enter(Phase::FLUSHING);
     if !stop.load(Ordering::Relaxed) {
         let phase = phase.clone();

@@ -3,7 +3,6 @@
 use super::{
     client_memory::{Place, Table, Window},
     irqs::{Delivery, Irqs},
-    listener::Door,
 };
 use crate::{
     irq::IrqKind,
@@ -39,7 +38,6 @@ pub struct Guest<'a> {
     /// Since when the backend has its turn, if it has asked the client for something.
     turn: Option<Instant>,
     tired: bool,
-    pub(super) door: Door<'a>,
     stop: &'a AtomicBool,
 }
 
@@ -60,7 +58,6 @@ impl<'a> Guest<'a> {
         irqs: Irqs,
         deadline: Duration,
         table: Table,
-        door: Door<'a>,
         stop: &'a AtomicBool,
     ) -> Self {
         Self {
@@ -75,7 +72,6 @@ impl<'a> Guest<'a> {
             deadline,
             turn: None,
             tired: false,
-            door,
             stop,
         }
     }
@@ -268,7 +264,7 @@ impl<'a> Guest<'a> {
         Ok(Ok(reply.payload))
     }
 
-    /// Waits for the client; sees to all others meanwhile.
+    /// Waits for the client.
     fn wait(&mut self, deadline: Instant) -> Result<(), Fault> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Fault::Closed);
@@ -277,11 +273,7 @@ impl<'a> Guest<'a> {
         if left.is_zero() {
             return Err(Fault::Late);
         }
-        let mut fds = vec![self.channel.poll_fd()];
-        self.door.poll_fds(&mut fds);
-        poll_for(&mut fds, left.min(NAP)).map_err(Fault::Os)?;
-        self.door.look(self.channel.poll_fd());
-        Ok(())
+        poll_for(&mut [self.channel.poll_fd()], left.min(NAP)).map_err(Fault::Os)
     }
 
     fn broken(&mut self, why: &'static str) -> Errno {

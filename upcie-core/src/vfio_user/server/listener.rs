@@ -3,10 +3,7 @@
 use crate::{
     Error, Result,
     process::Owner,
-    vfio_user::{
-        socket::{Channel, HEADERS, address, connect, message, poll_for},
-        wire::{Header, command, flags},
-    },
+    vfio_user::socket::{address, connect, poll_for},
 };
 use nix::{
     errno::Errno,
@@ -27,13 +24,11 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// How often a server without a client looks whether it is to stop.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// Clients that are told to come back later, at a time.
-const MAX_TURNED_AWAY: usize = 8;
 
 /// The socket's own, before anybody else may have it.
 const PRIVATE: u32 = 0o600;
@@ -138,8 +133,8 @@ impl Listener {
         let fail = |e: io::Error| Error::os(self.path.display().to_string(), "waiting for a client", e);
         let mut short = false;
         while !stop.load(Ordering::Relaxed) {
-            match self.socket.accept() {
-                Ok((stream, _)) => return Ok(Some(stream)),
+            match self.accept() {
+                Ok(stream) => return Ok(Some(stream)),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     poll_for(&mut [self.poll_fd()], PATIENCE).map_err(|e| fail(e.into()))?;
                 }
@@ -157,7 +152,12 @@ impl Listener {
         Ok(None)
     }
 
-    fn poll_fd(&self) -> PollFd<'_> {
+    /// A client that is there, without waiting.
+    pub(super) fn accept(&self) -> io::Result<UnixStream> {
+        self.socket.accept().map(|(stream, _)| stream)
+    }
+
+    pub(super) fn poll_fd(&self) -> PollFd<'_> {
         PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)
     }
 }
@@ -198,7 +198,7 @@ fn transient(error: &io::Error) -> bool {
 }
 
 /// Too little of what an open file takes, which others may give back.
-fn is_shortage(error: &io::Error) -> bool {
+pub(super) fn is_shortage(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
 }
 
@@ -219,117 +219,5 @@ fn remove_stale(path: &Path) -> Result<()> {
         // Gone by itself.
         Err(Errno::ENOENT) => Ok(()),
         _ => Err(unusable("in use: another server listens there, end it or choose another path")),
-    }
-}
-
-/// What happens at the listener while a client is served.
-#[derive(Debug)]
-pub struct Door<'a> {
-    listener: Option<&'a Listener>,
-    turned_away: Vec<(Channel, Instant)>,
-    deadline: Duration,
-    /// Looks until the next one at the listener.
-    rest: u32,
-    /// When there was no room for who came: until then nobody is let in.
-    full_since: Option<Instant>,
-}
-
-/// Looks at the client's socket for one at the listener.
-const LOOKS: u32 = 16;
-
-impl<'a> Door<'a> {
-    /// There is no listener.
-    pub fn closed() -> Self {
-        Self { listener: None, turned_away: Vec::new(), deadline: Duration::ZERO, rest: 0, full_since: None }
-    }
-
-    /// Others knock at `listener`.
-    pub fn open(listener: &'a Listener, deadline: Duration) -> Self {
-        Self { listener: Some(listener), deadline, ..Self::closed() }
-    }
-
-    /// What to wake up for.
-    pub fn poll_fds<'b>(&'b self, fds: &mut Vec<PollFd<'b>>) {
-        fds.extend(self.listener.filter(|_| !self.is_full()).map(Listener::poll_fd));
-        fds.extend(self.turned_away.iter().map(|(channel, _)| channel.poll_fd()));
-    }
-
-    fn is_full(&self) -> bool {
-        self.full_since.is_some_and(|since| since.elapsed() < PATIENCE)
-    }
-
-    /// [`look`](Self::look) now and then.
-    pub fn glance(&mut self, client: PollFd<'_>) {
-        if self.rest > 0 {
-            self.rest -= 1;
-            return;
-        }
-        self.rest = LOOKS;
-        self.look(client);
-    }
-
-    /// Tells whoever came that the device is busy: in answer to their VERSION, whose id the answer needs. When `client`,
-    /// who is served, has left, they are not second but next, and wait for the listener.
-    pub fn look(&mut self, client: PollFd<'_>) {
-        let Some(listener) = self.listener else { return };
-        let mut fds = [listener.poll_fd(), client];
-        // An error: nobody is told now, which the next look makes up for.
-        let looked = poll_for(&mut fds, Duration::ZERO);
-        let [came, left] = [(0, PollFlags::POLLIN), (1, PollFlags::POLLHUP)].map(|(fd, event)| {
-            looked.is_ok() && fds[fd].revents().is_some_and(|found| found.contains(event))
-        });
-        if came && !left && !self.is_full() {
-            match listener.socket.accept() {
-                Ok((stream, _)) => {
-                    // Whoever says nothing makes room for those that do.
-                    if self.turned_away.len() == MAX_TURNED_AWAY {
-                        self.turned_away.remove(0);
-                    }
-                    self.turned_away.push((Channel::new(stream, 4096 + HEADERS), Instant::now()));
-                    self.full_since = None;
-                }
-                Err(error) if is_shortage(&error) => self.full_since = Some(Instant::now()),
-                Err(_) => {}
-            }
-        }
-        let deadline = self.deadline;
-        self.turned_away.retain_mut(|(channel, since)| match channel.try_recv() {
-            Ok(None) => since.elapsed() < deadline,
-            Ok(Some(request)) => {
-                tracing::info!(
-                    command = command::name(request.header.command),
-                    "told a second client to wait"
-                );
-                let flags = flags::REPLY | flags::ERROR;
-                let header = Header { flags, error: Errno::EBUSY as u32, ..request.header };
-                // Whether it arrives is its own affair.
-                let _ = channel.send(message(header, &[]), &[]);
-                false
-            }
-            Err(_) => false,
-        });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_comes_when_the_client_has_left_is_next_and_not_turned_away() {
-        let path = std::env::temp_dir().join(format!("upcie-next-{}", std::process::id()));
-        let listener = Listener::bind(&path).unwrap();
-        let mut door = Door::open(&listener, Duration::from_secs(5));
-        let (client, served) = UnixStream::pair().unwrap();
-        // Not each look is at the listener.
-        let mut look =
-            || (0..=LOOKS).for_each(|_| door.glance(PollFd::new(served.as_fd(), PollFlags::POLLIN)));
-        let _second = UnixStream::connect(&path).unwrap();
-        look();
-        assert!(listener.socket.accept().is_err(), "taken, and to be told");
-        drop(client);
-        let _next = UnixStream::connect(&path).unwrap();
-        look();
-        assert!(listener.socket.accept().is_ok(), "still there");
     }
 }

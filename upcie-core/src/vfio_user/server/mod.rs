@@ -3,6 +3,7 @@
 mod backend;
 mod client;
 mod client_memory;
+mod door;
 mod irqs;
 mod listener;
 mod raise;

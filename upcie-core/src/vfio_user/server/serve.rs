@@ -1,11 +1,12 @@
-//! The server's loop: a device in software and its client, in one thread.
+//! The server's loop: a device in software and its client, in one thread; another turns other clients away.
 
 use super::{
     backend::{Backend, Layout},
     client::Guest,
     client_memory::Table,
+    door::keep_door,
     irqs::Irqs,
-    listener::{Door, Listener},
+    listener::Listener,
     requests::Requests,
     slice::Slice,
 };
@@ -142,11 +143,12 @@ impl Server {
         stop: &AtomicBool,
     ) -> Result<()> {
         check(backend.layout())?;
-        self.session(stream, backend, stop, Door::closed())
+        self.session(stream, backend, stop)
     }
 
     /// Serves one client after another until `stop` becomes true. While one is connected, others are told that the
-    /// device is busy. What a client does wrong ends its session, with a warning in the log.
+    /// device is busy, by another thread: also while the backend hangs. What a client does wrong ends its session, with a
+    /// warning in the log.
     ///
     /// # Errors
     /// The listener's; the backend's layout can't be.
@@ -159,8 +161,7 @@ impl Server {
         check(backend.layout())?;
         let mut last = Repeated::default();
         while let Some(stream) = listener.next(stop)? {
-            let door = Door::open(listener, self.deadline);
-            if let Err(error) = self.session(stream, backend, stop, door) {
+            if let Err(error) = self.session_at(listener, stream, backend, stop) {
                 last.say(&error.to_string());
             }
         }
@@ -179,7 +180,19 @@ impl Server {
     ) -> Result<()> {
         check(backend.layout())?;
         let Some(stream) = listener.next(stop)? else { return Ok(()) };
-        self.session(stream, backend, stop, Door::open(listener, self.deadline))
+        self.session_at(listener, stream, backend, stop)
+    }
+
+    /// A session, during which others at `listener` are turned away.
+    fn session_at<B: Backend + ?Sized>(
+        &self,
+        listener: &Listener,
+        stream: UnixStream,
+        backend: &mut B,
+        stop: &AtomicBool,
+    ) -> Result<()> {
+        let client = stream.try_clone();
+        keep_door(listener, client, self.deadline, || self.session(stream, backend, stop))
     }
 
     fn session<B: Backend + ?Sized>(
@@ -187,12 +200,11 @@ impl Server {
         stream: UnixStream,
         backend: &mut B,
         stop: &AtomicBool,
-        door: Door<'_>,
     ) -> Result<()> {
         let channel = Channel::new(stream, MAX_DATA as usize + HEADERS);
         let layout = backend.layout().clone();
         let table = Table::new(self.trust_memory);
-        let mut guest = Guest::new(channel, Irqs::new(&layout.irqs), self.deadline, table, door, stop);
+        let mut guest = Guest::new(channel, Irqs::new(&layout.irqs), self.deadline, table, stop);
         let mut requests = Requests::new(layout);
         let end = self.run(&mut guest, &mut requests, backend, stop);
         backend.reset();
@@ -264,7 +276,6 @@ impl Server {
                 }
                 handled += 1;
             }
-            guest.door.glance(guest.channel.poll_fd());
             if handled > 0 {
                 (idle_since, nap) = (None, NAPS.0);
                 continue;
@@ -276,9 +287,7 @@ impl Server {
                 return Err(Fault::Late);
             }
             if busy == 0 && idle_since.get_or_insert_with(Instant::now).elapsed() > SPIN {
-                let mut fds = vec![guest.channel.poll_fd()];
-                guest.door.poll_fds(&mut fds);
-                poll_for(&mut fds, nap).map_err(Fault::Os)?;
+                poll_for(&mut [guest.channel.poll_fd()], nap).map_err(Fault::Os)?;
                 nap = (nap * 2).min(NAPS.1);
             }
         }

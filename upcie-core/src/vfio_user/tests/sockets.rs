@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     Error,
+    deadline::Budget,
     device::Device,
     irq::EventFd,
     open,
@@ -18,6 +19,7 @@ use std::{
     net::Shutdown,
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::{Path, PathBuf},
+    sync::mpsc::{Receiver, Sender, channel},
 };
 
 /// A directory of the test's own.
@@ -110,6 +112,75 @@ fn others_are_told_while_a_client_is_waited_for() {
             "behind others that say nothing: {error}"
         );
         drop(silent);
+    });
+}
+
+/// A toy that hangs in a write, as on a disk that does not answer, until it is let go.
+struct Hanging {
+    toy: Toy,
+    hangs: Sender<()>,
+    go: Receiver<()>,
+}
+
+impl Backend for Hanging {
+    fn layout(&self) -> &Layout {
+        self.toy.layout()
+    }
+
+    fn read(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+        self.toy.read(guest, region, offset, data)
+    }
+
+    fn write(&mut self, _: &mut Guest, region: u32, _: u64, _: &[u8]) -> Result<(), Errno> {
+        if region == 0 {
+            self.hangs.send(()).unwrap();
+            // An error: the test has ended.
+            let _ = self.go.recv();
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self, guest: &mut Guest) -> usize {
+        self.toy.poll(guest)
+    }
+
+    fn reset(&mut self) {
+        self.toy.reset();
+    }
+}
+
+/// Issue 9: the thread that serves took new connections, too, and hung in its disk.
+#[test]
+fn others_are_told_while_the_backend_hangs() {
+    let scratch = Scratch::new("hangs");
+    let path = scratch.socket();
+    let listener = Listener::bind(&path).unwrap();
+    let (stop, (hangs, seen), (go, wait)) = (AtomicBool::new(false), channel(), channel());
+    let mut toy = Hanging { toy: Toy::new(), hangs, go: wait };
+    std::thread::scope(|scope| {
+        scope.spawn(|| Server::new().serve(&listener, &mut toy, &stop).unwrap());
+        // Ends the server also when this test fails.
+        let _go = go;
+        let first = connect(&path).unwrap();
+        let writer = scope.spawn({
+            let first = first.clone();
+            move || {
+                let bar = first.bar(0).unwrap();
+                let _budget = Budget::new(Duration::from_millis(300));
+                write_u32(&bar, 0, 1)
+            }
+        });
+        seen.recv_timeout(SOON).expect("it hangs");
+        stop.store(true, Ordering::Relaxed);
+        let told = || {
+            let error = connect(&path).unwrap_err();
+            assert!(error.to_string().contains("has a client already"), "{error}");
+        };
+        told();
+        // Its deadline ends the connection, and the server is not done with it.
+        writer.join().unwrap().unwrap_err();
+        drop(first);
+        told();
     });
 }
 

@@ -7,13 +7,15 @@ use super::{
 };
 use crate::{
     Error, Result,
-    events::Hold,
+    deadline::{self, Clock},
+    gate::{Gate, Pass},
     memory::{PageSize, host_page_size},
 };
 use std::{
     fmt,
     ptr::NonNull,
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    time::Duration,
 };
 
 /// The first region, and the least by which a heap grows: one huge page.
@@ -22,6 +24,9 @@ const REGION_MIN: usize = 2 << 20;
 const PRIVATE_MIN: usize = 512 << 10;
 /// The largest allocation.
 const REGION_MAX: usize = 1 << 30;
+
+/// How long an allocation waits for other threads that map more memory.
+const TURN: Duration = Duration::from_secs(30);
 
 /// A region, or a part of one, with what is free in it.
 struct Piece {
@@ -51,6 +56,13 @@ impl State {
         found
     }
 
+    /// A block, its region, and a descriptor to use again if there is one.
+    fn take(&mut self, order: u32) -> Option<Taken> {
+        let block = self.place(order)?;
+        let region = self.regions[block.region as usize].region.clone();
+        Some(Taken { block, region, spare: self.spare.pop() })
+    }
+
     fn footprint(&self) -> usize {
         let whole = self.regions.iter().filter(|piece| piece.start == 0);
         whole.map(|piece| piece.region.len()).sum()
@@ -61,6 +73,13 @@ impl State {
         let piece = &mut self.regions[block.region as usize];
         piece.buddy.free(block.offset - piece.start, block.order);
     }
+}
+
+/// What an allocation is made of.
+struct Taken {
+    block: Block,
+    region: Arc<Region>,
+    spare: Option<Box<Descriptor>>,
 }
 
 /// Hands out [`DmaBuf`]s from regions that it maps as it grows; several threads may use it.
@@ -77,7 +96,10 @@ pub struct Heap {
     prepared: Option<Prepared>,
     /// Its buffers deref to nothing.
     by_copy: bool,
+    /// Held for a few steps in memory at a time, never while something is waited for.
     state: Mutex<State>,
+    /// Whose turn it is to map more memory, which may take as long as the device's server takes to answer.
+    growing: Gate<()>,
 }
 
 /// Who prepares a heap's buffers, and where their lists are.
@@ -163,7 +185,8 @@ impl Heap {
         by_copy: bool,
         state: State,
     ) -> Arc<Self> {
-        Arc::new(Self { space: space.clone(), growth, prepared, by_copy, state: Mutex::new(state) })
+        let (state, growing) = (Mutex::new(state), Gate::new(()));
+        Arc::new(Self { space: space.clone(), growth, prepared, by_copy, state, growing })
     }
 
     /// Itself, if lists may be in it.
@@ -222,7 +245,8 @@ impl Heap {
     /// A buffer of `len` bytes with whatever was in them.
     ///
     /// # Errors
-    /// [`Error::Allocation`] for no bytes or more than 1 GiB, and those of mapping more memory.
+    /// [`Error::Allocation`] for no bytes or more than 1 GiB, and those of mapping more memory. [`Error::Timeout`] when other
+    /// threads have been mapping more for 30 s, or for what is left of the thread's [`Budget`](deadline::Budget).
     pub fn alloc(self: &Arc<Self>, len: usize) -> Result<DmaBuf> {
         self.alloc_block(len, 1)
     }
@@ -269,16 +293,19 @@ impl Heap {
             .ok_or_else(|| refuse("more than the 1 GiB that one buffer can have"))?;
         // Before the lock, which a thread that was not forked along may hold. A child would hand out its parent's memory.
         self.space.check_owner("allocating DMA memory")?;
-        // Mapping more memory logs.
-        let _hold = Hold::new();
-        let mut state = self.lock();
-        if self.space.is_closed() {
-            return Err(refuse(
-                "the device did not stop, so what it may still write to is not handed out again",
-            ));
-        }
-        let block = self.place(&mut state, order)?;
-        let region = state.regions[block.region as usize].region.clone();
+        self.check_stopped(refuse)?;
+        let now = self.lock().take(order);
+        let Taken { block, region, spare } = match now {
+            Some(taken) => taken,
+            None => {
+                let turn = self.enter(len)?;
+                // It may have come to that during the wait.
+                self.check_stopped(refuse)?;
+                let taken = self.grow(order)?;
+                drop(turn);
+                taken
+            }
+        };
         let iova = |offset: usize| region.iova(block.offset + offset);
         let made = match &self.prepared {
             None => Ok((DmaBuf::empty(), None)),
@@ -287,7 +314,7 @@ impl Heap {
                 bytes => lists.list(bytes, |list| by.prepare(&iova, len, Some(list))),
             },
         };
-        let (list, companion) = made.inspect_err(|_| state.free(block))?;
+        let (list, companion) = made.inspect_err(|_| self.lock().free(block))?;
         let whole = companion.and(u32::try_from(len).ok()).unwrap_or(0);
         // SAFETY: a block lies within its region.
         let ptr = unsafe { region.as_ptr().add(block.offset) };
@@ -297,8 +324,6 @@ impl Heap {
             space: self.space.id(),
             ready: whole,
         };
-        let spare = state.spare.pop();
-        drop(state);
         let descriptor = Descriptor {
             transfer,
             whole,
@@ -349,7 +374,7 @@ impl Heap {
     /// # Errors
     /// [`Error::Unusable`] when some has.
     pub fn verify(&self) -> Result<()> {
-        self.lock().regions.iter().try_for_each(|piece| piece.region.verify())?;
+        self.regions().iter().try_for_each(|region| region.verify())?;
         self.prepared.as_ref().map_or(Ok(()), |prepared| prepared.lists.verify())
     }
 
@@ -367,10 +392,38 @@ impl Heap {
         Ok((buf, companion))
     }
 
-    /// A block, from a new region if need be. Regions grow with the heap, so that they stay few.
-    fn place(&self, state: &mut State, order: u32) -> Result<Block> {
-        if let Some(block) = state.place(order) {
-            return Ok(block);
+    /// Refuses when the space's device did not stop.
+    fn check_stopped(&self, refuse: impl Fn(&'static str) -> Error) -> Result<()> {
+        if self.space.is_closed() {
+            return Err(refuse(
+                "the device did not stop, so what it may still write to is not handed out again",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Waits for other threads that map more memory.
+    fn enter(&self, len: usize) -> Result<Pass<'_, ()>> {
+        let mut clock = Clock::new(TURN);
+        let turn = self.growing.enter(|| clock.left());
+        deadline::charge(clock.waited());
+        turn.ok_or_else(|| Error::Timeout {
+            device: self.space.device().into(),
+            operation: format!(
+                "allocating {len} bytes of DMA memory: waiting for other threads that map more; allocate it ahead of its \
+                 use, or try again"
+            ),
+            after: clock.limit(),
+        })
+    }
+
+    /// A block, from a new region if need be; for the thread whose turn it is. Regions grow with the heap, so that they stay
+    /// few.
+    fn grow(&self, order: u32) -> Result<Taken> {
+        // Another thread may have mapped enough.
+        let found = self.lock().take(order);
+        if let Some(taken) = found {
+            return Ok(taken);
         }
         let (step, pages) = match self.growth {
             Growth::Host(pages) => (REGION_MIN, pages),
@@ -386,8 +439,9 @@ impl Heap {
         };
         let least = step.max(1 << (order + MIN_SHIFT));
         // What the device is about to be sent to again must still be there.
-        state.regions.iter().try_for_each(|piece| piece.region.verify())?;
-        let wanted = least.max((state.footprint() / 2).next_power_of_two()).min(REGION_MAX);
+        self.regions().iter().try_for_each(|region| region.verify())?;
+        let footprint = self.lock().footprint();
+        let wanted = least.max((footprint / 2).next_power_of_two()).min(REGION_MAX);
         let map = |len| match self.growth {
             // A huge page for little is saved, where that goes.
             Growth::Private(_) if len < REGION_MIN => {
@@ -399,8 +453,13 @@ impl Heap {
         // What the heap would like may be more than there is: then what it needs.
         let region = map(wanted).or_else(|error| if wanted > least { map(least) } else { Err(error) })?;
         let buddy = Buddy::new(region.len());
+        let mut state = self.lock();
         state.regions.push(Piece { region: Arc::new(region), start: 0, buddy });
-        Ok(state.place(order).expect("the new region has room"))
+        Ok(state.take(order).expect("the new region has room"))
+    }
+
+    fn regions(&self) -> Vec<Arc<Region>> {
+        self.lock().regions.iter().map(|piece| piece.region.clone()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,6 +1,14 @@
 use super::*;
-use crate::{memory::PageSize, testing::FakeIommu};
-use std::sync::Arc;
+use crate::{
+    Error,
+    deadline::Budget,
+    memory::{Memory, PageSize},
+    testing::FakeIommu,
+};
+use std::{
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
+};
 
 /// A driver that needs nothing but the address.
 #[derive(Debug)]
@@ -221,7 +229,7 @@ fn a_forked_child_does_not_wait_for_a_lock_that_nobody_holds_there() {
         }
         child => {
             assert!(child > 0);
-            let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+            let end = std::time::Instant::now() + Duration::from_secs(10);
             let mut status = 0;
             // SAFETY: waits for the child that was just made.
             while unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) } == 0 {
@@ -236,4 +244,62 @@ fn a_forked_child_does_not_wait_for_a_lock_that_nobody_holds_there() {
         }
     }
     drop(held);
+}
+
+/// Maps the first region, and the second once it is told to.
+#[derive(Debug)]
+struct Slow {
+    inner: FakeIommu,
+    begins: mpsc::Sender<()>,
+    go: Mutex<mpsc::Receiver<()>>,
+}
+
+// SAFETY: that of `FakeIommu`, late.
+unsafe impl Mapper for Slow {
+    fn map(&self, iova: u64, memory: &Memory) -> crate::Result<()> {
+        if self.inner.mappings() > 0 {
+            self.begins.send(()).unwrap();
+            // An error: the test has ended.
+            let _ = self.go.lock().unwrap().recv();
+        }
+        self.inner.map(iova, memory)
+    }
+
+    fn unmap(&self, iova: u64, len: u64) -> crate::Result<()> {
+        self.inner.unmap(iova, len)
+    }
+}
+
+/// Issue 9: the heap's lock was held while memory was mapped, and waited for without a deadline.
+#[test]
+fn a_thread_behind_a_slow_mapping_keeps_its_deadline() {
+    let ((begins, begun), (go, wait)) = (mpsc::channel(), mpsc::channel());
+    let slow = Slow { inner: FakeIommu::default(), begins, go: Mutex::new(wait) };
+    let space = DmaSpace::new("test", [0..=u64::MAX >> 16], 4096, Box::new(slow));
+    let heap = Heap::new(&space, Some(PageSize::Small), None);
+    let first = heap.alloc(1 << 20).unwrap();
+    let mut all = heap.alloc(1 << 20).unwrap();
+    std::thread::scope(|scope| {
+        // Lets the mapping go on also when this test fails.
+        let go = go;
+        let growing = scope.spawn(|| heap.alloc(4096).unwrap().len());
+        begun.recv_timeout(Duration::from_secs(60)).unwrap();
+        let budget = Budget::new(Duration::from_millis(20));
+        let error = heap.alloc(4096).unwrap_err();
+        drop(budget);
+        let text = error.to_string();
+        assert!(matches!(error, Error::Timeout { .. }), "{text}");
+        for part in ["test: allocating 4096 bytes", "other threads that map more", "try again", "20ms"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        // What needs no more memory does not wait.
+        assert_eq!((heap.in_use(), heap.footprint()), (2 << 20, 2 << 20));
+        heap.verify().unwrap();
+        drop(first);
+        all.fill(7);
+        assert_eq!(heap.alloc(4096).unwrap().len(), 4096);
+        go.send(()).unwrap();
+        assert_eq!(growing.join().unwrap(), 4096);
+    });
+    assert_eq!((heap.in_use(), heap.footprint()), (1 << 20, 4 << 20));
 }

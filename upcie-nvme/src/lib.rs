@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod controller;
+#[cfg(feature = "emu")]
 pub mod emu;
 mod engine;
 mod error;

@@ -1,12 +1,16 @@
 //! The top: a controller by its address, whoever drives it.
 
-use crate::{Controller, ControllerOptions, Error, Result, controller::check_class, emu};
+#[cfg(feature = "emu")]
+use crate::emu;
+use crate::{Controller, ControllerOptions, Error, Result, controller::check_class};
 use std::{sync::Arc, time::Duration};
 use upcie_core::{
     deadline::Budget,
     device::{Address, Device},
-    vfio_user::Client,
 };
+
+#[cfg(feature = "vfio-user")]
+use upcie_core::vfio_user::Client;
 
 impl Controller {
     /// Opens and brings up the controller at `address`, with the default options. The address is an [`Address`] or its text.
@@ -56,7 +60,16 @@ where
     check_class(&address)?;
     let _budget = Budget::new(timeout);
     Ok(match &address {
+        #[cfg(feature = "emu")]
         Address::Emulated(text) => emu::spawn(&text.parse::<emu::Options>()?)?,
+        #[cfg(not(feature = "emu"))]
+        Address::Emulated(_) => {
+            return Err(Error::Unsupported {
+                device: address.to_string(),
+                reason: "the program was built without the feature `emu` of upcie-nvme".into(),
+            });
+        }
+        #[cfg(feature = "vfio-user")]
         Address::VfioUser(path) => Arc::new(Client::connect_within(path, timeout)?),
         other => upcie_core::open(other)?,
     })

@@ -131,6 +131,7 @@ fn steps(run: &mut Run<'_>) -> Result<()> {
     } else if run.choice.wants("msrv") {
         log!("skipping Rust {MSRV}: it is missing (`rustup toolchain install {MSRV}`)");
     }
+    run.step("features", features)?;
     run.step("layers", layers::check)?;
     run.step("package", package::check)?;
     run.step("licences", licences::check)?;
@@ -138,6 +139,22 @@ fn steps(run: &mut Run<'_>) -> Result<()> {
     if cfg!(target_arch = "x86_64") {
         run.step("instructions", |workspace| instructions::check(workspace, false))?;
         run.step("assembly", assembly::check)?;
+    }
+    Ok(())
+}
+
+/// Builds the libraries with the sets of features that make sense; all of them together are built by every other step.
+fn features(workspace: &Workspace) -> Result<()> {
+    let sets = [
+        ("upcie-core", &["", "bind", "uio", "vfio-user-client", "vfio-user-server", "bind,uio"][..]),
+        ("upcie-nvme", &["", "vfio-user", "bind,uio", "emu"]),
+    ];
+    for (package, sets) in sets {
+        for set in sets {
+            let clippy =
+                ["clippy", "--quiet", "--package", package, "--no-default-features", "--features", set];
+            process::run(workspace.cargo(&clippy).args(["--", "-D", "warnings"]))?;
+        }
     }
     Ok(())
 }

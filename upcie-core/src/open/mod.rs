@@ -4,13 +4,15 @@ mod probe;
 
 pub use probe::{Transport, probe};
 
+#[cfg(feature = "uio")]
+use crate::uio::UioDevice;
+#[cfg(feature = "vfio-user-client")]
+use crate::vfio_user::Client;
 use crate::{
     Error, Result,
     device::{Address, Device},
     pci::{Bdf, Function},
-    uio::UioDevice,
     vfio::VfioDevice,
-    vfio_user::Client,
 };
 use std::sync::Arc;
 
@@ -31,11 +33,18 @@ pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
             what: "the embedded controller".into(),
             reason: "it is opened by upcie_nvme::Controller::open".into(),
         }),
+        #[cfg(feature = "vfio-user-client")]
         Address::VfioUser(path) => Ok(Arc::new(Client::connect(path)?)),
         Address::Pci(bdf) => open_pci(*bdf),
         Address::Vfio(_) | Address::Iommufd(_) | Address::Noiommu(_) => Ok(VfioDevice::open(address)?),
+        #[cfg(feature = "uio")]
         Address::Uio(bdf) => Ok(Arc::new(UioDevice::open(*bdf)?)),
+        #[cfg(feature = "uio")]
         Address::Sysfs(bdf) => Ok(Arc::new(UioDevice::open_unbound(*bdf)?)),
+        #[cfg(not(feature = "vfio-user-client"))]
+        Address::VfioUser(_) => Err(left_out(address, "vfio-user-client")),
+        #[cfg(not(feature = "uio"))]
+        Address::Uio(_) | Address::Sysfs(_) => Err(left_out(address, "uio")),
     }
 }
 
@@ -45,8 +54,19 @@ fn open_pci(bdf: Bdf) -> Result<Arc<dyn Device>> {
     tracing::debug!(device = %bdf, driver = driver.as_deref().unwrap_or("none"), "the way in follows from the driver");
     match driver.as_deref() {
         // Whoever has bound this driver has said that no IOMMU is wanted.
+        #[cfg(feature = "uio")]
         Some("uio_pci_generic") => Ok(Arc::new(UioDevice::open(bdf)?)),
         // Of any other driver VFIO says what to do about it.
         _ => Ok(VfioDevice::open(&Address::Pci(bdf))?),
+    }
+}
+
+/// Names the cargo feature that a program was built without.
+#[cfg(not(all(feature = "uio", feature = "vfio-user-client")))]
+fn left_out(address: &Address, feature: &str) -> Error {
+    Error::Unsupported {
+        device: address.to_string(),
+        what: "this kind of address".into(),
+        reason: format!("the program was built without the feature `{feature}` of upcie-core"),
     }
 }

@@ -1,12 +1,13 @@
 //! Which transports reach a function right now.
 
+#[cfg(feature = "uio")]
+use crate::uio;
 use crate::{
     Error, Result,
     device::Address,
     hugetlb,
     page::PageSize,
     pci::Function,
-    uio,
     vfio::{self, AttachmentKind},
 };
 use nix::unistd::{AccessFlags, access};
@@ -32,7 +33,9 @@ pub fn probe(function: &Function) -> Vec<Transport> {
             Address::Noiommu(bdf),
             vfio::possible(function, AttachmentKind::Noiommu).and_then(|()| untranslated(function)),
         ),
+        #[cfg(feature = "uio")]
         (Address::Uio(bdf), uio::possible(function, true).and_then(|()| untranslated(function))),
+        #[cfg(feature = "uio")]
         (Address::Sysfs(bdf), uio::possible(function, false).and_then(|()| untranslated(function))),
     ];
     all.into_iter().map(|(address, possible)| Transport { address, missing: possible.err() }).collect()

@@ -1,16 +1,19 @@
 //! PCI functions: their addresses, and what sysfs and configuration space say of them.
 
 mod bdf;
+#[cfg(feature = "bind")]
 mod bind;
 mod binding;
 mod config;
 mod function;
 mod lock;
+mod lockdown;
 mod machine_lock;
 mod setup;
 mod vmd;
 
 pub use bdf::Bdf;
+#[cfg(feature = "bind")]
 pub use bind::Binder;
 pub use binding::{Binding, is_vfio_driver};
 pub use config::{
@@ -21,4 +24,6 @@ pub use config::{
 pub(crate) use function::Sysfs;
 pub use function::{BarInfo, BarKind, Function, GroupMember, IommuGroup, functions};
 pub use lock::FunctionLock;
+#[cfg(feature = "uio")]
+pub(crate) use lockdown::{LOCKED_DOWN, is_locked_down};
 pub(crate) use setup::{Messages, allow_pin, turn_off, turn_on};

@@ -2,9 +2,9 @@
 
 use crate::{
     Error, Result,
-    pci::{Function, is_vfio_driver},
+    pci::{Function, LOCKED_DOWN, is_locked_down, is_vfio_driver},
 };
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
 /// The driver that leaves a function alone but for its interrupt.
 pub(super) const DRIVER: &str = "uio_pci_generic";
@@ -60,24 +60,6 @@ pub(super) fn failed(device: &str, operation: &str, source: io::Error) -> Error 
     }
 }
 
-const LOCKED_DOWN: &str = "the kernel is locked down, mostly because of Secure Boot: it lets nobody do this; use vfio-pci and an IOMMU";
-
-/// Whether the kernel keeps root, too, from BARs and configuration space (kernel_lockdown(7)).
-fn is_locked_down(sysfs: &Path) -> bool {
-    let mode = fs::read_to_string(sysfs.join("kernel/security/lockdown")).unwrap_or_default();
-    ["[integrity]", "[confidentiality]"].iter().any(|locked| mode.contains(locked))
-}
-
-impl Function {
-    /// Refuses to drive it by sysfs's files of BARs and configuration space while the kernel is locked down.
-    pub(crate) fn check_not_locked_down(&self) -> Result<()> {
-        if !is_locked_down(self.sysfs()) {
-            return Ok(());
-        }
-        Err(Error::Unusable { device: self.bdf.to_string(), reason: LOCKED_DOWN.into() })
-    }
-}
-
 fn hint(locked_down: bool, root: bool) -> &'static str {
     if locked_down {
         LOCKED_DOWN
@@ -91,7 +73,8 @@ fn hint(locked_down: bool, root: bool) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{pci::Binder, testing::FakeSysfs};
+    use crate::testing::FakeSysfs;
+    use std::fs;
 
     const BDF: &str = "0000:01:00.0";
 
@@ -148,27 +131,5 @@ mod tests {
         assert!(hint(true, true).contains("Secure Boot"));
         assert!(hint(false, true).contains("CAP_SYS_ADMIN"));
         assert!(hint(false, false).contains("root"));
-    }
-
-    #[test]
-    fn a_locked_down_kernel_offers_no_uio() {
-        let fake = FakeSysfs::new("lockdown");
-        fake.add(BDF, "0x010802\n", Some("nvme"), None);
-        let file = fake.0.join("kernel/security/lockdown");
-        fs::create_dir_all(file.parent().unwrap()).unwrap();
-        let function = fake.function(BDF).unwrap();
-        for (mode, locked) in
-            [("[none] integrity confidentiality\n", false), ("none [integrity] confidentiality\n", true)]
-        {
-            fs::write(&file, mode).unwrap();
-            let refused = [untranslated(&function), Binder::check(&function, DRIVER)];
-            for result in refused {
-                assert_eq!(
-                    result.is_err_and(|error| error.to_string().contains("Secure Boot")),
-                    locked,
-                    "{mode}"
-                );
-            }
-        }
     }
 }

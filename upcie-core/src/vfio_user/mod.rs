@@ -11,13 +11,17 @@
 //!   session then and not the process, or trusts its clients so far ([`server::Server::trust_memory`]).
 
 mod capabilities;
+#[cfg(feature = "vfio-user-client")]
 mod client;
 mod copy;
+#[cfg(feature = "vfio-user-server")]
 pub mod server;
 mod socket;
 mod wire;
 
 #[cfg(test)]
+#[cfg(all(feature = "vfio-user-client", feature = "vfio-user-server"))]
 mod tests;
 
+#[cfg(feature = "vfio-user-client")]
 pub use client::Client;

@@ -174,7 +174,7 @@ fn the_two_ways_do_not_mix() {
         for address in [format!("{other}:{}", bdf(1)), format!("noiommu:{}", bdf(1)), "emu".into()] {
             let error = Device::open_beside(&*a, &address.parse().unwrap()).unwrap_err();
             assert!(matches!(error, Error::Unsupported { .. }), "{error}");
-            contains_all(&error.to_string(), &["by the same way"]);
+            contains_all(&error.to_string(), &["open both through the same"]);
         }
         for address in
             [bdf(1).to_string(), format!("{}:{}", if way == "iommufd" { way } else { "vfio" }, bdf(1))]

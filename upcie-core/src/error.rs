@@ -1,22 +1,22 @@
-//! The crate's one error type. A message says which device, what was tried and what to do; the cause, if there is
-//! one, is the error's `source` and is not printed twice.
+//! The crate's one error type. A message says which device, which operation, and what to do. Its cause, if there is one,
+//! is the error's `source`, which the message does not repeat.
 
 use std::{fmt, io, time::Duration};
 
-/// What went wrong below the driver: finding a device, opening it, mapping its memory, talking to it.
+/// A failure below the driver: to find a device, open it, map its memory, or communicate with it.
 ///
-/// `{:?}` prints the message and its causes, as a program's `main` does that returns the error.
+/// `{:?}` prints the message and its causes, as a program does whose `main` returns the error.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The text is not a device address.
     #[error("{input:?} is not a device address: {reason}. The forms are {forms}")]
     Address {
-        /// What was given.
+        /// The text.
         input: String,
-        /// What is wrong with it.
+        /// The fault in the text.
         reason: String,
-        /// The forms that are known where it was parsed.
+        /// The valid forms, as known to the parser.
         forms: &'static str,
     },
     /// A system call failed.
@@ -24,36 +24,36 @@ pub enum Error {
     Os {
         /// The device or file.
         device: String,
-        /// What was tried, and the way out where one is known.
+        /// The attempted operation, and the way out if it is known.
         operation: String,
-        /// The system's answer.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// The device exists but can't be used as it stands; `reason` ends with what to do.
+    /// The device exists but is not usable in its present state; `reason` says what to do.
     #[error("{device} can't be used: {reason}")]
     Unusable {
         /// The device.
         device: String,
-        /// Why, and what to do about it.
+        /// The reason, and what to do about it.
         reason: String,
     },
-    /// There is no such device.
+    /// The device does not exist.
     #[error("{device}: no such device: {reason}")]
     NotFound {
         /// The device.
         device: String,
-        /// Where it was looked for, and what to do.
+        /// The place of the search, and what to do.
         reason: String,
     },
-    /// A device or a peer said something that its protocol does not allow.
+    /// A device or a peer violated its protocol.
     #[error("{device}: {operation}: the other side broke the protocol: {reason}")]
     Protocol {
         /// The device.
         device: String,
-        /// What was going on.
+        /// The operation during which it happened.
         operation: String,
-        /// What was wrong.
+        /// The violation.
         reason: String,
     },
     /// A vfio-user peer answered with an error number.
@@ -63,29 +63,29 @@ pub enum Error {
         device: String,
         /// The request.
         operation: String,
-        /// The error number of the reply.
+        /// The error number in the reply.
         #[source]
         source: io::Error,
     },
-    /// Nothing came within the deadline.
+    /// No answer arrived within the deadline.
     #[error("{device}: {operation}: no answer within {after:?}")]
     Timeout {
         /// The device.
         device: String,
-        /// What was waited for.
+        /// The operation that was waited for.
         operation: String,
         /// The deadline.
         after: Duration,
     },
-    /// The device is gone: removed, or its server has closed the connection.
+    /// The device is gone: it was removed, or its server has closed the connection.
     #[error("{device}: {operation}: the device is gone")]
     Gone {
         /// The device.
         device: String,
-        /// What was tried.
+        /// The attempted operation.
         operation: String,
     },
-    /// The device is another process's: this one was forked from it.
+    /// The device belongs to the process from which this one was forked.
     #[error(
         "{device}: {operation}: it belongs to the process that this one was forked from: open it again in this one, or \
          use it in that one alone"
@@ -93,17 +93,17 @@ pub enum Error {
     Forked {
         /// The device.
         device: String,
-        /// What was tried.
+        /// The attempted operation.
         operation: String,
     },
-    /// An offset or length is outside of the region that it is meant for.
+    /// An offset or length is outside of its region.
     #[error(
         "{device}: {operation}: {len} bytes at {offset:#x} are outside of its {size:#x} bytes, or not aligned"
     )]
     OutOfRange {
         /// The device.
         device: String,
-        /// What was tried.
+        /// The attempted operation.
         operation: String,
         /// Offset in bytes.
         offset: u64,
@@ -112,28 +112,28 @@ pub enum Error {
         /// Size of the region in bytes.
         size: u64,
     },
-    /// The way in does not offer this.
+    /// The transport does not support this.
     #[error("{device}: {what} is not supported here: {reason}")]
     Unsupported {
         /// The device.
         device: String,
-        /// What was asked for.
+        /// The requested operation.
         what: String,
-        /// Why not, and what to do instead.
+        /// The reason, and the alternative.
         reason: String,
     },
-    /// No memory of the kind asked for.
+    /// No memory of the requested kind is available.
     #[error("{what}: {reason}")]
     Memory {
-        /// What was asked for.
+        /// The requested memory.
         what: String,
-        /// Why it failed, and the way out.
+        /// The reason, and the way out.
         reason: String,
-        /// The system's answer.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// A request for DMA memory can't be met by its nature.
+    /// A request for DMA memory that can't be met.
     #[error("{device}: {len} bytes of DMA memory aligned to {align}: {reason}")]
     Allocation {
         /// The device.
@@ -142,7 +142,7 @@ pub enum Error {
         len: usize,
         /// Alignment in bytes.
         align: usize,
-        /// Why not.
+        /// The reason.
         reason: &'static str,
     },
 }
@@ -180,7 +180,7 @@ impl fmt::Display for Chain<'_> {
 }
 
 impl Error {
-    /// `operation` failed on `device` with `source`.
+    /// Makes an [`Error::Os`]: `operation` failed on `device` with `source`.
     pub(crate) fn os(
         device: impl Into<String>,
         operation: impl Into<String>,
@@ -190,5 +190,5 @@ impl Error {
     }
 }
 
-/// Shorthand for this crate's results.
+/// Result with this crate's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

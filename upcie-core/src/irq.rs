@@ -13,20 +13,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The interrupts of a PCI function, numbered as the kernel's `VFIO_PCI_*_IRQ_INDEX` and vfio-user number them.
+/// The interrupts of a PCI function, numbered as in the kernel's `VFIO_PCI_*_IRQ_INDEX` and in vfio-user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum IrqKind {
-    /// The legacy pin: level triggered, one, masked by the kernel when it fires.
+    /// The legacy pin: one level-triggered interrupt, which the kernel masks when it fires.
     Intx = 0,
-    /// Message signalled.
+    /// Message signalled interrupts.
     Msi = 1,
-    /// Message signalled, extended: up to 2048 vectors.
+    /// Extended message signalled interrupts: up to 2048 vectors.
     Msix = 2,
     /// An uncorrectable error was reported (AER).
     Error = 3,
-    /// The kernel asks for the device back (it is being removed or unbound), or a vfio-user server does (it is being
-    /// stopped).
+    /// A request to close the device: from the kernel (it is being removed or unbound), or from a vfio-user server (it is
+    /// being stopped).
     Request = 4,
 }
 
@@ -47,10 +47,10 @@ impl fmt::Display for IrqKind {
 pub struct EventFd(Inner);
 
 impl EventFd {
-    /// A new one, at zero.
+    /// Makes a counter at zero.
     ///
     /// # Errors
-    /// The system's, mostly that there are too many open files.
+    /// The system's errors, mostly too many open files.
     pub fn new() -> Result<Self> {
         Inner::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map(Self)
@@ -60,19 +60,19 @@ impl EventFd {
     /// Adds one, as a device does.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub fn signal(&self) -> Result<()> {
         match self.0.write(1) {
-            // The counter is at its maximum: whoever waits wakes all the same.
+            // The counter is at its maximum, which wakes its waiter, too.
             Ok(_) | Err(Errno::EAGAIN) => Ok(()),
             Err(e) => Err(Error::os("eventfd", "signalling it", e)),
         }
     }
 
-    /// Takes the count and sets it to zero; zero when nothing has happened.
+    /// Returns the count and sets it to zero; zero if there was no interrupt.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub fn take(&self) -> Result<u64> {
         match self.0.read() {
             Ok(count) => Ok(count),
@@ -81,10 +81,10 @@ impl EventFd {
         }
     }
 
-    /// Waits until the count is not zero, at most `timeout`; `false` when it stayed zero. The count is left as it is.
+    /// Waits until the count is not zero, at most `timeout`; `false` if it stayed zero. The count is not changed.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub fn wait(&self, timeout: Duration) -> Result<bool> {
         wait_readable(self.as_fd(), timeout)
     }
@@ -96,15 +96,16 @@ impl AsFd for EventFd {
     }
 }
 
-/// Waits until `fd` can be read, at most `timeout`; a signal handler that runs meanwhile does not end the wait.
+/// Waits until `fd` is readable, at most `timeout`; `false` if it is not readable then. A signal handler that runs
+/// meanwhile does not end the wait.
 ///
 /// # Errors
-/// The system's.
+/// The system's errors.
 pub fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> Result<bool> {
     let end = Instant::now().checked_add(timeout);
     loop {
         let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
-        // Whole milliseconds, rounded up: never a busy loop in the last one.
+        // Rounded up to whole milliseconds, to avoid a busy loop in the last one.
         let ms = i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
         let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX)) {
@@ -116,17 +117,17 @@ pub fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> Result<bool> {
     }
 }
 
-/// Whether the kernel says that `fd` is an eventfd (in `/proc`). Makes system calls only.
+/// Returns whether the kernel calls `fd` an eventfd (in `/proc`). Makes only system calls.
 pub(crate) fn is_eventfd(fd: BorrowedFd<'_>) -> bool {
     const NAME: &[u8] = b"anon_inode:[eventfd]";
     let (mut path, mut link) = ([0_u8; 32], [0_u8; NAME.len() + 1]);
-    // Zeros follow: it ends with one.
+    // The path is followed by a zero byte, because the buffer's last byte is not written.
     if write!(&mut path[..31], "/proc/self/fd/{}", fd.as_raw_fd()).is_err() {
         return false;
     }
-    // SAFETY: a path with a zero at its end, and room for as many bytes as are asked for.
+    // SAFETY: the path ends with a zero byte, and `link` is as long as the given length.
     let len = unsafe { libc::readlink(path.as_ptr().cast(), link.as_mut_ptr().cast(), link.len()) };
-    // A file of any file system has a path with a slash at its start.
+    // The link of a file of a file system begins with a slash, so it can't be this name.
     usize::try_from(len).is_ok_and(|len| link.get(..len) == Some(NAME))
 }
 

@@ -5,11 +5,11 @@ use crate::{Error, pci::Bdf};
 use std::{fmt, path::PathBuf, str::FromStr};
 
 /// The forms of an address, for messages.
-pub const FORMS: &str = "0000:01:00.0 (a PCI function; the way in follows from its driver), vfio:0000:01:00.0, \
+pub const FORMS: &str = "0000:01:00.0 (a PCI function; its driver determines the transport), vfio:0000:01:00.0, \
                          iommufd:…, noiommu:…, uio:…, sysfs:…, vfio-user:/path/to/socket, emu, and emu:key=value,… (see \
                          `upcie --help`)";
 
-/// Names a device and the way to it.
+/// Names a device and the transport to it.
 ///
 /// ```
 /// use upcie_core::device::Address;
@@ -21,13 +21,13 @@ pub const FORMS: &str = "0000:01:00.0 (a PCI function; the way in follows from i
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Address {
-    /// `0000:01:00.0`: a PCI function; the way in follows from the driver that is bound.
+    /// `0000:01:00.0`: a PCI function; its bound driver determines the transport.
     Pci(Bdf),
     /// `vfio:0000:01:00.0`: through its VFIO group.
     Vfio(Bdf),
     /// `iommufd:0000:01:00.0`: through its VFIO character device and iommufd.
     Iommufd(Bdf),
-    /// `noiommu:0000:01:00.0`: through VFIO's unsafe no-IOMMU mode: the device uses physical addresses.
+    /// `noiommu:0000:01:00.0`: through VFIO's unsafe no-IOMMU mode; the device uses physical addresses.
     Noiommu(Bdf),
     /// `uio:0000:01:00.0`: without an IOMMU, through uio_pci_generic.
     Uio(Bdf),
@@ -35,12 +35,12 @@ pub enum Address {
     Sysfs(Bdf),
     /// `vfio-user:/path`: a vfio-user server's socket.
     VfioUser(PathBuf),
-    /// `emu` or `emu:options`: the embedded controller; the options are the driver crate's to parse.
+    /// `emu` or `emu:options`: the embedded controller; the driver crate parses the options.
     Emulated(String),
 }
 
 impl Address {
-    /// The PCI function that it names, if it names one.
+    /// Returns the PCI function that the address names; `None` for other addresses.
     pub fn bdf(&self) -> Option<Bdf> {
         match self {
             Self::Pci(bdf)
@@ -63,7 +63,7 @@ impl FromStr for Address {
             text.parse::<Bdf>().map_err(|_| bad(format!("{text:?} is not domain:bus:device.function")))
         };
         match input.split_once(':') {
-            // Names that other programs take: one of them has colons.
+            // Checked first, because a transport id of another program contains colons.
             _ if hint(input).is_some() => Err(bad(hint(input).unwrap_or_default())),
             _ if input == "emu" => Ok(Self::Emulated(String::new())),
             Some(("emu", options)) => Ok(Self::Emulated(options.into())),
@@ -75,7 +75,7 @@ impl FromStr for Address {
             Some(("uio", rest)) => bdf(rest).map(Self::Uio),
             Some(("sysfs", rest)) => bdf(rest).map(Self::Sysfs),
             Some((scheme, _)) if scheme.contains(|c: char| !c.is_ascii_hexdigit()) => {
-                Err(bad(format!("{scheme:?} is not a way to reach a device")))
+                Err(bad(format!("{scheme:?} is not a transport")))
             }
             Some(_) => bdf(input).map(Self::Pci),
             None => Err(bad("it names no device".into())),
@@ -83,7 +83,7 @@ impl FromStr for Address {
     }
 }
 
-/// `&address` is good wherever something that becomes an address is taken.
+/// Lets `&address` be passed to functions that take `impl Into<Address>`.
 impl From<&Address> for Address {
     fn from(address: &Address) -> Self {
         address.clone()
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_with_the_forms() {
+    fn an_invalid_address_error_lists_the_forms() {
         for text in
             ["", "nvme0", "/dev/nvme0n1", "uio9:0000:01:00.0", "vfio-user:", "vfio:x", "0000:01:00.8", "::"]
         {

@@ -1,4 +1,4 @@
-//! One driver for a device.
+//! Exclusive use of a device by one driver.
 
 use super::Device;
 use crate::{Error, Result};
@@ -7,11 +7,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// A device that one driver has to itself: while this exists, no second claim of the device is given.
+/// A device that belongs to one driver: while this exists, a second claim of the device is refused.
 ///
-/// Drivers take one before they write to the device, and drop it when the device no longer does what they told it.
-/// Opening a function a second time, by whatever address, is refused by the kernel or by a lock
-/// ([`FunctionLock`](crate::pci::FunctionLock)); a claim is for those that share one handle.
+/// A driver takes a claim before it writes to the device, and drops it when the device has stopped executing its
+/// commands. The kernel or a lock ([`FunctionLock`](crate::pci::FunctionLock)) refuses to open a function a second time,
+/// by any address; a claim tells the users of one handle apart.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), upcie_core::Error> {
@@ -27,23 +27,23 @@ pub struct Claim {
     device: Arc<dyn Device>,
 }
 
-/// The addresses of those that are claimed: each is kept alive by its claim, so no other device has it.
+/// Addresses of the claimed devices. Each claim keeps its device alive, so no other device has the same address.
 static CLAIMED: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
 impl Claim {
     /// Takes `device` for one driver.
     ///
     /// # Errors
-    /// [`Error::Unusable`] when a driver has it already, and [`Error::Forked`] in a process that was forked since it was opened:
-    /// it is the parent's.
+    /// [`Error::Unusable`] when a driver has the device already, and [`Error::Forked`] in a process that was forked since
+    /// the device was opened: the device belongs to the parent.
     pub fn new(device: Arc<dyn Device>) -> Result<Self> {
         device.dma().check_owner("taking it for a driver")?;
         let mut claimed = claimed();
         if claimed.contains(&address(&device)) {
             return Err(Error::Unusable {
                 device: device.name().into(),
-                reason: "a driver in this process has it already, and a device has one: use that driver's handle (a clone of \
-                         it, say), or drop it with all that was made from it first"
+                reason: "a driver in this process has it already, and a device has only one driver: use that driver's handle (or a \
+                         clone of it), or first drop it with everything made from it"
                     .into(),
             });
         }
@@ -52,7 +52,7 @@ impl Claim {
         Ok(Self { device })
     }
 
-    /// The device, for what needs no claim.
+    /// Returns the device, for uses that need no claim.
     pub fn device(&self) -> &Arc<dyn Device> {
         &self.device
     }

@@ -1,4 +1,4 @@
-//! The configuration space that every device has.
+//! The configuration space of every device.
 
 use super::Device;
 use crate::{Result, pci::ConfigSpace};
@@ -13,7 +13,7 @@ impl<D: Device + ?Sized> ConfigSpace for D {
     }
 
     unsafe fn write_bytes(&self, offset: u16, data: &[u8]) -> Result<()> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller of `write_bytes` owes what `config_write` requires.
         unsafe { self.config_write(offset, data) }
     }
 }

@@ -1,8 +1,8 @@
-//! What to type in place of a name that other programs take.
+//! Suggests an address for a name that other programs use.
 
 use std::{fs, path::Path};
 
-/// Names the address that `input` probably means; `None` where it looks like nothing known.
+/// Suggests the address that `input` probably means; `None` if it resembles no known name.
 pub(super) fn hint(input: &str) -> Option<String> {
     hint_in(Path::new("/sys"), input)
 }
@@ -32,7 +32,7 @@ fn hint_in(sysfs: &Path, input: &str) -> Option<String> {
     })
 }
 
-/// A field of a transport id: `key=value` or `key:value`, separated by spaces.
+/// Returns a field of a transport id: `key=value` or `key:value`, separated by spaces.
 fn field<'a>(input: &'a str, key: &str) -> Option<&'a str> {
     input.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix(['=', ':']))
 }

@@ -1,13 +1,13 @@
-//! Where a device finds the bytes of a region.
+//! Device addresses of a region's bytes.
 
 /// The device addresses of a region.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Addresses {
-    /// All bytes side by side from this address on: an IOMMU sees to it, or it is one piece of memory.
+    /// All bytes are contiguous from this address on: an IOMMU maps them so, or they are one piece of memory.
     Linear(u64),
-    /// Each page of `1 << shift` bytes where it happens to be: physical addresses.
+    /// Each page of `1 << shift` bytes has an address of its own: physical addresses.
     Pages {
-        /// Log2 of the page's bytes.
+        /// Base-2 logarithm of the page size in bytes.
         shift: u32,
         /// The address of each page, in the order of the bytes.
         pages: Box<[u64]>,
@@ -15,7 +15,7 @@ pub enum Addresses {
 }
 
 impl Addresses {
-    /// Those of pages of `1 << shift` bytes; linear when they lie side by side.
+    /// Makes the addresses of pages of `1 << shift` bytes; linear if the pages are contiguous.
     pub fn of_pages(shift: u32, pages: Vec<u64>) -> Self {
         let follows = |pair: &[u64]| pair[0].checked_add(1 << shift) == Some(pair[1]);
         match pages.first() {
@@ -24,7 +24,7 @@ impl Addresses {
         }
     }
 
-    /// The address of the byte at `offset`, which is within the region; all-ones beyond the last page.
+    /// Returns the address of the byte at `offset`, which is within the region; all ones beyond the last page.
     #[inline]
     pub fn at(&self, offset: usize) -> u64 {
         match self {
@@ -36,7 +36,7 @@ impl Addresses {
         }
     }
 
-    /// Whether the `len` bytes from `offset` on lie side by side.
+    /// Returns whether the `len` bytes from `offset` on are contiguous for the device.
     pub fn is_contiguous(&self, offset: usize, len: usize) -> bool {
         match self {
             Self::Linear(_) => true,
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_page_is_where_it_is() {
+    fn each_page_has_its_own_address() {
         let scattered = Addresses::of_pages(21, vec![0x4000_0000, 0x1000_0000, 0x1020_0000]);
         assert_eq!(scattered.at(0x1f_ffff), 0x401f_ffff);
         assert_eq!(scattered.at(0x20_0000), 0x1000_0000);
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_side_by_side_are_linear() {
+    fn contiguous_pages_are_linear() {
         assert_eq!(Addresses::of_pages(21, vec![0x20_0000, 0x40_0000]), Addresses::Linear(0x20_0000));
         assert_eq!(Addresses::of_pages(12, vec![0x1000]), Addresses::Linear(0x1000));
     }

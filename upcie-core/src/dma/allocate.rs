@@ -1,4 +1,4 @@
-//! Regions of a space: new memory, memory that there is already, and memory in a device.
+//! Makes regions of a space: from new memory, existing memory, and memory in a device.
 
 use super::{Addresses, DmaSpace, Region, backing::Backing, space::Kind};
 use crate::{
@@ -11,26 +11,26 @@ use crate::{
 use std::sync::Arc;
 
 impl DmaSpace {
-    /// New memory of at least `len` bytes that the device reaches, of pages of `page`; `None` takes 2 MiB pages while
-    /// some are free, and small ones otherwise where an IOMMU translates.
+    /// Allocates at least `len` bytes of memory in pages of `page` and maps it for the device. `None` selects 2 MiB pages
+    /// while enough are free, and otherwise small ones, if an IOMMU translates.
     ///
     /// # Errors
-    /// [`Error::Memory`] when there are not enough pages (how many there are, and how to get more), and those of
+    /// [`Error::Memory`] when too few pages are free (it says how many there are, and how to get more), and those of
     /// [`map`](Self::map).
     pub fn allocate(self: &Arc<Self>, len: usize, page: Option<PageSize>) -> Result<Region> {
         self.map(self.memory(len, page)?)
     }
 
-    /// The same for memory that other processes are to have too ([`Region::export`]): no reference to its bytes is ever
-    /// formed, so buffers in it are read and written by copies.
+    /// Allocates memory that other processes may have too ([`Region::export`]). No reference to its bytes is ever formed,
+    /// so its buffers are read and written by copies.
     ///
     /// # Errors
-    /// As [`allocate`](Self::allocate).
+    /// Those of [`allocate`](Self::allocate).
     pub fn allocate_shared(self: &Arc<Self>, len: usize, page: Option<PageSize>) -> Result<Region> {
         self.map(self.memory(len, page)?.shared())
     }
 
-    /// New memory that suits it.
+    /// Allocates memory that is suitable for this space.
     fn memory(&self, len: usize, page: Option<PageSize>) -> Result<Memory> {
         self.check_owner("allocating DMA memory")?;
         if self.is_closed() {
@@ -49,23 +49,23 @@ impl DmaSpace {
                 let wanted = if free.saturating_mul(huge.bytes()) >= len { huge } else { PageSize::Small };
                 Memory::new_on(len, wanted, node).or_else(|error| match wanted {
                     PageSize::Small => Err(error),
-                    // Somebody else was faster.
+                    // Another process has taken the huge pages since they were counted.
                     _ => Memory::new_on(len, PageSize::Small, node),
                 })
             }
         }
     }
 
-    /// Makes `memory` visible to the device at an address of this space's choice (or, without an IOMMU, finds out where
-    /// it is), until the region is dropped.
+    /// Maps `memory` for the device at an address that this space chooses (without an IOMMU: looks up its physical
+    /// addresses), until the region is dropped.
     ///
-    /// Without an IOMMU, memory that has no name goes back to the system with its process, though the device may still
-    /// write to it if the process was killed: prefer [`allocate`](Self::allocate).
+    /// Without an IOMMU, unnamed memory returns to the system when its process ends. If the process was killed, the
+    /// device may still write to it: prefer [`allocate`](Self::allocate).
     ///
     /// # Errors
-    /// [`Error::Allocation`] when the address space has no room, [`Error::Unusable`] when the memory's pages are
-    /// smaller than the IOMMU's (without one: not huge), and the way in's errors (the locked-memory limit above all). For
-    /// memory behind a dma-buf these say what to do instead.
+    /// [`Error::Allocation`] when the address space is full, [`Error::Unusable`] when the memory's pages are smaller than
+    /// the IOMMU's (without an IOMMU: not huge), and the transport's errors, above all the locked-memory limit. For
+    /// memory behind a dma-buf these name the alternative.
     pub fn map(self: &Arc<Self>, memory: Memory) -> Result<Region> {
         self.check_owner("mapping DMA memory")?;
         let addresses = match &self.kind {
@@ -80,12 +80,12 @@ impl DmaSpace {
             }
             Kind::Physical(physical) => {
                 let found = physical.adopt(&memory).and_then(|()| self.find(&memory)).and_then(|addresses| {
-                    // Once more: what was being migrated meanwhile is noticed here.
+                    // Checks the addresses again, to notice pages that were being migrated during the lookup.
                     self.verify(&memory, &addresses).map(|()| addresses)
                 });
                 match found {
                     Ok(addresses) => addresses,
-                    // It may be memory that was in use before: then the device may still write to it.
+                    // The memory may have been in use before, so a device may still write to it.
                     Err(error) if memory.is_named() => {
                         physical.retire(memory);
                         return Err(error);
@@ -119,33 +119,34 @@ impl DmaSpace {
         Ok(Region::new(self.clone(), Backing::Host(memory), addresses))
     }
 
-    /// The `len` bytes at `offset` of a base address register as memory for DMA: a controller memory buffer.
+    /// Makes a region of the `len` bytes at `offset` of a base address register: a controller memory buffer.
     ///
-    /// It must be memory, and no registers: each page is read once, so that no page fault comes later.
+    /// The range must be memory, not registers: each page is read once, so that no page fault comes later.
     ///
-    /// With `shared`, the devices of this space reach it (peer-to-peer). Otherwise its addresses are only taken, for the
-    /// register's own device to be told to answer to them.
+    /// With `shared`, the devices of this space can access it (peer-to-peer). Otherwise its addresses are only reserved,
+    /// for the register's own device to be told to answer to them.
     ///
-    /// What peer-to-peer depends on, and who sees to it:
-    /// - *Address translation*: the device addresses given here go through the IOMMU of this space. Whether the peer's
-    ///   requests reach the other device at all is up to the switches and the root complex between them (access control
-    ///   services, ACS, may redirect or block them): try it with data that is verified.
-    /// - *Alignment and spacing*: mappings are whole pages; what else shares the register's page is shared, too. The
+    /// Peer-to-peer depends on these conditions:
+    /// - *Address translation*: the device addresses given here go through the IOMMU of this space. The switches and the
+    ///   root complex between two devices decide whether requests pass from one to the other (access control services,
+    ///   ACS, may redirect or block them): test it with data that you verify.
+    /// - *Alignment and spacing*: mappings are whole pages, so everything else in the register's page is shared, too. The
     ///   range is checked against the register.
-    /// - *Ordering and coherency*: accesses of this process to the memory are volatile, and uncached or write-combining;
-    ///   those of a peer are ordered with them only by the commands' completions. Write-combined stores are flushed by
-    ///   [`DmaBuf::write_at`](super::DmaBuf::write_at) ([`mmio_wmb`](crate::barrier::mmio_wmb) for stores by pointer).
-    /// - *Architecture*: x86-64's root complexes mostly forward between their ports; others, and some of these, don't.
-    ///   On aarch64 device memory takes aligned accesses only, which is what [`DmaBuf`](super::DmaBuf) uses.
+    /// - *Ordering and coherency*: this process accesses the memory by volatile accesses, uncached or write-combining;
+    ///   only the completions of a peer's commands order its accesses with them.
+    ///   [`DmaBuf::write_at`](super::DmaBuf::write_at) flushes write-combined stores (after stores by pointer issue
+    ///   [`mmio_wmb`](crate::barrier::mmio_wmb)).
+    /// - *Architecture*: most x86-64 root complexes forward between their ports; some do not, nor do many others. On
+    ///   aarch64 device memory takes aligned accesses only, which is what [`DmaBuf`](super::DmaBuf) uses.
     ///
     /// # Safety
-    /// `bar` is a register of a device that this process drives, which has it at its [bus address](Bar::bus_address); the
-    /// range is memory in it, and nothing else in this process hands out its bytes. What devices write there changes no
-    /// register and nothing that a driver relies on.
+    /// `bar` is a register of a device that this process drives, and the device has it at its [bus
+    /// address](Bar::bus_address). The range is memory, and nothing else in this process hands out its bytes. Writes of
+    /// devices to it change no register and nothing that a driver relies on.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] when the range is not in one mapped part of the register, [`Error::Allocation`] when the
-    /// space has no room, and for `shared` what the way in has against it.
+    /// space is full, and for `shared` the transport's errors.
     pub unsafe fn map_bar(
         self: &Arc<Self>,
         bar: &Bar,
@@ -197,11 +198,11 @@ impl DmaSpace {
     }
 }
 
-/// The way in refused a dma-buf: what to do instead.
+/// Adds the way out to the transport's refusal of a dma-buf.
 fn explain_dma_buf(error: Error) -> Error {
     let more = |operation| {
         format!(
-            "{operation}: the memory is a dma-buf, whose pages this way in can't pin (a kernel maps what has pages of \
+            "{operation}: the memory is a dma-buf, whose pages this transport can't pin (a kernel maps what has pages of \
              its own alone): import the memory file behind it instead (`Memory::import`)"
         )
     };

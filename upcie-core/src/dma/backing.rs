@@ -1,9 +1,9 @@
-//! What stands behind a region.
+//! The memory behind a region.
 
 use crate::{memory::Memory, mmio::Mapping};
 use std::sync::Arc;
 
-/// What a region is made of.
+/// The memory that a region is made of.
 #[derive(Debug)]
 pub(super) enum Backing {
     /// Memory of the host.
@@ -11,10 +11,10 @@ pub(super) enum Backing {
     /// A part of a base address register: memory in a device.
     Device {
         mapping: Arc<Mapping>,
-        /// Where the region begins in `mapping`, in bytes.
+        /// The region's first byte in `mapping`, in bytes.
         offset: usize,
         len: usize,
-        /// What the way in was asked to map for other devices: device address and bytes.
+        /// Device address and bytes that the transport has mapped for other devices.
         shared: Option<(u64, u64)>,
     },
 }

@@ -1,12 +1,12 @@
-//! Placement in one region: a buddy allocator whose bookkeeping is outside of the memory that it places.
+//! A buddy allocator for one region, with its bookkeeping outside of the region's memory.
 //!
-//! Every block is a power of two and aligned to its own size. A free costs a merge per level at most, so fragments
-//! never stay: what was freed is whole again.
+//! Every block is a power of two and aligned to its own size. Each free merges at most one block per level, so the memory
+//! does not stay fragmented.
 
 /// The smallest block, as a power of two: 512 bytes, one short logical block.
 pub(super) const MIN_SHIFT: u32 = 9;
 const NONE: u32 = u32::MAX;
-/// Marks the first unit of a free block in `tags`; the order is in the low bits.
+/// Marks the first unit of a free block in `tags`; the low bits are the block's order.
 const FREE: u8 = 0x80;
 
 /// Free blocks of one region, in units of the smallest block.
@@ -16,12 +16,12 @@ pub(super) struct Buddy {
     /// Previous and next free block of the same order, for units that start a free block.
     links: Vec<[u32; 2]>,
     heads: [u32; 32],
-    /// Bit `o`: there is a free block of order `o`.
+    /// Bit `o` is set if a block of order `o` is free.
     any: u32,
 }
 
 impl Buddy {
-    /// All of `bytes`, a power of two of at least one unit, free.
+    /// Makes an allocator of `bytes` free bytes: a power of two, at least one unit.
     pub(super) fn new(bytes: usize) -> Self {
         debug_assert!(bytes.is_power_of_two() && bytes >> MIN_SHIFT > 0);
         let units = bytes >> MIN_SHIFT;
@@ -30,13 +30,13 @@ impl Buddy {
         all
     }
 
-    /// The order of a block that holds `bytes` aligned to `align`.
+    /// Returns the order of a block that holds `bytes` aligned to `align`.
     pub(super) fn order(bytes: usize, align: usize) -> Option<u32> {
         let size = bytes.max(align).max(1 << MIN_SHIFT).checked_next_power_of_two()?;
         Some(size.ilog2() - MIN_SHIFT)
     }
 
-    /// Takes a block; its offset in bytes.
+    /// Allocates a block and returns its offset in bytes.
     pub(super) fn allocate(&mut self, order: u32) -> Option<usize> {
         let fits = self.any.checked_shr(order).filter(|&fits| fits != 0)?;
         let mut at = order + fits.trailing_zeros();
@@ -49,7 +49,7 @@ impl Buddy {
         Some((unit as usize) << MIN_SHIFT)
     }
 
-    /// Gives a block back.
+    /// Frees a block and merges it with its free buddies.
     pub(super) fn free(&mut self, offset: usize, mut order: u32) {
         let mut unit = (offset >> MIN_SHIFT) as u32;
         loop {
@@ -116,7 +116,7 @@ mod tests {
         let mut all: Vec<usize> = std::iter::from_fn(|| b.allocate(0)).collect();
         assert_eq!(all.len(), 32);
         assert_eq!(b.allocate(0), None);
-        // In an order that is neither first nor last in, first out.
+        // Free in an order that is neither FIFO nor LIFO.
         all.sort_by_key(|at| (at >> MIN_SHIFT).wrapping_mul(2_654_435_761) % 97);
         for at in all {
             b.free(at, 0);

@@ -1,4 +1,4 @@
-//! What can be done with a piece of DMA memory.
+//! Operations on a buffer in DMA memory.
 
 use super::{
     DmaBuf, Region,
@@ -12,26 +12,26 @@ use std::{
 };
 
 impl DmaBuf {
-    /// What the submission path needs, in one cache line.
+    /// Returns the fields that the submission path needs, in one cache line.
     #[inline(always)]
     pub fn transfer(&self) -> &Transfer {
         &self.descriptor().transfer
     }
 
-    /// Bytes in this segment; [`total_len`](Self::total_len) counts what is chained to it too.
+    /// Returns the bytes in this segment; [`total_len`](Self::total_len) includes the chained segments.
     #[inline]
     pub fn len(&self) -> usize {
         self.descriptor().len
     }
 
-    /// Whether it has no bytes.
+    /// Returns whether the buffer has no bytes.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The device address of the byte at `offset`. Bytes side by side here are so for the device within a page of the
-    /// memory's own page size.
+    /// Returns the device address of the byte at `offset`. Bytes that are contiguous here are contiguous for the device
+    /// within one page of the memory's own page size.
     ///
     /// # Panics
     /// When `offset` is not below [`len`](Self::len).
@@ -41,94 +41,95 @@ impl DmaBuf {
         self.region().map_or(0, |region| region.iova(self.offset_in_region() + offset))
     }
 
-    /// Where this process sees it: for raw access by code that knows when the device is done.
+    /// Returns the address in this process: for raw access by code that knows when the device is done.
     #[inline]
     pub fn as_ptr(&self) -> *mut u8 {
         self.descriptor().ptr.as_ptr()
     }
 
-    /// Whether its bytes are in a device, behind a base address register (a controller memory buffer). It derefs to
-    /// nothing then: it panics.
+    /// Returns whether the bytes are in a device, behind a base address register (a controller memory buffer). Deref
+    /// panics then.
     #[inline]
     pub fn is_device_memory(&self) -> bool {
         self.region().is_some_and(|region| region.is_device_memory())
     }
 
-    /// Whether other processes may read and write its bytes at any time ([`Region::export`]). It derefs to nothing then:
-    /// it panics.
+    /// Returns whether other processes may read and write the bytes at any time ([`Region::export`]). Deref panics then.
     pub fn is_shared(&self) -> bool {
         self.region().is_some_and(|region| region.is_shared())
     }
 
-    /// Whether it can only be copied from and to: it derefs to nothing then, which panics.
+    /// Returns whether the buffer can only be copied from and to. Deref panics then.
     #[inline]
     pub fn is_by_copy(&self) -> bool {
         self.descriptor().by_copy
     }
 
-    /// Its bytes, where nobody else has them; `None` where deref would panic, because it can only be
-    /// [copied](Self::is_by_copy) from and to.
+    /// Returns the bytes; `None` if the buffer can only be [copied](Self::is_by_copy) from and to, where deref would
+    /// panic.
     #[inline]
     pub fn as_slice(&self) -> Option<&[u8]> {
         (!self.is_by_copy()).then(|| &**self)
     }
 
-    /// The same to write to.
+    /// Returns the bytes for writing; `None` as for [`as_slice`](Self::as_slice).
     #[inline]
     pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
         (!self.is_by_copy()).then(|| &mut **self)
     }
 
-    /// The region that it lies in; `None` for the empty buffer.
+    /// Returns the region of the buffer; `None` for the empty buffer.
     pub fn region(&self) -> Option<&Arc<Region>> {
         self.home().region()
     }
 
-    /// Where it begins in its [`region`](Self::region), in bytes: what another process that has the region needs to know.
+    /// Returns the offset of the first byte in the [`region`](Self::region), in bytes: another process that has the
+    /// region finds the buffer by it.
     pub fn offset_in_region(&self) -> usize {
         // The buffer lies in the region.
         self.region().map_or(0, |region| self.as_ptr().addr() - region.as_ptr().addr())
     }
 
-    /// Whether all bytes are side by side for the device. Without an IOMMU those of different huge pages may not be.
+    /// Returns whether all bytes are contiguous for the device. Without an IOMMU different huge pages may not be.
     pub fn is_contiguous(&self) -> bool {
         let (at, len) = (self.offset_in_region(), self.len());
         self.region().is_none_or(|region| region.addresses().is_contiguous(at, len))
     }
 
-    /// Whether one device address leads to all bytes of this segment ([`transfer`](Self::transfer)`().iova` and what
-    /// follows), and none is in a device. Prepared, and so cheap enough for every command; a large buffer that is not
-    /// [ready](Transfer::ready) as a whole can be.
+    /// Returns whether all bytes of this segment are in host memory and contiguous for the device, from
+    /// [`transfer`](Self::transfer)`().iova` on. The answer is prepared, so it is cheap enough for every command. A large
+    /// buffer can be linear although it is not [ready](Transfer::ready).
     #[inline(always)]
     pub fn is_linear(&self) -> bool {
         self.descriptor().linear
     }
 
-    /// Reads the bytes from `offset` on. What is read of a device's memory, write-combined too, is no older than any
-    /// completion that was seen before this.
+    /// Reads the bytes from `offset` on. Data from a device's memory, even write-combining memory, is at least as new as
+    /// each completion seen before this call.
     ///
     /// # Panics
-    /// When they are not all in the buffer.
+    /// When the range is not within the buffer.
     pub fn read_at(&self, offset: usize, data: &mut [u8]) {
         let from = self.range(offset, data.len());
         if self.descriptor().by_copy {
             barrier::mmio_rmb();
-            // SAFETY: as many bytes of a live mapping, as just checked.
+            // SAFETY: `range` checked that the bytes are in the buffer, whose mapping lives.
             unsafe { mmio::copy_from(from, data) }
         } else {
             data.copy_from_slice(&self[offset..offset + data.len()]);
         }
     }
 
-    /// Writes `data` to the bytes from `offset` on. What is written to a device's memory, write-combined too, comes before
-    /// every doorbell that is rung after this.
+    /// Writes `data` to the bytes from `offset` on. Data for a device's memory, even write-combining memory, arrives
+    /// before each doorbell rung after this call.
     ///
     /// # Panics
-    /// When they are not all in the buffer.
+    /// When the range is not within the buffer.
     pub fn write_at(&mut self, offset: usize, data: &[u8]) {
         let to = self.range(offset, data.len());
         if self.descriptor().by_copy {
-            // SAFETY: as many bytes of a live mapping, as just checked, and the buffer is borrowed mutably.
+            // SAFETY: `range` checked that the bytes are in the buffer, whose mapping lives; the buffer is borrowed
+            // mutably.
             unsafe { mmio::copy_to(to, data) };
             barrier::mmio_wmb();
         } else {
@@ -154,7 +155,7 @@ impl DmaBuf {
         }
     }
 
-    /// What deref checks.
+    /// Panics if the buffer must not be dereferenced.
     #[inline]
     fn assert_host(all: &Descriptor) {
         #[cold]
@@ -170,8 +171,8 @@ impl DmaBuf {
         }
     }
 
-    /// The part `range` (in bytes) of the buffer, as a buffer of its own. The rest stays with it, out of reach:
-    /// [`whole`](Self::whole) gives all of it back.
+    /// Takes the part `range` (in bytes) of the buffer as a buffer of its own. The remaining bytes are out of reach until
+    /// [`whole`](Self::whole) restores the buffer.
     ///
     /// # Panics
     /// When the range is empty or not within the buffer, or the buffer is chained.
@@ -181,7 +182,7 @@ impl DmaBuf {
         Self::part(&parent, range)
     }
 
-    /// Cuts it in two at `mid`. The memory goes back when both are dropped.
+    /// Splits the buffer at `mid`. The memory is freed when both halves are dropped.
     ///
     /// # Panics
     /// When a half would be empty, or the buffer is chained.
@@ -191,10 +192,10 @@ impl DmaBuf {
         (Self::part(&parent, 0..mid), Self::part(&parent, mid..len))
     }
 
-    /// What a part was cut from, as one buffer again.
+    /// Restores the buffer that a part was cut from.
     ///
     /// # Errors
-    /// The part itself, when it is not one, is chained, or when other parts of the same buffer still exist.
+    /// Returns the buffer unchanged when it is not a part, is chained, or other parts of the same buffer exist.
     pub fn whole(mut self) -> Result<Self, Self> {
         let Some(all) = self.descriptor_mut() else { return Err(self) };
         if all.next.is_some() {
@@ -227,7 +228,7 @@ impl DmaBuf {
         let iova = |offset: usize| parent.iova(range.start + offset);
         let companion = all.home.prepare().and_then(|prepare| prepare.prepare(&iova, len, None));
         let (region, by_copy) = (all.home.region().cloned(), all.by_copy);
-        // SAFETY: within the parent's bytes, as asserted.
+        // SAFETY: the start is within the parent's bytes, as asserted.
         let ptr = unsafe { all.ptr.add(range.start) };
         let linear = region
             .as_ref()
@@ -251,7 +252,8 @@ impl DmaBuf {
         }))
     }
 
-    /// Appends `next` (which may be a chain) as a further segment: a command given the first transfers all of them.
+    /// Appends `next`, which may be a chain, as a further segment: a command with the first segment transfers all of
+    /// them.
     pub fn chain(&mut self, next: Self) {
         let mut last = self;
         while last.descriptor().next.is_some() {
@@ -262,12 +264,12 @@ impl DmaBuf {
                 all.transfer.ready = 0;
                 all.next = Some(next);
             }
-            // Nothing can hang on the empty buffer, which has nothing to transfer either.
+            // The empty buffer is immutable and has nothing to transfer: `next` replaces it.
             None => *last = next,
         }
     }
 
-    /// Takes off what was chained to this segment.
+    /// Detaches and returns the segments that follow this one.
     pub fn unchain(&mut self) -> Option<Self> {
         let all = self.descriptor_mut()?;
         let next = all.next.take();
@@ -275,17 +277,17 @@ impl DmaBuf {
         next
     }
 
-    /// The next segment of a chain.
+    /// Returns the next segment of a chain.
     pub fn next(&self) -> Option<&Self> {
         self.descriptor().next.as_ref()
     }
 
-    /// This segment and those chained to it.
+    /// Iterates over this segment and the chained ones.
     pub fn segments(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |segment| segment.next())
     }
 
-    /// Bytes in all segments.
+    /// Returns the bytes in all segments.
     pub fn total_len(&self) -> usize {
         self.segments().map(Self::len).sum()
     }
@@ -300,16 +302,17 @@ impl Default for DmaBuf {
 impl Deref for DmaBuf {
     type Target = [u8];
 
-    /// Its bytes.
+    /// Returns the bytes.
     ///
     /// # Panics
-    /// When it can only be [copied](DmaBuf::is_by_copy) from and to; [`as_slice`](DmaBuf::as_slice) asks first.
+    /// When the buffer can only be [copied](DmaBuf::is_by_copy) from and to; [`as_slice`](DmaBuf::as_slice) checks that
+    /// first.
     #[inline]
     fn deref(&self) -> &[u8] {
         let all = self.descriptor();
         Self::assert_host(all);
-        // SAFETY: `len` initialised bytes that this handle owns; the device writes to no buffer that is not in flight
-        // (the module's trust model), and one in flight is owned by its command.
+        // SAFETY: this handle owns the `len` initialised bytes. The device writes only to buffers in flight (the module's
+        // trust model), and the command owns those.
         unsafe { std::slice::from_raw_parts(all.ptr.as_ptr(), all.len) }
     }
 }
@@ -319,7 +322,8 @@ impl DerefMut for DmaBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
         let all = self.descriptor();
         Self::assert_host(all);
-        // SAFETY: as in `deref`, and the handle is borrowed mutably.
+        // SAFETY: this handle owns the `len` initialised bytes and is borrowed mutably. The device writes only to buffers
+        // in flight (the module's trust model), and the command owns those.
         unsafe { std::slice::from_raw_parts_mut(all.ptr.as_ptr(), all.len) }
     }
 }

@@ -1,21 +1,22 @@
-//! The handle to a piece of DMA memory, the descriptor that it points to, and where both come from.
+//! The handle to a buffer in DMA memory, its descriptor, and their origin.
 
 use super::{Prepare, Region};
 use std::{mem::ManuallyDrop, ptr::NonNull, sync::Arc};
 
-/// A buffer that a device can read and write: one pointer wide, moved for free, returned to its heap on drop.
+/// A buffer that a device can read and write: one pointer wide, cheap to move, returned to its heap on drop.
 ///
-/// It derefs to its bytes, if nobody else has them: those in a device ([`is_device_memory`](Self::is_device_memory)), those
-/// that other processes have ([`is_shared`](Self::is_shared)) and those of a device that is not trusted
-/// ([`Heap::by_copy`](crate::dma::Heap::by_copy)) are read and written by [`read_at`](Self::read_at) and [`write_at`](Self::write_at), which do for all;
-/// deref panics, and [`as_slice`](Self::as_slice) is `None`. While a command is in flight the command owns the buffer, so nobody can look at
-/// bytes that the device is changing. The bytes are what the last user left there, unless zeroed ones were asked for.
+/// It derefs to its bytes if nobody else can write to them. Otherwise deref panics, [`as_slice`](Self::as_slice) is
+/// `None`, and [`read_at`](Self::read_at) and [`write_at`](Self::write_at), which work for all buffers, copy the bytes:
+/// this is so for [device memory](Self::is_device_memory), memory that is [shared](Self::is_shared) with other processes,
+/// and buffers of a device that is not trusted ([`Heap::by_copy`](crate::dma::Heap::by_copy)). While a command is in
+/// flight it owns the buffer, so nobody can look at bytes that the device is changing. A new buffer has its last user's
+/// bytes, unless zeroed ones were asked for.
 ///
-/// A reference that deref gives rests on the device: one that writes to a buffer whose command it has completed makes
-/// it undefined behaviour (see the [module](super)).
+/// A reference made by deref relies on the device: if the device writes to a buffer whose command it has completed, the
+/// reference is undefined behaviour (see the [module](super)).
 ///
 /// Buffers can be cut ([`slice`](Self::slice), [`split_at`](Self::split_at)) and chained ([`chain`](Self::chain)) for
-/// scattered transfers; both keep the handle one pointer wide.
+/// scattered transfers; the handle stays one pointer wide.
 pub struct DmaBuf(NonNull<Descriptor>);
 
 // SAFETY: the handle owns its descriptor and bytes exclusively.
@@ -28,10 +29,10 @@ impl DmaBuf {
         Self(NonNull::from(Box::leak(descriptor)))
     }
 
-    /// A buffer of no bytes, which belongs to no device: what commands without data carry. Costs nothing.
+    /// Makes a buffer of no bytes, which belongs to no device and costs nothing: for commands without data.
     #[inline]
     pub const fn empty() -> Self {
-        // SAFETY: a static is not at address 0. Never written through: `descriptor_mut` refuses it.
+        // SAFETY: a static is not at address 0. It is never written through the pointer: `descriptor_mut` refuses it.
         Self(unsafe { NonNull::new_unchecked((&raw const EMPTY).cast_mut()) })
     }
 
@@ -41,12 +42,12 @@ impl DmaBuf {
         unsafe { self.0.as_ref() }
     }
 
-    /// `None` for the empty buffer, which is shared and never changed.
+    /// Returns the descriptor for changes; `None` for the empty buffer, which is shared and immutable.
     pub(super) fn descriptor_mut(&mut self) -> Option<&mut Descriptor> {
         if std::ptr::eq(self.0.as_ptr(), &EMPTY) {
             return None;
         }
-        // SAFETY: a leaked box that only this handle points to, and the handle is borrowed mutably.
+        // SAFETY: only this handle points to the leaked box, and the handle is borrowed mutably.
         Some(unsafe { self.0.as_mut() })
     }
 
@@ -61,10 +62,10 @@ impl Drop for DmaBuf {
         #[cold]
         #[inline(never)]
         fn give_back(mut at: NonNull<Descriptor>) {
-            // A chain, and parts cut from parts, are taken apart by loops: dropped recursively, long ones would use up
-            // the stack.
+            // Chains, and parts of parts, are taken apart by loops: recursive drops of long ones would overflow the
+            // stack.
             loop {
-                // SAFETY: leaked by `from_descriptor`; the handle, its one owner, is being dropped.
+                // SAFETY: `from_descriptor` leaked the box; the handle, its one owner, is being dropped.
                 let mut all = unsafe { Box::from_raw(at.as_ptr()) };
                 let mut next = all.next.take();
                 while let Some(mut segment) = next {
@@ -81,7 +82,7 @@ impl Drop for DmaBuf {
     }
 }
 
-/// What a driver's submission path reads of a buffer: prepared once, when the buffer is made.
+/// The fields of a buffer that a driver's submission path reads, prepared when the buffer is made.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct Transfer {
@@ -89,33 +90,33 @@ pub struct Transfer {
     pub iova: u64,
     /// The driver's word for the whole buffer (see [`Prepare`](super::Prepare)): NVMe's second PRP entry.
     pub companion: u64,
-    /// The id of the address space that `iova` is in.
+    /// The id of the address space of `iova`.
     pub space: u64,
-    /// The bytes that `iova` and `companion` describe: the buffer's length, or 0 when they don't suffice (a chain, a
-    /// part that needs a list of its own, more than the device takes at once) and the driver has to look closer.
+    /// The number of bytes that `iova` and `companion` describe: the buffer's length, or 0 if the driver has to examine
+    /// the buffer (a chain, a part that needs its own list, more bytes than the device takes at once).
     pub ready: u32,
 }
 
-/// Everything there is to know of a buffer; never in DMA memory.
+/// The state of a buffer, which is never in DMA memory.
 #[repr(C, align(64))]
 pub(super) struct Descriptor {
     pub(super) transfer: Transfer,
-    /// What `transfer.ready` is while the buffer is not chained.
+    /// The value of `transfer.ready` while the buffer is not chained.
     pub(super) whole: u32,
-    /// All bytes of this segment are side by side for the device, and none of them in a device.
+    /// Whether all bytes of this segment are in host memory and contiguous for the device.
     pub(super) linear: bool,
     pub(super) ptr: NonNull<u8>,
     pub(super) len: usize,
     pub(super) next: Option<DmaBuf>,
     pub(super) home: Home,
-    /// Behind a base address register, or other processes' too: no reference to its bytes is ever formed.
+    /// Set for device memory, shared memory and untrusted devices: no reference to the bytes is ever formed.
     pub(super) by_copy: bool,
 }
 
-// SAFETY: a descriptor is reached through its one `DmaBuf` only (or is the immutable empty one); what `ptr` points to
-// belongs to that handle alone.
+// SAFETY: a descriptor is reached only through its one `DmaBuf` (or is the immutable empty one), and the bytes at `ptr`
+// belong to that handle alone.
 unsafe impl Send for Descriptor {}
-// SAFETY: as above; shared access reads plain fields.
+// SAFETY: shared access only reads plain fields.
 unsafe impl Sync for Descriptor {}
 
 pub(super) static EMPTY: Descriptor = Descriptor {
@@ -129,12 +130,12 @@ pub(super) static EMPTY: Descriptor = Descriptor {
     home: Home::None,
 };
 
-/// What hands out blocks: a heap, which is above this.
+/// The owner of blocks: a heap, which is in a higher layer.
 pub(super) trait BlockSource: Send + Sync {
-    /// Says who prepares its buffers.
+    /// Returns the driver's preparation of buffers.
     fn prepare(&self) -> Option<&dyn Prepare>;
 
-    /// Takes a block back, and the descriptor of the buffer that had it.
+    /// Takes back a block and the descriptor of its buffer.
     fn take_back(&self, block: Block, descriptor: Box<Descriptor>);
 }
 
@@ -146,11 +147,11 @@ pub(super) struct Block {
     pub(super) offset: usize,
 }
 
-/// Where a buffer's memory goes when it is dropped.
+/// The owner to which a dropped buffer returns its memory.
 pub(super) enum Home {
-    /// Nowhere: the empty buffer, or a descriptor that has been taken apart.
+    /// No owner: the empty buffer, or a descriptor that has been taken apart.
     None,
-    /// A heap's block, and the list, which is in the heap for lists; empty where none is needed.
+    /// A heap's block, and the list from the heap of lists; the list is empty if none is needed.
     Block { source: Arc<dyn BlockSource>, region: Arc<Region>, block: Block, list: DmaBuf },
     /// A part of another buffer.
     Part(Arc<DmaBuf>, Option<Arc<Region>>),
@@ -176,7 +177,7 @@ impl Home {
         }
     }
 
-    /// Frees a block; a part gives what it was cut from, if it was the last that held it.
+    /// Frees a block. For the last part of a buffer, returns that buffer.
     pub(super) fn give_back(mut descriptor: Box<Descriptor>) -> Option<DmaBuf> {
         match std::mem::replace(&mut descriptor.home, Self::None) {
             Self::None => None,

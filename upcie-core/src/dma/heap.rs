@@ -18,9 +18,9 @@ use std::{
     time::Duration,
 };
 
-/// The first region, and the least by which a heap grows: one huge page.
+/// Size of the first region, and the smallest growth of a heap: one huge page.
 const REGION_MIN: usize = 2 << 20;
-/// The same of a heap for rings and lists: two pairs of queues of 1024 entries with their lists.
+/// The same for a private heap: room for two queue pairs of 1024 entries with their lists.
 const PRIVATE_MIN: usize = 512 << 10;
 /// The largest allocation.
 const REGION_MAX: usize = 1 << 30;
@@ -31,7 +31,7 @@ const TURN: Duration = Duration::from_secs(30);
 /// A region, or a part of one, with what is free in it.
 struct Piece {
     region: Arc<Region>,
-    /// Where it begins in the region, in bytes.
+    /// The piece's first byte in the region, in bytes.
     start: usize,
     buddy: Buddy,
 }
@@ -39,7 +39,7 @@ struct Piece {
 #[derive(Default)]
 struct State {
     regions: Vec<Piece>,
-    /// Descriptors to use again: a heap in a steady state asks the system's allocator for nothing.
+    /// Descriptors for reuse: a heap in a steady state does not call the system's allocator.
     #[expect(clippy::vec_box, reason = "what is kept is the allocation, which a `DmaBuf` points to")]
     spare: Vec<Box<Descriptor>>,
     in_use: usize,
@@ -84,17 +84,17 @@ struct Taken {
 
 /// Hands out [`DmaBuf`]s from regions that it maps as it grows; several threads may use it.
 ///
-/// A block is the length (or the alignment, if that is more) rounded up to a power of two, 512 bytes at least, 1 GiB at
-/// most, and is aligned to its own size. Memory that was freed is merged and used again; the heap keeps its regions
-/// until it and all its buffers are gone.
+/// A block is the length (or the alignment, if larger) rounded up to a power of two, from 512 bytes to 1 GiB, and is
+/// aligned to its own size. Freed blocks are merged and reused; the heap keeps its regions until it and all its buffers
+/// are gone.
 ///
-/// Lists of buffers, which send the device to memory, are in regions of another heap: no buffer's
+/// The lists of buffers tell the device which memory to access. They are in regions of another heap, so no buffer's
 /// [`region`](DmaBuf::region) leads to them.
 pub struct Heap {
     space: Arc<DmaSpace>,
     growth: Growth,
     prepared: Option<Prepared>,
-    /// Its buffers deref to nothing.
+    /// Whether its buffers do not deref.
     by_copy: bool,
     /// Held for a few steps in memory at a time, never while something is waited for.
     state: Mutex<State>,
@@ -102,27 +102,27 @@ pub struct Heap {
     growing: Gate<()>,
 }
 
-/// Who prepares a heap's buffers, and where their lists are.
+/// The driver's preparation of a heap's buffers, and the heap of their lists.
 struct Prepared {
     by: Box<dyn Prepare>,
     lists: Arc<Heap>,
 }
 
-/// Where a heap's memory comes from.
+/// The origin of a heap's memory.
 #[derive(Debug, Clone, Copy)]
 enum Growth {
-    /// The host: more when it is needed, of these pages (`None`: see [`DmaSpace::allocate`]).
+    /// Host memory in these pages, allocated on demand (`None`: see [`DmaSpace::allocate`]).
     Host(Option<PageSize>),
-    /// The host, in smaller steps, of smaller pages at first: for rings and lists.
+    /// Host memory in smaller steps, of smaller pages at first: for rings and lists.
     Private(Option<PageSize>),
-    /// There is what there is.
+    /// One region, which does not grow.
     Fixed,
 }
 
 impl Heap {
-    /// An empty heap over `space`, made of `pages`; `None` takes 2 MiB pages while some are free and small ones
-    /// otherwise, where the space takes those. `prepare` is what the driver wants to know of each buffer; without it
-    /// no buffer is [ready](super::Transfer::ready). Their lists are in a [private](Self::private) heap.
+    /// Makes an empty heap over `space`, in pages of `pages`. `None` selects 2 MiB pages while some are free, and
+    /// otherwise small ones if the space takes them. `prepare` prepares each buffer for the driver; without it no buffer
+    /// is [ready](super::Transfer::ready). The buffers' lists are in a [private](Self::private) heap.
     pub fn new(
         space: &Arc<DmaSpace>,
         pages: Option<PageSize>,
@@ -131,10 +131,10 @@ impl Heap {
         Self::growing(space, pages, prepare, false)
     }
 
-    /// The same, but its buffers deref to nothing: they are only copied [from](DmaBuf::read_at) and [to](DmaBuf::write_at). For a
-    /// device that may write to memory when no command of its names it: no reference to such memory is ever formed, so
-    /// that what it writes is wrong data and nothing worse. So are the buffers of heaps [over](Self::over) a region whose lists are
-    /// in this one.
+    /// Makes a heap as [`new`](Self::new) does, whose buffers do not deref: they are only copied [from](DmaBuf::read_at)
+    /// and [to](DmaBuf::write_at). Use it for a device that may write to memory outside of its commands in flight: no
+    /// reference to such memory is ever formed, so such a write is wrong data and nothing worse. A heap
+    /// [over](Self::over) a region does the same if its heap of lists was made so ([`private`](Self::private)).
     pub fn by_copy(
         space: &Arc<DmaSpace>,
         pages: Option<PageSize>,
@@ -153,22 +153,22 @@ impl Heap {
         Self::of(space, Growth::Host(pages), prepared, by_copy, State::default())
     }
 
-    /// An empty heap for what sends a device to memory: a driver's rings and the lists of its users' buffers. The driver
-    /// keeps it to itself, so that no buffer that users get leads to its regions.
+    /// Makes an empty heap for memory that tells the device which memory to access: a driver's rings, and the lists of
+    /// its users' buffers. The driver keeps it to itself, so that no user's buffer leads to its regions.
     ///
-    /// It grows by 512 KiB at first, of small pages where an IOMMU translates and of one 2 MiB page elsewhere, and takes
-    /// `pages` (as in [`new`](Self::new)) where 2 MiB and more are needed at once.
+    /// It grows by 512 KiB at first, in small pages with an IOMMU and by one 2 MiB page without. If it needs 2 MiB or
+    /// more at once, it takes `pages`, as in [`new`](Self::new).
     ///
-    /// With `by_copy`, the buffers of heaps whose lists are in this one deref to nothing ([`by_copy`](Self::by_copy)).
+    /// With `by_copy`, the buffers of heaps whose lists are in this one do not deref ([`by_copy`](Self::by_copy)).
     pub fn private(space: &Arc<DmaSpace>, pages: Option<PageSize>, by_copy: bool) -> Arc<Self> {
         Self::of(space, Growth::Private(pages), None, by_copy, State::default())
     }
 
-    /// As [`new`](Self::new), over the space of `lists`, a [private](Self::private) heap of the driver's for the lists of
-    /// the buffers.
+    /// Makes a heap as [`new`](Self::new) does, in the space of `lists`: the driver's [private](Self::private) heap for
+    /// the lists of the buffers.
     ///
     /// # Errors
-    /// [`Error::Unusable`] when `lists` is no private heap.
+    /// [`Error::Unusable`] when `lists` is not a private heap.
     pub fn with_lists(
         pages: Option<PageSize>,
         prepare: Box<dyn Prepare>,
@@ -189,7 +189,7 @@ impl Heap {
         Arc::new(Self { space: space.clone(), growth, prepared, by_copy, state, growing })
     }
 
-    /// Itself, if lists may be in it.
+    /// Returns the heap itself if it may hold lists.
     fn for_lists(self: &Arc<Self>) -> Result<&Arc<Self>> {
         if let Growth::Private(_) = self.growth {
             return Ok(self);
@@ -202,12 +202,12 @@ impl Heap {
         })
     }
 
-    /// A heap of `region` alone (a controller memory buffer, or memory that is shared with other processes, say), which
-    /// never grows. The lists of its buffers come from `lists`, a [private](Self::private) heap of the same space.
+    /// Makes a heap of `region` alone (a controller memory buffer, or memory shared with other processes), which never
+    /// grows. The lists of its buffers come from `lists`, a [private](Self::private) heap of the same space.
     ///
     /// # Errors
-    /// [`Error::Unusable`] when the region is in another space than `lists`, or has less than 512 bytes, and when `lists`
-    /// is no private heap: others may write there.
+    /// [`Error::Unusable`] when the region is in another space than `lists`, or has less than 512 bytes, or `lists` is
+    /// not a private heap, so that others may write there.
     pub fn over(region: Region, prepare: Option<Box<dyn Prepare>>, lists: &Arc<Self>) -> Result<Arc<Self>> {
         let space = region.space().clone();
         let unusable =
@@ -217,7 +217,7 @@ impl Heap {
         }
         let lists = lists.for_lists()?.clone();
         let region = Arc::new(region);
-        // Blocks are aligned to their size by their address, and pieces to place them in are powers of two.
+        // Blocks are aligned by address to their size, and a piece's length is a power of two.
         let (mut state, mut at) = (State::default(), 0);
         while region.len() - at >= 1 << MIN_SHIFT {
             let largest = 1 << (region.len() - at).min(REGION_MAX).ilog2();
@@ -237,12 +237,12 @@ impl Heap {
         Ok(Self::of(&space, Growth::Fixed, prepared, by_copy, state))
     }
 
-    /// The address space that the buffers are in.
+    /// Returns the address space of the buffers.
     pub fn space(&self) -> &Arc<DmaSpace> {
         &self.space
     }
 
-    /// A buffer of `len` bytes with whatever was in them.
+    /// Allocates a buffer of `len` bytes, whose contents are unspecified.
     ///
     /// # Errors
     /// [`Error::Allocation`] for no bytes or more than 1 GiB, and those of mapping more memory. [`Error::Timeout`] when other
@@ -251,22 +251,22 @@ impl Heap {
         self.alloc_block(len, 1)
     }
 
-    /// A buffer of `len` bytes, all zero.
+    /// Allocates a buffer of `len` zero bytes.
     ///
     /// # Errors
-    /// As [`alloc`](Self::alloc).
+    /// Those of [`alloc`](Self::alloc).
     pub fn alloc_zeroed(self: &Arc<Self>, len: usize) -> Result<DmaBuf> {
         let mut buf = self.alloc(len)?;
         buf.zero();
         Ok(buf)
     }
 
-    /// A buffer of `len` bytes that are side by side for the device too, whose device address is a multiple of `align`, a
-    /// power of two: rings. Without an IOMMU no more than a huge page is sure to be.
+    /// Allocates a buffer of `len` bytes that are contiguous for the device too, at a device address that is a multiple
+    /// of `align`, a power of two: for rings. Without an IOMMU only the bytes of one huge page are sure to be contiguous.
     ///
     /// # Errors
-    /// As [`alloc`](Self::alloc), and for an `align` that is not a power of two, or when the memory that there is lies
-    /// scattered.
+    /// Those of [`alloc`](Self::alloc); [`Error::Allocation`] when `align` is not a power of two, or the free memory is
+    /// not contiguous.
     pub fn alloc_aligned(self: &Arc<Self>, len: usize, align: usize) -> Result<DmaBuf> {
         let buf = self.alloc_block(len, align)?;
         if buf.is_contiguous() && buf.iova(0) % align as u64 == 0 {
@@ -291,7 +291,8 @@ impl Heap {
         let order = Buddy::order(len, align)
             .filter(|&order| order + MIN_SHIFT <= REGION_MAX.ilog2())
             .ok_or_else(|| refuse("more than the 1 GiB that one buffer can have"))?;
-        // Before the lock, which a thread that was not forked along may hold. A child would hand out its parent's memory.
+        // Checked before locking: in a forked child the lock may be held by a thread that exists only in the parent. The
+        // child would also hand out its parent's memory.
         self.space.check_owner("allocating DMA memory")?;
         self.check_stopped(refuse)?;
         let now = self.lock().take(order);
@@ -343,20 +344,20 @@ impl Heap {
         }))
     }
 
-    /// Its lock, for a test.
+    /// Locks the heap, for a test.
     #[cfg(test)]
     pub(super) fn hold(&self) -> impl Drop + '_ {
         self.lock()
     }
 
-    /// Bytes of memory that the heap has mapped, and the heap of its lists; of a heap [over](Self::over) a region, those of
-    /// the region.
+    /// Returns the bytes that the heap and the heap of its lists have mapped; for a heap [over](Self::over) a region, the
+    /// region's bytes.
     pub fn footprint(&self) -> usize {
         self.sum(State::footprint)
     }
 
-    /// Bytes in blocks that are handed out, those of the heap of its lists included; of a heap [over](Self::over) a region,
-    /// those in the region.
+    /// Returns the bytes in allocated blocks, including those of the heap of its lists; for a heap [over](Self::over) a
+    /// region, only those in the region.
     pub fn in_use(&self) -> usize {
         self.sum(|state| state.in_use)
     }
@@ -369,24 +370,24 @@ impl Heap {
         }
     }
 
-    /// Checks that no memory of it has [moved](Region::verify).
+    /// Checks that none of its memory has [moved](Region::verify).
     ///
     /// # Errors
-    /// [`Error::Unusable`] when some has.
+    /// [`Error::Unusable`] when some has moved.
     pub fn verify(&self) -> Result<()> {
         self.regions().iter().try_for_each(|region| region.verify())?;
         self.prepared.as_ref().map_or(Ok(()), |prepared| prepared.lists.verify())
     }
 
-    /// Has `fill` fill list memory of `bytes`, its entries zero.
+    /// Allocates zeroed list memory of `bytes` and lets `fill` fill it.
     fn list(
         self: &Arc<Self>,
         bytes: usize,
         fill: impl FnOnce(List<'_>) -> Option<u64>,
     ) -> Result<(DmaBuf, Option<u64>)> {
         let buf = self.alloc_aligned(bytes, bytes.next_power_of_two().min(host_page_size()))?;
-        // SAFETY: a fresh buffer of at least `bytes`, 512-aligned, which nobody else has, its bytes initialised (the
-        // region's were zero at first).
+        // SAFETY: the new buffer has at least `bytes`, is 512-aligned and unshared, and its bytes are initialised (a
+        // region is zeroed at first).
         let entries = unsafe { entries(buf.as_ptr(), bytes) };
         let companion = fill(List { entries, iova: buf.iova(0) });
         Ok((buf, companion))
@@ -443,14 +444,14 @@ impl Heap {
         let footprint = self.lock().footprint();
         let wanted = least.max((footprint / 2).next_power_of_two()).min(REGION_MAX);
         let map = |len| match self.growth {
-            // A huge page for little is saved, where that goes.
+            // Save a huge page where a little memory is needed and the space takes small pages.
             Growth::Private(_) if len < REGION_MIN => {
                 let small = self.space.smallest_page();
                 self.space.allocate(len, Some(small)).or_else(|_| self.space.allocate(len, pages))
             }
             _ => self.space.allocate(len, pages),
         };
-        // What the heap would like may be more than there is: then what it needs.
+        // If the preferred size is not available, map the size that is needed.
         let region = map(wanted).or_else(|error| if wanted > least { map(least) } else { Err(error) })?;
         let buddy = Buddy::new(region.len());
         let mut state = self.lock();
@@ -467,12 +468,12 @@ impl Heap {
     }
 }
 
-/// The words of list memory, zeroed.
+/// Returns the words of list memory, zeroed.
 ///
 /// # Safety
-/// `bytes` bytes at `base`, aligned to 8, are initialised and nobody else's for as long as the list is used.
+/// `bytes` bytes at `base`, aligned to 8, are initialised and belong to the caller alone while the list is used.
 unsafe fn entries<'a>(base: *mut u8, bytes: usize) -> &'a mut [u64] {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the bytes are initialised, aligned and unshared.
     let entries = unsafe { std::slice::from_raw_parts_mut(base.cast::<u64>(), bytes.div_ceil(8)) };
     entries.fill(0);
     entries
@@ -487,7 +488,7 @@ impl BlockSource for Heap {
         let mut state = match self.state.try_lock() {
             Ok(state) => state,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // A forked child: whoever held the lock is in the parent, and will never give it back here.
+            // A forked child: the lock's holder exists only in the parent and never releases it here.
             Err(TryLockError::WouldBlock) if self.space.is_inherited() => return,
             Err(TryLockError::WouldBlock) => self.lock(),
         };

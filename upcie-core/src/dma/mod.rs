@@ -1,18 +1,18 @@
-//! Memory shared with a device.
+//! Memory that a device accesses.
 //!
-//! A [`DmaSpace`] is where a device's addresses live. A [`Region`] is memory mapped into it. A [`Heap`] cuts regions
-//! into [`DmaBuf`]s. Each keeps the next alive: buffer → heap → region → space → the way in.
+//! A [`DmaSpace`] is a device's address space. A [`Region`] is memory mapped into it. A [`Heap`] divides regions into
+//! [`DmaBuf`]s. Each keeps the next alive: buffer → heap → region → space → transport.
 //!
 //! # Trust
-//! The device writes only to the buffers of commands that it has not completed. DMA memory holds rings, lists and data
-//! only, never Rust state, and what a device puts into rings is checked. But the heap stays mapped, IOMMU or not: a device
-//! that writes to a buffer whose command it has completed, or that no command named, changes bytes to which the program may
-//! have a reference by then. That is undefined behaviour: a `str` that was checked is no longer UTF-8. Neither this library
-//! nor an IOMMU can prevent it. A vfio-user server has the descriptors of all DMA memory for as long as the connection
-//! lasts, so it always can.
+//! The device is trusted to write only to buffers of commands in flight. DMA memory holds rings, lists and data only,
+//! never Rust state, and the driver checks the entries that a device writes to rings. But the heap stays mapped, with or
+//! without an IOMMU. If a device writes to a buffer whose command it has completed, or that no command named, it changes
+//! bytes to which the program may hold a reference. That is undefined behaviour: a `str` that was checked is no longer
+//! UTF-8. Neither this library nor an IOMMU can prevent it. A vfio-user server has the descriptors of all DMA memory
+//! while the connection lasts, so it can always do it.
 //!
-//! Where the device is not trusted so far, no references are formed: the buffers of a heap made by [`Heap::by_copy`] deref to
-//! nothing and are copied from and to, as memory that other processes have is. What comes late is then wrong data.
+//! If you do not trust the device so far, use a heap made by [`Heap::by_copy`]: no references are formed, and its buffers
+//! are copied from and to, as shared memory is. A late write is then wrong data and nothing worse.
 
 mod addresses;
 mod allocate;

@@ -1,8 +1,8 @@
-//! Physical addresses: what a space is where no IOMMU translates.
+//! Spaces of physical addresses, for devices without an IOMMU.
 //!
-//! Nothing but the device's own bus master bit stands between it and all memory, and nothing stops a device whose
-//! process was killed. So DMA memory is a named file on a hugetlbfs mount: it outlives the process, and goes back only
-//! once the device is off the bus. Memory that is given back earlier is kept, for the same device to use again.
+//! Only the device's own bus master bit keeps it from all memory, and a device does not stop when its process is killed.
+//! So DMA memory is a named file on a hugetlbfs mount: the file outlives the process, and is freed only when the device's
+//! bus mastering is off. Memory that is freed while bus mastering is on is kept for reuse by the same devices.
 
 use crate::{
     Error, Result,
@@ -14,25 +14,26 @@ use crate::{
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A function whose DMA is not translated, and which this process alone drives.
+/// A function without address translation, which only this process drives.
 #[derive(Debug)]
 pub struct Untranslated {
     bdf: Bdf,
     config: ConfigFile,
-    /// Until its memory is freed, or it is closed and others use the memory.
+    /// Held until the function's memory is freed, or the function is closed and others use the memory.
     _lock: FunctionLock,
-    /// DMA memory of processes that were killed, while the function may still write to it.
+    /// DMA memory of killed processes that the function may still write to.
     leftovers: Vec<Leftover>,
 }
 
 impl Untranslated {
-    /// For `function`, which `lock` is of. Memory that killed users of it left behind is freed here if the function is
-    /// off the bus and `was_reset` (it has forgotten what it was told), and otherwise when its memory is freed.
+    /// Takes over `function`, held by `lock`. Memory of killed processes is freed now if bus mastering is off and
+    /// `was_reset`, because a reset makes the device forget their commands. Otherwise it is freed with this function's
+    /// memory.
     ///
     /// # Safety
-    /// `lock` is of `function`. Devices are sent to the host's own addresses in a space of it, so it is one that no IOMMU
-    /// translates for. `was_reset` is true only if it was reset after all that its former users told it: memory that it
-    /// may still write to is freed on that word.
+    /// `lock` is the lock of `function`. Devices in its space are given the host's physical addresses, so no IOMMU
+    /// translates for it. `was_reset` is true only if the function was reset after its former users' last commands:
+    /// memory that it may still write to is freed on that word.
     ///
     /// # Errors
     /// The function's configuration space can't be read.
@@ -46,7 +47,7 @@ impl Untranslated {
         Ok(function)
     }
 
-    /// Whether it can't issue DMA: its bus master bit is clear, or it is gone.
+    /// Returns whether the function can't issue DMA: bus mastering is off, or the function is gone.
     fn is_quiet(&self) -> Result<bool> {
         match self.config.command() {
             Ok(command) => Ok(command & command::BUS_MASTER == 0),
@@ -55,7 +56,7 @@ impl Untranslated {
         }
     }
 
-    /// Takes its name off all DMA memory if it is off the bus; whether it is.
+    /// Removes its name from all DMA memory if bus mastering is off, and returns whether it did.
     fn forget(&self) -> Result<bool> {
         if !self.is_quiet()? {
             return Ok(false);
@@ -69,10 +70,10 @@ impl Untranslated {
             let (path, bytes) = (file.path.display().to_string(), file.bytes);
             match file.remove() {
                 Ok(()) => emit(move || {
-                    tracing::info!(device = %bdf, path, bytes, "freed what a killed process left");
+                    tracing::info!(device = %bdf, path, bytes, "freed a killed process's DMA memory");
                 }),
                 Err(error) => emit(move || {
-                    tracing::warn!(device = %bdf, %error, "freeing what a killed process left");
+                    tracing::warn!(device = %bdf, %error, "freeing a killed process's DMA memory failed");
                 }),
             }
         }
@@ -85,8 +86,8 @@ fn leftovers_of(bdf: Bdf) -> Result<Vec<Leftover>> {
 
 /// The functions of a space, and memory that they may still write to.
 ///
-/// Each may be told of all of its memory, so a file has a name for each: freeing what a killed process left of one
-/// function then frees nothing that another may still write to.
+/// Each function may have been given all of the space's memory, so a file has a name for each. Freeing a killed process's
+/// memory of one function then frees nothing that another may still write to.
 #[derive(Debug)]
 pub(super) struct Physical {
     owner: Owner,
@@ -112,8 +113,8 @@ impl Physical {
         Ok(())
     }
 
-    /// Lets a function that was closed go, so that it can be opened again while others use the space: if it is off the
-    /// bus. The last one stays for as long as there is memory.
+    /// Removes a closed function if its bus mastering is off, so that it can be opened again while others use the space.
+    /// The last function stays while there is memory.
     pub(super) fn leave(&self, bdf: Bdf) {
         let _hold = Hold::new();
         let mut functions = lock(&self.functions);
@@ -123,18 +124,20 @@ impl Physical {
             Ok(true) => drop(functions.remove(at)),
             Ok(false) => {}
             Err(error) => {
-                emit(move || tracing::warn!(device = %bdf, %error, "it stays in its address space"));
+                emit(
+                    move || tracing::warn!(device = %bdf, %error, "the closed function stays in its address space"),
+                );
             }
         }
     }
 
-    /// Gives the file of `memory`, if it has a name, one for each function.
+    /// Adds a name for each function to the file of `memory`, if the file is named.
     pub(super) fn adopt(&self, memory: &Memory) -> Result<()> {
         lock(&self.functions).iter().try_for_each(|function| memory.also_for(function.bdf))
     }
 
-    /// Memory for it: what was given back before, or a new file. What was shared is not used again: another
-    /// process may have it still; nor what has no name, and so would not outlive this process.
+    /// Returns retired memory of the same size, or a new file. Two kinds are not reused: shared memory, which another
+    /// process may still have, and unnamed memory, which would not outlive this process.
     pub(super) fn memory(&self, len: usize, page: PageSize) -> Result<Memory> {
         let len = len.next_multiple_of(page.bytes());
         let mut retired = lock(&self.retired);
@@ -154,7 +157,7 @@ impl Physical {
         Memory::named(bdf, len, page)
     }
 
-    /// Frees `memory` if nothing can write to it any more, and otherwise keeps it.
+    /// Frees all retired memory if no function can write to it any more; otherwise keeps `memory` for reuse.
     pub(super) fn retire(&self, memory: Memory) {
         let _hold = Hold::new();
         let mut retired = lock(&self.retired);
@@ -168,7 +171,7 @@ impl Physical {
         lock(&self.functions).iter().all(|function| match function.is_quiet() {
             Ok(quiet) => quiet,
             Err(error) => {
-                emit(move || tracing::warn!(%error, "taken as still on the bus"));
+                emit(move || tracing::warn!(%error, "assuming that bus mastering is still on"));
                 false
             }
         })
@@ -177,7 +180,7 @@ impl Physical {
 
 impl Drop for Physical {
     fn drop(&mut self) {
-        // A forked child: all of it is the parent's.
+        // A forked child: the parent owns all of it.
         if !self.owner.is_current() {
             return;
         }
@@ -193,7 +196,7 @@ impl Drop for Physical {
                 emit(move || {
                     tracing::error!(
                         bytes,
-                        "a device may still write to its memory: its file is left to `hugepages release`"
+                        "a device may still write to its memory: `hugepages release` frees the file later"
                     );
                 });
                 memory.leave();

@@ -1,4 +1,4 @@
-//! Memory that a device can reach.
+//! Memory that a device can access.
 
 use super::{Addresses, DmaSpace, backing::Backing};
 use crate::{
@@ -14,10 +14,11 @@ use std::{
     },
 };
 
-/// A range of memory in a [`DmaSpace`]: the host's, or a device's own. Taken out of the space, then freed, when dropped.
+/// A range of memory in a [`DmaSpace`]: the host's, or a device's own. When dropped it is unmapped from the space, then
+/// freed.
 #[derive(Debug)]
 pub struct Region {
-    /// Taken when dropped: freed only once the device is known not to reach it.
+    /// Taken on drop, and freed only once the device can't reach it.
     backing: ManuallyDrop<Backing>,
     addresses: Addresses,
     space: Arc<DmaSpace>,
@@ -32,27 +33,27 @@ impl Region {
         Self { backing: ManuallyDrop::new(backing), addresses, space, id }
     }
 
-    /// Its id: unique in this process, never 0, never used again. Processes that share regions name them by it.
+    /// Returns the id: unique in this process, never 0, never reused. Processes that share regions name them by it.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// The device address of the byte at `offset`, for `offset` below [`len`](Self::len). Bytes that lie together here
-    /// lie together there at least within a page of the region's memory.
+    /// Returns the device address of the byte at `offset`, which is below [`len`](Self::len). Bytes that are contiguous
+    /// here are contiguous for the device within one page of the region's memory.
     #[inline]
     pub fn iova(&self, offset: usize) -> u64 {
         self.addresses.at(offset)
     }
 
-    /// All its device addresses.
+    /// Returns all device addresses.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
     }
 
-    /// Where this process sees it.
+    /// Returns the address of the first byte in this process.
     ///
-    /// Devices may change it at any time: form no reference to bytes that a command in flight names, and none at all
-    /// to [a device's memory](Self::is_device_memory) and to [shared](Self::is_shared) memory.
+    /// Devices may change the memory at any time: form no reference to bytes that a command in flight names, and none at
+    /// all to [device memory](Self::is_device_memory) and [shared](Self::is_shared) memory.
     pub fn as_ptr(&self) -> *mut u8 {
         match &*self.backing {
             Backing::Host(memory) => memory.as_ptr(),
@@ -60,7 +61,7 @@ impl Region {
         }
     }
 
-    /// Its bytes.
+    /// Returns the length in bytes.
     pub fn len(&self) -> usize {
         match &*self.backing {
             Backing::Host(memory) => memory.len(),
@@ -68,27 +69,29 @@ impl Region {
         }
     }
 
-    /// Never: a region has at least one page.
+    /// Returns `false`: a region has at least one page.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether its memory is in a device, behind a base address register: reached by volatile accesses only.
+    /// Returns whether the memory is in a device, behind a base address register, where only volatile accesses are
+    /// allowed.
     pub fn is_device_memory(&self) -> bool {
         matches!(*self.backing, Backing::Device { .. })
     }
 
-    /// Whether `len` bytes at `offset` are the host's, and side by side for devices.
+    /// Returns whether `len` bytes at `offset` are host memory and contiguous for devices.
     pub(super) fn is_linear(&self, offset: usize, len: usize) -> bool {
         !self.is_device_memory() && self.addresses().is_contiguous(offset, len)
     }
 
-    /// Whether other processes may read and write it at any time ([`DmaSpace::allocate_shared`], [`Memory::import`]).
+    /// Returns whether other processes may read and write the memory at any time ([`DmaSpace::allocate_shared`],
+    /// [`Memory::import`]).
     pub fn is_shared(&self) -> bool {
         self.memory().is_some_and(Memory::is_shared)
     }
 
-    /// The host's memory that it is made of; `None` for a device's.
+    /// Returns the host memory that the region is made of; `None` for device memory.
     pub fn memory(&self) -> Option<&Memory> {
         match &*self.backing {
             Backing::Host(memory) => Some(memory),
@@ -96,8 +99,8 @@ impl Region {
         }
     }
 
-    /// Checks that its memory still is where it was, which matters where no IOMMU translates: huge pages can be
-    /// migrated (a memory block taken offline, `move_pages`). Nothing keeps them from it but that nobody asks for it.
+    /// Checks that the memory has not moved, which matters without an IOMMU: huge pages can be migrated (a memory block
+    /// taken offline, `move_pages`). Nothing prevents such a request.
     ///
     /// # Errors
     /// [`Error::Unusable`](crate::Error::Unusable) when it has moved: stop the device at once.
@@ -105,18 +108,18 @@ impl Region {
         self.memory().map_or(Ok(()), |memory| self.space.verify(memory, &self.addresses))
     }
 
-    /// Reads one byte of each page of a device's memory: the kernel maps those of a large register on their first use.
+    /// Reads one byte of each page of device memory, because the kernel maps the pages of a large register on first use.
     pub(super) fn touch(&self) {
         if !self.is_device_memory() {
             return;
         }
         for offset in (0..self.len()).step_by(host_page_size()) {
-            // SAFETY: a byte of the region, whose mapping lives.
+            // SAFETY: the byte is in the region, whose mapping lives.
             unsafe { mmio::copy_from(self.as_ptr().wrapping_add(offset), &mut [0]) };
         }
     }
 
-    /// The address space that it is in.
+    /// Returns the address space of the region.
     pub fn space(&self) -> &Arc<DmaSpace> {
         &self.space
     }
@@ -124,7 +127,7 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: taken once, here, and not used after.
+        // SAFETY: `drop` runs once, and nothing uses the backing afterwards.
         let backing = unsafe { ManuallyDrop::take(&mut self.backing) };
         self.space.take_back(backing, &self.addresses);
     }

@@ -1,4 +1,4 @@
-//! Where a device's addresses live.
+//! The address space of a device.
 
 use super::{Addresses, Mapper, Untranslated, backing::Backing, physical::Physical};
 use crate::{
@@ -18,25 +18,25 @@ use std::{
     },
 };
 
-/// How addresses come about.
+/// The origin of the addresses.
 pub(super) enum Kind {
-    /// The space chooses them, and something translates.
+    /// The space chooses them, and an IOMMU or a server translates.
     Translated { page_size: u64, free: Mutex<IovaAllocator>, mapper: Box<dyn Mapper> },
-    /// They are the host's own.
+    /// They are the host's physical addresses.
     Physical(Physical),
 }
 
-/// One address space of a device (or of several that share it), with its allocator.
+/// One address space of a device, or of several that share it, with its allocator.
 ///
-/// Its id is unique in the process and never used again: equal numbers from two spaces are told apart by it.
+/// Its id is unique in the process and never reused: it tells equal addresses of two spaces apart.
 pub struct DmaSpace {
     id: u64,
     pub(super) device: String,
     owner: Owner,
-    /// The NUMA node that memory is taken from, if there is a choice.
+    /// The preferred NUMA node for memory.
     pub(super) node: OnceLock<u32>,
     agreed: OnceLock<u64>,
-    /// Its heaps hand out nothing more.
+    /// Set once its heaps must not hand out memory any more.
     closed: AtomicBool,
     pub(super) kind: Kind,
 }
@@ -44,8 +44,8 @@ pub struct DmaSpace {
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl DmaSpace {
-    /// The space that `mapper` serves, for `device` (its name, for errors): the device addresses in `ranges`,
-    /// mapped in multiples of `page_size` bytes (a power of two; the smallest that the IOMMU has).
+    /// Makes a translated space for `device` (a name, for messages). It uses the device addresses in `ranges`, which
+    /// `mapper` maps in multiples of `page_size` bytes: a power of two, the smallest page of the IOMMU.
     pub fn new(
         device: impl Into<String>,
         ranges: impl IntoIterator<Item = RangeInclusive<u64>>,
@@ -56,7 +56,7 @@ impl DmaSpace {
         Self::of(device.into(), Kind::Translated { page_size, free, mapper })
     }
 
-    /// The space of a device that no IOMMU translates for: memory is where it is, in huge pages.
+    /// Makes the space of a device without an IOMMU: device addresses are physical addresses of huge pages.
     pub fn physical(device: impl Into<String>, function: Untranslated) -> Arc<Self> {
         Self::of(device.into(), Kind::Physical(Physical::new(function)))
     }
@@ -76,56 +76,56 @@ impl DmaSpace {
     /// Lets another untranslated function use this space.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] when the space's addresses are translated; the system's, in naming its memory after the
-    /// function too.
+    /// [`Error::Unsupported`] when the space's addresses are translated; the system's errors when its memory files are
+    /// named after the function too.
     pub fn join(&self, function: Untranslated) -> Result<()> {
         match &self.kind {
             Kind::Physical(physical) => physical.join(function),
             Kind::Translated { .. } => Err(Error::Unsupported {
                 device: self.device.clone(),
                 what: "sharing its address space with a device without an IOMMU".into(),
-                reason: "open both by the same way".into(),
+                reason: "open both through the same transport".into(),
             }),
         }
     }
 
-    /// Lets an untranslated function go that was closed.
+    /// Removes a closed untranslated function.
     pub(crate) fn leave(&self, function: Bdf) {
         if let Kind::Physical(physical) = &self.kind {
             physical.leave(function);
         }
     }
 
-    /// Takes memory from the NUMA node `node` from now on, where there is some: the first call counts.
+    /// Allocates memory on the NUMA node `node` from now on, as far as possible. Only the first call has an effect.
     pub fn prefer_node(&self, node: Option<u32>) {
         if let Some(node) = node {
             self.node.get_or_init(|| node);
         }
     }
 
-    /// How the drivers of all devices in the space [prepare](super::Prepare) buffers (NVMe: bytes of a memory page), so that
-    /// one's are good for the others: the first call says it, and the others get that. Who can't work with it must not
-    /// use the space.
+    /// Agrees on how the drivers of all devices in the space [prepare](super::Prepare) buffers (NVMe: the bytes of a
+    /// memory page), so that one driver's buffers suit the others. The first call decides, and later calls return its
+    /// value. A driver that can't use that value must not use the space.
     pub fn agree(&self, wanted: u64) -> u64 {
         *self.agreed.get_or_init(|| wanted)
     }
 
-    /// Its id: unique in this process, never 0, never used again.
+    /// Returns the id: unique in this process, never 0, never reused.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// The device's name, for messages.
+    /// Returns the device's name, for messages.
     pub fn device(&self) -> &str {
         &self.device
     }
 
-    /// Whether its addresses are physical: no IOMMU keeps the device from memory that it was not given.
+    /// Returns whether the addresses are physical: no IOMMU keeps the device from other memory.
     pub fn is_physical(&self) -> bool {
         matches!(self.kind, Kind::Physical(_))
     }
 
-    /// The smallest pages of the host's that it takes.
+    /// Returns the smallest host page that the space takes.
     pub(super) fn smallest_page(&self) -> PageSize {
         match &self.kind {
             Kind::Physical(_) => PageSize::Huge2M,
@@ -133,14 +133,14 @@ impl DmaSpace {
         }
     }
 
-    /// Ends the handing out of memory in this space, by all heaps over it. For when the device can't be stopped: what it may
-    /// still write to can be given back then, for it goes to nobody else, and regions are unmapped from the device
-    /// before they are freed, as ever.
+    /// Makes all heaps over this space stop handing out memory, because the device can't be stopped. Buffers that it may
+    /// still write to can then be returned safely: nobody else gets their memory, and regions are unmapped before they
+    /// are freed, as always.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Whether it was [closed](Self::close).
+    /// Returns whether the space was [closed](Self::close).
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -153,18 +153,18 @@ impl DmaSpace {
         self.owner.check(&self.device, operation)
     }
 
-    /// Whether this process has the space from the one that forked it.
+    /// Returns whether this process inherited the space by a fork.
     pub(super) fn is_inherited(&self) -> bool {
         !self.owner.is_current()
     }
 
-    /// Where `memory` is.
+    /// Looks up the physical addresses of `memory`.
     pub(super) fn find(&self, memory: &Memory) -> Result<Addresses> {
         let pages = physical_pages(&self.device, memory)?;
         Ok(Addresses::of_pages(memory.page_size().bytes().ilog2(), pages))
     }
 
-    /// Checks that `memory` still is at `addresses`.
+    /// Checks that `memory` is still at `addresses`.
     pub(super) fn verify(&self, memory: &Memory, addresses: &Addresses) -> Result<()> {
         if !self.is_physical() || self.find(memory)? == *addresses {
             return Ok(());
@@ -177,10 +177,10 @@ impl DmaSpace {
         })
     }
 
-    /// Undoes what made a region; its memory is freed when the device no longer reaches it.
+    /// Unmaps a region, then frees its memory once the device can't reach it.
     pub(super) fn take_back(&self, backing: Backing, addresses: &Addresses) {
         match (&self.kind, backing) {
-            // A forked child: all is the parent's. Its own view of the memory may go.
+            // A forked child: the parent owns the mappings, and only the child's view of the memory goes.
             (_, _) if self.is_inherited() => {}
             (Kind::Physical(physical), Backing::Host(memory)) => physical.retire(memory),
             (Kind::Physical(_), Backing::Device { .. }) => {}
@@ -200,7 +200,7 @@ impl DmaSpace {
         }
     }
 
-    /// `true` when the device no longer reaches the memory, and it may be freed.
+    /// Unmaps the range and returns `true` if the device no longer reaches the memory, so that it may be freed.
     fn unmap(&self, iova: u64, len: u64) -> bool {
         let Kind::Translated { mapper, .. } = &self.kind else { return false };
         match mapper.unmap(iova, len) {
@@ -220,7 +220,7 @@ impl DmaSpace {
                         iova,
                         len,
                         %error,
-                        "unmapping DMA memory: it is kept while the device may reach it"
+                        "unmapping DMA memory failed: it is kept while the device may reach it"
                     );
                 });
                 false
@@ -228,8 +228,8 @@ impl DmaSpace {
         }
     }
 
-    /// Free device addresses for `len` bytes of pages of `page`, aligned to their length, so that an IOMMU can use large
-    /// pages and a heap blocks of any size.
+    /// Allocates device addresses for `len` bytes in pages of `page`, aligned to their length, so that an IOMMU can use
+    /// large pages and a heap can have blocks of any size.
     pub(super) fn allocate_iova(&self, len: usize, page: u64) -> Result<u64> {
         let align = page.max((len as u64).next_power_of_two().min(1 << 30));
         self.free().and_then(|mut free| free.allocate(len as u64, align)).ok_or_else(|| Error::Allocation {

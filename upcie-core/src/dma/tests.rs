@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-/// A driver that needs nothing but the address.
+/// A driver that needs only the address.
 #[derive(Debug)]
 struct Plain;
 
@@ -25,7 +25,7 @@ unsafe impl Prepare for Plain {
 }
 
 #[test]
-fn what_nobody_has_prepared_is_not_ready() {
+fn an_unprepared_buffer_is_not_ready() {
     let (heap, _) = heap();
     let plain = Heap::new(heap.space(), Some(PageSize::Small), None);
     assert_eq!(plain.alloc(512).unwrap().transfer().ready, 0);
@@ -49,7 +49,7 @@ impl Random {
 }
 
 #[test]
-fn ten_million_random_operations_do_not_grow_the_heap() {
+fn random_operations_do_not_grow_the_heap() {
     let (heap, _) = heap();
     let mut random = Random(88_172_645_463_325_252);
     let mut live: Vec<Option<DmaBuf>> = (0..256).map(|_| None).collect();
@@ -103,7 +103,7 @@ fn a_buffer_keeps_its_memory_when_the_heap_is_dropped() {
 }
 
 #[test]
-fn parts_share_memory_and_become_whole_again() {
+fn parts_share_memory_and_can_be_rejoined() {
     let (heap, _) = heap();
     let mut buf = heap.alloc_zeroed(4096).unwrap();
     buf[600] = 9;
@@ -127,9 +127,9 @@ fn parts_share_memory_and_become_whole_again() {
 }
 
 #[test]
-fn a_buffer_can_be_cut_down_bit_by_bit() {
+fn a_buffer_can_be_split_4096_times() {
     let (heap, _) = heap();
-    // The rest is cut again and again, so each piece hangs on the one before.
+    // Cuts the remaining part again and again, so that each part keeps the one before alive.
     let mut rest = heap.alloc(2 << 20).unwrap();
     let mut pieces = Vec::new();
     while rest.len() > 512 {
@@ -151,7 +151,7 @@ fn chains_hold_their_segments_and_come_apart() {
     let ready = all.transfer().ready;
     assert_eq!(ready, 512);
     for i in 0..100_000 {
-        // Prepended, so that building it is linear.
+        // Prepended, so that building the chain takes linear time.
         let mut first = heap.alloc(512).unwrap();
         first[0] = i as u8;
         first.chain(all);
@@ -193,7 +193,7 @@ fn several_threads_share_a_heap() {
 }
 
 #[test]
-fn a_closed_space_takes_back_but_hands_out_nothing() {
+fn a_closed_space_frees_but_does_not_allocate() {
     let (heap, mapped) = heap();
     let buf = heap.alloc(4096).unwrap();
     heap.space().close();
@@ -205,7 +205,7 @@ fn a_closed_space_takes_back_but_hands_out_nothing() {
 }
 
 #[test]
-fn what_can_not_be_allocated_is_an_error() {
+fn impossible_allocations_are_errors() {
     let (heap, _) = heap();
     for (len, align) in [(0, 1), (1, 0), (1, 3), (usize::MAX, 1), (1 << 31, 1), (1, 1 << 40)] {
         let error = heap.alloc_aligned(len, align).unwrap_err().to_string();
@@ -216,25 +216,25 @@ fn what_can_not_be_allocated_is_an_error() {
 }
 
 #[test]
-fn a_forked_child_does_not_wait_for_a_lock_that_nobody_holds_there() {
+fn a_forked_child_does_not_wait_for_the_parents_lock() {
     let (heap, _) = heap();
     let buf = heap.alloc(4096).unwrap();
     let held = heap.hold();
-    // SAFETY: the child drops one buffer and ends at once, without unwinding into the test's harness.
+    // SAFETY: the child drops one buffer and exits at once, without unwinding into the test harness.
     match unsafe { libc::fork() } {
         0 => {
             drop(buf);
-            // SAFETY: ends the child.
+            // SAFETY: exits the child process.
             unsafe { libc::_exit(0) }
         }
         child => {
             assert!(child > 0);
             let end = std::time::Instant::now() + Duration::from_secs(10);
             let mut status = 0;
-            // SAFETY: waits for the child that was just made.
+            // SAFETY: waits for the child process made here.
             while unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) } == 0 {
                 if std::time::Instant::now() > end {
-                    // SAFETY: the child, which hangs.
+                    // SAFETY: kills the child process made here, which hangs.
                     unsafe { libc::kill(child, libc::SIGKILL) };
                     panic!("the child waits for the lock");
                 }

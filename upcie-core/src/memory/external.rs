@@ -1,7 +1,7 @@
-//! Memory that others made: memory files (memfd, hugetlbfs) and dma-bufs, by their descriptors.
+//! Memory that other programs made: memory files (memfd, hugetlbfs) and dma-bufs, imported by descriptor.
 //!
-//! Whoever else has such a file may change its bytes at any time, so all of this is [shared](Memory::is_shared) memory.
-//! Nothing that a descriptor says is taken on trust but what the kernel vouches for.
+//! Any holder of such a file may change its bytes at any time, so all of it is [shared](Memory::is_shared) memory. Only
+//! facts that the kernel vouches for are trusted.
 
 use super::{Memory, PageSize, Sharing, fill, host_page_size};
 use crate::{Error, Result, mmio::Mapping};
@@ -13,42 +13,42 @@ use nix::{
 };
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// What a dma-buf's file system says it is (`linux/magic.h`).
+/// The file system magic of a dma-buf (`linux/magic.h`).
 const DMA_BUF_MAGIC: FsType = FsType(0x444d_4142);
 
 const WHAT: &str = "memory that was handed over";
 const NOT_MEMORY: &str = "only a memory file will do: a memfd, or a file on a hugetlbfs mount";
 
-/// A memory file that was found fit to be mapped.
+/// A memory file that can be mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Checked {
-    /// Bytes, whole pages, at least one.
+    /// Bytes: whole pages, at least one.
     pub(crate) len: u64,
     pub(crate) page: PageSize,
     /// Bytes that have pages by now.
     pub(crate) present: u64,
 }
 
-/// Whether the file can shrink, when its memory is in use.
+/// Protection of a file in use against shrinking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shrinking {
     Sealed,
-    /// Nobody can tell such a file not to.
+    /// The file can't be sealed.
     Hugetlbfs,
 }
 
-/// The error for a descriptor of anything else.
+/// Makes the error for any other kind of file.
 pub(crate) fn not_memory() -> Error {
     Error::Unusable { device: WHAT.into(), reason: NOT_MEMORY.into() }
 }
 
-/// Checks that `fd` is a memory file, seals it against shrinking, and gives its size: in this order, so that the size stays
-/// true.
+/// Checks that `fd` is a memory file, seals it against shrinking, and returns its size. The seal comes first, so that the
+/// size stays true.
 pub(crate) fn check(fd: BorrowedFd<'_>) -> Result<Checked> {
     let unusable = |reason: String| Error::Unusable { device: WHAT.into(), reason };
     let failed = |operation: &str, errno: Errno| Error::os(WHAT, operation, errno);
-    // Only memory files have seals, which the kernel keeps itself; a file system that is somebody else's program (FUSE) might
-    // never answer what comes next. A dma-buf has none.
+    // F_GET_SEALS comes first: the kernel answers it without asking the file system, which may be a program (FUSE) that
+    // never answers the later calls. Only memory files have seals; a dma-buf has none and is recognized by its link.
     let is_memory = fcntl(fd, FcntlArg::F_GET_SEALS).is_ok() || is_dma_buf(fd);
     if !is_memory {
         return Err(not_memory());
@@ -76,7 +76,7 @@ pub(crate) fn check(fd: BorrowedFd<'_>) -> Result<Checked> {
     if len == 0 || len % step != 0 || isize::try_from(len).is_err() {
         return Err(unusable(format!("it has {len} bytes: whole pages of {page} are needed, at least one")));
     }
-    // In units of 512 bytes whatever the file system.
+    // `st_blocks` counts 512-byte units on every file system.
     let present = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
     Ok(Checked { len, page, present })
 }
@@ -84,21 +84,21 @@ pub(crate) fn check(fd: BorrowedFd<'_>) -> Result<Checked> {
 /// A memory file of another process, as far as the kernel vouches for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MemoryFile {
-    /// Bytes, when it was looked at.
+    /// Size in bytes at the time of the check.
     pub(crate) len: u64,
-    /// Whether it stays at least as long. If not, whoever has the file may shrink it, and then an access beyond its new end
-    /// raises SIGBUS.
+    /// Whether the file is sealed against shrinking. Without a seal any holder of the file may shrink it, and an access
+    /// beyond its new end raises SIGBUS.
     pub(crate) sealed: bool,
-    /// Bytes of a page of hugetlbfs, of which each mapping has a whole number; 1 elsewhere.
+    /// Page size in bytes on hugetlbfs, where a mapping has whole pages; 1 elsewhere.
     pub(crate) step: u64,
 }
 
 impl MemoryFile {
-    /// Looks at a file that another process has sent, and seals it against shrinking where that can be done (a memfd that
-    /// allows seals); `None` when it is no file of tmpfs or hugetlbfs, memfds among them.
+    /// Checks a file that another process has sent, and seals it against shrinking if it is a memfd that allows seals.
+    /// Returns `None` for a file that is not on tmpfs or hugetlbfs (a memfd is).
     ///
-    /// Only files of these have seals, and the kernel answers for them alone. Any other system call on `fd` could wait for
-    /// ever before this is known: the file system may be a program of the other's (FUSE).
+    /// Only files on these have seals, and the kernel alone answers for seals. Any other system call on `fd` before this
+    /// check could block for ever: the file system may be a program of the other process (FUSE).
     pub(crate) fn look(fd: BorrowedFd<'_>) -> Option<Self> {
         let seals = fcntl(fd, FcntlArg::F_GET_SEALS).ok()?;
         let sealed = SealFlag::from_bits_retain(seals).contains(SealFlag::F_SEAL_SHRINK)
@@ -111,13 +111,13 @@ impl MemoryFile {
     }
 }
 
-/// Whether the kernel calls it a dma-buf.
+/// Returns whether the kernel calls the file a dma-buf.
 fn is_dma_buf(fd: BorrowedFd<'_>) -> bool {
     let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
     link.is_ok_and(|target| target.as_os_str().as_encoded_bytes().starts_with(b"/dmabuf:"))
 }
 
-/// Makes sure that the file can't shrink, as far as that can be.
+/// Seals the file against shrinking. A hugetlbfs file that can't be sealed is accepted.
 fn seal(fd: BorrowedFd<'_>, huge: bool) -> Result<Shrinking> {
     let seals = fcntl(fd, FcntlArg::F_GET_SEALS).map_err(|e| Error::os(WHAT, "asking for its seals", e))?;
     if SealFlag::from_bits_retain(seals).contains(SealFlag::F_SEAL_SHRINK) {
@@ -137,24 +137,24 @@ fn seal(fd: BorrowedFd<'_>, huge: bool) -> Result<Shrinking> {
 }
 
 impl Memory {
-    /// All of a memory file of somebody else's: a memfd of any page size, or a file on a hugetlbfs mount, open for reading
-    /// and writing. It becomes a region by [`DmaSpace::map`](crate::dma::DmaSpace::map); its bytes are kept as they are.
+    /// Imports all of another program's memory file: a memfd of any page size, or a file on a hugetlbfs mount, open for
+    /// reading and writing. [`DmaSpace::map`](crate::dma::DmaSpace::map) makes it a region; its bytes are kept.
     ///
-    /// A memfd is sealed against shrinking by this, if it was not yet, for good. A hugetlbfs file that has a name can't
-    /// be sealed: whoever makes it shorter lets this process end with SIGBUS at its next access. The same can happen with
-    /// all huge pages when someone punches a hole into the file while the pool is empty. A device behind an IOMMU is not
-    /// affected, for the kernel holds on to the pages that it was given. In a space of physical addresses nothing holds them:
-    /// the pages of a hole are free at once, and the device goes on reading and writing them whoever gets them next. Import
-    /// for such a space only from whom you trust not to do that.
+    /// This seals a memfd against shrinking, for good. A named hugetlbfs file can't be sealed: if anyone shrinks it, the
+    /// next access ends this process with SIGBUS. The same happens with any huge pages if someone punches a hole into the
+    /// file while the pool is empty. A device behind an IOMMU is not affected, because the kernel pins the pages that it
+    /// was given. In a space of physical addresses nothing pins them: the pages of a hole are free at once, and the
+    /// device still accesses them when they belong to another process. For such a space, import memory only from a
+    /// program that you trust not to do that.
     ///
     /// # Errors
-    /// [`Error::Unusable`] when it is no memory file, has no whole pages, could shrink, or is this process's own memory that
-    /// was not made to be [shared](Self::shared); [`Error::Memory`] when it has holes that can't be filled; those of mapping
-    /// it.
+    /// [`Error::Unusable`] when the file is not a memory file, does not have whole pages, could shrink, or is this
+    /// process's own memory and not [shared](Self::shared); [`Error::Memory`] when it has holes that can't be filled; the
+    /// errors of mapping it.
     pub fn import(fd: OwnedFd) -> Result<Self> {
         let Checked { len, page, present } = check(fd.as_fd())?;
         if present < len {
-            // Too few pages are an error here, not a SIGBUS on first use.
+            // Filling turns a lack of pages into an error, instead of SIGBUS on first use.
             fill(fd.as_fd(), len as i64).map_err(|e| Error::Memory {
                 what: format!("{WHAT}: {len} bytes in {page} pages"),
                 reason: format!(
@@ -168,24 +168,24 @@ impl Memory {
         Ok(Self { mapping, fd, page, name: None, sharing: Sharing::Shared, own: None })
     }
 
-    /// All of a dma-buf that can be mapped and written.
+    /// Imports all of a dma-buf that can be mapped and written.
     ///
-    /// Whether a device can be given it is the kernel's to say, when it becomes a region: VFIO takes memory that has
-    /// pages of its own, which the mapping of a dma-buf mostly does not show (Linux 6.12 refuses a udmabuf's). The memory
-    /// file behind a udmabuf can be [imported](Self::import) always. A space of physical addresses takes none.
+    /// The kernel decides, when the memory becomes a region, whether a device can access it: VFIO takes memory with page
+    /// structures, which a mapping of a dma-buf mostly lacks (Linux 6.12 refuses that of a udmabuf). The memory file
+    /// behind a udmabuf can always be [imported](Self::import). A space of physical addresses takes no dma-buf.
     ///
-    /// Nothing is done for coherency: the caller frames its own accesses by `DMA_BUF_IOCTL_SYNC` where the exporter of the
-    /// dma-buf wants that (a udmabuf, which is memory of the host, does not on machines with coherent DMA).
+    /// This does nothing for coherency: if the exporter of the dma-buf needs it, the caller frames its accesses by
+    /// `DMA_BUF_IOCTL_SYNC`. A udmabuf is host memory and does not need that on machines with coherent DMA.
     ///
     /// # Errors
-    /// [`Error::Unusable`] when it is no dma-buf, and those of mapping it.
+    /// [`Error::Unusable`] when the file is not a dma-buf, and the errors of mapping it.
     pub fn import_dma_buf(fd: OwnedFd) -> Result<Self> {
         let fs = fstatfs(&fd).map_err(|e| Error::os(WHAT, "asking what kind of file it is", e))?;
         let unusable = |reason: String| Error::Unusable { device: WHAT.into(), reason };
         if fs.filesystem_type() != DMA_BUF_MAGIC {
             return Err(unusable("it is no dma-buf; for a memory file take Memory::import".into()));
         }
-        // Its size never changes (`dma_buf_llseek`).
+        // A dma-buf's size never changes (`dma_buf_llseek`).
         let len = lseek(&fd, 0, Whence::SeekEnd).map_err(|e| Error::os(WHAT, "asking for its size", e))?;
         let len = usize::try_from(len).unwrap_or(0);
         if len == 0 || len % host_page_size() != 0 {
@@ -208,20 +208,20 @@ pub(crate) mod tests {
         fd
     }
 
-    /// Which file a descriptor is of.
+    /// Returns device and inode of the descriptor's file.
     pub(crate) fn file_of(fd: impl AsFd) -> (u64, u64) {
         let stat = nix::sys::stat::fstat(fd).unwrap();
         (stat.st_dev, stat.st_ino)
     }
 
-    /// How many descriptors of this process are of that file.
+    /// Returns the number of this process's descriptors of `file`.
     pub(crate) fn descriptors_of(file: (u64, u64)) -> usize {
         let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
         open.filter(|entry| std::fs::metadata(entry.path()).is_ok_and(|m| (m.dev(), m.ino()) == file)).count()
     }
 
     #[test]
-    fn a_memory_file_of_somebody_elses_is_sealed_filled_and_keeps_its_bytes() {
+    fn imported_memfd_is_sealed_filled_and_keeps_its_bytes() {
         let len = 4 * host_page_size();
         let fd = memfd(len as i64, MFdFlags::MFD_ALLOW_SEALING);
         nix::sys::uio::pwrite(&fd, b"before", 10).unwrap();
@@ -230,9 +230,9 @@ pub(crate) mod tests {
         let memory = Memory::import(fd).unwrap();
         assert_eq!((memory.len(), memory.page_size(), memory.is_shared()), (len, PageSize::Small, true));
         let mut bytes = [0; 6];
-        // SAFETY: within the mapping.
+        // SAFETY: the offset is within the mapping.
         let from = unsafe { memory.as_ptr().add(10) };
-        // SAFETY: as many bytes of it.
+        // SAFETY: the six bytes are within the mapping.
         unsafe { crate::mmio::copy_from(from, &mut bytes) };
         assert_eq!(&bytes, b"before");
         assert_eq!(nix::unistd::ftruncate(&theirs, 0), Err(Errno::EPERM), "it can shrink");
@@ -242,7 +242,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn files_that_others_sent_are_sealed_where_they_can_be() {
+    fn received_files_are_sealed_if_possible() {
         let page = host_page_size() as i64;
         let len = page as u64;
         let open = memfd(page, MFdFlags::MFD_ALLOW_SEALING);
@@ -258,7 +258,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_could_shrink_or_is_no_memory_is_refused_and_closed() {
+    fn unsuitable_files_are_refused_and_closed() {
         let page = host_page_size() as i64;
         let readable = {
             let fd = memfd(page, MFdFlags::MFD_ALLOW_SEALING);
@@ -284,7 +284,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn holes_that_nothing_can_fill_are_an_error_and_no_fault_later() {
+    fn unfillable_holes_are_an_error_at_import() {
         let page = PageSize::Huge2M;
         let Some((free, _)) = page.available() else { return println!("left out: no 2 MiB pages") };
         let flags = MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB | MFdFlags::MFD_ALLOW_SEALING;
@@ -297,7 +297,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn memory_that_nobody_may_write_is_refused() {
+    fn write_sealed_memory_is_refused() {
         let fd = memfd(host_page_size() as i64, MFdFlags::MFD_ALLOW_SEALING);
         fill(fd.as_fd(), host_page_size() as i64).unwrap();
         fcntl(&fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK)).unwrap();

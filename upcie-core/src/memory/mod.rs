@@ -1,8 +1,8 @@
-//! Memory that devices can be given: anonymous files of 4 KiB, 2 MiB or 1 GiB pages, mapped and filled.
+//! Memory for devices: files of 4 KiB, 2 MiB or 1 GiB pages, mapped and filled.
 //!
-//! A file, not plain anonymous memory, because a vfio-user server (and later another process) is handed its descriptor.
-//! It is sealed against shrinking, so that no holder of the descriptor can make an access fault. Files of others are
-//! taken too ([`Memory::import`]).
+//! It is a file, not plain anonymous memory, because a vfio-user server or another process receives its descriptor. The
+//! file is sealed against shrinking, so that no holder of the descriptor can make an access fault. Files of other
+//! programs are accepted too ([`Memory::import`]).
 
 mod external;
 mod pagemap;
@@ -42,38 +42,39 @@ pub struct Memory {
     mapping: Mapping,
     fd: OwnedFd,
     page: PageSize,
-    /// For a file that has a name: removed with the memory, by the process that made it.
+    /// The name of a named file, which the process that made it removes with the memory.
     name: Option<(NamedFile, Owner)>,
     sharing: Sharing,
-    /// While nobody else may have it.
+    /// Present while no other process may have the memory.
     own: Option<OwnFile>,
 }
 
-/// Who else has the bytes.
+/// The other users of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sharing {
-    /// Nobody but devices.
+    /// Only devices.
     Own,
     /// Other processes may read and write them at any time.
     Shared,
-    /// The same, and they are behind a dma-buf.
+    /// Other processes too, and the bytes are behind a dma-buf.
     DmaBuf,
 }
 
 impl Memory {
-    /// At least `len` bytes, rounded up to whole pages of `page`, zeroed and present.
+    /// Allocates at least `len` bytes, rounded up to whole pages of `page`, zeroed and present.
     ///
     /// # Errors
-    /// [`Error::Memory`] when there are not enough (huge) pages: it says how many there are and how to get more.
+    /// [`Error::Memory`] when too few (huge) pages are free: it says how many are free and how to get more.
     pub fn new(len: usize, page: PageSize) -> Result<Self> {
         Self::new_on(len, page, None)
     }
 
-    /// The same, on the NUMA node `node` as far as that has room, and elsewhere beyond that (MPOL_PREFERRED of
-    /// mbind(2)). Where only one node has memory, or the system forbids the preference, it has no effect.
+    /// Allocates memory as [`new`](Self::new) does, on the NUMA node `node` as far as it has free pages, elsewhere beyond
+    /// that (MPOL_PREFERRED of mbind(2)). If only one node has memory, or the system forbids the preference, `node` has
+    /// no effect.
     ///
     /// # Errors
-    /// As [`new`](Self::new): too few pages in all; it says how many are free on the node.
+    /// Those of [`new`](Self::new): too few pages on all nodes. The message also says how many are free on `node`.
     pub fn new_on(len: usize, page: PageSize, node: Option<u32>) -> Result<Self> {
         let node = node.filter(|_| numa::nodes_with_memory().len() > 1);
         let what = || format!("{len} bytes of DMA memory in {page} pages");
@@ -95,15 +96,17 @@ impl Memory {
                 PageSize::Huge1G => MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_1GB,
             };
         let fd = memfd_create(c"upcie-dma", flags).map_err(|e| fail(e.into()))?;
-        // Reserves the pages: too few is an error here, not a SIGBUS on first use.
+        // Reserves the pages, which turns a lack of them into an error, instead of SIGBUS on first use.
         nix::unistd::ftruncate(&fd, len as i64).map_err(|e| fail(e.into()))?;
         if let (Some(node), Some(len)) = (node, NonZeroUsize::new(len)) {
             if let Err(error) = numa::place(fd.as_fd(), len, node) {
-                emit(move || tracing::debug!(node, %error, "DMA memory without regard to its node"));
+                emit(
+                    move || tracing::debug!(node, %error, "DMA memory is not placed on the wanted NUMA node"),
+                );
             }
         }
         if let Err(e) = fill(fd.as_fd(), len as i64) {
-            // What it got goes back first, so that the message counts it.
+            // Frees the pages that it got first, so that the message counts them.
             drop(fd);
             return Err(fail(e.into()));
         }
@@ -114,12 +117,12 @@ impl Memory {
         Ok(Self { mapping, fd, page, name: None, sharing: Sharing::Own, own })
     }
 
-    /// At least `len` bytes, rounded up to whole pages of `page` (huge ones), zeroed and present, as a file on a
-    /// hugetlbfs mount whose name says that it is DMA memory of `function`: it outlives this process if that is killed
+    /// Allocates at least `len` bytes, rounded up to whole huge pages of `page`, zeroed and present, as a file on a
+    /// hugetlbfs mount. The file's name marks it as DMA memory of `function`. If this process is killed, the file stays
     /// ([`hugetlb::leftovers`]).
     ///
     /// # Errors
-    /// As [`new`](Self::new), and [`Error::Unusable`] when no such mount can be written to.
+    /// Those of [`new`](Self::new), and [`Error::Unusable`] when no such mount is writable.
     pub fn named(function: Bdf, len: usize, page: PageSize) -> Result<Self> {
         let what = || format!("{function}: {len} bytes of DMA memory in {page} pages");
         let mount = hugetlb::mount_for(page)?;
@@ -143,8 +146,8 @@ impl Memory {
         }
     }
 
-    /// The same memory as what other processes are to have too ([`Region::export`](crate::dma::Region::export)). Its bytes
-    /// may change at any time from then on, so its buffers deref to nothing: they are read and written by copies.
+    /// Makes the memory shared: other processes may have it too ([`Region::export`](crate::dma::Region::export)). Its
+    /// bytes may change at any time from then on, so its buffers do not deref; they are read and written by copies.
     #[must_use]
     pub fn shared(mut self) -> Self {
         if self.sharing == Sharing::Own {
@@ -154,72 +157,73 @@ impl Memory {
         self
     }
 
-    /// Whether other processes may read and write it at any time: no reference to its bytes is ever formed then.
+    /// Returns whether other processes may read and write the memory at any time. No reference to its bytes is formed
+    /// then.
     pub fn is_shared(&self) -> bool {
         self.sharing != Sharing::Own
     }
 
-    /// Whether it is behind a dma-buf, whose pages are its exporter's.
+    /// Returns whether the memory is behind a dma-buf, whose exporter owns the pages.
     pub fn is_dma_buf(&self) -> bool {
         self.sharing == Sharing::DmaBuf
     }
 
-    /// The file behind it, which starts at its offset 0, if it is memory that others may have ([`is_shared`](Self::is_shared)).
+    /// Returns the file behind [shared](Self::is_shared) memory, which starts at the file's offset 0.
     ///
-    /// `None` also for a named file of huge pages, which the modes without an IOMMU use: who has its descriptor can take
-    /// pages away (`fallocate`) that a device still writes to.
+    /// Returns `None` for a named file of huge pages too, which the modes without an IOMMU use: a holder of its
+    /// descriptor can free pages (`fallocate`) that a device still writes to.
     pub fn shared_file(&self) -> Option<BorrowedFd<'_>> {
         (self.is_shared() && !self.is_named()).then(|| self.fd.as_fd())
     }
 
-    /// The file behind any memory, which starts at its offset 0: for a [`Mapper`](crate::dma::Mapper), whose device is given
-    /// it.
+    /// Returns the file behind any memory, which starts at the file's offset 0: for a [`Mapper`](crate::dma::Mapper),
+    /// which gives it to its device.
     ///
     /// # Safety
-    /// It goes to a device, or to who stands in for one. In this process nobody reads, writes or maps it, and takes none of
-    /// its pages away: buffers in it deref to bytes that nobody else has, and rings and lists in it send the device to
-    /// memory.
+    /// The descriptor goes to a device, or to a program that emulates one. Nobody in this process reads, writes or maps
+    /// the file, or frees pages of it: buffers deref to its bytes, and rings and lists in it tell the device which memory
+    /// to access.
     pub unsafe fn file(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    /// Whether its file has a name, by which it outlives its process.
+    /// Returns whether its file has a name, so that it outlives the process.
     pub(crate) fn is_named(&self) -> bool {
         self.name.is_some()
     }
 
-    /// Gives its file, if it has a name, one for `function` too.
+    /// Adds a name for `function` to its file, if the file is named.
     pub(crate) fn also_for(&self, function: Bdf) -> Result<()> {
         self.name.as_ref().map_or(Ok(()), |(file, _)| file.also_for(function))
     }
 
-    /// Lets its file, if it has a name, outlive it.
+    /// Drops the memory but keeps its file, if the file is named.
     pub(crate) fn leave(mut self) {
         self.name = None;
     }
 
     /// Sets all bytes to zero.
     pub(crate) fn zero(&self) {
-        // SAFETY: all bytes of the mapping.
+        // SAFETY: the range is all of the mapping.
         unsafe { self.as_ptr().write_bytes(0, self.len()) }
     }
 
-    /// Where it is mapped.
+    /// Returns the address of the first byte in this process.
     pub fn as_ptr(&self) -> *mut u8 {
         self.mapping.as_ptr()
     }
 
-    /// Its bytes, whole pages.
+    /// Returns the length in bytes: whole pages.
     pub fn len(&self) -> usize {
         self.mapping.len()
     }
 
-    /// Never: there is at least one page.
+    /// Returns `false`: there is at least one page.
     pub fn is_empty(&self) -> bool {
         self.mapping.is_empty()
     }
 
-    /// The page size that it was made of.
+    /// Returns the size of its pages.
     pub fn page_size(&self) -> PageSize {
         self.page
     }
@@ -230,14 +234,14 @@ impl Drop for Memory {
         if let Some((file, _)) = self.name.as_ref().filter(|(_, owner)| owner.is_current()) {
             if let Err(error) = file.remove() {
                 emit(move || {
-                    tracing::warn!(%error, "removing a file of DMA memory: `hugepages release` does it");
+                    tracing::warn!(%error, "removing a file of DMA memory failed: `hugepages release` frees it");
                 });
             }
         }
     }
 }
 
-/// What to say when memory of `page` pages can't be had, on `node` if possible.
+/// Explains why `wanted` bytes of `page` pages, on `node` if possible, are not available.
 fn shortage(page: PageSize, node: Option<u32>, wanted: u64) -> String {
     let bytes = page.bytes();
     if let Some(limit) = hugetlb::limit(bytes as u64, wanted) {
@@ -265,10 +269,10 @@ mod tests {
     use std::{fs::OpenOptions, os::fd::AsRawFd};
 
     #[test]
-    fn memory_is_whole_zeroed_pages_of_a_sealed_file() {
+    fn memory_is_zeroed_pages_of_a_sealed_file() {
         let memory = Memory::new(1, PageSize::Small).unwrap();
         assert_eq!(memory.len(), host_page_size());
-        // SAFETY: the mapping's bytes, which nobody else has.
+        // SAFETY: the range is all of the mapping, and only this test uses it.
         let bytes = unsafe { std::slice::from_raw_parts(memory.as_ptr(), memory.len()) };
         assert!(bytes.iter().all(|&byte| byte == 0));
         let shrunk = nix::unistd::ftruncate(&memory.fd, 0);
@@ -276,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_huge_pages_are_an_error_that_says_how_many_there_are() {
+    fn lack_of_huge_pages_error_counts_them() {
         let page = PageSize::Huge2M;
         let free = page.available().map_or(0, |(free, _)| free) as usize;
         let error = Memory::new((free + 1) * page.bytes(), page).unwrap_err();
@@ -303,7 +307,7 @@ mod tests {
         ] {
             assert!(error.to_string().contains("allocate_shared"), "{error}");
         }
-        // What is shared has no references to its bytes.
+        // Shared memory may be mapped again: no reference to its bytes is formed.
         let memory = memory.shared();
         assert!(memory.shared_file().is_some());
         Memory::import(open().into()).unwrap();

@@ -1,41 +1,41 @@
-//! Where memory is, physically: the page map (the kernel's `Documentation/admin-guide/mm/pagemap.rst`).
+//! Physical addresses of memory: the page map (the kernel's `Documentation/admin-guide/mm/pagemap.rst`).
 
 use super::{Memory, PageSize, host_page_size};
 use crate::{Error, Result};
 use std::{fs::File, io, os::unix::fs::FileExt};
 
-/// An entry of `/proc/self/pagemap`: one of the host's small pages.
+/// An entry of `/proc/self/pagemap`, which describes one small page of the host.
 #[derive(Debug, Clone, Copy)]
 struct Entry(u64);
 
 impl Entry {
-    /// The page is in memory, not swapped out.
+    /// Returns whether the page is in memory, not swapped out.
     fn is_present(self) -> bool {
         self.0 >> 62 == 0b10
     }
 
-    /// The number of its page frame; 0 for whoever may not know.
+    /// Returns its page frame number; 0 for a process without the privilege to see it.
     fn frame(self) -> u64 {
         self.0 & ((1 << 55) - 1)
     }
 }
 
-/// The physical address of each page of `memory`.
+/// Returns the physical address of each page of `memory`.
 ///
-/// Only of huge pages: small ones are moved whenever the kernel likes (compaction, balancing between nodes), and
-/// whoever uses physical addresses would write into what is there then. Huge pages of hugetlbfs are not swapped and
-/// not compacted. They can be migrated all the same, by memory being taken offline, by an allocation of contiguous
-/// memory, or on request (`move_pages`): ask again, and take a change as an error.
+/// Only huge pages are accepted: the kernel moves small pages at any time (compaction, balancing between nodes), and a
+/// device would then access another page. Huge pages of hugetlbfs are neither swapped nor compacted. They can still be
+/// migrated, by memory being taken offline, by an allocation of contiguous memory, or on request (`move_pages`): call
+/// this again, and treat a change as an error.
 ///
 /// # Errors
-/// [`Error::Unusable`] for small pages, [`Error::Memory`] without CAP_SYS_ADMIN, and the system's.
+/// [`Error::Unusable`] for small pages, [`Error::Memory`] without CAP_SYS_ADMIN, and the system's errors.
 pub(crate) fn physical_pages(device: &str, memory: &Memory) -> Result<Vec<u64>> {
     let page = memory.page_size();
     if page == PageSize::Small {
         return Err(Error::Unusable {
             device: device.into(),
             reason: "no IOMMU translates for it, and the kernel moves pages of 4 KiB at any time, so their physical \
-                     addresses hold for nothing: use pages of 2 MiB or 1 GiB (`hugepages setup --count 64 --size 2M`)"
+                     addresses do not stay valid: use pages of 2 MiB or 1 GiB (`hugepages setup --count 64 --size 2M`)"
                 .into(),
         });
     }

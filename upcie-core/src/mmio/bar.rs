@@ -1,50 +1,51 @@
-//! A base address register: memory as far as the way in maps it, messages for the rest.
+//! A base address register: volatile accesses to its mapped parts, [`RegionIo`] calls for the rest.
 
 use super::{Mapping, Register, Word};
 use crate::{Error, Result, deadline::charged};
 use std::{fmt, sync::Arc};
 
-/// Access to a region by system call or message, for what can't be mapped.
+/// Accesses a region by system call or message, for parts that can't be mapped.
 ///
 /// # Safety
-/// An implementation owes that it accesses the one region that it stands for, at the offset that it is given, and touches no
-/// memory of this process but `data`.
+/// An implementation accesses only the region that it was made for, at the given offset, and no memory of this process
+/// except `data`.
 pub unsafe trait RegionIo: Send + Sync {
     /// Reads `data.len()` bytes at `offset`, within the region's bounds.
     ///
     /// # Errors
-    /// The way in's.
+    /// The transport's errors.
     fn read(&self, offset: u64, data: &mut [u8]) -> Result<()>;
 
     /// Writes `data` at `offset`, within the region's bounds.
     ///
     /// # Safety
-    /// As [`Bar::write_u32`]: the caller drives the device, and what the device does on these bytes is right.
+    /// The caller owes the same as for [`Bar::write_u32`]: it drives the device, and the device's reaction to these bytes
+    /// is sound.
     ///
     /// # Errors
-    /// The way in's.
+    /// The transport's errors.
     unsafe fn write(&self, offset: u64, data: &[u8]) -> Result<()>;
 }
 
-/// A part of a BAR that is mapped.
+/// A mapped part of a base address register (BAR).
 #[derive(Debug, Clone)]
 pub struct Area {
-    /// Where it starts in the BAR, in bytes.
+    /// The area's first byte in the BAR, in bytes.
     pub offset: u64,
-    /// The mapping: its bytes are the BAR's from `offset` on.
+    /// The mapping, which begins with the BAR's byte at `offset`.
     pub mapping: Arc<Mapping>,
 }
 
-/// How this process's accesses to a mapped base address register are cached.
+/// The caching of this process's accesses to a mapped base address register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Caching {
-    /// Not at all: each access reaches the device, in order. What registers need.
+    /// Not cached: each access reaches the device, in order. Registers need this.
     Uncached,
-    /// Stores are gathered into bursts and may be late: for memory in a device (a prefetchable register), with
+    /// Stores are gathered into bursts and may be delayed: for memory in a device (a prefetchable BAR). Issue
     /// [`mmio_wmb`](crate::barrier::mmio_wmb) after them. Loads are slow.
     WriteCombining,
-    /// As the host's own memory, which it is: a software device's.
+    /// Cached as the host's own memory: a software device's BAR is such memory.
     WriteBack,
 }
 
@@ -71,59 +72,61 @@ pub struct Bar {
 }
 
 impl Bar {
-    /// One of `size` bytes, mapped in `areas`, accessed through `io` elsewhere. `name` is for messages: the device
-    /// and the BAR's number.
+    /// Makes a BAR of `size` bytes, mapped in `areas` and accessed through `io` elsewhere. Messages name it `name`: the
+    /// device and the BAR's number.
     pub fn new(name: impl Into<Arc<str>>, size: u64, areas: Vec<Area>, io: Arc<dyn RegionIo>) -> Self {
         let (name, caching) = (name.into(), Caching::Uncached);
         Self { name, size, areas, io, caching, bus_address: None, unmapped: None }
     }
 
-    /// The same, known to be mapped with `caching`.
+    /// Sets the caching with which the areas are mapped.
     pub fn with_caching(self, caching: Caching) -> Self {
         Self { caching, ..self }
     }
 
-    /// The same, known to be at `address` on the bus.
+    /// Sets the BAR's address on the bus.
     ///
     /// # Safety
-    /// The register answers there, to all of its bytes: without an IOMMU devices are sent to this address
+    /// The device answers at this address, to all of the BAR's bytes: without an IOMMU devices are sent to it
     /// ([`DmaSpace::map_bar`](crate::dma::DmaSpace::map_bar)).
     pub unsafe fn with_bus_address(self, address: Option<u64>) -> Self {
         Self { bus_address: address, ..self }
     }
 
-    /// The same, with the reason why it is not mapped though its device offers it.
+    /// Sets the reason why the BAR is not mapped although its device offers that.
     pub fn with_unmapped_reason(self, reason: Option<Arc<str>>) -> Self {
         Self { unmapped: reason, ..self }
     }
 
-    /// Why it is not mapped though its device offers it: for a driver's error when it needs a mapped register.
+    /// Returns why the BAR is not mapped although its device offers that: for a driver's error when it needs a mapped
+    /// register.
     pub fn unmapped_reason(&self) -> Option<&str> {
         self.unmapped.as_deref()
     }
 
-    /// How the mapped parts are cached.
+    /// Returns the caching of the mapped parts.
     pub fn caching(&self) -> Caching {
         self.caching
     }
 
-    /// Its address on the bus (the host's physical address, on x86-64), where it has one and the way in says so.
+    /// Returns the BAR's address on the bus (on x86-64 the host's physical address), if it has one and the transport
+    /// tells it.
     pub fn bus_address(&self) -> Option<u64> {
         self.bus_address
     }
 
-    /// Its size in bytes.
+    /// Returns the size in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// The parts that are mapped.
+    /// Returns the mapped parts.
     pub fn areas(&self) -> &[Area] {
         &self.areas
     }
 
-    /// The mapped word at `offset`, for access without a call; `None` where the way in does not map it (or `offset`
-    /// is out of bounds or not aligned).
+    /// Returns the mapped word at `offset`, for access without a call; `None` if the transport does not map it, or
+    /// `offset` is out of bounds or not aligned.
     pub fn register<W: Word>(&self, offset: u64) -> Option<Register<W>> {
         self.areas.iter().find_map(|area| {
             let within = usize::try_from(offset.checked_sub(area.offset)?).ok()?;
@@ -131,8 +134,8 @@ impl Bar {
         })
     }
 
-    /// Fills the page tables of `len` bytes at `offset` now, as far as they are mapped
-    /// ([`Mapping::populate`]): for registers that are written at every turn.
+    /// Fills the page tables of `len` bytes at `offset` now, as far as they are mapped ([`Mapping::populate`]): for
+    /// registers on the I/O path.
     pub fn populate(&self, offset: u64, len: usize) {
         for area in &self.areas {
             let within = offset.checked_sub(area.offset).and_then(|within| usize::try_from(within).ok());
@@ -142,7 +145,7 @@ impl Bar {
         }
     }
 
-    /// Refuses an access to memory that its owner has taken away.
+    /// Returns an error if the owner of the mapped memory has shrunk its file.
     fn check_mapped(&self, offset: u64, operation: &str) -> Result<()> {
         if self.areas.iter().any(|area| area.mapping.is_lost()) {
             let operation =
@@ -155,11 +158,12 @@ impl Bar {
     /// Reads a 32-bit register.
     ///
     /// # Errors
-    /// Out of bounds, or the way in's errors. All-ones is a value here: what it means is the driver's to say.
+    /// [`Error::OutOfRange`], or the transport's errors. All ones is an ordinary value here: the driver decides what it
+    /// means.
     pub fn read_u32(&self, offset: u64) -> Result<u32> {
         if let Some(register) = self.register::<u32>(offset) {
             let value = register.read();
-            // Afterwards: the access itself may find out.
+            // Checked after the access, which may itself find the mapping lost.
             return self.check_mapped(offset, "reading a register").map(|()| value);
         }
         let mut data = [0; 4];
@@ -171,11 +175,12 @@ impl Bar {
     /// Writes a 32-bit register.
     ///
     /// # Safety
-    /// The caller drives the device (its own [`Claim`](crate::device::Claim), say), and what the device does on this value is right:
-    /// it reads and writes no memory but what it was given for that, and nothing that another driver of it relies on changes.
+    /// The caller drives the device (it holds its [`Claim`](crate::device::Claim), for example), and the device's
+    /// reaction to this value is sound: the device accesses only memory that was given to it for that, and changes
+    /// nothing that another driver of it relies on.
     ///
     /// # Errors
-    /// Out of bounds, or the way in's errors.
+    /// [`Error::OutOfRange`], or the transport's errors.
     pub unsafe fn write_u32(&self, offset: u64, value: u32) -> Result<()> {
         if let Some(register) = self.register::<u32>(offset) {
             // SAFETY: the caller's promise.
@@ -187,11 +192,11 @@ impl Bar {
         charged(|| unsafe { self.io.write(offset, &value.to_le_bytes()) })
     }
 
-    /// Reads a 64-bit register: the low half first, then the high one, where it is mapped (not every device takes
-    /// 8-byte accesses); one message elsewhere.
+    /// Reads a 64-bit register. A mapped one is read in two 32-bit halves, the low one first, because not every device
+    /// takes 8-byte accesses; one that is not mapped is read by one message.
     ///
     /// # Errors
-    /// Out of bounds, or the way in's errors.
+    /// [`Error::OutOfRange`], or the transport's errors.
     pub fn read_u64(&self, offset: u64) -> Result<u64> {
         if let (Some(low), Some(high)) = self.halves(offset) {
             let value = u64::from(low.read()) | u64::from(high.read()) << 32;
@@ -203,13 +208,13 @@ impl Bar {
         Ok(u64::from_le_bytes(data))
     }
 
-    /// Writes a 64-bit register, as [`read_u64`](Self::read_u64) reads one.
+    /// Writes a 64-bit register, in the order in which [`read_u64`](Self::read_u64) reads one.
     ///
     /// # Safety
-    /// As [`write_u32`](Self::write_u32).
+    /// The caller owes the same as for [`write_u32`](Self::write_u32).
     ///
     /// # Errors
-    /// Out of bounds, or the way in's errors.
+    /// [`Error::OutOfRange`], or the transport's errors.
     pub unsafe fn write_u64(&self, offset: u64, value: u64) -> Result<()> {
         if let (Some(low), Some(high)) = self.halves(offset) {
             // SAFETY: the caller's promise.
@@ -229,7 +234,7 @@ impl Bar {
 
     fn check(&self, offset: u64, len: u64, operation: &str) -> Result<()> {
         match offset.checked_add(len) {
-            // A device whose doorbells reach nobody is gone, though it may answer messages.
+            // A device whose mapped doorbells lead nowhere is gone, even if it still answers messages.
             Some(end) if end <= self.size && offset % 4 == 0 => self.check_mapped(offset, operation),
             _ => Err(Error::OutOfRange {
                 device: self.name.to_string(),

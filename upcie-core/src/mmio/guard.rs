@@ -1,8 +1,8 @@
-//! Survives memory of another process that shrinks while it is mapped.
+//! Keeps this process alive when another process shrinks a file that is mapped here.
 //!
-//! A file that can't be [sealed](crate::memory::MemoryFile) is its owner's to shrink. The next access beyond its new end raises
-//! SIGBUS, which ends a process: the owner's peer, and not the owner. A program may ask for a handler of that signal, which
-//! puts zeros where such memory was; the session with the owner ends then.
+//! A file that can't be [sealed](crate::memory::MemoryFile) can be shrunk by its owner. The next access beyond its new
+//! end raises SIGBUS, which would end this process. A program may install a handler of that signal, which replaces such
+//! memory by zeros; the session with the owner ends then.
 
 use crate::{Error, Result};
 use nix::errno::Errno;
@@ -15,10 +15,10 @@ use std::{
     },
 };
 
-/// A place in the list that the handler walks. It is never freed, but used again.
+/// An entry of the list that the handler walks. It is never freed, but reused.
 #[derive(Debug)]
 struct Slot {
-    /// Odd while the range changes: such a slot is nobody's, so the handler passes over it.
+    /// Odd while the range changes: the handler passes over such a slot.
     version: AtomicU32,
     base: AtomicUsize,
     len: AtomicUsize,
@@ -31,13 +31,13 @@ unsafe impl Send for Slot {}
 // SAFETY: `next` is written before the slot is published and never again; all else is atomic.
 unsafe impl Sync for Slot {}
 
-/// The newest slot.
+/// The newest slot, head of the list.
 static SLOTS: AtomicPtr<Slot> = AtomicPtr::new(std::ptr::null_mut());
-/// Slots without a range.
+/// Slots without a range, for reuse.
 static FREE: Mutex<Vec<&'static Slot>> = Mutex::new(Vec::new());
-/// How many ranges were lost.
+/// Number of ranges lost so far.
 static LOSSES: AtomicUsize = AtomicUsize::new(0);
-/// What SIGBUS did before.
+/// The action for SIGBUS before ours.
 static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
 
 impl Slot {
@@ -50,7 +50,7 @@ impl Slot {
         self.version.store(version.wrapping_add(2), Ordering::Release);
     }
 
-    /// Base and length, if `address` is within.
+    /// Returns base and length if `address` is within.
     fn around(&self, address: usize) -> Option<(usize, usize)> {
         let version = self.version.load(Ordering::Acquire);
         let (base, len) = (self.base.load(Ordering::Relaxed), self.len.load(Ordering::Relaxed));
@@ -60,14 +60,16 @@ impl Slot {
     }
 }
 
-/// A mapping that the handler may replace by zeros, from now until it is dropped.
+/// A mapping that the handler may replace by zeros, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Guarded(&'static Slot);
 
 impl Guarded {
+    /// Adds the range to the handler's list.
+    ///
     /// # Safety
-    /// All of the range is one mapping of the caller's, from whose bytes no reference is formed, and it stays mapped until
-    /// this is dropped.
+    /// The range is one mapping of the caller's, no reference to its bytes is formed, and it stays mapped until this is
+    /// dropped.
     pub(crate) unsafe fn new(base: NonNull<u8>, len: usize) -> Self {
         let free = FREE.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let slot = free.unwrap_or_else(publish);
@@ -76,7 +78,7 @@ impl Guarded {
         Self(slot)
     }
 
-    /// Whether it was replaced by zeros.
+    /// Returns whether zeros have replaced the mapping.
     pub(crate) fn is_lost(&self) -> bool {
         self.0.lost.load(Ordering::Acquire)
     }
@@ -89,7 +91,7 @@ impl Drop for Guarded {
     }
 }
 
-/// A new slot at the head of the list.
+/// Adds a new slot at the head of the list.
 fn publish() -> &'static Slot {
     let slot = Box::leak(Box::new(Slot {
         version: AtomicU32::new(0),
@@ -108,25 +110,27 @@ fn publish() -> &'static Slot {
     }
 }
 
-/// How many mappings were lost so far in this process: a number to compare with an earlier one.
+/// Returns the number of mappings lost so far in this process, to be compared with an earlier one.
 pub(crate) fn losses() -> usize {
     LOSSES.load(Ordering::Relaxed)
 }
 
-/// Whether [`survive_shrinking`] was called.
+/// Returns whether [`survive_shrinking`] was called.
 pub(crate) fn is_installed() -> bool {
     BEFORE.get().is_some()
 }
 
-/// Installs a handler of SIGBUS, for the whole process and for good: memory of other processes that these shrink while it is
-/// mapped here turns into zeros, where an access would end the process otherwise. It covers what a vfio-user server maps
-/// of its clients and a client of its server, whose session ends then. SIGBUS of any other cause does what it did before.
+/// Installs a handler of SIGBUS for the whole process, for good.
 ///
-/// For programs, not for libraries: signal handlers are the process's. Where it is installed, memory of the other side that
-/// can't be sealed is mapped, which is refused otherwise: call it before a device is opened or served.
+/// When another process shrinks memory that is mapped here, the handler replaces it by zeros; without it, the next access
+/// would end this process. It covers clients' memory in a vfio-user server and the server's memory in a client; the
+/// session ends then. SIGBUS of any other cause has its former effect.
+///
+/// Programs call this, not libraries: signal handlers belong to the process. Call it before a device is opened or served:
+/// unsealable memory of the other side is mapped only while the handler is installed, and refused otherwise.
 ///
 /// # Errors
-/// The system's.
+/// The system's errors.
 pub fn survive_shrinking() -> Result<()> {
     static INSTALL: Mutex<()> = Mutex::new(());
     let _one = INSTALL.lock().unwrap_or_else(PoisonError::into_inner);
@@ -135,10 +139,10 @@ pub fn survive_shrinking() -> Result<()> {
     }
     let fail = |errno| Error::os("SIGBUS", "installing its handler", errno);
     let mut before = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: asks only; there is room for the answer.
+    // SAFETY: only reads the current action, into memory large enough for it.
     let asked = unsafe { libc::sigaction(libc::SIGBUS, std::ptr::null(), before.as_mut_ptr()) };
     Errno::result(asked).map_err(fail)?;
-    // SAFETY: the call above has filled it in.
+    // SAFETY: the successful call filled it in.
     let before = *BEFORE.get_or_init(|| unsafe { before.assume_init() });
     let mut action = before;
     action.sa_sigaction = on_fault as *const () as usize;
@@ -151,31 +155,31 @@ pub fn survive_shrinking() -> Result<()> {
 
 extern "C" fn on_fault(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     let errno = Errno::last_raw();
-    // SAFETY: the kernel hands a handler with SA_SIGINFO a valid description.
+    // SAFETY: the kernel passes a handler with SA_SIGINFO a valid description.
     let info = unsafe { &*info };
-    // SAFETY: SIGBUS has an address.
+    // SAFETY: a SIGBUS description has an address.
     let address = unsafe { info.si_addr() }.addr();
     if !replace(address) {
         if let Some(before) = BEFORE.get() {
-            // The access is made again when this returns, and then what was in place before decides.
-            // SAFETY: restores what the system gave.
+            // When the handler returns, the access is repeated, and the former action decides.
+            // SAFETY: restores the action that the system returned.
             unsafe { libc::sigaction(libc::SIGBUS, before, std::ptr::null_mut()) };
         }
     }
     Errno::set_raw(errno);
 }
 
-/// Puts zeros in place of the mapping around `address`, if it is a guarded one.
+/// Replaces the guarded mapping around `address` by zeros; `false` if no mapping there is guarded.
 fn replace(address: usize) -> bool {
     let mut next: *const Slot = SLOTS.load(Ordering::Acquire);
-    // SAFETY: a slot of the list, which is never freed.
+    // SAFETY: `next` points to a slot of the list, and slots are never freed.
     while let Some(slot) = unsafe { next.as_ref() } {
         if let Some((base, len)) = slot.around(address) {
             let at = std::ptr::with_exposed_provenance_mut(base);
             let access = libc::PROT_READ | libc::PROT_WRITE;
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
-            // SAFETY: all of it is a mapping of its owner's that the owner lets be replaced (`Guarded::new`). The whole of it,
-            // for a part of huge pages can't be.
+            // SAFETY: `base` and `len` are one whole mapping whose owner allows this replacement (`Guarded::new`). Part
+            // of a huge page could not be replaced.
             let new = unsafe { libc::mmap(at, len, access, flags, -1, 0) };
             if new == libc::MAP_FAILED {
                 return false;

@@ -1,10 +1,10 @@
-//! Mapped device memory, by words, and base address registers made of it.
+//! Words of mapped device memory, and base address registers.
 //!
 //! A [`Mapping`] owns an mmap of a file descriptor. A [`Register`] is one naturally aligned word in it: its bounds are
-//! checked when it is made, and after that an access is one volatile load or store. No Rust reference into device
-//! memory is ever formed: the device changes it, and reading may have side effects.
+//! checked when it is made, so that each access is one volatile load or store. No Rust reference to device memory is ever
+//! formed: the device changes it, and reads may have side effects.
 //!
-//! Reading is safe. Writing is not: a device does what its registers say, to whatever memory they name.
+//! Reading is safe. Writing is unsafe: a register can make the device access any memory.
 
 mod bar;
 mod guard;

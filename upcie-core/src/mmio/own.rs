@@ -1,7 +1,7 @@
-//! Files of memory that nobody but this process's devices may have.
+//! Memory files that only this process's devices may share.
 //!
-//! A descriptor of such a file is not given out, but the file can be opened by a path: a huge page file by its name, any by
-//! `/proc/self/fd`. A mapping of it would be a second view of bytes that buffers deref to, so it is refused.
+//! The descriptor of such a file is not handed out, but the file can be opened by a path: a huge page file by its name,
+//! any file through `/proc/self/fd`. A second mapping would alias the bytes that buffers deref to, so it is refused.
 
 use crate::{Error, Result};
 use std::{
@@ -9,10 +9,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// Device and inode of each.
+/// Device and inode of each file.
 static OWN: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
 
-/// A file that is mapped once in this process; others may map it again when this is dropped.
+/// A file that is mapped once in this process; once this is dropped, it may be mapped again.
 #[derive(Debug)]
 pub(crate) struct OwnFile((u64, u64));
 
@@ -33,7 +33,7 @@ impl Drop for OwnFile {
     }
 }
 
-/// An error if `fd` is such a file.
+/// Returns an error if `fd` is such a file.
 pub(crate) fn refuse_own(fd: BorrowedFd<'_>, what: &str) -> Result<()> {
     if !own().contains(&identity(fd, what)?) {
         return Ok(());
@@ -47,7 +47,7 @@ pub(crate) fn refuse_own(fd: BorrowedFd<'_>, what: &str) -> Result<()> {
 }
 
 fn identity(fd: BorrowedFd<'_>, what: &str) -> Result<(u64, u64)> {
-    let stat = nix::sys::stat::fstat(fd).map_err(|e| Error::os(what, "asking which file it is", e))?;
+    let stat = nix::sys::stat::fstat(fd).map_err(|e| Error::os(what, "identifying the file", e))?;
     Ok((stat.st_dev, stat.st_ino))
 }
 

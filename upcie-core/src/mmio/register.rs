@@ -3,7 +3,7 @@
 use super::Mapping;
 use std::{fmt, ptr::NonNull, sync::Arc};
 
-/// A width that registers have: `u8`, `u16`, `u32` or `u64`.
+/// A register width: `u8`, `u16`, `u32` or `u64`.
 pub trait Word: Copy + sealed::Sealed + 'static {}
 mod sealed {
     pub trait Sealed {}
@@ -19,42 +19,42 @@ pub struct Register<W: Word> {
     mapping: Arc<Mapping>,
 }
 
-// SAFETY: a pointer into a mapping that it keeps alive; access is a single volatile load or store.
+// SAFETY: the pointer leads into a mapping that the register keeps alive; each access is one volatile load or store.
 unsafe impl<W: Word> Send for Register<W> {}
-// SAFETY: as above: device memory tolerates access from any thread.
+// SAFETY: device memory tolerates volatile accesses from any thread, and the register keeps its mapping alive.
 unsafe impl<W: Word> Sync for Register<W> {}
 
 impl<W: Word> Register<W> {
-    /// The word `offset` bytes into `mapping`; `None` where that is out of bounds or not naturally aligned.
+    /// Makes the register at `offset` bytes in `mapping`; `None` if it is out of bounds or not naturally aligned.
     pub fn new(mapping: &Arc<Mapping>, offset: usize) -> Option<Self> {
         let end = offset.checked_add(size_of::<W>())?;
         if end > mapping.len() || offset % size_of::<W>() != 0 {
             return None;
         }
-        // SAFETY: within the mapping, as just checked.
+        // SAFETY: `end` is within the mapping.
         let at = unsafe { mapping.base().add(offset) }.cast();
         Some(Self { at, mapping: mapping.clone() })
     }
 
-    /// Reads it: one volatile load.
+    /// Reads the register: one volatile load.
     #[inline(always)]
     pub fn read(&self) -> W {
         // SAFETY: aligned and inside a live mapping (`new`); any bits are a valid word.
         unsafe { self.at.read_volatile() }
     }
 
-    /// Writes it: one volatile store, not ordered with stores to DMA memory (see [`crate::barrier`]).
+    /// Writes the register: one volatile store, which is not ordered with stores to DMA memory (see [`crate::barrier`]).
     ///
     /// # Safety
-    /// The caller drives the device behind the mapping, and what the device does on this value is right: it reads and
-    /// writes no memory but what it was given for that, and nothing that another driver of it relies on changes.
+    /// The caller drives the device behind the mapping, and the device's reaction to this value is sound: the device
+    /// accesses only memory that was given to it for that, and changes nothing that another driver of it relies on.
     #[inline(always)]
     pub unsafe fn write(&self, value: W) {
         // SAFETY: aligned and inside a live mapping (`new`).
         unsafe { self.at.write_volatile(value) }
     }
 
-    /// The pointer itself, for a driver's hot path, which keeps the register beside it.
+    /// Returns the pointer itself, for a driver's hot path, which keeps the register beside it.
     #[inline]
     pub fn as_ptr(&self) -> *mut W {
         self.at.as_ptr()
@@ -69,7 +69,7 @@ impl<W: Word> Clone for Register<W> {
 
 impl<W: Word> fmt::Debug for Register<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without reading it: a read may have side effects.
+        // Does not read the register: a read may have side effects.
         write!(f, "Register<{}>({:p} in {:p})", std::any::type_name::<W>(), self.at, self.mapping.base())
     }
 }

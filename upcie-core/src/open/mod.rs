@@ -1,4 +1,4 @@
-//! Opening the device at an address: the one module that knows all transports.
+//! Opens the device at an address: the one module that knows all transports.
 
 mod probe;
 
@@ -19,12 +19,12 @@ use std::sync::Arc;
 /// Opens the device at `address`.
 ///
 /// # Errors
-/// One per cause, each with what to do about it. [`Address::Emulated`] is refused: the embedded controller is an NVMe
-/// controller and belongs to the driver crate's own `open`.
+/// Each cause has an error of its own, which says what to do. [`Address::Emulated`] is refused: the embedded controller
+/// is an NVMe controller, which the driver crate's own `open` makes.
 pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
     tracing::debug!(%address, "opening");
     if let Some(bdf) = address.bdf() {
-        // It looks free to all but the kernel, which waits for its user.
+        // A function whose unbinding waits for its user looks free, but the kernel does not give it out.
         Function::at(bdf)?.check_not_being_unbound()?;
     }
     match address {
@@ -48,15 +48,15 @@ pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
     }
 }
 
-/// Opens a PCI function by the way that its driver is for.
+/// Opens a PCI function through the transport of its driver.
 fn open_pci(bdf: Bdf) -> Result<Arc<dyn Device>> {
     let driver = Function::at(bdf)?.driver;
-    tracing::debug!(device = %bdf, driver = driver.as_deref().unwrap_or("none"), "the way in follows from the driver");
+    tracing::debug!(device = %bdf, driver = driver.as_deref().unwrap_or("none"), "choosing the transport by the driver");
     match driver.as_deref() {
         // Whoever has bound this driver has said that no IOMMU is wanted.
         #[cfg(feature = "uio")]
         Some("uio_pci_generic") => Ok(Arc::new(UioDevice::open(bdf)?)),
-        // Of any other driver VFIO says what to do about it.
+        // For every other driver, VFIO's error says what to do about it.
         _ => Ok(VfioDevice::open(&Address::Pci(bdf))?),
     }
 }

@@ -1,4 +1,4 @@
-//! Which transports reach a function right now.
+//! Lists the transports that can reach a function.
 
 #[cfg(feature = "uio")]
 use crate::uio;
@@ -12,18 +12,18 @@ use crate::{
 };
 use nix::unistd::{AccessFlags, access};
 
-/// A transport that reaches a function, and what keeps it from being used.
+/// A transport to a function, and the obstacle to its use.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Transport {
-    /// The address that names it.
+    /// The address that selects the transport.
     pub address: Address,
-    /// What is missing, as opening it would say; `None` when nothing is, but that it may be in use.
+    /// The error that opening it would return; `None` if nothing is missing. The function may still be in use.
     pub missing: Option<Error>,
 }
 
-/// Lists the transports that reach `function`, the better ones first, as things stand: opens nothing, changes nothing, and
-/// does not ask who uses it.
+/// Lists the transports to `function` in their present state, the better ones first. Opens and changes nothing, and does
+/// not check whether the function is in use.
 pub fn probe(function: &Function) -> Vec<Transport> {
     let bdf = function.bdf;
     let all = [
@@ -41,7 +41,8 @@ pub fn probe(function: &Function) -> Vec<Transport> {
     all.into_iter().map(|(address, possible)| Transport { address, missing: possible.err() }).collect()
 }
 
-/// What all transports without an IOMMU need: the right to configuration space, and huge pages that can have a name.
+/// Checks the needs of all transports without an IOMMU: access to configuration space, and huge pages on a writable
+/// mount.
 fn untranslated(function: &Function) -> Result<()> {
     let device = function.bdf.to_string();
     access(&function.path.join("config"), AccessFlags::R_OK | AccessFlags::W_OK).map_err(|e| {

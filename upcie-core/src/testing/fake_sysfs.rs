@@ -6,7 +6,7 @@ use crate::{
 };
 use std::{fs, os::unix::fs::symlink, path::PathBuf};
 
-/// A sysfs in a temporary directory, removed when dropped.
+/// A sysfs tree in a temporary directory, removed when dropped.
 pub(crate) struct FakeSysfs(pub(crate) PathBuf);
 
 impl FakeSysfs {

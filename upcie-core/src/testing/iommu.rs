@@ -1,4 +1,4 @@
-//! A DMA address space with no device behind it.
+//! A DMA address space without a device.
 
 use crate::{Result, dma::Mapper, memory::Memory};
 use std::{
@@ -6,11 +6,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Remembers the memory that is mapped, by device address; clones share it.
+/// Records the mapped memory by device address; clones share the record.
 #[derive(Debug, Default, Clone)]
 pub struct FakeIommu(Arc<Mutex<BTreeMap<u64, (usize, usize)>>>);
 
-// SAFETY: there is no device; whoever plays one reaches memory by `pointer`, from the mapping to the unmapping.
+// SAFETY: no device exists; a test that acts as one reaches memory by `pointer`, while it is mapped.
 unsafe impl Mapper for FakeIommu {
     fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
         let before = self.table().insert(iova, (memory.as_ptr() as usize, memory.len()));
@@ -29,7 +29,7 @@ impl FakeIommu {
     /// Translates `len` bytes at a device address.
     ///
     /// # Panics
-    /// When they are not inside one mapping.
+    /// When the bytes are not inside one mapping.
     pub fn pointer(&self, iova: u64, len: usize) -> *mut u8 {
         let table = self.table();
         let (base, (pointer, mapped)) = table.range(..=iova).next_back().expect("a mapped address");

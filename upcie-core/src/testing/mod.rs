@@ -1,5 +1,5 @@
-//! Parts that tests of several modules, of the driver, and the benches share. Not part of the library's interface: it is there
-//! in unit tests, and with the feature `testing`.
+//! Shared parts of the unit tests, of the driver's tests, and of the benches. They are not part of the library's
+//! interface: only unit tests and the feature `testing` compile them.
 
 #[cfg(test)]
 mod fake_sysfs;

@@ -1,11 +1,11 @@
-//! Random numbers for tests, the same in each run.
+//! Random numbers for tests, reproducible by their seed.
 
-/// A generator (SplitMix64), with its seed.
+/// A generator (SplitMix64) with its seed.
 #[derive(Debug, Clone)]
 pub struct Random(pub u64);
 
 impl Random {
-    /// The next number.
+    /// Returns the next number.
     #[expect(clippy::should_implement_trait, reason = "it never ends")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -14,12 +14,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `end`, which is not 0.
+    /// Returns a number below `end`, which is not 0.
     pub fn below(&mut self, end: usize) -> usize {
         (self.next() >> 16) as usize % end
     }
 
-    /// True in one of `n` cases.
+    /// Returns `true` in one of `n` cases.
     pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }

@@ -1,4 +1,4 @@
-//! What must hold before a function can be driven without an IOMMU.
+//! Checks whether a function can be driven without an IOMMU.
 
 use crate::{
     Error, Result,
@@ -6,10 +6,10 @@ use crate::{
 };
 use std::{io, path::Path};
 
-/// The driver that leaves a function alone but for its interrupt.
+/// The driver that touches nothing of a function but its interrupt.
 pub(super) const DRIVER: &str = "uio_pci_generic";
 
-/// Refuses a function that an IOMMU translates for: it would reach none of the memory that it is told of.
+/// Refuses a function that an IOMMU translates for: it could not reach memory by physical addresses.
 pub(super) fn untranslated(function: &Function) -> Result<()> {
     function.check_not_behind_vmd()?;
     function.check_not_locked_down()?;
@@ -35,7 +35,7 @@ pub(super) fn untranslated(function: &Function) -> Result<()> {
     }
 }
 
-/// Refuses a function that is not bound to `wanted` (`None`: that is bound to anything).
+/// Refuses a function that is not bound to `wanted` (`None`: that is bound to any driver).
 pub(super) fn bound(function: &Function, wanted: Option<&str>) -> Result<()> {
     if function.driver.as_deref() == wanted {
         return Ok(());
@@ -43,7 +43,7 @@ pub(super) fn bound(function: &Function, wanted: Option<&str>) -> Result<()> {
     Err(function.wrong_driver(wanted))
 }
 
-/// Why `operation` was not allowed, or just that it failed.
+/// Makes the error of a failed `operation`, with the reason if it was not allowed.
 pub(super) fn failed(device: &str, operation: &str, source: io::Error) -> Error {
     match source.raw_os_error() {
         Some(libc::ENODEV | libc::ENXIO) => {
@@ -53,9 +53,11 @@ pub(super) fn failed(device: &str, operation: &str, source: io::Error) -> Error 
             let hint = hint(is_locked_down(Path::new("/sys")), nix::unistd::geteuid().is_root());
             Error::os(device, format!("{operation} ({hint})"), source)
         }
-        _ if source.kind() == io::ErrorKind::TimedOut => {
-            Error::os(device, format!("{operation}: the kernel is not done, and goes on (see dmesg)"), source)
-        }
+        _ if source.kind() == io::ErrorKind::TimedOut => Error::os(
+            device,
+            format!("{operation}: the kernel has not finished, and continues (see dmesg)"),
+            source,
+        ),
         _ => Error::os(device, operation, source),
     }
 }
@@ -79,7 +81,7 @@ mod tests {
     const BDF: &str = "0000:01:00.0";
 
     #[test]
-    fn a_translated_function_is_refused_and_an_identity_domain_is_not() {
+    fn only_an_identity_domain_is_accepted() {
         for (domain, refused) in [
             (Some("DMA"), true),
             (Some("DMA-FQ"), true),
@@ -106,7 +108,7 @@ mod tests {
         let mut function = fake.function(BDF).unwrap();
         let text = untranslated(&function).unwrap_err().to_string();
         assert!(text.contains("use vfio:0000:01:00.0") && !text.contains("devbind"), "{text}");
-        // VFIO's no-IOMMU mode makes a group where there is none.
+        // VFIO's no-IOMMU mode makes a group for a function that had none.
         function.iommu_group.as_mut().unwrap().is_noiommu = true;
         untranslated(&function).unwrap();
         let fake = FakeSysfs::new("no-group");
@@ -115,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wrong_driver_says_how_to_get_the_right_one() {
+    fn a_wrong_driver_error_says_how_to_bind() {
         let fake = FakeSysfs::new("bound");
         fake.add(BDF, "0x010802\n", Some("nvme"), None);
         let function = fake.function(BDF).unwrap();
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_knows_lockdown_from_missing_rights() {
+    fn lockdown_and_missing_rights_have_different_hints() {
         assert!(hint(true, true).contains("Secure Boot"));
         assert!(hint(false, true).contains("CAP_SYS_ADMIN"));
         assert!(hint(false, false).contains("root"));

@@ -31,13 +31,13 @@ use std::{
 /// Offset of the interrupt pin in configuration space: 0 for none (PCI Express Base 6.0, 7.5.1.1.13).
 const INTERRUPT_PIN: u16 = 0x3d;
 
-/// How long the kernel may take to enable, disable or reset a function: it waits for one that was reset for 60 s itself.
+/// Deadline for the kernel to enable, disable or reset a function: the kernel itself waits up to 60 s after a reset.
 const SETUP: Duration = Duration::from_secs(70);
 
-/// A PCI function that no IOMMU translates for.
+/// A PCI function without an IOMMU.
 ///
-/// From when it is opened it has been reset (where the kernel can), answers memory accesses and may issue DMA. When the
-/// last handle is dropped, in the process that opened it, it is taken off the bus (bus master off).
+/// Opening it resets it (if the kernel can) and enables memory accesses and bus mastering. Dropping the last handle, in
+/// the process that opened it, turns bus mastering off.
 ///
 /// ```no_run
 /// use upcie_core::{uio::UioDevice, device::Device};
@@ -52,12 +52,12 @@ pub struct UioDevice {
     function: Function,
     config: ConfigFile,
     bars: Vec<BarInfo>,
-    /// `/dev/uioN`; none without a driver. While it is open the kernel sees to it that the bus master bit is cleared
-    /// when the process ends.
+    /// `/dev/uioN`; `None` without a driver. While it is open, the kernel clears the bus master bit when the process
+    /// ends.
     uio: Option<Arc<File>>,
     state: Mutex<State>,
     space: Arc<DmaSpace>,
-    /// Without a driver: powered up for this device, until it is dropped.
+    /// Keeps a function without a driver powered up until this is dropped.
     enabled: Option<Enabled>,
 }
 
@@ -71,16 +71,16 @@ impl UioDevice {
     /// Opens the function at `bdf`, which is bound to uio_pci_generic.
     ///
     /// # Errors
-    /// One per cause, each with what to do: no such function, another driver bound, an IOMMU that translates for it, in
-    /// use by another process, no right to.
+    /// Each cause has an error of its own, which says what to do: no such function, another driver bound, an IOMMU that
+    /// translates for it, in use by another process, missing rights.
     pub fn open(bdf: Bdf) -> Result<Self> {
         Self::open_in(bdf, true, None)
     }
 
-    /// Opens the function at `bdf`, which no driver is bound to: there are no interrupts.
+    /// Opens the function at `bdf`, which has no driver and so no interrupts.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// Those of [`open`](Self::open).
     pub fn open_unbound(bdf: Bdf) -> Result<Self> {
         Self::open_in(bdf, false, None)
     }
@@ -88,7 +88,7 @@ impl UioDevice {
     fn open_in(bdf: Bdf, with_uio: bool, space: Option<&Arc<DmaSpace>>) -> Result<Self> {
         let name = if with_uio { Address::Uio(bdf) } else { Address::Sysfs(bdf) }.to_string();
         let function = Function::at(bdf)?;
-        // First, for no other driver would help.
+        // Checked first: if an IOMMU translates, advice about the driver would be useless.
         untranslated(&function)?;
         bound(&function, with_uio.then_some(DRIVER))?;
         let bars = function.bars()?;
@@ -97,10 +97,10 @@ impl UioDevice {
         let enabled = if with_uio { None } else { Some(Enabled::new(&name, &function.path)?) };
         tracing::debug!(device = name, uio = with_uio, "opened through sysfs, with physical addresses");
         let config = function.config()?;
-        // Whatever it was doing ends here, and nobody takes its pin's interrupt before somebody asks for it.
+        // Stops DMA of the former user, and keeps the interrupt pin quiet until interrupts are set.
         let before = config.command()?;
         let silent = (before | command::INTX_DISABLE) & !command::BUS_MASTER;
-        // SAFETY: its lock is held, and it has no driver: it issues less than before.
+        // SAFETY: this process holds its lock, and it has no driver; clearing the bus master bit only stops requests.
         let silenced = unsafe { config.set_config_u16(offset::COMMAND, silent) };
         silenced.map_err(|error| match error {
             Error::Os { operation, source, .. } => failed(&name, &operation, source),
@@ -109,17 +109,19 @@ impl UioDevice {
         let was_reset = match reset(&name, &function.path) {
             Ok(()) => true,
             Err(error) => {
-                tracing::warn!(device = name, %error, "opening it as it is");
+                tracing::warn!(device = name, %error, "the reset failed: opening it without one");
                 false
             }
         };
-        // A killed user's; the kernel puts them back after a reset. No driver that is bound here uses messages.
+        // Turns a killed user's messages off, which the kernel restores after a reset. No driver bound here uses
+        // messages.
         match Messages::find(&config).and_then(|messages| messages.turn_off(&config)) {
-            // Without CAP_SYS_ADMIN the capabilities can't be read. Physical addresses need it too, and say so.
+            // Without CAP_SYS_ADMIN the capabilities can't be read. Looking up physical addresses needs it too, and its
+            // error says so.
             Err(Error::Os { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {}
             other => other?,
         }
-        // SAFETY: the lock is the function's, and the kernel has just reset it, or said that it could not.
+        // SAFETY: the lock is the function's, and `was_reset` is the kernel's report of the reset just now.
         let untranslated = unsafe { Untranslated::new(&function, lock, was_reset) }?;
         let space = match space {
             Some(space) => {
@@ -132,14 +134,15 @@ impl UioDevice {
         let owner = Owner::current();
         let state = Mutex::default();
         let device = Self { name, owner, function, config, bars, uio, state, space, enabled };
-        // From here on a failure takes it off the bus again.
-        // SAFETY: its lock is held, and it was reset, as far as that can be done.
+        // Dropping `device` on a failure from here on turns bus mastering off.
+        // SAFETY: this process holds its lock, and it was reset, as far as the kernel can do that.
         unsafe { turn_on(&device) }?;
         Ok(device)
     }
 
-    /// An error when its driver is no longer the one that it was opened with, and in a forked child, whose parent drives the
-    /// device; before any lock is taken, which a thread that was not forked along may hold.
+    /// Returns an error if the function's driver has changed since it was opened, or in a forked child, because the
+    /// parent drives the device. The fork is checked before any lock is taken: another thread of the parent may have held
+    /// the lock at the fork.
     fn check(&self, operation: &str) -> Result<()> {
         self.owner.check(&self.name, operation)?;
         let now = Function::at(self.function.bdf)?;
@@ -173,8 +176,8 @@ impl UioDevice {
     }
 }
 
-// SAFETY: the space is one of physical addresses, as the device's are; areas are mapped of the register's own file; the
-// function's lock is held, so that there is one at a time.
+// SAFETY: the space is one of physical addresses, as the device uses; areas are mapped from the register's own file; the
+// function's lock is held, so that it is opened once.
 unsafe impl Device for UioDevice {
     fn name(&self) -> &str {
         &self.name
@@ -191,7 +194,7 @@ unsafe impl Device for UioDevice {
 
     unsafe fn config_write(&self, offset: u16, data: &[u8]) -> Result<()> {
         self.check("writing configuration space")?;
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller of `config_write` owes what `write_bytes` requires.
         unsafe { self.config.write_bytes(offset, data) }
     }
 
@@ -216,7 +219,7 @@ unsafe impl Device for UioDevice {
                 return Ok(bar.clone());
             }
             if bar.areas().iter().any(|area| Arc::strong_count(&area.mapping) > 1) {
-                // The processor allows one type at a time: the kernel would give the one that there is.
+                // The processor allows one memory type at a time: the kernel would silently keep the present one.
                 let reason = format!("it is mapped {} already: drop that first", bar.caching());
                 return Err(self.unsupported(format!("mapping BAR {index} {caching}"), reason));
             }
@@ -252,7 +255,7 @@ unsafe impl Device for UioDevice {
         if fds.len() > count as usize {
             let reason = match &self.uio {
                 Some(_) => {
-                    format!("through uio_pci_generic the function has {count} (and no others than INTx)")
+                    format!("through uio_pci_generic the function has {count} (INTx only)")
                 }
                 None => "without a driver there are no interrupts: poll, or use `uio:` or `vfio:`".into(),
             };
@@ -278,22 +281,22 @@ unsafe impl Device for UioDevice {
             .check(&self.name, if masked { "masking an interrupt" } else { "unmasking an interrupt" })?;
         if kind != IrqKind::Intx || index > 0 || self.uio.is_none() {
             let what = format!("{} {kind} {index}", if masked { "masking" } else { "unmasking" });
-            return Err(self.unsupported(what, "INTx 0 through uio_pci_generic is all that can be masked"));
+            return Err(self.unsupported(what, "only INTx 0 through uio_pci_generic can be masked"));
         }
         let now = self.config.command()?;
         let wanted = if masked { now | command::INTX_DISABLE } else { now & !command::INTX_DISABLE };
-        // SAFETY: the bit that keeps its pin quiet, and no other.
+        // SAFETY: only the bit that keeps its interrupt pin quiet changes.
         unsafe { self.config.set_config_u16(offset::COMMAND, wanted) }
     }
 
     unsafe fn reset(&self) -> Result<()> {
         self.check("resetting it")?;
         reset(&self.name, &self.function.path)?;
-        // The kernel puts configuration space back; to be sure.
-        // SAFETY: the caller drives it; it is as it was after it was opened.
+        // The kernel restores configuration space after a reset; this makes sure.
+        // SAFETY: the caller drives the device, which is in the same state as after opening.
         unsafe { turn_on(self) }?;
-        let listens = self.state().relay.is_some();
-        if listens { self.mask_irq(IrqKind::Intx, 0, false) } else { Ok(()) }
+        let has_interrupt = self.state().relay.is_some();
+        if has_interrupt { self.mask_irq(IrqKind::Intx, 0, false) } else { Ok(()) }
     }
 }
 
@@ -311,7 +314,7 @@ fn open_uio(name: &str, function: &Path) -> Result<File> {
     open.map_err(|e| failed(name, &format!("opening {}", path.display()), e))
 }
 
-/// A function that the kernel has powered up, and turned the memory on of, where no driver has.
+/// A function without a driver whose power and memory accesses were enabled through sysfs.
 struct Enabled {
     name: String,
     path: PathBuf,
@@ -322,7 +325,7 @@ impl Enabled {
     fn new(name: &str, function: &Path) -> Result<Self> {
         let path = function.join("enable");
         let failed = |e| failed(name, "enabling it (sysfs `enable`)", e);
-        // A count: who was killed has left it at 1.
+        // `enable` is a count, which a killed process leaves at 1.
         if fs::read_to_string(&path).map_err(failed)?.trim() == "0" {
             write_within(&path, "1", SETUP).map_err(failed)?;
         }
@@ -336,7 +339,7 @@ impl Drop for Enabled {
             return;
         }
         match write_within(&self.path, "0", SETUP) {
-            // Removed, or bound to a driver, which has it now.
+            // The function was removed, or a driver that owns it now was bound.
             Err(e) if !self.path.exists() || e.raw_os_error() == Some(libc::EBUSY) => {}
             Err(error) => tracing::warn!(device = self.name, %error, "disabling it (sysfs `enable`)"),
             Ok(()) => {}
@@ -344,14 +347,14 @@ impl Drop for Enabled {
     }
 }
 
-/// Has the kernel reset the function.
+/// Makes the kernel reset the function.
 fn reset(name: &str, function: &Path) -> Result<()> {
     let path = function.join("reset");
     if !path.exists() {
         return Err(Error::Unsupported {
             device: name.into(),
             what: "resetting it".into(),
-            reason: "the kernel knows no way to reset this function alone (see reset_method in sysfs)".into(),
+            reason: "the kernel can't reset this function alone (see reset_method in sysfs)".into(),
         });
     }
     write_within(&path, "1", SETUP).map_err(|e| failed(name, "resetting it", e))
@@ -360,8 +363,8 @@ fn reset(name: &str, function: &Path) -> Result<()> {
 impl Drop for UioDevice {
     fn drop(&mut self) {
         if !self.owner.is_current() {
-            // A forked child: the device is its parent's, and so is the thread.
-            // No lock: whoever held it is in the parent.
+            // A forked child: the device and the thread belong to the parent. The lock is not taken, because its holder
+            // may exist only in the parent.
             let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
             std::mem::forget(state.relay.take());
             return;

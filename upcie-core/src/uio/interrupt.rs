@@ -1,4 +1,4 @@
-//! The interrupt of uio_pci_generic: a count to read, passed on to an eventfd by a thread.
+//! The interrupt of uio_pci_generic: a thread reads its count and signals an eventfd.
 
 use crate::{Error, Result, events::emit, irq::EventFd, process::Worker};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-/// How long the thread may take to end. It is quick, unless whoever gave the eventfd gave another file, which blocks.
+/// Deadline for the thread's end. The thread ends quickly, unless the caller's "eventfd" is another file, which blocks.
 const END: Duration = Duration::from_secs(5);
 
-/// Passes each interrupt on until it is dropped.
+/// Forwards each interrupt until it is dropped.
 #[derive(Debug)]
 pub(super) struct Relay {
     stop: Arc<EventFd>,
@@ -21,7 +21,7 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    /// From `uio`, a `/dev/uioN`, to `to`, an eventfd, for `device`.
+    /// Forwards interrupts of `device` from `uio`, a `/dev/uioN`, to `to`, an eventfd.
     pub(super) fn start(device: &str, uio: &Arc<File>, to: OwnedFd) -> Result<Self> {
         let stop = Arc::new(EventFd::new()?);
         let (ends, uio, device) = (stop.clone(), uio.clone(), device.to_owned());
@@ -29,7 +29,7 @@ impl Relay {
         let name = device.clone();
         let work = move || {
             if let Err(error) = relay(&uio, &to, &ends) {
-                tracing::warn!(device = name, %error, "its interrupt is of no more use");
+                tracing::warn!(device = name, %error, "its interrupt is not forwarded any more");
             }
         };
         let thread = Worker::start("upcie-uio", work).map_err(failed)?;
@@ -48,12 +48,12 @@ fn relay(mut uio: &File, to: &OwnedFd, stop: &EventFd) -> std::io::Result<()> {
         if fds[1].any() != Some(false) {
             return Ok(());
         }
-        // How many there were since the last read; the function is masked since the first of them. EIO once the driver
-        // has been unbound.
+        // The number of interrupts since the last read; the first of them has masked the function. Reading gives EIO once
+        // the driver has been unbound.
         let mut count = [0; 4];
         uio.read_exact(&mut count)?;
         match nix::unistd::write(to, &1_u64.to_ne_bytes()) {
-            // At its maximum: whoever waits wakes all the same.
+            // The counter is at its maximum, which wakes its waiter, too.
             Ok(_) | Err(nix::errno::Errno::EAGAIN) => {}
             Err(e) => return Err(e.into()),
         }
@@ -63,11 +63,11 @@ fn relay(mut uio: &File, to: &OwnedFd, stop: &EventFd) -> std::io::Result<()> {
 impl Drop for Relay {
     fn drop(&mut self) {
         if let Err(error) = self.stop.signal() {
-            emit(move || tracing::warn!(%error, "the thread of an interrupt stays"));
+            emit(move || tracing::warn!(%error, "stopping the thread of an interrupt failed"));
             return;
         }
         if self.thread.take().is_some_and(|thread| !thread.join_within(END)) {
-            emit(|| tracing::warn!("the thread of an interrupt does not end, and is left behind"));
+            emit(|| tracing::warn!("the thread of an interrupt did not end, and is left running"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Base address registers as sysfs shows them: `resourceN`, and `resourceN_wc` for write-combining.
+//! Base address registers in sysfs: `resourceN`, and `resourceN_wc` for write-combining.
 
 use super::check::failed;
 use crate::{
@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-/// The file of register `index` for `caching`; `None` where there can't be one.
+/// Returns the file of register `index` for `caching`; `None` if sysfs has none for it.
 fn file(function: &Path, index: u8, caching: Caching) -> Option<PathBuf> {
     match caching {
         Caching::Uncached => Some(function.join(format!("resource{index}"))),
@@ -23,10 +23,10 @@ fn file(function: &Path, index: u8, caching: Caching) -> Option<PathBuf> {
     }
 }
 
-/// How the register can be mapped.
+/// Lists the cachings with which the register can be mapped.
 pub(super) fn cachings(function: &Path, info: &BarInfo) -> Vec<Caching> {
     let mut all = vec![Caching::Uncached];
-    // The kernel makes the file for prefetchable registers alone, where the processor can combine writes.
+    // The kernel makes this file only for prefetchable registers, and only if the processor can combine writes.
     if file(function, info.index, Caching::WriteCombining).is_some_and(|path| path.exists()) {
         all.push(Caching::WriteCombining);
     }
@@ -75,17 +75,17 @@ pub(super) fn map(device: &str, function: &Path, info: &BarInfo, caching: Cachin
     let area = Area { offset: 0, mapping: Arc::new(mapping) };
     let io = Ports { name: name.clone(), file };
     let bar = Bar::new(name, info.size, vec![area], Arc::new(io)).with_caching(caching);
-    // SAFETY: the kernel's own word of where this register is.
+    // SAFETY: the kernel reports this address of the register.
     Ok(unsafe { bar.with_bus_address(Some(info.base)) })
 }
 
-/// I/O ports: the kernel does the access.
+/// I/O ports: the kernel performs the access.
 struct Ports {
     name: String,
     file: File,
 }
 
-// SAFETY: the file is this register's alone, and the kernel does the access.
+// SAFETY: the file belongs to this register alone, and the kernel performs the access.
 unsafe impl RegionIo for Ports {
     fn read(&self, offset: u64, data: &mut [u8]) -> Result<()> {
         self.file.read_exact_at(data, offset).map_err(|e| failed(&self.name, "reading it", e))

@@ -1,6 +1,6 @@
-//! The ioctls and structures of `<linux/vfio.h>` that this crate uses, with types.
+//! Typed ioctls and structures of `<linux/vfio.h>`, as far as this crate uses them.
 //!
-//! Field order and sizes are the kernel's. What it fills in is data, checked where it is used.
+//! Field order and sizes are the kernel's. Values filled in by the kernel are checked at their use.
 
 use crate::memory::Memory;
 use std::{
@@ -12,9 +12,9 @@ use std::{
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub(super) const API_VERSION: i32 = 0;
-/// Type1 with unmapping by exactly what was mapped.
+/// Type1 IOMMU, version 2: an unmapping must match whole mappings.
 pub(super) const TYPE1V2_IOMMU: u32 = 3;
-/// None: devices use physical addresses.
+/// No IOMMU: devices use physical addresses.
 pub(super) const NOIOMMU: u32 = 8;
 
 pub(super) const GROUP_VIABLE: u32 = 1 << 0;
@@ -44,7 +44,7 @@ pub(super) const IOMMU_CAP_DMA_AVAILABLE: u16 = 3;
 const DMA_READ: u32 = 1 << 0;
 const DMA_WRITE: u32 = 1 << 1;
 
-/// `_IO(';', 100 + n)`: VFIO's requests carry neither direction nor size, structures say theirs in `argsz`.
+/// `_IO(';', 100 + n)`: VFIO's requests encode neither direction nor size; structures have their size in `argsz`.
 const fn request(n: u32) -> u32 {
     (b';' as u32) << 8 | (100 + n)
 }
@@ -88,10 +88,10 @@ pub(super) struct RegionInfo {
     pub(super) argsz: u32,
     pub(super) flags: u32,
     pub(super) index: u32,
-    /// From the start of this structure; 0 for none.
+    /// Offset from the start of this structure; 0 for none.
     pub(super) cap_offset: u32,
     pub(super) size: u64,
-    /// Where the region is in the device's file.
+    /// The region's offset in the device's file.
     pub(super) offset: u64,
 }
 
@@ -109,9 +109,9 @@ pub(super) struct IrqInfo {
 pub(super) struct IommuInfo {
     pub(super) argsz: u32,
     pub(super) flags: u32,
-    /// A bit per page size.
+    /// Bit mask of page sizes.
     pub(super) page_sizes: u64,
-    /// From the start of this structure; 0 for none.
+    /// Offset from the start of this structure; 0 for none.
     pub(super) cap_offset: u32,
     pub(super) reserved: u32,
 }
@@ -146,24 +146,24 @@ struct IrqSet {
     count: u32,
 }
 
-/// Heads every capability that follows an info structure.
+/// The header of each capability that follows an info structure.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(super) struct CapHeader {
     pub(super) id: u16,
     pub(super) version: u16,
-    /// From the start of the info structure; 0 at the end.
+    /// Offset from the start of the info structure; 0 at the end of the chain.
     pub(super) next: u32,
 }
 
-/// One ioctl, again when a signal interrupts it.
+/// Calls one ioctl, and repeats it if a signal interrupts it.
 ///
 /// # Safety
-/// `argument` is what `request` takes: a number, or a pointer to its structure, valid for reads and writes of as many
-/// bytes as `argsz` in it says.
+/// `argument` suits `request`: it is a number, or a pointer to the request's structure, valid for reads and writes of
+/// `argsz` bytes.
 pub(super) unsafe fn ioctl(fd: BorrowedFd<'_>, request: u32, argument: *mut c_void) -> io::Result<i32> {
     loop {
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller promises that `argument` suits `request`.
         let result = unsafe { libc::ioctl(fd.as_raw_fd(), request as _, argument) };
         if result >= 0 {
             return Ok(result);
@@ -236,7 +236,7 @@ pub(super) fn device_info(device: BorrowedFd<'_>) -> io::Result<DeviceInfo> {
     Ok(info)
 }
 
-/// The region's info and, with it at the front, the bytes that its capabilities are in.
+/// Returns the region's info, and the whole answer: the info with its capabilities.
 pub(super) fn region_info(device: BorrowedFd<'_>, index: u32) -> io::Result<(RegionInfo, Vec<u8>)> {
     let ask = RegionInfo { index, ..RegionInfo::default() };
     chained(device, DEVICE_GET_REGION_INFO, ask)
@@ -248,8 +248,8 @@ pub(super) fn irq_info(device: BorrowedFd<'_>, index: u32) -> io::Result<IrqInfo
     Ok(info)
 }
 
-/// One SET_IRQS call for `start..start + count` of `index`, with eventfds where `flags` say so. A result above 0 is how
-/// many vectors there would have been: fewer than asked for, and none is set.
+/// Makes one SET_IRQS call for `start..start + count` of `index`, with eventfds if `flags` say so. A result above 0 is
+/// the number of available vectors: fewer than requested, and none is set.
 pub(super) fn set_irqs(
     device: BorrowedFd<'_>,
     flags: u32,
@@ -263,7 +263,7 @@ pub(super) fn set_irqs(
     let head = IrqSet { argsz: size as u32, flags, index, start, count };
     let head: [u32; 5] = zerocopy::transmute!(head);
     let mut words: Vec<u32> = head.into_iter().chain(fds.iter().map(|fd| fd.as_raw_fd() as u32)).collect();
-    // SAFETY: as many bytes as `argsz` says: the head and one word for each descriptor.
+    // SAFETY: `words` has `argsz` bytes: the head and one word for each descriptor.
     unsafe { ioctl(device, DEVICE_SET_IRQS, words.as_mut_ptr().cast()) }
 }
 
@@ -271,21 +271,21 @@ pub(super) fn device_reset(device: BorrowedFd<'_>) -> io::Result<()> {
     number!(device, DEVICE_RESET_REQUEST, 0).map(drop)
 }
 
-/// The IOMMU's info and, with it at the front, the bytes that its capabilities are in.
+/// Returns the IOMMU's info, and the whole answer: the info with its capabilities.
 pub(super) fn iommu_info(container: BorrowedFd<'_>) -> io::Result<(IommuInfo, Vec<u8>)> {
     chained(container, IOMMU_GET_INFO, IommuInfo::default())
 }
 
-/// Makes `memory` readable and writable for the container's devices at `iova`.
+/// Lets the container's devices read and write `memory` at `iova`.
 ///
-/// Safe, for DMA memory holds no Rust state (see [`crate::dma`]), and the kernel keeps its pages for as long as they
-/// are mapped, whatever becomes of the process's own mapping.
+/// This is safe: DMA memory holds no Rust state (see [`crate::dma`]), and the kernel pins its pages while they are
+/// mapped, even if the process unmaps them.
 pub(super) fn map_memory(container: BorrowedFd<'_>, iova: u64, memory: &Memory) -> io::Result<()> {
     map(container, iova, memory.as_ptr(), memory.len() as u64)
 }
 
-/// As [`map_memory`], for a mapped BAR: device memory, whose bytes are nobody's in this process. The kernel does not pin
-/// it: whoever maps it keeps it mapped here until it has been unmapped there.
+/// Maps a BAR as [`map_memory`] maps memory. The kernel does not pin device memory, so the caller must keep the BAR
+/// mapped in this process until it has been unmapped from the IOMMU.
 pub(super) fn map_bar(
     container: BorrowedFd<'_>,
     iova: u64,
@@ -301,29 +301,29 @@ fn map(container: BorrowedFd<'_>, iova: u64, at: *mut u8, size: u64) -> io::Resu
     structure!(container, IOMMU_MAP_DMA, &mut map).map(drop)
 }
 
-/// Unmaps what is mapped in `size` bytes at `iova`; how many bytes that were.
+/// Unmaps all mappings in `size` bytes at `iova`, and returns how many bytes were unmapped.
 pub(super) fn unmap(container: BorrowedFd<'_>, iova: u64, size: u64) -> io::Result<u64> {
     let mut unmap = DmaUnmap { argsz: argsz::<DmaUnmap>(), flags: 0, iova, size };
     structure!(container, IOMMU_UNMAP_DMA, &mut unmap)?;
     Ok(unmap.size)
 }
 
-/// Asks for a structure that starts with `argsz` and that capabilities follow: the kernel says in `argsz` how much room
-/// they need.
+/// Requests a structure that starts with `argsz` and is followed by capabilities. The kernel returns in `argsz` how many
+/// bytes it needs.
 fn chained<T>(fd: BorrowedFd<'_>, request: u32, ask: T) -> io::Result<(T, Vec<u8>)>
 where
     T: FromBytes + IntoBytes + Immutable + KnownLayout,
 {
     const MOST: usize = 1 << 20;
     let mut size = size_of::<T>();
-    // Capabilities may grow between two calls, but not for ever.
+    // Capabilities may grow between two calls; the number of attempts is limited.
     for _ in 0..8 {
-        // Of 64-bit words for the alignment.
+        // 64-bit words, for the alignment.
         let mut buffer = vec![0u64; size.div_ceil(8)];
         let bytes = buffer.as_mut_bytes();
         bytes[..size_of::<T>()].copy_from_slice(ask.as_bytes());
         bytes[..4].copy_from_slice(&(size as u32).to_ne_bytes());
-        // SAFETY: a buffer of at least `argsz` bytes, aligned for the structure at its front.
+        // SAFETY: the buffer has at least `argsz` bytes and is aligned for the structure at its start.
         unsafe { ioctl(fd, request, bytes.as_mut_ptr().cast()) }?;
         let needed = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
         if needed <= size {
@@ -335,7 +335,7 @@ where
         }
         size = needed;
     }
-    Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel asks for more and more room"))
+    Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel asks for a larger buffer again and again"))
 }
 
 #[cfg(test)]
@@ -344,8 +344,8 @@ mod tests {
     use std::mem::offset_of;
 
     #[test]
-    fn numbers_and_layouts_are_the_kernels() {
-        // As <linux/vfio.h> gives them on x86-64 and aarch64.
+    fn numbers_and_layouts_match_the_kernel() {
+        // Values from <linux/vfio.h> on x86-64 and aarch64.
         assert_eq!((GET_API_VERSION, IOMMU_UNMAP_DMA), (0x3b64, 0x3b72));
         assert_eq!(size_of::<GroupStatus>(), 8);
         assert_eq!(size_of::<DeviceInfo>(), 16);

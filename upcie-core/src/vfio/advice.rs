@@ -1,24 +1,24 @@
-//! What an error says beyond its cause: who holds a node, whose it is, and which limit was met.
+//! Texts for errors: the holder and owner of a device node, and the limit on locked memory.
 
 use crate::pci::Bdf;
 use nix::sys::resource::{Resource, getrlimit};
 use std::{fs, path::Path};
 
-/// Whose locked memory the kernel counts together.
+/// The scope in which the kernel counts locked memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Counted {
-    /// This process's alone: the type1 container.
+    /// This process alone: the type1 container.
     Process,
-    /// That of all processes of the user: iommufd.
+    /// All processes of the user: iommufd.
     User,
 }
 
-/// The limit that mapping memory for DMA counts against.
+/// The limit against which memory mapped for DMA counts.
 #[derive(Debug)]
 pub(super) struct LockedMemory {
-    /// Bytes; `None` where there is no limit.
+    /// Limit in bytes; `None` if unlimited.
     limit: Option<u64>,
-    /// Bytes that count against it now, as far as the kernel says; of this process only.
+    /// Bytes of this process that count against it now, if the kernel tells.
     used: Option<u64>,
     counted: Counted,
 }
@@ -26,7 +26,7 @@ pub(super) struct LockedMemory {
 impl LockedMemory {
     pub(super) fn now(counted: Counted) -> Self {
         let limit = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(libc::RLIM_INFINITY, |(soft, _)| soft);
-        // iommufd pins, the container locks.
+        // iommufd pins memory, the container locks it.
         let field = if counted == Counted::User { "VmPin:" } else { "VmLck:" };
         let used = fs::read_to_string("/proc/self/status").ok().and_then(|status| {
             let line = status.lines().find_map(|line| line.strip_prefix(field))?;
@@ -36,7 +36,7 @@ impl LockedMemory {
         Self { limit: (limit != libc::RLIM_INFINITY).then_some(limit), used, counted }
     }
 
-    /// Why `needed` bytes could not be locked, and what to do.
+    /// Explains why `needed` bytes could not be locked, and what to do.
     pub(super) fn explain(&self, needed: u64) -> String {
         const RAISE: &str = "raise it with `ulimit -l unlimited` as root before starting the program, with memlock in \
                              /etc/security/limits.conf, or with LimitMEMLOCK=infinity in a systemd unit";
@@ -46,7 +46,8 @@ impl LockedMemory {
                 "the limit on locked memory (RLIMIT_MEMLOCK) is {limit} bytes, {used} are locked already and this \
                  needs {needed} more: {RAISE}"
             ),
-            // What the user's other processes have locked is not known, so it may be this limit however little is used.
+            // The locked memory of the user's other processes is unknown, so this limit may be the reason even if this
+            // process has little.
             (Some(limit), Counted::User) => format!(
                 "the limit on locked memory (RLIMIT_MEMLOCK) is {limit} bytes, and iommufd counts what all processes \
                  of the user have locked: this one has {used} bytes, and this needs {needed} more; {RAISE}"
@@ -56,8 +57,8 @@ impl LockedMemory {
     }
 }
 
-/// Why a node of `function`'s could not be opened by this user: whose it is, and how to be given it. `rule` is what a
-/// udev rule matches it by.
+/// Explains why this user can't open a node of `function`: its owner, and how to get access. `rule` is a udev rule's
+/// match for the node.
 pub(super) fn no_permission(function: Bdf, path: &Path, rule: &str) -> String {
     use std::os::unix::fs::MetadataExt;
     let shown = path.display();
@@ -77,7 +78,7 @@ pub(super) fn no_permission(function: Bdf, path: &Path, rule: &str) -> String {
     )
 }
 
-/// The name of an account in a passwd or group file, or else its number.
+/// Returns the name of an account in a passwd or group file, or its number if it is not there.
 fn account(file: &str, id: u32) -> String {
     let number = id.to_string();
     fs::read_to_string(file)
@@ -92,7 +93,7 @@ fn account(file: &str, id: u32) -> String {
         .unwrap_or(number)
 }
 
-/// Says that `what` is in use, and by whom.
+/// Says that `what` is in use, and by which processes.
 pub(super) fn busy(what: &str, holders: &[u32]) -> String {
     let me = std::process::id();
     let who = match holders {
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_says_whose_it_is_and_who_holds_it() {
+    fn a_node_error_names_owner_and_holder() {
         let path = std::env::temp_dir().join(format!("upcie-advice-{}", std::process::id()));
         fs::write(&path, [0; 4096]).unwrap();
         let text = no_permission("0000:01:00.0".parse().unwrap(), &path, "SUBSYSTEM==\"vfio\"");
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_in_the_way_is_named() {
+    fn a_busy_error_names_the_holders() {
         assert!(busy("IOMMU group 5", &[17, 18]).contains("IOMMU group 5 is in use by process 17, 18"));
         assert!(busy("it", &[std::process::id()]).contains("this process"));
         assert!(busy("it", &[]).contains("another process"));

@@ -1,10 +1,10 @@
-//! What ties a device to the address space that its DMA is in.
+//! The attachment of a device to its DMA address space.
 
 use super::{container::Member, info::IommuInfo, ioas::Ioas, iommufd_abi, noiommu::Noiommu};
 use crate::{device::Address, mmio::Mapping, pci::Bdf};
 use std::{fmt, io, os::fd::BorrowedFd, sync::Arc};
 
-/// How a function is to be attached to an address space.
+/// The kind of attachment to an address space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AttachmentKind {
     /// Through iommufd if its nodes can be opened, else through the group.
@@ -18,7 +18,7 @@ pub(crate) enum AttachmentKind {
 }
 
 impl AttachmentKind {
-    /// The function that an address names, and how VFIO attaches it, where the address says so.
+    /// Returns the function named by `address`, and its attachment; `None` if the address is not VFIO's.
     pub(super) fn of(address: &Address) -> Option<(Bdf, Self)> {
         match address {
             Address::Pci(bdf) => Some((*bdf, Self::Any)),
@@ -30,7 +30,7 @@ impl AttachmentKind {
     }
 }
 
-/// A device's place in an address space, by one of VFIO's attachments.
+/// A device's attachment to an address space.
 #[derive(Debug)]
 pub(super) enum Attachment {
     /// A group in a type1 container.
@@ -42,7 +42,7 @@ pub(super) enum Attachment {
 }
 
 impl Attachment {
-    /// What the IOMMU offers, where there is one.
+    /// Returns the properties of the IOMMU; `None` without one.
     pub(super) fn info(&self) -> Option<&IommuInfo> {
         match self {
             Self::Type1(member) => Some(member.space().info()),
@@ -51,17 +51,17 @@ impl Attachment {
         }
     }
 
-    /// Fills the page tables of a mapped BAR, where that can be done without an access.
+    /// Fills the page tables of a mapped BAR, if that is possible without an access.
     pub(super) fn prefault(&self, bar: &Mapping) {
         if let Self::Type1(member) = self {
             member.space().prefault(bar);
         }
     }
 
-    /// Takes `device` out of its address space, as far as closing its file does not do it.
+    /// Detaches `device` from its address space, if closing its file is not enough.
     pub(super) fn detach(&self, device: BorrowedFd<'_>) -> io::Result<()> {
         match self {
-            // A mapped BAR may hold the file for longer.
+            // A mapped BAR may keep the file open.
             Self::Iommufd(_) => iommufd_abi::detach(device),
             Self::Type1(_) | Self::Noiommu(_) => Ok(()),
         }

@@ -1,4 +1,4 @@
-//! The character device of one function, and binding it to an iommufd.
+//! The character device of one function, and its binding to an iommufd.
 
 use super::{
     advice::{busy, no_permission},
@@ -14,19 +14,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// An open `/dev/vfio/devices/vfioN`. Opening it is without effect; binding is not.
+/// An open `/dev/vfio/devices/vfioN`. Opening it has no effect; binding does.
 #[derive(Debug)]
 pub(super) struct Cdev {
     file: File,
-    /// All nodes by which somebody may hold the function.
+    /// All nodes that another user of the function may hold.
     nodes: Vec<PathBuf>,
     device: String,
-    /// What else is in its group, for an error.
+    /// The function with its group, for errors.
     function: Function,
 }
 
 impl Cdev {
-    /// Opens the node of `function`, which is in the directory `devices` of `dev`, on behalf of `device`.
+    /// Opens the node of `function` in the directory `devices` of `dev`, on behalf of `device`.
     pub(super) fn open(device: &str, function: &Function, dev: &Path) -> Result<Self> {
         let unusable = |reason| Error::Unusable { device: device.into(), reason };
         check(function)?;
@@ -54,12 +54,12 @@ impl Cdev {
         Ok(Self { file, nodes: nodes(function, dev), device: device.into(), function: function.clone() })
     }
 
-    /// Binds it to `iommu`, so that it may be used: by this file alone.
+    /// Binds the device to `iommu`. After that only this file can use it.
     pub(super) fn bind(&self, iommu: BorrowedFd<'_>) -> Result<()> {
         abi::bind(self.file.as_fd(), iommu).map_err(|e| self.refused(e))
     }
 
-    /// Attaches it to an I/O address space.
+    /// Attaches the device to an I/O address space.
     pub(super) fn attach(&self, ioas: u32) -> io::Result<()> {
         abi::attach(self.file.as_fd(), ioas)
     }
@@ -68,11 +68,11 @@ impl Cdev {
         self.file
     }
 
-    /// What a failed binding means.
+    /// Makes the error of a failed binding.
     fn refused(&self, e: io::Error) -> Error {
         let unusable = |reason| Error::Unusable { device: self.device.clone(), reason };
         match e.raw_os_error() {
-            // Bound by another file, or opened through its group: the kernel answers either way.
+            // The device is bound by another file, or opened through its group: the kernel gives either error.
             Some(libc::EBUSY | libc::EINVAL) => {
                 let group = self.function.iommu_group.as_ref();
                 let blocked = group.filter(|group| !blocking(group).is_empty()).map(not_viable);
@@ -112,7 +112,7 @@ mod tests {
 
     const BDF: &str = "0000:01:00.0";
 
-    /// A function that is bound to vfio-pci, with a character device of that name.
+    /// Makes a function bound to vfio-pci, with a character device named `cdev`.
     fn bound(test: &str, cdev: Option<&str>) -> (FakeSysfs, Function) {
         let fake = FakeSysfs::new(test);
         let path = fake.add(BDF, "0x010802\n", Some("vfio-pci"), Some(5));
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_without_character_devices_is_told_from_a_missing_node() {
+    fn missing_cdev_support_differs_from_a_missing_node() {
         let (fake, function) = bound("cdev-none", None);
         let error = Cdev::open(BDF, &function, &fake.0).unwrap_err().to_string();
         for part in [BDF, "CONFIG_VFIO_DEVICE_CDEV", "vfio:0000:01:00.0"] {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_refuses_to_be_bound_names_who_holds_it_or_what_else_is_in_the_group() {
+    fn a_failed_binding_names_holder_or_group_members() {
         let (fake, function) = bound("cdev-busy", Some("vfio7"));
         fs::create_dir_all(fake.0.join("devices")).unwrap();
         fs::write(fake.0.join("devices/vfio7"), "").unwrap();

@@ -1,4 +1,4 @@
-//! The container: an I/O address space that the devices of its groups share, of IOMMU type 1.
+//! The container: an I/O address space of a type1 IOMMU, shared by the devices of its groups.
 
 use super::{
     abi,
@@ -23,7 +23,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// An open container that nothing is in yet.
+/// An open, empty container.
 #[derive(Debug)]
 pub(super) struct Container {
     file: File,
@@ -66,7 +66,7 @@ impl Container {
         Ok(container)
     }
 
-    /// Puts `group`, that of `function`, in and turns the IOMMU on.
+    /// Adds `group`, that of `function`, and turns the IOMMU on.
     pub(super) fn attach(self, group: Group, function: Bdf) -> Result<Member> {
         let failed = |what: &str, e| Error::os(&self.device, format!("asking VFIO for its {what}"), e);
         if !abi::has_extension(self.as_fd(), abi::TYPE1V2_IOMMU).map_err(|e| failed("extensions", e))? {
@@ -115,10 +115,10 @@ impl AsFd for Container {
     }
 }
 
-/// Device addresses kept back for [`Type1::prefault`], in bytes.
+/// Device addresses reserved for [`Type1::prefault`], in bytes.
 const WINDOW: u64 = 1 << 20;
 
-/// Takes the first [`WINDOW`] bytes out of the first range that has plenty.
+/// Takes the first [`WINDOW`] bytes out of the first range that is much larger.
 fn take_window(ranges: &mut [RangeInclusive<u64>]) -> Option<u64> {
     let range = ranges.iter_mut().find(|range| range.end() - range.start() >= 16 * WINDOW)?;
     let start = *range.start();
@@ -126,17 +126,18 @@ fn take_window(ranges: &mut [RangeInclusive<u64>]) -> Option<u64> {
     Some(start)
 }
 
-/// A container with its groups, as the address space of their devices.
+/// A container with its groups: the address space of their devices.
 #[derive(Debug)]
 pub(super) struct Type1 {
     owner: Owner,
     container: Container,
-    /// Those whose devices are open, and at least one: the kernel forgets all mappings when the last one leaves.
+    /// The groups whose devices are open. At least one group stays, because the kernel drops all mappings when the last
+    /// one leaves.
     groups: Mutex<Vec<Joined>>,
-    /// What the IOMMU offered when the first group came in.
+    /// The IOMMU's properties when the first group was added.
     offered: IommuInfo,
     info: IommuInfo,
-    /// Where [`WINDOW`] bytes are that the allocator doesn't have.
+    /// Start of the [`WINDOW`] bytes that the allocator does not have.
     window: Mutex<Option<u64>>,
 }
 
@@ -144,11 +145,11 @@ pub(super) struct Type1 {
 #[derive(Debug)]
 struct Joined {
     group: Group,
-    /// The functions of it that are open.
+    /// Its open functions.
     devices: Vec<Bdf>,
 }
 
-/// A device's place in a container. Its group leaves with its last device, unless it is the last group.
+/// A device's membership in a container. The group leaves with its last device, unless it is the last group.
 #[derive(Debug)]
 pub(super) struct Member {
     space: Arc<Type1>,
@@ -170,7 +171,7 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        // A forked child: the list is the parent's, and so may be whoever holds its lock.
+        // A forked child: the list belongs to the parent, and its lock may be held by a thread that exists only there.
         if !self.space.owner.is_current() {
             return;
         }
@@ -185,7 +186,7 @@ impl Drop for Member {
 }
 
 impl Type1 {
-    /// What the IOMMU offers, less what is kept back here.
+    /// Returns the IOMMU's properties, without the reserved addresses.
     pub(super) fn info(&self) -> &IommuInfo {
         &self.info
     }
@@ -194,7 +195,7 @@ impl Type1 {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts the group of `function` in too, whose node is in `dev`, so that its devices share what is mapped.
+    /// Adds the group of `function`, whose node is in `dev`, so that its devices share the mappings.
     pub(super) fn join(self: &Arc<Self>, function: &Function, dev: &Path) -> Result<Member> {
         let mut groups = self.groups();
         let number = check(function)?.number;
@@ -209,23 +210,23 @@ impl Type1 {
         }
         let group = Group::open(function, dev)?;
         group.join(self.container.as_fd())?;
-        // Dropped, it leaves.
+        // On an error below, dropping the group takes it out of the container.
         let now = self.container.iommu_info()?;
         self.offered.still_in(&now).map_err(|reason| Error::Unusable {
             device: bdf.to_string(),
             reason: format!("it can't share the address space of {}: {reason}", self.container.device),
         })?;
-        // Without the group of a device that was closed: it was only there as the last.
+        // Removes the group of a closed device, which stayed only because it was the last.
         groups.retain(|joined| !joined.devices.is_empty());
         groups.push(Joined { group, devices: vec![bdf] });
         Ok(Member { space: self.clone(), function: bdf })
     }
 
-    /// Fills the page tables of a mapped BAR, so that no access to it faults later.
+    /// Fills the page tables of a mapped BAR, so that no later access faults.
     ///
-    /// `MAP_POPULATE` and `madvise` refuse mappings of device memory, and touching it here could have side effects.
-    /// But the kernel faults pages in before it maps them for a device: so they are, for a moment, in addresses that
-    /// nothing uses. Where that fails, accesses fault as usual. Large BARs are memory, not registers: left out.
+    /// `MAP_POPULATE` and `madvise` refuse mappings of device memory, and reads here could have side effects. But the
+    /// kernel faults pages in before it maps them for a device, so this maps them for a moment at unused addresses. If
+    /// that fails, accesses fault as usual. Large BARs are memory, not registers, and are left out.
     pub(super) fn prefault(&self, bar: &Mapping) {
         let len = bar.len().next_multiple_of(host_page_size()) as u64;
         let _hold = Hold::new();
@@ -235,19 +236,21 @@ impl Type1 {
             Ok(()) => {
                 if let Err(error) = abi::unmap(self.container.as_fd(), iova, len) {
                     let device = self.container.device.clone();
-                    emit(move || tracing::warn!(device, %error, "unmapping a BAR from the IOMMU"));
+                    emit(move || tracing::warn!(device, %error, "unmapping a BAR from the IOMMU failed"));
                 }
             }
             Err(error) => {
                 let device = self.container.device.clone();
-                emit(move || tracing::debug!(device, %error, "a BAR is not populated in advance"));
+                emit(
+                    move || tracing::debug!(device, %error, "filling the page tables of a BAR failed: its first accesses fault"),
+                );
             }
         }
     }
 }
 
-// SAFETY: the kernel maps exactly the pages of the range given, which it pins, and an unmapping is `Ok` only when it has taken
-// all of them away.
+// SAFETY: the kernel maps exactly the pages of the given range and pins them; an unmapping is `Ok` only when all of them
+// have been unmapped.
 unsafe impl Mapper for Arc<Type1> {
     fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
         let device = &self.container.device;
@@ -323,13 +326,13 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_vfio_says_how_to_load_it() {
+    fn a_missing_vfio_error_says_how_to_load_it() {
         let error = Container::open("0000:01:00.0", Path::new("/nonexistent")).unwrap_err().to_string();
         assert!(error.contains("modprobe vfio-pci") && error.contains("0000:01:00.0"), "{error}");
     }
 
     #[test]
-    fn what_is_no_vfio_is_an_error() {
+    fn another_file_is_refused_as_vfio() {
         let directory = std::env::temp_dir().join(format!("upcie-container-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         fs::write(directory.join("vfio"), "").unwrap();

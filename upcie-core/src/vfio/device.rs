@@ -1,4 +1,4 @@
-//! The device: a PCI function that this process drives.
+//! A PCI function driven through VFIO.
 
 use super::{
     abi,
@@ -32,12 +32,12 @@ const KINDS: [IrqKind; 5] = [IrqKind::Intx, IrqKind::Msi, IrqKind::Msix, IrqKind
 
 /// A PCI function, opened through VFIO.
 ///
-/// It answers memory accesses and may issue DMA from when it is opened; otherwise it is left as it was found. When the
-/// last handle is dropped, in the process that opened it, its bus master bit is set back, its interrupts are turned off,
-/// and then its file is closed (upon which the kernel resets it, once no mapped BAR holds the file any longer).
+/// Opening it enables memory accesses and bus mastering, and otherwise changes nothing. Dropping the last handle, in the
+/// process that opened it, restores the bus master bit, turns interrupts off, and closes the file. The kernel then resets
+/// the function, once no mapped BAR holds the file any longer.
 ///
-/// Through a group, mapped BARs are filled in when they are mapped and after a reset: no access faults. Through iommufd, whose
-/// kernels can't be asked to, the first access to each page does, once.
+/// Through a group, the page tables of mapped BARs are filled when they are mapped and after a reset, so that no access
+/// faults. iommufd's kernel interface can't do that: the first access to each page faults, once.
 ///
 /// ```no_run
 /// use upcie_core::{dma::DmaSpace, memory::{Memory, PageSize}, vfio::VfioDevice, device::Device};
@@ -52,29 +52,29 @@ pub struct VfioDevice {
     name: String,
     owner: Owner,
     info: abi::DeviceInfo,
-    /// The command register as it was found.
+    /// The command register before opening.
     command: u16,
     config: Region,
     state: Mutex<State>,
-    /// Declared, and so closed, before the address space: the device's last access comes before the IOMMU's end.
+    /// Declared before the address space, so that it is closed first: the device's last access precedes the IOMMU's end.
     file: Arc<File>,
     attachment: Attachment,
     space: Arc<DmaSpace>,
     group: u32,
-    /// As sysfs has them: VFIO does not say where they are on the bus.
+    /// From sysfs: VFIO does not report their bus addresses.
     bars: Vec<BarInfo>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Mapped on first use, and then shared.
+    /// BARs, mapped on first use and then shared.
     bars: [Option<Bar>; 6],
-    /// Per kind: whether any eventfd is set.
+    /// Whether any eventfd is set, per kind.
     wired: [bool; KINDS.len()],
 }
 
 impl VfioDevice {
-    /// Takes up `file`, which is that of `function`, attached to where `space` is served.
+    /// Takes over `file`, which is that of `function`, attached to the address space of `space`.
     pub(super) fn start(
         name: &str,
         function: &Function,
@@ -96,7 +96,7 @@ impl VfioDevice {
             name: name.into(),
             owner: Owner::current(),
             info,
-            // Until it is known: nothing to set back.
+            // Not known yet: with this value nothing is restored.
             command: command::BUS_MASTER,
             config: Region::new(name, "configuration space", &file, &config),
             state: Mutex::default(),
@@ -106,19 +106,20 @@ impl VfioDevice {
             group: function.iommu_group.as_ref().map_or(0, |group| group.number),
             bars,
         };
-        tracing::debug!(device = name, way = %device.attachment, group = device.group, "opened through VFIO");
+        tracing::debug!(device = name, attachment = %device.attachment, group = device.group, "opened through VFIO");
         device.space.prefer_node(function.numa_node);
-        // SAFETY: just opened, and nobody else has it: what it did before has ended.
+        // SAFETY: the function was just opened, and nobody else has it; earlier commands have ended.
         device.command = unsafe { turn_on(&device) }?;
         Ok(Arc::new(device))
     }
 
-    /// Describes what its IOMMU offers, where it has one. The ranges lack a little that is kept back to populate mapped BARs.
+    /// Returns the properties of its IOMMU; `None` without one. A small range is reserved to populate mapped BARs, and is
+    /// missing here.
     pub fn iommu(&self) -> Option<&IommuInfo> {
         self.attachment.info()
     }
 
-    /// The address space of iommufd that it is attached to, if it was opened that way.
+    /// Returns the iommufd address space of the device, if it was opened through iommufd.
     pub fn ioas(&self) -> Option<&Arc<Ioas>> {
         match &self.attachment {
             Attachment::Iommufd(ioas) => Some(ioas),
@@ -126,7 +127,7 @@ impl VfioDevice {
         }
     }
 
-    /// The number of its IOMMU group, or of what stands in for one without an IOMMU.
+    /// Returns the number of its IOMMU group; without an IOMMU, of the group that VFIO made instead.
     pub fn group(&self) -> u32 {
         self.group
     }
@@ -135,17 +136,18 @@ impl VfioDevice {
         &self.attachment
     }
 
-    /// Sets the bus master bit back to what it was.
+    /// Restores the bus master bit.
     fn restore_bus_master(&self) -> Result<()> {
         if self.command & command::BUS_MASTER == 0 {
             let now = self.command()?;
-            // SAFETY: the last handle is being dropped, so nobody drives it: it issues less than before.
+            // SAFETY: the last handle is being dropped, so nobody drives the device; clearing the bit only stops
+            // requests.
             unsafe { self.set_config_u16(offset::COMMAND, now & !command::BUS_MASTER) }?;
         }
         Ok(())
     }
 
-    /// Where the MSI-X table is, if it is in BAR `index`.
+    /// Returns the range of the MSI-X table, if it is in BAR `index`.
     fn msix_table(&self, index: u8) -> Result<Option<Range<u64>>> {
         let Some(at) = self.find_capability(cap::MSIX)? else { return Ok(None) };
         let entries = u64::from(self.config_u16(at + 2)? & 0x7ff) + 1;
@@ -184,7 +186,7 @@ impl VfioDevice {
         let io = Region::new(&self.name, &format!("BAR {index}"), &self.file, &info);
         let bus_address = self.bars.iter().find(|bar| bar.index == index).map(|bar| bar.base);
         let bar = Bar::new(name, info.size, areas, Arc::new(io));
-        // SAFETY: the kernel's own word of where this register is.
+        // SAFETY: the kernel reports this address of the register.
         Ok(unsafe { bar.with_bus_address(bus_address) })
     }
 
@@ -194,7 +196,7 @@ impl VfioDevice {
             return Ok(none);
         }
         match abi::irq_info(self.file.as_fd(), kind as u32) {
-            // ERR of a function that is not PCI Express.
+            // A function that is not PCI Express has no ERR interrupt.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(none),
             other => other.map_err(|e| failed(&self.name, &format!("asking for its {kind} interrupts"), e)),
         }
@@ -211,8 +213,8 @@ impl VfioDevice {
         Error::Unsupported { device: self.name.clone(), what, reason: reason.into() }
     }
 
-    /// Refuses `operation` in a forked child, whose parent drives the device; before any lock is taken, which a thread that
-    /// was not forked along may hold.
+    /// Refuses `operation` in a forked child, because the parent drives the device. This comes before any lock: another
+    /// thread of the parent may have held the lock at the fork.
     fn check_owner(&self, operation: &str) -> Result<()> {
         self.owner.check(&self.name, operation)
     }
@@ -222,9 +224,9 @@ impl VfioDevice {
     }
 }
 
-// SAFETY: the space is that of the group's container, of the IOAS that the device is attached to, or physical; areas are
-// mapped of the device's own file, for its registers; the kernel opens a group once, and a lock keeps the no-IOMMU mode's
-// functions to one user.
+// SAFETY: the space is that of the group's container, of the IOAS to which the device is attached, or physical; areas are
+// mapped from the device's own file, for its registers; the kernel opens a group once, and a lock gives functions in
+// no-IOMMU mode one user.
 unsafe impl Device for VfioDevice {
     fn name(&self) -> &str {
         &self.name
@@ -241,7 +243,7 @@ unsafe impl Device for VfioDevice {
 
     unsafe fn config_write(&self, offset: u16, data: &[u8]) -> Result<()> {
         self.check_owner("writing configuration space")?;
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller of `config_write` owes what a write of the region requires.
         unsafe { self.config.write(offset.into(), data) }
     }
 
@@ -261,7 +263,7 @@ unsafe impl Device for VfioDevice {
         self.check_owner("opening another device beside it")?;
         let Some((bdf, kind)) = AttachmentKind::of(address) else {
             let what = format!("sharing its address space with {address}");
-            return Err(self.unsupported(what, "open both through VFIO, by the same way"));
+            return Err(self.unsupported(what, "open both through the same VFIO transport"));
         };
         Ok(Self::open_beside_as(&address.to_string(), bdf, kind, self)?)
     }
@@ -284,7 +286,7 @@ unsafe impl Device for VfioDevice {
             *wired = false;
         }
         if kind == IrqKind::Intx {
-            // Messages are enabled by the kernel when they are wired; the pin is off until it is listened to.
+            // The kernel enables messages when they are set; the pin stays disabled until somebody waits for it.
             allow_pin(self, !fds.is_empty())?;
         }
         if fds.is_empty() {
@@ -302,7 +304,7 @@ unsafe impl Device for VfioDevice {
                 Err(self.unsupported(what, &format!("the system has only {fewer} left: use fewer")))
             }
             Err(e) => {
-                // Some may be set: none shall be.
+                // Some may have been set: unset all.
                 let _ = self.irqs_off(kind);
                 if kind == IrqKind::Intx {
                     let _ = allow_pin(self, false);
@@ -334,10 +336,10 @@ unsafe impl Device for VfioDevice {
         if self.info.flags & abi::DEVICE_RESET == 0 {
             return Err(self.unsupported(
                 "resetting it".into(),
-                "the kernel knows no way to reset this function alone (see reset_method in sysfs)",
+                "the kernel can't reset this function alone (see reset_method in sysfs)",
             ));
         }
-        // Contended while something else of the kernel's looks at the device: not for long.
+        // The lock is contended while another part of the kernel looks at the device, which is short.
         let end = Instant::now() + Duration::from_secs(2);
         loop {
             match abi::device_reset(self.file.as_fd()) {
@@ -348,7 +350,7 @@ unsafe impl Device for VfioDevice {
             }
         }
         let _hold = Hold::new();
-        // The kernel takes the pages of mapped BARs away for as long as a reset lasts.
+        // The kernel unmaps the pages of mapped BARs during a reset.
         for bar in self.state().bars.iter().flatten() {
             bar.areas().iter().for_each(|area| self.attachment.prefault(&area.mapping));
         }
@@ -359,7 +361,7 @@ unsafe impl Device for VfioDevice {
 impl Drop for VfioDevice {
     fn drop(&mut self) {
         if !self.owner.is_current() {
-            // A forked child: the device is its parent's.
+            // A forked child: the device belongs to the parent.
             return;
         }
         let mut failures = vec![self.restore_bus_master()];

@@ -1,4 +1,4 @@
-//! The group: what the IOMMU can tell apart, and what a user is given as a whole.
+//! The IOMMU group: the smallest set of devices that an IOMMU can isolate, and that a user can open.
 
 use super::{
     abi,
@@ -18,12 +18,12 @@ use std::{
     path::Path,
 };
 
-/// An IOMMU group, opened for this process alone.
+/// An IOMMU group, which only this process has open.
 #[derive(Debug)]
 pub(super) struct Group {
     file: File,
     number: u32,
-    /// On whose behalf it was opened.
+    /// The device for which it was opened.
     device: String,
 }
 
@@ -34,7 +34,7 @@ impl Group {
         Self::open_checked(function, group, dev)
     }
 
-    /// Opens `group`, that of `function`, for what [`check`] does not hold for too.
+    /// Opens `group`, that of `function`, without [`check`], which refuses the no-IOMMU mode.
     pub(super) fn open_checked(function: &Function, group: &IommuGroup, dev: &Path) -> Result<Self> {
         let device = function.bdf.to_string();
         let unusable = |reason| Error::Unusable { device: device.clone(), reason };
@@ -54,7 +54,7 @@ impl Group {
         self.number
     }
 
-    /// Puts it into a container.
+    /// Adds the group to a container.
     pub(super) fn join(&self, container: BorrowedFd<'_>) -> Result<()> {
         abi::group_set_container(self.file.as_fd(), container).map_err(|e| {
             Error::os(&self.device, format!("putting IOMMU group {} into a container", self.number), e)
@@ -70,7 +70,7 @@ impl Group {
     }
 }
 
-/// Why the node of `group`, that of `function`, in `dev` could not be opened.
+/// Makes the error of a failed opening of `group`'s node in `dev`, for `function`.
 pub(super) fn not_opened(function: &Function, group: &IommuGroup, dev: &Path, e: io::Error) -> Error {
     let (path, device) = (dev.join(group_node(group)), function.bdf.to_string());
     let shown = path.display();
@@ -93,14 +93,14 @@ pub(super) fn not_opened(function: &Function, group: &IommuGroup, dev: &Path, e:
     }
 }
 
-/// What must hold before VFIO can be asked: an IOMMU translates for the function, and vfio-pci is bound to it.
+/// Checks the conditions for VFIO: an IOMMU translates for the function, and vfio-pci is bound to it.
 pub(super) fn check(function: &Function) -> Result<&IommuGroup> {
     let device = function.bdf.to_string();
     let Some(group) = &function.iommu_group else {
         return Err(Error::Unusable {
             device,
             reason: "no IOMMU translates for it: turn it on in the firmware (VT-d, AMD-Vi, SMMU) and, for Intel, with \
-                     intel_iommu=on; or name a way without: uio:, sysfs:, noiommu:"
+                     intel_iommu=on; or use a transport without an IOMMU: uio:, sysfs:, noiommu:"
                 .into(),
         });
     };
@@ -119,30 +119,31 @@ pub(super) fn check(function: &Function) -> Result<&IommuGroup> {
     }
 }
 
-/// The members of a group whose drivers VFIO does not tolerate in a user's group, with these.
+/// Returns the members of a group whose drivers make it not viable, with these drivers.
 pub(super) fn blocking(group: &IommuGroup) -> Vec<(&str, &str)> {
-    // These do no DMA.
+    // These drivers issue no DMA.
     let harmless = |driver: &str| is_vfio_driver(driver) || driver == "pci-stub" || driver == "pcieport";
     let bound =
         group.members.iter().filter_map(|member| Some((member.name.as_str(), member.driver.as_deref()?)));
     bound.filter(|(_, driver)| !harmless(driver)).collect()
 }
 
-/// Why a group is not viable: the kernel lets no user have a part of it while a driver that does DMA has another.
+/// Explains why a group is not viable: the kernel gives no user a part of it while a driver that does DMA has another
+/// part.
 pub(super) fn not_viable(group: &IommuGroup) -> String {
     let blocking = blocking(group);
     let number = group.number;
     if blocking.is_empty() {
         let members: Vec<_> = group.members.iter().map(|member| member.name.as_str()).collect();
         return format!(
-            "IOMMU group {number} is not viable, though no driver seems to hold any of it ({}): bind all of them to \
+            "IOMMU group {number} is not viable, though no driver seems to be bound to any member ({}): bind all of them to \
              vfio-pci and try again",
             members.join(", ")
         );
     }
     let list: Vec<_> = blocking.iter().map(|(name, driver)| format!("{name} (bound to {driver})")).collect();
     format!(
-        "IOMMU group {number} is not viable, for it also holds {}: bind each to vfio-pci too or unbind it, or put the \
+        "IOMMU group {number} is not viable, because it also contains {}: bind each to vfio-pci too or unbind it, or put the \
          device into a slot that has a group of its own",
         list.join(", ")
     )
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wrong_driver_says_how_to_bind_the_right_one() {
+    fn a_wrong_driver_error_says_how_to_bind() {
         for driver in [None, Some("nvme"), Some("uio_pci_generic")] {
             let text = refusal(driver, Some(3));
             assert!(text.contains("`devbind bind vfio-pci 0000:01:00.0`"), "{text}");
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn variants_of_vfio_pci_are_taken() {
+    fn variants_of_vfio_pci_are_accepted() {
         for driver in ["vfio-pci", "mlx5_vfio_pci", "xe-vfio-pci"] {
             let fake = FakeSysfs::new(driver);
             fake.add(BDF, "0x010802\n", Some(driver), Some(3));
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn no_iommu_mode_is_refused_by_name() {
+    fn no_iommu_mode_must_be_named() {
         let fake = FakeSysfs::new("noiommu");
         fake.add(BDF, "0x010802\n", Some("vfio-pci"), Some(0));
         std::fs::write(fake.0.join("kernel/iommu_groups/0/name"), "vfio-noiommu\n").unwrap();
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_node_says_so() {
+    fn a_missing_node_error_names_its_path() {
         let fake = FakeSysfs::new("node");
         fake.add(BDF, "0x010802\n", Some("vfio-pci"), Some(5));
         let error = Group::open(&fake.function(BDF).unwrap(), &fake.0).unwrap_err().to_string();

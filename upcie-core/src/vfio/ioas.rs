@@ -1,4 +1,4 @@
-//! An I/O address space of iommufd, which the devices that are attached to it share.
+//! An I/O address space of iommufd, which its attached devices share.
 
 use super::{
     advice::{Counted, LockedMemory, no_permission},
@@ -17,16 +17,16 @@ use std::{
     sync::Arc,
 };
 
-/// An I/O address space, alone in an iommufd of its own. It ends, with what is mapped in it, when the last device and the
-/// last memory in it are dropped.
+/// An I/O address space in an iommufd of its own. It and its mappings end when its last device and its last memory are
+/// dropped.
 #[derive(Debug)]
 pub struct Ioas {
     iommu: File,
     id: u32,
-    /// Who opened it first, for messages.
+    /// The device that opened it first, for messages.
     device: String,
     owner: Owner,
-    /// The addresses that the first device left.
+    /// The addresses that the first device left usable.
     info: IommuInfo,
 }
 
@@ -37,7 +37,7 @@ pub(super) fn open_iommu(device: &str, function: Bdf, path: &Path) -> Result<Fil
     OpenOptions::new().read(true).write(true).open(path).map_err(|e| match e.raw_os_error() {
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => unusable(format!(
             "there is no {shown}: as root: modprobe iommufd; a kernel without CONFIG_IOMMUFD has none (in a container, \
-             also pass {shown} into it); the way through the group, `vfio:`, does without"
+             also pass {shown} into it); the transport through the group, `vfio:`, needs none"
         )),
         Some(libc::EACCES | libc::EPERM) => {
             unusable(no_permission(function, path, "KERNEL==\"iommu\", SUBSYSTEM==\"misc\""))
@@ -47,7 +47,7 @@ pub(super) fn open_iommu(device: &str, function: Bdf, path: &Path) -> Result<Fil
 }
 
 impl Ioas {
-    /// A new one in `iommu`, with `cdev` bound and attached, on behalf of `device`.
+    /// Makes an address space in `iommu`, with `cdev` bound and attached, on behalf of `device`.
     pub(super) fn with(device: &str, iommu: File, cdev: &Cdev) -> Result<Arc<Self>> {
         cdev.bind(iommu.as_fd())?;
         let failed = |operation, e| Error::os(device, operation, e);
@@ -59,7 +59,7 @@ impl Ioas {
         Ok(Arc::new(ioas))
     }
 
-    /// Attaches `cdev` too, so that it shares what is mapped.
+    /// Attaches `cdev` too, so that it shares the mappings.
     pub(super) fn attach(&self, device: &str, cdev: &Cdev) -> Result<()> {
         let cant = |reason| Error::Unusable {
             device: device.into(),
@@ -73,7 +73,7 @@ impl Ioas {
             ),
             _ => Error::os(device, format!("attaching it to the address space of {}", self.device), e),
         })?;
-        // Dropped, it is detached.
+        // On an error, dropping `cdev` detaches it.
         self.info.still_in(&self.ranges()?).map_err(cant)
     }
 
@@ -90,7 +90,7 @@ impl Ioas {
         Ok(IommuInfo { page_sizes: alignment, ranges, mappings_available: None })
     }
 
-    /// Describes what its devices' IOMMU offers.
+    /// Returns the properties of its devices' IOMMU.
     pub fn info(&self) -> &IommuInfo {
         &self.info
     }
@@ -99,7 +99,7 @@ impl Ioas {
         abi::ioas_map(self.iommu.as_fd(), self.id, iova, at, len)
     }
 
-    /// Why `memory` could not be mapped.
+    /// Makes the error of a failed mapping of `memory`.
     fn no_memory(&self, memory: &Memory, e: io::Error) -> Error {
         let len = memory.len() as u64;
         let hint = match e.raw_os_error() {
@@ -120,7 +120,7 @@ impl Ioas {
 }
 
 impl AsFd for Ioas {
-    /// The iommufd.
+    /// Returns the iommufd.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.iommu.as_fd()
     }
@@ -128,20 +128,20 @@ impl AsFd for Ioas {
 
 impl Drop for Ioas {
     fn drop(&mut self) {
-        // A forked child: the space is its parent's.
+        // A forked child: the space belongs to the parent.
         if !self.owner.is_current() {
             return;
         }
-        // Not left to the closing of the file: a mapped BAR keeps the device's open, and that keeps the iommufd.
+        // Closing the file is not enough: a mapped BAR keeps the device's file open, which keeps the iommufd.
         if let Err(error) = abi::destroy(self.iommu.as_fd(), self.id) {
             let device = self.device.clone();
-            emit(move || tracing::warn!(device, %error, "ending an I/O address space"));
+            emit(move || tracing::warn!(device, %error, "destroying an I/O address space failed"));
         }
     }
 }
 
-// SAFETY: the kernel maps exactly the pages of the range given, which it pins, and an unmapping is `Ok` only when it has taken
-// all of them away.
+// SAFETY: the kernel maps exactly the pages of the given range and pins them; an unmapping is `Ok` only when all of them
+// have been unmapped.
 unsafe impl Mapper for Arc<Ioas> {
     fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
         let mapped = self.map_at(iova, memory.as_ptr(), memory.len() as u64);
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_absent_iommufd_says_how_to_load_it() {
+    fn a_missing_iommufd_error_says_how_to_load_it() {
         let (name, path) = ("0000:01:00.0", Path::new("/nonexistent/iommu"));
         let error = open_iommu(name, name.parse().unwrap(), path).unwrap_err().to_string();
         for part in ["modprobe iommufd", "CONFIG_IOMMUFD", "vfio:", "0000:01:00.0"] {

@@ -1,5 +1,5 @@
-//! The ioctls and structures of `<linux/iommufd.h>` that this crate uses, and those of `<linux/vfio.h>` that tie a
-//! device to it.
+//! The ioctls and structures of `<linux/iommufd.h>`, and those of `<linux/vfio.h>` that attach a device to an iommufd, as
+//! far as this crate uses them.
 
 use super::abi::{argsz, ioctl};
 use std::{
@@ -12,7 +12,7 @@ const MAP_FIXED_IOVA: u32 = 1 << 0;
 const MAP_WRITEABLE: u32 = 1 << 1;
 const MAP_READABLE: u32 = 1 << 2;
 
-/// `_IO(';', n)`, as for VFIO: from 0x80 on they are iommufd's.
+/// `_IO(';', n)`, as in VFIO: numbers from 0x80 on belong to iommufd.
 const fn request(n: u32) -> u32 {
     (b';' as u32) << 8 | n
 }
@@ -26,7 +26,7 @@ const DEVICE_BIND_IOMMUFD: u32 = request(118);
 const DEVICE_ATTACH_IOMMUFD_PT: u32 = request(119);
 const DEVICE_DETACH_IOMMUFD_PT: u32 = request(120);
 
-/// Declares structures of fixed size, whose first field says it.
+/// Declares structures of fixed size, whose first field is their size.
 macro_rules! structures {
     ($($name:ident { $($field:ident: $type:ty),* $(,)? })*) => { $(
         #[derive(Debug, Clone, Copy, Default)]
@@ -50,17 +50,17 @@ structures! {
     DetachPt { flags: u32 }
 }
 
-/// Calls `request`, which takes the structure that is `value` with its size set, and follows no pointer in it.
+/// Calls `request` with the structure `value`, which has its size set and no pointers that the kernel follows.
 macro_rules! structure {
     ($fd:expr, $request:expr, $value:expr) => {{
         let value: *mut _ = $value;
-        // SAFETY: a live, exclusively borrowed structure of the request's type, which says its size; an address in it is
-        // only mapped, not accessed.
+        // SAFETY: `value` is a live, exclusively borrowed structure of the request's type, with its size; the kernel only
+        // maps an address in it and does not access it.
         unsafe { ioctl($fd, $request, value.cast()) }.map(drop)
     }};
 }
 
-/// Binds a device's file to an iommufd: from now on it may be asked for its properties.
+/// Binds a device's file to an iommufd. After that the device answers queries.
 pub(super) fn bind(device: BorrowedFd<'_>, iommu: BorrowedFd<'_>) -> io::Result<()> {
     let mut bind =
         BindIommufd { size: argsz::<BindIommufd>(), iommufd: iommu.as_raw_fd(), ..Default::default() };
@@ -73,31 +73,31 @@ pub(super) fn attach(device: BorrowedFd<'_>, ioas: u32) -> io::Result<()> {
     structure!(device, DEVICE_ATTACH_IOMMUFD_PT, &mut attach)
 }
 
-/// Detaches a device: its DMA reaches nothing then.
+/// Detaches a device: its DMA reaches no memory then.
 pub(super) fn detach(device: BorrowedFd<'_>) -> io::Result<()> {
     let mut detach = DetachPt { size: argsz::<DetachPt>(), flags: 0 };
     structure!(device, DEVICE_DETACH_IOMMUFD_PT, &mut detach)
 }
 
-/// Makes an I/O address space; its id.
+/// Allocates an I/O address space and returns its id.
 pub(super) fn ioas_alloc(iommu: BorrowedFd<'_>) -> io::Result<u32> {
     let mut alloc = IoasAlloc { size: argsz::<IoasAlloc>(), ..Default::default() };
     structure!(iommu, IOAS_ALLOC, &mut alloc)?;
     Ok(alloc.out_ioas_id)
 }
 
-/// Ends an object that nothing uses any more.
+/// Destroys an unused object.
 pub(super) fn destroy(iommu: BorrowedFd<'_>, id: u32) -> io::Result<()> {
     let mut destroy = Destroy { size: argsz::<Destroy>(), id };
     structure!(iommu, DESTROY, &mut destroy)
 }
 
-/// The device addresses that can be mapped, in ascending order, and what they must be aligned to.
+/// Returns the mappable device addresses in ascending order, and their required alignment.
 pub(super) fn iova_ranges(iommu: BorrowedFd<'_>, ioas: u32) -> io::Result<(Vec<RangeInclusive<u64>>, u64)> {
     const MOST: usize = 1 << 16;
-    // As many as there mostly are.
+    // Enough for most IOMMUs.
     let mut room = 4;
-    // Ranges may become more between two calls, but not for ever.
+    // The number of ranges may grow between two calls; the number of attempts is limited.
     for _ in 0..8 {
         let mut array = vec![[0u64; 2]; room];
         let mut ask = IovaRanges {
@@ -108,7 +108,7 @@ pub(super) fn iova_ranges(iommu: BorrowedFd<'_>, ioas: u32) -> io::Result<(Vec<R
             ..Default::default()
         };
         let at: *mut IovaRanges = &mut ask;
-        // SAFETY: a live structure that says its size, and in it the address of a live array of as many ranges as it says.
+        // SAFETY: the structure is live and has its size; `ranges` is the address of a live array of `num_iovas` ranges.
         let answer = unsafe { ioctl(iommu, IOAS_IOVA_RANGES, at.cast()) };
         let count = ask.num_iovas as usize;
         match answer {
@@ -123,12 +123,12 @@ pub(super) fn iova_ranges(iommu: BorrowedFd<'_>, ioas: u32) -> io::Result<(Vec<R
             _ => room = count.max(room + 1),
         }
     }
-    Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel asks for more and more room"))
+    Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel asks for a larger buffer again and again"))
 }
 
-/// Makes `len` bytes at `at` readable and writable for the space's devices, at `iova`.
+/// Lets the space's devices read and write `len` bytes at `at`, at `iova`.
 ///
-/// Safe for the reasons that [`map_memory`](super::abi::map_memory) gives.
+/// This is safe for the reasons given at [`map_memory`](super::abi::map_memory).
 pub(super) fn ioas_map(iommu: BorrowedFd<'_>, ioas: u32, iova: u64, at: *mut u8, len: u64) -> io::Result<()> {
     let mut map = IoasMap {
         size: argsz::<IoasMap>(),
@@ -142,7 +142,7 @@ pub(super) fn ioas_map(iommu: BorrowedFd<'_>, ioas: u32, iova: u64, at: *mut u8,
     structure!(iommu, IOAS_MAP, &mut map)
 }
 
-/// Unmaps what is mapped in `len` bytes at `iova`; how many bytes that were.
+/// Unmaps all mappings in `len` bytes at `iova`, and returns how many bytes were unmapped.
 pub(super) fn ioas_unmap(iommu: BorrowedFd<'_>, ioas: u32, iova: u64, len: u64) -> io::Result<u64> {
     let mut unmap = IoasUnmap { size: argsz::<IoasUnmap>(), ioas_id: ioas, iova, length: len };
     structure!(iommu, IOAS_UNMAP, &mut unmap)?;
@@ -155,8 +155,8 @@ mod tests {
     use std::mem::offset_of;
 
     #[test]
-    fn numbers_and_layouts_are_the_kernels() {
-        // As <linux/iommufd.h> and <linux/vfio.h> give them.
+    fn numbers_and_layouts_match_the_kernel() {
+        // Values from <linux/iommufd.h> and <linux/vfio.h>.
         assert_eq!((DESTROY, IOAS_UNMAP), (0x3b80, 0x3b86));
         assert_eq!((DEVICE_BIND_IOMMUFD, DEVICE_DETACH_IOMMUFD_PT), (0x3b76, 0x3b78));
         assert_eq!((size_of::<Destroy>(), size_of::<IoasAlloc>(), size_of::<IovaRanges>()), (8, 12, 32));
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_iommufd_is_an_error() {
+    fn other_files_are_refused_as_iommufd() {
         let file = std::fs::File::open("/dev/null").unwrap();
         let fd = std::os::fd::AsFd::as_fd(&file);
         assert!(ioas_alloc(fd).is_err() && iova_ranges(fd, 1).is_err());

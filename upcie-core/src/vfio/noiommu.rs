@@ -1,4 +1,4 @@
-//! VFIO's unsafe no-IOMMU mode: interrupts, reset and BARs as ever, but the device uses physical addresses.
+//! VFIO's unsafe no-IOMMU mode: interrupts, reset and BARs work as usual, but the device uses physical addresses.
 
 use super::{abi, container::Container, group::Group};
 use crate::{
@@ -7,13 +7,13 @@ use crate::{
 };
 use std::{fs, os::fd::AsFd, os::fd::OwnedFd, path::Path};
 
-/// The kernel's switch, below `/sys`.
+/// The kernel's switch for the mode, below `/sys`.
 const PARAMETER: &str = "module/vfio/parameters/enable_unsafe_noiommu_mode";
 
-/// What the mode costs.
+/// The consequence of the mode, for messages.
 const COST: &str = "nothing then keeps the device off any memory of the machine, and the kernel is tainted";
 
-/// A container without an IOMMU, and the group that makes it so. Neither maps anything.
+/// A container without an IOMMU, and its group. Neither maps anything.
 #[derive(Debug)]
 pub(super) struct Noiommu {
     group: Group,
@@ -52,13 +52,14 @@ impl Noiommu {
     }
 }
 
-/// Locks `function` for this process, if it is in the mode.
+/// Locks `function` for this process, if it is in no-IOMMU mode.
 pub(super) fn locked(device: &str, function: &Function, sys: &Path) -> Result<FunctionLock> {
     check(device, function, sys)?;
     FunctionLock::take(function.bdf)
 }
 
-/// What must hold: no IOMMU translates for the function, the mode is on, and vfio-pci was bound to it since.
+/// Checks the conditions of the mode: no IOMMU translates for the function, the mode is on, and vfio-pci was bound after
+/// that.
 pub(super) fn check<'a>(device: &str, function: &'a Function, sys: &Path) -> Result<&'a IommuGroup> {
     function.check_not_behind_vmd()?;
     let bdf = function.bdf;
@@ -70,7 +71,7 @@ pub(super) fn check<'a>(device: &str, function: &'a Function, sys: &Path) -> Res
             return Err(Error::Unsupported {
                 device: device.into(),
                 what: "VFIO's no-IOMMU mode".into(),
-                reason: format!("it has an IOMMU, which the mode would go without: use vfio:{bdf}"),
+                reason: format!("it has an IOMMU, which the mode would not use: use vfio:{bdf}"),
             });
         }
         _ => {}
@@ -80,7 +81,7 @@ pub(super) fn check<'a>(device: &str, function: &'a Function, sys: &Path) -> Res
         Ok(text) if text.trim() == "Y" => {
             let state = match function.driver.as_deref() {
                 Some(driver) => format!("it is bound to another driver, {driver}"),
-                None => "no driver is bound to it (what failed before the mode was on must be tried again)".into(),
+                None => "no driver is bound to it (bind it again if that failed before the mode was on)".into(),
             };
             Err(unusable(format!("{state}; {bind}")))
         }
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_with_an_iommu_is_sent_there() {
+    fn a_function_with_an_iommu_is_referred_to_vfio() {
         let fake = FakeSysfs::new("noiommu-real");
         fake.add(BDF, "0x010802\n", Some("vfio-pci"), Some(3));
         let text = refusal(&fake);
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn each_thing_that_is_missing_has_its_own_way_out() {
+    fn each_missing_condition_has_its_own_advice() {
         let fake = FakeSysfs::new("noiommu-off");
         fake.add(BDF, "0x010802\n", None, None);
         assert!(refusal(&fake).contains("VFIO is not loaded; as root: `devbind bind vfio-pci"));
@@ -143,14 +144,14 @@ mod tests {
     }
 
     #[test]
-    fn a_function_that_is_in_the_mode_is_taken() {
+    fn a_function_in_the_mode_is_accepted() {
         let fake = FakeSysfs::new("noiommu-on");
         fake.add(BDF, "0x010802\n", Some("vfio-pci"), Some(0));
         fs::write(fake.0.join("kernel/iommu_groups/0/name"), "vfio-noiommu\n").unwrap();
         let function = fake.function(BDF).unwrap();
         let group = check(BDF, &function, &fake.0).unwrap();
         assert_eq!(super::super::nodes::group_node(group), "noiommu-0");
-        // Not by anyone's node but the mode's own.
+        // Only the mode's own node is opened.
         let error = Group::open_checked(&function, group, &fake.0).unwrap_err().to_string();
         assert!(error.contains("noiommu-0"), "{error}");
     }

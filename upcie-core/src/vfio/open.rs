@@ -1,4 +1,4 @@
-//! Opening a function by one attachment or another, and the choice between them.
+//! Opens a function through one of VFIO's attachments, and chooses between them.
 
 use super::{
     VfioDevice, abi,
@@ -29,20 +29,20 @@ impl VfioDevice {
     /// - [`Address::Iommufd`]: through its character device (`/dev/vfio/devices/vfio<N>`), in an I/O address space of an
     ///   iommufd (`/dev/iommu`) of its own.
     /// - [`Address::Noiommu`]: through its group in VFIO's unsafe no-IOMMU mode: the device uses physical addresses, and
-    ///   nothing keeps it from reading and writing any memory. It needs CAP_SYS_RAWIO (and CAP_SYS_ADMIN, to learn physical
-    ///   addresses), and that vfio-pci was bound after the mode was turned on.
+    ///   can read and write any memory. It needs CAP_SYS_RAWIO (and CAP_SYS_ADMIN, to look up physical addresses), and
+    ///   vfio-pci must have been bound after the mode was turned on.
     ///
     /// # Errors
-    /// One per cause, each with what to do: no such function, no IOMMU (or, in no-IOMMU mode, one), another driver bound, a
-    /// group that is not viable, in use, or not this user's, a kernel without iommufd, a mode that is off.
-    /// [`Error::Unsupported`] for an address that is none of these.
+    /// Each cause has an error of its own, which says what to do: no such function, no IOMMU (or, in no-IOMMU mode, an
+    /// IOMMU), another driver bound, a group that is not viable, in use, or not accessible, a kernel without iommufd, a
+    /// mode that is off. [`Error::Unsupported`] for an address of another transport.
     pub fn open(address: &Address) -> Result<Arc<Self>> {
         let name = address.to_string();
         let Some((bdf, kind)) = AttachmentKind::of(address) else {
             return Err(Error::Unsupported {
                 device: name,
                 what: "VFIO".into(),
-                reason: "its address names another way: see upcie_core::open".into(),
+                reason: "its address names another transport: use upcie_core::open".into(),
             });
         };
         let function = Function::at(bdf)?;
@@ -57,12 +57,13 @@ impl VfioDevice {
         }
     }
 
-    /// Opens the function at `bdf` in the address space of `other`, and by its way: the two share [`Device::dma`], so that
-    /// memory mapped for one can be given to the other, and a BAR of one can be mapped for both. Each can be closed first.
+    /// Opens the function at `bdf` in the address space of `other`, through the same attachment. The two share
+    /// [`Device::dma`]: memory mapped for one can be given to the other, and a BAR of one can be mapped for both. Either
+    /// can be closed first.
     ///
     /// # Errors
-    /// As [`open`](Self::open); [`Error::Unusable`] when addresses that were given out there are reserved for this one: what
-    /// is mapped stays as it was.
+    /// Those of [`open`](Self::open); [`Error::Unusable`] when this function reserves addresses that the space already
+    /// uses. The present mappings are not changed.
     pub fn open_beside(bdf: Bdf, other: &Self) -> Result<Arc<Self>> {
         let kind = match other.attachment() {
             Attachment::Type1(_) => AttachmentKind::Group,
@@ -72,7 +73,7 @@ impl VfioDevice {
         Self::open_beside_as(&bdf.to_string(), bdf, kind, other)
     }
 
-    /// See [`open_beside`](Self::open_beside).
+    /// Opens `bdf` beside `other`, as [`open_beside`](Self::open_beside) does, through the given attachment.
     pub(crate) fn open_beside_as(
         name: &str,
         bdf: Bdf,
@@ -97,7 +98,7 @@ impl VfioDevice {
             attachment => Err(Error::Unsupported {
                 device: name.into(),
                 what: format!("the address space of {}", other.name()),
-                reason: format!("that one is {attachment}: open both by the same way"),
+                reason: format!("that one is {attachment}: open both through the same transport"),
             }),
         }
     }
@@ -106,14 +107,14 @@ impl VfioDevice {
         let group = check(function)?;
         match iommufd_files(name, function) {
             Ok((cdev, iommu)) => Self::in_iommufd(name, function, cdev, iommu),
-            // There is no other way: what is wrong with this one counts.
+            // The group has no node, so iommufd's error is the useful one.
             Err(error)
                 if device_node(function).is_some() && !Path::new(DEV).join(group_node(group)).exists() =>
             {
                 Err(error)
             }
             Err(error) => {
-                tracing::debug!(device = name, %error, "not by iommufd: by its group");
+                tracing::debug!(device = name, %error, "iommufd failed: using the group");
                 Self::grouped(name, function)
             }
         }
@@ -142,17 +143,18 @@ impl VfioDevice {
         Self::start(name, function, cdev.into_file(), Attachment::Iommufd(ioas), space)
     }
 
-    /// In `space`, which is one of physical addresses, or in its own.
+    /// Opens the function in `space`, a space of physical addresses, or in its own.
     fn without_iommu(name: &str, function: &Function, space: Option<Arc<DmaSpace>>) -> Result<Arc<Self>> {
-        // Before anything can be changed under another user; the way through sysfs has the same lock.
+        // Locked before anything is changed under another user; the sysfs transport uses the same lock.
         let lock = noiommu::locked(name, function, Path::new(SYS))?;
         let noiommu = Noiommu::open(name, function, Path::new(DEV))?;
         let file = File::from(noiommu.device()?);
         let info =
             abi::device_info(file.as_fd()).map_err(|e| failed(name, "asking for its properties", e))?;
-        // When its file is first opened, VFIO takes it off the bus and tries to reset it: whether it could is what it says.
+        // On the first opening of its file, VFIO turns bus mastering off and tries a reset; DEVICE_RESET says whether it
+        // can.
         let was_reset = info.flags & abi::DEVICE_RESET != 0;
-        // SAFETY: the lock is the function's, and VFIO has just said whether it could reset it, off the bus.
+        // SAFETY: the lock is the function's, and VFIO has reported whether it could reset it with bus mastering off.
         let untranslated = unsafe { Untranslated::new(function, lock, was_reset) }?;
         let space = match space {
             Some(space) => {
@@ -167,7 +169,7 @@ impl VfioDevice {
     }
 }
 
-/// Whether `function` could be opened in this way by this user, if nobody has it.
+/// Checks whether this user could open `function` through this attachment, if it is not in use.
 pub(crate) fn possible(function: &Function, kind: AttachmentKind) -> Result<()> {
     let (name, dev) = (function.bdf.to_string(), Path::new(DEV));
     match kind {
@@ -182,7 +184,7 @@ pub(crate) fn possible(function: &Function, kind: AttachmentKind) -> Result<()> 
     }
 }
 
-/// The two files that the way through iommufd takes, opened without effect.
+/// Opens the two files of iommufd, which has no effect yet.
 fn iommufd_files(name: &str, function: &Function) -> Result<(Cdev, File)> {
     Ok((Cdev::open(name, function, Path::new(DEV))?, open_iommu(name, function.bdf, Path::new(IOMMU))?))
 }

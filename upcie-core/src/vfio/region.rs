@@ -1,10 +1,10 @@
-//! A region of a device's file, where it is not mapped.
+//! Access to a region of a device's file by system calls.
 
 use super::abi;
 use crate::{Error, Result, mmio::RegionIo};
 use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
-/// A system call on a device failed.
+/// Makes the error of a failed system call on a device.
 pub(super) fn failed(device: &str, operation: &str, e: io::Error) -> Error {
     match e.raw_os_error() {
         Some(libc::ENODEV) => Error::Gone { device: device.into(), operation: operation.into() },
@@ -12,7 +12,7 @@ pub(super) fn failed(device: &str, operation: &str, e: io::Error) -> Error {
     }
 }
 
-/// A region of a device's file, by system call.
+/// A region of a device's file, accessed by system calls.
 #[derive(Debug)]
 pub(super) struct Region {
     device: String,
@@ -30,7 +30,7 @@ impl Region {
         Self { device: device.into(), what: what.into(), file: file.clone(), offset, size, writable }
     }
 
-    /// Where in the file `len` bytes at `offset` are.
+    /// Returns the offset in the file of `len` bytes at `offset` in the region.
     fn locate(&self, operation: &str, offset: u64, len: usize) -> Result<u64> {
         let end = offset.checked_add(len as u64).filter(|&end| end <= self.size);
         end.and_then(|_| self.offset.checked_add(offset)).ok_or_else(|| Error::OutOfRange {
@@ -47,7 +47,7 @@ impl Region {
     }
 }
 
-// SAFETY: accesses go to this region's part of the device's file, as checked, and the kernel does them.
+// SAFETY: accesses go only to this region's checked range of the device's file, and the kernel performs them.
 unsafe impl RegionIo for Region {
     fn read(&self, offset: u64, data: &mut [u8]) -> Result<()> {
         let at = self.locate("reading", offset, data.len())?;

@@ -1,30 +1,30 @@
-//! What the kernel's info structures say beyond their fixed part: capability chains, and what follows from them.
+//! The capability chains of the kernel's info structures, and the properties derived from them.
 
 use super::abi;
 use std::ops::{Range, RangeInclusive};
 use zerocopy::FromBytes;
 
-/// A malformed chain, for a protocol error.
+/// The fault of a malformed chain, for a protocol error.
 pub(super) type Malformed = &'static str;
 
 /// Walks a chain of capabilities.
 struct Chain<'a> {
-    /// The info structure and what follows it: the offsets in the chain count from its start.
+    /// The info structure with its capabilities; the chain's offsets count from its start.
     bytes: &'a [u8],
-    /// The fixed part, where no capability can be.
+    /// Size of the fixed part, which contains no capability.
     fixed: usize,
-    /// 0 at the end.
+    /// Offset of the next capability; 0 at the end.
     next: u32,
-    /// More entries than there is room for: the chain has a loop.
-    left: usize,
+    /// Limit on the number of entries: a chain that exceeds it has a loop.
+    max_entries: usize,
 }
 
 impl<'a> Chain<'a> {
     fn new(bytes: &'a [u8], fixed: usize, first: u32) -> Self {
-        Self { bytes, fixed, next: first, left: bytes.len() / size_of::<abi::CapHeader>() }
+        Self { bytes, fixed, next: first, max_entries: bytes.len() / size_of::<abi::CapHeader>() }
     }
 
-    /// The next one's id, and what follows its header: as much as there is, for it doesn't say its own length.
+    /// Returns the next capability's id and all bytes after its header, because its length is not given.
     fn step(&mut self) -> Result<Option<(u16, &'a [u8])>, Malformed> {
         if self.next == 0 {
             return Ok(None);
@@ -33,16 +33,16 @@ impl<'a> Chain<'a> {
         if at < self.fixed {
             return Err("a capability inside of the structure's fixed part");
         }
-        self.left = self.left.checked_sub(1).ok_or("the capability chain has a loop")?;
+        self.max_entries = self.max_entries.checked_sub(1).ok_or("the capability chain has a loop")?;
         let rest = self.bytes.get(at..).ok_or("a capability beyond the end")?;
         let (header, data) = abi::CapHeader::read_from_prefix(rest).map_err(|_| "a capability cut short")?;
         self.next = header.next;
-        // Another version of a capability is another layout.
+        // Another version may have another layout: id 0 makes the caller ignore it.
         Ok(Some((if header.version == 1 { header.id } else { 0 }, data)))
     }
 }
 
-/// The `count: u32, reserved: u32, [T]` that two capabilities have.
+/// Parses the `count: u32, reserved: u32, [T]` of two capabilities.
 fn pairs(data: &[u8]) -> Result<Vec<[u64; 2]>, Malformed> {
     let ([count, _], rest) = <[u32; 2]>::read_from_prefix(data).map_err(|_| "a capability cut short")?;
     let bytes = (count as usize).checked_mul(16).and_then(|len| rest.get(..len));
@@ -50,7 +50,7 @@ fn pairs(data: &[u8]) -> Result<Vec<[u64; 2]>, Malformed> {
     bytes.chunks_exact(16).map(|pair| FromBytes::read_from_bytes(pair).map_err(|_| "a bad entry")).collect()
 }
 
-/// What a region's capabilities say of mapping it.
+/// The rules for mapping a region, from its capabilities.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct RegionCaps {
     /// The only parts that may be mapped.
@@ -82,8 +82,8 @@ impl RegionCaps {
         Ok(caps)
     }
 
-    /// The parts of the region to map, in pages of `page` bytes. `msix` is where in it the MSI-X table is: kernels
-    /// that neither call it mappable nor list areas refuse a mapping that touches its pages.
+    /// Returns the parts of the region to map, in pages of `page` bytes. `msix` is the range of the MSI-X table in it:
+    /// kernels that neither call it mappable nor list areas refuse a mapping of its pages.
     pub(super) fn areas(
         &self,
         info: &abi::RegionInfo,
@@ -102,20 +102,20 @@ impl RegionCaps {
             }
             _ => std::iter::once(0..info.size).collect(),
         };
-        // What does not start on a page can't be mapped: it is reached by reads and writes.
+        // An area that does not start on a page can't be mapped, and is accessed by reads and writes.
         areas.into_iter().filter(|area| !area.is_empty() && area.start % page == 0).collect()
     }
 }
 
-/// What an IOMMU offers.
+/// The properties of an IOMMU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IommuInfo {
-    /// A bit for each page size, in bytes. Of iommufd only the smallest is known, and larger ones are taken as they fit.
+    /// Bit mask of page sizes in bytes. iommufd reports only the smallest; the kernel uses larger ones if they fit.
     pub page_sizes: u64,
-    /// The device addresses that can be mapped, in ascending order.
+    /// The mappable device addresses, in ascending order.
     pub ranges: Vec<RangeInclusive<u64>>,
-    /// How many mappings could be added when the device was opened, where the kernel says.
+    /// The number of mappings that could be added when the device was opened, if the kernel reports it.
     pub mappings_available: Option<u32>,
 }
 
@@ -144,14 +144,14 @@ impl IommuInfo {
             }
         }
         if found.ranges.is_empty() {
-            // Kernels before 5.4 don't say. 39 bits are the least that an IOMMU has, and the hole is where x86 has
-            // its MSI window.
+            // Kernels before 5.4 report no ranges. Every IOMMU has at least 39 bits, and the gap is the MSI window of
+            // x86.
             found.ranges = vec![0..=0xfedf_ffff, 0xfef0_0000..=(1 << 39) - 1];
         }
         Ok(found)
     }
 
-    /// Whether all that this offered is in what is offered `now`, after another device came in; why not.
+    /// Checks that all properties offered here are still in `now`, after another device was added, and says which is not.
     pub(super) fn still_in(&self, now: &Self) -> Result<(), String> {
         if now.smallest_page() != self.smallest_page() {
             return Err(format!(
@@ -166,7 +166,7 @@ impl IommuInfo {
         match self.ranges.iter().find(|range| !covered(range)) {
             None => Ok(()),
             Some(range) => Err(format!(
-                "of the device addresses {:#x} to {:#x} that are given out there, some are reserved for it: open it \
+                "some of the device addresses {:#x} to {:#x}, which that space uses, are reserved for it: open it \
                  first, and the other one beside it",
                 range.start(),
                 range.end()
@@ -174,7 +174,7 @@ impl IommuInfo {
         }
     }
 
-    /// The smallest page in bytes.
+    /// Returns the smallest page in bytes.
     pub fn smallest_page(&self) -> u64 {
         1 << self.page_sizes.trailing_zeros()
     }

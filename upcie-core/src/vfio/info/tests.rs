@@ -1,7 +1,7 @@
 use super::*;
 use zerocopy::IntoBytes;
 
-/// A capability: its header, then 32-bit words.
+/// Makes a capability: its header, then 32-bit words.
 fn capability(id: u16, next: u32, words: &[u32]) -> Vec<u8> {
     let mut bytes = abi::CapHeader { id, version: 1, next }.as_bytes().to_vec();
     bytes.extend_from_slice(words.as_bytes());
@@ -35,7 +35,7 @@ fn sparse_areas_are_the_only_mappable_ones() {
 }
 
 #[test]
-fn the_msix_table_is_left_out_unless_it_may_be_mapped() {
+fn the_msix_table_is_excluded_unless_mappable() {
     let (info, bytes) = region(0x4000, &[]);
     let caps = RegionCaps::parse(&info, &bytes).unwrap();
     assert_eq!(spans(caps.areas(&info, None, 4096)), [(0, 0x4000)]);
@@ -79,7 +79,7 @@ fn broken_region_chains_are_refused() {
 }
 
 #[test]
-fn an_unknown_capability_or_version_is_passed_over() {
+fn unknown_capabilities_and_versions_are_skipped() {
     let mut caps = capability(1, 48, &[9, 9]);
     caps[2] = 2;
     caps.extend(capability(99, 56, &[]));
@@ -89,7 +89,7 @@ fn an_unknown_capability_or_version_is_passed_over() {
 }
 
 #[test]
-fn the_iommus_ranges_and_limits_are_read() {
+fn iommu_ranges_and_limits_are_parsed() {
     let mut caps = capability(3, 24 + 12, &[65535]);
     caps.extend(capability(1, 0, &[2, 0, 0xfef0_0000, 0, !0, 0xffff, 0, 0, 0xfedf_ffff, 0]));
     let (info, bytes) = iommu(&caps);
@@ -99,7 +99,7 @@ fn the_iommus_ranges_and_limits_are_read() {
 }
 
 #[test]
-fn without_ranges_the_msi_window_is_left_out() {
+fn without_ranges_the_msi_window_is_excluded() {
     let (mut info, bytes) = iommu(&[]);
     info.flags = 0;
     let info = IommuInfo::parse(&info, &bytes).unwrap();
@@ -120,7 +120,7 @@ fn broken_iommu_chains_are_refused() {
 }
 
 #[test]
-fn a_device_that_takes_addresses_away_is_told_from_one_that_does_not() {
+fn a_device_that_reserves_addresses_is_detected() {
     let offer = |page_sizes, ranges: &[RangeInclusive<u64>]| IommuInfo {
         page_sizes,
         ranges: ranges.to_vec(),

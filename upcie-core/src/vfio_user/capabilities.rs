@@ -1,15 +1,15 @@
-//! What the two sides tell each other at VERSION: a few numbers in JSON.
+//! The capabilities that the two sides exchange in VERSION: a few numbers in JSON.
 
-/// The numbers that matter here; what a peer leaves out has the protocol's default.
+/// The capabilities that this crate uses. Absent ones have the protocol's defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Descriptors that the sender takes in one message.
+    /// The number of descriptors that the sender accepts in one message.
     pub max_msg_fds: u64,
     /// Bytes of data in one message.
     pub max_data_xfer_size: u64,
-    /// DMA mappings at a time.
+    /// The number of simultaneous DMA mappings.
     pub max_dma_maps: u64,
-    /// Page sizes of DMA mappings, or'ed.
+    /// Bit mask of page sizes of DMA mappings.
     pub pgsizes: u64,
 }
 
@@ -20,7 +20,7 @@ impl Default for Capabilities {
 }
 
 impl Capabilities {
-    /// As the version data of a message, with the NUL at its end.
+    /// Formats the version data of a message, with a NUL at the end.
     pub fn to_json(self) -> String {
         format!(
             "{{\"capabilities\":{{\"max_msg_fds\":{},\"max_data_xfer_size\":{},\"max_dma_maps\":{},\"pgsizes\":{}}}}}\0",
@@ -28,7 +28,8 @@ impl Capabilities {
         )
     }
 
-    /// Reads version data: what is not known is skipped, what is not JSON is an error. No data is all defaults.
+    /// Parses version data. Unknown members are ignored, and anything but JSON is an error. Empty data means all
+    /// defaults.
     pub fn parse(data: &[u8]) -> Result<Self, &'static str> {
         let end = data.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
         let mut found = Self::default();
@@ -45,11 +46,11 @@ impl Capabilities {
     }
 }
 
-/// Nesting that is followed.
+/// The deepest nesting that is parsed.
 const MAX_DEPTH: usize = 16;
 const BAD: &str = "version data that is not JSON";
 
-/// Where in the document a value is.
+/// The position of a value in the document.
 #[derive(Clone, Copy, PartialEq)]
 enum Place {
     Top,
@@ -77,7 +78,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A value, for its side effect on `found`; a number is given back.
+    /// Parses a value and stores capabilities in `found`. Returns the value if it is a number.
     fn value(
         &mut self,
         place: Place,
@@ -144,7 +145,7 @@ impl<'a> Reader<'a> {
         if self.take(b'}') { Ok(()) } else { Err(BAD) }
     }
 
-    /// The bytes between the quotes, escapes left as they are.
+    /// Parses a string and returns the bytes between the quotes, with escapes as they are.
     fn string(&mut self) -> Result<&'a [u8], &'static str> {
         let rest = self.rest.strip_prefix(b"\"").ok_or(BAD)?;
         let mut at = 0;
@@ -159,7 +160,7 @@ impl<'a> Reader<'a> {
         Ok(&rest[..at])
     }
 
-    /// A number, or `true`, `false`, `null`. Only whole numbers that fit have a value.
+    /// Parses a number, `true`, `false` or `null`. Returns the number if it is an integer that fits.
     fn word(&mut self) -> Result<Option<u64>, &'static str> {
         let of_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.');
         let len = self.rest.iter().position(|byte| !of_word(byte)).unwrap_or(self.rest.len());
@@ -179,14 +180,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_capabilities_are_parsed() {
         let ours =
             Capabilities { max_msg_fds: 8, max_data_xfer_size: 4096, max_dma_maps: 7, pgsizes: 0x20_1000 };
         assert_eq!(Capabilities::parse(ours.to_json().as_bytes()), Ok(ours));
     }
 
     #[test]
-    fn unknown_things_are_skipped_and_missing_ones_have_defaults() {
+    fn unknown_members_are_ignored_and_missing_ones_default() {
         let text = br#" { "x": [1, {"max_msg_fds": 3}, "\"}"], "max_msg_fds": 9, "capabilities" : {
             "migration": { "pgsize": 2, "max_msg_fds": 4 }, "twin_socket": {"supported": false},
             "max_msg_fds" : 16, "pgsizes": "no", "max_data_xfer_size": -5, "write_multiple": true } } "#;
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_refused() {
+    fn invalid_json_is_refused() {
         let deep = "[".repeat(1000);
         for text in [
             "{",

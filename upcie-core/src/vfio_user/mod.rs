@@ -1,14 +1,16 @@
-//! The vfio-user protocol over a Unix socket: the client, which is a [`Device`](crate::device::Device), and the
-//! server, behind which any device can be written in software.
+//! The vfio-user protocol over a Unix socket: the client, which is a [`Device`](crate::device::Device), and the server,
+//! which serves any device written in software.
 //!
-//! # What is trusted
-//! Nothing of what the other side says. Both sides map files of each other's:
-//! - Only files of tmpfs and hugetlbfs are mapped, memfds among them: for other file systems something else than the kernel may
-//!   answer, or not. A process that sends others does not even get them into this process, where to close them could wait.
-//! - Whoever makes such a file shorter while it is mapped lets the other end with SIGBUS at its next access. This crate seals its
-//!   own files against that, and the peer's where they can be sealed. Of those that can't (a file with a name, as SPDK's BARs
-//!   are), neither side maps unless the program has called [`survive_shrinking`](crate::memory::survive_shrinking), which ends the
-//!   session then and not the process, or trusts its clients so far ([`server::Server::trust_memory`]).
+//! # Trust
+//! Neither side trusts what the other sends. Both map files of the other side, under these rules:
+//! - Only files on tmpfs and hugetlbfs are mapped, which includes memfds: other file systems may depend on a program that
+//!   does not answer. Descriptors of a peer process for other files are not even received, because closing them could
+//!   block.
+//! - If the owner shrinks a file while it is mapped, the other side's next access ends its process with SIGBUS. This
+//!   crate seals its own files against that, and the peer's if they can be sealed. A file that can't be sealed (a named
+//!   file, as for SPDK's BARs) is mapped only if the program has called
+//!   [`survive_shrinking`](crate::memory::survive_shrinking), so that only the session ends, or trusts its clients
+//!   ([`server::Server::trust_memory`]).
 
 mod capabilities;
 #[cfg(feature = "vfio-user-client")]

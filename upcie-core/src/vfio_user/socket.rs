@@ -1,7 +1,7 @@
-//! Messages over a stream socket, with descriptors beside them: never blocking but where a deadline is given.
+//! Messages with descriptors over a stream socket. Calls block only if they take a deadline.
 //!
-//! The peer is not trusted: a message's length is checked before room is made for it, what it sends ahead is bounded,
-//! and descriptors are close-on-exec from the start and closed unless taken.
+//! The peer is not trusted: a message's length is checked before memory is allocated for it, the amount of data that it
+//! sends ahead is limited, and descriptors are close-on-exec from the start, and closed if unused.
 
 use super::wire::{FIXED_PAYLOAD, HEADER, Header};
 pub use crate::socket::{Fault, MAX_FDS, poll_for};
@@ -31,37 +31,37 @@ use std::{
 };
 use zerocopy::IntoBytes;
 
-/// Bytes that a message may have beside its data.
+/// The largest message without its data, in bytes.
 pub const HEADERS: usize = HEADER + FIXED_PAYLOAD;
 
-/// Messages that wait to be looked at while another is waited for, and their bytes; also those that wait to be taken.
+/// Limit on the number of received messages that are kept while another is waited for; also on bytes to be sent.
 const MAX_WAITING: usize = 256;
 const MAX_WAITING_BYTES: usize = 8 << 20;
 
-/// A message that has arrived whole.
+/// A complete message.
 #[derive(Debug)]
 pub struct Message {
     pub header: Header,
     pub payload: Vec<u8>,
     pub fds: Vec<OwnedFd>,
-    /// Descriptors that came along and were not taken, for they are neither memory nor eventfds.
+    /// The number of descriptors that came along but were not accepted, because they are neither memory nor eventfds.
     pub refused: u32,
 }
 
-/// A message that has arrived in part.
+/// A partly received message.
 #[derive(Debug, Default)]
 struct Partial {
     head: [u8; HEADER],
     header: Option<Header>,
     payload: Vec<u8>,
-    /// Bytes of the head, then of the payload.
-    got: usize,
+    /// Received bytes of the header, then of the payload.
+    received: usize,
     fds: Vec<OwnedFd>,
     refused: u32,
     since: Option<Instant>,
 }
 
-/// A message on its way out.
+/// A partly sent message.
 #[derive(Debug)]
 struct Outgoing {
     bytes: Vec<u8>,
@@ -73,21 +73,21 @@ struct Outgoing {
 #[derive(Debug)]
 pub struct Channel {
     socket: UnixStream,
-    /// The other end is this process's.
+    /// Whether this process made the other end, too.
     own: bool,
-    /// Bytes that a message may have.
+    /// The largest message in bytes.
     limit: usize,
     partial: Partial,
     inbox: VecDeque<Message>,
     inbox_bytes: usize,
     outbox: VecDeque<Outgoing>,
     outbox_bytes: usize,
-    /// When the outbox last moved.
+    /// Time of the last progress of the outbox.
     stuck_since: Option<Instant>,
 }
 
 impl Channel {
-    /// Over `socket`, for messages of at most `limit` bytes.
+    /// Makes a channel over `socket`, for messages of at most `limit` bytes.
     pub fn new(socket: UnixStream, limit: usize) -> Self {
         Self {
             own: is_own(&socket),
@@ -104,11 +104,11 @@ impl Channel {
 
     /// Ends the connection for both sides.
     pub fn shutdown(&self) {
-        // It may have ended already.
+        // An error means that the connection has already ended.
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
     }
 
-    /// The next message, if one is there.
+    /// Returns the next message, if one has arrived.
     pub fn try_recv(&mut self) -> Result<Option<Message>, Fault> {
         if let Some(message) = self.inbox.pop_front() {
             self.inbox_bytes -= message.payload.len();
@@ -117,7 +117,7 @@ impl Channel {
         self.receive()
     }
 
-    /// The next message, waited for.
+    /// Waits for the next message.
     pub fn recv(&mut self, deadline: Instant) -> Result<Message, Fault> {
         loop {
             self.flush()?;
@@ -128,7 +128,8 @@ impl Channel {
         }
     }
 
-    /// The next reply, if it is there; requests that come before it are kept for [`try_recv`](Self::try_recv).
+    /// Returns the next reply, if one has arrived. Requests that arrive before it are kept for
+    /// [`try_recv`](Self::try_recv).
     pub fn try_reply(&mut self) -> Result<Option<Message>, Fault> {
         if let Some(at) = self.inbox.iter().position(|message| message.header.is_reply()) {
             let reply = self.inbox.remove(at);
@@ -154,7 +155,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Sends a message, or keeps what the socket does not take now for [`flush`](Self::flush).
+    /// Sends a message. The part that the socket does not accept now is kept for [`flush`](Self::flush).
     pub fn send(&mut self, bytes: Vec<u8>, fds: &[BorrowedFd<'_>]) -> Result<(), Fault> {
         let mut sent = 0;
         if self.outbox.is_empty() {
@@ -169,14 +170,16 @@ impl Channel {
             self.outbox_bytes += bytes.len() - sent;
             self.outbox.push_back(Outgoing { bytes, sent, fds });
             if self.outbox_bytes > MAX_WAITING_BYTES {
-                return Err(Fault::Garbage("it asks on and on, and does not take its answers"));
+                return Err(Fault::Garbage(
+                    "it sends requests without end, and does not receive their answers",
+                ));
             }
             self.stuck_since.get_or_insert_with(Instant::now);
         }
         Ok(())
     }
 
-    /// Sends what was kept, as far as the socket takes it; whether all is gone.
+    /// Sends kept messages as far as the socket accepts them, and returns whether none is left.
     pub fn flush(&mut self) -> Result<bool, Fault> {
         while let Some(mut next) = self.outbox.pop_front() {
             let fds: Vec<_> = next.fds.iter().map(AsFd::as_fd).collect();
@@ -196,7 +199,8 @@ impl Channel {
         Ok(true)
     }
 
-    /// Sends what was kept. What arrives meanwhile is kept too: a peer that sends before it reads is no deadlock.
+    /// Sends all kept messages. Messages that arrive meanwhile are kept, so a peer that sends before it reads causes no
+    /// deadlock.
     pub fn flush_until(&mut self, deadline: Instant) -> Result<(), Fault> {
         while !self.flush()? {
             while let Some(message) = self.receive()? {
@@ -207,7 +211,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Since when the peer owes the rest of a message, or to take one.
+    /// Returns since when the peer has failed to send the rest of a message, or to receive one.
     pub fn stalled_since(&self) -> Option<Instant> {
         match (self.partial.since, self.stuck_since) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -215,7 +219,7 @@ impl Channel {
         }
     }
 
-    /// What to poll for.
+    /// Returns the descriptor and the events to poll for.
     pub fn poll_fd(&self) -> PollFd<'_> {
         let mut events = PollFlags::POLLIN;
         if !self.outbox.is_empty() {
@@ -224,7 +228,7 @@ impl Channel {
         PollFd::new(self.socket.as_fd(), events)
     }
 
-    /// Waits until there is something to receive, or room to send what was kept.
+    /// Waits until a message arrives, or the socket accepts kept data.
     fn wait(&self, deadline: Instant) -> Result<(), Fault> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -233,39 +237,41 @@ impl Channel {
         poll_for(&mut [self.poll_fd()], left).map_err(Fault::Os)
     }
 
-    /// Takes what is there of the next message. Reads never go past a message's end, so descriptors are its own.
+    /// Receives the available part of the next message. A read never goes past a message's end, so that descriptors
+    /// belong to their message.
     fn receive(&mut self) -> Result<Option<Message>, Fault> {
         loop {
             let partial = &mut self.partial;
-            let room = match partial.header {
-                None => &mut partial.head[partial.got..],
-                Some(_) => &mut partial.payload[partial.got..],
+            let target = match partial.header {
+                None => &mut partial.head[partial.received..],
+                Some(_) => &mut partial.payload[partial.received..],
             };
-            if !room.is_empty() {
-                let begins = partial.header.is_none() && partial.got == 0;
-                // Where no byte was there, the next one may bring descriptors: it is looked at again, not read.
-                let brings =
-                    if begins && !self.own { brings_descriptors(&self.socket)? } else { Some(false) };
-                let got = match brings {
+            if !target.is_empty() {
+                let is_new = partial.header.is_none() && partial.received == 0;
+                // If no byte was available, the next one may bring descriptors, so the socket is inspected again before
+                // it is read.
+                let brings_fds =
+                    if is_new && !self.own { brings_descriptors(&self.socket)? } else { Some(false) };
+                let received = match brings_fds {
                     None => None,
-                    _ if self.own => read_some(&self.socket, room, &mut partial.fds)?,
+                    _ if self.own => read_some(&self.socket, target, &mut partial.fds)?,
                     Some(true) => {
-                        let (got, refused) = read_inspected(&self.socket, room, &mut partial.fds)?;
+                        let (received, refused) = read_inspected(&self.socket, target, &mut partial.fds)?;
                         partial.refused += refused;
-                        Some(got)
+                        Some(received)
                     }
                     Some(false) => {
-                        let got = read_plain(&self.socket, room)?;
-                        partial.refused += got.map_or(0, |(_, cut)| cut.into());
-                        got.map(|(got, _)| got)
+                        let received = read_plain(&self.socket, target)?;
+                        partial.refused += received.map_or(0, |(_, cut)| cut.into());
+                        received.map(|(received, _)| received)
                     }
                 };
-                let Some(got) = got else { return Ok(None) };
-                if got == 0 {
+                let Some(received) = received else { return Ok(None) };
+                if received == 0 {
                     return Err(Fault::Closed);
                 }
-                partial.got += got;
-                if got < room.len() {
+                partial.received += received;
+                if received < target.len() {
                     partial.since.get_or_insert_with(Instant::now);
                     continue;
                 }
@@ -275,7 +281,7 @@ impl Channel {
                     let header = Header::parse(&partial.head, self.limit).map_err(Fault::Garbage)?;
                     partial.header = Some(header);
                     partial.payload = vec![0; header.size as usize - HEADER];
-                    partial.got = 0;
+                    partial.received = 0;
                     if !partial.payload.is_empty() {
                         partial.since.get_or_insert_with(Instant::now);
                     }
@@ -289,7 +295,7 @@ impl Channel {
     }
 }
 
-/// The address of a socket's path, or why it can't have one.
+/// Returns the address of a socket's path, or the reason why the path is not valid.
 pub fn address(path: &Path) -> Result<UnixAddr, String> {
     UnixAddr::new(path).map_err(|errno| match errno {
         Errno::ENAMETOOLONG => format!(
@@ -300,7 +306,7 @@ pub fn address(path: &Path) -> Result<UnixAddr, String> {
     })
 }
 
-/// Connects to a Unix socket; a listener that accepts nobody is waited for at most `timeout`.
+/// Connects to a Unix socket, and waits at most `timeout` for a listener that does not accept.
 pub fn connect(address: &UnixAddr, timeout: Duration) -> Result<UnixStream, Errno> {
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let micros = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX);
@@ -309,7 +315,7 @@ pub fn connect(address: &UnixAddr, timeout: Duration) -> Result<UnixStream, Errn
     Ok(fd.into())
 }
 
-/// A message's bytes.
+/// Makes the bytes of a message.
 pub fn message(mut header: Header, parts: &[&[u8]]) -> Vec<u8> {
     let size = HEADER + parts.iter().map(|part| part.len()).sum::<usize>();
     header.size = size as u32;
@@ -330,13 +336,13 @@ mod tests {
     };
     use std::{thread, time::Duration};
 
-    /// A message that came right after the look for descriptors was read without them.
+    /// Regression: a message that arrived right after the check for descriptors was read without them.
     #[test]
-    fn descriptors_arrive_whenever_they_are_sent() {
+    fn descriptors_always_arrive_with_their_message() {
         const COUNT: u16 = 400;
         let (here, there) = UnixStream::pair().unwrap();
         let mut channel = Channel::new(here, 4096);
-        // As if the other end were another process's.
+        // Treat the other end as another process's.
         channel.own = false;
         let sender = thread::spawn(move || {
             let irq = EventFd::new().unwrap();
@@ -346,7 +352,7 @@ mod tests {
                     Header { id, command: command::SET_IRQS, flags: flags::COMMAND, ..Header::default() };
                 let bytes = message(header, &[&[0; 20]]);
                 assert_eq!(send_some(&there, &bytes, &[irq.as_fd()]), Ok(bytes.len()));
-                // The next one comes while the receiver looks.
+                // The next message is sent while the receiver inspects the socket.
                 std::io::Read::read_exact(&mut &there, &mut answer).unwrap();
             }
         });

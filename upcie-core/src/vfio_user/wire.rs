@@ -1,24 +1,24 @@
-//! Messages as bytes: structures, constants, and the parsing of what a peer sent. No input or output here.
+//! The bytes of messages: structures, constants, and the parsing of a peer's data. No I/O happens here.
 //!
 //! The protocol is libvfio-user's, version 0.1: host byte order, a header of 16 bytes, a payload per command.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// The version spoken here.
+/// The major version of the protocol.
 pub const MAJOR: u16 = 0;
-/// The newest minor version spoken here.
+/// The newest supported minor version.
 pub const MINOR: u16 = 1;
 
-/// PCI regions by number, as VFIO numbers them: BAR 0–5, then these.
+/// PCI regions, numbered as in VFIO: BAR 0–5, then these.
 pub const CONFIG_REGION: u32 = 7;
 
-/// Bytes of data that this side takes in one message.
+/// Bytes of data that this side accepts in one message.
 pub const MAX_DATA: u64 = 1 << 20;
 
-/// Bytes of a header.
+/// Size of a header in bytes.
 pub const HEADER: usize = size_of::<Header>();
 
-/// Room for the fixed part of any payload, beside `max_data_xfer_size` bytes of data.
+/// Largest fixed part of a payload, beside `max_data_xfer_size` bytes of data.
 pub const FIXED_PAYLOAD: usize = 64;
 
 /// Commands.
@@ -37,7 +37,7 @@ pub mod command {
     pub const DMA_WRITE: u16 = 12;
     pub const RESET: u16 = 13;
 
-    /// Its name, for messages.
+    /// Returns the command's name, for messages.
     pub fn name(command: u16) -> &'static str {
         match command {
             VERSION => "VERSION",
@@ -60,15 +60,15 @@ pub mod command {
 
 /// Flags of a header.
 pub mod flags {
-    /// The bits that tell the message's type.
+    /// The bits of the message's type.
     pub const TYPE: u32 = 0xf;
     /// The type of a request.
     pub const COMMAND: u32 = 0;
     /// The type of a reply.
     pub const REPLY: u32 = 1;
-    /// A request that wants no reply.
+    /// The request needs no reply.
     pub const NO_REPLY: u32 = 1 << 4;
-    /// A reply that says the request failed.
+    /// The reply reports a failed request.
     pub const ERROR: u32 = 1 << 5;
 }
 
@@ -78,9 +78,9 @@ pub mod dma {
     pub const READ: u32 = 1 << 0;
     /// The device may write.
     pub const WRITE: u32 = 1 << 1;
-    /// The descriptor is to be mapped: what one is for anyway.
+    /// The descriptor may be mapped, which is the purpose of every descriptor here.
     pub const MMAP: u32 = 1 << 2;
-    /// Unmap: everything.
+    /// In DMA_UNMAP: unmap everything.
     pub const UNMAP_ALL: u32 = 1 << 1;
 }
 
@@ -121,17 +121,17 @@ macro_rules! structures {
 }
 
 structures! {
-    /// What every message starts with.
+    /// The start of every message.
     Header[16] { id: u16, command: u16, size: u32, flags: u32, error: u32 }
-    /// VERSION, both ways, before the capabilities' JSON.
+    /// VERSION, in both directions, before the capabilities' JSON.
     Version[4] { major: u16, minor: u16 }
     /// DMA_MAP.
     DmaMap[32] { argsz: u32, flags: u32, offset: u64, address: u64, size: u64 }
-    /// DMA_UNMAP, both ways.
+    /// DMA_UNMAP, in both directions.
     DmaUnmap[24] { argsz: u32, flags: u32, address: u64, size: u64 }
-    /// DEVICE_GET_INFO, both ways.
+    /// DEVICE_GET_INFO, in both directions.
     DeviceInfo[16] { argsz: u32, flags: u32, regions: u32, irqs: u32 }
-    /// DEVICE_GET_REGION_INFO, both ways; capabilities follow in a reply.
+    /// DEVICE_GET_REGION_INFO, in both directions; capabilities follow in a reply.
     RegionInfo[32] { argsz: u32, flags: u32, index: u32, cap_offset: u32, size: u64, offset: u64 }
     /// A capability of a region.
     CapHeader[8] { id: u16, version: u16, next: u32 }
@@ -139,18 +139,18 @@ structures! {
     SparseHeader[8] { areas: u32, reserved: u32 }
     /// An area that can be mapped.
     SparseArea[16] { offset: u64, size: u64 }
-    /// DEVICE_GET_IRQ_INFO, both ways.
+    /// DEVICE_GET_IRQ_INFO, in both directions.
     IrqInfo[16] { argsz: u32, flags: u32, index: u32, count: u32 }
     /// DEVICE_SET_IRQS; booleans may follow.
     SetIrqs[20] { argsz: u32, flags: u32, index: u32, start: u32, count: u32 }
-    /// REGION_READ and REGION_WRITE, both ways; data follows a write and the reply to a read.
+    /// REGION_READ and REGION_WRITE, in both directions; data follows a write and the reply to a read.
     RegionAccess[16] { offset: u64, region: u32, count: u32 }
-    /// DMA_READ and DMA_WRITE, both ways; data follows a write and the reply to a read.
+    /// DMA_READ and DMA_WRITE, in both directions; data follows a write and the reply to a read.
     DmaAccess[16] { address: u64, count: u64 }
 }
 
 impl Header {
-    /// Reads one and checks what framing rests on: a message is at least a header and at most `limit` bytes.
+    /// Parses a header, and checks that its message has a valid type, at least a header and at most `limit` bytes.
     pub fn parse(bytes: &[u8; HEADER], limit: usize) -> Result<Self, &'static str> {
         let header = Self::read_from_bytes(bytes).map_err(|_| "a short header")?;
         if (header.size as usize) < HEADER {
@@ -165,32 +165,33 @@ impl Header {
         }
     }
 
-    /// Whether it is a reply.
+    /// Returns whether the message is a reply.
     pub fn is_reply(&self) -> bool {
         self.flags & flags::TYPE == flags::REPLY
     }
 }
 
-/// The structure at the start of a payload and what follows it.
+/// Parses the structure at the start of a payload and returns it with the rest.
 pub fn split<T: FromBytes>(payload: &[u8]) -> Result<(T, &[u8]), &'static str> {
     T::read_from_prefix(payload).map_err(|_| "a payload that is too short")
 }
 
-/// What a region is, as a server describes it.
+/// A region as its server describes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RegionDescription {
     /// The fixed part.
     pub info: RegionInfo,
-    /// Offset and size of each part that can be mapped; `None` without a capability that says (all of it, then).
+    /// Offset and size of each mappable part; `None` if no capability lists them, so that the whole region is mappable.
     pub areas: Option<Vec<(u64, u64)>>,
-    /// Whether the MSI-X table's pages are among what can be mapped.
+    /// Whether the pages of the MSI-X table may be mapped.
     pub msix_mappable: bool,
 }
 
-/// The most parts of a region that are mapped: doorbells, memory buffers, and what lies between MSI-X tables.
+/// The largest number of mapped parts of a region: doorbells, memory buffers, and the parts between MSI-X tables.
 const MAX_AREAS: u32 = 64;
 
-/// Reads the reply to DEVICE_GET_REGION_INFO. The chain of capabilities may be cut short, loop or point anywhere.
+/// Parses the reply to DEVICE_GET_REGION_INFO. The server's chain of capabilities may be cut short, loop, or point
+/// anywhere.
 pub fn parse_region_info(payload: &[u8]) -> Result<RegionDescription, &'static str> {
     let (info, _) = split::<RegionInfo>(payload)?;
     let mut region = RegionDescription { info, ..RegionDescription::default() };
@@ -198,7 +199,7 @@ pub fn parse_region_info(payload: &[u8]) -> Result<RegionDescription, &'static s
         return Ok(region);
     }
     let mut at = info.cap_offset as usize;
-    // Each capability has a header of its own: more steps than fit are a loop.
+    // Each capability has a header of its own, so a chain with more steps than headers fit is a loop.
     for _ in 0..=payload.len() / size_of::<CapHeader>() {
         if at == 0 {
             return Ok(region);
@@ -235,7 +236,7 @@ pub fn parse_region_info(payload: &[u8]) -> Result<RegionDescription, &'static s
     Err("a chain of capabilities that loops")
 }
 
-/// The payload of a reply to DEVICE_GET_REGION_INFO, whole.
+/// Makes the whole payload of a reply to DEVICE_GET_REGION_INFO.
 pub fn region_info(index: u32, size: u64, areas: Option<&[(u64, u64)]>) -> Vec<u8> {
     let mut info = RegionInfo { argsz: size_of::<RegionInfo>() as u32, index, size, ..RegionInfo::default() };
     if size != 0 {
@@ -263,7 +264,7 @@ mod tests {
 
     const AREAS: [(u64, u64); 2] = [(0x1000, 0x1000), (0x3000, 0x1000)];
 
-    /// A description with one capability's `next` and the areas' count overwritten.
+    /// Parses a description in which one capability's `next` and the number of areas were overwritten.
     fn forged(next: u32, areas: u32) -> Result<RegionDescription, &'static str> {
         let mut payload = region_info(0, 0x4000, Some(&AREAS));
         payload[36..40].copy_from_slice(&next.to_le_bytes());
@@ -272,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_is_read_as_it_is_written() {
+    fn written_region_info_is_parsed() {
         let region = parse_region_info(&region_info(3, 0x4000, Some(&AREAS))).unwrap();
         assert_eq!((region.info.index, region.info.argsz), (3, 80));
         assert_eq!(region.areas.as_deref(), Some(&AREAS[..]));
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_of_capabilities_that_lies_is_an_error() {
+    fn forged_capability_chains_are_errors() {
         assert!(forged(0, 2).is_ok());
         assert!(forged(32, 2).unwrap_err().contains("loops"));
         assert!(forged(8, 2).unwrap_err().contains("inside"));

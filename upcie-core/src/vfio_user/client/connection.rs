@@ -1,4 +1,4 @@
-//! The client's side of a connection: one request at a time, each with its answer and a deadline.
+//! The client's side of a connection: one request at a time, each with an answer and a deadline.
 
 use crate::{
     Error, Result,
@@ -27,30 +27,32 @@ use std::{
 };
 use zerocopy::IntoBytes;
 
-/// Bytes of data that a server must take in one message: the longest register. Its parts would be registers of their own.
+/// Bytes of data that a server must accept in one message: the longest register, which can't be split into several
+/// accesses.
 const MIN_DATA: u64 = 8;
 
-/// More would be for ever, and does not fit an `Instant`.
+/// Upper bound: `Instant + Duration` must not overflow.
 const MAX_DEADLINE: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// What must live as long as the connection.
+/// An owner of resources that must live as long as the connection.
 pub type Keepalive = Box<dyn Any + Send + Sync>;
 
-/// A connection to a server, shared by all that hang on the device. Closed with the last of them.
+/// A connection to a server, shared by all handles of the device. The last of them closes it.
 pub struct Connection {
     name: String,
     owner: Owner,
     deadline: Duration,
-    /// One exchange at a time: each thread waits for those before it as long as for one of its own.
+    /// One exchange at a time. The deadline of a thread that waits for its turn is that of an answer.
     exchange: Gate<State>,
-    /// The connection has ended: `dead` of [`State`] says why.
+    /// The connection has ended, for the reason in [`State`]'s `dead`.
     ended: AtomicBool,
-    /// The server has ended it.
+    /// The server has closed the connection.
     closed: AtomicBool,
-    /// Memory that the server may ask for. Not in the state: threads that map and unmap don't wait for exchanges of others.
+    /// Memory that the server may request. It is outside of the state, so that threads that map and unmap don't wait for
+    /// other threads' exchanges.
     dma: Mutex<Vec<Mapped>>,
-    /// Memory that the server did not let go of. When the connection has ended, it has at most a mapping of a file that
-    /// nobody else uses.
+    /// Memory that the server did not release. After the connection's end the server can at most hold a mapping of a file
+    /// that nobody else uses.
     kept: Mutex<Vec<Memory>>,
     keepalive: Option<Keepalive>,
     peer: Capabilities,
@@ -59,7 +61,7 @@ pub struct Connection {
 struct State {
     channel: Channel,
     next_id: u16,
-    /// Why there is no going on.
+    /// The reason why the connection is no longer used.
     dead: Option<Death>,
 }
 
@@ -67,11 +69,11 @@ struct State {
 enum Death {
     /// The server closed the connection.
     Gone,
-    /// It was given up here, after this.
+    /// This client gave the connection up, for this reason.
     GivenUp(&'static str),
 }
 
-/// Memory that the server may ask for.
+/// Memory that the server may request.
 #[derive(Debug, Clone, Copy)]
 pub struct Mapped {
     pub iova: u64,
@@ -79,11 +81,12 @@ pub struct Mapped {
     pub at: NonNull<u8>,
 }
 
-// SAFETY: numbers; the memory behind them is accessed with the table locked, as long as it is in there.
+// SAFETY: these are numbers; the memory behind them is accessed only with the table locked, while the table contains
+// them.
 unsafe impl Send for Mapped {}
 
 impl Connection {
-    /// Introduces itself to the server behind `stream`.
+    /// Negotiates the version with the server behind `stream`.
     pub fn new(
         stream: UnixStream,
         name: String,
@@ -116,7 +119,7 @@ impl Connection {
         let version = Version { major: MAJOR, minor: MINOR };
         let greeting = this.request(
             command::VERSION,
-            "introducing ourselves",
+            "negotiating the version",
             &[version.as_bytes(), ours.to_json().as_bytes()],
             &[],
         );
@@ -125,7 +128,7 @@ impl Connection {
                 unusable("its server has a client already, and serves one at a time: end that one first".into())
             }
             Error::Gone { .. } | Error::Timeout { .. } | Error::Protocol { .. } => unusable(format!(
-                "what listens there does not answer as a vfio-user server ({error}): is it the right socket, and is \
+                "the listener does not answer as a vfio-user server ({error}): is it the right socket, and is \
                  no other client connected?"
             )),
             _ => error,
@@ -147,32 +150,32 @@ impl Connection {
         Ok(this)
     }
 
-    /// The device's name, for messages.
+    /// Returns the device's name, for messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether a request has a chance: the connection is this process's, and has not ended.
+    /// Returns whether requests are possible: the connection is this process's, and has not ended.
     pub fn is_open(&self) -> bool {
         self.owner.is_current() && !self.is_dead()
     }
 
-    /// What the server can do.
+    /// Returns the server's capabilities.
     pub fn peer(&self) -> &Capabilities {
         &self.peer
     }
 
-    /// How long an answer may take, and an access of several messages.
+    /// Returns the deadline of an answer, and of an access by several messages.
     pub fn deadline(&self) -> Duration {
         self.deadline
     }
 
-    /// Bytes of data in one message, either way.
+    /// Returns the bytes of data in one message, in both directions.
     pub fn max_data(&self) -> usize {
         self.peer.max_data_xfer_size.min(MAX_DATA) as usize
     }
 
-    /// Sends a request and waits for its answer; answers what the server asks meanwhile. `operation` is for errors.
+    /// Sends a request and waits for its answer, and answers the server's requests meanwhile. `operation` is for errors.
     pub fn request(
         &self,
         command: u16,
@@ -181,7 +184,7 @@ impl Connection {
         fds: &[BorrowedFd<'_>],
     ) -> Result<Message> {
         let device = || self.name.clone();
-        // Before the lock, which a thread that was not forked along may hold.
+        // Checked before locking: in a forked child the lock may be held by a thread that exists only in the parent.
         self.owner.check(&self.name, operation)?;
         // Freed after the lock is released.
         let kept;
@@ -201,7 +204,7 @@ impl Connection {
         let header = Header { id, command, flags: flags::COMMAND, ..Header::default() };
         let mut clock = Clock::new(self.deadline);
         if clock.slice().is_none() {
-            // Nothing was sent, so no answer is missing: the connection stays good.
+            // Nothing was sent, so no answer is missing and the connection stays usable.
             let (operation, after) = (operation.into(), clock.limit());
             return Err(Error::Timeout { device: device(), operation, after });
         }
@@ -211,7 +214,7 @@ impl Connection {
             let operation = operation.to_owned();
             let (death, error) = match fault {
                 Fault::Closed => (Death::Gone, Error::Gone { device: device(), operation }),
-                // A late answer must not be taken for another's: nothing is read from this socket again.
+                // A late answer must not be taken for another request's, so this socket is never read again.
                 Fault::Late => (
                     Death::GivenUp("a request was not answered in time"),
                     Error::Timeout {
@@ -250,7 +253,7 @@ impl Connection {
         Ok(reply)
     }
 
-    /// Waits for the exchanges of other threads, at most as long as an answer may take.
+    /// Waits for the exchanges of other threads, at most as long as for an answer.
     fn enter(&self, operation: &str) -> Result<Pass<'_, State>> {
         let mut clock = Clock::new(self.deadline);
         let state = self.exchange.enter(|| clock.left());
@@ -262,18 +265,18 @@ impl Connection {
         })
     }
 
-    /// Whether the connection has ended.
+    /// Returns whether the connection has ended.
     pub fn is_dead(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// Whether the server has closed the connection, as far as requests have found out. One that was given up here may still
-    /// be served.
+    /// Returns whether a request has found that the server closed the connection. After a connection that this client
+    /// gave up, the server may still be running.
     pub fn is_closed_by_server(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// From now on the server may ask for `memory`'s bytes.
+    /// Lets the server request `memory`'s bytes from now on.
     ///
     /// # Safety
     /// They stay mapped until [`forget`](Self::forget).
@@ -281,21 +284,21 @@ impl Connection {
         lock(&self.dma).push(memory);
     }
 
-    /// From now on it may not.
+    /// Lets the server request this memory no more.
     pub fn forget(&self, iova: u64, len: u64) {
         lock(&self.dma).retain(|mapped| (mapped.iova, mapped.len) != (iova, len));
     }
 
-    /// Keeps memory that the server still reaches until the connection has ended.
+    /// Keeps memory that the server can still access until the connection has ended.
     pub fn keep(&self, memory: Memory) {
         let mut kept = lock(&self.kept);
-        // Looked at with the list in hand: who ends the connection takes the list after that.
+        // Checked with the list locked: the thread that ends the connection takes the list after that.
         if !self.is_dead() {
             kept.push(memory);
         }
     }
 
-    /// The structure at the start of an answer, and the rest.
+    /// Parses the structure at the start of an answer and returns it with the rest.
     pub fn parse<'a, T: zerocopy::FromBytes>(
         &self,
         operation: &str,
@@ -304,7 +307,7 @@ impl Connection {
         split(payload).map_err(|reason| self.protocol(operation, reason))
     }
 
-    /// The server's answer to `operation` is wrong.
+    /// Makes the error for a wrong answer of the server to `operation`.
     pub fn protocol(&self, operation: &str, reason: &str) -> Error {
         Error::Protocol { device: self.name.clone(), operation: operation.into(), reason: reason.into() }
     }
@@ -321,7 +324,7 @@ impl Drop for Connection {
             self.exchange.get_mut().channel.shutdown();
             drop(keepalive);
         } else {
-            // A forked child: the socket and what is kept alive (a thread, perhaps) are the parent's.
+            // A forked child: the socket and the keepalive (perhaps a thread) belong to the parent.
             std::mem::forget(keepalive);
         }
     }
@@ -336,7 +339,7 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// Repeats `wait` for as long as it is late, until the clock says so too.
+/// Repeats `wait` while it reports lateness and the clock has time left.
 fn slices<T>(clock: &mut Clock, mut wait: impl FnMut(Instant) -> Result<T, Fault>) -> Result<T, Fault> {
     loop {
         let end = clock.slice().ok_or(Fault::Late)?;
@@ -362,19 +365,19 @@ impl State {
             let message = slices(clock, |end| self.channel.recv(end))?;
             if !message.header.is_reply() {
                 self.serve(dma, &message)?;
-                // A server that asks on and on is late as well.
+                // A server that sends requests without end misses the deadline, too.
                 if clock.slice().is_none() {
                     return Err(Fault::Late);
                 }
             } else if message.header.id != header.id || message.header.command != header.command {
-                return Err(Fault::Garbage("an answer to nothing that was asked"));
+                return Err(Fault::Garbage("an answer without a request"));
             } else {
                 return Ok(message);
             }
         }
     }
 
-    /// Answers a request of the server's.
+    /// Answers a request of the server.
     fn serve(&mut self, dma: &Mutex<Vec<Mapped>>, request: &Message) -> Result<(), Fault> {
         let header = request.header;
         let answer = match header.command {
@@ -396,7 +399,7 @@ impl State {
     }
 }
 
-/// The answer to a DMA_READ, with the table of memory in hand.
+/// Answers a DMA_READ, with the table of memory locked.
 fn dma_read(dma: &[Mapped], payload: &[u8]) -> Result<Vec<u8>, Errno> {
     let (access, _) = split::<DmaAccess>(payload).map_err(|_| Errno::EINVAL)?;
     if access.count > MAX_DATA {
@@ -405,24 +408,24 @@ fn dma_read(dma: &[Mapped], payload: &[u8]) -> Result<Vec<u8>, Errno> {
     let from = find(dma, access)?;
     let mut reply = access.as_bytes().to_vec();
     reply.resize(size_of::<DmaAccess>() + access.count as usize, 0);
-    // SAFETY: inside of memory that is mapped until `forget`, which waits for the table that the caller has locked.
+    // SAFETY: the bytes are in memory that stays mapped until `forget`, which waits for the lock that the caller holds.
     unsafe { copy::read(from, &mut reply[size_of::<DmaAccess>()..]) };
     Ok(reply)
 }
 
-/// The same for a DMA_WRITE.
+/// Answers a DMA_WRITE, with the table of memory locked.
 fn dma_write(dma: &[Mapped], payload: &[u8]) -> Result<Vec<u8>, Errno> {
     let (access, data) = split::<DmaAccess>(payload).map_err(|_| Errno::EINVAL)?;
     if access.count != data.len() as u64 {
         return Err(Errno::EINVAL);
     }
     let to = find(dma, access)?;
-    // SAFETY: inside of memory that is mapped until `forget`, which waits for the table that the caller has locked.
+    // SAFETY: the bytes are in memory that stays mapped until `forget`, which waits for the lock that the caller holds.
     unsafe { copy::write(to, data) };
     Ok(access.as_bytes().to_vec())
 }
 
-/// Where the bytes are that the server names, if they are within one mapping.
+/// Returns the address of the bytes that the server names, if they are within one mapping.
 fn find(dma: &[Mapped], access: DmaAccess) -> Result<NonNull<u8>, Errno> {
     let found = dma.iter().find_map(|mapped| {
         let within = access.address.checked_sub(mapped.iova)?;

@@ -32,15 +32,15 @@ use std::{
 };
 use zerocopy::IntoBytes;
 
-/// How long a server may take for an answer, unless told otherwise.
+/// Default deadline of a server's answer.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// The addresses that a device is given: page 0 stays free, and the top fits every IOMMU's width.
+/// The device addresses: page 0 stays free, and the end suits every IOMMU's width.
 const ADDRESSES: std::ops::RangeInclusive<u64> = 0x1000..=(1 << 47) - 1;
 
 /// A device behind a vfio-user server.
 ///
-/// The server is given DMA memory by file descriptor, so it needs no messages to reach it. One that asks for bytes by
-/// message all the same is answered while a request of ours waits, not in between.
+/// The server receives DMA memory as file descriptors and needs no messages to access it. If it requests bytes by message
+/// nevertheless, the client answers only while it waits for an answer of its own.
 #[derive(Debug)]
 pub struct Client {
     connection: Arc<Connection>,
@@ -48,28 +48,29 @@ pub struct Client {
     info: DeviceInfo,
     config: RegionInfo,
     messages: Messages,
-    /// How many interrupts of each kind have an eventfd.
+    /// The number of interrupts with an eventfd, per kind.
     wired: Gate<[u32; 5]>,
 }
 
-/// Those of which a function uses one at a time.
+/// Kinds of which a function uses one at a time.
 const EXCLUSIVE: [IrqKind; 3] = [IrqKind::Msix, IrqKind::Msi, IrqKind::Intx];
-/// A configuration header's length in bytes; a server may offer less, or none.
+/// Length of a configuration header in bytes; a server may offer fewer, or none.
 const HEADER: u64 = 64;
 
 impl Client {
     /// Connects to the server that listens at `path`.
     ///
     /// # Errors
-    /// There is no socket, nobody listens on it, or it is not a vfio-user server's: each says what to do.
+    /// The socket does not exist, nobody listens on it, or the listener is not a vfio-user server: each error says what
+    /// to do.
     pub fn connect(path: impl AsRef<Path>) -> Result<Self> {
         Self::connect_within(path, DEADLINE)
     }
 
-    /// As [`connect`](Self::connect), with how long the server may take for each answer: 5 s there.
+    /// Connects as [`connect`](Self::connect) does, with a deadline for each of the server's answers (there 5 s).
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`connect`](Self::connect).
     pub fn connect_within(path: impl AsRef<Path>, deadline: Duration) -> Result<Self> {
         let path = path.as_ref();
         let device = format!("vfio-user:{}", path.display());
@@ -78,11 +79,11 @@ impl Client {
         Self::with_deadline(stream, device, None, deadline)
     }
 
-    /// Over a stream that is connected already. `name` is for messages; `keepalive` is dropped after the connection is
+    /// Makes a client over a connected stream. `name` is for messages; `keepalive` is dropped after the connection is
     /// closed, with the last handle to the device.
     ///
     /// # Errors
-    /// What answers is not a vfio-user server, or not one of a PCI device.
+    /// The peer is not a vfio-user server, or its device is not a PCI device.
     pub fn from_stream(
         stream: UnixStream,
         name: impl Into<String>,
@@ -91,10 +92,10 @@ impl Client {
         Self::with_deadline(stream, name, keepalive, DEADLINE)
     }
 
-    /// As [`from_stream`](Self::from_stream), with how long the server may take for each answer.
+    /// Makes a client as [`from_stream`](Self::from_stream) does, with a deadline for each of the server's answers.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`from_stream`](Self::from_stream).
     pub fn with_deadline(
         stream: UnixStream,
         name: impl Into<String>,
@@ -126,21 +127,21 @@ impl Client {
         Ok(client)
     }
 
-    /// Brings the function into the state that VFIO's kernel part would have left it in: no interrupts, whatever a former
-    /// user had turned on; then memory and DMA on, and the pin off.
+    /// Brings the function into the state in which the kernel's VFIO leaves one: a former user's interrupts are turned
+    /// off; memory accesses and bus mastering are turned on, and the interrupt pin is disabled.
     fn take_over(&self) -> Result<Messages> {
         if self.config.size < HEADER {
             return Ok(Messages::default());
         }
         let messages = Messages::find(self)?;
         messages.turn_off(self)?;
-        // SAFETY: just connected: the connection is this device's one user.
+        // SAFETY: the connection was just made, and it is the device's only user.
         unsafe { turn_on(self) }?;
         Ok(messages)
     }
 
-    /// Takes a refusal of a server whose configuration space is not all that PCI asks for; it is named, and what depends on
-    /// it may not work.
+    /// Tolerates the refusal of a server whose configuration space lacks parts that PCI requires: logs a warning, because
+    /// functions that depend on them may not work.
     fn tolerate<T>(&self, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(value) => Ok(Some(value)),
@@ -159,7 +160,7 @@ impl Client {
         }
     }
 
-    /// Lets the function raise interrupts of a kind, `count` of which are wired; none turns it off.
+    /// Lets the function raise interrupts of a kind, of which `count` have an eventfd; 0 turns the kind off.
     fn choose(&self, kind: IrqKind, count: usize) -> Result<()> {
         if self.config.size < HEADER {
             return Ok(());
@@ -172,7 +173,7 @@ impl Client {
         self.tolerate(done).map(drop)
     }
 
-    /// Waits for threads that set interrupts, at most as long as an answer may take.
+    /// Waits for other threads that set interrupts, at most as long as for an answer.
     fn wired(&self, operation: &str) -> Result<Pass<'_, [u32; 5]>> {
         let mut clock = Clock::new(self.connection.deadline());
         let wired = self.wired.enter(|| clock.left());
@@ -194,7 +195,7 @@ impl Client {
         Ok(info)
     }
 
-    /// One DEVICE_SET_IRQS message.
+    /// Sends one DEVICE_SET_IRQS message.
     fn set(
         &self,
         kind: IrqKind,
@@ -225,8 +226,9 @@ impl Client {
     }
 }
 
-// SAFETY: the server reaches memory by what `Table` gives it alone; areas are those that it offers for the register; a reset is
-// `Ok` when it says so; a server that closes the connection ends its use of the memory by that, or has ended itself. Each connection is a device of its own, or refused by the server.
+// SAFETY: the server accesses only memory that `Table` gives it; areas are those that it offers for the register; a reset
+// is `Ok` when the server says so; by closing the connection, or by ending, a server stops using the memory. Each
+// connection is a device of its own, or the server refuses it.
 unsafe impl Device for Client {
     fn name(&self) -> &str {
         self.connection.name()
@@ -241,7 +243,7 @@ unsafe impl Device for Client {
     }
 
     unsafe fn config_write(&self, offset: u16, data: &[u8]) -> Result<()> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller of `config_write` owes what a write of the region requires.
         unsafe { self.config().write(offset.into(), data) }
     }
 
@@ -266,7 +268,7 @@ unsafe impl Device for Client {
             mapped = match &file {
                 File::Memory(fd) => map_areas(&self.connection, &operation, &region, fd)?,
                 File::Refused => Mapped::Not(NO_MEMORY),
-                File::None => Mapped::Not("its server offers it to map without a file"),
+                File::None => Mapped::Not("its server offers it for mapping without a file"),
             };
         }
         let (areas, unmapped) = match mapped {
@@ -274,7 +276,7 @@ unsafe impl Device for Client {
             Mapped::Not(reason) => {
                 let device = device.to_owned();
                 emit(move || {
-                    tracing::warn!(device, index, reason, "a BAR is not mapped but reached by message");
+                    tracing::warn!(device, index, reason, "a BAR is not mapped, and accessed by messages");
                 });
                 (Vec::new(), Some(reason.into()))
             }
@@ -321,7 +323,7 @@ unsafe impl Device for Client {
         }
         let before = &mut wired[kind as usize];
         let off = || {
-            // The function first: what has no eventfd any more is not raised either.
+            // The function first: without an eventfd it must not raise the interrupt either.
             self.choose(kind, 0)?;
             self.set(kind, vfio::SET_NONE | vfio::SET_TRIGGER, 0, 0, &[])
         };
@@ -339,7 +341,7 @@ unsafe impl Device for Client {
                 reason: "its server takes no file descriptors: poll instead".into(),
             });
         }
-        // Unlike the kernel, a server takes a set in several messages.
+        // Unlike the kernel, a server accepts a set in several messages.
         let eventfds = vfio::SET_EVENTFD | vfio::SET_TRIGGER;
         let mut set = || -> Result<()> {
             for (index, some) in fds.chunks(batch).enumerate() {
@@ -349,11 +351,11 @@ unsafe impl Device for Client {
                 self.set(kind, eventfds, fds.len(), *before as usize - fds.len(), &[])?;
             }
             *before = fds.len() as u32;
-            // The function last: what it raises from now on arrives.
+            // The function last: from then on its interrupts arrive.
             self.choose(kind, fds.len())
         };
         set().inspect_err(|_| {
-            // All or none; the first error is the one to tell.
+            // All or none; the first error is returned.
             let _ = off();
         })
     }
@@ -384,7 +386,7 @@ unsafe impl Device for Client {
             });
         }
         self.connection.request(command::RESET, "resetting the device", &[], &[])?;
-        // Configuration space was reset with the rest; the eventfds are the server's, and stay.
+        // The reset includes configuration space; the server keeps the eventfds.
         self.tolerate(self.take_over())?;
         let wired = *self.wired("resetting the device")?;
         for kind in EXCLUSIVE.into_iter().filter(|&kind| wired[kind as usize] > 0) {
@@ -395,8 +397,8 @@ unsafe impl Device for Client {
 }
 
 impl Drop for Client {
-    /// Turns interrupts off and takes the function off the bus. A server that does not answer any more, or that has closed
-    /// the connection, has let go of all by itself.
+    /// Turns interrupts and bus mastering off. A server that does not answer any more, or that has closed the connection,
+    /// no longer uses the device anyway.
     fn drop(&mut self) {
         if self.config.size < HEADER || !self.connection.is_open() {
             return;
@@ -410,17 +412,17 @@ impl Drop for Client {
     }
 }
 
-/// Descriptors that Linux carries in one message.
+/// The largest number of descriptors in one message on Linux.
 const MAX_SENT_FDS: usize = 253;
 
 fn device_info(connection: &Connection) -> Result<DeviceInfo> {
-    let operation = "asking for the device's description";
+    let operation = "requesting the device's description";
     let asked = DeviceInfo { argsz: size_of::<DeviceInfo>() as u32, ..DeviceInfo::default() };
     let reply = connection.request(command::GET_INFO, operation, &[asked.as_bytes()], &[])?;
     Ok(connection.parse(operation, &reply.payload)?.0)
 }
 
-/// Why there is no connection to `path`, and what to do.
+/// Makes the error of a failed connection to `path`, with what to do.
 fn refusal(path: &Path, device: &str, errno: Errno, after: Duration) -> Error {
     let not_found = |reason: &str| Error::NotFound { device: device.into(), reason: reason.into() };
     match errno {

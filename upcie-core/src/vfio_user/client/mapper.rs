@@ -1,4 +1,4 @@
-//! The client's memory, as its server is told of it.
+//! Mapping of the client's memory at its server.
 
 use super::connection::{Connection, Mapped};
 use crate::{
@@ -16,16 +16,16 @@ use std::{
 };
 use zerocopy::IntoBytes;
 
-/// The server's view of this process's memory.
+/// The server's mappings of this process's memory.
 #[derive(Debug)]
 pub struct Table {
     pub connection: Arc<Connection>,
-    /// How many there are.
+    /// The number of mappings.
     pub maps: AtomicU64,
 }
 
-// SAFETY: the server is given the memory's own file for `iova`. An unmapping is `Ok` when the server has agreed, or is gone: then it
-// has at most a mapping of a file that nobody else uses.
+// SAFETY: the server receives the memory's own file for `iova`. An unmapping is `Ok` when the server has confirmed it, or
+// is gone: then it can at most hold a mapping of a file that nobody else uses.
 unsafe impl Mapper for Table {
     fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
         let operation = "mapping DMA memory";
@@ -37,8 +37,8 @@ unsafe impl Mapper for Table {
             address: iova,
             size: memory.len() as u64,
         };
-        // A server that takes no descriptors asks for the bytes.
-        // SAFETY: it goes to the server, which is the device of this space, and to nobody else.
+        // A server that accepts no descriptors requests the bytes by message.
+        // SAFETY: the descriptor goes only to the server, which is the device of this space.
         let fd = unsafe { memory.file() };
         let fds = if self.connection.peer().max_msg_fds > 0 { &[fd][..] } else { &[] };
         let at = NonNull::new(memory.as_ptr());
@@ -68,11 +68,11 @@ unsafe impl Mapper for Table {
         let unmap = DmaUnmap { argsz: size_of::<DmaUnmap>() as u32, flags: 0, address: iova, size: len };
         let parts = [unmap.as_bytes()];
         match self.connection.request(command::DMA_UNMAP, "unmapping DMA memory", &parts, &[]) {
-            // Without a connection the server has at most its own mapping of the file, whose pages are then its own.
+            // Without a connection the server can at most hold its own mapping of the file, whose pages nobody else uses.
             Err(error) if !self.connection.is_dead() => return Err(error),
             _ => self.connection.forget(iova, len),
         }
-        // An address space unmaps what it has mapped, once.
+        // An address space unmaps each mapping once.
         self.maps.fetch_sub(1, Ordering::Relaxed);
         Ok(())
     }

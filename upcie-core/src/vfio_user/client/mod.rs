@@ -1,4 +1,4 @@
-//! The client side: a device in another process, or in a thread of this one.
+//! The client side: a device in another process, or in another thread of this process.
 
 pub(super) mod connection;
 mod device;

@@ -1,4 +1,4 @@
-//! A server's regions, as the client reaches them: mapped, or by message.
+//! A server's regions, accessed by the client through mappings or messages.
 
 use super::connection::Connection;
 use crate::{
@@ -14,28 +14,28 @@ use std::{
 };
 use zerocopy::IntoBytes;
 
-/// What a region's description may take.
+/// Limit on the size of a region's description in bytes.
 const MAX_DESCRIPTION: u32 = 64 << 10;
 
-/// The file behind a region, as its server has sent it.
+/// The file behind a region, as received from its server.
 #[derive(Debug)]
 pub enum File {
     None,
     Memory(OwnedFd),
-    /// One that this process does not have, for it is no file of memory.
+    /// A descriptor that was not accepted, because it is not memory.
     Refused,
 }
 
-/// What a region is, and the file to map.
+/// Requests a region's description and the file to map.
 pub fn region(connection: &Connection, index: u32) -> Result<(RegionDescription, File)> {
     let operation = format!("asking for region {index}'s description");
-    // Room for the usual chain of capabilities; a server with more says how much, once.
+    // The first size fits a usual chain of capabilities; a server with a longer one reports its size, once.
     for argsz in [1024, MAX_DESCRIPTION] {
         let asked = RegionInfo { argsz, index, ..RegionInfo::default() };
         let reply = connection.request(command::GET_REGION_INFO, &operation, &[asked.as_bytes()], &[])?;
         let (info, _) = connection.parse::<RegionInfo>(&operation, &reply.payload)?;
         if info.index != index || reply.payload.len() > argsz as usize {
-            return Err(connection.protocol(&operation, "another description than was asked for"));
+            return Err(connection.protocol(&operation, "another description than the requested one"));
         }
         if info.argsz <= argsz {
             let region = parse_region_info(&reply.payload);
@@ -48,15 +48,15 @@ pub fn region(connection: &Connection, index: u32) -> Result<(RegionDescription,
             return Ok((region, file));
         }
     }
-    Err(connection.protocol(&operation, "a description that is longer than all"))
+    Err(connection.protocol(&operation, "a description that is too long"))
 }
 
-/// The most of a region that is mapped. What a server offers may be a file that has no pages yet: it must not take all
-/// memory, not even as page tables.
+/// Limit on the mapped bytes of a region. A server's file may have no pages yet: mapping it must not use up memory, not
+/// even for page tables.
 const MAX_MAPPED: u64 = 1 << 30;
 
-/// Offset and length of what there is to map of a region, in ascending order, checked as a whole: the areas that its server
-/// names, or all of it.
+/// Returns offset and length of a region's mappable parts in ascending order: the areas that its server lists, or the
+/// whole region. Checks that they do not overlap and are within the limit together.
 fn areas(region: &RegionDescription) -> std::result::Result<Vec<(u64, u64)>, &'static str> {
     let mut areas = region.areas.clone().unwrap_or_else(|| vec![(0, region.info.size)]);
     areas.sort_unstable();
@@ -71,24 +71,24 @@ fn areas(region: &RegionDescription) -> std::result::Result<Vec<(u64, u64)>, &'s
     Ok(areas)
 }
 
-/// What became of a region's mappable areas.
+/// The outcome of mapping a region's areas.
 #[derive(Debug)]
 pub enum Mapped {
     Areas(Vec<Area>),
-    /// All of it goes by message, for this reason.
+    /// The whole region is accessed by message, for this reason.
     Not(&'static str),
 }
 
-/// Why a file is not mapped.
-pub const NO_MEMORY: &str = "the file behind it is not one of memory (memfd, tmpfs, hugetlbfs), and of no other does the kernel \
-                             alone say when an access returns: let the server keep it in /dev/shm or /run";
+/// The reason why a file is not mapped.
+pub const NO_MEMORY: &str = "the file behind it is not one of memory (memfd, tmpfs, hugetlbfs), and only for such files does the kernel alone \
+                             decide when an access returns: let the server keep it in /dev/shm or /run";
 
-/// Why a file of memory is not mapped.
+/// The reason why a memory file is not mapped.
 pub const MAY_SHRINK: &str = "the file behind it can't be sealed, so its server may shrink it, and then an access would end this \
                               process (SIGBUS): let the server take a memfd that allows seals, or call \
                               upcie_core::memory::survive_shrinking before the device is opened";
 
-/// Maps a region's areas of the file that its server has sent: all of them or none.
+/// Maps a region's areas of the file received from its server: all of them or none.
 pub fn map_areas(
     connection: &Connection,
     operation: &str,
@@ -102,15 +102,17 @@ pub fn map_areas(
     for (offset, len) in areas {
         let at = region.info.offset.checked_add(offset);
         let end = at.and_then(|at| at.checked_add(len));
-        let (Some(at), Some(end)) = (at, end) else { return Err(bad("a mappable area beyond all files")) };
+        let (Some(at), Some(end)) = (at, end) else {
+            return Err(bad("a mappable area beyond the largest file offset"));
+        };
         let size = usize::try_from(len).map_err(|_| bad("a mappable area larger than memory"))?;
-        // Beyond a file's end an access would fault.
+        // An access beyond a file's end would fault.
         if end > file.len {
             return Err(bad("a mappable area beyond its file's end"));
         }
         places.push((offset, at, size));
     }
-    // The handler replaces whole mappings, which are of whole huge pages only if the areas are.
+    // The SIGBUS handler replaces whole mappings, so with huge pages the areas must be whole huge pages.
     let is_whole = |&(_, _, size): &(u64, u64, usize)| size as u64 % file.step == 0;
     let is_survived = file.sealed || is_installed() && places.iter().all(is_whole);
     if !is_survived {
@@ -124,12 +126,12 @@ pub fn map_areas(
     places.into_iter().map(map).collect::<Result<_>>().map(Mapped::Areas)
 }
 
-/// A region by message.
+/// Access to a region by message.
 pub struct RegionAccessor {
     pub connection: Arc<Connection>,
     pub region: u32,
     pub size: u64,
-    /// What is mapped of it.
+    /// The mapped parts.
     pub areas: Vec<Area>,
 }
 
@@ -154,12 +156,12 @@ impl RegionAccessor {
     }
 }
 
-// SAFETY: messages name this region and offsets within it; no memory of this process is touched but the data.
+// SAFETY: messages name this region and offsets within it; no memory of this process is accessed except the data.
 unsafe impl RegionIo for RegionAccessor {
     fn read(&self, offset: u64, data: &mut [u8]) -> Result<()> {
         let operation = format!("reading region {}", self.region);
         self.check(&operation, offset, data.len())?;
-        // Of a server that takes a byte at a time, too.
+        // One budget for all messages, for a server that accepts few bytes at a time.
         let _budget = Budget::new(self.connection.deadline());
         let mut offset = offset;
         for part in data.chunks_mut(self.connection.max_data()) {
@@ -168,7 +170,7 @@ unsafe impl RegionIo for RegionAccessor {
             let reply = self.connection.request(command::REGION_READ, &operation, &parts, &[])?;
             let (echo, bytes) = self.connection.parse::<RegionAccess>(&operation, &reply.payload)?;
             if echo != access || bytes.len() != part.len() {
-                return Err(self.connection.protocol(&operation, "other bytes than were asked for"));
+                return Err(self.connection.protocol(&operation, "other bytes than the requested ones"));
             }
             part.copy_from_slice(bytes);
             offset += part.len() as u64;
@@ -179,7 +181,7 @@ unsafe impl RegionIo for RegionAccessor {
     unsafe fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
         let operation = format!("writing region {}", self.region);
         self.check(&operation, offset, data.len())?;
-        // Of a server that takes a byte at a time, too.
+        // One budget for all messages, for a server that accepts few bytes at a time.
         let _budget = Budget::new(self.connection.deadline());
         let mut offset = offset;
         for part in data.chunks(self.connection.max_data()) {
@@ -188,7 +190,7 @@ unsafe impl RegionIo for RegionAccessor {
             let reply = self.connection.request(command::REGION_WRITE, &operation, &parts, &[])?;
             let (echo, _) = self.connection.parse::<RegionAccess>(&operation, &reply.payload)?;
             if echo != access {
-                return Err(self.connection.protocol(&operation, "other bytes than were sent"));
+                return Err(self.connection.protocol(&operation, "other bytes than the sent ones"));
             }
             offset += part.len() as u64;
         }

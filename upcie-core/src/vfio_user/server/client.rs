@@ -1,4 +1,4 @@
-//! The client as a backend sees it.
+//! The client of a server, as its backend uses it.
 
 use super::{
     client_memory::{Place, Table, Window},
@@ -23,32 +23,32 @@ use zerocopy::IntoBytes;
 /// The client of a server: its memory and its interrupts.
 #[derive(Debug)]
 pub struct Guest<'a> {
-    /// The range that the last [`translate`](Self::translate) found.
+    /// The range found by the last [`translate`](Self::translate).
     last: Window,
     generation: u64,
     pub(super) table: Table,
     pub(super) irqs: Irqs,
     pub(super) channel: Channel,
-    /// What ended the connection while the backend had its turn.
+    /// The fault that ended the connection during the backend's turn.
     pub(super) fault: Option<Fault>,
-    /// Bytes of data that the client takes in a message.
+    /// Bytes of data that the client accepts in a message.
     pub(super) max_data: u64,
     next_id: u16,
     deadline: Duration,
-    /// Since when the backend has its turn, if it has asked the client for something.
+    /// Time of the first request to the client in the backend's turn.
     turn: Option<Instant>,
-    tired: bool,
+    slow: bool,
     stop: &'a AtomicBool,
 }
 
-/// Numbers the sessions of the process, so that no two have a generation in common: a backend that is given to another
-/// client takes no pointer of the last one's for good.
+/// Numbers the sessions of the process, so that no two sessions share a generation: a backend that gets another client
+/// never takes the last one's pointers for valid.
 static SESSIONS: AtomicU64 = AtomicU64::new(1);
 
-/// How much of a backend's turn may go by in waiting for a client's answers before it should end.
-const PATIENCE: Duration = Duration::from_millis(50);
-/// The longest sleep in which nobody looks whether the server is to stop.
-const NAP: Duration = Duration::from_millis(50);
+/// Time in a backend's turn that it may wait for a client's answers before it should end the turn.
+const SLOW_TURN: Duration = Duration::from_millis(50);
+/// The longest sleep between two checks whether the server is to stop.
+const STOP_CHECK: Duration = Duration::from_millis(50);
 
 const NOWHERE: Window = Window { start: 0, len: 0, base: NonNull::dangling() };
 
@@ -71,15 +71,16 @@ impl<'a> Guest<'a> {
             next_id: 0,
             deadline,
             turn: None,
-            tired: false,
+            slow: false,
             stop,
         }
     }
 
-    /// Where `len` bytes at the client's address `iova` are mapped in this process, readable and writable, if they are
-    /// mapped in one piece. Valid while [`generation`](Self::generation) stays the same. Remembers its last hit.
+    /// Returns the address in this process of `len` bytes at the client's address `iova`, if they are mapped in one
+    /// piece, readable and writable. It is valid while [`generation`](Self::generation) stays the same. The last range
+    /// found is cached.
     ///
-    /// The client changes this memory at any time: raw pointers only, no references, each byte read once.
+    /// The client changes this memory at any time: use raw pointers only, no references, and read each byte once.
     #[inline]
     pub fn translate(&mut self, iova: u64, len: usize) -> Option<NonNull<u8>> {
         let within = iova.wrapping_sub(self.last.start);
@@ -97,32 +98,32 @@ impl<'a> Guest<'a> {
         (len as u64 <= window.len - within).then(|| copy::offset(window.base, within as usize))
     }
 
-    /// Changes whenever memory was taken away: pointers from before are then void.
+    /// Returns a number that changes whenever memory is taken away, which invalidates earlier pointers.
     #[inline]
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Memory was taken away.
+    /// Forgets cached translations after memory was taken away.
     pub(super) fn forget_translations(&mut self) {
         self.last = NOWHERE;
         self.generation += 1;
     }
 
-    /// Copies from the client's memory, mapped in pieces or not mapped at all (then by message).
+    /// Copies from the client's memory, which may be mapped in pieces, or not at all and accessed by message.
     ///
     /// # Errors
-    /// The range is not the client's (`EFAULT`), may not be read (`EACCES`), or the client is gone (`ENOTCONN`) or
-    /// says no. Part of `data` may have been read then.
+    /// The range does not belong to the client (`EFAULT`), must not be read (`EACCES`), or the client is gone
+    /// (`ENOTCONN`) or refuses. Part of `data` may have been read then.
     pub fn read(&mut self, mut iova: u64, mut data: &mut [u8]) -> Result<(), Errno> {
         while !data.is_empty() {
             let (place, together) = self.table.find(iova, ProtFlags::PROT_READ)?;
             let len = usize::try_from(together).unwrap_or(usize::MAX).min(data.len());
             let (part, rest) = data.split_at_mut(len);
             match place {
-                // SAFETY: that many bytes are mapped there, readable, and nothing is unmapped meanwhile.
-                Place::Here(from) => unsafe { copy::read(from, part) },
-                Place::There => self.read_by_message(iova, part)?,
+                // SAFETY: `len` bytes are mapped there, readable, and nothing is unmapped meanwhile.
+                Place::Mapped(from) => unsafe { copy::read(from, part) },
+                Place::ByMessage => self.read_by_message(iova, part)?,
             }
             data = rest;
             iova = iova.wrapping_add(len as u64);
@@ -133,17 +134,17 @@ impl<'a> Guest<'a> {
     /// Copies to the client's memory.
     ///
     /// # Errors
-    /// The range is not the client's (`EFAULT`), may not be written (`EACCES`), or the client is gone (`ENOTCONN`) or
-    /// says no. Part of `data` may have been written then.
+    /// The range does not belong to the client (`EFAULT`), must not be written (`EACCES`), or the client is gone
+    /// (`ENOTCONN`) or refuses. Part of `data` may have been written then.
     pub fn write(&mut self, mut iova: u64, mut data: &[u8]) -> Result<(), Errno> {
         while !data.is_empty() {
             let (place, together) = self.table.find(iova, ProtFlags::PROT_WRITE)?;
             let len = usize::try_from(together).unwrap_or(usize::MAX).min(data.len());
             let (part, rest) = data.split_at(len);
             match place {
-                // SAFETY: that many bytes are mapped there, writable, and nothing is unmapped meanwhile.
-                Place::Here(to) => unsafe { copy::write(to, part) },
-                Place::There => self.write_by_message(iova, part)?,
+                // SAFETY: `len` bytes are mapped there, writable, and nothing is unmapped meanwhile.
+                Place::Mapped(to) => unsafe { copy::write(to, part) },
+                Place::ByMessage => self.write_by_message(iova, part)?,
             }
             data = rest;
             iova = iova.wrapping_add(len as u64);
@@ -151,51 +152,53 @@ impl<'a> Guest<'a> {
         Ok(())
     }
 
-    /// Whether the client took so long with its answers, to accesses of memory that is not mapped here, that the backend
-    /// should end its turn after the piece of work at hand: others, and the end of the server, wait.
+    /// Returns whether the client's answers, about memory that is not mapped here, were so slow that the backend should
+    /// end its turn after the present command: other clients, and a stop of the server, have to wait for it.
     #[inline]
     pub fn is_slow(&self) -> bool {
-        self.tired
+        self.slow
     }
 
-    /// The backend has its turn now.
+    /// Begins a turn of the backend.
     #[inline]
     pub(super) fn begin_turn(&mut self) {
         if self.turn.is_some() {
-            (self.turn, self.tired) = (None, false);
+            (self.turn, self.slow) = (None, false);
         }
     }
 
-    /// Raises an interrupt. While the client has masked it, or wired no eventfd to it, it [waits](Self::is_pending).
+    /// Raises an interrupt. While the client has masked it, or has set no eventfd for it, it is
+    /// [pending](Self::is_pending).
     pub fn trigger(&mut self, kind: IrqKind, vector: u32) {
         self.irqs.trigger(kind as u32, vector);
     }
 
-    /// Drives the pin (INTx), or lets go of it. While driven it interrupts the client as soon as that has wired and
-    /// unmasked it, and is masked each time.
+    /// Drives the pin (INTx), or stops driving it. While it is driven, the client gets an interrupt as soon as it has set
+    /// an eventfd and unmasked the pin, and each interrupt masks the pin.
     pub fn set_pin(&mut self, asserted: bool) {
         self.irqs.set_pin(asserted);
     }
 
-    /// Sets whether interrupts of a kind go to the client, which chooses the kind in configuration space: MSI-X Enable and
-    /// its function mask, MSI Enable, bus master. All kinds do until this says otherwise.
+    /// Sets whether interrupts of a kind are delivered to the client. The client controls that in configuration space:
+    /// MSI-X Enable and its function mask, MSI Enable, bus master. At first all kinds are.
     #[inline]
     pub fn set_delivery(&mut self, kind: IrqKind, delivery: Delivery) {
         self.irqs.set_delivery(kind, delivery);
     }
 
-    /// Masks or unmasks a vector, for a device whose own registers do so (MSI-X's vector control). One that was raised
-    /// meanwhile goes to the client when it is unmasked.
+    /// Masks or unmasks a vector, for a device whose own registers do so (MSI-X's vector control). An interrupt raised
+    /// while it was masked is delivered at the unmasking.
     pub fn set_masked(&mut self, kind: IrqKind, vector: u32, masked: bool) {
         self.irqs.set_masked(kind, vector, masked);
     }
 
-    /// Whether a vector is masked: by the device's registers or by DEVICE_SET_IRQS, or because no eventfd is wired to it.
+    /// Returns whether a vector is masked: by the device's registers, by DEVICE_SET_IRQS, or because it has no eventfd.
     pub fn is_masked(&self, kind: IrqKind, vector: u32) -> bool {
         self.irqs.is_masked(kind, vector)
     }
 
-    /// Whether a vector was raised and waits for its mask, its eventfd or its kind's [delivery](Self::set_delivery).
+    /// Returns whether a raised vector waits for its unmasking, its eventfd, or its kind's
+    /// [delivery](Self::set_delivery).
     pub fn is_pending(&self, kind: IrqKind, vector: u32) -> bool {
         self.irqs.is_pending(kind, vector)
     }
@@ -229,7 +232,7 @@ impl<'a> Guest<'a> {
         usize::try_from(self.max_data).ok().filter(|&size| size > 0).ok_or(Errno::ENOTCONN)
     }
 
-    /// Asks the client and waits for its answer. What it asks meanwhile is kept for later.
+    /// Sends a request to the client and waits for its answer. The client's requests are kept meanwhile.
     fn ask(&mut self, command: u16, parts: &[&[u8]]) -> Result<Vec<u8>, Errno> {
         if self.fault.is_some() {
             return Err(Errno::ENOTCONN);
@@ -244,7 +247,7 @@ impl<'a> Guest<'a> {
     }
 
     fn exchange(&mut self, header: Header, parts: &[&[u8]]) -> Result<Result<Vec<u8>, Errno>, Fault> {
-        // One deadline for all that the backend asks in its turn: a client that is always just in time keeps others waiting.
+        // All requests of a turn share one deadline: a client that is just in time for each would keep others waiting.
         let begin = *self.turn.get_or_insert_with(Instant::now);
         self.channel.send(message(header, parts), &[])?;
         let reply = loop {
@@ -254,9 +257,9 @@ impl<'a> Guest<'a> {
             }
             self.wait(begin + self.deadline)?;
         };
-        self.tired = begin.elapsed() > PATIENCE;
+        self.slow = begin.elapsed() > SLOW_TURN;
         if reply.header.id != header.id || reply.header.command != header.command {
-            return Err(Fault::Garbage("an answer to nothing that was asked"));
+            return Err(Fault::Garbage("an answer without a request"));
         }
         if reply.header.flags & flags::ERROR != 0 {
             return Ok(Err(Errno::from_raw(reply.header.error as i32)));
@@ -273,7 +276,7 @@ impl<'a> Guest<'a> {
         if left.is_zero() {
             return Err(Fault::Late);
         }
-        poll_for(&mut [self.channel.poll_fd()], left.min(NAP)).map_err(Fault::Os)
+        poll_for(&mut [self.channel.poll_fd()], left.min(STOP_CHECK)).map_err(Fault::Os)
     }
 
     fn broken(&mut self, why: &'static str) -> Errno {

@@ -1,4 +1,4 @@
-//! A client's memory as the server sees it: which of its addresses are whose, and where they are mapped.
+//! A client's memory in the server: its address ranges, and their mappings.
 
 use crate::{
     memory::MemoryFile,
@@ -16,13 +16,13 @@ use std::{
     sync::Arc,
 };
 
-/// Mappings of a client that are kept, pieces of split ones counted.
+/// Limit on a client's mappings, with each piece of a split mapping counted.
 pub const MAX_MAPS: usize = 16384;
 
-/// A part of a client's file, mapped here.
+/// A part of a client's file, mapped in this process.
 ///
-/// It lay within the file when it was mapped. The file is sealed against shrinking where it can be; elsewhere a shrink
-/// makes the next access fault (SIGBUS), which [`survive_shrinking`](crate::memory::survive_shrinking) survives.
+/// It was within the file when it was mapped. The file is sealed against shrinking if possible. Otherwise a shrunk file
+/// makes the next access raise SIGBUS, which [`survive_shrinking`](crate::memory::survive_shrinking) survives.
 #[derive(Debug)]
 struct Mapped {
     base: NonNull<u8>,
@@ -32,7 +32,7 @@ struct Mapped {
 
 // SAFETY: an address range without thread affinity, accessed by raw pointer only.
 unsafe impl Send for Mapped {}
-// SAFETY: as above.
+// SAFETY: shared access yields the address range only, which is accessed by raw pointer.
 unsafe impl Sync for Mapped {}
 
 impl Mapped {
@@ -43,20 +43,21 @@ impl Mapped {
             errno
         };
         let file = MemoryFile::look(fd.as_fd())
-            .ok_or_else(|| refuse("no file of memory (memfd, tmpfs, hugetlbfs)", Errno::EINVAL))?;
+            .ok_or_else(|| refuse("not a memory file (memfd, tmpfs, hugetlbfs)", Errno::EINVAL))?;
         if !(file.sealed || trusted || is_installed()) {
             return Err(refuse("its file can't be sealed against shrinking", Errno::EPERM));
         }
         if offset.checked_add(len).is_none_or(|end| end > file.len) {
             return Err(Errno::EINVAL);
         }
-        // The kernel rounds up itself, but unmaps nothing else than it has mapped.
+        // Rounded up to whole pages, as the kernel does: unmapping needs the size that was mapped.
         let size = len.checked_next_multiple_of(file.step).and_then(|size| usize::try_from(size).ok());
         let size = size.and_then(NonZeroUsize::new).ok_or(Errno::EINVAL)?;
-        // Not populated: how much of a sparse file comes into being is its owner's to say.
-        // SAFETY: a fresh mapping at an address of the kernel's choice.
+        // Not populated: the file's owner decides how much of a sparse file gets pages.
+        // SAFETY: a new mapping at an address that the kernel chooses replaces nothing.
         let base = unsafe { mmap(None, size, access, MapFlags::MAP_SHARED, &fd, start) }?.cast();
-        // SAFETY: the mapping that was just made, accessed by raw pointer only; `drop` ends the guard before it unmaps.
+        // SAFETY: the range is the whole new mapping, accessed by raw pointer only; `drop` ends the guard before it
+        // unmaps.
         let guard = unsafe { Guarded::new(base, size.get()) };
         Ok(Self { base, len: size, guard: Some(guard) })
     }
@@ -65,9 +66,10 @@ impl Mapped {
 impl Drop for Mapped {
     fn drop(&mut self) {
         self.guard = None;
-        // SAFETY: mapped by `new` with this length; the table that hands out pointers drops it on unmapping only.
+        // SAFETY: `new` made the mapping with this length; the table hands out its pointers and drops it only on
+        // unmapping.
         if let Err(error) = unsafe { munmap(self.base.cast(), self.len.get()) } {
-            tracing::error!(?self, %error, "unmapping a client's memory");
+            tracing::error!(?self, %error, "unmapping a client's memory failed");
         }
     }
 }
@@ -76,23 +78,23 @@ impl Drop for Mapped {
 #[derive(Debug, Clone)]
 struct Entry {
     start: u64,
-    /// The last address: a range may end at the very top.
+    /// The last address, not the end, because a range may end at 2^64.
     last: u64,
     access: ProtFlags,
-    /// The mapping and where in it the range starts; `None`: reached by message.
+    /// The mapping and the range's offset in it; `None` if the range is accessed by message.
     mapped: Option<(Arc<Mapped>, usize)>,
 }
 
-/// Where a run of bytes is.
+/// The location of contiguous bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// In this process.
-    Here(NonNull<u8>),
-    /// Behind messages.
-    There,
+    /// Mapped in this process.
+    Mapped(NonNull<u8>),
+    /// Accessible by message.
+    ByMessage,
 }
 
-/// A range that is mapped here, readable and writable.
+/// A range that is mapped in this process, readable and writable.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
     pub start: u64,
@@ -100,26 +102,26 @@ pub struct Window {
     pub base: NonNull<u8>,
 }
 
-// SAFETY: numbers for whoever holds the table; see `Mapped`.
+// SAFETY: these are numbers, used only with the table; see `Mapped`.
 unsafe impl Send for Window {}
 
-/// All of a client's ranges: sorted, none overlapping.
+/// All address ranges of a client: sorted, without overlaps.
 #[derive(Debug, Default)]
 pub struct Table {
     entries: Vec<Entry>,
-    /// Memory is taken that its owner could shrink.
+    /// Whether memory that its owner could shrink is accepted.
     trusted: bool,
-    /// The process's losses when it was last asked for its own.
+    /// The process's number of lost mappings at the last check.
     losses: usize,
 }
 
 impl Table {
-    /// Without ranges. `trusted`: memory is taken that the client could shrink.
+    /// Makes an empty table. With `trusted`, memory that the client could shrink is accepted.
     pub fn new(trusted: bool) -> Self {
         Self { trusted, losses: losses(), ..Self::default() }
     }
 
-    /// Whether the client has shrunk memory that is mapped here. Costs a load while nobody has.
+    /// Returns whether the client has shrunk memory that is mapped here. Costs one load while no mapping was lost.
     pub fn has_shrunk(&mut self) -> bool {
         let before = std::mem::replace(&mut self.losses, losses());
         let lost = |entry: &Entry| {
@@ -129,7 +131,7 @@ impl Table {
         before != self.losses && self.entries.iter().any(lost)
     }
 
-    /// Adds a range. `fd` is mapped at `offset`; without one the range is reached by message.
+    /// Adds a range. `fd` is mapped at `offset`; without `fd` the range is accessed by message.
     pub fn map(
         &mut self,
         start: u64,
@@ -158,10 +160,11 @@ impl Table {
         Ok(())
     }
 
-    /// Takes all away that is mapped in a range: whole ranges, several, or parts; says how many bytes that was.
+    /// Removes all mappings in a range: whole ranges, several, or parts. Returns how many bytes were mapped.
     ///
-    /// Holes are no error, as with the kernel's VFIO, which QEMU counts on: behind an emulated IOMMU it unmaps whole
-    /// address spaces, whatever is mapped there. A refusal would leave the device access to memory taken back.
+    /// Holes are no error, as in the kernel's VFIO, because QEMU relies on that: for an emulated IOMMU it unmaps whole
+    /// address spaces, whatever is mapped there. If this refused, the device could still access memory that was taken
+    /// back.
     pub fn unmap(&mut self, start: u64, len: u64) -> Result<u64, Errno> {
         let last = len.checked_sub(1).and_then(|more| start.checked_add(more)).ok_or(Errno::EINVAL)?;
         if (start | len) & 4095 != 0 {
@@ -189,12 +192,12 @@ impl Table {
         Ok(taken)
     }
 
-    /// Takes everything away.
+    /// Removes all ranges.
     pub fn clear(&mut self) {
         self.entries.clear();
     }
 
-    /// The whole mapped range around `iova`, if a device may read and write it in this process.
+    /// Returns the whole mapped range around `iova`, if a device may read and write it in this process.
     pub fn window(&self, iova: u64) -> Option<Window> {
         let entry = self.entry(iova)?;
         let (mapped, at) = entry.mapped.as_ref()?;
@@ -205,7 +208,7 @@ impl Table {
         Some(Window { start: entry.start, len: (entry.last - entry.start).checked_add(1)?, base })
     }
 
-    /// Where the bytes from `iova` on are, and how many of them lie together, if they may be accessed so.
+    /// Returns the location of the bytes from `iova` on and how many are contiguous, if this access is allowed.
     pub fn find(&self, iova: u64, access: ProtFlags) -> Result<(Place, u64), Errno> {
         let entry = self.entry(iova).ok_or(Errno::EFAULT)?;
         if !entry.access.contains(access) {
@@ -214,8 +217,8 @@ impl Table {
         let within = iova - entry.start;
         let len = (entry.last - iova).saturating_add(1);
         let place = match &entry.mapped {
-            Some((mapped, at)) => Place::Here(copy::offset(mapped.base, *at + within as usize)),
-            None => Place::There,
+            Some((mapped, at)) => Place::Mapped(copy::offset(mapped.base, *at + within as usize)),
+            None => Place::ByMessage,
         };
         Ok((place, len))
     }
@@ -237,7 +240,7 @@ mod tests {
 
     fn file(pages: u64) -> Option<OwnedFd> {
         let memory = Memory::new((pages * PAGE) as usize, PageSize::Small).unwrap();
-        // SAFETY: a test's own memory, to which nobody has references.
+        // SAFETY: the descriptor of a test's own memory, to which no references exist.
         Some(unsafe { memory.file() }.try_clone_to_owned().unwrap())
     }
 
@@ -251,11 +254,11 @@ mod tests {
         table.map(0, 4 * PAGE, BOTH, None, 0).unwrap();
         table.map(8 * PAGE, PAGE, BOTH, None, 0).unwrap();
         table.map(0_u64.wrapping_sub(PAGE), PAGE, BOTH, None, 0).unwrap();
-        assert_eq!(table.find(u64::MAX, BOTH), Ok((Place::There, 1)), "the very last byte");
+        assert_eq!(table.find(u64::MAX, BOTH), Ok((Place::ByMessage, 1)), "the very last byte");
     }
 
     #[test]
-    fn what_is_not_in_the_file_is_not_mapped() {
+    fn ranges_outside_of_the_file_are_not_mapped() {
         let mut table = Table::default();
         for (len, offset) in [(3 * PAGE, 0), (PAGE, 2 * PAGE), (PAGE, 1), (!4095, PAGE), (0, 0), (1, 0)] {
             assert_eq!(table.map(0, len, BOTH, file(2), offset), Err(Errno::EINVAL), "{len} at {offset}");
@@ -268,7 +271,7 @@ mod tests {
 
     /// Soundness findings 7 and 9: a file could be shrunk, or be of a file system that never answers.
     #[test]
-    fn only_memory_that_stays_is_taken() {
+    fn only_unshrinkable_memory_is_accepted() {
         let memfd = |flags| {
             let fd = memfd_create(c"upcie-test", MFdFlags::MFD_CLOEXEC | flags).unwrap();
             nix::unistd::ftruncate(&fd, 2 * PAGE as i64).unwrap();
@@ -290,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn unmapping_splits_and_spans() {
+    fn unmapping_splits_ranges_and_spans_several() {
         let mut table = Table::default();
         table.map(0, 8 * PAGE, BOTH, file(8), 0).unwrap();
         table.map(8 * PAGE, 8 * PAGE, BOTH, None, 0).unwrap();
@@ -301,7 +304,7 @@ mod tests {
         assert!(table.window(2 * PAGE).is_none() && table.window(4 * PAGE - 1).is_none());
         let tail = table.window(4 * PAGE).unwrap();
         assert_eq!((tail.start, tail.len), (4 * PAGE, 4 * PAGE));
-        assert_eq!(tail.base, copy::offset(whole.base, 4 * PAGE as usize), "it stays where it was");
+        assert_eq!(tail.base, copy::offset(whole.base, 4 * PAGE as usize), "its mapping did not move");
 
         assert_eq!(table.unmap(2 * PAGE, PAGE), Ok(0), "in a hole");
         assert_eq!(table.unmap(16 * PAGE, 16 * PAGE), Ok(0), "beyond the end");
@@ -310,18 +313,18 @@ mod tests {
         table.unmap(6 * PAGE, 4 * PAGE).unwrap();
         assert_eq!(table.find(6 * PAGE - 1, BOTH).unwrap().1, 1);
         assert_eq!(table.find(6 * PAGE, BOTH), Err(Errno::EFAULT));
-        assert_eq!(table.find(10 * PAGE, BOTH), Ok((Place::There, 6 * PAGE)));
+        assert_eq!(table.find(10 * PAGE, BOTH), Ok((Place::ByMessage, 6 * PAGE)));
         table.unmap(10 * PAGE, 6 * PAGE).unwrap();
         assert_eq!(table.entries.len(), 2);
 
         assert_eq!(table.unmap(PAGE, 64 * PAGE), Ok(3 * PAGE), "across a hole and beyond the end");
         assert_eq!(table.entries.len(), 1);
-        assert_eq!(table.unmap(0, !4095), Ok(PAGE), "all there is");
+        assert_eq!(table.unmap(0, !4095), Ok(PAGE), "the whole table");
         assert!(table.entries.is_empty());
     }
 
     #[test]
-    fn access_is_what_was_granted() {
+    fn access_is_limited_to_the_granted_rights() {
         let mut table = Table::default();
         table.map(0, PAGE, ProtFlags::PROT_READ, file(1), 0).unwrap();
         assert!(table.find(0, ProtFlags::PROT_READ).is_ok());

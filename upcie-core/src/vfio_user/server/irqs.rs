@@ -1,4 +1,4 @@
-//! The interrupts of a device in software: which eventfd each has, and whether it is masked.
+//! The interrupts of a device in software: their eventfds and masks.
 
 use super::raise::Raiser;
 use crate::{
@@ -12,30 +12,31 @@ use std::os::fd::{AsFd, OwnedFd};
 struct Irq {
     eventfd: Option<Eventfd>,
     masked: bool,
-    /// It was raised while it could not be delivered, as a bit of MSI-X's pending bit array says.
+    /// Raised while it could not be delivered, as in MSI-X's pending bit array.
     pending: bool,
-    /// The device drives the line. It stays so whatever the client does about its eventfd.
+    /// Driven by the device, whatever the client does with its eventfd.
     asserted: bool,
-    /// The line alone raised it, and the client has neither masked nor unmasked it since.
+    /// Raised by the line alone, and neither masked nor unmasked by the client since.
     raised_by_line: bool,
 }
 
-/// A client's, and what raises it.
+/// A client's eventfd and the mechanism that raises it.
 #[derive(Debug)]
 struct Eventfd {
     fd: OwnedFd,
     raiser: &'static Raiser,
 }
 
-/// Whether interrupts of a kind that the device raises go to the client, as the client has set it in configuration space.
+/// The delivery of raised interrupts of a kind to the client, as set by the client in configuration space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Delivery {
-    /// They go.
+    /// Interrupts are delivered.
     #[default]
     On,
-    /// They wait: MSI-X's function mask is set, or the device may not write to memory (bus master is off).
+    /// Interrupts are kept pending: MSI-X's function mask is set, or the device must not write to memory (bus master is
+    /// off).
     Held,
-    /// The client uses another kind: nothing is raised, and nothing waits.
+    /// The client uses another kind: interrupts are neither delivered nor kept.
     Off,
 }
 
@@ -44,18 +45,18 @@ pub enum Delivery {
 pub struct Irqs {
     kinds: [Vec<Irq>; 5],
     delivery: [Delivery; 5],
-    /// The pin was driven and nobody heard it: said once.
+    /// The pin was driven without an eventfd, and this was logged.
     unheard: bool,
 }
 
 impl Irqs {
-    /// As many of each kind.
+    /// Makes interrupts without eventfds, as many of each kind as `counts` says.
     pub fn new(counts: &[u32; 5]) -> Self {
         let kinds = counts.map(|count| (0..count).map(|_| Irq::default()).collect());
         Self { kinds, delivery: Default::default(), unheard: false }
     }
 
-    /// What DEVICE_GET_IRQ_INFO says of a kind.
+    /// Returns flags and count of a kind for DEVICE_GET_IRQ_INFO.
     pub fn describe(&self, kind: u32) -> Option<(u32, u32)> {
         let flags = vfio::IRQ_EVENTFD
             | match kind {
@@ -66,7 +67,7 @@ impl Irqs {
         Some((flags, self.kinds.get(kind as usize)?.len() as u32))
     }
 
-    /// Raises one.
+    /// Raises an interrupt.
     #[inline]
     pub fn trigger(&mut self, kind: u32, vector: u32) {
         let Some(irq) = self.kinds.get_mut(kind as usize).and_then(|irqs| irqs.get_mut(vector as usize))
@@ -80,7 +81,7 @@ impl Irqs {
         }
     }
 
-    /// Drives the pin, or lets go of it, together with an interrupt that the client has not read yet.
+    /// Drives the pin, or stops driving it and takes back an interrupt that the client has not read yet.
     pub fn set_pin(&mut self, asserted: bool) {
         let kind = IrqKind::Intx as usize;
         let Some(irq) = self.kinds[kind].first_mut() else { return };
@@ -93,25 +94,25 @@ impl Irqs {
         }
         if irq.eventfd.is_none() && !std::mem::replace(&mut self.unheard, true) {
             tracing::error!(
-                "the device drives its pin (INTx) and the client does not listen: it has to set Interrupt Disable in the \
-                 command register, or to wire an eventfd"
+                "the device drives its pin (INTx) and the client has set no eventfd for it: it has to set Interrupt Disable in the \
+                 command register, or to set an eventfd"
             );
         }
         irq.deliver(self.delivery[kind], true);
     }
 
-    /// Whether the client has given an interrupt an eventfd.
+    /// Returns whether the client has set an eventfd for an interrupt.
     pub fn is_wired(&self, kind: IrqKind, vector: u32) -> bool {
         self.kinds[kind as usize].get(vector as usize).is_some_and(|irq| irq.eventfd.is_some())
     }
 
-    /// Whether the pin was driven while no eventfd was wired.
+    /// Returns whether the pin was driven while it had no eventfd.
     #[cfg(test)]
     pub fn was_unheard(&self) -> bool {
         self.unheard
     }
 
-    /// Sets whether interrupts of a kind go to the client. What waits goes when it becomes [`Delivery::On`].
+    /// Sets whether interrupts of a kind are delivered. Pending ones are delivered when it becomes [`Delivery::On`].
     #[inline]
     pub fn set_delivery(&mut self, kind: IrqKind, delivery: Delivery) {
         if std::mem::replace(&mut self.delivery[kind as usize], delivery) != delivery {
@@ -128,7 +129,7 @@ impl Irqs {
         }
     }
 
-    /// Masks or unmasks one, as the client says in the device's own registers.
+    /// Masks or unmasks a vector, as set by the client in the device's own registers.
     pub fn set_masked(&mut self, kind: IrqKind, vector: u32, masked: bool) {
         let delivery = self.delivery[kind as usize];
         if let Some(irq) = self.kinds[kind as usize].get_mut(vector as usize) {
@@ -137,18 +138,18 @@ impl Irqs {
         }
     }
 
-    /// Whether one is masked. Without an eventfd it is: nobody has set it up.
+    /// Returns whether a vector is masked. A vector without an eventfd counts as masked, because nobody has set it up.
     pub fn is_masked(&self, kind: IrqKind, vector: u32) -> bool {
         let irq = self.kinds[kind as usize].get(vector as usize);
         irq.is_none_or(|irq| irq.masked || irq.eventfd.is_none())
     }
 
-    /// Whether one was raised and waits.
+    /// Returns whether a raised vector is pending.
     pub fn is_pending(&self, kind: IrqKind, vector: u32) -> bool {
         self.kinds[kind as usize].get(vector as usize).is_some_and(|irq| irq.pending)
     }
 
-    /// DEVICE_SET_IRQS: `data` is what follows the structure.
+    /// Executes DEVICE_SET_IRQS; `data` follows the structure.
     pub fn set(&mut self, set: SetIrqs, data: &[u8], fds: Vec<OwnedFd>) -> Result<(), Errno> {
         let (action, kind) = (set.flags & vfio::SET_ACTION, set.flags & vfio::SET_DATA);
         let irqs = self.kinds.get_mut(set.index as usize).ok_or(Errno::EINVAL)?;
@@ -164,12 +165,12 @@ impl Irqs {
         }
         let automask = set.index == IrqKind::Intx as u32;
         match (action, kind) {
-            (vfio::SET_TRIGGER, vfio::SET_EVENTFD) => wire(range, fds, delivery, automask),
+            (vfio::SET_TRIGGER, vfio::SET_EVENTFD) => set_eventfds(range, fds, delivery, automask),
             (vfio::SET_TRIGGER, vfio::SET_NONE) if set.count == 0 && set.start == 0 => {
                 irqs.iter_mut().for_each(|irq| *irq = Irq { asserted: irq.asserted, ..Irq::default() });
                 Ok(())
             }
-            // Events on masking: nobody needs to be told.
+            // Events for masking are not supported: no client needs them.
             (vfio::SET_MASK | vfio::SET_UNMASK, vfio::SET_EVENTFD) => Err(Errno::ENOTSUP),
             (vfio::SET_MASK | vfio::SET_UNMASK | vfio::SET_TRIGGER, vfio::SET_NONE | vfio::SET_BOOL) => {
                 for (index, irq) in range.iter_mut().enumerate() {
@@ -190,14 +191,19 @@ impl Irqs {
     }
 }
 
-/// Whether a kind can be masked: what a device reports about itself can't.
+/// Returns whether a kind can be masked: error and request interrupts can't.
 fn maskable(kind: u32) -> bool {
     kind <= IrqKind::Msix as u32
 }
 
-/// Gives interrupts their eventfds, and unmasks them; no eventfds take them away. One that was raised while it had none goes
-/// to the new one: a client that moves a vector to another processor takes its eventfd away for a moment.
-fn wire(range: &mut [Irq], fds: Vec<OwnedFd>, delivery: Delivery, automask: bool) -> Result<(), Errno> {
+/// Sets eventfds and unmasks their interrupts; without `fds` the eventfds are removed. A pending interrupt is delivered
+/// to its new eventfd, because a client removes the eventfd for a moment when it moves a vector to another processor.
+fn set_eventfds(
+    range: &mut [Irq],
+    fds: Vec<OwnedFd>,
+    delivery: Delivery,
+    automask: bool,
+) -> Result<(), Errno> {
     if fds.is_empty() {
         range.iter_mut().for_each(|irq| irq.eventfd = None);
         return Ok(());
@@ -205,7 +211,7 @@ fn wire(range: &mut [Irq], fds: Vec<OwnedFd>, delivery: Delivery, automask: bool
     if fds.len() != range.len() {
         return Err(Errno::EINVAL);
     }
-    // Whatever else could be written to belongs to the client's rights, not to this process's.
+    // Only eventfds are accepted: a write to another file would use this process's rights, not the client's.
     if !fds.iter().all(|fd| is_eventfd(fd.as_fd())) {
         return Err(Errno::EINVAL);
     }
@@ -221,19 +227,19 @@ fn wire(range: &mut [Irq], fds: Vec<OwnedFd>, delivery: Delivery, automask: bool
 }
 
 impl Irq {
-    /// Raises it if it is wanted and nothing is in the way; what is in the way leaves it pending.
+    /// Delivers the interrupt if it is pending or driven, and nothing blocks it; otherwise it stays pending.
     #[inline]
     fn deliver(&mut self, delivery: Delivery, automask: bool) {
         let wanted = self.pending || self.asserted;
         if wanted && !self.masked && delivery == Delivery::On && self.eventfd.is_some() {
             self.raised_by_line = automask && !std::mem::take(&mut self.pending);
-            self.fire(automask);
+            self.raise(automask);
         }
     }
 
-    /// Takes back an interrupt that the line raised and the client has not read: the line is low again, so the client would
-    /// find nothing to do. QEMU, for one, unmasks the pin at any register access of its guest, and drives the guest's own pin
-    /// for the interrupt that follows until the next one. A guest that acknowledged everything before QEMU read that
+    /// Takes back an interrupt that the line raised and the client has not read: the line is low again, so the client
+    /// would find nothing to do. QEMU unmasks the pin at any register access of its guest, and then drives the guest's
+    /// pin for the next interrupt until the access after it. A guest that acknowledged everything before QEMU read that
     /// interrupt would be interrupted without end.
     #[cold]
     fn withdraw(&mut self) {
@@ -243,11 +249,11 @@ impl Irq {
         }
     }
 
-    fn fire(&mut self, automask: bool) {
+    fn raise(&mut self, automask: bool) {
         let Some(eventfd) = &self.eventfd else { return };
         self.masked = automask;
         if let Err(error) = eventfd.raiser.raise(eventfd.fd.as_fd()) {
-            tracing::debug!(%error, "raising a client's interrupt");
+            tracing::debug!(%error, "raising a client's interrupt failed");
         }
     }
 }

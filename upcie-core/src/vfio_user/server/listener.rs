@@ -1,4 +1,4 @@
-//! The socket path that a server listens on.
+//! The socket path on which a server listens.
 
 use crate::{
     Error, Result,
@@ -28,24 +28,24 @@ use std::{
 };
 
 /// How often a server without a client looks whether it is to stop.
-const PATIENCE: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The socket's own, before anybody else may have it.
+/// Mode of a new socket, before its access is set.
 const PRIVATE: u32 = 0o600;
 
-/// Who may connect to a socket: whoever may write to its file.
+/// Access to a socket: write permission on its file is needed to connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Access {
-    /// Permission bits, whatever the umask.
+    /// Permission bits, independent of the umask.
     pub mode: u32,
-    /// The user that the file is given to, if it is.
+    /// The new owner of the file, if any.
     pub uid: Option<u32>,
-    /// The group that the file is given to, if it is.
+    /// The new group of the file, if any.
     pub gid: Option<u32>,
 }
 
 impl Default for Access {
-    /// The process's own user only: mode 0600.
+    /// Allows the process's own user only: mode 0600.
     fn default() -> Self {
         Self { mode: PRIVATE, uid: None, gid: None }
     }
@@ -56,24 +56,24 @@ impl Default for Access {
 pub struct Listener {
     socket: UnixListener,
     path: PathBuf,
-    /// Device and inode of the socket file: a file that has taken its place since is not removed.
+    /// Device and inode of the socket file: another file that has replaced it is not removed.
     file: Option<(u64, u64)>,
     owner: Owner,
 }
 
 impl Listener {
-    /// Listens at `path`, for clients of the process's own user (mode 0600). A socket file whose server is gone is replaced.
+    /// Listens at `path` for clients of the process's own user (mode 0600). Replaces a socket file whose server is gone.
     ///
     /// # Errors
-    /// Another server listens there, the path is taken by something else or too long, or the system's.
+    /// Another server listens there, the path is too long or belongs to another file, or the system's errors.
     pub fn bind(path: impl AsRef<Path>) -> Result<Self> {
         Self::bind_for(path, Access::default())
     }
 
-    /// The same, for those that `access` lets in.
+    /// Listens at `path` for clients allowed by `access`.
     ///
     /// # Errors
-    /// As [`bind`](Self::bind); only root gives a file to another user.
+    /// Those of [`bind`](Self::bind); only root can give a file to another user.
     pub fn bind_for(path: impl AsRef<Path>, access: Access) -> Result<Self> {
         let path = path.as_ref();
         let fail = |e: Errno| Error::os(path.display().to_string(), "listening there", e);
@@ -99,7 +99,7 @@ impl Listener {
         let name = || self.path.display().to_string();
         let fail = |operation: &'static str| move |e: io::Error| (operation, e);
         let set = || -> std::result::Result<(), (&'static str, io::Error)> {
-            // The file itself, whatever the path leads to a moment later.
+            // Opens the file itself, so that a later change of the path has no effect.
             let file = fs::OpenOptions::new()
                 .read(true)
                 .custom_flags(libc::O_PATH | libc::O_NOFOLLOW)
@@ -123,12 +123,12 @@ impl Listener {
         set().map_err(|(operation, error)| Error::os(name(), operation, error))
     }
 
-    /// Where it listens.
+    /// Returns the socket's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The next client, waited for until `stop`.
+    /// Waits for the next client until `stop`.
     pub(super) fn next(&self, stop: &AtomicBool) -> Result<Option<UnixStream>> {
         let fail = |e: io::Error| Error::os(self.path.display().to_string(), "waiting for a client", e);
         let mut short = false;
@@ -136,15 +136,15 @@ impl Listener {
             match self.accept() {
                 Ok(stream) => return Ok(Some(stream)),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    poll_for(&mut [self.poll_fd()], PATIENCE).map_err(|e| fail(e.into()))?;
+                    poll_for(&mut [self.poll_fd()], POLL_INTERVAL).map_err(|e| fail(e.into()))?;
                 }
                 Err(e) if transient(&e) => {}
                 Err(e) if is_shortage(&e) => {
                     if !std::mem::replace(&mut short, true) {
-                        tracing::warn!(path = %self.path.display(), error = %e, "a client has to wait until there is more");
+                        tracing::warn!(path = %self.path.display(), error = %e, "a client can't be accepted until the system has resources again");
                     }
-                    // The client is still in line, so the socket would wake nobody but us.
-                    poll_for(&mut [], PATIENCE).map_err(|e| fail(e.into()))?;
+                    // The client stays in the queue, so polling the socket would return at once.
+                    poll_for(&mut [], POLL_INTERVAL).map_err(|e| fail(e.into()))?;
                 }
                 Err(e) => return Err(fail(e)),
             }
@@ -166,20 +166,20 @@ impl Drop for Listener {
     fn drop(&mut self) {
         if self.owner.is_current() && self.file.is_some() && identity(&self.path) == self.file {
             if let Err(error) = fs::remove_file(&self.path) {
-                tracing::warn!(path = %self.path.display(), %error, "removing the socket");
+                tracing::warn!(path = %self.path.display(), %error, "removing the socket failed");
             }
         }
     }
 }
 
-/// A listening socket at `path` that is its user's alone; the inner error is the system's.
+/// Makes a listening socket at `path` for its user alone; the inner error is the system's.
 fn open(path: &Path) -> Result<std::result::Result<UnixListener, Errno>> {
     let address =
         address(path).map_err(|reason| Error::Unusable { device: path.display().to_string(), reason })?;
     let open = || {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-        // The file that `bind` makes has the mode of its socket: nobody else connects before `admit` says who may.
+        // `bind` gives the file the mode of its socket, so nobody else can connect before `admit` sets the access.
         fchmod(&fd, Mode::from_bits_truncate(PRIVATE))?;
         bind(fd.as_raw_fd(), &address)?;
         listen(&fd, Backlog::MAXCONN)?;
@@ -192,7 +192,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// The client's doing, not the listener's.
+/// Returns whether the client caused the error, not the listener.
 fn transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted)
 }
@@ -202,7 +202,7 @@ pub(super) fn is_shortage(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
 }
 
-/// Removes a socket file that nobody listens on.
+/// Removes a socket file without a listener.
 fn remove_stale(path: &Path) -> Result<()> {
     let device = path.display().to_string();
     let unusable = |reason: &str| Error::Unusable { device: device.clone(), reason: reason.into() };
@@ -216,7 +216,7 @@ fn remove_stale(path: &Path) -> Result<()> {
         Err(Errno::ECONNREFUSED) if before == identity(path) => {
             fs::remove_file(path).map_err(|e| Error::os(&device, "removing a socket that nobody serves", e))
         }
-        // Gone by itself.
+        // The file was removed meanwhile.
         Err(Errno::ENOENT) => Ok(()),
         _ => Err(unusable("in use: another server listens there, end it or choose another path")),
     }

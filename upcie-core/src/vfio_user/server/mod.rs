@@ -1,4 +1,4 @@
-//! The server side: any device in software behind a vfio-user socket.
+//! The server side: serves any device written in software behind a vfio-user socket.
 
 mod backend;
 mod client;

@@ -1,9 +1,10 @@
-//! Raises eventfds that a client owns, without ever waiting for the client.
+//! Raises a client's eventfds without ever waiting for the client.
 //!
-//! `write(2)` waits while an eventfd's counter is full, unless `O_NONBLOCK` is set. Both are the client's to change at any
-//! time, for it shares the file description: no check before the write helps. The kernel itself raises eventfds another way,
-//! which adds to the counter up to its maximum and never waits (`eventfd_signal`). Asynchronous I/O (`io_submit(2)`) offers
-//! it to programs: a request that is complete at once, here a read of no bytes, signals the eventfd in its `aio_resfd`.
+//! `write(2)` waits while an eventfd's counter is full, unless `O_NONBLOCK` is set. The client shares the file
+//! description and can change both at any time, so no check before the write helps. The kernel itself raises eventfds by
+//! `eventfd_signal`, which adds to the counter up to its maximum and never waits. Programs reach it through asynchronous
+//! I/O (`io_submit(2)`): a request that completes at once, here a read of no bytes, signals the eventfd in its
+//! `aio_resfd`.
 
 use crate::process::Owner;
 use nix::{
@@ -15,9 +16,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Finished requests that are kept until they are collected; each costs the system-wide `fs.aio-max-nr` one.
+/// The number of finished requests that may wait for collection; each counts against the system-wide `fs.aio-max-nr`.
 const REQUESTS: libc::c_long = 128;
-/// `IOCB_CMD_PREAD`
+/// `IOCB_CMD_PREAD`.
 const PREAD: u16 = 0;
 /// `IOCB_FLAG_RESFD`: `resfd` is signalled on completion.
 const SIGNAL: u32 = 1;
@@ -52,24 +53,24 @@ struct Event {
 }
 const _: () = assert!(size_of::<Event>() == 32);
 
-/// Signals eventfds. One serves a whole process and stays until that ends: to close it takes the kernel milliseconds.
+/// Signals eventfds. One serves the whole process and is never closed, because closing it takes the kernel milliseconds.
 #[derive(Debug)]
 pub struct Raiser {
     context: libc::c_ulong,
-    /// An empty file, of which no bytes are read.
+    /// An empty file, from which no bytes are read.
     empty: OwnedFd,
     owner: Owner,
 }
 
 impl Raiser {
-    /// The process's.
+    /// Returns the process's instance.
     ///
     /// # Errors
-    /// The kernel's: `ENOSYS` without asynchronous I/O, `EAGAIN` when `fs.aio-max-nr` is used up.
+    /// The kernel's errors: `ENOSYS` without asynchronous I/O, `EAGAIN` when `fs.aio-max-nr` is used up.
     pub fn shared() -> Result<&'static Self, Errno> {
         static SHARED: Mutex<Option<&'static Raiser>> = Mutex::new(None);
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        // A forked child has its parent's memory, but not the kernel's side of it.
+        // A forked child inherits the memory, but not the kernel's context.
         if let Some(raiser) = shared.filter(|raiser| raiser.owner.is_current()) {
             return Ok(raiser);
         }
@@ -86,10 +87,10 @@ impl Raiser {
         Ok(Self { context, empty, owner: Owner::current() })
     }
 
-    /// Adds 1 to `eventfd`'s counter, or leaves it at its maximum, and wakes all that wait for it. Never waits.
+    /// Adds 1 to `eventfd`'s counter, or leaves it at its maximum, and wakes all waiting threads. Never waits.
     ///
     /// # Errors
-    /// `EINVAL` when it is no eventfd.
+    /// `EINVAL` when the file is not an eventfd.
     pub fn raise(&self, eventfd: BorrowedFd<'_>) -> Result<(), Errno> {
         let mut request = Request {
             opcode: PREAD,
@@ -107,13 +108,14 @@ impl Raiser {
         }
     }
 
-    /// Takes one signal back, if nobody has read it: `true` if so. A counter above 1 keeps at least 1, for the client may
-    /// have added to it. Never waits. Before Linux 5.8 it takes nothing back.
+    /// Takes one signal back and returns `true`, if nobody has read it. A counter above 1 keeps at least 1, because the
+    /// client may have added to it. Never waits. Before Linux 5.8 it takes nothing back.
     pub fn withdraw(&self, eventfd: BorrowedFd<'_>) -> bool {
         let mut count = 0_u64;
         let buffer = libc::iovec { iov_base: (&raw mut count).cast(), iov_len: size_of::<u64>() };
-        // SAFETY: one buffer, which the kernel writes before the call returns. -1 stands for the current position, which an
-        // eventfd does not have; with RWF_NOWAIT the call fails where a read would wait, whatever the client has set.
+        // SAFETY: the kernel writes the one buffer before the call returns. -1 stands for the current position, which an
+        // eventfd does not have; RWF_NOWAIT makes the call fail where a read would wait, even if the client has cleared
+        // O_NONBLOCK.
         let read = unsafe { libc::preadv2(eventfd.as_raw_fd(), &raw const buffer, 1, -1, libc::RWF_NOWAIT) };
         if read != size_of::<u64>() as isize {
             return false;
@@ -122,25 +124,25 @@ impl Raiser {
             return true;
         }
         if let Err(error) = self.raise(eventfd) {
-            tracing::debug!(%error, "raising a client's interrupt again");
+            tracing::debug!(%error, "raising a client's interrupt again failed");
         }
         false
     }
 
     fn submit(&self, request: &mut Request) -> Result<(), Errno> {
         let mut requests = [&raw mut *request];
-        // SAFETY: one request, which the kernel has copied when the call returns; it reads no bytes into no buffer, so
-        // nothing of this process is written later.
+        // SAFETY: the kernel copies the one request before the call returns; the request reads no bytes, so the kernel
+        // writes nothing to this process later.
         let sent =
             unsafe { libc::syscall(libc::SYS_io_submit, self.context, 1_usize, requests.as_mut_ptr()) };
         Errno::result(sent).map(drop)
     }
 
-    /// Makes room for more requests: all results are the same, and nobody wants them.
+    /// Collects finished requests, so that more can be submitted. Their results are all the same and not used.
     fn collect(&self) -> Result<(), Errno> {
         let mut events = [Event::default(); REQUESTS as usize];
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: room for as many events as are asked for, and a time to wait of nothing.
+        // SAFETY: `events` has room for the requested number of events, and the timeout is zero.
         let got = unsafe {
             libc::syscall(
                 libc::SYS_io_getevents,
@@ -165,17 +167,17 @@ mod tests {
     };
 
     #[test]
-    fn more_interrupts_than_requests_all_arrive() {
+    fn more_interrupts_than_aio_requests_all_arrive() {
         let (raiser, irq) = (Raiser::shared().unwrap(), EventFd::new().unwrap());
         let count = 20 * REQUESTS as u64;
         (0..count).for_each(|_| raiser.raise(irq.as_fd()).unwrap());
         assert_eq!(irq.take().unwrap(), count);
         let file = memfd_create(c"upcie-test", MFdFlags::MFD_CLOEXEC).unwrap();
-        assert_eq!(raiser.raise(file.as_fd()), Err(Errno::EINVAL), "the kernel's word");
+        assert_eq!(raiser.raise(file.as_fd()), Err(Errno::EINVAL), "the kernel's error");
     }
 
     #[test]
-    fn only_what_nobody_has_read_is_taken_back() {
+    fn only_unread_signals_are_taken_back() {
         let (raiser, irq) = (Raiser::shared().unwrap(), EventFd::new().unwrap());
         assert!(!raiser.withdraw(irq.as_fd()), "nothing was raised");
         raiser.raise(irq.as_fd()).unwrap();
@@ -187,17 +189,17 @@ mod tests {
         assert!(!raiser.withdraw(irq.as_fd()));
         assert_eq!(irq.take().unwrap(), 1);
         fcntl(irq.as_fd(), FcntlArg::F_SETFL(OFlag::empty())).unwrap();
-        assert!(!raiser.withdraw(irq.as_fd()), "a blocking eventfd is no wait");
+        assert!(!raiser.withdraw(irq.as_fd()), "no wait for a blocking eventfd");
     }
 
-    /// Soundness finding 6: with `write(2)` this waits for ever.
+    /// Soundness finding 6: with `write(2)` this would wait for ever.
     #[test]
-    fn a_full_blocking_eventfd_is_no_wait() {
+    fn raising_a_full_blocking_eventfd_does_not_wait() {
         let full = nix::sys::eventfd::EventFd::from_value_and_flags(1, EfdFlags::EFD_NONBLOCK).unwrap();
         full.write(u64::MAX - 2).unwrap();
         fcntl(full.as_fd(), FcntlArg::F_SETFL(OFlag::empty())).unwrap();
         let raiser = Raiser::shared().unwrap();
         (0..300).for_each(|_| raiser.raise(full.as_fd()).unwrap());
-        assert_eq!(full.read(), Ok(u64::MAX), "as full as can be");
+        assert_eq!(full.read(), Ok(u64::MAX), "the counter's maximum");
     }
 }

@@ -20,11 +20,11 @@ use nix::{errno::Errno, sys::mman::ProtFlags};
 use std::{os::fd::OwnedFd, sync::Arc};
 use zerocopy::{FromBytes, IntoBytes};
 
-/// What is told to a client whose request worked.
+/// The answer to a successful request.
 #[derive(Debug, Default)]
 struct Answer {
     payload: Vec<u8>,
-    /// A file to go with it.
+    /// A file to send with it.
     memory: Option<Arc<Memory>>,
 }
 
@@ -34,30 +34,30 @@ impl From<Vec<u8>> for Answer {
     }
 }
 
-/// What a session knows about its client, beside what the backend is shown.
+/// The state of a session, beside the parts that the backend uses.
 #[derive(Debug)]
 pub struct Requests {
     layout: Layout,
     peer: Option<Capabilities>,
 }
 
-/// The structure that a request starts with, and the rest.
+/// Parses the structure at the start of a request and returns it with the rest.
 fn parse<T: FromBytes>(payload: &[u8]) -> Result<(T, &[u8]), Errno> {
     split(payload).map_err(|_| Errno::EINVAL)
 }
 
 impl Requests {
-    /// Before the client has said anything.
+    /// Makes the state before the client's first message.
     pub fn new(layout: Layout) -> Self {
         Self { layout, peer: None }
     }
 
-    /// Whether the client has introduced itself.
+    /// Returns whether the version has been negotiated.
     pub fn negotiated(&self) -> bool {
         self.peer.is_some()
     }
 
-    /// Does what a message asks for, and answers it.
+    /// Executes a request and answers it.
     pub fn handle<B: Backend + ?Sized>(
         &mut self,
         request: Message,
@@ -66,7 +66,7 @@ impl Requests {
     ) -> Result<(), Fault> {
         let header = request.header;
         if header.is_reply() {
-            return Err(Fault::Garbage("an answer to nothing that was asked"));
+            return Err(Fault::Garbage("an answer without a request"));
         }
         let answer = match (&self.peer, header.command) {
             (None, command::VERSION) => self.version(&request.payload, guest),
@@ -77,8 +77,8 @@ impl Requests {
             let reply = Header { flags: flags::REPLY, error: 0, ..header };
             match &answer {
                 Ok(Answer { payload, memory }) => {
-                    // SAFETY: a backend offers it to its client to map as registers; no buffer is in it, for it is in no
-                    // region.
+                    // SAFETY: the descriptor goes to the client, which may map this memory as registers. The memory is in
+                    // no region, so no buffer is in it.
                     let fd = memory.as_ref().map(|memory| unsafe { memory.file() });
                     guest.channel.send(message(reply, &[payload]), fd.as_slice())?;
                 }
@@ -89,8 +89,12 @@ impl Requests {
                 }
             }
         }
-        // Without a version there is nothing to go on with.
-        if self.peer.is_none() { Err(Fault::Garbage("no version that is spoken here")) } else { Ok(()) }
+        // Without a version no other request is possible.
+        if self.peer.is_none() {
+            Err(Fault::Garbage("a vfio-user version that is not supported"))
+        } else {
+            Ok(())
+        }
     }
 
     fn answer<B: Backend + ?Sized>(
@@ -147,7 +151,7 @@ impl Requests {
     }
 
     fn info(&self, payload: &[u8]) -> Result<Answer, Errno> {
-        // Later versions may ask with less, never with nothing.
+        // Later protocol versions may send a shorter structure, but always `argsz`.
         let (argsz, _) = parse::<u32>(payload)?;
         let reply = DeviceInfo {
             argsz: size_of::<DeviceInfo>() as u32,
@@ -172,8 +176,8 @@ impl Requests {
             return Err(Errno::EINVAL);
         }
         if reply.len() > asked.argsz as usize {
-            // The fixed part alone, whose argsz says what the whole takes. The file comes with the whole. Nor are there
-            // capabilities in it: QEMU checks their offset before it looks at argsz, and gives up on 0.
+            // Send only the fixed part, whose argsz is the size of the whole; the file is sent with the whole. The flag
+            // for capabilities is cleared, because QEMU checks their offset before argsz and gives up on 0.
             let (mut info, _) = parse::<RegionInfo>(&reply)?;
             info.flags &= !vfio::REGION_CAPS;
             info.cap_offset = 0;

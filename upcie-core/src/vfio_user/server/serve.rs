@@ -25,18 +25,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Busy rounds of the backend between two looks at the socket: a look is a system call.
+/// Busy rounds of the backend between two checks of the socket, which are system calls.
 const BUSY_ROUNDS: u32 = 64;
-/// Idle rounds between two looks.
+/// Idle rounds between two checks.
 const IDLE_ROUNDS: u32 = 32;
-/// How long an idle server spins before it sleeps: longer than a driver takes between two bursts.
+/// Time that an idle server spins before it sleeps: longer than a driver's pause between two bursts.
 const SPIN: Duration = Duration::from_micros(200);
-/// The first and the longest sleep. A message wakes the server at once; a mapped doorbell wakes nobody, so the longest
-/// is what the first doorbell after a pause may wait.
-const NAPS: (Duration, Duration) = (Duration::from_micros(10), Duration::from_micros(100));
-/// How long a client that was asked for the device may take to leave it.
+/// The first and the longest sleep. A message wakes the server at once, but a mapped doorbell does not, so the longest
+/// sleep is the largest delay of the first doorbell after a pause.
+const SLEEPS: (Duration, Duration) = (Duration::from_micros(10), Duration::from_micros(100));
+/// Time for a client to leave after the server has requested the device.
 const GRACE: Duration = Duration::from_secs(1);
-/// Messages handled at a look, before the backend has its turn again.
+/// Messages handled in one check, before the backend's next turn.
 const MESSAGES: usize = 16;
 
 /// Serves a device in the calling thread.
@@ -69,28 +69,28 @@ pub struct Server {
     trust_memory: bool,
 }
 
-/// How sessions end, said once for as long as they end in the same way: whoever can connect can do so in a loop.
+/// Logs the ends of sessions, and counts repeated ones: a client can connect and fail in a loop.
 #[derive(Debug, Default)]
 struct Repeated {
     error: String,
-    /// How often it came again.
+    /// Number of repetitions.
     more: u64,
 }
 
 impl Repeated {
-    fn say(&mut self, error: &str) {
+    fn warn(&mut self, error: &str) {
         if self.error == error {
             self.more += 1;
             return;
         }
-        self.sum_up();
-        tracing::warn!(error, "a client's session ended; when one ends like this again, that is counted");
+        self.report();
+        tracing::warn!(error, "a client's session ended; further ends like this are only counted");
         self.error = error.into();
     }
 
-    fn sum_up(&mut self) {
+    fn report(&mut self) {
         if self.more > 0 {
-            tracing::warn!(error = self.error, count = self.more, "so many more sessions ended like this");
+            tracing::warn!(error = self.error, count = self.more, "further sessions ended like this");
             self.more = 0;
         }
     }
@@ -98,7 +98,7 @@ impl Repeated {
 
 impl Drop for Repeated {
     fn drop(&mut self) {
-        self.sum_up();
+        self.report();
     }
 }
 
@@ -109,20 +109,20 @@ impl Default for Server {
 }
 
 impl Server {
-    /// With a deadline of 5 seconds.
+    /// Makes a server with a deadline of 5 seconds.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How long a client may take to introduce itself, to send the rest of a message, to take an answer, or to give all those
-    /// that the backend asks for in one turn.
+    /// Sets the deadline for a client to negotiate the version, to send the rest of a message, to receive an answer, or
+    /// to answer all requests of one turn of the backend.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Takes memory of clients that these could shrink, which would end this process with SIGBUS: files on tmpfs and
-    /// hugetlbfs that have a name, memfds without seals. Without this they are taken only where
+    /// Sets whether memory that clients could shrink is accepted, which could end this process with SIGBUS: named files
+    /// on tmpfs and hugetlbfs, memfds without seals. Without this they are accepted only if
     /// [`survive_shrinking`](crate::memory::survive_shrinking) was called.
     pub fn trust_memory(mut self, trust: bool) -> Self {
         self.trust_memory = trust;
@@ -131,11 +131,11 @@ impl Server {
 
     /// Serves one client until it leaves, or `stop` becomes true; the backend is reset then.
     ///
-    /// A client that has wired the device's request interrupt ([`IrqKind::Request`], VFIO_PCI_REQ_IRQ_INDEX) is asked by it
-    /// to leave when `stop` becomes true, and has a second for that.
+    /// When `stop` becomes true, a client that has set an eventfd for the device's request interrupt
+    /// ([`IrqKind::Request`], VFIO_PCI_REQ_IRQ_INDEX) receives that interrupt, and has a second to leave.
     ///
     /// # Errors
-    /// The client broke the protocol or missed a deadline; the backend's layout can't be.
+    /// The client broke the protocol or missed a deadline; the backend's layout is invalid.
     pub fn serve_stream<B: Backend + ?Sized>(
         &self,
         stream: UnixStream,
@@ -151,7 +151,7 @@ impl Server {
     /// warning in the log.
     ///
     /// # Errors
-    /// The listener's; the backend's layout can't be.
+    /// The listener's errors; the backend's layout is invalid.
     pub fn serve<B: Backend + ?Sized>(
         &self,
         listener: &Listener,
@@ -162,16 +162,16 @@ impl Server {
         let mut last = Repeated::default();
         while let Some(stream) = listener.next(stop)? {
             if let Err(error) = self.session_at(listener, stream, backend, stop) {
-                last.say(&error.to_string());
+                last.warn(&error.to_string());
             }
         }
         Ok(())
     }
 
-    /// Serves the next client that comes, and no other; `stop` ends waiting and serving.
+    /// Serves the next client and no other; `stop` ends waiting and serving.
     ///
     /// # Errors
-    /// As [`serve_stream`](Self::serve_stream), and the listener's.
+    /// Those of [`serve_stream`](Self::serve_stream), and the listener's.
     pub fn serve_one<B: Backend + ?Sized>(
         &self,
         listener: &Listener,
@@ -227,26 +227,26 @@ impl Server {
         backend: &mut B,
         stop: &AtomicBool,
     ) -> std::result::Result<(), Fault> {
-        let _slack = Slack::tight();
+        let _slack = Slack::minimal();
         let _slice = Slice::short();
-        let alone = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
+        let single_core = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
         let start = Instant::now();
-        let (mut busy, mut idle, mut nap) = (0_u32, 0_u32, NAPS.0);
+        let (mut busy, mut idle, mut sleep) = (0_u32, 0_u32, SLEEPS.0);
         let (mut idle_since, mut asked) = (None, None);
         loop {
             guest.begin_turn();
             if backend.poll(guest) > 0 {
-                (idle, idle_since, nap) = (0, None, NAPS.0);
+                (idle, idle_since, sleep) = (0, None, SLEEPS.0);
                 busy += 1;
                 if busy < BUSY_ROUNDS && !guest.is_slow() {
                     continue;
                 }
                 busy = 0;
-            } else if nap == NAPS.0 {
+            } else if sleep == SLEEPS.0 {
                 busy = 0;
                 idle += 1;
                 if idle < IDLE_ROUNDS {
-                    if alone {
+                    if single_core {
                         std::thread::yield_now()
                     } else {
                         std::hint::spin_loop()
@@ -263,10 +263,10 @@ impl Server {
                 return Err(fault);
             }
             if guest.table.has_shrunk() {
-                return Err(Fault::Garbage("it made its memory shorter while that was in use"));
+                return Err(Fault::Garbage("it shrank its memory while that was in use"));
             }
             let mut handled = 0;
-            // Nothing more is taken from a client that does not take its answers.
+            // A client that does not receive its answers gets no further requests handled.
             while handled < MESSAGES && guest.channel.flush()? {
                 let Some(message) = guest.channel.try_recv()? else { break };
                 guest.begin_turn();
@@ -277,24 +277,25 @@ impl Server {
                 handled += 1;
             }
             if handled > 0 {
-                (idle_since, nap) = (None, NAPS.0);
+                (idle_since, sleep) = (None, SLEEPS.0);
                 continue;
             }
-            // The driver may be waiting for this very core.
+            // The driver may be waiting for this core.
             std::thread::yield_now();
             let owed = if requests.negotiated() { guest.channel.stalled_since() } else { Some(start) };
             if owed.is_some_and(|since| since.elapsed() > self.deadline) {
                 return Err(Fault::Late);
             }
             if busy == 0 && idle_since.get_or_insert_with(Instant::now).elapsed() > SPIN {
-                poll_for(&mut [guest.channel.poll_fd()], nap).map_err(Fault::Os)?;
-                nap = (nap * 2).min(NAPS.1);
+                poll_for(&mut [guest.channel.poll_fd()], sleep).map_err(Fault::Os)?;
+                sleep = (sleep * 2).min(SLEEPS.1);
             }
         }
     }
 }
 
-/// Whether a client is about to leave by itself: asks it to the first time, if it wants to be asked.
+/// Returns whether a client is about to leave. The first call requests the device, if the client has set an eventfd for
+/// that.
 fn is_leaving(guest: &mut Guest, asked: &mut Option<Instant>) -> bool {
     match *asked {
         Some(since) => since.elapsed() < GRACE,
@@ -307,14 +308,14 @@ fn is_leaving(guest: &mut Guest, asked: &mut Option<Instant>) -> bool {
     }
 }
 
-/// The calling thread's timer slack: 50 µs by default, which would add half as much again to the longest nap.
+/// The timer slack of the calling thread: the default of 50 µs would add half of its length to the longest sleep.
 struct Slack {
     before: libc::c_ulong,
 }
 
 impl Slack {
-    /// As little as there is, until dropped.
-    fn tight() -> Option<Self> {
+    /// Sets the smallest slack until dropped.
+    fn minimal() -> Option<Self> {
         // SAFETY: a query of the calling thread's own attribute.
         let before = unsafe { libc::prctl(libc::PR_GET_TIMERSLACK) };
         let before = libc::c_ulong::try_from(before).ok().filter(|&before| before > 0)?;
@@ -330,11 +331,11 @@ impl Drop for Slack {
 }
 
 fn set_slack(nanoseconds: libc::c_ulong) {
-    // SAFETY: sets an attribute of the calling thread, which changes how late its timers may be and nothing else.
+    // SAFETY: this attribute only changes how late timers of the calling thread may be.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, nanoseconds) };
 }
 
-/// A layout's promises: what a client may map lies within its region and its memory, in whole pages.
+/// Checks a layout: mappable parts are within their region and its memory, in whole pages.
 fn check(layout: &Layout) -> Result<()> {
     let page = host_page_size() as u64;
     for (index, region) in layout.regions.iter().enumerate() {

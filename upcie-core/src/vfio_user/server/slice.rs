@@ -1,23 +1,24 @@
-//! The calling thread's time slice.
+//! The time slice of the calling thread.
 //!
-//! An idle server offers its core to others again and again, in case the driver waits for this very one. Since Linux 6.18 a
-//! thread that does so gives up the rest of its time slice, some 3 ms; beside two busy programs on two cores a driver that
-//! polls then has 7,000 I/Os a second at depth 1, and 200,000 with a slice of 100 µs.
+//! An idle server yields its core repeatedly, in case its driver waits for this core. Since Linux 6.18 a thread that
+//! yields gives up the rest of its time slice, about 3 ms. Beside two busy programs on two cores, a polling driver then
+//! gets 7,000 I/Os a second at depth 1, and 200,000 with a slice of 100 µs.
 
 use libc::sched_attr;
 
-/// The least that Linux takes.
+/// The shortest slice that Linux accepts, in nanoseconds.
 const SHORT: u64 = 100_000;
 
-/// A slice that is short until dropped.
+/// A short time slice, until dropped.
 #[derive(Debug)]
 pub(super) struct Slice {
-    /// What Linux said before, in nanoseconds.
+    /// The former slice in nanoseconds.
     before: u64,
 }
 
 impl Slice {
-    /// `None` where the kernel has no slices of a thread's own (before 6.12), or the thread is scheduled by other rules.
+    /// Shortens the slice. Returns `None` if the kernel has no slices per thread (before 6.12), or the thread has another
+    /// scheduling policy.
     pub(super) fn short() -> Option<Self> {
         let attributes = get().filter(|now| now.sched_policy == libc::SCHED_OTHER as u32)?;
         let before = attributes.sched_runtime;
@@ -33,7 +34,7 @@ impl Drop for Slice {
     }
 }
 
-/// The calling thread's.
+/// Returns the scheduling attributes of the calling thread.
 fn get() -> Option<sched_attr> {
     let mut attributes = sched_attr {
         size: 0,
@@ -46,16 +47,16 @@ fn get() -> Option<sched_attr> {
         sched_period: 0,
     };
     let size = size_of::<sched_attr>();
-    // SAFETY: the kernel writes at most `size` bytes, which is all of it.
+    // SAFETY: the kernel writes at most `size` bytes, the size of `attributes`.
     let result = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
     (result == 0).then_some(attributes)
 }
 
-/// Sets the slice; all else stays as it is in `attributes`.
+/// Sets the slice and keeps the other attributes.
 fn set(mut attributes: sched_attr, runtime: u64) -> bool {
     attributes.sched_runtime = runtime;
-    // SAFETY: the kernel reads `size` bytes, as many as it wrote there; it changes when the calling thread runs, nothing
-    // else.
+    // SAFETY: the kernel reads as many bytes as it wrote there; the call only changes the scheduling of the calling
+    // thread.
     unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) == 0 }
 }
 
@@ -69,7 +70,7 @@ mod tests {
         let runtime = || get().map_or(0, |attributes| attributes.sched_runtime);
         let before = runtime();
         let slice = Slice::short();
-        // Linux before 6.12 says 0 and keeps it.
+        // Linux before 6.12 reports 0 and does not change.
         let expected = if before > SHORT { SHORT } else { before };
         assert_eq!((runtime(), slice.is_some()), (expected, before > SHORT));
         drop(slice);

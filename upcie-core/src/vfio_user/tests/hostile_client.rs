@@ -1,4 +1,4 @@
-//! The server against clients that are not ours: everything that the protocol allows, and much that it does not.
+//! The server against foreign clients: all that the protocol allows, and much that it forbids.
 
 use super::*;
 use crate::{
@@ -16,8 +16,8 @@ use nix::{
 };
 use std::io::Write;
 
-/// A toy's server, and a raw client that has said hello.
-struct Bench {
+/// A toy's server, and a raw client that has negotiated the version.
+struct Session {
     raw: Raw,
     stream: UnixStream,
     server: JoinHandle<crate::Result<()>>,
@@ -25,7 +25,7 @@ struct Bench {
     polls: Arc<AtomicUsize>,
 }
 
-fn bench(deadline: Duration, capabilities: Capabilities) -> Bench {
+fn session(deadline: Duration, capabilities: Capabilities) -> Session {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let mut toy = Toy::new();
     let (resets, polls) = (toy.resets.clone(), toy.polls.clone());
@@ -33,15 +33,15 @@ fn bench(deadline: Duration, capabilities: Capabilities) -> Bench {
         Server::new().deadline(deadline).serve_stream(theirs, &mut toy, &AtomicBool::new(false))
     });
     let mut raw = Raw::new(ours.try_clone().unwrap());
-    raw.hello(capabilities);
-    Bench { raw, stream: ours, server, resets, polls }
+    raw.negotiate(capabilities);
+    Session { raw, stream: ours, server, resets, polls }
 }
 
-fn usual() -> Bench {
-    bench(SOON, Capabilities::default())
+fn default_session() -> Session {
+    session(SOON, Capabilities::default())
 }
 
-impl Bench {
+impl Session {
     fn ask<T: IntoBytes + zerocopy::Immutable>(
         &mut self,
         command: u16,
@@ -53,7 +53,7 @@ impl Bench {
     fn map(&mut self, address: u64, size: u64, memory: Option<(&Memory, u64)>) -> Result<Vec<u8>, Errno> {
         let offset = memory.map_or(0, |(_, offset)| offset);
         let map = DmaMap { argsz: 32, flags: dma::READ | dma::WRITE, offset, address, size };
-        // SAFETY: a test's own memory, to which nobody has references.
+        // SAFETY: a test's own memory, to which no references exist.
         let fds: Vec<_> = memory.iter().map(|(memory, _)| unsafe { memory.file() }).collect();
         self.raw.ask(command::DMA_MAP, map.as_bytes(), &fds)
     }
@@ -71,7 +71,7 @@ impl Bench {
         u64::from_le_bytes(reply[16..].try_into().unwrap())
     }
 
-    /// Copies by the device; its error number.
+    /// Makes the device copy, and returns its error number.
     fn copy(&mut self, from: u64, to: u64, len: u64) -> u64 {
         for (register, value) in [(SOURCE, from), (TARGET, to), (LENGTH, len), (GO, 1)] {
             self.write(register, value).unwrap();
@@ -83,7 +83,7 @@ impl Bench {
         self.raw.ask(command::SET_IRQS, &[set.as_bytes(), data].concat(), fds)
     }
 
-    /// Leaves; what the server says about the session.
+    /// Disconnects, and returns the result of the session.
     fn leave(self) -> crate::Result<()> {
         drop((self.raw, self.stream));
         let end = self.server.join().unwrap();
@@ -92,7 +92,7 @@ impl Bench {
     }
 }
 
-/// A register's REGION_WRITE.
+/// Makes a REGION_WRITE of a register.
 fn write(offset: u64, value: u64) -> Vec<u8> {
     let access = RegionAccess { offset, region: 0, count: 8 };
     [access.as_bytes(), &value.to_le_bytes()].concat()
@@ -101,48 +101,52 @@ fn write(offset: u64, value: u64) -> Vec<u8> {
 const PAGE: u64 = 4096;
 
 #[test]
-fn maps_in_pieces() {
-    let mut bench = usual();
+fn mappings_can_be_split_and_adjacent() {
+    let mut session = default_session();
     let memory = Memory::new(8 * 4096, PageSize::Small).unwrap();
-    bench.map(0x10000, 8 * PAGE, Some((&memory, 0))).unwrap();
-    assert_eq!(bench.map(0x11000, PAGE, Some((&memory, 0))), Err(Errno::EEXIST));
-    assert_eq!(bench.map(0x40000, 9 * PAGE, Some((&memory, 0))), Err(Errno::EINVAL));
-    assert_eq!(bench.map(0x40000, PAGE, Some((&memory, 8 * PAGE))), Err(Errno::EINVAL));
-    // The file's second half again, right behind: one copy crosses both.
-    bench.map(0x18000, 4 * PAGE, Some((&memory, 4 * PAGE))).unwrap();
-    assert_eq!(bench.copy(0x10000, 0x17000, 2 * PAGE), 0);
+    session.map(0x10000, 8 * PAGE, Some((&memory, 0))).unwrap();
+    assert_eq!(session.map(0x11000, PAGE, Some((&memory, 0))), Err(Errno::EEXIST));
+    assert_eq!(session.map(0x40000, 9 * PAGE, Some((&memory, 0))), Err(Errno::EINVAL));
+    assert_eq!(session.map(0x40000, PAGE, Some((&memory, 8 * PAGE))), Err(Errno::EINVAL));
+    // The file's second half again, directly behind: one copy crosses both mappings.
+    session.map(0x18000, 4 * PAGE, Some((&memory, 4 * PAGE))).unwrap();
+    assert_eq!(session.copy(0x10000, 0x17000, 2 * PAGE), 0);
 
-    assert_eq!(bench.unmap(0x12000, 2 * PAGE, 0).unwrap().len(), 24);
-    assert_eq!(bench.copy(0x10000, 0x14000, 2 * PAGE), 0);
-    assert_eq!(bench.copy(0x10000, 0x12000, 8), Errno::EFAULT as u64);
-    assert_eq!(bench.copy(0x11ff8, 0x14000, 16), Errno::EFAULT as u64);
-    let (gone, _) = split::<DmaUnmap>(&bench.unmap(0x12000, PAGE, 0).unwrap()).unwrap();
-    assert_eq!(gone.size, 0, "nothing is left to take");
-    assert_eq!(bench.unmap(0x14000, PAGE, 1), Err(Errno::ENOTSUP), "dirty pages");
-    assert_eq!(bench.unmap(0x14000, PAGE, dma::UNMAP_ALL), Err(Errno::EINVAL));
-    bench.unmap(0x14000, 8 * PAGE, 0).unwrap();
-    assert_eq!(bench.copy(0x10000, 0x11000, PAGE), 0);
-    bench.unmap(0, 0, dma::UNMAP_ALL).unwrap();
-    assert_eq!(bench.copy(0x10000, 0x11000, 8), Errno::EFAULT as u64);
-    bench.leave().unwrap();
+    assert_eq!(session.unmap(0x12000, 2 * PAGE, 0).unwrap().len(), 24);
+    assert_eq!(session.copy(0x10000, 0x14000, 2 * PAGE), 0);
+    assert_eq!(session.copy(0x10000, 0x12000, 8), Errno::EFAULT as u64);
+    assert_eq!(session.copy(0x11ff8, 0x14000, 16), Errno::EFAULT as u64);
+    let (gone, _) = split::<DmaUnmap>(&session.unmap(0x12000, PAGE, 0).unwrap()).unwrap();
+    assert_eq!(gone.size, 0, "nothing is mapped there any more");
+    assert_eq!(session.unmap(0x14000, PAGE, 1), Err(Errno::ENOTSUP), "dirty pages");
+    assert_eq!(session.unmap(0x14000, PAGE, dma::UNMAP_ALL), Err(Errno::EINVAL));
+    session.unmap(0x14000, 8 * PAGE, 0).unwrap();
+    assert_eq!(session.copy(0x10000, 0x11000, PAGE), 0);
+    session.unmap(0, 0, dma::UNMAP_ALL).unwrap();
+    assert_eq!(session.copy(0x10000, 0x11000, 8), Errno::EFAULT as u64);
+    session.leave().unwrap();
 }
 
 #[test]
-fn memory_by_message_and_requests_in_between() {
-    let mut bench = bench(SOON, Capabilities { max_data_xfer_size: 4096, ..Capabilities::default() });
-    bench.map(0x10000, 0x10000, None).unwrap();
+fn memory_by_message_with_requests_in_between() {
+    let mut session = session(SOON, Capabilities { max_data_xfer_size: 4096, ..Capabilities::default() });
+    session.map(0x10000, 0x10000, None).unwrap();
     for (register, value) in [(SOURCE, 0x10010), (TARGET, 0x18000), (LENGTH, 10000)] {
-        bench.write(register, value).unwrap();
+        session.write(register, value).unwrap();
     }
-    bench.raw.send(Header { id: 1, command: command::REGION_WRITE, ..Header::default() }, &write(GO, 1), &[]);
-    // More requests, while the first waits for us.
+    session.raw.send(
+        Header { id: 1, command: command::REGION_WRITE, ..Header::default() },
+        &write(GO, 1),
+        &[],
+    );
+    // Further requests, while the first waits for this client.
     for id in 2..5 {
         let payload = write(SOURCE, id.into());
-        bench.raw.send(Header { id, command: command::REGION_WRITE, ..Header::default() }, &payload, &[]);
+        session.raw.send(Header { id, command: command::REGION_WRITE, ..Header::default() }, &payload, &[]);
     }
     let (mut reads, mut written, mut order) = (Vec::new(), Vec::new(), Vec::new());
     while order.len() < 4 {
-        let message = bench.raw.next();
+        let message = session.raw.next();
         if message.header.is_reply() {
             order.push(message.header.id);
             continue;
@@ -156,73 +160,73 @@ fn memory_by_message_and_requests_in_between() {
             assert_eq!(access.address, 0x18000 + written.len() as u64);
             written.extend_from_slice(data);
         }
-        bench.raw.reply(&message, &reply);
+        session.raw.reply(&message, &reply);
     }
     assert_eq!(order, [1, 2, 3, 4]);
     assert_eq!(reads, [(0x10010, 4096), (0x11010, 4096), (0x12010, 1808)]);
     assert!(
         written.len() == 10000 && written.iter().enumerate().all(|(at, &byte)| byte == (at + 0x10) as u8)
     );
-    assert_eq!((bench.read(STATUS), bench.read(SOURCE)), (0, 4));
-    bench.leave().unwrap();
+    assert_eq!((session.read(STATUS), session.read(SOURCE)), (0, 4));
+    session.leave().unwrap();
 }
 
 #[test]
-fn a_client_that_refuses_its_memory_or_never_gives_it() {
-    let mut bench = bench(Duration::from_millis(50), Capabilities::default());
-    bench.map(0x10000, 0x10000, None).unwrap();
-    bench.write(SOURCE, 0x10000).unwrap();
-    bench.write(LENGTH, 8).unwrap();
-    let go = |bench: &mut Bench| {
-        bench.raw.send(
+fn a_client_may_refuse_its_memory_but_not_be_silent() {
+    let mut session = session(Duration::from_millis(50), Capabilities::default());
+    session.map(0x10000, 0x10000, None).unwrap();
+    session.write(SOURCE, 0x10000).unwrap();
+    session.write(LENGTH, 8).unwrap();
+    let go = |session: &mut Session| {
+        session.raw.send(
             Header { id: 1, command: command::REGION_WRITE, ..Header::default() },
             &write(GO, 1),
             &[],
         );
-        bench.raw.next()
+        session.raw.next()
     };
-    let asked = go(&mut bench);
-    bench.raw.refuse(&asked, Errno::EPERM);
-    assert!(bench.raw.next().header.is_reply());
-    assert_eq!(bench.read(STATUS), Errno::EPERM as u64);
-    go(&mut bench);
-    // Never answered: the server does not wait for ever.
-    while bench.raw.0.recv(soon()).is_ok() {}
-    assert!(bench.leave().unwrap_err().to_string().contains("longer than"));
+    let asked = go(&mut session);
+    session.raw.refuse(&asked, Errno::EPERM);
+    assert!(session.raw.next().header.is_reply());
+    assert_eq!(session.read(STATUS), Errno::EPERM as u64);
+    go(&mut session);
+    // Without an answer the server gives up.
+    while session.raw.0.recv(soon()).is_ok() {}
+    assert!(session.leave().unwrap_err().to_string().contains("longer than"));
 }
 
 #[test]
-fn descriptions_and_their_sizes() {
-    let mut bench = usual();
+fn descriptions_and_their_sizes_are_correct() {
+    let mut session = default_session();
     let info = DeviceInfo { argsz: 16, ..DeviceInfo::default() };
-    let (reply, _) = split::<DeviceInfo>(&bench.ask(command::GET_INFO, info).unwrap()).unwrap();
+    let (reply, _) = split::<DeviceInfo>(&session.ask(command::GET_INFO, info).unwrap()).unwrap();
     assert_eq!((reply.flags, reply.regions, reply.irqs), (vfio::DEVICE_PCI | vfio::DEVICE_RESET, 9, 5));
-    assert_eq!(bench.ask(command::GET_INFO, DeviceInfo { argsz: 15, ..info }), Err(Errno::EINVAL));
+    assert_eq!(session.ask(command::GET_INFO, DeviceInfo { argsz: 15, ..info }), Err(Errno::EINVAL));
 
     let asked = RegionInfo { argsz: 32, ..RegionInfo::default() };
-    let short = bench.ask(command::GET_REGION_INFO, asked).unwrap();
+    let short = session.ask(command::GET_REGION_INFO, asked).unwrap();
     let (info, _) = split::<RegionInfo>(&short).unwrap();
     assert_eq!((short.len(), info.argsz, info.cap_offset, info.size), (32, 64, 0, 0x4000));
     assert_eq!(
         info.flags & vfio::REGION_CAPS,
         0,
-        "it has none: QEMU takes an offset of 0 with the flag for an error"
+        "no capabilities: QEMU treats an offset of 0 with the flag as an error"
     );
     let asked = RegionInfo { argsz: info.argsz, ..asked };
-    assert_eq!(bench.ask(command::GET_REGION_INFO, asked).unwrap().len(), 64);
-    assert!(bench.ask(command::GET_REGION_INFO, RegionInfo { argsz: 31, ..asked }).is_err());
-    assert!(bench.ask(command::GET_REGION_INFO, RegionInfo { index: 9, ..asked }).is_err());
+    assert_eq!(session.ask(command::GET_REGION_INFO, asked).unwrap().len(), 64);
+    assert!(session.ask(command::GET_REGION_INFO, RegionInfo { argsz: 31, ..asked }).is_err());
+    assert!(session.ask(command::GET_REGION_INFO, RegionInfo { index: 9, ..asked }).is_err());
 
     let irq = IrqInfo { argsz: 16, index: 2, ..IrqInfo::default() };
-    let (reply, _) = split::<IrqInfo>(&bench.ask(command::GET_IRQ_INFO, irq).unwrap()).unwrap();
+    let (reply, _) = split::<IrqInfo>(&session.ask(command::GET_IRQ_INFO, irq).unwrap()).unwrap();
     assert_eq!((reply.count, reply.flags), (20, vfio::IRQ_EVENTFD | vfio::IRQ_MASKABLE));
-    assert!(bench.ask(command::GET_IRQ_INFO, IrqInfo { index: 5, ..irq }).is_err());
-    bench.leave().unwrap();
+    assert!(session.ask(command::GET_IRQ_INFO, IrqInfo { index: 5, ..irq }).is_err());
+    session.leave().unwrap();
 }
 
 #[test]
-fn accesses_beyond_a_region_and_commands_beyond_the_protocol() {
-    let mut bench = usual();
+fn invalid_accesses_and_commands_are_refused() {
+    let mut session = default_session();
     let access = |offset, region, count| RegionAccess { offset, region, count };
     for bad in [
         access(0x4000, 0, 1),
@@ -233,40 +237,40 @@ fn accesses_beyond_a_region_and_commands_beyond_the_protocol() {
         access(0, 2, (1 << 20) + 1),
         access(0, u32::MAX, u32::MAX),
     ] {
-        assert_eq!(bench.ask(command::REGION_READ, bad), Err(Errno::EINVAL), "{bad:?}");
+        assert_eq!(session.ask(command::REGION_READ, bad), Err(Errno::EINVAL), "{bad:?}");
     }
-    assert_eq!(bench.ask(command::REGION_READ, access(0x4000, 0, 0)).unwrap().len(), 16);
-    assert_eq!(bench.ask(command::REGION_READ, access(1, 2, 1 << 20)).unwrap().len(), 16 + (1 << 20));
+    assert_eq!(session.ask(command::REGION_READ, access(0x4000, 0, 0)).unwrap().len(), 16);
+    assert_eq!(session.ask(command::REGION_READ, access(1, 2, 1 << 20)).unwrap().len(), 16 + (1 << 20));
     assert_eq!(
-        bench.ask(command::REGION_READ, access(DOORBELL, 0, 4)),
+        session.ask(command::REGION_READ, access(DOORBELL, 0, 4)),
         Err(Errno::EIO),
-        "the backend's word"
+        "the backend's error"
     );
-    assert_eq!(bench.ask(command::REGION_WRITE, access(0, 0, 4)), Err(Errno::EINVAL), "no data");
-    assert_eq!(bench.raw.ask(command::REGION_READ, &[0; 15], &[]), Err(Errno::EINVAL));
+    assert_eq!(session.ask(command::REGION_WRITE, access(0, 0, 4)), Err(Errno::EINVAL), "no data");
+    assert_eq!(session.raw.ask(command::REGION_READ, &[0; 15], &[]), Err(Errno::EINVAL));
     for command in
         [0, command::GET_REGION_IO_FDS, command::DMA_READ, command::DMA_WRITE, 14, 15, 16, 99, u16::MAX]
     {
-        assert_eq!(bench.raw.ask(command, &[0; 64], &[]), Err(Errno::ENOTSUP), "{command}");
+        assert_eq!(session.raw.ask(command, &[0; 64], &[]), Err(Errno::ENOTSUP), "{command}");
     }
-    assert_eq!(bench.raw.ask(command::VERSION, &[0; 4], &[]), Err(Errno::EINVAL), "twice");
-    bench.leave().unwrap();
+    assert_eq!(session.raw.ask(command::VERSION, &[0; 4], &[]), Err(Errno::EINVAL), "twice");
+    session.leave().unwrap();
 }
 
 #[test]
-fn no_reply_is_none() {
-    let mut bench = usual();
+fn a_request_without_reply_gets_none() {
+    let mut session = default_session();
     let silent =
         Header { id: 1, command: command::REGION_WRITE, flags: flags::NO_REPLY, ..Header::default() };
-    bench.raw.send(silent, &write(SOURCE, 5), &[]);
-    bench.raw.send(silent, b"bad", &[]);
-    assert_eq!(bench.read(SOURCE), 5);
-    bench.leave().unwrap();
+    session.raw.send(silent, &write(SOURCE, 5), &[]);
+    session.raw.send(silent, b"bad", &[]);
+    assert_eq!(session.read(SOURCE), 5);
+    session.leave().unwrap();
 }
 
 #[test]
-fn interrupts_are_checked() {
-    let mut bench = usual();
+fn invalid_interrupt_settings_are_refused() {
+    let mut session = default_session();
     let set = |flags, index, start, count| SetIrqs { argsz: 20, flags, index, start, count };
     let (none, boolean, eventfd) = (vfio::SET_NONE, vfio::SET_BOOL, vfio::SET_EVENTFD);
     let (mask, unmask, trigger) = (vfio::SET_MASK, vfio::SET_UNMASK, vfio::SET_TRIGGER);
@@ -287,101 +291,101 @@ fn interrupts_are_checked() {
         (set(none | mask, 3, 0, 1), &[], nothing),
         (set(none | trigger | 1 << 9, 2, 0, 1), &[], nothing),
     ] {
-        assert_eq!(bench.set(bad, data, fds), Err(Errno::EINVAL), "{bad:?}");
+        assert_eq!(session.set(bad, data, fds), Err(Errno::EINVAL), "{bad:?}");
     }
-    assert_eq!(bench.set(set(eventfd | mask, 2, 0, 1), &[], one), Err(Errno::ENOTSUP));
+    assert_eq!(session.set(set(eventfd | mask, 2, 0, 1), &[], one), Err(Errno::ENOTSUP));
 
-    // Wired, and triggered by the client itself.
-    bench.set(set(eventfd | trigger, 2, 1, 1), &[], one).unwrap();
-    bench.set(set(boolean | trigger, 2, 0, 3), &[1, 0, 1], nothing).unwrap();
+    // With an eventfd, and triggered by the client itself.
+    session.set(set(eventfd | trigger, 2, 1, 1), &[], one).unwrap();
+    session.set(set(boolean | trigger, 2, 0, 3), &[1, 0, 1], nothing).unwrap();
     assert_eq!(irq.take().unwrap(), 0);
-    bench.set(set(boolean | trigger, 2, 0, 3), &[0, 1, 0], nothing).unwrap();
+    session.set(set(boolean | trigger, 2, 0, 3), &[0, 1, 0], nothing).unwrap();
     assert_eq!(irq.take().unwrap(), 1);
-    // No descriptors: taken away.
-    bench.set(set(eventfd | trigger, 2, 0, 20), &[], nothing).unwrap();
-    bench.set(set(none | trigger, 2, 1, 1), &[], nothing).unwrap();
+    // Setting no descriptors removes the eventfds.
+    session.set(set(eventfd | trigger, 2, 0, 20), &[], nothing).unwrap();
+    session.set(set(none | trigger, 2, 1, 1), &[], nothing).unwrap();
     assert_eq!(irq.take().unwrap(), 0);
 
-    // INTx masks itself, and what comes meanwhile comes when it is unmasked.
-    bench.set(set(eventfd | trigger, 0, 0, 1), &[], one).unwrap();
+    // INTx masks itself, and a further interrupt is delivered at the unmasking.
+    session.set(set(eventfd | trigger, 0, 0, 1), &[], one).unwrap();
     for _ in 0..3 {
-        bench.set(set(none | trigger, 0, 0, 1), &[], nothing).unwrap();
+        session.set(set(none | trigger, 0, 0, 1), &[], nothing).unwrap();
     }
     assert_eq!(irq.take().unwrap(), 1);
-    bench.set(set(none | unmask, 0, 0, 1), &[], nothing).unwrap();
+    session.set(set(none | unmask, 0, 0, 1), &[], nothing).unwrap();
     assert_eq!(irq.take().unwrap(), 1);
-    bench.set(set(none | unmask, 0, 0, 1), &[], nothing).unwrap();
+    session.set(set(none | unmask, 0, 0, 1), &[], nothing).unwrap();
     assert_eq!(irq.take().unwrap(), 0);
-    bench.leave().unwrap();
+    session.leave().unwrap();
 }
 
-/// Soundness finding 6: the server looked once whether a write could block, and the client changes that later.
+/// Soundness finding 6: the server checked once whether a write could block, but the client can change that later.
 #[test]
-fn an_eventfd_made_blocking_later_stops_nobody() {
-    let mut bench = usual();
+fn an_eventfd_made_blocking_does_not_stop_the_server() {
+    let mut session = default_session();
     let full = nix::sys::eventfd::EventFd::from_value_and_flags(1, EfdFlags::EFD_NONBLOCK).unwrap();
     let flags = vfio::SET_EVENTFD | vfio::SET_TRIGGER;
-    bench.set(SetIrqs { argsz: 20, flags, index: 2, start: 0, count: 1 }, &[], &[full.as_fd()]).unwrap();
+    session.set(SetIrqs { argsz: 20, flags, index: 2, start: 0, count: 1 }, &[], &[full.as_fd()]).unwrap();
     full.write(u64::MAX - 2).unwrap();
     fcntl(full.as_fd(), FcntlArg::F_SETFL(OFlag::empty())).unwrap();
     let flags = vfio::SET_NONE | vfio::SET_TRIGGER;
-    bench.set(SetIrqs { argsz: 20, flags, index: 2, start: 0, count: 1 }, &[], &[]).unwrap();
-    bench.write(RAISE, 0).unwrap();
-    bench.leave().unwrap();
+    session.set(SetIrqs { argsz: 20, flags, index: 2, start: 0, count: 1 }, &[], &[]).unwrap();
+    session.write(RAISE, 0).unwrap();
+    session.leave().unwrap();
 }
 
-/// Soundness finding 6: a file was written to with the server's own rights.
+/// Soundness finding 6: the server wrote to a client's file with its own rights.
 #[test]
-fn files_that_are_no_eventfds_are_not_written_to() {
-    let mut bench = usual();
+fn only_eventfds_are_accepted_for_interrupts() {
+    let mut session = default_session();
     let file = memfd_create(c"anon_inode:[eventfd]", MFdFlags::MFD_CLOEXEC).unwrap();
     let settings = std::fs::File::open("/proc/self/comm").unwrap();
     let (pipe, write) = nix::unistd::pipe().unwrap();
     for fd in [file.as_fd(), settings.as_fd(), write.as_fd(), pipe.as_fd()] {
         let flags = vfio::SET_EVENTFD | vfio::SET_TRIGGER;
         let set = SetIrqs { argsz: 20, flags, index: 2, start: 0, count: 1 };
-        assert_eq!(bench.set(set, &[], &[fd]), Err(Errno::EINVAL), "{fd:?}");
+        assert_eq!(session.set(set, &[], &[fd]), Err(Errno::EINVAL), "{fd:?}");
     }
-    bench.write(RAISE, 0).unwrap();
-    bench.leave().unwrap();
+    session.write(RAISE, 0).unwrap();
+    session.leave().unwrap();
     assert_eq!(nix::sys::stat::fstat(&file).unwrap().st_size, 0);
 }
 
 #[test]
-fn a_client_that_stops_in_the_middle_is_dropped_while_the_device_works_on() {
-    let mut bench = bench(Duration::from_millis(500), Capabilities::default());
+fn a_stalled_client_is_dropped_and_polling_continues() {
+    let mut session = session(Duration::from_millis(500), Capabilities::default());
     let irq = EventFd::new().unwrap();
     let flags = vfio::SET_EVENTFD | vfio::SET_TRIGGER;
-    bench.set(SetIrqs { argsz: 20, flags, index: 2, start: 0, count: 1 }, &[], &[irq.as_fd()]).unwrap();
-    bench.stream.write_all(&[0; 9]).unwrap();
-    let before = bench.polls.load(Ordering::Relaxed);
-    // Until it is dropped.
-    assert!(bench.raw.0.recv(soon()).is_err());
-    // However few a busy machine has time for.
-    assert!(bench.polls.load(Ordering::Relaxed) > before + 1);
-    assert!(bench.leave().unwrap_err().to_string().contains("longer than"));
+    session.set(SetIrqs { argsz: 20, flags, index: 2, start: 0, count: 1 }, &[], &[irq.as_fd()]).unwrap();
+    session.stream.write_all(&[0; 9]).unwrap();
+    let before = session.polls.load(Ordering::Relaxed);
+    // Receives nothing until the server closes the connection.
+    assert!(session.raw.0.recv(soon()).is_err());
+    // A busy machine may have time for few polls.
+    assert!(session.polls.load(Ordering::Relaxed) > before + 1);
+    assert!(session.leave().unwrap_err().to_string().contains("longer than"));
 }
 
 #[test]
-fn a_client_that_takes_no_answers_is_dropped() {
-    let mut bench = bench(Duration::from_millis(50), Capabilities::default());
+fn a_client_that_receives_no_answers_is_dropped() {
+    let mut session = session(Duration::from_millis(50), Capabilities::default());
     let header = Header { command: command::REGION_READ, ..Header::default() };
     let read = RegionAccess { offset: 0, region: 2, count: 1 << 20 };
     for _ in 0..8 {
-        bench.raw.send(header, read.as_bytes(), &[]);
+        session.raw.send(header, read.as_bytes(), &[]);
     }
     assert_eq!(
-        std::mem::replace(&mut bench.raw, Raw::new(UnixStream::pair().unwrap().0)).0.stalled_since(),
+        std::mem::replace(&mut session.raw, Raw::new(UnixStream::pair().unwrap().0)).0.stalled_since(),
         None
     );
-    let mut poll = [nix::poll::PollFd::new(bench.stream.as_fd(), nix::poll::PollFlags::empty())];
-    // Hung up by the server: there is nothing else to wait for.
+    let mut poll = [nix::poll::PollFd::new(session.stream.as_fd(), nix::poll::PollFlags::empty())];
+    // The server's hang-up is the only event to wait for.
     nix::poll::poll(&mut poll, 5000_u16).unwrap();
-    assert!(bench.leave().unwrap_err().to_string().contains("longer than"));
+    assert!(session.leave().unwrap_err().to_string().contains("longer than"));
 }
 
 #[test]
-fn a_client_that_does_not_introduce_itself_is_dropped() {
+fn a_client_without_a_version_is_dropped() {
     let first = |bytes: &[u8]| {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let server = std::thread::spawn(move || {
@@ -401,22 +405,26 @@ fn a_client_that_does_not_introduce_itself_is_dropped() {
 }
 
 #[test]
-fn an_idle_server_sleeps_also_after_work() {
-    let mut bench = usual();
+fn an_idle_server_sleeps_after_work_too() {
+    let mut session = default_session();
     let asked = RegionInfo { argsz: 64, ..RegionInfo::default() };
-    bench.raw.send(Header { command: command::GET_REGION_INFO, ..Header::default() }, asked.as_bytes(), &[]);
-    let file = bench.raw.next().fds.remove(0);
+    session.raw.send(
+        Header { command: command::GET_REGION_INFO, ..Header::default() },
+        asked.as_bytes(),
+        &[],
+    );
+    let file = session.raw.next().fds.remove(0);
     let mapping = Arc::new(Mapping::map(file.as_fd(), DOORBELL, 0x1000, "doorbell").unwrap());
     ring(&Register::new(&mapping, 0).unwrap(), 1);
     let end = soon();
     loop {
-        let before = bench.polls.load(Ordering::Relaxed);
+        let before = session.polls.load(Ordering::Relaxed);
         std::thread::sleep(Duration::from_millis(10));
-        // Naps of 100 µs are about 100 polls, spinning is a hundred thousand and more.
-        if bench.polls.load(Ordering::Relaxed) - before < 1000 {
+        // Sleeps of 100 µs make about 100 polls, spinning makes a hundred thousand and more.
+        if session.polls.load(Ordering::Relaxed) - before < 1000 {
             break;
         }
         assert!(Instant::now() < end, "it never sleeps");
     }
-    bench.leave().unwrap();
+    session.leave().unwrap();
 }

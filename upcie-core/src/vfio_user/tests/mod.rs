@@ -1,4 +1,4 @@
-//! The client and the server against each other, and each against a peer that misbehaves.
+//! The client and the server with each other, and each against a misbehaving peer.
 
 mod hostile_client;
 mod hostile_server;
@@ -35,45 +35,45 @@ use std::{
 };
 use zerocopy::IntoBytes;
 
-/// Registers of the toy: BAR 0, beyond the doorbell page.
+/// Registers of the toy: BAR 0, outside of the doorbell page.
 const SOURCE: u64 = 0x00;
 const TARGET: u64 = 0x08;
 const LENGTH: u64 = 0x10;
-/// A write to it copies `LENGTH` bytes from `SOURCE` to `TARGET`.
+/// A write copies `LENGTH` bytes from `SOURCE` to `TARGET`.
 const GO: u64 = 0x18;
 /// The error number of the last copy.
 const STATUS: u64 = 0x20;
-/// A write raises MSI-X interrupt n.
+/// A write of n raises MSI-X interrupt n.
 const RAISE: u64 = 0x28;
-/// A write drives the pin, or lets go of it (0).
+/// A write drives the pin; a write of 0 stops driving it.
 const PIN: u64 = 0x30;
-/// Doorbell: in the page that is mapped. A new value raises MSI-X interrupt 0.
+/// The doorbell, in the mapped page. A new value raises MSI-X interrupt 0.
 const DOORBELL: u64 = 0x1000;
 
-// A test drives its device alone, and what that copies is memory without references.
+// A test is its device's only driver, and the device copies memory without references.
 
 fn reset(device: &dyn Device) -> crate::Result<()> {
-    // SAFETY: see above.
+    // SAFETY: a test is its device's only driver, and the device accesses only memory without references.
     unsafe { device.reset() }
 }
 
 fn config_write(device: &dyn Device, offset: u16, data: &[u8]) -> crate::Result<()> {
-    // SAFETY: see above.
+    // SAFETY: a test is its device's only driver, and the device accesses only memory without references.
     unsafe { device.config_write(offset, data) }
 }
 
 fn write_u32(bar: &Bar, offset: u64, value: u32) -> crate::Result<()> {
-    // SAFETY: see above.
+    // SAFETY: a test is its device's only driver, and the device accesses only memory without references.
     unsafe { bar.write_u32(offset, value) }
 }
 
 fn write_u64(bar: &Bar, offset: u64, value: u64) -> crate::Result<()> {
-    // SAFETY: see above.
+    // SAFETY: a test is its device's only driver, and the device accesses only memory without references.
     unsafe { bar.write_u64(offset, value) }
 }
 
 fn ring(doorbell: &Register<u32>, value: u32) {
-    // SAFETY: see above.
+    // SAFETY: a test is its device's only driver, and the device accesses only memory without references.
     unsafe { doorbell.write(value) }
 }
 
@@ -91,7 +91,7 @@ struct Toy {
 impl Toy {
     fn new() -> Self {
         let memory = Arc::new(Memory::new(0x4000, PageSize::Small).unwrap());
-        // SAFETY: memory of the toy's own, to which nobody has references.
+        // SAFETY: the toy's own memory, to which no references exist.
         let file = unsafe { memory.file() };
         let mapping = Arc::new(Mapping::map(file, 0, memory.len(), "toy").unwrap());
         let mut layout = Layout { irqs: [1, 0, 20, 1, 1], ..Layout::default() };
@@ -194,7 +194,7 @@ impl Drop for Joined {
     }
 }
 
-/// A client of a toy in a thread of its own.
+/// Makes a client of a toy that runs in its own thread.
 fn toy() -> (Client, Arc<AtomicUsize>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let mut toy = Toy::new();
@@ -206,7 +206,7 @@ fn toy() -> (Client, Arc<AtomicUsize>) {
 }
 
 const SOON: Duration = Duration::from_secs(5);
-/// Nothing that is waited for in these tests takes as long.
+/// Returns a deadline later than any event in these tests.
 fn soon() -> Instant {
     Instant::now() + SOON
 }
@@ -228,7 +228,7 @@ impl Raw {
         self.0.flush_until(soon()).unwrap();
     }
 
-    /// Asks and gives the answer's payload, or its error.
+    /// Sends a request and returns the answer's payload, or its error.
     fn ask(&mut self, command: u16, payload: &[u8], fds: &[BorrowedFd<'_>]) -> Result<Vec<u8>, Errno> {
         self.send(Header { id: 77, command, ..Header::default() }, payload, fds);
         let reply = self.next();
@@ -252,8 +252,8 @@ impl Raw {
         self.send(Header { flags, error: errno as u32, ..request.header }, &[], &[]);
     }
 
-    /// As a client: says hello.
-    fn hello(&mut self, capabilities: Capabilities) {
+    /// Negotiates the version as a client.
+    fn negotiate(&mut self, capabilities: Capabilities) {
         let version = Version { major: MAJOR, minor: MINOR };
         let payload = [version.as_bytes(), capabilities.to_json().as_bytes()].concat();
         self.ask(command::VERSION, &payload, &[]).unwrap();

@@ -1,4 +1,4 @@
-//! Everything a client can ask, answered by our own server.
+//! All requests of a client, answered by this crate's server.
 
 use super::*;
 use crate::{device::Device, irq::EventFd};
@@ -13,19 +13,19 @@ fn copy(client: &Client, from: u64, to: u64, len: u64) -> u64 {
 }
 
 fn bytes(at: *mut u8, len: usize) -> Vec<u8> {
-    // SAFETY: a test's own region, at rest.
+    // SAFETY: a test's own region, which nobody writes now.
     unsafe { std::slice::from_raw_parts(at, len) }.to_vec()
 }
 
 fn fill(at: *mut u8, len: usize, seed: u8) {
     for index in 0..len {
-        // SAFETY: a test's own region.
+        // SAFETY: the bytes are in a test's own region.
         unsafe { at.wrapping_add(index).write(seed.wrapping_add(index as u8)) };
     }
 }
 
 #[test]
-fn registers_by_message_and_configuration_space() {
+fn registers_and_configuration_space_by_message() {
     let (client, resets) = toy();
     let bar = client.bar(0).unwrap();
     assert_eq!(bar.size(), 0x4000);
@@ -42,7 +42,7 @@ fn registers_by_message_and_configuration_space() {
 }
 
 #[test]
-fn the_device_reaches_mapped_memory_and_no_other() {
+fn the_device_reaches_only_mapped_memory() {
     let (client, _) = toy();
     let a = client.dma().map(Memory::new(1 << 20, PageSize::Small).unwrap()).unwrap();
     let b = client.dma().map(Memory::new(1 << 20, PageSize::Small).unwrap()).unwrap();
@@ -55,7 +55,7 @@ fn the_device_reaches_mapped_memory_and_no_other() {
 }
 
 #[test]
-fn a_mapped_doorbell_and_an_interrupt() {
+fn a_mapped_doorbell_raises_an_interrupt() {
     let (client, _) = toy();
     assert_eq!(client.irq_count(IrqKind::Msix).unwrap(), 20);
     let irq = EventFd::new().unwrap();
@@ -70,7 +70,7 @@ fn a_mapped_doorbell_and_an_interrupt() {
 }
 
 #[test]
-fn more_interrupts_than_fit_a_message() {
+fn more_interrupts_than_one_message_holds() {
     let (client, _) = toy();
     let irqs: Vec<_> = (0..20).map(|_| EventFd::new().unwrap()).collect();
     let fds: Vec<_> = irqs.iter().map(AsFd::as_fd).collect();
@@ -94,7 +94,7 @@ fn more_interrupts_than_fit_a_message() {
 }
 
 #[test]
-fn a_masked_interrupt_waits() {
+fn a_masked_interrupt_is_delivered_at_unmasking() {
     let (client, _) = toy();
     let irq = EventFd::new().unwrap();
     client.set_irqs(IrqKind::Msix, &[irq.as_fd()]).unwrap();
@@ -109,7 +109,7 @@ fn a_masked_interrupt_waits() {
 }
 
 #[test]
-fn a_driven_pin_interrupts_whenever_it_is_unmasked() {
+fn a_driven_pin_interrupts_at_each_unmasking() {
     let (client, _) = toy();
     let (irq, other) = (EventFd::new().unwrap(), EventFd::new().unwrap());
     let bar = client.bar(0).unwrap();
@@ -122,7 +122,7 @@ fn a_driven_pin_interrupts_whenever_it_is_unmasked() {
         drive(1);
         assert_eq!(irq.take().unwrap(), 1, "once: it masks itself");
         mask(false);
-        assert_eq!(irq.take().unwrap(), 1, "it is driven still");
+        assert_eq!(irq.take().unwrap(), 1, "it is still driven");
         drive(0);
         mask(false);
         assert_eq!(irq.take().unwrap(), 0);
@@ -132,10 +132,14 @@ fn a_driven_pin_interrupts_whenever_it_is_unmasked() {
     assert_eq!(irq.take().unwrap(), 0, "masked");
     drive(0);
     mask(false);
-    assert_eq!(irq.take().unwrap(), 0, "what is over leaves nothing behind");
+    assert_eq!(irq.take().unwrap(), 0, "a pin that is not driven any more does not interrupt");
     drive(1);
     client.set_irqs(IrqKind::Intx, &[other.as_fd()]).unwrap();
-    assert_eq!((irq.take().unwrap(), other.take().unwrap()), (1, 1), "it was driven before it was wired");
+    assert_eq!(
+        (irq.take().unwrap(), other.take().unwrap()),
+        (1, 1),
+        "it was driven before its eventfd was set"
+    );
     client.set_irqs(IrqKind::Intx, &[]).unwrap();
     mask(false);
     assert_eq!((irq.take().unwrap(), other.take().unwrap()), (0, 0));
@@ -144,7 +148,7 @@ fn a_driven_pin_interrupts_whenever_it_is_unmasked() {
 }
 
 #[test]
-fn a_region_larger_than_a_message() {
+fn a_region_can_be_larger_than_a_message() {
     let (client, _) = toy();
     let bar = client.bar(2).unwrap();
     assert!(bar.areas().is_empty() && bar.size() == 3 << 20);
@@ -154,7 +158,7 @@ fn a_region_larger_than_a_message() {
 }
 
 #[test]
-fn the_last_handle_closes_the_connection_and_then_drops_what_is_kept() {
+fn the_last_handle_closes_then_drops_the_keepalive() {
     let (client, resets) = toy();
     let (dma, bar) = (client.dma().clone(), client.bar(0).unwrap());
     drop(client);
@@ -163,7 +167,7 @@ fn the_last_handle_closes_the_connection_and_then_drops_what_is_kept() {
     write_u64(&bar, SOURCE, 1).unwrap();
     assert_eq!(resets.load(Ordering::SeqCst), 0);
     drop(bar);
-    // `Joined` has joined: the server has noticed.
+    // `Joined` has joined, so the server has noticed the end.
     assert_eq!(resets.load(Ordering::SeqCst), 1);
 }
 
@@ -184,19 +188,19 @@ fn several_threads_share_a_connection() {
 }
 
 #[test]
-fn a_forked_child_leaves_the_device_alone() {
+fn a_forked_child_can_not_use_the_device() {
     let (client, resets) = toy();
     let region = client.dma().map(Memory::new(4096, PageSize::Small).unwrap()).unwrap();
-    // SAFETY: the child only drops what it inherited and exits; the C library's allocator survives forks.
+    // SAFETY: the child only drops inherited values and exits; the C library's allocator survives forks.
     let child = unsafe { libc::fork() };
     if child == 0 {
         let refused = reset(&client).is_err();
         drop((client, region));
-        // SAFETY: ends the child without the parent's exit handlers.
+        // SAFETY: exits the child without the parent's exit handlers.
         unsafe { libc::_exit(i32::from(!refused)) };
     }
     let mut status = -1;
-    // SAFETY: waits for the child that was just made.
+    // SAFETY: waits for the child process made here.
     unsafe { libc::waitpid(child, &raw mut status, 0) };
     assert_eq!(status, 0, "the child could neither use the device nor hang on its server's thread");
     assert_eq!(resets.load(Ordering::SeqCst), 0);

@@ -1,4 +1,4 @@
-//! A function is driven as PCI says, whatever serves it: what the client does to configuration space, and when.
+//! The client's writes to configuration space follow PCI, whatever the server.
 
 use super::*;
 use crate::{
@@ -12,15 +12,15 @@ use std::sync::Mutex;
 const MSI: u16 = 0x50;
 const MSIX: u16 = 0x70;
 
-/// A function whose former user was killed with all turned on. It writes down what is done to it.
+/// A function whose killed user left everything turned on. It records the accesses to it.
 struct Function {
     layout: Layout,
     space: [u8; 256],
-    /// Command, MSI's and MSI-X's control after each write; and where an interrupt was set, a word of its own.
+    /// Command register, MSI control and MSI-X control after each write, or [`SET`] for DEVICE_SET_IRQS.
     log: Arc<Mutex<Vec<[u16; 3]>>>,
 }
 
-/// In the log: DEVICE_SET_IRQS.
+/// The record of DEVICE_SET_IRQS.
 const SET: [u16; 3] = [u16::MAX; 3];
 
 impl Function {
@@ -86,7 +86,7 @@ fn function() -> (Client, Arc<Mutex<Vec<[u16; 3]>>>) {
     (Client::from_stream(ours, "function", Some(Box::new(Joined(Some(server))))).unwrap(), log)
 }
 
-/// What was done since the last call.
+/// Returns the records since the last call.
 fn done(log: &Mutex<Vec<[u16; 3]>>) -> Vec<[u16; 3]> {
     std::mem::take(&mut log.lock().unwrap())
 }
@@ -97,34 +97,34 @@ const NO_MSI: u16 = 0x86;
 const NO_MSIX: u16 = 7;
 
 #[test]
-fn open_clears_what_is_left_and_turns_the_function_on() {
+fn open_turns_old_interrupts_off_and_the_function_on() {
     let (client, log) = function();
-    // Messages first: with bus master on, what a former user had wired would be raised.
+    // Messages first: with bus mastering on, the former user's interrupts would be raised.
     let wanted = [[OFF, NO_MSI | 0x21, NO_MSIX], [OFF, NO_MSI, NO_MSIX], [ON, NO_MSI, NO_MSIX]];
     assert_eq!(done(&log), wanted);
     reset(&client).unwrap();
-    assert_eq!(done(&log), wanted, "a reset takes all of it away");
+    assert_eq!(done(&log), wanted, "a reset clears everything");
     drop(client);
     assert_eq!(done(&log), [[ON & !bits::BUS_MASTER, NO_MSI, NO_MSIX]]);
 }
 
 #[test]
-fn messages_are_on_exactly_while_they_are_wired() {
+fn messages_are_enabled_while_they_have_eventfds() {
     let (client, log) = function();
     let irqs: Vec<_> = (0..8).map(|_| EventFd::new().unwrap()).collect();
     let fds: Vec<_> = irqs.iter().map(AsFd::as_fd).collect();
     done(&log);
     client.set_irqs(IrqKind::Msix, &fds).unwrap();
     let on = [ON, NO_MSI, NO_MSIX | 0x8000];
-    assert_eq!(done(&log), [SET, on], "wired, then enabled");
+    assert_eq!(done(&log), [SET, on], "eventfds set, then enabled");
     assert!(
         client.set_irqs(IrqKind::Msi, &fds).is_err() && client.set_irqs(IrqKind::Intx, &fds[..1]).is_err()
     );
     assert!(done(&log).is_empty());
     reset(&client).unwrap();
-    assert_eq!(done(&log).last(), Some(&on), "what is wired is enabled again");
+    assert_eq!(done(&log).last(), Some(&on), "kinds with eventfds are enabled again");
     client.set_irqs(IrqKind::Msix, &[]).unwrap();
-    assert_eq!(done(&log), [[ON, NO_MSI, NO_MSIX], SET], "disabled, then unwired");
+    assert_eq!(done(&log), [[ON, NO_MSI, NO_MSIX], SET], "disabled, then eventfds removed");
 
     for (count, control) in [(1, 0x01), (2, 0x11), (3, 0x21), (8, 0x31)] {
         client.set_irqs(IrqKind::Msi, &fds[..count]).unwrap();
@@ -141,13 +141,13 @@ fn messages_are_on_exactly_while_they_are_wired() {
 }
 
 #[test]
-fn a_pin_that_is_driven_without_a_listener_is_an_error() {
+fn a_pin_driven_without_an_eventfd_is_logged() {
     let mut irqs = Irqs::new(&[1, 0, 0, 0, 0]);
     irqs.set_pin(false);
     assert!(!irqs.was_unheard());
     irqs.set_pin(true);
     assert!(irqs.was_unheard());
-    // A device without a pin drives none.
+    // A device without a pin can't drive one.
     let mut none = Irqs::new(&[0; 5]);
     none.set_pin(true);
     assert!(!none.was_unheard());

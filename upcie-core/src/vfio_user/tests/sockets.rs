@@ -1,4 +1,4 @@
-//! Socket paths: who may listen, who may connect, and what is said to the others.
+//! Socket paths: access, one client at a time, and the answers to others.
 
 use super::*;
 use crate::{
@@ -22,7 +22,7 @@ use std::{
     sync::mpsc::{Receiver, Sender, channel},
 };
 
-/// A directory of the test's own.
+/// A directory for one test.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -48,7 +48,7 @@ fn serving<T>(path: &Path, clients: impl FnOnce() -> T) -> T {
     serving_within(Duration::from_millis(200), path, |_| clients())
 }
 
-/// The same with the server's deadline, for clients that may stop it.
+/// Serves a toy with a deadline, for clients that may stop the server.
 fn serving_within<T>(deadline: Duration, path: &Path, clients: impl FnOnce(&AtomicBool) -> T) -> T {
     let listener = Listener::bind(path).unwrap();
     let stop = AtomicBool::new(false);
@@ -76,7 +76,7 @@ fn connect(path: &Path) -> crate::Result<Arc<dyn Device>> {
 }
 
 #[test]
-fn one_client_after_another_and_a_second_is_told() {
+fn clients_are_served_in_turn_and_a_second_is_refused() {
     let scratch = Scratch::new("second");
     let path = scratch.socket();
     serving(&path, || {
@@ -87,30 +87,27 @@ fn one_client_after_another_and_a_second_is_told() {
         drop(first);
         reset(&*connect(&path).unwrap()).unwrap();
     });
-    assert!(!path.exists(), "the socket goes with its server");
+    assert!(!path.exists(), "the server removes its socket");
 }
 
-/// Soundness finding 12: whoever came while a backend waited for its client's memory was not told anything.
+/// Soundness finding 12: further clients got no answer while a backend waited for its client's memory.
 #[test]
-fn others_are_told_while_a_client_is_waited_for() {
+fn others_are_refused_while_the_server_waits() {
     let scratch = Scratch::new("waits");
     let path = scratch.socket();
     serving_within(SOON, &path, |_| {
         let mut first = Raw::new(UnixStream::connect(&path).unwrap());
-        first.hello(Capabilities::default());
+        first.negotiate(Capabilities::default());
         first.begin_copy_by_message();
         assert_eq!(first.next().header.command, command::DMA_READ);
-        // Never answered.
+        // The server's request is never answered.
         for _ in 0..3 {
             let error = connect(&path).unwrap_err();
             assert!(error.to_string().contains("has a client already"), "{error}");
         }
         let silent: Vec<_> = (0..20).map(|_| UnixStream::connect(&path).unwrap()).collect();
         let error = connect(&path).unwrap_err();
-        assert!(
-            error.to_string().contains("has a client already"),
-            "behind others that say nothing: {error}"
-        );
+        assert!(error.to_string().contains("has a client already"), "behind silent clients: {error}");
         drop(silent);
     });
 }
@@ -186,7 +183,7 @@ fn others_are_told_while_the_backend_hangs() {
 
 /// A client that wires the request interrupt is asked to leave, and has a moment for it; others are not waited for.
 #[test]
-fn a_server_that_is_stopped_asks_for_its_device() {
+fn a_stopped_server_requests_its_device_back() {
     for (asks, leaves) in [(true, true), (true, false), (false, false)] {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let stop = AtomicBool::new(false);
@@ -210,18 +207,18 @@ fn a_server_that_is_stopped_asks_for_its_device() {
     }
 }
 
-/// Soundness finding 12: the server did not look whether it was to stop.
+/// Soundness finding 12: the server did not check whether it was to stop.
 #[test]
-fn a_server_that_waits_for_a_client_stops_when_told() {
+fn a_server_waiting_for_its_client_can_be_stopped() {
     let scratch = Scratch::new("stops");
     let path = scratch.socket();
     let begin = serving_within(Duration::from_secs(600), &path, |stop| {
         let mut first = Raw::new(UnixStream::connect(&path).unwrap());
-        first.hello(Capabilities::default());
+        first.negotiate(Capabilities::default());
         first.begin_copy_by_message();
         assert_eq!(first.next().header.command, command::DMA_READ);
         stop.store(true, Ordering::Relaxed);
-        // The answer to the request that waits, and then the end.
+        // The answer to the pending request arrives, and then the end.
         while let Ok(message) = first.0.recv(soon()) {
             assert!(message.header.is_reply());
         }
@@ -230,33 +227,33 @@ fn a_server_that_waits_for_a_client_stops_when_told() {
     assert!(begin.elapsed() < SOON);
 }
 
-/// Soundness finding 12: each of a turn's questions had a deadline of its own.
+/// Soundness finding 12: each request of a turn had a deadline of its own.
 #[test]
-fn a_client_just_in_time_each_time_is_dropped() {
+fn a_client_that_is_slow_for_each_request_is_dropped() {
     let scratch = Scratch::new("trickles");
     let path = scratch.socket();
     serving_within(Duration::from_millis(300), &path, |_| {
         let capabilities = Capabilities { max_data_xfer_size: 512, ..Capabilities::default() };
         let mut first = Raw::new(UnixStream::connect(&path).unwrap());
-        first.hello(capabilities);
+        first.negotiate(capabilities);
         first.begin_copy_by_message();
         let mut answers = 0;
         while let Ok(asked) = first.0.recv(soon()) {
-            // Slow on purpose, and never late.
+            // Slow on purpose, but never late.
             std::thread::sleep(Duration::from_millis(100));
             let reply = Header { flags: flags::REPLY, ..asked.header };
             if first.0.send(message(reply, &[&asked.payload, &[0; 512]]), &[]).is_err() {
                 break;
             }
             answers += 1;
-            assert!(answers < 30, "of 2048 that the copy takes");
+            assert!(answers < 30, "the whole copy takes 2048");
         }
     });
 }
 
-/// Anybody could connect who may write to a new file.
+/// Regression: every user who could write to a new file could connect.
 #[test]
-fn a_socket_is_its_users_alone_or_as_told() {
+fn a_socket_has_the_requested_access() {
     let scratch = Scratch::new("access");
     let path = scratch.socket();
     let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
@@ -264,7 +261,7 @@ fn a_socket_is_its_users_alone_or_as_told() {
     assert_eq!(mode(), 0o600);
     drop(listener);
     let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
-    // The umask does not count.
+    // The umask has no effect.
     for wanted in [0o666, 0o660, 0o200] {
         let access = Access { mode: wanted, uid: Some(uid), gid: Some(gid) };
         let _listener = Listener::bind_for(&path, access).unwrap();
@@ -279,7 +276,7 @@ fn a_socket_is_its_users_alone_or_as_told() {
 }
 
 #[test]
-fn a_path_too_long_for_a_socket_is_said_so() {
+fn a_path_too_long_for_a_socket_is_reported() {
     let path = std::env::temp_dir().join("x".repeat(120));
     let long = |error: Error| {
         let text = error.to_string();
@@ -290,7 +287,7 @@ fn a_path_too_long_for_a_socket_is_said_so() {
 }
 
 #[test]
-fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+fn only_a_stale_socket_is_replaced() {
     let scratch = Scratch::new("stale");
     let path = scratch.socket();
     drop(UnixListener::bind(&path).unwrap());
@@ -308,7 +305,7 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
 }
 
 #[test]
-fn a_successors_socket_is_left_alone() {
+fn a_successors_socket_is_not_removed() {
     let scratch = Scratch::new("successor");
     let path = scratch.socket();
     let old = Listener::bind(&path).unwrap();
@@ -321,7 +318,7 @@ fn a_successors_socket_is_left_alone() {
 }
 
 impl Random {
-    /// Numbers that matter now and then, any otherwise.
+    /// Returns a number that is often a boundary value.
     fn number(&mut self) -> u64 {
         match self.below(8) {
             0 => self.next(),
@@ -333,7 +330,7 @@ impl Random {
         }
     }
 
-    /// A few fields, seldom as many as there should be.
+    /// Returns a payload of a few fields, rarely with the right length.
     fn payload(&mut self) -> Vec<u8> {
         let mut payload = Vec::new();
         for _ in 0..self.below(7) {
@@ -348,7 +345,7 @@ impl Random {
 }
 
 impl Raw {
-    /// Maps memory without a file, and has the toy copy 1 MiB of it: it asks for the bytes by message.
+    /// Maps memory without a file, and makes the toy copy 1 MiB of it, for which it requests the bytes by message.
     fn begin_copy_by_message(&mut self) {
         let map = DmaMap { argsz: 32, flags: dma::READ | dma::WRITE, offset: 0, address: 0, size: 2 << 20 };
         self.ask(command::DMA_MAP, map.as_bytes(), &[]).unwrap();
@@ -363,14 +360,15 @@ impl Raw {
         }
     }
 
-    /// Says hello; whether the server has time.
-    fn try_hello(&mut self) -> bool {
+    /// Negotiates the version, and returns whether the server accepts.
+    fn try_negotiate(&mut self) -> bool {
         let version = Header { command: command::VERSION, ..Header::default() };
         let sent = self.0.send(message(version, &[&[0; 4]]), &[]);
         sent.is_ok() && self.0.recv(soon()).is_ok_and(|reply| reply.header.flags & flags::ERROR == 0)
     }
 
-    /// Takes answers, so that more requests fit, and answers what the server asks, most of the time; how many.
+    /// Receives answers, so that more requests fit, and answers most of the server's requests. Returns the number of
+    /// answers received.
     fn drain(&mut self, random: &mut Random) -> usize {
         let mut answers = 0;
         while let Ok(Some(asked)) = self.0.try_recv() {
@@ -397,8 +395,8 @@ fn a_server_survives_any_bytes() {
             let mut stream = UnixStream::connect(&path).unwrap();
             let mut raw = Raw::new(stream.try_clone().unwrap());
             if random.below(8) > 0 {
-                // The one before may still be there.
-                while !raw.try_hello() {
+                // The previous client may still be connected.
+                while !raw.try_negotiate() {
                     stream = UnixStream::connect(&path).unwrap();
                     raw = Raw::new(stream.try_clone().unwrap());
                 }
@@ -424,14 +422,14 @@ fn a_server_survives_any_bytes() {
                 handled += raw.drain(&mut random);
             }
             let _ = stream.write_all(&[0xff; 11][..random.below(11)]);
-            // All of it arrives before the end does.
+            // All bytes arrive before the end.
             let _ = stream.shutdown(Shutdown::Write);
             while let Ok(message) = raw.0.recv(soon()) {
                 handled += usize::from(message.header.is_reply());
             }
         }
         assert!(handled > 1000, "most of it got through: {handled}");
-        // The last one may not have been noticed yet.
+        // The server may not have noticed the last client's end yet.
         let end = soon();
         let client = loop {
             match connect(&path) {

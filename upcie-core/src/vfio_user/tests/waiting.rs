@@ -4,8 +4,8 @@ use super::*;
 use crate::{Error, deadline::Budget, vfio_user::client::connection::Connection};
 use std::sync::mpsc;
 
-/// Soundness finding 5: a thread that waits behind another's slow request ends by its own deadline, and takes nothing from the
-/// connection.
+/// Soundness finding 5: a thread that waits behind another's slow request keeps its own deadline, and its timeout does
+/// not harm the connection.
 #[test]
 fn a_thread_behind_a_slow_request_keeps_its_deadline() {
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -33,14 +33,14 @@ fn a_thread_behind_a_slow_request_keeps_its_deadline() {
         for part in ["fake", "setting interrupts: waiting for requests of other threads", "20ms"] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        // None of these waits for the request either.
+        // None of these calls waits for the request either.
         connection.forget(0, 0);
         connection.keep(Memory::new(4096, PageSize::Small).unwrap());
         assert!(connection.is_open());
         go_on.send(()).unwrap();
         slow.join().unwrap().unwrap();
     });
-    // It is as good as before.
+    // The connection still works.
     connection.request(command::SET_IRQS, "setting interrupts", &[], &[]).unwrap();
     assert_eq!(server.join().unwrap(), [command::RESET, command::SET_IRQS]);
 }

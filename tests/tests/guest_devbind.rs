@@ -233,7 +233,7 @@ fn a_failed_bind_leaves_the_former_driver_and_override() {
     let before = function(BDF).binding().unwrap();
     // It is for bridges: its probe rejects this.
     let text = refused(&format!("bind pcieport {BDF}"));
-    has(&text, &[BDF, "pcieport", "does not take it", "bound to nvme, as before", "os error 19"]);
+    has(&text, &[BDF, "pcieport", "does not accept it", "bound to nvme, as before", "os error 19"]);
     assert_eq!(function(BDF).binding().unwrap(), before);
     has(&refused(&format!("bind no-such-driver {BDF}")), &["no PCI driver no-such-driver"]);
     assert_eq!(function(BDF).binding().unwrap(), before);
@@ -310,7 +310,7 @@ fn an_open_device_is_refused_by_its_user_s_id_and_forced_with_a_deadline() {
     let start = Instant::now();
     let text = refused(&format!("unbind {BDF} --force --timeout 2"));
     assert!(start.elapsed() < Duration::from_secs(25), "{:?}", start.elapsed());
-    has(&text, &["still busy", &me, "no answer within 2s"]);
+    has(&text, &["has not finished", &me, "no answer within 2s"]);
     // sysfs shows no driver from the beginning of an unbinding on; its end is waited for. So lists go on working.
     assert_eq!(driver(), None);
     devbind("list -v");

@@ -12,7 +12,7 @@ use std::{fmt, str::FromStr};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bdf {
-    /// The PCI domain (segment). Linux numbers those behind a VMD from 10000h on.
+    /// The PCI domain (segment). Linux numbers domains behind a VMD from 10000h on.
     pub domain: u32,
     /// The bus.
     pub bus: u8,
@@ -25,7 +25,7 @@ pub struct Bdf {
 impl FromStr for Bdf {
     type Err = Error;
 
-    /// Parses hexadecimal `domain:bus:device.function`; the domain may be left out.
+    /// Parses hexadecimal `domain:bus:device.function`; the domain is optional.
     fn from_str(input: &str) -> Result<Self, Error> {
         let parse = || {
             let hex = |text: &str, digits: std::ops::RangeInclusive<usize>| {

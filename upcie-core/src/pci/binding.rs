@@ -1,4 +1,4 @@
-//! Which driver a function is bound to, and who drives it from user space.
+//! The driver that a function is bound to, and the processes that drive it from user space.
 
 use super::{
     Function,
@@ -14,29 +14,29 @@ use std::{
     time::Duration,
 };
 
-/// How long the kernel may take over one step: a driver's probe of a slow device, or a user that closes it.
+/// Deadline for one step of the kernel: a driver's probe of a slow device, or a user that closes it.
 pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What a function is bound to: enough to put it back later.
+/// The binding of a function, which can be restored later.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Binding {
     /// The driver.
     pub driver: Option<String>,
-    /// The only driver that the kernel offers the function to, where one was named: see `driver_override` in the
-    /// kernel's `Documentation/ABI/testing/sysfs-bus-pci`.
+    /// The only driver to which the kernel offers the function, if one was named: see `driver_override` in the kernel's
+    /// `Documentation/ABI/testing/sysfs-bus-pci`.
     pub driver_override: Option<String>,
 }
 
-/// Whether `driver` is vfio-pci or one of its variants for particular devices.
+/// Returns whether `driver` is vfio-pci or one of its variants for particular devices.
 pub fn is_vfio_driver(driver: &str) -> bool {
     driver.replace('_', "-").ends_with("vfio-pci")
 }
 
 impl Function {
-    /// What it is bound to now.
+    /// Reads its present binding.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when it is gone, and the system's.
+    /// [`Error::NotFound`] when the function is gone, and the system's errors.
     pub fn binding(&self) -> Result<Binding> {
         self.refresh()?;
         Ok(Binding {
@@ -45,13 +45,13 @@ impl Function {
         })
     }
 
-    /// The driver that is named in its `driver_override`.
+    /// Reads the driver named in its `driver_override`.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub fn driver_override(&self) -> Result<Option<String>> {
         let path = self.path.join("driver_override");
-        // The kernel answers only once an unbinding that goes on has ended.
+        // The kernel answers only after an unbinding in progress has ended.
         let text = read_within(&path, DEADLINE).map_err(|e| match e.kind() {
             io::ErrorKind::TimedOut => Error::Timeout {
                 device: self.bdf.to_string(),
@@ -67,15 +67,15 @@ impl Function {
         Ok(Some(text.trim()).filter(|name| !matches!(*name, "" | "(null)")).map(str::to_owned))
     }
 
-    /// Returns whether VFIO is letting go of it: an unbinding or a removal waits for its user to close the device.
+    /// Returns whether VFIO is releasing it: an unbinding or a removal waits for its user to close the device.
     ///
-    /// sysfs shows no driver from the beginning of an unbinding on. The VFIO group (`/sys/class/vfio/GROUP`) stays until
-    /// its end, so a group without a bound member gives it away. It can't be told of a function that shares its group
-    /// with one that is bound to VFIO, nor with a kernel without VFIO groups: `false` there.
+    /// sysfs shows no driver from the beginning of an unbinding. The VFIO group (`/sys/class/vfio/GROUP`) stays until the
+    /// end, so a group without a bound member reveals it. This returns `false` where that can't be seen: if the function
+    /// shares its group with one bound to VFIO, and on a kernel without VFIO groups.
     pub fn is_being_unbound(&self) -> bool {
         let Some(group) = &self.iommu_group else { return false };
         let is_vfio = |driver: &Option<String>| driver.as_deref().is_some_and(is_vfio_driver);
-        // As it is now: the caller's copy may be of before.
+        // Read anew, because the caller's snapshot may be older.
         let is_bound = || !matches!(link_name(&self.path.join("driver")), Ok(None));
         let class = self.sysfs().join("class/vfio");
         let names = [group.number.to_string(), format!("noiommu-{}", group.number)];
@@ -106,8 +106,8 @@ impl Function {
         })
     }
 
-    /// Processes that still have it open while it [is being unbound](Self::is_being_unbound), as far as this user may
-    /// see: by its VFIO group, or by a VFIO device whose node is gone already.
+    /// Lists the processes that still have it open while it [is being unbound](Self::is_being_unbound), as far as this
+    /// user can see them: by its VFIO group, or by a VFIO device whose node is already gone.
     pub fn former_users(&self) -> Vec<u32> {
         let group = link_name(&self.path.join("iommu_group")).ok().flatten();
         let groups = group.map(|group| [format!("/dev/vfio/{group}"), format!("/dev/vfio/noiommu-{group}")]);
@@ -118,8 +118,8 @@ impl Function {
         })
     }
 
-    /// The nodes through which a program in user space drives it, as far as they exist: its VFIO group's, its VFIO
-    /// device's, its UIO device's.
+    /// Lists the existing device nodes through which a program in user space drives it: those of its VFIO group, its VFIO
+    /// device, and its UIO device.
     pub fn nodes(&self) -> Vec<PathBuf> {
         let dev = Path::new("/dev");
         let mut nodes = Vec::new();
@@ -138,8 +138,9 @@ impl Function {
         nodes
     }
 
-    /// Processes that drive it from user space, as far as this user may see: those that have one of its
-    /// [`nodes`](Self::nodes) open, or (others than this one) its configuration space, as users without a driver do.
+    /// Lists the processes that drive it from user space, as far as this user can see them: those that have one of its
+    /// [`nodes`](Self::nodes) open, and other processes that have its configuration space open, as users without a driver
+    /// do.
     pub fn users(&self) -> Vec<u32> {
         let nodes = self.nodes();
         let mut paths = nodes.clone();
@@ -152,12 +153,12 @@ impl Function {
         users
     }
 
-    /// It as it is now.
+    /// Reads the function again.
     pub(super) fn refresh(&self) -> Result<Self> {
         Sysfs { root: self.sysfs().to_owned() }.function(self.bdf)
     }
 
-    /// Where the sysfs that it was found in is mounted.
+    /// Returns the mount point of the sysfs in which it was found.
     pub(crate) fn sysfs(&self) -> &Path {
         self.path.ancestors().nth(4).unwrap_or(Path::new("/"))
     }
@@ -167,7 +168,7 @@ impl Function {
     }
 }
 
-/// ` by process 17, 18`.
+/// Formats ` by process 17, 18`; nothing for no users.
 pub(super) fn by(users: &[u32]) -> String {
     let pids: Vec<_> = users.iter().map(u32::to_string).collect();
     if pids.is_empty() { String::new() } else { format!(" by process {}", pids.join(", ")) }
@@ -186,13 +187,13 @@ mod tests {
         }
         fake.add("0000:03:00.0", "0x010802", None, Some(8));
         let is = |bdf| fake.function(bdf).unwrap().is_being_unbound();
-        assert!(!is("0000:03:00.0"), "there is no VFIO group");
+        assert!(!is("0000:03:00.0"), "it has no VFIO group");
         for group in ["7", "noiommu-8"] {
             fs::create_dir_all(fake.0.join("class/vfio").join(group)).unwrap();
         }
         assert!(is("0000:03:00.0"));
         assert!(!is("0000:02:00.0"), "it has a driver");
-        assert!(!is("0000:01:00.0"), "the group is another's, too");
+        assert!(!is("0000:01:00.0"), "another function shares the group");
         let error = fake.function("0000:03:00.0").unwrap().check_not_being_unbound().unwrap_err().to_string();
         assert!(error.contains("0000:03:00.0") && error.contains("being unbound"), "{error}");
     }

@@ -1,4 +1,4 @@
-//! What sysfs says of a PCI function.
+//! The properties of a PCI function in sysfs.
 
 use super::{Bdf, ConfigFile};
 use crate::{Error, Result};
@@ -10,7 +10,7 @@ use std::{
 /// The class code of an NVMe controller: mass storage, non-volatile memory, NVM Express (NVMe over PCIe 1.0, 2.1.1).
 const CLASS_NVME: u32 = 0x01_08_02;
 
-/// A PCI function as the kernel sees it: a snapshot, taken when it was looked up.
+/// A snapshot of a PCI function as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Function {
@@ -28,28 +28,28 @@ pub struct Function {
     pub class: u32,
     /// Revision id.
     pub revision: u8,
-    /// The driver that is bound to it.
+    /// The driver bound to it.
     pub driver: Option<String>,
-    /// Its IOMMU group; `None` where no IOMMU translates for it.
+    /// Its IOMMU group; `None` if no IOMMU translates for it.
     pub iommu_group: Option<IommuGroup>,
-    /// The NUMA node that it is attached to, where the firmware says.
+    /// Its NUMA node, if the firmware reports one.
     pub numa_node: Option<u32>,
     /// Its directory in sysfs.
     pub path: PathBuf,
 }
 
-/// The functions that an IOMMU can't tell from each other: they can only be given away together.
+/// The functions that an IOMMU can't isolate from each other: they can only be assigned together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IommuGroup {
     /// Its number: `/dev/vfio/<number>`.
     pub number: u32,
-    /// The devices in it, in the order of their names.
+    /// Its devices, sorted by name.
     pub members: Vec<GroupMember>,
-    /// A stand-in that vfio's unsafe no-IOMMU mode makes: nothing translates.
+    /// Set for a group that VFIO's unsafe no-IOMMU mode makes: nothing translates.
     pub is_noiommu: bool,
-    /// The type of its default domain, as the kernel names it: `DMA` and `DMA-FQ` translate, `identity` doesn't, and so
-    /// on; `None` where the kernel doesn't say.
+    /// The type of its default domain in the kernel's words: `DMA` and `DMA-FQ` translate, `identity` does not, and so
+    /// on; `None` if the kernel does not report it.
     pub domain: Option<String>,
 }
 
@@ -59,25 +59,25 @@ pub struct IommuGroup {
 pub struct GroupMember {
     /// The device's name: a [`Bdf`]'s text for a PCI function.
     pub name: String,
-    /// The driver that is bound to it.
+    /// The driver bound to it.
     pub driver: Option<String>,
 }
 
-/// A base address register as the firmware or the kernel set it up.
+/// A base address register as the firmware or the kernel has set it up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BarInfo {
-    /// 0–5. A 64-bit one takes up the next number too.
+    /// Index 0–5. A 64-bit register takes up the next index too.
     pub index: u8,
-    /// Its address on the host's bus; 0 where none has been assigned.
+    /// Its address on the host's bus; 0 if none is assigned.
     pub base: u64,
     /// Its size in bytes.
     pub size: u64,
-    /// What it decodes.
+    /// The kind of accesses that it decodes.
     pub kind: BarKind,
 }
 
-/// What a base address register decodes.
+/// The kind of accesses that a base address register decodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BarKind {
     /// I/O ports.
@@ -91,7 +91,7 @@ pub enum BarKind {
     },
 }
 
-/// All PCI functions of this machine, in the order of their addresses.
+/// Lists all PCI functions of this machine, sorted by address.
 ///
 /// # Errors
 /// sysfs can't be read.
@@ -103,23 +103,25 @@ impl Function {
     /// Looks up the function at `bdf`.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when there is none, and the system's errors.
+    /// [`Error::NotFound`] when the function does not exist, and the system's errors.
     pub fn at(bdf: Bdf) -> Result<Self> {
         Sysfs::default().function(bdf)
     }
 
-    /// Whether its class code is that of an NVMe controller.
+    /// Returns whether its class code is that of an NVMe controller.
     pub fn is_nvme(&self) -> bool {
         self.class == CLASS_NVME
     }
 
-    /// The error that it is not bound to `wanted` (`None`: that it is bound to anything), and the way out.
+    /// Makes the error of a function that is not bound to `wanted` (`None`: that is bound to any driver), with the way
+    /// out.
     pub(crate) fn wrong_driver(&self, wanted: Option<&str>) -> Error {
         let bdf = self.bdf;
         let state = match self.driver.as_deref() {
             None => "no driver is bound to it; as root".to_owned(),
             Some("nvme") => {
-                "it is bound to the kernel's own driver, nvme: unmount what is on it, then as root".to_owned()
+                "it is bound to the kernel's own driver, nvme: unmount its file systems, then as root"
+                    .to_owned()
             }
             Some(other) => format!("it is bound to another driver, {other}; as root"),
         };
@@ -130,14 +132,14 @@ impl Function {
         Error::Unusable { device: bdf.to_string(), reason: format!("{state}: `{way_out}`") }
     }
 
-    /// Its base address registers, those that it doesn't have left out.
+    /// Lists its base address registers, without absent ones.
     ///
     /// # Errors
-    /// sysfs can't be read, or says what this can't parse.
+    /// sysfs can't be read, or has an unexpected format.
     pub fn bars(&self) -> Result<Vec<BarInfo>> {
         let path = self.path.join("resource");
         let text = read(&path)?;
-        // Lines 6 and on are the expansion ROM and bridge windows.
+        // Later lines are the expansion ROM and bridge windows.
         (0u8..6)
             .zip(text.lines())
             .filter_map(|(index, line)| {
@@ -149,17 +151,17 @@ impl Function {
             .collect()
     }
 
-    /// Its configuration space through sysfs: all of it for root, the first 64 bytes for others. A driver that is
-    /// bound does not expect it to change.
+    /// Opens its configuration space through sysfs: all of it for root, the first 64 bytes for others. A bound driver
+    /// does not expect changes of it.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub fn config(&self) -> Result<ConfigFile> {
         ConfigFile::open(self.bdf.to_string(), &self.path.join("config"))
     }
 }
 
-/// Where the kernel shows its devices: `/sys`, or a test's directory.
+/// The root of the kernel's device tree: `/sys`, or a test's directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Sysfs {
     pub(crate) root: PathBuf,
@@ -176,7 +178,7 @@ impl Sysfs {
         self.root.join("bus/pci/devices")
     }
 
-    /// See [`functions`].
+    /// Lists all functions: see [`functions`].
     pub(crate) fn functions(&self) -> Result<Vec<Function>> {
         let directory = self.devices();
         let entries = match fs::read_dir(&directory) {
@@ -192,7 +194,7 @@ impl Sysfs {
             let Some(bdf) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             match self.function(bdf) {
                 Ok(function) => found.push(function),
-                // Removed meanwhile.
+                // Removed since the directory was listed.
                 Err(Error::NotFound { .. }) => {}
                 Err(e) => return Err(e),
             }
@@ -201,7 +203,7 @@ impl Sysfs {
         Ok(found)
     }
 
-    /// See [`Function::at`].
+    /// Looks up a function: see [`Function::at`].
     pub(crate) fn function(&self, bdf: Bdf) -> Result<Function> {
         let path = self.devices().join(bdf.to_string());
         self.read_function(bdf, &path).map_err(|error| {
@@ -229,7 +231,7 @@ impl Sysfs {
             revision: hex(&path.join("revision"))? as u8,
             driver: link_name(&path.join("driver"))?,
             iommu_group: iommu_group(&path.join("iommu_group"))?,
-            // -1 where unknown.
+            // The kernel writes -1 if the node is unknown.
             numa_node: read(&path.join("numa_node")).ok().and_then(|text| text.trim().parse().ok()),
             path: path.to_owned(),
         })
@@ -253,7 +255,7 @@ fn iommu_group(link: &Path) -> Result<Option<IommuGroup>> {
     Ok(Some(IommuGroup { number, members, is_noiommu, domain }))
 }
 
-/// The last part of what a symbolic link names; `None` where there is no link.
+/// Returns the last component of a symbolic link's target; `None` if the link does not exist.
 pub(super) fn link_name(link: &Path) -> Result<Option<String>> {
     match fs::read_link(link) {
         Ok(target) => Ok(target.file_name().map(|name| name.to_string_lossy().into_owned())),
@@ -262,7 +264,7 @@ pub(super) fn link_name(link: &Path) -> Result<Option<String>> {
     }
 }
 
-/// A line of `resource`: first and last address, and the kernel's IORESOURCE_* flags.
+/// Parses a line of `resource`: first and last address, and the kernel's IORESOURCE_* flags.
 fn parse_resource(index: u8, line: &str) -> Option<BarInfo> {
     const IO: u64 = 0x100;
     const MEMORY: u64 = 0x200;
@@ -297,7 +299,7 @@ fn malformed(path: &Path, text: &str) -> Error {
     Error::Protocol {
         device: path.display().to_string(),
         operation: "reading it".into(),
-        reason: format!("{:?} is not what the kernel writes there", text.trim()),
+        reason: format!("{:?} is not in the kernel's format", text.trim()),
     }
 }
 
@@ -307,7 +309,7 @@ mod tests {
     use crate::testing::FakeSysfs;
 
     #[test]
-    fn what_sysfs_says_is_read() {
+    fn functions_are_read_from_sysfs() {
         let fake = FakeSysfs::new("functions");
         fake.add("0000:02:00.0", "0x010802\n", None, Some(7));
         let path = fake.add("0000:01:00.0", "0x010802\n", Some("vfio-pci"), Some(7));
@@ -336,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_names_its_file() {
+    fn invalid_contents_are_reported_with_the_file() {
         let fake = FakeSysfs::new("garbage");
         let path = fake.add("0000:01:00.0", "0x010802\n", None, None);
         fs::write(path.join("vendor"), "nonsense").unwrap();
@@ -345,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bar_table_leaves_empty_ones_out() {
+    fn absent_bars_are_not_listed() {
         let fake = FakeSysfs::new("bars");
         let path = fake.add("0000:01:00.0", "0x010802\n", None, None);
         let rest = "0x0000000000000000 0x0000000000000000 0x0000000000000000\n";

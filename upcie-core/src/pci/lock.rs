@@ -1,4 +1,4 @@
-//! One user for a function that the kernel keeps nobody out of.
+//! A lock for functions that the kernel does not give to one user only.
 
 use super::{Bdf, machine_lock::MachineLock};
 use crate::{Error, Result, events::emit, process::Owner};
@@ -10,15 +10,15 @@ use std::{
     path::Path,
 };
 
-/// A lock on a PCI function, which uPCIe's modes without VFIO take before they touch a function. It binds nobody else.
+/// A lock on a PCI function, taken by uPCIe's transports without VFIO before they access a function. It is advisory.
 ///
-/// It lasts until it is dropped or the process has ended, killed or not; a forked child's drop does not release it. It
-/// consists of two: flock(2) on the function's `config` file in sysfs, which tells who has it, and a byte of the file
-/// `upcie.lock` in devtmpfs, which all containers of the machine share, since a sysfs is seen in its own network namespace
-/// only. The second takes CAP_SYS_ADMIN and Linux 5.2. Without it a warning is logged, and a user in another network namespace
-/// is not noticed.
+/// It lasts until it is dropped or the process has ended, even by a signal; a drop in a forked child does not release it.
+/// It consists of two locks. The first is flock(2) on the function's `config` file in sysfs, which shows the holder. The
+/// second is a byte of the file `upcie.lock` in devtmpfs, which all containers of the machine share, while a sysfs is
+/// shared only within a network namespace. The second needs CAP_SYS_ADMIN and Linux 5.2. Without it a warning is logged,
+/// and a user in another network namespace is not detected.
 ///
-/// It gives nobody the `config` file, which is open for writing:
+/// The `config` file is open for writing, so the lock does not give it out:
 /// ```compile_fail
 /// use std::os::fd::{AsFd, BorrowedFd};
 /// fn file(lock: &upcie_core::pci::FunctionLock) -> BorrowedFd<'_> { lock.as_fd() }
@@ -26,7 +26,7 @@ use std::{
 #[derive(Debug)]
 pub struct FunctionLock {
     config: File,
-    /// None where the system has no such lock.
+    /// `None` if the system has no such lock.
     machine: Option<MachineLock>,
     owner: Owner,
 }
@@ -35,8 +35,8 @@ impl FunctionLock {
     /// Locks the function at `bdf`.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when there is no such function, [`Error::Unusable`] when it is locked: with the process that has the
-    /// lock, where the kernel shows it. [`Error::Os`] when its configuration space can't be opened to read and write.
+    /// [`Error::NotFound`] when the function does not exist, [`Error::Unusable`] when it is locked: the message names the
+    /// holder if the kernel shows it. [`Error::Os`] when its configuration space can't be opened for reading and writing.
     pub fn take(bdf: Bdf) -> Result<Self> {
         let directory = format!("/sys/bus/pci/devices/{bdf}");
         if !Path::new(&directory).exists() {
@@ -60,7 +60,7 @@ impl FunctionLock {
             Error::os(&device, format!("opening {}{way_out}", path.display()), e)
         })?;
         loop {
-            // SAFETY: a system call on a descriptor that is held.
+            // SAFETY: a system call on a descriptor that is open.
             let locked = unsafe { libc::flock(config.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
             match Errno::result(locked) {
                 Ok(_) => break,
@@ -74,10 +74,10 @@ impl FunctionLock {
         }
         let machine = match MachineLock::take(bdf) {
             Ok(lock) => Some(lock),
-            // Nobody in this network namespace has it, as just seen.
+            // The first lock has shown that no process in this network namespace is the holder.
             Err(Errno::EAGAIN | Errno::EACCES) => return Err(Error::Unusable { device, reason: busy(None) }),
             Err(error) => {
-                tracing::warn!(device, %error, "no lock that other containers see: see to it that none of them drives it too");
+                tracing::warn!(device, %error, "locking it for other containers failed: make sure that none of them drives it too");
                 None
             }
         };
@@ -87,9 +87,9 @@ impl FunctionLock {
 
 impl Drop for FunctionLock {
     fn drop(&mut self) {
-        // A forked child shares the lock: it closes its descriptor and no more.
+        // A forked child shares the lock, and only closes its descriptor.
         if self.owner.is_current() {
-            // SAFETY: a system call on a descriptor that is held.
+            // SAFETY: a system call on a descriptor that is open.
             let unlocked = unsafe { libc::flock(self.config.as_raw_fd(), libc::LOCK_UN) };
             if let Err(error) = Errno::result(unlocked) {
                 let config = format!("{:?}", self.config);
@@ -115,15 +115,15 @@ fn busy(holder: Option<u32>) -> String {
     }
 }
 
-/// Who has the lock on `file`, as /proc/locks tells it (proc_locks(5)): kind, mode, process, `major:minor:inode` with the
-/// device in hexadecimal.
+/// Returns the process that holds the lock on `file`, from /proc/locks (proc_locks(5)): kind, mode, process,
+/// `major:minor:inode` with the device in hexadecimal.
 fn holder(file: &File, locks: &Path) -> Option<u32> {
     let data = file.metadata().ok()?;
     let (device, inode) = (data.dev(), data.ino());
     let (major, minor) = (libc::major(device), libc::minor(device));
     fs::read_to_string(locks).ok()?.lines().find_map(|line| {
         let words: Vec<_> = line.split_whitespace().collect();
-        // Those that wait for it have an arrow before the kind.
+        // A waiting process has an arrow before the kind, so its line does not match.
         let [_, "FLOCK", _, _, process, place, ..] = words[..] else { return None };
         let mut parts = place.split(':');
         let on_device = u32::from_str_radix(parts.next()?, 16).ok()? == major
@@ -142,7 +142,7 @@ mod tests {
         path
     }
 
-    /// A function that no machine has, of one test.
+    /// Returns an address that no machine has, for one test.
     fn function(number: u8) -> Bdf {
         Bdf { domain: 0xfffe, bus: number, device: 31, function: 7 }
     }
@@ -163,18 +163,18 @@ mod tests {
     }
 
     #[test]
-    fn a_forked_child_s_drop_leaves_the_lock() {
+    fn a_drop_in_a_forked_child_keeps_the_lock() {
         let path = file("fork");
         let lock = FunctionLock::take_file(function(1), &path).unwrap();
-        // SAFETY: the child only drops its handle, and ends.
+        // SAFETY: the child only drops its handle and exits.
         let child = unsafe { libc::fork() };
         if child == 0 {
             drop(lock);
-            // SAFETY: ends the child without running the parent's exit handlers.
+            // SAFETY: exits the child without the parent's exit handlers.
             unsafe { libc::_exit(0) };
         }
         let mut status = -1;
-        // SAFETY: waits for the child just made.
+        // SAFETY: waits for the child process made here.
         assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
         assert_eq!(status, 0);
         FunctionLock::take_file(function(1), &path).unwrap_err();
@@ -182,13 +182,13 @@ mod tests {
         fs::remove_file(path).unwrap();
     }
 
-    /// Soundness R2: two containers have a sysfs each, so that their locks on `config` are of two files.
+    /// Soundness R2: each of two containers has its own sysfs, so that their locks on `config` are on two files.
     #[test]
-    fn another_container_is_kept_out() {
+    fn another_container_is_locked_out() {
         let (mine, theirs) = (file("mine"), file("theirs"));
         let lock = FunctionLock::take_file(function(2), &mine).unwrap();
         if lock.machine.is_none() {
-            println!("left out: this user may not mount devtmpfs, or there is none");
+            println!("skipped: this user may not mount devtmpfs, or the kernel has none");
             return;
         }
         let error = FunctionLock::take_file(function(2), &theirs).unwrap_err();
@@ -196,7 +196,7 @@ mod tests {
         FunctionLock::take_file(function(3), &theirs).expect("another function");
         drop(lock);
         let lock = FunctionLock::take_file(function(2), &theirs).expect("released");
-        // Who forgets it has it for good.
+        // A forgotten lock is held until the process ends.
         std::mem::forget(lock);
         FunctionLock::take_file(function(2), &mine).unwrap_err();
         FunctionLock::take_file(function(2), &theirs).unwrap_err();
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_holder_of_this_file_is_told() {
+    fn only_the_holder_of_the_same_file_is_named() {
         let path = file("told");
         let held = File::open(&path).unwrap();
         let data = held.metadata().unwrap();

@@ -1,4 +1,4 @@
-//! PCI functions: their addresses, and what sysfs and configuration space say of them.
+//! PCI functions: their addresses, and their properties in sysfs and configuration space.
 
 mod bdf;
 #[cfg(feature = "bind")]

@@ -1,12 +1,12 @@
-//! What configuration space must say before a function is driven, while it is, and afterwards.
+//! Sets up configuration space before a function is driven, meanwhile and afterwards.
 //!
-//! VFIO does the part that concerns messages (MSI and MSI-X) in the kernel: wiring eventfds enables them. Everywhere else
-//! it is done here.
+//! The kernel controls the messages (MSI and MSI-X) for VFIO: setting eventfds enables them. For all other transports
+//! this module does it.
 
 use super::{ConfigSpace, cap, command, config::offset};
 use crate::{Error, Result, irq::IrqKind};
 
-/// Message Control of both capabilities, from the capability's start.
+/// Offset of Message Control in both capabilities.
 const CONTROL: u16 = 2;
 /// MSI's Message Control: MSI Enable (PCI Express Base 6.0, 7.7.1.2).
 const MSI_ENABLE: u16 = 1 << 0;
@@ -17,19 +17,19 @@ const MSIX_ENABLE: u16 = 1 << 15;
 /// MSI-X's Message Control: Function Mask.
 const MSIX_MASK: u16 = 1 << 14;
 
-/// Lets a function answer memory accesses and issue DMA, and keeps it from driving its pin, which nobody listens to before
-/// its interrupt is wired. Gives the command register as it was before.
+/// Lets a function answer memory accesses and issue DMA, and disables its interrupt pin, which has no handler until its
+/// interrupt is set. Returns the former command register.
 ///
 /// # Safety
-/// The caller has the function to itself, and it is to issue DMA.
+/// The caller is the function's only user, and the function may issue DMA.
 pub(crate) unsafe fn turn_on(config: &(impl ConfigSpace + ?Sized)) -> Result<u16> {
     let before = config.command()?;
     let needed = command::MEMORY | command::BUS_MASTER;
     let wanted = before | needed | command::INTX_DISABLE;
     if before != wanted {
-        // SAFETY: the caller's promise; the pin goes off besides.
+        // SAFETY: the caller promises that the function may issue DMA; disabling the pin is harmless.
         unsafe { config.set_config_u16(offset::COMMAND, wanted) }?;
-        // Interrupt Disable is not there in functions older than PCI 2.3.
+        // Functions older than PCI 2.3 don't have Interrupt Disable.
         if config.command()? & needed != needed {
             return Err(Error::Unusable {
                 device: config.device_name().into(),
@@ -42,28 +42,28 @@ pub(crate) unsafe fn turn_on(config: &(impl ConfigSpace + ?Sized)) -> Result<u16
     Ok(before)
 }
 
-/// Takes a function off the bus: no DMA, no message, no pin.
+/// Stops a function's DMA, messages and interrupt pin.
 pub(crate) fn turn_off(config: &(impl ConfigSpace + ?Sized)) -> Result<()> {
     let now = config.command()?;
     let silent = (now | command::INTX_DISABLE) & !command::BUS_MASTER;
-    // SAFETY: it issues less than before, and its registers stay as they are.
+    // SAFETY: the change only stops requests, and its registers do not change.
     unsafe { config.set_config_u16(offset::COMMAND, silent) }?;
-    // A read behind the write: what was on its way to memory has arrived.
+    // A read after the write: requests that were already issued have arrived in memory.
     config.command().map(drop)
 }
 
-/// Lets a function drive its pin, or keeps it from that.
+/// Enables or disables a function's interrupt pin.
 pub(crate) fn allow_pin(config: &(impl ConfigSpace + ?Sized), allowed: bool) -> Result<()> {
     let now = config.command()?;
     let wanted = if allowed { now & !command::INTX_DISABLE } else { now | command::INTX_DISABLE };
     if now == wanted {
         return Ok(());
     }
-    // SAFETY: the bit that keeps its pin quiet, and no other.
+    // SAFETY: only the bit that disables its interrupt pin changes.
     unsafe { config.set_config_u16(offset::COMMAND, wanted) }
 }
 
-/// Where a function's message signalled interrupts are controlled.
+/// The Message Control registers of a function's message signalled interrupts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Messages {
     msi: Option<u16>,
@@ -84,13 +84,13 @@ impl Messages {
         Ok(found)
     }
 
-    /// Turns both kinds off, and MSI-X's function mask: a former user may have been killed with either on.
+    /// Turns both kinds and MSI-X's function mask off: a killed user may have left any of them on.
     pub(crate) fn turn_off(&self, config: &(impl ConfigSpace + ?Sized)) -> Result<()> {
         self.disable(config, IrqKind::Msix)?;
         self.disable(config, IrqKind::Msi)
     }
 
-    /// Turns a kind on, for `count` vectors that are wired.
+    /// Turns a kind on, for `count` vectors with eventfds.
     pub(crate) fn enable(
         &self,
         config: &(impl ConfigSpace + ?Sized),
@@ -117,7 +117,7 @@ impl Messages {
     }
 }
 
-/// Clears and sets bits of the 16 bits at `at`, if the function has them.
+/// Clears and sets bits of the 16-bit register at `at`, if the function has it.
 fn change(config: &(impl ConfigSpace + ?Sized), at: Option<u16>, clear: u16, set: u16) -> Result<()> {
     let Some(at) = at else { return Ok(()) };
     let now = config.config_u16(at)?;
@@ -125,6 +125,6 @@ fn change(config: &(impl ConfigSpace + ?Sized), at: Option<u16>, clear: u16, set
     if now == wanted {
         return Ok(());
     }
-    // SAFETY: a Message Control register: how many messages are sent, or none. Where they go to is set elsewhere.
+    // SAFETY: a Message Control register sets how many messages are sent; their addresses are set elsewhere.
     unsafe { config.set_config_u16(at, wanted) }
 }

@@ -1,11 +1,12 @@
-//! Functions behind Intel's Volume Management Device (VMD): domains of their own whose requests bear the VMD's id.
+//! Functions behind Intel's Volume Management Device (VMD): they have domains of their own, and their requests bear the
+//! VMD's id.
 
 use super::{Bdf, Function, function::link_name};
 use crate::{Error, Result};
 use std::fs;
 
 impl Function {
-    /// The VMD that it is behind; `None` for a function of the machine's own domains.
+    /// Returns the VMD in front of the function; `None` for a function of the machine's own domains.
     pub fn vmd(&self) -> Option<Bdf> {
         let path = fs::canonicalize(&self.path).ok()?;
         let parents = path.ancestors().skip(1);
@@ -16,15 +17,15 @@ impl Function {
         })
     }
 
-    /// Refuses a function behind a VMD. It has no IOMMU group of its own, although the IOMMU translates what the VMD
-    /// passes on: VFIO does not take it, and physical addresses may lead nowhere.
+    /// Refuses a function behind a VMD. It has no IOMMU group of its own, although the IOMMU translates the requests that
+    /// the VMD passes on: VFIO does not accept it, and physical addresses may be invalid for it.
     pub(crate) fn check_not_behind_vmd(&self) -> Result<()> {
         let Some(vmd) = self.vmd() else { return Ok(()) };
         Err(Error::Unusable {
             device: self.bdf.to_string(),
             reason: format!(
-                "it is behind Intel's Volume Management Device {vmd}, whose IOMMU group decides for it: turn VMD off in the \
-                 firmware (VMD or RST), and it is a function of its own"
+                "it is behind Intel's Volume Management Device {vmd}, whose IOMMU group it shares: turn VMD off in the \
+                 firmware (VMD or RST), so that it becomes a function of its own"
             ),
         })
     }
@@ -36,7 +37,7 @@ mod tests {
     use std::{fs, os::unix::fs::symlink};
 
     #[test]
-    fn a_function_behind_a_vmd_is_not_told_of_a_missing_iommu() {
+    fn a_function_behind_a_vmd_has_its_own_error() {
         let fake = FakeSysfs::new("vmd");
         let (vmd, bdf) = (fake.0.join("devices/pci0000:00/0000:00:0e.0"), "10000:01:00.0");
         let behind = vmd.join("pci10000:00").join(bdf);

@@ -1,8 +1,8 @@
-//! Giving a function to another driver.
+//! Binds functions to drivers.
 //!
-//! The kernel is told which driver shall have the function (`driver_override`), takes it from the one that has it
-//! (`driver/unbind`) and looks for a driver again (`drivers_probe`). Such a write can succeed without anything having
-//! happened, so what came of it is read afterwards. All of it takes root.
+//! The kernel is told the wanted driver (`driver_override`), unbinds the present one (`driver/unbind`) and probes for a
+//! driver (`drivers_probe`). Such a write can succeed without any effect, so the result is read afterwards. All of it
+//! needs root.
 
 use super::{
     Bdf, Binding, Function,
@@ -16,9 +16,9 @@ use std::{
     time::Duration,
 };
 
-/// Is told of a write, before it is made: where, and what.
+/// A callback before each write, with its path and value.
 type Observer<'a> = Box<dyn FnMut(&Path, &str) + 'a>;
-/// Makes a write.
+/// The function that writes.
 type Kernel<'a> = Box<dyn FnMut(&Path, &str, Duration) -> io::Result<()> + 'a>;
 
 /// Binds functions to drivers.
@@ -48,7 +48,7 @@ impl Default for Binder<'_> {
 }
 
 impl<'a> Binder<'a> {
-    /// Makes every write, tells nobody, and leaves a function alone that a program drives.
+    /// Makes a binder that makes all writes, has no observer, and refuses functions that a program drives.
     pub fn new() -> Self {
         Self {
             observer: Box::new(|_, _| {}),
@@ -59,7 +59,7 @@ impl<'a> Binder<'a> {
         }
     }
 
-    /// Calls `observer` before each write with its path in sysfs and what is written.
+    /// Calls `observer` before each write, with its path in sysfs and its value.
     pub fn observer(mut self, observer: impl FnMut(&Path, &str) + 'a) -> Self {
         self.observer = Box::new(observer);
         self
@@ -71,25 +71,25 @@ impl<'a> Binder<'a> {
         self
     }
 
-    /// Takes a function away from the programs that drive it, too. A VFIO user is asked by the kernel to close it, and
-    /// nothing happens until it does. A function of VFIO's that this process itself has open is refused all the same.
+    /// Unbinds functions that programs drive, too. The kernel asks a VFIO user to close the function, and nothing happens
+    /// until it does. A function that this process itself has open through VFIO is still refused.
     pub fn force(mut self, force: bool) -> Self {
         self.force = force;
         self
     }
 
-    /// How long one step may take; 30 seconds if it isn't set. An unbinding that takes longer goes on in the kernel.
+    /// Sets the deadline of one step; the default is 30 seconds. The kernel continues an unbinding that takes longer.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// What can be known before anything is changed: whether VFIO can have `function` at all.
+    /// Checks before any change whether `driver` can have `function` at all.
     ///
     /// # Errors
-    /// [`Error::Unusable`] when `driver` is VFIO's, no IOMMU translates for the function and VFIO's no-IOMMU mode is
-    /// off; when the function is behind Intel VMD; and when `driver` is uio_pci_generic and the kernel is locked down.
-    /// [`Error::Unsupported`] when `driver` is no driver's name.
+    /// [`Error::Unusable`] when `driver` is VFIO's, no IOMMU translates for the function and VFIO's no-IOMMU mode is off;
+    /// when the function is behind Intel VMD; and when `driver` is uio_pci_generic and the kernel is locked down.
+    /// [`Error::Unsupported`] when `driver` is not the name of a driver.
     pub fn check(function: &Function, driver: &str) -> Result<()> {
         let device = function.bdf.to_string();
         let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
@@ -100,11 +100,11 @@ impl<'a> Binder<'a> {
                 reason: "a name like vfio-pci is needed".into(),
             });
         }
-        if let Some(meant) = meant(function, driver) {
+        if let Some(similar_driver) = similar_driver(function, driver) {
             return Err(Error::Unsupported {
                 device,
                 what: format!("the driver {driver}"),
-                reason: format!("there is none of this name: did you mean {meant}?"),
+                reason: format!("there is none of this name: did you mean {similar_driver}?"),
             });
         }
         if is_vfio_driver(driver) || driver == UIO {
@@ -120,21 +120,20 @@ impl<'a> Binder<'a> {
                     "no IOMMU translates for it, and {driver} needs one: turn it on in the firmware (VT-d, AMD-Vi or \
                      SMMU) and in the kernel's parameters (intel_iommu=on for Intel), then boot anew; or use \
                      uio_pci_generic, or VFIO's unsafe no-IOMMU mode (devbind bind --unsafe-noiommu): without an IOMMU \
-                     nothing keeps the device off memory that isn't yours"
+                     nothing keeps the device from other memory"
                 ),
             });
         }
         Ok(())
     }
 
-    /// Binds `function` to `driver`, whose module must be loaded, and takes it from the driver that has it. What has
-    /// it already is left as it is.
+    /// Binds `function` to `driver`, whose module must be loaded, and unbinds its present driver. If `driver` has it
+    /// already, nothing changes.
     ///
     /// # Errors
-    /// What [`Binder::check`] refuses; [`Error::Unusable`] when the driver isn't there, a program drives the function, or
-    /// it is being unbound;
-    /// [`Error::Os`] when a write fails, or the driver does not take the function. It has its former driver and
-    /// override again then, or else the error says what could not be undone.
+    /// Those of [`Binder::check`]; [`Error::Unusable`] when the driver is not loaded, a program drives the function, or
+    /// it is being unbound; [`Error::Os`] when a write fails, or the driver does not accept the function. The former
+    /// driver and override are restored then, or the error says what could not be restored.
     pub fn bind(&mut self, function: &Function, driver: &str) -> Result<()> {
         function.check_not_being_unbound()?;
         let former = function.binding()?;
@@ -143,33 +142,33 @@ impl<'a> Binder<'a> {
         }
         if !self.dry_run {
             Self::check(&function.refresh()?, driver)?;
-            self.driver_is_there(function, driver)?;
+            self.check_driver_exists(function, driver)?;
         }
-        self.not_driven(function)?;
+        self.check_not_in_use(function)?;
         let result = self.swap(function, former.driver.as_deref(), Some(driver));
-        result.map_err(|error| self.back(function, &former, error))
+        result.map_err(|error| self.restore_after(function, &former, error))
     }
 
-    /// Takes `function` from its driver, if it has one. Its override stays, so that the kernel may bind it again when it
-    /// next looks for a driver.
+    /// Unbinds `function` from its driver, if it has one. Its override stays, so the kernel may bind it again when it
+    /// next probes for a driver.
     ///
     /// # Errors
-    /// [`Error::Unusable`] when a program drives it or it is being unbound already, [`Error::Timeout`] when the driver does not let go of it, and the
-    /// system's.
+    /// [`Error::Unusable`] when a program drives it or it is already being unbound, [`Error::Timeout`] when the driver
+    /// does not release it, and the system's errors.
     pub fn unbind(&mut self, function: &Function) -> Result<()> {
         function.check_not_being_unbound()?;
         let former = function.binding()?;
         if former.driver.is_none() {
             return Ok(());
         }
-        self.not_driven(function)?;
+        self.check_not_in_use(function)?;
         self.release(function)
     }
 
-    /// Puts `function` back to what [`Function::binding`] said.
+    /// Restores a binding returned by [`Function::binding`].
     ///
     /// # Errors
-    /// As [`Binder::bind`].
+    /// Those of [`Binder::bind`].
     pub fn restore(&mut self, function: &Function, to: &Binding) -> Result<()> {
         let now = function.binding()?;
         match &to.driver {
@@ -183,18 +182,18 @@ impl<'a> Binder<'a> {
         Ok(())
     }
 
-    /// Names the only driver that the kernel may offer `function` to from now on; with `None`, it goes by the ids that
-    /// drivers know again. What it is bound to stays.
+    /// Names the only driver to which the kernel may offer `function` from now on; with `None`, the drivers' ids decide
+    /// again. The present binding stays.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub fn set_driver_override(&mut self, function: &Function, driver: Option<&str>) -> Result<()> {
-        // An empty line clears it; a write of no bytes doesn't reach the kernel.
+        // An empty line clears it; a write of no bytes would not reach the kernel.
         self.write(
             function,
             function.path.join("driver_override"),
             driver.unwrap_or("\n"),
-            "naming its driver",
+            "setting its driver_override",
         )
     }
 
@@ -213,11 +212,11 @@ impl<'a> Binder<'a> {
 
     fn release(&mut self, function: &Function) -> Result<()> {
         let bdf = function.bdf.to_string();
-        // Looked for before: once it has begun, the nodes are gone.
+        // Listed before the unbinding, because it removes the nodes.
         let users = if self.dry_run { Vec::new() } else { function.users() };
         let operation = match by(&users).as_str() {
-            "" => "taking it from its driver".to_owned(),
-            by => format!("taking it from its driver, although it is in use{by}"),
+            "" => "unbinding it from its driver".to_owned(),
+            by => format!("unbinding it from its driver, although it is in use{by}"),
         };
         self.write(function, function.path.join("driver/unbind"), &bdf, &operation)?;
         let still = if self.dry_run { None } else { link_name(&function.path.join("driver"))? };
@@ -226,7 +225,7 @@ impl<'a> Binder<'a> {
             Some(driver) => Err(Error::Unusable {
                 device: bdf,
                 reason: format!(
-                    "the kernel did not take it from {driver}: the kernel's log may say why (dmesg)"
+                    "the kernel did not unbind it from {driver}: the kernel's log may say why (dmesg)"
                 ),
             }),
         }
@@ -240,7 +239,8 @@ impl<'a> Binder<'a> {
         if self.dry_run || is_bound()? {
             return Ok(());
         }
-        // A probe that fails is no error of that write. This one asks the driver again, and gives its answer.
+        // A failed probe is not an error of that write. A write to the driver's `bind` repeats the probe and returns its
+        // error.
         let bind = function.bus().join("drivers").join(driver).join("bind");
         let answer = self.write(function, bind, &bdf, &operation);
         if is_bound()? {
@@ -258,14 +258,14 @@ impl<'a> Binder<'a> {
         })
     }
 
-    /// Undoes a binding that failed with `error`; gives an error that says what it is bound to now.
-    fn back(&mut self, function: &Function, former: &Binding, error: Error) -> Error {
+    /// Undoes a binding that failed with `error`, and adds the present binding to the error.
+    fn restore_after(&mut self, function: &Function, former: &Binding, error: Error) -> Error {
         if let Error::Timeout { device, operation, after } = error {
-            // The kernel takes this once it is done, and goes on with it by itself.
+            // The kernel accepts this once it has finished, and continues by itself.
             self.deadline = self.deadline.min(Duration::from_secs(1));
             let _ = self.set_driver_override(function, former.driver_override.as_deref());
             let operation =
-                format!("{operation}; it will have no driver, and its former driver_override, then");
+                format!("{operation}; after that it will have no driver, and its former driver_override");
             return Error::Timeout { device, operation, after };
         }
         let undone = self.undo(function, former);
@@ -278,11 +278,11 @@ impl<'a> Binder<'a> {
                 let now = match link_name(&function.path.join("driver")) {
                     Ok(Some(driver)) => format!("it is bound to {driver}"),
                     Ok(None) => "no driver is bound to it".into(),
-                    Err(error) => format!("what it is bound to is unknown ({error})"),
+                    Err(error) => format!("its driver is unknown ({error})"),
                 };
                 let why = undone.err().map_or(String::new(), |error| format!(" ({error})"));
                 let before = former.driver.as_deref().unwrap_or("no driver");
-                format!("{now} now, and could not be put back to {before}{why}")
+                format!("{now} now, and {before} could not be restored{why}")
             }
         };
         match error {
@@ -319,7 +319,7 @@ impl<'a> Binder<'a> {
                 io::ErrorKind::TimedOut => Error::Timeout {
                     device,
                     operation: format!(
-                        "{operation}: the kernel is still busy with the write to {path}, and goes on: for VFIO until \
+                        "{operation}: the kernel has not finished the write to {path}, and continues: for VFIO until \
                          its user closes the device"
                     ),
                     after: self.deadline,
@@ -332,7 +332,7 @@ impl<'a> Binder<'a> {
         })
     }
 
-    fn driver_is_there(&self, function: &Function, driver: &str) -> Result<()> {
+    fn check_driver_exists(&self, function: &Function, driver: &str) -> Result<()> {
         let path = function.bus().join("drivers").join(driver);
         if path.exists() {
             return Ok(());
@@ -346,13 +346,14 @@ impl<'a> Binder<'a> {
         })
     }
 
-    /// Unbinding a VFIO device waits for its user, and one of UIO pulls it away under its user.
-    fn not_driven(&self, function: &Function) -> Result<()> {
+    /// Refuses a function in use: unbinding a VFIO device waits for its user, and unbinding a UIO device removes it under
+    /// its user.
+    fn check_not_in_use(&self, function: &Function) -> Result<()> {
         let users = function.users();
         let waits = link_name(&function.path.join("driver"))?.is_some_and(|driver| is_vfio_driver(&driver));
         let reason = if waits && users.contains(&std::process::id()) {
-            // The child that writes to sysfs would inherit its mappings, and VFIO wait for that child.
-            "this process has it open: drop what holds it first".to_owned()
+            // The child that writes to sysfs would inherit this process's mappings, and VFIO would wait for that child.
+            "this process has it open: drop all handles of it first".to_owned()
         } else if users.is_empty() || self.force {
             return Ok(());
         } else {
@@ -362,32 +363,33 @@ impl<'a> Binder<'a> {
     }
 }
 
-/// The driver that leaves a function to user space but for its interrupt.
+/// The driver that handles only a function's interrupt and leaves the rest to user space.
 const UIO: &str = "uio_pci_generic";
 
-/// The driver whose name differs from `driver` by `-` and `_` only, where `driver` itself is none.
-fn meant(function: &Function, driver: &str) -> Option<String> {
+/// Returns the driver that the caller probably means: `driver` itself does not exist, and the name differs only by `-`
+/// and `_`.
+fn similar_driver(function: &Function, driver: &str) -> Option<String> {
     let there = |name: &str| function.bus().join("drivers").join(name).exists();
     let known = |name: &str| there(name) || name == "vfio-pci" || name == UIO;
     let others = [driver.replace('_', "-"), driver.replace('-', "_")];
     if there(driver) { None } else { others.into_iter().find(|name| name != driver && known(name)) }
 }
 
-/// Whether VFIO takes functions that no IOMMU translates for.
+/// Returns whether VFIO accepts functions without an IOMMU.
 fn noiommu(function: &Function) -> bool {
     let parameter = function.sysfs().join("module/vfio/parameters/enable_unsafe_noiommu_mode");
     read(&parameter).is_ok_and(|text| matches!(text.trim(), "Y" | "1"))
 }
 
-/// Why a driver that is there did not take a function.
+/// Explains why an existing driver did not accept a function.
 fn refused(function: &Function, driver: &str) -> String {
     let bdf: Bdf = function.bdf;
     let irq = read(&function.path.join("irq")).is_ok_and(|text| text.trim() == "0");
     let hint = match driver {
         "uio_pci_generic" if irq => "it has no INTx interrupt, which uio_pci_generic needs",
-        "nvme" => "the controller does not answer, or is none",
-        _ if is_vfio_driver(driver) => "VFIO does not take it",
-        _ => "the driver does not take it",
+        "nvme" => "the controller does not answer, or is not an NVMe controller",
+        _ if is_vfio_driver(driver) => "VFIO does not accept it",
+        _ => "the driver does not accept it",
     };
     format!("{hint} (the kernel's log may say more: dmesg | grep {bdf})")
 }

@@ -4,12 +4,12 @@ use std::{cell::RefCell, fs, os::unix::fs::symlink};
 
 const BDF: &str = "0000:01:00.0";
 
-/// The part of the kernel that answers the writes: drivers take the function, or don't.
+/// A fake kernel that executes the writes: drivers accept the function or not.
 struct FakeKernel {
     sysfs: FakeSysfs,
     /// Drivers whose probe fails, with the error number.
     rejects: RefCell<Vec<(&'static str, i32)>>,
-    /// The driver whose unbinding has no effect, or no end.
+    /// The driver whose unbinding has no effect, or does not end.
     keeps: Option<(&'static str, io::ErrorKind)>,
     writes: RefCell<Vec<String>>,
 }
@@ -87,7 +87,7 @@ fn has(text: &str, parts: &[&str]) {
 }
 
 #[test]
-fn a_function_goes_from_driver_to_driver_and_back_as_it_was() {
+fn binding_and_restoring_round_trip() {
     let kernel = FakeKernel::new("bind-round", Some("nvme"), Some(3));
     let (function, mut binder) = (kernel.function(), kernel.binder());
     let before = function.binding().unwrap();
@@ -111,11 +111,11 @@ fn a_function_goes_from_driver_to_driver_and_back_as_it_was() {
     kernel.writes.borrow_mut().clear();
     binder.restore(&function, &before).unwrap();
     binder.bind(&function, "nvme").unwrap();
-    assert!(kernel.writes.borrow().is_empty(), "nothing is written where nothing changes");
+    assert!(kernel.writes.borrow().is_empty(), "no write without a change");
 }
 
 #[test]
-fn what_had_no_driver_has_none_again() {
+fn a_function_without_a_driver_is_restored_so() {
     let kernel = FakeKernel::new("bind-none", None, Some(3));
     let (function, mut binder) = (kernel.function(), kernel.binder());
     let before = function.binding().unwrap();
@@ -126,7 +126,7 @@ fn what_had_no_driver_has_none_again() {
 }
 
 #[test]
-fn a_dry_run_tells_each_write_and_makes_none() {
+fn a_dry_run_reports_writes_without_making_them() {
     let kernel = FakeKernel::new("bind-dry", Some("nvme"), None);
     let function = kernel.function();
     kernel.binder().dry_run(true).bind(&function, "vfio-pci").unwrap();
@@ -138,7 +138,7 @@ fn a_dry_run_tells_each_write_and_makes_none() {
 }
 
 #[test]
-fn a_rejected_function_has_its_former_driver_and_override_again() {
+fn a_failed_binding_restores_driver_and_override() {
     for (former, driver_override) in [(Some("nvme"), None), (Some("nvme"), Some("nvme")), (None, Some("x"))] {
         let kernel = FakeKernel::new("bind-reject", former, Some(3));
         let function = kernel.function();
@@ -146,25 +146,25 @@ fn a_rejected_function_has_its_former_driver_and_override_again() {
         fs::write(function.path.join("driver_override"), driver_override.unwrap_or("(null)")).unwrap();
         let error = kernel.binder().bind(&function, "pcieport").unwrap_err();
         let state = former.map_or("no driver is bound".into(), |driver| format!("bound to {driver}"));
-        has(&text(&error), &[BDF, "pcieport", "does not take it", "as before", &state, "os error 19"]);
+        has(&text(&error), &[BDF, "pcieport", "does not accept it", "as before", &state, "os error 19"]);
         assert_eq!(kernel.binding(), (former.map(str::to_owned), driver_override.map(str::to_owned)));
     }
 }
 
 #[test]
-fn what_can_t_be_undone_is_said() {
+fn a_failed_restoration_is_reported() {
     let kernel = FakeKernel::new("bind-lost", Some("nvme"), Some(3));
     kernel.rejects.borrow_mut().extend([("vfio-pci", libc::EINVAL), ("nvme", libc::EIO)]);
     let error = kernel.binder().bind(&kernel.function(), "vfio-pci").unwrap_err();
-    has(&text(&error), &["no driver is bound to it now", "put back to nvme", "os error 22"]);
+    has(&text(&error), &["no driver is bound to it now", "nvme could not be restored", "os error 22"]);
 }
 
 #[test]
-fn a_driver_that_keeps_it_is_an_error() {
+fn an_unbinding_without_effect_is_an_error() {
     let mut kernel = FakeKernel::new("bind-keeps", Some("vfio-pci"), Some(3));
     kernel.keeps = Some(("vfio-pci", io::ErrorKind::Other));
     let error = kernel.binder().unbind(&kernel.function()).unwrap_err();
-    has(&text(&error), &["did not take it from vfio-pci"]);
+    has(&text(&error), &["did not unbind it from vfio-pci"]);
     kernel.keeps = Some(("vfio-pci", io::ErrorKind::TimedOut));
     let error = kernel.binder().bind(&kernel.function(), "nvme").unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
@@ -176,7 +176,7 @@ fn a_driver_that_keeps_it_is_an_error() {
 }
 
 #[test]
-fn what_can_t_work_is_refused_before_anything_is_changed() {
+fn impossible_bindings_are_refused_before_any_change() {
     let kernel = FakeKernel::new("bind-refused", Some("nvme"), None);
     let function = kernel.function();
     let refusal = |driver: &str| text(&kernel.binder().bind(&function, driver).unwrap_err());
@@ -198,14 +198,14 @@ fn what_can_t_work_is_refused_before_anything_is_changed() {
 }
 
 #[test]
-fn whoever_drives_it_without_a_driver_is_found() {
+fn users_of_configuration_space_are_found() {
     let kernel = FakeKernel::new("bind-users", None, None);
     let function = kernel.function();
     let config = function.path.join("config");
     fs::write(&config, "").unwrap();
     let own = fs::File::open(&config).unwrap();
     assert_eq!(function.users(), [0; 0]);
-    // This process may look at the configuration space that it binds; a child that holds it is a user.
+    // This process may have the configuration space open while it binds; a child that has it open is a user.
     let mut child = std::process::Command::new("sleep")
         .arg("60")
         .stdin(fs::File::open(&config).unwrap())

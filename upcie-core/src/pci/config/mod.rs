@@ -1,7 +1,7 @@
 //! Configuration space and its capability lists.
 //!
-//! The lists are the device's word: an offset out of bounds ends the walk with an error, and no list is followed for
-//! longer than configuration space has room for entries.
+//! The device writes the lists, so they are not trusted: an offset out of bounds ends the walk with an error, and no walk
+//! is longer than the number of entries that fit into configuration space.
 
 use crate::{Error, Result};
 use std::{
@@ -13,7 +13,7 @@ use std::{
 
 /// Registers of the configuration header (PCI Express Base 6.0, 7.5.1).
 pub mod offset {
-    /// Vendor id, 16 bits; all-ones where there is no device.
+    /// Vendor id, 16 bits; all ones if there is no device.
     pub const VENDOR: u16 = 0x00;
     /// Command, 16 bits: see [`command`](super::command).
     pub const COMMAND: u16 = 0x04;
@@ -21,7 +21,7 @@ pub mod offset {
     pub const STATUS: u16 = 0x06;
     /// Offset of the first capability, 8 bits.
     pub const CAPABILITIES: u16 = 0x34;
-    /// Where extended capabilities start.
+    /// Start of the extended capabilities.
     pub const EXTENDED: u16 = 0x100;
 }
 
@@ -73,35 +73,37 @@ pub mod ext_cap {
     pub const PASID: u16 = 0x001b;
 }
 
-/// The status register's bit that says there is a capability list.
+/// The status register's bit for a capability list.
 const STATUS_CAPABILITIES: u16 = 1 << 4;
 
-/// Configuration space, by whatever way in: every [`Device`](crate::device::Device) has it, and sysfs shows it as a [`ConfigFile`].
+/// Configuration space, through any transport: every [`Device`](crate::device::Device) has it, and sysfs provides it as a
+/// [`ConfigFile`].
 ///
-/// Words are little-endian there and in the host's order here.
+/// Words are little-endian in it and in the host's order in these functions.
 pub trait ConfigSpace {
-    /// The device's name, for messages.
+    /// Returns the device's name, for messages.
     fn device_name(&self) -> &str;
 
     /// Reads `data.len()` bytes.
     ///
     /// # Errors
-    /// The range is not in it, or the way in's errors.
+    /// The range is outside of it, or the transport's errors.
     fn read_bytes(&self, offset: u16, data: &mut [u8]) -> Result<()>;
 
     /// Writes `data`.
     ///
     /// # Safety
-    /// As [`Device::config_write`](crate::device::Device::config_write): the caller drives the function, or nobody does.
+    /// The caller owes the same as for [`Device::config_write`](crate::device::Device::config_write): it drives the
+    /// function, or nobody does.
     ///
     /// # Errors
-    /// The range is not in it, or the way in's errors.
+    /// The range is outside of it, or the transport's errors.
     unsafe fn write_bytes(&self, offset: u16, data: &[u8]) -> Result<()>;
 
     /// Reads a byte.
     ///
     /// # Errors
-    /// As [`read_bytes`](Self::read_bytes).
+    /// Those of [`read_bytes`](Self::read_bytes).
     fn config_u8(&self, offset: u16) -> Result<u8> {
         let mut data = [0; 1];
         self.read_bytes(offset, &mut data).map(|()| data[0])
@@ -110,7 +112,7 @@ pub trait ConfigSpace {
     /// Reads 16 bits.
     ///
     /// # Errors
-    /// As [`read_bytes`](Self::read_bytes).
+    /// Those of [`read_bytes`](Self::read_bytes).
     fn config_u16(&self, offset: u16) -> Result<u16> {
         let mut data = [0; 2];
         self.read_bytes(offset, &mut data).map(|()| u16::from_le_bytes(data))
@@ -119,7 +121,7 @@ pub trait ConfigSpace {
     /// Reads 32 bits.
     ///
     /// # Errors
-    /// As [`read_bytes`](Self::read_bytes).
+    /// Those of [`read_bytes`](Self::read_bytes).
     fn config_u32(&self, offset: u16) -> Result<u32> {
         let mut data = [0; 4];
         self.read_bytes(offset, &mut data).map(|()| u32::from_le_bytes(data))
@@ -128,31 +130,31 @@ pub trait ConfigSpace {
     /// Writes 16 bits.
     ///
     /// # Safety
-    /// As [`write_bytes`](Self::write_bytes).
+    /// The caller owes the same as for [`write_bytes`](Self::write_bytes).
     ///
     /// # Errors
-    /// As [`write_bytes`](Self::write_bytes).
+    /// Those of [`write_bytes`](Self::write_bytes).
     unsafe fn set_config_u16(&self, offset: u16, value: u16) -> Result<()> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller owes what `write_bytes` requires.
         unsafe { self.write_bytes(offset, &value.to_le_bytes()) }
     }
 
     /// Writes 32 bits.
     ///
     /// # Safety
-    /// As [`write_bytes`](Self::write_bytes).
+    /// The caller owes the same as for [`write_bytes`](Self::write_bytes).
     ///
     /// # Errors
-    /// As [`write_bytes`](Self::write_bytes).
+    /// Those of [`write_bytes`](Self::write_bytes).
     unsafe fn set_config_u32(&self, offset: u16, value: u32) -> Result<()> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller owes what `write_bytes` requires.
         unsafe { self.write_bytes(offset, &value.to_le_bytes()) }
     }
 
-    /// The command register (its bits: [`command`](mod@command)).
+    /// Reads the command register (its bits: [`command`](mod@command)).
     ///
     /// # Errors
-    /// [`Error::Gone`] when the vendor id beside it reads all-ones, and those of [`read_bytes`](Self::read_bytes).
+    /// [`Error::Gone`] when the vendor id beside it reads all ones, and those of [`read_bytes`](Self::read_bytes).
     fn command(&self) -> Result<u16> {
         if self.config_u16(offset::VENDOR)? == u16::MAX {
             return Err(gone(self, "reading its command register"));
@@ -160,17 +162,17 @@ pub trait ConfigSpace {
         self.config_u16(offset::COMMAND)
     }
 
-    /// The capabilities in the first 256 bytes, in the order of their list.
+    /// Iterates over the capabilities in the first 256 bytes, in the order of their list.
     fn capabilities(&self) -> CapabilityIter<'_, Self> {
         CapabilityIter { config: self, next: None, seen: 0 }
     }
 
-    /// The capabilities from 100h on, in the order of their list; none where configuration space ends before.
+    /// Iterates over the capabilities from 100h on, in the order of their list; none if configuration space ends before.
     fn extended_capabilities(&self) -> ExtendedCapabilityIter<'_, Self> {
-        ExtendedCapabilityIter { config: self, next: offset::EXTENDED, left: (4096 - 256) / 4 }
+        ExtendedCapabilityIter { config: self, next: offset::EXTENDED, max_entries: (4096 - 256) / 4 }
     }
 
-    /// The offset of the first capability with this id (see [`cap`]).
+    /// Returns the offset of the first capability with this id (see [`cap`]).
     ///
     /// # Errors
     /// Those of the walk up to it.
@@ -178,7 +180,7 @@ pub trait ConfigSpace {
         find(self.capabilities(), id)
     }
 
-    /// The offset of the first extended capability with this id (see [`ext_cap`]).
+    /// Returns the offset of the first extended capability with this id (see [`ext_cap`]).
     ///
     /// # Errors
     /// Those of the walk up to it.
@@ -203,21 +205,21 @@ fn gone(config: &(impl ConfigSpace + ?Sized), operation: &str) -> Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capability {
-    /// What it is: see [`cap`] or [`ext_cap`].
+    /// The capability's id: see [`cap`] or [`ext_cap`].
     pub id: u16,
-    /// Where it starts.
+    /// Offset of its first byte.
     pub offset: u16,
-    /// The version of an extended capability; 0 in the others, which have none.
+    /// The version of an extended capability; 0 for the others, which have none.
     pub version: u8,
 }
 
-/// Walks the capabilities of the first 256 bytes; ends after an error.
+/// Walks the capabilities of the first 256 bytes, and ends after an error.
 #[derive(Debug)]
 pub struct CapabilityIter<'a, C: ?Sized> {
     config: &'a C,
-    /// Where the next one is, 0 at the end; `None` before the first.
+    /// Offset of the next one, 0 at the end; `None` before the first.
     next: Option<u8>,
-    /// A bit for each dword that a capability was found at.
+    /// A bit for each dword at which a capability was found.
     seen: u64,
 }
 
@@ -270,14 +272,14 @@ impl<C: ConfigSpace + ?Sized> Iterator for CapabilityIter<'_, C> {
     }
 }
 
-/// Walks the capabilities from 100h on; ends after an error.
+/// Walks the capabilities from 100h on, and ends after an error.
 #[derive(Debug)]
 pub struct ExtendedCapabilityIter<'a, C: ?Sized> {
     config: &'a C,
-    /// Where the next one is, 0 at the end.
+    /// Offset of the next one, 0 at the end.
     next: u16,
-    /// More entries than there is room for: the list has a loop.
-    left: u16,
+    /// Limit on the number of entries: a list that exceeds it has a loop.
+    max_entries: u16,
 }
 
 impl<C: ConfigSpace + ?Sized> ExtendedCapabilityIter<'_, C> {
@@ -294,12 +296,13 @@ impl<C: ConfigSpace + ?Sized> ExtendedCapabilityIter<'_, C> {
         if at < offset::EXTENDED {
             return Err(broken("one is below 0x100, at"));
         }
-        self.left = self.left.checked_sub(1).ok_or_else(|| broken("the list has a loop through"))?;
+        self.max_entries =
+            self.max_entries.checked_sub(1).ok_or_else(|| broken("the list has a loop through"))?;
         let header = match self.config.config_u32(at) {
             Err(Error::OutOfRange { .. }) if at == offset::EXTENDED => 0,
             other => other?,
         };
-        // All-ones where nothing answers: a function whose configuration space ends at 256 bytes.
+        // All ones: configuration space ends at 256 bytes.
         if header == 0 || header == u32::MAX {
             self.next = 0;
             return Ok(None);
@@ -321,7 +324,7 @@ impl<C: ConfigSpace + ?Sized> Iterator for ExtendedCapabilityIter<'_, C> {
     }
 }
 
-/// Configuration space as sysfs's `config` file shows it.
+/// Configuration space through sysfs's `config` file.
 #[derive(Debug)]
 pub struct ConfigFile {
     device: String,
@@ -329,7 +332,7 @@ pub struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// Opens `path`: to read and write where that is allowed, otherwise to read.
+    /// Opens `path` for reading and writing if that is allowed, otherwise for reading.
     pub(super) fn open(device: String, path: &Path) -> Result<Self> {
         let file = match OpenOptions::new().read(true).write(true).open(path) {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => File::open(path),
@@ -353,7 +356,7 @@ impl ConfigSpace for ConfigFile {
                 "reading configuration space at {offset:#x} (only root reads more than its first 64 bytes)"
             );
             match e.kind() {
-                // The file's size says how much there is, whoever asks.
+                // The file's size is that of configuration space, for every user.
                 io::ErrorKind::UnexpectedEof => match self.file.metadata() {
                     Ok(meta) if u64::from(offset) + data.len() as u64 > meta.len() => Error::OutOfRange {
                         device: self.device.clone(),

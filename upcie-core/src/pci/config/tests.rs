@@ -11,7 +11,7 @@ impl Fake {
         fake
     }
 
-    /// With a standard list: id and offset of each.
+    /// Makes one with a standard list of the given ids and offsets.
     fn with_list(list: &[(u8, u8)]) -> Self {
         let fake = Self::new(4096);
         fake.set_u16(offset::STATUS, STATUS_CAPABILITIES).unwrap();
@@ -27,12 +27,12 @@ impl Fake {
 
 impl Fake {
     fn set_u16(&self, offset: u16, value: u16) -> Result<()> {
-        // SAFETY: there is no device.
+        // SAFETY: no device is behind this memory.
         unsafe { self.set_config_u16(offset, value) }
     }
 
     fn set_u32(&self, offset: u16, value: u32) -> Result<()> {
-        // SAFETY: there is no device.
+        // SAFETY: no device is behind this memory.
         unsafe { self.set_config_u32(offset, value) }
     }
 }
@@ -63,7 +63,7 @@ impl ConfigSpace for Fake {
 }
 
 #[test]
-fn the_list_is_walked_in_its_order() {
+fn capabilities_are_found_in_list_order() {
     let fake = Fake::with_list(&[(0x11, 0x80), (0x01, 0x40), (0x10, 0xfc)]);
     let all: Vec<_> = fake.capabilities().map(|c| c.map(|c| (c.id, c.offset)).unwrap()).collect();
     assert_eq!(all, [(cap::MSIX, 0x80), (cap::POWER_MANAGEMENT, 0x40), (cap::PCIE, 0xfc)]);
@@ -79,14 +79,14 @@ fn reserved_low_bits_of_a_link_are_ignored() {
 }
 
 #[test]
-fn without_the_status_bit_there_is_no_list() {
+fn without_the_status_bit_the_list_is_empty() {
     let fake = Fake::with_list(&[(0x11, 0x80)]);
     fake.set_u16(offset::STATUS, 0).unwrap();
     assert!(fake.capabilities().next().is_none());
 }
 
 #[test]
-fn a_loop_and_a_link_into_the_header_end_the_walk_with_an_error() {
+fn a_loop_and_a_link_into_the_header_are_errors() {
     for list in [&[(0x11, 0x80), (0x01, 0x40), (0x10, 0x80)][..], &[(0x01, 0x40), (0x10, 0x40)], &[(1, 0x3c)]]
     {
         let fake = Fake::with_list(list);
@@ -98,13 +98,13 @@ fn a_loop_and_a_link_into_the_header_end_the_walk_with_an_error() {
 }
 
 #[test]
-fn all_ones_is_a_device_that_is_gone() {
+fn all_ones_means_the_device_is_gone() {
     let fake = Fake::new(4096);
     fake.0.borrow_mut().fill(0xff);
     assert!(matches!(fake.capabilities().next(), Some(Err(Error::Gone { .. }))));
     assert!(matches!(fake.command(), Err(Error::Gone { .. })));
     assert!(fake.extended_capabilities().next().is_none());
-    // Gone in the middle of the walk.
+    // Gone during the walk.
     let fake = Fake::with_list(&[(0x11, 0x80)]);
     fake.set_u16(0x80, u16::MAX).unwrap();
     assert!(matches!(fake.capabilities().next(), Some(Err(Error::Gone { .. }))));
@@ -125,7 +125,7 @@ fn the_extended_list_is_walked() {
 
 #[test]
 fn a_broken_extended_list_ends_with_an_error() {
-    // To itself, to and fro, and below 100h.
+    // A link to itself, a cycle of two, and a link below 100h.
     for (first, second) in [(0x1001_0001, 0), (0x1481_0001, 0x1001_0003), (0x0401_0001, 0)] {
         let fake = Fake::new(4096);
         fake.set_u32(0x100, first).unwrap();
@@ -136,7 +136,7 @@ fn a_broken_extended_list_ends_with_an_error() {
 }
 
 #[test]
-fn sysfs_shows_it_as_a_file() {
+fn a_sysfs_config_file_is_configuration_space() {
     let path = std::env::temp_dir().join(format!("upcie-config-{}", std::process::id()));
     let fake = Fake::with_list(&[(0x11, 0x80)]);
     fs::write(&path, &fake.0.borrow()[..256]).unwrap();
@@ -144,7 +144,7 @@ fn sysfs_shows_it_as_a_file() {
     assert_eq!(file.config_u16(offset::VENDOR).unwrap(), 0x1b36);
     assert_eq!(file.find_capability(cap::MSIX).unwrap(), Some(0x80));
     assert!(file.extended_capabilities().next().is_none());
-    // SAFETY: there is no device behind the file.
+    // SAFETY: no device is behind the file.
     unsafe { file.set_config_u16(offset::COMMAND, command::MEMORY) }.unwrap();
     assert_eq!(file.command().unwrap(), command::MEMORY);
     assert!(matches!(file.config_u32(254), Err(Error::OutOfRange { size: 256, .. })));

@@ -1,4 +1,4 @@
-//! A control group's limit on huge pages, which the pool's free pages say nothing of.
+//! The limit of a control group on huge pages, which is independent of the pool's free pages.
 
 use super::short_size;
 use std::{
@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Describes the limit of this process's control groups (version 2) that leaves fewer than `wanted` bytes of huge pages of
-/// `page` bytes; `None` where none does. See `hugetlb.<size>.max` in the kernel's `admin-guide/cgroup-v2.rst`.
+/// Describes the limit of this process's control groups (version 2) that leaves fewer than `wanted` bytes of huge pages
+/// of `page` bytes; `None` if none does. See `hugetlb.<size>.max` in the kernel's `admin-guide/cgroup-v2.rst`.
 pub(crate) fn limit(page: u64, wanted: u64) -> Option<String> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     limit_in(Path::new("/sys/fs/cgroup"), &groups, page, wanted)
@@ -25,7 +25,7 @@ fn limit_in(root: &Path, groups: &str, page: u64, wanted: u64) -> Option<String>
                 .parse()
                 .ok()
         };
-        // "max" is no number: no limit.
+        // "max" is not a number: no limit.
         if let Some(limit) = value("max") {
             let used = value("current").unwrap_or(0);
             if used.saturating_add(wanted) > limit {
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_s_limit_is_named_with_its_file() {
+    fn a_groups_limit_is_named_with_its_file() {
         let root = std::env::temp_dir().join(format!("upcie-cgroup-{}", std::process::id()));
         let leaf = root.join("pod/app");
         fs::create_dir_all(&leaf).unwrap();

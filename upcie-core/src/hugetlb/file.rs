@@ -14,7 +14,8 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-/// A file of huge pages with a name. It stays when this is dropped, and when the process ends: see [`remove`](Self::remove).
+/// A file of huge pages with a name. It stays when this is dropped, and when the process ends: see
+/// [`remove`](Self::remove).
 #[derive(Debug)]
 pub struct NamedFile {
     file: File,
@@ -22,27 +23,27 @@ pub struct NamedFile {
     len: u64,
 }
 
-/// A named file that a process left behind, or has still.
+/// A named file that a process left behind, or still has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Leftover {
-    /// The device that was told of it.
+    /// The device that may access it.
     pub bdf: Bdf,
-    /// The process that made it; its id may have gone to another process since.
+    /// The process that made it; another process may have its id by now.
     pub pid: u32,
-    /// Where it is.
+    /// The file's path.
     pub path: PathBuf,
-    /// Its bytes.
+    /// The file's length in bytes.
     pub bytes: u64,
     /// Bytes of its pages.
     pub page_bytes: u64,
 }
 
-/// Makes a file of at least `len` bytes, rounded up to whole pages, for the device at `bdf`: new, zeroed, all of its pages present,
-/// mode 0600, named as the [module](super) says.
+/// Makes a new file of at least `len` bytes, rounded up to whole pages, for the device at `bdf`: zeroed, with all of its
+/// pages present, mode 0600, named as the [module](super) says.
 ///
 /// # Errors
-/// [`Error::Memory`] when there are not enough pages: it says how many there are and how to get more; then, as after every error, no
+/// [`Error::Memory`] when too few pages are free: it says how many there are and how to get more. After every error no
 /// file is left.
 pub fn create_file(mount: &Mount, bdf: Bdf, len: u64) -> Result<NamedFile> {
     let (path, file) = new_file(&mount.path, bdf)?;
@@ -59,7 +60,7 @@ pub fn create_file(mount: &Mount, bdf: Bdf, len: u64) -> Result<NamedFile> {
         Ok(len) => Ok(NamedFile { file, path, len }),
         Err(error) => {
             unlink(&path)?;
-            // The pages that it had got are free again, and are counted so.
+            // Frees the pages that it got, so that the message counts them.
             drop(file);
             Err(Error::Memory {
                 what: format!(
@@ -74,15 +75,15 @@ pub fn create_file(mount: &Mount, bdf: Bdf, len: u64) -> Result<NamedFile> {
     }
 }
 
-/// All named files on all hugetlbfs mounts, whether or not their processes live.
+/// Lists all named files on all hugetlbfs mounts, whether or not their processes live.
 ///
 /// # Errors
-/// Those of [`mounts`], and [`Error::Os`] when one can't be listed: what is there is not known then.
+/// Those of [`mounts`], and [`Error::Os`] when a mount can't be listed, because its files are unknown then.
 pub fn leftovers() -> Result<Vec<Leftover>> {
     let mut found = Vec::new();
     let mut seen = Vec::new();
     for mount in mounts()? {
-        // The same file system in a second place.
+        // The same file system may be mounted a second time.
         for leftover in mount.leftovers()? {
             let name = (mount.device, leftover.path.file_name().map(ToOwned::to_owned));
             if !seen.contains(&name) {
@@ -95,12 +96,12 @@ pub fn leftovers() -> Result<Vec<Leftover>> {
 }
 
 impl Mount {
-    /// The named files in this mount.
+    /// Lists the named files in this mount.
     ///
     /// # Errors
     /// [`Error::Os`] when its directory can't be listed.
     pub fn leftovers(&self) -> Result<Vec<Leftover>> {
-        let failed = |e| Error::os(self.path.display().to_string(), "looking for files left behind", e);
+        let failed = |e| Error::os(self.path.display().to_string(), "listing the files of DMA memory", e);
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(failed)? {
             let entry = entry.map_err(failed)?;
@@ -121,64 +122,65 @@ impl Mount {
 }
 
 impl Leftover {
-    /// Gives its pages back, once the last process that has it mapped lets it go.
+    /// Removes the file. Its pages are freed when the last process unmaps it.
     ///
-    /// The caller knows that the device will not write to them any more: that it is off the bus, or its controller stopped.
+    /// The caller knows that the device does not write to them any more: its bus mastering is off, or its controller has
+    /// stopped.
     ///
     /// # Errors
-    /// The system's; a file that is gone already is none.
+    /// The system's errors; a file that is already gone is not an error.
     pub fn remove(self) -> Result<()> {
         unlink(&self.path)
     }
 
-    /// Gives the file a name for `device` too: it then stays until both names are removed.
+    /// Adds a name for `device`, so that the file stays until both names are removed.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub(crate) fn also_for(&self, device: Bdf) -> Result<()> {
         also_for(&self.path, device)
     }
 }
 
 impl NamedFile {
-    /// The file, which has all of its pages.
+    /// Returns the file, which has all of its pages.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Where it is.
+    /// Returns the file's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its bytes, whole pages.
+    /// Returns the length in bytes: whole pages.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Never: there is at least one page.
+    /// Returns `false`: there is at least one page.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Gives it a name for `device` too, which may be told of it as well: what frees the memory of the one device leaves
-    /// it then until the other is off the bus, too.
+    /// Adds a name for `device`, which may access the file too: freeing the memory of one device then leaves the file
+    /// until the other's bus mastering is off, too.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub fn also_for(&self, device: Bdf) -> Result<()> {
         also_for(&self.path, device)
     }
 
-    /// Takes its names away: the pages go back with the last descriptor and mapping of them.
+    /// Removes its names: the pages are freed with the last descriptor and mapping of them.
     ///
-    /// The caller knows that the device will not write to them any more, or that the memory stays mapped until then.
+    /// The caller knows that the device does not write to them any more, or keeps the memory mapped until then.
     ///
     /// # Errors
-    /// The system's; a file that is gone already is none.
+    /// The system's errors; a file that is already gone is not an error.
     pub fn remove(&self) -> Result<()> {
         unlink(&self.path)?;
-        let failed = |e| Error::os(self.path.display().to_string(), "looking for its other names", e);
+        let failed = |e| Error::os(self.path.display().to_string(), "listing its other names", e);
         let data = self.file.metadata().map_err(failed)?;
         let directory = self.path.parent().filter(|_| data.nlink() > 0);
         for entry in directory.map(fs::read_dir).transpose().map_err(failed)?.into_iter().flatten() {
@@ -197,7 +199,7 @@ impl AsFd for NamedFile {
     }
 }
 
-/// Creates a file under the next name that is free.
+/// Creates a file under the next unused name.
 fn new_file(directory: &Path, bdf: Bdf) -> Result<(PathBuf, File)> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
@@ -205,7 +207,7 @@ fn new_file(directory: &Path, bdf: Bdf) -> Result<(PathBuf, File)> {
         let path = directory.join(format!("upcie-{bdf}-{}-{number}", std::process::id()));
         match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
             Ok(file) => return Ok((path, file)),
-            // Of a process that had this id before, or has it in another namespace.
+            // The name belongs to a process that had this id before, or has it in another namespace.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && number < u32::MAX => {}
             Err(e) => {
                 return Err(Error::os(path.display().to_string(), "creating a file of huge pages", e));
@@ -214,7 +216,7 @@ fn new_file(directory: &Path, bdf: Bdf) -> Result<(PathBuf, File)> {
     }
 }
 
-/// A second name for the file at `path`, which has one for another device.
+/// Adds a name for `device` to the file at `path`, which has one for another device.
 fn also_for(path: &Path, device: Bdf) -> Result<()> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let mut parts = name.rsplitn(3, '-');
@@ -222,7 +224,7 @@ fn also_for(path: &Path, device: Bdf) -> Result<()> {
     let link = path.with_file_name(format!("upcie-{device}-{pid}-{number}"));
     let file = |path: &Path| fs::symlink_metadata(path).map(|data| (data.dev(), data.ino())).ok();
     match fs::hard_link(path, &link) {
-        // It has it already.
+        // The file already has this name.
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && file(path) == file(&link) => Ok(()),
         other => other.map_err(|e| {
             Error::os(path.display().to_string(), format!("naming it {} too", link.display()), e)
@@ -237,7 +239,7 @@ fn unlink(path: &Path) -> Result<()> {
     }
 }
 
-/// What to say when there are not enough pages.
+/// Explains why `wanted` bytes of pages are not available.
 fn shortage(mount: &Mount, wanted: u64) -> String {
     let size = short_size(mount.page_bytes);
     if let Some(limit) = super::limit(mount.page_bytes, wanted) {
@@ -254,16 +256,16 @@ fn shortage(mount: &Mount, wanted: u64) -> String {
     let global = |pool: &super::Pool| pool.page_bytes == mount.page_bytes && pool.node.is_none();
     match pools().ok().and_then(|pools| pools.into_iter().find(global)) {
         Some(pool) => format!(
-            "{} of {} pages are free; as root: hugepages setup --size {size} --count N, and `hugepages info` says \
-             who has the others",
+            "{} of {} pages are free; as root: hugepages setup --size {size} --count N, and `hugepages info` shows \
+             who uses the others",
             pool.available(),
             pool.total
         ),
-        None => format!("how many pages of {size} there are is not known"),
+        None => format!("the number of pages of {size} is unknown"),
     }
 }
 
-/// The device and the process in `upcie-<bdf>-<pid>-<n>`; `None` for any other name.
+/// Parses the device and the process from `upcie-<bdf>-<pid>-<n>`; `None` for any other name.
 pub(super) fn parse_name(name: &str) -> Option<(Bdf, u32)> {
     let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let (rest, number) = name.strip_prefix("upcie-")?.rsplit_once('-')?;
@@ -271,7 +273,7 @@ pub(super) fn parse_name(name: &str) -> Option<(Bdf, u32)> {
     if !plain(number) || !plain(pid) {
         return None;
     }
-    // The form that is written, and no other that would parse.
+    // Accept only the form that is written, although others would parse.
     let parsed: Bdf = bdf.parse().ok()?;
     (parsed.to_string() == bdf).then_some((parsed, pid.parse().ok()?))
 }

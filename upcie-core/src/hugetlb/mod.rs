@@ -1,10 +1,11 @@
-//! Huge pages as the kernel gives them out (hugetlb): its pools, the mounts, and named files of them.
+//! The kernel's huge pages (hugetlb): their pools, their mounts, and named files of them.
 //!
-//! Memory that a device reaches without an IOMMU must outlive the process that set the device to work, because nothing
-//! stops a device whose process was killed. It is therefore a *named* file, directly in the directory of a hugetlbfs
-//! mount: `upcie-<bdf>-<pid>-<n>`, for instance `upcie-0000:01:00.0-4711-0`, mode 0600. It stays until someone who knows
-//! that the device is off the bus removes it: the program itself, the next one that opens the device, or
-//! `hugepages release`. Memory that several devices may be told of has a name for each, and stays until the last is gone.
+//! Memory that a device accesses without an IOMMU must outlive its process, because a device does not stop when its
+//! process is killed. It is therefore a *named* file, directly in the directory of a hugetlbfs mount:
+//! `upcie-<bdf>-<pid>-<n>`, for instance `upcie-0000:01:00.0-4711-0`, mode 0600. The file stays until a program removes
+//! it that knows that the device's bus mastering is off: the program itself, the next one that opens the device, or
+//! `hugepages release`. Memory that several devices may access has a name for each, and stays until the last name is
+//! removed.
 
 mod cgroup;
 mod file;
@@ -19,7 +20,7 @@ pub use mount::{Mount, mount_for, mounts};
 pub(crate) use pool::look;
 pub use pool::{Pool, pool, pools};
 
-/// A page size as `hugepages` and the mount option `pagesize=` take it: `2M`, `1G`, `64K`.
+/// Formats a page size as `hugepages` and the mount option `pagesize=` take it: `2M`, `1G`, `64K`.
 fn short_size(bytes: u64) -> String {
     match bytes {
         b if b >= 1 << 30 && b % (1 << 30) == 0 => format!("{}G", b >> 30),

@@ -1,4 +1,4 @@
-//! Where hugetlbfs is mounted (proc_pid_mountinfo(5)).
+//! The mounts of hugetlbfs (proc_pid_mountinfo(5)).
 
 use super::short_size;
 use crate::{Error, Result, page::PageSize};
@@ -17,45 +17,45 @@ use std::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Mount {
-    /// Its directory.
+    /// The mount's directory.
     pub path: PathBuf,
-    /// Bytes of the pages that its files are made of.
+    /// Bytes of the pages of its files.
     pub page_bytes: u64,
-    /// Whether this process may create files directly in it.
+    /// Set if this process may create files directly in it.
     pub is_writable: bool,
     /// The device number of the file system, as in `st_dev`.
     pub device: u64,
 }
 
-/// The hugetlbfs mounts that this process sees, in the order of the kernel's list; those that another mount hides are left
-/// out.
+/// Lists the hugetlbfs mounts that this process sees, in the order of the kernel's list, without mounts that another
+/// mount hides.
 ///
 /// # Errors
-/// `/proc` can't be read, or says what this can't parse.
+/// `/proc` can't be read, or has an unexpected format.
 pub fn mounts() -> Result<Vec<Mount>> {
     mounts_in(Path::new("/proc/self/mountinfo"))
 }
 
-/// The first mount with pages of this size that this process may create files in, and in which nobody but its user and root
-/// may rename or remove them: a device still writes to the pages of a file when its process has been killed, and only its
-/// name keeps them from going back to the system.
+/// Returns the first mount with pages of this size in which this process can create files, and nobody but its user and
+/// root can rename or remove them. A device still writes to the pages of a file when its process has been killed, and
+/// only the file's name keeps the system from reusing them.
 ///
 /// # Errors
-/// [`Error::Unusable`] when there is none: it says why each one does not do, and how to make one. Those of [`mounts`].
+/// [`Error::Unusable`] when no mount qualifies: it says why each one does not, and how to make one. Those of [`mounts`].
 pub fn mount_for(page: PageSize) -> Result<Mount> {
     choose(mounts()?, page)
 }
 
 impl Mount {
-    /// Bytes that files in it may have in all, and how many of them are left, where the mount limits them (`size=`). Otherwise only
-    /// the pool does.
+    /// Returns the total bytes of files in it and how many of them are left, if the mount limits them (`size=`);
+    /// otherwise only the pool is a limit.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub fn limit(&self) -> Result<Option<(u64, u64)>> {
         let stat = nix::sys::statvfs::statvfs(&self.path)
             .map_err(|e| Error::os(self.path.display().to_string(), "asking for its space", e))?;
-        // Without a limit the kernel says 0 blocks, and without a maximum but with a minimum, -1.
+        // Without a limit the kernel reports 0 blocks; with a minimum but no maximum it reports -1.
         let blocks = stat.blocks();
         let limited = blocks != 0 && blocks.checked_mul(self.page_bytes).is_some();
         Ok(limited.then(|| (blocks * self.page_bytes, stat.blocks_free().saturating_mul(self.page_bytes))))
@@ -83,8 +83,8 @@ pub(super) fn choose(mounts: Vec<Mount>, page: PageSize) -> Result<Mount> {
     }
     Err(unusable(match (open_to_others.is_empty(), refused.first()) {
         (false, _) => format!(
-            "others could rename or remove its files, whose pages would then go back to the system under a device that \
-             still writes to them ({}); as root: hugepages mount --size {size} DIRECTORY, a new one that only root may \
+            "others could rename or remove its files, so that the system would reuse pages to which a device still writes \
+             ({}); as root: hugepages mount --size {size} DIRECTORY, with a new directory that only root may \
              write to, such as /dev/hugepages{size}-root",
             open_to_others.join("; ")
         ),
@@ -96,19 +96,20 @@ pub(super) fn choose(mounts: Vec<Mount>, page: PageSize) -> Result<Mount> {
     }))
 }
 
-/// Who but this process's user and root may rename or remove a file in `directory` that is this user's, or one of the
-/// directories on the way to it (in a mount namespace of their own, which takes the mount away here); `None` if nobody.
+/// Describes who besides this process's user and root can rename or remove a file of this user in `directory`, or one of
+/// its parent directories (in a mount namespace of their own, which takes the mount away here, too); `None` if nobody
+/// can.
 fn others(directory: &Path) -> Result<Option<String>> {
     let me = nix::unistd::geteuid().as_raw();
     for path in directory.ancestors() {
         let data = fs::metadata(path)
-            .map_err(|e| Error::os(path.display().to_string(), "asking who may write to it", e))?;
+            .map_err(|e| Error::os(path.display().to_string(), "checking who may write to it", e))?;
         let (user, mode) = (data.uid(), data.mode());
         let whose = if path == directory { "it".into() } else { path.display().to_string() };
         if user != me && user != 0 {
             return Ok(Some(format!("{whose} belongs to user {user}")));
         }
-        // In a sticky directory the file's owner alone may, and the directory's.
+        // In a sticky directory only the owners of the file and of the directory can.
         if mode & 0o022 != 0 && mode & libc::S_ISVTX == 0 {
             return Ok(Some(format!("{whose} has mode {:04o}", mode & 0o7777)));
         }
@@ -122,7 +123,7 @@ pub(super) fn mounts_in(mountinfo: &Path) -> Result<Vec<Mount>> {
     let mut found = Vec::new();
     for line in text.split(|&byte| byte == b'\n') {
         let Some(entry) = Entry::parse(line) else { continue };
-        // Gone meanwhile, under another mount, or behind a directory that this process may not search.
+        // The mount is gone, hidden by another mount, or behind a directory that this process may not search.
         if fs::metadata(&entry.path).map(|data| data.dev()).ok() != Some(entry.device) {
             continue;
         }
@@ -149,7 +150,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// A line of mountinfo; `None` for other file systems.
+    /// Parses a line of mountinfo; `None` for other file systems.
     fn parse(line: &[u8]) -> Option<Self> {
         let mut words = line.split(|&byte| byte == b' ');
         let device = std::str::from_utf8(words.nth(2)?).ok()?;
@@ -169,7 +170,7 @@ impl Entry {
     }
 }
 
-/// `2M`, `1024M`, `64K`, as hugetlbfs shows its page size.
+/// Parses a page size as hugetlbfs shows it: `2M`, `1024M`, `64K`.
 fn parse_size(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: u64 = match &text[digits.len()..] {
@@ -182,7 +183,7 @@ fn parse_size(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
-/// Spaces, tabs, newlines and backslashes stand as `\` and three octal digits.
+/// Decodes a path, in which spaces, tabs, newlines and backslashes are `\` and three octal digits.
 fn unescape(word: &[u8]) -> PathBuf {
     let mut path = Vec::with_capacity(word.len());
     let mut rest = word;

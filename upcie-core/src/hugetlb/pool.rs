@@ -7,42 +7,42 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The huge pages of one size, of the whole machine or of one NUMA node: a snapshot.
+/// A snapshot of the huge pages of one size, of the whole machine or of one NUMA node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pool {
     /// Bytes of a page.
     pub page_bytes: u64,
-    /// The node; `None` for the pool of the whole machine, which is the sum of its nodes'.
+    /// The node; `None` for the pool of the whole machine, which is the sum of its nodes' pools.
     pub node: Option<u32>,
-    /// Pages in the pool, used or not, those beyond its size (`surplus`) included.
+    /// Pages in the pool, used or not, including those beyond its size (`surplus`).
     pub total: u64,
-    /// Pages that nobody has.
+    /// Unused pages.
     pub free: u64,
-    /// Free pages that were promised to a mapping and not touched yet; the kernel doesn't count them by node.
+    /// Free pages that are reserved for a mapping but not used yet; the kernel does not count them by node.
     pub reserved: Option<u64>,
-    /// Pages beyond the pool's size: they go back to the system when they are freed.
+    /// Pages beyond the pool's size: the system gets them back when they are freed.
     pub surplus: u64,
     path: PathBuf,
 }
 
-/// All pools, by page size, the machine's before its nodes'. None where the kernel has no huge pages.
+/// Lists all pools by page size, the machine's before its nodes'; none if the kernel has no huge pages.
 ///
 /// # Errors
-/// sysfs can't be read, or says what this can't parse.
+/// sysfs can't be read, or has an unexpected format.
 pub fn pools() -> Result<Vec<Pool>> {
     pools_below(Path::new("/sys"))
 }
 
-/// The pool of pages of this size, of the machine or of a node.
+/// Returns the pool of pages of this size, of the machine or of a node.
 ///
 /// # Errors
-/// [`Error::Unusable`] when there is no such pool: it says which there are. Those of [`pools`].
+/// [`Error::Unusable`] when that pool does not exist: it lists the existing ones. Those of [`pools`].
 pub fn pool(page: PageSize, node: Option<u32>) -> Result<Pool> {
     find(pools()?, page, node)
 }
 
-/// The same without an error to explain it: nothing but this pool is read.
+/// Reads only this pool; `None` on any error.
 pub(crate) fn look(page: PageSize, node: Option<u32>) -> Option<Pool> {
     let bytes = page.bytes() as u64;
     let parent = node.map_or("kernel/mm".into(), |node| format!("devices/system/node/node{node}"));
@@ -51,7 +51,7 @@ pub(crate) fn look(page: PageSize, node: Option<u32>) -> Option<Pool> {
 }
 
 impl PageSize {
-    /// Huge pages of this size that are free now, and in all; `None` for small pages and where the kernel has none of
+    /// Returns the free huge pages of this size, and all of them; `None` for small pages, and if the kernel has none of
     /// this size.
     pub fn available(self) -> Option<(u64, u64)> {
         let pool = look(self, None)?;
@@ -60,28 +60,28 @@ impl PageSize {
 }
 
 impl Pool {
-    /// The page size, where it is one that DMA memory can be made of.
+    /// Returns the page size, if DMA memory can be made of it.
     pub fn page_size(&self) -> Option<PageSize> {
         [PageSize::Huge2M, PageSize::Huge1G].into_iter().find(|page| page.bytes() as u64 == self.page_bytes)
     }
 
-    /// Free pages that nobody was promised.
+    /// Returns the number of free pages that are not reserved.
     pub fn available(&self) -> u64 {
         self.free.saturating_sub(self.reserved.unwrap_or(0))
     }
 
-    /// The file that says how many pages there are to be: `nr_hugepages`.
+    /// Returns the path of `nr_hugepages`, which sets the number of pages.
     pub fn file(&self) -> PathBuf {
         self.path.join("nr_hugepages")
     }
 
-    /// Asks for `count` pages in all and reads the pool again; returns how many there are now.
+    /// Requests `count` pages in all, reads the pool again, and returns the present number.
     ///
-    /// The kernel makes as many as it finds memory for and calls that success: fewer are no error here either. More than
-    /// `count` are left where pages are in use: they go as they are freed.
+    /// The kernel makes as many as it has memory for and reports success, so fewer are no error here either. If pages
+    /// beyond `count` are in use, they are freed later.
     ///
     /// # Errors
-    /// [`Error::Os`]: without root, or where pages of this size can't be made while the system runs.
+    /// [`Error::Os`] without root, or if pages of this size can't be made while the system runs.
     pub fn set(&mut self, count: u64) -> Result<u64> {
         let file = self.file();
         fs::write(&file, count.to_string()).map_err(|e| {
@@ -93,7 +93,7 @@ impl Pool {
                 }
                 _ => String::new(),
             };
-            Error::os(file.display().to_string(), format!("asking for {count} huge pages{way_out}"), e)
+            Error::os(file.display().to_string(), format!("requesting {count} huge pages{way_out}"), e)
         })?;
         *self = read_pool(self.path.clone(), self.page_bytes, self.node)?;
         Ok(self.total)
@@ -141,7 +141,7 @@ fn in_directory(directory: &Path, node: Option<u32>) -> Result<Vec<Pool>> {
         .collect()
 }
 
-/// What is in a directory, by name; nothing where there is none.
+/// Lists a directory by name; nothing if it does not exist.
 fn entries(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
     let failed = |e| Error::os(directory.display().to_string(), "listing it", e);
     let list = match fs::read_dir(directory) {
@@ -177,6 +177,6 @@ fn count(path: &Path) -> Result<u64> {
     text.trim().parse().map_err(|_| Error::Protocol {
         device: path.display().to_string(),
         operation: "reading it".into(),
-        reason: format!("{:?} is not what the kernel writes there", text.trim()),
+        reason: format!("{:?} is not in the kernel's format", text.trim()),
     })
 }

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A directory of the test's own, removed when dropped.
+/// A directory for one test, removed when dropped.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -31,7 +31,7 @@ impl Dir {
         path
     }
 
-    /// A mount as far as the code can tell: a directory, and pages of 4 KiB.
+    /// Makes a mount as far as the code can tell: a directory, and pages of 4 KiB.
     fn mount(&self) -> Mount {
         let device = fs::metadata(&self.0).unwrap().dev();
         Mount { path: self.0.clone(), page_bytes: 4096, is_writable: true, device }
@@ -49,7 +49,7 @@ fn bdf() -> Bdf {
 }
 
 #[test]
-fn a_file_with_names_for_two_devices_stays_until_neither_may_write_to_it() {
+fn a_file_for_two_devices_stays_until_both_names_go() {
     let dir = Dir::new("names");
     let other: Bdf = "0000:02:00.0".parse().unwrap();
     let names = || dir.mount().leftovers().unwrap().into_iter().map(|file| file.bdf).collect::<Vec<_>>();
@@ -57,14 +57,14 @@ fn a_file_with_names_for_two_devices_stays_until_neither_may_write_to_it() {
     file.also_for(other).unwrap();
     file.also_for(other).expect("it has it already");
     assert_eq!(names(), [bdf(), other]);
-    // What is found to be left of the one device leaves it to the other.
+    // Removing a leftover of the one device keeps the file for the other.
     dir.mount().leftovers().unwrap().remove(0).remove().unwrap();
     assert_eq!(names(), [other]);
     assert_eq!(file.file().metadata().unwrap().nlink(), 1);
     let left = dir.mount().leftovers().unwrap().remove(0);
     left.also_for(bdf()).unwrap();
     assert_eq!(names(), [bdf(), other]);
-    // A name that somebody else's file has is no name for this one.
+    // A name that belongs to another file can't be added.
     let third: Bdf = "0000:03:00.0".parse().unwrap();
     let name = file.path().to_str().unwrap().replace("0000:01:00.0", "0000:03:00.0");
     fs::write(&name, "").unwrap();
@@ -74,12 +74,12 @@ fn a_file_with_names_for_two_devices_stays_until_neither_may_write_to_it() {
 }
 
 #[test]
-fn pools_are_those_of_the_machine_and_of_its_nodes() {
+fn pools_of_the_machine_and_its_nodes_are_listed() {
     let dir = Dir::new("pools");
     dir.pool("kernel/mm", 1 << 20, [1, 1, 0, 0]);
     dir.pool("kernel/mm", 2048, [64, 10, 4, 2]);
     let node = dir.pool("devices/system/node/node1", 2048, [32, 5, 0, 1]);
-    // The kernel doesn't count them by node.
+    // The kernel does not count them by node.
     fs::remove_file(node.join("resv_hugepages")).unwrap();
     fs::create_dir_all(dir.0.join("devices/system/node/power/hugepages/hugepages-2048kB")).unwrap();
     let pools = pools_below(&dir.0).unwrap();
@@ -89,7 +89,7 @@ fn pools_are_those_of_the_machine_and_of_its_nodes() {
         seen,
         [(2, None, 64, 10, Some(4), 2), (2, Some(1), 32, 5, None, 1), (1024, None, 1, 1, Some(0), 0)]
     );
-    assert_eq!((pools[0].available(), pools[1].available()), (6, 5), "what is promised is not free");
+    assert_eq!((pools[0].available(), pools[1].available()), (6, 5), "reserved pages are not available");
     assert_eq!(pools[2].page_size(), Some(PageSize::Huge1G));
     let error = find(pools.clone(), PageSize::Huge1G, Some(1)).unwrap_err().to_string();
     assert!(error.contains("1 GiB on node 1") && error.contains("2M on node 1"), "{error}");
@@ -101,21 +101,21 @@ fn pools_are_those_of_the_machine_and_of_its_nodes() {
 }
 
 #[test]
-fn setting_a_pool_tells_what_the_kernel_made_of_it() {
+fn setting_a_pool_returns_the_kernels_count() {
     let dir = Dir::new("set");
     let path = dir.pool("kernel/mm", 2048, [64, 10, 4, 0]);
     let mut pool = pools_below(&dir.0).unwrap().remove(0);
     assert_eq!(pool.set(100).unwrap(), 100);
     assert_eq!(fs::read_to_string(pool.file()).unwrap(), "100");
-    // One whose count stays as it is.
+    // A file whose count does not change.
     fs::remove_file(path.join("nr_hugepages")).unwrap();
     symlink("/dev/full", path.join("nr_hugepages")).unwrap();
     let error = pool.set(7).unwrap_err().to_string();
-    assert!(error.contains("asking for 7 huge pages"), "{error}");
-    assert_eq!(pool.total, 100, "nothing was learnt");
+    assert!(error.contains("requesting 7 huge pages"), "{error}");
+    assert_eq!(pool.total, 100, "the pool is unchanged");
 }
 
-/// A line of mountinfo for a directory that is there, and so on a known device.
+/// Makes a line of mountinfo for an existing directory, and so a known device.
 fn line(path: &Path, fstype: &str, options: &str) -> String {
     let device = fs::metadata(path).unwrap().dev();
     let (major, minor) = (libc::major(device), libc::minor(device));
@@ -124,7 +124,7 @@ fn line(path: &Path, fstype: &str, options: &str) -> String {
 }
 
 #[test]
-fn mounts_have_their_page_sizes_and_hidden_ones_are_left_out() {
+fn mounts_have_page_sizes_and_hidden_ones_are_skipped() {
     let dir = Dir::new("mounts");
     let (small, large) = (dir.0.join("with space"), dir.0.join("large"));
     fs::create_dir(&small).unwrap();
@@ -150,7 +150,7 @@ fn mounts_have_their_page_sizes_and_hidden_ones_are_left_out() {
 }
 
 #[test]
-fn the_first_writable_mount_is_taken_and_none_says_how_to_make_one() {
+fn the_first_writable_mount_is_chosen() {
     let dir = Dir::new("choose");
     let mount = |bytes, is_writable| Mount { page_bytes: bytes, is_writable, ..dir.mount() };
     let mounts = vec![mount(1 << 30, true), mount(2 << 20, false)];
@@ -164,7 +164,7 @@ fn the_first_writable_mount_is_taken_and_none_says_how_to_make_one() {
     assert!(choose(mounts, PageSize::Small).is_err());
 }
 
-/// Soundness R1: who owns the directory, or may write to it, could take the name of a file away.
+/// Soundness R1: an owner or writer of the directory could remove the name of a file.
 #[test]
 fn a_mount_that_others_can_change_is_refused() {
     let dir = Dir::new("others");
@@ -178,13 +178,13 @@ fn a_mount_that_others_can_change_is_refused() {
         mode(&inner, bits);
         assert_eq!(chosen().is_ok(), good, "{bits:o}");
     }
-    // So could who may replace a directory on the way there.
+    // The same is true for a user who can replace a parent directory.
     mode(&outer, 0o777);
     let text = chosen().unwrap_err().to_string();
     for part in [inner.to_str().unwrap(), outer.to_str().unwrap(), "mode 0777", "hugepages mount --size 2M"] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    // The next one that will do is taken.
+    // The next mount that qualifies is chosen.
     let good = dir.0.join("good");
     fs::create_dir(&good).unwrap();
     mode(&good, 0o755);
@@ -211,8 +211,8 @@ fn a_named_file_outlives_its_handle_and_is_found_again() {
     let kept = second.path().to_owned();
     drop(second);
     first.remove().unwrap();
-    first.remove().expect("gone is gone");
-    // What is not ours is left alone.
+    first.remove().expect("a removed file is no error");
+    // Foreign names are ignored.
     fs::write(dir.0.join("upcie-0000:01:00.0-1-x"), "").unwrap();
     fs::create_dir(dir.0.join("upcie-0000:01:00.0-1-1")).unwrap();
     symlink("/etc/passwd", dir.0.join("upcie-0000:01:00.0-1-2")).unwrap();
@@ -222,15 +222,15 @@ fn a_named_file_outlives_its_handle_and_is_found_again() {
     assert_eq!((left.bdf, left.pid, left.bytes), (bdf(), std::process::id(), 8192));
     assert_eq!(left.path, kept);
     left.clone().remove().unwrap();
-    left.remove().expect("gone is gone");
+    left.remove().expect("a removed file is no error");
     assert!(!kept.exists());
     let nowhere = Mount { path: dir.0.join("absent"), ..mount };
-    assert!(nowhere.leftovers().is_err(), "what can't be listed is not empty");
+    assert!(nowhere.leftovers().is_err(), "a failed listing is an error");
     assert!(create_file(&nowhere, bdf(), 1).is_err());
 }
 
 #[test]
-fn a_file_that_gets_no_memory_leaves_no_name() {
+fn a_file_without_memory_leaves_no_name() {
     let dir = Dir::new("none");
     let error = create_file(&dir.mount(), bdf(), u64::MAX).unwrap_err();
     assert!(matches!(error, Error::Memory { .. }), "{error}");
@@ -238,7 +238,7 @@ fn a_file_that_gets_no_memory_leaves_no_name() {
 }
 
 #[test]
-fn names_are_read_as_they_are_written() {
+fn written_names_are_parsed() {
     assert_eq!(parse_name("upcie-0000:01:00.0-4711-0"), Some((bdf(), 4711)));
     for name in [
         "upcie-0000:01:00.0-4711",
@@ -254,7 +254,7 @@ fn names_are_read_as_they_are_written() {
 }
 
 #[test]
-fn this_machine_can_be_read() {
+fn pools_and_mounts_of_this_machine_are_read() {
     for pool in pools().unwrap() {
         assert!(pool.free <= pool.total && pool.page_bytes > 4096, "{pool:?}");
     }

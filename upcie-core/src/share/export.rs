@@ -1,4 +1,4 @@
-//! The owner's side.
+//! The owner's side of a shared region.
 
 use super::message::Description;
 use crate::{
@@ -12,23 +12,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The longest deadline there is: later ones are the same, and no instant.
+/// The longest timeout: with a longer one `Instant` could overflow.
 const LATEST: Duration = Duration::from_secs(1 << 31);
 
 const SENDING: &str = "sending a region to another process";
 
 impl Region {
-    /// Sends it to the process at the other end of `to`, which takes it by
-    /// [`SharedRegion::import`](crate::share::SharedRegion::import): the descriptor of its file and the table of its device
-    /// addresses. Closing `to` takes it back, as far as the other process agrees to that; the other one holds on to the
-    /// memory as long as it likes, but not to the device.
+    /// Sends it to the process at the other end of `to`, which receives it with
+    /// [`SharedRegion::import`](crate::share::SharedRegion::import): the descriptor of its file and the table of its
+    /// device addresses. Closing `to` asks for the region back. The other process can keep the memory as long as it
+    /// likes, but not the device.
     ///
-    /// The region can be sent to several processes, over a connection each, and several regions over one connection.
+    /// The region can be sent to several processes, over one connection each, and several regions over one connection.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for memory that is not [shared](Self::is_shared), or in a device; [`Error::Timeout`] when the
-    /// other side does not take the message within `timeout`, [`Error::Gone`] when it is gone. After an error in the midst of
-    /// a message the connection is of no more use.
+    /// [`Error::Unsupported`] for memory that is not [shared](Self::is_shared), or in a device; [`Error::Timeout`] when
+    /// the other side does not receive the message within `timeout`, [`Error::Gone`] when it is gone. After an error in
+    /// the middle of a message the connection is unusable.
     pub fn export(&self, to: &UnixStream, timeout: Duration) -> Result<()> {
         let device = self.space().device();
         let refuse = |reason: &str| Error::Unsupported {
@@ -37,16 +37,16 @@ impl Region {
             reason: reason.into(),
         };
         let memory = self.memory().ok_or_else(|| {
-            refuse("it is memory of a device, which has no file of its own: copy, or open the device there")
+            refuse("it is memory of a device, which has no file of its own: copy it, or open the device in the other process")
         })?;
         if !memory.is_shared() {
             return Err(refuse(
-                "its buffers deref to their bytes, which nobody else may change then: make it with \
+                "its buffers deref to their bytes, so nobody else may change them: make it with \
                  DmaSpace::allocate_shared",
             ));
         }
         if memory.is_dma_buf() {
-            return Err(refuse("it is behind a dma-buf, whose descriptor its importer has: send that"));
+            return Err(refuse("it is behind a dma-buf: send the descriptor from which it was imported"));
         }
         let message = Description {
             id: self.id(),
@@ -57,12 +57,12 @@ impl Region {
             device: device.into(),
         };
         let bytes = message.encode().ok_or_else(|| refuse("it has too many pages: use larger ones"))?;
-        // SAFETY: it is shared memory, to whose bytes no reference is formed. What a process does with the pages of a named file
-        // is between it and the owner (see the module).
+        // SAFETY: the memory is shared, so no reference to its bytes is formed. The module's docs say what a process may
+        // do with the pages of a named file.
         let file = unsafe { memory.file() };
         let (end, mut sent) = (deadline(timeout), 0);
         while sent < bytes.len() {
-            // Beside the first byte, and only there.
+            // The descriptor goes with the first byte only.
             let fds = if sent == 0 { &[file][..] } else { &[] };
             sent += match send_some(to, &bytes[sent..], fds) {
                 Ok(0) => {
@@ -78,12 +78,12 @@ impl Region {
     }
 }
 
-/// When `timeout` is over.
+/// Returns the end of `timeout`.
 pub(super) fn deadline(timeout: Duration) -> Instant {
     Instant::now() + timeout.min(LATEST)
 }
 
-/// Waits for `events`, until `end`.
+/// Waits for `events` until `end`.
 pub(super) fn wait(socket: &UnixStream, events: PollFlags, end: Instant) -> Result<(), Fault> {
     let left = end.saturating_duration_since(Instant::now());
     if left.is_zero() {
@@ -92,7 +92,7 @@ pub(super) fn wait(socket: &UnixStream, events: PollFlags, end: Instant) -> Resu
     poll_for(&mut [PollFd::new(socket.as_fd(), events)], left).map_err(Fault::Os)
 }
 
-/// A fault of the connection as an error.
+/// Converts a fault of the connection to an error.
 pub(super) fn explain(fault: Fault, device: &str, operation: &str, after: Duration) -> Error {
     let (device, operation) = (device.to_owned(), operation.to_owned());
     match fault {

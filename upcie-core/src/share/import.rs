@@ -1,4 +1,4 @@
-//! The side of the process that is given a region.
+//! The receiver's side of a shared region.
 
 use super::{
     export::{deadline, explain, wait},
@@ -22,38 +22,39 @@ use std::{
 };
 
 const DEVICE: &str = "a shared region";
-const TAKING: &str = "taking it from another process";
+const TAKING: &str = "receiving it from another process";
 
-/// A region of DMA memory of another process, mapped here too.
+/// A region of another process's DMA memory, mapped in this process too.
 ///
-/// Its bytes may be changed by the device and by other processes at any time: they are copied in and out, byte by byte or
-/// in words of 8, and no reference to them is formed. What two processes write at once to the same place comes out in any
-/// mixture of both. It stays mapped, and can be accessed without a fault, for as long as this exists, whether or not its
-/// owner does: see [`check`](Self::check).
+/// The device and other processes may change its bytes at any time: they are copied in and out, in bytes or in words of
+/// 8, and no reference to them is formed. If two processes write to the same place at once, the result may be any mixture
+/// of both. The region stays mapped, and accesses do not fault, while this exists, even after its owner's end: see
+/// [`check`](Self::check).
 #[derive(Debug)]
 pub struct SharedRegion {
     mapping: Mapping,
     description: Description,
-    /// The owner is at its other end.
+    /// The connection to the owner.
     connection: UnixStream,
 }
 
 impl SharedRegion {
-    /// Takes the region that the process at the other end of `from` sends by
-    /// [`Region::export`](crate::dma::Region::export), and not a byte of what it sends after that.
+    /// Receives the region that the process at the other end of `from` sends with
+    /// [`Region::export`](crate::dma::Region::export), and no byte after it.
     ///
-    /// It keeps a descriptor of the connection, to see when the owner is gone.
+    /// The region keeps a descriptor of the connection, to notice when the owner is gone.
     ///
     /// # Errors
-    /// [`Error::Timeout`] when it is not there, whole, within `timeout`; [`Error::Gone`] when the other side is gone;
-    /// [`Error::Unsupported`] for another version of the message; [`Error::Protocol`] when it is none, comes with
-    /// anything but one descriptor, or does not fit the file; [`Error::Unusable`] when that is no memory file, or could
-    /// shrink; those of mapping it. Nothing of it is kept then, and the connection is of no more use.
+    /// [`Error::Timeout`] when the message is not complete within `timeout`; [`Error::Gone`] when the other side is gone;
+    /// [`Error::Unsupported`] for another version of the message; [`Error::Protocol`] when it is invalid, comes with more
+    /// or fewer descriptors than one, or does not fit the file; [`Error::Unusable`] when that is not a memory file, or
+    /// could shrink; the errors of mapping it. Nothing is kept then, and the connection is unusable.
     pub fn import(from: &UnixStream, timeout: Duration) -> Result<Self> {
         Self::receive(from, is_own(from), timeout)
     }
 
-    /// As [`import`](Self::import); `own`: the other end is this process's, and what it sends needs no look before it is here.
+    /// Receives a region. With `own`, the other end is this process's, so its descriptors are received without
+    /// inspection.
     pub(super) fn receive(from: &UnixStream, own: bool, timeout: Duration) -> Result<Self> {
         let broken = |reason: &str| Error::Protocol {
             device: DEVICE.into(),
@@ -69,9 +70,9 @@ impl SharedRegion {
             Bad::Content(reason) => broken(reason),
         };
         let end = deadline(timeout);
-        let mut message = Incoming { from, own, begun: false, fds: Vec::new(), refused: 0 };
-        let mut read = |room: &mut [u8]| {
-            message.fill(room, end).map_err(|fault| explain(fault, DEVICE, TAKING, timeout))
+        let mut message = Incoming { from, own, has_begun: false, fds: Vec::new(), refused: 0 };
+        let mut read = |target: &mut [u8]| {
+            message.fill(target, end).map_err(|fault| explain(fault, DEVICE, TAKING, timeout))
         };
         let mut head = [0; HEADER];
         read(&mut head)?;
@@ -90,11 +91,11 @@ impl SharedRegion {
         if file.page != description.page {
             return Err(broken("the file has pages of another size"));
         }
-        // All of it: whether a part has holes, the kernel does not say.
+        // The whole file, because the kernel does not report whether a part has holes.
         if description.len as u64 != file.len {
             return Err(broken("the file is not as long as the region"));
         }
-        // Mapping it fills in what is missing: memory that the owner does not have is not taken from the system here.
+        // Mapping would fill holes: memory that the owner does not have must not be allocated here.
         if file.present < description.len as u64 {
             return Err(broken("the file has holes"));
         }
@@ -104,64 +105,64 @@ impl SharedRegion {
         Ok(Self { mapping, description, connection })
     }
 
-    /// Its id in its owner ([`Region::id`](crate::dma::Region::id)).
+    /// Returns its id in its owner ([`Region::id`](crate::dma::Region::id)).
     pub fn id(&self) -> u64 {
         self.description.id
     }
 
-    /// Its bytes.
+    /// Returns the length in bytes.
     pub fn len(&self) -> usize {
         self.description.len
     }
 
-    /// Never: a region has at least one page.
+    /// Returns `false`: a region has at least one page.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The size of its pages.
+    /// Returns the size of its pages.
     pub fn page_size(&self) -> PageSize {
         self.description.page
     }
 
-    /// The device that its owner drives, as the owner calls it.
+    /// Returns the owner's name for the device.
     pub fn device(&self) -> &str {
         &self.description.device
     }
 
-    /// Whether its addresses are physical ones.
+    /// Returns whether its addresses are physical.
     pub fn is_physical(&self) -> bool {
         self.description.physical
     }
 
-    /// All its device addresses.
+    /// Returns all device addresses.
     pub fn addresses(&self) -> &Addresses {
         &self.description.addresses
     }
 
-    /// The device address of the byte at `offset`: where the owner's device finds it, if the owner tells the truth.
+    /// Returns the device address of the byte at `offset`, as reported by the owner.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] when there is no such byte.
+    /// [`Error::OutOfRange`] when `offset` is not within the region.
     pub fn iova(&self, offset: usize) -> Result<u64> {
         self.range("looking up an address", offset, 1)?;
         Ok(self.description.addresses.at(offset))
     }
 
-    /// Where this process sees it: for raw access, volatile or atomic, by code that has agreed with the others on who
-    /// writes when. Never a reference.
+    /// Returns the address of the first byte in this process: for raw access, volatile or atomic, by code that has agreed
+    /// with the others on who writes when. Never form a reference.
     pub fn as_ptr(&self) -> *mut u8 {
         self.mapping.as_ptr()
     }
 
-    /// Copies the bytes from `offset` on.
+    /// Copies the bytes from `offset` on to `data`.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] when they are not all in the region. That the owner is gone is no error: see
+    /// [`Error::OutOfRange`] when the range is not within the region. After the owner's end there is no error: see
     /// [`check`](Self::check).
     pub fn read_at(&self, offset: usize, data: &mut [u8]) -> Result<()> {
         let from = self.range("reading", offset, data.len())?;
-        // SAFETY: as many bytes of a live mapping, as just checked.
+        // SAFETY: `range` checked that the bytes are in the live mapping.
         unsafe { mmio::copy_from(from, data) }
         Ok(())
     }
@@ -169,25 +170,27 @@ impl SharedRegion {
     /// Copies `data` to the bytes from `offset` on.
     ///
     /// # Errors
-    /// As [`read_at`](Self::read_at).
+    /// Those of [`read_at`](Self::read_at).
     pub fn write_at(&mut self, offset: usize, data: &[u8]) -> Result<()> {
         let to = self.range("writing", offset, data.len())?;
-        // SAFETY: as many bytes of a live mapping, as just checked; in this process nobody else writes through it.
+        // SAFETY: `range` checked that the bytes are in the live mapping; `&mut self` excludes other writers in this
+        // process.
         unsafe { mmio::copy_to(to, data) }
         Ok(())
     }
 
-    /// Whether the owner still is there and has not taken the region back. Looks at the connection and does not wait: one
-    /// system call.
+    /// Checks that the owner is still there and has not taken the region back, by one system call on the connection that
+    /// does not wait.
     ///
-    /// An owner that is gone is noticed as soon as no process has its end of the connection any more. While this exists, the
-    /// owner in turn does not see that the connection is closed on this side.
+    /// An owner's end is noticed as soon as no process has its end of the connection any more. While this exists, the
+    /// owner in turn does not see a closed connection on this side.
     ///
     /// # Errors
-    /// [`Error::Gone`] when it is not: the memory can be accessed as before, but no device will look at it. The system's.
+    /// [`Error::Gone`] when the owner is gone: the memory is still accessible, but no device accesses it. The system's
+    /// errors.
     pub fn check(&self) -> Result<()> {
-        let operation = "looking for the process that shares its memory";
-        // What comes is an end of it, whatever it is called: nothing else is asked for.
+        let operation = "checking the process that shares its memory";
+        // Only events that mean the end of the connection are requested.
         let mut polled = [PollFd::new(self.connection.as_fd(), PollFlags::from_bits_retain(libc::POLLRDHUP))];
         poll_for(&mut polled, Duration::ZERO).map_err(|errno| Error::os(self.device(), operation, errno))?;
         match polled[0].revents() {
@@ -211,26 +214,26 @@ impl SharedRegion {
     }
 }
 
-/// A message that is on its way, and what has come beside it.
+/// A message that is being received, with its descriptors.
 struct Incoming<'a> {
     from: &'a UnixStream,
     own: bool,
-    /// A byte has come.
-    begun: bool,
+    /// Set once the first byte has been received.
+    has_begun: bool,
     fds: Vec<OwnedFd>,
-    /// Descriptors that this process does not have, for they are no memory.
+    /// The number of descriptors that were not accepted, because they are not memory.
     refused: u32,
 }
 
 impl Incoming<'_> {
-    /// Fills `room`, until `end`.
-    fn fill(&mut self, mut room: &mut [u8], end: Instant) -> Result<(), Fault> {
-        while !room.is_empty() {
-            match self.read(room)? {
+    /// Fills `target` until `end`.
+    fn fill(&mut self, mut target: &mut [u8], end: Instant) -> Result<(), Fault> {
+        while !target.is_empty() {
+            match self.read(target)? {
                 Some(0) => return Err(Fault::Closed),
-                Some(got) => {
-                    self.begun = true;
-                    room = &mut std::mem::take(&mut room)[got..];
+                Some(received) => {
+                    self.has_begun = true;
+                    target = &mut std::mem::take(&mut target)[received..];
                 }
                 None => wait(self.from, PollFlags::POLLIN, end)?,
             }
@@ -238,24 +241,24 @@ impl Incoming<'_> {
         Ok(())
     }
 
-    /// Reads what is there. A descriptor comes beside the first byte. A stranger's is looked at by a child first, for to
-    /// close it could take for ever.
-    fn read(&mut self, room: &mut [u8]) -> Result<Option<usize>, Fault> {
+    /// Reads the available bytes. A descriptor comes with the first byte. A foreign process's descriptor is first
+    /// inspected by a child process, because closing it could block for ever.
+    fn read(&mut self, target: &mut [u8]) -> Result<Option<usize>, Fault> {
         if self.own {
-            return read_some(self.from, room, &mut self.fds);
+            return read_some(self.from, target, &mut self.fds);
         }
-        match if self.begun { Some(false) } else { brings_descriptors(self.from)? } {
+        match if self.has_begun { Some(false) } else { brings_descriptors(self.from)? } {
             None => Ok(None),
             Some(true) => {
-                let len = room.len().min(ROOM);
-                let (got, refused) = read_inspected(self.from, &mut room[..len], &mut self.fds)?;
+                let len = target.len().min(ROOM);
+                let (received, refused) = read_inspected(self.from, &mut target[..len], &mut self.fds)?;
                 self.refused += refused;
-                Ok(Some(got))
+                Ok(Some(received))
             }
             Some(false) => {
-                let got = read_plain(self.from, room)?;
-                self.refused += got.map_or(0, |(_, cut)| cut.into());
-                Ok(got.map(|(got, _)| got))
+                let received = read_plain(self.from, target)?;
+                self.refused += received.map_or(0, |(_, cut)| cut.into());
+                Ok(received.map(|(received, _)| received))
             }
         }
     }

@@ -1,30 +1,30 @@
-//! The message that a region is sent in: as bytes, and checked. No input or output here.
+//! The message that describes a region: its bytes, and their checks. No I/O happens here.
 //!
-//! A header, the table of addresses, the device's name; host byte order, for both ends are on one host. The descriptor of
-//! the region's file comes with the first byte.
+//! It consists of a header, the table of addresses, and the device's name, in host byte order, because both ends are on
+//! one host. The descriptor of the region's file comes with the first byte.
 
 use crate::{dma::Addresses, page::PageSize};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 const MAGIC: [u8; 8] = *b"uPCIe-DM";
 
-/// The version spoken here: it changes with every change of the format.
+/// The format's version, which changes with every change of the format.
 pub const VERSION: u16 = 1;
 
-/// Addresses are physical.
+/// The addresses are physical.
 const PHYSICAL: u16 = 1 << 0;
-/// The table has an address for each page, and otherwise one for all.
+/// The table has an address for each page; otherwise it has one for all.
 const PAGES: u16 = 1 << 1;
 
-/// Addresses in a table: 2 TiB of 2 MiB pages.
+/// Limit on addresses in a table: 2 TiB of 2 MiB pages.
 const MAX_ADDRESSES: u32 = 1 << 20;
-/// Bytes of a device's name.
+/// Limit on bytes of a device's name.
 pub const MAX_NAME: usize = 256;
 
-/// Bytes of a header.
+/// Size of a header in bytes.
 pub const HEADER: usize = size_of::<Header>();
 
-/// What every message begins with.
+/// The start of every message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Header {
@@ -38,18 +38,18 @@ pub struct Header {
     reserved: u32,
     /// The region's id in its owner.
     pub id: u64,
-    /// Its bytes.
+    /// The region's length in bytes.
     pub len: u64,
     /// Bytes of its pages.
     page: u64,
 }
 
-/// Why a message is none.
+/// The reason why a message is invalid.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Bad {
-    /// Another version.
+    /// The message has another version.
     Version(u16),
-    /// Something that version 1 does not say.
+    /// Its content is invalid in version 1.
     Content(&'static str),
 }
 
@@ -65,7 +65,7 @@ pub struct Description {
 }
 
 impl Header {
-    /// A header that is sound in itself: the bytes that follow it are bounded.
+    /// Parses a header and checks it, so that the length of the rest is bounded.
     pub fn parse(bytes: &[u8; HEADER]) -> Result<Self, Bad> {
         let header = Self::read_from_bytes(bytes).map_err(|_| Bad::Content("a header of another size"))?;
         if header.magic != MAGIC {
@@ -77,17 +77,17 @@ impl Header {
         let sound = |is: bool, why| if is { Ok(()) } else { Err(Bad::Content(why)) };
         sound(header.flags & !(PHYSICAL | PAGES) == 0 && header.reserved == 0, "unknown flags")?;
         sound(header.name as usize <= MAX_NAME, "a name of too many bytes")?;
-        sound(header.addresses <= MAX_ADDRESSES, "more addresses than any region has")?;
-        let page = header.page_size().ok_or(Bad::Content("pages of a size that memory does not have"))?;
+        sound(header.addresses <= MAX_ADDRESSES, "more addresses than a region can have")?;
+        let page = header.page_size().ok_or(Bad::Content("pages of an unknown size"))?;
         let bytes = page.bytes() as u64;
-        sound(isize::try_from(header.len).is_ok(), "more bytes than any memory has")?;
-        sound(header.len > 0 && header.len % bytes == 0, "a length that is not of whole pages")?;
+        sound(isize::try_from(header.len).is_ok(), "more bytes than memory can have")?;
+        sound(header.len > 0 && header.len % bytes == 0, "a length that is not in whole pages")?;
         let wanted = if header.flags & PAGES == 0 { 1 } else { header.len / bytes };
         sound(u64::from(header.addresses) == wanted, "a table of another length than the region's")?;
         Ok(header)
     }
 
-    /// Bytes that follow it.
+    /// Returns the bytes that follow the header.
     pub fn tail(&self) -> usize {
         self.addresses as usize * 8 + self.name as usize
     }
@@ -97,11 +97,11 @@ impl Header {
         sizes.into_iter().find(|size| size.bytes() as u64 == self.page)
     }
 
-    /// The whole of it, with the `tail` that came with it.
+    /// Parses the whole message: the header with the `tail` that came with it.
     pub fn describe(&self, tail: &[u8]) -> Result<Description, Bad> {
         let bad = Bad::Content;
-        let page = self.page_size().ok_or(bad("pages of a size that memory does not have"))?;
-        let len = usize::try_from(self.len).map_err(|_| bad("more bytes than any memory has"))?;
+        let page = self.page_size().ok_or(bad("pages of an unknown size"))?;
+        let len = usize::try_from(self.len).map_err(|_| bad("more bytes than memory can have"))?;
         let (table, name) = tail
             .split_at_checked(self.addresses as usize * 8)
             .filter(|(_, name)| name.len() == self.name as usize)
@@ -110,10 +110,10 @@ impl Header {
         let table: Vec<u64> = words.map(u64::from_ne_bytes).collect();
         let each = if self.flags & PAGES == 0 { self.len } else { self.page };
         if table.iter().any(|&first| first % self.page != 0 || first.checked_add(each - 1).is_none()) {
-            return Err(bad("an address that is not aligned, or runs over the end"));
+            return Err(bad("an address that is not aligned, or overflows"));
         }
         let device = std::str::from_utf8(name).ok().filter(|name| !name.contains(char::is_control));
-        let device = device.ok_or(bad("a name that is no text"))?.to_owned();
+        let device = device.ok_or(bad("a name that is not text"))?.to_owned();
         let addresses = match self.flags & PAGES {
             0 => Addresses::Linear(*table.first().ok_or(bad("no address"))?),
             _ => Addresses::Pages { shift: self.page.ilog2(), pages: table.into() },
@@ -124,14 +124,14 @@ impl Header {
 }
 
 impl Description {
-    /// It as a message; `None` when it has more pages than one can name.
+    /// Encodes the description as a message; `None` if it has more pages than a message can name.
     pub fn encode(&self) -> Option<Vec<u8>> {
         let (kind, table) = match &self.addresses {
             Addresses::Linear(first) => (0, std::slice::from_ref(first)),
             Addresses::Pages { pages, .. } => (PAGES, &pages[..]),
         };
         let addresses = u32::try_from(table.len()).ok().filter(|&count| count <= MAX_ADDRESSES)?;
-        // A name is for messages: what is too much of it is left out.
+        // The name is for log messages only, so a long one is cut.
         let mut name = String::new();
         for letter in self.device.chars().map(|c| if c.is_control() { '?' } else { c }) {
             if name.len() + letter.len_utf8() > MAX_NAME {

@@ -1,10 +1,10 @@
-//! DMA memory that several processes have: one owns the device, others fill and look at its data without a copy.
+//! DMA memory shared by several processes: one owns the device, others read and write its data without a copy.
 //!
-//! The owner makes a region with [`DmaSpace::allocate_shared`](crate::dma::DmaSpace::allocate_shared), or of memory that
-//! it was given ([`Memory::import`](crate::memory::Memory::import)), and sends it over a Unix stream socket by
-//! [`Region::export`](crate::dma::Region::export). The other process takes it by [`SharedRegion::import`]: it maps the
-//! region's file, and gets the table of the region's device addresses. What the two say to each other then, over the same
-//! socket or another (which bytes to write where), is theirs.
+//! The owner makes a region with [`DmaSpace::allocate_shared`](crate::dma::DmaSpace::allocate_shared), or from imported
+//! memory ([`Memory::import`](crate::memory::Memory::import)), and sends it over a Unix stream socket with
+//! [`Region::export`](crate::dma::Region::export). The other process receives it with [`SharedRegion::import`]: it maps
+//! the region's file, and gets the table of the region's device addresses. The two processes agree on everything else
+//! (which bytes to write where) by a protocol of their own, over the same socket or another.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -26,24 +26,26 @@
 //! # }
 //! ```
 //!
-//! # What is trusted
-//! - Of what the owner says, nothing is: a message is checked whole, and the file is what the kernel says that it is. That
-//!   its addresses are those of the memory can't be checked; they are for telling others, the owner above all.
-//! - Both can change all bytes at any time. So no reference to them is ever formed, neither here nor by buffers in a
-//!   shared region; keep only data in it. Lists and rings, which send the device somewhere, stay the owner's.
-//! - A process that has the region has its file ([`Memory::shared_file`](crate::memory::Memory::shared_file)). It can't shrink it (hugetlbfs files with a name apart, which the
-//!   modes without an IOMMU use: those can't be sealed), but it can punch holes into it: those of small pages read as
-//!   zeroes, and one of huge pages lets the next access end with SIGBUS if the pool is empty. Where the addresses are
-//!   physical ([`SharedRegion::is_physical`]) the pages of a hole are free at once, while the device still reads and writes
-//!   them: another program's memory, or the kernel's. Share these with whom you trust not to.
+//! # Trust
+//! - The owner's message is not trusted: it is checked as a whole, and the kernel vouches for the file. Whether the
+//!   addresses are those of the memory can't be checked; they serve to name bytes to others, above all to the owner.
+//! - Both processes can change all bytes at any time. So no reference to them is ever formed, neither here nor by buffers
+//!   in a shared region; keep only data in it. Lists and rings tell the device which memory to access, and stay the
+//!   owner's.
+//! - A process that has the region has its file ([`Memory::shared_file`](crate::memory::Memory::shared_file)). It can't
+//!   shrink the file, except for named hugetlbfs files, which can't be sealed and are used without an IOMMU. But it can
+//!   punch holes into it: small pages then read as zeros, and for a huge page the next access ends with SIGBUS if the
+//!   pool is empty. With physical addresses ([`SharedRegion::is_physical`]) the pages of a hole are free at once, while
+//!   the device still accesses them: then they may belong to another program, or to the kernel. Share such regions only
+//!   with processes that you trust not to do that.
 //!
-//! # How it ends
-//! - The owner's end of the connection is closed, by the owner (that is how it takes a region back politely) or because
-//!   it died: [`SharedRegion::check`] says [`Error::Gone`](crate::Error::Gone). The memory stays until it is
-//!   unmapped here, so accesses go on without a fault; they just reach no device any more.
-//! - The other process goes, or misbehaves: nothing changes for the owner, nor for the device.
-//! - The owner drops the region: the device reaches it no more, whatever others still write to it. To do so only when
-//!   nobody needs it is a matter of the protocol between the two.
+//! # End of sharing
+//! - The owner's end of the connection is closed, by the owner (which thereby asks for the region back) or because it
+//!   died: [`SharedRegion::check`] returns [`Error::Gone`](crate::Error::Gone). The memory stays until it is unmapped
+//!   here, so accesses do not fault; they only reach no device any more.
+//! - The other process ends or misbehaves: nothing changes for the owner or the device.
+//! - The owner drops the region: the device does not reach it any more, whatever others still write to it. The protocol
+//!   of the two processes has to ensure that nobody needs it then.
 
 mod export;
 mod import;

@@ -31,11 +31,11 @@ fn region(pages: usize) -> Region {
 }
 
 #[test]
-fn a_region_is_the_same_memory_and_the_same_addresses_on_the_other_side() {
+fn an_imported_region_has_the_same_memory_and_addresses() {
     let region = region(4);
     let (owner, user) = UnixStream::pair().unwrap();
     region.export(&owner, SOON).unwrap();
-    // What follows the message is left to the two.
+    // Bytes after the message are left for the two processes.
     send_some(&owner, b"more", &[]).unwrap();
     let mut shared = SharedRegion::import(&user, Duration::MAX).unwrap();
     let mut more = [0; 4];
@@ -47,7 +47,7 @@ fn a_region_is_the_same_memory_and_the_same_addresses_on_the_other_side() {
     assert_eq!(shared.addresses(), region.addresses());
     assert_eq!(shared.iova(5000).unwrap(), region.iova(5000));
 
-    // A buffer of the owner's, through the region: both see what the other writes.
+    // A buffer of the owner through the region: each side sees the other's writes.
     let lists = Heap::private(region.space(), Some(PageSize::Small), false);
     let heap = Heap::over(region, None, &lists).unwrap();
     let _first = heap.alloc(512).unwrap();
@@ -69,7 +69,7 @@ fn a_region_is_the_same_memory_and_the_same_addresses_on_the_other_side() {
 }
 
 #[test]
-fn a_shared_buffer_derefs_to_nothing_and_holds_no_lists() {
+fn a_shared_buffer_does_not_deref_or_hold_lists() {
     let region = region(4);
     let lists = Heap::private(region.space(), Some(PageSize::Small), false);
     let heap = Heap::over(region, None, &lists).unwrap();
@@ -82,15 +82,15 @@ fn a_shared_buffer_derefs_to_nothing_and_holds_no_lists() {
 }
 
 #[test]
-fn only_shared_memory_is_sent() {
+fn only_shared_memory_is_exported() {
     let region = space().allocate(4096, Some(PageSize::Small)).unwrap();
     let (owner, _user) = UnixStream::pair().unwrap();
     let error = region.export(&owner, SOON).unwrap_err().to_string();
     assert!(error.contains("allocate_shared"), "{error}");
 }
 
-/// At once, unless another test has a child that was forked a moment ago, which has the owner's end too.
-fn is_seen_gone(shared: &SharedRegion) {
+/// Checks that the owner's end is noticed. A child forked by another test may hold the owner's end for a moment.
+fn assert_gone(shared: &SharedRegion) {
     let end = Instant::now() + SOON;
     let error = loop {
         match shared.check() {
@@ -102,7 +102,7 @@ fn is_seen_gone(shared: &SharedRegion) {
 }
 
 #[test]
-fn an_owner_that_is_gone_is_an_error_and_no_fault() {
+fn an_owners_end_is_an_error_and_no_fault() {
     let region = region(2);
     let file = file_of(region.memory().unwrap().shared_file().unwrap());
     let (owner, user) = UnixStream::pair().unwrap();
@@ -112,7 +112,7 @@ fn an_owner_that_is_gone_is_an_error_and_no_fault() {
     shared.write_at(4000, &[7; 200]).unwrap();
     drop((region, owner));
     assert_eq!(descriptors_of(file), 0, "the mapping alone holds the file");
-    is_seen_gone(&shared);
+    assert_gone(&shared);
     let mut bytes = [0; 200];
     shared.read_at(4000, &mut bytes).unwrap();
     assert_eq!(bytes, [7; 200]);
@@ -120,17 +120,17 @@ fn an_owner_that_is_gone_is_an_error_and_no_fault() {
 }
 
 #[test]
-fn an_owner_that_only_stops_talking_has_taken_it_back() {
+fn a_half_closed_connection_takes_the_region_back() {
     let region = region(1);
     let (owner, user) = UnixStream::pair().unwrap();
     region.export(&owner, SOON).unwrap();
     let shared = SharedRegion::import(&user, SOON).unwrap();
     owner.shutdown(std::net::Shutdown::Write).unwrap();
-    is_seen_gone(&shared);
+    assert_gone(&shared);
 }
 
 #[test]
-fn what_is_not_in_the_region_is_out_of_range() {
+fn accesses_outside_of_the_region_are_refused() {
     let region = region(1);
     let (owner, user) = UnixStream::pair().unwrap();
     region.export(&owner, SOON).unwrap();
@@ -146,26 +146,26 @@ fn what_is_not_in_the_region_is_out_of_range() {
 }
 
 #[test]
-fn nothing_is_waited_for_beyond_the_deadline() {
+fn import_and_export_keep_their_deadline() {
     let region = region(1);
     let (owner, user) = UnixStream::pair().unwrap();
     let start = Instant::now();
     assert!(matches!(SharedRegion::import(&user, SHORT), Err(Error::Timeout { .. })));
     send_some(&owner, &description(1).encode().unwrap()[..HEADER + 3], &[]).unwrap();
     assert!(matches!(SharedRegion::import(&user, SHORT), Err(Error::Timeout { .. })), "half a message");
-    // Nobody takes it.
+    // Fill the socket: nobody receives.
     while send_some(&owner, &[0; 4096], &[]).unwrap() > 0 {}
     assert!(matches!(region.export(&owner, SHORT), Err(Error::Timeout { .. })));
     assert!(start.elapsed() >= 3 * SHORT && start.elapsed() < SOON);
     drop(user);
-    // A child that another test has just forked may have the other end, too, for a moment.
+    // A child forked by another test may hold the other end for a moment.
     while !matches!(region.export(&owner, SHORT), Err(Error::Gone { .. })) {
         assert!(start.elapsed() < 2 * SOON, "the end is not noticed");
     }
     assert!(matches!(SharedRegion::import(&owner, SHORT), Err(Error::Gone { .. })));
 }
 
-/// Of so many small pages.
+/// Makes a description of `pages` small pages.
 fn description(pages: usize) -> Description {
     Description {
         id: 9,
@@ -177,7 +177,7 @@ fn description(pages: usize) -> Description {
     }
 }
 
-/// What comes of importing these bytes with these descriptors, after which the sender is gone. `own`: as if it was this
+/// Imports these bytes with these descriptors, after which the sender is gone. With `own`, the sender counts as this
 /// process.
 fn import_as(own: bool, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<SharedRegion> {
     let (owner, user) = UnixStream::pair().unwrap();
@@ -196,9 +196,10 @@ fn import(bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<SharedRegion> {
     import_as(true, bytes, fds)
 }
 
-/// Soundness finding 9: to close a file of FUSE waits for ever, so a stranger's must never get here. A pipe stands for it.
+/// Soundness finding 9: closing a FUSE file can block for ever, so a foreign one must not get into this process. A pipe
+/// stands for it.
 #[test]
-fn what_a_stranger_sends_is_looked_at_elsewhere() {
+fn foreign_descriptors_are_inspected_by_a_child() {
     let memory = Memory::new(1, PageSize::Small).unwrap().shared();
     let fd = memory.shared_file().unwrap();
     let (pipe, _write) = nix::unistd::pipe().unwrap();
@@ -208,7 +209,7 @@ fn what_a_stranger_sends_is_looked_at_elsewhere() {
     assert_eq!(send_some(&owner, &good[..1], &[pipe.as_fd()]), Ok(1));
     assert_eq!(send_some(&owner, &good[1..], &[]), Ok(good.len() - 1));
     let importing = std::thread::spawn(move || SharedRegion::receive(&user, false, SOON));
-    // The pipe is open here; it never comes a second time.
+    // The sender's pipe is open in this process; a second descriptor of it must never appear.
     while !importing.is_finished() {
         assert_eq!(descriptors_of(file), before);
     }
@@ -227,7 +228,7 @@ fn what_a_stranger_sends_is_looked_at_elsewhere() {
 }
 
 #[test]
-fn what_is_not_a_description_is_an_error_and_leaves_no_descriptor() {
+fn invalid_messages_are_errors_and_leak_nothing() {
     let memory = Memory::new(1, PageSize::Small).unwrap().shared();
     let other = File::open("/proc/self/maps").unwrap();
     let fd = memory.shared_file().unwrap();
@@ -262,12 +263,12 @@ fn what_is_not_a_description_is_an_error_and_leaves_no_descriptor() {
         ("no bytes", with(32, &[0; 8]), vec![fd], "whole pages"),
         ("a part of a page", with(32, &1_u64.to_ne_bytes()), vec![fd], "whole pages"),
         ("a huge length", with(32, &u64::MAX.to_ne_bytes()), vec![fd], "more bytes"),
-        ("a page of no size", with(40, &[0; 8]), vec![fd], "pages of a size"),
-        ("a page of an odd size", with(40, &8193_u64.to_ne_bytes()), vec![fd], "pages of a size"),
+        ("a page of size 0", with(40, &[0; 8]), vec![fd], "pages of an unknown size"),
+        ("a page of an odd size", with(40, &8193_u64.to_ne_bytes()), vec![fd], "pages of an unknown size"),
         ("an unaligned address", with(48, &5_u64.to_ne_bytes()), vec![fd], "not aligned"),
         ("an address at the end", with(48, &[0, 0xf0, 255, 255, 255, 255, 255, 255]), vec![fd], ""),
-        ("a name that is no text", with(56, &[0xff]), vec![fd], "no text"),
-        ("a name with a newline", with(56, b"\n"), vec![fd], "no text"),
+        ("a name that is not text", with(56, &[0xff]), vec![fd], "not text"),
+        ("a name with a newline", with(56, b"\n"), vec![fd], "not text"),
         ("a longer region than its file", two.encode().unwrap(), vec![fd], "not as long"),
         ("a part of its file", good.clone(), vec![large.shared_file().unwrap()], "not as long"),
         ("pages of another size than the file's", pages.encode().unwrap(), vec![fd], "another size"),
@@ -281,7 +282,7 @@ fn what_is_not_a_description_is_an_error_and_leaves_no_descriptor() {
         let before = descriptors_of(file);
         let result = import(&bytes, &fds);
         if what == "an address at the end" {
-            // The last page of all is one.
+            // The last page of the address space is valid.
             result.unwrap();
         } else {
             let error = result.expect_err(what).to_string();
@@ -293,7 +294,7 @@ fn what_is_not_a_description_is_an_error_and_leaves_no_descriptor() {
 }
 
 #[test]
-fn a_file_that_may_shrink_or_has_holes_is_refused() {
+fn files_that_may_shrink_or_have_holes_are_refused() {
     use nix::sys::memfd::{MFdFlags, memfd_create};
     let good = description(1).encode().unwrap();
     for (flags, words) in [(MFdFlags::empty(), "shrink"), (MFdFlags::MFD_ALLOW_SEALING, "holes")] {
@@ -306,7 +307,7 @@ fn a_file_that_may_shrink_or_has_holes_is_refused() {
 }
 
 #[test]
-fn a_table_of_pages_survives_the_way() {
+fn a_table_of_pages_is_encoded_and_decoded() {
     let pages: Box<[u64]> = [0x4000_0000, 0x1000_0000, 0x20_0000].into();
     let device = "0000:01:00.0\n".repeat(50);
     let sent = Description {
@@ -327,7 +328,7 @@ fn a_table_of_pages_survives_the_way() {
 }
 
 #[test]
-fn thousands_of_broken_messages_are_errors_or_regions_and_leave_no_descriptor() {
+fn random_messages_leak_no_descriptors() {
     let memory = Memory::new(3 * host_page_size(), PageSize::Small).unwrap().shared();
     let fd = memory.shared_file().unwrap();
     let file = file_of(fd);

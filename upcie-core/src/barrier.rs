@@ -1,17 +1,17 @@
-//! Order between this CPU's memory accesses as a *device* sees them.
+//! Barriers that order this CPU's memory accesses for a *device*.
 //!
-//! Rust's fences order CPUs in the inner-shareable domain; a device is outside of it, so these are inline assembly.
-//! Each is a compiler barrier too: memory accesses, volatile or not, do not move across it.
+//! Rust's fences order accesses for CPUs in the inner-shareable domain. A device is outside of it, so these are inline
+//! assembly. Each is a compiler barrier too: memory accesses, volatile or not, do not move across it.
 
 use std::arch::asm;
 
 /// Orders earlier stores to DMA memory before later stores (to DMA memory or to a doorbell).
 ///
-/// Nothing on x86-64, where stores to write-back and uncached memory stay in order; `dmb oshst` on aarch64.
+/// Emits no instruction on x86-64, where stores to write-back and uncached memory stay in order; `dmb oshst` on aarch64.
 #[inline(always)]
 pub fn dma_wmb() {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: no instruction; only the compiler is held back.
+    // SAFETY: emits no instruction, and only restricts the compiler.
     unsafe {
         asm!("", options(nostack, preserves_flags))
     }
@@ -22,14 +22,14 @@ pub fn dma_wmb() {
     }
 }
 
-/// Orders earlier loads from DMA memory before later loads: what follows sees what the device wrote before the word
-/// that was just read.
+/// Orders earlier loads from DMA memory before later loads: later loads see all that the device wrote before the word
+/// just read.
 ///
-/// Nothing on x86-64, where loads stay in order; `dmb oshld` on aarch64.
+/// Emits no instruction on x86-64, where loads stay in order; `dmb oshld` on aarch64.
 #[inline(always)]
 pub fn dma_rmb() {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: no instruction; only the compiler is held back.
+    // SAFETY: emits no instruction, and only restricts the compiler.
     unsafe {
         asm!("", options(nostack, preserves_flags))
     }
@@ -40,9 +40,10 @@ pub fn dma_rmb() {
     }
 }
 
-/// Orders earlier stores, write-combining ones included, before later stores to uncached MMIO.
+/// Orders earlier stores, including write-combining ones, before later stores to uncached MMIO.
 ///
-/// `sfence` on x86-64, `dsb st` on aarch64: tens of nanoseconds, so not for a path that has no write-combining memory.
+/// Emits `sfence` on x86-64, `dsb st` on aarch64. Either takes tens of nanoseconds: don't use it on a path without
+/// write-combining memory.
 #[inline(always)]
 pub fn mmio_wmb() {
     #[cfg(target_arch = "x86_64")]
@@ -57,10 +58,10 @@ pub fn mmio_wmb() {
     }
 }
 
-/// Orders earlier loads before later loads from memory in a device, write-combining too, which the processor may read ahead of
-/// time.
+/// Orders earlier loads before later loads from a device's memory, including write-combining memory, which the processor
+/// may read speculatively.
 ///
-/// `lfence` on x86-64, `dsb ld` on aarch64: not for a path that has no such memory.
+/// Emits `lfence` on x86-64, `dsb ld` on aarch64: don't use it on a path without such memory.
 #[inline(always)]
 pub fn mmio_rmb() {
     #[cfg(target_arch = "x86_64")]
@@ -75,14 +76,14 @@ pub fn mmio_rmb() {
     }
 }
 
-/// Orders earlier loads and stores before later stores: what goes before a doorbell that gives memory back to the device.
-/// An entry or a buffer that was just read may be overwritten as soon as the doorbell is seen.
+/// Orders earlier loads and stores before later stores: for a doorbell that gives memory back to the device. The device
+/// may overwrite an entry or a buffer that was just read as soon as it sees the doorbell.
 ///
-/// Nothing on x86-64, where a store passes no earlier load or store; `dmb osh` on aarch64.
+/// Emits no instruction on x86-64, where a store does not pass earlier loads or stores; `dmb osh` on aarch64.
 #[inline(always)]
 pub fn dma_release() {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: no instruction; only the compiler is held back.
+    // SAFETY: emits no instruction, and only restricts the compiler.
     unsafe {
         asm!("", options(nostack, preserves_flags))
     }

@@ -1,12 +1,12 @@
-//! Time that a thread spends in messages to a device's server: how much it was, and how much more it may be.
+//! The time that a thread spends in messages to a device's server, and limits on it.
 //!
-//! A register of a vfio-user device may be a message that takes seconds, where one of a real device takes a microsecond.
-//! So a caller with a deadline of its own (`open`, a blocking call, a drop) gives its thread a [`Budget`], which cuts each
-//! message within it short, and reads [`spent`] to count such accesses in full. Neither costs anything where registers are
+//! A register access of a vfio-user device may be a message that takes seconds, while that of a physical device takes a
+//! microsecond. So a caller with its own deadline (`open`, a blocking call, a drop) gives its thread a [`Budget`], which
+//! limits the messages within it, and reads [`spent`] to count such accesses in full. Both cost nothing if registers are
 //! mapped.
 //!
-//! A process that was stopped does not find its deadlines missed when it goes on: messages are waited for in slices, each of
-//! which counts as at most 250 ms.
+//! A process that was stopped should not miss its deadlines by that: messages are waited for in slices, and each slice
+//! counts as at most 250 ms.
 
 use std::{
     cell::Cell,
@@ -14,9 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The most that a slice of a wait counts: what is more, the process was stopped for.
+/// The longest time that a slice counts: a longer one means that the process was stopped.
 pub const MAX_SLICE: Duration = Duration::from_millis(250);
-/// How long a slice is, if nobody stops the process.
+/// Length of a slice, if the process is not stopped.
 const SLICE: Duration = Duration::from_millis(100);
 
 thread_local! {
@@ -24,19 +24,19 @@ thread_local! {
     static LIMIT: Cell<Limit> = const { Cell::new(Limit { end: Duration::MAX, whole: Duration::MAX }) };
 }
 
-/// Nanoseconds that any one message of this process may take ([`hurry`]).
+/// Limit on each message of this process in nanoseconds ([`hurry`]).
 static HURRY: AtomicU64 = AtomicU64::new(u64::MAX);
 
-/// When a thread's budget is used up.
+/// The end of a thread's budget.
 #[derive(Debug, Clone, Copy)]
 struct Limit {
     /// The value of [`spent`] at its end.
     end: Duration,
-    /// What it was at its start, for messages.
+    /// The whole budget, for messages.
     whole: Duration,
 }
 
-/// Time that this thread has spent in messages so far, in all its life.
+/// Returns the time that this thread has spent in messages in its life.
 pub fn spent() -> Duration {
     SPENT.get()
 }
@@ -46,7 +46,7 @@ pub(crate) fn charge(time: Duration) {
     SPENT.set(SPENT.get().saturating_add(time));
 }
 
-/// Runs an access to a device that may be a message, and counts its time, unless it does so itself.
+/// Runs an access to a device that may be a message, and charges its time, unless it charges time itself.
 pub(crate) fn charged<T>(access: impl FnOnce() -> T) -> T {
     let (before, start) = (spent(), Instant::now());
     let result = access();
@@ -56,8 +56,8 @@ pub(crate) fn charged<T>(access: impl FnOnce() -> T) -> T {
     result
 }
 
-/// The limit of the messages of the thread that makes it, until that thread drops it. In a budget within a budget the
-/// tighter one holds.
+/// A limit on the messages of the thread that makes it, until that thread drops it. Of nested budgets the tighter one
+/// holds.
 ///
 /// ```
 /// use std::time::Duration;
@@ -67,13 +67,13 @@ pub(crate) fn charged<T>(access: impl FnOnce() -> T) -> T {
 /// drop(budget);
 /// ```
 #[derive(Debug)]
-#[must_use = "it ends when it is dropped"]
+#[must_use = "the budget ends when it is dropped"]
 pub struct Budget {
     before: Limit,
 }
 
 impl Budget {
-    /// Limits the messages of the calling thread to `time` in all, from now on.
+    /// Limits the messages of the calling thread to `time` in total, from now on.
     pub fn new(time: Duration) -> Self {
         let before = LIMIT.get();
         let end = spent().saturating_add(time);
@@ -83,7 +83,7 @@ impl Budget {
         Self { before }
     }
 
-    /// What is left of the calling thread's budget; `Duration::MAX` without one.
+    /// Returns the rest of the calling thread's budget; `Duration::MAX` without one.
     pub fn left() -> Duration {
         match LIMIT.get().end {
             Duration::MAX => Duration::MAX,
@@ -98,9 +98,9 @@ impl Drop for Budget {
     }
 }
 
-/// From now on no message of this process is waited for longer than `limit`, one that is under way included: for a
-/// program that was asked to end, and may be waiting for a server that was stopped. A server that misses it is lost, as with
-/// any deadline.
+/// Limits the wait for each message of this process to `limit` from now on, including those in progress: for a program
+/// that was asked to end, and may wait for a stopped server. A server that misses this limit is given up, as with any
+/// deadline.
 pub fn hurry(limit: Duration) {
     let limit = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
     HURRY.fetch_min(limit, Ordering::Relaxed);
@@ -109,48 +109,48 @@ pub fn hurry(limit: Duration) {
 /// The clock of one message.
 #[derive(Debug)]
 pub(crate) struct Clock {
-    looked: Instant,
+    last_read: Instant,
     waited: Duration,
     limit: Duration,
-    /// What [`limit`](Self::limit) gives.
-    named: Duration,
+    /// The value of [`limit`](Self::limit).
+    nominal: Duration,
 }
 
 impl Clock {
-    /// Of a message that may take `most`, or what is left of the thread's budget.
+    /// Makes the clock of a message with a deadline of `most`, or the rest of the thread's budget if it is shorter.
     pub(crate) fn new(most: Duration) -> Self {
         let left = Budget::left();
-        let (limit, named) = if left < most { (left, LIMIT.get().whole) } else { (most, most) };
-        Self { looked: Instant::now(), waited: Duration::ZERO, limit, named }
+        let (limit, nominal) = if left < most { (left, LIMIT.get().whole) } else { (most, most) };
+        Self { last_read: Instant::now(), waited: Duration::ZERO, limit, nominal }
     }
 
-    /// The deadline, as the caller named it: the connection's, or the budget's.
+    /// Returns the deadline as the caller knows it: the connection's, or the whole budget.
     pub(crate) fn limit(&self) -> Duration {
-        self.named.min(hurried())
+        self.nominal.min(hurry_limit())
     }
 
-    /// Until when to wait before the clock is read again; `None` when the time is up.
+    /// Returns the end of the next slice; `None` when the time is up.
     pub(crate) fn slice(&mut self) -> Option<Instant> {
         let now = Instant::now();
-        self.waited += now.saturating_duration_since(self.looked).min(MAX_SLICE);
-        self.looked = now;
-        let left = self.limit.min(hurried()).saturating_sub(self.waited);
+        self.waited += now.saturating_duration_since(self.last_read).min(MAX_SLICE);
+        self.last_read = now;
+        let left = self.limit.min(hurry_limit()).saturating_sub(self.waited);
         (!left.is_zero()).then(|| now + left.min(SLICE))
     }
 
-    /// How long to wait before the clock is read again; zero when the time is up.
+    /// Returns the length of the next slice; zero when the time is up.
     pub(crate) fn left(&mut self) -> Duration {
-        self.slice().map_or(Duration::ZERO, |end| end.saturating_duration_since(self.looked))
+        self.slice().map_or(Duration::ZERO, |end| end.saturating_duration_since(self.last_read))
     }
 
-    /// How long it was, stops not counted.
+    /// Returns the time waited, without stops.
     pub(crate) fn waited(&mut self) -> Duration {
         self.slice();
         self.waited
     }
 }
 
-fn hurried() -> Duration {
+fn hurry_limit() -> Duration {
     Duration::from_nanos(HURRY.load(Ordering::Relaxed))
 }
 
@@ -181,11 +181,11 @@ mod tests {
     #[test]
     fn a_stop_within_a_message_counts_as_one_slice() {
         let mut clock = Clock::new(SECOND);
-        clock.looked -= 60 * SECOND;
-        assert!(clock.slice().is_some(), "a minute's stop is 250 ms");
+        clock.last_read -= 60 * SECOND;
+        assert!(clock.slice().is_some(), "a minute's stop counts as 250 ms");
         assert_eq!(clock.waited.as_millis(), 250);
         for _ in 0..3 {
-            clock.looked -= 60 * SECOND;
+            clock.last_read -= 60 * SECOND;
             let _ = clock.slice();
         }
         assert!(clock.slice().is_none());

@@ -1,9 +1,8 @@
-//! Log events of code that holds a lock, kept until the thread holds none.
+//! Keeps log events of code that holds a lock until the thread holds none.
 //!
-//! A `tracing` subscriber is code of the program's: it may write through the driver, or ask it for memory. An event that
-//! was emitted with a lock held would make such a subscriber wait for its own thread, for ever. So whoever takes a lock
-//! under which something may be logged makes a [`Hold`] first, and code that may run under such a lock logs by
-//! [`emit`].
+//! A `tracing` subscriber is code of the program: it may write through the driver, or request memory from it. If an event
+//! were emitted under a lock, such a subscriber would wait for its own thread for ever. So code that takes a lock under
+//! which events may occur makes a [`Hold`] first, and code that may run under such a lock logs by [`emit`].
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,17 +13,17 @@ type Event = Box<dyn FnOnce()>;
 
 thread_local! {
     static HOLDS: Cell<u32> = const { Cell::new(0) };
-    /// Whether there are any in the list, which is not touched otherwise.
+    /// Set if the list has events; the list is not accessed otherwise.
     static ANY: Cell<bool> = const { Cell::new(false) };
     static KEPT: RefCell<Vec<Event>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Keeps the calling thread's events while it lives; the last one emits them when it is dropped. Made before a lock is
-/// taken, and dropped after it is given back.
+/// Keeps the calling thread's events while it exists; the last one emits them when it is dropped. Make it before you take
+/// a lock, and drop it after you release the lock.
 #[derive(Debug)]
-#[must_use = "it ends when it is dropped"]
+#[must_use = "the hold ends when it is dropped"]
 pub struct Hold {
-    /// It belongs to the thread that made it.
+    /// Makes the type `!Send`: it belongs to the thread that made it.
     _thread: PhantomData<*const ()>,
 }
 
@@ -46,14 +45,14 @@ impl Drop for Hold {
     fn drop(&mut self) {
         HOLDS.set(HOLDS.get() - 1);
         if HOLDS.get() == 0 && ANY.take() {
-            // A thread that ends may have lost its list before: then nothing was kept in it.
+            // A thread that is ending may have dropped its list already, which was empty then.
             let kept = KEPT.try_with(RefCell::take).unwrap_or_default();
             kept.into_iter().for_each(|event| event());
         }
     }
 }
 
-/// Emits an event, once the calling thread holds no lock under which events are [kept](Hold). It owns what it says.
+/// Emits an event, once the calling thread holds no lock under which events are [kept](Hold). The event owns its data.
 pub fn emit(event: impl FnOnce() + 'static) {
     if HOLDS.get() == 0 {
         return event();
@@ -72,14 +71,14 @@ mod tests {
     use super::*;
     use std::rc::Rc;
 
-    /// The end of soundness R6: a subscriber that calls back must find no lock held.
+    /// Soundness R6: a subscriber that calls back must find no lock held.
     #[test]
     fn events_wait_for_the_last_hold_and_keep_their_order() {
         let seen = Rc::new(RefCell::new(Vec::new()));
         let log = |what: u32| {
             let seen = seen.clone();
             emit(move || {
-                // As a subscriber does that calls back.
+                // Acts as a subscriber that calls back.
                 drop(Hold::new());
                 seen.borrow_mut().push(what);
             });

@@ -1,4 +1,4 @@
-//! A lock that is waited for in turn, and with a deadline.
+//! A lock that threads wait for in turn and with a deadline.
 
 use crate::events::Hold;
 use std::{
@@ -8,76 +8,76 @@ use std::{
     time::Duration,
 };
 
-/// How long a sleep is, so that each counts in full for a clock that takes longer ones for a stop of the process.
-const NAP: Duration = Duration::from_millis(100);
+/// Length of one sleep: short enough that a clock that ignores stops of the process counts it in full.
+const SLEEP: Duration = Duration::from_millis(100);
 
-/// A value that one thread has at a time: for control paths, where whoever has it may wait for a device. Threads get it in
-/// the order in which they asked. What its holder logs by [`events::emit`](crate::events::emit) is emitted after it has
-/// given the value back.
+/// A value that one thread has at a time: for control paths, whose holder may wait for a device. Threads get it in the
+/// order in which they asked. Events that its holder logs by [`events::emit`](crate::events::emit) are emitted after it
+/// has released the value.
 #[derive(Debug, Default)]
 pub struct Gate<T> {
-    line: Mutex<Line>,
-    moved: Condvar,
+    queue: Mutex<Queue>,
+    released: Condvar,
     value: Mutex<T>,
 }
 
-/// Who has the value, and who waits for it.
+/// The state of the queue of threads.
 #[derive(Debug, Default)]
-struct Line {
+struct Queue {
     taken: bool,
     waiting: VecDeque<u64>,
     next: u64,
 }
 
-/// The value, until this is dropped.
+/// Exclusive access to the value, until this is dropped.
 #[derive(Debug)]
 pub struct Pass<'g, T> {
     gate: &'g Gate<T>,
     /// `None` while it is dropped.
     value: Option<MutexGuard<'g, T>>,
-    /// After the lock.
+    /// Declared last, so that it is dropped after the lock.
     _hold: Hold,
 }
 
 impl<T> Gate<T> {
-    /// One that nobody waits for.
+    /// Makes a gate that no thread waits for.
     pub fn new(value: T) -> Self {
-        Self { line: Mutex::default(), moved: Condvar::new(), value: Mutex::new(value) }
+        Self { queue: Mutex::default(), released: Condvar::new(), value: Mutex::new(value) }
     }
 
-    /// Waits for the value; `None` once `left`, which is asked now and then, gives no more time. A value that is free is
-    /// given in any case.
+    /// Waits for the value. `left` is called repeatedly; when it returns zero, the result is `None`. A free value is
+    /// always given.
     pub fn enter(&self, mut left: impl FnMut() -> Duration) -> Option<Pass<'_, T>> {
         let hold = Hold::new();
-        let mut line = lock(&self.line);
-        if line.taken || !line.waiting.is_empty() {
-            let ticket = line.next;
-            line.next += 1;
-            line.waiting.push_back(ticket);
-            while line.taken || line.waiting.front() != Some(&ticket) {
+        let mut queue = lock(&self.queue);
+        if queue.taken || !queue.waiting.is_empty() {
+            let ticket = queue.next;
+            queue.next += 1;
+            queue.waiting.push_back(ticket);
+            while queue.taken || queue.waiting.front() != Some(&ticket) {
                 let left = left();
                 if left.is_zero() {
-                    line.waiting.retain(|waiting| *waiting != ticket);
-                    self.moved.notify_all();
+                    queue.waiting.retain(|waiting| *waiting != ticket);
+                    self.released.notify_all();
                     return None;
                 }
-                let slept = self.moved.wait_timeout(line, left.min(NAP));
-                line = slept.unwrap_or_else(PoisonError::into_inner).0;
+                let slept = self.released.wait_timeout(queue, left.min(SLEEP));
+                queue = slept.unwrap_or_else(PoisonError::into_inner).0;
             }
-            line.waiting.pop_front();
+            queue.waiting.pop_front();
         }
-        line.taken = true;
-        drop(line);
+        queue.taken = true;
+        drop(queue);
         Some(Pass { gate: self, value: Some(lock(&self.value)), _hold: hold })
     }
 
-    /// The value, without a lock.
+    /// Returns the value without locking.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A poisoned lock is taken all the same: its holder's panic is its own affair, and values are valid at any point.
+/// Ignores poisoning: the value is valid even after its holder's panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -86,21 +86,21 @@ impl<T> Deref for Pass<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.value.as_ref().expect("there until the drop")
+        self.value.as_ref().expect("present until the drop")
     }
 }
 
 impl<T> DerefMut for Pass<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.value.as_mut().expect("there until the drop")
+        self.value.as_mut().expect("present until the drop")
     }
 }
 
 impl<T> Drop for Pass<'_, T> {
     fn drop(&mut self) {
         self.value = None;
-        lock(&self.gate.line).taken = false;
-        self.gate.moved.notify_all();
+        lock(&self.gate.queue).taken = false;
+        self.gate.released.notify_all();
     }
 }
 
@@ -117,22 +117,22 @@ mod tests {
 
     const LONG: fn() -> Duration = || Duration::from_secs(60);
 
-    fn wait_for_line<T>(gate: &Gate<T>, len: usize) {
-        while lock(&gate.line).waiting.len() < len {
+    fn wait_for_queue<T>(gate: &Gate<T>, len: usize) {
+        while lock(&gate.queue).waiting.len() < len {
             thread::yield_now();
         }
     }
 
-    /// Soundness finding 5: a call's deadline holds while another thread's call is under way.
+    /// Soundness finding 5: a call keeps its deadline while another thread's call is in progress.
     #[test]
-    fn it_is_waited_for_no_longer_than_asked() {
+    fn waiting_ends_at_the_deadline() {
         let gate = Arc::new(Gate::new(0));
         let mut first = gate.enter(|| Duration::ZERO).expect("it is free");
         *first += 1;
-        let mut looks = 0;
+        let mut calls = 0;
         let late = gate.enter(|| {
-            looks += 1;
-            if looks < 3 { Duration::from_millis(1) } else { Duration::ZERO }
+            calls += 1;
+            if calls < 3 { Duration::from_millis(1) } else { Duration::ZERO }
         });
         assert!(late.is_none());
         let second = thread::spawn({
@@ -144,17 +144,17 @@ mod tests {
     }
 
     #[test]
-    fn threads_get_it_in_the_order_of_asking() {
+    fn threads_get_the_value_in_order() {
         let (gate, late) = (Arc::new(Gate::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let first = gate.enter(LONG).unwrap();
         let mut threads: Vec<_> = (0..4)
             .map(|index| {
                 let (shared, late) = (gate.clone(), late.clone());
-                // The third gives up once all are in line, and holds nobody up.
+                // The third gives up once all are queued, and blocks no other.
                 let left =
                     move || if index == 2 && late.load(Ordering::Relaxed) { Duration::ZERO } else { LONG() };
                 let thread = thread::spawn(move || shared.enter(left).map(|mut pass| pass.push(index)));
-                wait_for_line(&gate, index + 1);
+                wait_for_queue(&gate, index + 1);
                 thread
             })
             .collect();
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_that_panics_gives_it_back() {
+    fn a_panicking_holder_releases_the_value() {
         let gate = Arc::new(Gate::new(1));
         let held = gate.clone();
         let thread = thread::spawn(move || {

@@ -1,17 +1,17 @@
-//! Addresses as a device sees them, and an allocator over the ranges that the kernel reports.
+//! An allocator of device addresses in the ranges that the kernel reports.
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
-/// Free I/O virtual addresses. Regions are few and long-lived, so this is a map of free ranges, first fit.
+/// Free I/O virtual addresses. Regions are few and long-lived, so first fit in a map of free ranges is enough.
 #[derive(Debug, Default)]
 pub struct IovaAllocator {
-    /// Start → last address, inclusive (a range may end at `u64::MAX`); never adjacent, never overlapping.
+    /// Start → last address, inclusive because a range may end at `u64::MAX`. Ranges never touch or overlap.
     free: BTreeMap<u64, u64>,
 }
 
 impl IovaAllocator {
-    /// Over `ranges`, which may overlap and come in any order. Address 0 is taken out: no buffer has it, so that a
-    /// zeroed pointer in a command never points at memory.
+    /// Makes an allocator of `ranges`, which may overlap and be in any order. Address 0 is excluded, so that a zeroed
+    /// pointer in a command never points at memory.
     pub fn new(ranges: impl IntoIterator<Item = RangeInclusive<u64>>) -> Self {
         let mut all = Self::default();
         for range in ranges {
@@ -23,7 +23,7 @@ impl IovaAllocator {
         all
     }
 
-    /// Takes `len` bytes aligned to `align` (a power of two); `None` when no range has room.
+    /// Allocates `len` bytes aligned to `align`, a power of two; `None` if no range is large enough.
     pub fn allocate(&mut self, len: u64, align: u64) -> Option<u64> {
         debug_assert!(align.is_power_of_two());
         let more = len.checked_sub(1)?;
@@ -35,14 +35,14 @@ impl IovaAllocator {
         Some(at)
     }
 
-    /// Gives back what [`allocate`](Self::allocate) took.
+    /// Frees a range that [`allocate`](Self::allocate) returned.
     pub fn release(&mut self, at: u64, len: u64) {
         if let Some(last) = len.checked_sub(1).and_then(|more| at.checked_add(more)) {
             self.insert(at, last);
         }
     }
 
-    /// Takes `at..=last` out of the free range `start..=end`.
+    /// Cuts `at..=last` out of the free range `start..=end`.
     fn cut(&mut self, start: u64, end: u64, at: u64, last: u64) {
         self.free.remove(&start);
         if start < at {
@@ -53,7 +53,7 @@ impl IovaAllocator {
         }
     }
 
-    /// Adds a range and merges it with those that it touches or overlaps.
+    /// Adds a range and merges it with adjacent and overlapping ones.
     fn insert(&mut self, mut start: u64, mut end: u64) {
         while let Some((&s, &e)) = self.free.range(..=end.saturating_add(1)).next_back() {
             if e.saturating_add(1) < start {
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_released_merges_again() {
+    fn released_ranges_are_merged() {
         let mut a = IovaAllocator::new([0x1000..=0x4fff]);
         let [x, y, z] = [0; 3].map(|_| a.allocate(0x1000, 0x1000).unwrap());
         assert_eq!(a.allocate(0x2000, 0x1000), None);

@@ -1,4 +1,4 @@
-//! NUMA nodes: which have memory, and asking for a file's pages on one of them.
+//! NUMA nodes: which of them have memory, and how a file gets its pages on one of them.
 
 use std::{
     fs, io,
@@ -12,12 +12,12 @@ const NODES: &str = "/sys/devices/system/node";
 /// Bits of a node mask, more than any kernel is built for (CONFIG_NODES_SHIFT is at most 10).
 const MAX_NODES: usize = 1 << 10;
 
-/// The nodes that have memory; none where the kernel doesn't know NUMA.
+/// Lists the nodes that have memory; none if the kernel has no NUMA support.
 pub(crate) fn nodes_with_memory() -> Vec<u32> {
     fs::read_to_string(Path::new(NODES).join("has_memory")).map_or_else(|_| Vec::new(), |text| parse(&text))
 }
 
-/// The kernel's list format: `0-1,4`.
+/// Parses the kernel's list format: `0-1,4`.
 fn parse(list: &str) -> Vec<u32> {
     let ranges = list.trim().split(',').filter_map(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -26,22 +26,23 @@ fn parse(list: &str) -> Vec<u32> {
     ranges.flatten().collect()
 }
 
-/// Makes the pages of `fd`, `len` bytes that have none yet, on `node` as far as that has room, and elsewhere beyond that
-/// (mbind(2), MPOL_PREFERRED). What could not be made is left to the caller.
+/// Allocates the pages of `fd`, whose `len` bytes have none yet, on `node` as far as possible, elsewhere beyond that
+/// (mbind(2), MPOL_PREFERRED). The caller allocates missing pages.
 ///
-/// The pages are made through a mapping, and not by fallocate(2): hugetlb files don't have a policy of their own, only
-/// mappings of them do.
-pub(crate) fn place(fd: BorrowedFd<'_>, len: NonZeroUsize, node: u32) -> io::Result<()> {
+/// A mapping allocates the pages, not fallocate(2), because hugetlb files have no memory policy: only their mappings have
+/// one.
+pub(crate) fn allocate_on(fd: BorrowedFd<'_>, len: NonZeroUsize, node: u32) -> io::Result<()> {
     use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
     let mut mask = [0u64; MAX_NODES / 64];
     let word = mask.get_mut(node as usize / 64).ok_or(io::ErrorKind::InvalidInput)?;
     *word = 1 << (node % 64);
-    // Reserves nothing: too few huge pages are the later fallocate's error, which says so.
+    // Reserves nothing: the caller's fallocate reports a lack of huge pages.
     let flags = MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE;
-    // SAFETY: a fresh mapping at an address of the kernel's choice; nothing existing is replaced.
+    // SAFETY: a new mapping at an address that the kernel chooses replaces nothing.
     let base =
         unsafe { mmap(None, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, flags, fd.as_fd(), 0) }?;
-    // SAFETY: the mapping just made, and a mask of as many bits as said (the kernel counts one less than told).
+    // SAFETY: the range is the new mapping, and the mask has as many bits as stated (the kernel counts one less than it
+    // is given).
     let bound = unsafe {
         libc::syscall(
             libc::SYS_mbind,
@@ -54,11 +55,11 @@ pub(crate) fn place(fd: BorrowedFd<'_>, len: NonZeroUsize, node: u32) -> io::Res
         )
     };
     let done = nix::errno::Errno::result(bound).and_then(|_| {
-        // SAFETY: the mapping just made; an error where pages are missing, not a signal.
+        // SAFETY: the range is the new mapping; missing pages give an error, not a signal.
         let made = unsafe { libc::madvise(base.as_ptr(), len.get(), libc::MADV_POPULATE_WRITE) };
         nix::errno::Errno::result(made)
     });
-    // SAFETY: the mapping made above, which nobody else knows of.
+    // SAFETY: the mapping was made above, and nobody else uses it.
     let unmapped = unsafe { munmap(base, len.get()) };
     done?;
     Ok(unmapped?)
@@ -69,21 +70,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_list_of_nodes_is_read() {
+    fn the_kernels_list_format_is_parsed() {
         assert_eq!(parse("0-1,4\n"), [0, 1, 4]);
         assert_eq!(parse("0\n"), [0]);
         assert_eq!(parse("\n"), []);
     }
 
     #[test]
-    fn pages_are_made_where_they_are_asked_for() {
+    fn pages_are_allocated_on_the_wanted_node() {
         let Some(&node) = nodes_with_memory().first() else { return };
         let len = NonZeroUsize::new(64 << 10).unwrap();
         let fd = nix::sys::memfd::memfd_create(c"numa", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).unwrap();
         nix::unistd::ftruncate(&fd, len.get() as i64).unwrap();
-        place(fd.as_fd(), len, node).unwrap();
+        allocate_on(fd.as_fd(), len, node).unwrap();
         let blocks = nix::sys::stat::fstat(&fd).unwrap().st_blocks;
-        assert_eq!(blocks * 512, len.get() as i64, "all of them are there");
-        assert!(place(fd.as_fd(), len, 1 << 20).is_err(), "there is no such node");
+        assert_eq!(blocks * 512, len.get() as i64, "all pages are present");
+        assert!(allocate_on(fd.as_fd(), len, 1 << 20).is_err(), "there is no such node");
     }
 }

@@ -1,4 +1,4 @@
-//! Pages: their sizes, and files filled with them.
+//! Page sizes, and files filled with pages.
 
 use nix::{
     errno::Errno,
@@ -10,7 +10,7 @@ use std::{fmt, os::fd::BorrowedFd};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 #[repr(u64)]
 pub enum PageSize {
-    /// The host's ordinary pages: no set-up, no privilege; needs an IOMMU or a software device.
+    /// The host's ordinary pages: no set-up and no privilege; they need an IOMMU or a software device.
     #[default]
     Small = 4 << 10,
     /// 2 MiB huge pages, reserved in `/sys/kernel/mm/hugepages/hugepages-2048kB`.
@@ -20,7 +20,8 @@ pub enum PageSize {
 }
 
 impl PageSize {
-    /// Its bytes. [`PageSize::Small`] is the host's page size, 4 KiB on x86-64, up to 64 KiB on aarch64.
+    /// Returns the bytes of a page. [`PageSize::Small`] is the host's page size, 4 KiB on x86-64, up to 64 KiB on
+    /// aarch64.
     pub fn bytes(self) -> usize {
         match self {
             Self::Small => host_page_size(),
@@ -39,18 +40,18 @@ impl fmt::Display for PageSize {
     }
 }
 
-/// The host's page size in bytes.
+/// Returns the host's page size in bytes.
 pub fn host_page_size() -> usize {
     // SAFETY: a query without side effects.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).unwrap_or(4096)
 }
 
-/// Gives a file of `len` bytes all of its pages.
+/// Allocates all pages of a file of `len` bytes.
 pub(crate) fn fill(fd: BorrowedFd<'_>, len: i64) -> Result<(), Errno> {
     loop {
         match fallocate(fd, FallocateFlags::empty(), 0, len) {
-            // It stops for any signal, and goes on where it was.
+            // Any signal interrupts it; a repeated call continues.
             Err(Errno::EINTR) => {}
             other => return other,
         }

@@ -1,4 +1,4 @@
-//! Bytes over a stream socket, with descriptors beside them, as far as it takes them and has them now.
+//! Non-blocking transfer of bytes with descriptors over a stream socket.
 
 use nix::{
     errno::Errno,
@@ -18,19 +18,19 @@ use std::{
     time::Duration,
 };
 
-/// Descriptors taken in one message.
+/// The largest number of descriptors accepted in one message.
 pub const MAX_FDS: usize = 8;
 
-/// Why a connection can't go on.
+/// The reason why a connection can't continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The peer closed it.
     Closed,
-    /// Nothing came, or nothing was taken, within the deadline.
+    /// The peer sent nothing, or received nothing, within the deadline.
     Late,
     /// The peer broke the protocol.
     Garbage(&'static str),
-    /// The system's.
+    /// The system's error.
     Os(Errno),
 }
 
@@ -42,7 +42,7 @@ pub fn poll_for(fds: &mut [PollFd<'_>], timeout: Duration) -> Result<(), Errno> 
     }
 }
 
-/// Sends bytes with descriptors beside the first; how many were taken, 0 for now none.
+/// Sends bytes, with descriptors at the first one, and returns how many bytes the socket accepted; 0 if none now.
 pub fn send_some(socket: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<usize, Fault> {
     let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
@@ -59,34 +59,35 @@ pub fn send_some(socket: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> R
     }
 }
 
-/// Reads into `room` what is there, `None` when nothing is; descriptors go to `fds`.
+/// Reads the available bytes into `target`; `None` if there are none. Descriptors go to `fds`.
 pub fn read_some(
     socket: &UnixStream,
-    room: &mut [u8],
+    target: &mut [u8],
     fds: &mut Vec<OwnedFd>,
 ) -> Result<Option<usize>, Fault> {
-    // SAFETY: received just now, so nobody else owns it.
+    // SAFETY: the descriptor was just received, so nobody else owns it.
     let mut take = |raw: RawFd| fds.push(unsafe { OwnedFd::from_raw_fd(raw) });
-    match receive(socket.as_fd(), room, Some(&mut take), 0)? {
-        Some((_, true)) => Err(Fault::Garbage("more descriptors in a message than were agreed")),
-        _ if fds.len() > MAX_FDS => Err(Fault::Garbage("more descriptors in a message than were agreed")),
-        got => Ok(got.map(|(got, _)| got)),
+    match receive(socket.as_fd(), target, Some(&mut take), 0)? {
+        Some((_, true)) => Err(Fault::Garbage("more descriptors in a message than agreed")),
+        _ if fds.len() > MAX_FDS => Err(Fault::Garbage("more descriptors in a message than agreed")),
+        received => Ok(received.map(|(received, _)| received)),
     }
 }
 
-/// Reads into `room` what is there, with `flags` of recvmsg(2): how many bytes, and whether descriptors were cut off. `take`
-/// gets those that were received, to own; without it all are cut off. Allocates nothing.
+/// Reads the available bytes into `target`, with `flags` of recvmsg(2). Returns how many bytes, and whether descriptors
+/// were discarded. Each received descriptor goes to `take`, which owns it; without `take` all are discarded. Allocates
+/// nothing.
 pub fn receive(
     socket: BorrowedFd<'_>,
-    room: &mut [u8],
+    target: &mut [u8],
     take: Option<&mut dyn FnMut(RawFd)>,
     flags: libc::c_int,
 ) -> Result<Option<(usize, bool)>, Fault> {
-    // By hand: nix gives no descriptors when some did not fit, and would leak those that did.
+    // Parsed by hand, because nix returns no descriptors when some did not fit, and leaks those that did.
     const FD: usize = size_of::<RawFd>();
-    // Aligned for a cmsghdr, with room for one header and MAX_FDS descriptors.
+    // Aligned for a cmsghdr, with space for one header and MAX_FDS descriptors.
     let mut control = [0_u64; (size_of::<libc::cmsghdr>() + MAX_FDS * FD).div_ceil(8)];
-    let mut iov = libc::iovec { iov_base: room.as_mut_ptr().cast::<c_void>(), iov_len: room.len() };
+    let mut iov = libc::iovec { iov_base: target.as_mut_ptr().cast::<c_void>(), iov_len: target.len() };
     // SAFETY: all zeros is a valid msghdr.
     let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
     header.msg_iov = &raw mut iov;
@@ -95,12 +96,12 @@ pub fn receive(
         header.msg_control = control.as_mut_ptr().cast::<c_void>();
         header.msg_controllen = size_of_val(&control) as _;
     }
-    let got = loop {
+    let received = loop {
         let flags = flags | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
-        // SAFETY: the header names `room` and `control`, which outlive the call, with their lengths.
-        let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
-        match usize::try_from(got) {
-            Ok(got) => break got,
+        // SAFETY: the header names the data buffer and `control`, which outlive the call, with their lengths.
+        let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
+        match usize::try_from(received) {
+            Ok(received) => break received,
             Err(_) => match Errno::last() {
                 Errno::EINTR => {}
                 Errno::EAGAIN => return Ok(None),
@@ -110,14 +111,14 @@ pub fn receive(
         }
     };
     let cut = header.msg_flags & libc::MSG_CTRUNC != 0;
-    let Some(take) = take else { return Ok(Some((got, cut))) };
-    // SAFETY: the header is the one that recvmsg filled; the macro stays within msg_controllen.
+    let Some(take) = take else { return Ok(Some((received, cut))) };
+    // SAFETY: recvmsg filled the header; the macro stays within msg_controllen.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
     while !next.is_null() {
-        // SAFETY: not null, so within `control`, which the kernel filled and which is aligned.
+        // SAFETY: it is not null, so it points into `control`, which the kernel filled and which is aligned.
         let cmsg = unsafe { *next };
         if cmsg.cmsg_level == libc::SOL_SOCKET && cmsg.cmsg_type == libc::SCM_RIGHTS {
-            // SAFETY: points behind the header, which is within `control`.
+            // SAFETY: the data follow the header, which is within `control`.
             let data = unsafe { libc::CMSG_DATA(next) }.cast::<RawFd>();
             // SAFETY: plain arithmetic.
             let head = unsafe { libc::CMSG_LEN(0) } as usize;
@@ -128,13 +129,13 @@ pub fn receive(
                 take(unsafe { at.read_unaligned() });
             }
         }
-        // SAFETY: both are what CMSG_FIRSTHDR took and gave.
+        // SAFETY: the header is the one given to CMSG_FIRSTHDR, and `next` comes from it.
         next = unsafe { libc::CMSG_NXTHDR(&raw const header, next) };
     }
-    Ok(Some((got, cut)))
+    Ok(Some((received, cut)))
 }
 
-/// Sends bytes with descriptors, at most [`MAX_FDS`], beside them; how many were taken. Allocates nothing.
+/// Sends bytes with at most [`MAX_FDS`] descriptors, and returns sendmsg(2)'s result. Allocates nothing.
 pub fn send_without_allocating(socket: BorrowedFd<'_>, bytes: &mut [u8], fds: &[RawFd]) -> isize {
     let mut control = [0_u64; (size_of::<libc::cmsghdr>() + MAX_FDS * size_of::<RawFd>()).div_ceil(8)];
     let mut iov = libc::iovec { iov_base: bytes.as_mut_ptr().cast::<c_void>(), iov_len: bytes.len() };
@@ -150,18 +151,18 @@ pub fn send_without_allocating(socket: BorrowedFd<'_>, bytes: &mut [u8], fds: &[
         let len = unsafe { libc::CMSG_LEN(size_of_val(fds) as u32) };
         header.msg_control = control.as_mut_ptr().cast::<c_void>();
         header.msg_controllen = space as _;
-        // SAFETY: the header names `control`, which has room for one header.
+        // SAFETY: the header names `control`, which has space for one header.
         let first = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
         // SAFETY: all zeros is a valid cmsghdr.
         let mut cmsg: libc::cmsghdr = unsafe { std::mem::zeroed() };
         cmsg.cmsg_level = libc::SOL_SOCKET;
         cmsg.cmsg_type = libc::SCM_RIGHTS;
         cmsg.cmsg_len = len as _;
-        // SAFETY: within `control`, and aligned.
+        // SAFETY: it is within `control`, and aligned.
         unsafe { first.write(cmsg) };
-        // SAFETY: points behind the header, which is within `control`.
+        // SAFETY: the data follow the header, which is within `control`.
         let data = unsafe { libc::CMSG_DATA(first) };
-        // SAFETY: `control` has room for MAX_FDS descriptors there.
+        // SAFETY: `control` has space for MAX_FDS descriptors there.
         unsafe { std::ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), data, size_of_val(fds)) };
     }
     // SAFETY: the header names `bytes` and `control`, which outlive the call, with their lengths.

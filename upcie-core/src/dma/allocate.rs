@@ -105,7 +105,7 @@ impl DmaSpace {
                 }
                 let iova = self.allocate_iova(memory.len(), page)?;
                 if let Err(error) = mapper.map(iova, &memory) {
-                    self.give_back(iova, memory.len() as u64);
+                    self.free_iova(iova, memory.len() as u64);
                     return Err(if memory.is_dma_buf() { explain_dma_buf(error) } else { error });
                 }
                 Addresses::Linear(iova)
@@ -183,7 +183,7 @@ impl DmaSpace {
                 if let Backing::Device { shared: mapped, mapping, .. } = &mut backing {
                     if shared {
                         if let Err(error) = mapper.map_device(iova, mapping) {
-                            self.give_back(iova, whole as u64);
+                            self.free_iova(iova, whole as u64);
                             return Err(error);
                         }
                     }

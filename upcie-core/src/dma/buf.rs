@@ -34,7 +34,7 @@ impl DmaBuf {
     /// within one page of the memory's own page size.
     ///
     /// # Panics
-    /// When `offset` is not below [`len`](Self::len).
+    /// Panics if `offset` is not below [`len`](Self::len).
     pub fn iova(&self, offset: usize) -> u64 {
         let all = self.descriptor();
         assert!(offset < all.len, "offset {offset} in a buffer of {} bytes", all.len);
@@ -108,7 +108,7 @@ impl DmaBuf {
     /// each completion seen before this call.
     ///
     /// # Panics
-    /// When the range is not within the buffer.
+    /// Panics if the range is not within the buffer.
     pub fn read_at(&self, offset: usize, data: &mut [u8]) {
         let from = self.range(offset, data.len());
         if self.descriptor().by_copy {
@@ -124,7 +124,7 @@ impl DmaBuf {
     /// before each doorbell rung after this call.
     ///
     /// # Panics
-    /// When the range is not within the buffer.
+    /// Panics if the range is not within the buffer.
     pub fn write_at(&mut self, offset: usize, data: &[u8]) {
         let to = self.range(offset, data.len());
         if self.descriptor().by_copy {
@@ -175,7 +175,7 @@ impl DmaBuf {
     /// [`whole`](Self::whole) restores the buffer.
     ///
     /// # Panics
-    /// When the range is empty or not within the buffer, or the buffer is chained.
+    /// Panics if the range is empty or not within the buffer, or the buffer is chained.
     #[must_use]
     pub fn slice(self, range: Range<usize>) -> Self {
         let parent = Arc::new(self);
@@ -185,7 +185,7 @@ impl DmaBuf {
     /// Splits the buffer at `mid`. The memory is freed when both halves are dropped.
     ///
     /// # Panics
-    /// When a half would be empty, or the buffer is chained.
+    /// Panics if a half would be empty, or the buffer is chained.
     #[must_use]
     pub fn split_at(self, mid: usize) -> (Self, Self) {
         let (len, parent) = (self.len(), Arc::new(self));
@@ -305,7 +305,7 @@ impl Deref for DmaBuf {
     /// Returns the bytes.
     ///
     /// # Panics
-    /// When the buffer can only be [copied](DmaBuf::is_by_copy) from and to; [`as_slice`](DmaBuf::as_slice) checks that
+    /// Panics if the buffer can only be [copied](DmaBuf::is_by_copy) from and to; [`as_slice`](DmaBuf::as_slice) checks that
     /// first.
     #[inline]
     fn deref(&self) -> &[u8] {

@@ -61,7 +61,7 @@ impl Drop for DmaBuf {
     fn drop(&mut self) {
         #[cold]
         #[inline(never)]
-        fn give_back(mut at: NonNull<Descriptor>) {
+        fn release(mut at: NonNull<Descriptor>) {
             // Chains, and parts of parts, are taken apart by loops: recursive drops of long ones would overflow the
             // stack.
             loop {
@@ -72,12 +72,12 @@ impl Drop for DmaBuf {
                     next = segment.unchain();
                 }
                 // The empty buffer is never cut, so a parent has a descriptor of its own.
-                let Some(parent) = Home::give_back(all) else { return };
+                let Some(parent) = Home::release(all) else { return };
                 at = ManuallyDrop::new(parent).0;
             }
         }
         if !std::ptr::eq(self.0.as_ptr(), &EMPTY) {
-            give_back(self.0);
+            release(self.0);
         }
     }
 }
@@ -103,7 +103,7 @@ pub(super) struct Descriptor {
     pub(super) transfer: Transfer,
     /// The value of `transfer.ready` while the buffer is not chained.
     pub(super) whole: u32,
-    /// Whether all bytes of this segment are in host memory and contiguous for the device.
+    /// Set if all bytes of this segment are in host memory and contiguous for the device.
     pub(super) linear: bool,
     pub(super) ptr: NonNull<u8>,
     pub(super) len: usize,
@@ -178,7 +178,7 @@ impl Home {
     }
 
     /// Frees a block. For the last part of a buffer, returns that buffer.
-    pub(super) fn give_back(mut descriptor: Box<Descriptor>) -> Option<DmaBuf> {
+    pub(super) fn release(mut descriptor: Box<Descriptor>) -> Option<DmaBuf> {
         match std::mem::replace(&mut descriptor.home, Self::None) {
             Self::None => None,
             Self::Block { source, region, block, list } => {

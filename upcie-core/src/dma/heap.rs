@@ -46,7 +46,7 @@ struct State {
 }
 
 impl State {
-    fn place(&mut self, order: u32) -> Option<Block> {
+    fn allocate(&mut self, order: u32) -> Option<Block> {
         // The newest region is the largest.
         let found = self.regions.iter_mut().enumerate().rev().find_map(|(index, piece)| {
             let offset = piece.buddy.allocate(order)? + piece.start;
@@ -94,7 +94,7 @@ pub struct Heap {
     space: Arc<DmaSpace>,
     growth: Growth,
     prepared: Option<Prepared>,
-    /// Whether its buffers do not deref.
+    /// Set if its buffers do not deref.
     by_copy: bool,
     /// Held for a few steps in memory at a time, never while something is waited for.
     state: Mutex<State>,

@@ -195,7 +195,7 @@ impl DmaSpace {
                 }
             }
             (Kind::Translated { .. }, Backing::Device { mapping, offset, shared: None, .. }) => {
-                self.give_back(addresses.at(0) - offset as u64, mapping.len() as u64);
+                self.free_iova(addresses.at(0) - offset as u64, mapping.len() as u64);
             }
         }
     }
@@ -209,7 +209,7 @@ impl DmaSpace {
                 emit(move || {
                     tracing::trace!(device, iova = format_args!("{iova:#x}"), len, "unmapped DMA memory");
                 });
-                self.give_back(iova, len);
+                self.free_iova(iova, len);
                 true
             }
             Err(error) => {
@@ -232,21 +232,23 @@ impl DmaSpace {
     /// large pages and a heap can have blocks of any size.
     pub(super) fn allocate_iova(&self, len: usize, page: u64) -> Result<u64> {
         let align = page.max((len as u64).next_power_of_two().min(1 << 30));
-        self.free().and_then(|mut free| free.allocate(len as u64, align)).ok_or_else(|| Error::Allocation {
-            device: self.device.clone(),
-            len,
-            align: page as usize,
-            reason: "no room in the device's address space",
+        self.allocator().and_then(|mut free| free.allocate(len as u64, align)).ok_or_else(|| {
+            Error::Allocation {
+                device: self.device.clone(),
+                len,
+                align: page as usize,
+                reason: "no room in the device's address space",
+            }
         })
     }
 
-    pub(super) fn give_back(&self, iova: u64, len: u64) {
-        if let Some(mut free) = self.free() {
+    pub(super) fn free_iova(&self, iova: u64, len: u64) {
+        if let Some(mut free) = self.allocator() {
             free.release(iova, len);
         }
     }
 
-    fn free(&self) -> Option<MutexGuard<'_, IovaAllocator>> {
+    fn allocator(&self) -> Option<MutexGuard<'_, IovaAllocator>> {
         match &self.kind {
             Kind::Translated { free, .. } => Some(free.lock().unwrap_or_else(PoisonError::into_inner)),
             Kind::Physical(_) => None,

@@ -86,7 +86,7 @@ pub(crate) fn check(fd: BorrowedFd<'_>) -> Result<Checked> {
 pub(crate) struct MemoryFile {
     /// Size in bytes at the time of the check.
     pub(crate) len: u64,
-    /// Whether the file is sealed against shrinking. Without a seal any holder of the file may shrink it, and an access
+    /// Set if the file is sealed against shrinking. Without a seal any holder of the file may shrink it, and an access
     /// beyond its new end raises SIGBUS.
     pub(crate) sealed: bool,
     /// Page size in bytes on hugetlbfs, where a mapping has whole pages; 1 elsewhere.

@@ -99,7 +99,7 @@ impl Memory {
         // Reserves the pages, which turns a lack of them into an error, instead of SIGBUS on first use.
         nix::unistd::ftruncate(&fd, len as i64).map_err(|e| fail(e.into()))?;
         if let (Some(node), Some(len)) = (node, NonZeroUsize::new(len)) {
-            if let Err(error) = numa::place(fd.as_fd(), len, node) {
+            if let Err(error) = numa::allocate_on(fd.as_fd(), len, node) {
                 emit(
                     move || tracing::debug!(node, %error, "DMA memory is not placed on the wanted NUMA node"),
                 );

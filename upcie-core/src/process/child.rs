@@ -1,4 +1,4 @@
-//! A child for system calls that may block for as long as a driver likes.
+//! A child process for system calls that a driver may block.
 
 use crate::irq::wait_readable;
 use nix::{errno::Errno, fcntl::OFlag};
@@ -12,32 +12,32 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Writes `value` to a file of sysfs within `deadline`; [`io::ErrorKind::TimedOut`] when the kernel is not done then.
+/// Writes `value` to a file of sysfs within `deadline`; [`io::ErrorKind::TimedOut`] if the kernel has not finished then.
 pub(crate) fn write_within(path: &Path, value: &str, deadline: Duration) -> io::Result<()> {
     let file = OpenOptions::new().write(true).open(path)?;
     in_child(file.as_fd(), None, deadline, || {
-        // SAFETY: reads the bytes of a string that the child has a copy of.
+        // SAFETY: the call reads the bytes of a string, of which the child has a copy.
         unsafe { libc::write(0, value.as_ptr().cast(), value.len()) }
     })
 }
 
-/// Reads what a file of sysfs says, up to a page, within `deadline`; [`io::ErrorKind::TimedOut`] as for a write.
+/// Reads a file of sysfs, up to a page, within `deadline`; [`io::ErrorKind::TimedOut`] as for a write.
 pub(crate) fn read_within(path: &Path, deadline: Duration) -> io::Result<String> {
     let file = File::open(path)?;
     let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     in_child(file.as_fd(), Some(writer.as_fd()), deadline, || {
         let mut page = [0_u8; 4096];
-        // SAFETY: writes to the array, no more than it has.
+        // SAFETY: the call writes to the array, within its length.
         let len = unsafe { libc::read(0, page.as_mut_ptr().cast(), page.len()) };
         let Ok(count) = usize::try_from(len) else { return len };
-        // SAFETY: reads what was just written to the array. A pipe takes a page at once.
+        // SAFETY: the call reads the bytes just written to the array. A pipe accepts a page at once.
         unsafe { libc::write(1, page.as_ptr().cast(), count) }
     })?;
     drop(writer);
     io::read_to_string(File::from(reader))
 }
 
-/// Has a [`Child`] make the system calls of `work`, and waits until it has ended.
+/// Lets a [`Child`] make the system calls of `work`, and waits until it has ended.
 fn in_child(
     input: BorrowedFd<'_>,
     output: Option<BorrowedFd<'_>>,
@@ -49,15 +49,15 @@ fn in_child(
     result
 }
 
-/// The children that run now, from before they have a process id until they have been waited for.
+/// The running children, from before they have a process id until they have been reaped.
 static RUNNING: Mutex<Vec<libc::pid_t>> = Mutex::new(Vec::new());
 
 fn running() -> MutexGuard<'static, Vec<libc::pid_t>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether `pid` is one of this process's children of this file: until it has closed them, it has all files that its parent
-/// has open, and uses none.
+/// Returns whether `pid` is one of this process's children made here: until it closes its inherited files, it has all of
+/// its parent's files open, and uses none.
 pub(super) fn is_running(pid: u32) -> bool {
     running().iter().any(|child| child.unsigned_abs() == pid)
 }
@@ -67,14 +67,15 @@ pub(super) fn is_running(pid: u32) -> bool {
 pub(crate) struct Child(libc::pid_t);
 
 impl Child {
-    /// Has one make the system calls of `work`, with `input` as descriptor 0 and `output` as 1; also says what came of it.
+    /// Lets a child make the system calls of `work`, with `input` as descriptor 0 and `output` as 1. Also returns the
+    /// result of `work`.
     ///
-    /// A file of sysfs may keep whoever reads or writes it for as long as a driver likes: not even SIGKILL ends that, and a
-    /// process with such a thread can't exit. The child holds nothing else that its parent has open. It is left behind after
-    /// a timeout.
+    /// A driver may block a read or write of a sysfs file as long as it likes: not even SIGKILL ends that, and a process
+    /// with such a thread can't exit. The child holds no other open files of its parent. After a timeout it is left
+    /// running.
     ///
-    /// What came of it goes through a pipe, as an error number or 0. The child's exit status may never be seen here: it is
-    /// discarded where SIGCHLD is ignored, and another thread may wait for any child.
+    /// The result comes through a pipe, as an error number or 0, because the parent may never see the child's exit
+    /// status: the system discards it if SIGCHLD is ignored, and another thread may wait for any child.
     pub(crate) fn run(
         input: BorrowedFd<'_>,
         output: Option<BorrowedFd<'_>>,
@@ -85,27 +86,26 @@ impl Child {
         let output = output.unwrap_or(writer.as_fd());
         let fds = [input.as_raw_fd(), output.as_raw_fd(), writer.as_raw_fd()];
         let mut children = running();
-        // SAFETY: until it exits, the child makes system calls only, on values that were computed before.
+        // SAFETY: until it exits, the child only makes system calls, on values that were computed before.
         let child = unsafe { libc::fork() };
         if child == 0 {
-            // Out of the way first: each may be 0, 1 or 2 already, in a program that has closed those.
-            // SAFETY: takes numbers only; whatever is open in this child is its own to close.
+            // Moved to high numbers first: each may already be 0, 1 or 2, in a program that has closed those.
+            // SAFETY: the call takes numbers only; the child may close its own descriptors.
             let moved = fds.map(|fd| unsafe { libc::fcntl(fd, libc::F_DUPFD, RESULT + 1) });
             let (mut code, mut report_to) = (Errno::last_raw(), fds[2]);
             if !moved.contains(&-1) {
                 for (fd, wanted) in moved.into_iter().zip([0, 1, RESULT]) {
-                    // SAFETY: takes numbers only.
+                    // SAFETY: the call takes numbers only.
                     unsafe { libc::dup2(fd, wanted) };
                 }
-                // SAFETY: takes numbers only. Where the kernel has no such call, the files stay open for as long as the child
-                // lives.
+                // SAFETY: the call takes numbers only. On a kernel without it, the files stay open while the child lives.
                 unsafe { libc::syscall(libc::SYS_close_range, RESULT + 1, u32::MAX, 0) };
                 report_to = RESULT;
                 code = if work() < 0 { Errno::last_raw() } else { 0 };
             }
-            // SAFETY: reads the bytes of `code`. A pipe takes them at once.
+            // SAFETY: the call reads the bytes of `code`. A pipe accepts them at once.
             unsafe { libc::write(report_to, (&raw const code).cast(), size_of_val(&code)) };
-            // SAFETY: ends the child here, without what the parent registered to happen at its end.
+            // SAFETY: exits the child at once, without the parent's exit handlers.
             unsafe { libc::_exit(0) };
         }
         if child < 0 {
@@ -116,33 +116,33 @@ impl Child {
         drop(writer);
         let in_time = wait_readable(result.as_fd(), deadline).map_err(io::Error::other);
         if !matches!(in_time, Ok(true)) {
-            // Nobody else will ask how it ended.
+            // Reaped in the background, because nobody else will.
             Self(child).reap_later(|| {});
             return Err(in_time.err().unwrap_or_else(|| io::ErrorKind::TimedOut.into()));
         }
         let mut code = [0; size_of::<i32>()];
         let told = File::from(result).read_exact(&mut code);
         let result = match (told, i32::from_ne_bytes(code)) {
-            (Err(_), _) => Err(io::Error::other("the child that does it was killed")),
+            (Err(_), _) => Err(io::Error::other("the child process for it was killed")),
             (Ok(()), 0) => Ok(()),
             (Ok(()), errno) => Err(io::Error::from_raw_os_error(errno)),
         };
         Ok((Self(child), result))
     }
 
-    /// Waits until it has ended.
+    /// Waits until the child has ended.
     pub(crate) fn reap(self) {
         reap(self.0);
     }
 
-    /// Waits until it has ended, at most `limit`.
+    /// Waits until the child has ended, at most `limit`.
     ///
     /// # Errors
-    /// The child, which has not ended.
+    /// The child, if it has not ended.
     pub(crate) fn reap_within(self, limit: Duration) -> Result<(), Self> {
         let end = Instant::now() + limit;
         loop {
-            // One that somebody else has waited for is an error, and has ended, too.
+            // An error means that another thread has reaped the child, which has ended, too.
             if waited(self.0, libc::WNOHANG) != 0 {
                 return Ok(());
             }
@@ -153,33 +153,33 @@ impl Child {
         }
     }
 
-    /// Lets it end when it does, and calls `then`.
+    /// Reaps the child in the background when it ends, then calls `then`.
     pub(crate) fn reap_later(self, then: impl FnOnce() + Send + 'static) {
         let child = self.0;
         let wait = move || {
             reap(child);
             then();
         };
-        // Without the thread it stays a zombie once it has ended, which is all.
+        // Without the thread the child stays a zombie after its end, which is harmless.
         if let Err(error) = thread::Builder::new().name("upcie-reap".into()).spawn(wait) {
-            tracing::warn!(child, %error, "nobody waits for the child that was left behind");
+            tracing::warn!(child, %error, "a child left running will stay a zombie");
         }
     }
 }
 
-/// The child's descriptor for what came of its work.
+/// The child's descriptor for its result.
 const RESULT: i32 = 2;
 
-/// Waits until `child` has ended, if nobody else has.
+/// Waits until `child` has ended, if no other thread has reaped it.
 fn reap(child: libc::pid_t) {
     waited(child, 0);
 }
 
-/// What waitpid(2) returns for `child`: 0 if it has not ended, and `options` say not to wait.
+/// Calls waitpid(2) for `child` and returns its result: 0 if the child has not ended and `options` say not to wait.
 fn waited(child: libc::pid_t, options: i32) -> libc::pid_t {
     let mut status = 0;
     loop {
-        // SAFETY: `status` is a valid place for the answer.
+        // SAFETY: `status` is valid for the result.
         let ended = unsafe { libc::waitpid(child, &raw mut status, options) };
         if ended >= 0 || Errno::last() != Errno::EINTR {
             if ended != 0 {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_arrives_and_its_error_comes_back() {
+    fn writes_arrive_and_errors_are_returned() {
         let path = path("write");
         fs::write(&path, "").unwrap();
         write_within(&path, "vfio-pci", Duration::MAX).unwrap();
@@ -213,44 +213,44 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_blocks_is_left_behind_at_the_deadline() {
+    fn a_blocked_write_is_left_running_at_the_deadline() {
         let path = path("pipe");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        // Opened both ways, so that opening it never blocks; the second write finds it full.
+        // Opened for both directions, so that opening does not block; the second write finds the pipe full.
         let mut reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let text = "x".repeat(65536);
         write_within(&path, &text, Duration::from_secs(30)).unwrap();
         let error = write_within(&path, &text, Duration::from_millis(20)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        // What was left behind goes on, and ends.
+        // The child left running continues, and ends.
         reader.read_exact(&mut vec![0; 2 * 65536]).unwrap();
         fs::remove_file(path).unwrap();
     }
-    /// Soundness R4: in a program that has closed its standard files, ignores SIGCHLD, or waits for any child, the outcome
-    /// is what the kernel said.
+    /// Soundness R4: the kernel's result arrives in a program that has closed its standard files, ignores SIGCHLD, or
+    /// waits for any child.
     #[test]
-    fn an_odd_program_gets_the_outcome_too() {
+    fn results_arrive_in_unusual_programs() {
         let path = path("odd");
         let attempt = |close: bool, ignore: bool, steal: bool| {
             fs::write(&path, "").unwrap();
-            // SAFETY: glibc makes its allocator usable in the child, which takes no other lock that a thread may hold, and
-            // leaves by `_exit`.
+            // SAFETY: glibc makes its allocator usable in the child. The child takes no other lock that a thread may
+            // hold, and exits by `_exit`.
             let child = unsafe { libc::fork() };
             if child == 0 {
-                // SAFETY: the child's own time.
+                // SAFETY: sets the child's own alarm.
                 unsafe { libc::alarm(60) };
                 for fd in if close { 0..3 } else { 0..0 } {
-                    // SAFETY: the child's own file.
+                    // SAFETY: closes the child's own file.
                     unsafe { libc::close(fd) };
                 }
                 if ignore {
-                    // SAFETY: the child's own signal.
+                    // SAFETY: sets the child's own signal action.
                     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
                 }
                 if steal {
                     thread::spawn(|| {
                         loop {
-                            // SAFETY: waits for any child, and asks for nothing.
+                            // SAFETY: waits for any child, without a place for the status.
                             unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) };
                         }
                     });
@@ -262,11 +262,11 @@ mod tests {
                         && write_within(Path::new("/dev/full"), "x", deadline)
                             .is_err_and(|error| error.raw_os_error() == Some(libc::ENOSPC))
                 });
-                // SAFETY: ends the child without running the parent's exit handlers.
+                // SAFETY: exits the child without the parent's exit handlers.
                 unsafe { libc::_exit(if good { 0 } else { 1 }) };
             }
             let mut status = 0;
-            // SAFETY: waits for the child just made.
+            // SAFETY: waits for the child process made here.
             assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
             assert_eq!(status, 0, "close {close}, ignore {ignore}, steal {steal}");
         };

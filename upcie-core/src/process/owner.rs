@@ -1,4 +1,4 @@
-//! Which process a handle belongs to, and words that a forked child does not inherit.
+//! The process that owns a handle, and words that a forked child does not inherit.
 
 use crate::{Error, Result, events::emit};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
@@ -12,19 +12,19 @@ use std::{
 
 /// The process that made a handle.
 ///
-/// A process is told by a mark in memory that the kernel clears in a child, whether fork(2) or clone(2) made it. Its id would not do:
-/// in another pid namespace a child can have the id of its parent, 1 above all. A child that shares its parent's
-/// memory (vfork(2), CLONE_VM) is the same process here, as a thread is.
+/// A process is identified by a mark in memory that the kernel clears in a child, whether fork(2) or clone(2) made it.
+/// The process id would not do: in another pid namespace a child can have the id of its parent, above all 1. A child that
+/// shares its parent's memory (vfork(2), CLONE_VM) counts as the same process, as a thread does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner(u64);
 
 impl Owner {
-    /// The calling process. Calls the system the first time only.
+    /// Returns the calling process. Only the first call makes system calls.
     pub fn current() -> Self {
         Self(mark())
     }
 
-    /// Whether the calling process made the handle: `false` in a child that was forked since.
+    /// Returns whether the calling process made the handle: `false` in a child that was forked since.
     pub fn is_current(self) -> bool {
         self == Self::current()
     }
@@ -41,24 +41,24 @@ impl Owner {
     }
 }
 
-/// A 64-bit word that reads as 0 in a forked child (MADV_WIPEONFORK of madvise(2)): one load tells a child from the process
-/// that made it.
+/// A 64-bit word that reads as 0 in a forked child (MADV_WIPEONFORK of madvise(2)): one load distinguishes a child from
+/// the process that made the word.
 #[derive(Debug)]
 pub struct ProcessWord(NonNull<AtomicU64>);
 
-// SAFETY: an atomic in memory of its own, which lives until the value is dropped.
+// SAFETY: an atomic in its own memory, which lives until the value is dropped.
 unsafe impl Send for ProcessWord {}
-// SAFETY: an atomic may be used by several threads.
+// SAFETY: several threads may use an atomic.
 unsafe impl Sync for ProcessWord {}
 
 /// Bytes mapped for a word; the kernel rounds up to a page.
 const LEN: NonZeroUsize = NonZeroUsize::new(size_of::<AtomicU64>()).unwrap();
 
 impl ProcessWord {
-    /// A word with `value` in it, in a page of its own.
+    /// Makes a word with the given value, in its own page.
     ///
     /// # Errors
-    /// [`Error::Memory`] when there is no page, or the kernel is older than 4.14, which has no MADV_WIPEONFORK.
+    /// [`Error::Memory`] when no page is available, or the kernel is older than 4.14, which has no MADV_WIPEONFORK.
     pub fn new(value: u64) -> Result<Self> {
         let failed = |errno: nix::errno::Errno| Error::Memory {
             what: "a page that a forked child does not inherit".into(),
@@ -67,16 +67,16 @@ impl ProcessWord {
             source: errno.into(),
         };
         let (protection, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE);
-        // SAFETY: a fresh mapping at an address of the kernel's choice; nothing existing is replaced.
+        // SAFETY: a new mapping at an address that the kernel chooses replaces nothing.
         let base = unsafe { mmap_anonymous(None, LEN, protection, flags) }.map_err(failed)?;
         let word = Self(base.cast());
-        // SAFETY: the page just mapped, which nobody else has; its bytes stay as they are in this process.
+        // SAFETY: nobody else has the page just mapped, and its bytes do not change in this process.
         unsafe { madvise(base, LEN.get(), MmapAdvise::MADV_WIPEONFORK) }.map_err(failed)?;
         word.store(value, Ordering::Release);
         Ok(word)
     }
 
-    /// Where the word is, for as long as `self` lives.
+    /// Returns the word's address, valid while `self` lives.
     pub fn as_ptr(&self) -> NonNull<AtomicU64> {
         self.0
     }
@@ -86,8 +86,8 @@ impl Deref for ProcessWord {
     type Target = AtomicU64;
 
     fn deref(&self) -> &AtomicU64 {
-        // SAFETY: aligned to a page, and mapped until `self` is dropped. The kernel clears it only in a child, before
-        // that runs.
+        // SAFETY: it is aligned to a page, and mapped until `self` is dropped. The kernel clears it only in a child,
+        // before the child runs.
         unsafe { self.0.as_ref() }
     }
 }
@@ -95,19 +95,19 @@ impl Deref for ProcessWord {
 impl Drop for ProcessWord {
     fn drop(&mut self) {
         let base: NonNull<c_void> = self.0.cast();
-        // SAFETY: mapped by `new` with this length; whoever has a pointer to it keeps `self`.
+        // SAFETY: `new` made the mapping with this length; every holder of a pointer to it keeps `self`.
         if let Err(error) = unsafe { munmap(base, LEN.get()) } {
-            emit(move || tracing::error!(%error, "unmapping the word of a process"));
+            emit(move || tracing::error!(%error, "unmapping the word of a process failed"));
         }
     }
 }
 
-/// The calling process's mark.
+/// Returns the calling process's mark.
 fn mark() -> u64 {
-    /// The process's word, once there is one; a forked child inherits the pointer. No lock: the thread that holds one
-    /// while another forks is not there in the child to give it back.
+    /// The process's word, once it exists; a forked child inherits the pointer. A lock would not do: if another thread
+    /// holds it during a fork, nobody releases it in the child.
     static WORD: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
-    /// In place of a word where there can't be one.
+    /// Stands for a word if none can be made.
     static NONE: AtomicU64 = AtomicU64::new(0);
     let mut word = WORD.load(Ordering::Acquire);
     if word.is_null() {
@@ -115,7 +115,7 @@ fn mark() -> u64 {
         let ours = match &new {
             Ok(new) => new.0.as_ptr(),
             Err(error) => {
-                tracing::warn!(%error, "forked children are told from this process by their ids alone");
+                tracing::warn!(%error, "forked children are distinguished from this process only by their ids");
                 (&raw const NONE).cast_mut()
             }
         };
@@ -130,13 +130,13 @@ fn mark() -> u64 {
     if ptr::eq(word, &raw const NONE) {
         return u64::from(std::process::id());
     }
-    // SAFETY: the word of a `ProcessWord` that was forgotten, so that it stays mapped.
+    // SAFETY: the `ProcessWord` was forgotten, so that its word stays mapped.
     mark_in(unsafe { &*word })
 }
 
-/// The mark in `word`, which is given a new one where it is 0: in a process that has not asked yet.
+/// Returns the mark in `word`. A word of 0 gets a new mark first: its process has none yet.
 fn mark_in(word: &AtomicU64) -> u64 {
-    /// Inherited by children as it is: so the mark of a child is none that a process before it had.
+    /// Children inherit its value, so the mark of a child differs from those of its ancestors.
     static NEXT: AtomicU64 = AtomicU64::new(1);
     match word.load(Ordering::Acquire) {
         0 => {
@@ -152,18 +152,19 @@ mod tests {
     use super::*;
     use libc::{CLONE_NEWPID, CLONE_NEWUSER, SIGCHLD};
 
-    /// Runs `work` in a child that clone(2) makes with `flags`, and gives what it exits with; `None` where the system
-    /// makes no such child.
+    /// Runs `work` in a child that clone(2) makes with `flags`, and returns whether it succeeded; `None` if the system
+    /// can't make such a child.
     fn in_clone(flags: libc::c_int, work: impl FnOnce() -> bool) -> Option<bool> {
-        // SAFETY: without CLONE_VM and a stack this is fork(2). The child calls no allocator and takes no lock before it exits.
+        // SAFETY: without CLONE_VM and a stack this is fork(2). The child calls no allocator and takes no lock before it
+        // exits.
         let child = unsafe { libc::syscall(libc::SYS_clone, i64::from(flags | SIGCHLD), 0, 0, 0, 0) };
         if child == 0 {
             let good = work();
-            // SAFETY: ends the child without running the parent's exit handlers.
+            // SAFETY: exits the child without the parent's exit handlers.
             unsafe { libc::_exit(if good { 0 } else { 1 }) };
         }
         let mut status = 0;
-        // SAFETY: waits for the child just made.
+        // SAFETY: waits for the child process made here.
         (child > 0).then(|| unsafe { libc::waitpid(child as i32, &raw mut status, 0) })?;
         Some(status == 0)
     }
@@ -173,18 +174,18 @@ mod tests {
         let owner = Owner::current();
         assert!(owner.is_current());
         let word = ProcessWord::new(7).unwrap();
-        let strange = || {
+        let is_foreign = || {
             let me = Owner::current();
-            // The child's own child is a stranger to both.
+            // The child's own child differs from both.
             let below = in_clone(0, || !me.is_current() && !owner.is_current());
             !owner.is_current() && me.is_current() && word.load(Ordering::Relaxed) == 0 && below == Some(true)
         };
-        assert_eq!(in_clone(0, strange), Some(true));
+        assert_eq!(in_clone(0, is_foreign), Some(true));
         assert_eq!(word.load(Ordering::Relaxed), 7);
-        assert!(owner.is_current(), "the parent is who it was");
+        assert!(owner.is_current(), "the parent has not changed");
     }
 
-    /// Soundness R3: ids are compared in vain where both processes are the first of their pid namespaces.
+    /// Soundness R3: ids are equal if both processes are the first of their pid namespaces.
     #[test]
     fn a_child_with_its_parents_id_is_another_process() {
         let nested = |user: libc::c_int| {
@@ -196,7 +197,7 @@ mod tests {
         };
         match nested(0).or_else(|| nested(CLONE_NEWUSER)) {
             Some(good) => assert!(good),
-            None => println!("left out: this user may make no pid namespace"),
+            None => println!("skipped: this user may not make a pid namespace"),
         }
     }
 

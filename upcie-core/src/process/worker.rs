@@ -1,4 +1,4 @@
-//! A thread that is waited for with a deadline.
+//! A thread that is joined with a deadline.
 
 use crate::events::emit;
 use std::{
@@ -11,11 +11,11 @@ use std::{
     time::Duration,
 };
 
-/// A thread of a device's, which ends when it is told to by other means.
+/// A thread of a device, which the device ends by other means.
 #[derive(Debug)]
 pub struct Worker {
     thread: JoinHandle<()>,
-    /// Nothing comes: the other end goes with the thread. Never locked: a receiver alone can't be shared.
+    /// Disconnected when the thread ends; nothing is sent. The mutex makes the receiver `Sync` and is never locked.
     ended: Mutex<Receiver<()>>,
 }
 
@@ -23,7 +23,7 @@ impl Worker {
     /// Starts a thread with this name.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub fn start(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         let (running, ended) = channel::<()>();
         let thread = thread::Builder::new().name(name.into()).spawn(move || {
@@ -33,7 +33,8 @@ impl Worker {
         Ok(Self { thread, ended: Mutex::new(ended) })
     }
 
-    /// Waits until it has ended, at most `deadline`; `false` when it goes on, and is left behind. Its panic is logged.
+    /// Waits at most `deadline` for the thread's end; `false` if it is still running, and is abandoned. A panic of it is
+    /// logged.
     pub fn join_within(self, deadline: Duration) -> bool {
         let ended = self.ended.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(deadline) {
@@ -41,7 +42,7 @@ impl Worker {
         }
         let name = self.thread.thread().name().unwrap_or_default().to_owned();
         if self.thread.join().is_err() {
-            emit(move || tracing::warn!(thread = name, "it panicked"));
+            emit(move || tracing::warn!(thread = name, "the thread panicked"));
         }
         true
     }
@@ -52,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_that_does_not_end_is_left_behind() {
+    fn a_thread_that_does_not_end_is_abandoned() {
         let (go, wait) = channel::<()>();
         let worker = Worker::start("upcie-test", move || _ = wait.recv()).unwrap();
         assert!(!worker.join_within(Duration::from_millis(20)));
@@ -60,6 +61,6 @@ mod tests {
         let done = Worker::start("upcie-test", || {}).unwrap();
         assert!(done.join_within(Duration::from_secs(60)));
         let panics = Worker::start("upcie-test", || panic!("on purpose")).unwrap();
-        assert!(panics.join_within(Duration::from_secs(60)), "ended all the same");
+        assert!(panics.join_within(Duration::from_secs(60)), "a panic is an end, too");
     }
 }

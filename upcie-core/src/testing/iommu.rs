@@ -29,7 +29,7 @@ impl FakeIommu {
     /// Translates `len` bytes at a device address.
     ///
     /// # Panics
-    /// When the bytes are not inside one mapping.
+    /// Panics if the bytes are not inside one mapping.
     pub fn pointer(&self, iova: u64, len: usize) -> *mut u8 {
         let table = self.table();
         let (base, (pointer, mapped)) = table.range(..=iova).next_back().expect("a mapped address");

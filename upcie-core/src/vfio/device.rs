@@ -61,7 +61,7 @@ pub struct VfioDevice {
     attachment: Attachment,
     space: Arc<DmaSpace>,
     group: u32,
-    /// From sysfs: VFIO does not report their bus addresses.
+    /// BARs as sysfs reports them, because VFIO does not report their bus addresses.
     bars: Vec<BarInfo>,
 }
 
@@ -69,7 +69,7 @@ pub struct VfioDevice {
 struct State {
     /// BARs, mapped on first use and then shared.
     bars: [Option<Bar>; 6],
-    /// Whether any eventfd is set, per kind.
+    /// Set for each kind that has an eventfd.
     wired: [bool; KINDS.len()],
 }
 

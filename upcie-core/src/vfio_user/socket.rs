@@ -73,7 +73,7 @@ struct Outgoing {
 #[derive(Debug)]
 pub struct Channel {
     socket: UnixStream,
-    /// Whether this process made the other end, too.
+    /// Set if this process made the other end, too.
     own: bool,
     /// The largest message in bytes.
     limit: usize,

@@ -80,7 +80,7 @@ pub mod dma {
     pub const WRITE: u32 = 1 << 1;
     /// The descriptor may be mapped, which is the purpose of every descriptor here.
     pub const MMAP: u32 = 1 << 2;
-    /// In DMA_UNMAP: unmap everything.
+    /// Unmap everything (a flag of DMA_UNMAP).
     pub const UNMAP_ALL: u32 = 1 << 1;
 }
 
@@ -183,7 +183,7 @@ pub struct RegionDescription {
     pub info: RegionInfo,
     /// Offset and size of each mappable part; `None` if no capability lists them, so that the whole region is mappable.
     pub areas: Option<Vec<(u64, u64)>>,
-    /// Whether the pages of the MSI-X table may be mapped.
+    /// Set if the pages of the MSI-X table may be mapped.
     pub msix_mappable: bool,
 }
 

@@ -109,7 +109,7 @@ unsafe impl Send for Window {}
 #[derive(Debug, Default)]
 pub struct Table {
     entries: Vec<Entry>,
-    /// Whether memory that its owner could shrink is accepted.
+    /// Set if memory that its owner could shrink is accepted.
     trusted: bool,
     /// The process's number of lost mappings at the last check.
     losses: usize,

@@ -1,11 +1,11 @@
-//! Compiles the shim against fio's headers, where `UPCIE_FIO_INCLUDE` says that they are.
+//! Compiles the shim against fio's headers in `UPCIE_FIO_INCLUDE`.
 //!
-//! Without that variable the crate builds without the shim, so that the workspace can be checked on any machine: fio refuses
-//! such a library.
+//! Without that variable the crate builds without the shim, so that the workspace can be checked on any machine. fio
+//! refuses to load such a library.
 
 use std::{env, fs, path::Path, process::exit};
 
-/// fio's source directory, configured, with FIO-VERSION-FILE made.
+/// fio's source directory: configured, with FIO-VERSION-FILE made.
 const INCLUDE: &str = "UPCIE_FIO_INCLUDE";
 
 fn main() {
@@ -42,23 +42,23 @@ fn main() {
         .std("gnu11")
         .opt_level(3)
         .warnings(true)
-        // Hooks have parameters that they don't need, and fio's headers are not ours to mend.
+        // Hooks have parameters that they don't use, and fio's headers have warnings of their own.
         .flag("-Wno-unused-parameter")
         .flag("-Wno-sign-compare")
         .flag("-fomit-frame-pointer")
         .cargo_metadata(false)
         .compile("upcie_shim");
-    // The library is named in lib.rs: tests must do without it, since what it calls is in fio.
+    // lib.rs names the library, because tests must be linked without it: it calls functions of fio.
     println!("cargo:rustc-link-search=native={}", env::var("OUT_DIR").unwrap_or_default());
     println!("cargo:rustc-cfg=shim");
     // Thread-local destructors may run after fio has closed the library.
     println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
-    // Another fio may lack a function: it is to be told so by its version.
+    // Bind lazily: a fio of another version may lack a function, and must be able to report the version first.
     println!("cargo:rustc-cdylib-link-arg=-Wl,-z,lazy");
 }
 
 fn fail(reason: &str) -> ! {
-    // A panic would bury it.
+    // A panic message would hide the reason.
     println!("cargo:warning={reason}");
     eprintln!("error: {reason}");
     exit(1)

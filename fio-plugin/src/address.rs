@@ -1,11 +1,11 @@
-//! Device addresses as fio can carry them.
+//! Device addresses in the form that fio's file names allow.
 
 use upcie_nvme::{
     Address,
     upcie_core::{self, device::FORMS},
 };
 
-/// The address in a file name. fio splits names at ':' that are not escaped, so a PCI function may be written with dots:
+/// Parses the address in a file name. fio splits names at unescaped colons, so a PCI function may be written with dots:
 /// `0000.01.00.0`, `vfio:0000.01.00.0`.
 pub(crate) fn parse(name: &str) -> Result<Address, upcie_core::Error> {
     if name.len() == 4 && name.bytes().all(|c| c.is_ascii_hexdigit()) {
@@ -26,7 +26,7 @@ pub(crate) fn parse(name: &str) -> Result<Address, upcie_core::Error> {
     text.parse()
 }
 
-/// `0000.01.00.0` as `0000:01:00.0`.
+/// Converts `0000.01.00.0` to `0000:01:00.0`; `None` for any other text.
 fn with_colons(function: &str) -> Option<String> {
     let parts: Vec<_> = function.split('.').collect();
     let [domain, bus, device, function] = parts[..] else { return None };
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_function_stays_as_it_is() {
+    fn other_names_are_not_changed() {
         for name in
             ["emu", "emu:null=true,size=1G", "vfio-user:/run/0000.01.00.0", "vfio-user:/x:0000.01.00.0"]
         {

@@ -1,4 +1,4 @@
-//! The controllers that are open: one for each address, shared by all jobs of the process, closed with the last.
+//! The open controllers: one for each address, shared by all jobs of the process, closed with the last job.
 
 use crate::errors::Failure;
 use std::{
@@ -14,26 +14,26 @@ use upcie_nvme::{
     upcie_core::{self, memory::PageSize},
 };
 
-/// What jobs may want of a controller differently.
+/// The properties of a controller that jobs may set differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) pages: Option<PageSize>,
-    /// Weighted round robin.
+    /// Set if weighted round robin arbitration is used.
     pub(crate) priorities: bool,
 }
 
-/// A controller that is open.
+/// An open controller.
 #[derive(Debug)]
 pub(crate) struct Open {
     address: Address,
     wanted: Wanted,
-    /// Counts the queues that have interrupts.
+    /// The number of queues that have interrupts.
     vectors: AtomicU16,
     pub(crate) controller: Controller,
 }
 
 impl Open {
-    /// A number for a queue's interrupt vector, another each time.
+    /// Returns a number for a queue's interrupt vector, another one at each call.
     pub(crate) fn next_vector(&self) -> u16 {
         self.vectors.fetch_add(1, Ordering::Relaxed)
     }
@@ -41,9 +41,9 @@ impl Open {
 
 static ALL: Mutex<Vec<Weak<Open>>> = Mutex::new(Vec::new());
 
-/// The controller at `address`, opened if no job has it yet.
+/// Returns the controller at `address`, and opens it if no job has it open.
 pub(crate) fn open(address: &Address, wanted: Wanted) -> Result<Arc<Open>, Failure> {
-    // Held while a controller is opened: the next job is to find it.
+    // Held while a controller is opened, so that the next job finds it.
     let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
     all.retain(|open| open.strong_count() > 0);
     let others: Vec<_> = all.iter().filter_map(Weak::upgrade).collect();
@@ -54,8 +54,8 @@ pub(crate) fn open(address: &Address, wanted: Wanted) -> Result<Arc<Open>, Failu
         ] {
             if !same {
                 return Err(Failure::refused(format!(
-                    "{address}: {option} concerns the whole controller, which another job has open without it, or with \
-                     another: give it in [global], or in each job"
+                    "{address}: {option} applies to the whole controller, which another job has open without it, or with \
+                     another value: set it in [global], or in each job"
                 )));
             }
         }
@@ -70,16 +70,16 @@ pub(crate) fn open(address: &Address, wanted: Wanted) -> Result<Arc<Open>, Failu
     Ok(open)
 }
 
-/// Of high, medium and low priority: 8, 4 and 1, in bursts of 4 commands.
+/// Returns the weights of high, medium and low priority: 8, 4 and 1, in bursts of 4 commands.
 fn weights() -> Arbitration {
     Arbitration::new().with_ab(2).with_hpw(7).with_mpw(3).with_lpw(0)
 }
 
-/// For admin commands. fio has no way to interrupt them.
+/// Timeout of admin commands, which fio can't interrupt.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// In the address space of another that is open, where these two ways in can share one: then a job's memory is good for
-/// both as it is.
+/// Opens a controller in the address space of another open one if their transports can share one, so that a job's memory
+/// suits both.
 fn open_near(
     address: &Address,
     others: &[Arc<Open>],
@@ -92,7 +92,7 @@ fn open_near(
         }
     }
     if matches!(address, Address::VfioUser(_)) {
-        // A BAR in a file that can't be sealed is an error when it shrinks, and not fio's end.
+        // A BAR in a file that can't be sealed may shrink: that must be an error, and must not end fio.
         upcie_core::memory::survive_shrinking().map_err(Error::Core)?;
     }
     Ok(Controller::open_with(address, options)?)

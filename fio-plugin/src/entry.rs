@@ -1,4 +1,4 @@
-//! What the shim calls that is not the hot path: each catches panics, which must not reach C.
+//! The shim's calls outside of the hot path. Each catches panics, which must not reach C.
 
 use crate::{
     errors::Failure,
@@ -12,15 +12,15 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// All jobs: what fio sets up and never starts is closed when the process ends.
+/// All jobs. Those that fio has set up but never started are closed when the process ends.
 static JOBS: Mutex<Vec<Listed>> = Mutex::new(Vec::new());
 
 struct Listed(*mut Job);
 
-// SAFETY: it is only compared, and dropped when no other thread has it.
+// SAFETY: the pointer is only compared, and its job is dropped when no other thread uses it.
 unsafe impl Send for Listed {}
 
-/// Runs `work`, prints what goes wrong, and gives 0 or an errno.
+/// Runs `work`, prints its error, and returns 0 or an errno.
 fn guarded(work: impl FnOnce() -> Result<(), Failure>) -> i32 {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => 0,
@@ -29,33 +29,33 @@ fn guarded(work: impl FnOnce() -> Result<(), Failure>) -> i32 {
             if failure.errno == 0 { libc::EIO } else { failure.errno }
         }
         Err(_) => {
-            ffi::print("a defect of the engine (its panic is above); the job can't go on");
+            ffi::print("a defect of the engine (its panic is above); the job can't continue");
             libc::EIO
         }
     }
 }
 
-/// fio's way in: the table of hooks, or null with a message.
+/// Gives fio the table of hooks, or null with a message.
 ///
 /// # Safety
-/// `engine` is fio's, to be filled in.
+/// `engine` is valid for a write.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn get_ioengine(engine: *mut *mut c_void) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `engine` is valid for a write.
     unsafe { *engine = ffi::engine() };
 }
 
-/// A job by its options; null, and a message, when they can't be.
+/// Makes a job from its options. Returns null, with a message, when they are invalid.
 ///
 /// # Safety
-/// Both are valid.
+/// Both pointers are valid.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcie_job_new(options: *const Options, workload: *const Workload) -> *mut Job {
     let mut made = ptr::null_mut();
     guarded(|| {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `options` is valid.
         let options = unsafe { &*options };
-        // SAFETY: as above.
+        // SAFETY: the caller promises that `workload` is valid.
         let workload = unsafe { &*workload };
         made = Box::into_raw(Job::new(options, workload)?);
         JOBS.lock().unwrap_or_else(PoisonError::into_inner).push(Listed(made));
@@ -67,27 +67,27 @@ pub unsafe extern "C" fn upcie_job_new(options: *const Options, workload: *const
 /// Checks a block size that fio may choose, once the files are open.
 ///
 /// # Safety
-/// `job` is one of ours, and this thread's.
+/// `job` is a live job, and only this thread uses it now.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcie_check_block(job: *mut Job, bytes: u64) -> i32 {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that only this thread uses the live job.
     guarded(|| unsafe { &*job }.check_block(bytes))
 }
 
-/// Checks where the job begins in a file, in bytes.
+/// Checks the offset in a file, in bytes, at which the job begins.
 ///
 /// # Safety
-/// As for [`upcie_check_block`]; `target` is from [`upcie_open`].
+/// The caller owes the same as for [`upcie_check_block`]; `target` is from [`upcie_open`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcie_check_start(job: *mut Job, target: *mut c_void, offset: u64) -> i32 {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that only this thread uses the live job.
     guarded(|| unsafe { &*job }.check_start(target, offset))
 }
 
-/// Opens a file by its name; gives its size in bytes and what stands for it in units.
+/// Opens a file by its name. Stores its size in bytes, and the pointer that identifies it in units.
 ///
 /// # Safety
-/// As for [`upcie_check_block`]; `name` is a C string, the others are to be filled in.
+/// The caller owes the same as for [`upcie_check_block`]; `name` is a C string, the other pointers are valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcie_open(
     job: *mut Job,
@@ -96,61 +96,61 @@ pub unsafe extern "C" fn upcie_open(
     target: *mut *mut c_void,
 ) -> i32 {
     guarded(|| {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `name` is a C string.
         let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
-        // SAFETY: as above.
+        // SAFETY: the caller promises that only this thread uses the live job.
         let (bytes, opened) = unsafe { &mut *job }.open(&name)?;
-        // SAFETY: as above.
+        // SAFETY: the caller promises that `size` is valid for a write.
         unsafe { *size = bytes };
-        // SAFETY: as above.
+        // SAFETY: the caller promises that `target` is valid for a write.
         unsafe { *target = opened.cast() };
         Ok(())
     })
 }
 
-/// Makes the queue pairs, for reads and writes of `longest` bytes at most, and for trims if there are any.
+/// Makes the queue pairs, for reads and writes of at most `longest` bytes, and for trims if there are any.
 ///
 /// # Safety
-/// As for [`upcie_check_block`].
+/// The caller owes the same as for [`upcie_check_block`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcie_start(job: *mut Job, longest: u64, trims: u32) -> i32 {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that only this thread uses the live job.
     guarded(|| unsafe { &mut *job }.start(longest, trims != 0))
 }
 
-/// Says which unit has an index.
+/// Assigns a unit to an index.
 ///
 /// # Safety
-/// As for [`upcie_check_block`].
+/// The caller owes the same as for [`upcie_check_block`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcie_unit(job: *mut Job, index: u32, unit: *mut c_void) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that only this thread uses the live job.
     unsafe { &mut *job }.set_unit(index, unit);
 }
 
-/// Memory for the units; null, and a message, when there is none.
+/// Allocates the units' memory. Returns null, with a message, when none is available.
 ///
 /// # Safety
-/// As for [`upcie_check_block`].
+/// The caller owes the same as for [`upcie_check_block`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcie_memory_new(job: *mut Job, bytes: usize) -> *mut c_void {
     let mut memory = ptr::null_mut();
     guarded(|| {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that only this thread uses the live job.
         memory = unsafe { &mut *job }.allocate(bytes)?;
         Ok(())
     });
     memory.cast()
 }
 
-/// Gives the memory back.
+/// Frees the units' memory.
 ///
 /// # Safety
-/// As for [`upcie_check_block`].
+/// The caller owes the same as for [`upcie_check_block`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcie_memory_free(job: *mut Job) {
     guarded(|| {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that only this thread uses the live job.
         unsafe { &mut *job }.free();
         Ok(())
     });
@@ -159,42 +159,42 @@ pub unsafe extern "C" fn upcie_memory_free(job: *mut Job) {
 /// Ends a job.
 ///
 /// # Safety
-/// As for [`upcie_check_block`]; it is not used after.
+/// The caller owes the same as for [`upcie_check_block`]; the job is not used afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcie_job_free(job: *mut Job) {
     guarded(|| {
         JOBS.lock().unwrap_or_else(PoisonError::into_inner).retain(|listed| listed.0 != job);
-        // SAFETY: from `upcie_job_new`, and the caller's promise.
+        // SAFETY: the job is a box from `upcie_job_new`, and the caller promises not to use it afterwards.
         drop(unsafe { Box::from_raw(job) });
         Ok(())
     });
 }
 
-/// The process ends: closes what was set up and never started.
+/// Closes the jobs that were set up and never started, when the process ends.
 #[unsafe(no_mangle)]
 pub extern "C" fn upcie_exit() {
     guarded(|| {
         let mut jobs = JOBS.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that was started is its thread's, which may still run, and free it once the list is let go of.
+        // A started job belongs to its thread, which may still run, and may free it once the list is unlocked.
         // SAFETY: listed jobs are not freed yet.
         let idle: Vec<_> = jobs.extract_if(.., |listed| !unsafe { &*listed.0 }.has_started()).collect();
         drop(jobs);
         for Listed(job) in idle {
-            // SAFETY: from `upcie_job_new`; no thread was ever given it.
+            // SAFETY: the job is a box from `upcie_job_new`, and no thread ever got it.
             drop(unsafe { Box::from_raw(job) });
         }
         Ok(())
     });
 }
 
-/// Another second than that of the last call.
+/// Reports a second that differs from that of the last call.
 ///
 /// # Safety
-/// As for [`upcie_check_block`].
+/// The caller owes the same as for [`upcie_check_block`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcie_tick(job: *mut Job, second: i64) {
     guarded(|| {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that only this thread uses the live job.
         unsafe { &mut *job }.tick(second);
         Ok(())
     });

@@ -1,4 +1,4 @@
-//! Errors as numbers and as lines.
+//! Errors as errno values and as lines of text.
 
 use std::error::Error as _;
 use upcie_nvme::{
@@ -7,7 +7,7 @@ use upcie_nvme::{
     upcie_core::{self, Chain},
 };
 
-/// What is said of an error, and its number: for `td->error`.
+/// The text of an error and its errno, for `td->error`.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) text: String,
@@ -19,7 +19,7 @@ impl Failure {
         Self { text: text.into(), errno }
     }
 
-    /// Something that fio's options ask for and that can't be.
+    /// Makes the failure of an impossible option.
     pub(crate) fn refused(text: impl Into<String>) -> Self {
         Self::new(libc::EINVAL, text)
     }
@@ -37,7 +37,7 @@ impl From<upcie_core::Error> for Failure {
     }
 }
 
-/// The number that fio shows beside the line.
+/// Returns the errno that fio shows with the text.
 fn errno(error: &Error) -> i32 {
     use upcie_core::Error as Core;
     match error {
@@ -57,8 +57,8 @@ fn errno(error: &Error) -> i32 {
     }
 }
 
-/// What a status is as an errno: what the kernel's block layer makes of it, but for those that it lumps together with
-/// others: beyond the end, not ready, write protected, no access. All that is not here is `EIO`.
+/// Errno values of statuses, as in the kernel's block layer, except for statuses that the kernel does not distinguish:
+/// beyond the end, not ready, write protected, no access. All other statuses are `EIO`.
 const STATUSES: &[(Status, i32)] = &[
     (Status::INVALID_OPCODE, libc::EOPNOTSUPP),
     (Status::INVALID_FIELD, libc::EOPNOTSUPP),
@@ -86,13 +86,13 @@ const STATUSES: &[(Status, i32)] = &[
     (Status::ABORTED_BY_HOST, libc::ENOLINK),
 ];
 
-/// The errno of a status.
+/// Returns the errno of a status.
 pub(crate) fn of_status(status: Status) -> i32 {
     let known = STATUSES.iter().find(|(known, _)| status == *known);
     known.map_or(libc::EIO, |&(_, errno)| errno)
 }
 
-/// The same for what the driver did not send.
+/// Returns the errno of a command that the driver refused.
 pub(crate) fn of_refusal(refusal: Refusal) -> i32 {
     match refusal {
         Refusal::OutOfRange => libc::ERANGE,
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_one_line_with_its_sources_and_the_systems_number() {
+    fn an_error_is_one_line_with_its_causes_and_errno() {
         let source = std::io::Error::from_raw_os_error(libc::EACCES);
         let (device, operation) = ("0000:01:00.0".to_owned(), "opening its group".to_owned());
         let failure = Failure::from(upcie_core::Error::Os { device, operation, source });

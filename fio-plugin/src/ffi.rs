@@ -1,8 +1,8 @@
-//! What `shim.h` declares, once more.
+//! The declarations of `shim.h` in Rust.
 
 use std::ffi::c_void;
 
-/// What is to be done with an I/O unit.
+/// The operation of an I/O unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Op(pub(crate) u32);
@@ -14,7 +14,7 @@ impl Op {
     pub(crate) const FLUSH: Self = Self(3);
     pub(crate) const TRIM: Self = Self(4);
 
-    /// For messages.
+    /// Returns the name for messages.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::READ => "read",
@@ -30,25 +30,25 @@ impl Op {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Slot {
-    /// Bytes.
+    /// Byte offset in the namespace.
     pub(crate) offset: u64,
-    /// Bytes.
+    /// Length in bytes.
     pub(crate) len: u64,
     pub(crate) buf: *mut u8,
     /// A `Target` of the job.
     pub(crate) target: *mut c_void,
     pub(crate) op: Op,
     pub(crate) padding: u32,
-    /// fio's.
+    /// fio's structure of the unit.
     pub(crate) unit: *mut c_void,
-    /// Commands in flight, and one for what could not be sent.
+    /// Commands in flight, plus one for a part that could not be submitted.
     pub(crate) pieces: u32,
-    /// The job's second when they were sent.
+    /// The job's second at the submission.
     pub(crate) since: u32,
     pub(crate) spare: u64,
 }
 
-/// What a job and the shim share.
+/// The part of a job that the shim shares.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Shared {
@@ -58,11 +58,11 @@ pub(crate) struct Shared {
     pub(crate) queued: u32,
     pub(crate) depth: u32,
     pub(crate) op_of: [u8; 8],
-    /// Of the last tick.
+    /// The second of the last tick.
     pub(crate) second: i64,
-    /// The first of `events` that fio was not given yet.
+    /// The first of `events` that fio has not received yet.
     pub(crate) next: u32,
-    /// How many there are in all.
+    /// The end of the filled-in events.
     pub(crate) end: u32,
     pub(crate) given: *mut *mut c_void,
 }
@@ -109,28 +109,28 @@ unsafe extern "C" {
     fn upcie_shim_engine() -> *mut c_void;
 }
 
-/// Prints a line where fio prints its errors.
+/// Prints a line to fio's error output.
 #[cfg(all(shim, not(test)))]
 pub(crate) fn print(text: &str) {
-    // SAFETY: it reads `len` bytes.
+    // SAFETY: the call reads `len` bytes.
     unsafe { upcie_shim_print(text.as_ptr().cast(), text.len()) }
 }
 
 /// Marks a unit as failed.
 #[cfg(all(shim, not(test)))]
 pub(crate) fn fail(unit: *mut c_void, error: i32) {
-    // SAFETY: fio's own pointer, of a unit that is in flight.
+    // SAFETY: the pointer is fio's own, of a unit in flight.
     unsafe { upcie_shim_fail(unit, error) }
 }
 
-/// fio's table of hooks; null with a message when this is not the fio that it was built for.
+/// Returns fio's table of hooks; null, with a message, when this is not the fio that it was built for.
 #[cfg(all(shim, not(test)))]
 pub(crate) fn engine() -> *mut c_void {
-    // SAFETY: it only compares two strings.
+    // SAFETY: the call only compares two strings.
     unsafe { upcie_shim_engine() }
 }
 
-/// Without fio there is nobody else to say it.
+/// Stands for the shim when the library is built without fio.
 #[cfg(any(not(shim), test))]
 mod alone {
     use std::ffi::c_void;

@@ -1,7 +1,7 @@
-//! Sending what fio queued, and reaping what is done: no allocation, no lock, no panic.
+//! Submits queued units and reaps completions: no allocation, no lock, no panic.
 //!
-//! Turns are dropped by hand: a destructor for a panic that can't be would take the turn by reference, which keeps its
-//! fields in memory. One that is leaked closes its queue, so a defect would not go unnoticed.
+//! The unwind path would reap_all `&mut Turn` and force its fields to the stack; `ManuallyDrop` removes it. A leaked turn
+//! closes its queue, so a defect here would be noticed.
 
 use crate::{
     errors::Failure,
@@ -14,29 +14,29 @@ use libc::timespec;
 use std::mem::ManuallyDrop;
 use upcie_nvme::{Direction, DmaBuf, IoFlags, Refusal, Refused, spec::DatasetRange};
 
-/// Sends all pending units: one turn, and one doorbell, for each queue.
+/// Submits all pending units, with one turn and one doorbell for each queue.
 ///
 /// # Safety
-/// `job` is one of ours, and this thread's.
+/// `job` is a live job, and only this thread uses it now.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcie_submit(job: *mut Job) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that only this thread uses the live job.
     let job = unsafe { &mut *job };
     if let [target] = job.targets[..] {
         // SAFETY: a box of the job's; nothing else refers to it during the call.
-        send(job, unsafe { &mut *target }, true);
+        submit(job, unsafe { &mut *target }, true);
         return;
     }
     for at in 0..job.targets.len() {
         let Some(&target) = job.targets.get(at) else { break };
-        // SAFETY: as above.
-        send(job, unsafe { &mut *target }, false);
+        // SAFETY: a box of the job's; nothing else refers to it during the call.
+        submit(job, unsafe { &mut *target }, false);
     }
 }
 
-/// Sends the pending units of a target; `alone` says that all are.
+/// Submits the pending units of a target; with `alone` all units are the target's.
 #[inline(always)]
-fn send(job: &mut Job, target: &mut Target, alone: bool) {
+fn submit(job: &mut Job, target: &mut Target, alone: bool) {
     let this: *mut Target = target;
     let Target { queue, namespace, held, base, piece, shift, in_flight, ranges, .. } = target;
     let (held, base, piece, shift) = (*held, *base, *piece, *shift);
@@ -54,11 +54,11 @@ fn send(job: &mut Job, target: &mut Target, alone: bool) {
     for at in 0..job.shared.queued as usize {
         // SAFETY: fio queues at most `depth` units between two commits.
         let pending = unsafe { job.shared.pending.add(at) };
-        // SAFETY: as above.
+        // SAFETY: the entry is below `queued`, so the shim has written it.
         let index = unsafe { *pending };
         // SAFETY: the index of a unit is below `depth`.
         let slot = unsafe { job.shared.slots.add(index as usize) };
-        // SAFETY: the shim has filled it in, and is not running now.
+        // SAFETY: the shim has filled in the slot, and is not running now.
         let slot = unsafe { &mut *slot };
         if !alone && slot.target != this.cast() {
             continue;
@@ -72,8 +72,8 @@ fn send(job: &mut Job, target: &mut Target, alone: bool) {
         let len = slot.len as usize;
         slot.since = job.tick;
         let result = if op <= Op::WRITE_FUA.0 && len <= piece && !unaligned {
-            // SAFETY: fio leaves a unit's buffer alone until it is done, and the memory is freed after the queue's end
-            // only (`Job::free`).
+            // SAFETY: fio does not touch a unit's buffer until the unit is done, and `Job::free` frees the memory only
+            // after the queue's end.
             unsafe { turn.transfer_held(direction, namespace, slba, held, start, len, flags, index) }
                 .map(|()| slot.pieces = 1)
         } else if unaligned {
@@ -83,7 +83,8 @@ fn send(job: &mut Job, target: &mut Target, alone: bool) {
             loop {
                 let part = piece.min(len - done);
                 let block = slba + (done >> shift) as u64;
-                // SAFETY: as above.
+                // SAFETY: fio does not touch a unit's buffer until the unit is done, and `Job::free` frees the memory
+                // only after the queue's end.
                 let result = unsafe {
                     turn.transfer_held(direction, namespace, block, held, start + done, part, flags, index)
                 };
@@ -109,12 +110,12 @@ fn send(job: &mut Job, target: &mut Target, alone: bool) {
             } else if blocks > u64::from(u32::MAX) {
                 Err(refused(Refusal::TooLong, index))
             } else {
-                // Not by a call that may panic: none that may is made while the turn is open.
-                // SAFETY: within the buffer, as just seen.
+                // A method of the buffer could panic, and no panic may happen while the turn is open.
+                // SAFETY: `start` and the range are within the buffer, as checked.
                 let place = unsafe { ranges.as_ptr().add(start) };
                 // SAFETY: the unit's own range, which no command uses now.
                 unsafe { place.cast::<[u8; 16]>().write_unaligned(range) };
-                // SAFETY: written to again when this command is done, and freed after the queue.
+                // SAFETY: the range is written again only when this command is done, and freed after the queue.
                 unsafe { turn.deallocate_held(namespace, ranges, start, 1, index) }.map(|()| slot.pieces = 1)
             }
         } else {
@@ -122,9 +123,9 @@ fn send(job: &mut Job, target: &mut Target, alone: bool) {
         };
         sent += slot.pieces;
         if let Err(Refused { reason, buffer, .. }) = result {
-            // The empty one.
+            // The buffer is the empty one, whose drop does nothing.
             std::mem::forget(buffer);
-            // One more, for what was not sent: what is in flight of the unit is waited for.
+            // Add one for the part that was not submitted, so that the unit's commands in flight are waited for.
             slot.pieces += 1;
             if let Some(unsent) = job.unsent.get_mut(job.unsent_count) {
                 *unsent = Unsent { index, reason };
@@ -147,24 +148,24 @@ fn closed(job: &mut Job, error: upcie_nvme::Error) {
     job.break_off(&Failure::from(error));
 }
 
-/// Fills in events with all that is done, `least` or more within `timeout` (null: as long as a command may take), after
-/// those that fio was not given yet. Gives how many there are, or a negative errno once nothing works any more.
+/// Fills in events for all completed units, at least `least` of them within `timeout` (null: within the timeout of a
+/// command), after those that fio has not received yet. Returns their number, or a negative errno once the job is broken.
 ///
 /// # Safety
-/// As for [`upcie_submit`]; `timeout` is null or valid.
+/// The caller owes the same as for [`upcie_submit`]; `timeout` is null or valid.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcie_reap(job: *mut Job, least: u32, timeout: *const timespec) -> i32 {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that only this thread uses the live job.
     let job = unsafe { &mut *job };
     let most = job.shared.depth;
     if job.broken != 0 {
-        // Nor is anything looked at any more: fio is told that nothing is in flight.
+        // A broken job polls nothing any more: report to fio that nothing is in flight.
         (job.shared.next, job.shared.end) = (0, 0);
         return -job.broken;
     }
-    let mut found = take(job);
+    let mut found = reap_all(job);
     if found < least {
-        // SAFETY: as above.
+        // SAFETY: the caller promises that `timeout` is null or valid.
         found = waiting::reap_more(job, found, least.min(most), most, unsafe { timeout.as_ref() });
     }
     (job.shared.next, job.shared.end) = (0, found);
@@ -172,41 +173,41 @@ pub unsafe extern "C" fn upcie_reap(job: *mut Job, least: u32, timeout: *const t
     if found == 0 && job.broken != 0 { -job.broken } else { found as i32 }
 }
 
-/// Fills in events with all that is done, after those that fio was not given yet; gives how many there are.
+/// Fills in events for all completed units, after those that fio has not received yet, and returns their number.
 #[inline(always)]
-fn take(job: &mut Job) -> u32 {
-    let kept = if job.shared.next == job.shared.end { 0 } else { to_the_front(job) };
-    look(job, kept, job.shared.depth)
+fn reap_all(job: &mut Job) -> u32 {
+    let kept = if job.shared.next == job.shared.end { 0 } else { move_events_to_front(job) };
+    poll_queues(job, kept, job.shared.depth)
 }
 
-/// Has what is done ready for when fio asks.
+/// Fills in events now, for fio's next request.
 #[cold]
 #[inline(never)]
-pub(crate) fn gather(job: &mut Job) {
-    let found = take(job);
+pub(crate) fn fill_events(job: &mut Job) {
+    let found = reap_all(job);
     (job.shared.next, job.shared.end) = (0, found);
 }
 
-/// Moves the events that fio was not given yet to the front; gives how many.
+/// Moves the events that fio has not received yet to the front, and returns their number.
 #[cold]
 #[inline(never)]
-fn to_the_front(job: &mut Job) -> u32 {
+fn move_events_to_front(job: &mut Job) -> u32 {
     let kept = job.shared.end - job.shared.next;
-    // SAFETY: `next` is not beyond `end`, nor that beyond `depth`.
+    // SAFETY: `next` is at most `end`, and `end` is at most `depth`.
     let first = unsafe { job.shared.events.add(job.shared.next as usize) };
-    // SAFETY: as above; the two may overlap.
+    // SAFETY: both ranges are within the `depth` entries of the array, and `copy_to` allows overlap.
     unsafe { first.copy_to(job.shared.events, kept as usize) };
     kept
 }
 
-/// Looks once at each queue, from event `found` on; gives how many there are then.
+/// Polls each queue once, filling in events from `found` on, and returns their number.
 #[inline(never)]
 pub(crate) fn reap(job: &mut Job, found: u32, most: u32) -> u32 {
-    look(job, found, most)
+    poll_queues(job, found, most)
 }
 
 #[inline(always)]
-fn look(job: &mut Job, mut found: u32, most: u32) -> u32 {
+fn poll_queues(job: &mut Job, mut found: u32, most: u32) -> u32 {
     if job.unsent_count > 0 {
         found = reap_unsent(job, found, most);
     }
@@ -222,7 +223,7 @@ fn look(job: &mut Job, mut found: u32, most: u32) -> u32 {
 fn reap_each(job: &mut Job, mut found: u32, most: u32) -> u32 {
     for at in 0..job.targets.len() {
         let Some(&target) = job.targets.get(at) else { break };
-        // SAFETY: as above.
+        // SAFETY: a box of the job's; nothing else refers to it during the call.
         let target = unsafe { &mut *target };
         if target.in_flight > 0 {
             found = reap_target(job, target, found, most);
@@ -245,12 +246,12 @@ fn reap_target(job: &mut Job, target: &mut Target, mut found: u32, most: u32) ->
         let Some(done) = turn.next() else { break };
         let status = done.status();
         let (index, _, buffer) = done.into_parts();
-        // The empty one, as no command carries any other.
+        // The buffer is the empty one, as for every command here, and its drop does nothing.
         std::mem::forget(buffer);
         target.in_flight -= 1;
         // SAFETY: the tag of a command is its unit's index.
         let slot = unsafe { job.shared.slots.add(index as usize) };
-        // SAFETY: no other reference to it is alive here.
+        // SAFETY: no other reference to the slot is alive here.
         let slot = unsafe { &mut *slot };
         slot.pieces -= 1;
         let (pieces, unit) = (slot.pieces, slot.unit);
@@ -260,7 +261,7 @@ fn reap_target(job: &mut Job, target: &mut Target, mut found: u32, most: u32) ->
         if pieces == 0 {
             // SAFETY: `found` is below `depth`.
             let event = unsafe { job.shared.events.add(found as usize) };
-            // SAFETY: as above.
+            // SAFETY: `event` points to an entry of the array.
             unsafe { *event = unit };
             found += 1;
         }
@@ -269,7 +270,7 @@ fn reap_target(job: &mut Job, target: &mut Target, mut found: u32, most: u32) ->
     found
 }
 
-/// Units that were not sent, or in part: those of which nothing is in flight.
+/// Reaps units that were not submitted, or only in part, once nothing of them is in flight.
 #[cold]
 #[inline(never)]
 fn reap_unsent(job: &mut Job, mut found: u32, most: u32) -> u32 {
@@ -278,7 +279,7 @@ fn reap_unsent(job: &mut Job, mut found: u32, most: u32) -> u32 {
         let Some(&unsent) = job.unsent.get(at) else { break };
         // SAFETY: the index of a unit is below `depth`.
         let slot = unsafe { job.shared.slots.add(unsent.index as usize) };
-        // SAFETY: no other reference to it is alive here.
+        // SAFETY: no other reference to the slot is alive here.
         let slot = unsafe { &mut *slot };
         if slot.pieces == 1 && found < most {
             slot.pieces = 0;
@@ -286,7 +287,7 @@ fn reap_unsent(job: &mut Job, mut found: u32, most: u32) -> u32 {
             job.unit_unsent(unsent);
             // SAFETY: `found` is below `depth`.
             let event = unsafe { job.shared.events.add(found as usize) };
-            // SAFETY: as above.
+            // SAFETY: `event` points to an entry of the array.
             unsafe { *event = unit };
             found += 1;
         } else if let Some(place) = job.unsent.get_mut(kept) {

@@ -1,4 +1,4 @@
-//! A job: what one thread of fio does.
+//! A job: the I/O of one of fio's threads.
 
 use crate::{
     errors::{self, Failure},
@@ -11,49 +11,49 @@ use crate::{
 use std::{ffi::c_void, ptr};
 use upcie_nvme::{QueuePair, Refusal, SpinPolicy, spec::Status};
 
-/// A unit that came to nothing before it was sent.
+/// A unit that failed before its submission.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unsent {
     pub(crate) index: u32,
     pub(crate) reason: Refusal,
 }
 
-/// A job. `repr(C)`: the shim sees the first field.
+/// A job. `repr(C)`, because the shim accesses the first field.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Job {
     pub(crate) shared: Shared,
-    /// Boxes.
+    /// The job's files, as pointers from `Box::into_raw`.
     pub(crate) targets: Vec<*mut Target>,
     /// Units to be reaped with an error: the first `unsent_count`.
     pub(crate) unsent: Box<[Unsent]>,
     pub(crate) unsent_count: usize,
-    /// The errno of what has ended all, or 0.
+    /// The errno of the failure that ended the job's I/O, or 0.
     pub(crate) broken: i32,
-    /// Seconds that have passed, as far as anyone looked.
+    /// Seconds that have passed, as far as ticks were reported.
     pub(crate) tick: u32,
     pub(crate) plan: Plan,
-    /// What was learned about waiting, and how many events fio was given.
+    /// The spin policy, and the number of events given to fio.
     pub(crate) policy: SpinPolicy,
     pub(crate) given: u64,
     memory: Option<IoMemory>,
     started: bool,
-    /// What was printed before.
-    told: Vec<Status>,
-    told_refusals: Vec<Refusal>,
+    /// Statuses and refusals that were printed already.
+    printed: Vec<Status>,
+    printed_refusals: Vec<Refusal>,
 }
 
-/// A box by its pointer alone: C writes through that.
+/// Makes a box and returns its pointer only, because C writes through it.
 fn leak<T>(values: impl Iterator<Item = T>) -> *mut T {
     Box::into_raw(values.collect::<Box<[T]>>()).cast()
 }
 
-/// Frees what [`leak`] gave.
+/// Frees an array from [`leak`].
 ///
 /// # Safety
-/// `values` is from `leak`, of `count` values, and not used after.
+/// `values` is from `leak`, has `count` values, and is not used afterwards.
 unsafe fn free<T>(values: *mut T, count: u32) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the array is from `leak` and has `count` values.
     drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(values, count as usize)) });
 }
 
@@ -98,12 +98,12 @@ impl Job {
             given: 0,
             memory: None,
             started: false,
-            told: Vec::new(),
-            told_refusals: Vec::new(),
+            printed: Vec::new(),
+            printed_refusals: Vec::new(),
         }))
     }
 
-    /// Opens a file; gives its size in bytes.
+    /// Opens a file, and returns its size in bytes and its target.
     pub(crate) fn open(&mut self, name: &str) -> Result<(u64, *mut Target), Failure> {
         let mut target = Target::open(name, &self.plan)?;
         if self.started {
@@ -118,14 +118,14 @@ impl Job {
         Ok((size, target))
     }
 
-    /// Whether `bytes`, a block size that fio may choose, is one.
+    /// Checks that `bytes`, a block size that fio may choose, suits all targets.
     pub(crate) fn check_block(&self, bytes: u64) -> Result<(), Failure> {
         self.targets().try_for_each(|target| {
             check_block(target.open.controller.name(), 1 << target.shift, "a bs of bssplit", bytes)
         })
     }
 
-    /// Whether a file has room for I/O from byte `offset` on.
+    /// Checks that a file is large enough for I/O from byte `offset` on.
     pub(crate) fn check_start(&self, target: *mut c_void, offset: u64) -> Result<(), Failure> {
         self.targets().filter(|&open| ptr::eq(ptr::from_ref(open).cast(), target)).try_for_each(|target| {
             self.plan.check_start(target.open.controller.name(), 1 << target.shift, target.size(), offset)
@@ -156,18 +156,18 @@ impl Job {
     }
 
     fn slots_mut(&mut self) -> &mut [Slot] {
-        // SAFETY: that many, which the job owns; C does not run now.
+        // SAFETY: the job owns that many slots, and C does not run now.
         unsafe { std::slice::from_raw_parts_mut(self.shared.slots, self.shared.depth as usize) }
     }
 
     fn slots(&self) -> &[Slot] {
-        // SAFETY: as above.
+        // SAFETY: the job owns that many slots, and C does not run now.
         unsafe { std::slice::from_raw_parts(self.shared.slots, self.shared.depth as usize) }
     }
 
-    /// Memory for all units, `bytes` in all.
+    /// Allocates memory for all units, `bytes` in total.
     pub(crate) fn allocate(&mut self, bytes: usize) -> Result<*mut u8, Failure> {
-        // fio goes on without memory.
+        // Marks the job as broken, because fio continues without memory.
         self.try_allocate(bytes).inspect_err(|failure| self.broken = failure.errno)
     }
 
@@ -177,7 +177,7 @@ impl Job {
         spaces.dedup();
         let first = self.targets().next().map(|target| target.open.controller.clone());
         let Some(first) = first else {
-            return Err(Failure::refused("there is no device: filename= names them"));
+            return Err(Failure::refused("the job has no device: filename= names them"));
         };
         let mut memory = IoMemory::new(&first, bytes, self.plan.pages, spaces.len() < 2)?;
         let base = memory.base();
@@ -189,12 +189,12 @@ impl Job {
         Ok(base)
     }
 
-    /// Gives the memory back. What is still in flight then is given up, with its queues.
+    /// Frees the memory. Commands still in flight are given up, with their queues.
     pub(crate) fn free(&mut self) {
         let mut closed = true;
         if self.targets().any(|target| target.in_flight > 0) {
             self.broken = if self.broken == 0 { libc::ECANCELED } else { self.broken };
-            // All of them, even after one that could not be closed.
+            // Stops all targets, even after one that could not be closed.
             for target in self.targets_mut() {
                 closed &= target.stop();
             }
@@ -209,16 +209,16 @@ impl Job {
     }
 
     fn targets(&self) -> impl Iterator<Item = &Target> {
-        // SAFETY: boxes that the job owns; the shim only hands their addresses back.
+        // SAFETY: boxes that the job owns; the shim only returns their addresses.
         self.targets.iter().map(|&target| unsafe { &*target })
     }
 
     pub(crate) fn targets_mut(&mut self) -> impl Iterator<Item = &mut Target> {
-        // SAFETY: as above, each once.
+        // SAFETY: boxes that the job owns, each visited once; the shim only returns their addresses.
         self.targets.iter().map(|&target| unsafe { &mut *target })
     }
 
-    /// Ends the job's I/O: says why, once.
+    /// Ends the job's I/O, and prints the first reason.
     #[cold]
     pub(crate) fn break_off(&mut self, failure: &Failure) {
         if self.broken == 0 {
@@ -227,32 +227,32 @@ impl Job {
         }
     }
 
-    /// A command has failed: says so once for each status.
+    /// Reports a failed command, once for each status.
     #[cold]
     pub(crate) fn command_failed(&mut self, index: u32, status: Status) {
         let Some(slot) = self.slot(index) else { return };
         ffi::fail(slot.unit, errors::of_status(status));
-        if !self.told.contains(&status) {
-            self.told.push(status);
+        if !self.printed.contains(&status) {
+            self.printed.push(status);
             let text = self.describe(index);
-            ffi::print(&format!("{text} failed: {status} (told once)"));
+            ffi::print(&format!("{text} failed: {status} (printed once)"));
         }
     }
 
-    /// A unit was not sent.
+    /// Reports a unit that was not submitted, once for each reason.
     #[cold]
     pub(crate) fn unit_unsent(&mut self, unsent: Unsent) {
         let Some(slot) = self.slot(unsent.index) else { return };
         ffi::fail(slot.unit, errors::of_refusal(unsent.reason));
-        if !self.told_refusals.contains(&unsent.reason) {
-            self.told_refusals.push(unsent.reason);
+        if !self.printed_refusals.contains(&unsent.reason) {
+            self.printed_refusals.push(unsent.reason);
             let text = self.describe(unsent.index);
             let reason = self.unaligned(unsent).unwrap_or_else(|| unsent.reason.to_string());
-            ffi::print(&format!("{text} was not sent: {reason} (told once)"));
+            ffi::print(&format!("{text} was not sent: {reason} (printed once)"));
         }
     }
 
-    /// What is not aligned: the offset, which is the engine's finding, or else the driver's.
+    /// Describes an unaligned offset; `None` if the offset is aligned, so that the driver's reason applies.
     fn unaligned(&self, unsent: Unsent) -> Option<String> {
         let slot = self.slots().get(unsent.index as usize)?;
         let block = 1 << self.target_of(slot)?.shift;
@@ -260,12 +260,12 @@ impl Job {
             .then(|| format!("that is not a multiple of the namespace's blocks of {block} bytes"))
     }
 
-    /// The target of a unit.
+    /// Returns the target of a unit.
     fn target_of(&self, slot: &Slot) -> Option<&Target> {
         self.targets().find(|&target| ptr::eq(ptr::from_ref(target).cast(), slot.target))
     }
 
-    /// A unit, for messages.
+    /// Describes a unit for messages.
     fn describe(&self, index: u32) -> String {
         let Some(slot) = self.slots().get(index as usize) else { return "a unit".into() };
         let name = self.target_of(slot).map_or("?", |target| target.open.controller.name());
@@ -275,27 +275,28 @@ impl Job {
         }
     }
 
-    /// A second, or more, has passed: is there a command out of time?
+    /// Counts passed seconds, and ends the job if a command has timed out.
     #[cold]
     pub(crate) fn tick(&mut self, second: i64) {
         let patience = self.plan.timeout.as_secs() as u32 + 1;
         let passed = if self.shared.second == 0 { 1 } else { second - self.shared.second };
-        // However long nothing was sent: what was sent just now counts from the last tick, and the process may have been
-        // stopped, an embedded controller with it.
+        // Limited, because commands just submitted count from the last tick, and the process may have been stopped, with
+        // an embedded controller in it.
         let passed = passed.clamp(0, i64::from(patience / 2).max(1));
         self.shared.second = second;
         self.tick = self.tick.wrapping_add(passed as u32);
         self.give_back_if_wanted();
         if self.late().is_some() {
-            // fio reaps when it must: while fewer are in flight than may be, what is done stays in the queue.
-            hot::gather(self);
+            // fio reaps only when it must, so completed units may still be in the queue.
+            hot::fill_events(self);
             if let Some(index) = self.late() {
                 self.out_of_time(index);
             }
         }
     }
 
-    /// Ends the job when one of its devices is wanted back, so that a removal, an unbinding or the end of a server goes on.
+    /// Ends the job when one of its devices is requested back, so that a removal, an unbinding or the end of a server can
+    /// continue.
     fn give_back_if_wanted(&mut self) {
         let wanted = self.targets().map(|target| &target.open.controller).find(|it| it.is_wanted_back());
         if let Some(name) = wanted.map(|controller| controller.name().to_owned()) {
@@ -307,14 +308,14 @@ impl Job {
         }
     }
 
-    /// A unit whose time is over.
+    /// Returns a unit whose time is over.
     fn late(&self) -> Option<u32> {
         let patience = self.plan.timeout.as_secs() as u32 + 1;
         let is_late = |slot: &Slot| slot.pieces > 0 && self.tick.wrapping_sub(slot.since) > patience;
         self.slots().iter().position(is_late).map(|index| index as u32)
     }
 
-    /// Nothing has come, for as long as a command may take.
+    /// Ends the job after a unit has had no completion for a command's timeout.
     #[cold]
     pub(crate) fn out_of_time(&mut self, index: u32) {
         let target = self.slots().get(index as usize).and_then(|slot| self.target_of(slot));
@@ -328,14 +329,14 @@ impl Job {
         self.break_off(&Failure::new(libc::ETIMEDOUT, text));
     }
 
-    /// Whether a unit that was not sent can be reaped: nothing of it is in flight.
+    /// Returns whether a unit that was not submitted can be reaped, because nothing of it is in flight.
     pub(crate) fn has_unsent(&self) -> bool {
         let unsent = self.unsent.iter().take(self.unsent_count);
         let mut slots = unsent.filter_map(|unsent| self.slots().get(unsent.index as usize));
         slots.any(|slot| slot.pieces == 1)
     }
 
-    /// A unit that is in flight.
+    /// Returns the unit that has been in flight longest.
     pub(crate) fn oldest(&self) -> u32 {
         let flying = self.slots().iter().enumerate().filter(|(_, slot)| slot.pieces > 0);
         let oldest = flying.max_by_key(|(_, slot)| self.tick.wrapping_sub(slot.since));
@@ -347,15 +348,15 @@ impl Drop for Job {
     fn drop(&mut self) {
         self.free();
         for target in std::mem::take(&mut self.targets) {
-            // SAFETY: from `Box::into_raw` in `open`, and not used after.
+            // SAFETY: the pointer is from `Box::into_raw` in `open`, and not used afterwards.
             drop(unsafe { Box::from_raw(target) });
         }
         let Shared { slots, pending, events, depth, .. } = self.shared;
-        // SAFETY: from `leak` in `new`, as many; nobody has the job any more.
+        // SAFETY: the array is from `leak` in `new`, with this length; nobody has the job any more.
         unsafe { free(slots, depth) };
-        // SAFETY: as above.
+        // SAFETY: the array is from `leak` in `new`, with this length; nobody has the job any more.
         unsafe { free(pending, depth) };
-        // SAFETY: as above.
+        // SAFETY: the array is from `leak` in `new`, with this length; nobody has the job any more.
         unsafe { free(events, depth) };
     }
 }

@@ -1,18 +1,18 @@
 //! An ioengine for fio over [`upcie_nvme`].
 //!
-//! fio loads this library by its path, `--ioengine=external:/…/libupcie_fio.so`, and asks `get_ioengine` for its table of
-//! hooks. The table, and every access to a field of fio's structures, is in `shim.c`, compiled against the headers
-//! of the fio that will load it; here are the controllers, the queues and the memory. The two share `shim.h`, which
-//! `ffi.rs` has too.
+//! fio loads this library by its path, `--ioengine=external:/…/libupcie_fio.so`, and calls `get_ioengine` for its table
+//! of hooks. `shim.c` contains the table and every access to a field of fio's structures; it is compiled against the
+//! headers of the fio that will load it. The controllers, the queues and the memory are in Rust. Both sides share
+//! `shim.h`, whose contents `ffi.rs` repeats.
 //!
-//! # Who runs what
-//! fio sets all jobs up in its main thread (`entry.rs`: `upcie_job_new`, `upcie_open`), then each job's thread starts
-//! it, does I/O and frees it. A job is used by one thread at a time. Jobs share controllers (`controllers.rs`), and nothing
-//! else.
+//! # Threads
+//! fio sets all jobs up in its main thread (`entry.rs`: `upcie_job_new`, `upcie_open`). Then each job's thread starts the
+//! job, does its I/O and frees it. One thread at a time uses a job. Jobs share only controllers (`controllers.rs`).
 //!
 //! # The hot path
-//! `queue` notes an I/O unit in its slot, `commit` sends all that were noted in one turn for each queue, `getevents` reaps
-//! in one turn (`hot.rs`). Neither allocates, locks, or has a panic in it; no panic of the rest crosses into C.
+//! `queue` records an I/O unit in its slot, `commit` submits all recorded units in one turn for each queue, and
+//! `getevents` reaps in one turn (`hot.rs`). None of them allocates, locks, or has a panic; panics of other code are
+//! caught before they reach C.
 
 mod address;
 mod controllers;

@@ -1,4 +1,4 @@
-//! A job's I/O memory: one piece for fio, and a buffer over it in each address space that the job's controllers have.
+//! A job's I/O memory: one piece for fio, and a buffer over it in each address space of the job's controllers.
 
 use crate::errors::Failure;
 use upcie_nvme::{
@@ -12,12 +12,12 @@ use upcie_nvme::{
 /// The memory of a job.
 #[derive(Debug)]
 pub(crate) struct IoMemory {
-    /// The first is the one that fio sees. Boxed: targets point to them.
+    /// The first is the one that fio uses. Boxed, because targets point to them.
     views: Vec<(Controller, Box<DmaBuf>)>,
 }
 
 impl IoMemory {
-    /// `len` bytes for `controller`. With `alone`, no other controller's address space will need it.
+    /// Allocates `len` bytes for `controller`. With `alone`, no other controller's address space will need the memory.
     pub(crate) fn new(
         controller: &Controller,
         len: usize,
@@ -27,7 +27,7 @@ impl IoMemory {
         let heap = if alone {
             controller.heap().clone()
         } else {
-            // A region of its own: others are to see this and nothing else.
+            // A region of its own, so that the others get this memory only.
             controller
                 .heap_over(controller.heap().space().allocate_shared(len.next_power_of_two(), pages)?)?
         };
@@ -35,12 +35,12 @@ impl IoMemory {
         Ok(Self { views: vec![(controller.clone(), Box::new(buffer))] })
     }
 
-    /// Where fio sees it.
+    /// Returns the address in this process.
     pub(crate) fn base(&self) -> *mut u8 {
         self.views[0].1.as_ptr()
     }
 
-    /// The buffer for a controller: the memory is mapped for it, if its address space has not got it yet.
+    /// Returns the buffer for a controller, and maps the memory into its address space if necessary.
     pub(crate) fn view(&mut self, controller: &Controller) -> Result<*const DmaBuf, Failure> {
         let space = controller.heap().space();
         if let Some((_, view)) = self.views.iter().find(|(_, view)| view.transfer().space == space.id()) {
@@ -49,23 +49,23 @@ impl IoMemory {
         let first = &self.views[0].1;
         let lacks = || {
             Failure::refused(format!(
-                "{}: the job's memory, which {} has too, can't be given to it: use a job for each",
+                "{}: the job's memory, which {} uses too, can't be mapped for it: use one job for each",
                 controller.name(),
                 self.views[0].0.name()
             ))
         };
         let region = first.region().ok_or_else(lacks)?;
         let memory = region.memory().ok_or_else(lacks)?;
-        // SAFETY: memory that was made to be shared, to whose bytes no reference is formed; nothing takes its pages away.
+        // SAFETY: the memory was made to be shared, so no reference to its bytes is formed; nothing frees its pages.
         let file = unsafe { memory.file() };
         let file = file.try_clone_to_owned().map_err(|source| Error::Os {
             device: controller.name().into(),
-            operation: "a second descriptor of the job's memory".into(),
+            operation: "duplicating the descriptor of the job's memory".into(),
             source,
         })?;
         let heap = controller.heap_over(space.map(Memory::import(file)?)?)?;
         let view = heap.alloc(first.len())?;
-        // The heap over a region hands out its beginning first; what if it does not any more.
+        // A heap over a region allocates from its beginning, but that is not guaranteed.
         if view.offset_in_region() != first.offset_in_region() {
             return Err(lacks());
         }
@@ -73,7 +73,7 @@ impl IoMemory {
         Ok(self.views.last().map_or(std::ptr::null(), |(_, view)| &raw const **view))
     }
 
-    /// For when a controller may still write to it: it is kept until that one has stopped.
+    /// Keeps the memory until its controllers have stopped, because one may still write to it.
     pub(crate) fn keep(self) {
         for (controller, view) in self.views {
             controller.keep(*view);

@@ -17,7 +17,7 @@
 
 #include "shim.h"
 
-/* Offset 0 is not for an option: fio takes it for none. */
+/* No option is at offset 0, because fio takes that for no offset. */
 struct engine_options {
 	void *padding;
 	unsigned int nsid;
@@ -50,7 +50,7 @@ static struct fio_option options[] = {
 		.help = "How to wait for completions",
 		.def = "poll",
 		.posval = {
-			{ .ival = "poll", .oval = 0, .help = "Look again and again: the shortest latency, a whole core" },
+			{ .ival = "poll", .oval = 0, .help = "Poll all the time: the shortest latency, a whole core" },
 			{ .ival = "irq", .oval = 1, .help = "Sleep until the queue's interrupt" },
 			{ .ival = "adaptive", .oval = 2, .help = "Poll for 50 us, then sleep until the interrupt" },
 		},
@@ -76,7 +76,7 @@ static struct fio_option options[] = {
 		.lname = "commands in flight per queue pair",
 		.type = FIO_OPT_INT,
 		.off1 = offsetof(struct engine_options, queue_depth),
-		.help = "Commands that each queue pair has room for; 0: what iodepth needs",
+		.help = "Largest number of commands in each queue pair; 0: as many as iodepth needs",
 		.def = "0",
 		COMMON,
 	},
@@ -140,7 +140,7 @@ static __attribute__((cold, noinline)) int fail(struct thread_data *td, int erro
 	return error;
 }
 
-/* The job, made on the first call: fio calls `setup` before `init`, or after it with create_serialize=0. */
+/* Returns the job, made on the first call: fio calls `setup` before `init`, or after it with create_serialize=0. */
 static struct upcie_job *job_of(struct thread_data *td)
 {
 	const struct engine_options *eo = td->eo;
@@ -175,7 +175,7 @@ static struct upcie_job *job_of(struct thread_data *td)
 	job = upcie_job_new(&given, &workload);
 	if (!job)
 		return NULL;
-	/* Whatever is no transfer is some sort of sync. */
+	/* Every direction that is not a transfer is a kind of sync. */
 	memset(job->op_of, UPCIE_FLUSH, sizeof(job->op_of));
 	job->op_of[DDIR_READ] = UPCIE_READ;
 	job->op_of[DDIR_WRITE] = given.fua ? UPCIE_WRITE_FUA : UPCIE_WRITE;
@@ -216,13 +216,13 @@ static int fio_upcie_setup(struct thread_data *td)
 		return fail(td, EINVAL);
 	for_each_file(td, f, i) {
 		error = target_of(td, f);
-		/* Where the job begins there, with offset_increment= and percentages. */
+		/* The start offset includes offset_increment= and percentages. */
 		if (!error && !o->read_iolog_file)
 			error = upcie_check_start(td->io_ops_data, FILE_ENG_DATA(f), get_start_offset(td, f));
 		if (error)
 			return fail(td, error);
 	}
-	/* Sizes of their own that a split names: what is in between is fio's to align. */
+	/* A split names sizes of its own; fio aligns the sizes in between. */
 	for (int d = 0; d < 3; d++) {
 		for (unsigned int n = 0; n < o->bssplit_nr[d]; n++) {
 			error = upcie_check_block(td->io_ops_data, o->bssplit[d][n].bs);
@@ -234,8 +234,8 @@ static int fio_upcie_setup(struct thread_data *td)
 }
 
 /*
- * Bytes of the longest read or write: an iolog, which is read after `setup`, may have longer ones, and trimwrite= writes
- * what it has trimmed.
+ * Returns the bytes of the longest read or write: an iolog, which is read after `setup`, may have longer ones, and
+ * trimwrite= writes the trimmed ranges.
  */
 static uint64_t longest(struct thread_data *td)
 {
@@ -255,7 +255,7 @@ static int fio_upcie_init(struct thread_data *td)
 		if (error)
 			return fail(td, error);
 	}
-	/* trim_percentage= trims in a job that writes (from fio 3.40 on: older ones stop at an assertion). */
+	/* trim_percentage= trims in a job that writes (since fio 3.40; older versions stop at an assertion). */
 	error = upcie_start(td->io_ops_data, longest(td), td_trim(td) || td->o.trim_percentage);
 	return error ? fail(td, error) : 0;
 }
@@ -293,7 +293,7 @@ static int fio_upcie_get_file_size(struct thread_data *td, struct fio_file *f)
 
 static int fio_upcie_invalidate(struct thread_data *td, struct fio_file *f)
 {
-	/* There is no cache. */
+	/* The engine has no cache. */
 	return 0;
 }
 
@@ -308,7 +308,7 @@ static int fio_upcie_iomem_alloc(struct thread_data *td, size_t bytes)
 	td->orig_buffer = upcie_memory_new(td->io_ops_data, bytes);
 	if (td->orig_buffer)
 		return 0;
-	/* fio would go on, and fill buffers that are not there. */
+	/* fio would continue, and fill buffers that do not exist. */
 	fio_mark_td_terminate(td);
 	return ENOMEM;
 }
@@ -336,7 +336,7 @@ static enum fio_q_status fio_upcie_queue(struct thread_data *td, struct io_u *io
 	return FIO_Q_QUEUED;
 }
 
-/* Of its own, as is `reap`: its registers are not to be saved where it is not called. */
+/* Not inlined, as `reap` is not, so that its caller saves no registers for it on the common path. */
 static __attribute__((noinline)) void stamp(struct thread_data *td, struct upcie_job *job, uint32_t queued)
 {
 	struct timespec now;
@@ -386,9 +386,9 @@ static __attribute__((noinline)) int reap(struct thread_data *td, unsigned int m
 
 	if (found >= 0)
 		return give(job, found, max);
-	/* fio would take the negative number for the error's. */
+	/* fio would take the negative result for the error number. */
 	fail(td, -found);
-	/* Where fio waits until nothing is in flight (thinktime=, rate=), it does not look at errors. */
+	/* While fio waits until nothing is in flight (thinktime=, rate=), it does not check for errors. */
 	td->io_u_in_flight = 0;
 	fio_mark_td_terminate(td);
 	return found;
@@ -399,7 +399,7 @@ static int fio_upcie_getevents(struct thread_data *td, unsigned int min, unsigne
 	struct upcie_job *job = td->io_ops_data;
 	const uint32_t ready = job->end - job->next;
 
-	/* fio asks for one at a time, unless it is told otherwise: what is done comes from the queue in one turn. */
+	/* By default fio requests one event at a time; completed units are reaped in one turn and kept for it. */
 	if (ready && ready >= min)
 		return give(job, ready, max);
 	return reap(td, min, max, t);
@@ -448,7 +448,7 @@ void *upcie_shim_engine(void)
 	return &engine;
 }
 
-/* Jobs that were set up and never started. */
+/* Closes jobs that were set up and never started. */
 __attribute__((destructor)) static void leave(void)
 {
 	upcie_exit();

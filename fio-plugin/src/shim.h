@@ -1,8 +1,8 @@
 /*
- * What the shim and the Rust side share. src/ffi.rs has the same, and both sides assert the sizes.
+ * The interface between the shim and the Rust side. src/ffi.rs repeats it, and both sides assert the sizes.
  *
- * The shim knows fio's structures and nothing of NVMe; Rust knows NVMe, and of fio only the numbers and opaque
- * pointers below.
+ * The shim knows fio's structures and nothing about NVMe; Rust knows NVMe, and only the numbers and opaque pointers
+ * below of fio.
  */
 #ifndef UPCIE_FIO_SHIM_H
 #define UPCIE_FIO_SHIM_H
@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <time.h>
 
-/* What is to be done with an I/O unit. */
+/* The operation of an I/O unit. */
 enum upcie_op {
 	UPCIE_READ = 0,
 	UPCIE_WRITE = 1,
@@ -20,7 +20,7 @@ enum upcie_op {
 	UPCIE_TRIM = 4,
 };
 
-/* One I/O unit, by its index: the shim fills in the first part when it is queued. One cache line. */
+/* One I/O unit, in one cache line. The shim fills in the first part when the unit is queued. */
 struct upcie_slot {
 	uint64_t offset; /* bytes */
 	uint64_t len; /* bytes */
@@ -32,21 +32,21 @@ struct upcie_slot {
 	uint64_t private_words[2];
 };
 
-/* The part of a job that the hot path shares; the rest behind it is Rust's. */
+/* The part of a job that both sides use on the hot path; Rust's own part follows it. */
 struct upcie_job {
-	struct upcie_slot *slots; /* `depth` of them */
-	uint32_t *pending; /* indexes of slots that were queued and not committed, in order */
-	void **events; /* units that are done: those from `next` to `end` are still to be given to fio */
-	uint32_t queued; /* how many are pending */
+	struct upcie_slot *slots; /* an array of `depth` slots */
+	uint32_t *pending; /* indexes of queued slots that were not committed yet, in order */
+	void **events; /* completed units; fio has not received those from `next` to `end` yet */
+	uint32_t queued; /* number of pending slots */
 	uint32_t depth;
 	uint8_t op_of[8]; /* enum upcie_op by fio's data direction */
-	int64_t second; /* of the last tick */
+	int64_t second; /* the second of the last tick */
 	uint32_t next;
 	uint32_t end;
-	void **given; /* what fio was given last */
+	void **given; /* the events that fio received last */
 };
 
-/* The engine's options as they were given. Enumerations are in the order of the table in shim.c. */
+/* The engine's options. Enumerations are in the order of the table in shim.c. */
 struct upcie_options {
 	uint32_t nsid;
 	uint32_t wait; /* 0 poll, 1 irq, 2 adaptive */
@@ -57,47 +57,47 @@ struct upcie_options {
 	uint64_t timeout_us;
 };
 
-/* What fio's own options say that matters here, by data direction: read, write, trim. */
+/* fio's own options, as far as the engine uses them; arrays are by data direction: read, write, trim. */
 struct upcie_workload {
 	uint64_t depth;
-	uint64_t max_block; /* bytes, of trims too: the stride of the units' buffers */
+	uint64_t max_block; /* bytes, including trims: the stride of the units' buffers */
 	uint32_t threads; /* thread=1 */
 	uint32_t unaligned; /* bs_unaligned=1 */
 	uint32_t named; /* filename= is given */
 	uint32_t memory; /* mem= is given */
-	uint32_t uses[3]; /* whether the job does this at all */
+	uint32_t uses[3]; /* whether the job uses this direction */
 	uint32_t zoned; /* zonemode=zbd */
 	uint64_t least_block[3];
 	uint64_t alignment[3]; /* blockalign */
 };
 
-/* Rust's. Where an int comes back, it is 0 or an errno, and what was wrong has been printed. */
+/* Functions of the Rust side. An int result is 0 or an errno, and the error has been printed. */
 struct upcie_job *upcie_job_new(const struct upcie_options *options, const struct upcie_workload *workload);
 int upcie_check_block(struct upcie_job *job, uint64_t bytes);
 int upcie_check_start(struct upcie_job *job, void *target, uint64_t offset);
 int upcie_open(struct upcie_job *job, const char *name, uint64_t *size, void **target);
-/* Bytes of the longest read or write, and whether there are trims: as fio knows it by then. */
+/* Starts a job. `longest` is the size of the longest read or write in bytes, as fio knows it at the start. */
 int upcie_start(struct upcie_job *job, uint64_t longest, uint32_t trims);
 void upcie_unit(struct upcie_job *job, uint32_t index, void *unit);
 void *upcie_memory_new(struct upcie_job *job, size_t bytes);
 void upcie_memory_free(struct upcie_job *job);
 void upcie_job_free(struct upcie_job *job);
 void upcie_exit(void);
-/* Sends what is pending, with one doorbell for each queue. What could not be sent is reaped with its error. */
+/* Submits all pending units, with one doorbell for each queue. Units that can't be submitted are reaped with an error. */
 void upcie_submit(struct upcie_job *job);
 /*
- * Reaps all that is done. Gives how many of `events` are filled in, from the first on, or a negative errno once nothing
- * works any more. `timeout` may be NULL.
+ * Reaps all completed units. Returns how many of `events` are filled in, from the first on, or a negative errno once the
+ * job is broken. `timeout` may be NULL.
  */
 int upcie_reap(struct upcie_job *job, uint32_t least, const struct timespec *timeout);
-/* `second` is not that of the last tick: looks for commands that are out of time. */
+/* Reports a second that differs from the last tick's, and checks for commands that have timed out. */
 void upcie_tick(struct upcie_job *job, int64_t second);
 
-/* The shim's, for Rust's cold paths. */
+/* Functions of the shim, for Rust's cold paths. */
 void upcie_shim_print(const char *text, size_t len);
 void upcie_shim_fail(void *unit, int error);
 
-/* fio's structure of the engine, or NULL with a message when this fio is not the one it was built for. */
+/* Returns fio's structure of the engine, or NULL with a message when this is not the fio that it was built for. */
 void *upcie_shim_engine(void);
 
 #endif

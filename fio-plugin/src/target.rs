@@ -1,4 +1,4 @@
-//! One of a job's files: a namespace of a controller, with a queue pair of the job's own.
+//! One of a job's files: a namespace of a controller, with the job's own queue pair.
 
 use crate::{
     address, controllers,
@@ -9,27 +9,27 @@ use crate::{
 use std::{ptr, sync::Arc};
 use upcie_nvme::{DmaBuf, Namespace, QueuePair, Wait};
 
-/// What each trim's range is given: some controllers read all 4 KiB that a command's ranges can take.
+/// Bytes reserved for each trim's range: some controllers read all 4 KiB that a command's ranges can take.
 pub(crate) const RANGE_STRIDE: usize = 4096;
-/// Where memory is not known yet.
+/// Stands for the job's memory before it is allocated.
 static NO_MEMORY: DmaBuf = DmaBuf::empty();
 
 /// A file of a job.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// `None` before the job's start, and after a failure to close.
+    /// `None` before the job's start, and after a failed close.
     pub(crate) queue: Option<QueuePair<u32>>,
     pub(crate) namespace: Namespace,
-    /// The job's memory in this controller's address space, and where fio sees it.
+    /// The job's memory in this controller's address space, and its address in this process.
     pub(crate) held: *const DmaBuf,
     pub(crate) base: *const u8,
-    /// Bytes that one command transfers at most: a multiple of the blocks.
+    /// Limit on the bytes of one command: a multiple of the block size.
     pub(crate) piece: usize,
-    /// Log2 of the block size.
+    /// Base-2 logarithm of the block size.
     pub(crate) shift: u32,
-    /// Commands.
+    /// Number of commands in flight.
     pub(crate) in_flight: u32,
-    /// Room for one range for each I/O unit, [`RANGE_STRIDE`] bytes apart.
+    /// One range for each I/O unit, [`RANGE_STRIDE`] bytes apart.
     pub(crate) ranges: DmaBuf,
     pub(crate) open: Arc<Open>,
 }
@@ -61,17 +61,17 @@ impl Target {
         })
     }
 
-    /// What stands for memory where there is none.
+    /// Returns the empty buffer, for a target without memory.
     pub(crate) fn no_memory() -> *const DmaBuf {
         &raw const NO_MEMORY
     }
 
-    /// Bytes of the namespace.
+    /// Returns the bytes of the namespace.
     pub(crate) fn size(&self) -> u64 {
         self.namespace.blocks() << self.shift
     }
 
-    /// Makes the queue pair: with room for all that `plan` can have in flight, so that it is never full.
+    /// Makes the queue pair, large enough for all commands that `plan` can have in flight, so that it is never full.
     pub(crate) fn start(&mut self, plan: &Plan) -> Result<(), Failure> {
         let controller = &self.open.controller;
         let refuse = |reason: String| Err(Failure::refused(format!("{}: {reason}", controller.name())));
@@ -126,25 +126,25 @@ impl Target {
         Ok(())
     }
 
-    /// Bytes of PRP lists, so that none is ever lacking: for `commands` of `longest` bytes, each in chunks of what the
-    /// longest transfer needs, a page at most.
+    /// Returns the bytes of PRP lists for `commands` commands of `longest` bytes, so that lists are never lacking. Lists
+    /// are allocated in chunks of the longest transfer's list, at most a page.
     fn list_memory(&self, commands: u64, longest: u64) -> usize {
         let page = self.open.controller.page_size() as u64;
         let entries = |bytes: u64| (bytes / page + 2) * 8;
         let chunk = entries(self.open.controller.max_transfer() as u64).next_power_of_two().min(page);
-        // Two pages take no list.
+        // Two pages need no list.
         let chunks = if longest + page <= 2 * page { 0 } else { (entries(longest) + 8).div_ceil(chunk) };
         usize::try_from(commands * chunks * chunk).unwrap_or(usize::MAX)
     }
 
-    /// An interrupt vector: the admin queue's only where there is no other.
+    /// Returns an interrupt vector; the admin queue's only if there is no other.
     fn vector(&self) -> Result<u16, Failure> {
         let count = self.open.controller.vectors()?;
         let next = self.open.next_vector();
         Ok(if count < 2 { 0 } else { 1 + next % (count - 1) })
     }
 
-    /// Deletes the queue pair; `false` when the controller does not say that it has let go of the job's memory.
+    /// Deletes the queue pair; `false` if the controller does not confirm that it no longer uses the job's memory.
     pub(crate) fn stop(&mut self) -> bool {
         let closed = match self.queue.take() {
             Some(queue) => queue.close().is_ok(),

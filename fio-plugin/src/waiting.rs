@@ -1,4 +1,4 @@
-//! Waiting for completions: what `getevents` does when there are too few yet.
+//! Waiting for completions in `getevents`, when too few units are done.
 
 use crate::{errors::Failure, hot, job::Job, target::Target};
 use libc::timespec;
@@ -12,12 +12,13 @@ use std::{
 };
 use upcie_nvme::{Patience, Wait};
 
-/// Looks between two readings of the clock.
+/// Polls between two readings of the clock.
 const LOOKS: u32 = 64;
-/// How often it is asked whether the controllers are still there.
+/// Interval between two checks that the controllers are still there.
 const ALIVE: Duration = Duration::from_millis(100);
 
-/// Waits until `least` events are filled in, or nothing works any more; `found` are. Gives how many there are then.
+/// Waits until `least` events are filled in, or the job is broken, where `found` are filled in already. Returns their
+/// number.
 #[cold]
 #[inline(never)]
 pub(crate) fn reap_more(
@@ -35,10 +36,10 @@ pub(crate) fn reap_more(
         let limit = wanted.unwrap_or(patience).min(patience);
         match wait(job, limit) {
             Ok(true) => {}
-            // fio's own time is up.
+            // fio's own timeout has expired.
             Ok(false) if wanted.is_some_and(|wanted| started.elapsed() >= wanted) => break,
             Ok(false) => {
-                // For as long as that, not one has completed.
+                // No command has completed within the timeout.
                 let oldest = job.oldest();
                 job.out_of_time(oldest);
             }
@@ -49,7 +50,7 @@ pub(crate) fn reap_more(
     found
 }
 
-/// Waits until something can be reaped; `false` when nothing came within `limit`.
+/// Waits until a unit can be reaped; `false` when none can within `limit`.
 fn wait(job: &mut Job, limit: Duration) -> Result<bool, Failure> {
     let started = Instant::now();
     let result = wait_for(job, limit, started);
@@ -87,7 +88,7 @@ fn wait_for(job: &mut Job, limit: Duration, started: Instant) -> Result<bool, Fa
     }
 }
 
-/// One look at each queue. Units that were not sent are done once nothing of them is in flight.
+/// Polls each queue once. Units that were not submitted are done once nothing of them is in flight.
 #[inline]
 fn is_ready(job: &mut Job) -> bool {
     let is_done = |target: &mut Target| {
@@ -96,7 +97,7 @@ fn is_ready(job: &mut Job) -> bool {
     job.targets_mut().any(is_done) || job.has_unsent()
 }
 
-/// Polls for at most `limit`; `true` when something is ready.
+/// Polls for at most `limit`; `true` when a unit can be reaped.
 fn spin(job: &mut Job, limit: Duration) -> bool {
     let started = Instant::now();
     loop {
@@ -111,7 +112,7 @@ fn spin(job: &mut Job, limit: Duration) -> bool {
         if waited >= limit {
             return false;
         }
-        // A software controller may be waiting for this very core.
+        // A software controller may be waiting for this core.
         if waited >= job.policy.patience() {
             std::thread::yield_now();
             let ready = is_ready(job);
@@ -123,14 +124,14 @@ fn spin(job: &mut Job, limit: Duration) -> bool {
     }
 }
 
-/// Sleeps until a queue's interrupt, at most `limit`; `true` when something is ready.
+/// Sleeps until a queue's interrupt, at most `limit`; `true` when a unit can be reaped.
 fn sleep(job: &mut Job, limit: Duration) -> Result<bool, Failure> {
     for target in job.targets_mut().filter(|target| target.in_flight > 0) {
         if let Some(queue) = &target.queue {
             queue.arm()?;
         }
     }
-    // What came before they were armed.
+    // Completions that arrived before the interrupts were armed.
     if is_ready(job) {
         return Ok(true);
     }

@@ -1,10 +1,10 @@
-//! What a job asks for: fio's options and ours, checked as far as that needs no device.
+//! The workload of a job: fio's options and the engine's, checked as far as possible without a device.
 
 use crate::{errors::Failure, ffi};
 use std::time::Duration;
 use upcie_nvme::{Wait, spec::QueuePriority, upcie_core::memory::PageSize};
 
-/// How long `upcie_wait=adaptive` polls.
+/// Time that `upcie_wait=adaptive` polls.
 const SPIN: Duration = Duration::from_micros(50);
 /// fio's directions, in its order.
 const DIRECTIONS: [&str; 3] = ["read", "write", "trim"];
@@ -15,13 +15,13 @@ pub(crate) struct Plan {
     pub(crate) nsid: u32,
     pub(crate) wait: Wait,
     pub(crate) pages: Option<PageSize>,
-    /// Commands; 0 is what is needed.
+    /// Number of commands; 0 means as many as needed.
     pub(crate) queue_depth: u32,
     pub(crate) priority: Option<QueuePriority>,
     pub(crate) timeout: Duration,
-    /// I/O units.
+    /// Number of I/O units.
     pub(crate) depth: u32,
-    /// Bytes of the longest read or write, known at the start: a trim is one command whatever its size.
+    /// Bytes of the longest read or write, known at the start: a trim is one command of any size.
     pub(crate) longest: u64,
     pub(crate) trims: bool,
     workload: ffi::Workload,
@@ -31,7 +31,7 @@ impl Plan {
     pub(crate) fn new(options: &ffi::Options, workload: &ffi::Workload) -> Result<Self, Failure> {
         if workload.threads == 0 {
             return Err(Failure::refused(
-                "thread=1 is needed: jobs share the controllers of one process, and forked jobs can't",
+                "thread=1 is needed: jobs share the controllers of one process, which forked jobs can't",
             ));
         }
         if workload.named == 0 {
@@ -41,7 +41,7 @@ impl Plan {
         }
         if workload.memory != 0 {
             return Err(Failure::refused(
-                "mem= is not for this engine: data is in DMA memory (upcie_hugepage says of what pages)",
+                "mem= is not for this engine: data is in DMA memory (upcie_hugepage= sets its page size)",
             ));
         }
         if workload.zoned != 0 {
@@ -101,10 +101,10 @@ impl Plan {
         (0..3).filter(|&direction| self.workload.uses[direction] != 0)
     }
 
-    /// Whether a namespace of `size` bytes has room for an I/O at `offset`.
+    /// Checks that a namespace of `size` bytes is large enough for an I/O at `offset`.
     pub(crate) fn check_start(&self, name: &str, block: u64, size: u64, offset: u64) -> Result<(), Failure> {
         let least = self.used().map(|direction| self.workload.least_block[direction]).min().unwrap_or(0);
-        // fio would do nothing, and call that a success.
+        // fio would do nothing, and report success.
         if size.saturating_sub(offset) < least.max(1) {
             return Err(Failure::refused(format!(
                 "{name}: an offset of {offset} bytes (each job of numjobs= adds its offset_increment=) leaves no \
@@ -114,7 +114,7 @@ impl Plan {
         check_block(name, block, "offset", offset)
     }
 
-    /// Whether all sizes are multiples of the namespace's blocks.
+    /// Checks that all sizes are multiples of the namespace's blocks.
     pub(crate) fn check_blocks(&self, name: &str, block: u64) -> Result<(), Failure> {
         for direction in self.used() {
             let kind = DIRECTIONS[direction];
@@ -125,7 +125,7 @@ impl Plan {
     }
 }
 
-/// Whether a size, of `what`, is a multiple of the namespace's blocks.
+/// Checks that the size named by `what` is a multiple of the namespace's blocks.
 pub(crate) fn check_block(name: &str, block: u64, what: &str, size: u64) -> Result<(), Failure> {
     if size.is_multiple_of(block) {
         return Ok(());

@@ -145,7 +145,7 @@ fn a_bar_that_shrinks_ends_the_tools_with_an_error() {
         assert_eq!((status.code(), status.signal()), (Some(1), None), "{doorbells} {words:?}: {said}");
         assert!(said.contains("upcie: ") && said.contains("vfio-user:"), "{doorbells} {words:?}: {said}");
         // A doorbell that was rung before, and had not been passed on, is all that is missing then: nobody touches the BAR.
-        let is_named = said.contains("shorter") || said.contains("no completion within");
+        let is_named = said.contains("shrank the file") || said.contains("no completion within");
         assert!(is_named, "{doorbells} {words:?}: {said}");
     }
 }

@@ -36,7 +36,7 @@ impl DmaSpace {
         if self.is_closed() {
             return Err(Error::Unusable {
                 device: self.device.clone(),
-                reason: "it did not stop, so it is given no more memory: reset it".into(),
+                reason: "it did not stop, so it gets no more memory: reset it".into(),
             });
         }
         let node = self.node.get().copied();

@@ -54,7 +54,7 @@ impl Mount {
     /// The system's errors.
     pub fn limit(&self) -> Result<Option<(u64, u64)>> {
         let stat = nix::sys::statvfs::statvfs(&self.path)
-            .map_err(|e| Error::os(self.path.display().to_string(), "asking for its space", e))?;
+            .map_err(|e| Error::os(self.path.display().to_string(), "querying its space", e))?;
         // Without a limit the kernel reports 0 blocks; with a minimum but no maximum it reports -1.
         let blocks = stat.blocks();
         let limited = blocks != 0 && blocks.checked_mul(self.page_bytes).is_some();
@@ -132,7 +132,7 @@ pub(super) fn mounts_in(mountinfo: &Path) -> Result<Vec<Mount>> {
             None => match nix::sys::statvfs::statvfs(&entry.path) {
                 Ok(stat) => stat.block_size(),
                 Err(e) => {
-                    return Err(Error::os(entry.path.display().to_string(), "asking for its page size", e));
+                    return Err(Error::os(entry.path.display().to_string(), "querying its page size", e));
                 }
             },
         };

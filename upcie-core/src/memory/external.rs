@@ -53,7 +53,7 @@ pub(crate) fn check(fd: BorrowedFd<'_>) -> Result<Checked> {
     if !is_memory {
         return Err(not_memory());
     }
-    let fs = fstatfs(fd).map_err(|e| failed("asking what kind of file it is", e))?;
+    let fs = fstatfs(fd).map_err(|e| failed("querying its file system", e))?;
     let huge = match fs.filesystem_type() {
         HUGETLBFS_MAGIC => true,
         TMPFS_MAGIC => false,
@@ -71,7 +71,7 @@ pub(crate) fn check(fd: BorrowedFd<'_>) -> Result<Checked> {
         }
     };
     seal(fd, huge)?;
-    let stat = nix::sys::stat::fstat(fd).map_err(|e| failed("asking for its size", e))?;
+    let stat = nix::sys::stat::fstat(fd).map_err(|e| failed("querying its size", e))?;
     let (len, step) = (u64::try_from(stat.st_size).unwrap_or(0), page.bytes() as u64);
     if len == 0 || len % step != 0 || isize::try_from(len).is_err() {
         return Err(unusable(format!("it has {len} bytes: whole pages of {page} are needed, at least one")));
@@ -119,7 +119,7 @@ fn is_dma_buf(fd: BorrowedFd<'_>) -> bool {
 
 /// Seals the file against shrinking. A hugetlbfs file that can't be sealed is accepted.
 fn seal(fd: BorrowedFd<'_>, huge: bool) -> Result<Shrinking> {
-    let seals = fcntl(fd, FcntlArg::F_GET_SEALS).map_err(|e| Error::os(WHAT, "asking for its seals", e))?;
+    let seals = fcntl(fd, FcntlArg::F_GET_SEALS).map_err(|e| Error::os(WHAT, "querying its seals", e))?;
     if SealFlag::from_bits_retain(seals).contains(SealFlag::F_SEAL_SHRINK) {
         return Ok(Shrinking::Sealed);
     }
@@ -180,13 +180,13 @@ impl Memory {
     /// # Errors
     /// [`Error::Unusable`] when the file is not a dma-buf, and the errors of mapping it.
     pub fn import_dma_buf(fd: OwnedFd) -> Result<Self> {
-        let fs = fstatfs(&fd).map_err(|e| Error::os(WHAT, "asking what kind of file it is", e))?;
+        let fs = fstatfs(&fd).map_err(|e| Error::os(WHAT, "querying its file system", e))?;
         let unusable = |reason: String| Error::Unusable { device: WHAT.into(), reason };
         if fs.filesystem_type() != DMA_BUF_MAGIC {
             return Err(unusable("it is no dma-buf; for a memory file take Memory::import".into()));
         }
         // A dma-buf's size never changes (`dma_buf_llseek`).
-        let len = lseek(&fd, 0, Whence::SeekEnd).map_err(|e| Error::os(WHAT, "asking for its size", e))?;
+        let len = lseek(&fd, 0, Whence::SeekEnd).map_err(|e| Error::os(WHAT, "querying its size", e))?;
         let len = usize::try_from(len).unwrap_or(0);
         if len == 0 || len % host_page_size() != 0 {
             return Err(unusable(format!("it has {len} bytes: whole pages are needed, at least one")));

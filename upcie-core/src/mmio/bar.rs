@@ -148,8 +148,7 @@ impl Bar {
     /// Returns an error if the owner of the mapped memory has shrunk its file.
     fn check_mapped(&self, offset: u64, operation: &str) -> Result<()> {
         if self.areas.iter().any(|area| area.mapping.is_lost()) {
-            let operation =
-                format!("{operation} at {offset:#x} (its server made the file behind the BAR shorter)");
+            let operation = format!("{operation} at {offset:#x} (its server shrank the file behind the BAR)");
             return Err(Error::Gone { device: self.name.to_string(), operation });
         }
         Ok(())

@@ -124,7 +124,7 @@ impl Drop for Mapping {
         // mapping.
         if let Err(error) = unsafe { nix::sys::mman::munmap(base, self.len) } {
             let (base, len) = (self.base.as_ptr().addr(), self.len);
-            emit(move || tracing::error!(base, len, %error, "unmapping"));
+            emit(move || tracing::error!(base, len, %error, "unmapping failed"));
         }
     }
 }

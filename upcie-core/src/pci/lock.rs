@@ -93,11 +93,11 @@ impl Drop for FunctionLock {
             let unlocked = unsafe { libc::flock(self.config.as_raw_fd(), libc::LOCK_UN) };
             if let Err(error) = Errno::result(unlocked) {
                 let config = format!("{:?}", self.config);
-                emit(move || tracing::warn!(config, %error, "unlocking"));
+                emit(move || tracing::warn!(config, %error, "unlocking failed"));
             }
             if let Some(Err(error)) = self.machine.as_ref().map(MachineLock::release) {
                 let machine = format!("{:?}", self.machine);
-                emit(move || tracing::warn!(machine, %error, "unlocking"));
+                emit(move || tracing::warn!(machine, %error, "unlocking failed"));
             }
         }
     }

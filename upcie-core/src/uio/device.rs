@@ -372,7 +372,7 @@ impl Drop for UioDevice {
         self.state().relay = None;
         match self.check("closing it").and_then(|()| turn_off(&self.config)) {
             Ok(()) | Err(Error::NotFound { .. } | Error::Gone { .. }) => {}
-            Err(error) => tracing::warn!(device = self.name, %error, "closing"),
+            Err(error) => tracing::warn!(device = self.name, %error, "closing failed"),
         }
         self.enabled = None;
         self.space.leave(self.function.bdf);

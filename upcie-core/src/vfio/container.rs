@@ -52,7 +52,7 @@ impl Container {
             }
         })?;
         let container = Self { file, device: device.into() };
-        let failed = |what: &str, e| Error::os(device, format!("asking VFIO for its {what}"), e);
+        let failed = |what: &str, e| Error::os(device, format!("querying VFIO's {what}"), e);
         match abi::api_version(container.as_fd()).map_err(|e| failed("API version", e))? {
             abi::API_VERSION => {}
             version => {
@@ -68,7 +68,7 @@ impl Container {
 
     /// Adds `group`, that of `function`, and turns the IOMMU on.
     pub(super) fn attach(self, group: Group, function: Bdf) -> Result<Member> {
-        let failed = |what: &str, e| Error::os(&self.device, format!("asking VFIO for its {what}"), e);
+        let failed = |what: &str, e| Error::os(&self.device, format!("querying VFIO's {what}"), e);
         if !abi::has_extension(self.as_fd(), abi::TYPE1V2_IOMMU).map_err(|e| failed("extensions", e))? {
             return Err(Error::Unusable {
                 device: self.device.clone(),
@@ -98,7 +98,7 @@ impl Container {
     }
 
     fn iommu_info(&self) -> Result<IommuInfo> {
-        const OPERATION: &str = "asking for the IOMMU's ranges";
+        const OPERATION: &str = "querying the IOMMU's ranges";
         let (info, bytes) =
             abi::iommu_info(self.as_fd()).map_err(|e| Error::os(&self.device, OPERATION, e))?;
         IommuInfo::parse(&info, &bytes).map_err(|reason| Error::Protocol {

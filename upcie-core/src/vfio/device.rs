@@ -83,7 +83,7 @@ impl VfioDevice {
         space: Arc<DmaSpace>,
     ) -> Result<Arc<Self>> {
         let (file, bars) = (Arc::new(file), function.bars()?);
-        let failed = |e| failed(name, "asking for its properties", e);
+        let failed = |e| failed(name, "querying its properties", e);
         let info = abi::device_info(file.as_fd()).map_err(failed)?;
         if info.flags & abi::DEVICE_PCI == 0 || info.num_regions <= abi::REGION_INDEX_CONFIG {
             return Err(Error::Unusable {
@@ -166,13 +166,13 @@ impl VfioDevice {
             return Err(not_there());
         }
         let (info, bytes) = abi::region_info(self.file.as_fd(), index.into())
-            .map_err(|e| failed(&name, "asking for its properties", e))?;
+            .map_err(|e| failed(&name, "querying its properties", e))?;
         if info.size == 0 {
             return Err(not_there());
         }
         let caps = RegionCaps::parse(&info, &bytes).map_err(|reason| Error::Protocol {
             device: name.clone(),
-            operation: "asking for its properties".into(),
+            operation: "querying its properties".into(),
             reason: reason.into(),
         })?;
         let mut areas = Vec::new();
@@ -198,7 +198,7 @@ impl VfioDevice {
         match abi::irq_info(self.file.as_fd(), kind as u32) {
             // A function that is not PCI Express has no ERR interrupt.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(none),
-            other => other.map_err(|e| failed(&self.name, &format!("asking for its {kind} interrupts"), e)),
+            other => other.map_err(|e| failed(&self.name, &format!("querying its {kind} interrupts"), e)),
         }
     }
 
@@ -372,7 +372,7 @@ impl Drop for VfioDevice {
             self.attachment.detach(self.file.as_fd()).map_err(|e| failed(&self.name, "detaching it", e)),
         );
         for error in failures.into_iter().filter_map(Result::err) {
-            tracing::warn!(device = self.name, %error, "closing");
+            tracing::warn!(device = self.name, %error, "closing failed");
         }
         if let Attachment::Noiommu(noiommu) = &self.attachment {
             self.space.leave(noiommu.function());

@@ -42,7 +42,7 @@ impl Group {
         let file = OpenOptions::new().read(true).write(true).open(&path);
         let file = file.map_err(|e| not_opened(function, group, dev, e))?;
         let flags = abi::group_flags(file.as_fd()).map_err(|e| {
-            Error::os(&device, format!("asking for the state of IOMMU group {}", group.number), e)
+            Error::os(&device, format!("querying the state of IOMMU group {}", group.number), e)
         })?;
         if flags & abi::GROUP_VIABLE == 0 {
             return Err(unusable(not_viable(group)));

@@ -79,11 +79,11 @@ impl Ioas {
 
     fn ranges(&self) -> Result<IommuInfo> {
         let (ranges, alignment) = abi::iova_ranges(self.iommu.as_fd(), self.id)
-            .map_err(|e| Error::os(&self.device, "asking for the IOMMU's ranges", e))?;
+            .map_err(|e| Error::os(&self.device, "querying the IOMMU's ranges", e))?;
         if !alignment.is_power_of_two() {
             return Err(Error::Protocol {
                 device: self.device.clone(),
-                operation: "asking for the IOMMU's ranges".into(),
+                operation: "querying the IOMMU's ranges".into(),
                 reason: format!("an alignment of {alignment} bytes"),
             });
         }

@@ -149,8 +149,7 @@ impl VfioDevice {
         let lock = noiommu::locked(name, function, Path::new(SYS))?;
         let noiommu = Noiommu::open(name, function, Path::new(DEV))?;
         let file = File::from(noiommu.device()?);
-        let info =
-            abi::device_info(file.as_fd()).map_err(|e| failed(name, "asking for its properties", e))?;
+        let info = abi::device_info(file.as_fd()).map_err(|e| failed(name, "querying its properties", e))?;
         // On the first opening of its file, VFIO turns bus mastering off and tries a reset; DEVICE_RESET says whether it
         // can.
         let was_reset = info.flags & abi::DEVICE_RESET != 0;

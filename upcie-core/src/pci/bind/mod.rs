@@ -104,7 +104,7 @@ impl<'a> Binder<'a> {
             return Err(Error::Unsupported {
                 device,
                 what: format!("the driver {driver}"),
-                reason: format!("there is none of this name: did you mean {similar_driver}?"),
+                reason: format!("no driver has this name: did you mean {similar_driver}?"),
             });
         }
         if is_vfio_driver(driver) || driver == UIO {

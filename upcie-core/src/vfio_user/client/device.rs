@@ -185,7 +185,7 @@ impl Client {
     }
 
     fn irq_info(&self, kind: IrqKind) -> Result<IrqInfo> {
-        let operation = format!("asking about {kind} interrupts");
+        let operation = format!("querying {kind} interrupts");
         let asked = IrqInfo { argsz: size_of::<IrqInfo>() as u32, index: kind as u32, ..IrqInfo::default() };
         let reply = self.connection.request(command::GET_IRQ_INFO, &operation, &[asked.as_bytes()], &[])?;
         let (info, _) = self.connection.parse::<IrqInfo>(&operation, &reply.payload)?;
@@ -407,7 +407,7 @@ impl Drop for Client {
         let mut irqs = EXCLUSIVE.into_iter().filter(|&kind| wired[kind as usize] > 0);
         let closed = irqs.try_for_each(|kind| self.set_irqs(kind, &[]));
         if let Err(error) = closed.and_then(|()| turn_off(self)) {
-            tracing::debug!(device = self.name(), %error, "closing");
+            tracing::debug!(device = self.name(), %error, "closing failed");
         }
     }
 }

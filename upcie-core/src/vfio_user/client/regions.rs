@@ -28,7 +28,7 @@ pub enum File {
 
 /// Requests a region's description and the file to map.
 pub fn region(connection: &Connection, index: u32) -> Result<(RegionDescription, File)> {
-    let operation = format!("asking for region {index}'s description");
+    let operation = format!("requesting region {index}'s description");
     // The first size fits a usual chain of capabilities; a server with a longer one reports its size, once.
     for argsz in [1024, MAX_DESCRIPTION] {
         let asked = RegionInfo { argsz, index, ..RegionInfo::default() };
@@ -140,7 +140,7 @@ impl RegionAccessor {
         if self.areas.iter().any(|area| area.mapping.is_lost()) {
             return Err(Error::Gone {
                 device: self.connection.name().into(),
-                operation: format!("{operation} (its server made the file behind the region shorter)"),
+                operation: format!("{operation} (its server shrank the file behind the region)"),
             });
         }
         match offset.checked_add(len as u64) {

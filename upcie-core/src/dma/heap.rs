@@ -25,10 +25,10 @@ const PRIVATE_MIN: usize = 512 << 10;
 /// The largest allocation.
 const REGION_MAX: usize = 1 << 30;
 
-/// How long an allocation waits for other threads that map more memory.
-const TURN: Duration = Duration::from_secs(30);
+/// Time that an allocation waits for other threads that map more memory.
+const GROW_DEADLINE: Duration = Duration::from_secs(30);
 
-/// A region, or a part of one, with what is free in it.
+/// A region, or part of one, with its free blocks.
 struct Piece {
     region: Arc<Region>,
     /// The piece's first byte in the region, in bytes.
@@ -56,9 +56,9 @@ impl State {
         found
     }
 
-    /// A block, its region, and a descriptor to use again if there is one.
+    /// Allocates a block, with its region and a spare descriptor if there is one.
     fn take(&mut self, order: u32) -> Option<Taken> {
-        let block = self.place(order)?;
+        let block = self.allocate(order)?;
         let region = self.regions[block.region as usize].region.clone();
         Some(Taken { block, region, spare: self.spare.pop() })
     }
@@ -75,14 +75,14 @@ impl State {
     }
 }
 
-/// What an allocation is made of.
+/// The parts of a new buffer.
 struct Taken {
     block: Block,
     region: Arc<Region>,
     spare: Option<Box<Descriptor>>,
 }
 
-/// Hands out [`DmaBuf`]s from regions that it maps as it grows; several threads may use it.
+/// Hands out [`DmaBuf`]s from regions that it maps as it grows. Several threads may use it.
 ///
 /// A block is the length (or the alignment, if larger) rounded up to a power of two, from 512 bytes to 1 GiB, and is
 /// aligned to its own size. Freed blocks are merged and reused; the heap keeps its regions until it and all its buffers
@@ -96,9 +96,9 @@ pub struct Heap {
     prepared: Option<Prepared>,
     /// Set if its buffers do not deref.
     by_copy: bool,
-    /// Held for a few steps in memory at a time, never while something is waited for.
+    /// Locked for short accesses only, never during a wait.
     state: Mutex<State>,
-    /// Whose turn it is to map more memory, which may take as long as the device's server takes to answer.
+    /// Gives one thread at a time the right to map more memory, which may take as long as the device's server answers.
     growing: Gate<()>,
 }
 
@@ -245,8 +245,9 @@ impl Heap {
     /// Allocates a buffer of `len` bytes, whose contents are unspecified.
     ///
     /// # Errors
-    /// [`Error::Allocation`] for no bytes or more than 1 GiB, and those of mapping more memory. [`Error::Timeout`] when other
-    /// threads have been mapping more for 30 s, or for what is left of the thread's [`Budget`](deadline::Budget).
+    /// [`Error::Allocation`] for 0 bytes or more than 1 GiB, and the errors of mapping more memory. [`Error::Timeout`] when
+    /// other threads map more memory for longer than 30 s, or than the rest of this thread's
+    /// [`Budget`](deadline::Budget).
     pub fn alloc(self: &Arc<Self>, len: usize) -> Result<DmaBuf> {
         self.alloc_block(len, 1)
     }
@@ -300,7 +301,7 @@ impl Heap {
             Some(taken) => taken,
             None => {
                 let turn = self.enter(len)?;
-                // It may have come to that during the wait.
+                // The space may have been closed during the wait.
                 self.check_stopped(refuse)?;
                 let taken = self.grow(order)?;
                 drop(turn);
@@ -393,11 +394,11 @@ impl Heap {
         Ok((buf, companion))
     }
 
-    /// Refuses when the space's device did not stop.
+    /// Refuses to allocate once the space is closed, because its device did not stop.
     fn check_stopped(&self, refuse: impl Fn(&'static str) -> Error) -> Result<()> {
         if self.space.is_closed() {
             return Err(refuse(
-                "the device did not stop, so what it may still write to is not handed out again",
+                "the device did not stop, so memory that it may still write to is not handed out again",
             ));
         }
         Ok(())
@@ -405,7 +406,7 @@ impl Heap {
 
     /// Waits for other threads that map more memory.
     fn enter(&self, len: usize) -> Result<Pass<'_, ()>> {
-        let mut clock = Clock::new(TURN);
+        let mut clock = Clock::new(GROW_DEADLINE);
         let turn = self.growing.enter(|| clock.left());
         deadline::charge(clock.waited());
         turn.ok_or_else(|| Error::Timeout {
@@ -418,8 +419,8 @@ impl Heap {
         })
     }
 
-    /// A block, from a new region if need be; for the thread whose turn it is. Regions grow with the heap, so that they stay
-    /// few.
+    /// Allocates a block, from a new region if necessary; the caller has passed `growing`. Regions grow with the heap, so
+    /// that they stay few.
     fn grow(&self, order: u32) -> Result<Taken> {
         // Another thread may have mapped enough.
         let found = self.lock().take(order);
@@ -439,7 +440,7 @@ impl Heap {
             }
         };
         let least = step.max(1 << (order + MIN_SHIFT));
-        // What the device is about to be sent to again must still be there.
+        // The device is about to get addresses of these regions again, so they must not have moved.
         self.regions().iter().try_for_each(|region| region.verify())?;
         let footprint = self.lock().footprint();
         let wanted = least.max((footprint / 2).next_power_of_two()).min(REGION_MAX);

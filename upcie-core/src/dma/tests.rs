@@ -246,7 +246,7 @@ fn a_forked_child_does_not_wait_for_the_parents_lock() {
     drop(held);
 }
 
-/// Maps the first region, and the second once it is told to.
+/// Maps the first region at once, and later ones when the test allows it.
 #[derive(Debug)]
 struct Slow {
     inner: FakeIommu,
@@ -254,12 +254,12 @@ struct Slow {
     go: Mutex<mpsc::Receiver<()>>,
 }
 
-// SAFETY: that of `FakeIommu`, late.
+// SAFETY: `FakeIommu` does the mapping, and waiting before it changes nothing.
 unsafe impl Mapper for Slow {
     fn map(&self, iova: u64, memory: &Memory) -> crate::Result<()> {
         if self.inner.mappings() > 0 {
             self.begins.send(()).unwrap();
-            // An error: the test has ended.
+            // An error means that the test has ended.
             let _ = self.go.lock().unwrap().recv();
         }
         self.inner.map(iova, memory)
@@ -270,7 +270,7 @@ unsafe impl Mapper for Slow {
     }
 }
 
-/// Issue 9: the heap's lock was held while memory was mapped, and waited for without a deadline.
+/// Issue 9: the heap's lock was held while memory was mapped, and threads waited for it without a deadline.
 #[test]
 fn a_thread_behind_a_slow_mapping_keeps_its_deadline() {
     let ((begins, begun), (go, wait)) = (mpsc::channel(), mpsc::channel());
@@ -280,7 +280,7 @@ fn a_thread_behind_a_slow_mapping_keeps_its_deadline() {
     let first = heap.alloc(1 << 20).unwrap();
     let mut all = heap.alloc(1 << 20).unwrap();
     std::thread::scope(|scope| {
-        // Lets the mapping go on also when this test fails.
+        // Ends the mapping also when this test fails.
         let go = go;
         let growing = scope.spawn(|| heap.alloc(4096).unwrap().len());
         begun.recv_timeout(Duration::from_secs(60)).unwrap();
@@ -292,7 +292,7 @@ fn a_thread_behind_a_slow_mapping_keeps_its_deadline() {
         for part in ["test: allocating 4096 bytes", "other threads that map more", "try again", "20ms"] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        // What needs no more memory does not wait.
+        // Calls that need no more memory do not wait.
         assert_eq!((heap.in_use(), heap.footprint()), (2 << 20, 2 << 20));
         heap.verify().unwrap();
         drop(first);

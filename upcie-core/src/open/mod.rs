@@ -53,7 +53,7 @@ fn open_pci(bdf: Bdf) -> Result<Arc<dyn Device>> {
     let driver = Function::at(bdf)?.driver;
     tracing::debug!(device = %bdf, driver = driver.as_deref().unwrap_or("none"), "choosing the transport by the driver");
     match driver.as_deref() {
-        // Whoever has bound this driver has said that no IOMMU is wanted.
+        // Binding this driver is the user's choice to do without an IOMMU.
         #[cfg(feature = "uio")]
         Some("uio_pci_generic") => Ok(Arc::new(UioDevice::open(bdf)?)),
         // For every other driver, VFIO's error says what to do about it.
@@ -61,7 +61,7 @@ fn open_pci(bdf: Bdf) -> Result<Arc<dyn Device>> {
     }
 }
 
-/// Names the cargo feature that a program was built without.
+/// Makes the error for an address whose cargo feature was not built.
 #[cfg(not(all(feature = "uio", feature = "vfio-user-client")))]
 fn left_out(address: &Address, feature: &str) -> Error {
     Error::Unsupported {

@@ -1,4 +1,4 @@
-//! Kernel lockdown (kernel_lockdown(7)): even root may not write to BARs and configuration space through sysfs.
+//! Kernel lockdown (kernel_lockdown(7)): the kernel denies even root access to BARs and configuration space in sysfs.
 
 use super::Function;
 use crate::{Error, Result};
@@ -6,14 +6,14 @@ use std::{fs, path::Path};
 
 pub(crate) const LOCKED_DOWN: &str = "the kernel is locked down, mostly because of Secure Boot: it lets nobody do this; use vfio-pci and an IOMMU";
 
-/// Whether the kernel keeps root, too, from BARs and configuration space (kernel_lockdown(7)).
+/// Returns whether the kernel denies even root access to BARs and configuration space (kernel_lockdown(7)).
 pub(crate) fn is_locked_down(sysfs: &Path) -> bool {
     let mode = fs::read_to_string(sysfs.join("kernel/security/lockdown")).unwrap_or_default();
     ["[integrity]", "[confidentiality]"].iter().any(|locked| mode.contains(locked))
 }
 
 impl Function {
-    /// Refuses to drive it by sysfs's files of BARs and configuration space while the kernel is locked down.
+    /// Refuses access through sysfs's files of BARs and configuration space while the kernel is locked down.
     pub(crate) fn check_not_locked_down(&self) -> Result<()> {
         if !is_locked_down(self.sysfs()) {
             return Ok(());
@@ -31,7 +31,7 @@ mod tests {
     const BDF: &str = "0000:01:00.0";
 
     #[test]
-    fn a_locked_down_kernel_takes_no_uio_driver() {
+    fn a_locked_down_kernel_accepts_no_uio_driver() {
         let fake = FakeSysfs::new("lockdown");
         fake.add(BDF, "0x010802\n", Some("nvme"), None);
         let file = fake.0.join("kernel/security/lockdown");

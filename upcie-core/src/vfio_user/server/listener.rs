@@ -27,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-/// How often a server without a client looks whether it is to stop.
+/// Interval at which a server without a client checks whether it is to stop.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Mode of a new socket, before its access is set.
@@ -197,7 +197,7 @@ fn transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted)
 }
 
-/// Too little of what an open file takes, which others may give back.
+/// Returns whether the system lacks a resource for an open file, which others may release.
 pub(super) fn is_shortage(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
 }

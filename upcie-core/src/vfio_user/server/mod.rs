@@ -1,9 +1,9 @@
 //! The server side: serves any device written in software behind a vfio-user socket.
 
 mod backend;
+mod busy;
 mod client;
 mod client_memory;
-mod door;
 mod irqs;
 mod listener;
 mod raise;

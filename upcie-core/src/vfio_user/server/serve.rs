@@ -2,9 +2,9 @@
 
 use super::{
     backend::{Backend, Layout},
+    busy::refuse_others,
     client::Guest,
     client_memory::Table,
-    door::keep_door,
     irqs::Irqs,
     listener::Listener,
     requests::Requests,
@@ -146,9 +146,9 @@ impl Server {
         self.session(stream, backend, stop)
     }
 
-    /// Serves one client after another until `stop` becomes true. While one is connected, others are told that the
-    /// device is busy, by another thread: also while the backend hangs. What a client does wrong ends its session, with a
-    /// warning in the log.
+    /// Serves one client after another until `stop` becomes true. While one is connected, another thread answers further
+    /// clients that the device is busy, even while the backend hangs. A client's error ends its session, with a warning
+    /// in the log.
     ///
     /// # Errors
     /// The listener's errors; the backend's layout is invalid.
@@ -183,7 +183,7 @@ impl Server {
         self.session_at(listener, stream, backend, stop)
     }
 
-    /// A session, during which others at `listener` are turned away.
+    /// Runs a session, and refuses further clients at `listener` meanwhile.
     fn session_at<B: Backend + ?Sized>(
         &self,
         listener: &Listener,
@@ -192,7 +192,7 @@ impl Server {
         stop: &AtomicBool,
     ) -> Result<()> {
         let client = stream.try_clone();
-        keep_door(listener, client, self.deadline, || self.session(stream, backend, stop))
+        refuse_others(listener, client, self.deadline, || self.session(stream, backend, stop))
     }
 
     fn session<B: Backend + ?Sized>(

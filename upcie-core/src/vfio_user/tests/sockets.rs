@@ -112,7 +112,7 @@ fn others_are_refused_while_the_server_waits() {
     });
 }
 
-/// A toy that hangs in a write, as on a disk that does not answer, until it is let go.
+/// A toy whose writes hang, as on a disk that does not answer, until the test continues them.
 struct Hanging {
     toy: Toy,
     hangs: Sender<()>,
@@ -131,7 +131,7 @@ impl Backend for Hanging {
     fn write(&mut self, _: &mut Guest, region: u32, _: u64, _: &[u8]) -> Result<(), Errno> {
         if region == 0 {
             self.hangs.send(()).unwrap();
-            // An error: the test has ended.
+            // An error means that the test has ended.
             let _ = self.go.recv();
         }
         Ok(())
@@ -146,9 +146,9 @@ impl Backend for Hanging {
     }
 }
 
-/// Issue 9: the thread that serves took new connections, too, and hung in its disk.
+/// Issue 9: the serving thread also accepted new connections, and hung in its disk.
 #[test]
-fn others_are_told_while_the_backend_hangs() {
+fn others_are_refused_while_the_backend_hangs() {
     let scratch = Scratch::new("hangs");
     let path = scratch.socket();
     let listener = Listener::bind(&path).unwrap();
@@ -169,19 +169,20 @@ fn others_are_told_while_the_backend_hangs() {
         });
         seen.recv_timeout(SOON).expect("it hangs");
         stop.store(true, Ordering::Relaxed);
-        let told = || {
+        let assert_refused = || {
             let error = connect(&path).unwrap_err();
             assert!(error.to_string().contains("has a client already"), "{error}");
         };
-        told();
-        // Its deadline ends the connection, and the server is not done with it.
+        assert_refused();
+        // The write's deadline ends the connection, but the server has not finished the write.
         writer.join().unwrap().unwrap_err();
         drop(first);
-        told();
+        assert_refused();
     });
 }
 
-/// A client that wires the request interrupt is asked to leave, and has a moment for it; others are not waited for.
+/// A client with an eventfd for the request interrupt is asked to leave, and gets a moment for it; the server does not
+/// wait for others.
 #[test]
 fn a_stopped_server_requests_its_device_back() {
     for (asks, leaves) in [(true, true), (true, false), (false, false)] {

@@ -232,7 +232,8 @@ impl Irq {
     fn deliver(&mut self, delivery: Delivery, automask: bool) {
         let wanted = self.pending || self.asserted;
         if wanted && !self.masked && delivery == Delivery::On && self.eventfd.is_some() {
-            self.raised_by_line = automask && !std::mem::take(&mut self.pending);
+            let was_pending = std::mem::take(&mut self.pending);
+            self.raised_by_line = automask && !was_pending;
             self.raise(automask);
         }
     }

@@ -144,7 +144,7 @@ pub fn is_noiommu(function: &Function) -> bool {
     function.iommu_group.as_ref().is_some_and(|group| group.is_noiommu)
 }
 
-/// Waits until udev has processed the new nodes; it would reset an earlier owner. Without udev nothing does.
+/// Waits until udev has processed the new nodes; it would reset an earlier owner. Returns at once without udev.
 fn settle() -> anyhow::Result<()> {
     let limit = format!("--timeout={}", DEADLINE.as_secs());
     let mut command = Command::new("udevadm");

@@ -58,17 +58,17 @@ pub struct Use {
 }
 
 impl Use {
-    /// Makes the use of a file that is read.
+    /// Describes the use of a file that is read.
     pub fn reads(name: impl Into<String>, place: Place<'_>) -> Self {
         Self { name: name.into(), writes: false, id: Id::of(place) }
     }
 
-    /// Makes the use of a file that is written.
+    /// Describes the use of a file that is written.
     pub fn writes(name: impl Into<String>, place: Place<'_>) -> Self {
         Self { name: name.into(), writes: true, id: Id::of(place) }
     }
 
-    /// Makes the use of an embedded controller's data file; `None` if it has none.
+    /// Describes the use of an embedded controller's data file; `None` if it has none.
     pub fn media(target: &Target, writes: bool) -> Option<Self> {
         let Address::Emulated(options) = &target.address else { return None };
         let options: emu::Options = options.parse().ok()?;

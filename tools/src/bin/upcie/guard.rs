@@ -1,6 +1,6 @@
 //! Refuses to overwrite devices that are in use, and data that the user did not give up.
 //!
-//! The kernel has no disk on a function that is bound to vfio-pci. The check is made all the same before a
+//! The kernel has no disk on a function that is bound to vfio-pci. The check is made in any case before a
 //! write: a wrong address must not cost a file system.
 
 use crate::{

@@ -101,7 +101,7 @@ fn stty(arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The terminal in raw mode, dropped to restore it: every key goes to the guest, which echoes it.
+/// The terminal in raw mode until this is dropped: every key goes to the guest, which echoes it.
 struct Raw(Option<String>);
 
 impl Raw {

@@ -1,4 +1,4 @@
-//! A QEMU with a vfio-user client (10.1 or newer), which runs drivers of others on controllers of `nvme-emu`.
+//! A QEMU with a vfio-user client (10.1 or newer), which lets other drivers run on controllers of `nvme-emu`.
 //!
 //! The lab's QEMU may be older. Then the packages of a newer release are unpacked into the cache together
 //! with their libraries, and run from there with their own loader. Nothing is installed, and root is not

@@ -84,7 +84,7 @@ impl<'a> Shared<'a> {
         })
     }
 
-    /// Nanoseconds since the clock was started.
+    /// Returns the nanoseconds since the clock was started.
     #[inline(always)]
     pub fn now(&self) -> u64 {
         self.epoch.elapsed().as_nanos() as u64

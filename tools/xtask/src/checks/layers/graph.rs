@@ -11,7 +11,7 @@ use super::source::{Path, Source};
 /// Limit of the re-exports that are followed for one name.
 const MAX_HOPS: usize = 16;
 
-/// Says that the file `from` imports something that is defined in the file `to`.
+/// An import: the file `from` uses something that the file `to` defines.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Edge {
     pub from: PathBuf,

@@ -325,7 +325,7 @@ impl Four {
         }
     }
 
-    /// One measurement of each pair, in nanoseconds per I/O: ours, bare, bare initiator, bare target.
+    /// Measures each pair once, in nanoseconds per I/O: ours, bare, bare initiator, bare target.
     fn round(&mut self, counts: &[u64; 4], core: usize) -> [f64; 4] {
         // What goes before the measurement wakes the other side.
         let few = |count: u64| (count / 20).max(200);

@@ -32,7 +32,7 @@ pub struct Rings {
 unsafe impl Send for Rings {}
 
 impl Rings {
-    /// In memory of its own; the doorbells share a cache line.
+    /// Allocates the rings and doorbells; the doorbells share a cache line.
     pub fn new() -> Self {
         let doorbells = pages(4096);
         // SAFETY: inside the page.

@@ -25,7 +25,7 @@ pub fn pin(tid: i32, cores: &[usize]) {
     pin().unwrap_or_else(|error| panic!("keeping thread {tid} on {cores:?}: {error}"));
 }
 
-/// How long all threads of a process have waited for a core so far, in nanoseconds.
+/// Returns the time that all threads of a process have waited for a core, in nanoseconds.
 pub fn run_delay(pid: u32) -> u64 {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     // A thread that has ended meanwhile waits no more.

@@ -16,7 +16,7 @@ pub mod standin;
 pub struct Random(u64);
 
 impl Random {
-    /// One with a fixed seed.
+    /// Makes a generator with a fixed seed.
     pub fn new() -> Self {
         Self(88_172_645_463_325_252)
     }

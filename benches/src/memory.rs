@@ -37,7 +37,8 @@ pub struct Bytes {
     pub host: usize,
 }
 
-/// What a queue pair of `depth` takes, its tags of 8 bytes. [`Counting`] must be the program's allocator.
+/// Measures the memory of a queue pair of `depth` with tags of 8 bytes. [`Counting`] must be the program's
+/// allocator.
 ///
 /// # Panics
 /// When it can't be made, or the allocator does not count.

@@ -187,12 +187,12 @@ pub struct StandIn {
 }
 
 impl StandIn {
-    /// One with a namespace of 512-byte blocks.
+    /// Makes a device with one namespace of 512-byte blocks.
     pub fn new() -> Arc<Self> {
         Self::with_namespaces(1)
     }
 
-    /// One with so many namespaces.
+    /// Makes a device with this number of namespaces.
     ///
     /// # Panics
     /// When there is no memory.
@@ -387,7 +387,7 @@ impl Device {
     }
 }
 
-/// What [`Device::step`] does, for whoever calls it from C.
+/// Calls [`Device::step`] for a caller in C.
 ///
 /// # Safety
 /// `device` points to a [`Device`] that nobody else uses now.

@@ -65,7 +65,7 @@ impl Faults {
         self.status.store(bits, Ordering::Relaxed);
     }
 
-    /// How often CSTS was read so far.
+    /// Returns the number of reads of CSTS so far.
     pub fn looks(&self) -> u32 {
         self.looks.load(Ordering::Relaxed)
     }
@@ -92,7 +92,7 @@ pub struct Bent {
 }
 
 impl Bent {
-    /// One with the embedded controller's options, without faults.
+    /// Starts a controller with the embedded controller's options, without faults.
     ///
     /// # Panics
     /// When it can't be started.

@@ -12,7 +12,7 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// That of `namespace`.
+    /// Describes the data of `namespace`.
     pub fn of(namespace: &Namespace) -> Self {
         Self { nsid: namespace.nsid(), block_size: namespace.block_size() }
     }
@@ -60,7 +60,7 @@ impl Pattern {
         }
     }
 
-    /// Which data this is, among those near by.
+    /// Finds the place nearby that wrong data belongs to, for the message.
     fn guess(self, word: &[u8], slba: u64, version: u32) -> String {
         if word.iter().all(|&byte| byte == 0) {
             return "; these are zeroes".into();

@@ -79,8 +79,8 @@ impl Device {
         std::io::stdout().lock().write_all(line.as_bytes()).expect("standard output");
     }
 
-    /// How many interrupt vectors queues can use. None is noted, once it was seen that asking for one is refused; so is
-    /// one only, when a second is.
+    /// Returns the number of interrupt vectors for queues. If there is none, or only one, it checks that the
+    /// next one is refused, and notes the lack.
     ///
     /// # Panics
     /// When a vector that is not there is given.
@@ -186,7 +186,7 @@ fn start(name: &str) -> Device {
     }
 }
 
-/// One user at a time of what exists once.
+/// Locks a resource that exists once.
 fn turn(name: &str) -> MutexGuard<'static, ()> {
     static USERS: Mutex<BTreeMap<String, &'static Mutex<()>>> = Mutex::new(BTreeMap::new());
     let user = {

@@ -11,7 +11,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// As things are.
+    /// Lists the resources that this process holds now.
     pub fn now() -> Self {
         let mut descriptors = BTreeMap::new();
         for entry in fs::read_dir("/proc/self/fd").expect("descriptors").flatten() {

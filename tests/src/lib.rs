@@ -32,18 +32,17 @@ pub use device::{Device, on_each_device};
 pub use random::Random;
 use std::{env, fmt::Display, time::Duration};
 
-/// Whether all of this is emulated, 10 to 50 times slower.
+/// Returns true in the guest, where emulation is 10 to 50 times slower.
 pub fn in_guest() -> bool {
     env::var_os("UPCIE_GUEST").is_some()
 }
 
-/// Whether nothing may be left out.
+/// Returns true in continuous integration, where no test may be skipped.
 pub fn is_ci() -> bool {
     env::var("CI").is_ok_and(|value| value == "true")
 }
 
-/// How many times something is done where `count` is right on a machine of its own: fewer where all is emulated, at
-/// least once.
+/// Scales a number of repetitions that suits an idle machine: fewer in the guest, but one at least.
 pub fn scaled(count: usize) -> usize {
     let factor = match env::var("UPCIE_TEST_SCALE") {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("UPCIE_TEST_SCALE={text}: a factor is needed")),
@@ -53,8 +52,8 @@ pub fn scaled(count: usize) -> usize {
     ((count as f64 * factor) as usize).max(1)
 }
 
-/// How long to wait for what should happen at once: whoever gets there has found a defect. Machines are busy, and
-/// emulated ones slow.
+/// Returns the deadline of an event that should happen at once. It is long, because machines are busy and
+/// emulation is slow: a test that misses it has found a defect.
 pub fn deadline() -> Duration {
     Duration::from_secs(if in_guest() { 120 } else { 30 })
 }

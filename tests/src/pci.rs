@@ -74,7 +74,7 @@ fn find_disk(bdf: Bdf, nsid: u32) -> Option<PathBuf> {
     None
 }
 
-/// Of a namespace that may have several paths, nvme1c0n2 is one path and nvme1n2 the disk.
+/// Returns the name of the disk: nvme1n2 for nvme1c0n2, one path of a namespace with several paths.
 fn node_name(path: &str) -> String {
     match (path.rfind('c'), path.rfind('n')) {
         (Some(from), Some(to)) if from < to => [&path[..from], &path[to..]].concat(),

@@ -182,7 +182,7 @@ impl Directory {
         Self(path)
     }
 
-    /// Where it is.
+    /// Returns the directory's path.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -202,7 +202,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Whether there is one to start.
+    /// Returns true if the program `nvme-emu` was built.
     pub fn is_built() -> bool {
         program("nvme-emu").is_file()
     }
@@ -258,12 +258,12 @@ impl Server {
     }
 }
 
-/// One of the tools.
+/// Returns the path of a tool.
 fn program(name: &str) -> PathBuf {
     programs().join(name)
 }
 
-/// Where the programs of this workspace are.
+/// Returns the directory of this workspace's programs.
 ///
 /// # Panics
 /// When the test executable has no path.

@@ -41,7 +41,7 @@ impl Stopwatch {
     }
 }
 
-/// How long each thread of a process has waited for a processor, in nanoseconds.
+/// Returns the time that each thread of a process has waited for a core, in nanoseconds.
 fn waits_of(pid: u32) -> HashMap<String, u64> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return HashMap::new() };
     let wait = |task: fs::DirEntry| {

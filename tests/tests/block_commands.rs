@@ -25,7 +25,7 @@ fn is_zero(bytes: &[u8]) {
     assert_eq!(bytes.iter().position(|&byte| byte != 0), None, "a byte that is not 0");
 }
 
-/// Whether the namespace has Write Zeroes; where not, it is seen to be refused.
+/// Returns true if the namespace supports Write Zeroes; otherwise checks that the command is refused.
 fn has_write_zeroes(device: &Device, controller: &Controller, namespace: &Namespace) -> bool {
     let has = controller.identify().optional_commands().contains(OptionalCommands::WRITE_ZEROES);
     assert_eq!(namespace.max_write_zeroes() > 0, has);

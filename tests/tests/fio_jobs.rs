@@ -33,7 +33,7 @@ fn with_fio(test: impl Fn(&mut Device)) {
     on_each_device(test);
 }
 
-/// What a controller is, before fio has it.
+/// Reads a property of a controller before fio opens it.
 fn look<T>(device: &Device, at: impl FnOnce(&Controller) -> T) -> T {
     at(&device.open())
 }

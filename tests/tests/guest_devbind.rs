@@ -75,7 +75,7 @@ fn devbind(arguments: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What it says when it refuses.
+/// Checks that devbind refuses; returns its message.
 #[track_caller]
 fn refused(arguments: &str) -> String {
     let output = run(arguments);
@@ -127,7 +127,7 @@ fn kernel_writes(data: &[u8]) {
     file.sync_all().unwrap();
 }
 
-/// What the kernel's driver reads; nothing of it is cached, for the disk is new with each binding.
+/// Reads through the kernel's driver. Nothing is cached, because each binding makes a new disk.
 fn kernel_reads() -> Vec<u8> {
     let mut data = vec![0; LEN];
     File::open(disk()).unwrap().read_exact_at(&mut data, 1 << 20).unwrap();

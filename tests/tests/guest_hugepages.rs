@@ -176,7 +176,7 @@ fn a_named_file_has_its_pages_and_too_few_leave_none() {
     assert_eq!(free(), before);
 }
 
-/// Where the pages at this address are, as the kernel counts them by node.
+/// Counts the pages at this address by node, as the kernel reports them.
 fn pages_by_node(address: usize) -> Vec<(u32, u64)> {
     let maps = fs::read_to_string("/proc/self/numa_maps").unwrap();
     let start = format!("{address:08x} ");

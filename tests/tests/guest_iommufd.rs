@@ -36,7 +36,7 @@ fn group_node(bdf: Bdf) -> PathBuf {
     Path::new("/dev/vfio").join(group.number.to_string())
 }
 
-/// Why `index` does not open.
+/// Returns the error of opening `index`.
 fn refusal(index: usize) -> String {
     VfioDevice::open(&Address::Iommufd(bdf(index))).expect_err("it opens").to_string()
 }

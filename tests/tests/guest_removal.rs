@@ -72,7 +72,7 @@ fn perf(address: &str) -> Process {
     perf
 }
 
-/// What the tool says when it let go, and how it ended.
+/// Checks the tool's message and exit code after it has closed the device.
 #[track_caller]
 fn let_go(perf: Process, address: &str) {
     let (status, errors) = perf.finish();

@@ -104,7 +104,7 @@ fn open(bent: &Bent, timeout: Duration) -> Controller {
     }
 }
 
-/// What logs under locks: memory that is mapped, admin commands and queues, late answers.
+/// Does work that logs under locks: mapping memory, admin commands, queues, late answers.
 fn work(bent: &Bent, controller: &Controller, hangs: bool) {
     // More than the heap has.
     let large = controller.alloc(8 << 20).unwrap_or_else(|error| panic!("{}", chain(&error)));

@@ -33,7 +33,8 @@ impl Polled {
         self.queue.turn().unwrap().read(&self.namespace, 0, buffer, 1).unwrap();
     }
 
-    /// So many turns, or fewer if something comes; how many they were, and what came.
+    /// Runs up to `count` turns until one finds something; returns the number of turns before it, and its
+    /// result.
     fn turns(&mut self, count: u32) -> (u32, Result<bool, Error>) {
         for turn in 0..count {
             match self.queue.turn().map(|mut turn| turn.next().is_some()) {

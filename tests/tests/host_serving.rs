@@ -149,7 +149,7 @@ fn a_server_that_is_stopped_asks_its_client_to_leave() {
     assert!(said.contains("its server wants vfio-user:") && said.contains("back"), "{said}");
 }
 
-/// One that does nothing about it has its second, and loses the device.
+/// A client that ignores the request has a second to leave, and then loses the device.
 #[test]
 fn a_client_that_does_not_leave_is_left() {
     if !is_built() {

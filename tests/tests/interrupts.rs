@@ -17,7 +17,7 @@ fn options(kind: IrqKind) -> ControllerOptions {
     ControllerOptions { irq: Some(kind), ..ControllerOptions::default() }
 }
 
-/// Whether completions can come by a kind.
+/// Returns true if completions can use this kind of interrupt.
 fn completes(kind: IrqKind) -> bool {
     KINDS.contains(&kind)
 }

@@ -98,7 +98,7 @@ fn poll(address: &Address, on_purpose: bool) -> ! {
     unsafe { libc::_exit(0) }
 }
 
-/// From here on this thread may end the process, and write to [`REPORT`].
+/// Traps all system calls of this thread except exit, and write to [`REPORT`].
 fn trap_all_system_calls() {
     // SAFETY: standard error stays open.
     assert_eq!(unsafe { libc::dup2(2, REPORT) }, REPORT);

@@ -70,7 +70,7 @@ fn format(controller: &Controller) -> Command {
     command(AdminOpcode::FORMAT_NVM.0, index as u32)
 }
 
-/// Whether a command was sent: it succeeded, or the controller refused it.
+/// Returns true if a command was sent: it succeeded, or the controller refused it.
 fn was_sent(outcome: Result<u32, Error>) -> bool {
     match outcome {
         Ok(_) | Err(Error::Status { .. }) => true,

@@ -108,7 +108,7 @@ fn build(controller: &Controller, pieces: &[Piece]) -> DmaBuf {
     chain
 }
 
-/// What the driver must say to it, by the addresses alone.
+/// Computes the driver's expected answer from the addresses alone.
 fn verdict(buffer: &DmaBuf, namespace: &Namespace, page: u64) -> Result<(), Refusal> {
     let total = buffer.total_len();
     if !total.is_multiple_of(namespace.block_size()) {

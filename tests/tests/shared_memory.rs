@@ -53,7 +53,7 @@ fn say(mut socket: &UnixStream, words: Words) -> io::Result<()> {
     socket.write_all(&words.map(u64::to_ne_bytes).concat())
 }
 
-/// What comes next; `None` when the other side is gone.
+/// Receives the next message; `None` if the other side has closed the socket.
 fn hear(mut socket: &UnixStream) -> io::Result<Option<Words>> {
     let mut bytes = [[0; 8]; 4];
     match socket.read_exact(bytes.as_flattened_mut()) {

@@ -88,7 +88,7 @@ impl Run {
         self.with(common).with(options.iter().copied())
     }
 
-    /// By another program than fio.
+    /// Sets the program that runs the job instead of fio.
     pub fn by(mut self, program: &Path) -> Self {
         self.program = program.to_owned();
         self
@@ -145,7 +145,7 @@ impl Run {
     }
 }
 
-/// What fio prints of the engine's options: of all, or of one.
+/// Returns fio's help for all options of the engine, or for one.
 pub fn help(option: Option<&str>) -> String {
     let engine = engine().expect("the caller has looked");
     let what = option.map_or_else(|| engine.clone(), |option| format!("{engine},{option}"));
@@ -189,7 +189,7 @@ impl Outcome {
     }
 }
 
-/// How many I/Os of a kind a job has done.
+/// Returns the number of I/Os of a kind that a job has done.
 pub fn total(job: &Value, kind: &str) -> u64 {
     job[kind]["total_ios"].as_u64().unwrap_or_default()
 }

@@ -32,7 +32,7 @@ pub fn bdf(index: usize) -> Bdf {
     addresses()[index].parse().unwrap()
 }
 
-/// Why `index` does not open.
+/// Returns the error of opening `index`.
 pub fn refusal(index: usize) -> String {
     VfioDevice::open(&Address::Vfio(bdf(index))).expect_err("it opens").to_string()
 }
@@ -58,7 +58,8 @@ pub fn identify(device: &dyn Device, queues: &Region, data: &Region) -> String {
     identify_to(device, queues, data.iova(0), data.as_ptr())
 }
 
-/// As [`identify`], for data at `iova`, which this process sees at `data`: the first 24 bytes at least.
+/// Works as [`identify`] for data at `iova`, of which this process sees the first 24 bytes at least, at
+/// `data`.
 pub fn identify_to(device: &dyn Device, queues: &Region, iova: u64, data: *const u8) -> String {
     let bar = device.bar(0).unwrap();
     write_u32(&bar, CC, 0).unwrap();
@@ -111,7 +112,7 @@ pub fn expect_success(output: &Output) {
     assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
 }
 
-/// What this process has open. The lists of two moments are the same when nothing was leaked in between.
+/// Lists the open files of this process. Two lists are equal if nothing was leaked in between.
 pub fn descriptors() -> Vec<String> {
     let links = fs::read_dir("/proc/self/fd").unwrap().flatten().map(|entry| fs::read_link(entry.path()));
     // Reading the directory opens it.

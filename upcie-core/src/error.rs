@@ -147,6 +147,77 @@ pub enum Error {
     },
 }
 
+/// A classification of errors that is the same for all transports and for the driver: what a program decides by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The caller passed a value that the call or the device does not take.
+    Argument,
+    /// There is no such device.
+    NotFound,
+    /// Somebody else uses the device, or something in this process must be closed first.
+    Busy,
+    /// The device, the kernel or this build lacks the feature.
+    Unsupported,
+    /// The answer did not come within its deadline; it is not known whether the request was carried out.
+    Timeout,
+    /// The device was removed, or its server closed the connection: drop all handles, and open it again.
+    Gone,
+    /// The device failed, was reset by somebody else, or its queue is closed: open it, or create the queue, again.
+    Failed,
+    /// The device or the peer broke its protocol.
+    Protocol,
+    /// The device executed a command, and reported an error.
+    Status,
+    /// The queue did not take a command; nothing was sent.
+    Refused,
+    /// There is not enough memory of the requested kind.
+    Memory,
+    /// A system call failed; the error's source is an [`io::Error`].
+    System,
+}
+
+impl Error {
+    /// Returns the error's classification.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Address { .. } | Self::OutOfRange { .. } | Self::Forked { .. } => ErrorKind::Argument,
+            Self::Os { source, .. } if source.kind() == io::ErrorKind::ResourceBusy => ErrorKind::Busy,
+            Self::Os { .. } | Self::Peer { .. } => ErrorKind::System,
+            Self::Unusable { .. } | Self::Unsupported { .. } => ErrorKind::Unsupported,
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Protocol { .. } => ErrorKind::Protocol,
+            Self::Timeout { .. } => ErrorKind::Timeout,
+            Self::Gone { .. } => ErrorKind::Gone,
+            Self::Memory { .. } | Self::Allocation { .. } => ErrorKind::Memory,
+        }
+    }
+
+    /// Returns the name of the device or file; `None` if the error is not about one.
+    pub fn device(&self) -> Option<&str> {
+        match self {
+            Self::Os { device, .. }
+            | Self::Unusable { device, .. }
+            | Self::NotFound { device, .. }
+            | Self::Protocol { device, .. }
+            | Self::Peer { device, .. }
+            | Self::Timeout { device, .. }
+            | Self::Gone { device, .. }
+            | Self::Forked { device, .. }
+            | Self::OutOfRange { device, .. }
+            | Self::Unsupported { device, .. }
+            | Self::Allocation { device, .. } => Some(device),
+            Self::Address { .. } | Self::Memory { .. } => None,
+        }
+    }
+
+    /// Tells whether the same call may succeed later, with nothing changed by the caller: the device is busy, or memory is
+    /// short.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Busy | ErrorKind::Memory) && !matches!(self, Self::Allocation { .. })
+    }
+}
+
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", Chain(self))
@@ -192,3 +263,24 @@ impl Error {
 
 /// Result with this crate's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_tell_their_kind_and_device() {
+        let busy = Error::os("0000:01:00.0", "opening", io::Error::from_raw_os_error(libc::EBUSY));
+        assert_eq!(
+            (busy.kind(), busy.device(), busy.is_retryable()),
+            (ErrorKind::Busy, Some("0000:01:00.0"), true)
+        );
+        let denied = Error::os("0000:01:00.0", "opening", io::Error::from_raw_os_error(libc::EACCES));
+        assert_eq!((denied.kind(), denied.is_retryable()), (ErrorKind::System, false));
+        let address = "nowhere".parse::<crate::device::Address>().unwrap_err();
+        assert_eq!(
+            (address.kind(), address.device(), address.is_retryable()),
+            (ErrorKind::Argument, None, false)
+        );
+    }
+}

@@ -18,7 +18,7 @@ pub use namespace::{Namespace, Stream};
 pub use open::open_device;
 pub use queue_pair::QueuePair;
 pub use spec::IoFlags;
-pub use upcie_core::{self, device::Address, dma::DmaBuf, irq::IrqKind};
+pub use upcie_core::{self, ErrorKind, device::Address, dma::DmaBuf, irq::IrqKind};
 pub use wait::{Patience, SpinPolicy, Wait};
 
 /// Submission and completion queues: how to make a pair, and what goes through it.

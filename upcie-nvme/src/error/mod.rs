@@ -1,10 +1,11 @@
 //! The crate's one error type, and why a controller takes no I/O.
 
+mod kind;
 mod refusal;
 
 use crate::spec::Status;
 pub use refusal::Refusal;
-use std::{fmt, io, time::Duration};
+use std::{fmt, time::Duration};
 use upcie_core::Chain;
 
 /// What went wrong with a controller or a namespace.
@@ -225,20 +226,6 @@ pub enum NoIo {
         /// What it said.
         status: Status,
     },
-}
-
-/// For `std::io`'s traits: the error is the inner one, its kind the nearest.
-impl From<Error> for io::Error {
-    fn from(error: Error) -> Self {
-        let kind = match &error {
-            Error::Timeout { .. } | Error::Core(upcie_core::Error::Timeout { .. }) => io::ErrorKind::TimedOut,
-            Error::Gone { .. } | Error::Core(upcie_core::Error::Gone { .. }) => io::ErrorKind::NotConnected,
-            Error::Argument { .. } | Error::Refused { .. } => io::ErrorKind::InvalidInput,
-            Error::Unsupported { .. } | Error::NoIo { .. } => io::ErrorKind::Unsupported,
-            _ => io::ErrorKind::Other,
-        };
-        Self::new(kind, error)
-    }
 }
 
 /// Shorthand for this crate's results.

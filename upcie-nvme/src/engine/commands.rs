@@ -1,4 +1,4 @@
-//! All that a turn submits beside plain reads and writes.
+//! The commands that a turn submits besides plain reads and writes.
 
 use super::{
     Extent, Refusal, Refused, Turn,
@@ -9,7 +9,7 @@ use super::{
 use crate::spec::{Command, DatasetDword11, DatasetRange, IoFlags, NvmOpcode};
 use upcie_core::dma::DmaBuf;
 
-/// Which way a transfer goes.
+/// The direction of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Direction {
@@ -20,7 +20,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// Its command.
+    /// Returns the command's opcode.
     #[inline(always)]
     pub const fn opcode(self) -> NvmOpcode {
         NvmOpcode(self as u8)
@@ -28,10 +28,11 @@ impl Direction {
 }
 
 impl<T> Turn<'_, T> {
-    /// As [`read`](Self::read), with `flags` ([`IoFlags::DEALLOCATE`] has no meaning here and is left out).
+    /// Reads blocks like [`read`](Self::read), with `flags` ([`IoFlags::DEALLOCATE`] has no meaning here and
+    /// is left out).
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// Those of [`read`](Self::read).
     #[inline(always)]
     pub fn read_with(
         &mut self,
@@ -44,10 +45,11 @@ impl<T> Turn<'_, T> {
         self.transfer(NvmOpcode::READ, namespace.as_ref(), slba, buffer, transfer_flags(flags), tag)
     }
 
-    /// As [`write`](Self::write), with `flags` ([`IoFlags::DEALLOCATE`] has no meaning here and is left out).
+    /// Writes blocks like [`write`](Self::write), with `flags` ([`IoFlags::DEALLOCATE`] has no meaning here
+    /// and is left out).
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// Those of [`write`](Self::write).
     #[inline(always)]
     pub fn write_with(
         &mut self,
@@ -60,10 +62,10 @@ impl<T> Turn<'_, T> {
         self.transfer(NvmOpcode::WRITE, namespace.as_ref(), slba, buffer, transfer_flags(flags), tag)
     }
 
-    /// Makes what was written to the namespace, as far as its writes have completed, last (NVM, "Flush").
+    /// Submits a Flush: every write completed before this becomes durable (NVM, "Flush").
     ///
     /// # Errors
-    /// A [`Refused`] with the tag, and nothing sent.
+    /// A [`Refused`] with the tag; nothing was sent.
     #[inline(always)]
     pub fn flush(&mut self, namespace: &impl AsRef<Extent>, tag: T) -> Result<(), Refused<T>> {
         let extent = namespace.as_ref();
@@ -75,11 +77,12 @@ impl<T> Turn<'_, T> {
         Ok(())
     }
 
-    /// Makes `blocks` blocks (1 to 65536) from `slba` on read as zeros, without data (NVM, "Write Zeroes").
+    /// Submits a Write Zeroes: `blocks` blocks (1 to 65536) from `slba` on read as zeros afterwards (NVM,
+    /// "Write Zeroes").
     ///
     /// # Errors
-    /// A [`Refused`] with the tag, and nothing sent: [`Refusal::NoCommand`] where the controller does not have it
-    /// ([`Namespace::max_write_zeroes`](crate::Namespace::max_write_zeroes) is 0).
+    /// A [`Refused`] with the tag; nothing was sent. The reason is [`Refusal::NoCommand`] if the controller
+    /// does not have the command ([`Namespace::max_write_zeroes`](crate::Namespace::max_write_zeroes) is 0).
     #[inline(always)]
     pub fn write_zeroes(
         &mut self,
@@ -91,7 +94,7 @@ impl<T> Turn<'_, T> {
     ) -> Result<(), Refused<T>> {
         let extent = namespace.as_ref();
         let last = blocks.wrapping_sub(1);
-        // `max_zeroes` is at most the number of blocks, so that what passes the first check can be subtracted.
+        // `max_zeroes` is at most the number of blocks, so the subtraction after the first check can't wrap.
         if last >= extent.max_zeroes
             || slba > extent.last.wrapping_sub(u64::from(last))
             || extent.stamp != self.namespaces
@@ -108,12 +111,13 @@ impl<T> Turn<'_, T> {
         Ok(())
     }
 
-    /// Tells the controller that the contents of the first `count` [`DatasetRange`]s in `ranges` (1 to
-    /// [`DatasetRange::MOST`]) are no longer needed (NVM, "Dataset Management", attribute Deallocate). What the blocks read
-    /// as then is in Identify Namespace (`dlfeat`). A range beyond the namespace makes the controller fail the command.
+    /// Submits a Dataset Management with the attribute Deallocate: the contents of the first `count`
+    /// [`DatasetRange`]s in `ranges` (1 to [`DatasetRange::MOST`]) are no longer needed (NVM, "Dataset
+    /// Management"). Identify Namespace states the contents of such blocks (`dlfeat`). A range beyond the
+    /// namespace makes the controller fail the command.
     ///
-    /// Some controllers read all 4 KiB that a command's ranges can take, whatever their count: a buffer of that size
-    /// and alignment is good for all.
+    /// Some controllers read all 4 KiB that a command's ranges can take, whatever their count: a buffer of
+    /// that size and alignment works with all.
     ///
     /// ```
     /// # use upcie_nvme::{Controller, Wait, spec::DatasetRange};
@@ -131,9 +135,9 @@ impl<T> Turn<'_, T> {
     /// ```
     ///
     /// # Errors
-    /// A [`Refused`] with the buffer and the tag, and nothing sent: [`Refusal::NoCommand`] where the controller does not
-    /// have Dataset Management, [`Refusal::Length`] when the buffer does not hold that many ranges, or there are none or
-    /// too many.
+    /// A [`Refused`] with the buffer and the tag; nothing was sent. The reason is [`Refusal::NoCommand`] if
+    /// the controller does not have Dataset Management, [`Refusal::Length`] if `count` is 0, exceeds a
+    /// command's limit, or exceeds the ranges in the buffer.
     #[inline(always)]
     pub fn deallocate(
         &mut self,
@@ -149,13 +153,14 @@ impl<T> Turn<'_, T> {
         Ok(())
     }
 
-    /// As [`deallocate`](Self::deallocate), with the ranges from byte `start` on of `held`, which stays with the caller.
+    /// Submits a command like [`deallocate`](Self::deallocate), with the ranges from byte `start` on of
+    /// `held`, which stays with the caller.
     ///
     /// # Safety
     /// As for [`transfer_held`](Self::transfer_held).
     ///
     /// # Errors
-    /// As [`deallocate`](Self::deallocate), with the empty buffer.
+    /// Those of [`deallocate`](Self::deallocate), with the empty buffer.
     #[inline(always)]
     pub unsafe fn deallocate_held(
         &mut self,
@@ -172,21 +177,22 @@ impl<T> Turn<'_, T> {
         Ok(())
     }
 
-    /// Reads or writes the `len` bytes from `start` on of `held`, which stays with the caller: for those who keep their
-    /// memory in one piece and name parts of it (fio, and others that are called from C). Of a chain it is the whole, or a
-    /// part of the first segment.
+    /// Reads or writes `len` bytes of `held`, from `start` on; the buffer stays with the caller. For callers
+    /// that keep their memory in one buffer and name ranges of it (fio, and other C programs). Of a chain,
+    /// the range is the whole, or within the first segment.
     ///
-    /// All that [`read`](Self::read) and [`write`](Self::write) check is checked. A part of at most two of the controller's
-    /// pages, of a buffer that is [linear](DmaBuf::is_linear), is sent without a call out of line and without a list.
+    /// The checks are those of [`read`](Self::read) and [`write`](Self::write). A range of at most two of the
+    /// controller's pages, in a [linear](DmaBuf::is_linear) buffer, is sent without an out-of-line call and
+    /// without a list.
     ///
     /// # Safety
-    /// `held` is neither freed, nor written to, nor (for a read) looked at, before the command has completed
-    /// or [`QueuePair::close`](crate::QueuePair::close) has returned `Ok`. Memory of a queue that can't be closed so is
-    /// given to [`Controller::keep`](crate::Controller::keep).
+    /// Until the command has completed, or [`QueuePair::close`](crate::QueuePair::close) has returned `Ok`,
+    /// `held` is neither freed, nor written to, nor (for a read) looked at. If the queue can't be closed that
+    /// way, give `held` to [`Controller::keep`](crate::Controller::keep).
     ///
     /// # Errors
-    /// A [`Refused`] with the empty buffer and the tag, and nothing sent; [`Refusal::Length`] also when the part is not
-    /// within `held`.
+    /// A [`Refused`] with the empty buffer and the tag; nothing was sent. The reason is [`Refusal::Length`]
+    /// also if the range is not within `held`.
     #[expect(clippy::too_many_arguments, reason = "a command of C callers, field by field")]
     #[inline(always)]
     pub unsafe fn transfer_held(
@@ -201,7 +207,7 @@ impl<T> Turn<'_, T> {
         tag: T,
     ) -> Result<(), Refused<T>> {
         let extent = namespace.as_ref();
-        // As in `transfer`.
+        // The same trick as in `transfer`: a remainder ends up in the top bits, above any limit.
         let last = (len as u64).rotate_right(extent.shift).wrapping_sub(1);
         let reason = if last >= u64::from(extent.max_blocks)
             || slba > extent.last.wrapping_sub(last)
@@ -224,14 +230,14 @@ impl<T> Turn<'_, T> {
         Err(Refused { reason, buffer: DmaBuf::empty(), tag })
     }
 
-    /// Submits `command` as it is, but for its command id, with whatever data pointer it has. `buffer` stays with it
-    /// until it completes.
+    /// Submits `command` as it is, except for its command id, with the data pointer that it has. `buffer`
+    /// stays with the command until it completes.
     ///
     /// # Safety
-    /// The controller does what the command says. The caller owes that the memory that its data and metadata pointers
-    /// name may be read or written until it completes (it lies in `buffer`, say), that no command id or queue is
-    /// disturbed by it (Abort, Delete Queue and the like belong to the driver), and that what it changes on the
-    /// controller is told to the driver ([`Controller::invalidate_namespaces`](crate::Controller::invalidate_namespaces)).
+    /// The memory that the command's data and metadata pointers name may be read or written until it
+    /// completes (it lies in `buffer`, say). The command disturbs no other command id or queue (Abort, Delete
+    /// Queue and the like belong to the driver). If it changes a namespace, the caller tells the driver
+    /// ([`Controller::invalidate_namespaces`](crate::Controller::invalidate_namespaces)).
     ///
     /// # Errors
     /// [`Refusal::Full`] or [`Refusal::Closed`], with the buffer and the tag.
@@ -247,7 +253,7 @@ impl<T> Turn<'_, T> {
         Ok(())
     }
 
-    /// The words of a Dataset Management command and its PRP list.
+    /// Returns the words of a Dataset Management command, and its PRP list.
     #[inline(always)]
     fn ranges(
         &mut self,
@@ -273,7 +279,8 @@ impl<T> Turn<'_, T> {
         Ok(([first, 0, 0, pointer.prp1, pointer.prp2, dwords, 0, 0], pointer.list))
     }
 
-    /// The data pointer for the `len` bytes (at least one) from `start` on of `held`: by arithmetic for at most two pages.
+    /// Makes the data pointer for the `len` bytes (at least one) from `start` on of `held`: by arithmetic for
+    /// at most two pages.
     #[inline(always)]
     fn pointer(
         &mut self,
@@ -284,7 +291,7 @@ impl<T> Turn<'_, T> {
     ) -> Result<DataPointer, Refusal> {
         let ready = held.transfer();
         let mask = self.queue.lists.page_mask();
-        // Neither sum passes 64 bits once the part is within the buffer, whose end has an address.
+        // Neither sum overflows once the range is known to lie within the buffer, whose end has an address.
         let prp1 = ready.iova.wrapping_add(start as u64);
         let end = (prp1 & mask).wrapping_add(len as u64);
         if start > held.len()
@@ -307,7 +314,8 @@ fn transfer_flags(flags: IoFlags) -> IoFlags {
     flags.difference(IoFlags::DEALLOCATE)
 }
 
-/// The data pointer for a part of a buffer that is not a plain one, or why it can't be transferred.
+/// Makes the data pointer for a range of a buffer that is not plain, or returns the reason why it can't be
+/// transferred.
 #[inline(never)]
 fn part<T>(
     queue: &mut Queue<T>,
@@ -327,13 +335,13 @@ fn part<T>(
     } else if start == 0 && len == held.total_len() {
         queue.lists.build(held, queue.space).map(|(pointer, _)| pointer)
     } else {
-        // A chain is split nowhere.
+        // A chain is never split.
         Err(Refusal::TooLong)
     }
 }
 
-/// Why a command for `len` bytes of blocks was refused. `at` is the queue's controller, the stamp of its namespaces, and
-/// whether it is full.
+/// Returns the reason why a command for `len` bytes of blocks was refused. `at` is the queue's controller,
+/// the stamp of its namespaces, and `true` if the queue is full.
 #[cold]
 #[inline(never)]
 fn refuse_blocks(extent: &Extent, at: (u64, u64, bool), slba: u64, len: u64, lacks: bool) -> Refusal {

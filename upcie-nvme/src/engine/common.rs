@@ -1,22 +1,23 @@
-//! What all ways to submit a command share: its first words, and why it is refused.
+//! Code that all ways to submit a command share: the first words, and the reason for a refusal.
 
 use super::{Extent, Live, Refusal};
 use crate::spec::NvmOpcode;
 use upcie_core::dma::DmaBuf;
 
-/// Marks a branch that is seldom taken, so that it stays a branch: predicted, where a conditional move is waited for.
+/// Marks a branch as cold, so that it stays a branch: predicted, whereas a conditional move has to wait for
+/// its operands.
 #[cold]
 #[inline]
 pub(super) fn seldom() {}
 
-/// The first two dwords of a command, without its id.
+/// Returns the first two dwords of a command, without its id.
 #[inline(always)]
 pub(super) fn first(opcode: NvmOpcode, extent: &Extent) -> u64 {
     u64::from(opcode.0) | extent.nsid_high
 }
 
-/// Why a transfer of all of `buffer`, at most `most` bytes, does not fit its place, the address space or the controller's
-/// own memory.
+/// Returns the reason why a transfer of all of `buffer`, at most `most` bytes, does not fit the namespace,
+/// the address space or the controller's own memory.
 pub(super) fn misfit(
     live: &Live,
     space: u64,
@@ -36,7 +37,7 @@ pub(super) fn misfit(
     reason.or_else(|| live.device_memory.refuse(opcode, buffer))
 }
 
-/// Why a command for a namespace was refused that could not be told from its payload.
+/// Returns the reason why a command for a namespace was refused, if it does not depend on the payload.
 #[cold]
 #[inline(never)]
 pub(super) fn refuse_namespace(extent: &Extent, controller: u64, namespaces: u64) -> Refusal {

@@ -1,47 +1,47 @@
-//! What comes back: finished commands, and commands that were refused.
+//! Finished commands, and commands that were refused.
 
 use super::Refusal;
 use crate::spec::Status;
 use std::fmt;
 use upcie_core::dma::DmaBuf;
 
-/// A finished command: its buffer, the tag that it was submitted with, and what the controller said.
+/// A finished command: its buffer, the tag that it was submitted with, and the controller's result.
 #[must_use = "it holds the command's buffer"]
 pub struct Completion<T> {
     pub(super) buffer: DmaBuf,
     pub(super) tag: T,
-    /// Dwords 0–1, and 3, as they were read; decoded when asked.
+    /// Dwords 0–1, and 3, as they were read; decoded on request.
     pub(super) result: u64,
     pub(super) dword3: u32,
 }
 
 impl<T> Completion<T> {
-    /// Its status.
+    /// Returns the status.
     #[inline]
     pub fn status(&self) -> Status {
         Status::from_bits((self.dword3 >> 17) as u16)
     }
 
-    /// Dword 0: the command's own result, where it has one.
+    /// Returns dword 0: the command's own result, if it has one.
     #[inline]
     pub fn dword0(&self) -> u32 {
         self.result as u32
     }
 
-    /// Dword 1: the upper half of a 64-bit result.
+    /// Returns dword 1: the upper half of a 64-bit result.
     #[inline]
     pub fn dword1(&self) -> u32 {
         (self.result >> 32) as u32
     }
 
-    /// The tag.
+    /// Returns the tag.
     #[inline]
     pub fn tag(&self) -> &T {
         &self.tag
     }
 
-    /// Takes it apart: the tag, success or the status that says otherwise, and the buffer (the empty one, if the
-    /// command had none). After an error the buffer's bytes are unspecified, but whole.
+    /// Takes it apart: the tag, the status as a result, and the buffer (the empty one, if the command had
+    /// none). After an error the buffer's contents are unspecified.
     #[inline]
     pub fn into_parts(self) -> (T, Result<(), Status>, DmaBuf) {
         let status = self.status();
@@ -59,9 +59,9 @@ impl<T: fmt::Debug> fmt::Debug for Completion<T> {
     }
 }
 
-/// A command that was not taken, given back whole with the reason.
+/// A command that was refused, returned with the reason.
 pub struct Refused<T> {
-    /// Why.
+    /// The reason for the refusal.
     pub reason: Refusal,
     /// The buffer, unchanged.
     pub buffer: DmaBuf,

@@ -1,18 +1,20 @@
-//! What the submission path reads of a namespace.
+//! The part of a namespace that the submission path reads.
 
 use super::Refusal;
 
-/// Says where the blocks of a namespace are and what one command may do with them: all that a queue reads of it.
+/// The location of a namespace's blocks and the limits of one command: everything that a queue reads of a
+/// namespace.
 ///
-/// Each [`Namespace`](crate::Namespace) has one, and goes wherever an extent is asked for. A copy of it is as good as the
-/// handle for commands on a queue, and goes stale with it, but keeps no controller open.
+/// Each [`Namespace`](crate::Namespace) has one and can be passed wherever an extent is expected. A copy
+/// works for commands on a queue like the handle does, and goes stale with it, but does not keep the
+/// controller open.
 #[derive(Debug, Clone, Copy)]
 pub struct Extent {
     /// The stamp of the controller's namespaces when the handle was made; unique among all controllers.
     pub(crate) stamp: u64,
     /// The last block.
     pub(crate) last: u64,
-    /// The namespace's id, where it goes in the first 8 bytes of a command.
+    /// The namespace's id, in the position that it has in the first 8 bytes of a command.
     pub(crate) nsid_high: u64,
     /// Blocks that one command may transfer, at most as many as the namespace has; 0 when it can't be used for I/O.
     pub(crate) max_blocks: u32,
@@ -20,9 +22,10 @@ pub struct Extent {
     pub(crate) shift: u32,
     /// The controller's id.
     pub(crate) controller: u64,
-    /// Blocks that one Write Zeroes may name, at most the size of the namespace; 0 when there is no such command.
+    /// Blocks that one Write Zeroes may cover, at most the size of the namespace; 0 if there is no such
+    /// command.
     pub(crate) max_zeroes: u32,
-    /// There is Dataset Management.
+    /// The controller has Dataset Management.
     pub(crate) deallocates: bool,
 }
 
@@ -37,7 +40,7 @@ impl Extent {
         self.last.wrapping_add(1)
     }
 
-    /// Why `blocks` blocks from `slba` on are no place in it, if so.
+    /// Returns the reason why `blocks` blocks from `slba` on are not in the namespace, if they are not.
     pub(crate) fn misplaced(&self, slba: u64, blocks: u64) -> Option<Refusal> {
         if blocks == 0 {
             Some(Refusal::Length)
@@ -48,19 +51,19 @@ impl Extent {
         }
     }
 
-    /// The same of the blocks that `len` bytes are.
+    /// Returns the same for `len` bytes of blocks.
     pub(crate) fn misplaced_bytes(&self, slba: u64, len: u64) -> Option<Refusal> {
         let blocks = len >> self.shift;
         if blocks << self.shift != len { Some(Refusal::Length) } else { self.misplaced(slba, blocks) }
     }
 
-    /// Returns the most bytes that one command may transfer, a whole number of blocks; 0 where the namespace can't be used
-    /// for I/O.
+    /// Returns the most bytes that one command may transfer, a whole number of blocks; 0 if the namespace
+    /// can't be used for I/O.
     pub fn max_transfer(&self) -> usize {
         (self.max_blocks as usize) << self.shift
     }
 
-    /// Returns the bytes of a block; 0 where the format has none that this driver can address.
+    /// Returns the size of a block in bytes; 0 if this driver can't address the format's blocks.
     pub fn block_size(&self) -> usize {
         if self.shift == 0 { 0 } else { 1 << self.shift }
     }

@@ -1,4 +1,5 @@
-//! What tells queues and namespaces that the controller they were made for is still there, and this process's.
+//! State that tells queues and namespaces whether their controller is still running, and owned by this
+//! process.
 
 use super::Windows;
 use crate::{Error, Result};
@@ -8,27 +9,27 @@ use std::{
 };
 use upcie_core::process::{Owner, ProcessWord};
 
-/// Ids and stamps, unique in the process and never used again. 0 is none.
+/// Returns an id or stamp: unique in the process and never used again. 0 means none.
 pub(crate) fn unique() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// What queues look at once per turn.
+/// The controller's state that queues read once per turn.
 #[derive(Debug)]
 pub(crate) struct Live {
     /// The controller's id.
     pub(crate) controller: u64,
-    /// The stamp of namespace handles that are good; 0 once the controller was stopped, and in a forked child. The queues
-    /// that look at it are of no more use then.
+    /// The stamp of valid namespace handles; 0 once the controller was stopped, and in a forked child. A
+    /// queue that reads 0 here takes no more turns.
     stamp: ProcessWord,
     owner: Owner,
-    /// What it takes in its own memory.
+    /// The data that the controller takes in its own memory.
     pub(crate) device_memory: Windows,
 }
 
 impl Live {
-    /// For a controller that is being brought up.
+    /// Makes the state of a controller that is being brought up.
     pub(crate) fn new() -> Result<Self> {
         Self::of(unique(), unique())
     }
@@ -38,17 +39,17 @@ impl Live {
         Ok(Self { controller, stamp, owner, device_memory: Windows::default() })
     }
 
-    /// The stamp of namespace handles that are good now.
+    /// Returns the stamp of namespace handles that are valid now.
     pub(crate) fn stamp(&self) -> u64 {
         self.stamp.load(Ordering::Acquire)
     }
 
-    /// Where the stamp is: what a queue reads per turn, for as long as it keeps `self`.
+    /// Returns the stamp's address, which a queue reads per turn, for as long as it keeps `self`.
     pub(crate) fn stamp_ptr(&self) -> NonNull<AtomicU64> {
         self.stamp.as_ptr()
     }
 
-    /// Makes all namespace handles of before stale. 0 stays 0.
+    /// Makes all existing namespace handles stale. 0 stays 0.
     pub(crate) fn restamp(&self) {
         let new = unique();
         let _ = self.stamp.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now != 0).then_some(new));
@@ -59,7 +60,7 @@ impl Live {
         self.stamp.store(0, Ordering::Release);
     }
 
-    /// The process that drives the controller.
+    /// Returns the process that drives the controller.
     pub(crate) fn owner(&self) -> Owner {
         self.owner
     }

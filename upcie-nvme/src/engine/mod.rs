@@ -1,15 +1,16 @@
 //! Submission and completion queues, their commands and their lists: the hot path.
 //!
 //! # Shape
-//! [`QueuePair::turn`](crate::QueuePair::turn) opens a [`Turn`], the one guard for reaping and submitting. It copies the cursors into itself,
-//! works on them in registers, and when dropped writes them back and each doorbell once. Payloads are owned: a buffer
-//! moves into its command's slot and comes back with the completion, so nobody can look at, or free, bytes that the
-//! device is using. A turn that is leaked leaves its queue closed, never inconsistent.
+//! [`QueuePair::turn`](crate::QueuePair::turn) opens a [`Turn`], the one guard for reaping and submitting. It
+//! copies the cursors into itself and works on them in registers; when dropped it writes them back, and each
+//! doorbell once. Payloads are owned: a buffer moves into its command's slot and comes back with the
+//! completion, so nobody can read or free bytes that the device uses. A leaked turn leaves its queue closed,
+//! never inconsistent.
 //!
-//! # What the device is not trusted with
-//! A completion entry is copied out once and checked by one compare: the slot that its command id names must be in
-//! flight under exactly that id (which holds the use of the slot too, as far as the bits go). Anything else closes the
-//! queue with a protocol error.
+//! # Checks on the device
+//! A completion entry is copied out once and checked by one compare: the slot that its command id names must
+//! be in flight under exactly that id. The id also counts the uses of the slot, in the bits that are left.
+//! Any other id closes the queue with a protocol error.
 
 mod commands;
 mod common;

@@ -1,4 +1,4 @@
-//! A transfer of any length, in as many commands as it takes.
+//! A transfer of any length, split into commands.
 
 use super::{
     Direction, Extent, Live, Refusal, Refused, Turn,
@@ -7,8 +7,8 @@ use super::{
 use crate::spec::NvmOpcode;
 use upcie_core::dma::DmaBuf;
 
-/// All of a buffer on its way, piece by piece. The place, the address space and the direction are judged once, before the first
-/// piece.
+/// A transfer of a whole buffer, piece by piece. The place, the address space and the direction are checked
+/// once, before the first piece.
 #[derive(Debug)]
 pub(crate) struct Pieces<'n> {
     extent: &'n Extent,
@@ -20,8 +20,8 @@ pub(crate) struct Pieces<'n> {
 }
 
 impl<'n> Pieces<'n> {
-    /// Judges a transfer of all of `buffer`, from or to block `slba` on, for the controller that `live` is of and its address
-    /// `space`.
+    /// Checks a transfer of all of `buffer`, from or to block `slba` on, for the controller of `live` and its
+    /// address `space`.
     ///
     /// # Errors
     /// The reason to send none of it.
@@ -45,11 +45,12 @@ impl<'n> Pieces<'n> {
     /// Submits the next piece of `buffer`; `true` when there are more.
     ///
     /// # Safety
-    /// It is the buffer that [`new`](Self::new) judged. It is neither freed, nor written to, nor (for a read) looked at, before the command has completed or the
-    /// controller is known to have let go of it.
+    /// `buffer` is the one that [`new`](Self::new) checked. It is neither freed, nor written to, nor (for a
+    /// read) looked at, before the command has completed or the controller is known to use its memory no
+    /// more.
     ///
     /// # Errors
-    /// A [`Refused`] with the empty buffer, and nothing sent.
+    /// A [`Refused`] with the empty buffer; nothing was sent.
     pub(crate) unsafe fn send(
         &mut self,
         turn: &mut Turn<'_, u64>,
@@ -57,7 +58,7 @@ impl<'n> Pieces<'n> {
     ) -> Result<bool, Refused<u64>> {
         let (extent, len) = (self.extent, self.extent.max_transfer().min(self.total - self.sent));
         let refused = |reason| Refused { reason, buffer: DmaBuf::empty(), tag: 0 };
-        // The stamp is that of one controller, so the queue is of the one that `new` judged for.
+        // A stamp belongs to one controller, so the queue is that of the controller that `new` checked for.
         if extent.stamp != turn.namespaces || len == 0 || turn.is_full() {
             return Err(refused(refuse_namespace(extent, turn.queue.live.controller, turn.namespaces)));
         }

@@ -13,28 +13,28 @@ use std::{
 };
 use upcie_core::{dma::DmaBuf, mmio::Register};
 
-/// Added to a slot's id, with the step to its next one, when it is given back. The sum may carry into bit 17: a slot is
-/// free when any of bits 16–31 of its word is set.
+/// Added to a slot's id, with the step to its next one, when the slot is freed. The sum may carry into bit
+/// 17: a slot is free when any of bits 16–31 of its word is set.
 pub(super) const FREE: u32 = 1 << 16;
 const FREE_MASK: u64 = 0xffff_0000;
 
-/// What belongs to one command in flight.
+/// The state of one command in flight.
 #[repr(C)]
 pub(super) struct Slot<T> {
     pub(super) buffer: MaybeUninit<DmaBuf>,
-    /// In flight: the one command id that may complete it, and above bit 32 the PRP list that goes back then.
-    /// Free: [`FREE`] and the id of its next use, and above bit 32 the index of the next free slot.
-    /// Ids are the slot's index in the low bits and a count of its uses above.
+    /// In flight: the one command id that may complete it, and above bit 32 the PRP list to release then.
+    /// Free: [`FREE`] and the id of its next use, and above bit 32 the index of the next free slot. An id is
+    /// the slot's index in the low bits and a count of its uses above.
     pub(super) word: u64,
     pub(super) tag: MaybeUninit<T>,
 }
 
-/// Where a submission goes: what each one moves on.
+/// The place of the next submission: each submission moves both fields on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cursor {
     /// The next submission entry.
     pub(super) sqe: *mut u64,
-    /// The free slot that is used next; [`Queue::none`] when all are in flight.
+    /// The free slot to use next; [`Queue::none`] when all are in flight.
     pub(super) top: u32,
 }
 
@@ -42,38 +42,39 @@ pub(super) struct Cursor {
 pub(super) const SQE_WORDS: usize = 8;
 pub(super) const CQE_WORDS: usize = 2;
 
-/// Whether a turn can be opened.
+/// The condition that decides whether a turn can be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Ready,
-    /// [`EMPTY_TURNS`] turns came and went without a completion or a submission: the next one asks its caller first
-    /// ([`Queue::turn_or_look`]).
+    /// [`EMPTY_TURNS`] turns in a row had neither a completion nor a submission: the next one asks its caller
+    /// first ([`Queue::turn_or_look`]).
     Quiet,
-    /// A turn is open, or was leaked: then the queue is of no more use.
+    /// A turn is open, or was leaked: then the queue takes no more turns.
     Open,
     /// The device completed a command that was not in flight.
     Forged,
-    /// A wait found that the controller reports a fatal status, was removed, was stopped by somebody else, or can't be asked.
+    /// A wait found that the controller reports a fatal status, was removed, was stopped by somebody else, or
+    /// can't be read.
     Fatal,
     Gone,
     Disabled,
     Lost,
 }
 
-/// Turns without a completion or a submission before a queue is [`State::Quiet`]. Reading the clock once in so many adds
-/// less than 1 % to them.
+/// Turns without a completion or a submission before a queue is [`State::Quiet`]. Reading the clock once in
+/// 1,024 turns adds less than 1 % to them.
 pub(super) const EMPTY_TURNS: u32 = 1024;
 
 /// The phase tag's bit in dword 3 of a completion entry.
 pub(super) const PHASE: u32 = 1 << 16;
 
-/// What a queue is made of. Both rings have `entries` entries, zeroed.
+/// The parts that a queue is made of. Both rings have `entries` entries, zeroed.
 pub(crate) struct Parts {
     pub(crate) name: Arc<str>,
     pub(crate) qid: u16,
     pub(crate) entries: u32,
     pub(crate) sq: DmaBuf,
-    /// Stores to `sq` are gathered by the processor, and flushed before its doorbell.
+    /// The processor combines stores to `sq`; they are flushed before its doorbell.
     pub(crate) sq_combining: bool,
     pub(crate) cq: DmaBuf,
     pub(crate) sq_doorbell: Register<u32>,
@@ -82,30 +83,29 @@ pub(crate) struct Parts {
     pub(crate) live: Arc<Live>,
 }
 
-/// A submission and completion queue without what creates and deletes it on the controller.
+/// A submission and completion queue, without the commands that create and delete it on the controller.
 pub(crate) struct Queue<T> {
     pub(super) at: Cursor,
     /// The next completion entry.
     pub(super) cqe: *const u64,
-    /// The completion entry where all will have been reaped that the device has been told of: as many entries from `cqe`
-    /// on as commands are in flight.
+    /// Reap limit: the entry after those of all commands whose doorbell has been rung, counted from `cqe`.
     pub(super) stop: *const u64,
-    /// The rings: their first entries, and behind their last.
+    /// The rings: pointers to their first entries, and past their last.
     pub(super) sq: *mut u64,
     pub(super) sq_end: *mut u64,
     pub(super) cq: *const u64,
     pub(super) cq_end: *const u64,
-    /// [`PHASE`] or 0: what a new completion entry has there.
+    /// [`PHASE`] or 0: the phase bit of a new completion entry.
     pub(super) phase: u32,
-    /// A box of `mask + 1`, freed on drop. By pointer alone: a box in this struct would claim them for itself whenever the
-    /// queue is moved.
+    /// A box of `mask + 1` slots, freed on drop. Kept as a pointer: a box in this struct would claim unique
+    /// access to the slots whenever the queue is moved.
     pub(super) slots: *mut Slot<T>,
-    /// The end of the list of free slots, and how many slots there are: one less than each ring has entries. So the rings
-    /// have room for whatever has a slot, and a queue whose list is empty is full.
+    /// The end of the list of free slots, and the number of slots: one less than each ring has entries. So
+    /// the rings have room for every command that has a slot, and a queue with an empty list is full.
     pub(super) none: u32,
     /// Masks an id to an index of `slots`, which is padded to this.
     pub(super) mask: u32,
-    /// [`FREE`] and what is added to a slot's id from one use to the next.
+    /// [`FREE`] and the difference between a slot's ids from one use to the next.
     pub(super) step: u32,
     pub(super) state: State,
     /// Turns without a completion or a submission since the queue was last [`State::Quiet`].
@@ -179,8 +179,8 @@ impl<T> Queue<T> {
         unsafe { self.stamp.as_ref() }.load(Ordering::Relaxed)
     }
 
-    /// Decides on a turn that is not simply the next one. The error is in a box for the reason given at
-    /// [`why_closed`](Self::why_closed).
+    /// Decides whether to open a turn if the queue is quiet or closed. The error is boxed for the reason
+    /// given at [`why_closed`](Self::why_closed).
     #[cold]
     #[inline(never)]
     pub(super) fn reopen(&mut self, look: impl FnOnce(&Self) -> Result<()>) -> Result<(), Box<Error>> {
@@ -194,12 +194,13 @@ impl<T> Queue<T> {
         })
     }
 
-    /// Whether the controller has been told of commands that were not reaped yet.
+    /// Returns `true` if commands whose doorbell was rung are not reaped yet.
     pub(crate) fn has_in_flight(&self) -> bool {
         self.cqe != self.stop
     }
 
-    /// In a box: written straight into the result of `turn`, it would keep the turn itself in memory.
+    /// Returns the reason why the queue is closed, boxed: written straight into the result of `turn`, it
+    /// would keep the turn itself in memory.
     #[cold]
     #[inline(never)]
     fn why_closed(&self) -> Box<Error> {
@@ -219,7 +220,7 @@ impl<T> Queue<T> {
         })
     }
 
-    /// Commands that can be in flight at once.
+    /// Returns the number of commands that can be in flight at once.
     pub(crate) fn capacity(&self) -> u32 {
         self.none
     }
@@ -289,14 +290,15 @@ impl<T> Queue<T> {
         self.qid
     }
 
-    /// Refuses what would wait for completions that can't come: of a controller that was stopped, or another process's.
+    /// Refuses a wait for completions that can't come: the controller was stopped, or belongs to another
+    /// process.
     pub(crate) fn check_live(&self) -> Result<()> {
         let is_open = matches!(self.state, State::Ready | State::Quiet);
         if self.is_stopped() || !is_open { Err(*self.why_closed()) } else { Ok(()) }
     }
 
-    /// Closes the queue for turns after a look at the controller found `error`. A message that was not answered in time
-    /// closes nothing by itself: if its connection was given up, the next look finds that.
+    /// Closes the queue for turns after a check of the controller found `error`. A message that was not
+    /// answered in time does not close it: if the connection was given up, the next check notices.
     #[cold]
     pub(crate) fn fail(&mut self, error: &Error) {
         self.state = match error {
@@ -308,13 +310,15 @@ impl<T> Queue<T> {
         };
     }
 
-    /// Whether the controller was stopped or reset since the queue was made, or is another process's.
+    /// Returns `true` if the controller was stopped or reset since the queue was made, or belongs to another
+    /// process.
     pub(crate) fn is_stopped(&self) -> bool {
         self.live.stamp() == 0
     }
 
-    /// Takes the buffers of the commands that are still in flight, which the device may still use, together with
-    /// the rings: everything that must not be freed before the device has let go. The queue is closed after that.
+    /// Takes the buffers of the commands that are still in flight, which the device may still use, together
+    /// with the rings: all memory that must not be freed before the device stops using it. The queue is
+    /// closed after that.
     pub(crate) fn retire(&mut self) -> Retired {
         self.state = State::Open;
         // The tags stay for `drop`: one whose destructor panics must not take the buffers with it.
@@ -328,8 +332,8 @@ impl<T> Queue<T> {
         Retired(buffers)
     }
 
-    /// Frees the buffers of all commands in flight, and drops their tags: the device has let go of them, as `error` says. The
-    /// queue takes nothing after that.
+    /// Frees the buffers of all commands in flight, and drops their tags: the device uses them no more, for
+    /// the reason in `error`. The queue takes no commands after that.
     pub(crate) fn release(&mut self, error: &Error) {
         let is_open = |state| matches!(state, State::Ready | State::Quiet);
         if is_open(self.state) {
@@ -356,7 +360,8 @@ impl<T> Queue<T> {
 }
 
 impl<T> Drop for Queue<T> {
-    /// Whoever drops a queue has made sure that the device is done with it, or has [retired](Self::retire) it.
+    /// Frees the slots. Before dropping a queue, make sure that the device is done with it, or
+    /// [retire](Self::retire) it.
     fn drop(&mut self) {
         drop(self.take_buffers());
         let slots = std::ptr::slice_from_raw_parts_mut(self.slots, self.mask as usize + 1);
@@ -377,7 +382,7 @@ impl<T> fmt::Debug for Queue<T> {
     }
 }
 
-/// Where a queue's rings stand, as a message says it.
+/// The positions of a queue's rings, for a message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Position {
     in_flight: u32,

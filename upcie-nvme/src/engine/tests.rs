@@ -1,4 +1,5 @@
-//! A queue against a device in the test's hands, which completes in any order, twice, too early, or what never was.
+//! A queue against a device that the test controls: it completes in any order, twice, too early, or unknown
+//! commands.
 
 use super::*;
 use crate::{
@@ -30,16 +31,16 @@ const EXTENT: Extent = Extent {
     max_zeroes: 0,
     deallocates: false,
 };
-/// Lists that a queue has memory for.
+/// The number of lists that a queue has memory for.
 const LISTS: usize = 3;
 
-/// A heap of small pages whose addresses lead nowhere.
+/// Makes a heap of small pages with invented device addresses.
 pub(super) fn heap() -> Arc<Heap> {
     let space = DmaSpace::new("test", [0..=u64::MAX >> 16], PAGE as u64, Box::new(FakeIommu::default()));
     Heap::new(&space, Some(PageSize::Small), Some(Box::new(BufferLists { page_shift: 12 })))
 }
 
-/// What goes with a command: its first block, and what is to be dropped once.
+/// A command's tag: its first block, and a value that must be dropped once.
 type Tag = (u64, Arc<()>);
 
 /// The device's end of a queue.
@@ -47,7 +48,7 @@ struct Device {
     entries: usize,
     sq: *const u64,
     cq: *mut u64,
-    /// Of the submission queue, and of the completion queue.
+    /// The doorbells of the submission queue and of the completion queue.
     doorbells: [Register<u32>; 2],
     tail: usize,
     phase: u64,
@@ -70,13 +71,13 @@ impl Device {
         self.posted.push_back(id);
     }
 
-    /// Asserts that the doorbells tell of all entries up to `tail`, and of each completion that was reaped.
+    /// Asserts that the doorbells cover all entries up to `tail`, and each completion that was reaped.
     fn check_doorbells(&self, tail: usize) {
         let head = (self.tail + self.entries - self.posted.len()) % self.entries;
         assert_eq!(self.doorbells.each_ref().map(|doorbell| doorbell.read() as usize), [tail, head]);
     }
 
-    /// The id, the address and the first block of an entry.
+    /// Returns the id, the address and the first block of an entry.
     fn entry(&self, index: usize) -> (u16, u64, u64) {
         let [first, prp1, slba] = [0, 3, 5].map(|word| {
             // SAFETY: an entry of the ring, which outlives the device.
@@ -96,13 +97,13 @@ struct Flight {
     listed: bool,
 }
 
-/// What is true of a queue, whatever the device does.
+/// The expected state of a queue, whatever the device does.
 struct Model {
     queue: Queue<Tag>,
     device: Device,
     heap: Arc<Heap>,
     flying: BTreeMap<u16, Flight>,
-    /// The submission entry that is used next.
+    /// The submission entry to use next.
     tail: usize,
     next: u64,
     tags: Arc<()>,
@@ -147,7 +148,7 @@ impl Model {
         Self { queue, device, heap, flying: BTreeMap::new(), tail: 0, next: 0, tags: Arc::default() }
     }
 
-    /// Completes commands that the device was told of, in any order; and what was not, if it lies.
+    /// Completes commands whose doorbell was rung, in any order; if it `lies`, also others.
     fn complete(&mut self, random: &mut Random, lies: bool) {
         let mut told: Vec<u16> =
             self.flying.keys().filter(|id| !self.device.posted.contains(id)).copied().collect();
@@ -167,7 +168,7 @@ impl Model {
         }
     }
 
-    /// A turn: reaps and submits in any order. `false` when a completion was found to be a lie.
+    /// Runs a turn that reaps and submits in any order. Returns `false` when it found a forged completion.
     fn turn(&mut self, random: &mut Random, lies: bool, leak: bool) -> bool {
         let Self { queue, device, heap, flying, tail, next, tags } = self;
         let slots = device.entries - 1;
@@ -196,14 +197,14 @@ impl Model {
                         device.posted.pop_front();
                         left -= 1;
                     }
-                    // Soundness finding 15: from here on the turn takes nothing.
+                    // Soundness finding 15: from here on the turn takes no commands.
                     (None, None) => honest = false,
                     (done, flight) => panic!("{done:?} for {flight:?}"),
                 }
             } else {
                 let listed = random.one_in(4);
                 let buffer = heap.alloc_aligned(4 * PAGE, PAGE).unwrap();
-                // Parts of more than two pages have no list yet.
+                // Slices of more than two pages have no list yet.
                 let buffer = buffer.slice(0..if listed { 3 * PAGE } else { PAGE });
                 let flight = Flight { slba: *next, address: buffer.iova(0), listed };
                 let tag = (flight.slba, tags.clone());
@@ -218,7 +219,7 @@ impl Model {
                         assert!(flying.insert(id, flight).is_none(), "an id of its own");
                         (*tail, *next) = ((*tail + 1) % device.entries, *next + 1);
                         if lies && random.one_in(8) {
-                            // It has not been told of this one.
+                            // The doorbell of this command was not rung.
                             device.post(id);
                         }
                     }
@@ -241,12 +242,12 @@ impl Model {
         honest
     }
 
-    /// Whatever has happened, all that was given to it comes back, once.
+    /// Ends the queue, and checks that every buffer and tag comes back once.
     fn end(mut self) {
         assert_eq!(self.queue.in_flight() as usize, self.flying.len());
         assert_eq!(Arc::strong_count(&self.tags), self.flying.len() + 1);
         let retired = self.queue.retire();
-        // The rings, the lists, and what the device may still use.
+        // The rings, the lists, and the buffers that the device may still use.
         assert_eq!(retired.0.len(), self.flying.len() + 3);
         let mut kept: Vec<u64> = retired.0.iter().map(|buffer| buffer.transfer().iova).collect();
         kept.truncate(self.flying.len());
@@ -307,7 +308,7 @@ fn ids_of_slots_that_were_used_as_often_as_there_are_ids_are_good_again() {
             .unwrap();
         drop(turn);
         let (id, ..) = model.device.entry(slba as usize % 2);
-        // One bit says which of two slots.
+        // One bit tells the two slots apart.
         assert_eq!(u64::from(id), slba * 2 % 65536);
         model.device.post(id);
         model.device.posted.clear();

@@ -16,11 +16,11 @@ use upcie_core::{
     dma::DmaBuf,
 };
 
-/// An open guard of a queue: an iterator over finished commands that also takes new ones. Each doorbell is written
-/// once, when it is dropped.
+/// An open guard of a queue: an iterator over finished commands that also takes new ones. Each doorbell is
+/// written once, when the guard is dropped.
 ///
-/// It hands back at most what was in flight when it was opened, so a loop that submits one command for each that it
-/// reaps ends. A turn that is leaked (`mem::forget`) closes its queue for good.
+/// It yields at most the commands that were in flight when it was opened, so a loop that submits one command
+/// for each that it reaps ends. A turn that is leaked (`mem::forget`) closes its queue for good.
 ///
 /// Nothing here allocates, locks, counts references or calls the system.
 ///
@@ -67,26 +67,26 @@ pub struct Turn<'q, T> {
     sqe: *mut u64,
     /// The next completion entry.
     cqe: *const u64,
-    /// Where it was when the turn ends early, or where all is reaped that the device has been told of: completions from
-    /// here on are of commands that it does not know yet.
+    /// Reap limit: entries from here on belong to commands whose doorbell has not been rung. Equals `cqe`
+    /// after a protocol error.
     stop: *const u64,
-    /// The free slot that is used next.
+    /// The free slot to use next.
     top: u32,
     slots: *mut Slot<T>,
-    /// The stamp of namespace handles that are good now; 0 after a forged completion.
+    /// The stamp of valid namespace handles; 0 after a forged completion.
     pub(super) namespaces: u64,
     pub(super) queue: &'q mut Queue<T>,
 }
 
 // Here, since a queue's own file knows no turns.
 impl<T> Queue<T> {
-    /// Opens the guard, for a caller that looks at the controller by other means.
+    /// Opens the guard, for a caller that checks the controller by other means.
     #[inline(always)]
     pub(crate) fn turn(&mut self) -> Result<Turn<'_, T>> {
         self.turn_or_look(|_| Ok(()))
     }
 
-    /// Opens the guard; where the queue is quiet, `look` decides whether to. An error of `look` closes the queue.
+    /// Opens the guard. If the queue is quiet, `look` decides whether to; its error closes the queue.
     #[inline(always)]
     pub(crate) fn turn_or_look(&mut self, look: impl FnOnce(&Self) -> Result<()>) -> Result<Turn<'_, T>> {
         let mut namespaces = self.namespaces();
@@ -106,14 +106,14 @@ impl<'q, T> Turn<'q, T> {
     pub(super) fn open(queue: &'q mut Queue<T>, namespaces: u64) -> Self {
         // Word by word: one wide load of what the last turn stored in parts would have to wait for all of them.
         let (Cursor { sqe, top }, cqe, stop) = (queue.at, queue.cqe, queue.stop);
-        // By hand, since what goes through the queue is read again after each store to a slot.
+        // Field by field: a read through the queue would be repeated after each store to a slot.
         Self { sqe, cqe, stop, top, slots: queue.slots, namespaces, queue }
     }
 
     /// Reads as many blocks as `buffer` has room for, from block `slba` on.
     ///
     /// # Errors
-    /// A [`Refused`] with the buffer and the tag, and nothing sent.
+    /// A [`Refused`] with the buffer and the tag; nothing was sent.
     #[inline(always)]
     pub fn read(
         &mut self,
@@ -128,7 +128,7 @@ impl<'q, T> Turn<'q, T> {
     /// Writes `buffer`, a whole number of blocks, from block `slba` on.
     ///
     /// # Errors
-    /// A [`Refused`] with the buffer and the tag, and nothing sent.
+    /// A [`Refused`] with the buffer and the tag; nothing was sent.
     #[inline(always)]
     pub fn write(
         &mut self,
@@ -149,7 +149,7 @@ impl<'q, T> Turn<'q, T> {
         if tail >= head { tail - head } else { tail + entries - head }
     }
 
-    /// Tells whether no command is in flight.
+    /// Returns `true` if no command is in flight.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -161,7 +161,8 @@ impl<'q, T> Turn<'q, T> {
         if self.is_full() { 0 } else { self.queue.none as usize - self.len() }
     }
 
-    /// Tells whether the queue takes no more commands until some are reaped, or at all after a forged completion.
+    /// Returns `true` if the queue takes no more commands: until some are reaped, or ever, after a forged
+    /// completion.
     #[inline(always)]
     pub fn is_full(&self) -> bool {
         self.top == self.queue.none
@@ -190,9 +191,9 @@ impl<'q, T> Turn<'q, T> {
         tag: T,
     ) -> Result<(), Refused<T>> {
         let ready = buffer.transfer();
-        // Bits that are no whole block end up at the top, and so above any limit.
+        // A remainder of a block ends up in the top bits, so the value exceeds any limit.
         let last = ready.ready.rotate_right(extent.shift).wrapping_sub(1);
-        // `max_blocks` is at most the number of blocks, so that what passes the first check can be subtracted.
+        // `max_blocks` is at most the number of blocks, so the subtraction after the first check can't wrap.
         if last >= extent.max_blocks
             || slba > extent.last.wrapping_sub(u64::from(last))
             || extent.stamp != self.namespaces
@@ -219,7 +220,7 @@ impl<'q, T> Turn<'q, T> {
         Ok(())
     }
 
-    /// Takes a slot (the caller has seen that there is one) and puts the command into the ring.
+    /// Fills a slot (the caller has checked that one is free) and puts the command into the ring.
     #[inline(always)]
     pub(super) fn push(&mut self, words: [u64; 8], buffer: DmaBuf, tag: T, list: u32) {
         let at = Cursor { sqe: self.sqe, top: self.top };
@@ -228,17 +229,19 @@ impl<'q, T> Turn<'q, T> {
         (self.sqe, self.top) = (at.sqe, at.top);
     }
 
-    /// Writes the cursors back to the queue, and each doorbell whose ring has moved. Returns whether one has.
+    /// Writes the cursors back to the queue, and each doorbell whose ring has moved. Returns `true` if one
+    /// has.
     #[inline(always)]
     fn publish(&mut self) -> bool {
         let queue = &mut *self.queue;
-        // Neither goes all the way round between two doorbells: at most `entries - 1` are in flight.
+        // Neither cursor can go full circle between two doorbells: at most `entries - 1` commands are in
+        // flight.
         let reaped = self.cqe != queue.cqe;
         let submitted = self.sqe != queue.at.sqe;
         queue.at = Cursor { sqe: self.sqe, top: self.top };
         queue.cqe = self.cqe;
-        // What was put into the rings is there, and what was read from them or from buffers has been read, before the
-        // device hears of it.
+        // Stores to the rings, and reads from the rings and from buffers, are complete before the device sees
+        // the doorbell.
         dma_release();
         if reaped {
             // SAFETY: the entries before it were copied out, and their slots given back: the controller may use them again.
@@ -261,14 +264,14 @@ impl<'q, T> Turn<'q, T> {
     }
 }
 
-/// Which entry of the ring from `first` on `entry` is.
+/// Returns the index of `entry` in the ring that begins at `first`.
 #[inline(always)]
 fn index<W>(first: *const W, entry: *const W, words: usize) -> usize {
     (entry.addr() - first.addr()) / (words * size_of::<W>())
 }
 
-/// Fills the free slot `top` and writes `words` as the entry at `sqe`, with the slot's id as the command's. Gives the
-/// cursors for the next one.
+/// Fills the free slot `top` and writes `words` as the entry at `sqe`, with the slot's id as the command's.
+/// Returns the cursors for the next one.
 ///
 /// # Safety
 /// The queue is not full, its turn is the caller's, and so are the cursors.
@@ -306,7 +309,8 @@ unsafe fn place<T>(
 impl<T> Iterator for Turn<'_, T> {
     type Item = Completion<T>;
 
-    /// The next finished command, in the order in which the controller finished them; `None` when there is none now.
+    /// Returns the next finished command, in the order in which the controller finished them; `None` if there
+    /// is none now.
     #[inline(always)]
     fn next(&mut self) -> Option<Completion<T>> {
         if self.cqe == self.stop {
@@ -330,11 +334,11 @@ impl<T> Iterator for Turn<'_, T> {
         // SAFETY: inside the turn nobody else refers to the slots.
         let slot = unsafe { &mut *slot };
         if slot.word != u64::from(id) {
-            // A command with a PRP list to give back, or a lie.
+            // A command with a PRP list to release, or a forged completion.
             if slot.word as u32 != id {
                 self.queue.state = State::Forged;
                 self.stop = self.cqe;
-                // From here on the turn is full and its stamp fits no namespace: it takes no more commands.
+                // Mark the turn as full, with a stamp of no namespace: it takes no more commands.
                 (self.namespaces, self.top) = (0, self.queue.none);
                 return None;
             }
@@ -397,8 +401,8 @@ fn release(lists: &mut ListPool, list: u32) {
     lists.release(list);
 }
 
-/// A transfer that is not a plain one: its buffer has no ready data pointer, so one is made, or it is refused.
-/// Gives the cursors after it.
+/// Submits a transfer whose buffer has no prepared data pointer: makes one, or refuses the transfer. Returns
+/// the cursors after it.
 #[inline(never)]
 fn transfer_slowly<T>(
     queue: &mut Queue<T>,
@@ -412,7 +416,7 @@ fn transfer_slowly<T>(
     let made = if at.top == queue.none {
         Err(Refusal::Full)
     } else {
-        // One walk along the segments: each is a step in memory. What is found wrong after it is given back.
+        // Walk the segments once: each is a step in memory. If a later check fails, release the list.
         queue.lists.build(&buffer, queue.space).and_then(|(pointer, len)| {
             let last = len.rotate_right(extent.shift).wrapping_sub(1);
             let good = last < u64::from(extent.max_blocks)
@@ -443,8 +447,8 @@ fn transfer_slowly<T>(
     }
 }
 
-/// Why a transfer was refused, in the order in which a caller can do something about it; `None` when the making of its
-/// list was what failed.
+/// Returns the reason why a transfer was refused, in the order in which a caller can act on it; `None` if the
+/// list could not be made.
 #[cold]
 #[inline(never)]
 fn why_refused<T>(

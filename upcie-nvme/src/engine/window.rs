@@ -1,11 +1,11 @@
-//! Which data the controller takes in its own memory.
+//! Rules for data in the controller's own memory.
 
 use super::Refusal;
 use crate::spec::NvmOpcode;
 use std::{ops::Range, sync::OnceLock};
 use upcie_core::dma::DmaBuf;
 
-/// The device addresses that the controller takes for its own memory.
+/// The device addresses that the controller decodes as its own memory.
 #[derive(Debug)]
 pub(crate) struct Window {
     pub(crate) addresses: Range<u64>,
@@ -13,7 +13,7 @@ pub(crate) struct Window {
     pub(crate) reads: bool,
     /// Data of Write commands may be there.
     pub(crate) writes: bool,
-    /// Data of one command may be there in part.
+    /// The data of one command may be partly there.
     pub(crate) mixed: bool,
 }
 
@@ -25,7 +25,7 @@ impl Window {
         let mixed = segments.any(|segment| inside(segment) != first);
         let allowed = match opcode {
             NvmOpcode::READ => self.reads,
-            // All that goes to the controller.
+            // Commands whose data goes to the controller.
             NvmOpcode::WRITE | NvmOpcode::DATASET_MANAGEMENT => self.writes,
             _ => self.reads && self.writes,
         };
@@ -39,7 +39,7 @@ impl Window {
     }
 }
 
-/// Those of its memory buffer and of its persistent memory region.
+/// The windows of the controller's memory buffer and of its persistent memory region.
 #[derive(Debug, Default)]
 pub(crate) struct Windows {
     pub(crate) buffer: OnceLock<Window>,
@@ -47,8 +47,8 @@ pub(crate) struct Windows {
 }
 
 impl Windows {
-    /// Why the controller would not take the buffer. Not for the plain path: buffers that can be refused here are not
-    /// [ready](upcie_core::dma::Transfer::ready).
+    /// Returns the reason why the controller would not take the buffer. Not called on the plain path: a
+    /// buffer that this can refuse is not [ready](upcie_core::dma::Transfer::ready).
     pub(crate) fn refuse(&self, opcode: NvmOpcode, buffer: &DmaBuf) -> Option<Refusal> {
         let windows = [&self.buffer, &self.persistent].into_iter().filter_map(OnceLock::get);
         windows.filter_map(|window| window.refuse(opcode, buffer)).next()

@@ -19,8 +19,8 @@ pub const ALL_NAMESPACES: u32 = 0xffff_ffff;
 
 /// A submission queue entry: 64 bytes.
 ///
-/// The functions that make a command leave its identifier 0; the queue sets it. They leave the data pointer
-/// 0, too, except where the command creates a queue.
+/// The functions that make a command leave its identifier 0, because the queue sets it. They also leave the
+/// data pointer 0, except if the command creates a queue.
 ///
 /// Building a command is safe, whatever addresses it holds. Handing it to a device is not: the device follows
 /// [`prp1`](Self::prp1), [`prp2`](Self::prp2) and [`mptr`](Self::mptr) as `flags` tells it, so safe code must
@@ -28,7 +28,7 @@ pub const ALL_NAMESPACES: u32 = 0xffff_ffff;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Command {
-    /// Opcode: an [`AdminOpcode`] or [`NvmOpcode`], as the queue has it.
+    /// Opcode: an [`AdminOpcode`] on the admin queue, an [`NvmOpcode`] on an I/O queue.
     pub opcode: u8,
     /// Bits 1:0 FUSE (fused operation), bits 7:6 PSDT: 0 if the data pointer is two PRP entries.
     pub flags: u8,
@@ -78,13 +78,13 @@ const ZERO: Command = Command {
 
 /// Admin commands.
 impl Command {
-    /// An admin command for the passthrough, all other fields 0.
+    /// Makes an admin command for the passthrough, all other fields 0.
     #[must_use]
     pub const fn admin(opcode: AdminOpcode, nsid: u32) -> Self {
         Self { opcode: opcode.0, nsid, ..ZERO }
     }
 
-    /// Identify: returns 4096 bytes. `nsid` and `cntid` are 0 where `cns` doesn't use them.
+    /// Identify: returns 4096 bytes. `nsid` and `cntid` are 0 if `cns` doesn't use them.
     #[must_use]
     pub const fn identify(cns: Cns, nsid: u32, cntid: u16) -> Self {
         let cdw10 = IdentifyDword10::new().with_cns(cns).with_cntid(cntid).into_bits();
@@ -187,8 +187,8 @@ impl Command {
         }
     }
 
-    /// Abort the command `cid` of the submission queue `sqid`. Dword 0 of the completion has bit 0 clear if
-    /// it was aborted.
+    /// Abort the command `cid` of the submission queue `sqid`. Bit 0 of the completion's dword 0 is clear if
+    /// the command was aborted.
     #[must_use]
     pub const fn abort(sqid: u16, cid: u16) -> Self {
         let cdw10 = AbortDword10::new().with_sqid(sqid).with_cid(cid).into_bits();
@@ -205,7 +205,7 @@ impl Command {
 
 /// Commands of the NVM command set.
 impl Command {
-    /// An I/O command for raw submission, all other fields 0.
+    /// Makes an I/O command for raw submission, all other fields 0.
     #[inline]
     #[must_use]
     pub const fn io(opcode: NvmOpcode, nsid: u32) -> Self {
@@ -234,7 +234,7 @@ impl Command {
         Self::blocks(NvmOpcode::WRITE, nsid, slba, nlb)
     }
 
-    /// Flush: what was written to the namespace and completed is on the media when this completes.
+    /// Flush: every write to the namespace that completed before is on the media when this completes.
     #[inline]
     #[must_use]
     pub const fn flush(nsid: u32) -> Self {
@@ -280,14 +280,14 @@ impl Command {
         }
     }
 
-    /// The first block of a Read, Write, Compare, Write Zeroes or Verify.
+    /// Returns the first block of a Read, Write, Compare, Write Zeroes or Verify.
     #[inline]
     #[must_use]
     pub const fn slba(&self) -> u64 {
         self.cdw10 as u64 | (self.cdw11 as u64) << 32
     }
 
-    /// How many blocks a Read, Write, Compare, Write Zeroes or Verify is about: 1 to 65536.
+    /// Returns the number of blocks of a Read, Write, Compare, Write Zeroes or Verify: 1 to 65536.
     #[inline]
     #[must_use]
     pub const fn block_count(&self) -> u32 {
@@ -295,23 +295,23 @@ impl Command {
     }
 }
 
-/// Addresses, and what Get Log Page asks for.
+/// Addresses, and the range of a Get Log Page.
 impl Command {
-    /// The first PRP entry, a device address.
+    /// Returns the first PRP entry, a device address.
     #[inline]
     #[must_use]
     pub const fn prp1(&self) -> u64 {
         self.prp1
     }
 
-    /// The second PRP entry: a device address, of data or of a PRP list.
+    /// Returns the second PRP entry: a device address, of data or of a PRP list.
     #[inline]
     #[must_use]
     pub const fn prp2(&self) -> u64 {
         self.prp2
     }
 
-    /// The metadata pointer, a device address.
+    /// Returns the metadata pointer, a device address.
     #[inline]
     #[must_use]
     pub const fn mptr(&self) -> u64 {
@@ -332,13 +332,13 @@ impl Command {
         self.mptr = mptr;
     }
 
-    /// The bytes that a Get Log Page asks for: 4 to 16 GiB.
+    /// Returns the bytes that a Get Log Page asks for: 4 to 16 GiB.
     #[must_use]
     pub const fn log_page_bytes(&self) -> u64 {
         ((self.cdw10 >> 16) as u64 + ((self.cdw11 as u64 & 0xffff) << 16) + 1) * 4
     }
 
-    /// The byte of the log at which a Get Log Page starts.
+    /// Returns the offset in the log at which a Get Log Page starts, in bytes.
     #[must_use]
     pub const fn log_page_offset(&self) -> u64 {
         self.cdw12 as u64 | (self.cdw13 as u64) << 32
@@ -350,7 +350,7 @@ const fn queue_dword(qid: u16, entries: u32) -> u32 {
     CreateQueueDword10::new().with_qid(qid).with_qsize(entries.wrapping_sub(1) as u16).into_bits()
 }
 
-/// A completion queue entry: 16 bytes, all of them the controller's claim.
+/// A completion queue entry: 16 bytes. The controller wrote them, so none is trusted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Completion {
@@ -358,7 +358,7 @@ pub struct Completion {
     pub dw0: u32,
     /// Command-specific result, or reserved.
     pub dw1: u32,
-    /// Submission queue head: how far the controller has fetched.
+    /// Submission queue head: the controller has fetched all entries before it.
     pub sqhd: u16,
     /// The submission queue of the command.
     pub sqid: u16,
@@ -370,28 +370,28 @@ pub struct Completion {
 assert_size!(Completion, 16);
 
 impl Completion {
-    /// The status, without the phase tag.
+    /// Returns the status, without the phase tag.
     #[inline]
     #[must_use]
     pub const fn status(&self) -> Status {
         Status::from_bits(self.status_phase >> 1)
     }
 
-    /// The phase tag: an entry is new when it differs from the round before.
+    /// Returns the phase tag: an entry is new when its tag differs from that of the round before.
     #[inline]
     #[must_use]
     pub const fn phase(&self) -> bool {
         self.status_phase & 1 != 0
     }
 
-    /// Whether the command succeeded: one compare.
+    /// Returns `true` if the command succeeded: one compare.
     #[inline]
     #[must_use]
     pub const fn is_success(&self) -> bool {
         self.status_phase & 0x0ffe == 0
     }
 
-    /// The completion's result: `Ok` of dword 0, or the status.
+    /// Returns dword 0, or the status as an error.
     ///
     /// # Errors
     ///

@@ -30,7 +30,7 @@ pub struct CmbLocation {
     pub ofst: u32,
 }
 
-/// CMBSZ, Controller Memory Buffer Size. All zero: there is none, or CMBMSC.CRE isn't set.
+/// CMBSZ, Controller Memory Buffer Size. All zero if there is no buffer, or CMBMSC.CRE isn't set.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct CmbSize {
@@ -55,13 +55,13 @@ pub struct CmbSize {
 }
 
 impl CmbSize {
-    /// The unit of `sz` and CMBLOC.OFST in bytes, 4 KiB to 64 GiB; `None` for a reserved SZU.
+    /// Returns the unit of `sz` and CMBLOC.OFST in bytes, 4 KiB to 64 GiB; `None` for a reserved SZU.
     #[must_use]
     pub const fn unit(self) -> Option<u64> {
         if self.szu() <= 6 { Some(4096 << (4 * self.szu())) } else { None }
     }
 
-    /// The buffer's size in bytes; `None` for a reserved SZU.
+    /// Returns the buffer's size in bytes; `None` for a reserved SZU.
     #[must_use]
     pub const fn bytes(self) -> Option<u64> {
         match self.unit() {
@@ -116,7 +116,7 @@ pub struct PmrCapabilities {
 }
 
 impl PmrCapabilities {
-    /// How long PMRSTS.NRDY may take to follow PMRCTL.EN; `None` for a reserved unit.
+    /// Returns the time that PMRSTS.NRDY may take to follow PMRCTL.EN; `None` for a reserved unit.
     #[must_use]
     pub const fn timeout(self) -> Option<Duration> {
         match self.pmrtu() {

@@ -24,7 +24,7 @@ named_values! {
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct IdentifyDword10 {
-    /// Which structure to return.
+    /// The structure to return.
     #[bits(8)]
     pub cns: Cns,
     __: u8,
@@ -90,7 +90,7 @@ pub struct FeaturesDword10 {
     /// Feature identifier.
     #[bits(8)]
     pub fid: FeatureId,
-    /// Get Features: which value.
+    /// Get Features: the value to return.
     #[bits(3)]
     pub sel: FeatureSelect,
     #[bits(20)]
@@ -160,10 +160,11 @@ pub struct ReadWriteDword12 {
 }
 
 bitflags::bitflags! {
-    /// The upper half of Read's, Write's and Write Zeroes' command dword 12, as far as hosts choose from it.
+    /// The upper half of command dword 12 of Read, Write and Write Zeroes: the bits that hosts choose from.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub struct IoFlags: u16 {
-        /// DEAC: the controller may deallocate the blocks, if these read as zeros then (Write Zeroes only).
+        /// DEAC: the controller may deallocate the blocks if they read as zeros afterwards (Write Zeroes
+        /// only).
         const DEALLOCATE = 1 << 9;
         /// FUA, force unit access: to and from the media, past a volatile cache.
         const FUA = 1 << 14;
@@ -173,7 +174,7 @@ bitflags::bitflags! {
 }
 
 impl IoFlags {
-    /// The bits where they are in dwords 12 and 13 taken as one word.
+    /// Returns the bits at their position in dwords 12 and 13 taken as one word.
     #[inline(always)]
     pub(crate) const fn word(self) -> u64 {
         (self.bits() as u64) << 16
@@ -211,7 +212,7 @@ pub struct DatasetDword11 {
 pub struct DatasetRange {
     /// Context attributes: access hints, all of them optional.
     pub attributes: u32,
-    /// Blocks. Not 0's based: 0 is none.
+    /// Number of blocks. Not 0's based: 0 means none.
     pub nlb: u32,
     /// The first block.
     pub slba: u64,
@@ -219,17 +220,17 @@ pub struct DatasetRange {
 assert_size!(DatasetRange, 16);
 
 impl DatasetRange {
-    /// Ranges that one command takes at most.
+    /// The most ranges that one command takes.
     pub const MOST: usize = 256;
 
-    /// `nlb` blocks from `slba` on, without hints.
+    /// Describes `nlb` blocks from `slba` on, without hints.
     #[inline]
     #[must_use]
     pub const fn new(slba: u64, nlb: u32) -> Self {
         Self { attributes: 0, nlb, slba }
     }
 
-    /// As it is in the command's data: for [`DmaBuf::write_at`](crate::DmaBuf::write_at).
+    /// Returns the range as the command's data holds it: for [`DmaBuf::write_at`](crate::DmaBuf::write_at).
     #[inline]
     #[must_use]
     pub fn to_bytes(self) -> [u8; 16] {

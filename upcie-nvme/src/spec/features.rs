@@ -45,7 +45,7 @@ named_values! {
 }
 
 named_values! {
-    /// Which value of a feature Get Features returns.
+    /// The value of a feature that Get Features returns.
     FeatureSelect(u8) {
         CURRENT = 0, "current";
         DEFAULT = 1, "default";
@@ -124,8 +124,8 @@ pub struct VolatileWriteCache {
     __: u32,
 }
 
-/// Feature 07h, Number of Queues: asked for in Set Features, allocated in the completion, which may be less
-/// or more.
+/// Feature 07h, Number of Queues: requested in Set Features, allocated in the completion, which may hold less
+/// or more than the request.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct NumberOfQueues {
@@ -136,19 +136,19 @@ pub struct NumberOfQueues {
 }
 
 impl NumberOfQueues {
-    /// Asks for so many queues of each kind: 1 to 65535, other numbers are brought into that range.
+    /// Requests this many queues of each kind; the numbers are limited to 1 to 65535.
     #[must_use]
     pub const fn of(submission: u32, completion: u32) -> Self {
         Self::new().with_nsq(zeros_based(submission)).with_ncq(zeros_based(completion))
     }
 
-    /// The number of submission queues, 1 to 65536 as the register has it.
+    /// Returns the number of submission queues, 1 to 65536.
     #[must_use]
     pub const fn submission_queues(self) -> u32 {
         self.nsq() as u32 + 1
     }
 
-    /// The number of completion queues, 1 to 65536 as the register has it.
+    /// Returns the number of completion queues, 1 to 65536.
     #[must_use]
     pub const fn completion_queues(self) -> u32 {
         self.ncq() as u32 + 1
@@ -196,7 +196,7 @@ pub struct WriteAtomicity {
     __: u32,
 }
 
-/// Feature 0Bh, Asynchronous Event Configuration: which events are reported.
+/// Feature 0Bh, Asynchronous Event Configuration: the events to report.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct AsyncEventConfiguration {
@@ -222,7 +222,7 @@ pub struct AsyncEventConfiguration {
 }
 
 named_values! {
-    /// What kind of event an asynchronous event is.
+    /// The kind of an asynchronous event.
     AsyncEventType(u8) {
         ERROR = 0, "error status";
         SMART = 1, "SMART / health status";

@@ -73,13 +73,13 @@ pub struct ErrorLogEntry {
 assert_size!(ErrorLogEntry, 64);
 
 impl ErrorLogEntry {
-    /// Whether the entry holds an error.
+    /// Returns `true` if the entry holds an error.
     #[must_use]
     pub const fn is_used(&self) -> bool {
         self.error_count != 0
     }
 
-    /// The status that the command completed with.
+    /// Returns the status that the command completed with.
     #[must_use]
     pub const fn status(&self) -> Status {
         Status::from_bits(self.status_field >> 1)
@@ -116,9 +116,9 @@ pub struct SmartLog {
     pub composite_temperature: [u8; 2],
     /// Spare capacity left, in percent.
     pub available_spare: u8,
-    /// Below this spare capacity, in percent, there is an event.
+    /// Threshold of the spare capacity in percent; falling below it raises an event.
     pub available_spare_threshold: u8,
-    /// Life used by the vendor's estimate, in percent; may be over 100, 255 is "or more".
+    /// Life used by the vendor's estimate, in percent; may be over 100, and 255 means "255 or more".
     pub percentage_used: u8,
     /// Critical warnings of endurance groups, summed up.
     pub endurance_group_warning: u8,
@@ -164,73 +164,73 @@ pub struct SmartLog {
 assert_size!(SmartLog, 512);
 
 impl SmartLog {
-    /// The critical warnings.
+    /// Returns the critical warnings.
     #[must_use]
     pub const fn warnings(&self) -> CriticalWarning {
         CriticalWarning::from_bits_retain(self.critical_warning)
     }
 
-    /// Composite temperature in kelvins; subtract 273 for degrees Celsius.
+    /// Returns the composite temperature in kelvins; subtract 273 for degrees Celsius.
     #[must_use]
     pub const fn temperature(&self) -> u16 {
         u16::from_le_bytes(self.composite_temperature)
     }
 
-    /// Data read by the host, in units of 1000 × 512 bytes, rounded up.
+    /// Returns the data read by the host, in units of 1000 × 512 bytes, rounded up.
     #[must_use]
     pub const fn data_units_read(&self) -> u128 {
         u128::from_le_bytes(self.data_units_read)
     }
 
-    /// Data written by the host, in units of 1000 × 512 bytes, rounded up.
+    /// Returns the data written by the host, in units of 1000 × 512 bytes, rounded up.
     #[must_use]
     pub const fn data_units_written(&self) -> u128 {
         u128::from_le_bytes(self.data_units_written)
     }
 
-    /// Read (and Compare, Verify) commands completed.
+    /// Returns the number of Read (and Compare, Verify) commands completed.
     #[must_use]
     pub const fn host_read_commands(&self) -> u128 {
         u128::from_le_bytes(self.host_read_commands)
     }
 
-    /// Write commands completed.
+    /// Returns the number of Write commands completed.
     #[must_use]
     pub const fn host_write_commands(&self) -> u128 {
         u128::from_le_bytes(self.host_write_commands)
     }
 
-    /// Minutes during which an I/O command was outstanding.
+    /// Returns the minutes during which an I/O command was outstanding.
     #[must_use]
     pub const fn controller_busy_time(&self) -> u128 {
         u128::from_le_bytes(self.controller_busy_time)
     }
 
-    /// Power cycles.
+    /// Returns the number of power cycles.
     #[must_use]
     pub const fn power_cycles(&self) -> u128 {
         u128::from_le_bytes(self.power_cycles)
     }
 
-    /// Hours powered on.
+    /// Returns the hours powered on.
     #[must_use]
     pub const fn power_on_hours(&self) -> u128 {
         u128::from_le_bytes(self.power_on_hours)
     }
 
-    /// Power losses without a shutdown before them.
+    /// Returns the number of power losses without a shutdown before them.
     #[must_use]
     pub const fn unsafe_shutdowns(&self) -> u128 {
         u128::from_le_bytes(self.unsafe_shutdowns)
     }
 
-    /// Errors of data integrity that the controller couldn't recover.
+    /// Returns the number of data integrity errors that the controller couldn't recover.
     #[must_use]
     pub const fn media_errors(&self) -> u128 {
         u128::from_le_bytes(self.media_errors)
     }
 
-    /// Error log entries over the life of the controller.
+    /// Returns the number of error log entries over the life of the controller.
     #[must_use]
     pub const fn error_log_entries(&self) -> u128 {
         u128::from_le_bytes(self.error_log_entries)
@@ -254,13 +254,13 @@ pub struct FirmwareSlotLog {
 assert_size!(FirmwareSlotLog, 512);
 
 impl FirmwareSlotLog {
-    /// The slot in use, 1 to 7; 0 is invalid.
+    /// Returns the slot in use, 1 to 7; 0 is invalid.
     #[must_use]
     pub const fn active_slot(&self) -> u8 {
         self.afi & 7
     }
 
-    /// The slot that the next controller reset activates, if the controller says so.
+    /// Returns the slot that the next controller reset activates, if the controller reports one.
     #[must_use]
     pub const fn next_slot(&self) -> Option<u8> {
         match self.afi >> 4 & 7 {
@@ -269,7 +269,7 @@ impl FirmwareSlotLog {
         }
     }
 
-    /// The revision in slot 1 to 7, safe to print; `None` for an empty or impossible slot.
+    /// Returns the revision in slot 1 to 7, safe to print; `None` for an empty or impossible slot.
     #[must_use]
     pub fn revision(&self, slot: u8) -> Option<String> {
         let frs = self.frs.get(usize::from(slot).checked_sub(1)?)?;

@@ -1,9 +1,8 @@
-//! One macro for the numbers that travel between host and controller.
+//! Macros for the numbers that travel between host and controller.
 
 /// A newtype over the raw number, with a constant and a name per value that the specification assigns.
 ///
-/// Not an enum: the controller may send any number, and a vendor or a later revision gives more of them a
-/// meaning.
+/// Not an enum: the controller may send any number, and a vendor or a later revision may assign more of them.
 macro_rules! named_values {
     (
         $(#[$meta:meta])*
@@ -25,7 +24,7 @@ macro_rules! named_values {
                 pub const $constant: Self = Self($value);
             )*
 
-            /// What the specification calls this value, if it assigns it.
+            /// Returns the specification's name for this value, if it assigns one.
             #[must_use]
             pub const fn name(self) -> Option<&'static str> {
                 match self.0 {
@@ -34,13 +33,13 @@ macro_rules! named_values {
                 }
             }
 
-            /// The value of a register or command field.
+            /// Makes the value from a register or command field.
             #[must_use]
             pub const fn from_bits(bits: $repr) -> Self {
                 Self(bits)
             }
 
-            /// The value for a register or command field.
+            /// Returns the number for a register or command field.
             #[must_use]
             pub const fn into_bits(self) -> $repr {
                 self.0

@@ -1,10 +1,10 @@
-//! What the NVM Express specifications define, as plain data: registers, commands, completions, status
+//! Definitions of the NVM Express specifications as plain data: registers, commands, completions, status
 //! codes, identify structures, features and log pages.
 //!
 //! Nothing here touches a device. A structure is `#[repr(C)]` with its size checked at compile time and can
-//! be read from and written to any bytes ([`zerocopy`]); registers and command dwords are bitfields. Whatever
-//! a controller supplies is a number with named constants, never a Rust enum, so there are no bytes that are
-//! invalid, and every helper gives an answer, without panic or overflow, for all of them.
+//! be read from and written to any bytes ([`zerocopy`]); registers and command dwords are bitfields. A value
+//! that a controller supplies is a number with named constants, never a Rust enum, so no bytes are invalid.
+//! Every helper returns an answer for all of them, without panic or overflow.
 //!
 //! Field names are the specification's mnemonics in lower case (`mdts`, `nsze`, `flbas`), with its units:
 //! "0's based" means that 0 stands for one. Section names refer to the NVM Express Base Specification 2.0

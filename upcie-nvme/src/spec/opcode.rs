@@ -2,9 +2,10 @@
 
 use super::macros::named_values;
 
-/// Which way a command moves data: the two low bits of its opcode, by convention of the specification.
+/// The direction in which a command moves data: the two low bits of its opcode, by convention of the
+/// specification.
 ///
-/// A hint for a passthrough's buffer, not a fact: vendor opcodes need not keep to it.
+/// Use it as a hint for a passthrough's buffer; vendor opcodes need not follow the convention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DataDirection {
     /// The command has no data buffer.
@@ -13,7 +14,7 @@ pub enum DataDirection {
     ToController,
     /// The controller writes the host's buffer.
     FromController,
-    /// Both.
+    /// The controller reads and writes the host's buffer.
     Bidirectional,
 }
 
@@ -84,7 +85,7 @@ named_values! {
 }
 
 impl AdminOpcode {
-    /// Which way the opcode's low bits say that data moves.
+    /// Returns the direction of data that the opcode's low bits state.
     #[must_use]
     pub const fn direction(self) -> DataDirection {
         DataDirection::of(self.0)
@@ -92,7 +93,7 @@ impl AdminOpcode {
 }
 
 impl NvmOpcode {
-    /// Which way the opcode's low bits say that data moves.
+    /// Returns the direction of data that the opcode's low bits state.
     #[must_use]
     pub const fn direction(self) -> DataDirection {
         DataDirection::of(self.0)

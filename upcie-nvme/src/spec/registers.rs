@@ -8,8 +8,8 @@ use bitfield_struct::bitfield;
 use super::macros::named_values;
 use super::offset;
 
-/// The byte offset in BAR 0 of a queue's doorbell: the submission queue's tail or, with `completion`, the
-/// completion queue's head. `dstrd` is CAP.DSTRD, of which the low four bits count.
+/// Returns the byte offset in BAR 0 of a queue's doorbell: the submission queue's tail or, with `completion`,
+/// the completion queue's head. `dstrd` is CAP.DSTRD; only its low four bits count.
 ///
 /// NVM Express over PCIe Transport Specification, "Submission Queue y Tail Doorbell".
 #[must_use]
@@ -76,55 +76,57 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Whether the read gave all ones: the device is gone, and no bit means anything.
+    /// Returns `true` if the read gave all ones: the device is gone, and no bit means anything.
     #[must_use]
     pub const fn is_gone(self) -> bool {
         self.into_bits() == u64::MAX
     }
 
-    /// The most entries that an I/O queue may have, 1 to 65536.
+    /// Returns the most entries that an I/O queue may have, 1 to 65536.
     #[must_use]
     pub const fn max_queue_entries(self) -> u32 {
         self.mqes() as u32 + 1
     }
 
-    /// How long CSTS.RDY may take, as CAP.TO has it: may be 0, and CRTO takes its place if `crms` isn't 0.
+    /// Returns the time that CSTS.RDY may take by CAP.TO. It may be 0, and CRTO replaces it if `crms` isn't
+    /// 0.
     #[must_use]
     pub const fn timeout(self) -> Duration {
         half_seconds(self.to() as u64)
     }
 
-    /// The smallest memory page, in bytes: 4 KiB to 128 MiB. It is the unit of MDTS, too.
+    /// Returns the smallest memory page, in bytes: 4 KiB to 128 MiB. It is also the unit of MDTS.
     #[must_use]
     pub const fn page_size_min(self) -> u64 {
         page_size(self.mpsmin())
     }
 
-    /// The largest memory page, in bytes: 4 KiB to 128 MiB. A device may claim less than the smallest.
+    /// Returns the largest memory page, in bytes: 4 KiB to 128 MiB. A device may report less than the
+    /// smallest.
     #[must_use]
     pub const fn page_size_max(self) -> u64 {
         page_size(self.mpsmax())
     }
 
-    /// The distance of two doorbells, in bytes: 4 to 128 KiB.
+    /// Returns the distance between two doorbells, in bytes: 4 to 128 KiB.
     #[must_use]
     pub const fn doorbell_stride(self) -> usize {
         4 << self.dstrd()
     }
 
-    /// Whether CC.AMS may select weighted round robin with urgent priority class.
+    /// Returns `true` if CC.AMS may select weighted round robin with urgent priority class.
     #[must_use]
     pub const fn supports_weighted_round_robin(self) -> bool {
         self.ams() & 1 != 0
     }
 
-    /// Whether CC.CSS may select the NVM command set alone.
+    /// Returns `true` if CC.CSS may select the NVM command set alone.
     #[must_use]
     pub const fn supports_nvm(self) -> bool {
         self.css() & 1 != 0
     }
 
-    /// Whether CC.CSS may select all supported command sets, and Identify tells which they are.
+    /// Returns `true` if CC.CSS may select all supported command sets; Identify then lists them.
     #[must_use]
     pub const fn supports_command_set_profiles(self) -> bool {
         self.css() & (1 << 6) != 0
@@ -144,7 +146,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// Version `major.minor.tertiary`.
+    /// Makes the version `major.minor.tertiary`.
     #[must_use]
     pub const fn of(major: u16, minor: u8, tertiary: u8) -> Self {
         Self::new().with_major(major).with_minor(minor).with_tertiary(tertiary)
@@ -193,7 +195,7 @@ named_values! {
 }
 
 named_values! {
-    /// CSTS.SHST, how far a shutdown is.
+    /// CSTS.SHST, the progress of a shutdown.
     ShutdownStatus(u8) {
         NORMAL = 0, "normal operation";
         OCCURRING = 1, "shutdown processing";
@@ -234,7 +236,7 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// The memory page size selected, in bytes.
+    /// Returns the memory page size selected, in bytes.
     #[must_use]
     pub const fn page_size(self) -> u64 {
         page_size(self.mps())
@@ -263,7 +265,8 @@ pub struct ControllerStatus {
 }
 
 impl ControllerStatus {
-    /// Whether the read gave all ones: the device is gone, and no bit means anything. Ask this first.
+    /// Returns `true` if the read gave all ones: the device is gone, and no bit means anything. Check this
+    /// first.
     #[must_use]
     pub const fn is_gone(self) -> bool {
         self.into_bits() == u32::MAX
@@ -297,13 +300,13 @@ pub struct ReadyTimeouts {
 }
 
 impl ReadyTimeouts {
-    /// How long the controller may take to be ready, with its media.
+    /// Returns the time that the controller may take to be ready, with its media.
     #[must_use]
     pub const fn with_media(self) -> Duration {
         half_seconds(self.crwmt() as u64)
     }
 
-    /// How long the controller may take to be ready, its media not counted.
+    /// Returns the time that the controller may take to be ready, independent of its media.
     #[must_use]
     pub const fn independent_of_media(self) -> Duration {
         half_seconds(self.crimt() as u64)

@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::macros::named_values;
 
 named_values! {
-    /// Status code type: what a status code is to be looked up in.
+    /// Status code type: the table that a status code belongs to.
     StatusType(u8) {
         GENERIC = 0, "Generic Command Status";
         COMMAND_SPECIFIC = 1, "Command Specific Status";
@@ -17,87 +17,87 @@ named_values! {
     }
 }
 
-/// How a command ended: bits 15:1 of a completion's last word, that is without the phase tag.
+/// The result of a command: bits 15:1 of a completion's last word, that is without the phase tag.
 ///
 /// Bits 7:0 are the code, 10:8 its type, 12:11 the retry delay, 13 More, 14 Do Not Retry. Two statuses are
-/// equal if type and code are: `status == Status::LBA_OUT_OF_RANGE` holds whatever the controller says about a
-/// retry. [`into_bits`](Status::into_bits) has all bits.
+/// equal if type and code are equal: `status == Status::LBA_OUT_OF_RANGE` holds with or without the retry
+/// bits. [`into_bits`](Status::into_bits) returns all bits.
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
 pub struct Status(u16);
 
 impl Status {
-    /// The status with a type and code, all other bits 0.
+    /// Makes the status with a type and code, all other bits 0.
     #[must_use]
     pub const fn new(sct: StatusType, sc: u8) -> Self {
         Self(((sct.0 & 7) as u16) << 8 | sc as u16)
     }
 
-    /// The status with the 15 bits; bit 15 is dropped.
+    /// Makes the status from 15 bits; bit 15 is dropped.
     #[inline]
     #[must_use]
     pub const fn from_bits(bits: u16) -> Self {
         Self(bits & 0x7fff)
     }
 
-    /// The 15 bits.
+    /// Returns the 15 bits.
     #[inline]
     #[must_use]
     pub const fn into_bits(self) -> u16 {
         self.0
     }
 
-    /// The last word of a completion with this status: what a controller writes.
+    /// Returns the last word of a completion with this status, as a controller writes it.
     #[inline]
     #[must_use]
     pub const fn with_phase(self, phase: bool) -> u16 {
         self.0 << 1 | phase as u16
     }
 
-    /// The same status with the Do Not Retry bit.
+    /// Returns the same status with the Do Not Retry bit.
     #[must_use]
     pub const fn with_do_not_retry(self) -> Self {
         Self(self.0 | 1 << 14)
     }
 
-    /// Status code type (SCT).
+    /// Returns the status code type (SCT).
     #[must_use]
     pub const fn code_type(self) -> StatusType {
         StatusType((self.0 >> 8 & 7) as u8)
     }
 
-    /// Status code (SC), to be read by its type.
+    /// Returns the status code (SC); its meaning depends on the type.
     #[must_use]
     pub const fn code(self) -> u8 {
         self.0 as u8
     }
 
-    /// Whether the command succeeded.
+    /// Returns `true` if the command succeeded.
     #[inline]
     #[must_use]
     pub const fn is_success(self) -> bool {
         self.type_and_code() == 0
     }
 
-    /// Whether the same command would fail again.
+    /// Returns `true` if the same command would fail again (DNR).
     #[must_use]
     pub const fn do_not_retry(self) -> bool {
         self.0 & 1 << 14 != 0
     }
 
-    /// Whether the error log says more about this command.
+    /// Returns `true` if the error log says more about this command (M).
     #[must_use]
     pub const fn more(self) -> bool {
         self.0 & 1 << 13 != 0
     }
 
-    /// Command retry delay (CRD): 0 for none, 1 to 3 for CRDT1 to CRDT3 of Identify Controller.
+    /// Returns the command retry delay (CRD): 0 for none, 1 to 3 for CRDT1 to CRDT3 of Identify Controller.
     #[must_use]
     pub const fn retry_delay(self) -> u8 {
         (self.0 >> 11 & 3) as u8
     }
 
-    /// The status as a result.
+    /// Returns the status as a result.
     ///
     /// # Errors
     ///
@@ -348,7 +348,7 @@ statuses! {
 }
 
 impl Status {
-    /// What the specification calls this status, if it assigns it.
+    /// Returns the specification's name for this status, if it assigns one.
     #[must_use]
     pub const fn name(self) -> Option<&'static str> {
         match self.texts() {
@@ -357,7 +357,7 @@ impl Status {
         }
     }
 
-    /// What happened, for a person: a clause without a full stop.
+    /// Explains the status to a person: a clause without a full stop.
     #[must_use]
     pub const fn meaning(self) -> &'static str {
         match (self.texts(), self.code_type()) {

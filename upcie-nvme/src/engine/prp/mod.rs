@@ -1,8 +1,8 @@
 //! Physical Region Page entries and lists (Base Specification, "Physical Region Page Entry and List").
 //!
-//! A transfer is one page, two, or a first page and a list of the others. The list of a whole buffer is made once, when
-//! the buffer is allocated ([`BufferLists`]); parts and chains that need one take it from their queue's [`ListPool`] for
-//! the time of the command.
+//! A transfer is one page, two, or a first page and a list of the others. The list of a whole buffer is made
+//! once, when the buffer is allocated ([`BufferLists`]). Slices and chains that need one take it from their
+//! queue's [`ListPool`] for the time of the command.
 
 mod pool;
 
@@ -10,24 +10,26 @@ use crate::error::Refusal;
 pub(crate) use pool::{DataPointer, ListPool};
 use upcie_core::dma::{List, Prepare};
 
-/// The most that one Read or Write can name: 65536 blocks of 512 bytes. Larger blocks reach MDTS or this first.
+/// The most bytes that one Read or Write can name: 65536 blocks of 512 bytes. Larger blocks reach MDTS or
+/// this limit first.
 pub(crate) const MAX_TRANSFER: u64 = 65536 * 512;
 /// Bytes of an entry.
 const ENTRY: usize = 8;
 
-/// Where the pages of a transfer are, in order, as they go into PRP entries.
+/// A walk over the pages of a transfer, in the order of their PRP entries.
 ///
-/// The first may start at any dword. Pieces that touch are one; between pieces that don't, both the end of the one and
-/// the start of the other must lie on page boundaries.
+/// The first piece may start at any dword. Adjacent pieces count as one. Between two pieces that are not
+/// adjacent, the end of the first and the start of the second must lie on page boundaries.
 #[derive(Debug)]
 struct Pages {
     shift: u32,
-    /// The address after what has been walked (0 after the very last one); [`NOWHERE`](Self::NOWHERE) before the first byte.
+    /// The address after the last piece (0 at the end of the address space); [`NOWHERE`](Self::NOWHERE)
+    /// before the first.
     end: u64,
 }
 
-/// What a piece adds to the entries: its own address, if it goes on in no page that is there already, and pages from a
-/// boundary on.
+/// The entries that a piece adds: its own address, unless it continues a page that has an entry, and
+/// `further` pages from the boundary `next` on.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     start: Option<u64>,
@@ -36,14 +38,14 @@ struct Run {
 }
 
 impl Pages {
-    /// Where nothing ends: no byte is at address 0.
+    /// Marks an empty walk: no piece ends at address 1, as addresses are dword-aligned.
     const NOWHERE: u64 = 1;
 
     fn new(shift: u32) -> Self {
         Self { shift, end: Self::NOWHERE }
     }
 
-    /// Walks a piece of `len` bytes (at least one) that lies in one from `address` on.
+    /// Walks a piece of `len` bytes (at least one), contiguous from `address` on.
     #[inline(always)]
     fn piece(&mut self, address: u64, len: u64) -> Result<Run, Refusal> {
         let mask = (1 << self.shift) - 1;
@@ -56,13 +58,13 @@ impl Pages {
         } else if !touches && (inside != 0 || self.end & mask != 0) {
             return Err(Refusal::Unaligned);
         }
-        // The address space may end with it.
+        // The sum wraps to 0 at the end of the address space.
         self.end = address.wrapping_add(len);
         let start = if touches { None } else { Some(address) };
         Ok(Run { start, next: (address | mask).wrapping_add(1), further: (inside + len - 1) >> self.shift })
     }
 
-    /// Walks the `len` bytes of which the one at an offset is at `iova(offset)`, page by page.
+    /// Walks `len` bytes page by page; the byte at an offset has the device address `iova(offset)`.
     fn walk(
         &mut self,
         len: usize,
@@ -83,14 +85,14 @@ impl Pages {
     }
 }
 
-/// Makes the list of each buffer that a heap hands out.
+/// Makes the PRP list of each buffer that a heap allocates.
 #[derive(Debug)]
 pub(crate) struct BufferLists {
     pub(crate) page_shift: u32,
 }
 
 impl BufferLists {
-    /// Entries beyond the first.
+    /// Returns the number of entries beyond the first.
     fn further(&self, iova: u64, len: usize) -> usize {
         let page = 1_usize << self.page_shift;
         ((iova as usize & (page - 1)) + len).div_ceil(page) - 1
@@ -143,19 +145,20 @@ unsafe impl Prepare for BufferLists {
     }
 }
 
-/// Bytes of a list of `entries`, the pointers from page to page included.
+/// Returns the bytes of a list of `entries`, including the pointers from page to page.
 fn list_bytes(entries: usize, page_shift: u32) -> usize {
     let per_page = (1 << page_shift) / ENTRY;
     if entries <= per_page {
         return entries * ENTRY;
     }
-    // Every page but the last gives its last entry to the pointer.
+    // Every page but the last uses its last entry for the pointer.
     let full = (entries - per_page).div_ceil(per_page - 1);
     let rest = entries - full * (per_page - 1);
     (full * per_page + rest) * ENTRY
 }
 
-/// Puts entries into list memory that begins at a page (or fits into what is left of one), linking page to page.
+/// Writes entries into list memory that begins at a page (or fits into the rest of one), linking page to
+/// page.
 struct ListWriter {
     per_page: usize,
     left: usize,
@@ -167,7 +170,7 @@ impl ListWriter {
         Self { per_page: (1 << page_shift) / ENTRY, left: entries, at: 0 }
     }
 
-    /// Adds an entry; `next` gives the device address of the entry at an index, `store` stores one.
+    /// Adds an entry; `next` returns the device address of the entry at an index, `store` stores one.
     fn push(&mut self, page: u64, next: impl Fn(usize) -> u64, mut store: impl FnMut(usize, u64)) {
         if self.at % self.per_page == self.per_page - 1 && self.left > 1 {
             store(self.at, next(self.at + 1));

@@ -1,61 +1,62 @@
-//! PRP lists made for one command: in memory of the queue's own, taken and given back.
+//! PRP lists made for one command, in memory of the queue.
 
 use super::{ENTRY, MAX_TRANSFER, Pages, list_bytes};
 use crate::error::Refusal;
 use upcie_core::dma::DmaBuf;
 
-/// What goes into a command's data pointer, and the list to give back when it is done.
+/// A command's data pointer, and the list to release when it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DataPointer {
     pub(crate) prp1: u64,
     pub(crate) prp2: u64,
-    /// A chunk of the pool and those chained to it, as index + 1; 0 for none.
+    /// The first chunk of the list in the pool, as index + 1; 0 for none. The pool links the others to it.
     pub(crate) list: u32,
 }
 
-/// List memory of one queue, in chunks: taken by commands whose buffers have no list ready, never grown.
+/// A queue's PRP list memory, in chunks: used by commands whose buffers have no prepared list, never grown.
 #[derive(Debug)]
 pub(crate) struct ListPool {
     memory: DmaBuf,
     page_shift: u32,
-    /// Entries in a chunk. A list of more goes over several chunks, which are whole pages then.
+    /// Entries in a chunk. A longer list takes several chunks; chunks are whole pages then.
     capacity: usize,
     /// The first free chunk, as index + 1.
     free: u32,
-    /// What follows each chunk, free or in a list, as index + 1.
+    /// The chunk after each chunk, free or in a list, as index + 1.
     next: Box<[u32]>,
 }
 
 impl ListPool {
-    /// Bytes of a chunk for transfers of at most `max_transfer` bytes.
+    /// Returns the bytes of a chunk for transfers of at most `max_transfer` bytes.
     pub(crate) fn chunk_bytes(max_transfer: u64, page_shift: u32) -> usize {
-        // One entry more than there are pages: a transfer may begin in the middle of one. Two at least, also where a page is
-        // more than a transfer: a list begins with the second page and the third.
+        // One entry more than there are pages, as a transfer may begin in the middle of one. At least two,
+        // even if a page is larger than a transfer: a list begins with the second page and the third.
         let entries = ((max_transfer.min(MAX_TRANSFER) >> page_shift) as usize + 1).max(2);
         (entries * ENTRY).next_power_of_two().min(1 << page_shift)
     }
 
-    /// Bytes that hold at least one list of the longest transfer, which may begin in the middle of a page: with less, a
-    /// command could be refused for good.
+    /// Returns the bytes for at least one list of the longest transfer, which may begin in the middle of a
+    /// page. With less memory some command could never be sent.
     pub(crate) fn least_bytes(max_transfer: u64, page_shift: u32) -> usize {
         let entries = (max_transfer.min(MAX_TRANSFER) >> page_shift) as usize;
         list_bytes(entries.max(1), page_shift).next_multiple_of(Self::chunk_bytes(max_transfer, page_shift))
     }
 
-    /// Over `memory`, aligned to pages, in chunks of `chunk` bytes.
+    /// Makes a pool over `memory`, aligned to pages, in chunks of `chunk` bytes.
     pub(crate) fn new(memory: DmaBuf, chunk: usize, page_shift: u32) -> Self {
         let chunks = (memory.len() / chunk) as u32;
         let next = (1..=chunks).map(|i| if i == chunks { 0 } else { i + 1 }).collect();
         Self { memory, page_shift, capacity: chunk / ENTRY, free: u32::from(chunks > 0), next }
     }
 
-    /// The controller's page size in bytes, less one.
+    /// Returns the controller's page size in bytes, less one.
     #[inline(always)]
     pub(crate) fn page_mask(&self) -> u64 {
         (1 << self.page_shift) - 1
     }
 
-    /// The data pointer for all segments of `buf`, which are in the address space `space`, and how many bytes they have.
+    /// Makes the data pointer for all segments of `buf`, in the address space `space`; also returns their
+    /// bytes.
     pub(crate) fn build(&mut self, buf: &DmaBuf, space: u64) -> Result<(DataPointer, u64), Refusal> {
         let (mut pages, mut total) = (Pages::new(self.page_shift), 0);
         let mut writer = Writer::new(self);
@@ -70,7 +71,7 @@ impl ListPool {
         Ok((writer.finish(end)?, total))
     }
 
-    /// The data pointer for `len` bytes from `start` on of a buffer that is not chained.
+    /// Makes the data pointer for `len` bytes from `start` on of a buffer that is not chained.
     pub(crate) fn build_range(
         &mut self,
         buf: &DmaBuf,
@@ -83,13 +84,13 @@ impl ListPool {
         writer.finish(end)
     }
 
-    /// Takes the memory away, for when the pool is of no more use but the device may still read it.
+    /// Takes the memory away when the pool is no longer used but the device may still read it.
     pub(crate) fn take_memory(&mut self) -> DmaBuf {
         self.free = 0;
         std::mem::take(&mut self.memory)
     }
 
-    /// Takes a chunk, which nothing follows.
+    /// Takes a chunk and unlinks it.
     #[inline(always)]
     fn take(&mut self) -> Result<u32, Refusal> {
         let chunk = self.free;
@@ -100,17 +101,17 @@ impl ListPool {
         Ok(chunk)
     }
 
-    /// The device address of a chunk.
+    /// Returns the device address of a chunk.
     fn iova(&self, chunk: u32) -> u64 {
         self.memory.iova((chunk as usize - 1) * self.capacity * ENTRY)
     }
 
-    /// Writes the addresses of `count` pages, from `page` on, as the entries of a chunk from `at` on.
+    /// Writes the addresses of `count` pages, from `page` on, into a chunk, starting at entry `at`.
     #[inline(always)]
     fn store(&mut self, chunk: u32, at: usize, page: u64, count: usize) {
         let first = (chunk as usize - 1) * self.capacity + at;
         assert!((first + count) * ENTRY <= self.memory.len(), "a list lies within the pool");
-        // By pointer: a device that is not trusted may write there at any time.
+        // By pointer, without a reference: an untrusted device may write to the memory at any time.
         // SAFETY: the memory begins at a page, and has room for `count` entries from there on.
         let entries = unsafe { self.memory.as_ptr().cast::<u64>().add(first) };
         let mut address = page;
@@ -121,7 +122,7 @@ impl ListPool {
         }
     }
 
-    /// Gives back what a [`DataPointer`] took.
+    /// Releases the list of a [`DataPointer`].
     pub(crate) fn release(&mut self, list: u32) {
         let mut last = list;
         while self.next[last as usize - 1] != 0 {
@@ -132,17 +133,18 @@ impl ListPool {
     }
 }
 
-/// Entries as they come: the first two in the command, or the first there and all others in a list.
+/// Collects entries in order: up to two go into the command; with more, the first goes there and the others
+/// into a list.
 struct Writer<'p> {
     pool: &'p mut ListPool,
     first: u64,
-    /// The second page while there are no more, then what the last chunk ends with.
+    /// The second page while there are no more; then the last entry of the last chunk.
     last: u64,
     count: usize,
-    /// The first chunk of the list, and the one that is being filled, as index + 1; 0 for none.
+    /// The first chunk of the list, and the chunk that is being filled, as index + 1; 0 for none.
     list: u32,
     chunk: u32,
-    /// Entries in that one.
+    /// Entries in the chunk that is being filled.
     at: usize,
 }
 
@@ -152,7 +154,7 @@ impl<'p> Writer<'p> {
         Self { pool, first: 0, last: 0, count: 0, list: 0, chunk: 0, at: 0 }
     }
 
-    /// Adds the pages of the `len` bytes from `start` on of one segment.
+    /// Adds the pages of `len` bytes, from `start` on, of one segment.
     #[inline(always)]
     fn add(&mut self, pages: &mut Pages, segment: &DmaBuf, start: usize, len: usize) -> Result<(), Refusal> {
         if segment.is_linear() && len > 0 {
@@ -190,10 +192,11 @@ impl<'p> Writer<'p> {
         Ok(())
     }
 
-    /// Takes the first chunk, or one more: what came last moves there, and a pointer takes its place.
+    /// Takes the first or the next chunk. In the full chunk the last entry moves to the new one, and a
+    /// pointer replaces it.
     fn grow(&mut self) -> Result<(), Refusal> {
         if self.at > 0 && self.at << 3 != 1 << self.pool.page_shift {
-            // What is no whole page can't be followed.
+            // Only a chunk of a whole page can end with a pointer.
             return Err(Refusal::TooLong);
         }
         let chunk = self.pool.take()?;
@@ -210,7 +213,7 @@ impl<'p> Writer<'p> {
         Ok(())
     }
 
-    /// The data pointer; after a refusal what was taken is given back.
+    /// Returns the data pointer; after a refusal releases the chunks that were taken.
     #[inline(always)]
     fn finish(self, end: Result<(), Refusal>) -> Result<DataPointer, Refusal> {
         let Self { pool, first, last, list, .. } = self;

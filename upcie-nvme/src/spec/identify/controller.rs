@@ -219,25 +219,25 @@ pub struct IdentifyController {
 assert_size!(IdentifyController, 4096);
 
 impl IdentifyController {
-    /// The model number, safe to print.
+    /// Returns the model number, safe to print.
     #[must_use]
     pub fn model(&self) -> String {
         text(&self.mn)
     }
 
-    /// The serial number, safe to print.
+    /// Returns the serial number, safe to print.
     #[must_use]
     pub fn serial(&self) -> String {
         text(&self.sn)
     }
 
-    /// The firmware revision, safe to print.
+    /// Returns the firmware revision, safe to print.
     #[must_use]
     pub fn firmware(&self) -> String {
         text(&self.fr)
     }
 
-    /// The NVM subsystem's qualified name, safe to print.
+    /// Returns the NVM subsystem's qualified name, safe to print.
     #[must_use]
     pub fn subsystem_name(&self) -> String {
         let end = self.subnqn.iter().position(|&byte| byte == 0).unwrap_or(self.subnqn.len());
@@ -245,58 +245,60 @@ impl IdentifyController {
         name.trim().chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
     }
 
-    /// The version of the specification; 0.0 from a controller older than 1.2.
+    /// Returns the version of the specification; 0.0 from a controller older than 1.2.
     #[must_use]
     pub const fn version(&self) -> Version {
         Version::from_bits(self.ver)
     }
 
-    /// The most data of a command in bytes, for [`Capabilities::page_size_min`](crate::spec::Capabilities);
-    /// `None` if there is no limit that a 64-bit length could pass.
+    /// Returns the most data of a command in bytes, for a page of
+    /// [`Capabilities::page_size_min`](crate::spec::Capabilities); `None` if there is no limit, or it exceeds
+    /// 64 bits.
     #[must_use]
     pub const fn max_transfer(&self, page_size_min: u64) -> Option<u64> {
         pages(self.mdts, page_size_min)
     }
 
-    /// The NVM capacity of the subsystem or domain in bytes; 0 if it isn't reported.
+    /// Returns the NVM capacity of the subsystem or domain in bytes; 0 if it isn't reported.
     #[must_use]
     pub const fn total_capacity(&self) -> u128 {
         u128::from_le_bytes(self.tnvmcap)
     }
 
-    /// The NVM capacity in no namespace, in bytes.
+    /// Returns the NVM capacity in no namespace, in bytes.
     #[must_use]
     pub const fn unallocated_capacity(&self) -> u128 {
         u128::from_le_bytes(self.unvmcap)
     }
 
-    /// The power states that the controller has, the one with most power first: 1 to 32.
+    /// Returns the controller's power states, the one with the most power first: 1 to 32.
     #[must_use]
     pub fn power_states(&self) -> &[PowerState] {
         let count = (usize::from(self.npss) + 1).min(self.psd.len());
         &self.psd[..count]
     }
 
-    /// The optional NVM commands that it has.
+    /// Returns the optional NVM commands that the controller has.
     #[must_use]
     pub const fn optional_commands(&self) -> OptionalCommands {
         OptionalCommands::from_bits_retain(self.oncs)
     }
 
-    /// Whether commands may need a Flush to be on the media.
+    /// Returns `true` if data may need a Flush to be on the media.
     #[must_use]
     pub const fn has_volatile_cache(&self) -> bool {
         self.vwc & 1 != 0
     }
 
-    /// Whether I/O commands may use SGLs, at dword alignment if not at any.
+    /// Returns `true` if I/O commands may use SGLs, at dword alignment at least.
     #[must_use]
     pub const fn supports_sgls(&self) -> bool {
         matches!(self.sgls & 3, 1 | 2)
     }
 }
 
-/// Bytes of a limit that is reported as a power of two of pages; `None` for 0, which is none, and what 64 bits can't have.
+/// Returns the bytes of a limit reported as a power of two of pages; `None` for 0 (no limit) and above 64
+/// bits.
 const fn pages(power: u8, page: u64) -> Option<u64> {
     match (power, 1_u64.checked_shl(power as u32)) {
         (0, _) | (_, None) => None,
@@ -326,7 +328,7 @@ pub struct IdentifyNvmController {
 assert_size!(IdentifyNvmController, 4096);
 
 impl IdentifyNvmController {
-    /// The most that a Write Zeroes may zero in bytes, for
+    /// Returns the most bytes that a Write Zeroes may zero, for a page of
     /// [`Capabilities::page_size_min`](crate::spec::Capabilities); `None` if no limit is reported.
     #[must_use]
     pub const fn max_write_zeroes(&self, page_size_min: u64) -> Option<u64> {
@@ -359,7 +361,7 @@ bitflags::bitflags! {
     }
 }
 
-/// The fields that tell one controller from another; the rest is in the fields themselves.
+/// Shows the fields that tell one controller from another; the other fields are public.
 impl fmt::Debug for IdentifyController {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IdentifyController")
@@ -413,25 +415,25 @@ pub struct PowerState {
 assert_size!(PowerState, 32);
 
 impl PowerState {
-    /// Maximum power in µW; 0 if it isn't reported.
+    /// Returns the maximum power in µW; 0 if it isn't reported.
     #[must_use]
     pub const fn max_power(&self) -> u64 {
         self.mp as u64 * if self.flags & 1 != 0 { 100 } else { 10_000 }
     }
 
-    /// Whether the controller processes no I/O commands in this state.
+    /// Returns `true` if the controller processes no I/O commands in this state.
     #[must_use]
     pub const fn is_non_operational(&self) -> bool {
         self.flags & 2 != 0
     }
 
-    /// How long entering the state takes at most.
+    /// Returns the longest time that entering the state takes.
     #[must_use]
     pub const fn entry_latency(&self) -> Duration {
         Duration::from_micros(self.enlat as u64)
     }
 
-    /// How long leaving the state takes at most.
+    /// Returns the longest time that leaving the state takes.
     #[must_use]
     pub const fn exit_latency(&self) -> Duration {
         Duration::from_micros(self.exlat as u64)

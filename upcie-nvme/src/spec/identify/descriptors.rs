@@ -8,7 +8,7 @@ use super::super::macros::{assert_size, named_values};
 use super::Csi;
 
 named_values! {
-    /// What a namespace identification descriptor holds.
+    /// The kind of identifier in a namespace identification descriptor.
     NamespaceIdType(u8) {
         /// 8 bytes, big endian.
         EUI64 = 1, "EUI64";
@@ -21,7 +21,7 @@ named_values! {
     }
 }
 
-/// What comes before a namespace identifier, 4 bytes. The controller's side writes it.
+/// The header before a namespace identifier, 4 bytes. The emulated controller writes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct DescriptorHeader {
@@ -39,12 +39,12 @@ assert_size!(DescriptorHeader, 4);
 pub struct NamespaceDescriptor<'a> {
     /// The identifier's type.
     pub nidt: NamespaceIdType,
-    /// The identifier, 1 to 255 bytes: of whatever length the controller gave, also for types that have one.
+    /// The identifier, 1 to 255 bytes. The length is the controller's, even for types with a fixed length.
     pub nid: &'a [u8],
 }
 
 impl NamespaceDescriptor<'_> {
-    /// The command set, if this is the descriptor that says it.
+    /// Returns the command set, if this descriptor states it.
     #[must_use]
     pub const fn csi(&self) -> Option<Csi> {
         match (self.nidt, self.nid) {
@@ -77,7 +77,7 @@ impl fmt::Display for NamespaceDescriptor<'_> {
 
 /// The descriptors in a Namespace Identification Descriptor list (CNS 03h).
 ///
-/// Ends at the first descriptor of length 0, and at one that would pass the end of the bytes.
+/// Ends at the first descriptor of length 0, or at one that would pass the end of the bytes.
 #[derive(Debug, Clone)]
 pub struct NamespaceDescriptors<'a> {
     rest: &'a [u8],

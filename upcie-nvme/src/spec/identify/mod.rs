@@ -11,7 +11,7 @@ pub use namespace::{IdentifyNamespace, LbaFormat, NamespaceList};
 use super::macros::named_values;
 
 named_values! {
-    /// Controller or Namespace Structure: what Identify returns.
+    /// Controller or Namespace Structure: the structure that Identify returns.
     Cns(u8) {
         NAMESPACE = 0x00, "Identify Namespace";
         CONTROLLER = 0x01, "Identify Controller";
@@ -45,7 +45,8 @@ named_values! {
     }
 }
 
-/// An ASCII field as text, safe to print: padding removed, anything but printable ASCII replaced by U+FFFD.
+/// Returns an ASCII field as text, safe to print: padding removed, anything but printable ASCII replaced by
+/// U+FFFD.
 pub(super) fn text(field: &[u8]) -> String {
     let printable = |&byte: &u8| match byte {
         b' '..=b'~' => char::from(byte),

@@ -25,8 +25,8 @@ pub struct LbaFormat {
 assert_size!(LbaFormat, 4);
 
 impl LbaFormat {
-    /// The block size without metadata in bytes; `None` below 512 bytes (the format isn't available) and
-    /// where it wouldn't fit in 64 bits.
+    /// Returns the block size without metadata in bytes; `None` below 512 bytes (the format isn't available)
+    /// and if it doesn't fit in 64 bits.
     #[must_use]
     pub const fn block_size(self) -> Option<u64> {
         if self.lbads() < 9 { None } else { 1_u64.checked_shl(self.lbads() as u32) }
@@ -64,7 +64,7 @@ pub struct IdentifyNamespace {
     pub rescap: u8,
     /// Format progress: bit 7 supported, bits 6:0 percent that remain.
     pub fpi: u8,
-    /// Deallocation features: bits 2:0 what a deallocated block reads as (1 zeros, 2 FFh), bit 3 by Write
+    /// Deallocation features: bits 2:0 the contents of a deallocated block (1 zeros, 2 FFh), bit 3 by Write
     /// Zeroes.
     pub dlfeat: u8,
     /// Atomic write unit normal, in blocks, 0's based.
@@ -127,8 +127,8 @@ pub struct IdentifyNamespace {
 assert_size!(IdentifyNamespace, 4096);
 
 impl IdentifyNamespace {
-    /// The index of the format in use, 0 to 63: FLBAS bits 3:0 and, where there are more than 16 formats, 6:5
-    /// above them.
+    /// Returns the index of the format in use, 0 to 63: FLBAS bits 3:0 and, if there are more than 16
+    /// formats, bits 6:5 above them.
     #[must_use]
     pub const fn format_index(&self) -> usize {
         let low = self.flbas & 0xf;
@@ -136,21 +136,21 @@ impl IdentifyNamespace {
         (high << 4 | low) as usize
     }
 
-    /// How many formats `lbaf` holds, 1 to 64.
+    /// Returns the number of formats that `lbaf` holds, 1 to 64.
     #[must_use]
     pub const fn format_count(&self) -> usize {
         let count = self.nlbaf as usize + self.nulbaf as usize + 1;
         if count > 64 { 64 } else { count }
     }
 
-    /// The format in use; `None` if the controller names one that it doesn't have.
+    /// Returns the format in use; `None` if the controller names one that it doesn't have.
     #[must_use]
     pub const fn lba_format(&self) -> Option<LbaFormat> {
         let index = self.format_index();
         if index < self.format_count() { Some(self.lbaf[index]) } else { None }
     }
 
-    /// The block size in bytes without metadata; `None` if there is no usable format.
+    /// Returns the block size in bytes without metadata; `None` if there is no usable format.
     #[must_use]
     pub const fn block_size(&self) -> Option<u64> {
         match self.lba_format() {
@@ -159,20 +159,20 @@ impl IdentifyNamespace {
         }
     }
 
-    /// Whether a block's metadata follows its data in the same buffer.
+    /// Returns `true` if a block's metadata follows its data in the same buffer.
     #[must_use]
     pub const fn metadata_is_extended(&self) -> bool {
         self.flbas & 0x10 != 0
     }
 
-    /// Whether the namespace refuses writes for now.
+    /// Returns `true` if the namespace refuses writes for now.
     #[must_use]
     pub const fn is_write_protected(&self) -> bool {
         self.nsattr & 1 != 0
     }
 }
 
-/// What says how the namespace is formatted; the rest is in the fields themselves.
+/// Shows the size and the format; the other fields are public.
 impl fmt::Debug for IdentifyNamespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IdentifyNamespace")
@@ -185,8 +185,8 @@ impl fmt::Debug for IdentifyNamespace {
     }
 }
 
-/// A namespace list, 4096 bytes: identifiers in rising order, ended by 0 if there are fewer than 1024. The
-/// answer to CNS 02h (those above the command's NSID), and the Changed Namespace List log.
+/// A namespace list, 4096 bytes: identifiers in rising order, ended by 0 if there are fewer than 1024. It is
+/// the answer to CNS 02h (identifiers above the command's NSID), and the Changed Namespace List log.
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct NamespaceList {
@@ -196,9 +196,9 @@ pub struct NamespaceList {
 assert_size!(NamespaceList, 4096);
 
 impl NamespaceList {
-    /// The identifiers, as an answer to a request for those above `nsid`: up to the end, or to the first that
-    /// breaks the order or isn't a namespace's. So a walk that goes on above the last one ends, whatever a
-    /// controller answers.
+    /// Returns the identifiers, as an answer to a request for those above `nsid`: up to the end, or to the
+    /// first that breaks the order or isn't a namespace's. A walk that continues above the last one therefore
+    /// ends, whatever a controller answers.
     pub fn above(&self, nsid: u32) -> impl Iterator<Item = u32> + '_ {
         let mut last = nsid;
         self.nsids
@@ -207,7 +207,7 @@ impl NamespaceList {
             .take_while(move |&next| core::mem::replace(&mut last, next) < next && next != ALL_NAMESPACES)
     }
 
-    /// Whether this is a Changed Namespace List that couldn't hold all that changed: any namespace may have.
+    /// Returns `true` for a Changed Namespace List that overflowed: any namespace may have changed.
     #[must_use]
     pub const fn is_overflowed(&self) -> bool {
         self.nsids[0] == ALL_NAMESPACES

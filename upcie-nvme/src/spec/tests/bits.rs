@@ -1,4 +1,4 @@
-//! Every bitfield's bits, and what the registers' values come to.
+//! The bits of every bitfield, and the values computed from the registers.
 
 use core::time::Duration;
 

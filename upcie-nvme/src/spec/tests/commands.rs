@@ -8,7 +8,7 @@ fn dwords(command: Command) -> [u32; 16] {
     <[u32; 16]>::read_from_bytes(command.as_bytes()).unwrap()
 }
 
-/// A command whose words are 0 but for these.
+/// Returns the words of a command: 0 except these.
 fn words(set: &[(usize, u32)]) -> [u32; 16] {
     let mut words = [0; 16];
     set.iter().for_each(|&(index, value)| words[index] = value);
@@ -113,7 +113,7 @@ fn completions() {
             assert_eq!(completion.is_success(), *status == Status::SUCCESS);
         }
     }
-    // Retry bits alone are no failure.
+    // The retry bits alone are no failure.
     let completion = Completion { status_phase: 0xf000, ..completion };
     assert!(completion.is_success() && completion.status().is_success());
 }

@@ -1,4 +1,4 @@
-//! Whatever bytes a controller sends, every helper answers.
+//! Every helper returns an answer, whatever bytes a controller sends.
 
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 

@@ -1,4 +1,4 @@
-//! Lists are read back as a controller reads them, and compared with the pages that the buffer is in.
+//! Lists are read back like a controller reads them, and compared with the pages of the buffer.
 
 mod shapes;
 
@@ -22,7 +22,8 @@ impl Host {
         unsafe { entry.read() }
     }
 
-    /// What a controller makes of a data pointer: the address of every dword-aligned piece, page by page.
+    /// Walks a data pointer like a controller: returns the address of every dword-aligned piece, page by
+    /// page.
     fn pages(&self, prp1: u64, prp2: u64, len: usize, shift: u32) -> Vec<(u64, usize)> {
         let page = 1_u64 << shift;
         let first = (page - prp1 % page).min(len as u64) as usize;
@@ -67,7 +68,7 @@ fn heap_in(range: RangeInclusive<u64>, shift: u32) -> (Arc<Heap>, Host) {
     (Heap::new(&space, Some(PageSize::Small), Some(Box::new(lists))), host)
 }
 
-/// The pieces as addresses of 4-byte words: what is transferred where, however it is cut.
+/// Returns the pieces as addresses of 4-byte words, so that the cut between pieces does not matter.
 fn words(pieces: impl IntoIterator<Item = (u64, usize)>) -> Vec<u64> {
     pieces.into_iter().flat_map(|(at, len)| (0..len as u64 / 4).map(move |word| at + word * 4)).collect()
 }

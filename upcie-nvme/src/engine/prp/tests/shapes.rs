@@ -1,9 +1,9 @@
-//! Random shapes, against entries made the slow way: the pages of all bytes, in order.
+//! Random shapes, compared with entries made in a simple way: the pages of all bytes, in order.
 
 use super::*;
 use upcie_core::testing::Random;
 
-/// The entries that PRPs need for these bytes, the first included; `None` where they can't describe them.
+/// Returns the PRP entries for these bytes, including the first; `None` if PRPs can't describe them.
 fn entries(spans: &[(u64, usize)], page: u64) -> Option<Vec<u64>> {
     let mut all: Vec<u64> = Vec::new();
     let mut end = None;
@@ -27,18 +27,18 @@ fn entries(spans: &[(u64, usize)], page: u64) -> Option<Vec<u64>> {
     Some(all)
 }
 
-/// Chunks of `capacity` that a list for as many entries takes; `None` where there is no such list.
+/// Returns the chunks of `capacity` entries that a list takes; `None` if there is no such list.
 fn chunks(entries: usize, capacity: usize, page: u64) -> Option<usize> {
     match entries.saturating_sub(1) {
         0 | 1 => Some(0),
         further if further <= capacity => Some(1),
         _ if ((capacity * ENTRY) as u64) < page => None,
-        // Each but the last gives an entry to the pointer.
+        // Each chunk but the last uses one entry for the pointer.
         further => Some(1 + (further - capacity).div_ceil(capacity - 1)),
     }
 }
 
-/// Random segments, most of them as PRPs want them.
+/// Makes random segments, most of them with the alignment that PRPs need.
 fn shape(heap: &Arc<Heap>, random: &mut Random, page: usize) -> DmaBuf {
     let mut chain = DmaBuf::empty();
     for _ in 0..1 + random.below(5) {
@@ -72,7 +72,7 @@ fn lists_of_any_shape_match_the_model_and_lose_no_chunk() {
     let (mut good, mut bad, mut dry) = (0, 0, 0);
     for shift in 12..=16 {
         let page = 1_usize << shift;
-        // For transfers that are less than a page, chunks of a few entries, and chunks of a page.
+        // Chunks for transfers of less than a page, chunks of a few entries, and chunks of a page.
         for (max, bytes) in [(page as u64 / 2, 64), (page as u64 * 6, 256), (MAX_TRANSFER, 4 * page)] {
             let (heap, host) = heap(shift);
             let mut pool = pool(&heap, bytes, max, shift);
@@ -96,7 +96,7 @@ fn lists_of_any_shape_match_the_model_and_lose_no_chunk() {
                     _ => build(&mut pool, &buf),
                 };
                 let Some(wanted) = entries(&spans, page as u64) else {
-                    // No room on the way there may be said instead.
+                    // The pool may run out first: then that is the reason.
                     assert!(built.is_err(), "{spans:x?}");
                     bad += usize::from(built == Err(Refusal::Unaligned));
                     continue;
@@ -125,7 +125,7 @@ fn lists_of_any_shape_match_the_model_and_lose_no_chunk() {
                     Err(refusal) => assert_eq!((refusal, need), (Refusal::TooLong, None), "{spans:x?}"),
                 }
             }
-            // All chunks are there again, and no more.
+            // All chunks are free again, and there are no more than before.
             taken.into_iter().for_each(|(list, _)| pool.release(list));
             let three = heap.alloc_aligned(3 * page, page).unwrap();
             for _ in 0..all {
@@ -141,7 +141,7 @@ fn lists_of_any_shape_match_the_model_and_lose_no_chunk() {
 fn memory_may_lie_at_the_very_end_of_the_address_space() {
     let (heap, host) = heap_in(u64::MAX - ((64 << 20) - 1)..=u64::MAX, 12);
     let mut pool = pool(&heap, 16 << 10, 1 << 20, 12);
-    // All that there is, so that one of them is where the addresses end.
+    // Allocate everything, so that one buffer lies at the end of the address space.
     let mut all: Vec<DmaBuf> = Vec::new();
     while let Ok(buf) = heap.alloc_aligned(64 << 10, 4096) {
         all.push(buf);
@@ -152,7 +152,7 @@ fn memory_may_lie_at_the_very_end_of_the_address_space() {
     let DataPointer { prp1, prp2, .. } = build(&mut pool, &buf).unwrap();
     let found = host.pages(prp1, prp2, buf.len(), 12).into_iter().map(|(at, _)| at).collect();
     assert_eq!(entries(&[(buf.iova(0), buf.len())], 4096), Some(found));
-    // What follows it is no first piece.
+    // The buffer at the very end can't be followed by another.
     buf.chain(all.swap_remove(0).slice(512..4096));
     assert_eq!(build(&mut pool, &buf), Err(Refusal::Unaligned));
 }
@@ -188,7 +188,7 @@ fn a_ready_list_of_scattered_memory_names_its_pages() {
             match entries(&spans, 1 << shift).unwrap()[..] {
                 [_] => assert_eq!(word, 0),
                 [_, second] => assert_eq!(word, second),
-                // All fit into one page of the list.
+                // All entries fit into one page of the list.
                 [_, ref further @ ..] => assert!(word == base && list == further, "{spans:x?}"),
                 [] => unreachable!("there is a first page"),
             }

@@ -182,12 +182,12 @@ impl Bar {
     /// [`Error::OutOfRange`], or the transport's errors.
     pub unsafe fn write_u32(&self, offset: u64, value: u32) -> Result<()> {
         if let Some(register) = self.register::<u32>(offset) {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that the device's reaction to this value is sound.
             unsafe { register.write(value) };
             return self.check_mapped(offset, "writing a register");
         }
         self.check(offset, 4, "writing a register")?;
-        // SAFETY: the caller's promise; within the region, as just checked.
+        // SAFETY: `check` found the range within the region, and the caller promises that the device's reaction is sound.
         charged(|| unsafe { self.io.write(offset, &value.to_le_bytes()) })
     }
 
@@ -216,14 +216,14 @@ impl Bar {
     /// [`Error::OutOfRange`], or the transport's errors.
     pub unsafe fn write_u64(&self, offset: u64, value: u64) -> Result<()> {
         if let (Some(low), Some(high)) = self.halves(offset) {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that the device's reaction to this value is sound.
             unsafe { low.write(value as u32) };
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that the device's reaction to this value is sound.
             unsafe { high.write((value >> 32) as u32) };
             return self.check_mapped(offset, "writing a register");
         }
         self.check(offset, 8, "writing a register")?;
-        // SAFETY: the caller's promise; within the region, as just checked.
+        // SAFETY: `check` found the range within the region, and the caller promises that the device's reaction is sound.
         charged(|| unsafe { self.io.write(offset, &value.to_le_bytes()) })
     }
 

@@ -147,31 +147,31 @@ pub enum Error {
     },
 }
 
-/// A classification of errors that is the same for all transports and for the driver: what a program decides by.
+/// The kind of an error, the same for all transports and for the driver: programs decide by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The caller passed a value that the call or the device does not take.
+    /// The caller passed a value that the call or the device does not accept.
     Argument,
-    /// There is no such device.
+    /// The device does not exist.
     NotFound,
-    /// Somebody else uses the device, or something in this process must be closed first.
+    /// Another program uses the device, or this process must close a handle first.
     Busy,
     /// The device, the kernel or this build lacks the feature.
     Unsupported,
-    /// The answer did not come within its deadline; it is not known whether the request was carried out.
+    /// The answer did not arrive within its deadline; the request may or may not have been executed.
     Timeout,
     /// The device was removed, or its server closed the connection: drop all handles, and open it again.
     Gone,
-    /// The device failed, was reset by somebody else, or its queue is closed: open it, or create the queue, again.
+    /// The device failed, another program reset it, or its queue is closed: open it, or create the queue, again.
     Failed,
     /// The device or the peer broke its protocol.
     Protocol,
     /// The device executed a command, and reported an error.
     Status,
-    /// The queue did not take a command; nothing was sent.
+    /// The queue refused a command; nothing was submitted.
     Refused,
-    /// There is not enough memory of the requested kind.
+    /// Too little memory of the requested kind is available.
     Memory,
     /// A system call failed; the error's source is an [`io::Error`].
     System,
@@ -193,7 +193,7 @@ impl Error {
         }
     }
 
-    /// Returns the name of the device or file; `None` if the error is not about one.
+    /// Returns the name of the device or file; `None` if the error does not concern one.
     pub fn device(&self) -> Option<&str> {
         match self {
             Self::Os { device, .. }
@@ -211,7 +211,7 @@ impl Error {
         }
     }
 
-    /// Tells whether the same call may succeed later, with nothing changed by the caller: the device is busy, or memory is
+    /// Returns whether the same call may succeed later without a change by the caller: the device is busy, or memory is
     /// short.
     pub fn is_retryable(&self) -> bool {
         matches!(self.kind(), ErrorKind::Busy | ErrorKind::Memory) && !matches!(self, Self::Allocation { .. })

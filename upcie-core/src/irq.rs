@@ -14,7 +14,7 @@ use std::{
 };
 
 /// The interrupts of a PCI function, numbered as in the kernel's `VFIO_PCI_*_IRQ_INDEX` and in vfio-user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum IrqKind {
     /// The legacy pin: one level-triggered interrupt, which the kernel masks when it fires.

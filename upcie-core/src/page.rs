@@ -1,13 +1,14 @@
 //! Page sizes, and files filled with pages.
 
+use crate::Error;
 use nix::{
     errno::Errno,
     fcntl::{FallocateFlags, fallocate},
 };
-use std::{fmt, os::fd::BorrowedFd};
+use std::{fmt, os::fd::BorrowedFd, str::FromStr};
 
 /// The page size of DMA memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 #[repr(u64)]
 pub enum PageSize {
     /// The host's ordinary pages: no set-up and no privilege; they need an IOMMU or a software device.
@@ -40,6 +41,27 @@ impl fmt::Display for PageSize {
     }
 }
 
+/// Parses `4K` (the host's page size), `2M` or `1G`.
+impl FromStr for PageSize {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let sizes = [Self::Small, Self::Huge2M, Self::Huge1G];
+        let name = |size: Self| match size {
+            Self::Small => format!("{}K", size.bytes() >> 10),
+            Self::Huge2M => "2M".into(),
+            Self::Huge1G => "1G".into(),
+        };
+        sizes.into_iter().find(|size| name(*size).eq_ignore_ascii_case(text)).ok_or_else(|| {
+            Error::Unsupported {
+                device: "DMA memory".into(),
+                what: format!("a page size of {text:?}"),
+                reason: format!("the sizes are {}", sizes.map(name).join(", ")),
+            }
+        })
+    }
+}
+
 /// Returns the host's page size in bytes.
 pub fn host_page_size() -> usize {
     // SAFETY: a query without side effects.
@@ -55,5 +77,20 @@ pub(crate) fn fill(fd: BorrowedFd<'_>, len: i64) -> Result<(), Errno> {
             Err(Errno::EINTR) => {}
             other => return other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_sizes_parse_as_they_are_typed() {
+        assert_eq!("2M".parse::<PageSize>().unwrap(), PageSize::Huge2M);
+        assert_eq!("1g".parse::<PageSize>().unwrap(), PageSize::Huge1G);
+        let small = format!("{}K", host_page_size() >> 10);
+        assert_eq!(small.parse::<PageSize>().unwrap(), PageSize::Small);
+        let error = "3M".parse::<PageSize>().unwrap_err().to_string();
+        assert!(error.contains("\"3M\"") && error.contains("2M, 1G"), "{error}");
     }
 }

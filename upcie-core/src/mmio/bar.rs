@@ -37,7 +37,7 @@ pub struct Area {
 }
 
 /// The caching of this process's accesses to a mapped base address register.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Caching {
     /// Not cached: each access reaches the device, in order. Registers need this.

@@ -78,7 +78,7 @@ pub struct BarInfo {
 }
 
 /// The kind of accesses that a base address register decodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BarKind {
     /// I/O ports.
     Io,

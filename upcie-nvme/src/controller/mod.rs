@@ -464,6 +464,13 @@ impl Inner {
     }
 }
 
+/// Prints the controller's name, which is its address in most cases.
+impl fmt::Display for Controller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Controller").field("device", &self.device).finish_non_exhaustive()

@@ -10,7 +10,7 @@ use crate::spec::{Command, DatasetDword11, DatasetRange, IoFlags, NvmOpcode};
 use upcie_core::dma::DmaBuf;
 
 /// The direction of a transfer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Direction {
     /// A Write command: from the buffer to the namespace.

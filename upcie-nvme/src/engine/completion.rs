@@ -22,6 +22,22 @@ impl<T> Completion<T> {
         Status::from_bits((self.dword3 >> 17) as u16)
     }
 
+    /// Returns success, or the status that the controller reported in place of it.
+    ///
+    /// # Errors
+    /// The status.
+    #[inline]
+    pub fn result(&self) -> Result<(), Status> {
+        let status = self.status();
+        if status.is_success() { Ok(()) } else { Err(status) }
+    }
+
+    /// Returns the command's buffer, empty if it had none. After an error its bytes are unspecified.
+    #[inline]
+    pub fn buffer(&self) -> &DmaBuf {
+        &self.buffer
+    }
+
     /// Returns dword 0: the command's own result, if it has one.
     #[inline]
     pub fn dword0(&self) -> u32 {
@@ -44,8 +60,8 @@ impl<T> Completion<T> {
     /// none). After an error the buffer's contents are unspecified.
     #[inline]
     pub fn into_parts(self) -> (T, Result<(), Status>, DmaBuf) {
-        let status = self.status();
-        (self.tag, if status.is_success() { Ok(()) } else { Err(status) }, self.buffer)
+        let result = self.result();
+        (self.tag, result, self.buffer)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Why a command was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
     /// As many commands are in flight as the queue has slots: reap some first.

@@ -198,6 +198,13 @@ impl AsRef<Extent> for Namespace {
     }
 }
 
+/// Prints the controller's name and the namespace id: `0000:01:00.0 namespace 1`.
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} namespace {}", self.controller.name(), self.nsid())
+    }
+}
+
 impl fmt::Debug for Namespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Namespace")

@@ -165,3 +165,20 @@ fn a_stream_keeps_what_a_write_lost() {
     }
     assert!(stream.sync().is_err());
 }
+
+#[test]
+fn handles_print_the_name_that_was_opened() {
+    let controller = Controller::open("emu:size=1M").unwrap();
+    assert_eq!(controller.to_string(), controller.name());
+    let namespace = controller.namespace(1).unwrap();
+    assert_eq!(namespace.to_string(), format!("{controller} namespace 1"));
+    let mut queue = controller.queue_pair().create::<u64>().unwrap();
+    queue
+        .turn()
+        .unwrap()
+        .read(&namespace, namespace.blocks() - 1, controller.alloc(512).unwrap(), 3)
+        .unwrap();
+    assert!(queue.wait(crate::Wait::Poll, std::time::Duration::from_secs(60)).unwrap());
+    let done = queue.turn().unwrap().next().unwrap();
+    assert_eq!((done.result(), done.buffer().len()), (Ok(()), 512));
+}

@@ -23,7 +23,7 @@ use std::time::Duration;
 pub(crate) use waiter::Waiter;
 
 /// How to wait for a completion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Wait {
     /// Poll the completion queue: the shortest latency, for a whole core. After 50 µs without result, or

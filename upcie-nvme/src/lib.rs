@@ -21,7 +21,7 @@ pub use spec::IoFlags;
 pub use upcie_core::{self, ErrorKind, device::Address, dma::DmaBuf, irq::IrqKind};
 pub use wait::{Patience, SpinPolicy, Wait};
 
-/// Submission and completion queues: how to make a pair, and what goes through it.
+/// Submission and completion queues: the queue pair, its turns and its commands.
 pub mod queue {
     pub use crate::{
         engine::{Completion, Direction, Refused, Turn},

@@ -1,4 +1,4 @@
-//! The top: a controller by its address, whoever drives it.
+//! Opens a controller by its address, on any transport.
 
 #[cfg(feature = "emu")]
 use crate::emu;
@@ -16,8 +16,8 @@ impl Controller {
     /// Opens and brings up the controller at `address`, with the default options. The address is an [`Address`] or its text.
     ///
     /// # Errors
-    /// The text is no address, there is no such device, it can't be reached (the error says what to do), or it does not
-    /// come up.
+    /// The text is no address; there is no such device; it can't be reached (the error says what to do); or
+    /// it does not become ready.
     pub fn open<A>(address: A) -> Result<Self>
     where
         A: TryInto<Address>,
@@ -29,7 +29,7 @@ impl Controller {
     /// Opens and brings up the controller at `address`.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// Those of [`open`](Self::open).
     pub fn open_with<A>(address: A, options: ControllerOptions) -> Result<Self>
     where
         A: TryInto<Address>,
@@ -39,8 +39,9 @@ impl Controller {
     }
 }
 
-/// Opens the device at `address`, embedded controllers included, and does not bring it up: to look at the registers of one that
-/// does not come up. A vfio-user server has `timeout` for each answer, and for all that opening asks.
+/// Opens the device at `address`, embedded controllers included, without bringing it up: to read the
+/// registers of a controller that does not become ready. A vfio-user server has `timeout` for each answer,
+/// and for all messages of the open together.
 ///
 /// ```
 /// use std::time::Duration;
@@ -50,7 +51,7 @@ impl Controller {
 /// ```
 ///
 /// # Errors
-/// There is no such device, or it can't be reached: what to do is in the error.
+/// There is no such device, or it can't be reached; the error says what to do.
 pub fn open_device<A>(address: A, timeout: Duration) -> Result<Arc<dyn Device>>
 where
     A: TryInto<Address>,

@@ -16,12 +16,12 @@ use upcie_core::vfio_user::server::Guest;
 
 const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
 const INVALID_QUEUE_ID: Status = Status::INVALID_QUEUE_ID.with_do_not_retry();
-/// In the error log: no queue and no command in particular.
+/// Stands for no queue and no command in the error log.
 const NO_QUEUE: u16 = 0xffff;
 const NO_COMMAND: u16 = 0xffff;
-/// Doorbells that one look for strays is at.
+/// Doorbells that one check for stray writes covers.
 const STRAYS: u32 = 64;
-/// Commands in one round.
+/// The most commands in one round.
 const BATCH: u32 = 16;
 /// Asynchronous event information for an error: a write to the doorbell of a queue that does not exist.
 const INVALID_DOORBELL: u8 = 0;
@@ -30,19 +30,19 @@ const INVALID_DOORBELL_VALUE: u8 = 1;
 /// Asynchronous event information for SMART: a temperature beyond its threshold.
 const TEMPERATURE_EVENT: u8 = 1;
 
-/// All queues of a controller that is enabled.
+/// All queues of an enabled controller.
 #[derive(Debug)]
 pub(super) struct Queues {
     pub admin_sq: Sq,
     pub admin_cq: Cq,
-    /// The I/O submission queues in the order of their creation: what a round looks at.
+    /// The I/O submission queues in the order of their creation, as a round serves them.
     pub sqs: Vec<Sq>,
     /// The I/O completion queues by identifier.
     pub cqs: Vec<Option<Cq>>,
 }
 
 impl Queues {
-    /// Whether there is a submission queue, or a completion queue, of this identifier.
+    /// Returns `true` if there is a submission queue, or a completion queue, with this identifier.
     fn exists(&self, qid: u16, completion: bool) -> bool {
         match (qid, completion) {
             (0, _) => true,
@@ -51,29 +51,30 @@ impl Queues {
         }
     }
 
-    /// All completion queues, the admin queue's too.
+    /// Returns all completion queues, including the admin queue's.
     pub fn completion_queues(&mut self) -> impl Iterator<Item = &mut Cq> {
         std::iter::once(&mut self.admin_cq).chain(self.cqs.iter_mut().flatten())
     }
 }
 
-/// What the admin queue remembers.
+/// The state of the admin queue.
 #[derive(Debug, Default)]
 pub(super) struct Admin {
     /// Completions that wait for room.
     done: VecDeque<Done>,
     /// The Asynchronous Event Requests held.
     requests: VecDeque<u16>,
-    /// Events that nobody has asked for yet.
+    /// Events for which no request has come yet.
     events: VecDeque<AsyncEvent>,
-    /// Event types, a bit each, that are reported no more before their log page is read.
+    /// Event types, a bit each, that are not reported again before their log page is read.
     reported: u8,
-    /// The doorbell that is looked at next for strays: twice its queue's identifier, and 1 more for the completion queue's.
+    /// The doorbell to check next for stray writes: twice its queue's identifier, plus 1 for a completion
+    /// queue's.
     stray: u16,
 }
 
 impl Admin {
-    /// An event happened. One that is waiting already, or is not yet read, is not told twice.
+    /// Records an event. An event that is waiting, or whose log page was not read, is not reported twice.
     pub fn raise(&mut self, kind: AsyncEventType, information: u8, log_page: LogPageId) {
         let event = AsyncEvent::new().with_kind(kind).with_information(information).with_log_page(log_page);
         if !self.events.contains(&event) {
@@ -94,21 +95,22 @@ impl Admin {
         }
     }
 
-    /// The log page of a kind of event was read.
+    /// Notes that the log page of a kind of event was read.
     fn read_log(&mut self, kind: AsyncEventType) {
         self.reported &= !(1 << kind.0);
     }
 }
 
 impl Core {
-    /// A doorbell was written with a value that its queue does not have.
+    /// Records that a doorbell was written with a value that its queue does not have.
     pub fn doorbell_fault(&mut self) {
         self.io.errors.push(NO_QUEUE, NO_COMMAND, 0, 0, INVALID_FIELD);
         self.admin.raise(AsyncEventType::ERROR, INVALID_DOORBELL_VALUE, LogPageId::ERROR_INFORMATION);
     }
 
-    /// Looks at the doorbells of the next few queues: what was written to those of a queue that does not exist is taken back
-    /// and reported ("Write to Invalid Doorbell Register"). Returns whether there was such a write. One of 0 is not seen.
+    /// Checks the doorbells of the next few queue identifiers. A write to a doorbell whose queue does not
+    /// exist is undone and reported ("Write to Invalid Doorbell Register"). Returns `true` if there was one.
+    /// A write of 0 is not noticed.
     pub fn look_for_strays(&mut self, queues: &Queues) -> bool {
         let mut found = false;
         for _ in 0..STRAYS {
@@ -128,7 +130,7 @@ impl Core {
         found
     }
 
-    /// One round of the admin queue.
+    /// Runs one round of the admin queue.
     #[inline]
     pub fn poll_admin(&mut self, queues: &mut Queues, guest: &mut Guest) -> Result<usize, Fault> {
         let waiting = match queues.admin_sq.waiting() {
@@ -173,7 +175,7 @@ impl Core {
         Ok(taken + self.post_admin(queues, guest)?)
     }
 
-    /// Posts what is done, as far as there is room.
+    /// Posts finished commands, as far as there is room.
     fn post_admin(&mut self, queues: &mut Queues, guest: &mut Guest) -> Result<usize, Fault> {
         let mut posted = 0;
         while let Some(&done) = self.admin.done.front() {
@@ -198,7 +200,8 @@ impl Core {
         Ok(posted)
     }
 
-    /// Carries out an admin command: dword 0 of its completion, or `None` where there is none yet.
+    /// Carries out an admin command; returns dword 0 of its completion, or `None` if it does not complete
+    /// yet.
     fn admin_command(
         &mut self,
         queues: &mut Queues,
@@ -270,7 +273,7 @@ impl Core {
             LogPageId::FIRMWARE_SLOT => (logs::firmware(), None),
             _ => return Err(Status::INVALID_LOG_PAGE.with_do_not_retry()),
         };
-        // All three are the controller's, none is a namespace's.
+        // All three log pages belong to the controller, none to a namespace.
         if !matches!(command.nsid, 0 | ALL_NAMESPACES) {
             return Err(INVALID_FIELD);
         }
@@ -280,7 +283,7 @@ impl Core {
         }
         let offset = usize::try_from(offset).map_err(|_| INVALID_FIELD)?;
         let mut part = log.get(offset..).ok_or(INVALID_FIELD)?.to_vec();
-        // Beyond the log the bytes have no meaning, but they are the host's.
+        // The bytes beyond the log have no meaning, but the host asked for them.
         part.resize(len as usize, 0);
         self.send(guest, command, &part)?;
         if let Some(kind) = kind.filter(|_| !dword.rae()) {
@@ -347,7 +350,8 @@ impl Core {
         Ok(0)
     }
 
-    /// What is common to both kinds: identifier and entries. `limit` is the largest identifier.
+    /// Parses the fields common to both kinds of queue: identifier and entries. `limit` is the largest
+    /// identifier.
     fn new_queue(&self, command: &Command, limit: u16) -> Result<(u16, u32), Status> {
         let dword = CreateQueueDword10::from_bits(command.cdw10);
         let (qid, entries) = (dword.qid(), u32::from(dword.qsize()) + 1);
@@ -363,7 +367,7 @@ impl Core {
         Ok((qid, entries))
     }
 
-    /// The doorbell of a queue.
+    /// Returns the doorbell of a queue.
     pub fn doorbell(&self, qid: u16, completion: bool) -> Result<Doorbell, Status> {
         let offset = doorbell_offset(qid, completion, layout::DSTRD);
         Doorbell::new(&self.doorbells, offset).ok_or(Status::INTERNAL_ERROR)
@@ -382,7 +386,7 @@ impl Core {
         }
         let Some(sq) = queues.sqs.iter_mut().find(|sq| sq.id == sqid) else { return Err(INVALID_FIELD) };
         let Some(Some(cq)) = queues.cqs.get_mut(usize::from(sq.cq)) else { return Ok(1) };
-        // Only with `latency=` is there a command that an Abort can find.
+        // An Abort can find a command only with `latency=`.
         if !matches!(cq.room(), Ok(1..)) {
             return Ok(1);
         }
@@ -392,7 +396,7 @@ impl Core {
         Ok(0)
     }
 
-    /// Forgets what a controller reset forgets.
+    /// Forgets the state that a controller reset clears.
     pub fn forget(&mut self) {
         self.admin = Admin::default();
         let options = &self.options;
@@ -407,7 +411,7 @@ fn delete_sq(queues: &mut Queues, guest: &mut Guest, command: &Command) -> Resul
     let mut sq = queues.sqs.remove(at);
     sq.forget_doorbell();
     if let Some(Some(cq)) = queues.cqs.get_mut(usize::from(sq.cq)) {
-        // What is done is told, as far as there is room; the rest ends with its queue.
+        // Post finished commands as far as there is room; the others end with their queue.
         if let Err(fault) = queue::release(&mut sq, cq, guest, None) {
             tracing::debug!(sq = qid, ?fault, "completions of a deleted queue are lost");
         }

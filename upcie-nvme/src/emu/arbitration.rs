@@ -1,5 +1,5 @@
-//! Weighted round robin with urgent priority class (Base, "Weighted Round Robin with Urgent Priority Class Arbitration"):
-//! whose commands are fetched next, for a host that has chosen it by CC.AMS.
+//! Weighted round robin with urgent priority class (Base, "Weighted Round Robin with Urgent Priority Class
+//! Arbitration"): it decides whose commands are fetched next, for a host that has chosen it by CC.AMS.
 
 use super::{
     Core,
@@ -9,21 +9,22 @@ use super::{
 use crate::spec::QueuePriority;
 use upcie_core::vfio_user::server::Guest;
 
-/// No limit, as the feature's arbitration burst says it.
+/// The value of the feature's arbitration burst that means no limit.
 const NO_LIMIT: u8 = 7;
 
 /// Commands of urgent queues before the admin queue is looked at again: as many as the heaviest class may have.
 const URGENT_CREDIT: u32 = 256;
 
-/// Where each class goes on in its next round: a place among the submission queues.
+/// For each class, the submission queue with which its next round continues.
 #[derive(Debug, Default)]
 pub(super) struct Arbiter {
     next: [usize; 4],
 }
 
 impl Arbiter {
-    /// One round: urgent queues first and alone, as long as they have commands; then as many commands of each class as
-    /// its weight says, of its queues in turn, in bursts. Says how much was done.
+    /// Runs one round: urgent queues first and alone, as long as they have commands; then the commands of
+    /// each class that its weight allows, from its queues in turn, in bursts. Returns the amount of work
+    /// done.
     pub fn round(&mut self, core: &mut Core, queues: &mut Queues, guest: &mut Guest) -> Result<usize, Fault> {
         let setting = core.features.arbitration();
         let burst = if setting.ab() == NO_LIMIT { BATCH } else { 1 << setting.ab() };
@@ -41,8 +42,8 @@ impl Arbiter {
         Ok(work)
     }
 
-    /// Serves queues of `class` in turn, `burst` commands of a queue at a time, until `credit` commands were fetched or
-    /// there are none. Says how many were fetched, and adds what was done to `work`.
+    /// Serves queues of `class` in turn, `burst` commands of a queue at a time, until `credit` commands were
+    /// fetched or there are none. Returns the number fetched, and adds the work done to `work`.
     fn class(
         &mut self,
         class: QueuePriority,

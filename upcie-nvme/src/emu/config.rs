@@ -9,13 +9,13 @@ use upcie_core::{pci::command, vfio_user::server::Delivery};
 /// Bytes of a PCI Express function's configuration space.
 pub(super) const SIZE: usize = 4096;
 
-/// Vendor and device as software sees them. Not assigned by the PCI-SIG to anybody, so that no driver has a quirk for
-/// them; drivers bind by the class code.
+/// Vendor and device id. The PCI-SIG has assigned them to nobody, so no driver has a quirk for them; drivers
+/// bind by the class code.
 pub(super) const VENDOR: u16 = 0x7570;
 pub(super) const DEVICE: u16 = 0x0e00;
 
 const COMMAND: usize = 0x04;
-/// Status register: the pin is, or would be, driven.
+/// Status register: the pin is driven, or would be if it were not disabled.
 const INTERRUPT_STATUS: (usize, u8) = (0x06, 1 << 3);
 
 const PM: usize = 0x40;
@@ -27,20 +27,20 @@ const DEVICE_CONTROL: usize = PCIE + 8;
 /// Power management capability: the low bits of its control register, 0 for D0.
 const POWER_STATE: usize = PM + 4;
 
-/// What the client has allowed the function to do.
+/// The actions that the client has allowed the function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Allowed {
     /// Read and write the client's memory: bus master is on, and the function in D0.
     pub dma: bool,
     /// Raise MSI-X vectors.
     pub msix: Delivery,
-    /// Raise MSI messages, so many of them.
+    /// Raise MSI messages, and their number.
     pub msi: (Delivery, u32),
-    /// Drive the pin, and have it seen: no messages are on, and it is not disabled.
+    /// Drive the pin: no messages are enabled, and the pin is not disabled.
     pub pin: bool,
 }
 
-/// The bytes, and which bits of them a client may change.
+/// The bytes of configuration space, and the bits that a client may change.
 #[derive(Debug)]
 pub(super) struct ConfigSpace {
     bytes: Box<[u8; 256]>,
@@ -48,7 +48,7 @@ pub(super) struct ConfigSpace {
 }
 
 impl ConfigSpace {
-    /// As after power-on. BAR sizes are powers of two, 0 for none.
+    /// Makes the state after power-on. BAR sizes are powers of two, 0 for none.
     pub fn new(bars: &[u64; 6], options: &Options) -> Self {
         let mut space = Self { bytes: Box::new([0; 256]), writable: Box::new([0; 256]) };
         space.put(0x00, &VENDOR.to_le_bytes());
@@ -109,17 +109,17 @@ impl ConfigSpace {
         *last = at;
     }
 
-    /// Shows whether the pin is wanted, or would be if it were not disabled.
+    /// Shows whether the pin is wanted, even while it is disabled.
     pub fn set_interrupt_status(&mut self, wanted: bool) {
         let (status, bit) = INTERRUPT_STATUS;
         self.bytes[status] = self.bytes[status] & !bit | if wanted { bit } else { 0 };
     }
 
-    /// What the registers allow as they are.
+    /// Returns the actions that the registers allow now.
     pub fn allowed(&self) -> Allowed {
         let command = u16::from_le_bytes([self.bytes[COMMAND], self.bytes[COMMAND + 1]]);
         let dma = command & command::BUS_MASTER != 0 && self.bytes[POWER_STATE] & 3 == 0;
-        // A message is a write to memory. Capabilities that are not there read 0.
+        // A message is a write to memory. The registers of an absent capability read 0.
         let message = |enabled: bool, masked: bool| match (enabled, masked || !dma) {
             (false, _) => Delivery::Off,
             (true, true) => Delivery::Held,
@@ -127,7 +127,7 @@ impl ConfigSpace {
         };
         let (msix, msi) = (self.bytes[MSIX + 3], self.bytes[MSI + 2]);
         let (by_msix, by_msi) = (msix & 0x80 != 0, msi & 1 != 0);
-        // No more than there are, whatever the client says.
+        // At most the supported number, whatever the client writes.
         let messages = (msi >> 4 & 7).min(msi >> 1 & 7);
         Allowed {
             dma,
@@ -137,7 +137,7 @@ impl ConfigSpace {
         }
     }
 
-    /// Whether interrupts come by messages, so that the pin is not used at all.
+    /// Returns `true` if interrupts come by messages, so that the pin is not used.
     pub fn uses_messages(&self) -> bool {
         self.bytes[MSIX + 3] & 0x80 != 0 || self.bytes[MSI + 2] & 1 != 0
     }
@@ -150,12 +150,12 @@ impl ConfigSpace {
         self.writable[at..at + mask.len()].copy_from_slice(mask);
     }
 
-    /// Reads; what is beyond the capabilities is zero.
+    /// Reads bytes; those beyond the capabilities are zero.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         copy_at(&*self.bytes, offset, data);
     }
 
-    /// Writes the bits that may be written; `true` asks for a function level reset.
+    /// Writes the bits that may be written; returns `true` if a function level reset is requested.
     #[must_use]
     pub fn write(&mut self, offset: u64, data: &[u8]) -> bool {
         let mut reset = false;

@@ -1,24 +1,24 @@
-//! What can be wrong with the options, or with what they name.
+//! Errors in the options, or in the files and memory that they name.
 
 use super::options::KEYS;
 use std::{io, path::PathBuf};
 
-/// Why there is no embedded controller.
+/// The reason why there is no embedded controller.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// There is no such option.
     #[error("{key:?} is not an option of the embedded controller; the options are\n{KEYS}")]
     UnknownOption {
-        /// What was given.
+        /// The text given as key.
         key: String,
     },
-    /// An option's value is none, or does not go with another option.
+    /// An option's value is invalid, or does not go with another option.
     #[error("option {option:?} of the embedded controller: {reason}")]
     Option {
-        /// What was given.
+        /// The option as given.
         option: String,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
     /// The file of `file=` can't be used.
@@ -26,24 +26,24 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// Why not, and what to do.
+        /// The problem, and what to do.
         reason: String,
-        /// The system's answer, if it has given one.
+        /// The system's error, if there is one.
         #[source]
         source: Option<io::Error>,
     },
-    /// There is no address space for so many blocks.
+    /// There is no address space for this many blocks.
     #[error(
         "{size} bytes of memory for the namespaces can't be had: make size= or namespaces= smaller, or use file="
     )]
     Memory {
         /// Bytes of all namespaces.
         size: u64,
-        /// The system's answer.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// There is not as much memory as the namespaces take, or no longer.
+    /// There is not as much memory as the namespaces need, or no longer.
     #[error(
         "{size} bytes of memory for the namespaces: {reason}: make size= or namespaces= smaller, keep the data in a file \
          (file=), or take memory as it is written (populate=false)"
@@ -51,7 +51,7 @@ pub enum Error {
     Shortage {
         /// Bytes of all namespaces.
         size: u64,
-        /// How much there is, and what says so.
+        /// The available memory, and its source.
         reason: String,
     },
     /// The thread that runs it can't be started.

@@ -12,7 +12,7 @@ const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
 /// The bits of the SMART log's critical warning for a temperature beyond a threshold.
 pub(super) const TEMPERATURE_WARNING: u8 = 1 << 1;
 
-/// The values.
+/// The values of the features.
 #[derive(Debug, Clone)]
 pub(super) struct Features {
     arbitration: u32,
@@ -25,7 +25,7 @@ pub(super) struct Features {
     uncoalesced: Vec<bool>,
     atomicity: u32,
     pub events: AsyncEventConfiguration,
-    /// How many I/O submission and completion queues there may be.
+    /// The largest number of I/O submission and completion queues.
     pub queues: (u16, u16),
     max_queues: u16,
 }
@@ -47,17 +47,17 @@ impl Features {
         }
     }
 
-    /// How queues are arbitrated under weighted round robin.
+    /// Returns the settings of weighted round robin.
     pub fn arbitration(&self) -> Arbitration {
         Arbitration::from_bits(self.arbitration)
     }
 
-    /// The critical warning that the thresholds call for.
+    /// Returns the critical warning that the thresholds require.
     pub fn warning(&self) -> u8 {
         if TEMPERATURE >= self.over || TEMPERATURE <= self.under { TEMPERATURE_WARNING } else { 0 }
     }
 
-    /// Get Features: dword 0 of the completion.
+    /// Carries out Get Features: returns dword 0 of the completion.
     pub fn get(&self, command: &Command, io: &Io) -> Result<u32, Status> {
         let dword = FeaturesDword10::from_bits(command.cdw10);
         let feature = dword.fid();
@@ -117,11 +117,11 @@ impl Features {
         })
     }
 
-    /// Set Features: dword 0 of the completion. `has_queues`: there are I/O queues.
+    /// Carries out Set Features: returns dword 0 of the completion. `has_queues`: there are I/O queues.
     pub fn set(&mut self, command: &Command, io: &mut Io, has_queues: bool) -> Result<u32, Status> {
         let dword = FeaturesDword10::from_bits(command.cdw10);
         let (feature, value) = (dword.fid(), command.cdw11);
-        // Unknown features first: their other fields mean nothing.
+        // Refuse unknown features first: their other fields have no meaning.
         self.value(feature, &Command { nsid: 1, cdw11: 0, ..*command }, io, true)?;
         if dword.sv() {
             return Err(Status::FEATURE_NOT_SAVEABLE.with_do_not_retry());
@@ -144,7 +144,7 @@ impl Features {
                     _ => return Err(INVALID_FIELD),
                 }
             }
-            // Unwritten blocks read as zeros here, always.
+            // Unwritten blocks always read as zeros here, so this error can't be enabled.
             FeatureId::ERROR_RECOVERY if ErrorRecovery::from_bits(value).dulbe() => {
                 return Err(INVALID_FIELD);
             }
@@ -176,7 +176,7 @@ impl Features {
                 self.queues = ((asked.nsq() + 1).min(max), (asked.ncq() + 1).min(max));
                 return Ok(NumberOfQueues::of(self.queues.0.into(), self.queues.1.into()).into_bits());
             }
-            // Taken, and without effect: an interrupt is raised for each batch.
+            // Accepted without effect: an interrupt is raised for each batch.
             FeatureId::INTERRUPT_COALESCING => self.coalescing = value & 0xffff,
             FeatureId::INTERRUPT_VECTOR_CONFIGURATION => {
                 let vector = InterruptVectorConfiguration::from_bits(value);

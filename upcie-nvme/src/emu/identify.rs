@@ -1,4 +1,4 @@
-//! Identify: what the controller says about itself and its namespaces.
+//! Identify data of the controller and its namespaces.
 
 use super::{Options, config, io::Namespace, logs, registers::VERSION};
 use crate::spec::{
@@ -20,7 +20,7 @@ pub(super) const AERL: u8 = 3;
 /// Block sizes by format index, as powers of two.
 const FORMATS: [u8; 2] = [9, 12];
 
-/// The 4096 bytes that an Identify command asks for.
+/// Returns the 4096 bytes that an Identify command asks for.
 pub(super) fn page(
     options: &Options,
     namespaces: &[Namespace],
@@ -85,7 +85,8 @@ fn controller(options: &Options, has_cache: bool, instance: [u8; 16]) -> Vec<u8>
     id.oncs = (optional | OptionalCommands::SAVED_FEATURES).bits();
     // Flush takes all namespaces by FFFFFFFFh.
     id.vwc = 0x06 | u8::from(has_cache);
-    // Of the file's contents where there is one. Memory is another subsystem's each time, whatever its serial number.
+    // Identity of the file's contents, if there is a file. Memory is a new subsystem each time, whatever its
+    // serial number.
     let subsystem = if options.file.is_some() { uuid(&options.serial, 0) } else { instance };
     let name = format!("nqn.2014-08.org.nvmexpress:uuid:{}", text(&subsystem));
     id.subnqn[..name.len()].copy_from_slice(name.as_bytes());
@@ -110,7 +111,7 @@ fn namespace(options: &Options, namespace: &Namespace) -> Vec<u8> {
     id.as_bytes().to_vec()
 }
 
-/// ASCII, padded with spaces.
+/// Returns ASCII text, padded with spaces.
 fn padded<const N: usize>(text: &str) -> [u8; N] {
     let mut field = [b' '; N];
     let len = text.len().min(N);
@@ -118,7 +119,8 @@ fn padded<const N: usize>(text: &str) -> [u8; N] {
     field
 }
 
-/// A UUID for the subsystem of an embedded controller that keeps its data in memory: unique on this machine.
+/// Makes a UUID for the subsystem of an embedded controller that keeps its data in memory: unique on this
+/// machine.
 pub(super) fn instance() -> [u8; 16] {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -126,8 +128,8 @@ pub(super) fn instance() -> [u8; 16] {
     uuid(&format!("{}-{}-{number}", std::process::id(), since.as_nanos()), 0)
 }
 
-/// A UUID (version 8: by a rule of our own) of a namespace of the controller with this serial number; of the
-/// subsystem with `nsid` 0. The same each time: who finds the namespace again knows it.
+/// Makes a UUID (version 8) of a namespace of the controller with this serial number; of the subsystem with
+/// `nsid` 0. It is the same each time, so that hosts recognise the namespace.
 fn uuid(serial: &str, nsid: u32) -> [u8; 16] {
     // FNV-1a, 128 bits.
     let hash = serial

@@ -11,7 +11,7 @@ use zerocopy::IntoBytes;
 /// A namespace: blocks of one size, one part of the media.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Namespace {
-    /// Where it starts in the media, in bytes.
+    /// Its first byte in the media.
     pub start: u64,
     /// Its size in blocks.
     pub blocks: u64,
@@ -20,7 +20,7 @@ pub(super) struct Namespace {
 }
 
 impl Namespace {
-    /// Where `count` blocks from `slba` on are in the media, and how many bytes they are.
+    /// Returns the offset of `count` blocks from `slba` on in the media, and their bytes.
     #[inline(always)]
     fn range(&self, slba: u64, count: u64) -> Result<(u64, u64), Status> {
         if count > self.blocks || slba > self.blocks - count {
@@ -30,7 +30,7 @@ impl Namespace {
     }
 }
 
-/// What the SMART log counts.
+/// The counters of the SMART log.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub reads: u64,
@@ -40,7 +40,7 @@ pub(super) struct Counters {
     pub media_errors: u64,
 }
 
-/// Everything that an I/O command touches.
+/// Everything that an I/O command uses.
 #[derive(Debug)]
 pub(super) struct Io {
     pub media: Media,
@@ -76,14 +76,14 @@ impl Io {
         })
     }
 
-    /// The namespace `nsid`, if there is one.
+    /// Returns the namespace `nsid`, if there is one.
     #[inline(always)]
     pub fn namespace(&self, nsid: u32) -> Result<&Namespace, Status> {
         let found = self.namespaces.get(nsid.wrapping_sub(1) as usize);
         found.ok_or(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry())
     }
 
-    /// Has the processor fetch the first bytes of block `slba`, if they are in memory.
+    /// Prefetches the first bytes of block `slba`, if they are in memory.
     #[inline(always)]
     pub fn prefetch(&self, nsid: u32, slba: u64) {
         let Media::Memory(memory) = &self.media else { return };
@@ -92,7 +92,7 @@ impl Io {
         }
     }
 
-    /// Carries out a command of the submission queue `sq`; says how it ended and how many bytes were moved.
+    /// Carries out a command of the submission queue `sq`; returns its status and the number of bytes moved.
     #[inline(always)]
     pub fn execute(&mut self, guest: &mut Guest, sq: u16, command: Command) -> (Status, u64) {
         let result = match NvmOpcode(command.opcode) {
@@ -101,7 +101,8 @@ impl Io {
             NvmOpcode::READ => self.read(guest, command),
             NvmOpcode::WRITE => self.write(guest, command),
             NvmOpcode::FLUSH => self.flush(command.nsid),
-            // Values only, here and below: a command whose address is taken leaves its registers, for reads too.
+            // Pass fields by value, here and below: taking `&command` in any arm spills it to the stack, for
+            // reads too.
             NvmOpcode::WRITE_ZEROES => {
                 let blocks = (command.slba(), u64::from(command.block_count()));
                 self.write_zeroes(command.nsid, blocks, command.cdw12)
@@ -159,13 +160,13 @@ impl Io {
         Ok(len)
     }
 
-    /// An error where the namespaces are write protected.
+    /// Returns an error if the namespaces are write protected.
     #[inline(always)]
     fn writable(&self) -> Result<(), Status> {
         if self.protected { Err(Status::WRITE_PROTECTED.with_do_not_retry()) } else { Ok(()) }
     }
 
-    /// Puts a write on the media, if its dword 12 or the cache's feature says so.
+    /// Flushes a write to the media, if its dword 12 or the cache's feature asks for it.
     #[inline(always)]
     fn write_through(&mut self, cdw12: u32) -> Result<(), Status> {
         let through = !self.write_cache || ReadWriteDword12::from_bits(cdw12).fua();
@@ -213,7 +214,7 @@ impl Io {
             rest = after;
             guest.read(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
         })?;
-        // All are looked at before anything is done.
+        // Check all ranges before the first is deallocated.
         for range in &*ranges {
             namespace.range(range.slba, range.nlb.into())?;
         }
@@ -227,7 +228,7 @@ impl Io {
         Ok(0)
     }
 
-    /// Where the blocks of a read or write are in the media, and how many bytes they are.
+    /// Returns the offset of the blocks of a read or write in the media, and their bytes.
     #[inline(always)]
     fn range(&self, command: Command) -> Result<(u64, u64), Status> {
         let namespace = self.namespace(command.nsid)?;

@@ -11,26 +11,28 @@ use upcie_core::{
     vfio_user::server::{CONFIG_REGION, Layout, Mappable, RegionLayout},
 };
 
-/// CAP.DSTRD: 32 bytes from doorbell to doorbell, so that a queue pair has one cache line for its two and shares it
-/// with no other pair.
+/// CAP.DSTRD: doorbells are 32 bytes apart, so that a queue pair has one cache line for its two doorbells and
+/// shares it with no other pair.
 pub(super) const DSTRD: u8 = 3;
 /// The BAR with the registers.
 pub(super) const REGISTER_BAR: u32 = 0;
-/// Where the doorbells start in it.
+/// The offset of the doorbells in that BAR.
 pub(super) const DOORBELLS: u64 = 0x1000;
 /// The BAR with the MSI-X table.
 pub(super) const MSIX_BAR: u8 = 4;
 
-/// Where the pending bits start in the MSI-X BAR: a multiple of 8 behind the table of 16 bytes a vector.
+/// Returns the offset of the pending bits in the MSI-X BAR: a multiple of 8 behind the table of 16 bytes a
+/// vector.
 pub(super) const fn pba_offset(vectors: u16) -> u64 {
     vectors as u64 * 16
 }
 
-/// The regions and interrupts that the options ask for, and the memory of the doorbells, in which a doorbell is where it is
-/// in BAR 0.
+/// Makes the regions and interrupts that the options ask for, and the memory of the doorbells, which has each
+/// doorbell at its offset in BAR 0.
 pub(super) fn layout(options: &Options) -> Result<(Layout, Arc<Memory>), Error> {
     let page = PageSize::Small.bytes() as u64;
-    // The first page may be larger than 4 KiB: its doorbells, of the first queues, are then written by message.
+    // The first page may be larger than 4 KiB: the doorbells in it, of the first queues, are then written by
+    // message.
     let end = DOORBELLS + (u64::from(options.queues) + 1) * 2 * (4 << DSTRD);
     let size = end.max(2 * page).next_power_of_two();
     let memory = Arc::new(Memory::new(size as usize, PageSize::Small)?);

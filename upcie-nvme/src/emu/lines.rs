@@ -10,9 +10,10 @@ use upcie_core::{
 /// a bit for each of the first 32 vectors, set while a completion queue of the vector has entries that the host has not
 /// acknowledged.
 ///
-/// The pin is driven while bit 0 is set. A message is sent when a bit becomes visible (it is set, or its mask is cleared),
-/// and while it stays visible, whenever entries were posted since the last message, and whenever a head doorbell moves and
-/// leaves entries. So a host that looks, finds nothing and is about to move the head is told of what came between.
+/// The pin is driven while bit 0 is set. A message is sent when a bit becomes visible (it is set, or its mask
+/// is cleared). While the bit stays visible, a message is also sent whenever entries were posted since the
+/// last message, and whenever a head doorbell moves and leaves entries. So no entry is missed by a host that
+/// finds an empty queue and then moves the head.
 #[derive(Debug, Default)]
 pub(super) struct InterruptStatus {
     /// Bits that were set and not masked, while MSI was on.
@@ -20,8 +21,8 @@ pub(super) struct InterruptStatus {
 }
 
 impl InterruptStatus {
-    /// Brings it up to date, and sends the messages that are due. `mask` is that of INTMS and INTMC. `true` if the pin is
-    /// wanted.
+    /// Updates the register, and sends the messages that are due. `mask` is that of INTMS and INTMC. Returns
+    /// `true` if the pin is wanted.
     pub fn update(
         &mut self,
         queues: Option<&mut Queues>,
@@ -42,7 +43,7 @@ impl InterruptStatus {
         let mut due = visible & (!self.visible | news);
         self.visible = visible;
         while due != 0 {
-            // Of fewer messages than vectors, each stands for several.
+            // With fewer messages than vectors, each message stands for several vectors.
             guest.trigger(IrqKind::Msi, due.trailing_zeros() & (messages - 1));
             due &= due - 1;
         }

@@ -14,7 +14,7 @@ pub(super) const TEMPERATURE: u16 = 300;
 #[derive(Debug)]
 pub(super) struct ErrorLog {
     entries: VecDeque<ErrorLogEntry>,
-    /// Errors ever.
+    /// The number of errors ever.
     pub count: u64,
 }
 
@@ -41,7 +41,7 @@ impl ErrorLog {
         });
     }
 
-    /// The log page.
+    /// Returns the log page.
     pub fn page(&self) -> Vec<u8> {
         let mut page: Vec<u8> = self.entries.iter().flat_map(|entry| entry.as_bytes()).copied().collect();
         page.resize(ERROR_ENTRIES * size_of::<ErrorLogEntry>(), 0);
@@ -49,7 +49,7 @@ impl ErrorLog {
     }
 }
 
-/// The SMART log page.
+/// Returns the SMART log page.
 pub(super) fn smart(counters: &Counters, errors: &ErrorLog, warning: u8, since: Instant) -> Vec<u8> {
     // In units of 1000 × 512 bytes, rounded up.
     let units = |bytes: u64| u128::from(bytes.div_ceil(512_000)).to_le_bytes();
@@ -69,7 +69,7 @@ pub(super) fn smart(counters: &Counters, errors: &ErrorLog, warning: u8, since: 
     log.as_bytes().to_vec()
 }
 
-/// The Firmware Slot Information log page: one slot.
+/// Returns the Firmware Slot Information log page: one slot.
 pub(super) fn firmware() -> Vec<u8> {
     let mut log = FirmwareSlotLog::new_zeroed();
     log.afi = 1;

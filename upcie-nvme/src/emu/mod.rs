@@ -8,22 +8,22 @@
 //! # Ok::<(), upcie_nvme::Error>(())
 //! ```
 //!
-//! It is a stranger in the process all the same: it maps the driver's memory a second time, by file descriptor, works
-//! on it by raw pointer, copies each entry once and checks it afterwards.
+//! The controller is a separate party even in the driver's process: it maps the driver's memory a second
+//! time, by file descriptor, accesses it by raw pointer, and copies each entry once before it checks it.
 //!
 //! # Speed
-//! Doorbells are memory that one thread polls. Nothing is allocated, locked or timed for a command; completions are
-//! posted by the cache line. After 200 µs without work the thread naps, at first for 10 µs, then for up to 100 µs: that
-//! is what the first doorbell after a pause may have to wait. With `null=true` no data is moved; of a command's data
-//! pointer only that is checked which needs no look at a PRP list.
+//! Doorbells are memory that one thread polls. No command allocates, locks or reads the clock; completions
+//! are posted by the cache line. After 200 µs without work the thread naps, at first for 10 µs, then for up
+//! to 100 µs: the first doorbell after a pause may wait that long. With `null=true` no data is moved, and a
+//! command's data pointer is checked only as far as that needs no read of a PRP list.
 //!
-//! # What it has
-//! NVMe 1.4, the NVM command set with Read, Write, Flush, Write Zeroes and Dataset Management; all mandatory admin commands and features; PRPs; MSI-X, and
-//! MSI and INTx if asked for (they cost a look at every queue in each round).
-//! Not there: SGLs, metadata, fused operations, Format NVM, namespace management.
+//! # Features
+//! NVMe 1.4; the NVM command set with Read, Write, Flush, Write Zeroes and Dataset Management; all mandatory
+//! admin commands and features; PRPs; MSI-X; MSI and INTx on request (they cost a check of every queue in
+//! each round). Not supported: SGLs, metadata, fused operations, Format NVM, namespace management.
 //!
-//! A file is read and written in place: what was written but not flushed is in the system's cache, so a crash of the
-//! process loses nothing, one of the machine what was not flushed.
+//! A file is read and written in place. Data that was not flushed is in the system's cache: a crash of the
+//! process loses nothing, a crash of the machine may lose data that was not flushed.
 
 mod admin;
 mod arbitration;
@@ -75,7 +75,7 @@ use upcie_core::{
     vfio_user::server::{Backend, CONFIG_REGION, Delivery, Guest, Layout},
 };
 
-/// Rounds with work, and without, from one look at doorbells of queues that don't exist to the next.
+/// Rounds, with or without work, between two checks of the doorbells of queues that don't exist.
 const ROUNDS: u32 = 4096;
 const IDLE_ROUNDS: u32 = 256;
 
@@ -84,23 +84,24 @@ const IDLE_ROUNDS: u32 = 256;
 pub struct Emulator {
     layout: Layout,
     config: ConfigSpace,
-    /// What `config` allows.
+    /// The actions that `config` allows.
     allowed: Allowed,
     msix: MsixTable,
     registers: Registers,
     lines: InterruptStatus,
-    /// There while the controller is ready and not shut down.
+    /// Present while the controller is ready and not shut down.
     queues: Option<Queues>,
-    /// There while the host has chosen weighted round robin.
+    /// Present while the host has chosen weighted round robin.
     arbiter: Option<Arbiter>,
-    /// Rounds until the next look at doorbells of queues that don't exist, one without work counted as several.
+    /// Rounds until the next check of doorbells of queues that don't exist; a round without work counts as
+    /// several.
     until_strays: u32,
-    /// What the log has of this client: it could do the same again and again.
+    /// The causes that were logged of this client: it could repeat them forever.
     said: Vec<&'static str>,
     core: Core,
 }
 
-/// What commands work on, beside the queues.
+/// The state that commands work on, beside the queues.
 #[derive(Debug)]
 struct Core {
     options: Options,
@@ -109,18 +110,18 @@ struct Core {
     features: Features,
     admin: Admin,
     takes_io_queues: bool,
-    /// Interrupt vectors that a queue may name now.
+    /// The number of interrupt vectors that a queue may name now.
     vectors: u16,
-    /// Names its NVM subsystem.
+    /// The identity of the NVM subsystem.
     instance: [u8; 16],
     since: Instant,
 }
 
 impl Emulator {
-    /// A controller as after power-on.
+    /// Makes a controller in the state after power-on.
     ///
     /// # Errors
-    /// The memory can't be had, or the file can't be used: the error says why.
+    /// There is not enough memory, or the file can't be used; the error gives the reason.
     pub fn new(options: &Options) -> Result<Self, Error> {
         options.check()?;
         let options = options.clone();
@@ -154,22 +155,24 @@ impl Emulator {
         Ok(emulator)
     }
 
-    /// Bytes of each namespace: what the options said, or the file had.
+    /// Returns the size of each namespace in bytes, from the options or the file.
     pub fn namespace_size(&self) -> u64 {
         self.core.io.namespaces.first().map_or(0, |namespace| namespace.blocks << namespace.shift)
     }
 
-    /// Gives namespaces in memory all of their pages, and says how many bytes that takes (0 where they are not in memory). A
-    /// page of 2 MiB takes milliseconds, and a command that is the first to write to one waits for it otherwise. Calls
-    /// `progress` now and then, with the bytes that have theirs; ends early, without an error, when `stop` becomes true.
+    /// Populates namespaces in memory with all of their pages, and returns the number of bytes (0 if they are
+    /// not in memory). A page of 2 MiB takes milliseconds, and otherwise the first command that writes to it
+    /// waits for it. Calls `progress` now and then, with the bytes populated so far. Returns early, without
+    /// an error, when `stop` becomes true.
     ///
     /// # Errors
-    /// [`Error::Shortage`] when there is not as much memory, or no longer; nothing was written to then. [`Error::Memory`].
+    /// [`Error::Shortage`] if there is not as much memory, or no longer; nothing was written to then.
+    /// [`Error::Memory`].
     pub fn fill_memory(&mut self, stop: &AtomicBool, progress: &mut dyn FnMut(u64)) -> Result<u64, Error> {
         self.core.io.media.fill(stop, progress)
     }
 
-    /// Puts what was written on stable storage, as a Flush command does.
+    /// Puts all written data on stable storage, like a Flush command.
     ///
     /// # Errors
     /// The status that such a command would have.
@@ -189,7 +192,7 @@ impl Emulator {
         self.stop();
     }
 
-    /// Takes note of what configuration space allows now.
+    /// Notes the actions that configuration space allows now.
     fn allow(&mut self) {
         self.allowed = self.config.allowed();
         let (options, (by_msi, messages)) = (&self.core.options, self.allowed.msi);
@@ -201,7 +204,7 @@ impl Emulator {
         };
     }
 
-    /// Forgets the queues and all that a controller reset forgets.
+    /// Stops the queues, and forgets the state that a controller reset clears.
     fn stop(&mut self) {
         self.queues = None;
         self.core.forget();
@@ -212,7 +215,7 @@ impl Emulator {
         }
     }
 
-    /// Interrupts as far as they follow what the host has acknowledged, masked and allowed.
+    /// Updates the pin and the messages after a change of acknowledgements, masks or configuration.
     fn update_lines(&mut self, guest: &mut Guest) {
         guest.set_delivery(IrqKind::Msix, self.allowed.msix);
         guest.set_delivery(IrqKind::Msi, self.allowed.msi.0);
@@ -275,7 +278,7 @@ impl Emulator {
         Ok(())
     }
 
-    /// Whether the log does not have it of this client yet.
+    /// Returns `true` if the log does not have this cause of this client yet.
     fn is_new(&mut self, cause: &'static str) -> bool {
         let is_new = !self.said.contains(&cause);
         if is_new {
@@ -284,7 +287,7 @@ impl Emulator {
         is_new
     }
 
-    /// The client broke a rule that no completion can answer.
+    /// Handles a client that broke a rule in a way that no completion can report.
     #[cold]
     fn fatal(&mut self, fault: Fault) {
         if self.is_new("a queue's memory") {
@@ -304,14 +307,15 @@ impl Backend for Emulator {
         match region {
             REGISTER_BAR if offset < DOORBELLS => self.registers.read(offset, data),
             REGISTER_BAR => {
-                // What a doorbell reads as is not specified: here, what was written.
+                // The specification does not define reads of doorbells: return the value written last.
                 for (at, part) in (offset as usize..).step_by(4).zip(data.chunks_mut(4)) {
                     let value = Doorbell::new(&self.core.doorbells, at).map_or(0, |doorbell| doorbell.load());
                     part.copy_from_slice(&value.to_le_bytes()[..part.len()]);
                 }
             }
             CONFIG_REGION => {
-                // Its interrupt status is of now: a doorbell may have been written to since the last round.
+                // The interrupt status must be current: a doorbell may have been written since the last
+                // round.
                 self.update_lines(guest);
                 self.config.read(offset, data);
             }
@@ -330,7 +334,7 @@ impl Backend for Emulator {
                         if let Some(doorbell) = Doorbell::new(&self.core.doorbells, at) {
                             doorbell.store(value);
                         }
-                        // At once: what is unmasked in the same breath sees the pin as this leaves it.
+                        // At once: an unmasking in the next message must see the pin as this write leaves it.
                         self.update_lines(guest);
                     } else {
                         let action = self.registers.write(at, value);
@@ -338,7 +342,7 @@ impl Backend for Emulator {
                         if let Some(action) = action {
                             self.act(guest, action);
                         }
-                        // Each by itself: a vector that is masked and unmasked again tells of what is there.
+                        // After each write: a vector that is masked and unmasked again reports its entries.
                         if matches!(at, offset::INTMS | offset::INTMC) {
                             self.update_lines(guest);
                         }
@@ -361,9 +365,9 @@ impl Backend for Emulator {
     }
 
     fn poll(&mut self, guest: &mut Guest) -> usize {
-        // Acknowledgements of before count before what is posted now.
+        // Acknowledgements that came before must count before new entries are posted.
         self.update_lines(guest);
-        // Entries stay where they are while the function may not read them.
+        // Commands stay in the rings while the function may not read memory.
         let work = if self.allowed.dma { self.serve(guest) } else { 0 };
         match self.until_strays.checked_sub(if work == 0 { ROUNDS / IDLE_ROUNDS } else { 1 }) {
             Some(rounds) => self.until_strays = rounds,
@@ -396,7 +400,7 @@ impl Emulator {
         }
     }
 
-    /// One round over all queues; how much was done.
+    /// Runs one round over all queues; returns the amount of work done.
     fn serve(&mut self, guest: &mut Guest) -> usize {
         let Some(queues) = &mut self.queues else { return 0 };
         let core = &mut self.core;

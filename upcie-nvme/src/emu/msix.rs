@@ -1,9 +1,9 @@
 //! The MSI-X table and its pending bits (PCI Express Base, "MSI-X Table Structure").
 //!
-//! Over vfio-user an interrupt is an eventfd, so addresses and data of the entries are kept for whoever reads them and
-//! otherwise of no use. The mask bits are those of the vectors: an entry is masked until an eventfd is wired to its vector, as
-//! the kernel's VFIO sets entries up when it is given eventfds, and whenever the client has set the bit. What is raised
-//! meanwhile is pending, and comes when the mask is cleared.
+//! Over vfio-user an interrupt is an eventfd, so the addresses and data of the entries are only stored for
+//! reading back. The mask bits are those of the vectors. An entry is masked until an eventfd is wired to its
+//! vector, as the kernel's VFIO sets entries up when it is given eventfds, and whenever the client has set
+//! the bit. An interrupt that is raised meanwhile is pending, and delivered when the mask is cleared.
 
 use super::layout::pba_offset;
 use upcie_core::{irq::IrqKind, vfio_user::server::Guest};
@@ -20,12 +20,12 @@ pub(super) struct MsixTable {
 }
 
 impl MsixTable {
-    /// As after a reset.
+    /// Makes the state after a reset.
     pub fn new(vectors: u16) -> Self {
         Self { bytes: vec![0; usize::from(vectors) * ENTRY] }
     }
 
-    /// Reads bytes of the BAR that they are in; behind them it is 0.
+    /// Reads bytes of the MSI-X BAR; those behind the table and the pending bits are 0.
     pub fn read(&self, guest: &Guest, offset: u64, data: &mut [u8]) {
         let pending = pba_offset((self.bytes.len() / ENTRY) as u16);
         for (at, byte) in (offset..).zip(data) {

@@ -1,4 +1,4 @@
-//! What an embedded controller looks like: `key=value,…`, as `emu:` addresses and `nvme-emu` take it.
+//! The options of an embedded controller: `key=value,…`, as `emu:` addresses and `nvme-emu` take them.
 
 use super::{Error, units};
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
@@ -24,17 +24,17 @@ pub const KEYS: &str = "  \
   mpsmin=BYTES      the least memory page, a power of two from 4K to 64K
   serial=TEXT       1 to 20 printable ASCII characters";
 
-/// The largest BAR of doorbells is 4 MiB; nobody asks for more.
+/// Limit of `queues=`: the BAR of doorbells then has 4 MiB.
 const MAX_QUEUES: u16 = 1024;
-/// 1 PiB; with the most namespaces their sum still fits a file offset.
+/// Limit of `size=`, 1 PiB: with the most namespaces the sum still fits a file offset.
 const MAX_SIZE: u64 = 1 << 50;
-/// What MSI-X has.
+/// The most vectors that MSI-X has.
 const MAX_VECTORS: u16 = 2048;
 const MAX_LATENCY: Duration = Duration::from_secs(60);
-/// What MSI has.
+/// The most messages that MSI has.
 const MAX_MSI: u32 = 32;
 
-/// Options of an embedded controller. `Display` gives them in the form that `FromStr` reads, without those that are
+/// Options of an embedded controller. `Display` prints them in the form that `FromStr` reads, without those
 /// at their default.
 ///
 /// ```
@@ -52,20 +52,21 @@ pub struct Options {
     /// [`populate`](Self::populate) says otherwise.
     /// Default 1 GiB in memory, or all blocks of an existing file.
     pub size: Option<u64>,
-    /// `lba=`: block sizes, 512 or 4096, of the namespaces in turn; the last one is that of all further ones.
+    /// `lba=`: block sizes, 512 or 4096, of the namespaces in turn; the last one applies to all further ones.
     /// Default 512.
     pub lba: Vec<u32>,
-    /// `namespaces=`: how many there are, 1 to 1024, numbered from 1. Default 1.
+    /// `namespaces=`: the number of namespaces, 1 to 1024, numbered from 1. Default 1.
     pub namespaces: u32,
-    /// `file=`: keeps the data in this file, one namespace after another, and locks it. With `size=` it is created if there
-    /// is none, and an empty one is given that size. In the text two commas stand for one of the name.
+    /// `file=`: keeps the data in this file, one namespace after another, and locks it. With `size=` a
+    /// missing file is created, and an empty one is given that size. In the text two commas stand for one
+    /// comma of the name.
     pub file: Option<PathBuf>,
     /// `ro=true`: the namespaces are write protected. A file is opened for reading, and shared with other readers.
     pub ro: bool,
-    /// `null=true`: moves no data, to measure all else. Reads leave the buffer as it is.
+    /// `null=true`: moves no data, to measure everything else. Reads leave the buffer as it is.
     pub null: bool,
-    /// `populate=true`: takes the memory for all blocks before it starts, and not as they are written. Without it `nvme-emu`
-    /// does, and a controller in this process does not.
+    /// `populate=true`: takes the memory for all blocks at the start, and not as they are written. By default
+    /// `nvme-emu` does so, and a controller in this process does not.
     pub populate: Option<bool>,
     /// `latency=`: each I/O command completes no sooner than this after it was fetched. Default 0: at once.
     pub latency: Duration,
@@ -73,18 +74,19 @@ pub struct Options {
     pub mdts: u32,
     /// `queues=`: I/O queues of each kind, 1 to 1024, or 0 for a degraded controller, which grants none. Default 64.
     pub queues: u16,
-    /// `depth=`: the most entries of an I/O queue, 2 to 65536, or 1, which is of no use. Default 4096.
+    /// `depth=`: the most entries of an I/O queue, 2 to 65536, or 1 for a queue that can hold no command.
+    /// Default 4096.
     pub depth: u32,
     /// `vectors=`: MSI-X vectors, 0 (no MSI-X) to 2048. Default 65: one for each queue.
     pub vectors: u16,
     /// `msi=`: MSI messages, a power of two up to 32. Default 0: no MSI.
     pub msi: u16,
-    /// `intx=true`: it has an interrupt pin.
+    /// `intx=true`: the function has an interrupt pin.
     pub intx: bool,
-    /// `wrr=true`: it has weighted round robin with an urgent class, and serves queues by their priority if the host
-    /// chooses it.
+    /// `wrr=true`: the controller has weighted round robin with an urgent class, and serves queues by their
+    /// priority if the host chooses it.
     pub wrr: bool,
-    /// `css=`: the command sets that it says it has (CAP.CSS), decimal or hexadecimal. Default 1, the NVM command set.
+    /// `css=`: the command sets that CAP.CSS reports, decimal or hexadecimal. Default 1, the NVM command set.
     pub css: u8,
     /// `mpsmin=`: the least bytes of a memory page, a power of two from 4096 to 65536. Default 4096.
     pub mpsmin: u32,
@@ -121,7 +123,7 @@ impl Options {
     /// Sets one option from its text.
     ///
     /// # Errors
-    /// [`Error::Option`]: there is no such key, or the value is not one for it.
+    /// [`Error::Option`]: there is no such key, or the value is invalid for it.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), Error> {
         let bad = |reason: &str| Error::Option { option: format!("{key}={value}"), reason: reason.into() };
         match key {
@@ -198,10 +200,10 @@ impl Options {
         Ok(())
     }
 
-    /// Checks that the options go together, as [`Emulator::new`](super::Emulator::new) does.
+    /// Checks that the options are compatible, as [`Emulator::new`](super::Emulator::new) does.
     ///
     /// # Errors
-    /// [`Error::Option`]: names the one that does not go with another.
+    /// [`Error::Option`]: names the option that is not compatible with another.
     pub fn check(&self) -> Result<(), Error> {
         let bad = |option: String, reason: String| Err(Error::Option { option, reason });
         if self.null && self.file.is_some() {
@@ -232,17 +234,17 @@ impl Options {
         }
     }
 
-    /// The largest block size of a namespace, in bytes.
+    /// Returns the largest block size of a namespace, in bytes.
     pub(super) fn largest_block(&self) -> u64 {
         self.lba.iter().copied().max().unwrap_or(512).into()
     }
 
-    /// How many interrupt vectors a queue may name, of the kind that has most.
+    /// Returns the number of interrupt vectors that a queue may name, of the kind that has the most.
     pub(super) fn interrupts(&self) -> u16 {
         self.vectors.max(self.msi).max(self.intx.into())
     }
 
-    /// The block size of a namespace, counted from 0.
+    /// Returns the block size of a namespace, counted from 0.
     pub(super) fn block_size(&self, index: u32) -> u32 {
         let last = self.lba.last().copied().unwrap_or(512);
         self.lba.get(index as usize).copied().unwrap_or(last)
@@ -307,7 +309,7 @@ impl fmt::Display for Options {
     }
 }
 
-/// The pairs of `key=value,…`; two commas are one of a value.
+/// Splits `key=value,…` into pairs; two commas stand for one comma of a value.
 fn pairs(text: &str) -> Vec<String> {
     let mut pairs = vec![String::new()];
     let mut letters = text.chars().peekable();

@@ -1,22 +1,22 @@
-//! Physical region pages: where a command's data is in the client's memory.
+//! Physical region pages: the location of a command's data in the client's memory.
 //!
-//! Base, "Physical Region Page Entry and List". The entries are the client's word: each is read once and checked.
+//! Base, "Physical Region Page Entry and List". The entries are not trusted: each is read once and checked.
 
 use crate::spec::Status;
 use upcie_core::vfio_user::server::Guest;
 use zerocopy::IntoBytes;
 
-/// Entries of a list that are read at a time.
+/// Entries of a list to read at a time.
 const CHUNK: usize = 64;
 
 const OFFSET: Status = Status::PRP_OFFSET_INVALID.with_do_not_retry();
 
-/// Calls `segment` for each piece of `len` bytes of data, in order, with its address and length. Pages that lie
-/// together are one piece. `page` is CC.MPS in bytes.
+/// Calls `segment` for each piece of `len` bytes of data, in order, with its address and length. Adjacent
+/// pages are one piece. `page` is CC.MPS in bytes.
 ///
 /// # Errors
-/// PRP Offset Invalid, Data Transfer Error for a list that can't be read, and what `segment` returns. Pieces before
-/// the error have been handed out.
+/// PRP Offset Invalid, Data Transfer Error for a list that can't be read, or the error of `segment`. It has
+/// been called for the pieces before the error.
 #[inline]
 pub(super) fn walk(
     guest: &mut Guest,
@@ -38,7 +38,8 @@ pub(super) fn walk(
     pieces.finish(guest)
 }
 
-/// Checks all that needs no look into the client's memory; says how many bytes are not in the first page.
+/// Checks everything that needs no read of the client's memory; returns the number of bytes beyond the first
+/// page.
 #[inline(always)]
 pub(super) fn check(page: u64, (prp1, prp2): (u64, u64), len: u64) -> Result<u64, Status> {
     let rest = len.saturating_sub(page - (prp1 & (page - 1)));
@@ -50,7 +51,7 @@ pub(super) fn check(page: u64, (prp1, prp2): (u64, u64), len: u64) -> Result<u64
     if prp1 & 3 != 0 || second_is_wrong { Err(OFFSET) } else { Ok(rest) }
 }
 
-/// Merges pages that lie together.
+/// Merges adjacent pages.
 struct Pieces<F> {
     start: u64,
     len: u64,

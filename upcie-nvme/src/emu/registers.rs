@@ -6,7 +6,7 @@ use crate::spec::{
     ShutdownNotification, ShutdownStatus, Version, offset,
 };
 
-/// The version that the controller has: the driver's own floor, and what most devices report.
+/// The version that the controller reports: the oldest that the driver needs, and the most common one.
 pub(super) const VERSION: Version = Version::of(1, 4, 0);
 /// The largest CC.MPS: 64 KiB.
 const MPSMAX: u8 = 4;
@@ -14,7 +14,7 @@ const MPSMAX: u8 = 4;
 const IOSQES: u8 = 6;
 const IOCQES: u8 = 4;
 
-/// What a write to a register asks for.
+/// The action that a write to a register requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     /// CC.EN went to 1.
@@ -34,12 +34,12 @@ pub(super) struct Registers {
     pub aqa: AdminQueueAttributes,
     pub asq: u64,
     pub acq: u64,
-    /// INTMS and INTMC: of no effect with MSI-X.
+    /// INTMS and INTMC: no effect with MSI-X.
     pub mask: u32,
 }
 
 impl Registers {
-    /// As after power-on.
+    /// Makes the state after power-on.
     pub fn new(options: &Options) -> Self {
         let cap = Capabilities::new()
             .with_mqes((options.depth - 1) as u16)
@@ -53,7 +53,7 @@ impl Registers {
         Self { cap, ..Self::default() }
     }
 
-    /// Reads any bytes of the registers; reserved ones, and those of what is not there, are 0.
+    /// Reads any bytes of the registers; reserved and absent ones are 0.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         let mut image = [0_u8; 0x40];
         let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
@@ -69,8 +69,9 @@ impl Registers {
         copy_at(&image, offset, data);
     }
 
-    /// Writes the register of 4 bytes at `offset`, or a half of one of 8. What can't be written is ignored, and so is what
-    /// may not be written while the controller is enabled (Base, "Controller Properties": AQA, ASQ and ACQ).
+    /// Writes the register of 4 bytes at `offset`, or a half of one of 8. Ignores read-only registers, and
+    /// registers that may not be written while the controller is enabled (Base, "Controller Properties": AQA,
+    /// ASQ and ACQ).
     pub fn write(&mut self, offset: usize, value: u32) -> Option<Action> {
         if self.cc.en() && (offset::AQA..offset::ACQ + 8).contains(&offset) {
             tracing::warn!(
@@ -120,7 +121,7 @@ impl Registers {
         }
     }
 
-    /// What is wrong with the configuration that is to be enabled.
+    /// Returns the problem with the configuration that is to be enabled, if there is one.
     pub fn unfit(&self) -> Option<&'static str> {
         let (cc, aqa) = (self.cc, self.aqa);
         match () {
@@ -128,7 +129,7 @@ impl Registers {
             () if cc.mps() > MPSMAX => Some("CC.MPS is above CAP.MPSMAX"),
             () if cc.mps() < self.cap.mpsmin() => Some("CC.MPS is below CAP.MPSMIN"),
             () if !self.arbitrates_by(cc.ams()) => Some("CC.AMS is not in CAP.AMS"),
-            // They may be set as late as the first I/O queue.
+            // The entry sizes may be set as late as the first I/O queue.
             () if !matches!(cc.iosqes(), 0 | IOSQES) => Some("CC.IOSQES is not 6"),
             () if !matches!(cc.iocqes(), 0 | IOCQES) => Some("CC.IOCQES is not 4"),
             () if (self.asq | self.acq) & (cc.page_size() - 1) != 0 => {
@@ -139,7 +140,8 @@ impl Registers {
         }
     }
 
-    /// CAP.CSS of 0, as some controllers have it, is taken for the NVM command set.
+    /// Returns `true` if CAP.CSS has the command set; 0, as some controllers report, counts as the NVM
+    /// command set.
     fn has_command_set(&self, set: CommandSet) -> bool {
         match set {
             CommandSet::NVM => self.cap.supports_nvm() || self.cap.css() == 0,
@@ -154,12 +156,12 @@ impl Registers {
             || mechanism == ArbitrationMechanism::WEIGHTED && self.cap.supports_weighted_round_robin()
     }
 
-    /// Whether the entry sizes allow I/O queues.
+    /// Returns `true` if the entry sizes allow I/O queues.
     pub fn takes_io_queues(&self) -> bool {
         self.cc.iosqes() == IOSQES && self.cc.iocqes() == IOCQES && self.cc.css() != CommandSet::ADMIN_ONLY
     }
 
-    /// CC.EN went to 0: a controller reset. The admin queues' registers stay.
+    /// Resets the controller after CC.EN went to 0. The admin queues' registers keep their values.
     pub fn disable(&mut self) {
         self.csts = ControllerStatus::new();
         self.mask = 0;

@@ -37,11 +37,10 @@ pub fn spawn(options: &Options) -> crate::Result<Arc<dyn Device>> {
 
 pub(super) fn serve(mut emulator: Emulator, stream: UnixStream) {
     let never = AtomicBool::new(false);
-    // Nobody wants the device back: it ends with its driver.
+    // The device is never requested back: it ends with its driver.
     emulator.layout.irqs[IrqKind::Request as usize] = 0;
-    // A panic is a defect of the emulator's, not the end of the program: the connection closes with the stream, and the
-    // driver finds its device gone.
-    // What the client has mapped is mapped in this very process already.
+    // A panic of the emulator does not end the program: the connection closes with the stream, and the driver
+    // finds its device gone. The client's mappings are mapped in this very process already.
     let server = Server::new().trust_memory(true);
     match catch_unwind(AssertUnwindSafe(|| server.serve_stream(stream, &mut emulator, &never))) {
         Ok(Ok(())) => {}
@@ -55,11 +54,12 @@ fn text(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?")
 }
 
-/// How long the thread may take to end: it writes to its medium, which may be a file on a file system that hangs.
+/// The time that the thread may take to end: it writes to its medium, which may be a file on a file system
+/// that hangs.
 const END: Duration = Duration::from_secs(30);
 
-/// Waits for the thread when dropped, at most [`END`]. One that is left behind has a mapping of its own of the driver's
-/// memory, and so harms nobody.
+/// Waits for the thread when dropped, at most [`END`]. A thread that does not end has its own mapping of the
+/// driver's memory, so it does no harm.
 struct Joined(Option<Worker>);
 
 impl Drop for Joined {

@@ -1,7 +1,7 @@
-//! Words and rings that the client and the controller both write: all of this module tree's pointers into them.
+//! Words and rings that the client and the controller both write; all pointers to them are in this file.
 //!
-//! The client changes them at any time. So there is no reference to a byte of them, entries are copied once and looked
-//! at afterwards, and the words that hand something over are atomics.
+//! The client changes them at any time. So no reference to their bytes exists, entries are copied once and
+//! checked afterwards, and the words that hand something over are atomics.
 
 use nix::errno::Errno;
 use std::{
@@ -24,7 +24,7 @@ pub(super) struct Doorbell {
 unsafe impl Send for Doorbell {}
 
 impl Doorbell {
-    /// The doorbell at `offset`; `None` where that is outside of the memory or not aligned.
+    /// Returns the doorbell at `offset`; `None` if that is outside of the memory or not aligned.
     pub fn new(memory: &Arc<Memory>, offset: usize) -> Option<Self> {
         if offset % 4 != 0 || offset.checked_add(4)? > memory.len() {
             return None;
@@ -34,14 +34,14 @@ impl Doorbell {
         Some(Self { word: NonNull::new(at.cast())?, _memory: memory.clone() })
     }
 
-    /// What the client wrote last; all that it wrote before is visible then.
+    /// Reads the value that the client wrote last; its earlier writes are visible then.
     #[inline(always)]
     pub fn load(&self) -> u32 {
         // SAFETY: aligned, inside a live mapping (`new`), and only ever accessed as an atomic here.
         unsafe { self.word.as_ref() }.load(Ordering::Acquire)
     }
 
-    /// Writes it: a doorbell that came by message, or 0 for a new queue.
+    /// Writes the doorbell: with a value that came by message, or 0 for a new queue.
     pub fn store(&self, value: u32) {
         // SAFETY: as for `load`.
         unsafe { self.word.as_ref() }.store(value, Ordering::Release);
@@ -56,8 +56,8 @@ impl fmt::Debug for Doorbell {
 
 /// The entries of a queue, of `SIZE` bytes each, in the client's memory.
 ///
-/// They are reached by a pointer where they are mapped in one piece, entry by entry through the guest elsewhere (by
-/// message, if need be).
+/// If the entries are mapped in one piece, they are reached by a pointer, otherwise entry by entry through
+/// the guest (by message, if need be).
 #[derive(Debug)]
 pub(super) struct Ring<const SIZE: usize> {
     iova: u64,
@@ -72,7 +72,7 @@ pub(super) struct Ring<const SIZE: usize> {
 unsafe impl<const SIZE: usize> Send for Ring<SIZE> {}
 
 impl<const SIZE: usize> Ring<SIZE> {
-    /// `entries` at the client's address `iova`.
+    /// Makes a ring of `entries` at the client's address `iova`.
     pub fn new(guest: &mut Guest, iova: u64, entries: u32) -> Self {
         let mut ring = Self { iova, entries, base: None, generation: 0 };
         ring.refresh(guest);
@@ -88,7 +88,7 @@ impl<const SIZE: usize> Ring<SIZE> {
         self.generation = guest.generation();
     }
 
-    /// Where entry `index` is now; `None` where it isn't mapped, or is no entry.
+    /// Returns the address of entry `index`; `None` if it isn't mapped, or is no entry.
     #[inline(always)]
     fn entry(&mut self, guest: &mut Guest, index: u32) -> Option<NonNull<u8>> {
         if guest.generation() != self.generation {
@@ -122,8 +122,8 @@ impl Ring<64> {
         Ok([word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7)])
     }
 
-    /// Namespace and first block of submission queue entry `index` as it is now, where entries are mapped: a hint, for the
-    /// client may change it before the entry is [fetched](Self::fetch).
+    /// Returns the namespace and first block of submission queue entry `index`, if entries are mapped. A hint
+    /// only: the client may change the entry before it is [fetched](Self::fetch).
     #[inline(always)]
     pub fn peek(&mut self, guest: &mut Guest, index: u32) -> Option<(u32, u64)> {
         let words = self.entry(guest, index)?.cast::<u64>();

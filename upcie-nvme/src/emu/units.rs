@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Parses a number of bytes: `4096`, `64K`, `1.5G`, `2GiB`, `0x1000`. K, M, G and T are powers of 1024.
 ///
 /// # Errors
-/// Says what a size looks like, or why this one is none.
+/// Says what a size looks like, or why this text is not one.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let wrong =
         || format!("{text:?} is not a size: use bytes, or K, M, G, T (powers of 1024): 4096, 64K, 1.5G");
@@ -43,7 +43,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
 /// is refused, except for 0. At most a year.
 ///
 /// # Errors
-/// Says what a time looks like, or why this one is none.
+/// Says what a time looks like, or why this text is not one.
 pub fn parse_time(text: &str, bare: Option<f64>) -> Result<Duration, String> {
     let units = match bare {
         Some(_) => "use seconds (2, 0.5), or ns, us, ms, s, m, h (300ms)",

@@ -1,4 +1,4 @@
-//! The crate's one error type, and why a controller takes no I/O.
+//! The crate's error type, and the reasons why a controller takes no I/O.
 
 mod kind;
 mod refusal;
@@ -8,13 +8,13 @@ pub use refusal::Refusal;
 use std::{fmt, time::Duration};
 use upcie_core::Chain;
 
-/// What went wrong with a controller or a namespace.
+/// An error of a controller or a namespace.
 ///
-/// `{:?}` prints the message and its causes, as a program's `main` does that returns the error.
+/// `{:?}` prints the message and its causes, so that a `main` that returns the error shows both.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Below the driver: the way to the device, or its memory.
+    /// An error below the driver: of the transport, or of its memory.
     #[error(transparent)]
     Core(#[from] upcie_core::Error),
     /// The controller completed a command with an error.
@@ -24,7 +24,7 @@ pub enum Error {
         device: String,
         /// The command.
         operation: String,
-        /// What it said.
+        /// The status in the completion.
         #[source]
         status: Status,
     },
@@ -35,18 +35,18 @@ pub enum Error {
         device: String,
         /// The command.
         operation: String,
-        /// Why not.
+        /// The reason.
         #[source]
         reason: Refusal,
     },
-    /// A command was not sent, because something that exists now would break by it.
+    /// A command was not sent, because it would break a queue pair or handle that exists.
     #[error("{device}: {operation} was not sent: {reason}")]
     InUse {
         /// The controller.
         device: String,
         /// The command.
         operation: String,
-        /// What is in its way, and what to close.
+        /// The obstacle, and what to close.
         reason: String,
     },
     /// The admin queue is full of commands that were not answered in time.
@@ -59,7 +59,7 @@ pub enum Error {
         device: String,
         /// The command.
         operation: String,
-        /// The commands that wait for an answer.
+        /// The number of commands that wait for an answer.
         count: u32,
     },
     /// The controller did not answer in time.
@@ -67,11 +67,11 @@ pub enum Error {
     Timeout {
         /// The controller.
         device: String,
-        /// What was waited for.
+        /// The operation that was waited for.
         operation: String,
         /// The deadline.
         after: Duration,
-        /// Whether the caller's buffer is lost to the controller (it is empty now).
+        /// `true` if the controller keeps the caller's buffer (which is empty now).
         kept: bool,
     },
     /// Registers read as all ones: the controller was removed, its link is down, or it sleeps.
@@ -82,7 +82,7 @@ pub enum Error {
     Gone {
         /// The controller.
         device: String,
-        /// What was tried.
+        /// The operation that was tried.
         operation: String,
     },
     /// CSTS.RDY is 0.
@@ -93,7 +93,7 @@ pub enum Error {
     Disabled {
         /// The controller.
         device: String,
-        /// What was tried.
+        /// The operation that was tried.
         operation: String,
     },
     /// CSTS.CFS is set.
@@ -103,15 +103,15 @@ pub enum Error {
     Fatal {
         /// The controller.
         device: String,
-        /// What was tried.
+        /// The operation that was tried.
         operation: String,
     },
-    /// The controller lacks what this driver or the caller needs.
+    /// The controller lacks something that this driver or the caller needs.
     #[error("{device}: {reason}")]
     Unsupported {
         /// The controller.
         device: String,
-        /// What it lacks, and the way out.
+        /// The missing feature, and the way out.
         reason: String,
     },
     /// The controller is open, and takes no I/O.
@@ -119,7 +119,7 @@ pub enum Error {
     NoIo {
         /// The controller.
         device: String,
-        /// Why not.
+        /// The reason.
         reason: NoIo,
     },
     /// An argument is outside of what the controller or the call takes.
@@ -127,17 +127,17 @@ pub enum Error {
     Argument {
         /// The controller.
         device: String,
-        /// What is wrong with it, and what is possible.
+        /// The problem, and the possible values.
         reason: String,
     },
-    /// The controller said something that the specification does not allow.
+    /// The controller's answer violates the specification.
     #[error("{device}: {operation}: the controller broke the protocol: {reason}")]
     Protocol {
         /// The controller.
         device: String,
-        /// What was going on.
+        /// The operation in progress.
         operation: String,
-        /// What was wrong.
+        /// The violation.
         reason: String,
     },
     /// The device completed a command that was not in flight; its queue is closed.
@@ -166,7 +166,8 @@ pub enum Error {
         /// The queue's id.
         qid: u16,
     },
-    /// The controller did not confirm that a queue was deleted, so it may still use what commands in flight named.
+    /// The controller did not confirm that a queue was deleted, so it may still use the memory of commands in
+    /// flight.
     #[error(
         "{device}: queue {qid}: the controller did not confirm its deletion: what its commands used stays with the \
          controller until that stops (Controller::keep)"
@@ -182,7 +183,8 @@ pub enum Error {
     Emulator(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// An [`Address`](upcie_core::device::Address) is one already: for what takes anything that becomes one.
+/// An [`Address`](upcie_core::device::Address) needs no parsing: for functions that take anything that
+/// becomes one.
 impl From<std::convert::Infallible> for Error {
     fn from(never: std::convert::Infallible) -> Self {
         match never {}
@@ -195,8 +197,8 @@ impl fmt::Debug for Error {
     }
 }
 
-/// Why a controller takes no I/O, though it is up and admin commands work: queue pairs and the blocking calls are refused
-/// with it. [`Controller::check_io`](crate::Controller::check_io) gives it.
+/// The reason why a controller takes no I/O, though it is up and admin commands work. Queue pairs and the
+/// blocking calls are refused with it, and [`Controller::check_io`](crate::Controller::check_io) returns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoIo {
@@ -219,11 +221,11 @@ pub enum NoIo {
         /// Log2 of the least bytes of a completion queue entry.
         cqes: u8,
     },
-    /// It refused Set Features (Number of Queues), as degraded controllers do: the SMART log and the error log may say
-    /// more.
+    /// The controller refused Set Features (Number of Queues), as degraded controllers do. The SMART log and
+    /// the error log may tell more.
     #[error("it grants no I/O queues: Set Features (Number of Queues) failed: {status}")]
     NoQueues {
-        /// What it said.
+        /// The status of the command.
         status: Status,
     },
 }

@@ -1,37 +1,40 @@
-//! Why a command is not taken.
+//! The reasons for refusing a command.
 
 use std::fmt;
 
-/// Why a command was not taken.
+/// The reason why a command was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
     /// As many commands are in flight as the queue has slots: reap some first.
     Full,
-    /// The controller completed a command that was not in flight during this turn, which closed the queue: make another.
+    /// During this turn the controller completed a command that was not in flight, which closed the queue:
+    /// make another.
     Closed,
-    /// The buffer needs a PRP list and all list memory of the queue is in use: reap some commands first, or make
-    /// the queue with more ([`QueuePairBuilder::list_memory`](crate::queue::QueuePairBuilder::list_memory)).
+    /// The buffer needs a PRP list, and all list memory of the queue is in use: reap some commands first, or
+    /// make the queue with more
+    /// ([`QueuePairBuilder::list_memory`](crate::queue::QueuePairBuilder::list_memory)).
     ListsInUse,
-    /// The buffer has no bytes, or not a whole number of blocks; a number of blocks or ranges is 0; a part or that many
-    /// ranges are not within the buffer; or the ranges are more than a command takes.
+    /// The buffer has no bytes, or not a whole number of blocks; a number of blocks or ranges is 0; the slice
+    /// or the ranges exceed the buffer; or there are more ranges than a command takes.
     Length,
-    /// It is more than the controller takes in one command (MDTS; 65536 blocks; for Write Zeroes WZSL): split it.
+    /// The transfer exceeds the controller's limit for one command (MDTS; 65536 blocks; for Write Zeroes
+    /// WZSL): split it.
     TooLong,
     /// The controller does not have the command, which is optional
     /// ([`optional_commands`](crate::spec::IdentifyController::optional_commands)).
     NoCommand,
     /// A block of the transfer is at or beyond the end of the namespace.
     OutOfRange,
-    /// The buffer is not aligned to dwords, or two of its segments meet inside of a page.
+    /// The buffer is not aligned to dwords, or two of its segments meet within a page.
     Unaligned,
     /// The buffer is in another device's address space.
     ForeignBuffer,
     /// The buffer is in the controller's own memory, which takes no data in this direction
     /// ([`MemoryBuffer`](crate::controller::MemoryBuffer)).
     Direction,
-    /// Some segments are in the controller's own memory and some are not, which the controller does not take in one
-    /// command.
+    /// Some segments are in the controller's own memory and some are not, which the controller does not allow
+    /// in one command.
     Mixed,
     /// The namespace belongs to another controller.
     ForeignNamespace,

@@ -1,4 +1,4 @@
-//! The calls that wait, on a queue pair of their controller's that they share.
+//! The blocking calls, on a queue pair that all of a controller's calls share.
 
 use crate::{
     Error, IoFlags, Patience, Refusal, Result,
@@ -11,20 +11,19 @@ use std::time::Duration;
 use upcie_core::{deadline::Budget, dma::DmaBuf};
 use zerocopy::IntoBytes;
 
-/// The call, for messages: asked for only where there is one.
+/// Names the call for messages; called only for a message.
 pub(super) type What<'w> = &'w dyn Fn() -> String;
 
-/// Entries of the rings: commands of one call that are under way together.
+/// Entries of the rings: the most commands of one call in flight.
 const ENTRIES: u32 = 32;
-/// What a device gets for each unit of a call's work, beside one timeout for all of it: slower than that, it does not do its
-/// work.
+/// The time that a device gets for each unit of a call's work, beside one timeout for the whole call.
 const SECOND: Duration = Duration::from_secs(1);
-/// The unit of transfers in bytes; that of others is a command.
+/// The unit of transfers in bytes; the unit of the other calls is a command.
 const UNIT: u64 = 1 << 20;
-/// What the ranges of one Dataset Management command can take.
+/// The most bytes of the ranges of one Dataset Management command.
 const RANGES_BYTES: usize = DatasetRange::MOST * size_of::<DatasetRange>();
 
-/// Transfers all of `buffer` from or to the blocks from `slba` on, in as many commands as it takes.
+/// Transfers all of `buffer` from or to the blocks from `slba` on, split into commands.
 pub(super) fn transfer(
     controller: &Inner,
     extent: &Extent,
@@ -45,7 +44,7 @@ pub(super) fn flush(controller: &Inner, extent: &Extent, what: What<'_>) -> Resu
     run(controller, &mut DmaBuf::empty(), what, 0, |turn, _| turn.flush(extent, 0).map(|()| false))
 }
 
-/// Write Zeroes to `blocks` (not 0) blocks from `slba` on. The caller has checked the range.
+/// Zeroes `blocks` (not 0) blocks from `slba` on with Write Zeroes. The caller has checked the range.
 pub(super) fn zeroes(
     controller: &Inner,
     extent: &Extent,
@@ -63,7 +62,7 @@ pub(super) fn zeroes(
     })
 }
 
-/// Deallocates `ranges` (not none).
+/// Deallocates `ranges` (at least one).
 pub(super) fn deallocate(
     controller: &Inner,
     extent: &Extent,
@@ -86,8 +85,9 @@ pub(super) fn deallocate(
     })
 }
 
-/// Sends commands until `send` says that there are no more, and waits for them. They may use `buffer` as they like: it
-/// is given back when all is done. The whole may take the controller's timeout and a second for each of `units`.
+/// Sends commands until `send` says that there are no more, and waits for them. The commands may use
+/// `buffer`; it is returned when all are done. The call may take the controller's timeout and a second for
+/// each of `units`.
 fn run(
     controller: &Inner,
     buffer: &mut DmaBuf,
@@ -111,7 +111,7 @@ fn run(
             none.insert(queue)
         }
     };
-    // The buffer is this call's until the controller is done with it, whatever happens.
+    // This call owns the buffer until the controller is done with it, whatever happens.
     let held = std::mem::take(buffer);
     let backoff = Backoff::of_several(patience, controller.timeout(), whole);
     match send_all(controller, queue, what, backoff, whole, |turn| send(turn, &held)) {
@@ -131,8 +131,8 @@ fn run(
             if let Error::Timeout { after, .. } = &mut error {
                 *after = if *after < controller.timeout() { whole } else { *after };
             }
-            // Commands may still be in flight: the queue goes, and with it, if the controller does not say that it
-            // has let go, the buffer.
+            // Commands may still be in flight: delete the queue. If the controller does not confirm that, the
+            // buffer is leaked.
             let mut queue = slot.take().expect("made above");
             match controller.delete_queue(queue.qid()) {
                 Ok(()) => {
@@ -152,8 +152,9 @@ fn run(
     }
 }
 
-/// `Ok` with the first bad status once nothing is in flight; otherwise the error, and whether commands still are. No
-/// command, nor `whole` of them, may take too long.
+/// Sends and reaps all commands. Returns `Ok` with the first bad status once nothing is in flight; otherwise
+/// the error, and `true` if commands still are in flight. Neither a command nor the `whole` call may take too
+/// long.
 fn send_all(
     controller: &Inner,
     queue: &mut Queue<u64>,
@@ -179,7 +180,7 @@ fn send_all(
                     pending += 1;
                     more = rest;
                 }
-                // What was sent is waited for first, whether there is room then or not.
+                // Wait for the commands that were sent before refusing the rest.
                 Err(_) if pending > 0 => break,
                 Err(Refused { reason, .. }) => {
                     let device = controller.name().into();
@@ -201,7 +202,7 @@ fn send_all(
     }
 }
 
-/// The error of a call that was refused.
+/// Makes the error of a call that was refused.
 pub(super) fn refused(controller: &Inner, what: What<'_>, reason: Refusal) -> Error {
     Error::Refused { device: controller.name().into(), operation: what(), reason }
 }

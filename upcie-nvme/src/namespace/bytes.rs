@@ -1,18 +1,18 @@
-//! Bytes of a namespace at any offset, for people: blocks are an affair of this file.
+//! Bytes of a namespace at any offset: this file translates them to blocks.
 
 use super::Namespace;
 use crate::{Error, Patience, Result, spec::NvmOpcode};
 
-/// The most bytes that are read or written at once.
+/// The most bytes to read or write at once.
 const CHUNK: usize = 1 << 20;
 
 impl Namespace {
-    /// Its size in bytes; 0 where the format has no blocks that this driver can address.
+    /// Returns the size in bytes; 0 if this driver can't address the format's blocks.
     pub fn len_bytes(&self) -> u64 {
         self.blocks().saturating_mul(self.block_size() as u64)
     }
 
-    /// Reads bytes from a byte offset on into all of `bytes`, and waits for them. Offset and length may be any.
+    /// Reads from a byte offset into all of `bytes`, and waits for it. Offset and length are arbitrary.
     ///
     /// ```
     /// # let namespace = upcie_nvme::Controller::open("emu:size=1M")?.namespace(1)?;
@@ -24,7 +24,8 @@ impl Namespace {
     /// ```
     ///
     /// # Errors
-    /// The range is beyond the namespace (nothing is read then); as [`read`](Self::read), and a part of `bytes` may be read.
+    /// The range exceeds the namespace (nothing is read then). Otherwise those of [`read`](Self::read), after
+    /// which a part of `bytes` may be read.
     pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
         self.check_bytes(NvmOpcode::READ, offset, bytes.len())?;
         let block = self.block_size();
@@ -40,13 +41,14 @@ impl Namespace {
         Ok(())
     }
 
-    /// Writes all of `bytes` at a byte offset, and waits for it. Offset and length may be any: of a block that is written
-    /// in part the rest is read, and written back. No other `write_at` of this process's on the same controller comes
-    /// between; a [`write`](Self::write), a command on a queue or another host's that does is undone in that block.
+    /// Writes all of `bytes` at a byte offset, and waits for it. Offset and length are arbitrary. A block
+    /// that is written in part is read first, and written back. No other `write_at` of this process on the
+    /// same controller can come between; if a [`write`](Self::write), a command on a queue or another host
+    /// writes that block meanwhile, its data is lost.
     ///
     /// # Errors
-    /// The range is beyond the namespace (nothing is written then); as [`write`](Self::write), and a part of `bytes` may
-    /// be written.
+    /// The range exceeds the namespace (nothing is written then). Otherwise those of [`write`](Self::write),
+    /// after which a part of `bytes` may be written.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.check_bytes(NvmOpcode::WRITE, offset, bytes.len())?;
         let block = self.block_size();
@@ -70,7 +72,7 @@ impl Namespace {
         Ok(())
     }
 
-    /// The block of a byte, and the byte's place in it.
+    /// Returns the block of a byte, and the byte's offset in it.
     fn split(&self, offset: u64) -> (u64, usize) {
         let block = self.block_size() as u64;
         (offset / block, (offset % block) as usize)

@@ -19,11 +19,12 @@ use blocking::refused;
 use std::{fmt, sync::Arc};
 use upcie_core::dma::DmaBuf;
 
-/// A namespace of a controller: what queues need to address it, and blocking calls for convenience.
+/// A namespace of a controller: its address for queues, and blocking calls for convenience.
 ///
-/// A handle keeps its controller open. It goes stale when the controller's namespaces change (Format NVM, namespace
-/// management, [`Controller::invalidate_namespaces`](crate::Controller::invalidate_namespaces)): its blocks may mean something else then, so
-/// commands through it are refused, and [`Controller::namespace`](crate::Controller::namespace) gives a new one.
+/// A handle keeps its controller open. It goes stale when the controller's namespaces change (Format NVM,
+/// namespace management, [`Controller::invalidate_namespaces`](crate::Controller::invalidate_namespaces)).
+/// Its blocks may have another size or meaning then, so commands through it are refused; get a new handle
+/// from [`Controller::namespace`](crate::Controller::namespace).
 #[derive(Clone)]
 pub struct Namespace {
     extent: Extent,
@@ -33,11 +34,12 @@ pub struct Namespace {
 }
 
 impl Controller {
-    /// A handle to a namespace. One that can't be used for I/O is returned all the same; it says
-    /// [why](Namespace::usable).
+    /// Returns a handle to a namespace. A namespace that can't be used for I/O has a handle, too, which gives
+    /// the [reason](Namespace::usable).
     ///
     /// # Errors
-    /// There is no such active namespace (the error lists those that are), the controller's status, or a timeout.
+    /// There is no such active namespace (the error lists the active ones), the controller's status, or a
+    /// timeout.
     pub fn namespace(&self, nsid: u32) -> Result<Namespace> {
         Ok(Namespace::new(self.inner().clone(), open::ask(self.inner(), nsid)?))
     }
@@ -52,48 +54,49 @@ impl Namespace {
         Self { extent, controller, identify: Arc::new(identify), unusable: unusable.map(Into::into) }
     }
 
-    /// Its id.
+    /// Returns the namespace's id.
     pub fn nsid(&self) -> u32 {
         self.extent.nsid()
     }
 
-    /// Its size in blocks (NSZE).
+    /// Returns the size in blocks (NSZE).
     pub fn blocks(&self) -> u64 {
         self.extent.blocks()
     }
 
-    /// Bytes of a block; 0 where the format has none that this driver can address.
+    /// Returns the size of a block in bytes; 0 if this driver can't address the format's blocks.
     pub fn block_size(&self) -> usize {
         self.extent.block_size()
     }
 
-    /// The most bytes that one command on a queue may transfer; 0 when it is not [usable](Self::usable). The blocking
-    /// calls split what is longer, but for chains.
+    /// Returns the most bytes that one command on a queue may transfer; 0 if the namespace is not
+    /// [usable](Self::usable). The blocking calls split longer transfers, except chains.
     pub fn max_transfer(&self) -> usize {
         self.extent.max_transfer()
     }
 
-    /// The most blocks that one Write Zeroes command on a queue may name; 0 when it is not [usable](Self::usable), or the
-    /// controller does not have the command.
+    /// Returns the most blocks that one Write Zeroes command on a queue may cover; 0 if the namespace is not
+    /// [usable](Self::usable), or the controller does not have the command.
     pub fn max_write_zeroes(&self) -> u32 {
         self.extent.max_zeroes
     }
 
-    /// Whether blocks can be [deallocated](Self::deallocate): the controller has Dataset Management.
+    /// Returns `true` if blocks can be [deallocated](Self::deallocate): the controller has Dataset
+    /// Management.
     pub fn can_deallocate(&self) -> bool {
         self.extent.deallocates
     }
 
-    /// What the controller says of it.
+    /// Returns the Identify Namespace data.
     pub fn identify(&self) -> &IdentifyNamespace {
         &self.identify
     }
 
-    /// Whether this driver does I/O on it.
+    /// Checks that this driver can do I/O on the namespace.
     ///
     /// # Errors
-    /// [`Error::NoIo`] where the controller takes none; [`Error::Unsupported`] with the reason: metadata, a command set other than NVM, or blocks of a size outside of
-    /// 512 bytes to 64 KiB.
+    /// [`Error::NoIo`] if the controller takes none; [`Error::Unsupported`] with the reason: metadata, a
+    /// command set other than NVM, or a block size outside of 512 bytes to 64 KiB.
     pub fn usable(&self) -> Result<()> {
         self.controller.check_io()?;
         match &self.unusable {
@@ -108,8 +111,8 @@ impl Namespace {
     /// Reads blocks from `slba` on into all of `buffer`, and waits for it.
     ///
     /// # Errors
-    /// The controller's status, a refusal (nothing is sent then), or a timeout. After a timeout the controller may
-    /// still own the buffer: then it is left empty, and the error says so.
+    /// The controller's status, a refusal (nothing is sent then), or a timeout. After a timeout the
+    /// controller may still use the buffer: then `buffer` is left empty, and the error says so.
     pub fn read(&self, slba: u64, buffer: &mut DmaBuf) -> Result<()> {
         self.transfer(Direction::Read, slba, buffer)
     }
@@ -117,15 +120,15 @@ impl Namespace {
     /// Writes all of `buffer` to the blocks from `slba` on, and waits for it.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// Those of [`read`](Self::read).
     pub fn write(&self, slba: u64, buffer: &mut DmaBuf) -> Result<()> {
         self.transfer(Direction::Write, slba, buffer)
     }
 
-    /// Makes what was written last: everything whose write has completed before this call survives a loss of power.
+    /// Flushes: every write completed before this call survives a loss of power.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// Those of [`read`](Self::read).
     pub fn flush(&self) -> Result<()> {
         self.usable()?;
         blocking::flush(&self.controller, &self.extent, &|| {
@@ -133,10 +136,10 @@ impl Namespace {
         })
     }
 
-    /// Makes `blocks` blocks from `slba` on read as zeros, and waits for it. Neither data nor a buffer is needed.
+    /// Zeroes `blocks` blocks from `slba` on with Write Zeroes, and waits for it; no data is transferred.
     ///
     /// # Errors
-    /// As [`read`](Self::read); [`Refusal::NoCommand`] where the controller does not have Write Zeroes.
+    /// Those of [`read`](Self::read); [`Refusal::NoCommand`] if the controller does not have Write Zeroes.
     pub fn write_zeroes(&self, slba: u64, blocks: u64) -> Result<()> {
         self.usable()?;
         let what = || {
@@ -150,9 +153,9 @@ impl Namespace {
         blocking::zeroes(&self.controller, &self.extent, slba, blocks, &what)
     }
 
-    /// Tells the controller that the contents of the blocks in `ranges` are no longer needed (Dataset Management,
-    /// attribute Deallocate), and waits for it. What they read as then is in [`identify`](Self::identify) (`dlfeat`).
-    /// There may be any number of ranges; each 256 make a command.
+    /// Tells the controller that the contents of the blocks in `ranges` are no longer needed (Dataset
+    /// Management, attribute Deallocate), and waits for it. [`identify`](Self::identify) states the contents
+    /// of such blocks (`dlfeat`). There may be any number of ranges; each 256 make a command.
     ///
     /// ```
     /// # let controller = upcie_nvme::Controller::open("emu:size=1M")?;
@@ -163,8 +166,8 @@ impl Namespace {
     /// ```
     ///
     /// # Errors
-    /// As [`read`](Self::read); [`Refusal::NoCommand`] where the controller does not have Dataset Management, and its
-    /// status for ranges that are beyond the namespace or longer than it takes.
+    /// Those of [`read`](Self::read); [`Refusal::NoCommand`] if the controller does not have Dataset
+    /// Management; and its status for a range that exceeds the namespace or the controller's limits.
     pub fn deallocate(&self, ranges: &[DatasetRange]) -> Result<()> {
         self.usable()?;
         let what = || {
@@ -191,7 +194,7 @@ impl Namespace {
 }
 
 impl AsRef<Extent> for Namespace {
-    /// Its place for commands on a queue.
+    /// Returns the namespace's extent for commands on a queue.
     #[inline(always)]
     fn as_ref(&self) -> &Extent {
         &self.extent

@@ -1,4 +1,4 @@
-//! What a namespace is like, as its controller says.
+//! Identifies a namespace: asks its controller, and decides whether this driver can do I/O on it.
 
 use crate::{
     Error, Result,
@@ -8,21 +8,21 @@ use crate::{
 };
 use zerocopy::FromBytes;
 
-/// What there is to know of the namespace `nsid`.
+/// The properties of a namespace.
 pub(super) struct Known {
     pub(super) extent: Extent,
     pub(super) identify: IdentifyNamespace,
-    /// Why it can't be used for I/O, if so.
+    /// The reason why it can't be used for I/O, if it can't.
     pub(super) unusable: Option<String>,
 }
 
 /// Asks the controller for the namespace `nsid`.
 pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
-    // Before anything is read: what changes meanwhile makes the handle stale.
+    // Before anything is read: a change during the reads makes the handle stale.
     let stamp = controller.live().stamp();
-    // After the stamp: a change that ends before this look has made the stamp stale.
+    // After the stamp was read: a change that ends before this check has made the stamp stale.
     controller.subsystem().check_settled(controller.name(), &format!("namespace {nsid}"))?;
-    // FFFFFFFFh is all namespaces, and none.
+    // FFFFFFFFh stands for all namespaces, so no namespace has it.
     let possible = nsid != 0 && nsid != u32::MAX;
     let known = possible && controller.active_above(nsid - 1)?.first() == Some(&nsid);
     if !known {
@@ -62,7 +62,7 @@ pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
     Ok(Known { extent, identify, unusable })
 }
 
-/// Why I/O on a namespace is not supported, if so.
+/// Returns the reason why I/O on a namespace is not supported, if it isn't.
 fn why_unusable(controller: &Inner, nsid: u32, identify: &IdentifyNamespace) -> Result<Option<String>> {
     let Some(format) = identify.lba_format() else {
         return Ok(Some(format!("its format {} is not in its own list of formats", identify.format_index())));

@@ -4,14 +4,14 @@ use super::Namespace;
 use crate::Result;
 use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 
-/// Bytes that are read ahead, and written together.
+/// Bytes to read ahead, and to collect before a write.
 const BUFFER: usize = 1 << 20;
 
 /// A namespace's bytes with a position, buffered on both sides: [`Read`], [`BufRead`], [`Write`] and [`Seek`].
 ///
-/// What was written reaches the controller when a MiB has come together, when the position moves or is read from, with
-/// [`flush`](Write::flush), and with the drop, which logs an error that it can't return. [`sync`](Self::sync) makes it
-/// durable.
+/// Written bytes reach the controller when a MiB has been collected, when the position moves or is read from,
+/// on [`flush`](Write::flush), and on drop, which logs an error because it can't return one.
+/// [`sync`](Self::sync) makes them durable.
 ///
 /// ```
 /// use std::io::{Read, Seek, Write};
@@ -30,31 +30,31 @@ const BUFFER: usize = 1 << 20;
 pub struct Stream {
     namespace: Namespace,
     position: u64,
-    /// What was read last, from `ahead_at` on.
+    /// The bytes read last, from `ahead_at` on.
     ahead: Vec<u8>,
     ahead_at: u64,
-    /// What was written and not sent yet; it ends at `position`.
+    /// Bytes written and not sent yet; they end at `position`.
     pending: Vec<u8>,
 }
 
 impl Namespace {
-    /// Its bytes as a stream, from the first on.
+    /// Returns the namespace's bytes as a stream, from the first on.
     pub fn stream(&self) -> Stream {
         Stream { namespace: self.clone(), position: 0, ahead: Vec::new(), ahead_at: 0, pending: Vec::new() }
     }
 }
 
 impl Stream {
-    /// Sends what was written, and makes it durable ([`Namespace::flush`]).
+    /// Sends the written bytes, and makes them durable ([`Namespace::flush`]).
     ///
     /// # Errors
-    /// As [`Namespace::write_at`] and [`Namespace::flush`].
+    /// Those of [`Namespace::write_at`] and [`Namespace::flush`].
     pub fn sync(&mut self) -> Result<()> {
         self.send()?;
         self.namespace.flush()
     }
 
-    /// Sends what was written. After an error it is sent again by the next try.
+    /// Sends the written bytes. After an error the next try sends them again.
     fn send(&mut self) -> Result<()> {
         if !self.pending.is_empty() {
             self.namespace.write_at(self.position - self.pending.len() as u64, &self.pending)?;
@@ -63,7 +63,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Bytes from the position to the namespace's end.
+    /// Returns the number of bytes from the position to the namespace's end.
     fn left(&self) -> u64 {
         self.namespace.len_bytes().saturating_sub(self.position)
     }
@@ -101,7 +101,7 @@ impl Read for Stream {
 }
 
 impl Write for Stream {
-    /// Takes as much as has room up to the namespace's end: at the end an error of the kind
+    /// Takes the bytes that fit before the namespace's end; at the end returns an error of the kind
     /// [`StorageFull`](io::ErrorKind::StorageFull).
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.pending.len() == BUFFER {
@@ -120,14 +120,14 @@ impl Write for Stream {
         Ok(taken)
     }
 
-    /// Sends what was written; [`sync`](Stream::sync) makes it durable, too.
+    /// Sends the written bytes; [`sync`](Stream::sync) also makes them durable.
     fn flush(&mut self) -> io::Result<()> {
         Ok(self.send()?)
     }
 }
 
 impl Seek for Stream {
-    /// Moves the position, which may be beyond the end: nothing is there then.
+    /// Moves the position. It may exceed the end: no bytes are there.
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.send()?;
         self.ahead.clear();

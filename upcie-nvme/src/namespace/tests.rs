@@ -1,4 +1,4 @@
-//! Bytes at any offset, against a vector that has the same.
+//! Bytes at any offset, compared with a vector that holds the same bytes.
 
 use crate::{Controller, Namespace};
 use std::io::{BufRead, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -10,7 +10,7 @@ fn namespace(options: &str) -> Namespace {
     Controller::open(format!("emu:size=4M,{options}")).unwrap().namespace(1).unwrap()
 }
 
-/// A length: often within a block, seldom beyond what one command or one step of the copy takes.
+/// Returns a length: often within a block, seldom more than one command or one step of the copy takes.
 fn length(random: &mut Random) -> usize {
     let most = [600, 600, 9000, 70_000, 1_500_000][random.below(5)];
     random.below(most)
@@ -152,7 +152,7 @@ fn a_full_namespace_is_an_error_to_a_stream() {
     assert_eq!(&end, b"fou");
 }
 
-/// What could not be written is there for the next try, and is not taken for written.
+/// Bytes whose write failed stay for the next try, and are not counted as written.
 #[test]
 fn a_stream_keeps_what_a_write_lost() {
     let controller = Controller::open("emu:size=4M,ro=true").unwrap();

@@ -1,9 +1,9 @@
-//! A log that a full disk can't flood: a failure is said once per cause, and counted.
+//! A log that a full disk can't flood: each cause is logged once, and counted.
 
 use nix::errno::Errno;
 use std::path::PathBuf;
 
-/// What has gone wrong with a file.
+/// The failures of a file.
 #[derive(Debug)]
 pub struct Faults {
     path: PathBuf,
@@ -18,12 +18,12 @@ struct Cause {
 }
 
 impl Faults {
-    /// Nothing yet.
+    /// Makes a record without failures.
     pub fn of(path: PathBuf) -> Self {
         Self { path, seen: Vec::new() }
     }
 
-    /// Logs a failed operation, the first time that it fails for this reason; counts it later.
+    /// Logs a failed operation the first time that it fails for this reason; counts it later.
     #[cold]
     pub fn note(&mut self, operation: &'static str, errno: Errno) {
         let same = |cause: &&mut Cause| cause.operation == operation && cause.errno == errno;
@@ -39,7 +39,7 @@ impl Faults {
         );
     }
 
-    /// Says how often each cause came, and begins anew.
+    /// Logs how often each cause came, and starts again.
     pub fn sum_up(&mut self) {
         for Cause { operation, errno, count } in self.seen.drain(..).filter(|cause| cause.count > 1) {
             tracing::error!(

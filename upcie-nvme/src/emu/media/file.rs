@@ -22,10 +22,10 @@ use std::{
 };
 use upcie_core::vfio_user::server::Guest;
 
-/// Bytes that go between the file and memory which is not mapped at a time.
+/// Bytes to copy at a time between the file and memory that is not mapped.
 const BOUNCE: usize = 64 << 10;
 
-/// The file, locked: for itself, or with other readers.
+/// The file, locked: exclusively, or with other readers.
 #[derive(Debug)]
 pub struct Backing {
     file: Flock<File>,
@@ -34,8 +34,8 @@ pub struct Backing {
 }
 
 impl Backing {
-    /// Opens and locks the file; gives the size of one namespace in bytes, too. Only with `size=` and without `ro=true` the
-    /// file is made, or grown from nothing.
+    /// Opens and locks the file; also returns the size of one namespace in bytes. The file is created, or an
+    /// empty one grown, only with `size=` and without `ro=true`.
     pub fn open(path: &Path, options: &Options) -> Result<(Self, u64), Error> {
         let refuse = |reason: String| Error::File { path: path.into(), reason, source: None };
         let fail = |reason: &str, source: io::Error| Error::File {
@@ -70,7 +70,7 @@ impl Backing {
             }
             errno => fail("it can't be locked", errno.into()),
         })?;
-        // Again: another server may have made it meanwhile.
+        // Read the size again: another server may have created the file meanwhile.
         let size = match (metadata(&file)?.len(), options.size) {
             (0, Some(size)) if !ro => {
                 let bytes = size * u64::from(options.namespaces);
@@ -86,7 +86,7 @@ impl Backing {
         Ok((Self { file, faults: Faults::of(path.into()), ro }, size))
     }
 
-    /// Whether nothing may be written.
+    /// Returns `true` if the file may not be written.
     pub fn is_read_only(&self) -> bool {
         self.ro
     }
@@ -97,13 +97,13 @@ impl Backing {
             .map_err(|error| self.failed("deallocating blocks", &error, Status::WRITE_FAULT))
     }
 
-    /// What was written is on stable storage afterwards.
+    /// Puts all written data on stable storage.
     pub fn flush(&mut self) -> Result<(), Status> {
         let flushed = if self.ro { Ok(()) } else { self.file.sync_data() };
         flushed.map_err(|error| self.failed("flushing", &error, Status::WRITE_FAULT))
     }
 
-    /// Says how often each failure came.
+    /// Logs how often each failure came.
     pub fn sum_up(&mut self) {
         self.faults.sum_up();
     }
@@ -118,8 +118,8 @@ impl Backing {
         self.transfer(Direction::ToFile, guest, offset, iova, len)
     }
 
-    /// Moves `len` bytes between the file and the client's memory. Where that is mapped, the system copies; else the data
-    /// bounces.
+    /// Moves `len` bytes between the file and the client's memory. If the memory is mapped, the system
+    /// copies; otherwise the data goes through a buffer.
     fn transfer(
         &mut self,
         direction: Direction,
@@ -159,10 +159,11 @@ impl Backing {
         Ok(())
     }
 
-    /// What a `pread` or `pwrite` of `len` bytes has moved: 0 when a signal came first. The end of the file is an error.
+    /// Returns the bytes that a `pread` or `pwrite` of `len` bytes has moved: 0 when a signal came first. The
+    /// end of the file is an error.
     fn moved(&mut self, direction: Direction, count: isize, len: usize) -> Result<usize, Status> {
         let errno = match usize::try_from(count) {
-            // The file has been made shorter than it was.
+            // The file has become shorter than it was.
             Ok(0) => Errno::ENODATA,
             Ok(count) => return Ok(count.min(len)),
             Err(_) => Errno::last(),
@@ -189,7 +190,7 @@ impl Backing {
     }
 }
 
-/// Where the data goes.
+/// The direction of a copy.
 #[derive(Debug, Clone, Copy)]
 enum Direction {
     ToClient,
@@ -197,7 +198,8 @@ enum Direction {
 }
 
 impl Direction {
-    /// Moves at most `len` bytes between the file at `offset` and memory, by one system call; what that returns.
+    /// Moves at most `len` bytes between the file at `offset` and memory, by one system call; returns its
+    /// result.
     ///
     /// # Safety
     /// `len` bytes at `at` are mapped, readable and writable, and no reference to them exists.
@@ -212,7 +214,8 @@ impl Direction {
     }
 }
 
-/// Bytes of each namespace in a file of `len` bytes: all whole blocks. `Err` says why they don't fit.
+/// Returns the bytes of each namespace in a file of `len` bytes: all whole blocks. `Err` says why they don't
+/// fit.
 fn size_of(file: &File, len: u64, options: &Options) -> io::Result<Result<u64, String>> {
     let (namespaces, block) = (u64::from(options.namespaces), options.largest_block());
     if let Some(size) = options.size {

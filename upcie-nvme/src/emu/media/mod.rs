@@ -1,4 +1,4 @@
-//! Where the blocks are: nowhere, in memory, or in a file.
+//! The storage of the blocks: none, memory, or a file.
 
 mod faults;
 mod file;
@@ -21,16 +21,16 @@ const DEFAULT_SIZE: u64 = 1 << 30;
 /// The blocks of all namespaces, one namespace after another.
 #[derive(Debug)]
 pub(super) enum Media {
-    /// Nothing is moved.
+    /// No data is moved.
     Null,
-    /// Pages that come into being when they are written.
+    /// Memory whose pages are allocated when they are written.
     Memory(Anonymous),
     /// A file, read and written in place.
     File(Backing),
 }
 
 impl Media {
-    /// As the options say, and the size of one namespace in bytes.
+    /// Opens the media that the options describe; also returns the size of one namespace in bytes.
     pub fn open(options: &Options) -> Result<(Self, u64), Error> {
         if let Some(path) = &options.file {
             let (backing, size) = Backing::open(path, options)?;
@@ -44,12 +44,12 @@ impl Media {
         Ok((media, size))
     }
 
-    /// Whether completed writes may be lost without a flush.
+    /// Returns `true` if completed writes may be lost without a flush.
     pub fn is_volatile(&self) -> bool {
         matches!(self, Self::File(file) if !file.is_read_only())
     }
 
-    /// Gives blocks in memory their pages, or as many as there is time for until `stop`; how many bytes all take.
+    /// Populates blocks in memory, as far as possible until `stop`; returns the bytes of all blocks.
     pub fn fill(&mut self, stop: &AtomicBool, progress: &mut dyn FnMut(u64)) -> Result<u64, Error> {
         let Self::Memory(memory) = self else { return Ok(0) };
         // SAFETY: its own private mapping, borrowed mutably.
@@ -57,7 +57,7 @@ impl Media {
         Ok(memory.len as u64)
     }
 
-    /// Whether the blocks are in memory of this process.
+    /// Returns `true` if the blocks are in memory of this process.
     #[inline(always)]
     pub fn is_memory(&self) -> bool {
         matches!(self, Self::Memory(_))
@@ -100,7 +100,7 @@ impl Media {
         }
     }
 
-    /// Makes `len` bytes at `offset` zeros, and gives back what they took.
+    /// Zeroes `len` bytes at `offset`, and frees their storage.
     pub fn zero(&mut self, offset: u64, len: u64) -> Result<(), Status> {
         match self {
             Self::Null => Ok(()),
@@ -109,7 +109,7 @@ impl Media {
         }
     }
 
-    /// What was written is on stable storage afterwards.
+    /// Puts all written data on stable storage.
     pub fn flush(&mut self) -> Result<(), Status> {
         match self {
             Self::Null | Self::Memory(_) => Ok(()),
@@ -117,7 +117,7 @@ impl Media {
         }
     }
 
-    /// Says how often each failure came: a client has left.
+    /// Logs how often each failure came; called when a client has left.
     pub fn sum_up(&mut self) {
         if let Self::File(file) = self {
             file.sum_up();
@@ -144,7 +144,7 @@ impl Anonymous {
         // SAFETY: a fresh mapping at an address of the kernel's choice; nothing existing is replaced.
         let base = unsafe { mmap_anonymous(None, size, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, flags) };
         let base = base.map_err(|e| fail(e.into()))?;
-        // Blocks at random are a walk through page tables each: huge pages make most of them short.
+        // Random blocks cost a walk through page tables each: huge pages make most walks short.
         // SAFETY: the mapping that was just made; what it reads as stays the same.
         if let Err(error) = unsafe { madvise(base, size.get(), MmapAdvise::MADV_HUGEPAGE) } {
             tracing::debug!(%error, "an embedded controller has small pages: slower, nothing else");
@@ -152,7 +152,7 @@ impl Anonymous {
         Ok(Self { base: base.cast(), len: size.get() })
     }
 
-    /// `len` bytes at `offset`; `None` where that is outside.
+    /// Returns `len` bytes at `offset`; `None` if that is outside.
     #[inline]
     fn bytes(&mut self, offset: u64, len: usize) -> Option<&mut [u8]> {
         let offset = usize::try_from(offset).ok()?;
@@ -167,8 +167,8 @@ impl Anonymous {
 }
 
 impl Anonymous {
-    /// Has the processor fetch the 512 bytes at `offset`, the smallest block there is; it notices by itself when more are
-    /// read.
+    /// Prefetches the 512 bytes at `offset`, the smallest block size; the processor notices by itself when
+    /// more are read.
     #[inline(always)]
     pub fn prefetch(&self, offset: u64) {
         for line in 0..512 / 64 {
@@ -176,7 +176,7 @@ impl Anonymous {
         }
     }
 
-    /// Zeroes `len` bytes at `offset`, and gives whole pages back; `None` where that is outside.
+    /// Zeroes `len` bytes at `offset`, and frees whole pages; `None` if that is outside.
     fn zero(&mut self, offset: u64, len: u64) -> Option<()> {
         let page = host_page_size();
         let bytes = self.bytes(offset, usize::try_from(len).ok()?)?;
@@ -189,7 +189,7 @@ impl Anonymous {
             let at = NonNull::from(&mut *pages).cast();
             // SAFETY: whole pages of this value's own private anonymous memory, borrowed mutably; they are zeros afterwards.
             if let Err(error) = unsafe { madvise(at, pages.len(), MmapAdvise::MADV_DONTNEED) } {
-                // Locked memory, say: it stays.
+                // Locked memory, for example, can't be freed.
                 tracing::debug!(%error, "pages of an embedded controller are not given back");
                 pages.fill(0);
             }
@@ -207,7 +207,7 @@ impl Drop for Anonymous {
     }
 }
 
-/// Has the processor fetch the cache line at `at`; nothing where `at` is no memory.
+/// Prefetches the cache line at `at`; does nothing if `at` is no memory.
 #[inline(always)]
 fn prefetch(at: *const u8) {
     #[cfg(target_arch = "x86_64")]

@@ -1,4 +1,4 @@
-//! Gives memory its pages before anybody waits for them: a page of 2 MiB can take milliseconds.
+//! Allocates memory pages before they are needed: a page of 2 MiB can take milliseconds.
 
 use super::{super::Error, room};
 use nix::errno::Errno;
@@ -15,20 +15,20 @@ use std::{
 };
 use upcie_core::memory::host_page_size;
 
-/// Bytes that a thread gives pages at a time: some huge pages.
+/// Bytes that a thread populates at a time: some huge pages.
 const STEP: usize = 8 << 20;
 /// More threads than this wait for each other's page tables.
 const MAX_THREADS: usize = 8;
-/// How often the progress is told.
+/// The interval of progress calls.
 const TELL: Duration = Duration::from_millis(200);
-/// Bytes that are left to all others.
+/// Bytes left to other programs.
 const RESERVE: u64 = 64 << 20;
 
 /// An address range.
 struct Range {
     base: NonNull<u8>,
     len: usize,
-    /// Where the next step begins.
+    /// The start of the next step.
     next: AtomicUsize,
     done: AtomicUsize,
     failure: Mutex<Option<Error>>,
@@ -37,8 +37,8 @@ struct Range {
 // SAFETY: an address range without thread affinity, of which the page tables are changed and no bytes.
 unsafe impl Sync for Range {}
 
-/// Gives `len` bytes from `base` on all of their pages, in several threads; they read as before. Calls `progress` with the bytes
-/// that have theirs, now and then. Returns early when `stop` becomes true.
+/// Populates `len` bytes from `base` on, in several threads; their contents stay. Calls `progress` now and
+/// then with the bytes populated so far. Returns early when `stop` becomes true.
 ///
 /// # Safety
 /// They are one private anonymous mapping, which nobody else reads or writes meanwhile.
@@ -87,7 +87,7 @@ impl Range {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Whether `wanted` more bytes can be had: the kernel kills a program that finds out by itself.
+    /// Checks that `wanted` more bytes are available: the kernel kills a program that takes more.
     fn check_room(&self, wanted: u64) -> Result<(), Error> {
         match room::least() {
             Some(room) if room.bytes < wanted.saturating_add(RESERVE) => Err(Error::Shortage {
@@ -105,7 +105,7 @@ impl Range {
                 return;
             }
             let len = STEP.min(self.len - at);
-            // Others may have taken what was there at the start.
+            // Other programs may have taken the memory that was free at the start.
             if let Err(error) = self.check_room(len as u64).and_then(|()| self.fill(at, len)) {
                 return self.fail(error);
             }
@@ -153,7 +153,7 @@ mod tests {
         unsafe { munmap(base, LEN) }.unwrap();
     }
 
-    /// Pages that are there.
+    /// Returns the number of pages in memory.
     fn resident(base: NonNull<u8>) -> usize {
         let mut pages = vec![0_u8; LEN / host_page_size()];
         // SAFETY: there is a byte for each page of the mapping.

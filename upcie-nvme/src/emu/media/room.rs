@@ -1,19 +1,20 @@
-//! How much memory there is for this process: what the machine has, and what its control groups allow.
+//! The memory available to this process: of the machine, and within the limits of its control groups.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// Memory that can still be had.
+/// An amount of available memory.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Room {
     pub bytes: u64,
-    /// What says so.
+    /// The source of the figure.
     pub place: String,
 }
 
-/// The least of what the machine and the control groups (version 2) of this process have left; `None` where nothing says.
+/// Returns the least of the memory that the machine and this process's control groups (version 2) have left;
+/// `None` if neither is known.
 pub fn least() -> Option<Room> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let group = groups.lines().find_map(|line| line.strip_prefix("0::/"));
@@ -22,14 +23,15 @@ pub fn least() -> Option<Room> {
     limits.into_iter().chain(machine).min_by_key(|room| room.bytes)
 }
 
-/// MemAvailable: what programs may take without swapping, as the kernel estimates it.
+/// Reads MemAvailable: the memory that programs may take without swapping, as the kernel estimates it.
 fn of_machine(meminfo: &str) -> Option<Room> {
     let value = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kilobytes: u64 = value.split_whitespace().next()?.parse().ok()?;
     Some(Room { bytes: kilobytes.saturating_mul(1024), place: "MemAvailable in /proc/meminfo".into() })
 }
 
-/// What each group from `group` up to `root` leaves: its limit less what is used and can't be dropped.
+/// Returns the room in each group from `group` up to `root`: its limit less the used memory that can't be
+/// dropped.
 fn of_groups(root: &Path, group: &str) -> Vec<Room> {
     let own = root.join(group);
     let groups = own.ancestors().take_while(|path| path.starts_with(root));
@@ -43,7 +45,7 @@ fn of_group(group: &Path) -> Option<Room> {
         (path, text)
     };
     let (path, limit) = file("memory.max");
-    // `max` is no number, and there is no file in the root.
+    // `max` is not a number, and the root has no such file.
     let limit: u64 = limit.trim().parse().ok()?;
     let used: u64 = file("memory.current").1.trim().parse().ok()?;
     let (_, stat) = file("memory.stat");

@@ -1,4 +1,4 @@
-//! Admin commands: what they answer, and how they fail.
+//! Admin commands: their answers and their errors.
 
 use super::host::{Host, PAGE, admin, exact};
 use crate::spec::{
@@ -232,7 +232,7 @@ fn asynchronous_event_requests_wait_for_an_event_an_abort_or_the_end() {
     assert!(done.contains(&(11, 0x07, 0)) && done.contains(&(20, 0, 0)), "{done:?}");
     assert_eq!(host.admin.run(Command::abort(0, 11)).dw0, 1, "it is over");
 
-    // A temperature threshold below the temperature, which nobody wants to hear of, then somebody does.
+    // A temperature threshold below the temperature, before and after the event is enabled.
     let threshold = |kelvin| Command::set_features(FeatureId::TEMPERATURE_THRESHOLD, kelvin);
     assert_eq!(host.admin.status(threshold(290)), Status::SUCCESS);
     host.admin.silent();

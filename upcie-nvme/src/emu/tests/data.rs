@@ -21,11 +21,11 @@ fn put_list(host: &Host, at: usize, list: &[u64]) {
     host.set(at, &bytes);
 }
 
-/// Where the lists are, at the end of the data.
+/// The offset of the lists, at the end of the data.
 const LISTS: usize = 7 << 20;
 
-/// A data pointer for `len` bytes that start `offset` bytes into the page `pages[0]`. The list starts `skip` entries
-/// into its page.
+/// Makes a data pointer for `len` bytes that start `offset` bytes into the page `pages[0]`. The list starts
+/// `skip` entries into its page.
 fn pointer(host: &Host, pages: &[usize], offset: usize, len: usize, skip: usize) -> (u64, u64) {
     let first = host.iova(pages[0] * PAGE + offset);
     let count = (offset + len).div_ceil(PAGE);
@@ -425,7 +425,7 @@ fn a_file_is_served_to_its_last_block() {
         assert_eq!(transfer(&mut queue, Command::read(1, 2054, 1), (host.iova(0), 0)), Status::SUCCESS);
         assert!(host.bytes(0, 512) == image[2054 * 512..]);
     }
-    // Zeros behind the last whole block are no data.
+    // Zeros behind the last whole block don't count as data.
     fs::write(&file.0, [&image[..8192], &[0; 100]].concat()).unwrap();
     assert_eq!((served(""), served(",lba=4096,namespaces=2")), (Ok(8192), Ok(4096)));
     fs::write(&file.0, [1; 100]).unwrap();

@@ -110,7 +110,7 @@ fn garbage_in_a_doorbell_is_ignored_and_reported() {
     host.alive();
 }
 
-/// In the mapped page nobody is told of a write: it is looked for.
+/// Stray writes to doorbells in the mapped page, which raise no message, are found by polling.
 #[test]
 fn the_doorbell_of_no_queue_is_reported() {
     let mut host = Host::new("size=1M,queues=8");
@@ -218,7 +218,7 @@ fn a_service_time_holds_completions_back() {
     );
 }
 
-/// Mostly small, often at an edge.
+/// Returns mostly small values, often at an edge.
 fn word(random: &mut Random) -> u32 {
     match random.next() % 6 {
         0 => 0,

@@ -1,4 +1,4 @@
-//! A host with rings made by hand: it says whatever a test wants said.
+//! A host with rings made by hand: it sends any message that a test wants.
 
 use crate::{
     emu::{self, Emulator, layout::DSTRD},
@@ -33,13 +33,13 @@ pub struct Queue {
     doorbells: [Register<u32>; 2],
 }
 
-/// A status with its Do Not Retry bit, which equality of statuses leaves out.
+/// Returns a status with its Do Not Retry bit, which equality of statuses leaves out.
 pub(super) fn exact(status: Status) -> (Status, bool) {
     (status, status.do_not_retry())
 }
 
 impl Queue {
-    /// Puts a command in the ring, without telling.
+    /// Puts a command in the ring, without ringing the doorbell.
     pub fn put(&mut self, command: &Command) {
         // SAFETY: an entry of the ring, which is mapped; no reference to it exists.
         let entry = unsafe { self.sq.as_ptr().add(self.tail as usize * 64) };
@@ -69,7 +69,7 @@ impl Queue {
         self.acknowledge_value(self.head);
     }
 
-    /// The next completion, if there is one. It is not acknowledged.
+    /// Returns the next completion, if there is one. It is not acknowledged.
     pub fn next(&mut self) -> Option<Completion> {
         // SAFETY: an entry of the ring, which is mapped; no reference to it exists.
         let entry = unsafe { self.cq.as_ptr().add(self.head as usize * 16) };
@@ -87,7 +87,7 @@ impl Queue {
         Some(unsafe { entry.cast::<Completion>().read_volatile() })
     }
 
-    /// The next completion, waited for and acknowledged.
+    /// Waits for the next completion, and acknowledges it.
     pub fn wait(&mut self) -> Completion {
         let end = Instant::now() + Duration::from_secs(10);
         loop {
@@ -100,7 +100,7 @@ impl Queue {
         }
     }
 
-    /// Nothing comes for a while.
+    /// Asserts that no completion comes for a while.
     pub fn silent(&mut self) {
         thread::sleep(Duration::from_millis(5));
         assert_eq!(self.next(), None, "queue {}", self.qid);
@@ -141,7 +141,8 @@ impl Host {
         Self::over(emu::spawn(&options.parse().unwrap()).unwrap())
     }
 
-    /// As [`new`](Self::new), with the connection's stream beside it: for messages that the client would not send.
+    /// Brings a controller up like [`new`](Self::new), and returns the connection's stream: for messages that
+    /// the client would not send.
     pub fn with_stream(options: &str) -> (Self, Stream) {
         let emulator = Emulator::new(&options.parse().unwrap()).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -226,7 +227,7 @@ impl Host {
         queue
     }
 
-    /// The device address of the byte at `offset` of the data.
+    /// Returns the device address of the byte at `offset` of the data.
     pub fn iova(&self, offset: usize) -> u64 {
         self.data.iova(offset)
     }
@@ -249,7 +250,7 @@ impl Host {
         unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
     }
 
-    /// An admin command with the first page of the data.
+    /// Points an admin command to the first page of the data.
     pub fn with_page(&self, mut command: Command) -> Command {
         command.set_data_pointer(self.iova(0), 0);
         command
@@ -263,7 +264,7 @@ impl Host {
         self.bytes(0, PAGE)
     }
 
-    /// The controller still works.
+    /// Asserts that the controller still works.
     pub fn alive(&mut self) {
         let done = self.admin.run(Command {
             cid: 0x7777,
@@ -276,7 +277,7 @@ impl Host {
     }
 }
 
-/// A connection on which messages can be sent that want no answer: several in one breath, as a VMM posts them.
+/// A connection that can send several messages without waiting for an answer, as a VMM posts them.
 pub struct Stream(UnixStream);
 
 impl Stream {
@@ -295,19 +296,19 @@ impl Stream {
         self.0.write_all(&bytes).unwrap();
     }
 
-    /// REGION_WRITE of a 32-bit register of BAR 0.
+    /// Makes a REGION_WRITE of a 32-bit register of BAR 0.
     pub fn write(offset: u64, value: u32) -> (u16, Vec<u8>) {
         (10, [&offset.to_ne_bytes()[..], &[0; 4], &4_u32.to_ne_bytes(), &value.to_le_bytes()].concat())
     }
 
-    /// DEVICE_SET_IRQS: unmasks INTx.
+    /// Makes a DEVICE_SET_IRQS that unmasks INTx.
     pub fn unmask_pin() -> (u16, Vec<u8>) {
         const NONE_UNMASK: u32 = 1 << 0 | 1 << 4;
         (8, [20, NONE_UNMASK, 0, 0, 1].map(u32::to_ne_bytes).concat())
     }
 }
 
-/// Rings that the controller does not know of yet.
+/// Makes rings that the controller does not know of yet.
 pub fn queue(device: &Arc<dyn Device>, bar: &Bar, qid: u16, sq: u32, cq: u32) -> Queue {
     // Aligned to the largest CC.MPS.
     let memory = |len: u32| {
@@ -327,7 +328,7 @@ pub fn queue(device: &Arc<dyn Device>, bar: &Bar, qid: u16, sq: u32, cq: u32) ->
     }
 }
 
-/// An admin command by its opcode and two dwords.
+/// Makes an admin command from its opcode and two dwords.
 pub fn admin(opcode: u8, nsid: u32, cdw10: u32, cdw11: u32) -> Command {
     Command { cdw10, cdw11, ..Command::admin(AdminOpcode(opcode), nsid) }
 }

@@ -1,4 +1,4 @@
-//! Interrupts as a host sees them that does not follow the driver's habits: the pin, and what helps to look at all kinds.
+//! Interrupts, for a host that does not follow the driver's habits: the pin, and helpers for all kinds.
 
 use super::host::{Host, Queue, Stream};
 use crate::spec::{Command, Status};
@@ -23,7 +23,7 @@ impl Irqs {
         host.device.set_irqs(kind, &borrowed).unwrap();
     }
 
-    /// Takes what has come so far.
+    /// Discards the interrupts that have come so far.
     pub fn forget(&self, host: &Host) {
         settle(host);
         for fd in &self.0 {
@@ -31,13 +31,13 @@ impl Irqs {
         }
     }
 
-    /// Exactly one came, or comes.
+    /// Asserts that exactly one came, or comes.
     pub fn one(&self, vector: usize) {
         assert!(self.0[vector].wait(SOON).unwrap(), "no interrupt {vector}");
         assert_eq!(self.0[vector].take().unwrap(), 1, "interrupt {vector}");
     }
 
-    /// None came.
+    /// Asserts that none came.
     pub fn none(&self, host: &Host) {
         settle(host);
         let counts: Vec<_> = self.0.iter().map(|fd| fd.take().unwrap()).collect();
@@ -45,14 +45,15 @@ impl Irqs {
     }
 }
 
-/// The emulator has looked at everything once it has answered more messages than it handles at a look.
+/// Waits until the emulator has looked at everything: it has answered more messages than it handles in one
+/// round.
 pub fn settle(host: &Host) {
     for _ in 0..100 {
         host.csts();
     }
 }
 
-/// A flush, completed but not acknowledged.
+/// Completes a flush, without an acknowledgement.
 pub fn complete(queue: &mut Queue) {
     queue.put(&Command::flush(1));
     queue.ring();

@@ -1,4 +1,4 @@
-//! MSI and MSI-X: each message comes, once there is nothing in its way.
+//! MSI and MSI-X: each message comes once it is enabled and not masked.
 
 use super::{
     host::Host,
@@ -31,7 +31,7 @@ fn set_control(host: &Host, value: u16) {
     host.set_config_u16(at + 2, value).unwrap();
 }
 
-/// Soundness part E, 1: a host that has looked and found nothing, and has not yet moved the head, is told.
+/// Soundness part E, 1: a host that has found an empty queue, and has not yet moved the head, gets a message.
 #[test]
 fn a_message_comes_for_what_was_posted_since_the_last() {
     let mut host = Host::new("size=1M,msi=4");
@@ -50,7 +50,7 @@ fn a_message_comes_for_what_was_posted_since_the_last() {
     irqs.none(&host);
 }
 
-/// Soundness part E, 1: and so is one that stops before it has seen all.
+/// Soundness part E, 1: a host that stops before it has seen all entries gets a message, too.
 #[test]
 fn a_message_comes_when_a_head_moves_and_leaves_entries() {
     let mut host = Host::new("size=1M,msi=4");
@@ -143,7 +143,7 @@ fn a_masked_vector_pends_and_comes_when_unmasked() {
     irqs.none(&host);
 }
 
-/// As Linux does when it moves a vector to another processor, by way of a VMM that takes its eventfd away meanwhile.
+/// Linux moves a vector to another processor through a VMM that takes its eventfd away meanwhile.
 #[test]
 fn a_vector_without_an_eventfd_pends_until_it_has_one() {
     let (mut host, irqs) = msix("size=1M,vectors=4");

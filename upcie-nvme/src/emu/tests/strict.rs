@@ -1,4 +1,4 @@
-//! A controller that takes its registers at their word: what a host forgets does not work by luck.
+//! A strict controller: a host that forgets to set a register does not work by luck.
 
 use super::host::Host;
 use crate::spec::{Command, Status};

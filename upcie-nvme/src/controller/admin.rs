@@ -2,30 +2,27 @@
 
 use super::{Inner, Registers, queue_ids::Ticket, subsystem::Change};
 use crate::{
-    Completion, Error, Patience, Result,
+    Completion, Error, Result,
     engine::{ListPool, Live, Parts, Queue},
-    spec::{Command, Status},
-    wait::Backoff,
+    spec::Command,
 };
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc};
 use upcie_core::{
-    deadline::Budget,
     dma::{DmaBuf, Heap},
     events::emit,
 };
 
-/// Shows a number in hexadecimal in the log.
-struct Hex(u32);
-
-impl fmt::Debug for Hex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#04x}", self.0)
-    }
+/// The meaning of an answer that comes after its command's deadline.
+#[derive(Debug)]
+pub(super) enum Late {
+    /// The answer has no consequence.
+    Nothing,
+    /// Namespaces may have changed, and may still change until then.
+    Change(#[expect(dead_code, reason = "ends when it is dropped")] Change),
+    /// Namespaces may have changed, by a raw command.
+    Raw,
+    /// A queue pair's creation or deletion goes on.
+    Step(Ticket),
 }
 
 /// The admin queue pair and the commands on it. Behind a gate: one command at a time, however many threads ask.
@@ -75,39 +72,45 @@ impl Admin {
     pub(super) fn rings(&self) -> (u64, u64) {
         self.rings
     }
-}
 
-/// The meaning of an answer that comes after its command's deadline.
-#[derive(Debug)]
-pub(super) enum Late {
-    /// The answer has no consequence.
-    Nothing,
-    /// Namespaces may have changed, and may still change until then.
-    Change(#[expect(dead_code, reason = "ends when it is dropped")] Change),
-    /// Namespaces may have changed, by a raw command.
-    Raw,
-    /// A queue pair's creation or deletion goes on.
-    Step(Ticket),
-}
+    /// Returns the number of commands that can be unanswered at once.
+    pub(super) fn capacity(&self) -> u32 {
+        self.queue.capacity()
+    }
 
-impl Admin {
+    /// Sends a command whose data pointer is set, and returns its tag; `None` if unanswered commands take all
+    /// slots.
+    pub(super) fn send(&mut self, command: &Command, data: DmaBuf) -> Result<Option<u64>> {
+        let tag = self.next;
+        self.next += 1;
+        let mut turn = self.queue.turn()?;
+        // SAFETY: the command's data is in `data`, which it owns, or in memory that its maker keeps (`create`).
+        let submitted = unsafe { turn.submit_raw(command, data, tag) };
+        Ok(submitted.is_ok().then_some(tag))
+    }
+
+    /// Notes the meaning of the answer to a command that has missed its deadline.
+    pub(super) fn expect_late(&mut self, tag: u64, late: Late) {
+        self.late.insert(tag, late);
+    }
+
     /// Reaps all completions, and returns that of `wanted` if it is there. All others belong to commands that
     /// missed their deadline.
-    fn reap(&mut self, inner: &Inner, wanted: Option<u64>) -> Result<Option<Completion<u64>>> {
+    pub(super) fn reap(&mut self, inner: &Inner, wanted: Option<u64>) -> Result<Option<Completion<u64>>> {
         let Self { queue, late, .. } = self;
         let mut found = None;
         for done in queue.turn()? {
-            inner.silent.store(false, Ordering::Relaxed);
+            inner.queue_ids.set_silent(false);
             if Some(*done.tag()) == wanted {
                 found = Some(done);
                 continue;
             }
             let (tag, answer, buffer) = done.into_parts();
-            let device = inner.name.clone();
+            let device = inner.link.name.clone();
             emit(move || tracing::warn!(%device, "an admin command completed after its deadline"));
             drop(buffer);
             match late.remove(&tag) {
-                Some(Late::Step(ticket)) => inner.queue_answered(ticket, answer),
+                Some(Late::Step(ticket)) => inner.queue_ids.answered(ticket, answer),
                 Some(Late::Raw) => inner.subsystem.make_stale(),
                 // Dropping the change ends it.
                 Some(Late::Change(_) | Late::Nothing) | None => {}
@@ -124,129 +127,6 @@ impl Admin {
                 inner.subsystem.make_stale();
             }
         }
-    }
-}
-
-impl Inner {
-    /// Runs an admin command with `data`, a buffer of whole pages (or the empty one) that it reads or writes.
-    /// Returns dword 0 of the completion and the buffer.
-    pub(crate) fn admin_data(&self, command: &Command, data: DmaBuf, what: &str) -> Result<(u32, DmaBuf)> {
-        self.admin_late(command, data, what, Late::Nothing)
-    }
-
-    /// Runs an admin command like [`admin_data`](Self::admin_data); `late` is the meaning of an answer after
-    /// the deadline. A command that misses its deadline keeps its slot and its buffer until the controller
-    /// answers or is reset.
-    pub(super) fn admin_late(
-        &self,
-        command: &Command,
-        data: DmaBuf,
-        what: &str,
-        late: Late,
-    ) -> Result<(u32, DmaBuf)> {
-        let mut command = *command;
-        if !data.is_empty() {
-            // Whole pages of the driver's own heap: their PRP list is prepared.
-            let transfer = data.transfer();
-            command.set_data_pointer(transfer.iova, transfer.companion);
-        }
-        let done = self.exchange(&command, data, what, self.options.timeout, late);
-        if done.is_ok() {
-            // The controller answers again, and may have answered earlier deletions.
-            self.finish_deletions();
-        }
-        done.map_err(|(error, _)| error)
-    }
-
-    /// Runs an admin command whose data pointer is set, with a deadline of its own.
-    ///
-    /// # Errors
-    /// The `bool` says whether the command was sent: if so, the controller may still carry it out.
-    pub(super) fn exchange(
-        &self,
-        command: &Command,
-        data: DmaBuf,
-        what: &str,
-        after: Duration,
-        late: Late,
-    ) -> Result<(u32, DmaBuf), (Error, bool)> {
-        self.check_owner(what).map_err(|error| (error, false))?;
-        let device = || self.name.to_string();
-        let _budget = Budget::new(after);
-        let mut patience = Patience::new();
-        let admin = self.enter(&self.admin, &mut patience, after, || what.into(), "admin commands");
-        let mut admin = admin.map_err(|error| (error, false))?;
-        // Late answers free slots. If the queue is closed, the controller's state tells the reason.
-        let reaped = admin.reap(self, None);
-        reaped.map_err(|error| (self.check_alive(&|| what.into()).err().unwrap_or(error), false))?;
-        let tag = admin.next;
-        admin.next += 1;
-        let mut turn = admin.queue.turn().map_err(|error| (error, false))?;
-        // SAFETY: the command's data is in `data`, which it owns, or in memory that its maker keeps (`create`).
-        let submitted = unsafe { turn.submit_raw(command, data, tag) };
-        drop(turn);
-        if submitted.is_err() {
-            let (operation, count) = (what.into(), admin.queue.capacity());
-            return Err((Error::Unanswered { device: device(), operation, count }, false));
-        }
-        let mut backoff = Backoff::of_several(patience, after, after);
-        let start = Instant::now();
-        let error = loop {
-            match admin.reap(self, Some(tag)) {
-                Ok(None) => {}
-                Ok(Some(done)) => {
-                    let dword0 = done.dword0();
-                    let (_, result, data) = done.into_parts();
-                    self.log_admin(command, what, result, start.elapsed());
-                    let failed = |status| Error::Status { device: device(), operation: what.into(), status };
-                    return result.map(|()| (dword0, data)).map_err(|status| (failed(status), true));
-                }
-                Err(error) => break error,
-            }
-            match self.pause(&mut backoff, &|| what.into()) {
-                Ok(()) => {}
-                // The limit includes the wait for other threads.
-                Err(Error::Timeout { device, operation, kept, .. }) => {
-                    break Error::Timeout { device, operation, after, kept };
-                }
-                Err(error) => break error,
-            }
-        };
-        admin.late.insert(tag, late);
-        drop(admin);
-        if !matches!(error, Error::Timeout { .. }) {
-            // Now that the queue is free.
-            self.release_if_let_go();
-        }
-        Err((error, true))
-    }
-
-    /// Reaps completions that came after their deadline, without sending anything.
-    pub(crate) fn reap_late(&self) {
-        // A thread that holds the queue reaps, too. An error will also fail the next command.
-        if let Some(mut admin) = self.admin.enter(|| Duration::ZERO) {
-            let _ = admin.reap(self, None);
-        }
-    }
-
-    /// Logs an admin command that has ended.
-    fn log_admin(&self, command: &Command, what: &str, result: Result<(), Status>, took: Duration) {
-        let (device, nsid, what) = (self.name.clone(), command.nsid, what.to_owned());
-        let (opcode, cdw10) = (Hex(command.opcode.into()), Hex(command.cdw10));
-        emit(move || match result {
-            Ok(()) => tracing::trace!(%device, ?opcode, nsid, ?cdw10, ?took, "{what}"),
-            Err(status) => tracing::debug!(%device, ?opcode, nsid, ?cdw10, ?took, %status, "{what} failed"),
-        });
-    }
-
-    /// Waits a little for a completion; returns an error when the time is up, or when the controller is gone
-    /// or fails.
-    pub(crate) fn pause(&self, backoff: &mut Backoff, what: &dyn Fn() -> String) -> Result<()> {
-        if !backoff.pause() {
-            let (device, after) = (self.name.to_string(), backoff.limit());
-            return Err(Error::Timeout { device, operation: what(), after, kept: false });
-        }
-        if backoff.is_slow() { self.check_alive(what) } else { Ok(()) }
     }
 }
 

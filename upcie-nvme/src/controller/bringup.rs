@@ -1,12 +1,11 @@
 //! Bring-up: from a device to a running controller.
 
 use super::{
-    Admin, ControllerOptions, Ids, Inner, Registers, Subsystem, device_memory,
-    io_refusal::{command_set, entry_sizes},
-    lock,
+    Admin, Calls, ControllerOptions, DeviceMemory, HostMemory, Inner, Link, Properties, QueueIds, Registers,
+    Removal, Subsystem, device_memory,
+    properties::{command_set, entry_sizes},
     quirks::queue_entries,
-    removal,
-    transitions::{disable, disable_patience},
+    transitions::{disable, disable_patience, enable},
     vectors::Vectors,
 };
 use crate::{
@@ -17,7 +16,7 @@ use crate::{
         IdentifyNvmController, NumberOfQueues, Version,
     },
 };
-use std::sync::{Arc, Mutex, atomic::AtomicBool};
+use std::sync::Arc;
 use upcie_core::{
     deadline::Budget,
     device::{Claim, Device},
@@ -89,9 +88,9 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
     let page_shift = page.ilog2();
     let vectors = Vectors::new(&*device, options.irq)?;
     // The controller works without this: a removal then waits until the program ends.
-    let wanted_back = removal::wire(&*device).unwrap_or_else(|error| {
+    let removal = Removal::wire(&*device).unwrap_or_else(|error| {
         tracing::warn!(device = %name, %error, "no notice will come when the kernel wants the device back");
-        None
+        Removal::default()
     });
     tracing::debug!(device = %name, page_size = page, interrupts = ?vectors.kind(), "bringing it up");
     disable(&registers, &name)?;
@@ -106,24 +105,9 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
     // SAFETY: `admin` has just zeroed rings of so many entries there; it goes into `inner`, which keeps it until the controller
     // has stopped.
     unsafe { registers.set_admin_queue(aqa, sq, cq) }?;
-    let mut inner = Inner {
-        admin: Gate::new(admin),
-        blocking: Gate::default(),
-        edges: Gate::default(),
-        retired: Mutex::default(),
-        queue_ids: Mutex::default(),
-        subsystem: Arc::default(),
-        vectors,
-        wanted_back,
-        silent: AtomicBool::new(false),
-        memory_buffer: Gate::default(),
-        persistent_memory: Gate::default(),
-        heap,
-        private,
-        live,
-        version: registers.version()?,
-        registers,
+    let properties = Properties {
         identify: Box::new(IdentifyController::read_from_bytes(&[0; 4096][..]).expect("one page")),
+        version: registers.version()?,
         page_shift,
         max_transfer: page,
         max_zeroes: u64::MAX,
@@ -131,27 +115,37 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> R
         command_set,
         queue_entries,
         no_io,
-        options,
-        name,
+    };
+    let mut inner = Inner {
+        admin: Gate::new(admin),
+        calls: Calls::default(),
+        queue_ids: QueueIds::default(),
+        subsystem: Arc::default(),
+        vectors,
+        removal,
+        device_memory: DeviceMemory::default(),
+        memory: HostMemory::new(heap, private),
+        properties,
+        link: Link { name, registers, live, options },
         device,
         closing: None,
     };
     // From here on a failure drops `inner`, which stops the controller.
-    inner.enable()?;
+    enable(&inner.link, &inner.properties)?;
     // One timeout for all admin commands from here on.
-    let (timeout, mut patience) = (inner.options.timeout, Patience::new());
+    let (timeout, mut patience) = (inner.link.options.timeout, Patience::new());
     let mut left = || timeout.saturating_sub(patience.waited());
-    inner.identify_controller()?;
-    inner.options.timeout = left();
-    inner.identify_limits()?;
-    inner.options.timeout = left();
-    inner.negotiate_queues()?;
-    if let (Some(arbitration), None) = (inner.options.arbitration, inner.no_io) {
-        inner.options.timeout = left();
+    identify_controller(&mut inner)?;
+    inner.link.options.timeout = left();
+    identify_limits(&mut inner)?;
+    inner.link.options.timeout = left();
+    negotiate_queues(&mut inner)?;
+    if let (Some(arbitration), None) = (inner.link.options.arbitration, inner.properties.no_io) {
+        inner.link.options.timeout = left();
         let command = Command::set_features(FeatureId::ARBITRATION, arbitration.into_bits());
         inner.admin_data(&command, DmaBuf::empty(), "Set Features (Arbitration)")?;
     }
-    inner.options.timeout = timeout;
+    inner.link.options.timeout = timeout;
     Ok(inner)
 }
 
@@ -159,69 +153,67 @@ fn unsupported(device: &str, reason: impl Into<String>) -> Error {
     Error::Unsupported { device: device.into(), reason: reason.into() }
 }
 
-impl Inner {
-    fn identify_controller(&mut self) -> Result<()> {
-        let command = Command::identify(Cns::CONTROLLER, 0, 0);
-        let page = self.identify_page(&command, "Identify (controller)")?;
-        let identify = IdentifyController::read_from_bytes(&page[..]).expect("one page");
-        self.no_io = self.no_io.or(entry_sizes(&identify));
-        let mdts = identify.max_transfer(self.registers.capabilities().page_size_min());
-        self.max_transfer = mdts.unwrap_or(MAX_TRANSFER).min(MAX_TRANSFER);
-        *self.identify = identify;
-        self.subsystem = Subsystem::of(&self.identify);
-        tracing::debug!(
-            device = %self.name,
-            model = %self.identify.model(),
-            serial = %self.identify.serial(),
-            max_transfer = self.max_transfer,
-            "identified"
-        );
-        Ok(())
-    }
+fn identify_controller(inner: &mut Inner) -> Result<()> {
+    let command = Command::identify(Cns::CONTROLLER, 0, 0);
+    let page = inner.identify_page(&command, "Identify (controller)")?;
+    let identify = IdentifyController::read_from_bytes(&page[..]).expect("one page");
+    inner.properties.no_io = inner.properties.no_io.or(entry_sizes(&identify));
+    let mdts = identify.max_transfer(inner.link.registers.capabilities().page_size_min());
+    inner.properties.max_transfer = mdts.unwrap_or(MAX_TRANSFER).min(MAX_TRANSFER);
+    *inner.properties.identify = identify;
+    inner.subsystem = Subsystem::of(&inner.properties.identify);
+    tracing::debug!(
+        device = %inner.link.name,
+        model = %inner.properties.identify.model(),
+        serial = %inner.properties.identify.serial(),
+        max_transfer = inner.properties.max_transfer,
+        "identified"
+    );
+    Ok(())
+}
 
-    /// Reads the limits that MDTS does not cover, from controllers that may report them.
-    fn identify_limits(&mut self) -> Result<()> {
-        if self.version < Version::of(2, 0, 0) || self.no_io.is_some() {
+/// Reads the limits that MDTS does not cover, from controllers that may report them.
+fn identify_limits(inner: &mut Inner) -> Result<()> {
+    if inner.properties.version < Version::of(2, 0, 0) || inner.properties.no_io.is_some() {
+        return Ok(());
+    }
+    let command = Command::identify_command_set(Cns::COMMAND_SET_CONTROLLER, 0, Csi::NVM);
+    let page = match inner.identify_page(&command, "Identify (limits of the NVM command set)") {
+        Ok(page) => page,
+        Err(Error::Status { .. }) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let limits = IdentifyNvmController::read_from_bytes(&page[..]).expect("one page");
+    let page_size = inner.link.registers.capabilities().page_size_min();
+    inner.properties.max_zeroes = limits.max_write_zeroes(page_size).unwrap_or(u64::MAX);
+    Ok(())
+}
+
+fn negotiate_queues(inner: &mut Inner) -> Result<()> {
+    if inner.properties.no_io.is_some() {
+        return Ok(());
+    }
+    let wanted = u32::from(inner.link.options.queues.max(1));
+    let feature = NumberOfQueues::of(wanted, wanted);
+    let command = Command::set_features(FeatureId::NUMBER_OF_QUEUES, feature.into_bits());
+    let granted = match inner.admin_data(&command, DmaBuf::empty(), "Set Features (Number of Queues)") {
+        Ok((granted, _)) => NumberOfQueues::from_bits(granted),
+        Err(Error::Status { status, .. }) => {
+            inner.properties.no_io = Some(NoIo::NoQueues { status });
             return Ok(());
         }
-        let command = Command::identify_command_set(Cns::COMMAND_SET_CONTROLLER, 0, Csi::NVM);
-        let page = match self.identify_page(&command, "Identify (limits of the NVM command set)") {
-            Ok(page) => page,
-            Err(Error::Status { .. }) => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let limits = IdentifyNvmController::read_from_bytes(&page[..]).expect("one page");
-        let page_size = self.registers.capabilities().page_size_min();
-        self.max_zeroes = limits.max_write_zeroes(page_size).unwrap_or(u64::MAX);
-        Ok(())
-    }
-
-    fn negotiate_queues(&mut self) -> Result<()> {
-        if self.no_io.is_some() {
-            return Ok(());
-        }
-        let wanted = u32::from(self.options.queues.max(1));
-        let feature = NumberOfQueues::of(wanted, wanted);
-        let command = Command::set_features(FeatureId::NUMBER_OF_QUEUES, feature.into_bits());
-        let granted = match self.admin_data(&command, DmaBuf::empty(), "Set Features (Number of Queues)") {
-            Ok((granted, _)) => NumberOfQueues::from_bits(granted),
-            Err(Error::Status { status, .. }) => {
-                self.no_io = Some(NoIo::NoQueues { status });
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        // A controller may grant more than was asked for.
-        let pairs = granted.submission_queues().min(granted.completion_queues()).min(wanted);
-        self.granted = pairs as u16;
-        tracing::debug!(
-            device = %self.name,
-            wanted,
-            submission = granted.submission_queues(),
-            completion = granted.completion_queues(),
-            "queues granted"
-        );
-        *lock(&self.queue_ids) = Ids::new(pairs as u16);
-        Ok(())
-    }
+        Err(error) => return Err(error),
+    };
+    // A controller may grant more than was asked for.
+    let pairs = granted.submission_queues().min(granted.completion_queues()).min(wanted);
+    inner.properties.granted = pairs as u16;
+    tracing::debug!(
+        device = %inner.link.name,
+        wanted,
+        submission = granted.submission_queues(),
+        completion = granted.completion_queues(),
+        "queues granted"
+    );
+    inner.queue_ids.grant(pairs as u16);
+    Ok(())
 }

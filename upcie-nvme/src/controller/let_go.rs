@@ -1,6 +1,6 @@
 //! What the controller held, once it is known to have let go of everything.
 
-use super::{Inner, lock};
+use super::Inner;
 use crate::{Error, Result};
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ impl Inner {
     /// An error if the controller is gone, reports a fatal status, or was stopped by somebody else. Gives back what it has let
     /// go of.
     pub(crate) fn check_alive(&self, what: &dyn Fn() -> String) -> Result<()> {
-        let device = || self.name.to_string();
-        let (error, is_stopped) = match self.registers.status() {
+        let device = || self.link.name.to_string();
+        let (error, is_stopped) = match self.link.registers.status() {
             Ok(status) if status.cfs() => {
                 (Error::Fatal { device: device(), operation: what() }, !status.rdy())
             }
@@ -35,8 +35,8 @@ impl Inner {
     /// The one place where memory and ids come back because of that: of queue pairs whose deletion was not confirmed, of admin
     /// commands that were not answered, and what [`Controller::keep`](super::Controller::keep) was given.
     fn release(&self, error: &Error) {
-        let mut memory = std::mem::take(&mut *lock(&self.retired));
-        memory.extend(lock(&self.queue_ids).release());
+        let mut memory = self.memory.take_retired();
+        memory.extend(self.queue_ids.release());
         // A command that is under way looks again when it ends.
         if let Some(mut admin) = self.admin.enter(|| Duration::ZERO) {
             admin.release(self, error);

@@ -1,6 +1,6 @@
 //! Admin commands that the caller builds.
 
-use super::{Controller, admin::Late, policy};
+use super::{Controller, admin::Late, policy, subsystem::change_alone};
 use crate::{
     Error, Result,
     spec::{AdminOpcode, Command, DataDirection, FeatureId},
@@ -55,14 +55,14 @@ impl Controller {
                 )));
             }
             let page = self.page_size();
-            let mut buffer = self.inner.heap.alloc_aligned(data.len().next_multiple_of(page), page)?;
+            let mut buffer = self.inner.memory.heap.alloc_aligned(data.len().next_multiple_of(page), page)?;
             buffer.zero();
             if opcode.direction() == DataDirection::ToController {
                 buffer.write_at(0, data);
             }
             buffer
         };
-        let change = plan.alone.map(|why| self.inner.change_alone(&what, why)).transpose()?;
+        let change = plan.alone.map(|why| change_alone(&self.inner, &what, why)).transpose()?;
         // The answer ends the change, whatever its status and however late it comes.
         let late = change.map_or(Late::Nothing, Late::Change);
         let (result, buffer) = self.inner.admin_late(&command, buffer, &what, late)?;
@@ -86,7 +86,7 @@ impl Controller {
     /// The controller's status, or a timeout, after which the controller keeps the buffer.
     pub unsafe fn admin_raw(&self, command: &Command, buffer: DmaBuf) -> Result<(u32, DmaBuf)> {
         let what = AdminOpcode(command.opcode).to_string();
-        let result = self.inner.exchange(command, buffer, &what, self.inner.options.timeout, Late::Raw);
+        let result = self.inner.exchange(command, buffer, &what, self.inner.link.options.timeout, Late::Raw);
         self.inner.subsystem.make_stale();
         result.map_err(|(error, _)| error)
     }

@@ -1,10 +1,14 @@
-//! Creation of a queue pair on the controller: its memory, its id, its two commands.
+//! Creation and deletion of queue pairs on the controller: their memory, ids and commands.
 
-use super::{Inner, MemoryBuffer, Step};
+use super::{
+    Inner, MemoryBuffer,
+    admin::Late,
+    queue_ids::{Next, Step, Ticket},
+};
 use crate::{
-    Patience, Result,
-    engine::{ListPool, Parts, Queue},
-    spec::{Command, QueuePriority},
+    Error, Patience, Result,
+    engine::{ListPool, Parts, Queue, Retired},
+    spec::{Command, QueuePriority, Status},
 };
 use std::{sync::Arc, time::Duration};
 use upcie_core::{
@@ -13,6 +17,8 @@ use upcie_core::{
     mmio::Caching,
 };
 
+/// How long the deletion of a queue may take before its memory is kept.
+const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The default bytes of a queue's PRP list memory.
 const LIST_BYTES: usize = 64 << 10;
 /// The default priority class; it has no effect under round robin.
@@ -46,12 +52,13 @@ pub(crate) fn create<T>(
     let lists = ListPool::new(memory(list_bytes)?, chunk, inner.page_shift());
     inner.reap_late();
     inner.finish_deletions();
-    let (qid, ticket) = inner.take_queue_id()?;
+    inner.check_owner("creating a queue pair")?;
+    let (qid, ticket) = inner.queue_ids.take(inner.name())?;
     let doorbells = inner
         .registers()
         .doorbell(qid, false)
         .and_then(|sq| Ok((sq, inner.registers().doorbell(qid, true)?)));
-    let (sq_doorbell, cq_doorbell) = doorbells.inspect_err(|_| inner.return_queue_id(ticket))?;
+    let (sq_doorbell, cq_doorbell) = doorbells.inspect_err(|_| inner.queue_ids.give_back(ticket))?;
     let mut queue = Queue::new(Parts {
         name: inner.shared_name().clone(),
         qid,
@@ -69,7 +76,7 @@ pub(crate) fn create<T>(
     let steps = [(Step::CreateCq, cq), (Step::CreateSq, sq)];
     match steps.iter().try_for_each(|(step, command)| inner.create_step(ticket, *step, command)) {
         Ok(()) => {
-            inner.created(ticket);
+            inner.queue_ids.created(ticket);
             let device = inner.shared_name().clone();
             emit(move || tracing::debug!(%device, qid, entries, ?vector, "made a queue pair"));
             inner.finish_deletions();
@@ -86,22 +93,125 @@ pub(crate) fn create<T>(
 }
 
 impl Inner {
+    /// Sends the command of a creation's step.
+    ///
+    /// # Errors
+    /// The controller's status, or a timeout. Then undo the creation with [`take_back`](Self::take_back).
+    fn create_step(&self, ticket: Ticket, step: Step, command: &Command) -> Result<()> {
+        self.queue_ids.sending(ticket, step);
+        let after = self.link.options.timeout;
+        match self.exchange(command, DmaBuf::empty(), step.name(), after, Late::Step(ticket)) {
+            Ok(_) => {
+                self.queue_ids.settled(ticket);
+                Ok(())
+            }
+            Err((error, sent)) => {
+                match &error {
+                    Error::Status { status, .. } => self.queue_ids.answered(ticket, Err(*status)),
+                    // A command that was not sent counts as refused.
+                    _ if !sent => self.queue_ids.answered(ticket, Err(Status::INVALID_QUEUE_ID)),
+                    _ => {}
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Hands the queue pair to the program: while it exists, namespaces can't be changed.
+    pub(crate) fn hand_out(&self, qid: u16) {
+        self.queue_ids.hand_out(qid);
+    }
+
+    /// Deletes a queue pair on the controller. `Ok`: it uses the queues' memory, and that of their commands
+    /// in flight, no more. After an error give that memory to [`keep_for`](Self::keep_for).
+    pub(crate) fn delete_queue(&self, qid: u16) -> Result<(), Ticket> {
+        self.reap_late();
+        self.finish_deletions();
+        self.take_back(self.queue_ids.begin_deletion(qid))
+    }
+
+    /// Undoes a creation, or deletes a queue pair, as far as the controller answers. The result is that of
+    /// [`delete_queue`](Self::delete_queue).
+    fn take_back(&self, ticket: Ticket) -> Result<(), Ticket> {
+        loop {
+            let (qid, step) = match self.queue_ids.next(ticket) {
+                Next::Gone => return Ok(()),
+                Next::Abandoned => return self.unless_let_go(ticket),
+                Next::Send(qid, step) => (qid, step),
+            };
+            let command = match step {
+                Step::DeleteSq => Command::delete_submission_queue(qid),
+                _ => Command::delete_completion_queue(qid),
+            };
+            let after = DELETE_TIMEOUT.min(self.link.options.timeout);
+            let outcome = self.exchange(&command, DmaBuf::empty(), step.name(), after, Late::Step(ticket));
+            let (answer, error) = match outcome {
+                Ok(_) => (Some(Ok(())), None),
+                Err((Error::Status { status, .. }, _)) if status == Status::INVALID_QUEUE_ID => {
+                    (Some(Err(status)), None)
+                }
+                Err((error @ Error::Status { status, .. }, _)) => (Some(Err(status)), Some(error)),
+                Err((error, sent)) => {
+                    self.queue_ids.set_silent(true);
+                    if !sent {
+                        self.queue_ids.settled(ticket);
+                    }
+                    (None, Some(error))
+                }
+            };
+            if let Some(answer) = answer {
+                self.queue_ids.answered(ticket, answer);
+            }
+            if let Some(error) = error {
+                let device = self.link.name.clone();
+                emit(move || {
+                    tracing::error!(
+                        %device, qid, %error,
+                        "its memory is kept until the controller confirms that, or stops"
+                    );
+                });
+                self.queue_ids.abandon(ticket);
+                return self.unless_let_go(ticket);
+            }
+        }
+    }
+
+    /// Returns `Ok` if the queue pair is gone after all: another thread has seen the late answer, or the
+    /// controller has been stopped.
+    fn unless_let_go(&self, ticket: Ticket) -> Result<(), Ticket> {
+        self.release_if_let_go();
+        if self.queue_ids.is_gone(ticket) { Ok(()) } else { Err(ticket) }
+    }
+
+    /// Continues the deletion of abandoned queue pairs, as far as the controller has answered since.
+    pub(super) fn finish_deletions(&self) {
+        for ticket in self.queue_ids.resume() {
+            // After a failure the others are marked again without being sent: no further deadline for each.
+            let _ = self.take_back(ticket);
+        }
+    }
+
+    /// Keeps memory of a queue pair until the controller is known to use it no more.
+    pub(crate) fn keep_for(&self, ticket: Ticket, retired: Retired) {
+        self.queue_ids.keep_for(ticket, retired);
+    }
+
     /// Waits until a blocking call that is under way has nothing in flight; returns `false` when that took
     /// longer than `limit`.
     pub(super) fn wait_for_blocking_call(&self, patience: &mut Patience, limit: Duration) -> bool {
-        self.blocking.enter(|| limit.saturating_sub(patience.waited())).is_some()
+        self.calls.queue.enter(|| limit.saturating_sub(patience.waited())).is_some()
     }
 
     /// Deletes the blocking calls' own queue pair if all I/O queue pairs are taken. The next such call makes
     /// another.
     pub(crate) fn free_queue_id(&self) {
-        if self.has_free_queue_id() {
+        if self.queue_ids.has_free() {
             return;
         }
         // A blocking call has no commands in flight once it releases the gate; one under way keeps its queue
         // pair.
-        let (mut patience, limit) = (Patience::new(), self.options.timeout);
-        let pass = self.blocking.enter(|| limit.saturating_sub(patience.waited()));
+        let (mut patience, limit) = (Patience::new(), self.link.options.timeout);
+        let pass = self.calls.queue.enter(|| limit.saturating_sub(patience.waited()));
         if let Some(mut queue) = pass.and_then(|mut slot| slot.take()) {
             if let Err(ticket) = self.delete_queue(queue.qid()) {
                 self.keep_for(ticket, queue.retire());
@@ -113,7 +223,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Controller, engine::Retired};
+    use crate::Controller;
 
     /// Soundness finding 1: rings and lists are in regions that no buffer of a user's leads to.
     #[test]

@@ -1,6 +1,6 @@
 //! The kernel's request to give a device back.
 
-use super::{Controller, Inner};
+use super::Controller;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 use upcie_core::{
@@ -9,14 +9,34 @@ use upcie_core::{
     irq::{EventFd, IrqKind},
 };
 
-/// Asks to be told when the device is wanted back; `None` where the transport never asks.
-pub(super) fn wire(device: &dyn Device) -> Result<Option<EventFd>> {
-    if device.irq_count(IrqKind::Request)? == 0 {
-        return Ok(None);
+/// The event of the kernel wanting the device back, where the transport has it.
+#[derive(Debug, Default)]
+pub(super) struct Removal(Option<EventFd>);
+
+impl Removal {
+    /// Asks to be told when the device is wanted back.
+    pub(super) fn wire(device: &dyn Device) -> Result<Self> {
+        if device.irq_count(IrqKind::Request)? == 0 {
+            return Ok(Self(None));
+        }
+        let event = EventFd::new()?;
+        device.set_irqs(IrqKind::Request, &[event.as_fd()])?;
+        Ok(Self(Some(event)))
     }
-    let event = EventFd::new()?;
-    device.set_irqs(IrqKind::Request, &[event.as_fd()])?;
-    Ok(Some(event))
+
+    fn is_wanted_back(&self) -> bool {
+        // An eventfd that can't be asked says nothing of the device.
+        self.0.as_ref().is_some_and(|event| event.wait(Duration::ZERO).unwrap_or(false))
+    }
+
+    /// Stops being told. The device may be its opener's to use again.
+    pub(super) fn unwire(&self, device: &dyn Device) {
+        if self.0.is_some() {
+            if let Err(error) = device.set_irqs(IrqKind::Request, &[]) {
+                tracing::debug!(device = device.name(), %error, "no longer asking to be told of a removal");
+            }
+        }
+    }
 }
 
 impl Controller {
@@ -24,29 +44,13 @@ impl Controller {
     /// its driver. The device goes on working, and the kernel waits, until every handle of this controller is dropped.
     /// Asks the kernel each time: not for each I/O. See VFIO_PCI_REQ_IRQ_INDEX in the kernel's `linux/vfio.h`.
     pub fn is_wanted_back(&self) -> bool {
-        self.inner.is_wanted_back()
+        self.inner.removal.is_wanted_back()
     }
 
     /// A descriptor that becomes readable, and stays so, once the device is wanted back
     /// ([`is_wanted_back`](Self::is_wanted_back)); `None` where the transport never asks: `emu`, `uio:`, `sysfs:`, and
     /// vfio-user servers without that interrupt. Wait for it by poll(2) beside other events.
     pub fn wanted_back_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.inner.wanted_back.as_ref().map(AsFd::as_fd)
-    }
-}
-
-impl Inner {
-    fn is_wanted_back(&self) -> bool {
-        // An eventfd that can't be asked says nothing of the device.
-        self.wanted_back.as_ref().is_some_and(|event| event.wait(Duration::ZERO).unwrap_or(false))
-    }
-
-    /// Stops being told. The device may be its opener's to use again.
-    pub(super) fn unwire_wanted_back(&self) {
-        if self.wanted_back.is_some() {
-            if let Err(error) = self.device.set_irqs(IrqKind::Request, &[]) {
-                tracing::debug!(device = %self.name, %error, "no longer asking to be told of a removal");
-            }
-        }
+        self.inner.removal.0.as_ref().map(AsFd::as_fd)
     }
 }

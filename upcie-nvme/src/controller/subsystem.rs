@@ -99,7 +99,7 @@ impl Subsystem {
     fn in_use(&self) -> Option<String> {
         let (mut open, mut unconfirmed) = (String::new(), String::new());
         for controller in self.controllers() {
-            let (pairs, kept) = controller.queue_pairs();
+            let (pairs, kept) = controller.queue_ids.pairs();
             for (list, text) in [(pairs, &mut open), (kept, &mut unconfirmed)] {
                 for qid in list {
                     let comma = if text.is_empty() { "" } else { ", " };
@@ -132,51 +132,49 @@ impl Drop for Change {
     }
 }
 
-impl Inner {
-    /// Permits `operation`, a command that changes namespaces or queues: nothing is in flight for the
-    /// subsystem's namespaces, and nothing can be sent to them while the result exists. `change` says what
-    /// the command does.
-    ///
-    /// # Errors
-    /// [`Error::InUse`]: a queue pair of a controller of the subsystem exists in this process.
-    pub(super) fn change_alone(&self, operation: &str, change: &str) -> Result<Change> {
-        let check = || match self.subsystem.in_use() {
-            None => Ok(()),
-            Some(what) => Err(Error::InUse {
-                device: self.name().into(),
+/// Permits `operation`, a command that changes namespaces or queues: nothing is in flight for the
+/// subsystem's namespaces, and nothing can be sent to them while the result exists. `change` says what
+/// the command does.
+///
+/// # Errors
+/// [`Error::InUse`]: a queue pair of a controller of the subsystem exists in this process.
+pub(super) fn change_alone(controller: &Inner, operation: &str, change: &str) -> Result<Change> {
+    let check = || match controller.subsystem.in_use() {
+        None => Ok(()),
+        Some(what) => Err(Error::InUse {
+            device: controller.name().into(),
+            operation: operation.into(),
+            reason: format!("{change}, and open queues work by what it is now; {what}"),
+        }),
+    };
+    // Refuse before any handle becomes stale.
+    check()?;
+    let leave = controller.subsystem.begin(operation);
+    // A blocking call that began before this holds its lock until nothing of it is in flight; a later one
+    // finds its handle stale.
+    let (mut patience, limit) = (Patience::new(), controller.link.options.timeout);
+    for other in controller.subsystem.controllers() {
+        if !other.wait_for_blocking_call(&mut patience, limit) {
+            return Err(Error::InUse {
+                device: controller.name().into(),
                 operation: operation.into(),
-                reason: format!("{change}, and open queues work by what it is now; {what}"),
-            }),
-        };
-        // Refuse before any handle becomes stale.
-        check()?;
-        let leave = self.subsystem.begin(operation);
-        // A blocking call that began before this holds its lock until nothing of it is in flight; a later one
-        // finds its handle stale.
-        let (mut patience, limit) = (Patience::new(), self.options.timeout);
-        for controller in self.subsystem.controllers() {
-            if !controller.wait_for_blocking_call(&mut patience, limit) {
-                return Err(Error::InUse {
-                    device: self.name().into(),
-                    operation: operation.into(),
-                    reason: format!(
-                        "{change}, and a blocking call on {} has not ended within {limit:?}: try again when it has",
-                        controller.name()
-                    ),
-                });
-            }
+                reason: format!(
+                    "{change}, and a blocking call on {} has not ended within {limit:?}: try again when it has",
+                    other.name()
+                ),
+            });
         }
-        // A queue pair made since the first look may have been used before the handles went stale, or a blocking call may
-        // have left a queue behind.
-        check()?;
-        Ok(leave)
     }
+    // A queue pair made since the first look may have been used before the handles went stale, or a blocking call may
+    // have left a queue behind.
+    check()?;
+    Ok(leave)
 }
 
 impl Controller {
     /// Invalidates every [`Namespace`](crate::Namespace) that was made before. Call it after another host, or a raw command,
     /// changed one.
     pub fn invalidate_namespaces(&self) {
-        self.inner.live.restamp();
+        self.inner.link.live.restamp();
     }
 }

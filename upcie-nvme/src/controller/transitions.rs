@@ -14,7 +14,7 @@
 //!
 //! A transition that takes too long is logged where the driver can go on: it tries a late reset all the same.
 
-use super::{Inner, Registers};
+use super::{Link, Properties, Registers};
 use crate::{
     Error, Result,
     spec::{ArbitrationMechanism, Configuration, ShutdownNotification, ShutdownStatus},
@@ -97,71 +97,71 @@ pub(super) fn wait(
     }
 }
 
-impl Inner {
-    pub(super) fn enable(&self) -> Result<()> {
-        let status = self.registers.status()?;
-        if self.registers.capabilities().nsss() && status.st() && status.shst() != ShutdownStatus::NORMAL {
-            return Err(Error::Unsupported {
-                device: self.name.to_string(),
-                reason: "its NVM subsystem was shut down (CSTS.ST = 1): only a subsystem reset or a power cycle brings it back"
-                    .into(),
-            });
+/// Enables the controller and waits until it is ready.
+pub(super) fn enable(link: &Link, properties: &Properties) -> Result<()> {
+    let registers = &link.registers;
+    let status = registers.status()?;
+    if registers.capabilities().nsss() && status.st() && status.shst() != ShutdownStatus::NORMAL {
+        return Err(Error::Unsupported {
+            device: link.name.to_string(),
+            reason: "its NVM subsystem was shut down (CSTS.ST = 1): only a subsystem reset or a power cycle brings it back"
+                .into(),
+        });
+    }
+    let arbitration = match link.options.arbitration {
+        Some(_) => ArbitrationMechanism::WEIGHTED,
+        None => ArbitrationMechanism::ROUND_ROBIN,
+    };
+    let cc = Configuration::new()
+        .with_css(properties.command_set)
+        .with_mps((properties.page_shift - 12) as u8)
+        .with_ams(arbitration)
+        .with_shn(ShutdownNotification::NONE)
+        // Entries of 2^6 and 2^4 bytes.
+        .with_iosqes(6)
+        .with_iocqes(4)
+        .with_en(true);
+    registers.configure(cc)?;
+    let operation = "waiting for the controller to become ready (CSTS.RDY = 1)";
+    wait(registers.ready_patience()?, &link.name, operation, || {
+        let status = registers.status()?;
+        if status.cfs() {
+            return Err(Error::Fatal { device: link.name.to_string(), operation: operation.into() });
         }
-        let arbitration = match self.options.arbitration {
-            Some(_) => ArbitrationMechanism::WEIGHTED,
-            None => ArbitrationMechanism::ROUND_ROBIN,
-        };
-        let cc = Configuration::new()
-            .with_css(self.command_set)
-            .with_mps((self.page_shift - 12) as u8)
-            .with_ams(arbitration)
-            .with_shn(ShutdownNotification::NONE)
-            // Entries of 2^6 and 2^4 bytes.
-            .with_iosqes(6)
-            .with_iocqes(4)
-            .with_en(true);
-        self.registers.configure(cc)?;
-        let operation = "waiting for the controller to become ready (CSTS.RDY = 1)";
-        wait(self.registers.ready_patience()?, &self.name, operation, || {
-            let status = self.registers.status()?;
-            if status.cfs() {
-                return Err(Error::Fatal { device: self.name.to_string(), operation: operation.into() });
-            }
-            Ok(status.rdy())
-        })
-    }
+        Ok(status.rdy())
+    })
+}
 
-    /// Shuts the controller down and disables it. `Ok` means that it touches memory no more.
-    pub(super) fn stop(&self) -> Result<()> {
-        let cc = self.registers.configuration()?;
-        let status = self.registers.status()?;
-        // `enable` has already waited for a controller that is not ready; it has nothing to write back.
-        if cc.en() && status.rdy() && !status.cfs() {
-            if status.shst() == ShutdownStatus::NORMAL {
-                self.registers.configure(cc.with_shn(ShutdownNotification::NORMAL))?;
-            }
-            let operation = "waiting for the shutdown (CSTS.SHST)";
-            let shut = wait(self.shutdown_patience(), &self.name, operation, || {
-                let status = self.registers.status()?;
-                Ok(status.cfs() || status.shst() == ShutdownStatus::COMPLETE)
-            });
-            if let Err(error @ Error::Timeout { .. }) = shut {
-                tracing::warn!(device = %self.name, %error, "disabling it all the same");
-            } else {
-                shut?;
-            }
+/// Shuts the controller down, within `shutdown`, and disables it. `Ok` means that it touches memory no more.
+pub(super) fn stop(registers: &Registers, name: &str, shutdown: Duration) -> Result<()> {
+    let cc = registers.configuration()?;
+    let status = registers.status()?;
+    // `enable` has already waited for a controller that is not ready; it has nothing to write back.
+    if cc.en() && status.rdy() && !status.cfs() {
+        if status.shst() == ShutdownStatus::NORMAL {
+            registers.configure(cc.with_shn(ShutdownNotification::NORMAL))?;
         }
-        reset(&self.registers, &self.name, cc)
+        let operation = "waiting for the shutdown (CSTS.SHST)";
+        let shut = wait(shutdown, name, operation, || {
+            let status = registers.status()?;
+            Ok(status.cfs() || status.shst() == ShutdownStatus::COMPLETE)
+        });
+        if let Err(error @ Error::Timeout { .. }) = shut {
+            tracing::warn!(device = name, %error, "disabling it all the same");
+        } else {
+            shut?;
+        }
     }
+    reset(registers, name, cc)
+}
 
-    /// Returns the time that a shutdown may take: RTD3E, which is in microseconds.
-    fn shutdown_patience(&self) -> Duration {
-        let stated = Duration::from_micros(self.identify.rtd3e.into());
-        stated.min(SHUTDOWN_MAX).max(self.registers.patience()).max(SHUTDOWN_MIN)
-    }
+/// Returns the time that a shutdown may take: RTD3E, which is in microseconds.
+pub(super) fn shutdown_patience(registers: &Registers, rtd3e: u32) -> Duration {
+    let stated = Duration::from_micros(rtd3e.into());
+    stated.min(SHUTDOWN_MAX).max(registers.patience()).max(SHUTDOWN_MIN)
+}
 
-    /// Returns the longest time that [`stop`](Self::stop) takes.
-    pub(super) fn stop_patience(&self) -> Duration {
-        self.shutdown_patience() + self.registers.patience()
-    }
+/// Returns the longest time that [`stop`] takes.
+pub(super) fn stop_patience(registers: &Registers, shutdown: Duration) -> Duration {
+    shutdown + registers.patience()
 }

@@ -1,8 +1,8 @@
 //! The controller memory buffer (Base Specification, "Controller Memory Buffer").
 
-use super::{Mapped, Place, broken};
+use super::{Mapped, Place, broken, map_memory};
 use crate::{
-    Error, Patience, Result,
+    Error, Result,
     controller::Inner,
     engine::Window,
     spec::{CmbLocation, CmbMemorySpaceControl, CmbSize, offset},
@@ -123,96 +123,90 @@ fn locate(location: CmbLocation, size: CmbSize) -> Result<Place, String> {
     Ok(Place { bar: location.bir(), offset, len: Some(len) })
 }
 
-impl Inner {
-    /// Returns the memory buffer, enabled on the first call; `None` if the controller has none.
-    pub(crate) fn memory_buffer(&self) -> Result<Option<Arc<MemoryBuffer>>> {
-        self.check_owner("using its memory buffer")?;
-        let mut patience = Patience::new();
-        let (limit, what) = (self.options.timeout, "using its memory buffer");
-        let mut slot = self.enter(&self.memory_buffer, &mut patience, limit, || what.into(), "calls")?;
-        match &*slot {
-            Some(known) => Ok(known.clone()),
-            None => Ok(slot.insert(self.enable_buffer()?).clone()),
-        }
-    }
+/// Returns the memory buffer, enabled on the first call; `None` if the controller has none.
+pub(crate) fn memory_buffer(controller: &Inner) -> Result<Option<Arc<MemoryBuffer>>> {
+    let known = &controller.device_memory.buffer;
+    known.get(&controller.link, "using its memory buffer", || enable(controller))
+}
 
-    fn enable_buffer(&self) -> Result<Option<Arc<MemoryBuffer>>> {
-        let control = self.registers.capabilities().cmbs();
-        if control {
-            // Without CRE the next two registers read as 0.
-            let cre = CmbMemorySpaceControl::new().with_cre(true);
-            // SAFETY: with CMSE clear it answers to no address.
-            unsafe { self.registers.write_u64(offset::CMBMSC, cre.into_bits()) }?;
-        }
-        let location = CmbLocation::from_bits(self.registers.peek(offset::CMBLOC)?);
-        let size = CmbSize::from_bits(self.registers.peek(offset::CMBSZ)?);
-        if size.into_bits() == u32::MAX {
-            let operation = "reading CMBSZ".into();
-            return Err(Error::Gone { device: self.name.to_string(), operation });
-        }
-        if size.into_bits() == 0 && !control {
-            return Ok(None);
-        }
-        if !control && !self.space().is_physical() {
-            return Err(Error::Unsupported {
-                device: self.name.to_string(),
-                reason: "its memory buffer is one of before NVMe 1.4, which answers to its address on the bus only: without \
-                         an IOMMU (`uio:`, `sysfs:`) it can be used"
-                    .into(),
-            });
-        }
-        let enabled = self.map_buffer(location, size, control);
-        if control && enabled.is_err() {
-            // SAFETY: with CMSE clear it answers to no address.
-            if let Err(error) = unsafe { self.registers.write_u64(offset::CMBMSC, 0) } {
-                let device = self.name.clone();
-                emit(move || tracing::warn!(%device, %error, "turning the memory buffer off"));
-            }
-        }
-        enabled.map(Some)
+fn enable(controller: &Inner) -> Result<Option<Arc<MemoryBuffer>>> {
+    let control = controller.link.registers.capabilities().cmbs();
+    if control {
+        // Without CRE the next two registers read as 0.
+        let cre = CmbMemorySpaceControl::new().with_cre(true);
+        // SAFETY: with CMSE clear it answers to no address.
+        unsafe { controller.link.registers.write_u64(offset::CMBMSC, cre.into_bits()) }?;
     }
+    let location = CmbLocation::from_bits(controller.link.registers.peek(offset::CMBLOC)?);
+    let size = CmbSize::from_bits(controller.link.registers.peek(offset::CMBSZ)?);
+    if size.into_bits() == u32::MAX {
+        let operation = "reading CMBSZ".into();
+        return Err(Error::Gone { device: controller.link.name.to_string(), operation });
+    }
+    if size.into_bits() == 0 && !control {
+        return Ok(None);
+    }
+    if !control && !controller.space().is_physical() {
+        return Err(Error::Unsupported {
+            device: controller.link.name.to_string(),
+            reason: "its memory buffer is one of before NVMe 1.4, which answers to its address on the bus only: without \
+                     an IOMMU (`uio:`, `sysfs:`) it can be used"
+                .into(),
+        });
+    }
+    let enabled = map(controller, location, size, control);
+    if control && enabled.is_err() {
+        // SAFETY: with CMSE clear it answers to no address.
+        if let Err(error) = unsafe { controller.link.registers.write_u64(offset::CMBMSC, 0) } {
+            let device = controller.link.name.clone();
+            emit(move || tracing::warn!(%device, %error, "turning the memory buffer off"));
+        }
+    }
+    enabled.map(Some)
+}
 
-    fn map_buffer(&self, location: CmbLocation, size: CmbSize, control: bool) -> Result<Arc<MemoryBuffer>> {
-        let place = locate(location, size).map_err(|reason| broken(&self.name, WHAT, reason))?;
-        let caching = self.options.memory_buffer_caching;
-        let mapped = self.map_memory(WHAT, place, caching, size.rds() && size.wds())?;
-        if control {
-            let memory = CmbMemorySpaceControl::new().with_cre(true).with_cba(mapped.iova >> 12);
-            // Write the address before CMSE: the controller must not decode half of a new one.
-            // SAFETY: CMSE is still clear.
-            unsafe { self.registers.write_u64(offset::CMBMSC, memory.into_bits()) }?;
-            // SAFETY: the addresses were allocated for this memory in the device's space, and are nobody else's.
-            unsafe { self.registers.write_u32(offset::CMBMSC, memory.with_cmse(true).into_bits() as u32) }?;
-            // CMBSTS.CBAI
-            if self.registers.peek(offset::CMBSTS)? & 1 != 0 {
-                let reason = format!("it does not take the address {:#x} (CMBSTS.CBAI)", mapped.iova);
-                return Err(broken(&self.name, WHAT, reason));
-            }
+fn map(controller: &Inner, location: CmbLocation, size: CmbSize, control: bool) -> Result<Arc<MemoryBuffer>> {
+    let place = locate(location, size).map_err(|reason| broken(&controller.link.name, WHAT, reason))?;
+    let caching = controller.link.options.memory_buffer_caching;
+    let mapped = map_memory(controller, WHAT, place, caching, size.rds() && size.wds())?;
+    if control {
+        let memory = CmbMemorySpaceControl::new().with_cre(true).with_cba(mapped.iova >> 12);
+        // Write the address before CMSE: the controller must not decode half of a new one.
+        // SAFETY: CMSE is still clear.
+        unsafe { controller.link.registers.write_u64(offset::CMBMSC, memory.into_bits()) }?;
+        // SAFETY: the addresses were allocated for this memory in the device's space, and are nobody else's.
+        unsafe {
+            controller.link.registers.write_u32(offset::CMBMSC, memory.with_cmse(true).into_bits() as u32)
+        }?;
+        // CMBSTS.CBAI
+        if controller.link.registers.peek(offset::CMBSTS)? & 1 != 0 {
+            let reason = format!("it does not take the address {:#x} (CMBSTS.CBAI)", mapped.iova);
+            return Err(broken(&controller.link.name, WHAT, reason));
         }
-        let addresses = mapped.iova..mapped.iova + mapped.len as u64;
-        let (reads, writes, mixed) = (size.rds(), size.wds(), location.cdmmms());
-        let _ = self.live.device_memory.buffer.set(Window { addresses, reads, writes, mixed });
-        Ok(Arc::new(MemoryBuffer { device: self.name.clone(), size, location, mapped }))
     }
+    let addresses = mapped.iova..mapped.iova + mapped.len as u64;
+    let (reads, writes, mixed) = (size.rds(), size.wds(), location.cdmmms());
+    let _ = controller.link.live.device_memory.buffer.set(Window { addresses, reads, writes, mixed });
+    Ok(Arc::new(MemoryBuffer { device: controller.link.name.clone(), size, location, mapped }))
+}
 
-    /// Returns the memory buffer for a submission queue whose PRP lists are in the host's memory.
-    pub(crate) fn buffer_for_submission(&self) -> Result<Arc<MemoryBuffer>> {
-        let refuse = |reason: &str| Error::Unsupported {
-            device: self.name.to_string(),
-            reason: format!("a submission queue in the controller's memory: {reason}"),
-        };
-        let buffer = self.memory_buffer()?.ok_or_else(|| refuse("it has no memory buffer (CAP.CMBS)"))?;
-        if !buffer.size.sqs() {
-            return Err(refuse("its memory buffer takes none (CMBSZ.SQS)"));
-        }
-        if !buffer.location.cdpcils() {
-            return Err(refuse(
-                "PRP lists of commands there would have to be there, too (CMBLOC.CDPCILS), and this driver keeps them in \
-                 the host's memory",
-            ));
-        }
-        Ok(buffer)
+/// Returns the memory buffer for a submission queue whose PRP lists are in the host's memory.
+pub(crate) fn for_submission(controller: &Inner) -> Result<Arc<MemoryBuffer>> {
+    let refuse = |reason: &str| Error::Unsupported {
+        device: controller.link.name.to_string(),
+        reason: format!("a submission queue in the controller's memory: {reason}"),
+    };
+    let buffer = memory_buffer(controller)?.ok_or_else(|| refuse("it has no memory buffer (CAP.CMBS)"))?;
+    if !buffer.size.sqs() {
+        return Err(refuse("its memory buffer takes none (CMBSZ.SQS)"));
     }
+    if !buffer.location.cdpcils() {
+        return Err(refuse(
+            "PRP lists of commands there would have to be there, too (CMBLOC.CDPCILS), and this driver keeps them in \
+             the host's memory",
+        ));
+    }
+    Ok(buffer)
 }
 
 impl fmt::Debug for MemoryBuffer {

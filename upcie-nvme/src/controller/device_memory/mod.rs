@@ -4,11 +4,13 @@ mod buffer;
 mod persistent;
 
 pub use buffer::MemoryBuffer;
+pub(super) use buffer::{for_submission, memory_buffer};
 pub use persistent::PersistentMemory;
+pub(super) use persistent::persistent_memory;
 
-use super::{Inner, Registers};
+use super::{Inner, Link, Registers};
 use crate::{
-    Error, Result,
+    Error, Patience, Result,
     engine::BufferLists,
     spec::{CmbMemorySpaceControl, PmrCapabilities, offset},
 };
@@ -17,6 +19,7 @@ use upcie_core::{
     Chain,
     device::Device,
     dma::Heap,
+    gate::Gate,
     mmio::{Bar, Caching},
 };
 
@@ -33,6 +36,41 @@ pub(super) fn turn_off(registers: &Registers) -> Result<()> {
         unsafe { registers.write_u32(offset::PMRMSCL, 0) }?;
     }
     Ok(())
+}
+
+/// The memory that a controller has of its own: looked for by the first call that asks.
+#[derive(Debug, Default)]
+pub(super) struct DeviceMemory {
+    buffer: Known<MemoryBuffer>,
+    persistent: Known<PersistentMemory>,
+}
+
+/// `None` until somebody has asked; then the memory, or `None` if the controller has none.
+#[derive(Debug)]
+struct Known<M>(Gate<Option<Option<Arc<M>>>>);
+
+impl<M> Default for Known<M> {
+    fn default() -> Self {
+        Self(Gate::default())
+    }
+}
+
+impl<M> Known<M> {
+    /// Returns the known answer, or that of `enable`, which is asked again after an error.
+    fn get(
+        &self,
+        link: &Link,
+        what: &str,
+        enable: impl FnOnce() -> Result<Option<Arc<M>>>,
+    ) -> Result<Option<Arc<M>>> {
+        link.check_owner(what)?;
+        let (mut patience, limit) = (Patience::new(), link.options.timeout);
+        let mut slot = link.enter(&self.0, &mut patience, limit, || what.into(), "calls")?;
+        match &*slot {
+            Some(known) => Ok(known.clone()),
+            None => Ok(slot.insert(enable()?).clone()),
+        }
+    }
 }
 
 /// A part of a base address register that is memory.
@@ -72,47 +110,50 @@ struct Mapped {
     unshared: Option<String>,
 }
 
-impl Inner {
-    /// Maps the memory. `ready` says that every transfer from and to it is possible, so that buffers can be
-    /// prepared.
-    fn map_memory(&self, what: &str, place: Place, caching: Option<Caching>, ready: bool) -> Result<Mapped> {
-        let bar = bar(&*self.device, place.bar, caching)?;
-        let broken = |reason| broken(&self.name, what, reason);
-        let stride = self.registers.capabilities().doorbell_stride() as u64;
-        let doorbells = offset::DOORBELLS as u64 + (u64::from(self.granted) + 1) * 2 * stride;
-        let len = place.check(bar.size(), doorbells).map_err(broken)?;
-        let space = self.space();
-        // SAFETY: a register of the claimed device, as the device has it. The range is the memory that the controller's
-        // registers say, behind its doorbells (`check`), and mapped once: callers keep what they got.
-        let map = |shared| unsafe { space.map_bar(&bar, place.offset, len, shared) };
-        let (region, unshared) = if space.is_physical() {
-            (map(false)?, None)
-        } else if place.bar == 0 {
-            let reason =
-                "it is in BAR 0, with registers that no other device may reach; no way in changes that";
-            (map(false)?, Some(reason.to_owned()))
-        } else {
-            match map(true) {
-                Ok(region) => (region, None),
-                Err(error @ upcie_core::Error::OutOfRange { .. }) => return Err(error.into()),
-                Err(error) => (map(false)?, Some(Chain(&error).to_string())),
-            }
-        };
-        let iova = region.iova(0);
-        if iova % 4096 != 0 {
-            return Err(broken(format!("its address {iova:#x} is not aligned to 4 KiB")));
+/// Maps the memory. `ready` says that every transfer from and to it is possible, so that buffers can be
+/// prepared.
+fn map_memory(
+    controller: &Inner,
+    what: &str,
+    place: Place,
+    caching: Option<Caching>,
+    ready: bool,
+) -> Result<Mapped> {
+    let bar = bar(&*controller.device, place.bar, caching)?;
+    let broken = |reason| broken(&controller.link.name, what, reason);
+    let stride = controller.link.registers.capabilities().doorbell_stride() as u64;
+    let doorbells = offset::DOORBELLS as u64 + (u64::from(controller.properties.granted) + 1) * 2 * stride;
+    let len = place.check(bar.size(), doorbells).map_err(broken)?;
+    let space = controller.space();
+    // SAFETY: a register of the claimed device, as the device has it. The range is the memory that the controller's
+    // registers say, behind its doorbells (`check`), and mapped once: callers keep what they got.
+    let map = |shared| unsafe { space.map_bar(&bar, place.offset, len, shared) };
+    let (region, unshared) = if space.is_physical() {
+        (map(false)?, None)
+    } else if place.bar == 0 {
+        let reason = "it is in BAR 0, with registers that no other device may reach; no way in changes that";
+        (map(false)?, Some(reason.to_owned()))
+    } else {
+        match map(true) {
+            Ok(region) => (region, None),
+            Err(error @ upcie_core::Error::OutOfRange { .. }) => return Err(error.into()),
+            Err(error) => (map(false)?, Some(Chain(&error).to_string())),
         }
-        let lists = BufferLists { page_shift: self.page_shift };
-        let prepare = ready.then(|| Box::new(lists) as Box<dyn upcie_core::dma::Prepare>);
-        let heap = Heap::over(region, prepare, &self.private)?;
-        Ok(Mapped { heap, bar, iova, len, unshared })
+    };
+    let iova = region.iova(0);
+    if iova % 4096 != 0 {
+        return Err(broken(format!("its address {iova:#x} is not aligned to 4 KiB")));
     }
+    let lists = BufferLists { page_shift: controller.properties.page_shift };
+    let prepare = ready.then(|| Box::new(lists) as Box<dyn upcie_core::dma::Prepare>);
+    let heap = Heap::over(region, prepare, &controller.memory.private)?;
+    Ok(Mapped { heap, bar, iova, len, unshared })
+}
 
-    /// Takes the addresses of its memory away from the controller.
-    pub(super) fn release_device_memory(&self) {
-        if let Err(error) = turn_off(&self.registers) {
-            tracing::warn!(device = %self.name, %error, "turning the controller's own memory off");
-        }
+/// Takes the addresses of its memory away from the controller.
+pub(super) fn release(controller: &Inner) {
+    if let Err(error) = turn_off(&controller.link.registers) {
+        tracing::warn!(device = %controller.link.name, %error, "turning the controller's own memory off");
     }
 }
 

@@ -1,8 +1,8 @@
 //! The persistent memory region (Base Specification, "Persistent Memory Region").
 
-use super::{Mapped, Place, broken};
+use super::{Mapped, Place, broken, map_memory};
 use crate::{
-    Error, Patience, Result,
+    Error, Result,
     controller::{Inner, Registers, transitions::wait},
     engine::Window,
     spec::{PmrCapabilities, PmrStatus, offset},
@@ -122,76 +122,72 @@ fn status(registers: &Registers) -> Result<PmrStatus> {
     }
 }
 
-impl Inner {
-    /// Returns the persistent memory region, enabled on the first call; `None` if the controller has none.
-    pub(crate) fn persistent_memory(&self) -> Result<Option<Arc<PersistentMemory>>> {
-        self.check_owner("using its persistent memory")?;
-        let mut patience = Patience::new();
-        let (limit, what) = (self.options.timeout, "using its persistent memory");
-        let mut slot = self.enter(&self.persistent_memory, &mut patience, limit, || what.into(), "calls")?;
-        match &*slot {
-            Some(known) => Ok(known.clone()),
-            None if !self.registers.capabilities().pmrs() => Ok(slot.insert(None).clone()),
-            None => {
-                let enabled = self.enable_persistent();
-                if enabled.is_err() {
-                    // SAFETY: with CMSE clear it answers to no address.
-                    if let Err(error) = unsafe { self.registers.write_u32(offset::PMRMSCL, 0) } {
-                        let device = self.name.clone();
-                        emit(
-                            move || tracing::warn!(%device, %error, "turning the persistent memory region off"),
-                        );
-                    }
-                }
-                Ok(slot.insert(Some(Arc::new(enabled?))).clone())
+/// Returns the persistent memory region, enabled on the first call; `None` if the controller has none.
+pub(crate) fn persistent_memory(controller: &Inner) -> Result<Option<Arc<PersistentMemory>>> {
+    let known = &controller.device_memory.persistent;
+    known.get(&controller.link, "using its persistent memory", || {
+        let registers = &controller.link.registers;
+        if !registers.capabilities().pmrs() {
+            return Ok(None);
+        }
+        let enabled = enable(controller);
+        if enabled.is_err() {
+            // SAFETY: with CMSE clear it answers to no address.
+            if let Err(error) = unsafe { registers.write_u32(offset::PMRMSCL, 0) } {
+                let device = controller.link.name.clone();
+                emit(move || tracing::warn!(%device, %error, "turning the persistent memory region off"));
             }
         }
-    }
+        Ok(Some(Arc::new(enabled?)))
+    })
+}
 
-    fn enable_persistent(&self) -> Result<PersistentMemory> {
-        let broken = |reason| broken(&self.name, WHAT, reason);
-        let capabilities = PmrCapabilities::from_bits(self.registers.peek(offset::PMRCAP)?);
-        if !matches!(capabilities.bir(), 2..=5) {
-            return Err(broken(format!("PMRCAP.BIR is {}, which is reserved", capabilities.bir())));
-        }
-        let patience = capabilities.timeout().ok_or_else(|| broken("PMRCAP.PMRTU is reserved".into()))?;
-        // PMRCTL.EN
-        // SAFETY: it becomes ready in its own register; CMSE is clear, so it answers to no device address.
-        unsafe { self.registers.write_u32(offset::PMRCTL, 1) }?;
-        let patience = patience.min(PATIENCE_MAX).max(PATIENCE_MIN);
-        wait(patience, &self.name, "waiting for the persistent memory region (PMRSTS.NRDY = 0)", || {
-            Ok(!status(&self.registers)?.nrdy())
-        })?;
-        let health = status(&self.registers)?;
-        if health.hsts() != 0 {
-            let device = self.name.clone();
-            emit(
-                move || tracing::warn!(%device, status = ?health, "the persistent memory region is not well"),
-            );
-        }
-        let place = Place { bar: capabilities.bir(), offset: 0, len: None };
-        let (reads, writes) = match capabilities.cmss() {
-            true => (capabilities.rds(), capabilities.wds()),
-            false => (false, false),
-        };
-        let mapped = self.map_memory(WHAT, place, self.options.memory_buffer_caching, reads && writes)?;
-        if capabilities.cmss() {
-            // SAFETY: CMSE is still clear.
-            unsafe { self.registers.write_u32(offset::PMRMSCU, (mapped.iova >> 32) as u32) }?;
-            // Bit 1: CMSE.
-            // SAFETY: the addresses were allocated for this memory in the device's space, and are nobody else's.
-            unsafe { self.registers.write_u32(offset::PMRMSCL, mapped.iova as u32 & !0xfff | 2) }?;
-            if status(&self.registers)?.cbai() {
-                let reason = format!("it does not take the address {:#x} (PMRSTS.CBAI)", mapped.iova);
-                return Err(broken(reason));
-            }
-        }
-        let first = mapped.bar.register(0).ok_or_else(|| broken("its register is not mapped".into()))?;
-        let addresses = mapped.iova..mapped.iova + mapped.len as u64;
-        let _ = self.live.device_memory.persistent.set(Window { addresses, reads, writes, mixed: false });
-        let (device, registers) = (self.name.clone(), self.registers.clone());
-        Ok(PersistentMemory { device, capabilities, registers, first, mapped })
+fn enable(controller: &Inner) -> Result<PersistentMemory> {
+    let broken = |reason| broken(&controller.link.name, WHAT, reason);
+    let capabilities = PmrCapabilities::from_bits(controller.link.registers.peek(offset::PMRCAP)?);
+    if !matches!(capabilities.bir(), 2..=5) {
+        return Err(broken(format!("PMRCAP.BIR is {}, which is reserved", capabilities.bir())));
     }
+    let patience = capabilities.timeout().ok_or_else(|| broken("PMRCAP.PMRTU is reserved".into()))?;
+    // PMRCTL.EN
+    // SAFETY: it becomes ready in its own register; CMSE is clear, so it answers to no device address.
+    unsafe { controller.link.registers.write_u32(offset::PMRCTL, 1) }?;
+    let patience = patience.min(PATIENCE_MAX).max(PATIENCE_MIN);
+    wait(
+        patience,
+        &controller.link.name,
+        "waiting for the persistent memory region (PMRSTS.NRDY = 0)",
+        || Ok(!status(&controller.link.registers)?.nrdy()),
+    )?;
+    let health = status(&controller.link.registers)?;
+    if health.hsts() != 0 {
+        let device = controller.link.name.clone();
+        emit(move || tracing::warn!(%device, status = ?health, "the persistent memory region is not well"));
+    }
+    let place = Place { bar: capabilities.bir(), offset: 0, len: None };
+    let (reads, writes) = match capabilities.cmss() {
+        true => (capabilities.rds(), capabilities.wds()),
+        false => (false, false),
+    };
+    let mapped =
+        map_memory(controller, WHAT, place, controller.link.options.memory_buffer_caching, reads && writes)?;
+    if capabilities.cmss() {
+        // SAFETY: CMSE is still clear.
+        unsafe { controller.link.registers.write_u32(offset::PMRMSCU, (mapped.iova >> 32) as u32) }?;
+        // Bit 1: CMSE.
+        // SAFETY: the addresses were allocated for this memory in the device's space, and are nobody else's.
+        unsafe { controller.link.registers.write_u32(offset::PMRMSCL, mapped.iova as u32 & !0xfff | 2) }?;
+        if status(&controller.link.registers)?.cbai() {
+            let reason = format!("it does not take the address {:#x} (PMRSTS.CBAI)", mapped.iova);
+            return Err(broken(reason));
+        }
+    }
+    let first = mapped.bar.register(0).ok_or_else(|| broken("its register is not mapped".into()))?;
+    let addresses = mapped.iova..mapped.iova + mapped.len as u64;
+    let _ =
+        controller.link.live.device_memory.persistent.set(Window { addresses, reads, writes, mixed: false });
+    let (device, registers) = (controller.link.name.clone(), controller.link.registers.clone());
+    Ok(PersistentMemory { device, capabilities, registers, first, mapped })
 }
 
 impl fmt::Debug for PersistentMemory {

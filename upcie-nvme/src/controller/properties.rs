@@ -1,10 +1,44 @@
-//! The reasons why a controller that is up takes no I/O.
+//! The properties of a controller, and the reasons why one that is up takes no I/O.
 
-use super::Inner;
 use crate::{
     Error, NoIo, Result,
-    spec::{Capabilities, CommandSet, IdentifyController},
+    spec::{Capabilities, CommandSet, IdentifyController, Version},
 };
+
+/// The properties of a controller: fixed once it has been brought up.
+#[derive(Debug)]
+pub(crate) struct Properties {
+    pub(super) identify: Box<IdentifyController>,
+    pub(super) version: Version,
+    /// Log2 of CC.MPS in bytes.
+    pub(super) page_shift: u32,
+    /// Bytes that one command may transfer.
+    pub(super) max_transfer: u64,
+    /// Bytes that one Write Zeroes may name.
+    pub(super) max_zeroes: u64,
+    /// I/O queue pairs.
+    pub(super) granted: u16,
+    pub(super) command_set: CommandSet,
+    /// The most entries of an I/O queue.
+    pub(super) queue_entries: u32,
+    /// The reason why the controller takes no I/O, if it takes none.
+    pub(super) no_io: Option<NoIo>,
+}
+
+impl Properties {
+    /// Returns [`Error::NoIo`] if the controller `device` takes no I/O.
+    pub(super) fn check_io(&self, device: &str) -> Result<()> {
+        match self.no_io {
+            None => Ok(()),
+            Some(reason) => Err(Error::NoIo { device: device.into(), reason }),
+        }
+    }
+
+    /// Returns the number of interrupt vectors to use at most: one for each queue.
+    pub(super) fn most_vectors(&self) -> u32 {
+        u32::from(self.granted) + 1
+    }
+}
 
 /// Chooses the command set for CC.CSS.
 pub(super) fn command_set(cap: Capabilities) -> (CommandSet, Option<NoIo>) {
@@ -25,16 +59,6 @@ pub(super) fn entry_sizes(identify: &IdentifyController) -> Option<NoIo> {
     // The low nibble is the required size of an entry, as a power of two.
     let (sqes, cqes) = (identify.sqes & 15, identify.cqes & 15);
     (sqes > 6 || cqes > 4).then_some(NoIo::EntrySizes { sqes, cqes })
-}
-
-impl Inner {
-    /// Returns [`Error::NoIo`] if the controller takes no I/O.
-    pub(crate) fn check_io(&self) -> Result<()> {
-        match self.no_io {
-            None => Ok(()),
-            Some(reason) => Err(Error::NoIo { device: self.name.to_string(), reason }),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,183 @@
+//! Admin commands, and what Identify tells.
+
+use super::{Inner, admin::Late};
+use crate::{
+    Error, Patience, Result,
+    spec::{Cns, Command, Status},
+    wait::Backoff,
+};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+use upcie_core::{deadline::Budget, dma::DmaBuf, events::emit};
+
+/// Shows a number in hexadecimal in the log.
+struct Hex(u32);
+
+impl fmt::Debug for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#04x}", self.0)
+    }
+}
+
+impl Inner {
+    /// Runs an admin command with `data`, a buffer of whole pages (or the empty one) that it reads or writes.
+    /// Returns dword 0 of the completion and the buffer.
+    pub(crate) fn admin_data(&self, command: &Command, data: DmaBuf, what: &str) -> Result<(u32, DmaBuf)> {
+        self.admin_late(command, data, what, Late::Nothing)
+    }
+
+    /// Runs an admin command like [`admin_data`](Self::admin_data); `late` is the meaning of an answer after
+    /// the deadline. A command that misses its deadline keeps its slot and its buffer until the controller
+    /// answers or is reset.
+    pub(super) fn admin_late(
+        &self,
+        command: &Command,
+        data: DmaBuf,
+        what: &str,
+        late: Late,
+    ) -> Result<(u32, DmaBuf)> {
+        let mut command = *command;
+        if !data.is_empty() {
+            // Whole pages of the driver's own heap: their PRP list is prepared.
+            let transfer = data.transfer();
+            command.set_data_pointer(transfer.iova, transfer.companion);
+        }
+        let done = self.exchange(&command, data, what, self.link.options.timeout, late);
+        if done.is_ok() {
+            // The controller answers again, and may have answered earlier deletions.
+            self.finish_deletions();
+        }
+        done.map_err(|(error, _)| error)
+    }
+
+    /// Runs an admin command whose data pointer is set, with a deadline of its own.
+    ///
+    /// # Errors
+    /// The `bool` says whether the command was sent: if so, the controller may still carry it out.
+    pub(super) fn exchange(
+        &self,
+        command: &Command,
+        data: DmaBuf,
+        what: &str,
+        after: Duration,
+        late: Late,
+    ) -> Result<(u32, DmaBuf), (Error, bool)> {
+        self.check_owner(what).map_err(|error| (error, false))?;
+        let device = || self.link.name.to_string();
+        let _budget = Budget::new(after);
+        let mut patience = Patience::new();
+        let admin = self.link.enter(&self.admin, &mut patience, after, || what.into(), "admin commands");
+        let mut admin = admin.map_err(|error| (error, false))?;
+        // Late answers free slots. If the queue is closed, the controller's state tells the reason.
+        let reaped = admin.reap(self, None);
+        reaped.map_err(|error| (self.check_alive(&|| what.into()).err().unwrap_or(error), false))?;
+        let sent = admin.send(command, data).map_err(|error| (error, false))?;
+        let Some(tag) = sent else {
+            let (operation, count) = (what.into(), admin.capacity());
+            return Err((Error::Unanswered { device: device(), operation, count }, false));
+        };
+        let mut backoff = Backoff::of_several(patience, after, after);
+        let start = Instant::now();
+        let error = loop {
+            match admin.reap(self, Some(tag)) {
+                Ok(None) => {}
+                Ok(Some(done)) => {
+                    let dword0 = done.dword0();
+                    let (_, result, data) = done.into_parts();
+                    self.log_admin(command, what, result, start.elapsed());
+                    let failed = |status| Error::Status { device: device(), operation: what.into(), status };
+                    return result.map(|()| (dword0, data)).map_err(|status| (failed(status), true));
+                }
+                Err(error) => break error,
+            }
+            match self.pause(&mut backoff, &|| what.into()) {
+                Ok(()) => {}
+                // The limit includes the wait for other threads.
+                Err(Error::Timeout { device, operation, kept, .. }) => {
+                    break Error::Timeout { device, operation, after, kept };
+                }
+                Err(error) => break error,
+            }
+        };
+        admin.expect_late(tag, late);
+        drop(admin);
+        if !matches!(error, Error::Timeout { .. }) {
+            // Now that the queue is free.
+            self.release_if_let_go();
+        }
+        Err((error, true))
+    }
+
+    /// Reaps completions that came after their deadline, without sending anything.
+    pub(crate) fn reap_late(&self) {
+        // A thread that holds the queue reaps, too. An error will also fail the next command.
+        if let Some(mut admin) = self.admin.enter(|| Duration::ZERO) {
+            let _ = admin.reap(self, None);
+        }
+    }
+
+    /// Logs an admin command that has ended.
+    fn log_admin(&self, command: &Command, what: &str, result: Result<(), Status>, took: Duration) {
+        let (device, nsid, what) = (self.link.name.clone(), command.nsid, what.to_owned());
+        let (opcode, cdw10) = (Hex(command.opcode.into()), Hex(command.cdw10));
+        emit(move || match result {
+            Ok(()) => tracing::trace!(%device, ?opcode, nsid, ?cdw10, ?took, "{what}"),
+            Err(status) => tracing::debug!(%device, ?opcode, nsid, ?cdw10, ?took, %status, "{what} failed"),
+        });
+    }
+
+    /// Waits a little for a completion; returns an error when the time is up, or when the controller is gone
+    /// or fails.
+    pub(crate) fn pause(&self, backoff: &mut Backoff, what: &dyn Fn() -> String) -> Result<()> {
+        if !backoff.pause() {
+            let (device, after) = (self.link.name.to_string(), backoff.limit());
+            return Err(Error::Timeout { device, operation: what(), after, kept: false });
+        }
+        if backoff.is_slow() { self.check_alive(what) } else { Ok(()) }
+    }
+
+    /// Runs an Identify command and returns its page of data.
+    pub(crate) fn identify_page(&self, command: &Command, what: &str) -> Result<Box<[u8; 4096]>> {
+        let (_, data) = self.admin_data(command, self.memory.heap.alloc_zeroed(4096)?, what)?;
+        let mut page = Box::new([0; 4096]);
+        data.read_at(0, &mut *page);
+        Ok(page)
+    }
+
+    /// Returns the ids of active namespaces that are greater than `above`, 1024 at most, ascending.
+    pub(crate) fn active_above(&self, above: u32) -> Result<Vec<u32>> {
+        let what = "Identify (active namespaces)";
+        let page = self.identify_page(&Command::identify(Cns::ACTIVE_NAMESPACES, above, 0), what)?;
+        let ids = page.chunks_exact(4).map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]));
+        let ids: Vec<u32> = ids.take_while(|&id| id != 0).collect();
+        if ids.first().is_some_and(|&first| first <= above) || !ids.is_sorted_by(|a, b| a < b) {
+            return Err(self.lie(what, "the list is not ascending"));
+        }
+        Ok(ids)
+    }
+
+    pub(crate) fn active_namespaces(&self) -> Result<Vec<u32>> {
+        let mut all: Vec<u32> = Vec::new();
+        loop {
+            let more = self.active_above(all.last().copied().unwrap_or(0))?;
+            all.extend(&more);
+            // More ids than NN allows: the controller repeats itself, and the list would never end.
+            if all.len() > self.properties.identify.nn.max(1024) as usize {
+                return Err(self.lie("Identify (active namespaces)", "there are more than it supports (NN)"));
+            }
+            if more.len() < 1024 || all.last() >= Some(&0xffff_fffd) {
+                return Ok(all);
+            }
+        }
+    }
+
+    fn lie(&self, operation: &str, reason: &str) -> Error {
+        Error::Protocol {
+            device: self.link.name.to_string(),
+            operation: operation.into(),
+            reason: reason.into(),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! A controller behind its handles: its parts, and its end.
+
+use super::{
+    Admin, DeviceMemory, HostMemory, Link, MemoryBuffer, Properties, QueueIds, Registers, Removal, Subsystem,
+    Vectors, device_memory,
+    transitions::{shutdown_patience, stop, stop_patience},
+};
+use crate::{
+    NoIo, Patience, Result,
+    engine::{Live, Queue, Retired},
+    spec::IdentifyController,
+};
+use std::{fmt, sync::Arc, time::Duration};
+use upcie_core::{
+    deadline::Budget,
+    device::Claim,
+    dma::{DmaSpace, Heap},
+    gate::{Gate, Pass},
+    irq::EventFd,
+};
+
+/// A controller that is up: parts with fields and invariants of their own. Its methods are those that need several parts, in
+/// files by subject: `commands` (admin commands), `queues` (queue pairs), `let_go` (the end of a controller).
+pub(crate) struct Inner {
+    /// Before the device: what it holds is given back only once the controller has stopped (`drop`).
+    pub(super) admin: Gate<Admin>,
+    pub(super) calls: Calls,
+    pub(super) queue_ids: QueueIds,
+    pub(super) subsystem: Arc<Subsystem>,
+    pub(super) vectors: Vectors,
+    pub(super) removal: Removal,
+    pub(super) device_memory: DeviceMemory,
+    pub(super) memory: HostMemory,
+    pub(super) properties: Properties,
+    pub(super) link: Link,
+    /// After all else of the driver but what unmaps memory: nobody else is given the device before.
+    pub(super) device: Claim,
+    /// After all that unmaps memory by message when it is dropped.
+    pub(super) closing: Option<Budget>,
+}
+
+/// The gates of the blocking calls.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    /// The calls' own queue pair, once there was a call.
+    pub(super) queue: Gate<Option<Queue<u64>>>,
+    /// For one thread at a time that changes blocks in part.
+    pub(super) edges: Gate<()>,
+}
+
+impl Inner {
+    pub(crate) fn name(&self) -> &str {
+        &self.link.name
+    }
+
+    pub(crate) fn shared_name(&self) -> &Arc<str> {
+        &self.link.name
+    }
+
+    pub(crate) fn space(&self) -> &Arc<DmaSpace> {
+        self.memory.heap.space()
+    }
+
+    pub(crate) fn heap(&self) -> &Arc<Heap> {
+        &self.memory.heap
+    }
+
+    /// Returns the heap for rings and lists.
+    pub(crate) fn private(&self) -> &Arc<Heap> {
+        &self.memory.private
+    }
+
+    pub(crate) fn live(&self) -> &Arc<Live> {
+        &self.link.live
+    }
+
+    pub(crate) fn registers(&self) -> &Registers {
+        &self.link.registers
+    }
+
+    pub(crate) fn page_shift(&self) -> u32 {
+        self.properties.page_shift
+    }
+
+    /// Returns the most entries of an I/O queue.
+    pub(crate) fn max_queue_entries(&self) -> u32 {
+        self.properties.queue_entries
+    }
+
+    pub(crate) fn max_transfer(&self) -> u64 {
+        self.properties.max_transfer
+    }
+
+    /// Returns the most bytes that one Write Zeroes may cover.
+    pub(crate) fn max_zeroes(&self) -> u64 {
+        self.properties.max_zeroes
+    }
+
+    pub(crate) fn identify(&self) -> &IdentifyController {
+        &self.properties.identify
+    }
+
+    pub(crate) fn subsystem(&self) -> &Subsystem {
+        &self.subsystem
+    }
+
+    /// Returns the reason why the controller takes no I/O, if it takes none.
+    pub(crate) fn no_io(&self) -> Option<NoIo> {
+        self.properties.no_io
+    }
+
+    /// Enters the section in which one thread at a time rewrites part of a block, like
+    /// [`enter_blocking`](Self::enter_blocking).
+    pub(crate) fn enter_edges(
+        &self,
+        patience: &mut Patience,
+        limit: Duration,
+        operation: &str,
+    ) -> Result<Pass<'_, ()>> {
+        self.link.enter(&self.calls.edges, patience, limit, || operation.into(), "changes of blocks in part")
+    }
+
+    /// Returns the time that a command may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.link.options.timeout
+    }
+
+    /// Enters the queue pair of the blocking calls for `operation` once the calls of other threads have
+    /// ended: within `limit`, as counted by `patience`.
+    pub(crate) fn enter_blocking(
+        &self,
+        patience: &mut Patience,
+        limit: Duration,
+        operation: &dyn Fn() -> String,
+    ) -> Result<Pass<'_, Option<Queue<u64>>>> {
+        self.link.enter(&self.calls.queue, patience, limit, operation, "calls")
+    }
+
+    /// Returns `true` if the controller was brought up with weighted round robin.
+    pub(crate) fn is_weighted(&self) -> bool {
+        self.link.options.arbitration.is_some()
+    }
+
+    /// Returns [`Error::NoIo`](crate::Error::NoIo) if the controller takes no I/O.
+    pub(crate) fn check_io(&self) -> Result<()> {
+        self.properties.check_io(&self.link.name)
+    }
+
+    /// Returns the memory buffer for a submission queue whose PRP lists are in the host's memory.
+    pub(crate) fn buffer_for_submission(&self) -> Result<Arc<MemoryBuffer>> {
+        device_memory::for_submission(self)
+    }
+
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.link.is_inherited()
+    }
+
+    /// Refuses `operation` in a forked child. Call it before taking a lock, which a thread that does not
+    /// exist in the child may hold, and before anything reaches the device.
+    pub(crate) fn check_owner(&self, operation: &str) -> Result<()> {
+        self.link.check_owner(operation)
+    }
+
+    /// Keeps memory until the controller is known to use no memory any more.
+    pub(crate) fn keep(&self, retired: Retired) {
+        if self.is_inherited() {
+            return;
+        }
+        self.memory.retire(retired);
+        self.release_if_let_go();
+    }
+
+    /// Returns the eventfd of an interrupt vector.
+    pub(crate) fn vector(&self, vector: u16) -> Result<Arc<EventFd>> {
+        self.check_owner("turning interrupts on")?;
+        self.vectors.eventfd(&*self.device, self.properties.most_vectors(), self.link.options.timeout, vector)
+    }
+
+    /// Logs, once per vector, that its interrupts don't arrive.
+    pub(crate) fn report_silence(&self, vector: u16) {
+        self.vectors.report_silence(&self.link.name, vector);
+    }
+
+    /// Asks for the vector's next interrupt, where that is needed.
+    pub(crate) fn rearm(&self, vector: u16) -> Result<()> {
+        self.check_owner("asking for an interrupt")?;
+        self.vectors.rearm(&*self.device, &self.link.registers, vector)
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Controller").field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.is_inherited() {
+            // A forked child: the controller is the parent's.
+            return;
+        }
+        self.link.live.stop();
+        let (registers, name) = (&self.link.registers, &self.link.name);
+        let shutdown = shutdown_patience(registers, self.properties.identify.rtd3e);
+        self.closing = Some(Budget::new(stop_patience(registers, shutdown)));
+        // A stopped controller uses no memory, so what the fields own can be freed.
+        if let Err(error) = stop(registers, name, shutdown) {
+            tracing::error!(device = %name, %error, "the controller did not stop: its memory goes to nobody else");
+            self.space().close();
+        }
+        device_memory::release(self);
+        self.removal.unwire(&*self.device);
+    }
+}

@@ -1,0 +1,47 @@
+//! The way to a controller: its name, its registers, and the process that drives it.
+
+use super::{ControllerOptions, Registers};
+use crate::{Error, Patience, Result, engine::Live};
+use std::{sync::Arc, time::Duration};
+use upcie_core::gate::{Gate, Pass};
+
+/// What every other part of a controller needs.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(super) name: Arc<str>,
+    pub(super) registers: Registers,
+    pub(super) live: Arc<Live>,
+    pub(super) options: ControllerOptions,
+}
+
+impl Link {
+    /// Returns `true` in a forked child: the controller is its parent's.
+    pub(super) fn is_inherited(&self) -> bool {
+        !self.live.owner().is_current()
+    }
+
+    /// Refuses `operation` in a forked child: before any lock is taken, which a thread that was not forked along
+    /// may hold, and before anything reaches the device.
+    pub(super) fn check_owner(&self, operation: &str) -> Result<()> {
+        self.live.check_owner(&self.name, operation)
+    }
+
+    /// Enters `gate` for `operation`, at most `limit` in all of `patience`. `whose` names what the thread inside
+    /// does.
+    pub(super) fn enter<'g, T>(
+        &self,
+        gate: &'g Gate<T>,
+        patience: &mut Patience,
+        limit: Duration,
+        operation: impl FnOnce() -> String,
+        whose: &str,
+    ) -> Result<Pass<'g, T>> {
+        let entered = gate.enter(|| limit.saturating_sub(patience.waited()));
+        entered.ok_or_else(|| Error::Timeout {
+            device: self.name.to_string(),
+            operation: format!("{}: waiting for {whose} of other threads", operation()),
+            after: limit,
+            kept: false,
+        })
+    }
+}

@@ -21,7 +21,7 @@ fn run<B>(allocate: impl Fn(usize) -> B) -> f64 {
     (thread_time() - start) as f64 / ROUNDS as f64
 }
 
-/// What malloc gives: the bytes are not touched on either side.
+/// Allocates with malloc: the bytes are not touched on either side.
 struct Malloc(*mut libc::c_void);
 
 impl Malloc {

@@ -34,7 +34,7 @@ use upcie_nvme::{Address, Controller, ControllerOptions, Namespace, QueuePair, s
 
 /// Bytes of the namespace where there is data: more than the caches of a core have.
 const MEDIA: usize = 64 << 20;
-/// How long one measurement takes, about.
+/// The approximate length of one measurement.
 const SLICE: Duration = Duration::from_millis(15);
 /// Rounds wanted, and tried.
 const ROUNDS: (usize, usize) = (15, 60);
@@ -327,7 +327,7 @@ impl Four {
 
     /// Measures each pair once, in nanoseconds per I/O: ours, bare, bare initiator, bare target.
     fn round(&mut self, counts: &[u64; 4], core: usize) -> [f64; 4] {
-        // What goes before the measurement wakes the other side.
+        // The rounds before the measurement wake the other side.
         let few = |count: u64| (count / 20).max(200);
         let (emulator, driver) = &mut self.ours;
         let ours = emulator.awake(|| {

@@ -52,7 +52,7 @@ impl Default for Rings {
     }
 }
 
-/// What an initiator asks for.
+/// The work of an initiator.
 #[derive(Debug, Clone, Copy)]
 pub struct Work {
     /// Commands in flight.
@@ -149,12 +149,12 @@ impl Initiator {
     }
 }
 
-/// Where a target's data is.
+/// The location of a target's data.
 #[derive(Debug, Clone, Copy)]
 pub struct Media {
     /// The first byte.
     pub bytes: *const u8,
-    /// What added to a device address gives the address here.
+    /// The difference between an address here and the device address.
     pub shift: u64,
 }
 

@@ -35,7 +35,7 @@ impl CPath {
     /// Over rings of `entries`, with `depth` reads in flight.
     ///
     /// # Panics
-    /// When there is no memory.
+    /// Panics if there is no memory.
     pub fn new(entries: usize, depth: usize) -> Self {
         let rings = Rings::new(entries);
         let Rings { sq, cq, doorbells, .. } = rings;

@@ -1,4 +1,4 @@
-//! Which core a thread runs on, and whether it had that core to itself.
+//! The core that a thread runs on, and whether it had that core to itself.
 
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
@@ -15,7 +15,7 @@ pub fn allowed() -> Vec<usize> {
 /// Keeps the thread `tid` (0: this one) on `cores`.
 ///
 /// # Panics
-/// When it can't be: a figure of threads that share a core says nothing.
+/// Panics if it can't be: a figure of threads that share a core says nothing.
 pub fn pin(tid: i32, cores: &[usize]) {
     let pin = || {
         let mut set = CpuSet::new();

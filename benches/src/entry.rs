@@ -6,7 +6,7 @@ use std::{env, fs, path::PathBuf};
 /// One line of `summary.json`.
 #[derive(Debug, Serialize)]
 pub struct Entry {
-    /// What was measured.
+    /// The measured quantity.
     pub name: String,
     /// The unit of `ours` and `theirs`.
     pub unit: &'static str,
@@ -46,7 +46,7 @@ impl Pairs {
     /// Writes the entry to the directory in `UPCIE_BENCH_OUT`, if that is set, and prints it.
     ///
     /// # Panics
-    /// When the file can't be written: a result that is lost is a failed run.
+    /// Panics if the file can't be written: a result that is lost is a failed run.
     pub fn report(self, name: &str, unit: &'static str, better: &'static str) {
         if self.ours.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! What a queue pair takes: DMA memory as its heap counts it, and the process's own as the allocator does.
+//! The memory of a queue pair: DMA memory as its heap counts it, and the process's own as the allocator does.
 
 use crate::ours::controller;
 use std::{
@@ -41,7 +41,7 @@ pub struct Bytes {
 /// allocator.
 ///
 /// # Panics
-/// When it can't be made, or the allocator does not count.
+/// Panics if it can't be made, or the allocator does not count.
 pub fn queue_pair(depth: u32) -> Bytes {
     let (_standin, controller) = controller(1);
     let create = || controller.queue_pair().depth(depth).create::<u64>().expect("a queue");

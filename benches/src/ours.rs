@@ -11,7 +11,7 @@ use upcie_nvme::{Controller, ControllerOptions, DmaBuf, Namespace, QueuePair};
 /// A controller on the stand-in.
 ///
 /// # Panics
-/// When it can't be brought up.
+/// Panics if it can't be brought up.
 pub fn controller(namespaces: u32) -> (Arc<StandIn>, Controller) {
     let standin = StandIn::with_namespaces(namespaces);
     let controller =
@@ -49,7 +49,7 @@ impl Ours {
     /// The same with several namespaces, a power of two.
     ///
     /// # Panics
-    /// When there is not enough memory.
+    /// Panics if there is not enough memory.
     pub fn with_namespaces(entries: usize, depth: usize, namespaces: u32) -> Box<Self> {
         let (standin, controller) = controller(namespaces);
         Self::on(&standin, &controller, entries, depth)

@@ -13,7 +13,7 @@ pub struct Rings {
     pub doorbells: *mut u32,
     /// Entries of each ring.
     pub entries: usize,
-    /// What completes the commands.
+    /// The completer of the commands.
     pub device: Device,
 }
 

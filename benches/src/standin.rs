@@ -195,7 +195,7 @@ impl StandIn {
     /// Makes a device with this number of namespaces.
     ///
     /// # Panics
-    /// When there is no memory.
+    /// Panics if there is no memory.
     pub fn with_namespaces(namespaces: u32) -> Arc<Self> {
         let memory = Memory::new(4096, PageSize::Small).expect("a page").shared();
         let file = memory.shared_file().expect("it is shared");

@@ -18,7 +18,7 @@ const CSTS: u64 = 0x1c;
 /// CSTS.CFS.
 pub const FATAL: u32 = 1 << 1;
 
-/// What is wrong with a [`Bent`] controller.
+/// The fault of a [`Bent`] controller.
 #[derive(Debug, Default)]
 pub struct Faults {
     hangs: AtomicBool,
@@ -26,7 +26,7 @@ pub struct Faults {
     hung: AtomicBool,
     /// Bits that CSTS has beside its own.
     status: AtomicU32,
-    /// How often CSTS was read.
+    /// The number of reads of CSTS.
     looks: AtomicU32,
     resets: AtomicBool,
     closes: AtomicBool,
@@ -48,7 +48,7 @@ impl Faults {
     /// well. It must have a client.
     ///
     /// # Panics
-    /// When the controller's thread does not get to it within the deadline.
+    /// Panics if the controller's thread does not get to it within the deadline.
     pub fn hang(&self, hangs: bool) {
         self.hung.store(false, Ordering::Relaxed);
         self.hangs.store(hangs, Ordering::Release);
@@ -84,7 +84,7 @@ impl Faults {
 /// A controller with faults, in a thread of this process, behind a socket.
 #[derive(Debug)]
 pub struct Bent {
-    /// What is wrong with it.
+    /// The fault.
     pub faults: Arc<Faults>,
     directory: Directory,
     stop: Arc<AtomicBool>,
@@ -95,7 +95,7 @@ impl Bent {
     /// Starts a controller with the embedded controller's options, without faults.
     ///
     /// # Panics
-    /// When it can't be started.
+    /// Panics if it can't be started.
     pub fn start(options: &str) -> Self {
         let directory = Directory::new();
         let listener = Listener::bind(directory.path().join("socket")).expect("a socket");

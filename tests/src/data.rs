@@ -41,7 +41,8 @@ impl Pattern {
     /// Checks whole blocks from `slba` on, all of one version.
     ///
     /// # Panics
-    /// When a byte differs: says where, and what is there instead if that is some other block or version.
+    /// Panics if a byte differs: says where, and what is there instead if that is some other block or
+    /// version.
     #[track_caller]
     pub fn verify(self, bytes: &[u8], slba: u64, version: u32) {
         assert_eq!(bytes.len() % self.block_size, 0, "whole blocks");

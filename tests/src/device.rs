@@ -39,7 +39,7 @@ impl Device {
     /// Brings it up.
     ///
     /// # Panics
-    /// When that fails.
+    /// Panics if that fails.
     #[track_caller]
     pub fn open(&self) -> Controller {
         self.open_with(ControllerOptions::default())
@@ -48,7 +48,7 @@ impl Device {
     /// Brings it up with options.
     ///
     /// # Panics
-    /// When that fails.
+    /// Panics if that fails.
     #[track_caller]
     pub fn open_with(&self, options: ControllerOptions) -> Controller {
         Controller::open_with(&self.address, options)
@@ -58,7 +58,7 @@ impl Device {
     /// Opens it without bringing it up.
     ///
     /// # Panics
-    /// When that fails.
+    /// Panics if that fails.
     #[track_caller]
     pub fn transport(&self) -> Arc<dyn device::Device> {
         match &self.address {
@@ -83,7 +83,7 @@ impl Device {
     /// next one is refused, and notes the lack.
     ///
     /// # Panics
-    /// When a vector that is not there is given.
+    /// Panics if a vector that is not there is given.
     #[track_caller]
     pub fn vectors(&self, controller: &Controller) -> u16 {
         let count = controller.vectors().unwrap_or_else(|error| panic!("{}", crate::chain(&error)));
@@ -100,7 +100,7 @@ impl Device {
     /// where there are none.
     ///
     /// # Panics
-    /// As [`vectors`](Self::vectors).
+    /// Panics like [`vectors`](Self::vectors).
     #[track_caller]
     pub fn queue_pair<'c>(&self, controller: &'c Controller, vector: u16) -> QueuePairBuilder<'c> {
         match self.vectors(controller) {
@@ -113,7 +113,7 @@ impl Device {
 /// An embedded controller beside the device under test: somebody else's.
 ///
 /// # Panics
-/// When it does not come up.
+/// Panics if it does not come up.
 pub fn another() -> Controller {
     Controller::open("emu:size=16M,serial=OTHER").expect("the embedded controller")
 }
@@ -121,7 +121,7 @@ pub fn another() -> Controller {
 /// All namespaces of a controller, with the data that goes into them.
 ///
 /// # Panics
-/// When there is none, or one can't be used.
+/// Panics if there is none, or one can't be used.
 pub fn namespaces(controller: &Controller) -> Vec<(Namespace, Pattern)> {
     let ids = controller.namespaces().expect("a list of namespaces");
     assert!(!ids.is_empty(), "no namespace");
@@ -136,7 +136,7 @@ pub fn namespaces(controller: &Controller) -> Vec<(Namespace, Pattern)> {
 /// Runs `test` on each device under test, one after the other.
 ///
 /// # Panics
-/// When the test does, or a device can't be started.
+/// Panics if the test does, or a device can't be started.
 pub fn on_each_device(test: impl Fn(&mut Device)) {
     for name in names() {
         // Shown if the test fails.

@@ -80,7 +80,7 @@ impl Fuse {
     /// Opens the file, which stays open until this is dropped: to close it may wait.
     ///
     /// # Panics
-    /// When that fails.
+    /// Panics if that fails.
     pub fn open(&mut self) -> BorrowedFd<'_> {
         let file = File::options().read(true).write(true).open(self.file()).expect("the file system answers");
         let file: &File = self.opened.insert(file);
@@ -104,7 +104,7 @@ impl Fuse {
     /// Waits until somebody waits for an answer.
     ///
     /// # Panics
-    /// When nobody does within [`deadline`](crate::deadline).
+    /// Panics if nobody does within [`deadline`](crate::deadline).
     pub fn wait_until_asked(&self) {
         let (asked, changed) = &self.state.asked;
         let guard = asked.lock().expect("no panic");

@@ -1,4 +1,4 @@
-//! What most suites do with a queue.
+//! Queue operations that most suites need.
 
 use crate::deadline;
 use std::time::Instant;
@@ -7,7 +7,7 @@ use upcie_nvme::{Completion, Controller, DmaBuf, Namespace, QueuePair, Wait, que
 /// Reaps until nothing is in flight, and gives what came, in order.
 ///
 /// # Panics
-/// When the queue is closed, or a command does not come back within the deadline.
+/// Panics if the queue is closed, or a command does not come back within the deadline.
 #[track_caller]
 pub fn finish<T>(queue: &mut QueuePair<T>) -> Vec<Completion<T>> {
     let mut done = Vec::new();
@@ -20,7 +20,7 @@ pub fn finish<T>(queue: &mut QueuePair<T>) -> Vec<Completion<T>> {
 /// Waits by polling for at least one completion, and reaps what is there.
 ///
 /// # Panics
-/// As [`finish`].
+/// Panics like [`finish`].
 #[track_caller]
 pub fn reap<T>(queue: &mut QueuePair<T>) -> Vec<Completion<T>> {
     reap_with(queue, Wait::Poll)
@@ -30,7 +30,7 @@ pub fn reap<T>(queue: &mut QueuePair<T>) -> Vec<Completion<T>> {
 /// not count.
 ///
 /// # Panics
-/// As [`finish`].
+/// Panics like [`finish`].
 #[track_caller]
 pub fn reap_with<T>(queue: &mut QueuePair<T>, how: Wait) -> Vec<Completion<T>> {
     let start = Instant::now();
@@ -49,7 +49,7 @@ pub fn reap_with<T>(queue: &mut QueuePair<T>, how: Wait) -> Vec<Completion<T>> {
 /// The one completion of the one command in flight.
 ///
 /// # Panics
-/// As [`finish`], and when there is not exactly one, or it failed.
+/// Panics like [`finish`], and when there is not exactly one, or it failed.
 #[track_caller]
 pub fn only<T>(queue: &mut QueuePair<T>) -> (T, DmaBuf) {
     let mut done = finish(queue);
@@ -62,7 +62,7 @@ pub fn only<T>(queue: &mut QueuePair<T>) -> (T, DmaBuf) {
 /// Creates a queue, or says why not.
 ///
 /// # Panics
-/// When the controller refuses.
+/// Panics if the controller refuses.
 #[track_caller]
 pub fn create<T>(builder: QueuePairBuilder<'_>) -> QueuePair<T> {
     builder.create().unwrap_or_else(|error| panic!("no queue: {}", crate::chain(&error)))
@@ -71,7 +71,7 @@ pub fn create<T>(builder: QueuePairBuilder<'_>) -> QueuePair<T> {
 /// `blocks` blocks from `slba` on, by the blocking calls.
 ///
 /// # Panics
-/// When the read fails.
+/// Panics if the read fails.
 #[track_caller]
 pub fn read(controller: &Controller, namespace: &Namespace, slba: u64, blocks: usize) -> DmaBuf {
     let mut buffer = controller.alloc(blocks * namespace.block_size()).expect("memory");
@@ -82,7 +82,7 @@ pub fn read(controller: &Controller, namespace: &Namespace, slba: u64, blocks: u
 /// Writes a buffer by the blocking calls.
 ///
 /// # Panics
-/// When the write fails.
+/// Panics if the write fails.
 #[track_caller]
 pub fn write(namespace: &Namespace, slba: u64, buffer: &mut DmaBuf) {
     namespace.write(slba, buffer).unwrap_or_else(|error| panic!("{}", crate::chain(&error)));

@@ -1,4 +1,4 @@
-//! What a process holds of the kernel's: the same before and after a test.
+//! The kernel resources that a process holds: the same before and after a test.
 
 use std::{collections::BTreeMap, fs};
 

@@ -61,7 +61,7 @@ pub fn deadline() -> Duration {
 /// Checks that an error's text, its sources included, has all of `parts`.
 ///
 /// # Panics
-/// When one is missing.
+/// Panics if one is missing.
 pub fn says(error: &dyn std::error::Error, parts: &[&str]) {
     let text = chain(error);
     for part in parts {

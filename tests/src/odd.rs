@@ -12,7 +12,7 @@ use upcie_core::vfio_user::{
 };
 use upcie_nvme::{Controller, ControllerOptions, Result, emu::Emulator};
 
-/// What is done to each access to the registers, which are accessed by message.
+/// The change to each access to the registers, which are accessed by message.
 pub trait Registers: Send + 'static {
     /// Bytes that were read at an offset into BAR 0.
     fn read(&mut self, offset: u64, data: &mut [u8]);
@@ -65,7 +65,7 @@ impl<R: Registers> Backend for Odd<R> {
 /// Those of bring-up.
 ///
 /// # Panics
-/// When there is no such controller, or no connection to it.
+/// Panics if there is no such controller, or no connection to it.
 pub fn open(emu: &str, registers: impl Registers, options: ControllerOptions) -> Result<Controller> {
     let inner = Emulator::new(&emu.parse().expect("options")).expect("a controller");
     let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");

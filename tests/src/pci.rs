@@ -20,7 +20,7 @@ impl Borrowed {
     /// A function as it is bound now.
     ///
     /// # Panics
-    /// When there is no such function.
+    /// Panics if there is no such function.
     pub fn take(bdf: Bdf) -> Self {
         let function = Function::at(bdf).unwrap_or_else(|error| panic!("{}", chain(&error)));
         let binding = function.binding().unwrap_or_else(|error| panic!("{}", chain(&error)));
@@ -30,7 +30,7 @@ impl Borrowed {
     /// Binds it to another driver.
     ///
     /// # Panics
-    /// When that fails.
+    /// Panics if that fails.
     pub fn bind(&self, driver: &str) {
         Binder::new().bind(&self.function, driver).unwrap_or_else(|error| panic!("{}", chain(&error)));
     }
@@ -48,7 +48,7 @@ impl Drop for Borrowed {
 /// The block device that the kernel's driver made of a namespace, once it has.
 ///
 /// # Panics
-/// When it does not appear within the deadline.
+/// Panics if it does not appear within the deadline.
 pub fn kernel_disk(bdf: Bdf, nsid: u32) -> PathBuf {
     let end = Instant::now() + deadline();
     // The kernel scans by itself, and has nothing to wait for but the node.

@@ -20,7 +20,7 @@ use std::{
 };
 use upcie_nvme::Address;
 
-/// How often a process that says nothing is looked at.
+/// The interval of checks on a process that prints nothing.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Set in a test's own executable when it is started again to play another part.
@@ -43,7 +43,7 @@ pub fn role() -> Option<String> {
 /// This executable again, to run its test `name` in a role.
 ///
 /// # Panics
-/// When the executable has no path.
+/// Panics if the executable has no path.
 pub fn again(name: &str, role: &str) -> Command {
     let mut command = Command::new(env::current_exe().expect("a path"));
     command.args(["--exact", name, "--nocapture"]).env(ROLE, role);
@@ -62,7 +62,7 @@ impl Process {
     /// Starts `command`.
     ///
     /// # Panics
-    /// When it can't be started.
+    /// Panics if it can't be started.
     pub fn start(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: one system call, which is async-signal-safe.
@@ -105,7 +105,7 @@ impl Process {
     /// Waits for a line with `words` on its standard output; an error with what it said if it ends, or takes too long.
     ///
     /// # Errors
-    /// What it wrote to its standard error.
+    /// Its standard error so far.
     pub fn wait_for(&mut self, words: &str) -> Result<String, String> {
         let mut watch = Stopwatch::of(self.id());
         loop {
@@ -123,7 +123,7 @@ impl Process {
     /// Waits until it ends; gives how, and what it wrote to its standard error.
     ///
     /// # Panics
-    /// When it does not end within the deadline.
+    /// Panics if it does not end within the deadline.
     pub fn finish(mut self) -> (ExitStatus, String) {
         // It ends its output before it ends: wait for that, with a deadline.
         let mut watch = Stopwatch::of(self.id());
@@ -146,7 +146,7 @@ impl Process {
     /// Sends it a signal.
     ///
     /// # Panics
-    /// When there is no such process.
+    /// Panics if there is no such process.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("a process of ours");
     }
@@ -172,7 +172,7 @@ impl Directory {
     /// A new one.
     ///
     /// # Panics
-    /// When it can't be made.
+    /// Panics if it can't be made.
     #[expect(clippy::new_without_default, reason = "it does something")]
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -210,7 +210,7 @@ impl Server {
     /// Starts one with options (`size=1G,…`), and waits until it listens.
     ///
     /// # Panics
-    /// When it is not built, or does not come up.
+    /// Panics if it is not built, or does not come up.
     pub fn start(options: &str) -> Self {
         Self::try_start(options).unwrap_or_else(|error| panic!("nvme-emu {options}: {error}"))
     }
@@ -218,10 +218,10 @@ impl Server {
     /// The same where it may refuse.
     ///
     /// # Errors
-    /// What it said.
+    /// Its output.
     ///
     /// # Panics
-    /// When it is not built.
+    /// Panics if it is not built.
     pub fn try_start(options: &str) -> Result<Self, String> {
         let program = program("nvme-emu");
         assert!(
@@ -246,7 +246,7 @@ impl Server {
     /// Sends it a signal and waits until it ends; gives how, and what it wrote to its standard error.
     ///
     /// # Panics
-    /// When it does not end within the deadline.
+    /// Panics if it does not end within the deadline.
     pub fn end(self, signal: Signal) -> (ExitStatus, String) {
         self.process.signal(signal);
         self.process.finish()
@@ -266,7 +266,7 @@ fn program(name: &str) -> PathBuf {
 /// Returns the directory of this workspace's programs.
 ///
 /// # Panics
-/// When the test executable has no path.
+/// Panics if the test executable has no path.
 pub fn programs() -> PathBuf {
     match env::var_os("UPCIE_BIN") {
         Some(path) => path.into(),
@@ -281,7 +281,7 @@ pub fn programs() -> PathBuf {
 /// Runs `work` in a thread and gives what it returns.
 ///
 /// # Panics
-/// When it panics, or does not end within `limit`: the thread is left behind then.
+/// Panics if it panics, or does not end within `limit`: the thread is left behind then.
 pub fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (send, receive) = channel();
     let thread = thread::spawn(move || {

@@ -10,7 +10,7 @@ impl Random {
     /// Seeded by `UPCIE_TEST_SEED`, and by `stream`, so that two of one test differ.
     ///
     /// # Panics
-    /// When the variable is not a number.
+    /// Panics if the variable is not a number.
     pub fn new(stream: u64) -> Self {
         let seed = match std::env::var("UPCIE_TEST_SEED") {
             Ok(text) => text.parse().unwrap_or_else(|_| panic!("UPCIE_TEST_SEED={text}: a number is needed")),

@@ -139,7 +139,7 @@ fn deallocated_blocks_read_as_the_namespace_says_and_their_neighbours_as_they_we
                     }
                 }
             }
-            // What was deallocated can be written.
+            // Deallocated blocks can be written.
             prepare(&controller, &namespace, pattern, 16, 8);
             pattern.verify(&read(&controller, &namespace, 16, 8), 16, 1);
         }

@@ -1,4 +1,4 @@
-//! What is written to a block is what is read from it, and nothing else changes.
+//! A read returns the data last written to a block, and nothing else changes.
 
 use std::collections::BTreeMap;
 use upcie_nvme::{DmaBuf, Namespace, Wait};

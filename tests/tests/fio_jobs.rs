@@ -426,7 +426,7 @@ fn a_command_that_takes_too_long_ends_the_job_with_what_is_known_of_it() {
     let emu: Address = "emu:latency=60s".parse().expect("an address");
     for wait in ["--upcie_wait=poll", "--upcie_wait=irq"] {
         let job = ["--rw=randread", "--iodepth=8", "--upcie_timeout=400ms", wait];
-        // How many fio has sent by then is up to the machine.
+        // The machine decides how many commands fio has sent by then.
         let parts = ["no completion within 400ms", "commands in flight", "CSTS 1h"];
         fio(&emu).job(&job).run().refused(wait, &parts);
     }

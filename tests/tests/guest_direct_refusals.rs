@@ -1,4 +1,4 @@
-//! Where an IOMMU translates, the ways that take physical addresses are refused.
+//! The transports that take physical addresses are refused if an IOMMU translates.
 
 use upcie_core::{
     device::Address,

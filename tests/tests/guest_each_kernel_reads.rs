@@ -16,7 +16,7 @@ use upcie_tests::{
 
 /// Bytes at each place.
 const LEN: usize = 1 << 20;
-/// How often the blocks were written before: by us, by the kernel.
+/// The number of earlier writes to the blocks: by us, by the kernel.
 const OURS: u32 = 1;
 const THEIRS: u32 = 2;
 

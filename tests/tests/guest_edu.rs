@@ -30,7 +30,7 @@ const RAISE_WHEN_DONE: u32 = 1 << 7;
 const CAUSES: u64 = 0x24;
 const RAISE: u64 = 0x60;
 const ACKNOWLEDGE: u64 = 0x64;
-/// What a factorial and a transfer raise.
+/// The interrupts that a factorial and a transfer raise.
 const FACTORIAL_DONE: u32 = 1 << 0;
 const DMA_DONE: u32 = 1 << 8;
 const DMA_SOURCE: u64 = 0x80;
@@ -43,7 +43,7 @@ const TO_HOST: u64 = 1 << 1;
 const RAISE_AT_END: u64 = 1 << 2;
 /// The device's own memory, in its own addresses.
 const BUFFER: u64 = 0x40000;
-/// What its DMA can address.
+/// The addresses that its DMA can reach.
 const REACH: u64 = 1 << 28;
 
 /// Everything is emulated.

@@ -131,7 +131,7 @@ fn a_device_reaches_the_memory_of_another_one() {
             unsafe { at.wrapping_add(word).write_volatile(0x5555_5555) };
         }
         assert_eq!(identify_to(&*b, &queues, target.iova(0), target.as_ptr()), "LABB", "at {offset:#x}");
-        // By another mapping of the same bytes.
+        // Through another mapping of the same bytes.
         let word = bar.read_u32(offset + 4).unwrap();
         assert_eq!(word.to_le_bytes(), *b"LABB");
     }
@@ -153,7 +153,7 @@ fn iommufd_that_maps_no_device_memory_says_what_does() {
     let (bar, _) = memory_buffer(&a);
     let first = map(&*b, 4096, PageSize::Small).iova(0);
     match map_bar(a.dma(), &bar, 0, 4096, true) {
-        // As of 6.12.
+        // The kernel has this since 6.12.
         Err(error) => {
             assert!(matches!(error, Error::Unsupported { .. }), "{error}");
             contains_all(&error.to_string(), &["iommufd of this kernel", "`vfio:`"]);

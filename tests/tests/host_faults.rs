@@ -233,7 +233,7 @@ fn faults_are_noticed_during_a_wait() {
                 process::within(deadline(), move || (queue.wait(how, whole).unwrap_err(), queue));
             println!("{what}, {how:?}: noticed after {:?}", start.elapsed());
             says(&error, &["vfio-user:", sent]);
-            // From now on nothing is sent.
+            // From now on the server sends nothing.
             let error = queue.turn().unwrap_err();
             says(&error, &["vfio-user:"]);
             assert!(queue.wait(how, whole).is_err(), "{what}");

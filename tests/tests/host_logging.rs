@@ -13,7 +13,7 @@ use upcie_tests::{bent::Bent, chain, deadline, process};
 /// At each event of a thread that has a [`Call`], has another thread use the controller, and waits until it has done so.
 struct CallsBack;
 
-/// Where to ask for that, and how often that was done.
+/// The place to ask for that, and the number of requests so far.
 struct Call {
     call: mpsc::SyncSender<mpsc::Sender<()>>,
     events: usize,

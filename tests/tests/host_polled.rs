@@ -9,7 +9,7 @@ use upcie_tests::{
 
 /// Empty turns after which the driver looks at the clock.
 const EMPTY_TURNS: u32 = 1024;
-/// How long commands in flight may take before it looks at the controller.
+/// The time that commands in flight may take before the queue checks the controller.
 const QUIET: Duration = Duration::from_millis(100);
 
 struct Polled {
@@ -75,7 +75,7 @@ fn faults_are_noticed_by_turns_alone() {
             }
         });
         says(&error, &["vfio-user:", text]);
-        // From now on nothing is sent.
+        // From now on the server sends nothing.
         says(&polled.queue.turn().unwrap_err(), &["vfio-user:", text]);
         polled.bent.faults.set_status(0);
         polled.bent.faults.hang(false);

@@ -133,7 +133,7 @@ fn memory_that_shrinks_ends_its_client_alone() {
         ftruncate(&file, 64 << 10).unwrap();
         let mut client = Raw::connect(&server);
         client.enable(Some(&file));
-        // What can be sealed was sealed by the server.
+        // The server has sealed everything that can be sealed.
         assert_eq!(ftruncate(&file, 0).is_err(), flags == MFdFlags::MFD_ALLOW_SEALING);
         if flags.is_empty() {
             client.ring();

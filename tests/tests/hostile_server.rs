@@ -18,7 +18,7 @@ use upcie_tests::{
     process::{Directory, Server, within},
 };
 
-/// How long opening may take: its timeout of 5 s, and then some.
+/// The time that opening may take: its timeout of 5 s, and a margin.
 const OPEN: Duration = Duration::from_secs(20);
 
 const VERSION: u16 = 1;

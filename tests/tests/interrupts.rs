@@ -87,7 +87,7 @@ fn a_completion_that_comes_while_a_wait_begins_ends_it() {
     on_each_kind(|controller| {
         let (namespace, _) = &namespaces(controller)[0];
         let mut queue = create::<u64>(controller.queue_pair().depth(2).interrupt(last_vector(controller)));
-        // How long a command takes here, so that waits begin just before and just after its end.
+        // The time that a command takes here, so that waits begin just before and just after its end.
         let mut times: Vec<_> = (0..51)
             .map(|_| {
                 let start = Instant::now();

@@ -15,13 +15,13 @@ use upcie_tests::{
     on_each_device, scaled,
 };
 
-/// How long a wait goes on before it looks whether the controller is well.
+/// The time after which a wait checks the controller.
 const LOOK: Duration = Duration::from_millis(50);
 
 thread_local! {
-    /// Of this thread only: the embedded controller is another.
+    /// Counts this thread only: the embedded controller is another.
     static CALLS: Cell<u64> = const { Cell::new(0) };
-    /// Whether the next call says where it comes from.
+    /// `true` if the next call prints its backtrace.
     static WATCHED: Cell<bool> = const { Cell::new(false) };
 }
 

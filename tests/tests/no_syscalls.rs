@@ -15,7 +15,7 @@ use upcie_tests::{
     scaled,
 };
 
-/// Where the handler writes to: a descriptor that nobody else uses.
+/// The handler writes to this descriptor, which nobody else uses.
 const REPORT: c_int = 900;
 /// Exit code of a process that was caught.
 const CAUGHT: c_int = 3;

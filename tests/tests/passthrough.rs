@@ -97,7 +97,7 @@ fn changes_are_refused_while_a_turn_is_open() {
             assert!(matches!(error, Error::Argument { .. }), "{opcode:02x}h: {}", upcie_tests::chain(&error));
             says(&error, &[controller.name()]);
         }
-        // What was refused has made no handle stale.
+        // A refused command has made no handle stale.
         turn.read(&namespace, 0, controller.alloc(namespace.block_size()).unwrap(), 1).unwrap();
         drop(turn);
         only(&mut queue);

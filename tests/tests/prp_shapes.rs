@@ -17,7 +17,7 @@ use upcie_tests::{
 struct Piece {
     offset: usize,
     len: usize,
-    /// Whether it goes on where the segment before ended, in the same allocation.
+    /// `true` if the segment continues the one before, in the same allocation.
     touches: bool,
 }
 

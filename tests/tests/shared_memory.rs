@@ -41,7 +41,7 @@ const ADDRESS: &str = "UPCIE_TEST_ADDRESS";
 /// Bytes of each of the two buffers.
 const BUFFER: usize = 256 << 10;
 
-/// What is asked for: one of these, the buffer's number, the first block, and how many.
+/// A request: one of these codes, the buffer's number, the first block, and the count.
 const WRITE: u64 = 1;
 const READ: u64 = 2;
 /// Writes the first buffer again and again, without end.

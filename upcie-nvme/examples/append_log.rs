@@ -29,7 +29,7 @@ fn main() -> Result<()> {
     }
     let (records, end) = (log.sequence, log.end);
 
-    // What a restarted program sees.
+    // Open the log like a restarted program.
     let log = Log::open(&controller, &namespace)?;
     assert_eq!((log.sequence, log.end), (records, end));
     println!("{records} records in {end} blocks survived");

@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     for nsid in controller.namespaces()? {
         let namespace = controller.namespace(nsid)?;
-        // Why it can't be used for I/O, if so: metadata, another command set.
+        // Fails with the reason if the namespace can't be used for I/O: metadata, another command set.
         namespace.usable()?;
         println!("namespace {nsid}: {} blocks of {} bytes", namespace.blocks(), namespace.block_size());
 

@@ -20,7 +20,7 @@ use upcie_nvme::{Address, Controller, upcie_core::share::SharedRegion};
 const PATIENCE: Duration = Duration::from_secs(30);
 const USER: &str = "--user";
 
-/// What the user asks for: this, the buffer's number, and the first block.
+/// A request of the user: this code, the buffer's number, and the first block.
 const WRITE: u64 = 1;
 const READ: u64 = 2;
 

@@ -62,7 +62,7 @@ pub fn of_another_version(test: impl FnOnce(&Path)) {
     test(&other);
 }
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Outcome {
     pub code: Option<i32>,

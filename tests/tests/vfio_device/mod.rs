@@ -1,4 +1,4 @@
-//! What the suites over VFIO share: the guest's functions, and a controller's least.
+//! Code that the suites over VFIO share: the guest's functions, and a minimal controller.
 #![allow(dead_code, reason = "each suite uses a part of it")]
 
 use std::{

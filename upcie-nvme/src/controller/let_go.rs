@@ -1,4 +1,4 @@
-//! What the controller held, once it is known to have let go of everything.
+//! Frees the memory that the controller held, once it is known to use no memory any more.
 
 use super::Inner;
 use crate::{Error, Result};

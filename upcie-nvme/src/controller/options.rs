@@ -1,10 +1,10 @@
-//! What a program can choose about a controller.
+//! The options of a controller's bring-up.
 
 use crate::spec::Arbitration;
 use std::time::Duration;
 use upcie_core::{irq::IrqKind, memory::PageSize, mmio::Caching};
 
-/// How to bring a controller up.
+/// Options of a controller's bring-up.
 #[derive(Debug, Clone)]
 pub struct ControllerOptions {
     /// I/O queue pairs to ask for; the controller may grant fewer. 64 by default.

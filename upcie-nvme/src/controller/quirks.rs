@@ -7,7 +7,7 @@ use upcie_core::device::Device;
 struct Quirk {
     vendor: u16,
     devices: &'static [u16],
-    /// Of CAP; others of these ids are as they say.
+    /// Decides by CAP; other controllers with these ids behave as they report.
     applies: fn(Capabilities) -> bool,
     /// Entries that an I/O queue can have.
     queue_entries: u32,

@@ -119,7 +119,7 @@ impl Registers {
     /// Writes any register of 64 bits.
     ///
     /// # Safety
-    /// As [`write_u32`](Self::write_u32).
+    /// The obligations are those of [`write_u32`](Self::write_u32).
     pub(crate) unsafe fn write_u64(&self, at: usize, value: u64) -> Result<()> {
         self.log_write(at, value);
         // SAFETY: the device is claimed, and the rest is the caller's promise.

@@ -1,7 +1,7 @@
 //! An NVMe controller in software, behind a vfio-user socket: for every machine without one, for tests and benches.
 //!
-//! [`spawn`] runs one in this process; the `nvme-emu` program serves one on a socket path, to any vfio-user client.
-//! What it looks like is in [`Options`], the `key=value,…` of an address:
+//! [`spawn`] runs one in this process; the `nvme-emu` program serves one on a socket path, to any vfio-user
+//! client. [`Options`], the `key=value,…` of an address, configure it:
 //!
 //! ```no_run
 //! let controller = upcie_nvme::Controller::open("emu:size=64M,lba=4096,namespaces=2")?;

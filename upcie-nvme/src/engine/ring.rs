@@ -253,7 +253,7 @@ impl<T> Queue<T> {
         unsafe { std::slice::from_raw_parts_mut(self.slots, self.mask as usize + 1) }
     }
 
-    /// Whether a completion waits to be reaped.
+    /// Returns `true` if a completion can be reaped.
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
         // SAFETY: dword 3 of an entry of the ring.
@@ -274,7 +274,7 @@ impl<T> Queue<T> {
         (entries(self.cqe.addr() - self.cq.addr()), entries(self.cq_end.addr() - self.cq.addr()))
     }
 
-    /// Where both rings stand.
+    /// Returns the positions of both rings.
     #[cold]
     pub(crate) fn position(&self) -> Position {
         let tail = (self.at.sqe.addr() - self.sq.addr()) / (SQE_WORDS * size_of::<u64>());

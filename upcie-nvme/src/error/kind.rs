@@ -1,4 +1,4 @@
-//! What a program decides by: an error's kind, its device, and whether to try again.
+//! The properties of an error that a program decides by: its kind, its device, and whether to try again.
 
 use super::Error;
 use crate::error::Refusal;

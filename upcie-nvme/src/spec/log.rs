@@ -51,7 +51,8 @@ pub struct ErrorLogEntry {
     pub cid: u16,
     /// Bits 15:1 the status, bit 0 the phase tag of the completion.
     pub status_field: u16,
-    /// Where in the command the error is: bits 7:0 the byte, 10:8 the bit; FFFFh if it isn't about one.
+    /// The location of the error in the command: bits 7:0 the byte, 10:8 the bit; FFFFh if it isn't about
+    /// one.
     pub parameter_location: u16,
     /// The first block that had the error.
     pub lba: u64,

@@ -22,7 +22,7 @@ pub use patience::Patience;
 use std::time::Duration;
 pub(crate) use waiter::Waiter;
 
-/// How to wait for a completion.
+/// The way to wait for a completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Wait {

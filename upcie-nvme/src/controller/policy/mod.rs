@@ -7,7 +7,7 @@
 
 use crate::spec::{AdminOpcode, Command};
 
-/// What safe code may do with a command.
+/// The decision about a command in safe code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     /// Sent at any time: it changes nothing that queues and namespace handles rely on.

@@ -38,7 +38,7 @@ fn urgent_commands_come_first_and_the_others_by_the_weights_of_their_classes() {
             std::thread::yield_now();
         }
     }
-    // Of class high there are two.
+    // The class high has two queues.
     let classes = [
         (2, QueuePriority::LOW, 60),
         (3, QueuePriority::MEDIUM, 60),

@@ -152,7 +152,7 @@ fn an_interrupt_that_nobody_read_goes_with_the_line() {
     host.device.mask_irq(IrqKind::Intx, 0, false).unwrap();
     for round in 1..20 {
         complete(&mut queue);
-        // From the second round on, this comes without an unmasking: nothing else masked the pin.
+        // From the second round on, the interrupt comes without an unmasking: nothing else masked the pin.
         irqs.one(0);
         // Another processor's doorbell.
         host.device.mask_irq(IrqKind::Intx, 0, false).unwrap();

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::cargo::{Executable, Workspace, is_ci};
-use crate::checks::{assembly, instructions, layers, licences, package};
+use crate::checks::{assembly, instructions, layers, licences, package, words};
 use crate::lab::fio;
 use crate::lab::kernel::Lab;
 use crate::lab::prepare::prepare;
@@ -133,6 +133,7 @@ fn steps(run: &mut Run<'_>) -> Result<()> {
     }
     run.step("features", features)?;
     run.step("layers", layers::check)?;
+    run.step("words", words::check)?;
     run.step("package", package::check)?;
     run.step("licences", licences::check)?;
     // Both steps support x86-64 only.

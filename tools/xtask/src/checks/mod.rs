@@ -6,3 +6,4 @@ pub mod instructions;
 pub mod layers;
 pub mod licences;
 pub mod package;
+pub mod words;

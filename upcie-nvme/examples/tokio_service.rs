@@ -57,7 +57,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// One client: a read after the other.
+/// Serves one client: one read after the other.
 async fn read_blocks(
     client: u64,
     controller: Controller,

@@ -38,7 +38,7 @@ struct Run {
 }
 
 impl Pages {
-    /// Marks an empty walk: no piece ends at address 1, as addresses are dword-aligned.
+    /// Marks an empty walk. No piece ends at address 1: it would begin at address 0, which no DMA memory has.
     const NOWHERE: u64 = 1;
 
     fn new(shift: u32) -> Self {

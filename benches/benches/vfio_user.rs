@@ -224,7 +224,7 @@ impl ByHand {
             while unsafe { last.read_volatile() } >> 16 & 1 != 1 {
                 assert!(Instant::now() < deadline, "no answer to a Create command");
             }
-            // SAFETY: as above.
+            // SAFETY: aligned, in the ring.
             assert_eq!(unsafe { last.read_volatile() } >> 17, 0, "a Create command failed");
         }
         let first = data.iova(0);

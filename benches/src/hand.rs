@@ -153,7 +153,7 @@ pub fn device_pass(rings: &mut Rings, depth: usize, count: u64) -> u64 {
     let mut done = 0;
     while done < count {
         tail = (tail + depth) & (entries - 1);
-        // SAFETY: as above.
+        // SAFETY: the doorbell page.
         unsafe { rings.doorbells.write_volatile(tail as u32) };
         rings.device.step();
         done += depth as u64;

@@ -358,10 +358,10 @@ impl Device {
 
     /// The same with an answer for each command: dword 0 of its completion.
     fn step_with(&mut self, mut answer: impl FnMut(&Command) -> u32) {
-        // SAFETY: as in `step`.
+        // SAFETY: aligned, and lives as long as the rings.
         let tail = unsafe { self.tail.read_volatile() } as u16;
         while self.head != tail {
-            // SAFETY: as in `step`.
+            // SAFETY: `head` is below `entries`.
             let bytes =
                 unsafe { self.sq.add(usize::from(self.head) * 64).cast::<[u8; 64]>().read_volatile() };
             let command = Command::read_from_bytes(&bytes[..]).expect("64 bytes");
@@ -370,9 +370,9 @@ impl Device {
                 u64::from(answer(&command)),
                 u64::from(self.head) | u64::from(command.cid) << 32 | u64::from(self.phase) << 48,
             ];
-            // SAFETY: as in `step`.
+            // SAFETY: `at` is below `entries`.
             let entry = unsafe { self.cq.add(usize::from(self.at) * 16) }.cast::<u64>();
-            // SAFETY: as in `step`; the phase goes last.
+            // SAFETY: both words are inside of the entry, and aligned; the phase goes last.
             unsafe {
                 entry.write_volatile(dwords[0]);
                 std::sync::atomic::fence(Ordering::Release);

@@ -48,19 +48,19 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: as above.
+        // SAFETY: the caller's obligations are passed on.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
-        // SAFETY: as above.
+        // SAFETY: the caller's obligations are passed on.
         unsafe { System.realloc(at, layout, size) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         count();
-        // SAFETY: as above.
+        // SAFETY: the caller's obligations are passed on.
         unsafe { System.dealloc(at, layout) }
     }
 }
@@ -171,7 +171,7 @@ fn parts_of_kept_memory_and_commands_without_data_allocate_nothing() {
                     let direction = if kind < 5 { Direction::Read } else { Direction::Write };
                     // One page, two, and some that need a list.
                     let (start, len) = ((at as usize % 32) << 14, 4096 << (at % 3));
-                    // SAFETY: as above.
+                    // SAFETY: the held memory is kept until all has completed.
                     unsafe {
                         turn.transfer_held(
                             direction,

@@ -251,13 +251,13 @@ fn a_forked_child_that_drops_its_handles_leaves_the_device_alone() {
                         drop(queue);
                         false
                     };
-                    // SAFETY: as above.
+                    // SAFETY: a bitwise copy, of which the original is never dropped in the child.
                     let spare = unsafe { std::ptr::read(&raw const spare) };
                     drop(spare);
-                    // SAFETY: as above.
+                    // SAFETY: a bitwise copy, of which the original is never dropped in the child.
                     let target = unsafe { std::ptr::read(&raw const target) };
                     drop(target);
-                    // SAFETY: as above.
+                    // SAFETY: a bitwise copy, of which the original is never dropped in the child.
                     let controller = unsafe { std::ptr::read(&raw const controller) };
                     drop(controller);
                     // SAFETY: ends the process at once.

@@ -83,7 +83,7 @@ pub fn identify_to(device: &dyn Device, queues: &Region, iova: u64, data: *const
     barrier::dma_wmb();
     write_u32(&bar, 0x1000, 1).unwrap();
     let end = Instant::now() + Duration::from_secs(30);
-    // SAFETY: as above.
+    // SAFETY: an aligned word of the completion entry, in the same region.
     while unsafe { status.read_volatile() } & 1 << 16 == 0 {
         assert!(Instant::now() < end, "no completion");
     }

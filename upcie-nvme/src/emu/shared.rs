@@ -43,7 +43,7 @@ impl Doorbell {
 
     /// Writes the doorbell: with a value that came by message, or 0 for a new queue.
     pub fn store(&self, value: u32) {
-        // SAFETY: as for `load`.
+        // SAFETY: aligned, inside a live mapping (`new`), and only ever accessed as an atomic here.
         unsafe { self.word.as_ref() }.store(value, Ordering::Release);
     }
 }
@@ -127,11 +127,11 @@ impl Ring<64> {
     #[inline(always)]
     pub fn peek(&mut self, guest: &mut Guest, index: u32) -> Option<(u32, u64)> {
         let words = self.entry(guest, index)?.cast::<u64>();
-        // SAFETY: 64 mapped bytes, as in `fetch`.
+        // SAFETY: the entry's 64 bytes are mapped and aligned to 64 (`refresh`); any bits are valid.
         let first = unsafe { words.read_volatile() };
         // SAFETY: inside the entry.
         let slba = unsafe { words.add(5) };
-        // SAFETY: as the first word.
+        // SAFETY: aligned and mapped, as part of the entry; any bits are valid.
         let slba = unsafe { slba.read_volatile() };
         Some(((first >> 32) as u32, slba))
     }

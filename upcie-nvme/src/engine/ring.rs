@@ -148,10 +148,10 @@ impl<T> Queue<T> {
             cqe: first_cqe,
             stop: first_cqe,
             sq: first_sqe,
-            // SAFETY: the memory has been seen to hold all entries.
+            // SAFETY: the memory was checked to hold all submission entries.
             sq_end: unsafe { first_sqe.add(entries as usize * SQE_WORDS) },
             cq: first_cqe,
-            // SAFETY: as above.
+            // SAFETY: the memory was checked to hold all completion entries.
             cq_end: unsafe { first_cqe.add(entries as usize * CQE_WORDS) },
             phase: PHASE,
             slots: Box::into_raw(storage).cast(),
@@ -249,7 +249,7 @@ impl<T> Queue<T> {
     }
 
     fn slots_mut(&mut self) -> &mut [Slot<T>] {
-        // SAFETY: as in `in_flight`, and the queue is borrowed mutably.
+        // SAFETY: the queue's own slots, made with this length; the queue is borrowed mutably, and no turn is open.
         unsafe { std::slice::from_raw_parts_mut(self.slots, self.mask as usize + 1) }
     }
 
@@ -351,7 +351,7 @@ impl<T> Queue<T> {
                 slot.word = u64::from(FREE);
                 // SAFETY: a slot that is not free was filled when it was taken, and is marked free now.
                 buffers.push(unsafe { slot.buffer.assume_init_read() });
-                // SAFETY: as above.
+                // SAFETY: the tag was filled together with the buffer, and is dropped once: the slot is free now.
                 unsafe { slot.tag.assume_init_drop() };
             }
         }

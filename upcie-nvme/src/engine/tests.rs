@@ -64,7 +64,7 @@ impl Device {
         }
         // SAFETY: an entry of the ring, which outlives the device.
         let entry = unsafe { self.cq.add(self.tail * 2 + 1) };
-        // SAFETY: as above.
+        // SAFETY: an aligned word of the ring, which outlives the device.
         unsafe { entry.write_volatile(u64::from(id) << 32 | self.phase << 48) };
         self.tail = (self.tail + 1) % self.entries;
         self.phase ^= u64::from(self.tail == 0);
@@ -82,7 +82,7 @@ impl Device {
         let [first, prp1, slba] = [0, 3, 5].map(|word| {
             // SAFETY: an entry of the ring, which outlives the device.
             let at = unsafe { self.sq.add(index * 8 + word) };
-            // SAFETY: as above.
+            // SAFETY: an aligned word of the ring, which outlives the device.
             unsafe { at.read_volatile() }
         });
         ((first >> 16) as u16, prp1, slba)

@@ -325,7 +325,7 @@ impl<T> Iterator for Turn<'_, T> {
         }
         // The rest of the entry, and the data, were written before its phase tag.
         dma_rmb();
-        // SAFETY: as above.
+        // SAFETY: the first word of an entry of the ring, aligned, in memory that the queue owns.
         let result = unsafe { self.cqe.read_volatile() };
         let id = dword3 & 0xffff;
         let index = id & self.queue.mask;
@@ -356,7 +356,7 @@ impl<T> Iterator for Turn<'_, T> {
         Some(Completion {
             // SAFETY: its word said that the slot was in flight, so it was filled; it is marked free now.
             buffer: unsafe { slot.buffer.assume_init_read() },
-            // SAFETY: as above.
+            // SAFETY: it was filled together with the buffer, and is read once: the slot is free now.
             tag: unsafe { slot.tag.assume_init_read() },
             result,
             dword3,

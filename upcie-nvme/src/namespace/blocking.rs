@@ -78,7 +78,8 @@ pub(super) fn deallocate(
     let commands = (ranges.len() / DatasetRange::MOST) as u64;
     run(controller, &mut buffer, what, commands, |turn, held| {
         let count = (ranges.len() - sent).min(DatasetRange::MOST);
-        // SAFETY: as in `transfer`.
+        // SAFETY: the ranges are inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing is
+        // in flight, or once the queue has been deleted, and leaks it otherwise.
         unsafe { turn.deallocate_held(extent, held, sent * size_of::<DatasetRange>(), count, 0) }?;
         sent += count;
         Ok(sent < ranges.len())

@@ -90,7 +90,8 @@ impl Media {
             Self::Memory(memory) => {
                 let bytes = memory.bytes(offset, len).ok_or(Status::INTERNAL_ERROR)?;
                 if let Some(from) = guest.translate(iova, len) {
-                    // SAFETY: as for a read. The client may write meanwhile, which spoils only its own data.
+                    // SAFETY: `translate` has checked that `len` bytes are mapped there, and the medium's bytes are elsewhere. The client
+                    // may write meanwhile, which spoils only its own data.
                     unsafe { from.as_ptr().copy_to_nonoverlapping(bytes.as_mut_ptr(), len) };
                     return Ok(());
                 }
@@ -216,7 +217,7 @@ fn prefetch(at: *const u8) {
         asm!("prefetcht0 [{}]", in(reg) at, options(nostack, preserves_flags, readonly))
     }
     #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above.
+    // SAFETY: a hint, which reads nothing and does not fault, wherever it points.
     unsafe {
         asm!("prfm pldl1keep, [{}]", in(reg) at, options(nostack, preserves_flags, readonly))
     }

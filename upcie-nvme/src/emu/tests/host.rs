@@ -43,7 +43,7 @@ impl Queue {
     pub fn put(&mut self, command: &Command) {
         // SAFETY: an entry of the ring, which is mapped; no reference to it exists.
         let entry = unsafe { self.sq.as_ptr().add(self.tail as usize * 64) };
-        // SAFETY: as above.
+        // SAFETY: the entry is aligned and inside of the mapped ring, to which no reference exists.
         unsafe { entry.cast::<Command>().write_volatile(*command) };
         self.tail = (self.tail + 1) % self.entries[0];
     }
@@ -73,7 +73,7 @@ impl Queue {
     pub fn next(&mut self) -> Option<Completion> {
         // SAFETY: an entry of the ring, which is mapped; no reference to it exists.
         let entry = unsafe { self.cq.as_ptr().add(self.head as usize * 16) };
-        // SAFETY: as above.
+        // SAFETY: the entry is aligned and inside of the mapped ring, to which no reference exists.
         let done = unsafe { entry.cast::<Completion>().read_volatile() };
         if done.phase() == self.phase {
             return None;
@@ -83,7 +83,7 @@ impl Queue {
             (self.head, self.phase) = (0, !self.phase);
         }
         upcie_core::barrier::dma_rmb();
-        // SAFETY: as above; the phase tag was there, so now the rest of the entry is.
+        // SAFETY: the entry is aligned and inside of the mapped ring; its phase tag was there, so the rest is, too.
         Some(unsafe { entry.cast::<Completion>().read_volatile() })
     }
 
@@ -237,7 +237,7 @@ impl Host {
         let mut bytes = vec![0; len];
         // SAFETY: inside the region, as just checked.
         let from = unsafe { self.data.as_ptr().add(offset) };
-        // SAFETY: as above; the tests look when no command is in flight.
+        // SAFETY: `len` bytes from there on are inside the region; the tests look when no command is in flight.
         unsafe { from.copy_to_nonoverlapping(bytes.as_mut_ptr(), len) };
         bytes
     }
@@ -246,7 +246,7 @@ impl Host {
         assert!(offset + bytes.len() <= self.data.len());
         // SAFETY: inside the region, as just checked.
         let to = unsafe { self.data.as_ptr().add(offset) };
-        // SAFETY: as above.
+        // SAFETY: as many bytes from there on are inside the region, to which no reference exists.
         unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
     }
 

@@ -17,8 +17,15 @@ const MODULE: &str = "upcie_benches::caller::";
 const FUNCTIONS: [&str; 3] = ["reap_and_read", "reap_and_write", "reap_and_submit"];
 /// Parts of names of cold functions, which may be called off the straight path. The freeing functions (under
 /// two names) free the box that holds the error of `reopen`.
-const COLD: [&str; 7] =
-    ["reopen", "transfer_slowly", "turn::release", "give_back", "drop_in_place", "__rust_dealloc", "= free@"];
+const COLD: [&str; 7] = [
+    "reopen",
+    "transfer_slowly",
+    "turn::release",
+    "Drop>::drop::release",
+    "drop_in_place",
+    "__rust_dealloc",
+    "= free@",
+];
 const FORBIDDEN: [(&str, &str); 5] = [
     ("div", "a division"),
     ("idiv", "a division"),

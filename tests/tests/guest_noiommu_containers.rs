@@ -1,0 +1,97 @@
+//! Containers on a machine without an IOMMU: one user for a function, whatever each of them sees of the others.
+
+use nix::mount::{MsFlags, mount};
+use std::{io, process::Command, time::Duration};
+use upcie_core::{
+    open,
+    pci::{Binder, Function},
+};
+use upcie_tests::{
+    chain,
+    process::{Process, again, role},
+};
+
+const NAME: &str = "two_containers_can_not_drive_one_function";
+const BDF: &str = "0000:01:00.0";
+const NONE: Option<&str> = None;
+
+/// This executable as the first process of a container: mount, pid and network namespaces of its own.
+fn container(address: &str) -> Process {
+    use std::os::unix::process::CommandExt;
+    let mut command: Command = again(NAME, address);
+    // SAFETY: system calls only, which are async-signal-safe.
+    unsafe { command.pre_exec(enter_container) };
+    Process::start(command)
+}
+
+/// Goes on in a child that is the first of its pid namespace. The calling process ends with it, and it with the calling one.
+fn enter_container() -> io::Result<()> {
+    // SAFETY: takes flags; this process has one thread.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: both go on with system calls only.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(()),
+        child => {
+            // The pipe by which the parent learns that the child runs, above all.
+            // SAFETY: descriptors that nobody uses in this process from here on.
+            unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+            let mut status = 0;
+            // SAFETY: waits for the child, and has room for its status.
+            unsafe { libc::waitpid(child, &raw mut status, 0) };
+            // SAFETY: ends this process, without running what its parent has registered.
+            unsafe { libc::_exit(i32::from(status != 0)) }
+        }
+    }
+}
+
+/// Opens the device, with a /proc and a /sys of the container's own, says how that went, and holds it.
+fn hold(address: &str) {
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).unwrap();
+    mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), NONE).unwrap();
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), NONE).unwrap();
+    assert_eq!(std::process::id(), 1, "the first process of its namespace");
+    match open(&address.parse().unwrap()) {
+        Ok(_device) => {
+            println!("it has {address}");
+            std::thread::sleep(Duration::from_secs(600));
+        }
+        Err(error) => println!("it was refused {address}: {}", chain(&error)),
+    }
+}
+
+/// Soundness R2: the lock was of a file in sysfs, and a network namespace has its own.
+#[test]
+fn two_containers_can_not_drive_one_function() {
+    if let Some(address) = role() {
+        return hold(&address);
+    }
+    for (scheme, driver) in [("sysfs", NONE), ("uio", Some("uio_pci_generic"))] {
+        let function = Function::at(BDF.parse().unwrap()).unwrap();
+        match driver {
+            Some(driver) => Binder::new().bind(&function, driver).unwrap(),
+            None => Binder::new().unbind(&function).unwrap(),
+        }
+        let address = format!("{scheme}:{BDF}");
+        let mut first = container(&address);
+        let answer = first.wait_for(&address).unwrap();
+        assert!(answer.contains("it has"), "{answer}");
+        let mut second = container(&address);
+        let here = chain(&open(&address.parse().unwrap()).expect_err("a container has it"));
+        for answer in [second.wait_for(&address).unwrap(), here] {
+            for words in [BDF, "in use", "another container"] {
+                assert!(answer.contains(words), "{words}: {answer}");
+            }
+        }
+        assert!(second.finish().0.success());
+        // Its lock ends with it, however that ends.
+        first.kill();
+        let mut third = container(&address);
+        let answer = third.wait_for(&address).unwrap();
+        assert!(answer.contains("it has"), "{answer}");
+        third.kill();
+    }
+    Binder::new().unbind(&Function::at(BDF.parse().unwrap()).unwrap()).unwrap();
+}

@@ -21,6 +21,16 @@ use std::{fmt, os::fd::BorrowedFd, sync::Arc};
 ///
 /// Dropping the last handle closes the device: interrupts are turned off, and bus mastering is restored.
 ///
+/// # Examples
+/// ```no_run
+/// use upcie_core::{irq::IrqKind, pci::ConfigSpace};
+///
+/// let device = upcie_core::open(&"0000:01:00.0".parse()?)?;
+/// println!("{}: {} MSI-X vectors", device.name(), device.irq_count(IrqKind::Msix)?);
+/// println!("vendor and device id: {:#x}", device.config_u32(0)?);
+/// # Ok::<(), upcie_core::Error>(())
+/// ```
+///
 /// A driver takes the device for itself by a [`Claim`]. Reads are safe. Every operation that could make the device access
 /// memory is `unsafe`: only the device's one driver may write its registers or configuration space.
 ///

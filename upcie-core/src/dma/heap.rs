@@ -88,6 +88,18 @@ struct Taken {
 /// aligned to its own size. Freed blocks are merged and reused; the heap keeps its regions until it and all its buffers
 /// are gone.
 ///
+/// # Examples
+/// ```no_run
+/// use upcie_core::dma::Heap;
+///
+/// let device = upcie_core::open(&"0000:01:00.0".parse()?)?;
+/// let heap = Heap::new(device.dma(), None, None);
+/// let mut buffer = heap.alloc(4096)?;
+/// buffer[..5].copy_from_slice(b"hello");
+/// println!("the device finds it at {:#x}", buffer.iova(0));
+/// # Ok::<(), upcie_core::Error>(())
+/// ```
+///
 /// The lists of buffers tell the device which memory to access. They are in regions of another heap, so no buffer's
 /// [`region`](DmaBuf::region) leads to them.
 pub struct Heap {

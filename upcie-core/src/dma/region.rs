@@ -16,6 +16,15 @@ use std::{
 
 /// A range of memory in a [`DmaSpace`]: the host's, or a device's own. When dropped it is unmapped from the space, then
 /// freed.
+///
+/// # Examples
+/// ```no_run
+/// let device = upcie_core::open(&"0000:01:00.0".parse()?)?;
+/// // 2 MiB, of the pages that suit best: zeroed, mapped here and for the device.
+/// let region = device.dma().allocate(2 << 20, None)?;
+/// println!("{} bytes at device address {:#x}", region.len(), region.iova(0));
+/// # Ok::<(), upcie_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Region {
     /// Taken on drop, and freed only once the device can't reach it.

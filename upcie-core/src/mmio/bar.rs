@@ -60,6 +60,14 @@ impl fmt::Display for Caching {
 }
 
 /// A base address register.
+///
+/// # Examples
+/// ```no_run
+/// let device = upcie_core::open(&"0000:01:00.0".parse()?)?;
+/// let bar = device.bar(0)?;
+/// println!("{} bytes; the first register reads {:#x}", bar.size(), bar.read_u32(0)?);
+/// # Ok::<(), upcie_core::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Bar {
     name: Arc<str>,

@@ -6,6 +6,25 @@ use std::fmt;
 use upcie_core::dma::DmaBuf;
 
 /// A finished command: its buffer, the tag that it was submitted with, and the controller's result.
+///
+/// # Examples
+/// ```
+/// # use std::time::Duration;
+/// # use upcie_nvme::{Controller, Wait};
+/// # let controller = Controller::open("emu:size=1M")?;
+/// # let namespace = controller.namespace(1)?;
+/// # let mut queue = controller.queue_pair().create::<u64>()?;
+/// queue.turn()?.read(&namespace, 0, controller.alloc(4096)?, 17)?;
+/// assert!(queue.wait(Wait::Poll, Duration::from_secs(30))?);
+/// for done in queue.turn()? {
+///     if let Err(status) = done.result() {
+///         println!("command {} failed, to be tried again: {}", done.tag(), !status.do_not_retry());
+///     }
+///     let (tag, result, buffer) = done.into_parts();
+///     assert_eq!((tag, result, buffer.len()), (17, Ok(()), 4096));
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "it holds the command's buffer"]
 pub struct Completion<T> {
     pub(super) buffer: DmaBuf,

@@ -20,6 +20,27 @@ use std::{
 /// the controller, within a deadline. The buffers of commands in flight are freed once the controller has
 /// stopped using them.
 ///
+/// A queue pair is `Send` and not `Sync`.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use upcie_nvme::{Controller, Wait};
+///
+/// let controller = Controller::open("emu:size=1M")?;
+/// let namespace = controller.namespace(1)?;
+/// let mut queue = controller.queue_pair().depth(32).create::<&str>()?;
+/// assert_eq!((queue.capacity(), queue.room()), (31, 31));
+///
+/// queue.turn()?.write(&namespace, 8, controller.alloc(4096)?, "zeros at block 8")?;
+/// assert!(queue.wait(Wait::Poll, Duration::from_secs(30))?, "{}", queue.diagnose());
+/// for done in queue.turn()? {
+///     println!("{}: {}", done.tag(), done.status());
+/// }
+/// queue.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// Sharing a queue pair between threads does not compile, nor does a second turn beside an open one:
 /// ```compile_fail
 /// fn shared(queue: &upcie_nvme::QueuePair<u64>) {

@@ -23,6 +23,25 @@ use std::time::Duration;
 pub(crate) use waiter::Waiter;
 
 /// The way to wait for a completion.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use upcie_nvme::{Controller, Wait};
+///
+/// let controller = Controller::open("emu:size=1M")?;
+/// let namespace = controller.namespace(1)?;
+/// let vector = controller.vectors()?.saturating_sub(1).min(1);
+/// let mut queue = controller.queue_pair().interrupt(vector).create::<()>()?;
+/// for how in [Wait::Poll, Wait::Interrupt, Wait::Adaptive(Duration::from_micros(20))] {
+///     queue.turn()?.flush(&namespace, ())?;
+///     assert!(queue.wait(how, Duration::from_secs(30))?, "{}", queue.diagnose());
+///     for done in queue.turn()? {
+///         done.result()?;
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Wait {

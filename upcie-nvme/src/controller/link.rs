@@ -5,7 +5,7 @@ use crate::{Error, Patience, Result, engine::Live};
 use std::{sync::Arc, time::Duration};
 use upcie_core::gate::{Gate, Pass};
 
-/// What every other part of a controller needs.
+/// The name, registers, liveness and options of a controller, which all its parts use.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(super) name: Arc<str>,

@@ -141,7 +141,7 @@ impl Ids {
     }
 }
 
-/// What to do next about a queue pair that is to go.
+/// The next step of a queue pair's deletion.
 pub(super) enum Next {
     /// Nothing: it is gone.
     Gone,

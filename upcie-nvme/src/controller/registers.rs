@@ -108,8 +108,8 @@ impl Registers {
     /// Writes any register.
     ///
     /// # Safety
-    /// As for [`Bar::write_u32`]: the write must not make the controller read, write or answer to memory that
-    /// the driver does not own.
+    /// The write must not make the controller read, write or answer to memory that the driver does not own: the
+    /// contract of [`Bar::write_u32`].
     pub(crate) unsafe fn write_u32(&self, at: usize, value: u32) -> Result<()> {
         self.log_write(at, value.into());
         // SAFETY: the device is claimed, and the rest is the caller's promise.

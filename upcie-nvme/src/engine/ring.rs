@@ -231,8 +231,7 @@ impl<T> Queue<T> {
             return 0;
         }
         let entries = self.none + 1;
-        let tail = ((self.at.sqe.addr() - self.sq.addr()) / (SQE_WORDS * size_of::<u64>())) as u32;
-        self.none - (tail + entries - self.head().0) % entries
+        self.none - (self.tail() + entries - self.head().0) % entries
     }
 
     /// Commands in flight, counted by the slots: true even after a leaked turn.
@@ -268,6 +267,11 @@ impl<T> Queue<T> {
         self.cqe.addr() | usize::from(self.phase != 0)
     }
 
+    /// Returns the index of the next submission entry.
+    fn tail(&self) -> u32 {
+        ((self.at.sqe.addr() - self.sq.addr()) / (SQE_WORDS * size_of::<u64>())) as u32
+    }
+
     /// The index of the next completion entry, and how many entries there are.
     pub(crate) fn head(&self) -> (u32, u32) {
         let entries = |bytes: usize| (bytes / (CQE_WORDS * size_of::<u64>())) as u32;
@@ -277,13 +281,18 @@ impl<T> Queue<T> {
     /// Returns the positions of both rings.
     #[cold]
     pub(crate) fn position(&self) -> Position {
-        let tail = (self.at.sqe.addr() - self.sq.addr()) / (SQE_WORDS * size_of::<u64>());
         let before = if self.cqe == self.cq { self.cq_end } else { self.cqe };
         // SAFETY: the second word of the entry before the next one, in the ring.
         let word = unsafe { before.sub(CQE_WORDS - 1) };
         // SAFETY: aligned, and the ring lives as long as `self`. Zero before the first completion.
         let fetched = (unsafe { word.read_volatile() }) & 0xffff;
-        Position { in_flight: self.in_flight(), tail, fetched, head: self.head().0, phase: self.phase != 0 }
+        Position {
+            in_flight: self.in_flight(),
+            tail: self.tail(),
+            fetched,
+            head: self.head().0,
+            phase: self.phase != 0,
+        }
     }
 
     pub(crate) fn qid(&self) -> u16 {
@@ -386,7 +395,7 @@ impl<T> fmt::Debug for Queue<T> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Position {
     in_flight: u32,
-    tail: usize,
+    tail: u32,
     /// The submission head that the last completion reported.
     fetched: u64,
     head: u32,

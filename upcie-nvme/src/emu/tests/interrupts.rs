@@ -121,16 +121,22 @@ fn the_pin_is_driven_while_something_is_not_acknowledged() {
     irqs.none(&host);
 }
 
+/// Returns a host whose one queue interrupts by the pin, which is unmasked and low.
+fn host_with_pin() -> (Host, Stream, Irqs, Queue) {
+    let (mut host, stream) = Host::with_stream("size=1M,vectors=0,intx=true");
+    let irqs = Irqs::wire(&host, IrqKind::Intx, 1);
+    let queue = host.queue(1, [4, 4], Some(0));
+    host.device.mask_irq(IrqKind::Intx, 0, false).unwrap();
+    irqs.forget(&host);
+    host.device.mask_irq(IrqKind::Intx, 0, false).unwrap();
+    (host, stream, irqs, queue)
+}
+
 /// Soundness part E, 2: the level is that of now, not of the last round. With both messages in one breath, as a VMM
 /// sends them, the unmasking found the pin driven still.
 #[test]
 fn an_unmask_right_behind_a_doorbell_does_not_fire() {
-    let (mut host, mut stream) = Host::with_stream("size=1M,vectors=0,intx=true");
-    let irqs = Irqs::wire(&host, IrqKind::Intx, 1);
-    let mut queue = host.queue(1, [4, 4], Some(0));
-    host.device.mask_irq(IrqKind::Intx, 0, false).unwrap();
-    irqs.forget(&host);
-    host.device.mask_irq(IrqKind::Intx, 0, false).unwrap();
+    let (host, mut stream, irqs, mut queue) = host_with_pin();
     for round in 1..20 {
         complete(&mut queue);
         irqs.one(0);
@@ -144,12 +150,7 @@ fn an_unmask_right_behind_a_doorbell_does_not_fire() {
 /// the handler acknowledges the last entry, it would interrupt the guest until its next register access.
 #[test]
 fn an_interrupt_that_nobody_read_goes_with_the_line() {
-    let (mut host, mut stream) = Host::with_stream("size=1M,vectors=0,intx=true");
-    let irqs = Irqs::wire(&host, IrqKind::Intx, 1);
-    let mut queue = host.queue(1, [4, 4], Some(0));
-    host.device.mask_irq(IrqKind::Intx, 0, false).unwrap();
-    irqs.forget(&host);
-    host.device.mask_irq(IrqKind::Intx, 0, false).unwrap();
+    let (host, mut stream, irqs, mut queue) = host_with_pin();
     for round in 1..20 {
         complete(&mut queue);
         // From the second round on, the interrupt comes without an unmasking: nothing else masked the pin.

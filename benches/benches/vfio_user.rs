@@ -30,7 +30,7 @@ use upcie_core::{
     mmio::Bar,
     open,
 };
-use upcie_nvme::{Address, Controller, ControllerOptions, Namespace, QueuePair, spec};
+use upcie_nvme::{Address, Controller, Namespace, QueuePair, spec};
 
 /// Bytes of the namespace where there is data: more than the caches of a core have.
 const MEDIA: usize = 64 << 20;
@@ -308,8 +308,7 @@ impl Four {
         let bare = (target, unsafe { Initiator::start(rings, work, data as u64) });
 
         let standin = StandIn::new();
-        let controller =
-            Controller::from_device(standin.clone(), ControllerOptions::default()).expect("bring-up");
+        let controller = Controller::builder().from_device(standin.clone()).expect("bring-up");
         let driver_of_bare = Driver::start(controller, work);
         let rings = standin.rings(driver_of_bare.queue.id());
         // The heap of so few buffers is one region.

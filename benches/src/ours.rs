@@ -6,7 +6,7 @@ use crate::{
     thread_time,
 };
 use std::{hint::black_box, sync::Arc};
-use upcie_nvme::{Controller, ControllerOptions, DmaBuf, Namespace, QueuePair};
+use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair};
 
 /// A controller on the stand-in.
 ///
@@ -14,8 +14,7 @@ use upcie_nvme::{Controller, ControllerOptions, DmaBuf, Namespace, QueuePair};
 /// Panics if it can't be brought up.
 pub fn controller(namespaces: u32) -> (Arc<StandIn>, Controller) {
     let standin = StandIn::with_namespaces(namespaces);
-    let controller =
-        Controller::from_device(standin.clone(), ControllerOptions::default()).expect("bring-up");
+    let controller = Controller::builder().from_device(standin.clone()).expect("bring-up");
     (standin, controller)
 }
 

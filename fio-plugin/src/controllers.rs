@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 use upcie_nvme::{
-    Address, Controller, ControllerOptions, Error,
+    Address, Controller, ControllerBuilder, Error,
     spec::Arbitration,
     upcie_core::{self, memory::PageSize},
 };
@@ -62,8 +62,7 @@ pub(crate) fn open(address: &Address, wanted: Wanted) -> Result<Arc<Open>, Failu
         return Ok(open.clone());
     }
     let arbitration = wanted.priorities.then(weights);
-    let options =
-        ControllerOptions { pages: wanted.pages, timeout: ADMIN_TIMEOUT, arbitration, ..Default::default() };
+    let options = Controller::builder().pages(wanted.pages).timeout(ADMIN_TIMEOUT).arbitration(arbitration);
     let controller = open_near(address, &others, options)?;
     let open = Arc::new(Open { address: address.clone(), wanted, vectors: AtomicU16::new(0), controller });
     all.push(Arc::downgrade(&open));
@@ -83,10 +82,10 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 fn open_near(
     address: &Address,
     others: &[Arc<Open>],
-    options: ControllerOptions,
+    options: ControllerBuilder,
 ) -> Result<Controller, Failure> {
     for other in others.iter().filter(|other| address.bdf().is_some() && other.address.bdf().is_some()) {
-        match other.controller.open_beside(address, options.clone()) {
+        match options.clone().open_beside(&other.controller, address) {
             Err(Error::Core(upcie_core::Error::Unsupported { .. }) | Error::Unsupported { .. }) => {}
             opened => return Ok(opened?),
         }
@@ -95,5 +94,5 @@ fn open_near(
         // A BAR in a file that can't be sealed may shrink: that must be an error, and must not end fio.
         upcie_core::memory::survive_shrinking().map_err(Error::Core)?;
     }
-    Ok(Controller::open_with(address, options)?)
+    Ok(options.open(address)?)
 }

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use upcie_core::device;
-use upcie_nvme::{Address, Controller, ControllerOptions, Namespace, queue::QueuePairBuilder};
+use upcie_nvme::{Address, Controller, ControllerBuilder, Namespace, queue::QueuePairBuilder};
 
 /// The embedded controller as the suites want it: two formats, all kinds of interrupts, and room.
 const EMU: &str = "size=256M,namespaces=2,lba=512+4096,msi=4,intx=true";
@@ -42,7 +42,7 @@ impl Device {
     /// Panics if that fails.
     #[track_caller]
     pub fn open(&self) -> Controller {
-        self.open_with(ControllerOptions::default())
+        self.open_with(Controller::builder())
     }
 
     /// Brings it up with options.
@@ -50,8 +50,9 @@ impl Device {
     /// # Panics
     /// Panics if that fails.
     #[track_caller]
-    pub fn open_with(&self, options: ControllerOptions) -> Controller {
-        Controller::open_with(&self.address, options)
+    pub fn open_with(&self, options: ControllerBuilder) -> Controller {
+        options
+            .open(&self.address)
             .unwrap_or_else(|error| panic!("it does not open: {}", crate::chain(&error)))
     }
 

@@ -5,12 +5,13 @@ use std::{
     os::unix::net::UnixStream,
     sync::{Arc, atomic::AtomicBool},
     thread,
+    time::Duration,
 };
 use upcie_core::vfio_user::{
     Client,
     server::{Backend, Guest, Layout, Server},
 };
-use upcie_nvme::{Controller, ControllerOptions, Result, emu::Emulator};
+use upcie_nvme::{Controller, Result, emu::Emulator};
 
 /// The change to each access to the registers, which are accessed by message.
 pub trait Registers: Send + 'static {
@@ -59,14 +60,14 @@ impl<R: Registers> Backend for Odd<R> {
     }
 }
 
-/// Brings up a controller of the options `emu` with such registers. Its server ends with its connection.
+/// Brings up a controller of the options `emu` with such registers, and with this timeout. Its server ends with its connection.
 ///
 /// # Errors
 /// Those of bring-up.
 ///
 /// # Panics
 /// Panics if there is no such controller, or no connection to it.
-pub fn open(emu: &str, registers: impl Registers, options: ControllerOptions) -> Result<Controller> {
+pub fn open(emu: &str, registers: impl Registers, timeout: Duration) -> Result<Controller> {
     let inner = Emulator::new(&emu.parse().expect("options")).expect("a controller");
     let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
     thread::spawn(move || {
@@ -74,6 +75,6 @@ pub fn open(emu: &str, registers: impl Registers, options: ControllerOptions) ->
         // However it ends, its client finds out.
         let _ = Server::new().serve_stream(theirs, &mut Odd { inner, registers }, &never);
     });
-    let client = Client::with_deadline(ours, "odd", None, options.timeout).expect("a server");
-    Controller::from_device(Arc::new(client), options)
+    let client = Client::with_deadline(ours, "odd", None, timeout).expect("a server");
+    Controller::builder().timeout(timeout).from_device(Arc::new(client))
 }

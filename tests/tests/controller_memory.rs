@@ -256,10 +256,7 @@ fn no_page_fault_comes_after_the_first_call() {
 #[test]
 fn a_caching_that_the_way_in_has_not_is_refused() {
     on_each_device(|device| {
-        let controller = device.open_with(upcie_nvme::ControllerOptions {
-            memory_buffer_caching: Some(Caching::WriteBack),
-            ..Default::default()
-        });
+        let controller = device.open_with(Controller::builder().memory_buffer_caching(Caching::WriteBack));
         if controller.capabilities().cmbs() {
             let error = controller.memory_buffer().unwrap_err();
             says(&error, &["BAR 2", "write-back", "uncached"]);

@@ -14,7 +14,7 @@ use upcie_core::{
     share::SharedRegion,
     vfio_user::{Client, server::Listener},
 };
-use upcie_nvme::{Controller, ControllerOptions, DmaBuf, Namespace, QueuePair};
+use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair};
 use upcie_tests::{
     chain, deadline,
     io::{create, only, read},
@@ -162,7 +162,7 @@ fn a_forgotten_device_stays_one_users() {
     assert!(chain(&error).contains("one at a time"), "{error}");
     // So does a driver that is forgotten as it works.
     let server = Server::start("size=16M");
-    let controller = Controller::open_with(server.address(), ControllerOptions::default()).unwrap();
+    let controller = Controller::builder().open(server.address()).unwrap();
     mem::forget(Arc::new(controller));
     let error = Controller::open(server.address()).unwrap_err();
     assert!(chain(&error).contains("one at a time"), "{error}");

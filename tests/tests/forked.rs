@@ -80,7 +80,7 @@ fn try_all(
     // Stamps stay as they are: the queue takes nothing after this either.
     controller.invalidate_namespaces();
     refused("a turn after an invalidation", queue.turn().map(drop))?;
-    refused("another beside it", controller.open_beside("emu", Default::default()).map(drop))
+    refused("another beside it", Controller::builder().open_beside(controller, "emu").map(drop))
 }
 
 /// The end of soundness R6, and R3: the child has the parent's id where both are the first of their namespaces, so it is not the

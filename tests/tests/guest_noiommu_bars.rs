@@ -3,7 +3,7 @@
 
 use std::{fs, process::Command};
 use upcie_core::pci::{Bdf, Binder, Function};
-use upcie_nvme::{Address, Controller, ControllerOptions, upcie_core::mmio::Caching};
+use upcie_nvme::{Address, Controller, upcie_core::mmio::Caching};
 use upcie_tests::{
     device::namespaces,
     io::{create, only, read, write},
@@ -36,8 +36,8 @@ fn types(base: u64) -> Vec<String> {
 }
 
 fn open(address: &Address, caching: Option<Caching>) -> Controller {
-    let options = ControllerOptions { memory_buffer_caching: caching, ..ControllerOptions::default() };
-    Controller::open_with(address, options).unwrap()
+    let options = Controller::builder().memory_buffer_caching(caching);
+    options.open(address).unwrap()
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn commands_and_data_in_write_combined_memory_arrive() {
 fn peers_without_an_iommu_reach_each_other_by_the_bus_address() {
     for scheme in ["uio", "sysfs"] {
         let a = open(&prepare(scheme, 0), None);
-        let b = a.open_beside(prepare(scheme, 1), ControllerOptions::default()).unwrap();
+        let b = Controller::builder().open_beside(&a, prepare(scheme, 1)).unwrap();
         let memory = a.memory_buffer().unwrap().unwrap();
         memory.check_peers().unwrap();
         let (namespace, pattern) = namespaces(&b).remove(0);

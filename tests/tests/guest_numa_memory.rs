@@ -2,7 +2,7 @@
 
 use std::fs;
 use upcie_core::memory::PageSize;
-use upcie_nvme::ControllerOptions;
+use upcie_nvme::Controller;
 use upcie_tests::on_each_device;
 
 /// Moves a device to a node, and back when dropped.
@@ -44,7 +44,7 @@ fn it_is_on_the_devices_node() {
         for node in [1, 0, 1] {
             let _node = Node::set(&bdf, node);
             for pages in [PageSize::Huge2M, PageSize::Small] {
-                let options = ControllerOptions { pages: Some(pages), ..ControllerOptions::default() };
+                let options = Controller::builder().pages(pages);
                 let controller = device.open_with(options);
                 let buffer = controller.alloc(3 << 20).unwrap();
                 let found = pages_at(buffer.as_ptr() as usize);

@@ -4,7 +4,7 @@ mod vfio_device;
 
 use serde_json::Value;
 use std::{fs, process::Command};
-use upcie_nvme::{Address, Controller, ControllerOptions, DmaBuf, Refusal};
+use upcie_nvme::{Address, Controller, DmaBuf, Refusal};
 use upcie_tests::{
     Random,
     data::Pattern,
@@ -24,7 +24,7 @@ fn vfio(index: usize) -> Address {
 /// A, which has a memory buffer, and B in its address space.
 fn both() -> (Controller, Controller) {
     let a = Controller::open(vfio(0)).unwrap();
-    let b = a.open_beside(vfio(1), ControllerOptions::default()).unwrap();
+    let b = Controller::builder().open_beside(&a, vfio(1)).unwrap();
     (a, b)
 }
 

@@ -8,7 +8,7 @@ use upcie_core::{
     open,
     pci::{Binder, Function},
 };
-use upcie_nvme::{Controller, ControllerOptions};
+use upcie_nvme::Controller;
 use upcie_tests::{deadline, process::within, says};
 use vfio_device::identify;
 
@@ -34,8 +34,8 @@ fn a_page_of_one_gib_is_one_piece() {
     let mounted = Command::new(tool).args(["mount", "--size", "1G"]).output().unwrap();
     assert!(mounted.status.success(), "{}", String::from_utf8_lossy(&mounted.stderr));
     within(deadline(), move || {
-        let options = ControllerOptions { pages: Some(page), ..ControllerOptions::default() };
-        let controller = Controller::open_with(&address, options).unwrap();
+        let options = Controller::builder().pages(page);
+        let controller = options.open(&address).unwrap();
         // More than a page of 2 MiB, side by side.
         let ring = controller.heap().alloc_aligned(16 << 20, 4096).unwrap();
         assert!(ring.is_contiguous());

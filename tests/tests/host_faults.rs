@@ -1,7 +1,7 @@
 //! A controller that answers late, or not at all, costs what it did not answer, and nothing after it has.
 
 use std::time::{Duration, Instant};
-use upcie_nvme::{Controller, ControllerOptions, Error, Wait};
+use upcie_nvme::{Controller, Error, Wait};
 use upcie_tests::{
     bent::{Bent, FAULTS},
     chain, deadline, process, says,
@@ -22,8 +22,8 @@ fn patiently<T>(what: &str, mut work: impl FnMut() -> Result<T, Error>) -> T {
 }
 
 fn open(bent: &Bent) -> Controller {
-    let options = ControllerOptions { timeout: BRIEF, queues: 2, ..ControllerOptions::default() };
-    patiently("opening", || Controller::open_with(bent.address(), options.clone()))
+    let options = Controller::builder().timeout(BRIEF).queues(2);
+    patiently("opening", || options.clone().open(bent.address()))
 }
 
 /// Soundness finding 10: late answers make room in the admin queue before the next command needs it.
@@ -157,13 +157,9 @@ fn a_thousand_faulty_sessions_leave_nothing_behind() {
             // Once what is made at first use is there.
             before = held();
         }
-        let options = ControllerOptions {
-            timeout: Duration::from_millis(3),
-            queues: 2,
-            ..ControllerOptions::default()
-        };
+        let options = Controller::builder().timeout(Duration::from_millis(3)).queues(2);
         // On a busy machine it may not even come up in that time: then that is the fault.
-        let Ok(controller) = Controller::open_with(bent.address(), options) else { continue };
+        let Ok(controller) = options.open(bent.address()) else { continue };
         let namespace = controller.namespace(1).ok();
         let queue = controller.queue_pair().create::<u64>();
         if let (Some(namespace), Ok(mut queue)) = (&namespace, queue) {
@@ -279,8 +275,8 @@ fn what_was_kept_comes_back_once_it_is_let_go() {
 fn faults_are_noticed_by_calls_that_wait() {
     for (what, fault, text) in FAULTS {
         let bent = Bent::start("size=1M");
-        let options = ControllerOptions { timeout: 20 * deadline(), ..ControllerOptions::default() };
-        let controller = Controller::open_with(bent.address(), options).unwrap();
+        let options = Controller::builder().timeout(20 * deadline());
+        let controller = options.open(bent.address()).unwrap();
         let namespace = controller.namespace(1).unwrap();
         let mut buffer = controller.alloc(4096).unwrap();
         namespace.read(0, &mut buffer).unwrap();

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tracing::{Event, Metadata, Subscriber, span};
-use upcie_nvme::{Controller, ControllerOptions, Wait};
+use upcie_nvme::{Controller, Wait};
 use upcie_tests::{bent::Bent, chain, deadline, process};
 
 /// At each event of a thread that has a [`Call`], has another thread use the controller, and waits until it has done so.
@@ -96,8 +96,8 @@ fn a_subscriber_may_call_the_driver() {
 fn open(bent: &Bent, timeout: Duration) -> Controller {
     let end = Instant::now() + deadline();
     loop {
-        let options = ControllerOptions { timeout, ..ControllerOptions::default() };
-        match Controller::open_with(bent.address(), options) {
+        let options = Controller::builder().timeout(timeout);
+        match options.open(bent.address()) {
             Ok(controller) => return controller,
             Err(error) => assert!(Instant::now() < end, "{}", chain(&error)),
         }

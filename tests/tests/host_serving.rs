@@ -4,7 +4,7 @@
 use nix::sys::signal::Signal;
 use std::{fs, process::Command, thread, time::Duration};
 use upcie_core::dma::DmaBuf;
-use upcie_nvme::{Controller, ControllerOptions, Namespace, Wait};
+use upcie_nvme::{Controller, Namespace, Wait};
 use upcie_tests::{
     deadline,
     fuse::Fuse,
@@ -83,8 +83,8 @@ fn a_disk_that_hangs_in_the_last_flush_ends_nobody_late() {
 #[test]
 fn a_disk_that_hangs_in_a_write_ends_nobody_late() {
     let Some((fuse, server)) = on_fuse() else { return };
-    let options = ControllerOptions { timeout: Duration::from_secs(1), ..Default::default() };
-    let controller = Controller::open_with(server.address(), options).unwrap();
+    let options = Controller::builder().timeout(Duration::from_secs(1));
+    let controller = options.open(server.address()).unwrap();
     let namespace = controller.namespace(1).unwrap();
     namespace.write(0, &mut controller.alloc(4096).unwrap()).unwrap();
     fuse.stop();
@@ -110,8 +110,8 @@ fn others_are_told_while_a_disk_hangs() {
     ];
     for call in calls {
         let Some((fuse, server)) = on_fuse() else { return };
-        let options = ControllerOptions { timeout: Duration::from_secs(1), ..Default::default() };
-        let controller = Controller::open_with(server.address(), options).unwrap();
+        let options = Controller::builder().timeout(Duration::from_secs(1));
+        let controller = options.open(server.address()).unwrap();
         let namespace = controller.namespace(1).unwrap();
         let mut buffer = controller.alloc(4096).unwrap();
         let told = || {

@@ -9,7 +9,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use upcie_nvme::{Address, Controller, ControllerOptions, Error, Namespace, Wait};
+use upcie_nvme::{Address, Controller, ControllerBuilder, Error, Namespace, Wait};
 use upcie_tests::{
     Random, deadline,
     device::namespaces,
@@ -33,8 +33,8 @@ fn opening(what: &str, serve: impl Fn(UnixStream) + Send + 'static) -> String {
     // Left behind when the test ends.
     thread::spawn(move || listener.incoming().for_each(|stream| serve(stream.unwrap())));
     let start = Instant::now();
-    let options = ControllerOptions { timeout: Duration::from_secs(5), ..ControllerOptions::default() };
-    let result = within(2 * OPEN, move || Controller::open_with(Address::VfioUser(path), options));
+    let options = Controller::builder().timeout(Duration::from_secs(5));
+    let result = within(2 * OPEN, move || options.open(Address::VfioUser(path)));
     let took = start.elapsed();
     let error = result.err().unwrap_or_else(|| panic!("{what}: it opens"));
     let text = upcie_tests::chain(&error);
@@ -169,13 +169,13 @@ fn a_server_that_lies_about_its_device_is_an_error() {
 }
 
 /// A server, a controller over it and its first namespace.
-fn served(options: ControllerOptions) -> Option<(Server, Controller, Namespace)> {
+fn served(options: ControllerBuilder) -> Option<(Server, Controller, Namespace)> {
     if !Server::is_built() && !upcie_tests::is_ci() {
         left_out("nvme-emu is not built");
         return None;
     }
     let server = Server::start("size=64M");
-    let controller = Controller::open_with(server.address(), options).unwrap();
+    let controller = options.open(server.address()).unwrap();
     let namespace = namespaces(&controller).remove(0).0;
     Some((server, controller, namespace))
 }
@@ -183,7 +183,7 @@ fn served(options: ControllerOptions) -> Option<(Server, Controller, Namespace)>
 #[test]
 fn a_server_killed_under_load_is_an_error() {
     for interrupt in [false, true] {
-        let options = ControllerOptions { timeout: Duration::from_secs(2), ..ControllerOptions::default() };
+        let options = Controller::builder().timeout(Duration::from_secs(2));
         let Some((mut server, controller, namespace)) = served(options) else { return };
         let start = Instant::now();
         let mut builder = controller.queue_pair().depth(64);
@@ -247,7 +247,7 @@ fn loop_until_error(
 
 #[test]
 fn a_server_that_stops_under_load_fails_in_time() {
-    let options = ControllerOptions { timeout: Duration::from_secs(1), ..ControllerOptions::default() };
+    let options = Controller::builder().timeout(Duration::from_secs(1));
     let Some((mut server, controller, namespace)) = served(options) else { return };
     let mut buffer = controller.alloc(4096).unwrap();
     namespace.write(0, &mut buffer).unwrap();

@@ -3,7 +3,7 @@
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use std::time::{Duration, Instant};
-use upcie_nvme::{Controller, ControllerOptions, IrqKind, Namespace, QueuePair, Wait};
+use upcie_nvme::{Controller, ControllerBuilder, IrqKind, Namespace, QueuePair, Wait};
 use upcie_tests::{
     Random, deadline,
     device::namespaces,
@@ -13,8 +13,8 @@ use upcie_tests::{
 
 const KINDS: [IrqKind; 3] = [IrqKind::Msix, IrqKind::Msi, IrqKind::Intx];
 
-fn options(kind: IrqKind) -> ControllerOptions {
-    ControllerOptions { irq: Some(kind), ..ControllerOptions::default() }
+fn options(kind: IrqKind) -> ControllerBuilder {
+    Controller::builder().irq(kind)
 }
 
 /// Returns true if completions can use this kind of interrupt.
@@ -265,7 +265,7 @@ fn the_best_kind_there_is_is_taken_unless_another_is_asked_for() {
                 let error = controller.queue_pair().interrupt(count).create::<u64>().unwrap_err();
                 says(&error, &[controller.name(), &kind.to_string(), &format!("has {count}")]);
             } else {
-                let error = Controller::open_with(device.address(), options(kind)).unwrap_err();
+                let error = options(kind).open(device.address()).unwrap_err();
                 // With what there is instead.
                 let instead = kinds.last().map_or("poll".into(), IrqKind::to_string);
                 says(&error, &[&name, &kind.to_string(), if completes(kind) { &instead } else { "INTx" }]);
@@ -278,7 +278,7 @@ fn the_best_kind_there_is_is_taken_unless_another_is_asked_for() {
 fn a_controller_without_interrupts_can_be_polled_and_says_so() {
     let address = "emu:size=1M,vectors=0";
     for kind in KINDS {
-        let error = Controller::open_with(address, options(kind)).unwrap_err();
+        let error = options(kind).open(address).unwrap_err();
         says(&error, &["emu:size=1M,vectors=0", &kind.to_string(), "nor any other", "poll"]);
     }
     let controller = Controller::open(address).unwrap();

@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 use upcie_core::vfio_user::server::{Backend, Guest, Layout, Server};
-use upcie_nvme::{Address, Controller, ControllerOptions, DmaBuf, Namespace, emu::Emulator};
+use upcie_nvme::{Address, Controller, ControllerBuilder, DmaBuf, Namespace, emu::Emulator};
 use upcie_tests::{
     deadline,
     device::namespaces,
@@ -61,7 +61,7 @@ struct Hostile {
 }
 
 impl Hostile {
-    fn open(options: ControllerOptions) -> Self {
+    fn open(options: ControllerBuilder) -> Self {
         let directory = Directory::new();
         let path = directory.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();
@@ -74,7 +74,7 @@ impl Hostile {
             let (stream, _) = listener.accept().unwrap();
             Server::new().serve_stream(stream, &mut late, &AtomicBool::new(false)).unwrap();
         });
-        let controller = Controller::open_with(Address::VfioUser(path), options).unwrap();
+        let controller = options.open(Address::VfioUser(path)).unwrap();
         Self { orders, done, controller, _directory: directory }
     }
 
@@ -85,8 +85,8 @@ impl Hostile {
     }
 }
 
-fn untrusted() -> ControllerOptions {
-    ControllerOptions { untrusted_device: true, ..ControllerOptions::default() }
+fn untrusted() -> ControllerBuilder {
+    Controller::builder().untrusted_device(true)
 }
 
 /// Soundness finding 4: a program that checks what it has read, and uses it later, uses its own copy.

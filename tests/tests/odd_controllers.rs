@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 use upcie_nvme::{
-    Controller, ControllerOptions, Error, NoIo, Wait,
+    Controller, Error, NoIo, Wait,
     spec::{Configuration, ControllerStatus, ShutdownNotification, ShutdownStatus, offset},
 };
 use upcie_tests::{
@@ -24,9 +24,7 @@ const CAP: u64 = offset::CAP as u64;
 const CC: u64 = offset::CC as u64;
 const CSTS: u64 = offset::CSTS as u64;
 
-fn patient(timeout: Duration) -> ControllerOptions {
-    ControllerOptions { timeout, ..ControllerOptions::default() }
-}
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn emu(options: &str) -> Controller {
     let address = format!("emu:size=4M,{options}");
@@ -63,7 +61,7 @@ fn slow_registers_do_not_stretch_the_deadline() {
     let shut_down = Arc::new(AtomicBool::new(false));
     let registers = NeverReady { look: Duration::from_millis(200), shut_down: shut_down.clone() };
     let start = Instant::now();
-    let result = within(4 * deadline(), || odd::open("size=1M", registers, patient(Duration::from_secs(2))));
+    let result = within(4 * deadline(), || odd::open("size=1M", registers, Duration::from_secs(2)));
     let error = result.unwrap_err();
     says(&error, &["odd", "RDY", "5s"]);
     assert!(start.elapsed() < deadline(), "{:?}", start.elapsed());
@@ -111,7 +109,7 @@ impl Registers for Unsettled {
 fn settles(before: ControllerStatus, after: ControllerStatus) {
     let (looks, early) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(true)));
     let registers = Unsettled { before, after, looks: looks.clone(), reset: false, early: early.clone() };
-    let controller = odd::open("size=1M", registers, ControllerOptions::default()).unwrap();
+    let controller = odd::open("size=1M", registers, TIMEOUT).unwrap();
     assert_eq!(controller.namespaces().unwrap(), [1]);
     assert!(!early.load(Ordering::Relaxed), "CC.EN was cleared after {looks:?} looks");
 }
@@ -146,7 +144,7 @@ impl Registers for Cap {
 
 #[test]
 fn registers_without_a_controller_are_told_by_their_cause() {
-    let open = |value| odd::open("size=1M", Cap(value), ControllerOptions::default()).unwrap_err();
+    let open = |value| odd::open("size=1M", Cap(value), TIMEOUT).unwrap_err();
     let offline = open(0);
     says(&offline, &["odd", "CAP is 0", "virtual function", "Virtualization Management"]);
     assert!(!chain(&offline).contains("command set"));
@@ -240,7 +238,7 @@ fn one_queue_pair_of_two_entries_serves_everything() {
 fn a_blocking_call_ends_however_the_device_dawdles() {
     // Each batch of 31 commands is in time, and 9 of them are not within 1 s and a second for each of 2 MiB.
     let address = "emu:size=4M,mdts=8K,latency=700ms";
-    let controller = Controller::open_with(address, patient(Duration::from_secs(1))).unwrap();
+    let controller = Controller::builder().timeout(Duration::from_secs(1)).open(address).unwrap();
     let namespace = controller.namespace(1).unwrap();
     let mut buffer = controller.alloc(2 << 20).unwrap();
     let start = Instant::now();

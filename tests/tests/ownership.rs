@@ -357,8 +357,8 @@ fn a_blocking_call_that_times_out_gives_its_buffer_back_once_the_queue_is_delete
     let address = "emu:size=1M,latency=60s";
     // Admin commands have the same deadline: long enough for those, emulated and on a busy machine.
     let timeout = Duration::from_secs(2);
-    let options = upcie_nvme::ControllerOptions { timeout, queues: 1, ..Default::default() };
-    let controller = Controller::open_with(address, options).unwrap();
+    let options = Controller::builder().timeout(timeout).queues(1);
+    let controller = options.open(address).unwrap();
     let namespace = controller.namespace(1).unwrap();
     let mut buffer = controller.alloc(4096).unwrap();
     // More often than there are queue pairs: each one's is given back too.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 use upcie_nvme::{
-    Controller, ControllerOptions, Error, Refusal, Wait,
+    Controller, Error, Refusal, Wait,
     spec::{AdminOpcode, Command, FeatureId, FeatureSelect},
 };
 use upcie_tests::{
@@ -196,8 +196,8 @@ fn blocking_calls_go_on_beside_changes() {
 #[test]
 fn an_unanswered_change_forbids_handles() {
     let bent = Bent::start("size=1M");
-    let options = ControllerOptions { timeout: Duration::from_secs(1), ..ControllerOptions::default() };
-    let controller = Controller::open_with(bent.address(), options).unwrap();
+    let options = Controller::builder().timeout(Duration::from_secs(1));
+    let controller = options.open(bent.address()).unwrap();
     let old = controller.namespace(1).unwrap();
     let change = format(&controller);
     bent.faults.hang(true);

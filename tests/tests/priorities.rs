@@ -1,7 +1,7 @@
 //! Weighted round robin: chosen where the controller has it, refused with the reason where not.
 
 use upcie_nvme::{
-    Controller, ControllerOptions, Error,
+    Controller, ControllerBuilder, Error,
     spec::{Arbitration, Command, FeatureId, FeatureSelect, QueuePriority},
 };
 use upcie_tests::{
@@ -13,10 +13,13 @@ use upcie_tests::{
 const CLASSES: [QueuePriority; 4] =
     [QueuePriority::URGENT, QueuePriority::HIGH, QueuePriority::MEDIUM, QueuePriority::LOW];
 
-fn weighted() -> ControllerOptions {
-    // Up to 4 commands of a queue at a time; 8 of class high, 4 medium, 1 low.
-    let arbitration = Arbitration::new().with_ab(2).with_hpw(7).with_mpw(3).with_lpw(0);
-    ControllerOptions { arbitration: Some(arbitration), ..ControllerOptions::default() }
+/// Up to 4 commands of a queue at a time; 8 of class high, 4 medium, 1 low.
+fn weights() -> Arbitration {
+    Arbitration::new().with_ab(2).with_hpw(7).with_mpw(3).with_lpw(0)
+}
+
+fn weighted() -> ControllerBuilder {
+    Controller::builder().arbitration(weights())
 }
 
 #[test]
@@ -27,13 +30,13 @@ fn queues_of_every_class_work_or_the_error_says_what_the_controller_lacks() {
         // Round robin has no classes, and does not take one silently.
         for class in CLASSES {
             let error = controller.queue_pair().priority(class).create::<u64>().unwrap_err();
-            let way_out = if has { "ControllerOptions::arbitration" } else { "CAP.AMS" };
+            let way_out = if has { "Controller::builder().arbitration" } else { "CAP.AMS" };
             says(&error, &[controller.name(), class.name().unwrap(), way_out]);
         }
         let name = controller.name().to_owned();
         drop(controller);
         if !has {
-            let error = Controller::open_with(device.address(), weighted()).unwrap_err();
+            let error = weighted().open(device.address()).unwrap_err();
             assert!(matches!(error, Error::Unsupported { .. }), "{error}");
             says(&error, &[&name, "CAP.AMS", "weighted round robin"]);
             device.lacks("weighted round robin", &error);
@@ -42,7 +45,7 @@ fn queues_of_every_class_work_or_the_error_says_what_the_controller_lacks() {
         let controller = device.open_with(weighted());
         let get = Command::get_features(FeatureId::ARBITRATION, FeatureSelect::CURRENT);
         let value = Arbitration::from_bits(controller.admin(&get, &mut []).unwrap());
-        assert_eq!(Some(value), weighted().arbitration);
+        assert_eq!(value, weights());
         let error = controller.queue_pair().priority(QueuePriority(4)).create::<u64>().unwrap_err();
         says(&error, &[controller.name(), "0 (urgent) to 3 (low)"]);
         let (namespace, pattern) = namespaces(&controller).remove(0);

@@ -1,6 +1,6 @@
 //! What is asked for and can't be done: nothing is sent, and the error says which device it is about and what is possible.
 
-use upcie_nvme::{Controller, ControllerOptions, Error, Refusal};
+use upcie_nvme::{Controller, Error, Refusal};
 use upcie_tests::{
     device::namespaces,
     io::{create, read, write},
@@ -126,7 +126,7 @@ fn buffers_that_can_not_be_had_are_refused() {
 fn fewer_queue_pairs_can_be_asked_for() {
     on_each_device(|device| {
         for queues in [0, 1, 2, u16::MAX] {
-            let controller = device.open_with(ControllerOptions { queues, ..ControllerOptions::default() });
+            let controller = device.open_with(Controller::builder().queues(queues));
             assert!((1..=queues.max(1)).contains(&controller.max_queue_pairs()));
             let _one = create::<u64>(controller.queue_pair());
         }

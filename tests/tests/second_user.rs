@@ -2,7 +2,7 @@
 //! socket by its server.
 
 use nix::sys::signal::Signal;
-use upcie_nvme::{Controller, ControllerOptions};
+use upcie_nvme::Controller;
 use upcie_tests::{
     device::namespaces,
     io::{read, write},
@@ -105,22 +105,22 @@ fn a_socket_has_one_client() {
 /// Soundness finding 2: two drivers of one device ring each other's doorbells.
 #[test]
 fn a_device_has_one_driver() {
-    let options = ControllerOptions::default;
+    let options = Controller::builder;
     on_each_device(|device| {
         let opened = device.transport();
         let name = opened.name().to_owned();
-        let first = Controller::from_device(opened.clone(), options()).unwrap();
+        let first = options().from_device(opened.clone()).unwrap();
         for _ in 0..2 {
-            let error = Controller::from_device(opened.clone(), options()).unwrap_err();
+            let error = options().from_device(opened.clone()).unwrap_err();
             says(&error, &[&name, "a driver in this process has it already"]);
             first.namespaces().unwrap();
         }
         // All that was made from a driver keeps the device.
         let queue = first.queue_pair().create::<u64>().unwrap();
         drop(first);
-        Controller::from_device(opened.clone(), options()).unwrap_err();
+        options().from_device(opened.clone()).unwrap_err();
         drop(queue);
-        let second = Controller::from_device(opened, options()).unwrap();
+        let second = options().from_device(opened).unwrap();
         second.namespaces().unwrap();
     });
 }
@@ -135,7 +135,7 @@ fn a_function_is_opened_once_by_any_address() {
             let address = format!("{form}{function}");
             let error = Controller::open(&address).unwrap_err();
             says(&error, &[&function.to_string()]);
-            let error = controller.open_beside(&address, ControllerOptions::default()).unwrap_err();
+            let error = Controller::builder().open_beside(&controller, &address).unwrap_err();
             says(&error, &[&function.to_string()]);
         }
         controller.namespaces().unwrap();

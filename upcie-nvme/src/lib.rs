@@ -11,7 +11,7 @@ mod queue_pair;
 pub mod spec;
 mod wait;
 
-pub use controller::{Controller, ControllerOptions};
+pub use controller::{Controller, ControllerBuilder};
 pub use engine::{Completion, Direction, Extent, Refused, Turn};
 pub use error::{Error, NoIo, Refusal, Result};
 pub use namespace::{Namespace, Stream};

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "emu")]
 use crate::emu;
-use crate::{Controller, ControllerOptions, Error, Result, controller::check_class};
+use crate::{Controller, ControllerBuilder, Error, Result, controller::check_class};
 use std::{sync::Arc, time::Duration};
 use upcie_core::{
     deadline::Budget,
@@ -23,19 +23,22 @@ impl Controller {
         A: TryInto<Address>,
         Error: From<A::Error>,
     {
-        Self::open_with(address, ControllerOptions::default())
+        Self::builder().open(address)
     }
+}
 
-    /// Opens and brings up the controller at `address`.
+impl ControllerBuilder {
+    /// Opens and brings up the controller at `address`, which is an [`Address`] or its text.
     ///
     /// # Errors
-    /// Those of [`open`](Self::open).
-    pub fn open_with<A>(address: A, options: ControllerOptions) -> Result<Self>
+    /// Those of [`Controller::open`].
+    pub fn open<A>(self, address: A) -> Result<Controller>
     where
         A: TryInto<Address>,
         Error: From<A::Error>,
     {
-        Self::from_device(open_device(address, options.timeout)?, options)
+        let device = open_device(address, self.timeout)?;
+        self.from_device(device)
     }
 }
 

@@ -132,15 +132,15 @@ impl Admin {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Controller, ControllerOptions, Error};
+    use crate::{Controller, Error};
     use std::{sync::mpsc, thread, time::Duration};
 
     /// Soundness finding 5: a command that waits behind another thread's slow one ends by its own deadline, with an error
     /// that says so.
     #[test]
     fn a_command_behind_a_slow_one_keeps_its_deadline() {
-        let options = ControllerOptions { timeout: Duration::from_secs(2), ..ControllerOptions::default() };
-        let controller = Controller::open_with("emu:size=1M", options).unwrap();
+        let options = Controller::builder().timeout(Duration::from_secs(2));
+        let controller = options.open("emu:size=1M").unwrap();
         let queue = controller.queue_pair().create::<u64>().unwrap();
         // Hold the queue, like a thread whose command is not answered.
         let slow = controller.inner.admin.enter(|| Duration::ZERO);

@@ -1,7 +1,7 @@
 //! Bring-up: from a device to a running controller.
 
 use super::{
-    Admin, Calls, ControllerOptions, DeviceMemory, HostMemory, Inner, Link, Properties, QueueIds, Registers,
+    Admin, Calls, ControllerBuilder, DeviceMemory, HostMemory, Inner, Link, Properties, QueueIds, Registers,
     Removal, Subsystem, device_memory,
     properties::{command_set, entry_sizes},
     quirks::queue_entries,
@@ -32,7 +32,7 @@ const ADMIN_ENTRIES: u32 = 32;
 /// huge page.
 const PAGE_MAX: u64 = 2 << 20;
 
-pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerOptions) -> Result<Inner> {
+pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> Result<Inner> {
     // Before the first register is written: in a forked child the device is its parent's.
     device.dma().check_owner("bringing the controller up")?;
     let device = Claim::new(device)?;

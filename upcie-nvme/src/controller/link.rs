@@ -1,6 +1,6 @@
 //! The way to a controller: its name, its registers, and the process that drives it.
 
-use super::{ControllerOptions, Registers};
+use super::{ControllerBuilder, Registers};
 use crate::{Error, Patience, Result, engine::Live};
 use std::{sync::Arc, time::Duration};
 use upcie_core::gate::{Gate, Pass};
@@ -11,7 +11,7 @@ pub(crate) struct Link {
     pub(super) name: Arc<str>,
     pub(super) registers: Registers,
     pub(super) live: Arc<Live>,
-    pub(super) options: ControllerOptions,
+    pub(super) options: ControllerBuilder,
 }
 
 impl Link {

@@ -24,7 +24,7 @@ mod vectors;
 
 pub use crate::error::NoIo;
 use crate::{
-    Error, Result,
+    Result,
     engine::{BufferLists, Retired},
     spec::{Capabilities, IdentifyController, Version},
 };
@@ -36,7 +36,7 @@ use inner::Calls;
 pub(crate) use inner::Inner;
 use link::Link;
 use memory::HostMemory;
-pub use options::ControllerOptions;
+pub use options::ControllerBuilder;
 use properties::Properties;
 use queue_ids::QueueIds;
 pub(crate) use queues::{PRIORITY, create};
@@ -48,7 +48,6 @@ use std::{
 };
 use subsystem::Subsystem;
 use upcie_core::{
-    device::{Address, Device},
     dma::{DmaBuf, Heap, Region},
     irq::IrqKind,
 };
@@ -76,36 +75,6 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Brings up the controller behind a device that the caller has opened, and
-    /// [claims](upcie_core::device::Claim) the device until the last handle is dropped.
-    ///
-    /// # Errors
-    /// Another driver in this process has the device; it is not an NVMe controller that this driver can use;
-    /// or it does not become ready.
-    pub fn from_device(device: Arc<dyn Device>, options: ControllerOptions) -> Result<Self> {
-        let inner = Arc::new(bringup::bring_up(device, options)?);
-        inner.subsystem.join(&inner);
-        Ok(Self { inner })
-    }
-
-    /// Opens and brings up the controller at `address` in the address space of this one. Buffers of either
-    /// controller, including those in their [own memory](Self::memory_buffer), can then be used with both:
-    /// peer-to-peer.
-    ///
-    /// # Errors
-    /// The two transports can't share an address space (the error says which can), or an error of
-    /// [`open`](Self::open).
-    pub fn open_beside<A>(&self, address: A, options: ControllerOptions) -> Result<Self>
-    where
-        A: TryInto<Address>,
-        Error: From<A::Error>,
-    {
-        let address = address.try_into()?;
-        check_class(&address)?;
-        self.inner.check_owner("opening another controller beside it")?;
-        Self::from_device(self.inner.device.open_beside(&address)?, options)
-    }
-
     /// Returns the controller memory buffer (CMB), mapped and enabled by the first call; `None` if there is
     /// none.
     ///
@@ -121,7 +90,7 @@ impl Controller {
     ///
     /// # Errors
     /// Its registers are inconsistent, it can't be mapped (as
-    /// [requested](ControllerOptions::memory_buffer_caching)), or it only works without an IOMMU.
+    /// [requested](ControllerBuilder::memory_buffer_caching)), or it only works without an IOMMU.
     pub fn memory_buffer(&self) -> Result<Option<Arc<MemoryBuffer>>> {
         device_memory::memory_buffer(&self.inner)
     }
@@ -182,7 +151,7 @@ impl Controller {
     /// blocking calls.
     ///
     /// # Errors
-    /// [`Error::NoIo`] with the reason.
+    /// [`NoIo`](crate::Error::NoIo) with the reason.
     pub fn check_io(&self) -> Result<()> {
         self.inner.check_io()
     }

@@ -1,39 +1,131 @@
-//! The options of a controller's bring-up.
+//! How a controller is opened.
 
-use crate::spec::Arbitration;
-use std::time::Duration;
-use upcie_core::{irq::IrqKind, memory::PageSize, mmio::Caching};
+use super::{Controller, bringup, check_class};
+use crate::{Error, Result, spec::Arbitration};
+use std::{sync::Arc, time::Duration};
+use upcie_core::{
+    device::{Address, Device},
+    irq::IrqKind,
+    memory::PageSize,
+    mmio::Caching,
+};
 
-/// Options of a controller's bring-up.
-#[derive(Debug, Clone)]
-pub struct ControllerOptions {
-    /// I/O queue pairs to ask for; the controller may grant fewer. 64 by default.
-    pub queues: u16,
-    /// Pages of DMA memory: `None` (the default) takes 2 MiB pages while some are free and small ones otherwise.
-    pub pages: Option<PageSize>,
-    /// How long a command of the admin queue, or of the blocking calls, may take, and each answer of a vfio-user server. 30 s
-    /// by default; the crate's documentation has a table of all deadlines.
-    pub timeout: Duration,
-    /// The kind of interrupts: `None` (the default) takes the best that the way in has, MSI-X before MSI before INTx.
-    /// One that it does not have is refused.
-    pub irq: Option<IrqKind>,
-    /// How this process's accesses to the controller's own memory are cached, once it is
-    /// [used](crate::Controller::memory_buffer): `None` (the default) combines writes where the way in can, and caches nothing
-    /// elsewhere. What the way in can't is refused.
-    pub memory_buffer_caching: Option<Caching>,
-    /// Weighted round robin with an urgent priority class, with these weights and this burst, so that queue pairs can
-    /// have a [priority](crate::queue::QueuePairBuilder::priority): refused where the controller lacks it (CAP.AMS). `None` (the default)
-    /// is round robin.
-    pub arbitration: Option<Arbitration>,
-    /// Takes the device for one that may write to any memory of its at any time, completed commands or not: a vfio-user
-    /// server that is not trusted, say. Buffers can then only be copied from and to
-    /// ([`DmaBuf::read_at`](upcie_core::dma::DmaBuf::read_at), [`write_at`](upcie_core::dma::DmaBuf::write_at)): deref panics, and
-    /// [`DmaBuf::as_slice`](upcie_core::dma::DmaBuf::as_slice) is `None`. What the device writes late is then wrong data, and can't be
-    /// undefined behaviour. `false` by default, `vfio-user:` addresses included.
-    pub untrusted_device: bool,
+/// Describes how to bring a controller up; [`open`](Self::open), [`from_device`](Self::from_device) or
+/// [`open_beside`](Self::open_beside) does it.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use upcie_nvme::Controller;
+///
+/// let controller = Controller::builder().queues(2).timeout(Duration::from_secs(5)).open("emu:size=1M")?;
+/// assert_eq!(controller.max_queue_pairs(), 2);
+/// # Ok::<(), upcie_nvme::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[must_use = "nothing is opened before `open`"]
+pub struct ControllerBuilder {
+    pub(crate) queues: u16,
+    pub(crate) pages: Option<PageSize>,
+    pub(crate) timeout: Duration,
+    pub(crate) irq: Option<IrqKind>,
+    pub(crate) memory_buffer_caching: Option<Caching>,
+    pub(crate) arbitration: Option<Arbitration>,
+    pub(crate) untrusted_device: bool,
 }
 
-impl Default for ControllerOptions {
+impl Controller {
+    /// Returns a builder with the default options.
+    pub fn builder() -> ControllerBuilder {
+        ControllerBuilder::default()
+    }
+}
+
+impl ControllerBuilder {
+    /// Sets the number of I/O queue pairs to request; the controller may grant fewer. 64 by default.
+    pub fn queues(mut self, count: u16) -> Self {
+        self.queues = count;
+        self
+    }
+
+    /// Sets the pages of DMA memory: 2 MiB pages while some are free and small ones otherwise by default (`None`).
+    pub fn pages(mut self, size: impl Into<Option<PageSize>>) -> Self {
+        self.pages = size.into();
+        self
+    }
+
+    /// Limits the time of a command on the admin queue or of the blocking calls, and of each answer of a vfio-user server.
+    /// 30 s by default; the crate's documentation has a table of all deadlines.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = limit;
+        self
+    }
+
+    /// Sets the kind of interrupts. By default (`None`) it is the best that the transport has: MSI-X before MSI before INTx.
+    /// Opening fails if the device lacks the kind.
+    pub fn irq(mut self, kind: impl Into<Option<IrqKind>>) -> Self {
+        self.irq = kind.into();
+        self
+    }
+
+    /// Sets the caching of this process's accesses to the controller's own memory, once it is
+    /// [used](Controller::memory_buffer). By default (`None`) writes are combined if the transport can, and nothing is cached
+    /// otherwise. The first use fails if the transport lacks the caching.
+    pub fn memory_buffer_caching(mut self, caching: impl Into<Option<Caching>>) -> Self {
+        self.memory_buffer_caching = caching.into();
+        self
+    }
+
+    /// Selects weighted round robin with an urgent priority class, with these weights and this burst, so that queue pairs can
+    /// have a [priority](crate::queue::QueuePairBuilder::priority). Opening fails if the controller lacks it (CAP.AMS). Round
+    /// robin by default (`None`).
+    pub fn arbitration(mut self, weights: impl Into<Option<Arbitration>>) -> Self {
+        self.arbitration = weights.into();
+        self
+    }
+
+    /// Treats the device as one that may write to its memory at any time, also after it has completed a command: a vfio-user
+    /// server that is not trusted, for example. Buffers can then only be copied from and to
+    /// ([`DmaBuf::read_at`](upcie_core::dma::DmaBuf::read_at), [`write_at`](upcie_core::dma::DmaBuf::write_at)): deref panics,
+    /// and [`DmaBuf::as_slice`](upcie_core::dma::DmaBuf::as_slice) is `None`. A late write of the device is then wrong data,
+    /// and can't be undefined behaviour. `false` by default, also for `vfio-user:` addresses.
+    pub fn untrusted_device(mut self, yes: bool) -> Self {
+        self.untrusted_device = yes;
+        self
+    }
+}
+
+impl ControllerBuilder {
+    /// Brings up the controller behind a device that the caller has opened, and
+    /// [claims](upcie_core::device::Claim) the device until the last handle is dropped.
+    ///
+    /// # Errors
+    /// Another driver in this process has the device; it is not an NVMe controller that this driver can use; or it does not
+    /// become ready.
+    pub fn from_device(self, device: Arc<dyn Device>) -> Result<Controller> {
+        let inner = Arc::new(bringup::bring_up(device, self)?);
+        inner.subsystem.join(&inner);
+        Ok(Controller { inner })
+    }
+
+    /// Opens and brings up the controller at `address` in the address space of `other`. Buffers of either controller,
+    /// including those in their [own memory](Controller::memory_buffer), can then be used with both: peer-to-peer.
+    ///
+    /// # Errors
+    /// The two transports can't share an address space (the error says which can), or an error of [`open`](Self::open).
+    pub fn open_beside<A>(self, other: &Controller, address: A) -> Result<Controller>
+    where
+        A: TryInto<Address>,
+        Error: From<A::Error>,
+    {
+        let address = address.try_into()?;
+        check_class(&address)?;
+        other.inner.check_owner("opening another controller beside it")?;
+        self.from_device(other.inner.device.open_beside(&address)?)
+    }
+}
+
+impl Default for ControllerBuilder {
     fn default() -> Self {
         Self {
             queues: 64,

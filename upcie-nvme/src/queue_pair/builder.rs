@@ -74,7 +74,7 @@ impl QueuePairBuilder<'_> {
 
     /// Sets the priority class of the submission queue; the default is medium. The controller must have been
     /// opened with weighted round robin
-    /// ([`ControllerOptions::arbitration`](crate::ControllerOptions::arbitration)). It fetches from urgent
+    /// ([`ControllerBuilder::arbitration`](crate::ControllerBuilder::arbitration)). It fetches from urgent
     /// queues first, as long as they have commands.
     pub fn priority(mut self, class: QueuePriority) -> Self {
         self.priority = Some(class);
@@ -121,7 +121,7 @@ impl QueuePairBuilder<'_> {
         let reason = if class > QueuePriority::LOW {
             format!("a queue of priority {class}: the classes are 0 (urgent) to 3 (low)")
         } else if self.controller.registers().capabilities().supports_weighted_round_robin() {
-            format!("a queue of priority {class}: open the controller with ControllerOptions::arbitration")
+            format!("a queue of priority {class}: open the controller with Controller::builder().arbitration")
         } else {
             format!(
                 "a queue of priority {class}: the controller has no weighted round robin with urgent priority class \

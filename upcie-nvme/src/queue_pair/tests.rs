@@ -1,6 +1,6 @@
 //! Queue pairs of emulated controllers.
 
-use crate::{Controller, ControllerOptions, Direction, Error, Refusal, Wait, emu, spec::IoFlags};
+use crate::{Controller, Direction, Error, Refusal, Wait, emu, spec::IoFlags};
 use nix::poll::{PollFd, PollFlags, poll};
 use std::{
     os::fd::AsFd,
@@ -97,7 +97,7 @@ fn a_queue_says_why_nothing_may_come() {
 #[test]
 fn interrupts_that_do_not_come_are_named_once() {
     let device = emu::spawn(&"size=1M,vectors=3".parse().unwrap()).unwrap();
-    let controller = Controller::from_device(device.clone(), ControllerOptions::default()).unwrap();
+    let controller = Controller::builder().from_device(device.clone()).unwrap();
     let namespace = controller.namespace(1).unwrap();
     let mut queue = controller.queue_pair().interrupt(1).create::<u64>().unwrap();
     let mut read = |count| {

@@ -11,7 +11,7 @@ use crate::{
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use upcie_core::pci::{Bdf, Function};
-use upcie_nvme::{ControllerOptions, DmaBuf, Namespace};
+use upcie_nvme::{Controller, DmaBuf, Namespace};
 use upcie_tools::usage::Host;
 
 /// Drivers that only hand a function to user space.
@@ -42,7 +42,7 @@ impl Consent {
             bail!("{}: {what} it, {lost}", target.address);
         }
         // The controller is opened for the message only; nothing is written.
-        let controller = target.open_to_read(ControllerOptions::default())?;
+        let controller = target.open_to_read(Controller::builder())?;
         let namespace = target::namespace(&controller, nsid)?;
         let held = match signatures(&namespace, |len| Ok(controller.alloc(len)?)) {
             Ok(found) if found.is_empty() => String::new(),

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 use upcie_nvme::{
-    Controller, ControllerOptions, IrqKind, open_device,
+    Controller, IrqKind, open_device,
     spec::{
         AdminQueueAttributes, Capabilities, CmbLocation, CmbSize, Configuration, ControllerStatus,
         PowerState, Version, offset,
@@ -56,7 +56,7 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<Outcome> {
     if args.registers {
         return registers_alone(args);
     }
-    let options = ControllerOptions { timeout: args.timeout, ..ControllerOptions::default() };
+    let options = Controller::builder().timeout(args.timeout);
     let controller = args.target.open_to_read(options).map_err(|error| advise(&args.target, error))?;
     let (namespaces, unlisted) = match namespaces(&controller) {
         Ok(namespaces) => (namespaces, None),

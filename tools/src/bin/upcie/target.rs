@@ -5,7 +5,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use std::fs;
 use upcie_core::pci::{Bdf, Function};
-use upcie_nvme::{Address, Controller, ControllerOptions, IrqKind, Namespace, emu};
+use upcie_nvme::{Address, Controller, ControllerBuilder, IrqKind, Namespace, emu};
 use upcie_tools::usage::Host;
 
 /// Description of addresses, for `--help`.
@@ -48,9 +48,9 @@ pub fn parse_address(text: &str) -> anyhow::Result<Address> {
 
 impl Target {
     /// Opens the controller.
-    pub fn open(&self, options: ControllerOptions) -> anyhow::Result<Controller> {
+    pub fn open(&self, options: ControllerBuilder) -> anyhow::Result<Controller> {
         check_unused(&self.address)?;
-        let controller = Controller::open_with(&self.address, options)?;
+        let controller = options.open(&self.address)?;
         warn_if_physical(&controller, controller.name());
         signal::watch(&controller)?;
         Ok(controller)
@@ -58,7 +58,7 @@ impl Target {
 
     /// Opens the controller for reading: an embedded one neither creates nor changes its file, and needs no
     /// write permission.
-    pub fn open_to_read(&self, options: ControllerOptions) -> anyhow::Result<Controller> {
+    pub fn open_to_read(&self, options: ControllerBuilder) -> anyhow::Result<Controller> {
         Self { address: self.to_read()? }.open(options)
     }
 

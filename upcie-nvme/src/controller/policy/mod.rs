@@ -128,7 +128,7 @@ const FEATURES: &[Row] = &[
     (0x04, Free, none, "thresholds raise events"),
     (0x05, Free, none, "error recovery changes status codes"),
     (0x06, Free, none, "the write cache changes when data lasts"),
-    (0x07, Never, none, "the number of queues is the driver's own: see `ControllerOptions::queues`"),
+    (0x07, Never, none, "the number of queues is the driver's own: see `ControllerBuilder::queues`"),
     (0x08, Free, none, "coalescing delays interrupts"),
     (0x09, Free, none, "turns coalescing off for a vector"),
     (0x0a, Free, none, "atomicity changes no length"),

@@ -2,7 +2,7 @@
 
 use super::host::{Host, exact};
 use crate::{
-    Controller, ControllerOptions,
+    Controller,
     emu::{self, registers::Registers},
     spec::{Capabilities, Command, Status},
 };
@@ -122,7 +122,7 @@ fn controllers_that_share_an_address_space_have_memory_pages_of_one_size() {
         let device = device();
         assert_eq!(device.dma().agree(agreed), agreed);
         assert_eq!(device.dma().agree(8192), agreed, "the first call counts");
-        match Controller::from_device(device, ControllerOptions::default()) {
+        match Controller::builder().from_device(device) {
             Ok(controller) => assert!(fits && controller.namespace(1).is_ok(), "{agreed}"),
             Err(error) => assert!(!fits && error.to_string().contains("memory pages"), "{agreed}: {error}"),
         }

@@ -19,7 +19,7 @@ use memory::{Whose, controller, memory};
 use report::Report;
 use std::time::Duration;
 use upcie_core::pci::Function;
-use upcie_nvme::{Address, Controller, ControllerOptions, Namespace};
+use upcie_nvme::{Address, Controller, Namespace};
 
 /// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
@@ -91,9 +91,9 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
     target::check_unused(&from)?;
     target::check_unused(&to)?;
     signal::install()?;
-    let options = ControllerOptions { timeout: args.timeout, ..ControllerOptions::default() };
-    let from = Controller::open_with(&from, options.clone())?;
-    let to = from.open_beside(&to, options)?;
+    let options = Controller::builder().timeout(args.timeout);
+    let from = options.clone().open(&from)?;
+    let to = options.open_beside(&from, &to)?;
     signal::watch(&from)?;
     signal::watch(&to)?;
     target::warn_if_physical(&from, &format!("{}, {}", from.name(), to.name()));

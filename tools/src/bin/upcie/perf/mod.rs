@@ -41,7 +41,7 @@ use plan::Plan;
 use report::Report;
 use run::Outputs;
 use std::{io::Write, mem, path::PathBuf};
-use upcie_nvme::{Controller, ControllerOptions};
+use upcie_nvme::Controller;
 
 /// Returns the text below the options of `--help`.
 pub fn help_end() -> String {
@@ -161,13 +161,15 @@ fn uses(args: &PerfArgs) -> Vec<Use> {
     outputs.chain([stdout]).chain(media).collect()
 }
 
+/// Queue pairs that are requested at least, as other programs do by default.
+const MIN_QUEUES: u16 = 64;
+
 /// Opens the devices.
 fn open(args: &PerfArgs) -> anyhow::Result<Vec<Controller>> {
-    let options = ControllerOptions::default();
     let pairs = args.threads().len().saturating_mul(args.queues.into());
-    let queues = options.queues.max(u16::try_from(pairs).unwrap_or(u16::MAX));
+    let queues = u16::try_from(pairs).unwrap_or(u16::MAX).max(MIN_QUEUES);
     let irq = args.irq.and_then(args::IrqArg::kind);
     let pages = args.buffers.pages();
-    let options = ControllerOptions { queues, timeout: args.timeout, irq, pages, ..options };
+    let options = Controller::builder().queues(queues).timeout(args.timeout).irq(irq).pages(pages);
     args.targets().map(|target| target.open(options.clone())).collect()
 }

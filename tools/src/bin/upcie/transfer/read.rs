@@ -15,7 +15,7 @@ use std::{
     io::{self, IsTerminal, Write},
     path::PathBuf,
 };
-use upcie_nvme::{ControllerOptions, DmaBuf, Namespace};
+use upcie_nvme::{Controller, DmaBuf, Namespace};
 
 /// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
@@ -51,9 +51,7 @@ pub fn run(args: &ReadArgs) -> anyhow::Result<Outcome> {
     let output = Use::writes(&name, place);
     files::check_distinct(&Use::media(&args.target, false).into_iter().chain([output]).collect::<Vec<_>>())?;
     signal::install()?;
-    let controller = args
-        .target
-        .open_to_read(ControllerOptions { timeout: args.range.timeout, ..ControllerOptions::default() })?;
+    let controller = args.target.open_to_read(Controller::builder().timeout(args.range.timeout))?;
     let namespace = target::namespace(&controller, args.range.namespace)?;
     let left = args.range.check(&namespace)?;
     let length = args.range.length.as_ref().map_or(left, |length| length.bytes);

@@ -19,7 +19,7 @@ use std::{
     io::{self, IsTerminal, Read},
     path::PathBuf,
 };
-use upcie_nvme::{ControllerOptions, Namespace};
+use upcie_nvme::{Controller, Namespace};
 
 /// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
@@ -67,9 +67,7 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
     let (mut input, name, known) = open_input(args)?;
     args.consent.check(&args.target, args.range.namespace, "this overwrites")?;
     signal::install()?;
-    let controller = args
-        .target
-        .open(ControllerOptions { timeout: args.range.timeout, ..ControllerOptions::default() })?;
+    let controller = args.target.open(Controller::builder().timeout(args.range.timeout))?;
     let namespace = target::namespace(&controller, args.range.namespace)?;
     guard::check_unprotected(controller.name(), &namespace)?;
     let left = args.range.check(&namespace)?;

@@ -1,4 +1,4 @@
-// A queue whose tags may not leave their thread stays in it too.
+// A queue whose tags may not leave their thread may not leave it either.
 use std::rc::Rc;
 use upcie_nvme::QueuePair;
 

@@ -1,4 +1,4 @@
-// A device's word decides where a driver sends it: giving it is `unsafe` (soundness finding 2b).
+// Registers decide the addresses that a driver uses: to implement them is `unsafe` (soundness finding 2b).
 use upcie_core::{Result, mmio::RegionIo};
 
 struct Nothing;

@@ -1,4 +1,4 @@
-// One turn at a time.
+// A queue has one turn at a time.
 use upcie_nvme::QueuePair;
 
 fn twice(queue: &mut QueuePair<u64>) {

@@ -1,4 +1,4 @@
-// Nobody waits while a turn is open: its doorbells are not written yet.
+// No wait while a turn is open: its doorbells have not been written yet.
 use upcie_nvme::{QueuePair, Wait};
 
 fn wait(queue: &mut QueuePair<u64>) {

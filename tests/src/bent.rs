@@ -13,18 +13,18 @@ use std::{
 use upcie_core::vfio_user::server::{Backend, Guest, Layout, Listener, Server};
 use upcie_nvme::{Address, emu::Emulator};
 
-/// CSTS, and the bits of it that a test sets.
+/// The offset of CSTS. A test sets bits of it.
 const CSTS: u64 = 0x1c;
 /// CSTS.CFS.
 pub const FATAL: u32 = 1 << 1;
 
-/// The fault of a [`Bent`] controller.
+/// The faults of a [`Bent`] controller.
 #[derive(Debug, Default)]
 pub struct Faults {
     hangs: AtomicBool,
-    /// It has seen that it is to hang.
+    /// The controller's thread has seen the request to hang.
     hung: AtomicBool,
-    /// Bits that CSTS has beside its own.
+    /// Bits that are set in CSTS beside the real ones.
     status: AtomicU32,
     /// The number of reads of CSTS.
     looks: AtomicU32,
@@ -32,10 +32,10 @@ pub struct Faults {
     closes: AtomicBool,
 }
 
-/// A fault of a controller, and a part of the error that it is to give.
+/// A fault of a controller: its name, the call that causes it, and a part of the expected error.
 pub type Fault = (&'static str, fn(&Bent), &'static str);
 
-/// The ways in which a controller is of no more use.
+/// The faults that end a controller's use.
 pub const FAULTS: [Fault; 4] = [
     ("fatal status", |bent| bent.faults.set_status(FATAL), "CSTS.CFS"),
     ("removal", |bent| bent.faults.set_status(u32::MAX), "all ones"),
@@ -44,23 +44,23 @@ pub const FAULTS: [Fault; 4] = [
 ];
 
 impl Faults {
-    /// While `true` the controller looks at no doorbell: commands are answered late, once it is `false`. Its registers are
-    /// well. It must have a client.
+    /// Makes the controller ignore its doorbells while `hangs` is `true`: it answers commands late, once
+    /// `hangs` is `false`. Its registers still work. The controller must have a client.
     ///
     /// # Panics
-    /// Panics if the controller's thread does not get to it within the deadline.
+    /// Panics if the controller's thread does not notice within the deadline.
     pub fn hang(&self, hangs: bool) {
         self.hung.store(false, Ordering::Relaxed);
         self.hangs.store(hangs, Ordering::Release);
         let end = Instant::now() + deadline();
-        // A round that began before serves what comes while it lasts.
+        // The round of polling that is under way still serves commands: wait for the next one.
         while hangs && !self.hung.load(Ordering::Acquire) {
             assert!(Instant::now() < end, "the controller's thread does not run, or it has no client");
             thread::yield_now();
         }
     }
 
-    /// CSTS reads with these bits set: [`FATAL`], or all of them, as if the device were gone.
+    /// Sets these bits in each read of CSTS: [`FATAL`], or all of them, as if the device were gone.
     pub fn set_status(&self, bits: u32) {
         self.status.store(bits, Ordering::Relaxed);
     }
@@ -70,7 +70,7 @@ impl Faults {
         self.looks.load(Ordering::Relaxed)
     }
 
-    /// Resets the controller, as somebody else would: CSTS.RDY is 0, and its queues are gone.
+    /// Resets the controller, as another host would: CSTS.RDY is 0, and its queues are gone.
     pub fn reset(&self) {
         self.resets.store(true, Ordering::Relaxed);
     }
@@ -84,7 +84,7 @@ impl Faults {
 /// A controller with faults, in a thread of this process, behind a socket.
 #[derive(Debug)]
 pub struct Bent {
-    /// The fault.
+    /// The faults of this controller.
     pub faults: Arc<Faults>,
     directory: Directory,
     stop: Arc<AtomicBool>,
@@ -92,7 +92,7 @@ pub struct Bent {
 }
 
 impl Bent {
-    /// Starts a controller with the embedded controller's options, without faults.
+    /// Starts a controller with the embedded controller's options, and without faults.
     ///
     /// # Panics
     /// Panics if it can't be started.
@@ -105,7 +105,7 @@ impl Bent {
         let (serving, ended) = (faults.clone(), stop.clone());
         let thread = thread::spawn(move || {
             while !ended.load(Ordering::Acquire) {
-                // Each client in turn; `closes` ends one's session.
+                // Serves one client after the other; `closes` ends the session of one.
                 if let Err(error) = Server::new().serve_one(&listener, &mut device, &serving.closes) {
                     println!("bent controller: {error}");
                 }
@@ -115,7 +115,7 @@ impl Bent {
         Self { faults, directory, stop, thread: Some(thread) }
     }
 
-    /// Its address.
+    /// Returns the controller's address.
     pub fn address(&self) -> Address {
         Address::VfioUser(self.directory.path().join("socket"))
     }

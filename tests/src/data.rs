@@ -1,10 +1,11 @@
-//! Data that says where it belongs: every 8 bytes of a block follow from the namespace, the block's number, how often it
-//! was written, and their place in it. A byte that lands anywhere else, or is of an older write, is noticed.
+//! Data that shows where it belongs. Every 8 bytes of a block are computed from the namespace, the block's
+//! number, the number of writes to it and the offset in the block. A byte at a wrong place or of an older
+//! write is noticed.
 
 use crate::random::mix;
 use upcie_nvme::Namespace;
 
-/// The data of blocks of one namespace.
+/// The data of a namespace's blocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Pattern {
     nsid: u32,
@@ -17,12 +18,12 @@ impl Pattern {
         Self { nsid: namespace.nsid(), block_size: namespace.block_size() }
     }
 
-    /// The 8 bytes at `at` bytes into the block.
+    /// Returns the 8 bytes at offset `at` of the block.
     fn word(self, block: u64, version: u32, at: usize) -> [u8; 8] {
         mix(mix(block << 16 ^ u64::from(self.nsid)) ^ u64::from(version) << 32 ^ at as u64).to_le_bytes()
     }
 
-    /// Fills `bytes`, whole blocks from `slba` on, all of one version.
+    /// Fills `bytes` with whole blocks from `slba` on, all of one version.
     pub fn fill(self, bytes: &mut [u8], slba: u64, version: u32) {
         for (block, bytes) in (slba..).zip(bytes.chunks_exact_mut(self.block_size)) {
             for (at, word) in bytes.chunks_exact_mut(8).enumerate() {
@@ -31,7 +32,7 @@ impl Pattern {
         }
     }
 
-    /// The same as bytes of their own.
+    /// Returns the bytes that [`fill`](Self::fill) writes, in a vector.
     pub fn bytes(self, slba: u64, blocks: usize, version: u32) -> Vec<u8> {
         let mut bytes = vec![0; blocks * self.block_size];
         self.fill(&mut bytes, slba, version);
@@ -41,8 +42,8 @@ impl Pattern {
     /// Checks whole blocks from `slba` on, all of one version.
     ///
     /// # Panics
-    /// Panics if a byte differs: says where, and what is there instead if that is some other block or
-    /// version.
+    /// Panics if a byte differs. The message names the offset, and the block or version that the bytes belong
+    /// to, if it is found.
     #[track_caller]
     pub fn verify(self, bytes: &[u8], slba: u64, version: u32) {
         assert_eq!(bytes.len() % self.block_size, 0, "whole blocks");
@@ -61,7 +62,7 @@ impl Pattern {
         }
     }
 
-    /// Finds the place nearby that wrong data belongs to, for the message.
+    /// Finds the block nearby that the wrong data belongs to, for the message.
     fn guess(self, word: &[u8], slba: u64, version: u32) -> String {
         if word.iter().all(|&byte| byte == 0) {
             return "; these are zeroes".into();

@@ -11,13 +11,13 @@ use std::{
 use upcie_core::device;
 use upcie_nvme::{Address, Controller, ControllerBuilder, Namespace, queue::QueuePairBuilder};
 
-/// The embedded controller as the suites want it: two formats, all kinds of interrupts, and room.
+/// Options of the embedded controller: two formats, all kinds of interrupts, and enough space.
 const EMU: &str = "size=256M,namespaces=2,lba=512+4096,msi=4,intx=true";
-/// The same as a process of its own, with tighter limits: fewer vectors than queues above all.
+/// Options of `nvme-emu`: tighter limits, above all fewer vectors than queues.
 const NVME_EMU: &str =
     "size=256M,namespaces=2,lba=4096+512,mdts=128K,queues=12,depth=1024,vectors=5,msi=2,intx=true,wrr=true";
 
-/// A device under test, for one test: nobody else in this process uses it meanwhile.
+/// A device under test, for one test: no other test of this process uses it at the same time.
 #[derive(Debug)]
 pub struct Device {
     address: Address,
@@ -26,17 +26,17 @@ pub struct Device {
 }
 
 impl Device {
-    /// Its address, for [`Controller::open`] or another process.
+    /// Returns the address, for [`Controller::open`] or another process.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// The process behind it, if it was started for the test.
+    /// Returns the process of the device, if it was started for the test.
     pub fn server(&mut self) -> Option<&mut Server> {
         self.server.as_mut()
     }
 
-    /// Brings it up.
+    /// Brings the controller up.
     ///
     /// # Panics
     /// Panics if that fails.
@@ -45,7 +45,7 @@ impl Device {
         self.open_with(Controller::builder())
     }
 
-    /// Brings it up with options.
+    /// Brings the controller up with options.
     ///
     /// # Panics
     /// Panics if that fails.
@@ -56,7 +56,7 @@ impl Device {
             .unwrap_or_else(|error| panic!("it does not open: {}", crate::chain(&error)))
     }
 
-    /// Opens it without bringing it up.
+    /// Opens the device without bringing the controller up.
     ///
     /// # Panics
     /// Panics if that fails.
@@ -71,20 +71,20 @@ impl Device {
         }
     }
 
-    /// Notes that the way in lacks `what`, with the error that asking for it gave, for the matrix.
+    /// Notes for the matrix that the transport lacks `what`, with the error of the attempt.
     pub fn lacks(&self, what: &str, refusal: &dyn Error) {
-        // The controller's name differs from run to run, and the matrix says which way in it is.
+        // The address differs from run to run, and the matrix names the transport anyway.
         let reason = crate::chain(refusal).replace(&format!("{}: ", self.address), "");
-        // Not by a macro: the harness would keep it to itself when the test passes.
+        // Not by a macro: the harness would capture the line of a test that passes.
         let line = format!("\nupcie-test: lacks: {what}: {reason}\n");
         std::io::stdout().lock().write_all(line.as_bytes()).expect("standard output");
     }
 
-    /// Returns the number of interrupt vectors for queues. If there is none, or only one, it checks that the
+    /// Returns the number of interrupt vectors for queues. If the device has none or one, checks that the
     /// next one is refused, and notes the lack.
     ///
     /// # Panics
-    /// Panics if a vector that is not there is given.
+    /// Panics if a vector that the device does not have is given.
     #[track_caller]
     pub fn vectors(&self, controller: &Controller) -> u16 {
         let count = controller.vectors().unwrap_or_else(|error| panic!("{}", crate::chain(&error)));
@@ -97,8 +97,8 @@ impl Device {
         count
     }
 
-    /// A builder for a queue pair with an interrupt: vector `vector`, or the last one where there are fewer. Without,
-    /// where there are none.
+    /// Makes a builder for a queue pair with the interrupt `vector`, or with the last vector if the device
+    /// has fewer, or without an interrupt if it has none.
     ///
     /// # Panics
     /// Panics like [`vectors`](Self::vectors).
@@ -111,7 +111,7 @@ impl Device {
     }
 }
 
-/// An embedded controller beside the device under test: somebody else's.
+/// Opens an embedded controller beside the device under test, as another user's.
 ///
 /// # Panics
 /// Panics if it does not come up.
@@ -119,7 +119,7 @@ pub fn another() -> Controller {
     Controller::open("emu:size=16M,serial=OTHER").expect("the embedded controller")
 }
 
-/// All namespaces of a controller, with the data that goes into them.
+/// Returns all namespaces of a controller, each with the pattern of its data.
 ///
 /// # Panics
 /// Panics if there is none, or one can't be used.
@@ -140,10 +140,11 @@ pub fn namespaces(controller: &Controller) -> Vec<(Namespace, Pattern)> {
 /// Panics if the test does, or a device can't be started.
 pub fn on_each_device(test: impl Fn(&mut Device)) {
     for name in names() {
-        // Shown if the test fails.
+        // The harness shows this line if the test fails.
         println!("device under test: {name}");
         let mut device = start(&name);
-        // Elsewhere tests run side by side, and each has its own.
+        // Outside of the guest, tests run side by side in one process, and a count would see the resources of
+        // others.
         let before = in_guest().then(Held::now);
         test(&mut device);
         assert_eq!(before, in_guest().then(Held::now), "left behind on {name}");
@@ -163,7 +164,7 @@ fn names() -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for piece in list.split(',').filter(|piece| !piece.is_empty()) {
         match names.last_mut() {
-            // An address's further options: `emu:size=1G,lba=4096`.
+            // A further option of the address before it, as in `emu:size=1G,lba=4096`.
             Some(last) if piece.contains('=') && !piece.contains(':') => *last += &format!(",{piece}"),
             _ => names.push(piece.into()),
         }

@@ -1,4 +1,4 @@
-//! A file system that stops answering when it is told to: FUSE, with one file.
+//! A FUSE file system with one file, which stops answering on request.
 
 use crate::process::Directory;
 use nix::{
@@ -17,12 +17,12 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-/// Bytes of the file.
+/// The size of the file in bytes.
 const SIZE: u64 = 1 << 20;
-/// `FOPEN_DIRECT_IO | FOPEN_NOFLUSH`: each access is a request, and to close the file is none.
+/// `FOPEN_DIRECT_IO | FOPEN_NOFLUSH`: each access is a request, and closing the file is not.
 const PLAIN: u32 = 1 << 0 | 1 << 5;
 
-/// Requests of `linux/fuse.h`.
+/// Request codes of `linux/fuse.h`.
 mod op {
     pub const LOOKUP: u32 = 1;
     pub const FORGET: u32 = 2;
@@ -38,13 +38,13 @@ mod op {
     pub const BATCH_FORGET: u32 = 42;
 }
 
-/// The file system, mounted until it is dropped; then what waits for it ends with an error.
+/// The file system, mounted until it is dropped; after that, waiting requests end with an error.
 #[derive(Debug)]
 pub struct Fuse {
     directory: Directory,
     state: Arc<State>,
     thread: Option<JoinHandle<()>>,
-    /// Closed when nothing waits any more.
+    /// Closed after the connection has ended, when closing can't wait any more.
     opened: Option<File>,
 }
 
@@ -52,14 +52,15 @@ pub struct Fuse {
 struct State {
     is_over: AtomicBool,
     is_stopped: AtomicBool,
-    /// Requests that nobody has taken were seen since it stopped.
+    /// The thread has seen a request that nobody takes since the stop.
     asked: (Mutex<bool>, Condvar),
     flushes: bool,
 }
 
 impl Fuse {
-    /// Mounts one; `None` where that can't be done (only root may here, and the kernel needs FUSE). `flushes`: to close its file
-    /// is a request, too, which nobody answers then, and for which a process waits for ever.
+    /// Mounts a file system. Returns `None` if that is not possible: only root may, and the kernel needs
+    /// FUSE. With `flushes`, closing the file is a request too, and a process waits for ever while nobody
+    /// answers it.
     pub fn mount(flushes: bool) -> Option<Self> {
         let directory = Directory::new();
         let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").ok()?;
@@ -77,7 +78,7 @@ impl Fuse {
         Some(Self { directory, state, thread, opened: None })
     }
 
-    /// Opens the file, which stays open until this is dropped: to close it may wait.
+    /// Opens the file, which stays open until this value is dropped, since closing it may wait.
     ///
     /// # Panics
     /// Panics if that fails.
@@ -87,7 +88,7 @@ impl Fuse {
         file.as_fd()
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub fn file(&self) -> PathBuf {
         self.path().join("disk")
     }
@@ -96,15 +97,15 @@ impl Fuse {
         self.directory.path()
     }
 
-    /// Takes no request from now on.
+    /// Takes no further request.
     pub fn stop(&self) {
         self.state.is_stopped.store(true, Ordering::SeqCst);
     }
 
-    /// Waits until somebody waits for an answer.
+    /// Waits until a request waits for an answer.
     ///
     /// # Panics
-    /// Panics if nobody does within [`deadline`](crate::deadline).
+    /// Panics if there is none within [`deadline`](crate::deadline).
     pub fn wait_until_asked(&self) {
         let (asked, changed) = &self.state.asked;
         let guard = asked.lock().expect("no panic");
@@ -117,7 +118,7 @@ impl Fuse {
 impl Drop for Fuse {
     fn drop(&mut self) {
         let _ = umount2(self.path(), MntFlags::MNT_DETACH);
-        // The connection ends with the device's descriptor, which the thread has.
+        // The connection ends when the thread closes the device's descriptor.
         self.state.is_over.store(true, Ordering::SeqCst);
         let _ = self.thread.take().map(JoinHandle::join);
     }
@@ -128,7 +129,7 @@ impl State {
         let mut request = vec![0; 1 << 20];
         while !self.is_over.load(Ordering::SeqCst) {
             let mut fds = [PollFd::new(device.as_fd(), PollFlags::POLLIN)];
-            // Now and then, to see whether it is over.
+            // Wakes up now and then to see the end.
             match poll(&mut fds, PollTimeout::from(50_u8)) {
                 Ok(1..) => {}
                 _ => continue,
@@ -158,7 +159,7 @@ impl State {
             let error = if answer.is_some() { 0 } else { -libc::ENOSYS };
             let body = answer.unwrap_or_default();
             let head = [(16 + body.len() as u32).to_ne_bytes(), error.to_ne_bytes()].concat();
-            // Whoever asked may be gone.
+            // The process that asked may be gone.
             let _ = device.write(&[&head[..], id, &body].concat());
         }
     }
@@ -168,14 +169,14 @@ fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
-/// `struct fuse_init_out`: version 7.31, writes of at most 64 KiB.
+/// Makes a `struct fuse_init_out`: version 7.31, writes of at most 64 KiB.
 fn init() -> Vec<u8> {
     let mut answer = words(&[7, 31, 64 << 10, 0, 12 | 10 << 16, 64 << 10, 1]);
     answer.resize(64, 0);
     answer
 }
 
-/// `struct fuse_attr` of the directory (1) or the file.
+/// Makes the `struct fuse_attr` of the directory (node 1) or the file.
 fn attributes(node: u32) -> Vec<u8> {
     let mode = if node == 1 { 0o40755 } else { 0o100_666 };
     let mut answer = [u64::from(node), SIZE, SIZE / 512, 0, 0, 0].map(u64::to_ne_bytes).concat();

@@ -4,7 +4,7 @@ use crate::deadline;
 use std::time::Instant;
 use upcie_nvme::{Completion, Controller, DmaBuf, Namespace, QueuePair, Wait, queue::QueuePairBuilder};
 
-/// Reaps until nothing is in flight, and gives what came, in order.
+/// Reaps until nothing is in flight, and returns the completions in order.
 ///
 /// # Panics
 /// Panics if the queue is closed, or a command does not come back within the deadline.
@@ -17,7 +17,7 @@ pub fn finish<T>(queue: &mut QueuePair<T>) -> Vec<Completion<T>> {
     done
 }
 
-/// Waits by polling for at least one completion, and reaps what is there.
+/// Waits by polling for at least one completion, and reaps all that are there.
 ///
 /// # Panics
 /// Panics like [`finish`].
@@ -26,8 +26,8 @@ pub fn reap<T>(queue: &mut QueuePair<T>) -> Vec<Completion<T>> {
     reap_with(queue, Wait::Poll)
 }
 
-/// The same with another way of waiting, which must not take until its deadline: that a completion is found then does
-/// not count.
+/// Like [`reap`], with another way of waiting. It must wake up before its deadline: a completion that is
+/// found at the deadline does not count.
 ///
 /// # Panics
 /// Panics like [`finish`].
@@ -46,10 +46,10 @@ pub fn reap_with<T>(queue: &mut QueuePair<T>, how: Wait) -> Vec<Completion<T>> {
     queue.turn().expect("an open queue").collect()
 }
 
-/// The one completion of the one command in flight.
+/// Reaps the completion of the only command in flight.
 ///
 /// # Panics
-/// Panics like [`finish`], and when there is not exactly one, or it failed.
+/// Panics like [`finish`], and if the queue has not exactly one completion, or the command failed.
 #[track_caller]
 pub fn only<T>(queue: &mut QueuePair<T>) -> (T, DmaBuf) {
     let mut done = finish(queue);
@@ -59,16 +59,16 @@ pub fn only<T>(queue: &mut QueuePair<T>) -> (T, DmaBuf) {
     (tag, buffer)
 }
 
-/// Creates a queue, or says why not.
+/// Creates a queue.
 ///
 /// # Panics
-/// Panics if the controller refuses.
+/// Panics with the reason if the controller refuses.
 #[track_caller]
 pub fn create<T>(builder: QueuePairBuilder<'_>) -> QueuePair<T> {
     builder.create().unwrap_or_else(|error| panic!("no queue: {}", crate::chain(&error)))
 }
 
-/// `blocks` blocks from `slba` on, by the blocking calls.
+/// Reads `blocks` blocks from `slba` on, by a blocking call.
 ///
 /// # Panics
 /// Panics if the read fails.
@@ -79,7 +79,7 @@ pub fn read(controller: &Controller, namespace: &Namespace, slba: u64, blocks: u
     buffer
 }
 
-/// Writes a buffer by the blocking calls.
+/// Writes a buffer by a blocking call.
 ///
 /// # Panics
 /// Panics if the write fails.

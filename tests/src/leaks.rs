@@ -1,9 +1,9 @@
-//! The kernel resources that a process holds: the same before and after a test.
+//! Kernel resources that a process holds: equal before and after a test, if nothing leaked.
 
 use std::{collections::BTreeMap, fs};
 
-/// Descriptors by what they are of, and memory that is locked for type 1 containers (`VmLck`) or pinned by iommufd
-/// (`VmPin`): what is mapped for DMA.
+/// Descriptors by their targets, and memory mapped for DMA: locked for type 1 containers (`VmLck`) or pinned
+/// by iommufd (`VmPin`).
 #[derive(Debug, PartialEq, Eq)]
 pub struct Held {
     descriptors: BTreeMap<String, usize>,
@@ -15,7 +15,7 @@ impl Held {
     pub fn now() -> Self {
         let mut descriptors = BTreeMap::new();
         for entry in fs::read_dir("/proc/self/fd").expect("descriptors").flatten() {
-            // The directory's own is closed by the time that it is looked at, or is there each time.
+            // The descriptor of the directory itself is either closed by now or listed each time.
             let target = fs::read_link(entry.path()).unwrap_or_default().display().to_string();
             *descriptors.entry(target).or_default() += 1;
         }

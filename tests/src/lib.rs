@@ -1,16 +1,16 @@
-//! What the suites share: the devices under test, processes that are started and ended for them, data that says where
-//! it belongs, and deadlines.
+//! Support code of the suites: the devices under test, processes that live as long as a test, data that shows
+//! where it belongs, and deadlines.
 //!
-//! Suites run by the same code over each device of `UPCIE_TEST_DEVICES`, separated by commas; `emu,nvme-emu` if it is
-//! not set. `nvme-emu` is no address but tells the harness to start a process of that name (from `UPCIE_BIN`, or beside
-//! the test executable) for each test, and to go through its socket. A suite asks a device what it is capable of, never
-//! what it is called; what the way in lacks must be refused with an error, which goes into the matrix that `cargo xtask
-//! test` prints ([`Device::lacks`]).
+//! A suite runs the same code over each device of `UPCIE_TEST_DEVICES`, a list separated by commas; the
+//! default is `emu,nvme-emu`. The word `nvme-emu` is no address: the harness starts a process of that name
+//! (from `UPCIE_BIN`, or beside the test executable) for each test, and opens its socket. A suite asks a
+//! device for its capabilities, never for its name. It checks that the transport refuses what it lacks, with
+//! an error that goes into the matrix of `cargo xtask test` ([`Device::lacks`]).
 //!
-//! `UPCIE_GUEST` says that everything is emulated: counts shrink (`UPCIE_TEST_SCALE`, a factor, overrides by how much) and
-//! deadlines grow. `UPCIE_TEST_SEED` repeats a run with the same random numbers.
+//! `UPCIE_GUEST` tells that everything is emulated: counts shrink and deadlines grow. `UPCIE_TEST_SCALE`, a
+//! factor, sets the counts instead. `UPCIE_TEST_SEED` repeats a run with the same random numbers.
 
-/// The project's README: its program is compiled and run.
+/// The project's README. Its program is compiled and run as a doc test.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
@@ -37,12 +37,12 @@ pub fn in_guest() -> bool {
     env::var_os("UPCIE_GUEST").is_some()
 }
 
-/// Returns true in continuous integration, where no test may be skipped.
+/// Returns true in continuous integration, which may skip no test.
 pub fn is_ci() -> bool {
     env::var("CI").is_ok_and(|value| value == "true")
 }
 
-/// Scales a number of repetitions that suits an idle machine: fewer in the guest, but one at least.
+/// Scales a count that suits an idle machine: lower in the guest, and at least one.
 pub fn scaled(count: usize) -> usize {
     let factor = match env::var("UPCIE_TEST_SCALE") {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("UPCIE_TEST_SCALE={text}: a factor is needed")),
@@ -52,13 +52,13 @@ pub fn scaled(count: usize) -> usize {
     ((count as f64 * factor) as usize).max(1)
 }
 
-/// Returns the deadline of an event that should happen at once. It is long, because machines are busy and
-/// emulation is slow: a test that misses it has found a defect.
+/// Returns the deadline of an event that should happen at once. The deadline is long, because machines are
+/// busy and emulation is slow: a test that misses it has found a defect.
 pub fn deadline() -> Duration {
     Duration::from_secs(if in_guest() { 120 } else { 30 })
 }
 
-/// Checks that an error's text, its sources included, has all of `parts`.
+/// Checks that the text of an error and its sources contains all of `parts`.
 ///
 /// # Panics
 /// Panics if one is missing.
@@ -74,16 +74,17 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     upcie_core::Chain(error).to_string()
 }
 
-/// Says in one line that something could not be tried.
+/// Prints one line about a case that could not be tried.
 ///
 /// # Panics
-/// Where nothing may be left out.
+/// Panics in continuous integration, which may skip no test.
 pub fn left_out(why: impl Display) {
     assert!(!is_ci(), "left out where CI=true: {why}");
     println!("left out: {why}");
 }
 
-/// The cases of `compile_fail/` for whatever compiler this is; the suite `host_compile_fail` compares the messages of one.
+/// The cases of `compile_fail/` as doc tests, for any compiler; the suite `host_compile_fail` compares the
+/// messages of one compiler.
 #[doc = concat!("```compile_fail\n", include_str!("../compile_fail/buffer_kept.rs"), "\n```")]
 #[doc = concat!("```compile_fail\n", include_str!("../compile_fail/queue_shared.rs"), "\n```")]
 #[doc = concat!("```compile_fail\n", include_str!("../compile_fail/second_turn.rs"), "\n```")]

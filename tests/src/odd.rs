@@ -1,4 +1,4 @@
-//! Embedded controllers whose registers read and write otherwise than their own.
+//! Embedded controllers with changed registers.
 
 use nix::errno::Errno;
 use std::{
@@ -13,12 +13,12 @@ use upcie_core::vfio_user::{
 };
 use upcie_nvme::{Controller, Result, emu::Emulator};
 
-/// The change to each access to the registers, which are accessed by message.
+/// Changes each access to the registers, which are accessed by message.
 pub trait Registers: Send + 'static {
-    /// Bytes that were read at an offset into BAR 0.
+    /// Changes bytes that were read at an offset into BAR 0.
     fn read(&mut self, offset: u64, data: &mut [u8]);
 
-    /// Bytes that are to be written there; `false` keeps them from the controller.
+    /// Sees bytes that are to be written at an offset; `false` keeps them from the controller.
     fn write(&mut self, offset: u64, data: &[u8]) -> bool {
         let _ = (offset, data);
         true
@@ -60,19 +60,20 @@ impl<R: Registers> Backend for Odd<R> {
     }
 }
 
-/// Brings up a controller of the options `emu` with such registers, and with this timeout. Its server ends with its connection.
+/// Brings up a controller of the options `emu` with changed registers and this timeout. Its server ends with its
+/// connection.
 ///
 /// # Errors
-/// Those of bring-up.
+/// Fails as bring-up does.
 ///
 /// # Panics
-/// Panics if there is no such controller, or no connection to it.
+/// Panics if the controller can't be made or connected to.
 pub fn open(emu: &str, registers: impl Registers, timeout: Duration) -> Result<Controller> {
     let inner = Emulator::new(&emu.parse().expect("options")).expect("a controller");
     let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
     thread::spawn(move || {
         let never = AtomicBool::new(false);
-        // However it ends, its client finds out.
+        // The client notices the end, whatever its reason.
         let _ = Server::new().serve_stream(theirs, &mut Odd { inner, registers }, &never);
     });
     let client = Client::with_deadline(ours, "odd", None, timeout).expect("a server");

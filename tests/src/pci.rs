@@ -9,7 +9,7 @@ use std::{
 };
 use upcie_core::pci::{Bdf, Binder, Binding, Function};
 
-/// A function that a suite binds to other drivers; goes back to its own when dropped.
+/// A function that a suite binds to other drivers. Dropping this gives it back to its first driver.
 #[derive(Debug)]
 pub struct Borrowed {
     function: Function,
@@ -17,7 +17,7 @@ pub struct Borrowed {
 }
 
 impl Borrowed {
-    /// A function as it is bound now.
+    /// Remembers a function's driver.
     ///
     /// # Panics
     /// Panics if there is no such function.
@@ -27,7 +27,7 @@ impl Borrowed {
         Self { function, binding }
     }
 
-    /// Binds it to another driver.
+    /// Binds the function to another driver.
     ///
     /// # Panics
     /// Panics if that fails.
@@ -45,13 +45,13 @@ impl Drop for Borrowed {
     }
 }
 
-/// The block device that the kernel's driver made of a namespace, once it has.
+/// Waits for the block device that the kernel's driver makes of a namespace, and returns its path.
 ///
 /// # Panics
 /// Panics if it does not appear within the deadline.
 pub fn kernel_disk(bdf: Bdf, nsid: u32) -> PathBuf {
     let end = Instant::now() + deadline();
-    // The kernel scans by itself, and has nothing to wait for but the node.
+    // The kernel scans by itself and gives no event but the node.
     while Instant::now() < end {
         if let Some(node) = find_disk(bdf, nsid).filter(|node| node.exists()) {
             return node;

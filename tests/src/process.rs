@@ -1,4 +1,4 @@
-//! Processes that a test starts: they end with it, whatever happens, and what they say is waited for with a deadline.
+//! Processes that a test starts. They end with the test, and each wait for their output has a deadline.
 
 use crate::{deadline, stopwatch::Stopwatch};
 use nix::{
@@ -23,10 +23,10 @@ use upcie_nvme::Address;
 /// The interval of checks on a process that prints nothing.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Set in a test's own executable when it is started again to play another part.
+/// The variable that tells the test's own executable which role to play when it is started again.
 pub const ROLE: &str = "UPCIE_TEST_ROLE";
 
-/// Page faults of this process so far that needed no disk.
+/// Returns the number of page faults of this process so far that needed no disk.
 pub fn faults() -> i64 {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: room for the answer.
@@ -35,12 +35,12 @@ pub fn faults() -> i64 {
     unsafe { usage.assume_init() }.ru_minflt
 }
 
-/// The part that this process plays, if it was started by [`again`].
+/// Returns the role of this process, if [`again`] started it.
 pub fn role() -> Option<String> {
     env::var(ROLE).ok()
 }
 
-/// This executable again, to run its test `name` in a role.
+/// Makes a command that runs the test `name` of this executable in a role.
 ///
 /// # Panics
 /// Panics if the executable has no path.
@@ -50,7 +50,7 @@ pub fn again(name: &str, role: &str) -> Command {
     command
 }
 
-/// A child whose lines are read; killed when dropped.
+/// A child process whose output is read line by line. Dropping this kills it.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -68,7 +68,7 @@ impl Process {
         // SAFETY: one system call, which is async-signal-safe.
         unsafe {
             command.pre_exec(|| {
-                // Not even a test that is killed leaves it behind.
+                // The kernel ends the child even if the test is killed.
                 nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
                 Ok(())
             })
@@ -86,13 +86,13 @@ impl Process {
         Self { child, lines, errors: Some(errors) }
     }
 
-    /// Its id.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Gives its next line of output; an error when it has closed that, or has had longer than [`deadline`]. Time in
-    /// which it waited for a processor does not count.
+    /// Returns the next line of output. Fails if the process has closed its output, or takes longer than
+    /// [`deadline`], without the time in which it waited for a processor.
     fn next_line(&mut self, watch: &mut Stopwatch) -> Result<String, RecvTimeoutError> {
         loop {
             match self.lines.recv_timeout(LOOK) {
@@ -102,10 +102,10 @@ impl Process {
         }
     }
 
-    /// Waits for a line with `words` on its standard output; an error with what it said if it ends, or takes too long.
+    /// Waits for a line of the standard output that contains `words`.
     ///
     /// # Errors
-    /// Its standard error so far.
+    /// Returns the standard error so far if the process ends or takes too long.
     pub fn wait_for(&mut self, words: &str) -> Result<String, String> {
         let mut watch = Stopwatch::of(self.id());
         loop {
@@ -120,16 +120,16 @@ impl Process {
         }
     }
 
-    /// Waits until it ends; gives how, and what it wrote to its standard error.
+    /// Waits until the process ends; returns its exit status and its standard error.
     ///
     /// # Panics
     /// Panics if it does not end within the deadline.
     pub fn finish(mut self) -> (ExitStatus, String) {
-        // It ends its output before it ends: wait for that, with a deadline.
+        // The output ends before the process does: wait for that, with a deadline.
         let mut watch = Stopwatch::of(self.id());
         loop {
             match self.next_line(&mut watch) {
-                // Marked, so that its harness's result is not taken for this one's.
+                // Marked, so that the outer harness does not take the inner result for its own.
                 Ok(line) => println!("| {line}"),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => panic!("the process does not end within {:?}", deadline()),
@@ -143,7 +143,7 @@ impl Process {
         self.errors.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the process.
     ///
     /// # Panics
     /// Panics if there is no such process.
@@ -151,7 +151,7 @@ impl Process {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("a process of ours");
     }
 
-    /// Kills it at once (SIGKILL), and waits until it is gone.
+    /// Kills the process (SIGKILL), and waits until it is gone.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -164,12 +164,12 @@ impl Drop for Process {
     }
 }
 
-/// A directory of the test's own, removed when dropped.
+/// A new directory for one test. Dropping this removes it.
 #[derive(Debug)]
 pub struct Directory(PathBuf);
 
 impl Directory {
-    /// A new one.
+    /// Makes a new directory.
     ///
     /// # Panics
     /// Panics if it can't be made.
@@ -207,21 +207,21 @@ impl Server {
         program("nvme-emu").is_file()
     }
 
-    /// Starts one with options (`size=1G,…`), and waits until it listens.
+    /// Starts a server with options (`size=1G,…`), and waits until it listens.
     ///
     /// # Panics
-    /// Panics if it is not built, or does not come up.
+    /// Panics if the program is not built, or the server does not come up.
     pub fn start(options: &str) -> Self {
         Self::try_start(options).unwrap_or_else(|error| panic!("nvme-emu {options}: {error}"))
     }
 
-    /// The same where it may refuse.
+    /// Starts a server that may refuse.
     ///
     /// # Errors
-    /// Its output.
+    /// Returns the server's output.
     ///
     /// # Panics
-    /// Panics if it is not built.
+    /// Panics if the program is not built.
     pub fn try_start(options: &str) -> Result<Self, String> {
         let program = program("nvme-emu");
         assert!(
@@ -238,12 +238,12 @@ impl Server {
         Ok(Self { process, directory })
     }
 
-    /// Its address.
+    /// Returns the server's address.
     pub fn address(&self) -> Address {
         Address::VfioUser(self.directory.path().join("socket"))
     }
 
-    /// Sends it a signal and waits until it ends; gives how, and what it wrote to its standard error.
+    /// Sends a signal and waits for the end; returns the exit status and the standard error.
     ///
     /// # Panics
     /// Panics if it does not end within the deadline.
@@ -252,7 +252,7 @@ impl Server {
         self.process.finish()
     }
 
-    /// The process.
+    /// Returns the process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
@@ -278,10 +278,10 @@ pub fn programs() -> PathBuf {
     }
 }
 
-/// Runs `work` in a thread and gives what it returns.
+/// Runs `work` in a thread, and returns its result.
 ///
 /// # Panics
-/// Panics if it panics, or does not end within `limit`: the thread is left behind then.
+/// Panics if `work` panics, or does not end within `limit`; in that case the thread is left behind.
 pub fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (send, receive) = channel();
     let thread = thread::spawn(move || {

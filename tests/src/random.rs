@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-/// A generator (SplitMix64) with a seed of its own.
+/// A SplitMix64 generator.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// Seeded by `UPCIE_TEST_SEED`, and by `stream`, so that two of one test differ.
+    /// Seeds a generator by `UPCIE_TEST_SEED` and by `stream`, so that two generators of a test differ.
     ///
     /// # Panics
     /// Panics if the variable is not a number.
@@ -21,24 +21,24 @@ impl Random {
         random
     }
 
-    /// The next number.
+    /// Returns the next number.
     #[expect(clippy::should_implement_trait, reason = "it never ends")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
 
-    /// A number in `range`, which is not empty.
+    /// Returns a number in `range`, which is not empty.
     pub fn within(&mut self, range: Range<u64>) -> u64 {
         range.start + self.next() % (range.end - range.start)
     }
 
-    /// A number below `end`, for indices.
+    /// Returns a number below `end`, for indices.
     pub fn below(&mut self, end: usize) -> usize {
         self.within(0..end as u64) as usize
     }
 
-    /// True in one of `n` cases.
+    /// Returns true in one of `n` cases.
     pub fn one_in(&mut self, n: u64) -> bool {
         self.next().is_multiple_of(n)
     }

@@ -1,5 +1,5 @@
-//! Raw writes to a device that a test opened by itself: no driver has it, and what a test tells it to read and write is memory
-//! to which nobody has references.
+//! Raw writes to a device that a test opened by itself. No driver uses the device, and nothing in Rust refers
+//! to the memory that the test makes the device read and write.
 
 use std::{os::fd::BorrowedFd, sync::Arc};
 use upcie_core::{
@@ -14,7 +14,7 @@ use upcie_core::{
 /// Writes a register of 32 bits.
 ///
 /// # Errors
-/// As [`Bar::write_u32`].
+/// Fails like [`Bar::write_u32`].
 pub fn write_u32(bar: &Bar, offset: u64, value: u32) -> Result<()> {
     // SAFETY: the test drives the device (see the module).
     unsafe { bar.write_u32(offset, value) }
@@ -23,7 +23,7 @@ pub fn write_u32(bar: &Bar, offset: u64, value: u32) -> Result<()> {
 /// Writes a register of 64 bits.
 ///
 /// # Errors
-/// As [`Bar::write_u64`].
+/// Fails like [`Bar::write_u64`].
 pub fn write_u64(bar: &Bar, offset: u64, value: u64) -> Result<()> {
     // SAFETY: the test drives the device (see the module).
     unsafe { bar.write_u64(offset, value) }
@@ -38,7 +38,7 @@ pub fn write(register: &Register<u32>, value: u32) {
 /// Writes a word of configuration space.
 ///
 /// # Errors
-/// As [`ConfigSpace::set_config_u16`].
+/// Fails like [`ConfigSpace::set_config_u16`].
 pub fn set_config_u16(config: &(impl ConfigSpace + ?Sized), offset: u16, value: u16) -> Result<()> {
     // SAFETY: the test drives the function (see the module).
     unsafe { config.set_config_u16(offset, value) }
@@ -47,7 +47,7 @@ pub fn set_config_u16(config: &(impl ConfigSpace + ?Sized), offset: u16, value: 
 /// Resets a device.
 ///
 /// # Errors
-/// As [`Device::reset`].
+/// Fails like [`Device::reset`].
 pub fn reset(device: &dyn Device) -> Result<()> {
     // SAFETY: the test drives the device (see the module).
     unsafe { device.reset() }
@@ -56,14 +56,14 @@ pub fn reset(device: &dyn Device) -> Result<()> {
 /// Makes a region of memory in a device.
 ///
 /// # Errors
-/// As [`DmaSpace::map_bar`].
+/// Fails like [`DmaSpace::map_bar`].
 pub fn map_bar(space: &Arc<DmaSpace>, bar: &Bar, offset: u64, len: usize, shared: bool) -> Result<Region> {
     // SAFETY: a register of a device that the test drives, whose memory nothing else hands out.
     unsafe { space.map_bar(bar, offset, len, shared) }
 }
 
-/// The file of any memory: to ask the kernel about, not to write to.
+/// Returns the file of any memory, for questions to the kernel.
 pub fn file(memory: &Memory) -> BorrowedFd<'_> {
-    // SAFETY: a test reads no bytes of it, nor writes any.
+    // SAFETY: the tests neither read nor write bytes of the file.
     unsafe { memory.file() }
 }

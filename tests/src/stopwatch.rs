@@ -1,7 +1,7 @@
-//! A stopwatch for another process that stands still while that process waits for a processor.
+//! A stopwatch for another process, which stops while that process waits for a processor.
 //!
-//! A deadline in real time fails a test on a machine that is too busy to run the process at all. This one asks what a
-//! test means to ask: has the process had this long, and still not got there?
+//! A deadline in real time fails a test if the machine is too busy to run the process at all. This stopwatch
+//! measures the time that the process really had.
 
 use std::{
     collections::HashMap,
@@ -10,30 +10,30 @@ use std::{
 };
 
 /// Counts real time, less the time that a thread of the process spent in a run queue (the second field of
-/// `/proc/PID/task/TID/schedstat`, in nanoseconds). Of several threads that waited, the longest wait counts. A kernel
-/// without that file leaves real time.
+/// `/proc/PID/task/TID/schedstat`, in nanoseconds). If several threads waited, the longest wait counts. A
+/// kernel without that file gives real time.
 #[derive(Debug)]
 pub struct Stopwatch {
     pid: u32,
     start: Instant,
-    /// Run-queue waits of each thread at the last look.
+    /// Run-queue waits of each thread at the last call.
     waits: HashMap<String, u64>,
     starved: Duration,
 }
 
 impl Stopwatch {
-    /// Starts one for the process `pid`.
+    /// Starts a stopwatch for the process `pid`.
     pub fn of(pid: u32) -> Self {
         let waits = waits_of(pid);
         Self { pid, start: Instant::now(), waits, starved: Duration::ZERO }
     }
 
-    /// Gives the time that counts so far. Looks at the process: call it a few times a second.
+    /// Returns the counted time so far. It reads the process's waits: call it a few times a second.
     pub fn elapsed(&mut self) -> Duration {
         let now = waits_of(self.pid);
         let grown = |(thread, wait): (&String, &u64)| wait - self.waits.get(thread).unwrap_or(&0).min(wait);
         self.starved += Duration::from_nanos(now.iter().map(grown).max().unwrap_or(0));
-        // A process that has ended has no threads to ask.
+        // A process that has ended has no threads left.
         if !now.is_empty() {
             self.waits = now;
         }
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn waits_for_a_processor_do_not_count() {
-        // More threads than processors, so that all wait for one again and again.
+        // More threads than processors, so that each waits for one again and again.
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let mut watch = Stopwatch::of(std::process::id());
         let done = AtomicBool::new(false);

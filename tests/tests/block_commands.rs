@@ -1,4 +1,4 @@
-//! Write Zeroes, deallocation, FUA, and transfers of parts of memory that the caller keeps.
+//! Write Zeroes, deallocation, FUA, and transfers of parts of held memory.
 
 use nix::sys::signal::Signal;
 use upcie_nvme::{
@@ -37,7 +37,7 @@ fn has_write_zeroes(device: &Device, controller: &Controller, namespace: &Namesp
     has
 }
 
-/// The same of Dataset Management.
+/// Returns true if the namespace supports Dataset Management; otherwise checks that the command is refused.
 fn has_deallocate(device: &Device, controller: &Controller, namespace: &Namespace) -> bool {
     let has = controller.identify().optional_commands().contains(OptionalCommands::DATASET_MANAGEMENT);
     assert_eq!(namespace.can_deallocate(), has);
@@ -50,7 +50,7 @@ fn has_deallocate(device: &Device, controller: &Controller, namespace: &Namespac
 }
 
 #[test]
-fn zeroes_are_written_to_the_blocks_that_were_named_and_no_others() {
+fn write_zeroes_changes_only_its_blocks() {
     on_each_device(|device| {
         let controller = device.open();
         for (namespace, pattern) in namespaces(&controller) {
@@ -78,7 +78,7 @@ fn zeroes_are_written_to_the_blocks_that_were_named_and_no_others() {
                     pattern.verify(&back[(blocks + 1) * size..], first + blocks as u64, 1);
                 }
             }
-            // More than one command takes, up to the very end.
+            // More than one command takes, up to the end of the namespace.
             let end = namespace.blocks();
             let blocks = (end - 1).min(u64::from(namespace.max_write_zeroes()) + 3);
             for slba in [end - blocks - 1, end - blocks, end - blocks / 2, end - 1] {
@@ -94,7 +94,7 @@ fn zeroes_are_written_to_the_blocks_that_were_named_and_no_others() {
 }
 
 #[test]
-fn deallocated_blocks_read_as_the_namespace_says_and_their_neighbours_as_they_were() {
+fn deallocate_changes_only_its_blocks() {
     on_each_device(|device| {
         let controller = device.open();
         for (namespace, pattern) in namespaces(&controller) {
@@ -102,13 +102,13 @@ fn deallocated_blocks_read_as_the_namespace_says_and_their_neighbours_as_they_we
                 continue;
             }
             let (size, most) = (namespace.block_size(), DatasetRange::MOST);
-            // A controller may leave the blocks as they are; ours does not.
+            // Other controllers may leave the blocks as they are; the emulator does not.
             let ours = controller.identify().model().starts_with("uPCIe");
             assert!(!ours || namespace.identify().dlfeat & 7 == 1);
             let mut queue = create::<u64>(controller.queue_pair());
             for (count, blocking) in [(1, false), (3, false), (most, false), (1, true), (2 * most + 5, true)]
             {
-                // Three blocks each, with one between them.
+                // Three ranges of `count` blocks, with `count` blocks between them.
                 let blocks = 4 * count;
                 prepare(&controller, &namespace, pattern, 16, blocks);
                 let ranges: Vec<_> =
@@ -147,14 +147,14 @@ fn deallocated_blocks_read_as_the_namespace_says_and_their_neighbours_as_they_we
 }
 
 #[test]
-fn a_range_beyond_the_namespace_deallocates_nothing_and_fails_with_a_status_if_it_is_looked_at() {
+fn a_range_beyond_the_end_deallocates_nothing() {
     on_each_device(|device| {
         let controller = device.open();
         for (namespace, pattern) in namespaces(&controller) {
             if !has_deallocate(device, &controller, &namespace) {
                 continue;
             }
-            // QEMU's takes such a command, and leaves the range out.
+            // QEMU's controller accepts the command and ignores the range.
             let ours = controller.identify().model().starts_with("uPCIe");
             let end = namespace.blocks();
             prepare(&controller, &namespace, pattern, end - 8, 8);
@@ -186,7 +186,7 @@ fn a_range_beyond_the_namespace_deallocates_nothing_and_fails_with_a_status_if_i
 }
 
 #[test]
-fn what_can_not_be_zeroed_or_deallocated_is_refused_and_the_buffer_comes_back() {
+fn impossible_block_commands_return_the_buffer() {
     on_each_device(|device| {
         let controller = device.open();
         let (namespace, pattern) = namespaces(&controller).remove(0);
@@ -241,7 +241,7 @@ fn what_can_not_be_zeroed_or_deallocated_is_refused_and_the_buffer_comes_back() 
             let error = namespace.deallocate(&[]).unwrap_err();
             assert!(matches!(error, Error::Refused { reason: Refusal::Length, .. }), "{error}");
         }
-        // A handle of before.
+        // A handle from before the invalidation.
         controller.invalidate_namespaces();
         let mut turn = queue.turn().unwrap();
         for refused in [
@@ -262,12 +262,12 @@ fn what_can_not_be_zeroed_or_deallocated_is_refused_and_the_buffer_comes_back() 
 }
 
 #[test]
-fn what_was_written_with_fua_is_what_is_read_with_it() {
+fn fua_reads_return_fua_writes() {
     on_each_device(|device| {
         let controller = device.open();
         for (namespace, pattern) in namespaces(&controller) {
             let mut queue = create::<u64>(controller.queue_pair());
-            // One page, and a list of the queue's own.
+            // One page, and a list from the queue's pool.
             for (blocks, slba) in [(1, 5), (4096 / namespace.block_size() * 4, 9)] {
                 for flags in [IoFlags::FUA, IoFlags::LIMITED_RETRY, IoFlags::all()] {
                     let len = blocks * namespace.block_size();
@@ -294,7 +294,7 @@ fn part(
     (start, len): (usize, usize),
 ) -> Result<(), Refusal> {
     let mut turn = queue.turn().unwrap();
-    // SAFETY: the command is waited for, and `held` is borrowed until then.
+    // SAFETY: the function waits for the command, and `held` is borrowed until then.
     let sent = unsafe { turn.transfer_held(direction, namespace, slba, held, start, len, IoFlags::FUA, 11) };
     drop(turn);
     sent.map_err(|refused| refused.reason)?;
@@ -303,7 +303,7 @@ fn part(
 }
 
 #[test]
-fn parts_of_memory_that_the_caller_keeps_are_transferred_wherever_they_lie() {
+fn parts_of_held_memory_are_transferred_at_any_offset() {
     on_each_device(|device| {
         let controller = device.open();
         for (namespace, pattern) in namespaces(&controller) {
@@ -316,13 +316,14 @@ fn parts_of_memory_that_the_caller_keeps_are_transferred_wherever_they_lie() {
             for round in 0..scaled(200).max(lengths.len()) {
                 let blocks = lengths[round % lengths.len()].max(1);
                 let part_len = blocks * size;
-                // At any dword, and up to the very end.
+                // The part begins at any dword, and in one of 8 cases ends at the end of the memory.
                 let start = if random.one_in(8) {
                     len - part_len
                 } else {
                     random.below((len - part_len) / 4 + 1) * 4
                 };
-                // A list of pages that don't meet at page boundaries can't be: PRPs go by page, from any dword on.
+                // PRPs describe whole pages after the first one: a list whose pages don't meet at page
+                // boundaries has none.
                 let slba = random.within(0..4096);
                 let version = 100 + round as u32;
                 held.fill(0xee);
@@ -342,7 +343,7 @@ fn parts_of_memory_that_the_caller_keeps_are_transferred_wherever_they_lie() {
 }
 
 #[test]
-fn parts_that_can_not_be_transferred_are_refused() {
+fn impossible_parts_of_held_memory_are_refused() {
     on_each_device(|device| {
         let controller = device.open();
         let foreign = another();
@@ -376,7 +377,7 @@ fn parts_that_can_not_be_transferred_are_refused() {
             let refused = part(&mut queue, direction, &foreign.namespace(1).unwrap(), 0, &held, (0, size));
             assert_eq!(refused, Err(Refusal::ForeignNamespace));
         }
-        // As many as there is room for, and then one more.
+        // Fill the queue, then submit one command more.
         let mut turn = queue.turn().unwrap();
         let mut send = || {
             // SAFETY: waited for below.
@@ -395,21 +396,22 @@ fn parts_that_can_not_be_transferred_are_refused() {
 }
 
 #[test]
-fn memory_of_a_queue_that_can_not_be_deleted_is_kept_for_the_controller() {
+fn an_undeletable_queue_keeps_its_held_memory() {
     on_each_device(|device| {
         let controller = device.open();
         let (namespace, _) = namespaces(&controller).remove(0);
         let mut queue = create::<u64>(controller.queue_pair());
         let held = controller.alloc(4096).unwrap();
         let mut turn = queue.turn().unwrap();
-        // SAFETY: kept below, where the queue can't be closed, and else freed after it was.
+        // SAFETY: `keep` below holds the memory while the queue can't be deleted; otherwise it is freed after
+        // the queue.
         unsafe { turn.transfer_held(Direction::Read, &namespace, 0, &held, 0, 4096, IoFlags::empty(), 1) }
             .unwrap();
         drop(turn);
         let Some(server) = device.server() else {
             return queue.close().unwrap();
         };
-        // A server that is killed has let go of the memory; one that is stopped may go on.
+        // A server that was killed has released the memory; a stopped one may go on.
         server.process().signal(Signal::SIGSTOP);
         let error = queue.close().unwrap_err();
         server.process().signal(Signal::SIGCONT);

@@ -1,4 +1,4 @@
-//! Bringing a controller up, again and again, whatever its last user did.
+//! Bring-up of a controller, repeated, in any state that its last user left.
 
 use std::time::Instant;
 use upcie_nvme::{Address, Controller};
@@ -12,7 +12,7 @@ use upcie_tests::{
 };
 
 #[test]
-fn what_it_says_of_itself_makes_sense() {
+fn identify_data_is_plausible() {
     on_each_device(|device| {
         let controller = device.open();
         let identify = controller.identify();
@@ -35,7 +35,7 @@ fn what_it_says_of_itself_makes_sense() {
 }
 
 #[test]
-fn it_opens_and_closes_twenty_times() {
+fn a_controller_opens_and_closes_twenty_times() {
     on_each_device(|device| {
         for round in 0..scaled(20).max(5) as u32 {
             use_it(device.address(), round);
@@ -44,13 +44,13 @@ fn it_opens_and_closes_twenty_times() {
 }
 
 #[test]
-fn it_comes_up_after_a_user_that_was_killed_under_load() {
+fn a_controller_opens_after_a_user_killed_under_load() {
     if let Some(address) = role() {
         load(&address.parse().unwrap());
     }
     on_each_device(|device| {
         for round in 0..3 {
-            let name = "it_comes_up_after_a_user_that_was_killed_under_load";
+            let name = "a_controller_opens_after_a_user_killed_under_load";
             let mut user = Process::start(again(name, &device.address().to_string()));
             user.wait_for("under load").unwrap_or_else(|error| panic!("{error}"));
             user.kill();
@@ -71,7 +71,7 @@ fn a_queue_left_full_does_not_hinder_the_next_user() {
             turn.read(&namespace, 0, buffer, 0).unwrap();
         }
         drop(turn);
-        // Not reaped, and the controller goes before the queue does.
+        // The completions are not reaped, and the controller's handle is dropped before the queue.
         drop((controller, namespace));
         drop(queue);
         let (address, start) = (device.address().clone(), Instant::now());
@@ -80,7 +80,7 @@ fn a_queue_left_full_does_not_hinder_the_next_user() {
     });
 }
 
-/// Opens it, and sees that it works.
+/// Opens the controller and checks that I/O works.
 fn use_it(address: &Address, version: u32) {
     let controller =
         Controller::open(address).unwrap_or_else(|error| panic!("{}", upcie_tests::chain(&error)));

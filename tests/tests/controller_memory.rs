@@ -1,4 +1,4 @@
-//! Memory in the controller: its memory buffer as a place for data and for submission queues.
+//! The controller memory buffer (CMB) for data and submission queues, and the persistent memory region (PMR).
 
 use std::sync::Arc;
 use upcie_nvme::{
@@ -13,7 +13,7 @@ use upcie_tests::{
     says, scaled,
 };
 
-/// Runs `test` on each device that has a memory buffer; checks of the others that they say so.
+/// Runs `test` on each device that has a CMB; checks that the others report that they have none.
 fn on_each_buffer(test: impl Fn(&Controller, &Arc<MemoryBuffer>)) {
     on_each_device(|device| {
         let controller = device.open();
@@ -33,7 +33,7 @@ fn create_in_controller(controller: &Controller) -> QueuePairBuilder<'_> {
     controller.queue_pair().submission_in_controller(true)
 }
 
-/// The bytes of a buffer in a device.
+/// Copies the bytes out of a buffer in device memory.
 fn bytes(buffer: &DmaBuf) -> Vec<u8> {
     let mut bytes = vec![0; buffer.len()];
     buffer.read_at(0, &mut bytes);
@@ -41,13 +41,13 @@ fn bytes(buffer: &DmaBuf) -> Vec<u8> {
 }
 
 #[test]
-fn what_a_buffer_is_for_is_what_its_registers_say() {
+fn the_cmbs_uses_match_its_registers() {
     on_each_buffer(|controller, buffer| {
         let size = buffer.properties();
         assert_eq!(Some(buffer.size() as u64), size.bytes());
         assert!(buffer.size() >= 4096 && buffer.iova() % 4096 == 0);
         assert_eq!((buffer.reads(), buffer.writes()), (size.rds(), size.wds()));
-        // QEMU's: data and submission queues, no completion queues.
+        // QEMU's CMB takes data and submission queues, but no completion queues.
         assert!(size.rds() && size.wds() && size.sqs() && !size.cqs() && buffer.location().cdpcils());
         assert!(matches!(buffer.caching(), Caching::Uncached | Caching::WriteCombining));
         let again = controller.memory_buffer().unwrap().expect("it is still there");
@@ -56,10 +56,10 @@ fn what_a_buffer_is_for_is_what_its_registers_say() {
 }
 
 #[test]
-fn data_goes_from_the_controllers_memory_and_back_into_it() {
+fn data_goes_to_and_from_the_cmb() {
     on_each_buffer(|controller, memory| {
         for (namespace, pattern) in namespaces(controller) {
-            // One page, two, and one that needs a list.
+            // One page, two pages, and a length that needs a list.
             for len in [4096, 8192, 128 << 10] {
                 let blocks = len / namespace.block_size();
                 let mut buffer = memory.alloc(len).expect("room");
@@ -81,7 +81,7 @@ fn data_goes_from_the_controllers_memory_and_back_into_it() {
 }
 
 #[test]
-fn parts_of_the_controllers_memory_and_chains_of_them_are_buffers() {
+fn parts_and_chains_of_cmb_buffers_are_transferred() {
     on_each_buffer(|controller, memory| {
         let (namespace, pattern) = namespaces(controller).remove(0);
         let block = namespace.block_size();
@@ -89,7 +89,7 @@ fn parts_of_the_controllers_memory_and_chains_of_them_are_buffers() {
         let blocks = 32 << 10 >> block.ilog2();
         let mut part = memory.alloc(64 << 10).unwrap().slice(4096..36 << 10);
         part.write_at(0, &pattern.bytes(0, blocks, 3));
-        // Pages that don't lie side by side.
+        // Pages that are not adjacent.
         let (mut first, second) = (memory.alloc(4096).unwrap(), memory.alloc(12288).unwrap());
         let rest = (4096 + 12288) / block;
         let mut data = pattern.bytes(1000, rest, 3);
@@ -108,7 +108,7 @@ fn parts_of_the_controllers_memory_and_chains_of_them_are_buffers() {
 }
 
 #[test]
-fn one_commands_data_is_not_in_both_memories() {
+fn a_chain_of_host_and_cmb_memory_is_refused() {
     on_each_buffer(|controller, memory| {
         if memory.location().cdmmms() {
             return println!("{}: it takes that", controller.name());
@@ -127,17 +127,17 @@ fn one_commands_data_is_not_in_both_memories() {
 }
 
 #[test]
-fn a_submission_queue_in_the_controller_works_for_ever() {
+fn a_submission_queue_in_the_cmb_works() {
     on_each_buffer(|controller, memory| {
         let (namespace, pattern) = namespaces(controller).remove(0);
         let before = memory.heap().in_use();
-        // An odd depth, so that the ring wraps at ever other places.
+        // An odd depth moves the wrap of the ring against the batches in each lap.
         let mut queue = create::<u64>(create_in_controller(controller).depth(37));
         assert!(memory.heap().in_use() > before, "the ring is in the controller");
         let (blocks, rounds) = (128, scaled(1600) as u32);
         let mut idle: Vec<_> =
             (0..queue.capacity()).map(|_| controller.alloc(namespace.block_size()).unwrap()).collect();
-        // 10^4 commands at least.
+        // At least 10^4 commands.
         for round in 0..rounds.max(80) {
             let mut block = 0;
             while block < blocks {
@@ -156,7 +156,7 @@ fn a_submission_queue_in_the_controller_works_for_ever() {
         }
         let last = rounds.max(80) - 1;
         pattern.verify(&read(controller, &namespace, 0, blocks as usize), 0, last);
-        // A command whose list is made for it.
+        // A part of a buffer: the queue makes the list for the command.
         let part = controller.alloc(64 << 10).unwrap().slice(4096..36 << 10);
         queue.turn().unwrap().read(&namespace, 0, part, 0).unwrap();
         assert_eq!(only(&mut queue).1.len(), 32 << 10);
@@ -166,7 +166,7 @@ fn a_submission_queue_in_the_controller_works_for_ever() {
 }
 
 #[test]
-fn interrupts_tell_of_commands_in_the_controllers_memory() {
+fn interrupts_arrive_for_queues_in_the_cmb() {
     on_each_buffer(|controller, memory| {
         if controller.irq_kind().is_none() {
             return println!("{}: without interrupts", controller.name());
@@ -186,7 +186,7 @@ fn interrupts_tell_of_commands_in_the_controllers_memory() {
 }
 
 #[test]
-fn a_full_memory_buffer_says_so_and_what_is_given_back_is_there_again() {
+fn a_full_cmb_refuses_and_reuses_freed_memory() {
     on_each_buffer(|controller, memory| {
         let piece = memory.size() / 4;
         let all: Vec<_> = (0..4).map(|_| memory.heap().alloc(piece).expect("room for four")).collect();
@@ -202,7 +202,7 @@ fn a_full_memory_buffer_says_so_and_what_is_given_back_is_there_again() {
 }
 
 #[test]
-fn buffers_of_the_controllers_memory_are_refused_by_other_controllers() {
+fn another_controllers_cmb_buffer_is_refused() {
     on_each_buffer(|_, memory| {
         let other = another();
         let (namespace, _) = namespaces(&other).remove(0);
@@ -216,7 +216,7 @@ fn buffers_of_the_controllers_memory_are_refused_by_other_controllers() {
 }
 
 #[test]
-fn it_is_there_again_after_closing_and_opening() {
+fn the_cmb_is_there_after_a_reopen() {
     on_each_device(|device| {
         for round in 0..3 {
             let controller = device.open();
@@ -229,7 +229,7 @@ fn it_is_there_again_after_closing_and_opening() {
             pattern.verify(&read(&controller, &namespace, 9, blocks), 9, round);
             drop(namespace);
             drop(controller);
-            // What is left of it can be looked at, and is nobody else's.
+            // The rest can be looked at, and stays this test's.
             if round == 1 {
                 let _ = bytes(&buffer);
                 buffer.zero();
@@ -239,7 +239,7 @@ fn it_is_there_again_after_closing_and_opening() {
 }
 
 #[test]
-fn no_page_fault_comes_after_the_first_call() {
+fn the_cmb_faults_no_page_after_the_first_call() {
     on_each_buffer(|_, memory| {
         let len = memory.size() / 2;
         let buffer = memory.heap().alloc(len).unwrap();
@@ -254,7 +254,7 @@ fn no_page_fault_comes_after_the_first_call() {
 }
 
 #[test]
-fn a_caching_that_the_way_in_has_not_is_refused() {
+fn a_caching_that_the_transport_lacks_is_refused() {
     on_each_device(|device| {
         let controller = device.open_with(Controller::builder().memory_buffer_caching(Caching::WriteBack));
         if controller.capabilities().cmbs() {
@@ -265,7 +265,7 @@ fn a_caching_that_the_way_in_has_not_is_refused() {
 }
 
 #[test]
-fn what_is_written_to_a_persistent_region_is_there_after_the_controller_was_closed() {
+fn the_pmr_keeps_its_data_over_a_close() {
     on_each_device(|device| {
         let version = upcie_tests::Random::new(7).next() as u32;
         for round in 0..2 {
@@ -273,7 +273,7 @@ fn what_is_written_to_a_persistent_region_is_there_after_the_controller_was_clos
             let there = controller.persistent_memory().expect("registers that can be");
             assert_eq!(there.is_some(), controller.capabilities().pmrs());
             let Some(region) = there else { return };
-            // All of it, cut: the parts are where they were.
+            // The whole region, cut in two: the parts are where they were before.
             let (first, second) = region.alloc(region.size()).expect("all of it").split_at(1 << 20);
             assert_eq!((region.offset_of(&first), region.offset_of(&second)), (Some(0), Some(1 << 20)));
             assert_eq!(region.offset_of(&controller.alloc(512).unwrap()), None);

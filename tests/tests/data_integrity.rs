@@ -1,4 +1,4 @@
-//! A read returns the data last written to a block, and nothing else changes.
+//! A read returns the data last written to a block, and no other block changes.
 
 use std::collections::BTreeMap;
 use upcie_nvme::{DmaBuf, Namespace, Wait};
@@ -12,7 +12,7 @@ use upcie_tests::{
 };
 
 #[test]
-fn blocking_calls_of_any_length_keep_what_was_written() {
+fn blocking_calls_of_any_length_preserve_data() {
     on_each_device(|device| {
         let controller = device.open();
         for (namespace, pattern) in namespaces(&controller) {
@@ -28,7 +28,7 @@ fn blocking_calls_of_any_length_keep_what_was_written() {
                 }
                 for slba in [0, 7] {
                     version += 1;
-                    // One block more at either side, which must stay as it is.
+                    // One more block on either side, which must stay as it is.
                     let around = slba..slba + blocks as u64 + 2;
                     let mut buffer = controller.alloc((around.end - around.start) as usize * size).unwrap();
                     pattern.fill(&mut buffer, around.start, version);
@@ -55,7 +55,7 @@ fn the_first_and_the_last_blocks_hold_data() {
     on_each_device(|device| {
         let controller = device.open();
         let all = namespaces(&controller);
-        // All are written before one is read: no namespace may show up in another.
+        // Write to all before reading from one: no namespace may show the data of another.
         for (namespace, pattern) in &all {
             for slba in [0, namespace.blocks() - 1] {
                 let mut buffer = controller.alloc(namespace.block_size()).unwrap();
@@ -67,7 +67,7 @@ fn the_first_and_the_last_blocks_hold_data() {
             for slba in [0, namespace.blocks() - 1] {
                 pattern.verify(&read(&controller, namespace, slba, 1), slba, 1);
             }
-            // As much as one command takes, up to the very end.
+            // As much as one command takes, up to the end of the namespace.
             let blocks = (namespace.max_transfer() / namespace.block_size()) as u64;
             let slba = namespace.blocks() - blocks;
             let mut buffer = controller.alloc(namespace.max_transfer()).unwrap();
@@ -129,7 +129,7 @@ fn random_overwrites_through_a_queue_match_a_model() {
     });
 }
 
-/// The blocks that the model is about.
+/// The first block of the model.
 const FIRST: u64 = 1000;
 const BLOCKS: usize = 1500;
 
@@ -137,11 +137,11 @@ const BLOCKS: usize = 1500;
 struct Job {
     slba: u64,
     blocks: usize,
-    /// The version that is written; 0 for a read.
+    /// The version to write; 0 for a read.
     write: u32,
 }
 
-/// What each block must hold, and which ones commands in flight are about: their order is open.
+/// The version that each block must hold, and the blocks of commands in flight, whose order is open.
 struct Model {
     pattern: Pattern,
     block_size: usize,
@@ -167,7 +167,7 @@ impl Model {
 
     fn start(&mut self) -> Option<Job> {
         for _ in 0..20 {
-            // Mostly few blocks, so that many are under way.
+            // Mostly few blocks, so that many commands are in flight.
             let limit = if self.random.one_in(20) { self.most.min(200) } else { 9 };
             let blocks = 1 + self.random.below(limit);
             let at = self.random.below(BLOCKS - blocks);

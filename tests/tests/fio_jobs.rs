@@ -1,4 +1,4 @@
-//! fio with the engine of `fio-plugin`: the example jobs, what fio can ask for, and what it is refused.
+//! fio with the engine of `fio-plugin`: the example jobs, all that fio can ask for, and refusals.
 
 use nix::sys::signal::Signal;
 use std::{
@@ -23,7 +23,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("mixed", include_str!("../../fio-plugin/examples/mixed.fio")),
 ];
 
-/// Runs `test` on each device, where the engine was built.
+/// Runs `test` on each device, if the engine was built.
 fn with_fio(test: impl Fn(&mut Device)) {
     if fio::engine().is_none() {
         return left_out(
@@ -39,7 +39,7 @@ fn look<T>(device: &Device, at: impl FnOnce(&Controller) -> T) -> T {
 }
 
 #[test]
-fn every_example_reads_back_what_was_written() {
+fn every_example_verifies_its_data() {
     with_fio(|device| {
         for (name, text) in EXAMPLES {
             let more = format!("[global]\nverify=crc32c\nupcie_timeout={}\n", fio::PATIENCE);
@@ -90,7 +90,7 @@ fn writes_of_all_shapes_verify() {
 #[test]
 fn a_job_has_several_devices() {
     with_fio(|device| {
-        // In the guest, the other function is in the same address space where the way in can share one.
+        // In the guest the other function joins the same address space, if the transport can share one.
         let name = device.address().to_string();
         let listed = env::var("UPCIE_TEST_DEVICES").unwrap_or_default();
         let second = listed
@@ -98,7 +98,7 @@ fn a_job_has_several_devices() {
             .find(|&other| in_guest() && other != name)
             .map(|other| other.replace(':', "\\:"));
         let emulated = "emu\\:serial=OTHER,lba=4096";
-        // fio adds them to the first.
+        // fio adds this device to the first one.
         let other = match second {
             Some(second) => format!("--filename={second}:{emulated}"),
             None => format!("--filename={emulated}"),
@@ -130,7 +130,7 @@ fn trims_are_deallocations_or_refused() {
 }
 
 #[test]
-fn waiting_by_interrupt_works_where_there_are_some() {
+fn waiting_by_interrupt_works_or_is_refused() {
     with_fio(|device| {
         let vectors = look(device, |controller| controller.vectors().expect("an answer"));
         for wait in ["--upcie_wait=irq", "--upcie_wait=adaptive"] {
@@ -160,7 +160,7 @@ fn a_priority_is_given_or_refused() {
 }
 
 #[test]
-fn what_can_not_be_is_refused_in_one_line() {
+fn impossible_jobs_are_refused_in_one_line() {
     with_fio(|device| {
         let (depth, block, last) = look(device, |controller| {
             let ids = controller.namespaces().expect("namespaces");
@@ -203,13 +203,13 @@ fn what_can_not_be_is_refused_in_one_line() {
                 .run()
                 .refused(&format!("{options:?}"), parts);
         }
-        // The device is none the worse for it.
+        // The refusals have not harmed the device.
         fio(device.address()).job(&["--rw=read"]).run().passed("after the refusals");
     });
 }
 
 #[test]
-fn writes_without_memory_for_them_end_with_one_line() {
+fn writes_without_memory_end_with_one_line() {
     if fio::engine().is_none() {
         return left_out("fio's engine");
     }
@@ -227,19 +227,19 @@ fn a_trim_is_one_command_whatever_its_size() {
     let trim = ["--rw=trim", "--size=16T"];
     let jobs = fio(&emu).job(&trim).with(["--bs=1T", "--iodepth=16"]).run().passed("1 TiB each");
     assert_eq!(total(&jobs[0], "trim"), 16);
-    // A range has 32 bits for its blocks.
+    // A range of Dataset Management counts its blocks in 32 bits.
     fio(&emu)
         .job(&trim)
         .with(["--bs=2T"])
         .run()
         .refused("2 TiB each", &["trim of 2199023255552 bytes", "longer"]);
-    // These write what they have trimmed, all of it.
+    // These jobs write all that they have trimmed.
     let emu: Address = "emu".parse().expect("an address");
     let both = ["--rw=randtrimwrite", "--bs=4k,4k,64k", "--iodepth=16", "--size=16M"];
     fio(&emu).job(&both).run().passed("trims longer than bs");
 }
 
-/// Reads and writes that the controller has done (SMART log).
+/// Returns the counts of reads and writes in the controller's SMART log.
 fn done(device: &Device) -> [u128; 2] {
     let mut log = [0; 512];
     let command = Command::get_log_page(LogPageId::SMART, ALL_NAMESPACES, 512, 0);
@@ -249,9 +249,9 @@ fn done(device: &Device) -> [u128; 2] {
 }
 
 #[test]
-fn the_controller_has_done_what_fio_counts() {
+fn fio_counts_what_the_controller_has_done() {
     with_fio(|device| {
-        // One that outlives a run.
+        // Only a controller that outlives a run keeps its counts.
         if device.server().is_none() {
             return;
         }
@@ -274,7 +274,7 @@ fn the_controller_has_done_what_fio_counts() {
 }
 
 #[test]
-fn a_log_of_ios_may_have_longer_ones_than_bs() {
+fn a_replayed_log_may_exceed_bs() {
     if fio::engine().is_none() {
         return left_out("fio's engine");
     }
@@ -287,12 +287,13 @@ fn a_log_of_ios_may_have_longer_ones_than_bs() {
 }
 
 #[test]
-fn what_is_done_and_not_reaped_yet_is_in_time() {
+fn a_late_reap_is_no_timeout() {
     if fio::engine().is_none() {
         return left_out("fio's engine");
     }
     let emu: Address = "emu".parse().expect("an address");
-    // Microseconds: fio has room for more I/Os, so it reaps none while it waits for their times.
+    // Times are in microseconds: fio has room for more I/Os, so it reaps none while it waits for the next
+    // time.
     let log = "fio version 3 iolog\n0 emu add\n0 emu open\n1 emu write 0 4096\n1500000 emu read 0 4096\n\
                3000000 emu read 4096 4096\n4500000 emu read 8192 4096\n4500001 emu close\n";
     let jobs = fio(&emu).job(&["--iodepth=8", "--upcie_timeout=1"]).replay(log).run().passed("a slow log");
@@ -300,11 +301,11 @@ fn what_is_done_and_not_reaped_yet_is_in_time() {
 }
 
 #[test]
-fn of_a_unit_that_was_sent_in_part_the_rest_is_waited_for_no_longer_than_it_may_take() {
+fn a_partly_submitted_unit_ends_by_the_timeout() {
     if fio::engine().is_none() {
         return left_out("fio's engine");
     }
-    // The second half is beyond the end.
+    // The second half of the unit begins beyond the end of the namespace.
     let late = ["no completion within 1s", "upcie_timeout", "1 commands in flight"];
     for (latency, parts) in [("200ms", &["beyond the end", "was not sent"][..]), ("60s", &late)] {
         let name = format!("emu:size=1M,mdts=8K,latency={latency}");
@@ -319,7 +320,7 @@ fn of_a_unit_that_was_sent_in_part_the_rest_is_waited_for_no_longer_than_it_may_
 }
 
 #[test]
-fn a_job_that_waits_for_all_in_flight_ends_when_nothing_comes() {
+fn a_job_that_waits_for_all_ends_by_the_timeout() {
     if fio::engine().is_none() {
         return left_out("fio's engine");
     }
@@ -331,7 +332,7 @@ fn a_job_that_waits_for_all_in_flight_ends_when_nothing_comes() {
 }
 
 #[test]
-fn a_name_that_is_no_device_is_refused() {
+fn a_bad_device_name_is_refused() {
     if fio::engine().is_none() {
         return left_out("fio's engine");
     }
@@ -356,21 +357,22 @@ fn a_name_that_is_no_device_is_refused() {
 fn an_interrupted_run_ends_with_statistics() {
     with_fio(|device| {
         let job = ["--rw=randread", "--iodepth=8", "--time_based", "--runtime=600"];
-        // One that is set up and never begins has the device, too.
+        // A job that is set up and never begins has the device open, too.
         let run = fio(device.address()).job(&job).job(&["--name=late", "--rw=read", "--startdelay=600"]);
         let outcome = run.run_and(|process| process.signal(Signal::SIGINT));
-        // fio's own.
+        // fio's own exit code.
         assert_eq!(outcome.code, Some(128), "{}", outcome.messages);
         assert_eq!(outcome.jobs[0]["error"], 0, "{}", outcome.messages);
         assert!(total(&outcome.jobs[0], "read") > 0, "{}", outcome.messages);
-        // The device was let go of in order.
+        // The engine closed the device in order.
         fio(device.address()).job(&["--rw=read"]).run().passed("after the interrupt");
     });
 }
 
-/// The kernel waits with an unbinding until the engine lets go of the device, a server with its end for a second.
+/// The kernel waits with an unbinding until the engine closes the device; a server waits with its end for a
+/// second.
 #[test]
-fn a_device_that_is_wanted_back_ends_the_job_with_one_line() {
+fn a_removal_request_ends_the_job_with_one_line() {
     with_fio(|device| {
         if look(device, |controller| controller.wanted_back_fd().is_none()) {
             return;
@@ -394,7 +396,7 @@ fn a_device_that_is_wanted_back_ends_the_job_with_one_line() {
 }
 
 #[test]
-fn a_device_that_is_lost_in_the_middle_ends_the_job_with_one_line() {
+fn a_lost_device_ends_the_job_with_one_line() {
     with_fio(|device| {
         let address = device.address().clone();
         let Some(server) = device.server() else { return };
@@ -407,11 +409,11 @@ fn a_device_that_is_lost_in_the_middle_ends_the_job_with_one_line() {
 }
 
 #[test]
-fn a_pause_of_fios_is_no_time_of_the_next_command() {
+fn a_pause_of_fio_is_no_timeout() {
     if fio::engine().is_none() {
         return left_out("fio's engine");
     }
-    // Not done yet when the seconds are counted.
+    // The latency keeps the command in flight when the pause begins.
     let emu: Address = "emu:latency=200ms".parse().expect("an address");
     let job = ["--rw=randread", "--iodepth=1", "--number_ios=3", "--thinktime=3500ms", "--upcie_timeout=1s"];
     let jobs = fio(&emu).job(&job).run().passed("a pause");
@@ -419,21 +421,21 @@ fn a_pause_of_fios_is_no_time_of_the_next_command() {
 }
 
 #[test]
-fn a_command_that_takes_too_long_ends_the_job_with_what_is_known_of_it() {
+fn a_timed_out_command_ends_the_job_with_a_diagnosis() {
     if fio::engine().is_none() {
         return left_out("fio's engine");
     }
     let emu: Address = "emu:latency=60s".parse().expect("an address");
     for wait in ["--upcie_wait=poll", "--upcie_wait=irq"] {
         let job = ["--rw=randread", "--iodepth=8", "--upcie_timeout=400ms", wait];
-        // The machine decides how many commands fio has sent by then.
+        // The number of commands that fio has submitted by then depends on the machine.
         let parts = ["no completion within 400ms", "commands in flight", "CSTS 1h"];
         fio(&emu).job(&job).run().refused(wait, &parts);
     }
 }
 
 #[test]
-fn a_fio_of_another_version_is_told_how_to_get_an_engine() {
+fn another_fio_version_is_told_how_to_get_an_engine() {
     if fio::engine().is_none() {
         return left_out("fio's engine");
     }

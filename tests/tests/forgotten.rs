@@ -1,5 +1,6 @@
-//! Values that are forgotten (`mem::forget` is safe): what they hold stays, and nothing that a device may still write to is
-//! given to anybody else. One test for each row of the table in docs/design.md; a turn's is in `ownership`, a lock's beside it.
+//! Values that are forgotten (`mem::forget` is safe) keep what they hold, and memory that a device may still
+//! write to is never reused. One test per row of the table in docs/design.md; the tests of a turn and of a
+//! lock are in `ownership` and beside the lock.
 
 use std::{
     io::{ErrorKind, Read},
@@ -22,7 +23,7 @@ use upcie_tests::{
     process::{Directory, Server},
 };
 
-/// A controller of the test's own, since what is forgotten stays until the process ends.
+/// Opens a controller for one test, since a forgotten one stays open until the process ends.
 fn controller() -> (Controller, Namespace) {
     let controller = Controller::open("emu:size=16M,queues=4").unwrap();
     let namespace = controller.namespace(1).unwrap();
@@ -33,8 +34,8 @@ fn addresses(buffer: &DmaBuf) -> Range<u64> {
     buffer.iova(0)..buffer.iova(buffer.len() - 1) + 1
 }
 
-/// Asserts that no buffer that can be had, until as much was handed out as four regions of the heap have, lies in one of
-/// `taken`, and that I/O works.
+/// Asserts that no later buffer overlaps `taken`, until four regions of the heap have been handed out, and
+/// that I/O works.
 #[track_caller]
 fn nothing_is_reused(controller: &Controller, namespace: &Namespace, taken: &[Range<u64>]) {
     let mut held = Vec::new();
@@ -65,7 +66,7 @@ fn a_forgotten_queue_keeps_its_id_and_its_buffers() {
     drop(turn);
     let id = queue.id();
     mem::forget(queue);
-    // The rings and the lists stay, too: more than the buffers.
+    // The rings and the lists stay as well, so the sum is larger than the buffers.
     assert!(controller.heap().in_use() > before + 15 * 8192);
     nothing_is_reused(&controller, &namespace, &taken);
     let mut others = Vec::new();
@@ -115,7 +116,7 @@ fn a_forgotten_part_keeps_the_whole_buffer() {
 }
 
 #[test]
-fn a_forgotten_controller_goes_on() {
+fn a_forgotten_controller_keeps_working() {
     let (controller, namespace) = controller();
     let mut queue: QueuePair<u64> = create(controller.queue_pair().depth(4));
     let buffer = controller.alloc(4096).unwrap();
@@ -152,7 +153,7 @@ fn forgotten_regions_and_heaps_keep_their_addresses() {
 }
 
 #[test]
-fn a_forgotten_device_stays_one_users() {
+fn a_forgotten_device_stays_in_use() {
     if !Server::is_built() && !upcie_tests::is_ci() {
         return left_out("nvme-emu is not built");
     }
@@ -160,7 +161,7 @@ fn a_forgotten_device_stays_one_users() {
     mem::forget(open(&server.address()).unwrap());
     let error = Controller::open(server.address()).unwrap_err();
     assert!(chain(&error).contains("one at a time"), "{error}");
-    // So does a driver that is forgotten as it works.
+    // So does a driver that is forgotten while it works.
     let server = Server::start("size=16M");
     let controller = Controller::builder().open(server.address()).unwrap();
     mem::forget(Arc::new(controller));
@@ -182,7 +183,7 @@ fn a_forgotten_share_stays_mapped() {
     owner.set_nonblocking(true).unwrap();
     assert_eq!(owner.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock, "an end that nobody closes");
     drop((region, owner, controller));
-    // SAFETY: the mapping is the forgotten one's, which nobody unmaps.
+    // SAFETY: the forgotten share's mapping is never unmapped.
     assert_eq!(unsafe { at.cast::<[u8; 4]>().read_volatile() }, *b"kept");
 }
 
@@ -193,7 +194,7 @@ fn a_forgotten_listener_keeps_its_path() {
     mem::forget(Listener::bind(&path).unwrap());
     let error = Listener::bind(&path).unwrap_err();
     assert!(chain(&error).contains("another server listens there"), "{error}");
-    // Nobody accepts who connects, and that has an end.
+    // Nobody accepts the connection, and the attempt ends at its deadline.
     let error = Client::connect_within(&path, Duration::from_millis(50)).unwrap_err();
     assert!(chain(&error).contains(&path.display().to_string()), "{error}");
 }

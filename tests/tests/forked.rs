@@ -1,4 +1,4 @@
-//! A forked child has its parent's handles, and may do nothing with them: whatever reaches the device, or waits for it, is
+//! A forked child may not use its parent's handles: each call that reaches the device or waits for it is
 //! refused with an error that says so.
 
 use nix::{
@@ -19,11 +19,11 @@ use upcie_tests::{
     left_out, on_each_device, process, raw,
 };
 
-/// Asserts in a child, which clone(2) makes with `flags`, that `work` gives no error text. `false` where the system makes no
-/// such child.
+/// Asserts that `work` succeeds in a child that clone(2) makes with `flags`. Returns `false` if the system
+/// can't make such a child.
 fn in_child(flags: i32, work: impl FnOnce() -> Result<(), String>) -> bool {
-    // SAFETY: without CLONE_VM and a stack this is fork(2). The child takes no lock that another thread may hold but that of
-    // the allocator and of standard error, which nobody holds here, and leaves by `_exit`.
+    // SAFETY: without CLONE_VM and a stack this is fork(2). The child takes no locks but those of the
+    // allocator and of standard error, which no other thread holds here, and it ends by `_exit`.
     let child = unsafe { libc::syscall(libc::SYS_clone, i64::from(flags | libc::SIGCHLD), 0, 0, 0, 0) };
     if child == 0 {
         let result = work();
@@ -43,7 +43,8 @@ fn in_child(flags: i32, work: impl FnOnce() -> Result<(), String>) -> bool {
     true
 }
 
-/// Tries all that reaches the device or waits for it. Gives what was not refused, or not in the right words.
+/// Calls everything that reaches the device or waits for it. Returns the first call that was not refused, or
+/// was refused in other words.
 fn try_all(
     controller: &Controller,
     namespace: &Namespace,
@@ -77,14 +78,14 @@ fn try_all(
     refused("memory", controller.alloc(4096).map(drop))?;
     refused("vectors", controller.vectors().map(drop))?;
     refused("its memory buffer", controller.memory_buffer().map(drop))?;
-    // Stamps stay as they are: the queue takes nothing after this either.
+    // The invalidation has no effect on this copy of the stamp: the queue still refuses everything.
     controller.invalidate_namespaces();
     refused("a turn after an invalidation", queue.turn().map(drop))?;
     refused("another beside it", Controller::builder().open_beside(controller, "emu").map(drop))
 }
 
-/// The end of soundness R6, and R3: the child has the parent's id where both are the first of their namespaces, so it is not the
-/// id that decides.
+/// Soundness R6 and R3: the child may have its parent's id, if both are the first process of their
+/// namespaces, so the id can't decide.
 #[test]
 fn a_childs_turns_waits_and_commands_are_refused() {
     on_each_device(|device| {
@@ -96,7 +97,7 @@ fn a_childs_turns_waits_and_commands_are_refused() {
             if !in_child(flags, || try_all(&controller, &namespace, &mut queue, &mut buffer)) {
                 left_out(format!("{what}: this user may not make one"));
             }
-            // The parent goes on with all of them.
+            // The parent can still use all of them.
             queue.turn().unwrap().read(&namespace, 0, controller.alloc(4096).unwrap(), 3).unwrap();
             assert_eq!(only(&mut queue).0, 3);
             read(&controller, &namespace, 0, 1);
@@ -105,7 +106,8 @@ fn a_childs_turns_waits_and_commands_are_refused() {
     });
 }
 
-/// Tries what a program can do to a device without a driver. Gives what was not refused.
+/// Calls everything that a program can do to a device without a driver. Returns the first call that was not
+/// refused.
 fn try_raw(device: &dyn upcie_core::device::Device, events: &EventFd) -> Result<(), String> {
     let refused = |what: &str, result: upcie_core::Result<()>| match result {
         Err(upcie_core::Error::Forked { .. }) => Ok(()),
@@ -123,13 +125,13 @@ fn try_raw(device: &dyn upcie_core::device::Device, events: &EventFd) -> Result<
     refused("memory for DMA", device.dma().allocate(4096, None).map(drop))
 }
 
-/// The end of soundness R6: a child's turns and commands were refused, and its raw calls went through to its parent's device.
+/// Soundness R6: a child's turns and commands were refused, but its raw calls reached its parent's device.
 #[test]
 fn a_childs_raw_calls_on_a_device_are_refused() {
     on_each_device(|device| {
         let transport = device.transport();
         let command = transport.command().unwrap();
-        // Before the fork: the child makes nothing that it does not have to.
+        // Before the fork, so that the child allocates as little as possible.
         let events = EventFd::new().unwrap();
         assert!(in_child(0, || try_raw(&*transport, &events)));
         assert_eq!(transport.command().unwrap(), command, "nothing of the device has changed");

@@ -1,5 +1,5 @@
-//! `devbind` in the guest: functions go from driver to driver and back, and their data stays what it was; what is in use
-//! is refused, and a binding that fails is undone.
+//! `devbind` in the guest: functions change drivers and keep their data, functions in use are refused, and a
+//! failed binding is undone.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -20,7 +20,7 @@ use upcie_core::{
 };
 use upcie_tests::{deadline, process::programs};
 
-/// Controller B: nothing of its own happens to it in the guest.
+/// Controller B, which no other program in the guest uses.
 const BDF: &str = "0000:02:00.0";
 const OTHER: &str = "0000:01:00.0";
 const STATE: &str = "/run/upcie/devbind";
@@ -34,7 +34,7 @@ fn driver() -> Option<String> {
     function(BDF).driver
 }
 
-/// Both functions are bound to vfio-pci when a test begins, and when it ends.
+/// Binds both functions to vfio-pci when a test begins and when it ends.
 struct Guard;
 
 impl Guard {
@@ -101,13 +101,13 @@ fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The node of the kernel's disk for namespace 1 of controller B, which appears some time after its driver is bound.
+/// Waits for the node of the kernel's disk for namespace 1 of controller B.
 fn disk() -> PathBuf {
     let is_it = |path: &Path| {
         let has = |file: &str, value: &str| {
             fs::read_to_string(path.join(file)).is_ok_and(|text| text.trim() == value)
         };
-        // The disk of one path to a controller of a subsystem is hidden.
+        // With multipath, the kernel hides the disk of a single path.
         has("nsid", "1") && has("device/serial", "LABB") && !has("hidden", "1")
     };
     wait_for("the kernel's disk", || {
@@ -127,14 +127,14 @@ fn kernel_writes(data: &[u8]) {
     file.sync_all().unwrap();
 }
 
-/// Reads through the kernel's driver. Nothing is cached, because each binding makes a new disk.
+/// Reads through the kernel's driver. Each binding makes a new disk, so nothing is cached.
 fn kernel_reads() -> Vec<u8> {
     let mut data = vec![0; LEN];
     File::open(disk()).unwrap().read_exact_at(&mut data, 1 << 20).unwrap();
     data
 }
 
-/// `upcie read` or `write` of the same bytes.
+/// Reads or writes the same bytes with `upcie read` or `upcie write`.
 fn upcie(what: &str, file: &Path) {
     let range = ["--namespace", "1", "--offset", "1M", "--length", "3M"];
     let consent = if what == "write" { &["--destructive"][..] } else { &[] };
@@ -157,7 +157,7 @@ fn the_kernel_reads_the_same_data_after_a_round_trip() {
     assert!(Path::new("/dev/uio0").exists());
     devbind(&format!("bind nvme {BDF}"));
     assert!(kernel_reads() == written, "the data is another one");
-    // The first state counts, after four bindings.
+    // `restore` returns to the first state, after four bindings.
     has(&devbind("restore"), &[&format!("{BDF}: nvme -> vfio-pci")]);
     assert_eq!(driver().as_deref(), Some("vfio-pci"));
     assert_eq!(function(BDF).driver_override().unwrap().as_deref(), Some("vfio-pci"));
@@ -165,7 +165,7 @@ fn the_kernel_reads_the_same_data_after_a_round_trip() {
 }
 
 #[test]
-fn what_we_write_the_kernel_reads_and_the_other_way_round() {
+fn the_kernel_and_upcie_read_each_others_data() {
     let _guard = Guard::new();
     let file = Path::new("/tmp/devbind-data");
     let ours = data(2);
@@ -209,7 +209,7 @@ fn verbose_prints_each_write_and_a_dry_run_makes_none() {
 }
 
 #[test]
-fn restore_puts_back_what_had_no_driver_and_no_override() {
+fn restore_recovers_no_driver_and_no_override() {
     let _guard = Guard::new();
     let function = function(BDF);
     Binder::new().unbind(&function).unwrap();
@@ -219,7 +219,7 @@ fn restore_puts_back_what_had_no_driver_and_no_override() {
     devbind(&format!("bind vfio-pci {BDF} {OTHER}"));
     devbind(&format!("unbind {BDF} {OTHER}"));
     devbind(&format!("bind uio_pci_generic {BDF}"));
-    // One alone, and the rest.
+    // One function by name, then all others.
     has(&devbind(&format!("restore {OTHER}")), &["no driver -> vfio-pci"]);
     has(&refused(&format!("restore {OTHER}")), &["no record"]);
     has(&devbind("restore"), &["uio_pci_generic -> no driver"]);
@@ -231,7 +231,7 @@ fn a_failed_bind_leaves_the_former_driver_and_override() {
     let _guard = Guard::new();
     devbind(&format!("bind nvme {BDF}"));
     let before = function(BDF).binding().unwrap();
-    // It is for bridges: its probe rejects this.
+    // pcieport is for bridges: its probe rejects a controller.
     let text = refused(&format!("bind pcieport {BDF}"));
     has(&text, &[BDF, "pcieport", "does not accept it", "bound to nvme, as before", "os error 19"]);
     assert_eq!(function(BDF).binding().unwrap(), before);
@@ -263,7 +263,7 @@ fn swap_keeps_a_function_from_being_taken() {
     has(&devbind("list"), &[&format!("{name} is swap"), "QEMU NVMe Ctrl", "512 MiB"]);
     let text = refused(&format!("bind vfio-pci {OTHER} {BDF}"));
     has(&text, &[&format!("{BDF} is in use: {name} is swap"), "--force"]);
-    // What is not shown is still known to the kernel: another mount namespace's file systems, say.
+    // The file system is unmounted in this mount namespace; the kernel still knows it from another one.
     let mount = |program: &str, words: &[&str]| {
         assert!(Command::new(program).args(words).status().unwrap().success(), "{program} {words:?}");
     };
@@ -282,7 +282,7 @@ fn swap_keeps_a_function_from_being_taken() {
 }
 
 #[test]
-fn a_disk_that_a_program_has_open_keeps_a_function_from_being_taken() {
+fn an_open_disk_keeps_a_function_from_being_taken() {
     let _guard = Guard::new();
     devbind(&format!("bind nvme {BDF}"));
     let disk = File::open(disk()).unwrap();
@@ -295,7 +295,7 @@ fn a_disk_that_a_program_has_open_keeps_a_function_from_being_taken() {
 }
 
 #[test]
-fn an_open_device_is_refused_by_its_user_s_id_and_forced_with_a_deadline() {
+fn an_open_device_is_refused_or_forced_in_time() {
     let _guard = Guard::new();
     let device = VfioDevice::open(&Address::Pci(BDF.parse().unwrap())).unwrap();
     let me = format!("process {}", std::process::id());
@@ -306,12 +306,13 @@ fn an_open_device_is_refused_by_its_user_s_id_and_forced_with_a_deadline() {
     has(&error, &["this process has it open"]);
     has(&devbind("list"), &["open by process"]);
     assert_eq!(driver().as_deref(), Some("vfio-pci"));
-    // The kernel waits for us; devbind does not.
+    // The kernel waits for the holder; devbind does not.
     let start = Instant::now();
     let text = refused(&format!("unbind {BDF} --force --timeout 2"));
     assert!(start.elapsed() < Duration::from_secs(25), "{:?}", start.elapsed());
     has(&text, &["has not finished", &me, "no answer within 2s"]);
-    // sysfs shows no driver from the beginning of an unbinding on; its end is waited for. So lists go on working.
+    // From the start of an unbinding on, sysfs shows no driver. The end is waited for, so that lists still
+    // work.
     assert_eq!(driver(), None);
     devbind("list -v");
     drop(device);
@@ -319,7 +320,7 @@ fn an_open_device_is_refused_by_its_user_s_id_and_forced_with_a_deadline() {
 }
 
 #[test]
-fn an_owner_opens_it_without_root() {
+fn an_owner_opens_a_function_without_root() {
     let _guard = Guard::new();
     devbind(&format!("unbind {BDF}"));
     let text = devbind(&format!("bind vfio-pci {BDF} --owner user"));
@@ -335,7 +336,7 @@ fn an_owner_opens_it_without_root() {
     let info =
         Command::new(programs().join("upcie")).args(["info", BDF]).uid(1000).gid(1000).output().unwrap();
     let error = String::from_utf8_lossy(&info.stderr).into_owned();
-    // And its configuration is not the user's.
+    // The user can't write the configuration, either.
     let mut user = Command::new(programs().join("devbind"));
     let unbind = user.args(["unbind", BDF]).uid(1000).gid(1000).output().unwrap();
     for node in all {

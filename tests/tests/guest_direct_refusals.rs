@@ -1,4 +1,4 @@
-//! The transports that take physical addresses are refused if an IOMMU translates.
+//! The transports that use physical addresses are refused while an IOMMU translates.
 
 use upcie_core::{
     device::Address,
@@ -25,7 +25,7 @@ fn physical_addresses_are_refused_while_an_iommu_translates() {
             &[BDF, "an IOMMU translates", "type DMA", "iommu=pt", "devbind bind vfio-pci"],
         );
     }
-    // A domain that passes addresses through will do, without another boot.
+    // An identity domain is good enough, without another boot.
     let group = function.iommu_group.as_ref().unwrap().number;
     let domain = format!("/sys/kernel/iommu_groups/{group}/type");
     let kind = std::fs::read_to_string(&domain).unwrap();

@@ -1,5 +1,5 @@
-//! Memory behind a dma-buf, made by the kernel's udmabuf: a device is given it where the kernel can map it; where not, the
-//! error says what to do instead, and that works.
+//! Memory of a dma-buf, made by the kernel's udmabuf: the device gets it if the kernel can map it. Otherwise
+//! the error names the alternative, and the alternative works.
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::{
@@ -30,7 +30,7 @@ mod ioctl {
     nix::ioctl_write_ptr!(udmabuf_create, b'u', 0x42, super::Create);
 }
 
-/// A memory file, and a dma-buf of all of it.
+/// Makes a memory file, and a dma-buf of all of it.
 fn udmabuf() -> io::Result<(OwnedFd, OwnedFd)> {
     let device = File::options().read(true).write(true).open("/dev/udmabuf")?;
     let memfd = memfd_create(c"behind", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
@@ -38,9 +38,9 @@ fn udmabuf() -> io::Result<(OwnedFd, OwnedFd)> {
     nix::fcntl::fcntl(&memfd, nix::fcntl::FcntlArg::F_ADD_SEALS(nix::fcntl::SealFlag::F_SEAL_SHRINK))?;
     let create =
         Create { memfd: memfd.as_raw_fd() as u32, flags: FLAGS_CLOEXEC, offset: 0, size: LEN as u64 };
-    // SAFETY: a structure as the kernel has it, and a descriptor of a live file in it.
+    // SAFETY: the structure is the kernel's, and holds the descriptor of a live file.
     let fd = unsafe { ioctl::udmabuf_create(device.as_raw_fd(), &raw const create) }?;
-    // SAFETY: the kernel made it just now, for this caller alone.
+    // SAFETY: the kernel made the descriptor just now, for this caller alone.
     Ok((memfd, unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
@@ -52,15 +52,15 @@ fn descriptors_of(fd: impl AsFd) -> usize {
 }
 
 #[test]
-fn a_dma_buf_is_mapped_or_refused_with_the_way_out() {
+fn a_dma_buf_is_mapped_or_refused_with_advice() {
     let (memfd, buf) = udmabuf().expect("the guest's kernel has udmabuf");
-    // The two show the same bytes.
+    // The dma-buf and the file have the same bytes.
     let memory = Memory::import_dma_buf(buf.try_clone().unwrap()).unwrap();
     assert_eq!((memory.len(), memory.page_size()), (LEN, PageSize::Small));
     assert!(memory.is_shared() && memory.is_dma_buf());
     File::from(memfd.try_clone().unwrap()).write_all_at(b"behind it", 4096).unwrap();
     let at = memory.as_ptr().wrapping_add(4096);
-    // SAFETY: within the mapping, which nobody writes to now.
+    // SAFETY: the byte is in the mapping, and nobody writes to it now.
     assert_eq!(unsafe { at.read_volatile() }, b'b');
     drop(memory);
     says(&Memory::import(buf.try_clone().unwrap()).unwrap_err(), &["import_dma_buf"]);

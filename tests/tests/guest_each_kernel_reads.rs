@@ -1,4 +1,5 @@
-//! What this driver writes, the kernel's own reads, and the other way round, whichever way in is used.
+//! Over any transport, the kernel's driver reads the data that this driver wrote, and this driver reads the
+//! kernel's.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,13 +15,13 @@ use upcie_tests::{
     pci::{Borrowed, kernel_disk},
 };
 
-/// Bytes at each place.
+/// Bytes that are written at each place of a disk.
 const LEN: usize = 1 << 20;
-/// The number of earlier writes to the blocks: by us, by the kernel.
+/// Version numbers of the data: written by this driver, written by the kernel.
 const OURS: u32 = 1;
 const THEIRS: u32 = 2;
 
-/// A namespace, and where data goes in it: the first blocks, some in the middle, the last ones.
+/// A namespace, and the blocks to write: the first ones, some in the middle, the last ones.
 struct Disk {
     nsid: u32,
     pattern: Pattern,
@@ -28,7 +29,7 @@ struct Disk {
     places: [u64; 3],
 }
 
-/// Writes by our driver.
+/// Writes with this driver.
 fn write_ours(device: &Device) -> Vec<Disk> {
     let controller = device.open();
     let mut disks = Vec::new();
@@ -46,7 +47,7 @@ fn write_ours(device: &Device) -> Vec<Disk> {
     disks
 }
 
-/// Reads by the kernel's driver, from the device itself, and writes another version.
+/// Reads with the kernel's driver from the device itself, and writes another version.
 fn read_and_write_theirs(node: &Path, disk: &Disk) {
     fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
     let file = OpenOptions::new().read(true).write(true).open(node);
@@ -63,7 +64,7 @@ fn read_and_write_theirs(node: &Path, disk: &Disk) {
 }
 
 #[test]
-fn what_one_driver_writes_the_other_reads() {
+fn each_driver_reads_the_others_data() {
     on_each_device(|device| {
         let bdf = device.address().bdf().expect("a PCI function");
         let function = Borrowed::take(bdf);

@@ -1,4 +1,4 @@
-//! A device that is no NVMe controller, with a pin and MSI: QEMU's `edu`, over the kernel's VFIO.
+//! QEMU's `edu` over the kernel's VFIO: a device that is not an NVMe controller, with a pin and MSI.
 
 use std::{
     env, fs,
@@ -19,36 +19,36 @@ use upcie_core::{
 use upcie_tests::raw::{write_u32, write_u64};
 use upcie_tests::says;
 
-/// Reads as the complement of what was written.
+/// This register reads as the complement of the value written.
 const LIVENESS: u64 = 0x04;
 const FACTORIAL: u64 = 0x08;
 const STATUS: u64 = 0x20;
-/// Status: the factorial is being computed; it raises an interrupt when it is.
+/// Status: the device computes a factorial; it raises an interrupt at the end.
 const COMPUTING: u32 = 1 << 0;
 const RAISE_WHEN_DONE: u32 = 1 << 7;
-/// Causes of the interrupt, added and taken away.
+/// Interrupt causes: pending ones, ones to raise, ones to acknowledge.
 const CAUSES: u64 = 0x24;
 const RAISE: u64 = 0x60;
 const ACKNOWLEDGE: u64 = 0x64;
-/// The interrupts that a factorial and a transfer raise.
+/// Interrupt causes of a factorial and of a transfer.
 const FACTORIAL_DONE: u32 = 1 << 0;
 const DMA_DONE: u32 = 1 << 8;
 const DMA_SOURCE: u64 = 0x80;
 const DMA_TARGET: u64 = 0x88;
 const DMA_COUNT: u64 = 0x90;
 const DMA_COMMAND: u64 = 0x98;
-/// DMA command: go; towards the host's memory; raise an interrupt at the end.
+/// DMA command bits: start, towards host memory, interrupt at the end.
 const GO: u64 = 1 << 0;
 const TO_HOST: u64 = 1 << 1;
 const RAISE_AT_END: u64 = 1 << 2;
-/// The device's own memory, in its own addresses.
+/// The address of the device's own memory.
 const BUFFER: u64 = 0x40000;
-/// The addresses that its DMA can reach.
+/// The limit of the addresses that the device's DMA can reach.
 const REACH: u64 = 1 << 28;
 
-/// Everything is emulated.
+/// The deadline of an expected interrupt; everything is emulated.
 const LONG: Duration = Duration::from_secs(30);
-/// For what must not come.
+/// The time in which an unexpected interrupt would come.
 const MOMENT: Duration = Duration::from_millis(100);
 
 struct Edu {
@@ -72,7 +72,7 @@ impl Edu {
         let device = open(&format!("vfio:{bdf}").parse().unwrap()).unwrap();
         let bar = device.bar(0).unwrap();
         let edu = Self { device, bar };
-        // Nobody resets it: what another test has left.
+        // A test leaves the device without a reset: clear its state.
         edu.write(STATUS, 0);
         edu.write(ACKNOWLEDGE, !0);
         assert_eq!(edu.read(CAUSES), 0);
@@ -87,7 +87,7 @@ impl Edu {
         write_u32(&self.bar, at, value).unwrap();
     }
 
-    /// An eventfd, wired to the only interrupt of a kind.
+    /// Makes an eventfd and connects it to the only interrupt of a kind.
     fn wire(&self, kind: IrqKind) -> EventFd {
         let event = EventFd::new().unwrap();
         self.device.set_irqs(kind, &[event.as_fd()]).unwrap();
@@ -98,7 +98,7 @@ impl Edu {
         self.device.mask_irq(IrqKind::Intx, 0, false).unwrap();
     }
 
-    /// Moves `count` bytes and waits for the interrupt that says that it is done.
+    /// Moves `count` bytes and waits for the interrupt at the end.
     fn transfer(&self, from: u64, to: u64, count: u64, direction: u64, done: &EventFd) {
         write_u64(&self.bar, DMA_SOURCE, from).unwrap();
         write_u64(&self.bar, DMA_TARGET, to).unwrap();
@@ -122,7 +122,7 @@ fn never(event: &EventFd) {
 }
 
 #[test]
-fn it_is_a_function_with_a_pin_and_a_message() {
+fn edu_has_a_pin_and_a_message() {
     let edu = Edu::open();
     assert_eq!(edu.device.config_u32(offset::VENDOR).unwrap(), 0x11e8_1234);
     assert!(edu.device.find_capability(cap::MSI).unwrap().is_some());
@@ -150,7 +150,7 @@ fn registers_are_read_and_written() {
 }
 
 #[test]
-fn the_pin_is_masked_when_it_fires_and_fires_again_until_it_is_acknowledged() {
+fn the_pin_fires_until_it_is_acknowledged() {
     let edu = Edu::open();
     let event = edu.wire(IrqKind::Intx);
     never(&event);
@@ -168,7 +168,8 @@ fn the_pin_is_masked_when_it_fires_and_fires_again_until_it_is_acknowledged() {
         edu.unmask();
         never(&event);
     }
-    // What comes while it is masked comes when it is not, and what is over by then does not.
+    // A cause that is raised while the pin is masked fires on unmasking, unless it has been acknowledged by
+    // then.
     edu.device.mask_irq(IrqKind::Intx, 0, true).unwrap();
     edu.write(RAISE, 4);
     never(&event);
@@ -181,8 +182,8 @@ fn the_pin_is_masked_when_it_fires_and_fires_again_until_it_is_acknowledged() {
     edu.write(ACKNOWLEDGE, 8);
     edu.unmask();
     never(&event);
-    // Driven before it is wired. Whether that alone fires is the interrupt controller's affair (QEMU's does not): unmasking
-    // looks at the pin.
+    // The pin is driven before it is connected. Only the interrupt controller decides whether that alone
+    // fires (QEMU's does not): unmasking checks the pin.
     edu.device.set_irqs(IrqKind::Intx, &[]).unwrap();
     edu.write(RAISE, 1);
     never(&event);
@@ -217,7 +218,7 @@ fn a_message_is_sent_for_each_cause() {
 }
 
 #[test]
-fn one_kind_at_a_time_and_each_after_the_other() {
+fn interrupt_kinds_are_used_one_at_a_time() {
     let edu = Edu::open();
     for _ in 0..3 {
         let pin = edu.wire(IrqKind::Intx);

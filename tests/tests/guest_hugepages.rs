@@ -1,5 +1,5 @@
-//! `hugepages`, the program and upcie-core's module, on a kernel that may be changed: pools, mounts, and memory that is
-//! released only once its device is off the bus.
+//! `hugepages`, the program and upcie-core's module, on a kernel that a test may change: pools, mounts, and
+//! memory that is released only after its device is off the bus.
 
 use std::{
     fs,
@@ -74,7 +74,7 @@ fn mount() -> Mount {
     mount_for(PageSize::Huge2M).expect("a mount")
 }
 
-/// A named file that nobody has open any more.
+/// Makes a named file that no process has open any more.
 fn leave_behind(bdf: Bdf) -> PathBuf {
     let file = create_file(&mount(), bdf, 1).expect("a page");
     file.path().to_owned()
@@ -88,7 +88,7 @@ fn config() -> impl ConfigSpace {
     Function::at(controller()).expect("a function").config().expect("configuration space")
 }
 
-/// Turns bits of the command register on, and sets them back when dropped.
+/// Sets bits of the command register. Dropping this clears them again.
 struct CommandBits(u16);
 
 impl CommandBits {
@@ -112,7 +112,7 @@ fn a_pool_grows_and_shrinks() {
     assert_eq!(total(), 64, "as init made it");
     contains_all(&succeeds("setup --count 70"), &["70 pages of 2 MiB", "before: 64", "--persist"]);
     assert_eq!(total(), 70);
-    // Tools finding A6: a pool that others sized is not made smaller by the way.
+    // Tools finding A6: a pool that another user sized is not made smaller in passing.
     contains_all(&succeeds("setup --count 64"), &["70 pages of 2 MiB", "6 more than asked for", "--shrink"]);
     assert_eq!(total(), 70);
     succeeds("setup --count 64 --shrink");
@@ -137,20 +137,21 @@ fn pages_in_use_stay_until_they_are_freed() {
 
 #[test]
 fn a_pool_that_gets_fewer_pages_than_asked_for_is_an_error() {
-    // More than the guest has memory for, in pieces that are too large to be found by accident.
+    // More than the guest has memory for, in pages so large that none is free by accident.
     let total = || hugetlb::pool(PageSize::Huge1G, None).unwrap().total;
     for how in ["", " --dry-run"] {
         let error = fails(&format!("setup --size 1G --count 16{how}"));
         contains_all(&error, &["16 pages of 1 GiB are 16 GiB", "this machine has"]);
     }
-    // As many bytes as there are, which the kernel itself has a part of: what it could make is given back.
+    // Pages for all of the memory, a part of which the kernel itself uses: the tool gives the pages back that
+    // it got.
     let memory = memory_in_pages();
     let error = fails(&format!("setup --size 2M --count {memory}"));
     contains_all(&error, &[&format!("of {memory} pages of 2M"), "compact_memory", "There are 64 pages"]);
     assert_eq!((self::total(), total()), (64, 0), "Tools finding A6: a failed call keeps nothing");
 }
 
-/// The machine's memory in pages of 2 MiB.
+/// Returns the machine's memory in pages of 2 MiB.
 fn memory_in_pages() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap();
     let kib: u64 = text.split_whitespace().nth(1).unwrap().parse().unwrap();
@@ -158,7 +159,7 @@ fn memory_in_pages() -> u64 {
 }
 
 #[test]
-fn a_named_file_has_its_pages_and_too_few_leave_none() {
+fn a_named_file_gets_all_its_pages_or_none() {
     let before = free();
     let file = create_file(&mount(), controller(), PAGE + 1).unwrap();
     assert_eq!((file.len(), before - free()), (2 * PAGE, 2), "present, not just promised");
@@ -190,7 +191,7 @@ fn pages_by_node(address: usize) -> Vec<(u32, u64)> {
 }
 
 #[test]
-fn memory_is_made_on_the_node_that_is_asked_for() {
+fn memory_is_allocated_on_the_requested_node() {
     let nodes: Vec<u32> =
         (0..8).filter(|node| Path::new(&format!("/sys/devices/system/node/node{node}")).exists()).collect();
     println!("nodes: {nodes:?}");
@@ -200,7 +201,7 @@ fn memory_is_made_on_the_node_that_is_asked_for() {
             assert_eq!(pages_by_node(memory.as_ptr() as usize), [(node, 5)], "{page}");
         }
     }
-    // More than a node has: the others help.
+    // More pages than one node has: the other nodes supply the rest.
     let free = free();
     let memory = Memory::new_on((PAGE * free) as usize, PageSize::Huge2M, nodes.last().copied()).unwrap();
     let there = pages_by_node(memory.as_ptr() as usize);
@@ -237,7 +238,7 @@ fn a_mount_is_made_once_and_has_its_owner() {
 }
 
 #[test]
-fn info_names_who_has_huge_pages() {
+fn info_names_the_users_of_huge_pages() {
     let file = create_file(&mount(), controller(), PAGE * 2).unwrap();
     let mapping = map(&file);
     let me = std::process::id();
@@ -254,7 +255,7 @@ fn info_names_who_has_huge_pages() {
 }
 
 #[test]
-fn a_plain_user_is_told_what_is_not_shown() {
+fn info_tells_a_plain_user_what_is_missing() {
     let output = as_user("info");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     contains_all(&String::from_utf8_lossy(&output.stdout), &["2 MiB", "64", "Processes not inspected"]);
@@ -267,7 +268,7 @@ fn a_plain_user_is_told_what_is_not_shown() {
     contains_all(&String::from_utf8_lossy(&output.stderr), &["not released", "only root may"]);
     assert!(left.exists());
     fs::remove_file(left).unwrap();
-    // No longer its own mount to write to.
+    // The user can't write to the mount any more.
     let before = fs::metadata("/dev/hugepages").unwrap().permissions();
     fs::set_permissions("/dev/hugepages", fs::Permissions::from_mode(0o700)).unwrap();
     let output = as_user("info");
@@ -311,7 +312,7 @@ fn force_releases_what_is_not_locked() {
 }
 
 #[test]
-fn memory_that_its_process_still_has_is_not_released() {
+fn memory_of_a_running_process_is_not_released() {
     let file = create_file(&mount(), controller(), 1).unwrap();
     let mapping = map(&file);
     contains_all(&fails("release"), &[&format!("process {} has", std::process::id()), "end it first"]);
@@ -322,18 +323,19 @@ fn memory_that_its_process_still_has_is_not_released() {
 }
 
 #[test]
-fn memory_of_a_device_that_is_gone_is_released() {
+fn memory_of_a_vanished_device_is_released() {
     let left = leave_behind("0000:7f:00.0".parse().unwrap());
     contains_all(&succeeds("release"), &["removed", "no such device any more"]);
     assert!(!left.exists());
 }
 
 #[test]
-fn a_device_that_was_only_removed_in_software_is_found_again() {
+fn a_device_removed_in_software_is_found_again() {
     let path = Path::new("/sys/bus/pci/devices").join(controller().to_string());
     fs::write(path.join("driver/unbind"), controller().to_string()).unwrap();
     let before = config().command().unwrap();
-    // Without a driver, nobody takes it off the bus when it is removed; without memory decode nobody sees whether it is enabled.
+    // Without a driver, a removal does not take the function off the bus; without memory decode, CC.EN can't
+    // be read.
     let on_the_bus = (before | command::BUS_MASTER) & !command::MEMORY;
     set_config_u16(&config(), offset::COMMAND, on_the_bus).unwrap();
     let left = leave_behind(controller());
@@ -343,7 +345,8 @@ fn a_device_that_was_only_removed_in_software_is_found_again() {
     assert!(!path.exists(), "a dry run leaves it so");
     contains_all(&fails("release"), &["not released", "bus master"]);
     assert!(path.exists() && left.exists());
-    // The override went with the device, so the kernel's driver has it now, if there is one: that takes it off the bus.
+    // The override is gone with the device, so the kernel's driver binds the function, if it is loaded, and
+    // takes it off the bus.
     fs::write(path.join("driver_override"), "vfio-pci").unwrap();
     if path.join("driver").exists() {
         fs::write(path.join("driver/unbind"), controller().to_string()).unwrap();
@@ -354,7 +357,7 @@ fn a_device_that_was_only_removed_in_software_is_found_again() {
     rebind();
 }
 
-/// Gives the controller back to vfio-pci, which its override names.
+/// Binds the controller to vfio-pci, which its override names.
 fn rebind() {
     fs::write("/sys/bus/pci/drivers_probe", controller().to_string()).unwrap();
     assert_eq!(Function::at(controller()).unwrap().driver.as_deref(), Some("vfio-pci"));
@@ -378,7 +381,7 @@ fn a_controller_without_a_driver_must_be_disabled() {
             std::thread::yield_now();
         }
     };
-    // Queues that are never used: no doorbell is rung.
+    // Configures queues that are never used: no doorbell is rung.
     for (offset, value) in [(0x24, 0x0001_0001), (0x28, 0x1000), (0x2c, 0), (0x30, 0x2000), (0x34, 0)] {
         write(&register(offset), value);
     }

@@ -1,5 +1,5 @@
-//! The guest is what the other suites count on: functions bound to vfio-pci in groups of their own,
-//! their nodes, huge pages, the tools.
+//! The guest has the properties that the other suites rely on: functions bound to vfio-pci in groups of their
+//! own, their device nodes, huge pages, the tools.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Addresses that the suites are given.
+/// Returns the addresses that the suites are given.
 fn devices() -> Vec<String> {
     let value = env::var("UPCIE_TEST_DEVICES").expect("UPCIE_TEST_DEVICES is set");
     value.split(',').map(str::to_owned).collect()
@@ -17,14 +17,14 @@ fn sysfs(device: &str) -> PathBuf {
     Path::new("/sys/bus/pci/devices").join(device)
 }
 
-/// The last part of what a link in sysfs points to.
+/// Returns the last part of the target of a link in sysfs.
 fn link(path: &Path) -> String {
     let target = fs::read_link(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     target.file_name().expect("a name").to_string_lossy().into_owned()
 }
 
 #[test]
-fn it_is_the_guest() {
+fn the_guest_is_marked() {
     assert_eq!(env::var("UPCIE_GUEST").as_deref(), Ok("1"), "guest_ suites run in the guest only");
     assert_eq!(devices(), ["0000:01:00.0", "0000:02:00.0"]);
 }
@@ -39,7 +39,7 @@ fn both_controllers_are_bound_to_vfio_pci() {
 }
 
 #[test]
-fn each_has_a_group_and_nodes_of_its_own() {
+fn each_function_has_its_own_group_and_nodes() {
     let mut groups = BTreeSet::new();
     for device in devices() {
         let group = link(&sysfs(&device).join("iommu_group"));

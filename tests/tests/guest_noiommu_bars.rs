@@ -1,5 +1,5 @@
-//! How base address registers are cached, as the kernel has entered it in its page attribute table; and memory in
-//! controllers without an IOMMU.
+//! The caching of BARs, as the kernel's page attribute table lists it; and controller memory without an
+//! IOMMU.
 
 use std::{fs, process::Command};
 use upcie_core::pci::{Bdf, Binder, Function};
@@ -15,7 +15,7 @@ fn bdf(index: usize) -> Bdf {
     ["0000:01:00.0", "0000:02:00.0"][index].parse().unwrap()
 }
 
-/// Binds the function as a mode needs it.
+/// Binds the function to the driver of a scheme.
 fn prepare(scheme: &str, index: usize) -> Address {
     let function = Function::at(bdf(index)).unwrap();
     match scheme {
@@ -25,7 +25,7 @@ fn prepare(scheme: &str, index: usize) -> Address {
     format!("{scheme}:{}", bdf(index)).parse().unwrap()
 }
 
-/// The types of the page attribute table's entries that begin at `base`.
+/// Returns the caching types of the page attribute table's entries that begin at `base`.
 fn types(base: u64) -> Vec<String> {
     // PAT: [mem 0x00000000fe000000-0x00000000ff000000] write-combining
     let list = fs::read_to_string("/sys/kernel/debug/x86/pat_memtype_list").unwrap();
@@ -41,7 +41,7 @@ fn open(address: &Address, caching: Option<Caching>) -> Controller {
 }
 
 #[test]
-fn the_processor_caches_a_register_as_was_asked_for() {
+fn registers_are_cached_as_requested() {
     let base = |index: u8| {
         let bars = Function::at(bdf(0)).unwrap().bars().unwrap();
         bars.iter().find(|bar| bar.index == index).unwrap().base
@@ -88,7 +88,7 @@ fn commands_and_data_in_write_combined_memory_arrive() {
 }
 
 #[test]
-fn peers_without_an_iommu_reach_each_other_by_the_bus_address() {
+fn peers_without_an_iommu_use_bus_addresses() {
     for scheme in ["uio", "sysfs"] {
         let a = open(&prepare(scheme, 0), None);
         let b = Controller::builder().open_beside(&a, prepare(scheme, 1)).unwrap();
@@ -107,7 +107,7 @@ fn peers_without_an_iommu_reach_each_other_by_the_bus_address() {
 }
 
 #[test]
-fn the_tool_copies_between_them_and_says_once_what_that_means() {
+fn p2p_copies_and_warns_once() {
     for (scheme, prefix) in [("uio", ""), ("uio", "uio:"), ("sysfs", "sysfs:")] {
         prepare(scheme, 0);
         prepare(scheme, 1);

@@ -1,4 +1,5 @@
-//! Containers on a machine without an IOMMU: one user for a function, whatever each of them sees of the others.
+//! Containers on a machine without an IOMMU: a function has one user, whatever its containers see of each
+//! other.
 
 use nix::mount::{MsFlags, mount};
 use std::{io, process::Command, time::Duration};
@@ -15,39 +16,40 @@ const NAME: &str = "two_containers_can_not_drive_one_function";
 const BDF: &str = "0000:01:00.0";
 const NONE: Option<&str> = None;
 
-/// This executable as the first process of a container: mount, pid and network namespaces of its own.
+/// Makes a command of this executable as the first process of a container with its own mount, pid and network
+/// namespaces.
 fn container(address: &str) -> Process {
     use std::os::unix::process::CommandExt;
     let mut command: Command = again(NAME, address);
-    // SAFETY: system calls only, which are async-signal-safe.
+    // SAFETY: the closure makes system calls only, which are async-signal-safe.
     unsafe { command.pre_exec(enter_container) };
     Process::start(command)
 }
 
-/// Goes on in a child that is the first of its pid namespace. The calling process ends with it, and it with the calling one.
+/// Returns in a child that is the first process of its pid namespace. Parent and child end together.
 fn enter_container() -> io::Result<()> {
-    // SAFETY: takes flags; this process has one thread.
+    // SAFETY: the call takes flags, and this process has one thread.
     if unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: both go on with system calls only.
+    // SAFETY: parent and child go on with system calls only.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(()),
         child => {
-            // The pipe by which the parent learns that the child runs, above all.
-            // SAFETY: descriptors that nobody uses in this process from here on.
+            // Above all the pipe whose end tells the test's process that the child runs.
+            // SAFETY: this process uses none of the descriptors from here on.
             unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
             let mut status = 0;
-            // SAFETY: waits for the child, and has room for its status.
+            // SAFETY: the call waits for the child, and has room for its status.
             unsafe { libc::waitpid(child, &raw mut status, 0) };
-            // SAFETY: ends this process, without running what its parent has registered.
+            // SAFETY: the process ends at once, without running its parent's exit handlers.
             unsafe { libc::_exit(i32::from(status != 0)) }
         }
     }
 }
 
-/// Opens the device, with a /proc and a /sys of the container's own, says how that went, and holds it.
+/// Opens the device with the container's own /proc and /sys, prints the result, and holds the device.
 fn hold(address: &str) {
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).unwrap();
     mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), NONE).unwrap();
@@ -62,7 +64,7 @@ fn hold(address: &str) {
     }
 }
 
-/// Soundness R2: the lock was of a file in sysfs, and a network namespace has its own.
+/// Soundness R2: the lock was a file in sysfs, and each network namespace has a sysfs of its own.
 #[test]
 fn two_containers_can_not_drive_one_function() {
     if let Some(address) = role() {
@@ -86,7 +88,7 @@ fn two_containers_can_not_drive_one_function() {
             }
         }
         assert!(second.finish().0.success());
-        // Its lock ends with it, however that ends.
+        // The lock ends with its holder, however the holder ends.
         first.kill();
         let mut third = container(&address);
         let answer = third.wait_for(&address).unwrap();

@@ -1,4 +1,4 @@
-//! `devbind` where there is no IOMMU: the unsafe mode is entered only when it is asked for, and left again.
+//! `devbind` without an IOMMU: it enters the unsafe mode only on request, and leaves it again.
 
 use std::{fs, process::Command};
 use upcie_core::{
@@ -16,7 +16,7 @@ fn function() -> Function {
     Function::at(BDF.parse::<Bdf>().unwrap()).unwrap()
 }
 
-/// Runs it; its exit code and all that it says.
+/// Runs devbind; returns its exit code and its whole output.
 fn devbind(arguments: &str) -> (i32, String) {
     let words = arguments.split_whitespace();
     let output = Command::new(programs().join("devbind")).args(words).output().unwrap();
@@ -29,13 +29,13 @@ fn mode() -> String {
     fs::read_to_string(PARAMETER).unwrap().trim().to_owned()
 }
 
-/// The ways that lead to the function now.
+/// Returns the transports that the function has now.
 fn possible() -> Vec<String> {
     let open = probe(&function()).into_iter().filter(|way| way.missing.is_none());
     open.map(|way| way.address.to_string()).collect()
 }
 
-/// Writes a block through a way, and has the kernel's driver read it.
+/// Writes a block over a transport, and reads it with the kernel's driver.
 fn write(scheme: &str, value: u8) {
     let address: Address = format!("{scheme}:{BDF}").parse().unwrap();
     let controller = Controller::open(&address).unwrap();

@@ -1,5 +1,5 @@
-//! Devices without an IOMMU, through sysfs and uio_pci_generic: what they show, what they refuse, and what becomes of
-//! their memory.
+//! Devices without an IOMMU, through sysfs and uio_pci_generic: what works, what is refused, and when memory
+//! is freed.
 
 mod vfio_device;
 
@@ -42,7 +42,7 @@ fn function() -> Function {
     Function::at(bdf()).unwrap()
 }
 
-/// Binds the function as a mode needs it.
+/// Binds the function to the driver of a scheme.
 fn prepare(scheme: &str) -> Address {
     bind(BDF, if scheme == "uio" { Some(UIO) } else { None });
     format!("{scheme}:{BDF}").parse().unwrap()
@@ -85,7 +85,7 @@ fn an_open_function_is_on_the_bus_and_a_closed_one_is_not() {
 }
 
 #[test]
-fn the_bound_driver_chooses_the_way() {
+fn the_bound_driver_chooses_the_transport() {
     bind(BDF, Some(UIO));
     let device = open(&BDF.parse().unwrap()).unwrap();
     assert_eq!(device.name(), format!("uio:{BDF}"));
@@ -95,7 +95,7 @@ fn the_bound_driver_chooses_the_way() {
 }
 
 #[test]
-fn the_wrong_driver_is_refused_with_the_way_out() {
+fn the_wrong_driver_is_refused_with_advice() {
     prepare("sysfs");
     let address: Address = format!("uio:{BDF}").parse().unwrap();
     says(&refused(&address), &[BDF, "no driver is bound", "devbind bind uio_pci_generic"]);
@@ -114,7 +114,7 @@ fn memory_is_physical_and_huge_or_refused() {
     assert_eq!(queues.iova(0) % (2 << 20), 0);
     let named: Vec<_> = leftovers().unwrap().into_iter().filter(|file| file.bdf == bdf()).collect();
     assert_eq!(named.len(), 1, "a file that outlives this process: {named:?}");
-    // A memfd, of several pages.
+    // A memory file of several pages.
     let memory = Memory::new(6 << 20, PageSize::Huge2M).unwrap();
     let data = device.dma().map(memory).unwrap();
     for page in 0..3 {
@@ -130,20 +130,20 @@ fn memory_is_physical_and_huge_or_refused() {
 }
 
 #[test]
-fn memory_given_back_early_is_used_again_and_freed_at_the_close() {
+fn memory_freed_early_is_reused_and_freed_at_the_close() {
     let free = || PageSize::Huge2M.available().unwrap().0;
     let before = free();
     let device = open(&prepare("sysfs")).unwrap();
     let first = device.dma().allocate(2 << 20, None).unwrap();
     let address = first.iova(0);
-    // SAFETY: the region's bytes, which no device was told of.
+    // SAFETY: the bytes are the region's, and no device knows them.
     unsafe { first.as_ptr().write_bytes(7, 2 << 20) };
     drop(first);
     assert_eq!(free(), before - 1, "the device may still write to it");
     for _ in 0..1000 {
         let region = device.dma().allocate(2 << 20, None).unwrap();
         assert_eq!(region.iova(0), address);
-        // SAFETY: a byte of the region, which no device was told of.
+        // SAFETY: the byte is the region's, and no device knows it.
         assert_eq!(unsafe { region.as_ptr().wrapping_add(4096).read() }, 0, "zeroed");
     }
     drop(device);
@@ -151,7 +151,7 @@ fn memory_given_back_early_is_used_again_and_freed_at_the_close() {
     assert!(leftovers().unwrap().is_empty());
 }
 
-/// Has a child try to open the device without a capability.
+/// Tries to open the device in a child without a capability; returns the error.
 fn without(capability: u32, address: &Address) -> String {
     let mut child = again("without_a_capability_the_error_names_it", &format!("{capability} {address}"));
     child.stdin(std::process::Stdio::null());
@@ -161,7 +161,7 @@ fn without(capability: u32, address: &Address) -> String {
     line.unwrap_or_else(|| panic!("{text}\n{}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// Takes a capability away from this thread, as capset(2) does.
+/// Drops a capability of this thread, as capset(2) describes.
 fn drop_capability(capability: u32) {
     let header = [0x2008_0522_u32, 0];
     let mut sets = [0_u32; 6];
@@ -185,7 +185,7 @@ fn without_a_capability_the_error_names_it() {
         println!("refused: {}", chain(&error));
         return;
     }
-    // Physical addresses are for CAP_SYS_ADMIN, and so is `enable`.
+    // Physical addresses need CAP_SYS_ADMIN, and so does `enable`.
     let text = without(SYS_ADMIN, &prepare("uio"));
     assert!(text.contains("CAP_SYS_ADMIN") && text.contains(BDF), "{text}");
     let text = without(SYS_ADMIN, &prepare("sysfs"));
@@ -193,8 +193,8 @@ fn without_a_capability_the_error_names_it() {
 }
 
 #[test]
-fn a_second_user_is_told_who_has_it() {
-    const NAME: &str = "a_second_user_is_told_who_has_it";
+fn a_second_user_is_told_the_holder() {
+    const NAME: &str = "a_second_user_is_told_the_holder";
     if let Some(address) = role() {
         let _device = open(&address.parse().unwrap()).unwrap();
         println!("holding");
@@ -215,7 +215,7 @@ fn a_second_user_is_told_who_has_it() {
 }
 
 #[test]
-fn the_pin_s_interrupt_is_counted_masked_and_armed_again() {
+fn the_pin_is_counted_masked_and_armed_again() {
     let device = open(&prepare("uio")).unwrap();
     assert_eq!(device.irq_count(IrqKind::Intx).unwrap(), 1);
     let event = EventFd::new().unwrap();
@@ -232,7 +232,7 @@ fn the_pin_s_interrupt_is_counted_masked_and_armed_again() {
         device.mask_irq(IrqKind::Intx, 0, false).unwrap();
     }
     device.set_irqs(IrqKind::Intx, &[]).unwrap();
-    // The last unmasking may have met a pin that was still driven.
+    // The last unmasking may have found the pin still driven.
     event.take().unwrap();
     identify(&*device, &queues, &data);
     assert!(!event.wait(Duration::from_millis(100)).unwrap(), "it is off");
@@ -246,7 +246,7 @@ fn the_pin_s_interrupt_is_counted_masked_and_armed_again() {
 }
 
 #[test]
-fn without_a_driver_there_are_no_interrupts() {
+fn a_function_without_a_driver_has_no_interrupts() {
     let device = open(&prepare("sysfs")).unwrap();
     assert_eq!(device.irq_count(IrqKind::Intx).unwrap(), 0);
     let event = EventFd::new().unwrap();
@@ -254,7 +254,7 @@ fn without_a_driver_there_are_no_interrupts() {
 }
 
 #[test]
-fn registers_can_be_mapped_one_way_at_a_time() {
+fn registers_are_mapped_with_one_caching_at_a_time() {
     let device = open(&prepare("sysfs")).unwrap();
     assert_eq!(device.cachings(0).unwrap(), [Caching::Uncached], "not prefetchable");
     says(
@@ -284,21 +284,21 @@ fn no_access_faults_after_the_open() {
         register.read();
     }
     for page in (0..data.len()).step_by(4096) {
-        // SAFETY: within the region.
+        // SAFETY: the byte is in the region.
         unsafe { data.as_ptr().wrapping_add(page).read_volatile() };
     }
     assert_eq!(faults() - before, 0);
 }
 
 #[test]
-fn a_driver_taken_away_is_an_error() {
+fn an_unbound_driver_is_an_error() {
     let address = prepare("uio");
     let device = open(&address).unwrap();
     let event = EventFd::new().unwrap();
     device.set_irqs(IrqKind::Intx, &[event.as_fd()]).unwrap();
     let register = device.bar(0).unwrap().register::<u32>(8).unwrap();
     Binder::new().force(true).unbind(&function()).unwrap();
-    // The mapping is the device's memory still: no fault.
+    // The mapping still reads the device's memory, without a fault.
     register.read();
     for error in [
         device.bar(2).unwrap_err(),
@@ -337,7 +337,7 @@ fn two_devices_share_one_space() {
     let data = device.dma().allocate(4096, None).unwrap();
     assert_eq!(identify(&*device, &queues, &data), "LABA");
     assert_eq!(identify(&*other, &queues, &data), "LABB");
-    // Either may write to all of it, so it has a name for each.
+    // Both devices may write to all of it, so it has a file for each.
     let names = || leftovers().unwrap().iter().map(|file| file.bdf.to_string()).collect::<Vec<_>>();
     assert_eq!(names(), [BDF, BDF, OTHER, OTHER]);
     drop(other);
@@ -405,8 +405,8 @@ fn load(address: &Address) -> ! {
 }
 
 #[test]
-fn memory_outlives_a_killed_process_and_is_freed_when_the_device_is_off_the_bus() {
-    const NAME: &str = "memory_outlives_a_killed_process_and_is_freed_when_the_device_is_off_the_bus";
+fn memory_of_a_killed_process_is_freed_off_the_bus() {
+    const NAME: &str = "memory_of_a_killed_process_is_freed_off_the_bus";
     if let Some(address) = role() {
         load(&address.parse().unwrap());
     }
@@ -416,7 +416,7 @@ fn memory_outlives_a_killed_process_and_is_freed_when_the_device_is_off_the_bus(
     let mut child = Process::start(again(NAME, &address.to_string()));
     child.wait_for("under load").unwrap();
     child.kill();
-    // Nothing has stopped the device: what it may write to belongs to nobody.
+    // The device is not stopped: memory that it may write to stays unused.
     assert_ne!(command_register() & command::BUS_MASTER, 0);
     let left = leftovers().unwrap();
     assert!(
@@ -425,11 +425,11 @@ fn memory_outlives_a_killed_process_and_is_freed_when_the_device_is_off_the_bus(
     );
     let kept: u64 = left.iter().map(|file| file.bytes >> 21).sum();
     assert_eq!(free(), before - kept);
-    // All other memory, filled with what only this process writes.
+    // Fill all other memory with bytes that only this process writes.
     let rest = Memory::new((free() as usize) << 21, PageSize::Huge2M).unwrap();
-    // SAFETY: the mapping's bytes, which nobody else has.
+    // SAFETY: the bytes are the mapping's, and nobody else uses them.
     unsafe { rest.as_ptr().write_bytes(0xa5, rest.len()) };
-    // The kernel's driver takes the device over, with whatever the device still does, and uses it.
+    // The kernel's driver takes the device over, with any DMA that it still does, and uses it.
     bind(BDF, Some("nvme"));
     let disk = kernel_disk(bdf(), 1);
     let disk = disk.display();
@@ -437,11 +437,11 @@ fn memory_outlives_a_killed_process_and_is_freed_when_the_device_is_off_the_bus(
         Command::new("dd").args([&format!("if={disk}"), "of=/dev/null", "bs=1M", "count=16"]).output();
     let output = output.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    // SAFETY: all bytes of the mapping, to which nothing in this process writes meanwhile.
+    // SAFETY: the slice is the mapping, and nothing in this process writes to it meanwhile.
     let bytes = unsafe { std::slice::from_raw_parts(rest.as_ptr(), rest.len()) };
     assert!(bytes.iter().all(|&byte| byte == 0xa5), "the device wrote into somebody else's memory");
     drop(rest);
-    // The kernel's driver is using the bus now: released only when it no longer does.
+    // The kernel's driver uses the bus now: the memory is released after it has left.
     let release = |says: &str, code: i32| {
         let tool = std::path::Path::new(&env::var_os("UPCIE_BIN").unwrap()).join("hugepages");
         let output = Command::new(tool).arg("release").output().unwrap();
@@ -453,13 +453,14 @@ fn memory_outlives_a_killed_process_and_is_freed_when_the_device_is_off_the_bus(
     release("bus", 1);
     assert_eq!(leftovers().unwrap().len(), left.len());
     bind(BDF, None);
-    // The kernel counts who has enabled a function, and the killed process was one: it is on the bus still.
+    // The kernel counts the users that enabled a function. The killed process was one, so the function is
+    // still on the bus.
     release("/reset", 1);
     fs::write(function().path.join("reset"), "1").unwrap();
     release(BDF, 0);
     assert!(leftovers().unwrap().is_empty());
     assert_eq!(free(), before);
-    // Once more, and now the next open does it.
+    // The same again, and now the next open frees the memory.
     let mut child = Process::start(again(NAME, &address.to_string()));
     child.wait_for("under load").unwrap();
     child.kill();
@@ -483,7 +484,8 @@ fn nothing_is_left_open() {
         let _region = device.dma().allocate(4096, None).unwrap();
         for fd in fs::read_dir("/proc/self/fd").unwrap().flatten() {
             let number: i32 = fd.file_name().to_string_lossy().parse().unwrap();
-            // SAFETY: a query; the directory's own descriptor may be closed by now.
+            // SAFETY: a query of flags; the directory's own descriptor may be closed by now, which is an
+            // error only.
             let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
             assert!(
                 number < 3 || flags == -1 || flags & libc::FD_CLOEXEC != 0,

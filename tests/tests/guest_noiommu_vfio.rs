@@ -1,4 +1,4 @@
-//! VFIO's unsafe no-IOMMU mode: what it wants, what it gives, and what becomes of memory and the bus master bit.
+//! VFIO's unsafe no-IOMMU mode: its conditions, its function, and the end of memory and of bus mastering.
 
 mod vfio_device;
 
@@ -28,7 +28,8 @@ fn bdf(index: usize) -> Bdf {
     ["0000:01:00.0", "0000:02:00.0"][index].parse().unwrap()
 }
 
-/// Both functions in the mode, for one test; as they were found afterwards: unbound, and the mode off.
+/// Both functions in the mode for one test. Dropping this unbinds them and turns the mode off, as it was
+/// before.
 struct InMode(#[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
 
 impl InMode {
@@ -64,7 +65,7 @@ fn bus_master(index: usize) -> bool {
 }
 
 #[test]
-fn each_step_that_is_missing_is_named() {
+fn each_missing_step_is_named() {
     let mode = InMode::enter();
     drop(VfioDevice::open(&Address::Noiommu(bdf(0))).unwrap());
     Binder::new().unbind(&Function::at(bdf(0)).unwrap()).unwrap();
@@ -78,7 +79,7 @@ fn each_step_that_is_missing_is_named() {
 }
 
 #[test]
-fn the_mode_is_never_chosen_by_itself() {
+fn the_mode_is_never_chosen_automatically() {
     let _mode = InMode::enter();
     for address in ["0000:01:00.0", "vfio:0000:01:00.0", "iommufd:0000:01:00.0"] {
         let error = open(&address.parse().unwrap()).unwrap_err();
@@ -128,7 +129,7 @@ fn two_devices_share_a_space_and_reach_each_others_memory() {
     let (registers, bar) = (a.bar(0).unwrap(), a.bar(2).unwrap());
     let bus = bar.bus_address().unwrap();
     assert_eq!(bus, Function::at(bdf(0)).unwrap().bars().unwrap()[1].base);
-    // CMBMSC: its memory answers at an address that is not the register's.
+    // CMBMSC: the controller decodes its memory at this address, not at the register's.
     write_u64(&registers, 0x50, 0x8000_0000 | 3).unwrap();
     let target = map_bar(a.dma(), &bar, 8192, 4096, true).unwrap();
     assert_eq!(target.iova(0), bus + 8192);
@@ -139,8 +140,8 @@ fn two_devices_share_a_space_and_reach_each_others_memory() {
 }
 
 #[test]
-fn it_takes_a_privilege_and_one_user() {
-    const NAME: &str = "it_takes_a_privilege_and_one_user";
+fn the_mode_needs_a_privilege_and_has_one_user() {
+    const NAME: &str = "the_mode_needs_a_privilege_and_has_one_user";
     match role().as_deref() {
         Some("stranger") => {
             let error = VfioDevice::open(&Address::Noiommu(bdf(0))).expect_err("it opens");

@@ -22,11 +22,11 @@ impl Drop for Node {
     }
 }
 
-/// Pages per node of the mapping that holds `address`, as the kernel counts them: `N0=1`.
+/// Returns the pages per node of the mapping that holds `address`, in the kernel's form: `N0=1`.
 fn pages_at(address: usize) -> Vec<String> {
     let maps = fs::read_to_string("/proc/self/numa_maps").unwrap();
     let start = |line: &str| usize::from_str_radix(line.split(' ').next().unwrap_or(""), 16).unwrap();
-    // Ascending, by where they start.
+    // The lines are sorted by start address.
     let line = maps.lines().take_while(|line| start(line) <= address).last().expect("a mapping");
     println!("{line}");
     let is_count = |word: &&str| {
@@ -38,7 +38,7 @@ fn pages_at(address: usize) -> Vec<String> {
 }
 
 #[test]
-fn it_is_on_the_devices_node() {
+fn dma_memory_is_on_the_devices_node() {
     on_each_device(|device| {
         let bdf = device.address().bdf().expect("a PCI function").to_string();
         for node in [1, 0, 1] {

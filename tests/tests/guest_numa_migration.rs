@@ -1,4 +1,4 @@
-//! Huge pages that are moved while a device without an IOMMU uses their physical addresses: noticed, not overlooked.
+//! Huge pages that are moved while a device uses their physical addresses: the driver notices.
 
 use std::{fs, ptr};
 use upcie_core::{
@@ -11,13 +11,13 @@ use upcie_nvme::Controller;
 use upcie_tests::{pci::Borrowed, says};
 
 const BDF: &str = "0000:01:00.0";
-/// Only pages that this process alone has mapped (`MPOL_MF_MOVE` of <linux/mempolicy.h>).
+/// Moves only pages that no other process has mapped (`MPOL_MF_MOVE` of <linux/mempolicy.h>).
 const MOVE: i32 = 1 << 1;
 
-/// Moves the page at `at` to `node`, as move_pages(2) does; the node that it is on then.
+/// Moves the page at `at` to `node` by move_pages(2); returns the node that it is on then.
 fn move_page(at: *mut u8, node: i32) -> i32 {
     let (pages, nodes, mut status) = ([at], [node], [-1_i32]);
-    // SAFETY: one entry in each of the arrays; the page's bytes stay as they are.
+    // SAFETY: each array has one entry, and the page's bytes stay as they are.
     let result = unsafe {
         libc::syscall(
             libc::SYS_move_pages,
@@ -33,10 +33,10 @@ fn move_page(at: *mut u8, node: i32) -> i32 {
     status[0]
 }
 
-/// The node that the page at `at` is on.
+/// Returns the node that the page at `at` is on.
 fn node_of(at: *mut u8) -> i32 {
     let (pages, mut status) = ([at], [-1_i32]);
-    // SAFETY: one entry in each of the arrays; without nodes it only asks.
+    // SAFETY: each array has one entry, and without nodes the call only asks.
     let result = unsafe {
         libc::syscall(
             libc::SYS_move_pages,
@@ -53,7 +53,7 @@ fn node_of(at: *mut u8) -> i32 {
 }
 
 #[test]
-fn a_page_that_was_moved_is_an_error() {
+fn a_moved_page_is_an_error() {
     let function = Function::at(BDF.parse().unwrap()).unwrap();
     let group = function.iommu_group.as_ref().unwrap().number;
     let (borrowed, domain) = (Borrowed::take(function.bdf), format!("/sys/kernel/iommu_groups/{group}/type"));
@@ -68,12 +68,12 @@ fn a_page_that_was_moved_is_an_error() {
     assert_eq!(move_page(region.as_ptr(), 1 - before), 1 - before, "it can be moved");
     says(&region.verify().unwrap_err(), &["moved", BDF, "stop it"]);
     drop((region, device));
-    // A heap looks when it grows.
+    // A heap checks its pages when it grows.
     let controller = Controller::open(&address).unwrap();
     let buffer = controller.alloc(4096).unwrap();
     controller.heap().verify().unwrap();
     let page = (buffer.as_ptr() as usize & !((2 << 20) - 1)) as *mut u8;
-    // Where the device's rings are, too: it is not used after this.
+    // The device's rings are in this page too: the controller is not used after this.
     let at = node_of(page);
     assert_eq!(move_page(page, 1 - at), 1 - at);
     says(&controller.heap().verify().unwrap_err(), &["moved"]);

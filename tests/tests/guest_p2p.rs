@@ -1,4 +1,4 @@
-//! One controller's DMA into and out of another's memory buffer: through the driver, and by `upcie p2p`.
+//! DMA of one controller to and from another controller's memory: through the driver, and by `upcie p2p`.
 
 mod vfio_device;
 
@@ -21,7 +21,7 @@ fn vfio(index: usize) -> Address {
     Address::Vfio(bdf(index))
 }
 
-/// A, which has a memory buffer, and B in its address space.
+/// Opens A, which has a CMB, and B in A's address space.
 fn both() -> (Controller, Controller) {
     let a = Controller::open(vfio(0)).unwrap();
     let b = Controller::builder().open_beside(&a, vfio(1)).unwrap();
@@ -35,7 +35,7 @@ fn bytes(buffer: &DmaBuf) -> Vec<u8> {
 }
 
 #[test]
-fn one_controllers_dma_arrives_in_the_others_memory() {
+fn dma_arrives_in_the_other_controllers_memory() {
     let (a, b) = both();
     let memory = a.memory_buffer().unwrap().expect("A has one");
     memory.check_peers().unwrap();
@@ -50,12 +50,12 @@ fn one_controllers_dma_arrives_in_the_others_memory() {
         queue.turn().unwrap().read(&namespace, 7, memory.alloc(LEN).unwrap(), ()).unwrap();
         let (_, mut buffer) = only(&mut queue);
         pattern.verify(&bytes(&buffer), 7, 1);
-        // A writes them to its own.
+        // A writes them from there to its own blocks.
         let (own, _) = namespaces(&a).remove(0);
         write(&own, 100, &mut buffer);
         let copied = read(&a, &own, 100, LEN / own.block_size());
         pattern.verify(&copied, 7, 1);
-        // And B writes what A's processor put there.
+        // B writes data that the processor put into A's memory.
         buffer.write_at(0, &pattern.bytes(500, blocks, 2));
         queue.turn().unwrap().write(&namespace, 500, buffer, ()).unwrap();
         only(&mut queue);
@@ -64,7 +64,7 @@ fn one_controllers_dma_arrives_in_the_others_memory() {
 }
 
 #[test]
-fn whichever_controller_closes_first_the_other_goes_on() {
+fn either_controller_can_close_first() {
     for first_to_close in [0, 1] {
         let (a, b) = both();
         let memory = a.memory_buffer().unwrap().unwrap();
@@ -77,8 +77,8 @@ fn whichever_controller_closes_first_the_other_goes_on() {
         let mut host = left.alloc(LEN).unwrap();
         pattern.fill(&mut host, 0, 9);
         write(&namespace, 0, &mut host);
-        // The buffer's address is still its own, whether it leads anywhere or not: the command ends, and nothing of the
-        // host is hit.
+        // The buffer still has its own address, which may lead nowhere: the command ends, and no memory of
+        // the host is hit.
         let _ = namespace.read(0, &mut buffer);
         pattern.verify(&read(&left, &namespace, 0, blocks), 0, 9);
     }
@@ -100,7 +100,7 @@ fn memory_of_a_controller_in_another_space_is_refused() {
 }
 
 #[test]
-fn iommufd_maps_no_memory_of_devices_and_the_error_names_what_does() {
+fn iommufd_refuses_device_memory_with_advice() {
     let address = Address::Iommufd(bdf(0));
     let a = Controller::open(&address).unwrap();
     let memory = a.memory_buffer().unwrap().expect("its own commands can use it");
@@ -115,7 +115,7 @@ fn iommufd_maps_no_memory_of_devices_and_the_error_names_what_does() {
     );
 }
 
-/// Runs `upcie` and gives its exit code, stdout and stderr.
+/// Runs `upcie`; returns its exit code, stdout and stderr.
 fn upcie(arguments: &[&str]) -> (i32, String, String) {
     println!("upcie {}", arguments.join(" "));
     let output = Command::new(programs().join("upcie")).args(arguments).output().unwrap();
@@ -132,7 +132,7 @@ fn succeeds(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn the_tool_copies_between_controllers() {
+fn p2p_copies_between_controllers() {
     let (a, b) = (bdf(0).to_string(), bdf(1).to_string());
     let directory = std::env::temp_dir();
     let path = |name: &str| directory.join(format!("upcie-p2p-{name}")).display().to_string();
@@ -141,10 +141,10 @@ fn the_tool_copies_between_controllers() {
     let data: Vec<u8> = (0..3 << 17).flat_map(|_| random.next().to_le_bytes()).collect();
     fs::write(&original, &data).unwrap();
     for (from, to, whose, nsid, size) in [
-        // A's memory, and sizes that are no multiple of a command's.
+        // A's memory, and sizes that are not multiples of a command's.
         (&a, &b, "from", "1", "3M"),
         (&a, &b, "from", "2", "2100K"),
-        // A's memory again, B stores into it.
+        // A's memory again, and B stores into it.
         (&b, &a, "to", "1", "3M"),
     ] {
         succeeds(&["write", from, &original, "--destructive"]);
@@ -168,7 +168,7 @@ fn the_tool_copies_between_controllers() {
 }
 
 #[test]
-fn the_tool_says_what_is_missing() {
+fn p2p_says_what_is_missing() {
     let (a, b) = (bdf(0).to_string(), bdf(1).to_string());
     let (fd_a, fd_b) = (format!("iommufd:{a}"), format!("iommufd:{b}"));
     for (arguments, words) in [

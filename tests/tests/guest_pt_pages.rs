@@ -23,7 +23,7 @@ fn a_page_of_one_gib_is_one_piece() {
     let (free, _) = page.available().expect("such pages");
     let address = format!("sysfs:{BDF}").parse().unwrap();
     let device = open(&address).unwrap();
-    // No mount for a file with a name, but a memfd needs none.
+    // Named files of this size have no mount, but a memfd needs none.
     says(&device.dma().allocate(4096, Some(page)).unwrap_err(), &["hugepages mount", "1 GiB"]);
     let queues = device.dma().allocate(8192, None).unwrap();
     let data = device.dma().map(Memory::new(1, page).unwrap()).unwrap();
@@ -36,7 +36,7 @@ fn a_page_of_one_gib_is_one_piece() {
     within(deadline(), move || {
         let options = Controller::builder().pages(page);
         let controller = options.open(&address).unwrap();
-        // More than a page of 2 MiB, side by side.
+        // More than a page of 2 MiB, contiguous.
         let ring = controller.heap().alloc_aligned(16 << 20, 4096).unwrap();
         assert!(ring.is_contiguous());
         let namespace = controller.namespace(1).unwrap();

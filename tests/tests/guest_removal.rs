@@ -1,4 +1,5 @@
-//! A device that the kernel wants back: whoever drives it is told and lets go, and until then it is shown as such.
+//! A device that the kernel wants to remove: its user is notified and closes it, and until then lists show
+//! its state.
 
 use std::{
     fs,
@@ -28,7 +29,7 @@ fn function() -> Function {
     Function::at(bdf()).unwrap()
 }
 
-/// Puts the function back into the kernel's list and to vfio-pci when a test ends.
+/// Returns the function to the kernel's list and to vfio-pci when a test ends.
 struct Guard;
 
 impl Guard {
@@ -72,7 +73,7 @@ fn perf(address: &str) -> Process {
     perf
 }
 
-/// Checks the tool's message and exit code after it has closed the device.
+/// Checks the tool's message and exit code after the tool has closed the device.
 #[track_caller]
 fn let_go(perf: Process, address: &str) {
     let (status, errors) = perf.finish();
@@ -102,7 +103,7 @@ fn a_removal_ends_perf_and_succeeds() {
 }
 
 #[test]
-fn a_program_is_told_by_a_descriptor() {
+fn a_removal_makes_a_descriptor_readable() {
     let _guard = Guard::new();
     let controller = Controller::open(BDF).unwrap();
     assert!(!controller.is_wanted_back());
@@ -117,7 +118,7 @@ fn a_program_is_told_by_a_descriptor() {
     assert!(unbinding.join().unwrap().status.success());
 }
 
-/// Nobody here listens, so the kernel waits.
+/// The holder here ignores the request, so the kernel waits.
 #[test]
 fn a_function_between_drivers_is_shown_with_its_holder() {
     for address in [Address::Vfio(bdf()), Address::Iommufd(bdf())] {
@@ -139,7 +140,7 @@ fn a_function_between_drivers_is_shown_with_its_holder() {
             has(error.as_bytes(), &["being unbound", &me]);
         }
         drop(device);
-        // The kernel goes on by itself.
+        // The kernel continues by itself.
         let end = std::time::Instant::now() + deadline();
         while function().is_being_unbound() {
             assert!(std::time::Instant::now() < end, "the kernel does not let go of it");

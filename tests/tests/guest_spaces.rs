@@ -1,4 +1,4 @@
-//! Several devices in one address space: what is mapped for one is mapped for all, and each can be closed first.
+//! Several devices in one address space: each mapping is for all of them, and any can be closed first.
 
 mod vfio_device;
 
@@ -18,13 +18,13 @@ fn two_devices_share_their_memory() {
     for (way, open) in ways() {
         println!("{way}");
         let a = open(bdf(0)).unwrap();
-        // Mapped before the other one comes in.
+        // A mapping from before the other device joins.
         let data = map(&*a, 4096, PageSize::Small);
         let b = VfioDevice::open_beside(bdf(1), &a).unwrap();
         assert!(Arc::ptr_eq(a.dma(), b.dma()));
         assert_eq!(a.iommu(), b.iommu());
         assert_ne!(a.group(), b.group());
-        // And after, by the handle of either.
+        // Mappings from after that, by the handle of either.
         let (first, second) = (map(&*a, 8192, PageSize::Small), map(&*b, 8192, PageSize::Huge2M));
         for _ in 0..2 {
             assert_eq!(identify(&*a, &first, &data), "LABA");
@@ -35,7 +35,7 @@ fn two_devices_share_their_memory() {
 }
 
 #[test]
-fn whichever_device_closes_first_the_other_goes_on_working() {
+fn either_device_can_close_first() {
     for (way, open) in ways() {
         for first_to_close in [0, 1] {
             println!("{way}, {first_to_close}");
@@ -48,14 +48,14 @@ fn whichever_device_closes_first_the_other_goes_on_working() {
             let left = devices[1 - first_to_close].take().unwrap();
             let serial = ["LABB", "LABA"][first_to_close];
             assert_eq!(identify(&*left, &queues, &data), serial);
-            // The one that was closed is free: for a space of its own, and to come back.
+            // The closed device is free again: for a space of its own, and to rejoin.
             let closed = bdf(first_to_close);
             drop(open(closed).unwrap());
             let back = VfioDevice::open_beside(closed, &left).unwrap();
             let serials = ["LABA", "LABB"];
             assert_eq!(identify(&*back, &queues, &data), serials[first_to_close]);
             assert_eq!(identify(&*left, &queues, &data), serial);
-            // The memory is last.
+            // The memory outlives the devices.
             drop((left, back));
             drop((queues, data));
             assert_eq!((descriptors(), pinned()), (before, locked));
@@ -79,7 +79,7 @@ fn memory_holds_one_group_at_most_after_its_devices_are_closed() {
 }
 
 #[test]
-fn what_can_not_share_a_space_is_refused_and_leaves_it_as_it_was() {
+fn a_refused_device_leaves_the_space_unchanged() {
     for (way, open) in ways() {
         println!("{way}");
         let a = open(bdf(0)).unwrap();
@@ -100,11 +100,11 @@ fn what_can_not_share_a_space_is_refused_and_leaves_it_as_it_was() {
     }
 }
 
-/// Turns controller A's memory buffer on; its BAR, and what can be used of it in bytes.
+/// Enables controller A's CMB; returns its BAR and its usable bytes.
 fn memory_buffer(a: &VfioDevice) -> (Bar, usize) {
     let registers = a.bar(0).unwrap();
     assert_eq!(registers.read_u64(0).unwrap() >> 57 & 1, 1, "CAP.CMBS");
-    // CMBMSC: its registers, then its memory, at an address that nothing here uses.
+    // CMBMSC: enables the registers, then the memory at an address that nothing here uses.
     write_u64(&registers, 0x50, 1).unwrap();
     let (location, size) = (registers.read_u32(0x38).unwrap(), registers.read_u32(0x3c).unwrap());
     assert_eq!((location & 7, location >> 12), (2, 0), "all of BAR 2");
@@ -127,16 +127,16 @@ fn a_device_reaches_the_memory_of_another_one() {
         assert!(target.is_device_memory());
         let at = target.as_ptr().cast::<u32>();
         for word in 0..1024 {
-            // SAFETY: within the region, which is device memory of this test's.
+            // SAFETY: the words are in the region, which is device memory of this test.
             unsafe { at.wrapping_add(word).write_volatile(0x5555_5555) };
         }
         assert_eq!(identify_to(&*b, &queues, target.iova(0), target.as_ptr()), "LABB", "at {offset:#x}");
-        // Through another mapping of the same bytes.
+        // Read through another mapping of the same bytes.
         let word = bar.read_u32(offset + 4).unwrap();
         assert_eq!(word.to_le_bytes(), *b"LABB");
     }
     assert_eq!(descriptors(), before);
-    // It keeps the register, and the device's file, for as long as it lives.
+    // The region keeps the register and the device's file alive.
     let target = map_bar(a.dma(), &bar, 0, 4096, true).unwrap();
     drop((a, bar));
     assert!(VfioDevice::open(&Address::Vfio(bdf(0))).is_err());
@@ -147,13 +147,13 @@ fn a_device_reaches_the_memory_of_another_one() {
 }
 
 #[test]
-fn iommufd_that_maps_no_device_memory_says_what_does() {
+fn iommufd_without_device_memory_names_the_alternative() {
     let a = VfioDevice::open(&Address::Iommufd(bdf(0))).unwrap();
     let b = VfioDevice::open_beside(bdf(1), &a).unwrap();
     let (bar, _) = memory_buffer(&a);
     let first = map(&*b, 4096, PageSize::Small).iova(0);
     match map_bar(a.dma(), &bar, 0, 4096, true) {
-        // The kernel has this since 6.12.
+        // The kernel maps device memory into iommufd since 6.12.
         Err(error) => {
             assert!(matches!(error, Error::Unsupported { .. }), "{error}");
             contains_all(&error.to_string(), &["iommufd of this kernel", "`vfio:`"]);
@@ -167,7 +167,7 @@ fn iommufd_that_maps_no_device_memory_says_what_does() {
 }
 
 #[test]
-fn the_two_ways_do_not_mix() {
+fn group_and_iommufd_spaces_do_not_mix() {
     for (way, open) in ways() {
         let a = open(bdf(0)).unwrap();
         let other = if way == "iommufd" { "vfio" } else { "iommufd" };

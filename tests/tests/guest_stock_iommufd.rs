@@ -1,4 +1,4 @@
-//! On a kernel without iommufd its way in says which option of the kernel is missing, and the group is taken by itself.
+//! On a kernel without iommufd the error names the missing kernel option, and a bare address takes the group.
 
 use upcie_nvme::{Address, Controller};
 use upcie_tests::{on_each_device, says};

@@ -1,5 +1,4 @@
-//! On a kernel without VFIO's no-IOMMU mode its way in says which option of the kernel is missing, and what there is
-//! instead.
+//! On a kernel without VFIO's no-IOMMU mode the error names the missing kernel option and the alternatives.
 
 use upcie_nvme::{Address, Controller};
 use upcie_tests::{on_each_device, says};

@@ -1,4 +1,4 @@
-//! A plain user whose limit of locked memory is too small: an error that says so, and nothing left behind.
+//! A plain user whose limit of locked memory is too small gets a clear error, and nothing leaks.
 
 use std::fs;
 use upcie_nvme::Controller;
@@ -15,13 +15,13 @@ fn limit() -> u64 {
 }
 
 #[test]
-fn it_says_what_the_limit_is_and_how_to_raise_it() {
+fn the_error_names_the_limit_and_how_to_raise_it() {
     let limit = limit();
     assert!(limit < 1 << 20, "the guest gives {limit} bytes");
     on_each_device(|device| {
         let before = descriptors();
         for _ in 0..2 {
-            // Where the controller's own memory still fits in, a user's does not.
+            // If the controller's own memory still fits, the program's does not.
             let result = Controller::open(device.address());
             let error =
                 result.and_then(|controller| controller.alloc(1 << 20)).expect_err("more than the limit");

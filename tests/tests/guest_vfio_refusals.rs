@@ -1,4 +1,4 @@
-//! Devices that don't open through their VFIO groups: each refusal says why and what to do.
+//! Refusals to open a device through its VFIO group: each error has the reason and a remedy.
 
 mod vfio_device;
 
@@ -73,7 +73,7 @@ fn a_plain_user_needs_the_node_and_a_limit_on_locked_memory() {
         }
         Some("owner") => {
             let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
-            // SAFETY: reads the limits given.
+            // SAFETY: the call reads the limits given.
             assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) }, 0);
             let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
             let queues = map(&*device, 8192, PageSize::Small);

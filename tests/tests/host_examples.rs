@@ -1,4 +1,4 @@
-//! Each example of the driver runs to its end over each device. (In the guest they are run by the lab itself.)
+//! Each example of the driver runs to its end over each device. (In the guest the lab runs them.)
 
 use std::process::Command;
 use upcie_tests::{

@@ -1,4 +1,5 @@
-//! A controller that answers late, or not at all, costs what it did not answer, and nothing after it has.
+//! A controller that answers late or not at all: only the unanswered commands are lost, and only until the
+//! answers arrive.
 
 use std::time::{Duration, Instant};
 use upcie_nvme::{Controller, Error, Wait};
@@ -7,10 +8,10 @@ use upcie_tests::{
     chain, deadline, process, says,
 };
 
-/// A deadline of commands that is meant to be missed, and long enough for those that are answered.
+/// A deadline that unanswered commands miss soon, and that is long enough for answered ones.
 const BRIEF: Duration = Duration::from_millis(100);
 
-/// Does what can miss a deadline on a busy machine, until it does not.
+/// Repeats work that may miss its deadline on a busy machine, until it succeeds.
 fn patiently<T>(what: &str, mut work: impl FnMut() -> Result<T, Error>) -> T {
     let end = Instant::now() + deadline();
     loop {
@@ -52,10 +53,10 @@ fn the_admin_queue_survives_any_number_of_timeouts() {
     patiently("a flush", || namespace.flush());
 }
 
-/// Soundness finding 11: a queue whose deletion was answered late gives its id and its memory back, and those after it are
-/// deleted as ever.
+/// Soundness finding 11: a queue whose deletion was answered late returns its id and its memory, and later
+/// deletions work.
 #[test]
-fn a_late_deletion_gives_back_what_it_kept() {
+fn a_late_deletion_frees_its_id_and_memory() {
     let bent = Bent::start("size=1M");
     let controller = open(&bent);
     let before = controller.heap().in_use();
@@ -67,7 +68,7 @@ fn a_late_deletion_gives_back_what_it_kept() {
     let error = controller.queue_pair().create::<u64>().unwrap_err();
     assert!(matches!(error, Error::Argument { .. }), "{error}");
     says(&error, &["all 2 I/O queue pairs", "1 of them were closed", "has not confirmed"]);
-    // The next one is not waited for again.
+    // The next deletion is not waited for again.
     assert!(two.close().is_err());
     bent.faults.hang(false);
     let (one, two) = (make(), make());
@@ -77,7 +78,7 @@ fn a_late_deletion_gives_back_what_it_kept() {
     assert_eq!(controller.heap().in_use(), before, "and their memory");
 }
 
-/// Makes both queue pairs of a controller, and closes them.
+/// Creates both queue pairs of a controller and closes them.
 fn both(controller: &Controller) -> Result<(), Error> {
     let one = controller.queue_pair().create::<u64>()?;
     let two = controller.queue_pair().create::<u64>()?;
@@ -85,7 +86,7 @@ fn both(controller: &Controller) -> Result<(), Error> {
     one.and(two)
 }
 
-/// Soundness finding 11: so does one whose creation was answered late.
+/// Soundness finding 11: a creation that was answered late is undone.
 #[test]
 fn a_late_creation_is_undone() {
     let bent = Bent::start("size=1M");
@@ -103,7 +104,8 @@ fn a_late_creation_is_undone() {
     assert_eq!(controller.heap().in_use(), before);
 }
 
-/// Soundness finding 11: a buffer that a blocking call lost to the controller is free again with its queue.
+/// Soundness finding 11: a buffer that a timed-out blocking call left to the controller is freed with its
+/// queue.
 #[test]
 fn a_late_blocking_call_frees_its_buffer() {
     let bent = Bent::start("size=1M");
@@ -127,9 +129,10 @@ fn a_late_blocking_call_frees_its_buffer() {
         namespace.read(0, &mut another)?;
         buffer = another;
         controller.namespaces()?;
-        // The blocking calls' queue, made again, and the buffer: what was there before.
+        // The blocking calls' queue is made again, and the buffer is free: as much memory is in use as
+        // before.
         match controller.heap().in_use() {
-            // Less, where a busy machine was late with the first read already.
+            // Less, if the first read timed out already on a busy machine.
             now if now <= before => Ok(()),
             now => Err(Error::Argument {
                 device: controller.name().into(),
@@ -139,7 +142,7 @@ fn a_late_blocking_call_frees_its_buffer() {
     });
 }
 
-/// Soundness findings 10, 11 and 13: whatever is late, nothing of the process is used up by it.
+/// Soundness findings 10, 11 and 13: late answers use up no resource of the process.
 #[test]
 fn a_thousand_faulty_sessions_leave_nothing_behind() {
     // In a process without other tests, whose descriptors and mappings come and go.
@@ -154,11 +157,11 @@ fn a_thousand_faulty_sessions_leave_nothing_behind() {
     let mut before = (0, 0, 0);
     for round in 0..upcie_tests::scaled(1000) {
         if round == 20 {
-            // Once what is made at first use is there.
+            // Counted after the first round, which makes the resources that stay.
             before = held();
         }
         let options = Controller::builder().timeout(Duration::from_millis(3)).queues(2);
-        // On a busy machine it may not even come up in that time: then that is the fault.
+        // On a busy machine bring-up itself may time out: then that is the fault.
         let Ok(controller) = options.open(bent.address()) else { continue };
         let namespace = controller.namespace(1).ok();
         let queue = controller.queue_pair().create::<u64>();
@@ -179,14 +182,15 @@ fn a_thousand_faulty_sessions_leave_nothing_behind() {
                 _ => drop((controller.queue_pair().create::<u64>(), queue)),
             }
         }
-        // Answered late, while the session goes on or not at all.
+        // The answers arrive during the session or not at all.
         if round % 5 > 0 {
             bent.faults.hang(false);
         }
         drop((namespace, controller));
         bent.faults.hang(false);
     }
-    // The server closes its end of a session when it gets to it: of the last one soon, of one before the count perhaps after it.
+    // The server closes its end of a session in its own time: the last one soon, an earlier one perhaps after
+    // the first count.
     let is_more = |now: (usize, usize, usize)| now.0 > before.0 || now.1 > before.1 || now.2 > before.2;
     let end = Instant::now() + deadline();
     while is_more(held()) {
@@ -195,7 +199,7 @@ fn a_thousand_faulty_sessions_leave_nothing_behind() {
     }
 }
 
-/// Open descriptors, mappings of files, and the pages that these map.
+/// Returns the numbers of open descriptors, of mapped files, and of pages that these map.
 fn held() -> (usize, usize, usize) {
     let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().count();
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
@@ -208,11 +212,11 @@ fn held() -> (usize, usize, usize) {
     (descriptors, files.count(), pages.sum())
 }
 
-/// Soundness finding 14, and what a wait looks at: faults are noticed while it lasts and not after its timeout, and the queue
-/// takes nothing after that.
+/// Soundness finding 14: faults are noticed during a wait, not after its timeout, and the queue refuses
+/// everything after that.
 #[test]
 fn faults_are_noticed_during_a_wait() {
-    // Far beyond any deadline of a test: a wait that is not ended by the fault fails it.
+    // Far beyond any deadline of a test: a wait that the fault does not end fails the test.
     let whole = 20 * deadline();
     for (what, fault, text) in FAULTS {
         for how in [Wait::Poll, Wait::Interrupt, Wait::Adaptive(Duration::from_millis(1))] {
@@ -222,14 +226,14 @@ fn faults_are_noticed_during_a_wait() {
             let mut queue = controller.queue_pair().interrupt(1).create::<u64>().unwrap();
             bent.faults.hang(true);
             queue.turn().unwrap().read(&namespace, 0, controller.alloc(4096).unwrap(), 1).unwrap();
-            // Hung until the reset is seen, which a hung one sees too.
+            // Hung until the driver sees the reset, which a hung controller shows too.
             fault(&bent);
             let (sent, start) = (text, Instant::now());
             let (error, mut queue) =
                 process::within(deadline(), move || (queue.wait(how, whole).unwrap_err(), queue));
             println!("{what}, {how:?}: noticed after {:?}", start.elapsed());
             says(&error, &["vfio-user:", sent]);
-            // From now on the server sends nothing.
+            // The server sends nothing any more.
             let error = queue.turn().unwrap_err();
             says(&error, &["vfio-user:"]);
             assert!(queue.wait(how, whole).is_err(), "{what}");
@@ -239,10 +243,11 @@ fn faults_are_noticed_during_a_wait() {
     }
 }
 
-/// Soundness findings 11 and 13, and section B: once the controller has let go of everything, all comes back that waited for
-/// that, while it is still open: of queues that were not deleted, of commands that were not answered, and what was kept.
+/// Soundness findings 11 and 13, and section B: once the controller has let go of all memory, everything that
+/// waited for that is freed while the controller is still open: queues that were not deleted, commands that
+/// were not answered, and kept memory.
 #[test]
-fn what_was_kept_comes_back_once_it_is_let_go() {
+fn kept_memory_is_freed_when_the_controller_lets_go() {
     for (what, fault, _) in
         FAULTS.into_iter().filter(|(what, ..)| what.contains("reset") || what.contains("closed"))
     {
@@ -263,14 +268,15 @@ fn what_was_kept_comes_back_once_it_is_let_go() {
             let error = controller.namespaces().expect_err("it is of no more use");
             if controller.heap().in_use() == before { Ok(()) } else { Err(error) }
         });
-        // What is kept from now on is not.
+        // Memory that is kept from now on is freed at once.
         controller.keep(controller.alloc(4096).unwrap());
         assert_eq!(controller.heap().in_use(), before, "{what}");
         bent.faults.hang(false);
     }
 }
 
-/// The same for admin commands and the blocking calls; a reset by somebody else and a closed connection give a buffer back.
+/// The same for admin commands and blocking calls; after another host's reset or a closed connection the
+/// buffer comes back.
 #[test]
 fn faults_are_noticed_by_calls_that_wait() {
     for (what, fault, text) in FAULTS {
@@ -289,7 +295,7 @@ fn faults_are_noticed_by_calls_that_wait() {
         let (read, admin, len, handles) = result;
         says(&read, &["vfio-user:", text]);
         says(&admin, &["vfio-user:", text]);
-        // One that is gone, or fails, may still write to it.
+        // A controller that is gone or has failed may still write to the buffer.
         let has_let_go = ["reset by another", "closed connection"].contains(&what);
         assert!(!has_let_go || len == 4096, "{what}: the controller has let go of the buffer");
         bent.faults.set_status(0);

@@ -1,4 +1,4 @@
-//! A program's `tracing` subscriber may call the driver: no event is emitted while a lock of the driver's is held.
+//! A program's `tracing` subscriber may call the driver: the driver emits no event while it holds a lock.
 
 use std::{
     cell::RefCell,
@@ -10,10 +10,11 @@ use tracing::{Event, Metadata, Subscriber, span};
 use upcie_nvme::{Controller, Wait};
 use upcie_tests::{bent::Bent, chain, deadline, process};
 
-/// At each event of a thread that has a [`Call`], has another thread use the controller, and waits until it has done so.
+/// A subscriber that has another thread use the controller at each event of a thread with a [`Call`], and
+/// waits for that thread.
 struct CallsBack;
 
-/// The place to ask for that, and the number of requests so far.
+/// The channel to the other thread, and the number of requests so far.
 struct Call {
     call: mpsc::SyncSender<mpsc::Sender<()>>,
     events: usize,
@@ -51,7 +52,7 @@ impl Subscriber for CallsBack {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// Takes each lock of the controller's in turn. What comes of it is beside the point: the controller may be at fault.
+/// Takes each lock of the controller in turn. The results don't matter, since the controller may be faulty.
 fn use_all(controller: &Controller) {
     let _ = controller.alloc(4096);
     let _ = controller.namespaces();
@@ -64,12 +65,12 @@ fn use_all(controller: &Controller) {
     }
 }
 
-/// The end of soundness R6: events were emitted with the admin queue or the heap in hand, so such a subscriber waited for its
-/// own thread, for ever.
+/// Soundness R6: events were emitted with the admin queue or the heap locked, so such a subscriber waited for
+/// its own thread for ever.
 #[test]
 fn a_subscriber_may_call_the_driver() {
     tracing::subscriber::set_global_default(CallsBack).expect("the first one");
-    // One that is not answered takes little time; no more is needed of one that is, but on a busy machine.
+    // Unanswered commands need a short timeout; answered ones need a long one on a busy machine.
     for (hangs, timeout) in [(false, deadline()), (true, Duration::from_millis(200))] {
         let bent = Bent::start("size=1M,vectors=4");
         let controller = open(&bent, timeout);
@@ -104,16 +105,16 @@ fn open(bent: &Bent, timeout: Duration) -> Controller {
     }
 }
 
-/// Does work that logs under locks: mapping memory, admin commands, queues, late answers.
+/// Does all work that logs under locks: mapping memory, admin commands, queues, late answers.
 fn work(bent: &Bent, controller: &Controller, hangs: bool) {
-    // More than the heap has.
+    // More than the heap has, so that it maps memory.
     let large = controller.alloc(8 << 20).unwrap_or_else(|error| panic!("{}", chain(&error)));
     if hangs {
         bent.faults.hang(true);
     }
     use_all(controller);
     bent.faults.hang(false);
-    // Answers that come late.
+    // The answers of before come late.
     use_all(controller);
     if let Ok(mut queue) = controller.queue_pair().interrupt(1).create::<u64>() {
         let _ = queue.wait(Wait::Interrupt, Duration::from_millis(1));

@@ -1,4 +1,4 @@
-//! Programs that only open turns, and never wait, notice that a controller is of no more use.
+//! Programs that only open turns and never wait notice a faulty controller.
 
 use std::time::{Duration, Instant};
 use upcie_nvme::{Controller, Error, Namespace, QueuePair};
@@ -7,7 +7,7 @@ use upcie_tests::{
     chain, deadline, process, says,
 };
 
-/// Empty turns after which the driver looks at the clock.
+/// The number of empty turns after which the driver reads the clock.
 const EMPTY_TURNS: u32 = 1024;
 /// The time that commands in flight may take before the queue checks the controller.
 const QUIET: Duration = Duration::from_millis(100);
@@ -45,7 +45,7 @@ impl Polled {
         (count, Ok(false))
     }
 
-    /// Turns until `time` has passed, or something comes.
+    /// Opens turns until `time` has passed or a completion arrives.
     fn turns_for(&mut self, time: Duration) -> Result<bool, Error> {
         let start = Instant::now();
         while start.elapsed() < time {
@@ -58,7 +58,7 @@ impl Polled {
     }
 }
 
-/// Section B of the soundness review: a loop on `turn()` alone never learned of these.
+/// Section B of the soundness review: a loop over `turn()` alone never noticed these faults.
 #[test]
 fn faults_are_noticed_by_turns_alone() {
     for (what, fault, text) in FAULTS {
@@ -75,21 +75,21 @@ fn faults_are_noticed_by_turns_alone() {
             }
         });
         says(&error, &["vfio-user:", text]);
-        // From now on the server sends nothing.
+        // The server sends nothing any more.
         says(&polled.queue.turn().unwrap_err(), &["vfio-user:", text]);
         polled.bent.faults.set_status(0);
         polled.bent.faults.hang(false);
     }
 }
 
-/// Bounded in turns, too: a program that polls now and then learns it.
+/// A program that polls now and then notices a fault within a bounded number of turns.
 #[test]
 fn faults_are_noticed_within_a_number_of_turns() {
     let mut polled = Polled::start("size=1M");
     polled.bent.faults.hang(true);
     polled.read();
     polled.bent.faults.set_status(FATAL);
-    // Something else is done meanwhile.
+    // The program does something else meanwhile.
     std::thread::sleep(QUIET);
     let (turns, result) = polled.turns(EMPTY_TURNS + 1);
     let error = result.expect_err("it is noticed");
@@ -98,7 +98,7 @@ fn faults_are_noticed_within_a_number_of_turns() {
     polled.bent.faults.hang(false);
 }
 
-/// A slow command is waited for as ever, with a look at the controller each 100 ms at most.
+/// The queue waits for a slow command without limit, and checks the controller once in 100 ms at most.
 #[test]
 fn a_slow_command_is_no_fault() {
     let mut polled = Polled::start("size=1M,latency=450ms");
@@ -110,7 +110,7 @@ fn a_slow_command_is_no_fault() {
     assert!(u128::from(looks) <= took.as_millis() / QUIET.as_millis() + 1, "{looks} looks in {took:?}");
 }
 
-/// While nothing is in flight, nothing can be late, and no register is read.
+/// While nothing is in flight, nothing can be late, and the queue reads no register.
 #[test]
 fn empty_turns_without_commands_read_no_register() {
     let mut polled = Polled::start("size=1M");

@@ -1,5 +1,5 @@
-//! What `nvme-emu` owes its user beside its controller: memory that is there when it listens, an end that comes, a warning
-//! before it.
+//! Promises of `nvme-emu` beside its controller: memory is allocated before it listens, it ends on time, and
+//! it warns its client before that.
 
 use nix::sys::signal::Signal;
 use std::{fs, process::Command, thread, time::Duration};
@@ -21,16 +21,16 @@ fn is_built() -> bool {
     built
 }
 
-/// Kilobytes of anonymous memory that a process has pages for.
+/// Returns the kilobytes of anonymous memory that are present in a process.
 fn anonymous(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// A fresh server answered writes at a thousandth of its speed, until each page had been touched.
+/// A new server answered writes at a thousandth of its speed, until each page had been touched.
 #[test]
-fn memory_is_there_when_a_server_listens() {
+fn memory_is_allocated_before_a_server_listens() {
     if !is_built() {
         return;
     }
@@ -43,9 +43,9 @@ fn memory_is_there_when_a_server_listens() {
     assert!(empty < KILOBYTES, "{empty} kB");
 }
 
-/// The kernel would kill the server, or who knows whom.
+/// Too little memory made the kernel kill the server or another process.
 #[test]
-fn too_little_memory_is_an_error_that_says_so() {
+fn too_little_memory_is_a_clear_error() {
     if !is_built() {
         return;
     }
@@ -56,7 +56,7 @@ fn too_little_memory_is_an_error_that_says_so() {
     Server::start("size=8T,populate=false");
 }
 
-/// Starts a server whose file is on a file system that hangs once it is told to.
+/// Starts a server whose file is on a file system that hangs on request.
 fn on_fuse() -> Option<(Fuse, Server)> {
     if !is_built() {
         return None;
@@ -71,7 +71,7 @@ fn on_fuse() -> Option<(Fuse, Server)> {
 
 /// A flush at the end had no deadline.
 #[test]
-fn a_disk_that_hangs_in_the_last_flush_ends_nobody_late() {
+fn a_hung_last_flush_delays_no_exit() {
     let Some((fuse, server)) = on_fuse() else { return };
     fuse.stop();
     let (status, said) = server.end(Signal::SIGTERM);
@@ -81,7 +81,7 @@ fn a_disk_that_hangs_in_the_last_flush_ends_nobody_late() {
 }
 
 #[test]
-fn a_disk_that_hangs_in_a_write_ends_nobody_late() {
+fn a_hung_write_delays_no_exit() {
     let Some((fuse, server)) = on_fuse() else { return };
     let options = Controller::builder().timeout(Duration::from_secs(1));
     let controller = options.open(server.address()).unwrap();
@@ -100,9 +100,9 @@ fn a_disk_that_hangs_in_a_write_ends_nobody_late() {
     within(deadline(), move || writer.join().unwrap());
 }
 
-/// Issue 9: the thread that served took new connections, too. Others heard nothing while a disk hung.
+/// Issue 9: the serving thread also accepted connections, so others heard nothing while a disk hung.
 #[test]
-fn others_are_told_while_a_disk_hangs() {
+fn other_clients_are_told_while_a_disk_hangs() {
     let calls: [fn(&Namespace, &mut DmaBuf) -> upcie_nvme::Result<()>; 3] = [
         |namespace, buffer| namespace.read(0, buffer),
         |namespace, buffer| namespace.write(0, buffer),
@@ -131,9 +131,9 @@ fn others_are_told_while_a_disk_hangs() {
     }
 }
 
-/// A client that asks to be told leaves in order, and says why.
+/// A client that accepts removal requests leaves in order, and says why.
 #[test]
-fn a_server_that_is_stopped_asks_its_client_to_leave() {
+fn a_stopped_server_asks_its_client_to_leave() {
     if !is_built() {
         return;
     }
@@ -151,7 +151,7 @@ fn a_server_that_is_stopped_asks_its_client_to_leave() {
 
 /// A client that ignores the request has a second to leave, and then loses the device.
 #[test]
-fn a_client_that_does_not_leave_is_left() {
+fn a_client_that_stays_loses_its_device() {
     if !is_built() {
         return;
     }

@@ -1,5 +1,5 @@
-//! Servers whose BAR is in a file that can't be sealed, and that make it shorter while it is mapped: the tools end with an
-//! error, and not by a signal.
+//! Servers whose BAR is in a file that can't be sealed, and that shrink it while it is mapped: the tools end
+//! with an error, not by a signal.
 
 use nix::sys::{
     memfd::{MFdFlags, memfd_create},
@@ -31,10 +31,10 @@ use upcie_tests::{
     process::{Directory, Process, Server, programs},
 };
 
-/// In front of a server: passes all on, but for the file behind BAR 0, in whose place it puts one of its own that can't be
-/// sealed. What is written there it copies to the server's, until that was often enough; then it takes all of it away.
+/// A proxy in front of a server. It replaces the file behind BAR 0 by one that can't be sealed, copies
+/// doorbells from there to the server's file, and truncates its file after a number of them.
 struct Proxy {
-    /// Doorbells until the end.
+    /// Doorbells until the truncation.
     left: AtomicU64,
     files: Mutex<Option<(File, File)>>,
 }
@@ -45,7 +45,7 @@ impl Proxy {
         let path = directory.path().join("proxy");
         let listener = UnixListener::bind(&path).unwrap();
         let proxy = Arc::new(Self { left: AtomicU64::new(doorbells), files: Mutex::new(None) });
-        // All end with the connection, which a test ends with its processes.
+        // The threads end with the connection, which ends with the test's processes.
         thread::spawn(move || {
             let (client, _) = listener.accept().unwrap();
             let server = UnixStream::connect(to).unwrap();
@@ -70,7 +70,7 @@ impl Proxy {
             let mut fds = Vec::new();
             for message in got.cmsgs().unwrap() {
                 if let ControlMessageOwned::ScmRights(some) = message {
-                    // SAFETY: received just now, so nobody else owns them.
+                    // SAFETY: the descriptors were received just now, so nobody else owns them.
                     fds.extend(some.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
                 }
             }
@@ -130,7 +130,7 @@ fn a_bar_that_shrinks_ends_the_tools_with_an_error() {
     if !Server::is_built() && !upcie_tests::is_ci() {
         return left_out("nvme-emu is not built");
     }
-    // In the midst of bring-up, and at work.
+    // Truncated during bring-up, and under load.
     let perf = ["perf", "ADDRESS", "--time", "600", "--timeout", "2s"];
     let read = ["read", "ADDRESS", "/dev/null", "--timeout", "2s"];
     for (doorbells, words) in [(3, &perf[..]), (500, &perf), (30, &read)] {
@@ -144,7 +144,8 @@ fn a_bar_that_shrinks_ends_the_tools_with_an_error() {
         let (status, said) = Process::start(command).finish();
         assert_eq!((status.code(), status.signal()), (Some(1), None), "{doorbells} {words:?}: {said}");
         assert!(said.contains("upcie: ") && said.contains("vfio-user:"), "{doorbells} {words:?}: {said}");
-        // A doorbell that was rung before, and had not been passed on, is all that is missing then: nobody touches the BAR.
+        // If the truncation loses a doorbell that was not copied yet, the client does not touch the BAR and
+        // times out.
         let is_named = said.contains("shrank the file") || said.contains("no completion within");
         assert!(is_named, "{doorbells} {words:?}: {said}");
     }

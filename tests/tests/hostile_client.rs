@@ -1,4 +1,5 @@
-//! Clients of `nvme-emu` that shrink their memory, fall silent, or take all its descriptors: the next one is served.
+//! Clients of `nvme-emu` that shrink their memory, fall silent, or use up all its descriptors: the next
+//! client is served.
 
 use nix::{
     sys::{
@@ -41,7 +42,7 @@ fn socket(server: &Server) -> PathBuf {
     }
 }
 
-/// A client that sends what it likes.
+/// A client that sends arbitrary messages.
 struct Raw(UnixStream);
 
 impl Raw {
@@ -69,7 +70,7 @@ impl Raw {
         sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], rights, flags, None).unwrap();
     }
 
-    /// Takes an answer, which must be no error.
+    /// Receives an answer, which must not be an error.
     fn reply(&mut self) {
         let mut header = [0; 16];
         self.0.read_exact(&mut header).unwrap();
@@ -86,7 +87,7 @@ impl Raw {
         self.send(REGION_WRITE, &payload, None);
     }
 
-    /// Enables the controller with admin queues in 64 KiB at 1 MiB, of `file` or reached by message.
+    /// Enables the controller with admin queues in 64 KiB at 1 MiB, in `file` or reached by message.
     fn enable(&mut self, file: Option<&OwnedFd>) {
         let mut map = [32_u32.to_ne_bytes(), 3_u32.to_ne_bytes()].concat();
         for word in [0_u64, 1 << 20, 64 << 10] {
@@ -94,7 +95,7 @@ impl Raw {
         }
         self.send(DMA_MAP, &map, file);
         self.reply();
-        // Memory and bus master.
+        // Memory space and bus mastering.
         self.write(CONFIG, 4, &6_u16.to_ne_bytes());
         self.reply();
         for (offset, value) in [
@@ -114,7 +115,7 @@ impl Raw {
         self.write(0, 0x1000, &1_u32.to_ne_bytes());
     }
 
-    /// Until the server has ended the session.
+    /// Waits until the server has ended the session.
     fn end(mut self) {
         let _ = self.0.read_to_end(&mut Vec::new());
     }
@@ -124,16 +125,16 @@ fn serves(server: &Server) {
     assert_eq!(Controller::open(server.address()).unwrap().namespaces().unwrap().len(), 1);
 }
 
-/// Soundness finding 7: a client that made its memory shorter ended the server with SIGBUS.
+/// Soundness finding 7: a client that shrank its memory ended the server with SIGBUS.
 #[test]
-fn memory_that_shrinks_ends_its_client_alone() {
+fn shrunk_memory_ends_only_its_client() {
     let Some(mut server) = server() else { return };
     for flags in [MFdFlags::empty(), MFdFlags::MFD_ALLOW_SEALING] {
         let file = memfd_create(c"upcie-shrinks", MFdFlags::MFD_CLOEXEC | flags).unwrap();
         ftruncate(&file, 64 << 10).unwrap();
         let mut client = Raw::connect(&server);
         client.enable(Some(&file));
-        // The server has sealed everything that can be sealed.
+        // The server has sealed each file that can be sealed.
         assert_eq!(ftruncate(&file, 0).is_err(), flags == MFdFlags::MFD_ALLOW_SEALING);
         if flags.is_empty() {
             client.ring();
@@ -146,14 +147,14 @@ fn memory_that_shrinks_ends_its_client_alone() {
     server.process().signal(Signal::SIGTERM);
 }
 
-/// Soundness finding 12: SIGTERM was not obeyed while a client was waited for.
+/// Soundness finding 12: the server ignored SIGTERM while it waited for a client.
 #[test]
 fn a_signal_ends_a_server_that_waits_for_a_client() {
     let Some(server) = server() else { return };
     let mut client = Raw::connect(&server);
     client.enable(None);
     client.ring();
-    // The entry of the queue is asked for, and never given.
+    // The server asks for the queue's entry and never gets it.
     let mut asked = [0; 16];
     loop {
         client.0.read_exact(&mut asked).unwrap();
@@ -168,14 +169,14 @@ fn a_signal_ends_a_server_that_waits_for_a_client() {
     println!("ended after {:?}", start.elapsed());
 }
 
-/// Soundness R6: too few descriptors ended the server.
+/// Soundness R6: the server ended when it had too few descriptors.
 #[test]
-fn a_server_without_descriptors_serves_when_there_are_some() {
+fn a_server_out_of_descriptors_recovers() {
     let Some(mut server) = server() else { return };
     let pid = server.process().id();
     let limit = |now: u64| {
         let new = libc::rlimit { rlim_cur: now, rlim_max: 1024 };
-        // SAFETY: reads the limit, and wants no old one.
+        // SAFETY: the call reads the limit, and takes null for the old one.
         let set =
             unsafe { libc::prlimit(pid as i32, libc::RLIMIT_NOFILE, &raw const new, std::ptr::null_mut()) };
         assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
@@ -183,7 +184,7 @@ fn a_server_without_descriptors_serves_when_there_are_some() {
     limit(3);
     let mut waiting = UnixStream::connect(socket(&server)).unwrap();
     waiting.write_all(b"nonsense, which ends a session").unwrap();
-    // Seen by what it does not do: it neither takes the client nor ends. The next look is 50 ms later.
+    // The server neither accepts the client nor ends. Its next attempt is 50 ms later.
     waiting.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
     assert_eq!(waiting.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     limit(1024);
@@ -193,7 +194,7 @@ fn a_server_without_descriptors_serves_when_there_are_some() {
 }
 
 #[test]
-fn a_socket_is_its_users_alone() {
+fn a_socket_is_for_its_user_alone() {
     let Some(server) = server() else { return };
     assert_eq!(fs::metadata(socket(&server)).unwrap().permissions().mode() & 0o777, 0o600);
 }

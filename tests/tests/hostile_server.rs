@@ -1,5 +1,5 @@
-//! Servers that lie, fall silent or die: the driver gives an error within its deadline, never a panic or a hang. Servers that
-//! break the vfio-user protocol itself are tried by upcie-core's own tests.
+//! Servers that lie, fall silent or die: the driver returns an error within its deadline, and neither panics
+//! nor hangs. Tests in upcie-core have servers that violate the vfio-user protocol itself.
 
 use nix::sys::signal::Signal;
 use std::{
@@ -25,12 +25,12 @@ const VERSION: u16 = 1;
 const REPLY: u32 = 1;
 const ERROR: u32 = 1 << 5;
 
-/// Opens what `serve` serves (each connection that comes), which must fail within [`OPEN`], and gives the error's text.
+/// Opens what `serve` serves on each connection. Opening must fail within [`OPEN`]; returns the error's text.
 fn opening(what: &str, serve: impl Fn(UnixStream) + Send + 'static) -> String {
     let directory = Directory::new();
     let path = directory.path().join("socket");
     let listener = UnixListener::bind(&path).unwrap();
-    // Left behind when the test ends.
+    // The thread is left behind when the test ends.
     thread::spawn(move || listener.incoming().for_each(|stream| serve(stream.unwrap())));
     let start = Instant::now();
     let options = Controller::builder().timeout(Duration::from_secs(5));
@@ -57,7 +57,7 @@ fn header(id: u16, command: u16, size: usize, flags: u32, error: u32) -> Vec<u8>
     bytes
 }
 
-/// A request: its id, command and payload; `None` at the end.
+/// Receives a request; returns its id, command and payload, or `None` at the end.
 fn request(stream: &mut UnixStream) -> Option<(u16, u16, Vec<u8>)> {
     let mut header = [0; 16];
     stream.read_exact(&mut header).ok()?;
@@ -74,7 +74,7 @@ fn reply(stream: &mut UnixStream, id: u16, command: u16, payload: &[u8]) {
     let _ = stream.write_all(&bytes);
 }
 
-/// Answers the greeting as a server does.
+/// Answers the version request as a server should.
 fn greet(stream: &mut UnixStream) {
     let Some((id, command, payload)) = request(stream) else { return };
     assert_eq!(command, VERSION);
@@ -133,7 +133,7 @@ fn a_reply_a_byte_at_a_time_fails_in_time() {
             if stream.write_all(&[byte]).is_err() {
                 return;
             }
-            // Slow on purpose: each byte is a sign of life, and the deadline is for the whole answer.
+            // Slow on purpose: each byte is a sign of life, but the deadline is for the whole answer.
             thread::sleep(Duration::from_millis(50));
         }
     });
@@ -141,7 +141,7 @@ fn a_reply_a_byte_at_a_time_fails_in_time() {
 
 #[test]
 fn a_server_that_lies_about_its_device_is_an_error() {
-    // Each request is answered: by an error, by zeroes, by ones, by random bytes, as long as asked or not.
+    // Every request gets an answer: an error, zeroes, ones or random bytes, of the right length or not.
     for seed in 0..12_u64 {
         opening("lies", move |mut stream| {
             greet(&mut stream);
@@ -168,7 +168,7 @@ fn a_server_that_lies_about_its_device_is_an_error() {
     }
 }
 
-/// A server, a controller over it and its first namespace.
+/// Starts a server; returns it, a controller over it and the first namespace.
 fn served(options: ControllerBuilder) -> Option<(Server, Controller, Namespace)> {
     if !Server::is_built() && !upcie_tests::is_ci() {
         left_out("nvme-emu is not built");
@@ -201,7 +201,7 @@ fn a_server_killed_under_load_is_an_error() {
             (0, loop_until_error(&mut server, &controller, &namespace, &mut queue, how));
         assert!(matches!(error, Error::Core(_) | Error::Gone { .. } | Error::Timeout { .. }), "{error:?}");
         upcie_tests::says(&error, &["vfio-user:"]);
-        // Everything else fails too, and says so.
+        // Every other call fails as well, with a message.
         let mut buffer = controller.alloc(4096).unwrap();
         for result in [namespace.read(0, &mut buffer), controller.namespaces().map(drop), namespace.flush()] {
             rounds += usize::from(result.is_err());
@@ -210,7 +210,7 @@ fn a_server_killed_under_load_is_an_error() {
         let address = server.address();
         within(OPEN, move || drop((queue, namespace, controller)));
         assert!(start.elapsed() < deadline() + OPEN);
-        // The socket is still there, and nobody listens.
+        // The socket still exists, but nobody listens.
         assert!(Controller::open(&address).is_err());
     }
 }
@@ -263,6 +263,6 @@ fn a_server_that_stops_under_load_fails_in_time() {
     upcie_tests::says(&error, &["vfio-user:"]);
     server.process().signal(Signal::SIGCONT);
     within(2 * OPEN, move || drop((namespace, controller)));
-    // A new user finds it well.
+    // A new user finds the server in order.
     Controller::open(server.address()).unwrap();
 }

@@ -1,5 +1,5 @@
-//! Waiting for completions, by each kind of interrupts that a device has: nobody sleeps through one, and nobody waits
-//! longer than asked to.
+//! Waiting for completions, with each kind of interrupts that a device has: no wait misses a completion, and
+//! no wait exceeds its deadline.
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use std::time::{Duration, Instant};
@@ -22,17 +22,17 @@ fn completes(kind: IrqKind) -> bool {
     KINDS.contains(&kind)
 }
 
-/// The kinds that the way to a device has.
+/// Returns the interrupt kinds of the transport.
 fn kinds(controller: &Controller) -> Vec<IrqKind> {
     KINDS.into_iter().filter(|&kind| controller.irq_count(kind).unwrap() > 0).collect()
 }
 
-/// Runs `test` on each device under test, with each kind of interrupts that it has.
+/// Runs `test` on each device under test, with each of its interrupt kinds.
 fn on_each_kind(test: impl Fn(&Controller)) {
     on_each_device(|device| {
         let controller = device.open();
         let kinds = kinds(&controller);
-        // That there are none, or one for all queues, is for the matrix.
+        // The harness notes in the matrix that a device has no vector, or one for all queues.
         assert_eq!(device.vectors(&controller) == 0, kinds.is_empty());
         drop(controller);
         for kind in kinds {
@@ -42,7 +42,7 @@ fn on_each_kind(test: impl Fn(&Controller)) {
     });
 }
 
-/// The last vector: where there are several, not the admin queue's.
+/// Returns the last vector. If there are several, it is not the admin queue's.
 fn last_vector(controller: &Controller) -> u16 {
     controller.vectors().unwrap() - 1
 }
@@ -83,11 +83,11 @@ fn each_way_of_waiting_wakes_up() {
 }
 
 #[test]
-fn a_completion_that_comes_while_a_wait_begins_ends_it() {
+fn a_completion_as_a_wait_begins_ends_it() {
     on_each_kind(|controller| {
         let (namespace, _) = &namespaces(controller)[0];
         let mut queue = create::<u64>(controller.queue_pair().depth(2).interrupt(last_vector(controller)));
-        // The time that a command takes here, so that waits begin just before and just after its end.
+        // Measure the time of a command, so that waits begin just before and just after its end.
         let mut times: Vec<_> = (0..51)
             .map(|_| {
                 let start = Instant::now();
@@ -127,7 +127,7 @@ fn queues_that_share_a_vector_lose_no_wake_up() {
                         let more = random.below(9 - flying);
                         submit(controller, &mut queue, namespace, more);
                         flying += more;
-                        // Not all of them: some come while the next are submitted.
+                        // Not all: some commands complete while the next ones are submitted.
                         if flying > 0 && !random.one_in(4) {
                             let how = if random.one_in(3) {
                                 Wait::Adaptive(Duration::from_micros(random.within(0..30)))
@@ -159,7 +159,7 @@ fn one_thread_waits_for_queues_of_one_vector_in_turn() {
             for queue in &mut queues {
                 submit(controller, queue, namespace, 1);
             }
-            // In any order: the interrupts of those that are waited for later come first.
+            // Waits in any order, so that interrupts of a later queue in the order come first.
             let start = random.below(count);
             for at in 0..count {
                 assert_eq!(reap_with(&mut queues[(start + at) % count], Wait::Interrupt).len(), 1);
@@ -169,14 +169,14 @@ fn one_thread_waits_for_queues_of_one_vector_in_turn() {
 }
 
 #[test]
-fn an_event_loop_of_ones_own_is_woken() {
+fn a_programs_event_loop_is_woken() {
     on_each_kind(|controller| {
         let (namespace, _) = &namespaces(controller)[0];
         let (count, vectors) = (controller.max_queue_pairs().min(3), controller.vectors().unwrap());
         let mut queues: Vec<_> = (0..count)
             .map(|at| create::<u64>(controller.queue_pair().depth(5).interrupt(at % vectors)))
             .collect();
-        // With MSI-X a look is enough.
+        // With MSI-X, checking the queue is enough.
         let rearms = controller.irq_kind() != Some(IrqKind::Msix);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
         for (at, queue) in (0..).zip(&queues) {
@@ -189,7 +189,7 @@ fn an_event_loop_of_ones_own_is_woken() {
         }
         let end = Instant::now() + deadline();
         let mut events = vec![EpollEvent::empty(); queues.len()];
-        // Once before the first wait, then whenever one is woken.
+        // Arm each queue before the first wait, and then each queue that woke the loop.
         let mut ready: Vec<usize> = (0..queues.len()).collect();
         let mut flying = queues.len() * 4;
         while flying > 0 {
@@ -219,7 +219,7 @@ fn an_event_loop_of_ones_own_is_woken() {
 }
 
 #[test]
-fn waiting_ends_when_nothing_comes() {
+fn waiting_ends_at_its_deadline() {
     on_each_kind(|controller| {
         let mut queue = create::<u64>(controller.queue_pair().depth(4).interrupt(last_vector(controller)));
         for how in [Wait::Interrupt, Wait::Adaptive(Duration::from_millis(5)), Wait::Poll] {
@@ -235,7 +235,7 @@ fn waiting_ends_when_nothing_comes() {
 }
 
 #[test]
-fn a_queue_without_an_interrupt_says_so() {
+fn a_wait_without_an_interrupt_is_refused() {
     on_each_device(|device| {
         let controller = device.open();
         let mut queue = create::<u64>(controller.queue_pair().depth(4));
@@ -249,7 +249,7 @@ fn a_queue_without_an_interrupt_says_so() {
 }
 
 #[test]
-fn the_best_kind_there_is_is_taken_unless_another_is_asked_for() {
+fn the_best_interrupt_kind_is_the_default() {
     on_each_device(|device| {
         let controller = device.open();
         let kinds = kinds(&controller);
@@ -266,7 +266,7 @@ fn the_best_kind_there_is_is_taken_unless_another_is_asked_for() {
                 says(&error, &[controller.name(), &kind.to_string(), &format!("has {count}")]);
             } else {
                 let error = options(kind).open(device.address()).unwrap_err();
-                // With what there is instead.
+                // The error names the kinds that the device has.
                 let instead = kinds.last().map_or("poll".into(), IrqKind::to_string);
                 says(&error, &[&name, &kind.to_string(), if completes(kind) { &instead } else { "INTx" }]);
             }
@@ -275,7 +275,7 @@ fn the_best_kind_there_is_is_taken_unless_another_is_asked_for() {
 }
 
 #[test]
-fn a_controller_without_interrupts_can_be_polled_and_says_so() {
+fn a_controller_without_interrupts_is_polled() {
     let address = "emu:size=1M,vectors=0";
     for kind in KINDS {
         let error = options(kind).open(address).unwrap_err();
@@ -291,7 +291,7 @@ fn a_controller_without_interrupts_can_be_polled_and_says_so() {
 }
 
 #[test]
-fn waiting_ends_while_another_queue_of_the_vector_is_not_reaped() {
+fn an_unreaped_queue_of_the_vector_delays_no_wait() {
     on_each_kind(|controller| {
         let (namespace, _) = &namespaces(controller)[0];
         let last = last_vector(controller);
@@ -299,7 +299,7 @@ fn waiting_ends_while_another_queue_of_the_vector_is_not_reaped() {
         let mut queue = create::<u64>(controller.queue_pair().depth(8).interrupt(last));
         submit(controller, &mut other, namespace, 1);
         assert!(other.wait(Wait::Poll, deadline()).unwrap());
-        // Its completion waits: a pin stays driven, and asking for the next interrupt is answered at once.
+        // The completion of `other` is not reaped: a pin stays driven, and arming fires at once.
         for limit in [Duration::ZERO, Duration::from_millis(30)] {
             let start = Instant::now();
             assert!(!queue.wait(Wait::Interrupt, limit).unwrap());

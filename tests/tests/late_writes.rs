@@ -1,5 +1,5 @@
-//! A server that writes to memory which it has given back: what Rust can't guard, and what a controller that takes its device
-//! for untrusted makes of it.
+//! A server that writes to memory after it has given it back. Rust can't prevent that; a controller that does
+//! not trust its device is safe against it.
 
 use nix::errno::Errno;
 use std::{
@@ -21,7 +21,7 @@ use upcie_tests::{
     process::{Directory, within},
 };
 
-/// An NVMe controller that also writes what it is told to, whenever it is told to.
+/// An NVMe controller that also writes bytes on request, at any time.
 struct Late {
     emulator: Emulator,
     orders: Receiver<(u64, Vec<u8>)>,
@@ -52,7 +52,7 @@ impl Backend for Late {
     }
 }
 
-/// A controller behind such a server, and a way to have it write.
+/// A controller behind such a server, and the channel that makes it write.
 struct Hostile {
     orders: Sender<(u64, Vec<u8>)>,
     done: Receiver<Result<(), Errno>>,
@@ -67,7 +67,7 @@ impl Hostile {
         let listener = UnixListener::bind(&path).unwrap();
         let (orders, taken) = channel();
         let (told, done) = channel();
-        // It ends with the connection.
+        // The thread ends with the connection.
         thread::spawn(move || {
             let emulator = Emulator::new(&"size=16M".parse().unwrap()).unwrap();
             let mut late = Late { emulator, orders: taken, done: told };
@@ -78,7 +78,7 @@ impl Hostile {
         Self { orders, done, controller, _directory: directory }
     }
 
-    /// Has the server write `byte` to the last byte of `buffer`, and waits until it has.
+    /// Makes the server write `byte` to the last byte of `buffer`, and waits for that.
     fn write_late(&self, buffer: &DmaBuf, byte: u8) {
         self.orders.send((buffer.iova(buffer.len() - 1), vec![byte])).unwrap();
         self.done.recv_timeout(deadline()).expect("the server has written").expect("to memory that it has");
@@ -89,7 +89,7 @@ fn untrusted() -> ControllerBuilder {
     Controller::builder().untrusted_device(true)
 }
 
-/// Soundness finding 4: a program that checks what it has read, and uses it later, uses its own copy.
+/// Soundness finding 4: a program that checks data and uses it later uses its own copy.
 #[test]
 fn late_bytes_are_wrong_data_and_nothing_worse() {
     let hostile = Hostile::open(untrusted());
@@ -101,13 +101,14 @@ fn late_bytes_are_wrong_data_and_nothing_worse() {
     let mut copy = [0; 4096];
     buffer.read_at(0, &mut copy);
     let text = str::from_utf8(&copy).expect("valid UTF-8");
-    // The first byte of a character of four: who goes by what was checked runs off the end of the text.
+    // The first byte of a four-byte character: code that relies on the earlier check runs off the end of the
+    // text.
     hostile.write_late(&buffer, 0xf4);
     assert_eq!(text.chars().count(), 4096);
     let mut last = [0];
     buffer.read_at(4095, &mut last);
     assert_eq!(last, [0xf4], "the server did write");
-    // No reference to the buffer itself is to be had.
+    // The buffer gives no reference to its bytes.
     assert!(buffer.is_by_copy() && buffer.as_slice().is_none() && buffer.as_mut_slice().is_none());
     for part in [buffer.slice(0..2048), hostile.controller.heap().alloc(512).unwrap()] {
         let panic = catch_unwind(AssertUnwindSafe(|| part.first().copied())).unwrap_err();
@@ -115,14 +116,14 @@ fn late_bytes_are_wrong_data_and_nothing_worse() {
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap();
         assert!(text.contains("read_at") && text.contains("not trusted"), "{text}");
     }
-    // With a device that is trusted, as by default, references are given.
+    // A trusted device, which is the default, gives references.
     let trusted = Controller::open("emu:size=1M").unwrap();
     assert_eq!(trusted.alloc(512).unwrap().as_slice(), Some(&[0; 512][..]));
     within(deadline(), move || drop((namespace, hostile)));
 }
 
-/// All kinds of transfers do without references: whole buffers with lists, parts and chains, lists of the queue's pool, admin
-/// data both ways, ranges to deallocate.
+/// All kinds of transfers work without references: whole buffers with lists, parts and chains, lists of the
+/// queue's pool, admin data both ways, ranges to deallocate.
 #[test]
 fn an_untrusted_device_does_all_io() {
     let hostile = Hostile::open(untrusted());
@@ -160,7 +161,7 @@ fn an_untrusted_device_does_all_io() {
     within(deadline(), move || drop((queue, namespace, hostile)));
 }
 
-/// Asserts what is on the namespace.
+/// Asserts that the namespace holds `wanted`.
 #[track_caller]
 fn same(controller: &Controller, namespace: &Namespace, slba: u64, wanted: &[u8]) {
     let mut buffer = controller.alloc(wanted.len()).unwrap();

@@ -1,4 +1,4 @@
-//! The polled path asks the system's allocator for nothing.
+//! The polled path makes no call to the system's allocator.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -15,17 +15,17 @@ use upcie_tests::{
     on_each_device, scaled,
 };
 
-/// The time after which a wait checks the controller.
+/// The interval at which a wait checks the controller.
 const LOOK: Duration = Duration::from_millis(50);
 
 thread_local! {
-    /// Counts this thread only: the embedded controller is another.
+    /// Counts calls of this thread only, since the embedded controller runs in another.
     static CALLS: Cell<u64> = const { Cell::new(0) };
-    /// `true` if the next call prints its backtrace.
+    /// The next call prints its backtrace.
     static WATCHED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The system's allocator, counted.
+/// The system's allocator with a counter.
 struct Counting;
 
 #[global_allocator]
@@ -38,29 +38,30 @@ fn count() {
     }
 }
 
-// SAFETY: all is done by the system's allocator; counting touches a constant-initialised cell, which allocates nothing.
+// SAFETY: the system's allocator does all the work; counting touches a constant-initialised cell, which
+// allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller's obligations are passed on.
+        // SAFETY: the caller's obligations are those of the system's allocator.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller's obligations are passed on.
+        // SAFETY: the caller's obligations are those of the system's allocator.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
-        // SAFETY: the caller's obligations are passed on.
+        // SAFETY: the caller's obligations are those of the system's allocator.
         unsafe { System.realloc(at, layout, size) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         count();
-        // SAFETY: the caller's obligations are passed on.
+        // SAFETY: the caller's obligations are those of the system's allocator.
         unsafe { System.dealloc(at, layout) }
     }
 }
@@ -69,8 +70,8 @@ fn calls() -> u64 {
     CALLS.with(Cell::get)
 }
 
-/// Waits by polling, and counts the allocator's calls of it: unless it took so long that it looked whether the controller is
-/// well, which is a message over vfio-user.
+/// Waits by polling, and counts the allocator's calls. A wait that took long enough to check the controller
+/// does not count, since the check is a message over vfio-user.
 fn wait(queue: &mut QueuePair<u64>, limit: Duration) {
     let (before, start) = (calls(), Instant::now());
     queue.wait(Wait::Poll, limit).unwrap();
@@ -105,7 +106,7 @@ fn a_million_ios_allocate_nothing() {
         let mut queue = create::<u64>(controller.queue_pair().depth(33));
         let mut turn = queue.turn().unwrap();
         for tag in 0..32 {
-            // Of all kinds: one page, two, a list of its own, a part that takes one from the queue.
+            // All kinds of buffers: one page, two pages, a list of its own, a part whose list is the queue's.
             let buffer = match tag % 8 {
                 0 => controller.alloc(5 * 4096).unwrap().slice(512..512 + 4 * 4096),
                 1 => controller.alloc(4 * 4096).unwrap(),
@@ -119,7 +120,7 @@ fn a_million_ios_allocate_nothing() {
         let limit = deadline();
         without_allocation(|| {
             while done < wanted {
-                // Many empty turns would look whether the controller is well, by message.
+                // Many empty turns would check the controller, by message.
                 if !queue.is_ready() {
                     std::thread::yield_now();
                     continue;
@@ -138,7 +139,7 @@ fn a_million_ios_allocate_nothing() {
                     done += 1;
                 }
                 drop(turn);
-                // Waiting by polling costs nothing either.
+                // Waiting by polling allocates nothing, either.
                 if done % 8 == 0 {
                     wait(&mut queue, limit);
                 }
@@ -149,7 +150,7 @@ fn a_million_ios_allocate_nothing() {
 }
 
 #[test]
-fn parts_of_kept_memory_and_commands_without_data_allocate_nothing() {
+fn held_memory_and_dataless_commands_allocate_nothing() {
     on_each_device(|device| {
         let controller = device.open();
         let (namespace, _) = &namespaces(&controller)[0];
@@ -162,16 +163,16 @@ fn parts_of_kept_memory_and_commands_without_data_allocate_nothing() {
                 0 if namespace.max_write_zeroes() > 0 => {
                     turn.write_zeroes(namespace, at % 4096, 8, IoFlags::empty(), at)
                 }
-                // SAFETY: kept until all has completed.
+                // SAFETY: the memory is kept until all commands have completed.
                 1 if namespace.can_deallocate() => unsafe {
                     turn.deallocate_held(namespace, &ranges, 0, 1, at)
                 },
                 2 => turn.flush(namespace, at),
                 kind => {
                     let direction = if kind < 5 { Direction::Read } else { Direction::Write };
-                    // One page, two, and some that need a list.
+                    // One page, two pages, and lengths that need a list.
                     let (start, len) = ((at as usize % 32) << 14, 4096 << (at % 3));
-                    // SAFETY: the held memory is kept until all has completed.
+                    // SAFETY: the held memory is kept until all commands have completed.
                     unsafe {
                         turn.transfer_held(
                             direction,
@@ -195,7 +196,7 @@ fn parts_of_kept_memory_and_commands_without_data_allocate_nothing() {
         let limit = deadline();
         without_allocation(|| {
             while done < wanted {
-                // Many empty turns would look whether the controller is well, by message.
+                // Many empty turns would check the controller, by message.
                 if !queue.is_ready() {
                     std::thread::yield_now();
                     continue;

@@ -1,7 +1,7 @@
-//! The polled path calls the system for nothing: a filter in the kernel sees to it.
+//! The polled path makes no system call; a filter in the kernel checks that.
 //!
-//! A process of its own runs it, since a filter stays for good: in its polling thread everything but the end of the
-//! process traps, and the handler says what it was.
+//! A process of its own runs the test, since a filter can't be removed. In its polling thread every call but
+//! the exit traps, and the handler prints the call's number.
 
 use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, c_int, c_void, siginfo_t, sock_filter};
 use std::mem;
@@ -15,11 +15,11 @@ use upcie_tests::{
     scaled,
 };
 
-/// The handler writes to this descriptor, which nobody else uses.
+/// The descriptor of the handler's message, which nothing else uses.
 const REPORT: c_int = 900;
-/// Exit code of a process that was caught.
+/// The exit code of a process that made a call.
 const CAUGHT: c_int = 3;
-/// A system call on purpose.
+/// The role that makes a system call on purpose.
 const ON_PURPOSE: &str = "on purpose:";
 
 #[test]
@@ -35,16 +35,16 @@ fn a_million_polled_ios_make_no_system_call() {
             |role: &str| Process::start(again("a_million_polled_ios_make_no_system_call", role)).finish();
         let (status, said) = run(&device.address().to_string());
         assert!(status.success(), "{status}: {said}");
-        // And the filter does catch one.
+        // The filter works: it catches a call.
         let (status, said) = run(&format!("{ON_PURPOSE}{}", device.address()));
         assert_eq!(status.code(), Some(CAUGHT), "{status}: {said}");
         assert!(said.contains(&format!("system call {}\n", libc::SYS_getppid)), "{said}");
-        // What those left, since they could not close it, goes with the next user.
+        // The two processes could not close the device; the next user removes their remains.
         device.open();
     });
 }
 
-/// Polls a million commands through, filtered; ends the process.
+/// Polls a million commands through under the filter; ends the process.
 fn poll(address: &Address, on_purpose: bool) -> ! {
     let controller =
         Controller::open(address).unwrap_or_else(|error| panic!("{}", upcie_tests::chain(&error)));
@@ -54,8 +54,8 @@ fn poll(address: &Address, on_purpose: bool) -> ! {
     let held = controller.alloc(8192).unwrap();
     let mut spare = Vec::with_capacity(32);
     let (mut random, wanted, mut done) = (Random::new(0), scaled(1_000_000), 0);
-    // Ends it if no completion comes: a signal needs no system call of ours.
-    // SAFETY: nothing to uphold.
+    // Ends the process if no completion comes: a signal needs no system call of this thread.
+    // SAFETY: the call has no preconditions.
     unsafe { libc::alarm(600) };
     trap_all_system_calls();
     let mut turn = queue.turn().unwrap();
@@ -64,7 +64,7 @@ fn poll(address: &Address, on_purpose: bool) -> ! {
     }
     drop(turn);
     while done < wanted {
-        // Many empty turns would look whether the controller is well, by message.
+        // Many empty turns would check the controller, by message.
         if !queue.is_ready() {
             std::hint::spin_loop();
             continue;
@@ -75,13 +75,13 @@ fn poll(address: &Address, on_purpose: bool) -> ! {
             result.unwrap();
             let block = random.within(0..4096);
             let submitted = match block % 8 {
-                // After a transfer of kept memory the tag's buffer is the command's again.
+                // Tag 1 belongs to the transfer of held memory; its buffer is used by the next command.
                 _ if tag == 1 => turn.read(namespace, block, spare.pop().unwrap(), 0),
                 0 | 4 => turn.write(namespace, block, buffer, tag),
                 1 if tag == 0 => {
                     spare.push(buffer);
                     let kind = Direction::Read;
-                    // SAFETY: the process ends before the memory is freed or looked at.
+                    // SAFETY: the process ends before the memory is freed or read.
                     unsafe { turn.transfer_held(kind, namespace, block, &held, 512, 4096, IoFlags::FUA, 1) }
                 }
                 _ => turn.read(namespace, block, buffer, tag),
@@ -91,28 +91,28 @@ fn poll(address: &Address, on_purpose: bool) -> ! {
         }
     }
     if on_purpose {
-        // SAFETY: nothing to uphold.
+        // SAFETY: the call has no preconditions.
         unsafe { libc::getppid() };
     }
-    // SAFETY: ends the process; the kernel takes back what it had.
+    // SAFETY: the process ends at once; the kernel takes its resources back.
     unsafe { libc::_exit(0) }
 }
 
-/// Traps all system calls of this thread except exit, and write to [`REPORT`].
+/// Traps every system call of this thread but exit, and write to [`REPORT`].
 fn trap_all_system_calls() {
-    // SAFETY: standard error stays open.
+    // SAFETY: the call has no preconditions; standard error stays open.
     assert_eq!(unsafe { libc::dup2(2, REPORT) }, REPORT);
     let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = report;
-    // SAFETY: all zero is an empty action.
+    // SAFETY: all zeroes is a valid, empty action.
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
     action.sa_sigaction = handler as usize;
     action.sa_flags = libc::SA_SIGINFO;
-    // SAFETY: a valid action, whose handler does what signal handlers may.
+    // SAFETY: the action is valid, and its handler is async-signal-safe.
     assert_eq!(unsafe { libc::sigaction(libc::SIGSYS, &action, std::ptr::null_mut()) }, 0);
     let statement = |code: u32, k: u32| sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let jump = |k: u32, jt, jf| sock_filter { code: (BPF_JMP | BPF_JEQ | BPF_K) as u16, jt, jf, k };
     let mut filter = [
-        // The number of the call, and for `write` the low half of its first argument.
+        // The number of the call; later, for `write`, the low half of its first argument.
         statement(BPF_LD | BPF_W | BPF_ABS, 0),
         jump(libc::SYS_exit_group as u32, 3, 0),
         jump(libc::SYS_write as u32, 0, 3),
@@ -122,19 +122,20 @@ fn trap_all_system_calls() {
         statement(BPF_RET | BPF_K, libc::SECCOMP_RET_TRAP),
     ];
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    // SAFETY: takes no pointers.
+    // SAFETY: the call takes no pointers.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-    // SAFETY: a program that lives during the call, which copies it. It holds for this thread only.
+    // SAFETY: the program lives during the call, which copies it. The filter holds for this thread only.
     let installed =
         unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
     assert_eq!(installed, 0, "{}", std::io::Error::last_os_error());
 }
 
-/// Says which call it was, by the one that is allowed.
+/// Prints the number of the call, by the one call that is allowed.
 extern "C" fn report(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
-    // `si_syscall` of the SIGSYS variant: after three ints, on 8 bytes, come the address and then the number.
+    // `si_syscall` of the SIGSYS variant: three ints, then on the next multiple of 8 the address, then the
+    // number.
     let at = info.cast::<c_int>().wrapping_add(6);
-    // SAFETY: the kernel passes a whole `siginfo_t`, in which this is aligned and initialised.
+    // SAFETY: the kernel passes a whole `siginfo_t`, in which this field is aligned and initialised.
     let number = unsafe { at.read() };
     let mut text = *b"a system call on the polled path: system call    \n";
     let mut at = text.len() - 2;
@@ -148,8 +149,8 @@ extern "C" fn report(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
         text[at] = *digit;
         at -= 1;
     }
-    // SAFETY: the bytes of `text`, to the descriptor that is allowed.
+    // SAFETY: the bytes are those of `text`, and the filter allows the descriptor.
     unsafe { libc::write(REPORT, text.as_ptr().cast(), text.len()) };
-    // SAFETY: ends the process.
+    // SAFETY: the process ends at once.
     unsafe { libc::_exit(CAUGHT) }
 }

@@ -1,4 +1,4 @@
-//! Controllers that bring-up must be patient with, or can use in part only.
+//! Slow, unsettled or limited controllers: bring-up waits for them, or uses the part that works.
 
 use std::{
     sync::{
@@ -31,10 +31,10 @@ fn emu(options: &str) -> Controller {
     Controller::open(&address).unwrap_or_else(|error| panic!("{options}: {}", chain(&error)))
 }
 
-/// Takes its time for CSTS, and is never ready.
+/// Registers that answer reads of CSTS slowly and never become ready.
 struct NeverReady {
     look: Duration,
-    /// CC was written with SHN, though it was not ready.
+    /// CC was written with SHN, although the controller was not ready.
     shut_down: Arc<AtomicBool>,
 }
 
@@ -55,7 +55,7 @@ impl Registers for NeverReady {
     }
 }
 
-/// Soundness finding 5: with the clock read after 1000 looks only, this took minutes.
+/// Soundness finding 5: bring-up read the clock after 1000 polls only, so this took minutes.
 #[test]
 fn slow_registers_do_not_stretch_the_deadline() {
     let shut_down = Arc::new(AtomicBool::new(false));
@@ -68,14 +68,14 @@ fn slow_registers_do_not_stretch_the_deadline() {
     assert!(!shut_down.load(Ordering::Relaxed), "a shutdown of a controller that was never ready");
 }
 
-/// The state that a killed user has left, until it was looked at so often.
+/// Registers in the state that a killed user left, for a number of reads.
 struct Unsettled {
     before: ControllerStatus,
     after: ControllerStatus,
     looks: Arc<AtomicU32>,
     /// CC.EN was cleared.
     reset: bool,
-    /// Before the state had settled.
+    /// CC.EN was cleared before the state had settled.
     early: Arc<AtomicBool>,
 }
 
@@ -114,14 +114,14 @@ fn settles(before: ControllerStatus, after: ControllerStatus) {
     assert!(!early.load(Ordering::Relaxed), "CC.EN was cleared after {looks:?} looks");
 }
 
-/// Clearing CC.EN while CSTS.RDY is 0 is undefined.
+/// The specification leaves clearing CC.EN while CSTS.RDY is 0 undefined.
 #[test]
-fn an_enable_under_way_is_waited_for_before_the_reset() {
+fn a_reset_waits_for_an_enable_under_way() {
     settles(ControllerStatus::new(), ControllerStatus::new().with_rdy(true));
 }
 
 #[test]
-fn a_shutdown_under_way_is_waited_for_before_the_reset() {
+fn a_reset_waits_for_a_shutdown_under_way() {
     let status = |shst| ControllerStatus::new().with_rdy(true).with_shst(shst);
     settles(status(ShutdownStatus::OCCURRING), status(ShutdownStatus::COMPLETE));
 }
@@ -131,7 +131,7 @@ fn a_fatal_status_is_reset_at_once() {
     settles(ControllerStatus::new(), ControllerStatus::new().with_cfs(true));
 }
 
-/// CAP that reads as one value.
+/// A CAP register with one value in all bytes.
 struct Cap(u8);
 
 impl Registers for Cap {
@@ -143,7 +143,7 @@ impl Registers for Cap {
 }
 
 #[test]
-fn registers_without_a_controller_are_told_by_their_cause() {
+fn registers_without_a_controller_name_the_cause() {
     let open = |value| odd::open("size=1M", Cap(value), TIMEOUT).unwrap_err();
     let offline = open(0);
     says(&offline, &["odd", "CAP is 0", "virtual function", "Virtualization Management"]);
@@ -153,7 +153,7 @@ fn registers_without_a_controller_are_told_by_their_cause() {
     says(&gone, &["all ones", "powered down"]);
 }
 
-/// Writes and reads a few blocks, through a blocking call and through a queue.
+/// Writes and reads a few blocks, by a blocking call and through a queue.
 fn serves(controller: &Controller) {
     let namespace = controller.namespace(1).unwrap();
     let mut buffer = controller.alloc(256 << 10).unwrap();
@@ -176,7 +176,7 @@ fn serves(controller: &Controller) {
 }
 
 #[test]
-fn command_sets_and_large_pages_are_no_hindrance() {
+fn command_sets_and_large_pages_are_accepted() {
     for options in ["css=0", "css=0x40", "css=0x41", "mpsmin=64K", "mpsmin=16K,mdts=32K"] {
         let controller = emu(options);
         controller.check_io().unwrap();
@@ -186,7 +186,7 @@ fn command_sets_and_large_pages_are_no_hindrance() {
 }
 
 #[test]
-fn a_controller_without_io_is_open_and_says_why() {
+fn a_controller_without_io_opens_and_says_why() {
     for (options, part) in
         [("css=0x80", "admin commands only"), ("queues=0", "Number of Queues"), ("depth=1", "CAP.MQES is 0")]
     {
@@ -223,7 +223,7 @@ fn one_queue_pair_of_two_entries_serves_everything() {
     for _ in 0..3 {
         serves(&controller);
     }
-    // While a queue of the program's own is there, the blocking calls say what they need.
+    // While the program has the only queue, a blocking call fails and says what it needs.
     let queue = create::<u64>(controller.queue_pair().interrupt(0));
     let mut buffer = controller.alloc(4096).unwrap();
     let error = controller.namespace(1).unwrap().read(0, &mut buffer).unwrap_err();
@@ -235,8 +235,8 @@ fn one_queue_pair_of_two_entries_serves_everything() {
 
 /// Soundness part B (g): a device that completes a command now and then holds no call for ever.
 #[test]
-fn a_blocking_call_ends_however_the_device_dawdles() {
-    // Each batch of 31 commands is in time, and 9 of them are not within 1 s and a second for each of 2 MiB.
+fn a_blocking_call_ends_on_a_slow_device() {
+    // Each batch of 31 commands is in time, but 9 batches take longer than 1 s plus a second for each 2 MiB.
     let address = "emu:size=4M,mdts=8K,latency=700ms";
     let controller = Controller::builder().timeout(Duration::from_secs(1)).open(address).unwrap();
     let namespace = controller.namespace(1).unwrap();

@@ -1,5 +1,5 @@
-//! Who may use what, and for how long: nothing of another device is taken, nothing is freed under the device, and what
-//! was handed in comes back.
+//! Ownership and lifetimes: resources of another device are refused, nothing is freed under a device, and a
+//! refused payload comes back.
 
 use nix::{
     sys::wait::{WaitStatus, waitpid},
@@ -26,7 +26,7 @@ use upcie_tests::{
     on_each_device, process, says, scaled,
 };
 
-/// Asserts that a read and a write are refused for `wanted`, and the payload comes back as it was.
+/// Asserts that a read and a write are refused with `wanted`, and return the payload unchanged.
 #[track_caller]
 fn refused(queue: &mut QueuePair<u64>, namespace: &Namespace, mut buffer: DmaBuf, wanted: Refusal) -> DmaBuf {
     buffer.fill(0x5a);
@@ -54,7 +54,7 @@ fn a_namespace_of_another_controller_is_refused() {
         let foreign = other.namespace(1).unwrap();
         let buffer = controller.alloc(4096).unwrap();
         refused(&mut queue, &foreign, buffer, Refusal::ForeignNamespace);
-        // A flush has no buffer, but a namespace.
+        // A flush has no buffer, but it has a namespace.
         let refused = queue.turn().unwrap().flush(&foreign, 8).unwrap_err();
         assert_eq!((refused.reason, refused.tag), (Refusal::ForeignNamespace, 8));
     });
@@ -69,14 +69,14 @@ fn a_buffer_of_another_devices_address_space_is_refused() {
             for len in [4096, 16384] {
                 refused(&mut queue, &namespace, other.alloc(len).unwrap(), Refusal::ForeignBuffer);
             }
-            // Hidden in a chain.
+            // A foreign segment at the end of a chain.
             let mut chain = controller.alloc(4096).unwrap();
             chain.chain(other.alloc(4096).unwrap());
             let mut turn = queue.turn().unwrap();
             let refused = turn.read(&namespace, 0, chain, 1).unwrap_err();
             drop(turn);
             assert_eq!((refused.reason, refused.buffer.total_len()), (Refusal::ForeignBuffer, 8192));
-            // The blocking calls say the same.
+            // The blocking calls refuse it, too.
             let mut foreign = other.alloc(4096).unwrap();
             foreign.fill(3);
             let error = namespace.read(0, &mut foreign).unwrap_err();
@@ -88,7 +88,7 @@ fn a_buffer_of_another_devices_address_space_is_refused() {
 }
 
 #[test]
-fn a_stale_namespace_is_refused_until_it_is_asked_for_again() {
+fn a_stale_namespace_is_refused() {
     on_each_device(|device| {
         let controller = device.open();
         let mut queue = create::<u64>(controller.queue_pair().depth(4));
@@ -111,7 +111,7 @@ fn a_stale_namespace_is_refused_until_it_is_asked_for_again() {
 }
 
 #[test]
-fn refused_blocking_calls_use_up_no_queues() {
+fn refused_blocking_calls_leak_no_queues() {
     on_each_device(|device| {
         let controller = device.open();
         let (old, _) = namespaces(&controller).remove(0);
@@ -138,13 +138,13 @@ fn formatting_makes_handles_stale() {
         let supported = controller.identify().oacs & 1 << 1 != 0;
         match controller.admin(&format, &mut []) {
             Ok(_) => {}
-            // Without it (Identify says so) the answer is a status.
+            // A controller without Format NVM (Identify says so) answers with a status.
             Err(error) => {
                 assert!(!supported, "{}", upcie_tests::chain(&error));
                 assert!(matches!(error, Error::Status { .. }), "{error}");
             }
         }
-        // Either way: one that failed may have changed blocks all the same.
+        // Stale in both cases: a failed format may have changed blocks, too.
         let mut queue = create::<u64>(controller.queue_pair().depth(4));
         refused(&mut queue, &old, controller.alloc(4096).unwrap(), Refusal::StaleNamespace);
         let error = old.read(0, &mut controller.alloc(4096).unwrap()).unwrap_err();
@@ -158,7 +158,7 @@ fn formatting_makes_handles_stale() {
 }
 
 #[test]
-fn a_handle_that_outlives_the_controller_value_keeps_it_open() {
+fn every_handle_keeps_the_controller_open() {
     on_each_device(|device| {
         let (mut queue, namespace, buffer) = {
             let controller = device.open();
@@ -171,7 +171,7 @@ fn a_handle_that_outlives_the_controller_value_keeps_it_open() {
         drop(queue);
         namespace.read(0, &mut buffer).unwrap();
         drop(namespace);
-        // A buffer alone keeps its memory mapped, and its bytes can be used.
+        // A buffer alone keeps its memory mapped and usable.
         buffer.fill(1);
         assert!(buffer.iter().all(|&byte| byte == 1));
         drop(buffer);
@@ -196,7 +196,7 @@ fn a_leaked_turn_closes_its_queue_and_nothing_else() {
             }
             drop(turn);
             let mut turn = queue.turn().unwrap();
-            // Commands that the controller knows of, and some that it never will.
+            // Commands that the controller has been told of, and some whose doorbell is never rung.
             for _ in 0..3 {
                 turn.read(&namespace, 0, controller.alloc(4096).unwrap(), 0).unwrap();
             }
@@ -221,12 +221,12 @@ fn a_leaked_turn_closes_its_queue_and_nothing_else() {
 }
 
 #[test]
-fn a_forked_child_that_drops_its_handles_leaves_the_device_alone() {
+fn a_forked_childs_drops_leave_the_device_alone() {
     on_each_device(|device| {
         let controller = device.open();
         let target = namespaces(&controller).remove(0);
         let mut queue = create::<u64>(device.queue_pair(&controller, 1).depth(16));
-        // Beside the queue's, the blocking calls' own.
+        // The blocking calls have a queue as well.
         read(&controller, &target.0, 0, 1);
         let spare = controller.alloc(64 << 10).unwrap();
         for round in 1..=3 {
@@ -237,30 +237,31 @@ fn a_forked_child_that_drops_its_handles_leaves_the_device_alone() {
                 turn.write(&target.0, block, buffer, block).unwrap();
             }
             drop(turn);
-            // SAFETY: the child drops handles and leaves by `_exit`; it takes no lock that another thread may hold but
-            // the allocator's, which fork takes care of.
+            // SAFETY: the child drops handles and ends by `_exit`; it takes no lock that another thread may
+            // hold but the allocator's, which fork handles.
             match unsafe { libc::fork() } {
                 0 => {
-                    // SAFETY: bitwise copies of what the child owns; the originals are never dropped here, since it
-                    // leaves first.
+                    // SAFETY: a bitwise copy of a handle that the child owns; the original is never dropped
+                    // here, since the child ends first.
                     let queue = unsafe { std::ptr::read(&raw const queue) };
-                    // The controller has not let go of anything, and a child that closes it is not told so.
+                    // The controller has not let go of anything, and a child that closes the queue gets no
+                    // error.
                     let told = if round == 2 {
                         queue.close().is_ok()
                     } else {
                         drop(queue);
                         false
                     };
-                    // SAFETY: a bitwise copy, of which the original is never dropped in the child.
+                    // SAFETY: a bitwise copy of a handle whose original is never dropped in the child.
                     let spare = unsafe { std::ptr::read(&raw const spare) };
                     drop(spare);
-                    // SAFETY: a bitwise copy, of which the original is never dropped in the child.
+                    // SAFETY: a bitwise copy of a handle whose original is never dropped in the child.
                     let target = unsafe { std::ptr::read(&raw const target) };
                     drop(target);
-                    // SAFETY: a bitwise copy, of which the original is never dropped in the child.
+                    // SAFETY: a bitwise copy of a handle whose original is never dropped in the child.
                     let controller = unsafe { std::ptr::read(&raw const controller) };
                     drop(controller);
-                    // SAFETY: ends the process at once.
+                    // SAFETY: the process ends at once.
                     unsafe { libc::_exit(told.into()) }
                 }
                 child => {
@@ -273,7 +274,7 @@ fn a_forked_child_that_drops_its_handles_leaves_the_device_alone() {
             assert_eq!(done.len(), 8);
             assert!(done.iter().all(|done| done.status().is_success()));
             target.1.verify(&read(&controller, &target.0, 0, 8), 0, round);
-            // Admin commands and new queues work too.
+            // Admin commands and new queues work as well.
             let mut another = create::<u64>(controller.queue_pair().depth(4));
             another.turn().unwrap().flush(&target.0, 1).unwrap();
             only(&mut another);
@@ -282,7 +283,7 @@ fn a_forked_child_that_drops_its_handles_leaves_the_device_alone() {
     });
 }
 
-/// Counts how often it is dropped.
+/// A tag that counts its drops.
 struct Tag(Arc<AtomicUsize>);
 
 impl Drop for Tag {
@@ -307,7 +308,7 @@ fn tags_are_dropped_once_each() {
             assert_eq!(full.unwrap_err().reason, Refusal::Full);
             assert_eq!(drops.swap(0, Ordering::Relaxed), 1, "the refused one");
             drop(turn);
-            // One is reaped; the others are the queue's still, finished or not.
+            // One tag is reaped; the queue still owns the others, completed or not.
             assert!(queue.wait(Wait::Poll, deadline()).unwrap());
             drop(queue.turn().unwrap().next().expect("a completion"));
             assert_eq!(drops.load(Ordering::Relaxed), 1, "the reaped one");
@@ -337,7 +338,7 @@ fn a_queue_moves_to_another_thread_with_its_commands() {
 }
 
 #[test]
-fn the_controller_shuts_down_when_the_last_handle_goes_in_any_thread() {
+fn the_last_handle_shuts_the_controller_down() {
     on_each_device(|device| {
         let controller: Controller = device.open();
         let queues: Vec<_> = (0..2).map(|_| create::<u64>(controller.queue_pair().depth(4))).collect();
@@ -353,15 +354,15 @@ fn the_controller_shuts_down_when_the_last_handle_goes_in_any_thread() {
 }
 
 #[test]
-fn a_blocking_call_that_times_out_gives_its_buffer_back_once_the_queue_is_deleted() {
+fn a_timed_out_blocking_call_frees_its_buffer() {
     let address = "emu:size=1M,latency=60s";
-    // Admin commands have the same deadline: long enough for those, emulated and on a busy machine.
+    // Admin commands have the same deadline: it must be enough for them in the guest and on a busy machine.
     let timeout = Duration::from_secs(2);
     let options = Controller::builder().timeout(timeout).queues(1);
     let controller = options.open(address).unwrap();
     let namespace = controller.namespace(1).unwrap();
     let mut buffer = controller.alloc(4096).unwrap();
-    // More often than there are queue pairs: each one's is given back too.
+    // More rounds than queue pairs: each round's queue pair comes back, too.
     for _ in 0..controller.max_queue_pairs() + 1 {
         match namespace.read(0, &mut buffer).unwrap_err() {
             Error::Timeout { kept: false, after, .. } => assert_eq!(after, timeout),
@@ -371,14 +372,14 @@ fn a_blocking_call_that_times_out_gives_its_buffer_back_once_the_queue_is_delete
     }
 }
 
-/// Soundness finding 1: safe code could bend a list of another buffer through the file of its own.
+/// Soundness finding 1: through the file of its own buffer, safe code could change another buffer's PRP list.
 #[test]
 fn no_buffer_leads_to_rings_lists_or_a_file() {
     on_each_device(|device| {
         let controller = device.open();
         let lens = [512, 4096, 64 << 10, 1 << 20];
         let buffers = lens.map(|len| controller.alloc(len).unwrap());
-        // ASQ and ACQ.
+        // The halves of ASQ and ACQ.
         let half = |at: usize| u64::from(controller.register(at).unwrap());
         let rings = [0x28, 0x30].map(|at| half(at) | half(at + 4) << 32);
         let lists = buffers.iter().filter(|buffer| buffer.len() > 2 * controller.page_size());
@@ -398,7 +399,7 @@ fn rings_and_lists_take_little_memory() {
     on_each_device(|device| {
         let controller = device.open();
         let heap = controller.heap();
-        // One region for buffers, one for rings and lists.
+        // One region for buffers, and one for rings and lists.
         let private = if heap.space().is_physical() { 2 << 20 } else { 512 << 10 };
         assert!(heap.footprint() <= (2 << 20) + private, "{heap:?} after opening");
         let before = heap.in_use();

@@ -1,4 +1,5 @@
-//! Admin commands of a program's own: what changes namespaces or queues is refused while a queue could see it.
+//! Admin commands of a program: commands that change namespaces or queues are refused while a queue could
+//! notice.
 
 use std::{
     fs,
@@ -41,7 +42,7 @@ const CHANGES: [(u8, u32, usize); 14] = [
     (0x09, 0x1d, 0),
 ];
 
-/// Commands that are the driver's own, or give the controller memory: opcode and dword 10.
+/// Commands that belong to the driver or give the controller memory: opcode and dword 10.
 const NEVER: [(u8, u32); 12] = [
     (0x00, 1),
     (0x01, 1),

@@ -1,4 +1,4 @@
-//! Weighted round robin: chosen where the controller has it, refused with the reason where not.
+//! Weighted round robin: used if the controller has it, otherwise refused with the reason.
 
 use upcie_nvme::{
     Controller, ControllerBuilder, Error,
@@ -13,7 +13,7 @@ use upcie_tests::{
 const CLASSES: [QueuePriority; 4] =
     [QueuePriority::URGENT, QueuePriority::HIGH, QueuePriority::MEDIUM, QueuePriority::LOW];
 
-/// Up to 4 commands of a queue at a time; 8 of class high, 4 medium, 1 low.
+/// Returns up to 4 commands of a queue at a time, and weights 8 (high), 4 (medium) and 1 (low).
 fn weights() -> Arbitration {
     Arbitration::new().with_ab(2).with_hpw(7).with_mpw(3).with_lpw(0)
 }
@@ -23,11 +23,11 @@ fn weighted() -> ControllerBuilder {
 }
 
 #[test]
-fn queues_of_every_class_work_or_the_error_says_what_the_controller_lacks() {
+fn queues_of_every_class_work_or_are_refused() {
     on_each_device(|device| {
         let controller = device.open();
         let has = controller.capabilities().supports_weighted_round_robin();
-        // Round robin has no classes, and does not take one silently.
+        // Round robin has no classes, and does not ignore a class silently.
         for class in CLASSES {
             let error = controller.queue_pair().priority(class).create::<u64>().unwrap_err();
             let way_out = if has { "Controller::builder().arbitration" } else { "CAP.AMS" };
@@ -51,7 +51,7 @@ fn queues_of_every_class_work_or_the_error_says_what_the_controller_lacks() {
         let (namespace, pattern) = namespaces(&controller).remove(0);
         let mut queues: Vec<_> =
             CLASSES.iter().map(|&class| create::<u64>(controller.queue_pair().priority(class))).collect();
-        // One of no chosen class, and the blocking calls' own.
+        // A queue without a class, beside the blocking calls' own.
         queues.push(create(controller.queue_pair()));
         for (index, queue) in (0..).zip(&mut queues) {
             let mut turn = queue.turn().unwrap();

@@ -1,4 +1,4 @@
-//! Buffers of every shape: whole ones, parts at any offset, and chains of segments, some of which PRPs can't describe.
+//! Buffers of every shape: whole buffers, parts at any offset, and chains, some of which PRPs can't describe.
 
 use proptest::{
     prelude::*,
@@ -12,16 +12,16 @@ use upcie_tests::{
     on_each_device, scaled,
 };
 
-/// A segment: `len` bytes from `offset` on of an allocation, in pages and bytes.
+/// A segment of `len` bytes from `offset` on, in an allocation of some pages.
 #[derive(Debug, Clone)]
 struct Piece {
     offset: usize,
     len: usize,
-    /// `true` if the segment continues the one before, in the same allocation.
+    /// The segment continues the one before, in the same allocation.
     touches: bool,
 }
 
-/// An offset into an allocation: mostly as PRPs want it.
+/// Generates offsets into an allocation, mostly valid for PRPs.
 fn offsets() -> impl Strategy<Value = usize> {
     prop_oneof![
         4 => (0..4_usize).prop_map(|page| page * 4096),
@@ -35,7 +35,7 @@ fn lengths(most: usize) -> impl Strategy<Value = usize> {
     prop_oneof![
         3 => (1..=pages).prop_map(|pages| pages * 4096),
         3 => (1..=most / 512).prop_map(|blocks| blocks * 512),
-        // What is left to the end of a page, and the like.
+        // The rest of a page, and other multiples of 512.
         2 => (1..=8_usize).prop_map(|eighth| eighth * 512),
         1 => (1..=4096_usize).prop_map(|bytes| bytes * 4),
         1 => 1..8192_usize,
@@ -56,8 +56,8 @@ fn pieces(most: usize) -> impl Strategy<Value = Vec<Piece>> {
     ]
 }
 
-/// Chains that PRPs can describe: a first segment up to the end of a page, whole pages, and a last one from the start of
-/// one; cut anywhere.
+/// Generates chains that PRPs can describe: a first segment up to the end of a page, whole pages, and a last
+/// segment from the start of a page; cut anywhere.
 fn regular(most: usize) -> impl Strategy<Value = Vec<Piece>> {
     let pages = (most / 4096).clamp(3, 12);
     (0..8_usize, proptest::collection::vec(1..=pages / 3, 0..3), 1..=8_usize).prop_map(
@@ -71,12 +71,12 @@ fn regular(most: usize) -> impl Strategy<Value = Vec<Piece>> {
     )
 }
 
-/// Makes the chain; `None` where there is no such buffer.
+/// Builds the chain.
 fn build(controller: &Controller, pieces: &[Piece]) -> DmaBuf {
     let mut segments: Vec<DmaBuf> = Vec::new();
     let mut at = 0;
     while at < pieces.len() {
-        // Those that touch are cut from one allocation.
+        // Adjacent segments are cut from one allocation.
         let end = (at + 1..pieces.len()).find(|&next| !pieces[next].touches).unwrap_or(pieces.len());
         let run = &pieces[at..end];
         let total: usize = run.iter().map(|piece| piece.len).sum();
@@ -108,7 +108,7 @@ fn build(controller: &Controller, pieces: &[Piece]) -> DmaBuf {
     chain
 }
 
-/// Computes the driver's expected answer from the addresses alone.
+/// Computes the expected answer of the driver from the addresses alone.
 fn verdict(buffer: &DmaBuf, namespace: &Namespace, page: u64) -> Result<(), Refusal> {
     let total = buffer.total_len();
     if !total.is_multiple_of(namespace.block_size()) {
@@ -125,12 +125,12 @@ fn verdict(buffer: &DmaBuf, namespace: &Namespace, page: u64) -> Result<(), Refu
     Ok(())
 }
 
-/// The bytes of all segments.
+/// Copies the bytes of all segments out.
 fn gather(buffer: &DmaBuf) -> Vec<u8> {
     buffer.segments().flat_map(|segment| segment.iter().copied()).collect()
 }
 
-/// Puts bytes into all segments.
+/// Copies bytes into all segments.
 fn scatter(mut buffer: DmaBuf, bytes: &[u8]) -> DmaBuf {
     let (mine, rest) = bytes.split_at(buffer.len());
     buffer.copy_from_slice(mine);
@@ -175,7 +175,7 @@ fn check(
         return Ok(());
     }
     let blocks = total / namespace.block_size();
-    // Written in this shape, read as one piece; one block at either side stays.
+    // Written in this shape and read as one piece; one block on either side stays.
     let old = pattern.bytes(SLBA - 1, blocks + 2, 1);
     let mut plain = controller.alloc(old.len()).unwrap();
     plain.copy_from_slice(&old);
@@ -191,7 +191,7 @@ fn check(
     pattern.verify(&back[..size], SLBA - 1, 1);
     pattern.verify(&back[size..back.len() - size], SLBA, 2);
     pattern.verify(&back[back.len() - size..], SLBA + blocks as u64, 1);
-    // And the other way round.
+    // Then the other way round.
     let mut plain = controller.alloc(total).unwrap();
     pattern.fill(&mut plain, SLBA, 3);
     write(namespace, SLBA, &mut plain);
@@ -201,14 +201,14 @@ fn check(
     let (_, buffer) = only(queue);
     prop_assert_eq!((buffer.total_len(), buffer.as_ptr()), (total, at));
     pattern.verify(&gather(&buffer), SLBA, 3);
-    // What lies before a part in its allocation is nobody's business.
+    // The bytes before a part in its allocation are unchanged.
     if let Ok(whole) = buffer.whole() {
         prop_assert!(whole[..pieces[0].offset].iter().all(|&byte| byte == 0xee), "bytes before the part");
     }
     Ok(())
 }
 
-/// Runs `cases` shapes of a strategy, made for the most bytes of a command, on each namespace.
+/// Tries `cases` shapes of a strategy, made for the bytes of the longest command, on each namespace.
 fn try_shapes<S: Strategy<Value = Vec<Piece>>>(cases: usize, shapes: impl Fn(usize) -> S) {
     on_each_device(|device| {
         let controller = device.open();
@@ -264,7 +264,7 @@ fn the_longest_transfer_starts_anywhere_in_a_page() {
 
 #[test]
 fn a_controller_without_a_limit_takes_the_longest_transfers() {
-    // 32 MiB is the most that the driver puts into a command: lists go over many pages then.
+    // 32 MiB is the driver's longest command: lists span several pages.
     let controller = Controller::open("emu:size=64M,mdts=64M").unwrap();
     let namespace = &namespaces(&controller)[0];
     assert_eq!(namespace.0.max_transfer(), 32 << 20);

@@ -1,4 +1,4 @@
-//! Queues of any depth and number: filled, wrapped around, deleted while the controller works for them.
+//! Queues of any depth and number: filled, wrapped around, deleted with commands in flight.
 
 use std::collections::BTreeSet;
 use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair, Refusal, Refused};
@@ -10,7 +10,7 @@ use upcie_tests::{
     on_each_device, says, scaled,
 };
 
-/// Submits a write or read of one block for each of `buffers`, block and tag counting up from `first`.
+/// Submits a write or read of one block for each of `buffers`; block and tag count up from `first`.
 fn submit(
     queue: &mut QueuePair<u64>,
     (namespace, pattern): &(Namespace, Pattern),
@@ -34,7 +34,7 @@ fn blocks(controller: &Controller, namespace: &Namespace, count: usize) -> Vec<D
 }
 
 #[test]
-fn every_depth_fills_wraps_and_refuses_what_is_too_much() {
+fn every_depth_fills_wraps_and_refuses_more() {
     on_each_device(|device| {
         let controller = device.open();
         let all = namespaces(&controller);
@@ -45,7 +45,7 @@ fn every_depth_fills_wraps_and_refuses_what_is_too_much() {
             let capacity = depth as usize - 1;
             assert_eq!(queue.capacity(), capacity);
             let mut idle = blocks(&controller, &target.0, capacity + 1);
-            // Full, to the last entry, so that the next lap begins at the last entry of the ring.
+            // Filled to the last entry, so that the next lap begins at the ring's last entry.
             for write in [true, false] {
                 let extra = idle.pop().unwrap();
                 let at = extra.as_ptr();
@@ -70,7 +70,7 @@ fn every_depth_fills_wraps_and_refuses_what_is_too_much() {
                 }
                 assert_eq!(idle.len(), capacity + 1, "every buffer came back");
             }
-            // Several laps in steps that meet the ends of the rings everywhere.
+            // Several laps in steps that meet the end of the rings at each offset.
             let mut random = Random::new(depth.into());
             let mut left = scaled(4 * depth as usize + 500).max(2 * depth as usize + 10);
             while left > 0 {
@@ -149,7 +149,7 @@ fn as_many_queue_pairs_as_are_granted_work_in_one_thread() {
                     }
                 }
             }
-            // A place that was given back is taken by the next.
+            // A new queue gets the freed queue id.
             let at = queues.len() / 2;
             let id = queues.remove(at).id();
             let again = create::<u64>(controller.queue_pair().depth(8));
@@ -163,7 +163,7 @@ fn each_thread_has_a_queue_pair_of_its_own() {
     on_each_device(|device| {
         let controller = device.open();
         let (namespace, pattern) = &namespaces(&controller)[0];
-        // One stays for the blocking calls.
+        // One queue pair is left for the blocking calls.
         let threads = u64::from(controller.max_queue_pairs() - 1).min(6);
         std::thread::scope(|scope| {
             for thread in 0..threads {
@@ -200,7 +200,7 @@ fn each_thread_has_a_queue_pair_of_its_own() {
 }
 
 #[test]
-fn a_queue_dropped_with_commands_in_flight_gives_everything_back() {
+fn a_queue_dropped_with_commands_frees_everything() {
     on_each_device(|device| {
         let controller = device.open();
         let target = &namespaces(&controller)[0];
@@ -217,7 +217,7 @@ fn a_queue_dropped_with_commands_in_flight_gives_everything_back() {
             drop(queue);
             assert_eq!(controller.heap().in_use(), before, "round {round}: the controller has let go of all");
         }
-        // Nothing of all that comes in late.
+        // No late completion of the dropped queue arrives.
         let mut queue = create::<u64>(controller.queue_pair().depth(64));
         assert_eq!(queue.turn().unwrap().count(), 0);
         submit(&mut queue, target, blocks(&controller, &target.0, 63), 0, true);
@@ -255,7 +255,7 @@ fn a_queue_without_list_memory_left_refuses_and_goes_on() {
                 }
                 let refused = refused.expect("a refusal before the queue is full");
                 assert!(taken >= 1, "one list at least");
-                // Buffers with a list of their own, or that need none, still go in.
+                // Buffers with a list of their own, or without need for one, are still accepted.
                 turn.read(namespace, 500, controller.alloc(namespace.block_size()).unwrap(), 90).unwrap();
                 turn.read(namespace, 500, controller.alloc(namespace.max_transfer()).unwrap(), 91).unwrap();
                 drop(turn);

@@ -1,4 +1,4 @@
-//! What is asked for and can't be done: nothing is sent, and the error says which device it is about and what is possible.
+//! Impossible requests: the driver sends nothing, and the error names the device and the possible values.
 
 use upcie_nvme::{Controller, Error, Refusal};
 use upcie_tests::{
@@ -8,12 +8,12 @@ use upcie_tests::{
 };
 
 #[test]
-fn transfers_that_do_not_fit_are_refused_and_nothing_is_written() {
+fn impossible_transfers_write_nothing() {
     on_each_device(|device| {
         let controller = device.open();
         for (namespace, pattern) in namespaces(&controller) {
             let (size, end) = (namespace.block_size(), namespace.blocks());
-            // What is there stays there.
+            // The blocks there must keep their data.
             for slba in [0, end - 1] {
                 let mut buffer = controller.alloc(size).unwrap();
                 pattern.fill(&mut buffer, slba, 1);
@@ -46,7 +46,7 @@ fn transfers_that_do_not_fit_are_refused_and_nothing_is_written() {
                     let refused = result.expect_err("a refusal");
                     assert_eq!((refused.reason, refused.tag), (wanted, 5), "{len} bytes at block {slba}");
                     assert!(refused.buffer.len() == len && refused.buffer.iter().all(|&byte| byte == 0x77));
-                    // The blocking calls split what is too long, and refuse the rest.
+                    // The blocking calls split long transfers, and refuse the others.
                     if wanted == Refusal::TooLong {
                         continue;
                     }
@@ -63,7 +63,7 @@ fn transfers_that_do_not_fit_are_refused_and_nothing_is_written() {
                 }
             }
             assert_eq!(queue.in_flight(), 0, "nothing was sent");
-            // Of a buffer without bytes too.
+            // An empty buffer, too.
             let refused =
                 queue.turn().unwrap().write(&namespace, 0, upcie_nvme::DmaBuf::empty(), 6).unwrap_err();
             assert_ne!(refused.reason, Refusal::Full);
@@ -77,7 +77,7 @@ fn transfers_that_do_not_fit_are_refused_and_nothing_is_written() {
 }
 
 #[test]
-fn a_namespace_that_does_not_exist_is_named_with_those_that_do() {
+fn a_missing_namespace_is_named_with_the_others() {
     on_each_device(|device| {
         let controller = device.open();
         let ids = controller.namespaces().unwrap();
@@ -89,7 +89,7 @@ fn a_namespace_that_does_not_exist_is_named_with_those_that_do() {
 }
 
 #[test]
-fn queues_that_the_controller_can_not_have_are_refused() {
+fn impossible_queues_are_refused() {
     on_each_device(|device| {
         let controller = device.open();
         let most = controller.max_depth();
@@ -101,7 +101,7 @@ fn queues_that_the_controller_can_not_have_are_refused() {
             let error = controller.queue_pair().interrupt(vector).create::<u64>().unwrap_err();
             says(&error, &[controller.name(), &vector.to_string(), "vector"]);
         }
-        // And none of that took anything.
+        // The refusals have used up no queue.
         let _all: Vec<_> = (0..controller.max_queue_pairs())
             .map(|_| create::<u64>(controller.queue_pair().depth(2)))
             .collect();
@@ -109,7 +109,7 @@ fn queues_that_the_controller_can_not_have_are_refused() {
 }
 
 #[test]
-fn buffers_that_can_not_be_had_are_refused() {
+fn impossible_buffers_are_refused() {
     on_each_device(|device| {
         let controller = device.open();
         for len in [0, (1 << 30) + 1, usize::MAX] {
@@ -134,7 +134,7 @@ fn fewer_queue_pairs_can_be_asked_for() {
 }
 
 #[test]
-fn addresses_that_lead_nowhere_say_what_to_do() {
+fn dead_addresses_say_what_to_do() {
     let open = |text: &str| Controller::open(text).expect_err("it does not open");
     says(&open("vfio-user:/nonexistent/socket"), &["vfio-user:/nonexistent/socket"]);
     let directory = upcie_tests::process::Directory::new();

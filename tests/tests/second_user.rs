@@ -1,5 +1,5 @@
-//! What one uses, another is refused: a PCI function by the kernel or a lock, a file by its lock, a device behind a
-//! socket by its server.
+//! A second user is refused: of a PCI function by the kernel or a lock, of a file by its lock, of a device
+//! behind a socket by its server.
 
 use nix::sys::signal::Signal;
 use upcie_nvme::Controller;
@@ -29,7 +29,7 @@ fn a_function_has_one_user() {
         return says(&error, &[function, "in use", &format!("by process {holder}")]);
     }
     on_each_device(|device| {
-        // Each opening of `emu` is a controller of its own; the tests below are about sockets.
+        // Each `emu` is a new controller; the tests below cover sockets.
         if device.address().bdf().is_none() {
             return;
         }
@@ -38,7 +38,7 @@ fn a_function_has_one_user() {
         let role = format!("{} {}", std::process::id(), device.address());
         let (status, said) = Process::start(again(NAME, &role)).finish();
         assert!(status.success(), "{status}: {said}");
-        // The first does not notice, and once it has left another may come.
+        // The first user does not notice, and after it has left another one may come.
         controller.namespaces().unwrap();
         drop(controller);
         device.open();
@@ -55,10 +55,10 @@ fn a_file_has_one_server() {
     let server = Server::start(&options);
     let error = Server::try_start(&options).expect_err("a second server");
     assert!(error.contains("disk") && error.contains("use"), "{error}");
-    // In the same way, one in this process.
+    // An embedded controller in this process is refused as well.
     let error = Controller::open(format!("emu:{options}")).unwrap_err();
     says(&error, &["disk", "use"]);
-    // The first is as well as before, and what it wrote is there for the next.
+    // The first server still works, and the next one finds its data.
     {
         let controller = Controller::open(server.address()).unwrap();
         let (namespace, pattern) = namespaces(&controller).remove(0);
@@ -94,7 +94,7 @@ fn a_socket_has_one_client() {
     for _ in 0..3 {
         let error = Controller::open(server.address()).unwrap_err();
         says(&error, &["vfio-user:", "client"]);
-        // The first does not notice.
+        // The first client does not notice.
         first.namespaces().unwrap();
     }
     drop(first);
@@ -115,7 +115,7 @@ fn a_device_has_one_driver() {
             says(&error, &[&name, "a driver in this process has it already"]);
             first.namespaces().unwrap();
         }
-        // All that was made from a driver keeps the device.
+        // Each handle that a driver has made keeps the device.
         let queue = first.queue_pair().create::<u64>().unwrap();
         drop(first);
         options().from_device(opened.clone()).unwrap_err();
@@ -125,7 +125,7 @@ fn a_device_has_one_driver() {
     });
 }
 
-/// Soundness finding 2: a device is opened once in a process, by whatever address.
+/// Soundness finding 2: a process opens a device once, by whatever address.
 #[test]
 fn a_function_is_opened_once_by_any_address() {
     on_each_device(|device| {

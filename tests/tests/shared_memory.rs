@@ -1,5 +1,5 @@
-//! One process owns the controller and its queues, another has the data: the same memory, and no copy between them.
-//! Memory that others made serves in the same way.
+//! One process has the controller and its queues, another the data: they share memory, and nothing is copied.
+//! Memory of other processes serves in the same way.
 
 use nix::{
     fcntl::OFlag,
@@ -38,13 +38,13 @@ use upcie_tests::{
 
 const SOCKET: &str = "UPCIE_TEST_SOCKET";
 const ADDRESS: &str = "UPCIE_TEST_ADDRESS";
-/// Bytes of each of the two buffers.
+/// The size of each of the two buffers, in bytes.
 const BUFFER: usize = 256 << 10;
 
-/// A request: one of these codes, the buffer's number, the first block, and the count.
+/// The words of a request: a code of these, the buffer's number, the first block, and the count.
 const WRITE: u64 = 1;
 const READ: u64 = 2;
-/// Writes the first buffer again and again, without end.
+/// Writes the first buffer again and again, until the process ends.
 const LOAD: u64 = 3;
 
 type Words = [u64; 4];
@@ -63,7 +63,7 @@ fn hear(mut socket: &UnixStream) -> io::Result<Option<Words>> {
     }
 }
 
-/// The owner's side: a namespace, and two buffers that others have too.
+/// The owner's side: a namespace, and two buffers in shared memory.
 struct Owner {
     _controller: Controller,
     namespace: Namespace,
@@ -79,7 +79,7 @@ impl Owner {
         Self { _controller: controller, namespace, buffers }
     }
 
-    /// Sends the memory, and says what is where.
+    /// Sends the memory and describes it.
     fn introduce(&self, socket: &UnixStream) {
         socket.set_read_timeout(Some(deadline())).unwrap();
         self.buffers[0].region().unwrap().export(socket, deadline()).unwrap();
@@ -87,7 +87,7 @@ impl Owner {
         say(socket, [first, second, self.namespace.block_size() as u64, self.namespace.blocks()]).unwrap();
     }
 
-    /// Does what it is asked for, without a look at the data, until the other side is gone; how many requests these were.
+    /// Serves requests without reading the data, until the other side is gone; returns their number.
     fn serve(&mut self, socket: &UnixStream) -> usize {
         for count in 0.. {
             let Some([what, buffer, block, blocks]) = hear(socket).unwrap() else { return count };
@@ -104,14 +104,14 @@ impl Owner {
                 }
             }
             self.buffers[buffer as usize] = part.whole().unwrap();
-            // Somebody who was killed has no ear.
+            // A user that was killed can't receive.
             let _ = say(socket, [what, buffer, block, blocks]);
         }
         unreachable!("counted to the end")
     }
 }
 
-/// The other side: the data, and no device.
+/// The user's side: the data without the device.
 struct User {
     region: SharedRegion,
     socket: UnixStream,
@@ -144,7 +144,7 @@ impl User {
         data
     }
 
-    /// Random data, through the first buffer to the device and back into the second.
+    /// Moves random data through the first buffer to the device and back into the second.
     fn round_trip(&mut self, random: &mut Random) -> (u64, Vec<u8>) {
         let most = (BUFFER / self.block_size) as u64;
         let blocks = match random.below(3) {
@@ -163,7 +163,7 @@ impl User {
     }
 }
 
-/// Descriptors of this process for a file.
+/// Counts this process's descriptors of a file.
 fn descriptors_of((dev, ino): (u64, u64)) -> usize {
     let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
     open.filter(|entry| fs::metadata(entry.path()).is_ok_and(|m| (m.dev(), m.ino()) == (dev, ino))).count()
@@ -174,7 +174,7 @@ fn file_of(fd: impl AsFd) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// This test in another role, and the connection to it.
+/// Starts this test in another role; returns the process and the connection to it.
 fn other(test: &str, role: &str, device: &Device) -> (Process, UnixStream) {
     let directory = Directory::new();
     let path = directory.path().join("socket");
@@ -187,10 +187,10 @@ fn other(test: &str, role: &str, device: &Device) -> (Process, UnixStream) {
     (process, socket)
 }
 
-/// The connection of a process that plays a role.
+/// Returns the connection of a process that plays a role.
 fn connect() -> UnixStream {
     let socket = UnixStream::connect(env::var(SOCKET).unwrap()).unwrap();
-    // On a line of its own, whatever the harness says before it.
+    // On a line of its own, after any output of the harness.
     println!("\nconnected");
     socket
 }
@@ -218,8 +218,8 @@ fn a_process_without_the_device_fills_and_checks_its_data() {
 }
 
 #[test]
-fn an_owner_that_is_killed_is_an_error_and_no_fault() {
-    const NAME: &str = "an_owner_that_is_killed_is_an_error_and_no_fault";
+fn a_killed_owner_is_an_error_and_no_fault() {
+    const NAME: &str = "a_killed_owner_is_an_error_and_no_fault";
     if role().is_some() {
         let socket = connect();
         let address = env::var(ADDRESS).unwrap();
@@ -242,17 +242,17 @@ fn an_owner_that_is_killed_is_an_error_and_no_fault() {
         let error = user.region.check().unwrap_err();
         assert!(matches!(error, Error::Gone { .. }), "{error}");
         says(&error, &["process", "gone"]);
-        // Nor does anybody answer.
+        // The owner does not answer, either.
         let answer = say(&user.socket, [WRITE, 0, block, blocks]).and_then(|()| hear(&user.socket));
         assert!(!matches!(answer, Ok(Some(_))), "{answer:?}");
-        // The memory is what it was, for reading and writing.
+        // The memory has its data, and can be read and written.
         assert!(user.look(1, data.len()) == data);
         user.fill(0, &[0x5a; BUFFER]);
         assert!(user.look(0, BUFFER).iter().all(|&byte| byte == 0x5a));
         drop(user);
         assert_eq!(descriptors_of(id), 0);
 
-        // The device is anybody's again.
+        // The device is free again.
         let controller = device.open();
         let (namespace, pattern) = namespaces(&controller).remove(0);
         let mut buffer = controller.alloc(16 * namespace.block_size()).unwrap();
@@ -263,8 +263,8 @@ fn an_owner_that_is_killed_is_an_error_and_no_fault() {
 }
 
 #[test]
-fn a_user_that_is_killed_leaves_the_owner_and_its_device_alone() {
-    const NAME: &str = "a_user_that_is_killed_leaves_the_owner_and_its_device_alone";
+fn a_killed_user_leaves_the_owner_alone() {
+    const NAME: &str = "a_killed_user_leaves_the_owner_alone";
     if role().is_some() {
         let mut user = User::new(connect());
         let mut random = Random::new(3);
@@ -284,13 +284,13 @@ fn a_user_that_is_killed_leaves_the_owner_and_its_device_alone() {
                 process.wait_for("at work").unwrap();
                 process.kill();
             });
-            // Ends when the other side is gone.
+            // Serves until the other side is gone.
             owner.serve(&socket);
         });
         drop(socket);
         assert_eq!(descriptors_of(id), 0);
 
-        // The owner goes on, in the same memory, and with somebody else.
+        // The owner continues in the same memory with another user.
         let (mine, theirs) = UnixStream::pair().unwrap();
         std::thread::scope(|scope| {
             scope.spawn(move || {
@@ -307,12 +307,12 @@ fn a_user_that_is_killed_leaves_the_owner_and_its_device_alone() {
     });
 }
 
-/// A heap over memory that this process did not make.
+/// Makes a heap over memory of another process.
 fn import(controller: &Controller, memory: OwnedFd) -> upcie_core::Result<Region> {
     controller.heap().space().map(Memory::import(memory)?)
 }
 
-/// Writes what is in the file, through it, and reads it back through it: the file's other holders see it.
+/// Writes the file's contents through it and reads them back through it: the file's other holders see them.
 fn drive(device: &Device, file: OwnedFd, page: PageSize) {
     let controller = device.open();
     let theirs = File::from(file.try_clone().unwrap());
@@ -335,7 +335,7 @@ fn drive(device: &Device, file: OwnedFd, page: PageSize) {
         let at = buffer.offset_in_region() as u64;
         buffer.write_at(0, &pattern.bytes(5, blocks, 1));
         namespace.write(5, &mut buffer).unwrap();
-        // Read by the driver's own memory, and by the file.
+        // The driver's own memory and the file hold what was written.
         pattern.verify(&read(&controller, &namespace, 5, blocks), 5, 1);
         buffer.zero();
         namespace.read(5, &mut buffer).unwrap();
@@ -399,7 +399,7 @@ fn a_hugetlbfs_file_of_others_is_driven_by_the_device() {
 }
 
 #[test]
-fn memory_that_its_owner_could_shrink_is_refused() {
+fn shrinkable_memory_is_refused() {
     let fd = memfd_create(c"theirs", MFdFlags::MFD_CLOEXEC).unwrap();
     File::from(fd.try_clone().unwrap()).set_len(1 << 20).unwrap();
     says(&Memory::import(fd).unwrap_err(), &["shrink", "MFD_ALLOW_SEALING"]);

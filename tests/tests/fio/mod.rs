@@ -1,4 +1,4 @@
-//! fio with the engine, as a process of the test's.
+//! Support code that runs fio with the engine as a process of a test.
 
 use serde_json::Value;
 use std::{
@@ -13,16 +13,17 @@ use upcie_tests::{
     process::{Directory, Process, within},
 };
 
-/// Where the engine is: `cargo xtask test` builds it for the installed fio, and says.
+/// The variable with the engine's path: `cargo xtask test` builds the engine for the installed fio and sets
+/// it.
 const ENGINE: &str = "UPCIE_FIO_ENGINE";
 
-/// The engine's path; `None` where it was not built.
+/// Returns the engine's path, or `None` if it was not built.
 pub fn engine() -> Option<String> {
     env::var(ENGINE).ok()
 }
 
-/// For a command, in seconds: on a machine that is busy otherwise an emulated one gets hardly any time (21 s were seen for a
-/// command where QEMU had 0.2 % of a core).
+/// The timeout of a command, in seconds. On a busy machine an emulated controller hardly runs: one command
+/// took 21 s while QEMU had 0.2 % of a core.
 pub const PATIENCE: u32 = 100;
 
 /// A run of fio.
@@ -34,14 +35,14 @@ pub struct Run {
     program: PathBuf,
 }
 
-/// fio with nothing but what the caller adds.
+/// Makes a run of fio without any job.
 pub fn fio(address: &Address) -> Run {
-    // It has its own use for colons.
+    // fio separates file names by colons.
     let device = address.to_string().replace(':', "\\:");
     Run { directory: Directory::new(), arguments: Vec::new(), device, program: program() }
 }
 
-/// Has `test` use a fio that says that it is of another version than it is.
+/// Gives `test` a fio that claims another version.
 pub fn of_another_version(test: impl FnOnce(&Path)) {
     let output = Command::new(program()).arg("--version").output().expect("fio");
     let version = String::from_utf8(output.stdout).expect("text").trim().to_owned();
@@ -66,20 +67,20 @@ pub fn of_another_version(test: impl FnOnce(&Path)) {
 #[derive(Debug)]
 pub struct Outcome {
     pub code: Option<i32>,
-    /// fio's messages and the engine's.
+    /// The messages of fio and of the engine.
     pub messages: String,
-    /// The statistics.
+    /// fio's statistics of each job.
     pub jobs: Vec<Value>,
 }
 
 impl Run {
-    /// Options: `--name=value`.
+    /// Adds options of the form `--name=value`.
     pub fn with<'a>(mut self, options: impl IntoIterator<Item = &'a str>) -> Self {
         self.arguments.extend(options.into_iter().map(str::to_owned));
         self
     }
 
-    /// A job on the device under test, with what every job needs.
+    /// Adds a job on the device under test, with the options that every job needs.
     pub fn job(self, options: &[&str]) -> Self {
         let engine = format!("--ioengine=external:{}", engine().expect("the caller has looked"));
         let device = format!("--filename={}", self.device);
@@ -94,7 +95,7 @@ impl Run {
         self
     }
 
-    /// A job file of this text, which finds the device and the engine in the environment.
+    /// Adds a job file with this text, which finds the device and the engine in the environment.
     pub fn file(mut self, text: &str) -> Self {
         let path = self.directory.path().join("job.fio");
         fs::write(&path, text).expect("a directory of our own");
@@ -102,7 +103,7 @@ impl Run {
         self
     }
 
-    /// A log of I/Os to do, as fio writes it.
+    /// Adds a log of I/Os to replay, in fio's format.
     pub fn replay(self, log: &str) -> Self {
         let path = self.directory.path().join("log");
         fs::write(&path, log).expect("a directory of our own");
@@ -122,20 +123,20 @@ impl Run {
     fn outcome(&self, process: Process) -> Outcome {
         let (status, messages) = process.finish();
         let statistics = fs::read_to_string(self.directory.path().join("statistics")).unwrap_or_default();
-        // The messages come there too, before.
+        // Messages come on the same stream, before the statistics.
         let json = statistics.find('{').map_or("", |at| &statistics[at..]);
         let json: Value = serde_json::from_str(json).unwrap_or_default();
         let jobs = json["jobs"].as_array().cloned().unwrap_or_default();
         Outcome { code: status.code(), messages, jobs }
     }
 
-    /// Runs it to its end.
+    /// Runs fio to its end.
     pub fn run(self) -> Outcome {
         let process = self.start();
         self.outcome(process)
     }
 
-    /// Runs it, and does something to it once its job runs.
+    /// Runs fio, and calls `then` once its job runs.
     pub fn run_and(self, then: impl FnOnce(&mut Process)) -> Outcome {
         let run = self.with(["--eta=always", "--eta-newline=1"]);
         let mut process = run.start();
@@ -161,7 +162,7 @@ fn program() -> PathBuf {
 }
 
 impl Outcome {
-    /// Checks that all jobs did what they were to do, and nobody complained; gives their statistics.
+    /// Checks that all jobs succeeded without a message; returns their statistics.
     #[track_caller]
     pub fn passed(self, what: &str) -> Vec<Value> {
         assert_eq!(self.code, Some(0), "{what}: {}", self.messages);
@@ -177,7 +178,7 @@ impl Outcome {
         self.jobs
     }
 
-    /// Checks that it was refused, by one line of the engine's with all of `parts`.
+    /// Checks that the engine refused, with one line that contains all of `parts`.
     #[track_caller]
     pub fn refused(self, what: &str, parts: &[&str]) {
         assert_eq!(self.code, Some(1), "{what}: {}", self.messages);

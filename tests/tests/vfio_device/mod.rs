@@ -1,4 +1,4 @@
-//! Code that the suites over VFIO share: the guest's functions, and a minimal controller.
+//! Support code of the suites over VFIO: the guest's functions, and a minimal controller.
 #![allow(dead_code, reason = "each suite uses a part of it")]
 
 use std::{
@@ -22,7 +22,7 @@ use upcie_tests::raw::{write_u32, write_u64};
 pub const CC: u64 = 0x14;
 pub const CSTS: u64 = 0x1c;
 
-/// The functions that the guest hands to these suites.
+/// Returns the addresses of the guest's functions for these suites.
 pub fn addresses() -> Vec<String> {
     assert_eq!(env::var("UPCIE_GUEST").as_deref(), Ok("1"), "guest_ suites run in the guest only");
     env::var("UPCIE_TEST_DEVICES").unwrap().split(',').map(str::to_owned).collect()
@@ -32,7 +32,7 @@ pub fn bdf(index: usize) -> Bdf {
     addresses()[index].parse().unwrap()
 }
 
-/// Returns the error of opening `index`.
+/// Returns the error of opening the function `index`.
 pub fn refusal(index: usize) -> String {
     VfioDevice::open(&Address::Vfio(bdf(index))).expect_err("it opens").to_string()
 }
@@ -53,19 +53,19 @@ pub fn wait_ready(device: &dyn Device, ready: u32) {
     }
 }
 
-/// Has the controller write its identify data into `data` by DMA, and raise vector 0; its serial number.
+/// Makes the controller write its identify data into `data` by DMA and raise vector 0; returns its serial
+/// number.
 pub fn identify(device: &dyn Device, queues: &Region, data: &Region) -> String {
     identify_to(device, queues, data.iova(0), data.as_ptr())
 }
 
-/// Works as [`identify`] for data at `iova`, of which this process sees the first 24 bytes at least, at
-/// `data`.
+/// Like [`identify`], with data at `iova`, of which this process sees at least the first 24 bytes at `data`.
 pub fn identify_to(device: &dyn Device, queues: &Region, iova: u64, data: *const u8) -> String {
     let bar = device.bar(0).unwrap();
     write_u32(&bar, CC, 0).unwrap();
     wait_ready(device, 0);
     let status = queues.as_ptr().wrapping_add(4096 + 12).cast::<u32>();
-    // SAFETY: within the region's second page, aligned. The queues start over: what is left there is stale.
+    // SAFETY: aligned, in the region's second page. The queues start over, so an old status there is stale.
     unsafe { status.write_volatile(0) };
     write_u32(&bar, 0x24, 15 << 16 | 15).unwrap();
     write_u64(&bar, 0x28, queues.iova(0)).unwrap();
@@ -88,9 +88,9 @@ pub fn identify_to(device: &dyn Device, queues: &Region, iova: u64, data: *const
         assert!(Instant::now() < end, "no completion");
     }
     barrier::dma_rmb();
-    // Byte by byte: it may be device memory.
+    // Byte by byte, since it may be device memory.
     let serial = std::array::from_fn::<u8, 20, _>(|at| {
-        // SAFETY: within the data; the command has completed.
+        // SAFETY: in the data; the command has completed.
         unsafe { data.wrapping_add(4 + at).read_volatile() }
     });
     write_u32(&bar, CC, 0).unwrap();
@@ -98,7 +98,7 @@ pub fn identify_to(device: &dyn Device, queues: &Region, iova: u64, data: *const
     String::from_utf8_lossy(&serial).trim().to_owned()
 }
 
-/// Runs a test of this suite in a process of its own, in a role; as a plain user if asked.
+/// Runs a test of this suite in its own process, in a role, and on request as a plain user.
 pub fn again(test: &str, role: &str, plain_user: bool) -> Output {
     let mut command = upcie_tests::process::again(test, role);
     if plain_user {
@@ -112,7 +112,7 @@ pub fn expect_success(output: &Output) {
     assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
 }
 
-/// Lists the open files of this process. Two lists are equal if nothing was leaked in between.
+/// Lists the open files of this process: equal lists show that nothing leaked in between.
 pub fn descriptors() -> Vec<String> {
     let links = fs::read_dir("/proc/self/fd").unwrap().flatten().map(|entry| fs::read_link(entry.path()));
     // Reading the directory opens it.
@@ -122,17 +122,17 @@ pub fn descriptors() -> Vec<String> {
     names
 }
 
-/// Bytes that the kernel has pinned for this process in an iommufd.
+/// Returns the bytes that the kernel has pinned for this process in an iommufd.
 pub fn pinned() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmPin:")).unwrap();
     line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
 }
 
-/// Opens a function by one of the ways through VFIO.
+/// Opens a function over one of the VFIO transports.
 pub type Open = fn(Bdf) -> upcie_core::Result<Arc<VfioDevice>>;
 
-/// The ways that have an IOMMU.
+/// Returns the VFIO transports that use an IOMMU.
 pub fn ways() -> [(&'static str, Open); 2] {
     [
         ("a group", |bdf| VfioDevice::open(&Address::Vfio(bdf))),
@@ -144,7 +144,7 @@ pub fn map(device: &dyn Device, len: usize, page: PageSize) -> Region {
     device.dma().map(Memory::new(len, page).unwrap()).unwrap()
 }
 
-/// Binds a function to a driver, or to none.
+/// Binds a function to a driver, or unbinds it.
 pub fn bind(bdf: Bdf, driver: Option<&str>) {
     let path = Function::at(bdf).unwrap().path;
     if path.join("driver").exists() {

@@ -25,12 +25,12 @@ use upcie_benches::{
 };
 use upcie_core::{
     Result,
-    device::Device,
+    device::{Address, Device},
     dma::{DmaBuf, Heap},
     mmio::Bar,
     open,
 };
-use upcie_nvme::{Address, Controller, Namespace, QueuePair, spec};
+use upcie_nvme::{Controller, Namespace, QueuePair, spec};
 
 /// Bytes of the namespace where there is data: more than the caches of a core have.
 const MEDIA: usize = 64 << 20;

@@ -1,16 +1,13 @@
 //! Device addresses in the form that fio's file names allow.
 
-use upcie_nvme::{
-    Address,
-    upcie_core::{self, device::FORMS},
-};
+use upcie_nvme::{Address, Error, forms, upcie_core};
 
 /// Parses the address in a file name. fio splits names at unescaped colons, so a PCI function may be written with dots:
 /// `0000.01.00.0`, `vfio:0000.01.00.0`.
-pub(crate) fn parse(name: &str) -> Result<Address, upcie_core::Error> {
+pub(crate) fn parse(name: &str) -> Result<Address, Error> {
     if name.len() == 4 && name.bytes().all(|c| c.is_ascii_hexdigit()) {
         let reason = "fio splits file names at ':': write a PCI function with dots, 0000.01.00.0".into();
-        return Err(upcie_core::Error::Address { input: name.into(), reason, forms: FORMS });
+        return Err(upcie_core::Error::Address { input: name.into(), reason, forms: forms() }.into());
     }
     let (scheme, function) = match name.rsplit_once(':') {
         Some((scheme, function)) => (Some(scheme), function),
@@ -55,7 +52,7 @@ mod tests {
     #[test]
     fn other_names_are_not_changed() {
         for name in
-            ["emu", "emu:null=true,size=1G", "vfio-user:/run/0000.01.00.0", "vfio-user:/x:0000.01.00.0"]
+            ["emu", "emu:size=1G,null=true", "vfio-user:/run/0000.01.00.0", "vfio-user:/x:0000.01.00.0"]
         {
             assert_eq!(parse(name).expect(name).to_string(), name);
         }

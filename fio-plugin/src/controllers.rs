@@ -11,7 +11,7 @@ use std::{
 use upcie_nvme::{
     Address, Controller, ControllerBuilder, Error,
     spec::Arbitration,
-    upcie_core::{self, memory::PageSize},
+    upcie_core::{self, device, memory::PageSize},
 };
 
 /// The properties of a controller that jobs may set differently.
@@ -90,7 +90,7 @@ fn open_near(
             opened => return Ok(opened?),
         }
     }
-    if matches!(address, Address::VfioUser(_)) {
+    if matches!(address, Address::Device(device::Address::VfioUser(_))) {
         // A BAR in a file that can't be sealed may shrink: that must be an error, and must not end fio.
         upcie_core::memory::survive_shrinking().map_err(Error::Core)?;
     }

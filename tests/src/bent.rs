@@ -10,8 +10,11 @@ use std::{
     thread::{self, JoinHandle},
     time::Instant,
 };
-use upcie_core::vfio_user::server::{Backend, Guest, Layout, Listener, Server};
-use upcie_nvme::{Address, emu::Emulator};
+use upcie_core::{
+    device::Address,
+    vfio_user::server::{Backend, Guest, Layout, Listener, Server},
+};
+use upcie_nvme::emu::Emulator;
 
 /// The offset of CSTS. A test sets bits of it.
 const CSTS: u64 = 0x1c;

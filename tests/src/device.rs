@@ -63,11 +63,10 @@ impl Device {
     #[track_caller]
     pub fn transport(&self) -> Arc<dyn device::Device> {
         match &self.address {
-            Address::Emulated(text) => {
-                upcie_nvme::emu::spawn(&text.parse().expect("options")).expect("it starts")
-            }
-            other => upcie_core::open(other)
+            Address::Emulated(options) => upcie_nvme::emu::spawn(options).expect("it starts"),
+            Address::Device(address) => upcie_core::open(address)
                 .unwrap_or_else(|error| panic!("it does not open: {}", crate::chain(&error))),
+            other => panic!("{other}"),
         }
     }
 
@@ -179,7 +178,7 @@ fn start(name: &str) -> Device {
         "emu" => Device { address: parse(&format!("emu:{EMU}")), server: None, _turn: None },
         "nvme-emu" => {
             let server = Server::start(NVME_EMU);
-            Device { address: server.address(), server: Some(server), _turn: None }
+            Device { address: server.address().into(), server: Some(server), _turn: None }
         }
         other => {
             assert!(!in_guest() || !other.starts_with("emu"), "the guest is for what only it has");

@@ -18,7 +18,7 @@ use std::{
     thread,
     time::Duration,
 };
-use upcie_nvme::Address;
+use upcie_core::device::Address;
 
 /// The interval of checks on a process that prints nothing.
 const LOOK: Duration = Duration::from_millis(250);

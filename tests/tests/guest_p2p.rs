@@ -4,7 +4,8 @@ mod vfio_device;
 
 use serde_json::Value;
 use std::{fs, process::Command};
-use upcie_nvme::{Address, Controller, DmaBuf, Refusal};
+use upcie_core::device::Address;
+use upcie_nvme::{Controller, DmaBuf, Refusal};
 use upcie_tests::{
     Random,
     data::Pattern,

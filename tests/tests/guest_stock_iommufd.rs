@@ -1,6 +1,7 @@
 //! On a kernel without iommufd the error names the missing kernel option, and a bare address takes the group.
 
-use upcie_nvme::{Address, Controller};
+use upcie_core::device::Address;
+use upcie_nvme::Controller;
 use upcie_tests::{on_each_device, says};
 
 #[test]
@@ -15,7 +16,7 @@ fn the_missing_kernel_option_is_named() {
 #[test]
 fn an_address_without_a_scheme_takes_the_group() {
     on_each_device(|device| {
-        assert!(matches!(device.address(), Address::Pci(_)));
+        assert!(matches!(device.address(), upcie_nvme::Address::Device(Address::Pci(_))));
         device.open().namespaces().unwrap();
     });
 }

@@ -1,6 +1,7 @@
 //! On a kernel without VFIO's no-IOMMU mode the error names the missing kernel option and the alternatives.
 
-use upcie_nvme::{Address, Controller};
+use upcie_core::device::Address;
+use upcie_nvme::Controller;
 use upcie_tests::{on_each_device, says};
 
 #[test]

@@ -25,7 +25,7 @@ use std::{
     },
     thread,
 };
-use upcie_nvme::Address;
+use upcie_core::device::Address;
 use upcie_tests::{
     left_out,
     process::{Directory, Process, Server, programs},

@@ -19,7 +19,8 @@ use std::{
     path::PathBuf,
     time::Instant,
 };
-use upcie_nvme::{Address, Controller};
+use upcie_core::device::Address;
+use upcie_nvme::Controller;
 use upcie_tests::{deadline, left_out, process::Server};
 
 const VERSION: u16 = 1;

@@ -9,7 +9,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use upcie_nvme::{Address, Controller, ControllerBuilder, Error, Namespace, Wait};
+use upcie_core::device::Address;
+use upcie_nvme::{Controller, ControllerBuilder, Error, Namespace, Wait};
 use upcie_tests::{
     Random, deadline,
     device::namespaces,

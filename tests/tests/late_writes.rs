@@ -12,8 +12,11 @@ use std::{
     },
     thread,
 };
-use upcie_core::vfio_user::server::{Backend, Guest, Layout, Server};
-use upcie_nvme::{Address, Controller, ControllerBuilder, DmaBuf, Namespace, emu::Emulator};
+use upcie_core::{
+    device::Address,
+    vfio_user::server::{Backend, Guest, Layout, Server},
+};
+use upcie_nvme::{Controller, ControllerBuilder, DmaBuf, Namespace, emu::Emulator};
 use upcie_tests::{
     deadline,
     device::namespaces,

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod address;
 pub mod controller;
 #[cfg(feature = "emu")]
 pub mod emu;
@@ -11,6 +12,7 @@ mod queue_pair;
 pub mod spec;
 mod wait;
 
+pub use address::{Address, forms};
 pub use controller::{Controller, ControllerBuilder};
 pub use engine::{Completion, Direction, Extent, Refused, Turn};
 pub use error::{Error, NoIo, Refusal, Result};
@@ -18,7 +20,7 @@ pub use namespace::{Namespace, Stream};
 pub use open::open_device;
 pub use queue_pair::QueuePair;
 pub use spec::IoFlags;
-pub use upcie_core::{self, ErrorKind, device::Address, dma::DmaBuf, irq::IrqKind};
+pub use upcie_core::{self, ErrorKind, dma::DmaBuf, irq::IrqKind};
 pub use wait::{Patience, SpinPolicy, Wait};
 
 /// Submission and completion queues: the queue pair, its turns and its commands.

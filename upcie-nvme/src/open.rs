@@ -2,12 +2,9 @@
 
 #[cfg(feature = "emu")]
 use crate::emu;
-use crate::{Controller, ControllerBuilder, Error, Result, controller::check_class};
+use crate::{Address, Controller, ControllerBuilder, Error, Result, controller::check_class};
 use std::{sync::Arc, time::Duration};
-use upcie_core::{
-    deadline::Budget,
-    device::{Address, Device},
-};
+use upcie_core::{deadline::Budget, device::Device};
 
 #[cfg(feature = "vfio-user")]
 use upcie_core::vfio_user::Client;
@@ -40,6 +37,28 @@ impl ControllerBuilder {
         let device = open_device(address, self.timeout)?;
         self.from_device(device)
     }
+
+    /// Opens and brings up the controller at `address` in the address space of `other`. Buffers of either controller,
+    /// including those in their [own memory](Controller::memory_buffer), can then be used with both: peer-to-peer.
+    ///
+    /// # Errors
+    /// The two transports can't share an address space (the error says which can), or an error of [`open`](Self::open).
+    pub fn open_beside<A>(self, other: &Controller, address: A) -> Result<Controller>
+    where
+        A: TryInto<Address>,
+        Error: From<A::Error>,
+    {
+        match address.try_into()? {
+            Address::Device(address) => self.open_device_beside(other, &address),
+            #[cfg(feature = "emu")]
+            address @ Address::Emulated(_) => Err(Error::Unsupported {
+                device: other.name().into(),
+                reason: format!(
+                    "{address} has an address space of its own, and shares it with no other controller"
+                ),
+            }),
+        }
+    }
 }
 
 /// Opens the device at `address`, embedded controllers included, without bringing it up: to read the
@@ -60,21 +79,16 @@ where
     A: TryInto<Address>,
     Error: From<A::Error>,
 {
-    let address = address.try_into()?;
+    let address = match address.try_into()? {
+        Address::Device(address) => address,
+        #[cfg(feature = "emu")]
+        Address::Emulated(options) => return emu::spawn(&options),
+    };
     check_class(&address)?;
     let _budget = Budget::new(timeout);
     Ok(match &address {
-        #[cfg(feature = "emu")]
-        Address::Emulated(text) => emu::spawn(&text.parse::<emu::Options>()?)?,
-        #[cfg(not(feature = "emu"))]
-        Address::Emulated(_) => {
-            return Err(Error::Unsupported {
-                device: address.to_string(),
-                reason: "the program was built without the feature `emu` of upcie-nvme".into(),
-            });
-        }
         #[cfg(feature = "vfio-user")]
-        Address::VfioUser(path) => Arc::new(Client::connect_within(path, timeout)?),
+        upcie_core::device::Address::VfioUser(path) => Arc::new(Client::connect_within(path, timeout)?),
         other => upcie_core::open(other)?,
     })
 }

@@ -1,15 +1,14 @@
 //! Device addresses.
 
-use super::hint::hint;
 use crate::{Error, pci::Bdf};
 use std::{fmt, path::PathBuf, str::FromStr};
 
-/// The forms of an address, for messages.
+/// The forms of an address, for messages. A crate with schemes of its own appends them.
 pub const FORMS: &str = "0000:01:00.0 (a PCI function; its driver determines the transport), vfio:0000:01:00.0, \
-                         iommufd:…, noiommu:…, uio:…, sysfs:…, vfio-user:/path/to/socket, emu, and emu:key=value,… (see \
-                         `upcie --help`)";
+                         iommufd:…, noiommu:…, uio:…, sysfs:…, vfio-user:/path/to/socket";
 
-/// Names a device and the transport to it.
+/// Names a device and the transport to it. A driver with devices of another origin wraps this type and parses its own
+/// schemes first, as `upcie_nvme::Address` does.
 ///
 /// ```
 /// use upcie_core::device::Address;
@@ -35,8 +34,6 @@ pub enum Address {
     Sysfs(Bdf),
     /// `vfio-user:/path`: a vfio-user server's socket.
     VfioUser(PathBuf),
-    /// `emu` or `emu:options`: the embedded controller; the driver crate parses the options.
-    Emulated(String),
 }
 
 impl Address {
@@ -49,7 +46,7 @@ impl Address {
             | Self::Noiommu(bdf)
             | Self::Uio(bdf)
             | Self::Sysfs(bdf) => Some(*bdf),
-            Self::VfioUser(_) | Self::Emulated(_) => None,
+            Self::VfioUser(_) => None,
         }
     }
 }
@@ -63,10 +60,6 @@ impl FromStr for Address {
             text.parse::<Bdf>().map_err(|_| bad(format!("{text:?} is not domain:bus:device.function")))
         };
         match input.split_once(':') {
-            // Checked first, because a transport id of another program contains colons.
-            _ if hint(input).is_some() => Err(bad(hint(input).unwrap_or_default())),
-            _ if input == "emu" => Ok(Self::Emulated(String::new())),
-            Some(("emu", options)) => Ok(Self::Emulated(options.into())),
             Some(("vfio-user", "")) => Err(bad("the socket's path is missing".into())),
             Some(("vfio-user", path)) => Ok(Self::VfioUser(path.into())),
             Some(("vfio", rest)) => bdf(rest).map(Self::Vfio),
@@ -124,8 +117,6 @@ impl fmt::Display for Address {
             Self::Uio(bdf) => write!(f, "uio:{bdf}"),
             Self::Sysfs(bdf) => write!(f, "sysfs:{bdf}"),
             Self::VfioUser(path) => write!(f, "vfio-user:{}", path.display()),
-            Self::Emulated(options) if options.is_empty() => f.write_str("emu"),
-            Self::Emulated(options) => write!(f, "emu:{options}"),
         }
     }
 }
@@ -144,8 +135,6 @@ mod tests {
             "uio:0000:01:00.0",
             "sysfs:0000:01:00.0",
             "vfio-user:/run/x:y.sock",
-            "emu",
-            "emu:size=1G,lba=4096",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
@@ -158,9 +147,17 @@ mod tests {
 
     #[test]
     fn an_invalid_address_error_lists_the_forms() {
-        for text in
-            ["", "nvme0", "/dev/nvme0n1", "uio9:0000:01:00.0", "vfio-user:", "vfio:x", "0000:01:00.8", "::"]
-        {
+        for text in [
+            "",
+            "nvme0",
+            "/dev/nvme0n1",
+            "emu",
+            "uio9:0000:01:00.0",
+            "vfio-user:",
+            "vfio:x",
+            "0000:01:00.8",
+            "::",
+        ] {
             let error = text.parse::<Address>().unwrap_err().to_string();
             assert!(error.contains("vfio-user:/path") && error.contains(text), "{error}");
         }

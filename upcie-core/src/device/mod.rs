@@ -3,7 +3,6 @@
 mod address;
 mod claim;
 mod config;
-mod hint;
 
 pub use address::{Address, FORMS};
 pub use claim::Claim;

@@ -9,7 +9,7 @@ use crate::uio::UioDevice;
 #[cfg(feature = "vfio-user-client")]
 use crate::vfio_user::Client;
 use crate::{
-    Error, Result,
+    Result,
     device::{Address, Device},
     pci::{Bdf, Function},
     vfio::VfioDevice,
@@ -19,8 +19,7 @@ use std::sync::Arc;
 /// Opens the device at `address`.
 ///
 /// # Errors
-/// Each cause has an error of its own, which says what to do. [`Address::Emulated`] is refused: the embedded controller
-/// is an NVMe controller, which the driver crate's own `open` makes.
+/// Each cause has an error of its own, which says what to do.
 pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
     tracing::debug!(%address, "opening");
     if let Some(bdf) = address.bdf() {
@@ -28,11 +27,6 @@ pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
         Function::at(bdf)?.check_not_being_unbound()?;
     }
     match address {
-        Address::Emulated(_) => Err(Error::Unsupported {
-            device: address.to_string(),
-            what: "the embedded controller".into(),
-            reason: "it is opened by upcie_nvme::Controller::open".into(),
-        }),
         #[cfg(feature = "vfio-user-client")]
         Address::VfioUser(path) => Ok(Arc::new(Client::connect(path)?)),
         Address::Pci(bdf) => open_pci(*bdf),
@@ -63,8 +57,8 @@ fn open_pci(bdf: Bdf) -> Result<Arc<dyn Device>> {
 
 /// Makes the error for an address whose cargo feature was not built.
 #[cfg(not(all(feature = "uio", feature = "vfio-user-client")))]
-fn left_out(address: &Address, feature: &str) -> Error {
-    Error::Unsupported {
+fn left_out(address: &Address, feature: &str) -> crate::Error {
+    crate::Error::Unsupported {
         device: address.to_string(),
         what: "this kind of address".into(),
         reason: format!("the program was built without the feature `{feature}` of upcie-core"),

@@ -1,6 +1,6 @@
 //! The admin queue.
 
-use super::{Inner, Registers, queue_ids::Ticket, subsystem::Change};
+use super::{QueueIds, Registers, Subsystem, queue_ids::Ticket, subsystem::Change};
 use crate::{
     Completion, Error, Result,
     engine::{ListPool, Live, Parts, Queue},
@@ -23,6 +23,13 @@ pub(super) enum Late {
     Raw,
     /// A queue pair's creation or deletion goes on.
     Step(Ticket),
+}
+
+/// The parts of a controller that a late answer changes.
+pub(super) struct Affected<'a> {
+    pub(super) name: &'a Arc<str>,
+    pub(super) queue_ids: &'a QueueIds,
+    pub(super) subsystem: &'a Subsystem,
 }
 
 /// The admin queue pair and the commands on it. Behind a gate: one command at a time, however many threads ask.
@@ -96,22 +103,26 @@ impl Admin {
 
     /// Reaps all completions, and returns that of `wanted` if it is there. All others belong to commands that
     /// missed their deadline.
-    pub(super) fn reap(&mut self, inner: &Inner, wanted: Option<u64>) -> Result<Option<Completion<u64>>> {
+    pub(super) fn reap(
+        &mut self,
+        affected: Affected<'_>,
+        wanted: Option<u64>,
+    ) -> Result<Option<Completion<u64>>> {
         let Self { queue, late, .. } = self;
         let mut found = None;
         for done in queue.turn()? {
-            inner.queue_ids.set_silent(false);
+            affected.queue_ids.set_silent(false);
             if Some(*done.tag()) == wanted {
                 found = Some(done);
                 continue;
             }
             let (tag, answer, buffer) = done.into_parts();
-            let device = inner.link.name.clone();
+            let device = affected.name.clone();
             emit(move || tracing::warn!(%device, "an admin command completed after its deadline"));
             drop(buffer);
             match late.remove(&tag) {
-                Some(Late::Step(ticket)) => inner.queue_ids.answered(ticket, answer),
-                Some(Late::Raw) => inner.subsystem.make_stale(),
+                Some(Late::Step(ticket)) => affected.queue_ids.answered(ticket, answer),
+                Some(Late::Raw) => affected.subsystem.make_stale(),
                 // Dropping the change ends it.
                 Some(Late::Change(_) | Late::Nothing) | None => {}
             }
@@ -120,11 +131,11 @@ impl Admin {
     }
 
     /// Frees the buffers of unanswered commands: the controller uses them no more, for the reason in `error`.
-    pub(super) fn release(&mut self, inner: &Inner, error: &Error) {
+    pub(super) fn release(&mut self, subsystem: &Subsystem, error: &Error) {
         self.queue.release(error);
         for (_, late) in std::mem::take(&mut self.late) {
             if let Late::Raw = late {
-                inner.subsystem.make_stale();
+                subsystem.make_stale();
             }
         }
     }

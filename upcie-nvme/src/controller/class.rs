@@ -32,6 +32,6 @@ mod tests {
                 assert!(text.contains(&format!("its class is {:06x}", function.class)), "{text}");
             }
         }
-        check(&Address::Emulated(String::new())).unwrap();
+        check(&Address::VfioUser("/run/x".into())).unwrap();
     }
 }

@@ -71,7 +71,7 @@ impl Inner {
         let admin = self.link.enter(&self.admin, &mut patience, after, || what.into(), "admin commands");
         let mut admin = admin.map_err(|error| (error, false))?;
         // Late answers free slots. If the queue is closed, the controller's state tells the reason.
-        let reaped = admin.reap(self, None);
+        let reaped = admin.reap(self.affected(), None);
         reaped.map_err(|error| (self.check_alive(&|| what.into()).err().unwrap_or(error), false))?;
         let sent = admin.send(command, data).map_err(|error| (error, false))?;
         let Some(tag) = sent else {
@@ -81,7 +81,7 @@ impl Inner {
         let mut backoff = Backoff::of_several(patience, after, after);
         let start = Instant::now();
         let error = loop {
-            match admin.reap(self, Some(tag)) {
+            match admin.reap(self.affected(), Some(tag)) {
                 Ok(None) => {}
                 Ok(Some(done)) => {
                     let dword0 = done.dword0();
@@ -114,7 +114,7 @@ impl Inner {
     pub(crate) fn reap_late(&self) {
         // A thread that holds the queue reaps, too. An error will also fail the next command.
         if let Some(mut admin) = self.admin.enter(|| Duration::ZERO) {
-            let _ = admin.reap(self, None);
+            let _ = admin.reap(self.affected(), None);
         }
     }
 

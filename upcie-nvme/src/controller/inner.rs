@@ -2,7 +2,9 @@
 
 use super::{
     Admin, DeviceMemory, HostMemory, Link, MemoryBuffer, Properties, QueueIds, Registers, Removal, Subsystem,
-    Vectors, device_memory,
+    Vectors,
+    admin::Affected,
+    device_memory,
     transitions::{shutdown_patience, stop, stop_patience},
 };
 use crate::{
@@ -55,6 +57,11 @@ impl Inner {
 
     pub(crate) fn shared_name(&self) -> &Arc<str> {
         &self.link.name
+    }
+
+    /// Returns the parts that a late answer on the admin queue changes.
+    pub(super) fn affected(&self) -> Affected<'_> {
+        Affected { name: &self.link.name, queue_ids: &self.queue_ids, subsystem: &self.subsystem }
     }
 
     pub(crate) fn space(&self) -> &Arc<DmaSpace> {

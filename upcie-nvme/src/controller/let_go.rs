@@ -39,7 +39,7 @@ impl Inner {
         memory.extend(self.queue_ids.release());
         // A command that is under way looks again when it ends.
         if let Some(mut admin) = self.admin.enter(|| Duration::ZERO) {
-            admin.release(self, error);
+            admin.release(&self.subsystem, error);
         }
         drop(memory);
     }

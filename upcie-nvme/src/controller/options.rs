@@ -1,7 +1,7 @@
 //! How a controller is opened.
 
 use super::{Controller, bringup, check_class};
-use crate::{Error, Result, spec::Arbitration};
+use crate::{Result, spec::Arbitration};
 use std::{sync::Arc, time::Duration};
 use upcie_core::{
     device::{Address, Device},
@@ -108,20 +108,11 @@ impl ControllerBuilder {
         Ok(Controller { inner })
     }
 
-    /// Opens and brings up the controller at `address` in the address space of `other`. Buffers of either controller,
-    /// including those in their [own memory](Controller::memory_buffer), can then be used with both: peer-to-peer.
-    ///
-    /// # Errors
-    /// The two transports can't share an address space (the error says which can), or an error of [`open`](Self::open).
-    pub fn open_beside<A>(self, other: &Controller, address: A) -> Result<Controller>
-    where
-        A: TryInto<Address>,
-        Error: From<A::Error>,
-    {
-        let address = address.try_into()?;
-        check_class(&address)?;
+    /// Opens and brings up the device at `address` in the address space of `other`.
+    pub(crate) fn open_device_beside(self, other: &Controller, address: &Address) -> Result<Controller> {
+        check_class(address)?;
         other.inner.check_owner("opening another controller beside it")?;
-        self.from_device(other.inner.device.open_beside(&address)?)
+        self.from_device(other.inner.device.open_beside(address)?)
     }
 }
 

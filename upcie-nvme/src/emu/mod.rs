@@ -49,6 +49,7 @@ pub mod units;
 mod tests;
 
 pub use error::Error;
+pub(crate) use options::name;
 pub use options::{KEYS, Options};
 pub use serve::spawn;
 

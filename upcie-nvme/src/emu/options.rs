@@ -45,7 +45,7 @@ const MAX_MSI: u32 = 32;
 /// assert!("colour=red".parse::<Options>().is_err());
 /// # Ok::<(), upcie_nvme::emu::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub struct Options {
     /// `size=`: bytes of each namespace, a multiple of its block size. Memory is taken only for blocks that were written, unless
@@ -248,6 +248,14 @@ impl Options {
     pub(super) fn block_size(&self, index: u32) -> u32 {
         let last = self.lba.last().copied().unwrap_or(512);
         self.lba.get(index as usize).copied().unwrap_or(last)
+    }
+}
+
+/// Returns the address of a controller with these options.
+pub(crate) fn name(options: &Options) -> String {
+    match options.to_string() {
+        text if text.is_empty() => "emu".into(),
+        text => format!("emu:{text}"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! A controller in this process.
 
-use super::{Emulator, Error, Options};
+use super::{Emulator, Error, Options, name};
 use std::{
     any::Any,
     os::unix::net::UnixStream,
@@ -21,17 +21,13 @@ use upcie_core::{
 /// # Errors
 /// [`Error`], and the connection's.
 pub fn spawn(options: &Options) -> crate::Result<Arc<dyn Device>> {
-    let name = match options.to_string() {
-        text if text.is_empty() => "emu".into(),
-        text => format!("emu:{text}"),
-    };
     let mut emulator = Emulator::new(options)?;
     if options.populate == Some(true) {
         emulator.fill_memory(&AtomicBool::new(false), &mut |_| {})?;
     }
     let (ours, theirs) = UnixStream::pair().map_err(Error::Start)?;
     let thread = Worker::start("nvme-emu", move || serve(emulator, theirs)).map_err(Error::Start)?;
-    let client = Client::from_stream(ours, name, Some(Box::new(Joined(Some(thread)))))?;
+    let client = Client::from_stream(ours, name(options), Some(Box::new(Joined(Some(thread)))))?;
     Ok(Arc::new(client))
 }
 

@@ -183,8 +183,7 @@ pub enum Error {
     Emulator(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// An [`Address`](upcie_core::device::Address) needs no parsing: for functions that take anything that
-/// becomes one.
+/// An [`Address`](crate::Address) needs no parsing: for functions that take anything that becomes one.
 impl From<std::convert::Infallible> for Error {
     fn from(never: std::convert::Infallible) -> Self {
         match never {}

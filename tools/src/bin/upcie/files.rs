@@ -17,7 +17,7 @@ use std::{
     },
     path::{Path, PathBuf},
 };
-use upcie_nvme::{Address, emu};
+use upcie_nvme::Address;
 
 /// Number of symbolic links that are followed, the same as in the kernel.
 const MOST_LINKS: usize = 40;
@@ -71,10 +71,9 @@ impl Use {
     /// Describes the use of an embedded controller's data file; `None` if it has none.
     pub fn media(target: &Target, writes: bool) -> Option<Self> {
         let Address::Emulated(options) = &target.address else { return None };
-        let options: emu::Options = options.parse().ok()?;
-        let file = options.file?;
+        let file = options.file.as_ref()?;
         let name = format!("the file of {}", target.address);
-        Some(Self { name, writes, id: Id::of(Place::Path(&file)) })
+        Some(Self { name, writes, id: Id::of(Place::Path(file)) })
     }
 }
 

@@ -242,7 +242,7 @@ fn advise(target: &Target, error: anyhow::Error) -> anyhow::Error {
 
 /// Runs `--registers`: opens the device without starting the controller.
 fn registers_alone(args: &InfoArgs) -> anyhow::Result<Outcome> {
-    let device = open_device(&args.target.to_read()?, args.timeout)?;
+    let device = open_device(args.target.to_read(), args.timeout)?;
     let bar = device.bar(0)?;
     let cap = Capabilities::from_bits(bar.read_u64(offset::CAP as u64)?);
     let note = if cap.is_gone() {

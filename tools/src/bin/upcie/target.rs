@@ -4,8 +4,11 @@ use crate::{cli, signal, transports};
 use anyhow::{Context, bail};
 use clap::Args;
 use std::fs;
-use upcie_core::pci::{Bdf, Function};
-use upcie_nvme::{Address, Controller, ControllerBuilder, IrqKind, Namespace, emu};
+use upcie_core::{
+    Chain,
+    pci::{Bdf, Function},
+};
+use upcie_nvme::{Address, Controller, ControllerBuilder, Error, IrqKind, Namespace};
 use upcie_tools::usage::Host;
 
 /// Description of addresses, for `--help`.
@@ -37,13 +40,12 @@ pub struct Target {
     pub address: Address,
 }
 
-/// Parses an address and an embedded controller's options, so that both are usage errors.
-pub fn parse_address(text: &str) -> anyhow::Result<Address> {
-    let address: Address = text.parse()?;
-    if let Address::Emulated(options) = &address {
-        options.parse::<emu::Options>()?;
-    }
-    Ok(address)
+/// Parses an address. The error has its cause in its text, because clap prints no causes.
+pub fn parse_address(text: &str) -> Result<Address, String> {
+    text.parse().map_err(|error| match error {
+        Error::Emulator(cause) => Chain(&*cause).to_string(),
+        other => Chain(&other).to_string(),
+    })
 }
 
 impl Target {
@@ -59,34 +61,30 @@ impl Target {
     /// Opens the controller for reading: an embedded one neither creates nor changes its file, and needs no
     /// write permission.
     pub fn open_to_read(&self, options: ControllerBuilder) -> anyhow::Result<Controller> {
-        Self { address: self.to_read()? }.open(options)
+        Self { address: self.to_read() }.open(options)
     }
 
     /// Returns the address for reading.
-    pub fn to_read(&self) -> anyhow::Result<Address> {
-        Ok(match &self.address {
-            Address::Emulated(text) => {
-                let mut emu: emu::Options = text.parse()?;
-                emu.ro |= emu.file.is_some();
-                Address::Emulated(emu.to_string())
-            }
-            other => other.clone(),
-        })
+    pub fn to_read(&self) -> Address {
+        let mut address = self.address.clone();
+        if let Address::Emulated(options) = &mut address {
+            options.ro |= options.file.is_some();
+        }
+        address
     }
 
     /// Returns true for a controller in this process that keeps its data in memory only.
     pub fn is_ephemeral(&self) -> bool {
-        match &self.address {
-            Address::Emulated(options) => options.parse().is_ok_and(|o: emu::Options| o.file.is_none()),
-            _ => false,
-        }
+        matches!(&self.address, Address::Emulated(options) if options.file.is_none())
     }
 
     /// Returns true for a controller in this process whose file is empty or does not exist yet.
     pub fn has_no_data(&self) -> bool {
         let Address::Emulated(options) = &self.address else { return false };
-        let file = options.parse().ok().and_then(|options: emu::Options| options.file);
-        file.is_some_and(|file| fs::metadata(file).map_or(true, |file| file.is_file() && file.len() == 0))
+        options
+            .file
+            .as_ref()
+            .is_some_and(|file| fs::metadata(file).map_or(true, |file| file.is_file() && file.len() == 0))
     }
 
     /// Returns the PCI function of the address, if it names one.
@@ -114,7 +112,7 @@ pub fn is_embedded(address: &Address) -> bool {
 
 /// Returns true for a controller in this process that moves no data.
 pub fn moves_no_data(address: &Address) -> bool {
-    matches!(address, Address::Emulated(options) if options.parse().is_ok_and(|options: emu::Options| options.null))
+    matches!(address, Address::Emulated(options) if options.null)
 }
 
 /// Prints a warning if the controller uses physical addresses. `names` lists the devices of the address

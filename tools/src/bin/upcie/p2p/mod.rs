@@ -18,7 +18,7 @@ use copy::{Copied, Job, Side};
 use memory::{Whose, controller, memory};
 use report::Report;
 use std::time::Duration;
-use upcie_core::pci::Function;
+use upcie_core::{device, pci::Function};
 use upcie_nvme::{Address, Controller, Namespace};
 
 /// Text below the options of `--help`.
@@ -171,8 +171,10 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
 fn in_container(address: &Address) -> Address {
     let has_uio = |function: Function| function.driver.as_deref() == Some("uio_pci_generic");
     match address {
-        Address::Pci(bdf) if Function::at(*bdf).is_ok_and(has_uio) => Address::Uio(*bdf),
-        Address::Pci(bdf) => Address::Vfio(*bdf),
+        Address::Device(device::Address::Pci(bdf)) if Function::at(*bdf).is_ok_and(has_uio) => {
+            device::Address::Uio(*bdf).into()
+        }
+        Address::Device(device::Address::Pci(bdf)) => device::Address::Vfio(*bdf).into(),
         other => other.clone(),
     }
 }

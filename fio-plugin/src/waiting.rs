@@ -10,7 +10,13 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
     time::{Duration, Instant},
 };
-use upcie_nvme::{Patience, Wait};
+use upcie_nvme::{
+    Wait,
+    upcie_core::{
+        clock::{Clock, SystemClock},
+        deadline::Stopwatch,
+    },
+};
 
 /// Polls between two readings of the clock.
 const LOOKS: u32 = 64;
@@ -59,12 +65,12 @@ fn wait(job: &mut Job, limit: Duration) -> Result<bool, Failure> {
 }
 
 fn wait_for(job: &mut Job, limit: Duration, started: Instant) -> Result<bool, Failure> {
-    let (mut patience, how) = (Patience::new(), job.plan.wait);
+    let (mut watch, how) = (Stopwatch::new(), job.plan.wait);
     let (mut waited, mut asked) = (Duration::ZERO, started);
     loop {
         let spins = match how {
             Wait::Interrupt => Duration::ZERO,
-            Wait::Adaptive(most) => job.policy.begin(Instant::now(), job.given, most),
+            Wait::Adaptive(most) => job.policy.begin(SystemClock.now(), job.given, most),
             _ => ALIVE,
         };
         if spin(job, limit.min(spins)) {
@@ -81,7 +87,7 @@ fn wait_for(job: &mut Job, limit: Duration, started: Instant) -> Result<bool, Fa
             }
             asked = Instant::now();
         }
-        waited = patience.waited();
+        waited = watch.waited();
         if waited >= limit {
             return Ok(is_ready(job));
         }

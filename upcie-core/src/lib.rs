@@ -9,6 +9,7 @@
 compile_error!("upcie-core needs Linux on x86-64 or aarch64");
 
 pub mod barrier;
+pub mod clock;
 pub mod deadline;
 pub mod device;
 pub mod dma;

@@ -21,7 +21,7 @@ pub use open::open_device;
 pub use queue_pair::QueuePair;
 pub use spec::IoFlags;
 pub use upcie_core::{self, ErrorKind, dma::DmaBuf, irq::IrqKind};
-pub use wait::{Patience, SpinPolicy, Wait};
+pub use wait::{SpinPolicy, Wait};
 
 /// Submission and completion queues: the queue pair, its turns and its commands.
 pub mod queue {

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    deadline::{self, Clock},
+    deadline::{self, MessageWatch},
     gate::{Gate, Pass},
     memory::{PageSize, host_page_size},
 };
@@ -418,16 +418,16 @@ impl Heap {
 
     /// Waits for other threads that map more memory.
     fn enter(&self, len: usize) -> Result<Pass<'_, ()>> {
-        let mut clock = Clock::new(GROW_DEADLINE);
-        let turn = self.growing.enter(|| clock.left());
-        deadline::charge(clock.waited());
+        let mut watch = MessageWatch::new(GROW_DEADLINE);
+        let turn = self.growing.enter(|| watch.left());
+        deadline::charge(watch.waited());
         turn.ok_or_else(|| Error::Timeout {
             device: self.space.device().into(),
             operation: format!(
                 "allocating {len} bytes of DMA memory: waiting for other threads that map more; allocate it ahead of its \
                  use, or try again"
             ),
-            after: clock.limit(),
+            after: watch.limit(),
         })
     }
 

@@ -1,6 +1,9 @@
 //! A child process for system calls that a driver may block.
 
-use crate::irq::wait_readable;
+use crate::{
+    deadline::{Backoff, Stopwatch},
+    irq::wait_readable,
+};
 use nix::{errno::Errno, fcntl::OFlag};
 use std::{
     fs::{File, OpenOptions},
@@ -9,7 +12,7 @@ use std::{
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// Writes `value` to a file of sysfs within `deadline`; [`io::ErrorKind::TimedOut`] if the kernel has not finished then.
@@ -140,16 +143,15 @@ impl Child {
     /// # Errors
     /// The child, if it has not ended.
     pub(crate) fn reap_within(self, limit: Duration) -> Result<(), Self> {
-        let end = Instant::now() + limit;
+        let mut backoff = Backoff::new(Stopwatch::new(), limit);
         loop {
             // An error means that another thread has reaped the child, which has ended, too.
             if waited(self.0, libc::WNOHANG) != 0 {
                 return Ok(());
             }
-            if Instant::now() >= end {
+            if !backoff.pause() {
                 return Err(self);
             }
-            thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -1,11 +1,13 @@
 //! Shared parts of the unit tests, of the driver's tests, and of the benches. They are not part of the library's
 //! interface: only unit tests and the feature `testing` compile them.
 
+mod clock;
 #[cfg(test)]
 mod fake_sysfs;
 mod iommu;
 mod random;
 
+pub use clock::ManualClock;
 #[cfg(test)]
 pub(crate) use fake_sysfs::FakeSysfs;
 pub use iommu::FakeIommu;

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    deadline::{Backoff, Stopwatch},
     device::{Address, Device},
     dma::DmaSpace,
     events::Hold,
@@ -24,8 +25,7 @@ use std::{
     ops::Range,
     os::fd::{AsFd, BorrowedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 const KINDS: [IrqKind; 5] = [IrqKind::Intx, IrqKind::Msi, IrqKind::Msix, IrqKind::Error, IrqKind::Request];
@@ -340,12 +340,10 @@ unsafe impl Device for VfioDevice {
             ));
         }
         // The lock is contended while another part of the kernel looks at the device, which is short.
-        let end = Instant::now() + Duration::from_secs(2);
+        let mut backoff = Backoff::new(Stopwatch::new(), Duration::from_secs(2));
         loop {
             match abi::device_reset(self.file.as_fd()) {
-                Err(e) if e.raw_os_error() == Some(libc::EAGAIN) && Instant::now() < end => {
-                    thread::sleep(Duration::from_millis(10));
-                }
+                Err(e) if e.raw_os_error() == Some(libc::EAGAIN) && backoff.pause() => {}
                 other => break other.map_err(|e| failed(&self.name, "resetting it", e))?,
             }
         }

@@ -9,7 +9,7 @@ use super::{
     vectors::Vectors,
 };
 use crate::{
-    Error, NoIo, Patience, Result,
+    Error, NoIo, Result,
     engine::{BufferLists, Live, MAX_TRANSFER},
     spec::{
         AdminQueueAttributes, Cns, Command, CommandSet, Csi, FeatureId, IdentifyController,
@@ -18,7 +18,7 @@ use crate::{
 };
 use std::sync::Arc;
 use upcie_core::{
-    deadline::Budget,
+    deadline::{Budget, Stopwatch},
     device::{Claim, Device},
     dma::{DmaBuf, Heap},
     gate::Gate,
@@ -39,7 +39,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
     let name: Arc<str> = device.name().into();
     let registers = {
         let _budget = Budget::new(options.timeout);
-        let registers = Registers::open(&device, name.clone())?;
+        let registers = Registers::open(&device, name.clone(), options.clock.clone())?;
         registers.log_state();
         registers
     };
@@ -133,8 +133,9 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
     // From here on a failure drops `inner`, which stops the controller.
     enable(&inner.link, &inner.properties)?;
     // One timeout for all admin commands from here on.
-    let (timeout, mut patience) = (inner.link.options.timeout, Patience::new());
-    let mut left = || timeout.saturating_sub(patience.waited());
+    let (timeout, clock) = (inner.link.options.timeout, inner.link.options.clock.clone());
+    let mut watch = Stopwatch::of(&*clock);
+    let mut left = || timeout.saturating_sub(watch.waited());
     identify_controller(&mut inner)?;
     inner.link.options.timeout = left();
     identify_limits(&mut inner)?;

@@ -2,15 +2,17 @@
 
 use super::{Inner, admin::Late};
 use crate::{
-    Error, Patience, Result,
+    Error, Result,
     spec::{Cns, Command, Status},
-    wait::Backoff,
+    wait::LOOK,
 };
-use std::{
-    fmt,
-    time::{Duration, Instant},
+use std::{fmt, time::Duration};
+use upcie_core::{
+    clock::Clock,
+    deadline::{Backoff, Budget, Stopwatch},
+    dma::DmaBuf,
+    events::emit,
 };
-use upcie_core::{deadline::Budget, dma::DmaBuf, events::emit};
 
 /// Shows a number in hexadecimal in the log.
 struct Hex(u32);
@@ -67,8 +69,8 @@ impl Inner {
         self.check_owner(what).map_err(|error| (error, false))?;
         let device = || self.link.name.to_string();
         let _budget = Budget::new(after);
-        let mut patience = Patience::new();
-        let admin = self.link.enter(&self.admin, &mut patience, after, || what.into(), "admin commands");
+        let mut watch = self.stopwatch();
+        let admin = self.link.enter(&self.admin, &mut watch, after, || what.into(), "admin commands");
         let mut admin = admin.map_err(|error| (error, false))?;
         // Late answers free slots. If the queue is closed, the controller's state tells the reason.
         let reaped = admin.reap(self.affected(), None);
@@ -78,15 +80,15 @@ impl Inner {
             let (operation, count) = (what.into(), admin.capacity());
             return Err((Error::Unanswered { device: device(), operation, count }, false));
         };
-        let mut backoff = Backoff::of_several(patience, after, after);
-        let start = Instant::now();
+        let mut backoff = Backoff::of_memory(watch, after, after);
+        let start = self.clock().now();
         let error = loop {
             match admin.reap(self.affected(), Some(tag)) {
                 Ok(None) => {}
                 Ok(Some(done)) => {
                     let dword0 = done.dword0();
                     let (_, result, data) = done.into_parts();
-                    self.log_admin(command, what, result, start.elapsed());
+                    self.log_admin(command, what, result, self.clock().now().saturating_sub(start));
                     let failed = |status| Error::Status { device: device(), operation: what.into(), status };
                     return result.map(|()| (dword0, data)).map_err(|status| (failed(status), true));
                 }
@@ -110,6 +112,16 @@ impl Inner {
         Err((error, true))
     }
 
+    /// Returns the clock of the controller's waits.
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        self.link.clock()
+    }
+
+    /// Starts to measure by the controller's clock.
+    pub(crate) fn stopwatch(&self) -> Stopwatch<'_> {
+        Stopwatch::of(self.link.clock())
+    }
+
     /// Reaps completions that came after their deadline, without sending anything.
     pub(crate) fn reap_late(&self) {
         // A thread that holds the queue reaps, too. An error will also fail the next command.
@@ -130,12 +142,12 @@ impl Inner {
 
     /// Waits a little for a completion; returns an error when the time is up, or when the controller is gone
     /// or fails.
-    pub(crate) fn pause(&self, backoff: &mut Backoff, what: &dyn Fn() -> String) -> Result<()> {
+    pub(crate) fn pause(&self, backoff: &mut Backoff<'_>, what: &dyn Fn() -> String) -> Result<()> {
         if !backoff.pause() {
             let (device, after) = (self.link.name.to_string(), backoff.limit());
             return Err(Error::Timeout { device, operation: what(), after, kept: false });
         }
-        if backoff.is_slow() { self.check_alive(what) } else { Ok(()) }
+        if backoff.is_due(LOOK) { self.check_alive(what) } else { Ok(()) }
     }
 
     /// Runs an Identify command and returns its page of data.

@@ -8,13 +8,13 @@ use super::{
     transitions::{shutdown_patience, stop, stop_patience},
 };
 use crate::{
-    NoIo, Patience, Result,
+    NoIo, Result,
     engine::{Live, Queue, Retired},
     spec::IdentifyController,
 };
 use std::{fmt, sync::Arc, time::Duration};
 use upcie_core::{
-    deadline::Budget,
+    deadline::{Budget, Stopwatch},
     device::Claim,
     dma::{DmaSpace, Heap},
     gate::{Gate, Pass},
@@ -120,11 +120,11 @@ impl Inner {
     /// [`enter_blocking`](Self::enter_blocking).
     pub(crate) fn enter_edges(
         &self,
-        patience: &mut Patience,
+        watch: &mut Stopwatch<'_>,
         limit: Duration,
         operation: &str,
     ) -> Result<Pass<'_, ()>> {
-        self.link.enter(&self.calls.edges, patience, limit, || operation.into(), "changes of blocks in part")
+        self.link.enter(&self.calls.edges, watch, limit, || operation.into(), "changes of blocks in part")
     }
 
     /// Returns the time that a command may take.
@@ -133,14 +133,14 @@ impl Inner {
     }
 
     /// Enters the queue pair of the blocking calls for `operation` once the calls of other threads have
-    /// ended: within `limit`, as counted by `patience`.
+    /// ended: within `limit`, as counted by `watch`.
     pub(crate) fn enter_blocking(
         &self,
-        patience: &mut Patience,
+        watch: &mut Stopwatch<'_>,
         limit: Duration,
         operation: &dyn Fn() -> String,
     ) -> Result<Pass<'_, Option<Queue<u64>>>> {
-        self.link.enter(&self.calls.queue, patience, limit, operation, "calls")
+        self.link.enter(&self.calls.queue, watch, limit, operation, "calls")
     }
 
     /// Returns `true` if the controller was brought up with weighted round robin.
@@ -180,7 +180,8 @@ impl Inner {
     /// Returns the eventfd of an interrupt vector.
     pub(crate) fn vector(&self, vector: u16) -> Result<Arc<EventFd>> {
         self.check_owner("turning interrupts on")?;
-        self.vectors.eventfd(&*self.device, self.properties.most_vectors(), self.link.options.timeout, vector)
+        let (watch, limit) = (self.stopwatch(), self.link.options.timeout);
+        self.vectors.eventfd(&*self.device, self.properties.most_vectors(), watch, limit, vector)
     }
 
     /// Logs, once per vector, that its interrupts don't arrive.

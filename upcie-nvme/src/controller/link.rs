@@ -1,9 +1,13 @@
 //! The way to a controller: its name, its registers, and the process that drives it.
 
 use super::{ControllerBuilder, Registers};
-use crate::{Error, Patience, Result, engine::Live};
+use crate::{Error, Result, engine::Live};
 use std::{sync::Arc, time::Duration};
-use upcie_core::gate::{Gate, Pass};
+use upcie_core::{
+    clock::Clock,
+    deadline::Stopwatch,
+    gate::{Gate, Pass},
+};
 
 /// The name, registers, liveness and options of a controller, which all its parts use.
 #[derive(Debug)]
@@ -26,17 +30,26 @@ impl Link {
         self.live.check_owner(&self.name, operation)
     }
 
-    /// Enters `gate` for `operation`, at most `limit` in all of `patience`. `whose` names what the thread inside
+    /// Returns the clock of all waits for the controller.
+    pub(super) fn clock(&self) -> &dyn Clock {
+        self.registers.clock()
+    }
+
+    pub(super) fn stopwatch(&self) -> Stopwatch<'_> {
+        Stopwatch::of(self.clock())
+    }
+
+    /// Enters `gate` for `operation`, at most `limit` as counted by `watch`. `whose` names what the thread inside
     /// does.
     pub(super) fn enter<'g, T>(
         &self,
         gate: &'g Gate<T>,
-        patience: &mut Patience,
+        watch: &mut Stopwatch<'_>,
         limit: Duration,
         operation: impl FnOnce() -> String,
         whose: &str,
     ) -> Result<Pass<'g, T>> {
-        let entered = gate.enter(|| limit.saturating_sub(patience.waited()));
+        let entered = gate.enter(|| limit.saturating_sub(watch.waited()));
         entered.ok_or_else(|| Error::Timeout {
             device: self.name.to_string(),
             operation: format!("{}: waiting for {whose} of other threads", operation()),

@@ -187,7 +187,8 @@ impl Controller {
     pub fn vectors(&self) -> Result<u16> {
         self.inner.check_owner("turning interrupts on")?;
         let inner = &self.inner;
-        inner.vectors.count(&*inner.device, inner.properties.most_vectors(), inner.link.options.timeout)
+        let (most, limit) = (inner.properties.most_vectors(), inner.link.options.timeout);
+        inner.vectors.count(&*inner.device, most, inner.stopwatch(), limit)
     }
 
     /// Returns the heap that [`alloc`](Self::alloc) takes from.

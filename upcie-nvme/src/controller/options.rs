@@ -4,6 +4,7 @@ use super::{Controller, bringup, check_class};
 use crate::{Result, spec::Arbitration};
 use std::{sync::Arc, time::Duration};
 use upcie_core::{
+    clock::{Clock, SharedClock},
     device::{Address, Device},
     irq::IrqKind,
     memory::PageSize,
@@ -32,6 +33,7 @@ pub struct ControllerBuilder {
     pub(crate) memory_buffer_caching: Option<Caching>,
     pub(crate) arbitration: Option<Arbitration>,
     pub(crate) untrusted_device: bool,
+    pub(crate) clock: SharedClock,
 }
 
 impl Controller {
@@ -93,6 +95,14 @@ impl ControllerBuilder {
         self.untrusted_device = yes;
         self
     }
+
+    /// Sets the clock by which the controller is waited for, in bring-up, commands, waits for completions and shutdown: a
+    /// test or a simulation can own the time. The system's by default. Two things keep the system's time: the answers of a
+    /// vfio-user server, which is another process, and the wait of one thread for the call of another.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = SharedClock::new(clock);
+        self
+    }
 }
 
 impl ControllerBuilder {
@@ -126,6 +136,7 @@ impl Default for ControllerBuilder {
             memory_buffer_caching: None,
             arbitration: None,
             untrusted_device: false,
+            clock: SharedClock::default(),
         }
     }
 }

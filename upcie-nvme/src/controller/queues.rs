@@ -6,12 +6,13 @@ use super::{
     queue_ids::{Next, Step, Ticket},
 };
 use crate::{
-    Error, Patience, Result,
+    Error, Result,
     engine::{ListPool, Parts, Queue, Retired},
     spec::{Command, QueuePriority, Status},
 };
 use std::{sync::Arc, time::Duration};
 use upcie_core::{
+    deadline::Stopwatch,
     dma::{DmaBuf, Heap},
     events::emit,
     mmio::Caching,
@@ -198,8 +199,8 @@ impl Inner {
 
     /// Waits until a blocking call that is under way has nothing in flight; returns `false` when that took
     /// longer than `limit`.
-    pub(super) fn wait_for_blocking_call(&self, patience: &mut Patience, limit: Duration) -> bool {
-        self.calls.queue.enter(|| limit.saturating_sub(patience.waited())).is_some()
+    pub(super) fn wait_for_blocking_call(&self, watch: &mut Stopwatch<'_>, limit: Duration) -> bool {
+        self.calls.queue.enter(|| limit.saturating_sub(watch.waited())).is_some()
     }
 
     /// Deletes the blocking calls' own queue pair if all I/O queue pairs are taken. The next such call makes
@@ -210,8 +211,8 @@ impl Inner {
         }
         // A blocking call has no commands in flight once it releases the gate; one under way keeps its queue
         // pair.
-        let (mut patience, limit) = (Patience::new(), self.link.options.timeout);
-        let pass = self.calls.queue.enter(|| limit.saturating_sub(patience.waited()));
+        let (mut watch, limit) = (self.stopwatch(), self.link.options.timeout);
+        let pass = self.calls.queue.enter(|| limit.saturating_sub(watch.waited()));
         if let Some(mut queue) = pass.and_then(|mut slot| slot.take()) {
             if let Err(ticket) = self.delete_queue(queue.qid()) {
                 self.keep_for(ticket, queue.retire());

@@ -9,6 +9,7 @@ use crate::{
 };
 use std::{sync::Arc, time::Duration};
 use upcie_core::{
+    clock::{Clock, SharedClock},
     device::Claim,
     events::emit,
     mmio::{Bar, Register},
@@ -25,10 +26,12 @@ pub(crate) struct Registers {
     name: Arc<str>,
     bar: Bar,
     cap: Capabilities,
+    /// Of all waits for the controller.
+    clock: SharedClock,
 }
 
 impl Registers {
-    pub(crate) fn open(device: &Claim, name: Arc<str>) -> Result<Self> {
+    pub(crate) fn open(device: &Claim, name: Arc<str>, clock: SharedClock) -> Result<Self> {
         let bar = device.bar(0)?;
         let cap = Capabilities::from_bits(bar.read_u64(offset::CAP as u64)?);
         if cap.is_gone() {
@@ -42,11 +45,15 @@ impl Registers {
                     .into(),
             });
         }
-        Ok(Self { name, bar, cap })
+        Ok(Self { name, bar, cap, clock })
     }
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
     }
 
     pub(crate) fn capabilities(&self) -> Capabilities {

@@ -3,7 +3,7 @@
 
 use super::{Controller, Inner, lock};
 use crate::{
-    Error, Patience, Result,
+    Error, Result,
     engine::{Live, unique},
     spec::IdentifyController,
 };
@@ -152,9 +152,9 @@ pub(super) fn change_alone(controller: &Inner, operation: &str, change: &str) ->
     let leave = controller.subsystem.begin(operation);
     // A blocking call that began before this holds its lock until nothing of it is in flight; a later one
     // finds its handle stale.
-    let (mut patience, limit) = (Patience::new(), controller.link.options.timeout);
+    let (mut watch, limit) = (controller.stopwatch(), controller.link.options.timeout);
     for other in controller.subsystem.controllers() {
-        if !other.wait_for_blocking_call(&mut patience, limit) {
+        if !other.wait_for_blocking_call(&mut watch, limit) {
             return Err(Error::InUse {
                 device: controller.name().into(),
                 operation: operation.into(),

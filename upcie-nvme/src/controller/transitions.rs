@@ -18,10 +18,13 @@ use super::{Link, Properties, Registers};
 use crate::{
     Error, Result,
     spec::{ArbitrationMechanism, Configuration, ShutdownNotification, ShutdownStatus},
-    wait::Backoff,
 };
-use std::time::{Duration, Instant};
-use upcie_core::events::emit;
+use std::time::Duration;
+use upcie_core::{
+    clock::Clock,
+    deadline::{Backoff, Stopwatch},
+    events::emit,
+};
 
 /// A shutdown may take longer than becoming ready: caches are written back.
 const SHUTDOWN_MIN: Duration = Duration::from_secs(10);
@@ -44,7 +47,7 @@ pub(super) fn disable_patience(registers: &Registers) -> Result<Duration> {
 /// its steps.
 fn settle(registers: &Registers, name: &str, enabled: bool) -> Result<()> {
     let operation = "waiting for what its former user began (CSTS.RDY, CSTS.SHST)";
-    let settled = wait(settle_patience(registers)?, name, operation, || {
+    let settled = wait(registers.clock(), settle_patience(registers)?, name, operation, || {
         let status = registers.status()?;
         Ok(status.cfs()
             || match status.shst() {
@@ -70,23 +73,29 @@ fn reset(registers: &Registers, name: &str, cc: Configuration) -> Result<()> {
     if cc.en() {
         registers.configure(cc.with_en(false).with_shn(ShutdownNotification::NONE))?;
     }
-    wait(registers.patience(), name, "waiting for the controller to stop (CSTS.RDY = 0)", || {
-        Ok(!registers.status()?.rdy())
-    })
+    wait(
+        registers.clock(),
+        registers.patience(),
+        name,
+        "waiting for the controller to stop (CSTS.RDY = 0)",
+        || Ok(!registers.status()?.rdy()),
+    )
 }
 
 /// Waits until `done`, which reads registers, is true.
 pub(super) fn wait(
+    clock: &dyn Clock,
     after: Duration,
     device: &str,
     operation: &str,
     mut done: impl FnMut() -> Result<bool>,
 ) -> Result<()> {
-    let mut backoff = Backoff::of_registers(after);
-    let start = Instant::now();
+    let start = clock.now();
+    let mut backoff = Backoff::new(Stopwatch::of(clock), after);
     loop {
         if done()? {
-            let (device, operation, took) = (device.to_owned(), operation.to_owned(), start.elapsed());
+            let (device, operation, took) =
+                (device.to_owned(), operation.to_owned(), clock.now().saturating_sub(start));
             emit(move || tracing::debug!(device, after = ?took, limit = ?after, "{operation}: done"));
             return Ok(());
         }
@@ -123,7 +132,7 @@ pub(super) fn enable(link: &Link, properties: &Properties) -> Result<()> {
         .with_en(true);
     registers.configure(cc)?;
     let operation = "waiting for the controller to become ready (CSTS.RDY = 1)";
-    wait(registers.ready_patience()?, &link.name, operation, || {
+    wait(link.clock(), registers.ready_patience()?, &link.name, operation, || {
         let status = registers.status()?;
         if status.cfs() {
             return Err(Error::Fatal { device: link.name.to_string(), operation: operation.into() });
@@ -142,7 +151,7 @@ pub(super) fn stop(registers: &Registers, name: &str, shutdown: Duration) -> Res
             registers.configure(cc.with_shn(ShutdownNotification::NORMAL))?;
         }
         let operation = "waiting for the shutdown (CSTS.SHST)";
-        let shut = wait(shutdown, name, operation, || {
+        let shut = wait(registers.clock(), shutdown, name, operation, || {
             let status = registers.status()?;
             Ok(status.cfs() || status.shst() == ShutdownStatus::COMPLETE)
         });

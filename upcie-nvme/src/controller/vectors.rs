@@ -1,7 +1,7 @@
 //! The interrupt vectors of a controller, wired when they are first asked for.
 
 use super::{Registers, lock};
-use crate::{Error, Patience, Result};
+use crate::{Error, Result};
 use std::{
     collections::BTreeSet,
     os::fd::AsFd,
@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 use upcie_core::{
+    deadline::Stopwatch,
     device::Device,
     events::emit,
     gate::Gate,
@@ -65,11 +66,11 @@ impl Vectors {
         &self,
         device: &dyn Device,
         most: u32,
+        mut watch: Stopwatch<'_>,
         limit: Duration,
         then: impl FnOnce(&[Arc<EventFd>]) -> T,
     ) -> Result<T> {
-        let mut patience = Patience::new();
-        let wired = self.wired.enter(|| limit.saturating_sub(patience.waited()));
+        let wired = self.wired.enter(|| limit.saturating_sub(watch.waited()));
         let mut wired = wired.ok_or_else(|| Error::Timeout {
             device: device.name().into(),
             operation: "turning interrupts on: waiting for calls of other threads".into(),
@@ -86,8 +87,14 @@ impl Vectors {
     }
 
     /// Returns the number of vectors that can be used, of at most `most`.
-    pub(crate) fn count(&self, device: &dyn Device, most: u32, limit: Duration) -> Result<u16> {
-        self.wired(device, most, limit, |fds| fds.len() as u16)
+    pub(crate) fn count(
+        &self,
+        device: &dyn Device,
+        most: u32,
+        watch: Stopwatch<'_>,
+        limit: Duration,
+    ) -> Result<u16> {
+        self.wired(device, most, watch, limit, |fds| fds.len() as u16)
     }
 
     /// Returns the eventfd of `vector`.
@@ -95,11 +102,12 @@ impl Vectors {
         &self,
         device: &dyn Device,
         most: u32,
+        watch: Stopwatch<'_>,
         limit: Duration,
         vector: u16,
     ) -> Result<Arc<EventFd>> {
         let (found, count) =
-            self.wired(device, most, limit, |fds| (fds.get(usize::from(vector)).cloned(), fds.len()))?;
+            self.wired(device, most, watch, limit, |fds| (fds.get(usize::from(vector)).cloned(), fds.len()))?;
         found.ok_or_else(|| {
             let reason = match self.kind {
                 Some(kind) => {

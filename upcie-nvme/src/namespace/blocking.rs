@@ -1,14 +1,16 @@
 //! The blocking calls, on a queue pair that all of a controller's calls share.
 
 use crate::{
-    Error, IoFlags, Patience, Refusal, Result,
+    Error, IoFlags, Refusal, Result,
     controller::{Inner, PRIORITY, create},
     engine::{Direction, Extent, Pieces, Queue, Refused, Retired, Turn},
     spec::{DatasetRange, Status},
-    wait::Backoff,
 };
 use std::time::Duration;
-use upcie_core::{deadline::Budget, dma::DmaBuf};
+use upcie_core::{
+    deadline::{Backoff, Budget},
+    dma::DmaBuf,
+};
 use zerocopy::IntoBytes;
 
 /// Names the call for messages; called only for a message.
@@ -101,9 +103,9 @@ fn run(
     }
     let seconds = SECOND.saturating_mul(u32::try_from(units).unwrap_or(u32::MAX));
     let whole = controller.timeout().saturating_add(seconds);
-    let mut patience = Patience::new();
+    let mut watch = controller.stopwatch();
     let _budget = Budget::new(whole);
-    let mut slot = controller.enter_blocking(&mut patience, whole, what)?;
+    let mut slot = controller.enter_blocking(&mut watch, whole, what)?;
     let queue = match &mut *slot {
         Some(queue) => queue,
         none => {
@@ -114,7 +116,7 @@ fn run(
     };
     // This call owns the buffer until the controller is done with it, whatever happens.
     let held = std::mem::take(buffer);
-    let backoff = Backoff::of_several(patience, controller.timeout(), whole);
+    let backoff = Backoff::of_memory(watch, controller.timeout(), whole);
     match send_all(controller, queue, what, backoff, whole, |turn| send(turn, &held)) {
         Ok(result) => {
             *buffer = held;
@@ -160,7 +162,7 @@ fn send_all(
     controller: &Inner,
     queue: &mut Queue<u64>,
     what: What<'_>,
-    mut backoff: Backoff,
+    mut backoff: Backoff<'_>,
     whole: Duration,
     mut send: impl FnMut(&mut Turn<'_, u64>) -> Result<bool, Refused<u64>>,
 ) -> Result<Result<(), Status>, (Error, bool)> {

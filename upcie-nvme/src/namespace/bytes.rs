@@ -1,7 +1,7 @@
 //! Bytes of a namespace at any offset: this file translates them to blocks.
 
 use super::Namespace;
-use crate::{Error, Patience, Result, spec::NvmOpcode};
+use crate::{Error, Result, spec::NvmOpcode};
 
 /// The most bytes to read or write at once.
 const CHUNK: usize = 1 << 20;
@@ -54,7 +54,7 @@ impl Namespace {
         let block = self.block_size();
         let limit = self.controller.timeout();
         let what = self.bytes_text(NvmOpcode::WRITE, offset, bytes.len());
-        let _alone = self.controller.enter_edges(&mut Patience::new(), limit, &what)?;
+        let _alone = self.controller.enter_edges(&mut self.controller.stopwatch(), limit, &what)?;
         let mut written = 0;
         while written < bytes.len() {
             let (slba, skip) = self.split(offset + written as u64);

@@ -104,7 +104,9 @@ impl QueuePairBuilder<'_> {
             });
         }
         let priority = self.checked_priority()?;
-        let waiter = self.vector.map(|vector| Waiter::new(vector, self.controller.vector(vector)?));
+        let waiter = self
+            .vector
+            .map(|vector| Waiter::new(vector, self.controller.vector(vector)?, self.controller.clock()));
         let waiter = waiter.transpose()?;
         let buffer = if self.in_controller { Some(self.controller.buffer_for_submission()?) } else { None };
         let queue =

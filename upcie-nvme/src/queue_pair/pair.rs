@@ -11,8 +11,9 @@ use std::{
     fmt,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
+use upcie_core::deadline::nap;
 
 /// An I/O submission queue and its completion queue. `T` is the tag that each command carries.
 ///
@@ -59,13 +60,13 @@ pub struct QueuePair<T = u64> {
     reaped: (u64, u32),
     /// The time and the [completion cursor](Queue::completion_cursor) of the last known progress, or of the
     /// last check of the controller; for programs that only open turns.
-    progress: (Instant, usize),
+    progress: (Duration, usize),
     controller: Arc<Inner>,
 }
 
 impl<T> QueuePair<T> {
     pub(super) fn new(queue: Queue<T>, waiter: Option<Waiter>, controller: Arc<Inner>) -> Self {
-        let progress = (Instant::now(), queue.completion_cursor());
+        let progress = (controller.clock().now(), queue.completion_cursor());
         Self { queue, ended: None, waiter, policy: SpinPolicy::new(), reaped: (0, 0), progress, controller }
     }
 
@@ -103,7 +104,7 @@ impl<T> QueuePair<T> {
     /// - The queue belongs to the process that this one was forked from.
     pub fn wait(&mut self, how: Wait, timeout: Duration) -> Result<bool> {
         self.queue.check_live()?;
-        let start = Instant::now();
+        let start = self.controller.clock().now();
         let spin = match how {
             Wait::Poll => timeout,
             Wait::Interrupt => Duration::ZERO,
@@ -114,7 +115,7 @@ impl<T> QueuePair<T> {
         };
         let ready = self.spin(start, spin)? || (how != Wait::Poll && self.sleep(start, timeout)?);
         if how != Wait::Poll {
-            self.policy.end(start.elapsed());
+            self.policy.end(self.since(start));
         }
         if ready || self.queue.is_ready() {
             return Ok(true);
@@ -144,14 +145,14 @@ impl<T> QueuePair<T> {
 
     /// Sleeps until an interrupt brings a completion, at most until `timeout` after `start`; returns `false`
     /// when none came.
-    fn sleep(&mut self, start: Instant, timeout: Duration) -> Result<bool> {
+    fn sleep(&mut self, start: Duration, timeout: Duration) -> Result<bool> {
         loop {
             self.arm()?;
             if self.queue.is_ready() {
                 return Ok(true);
             }
-            let left = timeout.saturating_sub(start.elapsed());
-            let woken = self.waiter()?.sleep(left.min(LOOK))?;
+            let left = timeout.saturating_sub(self.since(start));
+            let woken = self.waiter()?.sleep(self.controller.clock(), left.min(LOOK))?;
             if self.queue.is_ready() {
                 // The completion may have come without an interrupt: `arm` counts such cases.
                 return Ok(true);
@@ -165,7 +166,7 @@ impl<T> QueuePair<T> {
             }
             // The interrupt was for another queue of the vector. Until that queue is reaped, INTx and MSI
             // raise one after another, so this loop must look at the clock itself.
-            if start.elapsed() >= timeout {
+            if self.since(start) >= timeout {
                 return Ok(false);
             }
             std::thread::yield_now();
@@ -188,14 +189,19 @@ impl<T> QueuePair<T> {
     /// an error.
     pub fn arm(&self) -> Result<()> {
         let waiter = self.waiter()?;
-        if waiter.forget(self.queue.completion_cursor())? {
+        if waiter.forget(self.controller.clock(), self.queue.completion_cursor())? {
             self.controller.report_silence(waiter.vector());
         }
         self.controller.rearm(waiter.vector())
     }
 
+    /// Returns the time since `start`, by the controller's clock.
+    fn since(&self, start: Duration) -> Duration {
+        self.controller.clock().now().saturating_sub(start)
+    }
+
     /// Polls until `limit` after `start`, and reads the clock only now and then.
-    fn spin(&mut self, start: Instant, limit: Duration) -> Result<bool> {
+    fn spin(&mut self, start: Duration, limit: Duration) -> Result<bool> {
         let mut looked = Duration::ZERO;
         loop {
             for _ in 0..64 {
@@ -205,7 +211,7 @@ impl<T> QueuePair<T> {
                 }
                 std::hint::spin_loop();
             }
-            let waited = start.elapsed();
+            let waited = self.since(start);
             if waited >= limit {
                 return Ok(false);
             }
@@ -213,11 +219,15 @@ impl<T> QueuePair<T> {
                 self.look()?;
                 looked = waited;
             }
+            if !self.controller.clock().runs() {
+                self.controller.clock().sleep(nap(waited));
+                continue;
+            }
             // The completer may need this core to make progress; a software controller often does.
             if waited >= self.policy.patience() {
                 std::thread::yield_now();
                 let ready = self.queue.is_ready();
-                self.policy.yielded(start.elapsed().saturating_sub(waited), ready);
+                self.policy.yielded(self.since(start).saturating_sub(waited), ready);
                 if ready {
                     return Ok(true);
                 }
@@ -319,14 +329,14 @@ impl<T> QueuePair<T> {
 
 /// Checks that the controller is well if commands are in flight and none was reaped for [`QUIET`].
 #[cold]
-fn check_progress<T>(queue: &Queue<T>, progress: &mut (Instant, usize), controller: &Inner) -> Result<()> {
-    let (now, cursor) = (Instant::now(), queue.completion_cursor());
+fn check_progress<T>(queue: &Queue<T>, progress: &mut (Duration, usize), controller: &Inner) -> Result<()> {
+    let (now, cursor) = (controller.clock().now(), queue.completion_cursor());
     let (since, before) = *progress;
     if cursor != before || !queue.has_in_flight() || queue.is_ready() {
         *progress = (now, cursor);
         return Ok(());
     }
-    if now.saturating_duration_since(since) < QUIET {
+    if now.saturating_sub(since) < QUIET {
         return Ok(());
     }
     *progress = (now, cursor);

@@ -4,9 +4,16 @@ use crate::{Controller, Direction, Error, Refusal, Wait, emu, spec::IoFlags};
 use nix::poll::{PollFd, PollFlags, poll};
 use std::{
     os::fd::AsFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
-use upcie_core::pci::{ConfigSpace, cap};
+use upcie_core::{
+    clock::{Clock, SystemClock},
+    pci::{ConfigSpace, cap},
+};
 
 const PAGE: usize = 4096;
 
@@ -159,4 +166,59 @@ fn a_cloned_completion_descriptor_wakes_its_owner() {
     let mut fds = [PollFd::new(owned.as_fd(), PollFlags::POLLIN)];
     assert_eq!(poll(&mut fds, 60_000_u16), Ok(1), "an interrupt within a minute");
     assert_eq!(queue.turn().unwrap().next().map(|done| *done.tag()), Some(5));
+}
+
+/// A clock whose sleeps take no time once it jumps.
+#[derive(Debug, Default)]
+struct Jumping {
+    jumps: AtomicBool,
+    /// Nanoseconds ahead of the system's clock.
+    ahead: AtomicU64,
+}
+
+impl Clock for Jumping {
+    fn now(&self) -> Duration {
+        SystemClock.now() + Duration::from_nanos(self.ahead.load(Ordering::Relaxed))
+    }
+
+    fn sleep(&self, time: Duration) {
+        if self.runs() {
+            SystemClock.sleep(time);
+        } else {
+            self.ahead.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn runs(&self) -> bool {
+        !self.jumps.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn all_waits_for_a_controller_go_by_its_clock() {
+    let clock = Arc::new(Jumping::default());
+    let limit = Duration::from_secs(30);
+    let builder = Controller::builder().clock(clock.clone()).timeout(limit);
+    let controller = builder.open("emu:size=1M,latency=60s").unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let vector = controller.vectors().unwrap() - 1;
+    let mut queue = controller.queue_pair().interrupt(vector).create::<u64>().unwrap();
+    // Returns the time by which the clock jumped.
+    let jump = |wait: &mut dyn FnMut()| {
+        let before = clock.ahead.load(Ordering::Relaxed);
+        clock.jumps.store(true, Ordering::Relaxed);
+        wait();
+        clock.jumps.store(false, Ordering::Relaxed);
+        Duration::from_nanos(clock.ahead.load(Ordering::Relaxed) - before)
+    };
+    queue.turn().unwrap().flush(&namespace, 0).unwrap();
+    for how in [Wait::Poll, Wait::Interrupt, Wait::Adaptive(Duration::from_micros(20))] {
+        let jumped = jump(&mut || assert!(!queue.wait(how, limit).unwrap(), "the flush takes a minute"));
+        assert!(jumped > limit / 2, "{how:?}: {jumped:?}");
+    }
+    let jumped = jump(&mut || {
+        let error = namespace.flush().unwrap_err();
+        assert!(matches!(error, Error::Timeout { after, .. } if after == limit), "{error}");
+    });
+    assert!(jumped > limit / 2, "{jumped:?}");
 }

@@ -12,7 +12,7 @@
 //!   while. It does so sooner once another thread's short turn on the core brought the completion: then the
 //!   controller had been waiting for this very core.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The time for which a rate is measured.
 const EPOCH: Duration = Duration::from_millis(10);
@@ -77,7 +77,7 @@ impl Rate {
 /// A measurement: its start, the completions at that time, and the time that went into long waits.
 #[derive(Debug, Clone, Copy)]
 struct Epoch {
-    start: Instant,
+    start: Duration,
     done: u64,
     lost: Duration,
     /// The pause after a change: not measured.
@@ -91,11 +91,13 @@ struct Epoch {
 ///
 /// # Examples
 /// ```
-/// # use std::time::{Duration, Instant};
+/// use std::time::{Duration, Instant};
 /// # let (mut reaped, ready) = (0, || true);
 /// let mut policy = upcie_nvme::SpinPolicy::new();
+/// let program = Instant::now();
+/// // For each wait: begin with the time since any fixed moment.
 /// let start = Instant::now();
-/// let limit = policy.begin(start, reaped, Duration::from_micros(20));
+/// let limit = policy.begin(program.elapsed(), reaped, Duration::from_micros(20));
 /// while !ready() && start.elapsed() < limit {
 ///     std::hint::spin_loop();
 /// }
@@ -141,11 +143,11 @@ impl SpinPolicy {
     /// Returns for how long a wait that begins now polls before it sleeps: `most`, or zero, or more than
     /// `most` in the first few milliseconds of a trial. `done` counts all completions that were reaped so
     /// far.
-    pub fn begin(&mut self, now: Instant, done: u64, most: Duration) -> Duration {
+    pub fn begin(&mut self, now: Duration, done: u64, most: Duration) -> Duration {
         match &mut self.epoch {
             None => self.measure(now, done, true),
             Some(epoch) => {
-                let passed = now.saturating_duration_since(epoch.start);
+                let passed = now.saturating_sub(epoch.start);
                 let unproven = self.trying || self.rates[Arm::Sleep as usize].get().is_none();
                 let hopeless = epoch.lost >= HOPELESS && epoch.lost * 4 > passed * 3;
                 if self.arm == Arm::Poll && unproven && hopeless {
@@ -204,7 +206,7 @@ impl SpinPolicy {
         }
     }
 
-    fn measure(&mut self, now: Instant, done: u64, settling: bool) {
+    fn measure(&mut self, now: Duration, done: u64, settling: bool) {
         self.epoch = Some(Epoch { start: now, done, lost: Duration::ZERO, settling });
     }
 
@@ -274,13 +276,13 @@ mod tests {
 
     struct Run {
         policy: SpinPolicy,
-        now: Instant,
+        now: Duration,
         done: f64,
     }
 
     impl Run {
         fn new() -> Self {
-            Self { policy: SpinPolicy::new(), now: Instant::now(), done: 0.0 }
+            Self { policy: SpinPolicy::new(), now: Duration::ZERO, done: 0.0 }
         }
 
         /// Runs for `ms` milliseconds; returns the completions as a fraction of those of the better way.
@@ -346,7 +348,7 @@ mod tests {
     #[test]
     fn a_try_polls_longer_and_one_bad_moment_changes_nothing() {
         let mut policy = SpinPolicy::new();
-        let now = Instant::now();
+        let now = Duration::ZERO;
         assert_eq!(policy.begin(now, 0, MOST), MOST * LONGER);
         assert_eq!(policy.begin(now + SETTLE, 0, MOST), MOST);
         assert_eq!(policy.begin(now, 0, Duration::MAX), Duration::MAX);

@@ -12,15 +12,14 @@
 //! time.
 
 mod adaptive;
-mod backoff;
-mod patience;
 mod waiter;
 
 pub use adaptive::SpinPolicy;
-pub(crate) use backoff::{Backoff, LOOK};
-pub use patience::Patience;
 use std::time::Duration;
 pub(crate) use waiter::Waiter;
+
+/// The interval of checks that the controller is still well: a wait notices a fault within 100 ms.
+pub(crate) const LOOK: Duration = Duration::from_millis(50);
 
 /// The way to wait for a completion.
 ///

@@ -9,9 +9,9 @@ use std::{
     cell::Cell,
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
-use upcie_core::irq::EventFd;
+use upcie_core::{clock::Clock, deadline::nap, irq::EventFd};
 
 /// The epoll descriptor of one queue.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    pub(crate) fn new(vector: u16, eventfd: Arc<EventFd>) -> Result<Self> {
+    pub(crate) fn new(vector: u16, eventfd: Arc<EventFd>, clock: &dyn Clock) -> Result<Self> {
         let failed = |e: Errno| upcie_core::Error::Os {
             device: "epoll".into(),
             operation: "waiting for an interrupt vector (raise `ulimit -n` if too many files are open)"
@@ -34,7 +34,7 @@ impl Waiter {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
         epoll.add(eventfd.as_fd(), event).map_err(failed)?;
-        let silence = Cell::new(Silence { since: Instant::now(), found: 0, cursor: 0 });
+        let silence = Cell::new(Silence { since: clock.now(), found: 0, cursor: 0 });
         Ok(Self { epoll, vector, silence, _eventfd: eventfd })
     }
 
@@ -44,15 +44,14 @@ impl Waiter {
 
     /// Forgets past interrupts. `cursor` is the completion queue's position. Returns `true` when completions
     /// came again and again without an interrupt.
-    pub(crate) fn forget(&self, cursor: usize) -> Result<bool> {
-        let heard = self.sleep(Duration::ZERO)?;
-        Ok(self.is_silent(heard, cursor))
+    pub(crate) fn forget(&self, clock: &dyn Clock, cursor: usize) -> Result<bool> {
+        let heard = self.sleep(clock, Duration::ZERO)?;
+        Ok(self.is_silent(heard, cursor, clock.now()))
     }
 
-    fn is_silent(&self, heard: bool, cursor: usize) -> bool {
+    fn is_silent(&self, heard: bool, cursor: usize, now: Duration) -> bool {
         let Silence { since, found, cursor: before } = self.silence.get();
         let moved = cursor != before;
-        let now = Instant::now();
         let silence = match heard {
             true => Silence { since: now, found: 0, cursor },
             false => Silence { since, found: found + u32::from(moved), cursor },
@@ -60,22 +59,24 @@ impl Waiter {
         self.silence.set(silence);
         // A controller raises the interrupt of a completion before it posts further ones. So a slow
         // controller that has posted three times has raised some interrupt by then.
-        silence.found > UNHEARD && now.duration_since(since) >= UNHEARD_FOR
+        silence.found > UNHEARD && now.saturating_sub(since) >= UNHEARD_FOR
     }
 
     /// Sleeps until the next interrupt after the last [`forget`](Self::forget), at most `timeout`; returns
     /// `false` if none came.
-    pub(crate) fn sleep(&self, timeout: Duration) -> Result<bool> {
-        let end = Instant::now().checked_add(timeout);
+    pub(crate) fn sleep(&self, clock: &dyn Clock, timeout: Duration) -> Result<bool> {
+        let end = clock.now().saturating_add(timeout);
         loop {
-            let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
-            let ms = i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
+            let left = end.saturating_sub(clock.now());
+            let blocks = if clock.runs() { left } else { Duration::ZERO };
+            let ms = i32::try_from(blocks.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
             let mut events = [EpollEvent::empty()];
             match self.epoll.wait(&mut events, EpollTimeout::try_from(ms).unwrap_or(EpollTimeout::ZERO)) {
                 Ok(0) if left.is_zero() => return Ok(false),
+                Ok(0) if !clock.runs() => clock.sleep(nap(timeout.saturating_sub(left)).min(left)),
                 Ok(0) | Err(Errno::EINTR) => {}
                 Ok(_) => {
-                    self.silence.set(Silence { since: Instant::now(), found: 0, ..self.silence.get() });
+                    self.silence.set(Silence { since: clock.now(), found: 0, ..self.silence.get() });
                     return Ok(true);
                 }
                 Err(e) => {
@@ -95,7 +96,7 @@ impl Waiter {
 #[derive(Debug, Clone, Copy)]
 struct Silence {
     /// Time of the last interrupt, or of the queue's creation.
-    since: Instant,
+    since: Duration,
     /// Completions found without an interrupt since then.
     found: u32,
     /// The completion queue's position at the last look.

@@ -5,9 +5,9 @@ use std::{
     io::{self, Read},
     path::Path,
     process::{Command, Stdio},
-    thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
+use upcie_core::deadline::{Backoff, Stopwatch};
 
 /// Deadline of modprobe: some modules probe their devices while they are loaded.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -42,15 +42,14 @@ fn modprobe(module: &str) -> anyhow::Result<()> {
         }
         Err(e) => return Err(e).context("starting modprobe"),
     };
-    let end = Instant::now() + DEADLINE;
+    let mut backoff = Backoff::new(Stopwatch::new(), DEADLINE);
     let status = loop {
         if let Some(status) = child.try_wait().context("waiting for modprobe")? {
             break status;
         }
-        if Instant::now() >= end {
+        if !backoff.pause() {
             bail!("modprobe {module} did not end within {DEADLINE:?}");
         }
-        sleep(Duration::from_millis(5));
     };
     if status.success() {
         return Ok(());

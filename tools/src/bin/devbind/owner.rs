@@ -12,10 +12,12 @@ use std::{
     os::unix::fs::{MetadataExt, chown},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
-use upcie_core::pci::{Bdf, Function};
+use upcie_core::{
+    deadline::{Backoff, Stopwatch},
+    pci::{Bdf, Function},
+};
 use upcie_tools::user;
 
 /// Deadline for a node to appear after the function was bound.
@@ -173,12 +175,11 @@ fn wait_for_nodes(function: &Function) -> anyhow::Result<Vec<PathBuf>> {
         // Only kernels with VFIO_DEVICE_CDEV make nodes for devices; the entry holds the device number then.
         wanted.retain(|node| !node.starts_with("/dev/vfio/devices") || has_number(function, node));
     }
-    let end = Instant::now() + DEADLINE;
+    let mut backoff = Backoff::new(Stopwatch::new(), DEADLINE);
     while let Some(missing) = wanted.iter().find(|node| !node.exists()) {
-        if Instant::now() >= end {
+        if !backoff.pause() {
             bail!("{}: {} did not appear within {DEADLINE:?}", function.bdf, missing.display());
         }
-        sleep(Duration::from_millis(10));
     }
     Ok(wanted)
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Result,
-    deadline::{self, Clock},
+    deadline::{self, MessageWatch},
     gate::{Gate, Pass},
     memory::Memory,
     process::Owner,
@@ -202,14 +202,14 @@ impl Connection {
         let id = state.next_id;
         state.next_id = id.wrapping_add(1);
         let header = Header { id, command, flags: flags::COMMAND, ..Header::default() };
-        let mut clock = Clock::new(self.deadline);
-        if clock.slice().is_none() {
+        let mut watch = MessageWatch::new(self.deadline);
+        if watch.slice().is_none() {
             // Nothing was sent, so no answer is missing and the connection stays usable.
-            let (operation, after) = (operation.into(), clock.limit());
+            let (operation, after) = (operation.into(), watch.limit());
             return Err(Error::Timeout { device: device(), operation, after });
         }
-        let reply = state.exchange(&self.dma, header, message(header, parts), fds, &mut clock);
-        deadline::charge(clock.waited());
+        let reply = state.exchange(&self.dma, header, message(header, parts), fds, &mut watch);
+        deadline::charge(watch.waited());
         let reply = reply.map_err(|fault| {
             let operation = operation.to_owned();
             let (death, error) = match fault {
@@ -220,7 +220,7 @@ impl Connection {
                     Error::Timeout {
                         device: device(),
                         operation: format!("{operation}: its server may be stopped or hung"),
-                        after: clock.limit(),
+                        after: watch.limit(),
                     },
                 ),
                 Fault::Garbage(reason) => (
@@ -255,13 +255,13 @@ impl Connection {
 
     /// Waits for the exchanges of other threads, at most as long as for an answer.
     fn enter(&self, operation: &str) -> Result<Pass<'_, State>> {
-        let mut clock = Clock::new(self.deadline);
-        let state = self.exchange.enter(|| clock.left());
-        deadline::charge(clock.waited());
+        let mut watch = MessageWatch::new(self.deadline);
+        let state = self.exchange.enter(|| watch.left());
+        deadline::charge(watch.waited());
         state.ok_or_else(|| Error::Timeout {
             device: self.name.clone(),
             operation: format!("{operation}: waiting for requests of other threads"),
-            after: clock.limit(),
+            after: watch.limit(),
         })
     }
 
@@ -339,10 +339,13 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// Repeats `wait` while it reports lateness and the clock has time left.
-fn slices<T>(clock: &mut Clock, mut wait: impl FnMut(Instant) -> Result<T, Fault>) -> Result<T, Fault> {
+/// Repeats `wait` while it reports lateness and the watch has time left.
+fn slices<T>(
+    watch: &mut MessageWatch<'_>,
+    mut wait: impl FnMut(Instant) -> Result<T, Fault>,
+) -> Result<T, Fault> {
     loop {
-        let end = clock.slice().ok_or(Fault::Late)?;
+        let end = watch.slice().ok_or(Fault::Late)?;
         match wait(end) {
             Err(Fault::Late) => {}
             other => return other,
@@ -357,16 +360,16 @@ impl State {
         header: Header,
         bytes: Vec<u8>,
         fds: &[BorrowedFd<'_>],
-        clock: &mut Clock,
+        watch: &mut MessageWatch<'_>,
     ) -> Result<Message, Fault> {
         self.channel.send(bytes, fds)?;
-        slices(clock, |end| self.channel.flush_until(end))?;
+        slices(watch, |end| self.channel.flush_until(end))?;
         loop {
-            let message = slices(clock, |end| self.channel.recv(end))?;
+            let message = slices(watch, |end| self.channel.recv(end))?;
             if !message.header.is_reply() {
                 self.serve(dma, &message)?;
                 // A server that sends requests without end misses the deadline, too.
-                if clock.slice().is_none() {
+                if watch.slice().is_none() {
                     return Err(Fault::Late);
                 }
             } else if message.header.id != header.id || message.header.command != header.command {

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    deadline::Clock,
+    deadline::MessageWatch,
     device::Device,
     dma::DmaSpace,
     events::emit,
@@ -175,12 +175,12 @@ impl Client {
 
     /// Waits for other threads that set interrupts, at most as long as for an answer.
     fn wired(&self, operation: &str) -> Result<Pass<'_, [u32; 5]>> {
-        let mut clock = Clock::new(self.connection.deadline());
-        let wired = self.wired.enter(|| clock.left());
+        let mut watch = MessageWatch::new(self.connection.deadline());
+        let wired = self.wired.enter(|| watch.left());
         wired.ok_or_else(|| Error::Timeout {
             device: self.name().into(),
             operation: format!("{operation}: waiting for other threads that set interrupts"),
-            after: clock.limit(),
+            after: watch.limit(),
         })
     }
 

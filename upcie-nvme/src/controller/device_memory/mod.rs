@@ -10,7 +10,7 @@ pub(super) use persistent::persistent_memory;
 
 use super::{Inner, Link, Registers};
 use crate::{
-    Error, Patience, Result,
+    Error, Result,
     engine::BufferLists,
     spec::{CmbMemorySpaceControl, PmrCapabilities, offset},
 };
@@ -64,8 +64,8 @@ impl<M> Known<M> {
         enable: impl FnOnce() -> Result<Option<Arc<M>>>,
     ) -> Result<Option<Arc<M>>> {
         link.check_owner(what)?;
-        let (mut patience, limit) = (Patience::new(), link.options.timeout);
-        let mut slot = link.enter(&self.0, &mut patience, limit, || what.into(), "calls")?;
+        let (mut watch, limit) = (link.stopwatch(), link.options.timeout);
+        let mut slot = link.enter(&self.0, &mut watch, limit, || what.into(), "calls")?;
         match &*slot {
             Some(known) => Ok(known.clone()),
             None => Ok(slot.insert(enable()?).clone()),

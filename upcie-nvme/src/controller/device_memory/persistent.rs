@@ -154,6 +154,7 @@ fn enable(controller: &Inner) -> Result<PersistentMemory> {
     unsafe { controller.link.registers.write_u32(offset::PMRCTL, 1) }?;
     let patience = patience.min(PATIENCE_MAX).max(PATIENCE_MIN);
     wait(
+        controller.link.clock(),
         patience,
         &controller.link.name,
         "waiting for the persistent memory region (PMRSTS.NRDY = 0)",

@@ -3,7 +3,8 @@
 use crate::{signal, transfer::progress};
 use anyhow::{Context, bail};
 use std::time::{Duration, Instant};
-use upcie_nvme::{Controller, DmaBuf, Namespace, Patience, QueuePair, Wait};
+use upcie_core::deadline::Stopwatch;
+use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair, Wait};
 
 /// One of the two controllers.
 pub struct Side {
@@ -70,7 +71,7 @@ pub fn run(
     let bar = progress(what, Some(job.size));
     let (mut sent, mut done, mut in_flight) = (0, 0, 0);
     let start = Instant::now();
-    let mut patience = Patience::new();
+    let mut watch = Stopwatch::new();
     loop {
         let mut moved = false;
         for (at, mut buffer) in to.reap()? {
@@ -117,10 +118,10 @@ pub fn run(
             return Ok(Copied { bytes: done, time: start.elapsed() });
         }
         if moved {
-            patience = Patience::new();
+            watch = Stopwatch::new();
             continue;
         }
-        let waited = patience.waited();
+        let waited = watch.waited();
         if waited > job.timeout {
             bail!(
                 "no completion within {:?} (--timeout); {}: {}; {}: {}",

@@ -11,10 +11,7 @@ use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, ppoll},
 };
-use std::{
-    mem, thread,
-    time::{Duration, Instant},
-};
+use std::{mem, thread, time::Duration};
 use upcie_nvme::{SpinPolicy, Wait};
 
 /// Longest sleep, in nanoseconds: requests and losses raise no interrupt and are noticed this late at most.
@@ -197,7 +194,9 @@ impl Worker {
         let start = shared.now();
         let spin = match self.wait {
             Wait::Poll => u64::MAX,
-            Wait::Adaptive(spin) => self.policy.begin(Instant::now(), self.done(), spin).as_nanos() as u64,
+            Wait::Adaptive(spin) => {
+                self.policy.begin(Duration::from_nanos(start), self.done(), spin).as_nanos() as u64
+            }
             _ => 0,
         };
         let early = if matches!(self.wait, Wait::Adaptive(_)) { EARLY } else { 0 };

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, bail};
 use std::{collections::VecDeque, time::Duration};
-use upcie_nvme::{Controller, DmaBuf, Namespace, Patience, QueuePair, Wait, spec::Status};
+use upcie_core::deadline::Stopwatch;
+use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair, Wait, spec::Status};
 
 /// Number of commands in flight.
 const DEPTH: usize = 32;
@@ -110,7 +111,7 @@ impl Pipeline {
         if self.window.is_empty() {
             return Ok(None);
         }
-        let mut patience = Patience::new();
+        let mut watch = Stopwatch::new();
         loop {
             if let Some((slba, outcome)) = self.window.front_mut()
                 && let Some((result, data)) = outcome.take()
@@ -124,7 +125,7 @@ impl Pipeline {
                 })?;
                 return Ok(Some(Piece { slba, data }));
             }
-            if !self.reap()? && !self.queue.wait(Wait::Poll, PATIENCE)? && patience.waited() >= self.timeout {
+            if !self.reap()? && !self.queue.wait(Wait::Poll, PATIENCE)? && watch.waited() >= self.timeout {
                 bail!(
                     "{}: no completion within {:?} (--timeout); {}",
                     self.controller.name(),

@@ -1,0 +1,90 @@
+//! Budgets, stopwatches and backoffs, by a clock that the test moves.
+
+use super::{Backoff, Budget, MessageWatch, Stopwatch, charge, charged, spent};
+use crate::{clock::Clock, testing::ManualClock};
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn the_tighter_budget_holds() {
+    assert_eq!(Budget::left(), Duration::MAX);
+    let outer = Budget::new(5 * SECOND);
+    charge(SECOND);
+    assert_eq!(Budget::left(), 4 * SECOND);
+    let inner = Budget::new(SECOND);
+    charge(2 * SECOND);
+    assert_eq!(Budget::left(), Duration::ZERO);
+    assert!(MessageWatch::new(SECOND).slice().is_none());
+    drop(inner);
+    assert_eq!(Budget::left(), 2 * SECOND);
+    let wider = Budget::new(9 * SECOND);
+    assert_eq!(Budget::left(), 2 * SECOND);
+    drop((wider, outer));
+    assert_eq!(Budget::left(), Duration::MAX);
+}
+
+#[test]
+fn a_stop_within_a_message_counts_as_one_slice() {
+    let clock = ManualClock::default();
+    let mut watch = MessageWatch::of(Stopwatch::of(&clock), SECOND);
+    clock.sleep(60 * SECOND);
+    assert!(watch.slice().is_some(), "a minute's stop counts as 250 ms");
+    assert_eq!(watch.waited().as_millis(), 250);
+    for _ in 0..3 {
+        clock.sleep(60 * SECOND);
+        let _ = watch.slice();
+    }
+    assert!(watch.slice().is_none());
+}
+
+#[test]
+fn an_access_is_charged_once() {
+    let before = spent();
+    charged(|| charged(|| charge(SECOND)));
+    assert_eq!(spent() - before, SECOND);
+    charged(|| std::thread::sleep(Duration::from_millis(2)));
+    assert!(spent() - before > SECOND);
+}
+
+#[test]
+fn a_stop_counts_as_one_interval() {
+    let clock = ManualClock::default();
+    let mut watch = Stopwatch::of(&clock);
+    for (passed, waited) in [(100, 100), (0, 100), (60_000, 350), (100, 450)] {
+        clock.sleep(Duration::from_millis(passed));
+        assert_eq!(watch.waited(), Duration::from_millis(waited));
+    }
+}
+
+/// Soundness finding 5.
+#[test]
+fn a_look_by_message_counts_in_full() {
+    let clock = ManualClock::default();
+    let (mut watch, spent) = (Stopwatch::of(&clock), spent());
+    let (start, ms) = (clock.now(), Duration::from_millis);
+    let mut waited = |at, messages| watch.waited_at(start + ms(at), spent + ms(messages));
+    assert_eq!(waited(4_900, 4_900), ms(4_900));
+    assert_eq!(waited(65_900, 5_900), ms(6_150), "and a stop as little");
+    assert_eq!(waited(66_000, 0), ms(6_250), "another thread's total");
+}
+
+#[test]
+fn a_backoff_ends_by_its_clock_after_one_last_look() {
+    let clock = ManualClock::default();
+    let mut backoff = Backoff::of_memory(Stopwatch::of(&clock), 60 * SECOND, 90 * SECOND);
+    let rounds = |backoff: &mut Backoff<'_>| {
+        let (mut rounds, start) = (0, clock.now());
+        while backoff.pause() {
+            rounds += 1;
+        }
+        (rounds, clock.now() - start)
+    };
+    let (first, time) = rounds(&mut backoff);
+    assert_eq!(time, 60 * SECOND);
+    assert!(first > 60_000, "sleeps of 1 ms at most");
+    assert!(backoff.is_due(SECOND) && !backoff.is_due(SECOND));
+    backoff.renew(60 * SECOND, 90 * SECOND);
+    assert_eq!((backoff.limit(), rounds(&mut backoff).1), (30 * SECOND, 30 * SECOND));
+    assert!(!backoff.pause());
+}

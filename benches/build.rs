@@ -1,4 +1,4 @@
-//! Compiles the C path as a C author would for the machine that it runs on.
+//! Compiles the C path as a C author would, for the machine that it runs on.
 
 fn main() {
     println!("cargo::rerun-if-changed=src/c_path.c");
@@ -6,7 +6,7 @@ fn main() {
     cc::Build::new()
         .file("src/c_path.c")
         .std("c11")
-        // Whatever cargo's profile: it is the same peer in all of them.
+        // In every profile of cargo, so that the peer is always the same.
         .opt_level(3)
         .debug(false)
         .force_frame_pointer(false)

@@ -8,7 +8,7 @@ use upcie_core::{device::Device, dma::Heap, memory::PageSize};
 const LIVE: usize = 256;
 const ROUNDS: usize = 100_000;
 
-/// Nanoseconds per allocation and release, with some 256 buffers of 512 bytes to 32 KiB alive.
+/// Returns the nanoseconds per allocation and release, with about 256 live buffers of 512 bytes to 32 KiB.
 fn run<B>(allocate: impl Fn(usize) -> B) -> f64 {
     let mut random = Random::new();
     let mut live: Vec<Option<B>> = (0..LIVE).map(|_| None).collect();
@@ -21,19 +21,19 @@ fn run<B>(allocate: impl Fn(usize) -> B) -> f64 {
     (thread_time() - start) as f64 / ROUNDS as f64
 }
 
-/// Allocates with malloc: the bytes are not touched on either side.
+/// Memory of malloc, whose bytes are not touched; nor are the heap's.
 struct Malloc(*mut libc::c_void);
 
 impl Malloc {
     fn new(len: usize) -> Self {
-        // SAFETY: any length will do.
+        // SAFETY: malloc accepts any length.
         Self(unsafe { libc::malloc(len) })
     }
 }
 
 impl Drop for Malloc {
     fn drop(&mut self) {
-        // SAFETY: from `malloc`, freed once.
+        // SAFETY: the pointer is from `malloc`, and freed once.
         unsafe { libc::free(self.0) }
     }
 }

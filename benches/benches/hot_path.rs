@@ -1,5 +1,6 @@
-//! Submit and complete: the same rings, the same stand-in device, one thread, CPU time per I/O, against a hand-written
-//! loop that checks nothing, against a C path, and against itself with several queues, namespaces and sizes of batches.
+//! Submission and completion on a stand-in device, in CPU time per I/O of one thread. The peers are a
+//! hand-written loop that checks nothing and a C path; further entries compare several queues, namespaces and
+//! batch sizes.
 
 mod compare;
 
@@ -16,7 +17,7 @@ use upcie_benches::{
 /// I/Os in one measurement.
 const COUNT: u64 = 400_000;
 
-/// Entries of the rings for `depth` commands in flight.
+/// Returns the number of ring entries for `depth` commands in flight.
 fn entries(depth: usize) -> usize {
     if depth < 1024 { 1024 } else { 2048 }
 }
@@ -40,7 +41,7 @@ fn submit_complete(criterion: &mut Criterion) {
     }
 }
 
-/// The same as a program has it: a function of its own, and the namespace in another place than the queue.
+/// Measures the path as a program has it: in a function of its own, with the namespace far from the queue.
 fn caller(criterion: &mut Criterion) {
     for depth in [1, 32] {
         let name = format!("hot_path/caller_qd{depth}");
@@ -69,7 +70,7 @@ fn c_path(criterion: &mut Criterion) {
     }
 }
 
-/// Four queues served by turns by one thread, per I/O, against one; and against four by hand.
+/// Measures four queues that one thread serves in turn, against one queue and against four hand-written ones.
 fn four_queues(criterion: &mut Criterion) {
     const DEPTH: usize = 32;
     let entries = entries(DEPTH);
@@ -109,7 +110,7 @@ fn four_namespaces(criterion: &mut Criterion) {
     );
 }
 
-/// 64 in flight, so many I/Os for each pair of doorbells.
+/// Measures 64 commands in flight, with so many I/Os for each pair of doorbells.
 fn batches(criterion: &mut Criterion) {
     const DEPTH: usize = 64;
     let entries = entries(DEPTH);

@@ -1,5 +1,5 @@
-//! From an offset to a device address: of a buffer, of a region, and by the table of pages that a region has without an
-//! IOMMU, each against the arithmetic alone.
+//! Translation of an offset into a device address: of a buffer, of a region, and through the page table that
+//! a region has without an IOMMU, each against the arithmetic alone.
 
 mod compare;
 
@@ -16,7 +16,7 @@ use upcie_core::{
 const COUNT: u64 = 400_000;
 const LEN: usize = 1 << 20;
 
-/// Nanoseconds for each of many look-ups at random offsets.
+/// Returns the nanoseconds of a look-up, over many random offsets.
 #[inline(always)]
 fn look_up(at: impl Fn(usize) -> u64) -> f64 {
     let (mut random, mut sum) = (Random::new(), 0_u64);
@@ -49,7 +49,7 @@ fn iova(criterion: &mut Criterion) {
     compare(criterion, "iova/pages", &[("iova/pages", 0, Some(1))], addresses, |addresses| {
         let Addresses::Pages { pages, .. } = &*addresses else { unreachable!("pages that don't touch") };
         let (pages, addresses) = (black_box(&pages[..]), black_box(&*addresses));
-        // SAFETY: offsets are below the length that there are pages for.
+        // SAFETY: offsets are below the region's length, which the pages cover.
         let by_hand = |offset: usize| unsafe { *pages.get_unchecked(offset >> 12) } + (offset & 4095) as u64;
         [look_up(|offset| addresses.at(offset)), look_up(by_hand)]
     });

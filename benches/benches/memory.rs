@@ -1,4 +1,4 @@
-//! Memory of a queue pair, in bytes: the same in each run.
+//! Memory of a queue pair, in bytes; each run gives the same values.
 
 use upcie_benches::{
     entry::Pairs,

@@ -1,6 +1,6 @@
-//! Submit and complete with data pointers of several pages, against the hand-written loop that fills a PRP list for each
-//! command: `whole` is a buffer as it was allocated (its list is ready), `part` a piece of a larger one, `scattered` a
-//! chain of pages.
+//! Submission and completion with data pointers of several pages, against a hand-written loop that fills a
+//! PRP list for each command. `whole` is a buffer as allocated, with its list ready; `part` is a piece of a
+//! larger buffer; `scattered` is a chain of pages.
 
 mod compare;
 
@@ -12,7 +12,7 @@ use upcie_nvme::{Controller, DmaBuf};
 
 const ENTRIES: usize = 128;
 const DEPTH: usize = 8;
-/// Bytes of list that are filled in one measurement, more or less: the fewer pages, the more I/Os.
+/// The approximate bytes of lists to fill in one measurement: the fewer pages, the more I/Os.
 const WORK: usize = 400_000;
 const PAGE: usize = 4096;
 
@@ -24,7 +24,8 @@ fn alloc(controller: &Controller, len: usize) -> DmaBuf {
     controller.alloc(len).expect("a buffer")
 }
 
-/// Segments that don't touch: pages of buffers of two, or for one page two halves of pages.
+/// Makes a chain of segments that are not adjacent: pages of two-page buffers, or two halves of pages for one
+/// page.
 fn chain(controller: &Controller, pages: usize) -> DmaBuf {
     if pages == 1 {
         let mut first = alloc(controller, PAGE).slice(PAGE / 2..PAGE);
@@ -39,7 +40,7 @@ fn chain(controller: &Controller, pages: usize) -> DmaBuf {
     first
 }
 
-/// By hand: a list of one page for each command, the addresses of each buffer's pages in a table if they are scattered.
+/// The hand-written side: a list of one page per command, and a table of the pages of each scattered buffer.
 struct Lists {
     hand: Hand,
     lists: Vec<[u64; 512]>,
@@ -48,7 +49,7 @@ struct Lists {
 
 impl Lists {
     fn new(pages: usize) -> Self {
-        // No two side by side.
+        // No two pages are adjacent.
         let table = (0..DEPTH)
             .map(|i| (0..pages).map(move |page| ((i * pages + page) * 2 * PAGE) as u64 + 0x10_0000));
         let table = table.map(Iterator::collect).collect();

@@ -1,4 +1,4 @@
-//! From nothing to the first I/O's end, on the embedded controller: wall-clock time, and the steps that it is made of.
+//! Time from nothing to the end of the first I/O on the embedded controller, by the wall clock and by steps.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::{
@@ -10,7 +10,7 @@ use upcie_nvme::{Address, Controller, Wait};
 
 const STEPS: [&str; 6] = ["open", "namespace", "queue_pair", "alloc", "first_io", "close"];
 
-/// Milliseconds of each step.
+/// Returns the milliseconds of each step.
 fn start(address: &Address) -> [f64; STEPS.len()] {
     let (mut times, mut at, mut last) = ([0.0; STEPS.len()], 0, Instant::now());
     let mut lap = || {

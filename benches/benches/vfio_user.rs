@@ -1,8 +1,8 @@
-//! Two cores: an initiator on one, a controller in software on the other, queues in memory that both have.
+//! Two cores: an initiator on one, a software controller on the other, and queues in memory that both have.
 //!
-//! Ours is the driver and an `nvme-emu` process over vfio-user; theirs is a bare pair of loops that check nothing
-//! ([`bare`]). Mixed pairs say which side costs what. All four are measured by turns, each for some milliseconds, with
-//! the others asleep, and a round in which any thread waited for its core is left out.
+//! Ours is the driver with an `nvme-emu` process over vfio-user; theirs is a bare pair of loops that check
+//! nothing ([`bare`]). Mixed pairs show the cost of each side. All four are measured in turn for some
+//! milliseconds, with the others asleep, and a round in which a thread waited for its core is left out.
 
 use std::{
     env,
@@ -32,16 +32,16 @@ use upcie_core::{
 };
 use upcie_nvme::{Controller, Namespace, QueuePair, spec};
 
-/// Bytes of the namespace where there is data: more than the caches of a core have.
+/// The bytes of the namespace that hold data: more than the caches of a core.
 const MEDIA: usize = 64 << 20;
 /// The approximate length of one measurement.
 const SLICE: Duration = Duration::from_millis(15);
-/// Rounds wanted, and tried.
+/// Rounds that are wanted, and rounds that are tried.
 const ROUNDS: (usize, usize) = (15, 60);
-/// Of a round's time, what its threads may have waited for a core together.
+/// The largest share of a round's time that its threads together may wait for a core.
 const MOST_DELAY: f64 = 0.01;
 
-/// The driver at work: what outlives a measurement.
+/// The driver's state over all measurements.
 struct Driver {
     queue: QueuePair<u64>,
     namespace: Namespace,
@@ -65,7 +65,7 @@ impl Driver {
         Self { queue, namespace, work, random, controller }
     }
 
-    /// Completes and submits `count` commands; nanoseconds for each.
+    /// Completes and submits `count` commands; returns the nanoseconds of each.
     #[inline(never)]
     fn run(&mut self, count: u64) -> f64 {
         let Self { queue, namespace, work, random, .. } = self;
@@ -89,7 +89,7 @@ impl Driver {
     }
 }
 
-/// An `nvme-emu` process, asleep but when it is measured.
+/// An `nvme-emu` process that sleeps except while it is measured.
 struct Emulator {
     child: Child,
     socket: PathBuf,
@@ -126,11 +126,11 @@ impl Emulator {
     }
 
     fn signal(&self, signal: i32) {
-        // SAFETY: a child of ours that has not been waited for.
+        // SAFETY: the process is a child that has not been waited for.
         unsafe { libc::kill(self.child.id() as i32, signal) };
     }
 
-    /// Runs `what` while the process is awake.
+    /// Runs `work` while the process is awake.
     fn awake<R>(&self, what: impl FnOnce() -> R) -> R {
         self.signal(libc::SIGCONT);
         let result = what();
@@ -147,7 +147,7 @@ impl Drop for Emulator {
     }
 }
 
-/// A controller that is driven by hand: brought up with one queue pair, whose rings a bare initiator has.
+/// A controller without a driver: enabled with one queue pair, whose rings a bare initiator uses.
 struct ByHand {
     bar: Bar,
     _device: Arc<dyn Device>,
@@ -159,13 +159,13 @@ struct ByHand {
 
 /// Writes a register of the device that [`ByHand`] drives.
 fn write_u32(bar: &Bar, offset: u64, value: u32) -> Result<()> {
-    // SAFETY: nobody else drives it, and its rings and data stay for as long as it is enabled.
+    // SAFETY: nothing else drives the device, and its rings and data live for as long as it is enabled.
     unsafe { bar.write_u32(offset, value) }
 }
 
-/// The same for 64 bits.
+/// Writes a 64-bit register of the device that [`ByHand`] drives.
 fn write_u64(bar: &Bar, offset: u64, value: u64) -> Result<()> {
-    // SAFETY: nobody else drives it, and its rings and data stay for as long as it is enabled.
+    // SAFETY: nothing else drives the device, and its rings and data live for as long as it is enabled.
     unsafe { bar.write_u64(offset, value) }
 }
 
@@ -217,14 +217,14 @@ impl ByHand {
             let bytes: [u8; 64] = zerocopy::transmute!(command);
             asq[index * 64..][..64].copy_from_slice(&bytes);
             write_u32(&bar, 0x1000, index as u32 + 1).expect("a doorbell");
-            // SAFETY: the last dword of an entry of the admin queue.
+            // SAFETY: the last dword of an entry of the admin completion queue.
             let last = unsafe { acq.as_ptr().cast::<u32>().add(index * 4 + 3) };
             let deadline = Instant::now() + Duration::from_secs(10);
-            // SAFETY: aligned, in the ring.
+            // SAFETY: aligned, and in the ring.
             while unsafe { last.read_volatile() } >> 16 & 1 != 1 {
                 assert!(Instant::now() < deadline, "no answer to a Create command");
             }
-            // SAFETY: aligned, in the ring.
+            // SAFETY: aligned, and in the ring.
             assert_eq!(unsafe { last.read_volatile() } >> 17, 0, "a Create command failed");
         }
         let first = data.iova(0);
@@ -234,14 +234,14 @@ impl ByHand {
 
 impl Drop for ByHand {
     fn drop(&mut self) {
-        // It must not write to memory that is given back.
+        // The controller must not write to memory that is freed.
         write_u32(&self.bar, spec::offset::CC as u64, 0).expect("CC");
         self.memory.clear();
         self.heap.verify().expect("the heap");
     }
 }
 
-/// Runs `what` while `target` serves on `core`.
+/// Runs `work` while `target` serves on `core`.
 fn beside<R>(target: &mut Target, core: usize, what: impl FnOnce() -> R) -> R {
     let (stop, started) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
@@ -259,7 +259,7 @@ fn beside<R>(target: &mut Target, core: usize, what: impl FnOnce() -> R) -> R {
     })
 }
 
-/// Four pairs, for one kind of work.
+/// The four pairs for one kind of work.
 struct Four {
     ours: (Emulator, Driver),
     bare: (Target, Initiator),
@@ -267,10 +267,10 @@ struct Four {
     bare_target: (Target, Driver, Arc<StandIn>),
 }
 
-/// The bare targets' data.
+/// Returns the data of the bare targets.
 fn media() -> *const u8 {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
-    // Not zeroes: each page is there.
+    // Not zeroes, so that each page is present.
     BYTES.get_or_init(|| vec![0x5a; MEDIA]).as_ptr()
 }
 
@@ -293,7 +293,7 @@ impl Four {
         let [ours, theirs] = emulators;
         let driver = Driver::start(Controller::open(ours.address()).expect("nvme-emu"), work);
         let by_hand = ByHand::bring_up(&theirs.address());
-        // SAFETY: just made; there is a page of data for each entry.
+        // SAFETY: the rings are new, and each entry has a page of data.
         let initiator = unsafe { Initiator::start(by_hand.rings, work, by_hand.data) };
         for emulator in [&ours, &theirs] {
             emulator.pin(target_core);
@@ -304,14 +304,14 @@ impl Four {
         let data = rings::pages(work.depth * 4096);
         let bytes = with_data.then(media);
         let target = Target::new(rings, bytes.map(|bytes| Media { bytes, shift: 0 }));
-        // SAFETY: just made.
+        // SAFETY: the rings are new, and each entry has a page of data.
         let bare = (target, unsafe { Initiator::start(rings, work, data as u64) });
 
         let standin = StandIn::new();
         let controller = Controller::builder().from_device(standin.clone()).expect("bring-up");
         let driver_of_bare = Driver::start(controller, work);
         let rings = standin.rings(driver_of_bare.queue.id());
-        // The heap of so few buffers is one region.
+        // So few buffers are in one region of the heap.
         let probe = driver_of_bare.controller.alloc(512).expect("memory");
         let shift = (probe.as_ptr() as u64).wrapping_sub(probe.iova(0));
         let target = Target::new(rings, bytes.map(|bytes| Media { bytes, shift }));
@@ -324,9 +324,9 @@ impl Four {
         }
     }
 
-    /// Measures each pair once, in nanoseconds per I/O: ours, bare, bare initiator, bare target.
+    /// Measures each pair once; returns the nanoseconds per I/O of ours, bare, bare initiator, bare target.
     fn round(&mut self, counts: &[u64; 4], core: usize) -> [f64; 4] {
-        // The rounds before the measurement wake the other side.
+        // The rounds before the measurement wake the other side up.
         let few = |count: u64| (count / 20).max(200);
         let (emulator, driver) = &mut self.ours;
         let ours = emulator.awake(|| {
@@ -351,7 +351,7 @@ impl Four {
         [ours, bare, bare_initiator, bare_target]
     }
 
-    /// All that these threads have waited for a core.
+    /// Returns the time that these threads have waited for a core so far.
     fn delay(&self) -> u64 {
         let emulators =
             [&self.ours.0, &self.bare_initiator.0].map(|emulator| cores::run_delay(emulator.child.id()));
@@ -372,7 +372,7 @@ impl Four {
 }
 
 fn measure(name: &str, with_data: bool, work: Work, [target, initiator]: [usize; 2]) {
-    // What is started meanwhile may run on either.
+    // Threads that start from here on may run on either core.
     cores::pin(0, &[target, initiator]);
     let mut four = Four::new(with_data, work, target);
     cores::pin(0, &[initiator]);

@@ -1,5 +1,5 @@
-//! The least that two cores can do with a pair of NVMe queues: an initiator and a target by hand, which check nothing.
-//! What a driver and a controller add is measured against them.
+//! A minimal initiator and target over a pair of NVMe queues, which check nothing. They are the measure for
+//! the overhead of a driver and a controller.
 #![expect(
     clippy::multiple_unsafe_ops_per_block,
     reason = "a loop that checks nothing has nothing to prove apart"
@@ -18,24 +18,24 @@ pub const ENTRIES: usize = 1024;
 /// A queue pair's memory: rings of [`ENTRIES`] entries, and doorbells.
 #[derive(Debug, Clone, Copy)]
 pub struct Rings {
-    /// Submission entries, of 64 bytes.
+    /// Submission queue entries of 64 bytes.
     pub sq: *mut u64,
-    /// Completion entries, of 16 bytes.
+    /// Completion queue entries of 16 bytes.
     pub cq: *mut u64,
-    /// The submission queue's tail.
+    /// The submission queue tail doorbell.
     pub tail: *const AtomicU32,
-    /// The completion queue's head.
+    /// The completion queue head doorbell.
     pub head: *const AtomicU32,
 }
 
-// SAFETY: plain pointers; whoever runs an initiator or a target over them sees to their life.
+// SAFETY: plain pointers; the caller that runs an initiator or a target keeps their memory alive.
 unsafe impl Send for Rings {}
 
 impl Rings {
-    /// Allocates the rings and doorbells; the doorbells share a cache line.
+    /// Allocates the rings and doorbells. The doorbells share a cache line.
     pub fn new() -> Self {
         let doorbells = pages(4096);
-        // SAFETY: inside the page.
+        // SAFETY: in the page.
         let head = unsafe { doorbells.add(32) };
         Self {
             sq: pages(ENTRIES * 64).cast(),
@@ -57,13 +57,13 @@ impl Default for Rings {
 pub struct Work {
     /// Commands in flight.
     pub depth: usize,
-    /// Blocks of 512 bytes of a command: 1 or 8.
+    /// The blocks of a command, of 512 bytes each: 1 or 8.
     pub blocks: u64,
-    /// First blocks are taken from 0 to this, by `blocks`; a power of two less one.
+    /// The mask of first blocks, which are multiples of `blocks`: a power of two less one.
     pub mask: u64,
 }
 
-/// The initiator: what outlives a measurement.
+/// The initiator's state over all measurements.
 #[derive(Debug)]
 pub struct Initiator {
     rings: Rings,
@@ -77,17 +77,17 @@ pub struct Initiator {
 }
 
 impl Initiator {
-    /// Submits as many commands as shall be in flight.
+    /// Submits `depth` commands.
     ///
     /// # Safety
-    /// The rings are whole, and no device has been told of any entry; `depth` buffers of 4 KiB are at `data`.
+    /// The rings are valid, no device knows any entry, and `depth` buffers of 4 KiB are at `data`.
     pub unsafe fn start(rings: Rings, work: Work, data: u64) -> Self {
         let mut this = Self { rings, work, data, tail: 0, at: 0, phase: 1, random: Random::new() };
         for id in 0..work.depth as u64 {
-            // SAFETY: the caller's.
+            // SAFETY: the caller's obligations cover the rings and buffers.
             unsafe { this.submit(id) };
         }
-        // SAFETY: a doorbell.
+        // SAFETY: the doorbell is aligned and mapped.
         unsafe { &*rings.tail }.store(this.tail as u32, Ordering::Release);
         this
     }
@@ -95,7 +95,7 @@ impl Initiator {
     #[inline(always)]
     unsafe fn submit(&mut self, id: u64) {
         let slba = self.random.next() & self.work.mask & !(self.work.blocks - 1);
-        // SAFETY: `tail` is below the entries.
+        // SAFETY: `tail` is below the number of entries.
         unsafe {
             let sqe = self.rings.sq.add(self.tail * 8);
             sqe.write(2 | id << 16 | 1 << 32);
@@ -110,7 +110,7 @@ impl Initiator {
         self.tail = (self.tail + 1) % ENTRIES;
     }
 
-    /// Completes and submits `count` commands; nanoseconds for each.
+    /// Completes and submits `count` commands; returns the nanoseconds of each.
     #[inline(never)]
     pub fn run(&mut self, count: u64) -> f64 {
         let (cq, tail, head) = (self.rings.cq, self.rings.tail, self.rings.head);
@@ -119,7 +119,8 @@ impl Initiator {
         while done < count {
             let before = done;
             for _ in 0..self.work.depth {
-                // SAFETY: `at` is below the entries; the other side stores an entry's upper half in one piece.
+                // SAFETY: `at` is below the number of entries; the other side stores an entry's upper half at
+                // once.
                 let high = unsafe { &*cq.add(self.at * 2 + 1).cast::<AtomicU64>() }.load(Ordering::Acquire);
                 if high >> 48 & 1 != self.phase {
                     break;
@@ -132,7 +133,7 @@ impl Initiator {
                     self.at = 0;
                     self.phase ^= 1;
                 }
-                // SAFETY: fewer than the entries are in flight.
+                // SAFETY: fewer commands than entries are in flight.
                 unsafe { self.submit(high >> 32 & 0xffff) };
                 done += 1;
             }
@@ -154,14 +155,14 @@ impl Initiator {
 pub struct Media {
     /// The first byte.
     pub bytes: *const u8,
-    /// The difference between an address here and the device address.
+    /// The difference between an address in this process and the device address.
     pub shift: u64,
 }
 
-// SAFETY: plain pointers, as `Rings`.
+// SAFETY: plain pointers; the caller that runs a target keeps their memory alive.
 unsafe impl Send for Media {}
 
-/// The target: what outlives a measurement.
+/// The target's state over all measurements.
 #[derive(Debug)]
 pub struct Target {
     rings: Rings,
@@ -172,18 +173,18 @@ pub struct Target {
 }
 
 impl Target {
-    /// Over fresh rings. Without media no data is moved.
+    /// Makes a target over fresh rings. Without media it moves no data.
     pub fn new(rings: Rings, media: Option<Media>) -> Self {
         Self { rings, media, head: 0, at: 0, phase: 1 }
     }
 
-    /// Completes what is submitted until `stop`; completions are posted by the cache line.
+    /// Completes commands until `stop`, and posts completions by the cache line.
     #[inline(never)]
     pub fn serve(&mut self, stop: &AtomicBool) {
         let Rings { sq, cq, tail, .. } = self.rings;
         let mut sum = 0;
         while !stop.load(Ordering::Relaxed) {
-            // SAFETY: a doorbell.
+            // SAFETY: the doorbell is aligned and mapped.
             let tail = unsafe { &*tail }.load(Ordering::Acquire) as usize;
             if tail == self.head {
                 spin_loop();
@@ -202,7 +203,8 @@ impl Target {
                     if let Some(media) = self.media {
                         let to = words[3].wrapping_add(media.shift) as *mut u8;
                         let bytes = ((words[6] & 0xffff) + 1) as usize * 512;
-                        // SAFETY: an initiator of this module asks for blocks of the media, and brings a buffer.
+                        // SAFETY: an initiator of this module asks for blocks of the media, and supplies a
+                        // buffer.
                         unsafe {
                             to.copy_from_nonoverlapping(media.bytes.add(words[5] as usize * 512), bytes)
                         };
@@ -228,7 +230,7 @@ impl Target {
     }
 }
 
-/// The time that a cache line takes from this core to `other` and back, in nanoseconds.
+/// Returns the nanoseconds that a cache line takes from this core to `other` and back.
 pub fn hand_off(other: usize) -> f64 {
     const TRIPS: u32 = 20_000;
     let (there, back) = (Line(AtomicU32::new(0)), Line(AtomicU32::new(0)));
@@ -253,6 +255,6 @@ pub fn hand_off(other: usize) -> f64 {
     })
 }
 
-/// Lines are fetched by pairs.
+/// Aligned to two cache lines, since processors fetch pairs.
 #[repr(align(128))]
 struct Line(AtomicU32);

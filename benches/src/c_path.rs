@@ -1,4 +1,5 @@
-//! The C path of `c_path.c`: what a header-only C driver does for the same I/Os, on the same stand-in device.
+//! The C path of `c_path.c`: the work of a header-only C driver for the same I/Os, on the same stand-in
+//! device.
 
 use crate::{rings::Rings, standin::step, thread_time};
 use std::{ffi::c_void, ptr::NonNull};
@@ -24,7 +25,7 @@ unsafe extern "C" {
     ) -> u64;
 }
 
-/// State that outlives a measurement.
+/// The C path's state over all measurements.
 #[derive(Debug)]
 pub struct CPath {
     rings: Rings,
@@ -32,24 +33,25 @@ pub struct CPath {
 }
 
 impl CPath {
-    /// Over rings of `entries`, with `depth` reads in flight.
+    /// Makes the C path over rings of `entries`, with `depth` reads in flight.
     ///
     /// # Panics
-    /// Panics if there is no memory.
+    /// Panics if memory is short.
     pub fn new(entries: usize, depth: usize) -> Self {
         let rings = Rings::new(entries);
         let Rings { sq, cq, doorbells, .. } = rings;
-        // SAFETY: rings of as many entries, which are never freed; fewer commands than entries.
+        // SAFETY: the rings have this many entries and are never freed; fewer commands than entries are in
+        // flight.
         let bench = unsafe { c_path_new(sq, cq, doorbells, entries as u32, depth as u32, c_path_completed) };
         Self { rings, bench: NonNull::new(bench).expect("memory") }
     }
 
-    /// Nanoseconds of CPU time per I/O, with at most `batch` completions reaped in a pass.
+    /// Returns the nanoseconds of CPU time per I/O, with at most `batch` completions reaped in a pass.
     #[inline(never)]
     pub fn run(&mut self, batch: usize, count: u64) -> f64 {
         let device = (&raw mut self.rings.device).cast();
         let start = thread_time();
-        // SAFETY: made by `c_path_new`; the device is the rings' own.
+        // SAFETY: `c_path_new` made the bench, and the device belongs to the rings.
         let done = unsafe { c_path_run(self.bench.as_ptr(), count, batch as u32, step, device) };
         (thread_time() - start) as f64 / done as f64
     }

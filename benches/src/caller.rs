@@ -1,10 +1,11 @@
-//! A caller of the driver: functions as a program has them. `cargo xtask bench --instructions` counts what they execute
-//! and looks at their machine code.
+//! Callers of the driver, in functions as a program has them. `cargo xtask bench --instructions` counts their
+//! instructions and checks their machine code.
 
 use crate::Random;
 use upcie_nvme::{Namespace, QueuePair, Result, spec::Command};
 
-/// Reaps what is done and reads as much again, into the same buffers: how much. `None` when a command failed.
+/// Reaps all completions and reads again into the same buffers; returns their number, or `None` if a command
+/// failed.
 #[inline(never)]
 pub fn reap_and_read(
     queue: &mut QueuePair<u64>,
@@ -26,7 +27,7 @@ pub fn reap_and_read(
     Ok(Some(done))
 }
 
-/// The same with writes.
+/// Like [`reap_and_read`], with writes.
 #[inline(never)]
 pub fn reap_and_write(
     queue: &mut QueuePair<u64>,
@@ -48,10 +49,10 @@ pub fn reap_and_write(
     Ok(Some(done))
 }
 
-/// The same with a command that the caller made.
+/// Like [`reap_and_read`], with a command that the caller made.
 ///
 /// # Safety
-/// The command must be one that [`submit_raw`](upcie_nvme::Turn::submit_raw) may send again and again.
+/// [`submit_raw`](upcie_nvme::Turn::submit_raw) must be allowed to send the command any number of times.
 #[inline(never)]
 pub unsafe fn reap_and_submit(queue: &mut QueuePair<u64>, command: &Command) -> Result<Option<u64>> {
     let mut turn = queue.turn()?;
@@ -61,7 +62,7 @@ pub unsafe fn reap_and_submit(queue: &mut QueuePair<u64>, command: &Command) -> 
         if result.is_err() {
             return Ok(None);
         }
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees that the command may be sent again.
         let sent = unsafe { turn.submit_raw(command, buffer, tag) };
         if sent.is_err() {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! The core that a thread runs on, and whether it had that core to itself.
+//! Cores of threads, and the time that threads wait for them.
 
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
@@ -6,16 +6,16 @@ use nix::{
 };
 use std::fs;
 
-/// The cores that this process may use.
+/// Lists the cores that this process may use.
 pub fn allowed() -> Vec<usize> {
     let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else { return Vec::new() };
     (0..CpuSet::count()).filter(|&core| set.is_set(core).unwrap_or(false)).collect()
 }
 
-/// Keeps the thread `tid` (0: this one) on `cores`.
+/// Keeps the thread `tid` (0: the calling one) on `cores`.
 ///
 /// # Panics
-/// Panics if it can't be: a figure of threads that share a core says nothing.
+/// Panics if that fails: a figure of threads that share a core says nothing.
 pub fn pin(tid: i32, cores: &[usize]) {
     let pin = || {
         let mut set = CpuSet::new();
@@ -28,13 +28,13 @@ pub fn pin(tid: i32, cores: &[usize]) {
 /// Returns the time that all threads of a process have waited for a core, in nanoseconds.
 pub fn run_delay(pid: u32) -> u64 {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    // A thread that has ended meanwhile waits no more.
+    // A thread that has ended by now waits no more.
     let texts = threads.filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
     texts.filter_map(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
 }
 
-/// Asks the kernel to prefer this session to others, as far as it lets us: root may.
+/// Asks the kernel to prefer this session to others, which only root may.
 pub fn prefer() {
-    // Without it others' work is measured more often, and those rounds are left out: nothing depends on it.
+    // A failure is harmless: other sessions' work disturbs more rounds, which are then left out.
     let _ = fs::write("/proc/self/autogroup", "-20");
 }

@@ -1,4 +1,4 @@
-//! Entries of the summary: both sides measured in one run, interleaved.
+//! Entries of the summary. Both sides are measured in one run, interleaved.
 
 use serde::Serialize;
 use std::{env, fs, path::PathBuf};
@@ -12,19 +12,19 @@ pub struct Entry {
     pub unit: &'static str,
     /// `lower` or `higher`.
     pub better: &'static str,
-    /// The median of ours.
+    /// The median of our side.
     pub ours: f64,
-    /// The median of the peer's.
+    /// The median of the peer.
     pub theirs: Option<f64>,
-    /// The median of the ratios ours / theirs, pair by pair.
+    /// The median of the ratios ours / theirs of each pair.
     pub ratio: Option<f64>,
-    /// Half the range between the 10th and 90th percentile of ours, relative to the median.
+    /// Half the range between the 10th and the 90th percentile of our side, relative to the median.
     pub spread: f64,
-    /// Pairs measured.
+    /// The number of pairs measured.
     pub runs: usize,
 }
 
-/// Collects pairs of measurements taken one right after the other.
+/// Pairs of measurements that were taken one right after the other.
 #[derive(Debug, Default)]
 pub struct Pairs {
     ours: Vec<f64>,
@@ -43,10 +43,10 @@ impl Pairs {
         self.ours.push(ours);
     }
 
-    /// Writes the entry to the directory in `UPCIE_BENCH_OUT`, if that is set, and prints it.
+    /// Prints the entry, and writes it to the directory in `UPCIE_BENCH_OUT` if that is set.
     ///
     /// # Panics
-    /// Panics if the file can't be written: a result that is lost is a failed run.
+    /// Panics if the file can't be written: a lost result is a failed run.
     pub fn report(self, name: &str, unit: &'static str, better: &'static str) {
         if self.ours.is_empty() {
             return;

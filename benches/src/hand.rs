@@ -1,4 +1,4 @@
-//! The hand-written loop: submit and complete with nothing checked but success.
+//! A hand-written loop that submits and completes, and checks nothing but success.
 #![expect(
     clippy::multiple_unsafe_ops_per_block,
     reason = "a loop that checks nothing has nothing to prove apart"
@@ -7,7 +7,7 @@
 use crate::{Random, rings::Rings, thread_time};
 use std::hint::black_box;
 
-/// State that outlives a measurement.
+/// The loop's state over all measurements.
 #[derive(Debug)]
 pub struct Hand {
     rings: Rings,
@@ -21,7 +21,7 @@ pub struct Hand {
 }
 
 impl Hand {
-    /// Over rings of `entries` (a power of two), with `depth` reads in flight.
+    /// Makes a loop over rings of `entries` (a power of two), with `depth` reads in flight.
     pub fn new(entries: usize, depth: usize) -> Self {
         let mut hand = Self {
             rings: Rings::new(entries),
@@ -37,7 +37,7 @@ impl Hand {
             let cid = hand.free.pop().expect("a free id");
             hand.users[usize::from(cid)] = i;
             hand.addresses[usize::from(cid)] = 0x10_0000 + i * 4096;
-            // SAFETY: `tail` is below the entries.
+            // SAFETY: `tail` is below the number of entries.
             unsafe {
                 let sqe = hand.rings.sq.add(hand.tail * 8);
                 sqe.write(2 | u64::from(cid) << 16 | 1 << 32);
@@ -46,20 +46,20 @@ impl Hand {
             }
             hand.tail += 1;
         }
-        // SAFETY: the doorbell page.
+        // SAFETY: the doorbell is aligned, in its page.
         unsafe { hand.rings.doorbells.write_volatile(hand.tail as u32) };
         hand
     }
 
-    /// At least `count` I/Os, `batch` for each turn of the device and each pair of doorbells: how many. Arrays by raw
-    /// pointers; `batch` is at most what is in flight.
+    /// Does at least `count` I/Os, `batch` for each turn of the device and each pair of doorbells; returns
+    /// their number. Arrays are accessed by raw pointers; `batch` is at most the number in flight.
     #[inline(always)]
     pub fn pass(&mut self, batch: usize, count: u64) -> u64 {
         self.pass_with(batch, count, 7, |_, _, address| (address, 0))
     }
 
-    /// The same with `blocks` (0's based) in each, and the PRP entries that `prps` makes of a command's id, its buffer's
-    /// number and address.
+    /// Like [`pass`](Self::pass), with `blocks` (0's based) in each I/O, and the PRP entries that `prps`
+    /// makes of a command's id, its buffer's number and address.
     #[inline(always)]
     pub fn pass_with(
         &mut self,
@@ -78,7 +78,7 @@ impl Hand {
         while done < count {
             self.rings.device.step();
             for _ in 0..batch {
-                // SAFETY: indices stay below the entries, ids are the device's echo of ours.
+                // SAFETY: indices are below the number of entries; the device echoes ids of this loop.
                 unsafe {
                     let entry = cq.add(head * 2);
                     let high = entry.add(1).read_volatile();
@@ -112,7 +112,7 @@ impl Hand {
                 done += 1;
             }
             stack = black_box(stack);
-            // SAFETY: the doorbell page.
+            // SAFETY: the doorbells are aligned, in their page.
             unsafe {
                 doorbells.add(1).write_volatile(head as u32);
                 doorbells.write_volatile(tail as u32);
@@ -123,7 +123,7 @@ impl Hand {
         done
     }
 
-    /// Nanoseconds of CPU time per I/O.
+    /// Returns the nanoseconds of CPU time per I/O.
     #[inline(never)]
     pub fn run(&mut self, batch: usize, count: u64) -> f64 {
         let start = thread_time();
@@ -131,7 +131,7 @@ impl Hand {
         (thread_time() - start) as f64 / done as f64
     }
 
-    /// The same over several queues, a pass of each by turns.
+    /// Returns the nanoseconds per I/O over several queues, one pass each in turn.
     #[inline(never)]
     pub fn run_by_turns(hands: &mut [Self], batch: usize, count: u64) -> f64 {
         let (mut done, start) = (0, thread_time());
@@ -144,16 +144,16 @@ impl Hand {
     }
 }
 
-/// The stand-in's own share: submissions that only move the doorbell on, and nobody who reaps. How many.
+/// Runs the stand-in alone: submissions that only move the doorbell, and no reaping; returns their number.
 #[inline(always)]
 pub fn device_pass(rings: &mut Rings, depth: usize, count: u64) -> u64 {
     let entries = black_box(rings.entries);
-    // SAFETY: the doorbell page.
+    // SAFETY: the doorbell is aligned, in its page.
     let mut tail = unsafe { rings.doorbells.read_volatile() } as usize;
     let mut done = 0;
     while done < count {
         tail = (tail + depth) & (entries - 1);
-        // SAFETY: the doorbell page.
+        // SAFETY: the doorbell is aligned, in its page.
         unsafe { rings.doorbells.write_volatile(tail as u32) };
         rings.device.step();
         done += depth as u64;
@@ -161,7 +161,7 @@ pub fn device_pass(rings: &mut Rings, depth: usize, count: u64) -> u64 {
     done
 }
 
-/// Nanoseconds of CPU time per I/O of [`device_pass`].
+/// Returns the nanoseconds of CPU time per I/O of [`device_pass`].
 #[inline(never)]
 pub fn device_alone(rings: &mut Rings, depth: usize, count: u64) -> f64 {
     let start = thread_time();

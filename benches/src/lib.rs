@@ -1,4 +1,5 @@
-//! What the benches share: a stand-in device, the sides of the comparisons, clocks, and the entries of `summary.json`.
+//! Support code of the benches: a stand-in device, the sides of the comparisons, clocks, and the entries of
+//! `summary.json`.
 
 pub mod bare;
 pub mod c_path;
@@ -11,7 +12,7 @@ pub mod ours;
 pub mod rings;
 pub mod standin;
 
-/// A xorshift generator: the cost of a few instructions, on both sides of a comparison.
+/// A xorshift generator, whose few instructions both sides of a comparison pay.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
@@ -21,7 +22,7 @@ impl Random {
         Self(88_172_645_463_325_252)
     }
 
-    /// The next number.
+    /// Returns the next number.
     #[inline(always)]
     #[expect(clippy::should_implement_trait, reason = "it never ends, so it is no iterator to loop over")]
     pub fn next(&mut self) -> u64 {
@@ -38,10 +39,11 @@ impl Default for Random {
     }
 }
 
-/// CPU time of the calling thread in nanoseconds: what others do to the machine counts less than by the wall clock.
+/// Returns the CPU time of the calling thread in nanoseconds. Other processes disturb it less than the wall
+/// clock.
 pub fn thread_time() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: it writes the structure.
+    // SAFETY: the call writes the structure.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut now) };
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

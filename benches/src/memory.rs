@@ -1,4 +1,5 @@
-//! The memory of a queue pair: DMA memory as its heap counts it, and the process's own as the allocator does.
+//! Memory of a queue pair: DMA memory as its heap counts it, and the process's own as the allocator counts
+//! it.
 
 use crate::ours::controller;
 use std::{
@@ -9,31 +10,31 @@ use upcie_nvme::QueuePair;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 
-/// The system's allocator, counting the bytes that are alive. A program that measures makes it its global one.
+/// The system's allocator with a count of live bytes. A program that measures makes it its global allocator.
 #[derive(Debug)]
 pub struct Counting;
 
-// SAFETY: the system's allocator does it all.
+// SAFETY: the system's allocator does all the work.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's word.
+        // SAFETY: the caller's obligations are those of the system's allocator.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's word.
+        // SAFETY: the caller's obligations are those of the system's allocator.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
 
-/// Bytes of one thing.
+/// The bytes of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bytes {
-    /// In DMA memory, blocks rounded up as the heap does.
+    /// DMA memory, in blocks rounded up as the heap does.
     pub dma: usize,
-    /// On the process's heap, and the handle's own.
+    /// The process's heap, and the handle itself.
     pub host: usize,
 }
 
@@ -41,11 +42,11 @@ pub struct Bytes {
 /// allocator.
 ///
 /// # Panics
-/// Panics if it can't be made, or the allocator does not count.
+/// Panics if the queue pair can't be created, or the allocator does not count.
 pub fn queue_pair(depth: u32) -> Bytes {
     let (_standin, controller) = controller(1);
     let create = || controller.queue_pair().depth(depth).create::<u64>().expect("a queue");
-    // Tables and pools that queues share are there after the first.
+    // The first queue pair makes the tables and pools that all share.
     let _first = create();
     let before = (controller.heap().in_use(), LIVE.load(Ordering::SeqCst));
     let queue = create();

@@ -8,23 +8,23 @@ use crate::{
 use std::{hint::black_box, sync::Arc};
 use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair};
 
-/// A controller on the stand-in.
+/// Brings up a controller on the stand-in.
 ///
 /// # Panics
-/// Panics if it can't be brought up.
+/// Panics if that fails.
 pub fn controller(namespaces: u32) -> (Arc<StandIn>, Controller) {
     let standin = StandIn::with_namespaces(namespaces);
     let controller = Controller::builder().from_device(standin.clone()).expect("bring-up");
     (standin, controller)
 }
 
-/// State that outlives a measurement. Measured through `black_box`: an optimiser that sees through the queue and the
-/// namespaces folds their constants, and flatters the result.
+/// The driver's state over all measurements. Measured through `black_box`: an optimiser that sees the queue
+/// and the namespaces would fold their constants and flatter the result.
 #[derive(Debug)]
 pub struct Ours {
     device: Device,
     queue: QueuePair<u64>,
-    /// Beside the queue, so that one register finds both.
+    /// Beside the queue, so that one register addresses both.
     namespace: Namespace,
     others: Vec<Namespace>,
     random: Random,
@@ -34,33 +34,34 @@ pub struct Ours {
 
 impl Drop for Ours {
     fn drop(&mut self) {
-        // The queue is about to be deleted.
+        // The queue is deleted next, which needs the helper thread.
         self.standin.resume();
     }
 }
 
 impl Ours {
-    /// A queue of `entries` on a controller of its own, with `depth` reads of 4 KiB in flight.
+    /// Makes a queue of `entries` on a controller of its own, with `depth` reads of 4 KiB in flight.
     pub fn new(entries: usize, depth: usize) -> Box<Self> {
         Self::with_namespaces(entries, depth, 1)
     }
 
-    /// The same with several namespaces, a power of two.
+    /// Makes a queue with several namespaces, a power of two.
     ///
     /// # Panics
-    /// Panics if there is not enough memory.
+    /// Panics if memory is short.
     pub fn with_namespaces(entries: usize, depth: usize, namespaces: u32) -> Box<Self> {
         let (standin, controller) = controller(namespaces);
         Self::on(&standin, &controller, entries, depth)
     }
 
-    /// `count` queues of one controller.
+    /// Makes `count` queues on one controller.
     pub fn several(count: usize, entries: usize, depth: usize) -> Vec<Box<Self>> {
         let (standin, controller) = controller(1);
         (0..count).map(|_| Self::on(&standin, &controller, entries, depth)).collect()
     }
 
-    /// A queue on a controller of its own, with a read in flight into each of the buffers that `make` makes.
+    /// Makes a queue on a controller of its own, with a read in flight into each of the buffers that `make`
+    /// makes.
     pub fn with_buffers(entries: usize, make: impl Fn(&Controller) -> Vec<DmaBuf>) -> Box<Self> {
         let (standin, controller) = controller(1);
         let buffers = make(&controller);
@@ -102,8 +103,9 @@ impl Ours {
         })
     }
 
-    /// At least `count` I/Os: how many. With `LIMITED`, at most `batch` for each turn of the device and each pair of
-    /// doorbells; else all that are done. `pick` chooses the namespace of an I/O by its number.
+    /// Does at least `count` I/Os; returns their number. With `LIMITED`, each turn of the device and each
+    /// pair of doorbells handles at most `batch`; otherwise all that are done. `pick` chooses an I/O's
+    /// namespace by its number.
     #[inline(always)]
     fn turns<const LIMITED: bool>(
         &mut self,
@@ -145,13 +147,13 @@ impl Ours {
         done
     }
 
-    /// At least `count` I/Os, all that are done in each turn: how many.
+    /// Does at least `count` I/Os, all that are done in each turn; returns their number.
     #[inline(always)]
     pub fn pass(&mut self, count: u64) -> u64 {
         self.turns::<false>(0, count, |namespace, _, _| namespace)
     }
 
-    /// Nanoseconds of CPU time per I/O.
+    /// Returns the nanoseconds of CPU time per I/O.
     #[inline(never)]
     pub fn run(&mut self, count: u64) -> f64 {
         let start = thread_time();
@@ -159,7 +161,8 @@ impl Ours {
         (thread_time() - start) as f64 / done as f64
     }
 
-    /// At least `count` I/Os as a program does them that has its loop in a function, and the namespace somewhere else.
+    /// Does at least `count` I/Os as a program would, with its loop in a function and the namespace
+    /// elsewhere.
     #[inline(always)]
     pub fn pass_by_caller(&mut self, count: u64) -> u64 {
         let Self { device, queue, others, random, .. } = self;
@@ -174,7 +177,7 @@ impl Ours {
         done
     }
 
-    /// Nanoseconds of CPU time per I/O of [`pass_by_caller`](Self::pass_by_caller).
+    /// Returns the nanoseconds of CPU time per I/O of [`pass_by_caller`](Self::pass_by_caller).
     #[inline(never)]
     pub fn run_by_caller(&mut self, count: u64) -> f64 {
         let start = thread_time();
@@ -182,7 +185,7 @@ impl Ours {
         (thread_time() - start) as f64 / done as f64
     }
 
-    /// The same over several queues, a turn of each by turns.
+    /// Returns the nanoseconds per I/O over several queues, one turn each in turn.
     #[inline(never)]
     pub fn run_by_turns(queues: &mut [Box<Self>], count: u64) -> f64 {
         let (mut done, start) = (0, thread_time());
@@ -194,7 +197,8 @@ impl Ours {
         (thread_time() - start) as f64 / done as f64
     }
 
-    /// The same as [`run`](Self::run), with at most `batch` I/Os (not 0) for each turn of the device and each pair of doorbells.
+    /// Like [`run`](Self::run), with at most `batch` I/Os (not 0) for each turn of the device and each pair
+    /// of doorbells.
     #[inline(never)]
     pub fn run_batches(&mut self, batch: usize, count: u64) -> f64 {
         let start = thread_time();
@@ -202,7 +206,7 @@ impl Ours {
         (thread_time() - start) as f64 / done as f64
     }
 
-    /// The same as [`run`](Self::run), with the namespaces by turns.
+    /// Like [`run`](Self::run), with the namespaces in turn.
     #[inline(never)]
     pub fn run_namespaces(&mut self, count: u64) -> f64 {
         let start = thread_time();

@@ -1,9 +1,9 @@
-//! A stand-in NVMe device in plain memory, driven by hand: what the hot path costs is measured against it, in one
-//! thread, so that no hand-over between cores hides the driver's own instructions.
+//! A stand-in NVMe device in plain memory, driven by hand. The hot path is measured on it in one thread, so
+//! that no hand-over between cores hides the driver's own instructions.
 //!
-//! Registers are messages and a helper thread answers the admin queue during set-up; once [`StandIn::release`] has taken
-//! an I/O queue out, nothing but [`Device::step`] touches that queue. While something is measured the helper sleeps
-//! ([`StandIn::pause`]).
+//! Register accesses are messages, and a helper thread answers the admin queue during set-up. After
+//! [`StandIn::release`] has taken an I/O queue, only [`Device::step`] touches that queue. The helper sleeps
+//! during a measurement ([`StandIn::pause`]).
 #![expect(clippy::multiple_unsafe_ops_per_block, reason = "a device in raw memory is one idea per block")]
 
 use crate::bare::{ENTRIES, Rings};
@@ -47,14 +47,15 @@ struct Shared {
     registers: Mutex<Registers>,
     table: FakeIommu,
     doorbells: Arc<Mapping>,
-    /// Queue id to the submission and completion ring's device address, and the entries.
+    /// From a queue id to the device addresses of the submission and completion rings, and the number of
+    /// entries.
     queues: Mutex<HashMap<u16, (u64, u64, u32)>>,
     namespaces: u32,
     paused: AtomicBool,
     stop: AtomicBool,
 }
 
-// SAFETY: atomic registers of the stand-in's own.
+// SAFETY: the registers are atomic and belong to the stand-in.
 unsafe impl RegionIo for Shared {
     fn read(&self, at: u64, data: &mut [u8]) -> Result<()> {
         let registers = self.registers.lock().unwrap();
@@ -65,7 +66,7 @@ unsafe impl RegionIo for Shared {
             }
             offset::VS => u64::from(Version::of(1, 4, 0).into_bits()),
             offset::CC => u64::from(registers.cc.into_bits()),
-            // RDY follows EN, and a shutdown is complete at once.
+            // RDY follows EN, and a shutdown completes at once.
             offset::CSTS => u64::from(ready) | u64::from(registers.cc.shn().0 != 0) << 3,
             _ => 0,
         };
@@ -91,7 +92,7 @@ unsafe impl RegionIo for Shared {
 impl Shared {
     fn doorbell(&self, qid: u16, completion: bool) -> *mut u32 {
         let at = doorbell_offset(qid, completion, 0) - DOORBELLS;
-        // SAFETY: a bench uses few queues: the doorbell is in the one page.
+        // SAFETY: a bench uses few queues, whose doorbells are in the one page.
         unsafe { self.doorbells.as_ptr().add(at) }.cast()
     }
 
@@ -146,7 +147,7 @@ impl Shared {
                     Cns::NAMESPACE => {
                         let mut namespace = IdentifyNamespace::new_zeroed();
                         namespace.nsze = 1 << 30;
-                        // Format 0: 2^9 bytes, in bits 23:16.
+                        // Format 0: blocks of 2^9 bytes, in bits 23:16.
                         page.copy_from_slice(namespace.as_bytes());
                         page[128..132].copy_from_slice(&(9_u32 << 16).to_le_bytes());
                     }
@@ -157,7 +158,7 @@ impl Shared {
                     }
                     _ => {}
                 }
-                // SAFETY: one page that the driver gave for the answer.
+                // SAFETY: the driver gave one page for the answer.
                 unsafe { self.table.pointer(command.prp1(), 4096).cast::<[u8; 4096]>().write(page) };
                 0
             }
@@ -218,12 +219,12 @@ impl StandIn {
         Arc::new(Self { shared, space, helper: Some(helper) })
     }
 
-    /// The helper sleeps from now on: the admin queue is not answered.
+    /// Puts the helper to sleep: the admin queue is not answered.
     pub fn pause(&self) {
         self.shared.paused.store(true, Ordering::Release);
     }
 
-    /// The helper wakes up.
+    /// Wakes the helper up.
     pub fn resume(&self) {
         self.shared.paused.store(false, Ordering::Release);
         if let Some(helper) = &self.helper {
@@ -231,13 +232,13 @@ impl StandIn {
         }
     }
 
-    /// The device side of I/O queue `qid`, for the caller to step.
+    /// Takes the device side of I/O queue `qid`, for the caller to step.
     pub fn release(&self, qid: u16) -> Device {
         let (sq, cq, entries) = self.shared.queues.lock().unwrap()[&qid];
         self.shared.device(qid, sq, cq, entries)
     }
 
-    /// The rings of I/O queue `qid`, for a target of the caller's.
+    /// Returns the rings of I/O queue `qid`, for another target.
     pub fn rings(&self, qid: u16) -> Rings {
         let (sq, cq, entries) = self.shared.queues.lock().unwrap()[&qid];
         assert_eq!(entries as usize, ENTRIES, "what a bare target takes");
@@ -266,7 +267,8 @@ impl fmt::Debug for StandIn {
     }
 }
 
-// SAFETY: it reaches memory through its table alone, which its space fills; its doorbells are a page of its own.
+// SAFETY: the device accesses memory only through its table, which its space fills; its doorbells are its own
+// page.
 unsafe impl Transport for StandIn {
     fn name(&self) -> &str {
         "stand-in"
@@ -299,7 +301,7 @@ unsafe impl Transport for StandIn {
     }
 }
 
-/// The device side of one queue pair: completes every command, in order, moving no data.
+/// The device side of one queue pair: it completes each command in order, and moves no data.
 #[derive(Debug)]
 pub struct Device {
     sq: *const u8,
@@ -312,24 +314,24 @@ pub struct Device {
 }
 
 impl Device {
-    /// Over rings of the caller's own, for the hand-written loop: the same device for both.
+    /// Makes a device over other rings, so that the hand-written loop has the same device.
     ///
     /// # Safety
-    /// The rings have `entries` entries of 64 and 16 bytes, and live as long as the device does.
+    /// The rings have `entries` entries of 64 and 16 bytes, and live as long as the device.
     pub unsafe fn over(sq: *const u8, cq: *mut u8, tail: *const u32, entries: u16) -> Self {
         Self { sq, cq, tail, entries, head: 0, at: 0, phase: 1 }
     }
 
-    /// Completes what has been submitted: the same machine code for every side, C's too.
+    /// Completes the submitted commands, by the same machine code for every side, including C.
     #[inline(always)]
     pub fn step(&mut self) {
-        // SAFETY: a device that is borrowed for this.
+        // SAFETY: the device is borrowed for this call.
         unsafe { step((&raw mut *self).cast()) }
     }
 
     #[inline(always)]
     fn complete(&mut self) {
-        // SAFETY: aligned, and lives as long as the rings.
+        // SAFETY: aligned, and alive as long as the rings.
         let tail = unsafe { self.tail.read_volatile() } as u16;
         while self.head != tail {
             // SAFETY: `head` and `at` are below `entries`.
@@ -339,11 +341,11 @@ impl Device {
             if self.head == self.entries {
                 self.head = 0;
             }
-            // SAFETY: inside the entries.
+            // SAFETY: in the entries.
             unsafe {
                 let cid = command.add(2).cast::<u16>().read_volatile();
-                // In one store, as a controller's write arrives. In parts, each read of the entry would wait until all
-                // stores before have left the core, and the bench would measure that.
+                // In one store, as a controller's write arrives. With two stores, each read of the entry
+                // would wait until all earlier stores have left the core, and the bench would measure that.
                 let high = u64::from(self.head) | u64::from(cid) << 32 | u64::from(self.phase) << 48;
                 entry.cast::<u64>().add(1).write_volatile(high);
             }
@@ -356,9 +358,9 @@ impl Device {
         std::sync::atomic::compiler_fence(Ordering::SeqCst);
     }
 
-    /// The same with an answer for each command: dword 0 of its completion.
+    /// Completes the submitted commands with dword 0 of each completion from `answer`.
     fn step_with(&mut self, mut answer: impl FnMut(&Command) -> u32) {
-        // SAFETY: aligned, and lives as long as the rings.
+        // SAFETY: aligned, and alive as long as the rings.
         let tail = unsafe { self.tail.read_volatile() } as u16;
         while self.head != tail {
             // SAFETY: `head` is below `entries`.
@@ -372,7 +374,7 @@ impl Device {
             ];
             // SAFETY: `at` is below `entries`.
             let entry = unsafe { self.cq.add(usize::from(self.at) * 16) }.cast::<u64>();
-            // SAFETY: both words are inside of the entry, and aligned; the phase goes last.
+            // SAFETY: both words are in the entry and aligned; the phase tag goes last.
             unsafe {
                 entry.write_volatile(dwords[0]);
                 std::sync::atomic::fence(Ordering::Release);
@@ -390,9 +392,9 @@ impl Device {
 /// Calls [`Device::step`] for a caller in C.
 ///
 /// # Safety
-/// `device` points to a [`Device`] that nobody else uses now.
+/// `device` points to a [`Device`] that nothing else uses now.
 #[inline(never)]
 pub unsafe extern "C" fn step(device: *mut c_void) {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees a valid device for its own use.
     unsafe { &mut *device.cast::<Device>() }.complete();
 }

@@ -1,11 +1,11 @@
-//! Several sides in one bench, interleaved.
+//! Comparisons of several sides in one bench, interleaved.
 
 use criterion::Criterion;
 use std::{cell::RefCell, time::Duration};
 use upcie_benches::entry::Pairs;
 
-/// Runs what `setup` makes (only if the bench is wanted) again and again. `run` measures all sides, one right after the
-/// other, in nanoseconds. Each of the `names` is reported with the sides that go with it: ours, and the peer's.
+/// Runs what `setup` makes, if the bench is wanted. `run` measures all sides one right after the other, in
+/// nanoseconds. Each of the `names` is reported with its two sides: ours and the peer's.
 pub fn compare<State, const SIDES: usize>(
     criterion: &mut Criterion,
     id: &str,

@@ -1,7 +1,8 @@
-//! Runs the hot path so that callgrind can count it: `counted SIDE DEPTH COUNT` calls one of the functions named
-//! `counted_…` once, and prints how many I/Os that were.
+//! Runs the hot path under callgrind: `counted SIDE DEPTH COUNT` calls one of the functions named `counted_…`
+//! once, and prints the number of I/Os.
 //!
-//! `cargo xtask bench --instructions` starts it, and looks at the functions of `upcie_benches::caller` in its machine code.
+//! `cargo xtask bench --instructions` starts it, and checks the machine code of `upcie_benches::caller` in
+//! it.
 
 use std::{env, hint::black_box, process::ExitCode};
 use upcie_benches::{
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
         }
     };
     println!("{done}");
-    // Their code is looked at, not run.
+    // The code of these functions is checked, not run.
     black_box((caller::reap_and_write as fn(_, _, _) -> _, caller::reap_and_submit as unsafe fn(_, _) -> _));
     ExitCode::SUCCESS
 }

@@ -11,13 +11,13 @@ use upcie_core::{
     vfio::VfioDevice,
 };
 use upcie_tests::raw::{map_bar, write_u64};
-use vfio_device::{bdf, contains_all, descriptors, identify, identify_to, map, pinned, ways};
+use vfio_device::{Attachment, bdf, contains_all, descriptors, held_for_dma, identify, identify_to, map};
 
 #[test]
 fn two_devices_share_their_memory() {
-    for (way, open) in ways() {
-        println!("{way}");
-        let a = open(bdf(0)).unwrap();
+    for attachment in Attachment::ALL {
+        println!("{attachment:?}");
+        let a = attachment.device(0);
         // A mapping from before the other device joins.
         let data = map(&*a, 4096, PageSize::Small);
         let b = VfioDevice::open_beside(bdf(1), &a).unwrap();
@@ -36,11 +36,11 @@ fn two_devices_share_their_memory() {
 
 #[test]
 fn either_device_can_close_first() {
-    for (way, open) in ways() {
+    for attachment in Attachment::ALL {
         for first_to_close in [0, 1] {
-            println!("{way}, {first_to_close}");
-            let (before, locked) = (descriptors(), pinned());
-            let a = open(bdf(0)).unwrap();
+            println!("{attachment:?}, {first_to_close}");
+            let (before, locked) = (descriptors(), held_for_dma());
+            let a = attachment.device(0);
             let b = VfioDevice::open_beside(bdf(1), &a).unwrap();
             let (queues, data) = (map(&*a, 8192, PageSize::Small), map(&*b, 4096, PageSize::Small));
             let mut devices = [Some(a), Some(b)];
@@ -50,7 +50,7 @@ fn either_device_can_close_first() {
             assert_eq!(identify(&*left, &queues, &data), serial);
             // The closed device is free again: for a space of its own, and to rejoin.
             let closed = bdf(first_to_close);
-            drop(open(closed).unwrap());
+            drop(attachment.open(closed).unwrap());
             let back = VfioDevice::open_beside(closed, &left).unwrap();
             let serials = ["LABA", "LABB"];
             assert_eq!(identify(&*back, &queues, &data), serials[first_to_close]);
@@ -58,8 +58,8 @@ fn either_device_can_close_first() {
             // The memory outlives the devices.
             drop((left, back));
             drop((queues, data));
-            assert_eq!((descriptors(), pinned()), (before, locked));
-            drop((open(bdf(0)).unwrap(), open(bdf(1)).unwrap()));
+            assert_eq!((descriptors(), held_for_dma()), (before, locked));
+            drop((attachment.device(0), attachment.device(1)));
         }
     }
 }
@@ -80,15 +80,15 @@ fn memory_holds_one_group_at_most_after_its_devices_are_closed() {
 
 #[test]
 fn a_refused_device_leaves_the_space_unchanged() {
-    for (way, open) in ways() {
-        println!("{way}");
-        let a = open(bdf(0)).unwrap();
+    for attachment in Attachment::ALL {
+        println!("{attachment:?}");
+        let a = attachment.device(0);
         let before = descriptors();
         let error = VfioDevice::open_beside(bdf(0), &a).unwrap_err().to_string();
         contains_all(&error, &["in use by this process"]);
         let error = VfioDevice::open_beside("0000:3f:00.0".parse().unwrap(), &a).unwrap_err();
         assert!(matches!(error, Error::NotFound { .. }), "{error}");
-        let b = open(bdf(1)).unwrap();
+        let b = attachment.device(1);
         let error = VfioDevice::open_beside(bdf(1), &a).unwrap_err().to_string();
         contains_all(&error, &["in use by this process"]);
         drop(b);
@@ -168,17 +168,18 @@ fn iommufd_without_device_memory_names_the_alternative() {
 
 #[test]
 fn group_and_iommufd_spaces_do_not_mix() {
-    for (way, open) in ways() {
-        let a = open(bdf(0)).unwrap();
-        let other = if way == "iommufd" { "vfio" } else { "iommufd" };
+    for attachment in Attachment::ALL {
+        let a = attachment.device(0);
+        let (own, other) = match attachment {
+            Attachment::Group => ("vfio", "iommufd"),
+            Attachment::Iommufd => ("iommufd", "vfio"),
+        };
         for address in [format!("{other}:{}", bdf(1)), format!("noiommu:{}", bdf(1)), "emu".into()] {
             let error = Device::open_beside(&*a, &address.parse().unwrap()).unwrap_err();
             assert!(matches!(error, Error::Unsupported { .. }), "{error}");
             contains_all(&error.to_string(), &["open both through the same"]);
         }
-        for address in
-            [bdf(1).to_string(), format!("{}:{}", if way == "iommufd" { way } else { "vfio" }, bdf(1))]
-        {
+        for address in [bdf(1).to_string(), format!("{own}:{}", bdf(1))] {
             let b = Device::open_beside(&*a, &address.parse().unwrap()).unwrap();
             assert_eq!(b.name(), address);
             assert!(Arc::ptr_eq(a.dma(), b.dma()));

@@ -1,12 +1,10 @@
-//! Devices through their VFIO groups: what they show, memory, interrupts, reset, and how they are closed.
+//! Functions through VFIO, over both attachments: addresses, configuration, memory, interrupts and reset.
 
+#[macro_use]
 mod vfio_device;
 
 use std::{
-    fs,
     os::fd::{AsFd, BorrowedFd},
-    path::Path,
-    sync::Arc,
     time::Duration,
 };
 use upcie_core::{
@@ -15,21 +13,29 @@ use upcie_core::{
     irq::{EventFd, IrqKind},
     memory::PageSize,
     open,
-    pci::{Bdf, ConfigSpace, Function, cap, command, ext_cap, functions, offset},
+    pci::{ConfigSpace, Function, cap, command, ext_cap, functions, offset},
     vfio::VfioDevice,
 };
 use upcie_tests::process::faults;
 use upcie_tests::raw::{reset, set_config_u16, write_u32, write_u64};
-use vfio_device::{CC, CSTS, addresses, bdf, bind, contains_all, identify, map, refusal, wait_ready};
+use vfio_device::{Attachment, CC, CSTS, addresses, bdf, contains_all, identify, map, wait_ready};
 
-fn bus_master(bdf: Bdf) -> bool {
-    Function::at(bdf).unwrap().config().unwrap().command().unwrap() & command::BUS_MASTER != 0
-}
+on_each_attachment![
+    configuration_space_has_its_capabilities,
+    iova_ranges_leave_the_msi_window_out,
+    the_device_reaches_mapped_memory,
+    unmapped_addresses_are_used_again,
+    interrupts_arrive_as_eventfds,
+    error_and_request_events_exist_beside_the_vectors,
+    the_pin_can_be_masked_and_excludes_the_vectors,
+    a_reset_stops_the_controller_and_keeps_it_usable,
+    mapped_registers_are_present_before_their_first_use,
+];
 
 #[test]
-fn both_functions_open_by_either_address() {
-    for address in addresses() {
-        for text in [address.clone(), format!("vfio:{address}")] {
+fn each_address_opens_and_a_bare_one_takes_iommufd() {
+    for (index, address) in addresses().into_iter().enumerate() {
+        for text in [address.clone(), format!("vfio:{address}"), format!("iommufd:{address}")] {
             let device = open(&text.parse().unwrap()).unwrap();
             assert_eq!(device.name(), text);
             let bar = device.bar(0).unwrap();
@@ -41,17 +47,19 @@ fn both_functions_open_by_either_address() {
             assert!(matches!(device.bar(1), Err(Error::NotFound { .. })), "the upper half of BAR 0");
             assert!(matches!(device.bar(6), Err(Error::NotFound { .. })));
         }
+        assert!(VfioDevice::open(&Address::Pci(bdf(index))).unwrap().ioas().is_some());
+        assert!(Attachment::Group.device(index).ioas().is_none());
     }
 }
 
 #[test]
-fn sysfs_shows_what_vfio_opens() {
+fn sysfs_and_vfio_show_the_same_function() {
     let found: Vec<_> = functions().unwrap().into_iter().filter(Function::is_nvme).collect();
     let names: Vec<_> = found.iter().map(|function| function.bdf.to_string()).collect();
     assert_eq!(names, addresses());
     for function in found {
         assert_eq!(function.driver.as_deref(), Some("vfio-pci"));
-        let device = VfioDevice::open(&Address::Vfio(function.bdf)).unwrap();
+        let device = Attachment::Group.open(function.bdf).unwrap();
         assert_eq!(function.iommu_group.as_ref().unwrap().number, device.group());
         for bar in function.bars().unwrap() {
             assert_eq!(device.bar(bar.index).unwrap().size(), bar.size, "{bar:?}");
@@ -72,10 +80,9 @@ fn sysfs_shows_every_functions_capabilities() {
     assert!(extended.contains(&ext_cap::AER) && extended.contains(&ext_cap::ACS), "{extended:x?}");
 }
 
-#[test]
-fn configuration_space_has_its_capabilities() {
+fn configuration_space_has_its_capabilities(attachment: Attachment) {
     for index in 0..2 {
-        let device = VfioDevice::open(&Address::Vfio(bdf(index))).unwrap();
+        let device = attachment.device(index);
         let ids: Vec<_> = device.capabilities().map(|entry| entry.unwrap().id).collect();
         assert!(ids.contains(&cap::MSIX) && ids.contains(&cap::PCIE), "{ids:x?}");
         let extended: Vec<_> = device.extended_capabilities().map(Result::unwrap).collect();
@@ -89,21 +96,26 @@ fn configuration_space_has_its_capabilities() {
     }
 }
 
-#[test]
-fn the_iommus_ranges_leave_the_msi_window_out() {
-    let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
+fn iova_ranges_leave_the_msi_window_out(attachment: Attachment) {
+    let device = attachment.device(0);
     let iommu = device.iommu().unwrap();
-    assert!(iommu.ranges.iter().all(|range| !range.contains(&0xfee0_0000)), "{iommu:x?}");
-    assert!(iommu.ranges.iter().any(|range| range.contains(&0xff00_0000)), "{iommu:x?}");
+    let has = |iova: u64| iommu.ranges.iter().any(|range| range.contains(&iova));
+    assert!(!has(0xfee0_0000) && has(0xff00_0000), "{iommu:x?}");
     assert_eq!(iommu.smallest_page(), 4096);
-    assert_eq!(iommu.page_sizes & 1 << 21, 1 << 21);
-    assert!(iommu.mappings_available.unwrap() > 1000);
+    match attachment {
+        Attachment::Group => {
+            assert_eq!(iommu.page_sizes & 1 << 21, 1 << 21);
+            assert!(iommu.mappings_available.unwrap() > 1000);
+        }
+        Attachment::Iommufd => {
+            assert!(has((16 << 30) - 1) && has(16 << 30) && has((32 << 30) - 1), "{iommu:x?}");
+        }
+    }
 }
 
-#[test]
-fn the_device_reaches_mapped_memory() {
+fn the_device_reaches_mapped_memory(attachment: Attachment) {
     for (index, serial) in ["LABA", "LABB"].into_iter().enumerate() {
-        let device = VfioDevice::open(&Address::Vfio(bdf(index))).unwrap();
+        let device = attachment.device(index);
         let queues = map(&*device, 8192, PageSize::Small);
         for page in [PageSize::Small, PageSize::Huge2M] {
             let data = map(&*device, 4096, page);
@@ -113,20 +125,17 @@ fn the_device_reaches_mapped_memory() {
     }
 }
 
-#[test]
-fn what_is_unmapped_can_be_mapped_again() {
-    let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
+fn unmapped_addresses_are_used_again(attachment: Attachment) {
+    let device = attachment.device(0);
     let first = map(&*device, 4096, PageSize::Small).iova(0);
     for _ in 0..1000 {
         assert_eq!(map(&*device, 4096, PageSize::Small).iova(0), first, "released and unmapped");
     }
-    let huge = map(&*device, 4 << 20, PageSize::Huge2M);
-    assert_eq!(huge.iova(0) % (2 << 20), 0);
+    assert_eq!(map(&*device, 4 << 20, PageSize::Huge2M).iova(0) % (2 << 20), 0);
 }
 
-#[test]
-fn interrupts_come_as_eventfds() {
-    let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
+fn interrupts_arrive_as_eventfds(attachment: Attachment) {
+    let device = attachment.device(0);
     assert_eq!(device.irq_count(IrqKind::Msix).unwrap(), 9);
     assert_eq!(device.irq_count(IrqKind::Msi).unwrap(), 0);
     let events: Vec<_> = (0..10).map(|_| EventFd::new().unwrap()).collect();
@@ -149,9 +158,8 @@ fn interrupts_come_as_eventfds() {
     assert!(matches!(error, Error::Unsupported { .. }), "{error}");
 }
 
-#[test]
-fn error_and_request_events_can_be_had_beside_the_vectors() {
-    let device = VfioDevice::open(&Address::Vfio(bdf(1))).unwrap();
+fn error_and_request_events_exist_beside_the_vectors(attachment: Attachment) {
+    let device = attachment.device(1);
     let event = EventFd::new().unwrap();
     device.set_irqs(IrqKind::Msix, &[event.as_fd()]).unwrap();
     for kind in [IrqKind::Error, IrqKind::Request] {
@@ -163,27 +171,8 @@ fn error_and_request_events_can_be_had_beside_the_vectors() {
     }
 }
 
-#[test]
-fn a_removal_is_announced_and_waits_for_the_close() {
-    let bdf = bdf(1);
-    let remove = Function::at(bdf).unwrap().path.join("remove");
-    let device = VfioDevice::open(&Address::Vfio(bdf)).unwrap();
-    let event = EventFd::new().unwrap();
-    device.set_irqs(IrqKind::Request, &[event.as_fd()]).unwrap();
-    let removal = std::thread::spawn(move || fs::write(remove, "1"));
-    assert!(event.wait(Duration::from_secs(30)).unwrap());
-    assert_eq!(device.bar(0).unwrap().read_u32(8).unwrap(), 0x0001_0400, "it works until it is closed");
-    drop(device);
-    removal.join().unwrap().unwrap();
-    assert!(matches!(VfioDevice::open(&Address::Vfio(bdf)), Err(Error::NotFound { .. })));
-    fs::write("/sys/bus/pci/rescan", "1").unwrap();
-    bind(bdf, Some("vfio-pci"));
-    VfioDevice::open(&Address::Vfio(bdf)).unwrap();
-}
-
-#[test]
-fn the_pin_can_be_masked_and_excludes_the_vectors() {
-    let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
+fn the_pin_can_be_masked_and_excludes_the_vectors(attachment: Attachment) {
+    let device = attachment.device(0);
     let event = EventFd::new().unwrap();
     assert_eq!(device.irq_count(IrqKind::Intx).unwrap(), 1);
     device.set_irqs(IrqKind::Intx, &[event.as_fd()]).unwrap();
@@ -205,9 +194,8 @@ fn the_pin_can_be_masked_and_excludes_the_vectors() {
     device.set_irqs(IrqKind::Msix, &[event.as_fd()]).unwrap();
 }
 
-#[test]
-fn reset_stops_the_controller_and_keeps_it_usable() {
-    let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
+fn a_reset_stops_the_controller_and_keeps_it_usable(attachment: Attachment) {
+    let device = attachment.device(0);
     let bar = device.bar(0).unwrap();
     let queues = map(&*device, 8192, PageSize::Small);
     let data = map(&*device, 4096, PageSize::Small);
@@ -222,9 +210,8 @@ fn reset_stops_the_controller_and_keeps_it_usable() {
     assert_eq!(identify(&*device, &queues, &data), "LABA");
 }
 
-#[test]
-fn mapped_registers_are_present_before_their_first_use() {
-    let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
+fn mapped_registers_are_present_before_their_first_use(attachment: Attachment) {
+    let device = attachment.device(0);
     let bar = device.bar(0).unwrap();
     for round in ["mapped", "reset"] {
         let registers: Vec<_> =
@@ -237,75 +224,4 @@ fn mapped_registers_are_present_before_their_first_use() {
         assert_eq!(faults() - before, 0, "after it was {round}");
         reset(&*device).unwrap();
     }
-}
-
-#[test]
-fn closing_sets_the_bus_master_bit_back() {
-    let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
-    assert!(bus_master(bdf(0)));
-    // It holds the device's file, so that the kernel has no reason to clean up by itself.
-    let bar = device.bar(0).unwrap();
-    let event = EventFd::new().unwrap();
-    device.set_irqs(IrqKind::Msix, &[event.as_fd()]).unwrap();
-    drop(device);
-    assert!(!bus_master(bdf(0)));
-    assert_eq!(bar.read_u32(8).unwrap(), 0x0001_0400, "a BAR outlives the device");
-    drop(bar);
-    VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
-}
-
-#[test]
-fn memory_outlives_the_device() {
-    let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
-    let region = map(&*device, 4096, PageSize::Small);
-    drop(device);
-    contains_all(&refusal(0), &["in use by this process"]);
-    drop(region);
-    VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
-}
-
-#[test]
-fn a_forked_child_leaves_the_device_alone() {
-    let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
-    let queues = map(&*device, 8192, PageSize::Small);
-    let data = map(&*device, 4096, PageSize::Small);
-    let event = EventFd::new().unwrap();
-    device.set_irqs(IrqKind::Msix, &[event.as_fd()]).unwrap();
-    let weak = Arc::downgrade(&device);
-    // SAFETY: the child only drops its handles and ends.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        drop((device, queues, data));
-        let code = i32::from(weak.upgrade().is_some());
-        // SAFETY: ends the child without running the parent's exit handlers.
-        unsafe { libc::_exit(code) };
-    }
-    let mut status = 0;
-    // SAFETY: waits for the child just made.
-    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
-    assert_eq!(status, 0, "the child dropped its last handle");
-    assert!(bus_master(bdf(0)));
-    assert_eq!(identify(&*device, &queues, &data), "LABA", "memory is still mapped");
-    assert!(event.wait(Duration::from_secs(30)).unwrap(), "interrupts are still on");
-}
-
-#[test]
-fn every_descriptor_is_closed_on_exec() {
-    const CLOEXEC: u32 = 0o2000000;
-    let device = VfioDevice::open(&Address::Vfio(bdf(0))).unwrap();
-    let mut seen = Vec::new();
-    for entry in fs::read_dir("/proc/self/fd").unwrap().flatten() {
-        let Ok(target) = fs::read_link(entry.path()) else { continue };
-        let target = target.to_string_lossy().into_owned();
-        if !target.contains("vfio") {
-            continue;
-        }
-        let info = fs::read_to_string(Path::new("/proc/self/fdinfo").join(entry.file_name())).unwrap();
-        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
-        let flags = u32::from_str_radix(flags, 8).unwrap();
-        assert_eq!(flags & CLOEXEC, CLOEXEC, "{target}");
-        seen.push(target);
-    }
-    assert!(seen.len() >= 3, "container, group and device: {seen:?}");
-    drop(device);
 }

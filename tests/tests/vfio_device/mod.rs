@@ -1,5 +1,5 @@
 //! Support code of the suites over VFIO: the guest's functions, and a minimal controller.
-#![allow(dead_code, reason = "each suite uses a part of it")]
+#![allow(dead_code, unused_macros, reason = "each suite uses a part of it")]
 
 use std::{
     env, fs,
@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 use upcie_core::{
-    barrier,
+    Result, barrier,
     device::{Address, Device},
     dma::Region,
     memory::{Memory, PageSize},
@@ -32,9 +32,63 @@ pub fn bdf(index: usize) -> Bdf {
     addresses()[index].parse().unwrap()
 }
 
-/// Returns the error of opening the function `index`.
-pub fn refusal(index: usize) -> String {
-    VfioDevice::open(&Address::Vfio(bdf(index))).expect_err("it opens").to_string()
+/// The attachment of a function to an IOMMU: its VFIO group in a container, or its own node in an iommufd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attachment {
+    Group,
+    Iommufd,
+}
+
+impl Attachment {
+    pub const ALL: [Self; 2] = [Self::Group, Self::Iommufd];
+
+    pub fn address(self, bdf: Bdf) -> Address {
+        match self {
+            Self::Group => Address::Vfio(bdf),
+            Self::Iommufd => Address::Iommufd(bdf),
+        }
+    }
+
+    pub fn open(self, bdf: Bdf) -> Result<Arc<VfioDevice>> {
+        VfioDevice::open(&self.address(bdf))
+    }
+
+    /// Opens the function `index`, which must work.
+    pub fn device(self, index: usize) -> Arc<VfioDevice> {
+        self.open(bdf(index)).unwrap()
+    }
+
+    /// Returns the error of opening the function `index`.
+    pub fn refusal(self, index: usize) -> String {
+        self.open(bdf(index)).expect_err("it opens").to_string()
+    }
+
+    /// Returns the full name of a test that [`on_each_attachment`] makes.
+    pub fn test(self, name: &str) -> String {
+        let module = match self {
+            Self::Group => "group",
+            Self::Iommufd => "iommufd",
+        };
+        format!("{module}::{name}")
+    }
+}
+
+/// Makes a test of each function and attachment: `group::name` and `iommufd::name`.
+macro_rules! on_each_attachment {
+    ($($name:ident),+ $(,)?) => {
+        mod group {
+            $(#[test]
+            fn $name() {
+                super::$name(super::Attachment::Group);
+            })+
+        }
+        mod iommufd {
+            $(#[test]
+            fn $name() {
+                super::$name(super::Attachment::Iommufd);
+            })+
+        }
+    };
 }
 
 pub fn contains_all(text: &str, parts: &[&str]) {
@@ -122,22 +176,15 @@ pub fn descriptors() -> Vec<String> {
     names
 }
 
-/// Returns the bytes that the kernel has pinned for this process in an iommufd.
-pub fn pinned() -> u64 {
+/// Returns the bytes that the kernel holds in memory for this process's DMA: locked for a container or pinned
+/// for an iommufd.
+pub fn held_for_dma() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmPin:")).unwrap();
-    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
-}
-
-/// Opens a function over one of the VFIO transports.
-pub type Open = fn(Bdf) -> upcie_core::Result<Arc<VfioDevice>>;
-
-/// Returns the VFIO transports that use an IOMMU.
-pub fn ways() -> [(&'static str, Open); 2] {
-    [
-        ("a group", |bdf| VfioDevice::open(&Address::Vfio(bdf))),
-        ("iommufd", |bdf| VfioDevice::open(&Address::Iommufd(bdf))),
-    ]
+    let kilobytes = |line: &str| {
+        let value = line.strip_prefix("VmLck:").or(line.strip_prefix("VmPin:"))?;
+        value.split_whitespace().next().unwrap().parse::<u64>().ok()
+    };
+    status.lines().filter_map(kilobytes).sum::<u64>() << 10
 }
 
 pub fn map(device: &dyn Device, len: usize, page: PageSize) -> Region {

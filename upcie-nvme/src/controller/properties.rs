@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_are_too_large_are_named() {
+    fn oversized_queue_entries_are_named() {
         let mut identify = IdentifyController::read_from_bytes(&[0; 4096][..]).unwrap();
         for (sqes, cqes, refused) in
             [(0x66, 0x44, false), (0x76, 0x54, false), (0x77, 0x44, true), (0x66, 0x55, true)]

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pin_can_be_disabled_and_says_when_it_is_wanted() {
+    fn the_pin_can_be_disabled_and_reports_its_state() {
         let mut space = with("intx=true");
         for (disable, driven) in [(0, true), (4, false)] {
             assert!(!space.write(5, &[disable]));

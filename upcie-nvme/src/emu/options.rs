@@ -370,7 +370,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_print_what_they_were_parsed_from() {
+    fn options_print_as_they_were_parsed() {
         for text in [
             "",
             "size=64M",
@@ -392,7 +392,7 @@ mod tests {
 
     /// Tools finding B (emu errors): an error about a value is about that option only.
     #[test]
-    fn a_wrong_value_is_told_its_own_values_only() {
+    fn a_wrong_value_lists_the_values_of_its_key() {
         for (text, part) in [
             ("size", "`key=value` is needed"),
             ("size=", "is not a size"),
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_option_is_told_all_of_them() {
+    fn an_unknown_option_lists_all_options() {
         let error = "colour=red".parse::<Options>().unwrap_err().to_string();
         assert!(error.contains("\"colour\""), "{error}");
         for key in [

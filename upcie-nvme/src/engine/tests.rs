@@ -263,7 +263,7 @@ impl Model {
 }
 
 #[test]
-fn completions_in_any_order_bring_back_what_was_submitted() {
+fn completions_in_any_order_return_their_payloads() {
     let mut random = Random(3);
     for (entries, rounds) in [(2, 500), (3, 1000), (4, 1000), (5, 1000), (33, 300), (64, 300), (65536, 5)] {
         let mut model = Model::new(entries);
@@ -299,7 +299,7 @@ fn a_full_ring_of_65536_entries_uses_no_reserved_id() {
 }
 
 #[test]
-fn ids_of_slots_that_were_used_as_often_as_there_are_ids_are_good_again() {
+fn command_ids_are_reused_after_a_wrap() {
     let mut model = Model::new(2);
     let mut buffer = page(&model.heap);
     for slba in 0..33_000_u64 {
@@ -324,7 +324,7 @@ fn page(heap: &Arc<Heap>) -> DmaBuf {
 }
 
 #[test]
-fn lies_are_found_out_and_nothing_is_lost_or_given_back_twice() {
+fn forged_completions_lose_and_double_nothing() {
     let mut random = Random(4);
     let (mut found, mut leaked) = (0, 0);
     for round in 0..600 {

@@ -22,7 +22,7 @@ fn content(random: &mut Random, len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn bytes_at_any_offset_are_what_was_written() {
+fn bytes_at_any_offset_read_as_written() {
     for options in ["lba=512", "lba=4096,mdts=8K"] {
         let (namespace, mut random) = (namespace(options), Random(11));
         let mut model = vec![0; SIZE];
@@ -49,7 +49,7 @@ fn bytes_at_any_offset_are_what_was_written() {
 }
 
 #[test]
-fn bytes_beyond_the_end_are_refused_whole() {
+fn bytes_beyond_the_end_are_refused() {
     let namespace = namespace("lba=512");
     for (offset, len) in
         [(SIZE as u64, 1), (SIZE as u64 - 700, 701), (u64::MAX, 1), (u64::MAX, 0), (1 << 63, 4096)]
@@ -67,7 +67,7 @@ fn bytes_beyond_the_end_are_refused_whole() {
 }
 
 #[test]
-fn threads_that_write_parts_of_one_block_lose_nothing() {
+fn concurrent_writes_within_a_block_lose_nothing() {
     let namespace = namespace("lba=4096");
     std::thread::scope(|scope| {
         for thread in 0..4 {
@@ -88,7 +88,7 @@ fn threads_that_write_parts_of_one_block_lose_nothing() {
 }
 
 #[test]
-fn a_stream_is_a_file() {
+fn a_stream_behaves_like_a_file() {
     let (namespace, mut random) = (namespace("lba=512"), Random(12));
     let mut stream = namespace.stream();
     let mut model = std::io::Cursor::new(vec![0; SIZE].into_boxed_slice());
@@ -154,7 +154,7 @@ fn a_full_namespace_is_an_error_to_a_stream() {
 
 /// Bytes whose write failed stay for the next try, and are not counted as written.
 #[test]
-fn a_stream_keeps_what_a_write_lost() {
+fn a_stream_keeps_the_data_of_a_failed_write() {
     let controller = Controller::open("emu:size=4M,ro=true").unwrap();
     let namespace = controller.namespace(1).unwrap();
     let mut stream = namespace.stream();

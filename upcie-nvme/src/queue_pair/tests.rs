@@ -18,7 +18,7 @@ use upcie_core::{
 const PAGE: usize = 4096;
 
 #[test]
-fn of_a_chain_that_is_too_long_for_a_command_nothing_is_sent() {
+fn a_chain_too_long_for_a_command_sends_nothing() {
     // A command takes two pages: the first of them could be sent by itself.
     let controller = Controller::open("emu:size=1M,mdts=8192").unwrap();
     let namespace = controller.namespace(1).unwrap();
@@ -37,7 +37,7 @@ fn of_a_chain_that_is_too_long_for_a_command_nothing_is_sent() {
 }
 
 #[test]
-fn a_part_of_a_chains_first_segment_is_transferred_however_many_pages_it_has() {
+fn a_part_of_a_chains_first_segment_is_transferred() {
     let controller = Controller::open("emu:size=1M").unwrap();
     let namespace = controller.namespace(1).unwrap();
     let mut held = controller.alloc(8 * PAGE).unwrap();
@@ -69,7 +69,7 @@ fn a_part_of_a_chains_first_segment_is_transferred_however_many_pages_it_has() {
 }
 
 #[test]
-fn a_queue_says_why_nothing_may_come() {
+fn a_timed_out_wait_reports_the_cause() {
     let read = |address: &str, wait| {
         let controller = Controller::open(address).unwrap();
         let namespace = controller.namespace(1).unwrap();
@@ -102,7 +102,7 @@ fn a_queue_says_why_nothing_may_come() {
 
 /// A PCI device is driven as PCI says: an interrupt that does not come is named, and the commands complete.
 #[test]
-fn interrupts_that_do_not_come_are_named_once() {
+fn missing_interrupts_are_logged_once() {
     let device = emu::spawn(&"size=1M,vectors=3".parse().unwrap()).unwrap();
     let controller = Controller::builder().from_device(device.clone()).unwrap();
     let namespace = controller.namespace(1).unwrap();

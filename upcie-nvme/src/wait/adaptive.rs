@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn polling_that_pays_is_never_given_up() {
+    fn polling_that_pays_continues() {
         let mut run = Run::new();
         let share = run.on(IDLE, 5000);
         assert!(share > 0.999, "{share}");
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn long_waits_that_sleeping_does_not_shorten_take_no_core() {
+    fn long_waits_take_no_core() {
         // A device of 80 µs: a poll of 20 µs fails each time.
         let mut run = Run::new();
         run.on(Machine { polling: 12_000.0, sleeping: 12_000.0, lost: 0.9 }, 100);
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_try_polls_longer_and_one_bad_moment_changes_nothing() {
+    fn one_bad_moment_changes_nothing() {
         let mut policy = SpinPolicy::new();
         let now = Duration::ZERO;
         assert_eq!(policy.begin(now, 0, MOST), MOST * LONGER);
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_without_completions_decides_nothing() {
+    fn a_pause_without_completions_decides_nothing() {
         let mut run = Run::new();
         run.on(BUSY, 100);
         assert!(!run.policy.polls());
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn the_core_is_offered_soon_to_a_controller_that_needs_it() {
+    fn a_controller_that_needs_the_core_gets_it_soon() {
         let mut policy = SpinPolicy::new();
         assert_eq!(policy.patience(), 50 * US);
         for _ in 0..4 {

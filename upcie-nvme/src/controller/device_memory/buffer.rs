@@ -224,14 +224,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_is_where_its_registers_say() {
+    fn a_cmb_lies_where_its_registers_say() {
         let location = CmbLocation::new().with_bir(2).with_ofst(3);
         let size = CmbSize::new().with_szu(1).with_sz(16);
         assert_eq!(locate(location, size), Ok(Place { bar: 2, offset: 3 << 16, len: Some(1 << 20) }));
     }
 
     #[test]
-    fn registers_that_can_t_be_are_refused() {
+    fn impossible_cmb_registers_are_refused() {
         let (location, size) = (CmbLocation::new().with_bir(2), CmbSize::new().with_sz(1));
         for (location, size, word) in [
             (location, size.with_szu(7), "SZU"),

@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_in_its_register_and_is_none_of_the_controllers_own() {
+    fn controller_memory_overlaps_no_registers() {
         let at = |bar, offset, len| Place { bar, offset, len };
         assert_eq!(at(2, 0, None).check(1 << 20, 0x1010), Ok(1 << 20));
         assert_eq!(at(2, 0x1000, Some(0x1000)).check(0x2000, 0x1010), Ok(0x1000));

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn all_pages_are_there_afterwards() {
+    fn all_pages_are_present_after_populating() {
         with_memory(|base| {
             assert_eq!(resident(base), 0);
             // SAFETY: this test's own mapping.
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn it_stops_when_told() {
+    fn populating_stops_on_request() {
         with_memory(|base| {
             // SAFETY: this test's own mapping.
             unsafe { populate(base, LEN, &AtomicBool::new(true), &mut |_| {}) }.unwrap();

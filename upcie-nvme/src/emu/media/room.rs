@@ -62,14 +62,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_machine_says_how_much() {
+    fn the_machines_free_memory_is_known() {
         let room = of_machine("MemTotal: 9 kB\nMemAvailable:    3 kB\n").unwrap();
         assert_eq!((room.bytes, of_machine("MemTotal: 9 kB\n")), (3072, None));
         assert!(least().is_some_and(|room| room.bytes > 0), "this machine");
     }
 
     #[test]
-    fn each_group_up_to_the_root_counts() {
+    fn each_cgroup_up_to_the_root_counts() {
         let root = std::env::temp_dir().join(format!("upcie-room-{}", std::process::id()));
         let (outer, inner) = (root.join("a"), root.join("a/b"));
         fs::create_dir_all(&inner).unwrap();

@@ -10,7 +10,7 @@ use upcie_core::irq::{EventFd, IrqKind};
 use zerocopy::FromBytes;
 
 #[test]
-fn identify_says_what_the_options_said() {
+fn identify_data_follows_the_options() {
     let mut host = Host::new("size=64M,lba=512+4096,namespaces=3,mdts=128K,serial=S-1");
     let page = host.page(Command::identify(Cns::CONTROLLER, 0, 0));
     let id = IdentifyController::read_from_bytes(&page).unwrap();
@@ -41,7 +41,7 @@ fn identify_says_what_the_options_said() {
 }
 
 #[test]
-fn every_admin_error_is_the_one_that_the_specification_names() {
+fn every_admin_error_is_the_specified_one() {
     let mut host = Host::new("queues=4,depth=64,vectors=3,namespaces=2,mdts=8K");
     let _queue = host.queue(1, [8, 8], None);
     let page = host.iova(PAGE);
@@ -150,7 +150,7 @@ fn every_admin_error_is_the_one_that_the_specification_names() {
 }
 
 #[test]
-fn queues_come_and_go_in_the_right_order() {
+fn queues_are_created_and_deleted_in_order() {
     let mut host = Host::new("size=1M");
     for _ in 0..3 {
         let mut queue = host.queue(7, [4, 4], None);
@@ -161,7 +161,7 @@ fn queues_come_and_go_in_the_right_order() {
 }
 
 #[test]
-fn features_keep_what_they_are_set_to_until_a_reset() {
+fn features_keep_their_values_until_a_reset() {
     let mut host = Host::new("queues=8,namespaces=2");
     let get = |host: &mut Host, fid, select| {
         let done = host.admin.run(Command::get_features(fid, FeatureSelect(select)));
@@ -190,7 +190,7 @@ fn features_keep_what_they_are_set_to_until_a_reset() {
 }
 
 #[test]
-fn log_pages_are_given_in_parts_too() {
+fn log_pages_can_be_read_in_parts() {
     let mut host = Host::new("size=1M");
     let mut queue = host.queue(1, [4, 4], None);
     assert_eq!(queue.status(Command { cid: 77, ..Command::read(9, 0x123, 1) }).code(), 0x0b);
@@ -215,7 +215,7 @@ fn log_pages_are_given_in_parts_too() {
 }
 
 #[test]
-fn asynchronous_event_requests_wait_for_an_event_an_abort_or_the_end() {
+fn event_requests_wait_for_an_event_or_an_abort() {
     let mut host = Host::new("");
     let request = |cid| Command { cid, ..Command::asynchronous_event_request() };
     for cid in 10..14 {
@@ -268,7 +268,7 @@ fn asynchronous_event_requests_wait_for_an_event_an_abort_or_the_end() {
 }
 
 #[test]
-fn an_abort_finds_a_command_that_is_held_back() {
+fn an_abort_finds_a_delayed_command() {
     let mut host = Host::new("size=1M,latency=5s");
     let mut queue = host.queue(1, [8, 8], None);
     queue.put(&Command { cid: 5, ..Command::flush(1) });
@@ -302,7 +302,7 @@ fn completions_raise_their_vector() {
 }
 
 #[test]
-fn opcodes_that_are_not_there_are_refused_one_by_one() {
+fn unknown_opcodes_are_refused_one_by_one() {
     let mut host = Host::new("");
     for opcode in 0..=255_u8 {
         if AdminOpcode(opcode).name().is_none() {

@@ -7,7 +7,7 @@ use crate::spec::{Arbitration, Capabilities, Command, FeatureId, FeatureSelect, 
 const WEIGHTED: u32 = 1 | 1 << 11 | 6 << 16 | 4 << 20;
 
 #[test]
-fn it_is_there_if_asked_for_only() {
+fn weighted_round_robin_exists_on_request_only() {
     for (options, has) in [("", false), ("wrr=true", true)] {
         let host = Host::disabled(options);
         let cap = Capabilities::from_bits(host.bar.read_u64(0).unwrap());
@@ -18,7 +18,7 @@ fn it_is_there_if_asked_for_only() {
 }
 
 #[test]
-fn urgent_commands_come_first_and_the_others_by_the_weights_of_their_classes() {
+fn commands_are_fetched_by_class_and_weight() {
     let mut host = Host::disabled("wrr=true,size=1M");
     host.configure(WEIGHTED);
     let setting = Arbitration::new().with_ab(1).with_hpw(7).with_mpw(3).with_lpw(0);

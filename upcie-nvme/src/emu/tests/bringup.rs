@@ -8,7 +8,7 @@ use crate::{
 };
 
 #[test]
-fn capabilities_and_version_are_what_was_asked_for() {
+fn capabilities_and_version_follow_the_options() {
     let host = Host::disabled("depth=100");
     let cap = Capabilities::from_bits(host.bar.read_u64(0).unwrap());
     assert_eq!((cap.max_queue_entries(), cap.doorbell_stride()), (100, 32));
@@ -19,7 +19,7 @@ fn capabilities_and_version_are_what_was_asked_for() {
 }
 
 #[test]
-fn a_configuration_that_does_not_fit_is_a_fatal_status_until_it_is_disabled() {
+fn a_bad_configuration_is_fatal_until_disabled() {
     for cc in [1 | 1 << 4, 1 | 5 << 7, 1 | 1 << 11, 1 | 7 << 16, 1 | 5 << 20] {
         let mut host = Host::disabled("");
         host.configure(cc);
@@ -115,7 +115,7 @@ fn the_second_handle_of_a_reopened_address_is_a_new_controller() {
 }
 
 #[test]
-fn controllers_that_share_an_address_space_have_memory_pages_of_one_size() {
+fn controllers_in_a_space_agree_on_the_page_size() {
     let device = || emu::spawn(&"size=1M".parse().unwrap()).unwrap();
     // A list of smaller pages than it is set to would be read past its end.
     for (agreed, fits) in [(4096, true), (2048, false), (1 << 17, false), (4097, false)] {

@@ -133,7 +133,7 @@ fn larger_memory_pages_are_walked_as_such() {
 }
 
 #[test]
-fn every_io_error_is_the_one_that_the_specification_names() {
+fn every_io_error_is_the_specified_one() {
     for options in ["size=1M,namespaces=2,mdts=64K", "size=1M,namespaces=2,mdts=64K,null=true"] {
         let mut host = Host::new(options);
         let mut queue = host.queue(1, [8, 8], None);
@@ -256,7 +256,7 @@ fn refusal(options: &str) -> String {
 }
 
 #[test]
-fn a_file_keeps_the_data_and_lets_nobody_else_in() {
+fn a_file_keeps_the_data_and_has_one_user() {
     let file = TemporaryFile::new("data");
     let options = format!("file={},size=1M,namespaces=2,mdts=2M", file.0.display());
     let data = pattern(1 << 20, 3);
@@ -291,7 +291,7 @@ fn a_file_keeps_the_data_and_lets_nobody_else_in() {
 }
 
 #[test]
-fn deallocated_blocks_read_as_zeros_and_take_no_room() {
+fn deallocated_blocks_read_as_zeros_and_free_space() {
     let file = TemporaryFile::new("holes");
     for options in ["size=4M,namespaces=2", &format!("file={},size=4M,namespaces=2", file.0.display())] {
         let mut host = Host::new(options);
@@ -340,7 +340,7 @@ fn deallocated_blocks_read_as_zeros_and_take_no_room() {
 }
 
 #[test]
-fn a_file_that_can_not_be_used_says_why() {
+fn an_unusable_file_is_refused_with_the_reason() {
     let file = TemporaryFile::new("refused");
     assert!(refusal("file=/nowhere/at/all").contains("/nowhere/at/all"));
     assert!(refusal("file=/nowhere/at/all,size=1M").contains("/nowhere/at/all"));

@@ -112,7 +112,7 @@ fn garbage_in_a_doorbell_is_ignored_and_reported() {
 
 /// Stray writes to doorbells in the mapped page, which raise no message, are found by polling.
 #[test]
-fn the_doorbell_of_no_queue_is_reported() {
+fn a_doorbell_without_a_queue_is_reported() {
     let mut host = Host::new("size=1M,queues=8");
     let queue = host.queue(3, [8, 8], None);
     // A tail, a head, those of a queue that there can't be, and a deleted queue's.
@@ -146,7 +146,7 @@ fn the_doorbell_of_no_queue_is_reported() {
 }
 
 #[test]
-fn rings_that_lie_in_pieces_work_entry_by_entry() {
+fn rings_in_two_mappings_work() {
     let mut host = Host::new("size=1M");
     // Two mappings, one address behind the other: no pointer covers both.
     let map = |len| host.device.dma().map(Memory::new(len, PageSize::Small).unwrap()).unwrap();
@@ -175,7 +175,7 @@ fn rings_that_lie_in_pieces_work_entry_by_entry() {
 }
 
 #[test]
-fn memory_that_is_taken_away_is_not_touched_any_more() {
+fn unmapped_memory_is_not_touched() {
     let mut host = Host::new("size=1M");
     let mut queue = host.queue(1, [8, 8], None);
     let memory = host.device.dma().map(Memory::new(PAGE, PageSize::Small).unwrap()).unwrap();
@@ -200,7 +200,7 @@ fn memory_that_is_taken_away_is_not_touched_any_more() {
 }
 
 #[test]
-fn a_service_time_holds_completions_back() {
+fn a_latency_delays_completions() {
     let mut host = Host::new("size=1M,latency=30ms");
     let mut queue = host.queue(1, [64, 64], None);
     let start = Instant::now();
@@ -230,7 +230,7 @@ fn word(random: &mut Random) -> u32 {
 }
 
 #[test]
-fn random_commands_never_bring_it_down() {
+fn random_commands_do_no_harm() {
     let mut random = Random(0x1234_5678_9abc_def1);
     for round in 0..30 {
         let mut host = Host::new("size=1M,queues=4,namespaces=2,mdts=64K");

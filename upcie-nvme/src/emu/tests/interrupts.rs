@@ -69,7 +69,7 @@ pub fn complete(queue: &mut Queue) {
 }
 
 #[test]
-fn the_pin_is_driven_while_something_is_not_acknowledged() {
+fn the_pin_is_driven_until_all_is_acknowledged() {
     let mut host = Host::new("size=1M,vectors=0,intx=true");
     let irqs = Irqs::wire(&host, IrqKind::Intx, 1);
     let unmask = |host: &Host| host.device.mask_irq(IrqKind::Intx, 0, false).unwrap();
@@ -172,7 +172,7 @@ fn an_interrupt_that_nobody_read_goes_with_the_line() {
 
 /// The status register's bit follows a doorbell in memory at once, too.
 #[test]
-fn interrupt_status_is_of_now() {
+fn the_interrupt_status_is_current() {
     let mut host = Host::new("size=1M,vectors=0,intx=true");
     let mut queue = host.queue(1, [4, 4], Some(0));
     let wanted = |host: &Host| {
@@ -189,7 +189,7 @@ fn interrupt_status_is_of_now() {
 }
 
 #[test]
-fn a_vector_that_no_kind_has_is_refused() {
+fn a_missing_vector_is_refused() {
     for (options, most) in [("size=1M,vectors=3,msi=8", 8), ("size=1M,vectors=0,intx=true", 1)] {
         let mut host = Host::new(options);
         let cq = Command::create_completion_queue(1, 16, host.iova(0), Some(most));

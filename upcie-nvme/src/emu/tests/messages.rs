@@ -33,7 +33,7 @@ fn set_control(host: &Host, value: u16) {
 
 /// Soundness part E, 1: a host that has found an empty queue, and has not yet moved the head, gets a message.
 #[test]
-fn a_message_comes_for_what_was_posted_since_the_last() {
+fn a_message_comes_for_new_completions_only() {
     let mut host = Host::new("size=1M,msi=4");
     let irqs = Irqs::wire(&host, IrqKind::Msi, 4);
     let mut queue = host.queue(1, [16, 16], Some(3));

@@ -39,7 +39,7 @@ fn nothing_is_fetched_in_a_low_power_state() {
 
 /// A device reset leaves configuration space as after power-on; the client sets it up again.
 #[test]
-fn a_reset_turns_all_off_and_the_client_on_again() {
+fn after_a_reset_the_client_enables_the_function() {
     let mut host = Host::new("size=1M,vectors=4");
     let irqs = super::interrupts::Irqs::wire(&host, upcie_core::irq::IrqKind::Msix, 4);
     host.reset().unwrap();
@@ -54,7 +54,7 @@ fn a_reset_turns_all_off_and_the_client_on_again() {
 }
 
 #[test]
-fn what_is_fixed_while_enabled_stays() {
+fn registers_fixed_while_enabled_keep_their_values() {
     let mut host = Host::new("size=1M");
     let cc = host.bar.read_u32(0x14).unwrap();
     let before = [0x24, 0x28, 0x2c, 0x30, 0x34].map(|at| host.bar.read_u32(at).unwrap());

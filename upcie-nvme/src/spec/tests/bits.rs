@@ -20,7 +20,7 @@ macro_rules! fields {
 }
 
 #[test]
-fn registers() {
+fn register_fields_are_in_their_bits() {
     fields!(Capabilities(u64) {
         mqes: 15..0, cqr: 16..16, ams: 18..17, to: 31..24, dstrd: 35..32, nssrs: 36..36, css: 44..37, bps: 45..45,
         cps: 47..46, mpsmin: 51..48, mpsmax: 55..52, pmrs: 56..56, cmbs: 57..57, nsss: 58..58, crms: 60..59,
@@ -44,7 +44,7 @@ fn registers() {
 }
 
 #[test]
-fn command_dwords() {
+fn command_dword_fields_are_in_their_bits() {
     fields!(IdentifyDword10(u32) { cns: 7..0, cntid: 31..16 });
     fields!(IdentifyDword11(u32) { cnssi: 15..0, csi: 31..24 });
     fields!(CreateQueueDword10(u32) { qid: 15..0, qsize: 31..16 });
@@ -60,7 +60,7 @@ fn command_dwords() {
 }
 
 #[test]
-fn features() {
+fn feature_fields_are_in_their_bits() {
     fields!(Arbitration(u32) { ab: 2..0, lpw: 15..8, mpw: 23..16, hpw: 31..24 });
     fields!(PowerManagement(u32) { ps: 4..0, wh: 7..5 });
     fields!(TemperatureThreshold(u32) { tmpth: 15..0, tmpsel: 19..16, thsel: 21..20 });
@@ -100,7 +100,7 @@ fn page_sizes_for_all_mps() {
 }
 
 #[test]
-fn doorbells() {
+fn doorbells_follow_the_stride() {
     assert_eq!(doorbell_offset(0, false, 0), 0x1000);
     assert_eq!(doorbell_offset(0, true, 0), 0x1004);
     assert_eq!(doorbell_offset(3, false, 0), 0x1018);
@@ -129,14 +129,14 @@ fn controller_memory_buffer_sizes() {
 }
 
 #[test]
-fn ready_timeouts() {
+fn ready_timeouts_are_durations() {
     let crto = ReadyTimeouts::from_bits(0x0002_000a);
     assert_eq!(crto.with_media(), Duration::from_secs(5));
     assert_eq!(crto.independent_of_media(), Duration::from_secs(1));
 }
 
 #[test]
-fn a_read_of_all_ones_is_a_device_that_is_gone() {
+fn all_ones_are_a_missing_device() {
     assert!(Capabilities::from_bits(u64::MAX).is_gone());
     assert!(ControllerStatus::from_bits(u32::MAX).is_gone());
     assert!(!ControllerStatus::from_bits(0x7f).is_gone());

@@ -16,7 +16,7 @@ fn no_control_characters(text: &str) -> bool {
 }
 
 #[test]
-fn structures_of_noise() {
+fn structures_of_noise_do_not_panic() {
     let mut random = Random(0x5eed);
     for _ in 0..500 {
         let id: IdentifyController = fill(&mut random);
@@ -56,7 +56,7 @@ fn structures_of_noise() {
 }
 
 #[test]
-fn registers_of_noise() {
+fn registers_of_noise_do_not_panic() {
     let mut random = Random(0xcafe);
     for bits in (0..10_000).map(|_| random.next()).chain([0, u64::MAX]) {
         let cap = Capabilities::from_bits(bits);

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::spec::*;
 
 #[test]
-fn bits_are_the_completions() {
+fn status_bits_are_the_completions() {
     let status = Status::from_bits(0b110_1101_1000_0101);
     assert_eq!((status.code_type(), status.code()), (StatusType(5), 0x85));
     assert_eq!((status.do_not_retry(), status.more(), status.retry_delay()), (true, true, 1));
@@ -27,7 +27,7 @@ fn equality_is_about_type_and_code() {
 }
 
 #[test]
-fn results() {
+fn results_follow_the_status() {
     assert_eq!(Status::SUCCESS.result(), Ok(()));
     assert_eq!(Status::SUCCESS.with_do_not_retry().result(), Ok(()));
     assert_eq!(Status::WRITE_FAULT.result(), Err(Status::WRITE_FAULT));
@@ -35,7 +35,7 @@ fn results() {
 }
 
 #[test]
-fn what_a_person_reads() {
+fn a_status_prints_its_name_and_meaning() {
     assert_eq!(
         Status::LBA_OUT_OF_RANGE.to_string(),
         "LBA Out of Range (00/80h): the range goes past the end of the namespace"
@@ -51,7 +51,7 @@ fn what_a_person_reads() {
 }
 
 #[test]
-fn every_code_is_one_code_with_a_name_of_its_own() {
+fn every_code_has_a_name_of_its_own() {
     assert_eq!(
         Status::ALL.iter().map(|status| status.into_bits()).collect::<HashSet<_>>().len(),
         Status::ALL.len()

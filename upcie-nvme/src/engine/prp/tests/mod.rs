@@ -89,7 +89,7 @@ fn build(pool: &mut ListPool, buf: &DmaBuf) -> Result<DataPointer, Refusal> {
 }
 
 #[test]
-fn whole_buffers_bring_their_list() {
+fn whole_buffers_have_their_list_ready() {
     for shift in [12, 13, 16] {
         let (heap, host) = heap(shift);
         let page = 1 << shift;

@@ -67,7 +67,7 @@ fn shape(heap: &Arc<Heap>, random: &mut Random, page: usize) -> DmaBuf {
 }
 
 #[test]
-fn lists_of_any_shape_match_the_model_and_lose_no_chunk() {
+fn lists_of_any_shape_match_the_model() {
     let mut random = Random(1);
     let (mut good, mut bad, mut dry) = (0, 0, 0);
     for shift in 12..=16 {
@@ -138,7 +138,7 @@ fn lists_of_any_shape_match_the_model_and_lose_no_chunk() {
 }
 
 #[test]
-fn memory_may_lie_at_the_very_end_of_the_address_space() {
+fn memory_may_end_with_the_address_space() {
     let (heap, host) = heap_in(u64::MAX - ((64 << 20) - 1)..=u64::MAX, 12);
     let mut pool = pool(&heap, 16 << 10, 1 << 20, 12);
     // Allocate everything, so that one buffer lies at the end of the address space.

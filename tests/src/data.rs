@@ -2,7 +2,7 @@
 //! number, the number of writes to it and the offset in the block. A byte at a wrong place or of an older
 //! write is noticed.
 
-use crate::random::mix;
+use upcie_core::testing::mix;
 use upcie_nvme::Namespace;
 
 /// The data of a namespace's blocks.

@@ -8,7 +8,7 @@ use std::{
     io::Write,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use upcie_core::device;
+use upcie_core::{Chain, device};
 use upcie_nvme::{Address, Controller, ControllerBuilder, Namespace, queue::QueuePairBuilder};
 
 /// Options of the embedded controller: two formats, all kinds of interrupts, and enough space.
@@ -51,9 +51,7 @@ impl Device {
     /// Panics if that fails.
     #[track_caller]
     pub fn open_with(&self, options: ControllerBuilder) -> Controller {
-        options
-            .open(&self.address)
-            .unwrap_or_else(|error| panic!("it does not open: {}", crate::chain(&error)))
+        options.open(&self.address).expect("it does not open")
     }
 
     /// Opens the device without bringing the controller up.
@@ -64,8 +62,7 @@ impl Device {
     pub fn transport(&self) -> Arc<dyn device::Device> {
         match &self.address {
             Address::Emulated(options) => upcie_nvme::emu::spawn(options).expect("it starts"),
-            Address::Device(address) => upcie_core::open(address)
-                .unwrap_or_else(|error| panic!("it does not open: {}", crate::chain(&error))),
+            Address::Device(address) => upcie_core::open(address).expect("it does not open"),
             other => panic!("{other}"),
         }
     }
@@ -73,7 +70,7 @@ impl Device {
     /// Notes for the matrix that the transport lacks `what`, with the error of the attempt.
     pub fn lacks(&self, what: &str, refusal: &dyn Error) {
         // The address differs from run to run, and the matrix names the transport anyway.
-        let reason = crate::chain(refusal).replace(&format!("{}: ", self.address), "");
+        let reason = Chain(refusal).to_string().replace(&format!("{}: ", self.address), "");
         // Not by a macro: the harness would capture the line of a test that passes.
         let line = format!("\nupcie-test: lacks: {what}: {reason}\n");
         std::io::stdout().lock().write_all(line.as_bytes()).expect("standard output");
@@ -86,7 +83,7 @@ impl Device {
     /// Panics if a vector that the device does not have is given.
     #[track_caller]
     pub fn vectors(&self, controller: &Controller) -> u16 {
-        let count = controller.vectors().unwrap_or_else(|error| panic!("{}", crate::chain(&error)));
+        let count = controller.vectors().unwrap();
         if count < 2 {
             let refusal = controller.queue_pair().interrupt(count).create::<()>();
             let refusal = refusal.expect_err("a vector that is not there");

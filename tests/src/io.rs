@@ -65,7 +65,7 @@ pub fn only<T>(queue: &mut QueuePair<T>) -> (T, DmaBuf) {
 /// Panics with the reason if the controller refuses.
 #[track_caller]
 pub fn create<T>(builder: QueuePairBuilder<'_>) -> QueuePair<T> {
-    builder.create().unwrap_or_else(|error| panic!("no queue: {}", crate::chain(&error)))
+    builder.create().expect("no queue")
 }
 
 /// Reads `blocks` blocks from `slba` on, by a blocking call.
@@ -75,7 +75,7 @@ pub fn create<T>(builder: QueuePairBuilder<'_>) -> QueuePair<T> {
 #[track_caller]
 pub fn read(controller: &Controller, namespace: &Namespace, slba: u64, blocks: usize) -> DmaBuf {
     let mut buffer = controller.alloc(blocks * namespace.block_size()).expect("memory");
-    namespace.read(slba, &mut buffer).unwrap_or_else(|error| panic!("{}", crate::chain(&error)));
+    namespace.read(slba, &mut buffer).unwrap();
     buffer
 }
 
@@ -85,5 +85,5 @@ pub fn read(controller: &Controller, namespace: &Namespace, slba: u64, blocks: u
 /// Panics if the write fails.
 #[track_caller]
 pub fn write(namespace: &Namespace, slba: u64, buffer: &mut DmaBuf) {
-    namespace.write(slba, buffer).unwrap_or_else(|error| panic!("{}", crate::chain(&error)));
+    namespace.write(slba, buffer).unwrap();
 }

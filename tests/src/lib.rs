@@ -29,8 +29,9 @@ pub mod raw;
 pub mod stopwatch;
 
 pub use device::{Device, on_each_device};
-pub use random::Random;
+pub use random::seeded;
 use std::{env, fmt::Display, time::Duration};
+use upcie_core::Chain;
 
 /// Returns true in the guest, where emulation is 10 to 50 times slower.
 pub fn in_guest() -> bool {
@@ -63,15 +64,10 @@ pub fn deadline() -> Duration {
 /// # Panics
 /// Panics if one is missing.
 pub fn says(error: &dyn std::error::Error, parts: &[&str]) {
-    let text = chain(error);
+    let text = Chain(error).to_string();
     for part in parts {
         assert!(text.contains(part), "{part:?} is not in: {text}");
     }
-}
-
-/// An error and its sources in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    upcie_core::Chain(error).to_string()
 }
 
 /// Prints one line about a case that could not be tried.

@@ -1,6 +1,6 @@
 //! PCI functions in sysfs, for suites that change which driver has one.
 
-use crate::{chain, deadline};
+use crate::deadline;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -22,8 +22,8 @@ impl Borrowed {
     /// # Panics
     /// Panics if there is no such function.
     pub fn take(bdf: Bdf) -> Self {
-        let function = Function::at(bdf).unwrap_or_else(|error| panic!("{}", chain(&error)));
-        let binding = function.binding().unwrap_or_else(|error| panic!("{}", chain(&error)));
+        let function = Function::at(bdf).unwrap();
+        let binding = function.binding().unwrap();
         Self { function, binding }
     }
 
@@ -32,15 +32,15 @@ impl Borrowed {
     /// # Panics
     /// Panics if that fails.
     pub fn bind(&self, driver: &str) {
-        Binder::new().bind(&self.function, driver).unwrap_or_else(|error| panic!("{}", chain(&error)));
+        Binder::new().bind(&self.function, driver).unwrap();
     }
 }
 
 impl Drop for Borrowed {
     fn drop(&mut self) {
         match Binder::new().restore(&self.function, &self.binding) {
-            Err(error) if thread::panicking() => eprintln!("{}", chain(&error)),
-            result => result.unwrap_or_else(|error| panic!("{}", chain(&error))),
+            Err(error) if thread::panicking() => eprintln!("{error:?}"),
+            result => result.unwrap(),
         }
     }
 }

@@ -6,11 +6,11 @@ use upcie_nvme::{
     spec::{DatasetRange, OptionalCommands, Status},
 };
 use upcie_tests::{
-    Device, Random,
+    Device,
     data::Pattern,
     device::{another, namespaces},
     io::{create, finish, only, read, write},
-    on_each_device, says, scaled,
+    on_each_device, says, scaled, seeded,
 };
 
 /// Writes a pattern to `blocks` blocks from `slba` on.
@@ -311,7 +311,7 @@ fn parts_of_held_memory_are_transferred_at_any_offset() {
             let mut queue = create::<u64>(controller.queue_pair());
             let len = (most + 8192).next_power_of_two();
             let mut held = controller.alloc(len).unwrap();
-            let mut random = Random::new(7);
+            let mut random = seeded(7);
             let lengths = [1, 2, 4096 / size, 8192 / size, 8192 / size + 1, 20, most / size];
             for round in 0..scaled(200).max(lengths.len()) {
                 let blocks = lengths[round % lengths.len()].max(1);

@@ -3,12 +3,12 @@
 use std::time::Instant;
 use upcie_nvme::{Address, Controller};
 use upcie_tests::{
-    Device, Random, deadline,
+    Device, deadline,
     device::namespaces,
     io::{self, create},
     on_each_device,
     process::{Process, again, role},
-    scaled,
+    scaled, seeded,
 };
 
 #[test]
@@ -82,8 +82,7 @@ fn a_queue_left_full_does_not_hinder_the_next_user() {
 
 /// Opens the controller and checks that I/O works.
 fn use_it(address: &Address, version: u32) {
-    let controller =
-        Controller::open(address).unwrap_or_else(|error| panic!("{}", upcie_tests::chain(&error)));
+    let controller = Controller::open(address).unwrap();
     let (namespace, pattern) = &namespaces(&controller)[0];
     let mut buffer = controller.alloc(4096).unwrap();
     pattern.fill(&mut buffer, 8, version);
@@ -94,8 +93,7 @@ fn use_it(address: &Address, version: u32) {
 
 /// Keeps two queues busy until killed.
 fn load(address: &Address) -> ! {
-    let controller =
-        Controller::open(address).unwrap_or_else(|error| panic!("{}", upcie_tests::chain(&error)));
+    let controller = Controller::open(address).unwrap();
     let (namespace, _) = &namespaces(&controller)[0];
     let mut queues: Vec<_> = (0..2).map(|_| create::<u64>(controller.queue_pair().depth(64))).collect();
     for queue in &mut queues {
@@ -104,7 +102,7 @@ fn load(address: &Address) -> ! {
             turn.write(namespace, 64, controller.alloc(8192).unwrap(), 0).unwrap();
         }
     }
-    let mut random = Random::new(1);
+    let mut random = seeded(1);
     for round in 0_u64.. {
         for queue in &mut queues {
             let mut turn = queue.turn().unwrap();

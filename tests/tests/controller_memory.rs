@@ -267,7 +267,7 @@ fn a_caching_that_the_transport_lacks_is_refused() {
 #[test]
 fn the_pmr_keeps_its_data_over_a_close() {
     on_each_device(|device| {
-        let version = upcie_tests::Random::new(7).next() as u32;
+        let version = upcie_tests::seeded(7).next() as u32;
         for round in 0..2 {
             let controller = device.open();
             let there = controller.persistent_memory().expect("registers that can be");

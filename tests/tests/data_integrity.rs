@@ -1,14 +1,14 @@
 //! A read returns the data last written to a block, and no other block changes.
 
 use std::collections::BTreeMap;
+use upcie_core::testing::Random;
 use upcie_nvme::{DmaBuf, Namespace, Wait};
 use upcie_tests::{
-    Random,
     data::Pattern,
     deadline,
     device::namespaces,
     io::{create, read, write},
-    on_each_device, scaled,
+    on_each_device, scaled, seeded,
 };
 
 #[test]
@@ -158,7 +158,7 @@ impl Model {
             pattern,
             block_size: namespace.block_size(),
             most: namespace.max_transfer() / namespace.block_size(),
-            random: Random::new(namespace.nsid().into()),
+            random: seeded(namespace.nsid().into()),
             versions: vec![0; BLOCKS],
             busy: vec![false; BLOCKS],
             next: 1,

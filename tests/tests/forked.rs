@@ -54,7 +54,7 @@ fn try_all(
     let refused = |what: &str, result: Result<(), Error>| match result {
         Ok(()) => Err(format!("{what} was not refused")),
         Err(error) => {
-            let text = upcie_tests::chain(&error);
+            let text = format!("{error:?}");
             let good = matches!(error, Error::Core(upcie_core::Error::Forked { .. }))
                 && text.contains("forked from")
                 && text.contains(controller.name());

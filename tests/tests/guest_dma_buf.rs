@@ -11,7 +11,7 @@ use std::{
     },
 };
 use upcie_core::memory::{Memory, PageSize};
-use upcie_tests::{chain, device::namespaces, io::read, on_each_device, says};
+use upcie_tests::{device::namespaces, io::read, on_each_device, says};
 
 const LEN: usize = 1 << 20;
 
@@ -75,7 +75,7 @@ fn a_dma_buf_is_mapped_or_refused_with_advice() {
                 region
             }
             Err(error) => {
-                println!("{}: {}", device.address(), chain(&error));
+                println!("{}: {error:?}", device.address());
                 says(&error, &["dma-buf", "Memory::import", space.device()]);
                 assert_eq!(descriptors_of(&buf), before, "it is kept");
                 if space.is_physical() {

@@ -145,7 +145,7 @@ fn the_mode_needs_a_privilege_and_has_one_user() {
     match role().as_deref() {
         Some("stranger") => {
             let error = VfioDevice::open(&Address::Noiommu(bdf(0))).expect_err("it opens");
-            let text = upcie_tests::chain(&error);
+            let text = format!("{error:?}");
             return contains_all(&text, &["0000:01:00.0", "only root may"]);
         }
         Some(holder) => return contains_all(&refusal(), &["process", holder]),

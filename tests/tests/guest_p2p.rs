@@ -7,12 +7,11 @@ use std::{fs, process::Command};
 use upcie_core::device::Address;
 use upcie_nvme::{Controller, DmaBuf, Refusal};
 use upcie_tests::{
-    Random,
     data::Pattern,
     device::namespaces,
     io::{create, only, read, write},
     process::programs,
-    says,
+    says, seeded,
 };
 use vfio_device::bdf;
 
@@ -138,7 +137,7 @@ fn p2p_copies_between_controllers() {
     let directory = std::env::temp_dir();
     let path = |name: &str| directory.join(format!("upcie-p2p-{name}")).display().to_string();
     let (original, back) = (path("original"), path("back"));
-    let mut random = Random::new(1);
+    let mut random = seeded(1);
     let data: Vec<u8> = (0..3 << 17).flat_map(|_| random.next().to_le_bytes()).collect();
     fs::write(&original, &data).unwrap();
     for (from, to, whose, nsid, size) in [

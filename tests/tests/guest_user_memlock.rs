@@ -2,7 +2,7 @@
 
 use std::fs;
 use upcie_nvme::Controller;
-use upcie_tests::{chain, on_each_device};
+use upcie_tests::on_each_device;
 
 fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
@@ -25,7 +25,7 @@ fn the_error_names_the_limit_and_how_to_raise_it() {
             let result = Controller::open(device.address());
             let error =
                 result.and_then(|controller| controller.alloc(1 << 20)).expect_err("more than the limit");
-            let text = chain(&error);
+            let text = format!("{error:?}");
             for part in ["RLIMIT_MEMLOCK", &limit.to_string(), "ulimit -l"] {
                 assert!(text.contains(part), "{part:?} is not in: {text}");
             }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use upcie_nvme::{Controller, Error, Wait};
 use upcie_tests::{
     bent::{Bent, FAULTS},
-    chain, deadline, process, says,
+    deadline, process, says,
 };
 
 /// A deadline that unanswered commands miss soon, and that is long enough for answered ones.
@@ -17,7 +17,7 @@ fn patiently<T>(what: &str, mut work: impl FnMut() -> Result<T, Error>) -> T {
     loop {
         match work() {
             Ok(value) => return value,
-            Err(error) => assert!(Instant::now() < end, "{what}: {}", chain(&error)),
+            Err(error) => assert!(Instant::now() < end, "{what}: {error:?}"),
         }
     }
 }
@@ -43,7 +43,7 @@ fn the_admin_queue_survives_any_number_of_timeouts() {
                 says(&error, &[controller.name(), "was not sent", "open it again"]);
                 full += 1;
             }
-            error => panic!("{}", chain(&error)),
+            error => panic!("{error:?}"),
         }
     }
     bent.faults.hang(false);
@@ -95,7 +95,7 @@ fn a_late_creation_is_undone() {
     for _ in 0..3 {
         bent.faults.hang(true);
         let error = controller.queue_pair().create::<u64>().unwrap_err();
-        assert!(matches!(error, Error::Timeout { .. }), "{}", chain(&error));
+        assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
         bent.faults.hang(false);
         let pairs = [1, 2].map(|_| patiently("a queue pair", || controller.queue_pair().create::<u64>()));
         pairs.into_iter().for_each(drop);
@@ -121,7 +121,7 @@ fn a_late_blocking_call_frees_its_buffer() {
     let before = controller.heap().in_use();
     bent.faults.hang(true);
     let error = namespace.read(0, &mut buffer).unwrap_err();
-    assert!(matches!(error, Error::Timeout { kept: true, .. }), "{}", chain(&error));
+    assert!(matches!(error, Error::Timeout { kept: true, .. }), "{error:?}");
     assert!(buffer.is_empty());
     bent.faults.hang(false);
     patiently("its end", || {

@@ -8,7 +8,7 @@ use std::{
 };
 use tracing::{Event, Metadata, Subscriber, span};
 use upcie_nvme::{Controller, Wait};
-use upcie_tests::{bent::Bent, chain, deadline, process};
+use upcie_tests::{bent::Bent, deadline, process};
 
 /// A subscriber that has another thread use the controller at each event of a thread with a [`Call`], and
 /// waits for that thread.
@@ -100,7 +100,7 @@ fn open(bent: &Bent, timeout: Duration) -> Controller {
         let options = Controller::builder().timeout(timeout);
         match options.open(bent.address()) {
             Ok(controller) => return controller,
-            Err(error) => assert!(Instant::now() < end, "{}", chain(&error)),
+            Err(error) => assert!(Instant::now() < end, "{error:?}"),
         }
     }
 }
@@ -108,7 +108,7 @@ fn open(bent: &Bent, timeout: Duration) -> Controller {
 /// Does all work that logs under locks: mapping memory, admin commands, queues, late answers.
 fn work(bent: &Bent, controller: &Controller, hangs: bool) {
     // More than the heap has, so that it maps memory.
-    let large = controller.alloc(8 << 20).unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let large = controller.alloc(8 << 20).unwrap();
     if hangs {
         bent.faults.hang(true);
     }

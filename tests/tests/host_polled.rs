@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use upcie_nvme::{Controller, Error, Namespace, QueuePair};
 use upcie_tests::{
     bent::{Bent, FATAL, FAULTS},
-    chain, deadline, process, says,
+    deadline, process, says,
 };
 
 /// The number of empty turns after which the driver reads the clock.
@@ -93,7 +93,7 @@ fn faults_are_noticed_within_a_number_of_turns() {
     std::thread::sleep(QUIET);
     let (turns, result) = polled.turns(EMPTY_TURNS + 1);
     let error = result.expect_err("it is noticed");
-    assert!(matches!(error, Error::Fatal { .. }) && turns <= EMPTY_TURNS, "{turns}: {}", chain(&error));
+    assert!(matches!(error, Error::Fatal { .. }) && turns <= EMPTY_TURNS, "{turns}: {error:?}");
     polled.bent.faults.set_status(0);
     polled.bent.faults.hang(false);
 }

@@ -12,11 +12,12 @@ use std::{
 use upcie_core::device::Address;
 use upcie_nvme::{Controller, ControllerBuilder, Error, Namespace, Wait};
 use upcie_tests::{
-    Random, deadline,
+    deadline,
     device::namespaces,
     io::create,
     left_out,
     process::{Directory, Server, within},
+    seeded,
 };
 
 /// The time that opening may take: its timeout of 5 s, and a margin.
@@ -38,7 +39,7 @@ fn opening(what: &str, serve: impl Fn(UnixStream) + Send + 'static) -> String {
     let result = within(2 * OPEN, move || options.open(Address::VfioUser(path)));
     let took = start.elapsed();
     let error = result.err().unwrap_or_else(|| panic!("{what}: it opens"));
-    let text = upcie_tests::chain(&error);
+    let text = format!("{error:?}");
     assert!(took < OPEN, "{what}: {took:?} until {text}");
     assert!(text.contains(&path_text(directory.path())), "{what}: the device is not named: {text}");
     text
@@ -146,7 +147,7 @@ fn a_server_that_lies_about_its_device_is_an_error() {
     for seed in 0..12_u64 {
         opening("lies", move |mut stream| {
             greet(&mut stream);
-            let mut random = Random::new(seed);
+            let mut random = seeded(seed);
             while let Some((id, command, payload)) = request(&mut stream) {
                 let len = match seed % 3 {
                     0 => payload.len(),

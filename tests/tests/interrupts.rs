@@ -5,10 +5,10 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use std::time::{Duration, Instant};
 use upcie_nvme::{Controller, ControllerBuilder, IrqKind, Namespace, QueuePair, Wait};
 use upcie_tests::{
-    Random, deadline,
+    deadline,
     device::namespaces,
     io::{create, reap_with},
-    on_each_device, says, scaled,
+    on_each_device, says, scaled, seeded,
 };
 
 const KINDS: [IrqKind; 3] = [IrqKind::Msix, IrqKind::Msi, IrqKind::Intx];
@@ -98,7 +98,7 @@ fn a_completion_as_a_wait_begins_ends_it() {
             .collect();
         times.sort();
         let usual = times[25].as_nanos() as u64;
-        let mut random = Random::new(0);
+        let mut random = seeded(0);
         for _ in 0..scaled(20_000) {
             let start = Instant::now();
             submit(controller, &mut queue, namespace, 1);
@@ -120,7 +120,7 @@ fn queues_that_share_a_vector_lose_no_wake_up() {
         std::thread::scope(|scope| {
             for thread in 0..threads {
                 scope.spawn(move || {
-                    let mut random = Random::new(thread);
+                    let mut random = seeded(thread);
                     let mut queue = create::<u64>(controller.queue_pair().depth(9).interrupt(last));
                     let mut flying = 0;
                     for _ in 0..scaled(3000) {
@@ -154,7 +154,7 @@ fn one_thread_waits_for_queues_of_one_vector_in_turn() {
         let mut queues: Vec<_> = (0..count)
             .map(|_| create::<u64>(controller.queue_pair().depth(4).interrupt(last_vector(controller))))
             .collect();
-        let mut random = Random::new(0);
+        let mut random = seeded(0);
         for _ in 0..scaled(500) {
             for queue in &mut queues {
                 submit(controller, queue, namespace, 1);

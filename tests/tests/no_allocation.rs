@@ -9,10 +9,10 @@ use std::{
 };
 use upcie_nvme::{Direction, IoFlags, QueuePair, Turn, Wait, spec::DatasetRange};
 use upcie_tests::{
-    Random, deadline,
+    deadline,
     device::namespaces,
     io::{create, finish},
-    on_each_device, scaled,
+    on_each_device, scaled, seeded,
 };
 
 /// The interval at which a wait checks the controller.
@@ -116,7 +116,7 @@ fn a_million_ios_allocate_nothing() {
             turn.write(namespace, tag * 64, buffer, tag).unwrap();
         }
         drop(turn);
-        let (mut random, wanted, mut done) = (Random::new(0), scaled(1_000_000), 0);
+        let (mut random, wanted, mut done) = (seeded(0), scaled(1_000_000), 0);
         let limit = deadline();
         without_allocation(|| {
             while done < wanted {

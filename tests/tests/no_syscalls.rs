@@ -7,12 +7,11 @@ use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, c_int, c_vo
 use std::mem;
 use upcie_nvme::{Address, Controller, Direction, IoFlags};
 use upcie_tests::{
-    Random,
     device::namespaces,
     io::create,
     on_each_device,
     process::{Process, again, role},
-    scaled,
+    scaled, seeded,
 };
 
 /// The descriptor of the handler's message, which nothing else uses.
@@ -46,14 +45,13 @@ fn a_million_polled_ios_make_no_system_call() {
 
 /// Polls a million commands through under the filter; ends the process.
 fn poll(address: &Address, on_purpose: bool) -> ! {
-    let controller =
-        Controller::open(address).unwrap_or_else(|error| panic!("{}", upcie_tests::chain(&error)));
+    let controller = Controller::open(address).unwrap();
     let (namespace, _) = &namespaces(&controller)[0];
     let mut queue = create::<u64>(controller.queue_pair().depth(33));
     let buffers: Vec<_> = (0..32).map(|_| controller.alloc(4096).unwrap()).collect();
     let held = controller.alloc(8192).unwrap();
     let mut spare = Vec::with_capacity(32);
-    let (mut random, wanted, mut done) = (Random::new(0), scaled(1_000_000), 0);
+    let (mut random, wanted, mut done) = (seeded(0), scaled(1_000_000), 0);
     // Ends the process if no completion comes: a signal needs no system call of this thread.
     // SAFETY: the call has no preconditions.
     unsafe { libc::alarm(600) };

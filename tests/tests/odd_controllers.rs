@@ -13,7 +13,7 @@ use upcie_nvme::{
     spec::{Configuration, ControllerStatus, ShutdownNotification, ShutdownStatus, offset},
 };
 use upcie_tests::{
-    chain, deadline,
+    deadline,
     io::create,
     odd::{self, Registers},
     process::within,
@@ -28,7 +28,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn emu(options: &str) -> Controller {
     let address = format!("emu:size=4M,{options}");
-    Controller::open(&address).unwrap_or_else(|error| panic!("{options}: {}", chain(&error)))
+    Controller::open(&address).unwrap_or_else(|error| panic!("{options}: {error:?}"))
 }
 
 /// Registers that answer reads of CSTS slowly and never become ready.
@@ -147,7 +147,7 @@ fn registers_without_a_controller_name_the_cause() {
     let open = |value| odd::open("size=1M", Cap(value), TIMEOUT).unwrap_err();
     let offline = open(0);
     says(&offline, &["odd", "CAP is 0", "virtual function", "Virtualization Management"]);
-    assert!(!chain(&offline).contains("command set"));
+    assert!(!format!("{offline:?}").contains("command set"));
     let gone = open(0xff);
     assert!(matches!(gone, Error::Gone { .. }), "{gone:?}");
     says(&gone, &["all ones", "powered down"]);

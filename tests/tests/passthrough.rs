@@ -76,7 +76,7 @@ fn was_sent(outcome: Result<u32, Error>) -> bool {
     match outcome {
         Ok(_) | Err(Error::Status { .. }) => true,
         Err(Error::InUse { .. }) => false,
-        Err(error) => panic!("{}", upcie_tests::chain(&error)),
+        Err(error) => panic!("{error:?}"),
     }
 }
 
@@ -90,12 +90,12 @@ fn changes_are_refused_while_a_turn_is_open() {
         let mut turn = queue.turn().unwrap();
         for (opcode, cdw10, len) in CHANGES {
             let error = controller.admin(&command(opcode, cdw10), &mut vec![0; len]).unwrap_err();
-            assert!(matches!(error, Error::InUse { .. }), "{opcode:02x}h: {}", upcie_tests::chain(&error));
+            assert!(matches!(error, Error::InUse { .. }), "{opcode:02x}h: {error:?}");
             says(&error, &[controller.name(), "was not sent", "close first: queue pair 1 of"]);
         }
         for (opcode, cdw10) in NEVER {
             let error = controller.admin(&command(opcode, cdw10), &mut []).unwrap_err();
-            assert!(matches!(error, Error::Argument { .. }), "{opcode:02x}h: {}", upcie_tests::chain(&error));
+            assert!(matches!(error, Error::Argument { .. }), "{opcode:02x}h: {error:?}");
             says(&error, &[controller.name()]);
         }
         // A refused command has made no handle stale.
@@ -129,7 +129,7 @@ fn a_second_controller_of_the_subsystem_counts() {
     let old = one.namespace(1).unwrap();
     let mut turn = queue.turn().unwrap();
     let error = two.admin(&format(&two), &mut []).unwrap_err();
-    assert!(matches!(error, Error::InUse { .. }), "{}", upcie_tests::chain(&error));
+    assert!(matches!(error, Error::InUse { .. }), "{error:?}");
     says(&error, &[two.name(), &format!("queue pair 1 of {}", one.name())]);
     turn.flush(&old, 1).unwrap();
     drop(turn);
@@ -169,13 +169,13 @@ fn blocking_calls_go_on_beside_changes() {
                         Ok(namespace) => namespace,
                         // In the midst of a change.
                         Err(Error::InUse { .. }) => continue,
-                        Err(error) => panic!("{}", upcie_tests::chain(&error)),
+                        Err(error) => panic!("{error:?}"),
                     };
                     let mut buffer = controller.alloc(namespace.block_size()).unwrap();
                     match namespace.read(0, &mut buffer) {
                         Ok(()) => read += 1,
                         Err(Error::Refused { reason: Refusal::StaleNamespace, .. }) => stale += 1,
-                        Err(error) => panic!("{}", upcie_tests::chain(&error)),
+                        Err(error) => panic!("{error:?}"),
                     }
                     assert_eq!(buffer.len(), namespace.block_size());
                 }

@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair, Refusal, Refused};
 use upcie_tests::{
-    Random,
     data::Pattern,
     device::namespaces,
     io::{create, finish, only, read, reap, write},
-    on_each_device, says, scaled,
+    on_each_device, says, scaled, seeded,
 };
 
 /// Submits a write or read of one block for each of `buffers`; block and tag count up from `first`.
@@ -71,7 +70,7 @@ fn every_depth_fills_wraps_and_refuses_more() {
                 assert_eq!(idle.len(), capacity + 1, "every buffer came back");
             }
             // Several laps in steps that meet the end of the rings at each offset.
-            let mut random = Random::new(depth.into());
+            let mut random = seeded(depth.into());
             let mut left = scaled(4 * depth as usize + 500).max(2 * depth as usize + 10);
             while left > 0 {
                 let step = (1 + random.below(capacity)).min(left);
@@ -105,7 +104,7 @@ fn a_turn_reaps_and_submits_in_one_pass_over_many_laps() {
             let buffers = blocks(&controller, &target.0, 32);
             submit(&mut queue, target, buffers, 0, false);
             let mut left = scaled(30_000);
-            let mut next = Random::new(3);
+            let mut next = seeded(3);
             while left > 0 {
                 assert!(queue.wait(upcie_nvme::Wait::Poll, upcie_tests::deadline()).unwrap());
                 let mut turn = queue.turn().unwrap();
@@ -169,7 +168,7 @@ fn each_thread_has_a_queue_pair_of_its_own() {
             for thread in 0..threads {
                 let controller = controller.clone();
                 scope.spawn(move || {
-                    let (first, mut random) = (thread * 256, Random::new(thread));
+                    let (first, mut random) = (thread * 256, seeded(thread));
                     let mut queue = create::<u64>(controller.queue_pair().depth(16));
                     let mut versions = [0_u32; 256];
                     for round in 1..=scaled(3000) as u32 {

@@ -19,6 +19,7 @@ use std::{
     process::Command,
     time::Instant,
 };
+use upcie_core::testing::Random;
 use upcie_core::{
     Error,
     dma::Region,
@@ -28,12 +29,12 @@ use upcie_core::{
 };
 use upcie_nvme::{Controller, DmaBuf, Namespace};
 use upcie_tests::{
-    Device, Random, deadline,
+    Device, deadline,
     device::namespaces,
     io::read,
     on_each_device,
     process::{Directory, Process, again, role},
-    raw, says, scaled,
+    raw, says, scaled, seeded,
 };
 
 const SOCKET: &str = "UPCIE_TEST_SOCKET";
@@ -199,7 +200,7 @@ fn connect() -> UnixStream {
 fn a_process_without_the_device_fills_and_checks_its_data() {
     if role().is_some() {
         let mut user = User::new(connect());
-        let mut random = Random::new(1);
+        let mut random = seeded(1);
         for _ in 0..scaled(100) {
             user.round_trip(&mut random);
         }
@@ -232,7 +233,7 @@ fn a_killed_owner_is_an_error_and_no_fault() {
         let (mut process, socket) = other(NAME, "owner", device);
         let id = file_of(&socket);
         let mut user = User::new(socket);
-        let mut random = Random::new(2);
+        let mut random = seeded(2);
         let (block, data) = user.round_trip(&mut random);
         user.region.check().unwrap();
         let blocks = (data.len() / user.block_size) as u64;
@@ -267,7 +268,7 @@ fn a_killed_user_leaves_the_owner_alone() {
     const NAME: &str = "a_killed_user_leaves_the_owner_alone";
     if role().is_some() {
         let mut user = User::new(connect());
-        let mut random = Random::new(3);
+        let mut random = seeded(3);
         println!("at work");
         loop {
             user.round_trip(&mut random);
@@ -294,7 +295,7 @@ fn a_killed_user_leaves_the_owner_alone() {
         let (mine, theirs) = UnixStream::pair().unwrap();
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                let (mut user, mut random) = (User::new(theirs), Random::new(4));
+                let (mut user, mut random) = (User::new(theirs), seeded(4));
                 for _ in 0..3 {
                     user.round_trip(&mut random);
                 }
@@ -321,7 +322,7 @@ fn drive(device: &Device, file: OwnedFd, page: PageSize) {
     let region = match import(&controller, file) {
         Ok(region) => region,
         Err(error) => {
-            assert!(space.is_physical() && page == PageSize::Small, "{page}: {}", upcie_tests::chain(&error));
+            assert!(space.is_physical() && page == PageSize::Small, "{page}: {error:?}");
             says(&error, &["use pages of 2 MiB"]);
             assert_eq!(descriptors_of(id), 1);
             return;

@@ -3,7 +3,7 @@ use crate::{
     Error,
     deadline::Budget,
     memory::{Memory, PageSize},
-    testing::FakeIommu,
+    testing::{FakeIommu, Random},
 };
 use std::{
     sync::{Arc, Mutex, mpsc},
@@ -36,16 +36,6 @@ fn heap() -> (Arc<Heap>, FakeIommu) {
     let mapped = FakeIommu::default();
     let space = DmaSpace::new("test", [0..=u64::MAX >> 16], 4096, Box::new(mapped.clone()));
     (Heap::new(&space, Some(PageSize::Small), Some(Box::new(Plain))), mapped)
-}
-
-struct Random(u64);
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) as usize % n
-    }
 }
 
 #[test]

@@ -11,4 +11,4 @@ pub use clock::ManualClock;
 #[cfg(test)]
 pub(crate) use fake_sysfs::FakeSysfs;
 pub use iommu::FakeIommu;
-pub use random::Random;
+pub use random::{Random, mix};

@@ -6,8 +6,8 @@ use upcie_nvme::{Address, Error, forms, upcie_core};
 /// `0000.01.00.0`, `vfio:0000.01.00.0`.
 pub(crate) fn parse(name: &str) -> Result<Address, Error> {
     if name.len() == 4 && name.bytes().all(|c| c.is_ascii_hexdigit()) {
-        let reason = "fio splits file names at ':': write a PCI function with dots, 0000.01.00.0".into();
-        return Err(upcie_core::Error::Address { input: name.into(), reason, forms: forms() }.into());
+        let reason = "fio splits file names at ':': write a PCI function with dots, 0000.01.00.0";
+        return Err(upcie_core::Error::address(name, reason, forms()).into());
     }
     let (scheme, function) = match name.rsplit_once(':') {
         Some((scheme, function)) => (Some(scheme), function),

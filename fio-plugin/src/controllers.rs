@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 use upcie_nvme::{
-    Address, Controller, ControllerBuilder, Error,
+    Address, Controller, ControllerBuilder, ErrorKind,
     spec::Arbitration,
     upcie_core::{self, device, memory::PageSize},
 };
@@ -86,13 +86,13 @@ fn open_near(
 ) -> Result<Controller, Failure> {
     for other in others.iter().filter(|other| address.bdf().is_some() && other.address.bdf().is_some()) {
         match options.clone().open_beside(&other.controller, address) {
-            Err(Error::Core(upcie_core::Error::Unsupported { .. }) | Error::Unsupported { .. }) => {}
+            Err(error) if error.kind() == ErrorKind::Unsupported => {}
             opened => return Ok(opened?),
         }
     }
     if matches!(address, Address::Device(device::Address::VfioUser(_))) {
         // A BAR in a file that can't be sealed may shrink: that must be an error, and must not end fio.
-        upcie_core::memory::survive_shrinking().map_err(Error::Core)?;
+        upcie_core::memory::survive_shrinking().map_err(upcie_nvme::Error::from)?;
     }
     Ok(options.open(address)?)
 }

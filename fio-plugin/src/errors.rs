@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 use upcie_nvme::{
-    Error, Refusal,
+    Error, ErrorKind, Failure as Cause, Refusal,
     spec::Status,
     upcie_core::{self, Chain},
 };
@@ -39,21 +39,20 @@ impl From<upcie_core::Error> for Failure {
 
 /// Returns the errno that fio shows with the text.
 fn errno(error: &Error) -> i32 {
-    use upcie_core::Error as Core;
-    match error {
-        Error::Status { status, .. } => of_status(*status),
-        Error::Timeout { .. } | Error::Core(Core::Timeout { .. }) => libc::ETIMEDOUT,
-        Error::Gone { .. } | Error::Core(Core::Gone { .. } | Core::NotFound { .. }) => libc::ENODEV,
-        Error::Unsupported { .. } | Error::Core(Core::Unsupported { .. } | Core::Unusable { .. }) => {
-            libc::EOPNOTSUPP
-        }
-        Error::Core(Core::Memory { .. } | Core::Allocation { .. }) => libc::ENOMEM,
-        Error::Core(error) => {
-            let system = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
-            system.and_then(std::io::Error::raw_os_error).unwrap_or(libc::EINVAL)
-        }
-        Error::Argument { .. } | Error::Emulator(_) => libc::EINVAL,
-        _ => libc::EIO,
+    if let Some(status) = error.status() {
+        return of_status(status);
+    }
+    let system = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+    match error.kind() {
+        ErrorKind::Timeout => libc::ETIMEDOUT,
+        ErrorKind::Gone | ErrorKind::NotFound => libc::ENODEV,
+        ErrorKind::Unsupported => libc::EOPNOTSUPP,
+        ErrorKind::Memory => libc::ENOMEM,
+        ErrorKind::Argument => libc::EINVAL,
+        _ => match error.failure() {
+            Cause::Core(_) => system.and_then(std::io::Error::raw_os_error).unwrap_or(libc::EINVAL),
+            _ => libc::EIO,
+        },
     }
 }
 
@@ -105,8 +104,10 @@ pub(crate) fn of_refusal(refusal: Refusal) -> i32 {
 
 #[cfg(test)]
 mod tests {
+    use upcie_nvme::Controller;
+
     use super::{Failure, STATUSES, of_status};
-    use upcie_nvme::{Error, spec::Status, upcie_core};
+    use upcie_nvme::{spec::Status, upcie_core};
 
     #[test]
     fn a_status_has_one_errno_whatever_its_retry_bits() {
@@ -122,7 +123,7 @@ mod tests {
     fn an_error_is_one_line_with_its_causes_and_errno() {
         let source = std::io::Error::from_raw_os_error(libc::EACCES);
         let (device, operation) = ("0000:01:00.0".to_owned(), "opening its group".to_owned());
-        let failure = Failure::from(upcie_core::Error::Os { device, operation, source });
+        let failure = Failure::from(upcie_core::Error::os(device, operation, source));
         assert_eq!(failure.errno, libc::EACCES);
         assert!(
             failure.text.starts_with("0000:01:00.0: opening its group: Permission denied"),
@@ -130,10 +131,15 @@ mod tests {
             failure.text
         );
 
-        let device = "emu".to_owned();
-        let error = Error::Status { device, operation: "Identify".into(), status: Status::CAPACITY_EXCEEDED };
-        let failure = Failure::from(error);
-        assert_eq!(failure.errno, libc::ENOSPC);
-        assert!(failure.text.contains("emu: Identify failed: Capacity Exceeded"), "{}", failure.text);
+        let namespace = Controller::open("emu:size=1M,ro=true").unwrap().namespace(1).unwrap();
+        let failure = Failure::from(namespace.write_zeroes(0, 1).unwrap_err());
+        assert_eq!(failure.errno, libc::EROFS);
+        assert!(
+            failure.text.starts_with("emu:size=1M,ro=true: Write Zeroes to 1 blocks"),
+            "{}",
+            failure.text
+        );
+        assert!(failure.text.contains(" failed: "), "{}", failure.text);
+        assert_eq!(of_status(Status::CAPACITY_EXCEEDED), libc::ENOSPC);
     }
 }

@@ -58,10 +58,8 @@ impl IoMemory {
         let memory = region.memory().ok_or_else(lacks)?;
         // SAFETY: the memory was made to be shared, so no reference to its bytes is formed; nothing frees its pages.
         let file = unsafe { memory.file() };
-        let file = file.try_clone_to_owned().map_err(|source| Error::Os {
-            device: controller.name().into(),
-            operation: "duplicating the descriptor of the job's memory".into(),
-            source,
+        let file = file.try_clone_to_owned().map_err(|source| {
+            Error::os(controller.name(), "duplicating the descriptor of the job's memory", source)
         })?;
         let heap = controller.heap_over(space.map(Memory::import(file)?)?)?;
         let view = heap.alloc(first.len())?;

@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 use upcie_nvme::{
-    Controller, Direction, DmaBuf, Error, IoFlags, Namespace, QueuePair, Refusal,
+    Controller, Direction, DmaBuf, Failure, IoFlags, Namespace, QueuePair, Refusal,
     spec::{DatasetRange, OptionalCommands, Status},
 };
 use upcie_tests::{
@@ -31,7 +31,7 @@ fn has_write_zeroes(device: &Device, controller: &Controller, namespace: &Namesp
     assert_eq!(namespace.max_write_zeroes() > 0, has);
     if !has {
         let error = namespace.write_zeroes(0, 1).unwrap_err();
-        assert!(matches!(error, Error::Refused { reason: Refusal::NoCommand, .. }), "{error}");
+        assert!(matches!(error.failure(), Failure::Refused { reason: Refusal::NoCommand, .. }), "{error}");
         device.lacks("Write Zeroes", &error);
     }
     has
@@ -43,7 +43,7 @@ fn has_deallocate(device: &Device, controller: &Controller, namespace: &Namespac
     assert_eq!(namespace.can_deallocate(), has);
     if !has {
         let error = namespace.deallocate(&[DatasetRange::new(0, 1)]).unwrap_err();
-        assert!(matches!(error, Error::Refused { reason: Refusal::NoCommand, .. }), "{error}");
+        assert!(matches!(error.failure(), Failure::Refused { reason: Refusal::NoCommand, .. }), "{error}");
         device.lacks("Dataset Management", &error);
     }
     has
@@ -172,12 +172,7 @@ fn a_range_beyond_the_end_deallocates_nothing() {
                     }
                     Err(error) => error,
                 };
-                match &error {
-                    Error::Status { status, .. } => {
-                        assert_eq!(*status, Status::LBA_OUT_OF_RANGE, "{bad:?}: {status}");
-                    }
-                    other => panic!("{bad:?}: {other}"),
-                }
+                assert_eq!(error.status(), Some(Status::LBA_OUT_OF_RANGE), "{bad:?}: {error:?}");
                 says(&error, &[controller.name(), "Dataset Management", "LBA Out of Range"]);
             }
             pattern.verify(&read(&controller, &namespace, end - 8, 8), end - 8, 1);
@@ -209,7 +204,10 @@ fn impossible_block_commands_return_the_buffer() {
                 drop(turn);
                 if wanted != Refusal::TooLong {
                     let error = namespace.write_zeroes(slba, blocks.into()).unwrap_err();
-                    assert!(matches!(&error, Error::Refused { reason, .. } if *reason == wanted), "{error}");
+                    assert!(
+                        matches!(error.failure(), Failure::Refused { reason, .. } if *reason == wanted),
+                        "{error}"
+                    );
                     says(&error, &[controller.name(), "Write Zeroes", &slba.to_string()]);
                 }
             }
@@ -239,7 +237,7 @@ fn impossible_block_commands_return_the_buffer() {
                 assert_eq!((refused.reason, refused.tag, refused.buffer.len()), (wanted, 9, len), "{count}");
             }
             let error = namespace.deallocate(&[]).unwrap_err();
-            assert!(matches!(error, Error::Refused { reason: Refusal::Length, .. }), "{error}");
+            assert!(matches!(error.failure(), Failure::Refused { reason: Refusal::Length, .. }), "{error}");
         }
         // A handle from before the invalidation.
         controller.invalidate_namespaces();

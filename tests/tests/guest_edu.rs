@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 use upcie_core::{
-    Error,
+    Failure,
     device::Device,
     dma::Heap,
     irq::{EventFd, IrqKind},
@@ -209,7 +209,7 @@ fn a_message_is_sent_for_each_cause() {
     let error = edu.device.set_irqs(IrqKind::Msi, &two).unwrap_err();
     says(&error, &[edu.device.name(), "2 MSI", "has 1"]);
     let error = edu.device.mask_irq(IrqKind::Msi, 0, true).unwrap_err();
-    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    assert!(matches!(error.failure(), Failure::Unsupported { .. }), "{error}");
     edu.write(STATUS, RAISE_WHEN_DONE);
     edu.write(FACTORIAL, 5);
     once(&event);

@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 use upcie_core::{
-    Error,
+    Failure,
     hugetlb::{self, Mount, NamedFile, create_file, leftovers, mount_for},
     memory::{Memory, PageSize},
     mmio::{Mapping, Register},
@@ -166,7 +166,7 @@ fn a_named_file_gets_all_its_pages_or_none() {
     let data = fs::metadata(file.path()).unwrap();
     assert_eq!((data.mode() & 0o777, data.len()), (0o600, 2 * PAGE));
     let error = create_file(&mount(), controller(), PAGE * (before + 1)).unwrap_err();
-    assert!(matches!(error, Error::Memory { .. }), "{error}");
+    assert!(matches!(error.failure(), Failure::Memory { .. }), "{error}");
     says(&error, &[&format!("{} of 64 pages are free", before - 2), "hugepages setup --size 2M"]);
     let found = leftovers().unwrap();
     assert_eq!(found.len(), 1, "{found:?}");

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 use upcie_core::{
-    Error,
+    Failure,
     device::{Address, Device},
     hugetlb::leftovers,
     irq::{EventFd, IrqKind},
@@ -83,7 +83,7 @@ fn the_mode_is_never_chosen_automatically() {
     let _mode = InMode::enter();
     for address in ["0000:01:00.0", "vfio:0000:01:00.0", "iommufd:0000:01:00.0"] {
         let error = open(&address.parse().unwrap()).unwrap_err();
-        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+        assert!(matches!(error.failure(), Failure::Unsupported { .. }), "{error}");
         contains_all(&error.to_string(), &["no-IOMMU mode", "noiommu:0000:01:00.0", "any memory"]);
     }
 }

@@ -4,7 +4,7 @@ mod vfio_device;
 
 use std::sync::Arc;
 use upcie_core::{
-    Error,
+    Failure,
     device::{Address, Device},
     memory::PageSize,
     mmio::Bar,
@@ -87,7 +87,7 @@ fn a_refused_device_leaves_the_space_unchanged() {
         let error = VfioDevice::open_beside(bdf(0), &a).unwrap_err().to_string();
         contains_all(&error, &["in use by this process"]);
         let error = VfioDevice::open_beside("0000:3f:00.0".parse().unwrap(), &a).unwrap_err();
-        assert!(matches!(error, Error::NotFound { .. }), "{error}");
+        assert!(matches!(error.failure(), Failure::NotFound { .. }), "{error}");
         let b = attachment.device(1);
         let error = VfioDevice::open_beside(bdf(1), &a).unwrap_err().to_string();
         contains_all(&error, &["in use by this process"]);
@@ -155,7 +155,7 @@ fn iommufd_without_device_memory_names_the_alternative() {
     match map_bar(a.dma(), &bar, 0, 4096, true) {
         // The kernel maps device memory into iommufd since 6.12.
         Err(error) => {
-            assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+            assert!(matches!(error.failure(), Failure::Unsupported { .. }), "{error}");
             contains_all(&error.to_string(), &["iommufd of this kernel", "`vfio:`"]);
         }
         Ok(target) => {
@@ -176,7 +176,7 @@ fn group_and_iommufd_spaces_do_not_mix() {
         };
         for address in [format!("{other}:{}", bdf(1)), format!("noiommu:{}", bdf(1)), "emu".into()] {
             let error = Device::open_beside(&*a, &address.parse().unwrap()).unwrap_err();
-            assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+            assert!(matches!(error.failure(), Failure::Unsupported { .. }), "{error}");
             contains_all(&error.to_string(), &["open both through the same"]);
         }
         for address in [bdf(1).to_string(), format!("{own}:{}", bdf(1))] {

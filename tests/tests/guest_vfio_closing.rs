@@ -5,7 +5,7 @@ mod vfio_device;
 
 use std::{fs, os::fd::AsFd, path::Path, sync::Arc, time::Duration};
 use upcie_core::{
-    Error,
+    Failure,
     device::Device,
     irq::{EventFd, IrqKind},
     memory::PageSize,
@@ -103,7 +103,9 @@ fn a_removal_is_announced_and_waits_for_the_close(attachment: Attachment) {
     assert_eq!(device.bar(0).unwrap().read_u32(8).unwrap(), 0x0001_0400, "it works until it is closed");
     drop(device);
     removal.join().unwrap().unwrap();
-    assert!(matches!(attachment.open(bdf), Err(Error::NotFound { .. })));
+    assert!(
+        matches!(attachment.open(bdf), Err(error) if matches!(error.failure(), Failure::NotFound { .. }))
+    );
     fs::write("/sys/bus/pci/rescan", "1").unwrap();
     bind(bdf, Some("vfio-pci"));
     attachment.open(bdf).unwrap();

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use upcie_core::{
-    Error,
+    Failure,
     device::{Address, Device},
     irq::{EventFd, IrqKind},
     memory::{Memory, PageSize},
@@ -71,7 +71,7 @@ fn a_device_in_use_names_the_holder(attachment: Attachment) {
 fn an_unknown_function_is_not_found() {
     for text in ["0000:3f:00.0", "vfio:0000:3f:00.0", "iommufd:0000:3f:00.0"] {
         let error = open(&text.parse().unwrap()).unwrap_err();
-        assert!(matches!(error, Error::NotFound { .. }), "{error}");
+        assert!(matches!(error.failure(), Failure::NotFound { .. }), "{error}");
     }
 }
 
@@ -96,7 +96,7 @@ fn a_wrong_driver_is_refused_with_advice(attachment: Attachment) {
 fn the_no_iommu_mode_is_refused_beside_an_iommu() {
     let address = format!("noiommu:{}", addresses()[0]);
     let error = open(&address.parse().unwrap()).unwrap_err();
-    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    assert!(matches!(error.failure(), Failure::Unsupported { .. }), "{error}");
     contains_all(&error.to_string(), &["it has an IOMMU", "use vfio:0000:01:00.0"]);
 }
 

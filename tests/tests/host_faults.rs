@@ -2,7 +2,7 @@
 //! answers arrive.
 
 use std::time::{Duration, Instant};
-use upcie_nvme::{Controller, Error, Wait};
+use upcie_nvme::{Controller, Error, Failure, Wait};
 use upcie_tests::{
     bent::{Bent, FAULTS},
     deadline, process, says,
@@ -36,14 +36,14 @@ fn the_admin_queue_survives_any_number_of_timeouts() {
     let (mut timeouts, mut full) = (0, 0);
     while full < 3 {
         let error = controller.namespaces().unwrap_err();
-        match error {
-            Error::Timeout { .. } => timeouts += 1,
-            Error::Unanswered { count, .. } => {
-                assert_eq!(timeouts, count, "sent, and not answered");
+        match error.failure() {
+            Failure::Timeout { .. } => timeouts += 1,
+            Failure::Unanswered { count, .. } => {
+                assert_eq!(timeouts, *count, "sent, and not answered");
                 says(&error, &[controller.name(), "was not sent", "open it again"]);
                 full += 1;
             }
-            error => panic!("{error:?}"),
+            _ => panic!("{error:?}"),
         }
     }
     bent.faults.hang(false);
@@ -64,9 +64,9 @@ fn a_late_deletion_frees_its_id_and_memory() {
     let (one, two) = (make(), make());
     bent.faults.hang(true);
     let error = one.close().unwrap_err();
-    assert!(matches!(error, Error::Undeleted { qid: 1, .. }), "{error}");
+    assert!(matches!(error.failure(), Failure::Undeleted { qid: 1, .. }), "{error}");
     let error = controller.queue_pair().create::<u64>().unwrap_err();
-    assert!(matches!(error, Error::Argument { .. }), "{error}");
+    assert!(matches!(error.failure(), Failure::Argument { .. }), "{error}");
     says(&error, &["all 2 I/O queue pairs", "1 of them were closed", "has not confirmed"]);
     // The next deletion is not waited for again.
     assert!(two.close().is_err());
@@ -95,7 +95,7 @@ fn a_late_creation_is_undone() {
     for _ in 0..3 {
         bent.faults.hang(true);
         let error = controller.queue_pair().create::<u64>().unwrap_err();
-        assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
+        assert!(matches!(error.failure(), Failure::Timeout { .. }), "{error:?}");
         bent.faults.hang(false);
         let pairs = [1, 2].map(|_| patiently("a queue pair", || controller.queue_pair().create::<u64>()));
         pairs.into_iter().for_each(drop);
@@ -121,7 +121,7 @@ fn a_late_blocking_call_frees_its_buffer() {
     let before = controller.heap().in_use();
     bent.faults.hang(true);
     let error = namespace.read(0, &mut buffer).unwrap_err();
-    assert!(matches!(error, Error::Timeout { kept: true, .. }), "{error:?}");
+    assert!(matches!(error.failure(), Failure::Timeout { kept: true, .. }), "{error:?}");
     assert!(buffer.is_empty());
     bent.faults.hang(false);
     patiently("its end", || {
@@ -134,10 +134,10 @@ fn a_late_blocking_call_frees_its_buffer() {
         match controller.heap().in_use() {
             // Less, if the first read timed out already on a busy machine.
             now if now <= before => Ok(()),
-            now => Err(Error::Argument {
-                device: controller.name().into(),
-                reason: format!("{now} bytes are in use, {before} before"),
-            }),
+            now => {
+                let reason = format!("{now} bytes are in use, {before} before");
+                Err(upcie_core::Error::unusable(controller.name(), reason).into())
+            }
         }
     });
 }
@@ -258,7 +258,10 @@ fn kept_memory_is_freed_when_the_controller_lets_go() {
         let mut queue = patiently("a queue pair", || controller.queue_pair().create::<u64>());
         bent.faults.hang(true);
         queue.turn().unwrap().read(&namespace, 0, controller.alloc(4096).unwrap(), 1).unwrap();
-        assert!(matches!(queue.close(), Err(Error::Undeleted { .. })), "{what}");
+        assert!(
+            matches!(queue.close(), Err(error) if matches!(error.failure(), Failure::Undeleted { .. })),
+            "{what}"
+        );
         controller.keep(controller.alloc(4096).unwrap());
         assert!(controller.namespaces().is_err(), "it hangs");
         let kept = controller.heap().in_use();

@@ -1,7 +1,7 @@
 //! Programs that only open turns and never wait notice a faulty controller.
 
 use std::time::{Duration, Instant};
-use upcie_nvme::{Controller, Error, Namespace, QueuePair};
+use upcie_nvme::{Controller, Error, Failure, Namespace, QueuePair};
 use upcie_tests::{
     bent::{Bent, FATAL, FAULTS},
     deadline, process, says,
@@ -93,7 +93,7 @@ fn faults_are_noticed_within_a_number_of_turns() {
     std::thread::sleep(QUIET);
     let (turns, result) = polled.turns(EMPTY_TURNS + 1);
     let error = result.expect_err("it is noticed");
-    assert!(matches!(error, Error::Fatal { .. }) && turns <= EMPTY_TURNS, "{turns}: {error:?}");
+    assert!(matches!(error.failure(), Failure::Fatal { .. }) && turns <= EMPTY_TURNS, "{turns}: {error:?}");
     polled.bent.faults.set_status(0);
     polled.bent.faults.hang(false);
 }

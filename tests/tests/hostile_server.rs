@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 use upcie_core::device::Address;
-use upcie_nvme::{Controller, ControllerBuilder, Error, Namespace, Wait};
+use upcie_nvme::{Controller, ControllerBuilder, Error, Failure, Namespace, Wait};
 use upcie_tests::{
     deadline,
     device::namespaces,
@@ -201,7 +201,10 @@ fn a_server_killed_under_load_is_an_error() {
         let how = if interrupt { Wait::Interrupt } else { Wait::Poll };
         let (mut rounds, error) =
             (0, loop_until_error(&mut server, &controller, &namespace, &mut queue, how));
-        assert!(matches!(error, Error::Core(_) | Error::Gone { .. } | Error::Timeout { .. }), "{error:?}");
+        assert!(
+            matches!(error.failure(), Failure::Core(_) | Failure::Gone { .. } | Failure::Timeout { .. }),
+            "{error:?}"
+        );
         upcie_tests::says(&error, &["vfio-user:"]);
         // Every other call fails as well, with a message.
         let mut buffer = controller.alloc(4096).unwrap();
@@ -258,9 +261,9 @@ fn a_server_that_stops_under_load_fails_in_time() {
     let error = namespace.read(0, &mut buffer).unwrap_err();
     assert!(start.elapsed() < deadline(), "{:?}", start.elapsed());
     // Either the buffer is back, or the error says that it is lost.
-    match &error {
-        Error::Timeout { kept: true, .. } => assert!(buffer.is_empty()),
-        _ => assert!(!buffer.is_empty() || matches!(error, Error::Core(_)), "{error}"),
+    match error.failure() {
+        Failure::Timeout { kept: true, .. } => assert!(buffer.is_empty()),
+        failure => assert!(!buffer.is_empty() || matches!(failure, Failure::Core(_)), "{error}"),
     }
     upcie_tests::says(&error, &["vfio-user:"]);
     server.process().signal(Signal::SIGCONT);

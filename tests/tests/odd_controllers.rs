@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 use upcie_nvme::{
-    Controller, Error, NoIo, Wait,
+    Controller, Failure, NoIo, Wait,
     spec::{Configuration, ControllerStatus, ShutdownNotification, ShutdownStatus, offset},
 };
 use upcie_tests::{
@@ -149,7 +149,7 @@ fn registers_without_a_controller_name_the_cause() {
     says(&offline, &["odd", "CAP is 0", "virtual function", "Virtualization Management"]);
     assert!(!format!("{offline:?}").contains("command set"));
     let gone = open(0xff);
-    assert!(matches!(gone, Error::Gone { .. }), "{gone:?}");
+    assert!(matches!(gone.failure(), Failure::Gone { .. }), "{gone:?}");
     says(&gone, &["all ones", "powered down"]);
 }
 
@@ -204,12 +204,12 @@ fn a_controller_without_io_opens_and_says_why() {
         ];
         for refusal in refusals {
             let error = refusal.unwrap_err();
-            assert!(matches!(error, Error::NoIo { .. }), "{options}: {error:?}");
+            assert!(matches!(error.failure(), Failure::NoIo { .. }), "{options}: {error:?}");
             says(&error, &["emu", part]);
         }
     }
-    let reason = |options| match emu(options).check_io() {
-        Err(Error::NoIo { reason, .. }) => reason,
+    let reason = |options| match emu(options).check_io().unwrap_err().failure() {
+        Failure::NoIo { reason, .. } => *reason,
         other => panic!("{other:?}"),
     };
     assert_eq!(reason("css=0x80"), NoIo::AdminOnly { css: 0x80 });
@@ -243,6 +243,6 @@ fn a_blocking_call_ends_on_a_slow_device() {
     let mut buffer = controller.alloc(2 << 20).unwrap();
     let start = Instant::now();
     let error = namespace.read(0, &mut buffer).unwrap_err();
-    assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
+    assert!(matches!(error.failure(), Failure::Timeout { .. }), "{error:?}");
     assert!(start.elapsed() < deadline());
 }

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 use upcie_nvme::{
-    Controller, DmaBuf, Error, Namespace, QueuePair, Refusal, Refused, Wait,
+    Controller, DmaBuf, Failure, Namespace, QueuePair, Refusal, Refused, Wait,
     spec::{AdminOpcode, Command},
 };
 use upcie_tests::{
@@ -80,7 +80,10 @@ fn a_buffer_of_another_devices_address_space_is_refused() {
             let mut foreign = other.alloc(4096).unwrap();
             foreign.fill(3);
             let error = namespace.read(0, &mut foreign).unwrap_err();
-            assert!(matches!(error, Error::Refused { reason: Refusal::ForeignBuffer, .. }), "{error}");
+            assert!(
+                matches!(error.failure(), Failure::Refused { reason: Refusal::ForeignBuffer, .. }),
+                "{error}"
+            );
             says(&error, &[controller.name(), "address space"]);
             assert!(foreign.len() == 4096 && foreign.iter().all(|&byte| byte == 3));
         }
@@ -98,7 +101,10 @@ fn a_stale_namespace_is_refused() {
         let buffer_len = buffer.len();
         buffer = refused(&mut queue, &old, buffer, Refusal::StaleNamespace);
         let error = old.read(0, &mut buffer).unwrap_err();
-        assert!(matches!(error, Error::Refused { reason: Refusal::StaleNamespace, .. }), "{error}");
+        assert!(
+            matches!(error.failure(), Failure::Refused { reason: Refusal::StaleNamespace, .. }),
+            "{error}"
+        );
         says(&error, &[controller.name(), "again"]);
         assert_eq!(buffer.len(), buffer_len, "given back");
         assert!(old.flush().is_err());
@@ -120,7 +126,10 @@ fn refused_blocking_calls_leak_no_queues() {
         controller.invalidate_namespaces();
         for _ in 0..=controller.max_queue_pairs() {
             let error = old.flush().unwrap_err();
-            assert!(matches!(error, Error::Refused { reason: Refusal::StaleNamespace, .. }), "{error}");
+            assert!(
+                matches!(error.failure(), Failure::Refused { reason: Refusal::StaleNamespace, .. }),
+                "{error}"
+            );
         }
         assert_eq!(controller.heap().in_use(), before, "the queue pair of the blocking calls is still there");
         let new = controller.namespace(old.nsid()).unwrap();
@@ -141,14 +150,17 @@ fn formatting_makes_handles_stale() {
             // A controller without Format NVM (Identify says so) answers with a status.
             Err(error) => {
                 assert!(!supported, "{error:?}");
-                assert!(matches!(error, Error::Status { .. }), "{error}");
+                assert!(matches!(error.failure(), Failure::Status { .. }), "{error}");
             }
         }
         // Stale in both cases: a failed format may have changed blocks, too.
         let mut queue = create::<u64>(controller.queue_pair().depth(4));
         refused(&mut queue, &old, controller.alloc(4096).unwrap(), Refusal::StaleNamespace);
         let error = old.read(0, &mut controller.alloc(4096).unwrap()).unwrap_err();
-        assert!(matches!(error, Error::Refused { reason: Refusal::StaleNamespace, .. }), "{error}");
+        assert!(
+            matches!(error.failure(), Failure::Refused { reason: Refusal::StaleNamespace, .. }),
+            "{error}"
+        );
         let new = controller.namespace(old.nsid()).unwrap();
         assert_eq!(new.block_size(), old.block_size());
         let mut buffer = controller.alloc(4096).unwrap();
@@ -205,7 +217,7 @@ fn a_leaked_turn_closes_its_queue_and_nothing_else() {
             drop(reaped);
             for _ in 0..2 {
                 let error = queue.turn().unwrap_err();
-                assert!(matches!(error, Error::LeakedTurn { .. }), "{error}");
+                assert!(matches!(error.failure(), Failure::LeakedTurn { .. }), "{error}");
                 says(&error, &[controller.name(), "leaked", "make another"]);
             }
             assert!((5..=6).contains(&queue.in_flight()), "decided by the slots: {}", queue.in_flight());
@@ -364,9 +376,10 @@ fn a_timed_out_blocking_call_frees_its_buffer() {
     let mut buffer = controller.alloc(4096).unwrap();
     // More rounds than queue pairs: each round's queue pair comes back, too.
     for _ in 0..controller.max_queue_pairs() + 1 {
-        match namespace.read(0, &mut buffer).unwrap_err() {
-            Error::Timeout { kept: false, after, .. } => assert_eq!(after, timeout),
-            error => panic!("{error:?}"),
+        let error = namespace.read(0, &mut buffer).unwrap_err();
+        match error.failure() {
+            Failure::Timeout { kept: false, after, .. } => assert_eq!(*after, timeout),
+            _ => panic!("{error:?}"),
         }
         assert_eq!(buffer.len(), 4096);
     }

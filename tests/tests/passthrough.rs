@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 use upcie_nvme::{
-    Controller, Error, Refusal, Wait,
+    Controller, Error, Failure, Refusal, Wait,
     spec::{AdminOpcode, Command, FeatureId, FeatureSelect},
 };
 use upcie_tests::{
@@ -74,8 +74,9 @@ fn format(controller: &Controller) -> Command {
 /// Returns true if a command was sent: it succeeded, or the controller refused it.
 fn was_sent(outcome: Result<u32, Error>) -> bool {
     match outcome {
-        Ok(_) | Err(Error::Status { .. }) => true,
-        Err(Error::InUse { .. }) => false,
+        Ok(_) => true,
+        Err(error) if error.status().is_some() => true,
+        Err(error) if matches!(error.failure(), Failure::InUse { .. }) => false,
         Err(error) => panic!("{error:?}"),
     }
 }
@@ -90,12 +91,12 @@ fn changes_are_refused_while_a_turn_is_open() {
         let mut turn = queue.turn().unwrap();
         for (opcode, cdw10, len) in CHANGES {
             let error = controller.admin(&command(opcode, cdw10), &mut vec![0; len]).unwrap_err();
-            assert!(matches!(error, Error::InUse { .. }), "{opcode:02x}h: {error:?}");
+            assert!(matches!(error.failure(), Failure::InUse { .. }), "{opcode:02x}h: {error:?}");
             says(&error, &[controller.name(), "was not sent", "close first: queue pair 1 of"]);
         }
         for (opcode, cdw10) in NEVER {
             let error = controller.admin(&command(opcode, cdw10), &mut []).unwrap_err();
-            assert!(matches!(error, Error::Argument { .. }), "{opcode:02x}h: {error:?}");
+            assert!(matches!(error.failure(), Failure::Argument { .. }), "{opcode:02x}h: {error:?}");
             says(&error, &[controller.name()]);
         }
         // A refused command has made no handle stale.
@@ -129,7 +130,7 @@ fn a_second_controller_of_the_subsystem_counts() {
     let old = one.namespace(1).unwrap();
     let mut turn = queue.turn().unwrap();
     let error = two.admin(&format(&two), &mut []).unwrap_err();
-    assert!(matches!(error, Error::InUse { .. }), "{error:?}");
+    assert!(matches!(error.failure(), Failure::InUse { .. }), "{error:?}");
     says(&error, &[two.name(), &format!("queue pair 1 of {}", one.name())]);
     turn.flush(&old, 1).unwrap();
     drop(turn);
@@ -168,13 +169,20 @@ fn blocking_calls_go_on_beside_changes() {
                     let namespace = match controller.namespace(1) {
                         Ok(namespace) => namespace,
                         // In the midst of a change.
-                        Err(Error::InUse { .. }) => continue,
+                        Err(error) if matches!(error.failure(), Failure::InUse { .. }) => continue,
                         Err(error) => panic!("{error:?}"),
                     };
                     let mut buffer = controller.alloc(namespace.block_size()).unwrap();
                     match namespace.read(0, &mut buffer) {
                         Ok(()) => read += 1,
-                        Err(Error::Refused { reason: Refusal::StaleNamespace, .. }) => stale += 1,
+                        Err(error)
+                            if matches!(
+                                error.failure(),
+                                Failure::Refused { reason: Refusal::StaleNamespace, .. }
+                            ) =>
+                        {
+                            stale += 1;
+                        }
                         Err(error) => panic!("{error:?}"),
                     }
                     assert_eq!(buffer.len(), namespace.block_size());
@@ -203,14 +211,17 @@ fn an_unanswered_change_forbids_handles() {
     let change = format(&controller);
     bent.faults.hang(true);
     let error = controller.admin(&change, &mut []).unwrap_err();
-    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    assert!(matches!(error.failure(), Failure::Timeout { .. }), "{error}");
     bent.faults.hang(false);
     // Answered by now, perhaps, but nobody has looked.
     let error = controller.namespace(1).unwrap_err();
-    assert!(matches!(error, Error::InUse { .. }), "{error}");
+    assert!(matches!(error.failure(), Failure::InUse { .. }), "{error}");
     says(&error, &["Format NVM", "not answered yet", "open the controller again"]);
     let refused = old.flush().unwrap_err();
-    assert!(matches!(refused, Error::Refused { reason: Refusal::StaleNamespace, .. }), "{refused}");
+    assert!(
+        matches!(refused.failure(), Failure::Refused { reason: Refusal::StaleNamespace, .. }),
+        "{refused}"
+    );
     controller.namespaces().unwrap();
     let namespace = controller.namespace(1).unwrap();
     let mut queue = create::<u64>(controller.queue_pair());

@@ -1,7 +1,7 @@
 //! Weighted round robin: used if the controller has it, otherwise refused with the reason.
 
 use upcie_nvme::{
-    Controller, ControllerBuilder, Error,
+    Controller, ControllerBuilder, Failure,
     spec::{Arbitration, Command, FeatureId, FeatureSelect, QueuePriority},
 };
 use upcie_tests::{
@@ -37,7 +37,7 @@ fn queues_of_every_class_work_or_are_refused() {
         drop(controller);
         if !has {
             let error = weighted().open(device.address()).unwrap_err();
-            assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+            assert!(matches!(error.failure(), Failure::Unsupported { .. }), "{error}");
             says(&error, &[&name, "CAP.AMS", "weighted round robin"]);
             device.lacks("weighted round robin", &error);
             return;

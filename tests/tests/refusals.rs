@@ -1,6 +1,6 @@
 //! Impossible requests: the driver sends nothing, and the error names the device and the possible values.
 
-use upcie_nvme::{Controller, Error, Refusal};
+use upcie_nvme::{Controller, Failure, Refusal};
 use upcie_tests::{
     device::namespaces,
     io::{create, read, write},
@@ -57,7 +57,10 @@ fn impossible_transfers_write_nothing() {
                         namespace.read(slba, &mut buffer)
                     };
                     let error = result.unwrap_err();
-                    assert!(matches!(&error, Error::Refused { reason, .. } if *reason == wanted), "{error}");
+                    assert!(
+                        matches!(error.failure(), Failure::Refused { reason, .. } if *reason == wanted),
+                        "{error}"
+                    );
                     says(&error, &[controller.name(), &len.to_string(), &slba.to_string(), "namespace"]);
                     assert!(buffer.len() == len && buffer.iter().all(|&byte| byte == 0x77), "given back");
                 }

@@ -21,7 +21,7 @@ use std::{
 };
 use upcie_core::testing::Random;
 use upcie_core::{
-    Error,
+    Failure,
     dma::Region,
     hugetlb::mounts,
     memory::{Memory, PageSize},
@@ -241,7 +241,7 @@ fn a_killed_owner_is_an_error_and_no_fault() {
         process.kill();
 
         let error = user.region.check().unwrap_err();
-        assert!(matches!(error, Error::Gone { .. }), "{error}");
+        assert!(matches!(error.failure(), Failure::Gone { .. }), "{error}");
         says(&error, &["process", "gone"]);
         // The owner does not answer, either.
         let answer = say(&user.socket, [WRITE, 0, block, blocks]).and_then(|()| hear(&user.socket));

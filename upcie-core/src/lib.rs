@@ -38,5 +38,5 @@ pub mod vfio;
 #[cfg(any(feature = "vfio-user-client", feature = "vfio-user-server"))]
 pub mod vfio_user;
 
-pub use error::{Chain, Error, ErrorKind, Result};
+pub use error::{Chain, Error, ErrorKind, Failure, Result};
 pub use open::{Transport, open, probe};

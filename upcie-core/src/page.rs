@@ -53,11 +53,11 @@ impl FromStr for PageSize {
             Self::Huge1G => "1G".into(),
         };
         sizes.into_iter().find(|size| name(*size).eq_ignore_ascii_case(text)).ok_or_else(|| {
-            Error::Unsupported {
-                device: "DMA memory".into(),
-                what: format!("a page size of {text:?}"),
-                reason: format!("the sizes are {}", sizes.map(name).join(", ")),
-            }
+            Error::unsupported(
+                "DMA memory",
+                format!("a page size of {text:?}"),
+                format!("the sizes are {}", sizes.map(name).join(", ")),
+            )
         })
     }
 }

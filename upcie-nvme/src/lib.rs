@@ -15,7 +15,7 @@ mod wait;
 pub use address::{Address, forms};
 pub use controller::{Controller, ControllerBuilder};
 pub use engine::{Completion, Direction, Extent, Refused, Turn};
-pub use error::{Error, NoIo, Refusal, Result};
+pub use error::{Error, Failure, NoIo, Refusal, Result};
 pub use namespace::{Namespace, Stream};
 pub use open::open_device;
 pub use queue_pair::QueuePair;

@@ -51,12 +51,10 @@ impl ControllerBuilder {
         match address.try_into()? {
             Address::Device(address) => self.open_device_beside(other, &address),
             #[cfg(feature = "emu")]
-            address @ Address::Emulated(_) => Err(Error::Unsupported {
-                device: other.name().into(),
-                reason: format!(
-                    "{address} has an address space of its own, and shares it with no other controller"
-                ),
-            }),
+            address @ Address::Emulated(_) => Err(Error::unsupported(
+                other.name(),
+                format!("{address} has an address space of its own, and shares it with no other controller"),
+            )),
         }
     }
 }

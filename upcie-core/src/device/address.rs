@@ -55,7 +55,7 @@ impl FromStr for Address {
     type Err = Error;
 
     fn from_str(input: &str) -> Result<Self, Error> {
-        let bad = |reason: String| Error::Address { input: input.into(), reason, forms: FORMS };
+        let bad = |reason: String| Error::address(input, reason, FORMS);
         let bdf = |text: &str| {
             text.parse::<Bdf>().map_err(|_| bad(format!("{text:?} is not domain:bus:device.function")))
         };

@@ -34,18 +34,17 @@ impl Claim {
     /// Takes `device` for one driver.
     ///
     /// # Errors
-    /// [`Error::Unusable`] when a driver has the device already, and [`Error::Forked`] in a process that was forked since
+    /// [`Failure::Unusable`](crate::Failure::Unusable) when a driver has the device already, and [`Failure::Forked`](crate::Failure::Forked) in a process that was forked since
     /// the device was opened: the device belongs to the parent.
     pub fn new(device: Arc<dyn Device>) -> Result<Self> {
         device.dma().check_owner("taking it for a driver")?;
         let mut claimed = claimed();
         if claimed.contains(&address(&device)) {
-            return Err(Error::Unusable {
-                device: device.name().into(),
-                reason: "a driver in this process has it already, and a device has only one driver: use that driver's handle (or a \
-                         clone of it), or first drop it with everything made from it"
-                    .into(),
-            });
+            return Err(Error::unusable(
+                device.name(),
+                "a driver in this process has it already, and a device has only one driver: use that driver's handle (or a \
+                         clone of it), or first drop it with everything made from it",
+            ));
         }
         claimed.push(address(&device));
         drop(claimed);

@@ -84,36 +84,35 @@ pub unsafe trait Device: Send + Sync + fmt::Debug {
     /// Returns BAR `index`, mapped with `caching` and no other.
     ///
     /// # Errors
-    /// Those of [`bar`](Self::bar), and [`Error::Unsupported`] when the transport can't map this BAR so: the error names
+    /// Those of [`bar`](Self::bar), and [`Failure::Unsupported`](crate::Failure::Unsupported) when the transport can't map this BAR so: the error names
     /// a transport that can.
     fn bar_as(&self, index: u8, caching: Caching) -> Result<Bar> {
         let bar = self.bar(index)?;
         if bar.caching() == caching {
             return Ok(bar);
         }
-        Err(Error::Unsupported {
-            device: self.name().into(),
-            what: format!("mapping BAR {index} {caching}"),
-            reason: format!(
+        Err(Error::unsupported(
+            self.name(),
+            format!("mapping BAR {index} {caching}"),
+            format!(
                 "this transport maps it {} only; a prefetchable one can be write-combining through `uio:` and `sysfs:`",
                 bar.caching()
             ),
-        })
+        ))
     }
 
     /// Opens the device at `address` into the address space of this one, so that both reach the same memory at the same
     /// device addresses: each can use the other's regions, heaps and buffers. Peer-to-peer starts here.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] when the two transports can't share one, and those of [`open`](crate::open()).
+    /// [`Failure::Unsupported`](crate::Failure::Unsupported) when the two transports can't share one, and those of [`open`](crate::open()).
     fn open_beside(&self, address: &Address) -> Result<Arc<dyn Device>> {
-        Err(Error::Unsupported {
-            device: self.name().into(),
-            what: format!("sharing its address space with {address}"),
-            reason: "open both through the same VFIO container (`vfio:`), I/O address space (`iommufd:`), or without an \
-                     IOMMU (`uio:`, `sysfs:`, `noiommu:`)"
-                .into(),
-        })
+        Err(Error::unsupported(
+            self.name(),
+            format!("sharing its address space with {address}"),
+            "open both through the same VFIO container (`vfio:`), I/O address space (`iommufd:`), or without an \
+                     IOMMU (`uio:`, `sysfs:`, `noiommu:`)",
+        ))
     }
 
     /// Returns the number of interrupts of a kind; 0 if the function has none.

@@ -2,7 +2,7 @@
 
 use super::{Addresses, DmaSpace, Region, backing::Backing, space::Kind};
 use crate::{
-    Error, Result,
+    Error, Failure, Result,
     events::emit,
     memory::Memory,
     mmio::Bar,
@@ -15,7 +15,7 @@ impl DmaSpace {
     /// while enough are free, and otherwise small ones, if an IOMMU translates.
     ///
     /// # Errors
-    /// [`Error::Memory`] when too few pages are free (it says how many there are, and how to get more), and those of
+    /// [`Failure::Memory`] when too few pages are free (it says how many there are, and how to get more), and those of
     /// [`map`](Self::map).
     pub fn allocate(self: &Arc<Self>, len: usize, page: Option<PageSize>) -> Result<Region> {
         self.map(self.memory(len, page)?)
@@ -34,10 +34,10 @@ impl DmaSpace {
     fn memory(&self, len: usize, page: Option<PageSize>) -> Result<Memory> {
         self.check_owner("allocating DMA memory")?;
         if self.is_closed() {
-            return Err(Error::Unusable {
-                device: self.device.clone(),
-                reason: "it did not stop, so it gets no more memory: reset it".into(),
-            });
+            return Err(Error::unusable(
+                self.device.clone(),
+                "it did not stop, so it gets no more memory: reset it",
+            ));
         }
         let node = self.node.get().copied();
         match (&self.kind, page) {
@@ -63,20 +63,19 @@ impl DmaSpace {
     /// device may still write to it: prefer [`allocate`](Self::allocate).
     ///
     /// # Errors
-    /// [`Error::Allocation`] when the address space is full, [`Error::Unusable`] when the memory's pages are smaller than
+    /// [`Failure::Allocation`] when the address space is full, [`Failure::Unusable`] when the memory's pages are smaller than
     /// the IOMMU's (without an IOMMU: not huge), and the transport's errors, above all the locked-memory limit. For
     /// memory behind a dma-buf these name the alternative.
     pub fn map(self: &Arc<Self>, memory: Memory) -> Result<Region> {
         self.check_owner("mapping DMA memory")?;
         let addresses = match &self.kind {
             Kind::Physical(_) if memory.is_dma_buf() => {
-                return Err(Error::Unsupported {
-                    device: self.device.clone(),
-                    what: "a dma-buf as DMA memory".into(),
-                    reason: "no IOMMU translates for it, and the physical addresses of a dma-buf are its exporter's to \
-                             know and to change: import the memory file behind it (`Memory::import`), of huge pages"
-                        .into(),
-                });
+                return Err(Error::unsupported(
+                    self.device.clone(),
+                    "a dma-buf as DMA memory",
+                    "no IOMMU translates for it, and the physical addresses of a dma-buf are its exporter's to \
+                             know and to change: import the memory file behind it (`Memory::import`), of huge pages",
+                ));
             }
             Kind::Physical(physical) => {
                 let found = physical.adopt(&memory).and_then(|()| self.find(&memory)).and_then(|addresses| {
@@ -96,12 +95,12 @@ impl DmaSpace {
             Kind::Translated { page_size, mapper, .. } => {
                 let page = memory.page_size().bytes() as u64;
                 if page % page_size != 0 {
-                    return Err(Error::Unusable {
-                        device: self.device.clone(),
-                        reason: format!(
+                    return Err(Error::unusable(
+                        self.device.clone(),
+                        format!(
                             "its IOMMU maps pages of {page_size} bytes, the memory has pages of {page}: use huge pages"
                         ),
-                    });
+                    ));
                 }
                 let iova = self.allocate_iova(memory.len(), page)?;
                 if let Err(error) = mapper.map(iova, &memory) {
@@ -145,7 +144,7 @@ impl DmaSpace {
     /// devices to it change no register and nothing that a driver relies on.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] when the range is not in one mapped part of the register, [`Error::Allocation`] when the
+    /// [`Failure::OutOfRange`] when the range is not in one mapped part of the register, [`Failure::Allocation`] when the
     /// space is full, and for `shared` the transport's errors.
     pub unsafe fn map_bar(
         self: &Arc<Self>,
@@ -155,12 +154,14 @@ impl DmaSpace {
         shared: bool,
     ) -> Result<Region> {
         self.check_owner("using memory of a base address register for DMA")?;
-        let outside = || Error::OutOfRange {
-            device: self.device.clone(),
-            operation: "using memory of a base address register for DMA".into(),
-            offset,
-            len: len as u64,
-            size: bar.size(),
+        let outside = || {
+            Error::out_of_range(
+                self.device.clone(),
+                "using memory of a base address register for DMA",
+                offset,
+                len as u64,
+                bar.size(),
+            )
         };
         let end = offset.checked_add(len as u64).filter(|_| len > 0).ok_or_else(outside)?;
         let area = bar.areas().iter().find(|area| {
@@ -171,10 +172,12 @@ impl DmaSpace {
         let mut backing = Backing::Device { mapping, offset: within as usize, len, shared: None };
         let first = match &self.kind {
             Kind::Physical(_) => {
-                bar.bus_address().ok_or_else(|| Error::Unsupported {
-                    device: self.device.clone(),
-                    what: "using memory of a base address register for DMA".into(),
-                    reason: "its address on the bus is not known".into(),
+                bar.bus_address().ok_or_else(|| {
+                    Error::unsupported(
+                        self.device.clone(),
+                        "using memory of a base address register for DMA",
+                        "its address on the bus is not known",
+                    )
                 })? + offset
             }
             Kind::Translated { mapper, .. } => {
@@ -200,17 +203,11 @@ impl DmaSpace {
 
 /// Adds the way out to the transport's refusal of a dma-buf.
 fn explain_dma_buf(error: Error) -> Error {
-    let more = |operation| {
-        format!(
-            "{operation}: the memory is a dma-buf, whose pages this transport can't pin (a kernel maps what has pages of \
-             its own alone): import the memory file behind it instead (`Memory::import`)"
-        )
-    };
-    match error {
-        Error::Os { device, operation, source } => Error::Os { device, operation: more(operation), source },
-        Error::Peer { device, operation, source } => {
-            Error::Peer { device, operation: more(operation), source }
-        }
-        other => other,
+    match error.failure() {
+        Failure::Os { .. } | Failure::Peer { .. } => error.explained(
+            ": the memory is a dma-buf, whose pages this transport can't pin (a kernel maps what has pages of its own \
+             alone): import the memory file behind it instead (`Memory::import`)",
+        ),
+        _ => error,
     }
 }

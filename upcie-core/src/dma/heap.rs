@@ -180,7 +180,7 @@ impl Heap {
     /// the lists of the buffers.
     ///
     /// # Errors
-    /// [`Error::Unusable`] when `lists` is not a private heap.
+    /// [`Failure::Unusable`](crate::Failure::Unusable) when `lists` is not a private heap.
     pub fn with_lists(
         pages: Option<PageSize>,
         prepare: Box<dyn Prepare>,
@@ -206,24 +206,21 @@ impl Heap {
         if let Growth::Private(_) = self.growth {
             return Ok(self);
         }
-        Err(Error::Unusable {
-            device: self.space.device().into(),
-            reason:
-                "the lists of a heap must be in memory of the host's that nobody else has: take Heap::private"
-                    .into(),
-        })
+        Err(Error::unusable(
+            self.space.device(),
+            "the lists of a heap must be in memory of the host's that nobody else has: take Heap::private",
+        ))
     }
 
     /// Makes a heap of `region` alone (a controller memory buffer, or memory shared with other processes), which never
     /// grows. The lists of its buffers come from `lists`, a [private](Self::private) heap of the same space.
     ///
     /// # Errors
-    /// [`Error::Unusable`] when the region is in another space than `lists`, or has less than 512 bytes, or `lists` is
+    /// [`Failure::Unusable`](crate::Failure::Unusable) when the region is in another space than `lists`, or has less than 512 bytes, or `lists` is
     /// not a private heap, so that others may write there.
     pub fn over(region: Region, prepare: Option<Box<dyn Prepare>>, lists: &Arc<Self>) -> Result<Arc<Self>> {
         let space = region.space().clone();
-        let unusable =
-            |reason: &str| Error::Unusable { device: space.device().into(), reason: reason.into() };
+        let unusable = |reason: &str| Error::unusable(space.device(), reason);
         if space.id() != lists.space.id() {
             return Err(unusable("the lists of a heap must be in the address space that its memory is in"));
         }
@@ -257,7 +254,7 @@ impl Heap {
     /// Allocates a buffer of `len` bytes, whose contents are unspecified.
     ///
     /// # Errors
-    /// [`Error::Allocation`] for 0 bytes or more than 1 GiB, and the errors of mapping more memory. [`Error::Timeout`] when
+    /// [`Failure::Allocation`](crate::Failure::Allocation) for 0 bytes or more than 1 GiB, and the errors of mapping more memory. [`Failure::Timeout`](crate::Failure::Timeout) when
     /// other threads map more memory for longer than 30 s, or than the rest of this thread's
     /// [`Budget`](deadline::Budget).
     pub fn alloc(self: &Arc<Self>, len: usize) -> Result<DmaBuf> {
@@ -278,24 +275,24 @@ impl Heap {
     /// of `align`, a power of two: for rings. Without an IOMMU only the bytes of one huge page are sure to be contiguous.
     ///
     /// # Errors
-    /// Those of [`alloc`](Self::alloc); [`Error::Allocation`] when `align` is not a power of two, or the free memory is
+    /// Those of [`alloc`](Self::alloc); [`Failure::Allocation`](crate::Failure::Allocation) when `align` is not a power of two, or the free memory is
     /// not contiguous.
     pub fn alloc_aligned(self: &Arc<Self>, len: usize, align: usize) -> Result<DmaBuf> {
         let buf = self.alloc_block(len, align)?;
         if buf.is_contiguous() && buf.iova(0) % align as u64 == 0 {
             return Ok(buf);
         }
-        Err(Error::Allocation {
-            device: self.space.device().into(),
+        Err(Error::allocation(
+            self.space.device(),
             len,
             align,
-            reason: "without an IOMMU only the bytes of one huge page are side by side: use pages of 1 GiB, or ask for \
+            "without an IOMMU only the bytes of one huge page are side by side: use pages of 1 GiB, or ask for \
                      less",
-        })
+        ))
     }
 
     fn alloc_block(self: &Arc<Self>, len: usize, align: usize) -> Result<DmaBuf> {
-        let refuse = |reason| Error::Allocation { device: self.space.device().into(), len, align, reason };
+        let refuse = |reason| Error::allocation(self.space.device(), len, align, reason);
         if len == 0 || !align.is_power_of_two() {
             return Err(refuse(
                 "a length of at least one byte and an alignment that is a power of two are needed",
@@ -386,7 +383,7 @@ impl Heap {
     /// Checks that none of its memory has [moved](Region::verify).
     ///
     /// # Errors
-    /// [`Error::Unusable`] when some has moved.
+    /// [`Failure::Unusable`](crate::Failure::Unusable) when some has moved.
     pub fn verify(&self) -> Result<()> {
         self.regions().iter().try_for_each(|region| region.verify())?;
         self.prepared.as_ref().map_or(Ok(()), |prepared| prepared.lists.verify())
@@ -421,14 +418,10 @@ impl Heap {
         let mut watch = MessageWatch::new(GROW_DEADLINE);
         let turn = self.growing.enter(|| watch.left());
         deadline::charge(watch.waited());
-        turn.ok_or_else(|| Error::Timeout {
-            device: self.space.device().into(),
-            operation: format!(
+        turn.ok_or_else(|| Error::timeout(self.space.device(), format!(
                 "allocating {len} bytes of DMA memory: waiting for other threads that map more; allocate it ahead of its \
                  use, or try again"
-            ),
-            after: watch.limit(),
-        })
+            ), watch.limit()))
     }
 
     /// Allocates a block, from a new region if necessary; the caller has passed `growing`. Regions grow with the heap, so
@@ -443,12 +436,12 @@ impl Heap {
             Growth::Host(pages) => (REGION_MIN, pages),
             Growth::Private(pages) => (PRIVATE_MIN, pages),
             Growth::Fixed => {
-                return Err(Error::Allocation {
-                    device: self.space.device().into(),
-                    len: 1 << (order + MIN_SHIFT),
-                    align: 1,
-                    reason: "the memory in the device has no room for it, and can't grow",
-                });
+                return Err(Error::allocation(
+                    self.space.device(),
+                    1 << (order + MIN_SHIFT),
+                    1,
+                    "the memory in the device has no room for it, and can't grow",
+                ));
             }
         };
         let least = step.max(1 << (order + MIN_SHIFT));

@@ -20,14 +20,14 @@ pub unsafe trait Mapper: Send + Sync + fmt::Debug {
     /// Lets the devices of this space read and write memory of a device: all of a mapped base address register.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if the transport can't do that, or refuses this register. Nothing is mapped then.
+    /// [`Failure::Unsupported`](crate::Failure::Unsupported) if the transport can't do that, or refuses this register. Nothing is mapped then.
     fn map_device(&self, iova: u64, bar: &Mapping) -> Result<()> {
         let _ = bar;
-        Err(Error::Unsupported {
-            device: format!("device address {iova:#x}"),
-            what: "mapping memory of a device for other devices".into(),
-            reason: "the transport has no IOMMU that could: use `vfio:`".into(),
-        })
+        Err(Error::unsupported(
+            format!("device address {iova:#x}"),
+            "mapping memory of a device for other devices",
+            "the transport has no IOMMU that could: use `vfio:`",
+        ))
     }
 
     /// Takes `len` bytes at `iova` away from the device: exactly the range of one `map`. When this returns `Ok`, the

@@ -5,7 +5,7 @@
 //! bus mastering is off. Memory that is freed while bus mastering is on is kept for reuse by the same devices.
 
 use crate::{
-    Error, Result,
+    Error, ErrorKind, Result,
     events::{Hold, emit},
     hugetlb::{self, Leftover},
     memory::{Memory, PageSize},
@@ -51,7 +51,7 @@ impl Untranslated {
     fn is_quiet(&self) -> Result<bool> {
         match self.config.command() {
             Ok(command) => Ok(command & command::BUS_MASTER == 0),
-            Err(Error::Gone { .. }) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Gone => Ok(true),
             Err(error) => Err(error),
         }
     }
@@ -150,10 +150,7 @@ impl Physical {
         }
         drop(retired);
         let bdf = lock(&self.functions).first().map(|function| function.bdf);
-        let bdf = bdf.ok_or_else(|| Error::Unusable {
-            device: "a space of physical addresses".into(),
-            reason: "it has no device".into(),
-        })?;
+        let bdf = bdf.ok_or_else(|| Error::unusable("a space of physical addresses", "it has no device"))?;
         Memory::named(bdf, len, page)
     }
 

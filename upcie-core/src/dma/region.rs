@@ -112,7 +112,7 @@ impl Region {
     /// taken offline, `move_pages`). Nothing prevents such a request.
     ///
     /// # Errors
-    /// [`Error::Unusable`](crate::Error::Unusable) when it has moved: stop the device at once.
+    /// [`Failure::Unusable`](crate::Failure::Unusable) when it has moved: stop the device at once.
     pub fn verify(&self) -> Result<()> {
         self.memory().map_or(Ok(()), |memory| self.space.verify(memory, &self.addresses))
     }

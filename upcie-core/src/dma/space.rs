@@ -76,16 +76,16 @@ impl DmaSpace {
     /// Lets another untranslated function use this space.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] when the space's addresses are translated; the system's errors when its memory files are
+    /// [`Failure::Unsupported`](crate::Failure::Unsupported) when the space's addresses are translated; the system's errors when its memory files are
     /// named after the function too.
     pub fn join(&self, function: Untranslated) -> Result<()> {
         match &self.kind {
             Kind::Physical(physical) => physical.join(function),
-            Kind::Translated { .. } => Err(Error::Unsupported {
-                device: self.device.clone(),
-                what: "sharing its address space with a device without an IOMMU".into(),
-                reason: "open both through the same transport".into(),
-            }),
+            Kind::Translated { .. } => Err(Error::unsupported(
+                self.device.clone(),
+                "sharing its address space with a device without an IOMMU",
+                "open both through the same transport",
+            )),
         }
     }
 
@@ -148,7 +148,7 @@ impl DmaSpace {
     /// Refuses `operation` in a child that was forked since the space was made.
     ///
     /// # Errors
-    /// [`Error::Forked`].
+    /// [`Failure::Forked`](crate::Failure::Forked).
     pub fn check_owner(&self, operation: &str) -> Result<()> {
         self.owner.check(&self.device, operation)
     }
@@ -169,12 +169,11 @@ impl DmaSpace {
         if !self.is_physical() || self.find(memory)? == *addresses {
             return Ok(());
         }
-        Err(Error::Unusable {
-            device: self.device.clone(),
-            reason: "its DMA memory was moved (memory taken offline, or pages migrated by request), so the device would \
-                     write into what is there now: stop it, and open it anew"
-                .into(),
-        })
+        Err(Error::unusable(
+            self.device.clone(),
+            "its DMA memory was moved (memory taken offline, or pages migrated by request), so the device would \
+                     write into what is there now: stop it, and open it anew",
+        ))
     }
 
     /// Unmaps a region, then frees its memory once the device can't reach it.
@@ -233,12 +232,12 @@ impl DmaSpace {
     pub(super) fn allocate_iova(&self, len: usize, page: u64) -> Result<u64> {
         let align = page.max((len as u64).next_power_of_two().min(1 << 30));
         self.allocator().and_then(|mut free| free.allocate(len as u64, align)).ok_or_else(|| {
-            Error::Allocation {
-                device: self.device.clone(),
+            Error::allocation(
+                self.device.clone(),
                 len,
-                align: page as usize,
-                reason: "no room in the device's address space",
-            }
+                page as usize,
+                "no room in the device's address space",
+            )
         })
     }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    Error,
+    Failure,
     deadline::Budget,
     memory::{Memory, PageSize},
     testing::{FakeIommu, Random},
@@ -278,7 +278,7 @@ fn a_thread_behind_a_slow_mapping_keeps_its_deadline() {
         let error = heap.alloc(4096).unwrap_err();
         drop(budget);
         let text = error.to_string();
-        assert!(matches!(error, Error::Timeout { .. }), "{text}");
+        assert!(matches!(error.failure(), Failure::Timeout { .. }), "{text}");
         for part in ["test: allocating 4096 bytes", "other threads that map more", "try again", "20ms"] {
             assert!(text.contains(part), "{part}: {text}");
         }

@@ -43,7 +43,7 @@ pub struct Leftover {
 /// pages present, mode 0600, named as the [module](super) says.
 ///
 /// # Errors
-/// [`Error::Memory`] when too few pages are free: it says how many there are and how to get more. After every error no
+/// [`Failure::Memory`](crate::Failure::Memory) when too few pages are free: it says how many there are and how to get more. After every error no
 /// file is left.
 pub fn create_file(mount: &Mount, bdf: Bdf, len: u64) -> Result<NamedFile> {
     let (path, file) = new_file(&mount.path, bdf)?;
@@ -62,15 +62,11 @@ pub fn create_file(mount: &Mount, bdf: Bdf, len: u64) -> Result<NamedFile> {
             unlink(&path)?;
             // Frees the pages that it got, so that the message counts them.
             drop(file);
-            Err(Error::Memory {
-                what: format!(
-                    "{} in {} pages of memory for {bdf}",
-                    path.display(),
-                    short_size(mount.page_bytes)
-                ),
-                reason: shortage(mount, len.unwrap_or(u64::MAX)),
-                source: error.into(),
-            })
+            Err(Error::memory(
+                format!("{} in {} pages of memory for {bdf}", path.display(), short_size(mount.page_bytes)),
+                shortage(mount, len.unwrap_or(u64::MAX)),
+                error,
+            ))
         }
     }
 }
@@ -78,7 +74,7 @@ pub fn create_file(mount: &Mount, bdf: Bdf, len: u64) -> Result<NamedFile> {
 /// Lists all named files on all hugetlbfs mounts, whether or not their processes live.
 ///
 /// # Errors
-/// Those of [`mounts`], and [`Error::Os`] when a mount can't be listed, because its files are unknown then.
+/// Those of [`mounts`], and [`Failure::Os`](crate::Failure::Os) when a mount can't be listed, because its files are unknown then.
 pub fn leftovers() -> Result<Vec<Leftover>> {
     let mut found = Vec::new();
     let mut seen = Vec::new();
@@ -99,7 +95,7 @@ impl Mount {
     /// Lists the named files in this mount.
     ///
     /// # Errors
-    /// [`Error::Os`] when its directory can't be listed.
+    /// [`Failure::Os`](crate::Failure::Os) when its directory can't be listed.
     pub fn leftovers(&self) -> Result<Vec<Leftover>> {
         let failed = |e| Error::os(self.path.display().to_string(), "listing the files of DMA memory", e);
         let mut found = Vec::new();

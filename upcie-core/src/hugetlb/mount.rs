@@ -41,7 +41,7 @@ pub fn mounts() -> Result<Vec<Mount>> {
 /// only the file's name keeps the system from reusing them.
 ///
 /// # Errors
-/// [`Error::Unusable`] when no mount qualifies: it says why each one does not, and how to make one. Those of [`mounts`].
+/// [`Failure::Unusable`](crate::Failure::Unusable) when no mount qualifies: it says why each one does not, and how to make one. Those of [`mounts`].
 pub fn mount_for(page: PageSize) -> Result<Mount> {
     choose(mounts()?, page)
 }
@@ -64,7 +64,7 @@ impl Mount {
 
 pub(super) fn choose(mounts: Vec<Mount>, page: PageSize) -> Result<Mount> {
     let bytes = page.bytes() as u64;
-    let unusable = |reason| Error::Unusable { device: format!("a hugetlbfs of {page} pages"), reason };
+    let unusable = |reason| Error::unusable(format!("a hugetlbfs of {page} pages"), reason);
     if page == PageSize::Small {
         return Err(unusable("it has huge pages only: 2 MiB or 1 GiB".into()));
     }

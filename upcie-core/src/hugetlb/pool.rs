@@ -37,7 +37,7 @@ pub fn pools() -> Result<Vec<Pool>> {
 /// Returns the pool of pages of this size, of the machine or of a node.
 ///
 /// # Errors
-/// [`Error::Unusable`] when that pool does not exist: it lists the existing ones. Those of [`pools`].
+/// [`Failure::Unusable`](crate::Failure::Unusable) when that pool does not exist: it lists the existing ones. Those of [`pools`].
 pub fn pool(page: PageSize, node: Option<u32>) -> Result<Pool> {
     find(pools()?, page, node)
 }
@@ -81,7 +81,7 @@ impl Pool {
     /// beyond `count` are in use, they are freed later.
     ///
     /// # Errors
-    /// [`Error::Os`] without root, or if pages of this size can't be made while the system runs.
+    /// [`Failure::Os`](crate::Failure::Os) without root, or if pages of this size can't be made while the system runs.
     pub fn set(&mut self, count: u64) -> Result<u64> {
         let file = self.file();
         fs::write(&file, count.to_string()).map_err(|e| {
@@ -117,7 +117,7 @@ pub(super) fn find(pools: Vec<Pool>, page: PageSize, node: Option<u32>) -> Resul
     pools
         .into_iter()
         .find(|pool| pool.page_bytes == bytes && pool.node == node)
-        .ok_or_else(|| Error::Unusable { device: format!("huge pages of {page}{place}"), reason })
+        .ok_or_else(|| Error::unusable(format!("huge pages of {page}{place}"), reason))
 }
 
 pub(super) fn pools_below(sys: &Path) -> Result<Vec<Pool>> {
@@ -174,9 +174,11 @@ fn read_pool(path: PathBuf, page_bytes: u64, node: Option<u32>) -> Result<Pool> 
 fn count(path: &Path) -> Result<u64> {
     let text =
         fs::read_to_string(path).map_err(|e| Error::os(path.display().to_string(), "reading it", e))?;
-    text.trim().parse().map_err(|_| Error::Protocol {
-        device: path.display().to_string(),
-        operation: "reading it".into(),
-        reason: format!("{:?} is not in the kernel's format", text.trim()),
+    text.trim().parse().map_err(|_| {
+        Error::protocol(
+            path.display().to_string(),
+            "reading it",
+            format!("{:?} is not in the kernel's format", text.trim()),
+        )
     })
 }

@@ -4,7 +4,7 @@ use super::{
     pool::{find, pools_below},
     *,
 };
-use crate::{Error, page::PageSize, pci::Bdf};
+use crate::{Failure, page::PageSize, pci::Bdf};
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
@@ -155,7 +155,7 @@ fn the_first_writable_mount_is_chosen() {
     let mount = |bytes, is_writable| Mount { page_bytes: bytes, is_writable, ..dir.mount() };
     let mounts = vec![mount(1 << 30, true), mount(2 << 20, false)];
     let error = choose(mounts.clone(), PageSize::Huge2M).unwrap_err();
-    assert!(matches!(error, Error::Unusable { .. }), "{error}");
+    assert!(matches!(error.failure(), Failure::Unusable { .. }), "{error}");
     let text = error.to_string();
     assert!(text.contains("may not create files in") && text.contains("hugepages mount --size 2M"), "{text}");
     let text = choose(Vec::new(), PageSize::Huge1G).unwrap_err().to_string();
@@ -233,7 +233,7 @@ fn a_named_file_outlives_its_handle_and_is_found_again() {
 fn a_file_without_memory_leaves_no_name() {
     let dir = Dir::new("none");
     let error = create_file(&dir.mount(), bdf(), u64::MAX).unwrap_err();
-    assert!(matches!(error, Error::Memory { .. }), "{error}");
+    assert!(matches!(error.failure(), Failure::Memory { .. }), "{error}");
     assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 0);
 }
 

@@ -39,13 +39,13 @@ enum Shrinking {
 
 /// Makes the error for any other kind of file.
 pub(crate) fn not_memory() -> Error {
-    Error::Unusable { device: WHAT.into(), reason: NOT_MEMORY.into() }
+    Error::unusable(WHAT, NOT_MEMORY)
 }
 
 /// Checks that `fd` is a memory file, seals it against shrinking, and returns its size. The seal comes first, so that the
 /// size stays true.
 pub(crate) fn check(fd: BorrowedFd<'_>) -> Result<Checked> {
-    let unusable = |reason: String| Error::Unusable { device: WHAT.into(), reason };
+    let unusable = |reason: String| Error::unusable(WHAT, reason);
     let failed = |operation: &str, errno: Errno| Error::os(WHAT, operation, errno);
     // F_GET_SEALS comes first: the kernel answers it without asking the file system, which may be a program (FUSE) that
     // never answers the later calls. Only memory files have seals; a dma-buf has none and is recognized by its link.
@@ -126,13 +126,12 @@ fn seal(fd: BorrowedFd<'_>, huge: bool) -> Result<Shrinking> {
     match fcntl(fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK)) {
         Ok(_) => Ok(Shrinking::Sealed),
         Err(_) if huge => Ok(Shrinking::Hugetlbfs),
-        Err(errno) => Err(Error::Os {
-            device: WHAT.into(),
-            operation: "sealing it against shrinking (its owner could shrink it, and an access would fault: it must be \
-                        a memfd made with MFD_ALLOW_SEALING, and the descriptor writable)"
-                .into(),
-            source: errno.into(),
-        }),
+        Err(errno) => Err(Error::os(
+            WHAT,
+            "sealing it against shrinking (its owner could shrink it, and an access would fault: it must be \
+                        a memfd made with MFD_ALLOW_SEALING, and the descriptor writable)",
+            errno,
+        )),
     }
 }
 
@@ -148,20 +147,19 @@ impl Memory {
     /// program that you trust not to do that.
     ///
     /// # Errors
-    /// [`Error::Unusable`] when the file is not a memory file, does not have whole pages, could shrink, or is this
-    /// process's own memory and not [shared](Self::shared); [`Error::Memory`] when it has holes that can't be filled; the
+    /// [`Failure::Unusable`](crate::Failure::Unusable) when the file is not a memory file, does not have whole pages, could shrink, or is this
+    /// process's own memory and not [shared](Self::shared); [`Failure::Memory`](crate::Failure::Memory) when it has holes that can't be filled; the
     /// errors of mapping it.
     pub fn import(fd: OwnedFd) -> Result<Self> {
         let Checked { len, page, present } = check(fd.as_fd())?;
         if present < len {
             // Filling turns a lack of pages into an error, instead of SIGBUS on first use.
-            fill(fd.as_fd(), len as i64).map_err(|e| Error::Memory {
-                what: format!("{WHAT}: {len} bytes in {page} pages"),
-                reason: format!(
-                    "{present} bytes have pages, and {}",
-                    super::shortage(page, None, len - present)
-                ),
-                source: e.into(),
+            fill(fd.as_fd(), len as i64).map_err(|e| {
+                Error::memory(
+                    format!("{WHAT}: {len} bytes in {page} pages"),
+                    format!("{present} bytes have pages, and {}", super::shortage(page, None, len - present)),
+                    e,
+                )
             })?;
         }
         let mapping = Mapping::new(fd.as_fd(), 0, len as usize, WHAT)?;
@@ -178,10 +176,10 @@ impl Memory {
     /// `DMA_BUF_IOCTL_SYNC`. A udmabuf is host memory and does not need that on machines with coherent DMA.
     ///
     /// # Errors
-    /// [`Error::Unusable`] when the file is not a dma-buf, and the errors of mapping it.
+    /// [`Failure::Unusable`](crate::Failure::Unusable) when the file is not a dma-buf, and the errors of mapping it.
     pub fn import_dma_buf(fd: OwnedFd) -> Result<Self> {
         let fs = fstatfs(&fd).map_err(|e| Error::os(WHAT, "querying its file system", e))?;
-        let unusable = |reason: String| Error::Unusable { device: WHAT.into(), reason };
+        let unusable = |reason: String| Error::unusable(WHAT, reason);
         if fs.filesystem_type() != DMA_BUF_MAGIC {
             return Err(unusable("it is no dma-buf; for a memory file take Memory::import".into()));
         }
@@ -291,7 +289,7 @@ pub(crate) mod tests {
         let fd = memfd((free as i64 + 64) * page.bytes() as i64, flags);
         let file = file_of(&fd);
         let error = Memory::import(fd).unwrap_err();
-        assert!(matches!(error, Error::Memory { .. }), "{error:?}");
+        assert!(matches!(error.failure(), crate::Failure::Memory { .. }), "{error:?}");
         assert!(error.to_string().contains("are free"), "{error}");
         assert_eq!(descriptors_of(file), 0);
     }
@@ -303,7 +301,7 @@ pub(crate) mod tests {
         fcntl(&fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK)).unwrap();
         let error = Memory::import(fd).unwrap_err();
         assert!(
-            matches!(&error, Error::Os { source, .. } if source.raw_os_error() == Some(libc::EPERM)),
+            matches!(error.failure(), crate::Failure::Os { source, .. } if source.raw_os_error() == Some(libc::EPERM)),
             "{error}"
         );
     }

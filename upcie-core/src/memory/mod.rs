@@ -64,7 +64,7 @@ impl Memory {
     /// Allocates at least `len` bytes, rounded up to whole pages of `page`, zeroed and present.
     ///
     /// # Errors
-    /// [`Error::Memory`] when too few (huge) pages are free: it says how many are free and how to get more.
+    /// [`Failure::Memory`](crate::Failure::Memory) when too few (huge) pages are free: it says how many are free and how to get more.
     pub fn new(len: usize, page: PageSize) -> Result<Self> {
         Self::new_on(len, page, None)
     }
@@ -78,11 +78,7 @@ impl Memory {
     pub fn new_on(len: usize, page: PageSize, node: Option<u32>) -> Result<Self> {
         let node = node.filter(|_| numa::nodes_with_memory().len() > 1);
         let what = || format!("{len} bytes of DMA memory in {page} pages");
-        let fail = |source: std::io::Error| Error::Memory {
-            what: what(),
-            reason: shortage(page, node, len as u64),
-            source,
-        };
+        let fail = |source: std::io::Error| Error::memory(what(), shortage(page, node, len as u64), source);
         let len = len
             .max(1)
             .checked_next_multiple_of(page.bytes())
@@ -122,7 +118,7 @@ impl Memory {
     /// ([`hugetlb::leftovers`]).
     ///
     /// # Errors
-    /// Those of [`new`](Self::new), and [`Error::Unusable`] when no such mount is writable.
+    /// Those of [`new`](Self::new), and [`Failure::Unusable`](crate::Failure::Unusable) when no such mount is writable.
     pub fn named(function: Bdf, len: usize, page: PageSize) -> Result<Self> {
         let what = || format!("{function}: {len} bytes of DMA memory in {page} pages");
         let mount = hugetlb::mount_for(page)?;

@@ -28,16 +28,15 @@ impl Entry {
 /// this again, and treat a change as an error.
 ///
 /// # Errors
-/// [`Error::Unusable`] for small pages, [`Error::Memory`] without CAP_SYS_ADMIN, and the system's errors.
+/// [`Failure::Unusable`](crate::Failure::Unusable) for small pages, [`Failure::Memory`](crate::Failure::Memory) without CAP_SYS_ADMIN, and the system's errors.
 pub(crate) fn physical_pages(device: &str, memory: &Memory) -> Result<Vec<u64>> {
     let page = memory.page_size();
     if page == PageSize::Small {
-        return Err(Error::Unusable {
-            device: device.into(),
-            reason: "no IOMMU translates for it, and the kernel moves pages of 4 KiB at any time, so their physical \
-                     addresses do not stay valid: use pages of 2 MiB or 1 GiB (`hugepages setup --count 64 --size 2M`)"
-                .into(),
-        });
+        return Err(Error::unusable(
+            device,
+            "no IOMMU translates for it, and the kernel moves pages of 4 KiB at any time, so their physical \
+                     addresses do not stay valid: use pages of 2 MiB or 1 GiB (`hugepages setup --count 64 --size 2M`)",
+        ));
     }
     let failed = |source| Error::os(device, "reading /proc/self/pagemap", source);
     let map = File::open("/proc/self/pagemap").map_err(failed)?;
@@ -49,27 +48,15 @@ pub(crate) fn physical_pages(device: &str, memory: &Memory) -> Result<Vec<u64>> 
             map.read_exact_at(&mut entry, (at / host_page_size()) as u64 * 8).map_err(failed)?;
             let entry = Entry(u64::from_ne_bytes(entry));
             if !entry.is_present() {
-                return Err(Error::Unusable {
-                    device: device.into(),
-                    reason: format!("its DMA memory at {at:#x} is not in memory: no physical address"),
-                });
+                return Err(Error::unusable(device, format!("its DMA memory at {at:#x} is not in memory: no physical address")));
             }
             if entry.frame() == 0 {
-                return Err(Error::Memory {
-                    what: format!("{device}: the physical addresses of its DMA memory"),
-                    reason: "without an IOMMU they are needed, and the kernel tells them to CAP_SYS_ADMIN alone: run it \
-                             as root, or use an IOMMU (`vfio:`)"
-                        .into(),
-                    source: io::Error::from_raw_os_error(libc::EPERM),
-                });
+                return Err(Error::memory(format!("{device}: the physical addresses of its DMA memory"), "without an IOMMU they are needed, and the kernel tells them to CAP_SYS_ADMIN alone: run it \
+                             as root, or use an IOMMU (`vfio:`)", io::Error::from_raw_os_error(libc::EPERM)));
             }
             let address = entry.frame() * host_page_size() as u64;
             if address % step as u64 != 0 {
-                return Err(Error::Protocol {
-                    device: device.into(),
-                    operation: "reading /proc/self/pagemap".into(),
-                    reason: format!("a page of {page} at {address:#x}: not aligned to itself"),
-                });
+                return Err(Error::protocol(device, "reading /proc/self/pagemap", format!("a page of {page} at {address:#x}: not aligned to itself")));
             }
             Ok(address)
         })

@@ -157,7 +157,7 @@ impl Bar {
     fn check_mapped(&self, offset: u64, operation: &str) -> Result<()> {
         if self.areas.iter().any(|area| area.mapping.is_lost()) {
             let operation = format!("{operation} at {offset:#x} (its server shrank the file behind the BAR)");
-            return Err(Error::Gone { device: self.name.to_string(), operation });
+            return Err(Error::gone(self.name.to_string(), operation));
         }
         Ok(())
     }
@@ -165,7 +165,7 @@ impl Bar {
     /// Reads a 32-bit register.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`], or the transport's errors. All ones is an ordinary value here: the driver decides what it
+    /// [`Failure::OutOfRange`](crate::Failure::OutOfRange), or the transport's errors. All ones is an ordinary value here: the driver decides what it
     /// means.
     pub fn read_u32(&self, offset: u64) -> Result<u32> {
         if let Some(register) = self.register::<u32>(offset) {
@@ -187,7 +187,7 @@ impl Bar {
     /// nothing that another driver of it relies on.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`], or the transport's errors.
+    /// [`Failure::OutOfRange`](crate::Failure::OutOfRange), or the transport's errors.
     pub unsafe fn write_u32(&self, offset: u64, value: u32) -> Result<()> {
         if let Some(register) = self.register::<u32>(offset) {
             // SAFETY: the caller promises that the device's reaction to this value is sound.
@@ -203,7 +203,7 @@ impl Bar {
     /// takes 8-byte accesses; one that is not mapped is read by one message.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`], or the transport's errors.
+    /// [`Failure::OutOfRange`](crate::Failure::OutOfRange), or the transport's errors.
     pub fn read_u64(&self, offset: u64) -> Result<u64> {
         if let (Some(low), Some(high)) = self.halves(offset) {
             let value = u64::from(low.read()) | u64::from(high.read()) << 32;
@@ -221,7 +221,7 @@ impl Bar {
     /// The caller owes the same as for [`write_u32`](Self::write_u32).
     ///
     /// # Errors
-    /// [`Error::OutOfRange`], or the transport's errors.
+    /// [`Failure::OutOfRange`](crate::Failure::OutOfRange), or the transport's errors.
     pub unsafe fn write_u64(&self, offset: u64, value: u64) -> Result<()> {
         if let (Some(low), Some(high)) = self.halves(offset) {
             // SAFETY: the caller promises that the device's reaction to this value is sound.
@@ -243,13 +243,7 @@ impl Bar {
         match offset.checked_add(len) {
             // A device whose mapped doorbells lead nowhere is gone, even if it still answers messages.
             Some(end) if end <= self.size && offset % 4 == 0 => self.check_mapped(offset, operation),
-            _ => Err(Error::OutOfRange {
-                device: self.name.to_string(),
-                operation: operation.into(),
-                offset,
-                len,
-                size: self.size,
-            }),
+            _ => Err(Error::out_of_range(self.name.to_string(), operation, offset, len, self.size)),
         }
     }
 }

@@ -32,7 +32,7 @@ impl Mapping {
     /// If the file shrinks while it is mapped, the next access may end the process (SIGBUS).
     ///
     /// # Errors
-    /// [`Error::Unusable`] when the file is this process's own DMA memory, whose bytes must not be mapped twice; the
+    /// [`Failure::Unusable`](crate::Failure::Unusable) when the file is this process's own DMA memory, whose bytes must not be mapped twice; the
     /// system's errors, which name `what`.
     pub fn new(fd: BorrowedFd<'_>, offset: u64, len: usize, what: &str) -> Result<Self> {
         refuse_own(fd, what)?;
@@ -63,13 +63,7 @@ impl Mapping {
 
     fn with_flags(fd: BorrowedFd<'_>, offset: u64, len: usize, what: &str, flags: MapFlags) -> Result<Self> {
         let (Some(size), Ok(at)) = (NonZeroUsize::new(len), i64::try_from(offset)) else {
-            return Err(Error::OutOfRange {
-                device: what.into(),
-                operation: "mapping".into(),
-                offset,
-                len: len as u64,
-                size: 0,
-            });
+            return Err(Error::out_of_range(what, "mapping", offset, len as u64, 0));
         };
         let (access, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED | flags);
         // SAFETY: a new mapping at an address that the kernel chooses replaces nothing.

@@ -38,12 +38,11 @@ pub(crate) fn refuse_own(fd: BorrowedFd<'_>, what: &str) -> Result<()> {
     if !own().contains(&identity(fd, what)?) {
         return Ok(());
     }
-    Err(Error::Unusable {
-        device: what.into(),
-        reason: "the file is DMA memory of this process, whose buffers nobody else may change: make memory to be shared with \
-                 DmaSpace::allocate_shared"
-            .into(),
-    })
+    Err(Error::unusable(
+        what,
+        "the file is DMA memory of this process, whose buffers nobody else may change: make memory to be shared with \
+                 DmaSpace::allocate_shared",
+    ))
 }
 
 fn identity(fd: BorrowedFd<'_>, what: &str) -> Result<(u64, u64)> {

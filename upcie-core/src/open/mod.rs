@@ -58,9 +58,9 @@ fn open_pci(bdf: Bdf) -> Result<Arc<dyn Device>> {
 /// Makes the error for an address whose cargo feature was not built.
 #[cfg(not(all(feature = "uio", feature = "vfio-user-client")))]
 fn left_out(address: &Address, feature: &str) -> crate::Error {
-    crate::Error::Unsupported {
-        device: address.to_string(),
-        what: "this kind of address".into(),
-        reason: format!("the program was built without the feature `{feature}` of upcie-core"),
-    }
+    crate::Error::unsupported(
+        address.to_string(),
+        "this kind of address",
+        format!("the program was built without the feature `{feature}` of upcie-core"),
+    )
 }

@@ -51,10 +51,6 @@ fn untranslated(function: &Function) -> Result<()> {
     let page = [PageSize::Huge2M, PageSize::Huge1G]
         .into_iter()
         .find(|page| page.available().is_some_and(|(free, _)| free > 0));
-    let page = page.ok_or_else(|| Error::Unusable {
-        device,
-        reason: "without an IOMMU its memory must be huge pages, and none is free: `hugepages setup --count 64 --size 2M`"
-            .into(),
-    })?;
+    let page = page.ok_or_else(|| Error::unusable(device, "without an IOMMU its memory must be huge pages, and none is free: `hugepages setup --count 64 --size 2M`"))?;
     hugetlb::mount_for(page).map(drop)
 }

@@ -42,10 +42,8 @@ impl FromStr for Bdf {
                 function: hex(function, 1..=1).filter(|&f| f < 8)? as u8,
             })
         };
-        parse().ok_or_else(|| Error::Address {
-            input: input.into(),
-            reason: "not domain:bus:device.function".into(),
-            forms: "0000:01:00.0 and 01:00.0",
+        parse().ok_or_else(|| {
+            Error::address(input, "not domain:bus:device.function", "0000:01:00.0 and 01:00.0")
         })
     }
 }

@@ -36,7 +36,7 @@ impl Function {
     /// Reads its present binding.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when the function is gone, and the system's errors.
+    /// [`Failure::NotFound`](crate::Failure::NotFound) when the function is gone, and the system's errors.
     pub fn binding(&self) -> Result<Binding> {
         self.refresh()?;
         Ok(Binding {
@@ -53,15 +53,15 @@ impl Function {
         let path = self.path.join("driver_override");
         // The kernel answers only after an unbinding in progress has ended.
         let text = read_within(&path, DEADLINE).map_err(|e| match e.kind() {
-            io::ErrorKind::TimedOut => Error::Timeout {
-                device: self.bdf.to_string(),
-                operation: format!(
+            io::ErrorKind::TimedOut => Error::timeout(
+                self.bdf.to_string(),
+                format!(
                     "reading {}: it is being unbound, which for VFIO waits for its user{} to close it",
                     path.display(),
                     by(&self.users())
                 ),
-                after: DEADLINE,
-            },
+                DEADLINE,
+            ),
             _ => Error::os(path.display().to_string(), "reading it", e),
         })?;
         Ok(Some(text.trim()).filter(|name| !matches!(*name, "" | "(null)")).map(str::to_owned))
@@ -91,19 +91,19 @@ impl Function {
     /// waits for.
     ///
     /// # Errors
-    /// [`Error::Unusable`].
+    /// [`Failure::Unusable`](crate::Failure::Unusable).
     pub fn check_not_being_unbound(&self) -> Result<()> {
         if !self.is_being_unbound() {
             return Ok(());
         }
-        Err(Error::Unusable {
-            device: self.bdf.to_string(),
-            reason: format!(
+        Err(Error::unusable(
+            self.bdf.to_string(),
+            format!(
                 "it is being unbound from its driver, and the kernel waits until its user{} closes it: end that, then \
                  try again",
                 by(&self.former_users())
             ),
-        })
+        ))
     }
 
     /// Lists the processes that still have it open while it [is being unbound](Self::is_being_unbound), as far as this

@@ -1,7 +1,7 @@
 //! The properties of a PCI function in sysfs.
 
 use super::{Bdf, ConfigFile};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -103,7 +103,7 @@ impl Function {
     /// Looks up the function at `bdf`.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when the function does not exist, and the system's errors.
+    /// [`Failure::NotFound`](crate::Failure::NotFound) when the function does not exist, and the system's errors.
     pub fn at(bdf: Bdf) -> Result<Self> {
         Sysfs::default().function(bdf)
     }
@@ -129,7 +129,7 @@ impl Function {
             Some(driver) => format!("devbind bind {driver} {bdf}"),
             None => format!("devbind unbind {bdf}"),
         };
-        Error::Unusable { device: bdf.to_string(), reason: format!("{state}: `{way_out}`") }
+        Error::unusable(bdf.to_string(), format!("{state}: `{way_out}`"))
     }
 
     /// Lists its base address registers, without absent ones.
@@ -195,7 +195,7 @@ impl Sysfs {
             match self.function(bdf) {
                 Ok(function) => found.push(function),
                 // Removed since the directory was listed.
-                Err(Error::NotFound { .. }) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(e) => return Err(e),
             }
         }
@@ -210,13 +210,13 @@ impl Sysfs {
             if path.exists() {
                 return error;
             }
-            Error::NotFound {
-                device: bdf.to_string(),
-                reason: format!(
+            Error::not_found(
+                bdf.to_string(),
+                format!(
                     "there is no {}; see `upcie list` or `lspci -D`, or echo 1 > /sys/bus/pci/rescan",
                     path.display()
                 ),
-            }
+            )
         })
     }
 
@@ -296,11 +296,11 @@ pub(super) fn read(path: &Path) -> Result<String> {
 }
 
 fn malformed(path: &Path, text: &str) -> Error {
-    Error::Protocol {
-        device: path.display().to_string(),
-        operation: "reading it".into(),
-        reason: format!("{:?} is not in the kernel's format", text.trim()),
-    }
+    Error::protocol(
+        path.display().to_string(),
+        "reading it",
+        format!("{:?} is not in the kernel's format", text.trim()),
+    )
 }
 
 #[cfg(test)]
@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn an_unknown_function_is_not_found() {
         let error = FakeSysfs::new("none").function("0000:09:00.0").unwrap_err();
-        assert!(matches!(error, Error::NotFound { .. }), "{error}");
+        assert!(matches!(error.failure(), crate::Failure::NotFound { .. }), "{error}");
     }
 
     #[test]

@@ -35,17 +35,15 @@ impl FunctionLock {
     /// Locks the function at `bdf`.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when the function does not exist, [`Error::Unusable`] when it is locked: the message names the
-    /// holder if the kernel shows it. [`Error::Os`] when its configuration space can't be opened for reading and writing.
+    /// [`Failure::NotFound`](crate::Failure::NotFound) when the function does not exist, [`Failure::Unusable`](crate::Failure::Unusable) when it is locked: the message names the
+    /// holder if the kernel shows it. [`Failure::Os`](crate::Failure::Os) when its configuration space can't be opened for reading and writing.
     pub fn take(bdf: Bdf) -> Result<Self> {
         let directory = format!("/sys/bus/pci/devices/{bdf}");
         if !Path::new(&directory).exists() {
-            return Err(Error::NotFound {
-                device: bdf.to_string(),
-                reason: format!(
-                    "there is no {directory}; see `upcie list --all`, or echo 1 > /sys/bus/pci/rescan"
-                ),
-            });
+            return Err(Error::not_found(
+                bdf.to_string(),
+                format!("there is no {directory}; see `upcie list --all`, or echo 1 > /sys/bus/pci/rescan"),
+            ));
         }
         Self::take_file(bdf, &Path::new(&directory).join("config"))
     }
@@ -67,7 +65,7 @@ impl FunctionLock {
                 Err(Errno::EINTR) => {}
                 Err(Errno::EWOULDBLOCK) => {
                     let reason = busy(holder(&config, Path::new("/proc/locks")));
-                    return Err(Error::Unusable { device, reason });
+                    return Err(Error::unusable(device, reason));
                 }
                 Err(e) => return Err(Error::os(device, format!("locking {}", path.display()), e)),
             }
@@ -75,7 +73,7 @@ impl FunctionLock {
         let machine = match MachineLock::take(bdf) {
             Ok(lock) => Some(lock),
             // The first lock has shown that no process in this network namespace is the holder.
-            Err(Errno::EAGAIN | Errno::EACCES) => return Err(Error::Unusable { device, reason: busy(None) }),
+            Err(Errno::EAGAIN | Errno::EACCES) => return Err(Error::unusable(device, busy(None))),
             Err(error) => {
                 tracing::warn!(device, %error, "locking it for other containers failed: make sure that none of them drives it too");
                 None
@@ -154,7 +152,7 @@ mod tests {
         let flags = nix::fcntl::fcntl(&first.config, nix::fcntl::FcntlArg::F_GETFD).unwrap();
         assert_eq!(flags, libc::FD_CLOEXEC);
         let error = FunctionLock::take_file(function(0), &path).unwrap_err();
-        assert!(matches!(error, Error::Unusable { .. }), "{error}");
+        assert!(matches!(error.failure(), crate::Failure::Unusable { .. }), "{error}");
         assert!(error.to_string().contains("this process"), "{error}");
         assert_eq!(holder(&first.config, Path::new("/proc/locks")), Some(std::process::id()));
         drop(first);
@@ -234,6 +232,6 @@ mod tests {
     #[test]
     fn an_absent_function_is_not_found() {
         let error = FunctionLock::take("fffe:ff:1f.7".parse().unwrap()).unwrap_err();
-        assert!(matches!(error, Error::NotFound { .. }), "{error}");
+        assert!(matches!(error.failure(), crate::Failure::NotFound { .. }), "{error}");
     }
 }

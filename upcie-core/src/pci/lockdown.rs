@@ -18,7 +18,7 @@ impl Function {
         if !is_locked_down(self.sysfs()) {
             return Ok(());
         }
-        Err(Error::Unusable { device: self.bdf.to_string(), reason: LOCKED_DOWN.into() })
+        Err(Error::unusable(self.bdf.to_string(), LOCKED_DOWN))
     }
 }
 

@@ -31,12 +31,11 @@ pub(crate) unsafe fn turn_on(config: &(impl ConfigSpace + ?Sized)) -> Result<u16
         unsafe { config.set_config_u16(offset::COMMAND, wanted) }?;
         // Functions older than PCI 2.3 don't have Interrupt Disable.
         if config.command()? & needed != needed {
-            return Err(Error::Unusable {
-                device: config.device_name().into(),
-                reason: "its memory space or bus master can't be turned on: reset it (echo 1 > its `reset` in sysfs), \
-                         or its slot"
-                    .into(),
-            });
+            return Err(Error::unusable(
+                config.device_name(),
+                "its memory space or bus master can't be turned on: reset it (echo 1 > its `reset` in sysfs), \
+                         or its slot",
+            ));
         }
     }
     Ok(before)

@@ -21,13 +21,13 @@ impl Function {
     /// the VMD passes on: VFIO does not accept it, and physical addresses may be invalid for it.
     pub(crate) fn check_not_behind_vmd(&self) -> Result<()> {
         let Some(vmd) = self.vmd() else { return Ok(()) };
-        Err(Error::Unusable {
-            device: self.bdf.to_string(),
-            reason: format!(
+        Err(Error::unusable(
+            self.bdf.to_string(),
+            format!(
                 "it is behind Intel's Volume Management Device {vmd}, whose IOMMU group it shares: turn VMD off in the \
                  firmware (VMD or RST), so that it becomes a function of its own"
             ),
-        })
+        ))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Ownership of handles across forks, the processes that have a file open, and a child process for calls that may block.
 //!
 //! A forked child inherits every handle: the same device, container and connection, shared with the parent. All of it
-//! still belongs to the parent: the child's operations are refused ([`Error::Forked`](crate::Error::Forked)), and its
+//! still belongs to the parent: the child's operations are refused ([`Failure::Forked`](crate::Failure::Forked)), and its
 //! drops undo nothing on the device. The bytes of DMA memory, and of an open turn, are shared with the parent too, so a
 //! child must not write to them. This is an obligation of the caller of fork(2), which is unsafe.
 

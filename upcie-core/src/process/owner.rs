@@ -32,12 +32,12 @@ impl Owner {
     /// Refuses `operation` on `device` in a child that was forked since.
     ///
     /// # Errors
-    /// [`Error::Forked`].
+    /// [`Failure::Forked`](crate::Failure::Forked).
     pub fn check(self, device: &str, operation: &str) -> Result<()> {
         if self.is_current() {
             return Ok(());
         }
-        Err(Error::Forked { device: device.into(), operation: operation.into() })
+        Err(Error::forked(device, operation))
     }
 }
 
@@ -58,13 +58,14 @@ impl ProcessWord {
     /// Makes a word with the given value, in its own page.
     ///
     /// # Errors
-    /// [`Error::Memory`] when no page is available, or the kernel is older than 4.14, which has no MADV_WIPEONFORK.
+    /// [`Failure::Memory`](crate::Failure::Memory) when no page is available, or the kernel is older than 4.14, which has no MADV_WIPEONFORK.
     pub fn new(value: u64) -> Result<Self> {
-        let failed = |errno: nix::errno::Errno| Error::Memory {
-            what: "a page that a forked child does not inherit".into(),
-            reason: "the system is out of memory or mappings (vm.max_map_count), or older than Linux 4.14"
-                .into(),
-            source: errno.into(),
+        let failed = |errno: nix::errno::Errno| {
+            Error::memory(
+                "a page that a forked child does not inherit",
+                "the system is out of memory or mappings (vm.max_map_count), or older than Linux 4.14",
+                errno,
+            )
         };
         let (protection, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE);
         // SAFETY: a new mapping at an address that the kernel chooses replaces nothing.

@@ -26,16 +26,13 @@ impl Region {
     /// The region can be sent to several processes, over one connection each, and several regions over one connection.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for memory that is not [shared](Self::is_shared), or in a device; [`Error::Timeout`] when
-    /// the other side does not receive the message within `timeout`, [`Error::Gone`] when it is gone. After an error in
+    /// [`Failure::Unsupported`](crate::Failure::Unsupported) for memory that is not [shared](Self::is_shared), or in a device; [`Failure::Timeout`](crate::Failure::Timeout) when
+    /// the other side does not receive the message within `timeout`, [`Failure::Gone`](crate::Failure::Gone) when it is gone. After an error in
     /// the middle of a message the connection is unusable.
     pub fn export(&self, to: &UnixStream, timeout: Duration) -> Result<()> {
         let device = self.space().device();
-        let refuse = |reason: &str| Error::Unsupported {
-            device: device.into(),
-            what: "sharing a region with another process".into(),
-            reason: reason.into(),
-        };
+        let refuse =
+            |reason: &str| Error::unsupported(device, "sharing a region with another process", reason);
         let memory = self.memory().ok_or_else(|| {
             refuse("it is memory of a device, which has no file of its own: copy it, or open the device in the other process")
         })?;
@@ -96,11 +93,9 @@ pub(super) fn wait(socket: &UnixStream, events: PollFlags, end: Instant) -> Resu
 pub(super) fn explain(fault: Fault, device: &str, operation: &str, after: Duration) -> Error {
     let (device, operation) = (device.to_owned(), operation.to_owned());
     match fault {
-        Fault::Closed => {
-            Error::Gone { device, operation: format!("{operation} (which has closed the connection)") }
-        }
-        Fault::Late => Error::Timeout { device, operation, after },
-        Fault::Garbage(reason) => Error::Protocol { device, operation, reason: reason.into() },
+        Fault::Closed => Error::gone(device, format!("{operation} (which has closed the connection)")),
+        Fault::Late => Error::timeout(device, operation, after),
+        Fault::Garbage(reason) => Error::protocol(device, operation, reason),
         Fault::Os(errno) => Error::os(device, operation, errno),
     }
 }

@@ -45,9 +45,9 @@ impl SharedRegion {
     /// The region keeps a descriptor of the connection, to notice when the owner is gone.
     ///
     /// # Errors
-    /// [`Error::Timeout`] when the message is not complete within `timeout`; [`Error::Gone`] when the other side is gone;
-    /// [`Error::Unsupported`] for another version of the message; [`Error::Protocol`] when it is invalid, comes with more
-    /// or fewer descriptors than one, or does not fit the file; [`Error::Unusable`] when that is not a memory file, or
+    /// [`Failure::Timeout`](crate::Failure::Timeout) when the message is not complete within `timeout`; [`Failure::Gone`](crate::Failure::Gone) when the other side is gone;
+    /// [`Failure::Unsupported`](crate::Failure::Unsupported) for another version of the message; [`Failure::Protocol`](crate::Failure::Protocol) when it is invalid, comes with more
+    /// or fewer descriptors than one, or does not fit the file; [`Failure::Unusable`](crate::Failure::Unusable) when that is not a memory file, or
     /// could shrink; the errors of mapping it. Nothing is kept then, and the connection is unusable.
     pub fn import(from: &UnixStream, timeout: Duration) -> Result<Self> {
         Self::receive(from, is_own(from), timeout)
@@ -56,17 +56,13 @@ impl SharedRegion {
     /// Receives a region. With `own`, the other end is this process's, so its descriptors are received without
     /// inspection.
     pub(super) fn receive(from: &UnixStream, own: bool, timeout: Duration) -> Result<Self> {
-        let broken = |reason: &str| Error::Protocol {
-            device: DEVICE.into(),
-            operation: TAKING.into(),
-            reason: reason.into(),
-        };
+        let broken = |reason: &str| Error::protocol(DEVICE, TAKING, reason);
         let bad = |bad| match bad {
-            Bad::Version(version) => Error::Unsupported {
-                device: DEVICE.into(),
-                what: format!("version {version} of its description"),
-                reason: format!("version {VERSION} is: build both programs with the same upcie-core"),
-            },
+            Bad::Version(version) => Error::unsupported(
+                DEVICE,
+                format!("version {version} of its description"),
+                format!("version {VERSION} is: build both programs with the same upcie-core"),
+            ),
             Bad::Content(reason) => broken(reason),
         };
         let end = deadline(timeout);
@@ -143,7 +139,7 @@ impl SharedRegion {
     /// Returns the device address of the byte at `offset`, as reported by the owner.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] when `offset` is not within the region.
+    /// [`Failure::OutOfRange`](crate::Failure::OutOfRange) when `offset` is not within the region.
     pub fn iova(&self, offset: usize) -> Result<u64> {
         self.range("looking up an address", offset, 1)?;
         Ok(self.description.addresses.at(offset))
@@ -158,7 +154,7 @@ impl SharedRegion {
     /// Copies the bytes from `offset` on to `data`.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] when the range is not within the region. After the owner's end there is no error: see
+    /// [`Failure::OutOfRange`](crate::Failure::OutOfRange) when the range is not within the region. After the owner's end there is no error: see
     /// [`check`](Self::check).
     pub fn read_at(&self, offset: usize, data: &mut [u8]) -> Result<()> {
         let from = self.range("reading", offset, data.len())?;
@@ -186,7 +182,7 @@ impl SharedRegion {
     /// owner in turn does not see a closed connection on this side.
     ///
     /// # Errors
-    /// [`Error::Gone`] when the owner is gone: the memory is still accessible, but no device accesses it. The system's
+    /// [`Failure::Gone`](crate::Failure::Gone) when the owner is gone: the memory is still accessible, but no device accesses it. The system's
     /// errors.
     pub fn check(&self) -> Result<()> {
         let operation = "checking the process that shares its memory";
@@ -203,13 +199,13 @@ impl SharedRegion {
         let all = self.len();
         match offset.checked_add(len) {
             Some(end) if end <= all => Ok(self.as_ptr().wrapping_add(offset)),
-            _ => Err(Error::OutOfRange {
-                device: format!("a shared region of {}", self.device()),
-                operation: operation.into(),
-                offset: offset as u64,
-                len: len as u64,
-                size: all as u64,
-            }),
+            _ => Err(Error::out_of_range(
+                format!("a shared region of {}", self.device()),
+                operation,
+                offset as u64,
+                len as u64,
+                all as u64,
+            )),
         }
     }
 }

@@ -41,7 +41,7 @@
 //!
 //! # End of sharing
 //! - The owner's end of the connection is closed, by the owner (which thereby asks for the region back) or because it
-//!   died: [`SharedRegion::check`] returns [`Error::Gone`](crate::Error::Gone). The memory stays until it is unmapped
+//!   died: [`SharedRegion::check`] returns [`Failure::Gone`](crate::Failure::Gone). The memory stays until it is unmapped
 //!   here, so accesses do not fault; they only reach no device any more.
 //! - The other process ends or misbehaves: nothing changes for the owner or the device.
 //! - The owner drops the region: the device does not reach it any more, whatever others still write to it. The protocol

@@ -24,13 +24,13 @@ pub(super) fn untranslated(function: &Function) -> Result<()> {
                 Some(driver) if is_vfio_driver(driver) => format!("use vfio:{bdf}"),
                 _ => format!("use it, as root: `devbind bind vfio-pci {bdf}`"),
             };
-            Err(Error::Unusable {
-                device: bdf.to_string(),
-                reason: format!(
+            Err(Error::unusable(
+                bdf.to_string(),
+                format!(
                     "an IOMMU translates for it (group {number}: domain type {domain}), so physical addresses lead \
                      nowhere: {way_out}, or boot with iommu=pt"
                 ),
-            })
+            ))
         }
     }
 }
@@ -46,9 +46,7 @@ pub(super) fn bound(function: &Function, wanted: Option<&str>) -> Result<()> {
 /// Makes the error of a failed `operation`, with the reason if it was not allowed.
 pub(super) fn failed(device: &str, operation: &str, source: io::Error) -> Error {
     match source.raw_os_error() {
-        Some(libc::ENODEV | libc::ENXIO) => {
-            Error::Gone { device: device.into(), operation: operation.into() }
-        }
+        Some(libc::ENODEV | libc::ENXIO) => Error::gone(device, operation),
         Some(libc::EPERM | libc::EACCES) => {
             let hint = hint(is_locked_down(Path::new("/sys")), nix::unistd::geteuid().is_root());
             Error::os(device, format!("{operation} ({hint})"), source)

@@ -6,7 +6,7 @@ use super::{
     resource,
 };
 use crate::{
-    Error, Result,
+    Error, ErrorKind, Failure, Result,
     device::{Address, Device},
     dma::{DmaSpace, Untranslated},
     events::Hold,
@@ -102,9 +102,10 @@ impl UioDevice {
         let silent = (before | command::INTX_DISABLE) & !command::BUS_MASTER;
         // SAFETY: this process holds its lock, and it has no driver; clearing the bus master bit only stops requests.
         let silenced = unsafe { config.set_config_u16(offset::COMMAND, silent) };
-        silenced.map_err(|error| match error {
-            Error::Os { operation, source, .. } => failed(&name, &operation, source),
-            other => other,
+        silenced.map_err(|error| {
+            error
+                .into_os()
+                .map_or_else(|other| other, |(operation, source)| failed(&name, &operation, source))
         })?;
         let was_reset = match reset(&name, &function.path) {
             Ok(()) => true,
@@ -118,7 +119,9 @@ impl UioDevice {
         match Messages::find(&config).and_then(|messages| messages.turn_off(&config)) {
             // Without CAP_SYS_ADMIN the capabilities can't be read. Looking up physical addresses needs it too, and its
             // error says so.
-            Err(Error::Os { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error)
+                if matches!(error.failure(), Failure::Os { source }
+                    if source.kind() == io::ErrorKind::PermissionDenied) => {}
             other => other?,
         }
         // SAFETY: the lock is the function's, and `was_reset` is the kernel's report of the reset just now.
@@ -149,26 +152,28 @@ impl UioDevice {
         if now.driver == self.function.driver {
             return Ok(());
         }
-        Err(Error::Unusable {
-            device: self.name.clone(),
-            reason: format!(
+        Err(Error::unusable(
+            self.name.clone(),
+            format!(
                 "{operation}: its driver was {} when it was opened and is {} now: close it, bind it again, and open it \
                  anew",
                 self.function.driver.as_deref().unwrap_or("none"),
                 now.driver.as_deref().unwrap_or("none"),
             ),
-        })
+        ))
     }
 
     fn info(&self, index: u8) -> Result<&BarInfo> {
-        self.bars.iter().find(|bar| bar.index == index).ok_or_else(|| Error::NotFound {
-            device: format!("{} BAR {index}", self.name),
-            reason: "the function has no such base address register".into(),
+        self.bars.iter().find(|bar| bar.index == index).ok_or_else(|| {
+            Error::not_found(
+                format!("{} BAR {index}", self.name),
+                "the function has no such base address register",
+            )
         })
     }
 
     fn unsupported(&self, what: String, reason: impl Into<String>) -> Error {
-        Error::Unsupported { device: self.name.clone(), what, reason: reason.into() }
+        Error::unsupported(self.name.clone(), what, reason)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -304,11 +309,9 @@ unsafe impl Device for UioDevice {
 fn open_uio(name: &str, function: &Path) -> Result<File> {
     let directory = function.join("uio");
     let failed_to = |e| failed(name, &format!("looking for its device in {}", directory.display()), e);
-    let node =
-        fs::read_dir(&directory).map_err(failed_to)?.flatten().next().ok_or_else(|| Error::Unusable {
-            device: name.into(),
-            reason: format!("{} names no device: bind it to {DRIVER} again", directory.display()),
-        })?;
+    let node = fs::read_dir(&directory).map_err(failed_to)?.flatten().next().ok_or_else(|| {
+        Error::unusable(name, format!("{} names no device: bind it to {DRIVER} again", directory.display()))
+    })?;
     let path = Path::new("/dev").join(node.file_name());
     let open = OpenOptions::new().read(true).write(true).open(&path);
     open.map_err(|e| failed(name, &format!("opening {}", path.display()), e))
@@ -351,11 +354,11 @@ impl Drop for Enabled {
 fn reset(name: &str, function: &Path) -> Result<()> {
     let path = function.join("reset");
     if !path.exists() {
-        return Err(Error::Unsupported {
-            device: name.into(),
-            what: "resetting it".into(),
-            reason: "the kernel can't reset this function alone (see reset_method in sysfs)".into(),
-        });
+        return Err(Error::unsupported(
+            name,
+            "resetting it",
+            "the kernel can't reset this function alone (see reset_method in sysfs)",
+        ));
     }
     write_within(&path, "1", SETUP).map_err(|e| failed(name, "resetting it", e))
 }
@@ -371,7 +374,8 @@ impl Drop for UioDevice {
         }
         self.state().relay = None;
         match self.check("closing it").and_then(|()| turn_off(&self.config)) {
-            Ok(()) | Err(Error::NotFound { .. } | Error::Gone { .. }) => {}
+            Ok(()) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Gone) => {}
             Err(error) => tracing::warn!(device = self.name, %error, "closing failed"),
         }
         self.enabled = None;

@@ -40,14 +40,11 @@ pub(super) fn map(device: &str, function: &Path, info: &BarInfo, caching: Cachin
     let path =
         file(function, info.index, caching).filter(|_| possible.contains(&caching)).ok_or_else(|| {
             let possible: Vec<_> = possible.iter().map(Caching::to_string).collect();
-            Error::Unsupported {
-                device: name.clone(),
-                what: format!("mapping it {caching}"),
-                reason: format!(
-                    "it can be {} (write-combining needs a prefetchable one)",
-                    possible.join(" or ")
-                ),
-            }
+            Error::unsupported(
+                name.clone(),
+                format!("mapping it {caching}"),
+                format!("it can be {} (write-combining needs a prefetchable one)", possible.join(" or ")),
+            )
         })?;
     let open = OpenOptions::new().read(true).write(true).open(&path);
     let file = open.map_err(|e| failed(&name, &format!("opening {}", path.display()), e))?;
@@ -57,21 +54,19 @@ pub(super) fn map(device: &str, function: &Path, info: &BarInfo, caching: Cachin
     }
     let page = host_page_size() as u64;
     if info.base % page != 0 {
-        return Err(Error::Unsupported {
-            device: name,
-            what: "mapping it".into(),
-            reason: format!(
+        return Err(Error::unsupported(
+            name,
+            "mapping it",
+            format!(
                 "it does not begin at a page (but at {:#x}): boot with pci=resource_alignment={page}@{device}",
                 info.base
             ),
-        });
+        ));
     }
     let len = usize::try_from(info.size).unwrap_or(usize::MAX);
-    let mapping =
-        Mapping::new(std::os::fd::AsFd::as_fd(&file), 0, len, &name).map_err(|error| match error {
-            Error::Os { operation, source, .. } => failed(&name, &operation, source),
-            other => other,
-        })?;
+    let mapping = Mapping::new(std::os::fd::AsFd::as_fd(&file), 0, len, &name).map_err(|error| {
+        error.into_os().map_or_else(|other| other, |(operation, source)| failed(&name, &operation, source))
+    })?;
     let area = Area { offset: 0, mapping: Arc::new(mapping) };
     let io = Ports { name: name.clone(), file };
     let bar = Bar::new(name, info.size, vec![area], Arc::new(io)).with_caching(caching);

@@ -28,7 +28,7 @@ pub(super) struct Cdev {
 impl Cdev {
     /// Opens the node of `function` in the directory `devices` of `dev`, on behalf of `device`.
     pub(super) fn open(device: &str, function: &Function, dev: &Path) -> Result<Self> {
-        let unusable = |reason| Error::Unusable { device: device.into(), reason };
+        let unusable = |reason| Error::unusable(device, reason);
         check(function)?;
         let Some(name) = device_node(function) else {
             return Err(unusable(format!(
@@ -70,7 +70,7 @@ impl Cdev {
 
     /// Makes the error of a failed binding.
     fn refused(&self, e: io::Error) -> Error {
-        let unusable = |reason| Error::Unusable { device: self.device.clone(), reason };
+        let unusable = |reason| Error::unusable(self.device.clone(), reason);
         match e.raw_os_error() {
             // The device is bound by another file, or opened through its group: the kernel gives either error.
             Some(libc::EBUSY | libc::EINVAL) => {
@@ -96,9 +96,7 @@ impl Cdev {
                  see the allow_unsafe_interrupts parameter of iommufd)",
                 e,
             ),
-            Some(libc::ENODEV) => {
-                Error::Gone { device: self.device.clone(), operation: "binding it to iommufd".into() }
-            }
+            Some(libc::ENODEV) => Error::gone(self.device.clone(), "binding it to iommufd"),
             _ => Error::os(&self.device, "binding it to iommufd", e),
         }
     }
@@ -155,7 +153,7 @@ mod tests {
         assert!(why(&cdev, libc::EINVAL).contains("the kernel log says"));
         assert!(why(&cdev, libc::EPERM).contains("allow_unsafe_interrupts"));
         let gone = cdev.refused(io::Error::from_raw_os_error(libc::ENODEV));
-        assert!(matches!(gone, Error::Gone { .. }), "{gone}");
+        assert!(matches!(gone.failure(), crate::Failure::Gone { .. }), "{gone}");
         drop(cdev);
         fake.add("0000:01:00.1", "0x020000\n", Some("e1000e"), Some(5));
         let cdev = Cdev::open(BDF, &fake.function(BDF).unwrap(), &fake.0).unwrap();

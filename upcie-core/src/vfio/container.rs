@@ -37,17 +37,11 @@ impl Container {
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(|e| {
             let path = path.display();
             match e.raw_os_error() {
-                Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => Error::Unusable {
-                    device: device.into(),
-                    reason: format!(
+                Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => Error::unusable(device, format!(
                         "there is no {path}: load VFIO, as root: modprobe vfio-pci (in a container, also pass \
                          /dev/vfio into it)"
-                    ),
-                },
-                Some(libc::EACCES | libc::EPERM) => Error::Unusable {
-                    device: device.into(),
-                    reason: format!("no permission to open {path}: as root: chmod 666 {path} (its usual mode)"),
-                },
+                    )),
+                Some(libc::EACCES | libc::EPERM) => Error::unusable(device, format!("no permission to open {path}: as root: chmod 666 {path} (its usual mode)")),
                 _ => Error::os(device, format!("opening {path}"), e),
             }
         })?;
@@ -56,11 +50,11 @@ impl Container {
         match abi::api_version(container.as_fd()).map_err(|e| failed("API version", e))? {
             abi::API_VERSION => {}
             version => {
-                return Err(Error::Unsupported {
-                    device: device.into(),
-                    what: format!("version {version} of VFIO's API"),
-                    reason: format!("version {} is", abi::API_VERSION),
-                });
+                return Err(Error::unsupported(
+                    device,
+                    format!("version {version} of VFIO's API"),
+                    format!("version {} is", abi::API_VERSION),
+                ));
             }
         }
         Ok(container)
@@ -70,11 +64,10 @@ impl Container {
     pub(super) fn attach(self, group: Group, function: Bdf) -> Result<Member> {
         let failed = |what: &str, e| Error::os(&self.device, format!("querying VFIO's {what}"), e);
         if !abi::has_extension(self.as_fd(), abi::TYPE1V2_IOMMU).map_err(|e| failed("extensions", e))? {
-            return Err(Error::Unusable {
-                device: self.device.clone(),
-                reason: "the kernel has no type1 IOMMU support loaded: as root: modprobe vfio_iommu_type1"
-                    .into(),
-            });
+            return Err(Error::unusable(
+                self.device.clone(),
+                "the kernel has no type1 IOMMU support loaded: as root: modprobe vfio_iommu_type1",
+            ));
         }
         group.join(self.as_fd())?;
         abi::set_iommu(self.as_fd(), abi::TYPE1V2_IOMMU).map_err(|e| {
@@ -101,11 +94,8 @@ impl Container {
         const OPERATION: &str = "querying the IOMMU's ranges";
         let (info, bytes) =
             abi::iommu_info(self.as_fd()).map_err(|e| Error::os(&self.device, OPERATION, e))?;
-        IommuInfo::parse(&info, &bytes).map_err(|reason| Error::Protocol {
-            device: self.device.clone(),
-            operation: OPERATION.into(),
-            reason: reason.into(),
-        })
+        IommuInfo::parse(&info, &bytes)
+            .map_err(|reason| Error::protocol(self.device.clone(), OPERATION, reason))
     }
 }
 
@@ -203,7 +193,7 @@ impl Type1 {
         if let Some(joined) = groups.iter_mut().find(|joined| joined.group.number() == number) {
             if joined.devices.contains(&bdf) {
                 let reason = busy("it", &[std::process::id()]);
-                return Err(Error::Unusable { device: bdf.to_string(), reason });
+                return Err(Error::unusable(bdf.to_string(), reason));
             }
             joined.devices.push(bdf);
             return Ok(Member { space: self.clone(), function: bdf });
@@ -212,9 +202,11 @@ impl Type1 {
         group.join(self.container.as_fd())?;
         // On an error below, dropping the group takes it out of the container.
         let now = self.container.iommu_info()?;
-        self.offered.still_in(&now).map_err(|reason| Error::Unusable {
-            device: bdf.to_string(),
-            reason: format!("it can't share the address space of {}: {reason}", self.container.device),
+        self.offered.still_in(&now).map_err(|reason| {
+            Error::unusable(
+                bdf.to_string(),
+                format!("it can't share the address space of {}: {reason}", self.container.device),
+            )
         })?;
         // Removes the group of a closed device, which stayed only because it was the last.
         groups.retain(|joined| !joined.devices.is_empty());
@@ -256,20 +248,20 @@ unsafe impl Mapper for Arc<Type1> {
         let device = &self.container.device;
         let len = memory.len() as u64;
         abi::map_memory(self.container.as_fd(), iova, memory).map_err(|e| match e.raw_os_error() {
-            Some(libc::ENOMEM) => Error::Memory {
-                what: format!("{device}: mapping {len} bytes for DMA"),
-                reason: LockedMemory::now(Counted::Process).explain(len),
-                source: e,
-            },
-            Some(libc::ENOSPC) => Error::Memory {
-                what: format!("{device}: mapping {len} bytes for DMA"),
-                reason: format!(
+            Some(libc::ENOMEM) => Error::memory(
+                format!("{device}: mapping {len} bytes for DMA"),
+                LockedMemory::now(Counted::Process).explain(len),
+                e,
+            ),
+            Some(libc::ENOSPC) => Error::memory(
+                format!("{device}: mapping {len} bytes for DMA"),
+                format!(
                     "the container has no mapping left (it had {} at first): use larger regions, or raise \
                      dma_entry_limit of the module vfio_iommu_type1",
                     self.info.mappings_available.map_or("an unknown number".into(), |n| n.to_string())
                 ),
-                source: e,
-            },
+                e,
+            ),
             errno => {
                 let hint = match errno {
                     Some(libc::EEXIST) => ": something is mapped there already",
@@ -301,11 +293,9 @@ unsafe impl Mapper for Arc<Type1> {
         let operation = || format!("unmapping {len:#x} bytes at {iova:#x}");
         match abi::unmap(self.container.as_fd(), iova, len) {
             Ok(done) if done == len => Ok(()),
-            Ok(done) => Err(Error::Protocol {
-                device: device.clone(),
-                operation: operation(),
-                reason: format!("{done:#x} bytes were unmapped"),
-            }),
+            Ok(done) => {
+                Err(Error::protocol(device.clone(), operation(), format!("{done:#x} bytes were unmapped")))
+            }
             Err(e) => Err(Error::os(device, operation(), e)),
         }
     }
@@ -337,7 +327,7 @@ mod tests {
         fs::create_dir_all(&directory).unwrap();
         fs::write(directory.join("vfio"), "").unwrap();
         let error = Container::open("0000:01:00.0", &directory).unwrap_err();
-        assert!(matches!(error, Error::Os { .. }), "{error}");
+        assert!(matches!(error.failure(), crate::Failure::Os { .. }), "{error}");
         fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -86,10 +86,10 @@ impl VfioDevice {
         let failed = |e| failed(name, "querying its properties", e);
         let info = abi::device_info(file.as_fd()).map_err(failed)?;
         if info.flags & abi::DEVICE_PCI == 0 || info.num_regions <= abi::REGION_INDEX_CONFIG {
-            return Err(Error::Unusable {
-                device: name.into(),
-                reason: "VFIO does not show it as a PCI function: bind it to vfio-pci".into(),
-            });
+            return Err(Error::unusable(
+                name,
+                "VFIO does not show it as a PCI function: bind it to vfio-pci",
+            ));
         }
         let (config, _) = abi::region_info(file.as_fd(), abi::REGION_INDEX_CONFIG).map_err(failed)?;
         let mut device = Self {
@@ -158,10 +158,7 @@ impl VfioDevice {
 
     fn map_bar(&self, index: u8) -> Result<Bar> {
         let name = format!("{} BAR {index}", self.name);
-        let not_there = || Error::NotFound {
-            device: name.clone(),
-            reason: "the function has no such base address register".into(),
-        };
+        let not_there = || Error::not_found(name.clone(), "the function has no such base address register");
         if index > 5 {
             return Err(not_there());
         }
@@ -170,11 +167,8 @@ impl VfioDevice {
         if info.size == 0 {
             return Err(not_there());
         }
-        let caps = RegionCaps::parse(&info, &bytes).map_err(|reason| Error::Protocol {
-            device: name.clone(),
-            operation: "querying its properties".into(),
-            reason: reason.into(),
-        })?;
+        let caps = RegionCaps::parse(&info, &bytes)
+            .map_err(|reason| Error::protocol(name.clone(), "querying its properties", reason))?;
         let mut areas = Vec::new();
         for area in caps.areas(&info, self.msix_table(index)?, host_page_size() as u64) {
             let len = usize::try_from(area.end - area.start).ok();
@@ -210,7 +204,7 @@ impl VfioDevice {
     }
 
     fn unsupported(&self, what: String, reason: &str) -> Error {
-        Error::Unsupported { device: self.name.clone(), what, reason: reason.into() }
+        Error::unsupported(self.name.clone(), what, reason)
     }
 
     /// Refuses `operation` in a forked child, because the parent drives the device. This comes before any lock: another

@@ -37,7 +37,7 @@ impl Group {
     /// Opens `group`, that of `function`, without [`check`], which refuses the no-IOMMU mode.
     pub(super) fn open_checked(function: &Function, group: &IommuGroup, dev: &Path) -> Result<Self> {
         let device = function.bdf.to_string();
-        let unusable = |reason| Error::Unusable { device: device.clone(), reason };
+        let unusable = |reason| Error::unusable(device.clone(), reason);
         let path = dev.join(group_node(group));
         let file = OpenOptions::new().read(true).write(true).open(&path);
         let file = file.map_err(|e| not_opened(function, group, dev, e))?;
@@ -74,7 +74,7 @@ impl Group {
 pub(super) fn not_opened(function: &Function, group: &IommuGroup, dev: &Path, e: io::Error) -> Error {
     let (path, device) = (dev.join(group_node(group)), function.bdf.to_string());
     let shown = path.display();
-    let unusable = |reason| Error::Unusable { device: device.clone(), reason };
+    let unusable = |reason| Error::unusable(device.clone(), reason);
     match e.raw_os_error() {
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => unusable(format!(
             "there is no {shown} although the function is bound to vfio-pci: in a container, pass {shown} into it (and \
@@ -97,23 +97,22 @@ pub(super) fn not_opened(function: &Function, group: &IommuGroup, dev: &Path, e:
 pub(super) fn check(function: &Function) -> Result<&IommuGroup> {
     let device = function.bdf.to_string();
     let Some(group) = &function.iommu_group else {
-        return Err(Error::Unusable {
+        return Err(Error::unusable(
             device,
-            reason: "no IOMMU translates for it: turn it on in the firmware (VT-d, AMD-Vi, SMMU) and, for Intel, with \
-                     intel_iommu=on; or use a transport without an IOMMU: uio:, sysfs:, noiommu:"
-                .into(),
-        });
+            "no IOMMU translates for it: turn it on in the firmware (VT-d, AMD-Vi, SMMU) and, for Intel, with \
+                     intel_iommu=on; or use a transport without an IOMMU: uio:, sysfs:, noiommu:",
+        ));
     };
     match function.driver.as_deref() {
-        Some(driver) if is_vfio_driver(driver) && group.is_noiommu => Err(Error::Unsupported {
+        Some(driver) if is_vfio_driver(driver) && group.is_noiommu => Err(Error::unsupported(
             device,
-            what: "translation by an IOMMU".into(),
-            reason: format!(
+            "translation by an IOMMU",
+            format!(
                 "it is in VFIO's no-IOMMU mode, which must be named: noiommu:{} (nothing then keeps the device off any \
                  memory); or turn the IOMMU on",
                 function.bdf
             ),
-        }),
+        )),
         Some(driver) if is_vfio_driver(driver) => Ok(group),
         _ => Err(function.wrong_driver(Some("vfio-pci"))),
     }
@@ -195,7 +194,7 @@ mod tests {
         fake.add(BDF, "0x010802\n", Some("vfio-pci"), Some(0));
         std::fs::write(fake.0.join("kernel/iommu_groups/0/name"), "vfio-noiommu\n").unwrap();
         let error = check(&fake.function(BDF).unwrap()).unwrap_err();
-        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+        assert!(matches!(error.failure(), crate::Failure::Unsupported { .. }), "{error}");
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct Ioas {
 
 /// Opens `path`, which is `/dev/iommu`, on behalf of `device`, which is `function`.
 pub(super) fn open_iommu(device: &str, function: Bdf, path: &Path) -> Result<File> {
-    let unusable = |reason| Error::Unusable { device: device.into(), reason };
+    let unusable = |reason| Error::unusable(device, reason);
     let shown = path.display();
     OpenOptions::new().read(true).write(true).open(path).map_err(|e| match e.raw_os_error() {
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => unusable(format!(
@@ -61,9 +61,8 @@ impl Ioas {
 
     /// Attaches `cdev` too, so that it shares the mappings.
     pub(super) fn attach(&self, device: &str, cdev: &Cdev) -> Result<()> {
-        let cant = |reason| Error::Unusable {
-            device: device.into(),
-            reason: format!("it can't share the address space of {}: {reason}", self.device),
+        let cant = |reason| {
+            Error::unusable(device, format!("it can't share the address space of {}: {reason}", self.device))
         };
         cdev.bind(self.iommu.as_fd())?;
         cdev.attach(self.id).map_err(|e| match e.raw_os_error() {
@@ -81,11 +80,11 @@ impl Ioas {
         let (ranges, alignment) = abi::iova_ranges(self.iommu.as_fd(), self.id)
             .map_err(|e| Error::os(&self.device, "querying the IOMMU's ranges", e))?;
         if !alignment.is_power_of_two() {
-            return Err(Error::Protocol {
-                device: self.device.clone(),
-                operation: "querying the IOMMU's ranges".into(),
-                reason: format!("an alignment of {alignment} bytes"),
-            });
+            return Err(Error::protocol(
+                self.device.clone(),
+                "querying the IOMMU's ranges",
+                format!("an alignment of {alignment} bytes"),
+            ));
         }
         Ok(IommuInfo { page_sizes: alignment, ranges, mappings_available: None })
     }
@@ -104,11 +103,11 @@ impl Ioas {
         let len = memory.len() as u64;
         let hint = match e.raw_os_error() {
             Some(libc::ENOMEM) => {
-                return Error::Memory {
-                    what: format!("{}: mapping {len} bytes for DMA", self.device),
-                    reason: LockedMemory::now(Counted::User).explain(len),
-                    source: e,
-                };
+                return Error::memory(
+                    format!("{}: mapping {len} bytes for DMA", self.device),
+                    LockedMemory::now(Counted::User).explain(len),
+                    e,
+                );
             }
             Some(libc::EEXIST | libc::EADDRINUSE) => ": something is mapped there already",
             Some(libc::ENOSPC) => ": no device address is free",
@@ -152,13 +151,12 @@ unsafe impl Mapper for Arc<Ioas> {
         let len = bar.len() as u64;
         match self.map_at(iova, bar.as_ptr(), len) {
             Ok(()) => Ok(()),
-            Err(e) if e.raw_os_error() == Some(libc::EFAULT) => Err(Error::Unsupported {
-                device: self.device.clone(),
-                what: "mapping memory of a device for other devices".into(),
-                reason: "iommufd of this kernel does not map device memory; the type1 container does: open both devices \
-                         through their groups, `vfio:`"
-                    .into(),
-            }),
+            Err(e) if e.raw_os_error() == Some(libc::EFAULT) => Err(Error::unsupported(
+                self.device.clone(),
+                "mapping memory of a device for other devices",
+                "iommufd of this kernel does not map device memory; the type1 container does: open both devices \
+                         through their groups, `vfio:`",
+            )),
             Err(e) => {
                 let operation = format!("mapping {len:#x} bytes of device memory at {iova:#x} for DMA");
                 Err(Error::os(&self.device, operation, e))
@@ -170,11 +168,11 @@ unsafe impl Mapper for Arc<Ioas> {
         let operation = || format!("unmapping {len:#x} bytes at {iova:#x}");
         match abi::ioas_unmap(self.iommu.as_fd(), self.id, iova, len) {
             Ok(done) if done == len => Ok(()),
-            Ok(done) => Err(Error::Protocol {
-                device: self.device.clone(),
-                operation: operation(),
-                reason: format!("{done:#x} bytes were unmapped"),
-            }),
+            Ok(done) => Err(Error::protocol(
+                self.device.clone(),
+                operation(),
+                format!("{done:#x} bytes were unmapped"),
+            )),
             Err(e) => Err(Error::os(&self.device, operation(), e)),
         }
     }

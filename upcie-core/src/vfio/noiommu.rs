@@ -25,10 +25,10 @@ impl Noiommu {
     /// Opens the group of `function`, whose node is in `dev`, on behalf of `device`.
     pub(super) fn open(device: &str, function: &Function, dev: &Path) -> Result<Self> {
         let container = Container::open(device, dev)?;
-        let group = function.iommu_group.as_ref().ok_or_else(|| Error::Unusable {
-            device: device.into(),
-            reason: "it has lost its group: bind it to vfio-pci again".into(),
-        })?;
+        let group = function
+            .iommu_group
+            .as_ref()
+            .ok_or_else(|| Error::unusable(device, "it has lost its group: bind it to vfio-pci again"))?;
         let group = Group::open_checked(function, group, dev)?;
         group.join(container.as_fd())?;
         abi::set_iommu(container.as_fd(), abi::NOIOMMU).map_err(|e| {
@@ -63,16 +63,16 @@ pub(super) fn locked(device: &str, function: &Function, sys: &Path) -> Result<Fu
 pub(super) fn check<'a>(device: &str, function: &'a Function, sys: &Path) -> Result<&'a IommuGroup> {
     function.check_not_behind_vmd()?;
     let bdf = function.bdf;
-    let unusable = |reason| Error::Unusable { device: device.into(), reason };
+    let unusable = |reason| Error::unusable(device, reason);
     let bound = function.driver.as_deref().filter(|driver| is_vfio_driver(driver));
     match &function.iommu_group {
         Some(group) if group.is_noiommu && bound.is_some() => return Ok(group),
         Some(group) if !group.is_noiommu => {
-            return Err(Error::Unsupported {
-                device: device.into(),
-                what: "VFIO's no-IOMMU mode".into(),
-                reason: format!("it has an IOMMU, which the mode would not use: use vfio:{bdf}"),
-            });
+            return Err(Error::unsupported(
+                device,
+                "VFIO's no-IOMMU mode",
+                format!("it has an IOMMU, which the mode would not use: use vfio:{bdf}"),
+            ));
         }
         _ => {}
     }

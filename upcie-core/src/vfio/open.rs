@@ -35,15 +35,15 @@ impl VfioDevice {
     /// # Errors
     /// Each cause has an error of its own, which says what to do: no such function, no IOMMU (or, in no-IOMMU mode, an
     /// IOMMU), another driver bound, a group that is not viable, in use, or not accessible, a kernel without iommufd, a
-    /// mode that is off. [`Error::Unsupported`] for an address of another transport.
+    /// mode that is off. [`Failure::Unsupported`](crate::Failure::Unsupported) for an address of another transport.
     pub fn open(address: &Address) -> Result<Arc<Self>> {
         let name = address.to_string();
         let Some((bdf, kind)) = AttachmentKind::of(address) else {
-            return Err(Error::Unsupported {
-                device: name,
-                what: "VFIO".into(),
-                reason: "its address names another transport: use upcie_core::open".into(),
-            });
+            return Err(Error::unsupported(
+                name,
+                "VFIO",
+                "its address names another transport: use upcie_core::open",
+            ));
         };
         let function = Function::at(bdf)?;
         match kind {
@@ -62,7 +62,7 @@ impl VfioDevice {
     /// can be closed first.
     ///
     /// # Errors
-    /// Those of [`open`](Self::open); [`Error::Unusable`] when this function reserves addresses that the space already
+    /// Those of [`open`](Self::open); [`Failure::Unusable`](crate::Failure::Unusable) when this function reserves addresses that the space already
     /// uses. The present mappings are not changed.
     pub fn open_beside(bdf: Bdf, other: &Self) -> Result<Arc<Self>> {
         let kind = match other.attachment() {
@@ -95,11 +95,11 @@ impl VfioDevice {
             Attachment::Noiommu(_) if kind == AttachmentKind::Noiommu => {
                 Self::without_iommu(name, &function, Some(space))
             }
-            attachment => Err(Error::Unsupported {
-                device: name.into(),
-                what: format!("the address space of {}", other.name()),
-                reason: format!("that one is {attachment}: open both through the same transport"),
-            }),
+            attachment => Err(Error::unsupported(
+                name,
+                format!("the address space of {}", other.name()),
+                format!("that one is {attachment}: open both through the same transport"),
+            )),
         }
     }
 

@@ -7,7 +7,7 @@ use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 /// Makes the error of a failed system call on a device.
 pub(super) fn failed(device: &str, operation: &str, e: io::Error) -> Error {
     match e.raw_os_error() {
-        Some(libc::ENODEV) => Error::Gone { device: device.into(), operation: operation.into() },
+        Some(libc::ENODEV) => Error::gone(device, operation),
         _ => Error::os(device, operation, e),
     }
 }
@@ -33,12 +33,14 @@ impl Region {
     /// Returns the offset in the file of `len` bytes at `offset` in the region.
     fn locate(&self, operation: &str, offset: u64, len: usize) -> Result<u64> {
         let end = offset.checked_add(len as u64).filter(|&end| end <= self.size);
-        end.and_then(|_| self.offset.checked_add(offset)).ok_or_else(|| Error::OutOfRange {
-            device: self.device.clone(),
-            operation: format!("{operation} {}", self.what),
-            offset,
-            len: len as u64,
-            size: self.size,
+        end.and_then(|_| self.offset.checked_add(offset)).ok_or_else(|| {
+            Error::out_of_range(
+                self.device.clone(),
+                format!("{operation} {}", self.what),
+                offset,
+                len as u64,
+                self.size,
+            )
         })
     }
 
@@ -57,11 +59,11 @@ unsafe impl RegionIo for Region {
     unsafe fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
         let at = self.locate("writing", offset, data.len())?;
         if !self.writable {
-            return Err(Error::Unsupported {
-                device: self.device.clone(),
-                what: format!("writing {}", self.what),
-                reason: "the region is read-only".into(),
-            });
+            return Err(Error::unsupported(
+                self.device.clone(),
+                format!("writing {}", self.what),
+                "the region is read-only",
+            ));
         }
         self.file.write_all_at(data, at).map_err(|e| self.failed("writing", offset, e))
     }

@@ -61,8 +61,7 @@ impl FromStr for Address {
     fn from_str(input: &str) -> Result<Self> {
         // Checked first, because a transport id of another program contains colons.
         if let Some(reason) = hint(input) {
-            let input = input.into();
-            return Err(upcie_core::Error::Address { input, reason, forms: forms() }.into());
+            return Err(upcie_core::Error::address(input, reason, forms()).into());
         }
         match input.split_once(':') {
             _ if input == "emu" => emulated(""),
@@ -79,21 +78,19 @@ fn emulated(options: &str) -> Result<Address> {
 
 #[cfg(not(feature = "emu"))]
 fn emulated(_options: &str) -> Result<Address> {
-    Err(Error::Unsupported {
-        device: "emu".into(),
-        reason:
-            "the program was built without the feature `emu` of upcie-nvme, so it has no embedded controller"
-                .into(),
-    })
+    Err(Error::unsupported(
+        "emu",
+        "the program was built without the feature `emu` of upcie-nvme, so it has no embedded controller",
+    ))
 }
 
 /// Completes the forms in an error of upcie-core by this crate's own.
 fn with_forms(error: upcie_core::Error) -> upcie_core::Error {
-    match error {
-        upcie_core::Error::Address { input, reason, .. } => {
-            upcie_core::Error::Address { input, reason, forms: forms() }
+    match error.failure() {
+        upcie_core::Failure::Address { input, reason, .. } => {
+            upcie_core::Error::address(input, reason, forms())
         }
-        other => other,
+        _ => error,
     }
 }
 

@@ -143,7 +143,7 @@ impl Admin {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Controller, Error};
+    use crate::{Controller, Failure};
     use std::{sync::mpsc, thread, time::Duration};
 
     /// Soundness finding 5: a command that waits behind another thread's slow one ends by its own deadline, with an error
@@ -164,12 +164,12 @@ mod tests {
         let within = Duration::from_secs(60);
         let error = receive.recv_timeout(within).expect("it ends while the other one goes on").unwrap_err();
         let text = error.to_string();
-        assert!(matches!(error, Error::Timeout { kept: false, .. }), "{text}");
+        assert!(matches!(error.failure(), Failure::Timeout { kept: false, .. }), "{text}");
         for part in [controller.name(), "Identify", "waiting for admin commands of other threads", "2s"] {
             assert!(text.contains(part), "{part}: {text}");
         }
         let error = receive.recv_timeout(within).expect("it ends while the other one goes on").unwrap_err();
-        assert!(matches!(error, Error::Undeleted { qid: 1, .. }), "{error}");
+        assert!(matches!(error.failure(), Failure::Undeleted { qid: 1, .. }), "{error}");
         drop(slow);
         // And what was left goes on.
         assert_eq!(controller.namespaces().unwrap(), [1]);

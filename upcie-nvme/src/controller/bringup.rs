@@ -151,7 +151,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
 }
 
 fn unsupported(device: &str, reason: impl Into<String>) -> Error {
-    Error::Unsupported { device: device.into(), reason: reason.into() }
+    Error::unsupported(device, reason)
 }
 
 fn identify_controller(inner: &mut Inner) -> Result<()> {
@@ -181,7 +181,7 @@ fn identify_limits(inner: &mut Inner) -> Result<()> {
     let command = Command::identify_command_set(Cns::COMMAND_SET_CONTROLLER, 0, Csi::NVM);
     let page = match inner.identify_page(&command, "Identify (limits of the NVM command set)") {
         Ok(page) => page,
-        Err(Error::Status { .. }) => return Ok(()),
+        Err(error) if error.status().is_some() => return Ok(()),
         Err(error) => return Err(error),
     };
     let limits = IdentifyNvmController::read_from_bytes(&page[..]).expect("one page");
@@ -199,11 +199,11 @@ fn negotiate_queues(inner: &mut Inner) -> Result<()> {
     let command = Command::set_features(FeatureId::NUMBER_OF_QUEUES, feature.into_bits());
     let granted = match inner.admin_data(&command, DmaBuf::empty(), "Set Features (Number of Queues)") {
         Ok((granted, _)) => NumberOfQueues::from_bits(granted),
-        Err(Error::Status { status, .. }) => {
+        Err(error) => {
+            let Some(status) = error.status() else { return Err(error) };
             inner.properties.no_io = Some(NoIo::NoQueues { status });
             return Ok(());
         }
-        Err(error) => return Err(error),
     };
     // A controller may grant more than was asked for.
     let pairs = granted.submission_queues().min(granted.completion_queues()).min(wanted);

@@ -7,13 +7,13 @@ use upcie_core::{device::Address, pci::Function};
 /// is not there is left to the transport, which says so.
 pub(crate) fn check(address: &Address) -> Result<()> {
     match address.bdf().map(Function::at) {
-        Some(Ok(function)) if !function.is_nvme() => Err(Error::Unsupported {
-            device: address.to_string(),
-            reason: format!(
+        Some(Ok(function)) if !function.is_nvme() => Err(Error::unsupported(
+            address.to_string(),
+            format!(
                 "its class is {:06x}, and an NVMe controller's 0108xx (`upcie list` shows those of this machine)",
                 function.class
             ),
-        }),
+        )),
         _ => Ok(()),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Inner, admin::Late};
 use crate::{
-    Error, Result,
+    Error, Failure, Result,
     spec::{Cns, Command, Status},
     wait::LOOK,
 };
@@ -77,8 +77,7 @@ impl Inner {
         reaped.map_err(|error| (self.check_alive(&|| what.into()).err().unwrap_or(error), false))?;
         let sent = admin.send(command, data).map_err(|error| (error, false))?;
         let Some(tag) = sent else {
-            let (operation, count) = (what.into(), admin.capacity());
-            return Err((Error::Unanswered { device: device(), operation, count }, false));
+            return Err((Error::unanswered(device(), what, admin.capacity()), false));
         };
         let mut backoff = Backoff::of_memory(watch, after, after);
         let start = self.clock().now();
@@ -89,7 +88,7 @@ impl Inner {
                     let dword0 = done.dword0();
                     let (_, result, data) = done.into_parts();
                     self.log_admin(command, what, result, self.clock().now().saturating_sub(start));
-                    let failed = |status| Error::Status { device: device(), operation: what.into(), status };
+                    let failed = |status| Error::of_status(device(), what, status);
                     return result.map(|()| (dword0, data)).map_err(|status| (failed(status), true));
                 }
                 Err(error) => break error,
@@ -97,15 +96,15 @@ impl Inner {
             match self.pause(&mut backoff, &|| what.into()) {
                 Ok(()) => {}
                 // The limit includes the wait for other threads.
-                Err(Error::Timeout { device, operation, kept, .. }) => {
-                    break Error::Timeout { device, operation, after, kept };
+                Err(mut error) => {
+                    error.set_deadline(after);
+                    break error;
                 }
-                Err(error) => break error,
             }
         };
         admin.expect_late(tag, late);
         drop(admin);
-        if !matches!(error, Error::Timeout { .. }) {
+        if !matches!(error.failure(), Failure::Timeout { .. }) {
             // Now that the queue is free.
             self.release_if_let_go();
         }
@@ -145,7 +144,7 @@ impl Inner {
     pub(crate) fn pause(&self, backoff: &mut Backoff<'_>, what: &dyn Fn() -> String) -> Result<()> {
         if !backoff.pause() {
             let (device, after) = (self.link.name.to_string(), backoff.limit());
-            return Err(Error::Timeout { device, operation: what(), after, kept: false });
+            return Err(Error::timeout(device, what(), after));
         }
         if backoff.is_due(LOOK) { self.check_alive(what) } else { Ok(()) }
     }
@@ -186,10 +185,6 @@ impl Inner {
     }
 
     fn lie(&self, operation: &str, reason: &str) -> Error {
-        Error::Protocol {
-            device: self.link.name.to_string(),
-            operation: operation.into(),
-            reason: reason.into(),
-        }
+        Error::protocol(self.link.name.to_string(), operation, reason)
     }
 }

@@ -148,7 +148,7 @@ impl Inner {
         self.link.options.arbitration.is_some()
     }
 
-    /// Returns [`Error::NoIo`](crate::Error::NoIo) if the controller takes no I/O.
+    /// Returns [`Failure::NoIo`](crate::Failure::NoIo) if the controller takes no I/O.
     pub(crate) fn check_io(&self) -> Result<()> {
         self.properties.check_io(&self.link.name)
     }

@@ -10,10 +10,8 @@ impl Inner {
     pub(crate) fn check_alive(&self, what: &dyn Fn() -> String) -> Result<()> {
         let device = || self.link.name.to_string();
         let (error, is_stopped) = match self.link.registers.status() {
-            Ok(status) if status.cfs() => {
-                (Error::Fatal { device: device(), operation: what() }, !status.rdy())
-            }
-            Ok(status) if !status.rdy() => (Error::Disabled { device: device(), operation: what() }, true),
+            Ok(status) if status.cfs() => (Error::fatal(device(), what()), !status.rdy()),
+            Ok(status) if !status.rdy() => (Error::disabled(device(), what()), true),
             Ok(_) => return Ok(()),
             Err(error) => (error, false),
         };

@@ -50,11 +50,12 @@ impl Link {
         whose: &str,
     ) -> Result<Pass<'g, T>> {
         let entered = gate.enter(|| limit.saturating_sub(watch.waited()));
-        entered.ok_or_else(|| Error::Timeout {
-            device: self.name.to_string(),
-            operation: format!("{}: waiting for {whose} of other threads", operation()),
-            after: limit,
-            kept: false,
+        entered.ok_or_else(|| {
+            Error::timeout(
+                self.name.to_string(),
+                format!("{}: waiting for {whose} of other threads", operation()),
+                limit,
+            )
         })
     }
 }

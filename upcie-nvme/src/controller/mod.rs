@@ -151,7 +151,7 @@ impl Controller {
     /// blocking calls.
     ///
     /// # Errors
-    /// [`NoIo`](crate::Error::NoIo) with the reason.
+    /// [`Failure::NoIo`](crate::Failure::NoIo) with the reason.
     pub fn check_io(&self) -> Result<()> {
         self.inner.check_io()
     }

@@ -22,16 +22,16 @@ impl Controller {
     /// calls' own queue does not count.
     ///
     /// # Errors
-    /// - [`Error::InUse`] while a queue pair exists that would see such a change; the error names the queue
+    /// - [`Failure::InUse`](crate::Failure::InUse) while a queue pair exists that would see such a change; the error names the queue
     ///   pairs to close.
-    /// - [`Error::Argument`] for a command whose data length is not known here or differs from `data`, or
+    /// - [`Failure::Argument`](crate::Failure::Argument) for a command whose data length is not known here or differs from `data`, or
     ///   that gives the controller memory of its own: run these with [`admin_raw`](Self::admin_raw). Also for
     ///   a command that is the driver's own business (queues, events, aborts).
     /// - The controller's status, or a timeout.
     pub fn admin(&self, command: &Command, data: &mut [u8]) -> Result<u32> {
         let opcode = AdminOpcode(command.opcode);
         let what = name_of(command);
-        let refuse = |reason: String| Error::Argument { device: self.name().into(), reason };
+        let refuse = |reason: String| Error::argument(self.name(), reason);
         let plan = policy::plan(command).map_err(|why| refuse(format!("{what}: {why}")))?;
         if data.len() as u64 != plan.len {
             return Err(refuse(format!(

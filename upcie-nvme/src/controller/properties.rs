@@ -26,11 +26,11 @@ pub(crate) struct Properties {
 }
 
 impl Properties {
-    /// Returns [`Error::NoIo`] if the controller `device` takes no I/O.
+    /// Returns [`Failure::NoIo`](crate::Failure::NoIo) if the controller `device` takes no I/O.
     pub(super) fn check_io(&self, device: &str) -> Result<()> {
         match self.no_io {
             None => Ok(()),
-            Some(reason) => Err(Error::NoIo { device: device.into(), reason }),
+            Some(reason) => Err(Error::no_io(device, reason)),
         }
     }
 

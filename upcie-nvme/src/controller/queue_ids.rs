@@ -191,7 +191,7 @@ impl QueueIds {
                      if it does not answer any more"
                 );
             }
-            return Err(Error::Argument { device: device.into(), reason });
+            return Err(Error::argument(device, reason));
         };
         let moving = Moving::begin(Step::CreateCq);
         let ticket = moving.ticket;

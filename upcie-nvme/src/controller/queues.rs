@@ -6,7 +6,7 @@ use super::{
     queue_ids::{Next, Step, Ticket},
 };
 use crate::{
-    Error, Result,
+    Result,
     engine::{ListPool, Parts, Queue, Retired},
     spec::{Command, QueuePriority, Status},
 };
@@ -107,10 +107,10 @@ impl Inner {
                 Ok(())
             }
             Err((error, sent)) => {
-                match &error {
-                    Error::Status { status, .. } => self.queue_ids.answered(ticket, Err(*status)),
+                match error.status() {
+                    Some(status) => self.queue_ids.answered(ticket, Err(status)),
                     // A command that was not sent counts as refused.
-                    _ if !sent => self.queue_ids.answered(ticket, Err(Status::INVALID_QUEUE_ID)),
+                    None if !sent => self.queue_ids.answered(ticket, Err(Status::INVALID_QUEUE_ID)),
                     _ => {}
                 }
                 Err(error)
@@ -148,17 +148,18 @@ impl Inner {
             let outcome = self.exchange(&command, DmaBuf::empty(), step.name(), after, Late::Step(ticket));
             let (answer, error) = match outcome {
                 Ok(_) => (Some(Ok(())), None),
-                Err((Error::Status { status, .. }, _)) if status == Status::INVALID_QUEUE_ID => {
-                    (Some(Err(status)), None)
-                }
-                Err((error @ Error::Status { status, .. }, _)) => (Some(Err(status)), Some(error)),
-                Err((error, sent)) => {
-                    self.queue_ids.set_silent(true);
-                    if !sent {
-                        self.queue_ids.settled(ticket);
+                Err((error, sent)) => match error.status() {
+                    Some(status) => {
+                        (Some(Err(status)), (status != Status::INVALID_QUEUE_ID).then_some(error))
                     }
-                    (None, Some(error))
-                }
+                    None => {
+                        self.queue_ids.set_silent(true);
+                        if !sent {
+                            self.queue_ids.settled(ticket);
+                        }
+                        (None, Some(error))
+                    }
+                },
             };
             if let Some(answer) = answer {
                 self.queue_ids.answered(ticket, answer);

@@ -35,15 +35,14 @@ impl Registers {
         let bar = device.bar(0)?;
         let cap = Capabilities::from_bits(bar.read_u64(offset::CAP as u64)?);
         if cap.is_gone() {
-            return Err(Error::Gone { device: name.to_string(), operation: "reading CAP".into() });
+            return Err(Error::gone(name.to_string(), "reading CAP"));
         }
         if cap.into_bits() == 0 {
-            return Err(Error::Unsupported {
-                device: name.to_string(),
-                reason: "its registers read as zeros (CAP is 0), as those of an SR-IOV virtual function do that is not \
-                         online: bring it online on its physical function (Virtualization Management), and open it again"
-                    .into(),
-            });
+            return Err(Error::unsupported(
+                name.to_string(),
+                "its registers read as zeros (CAP is 0), as those of an SR-IOV virtual function do that is not \
+                         online: bring it online on its physical function (Virtualization Management), and open it again",
+            ));
         }
         Ok(Self { name, bar, cap, clock })
     }
@@ -62,7 +61,7 @@ impl Registers {
 
     fn read(&self, at: usize, operation: &str) -> Result<u32> {
         match self.bar.read_u32(at as u64)? {
-            u32::MAX => Err(Error::Gone { device: self.name.to_string(), operation: operation.into() }),
+            u32::MAX => Err(Error::gone(self.name.to_string(), operation)),
             value => Ok(value),
         }
     }
@@ -201,15 +200,12 @@ impl Registers {
     pub(crate) fn doorbell(&self, qid: u16, completion: bool) -> Result<Register<u32>> {
         let at = doorbell_offset(qid, completion, self.cap.dstrd());
         self.bar.populate(at as u64, size_of::<u32>());
-        self.bar.register(at as u64).ok_or_else(|| Error::Unsupported {
-            device: self.name.to_string(),
-            reason: format!(
+        self.bar.register(at as u64).ok_or_else(|| Error::unsupported(self.name.to_string(), format!(
                 "the doorbell of queue {qid} at {at:#x} of BAR 0 ({:#x} bytes) can't be mapped, and this driver rings no \
                  doorbells by message{}{}",
                 self.bar.size(),
                 if self.bar.unmapped_reason().is_some() { ": " } else { "" },
                 self.bar.unmapped_reason().unwrap_or_default()
-            ),
-        })
+            )))
     }
 }

@@ -64,14 +64,14 @@ impl Subsystem {
     pub(crate) fn check_settled(&self, device: &str, operation: &str) -> Result<()> {
         match lock(&self.state).changes.first() {
             None => Ok(()),
-            Some((_, change)) => Err(Error::InUse {
-                device: device.into(),
-                operation: operation.into(),
-                reason: format!(
+            Some((_, change)) => Err(Error::in_use(
+                device,
+                operation,
+                format!(
                     "{change} was sent and is not answered yet, and it may change the namespace at any time: ask again \
                      when it is, or open the controller again"
                 ),
-            }),
+            )),
         }
     }
 
@@ -137,15 +137,15 @@ impl Drop for Change {
 /// the command does.
 ///
 /// # Errors
-/// [`Error::InUse`]: a queue pair of a controller of the subsystem exists in this process.
+/// [`Failure::InUse`](crate::Failure::InUse): a queue pair of a controller of the subsystem exists in this process.
 pub(super) fn change_alone(controller: &Inner, operation: &str, change: &str) -> Result<Change> {
     let check = || match controller.subsystem.in_use() {
         None => Ok(()),
-        Some(what) => Err(Error::InUse {
-            device: controller.name().into(),
-            operation: operation.into(),
-            reason: format!("{change}, and open queues work by what it is now; {what}"),
-        }),
+        Some(what) => Err(Error::in_use(
+            controller.name(),
+            operation,
+            format!("{change}, and open queues work by what it is now; {what}"),
+        )),
     };
     // Refuse before any handle becomes stale.
     check()?;
@@ -155,14 +155,14 @@ pub(super) fn change_alone(controller: &Inner, operation: &str, change: &str) ->
     let (mut watch, limit) = (controller.stopwatch(), controller.link.options.timeout);
     for other in controller.subsystem.controllers() {
         if !other.wait_for_blocking_call(&mut watch, limit) {
-            return Err(Error::InUse {
-                device: controller.name().into(),
-                operation: operation.into(),
-                reason: format!(
+            return Err(Error::in_use(
+                controller.name(),
+                operation,
+                format!(
                     "{change}, and a blocking call on {} has not ended within {limit:?}: try again when it has",
                     other.name()
                 ),
-            });
+            ));
         }
     }
     // A queue pair made since the first look may have been used before the handles went stale, or a blocking call may

@@ -16,7 +16,7 @@
 
 use super::{Link, Properties, Registers};
 use crate::{
-    Error, Result,
+    Error, Failure, Result,
     spec::{ArbitrationMechanism, Configuration, ShutdownNotification, ShutdownStatus},
 };
 use std::time::Duration;
@@ -56,7 +56,7 @@ fn settle(registers: &Registers, name: &str, enabled: bool) -> Result<()> {
             })
     });
     match settled {
-        Err(error @ Error::Timeout { .. }) => {
+        Err(error) if matches!(error.failure(), Failure::Timeout { .. }) => {
             tracing::warn!(device = name, %error, "resetting it all the same");
             Ok(())
         }
@@ -100,8 +100,7 @@ pub(super) fn wait(
             return Ok(());
         }
         if !backoff.pause() {
-            let (device, operation) = (device.into(), operation.into());
-            return Err(Error::Timeout { device, operation, after, kept: false });
+            return Err(Error::timeout(device, operation, after));
         }
     }
 }
@@ -111,11 +110,10 @@ pub(super) fn enable(link: &Link, properties: &Properties) -> Result<()> {
     let registers = &link.registers;
     let status = registers.status()?;
     if registers.capabilities().nsss() && status.st() && status.shst() != ShutdownStatus::NORMAL {
-        return Err(Error::Unsupported {
-            device: link.name.to_string(),
-            reason: "its NVM subsystem was shut down (CSTS.ST = 1): only a subsystem reset or a power cycle brings it back"
-                .into(),
-        });
+        return Err(Error::unsupported(
+            link.name.to_string(),
+            "its NVM subsystem was shut down (CSTS.ST = 1): only a subsystem reset or a power cycle brings it back",
+        ));
     }
     let arbitration = match link.options.arbitration {
         Some(_) => ArbitrationMechanism::WEIGHTED,
@@ -135,7 +133,7 @@ pub(super) fn enable(link: &Link, properties: &Properties) -> Result<()> {
     wait(link.clock(), registers.ready_patience()?, &link.name, operation, || {
         let status = registers.status()?;
         if status.cfs() {
-            return Err(Error::Fatal { device: link.name.to_string(), operation: operation.into() });
+            return Err(Error::fatal(link.name.to_string(), operation));
         }
         Ok(status.rdy())
     })
@@ -155,10 +153,11 @@ pub(super) fn stop(registers: &Registers, name: &str, shutdown: Duration) -> Res
             let status = registers.status()?;
             Ok(status.cfs() || status.shst() == ShutdownStatus::COMPLETE)
         });
-        if let Err(error @ Error::Timeout { .. }) = shut {
-            tracing::warn!(device = name, %error, "disabling it all the same");
-        } else {
-            shut?;
+        match shut {
+            Err(error) if matches!(error.failure(), Failure::Timeout { .. }) => {
+                tracing::warn!(device = name, %error, "disabling it all the same");
+            }
+            shut => shut?,
         }
     }
     reset(registers, name, cc)

@@ -50,7 +50,7 @@ impl Vectors {
                     (_, true) => format!("there are no {kind} interrupts, nor any other kind: poll instead"),
                     _ => format!("there are no {kind} interrupts: it has {}", names.join(" and ")),
                 };
-                return Err(Error::Unsupported { device: device.name().into(), reason });
+                return Err(Error::unsupported(device.name(), reason));
             }
         };
         Ok(Self { kind, wired: Gate::default(), silent: Mutex::default() })
@@ -71,11 +71,8 @@ impl Vectors {
         then: impl FnOnce(&[Arc<EventFd>]) -> T,
     ) -> Result<T> {
         let wired = self.wired.enter(|| limit.saturating_sub(watch.waited()));
-        let mut wired = wired.ok_or_else(|| Error::Timeout {
-            device: device.name().into(),
-            operation: "turning interrupts on: waiting for calls of other threads".into(),
-            after: limit,
-            kept: false,
+        let mut wired = wired.ok_or_else(|| {
+            Error::timeout(device.name(), "turning interrupts on: waiting for calls of other threads", limit)
         })?;
         if wired.is_none() {
             *wired = Some(match self.kind {
@@ -115,7 +112,7 @@ impl Vectors {
                 }
                 None => format!("there is no interrupt vector {vector}: this way to the controller has none"),
             };
-            Error::Argument { device: device.name().into(), reason }
+            Error::argument(device.name(), reason)
         })
     }
 
@@ -166,7 +163,9 @@ fn wire(device: &dyn Device, kind: IrqKind, count: u32) -> Result<Vec<Arc<EventF
         let borrowed: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
         match device.set_irqs(kind, &borrowed) {
             // The system may lack an interrupt remapper, which several messages need.
-            Err(error @ upcie_core::Error::Unsupported { .. }) if fds.len() > 1 => {
+            Err(error)
+                if matches!(error.failure(), upcie_core::Failure::Unsupported { .. }) && fds.len() > 1 =>
+            {
                 let device = device.name().to_owned();
                 emit(move || tracing::info!(device, %error, "trying fewer"));
                 fds.truncate(fds.len() / 2);

@@ -61,9 +61,3 @@ pub enum Error {
     #[error(transparent)]
     Core(#[from] upcie_core::Error),
 }
-
-impl From<Error> for crate::Error {
-    fn from(error: Error) -> Self {
-        Self::Emulator(Box::new(error))
-    }
-}

@@ -67,6 +67,6 @@ impl Live {
 
     /// Refuses `operation` on `device` in a forked child.
     pub(crate) fn check_owner(&self, device: &str, operation: &str) -> Result<()> {
-        self.owner.check(device, operation).map_err(Error::Core)
+        self.owner.check(device, operation).map_err(Error::from)
     }
 }

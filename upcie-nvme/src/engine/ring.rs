@@ -1,7 +1,7 @@
 //! A queue's memory and state: rings, slots, cursors.
 
 use super::{ListPool, Live};
-use crate::{Error, Result};
+use crate::{Error, Failure, Result};
 use std::{
     fmt,
     mem::MaybeUninit,
@@ -183,15 +183,12 @@ impl<T> Queue<T> {
     /// given at [`why_closed`](Self::why_closed).
     #[cold]
     #[inline(never)]
-    pub(super) fn reopen(&mut self, look: impl FnOnce(&Self) -> Result<()>) -> Result<(), Box<Error>> {
+    pub(super) fn reopen(&mut self, look: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
         if self.state != State::Quiet || self.is_stopped() {
             return Err(self.why_closed());
         }
         self.state = State::Ready;
-        look(self).map_err(|error| {
-            self.fail(&error);
-            Box::new(error)
-        })
+        look(self).inspect_err(|error| self.fail(error))
     }
 
     /// Returns `true` if commands whose doorbell was rung are not reaped yet.
@@ -199,25 +196,24 @@ impl<T> Queue<T> {
         self.cqe != self.stop
     }
 
-    /// Returns the reason why the queue is closed, boxed: written straight into the result of `turn`, it
-    /// would keep the turn itself in memory.
+    /// Returns the reason why the queue is closed.
     #[cold]
     #[inline(never)]
-    fn why_closed(&self) -> Box<Error> {
+    fn why_closed(&self) -> Error {
         let (device, qid) = (self.name.to_string(), self.qid);
         if let Err(error) = self.live.check_owner(&device, &format!("using queue {qid}")) {
-            return Box::new(error);
+            return error;
         }
         let operation = format!("using queue {qid}");
-        Box::new(match self.state {
-            _ if self.is_stopped() => Error::Stopped { device, qid },
-            State::Forged => Error::ForgedCompletion { device, qid },
-            State::Fatal => Error::Fatal { device, operation },
-            State::Gone => Error::Gone { device, operation },
-            State::Disabled => Error::Disabled { device, operation },
-            State::Lost => Error::Core(upcie_core::Error::Gone { device, operation }),
-            State::Ready | State::Quiet | State::Open => Error::LeakedTurn { device, qid },
-        })
+        match self.state {
+            _ if self.is_stopped() => Error::stopped(device, qid),
+            State::Forged => Error::forged_completion(device, qid),
+            State::Fatal => Error::fatal(device, operation),
+            State::Gone => Error::gone(device, operation),
+            State::Disabled => Error::disabled(device, operation),
+            State::Lost => upcie_core::Error::gone(device, operation).into(),
+            State::Ready | State::Quiet | State::Open => Error::leaked_turn(device, qid),
+        }
     }
 
     /// Returns the number of commands that can be in flight at once.
@@ -303,18 +299,18 @@ impl<T> Queue<T> {
     /// process.
     pub(crate) fn check_live(&self) -> Result<()> {
         let is_open = matches!(self.state, State::Ready | State::Quiet);
-        if self.is_stopped() || !is_open { Err(*self.why_closed()) } else { Ok(()) }
+        if self.is_stopped() || !is_open { Err(self.why_closed()) } else { Ok(()) }
     }
 
     /// Closes the queue for turns after a check of the controller found `error`. A message that was not
     /// answered in time does not close it: if the connection was given up, the next check notices.
     #[cold]
     pub(crate) fn fail(&mut self, error: &Error) {
-        self.state = match error {
-            Error::Fatal { .. } => State::Fatal,
-            Error::Gone { .. } => State::Gone,
-            Error::Disabled { .. } => State::Disabled,
-            Error::Core(upcie_core::Error::Timeout { .. }) => return,
+        self.state = match error.failure() {
+            Failure::Fatal { .. } => State::Fatal,
+            Failure::Gone { .. } => State::Gone,
+            Failure::Disabled { .. } => State::Disabled,
+            Failure::Core(error) if error.kind() == upcie_core::ErrorKind::Timeout => return,
             _ => State::Lost,
         };
     }

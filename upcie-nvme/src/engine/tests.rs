@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::{
-    Error,
+    Failure,
     spec::{IoFlags, NvmOpcode},
 };
 use nix::{sys::memfd, unistd::ftruncate};
@@ -342,9 +342,9 @@ fn forged_completions_lose_and_double_nothing() {
                 Err(error) => error,
             };
             assert!(if honest {
-                matches!(error, Error::LeakedTurn { .. })
+                matches!(error.failure(), Failure::LeakedTurn { .. })
             } else {
-                matches!(error, Error::ForgedCompletion { .. })
+                matches!(error.failure(), Failure::ForgedCompletion { .. })
             });
             break;
         }

@@ -91,9 +91,7 @@ impl<T> Queue<T> {
     pub(crate) fn turn_or_look(&mut self, look: impl FnOnce(&Self) -> Result<()>) -> Result<Turn<'_, T>> {
         let mut namespaces = self.namespaces();
         if self.state != State::Ready || namespaces == 0 {
-            if let Err(error) = self.reopen(look) {
-                return Err(*error);
-            }
+            self.reopen(look)?;
             namespaces = self.namespaces();
         }
         self.state = State::Open;

@@ -1,6 +1,6 @@
-//! The properties of an error that a program decides by: its kind, its device, and whether to try again.
+//! The properties of an error that a program decides by: its kind, and whether to try again.
 
-use super::Error;
+use super::{Error, Failure};
 use crate::error::Refusal;
 use std::io;
 use upcie_core::ErrorKind;
@@ -18,62 +18,21 @@ impl Error {
     /// # Ok::<(), upcie_nvme::Error>(())
     /// ```
     pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Core(error) => error.kind(),
-            Self::Status { .. } => ErrorKind::Status,
-            Self::Refused { .. } => ErrorKind::Refused,
-            Self::InUse { .. } | Self::Unanswered { .. } => ErrorKind::Busy,
-            Self::Timeout { .. } => ErrorKind::Timeout,
-            Self::Gone { .. } => ErrorKind::Gone,
-            Self::Disabled { .. }
-            | Self::Fatal { .. }
-            | Self::LeakedTurn { .. }
-            | Self::Stopped { .. }
-            | Self::Undeleted { .. } => ErrorKind::Failed,
-            Self::Unsupported { .. } | Self::NoIo { .. } => ErrorKind::Unsupported,
-            Self::Argument { .. } | Self::Emulator(_) => ErrorKind::Argument,
-            Self::Protocol { .. } | Self::ForgedCompletion { .. } => ErrorKind::Protocol,
-        }
-    }
-
-    /// Returns the controller's name, which is its address in most cases; `None` if the error is not about one.
-    pub fn device(&self) -> Option<&str> {
-        match self {
-            Self::Core(error) => error.device(),
-            Self::Status { device, .. }
-            | Self::Refused { device, .. }
-            | Self::InUse { device, .. }
-            | Self::Unanswered { device, .. }
-            | Self::Timeout { device, .. }
-            | Self::Gone { device, .. }
-            | Self::Disabled { device, .. }
-            | Self::Fatal { device, .. }
-            | Self::Unsupported { device, .. }
-            | Self::NoIo { device, .. }
-            | Self::Argument { device, .. }
-            | Self::Protocol { device, .. }
-            | Self::ForgedCompletion { device, .. }
-            | Self::LeakedTurn { device, .. }
-            | Self::Stopped { device, .. }
-            | Self::Undeleted { device, .. } => Some(device),
-            Self::Emulator(_) => None,
-        }
-    }
-
-    /// Returns the operation that failed, with the command and its target where there is one; `None` if the message has no
-    /// such part.
-    pub fn operation(&self) -> Option<&str> {
-        match self {
-            Self::Status { operation, .. }
-            | Self::Refused { operation, .. }
-            | Self::InUse { operation, .. }
-            | Self::Unanswered { operation, .. }
-            | Self::Timeout { operation, .. }
-            | Self::Gone { operation, .. }
-            | Self::Disabled { operation, .. }
-            | Self::Fatal { operation, .. }
-            | Self::Protocol { operation, .. } => Some(operation),
-            _ => None,
+        match self.failure() {
+            Failure::Core(error) => error.kind(),
+            Failure::Status { .. } => ErrorKind::Status,
+            Failure::Refused { .. } => ErrorKind::Refused,
+            Failure::InUse { .. } | Failure::Unanswered { .. } => ErrorKind::Busy,
+            Failure::Timeout { .. } => ErrorKind::Timeout,
+            Failure::Gone { .. } => ErrorKind::Gone,
+            Failure::Disabled { .. }
+            | Failure::Fatal { .. }
+            | Failure::LeakedTurn { .. }
+            | Failure::Stopped { .. }
+            | Failure::Undeleted { .. } => ErrorKind::Failed,
+            Failure::Unsupported { .. } | Failure::NoIo { .. } => ErrorKind::Unsupported,
+            Failure::Argument { .. } | Failure::Emulator(_) => ErrorKind::Argument,
+            Failure::Protocol { .. } | Failure::ForgedCompletion { .. } => ErrorKind::Protocol,
         }
     }
 
@@ -83,10 +42,10 @@ impl Error {
     /// A write that is repeated writes again: the caller decides whether that is harmless. A timeout is not retryable, since
     /// the command may still be executed.
     pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Core(error) => error.is_retryable(),
-            Self::Status { status, .. } => !status.do_not_retry(),
-            Self::Refused { reason, .. } => matches!(reason, Refusal::Full | Refusal::ListsInUse),
+        match self.failure() {
+            Failure::Core(error) => error.is_retryable(),
+            Failure::Status { status, .. } => !status.do_not_retry(),
+            Failure::Refused { reason, .. } => matches!(reason, Refusal::Full | Refusal::ListsInUse),
             _ => self.kind() == ErrorKind::Busy,
         }
     }
@@ -115,11 +74,19 @@ mod tests {
 
     #[test]
     fn a_retry_follows_the_controllers_dnr() {
-        let failed = |status| Error::Status { device: "emu".into(), operation: "Read".into(), status };
+        let failed = |status| Error::of_status("emu", "Read", status);
         assert!(failed(Status::INTERNAL_ERROR).is_retryable());
         assert!(!failed(Status::INTERNAL_ERROR.with_do_not_retry()).is_retryable());
-        let full = |reason| Error::Refused { device: "emu".into(), operation: "Read".into(), reason };
+        let full = |reason| Error::refused("emu", "Read", reason);
         assert!(full(Refusal::Full).is_retryable() && !full(Refusal::Length).is_retryable());
+    }
+
+    /// Results of the hot path carry an error: it must not make them large.
+    #[test]
+    fn an_error_is_one_pointer() {
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+        assert_eq!(size_of::<crate::Result<()>>(), size_of::<usize>());
+        assert_eq!(size_of::<upcie_core::Error>(), size_of::<usize>());
     }
 
     #[test]

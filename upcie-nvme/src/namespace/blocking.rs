@@ -1,7 +1,7 @@
 //! The blocking calls, on a queue pair that all of a controller's calls share.
 
 use crate::{
-    Error, IoFlags, Refusal, Result,
+    Error, Failure, IoFlags, Refusal, Result,
     controller::{Inner, PRIORITY, create},
     engine::{Direction, Extent, Pieces, Queue, Refused, Retired, Turn},
     spec::{DatasetRange, Status},
@@ -120,19 +120,15 @@ fn run(
     match send_all(controller, queue, what, backoff, whole, |turn| send(turn, &held)) {
         Ok(result) => {
             *buffer = held;
-            result.map_err(|status| Error::Status {
-                device: controller.name().into(),
-                operation: what(),
-                status,
-            })
+            result.map_err(|status| Error::of_status(controller.name(), what(), status))
         }
         Err((error, false)) => {
             *buffer = held;
             Err(error)
         }
         Err((mut error, true)) => {
-            if let Error::Timeout { after, .. } = &mut error {
-                *after = if *after < controller.timeout() { whole } else { *after };
+            if matches!(error.failure(), Failure::Timeout { after, .. } if *after < controller.timeout()) {
+                error.set_deadline(whole);
             }
             // Commands may still be in flight: delete the queue. If the controller does not confirm that, the
             // buffer is leaked.
@@ -145,9 +141,7 @@ fn run(
                 Err(ticket) => {
                     controller.keep_for(ticket, queue.retire());
                     controller.keep_for(ticket, Retired(vec![held]));
-                    if let Error::Timeout { kept, .. } = &mut error {
-                        *kept = true;
-                    }
+                    error.set_kept();
                 }
             }
             Err(error)
@@ -186,8 +180,7 @@ fn send_all(
                 // Wait for the commands that were sent before refusing the rest.
                 Err(_) if pending > 0 => break,
                 Err(Refused { reason, .. }) => {
-                    let device = controller.name().into();
-                    return Err((Error::Refused { device, operation: what(), reason }, false));
+                    return Err((Error::refused(controller.name(), what(), reason), false));
                 }
             }
         }
@@ -207,5 +200,5 @@ fn send_all(
 
 /// Makes the error of a call that was refused.
 pub(super) fn refused(controller: &Inner, what: What<'_>, reason: Refusal) -> Error {
-    Error::Refused { device: controller.name().into(), operation: what(), reason }
+    Error::refused(controller.name(), what(), reason)
 }

@@ -90,6 +90,6 @@ impl Namespace {
         }
         let operation = self.bytes_text(opcode, offset, len);
         let reason = format!("{operation}: the namespace has {size} bytes");
-        Err(Error::Argument { device: self.controller.name().into(), reason })
+        Err(Error::argument(self.controller.name(), reason))
     }
 }

@@ -95,16 +95,16 @@ impl Namespace {
     /// Checks that this driver can do I/O on the namespace.
     ///
     /// # Errors
-    /// [`Error::NoIo`] if the controller takes none; [`Error::Unsupported`] with the reason: metadata, a
+    /// [`Failure::NoIo`](crate::Failure::NoIo) if the controller takes none; [`Failure::Unsupported`](crate::Failure::Unsupported) with the reason: metadata, a
     /// command set other than NVM, or a block size outside of 512 bytes to 64 KiB.
     pub fn usable(&self) -> Result<()> {
         self.controller.check_io()?;
         match &self.unusable {
             None => Ok(()),
-            Some(reason) => Err(Error::Unsupported {
-                device: self.controller.name().into(),
-                reason: format!("namespace {} can't be used for I/O: {reason}", self.nsid()),
-            }),
+            Some(reason) => Err(Error::unsupported(
+                self.controller.name(),
+                format!("namespace {} can't be used for I/O: {reason}", self.nsid()),
+            )),
         }
     }
 

@@ -27,10 +27,10 @@ pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
     let known = possible && controller.active_above(nsid - 1)?.first() == Some(&nsid);
     if !known {
         let active = controller.active_namespaces()?;
-        return Err(Error::Argument {
-            device: controller.name().into(),
-            reason: format!("there is no namespace {nsid}; the active ones are {active:?}"),
-        });
+        return Err(Error::argument(
+            controller.name(),
+            format!("there is no namespace {nsid}; the active ones are {active:?}"),
+        ));
     }
     let page =
         controller.identify_page(&Command::identify(Cns::NAMESPACE, nsid, 0), "Identify (namespace)")?;
@@ -90,7 +90,7 @@ fn why_unusable(controller: &Inner, nsid: u32, identify: &IdentifyNamespace) -> 
     let command = Command::identify(Cns::NAMESPACE_DESCRIPTORS, nsid, 0);
     let page = match controller.identify_page(&command, "Identify (namespace descriptors)") {
         Ok(page) => page,
-        Err(Error::Status { .. }) => return Ok(None),
+        Err(error) if error.status().is_some() => return Ok(None),
         Err(error) => return Err(error),
     };
     let csi = NamespaceDescriptors::new(&page[..]).find_map(|descriptor| descriptor.csi());

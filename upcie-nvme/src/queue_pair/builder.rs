@@ -84,7 +84,7 @@ impl QueuePairBuilder<'_> {
     /// Creates the queue pair on the controller.
     ///
     /// # Errors
-    /// - [`Error::NoIo`] with the reason why the controller takes no I/O.
+    /// - [`Failure::NoIo`](crate::Failure::NoIo) with the reason why the controller takes no I/O.
     /// - The depth, the vector or the number of queues exceeds the controller's limit; the error names the
     ///   limit.
     /// - A priority was set, but the controller was not opened with weighted round robin.
@@ -98,10 +98,10 @@ impl QueuePairBuilder<'_> {
         let most = self.controller.max_queue_entries();
         let entries = self.depth.unwrap_or(DEPTH.min(most));
         if !(2..=most).contains(&entries) {
-            return Err(Error::Argument {
-                device: self.controller.name().to_string(),
-                reason: format!("a queue of {entries} entries: the controller takes 2 to {most}"),
-            });
+            return Err(Error::argument(
+                self.controller.name(),
+                format!("a queue of {entries} entries: the controller takes 2 to {most}"),
+            ));
         }
         let priority = self.checked_priority()?;
         let waiter = self
@@ -130,6 +130,6 @@ impl QueuePairBuilder<'_> {
                  (CAP.AMS bit 0 is 0), so its queues have none"
             )
         };
-        Err(Error::Argument { device: device.to_string(), reason })
+        Err(Error::argument(device.to_string(), reason))
     }
 }

@@ -174,9 +174,11 @@ impl<T> QueuePair<T> {
     }
 
     fn waiter(&self) -> Result<&Waiter> {
-        self.waiter.as_ref().ok_or_else(|| Error::Argument {
-            device: self.controller.name().to_string(),
-            reason: "waiting for an interrupt of a queue that was made without one".into(),
+        self.waiter.as_ref().ok_or_else(|| {
+            Error::argument(
+                self.controller.name(),
+                "waiting for an interrupt of a queue that was made without one",
+            )
         })
     }
 
@@ -254,11 +256,11 @@ impl<T> QueuePair<T> {
     pub fn clone_completion_fd(&self) -> Result<OwnedFd> {
         let cloned = self.waiter()?.as_fd().try_clone_to_owned();
         cloned.map_err(|source| {
-            upcie_core::Error::Os {
-                device: self.controller.name().to_string(),
-                operation: "duplicating the descriptor of a queue's interrupts (raise `ulimit -n`)".into(),
+            upcie_core::Error::os(
+                self.controller.name(),
+                "duplicating the descriptor of a queue's interrupts (raise `ulimit -n`)",
                 source,
-            }
+            )
             .into()
         })
     }
@@ -277,13 +279,13 @@ impl<T> QueuePair<T> {
     /// give it to [`Controller::keep`](crate::Controller::keep).
     ///
     /// # Errors
-    /// [`Error::Undeleted`]: the controller did not confirm the deletion within the deadline, or this is a
+    /// [`Failure::Undeleted`](crate::Failure::Undeleted): the controller did not confirm the deletion within the deadline, or this is a
     /// forked child, which does not ask it.
     pub fn close(mut self) -> Result<()> {
         if self.end() && !self.controller.is_inherited() {
             return Ok(());
         }
-        Err(Error::Undeleted { device: self.controller.name().to_string(), qid: self.queue.qid() })
+        Err(Error::undeleted(self.controller.name(), self.queue.qid()))
     }
 
     /// Deletes the queues, once; returns `true` when the controller uses their memory no more.
@@ -364,7 +366,7 @@ impl<T> fmt::Debug for QueuePair<T> {
 #[cfg(test)]
 mod tests {
     use crate::{
-        Controller, Error, Refusal, Refused, Wait,
+        Controller, Failure, Refusal, Refused, Wait,
         spec::{Cns, Command, DatasetRange, IoFlags},
     };
     use std::time::Duration;
@@ -403,9 +405,11 @@ mod tests {
         closed(unsafe { turn.submit_raw(&identify, buffer(4096), 1) });
         drop(turn);
 
-        assert!(matches!(pair.turn(), Err(Error::ForgedCompletion { qid: 1, .. })));
-        let waited = pair.wait(Wait::Poll, Duration::from_secs(24 * 3600));
-        assert!(matches!(waited, Err(Error::ForgedCompletion { qid: 1, .. })), "{waited:?}");
+        assert!(
+            matches!(pair.turn(), Err(error) if matches!(error.failure(), Failure::ForgedCompletion { qid: 1, .. }))
+        );
+        let error = pair.wait(Wait::Poll, Duration::from_secs(24 * 3600)).unwrap_err();
+        assert!(matches!(error.failure(), Failure::ForgedCompletion { qid: 1, .. }), "{error}");
         assert_eq!(pair.in_flight(), 1, "the command that was sent, and none after");
     }
 }

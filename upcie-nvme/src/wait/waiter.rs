@@ -25,11 +25,12 @@ pub(crate) struct Waiter {
 
 impl Waiter {
     pub(crate) fn new(vector: u16, eventfd: Arc<EventFd>, clock: &dyn Clock) -> Result<Self> {
-        let failed = |e: Errno| upcie_core::Error::Os {
-            device: "epoll".into(),
-            operation: "waiting for an interrupt vector (raise `ulimit -n` if too many files are open)"
-                .into(),
-            source: e.into(),
+        let failed = |e: Errno| {
+            upcie_core::Error::os(
+                "epoll",
+                "waiting for an interrupt vector (raise `ulimit -n` if too many files are open)",
+                e,
+            )
         };
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
@@ -80,12 +81,7 @@ impl Waiter {
                     return Ok(true);
                 }
                 Err(e) => {
-                    return Err(upcie_core::Error::Os {
-                        device: "epoll".into(),
-                        operation: "waiting for an interrupt".into(),
-                        source: e.into(),
-                    }
-                    .into());
+                    return Err(upcie_core::Error::os("epoll", "waiting for an interrupt", e).into());
                 }
             }
         }

@@ -204,7 +204,7 @@ fn change(
     let is_new = !global.dry_run && state.keep(function, &record)?;
     if let Err(error) = work(function) {
         // Drop the record if nothing has changed. After a timeout the kernel may still change the driver.
-        let is_over = !matches!(error, upcie_core::Error::Timeout { .. });
+        let is_over = !matches!(error.failure(), upcie_core::Failure::Timeout { .. });
         if is_new && is_over && Record::now(function).is_ok_and(|now| now == record) {
             state.forget(function.bdf)?;
         }

@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 use upcie_core::{
-    Error,
+    ErrorKind,
     hugetlb::{Leftover, leftovers},
     mmio::{Mapping, Register},
     pci::{Bdf, ConfigSpace, Function, FunctionLock, command},
@@ -127,13 +127,14 @@ fn still_used(file: &Leftover) -> Option<String> {
 fn judge(bdf: Bdf, dry_run: bool) -> (Verdict, Option<FunctionLock>) {
     let lock = match FunctionLock::take(bdf) {
         // The device may exist and still write: removal through sysfs leaves its bus master bit set.
-        Err(Error::NotFound { .. }) if dry_run => {
+        Err(error) if error.kind() == ErrorKind::NotFound && dry_run => {
             return (
                 Verdict::Safe("the kernel knows no such device; it would be looked for again".into()),
                 None,
             );
         }
-        Err(Error::NotFound { .. }) => match rescan().map(|()| FunctionLock::take(bdf)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => match rescan().map(|()| FunctionLock::take(bdf))
+        {
             Err(error) => {
                 return (
                     Verdict::Unsafe(format!(
@@ -142,7 +143,7 @@ fn judge(bdf: Bdf, dry_run: bool) -> (Verdict, Option<FunctionLock>) {
                     None,
                 );
             }
-            Ok(Err(Error::NotFound { .. })) => {
+            Ok(Err(error)) if error.kind() == ErrorKind::NotFound => {
                 return (Verdict::Safe("there is no such device any more".into()), None);
             }
             Ok(other) => other,

@@ -223,16 +223,17 @@ fn namespaces(controller: &Controller) -> anyhow::Result<Vec<Value>> {
 
 /// Returns the reason if the controller takes no I/O.
 fn no_io(controller: &Controller) -> Option<String> {
-    match controller.check_io() {
-        Err(upcie_nvme::Error::NoIo { reason, .. }) => Some(reason.to_string()),
-        other => other.err().map(|error| Chain(&error).to_string()),
+    let error = controller.check_io().err()?;
+    match error.failure() {
+        upcie_nvme::Failure::NoIo { reason, .. } => Some(reason.to_string()),
+        _ => Some(Chain(&error).to_string()),
     }
 }
 
 /// Adds a hint to the error of a controller that does not start.
 fn advise(target: &Target, error: anyhow::Error) -> anyhow::Error {
-    use upcie_nvme::Error::{Core, Emulator, Gone};
-    match error.downcast_ref() {
+    use upcie_nvme::Failure::{Core, Emulator, Gone};
+    match error.downcast_ref().map(upcie_nvme::Error::failure) {
         None | Some(Core(_) | Emulator(_) | Gone { .. }) => error,
         Some(_) => {
             anyhow!("{error:#}; `upcie info --registers {}` shows its registers", target.address)

@@ -8,7 +8,7 @@ use upcie_core::{
     Chain,
     pci::{Bdf, Function},
 };
-use upcie_nvme::{Address, Controller, ControllerBuilder, Error, IrqKind, Namespace};
+use upcie_nvme::{Address, Controller, ControllerBuilder, Error, Failure, IrqKind, Namespace};
 use upcie_tools::usage::Host;
 
 /// Description of addresses, for `--help`.
@@ -42,9 +42,9 @@ pub struct Target {
 
 /// Parses an address. The error has its cause in its text, because clap prints no causes.
 pub fn parse_address(text: &str) -> Result<Address, String> {
-    text.parse().map_err(|error| match error {
-        Error::Emulator(cause) => Chain(&*cause).to_string(),
-        other => Chain(&other).to_string(),
+    text.parse().map_err(|error: Error| match error.failure() {
+        Failure::Emulator(cause) => Chain(&**cause).to_string(),
+        _ => Chain(&error).to_string(),
     })
 }
 

@@ -2,8 +2,7 @@
 
 use crate::outcome;
 use serde_json::{Value, json};
-use std::error::Error as _;
-use upcie_core::{Error, Transport, pci::Function, probe};
+use upcie_core::{Chain, Error, Failure, Transport, pci::Function, probe};
 use upcie_tools::usage::{Host, Use};
 
 /// Returns the scheme of the transport's address: `vfio`, `uio`, …
@@ -15,16 +14,14 @@ fn scheme(transport: &Transport) -> String {
 /// Formats what is missing. Drops the function's name, which is printed above it.
 fn reason(function: &Function, error: &Error) -> String {
     let bdf = function.bdf.to_string();
-    match error {
+    let is_of_function = error.device().is_some_and(|device| device.contains(&bdf));
+    match error.failure() {
         // An error without the name may be about something else, such as a mount.
-        Error::Unusable { device, reason } | Error::Unsupported { device, reason, .. }
-            if device.contains(&bdf) =>
-        {
+        Failure::Unusable { reason, .. } | Failure::Unsupported { reason, .. } if is_of_function => {
             reason.clone()
         }
-        other => {
-            let source = other.source().map_or_else(String::new, |source| format!(": {source}"));
-            let text = format!("{other}{source}");
+        _ => {
+            let text = Chain(error).to_string();
             text.strip_prefix(&format!("{bdf}: ")).unwrap_or(&text).to_owned()
         }
     }

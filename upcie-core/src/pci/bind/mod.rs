@@ -9,7 +9,7 @@ use super::{
     binding::{DEADLINE, by, is_vfio_driver},
     function::{link_name, read},
 };
-use crate::{Error, Result, process::write_within};
+use crate::{Error, ErrorKind, Failure, Result, process::write_within};
 use std::{
     fmt, io,
     path::{Path, PathBuf},
@@ -87,25 +87,25 @@ impl<'a> Binder<'a> {
     /// Checks before any change whether `driver` can have `function` at all.
     ///
     /// # Errors
-    /// [`Error::Unusable`] when `driver` is VFIO's, no IOMMU translates for the function and VFIO's no-IOMMU mode is off;
+    /// [`Failure::Unusable`] when `driver` is VFIO's, no IOMMU translates for the function and VFIO's no-IOMMU mode is off;
     /// when the function is behind Intel VMD; and when `driver` is uio_pci_generic and the kernel is locked down.
-    /// [`Error::Unsupported`] when `driver` is not the name of a driver.
+    /// [`Failure::Unsupported`] when `driver` is not the name of a driver.
     pub fn check(function: &Function, driver: &str) -> Result<()> {
         let device = function.bdf.to_string();
         let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
         if !driver.starts_with(|c: char| c.is_ascii_alphanumeric()) || !driver.chars().all(plain) {
-            return Err(Error::Unsupported {
+            return Err(Error::unsupported(
                 device,
-                what: format!("the driver {driver:?}"),
-                reason: "a name like vfio-pci is needed".into(),
-            });
+                format!("the driver {driver:?}"),
+                "a name like vfio-pci is needed",
+            ));
         }
         if let Some(similar_driver) = similar_driver(function, driver) {
-            return Err(Error::Unsupported {
+            return Err(Error::unsupported(
                 device,
-                what: format!("the driver {driver}"),
-                reason: format!("no driver has this name: did you mean {similar_driver}?"),
-            });
+                format!("the driver {driver}"),
+                format!("no driver has this name: did you mean {similar_driver}?"),
+            ));
         }
         if is_vfio_driver(driver) || driver == UIO {
             function.check_not_behind_vmd()?;
@@ -114,15 +114,15 @@ impl<'a> Binder<'a> {
             function.check_not_locked_down()?;
         }
         if is_vfio_driver(driver) && function.iommu_group.is_none() && !noiommu(function) {
-            return Err(Error::Unusable {
+            return Err(Error::unusable(
                 device,
-                reason: format!(
+                format!(
                     "no IOMMU translates for it, and {driver} needs one: turn it on in the firmware (VT-d, AMD-Vi or \
                      SMMU) and in the kernel's parameters (intel_iommu=on for Intel), then boot anew; or use \
                      uio_pci_generic, or VFIO's unsafe no-IOMMU mode (devbind bind --unsafe-noiommu): without an IOMMU \
                      nothing keeps the device from other memory"
                 ),
-            });
+            ));
         }
         Ok(())
     }
@@ -131,8 +131,8 @@ impl<'a> Binder<'a> {
     /// already, nothing changes.
     ///
     /// # Errors
-    /// Those of [`Binder::check`]; [`Error::Unusable`] when the driver is not loaded, a program drives the function, or
-    /// it is being unbound; [`Error::Os`] when a write fails, or the driver does not accept the function. The former
+    /// Those of [`Binder::check`]; [`Failure::Unusable`] when the driver is not loaded, a program drives the function, or
+    /// it is being unbound; [`Failure::Os`] when a write fails, or the driver does not accept the function. The former
     /// driver and override are restored then, or the error says what could not be restored.
     pub fn bind(&mut self, function: &Function, driver: &str) -> Result<()> {
         function.check_not_being_unbound()?;
@@ -153,7 +153,7 @@ impl<'a> Binder<'a> {
     /// next probes for a driver.
     ///
     /// # Errors
-    /// [`Error::Unusable`] when a program drives it or it is already being unbound, [`Error::Timeout`] when the driver
+    /// [`Failure::Unusable`] when a program drives it or it is already being unbound, [`Failure::Timeout`] when the driver
     /// does not release it, and the system's errors.
     pub fn unbind(&mut self, function: &Function) -> Result<()> {
         function.check_not_being_unbound()?;
@@ -222,12 +222,10 @@ impl<'a> Binder<'a> {
         let still = if self.dry_run { None } else { link_name(&function.path.join("driver"))? };
         match still {
             None => Ok(()),
-            Some(driver) => Err(Error::Unusable {
-                device: bdf,
-                reason: format!(
-                    "the kernel did not unbind it from {driver}: the kernel's log may say why (dmesg)"
-                ),
-            }),
+            Some(driver) => Err(Error::unusable(
+                bdf,
+                format!("the kernel did not unbind it from {driver}: the kernel's log may say why (dmesg)"),
+            )),
         }
     }
 
@@ -247,26 +245,19 @@ impl<'a> Binder<'a> {
             return Ok(());
         }
         let source = match answer {
-            Err(Error::Os { source, .. }) => source,
-            Err(other) => return Err(other),
+            Err(error) => error.into_os()?.1,
             Ok(()) => io::Error::from_raw_os_error(libc::ENODEV),
         };
-        Err(Error::Os {
-            device: bdf,
-            operation: format!("{operation}: {}", refused(function, driver)),
-            source,
-        })
+        Err(Error::os(bdf, format!("{operation}: {}", refused(function, driver)), source))
     }
 
     /// Undoes a binding that failed with `error`, and adds the present binding to the error.
     fn restore_after(&mut self, function: &Function, former: &Binding, error: Error) -> Error {
-        if let Error::Timeout { device, operation, after } = error {
+        if error.kind() == ErrorKind::Timeout {
             // The kernel accepts this once it has finished, and continues by itself.
             self.deadline = self.deadline.min(Duration::from_secs(1));
             let _ = self.set_driver_override(function, former.driver_override.as_deref());
-            let operation =
-                format!("{operation}; after that it will have no driver, and its former driver_override");
-            return Error::Timeout { device, operation, after };
+            return error.explained("; after that it will have no driver, and its former driver_override");
         }
         let undone = self.undo(function, former);
         let state = match &undone {
@@ -285,14 +276,9 @@ impl<'a> Binder<'a> {
                 format!("{now} now, and {before} could not be restored{why}")
             }
         };
-        match error {
-            Error::Os { device, operation, source } => {
-                Error::Os { device, operation: format!("{operation}; {state}"), source }
-            }
-            Error::Unusable { device, reason } => {
-                Error::Unusable { device, reason: format!("{reason}; {state}") }
-            }
-            other => other,
+        match error.failure() {
+            Failure::Os { .. } | Failure::Unusable { .. } => error.explained(&format!("; {state}")),
+            _ => error,
         }
     }
 
@@ -316,14 +302,10 @@ impl<'a> Binder<'a> {
             let device = function.bdf.to_string();
             let path = path.display();
             match e.kind() {
-                io::ErrorKind::TimedOut => Error::Timeout {
-                    device,
-                    operation: format!(
+                io::ErrorKind::TimedOut => Error::timeout(device, format!(
                         "{operation}: the kernel has not finished the write to {path}, and continues: for VFIO until \
                          its user closes the device"
-                    ),
-                    after: self.deadline,
-                },
+                    ), self.deadline),
                 io::ErrorKind::PermissionDenied => {
                     Error::os(device, format!("{operation}: writing {path}: do it as root"), e)
                 }
@@ -337,13 +319,13 @@ impl<'a> Binder<'a> {
         if path.exists() {
             return Ok(());
         }
-        Err(Error::Unusable {
-            device: function.bdf.to_string(),
-            reason: format!(
+        Err(Error::unusable(
+            function.bdf.to_string(),
+            format!(
                 "there is no PCI driver {driver} in the kernel ({}): as root: modprobe {driver}",
                 path.display()
             ),
-        })
+        ))
     }
 
     /// Refuses a function in use: unbinding a VFIO device waits for its user, and unbinding a UIO device removes it under
@@ -359,7 +341,7 @@ impl<'a> Binder<'a> {
         } else {
             format!("it is in use{}: end it first", by(&users))
         };
-        Err(Error::Unusable { device: function.bdf.to_string(), reason })
+        Err(Error::unusable(function.bdf.to_string(), reason))
     }
 }
 

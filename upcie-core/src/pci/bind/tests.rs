@@ -167,7 +167,7 @@ fn an_unbinding_without_effect_is_an_error() {
     has(&text(&error), &["did not unbind it from vfio-pci"]);
     kernel.keeps = Some(("vfio-pci", io::ErrorKind::TimedOut));
     let error = kernel.binder().bind(&kernel.function(), "nvme").unwrap_err();
-    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    assert!(matches!(error.failure(), Failure::Timeout { .. }), "{error}");
     has(&text(&error), &["driver/unbind", "closes the device", "former driver_override"]);
     assert_eq!(kernel.binding(), (Some("vfio-pci".into()), None));
     kernel.keeps = Some(("vfio-pci", io::ErrorKind::PermissionDenied));
@@ -194,7 +194,7 @@ fn impossible_bindings_are_refused_before_any_change() {
     kernel.binder().bind(&function, "vfio-pci").unwrap();
     fs::remove_dir_all(&function.path).unwrap();
     let error = kernel.binder().bind(&function, "nvme").unwrap_err();
-    assert!(matches!(error, Error::NotFound { .. }), "{error}");
+    assert!(matches!(error.failure(), Failure::NotFound { .. }), "{error}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! The device writes the lists, so they are not trusted: an offset out of bounds ends the walk with an error, and no walk
 //! is longer than the number of entries that fit into configuration space.
 
-use crate::{Error, Result};
+use crate::{Error, Failure, Result};
 use std::{
     fs::{File, OpenOptions},
     io,
@@ -154,7 +154,7 @@ pub trait ConfigSpace {
     /// Reads the command register (its bits: [`command`](mod@command)).
     ///
     /// # Errors
-    /// [`Error::Gone`] when the vendor id beside it reads all ones, and those of [`read_bytes`](Self::read_bytes).
+    /// [`Failure::Gone`] when the vendor id beside it reads all ones, and those of [`read_bytes`](Self::read_bytes).
     fn command(&self) -> Result<u16> {
         if self.config_u16(offset::VENDOR)? == u16::MAX {
             return Err(gone(self, "reading its command register"));
@@ -198,7 +198,7 @@ fn find(mut list: impl Iterator<Item = Result<Capability>>, id: u16) -> Result<O
 }
 
 fn gone(config: &(impl ConfigSpace + ?Sized), operation: &str) -> Error {
-    Error::Gone { device: config.device_name().into(), operation: operation.into() }
+    Error::gone(config.device_name(), operation)
 }
 
 /// An entry of a capability list.
@@ -238,11 +238,8 @@ impl<C: ConfigSpace + ?Sized> CapabilityIter<'_, C> {
             self.next = Some(0);
             return Ok(None);
         }
-        let broken = |reason: &str| Error::Protocol {
-            device: self.config.device_name().into(),
-            operation: WALK.into(),
-            reason: format!("{reason} {next:#04x}"),
-        };
+        let broken =
+            |reason: &str| Error::protocol(self.config.device_name(), WALK, format!("{reason} {next:#04x}"));
         if next < 0x40 {
             return Err(broken("one is inside of the header, at"));
         }
@@ -288,10 +285,12 @@ impl<C: ConfigSpace + ?Sized> ExtendedCapabilityIter<'_, C> {
             return Ok(None);
         }
         let at = self.next;
-        let broken = |reason: &str| Error::Protocol {
-            device: self.config.device_name().into(),
-            operation: "walking its extended capabilities".into(),
-            reason: format!("{reason} {at:#05x}"),
+        let broken = |reason: &str| {
+            Error::protocol(
+                self.config.device_name(),
+                "walking its extended capabilities",
+                format!("{reason} {at:#05x}"),
+            )
         };
         if at < offset::EXTENDED {
             return Err(broken("one is below 0x100, at"));
@@ -299,7 +298,9 @@ impl<C: ConfigSpace + ?Sized> ExtendedCapabilityIter<'_, C> {
         self.max_entries =
             self.max_entries.checked_sub(1).ok_or_else(|| broken("the list has a loop through"))?;
         let header = match self.config.config_u32(at) {
-            Err(Error::OutOfRange { .. }) if at == offset::EXTENDED => 0,
+            Err(error) if matches!(error.failure(), Failure::OutOfRange { .. }) && at == offset::EXTENDED => {
+                0
+            }
             other => other?,
         };
         // All ones: configuration space ends at 256 bytes.
@@ -358,13 +359,13 @@ impl ConfigSpace for ConfigFile {
             match e.kind() {
                 // The file's size is that of configuration space, for every user.
                 io::ErrorKind::UnexpectedEof => match self.file.metadata() {
-                    Ok(meta) if u64::from(offset) + data.len() as u64 > meta.len() => Error::OutOfRange {
-                        device: self.device.clone(),
-                        operation: "reading configuration space".into(),
-                        offset: offset.into(),
-                        len: data.len() as u64,
-                        size: meta.len(),
-                    },
+                    Ok(meta) if u64::from(offset) + data.len() as u64 > meta.len() => Error::out_of_range(
+                        self.device.clone(),
+                        "reading configuration space",
+                        offset.into(),
+                        data.len() as u64,
+                        meta.len(),
+                    ),
                     _ => Error::os(&self.device, operation, io::Error::from_raw_os_error(libc::EACCES)),
                 },
                 _ => Error::os(&self.device, operation, e),

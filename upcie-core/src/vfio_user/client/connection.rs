@@ -1,7 +1,7 @@
 //! The client's side of a connection: one request at a time, each with an answer and a deadline.
 
 use crate::{
-    Error, Result,
+    Error, Failure, Result,
     deadline::{self, MessageWatch},
     gate::{Gate, Pass},
     memory::Memory,
@@ -110,7 +110,7 @@ impl Connection {
             keepalive,
             peer,
         };
-        let unusable = |reason: String| Error::Unusable { device: this.name.clone(), reason };
+        let unusable = |reason: String| Error::unusable(this.name.clone(), reason);
         let ours = Capabilities {
             max_msg_fds: MAX_FDS as u64,
             max_data_xfer_size: MAX_DATA,
@@ -123,11 +123,11 @@ impl Connection {
             &[version.as_bytes(), ours.to_json().as_bytes()],
             &[],
         );
-        let reply = greeting.map_err(|error| match &error {
-            Error::Peer { source, .. } if source.raw_os_error() == Some(libc::EBUSY) => {
+        let reply = greeting.map_err(|error| match error.failure() {
+            Failure::Peer { source, .. } if source.raw_os_error() == Some(libc::EBUSY) => {
                 unusable("its server has a client already, and serves one at a time: end that one first".into())
             }
-            Error::Gone { .. } | Error::Timeout { .. } | Error::Protocol { .. } => unusable(format!(
+            Failure::Gone { .. } | Failure::Timeout { .. } | Failure::Protocol { .. } => unusable(format!(
                 "the listener does not answer as a vfio-user server ({error}): is it the right socket, and is \
                  no other client connected?"
             )),
@@ -191,12 +191,12 @@ impl Connection {
         let mut state = self.enter(operation)?;
         match state.dead {
             None => {}
-            Some(Death::Gone) => return Err(Error::Gone { device: device(), operation: operation.into() }),
+            Some(Death::Gone) => return Err(Error::gone(device(), operation)),
             Some(Death::GivenUp(why)) => {
-                return Err(Error::Unusable {
-                    device: device(),
-                    reason: format!("the connection was given up after {why}: open it again"),
-                });
+                return Err(Error::unusable(
+                    device(),
+                    format!("the connection was given up after {why}: open it again"),
+                ));
             }
         }
         let id = state.next_id;
@@ -205,27 +205,27 @@ impl Connection {
         let mut watch = MessageWatch::new(self.deadline);
         if watch.slice().is_none() {
             // Nothing was sent, so no answer is missing and the connection stays usable.
-            let (operation, after) = (operation.into(), watch.limit());
-            return Err(Error::Timeout { device: device(), operation, after });
+            let after = watch.limit();
+            return Err(Error::timeout(device(), operation, after));
         }
         let reply = state.exchange(&self.dma, header, message(header, parts), fds, &mut watch);
         deadline::charge(watch.waited());
         let reply = reply.map_err(|fault| {
             let operation = operation.to_owned();
             let (death, error) = match fault {
-                Fault::Closed => (Death::Gone, Error::Gone { device: device(), operation }),
+                Fault::Closed => (Death::Gone, Error::gone(device(), operation)),
                 // A late answer must not be taken for another request's, so this socket is never read again.
                 Fault::Late => (
                     Death::GivenUp("a request was not answered in time"),
-                    Error::Timeout {
-                        device: device(),
-                        operation: format!("{operation}: its server may be stopped or hung"),
-                        after: watch.limit(),
-                    },
+                    Error::timeout(
+                        device(),
+                        format!("{operation}: its server may be stopped or hung"),
+                        watch.limit(),
+                    ),
                 ),
                 Fault::Garbage(reason) => (
                     Death::GivenUp("the server broke the protocol"),
-                    Error::Protocol { device: device(), operation, reason: reason.into() },
+                    Error::protocol(device(), operation, reason),
                 ),
                 Fault::Os(errno) => {
                     (Death::GivenUp("a system call failed"), Error::os(device(), operation, errno))
@@ -248,7 +248,7 @@ impl Connection {
                 0 => io::Error::other("it gave no error number"),
                 number => io::Error::from_raw_os_error(number as i32),
             };
-            return Err(Error::Peer { device: device(), operation: operation.into(), source });
+            return Err(Error::peer(device(), operation, source));
         }
         Ok(reply)
     }
@@ -258,10 +258,12 @@ impl Connection {
         let mut watch = MessageWatch::new(self.deadline);
         let state = self.exchange.enter(|| watch.left());
         deadline::charge(watch.waited());
-        state.ok_or_else(|| Error::Timeout {
-            device: self.name.clone(),
-            operation: format!("{operation}: waiting for requests of other threads"),
-            after: watch.limit(),
+        state.ok_or_else(|| {
+            Error::timeout(
+                self.name.clone(),
+                format!("{operation}: waiting for requests of other threads"),
+                watch.limit(),
+            )
         })
     }
 
@@ -309,7 +311,7 @@ impl Connection {
 
     /// Makes the error for a wrong answer of the server to `operation`.
     pub fn protocol(&self, operation: &str, reason: &str) -> Error {
-        Error::Protocol { device: self.name.clone(), operation: operation.into(), reason: reason.into() }
+        Error::protocol(self.name.clone(), operation, reason)
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     regions::{File, Mapped, NO_MEMORY, RegionAccessor, map_areas, region},
 };
 use crate::{
-    Error, Result,
+    Error, Failure, Result,
     deadline::MessageWatch,
     device::Device,
     dma::DmaSpace,
@@ -74,7 +74,7 @@ impl Client {
     pub fn connect_within(path: impl AsRef<Path>, deadline: Duration) -> Result<Self> {
         let path = path.as_ref();
         let device = format!("vfio-user:{}", path.display());
-        let address = address(path).map_err(|reason| Error::Unusable { device: device.clone(), reason })?;
+        let address = address(path).map_err(|reason| Error::unusable(device.clone(), reason))?;
         let stream = connect(&address, deadline).map_err(|errno| refusal(path, &device, errno, deadline))?;
         Self::with_deadline(stream, device, None, deadline)
     }
@@ -105,10 +105,7 @@ impl Client {
         let connection = Arc::new(Connection::new(stream, name.into(), keepalive, deadline)?);
         let info = device_info(&connection)?;
         if info.flags & vfio::DEVICE_PCI == 0 || info.regions <= CONFIG_REGION {
-            return Err(Error::Unusable {
-                device: connection.name().into(),
-                reason: "its server does not offer a PCI device".into(),
-            });
+            return Err(Error::unusable(connection.name(), "its server does not offer a PCI device"));
         }
         let (config, _) = region(&connection, CONFIG_REGION)?;
         let page = 1 << connection.peer().pgsizes.trailing_zeros();
@@ -145,7 +142,10 @@ impl Client {
     fn tolerate<T>(&self, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(value) => Ok(Some(value)),
-            Err(error @ (Error::Peer { .. } | Error::Unusable { .. })) if self.connection.is_open() => {
+            Err(error)
+                if matches!(error.failure(), Failure::Peer { .. } | Failure::Unusable { .. })
+                    && self.connection.is_open() =>
+            {
                 let device = self.name().to_owned();
                 emit(move || {
                     tracing::warn!(
@@ -177,10 +177,12 @@ impl Client {
     fn wired(&self, operation: &str) -> Result<Pass<'_, [u32; 5]>> {
         let mut watch = MessageWatch::new(self.connection.deadline());
         let wired = self.wired.enter(|| watch.left());
-        wired.ok_or_else(|| Error::Timeout {
-            device: self.name().into(),
-            operation: format!("{operation}: waiting for other threads that set interrupts"),
-            after: watch.limit(),
+        wired.ok_or_else(|| {
+            Error::timeout(
+                self.name(),
+                format!("{operation}: waiting for other threads that set interrupts"),
+                watch.limit(),
+            )
         })
     }
 
@@ -250,18 +252,12 @@ unsafe impl Device for Client {
     fn bar(&self, index: u8) -> Result<Bar> {
         let (device, operation) = (self.name(), format!("mapping BAR {index}"));
         if index > 5 {
-            return Err(Error::NotFound {
-                device: device.into(),
-                reason: format!("there is no BAR {index}"),
-            });
+            return Err(Error::not_found(device, format!("there is no BAR {index}")));
         }
         let (region, file) = region(&self.connection, index.into())?;
         let size = region.info.size;
         if size == 0 {
-            return Err(Error::NotFound {
-                device: device.into(),
-                reason: format!("BAR {index} is not there"),
-            });
+            return Err(Error::not_found(device, format!("BAR {index} is not there")));
         }
         let mut mapped = Mapped::Areas(Vec::new());
         if region.info.flags & vfio::REGION_MMAP != 0 {
@@ -301,13 +297,13 @@ unsafe impl Device for Client {
     fn set_irqs(&self, kind: IrqKind, fds: &[BorrowedFd<'_>]) -> Result<()> {
         let count = self.irq_count(kind)?;
         if fds.len() > count as usize {
-            return Err(Error::OutOfRange {
-                device: self.name().into(),
-                operation: format!("setting {kind} interrupts"),
-                offset: 0,
-                len: fds.len() as u64,
-                size: count.into(),
-            });
+            return Err(Error::out_of_range(
+                self.name(),
+                format!("setting {kind} interrupts"),
+                0,
+                fds.len() as u64,
+                count.into(),
+            ));
         }
         if count == 0 {
             return Ok(());
@@ -315,11 +311,11 @@ unsafe impl Device for Client {
         let mut wired = self.wired("setting interrupts")?;
         let in_use = EXCLUSIVE.into_iter().find(|&other| other != kind && wired[other as usize] > 0);
         if let Some(other) = in_use.filter(|_| !fds.is_empty() && EXCLUSIVE.contains(&kind)) {
-            return Err(Error::Unsupported {
-                device: self.name().into(),
-                what: format!("{kind} beside {other} interrupts"),
-                reason: format!("a function uses one kind at a time: turn {other} off first (set none)"),
-            });
+            return Err(Error::unsupported(
+                self.name(),
+                format!("{kind} beside {other} interrupts"),
+                format!("a function uses one kind at a time: turn {other} off first (set none)"),
+            ));
         }
         let before = &mut wired[kind as usize];
         let off = || {
@@ -335,11 +331,11 @@ unsafe impl Device for Client {
         let batch =
             usize::try_from(self.connection.peer().max_msg_fds).unwrap_or(usize::MAX).min(MAX_SENT_FDS);
         if batch == 0 {
-            return Err(Error::Unsupported {
-                device: self.name().into(),
-                what: format!("{kind} interrupts"),
-                reason: "its server takes no file descriptors: poll instead".into(),
-            });
+            return Err(Error::unsupported(
+                self.name(),
+                format!("{kind} interrupts"),
+                "its server takes no file descriptors: poll instead",
+            ));
         }
         // Unlike the kernel, a server accepts a set in several messages.
         let eventfds = vfio::SET_EVENTFD | vfio::SET_TRIGGER;
@@ -363,11 +359,11 @@ unsafe impl Device for Client {
     fn mask_irq(&self, kind: IrqKind, index: u32, masked: bool) -> Result<()> {
         let info = self.irq_info(kind)?;
         if info.flags & vfio::IRQ_MASKABLE == 0 {
-            return Err(Error::Unsupported {
-                device: self.name().into(),
-                what: format!("masking {kind} interrupts"),
-                reason: "its server can't mask them".into(),
-            });
+            return Err(Error::unsupported(
+                self.name(),
+                format!("masking {kind} interrupts"),
+                "its server can't mask them",
+            ));
         }
         let action = if masked { vfio::SET_MASK } else { vfio::SET_UNMASK };
         self.set(kind, vfio::SET_NONE | action, index as usize, 1, &[])
@@ -379,11 +375,7 @@ unsafe impl Device for Client {
 
     unsafe fn reset(&self) -> Result<()> {
         if self.info.flags & vfio::DEVICE_RESET == 0 {
-            return Err(Error::Unsupported {
-                device: self.name().into(),
-                what: "reset".into(),
-                reason: "its server does not offer it".into(),
-            });
+            return Err(Error::unsupported(self.name(), "reset", "its server does not offer it"));
         }
         self.connection.request(command::RESET, "resetting the device", &[], &[])?;
         // The reset includes configuration space; the server keeps the eventfds.
@@ -424,18 +416,18 @@ fn device_info(connection: &Connection) -> Result<DeviceInfo> {
 
 /// Makes the error of a failed connection to `path`, with what to do.
 fn refusal(path: &Path, device: &str, errno: Errno, after: Duration) -> Error {
-    let not_found = |reason: &str| Error::NotFound { device: device.into(), reason: reason.into() };
+    let not_found = |reason: &str| Error::not_found(device, reason);
     match errno {
         Errno::ENOENT => not_found("there is no such socket: start its server first"),
         Errno::ECONNREFUSED if !path.metadata().is_ok_and(|metadata| metadata.file_type().is_socket()) => {
             not_found("the path is not a socket")
         }
         Errno::ECONNREFUSED => not_found("nobody listens on the socket any more: start its server again"),
-        Errno::EAGAIN => Error::Timeout {
-            device: device.into(),
-            operation: "connecting: its server accepts nobody, so it may be stopped or hung".into(),
+        Errno::EAGAIN => Error::timeout(
+            device,
+            "connecting: its server accepts nobody, so it may be stopped or hung",
             after,
-        },
+        ),
         Errno::EACCES => Error::os(device, "connecting (you need write permission on the socket)", errno),
         Errno::EPROTOTYPE => not_found("the socket is not a stream socket: not a vfio-user server's"),
         _ => Error::os(device, "connecting", errno),

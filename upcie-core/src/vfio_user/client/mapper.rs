@@ -48,10 +48,10 @@ unsafe impl Mapper for Table {
             .maps
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |maps| (maps < max).then_some(maps + 1));
         if counted.is_err() {
-            return Err(Error::Unusable {
-                device: self.connection.name().into(),
-                reason: format!("its server takes {max} DMA mappings, all in use: use fewer, larger ones"),
-            });
+            return Err(Error::unusable(
+                self.connection.name(),
+                format!("its server takes {max} DMA mappings, all in use: use fewer, larger ones"),
+            ));
         }
         // SAFETY: the DMA space keeps the memory until `unmap` has returned Ok, or this returns an error.
         unsafe { self.connection.remember(mapped) };

@@ -138,20 +138,14 @@ pub struct RegionAccessor {
 impl RegionAccessor {
     fn check(&self, operation: &str, offset: u64, len: usize) -> Result<()> {
         if self.areas.iter().any(|area| area.mapping.is_lost()) {
-            return Err(Error::Gone {
-                device: self.connection.name().into(),
-                operation: format!("{operation} (its server shrank the file behind the region)"),
-            });
+            return Err(Error::gone(
+                self.connection.name(),
+                format!("{operation} (its server shrank the file behind the region)"),
+            ));
         }
         match offset.checked_add(len as u64) {
             Some(end) if end <= self.size => Ok(()),
-            _ => Err(Error::OutOfRange {
-                device: self.connection.name().into(),
-                operation: operation.into(),
-                offset,
-                len: len as u64,
-                size: self.size,
-            }),
+            _ => Err(Error::out_of_range(self.connection.name(), operation, offset, len as u64, self.size)),
         }
     }
 }

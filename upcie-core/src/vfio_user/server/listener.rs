@@ -174,8 +174,7 @@ impl Drop for Listener {
 
 /// Makes a listening socket at `path` for its user alone; the inner error is the system's.
 fn open(path: &Path) -> Result<std::result::Result<UnixListener, Errno>> {
-    let address =
-        address(path).map_err(|reason| Error::Unusable { device: path.display().to_string(), reason })?;
+    let address = address(path).map_err(|reason| Error::unusable(path.display().to_string(), reason))?;
     let open = || {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
@@ -205,7 +204,7 @@ pub(super) fn is_shortage(error: &io::Error) -> bool {
 /// Removes a socket file without a listener.
 fn remove_stale(path: &Path) -> Result<()> {
     let device = path.display().to_string();
-    let unusable = |reason: &str| Error::Unusable { device: device.clone(), reason: reason.into() };
+    let unusable = |reason: &str| Error::unusable(device.clone(), reason);
     let before = identity(path);
     let is_socket = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
     if !is_socket {

@@ -209,9 +209,7 @@ impl Server {
         let end = self.run(&mut guest, &mut requests, backend, stop);
         backend.reset();
         guest.channel.shutdown();
-        let fail = |reason: String| {
-            Err(Error::Protocol { device: "vfio-user client".into(), operation: "serving it".into(), reason })
-        };
+        let fail = |reason: String| Err(Error::protocol("vfio-user client", "serving it", reason));
         match end {
             Ok(()) | Err(Fault::Closed) => Ok(()),
             Err(Fault::Garbage(reason)) => fail(reason.into()),
@@ -345,13 +343,13 @@ fn check(layout: &Layout) -> Result<()> {
             len > 0 && (offset | len) % page == 0 && offset.checked_add(len).is_some_and(|end| end <= bound)
         };
         if !mappable.areas.iter().all(good) {
-            return Err(Error::Unusable {
-                device: "vfio-user server".into(),
-                reason: format!(
+            return Err(Error::unusable(
+                "vfio-user server",
+                format!(
                     "a mappable area of region {index} is not in whole pages of {page} bytes, or beyond the region \
                      or its memory ({bound:#x} bytes)"
                 ),
-            });
+            ));
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    Error, Result,
+    Error, Failure, Result,
     device::Device,
     memory::{descriptors_of, file_of},
     vfio_user::wire::{DeviceInfo, DmaAccess, DmaMap, RegionAccess, RegionInfo, region_info, vfio},
@@ -100,7 +100,10 @@ fn other_servers_are_detected() {
     for (name, script) in scripts {
         let (client, server) = against(BRIEF, script);
         let error = client.unwrap_err();
-        assert!(matches!(error, Error::Unusable { .. } | Error::Protocol { .. }), "{name}: {error:?}");
+        assert!(
+            matches!(error.failure(), Failure::Unusable { .. } | Failure::Protocol { .. }),
+            "{name}: {error:?}"
+        );
         server.join().unwrap();
     }
 }
@@ -127,10 +130,13 @@ fn a_missed_deadline_ends_the_connection() {
     });
     let client = client.unwrap();
     let start = Instant::now();
-    assert!(matches!(reset(&client), Err(Error::Timeout { .. })));
+    assert!(matches!(reset(&client), Err(error) if matches!(error.failure(), Failure::Timeout { .. })));
     assert!(start.elapsed() < SOON);
     let error = reset(&client).unwrap_err();
-    assert!(matches!(&error, Error::Unusable { reason, .. } if reason.contains("open it again")), "{error}");
+    assert!(
+        matches!(error.failure(), Failure::Unusable { reason, .. } if reason.contains("open it again")),
+        "{error}"
+    );
     assert_eq!(server.join().unwrap(), command::RESET);
 }
 
@@ -150,8 +156,8 @@ fn mismatched_answers_end_the_connection() {
             raw.send(forge(reply), &[], &[]);
         });
         let client = client.unwrap();
-        assert!(matches!(reset(&client), Err(Error::Protocol { .. })));
-        assert!(matches!(reset(&client), Err(Error::Unusable { .. })));
+        assert!(matches!(reset(&client), Err(error) if matches!(error.failure(), Failure::Protocol { .. })));
+        assert!(matches!(reset(&client), Err(error) if matches!(error.failure(), Failure::Unusable { .. })));
         server.join().unwrap();
     }
 }
@@ -170,7 +176,7 @@ fn wrong_lengths_are_protocol_errors() {
             // Dropping the stream ends a message in the middle.
         });
         let error = client.unwrap().config_read(0, &mut [0; 4]).unwrap_err();
-        assert!(matches!(error, Error::Protocol { .. }), "{size}: {error:?}");
+        assert!(matches!(error.failure(), Failure::Protocol { .. }), "{size}: {error:?}");
         server.join().unwrap();
     }
 }
@@ -184,8 +190,8 @@ fn a_connection_closed_in_a_message_is_gone() {
         (&stream).write_all(header.as_bytes()).unwrap();
     });
     let client = client.unwrap();
-    assert!(matches!(reset(&client), Err(Error::Gone { .. })));
-    assert!(matches!(reset(&client), Err(Error::Gone { .. })));
+    assert!(matches!(reset(&client), Err(error) if matches!(error.failure(), Failure::Gone { .. })));
+    assert!(matches!(reset(&client), Err(error) if matches!(error.failure(), Failure::Gone { .. })));
     server.join().unwrap();
 }
 
@@ -202,11 +208,14 @@ fn the_connection_survives_an_error_reply() {
         raw.be_set_up();
     });
     let client = client.unwrap();
-    match reset(&client) {
-        Err(Error::Peer { source, .. }) => assert_eq!(source.raw_os_error(), Some(libc::EPERM)),
+    match reset(&client).unwrap_err().failure() {
+        Failure::Peer { source } => assert_eq!(source.raw_os_error(), Some(libc::EPERM)),
         other => panic!("{other:?}"),
     }
-    assert!(matches!(reset(&client), Err(Error::Peer { .. })), "an error without a number");
+    assert!(
+        matches!(reset(&client), Err(error) if matches!(error.failure(), Failure::Peer { .. })),
+        "an error without a number"
+    );
     reset(&client).unwrap();
     server.join().unwrap();
 }
@@ -221,8 +230,9 @@ fn unexpected_descriptors_are_closed() {
             raw.reply_with(&request, &[], &vec![write.as_fd(); count]);
         });
         let client = client.unwrap();
-        let result = reset(&client);
-        assert_eq!(matches!(result, Err(Error::Protocol { .. })), refused, "{count}: {result:?}");
+        let error = reset(&client).err();
+        let broken = |error: &Error| matches!(error.failure(), Failure::Protocol { .. });
+        assert_eq!(error.as_ref().is_some_and(broken), refused, "{count}: {error:?}");
         drop(client);
         server.join().unwrap();
         // The end of file shows that all copies of the other end are closed.
@@ -281,7 +291,7 @@ fn invalid_areas_are_protocol_errors() {
     ];
     for describe in descriptions {
         let (client, server) = describing(file.try_clone().unwrap(), describe);
-        assert!(matches!(client.bar(0), Err(Error::Protocol { .. })));
+        assert!(matches!(client.bar(0), Err(error) if matches!(error.failure(), Failure::Protocol { .. })));
         drop(client);
         server.join().unwrap();
     }
@@ -414,7 +424,7 @@ fn an_access_of_many_messages_has_one_deadline() {
     });
     let client = client.unwrap();
     let error = client.config_read(0, &mut [0; 4096]).unwrap_err();
-    assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
+    assert!(matches!(error.failure(), Failure::Timeout { .. }), "{error:?}");
     drop(client);
     // Five within the deadline, and one when the client turns bus mastering off.
     assert!(server.join().unwrap() <= 6);
@@ -465,14 +475,14 @@ fn memory_is_served_by_message_without_descriptors() {
     let client = client.unwrap();
     let region = client.dma().map(Memory::new(4096, PageSize::Small).unwrap()).unwrap();
     let error = client.dma().map(Memory::new(4096, PageSize::Small).unwrap()).unwrap_err();
-    assert!(matches!(error, Error::Unusable { .. }), "{error}");
+    assert!(matches!(error.failure(), Failure::Unusable { .. }), "{error}");
     reset(&client).unwrap();
     let word = region.as_ptr().wrapping_add(4092).cast::<[u8; 4]>();
     // SAFETY: a test's own region, which nobody writes now.
     assert_eq!(unsafe { word.read_volatile() }, *b"abcd");
     drop(region);
     server.join().unwrap();
-    assert!(matches!(reset(&client), Err(Error::Gone { .. })));
+    assert!(matches!(reset(&client), Err(error) if matches!(error.failure(), Failure::Gone { .. })));
 }
 
 /// Soundness finding 13: memory that a server did not release was lost for the life of the process.
@@ -524,7 +534,9 @@ fn endless_requests_miss_the_deadline() {
         let header = Header { command: command::DMA_READ, flags: flags::NO_REPLY, ..Header::default() };
         while raw.0.send(message(header, &[]), &[]).and_then(|()| raw.0.flush_until(soon())).is_ok() {}
     });
-    assert!(matches!(reset(&client.unwrap()), Err(Error::Timeout { .. })));
+    assert!(
+        matches!(reset(&client.unwrap()), Err(error) if matches!(error.failure(), Failure::Timeout { .. }))
+    );
     server.join().unwrap();
 }
 
@@ -549,7 +561,7 @@ fn a_server_that_receives_no_answers_is_given_up() {
     let client = client.unwrap();
     let region = client.dma().map(Memory::new(1 << 20, PageSize::Small).unwrap()).unwrap();
     let error = reset(&client).unwrap_err();
-    assert!(matches!(error, Error::Protocol { .. }), "{error}");
+    assert!(matches!(error.failure(), Failure::Protocol { .. }), "{error}");
     drop((region, client));
     server.join().unwrap();
 }

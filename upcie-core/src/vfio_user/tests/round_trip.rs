@@ -34,9 +34,15 @@ fn registers_and_configuration_space_by_message() {
     let mut config = [0; 64];
     client.config_read(0, &mut config).unwrap();
     assert_eq!(config, [0xc0; 64]);
-    assert!(matches!(config_write(&client, 0, &[0]), Err(crate::Error::Peer { .. })));
-    assert!(matches!(client.config_read(4090, &mut config), Err(crate::Error::OutOfRange { .. })));
-    assert!(matches!(client.bar(1), Err(crate::Error::NotFound { .. })));
+    assert!(
+        matches!(config_write(&client, 0, &[0]), Err(error) if matches!(error.failure(), crate::Failure::Peer { .. }))
+    );
+    assert!(
+        matches!(client.config_read(4090, &mut config), Err(error) if matches!(error.failure(), crate::Failure::OutOfRange { .. }))
+    );
+    assert!(
+        matches!(client.bar(1), Err(error) if matches!(error.failure(), crate::Failure::NotFound { .. }))
+    );
     reset(&client).unwrap();
     assert_eq!((bar.read_u64(SOURCE).unwrap(), resets.load(Ordering::SeqCst)), (0, 1));
 }
@@ -89,7 +95,9 @@ fn more_interrupts_than_one_message_holds() {
     assert_eq!(raised(0), 0);
 
     let more = vec![fds[0]; 21];
-    assert!(matches!(client.set_irqs(IrqKind::Msix, &more), Err(crate::Error::OutOfRange { .. })));
+    assert!(
+        matches!(client.set_irqs(IrqKind::Msix, &more), Err(error) if matches!(error.failure(), crate::Failure::OutOfRange { .. }))
+    );
     assert_eq!((client.irq_count(IrqKind::Msi).unwrap(), client.irq_count(IrqKind::Intx).unwrap()), (0, 1));
 }
 
@@ -105,7 +113,9 @@ fn a_masked_interrupt_is_delivered_at_unmasking() {
     assert_eq!(irq.take().unwrap(), 0);
     client.mask_irq(IrqKind::Msix, 0, false).unwrap();
     assert_eq!(irq.take().unwrap(), 1, "once, however often it was raised");
-    assert!(matches!(client.mask_irq(IrqKind::Error, 0, true), Err(crate::Error::Unsupported { .. })));
+    assert!(
+        matches!(client.mask_irq(IrqKind::Error, 0, true), Err(error) if matches!(error.failure(), crate::Failure::Unsupported { .. }))
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    Error,
+    Error, Failure,
     deadline::Budget,
     device::Device,
     irq::EventFd,
@@ -294,7 +294,10 @@ fn only_a_stale_socket_is_replaced() {
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     let error = connect(&path).unwrap_err();
-    assert!(matches!(error, Error::NotFound { .. }) && error.to_string().contains("start its server again"));
+    assert!(
+        matches!(error.failure(), Failure::NotFound { .. })
+            && error.to_string().contains("start its server again")
+    );
     serving(&path, || {
         assert!(Listener::bind(&path).unwrap_err().to_string().contains("in use"));
         reset(&*connect(&path).unwrap()).unwrap();

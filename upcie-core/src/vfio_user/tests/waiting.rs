@@ -1,7 +1,7 @@
 //! Threads that wait for each other on one connection.
 
 use super::*;
-use crate::{Error, deadline::Budget, vfio_user::client::connection::Connection};
+use crate::{Failure, deadline::Budget, vfio_user::client::connection::Connection};
 use std::sync::mpsc;
 
 /// Soundness finding 5: a thread that waits behind another's slow request keeps its own deadline, and its timeout does
@@ -29,7 +29,7 @@ fn a_thread_behind_a_slow_request_keeps_its_deadline() {
         let error = connection.request(command::SET_IRQS, "setting interrupts", &[], &[]).unwrap_err();
         drop(budget);
         let text = error.to_string();
-        assert!(matches!(error, Error::Timeout { .. }), "{text}");
+        assert!(matches!(error.failure(), Failure::Timeout { .. }), "{text}");
         for part in ["fake", "setting interrupts: waiting for requests of other threads", "20ms"] {
             assert!(text.contains(part), "{part}: {text}");
         }

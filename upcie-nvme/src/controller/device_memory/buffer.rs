@@ -45,14 +45,13 @@ impl MemoryBuffer {
     /// Allocates a buffer of `len` bytes, zeroed. Its PRP list, if it needs one, is in the host's memory.
     ///
     /// # Errors
-    /// The memory buffer takes no data ([`Error::Unsupported`]), or is full: it does not grow.
+    /// The memory buffer takes no data ([`Failure::Unsupported`](crate::Failure::Unsupported)), or is full: it does not grow.
     pub fn alloc(&self, len: usize) -> Result<DmaBuf> {
         if !self.reads() && !self.writes() {
-            return Err(Error::Unsupported {
-                device: self.device.to_string(),
-                reason: "no data may be in its memory buffer (CMBSZ.RDS and WDS): use memory of the host"
-                    .into(),
-            });
+            return Err(Error::unsupported(
+                self.device.to_string(),
+                "no data may be in its memory buffer (CMBSZ.RDS and WDS): use memory of the host",
+            ));
         }
         Ok(self.mapped.heap.alloc_zeroed(len)?)
     }
@@ -102,7 +101,7 @@ impl MemoryBuffer {
     /// Checks that other devices of the address space can reach the memory.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] with the system's obstacle, and the transport that works.
+    /// [`Failure::Unsupported`](crate::Failure::Unsupported) with the system's obstacle, and the transport that works.
     pub fn check_peers(&self) -> Result<()> {
         self.mapped.check_peers(&self.device, WHAT)
     }
@@ -140,19 +139,17 @@ fn enable(controller: &Inner) -> Result<Option<Arc<MemoryBuffer>>> {
     let location = CmbLocation::from_bits(controller.link.registers.peek(offset::CMBLOC)?);
     let size = CmbSize::from_bits(controller.link.registers.peek(offset::CMBSZ)?);
     if size.into_bits() == u32::MAX {
-        let operation = "reading CMBSZ".into();
-        return Err(Error::Gone { device: controller.link.name.to_string(), operation });
+        return Err(Error::gone(controller.link.name.to_string(), "reading CMBSZ"));
     }
     if size.into_bits() == 0 && !control {
         return Ok(None);
     }
     if !control && !controller.space().is_physical() {
-        return Err(Error::Unsupported {
-            device: controller.link.name.to_string(),
-            reason: "its memory buffer is one of before NVMe 1.4, which answers to its address on the bus only: without \
-                     an IOMMU (`uio:`, `sysfs:`) it can be used"
-                .into(),
-        });
+        return Err(Error::unsupported(
+            controller.link.name.to_string(),
+            "its memory buffer is one of before NVMe 1.4, which answers to its address on the bus only: without \
+                     an IOMMU (`uio:`, `sysfs:`) it can be used",
+        ));
     }
     let enabled = map(controller, location, size, control);
     if control && enabled.is_err() {
@@ -192,9 +189,11 @@ fn map(controller: &Inner, location: CmbLocation, size: CmbSize, control: bool) 
 
 /// Returns the memory buffer for a submission queue whose PRP lists are in the host's memory.
 pub(crate) fn for_submission(controller: &Inner) -> Result<Arc<MemoryBuffer>> {
-    let refuse = |reason: &str| Error::Unsupported {
-        device: controller.link.name.to_string(),
-        reason: format!("a submission queue in the controller's memory: {reason}"),
+    let refuse = |reason: &str| {
+        Error::unsupported(
+            controller.link.name.to_string(),
+            format!("a submission queue in the controller's memory: {reason}"),
+        )
     };
     let buffer = memory_buffer(controller)?.ok_or_else(|| refuse("it has no memory buffer (CAP.CMBS)"))?;
     if !buffer.size.sqs() {

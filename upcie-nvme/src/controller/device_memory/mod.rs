@@ -136,7 +136,9 @@ fn map_memory(
     } else {
         match map(true) {
             Ok(region) => (region, None),
-            Err(error @ upcie_core::Error::OutOfRange { .. }) => return Err(error.into()),
+            Err(error) if matches!(error.failure(), upcie_core::Failure::OutOfRange { .. }) => {
+                return Err(error.into());
+            }
             Err(error) => (map(false)?, Some(Chain(&error).to_string())),
         }
     };
@@ -161,10 +163,9 @@ impl Mapped {
     fn check_peers(&self, device: &str, what: &str) -> Result<()> {
         match &self.unshared {
             None => Ok(()),
-            Some(reason) => Err(Error::Unsupported {
-                device: device.into(),
-                reason: format!("other devices can't reach its {what}: {reason}"),
-            }),
+            Some(reason) => {
+                Err(Error::unsupported(device, format!("other devices can't reach its {what}: {reason}")))
+            }
         }
     }
 }
@@ -183,7 +184,7 @@ fn bar(device: &dyn Device, index: u8, caching: Option<Caching>) -> Result<Bar> 
 }
 
 fn broken(device: &str, what: &str, reason: String) -> Error {
-    Error::Protocol { device: device.into(), operation: format!("enabling its {what}"), reason }
+    Error::protocol(device, format!("enabling its {what}"), reason)
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ impl PersistentMemory {
     /// Checks that other devices of the address space can reach the memory.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] with the system's obstacle, and the transport that works.
+    /// [`Failure::Unsupported`](crate::Failure::Unsupported) with the system's obstacle, and the transport that works.
     pub fn check_peers(&self) -> Result<()> {
         self.mapped.check_peers(&self.device, WHAT)
     }
@@ -115,9 +115,7 @@ impl PersistentMemory {
 
 fn status(registers: &Registers) -> Result<PmrStatus> {
     match registers.peek(offset::PMRSTS)? {
-        u32::MAX => {
-            Err(Error::Gone { device: registers.name().to_string(), operation: "reading PMRSTS".into() })
-        }
+        u32::MAX => Err(Error::gone(registers.name(), "reading PMRSTS")),
         value => Ok(PmrStatus::from_bits(value)),
     }
 }

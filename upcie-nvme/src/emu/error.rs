@@ -61,3 +61,9 @@ pub enum Error {
     #[error(transparent)]
     Core(#[from] upcie_core::Error),
 }
+
+impl From<Error> for crate::Error {
+    fn from(error: Error) -> Self {
+        Self::emulator(error)
+    }
+}

@@ -97,6 +97,12 @@ impl Error {
         Self::new(device, "", Failure::Undeleted { qid })
     }
 
+    /// Makes a [`Failure::Emulator`].
+    #[cfg(feature = "emu")]
+    pub(crate) fn emulator(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::new("", "", Failure::Emulator(Box::new(source)))
+    }
+
     /// Changes the deadline that a [`Failure::Timeout`] names.
     pub(crate) fn set_deadline(&mut self, deadline: Duration) {
         if let Failure::Timeout { after, .. } = &mut self.0.failure {
@@ -115,13 +121,6 @@ impl Error {
 impl From<upcie_core::Error> for Error {
     fn from(error: upcie_core::Error) -> Self {
         Self::new("", "", Failure::Core(error))
-    }
-}
-
-#[cfg(feature = "emu")]
-impl From<crate::emu::Error> for Error {
-    fn from(error: crate::emu::Error) -> Self {
-        Self::new("", "", Failure::Emulator(Box::new(error)))
     }
 }
 

@@ -174,7 +174,9 @@ fn group_and_iommufd_spaces_do_not_mix() {
             Attachment::Group => ("vfio", "iommufd"),
             Attachment::Iommufd => ("iommufd", "vfio"),
         };
-        for address in [format!("{other}:{}", bdf(1)), format!("noiommu:{}", bdf(1)), "emu".into()] {
+        for address in
+            [format!("{other}:{}", bdf(1)), format!("noiommu:{}", bdf(1)), "vfio-user:/none".into()]
+        {
             let error = Device::open_beside(&*a, &address.parse().unwrap()).unwrap_err();
             assert!(matches!(error.failure(), Failure::Unsupported { .. }), "{error}");
             contains_all(&error.to_string(), &["open both through the same"]);

@@ -29,7 +29,6 @@ on_each_attachment![
     error_and_request_events_exist_beside_the_vectors,
     the_pin_can_be_masked_and_excludes_the_vectors,
     a_reset_stops_the_controller_and_keeps_it_usable,
-    mapped_registers_are_present_before_their_first_use,
 ];
 
 #[test]
@@ -219,8 +218,10 @@ fn a_reset_stops_the_controller_and_keeps_it_usable(attachment: Attachment) {
     assert_eq!(identify(&*device, &queues, &data), "LABA");
 }
 
-fn mapped_registers_are_present_before_their_first_use(attachment: Attachment) {
-    let device = attachment.device(0);
+/// With iommufd (Linux 6.12) the first access to a page faults: see docs/design.md, "VFIO".
+#[test]
+fn registers_of_a_group_are_present_before_their_first_use() {
+    let device = Attachment::Group.device(0);
     let bar = device.bar(0).unwrap();
     for round in ["mapped", "reset"] {
         let registers: Vec<_> =

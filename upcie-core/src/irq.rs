@@ -43,6 +43,17 @@ impl fmt::Display for IrqKind {
 }
 
 /// A counter that an interrupt increments: close-on-exec and non-blocking.
+///
+/// ```
+/// use std::time::Duration;
+/// use upcie_core::irq::EventFd;
+///
+/// let event = EventFd::new()?;
+/// event.signal()?; // a device does this by `set_irqs(kind, &[event.as_fd()])`
+/// assert!(event.wait(Duration::from_secs(1))?);
+/// assert_eq!(event.take()?, 1);
+/// # Ok::<(), upcie_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct EventFd(Inner);
 

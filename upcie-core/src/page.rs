@@ -8,6 +8,14 @@ use nix::{
 use std::{fmt, os::fd::BorrowedFd, str::FromStr};
 
 /// The page size of DMA memory.
+///
+/// ```
+/// use upcie_core::memory::PageSize;
+///
+/// let page: PageSize = "2M".parse()?;
+/// assert_eq!((page, page.bytes()), (PageSize::Huge2M, 2 << 20));
+/// # Ok::<(), upcie_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 #[repr(u64)]
 pub enum PageSize {

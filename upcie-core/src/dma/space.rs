@@ -29,6 +29,15 @@ pub(super) enum Kind {
 /// One address space of a device, or of several that share it, with its allocator.
 ///
 /// Its id is unique in the process and never reused: it tells equal addresses of two spaces apart.
+///
+/// ```no_run
+/// use upcie_core::{device::Device, memory::{Memory, PageSize}, open};
+///
+/// let device = open(&"0000:01:00.0".parse()?)?;
+/// let region = device.dma().map(Memory::new(64 << 10, PageSize::Small)?)?;
+/// println!("the device reaches it at {:#x}", region.iova(0));
+/// # Ok::<(), upcie_core::Error>(())
+/// ```
 pub struct DmaSpace {
     id: u64,
     pub(super) device: String,

@@ -8,6 +8,13 @@ use std::{
 };
 
 /// A snapshot of the huge pages of one size, of the whole machine or of one NUMA node.
+///
+/// ```
+/// for pool in upcie_core::hugetlb::pools()? {
+///     println!("{} bytes a page: {} pages are available", pool.page_bytes, pool.available());
+/// }
+/// # Ok::<(), upcie_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pool {

@@ -37,6 +37,15 @@ use std::{
 };
 
 /// A range of zeroed, mapped memory with the file behind it.
+///
+/// ```
+/// use upcie_core::memory::{Memory, PageSize};
+///
+/// let memory = Memory::new(64 << 10, PageSize::Small)?;
+/// assert_eq!(memory.len(), 64 << 10);
+/// // A device reaches it once its address space maps it: `device.dma().map(memory)?`.
+/// # Ok::<(), upcie_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Memory {
     mapping: Mapping,

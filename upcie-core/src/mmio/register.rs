@@ -14,6 +14,16 @@ macro_rules! words {
 words!(u8 u16 u32 u64);
 
 /// One word of device memory.
+///
+/// ```no_run
+/// use upcie_core::{device::Device, open};
+///
+/// let device = open(&"0000:01:00.0".parse()?)?;
+/// if let Some(status) = device.bar(0)?.register::<u32>(0x1c) {
+///     println!("CSTS of an NVMe controller: {:#x}", status.read());
+/// }
+/// # Ok::<(), upcie_core::Error>(())
+/// ```
 pub struct Register<W: Word> {
     at: NonNull<W>,
     mapping: Arc<Mapping>,

@@ -11,6 +11,15 @@ use std::{
 const CLASS_NVME: u32 = 0x01_08_02;
 
 /// A snapshot of a PCI function as the kernel shows it.
+///
+/// ```
+/// use upcie_core::pci::{Function, functions};
+///
+/// for function in functions()?.iter().filter(|function| function.is_nvme()) {
+///     println!("{}: {}", function.bdf, function.driver.as_deref().unwrap_or("no driver"));
+/// }
+/// # Ok::<(), upcie_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Function {

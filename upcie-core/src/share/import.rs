@@ -30,6 +30,17 @@ const TAKING: &str = "receiving it from another process";
 /// 8, and no reference to them is formed. If two processes write to the same place at once, the result may be any mixture
 /// of both. The region stays mapped, and accesses do not fault, while this exists, even after its owner's end: see
 /// [`check`](Self::check).
+///
+/// ```no_run
+/// use std::{os::unix::net::UnixStream, time::Duration};
+/// use upcie_core::share::SharedRegion;
+///
+/// // The owner sends it by `Region::share`.
+/// let owner = UnixStream::connect("/run/owner.sock")?;
+/// let mut region = SharedRegion::import(&owner, Duration::from_secs(5))?;
+/// region.write_at(0, b"for the device")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct SharedRegion {
     mapping: Mapping,

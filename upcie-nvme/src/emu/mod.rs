@@ -81,6 +81,17 @@ const ROUNDS: u32 = 4096;
 const IDLE_ROUNDS: u32 = 256;
 
 /// An NVMe controller, to be served by [`Server`](upcie_core::vfio_user::server::Server).
+///
+/// ```no_run
+/// use std::sync::atomic::AtomicBool;
+/// use upcie_core::vfio_user::server::{Listener, Server};
+/// use upcie_nvme::emu::Emulator;
+///
+/// let mut controller = Emulator::new(&"size=1G".parse()?)?;
+/// let listener = Listener::bind("/run/nvme.sock")?;
+/// Server::new().serve(&listener, &mut controller, &AtomicBool::new(false))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Emulator {
     layout: Layout,

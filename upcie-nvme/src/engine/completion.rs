@@ -95,6 +95,20 @@ impl<T: fmt::Debug> fmt::Debug for Completion<T> {
 }
 
 /// A command that was refused, returned with the reason.
+///
+/// ```
+/// use upcie_nvme::{Controller, Refusal};
+///
+/// let controller = Controller::open("emu:size=1M")?;
+/// let namespace = controller.namespace(1)?;
+/// let mut queue = controller.queue_pair().create()?;
+/// let buffer = controller.alloc(4096)?;
+/// let refused = queue.turn()?.read(&namespace, namespace.blocks(), buffer, 1).unwrap_err();
+/// assert_eq!(refused.reason, Refusal::OutOfRange);
+/// let (buffer, tag) = (refused.buffer, refused.tag); // both are back
+/// # assert_eq!((buffer.len(), tag), (4096, 1));
+/// # Ok::<(), upcie_nvme::Error>(())
+/// ```
 pub struct Refused<T> {
     /// The reason for the refusal.
     pub reason: Refusal,

@@ -25,6 +25,20 @@ use upcie_core::dma::DmaBuf;
 /// namespace management, [`Controller::invalidate_namespaces`](crate::Controller::invalidate_namespaces)).
 /// Its blocks may have another size or meaning then, so commands through it are refused; get a new handle
 /// from [`Controller::namespace`](crate::Controller::namespace).
+///
+/// ```
+/// use upcie_nvme::Controller;
+///
+/// let controller = Controller::open("emu:size=1M")?;
+/// let namespace = controller.namespace(1)?;
+/// println!("{} blocks of {} bytes", namespace.blocks(), namespace.block_size());
+///
+/// let mut buffer = controller.alloc(4096)?;
+/// buffer.fill(7);
+/// namespace.write(0, &mut buffer)?;
+/// namespace.flush()?;
+/// # Ok::<(), upcie_nvme::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Namespace {
     extent: Extent,

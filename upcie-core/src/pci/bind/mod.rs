@@ -22,6 +22,17 @@ type Observer<'a> = Box<dyn FnMut(&Path, &str) + 'a>;
 type Kernel<'a> = Box<dyn FnMut(&Path, &str, Duration) -> io::Result<()> + 'a>;
 
 /// Binds functions to drivers.
+///
+/// ```no_run
+/// use upcie_core::pci::{Binder, Function};
+///
+/// let function = Function::at("0000:01:00.0".parse()?)?;
+/// let before = function.binding()?;
+/// Binder::new().bind(&function, "vfio-pci")?;
+/// // … use it, and put it back:
+/// Binder::new().restore(&function, &before)?;
+/// # Ok::<(), upcie_core::Error>(())
+/// ```
 pub struct Binder<'a> {
     observer: Observer<'a>,
     kernel: Kernel<'a>,

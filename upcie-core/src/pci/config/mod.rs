@@ -80,6 +80,17 @@ const STATUS_CAPABILITIES: u16 = 1 << 4;
 /// [`ConfigFile`].
 ///
 /// Words are little-endian in it and in the host's order in these functions.
+///
+/// ```no_run
+/// use upcie_core::pci::{ConfigSpace, Function, cap};
+///
+/// let config = Function::at("0000:01:00.0".parse()?)?.config()?;
+/// for entry in config.capabilities() {
+///     let entry = entry?;
+///     println!("{}", if entry.id == cap::MSIX { "MSI-X".into() } else { format!("{:02x}h", entry.id) });
+/// }
+/// # Ok::<(), upcie_core::Error>(())
+/// ```
 pub trait ConfigSpace {
     /// Returns the device's name, for messages.
     fn device_name(&self) -> &str;

@@ -41,6 +41,14 @@ const ADDRESSES: std::ops::RangeInclusive<u64> = 0x1000..=(1 << 47) - 1;
 ///
 /// The server receives DMA memory as file descriptors and needs no messages to access it. If it requests bytes by message
 /// nevertheless, the client answers only while it waits for an answer of its own.
+///
+/// ```no_run
+/// use upcie_core::{device::Device, vfio_user::Client};
+///
+/// let device = Client::connect("/run/nvme.sock")?;
+/// println!("version {:x}h", device.bar(0)?.read_u32(8)?);
+/// # Ok::<(), upcie_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Client {
     connection: Arc<Connection>,

@@ -52,6 +52,16 @@ impl Default for Access {
 }
 
 /// A listening socket at a path, removed when dropped.
+///
+/// ```no_run
+/// use std::sync::atomic::AtomicBool;
+/// use upcie_core::vfio_user::server::{Backend, Listener, Server};
+///
+/// fn serve(device: &mut dyn Backend, stop: &AtomicBool) -> upcie_core::Result<()> {
+///     let listener = Listener::bind("/run/device.sock")?;
+///     Server::new().serve(&listener, device, stop)
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Listener {
     socket: UnixListener,

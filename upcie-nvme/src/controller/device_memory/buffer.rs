@@ -34,6 +34,16 @@ const WHAT: &str = "memory buffer";
 ///
 /// When the controller is stopped, it takes the memory back. Buffers that still exist stay readable, and no
 /// command can use them.
+///
+/// ```
+/// # let controller = upcie_nvme::Controller::open("emu:size=1M")?;
+/// if let Some(memory) = controller.memory_buffer()? {
+///     let mut buffer = memory.alloc(4096)?;
+///     buffer.write_at(0, b"never in host memory");
+///     controller.namespace(1)?.write(0, &mut buffer)?;
+/// }
+/// # Ok::<(), upcie_nvme::Error>(())
+/// ```
 pub struct MemoryBuffer {
     device: Arc<str>,
     size: CmbSize,

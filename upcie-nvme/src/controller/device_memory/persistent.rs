@@ -26,6 +26,16 @@ const PATIENCE_MAX: Duration = Duration::from_secs(300);
 /// region a device address ([`takes_data`](Self::takes_data)); otherwise only this process and peers can use
 /// them. A new buffer holds the region's old contents, and they stay: [`offset_of`](Self::offset_of) returns
 /// the place in the region. A buffer of the [whole region](Self::size), cut into slices, starts at offset 0.
+///
+/// ```
+/// # let controller = upcie_nvme::Controller::open("emu:size=1M")?;
+/// if let Some(region) = controller.persistent_memory()? {
+///     let mut log = region.alloc(4096)?;
+///     log.write_at(0, b"kept without power");
+///     region.flush()?;
+/// }
+/// # Ok::<(), upcie_nvme::Error>(())
+/// ```
 pub struct PersistentMemory {
     device: Arc<str>,
     capabilities: PmrCapabilities,

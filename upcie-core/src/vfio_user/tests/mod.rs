@@ -1,7 +1,9 @@
 //! The client and the server with each other, and each against a misbehaving peer.
 
 mod hostile_client;
+mod hostile_regions;
 mod hostile_server;
+mod noise;
 mod round_trip;
 mod setup;
 mod sockets;

@@ -7,7 +7,6 @@ use crate::{
     device::Device,
     irq::EventFd,
     open,
-    testing::Random,
     vfio_user::{
         server::{Access, Listener},
         wire::{DmaMap, RegionAccess, dma},
@@ -15,24 +14,22 @@ use crate::{
 };
 use std::{
     fs,
-    io::Write,
-    net::Shutdown,
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, Sender, channel},
 };
 
 /// A directory for one test.
-struct Scratch(PathBuf);
+pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("upcie-{name}-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(super) fn socket(&self) -> PathBuf {
         self.0.join("socket")
     }
 }
@@ -44,7 +41,7 @@ impl Drop for Scratch {
 }
 
 /// Serves a toy at `path` while `clients` run.
-fn serving<T>(path: &Path, clients: impl FnOnce() -> T) -> T {
+pub(super) fn serving<T>(path: &Path, clients: impl FnOnce() -> T) -> T {
     serving_within(Duration::from_millis(200), path, |_| clients())
 }
 
@@ -71,8 +68,25 @@ fn serving_within<T>(deadline: Duration, path: &Path, clients: impl FnOnce(&Atom
     })
 }
 
-fn connect(path: &Path) -> crate::Result<Arc<dyn Device>> {
+pub(super) fn connect(path: &Path) -> crate::Result<Arc<dyn Device>> {
     open(&format!("vfio-user:{}", path.display()).parse().unwrap())
+}
+
+impl Raw {
+    /// Maps memory without a file, and makes the toy copy 1 MiB of it, for which it requests the bytes by message.
+    fn begin_copy_by_message(&mut self) {
+        let map = DmaMap { argsz: 32, flags: dma::READ | dma::WRITE, offset: 0, address: 0, size: 2 << 20 };
+        self.ask(command::DMA_MAP, map.as_bytes(), &[]).unwrap();
+        for (offset, value) in [(SOURCE, 0), (TARGET, 1 << 20), (LENGTH, 1 << 20), (GO, 1)] {
+            let access = RegionAccess { offset, region: 0, count: 8 };
+            let payload = [access.as_bytes(), &u64::to_le_bytes(value)].concat();
+            let header = Header { command: command::REGION_WRITE, ..Header::default() };
+            self.send(header, &payload, &[]);
+            if offset != GO {
+                self.next();
+            }
+        }
+    }
 }
 
 #[test]
@@ -319,128 +333,4 @@ fn a_successors_socket_is_not_removed() {
     assert!(path.exists());
     drop(new);
     assert!(!path.exists());
-}
-
-impl Random {
-    /// Returns a number that is often a boundary value.
-    fn number(&mut self) -> u64 {
-        match self.below(8) {
-            0 => self.next(),
-            1 => u64::MAX,
-            2 => u64::from(u32::MAX),
-            3 => 0x1000 * self.below(32) as u64,
-            4 => 0,
-            _ => self.below(64) as u64,
-        }
-    }
-
-    /// Returns a payload of a few fields, rarely with the right length.
-    fn payload(&mut self) -> Vec<u8> {
-        let mut payload = Vec::new();
-        for _ in 0..self.below(7) {
-            if self.below(2) == 0 {
-                payload.extend_from_slice(&self.number().to_le_bytes());
-            } else {
-                payload.extend_from_slice(&(self.number() as u32).to_le_bytes());
-            }
-        }
-        payload
-    }
-}
-
-impl Raw {
-    /// Maps memory without a file, and makes the toy copy 1 MiB of it, for which it requests the bytes by message.
-    fn begin_copy_by_message(&mut self) {
-        let map = DmaMap { argsz: 32, flags: dma::READ | dma::WRITE, offset: 0, address: 0, size: 2 << 20 };
-        self.ask(command::DMA_MAP, map.as_bytes(), &[]).unwrap();
-        for (offset, value) in [(SOURCE, 0), (TARGET, 1 << 20), (LENGTH, 1 << 20), (GO, 1)] {
-            let access = RegionAccess { offset, region: 0, count: 8 };
-            let payload = [access.as_bytes(), &u64::to_le_bytes(value)].concat();
-            let header = Header { command: command::REGION_WRITE, ..Header::default() };
-            self.send(header, &payload, &[]);
-            if offset != GO {
-                self.next();
-            }
-        }
-    }
-
-    /// Negotiates the version, and returns whether the server accepts.
-    fn try_negotiate(&mut self) -> bool {
-        let version = Header { command: command::VERSION, ..Header::default() };
-        let sent = self.0.send(message(version, &[&[0; 4]]), &[]);
-        sent.is_ok() && self.0.recv(soon()).is_ok_and(|reply| reply.header.flags & flags::ERROR == 0)
-    }
-
-    /// Receives answers, so that more requests fit, and answers most of the server's requests. Returns the number of
-    /// answers received.
-    fn drain(&mut self, random: &mut Random) -> usize {
-        let mut answers = 0;
-        while let Ok(Some(asked)) = self.0.try_recv() {
-            if asked.header.is_reply() {
-                answers += 1;
-            } else if random.below(4) > 0 {
-                let header = Header { flags: flags::REPLY, ..asked.header };
-                let _ = self.0.send(message(header, &[&random.payload()]), &[]);
-            }
-        }
-        answers
-    }
-}
-
-#[test]
-fn a_server_survives_any_bytes() {
-    let scratch = Scratch::new("fuzz");
-    let path = scratch.socket();
-    let file = Memory::new(0x10000, PageSize::Small).unwrap().shared();
-    let mut random = Random(0x5eed);
-    serving(&path, || {
-        let mut handled = 0;
-        for _ in 0..150 {
-            let mut stream = UnixStream::connect(&path).unwrap();
-            let mut raw = Raw::new(stream.try_clone().unwrap());
-            if random.below(8) > 0 {
-                // The previous client may still be connected.
-                while !raw.try_negotiate() {
-                    stream = UnixStream::connect(&path).unwrap();
-                    raw = Raw::new(stream.try_clone().unwrap());
-                }
-            }
-            for _ in 0..random.below(60) {
-                let payload = random.payload();
-                let header = Header {
-                    id: random.next() as u16,
-                    command: random.below(20) as u16,
-                    flags: if random.below(64) == 0 { random.next() as u32 } else { 0 },
-                    ..Header::default()
-                };
-                let mut bytes = message(header, &[&payload]);
-                if random.below(64) == 0 {
-                    let at = random.below(bytes.len());
-                    bytes[at] = random.next() as u8;
-                }
-                let count = if random.below(64) == 0 { 12 } else { [0, 0, 0, 1, 1, 8][random.below(6)] };
-                let fds = vec![file.shared_file().unwrap(); count];
-                if raw.0.send(bytes, &fds).is_err() {
-                    break;
-                }
-                handled += raw.drain(&mut random);
-            }
-            let _ = stream.write_all(&[0xff; 11][..random.below(11)]);
-            // All bytes arrive before the end.
-            let _ = stream.shutdown(Shutdown::Write);
-            while let Ok(message) = raw.0.recv(soon()) {
-                handled += usize::from(message.header.is_reply());
-            }
-        }
-        assert!(handled > 1000, "most of it got through: {handled}");
-        // The server may not have noticed the last client's end yet.
-        let end = soon();
-        let client = loop {
-            match connect(&path) {
-                Ok(client) => break client,
-                Err(error) => assert!(Instant::now() < end, "{error}"),
-            }
-        };
-        reset(&*client).unwrap();
-    });
 }

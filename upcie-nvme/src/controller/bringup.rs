@@ -46,7 +46,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
     let cap = registers.capabilities();
     let (command_set, mut no_io) = command_set(cap);
     if command_set == CommandSet::NVM && !cap.supports_nvm() {
-        tracing::warn!(device = %name, css = cap.css(), "CAP.CSS names no command set: taking the NVM command set for granted");
+        tracing::warn!(device = %name, css = cap.css(), "CAP.CSS names no command set: assuming the NVM command set");
     }
     let queue_entries = queue_entries(&*device, cap);
     if queue_entries < 2 {
@@ -69,7 +69,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
         return Err(unsupported(
             &name,
             format!(
-                "its memory pages have {least} bytes at least (CAP.MPSMIN); up to {PAGE_MAX} are supported"
+                "its smallest memory page has {least} bytes (CAP.MPSMIN); this driver supports up to {PAGE_MAX}"
             ),
         ));
     }
@@ -79,8 +79,8 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
         return Err(unsupported(
             &name,
             format!(
-                "its memory pages have {least} to {most} bytes, and those of the controllers in its address space \
-                 {agreed}: open it by itself, or first"
+                "its memory pages have {least} to {most} bytes, but the controllers in its address space use \
+                 {agreed}: open it alone, or first"
             ),
         ));
     }
@@ -89,7 +89,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
     let vectors = Vectors::new(&*device, options.irq)?;
     // The controller works without this: a removal then waits until the program ends.
     let removal = Removal::wire(&*device).unwrap_or_else(|error| {
-        tracing::warn!(device = %name, %error, "no notice will come when the kernel wants the device back");
+        tracing::warn!(device = %name, %error, "no notice will come when the kernel removes the device");
         Removal::default()
     });
     tracing::debug!(device = %name, page_size = page, interrupts = ?vectors.kind(), "bringing it up");

@@ -176,7 +176,10 @@ impl Inner {
             all.extend(&more);
             // More ids than NN allows: the controller repeats itself, and the list would never end.
             if all.len() > self.properties.identify.nn.max(1024) as usize {
-                return Err(self.lie("Identify (active namespaces)", "there are more than it supports (NN)"));
+                return Err(self.lie(
+                    "Identify (active namespaces)",
+                    "the list has more namespaces than the controller supports (NN)",
+                ));
             }
             if more.len() < 1024 || all.last() >= Some(&0xffff_fffd) {
                 return Ok(all);

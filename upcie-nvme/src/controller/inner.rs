@@ -124,7 +124,7 @@ impl Inner {
         limit: Duration,
         operation: &str,
     ) -> Result<Pass<'_, ()>> {
-        self.link.enter(&self.calls.edges, watch, limit, || operation.into(), "changes of blocks in part")
+        self.link.enter(&self.calls.edges, watch, limit, || operation.into(), "partial block writes")
     }
 
     /// Returns the time that a command may take.
@@ -214,7 +214,7 @@ impl Drop for Inner {
         self.closing = Some(Budget::new(stop_patience(registers, shutdown)));
         // A stopped controller uses no memory, so what the fields own can be freed.
         if let Err(error) = stop(registers, name, shutdown) {
-            tracing::error!(device = %name, %error, "the controller did not stop: its memory goes to nobody else");
+            tracing::error!(device = %name, %error, "the controller did not stop: its memory is not used again");
             self.space().close();
         }
         device_memory::release(self);

@@ -27,7 +27,7 @@ impl Inner {
     /// Looks whether the controller has let go of everything, and gives it back if so.
     pub(super) fn release_if_let_go(&self) {
         // What is wrong with it is its next user's to hear.
-        let _ = self.check_alive(&|| "looking whether it has let go of memory".into());
+        let _ = self.check_alive(&|| "checking whether it has released memory".into());
     }
 
     /// The one place where memory and ids come back because of that: of queue pairs whose deletion was not confirmed, of admin

@@ -33,7 +33,7 @@ impl Removal {
     pub(super) fn unwire(&self, device: &dyn Device) {
         if self.0.is_some() {
             if let Err(error) = device.set_irqs(IrqKind::Request, &[]) {
-                tracing::debug!(device = device.name(), %error, "no longer asking to be told of a removal");
+                tracing::debug!(device = device.name(), %error, "turning removal requests off");
             }
         }
     }

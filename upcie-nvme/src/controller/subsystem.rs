@@ -68,8 +68,8 @@ impl Subsystem {
                 device,
                 operation,
                 format!(
-                    "{change} was sent and is not answered yet, and it may change the namespace at any time: ask again \
-                     when it is, or open the controller again"
+                    "{change} is not answered yet, and may change the namespace at any time: try again after its answer, \
+                     or open the controller again"
                 ),
             )),
         }
@@ -144,7 +144,7 @@ pub(super) fn change_alone(controller: &Inner, operation: &str, change: &str) ->
         Some(what) => Err(Error::in_use(
             controller.name(),
             operation,
-            format!("{change}, and open queues work by what it is now; {what}"),
+            format!("{change}, and open queues rely on the state before it; {what}"),
         )),
     };
     // Refuse before any handle becomes stale.

@@ -46,7 +46,7 @@ pub(super) fn disable_patience(registers: &Registers) -> Result<Duration> {
 /// Waits until the last step of a former user has had its effect: it may have been killed between any two of
 /// its steps.
 fn settle(registers: &Registers, name: &str, enabled: bool) -> Result<()> {
-    let operation = "waiting for what its former user began (CSTS.RDY, CSTS.SHST)";
+    let operation = "waiting for an enable or a shutdown of its last user (CSTS.RDY, CSTS.SHST)";
     let settled = wait(registers.clock(), settle_patience(registers)?, name, operation, || {
         let status = registers.status()?;
         Ok(status.cfs()
@@ -57,7 +57,7 @@ fn settle(registers: &Registers, name: &str, enabled: bool) -> Result<()> {
     });
     match settled {
         Err(error) if matches!(error.failure(), Failure::Timeout { .. }) => {
-            tracing::warn!(device = name, %error, "resetting it all the same");
+            tracing::warn!(device = name, %error, "resetting it anyway");
             Ok(())
         }
         other => other,
@@ -155,7 +155,7 @@ pub(super) fn stop(registers: &Registers, name: &str, shutdown: Duration) -> Res
         });
         match shut {
             Err(error) if matches!(error.failure(), Failure::Timeout { .. }) => {
-                tracing::warn!(device = name, %error, "disabling it all the same");
+                tracing::warn!(device = name, %error, "disabling it anyway");
             }
             shut => shut?,
         }

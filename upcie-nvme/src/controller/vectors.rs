@@ -110,7 +110,7 @@ impl Vectors {
                 Some(kind) => {
                     format!("there is no {kind} vector {vector}: the controller has {count} that can be used")
                 }
-                None => format!("there is no interrupt vector {vector}: this way to the controller has none"),
+                None => format!("there is no interrupt vector {vector}: this transport has none"),
             };
             Error::argument(device.name(), reason)
         })
@@ -123,7 +123,7 @@ impl Vectors {
             tracing::warn!(
                 device,
                 vector,
-                "{kind}interrupts of vector {vector} don't arrive: completions were found by looking, every 100 ms at worst. \
+                "{kind}interrupts of vector {vector} don't arrive: completions were found by polling, every 100 ms at worst. \
                  Its device or server does not raise them, or something else has masked or disabled them; poll instead"
             );
         }

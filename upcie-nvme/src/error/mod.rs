@@ -180,8 +180,8 @@ impl fmt::Display for Error {
             Failure::InUse { reason } => write!(f, "{device}: {operation} was not sent: {reason}"),
             Failure::Unanswered { count } => write!(
                 f,
-                "{device}: {operation} was not sent: the admin queue is full of {count} commands that the controller did \
-                 not answer in time; if it does not answer them yet, open it again to reset it"
+                "{device}: {operation} was not sent: the admin queue is full of {count} commands that the controller has \
+                 not answered; if that lasts, open it again, which resets it"
             ),
             Failure::Timeout { after, kept } => {
                 write!(f, "{device}: {operation}: no answer within {after:?}")?;
@@ -222,8 +222,8 @@ impl fmt::Display for Error {
             ),
             Failure::Undeleted { qid } => write!(
                 f,
-                "{device}: queue {qid}: the controller did not confirm its deletion: what its commands used stays with the \
-                 controller until that stops (Controller::keep)"
+                "{device}: queue {qid}: the controller did not confirm its deletion: its commands' memory stays with the \
+                 controller until it stops (Controller::keep)"
             ),
             Failure::Emulator(_) => f.write_str("emu can't be used"),
         }

@@ -21,7 +21,7 @@ fn cause<T>(queue: &Queue<T>, controller: &Inner) -> String {
         Err(error) => return error.to_string(),
     };
     let cause = if queue.is_ready() {
-        "a completion is there now: it came late, or its interrupt was lost"
+        "a completion has arrived since: it was late, or its interrupt was lost"
     } else if status.cfs() {
         "the controller reports a fatal status"
     } else if !status.rdy() {

@@ -96,7 +96,7 @@ fn a_timed_out_wait_reports_the_cause() {
     assert!(parts.iter().all(|part| text.contains(part)) && text.contains("CSTS 1h"), "{text}");
     let text = read("emu:size=1M", true);
     assert!(
-        text.contains("completion head 3, phase 1") && text.contains("a completion is there now"),
+        text.contains("completion head 3, phase 1") && text.contains("a completion has arrived since"),
         "{text}"
     );
 }

@@ -127,7 +127,7 @@ fn locate(location: CmbLocation, size: CmbSize) -> Result<Place, String> {
         |units: u32| unit.checked_mul(units.into()).ok_or_else(|| format!("{units} units of {unit} bytes"));
     let (offset, len) = (bytes(location.ofst())?, bytes(size.sz())?);
     if len == 0 {
-        return Err("CMBSZ.SZ is 0 though there is one".into());
+        return Err("CMBSZ.SZ is 0, although CAP.CMBS is set".into());
     }
     Ok(Place { bar: location.bir(), offset, len: Some(len) })
 }
@@ -157,8 +157,8 @@ fn enable(controller: &Inner) -> Result<Option<Arc<MemoryBuffer>>> {
     if !control && !controller.space().is_physical() {
         return Err(Error::unsupported(
             controller.link.name.to_string(),
-            "its memory buffer is one of before NVMe 1.4, which answers to its address on the bus only: without \
-                     an IOMMU (`uio:`, `sysfs:`) it can be used",
+            "its memory buffer is older than NVMe 1.4, and answers to its bus address only: use it without an IOMMU \
+             (`uio:`, `sysfs:`)",
         ));
     }
     let enabled = map(controller, location, size, control);
@@ -207,12 +207,12 @@ pub(crate) fn for_submission(controller: &Inner) -> Result<Arc<MemoryBuffer>> {
     };
     let buffer = memory_buffer(controller)?.ok_or_else(|| refuse("it has no memory buffer (CAP.CMBS)"))?;
     if !buffer.size.sqs() {
-        return Err(refuse("its memory buffer takes none (CMBSZ.SQS)"));
+        return Err(refuse("its memory buffer takes no submission queues (CMBSZ.SQS)"));
     }
     if !buffer.location.cdpcils() {
         return Err(refuse(
-            "PRP lists of commands there would have to be there, too (CMBLOC.CDPCILS), and this driver keeps them in \
-             the host's memory",
+            "PRP lists of its commands would have to be in its memory, too (CMBLOC.CDPCILS), but this driver keeps \
+             them in host memory",
         ));
     }
     Ok(buffer)

@@ -93,7 +93,7 @@ impl Place {
             return Err(format!("{self:x?} is not within the register's {size:#x} bytes"));
         }
         if self.bar == 0 && self.offset < doorbells {
-            return Err(format!("{self:x?} is where its registers are, which end at {doorbells:#x}"));
+            return Err(format!("{self:x?} overlaps its registers, which end at {doorbells:#x}"));
         }
         usize::try_from(len).map_err(|_| format!("{self:x?} is too large"))
     }
@@ -131,7 +131,7 @@ fn map_memory(
     let (region, unshared) = if space.is_physical() {
         (map(false)?, None)
     } else if place.bar == 0 {
-        let reason = "it is in BAR 0, with registers that no other device may reach; no way in changes that";
+        let reason = "it is in BAR 0, beside registers that no other device may reach, over any transport";
         (map(false)?, Some(reason.to_owned()))
     } else {
         match map(true) {

@@ -111,7 +111,7 @@ impl PersistentMemory {
         if status.err() == 0 && !status.nrdy() {
             return Ok(());
         }
-        Err(broken(&self.device, WHAT, format!("writes to it may not have been kept: {status:?}")))
+        Err(broken(&self.device, WHAT, format!("writes to it may be lost: {status:?}")))
     }
 
     /// Checks that other devices of the address space can reach the memory.
@@ -171,7 +171,9 @@ fn enable(controller: &Inner) -> Result<PersistentMemory> {
     let health = status(&controller.link.registers)?;
     if health.hsts() != 0 {
         let device = controller.link.name.clone();
-        emit(move || tracing::warn!(%device, status = ?health, "the persistent memory region is not well"));
+        emit(
+            move || tracing::warn!(%device, status = ?health, "the persistent memory region reports a fault"),
+        );
     }
     let place = Place { bar: capabilities.bir(), offset: 0, len: None };
     let (reads, writes) = match capabilities.cmss() {

@@ -9,7 +9,7 @@ use crate::{
     workload::{Plan, check_block},
 };
 use std::{ffi::c_void, ptr};
-use upcie_nvme::{QueuePair, Refusal, SpinPolicy, spec::Status};
+use upcie_nvme::{Controller, QueuePair, Refusal, SpinPolicy, spec::Status};
 
 /// A unit that failed before its submission.
 #[derive(Debug, Clone, Copy)]
@@ -299,11 +299,8 @@ impl Job {
     /// continue.
     fn give_back_if_wanted(&mut self) {
         let wanted = self.targets().map(|target| &target.open.controller).find(|it| it.is_wanted_back());
-        if let Some(name) = wanted.map(|controller| controller.name().to_owned()) {
-            let text = match name.starts_with("vfio-user:") {
-                true => format!("its server wants {name} back (it is being stopped): the job ends"),
-                false => format!("the kernel wants {name} back (a removal, or an unbinding): the job ends"),
-            };
+        if let Some(reason) = wanted.map(Controller::wanted_back_reason) {
+            let text = format!("{reason}: the job ends");
             self.break_off(&Failure::new(libc::ENODEV, text));
         }
     }

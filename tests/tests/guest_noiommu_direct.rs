@@ -239,7 +239,7 @@ fn the_pin_is_counted_masked_and_armed_again() {
     event.take().unwrap();
     identify(&*device, &queues, &data);
     assert!(!event.wait(Duration::from_millis(100)).unwrap(), "it is off");
-    for kind in [IrqKind::Msi, IrqKind::Msix, IrqKind::Error, IrqKind::Request] {
+    for kind in [IrqKind::Msi, IrqKind::Msix, IrqKind::Error] {
         assert_eq!(device.irq_count(kind).unwrap(), 0, "{kind}");
         let error = device.set_irqs(kind, &[event.as_fd()]).unwrap_err();
         assert!(matches!(error.failure(), Failure::Unsupported { .. }), "{error}");

@@ -157,7 +157,7 @@ fn a_bare_address_needs_both_nodes_for_iommufd() {
             let (device, group) = (device_node(bdf(0)), group_node(bdf(0)));
             own(&[device.clone(), group.clone()], 1000);
             expect_success(&again(NAME, "without iommufd", true));
-            own(&[group.clone()], 0);
+            own(std::slice::from_ref(&group), 0);
             own(&[IOMMU.into()], 1000);
             expect_success(&again(NAME, "with iommufd", true));
             own(&[device, group, IOMMU.into()], 0);

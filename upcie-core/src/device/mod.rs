@@ -140,6 +140,16 @@ pub unsafe trait Device: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Checks that the function is still this process's to drive. A transport from which the kernel can take it away
+    /// without asking (`uio:`, `sysfs:`) returns an error after a removal, or after another driver was bound; a driver must
+    /// not touch the device's registers then. The check costs some system calls.
+    ///
+    /// # Errors
+    /// It was taken away.
+    fn check_held(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Resets the function: it loses all state, and issues no DMA until it is set up again.
     ///
     /// # Safety

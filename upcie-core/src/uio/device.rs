@@ -2,8 +2,8 @@
 
 use super::{
     check::{DRIVER, bound, failed, untranslated},
-    interrupt::Relay,
     resource,
+    thread::Signaller,
 };
 use crate::{
     Error, ErrorKind, Failure, Result,
@@ -64,7 +64,8 @@ pub struct UioDevice {
 #[derive(Default)]
 struct State {
     bars: [Option<Bar>; 6],
-    relay: Option<Relay>,
+    relay: Option<Signaller>,
+    removal: Option<Signaller>,
 }
 
 impl UioDevice {
@@ -248,10 +249,11 @@ unsafe impl Device for UioDevice {
     }
 
     fn irq_count(&self, kind: IrqKind) -> Result<u32> {
-        if kind != IrqKind::Intx || self.uio.is_none() {
-            return Ok(0);
+        match kind {
+            IrqKind::Request => Ok(1),
+            IrqKind::Intx if self.uio.is_some() => Ok(u32::from(self.config.config_u8(INTERRUPT_PIN)? != 0)),
+            _ => Ok(0),
         }
-        Ok(u32::from(self.config.config_u8(INTERRUPT_PIN)? != 0))
     }
 
     fn set_irqs(&self, kind: IrqKind, fds: &[BorrowedFd<'_>]) -> Result<()> {
@@ -266,16 +268,23 @@ unsafe impl Device for UioDevice {
             };
             return Err(self.unsupported(format!("setting {} {kind} interrupts", fds.len()), reason));
         }
+        let _hold = Hold::new();
+        if kind == IrqKind::Request {
+            let mut state = self.state();
+            state.removal = None;
+            if let Some(to) = fds.first() {
+                let (path, driver) = (self.function.path.clone(), self.function.driver.clone());
+                state.removal = Some(Signaller::removal(&self.name, path, driver, *to)?);
+            }
+            return Ok(());
+        }
         let (Some(uio), IrqKind::Intx) = (&self.uio, kind) else { return Ok(()) };
         self.check("setting its interrupt")?;
-        let _hold = Hold::new();
         let mut state = self.state();
         state.relay = None;
         self.mask_irq(kind, 0, true)?;
-        if let Some(fd) = fds.first() {
-            let to = fd.try_clone_to_owned();
-            let to = to.map_err(|e| Error::os(&self.name, "keeping the eventfd of its interrupt", e))?;
-            state.relay = Some(Relay::start(&self.name, uio, to)?);
+        if let Some(to) = fds.first() {
+            state.relay = Some(Signaller::interrupts(&self.name, uio, *to)?);
             self.mask_irq(kind, 0, false)?;
         }
         Ok(())
@@ -292,6 +301,10 @@ unsafe impl Device for UioDevice {
         let wanted = if masked { now | command::INTX_DISABLE } else { now & !command::INTX_DISABLE };
         // SAFETY: only the bit that keeps its interrupt pin quiet changes.
         unsafe { self.config.set_config_u16(offset::COMMAND, wanted) }
+    }
+
+    fn check_held(&self) -> Result<()> {
+        self.check("looking for its driver")
     }
 
     unsafe fn reset(&self) -> Result<()> {
@@ -369,10 +382,10 @@ impl Drop for UioDevice {
             // A forked child: the device and the thread belong to the parent. The lock is not taken, because its holder
             // may exist only in the parent.
             let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-            std::mem::forget(state.relay.take());
+            std::mem::forget((state.relay.take(), state.removal.take()));
             return;
         }
-        self.state().relay = None;
+        *self.state() = State::default();
         match self.check("closing it").and_then(|()| turn_off(&self.config)) {
             Ok(()) => {}
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Gone) => {}

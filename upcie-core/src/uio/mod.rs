@@ -5,15 +5,19 @@
 //! overwrites memory of the kernel or of any other process. It needs root. Use VFIO if there is an IOMMU.
 //!
 //! The kernel does not keep a second user out: [`FunctionLock`](crate::pci::FunctionLock) does, among programs that use
-//! it. A device does not stop when its process is killed, so its memory outlives the process ([`crate::hugetlb`]). A
-//! kernel driver that is bound to the function while it is in use here takes it away. If the kernel also guards device
-//! memory (CONFIG_IO_STRICT_DEVMEM), the next access to a register ends the process (SIGBUS). With uio_pci_generic no
-//! driver binds by itself.
+//! it. A device does not stop when its process is killed, so its memory outlives the process ([`crate::hugetlb`]).
+//!
+//! The kernel does not ask before it removes the function or gives it to another driver. A thread notices that within some
+//! 100 ms and raises [`IrqKind::Request`](crate::irq::IrqKind::Request); from then on [`check_held`] returns an error. If
+//! the kernel guards device memory (CONFIG_IO_STRICT_DEVMEM), an access to a register after another driver was bound ends
+//! the process (SIGBUS). With uio_pci_generic no driver binds by itself.
+//!
+//! [`check_held`]: crate::device::Device::check_held
 
 mod check;
 mod device;
-mod interrupt;
 mod resource;
+mod thread;
 
 pub use device::UioDevice;
 

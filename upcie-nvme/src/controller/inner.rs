@@ -184,6 +184,16 @@ impl Inner {
         self.vectors.eventfd(&*self.device, self.properties.most_vectors(), watch, limit, vector)
     }
 
+    /// Stops the controller, unless it is another driver's by now.
+    fn stop(&mut self) -> Result<()> {
+        let shutdown = shutdown_patience(&self.link.registers, self.properties.identify.rtd3e);
+        self.closing = Some(Budget::new(stop_patience(&self.link.registers, shutdown)));
+        self.device.check_held()?;
+        let stopped = stop(&self.link.registers, &self.link.name, shutdown);
+        device_memory::release(self);
+        stopped
+    }
+
     /// Logs, once per vector, that its interrupts don't arrive.
     pub(crate) fn report_silence(&self, vector: u16) {
         self.vectors.report_silence(&self.link.name, vector);
@@ -209,15 +219,12 @@ impl Drop for Inner {
             return;
         }
         self.link.live.stop();
-        let (registers, name) = (&self.link.registers, &self.link.name);
-        let shutdown = shutdown_patience(registers, self.properties.identify.rtd3e);
-        self.closing = Some(Budget::new(stop_patience(registers, shutdown)));
+        let name = self.link.name.clone();
         // A stopped controller uses no memory, so what the fields own can be freed.
-        if let Err(error) = stop(registers, name, shutdown) {
+        if let Err(error) = self.stop() {
             tracing::error!(device = %name, %error, "the controller did not stop: its memory is not used again");
             self.space().close();
         }
-        device_memory::release(self);
         self.removal.unwire(&*self.device);
     }
 }

@@ -43,14 +43,11 @@ pub fn interrupted() -> bool {
 pub fn watch(controller: &Controller) -> anyhow::Result<()> {
     let Some(fd) = controller.wanted_back_fd() else { return Ok(()) };
     let (fd, name) = (fd.try_clone_to_owned()?, controller.name().to_owned());
+    let reason = controller.wanted_back_reason();
     thread::Builder::new().name("upcie-wanted".into()).spawn(move || {
         // Only this thread reads the descriptor, so only a failing poll(2) ends the wait without a request.
         if wait_readable(std::os::fd::AsFd::as_fd(&fd), Duration::MAX).unwrap_or(false) {
-            let (who, why) = match name.starts_with("vfio-user:") {
-                true => ("its server", "it is being stopped"),
-                false => ("the kernel", "a removal, or an unbinding"),
-            };
-            cli::message(&format!("upcie: {who} wants {name} back ({why}): stopping"));
+            cli::message(&format!("upcie: {reason}: stopping"));
             let _ = WANTED_BACK.set(name);
             STOP_REQUESTED.store(true, Ordering::Relaxed);
         }

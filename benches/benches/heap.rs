@@ -46,7 +46,7 @@ fn alloc_free(criterion: &mut Criterion) {
         bencher.iter_custom(|iterations| {
             let mut total = 0.0;
             for _ in 0..iterations {
-                let (ours, malloc) = (run(|len| heap.alloc(len).expect("memory")), run(Malloc::new));
+                let (ours, malloc) = (run(|len| heap.alloc_unzeroed(len).expect("memory")), run(Malloc::new));
                 pairs.borrow_mut().push(ours, malloc);
                 total += ours;
             }

@@ -175,8 +175,7 @@ impl ByHand {
         let heap = Heap::new(device.dma(), None, None);
         let bar = device.bar(0).expect("registers");
         let page = |bytes: usize| {
-            let mut memory = heap.alloc_aligned(bytes, 4096).expect("memory");
-            memory.zero();
+            let memory = heap.alloc_aligned(bytes, 4096).expect("memory");
             memory
         };
         let (mut asq, acq, sq, cq, data) =
@@ -215,7 +214,7 @@ impl ByHand {
         ];
         for (index, command) in create.into_iter().enumerate() {
             let bytes: [u8; 64] = zerocopy::transmute!(command);
-            asq[index * 64..][..64].copy_from_slice(&bytes);
+            asq.write_at(index * 64, &bytes);
             write_u32(&bar, 0x1000, index as u32 + 1).expect("a doorbell");
             // SAFETY: the last dword of an entry of the admin completion queue.
             let last = unsafe { acq.as_ptr().cast::<u32>().add(index * 4 + 3) };

@@ -31,7 +31,7 @@ impl IoMemory {
             controller
                 .heap_over(controller.heap().space().allocate_shared(len.next_power_of_two(), pages)?)?
         };
-        let buffer = heap.alloc(len.next_multiple_of(host_page_size()))?;
+        let buffer = heap.alloc_unzeroed(len.next_multiple_of(host_page_size()))?;
         Ok(Self { views: vec![(controller.clone(), Box::new(buffer))] })
     }
 
@@ -62,7 +62,7 @@ impl IoMemory {
             Error::os(controller.name(), "duplicating the descriptor of the job's memory", source)
         })?;
         let heap = controller.heap_over(space.map(Memory::import(file)?)?)?;
-        let view = heap.alloc(first.len())?;
+        let view = heap.alloc_unzeroed(first.len())?;
         // A heap over a region allocates from its beginning, but that is not guaranteed.
         if view.offset_in_region() != first.offset_in_region() {
             return Err(lacks());

@@ -3,7 +3,54 @@
 //! write is noticed.
 
 use upcie_core::testing::mix;
-use upcie_nvme::Namespace;
+use upcie_nvme::{DmaBuf, Namespace};
+
+/// Bytes that a test looks at: in a slice, a vector, or a buffer.
+pub trait Bytes {
+    /// Returns the bytes.
+    ///
+    /// # Panics
+    /// Panics for a buffer that can only be copied.
+    #[track_caller]
+    fn bytes(&self) -> &[u8];
+
+    /// Returns the bytes for writing.
+    ///
+    /// # Panics
+    /// Panics for a buffer that can only be copied.
+    #[track_caller]
+    fn bytes_mut(&mut self) -> &mut [u8];
+}
+
+impl Bytes for [u8] {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+impl Bytes for Vec<u8> {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+impl Bytes for DmaBuf {
+    fn bytes(&self) -> &[u8] {
+        self.as_slice().expect("a buffer that can only be copied")
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self.as_mut_slice().expect("a buffer that can only be copied")
+    }
+}
 
 /// The data of a namespace's blocks.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +71,8 @@ impl Pattern {
     }
 
     /// Fills `bytes` with whole blocks from `slba` on, all of one version.
-    pub fn fill(self, bytes: &mut [u8], slba: u64, version: u32) {
+    pub fn fill(self, bytes: &mut (impl Bytes + ?Sized), slba: u64, version: u32) {
+        let bytes = bytes.bytes_mut();
         for (block, bytes) in (slba..).zip(bytes.chunks_exact_mut(self.block_size)) {
             for (at, word) in bytes.chunks_exact_mut(8).enumerate() {
                 word.copy_from_slice(&self.word(block, version, at * 8));
@@ -45,7 +93,8 @@ impl Pattern {
     /// Panics if a byte differs. The message names the offset, and the block or version that the bytes belong
     /// to, if it is found.
     #[track_caller]
-    pub fn verify(self, bytes: &[u8], slba: u64, version: u32) {
+    pub fn verify(self, bytes: &(impl Bytes + ?Sized), slba: u64, version: u32) {
+        let bytes = bytes.bytes();
         assert_eq!(bytes.len() % self.block_size, 0, "whole blocks");
         for (block, bytes) in (slba..).zip(bytes.chunks_exact(self.block_size)) {
             for (at, word) in bytes.chunks_exact(8).enumerate() {

@@ -73,10 +73,10 @@ pub fn create<T>(builder: QueuePairBuilder<'_>) -> QueuePair<T> {
 /// # Panics
 /// Panics if the read fails.
 #[track_caller]
-pub fn read(controller: &Controller, namespace: &Namespace, slba: u64, blocks: usize) -> DmaBuf {
+pub fn read(controller: &Controller, namespace: &Namespace, slba: u64, blocks: usize) -> Vec<u8> {
     let mut buffer = controller.alloc(blocks * namespace.block_size()).expect("memory");
     namespace.read(slba, &mut buffer).unwrap();
-    buffer
+    buffer.to_vec()
 }
 
 /// Writes a buffer by a blocking call.

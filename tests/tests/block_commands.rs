@@ -7,7 +7,7 @@ use upcie_nvme::{
 };
 use upcie_tests::{
     Device,
-    data::Pattern,
+    data::{Bytes, Pattern},
     device::{another, namespaces},
     io::{create, finish, only, read, write},
     on_each_device, says, scaled, seeded,
@@ -273,7 +273,7 @@ fn fua_reads_return_fua_writes() {
                     pattern.fill(&mut buffer, slba, flags.bits().into());
                     queue.turn().unwrap().write_with(&namespace, slba, buffer, flags, 1).unwrap();
                     let mut buffer = only(&mut queue).1;
-                    buffer.zero();
+                    buffer.fill(0);
                     queue.turn().unwrap().read_with(&namespace, slba, buffer, flags, 2).unwrap();
                     pattern.verify(&only(&mut queue).1, slba, flags.bits().into());
                 }
@@ -325,13 +325,13 @@ fn parts_of_held_memory_are_transferred_at_any_offset() {
                 let slba = random.within(0..4096);
                 let version = 100 + round as u32;
                 held.fill(0xee);
-                pattern.fill(&mut held[start..start + part_len], slba, version);
+                pattern.fill(&mut held.bytes_mut()[start..start + part_len], slba, version);
                 part(&mut queue, Direction::Write, &namespace, slba, &held, (start, part_len)).unwrap();
                 pattern.verify(&read(&controller, &namespace, slba, blocks), slba, version);
                 held.fill(0xee);
                 part(&mut queue, Direction::Read, &namespace, slba, &held, (start, part_len)).unwrap();
-                pattern.verify(&held[start..start + part_len], slba, version);
-                let outside = held[..start].iter().chain(&held[start + part_len..]);
+                pattern.verify(&held.bytes()[start..start + part_len], slba, version);
+                let outside = held.bytes()[..start].iter().chain(&held.bytes()[start + part_len..]);
                 assert!(outside.into_iter().all(|&byte| byte == 0xee), "only the part was written to");
             }
             queue.close().unwrap();

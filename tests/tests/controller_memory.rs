@@ -72,7 +72,7 @@ fn data_goes_to_and_from_the_cmb() {
                 let mut other = controller.alloc(len).unwrap();
                 pattern.fill(&mut other, 64, 2);
                 write(&namespace, 64, &mut other);
-                buffer.zero();
+                buffer.fill(0);
                 namespace.read(64, &mut buffer).unwrap();
                 pattern.verify(&bytes(&buffer), 64, 2);
             }
@@ -189,7 +189,8 @@ fn interrupts_arrive_for_queues_in_the_cmb() {
 fn a_full_cmb_refuses_and_reuses_freed_memory() {
     on_each_buffer(|controller, memory| {
         let piece = memory.size() / 4;
-        let all: Vec<_> = (0..4).map(|_| memory.heap().alloc(piece).expect("room for four")).collect();
+        let all: Vec<_> =
+            (0..4).map(|_| memory.heap().alloc_unzeroed(piece).expect("room for four")).collect();
         let error = memory.alloc(512).unwrap_err();
         says(&error, &["the memory in the device has no room"]);
         let error = create_in_controller(controller).create::<()>().unwrap_err();
@@ -232,7 +233,7 @@ fn the_cmb_is_there_after_a_reopen() {
             // The rest can be looked at, and stays this test's.
             if round == 1 {
                 let _ = bytes(&buffer);
-                buffer.zero();
+                buffer.fill(0);
             }
         }
     });
@@ -242,7 +243,7 @@ fn the_cmb_is_there_after_a_reopen() {
 fn the_cmb_faults_no_page_after_the_first_call() {
     on_each_buffer(|_, memory| {
         let len = memory.size() / 2;
-        let buffer = memory.heap().alloc(len).unwrap();
+        let buffer = memory.heap().alloc_unzeroed(len).unwrap();
         let mut word = [0; 8];
         faults();
         let before = faults();
@@ -274,7 +275,7 @@ fn the_pmr_keeps_its_data_over_a_close() {
             assert_eq!(there.is_some(), controller.capabilities().pmrs());
             let Some(region) = there else { return };
             // The whole region, cut in two: the parts are where they were before.
-            let (first, second) = region.alloc(region.size()).expect("all of it").split_at(1 << 20);
+            let (first, second) = region.alloc_unzeroed(region.size()).expect("all of it").split_at(1 << 20);
             assert_eq!((region.offset_of(&first), region.offset_of(&second)), (Some(0), Some(1 << 20)));
             assert_eq!(region.offset_of(&controller.alloc(512).unwrap()), None);
             let mut part = second.slice(8192..16384);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use upcie_core::testing::Random;
 use upcie_nvme::{DmaBuf, Namespace, Wait};
 use upcie_tests::{
-    data::Pattern,
+    data::{Bytes, Pattern},
     deadline,
     device::namespaces,
     io::{create, read, write},
@@ -95,7 +95,7 @@ fn random_overwrites_through_a_queue_match_a_model() {
                 for done in turn.by_ref() {
                     let (job, result, buffer) = done.into_parts();
                     result.unwrap();
-                    model.finish(&job, &buffer);
+                    model.finish(&job, buffer.bytes());
                     idle.entry(buffer.len()).or_default().push(buffer);
                 }
                 while left > 0 && turn.room() > 0 {
@@ -110,7 +110,7 @@ fn random_overwrites_through_a_queue_match_a_model() {
                         pattern.fill(&mut buffer, job.slba, job.write);
                         turn.write(&namespace, job.slba, buffer, job).unwrap();
                     } else {
-                        buffer.zero();
+                        buffer.fill(0);
                         turn.read(&namespace, job.slba, buffer, job).unwrap();
                     }
                 }

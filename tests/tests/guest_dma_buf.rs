@@ -89,7 +89,7 @@ fn a_dma_buf_is_mapped_or_refused_with_advice() {
         let heap = controller.heap_over(region).unwrap();
         let (namespace, pattern) = namespaces(&controller).remove(0);
         let (blocks, size) = (32, namespace.block_size());
-        let mut data = heap.alloc(blocks * size).unwrap();
+        let mut data = heap.alloc_unzeroed(blocks * size).unwrap();
         data.write_at(0, &pattern.bytes(7, blocks, 2));
         namespace.write(7, &mut data).unwrap();
         pattern.verify(&read(&controller, &namespace, 7, blocks), 7, 2);

@@ -4,7 +4,6 @@
 use nix::errno::Errno;
 use std::{
     os::unix::net::UnixListener,
-    panic::{AssertUnwindSafe, catch_unwind},
     str,
     sync::{
         atomic::AtomicBool,
@@ -114,10 +113,7 @@ fn late_bytes_are_wrong_data_and_nothing_worse() {
     // The buffer gives no reference to its bytes.
     assert!(buffer.is_by_copy() && buffer.as_slice().is_none() && buffer.as_mut_slice().is_none());
     for part in [buffer.slice(0..2048), hostile.controller.heap().alloc(512).unwrap()] {
-        let panic = catch_unwind(AssertUnwindSafe(|| part.first().copied())).unwrap_err();
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap();
-        assert!(text.contains("read_at") && text.contains("not trusted"), "{text}");
+        assert!(part.as_slice().is_none(), "a part, or a buffer of the heap");
     }
     // A trusted device, which is the default, gives references.
     let trusted = Controller::open("emu:size=1M").unwrap();

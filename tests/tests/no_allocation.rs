@@ -221,13 +221,14 @@ fn buffers_from_a_warm_heap_allocate_nothing() {
     on_each_device(|device| {
         let controller = device.open();
         let lengths = [512, 4096, 3 * 4096, 64 << 10];
-        let warm: Vec<_> = lengths.iter().map(|&len| controller.heap().alloc(len).unwrap()).collect();
+        let warm: Vec<_> =
+            lengths.iter().map(|&len| controller.heap().alloc_unzeroed(len).unwrap()).collect();
         drop(warm);
         let rounds = scaled(100_000);
         without_allocation(|| {
             for _ in 0..rounds {
                 for len in lengths {
-                    drop(black_box(controller.heap().alloc(len).unwrap()));
+                    drop(black_box(controller.heap().alloc_unzeroed(len).unwrap()));
                 }
             }
         });

@@ -13,6 +13,7 @@ use upcie_nvme::{
     spec::{Configuration, ControllerStatus, ShutdownNotification, ShutdownStatus, offset},
 };
 use upcie_tests::{
+    data::Bytes,
     deadline,
     io::create,
     odd::{self, Registers},
@@ -157,7 +158,7 @@ fn registers_without_a_controller_name_the_cause() {
 fn serves(controller: &Controller) {
     let namespace = controller.namespace(1).unwrap();
     let mut buffer = controller.alloc(256 << 10).unwrap();
-    buffer.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at / 7) as u8);
+    buffer.bytes_mut().iter_mut().enumerate().for_each(|(at, byte)| *byte = (at / 7) as u8);
     let expected = buffer.to_vec();
     namespace.write(8, &mut buffer).unwrap();
     namespace.flush().unwrap();
@@ -168,11 +169,11 @@ fn serves(controller: &Controller) {
     assert!(queue.wait(Wait::Poll, deadline()).unwrap());
     let (_, result, back) = queue.turn().unwrap().next().unwrap().into_parts();
     result.unwrap();
-    assert_eq!(back[..], expected[..len]);
+    assert_eq!(back.bytes(), &expected[..len]);
     queue.close().unwrap();
     buffer.fill(0);
     namespace.read(8, &mut buffer).unwrap();
-    assert!(buffer[..] == expected[..], "a blocking read after the queue");
+    assert!(buffer.bytes() == expected, "a blocking read after the queue");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use upcie_nvme::{
     spec::{AdminOpcode, Command},
 };
 use upcie_tests::{
-    data::Pattern,
+    data::{Bytes, Pattern},
     deadline,
     device::{another, namespaces},
     io::{create, finish, only, read, write},
@@ -39,7 +39,7 @@ fn refused(queue: &mut QueuePair<u64>, namespace: &Namespace, mut buffer: DmaBuf
         drop(turn);
         assert_eq!((reason, tag), (wanted, 31));
         assert_eq!((back.as_ptr(), back.len()), (at, len), "the same buffer");
-        assert!(back.iter().all(|&byte| byte == 0x5a), "untouched");
+        assert!(back.bytes().iter().all(|&byte| byte == 0x5a), "untouched");
         buffer = back;
     }
     assert_eq!(queue.in_flight(), 0);
@@ -85,7 +85,7 @@ fn a_buffer_of_another_devices_address_space_is_refused() {
                 "{error}"
             );
             says(&error, &[controller.name(), "address space"]);
-            assert!(foreign.len() == 4096 && foreign.iter().all(|&byte| byte == 3));
+            assert!(foreign.len() == 4096 && foreign.bytes().iter().all(|&byte| byte == 3));
         }
     });
 }
@@ -185,7 +185,7 @@ fn every_handle_keeps_the_controller_open() {
         drop(namespace);
         // A buffer alone keeps its memory mapped and usable.
         buffer.fill(1);
-        assert!(buffer.iter().all(|&byte| byte == 1));
+        assert!(buffer.bytes().iter().all(|&byte| byte == 1));
         drop(buffer);
         device.open();
     });

@@ -6,7 +6,7 @@ use proptest::{
 };
 use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair, Refusal, Refused};
 use upcie_tests::{
-    data::Pattern,
+    data::{Bytes, Pattern},
     device::namespaces,
     io::{create, only, read, write},
     on_each_device, scaled,
@@ -127,13 +127,13 @@ fn verdict(buffer: &DmaBuf, namespace: &Namespace, page: u64) -> Result<(), Refu
 
 /// Copies the bytes of all segments out.
 fn gather(buffer: &DmaBuf) -> Vec<u8> {
-    buffer.segments().flat_map(|segment| segment.iter().copied()).collect()
+    buffer.segments().flat_map(|segment| segment.to_vec()).collect()
 }
 
 /// Copies bytes into all segments.
 fn scatter(mut buffer: DmaBuf, bytes: &[u8]) -> DmaBuf {
     let (mine, rest) = bytes.split_at(buffer.len());
-    buffer.copy_from_slice(mine);
+    buffer.write_at(0, mine);
     if let Some(next) = buffer.unchain() {
         buffer.chain(scatter(next, rest));
     }
@@ -178,7 +178,7 @@ fn check(
     // Written in this shape and read as one piece; one block on either side stays.
     let old = pattern.bytes(SLBA - 1, blocks + 2, 1);
     let mut plain = controller.alloc(old.len()).unwrap();
-    plain.copy_from_slice(&old);
+    plain.write_at(0, &old);
     write(namespace, SLBA - 1, &mut plain);
     let buffer = scatter(buffer, &pattern.bytes(SLBA, blocks, 2));
     let mut turn = queue.turn().unwrap();
@@ -203,7 +203,10 @@ fn check(
     pattern.verify(&gather(&buffer), SLBA, 3);
     // The bytes before a part in its allocation are unchanged.
     if let Ok(whole) = buffer.whole() {
-        prop_assert!(whole[..pieces[0].offset].iter().all(|&byte| byte == 0xee), "bytes before the part");
+        prop_assert!(
+            whole.bytes()[..pieces[0].offset].iter().all(|&byte| byte == 0xee),
+            "bytes before the part"
+        );
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use upcie_nvme::{Controller, Failure, Refusal};
 use upcie_tests::{
+    data::Bytes,
     device::namespaces,
     io::{create, read, write},
     on_each_device, says,
@@ -45,7 +46,10 @@ fn impossible_transfers_write_nothing() {
                     drop(turn);
                     let refused = result.expect_err("a refusal");
                     assert_eq!((refused.reason, refused.tag), (wanted, 5), "{len} bytes at block {slba}");
-                    assert!(refused.buffer.len() == len && refused.buffer.iter().all(|&byte| byte == 0x77));
+                    assert!(
+                        refused.buffer.len() == len
+                            && refused.buffer.bytes().iter().all(|&byte| byte == 0x77)
+                    );
                     // The blocking calls split long transfers, and refuse the others.
                     if wanted == Refusal::TooLong {
                         continue;
@@ -62,7 +66,10 @@ fn impossible_transfers_write_nothing() {
                         "{error}"
                     );
                     says(&error, &[controller.name(), &len.to_string(), &slba.to_string(), "namespace"]);
-                    assert!(buffer.len() == len && buffer.iter().all(|&byte| byte == 0x77), "given back");
+                    assert!(
+                        buffer.len() == len && buffer.bytes().iter().all(|&byte| byte == 0x77),
+                        "given back"
+                    );
                 }
             }
             assert_eq!(queue.in_flight(), 0, "nothing was sent");

@@ -76,7 +76,7 @@ impl Owner {
         let namespace = namespaces(&controller).remove(0).0;
         let region = controller.heap().space().allocate_shared(2 * BUFFER, None).unwrap();
         let heap = controller.heap_over(region).unwrap();
-        let buffers = [heap.alloc_zeroed(BUFFER).unwrap(), heap.alloc_zeroed(BUFFER).unwrap()];
+        let buffers = [heap.alloc(BUFFER).unwrap(), heap.alloc(BUFFER).unwrap()];
         Self { _controller: controller, namespace, buffers }
     }
 
@@ -331,14 +331,14 @@ fn drive(device: &Device, file: OwnedFd, page: PageSize) {
     let heap = controller.heap_over(region).unwrap();
     for (namespace, pattern) in namespaces(&controller) {
         let (size, blocks) = (namespace.block_size(), 96 << 10 >> namespace.block_size().ilog2());
-        let mut buffer = heap.alloc_zeroed(blocks * size).unwrap();
+        let mut buffer = heap.alloc(blocks * size).unwrap();
         assert!(buffer.is_shared() && buffer.transfer().ready as usize == buffer.len());
         let at = buffer.offset_in_region() as u64;
         buffer.write_at(0, &pattern.bytes(5, blocks, 1));
         namespace.write(5, &mut buffer).unwrap();
         // The driver's own memory and the file hold what was written.
         pattern.verify(&read(&controller, &namespace, 5, blocks), 5, 1);
-        buffer.zero();
+        buffer.fill(0);
         namespace.read(5, &mut buffer).unwrap();
         let mut bytes = vec![0; blocks * size];
         theirs.read_exact_at(&mut bytes, at).unwrap();

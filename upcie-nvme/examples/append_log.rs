@@ -86,13 +86,13 @@ impl<'n> Log<'n> {
             return Ok(None);
         }
         self.namespace.read(self.end, &mut self.buffer)?;
-        let word =
-            |at: usize| u64::from_le_bytes(self.buffer[at * 8..at * 8 + 8].try_into().expect("8 bytes"));
+        let bytes = self.buffer.to_vec();
+        let word = |at: usize| u64::from_le_bytes(bytes[at * 8..at * 8 + 8].try_into().expect("8 bytes"));
         let len = word(2) as usize;
         if word(0) != MAGIC || word(1) != self.sequence || len > MAX_TEXT {
             return Ok(None);
         }
-        let text = &self.buffer[HEADER..HEADER + len];
+        let text = &bytes[HEADER..HEADER + len];
         Ok((word(3) == checksum(self.sequence, text)).then(|| text.to_vec()))
     }
 

@@ -16,15 +16,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         namespace.usable()?;
         println!("namespace {nsid}: {} blocks of {} bytes", namespace.blocks(), namespace.block_size());
 
-        // Memory that the controller can reach; it derefs to bytes.
+        // Memory that the controller can reach, zeroed.
         let mut buffer = controller.alloc(namespace.block_size())?;
-        buffer[..5].copy_from_slice(b"hello");
+        buffer.write_at(0, b"hello");
         namespace.write(0, &mut buffer)?;
         namespace.flush()?;
 
-        buffer.zero();
+        buffer.fill(0);
         namespace.read(0, &mut buffer)?;
-        assert_eq!(&buffer[..5], b"hello");
+        assert_eq!(&buffer.to_vec()[..5], b"hello");
     }
     // The last handle that goes shuts the controller down.
     Ok(())

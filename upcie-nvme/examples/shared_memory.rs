@@ -45,7 +45,7 @@ fn owner(address: &Address) -> Result<(), Box<dyn Error>> {
     region.export(&connection, PATIENCE)?;
     let heap = controller.heap_over(region)?;
     let len = 16 * namespace.block_size();
-    let mut buffers = [heap.alloc_zeroed(len)?, heap.alloc_zeroed(len)?];
+    let mut buffers = [heap.alloc(len)?, heap.alloc(len)?];
     say(&mut connection, buffers.each_ref().map(|buffer| buffer.offset_in_region() as u64), len as u64)?;
 
     while let Some([what, buffer, block]) = hear(&mut connection)? {

@@ -59,8 +59,11 @@ fn read_pieces(controller: &Controller, namespace: &Namespace, next: &AtomicU64)
         while let Some(done) = turn.next() {
             let ((), result, mut buffer) = done.into_parts();
             result?;
-            let words =
-                buffer.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes")));
+            let words = buffer
+                .as_slice()
+                .expect("memory of this process alone")
+                .chunks_exact(8)
+                .map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes")));
             sum = words.fold(sum, u64::wrapping_add);
             match take() {
                 Some((first, blocks)) => {

@@ -41,10 +41,10 @@ fn work(controller: &Controller, namespace: &Namespace, number: u64) -> Result<(
         buffer.fill(block as u8);
         queue.turn()?.write(namespace, block, buffer, block)?;
         buffer = finish(&mut queue)?;
-        buffer.zero();
+        buffer.fill(0);
         queue.turn()?.read(namespace, block, buffer, block)?;
         buffer = finish(&mut queue)?;
-        assert!(buffer.iter().all(|&byte| byte == block as u8), "block {block}");
+        assert!(buffer.to_vec().iter().all(|&byte| byte == block as u8), "block {block}");
     }
     Ok(())
 }

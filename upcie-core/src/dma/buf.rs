@@ -5,11 +5,7 @@ use super::{
     descriptor::{Descriptor, Home, Transfer},
 };
 use crate::{barrier, mmio};
-use std::{
-    fmt,
-    ops::{Deref, DerefMut, Range},
-    sync::Arc,
-};
+use std::{fmt, ops::Range, sync::Arc};
 
 impl DmaBuf {
     /// Returns the fields that the submission path needs, in one cache line.
@@ -47,35 +43,54 @@ impl DmaBuf {
         self.descriptor().ptr.as_ptr()
     }
 
-    /// Returns whether the bytes are in a device, behind a base address register (a controller memory buffer). Deref
-    /// panics then.
+    /// Returns whether the bytes are in a device, behind a base address register (a controller memory buffer). They can
+    /// only be [copied](Self::is_by_copy).
     #[inline]
     pub fn is_device_memory(&self) -> bool {
         self.region().is_some_and(|region| region.is_device_memory())
     }
 
-    /// Returns whether other processes may read and write the bytes at any time ([`Region::export`]). Deref panics then.
+    /// Returns whether other processes may read and write the bytes at any time ([`Region::export`]). They
+    /// can only be [copied](Self::is_by_copy).
     pub fn is_shared(&self) -> bool {
         self.region().is_some_and(|region| region.is_shared())
     }
 
-    /// Returns whether the buffer can only be copied from and to. Deref panics then.
+    /// Returns whether the buffer can only be copied from and to: [`as_slice`](Self::as_slice) is `None`.
     #[inline]
     pub fn is_by_copy(&self) -> bool {
         self.descriptor().by_copy
     }
 
-    /// Returns the bytes; `None` if the buffer can only be [copied](Self::is_by_copy) from and to, where deref would
-    /// panic.
+    /// Returns the bytes of this segment; `None` if the buffer can only be [copied](Self::is_by_copy) from and to.
     #[inline]
     pub fn as_slice(&self) -> Option<&[u8]> {
-        (!self.is_by_copy()).then(|| &**self)
+        let all = self.descriptor();
+        if all.by_copy {
+            return None;
+        }
+        // SAFETY: this handle owns the `len` initialised bytes. The device writes only to buffers in flight (the module's
+        // trust model), and the command owns those.
+        Some(unsafe { std::slice::from_raw_parts(all.ptr.as_ptr(), all.len) })
     }
 
-    /// Returns the bytes for writing; `None` as for [`as_slice`](Self::as_slice).
+    /// Returns the bytes of this segment for writing; `None` as for [`as_slice`](Self::as_slice).
     #[inline]
     pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
-        (!self.is_by_copy()).then(|| &mut **self)
+        let all = self.descriptor();
+        if all.by_copy {
+            return None;
+        }
+        // SAFETY: this handle owns the `len` initialised bytes and is borrowed mutably. The device writes only to buffers
+        // in flight (the module's trust model), and the command owns those.
+        Some(unsafe { std::slice::from_raw_parts_mut(all.ptr.as_ptr(), all.len) })
+    }
+
+    /// Returns a copy of the bytes of this segment, of any buffer.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.len()];
+        self.read_at(0, &mut bytes);
+        bytes
     }
 
     /// Returns the region of the buffer; `None` for the empty buffer.
@@ -111,12 +126,13 @@ impl DmaBuf {
     /// Panics if the range is not within the buffer.
     pub fn read_at(&self, offset: usize, data: &mut [u8]) {
         let from = self.range(offset, data.len());
-        if self.descriptor().by_copy {
-            barrier::mmio_rmb();
-            // SAFETY: `range` checked that the bytes are in the buffer, whose mapping lives.
-            unsafe { mmio::copy_from(from, data) }
-        } else {
-            data.copy_from_slice(&self[offset..offset + data.len()]);
+        match self.as_slice() {
+            Some(bytes) => data.copy_from_slice(&bytes[offset..offset + data.len()]),
+            None => {
+                barrier::mmio_rmb();
+                // SAFETY: `range` checked that the bytes are in the buffer, whose mapping lives.
+                unsafe { mmio::copy_from(from, data) }
+            }
         }
     }
 
@@ -127,13 +143,14 @@ impl DmaBuf {
     /// Panics if the range is not within the buffer.
     pub fn write_at(&mut self, offset: usize, data: &[u8]) {
         let to = self.range(offset, data.len());
-        if self.descriptor().by_copy {
-            // SAFETY: `range` checked that the bytes are in the buffer, whose mapping lives; the buffer is borrowed
-            // mutably.
-            unsafe { mmio::copy_to(to, data) };
-            barrier::mmio_wmb();
-        } else {
-            self[offset..offset + data.len()].copy_from_slice(data);
+        match self.as_mut_slice() {
+            Some(bytes) => bytes[offset..offset + data.len()].copy_from_slice(data),
+            None => {
+                // SAFETY: `range` checked that the bytes are in the buffer, whose mapping lives; the buffer is borrowed
+                // mutably.
+                unsafe { mmio::copy_to(to, data) };
+                barrier::mmio_wmb();
+            }
         }
     }
 
@@ -144,30 +161,14 @@ impl DmaBuf {
         self.as_ptr().wrapping_add(offset)
     }
 
-    /// Sets all bytes to zero.
-    pub fn zero(&mut self) {
-        if !self.descriptor().by_copy {
-            return self.fill(0);
+    /// Sets all bytes of this segment to `value`.
+    pub fn fill(&mut self, value: u8) {
+        if let Some(bytes) = self.as_mut_slice() {
+            return bytes.fill(value);
         }
-        const ZEROES: [u8; 4096] = [0; 4096];
-        for offset in (0..self.len()).step_by(ZEROES.len()) {
-            self.write_at(offset, &ZEROES[..ZEROES.len().min(self.len() - offset)]);
-        }
-    }
-
-    /// Panics if the buffer must not be dereferenced.
-    #[inline]
-    fn assert_host(all: &Descriptor) {
-        #[cold]
-        #[inline(never)]
-        fn by_copy_only() -> ! {
-            panic!(
-                "the buffer can only be copied from and to (read_at, write_at): it is memory of a device, or shared with \
-                 other processes, or its device is not trusted"
-            );
-        }
-        if all.by_copy {
-            by_copy_only();
+        let bytes = [value; 4096];
+        for offset in (0..self.len()).step_by(bytes.len()) {
+            self.write_at(offset, &bytes[..bytes.len().min(self.len() - offset)]);
         }
     }
 
@@ -296,47 +297,6 @@ impl DmaBuf {
 impl Default for DmaBuf {
     fn default() -> Self {
         Self::empty()
-    }
-}
-
-impl Deref for DmaBuf {
-    type Target = [u8];
-
-    /// Returns the bytes.
-    ///
-    /// # Panics
-    /// Panics if the buffer can only be [copied](DmaBuf::is_by_copy) from and to; [`as_slice`](DmaBuf::as_slice) checks that
-    /// first.
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        let all = self.descriptor();
-        Self::assert_host(all);
-        // SAFETY: this handle owns the `len` initialised bytes. The device writes only to buffers in flight (the module's
-        // trust model), and the command owns those.
-        unsafe { std::slice::from_raw_parts(all.ptr.as_ptr(), all.len) }
-    }
-}
-
-impl DerefMut for DmaBuf {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut [u8] {
-        let all = self.descriptor();
-        Self::assert_host(all);
-        // SAFETY: this handle owns the `len` initialised bytes and is borrowed mutably. The device writes only to buffers
-        // in flight (the module's trust model), and the command owns those.
-        unsafe { std::slice::from_raw_parts_mut(all.ptr.as_ptr(), all.len) }
-    }
-}
-
-impl AsRef<[u8]> for DmaBuf {
-    fn as_ref(&self) -> &[u8] {
-        self
-    }
-}
-
-impl AsMut<[u8]> for DmaBuf {
-    fn as_mut(&mut self) -> &mut [u8] {
-        self
     }
 }
 

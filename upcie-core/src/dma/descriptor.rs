@@ -5,15 +5,21 @@ use std::{mem::ManuallyDrop, ptr::NonNull, sync::Arc};
 
 /// A buffer that a device can read and write: one pointer wide, cheap to move, returned to its heap on drop.
 ///
-/// It derefs to its bytes if nobody else can write to them. Otherwise deref panics, [`as_slice`](Self::as_slice) is
-/// `None`, and [`read_at`](Self::read_at) and [`write_at`](Self::write_at), which work for all buffers, copy the bytes:
-/// this is so for [device memory](Self::is_device_memory), memory that is [shared](Self::is_shared) with other processes,
-/// and buffers of a device that is not trusted ([`Heap::by_copy`](crate::dma::Heap::by_copy)). While a command is in
-/// flight it owns the buffer, so nobody can look at bytes that the device is changing. A new buffer has its last user's
-/// bytes, unless zeroed ones were asked for.
+/// [`read_at`](Self::read_at), [`write_at`](Self::write_at), [`fill`](Self::fill) and [`to_vec`](Self::to_vec) copy the
+/// bytes of all buffers. If nobody else can write to them, [`as_slice`](Self::as_slice) and
+/// [`as_mut_slice`](Self::as_mut_slice) give references; they are `None` for [device memory](Self::is_device_memory), for
+/// memory that is [shared](Self::is_shared) with other processes, and for buffers of a device that is not trusted
+/// ([`Heap::by_copy`](crate::dma::Heap::by_copy)). While a command is in flight it owns the buffer, so nobody can look at
+/// bytes that the device is changing. It can be sent to, and shared between, threads.
 ///
-/// A reference made by deref relies on the device: if the device writes to a buffer whose command it has completed, the
-/// reference is undefined behaviour (see the [module](super)).
+/// A slice relies on the device: if the device writes to a buffer whose command it has completed, the slice is undefined
+/// behaviour (see the [module](super)).
+///
+/// ```compile_fail
+/// fn first(buffer: &upcie_core::dma::DmaBuf) -> u8 {
+///     buffer[0] // the buffer may be in a device, or shared: `as_slice` says so
+/// }
+/// ```
 ///
 /// Buffers can be cut ([`slice`](Self::slice), [`split_at`](Self::split_at)) and chained ([`chain`](Self::chain)) for
 /// scattered transfers; the handle stays one pointer wide.

@@ -95,7 +95,7 @@ struct Taken {
 /// let device = upcie_core::open(&"0000:01:00.0".parse()?)?;
 /// let heap = Heap::new(device.dma(), None, None);
 /// let mut buffer = heap.alloc(4096)?;
-/// buffer[..5].copy_from_slice(b"hello");
+/// buffer.write_at(0, b"hello");
 /// println!("the device finds it at {:#x}", buffer.iova(0));
 /// # Ok::<(), upcie_core::Error>(())
 /// ```
@@ -106,7 +106,7 @@ pub struct Heap {
     space: Arc<DmaSpace>,
     growth: Growth,
     prepared: Option<Prepared>,
-    /// Set if its buffers do not deref.
+    /// Set if its buffers give no slices.
     by_copy: bool,
     /// Locked for short accesses only, never during a wait.
     state: Mutex<State>,
@@ -143,7 +143,7 @@ impl Heap {
         Self::growing(space, pages, prepare, false)
     }
 
-    /// Makes a heap as [`new`](Self::new) does, whose buffers do not deref: they are only copied [from](DmaBuf::read_at)
+    /// Makes a heap as [`new`](Self::new) does, whose buffers give no slices: they are only copied [from](DmaBuf::read_at)
     /// and [to](DmaBuf::write_at). Use it for a device that may write to memory outside of its commands in flight: no
     /// reference to such memory is ever formed, so such a write is wrong data and nothing worse. A heap
     /// [over](Self::over) a region does the same if its heap of lists was made so ([`private`](Self::private)).
@@ -171,7 +171,7 @@ impl Heap {
     /// It grows by 512 KiB at first, in small pages with an IOMMU and by one 2 MiB page without. If it needs 2 MiB or
     /// more at once, it takes `pages`, as in [`new`](Self::new).
     ///
-    /// With `by_copy`, the buffers of heaps whose lists are in this one do not deref ([`by_copy`](Self::by_copy)).
+    /// With `by_copy`, the buffers of heaps whose lists are in this one give no slices ([`by_copy`](Self::by_copy)).
     pub fn private(space: &Arc<DmaSpace>, pages: Option<PageSize>, by_copy: bool) -> Arc<Self> {
         Self::of(space, Growth::Private(pages), None, by_copy, State::default())
     }
@@ -251,33 +251,41 @@ impl Heap {
         &self.space
     }
 
-    /// Allocates a buffer of `len` bytes, whose contents are unspecified.
+    /// Allocates a buffer of `len` zero bytes.
     ///
     /// # Errors
     /// [`Failure::Allocation`](crate::Failure::Allocation) for 0 bytes or more than 1 GiB, and the errors of mapping more memory. [`Failure::Timeout`](crate::Failure::Timeout) when
     /// other threads map more memory for longer than 30 s, or than the rest of this thread's
     /// [`Budget`](deadline::Budget).
     pub fn alloc(self: &Arc<Self>, len: usize) -> Result<DmaBuf> {
-        self.alloc_block(len, 1)
-    }
-
-    /// Allocates a buffer of `len` zero bytes.
-    ///
-    /// # Errors
-    /// Those of [`alloc`](Self::alloc).
-    pub fn alloc_zeroed(self: &Arc<Self>, len: usize) -> Result<DmaBuf> {
-        let mut buf = self.alloc(len)?;
-        buf.zero();
+        let mut buf = self.alloc_block(len, 1)?;
+        buf.fill(0);
         Ok(buf)
     }
 
-    /// Allocates a buffer of `len` bytes that are contiguous for the device too, at a device address that is a multiple
+    /// Allocates a buffer of `len` bytes, which hold the bytes of their former user: for a caller that overwrites all of
+    /// them, with a read from the device, say.
+    ///
+    /// # Errors
+    /// Those of [`alloc`](Self::alloc).
+    pub fn alloc_unzeroed(self: &Arc<Self>, len: usize) -> Result<DmaBuf> {
+        self.alloc_block(len, 1)
+    }
+
+    /// Allocates a buffer of `len` zero bytes that are contiguous for the device too, at a device address that is a multiple
     /// of `align`, a power of two: for rings. Without an IOMMU only the bytes of one huge page are sure to be contiguous.
     ///
     /// # Errors
     /// Those of [`alloc`](Self::alloc); [`Failure::Allocation`](crate::Failure::Allocation) when `align` is not a power of two, or the free memory is
     /// not contiguous.
     pub fn alloc_aligned(self: &Arc<Self>, len: usize, align: usize) -> Result<DmaBuf> {
+        let mut buf = self.alloc_contiguous(len, align)?;
+        buf.fill(0);
+        Ok(buf)
+    }
+
+    /// Allocates a buffer as [`alloc_aligned`](Self::alloc_aligned) does, without zeroing it.
+    fn alloc_contiguous(self: &Arc<Self>, len: usize, align: usize) -> Result<DmaBuf> {
         let buf = self.alloc_block(len, align)?;
         if buf.is_contiguous() && buf.iova(0) % align as u64 == 0 {
             return Ok(buf);
@@ -395,7 +403,7 @@ impl Heap {
         bytes: usize,
         fill: impl FnOnce(List<'_>) -> Option<u64>,
     ) -> Result<(DmaBuf, Option<u64>)> {
-        let buf = self.alloc_aligned(bytes, bytes.next_power_of_two().min(host_page_size()))?;
+        let buf = self.alloc_contiguous(bytes, bytes.next_power_of_two().min(host_page_size()))?;
         // SAFETY: the new buffer has at least `bytes`, is 512-aligned and unshared, and its bytes are initialised (a
         // region is zeroed at first).
         let entries = unsafe { entries(buf.as_ptr(), bytes) };

@@ -152,7 +152,7 @@ impl Memory {
     }
 
     /// Makes the memory shared: other processes may have it too ([`Region::export`](crate::dma::Region::export)). Its
-    /// bytes may change at any time from then on, so its buffers do not deref; they are read and written by copies.
+    /// bytes may change at any time from then on, so its buffers give no slices; they are read and written by copies.
     #[must_use]
     pub fn shared(mut self) -> Self {
         if self.sharing == Sharing::Own {
@@ -186,7 +186,7 @@ impl Memory {
     ///
     /// # Safety
     /// The descriptor goes to a device, or to a program that emulates one. Nobody in this process reads, writes or maps
-    /// the file, or frees pages of it: buffers deref to its bytes, and rings and lists in it tell the device which memory
+    /// the file, or frees pages of it: buffers give slices of its bytes, and rings and lists in it tell the device which memory
     /// to access.
     pub unsafe fn file(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

@@ -1,7 +1,7 @@
 //! Memory files that only this process's devices may share.
 //!
 //! The descriptor of such a file is not handed out, but the file can be opened by a path: a huge page file by its name,
-//! any file through `/proc/self/fd`. A second mapping would alias the bytes that buffers deref to, so it is refused.
+//! any file through `/proc/self/fd`. A second mapping would alias the bytes of which buffers give slices, so it is refused.
 
 use crate::{Error, Result};
 use std::{

@@ -38,7 +38,7 @@ impl Region {
         })?;
         if !memory.is_shared() {
             return Err(refuse(
-                "its buffers deref to their bytes, so nobody else may change them: make it with \
+                "its buffers give slices of their bytes, so nobody else may change them: make it with \
                  DmaSpace::allocate_shared",
             ));
         }

@@ -53,11 +53,8 @@ impl Admin {
         page_shift: u32,
     ) -> Result<Self> {
         let page = 1 << page_shift;
-        let ring = |bytes: usize| -> Result<DmaBuf> {
-            let mut ring = heap.alloc_aligned(bytes.next_multiple_of(page), page)?;
-            ring.zero();
-            Ok(ring)
-        };
+        let ring =
+            |bytes: usize| -> Result<DmaBuf> { Ok(heap.alloc_aligned(bytes.next_multiple_of(page), page)?) };
         let (sq, cq) = (ring(entries as usize * 64)?, ring(entries as usize * 16)?);
         let rings = (sq.iova(0), cq.iova(0));
         let queue = Queue::new(Parts {

@@ -151,7 +151,7 @@ impl Inner {
 
     /// Runs an Identify command and returns its page of data.
     pub(crate) fn identify_page(&self, command: &Command, what: &str) -> Result<Box<[u8; 4096]>> {
-        let (_, data) = self.admin_data(command, self.memory.heap.alloc_zeroed(4096)?, what)?;
+        let (_, data) = self.admin_data(command, self.memory.heap.alloc(4096)?, what)?;
         let mut page = Box::new([0; 4096]);
         data.read_at(0, &mut *page);
         Ok(page)

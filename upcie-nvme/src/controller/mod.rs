@@ -212,7 +212,7 @@ impl Controller {
     /// # Errors
     /// No DMA memory is left.
     pub fn alloc(&self, len: usize) -> Result<DmaBuf> {
-        Ok(self.inner.memory.heap.alloc_zeroed(len)?)
+        Ok(self.inner.memory.heap.alloc(len)?)
     }
 
     /// Keeps `buffer` until the controller is known to use no memory any more (it was stopped or reset, or

@@ -88,8 +88,8 @@ impl ControllerBuilder {
 
     /// Treats the device as one that may write to its memory at any time, also after it has completed a command: a vfio-user
     /// server that is not trusted, for example. Buffers can then only be copied from and to
-    /// ([`DmaBuf::read_at`](upcie_core::dma::DmaBuf::read_at), [`write_at`](upcie_core::dma::DmaBuf::write_at)): deref panics,
-    /// and [`DmaBuf::as_slice`](upcie_core::dma::DmaBuf::as_slice) is `None`. A late write of the device is then wrong data,
+    /// ([`DmaBuf::read_at`](upcie_core::dma::DmaBuf::read_at), [`write_at`](upcie_core::dma::DmaBuf::write_at)), and
+    /// [`DmaBuf::as_slice`](upcie_core::dma::DmaBuf::as_slice) is `None`. A late write of the device is then wrong data,
     /// and can't be undefined behaviour. `false` by default, also for `vfio-user:` addresses.
     pub fn untrusted_device(mut self, yes: bool) -> Self {
         self.untrusted_device = yes;

@@ -56,7 +56,6 @@ impl Controller {
             }
             let page = self.page_size();
             let mut buffer = self.inner.memory.heap.alloc_aligned(data.len().next_multiple_of(page), page)?;
-            buffer.zero();
             if opcode.direction() == DataDirection::ToController {
                 buffer.write_at(0, data);
             }

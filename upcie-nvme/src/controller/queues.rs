@@ -38,9 +38,7 @@ pub(crate) fn create<T>(
     let memory_of = |heap: &Arc<Heap>, bytes: usize| -> Result<DmaBuf> {
         // On overflow pass usize::MAX: the heap refuses it with its own error.
         let bytes = bytes.checked_next_multiple_of(page).unwrap_or(usize::MAX);
-        let mut memory = heap.alloc_aligned(bytes, page)?;
-        memory.zero();
-        Ok(memory)
+        Ok(heap.alloc_aligned(bytes, page)?)
     };
     let memory = |bytes| memory_of(inner.private(), bytes);
     let sq = memory_of(buffer.map_or(inner.private(), MemoryBuffer::heap), entries as usize * 64)?;

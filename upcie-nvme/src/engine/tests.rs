@@ -113,8 +113,7 @@ impl Model {
     fn new(entries: usize) -> Self {
         let heap = heap();
         let memory = |bytes: usize| {
-            let mut memory = heap.alloc_aligned(bytes.next_multiple_of(PAGE), PAGE).unwrap();
-            memory.zero();
+            let memory = heap.alloc_aligned(bytes.next_multiple_of(PAGE), PAGE).unwrap();
             memory
         };
         let (sq, cq) = (memory(entries * 64), memory(entries * 16));

@@ -33,7 +33,7 @@ impl Namespace {
         while read < bytes.len() {
             let (slba, skip) = self.split(offset + read as u64);
             let len = (bytes.len() - read).min(CHUNK - skip);
-            let mut buffer = self.controller.heap().alloc((skip + len).next_multiple_of(block))?;
+            let mut buffer = self.controller.heap().alloc_unzeroed((skip + len).next_multiple_of(block))?;
             self.read(slba, &mut buffer)?;
             buffer.read_at(skip, &mut bytes[read..read + len]);
             read += len;
@@ -61,7 +61,7 @@ impl Namespace {
             let rest = bytes.len() - written;
             let partial = skip != 0 || rest < block;
             let len = if partial { rest.min(block - skip) } else { rest.min(CHUNK) / block * block };
-            let mut buffer = self.controller.heap().alloc(if partial { block } else { len })?;
+            let mut buffer = self.controller.heap().alloc_unzeroed(if partial { block } else { len })?;
             if partial {
                 self.read(slba, &mut buffer)?;
             }

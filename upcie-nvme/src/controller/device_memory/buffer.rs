@@ -19,7 +19,7 @@ const WHAT: &str = "memory buffer";
 /// Memory in the controller, behind a base address register, that can hold commands and their data.
 ///
 /// Buffers from it go into commands like any others, on this controller and (peer-to-peer) on those [opened
-/// beside](crate::ControllerBuilder::open_beside) it. They can't be dereferenced; read and write them with
+/// beside](crate::ControllerBuilder::open_beside) it. They give no slice; read and write them with
 /// [`read_at`](DmaBuf::read_at) and [`write_at`](DmaBuf::write_at), across the bus: reads are slow.
 ///
 /// The driver checks that the buffer lies in the base address register as its registers say; that the
@@ -63,7 +63,7 @@ impl MemoryBuffer {
                 "no data may be in its memory buffer (CMBSZ.RDS and WDS): use memory of the host",
             ));
         }
-        Ok(self.mapped.heap.alloc_zeroed(len)?)
+        Ok(self.mapped.heap.alloc(len)?)
     }
 
     /// Returns the heap behind [`alloc`](Self::alloc), for buffers that need not be zeroed.

@@ -50,11 +50,11 @@ impl PersistentMemory {
     ///
     /// # Errors
     /// The region is full: it does not grow.
-    pub fn alloc(&self, len: usize) -> Result<DmaBuf> {
-        Ok(self.mapped.heap.alloc(len)?)
+    pub fn alloc_unzeroed(&self, len: usize) -> Result<DmaBuf> {
+        Ok(self.mapped.heap.alloc_unzeroed(len)?)
     }
 
-    /// Returns the heap behind [`alloc`](Self::alloc).
+    /// Returns the heap behind [`alloc_unzeroed`](Self::alloc_unzeroed).
     pub fn heap(&self) -> &Arc<Heap> {
         &self.mapped.heap
     }

@@ -160,7 +160,7 @@ pub fn verify(
         let (mut first, mut second) = (from.alloc(len as usize)?, to.alloc(len as usize)?);
         source.read(Side::block(source, job.start + at), &mut first)?;
         copy.read(Side::block(copy, job.to_start + at), &mut second)?;
-        if let Some(byte) = first.iter().zip(second.iter()).position(|(a, b)| a != b) {
+        if let Some(byte) = first.to_vec().iter().zip(&second.to_vec()).position(|(a, b)| a != b) {
             bar.finish_and_clear();
             return Ok(Some(Some(at + byte as u64)));
         }

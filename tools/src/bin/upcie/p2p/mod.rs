@@ -117,8 +117,9 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
         )
     };
     // The reads fill the buffers, so nothing is zeroed across the bus first.
-    let buffers =
-        (0..args.depth).map(|_| memory.heap().alloc(job.piece as usize)).collect::<Result<Vec<_>, _>>();
+    let buffers = (0..args.depth)
+        .map(|_| memory.heap().alloc_unzeroed(job.piece as usize))
+        .collect::<Result<Vec<_>, _>>();
     let buffers = buffers.with_context(|| format!("{}: use a smaller --depth or --block-size", wanted()))?;
     let mut report = Report {
         from: &from,

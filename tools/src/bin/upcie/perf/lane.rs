@@ -154,7 +154,7 @@ impl Lane {
                 faults.fail(status);
             }
             if let Some(ledger) = ledger
-                && let Err(mismatch) = ledger.end(op, status.is_success(), &buffer)
+                && let Err(mismatch) = ledger.end(op, status.is_success(), buffer.as_slice().expect(OURS))
             {
                 tally.errors += 1;
                 faults.mismatch(mismatch);
@@ -228,12 +228,15 @@ impl Lane {
     }
 }
 
+/// The reason why a buffer of a run with a ledger has a slice.
+const OURS: &str = "memory of this process alone";
+
 /// Fills `buffer` with the data of a write, if there is a ledger.
 #[inline(always)]
 fn fill(ledger: &mut Option<Ledger>, op: Op, buffer: &mut DmaBuf) -> Op {
     match ledger {
         None => op,
-        Some(ledger) => ledger.begin(op, buffer),
+        Some(ledger) => ledger.begin(op, buffer.as_mut_slice().expect(OURS)),
     }
 }
 

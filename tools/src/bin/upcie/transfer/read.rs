@@ -15,7 +15,7 @@ use std::{
     io::{self, IsTerminal, Write},
     path::PathBuf,
 };
-use upcie_nvme::{Controller, DmaBuf, Namespace};
+use upcie_nvme::{Controller, Namespace};
 
 /// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
@@ -96,7 +96,7 @@ pub fn each(
     namespace: &Namespace,
     offset: u64,
     length: u64,
-    mut take: impl FnMut(u64, &DmaBuf) -> anyhow::Result<()>,
+    mut take: impl FnMut(u64, &[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<u64> {
     let block = namespace.block_size() as u64;
     let (mut sent, mut done) = (0, 0);
@@ -108,7 +108,7 @@ pub fn each(
             sent += len;
         }
         let Some(piece) = pipeline.oldest(false)? else { return Ok(done) };
-        take(piece.slba, &piece.data)?;
+        take(piece.slba, piece.data.as_slice().expect("memory of this process alone"))?;
         done += piece.data.len() as u64;
         pipeline.give_back(piece.data);
     }

@@ -173,7 +173,8 @@ fn copy(
         while !ended && read < most && !signal::interrupted() {
             let want = (most - read).min(pipeline.piece() as u64) as usize;
             let Some(mut buffer) = pipeline.buffer(want) else { break };
-            let got = fill(input, &mut buffer[..want]).with_context(|| format!("reading {name}"))?;
+            let bytes = buffer.as_mut_slice().expect("memory of this process alone");
+            let got = fill(input, &mut bytes[..want]).with_context(|| format!("reading {name}"))?;
             let whole = got / block * block;
             if got < want {
                 ended = true;
@@ -194,7 +195,7 @@ fn copy(
                 buffer = buffer.slice(0..whole);
             }
             if args.verify {
-                written.sums.push(sum(&buffer));
+                written.sums.push(sum(&buffer.to_vec()));
             }
             pipeline.send((args.range.offset.bytes + read) / block as u64, buffer, true)?;
             read += whole as u64;

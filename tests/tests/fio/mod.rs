@@ -1,4 +1,5 @@
 //! Support code that runs fio with the engine as a process of a test.
+#![allow(dead_code, reason = "each suite uses a part of it")]
 
 use serde_json::Value;
 use std::{
@@ -7,9 +8,9 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
-use upcie_nvme::Address;
+use upcie_nvme::{Address, Controller};
 use upcie_tests::{
-    deadline,
+    Device, deadline, left_out, on_each_device,
     process::{Directory, Process, within},
 };
 
@@ -33,6 +34,21 @@ pub struct Run {
     arguments: Vec<String>,
     device: String,
     program: PathBuf,
+}
+
+/// Runs `test` on each device, if the engine was built.
+pub fn with_fio(test: impl Fn(&mut Device)) {
+    if engine().is_none() {
+        return left_out(
+            "fio's engine: `cargo xtask test fio` builds it, and UPCIE_FIO_ENGINE says where it is",
+        );
+    }
+    on_each_device(test);
+}
+
+/// Reads a property of a controller before fio opens it.
+pub fn property<T>(device: &Device, read: impl FnOnce(&Controller) -> T) -> T {
+    read(&device.open())
 }
 
 /// Makes a run of fio without any job.

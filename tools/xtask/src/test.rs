@@ -16,8 +16,8 @@ use crate::suites::row::{self, Row};
 use crate::suites::run::{Choice, Run};
 use crate::suites::{boot, host, linux, matrix};
 
-/// The suite that needs fio's engine.
-const FIO_SUITE: &str = "fio_jobs";
+/// The suites that need fio's engine.
+const FIO_SUITES: [&str; 2] = ["fio_jobs", "fio_endings"];
 /// Second architecture that the libraries must build for.
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
 /// Bytes that a run writes at most when nothing is built yet.
@@ -162,10 +162,10 @@ fn features(workspace: &Workspace) -> Result<()> {
 
 /// Returns true if a wanted mode runs a suite with fio.
 fn needs_engine(choice: &Choice) -> bool {
-    choice.wants(FIO_SUITE) && modes::any_takes(FIO_SUITE, &choice.mode)
+    FIO_SUITES.iter().any(|suite| choice.wants(suite) && modes::any_takes(suite, &choice.mode))
 }
 
-/// Builds fio's engine, which its suite needs.
+/// Builds fio's engine, which its suites need.
 fn engine(run: &mut Run<'_>, found: Result<fio::Found>) -> Result<()> {
     let started = Instant::now();
     match found.and_then(|found| fio::build(&run.workspace, &found)) {
@@ -174,7 +174,7 @@ fn engine(run: &mut Run<'_>, found: Result<fio::Found>) -> Result<()> {
             let problem = Some(format!("{error:#}"));
             run.push(Row::step("fio's engine", "host", started.elapsed(), problem));
         }
-        Err(error) => log!("skipping fio's suite: {error:#}"),
+        Err(error) => log!("skipping fio's suites: {error:#}"),
     }
     process::check_interrupt()
 }

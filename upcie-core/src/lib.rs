@@ -27,6 +27,7 @@ mod open;
 mod page;
 pub mod pci;
 pub mod process;
+pub mod room;
 pub mod share;
 mod socket;
 #[cfg(any(test, feature = "testing"))]

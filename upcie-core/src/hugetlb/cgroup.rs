@@ -1,47 +1,31 @@
 //! The limit of a control group on huge pages, which is independent of the pool's free pages.
 
 use super::short_size;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use crate::room::{CGROUPS, own_groups};
+use std::{fs, path::Path};
 
 /// Describes the limit of this process's control groups (version 2) that leaves fewer than `wanted` bytes of huge pages
 /// of `page` bytes; `None` if none does. See `hugetlb.<size>.max` in the kernel's `admin-guide/cgroup-v2.rst`.
 pub(crate) fn limit(page: u64, wanted: u64) -> Option<String> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    limit_in(Path::new("/sys/fs/cgroup"), &groups, page, wanted)
+    limit_in(Path::new(CGROUPS), &groups, page, wanted)
 }
 
 fn limit_in(root: &Path, groups: &str, page: u64, wanted: u64) -> Option<String> {
-    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let leaf = root.join(own);
-    let mut path: PathBuf = leaf;
-    while path.starts_with(root) {
-        let value = |file: &str| -> Option<u64> {
-            fs::read_to_string(path.join(format!("hugetlb.{}B.{file}", short_size(page))))
-                .ok()?
-                .trim()
-                .parse()
-                .ok()
-        };
+    own_groups(root, groups).into_iter().find_map(|path| {
+        let file = |name: &str| path.join(format!("hugetlb.{}B.{name}", short_size(page)));
+        let value = |name: &str| -> Option<u64> { fs::read_to_string(file(name)).ok()?.trim().parse().ok() };
         // "max" is not a number: no limit.
-        if let Some(limit) = value("max") {
-            let used = value("current").unwrap_or(0);
-            if used.saturating_add(wanted) > limit {
-                let file = path.join(format!("hugetlb.{}B.max", short_size(page)));
-                return Some(format!(
-                    "this process's control group may have {limit} bytes of them, {used} are taken and this needs {wanted} \
-                     more: raise {}",
-                    file.display()
-                ));
-            }
-        }
-        if !path.pop() {
-            break;
-        }
-    }
-    None
+        let limit = value("max")?;
+        let used = value("current").unwrap_or(0);
+        (used.saturating_add(wanted) > limit).then(|| {
+            format!(
+                "this process's control group may have {limit} bytes of them, {used} are taken and this needs {wanted} \
+                 more: raise {}",
+                file("max").display()
+            )
+        })
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A controller: brought up, identified, asked, and stopped again.
 
 mod admin;
+mod attach;
 mod bringup;
 mod class;
 mod commands;
@@ -8,6 +9,7 @@ mod device_memory;
 mod inner;
 mod let_go;
 mod link;
+mod lock;
 mod memory;
 mod options;
 mod passthrough;
@@ -35,6 +37,7 @@ pub use device_memory::{MemoryBuffer, PersistentMemory};
 use inner::Calls;
 pub(crate) use inner::Inner;
 use link::Link;
+pub(crate) use lock::lock;
 use memory::HostMemory;
 pub use options::ControllerBuilder;
 use properties::Properties;
@@ -42,10 +45,7 @@ use queue_ids::QueueIds;
 pub(crate) use queues::{PRIORITY, create};
 pub(crate) use registers::Registers;
 use removal::Removal;
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{fmt, sync::Arc};
 use subsystem::Subsystem;
 use upcie_core::{
     dma::{DmaBuf, Heap, Region},
@@ -239,6 +239,12 @@ impl Controller {
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.inner
     }
+
+    /// Invalidates every [`Namespace`](crate::Namespace) that was made before. Call it after another host, or a raw command,
+    /// changed one.
+    pub fn invalidate_namespaces(&self) {
+        self.inner.link.live.restamp();
+    }
 }
 
 /// Prints the controller's name, which is its address in most cases.
@@ -246,9 +252,4 @@ impl fmt::Display for Controller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
-}
-
-/// Locks `mutex` even if it is poisoned: the data behind these locks is valid at any point.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,6 @@
 //! Admin commands that the caller builds.
 
-use super::{Controller, admin::Late, policy, subsystem::change_alone};
+use super::{Controller, admin::Late, policy};
 use crate::{
     Error, Result,
     spec::{AdminOpcode, Command, DataDirection, FeatureId},
@@ -61,7 +61,9 @@ impl Controller {
             }
             buffer
         };
-        let change = plan.alone.map(|why| change_alone(&self.inner, &what, why)).transpose()?;
+        let (mut watch, limit) = (self.inner.stopwatch(), self.inner.timeout());
+        let alone = |why| self.inner.subsystem.change_alone(&*self.inner, (&mut watch, limit), &what, why);
+        let change = plan.alone.map(alone).transpose()?;
         // The answer ends the change, whatever its status and however late it comes.
         let late = change.map_or(Late::Nothing, Late::Change);
         let (result, buffer) = self.inner.admin_late(&command, buffer, &what, late)?;

@@ -4,10 +4,11 @@ use super::{
     Inner, MemoryBuffer,
     admin::Late,
     queue_ids::{Next, Step, Ticket},
+    subsystem::Member,
 };
 use crate::{
     Result,
-    engine::{ListPool, Parts, Queue, Retired},
+    engine::{ListPool, Live, Parts, Queue, Retired},
     spec::{Command, QueuePriority, Status},
 };
 use std::{sync::Arc, time::Duration};
@@ -196,12 +197,6 @@ impl Inner {
         self.queue_ids.keep_for(ticket, retired);
     }
 
-    /// Waits until a blocking call that is under way has nothing in flight; returns `false` when that took
-    /// longer than `limit`.
-    pub(super) fn wait_for_blocking_call(&self, watch: &mut Stopwatch<'_>, limit: Duration) -> bool {
-        self.calls.queue.enter(|| limit.saturating_sub(watch.waited())).is_some()
-    }
-
     /// Deletes the blocking calls' own queue pair if all I/O queue pairs are taken. The next such call makes
     /// another.
     pub(crate) fn free_queue_id(&self) {
@@ -217,6 +212,24 @@ impl Inner {
                 self.keep_for(ticket, queue.retire());
             }
         }
+    }
+}
+
+impl Member for Inner {
+    fn name(&self) -> &str {
+        self.name()
+    }
+
+    fn live(&self) -> &Arc<Live> {
+        self.live()
+    }
+
+    fn queue_pairs(&self) -> (Vec<u16>, Vec<u16>) {
+        self.queue_ids.pairs()
+    }
+
+    fn wait_for_blocking_call(&self, watch: &mut Stopwatch<'_>, limit: Duration) -> bool {
+        self.calls.queue.enter(|| limit.saturating_sub(watch.waited())).is_some()
     }
 }
 

@@ -1,16 +1,34 @@
 //! The controllers of one NVM subsystem that this process drives. They share namespaces, so a command through
 //! one of them can change what the queues and handles of another rely on.
 
-use super::{Controller, Inner, lock};
+use super::lock;
 use crate::{
     Error, Result,
     engine::{Live, unique},
     spec::IdentifyController,
 };
 use std::{
-    fmt::Write,
+    fmt::{self, Write},
     sync::{Arc, Mutex, Weak},
+    time::Duration,
 };
+use upcie_core::deadline::Stopwatch;
+
+/// A controller as its subsystem knows it.
+pub(crate) trait Member: Send + Sync + fmt::Debug {
+    /// Returns the controller's name.
+    fn name(&self) -> &str;
+
+    /// Returns the state that namespace handles are compared with.
+    fn live(&self) -> &Arc<Live>;
+
+    /// Returns the ids of the open queue pairs, and those of the pairs whose deletion is not confirmed.
+    fn queue_pairs(&self) -> (Vec<u16>, Vec<u16>);
+
+    /// Waits until a blocking call that is under way has nothing in flight; returns `false` when that took
+    /// longer than `limit`.
+    fn wait_for_blocking_call(&self, watch: &mut Stopwatch<'_>, limit: Duration) -> bool;
+}
 
 /// An NVM subsystem with the controllers of it that are open in this process.
 #[derive(Debug, Default)]
@@ -20,15 +38,15 @@ pub(crate) struct Subsystem {
 
 #[derive(Debug, Default)]
 struct State {
-    members: Vec<Member>,
+    members: Vec<Entry>,
     /// Changes in progress: commands that were sent and not answered, by number.
     changes: Vec<(u64, String)>,
 }
 
 #[derive(Debug)]
-struct Member {
+struct Entry {
     live: Weak<Live>,
-    inner: Weak<Inner>,
+    controller: Weak<dyn Member>,
 }
 
 /// The subsystems that have controllers in this process, by their identity.
@@ -52,11 +70,12 @@ impl Subsystem {
         new
     }
 
-    /// Adds `inner`, a controller of the subsystem that was brought up.
-    pub(crate) fn join(&self, inner: &Arc<Inner>) {
+    /// Adds a controller of the subsystem that was brought up.
+    pub(crate) fn join(&self, controller: Arc<dyn Member>) {
         let mut state = lock(&self.state);
         state.members.retain(|member| member.live.strong_count() > 0);
-        state.members.push(Member { live: Arc::downgrade(inner.live()), inner: Arc::downgrade(inner) });
+        let (live, controller) = (Arc::downgrade(controller.live()), Arc::downgrade(&controller));
+        state.members.push(Entry { live, controller });
     }
 
     /// Returns an error while a change of namespaces is in progress: a new handle might show the state before
@@ -76,9 +95,9 @@ impl Subsystem {
     }
 
     /// Returns the open controllers.
-    fn controllers(&self) -> Vec<Arc<Inner>> {
+    fn controllers(&self) -> Vec<Arc<dyn Member>> {
         // Upgraded under the lock and dropped outside of it: the last handle to one may be among them.
-        lock(&self.state).members.iter().filter_map(|member| member.inner.upgrade()).collect()
+        lock(&self.state).members.iter().filter_map(|member| member.controller.upgrade()).collect()
     }
 
     /// Makes the namespace handles of all controllers stale.
@@ -99,7 +118,7 @@ impl Subsystem {
     fn in_use(&self) -> Option<String> {
         let (mut open, mut unconfirmed) = (String::new(), String::new());
         for controller in self.controllers() {
-            let (pairs, kept) = controller.queue_ids.pairs();
+            let (pairs, kept) = controller.queue_pairs();
             for (list, text) in [(pairs, &mut open), (kept, &mut unconfirmed)] {
                 for qid in list {
                     let comma = if text.is_empty() { "" } else { ", " };
@@ -113,6 +132,50 @@ impl Subsystem {
         (!unconfirmed.is_empty()).then(|| {
             format!("the controller has not confirmed the deletion of {unconfirmed}: open the controller again first")
         })
+    }
+
+    /// Permits `operation`, a command that changes namespaces or queues: nothing is in flight for the
+    /// subsystem's namespaces, and nothing can be sent to them while the result exists. `change` says what
+    /// the command does. Waits for blocking calls within `limit`, as counted by `watch`.
+    ///
+    /// # Errors
+    /// [`Failure::InUse`](crate::Failure::InUse): a queue pair of a controller of the subsystem exists in this process.
+    pub(super) fn change_alone(
+        self: &Arc<Self>,
+        controller: &dyn Member,
+        (watch, limit): (&mut Stopwatch<'_>, Duration),
+        operation: &str,
+        change: &str,
+    ) -> Result<Change> {
+        let check = || match self.in_use() {
+            None => Ok(()),
+            Some(what) => Err(Error::in_use(
+                controller.name(),
+                operation,
+                format!("{change}, and open queues rely on the state before it; {what}"),
+            )),
+        };
+        // Refuse before any handle becomes stale.
+        check()?;
+        let leave = self.begin(operation);
+        // A blocking call that began before this holds its lock until nothing of it is in flight; a later one
+        // finds its handle stale.
+        for other in self.controllers() {
+            if !other.wait_for_blocking_call(watch, limit) {
+                return Err(Error::in_use(
+                    controller.name(),
+                    operation,
+                    format!(
+                        "{change}, and a blocking call on {} has not ended within {limit:?}: try again when it has",
+                        other.name()
+                    ),
+                ));
+            }
+        }
+        // A queue pair made since the first look may have been used before the handles went stale, or a blocking call may
+        // have left a queue behind.
+        check()?;
+        Ok(leave)
     }
 }
 
@@ -129,52 +192,5 @@ impl Drop for Change {
         // Handles made during the change are stale; say so before new ones can be made.
         self.subsystem.make_stale();
         lock(&self.subsystem.state).changes.retain(|&(number, _)| number != self.number);
-    }
-}
-
-/// Permits `operation`, a command that changes namespaces or queues: nothing is in flight for the
-/// subsystem's namespaces, and nothing can be sent to them while the result exists. `change` says what
-/// the command does.
-///
-/// # Errors
-/// [`Failure::InUse`](crate::Failure::InUse): a queue pair of a controller of the subsystem exists in this process.
-pub(super) fn change_alone(controller: &Inner, operation: &str, change: &str) -> Result<Change> {
-    let check = || match controller.subsystem.in_use() {
-        None => Ok(()),
-        Some(what) => Err(Error::in_use(
-            controller.name(),
-            operation,
-            format!("{change}, and open queues rely on the state before it; {what}"),
-        )),
-    };
-    // Refuse before any handle becomes stale.
-    check()?;
-    let leave = controller.subsystem.begin(operation);
-    // A blocking call that began before this holds its lock until nothing of it is in flight; a later one
-    // finds its handle stale.
-    let (mut watch, limit) = (controller.stopwatch(), controller.link.options.timeout);
-    for other in controller.subsystem.controllers() {
-        if !other.wait_for_blocking_call(&mut watch, limit) {
-            return Err(Error::in_use(
-                controller.name(),
-                operation,
-                format!(
-                    "{change}, and a blocking call on {} has not ended within {limit:?}: try again when it has",
-                    other.name()
-                ),
-            ));
-        }
-    }
-    // A queue pair made since the first look may have been used before the handles went stale, or a blocking call may
-    // have left a queue behind.
-    check()?;
-    Ok(leave)
-}
-
-impl Controller {
-    /// Invalidates every [`Namespace`](crate::Namespace) that was made before. Call it after another host, or a raw command,
-    /// changed one.
-    pub fn invalidate_namespaces(&self) {
-        self.inner.link.live.restamp();
     }
 }

@@ -2,12 +2,15 @@
 //! Arbitration"): it decides whose commands are fetched next, for a host that has chosen it by CC.AMS.
 
 use super::{
-    Core,
-    admin::Queues,
-    queue::{self, BATCH, Fault},
+    Host,
+    media::Media,
+    queue::Fault,
+    queues::Queues,
+    service::{self, BATCH},
+    state::Core,
 };
 use crate::spec::QueuePriority;
-use upcie_core::vfio_user::server::Guest;
+use std::time::Duration;
 
 /// The value of the feature's arbitration burst that means no limit.
 const NO_LIMIT: u8 = 7;
@@ -25,11 +28,18 @@ impl Arbiter {
     /// Runs one round: urgent queues first and alone, as long as they have commands; then the commands of
     /// each class that its weight allows, from its queues in turn, in bursts. Returns the amount of work
     /// done.
-    pub fn round(&mut self, core: &mut Core, queues: &mut Queues, guest: &mut Guest) -> Result<usize, Fault> {
+    pub fn round<M: Media>(
+        &mut self,
+        core: &mut Core<M>,
+        queues: &mut Queues,
+        host: &mut impl Host,
+        now: &impl Fn() -> Duration,
+    ) -> Result<usize, Fault> {
         let setting = core.features.arbitration();
         let burst = if setting.ab() == NO_LIMIT { BATCH } else { 1 << setting.ab() };
         let mut work = 0;
-        if self.class(QueuePriority::URGENT, URGENT_CREDIT, burst, (core, queues, guest), &mut work)? > 0 {
+        if self.class(QueuePriority::URGENT, URGENT_CREDIT, burst, (core, queues, host, now), &mut work)? > 0
+        {
             return Ok(work);
         }
         for (class, weight) in [
@@ -37,19 +47,19 @@ impl Arbiter {
             (QueuePriority::MEDIUM, setting.mpw()),
             (QueuePriority::LOW, setting.lpw()),
         ] {
-            self.class(class, u32::from(weight) + 1, burst, (core, queues, guest), &mut work)?;
+            self.class(class, u32::from(weight) + 1, burst, (core, queues, host, now), &mut work)?;
         }
         Ok(work)
     }
 
     /// Serves queues of `class` in turn, `burst` commands of a queue at a time, until `credit` commands were
     /// fetched or there are none. Returns the number fetched, and adds the work done to `work`.
-    fn class(
+    fn class<M: Media, H: Host, N: Fn() -> Duration>(
         &mut self,
         class: QueuePriority,
         credit: u32,
         burst: u32,
-        (core, queues, guest): (&mut Core, &mut Queues, &mut Guest),
+        (core, queues, host, now): (&mut Core<M>, &mut Queues, &mut H, &N),
         work: &mut usize,
     ) -> Result<u32, Fault> {
         let (mut fetched, count) = (0, queues.sqs.len());
@@ -63,7 +73,7 @@ impl Arbiter {
                 }
                 let Some(Some(cq)) = queues.cqs.get_mut(usize::from(sq.cq)) else { continue };
                 let (head, limit) = (sq.head(), burst.min(credit - fetched));
-                match queue::serve_by(sq, cq, &mut core.io, guest, core.options.latency, limit) {
+                match service::serve_by(sq, cq, &mut core.io, host, core.options.latency, limit, now) {
                     Ok(done) => *work += done,
                     Err(Fault::Doorbell) => core.doorbell_fault(),
                     Err(fault) => return Err(fault),

@@ -2,7 +2,7 @@
 
 use super::{
     Options,
-    layout::{MSIX_BAR, pba_offset},
+    msix::{MSIX_BAR, pba_offset},
 };
 use upcie_core::{pci::command, vfio_user::server::Delivery};
 
@@ -14,14 +14,14 @@ pub(super) const SIZE: usize = 4096;
 pub(super) const VENDOR: u16 = 0x7570;
 pub(super) const DEVICE: u16 = 0x0e00;
 
-const COMMAND: usize = 0x04;
+pub(super) const COMMAND: usize = 0x04;
 /// Status register: the pin is driven, or would be if it were not disabled.
 const INTERRUPT_STATUS: (usize, u8) = (0x06, 1 << 3);
 
 const PM: usize = 0x40;
-const MSIX: usize = 0x50;
+pub(super) const MSIX: usize = 0x50;
 const PCIE: usize = 0x60;
-const MSI: usize = 0xa0;
+pub(super) const MSI: usize = 0xa0;
 /// PCI Express capability: Device Control.
 const DEVICE_CONTROL: usize = PCIE + 8;
 /// Power management capability: the low bits of its control register, 0 for D0.

@@ -1,6 +1,6 @@
 //! Errors in the options, or in the files and memory that they name.
 
-use super::options::KEYS;
+use super::keys::KEYS;
 use std::{io, path::PathBuf};
 
 /// The reason why there is no embedded controller.

@@ -1,6 +1,6 @@
 //! Features: settings of the controller. None can be saved.
 
-use super::{io::Io, logs::TEMPERATURE};
+use super::{io::Io, logs::TEMPERATURE, media::Media};
 use crate::spec::{
     ALL_NAMESPACES, Arbitration, AsyncEventConfiguration, Command, ErrorRecovery, FeatureId, FeatureSelect,
     FeaturesDword10, InterruptVectorConfiguration, NumberOfQueues, PowerManagement, Status,
@@ -58,7 +58,7 @@ impl Features {
     }
 
     /// Carries out Get Features: returns dword 0 of the completion.
-    pub fn get(&self, command: &Command, io: &Io) -> Result<u32, Status> {
+    pub fn get(&self, command: &Command, io: &Io<impl Media>) -> Result<u32, Status> {
         let dword = FeaturesDword10::from_bits(command.cdw10);
         let feature = dword.fid();
         match dword.sel() {
@@ -80,7 +80,7 @@ impl Features {
         &self,
         feature: FeatureId,
         command: &Command,
-        io: &Io,
+        io: &Io<impl Media>,
         write_cache: bool,
     ) -> Result<u32, Status> {
         Ok(match feature {
@@ -118,7 +118,12 @@ impl Features {
     }
 
     /// Carries out Set Features: returns dword 0 of the completion. `has_queues`: there are I/O queues.
-    pub fn set(&mut self, command: &Command, io: &mut Io, has_queues: bool) -> Result<u32, Status> {
+    pub fn set(
+        &mut self,
+        command: &Command,
+        io: &mut Io<impl Media>,
+        has_queues: bool,
+    ) -> Result<u32, Status> {
         let dword = FeaturesDword10::from_bits(command.cdw10);
         let (feature, value) = (dword.fid(), command.cdw11);
         // Refuse unknown features first: their other fields have no meaning.

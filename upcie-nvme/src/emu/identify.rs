@@ -11,8 +11,6 @@ use std::{
 };
 use zerocopy::{FromZeros, IntoBytes};
 
-/// Firmware revision: the crate's version would change what a stored image of a system expects.
-pub(super) const FIRMWARE: [u8; 8] = *b"1.0     ";
 const MODEL: &str = "uPCIe embedded NVMe controller";
 /// Asynchronous Event Requests held, and Abort commands at a time, 0's based.
 pub(super) const AERL: u8 = 3;
@@ -25,7 +23,7 @@ pub(super) fn page(
     options: &Options,
     namespaces: &[Namespace],
     has_cache: bool,
-    instance: [u8; 16],
+    subsystem: [u8; 16],
     command: &Command,
 ) -> Result<Vec<u8>, Status> {
     let nsid = command.nsid;
@@ -33,7 +31,7 @@ pub(super) fn page(
     let found = found.ok_or(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry());
     match IdentifyDword10::from_bits(command.cdw10).cns() {
         Cns::NAMESPACE => Ok(namespace(options, found?)),
-        Cns::CONTROLLER => Ok(controller(options, has_cache, instance)),
+        Cns::CONTROLLER => Ok(controller(options, has_cache, subsystem)),
         Cns::ACTIVE_NAMESPACES if nsid >= 0xffff_fffe => {
             Err(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry())
         }
@@ -56,13 +54,13 @@ pub(super) fn page(
     }
 }
 
-fn controller(options: &Options, has_cache: bool, instance: [u8; 16]) -> Vec<u8> {
+fn controller(options: &Options, has_cache: bool, subsystem: [u8; 16]) -> Vec<u8> {
     let mut id = IdentifyController::new_zeroed();
     id.vid = config::VENDOR;
     id.ssvid = config::VENDOR;
     id.sn = padded(&options.serial);
     id.mn = padded(MODEL);
-    id.fr = FIRMWARE;
+    id.fr = logs::FIRMWARE;
     id.rab = 6;
     // In pages of CAP.MPSMIN.
     id.mdts = (options.mdts / options.mpsmin).trailing_zeros() as u8;
@@ -85,9 +83,6 @@ fn controller(options: &Options, has_cache: bool, instance: [u8; 16]) -> Vec<u8>
     id.oncs = (optional | OptionalCommands::SAVED_FEATURES).bits();
     // Flush takes all namespaces by FFFFFFFFh.
     id.vwc = 0x06 | u8::from(has_cache);
-    // Identity of the file's contents, if there is a file. Memory is a new subsystem each time, whatever its
-    // serial number.
-    let subsystem = if options.file.is_some() { uuid(&options.serial, 0) } else { instance };
     let name = format!("nqn.2014-08.org.nvmexpress:uuid:{}", text(&subsystem));
     id.subnqn[..name.len()].copy_from_slice(name.as_bytes());
     id.psd[0] = PowerState { mp: 100, ..Default::default() };
@@ -121,7 +116,7 @@ fn padded<const N: usize>(text: &str) -> [u8; N] {
 
 /// Makes a UUID for the subsystem of an embedded controller that keeps its data in memory: unique on this
 /// machine.
-pub(super) fn instance() -> [u8; 16] {
+pub(super) fn unique() -> [u8; 16] {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -130,7 +125,7 @@ pub(super) fn instance() -> [u8; 16] {
 
 /// Makes a UUID (version 8) of a namespace of the controller with this serial number; of the subsystem with
 /// `nsid` 0. It is the same each time, so that hosts recognise the namespace.
-fn uuid(serial: &str, nsid: u32) -> [u8; 16] {
+pub(super) fn uuid(serial: &str, nsid: u32) -> [u8; 16] {
     // FNV-1a, 128 bits.
     let hash = serial
         .bytes()

@@ -1,11 +1,15 @@
 //! The I/O commands: Read, Write, Flush, Write Zeroes and Dataset Management.
 
-use super::{Error, Options, logs::ErrorLog, media::Media, prp};
+use super::{
+    HostMemory, Options,
+    logs::{Counters, ErrorLog},
+    media::Media,
+    prp,
+};
 use crate::spec::{
     ALL_NAMESPACES, Command, DatasetDword10, DatasetDword11, DatasetRange, NvmOpcode, ReadWriteDword12,
     Status,
 };
-use upcie_core::vfio_user::server::Guest;
 use zerocopy::IntoBytes;
 
 /// A namespace: blocks of one size, one part of the media.
@@ -30,20 +34,10 @@ impl Namespace {
     }
 }
 
-/// The counters of the SMART log.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub reads: u64,
-    pub writes: u64,
-    pub bytes_read: u64,
-    pub bytes_written: u64,
-    pub media_errors: u64,
-}
-
 /// Everything that an I/O command uses.
 #[derive(Debug)]
-pub(super) struct Io {
-    pub media: Media,
+pub(super) struct Io<M> {
+    pub media: M,
     pub namespaces: Vec<Namespace>,
     /// The most bytes of a command.
     pub mdts: u64,
@@ -57,14 +51,14 @@ pub(super) struct Io {
     pub errors: ErrorLog,
 }
 
-impl Io {
-    pub fn new(options: &Options) -> Result<Self, Error> {
-        let (media, size) = Media::open(options)?;
+impl<M: Media> Io<M> {
+    /// Makes namespaces of `size` bytes each on `media`.
+    pub fn new(options: &Options, media: M, size: u64) -> Self {
         let namespaces = (0..options.namespaces).map(|index| {
             let shift = options.block_size(index).trailing_zeros() as u8;
             Namespace { start: size * u64::from(index), blocks: size >> shift, shift }
         });
-        Ok(Self {
+        Self {
             namespaces: namespaces.collect(),
             media,
             mdts: options.mdts.into(),
@@ -73,7 +67,7 @@ impl Io {
             write_cache: true,
             counters: Counters::default(),
             errors: ErrorLog::default(),
-        })
+        }
     }
 
     /// Returns the namespace `nsid`, if there is one.
@@ -83,23 +77,22 @@ impl Io {
         found.ok_or(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry())
     }
 
-    /// Prefetches the first bytes of block `slba`, if they are in memory.
+    /// Prefetches the first bytes of block `slba`.
     #[inline(always)]
     pub fn prefetch(&self, nsid: u32, slba: u64) {
-        let Media::Memory(memory) = &self.media else { return };
         if let Ok((offset, _)) = self.namespace(nsid).and_then(|namespace| namespace.range(slba, 1)) {
-            memory.prefetch(offset);
+            self.media.prefetch(offset);
         }
     }
 
     /// Carries out a command of the submission queue `sq`; returns its status and the number of bytes moved.
     #[inline(always)]
-    pub fn execute(&mut self, guest: &mut Guest, sq: u16, command: Command) -> (Status, u64) {
+    pub fn execute(&mut self, host: &mut impl HostMemory, sq: u16, command: Command) -> (Status, u64) {
         let result = match NvmOpcode(command.opcode) {
             // Neither fused operations nor SGLs: FUSE and PSDT must be 0.
             _ if command.flags & 0xc3 != 0 => Err(Status::INVALID_FIELD.with_do_not_retry()),
-            NvmOpcode::READ => self.read(guest, command),
-            NvmOpcode::WRITE => self.write(guest, command),
+            NvmOpcode::READ => self.read(host, command),
+            NvmOpcode::WRITE => self.write(host, command),
             NvmOpcode::FLUSH => self.flush(command.nsid),
             // Pass fields by value, here and below: taking `&command` in any arm spills it to the stack, for
             // reads too.
@@ -109,7 +102,7 @@ impl Io {
             }
             NvmOpcode::DATASET_MANAGEMENT => {
                 let pointers = (command.prp1(), command.prp2());
-                self.manage(guest, command.nsid, pointers, (command.cdw10, command.cdw11))
+                self.manage(host, command.nsid, pointers, (command.cdw10, command.cdw11))
             }
             _ => Err(Status::INVALID_OPCODE.with_do_not_retry()),
         };
@@ -125,16 +118,16 @@ impl Io {
     }
 
     #[inline(always)]
-    fn read(&mut self, guest: &mut Guest, command: Command) -> Result<u64, Status> {
+    fn read(&mut self, host: &mut impl HostMemory, command: Command) -> Result<u64, Status> {
         let (mut offset, len) = self.range(command)?;
         self.counters.reads += 1;
         self.counters.bytes_read += len;
         let (pointers, media) = ((command.prp1(), command.prp2()), &mut self.media);
-        if let Media::Null = media {
+        if !media.moves_data() {
             return prp::check(self.page, pointers, len).map(|_| 0);
         }
-        prp::walk(guest, self.page, pointers, len, |guest, iova, part| {
-            media.read(guest, offset, iova, part)?;
+        prp::walk(host, self.page, pointers, len, |host, iova, part| {
+            media.read(host, offset, iova, part)?;
             offset += part as u64;
             Ok(())
         })?;
@@ -142,17 +135,17 @@ impl Io {
     }
 
     #[inline(always)]
-    fn write(&mut self, guest: &mut Guest, command: Command) -> Result<u64, Status> {
+    fn write(&mut self, host: &mut impl HostMemory, command: Command) -> Result<u64, Status> {
         let (mut offset, len) = self.range(command)?;
         self.writable()?;
         self.counters.writes += 1;
         self.counters.bytes_written += len;
         let (pointers, media) = ((command.prp1(), command.prp2()), &mut self.media);
-        if let Media::Null = media {
+        if !media.moves_data() {
             return prp::check(self.page, pointers, len).map(|_| 0);
         }
-        prp::walk(guest, self.page, pointers, len, |guest, iova, part| {
-            media.write(guest, offset, iova, part)?;
+        prp::walk(host, self.page, pointers, len, |host, iova, part| {
+            media.write(host, offset, iova, part)?;
             offset += part as u64;
             Ok(())
         })?;
@@ -192,7 +185,7 @@ impl Io {
     #[inline(never)]
     fn manage(
         &mut self,
-        guest: &mut Guest,
+        host: &mut impl HostMemory,
         nsid: u32,
         pointers: (u64, u64),
         (cdw10, cdw11): (u32, u32),
@@ -205,14 +198,14 @@ impl Io {
         let mut ranges = [DatasetRange::default(); DatasetRange::MOST];
         let ranges = &mut ranges[..count];
         let mut rest = ranges.as_mut_bytes();
-        if let Media::Null = self.media {
+        if !self.media.moves_data() {
             return prp::check(self.page, pointers, rest.len() as u64).map(|_| 0);
         }
-        prp::walk(guest, self.page, pointers, rest.len() as u64, |guest, iova, len| {
+        prp::walk(host, self.page, pointers, rest.len() as u64, |host, iova, len| {
             let (part, after) =
                 std::mem::take(&mut rest).split_at_mut_checked(len).ok_or(Status::INTERNAL_ERROR)?;
             rest = after;
-            guest.read(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
+            host.read(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
         })?;
         // Check all ranges before the first is deallocated.
         for range in &*ranges {

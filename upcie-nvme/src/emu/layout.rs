@@ -3,7 +3,10 @@
 //! BAR 0: registers by message in the first 4 KiB, doorbells mapped behind them. BAR 4: the MSI-X table and its
 //! pending bits, by message.
 
-use super::{Error, Options};
+use super::{
+    Error, Options, config,
+    msix::{MSIX_BAR, pba_offset},
+};
 use std::sync::Arc;
 use upcie_core::{
     irq::IrqKind,
@@ -18,15 +21,6 @@ pub(super) const DSTRD: u8 = 3;
 pub(super) const REGISTER_BAR: u32 = 0;
 /// The offset of the doorbells in that BAR.
 pub(super) const DOORBELLS: u64 = 0x1000;
-/// The BAR with the MSI-X table.
-pub(super) const MSIX_BAR: u8 = 4;
-
-/// Returns the offset of the pending bits in the MSI-X BAR: a multiple of 8 behind the table of 16 bytes a
-/// vector.
-pub(super) const fn pba_offset(vectors: u16) -> u64 {
-    vectors as u64 * 16
-}
-
 /// Makes the regions and interrupts that the options ask for, and the memory of the doorbells, which has each
 /// doorbell at its offset in BAR 0.
 pub(super) fn layout(options: &Options) -> Result<(Layout, Arc<Memory>), Error> {
@@ -35,7 +29,8 @@ pub(super) fn layout(options: &Options) -> Result<(Layout, Arc<Memory>), Error> 
     // message.
     let end = DOORBELLS + (u64::from(options.queues) + 1) * 2 * (4 << DSTRD);
     let size = end.max(2 * page).next_power_of_two();
-    let memory = Arc::new(Memory::new(size as usize, PageSize::Small)?);
+    // Shared with the host, which writes to it at any time.
+    let memory = Arc::new(Memory::new(size as usize, PageSize::Small)?.shared());
     let first = DOORBELLS.next_multiple_of(page);
     let area = (first, end.next_multiple_of(page).saturating_sub(first).max(page));
     let mut layout = Layout::default();
@@ -46,8 +41,7 @@ pub(super) fn layout(options: &Options) -> Result<(Layout, Arc<Memory>), Error> 
         layout.regions[usize::from(MSIX_BAR)] =
             RegionLayout { size: table.next_power_of_two().max(4096), mappable: None };
     }
-    layout.regions[CONFIG_REGION as usize] =
-        RegionLayout { size: super::config::SIZE as u64, mappable: None };
+    layout.regions[CONFIG_REGION as usize] = RegionLayout { size: config::SIZE as u64, mappable: None };
     layout.irqs[IrqKind::Intx as usize] = options.intx.into();
     layout.irqs[IrqKind::Msi as usize] = options.msi.into();
     layout.irqs[IrqKind::Msix as usize] = options.vectors.into();

@@ -1,10 +1,7 @@
 //! INTx and MSI, which both follow the interrupt status register.
 
-use super::{admin::Queues, config::Allowed};
-use upcie_core::{
-    irq::IrqKind,
-    vfio_user::server::{Delivery, Guest},
-};
+use super::{Interrupts, config::Allowed, queues::Queues};
+use upcie_core::{irq::IrqKind, vfio_user::server::Delivery};
 
 /// The interrupt status register (Base, "Pin Based, Single MSI, and Multiple MSI Behavior"), which the host can't read:
 /// a bit for each of the first 32 vectors, set while a completion queue of the vector has entries that the host has not
@@ -28,7 +25,7 @@ impl InterruptStatus {
         queues: Option<&mut Queues>,
         mask: u32,
         allowed: &Allowed,
-        guest: &mut Guest,
+        host: &mut impl Interrupts,
     ) -> bool {
         let (mut status, mut news) = (0, 0);
         for cq in queues.into_iter().flat_map(Queues::completion_queues) {
@@ -44,7 +41,7 @@ impl InterruptStatus {
         self.visible = visible;
         while due != 0 {
             // With fewer messages than vectors, each message stands for several vectors.
-            guest.trigger(IrqKind::Msi, due.trailing_zeros() & (messages - 1));
+            host.trigger(IrqKind::Msi, due.trailing_zeros() & (messages - 1));
             due &= due - 1;
         }
         status & 1 != 0

@@ -1,10 +1,11 @@
 //! Log pages: Error Information, SMART / Health Information, Firmware Slot Information.
 
-use super::{identify::FIRMWARE, io::Counters};
 use crate::spec::{ErrorLogEntry, FirmwareSlotLog, SmartLog, Status};
-use std::{collections::VecDeque, time::Instant};
+use std::{collections::VecDeque, time::Duration};
 use zerocopy::{FromZeros, IntoBytes};
 
+/// Firmware revision: the crate's version would change what a stored image of a system expects.
+pub(super) const FIRMWARE: [u8; 8] = *b"1.0     ";
 /// Entries of the Error Information log.
 pub(super) const ERROR_ENTRIES: usize = 64;
 /// The temperature that the controller pretends to have, in kelvins.
@@ -49,8 +50,18 @@ impl ErrorLog {
     }
 }
 
-/// Returns the SMART log page.
-pub(super) fn smart(counters: &Counters, errors: &ErrorLog, warning: u8, since: Instant) -> Vec<u8> {
+/// The counters of the SMART log.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub reads: u64,
+    pub writes: u64,
+    pub bytes_read: u64,
+    pub bytes_written: u64,
+    pub media_errors: u64,
+}
+
+/// Returns the SMART log page. `on` is the time since power-on.
+pub(super) fn smart(counters: &Counters, errors: &ErrorLog, warning: u8, on: Duration) -> Vec<u8> {
     // In units of 1000 × 512 bytes, rounded up.
     let units = |bytes: u64| u128::from(bytes.div_ceil(512_000)).to_le_bytes();
     let mut log = SmartLog::new_zeroed();
@@ -63,7 +74,7 @@ pub(super) fn smart(counters: &Counters, errors: &ErrorLog, warning: u8, since: 
     log.host_read_commands = u128::from(counters.reads).to_le_bytes();
     log.host_write_commands = u128::from(counters.writes).to_le_bytes();
     log.power_cycles = 1_u128.to_le_bytes();
-    log.power_on_hours = u128::from(since.elapsed().as_secs() / 3600).to_le_bytes();
+    log.power_on_hours = u128::from(on.as_secs() / 3600).to_le_bytes();
     log.media_errors = u128::from(counters.media_errors).to_le_bytes();
     log.error_log_entries = u128::from(errors.count).to_le_bytes();
     log.as_bytes().to_vec()

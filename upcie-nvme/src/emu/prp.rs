@@ -2,8 +2,8 @@
 //!
 //! Base, "Physical Region Page Entry and List". The entries are not trusted: each is read once and checked.
 
+use super::HostMemory;
 use crate::spec::Status;
-use upcie_core::vfio_user::server::Guest;
 use zerocopy::IntoBytes;
 
 /// Entries of a list to read at a time.
@@ -18,24 +18,24 @@ const OFFSET: Status = Status::PRP_OFFSET_INVALID.with_do_not_retry();
 /// PRP Offset Invalid, Data Transfer Error for a list that can't be read, or the error of `segment`. It has
 /// been called for the pieces before the error.
 #[inline]
-pub(super) fn walk(
-    guest: &mut Guest,
+pub(super) fn walk<H: HostMemory>(
+    host: &mut H,
     page: u64,
     (prp1, prp2): (u64, u64),
     len: u64,
-    mut segment: impl FnMut(&mut Guest, u64, usize) -> Result<(), Status>,
+    mut segment: impl FnMut(&mut H, u64, usize) -> Result<(), Status>,
 ) -> Result<(), Status> {
     let rest = check(page, (prp1, prp2), len)?;
     if rest == 0 {
-        return segment(guest, prp1, len as usize);
+        return segment(host, prp1, len as usize);
     }
     let mut pieces = Pieces { start: prp1, len: len - rest, segment };
     if rest <= page {
-        pieces.add(guest, prp2, rest)?;
+        pieces.add(host, prp2, rest)?;
     } else {
-        walk_list(guest, page, prp2, rest, &mut pieces)?;
+        walk_list(host, page, prp2, rest, &mut pieces)?;
     }
-    pieces.finish(guest)
+    pieces.finish(host)
 }
 
 /// Checks everything that needs no read of the client's memory; returns the number of bytes beyond the first
@@ -58,24 +58,30 @@ struct Pieces<F> {
     segment: F,
 }
 
-impl<F: FnMut(&mut Guest, u64, usize) -> Result<(), Status>> Pieces<F> {
-    fn add(&mut self, guest: &mut Guest, iova: u64, len: u64) -> Result<(), Status> {
+impl<F> Pieces<F> {
+    fn add<H: HostMemory>(&mut self, host: &mut H, iova: u64, len: u64) -> Result<(), Status>
+    where
+        F: FnMut(&mut H, u64, usize) -> Result<(), Status>,
+    {
         if self.start.checked_add(self.len) == Some(iova) {
             self.len += len;
             return Ok(());
         }
-        (self.segment)(guest, self.start, self.len as usize)?;
+        (self.segment)(host, self.start, self.len as usize)?;
         (self.start, self.len) = (iova, len);
         Ok(())
     }
 
-    fn finish(mut self, guest: &mut Guest) -> Result<(), Status> {
-        (self.segment)(guest, self.start, self.len as usize)
+    fn finish<H: HostMemory>(mut self, host: &mut H) -> Result<(), Status>
+    where
+        F: FnMut(&mut H, u64, usize) -> Result<(), Status>,
+    {
+        (self.segment)(host, self.start, self.len as usize)
     }
 }
 
-fn walk_list<F: FnMut(&mut Guest, u64, usize) -> Result<(), Status>>(
-    guest: &mut Guest,
+fn walk_list<H: HostMemory, F: FnMut(&mut H, u64, usize) -> Result<(), Status>>(
+    host: &mut H,
     page: u64,
     mut list: u64,
     mut rest: u64,
@@ -86,7 +92,7 @@ fn walk_list<F: FnMut(&mut Guest, u64, usize) -> Result<(), Status>>(
         let in_page = (page - (list & (page - 1))) / 8;
         let count = in_page.min(rest.div_ceil(page)).min(CHUNK as u64);
         let chunk = &mut entries[..count as usize];
-        guest.read(list, chunk.as_mut_bytes()).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
+        host.read(list, chunk.as_mut_bytes()).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
         list = list.wrapping_add(count * 8);
         for (index, &entry) in (1..).zip(&*chunk) {
             if entry & (page - 1) != 0 {
@@ -99,7 +105,7 @@ fn walk_list<F: FnMut(&mut Guest, u64, usize) -> Result<(), Status>>(
                 break;
             }
             let len = rest.min(page);
-            pieces.add(guest, entry, len)?;
+            pieces.add(host, entry, len)?;
             rest -= len;
         }
     }

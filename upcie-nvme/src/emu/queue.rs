@@ -1,32 +1,16 @@
-//! Submission and completion queues, and the loop that serves them.
-//!
-//! Nothing is allocated per command: an entry is copied from the ring, carried out, and answered in a line of
-//! completions on the stack. The line is posted when it fills a cache line of the ring, when the batch ends,
-//! and after [`POST_BYTES`] of data, so that the client can start on the finished commands.
+//! A submission queue and a completion queue.
 
 use super::{
-    io::Io,
+    HostMemory, Interrupts,
     shared::{Doorbell, Ring},
 };
 use crate::spec::{Command, QueuePriority, Status};
 use nix::errno::Errno;
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
-use upcie_core::{irq::IrqKind, vfio_user::server::Guest};
+use std::{collections::VecDeque, time::Duration};
+use upcie_core::irq::IrqKind;
 
-/// The most commands of one queue in one round: it bounds the time that the others wait.
-pub(super) const BATCH: u32 = 128;
-/// Bytes moved for one queue in one round.
-const BATCH_BYTES: u64 = 1 << 20;
-/// Bytes to move before finished commands are posted.
-const POST_BYTES: u64 = 16 << 10;
-/// Commands beyond the current ones whose blocks are prefetched. Reduces random 512 B reads at depth 32 from
-/// 133 to 75 ns; 4 and 12 measured the same.
-const AHEAD: u32 = 8;
 /// Completions in a cache line.
-const LINE: u32 = 4;
+pub(super) const LINE: u32 = 4;
 
 /// A client's violation of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,14 +41,15 @@ pub(super) struct Sq {
     pub id: u16,
     /// Its completion queue.
     pub cq: u16,
-    entries: u32,
+    pub(super) entries: u32,
     head: u32,
     ring: Ring<64>,
     tail: Doorbell,
     /// The tail that was refused last, so that it is reported once.
     refused: Option<u32>,
-    /// With `latency=` only: finished commands that are not due. Its capacity is allocated with the queue.
-    delayed: VecDeque<(Instant, Done)>,
+    /// With `latency=` only: finished commands, each with the time at which it is due. The capacity is allocated with the
+    /// queue.
+    pub(super) delayed: VecDeque<(Duration, Done)>,
     /// Used under weighted round robin only.
     pub priority: QueuePriority,
 }
@@ -125,23 +110,18 @@ impl Sq {
 
     /// Copies the next command and moves on.
     #[inline(always)]
-    pub fn fetch(&mut self, guest: &mut Guest) -> Result<Command, Errno> {
-        let entry = self.ring.fetch(guest, self.head)?;
+    pub fn fetch(&mut self, host: &mut impl HostMemory) -> Result<Command, Errno> {
+        let entry = self.ring.fetch(host, self.head)?;
         self.head = if self.head + 1 == self.entries { 0 } else { self.head + 1 };
         Ok(zerocopy::transmute!(entry))
     }
 
-    /// Prefetches the blocks of commands `from` to `to`, counted from the next one: all at once, so that
-    /// their cache misses overlap.
+    /// Returns the namespace and first block of the command `ahead` places after the next one, as a hint.
     #[inline(always)]
-    fn look_ahead(&mut self, guest: &mut Guest, io: &Io, from: u32, to: u32) {
-        for ahead in from..to {
-            let place = self.head + ahead;
-            let place = if place < self.entries { place } else { place - self.entries };
-            if let Some((nsid, slba)) = self.ring.peek(guest, place) {
-                io.prefetch(nsid, slba);
-            }
-        }
+    pub fn peek(&mut self, host: &mut impl HostMemory, ahead: u32) -> Option<(u32, u64)> {
+        let place = self.head + ahead;
+        let place = if place < self.entries { place } else { place - self.entries };
+        self.ring.peek(host, place)
     }
 
     /// Removes a command from those held back: it is done, but the client does not know.
@@ -222,18 +202,18 @@ impl Cq {
 
     /// Returns the number of entries up to the end of the cache line, or of the ring.
     #[inline(always)]
-    fn line(&self) -> u32 {
+    pub fn line(&self) -> u32 {
         (LINE - self.tail % LINE).min(self.entries - self.tail)
     }
 
     /// Posts one completion of a command of `sq`. There must be room.
     #[inline(always)]
-    pub fn post(&mut self, guest: &mut Guest, sq: &Sq, done: Done) -> Result<(), Errno> {
+    pub fn post(&mut self, host: &mut impl HostMemory, sq: &Sq, done: Done) -> Result<(), Errno> {
         let high = u64::from(sq.head)
             | u64::from(sq.id) << 16
             | u64::from(done.cid) << 32
             | u64::from(done.status.with_phase(self.phase)) << 48;
-        self.ring.post(guest, self.tail, done.dw0.into(), high)?;
+        self.ring.post(host, self.tail, done.dw0.into(), high)?;
         self.room = self.room.saturating_sub(1);
         self.tail += 1;
         if self.tail == self.entries {
@@ -255,168 +235,10 @@ impl Cq {
 
     /// Tells the client that entries were posted: at once with MSI-X, otherwise at the next check.
     #[inline(always)]
-    pub fn interrupt(&mut self, guest: &mut Guest) {
+    pub fn interrupt(&mut self, host: &mut impl Interrupts) {
         self.posted = true;
         if let Some(vector) = self.vector {
-            guest.trigger(IrqKind::Msix, vector.into());
+            host.trigger(IrqKind::Msix, vector.into());
         }
     }
-}
-
-/// Serves at most `limit` waiting commands of `sq`, with `latency`; returns the amount of work done.
-#[inline(always)]
-pub(super) fn serve_by(
-    sq: &mut Sq,
-    cq: &mut Cq,
-    io: &mut Io,
-    guest: &mut Guest,
-    latency: Duration,
-    limit: u32,
-) -> Result<usize, Fault> {
-    if guest.is_slow() {
-        return Ok(0);
-    }
-    if latency.is_zero() {
-        serve(sq, cq, io, guest, limit)
-    } else {
-        serve_delayed(sq, cq, io, guest, latency, limit)
-    }
-}
-
-/// Serves at most `limit` waiting commands of `sq`; returns the number of commands taken.
-///
-/// A queue whose completion queue is full waits for room.
-#[inline(always)]
-fn serve(sq: &mut Sq, cq: &mut Cq, io: &mut Io, guest: &mut Guest, limit: u32) -> Result<usize, Fault> {
-    let mut left = sq.waiting()?;
-    if left == 0 {
-        return Ok(0);
-    }
-    left = left.min(limit);
-    let mut taken = 0;
-    // The number of commands, from the next one on, whose blocks are being prefetched.
-    let mut ahead = 0;
-    let (mut batch_bytes, mut result) = (0, Ok(()));
-    while left > 0 && batch_bytes < BATCH_BYTES && !guest.is_slow() {
-        let room = match cq.room() {
-            Ok(room) => room,
-            Err(fault) => {
-                result = Err(fault);
-                break;
-            }
-        };
-        let count = left.min(cq.line()).min(room);
-        if count == 0 {
-            break;
-        }
-        if io.media.is_memory() {
-            let to = left.min(count + AHEAD);
-            sq.look_ahead(guest, io, ahead, to);
-            ahead = to - count;
-        }
-        if let Err(errno) = line(sq, cq, io, guest, count, &mut batch_bytes) {
-            result = Err(errno.into());
-            break;
-        }
-        left -= count;
-        taken += count as usize;
-    }
-    if taken > 0 {
-        cq.interrupt(guest);
-    }
-    result.map(|()| taken)
-}
-
-/// Carries out `count` (at most [`LINE`]) commands and posts their completions.
-#[inline(always)]
-fn line(
-    sq: &mut Sq,
-    cq: &mut Cq,
-    io: &mut Io,
-    guest: &mut Guest,
-    count: u32,
-    moved: &mut u64,
-) -> Result<(), Errno> {
-    let count = count.min(LINE) as usize;
-    let mut done = [Done::default(); LINE as usize];
-    let (mut first, mut since) = (0, 0);
-    for index in 0..count {
-        let command = sq.fetch(guest)?;
-        let (status, bytes) = io.execute(guest, sq.id, command);
-        done[index] = Done { dw0: 0, cid: command.cid, status };
-        since += bytes;
-        if since >= POST_BYTES {
-            for done in &done[first..=index] {
-                cq.post(guest, sq, *done)?;
-            }
-            *moved += since;
-            (first, since) = (index + 1, 0);
-        }
-    }
-    *moved += since;
-    for done in &done[first..count] {
-        cq.post(guest, sq, *done)?;
-    }
-    Ok(())
-}
-
-/// Serves commands like [`serve`], but holds each completion back for `latency`. Only this mode reads the
-/// clock.
-fn serve_delayed(
-    sq: &mut Sq,
-    cq: &mut Cq,
-    io: &mut Io,
-    guest: &mut Guest,
-    latency: Duration,
-    limit: u32,
-) -> Result<usize, Fault> {
-    let mut waiting = sq.waiting()?.min(limit);
-    if waiting == 0 && sq.delayed.is_empty() {
-        return Ok(0);
-    }
-    let now = Instant::now();
-    let mut taken = 0;
-    // The ring bounds what a client may have in flight; one that sends more waits.
-    while waiting > 0 && sq.delayed.len() < sq.entries as usize && !guest.is_slow() {
-        let command = sq.fetch(guest)?;
-        let (status, _) = io.execute(guest, sq.id, command);
-        sq.delayed.push_back((now + latency, Done { dw0: 0, cid: command.cid, status }));
-        waiting -= 1;
-        taken += 1;
-    }
-    let posted = release(sq, cq, guest, Some(now))?;
-    // Commands held back count as work: a server that slept now would be late.
-    Ok(taken + posted + sq.delayed.len())
-}
-
-/// Posts the completions held back that are due at `now` (without `now` all of them), as long as there is
-/// room.
-pub(super) fn release(
-    sq: &mut Sq,
-    cq: &mut Cq,
-    guest: &mut Guest,
-    now: Option<Instant>,
-) -> Result<usize, Fault> {
-    let (mut posted, mut result) = (0, Ok(()));
-    while let Some(&(due, done)) = sq.delayed.front() {
-        if now.is_some_and(|now| due > now) {
-            break;
-        }
-        match cq.room() {
-            Ok(0) => break,
-            Ok(_) => {}
-            Err(fault) => {
-                // The entries posted before still need an interrupt.
-                result = Err(fault);
-                break;
-            }
-        }
-        sq.delayed.pop_front();
-        cq.post(guest, sq, done)?;
-        posted += 1;
-    }
-    if posted > 0 {
-        cq.interrupt(guest);
-    }
-    result.map(|()| posted)
 }

@@ -10,7 +10,6 @@ use std::{
 };
 use upcie_core::{
     device::Device,
-    irq::IrqKind,
     process::Worker,
     vfio_user::{Client, server::Server},
 };
@@ -34,7 +33,7 @@ pub fn spawn(options: &Options) -> crate::Result<Arc<dyn Device>> {
 pub(super) fn serve(mut emulator: Emulator, stream: UnixStream) {
     let never = AtomicBool::new(false);
     // The device is never requested back: it ends with its driver.
-    emulator.layout.irqs[IrqKind::Request as usize] = 0;
+    emulator.without_request();
     // A panic of the emulator does not end the program: the connection closes with the stream, and the driver
     // finds its device gone. The client's mappings are mapped in this very process already.
     let server = Server::new().trust_memory(true);

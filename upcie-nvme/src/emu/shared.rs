@@ -3,6 +3,7 @@
 //! The client changes them at any time. So no reference to their bytes exists, entries are copied once and
 //! checked afterwards, and the words that hand something over are atomics.
 
+use super::{HostMemory, host::errno};
 use nix::errno::Errno;
 use std::{
     fmt,
@@ -12,7 +13,7 @@ use std::{
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
-use upcie_core::{barrier, memory::Memory, vfio_user::server::Guest};
+use upcie_core::{barrier, memory::Memory};
 
 /// One doorbell in the memory that stands behind BAR 0.
 pub(super) struct Doorbell {
@@ -57,12 +58,12 @@ impl fmt::Debug for Doorbell {
 /// The entries of a queue, of `SIZE` bytes each, in the client's memory.
 ///
 /// If the entries are mapped in one piece, they are reached by a pointer, otherwise entry by entry through
-/// the guest (by message, if need be).
+/// the host (by message, if need be).
 #[derive(Debug)]
 pub(super) struct Ring<const SIZE: usize> {
     iova: u64,
     entries: u32,
-    /// Valid while the guest's generation is the one below.
+    /// Valid while the memory's generation is the one below.
     base: Option<NonNull<u8>>,
     generation: u64,
 }
@@ -73,26 +74,26 @@ unsafe impl<const SIZE: usize> Send for Ring<SIZE> {}
 
 impl<const SIZE: usize> Ring<SIZE> {
     /// Makes a ring of `entries` at the client's address `iova`.
-    pub fn new(guest: &mut Guest, iova: u64, entries: u32) -> Self {
+    pub fn new(host: &mut impl HostMemory, iova: u64, entries: u32) -> Self {
         let mut ring = Self { iova, entries, base: None, generation: 0 };
-        ring.refresh(guest);
+        ring.refresh(host);
         ring
     }
 
     #[cold]
     #[inline(never)]
-    fn refresh(&mut self, guest: &mut Guest) {
+    fn refresh(&mut self, host: &mut impl HostMemory) {
         let len = self.entries as usize * SIZE;
         // A client may map pages to odd places; the atomics need alignment.
-        self.base = guest.translate(self.iova, len).filter(|base| base.addr().get() % SIZE == 0);
-        self.generation = guest.generation();
+        self.base = host.translate(self.iova, len).filter(|base| base.addr().get() % SIZE == 0);
+        self.generation = host.generation();
     }
 
     /// Returns the address of entry `index`; `None` if it isn't mapped, or is no entry.
     #[inline(always)]
-    fn entry(&mut self, guest: &mut Guest, index: u32) -> Option<NonNull<u8>> {
-        if guest.generation() != self.generation {
-            self.refresh(guest);
+    fn entry(&mut self, host: &mut impl HostMemory, index: u32) -> Option<NonNull<u8>> {
+        if host.generation() != self.generation {
+            self.refresh(host);
         }
         let base = self.base.filter(|_| index < self.entries)?;
         // SAFETY: `base` starts `entries` entries that are mapped as long as the generation stays (`refresh`), and
@@ -108,8 +109,8 @@ impl<const SIZE: usize> Ring<SIZE> {
 impl Ring<64> {
     /// Copies submission queue entry `index`.
     #[inline(always)]
-    pub fn fetch(&mut self, guest: &mut Guest, index: u32) -> Result<[u64; 8], Errno> {
-        let Some(entry) = self.entry(guest, index) else { return self.fetch_unmapped(guest, index) };
+    pub fn fetch(&mut self, host: &mut impl HostMemory, index: u32) -> Result<[u64; 8], Errno> {
+        let Some(entry) = self.entry(host, index) else { return self.fetch_unmapped(host, index) };
         let words = entry.cast::<u64>();
         // Word by word, so that the compiler keeps them in registers.
         let word = |index: usize| {
@@ -125,8 +126,8 @@ impl Ring<64> {
     /// Returns the namespace and first block of submission queue entry `index`, if entries are mapped. A hint
     /// only: the client may change the entry before it is [fetched](Self::fetch).
     #[inline(always)]
-    pub fn peek(&mut self, guest: &mut Guest, index: u32) -> Option<(u32, u64)> {
-        let words = self.entry(guest, index)?.cast::<u64>();
+    pub fn peek(&mut self, host: &mut impl HostMemory, index: u32) -> Option<(u32, u64)> {
+        let words = self.entry(host, index)?.cast::<u64>();
         // SAFETY: the entry's 64 bytes are mapped and aligned to 64 (`refresh`); any bits are valid.
         let first = unsafe { words.read_volatile() };
         // SAFETY: inside the entry.
@@ -138,9 +139,9 @@ impl Ring<64> {
 
     #[cold]
     #[inline(never)]
-    fn fetch_unmapped(&mut self, guest: &mut Guest, index: u32) -> Result<[u64; 8], Errno> {
+    fn fetch_unmapped(&mut self, host: &mut impl HostMemory, index: u32) -> Result<[u64; 8], Errno> {
         let mut entry = [0; 8];
-        guest.read(self.iova_of(index), zerocopy::IntoBytes::as_mut_bytes(&mut entry))?;
+        host.read(self.iova_of(index), zerocopy::IntoBytes::as_mut_bytes(&mut entry)).map_err(errno)?;
         Ok(entry)
     }
 }
@@ -149,9 +150,9 @@ impl Ring<16> {
     /// Writes completion queue entry `index`: dwords 0 and 1, then dwords 2 and 3 with the phase tag, which hand the
     /// entry and everything written before over to the client.
     #[inline(always)]
-    pub fn post(&mut self, guest: &mut Guest, index: u32, low: u64, high: u64) -> Result<(), Errno> {
-        let Some(entry) = self.entry(guest, index) else {
-            return self.post_unmapped(guest, index, low, high);
+    pub fn post(&mut self, host: &mut impl HostMemory, index: u32, low: u64, high: u64) -> Result<(), Errno> {
+        let Some(entry) = self.entry(host, index) else {
+            return self.post_unmapped(host, index, low, high);
         };
         let entry = entry.cast::<u64>();
         // SAFETY: 16 mapped bytes, aligned to 16 (`refresh`).
@@ -165,11 +166,17 @@ impl Ring<16> {
 
     #[cold]
     #[inline(never)]
-    fn post_unmapped(&mut self, guest: &mut Guest, index: u32, low: u64, high: u64) -> Result<(), Errno> {
+    fn post_unmapped(
+        &mut self,
+        host: &mut impl HostMemory,
+        index: u32,
+        low: u64,
+        high: u64,
+    ) -> Result<(), Errno> {
         let iova = self.iova_of(index);
         barrier::dma_wmb();
-        guest.write(iova, &low.to_le_bytes())?;
+        host.write(iova, &low.to_le_bytes()).map_err(errno)?;
         barrier::dma_wmb();
-        guest.write(iova.wrapping_add(8), &high.to_le_bytes())
+        host.write(iova.wrapping_add(8), &high.to_le_bytes()).map_err(errno)
     }
 }

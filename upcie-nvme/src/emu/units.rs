@@ -1,6 +1,6 @@
 //! Sizes and times as people write them: in the options of an embedded controller, and in the tools.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 /// Parses a number of bytes: `4096`, `64K`, `1.5G`, `2GiB`, `0x1000`. K, M, G and T are powers of 1024.
 ///
@@ -72,6 +72,36 @@ pub fn parse_time(text: &str, bare: Option<f64>) -> Result<Duration, String> {
         return Err(format!("{text:?} is more than a year"));
     }
     Ok(time)
+}
+
+/// Prints bytes in the form that [`parse_bytes`] takes.
+pub(super) struct Bytes(pub u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.trailing_zeros() {
+            40.. => write!(f, "{}T", self.0 >> 40),
+            30.. => write!(f, "{}G", self.0 >> 30),
+            20.. => write!(f, "{}M", self.0 >> 20),
+            10.. => write!(f, "{}K", self.0 >> 10),
+            _ => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// Prints a time in the form that [`parse_time`] takes.
+pub(super) struct Time(pub Duration);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ns = self.0.as_nanos();
+        match () {
+            () if ns % 1_000_000_000 == 0 => write!(f, "{}s", ns / 1_000_000_000),
+            () if ns % 1_000_000 == 0 => write!(f, "{}ms", ns / 1_000_000),
+            () if ns % 1_000 == 0 => write!(f, "{}us", ns / 1_000),
+            () => write!(f, "{ns}ns"),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub enum Delivery {
     Off,
 }
 
-/// All interrupts of a device, by kind.
+/// All interrupts of a device in software, by kind: their eventfds and masks.
 #[derive(Debug)]
 pub struct Irqs {
     kinds: [Vec<Irq>; 5],
@@ -57,7 +57,7 @@ impl Irqs {
     }
 
     /// Returns flags and count of a kind for DEVICE_GET_IRQ_INFO.
-    pub fn describe(&self, kind: u32) -> Option<(u32, u32)> {
+    pub(super) fn describe(&self, kind: u32) -> Option<(u32, u32)> {
         let flags = vfio::IRQ_EVENTFD
             | match kind {
                 _ if kind == IrqKind::Intx as u32 => vfio::IRQ_MASKABLE | vfio::IRQ_AUTOMASKED,
@@ -149,8 +149,43 @@ impl Irqs {
         self.kinds[kind as usize].get(vector as usize).is_some_and(|irq| irq.pending)
     }
 
+    /// Connects interrupts `0..fds.len()` of a kind to eventfds, in place of all former ones.
+    ///
+    /// # Errors
+    /// `EINVAL` if there are more than the device has, or one is not an eventfd.
+    pub fn connect(&mut self, kind: IrqKind, fds: Vec<OwnedFd>) -> Result<(), Errno> {
+        let (index, count) = (kind as u32, fds.len() as u32);
+        let all = SetIrqs { argsz: 0, flags: vfio::SET_NONE | vfio::SET_TRIGGER, index, start: 0, count: 0 };
+        self.set(all, &[], Vec::new())?;
+        if fds.is_empty() {
+            return Ok(());
+        }
+        let some = SetIrqs { flags: vfio::SET_EVENTFD | vfio::SET_TRIGGER, count, ..all };
+        self.set(some, &[], fds)
+    }
+
+    /// Masks or unmasks an interrupt, as DEVICE_SET_IRQS does.
+    ///
+    /// # Errors
+    /// `EINVAL` if there is no such interrupt, or its kind can't be masked.
+    pub fn mask(&mut self, kind: IrqKind, vector: u32, masked: bool) -> Result<(), Errno> {
+        let action = if masked { vfio::SET_MASK } else { vfio::SET_UNMASK };
+        let flags = vfio::SET_NONE | action;
+        self.set(SetIrqs { argsz: 0, flags, index: kind as u32, start: vector, count: 1 }, &[], Vec::new())
+    }
+
+    /// Returns the number of interrupts of a kind.
+    pub fn count(&self, kind: IrqKind) -> u32 {
+        self.kinds[kind as usize].len() as u32
+    }
+
     /// Executes DEVICE_SET_IRQS; `data` follows the structure.
-    pub fn set(&mut self, set: SetIrqs, data: &[u8], fds: Vec<OwnedFd>) -> Result<(), Errno> {
+    pub(in crate::vfio_user) fn set(
+        &mut self,
+        set: SetIrqs,
+        data: &[u8],
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), Errno> {
         let (action, kind) = (set.flags & vfio::SET_ACTION, set.flags & vfio::SET_DATA);
         let irqs = self.kinds.get_mut(set.index as usize).ok_or(Errno::EINVAL)?;
         let delivery = self.delivery[set.index as usize];

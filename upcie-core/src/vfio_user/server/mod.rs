@@ -14,8 +14,6 @@ mod slice;
 pub use super::wire::CONFIG_REGION;
 pub use backend::{Backend, Layout, Mappable, RegionLayout};
 pub use client::Guest;
-pub use irqs::Delivery;
-#[cfg(test)]
-pub(super) use irqs::Irqs;
+pub use irqs::{Delivery, Irqs};
 pub use listener::{Access, Listener};
 pub use serve::Server;

@@ -1,7 +1,7 @@
 //! Blocks in a file, read and written in place.
 
 use super::{
-    super::{Error, Options},
+    super::{Error, HostMemory, Options},
     faults::Faults,
 };
 use crate::spec::Status;
@@ -20,7 +20,6 @@ use std::{
     path::Path,
     ptr::NonNull,
 };
-use upcie_core::vfio_user::server::Guest;
 
 /// Bytes to copy at a time between the file and memory that is not mapped.
 const BOUNCE: usize = 64 << 10;
@@ -109,13 +108,25 @@ impl Backing {
     }
 
     /// Copies `len` bytes at `offset` to the client's address `iova`.
-    pub fn read(&mut self, guest: &mut Guest, offset: u64, iova: u64, len: usize) -> Result<(), Status> {
-        self.transfer(Direction::ToClient, guest, offset, iova, len)
+    pub fn read(
+        &mut self,
+        host: &mut impl HostMemory,
+        offset: u64,
+        iova: u64,
+        len: usize,
+    ) -> Result<(), Status> {
+        self.transfer(Direction::ToClient, host, offset, iova, len)
     }
 
     /// Copies `len` bytes at the client's address `iova` to `offset`.
-    pub fn write(&mut self, guest: &mut Guest, offset: u64, iova: u64, len: usize) -> Result<(), Status> {
-        self.transfer(Direction::ToFile, guest, offset, iova, len)
+    pub fn write(
+        &mut self,
+        host: &mut impl HostMemory,
+        offset: u64,
+        iova: u64,
+        len: usize,
+    ) -> Result<(), Status> {
+        self.transfer(Direction::ToFile, host, offset, iova, len)
     }
 
     /// Moves `len` bytes between the file and the client's memory. If the memory is mapped, the system
@@ -123,14 +134,14 @@ impl Backing {
     fn transfer(
         &mut self,
         direction: Direction,
-        guest: &mut Guest,
+        host: &mut impl HostMemory,
         mut offset: u64,
         mut iova: u64,
         mut len: usize,
     ) -> Result<(), Status> {
-        if let Some(mut at) = guest.translate(iova, len) {
+        if let Some(mut at) = host.translate(iova, len) {
             while len > 0 {
-                // SAFETY: `len` bytes of the client's memory are mapped at `at`, for no call of `guest` has been made
+                // SAFETY: `len` bytes of the client's memory are mapped at `at`, for no call of `host` has been made
                 // since; the system copies, no reference is formed.
                 let count = unsafe { direction.move_some(self.file.as_raw_fd(), at, len, offset) };
                 let count = self.moved(direction, count, len)?;
@@ -146,10 +157,10 @@ impl Backing {
             match direction {
                 Direction::ToClient => {
                     self.file.read_exact_at(part, offset).map_err(|error| self.broken(direction, &error))?;
-                    guest.write(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
+                    host.write(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
                 }
                 Direction::ToFile => {
-                    guest.read(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
+                    host.read(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
                     self.file.write_all_at(part, offset).map_err(|error| self.broken(direction, &error))?;
                 }
             }

@@ -1,6 +1,6 @@
 //! Allocates memory pages before they are needed: a page of 2 MiB can take milliseconds.
 
-use super::{super::Error, room};
+use super::super::Error;
 use nix::errno::Errno;
 use std::{
     io,
@@ -13,7 +13,7 @@ use std::{
     thread,
     time::Duration,
 };
-use upcie_core::memory::host_page_size;
+use upcie_core::{memory::host_page_size, room};
 
 /// Bytes that a thread populates at a time: some huge pages.
 const STEP: usize = 8 << 20;

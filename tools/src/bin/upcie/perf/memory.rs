@@ -7,18 +7,15 @@ use super::{
 };
 use crate::units;
 use anyhow::ensure;
-use std::fs;
-use upcie_core::{hugetlb::pool, memory::PageSize};
+use upcie_core::{hugetlb::pool, memory::PageSize, room};
 
 /// Fails if memory is missing. Ignores the memory limit of a container.
 pub fn check(plan: &Plan) -> anyhow::Result<()> {
-    let Some(free) = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text)) else {
-        return Ok(());
-    };
-    // MemAvailable does not include free huge pages.
+    let Some(free) = room::machine() else { return Ok(()) };
+    // Free huge pages are not part of it.
     let huge =
         pool(PageSize::Huge2M, None).map_or(0, |pool| pool.available().saturating_mul(pool.page_bytes));
-    let left = free.saturating_add(huge);
+    let left = free.bytes.saturating_add(huge);
     let needed = needed(plan);
     ensure!(
         needed <= left,
@@ -43,24 +40,4 @@ fn needed(plan: &Plan) -> u64 {
         shares.map(bytes).sum::<u64>().saturating_mul(plan.depth.into()).saturating_mul(plan.lanes());
     let records = if plan.verify { plan.places().saturating_mul(4) } else { 0 };
     buffers.saturating_add(records)
-}
-
-/// Reads the available memory, in bytes, from the text of /proc/meminfo.
-fn available(meminfo: &str) -> Option<u64> {
-    let value = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    value.trim().strip_suffix("kB")?.trim_end().parse::<u64>().ok()?.checked_mul(1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::available;
-
-    #[test]
-    fn available_memory_is_read_in_bytes() {
-        assert_eq!(
-            available("MemTotal:  24576 kB\nMemAvailable:    1000 kB\nBuffers:  9 kB\n"),
-            Some(1_024_000)
-        );
-        assert_eq!(available("MemTotal:    1000 kB\n"), None);
-    }
 }

@@ -1,13 +1,17 @@
-//! The memory available to this process: of the machine, and within the limits of its control groups.
+//! The memory available to this process: of the machine, and within the limits of its control groups (version 2).
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
+/// The directory of the control groups.
+pub(crate) const CGROUPS: &str = "/sys/fs/cgroup";
+
 /// An amount of available memory.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Room {
+    /// The bytes that are left.
     pub bytes: u64,
     /// The source of the figure.
     pub place: String,
@@ -17,27 +21,31 @@ pub struct Room {
 /// `None` if neither is known.
 pub fn least() -> Option<Room> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"));
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| of_machine(&text));
-    let limits = of_groups(Path::new("/sys/fs/cgroup"), group.unwrap_or_default());
-    limits.into_iter().chain(machine).min_by_key(|room| room.bytes)
+    let limits = own_groups(Path::new(CGROUPS), &groups).into_iter().filter_map(|group| of_group(&group));
+    limits.chain(machine()).min_by_key(|room| room.bytes)
 }
 
-/// Reads MemAvailable: the memory that programs may take without swapping, as the kernel estimates it.
+/// Returns the memory that programs may take without swapping, as the kernel estimates it (MemAvailable). It does not
+/// include free huge pages.
+pub fn machine() -> Option<Room> {
+    fs::read_to_string("/proc/meminfo").ok().and_then(|text| of_machine(&text))
+}
+
+/// Lists the directories below `root` of the control group that `groups` (`/proc/self/cgroup`) names and of all groups
+/// around it, from the inside out. Each of them may have a limit.
+pub(crate) fn own_groups(root: &Path, groups: &str) -> Vec<PathBuf> {
+    let Some(own) = groups.lines().find_map(|line| line.strip_prefix("0::/")) else { return Vec::new() };
+    let own = root.join(own);
+    own.ancestors().take_while(|path| path.starts_with(root)).map(Path::to_path_buf).collect()
+}
+
 fn of_machine(meminfo: &str) -> Option<Room> {
     let value = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kilobytes: u64 = value.split_whitespace().next()?.parse().ok()?;
     Some(Room { bytes: kilobytes.saturating_mul(1024), place: "MemAvailable in /proc/meminfo".into() })
 }
 
-/// Returns the room in each group from `group` up to `root`: its limit less the used memory that can't be
-/// dropped.
-fn of_groups(root: &Path, group: &str) -> Vec<Room> {
-    let own = root.join(group);
-    let groups = own.ancestors().take_while(|path| path.starts_with(root));
-    groups.filter_map(of_group).collect()
-}
-
+/// Returns the room in a group: its limit less the used memory that can't be dropped.
 fn of_group(group: &Path) -> Option<Room> {
     let file = |name: &str| -> (PathBuf, String) {
         let path = group.join(name);
@@ -80,7 +88,9 @@ mod tests {
         };
         set(&outer, "100\n", "60\n");
         set(&inner, "max\n", "60\n");
-        let rooms = of_groups(&root, "a/b");
+        let groups = own_groups(&root, "1:name=systemd:/x\n0::/a/b\n");
+        let rooms: Vec<_> = groups.iter().filter_map(|group| of_group(group)).collect();
+        assert_eq!(groups, [inner.clone(), outer.clone(), root.clone()]);
         fs::remove_dir_all(&root).unwrap();
         let place = outer.join("memory.max").display().to_string();
         assert_eq!(rooms, [Room { bytes: 100 - (60 - 23), place }]);

@@ -1,0 +1,112 @@
+//! A controller behind a vfio-user server, by the system's clock.
+
+use super::{Error, Machine, Options, Region, identify, layout::REGISTER_BAR, msix::MSIX_BAR};
+use crate::spec::Status;
+use nix::errno::Errno;
+use std::{sync::atomic::AtomicBool, time::Instant};
+use upcie_core::{
+    irq::IrqKind,
+    vfio_user::server::{Backend, CONFIG_REGION, Guest, Layout},
+};
+
+/// An NVMe controller, to be served by [`Server`](upcie_core::vfio_user::server::Server).
+///
+/// ```no_run
+/// use std::sync::atomic::AtomicBool;
+/// use upcie_core::vfio_user::server::{Listener, Server};
+/// use upcie_nvme::emu::Emulator;
+///
+/// let mut controller = Emulator::new(&"size=1G".parse()?)?;
+/// let listener = Listener::bind("/run/nvme.sock")?;
+/// Server::new().serve(&listener, &mut controller, &AtomicBool::new(false))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Emulator {
+    machine: Machine,
+    since: Instant,
+}
+
+impl Emulator {
+    /// Makes a controller in the state after power-on.
+    ///
+    /// # Errors
+    /// There is not enough memory, or the file can't be used; the error gives the reason.
+    pub fn new(options: &Options) -> Result<Self, Error> {
+        let mut machine = Machine::new(options)?;
+        // A file is the same subsystem each time. Memory is a new one, whatever its serial number.
+        if options.file.is_none() {
+            machine.set_subsystem(identify::unique());
+        }
+        Ok(Self { machine, since: Instant::now() })
+    }
+
+    /// Returns the size of each namespace in bytes, from the options or the file.
+    pub fn namespace_size(&self) -> u64 {
+        self.machine.namespace_size()
+    }
+
+    /// Populates namespaces in memory with all of their pages, and returns the number of bytes (0 if they are
+    /// not in memory). A page of 2 MiB takes milliseconds, and otherwise the first command that writes to it
+    /// waits for it. Calls `progress` now and then, with the bytes populated so far. Returns early, without
+    /// an error, when `stop` becomes true.
+    ///
+    /// # Errors
+    /// [`Error::Shortage`] if there is not as much memory, or no longer; nothing was written to then.
+    /// [`Error::Memory`].
+    pub fn fill_memory(&mut self, stop: &AtomicBool, progress: &mut dyn FnMut(u64)) -> Result<u64, Error> {
+        self.machine.media().fill(stop, progress)
+    }
+
+    /// Puts all written data on stable storage, like a Flush command.
+    ///
+    /// # Errors
+    /// The status that such a command would have.
+    pub fn flush(&mut self) -> Result<(), Status> {
+        super::Media::flush(self.machine.media())
+    }
+
+    /// Offers no request interrupt: the device is never requested back.
+    pub(super) fn without_request(&mut self) {
+        self.machine.layout.irqs[IrqKind::Request as usize] = 0;
+    }
+}
+
+/// Returns the part of the function behind a region of vfio-user.
+fn part(region: u32) -> Result<Region, Errno> {
+    match region {
+        REGISTER_BAR => Ok(Region::Registers),
+        CONFIG_REGION => Ok(Region::Config),
+        bar if bar == MSIX_BAR.into() => Ok(Region::MsixTable),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+impl Backend for Emulator {
+    fn layout(&self) -> &Layout {
+        self.machine.layout()
+    }
+
+    fn read(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+        self.machine.read(guest, part(region)?, offset, data);
+        Ok(())
+    }
+
+    fn write(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        self.machine.write(guest, part(region)?, offset, data);
+        Ok(())
+    }
+
+    fn poll(&mut self, guest: &mut Guest) -> usize {
+        let since = self.since;
+        self.machine.step(guest, || since.elapsed())
+    }
+
+    fn update_interrupts(&mut self, guest: &mut Guest) {
+        self.machine.update_interrupts(guest);
+    }
+
+    fn reset(&mut self) {
+        self.machine.reset();
+    }
+}

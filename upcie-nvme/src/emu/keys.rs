@@ -1,0 +1,22 @@
+//! The list of options, for messages and help.
+
+/// The options, one a line, for messages and help.
+pub const KEYS: &str = "  \
+  size=BYTES        of each namespace (K, M, G, T): makes the file of file= if there is none
+  lba=512|4096      block size; lba=512+4096: one for each namespace
+  namespaces=N      1 to 1024
+  file=PATH         keep the data in this file (a comma in its name: two)
+  ro=true           write nothing: the namespaces are write protected
+  null=true         move no data
+  populate=true     take all memory for the data before the start
+  latency=TIME      complete each I/O command no sooner than this (50us, 1ms)
+  mdts=BYTES        the most bytes of a command, a power of two from 8K to 1G
+  queues=N          I/O queues of each kind, 0 (none are granted) to 1024
+  depth=N           the most entries of an I/O queue, 1 (no use) to 65536
+  vectors=N         MSI-X vectors, 0 to 2048
+  msi=N             MSI messages: 0, or a power of two up to 32
+  intx=true         have an interrupt pin
+  wrr=true          have weighted round robin
+  css=N             the command sets (CAP.CSS), 0 to 255 or hexadecimal (0x80)
+  mpsmin=BYTES      the least memory page, a power of two from 4K to 64K
+  serial=TEXT       1 to 20 printable ASCII characters";

@@ -1,0 +1,129 @@
+//! The driver's memory and eventfds, as a controller in the same thread reaches them.
+
+use super::super::{HostMemory, Interrupts};
+use nix::errno::Errno;
+use std::{collections::BTreeMap, io, ptr::NonNull};
+use upcie_core::{
+    irq::IrqKind,
+    memory::Memory,
+    vfio_user::server::{Delivery, Irqs},
+};
+
+/// A range of the driver's memory.
+#[derive(Debug, Clone, Copy)]
+struct Range {
+    base: NonNull<u8>,
+    len: u64,
+}
+
+// SAFETY: an address range of this process, without thread affinity.
+unsafe impl Send for Range {}
+
+/// The host of a controller in the same process.
+#[derive(Debug)]
+pub struct Local {
+    /// The mapped ranges by device address.
+    ranges: BTreeMap<u64, Range>,
+    generation: u64,
+    pub irqs: Irqs,
+}
+
+impl Local {
+    /// Makes a host without memory, with as many interrupts of each kind as `irqs` says.
+    pub fn new(irqs: &[u32; 5]) -> Self {
+        Self { ranges: BTreeMap::new(), generation: 1, irqs: Irqs::new(irqs) }
+    }
+
+    /// Lets the controller reach `memory` at `iova`.
+    ///
+    /// # Safety
+    /// The memory stays until [`unmap`](Self::unmap) was called, and no references to its bytes exist while the controller
+    /// acts on them.
+    pub unsafe fn map(&mut self, iova: u64, memory: &Memory) {
+        if let Some(base) = NonNull::new(memory.as_ptr()) {
+            self.ranges.insert(iova, Range { base, len: memory.len() as u64 });
+        }
+    }
+
+    /// Takes the range at `iova` away.
+    pub fn unmap(&mut self, iova: u64) {
+        self.ranges.remove(&iova);
+        self.generation += 1;
+    }
+
+    /// Returns the address of the bytes at `iova`, and how many of them are contiguous.
+    fn find(&self, iova: u64) -> Option<(NonNull<u8>, u64)> {
+        let (start, range) = self.ranges.range(..=iova).next_back()?;
+        let within = iova - start;
+        let left = range.len.checked_sub(within).filter(|&left| left > 0)?;
+        // SAFETY: `within` is below the range's length, and its bytes are mapped (`map`).
+        Some((unsafe { range.base.add(within as usize) }, left))
+    }
+
+    /// Returns the address of up to `len` bytes at `iova`, and their number.
+    fn piece(&self, iova: u64, len: usize) -> io::Result<(NonNull<u8>, usize)> {
+        let (at, left) = self.find(iova).ok_or(Errno::EFAULT)?;
+        Ok((at, usize::try_from(left).unwrap_or(usize::MAX).min(len)))
+    }
+}
+
+// SAFETY: a found range is mapped until `unmap`, which changes the generation; the promise of `map` covers references, and a
+// medium's memory is never mapped for a device.
+unsafe impl HostMemory for Local {
+    fn translate(&mut self, iova: u64, len: usize) -> Option<NonNull<u8>> {
+        let (at, left) = self.find(iova)?;
+        (len as u64 <= left).then_some(at)
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn read(&mut self, mut iova: u64, mut data: &mut [u8]) -> io::Result<()> {
+        while !data.is_empty() {
+            let (from, len) = self.piece(iova, data.len())?;
+            let (part, rest) = data.split_at_mut(len);
+            // SAFETY: `len` mapped bytes, to which no reference exists (`map`); `part` is as long, and the controller's own.
+            unsafe { part.as_mut_ptr().copy_from_nonoverlapping(from.as_ptr(), len) };
+            (data, iova) = (rest, iova.wrapping_add(len as u64));
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, mut iova: u64, mut data: &[u8]) -> io::Result<()> {
+        while !data.is_empty() {
+            let (to, len) = self.piece(iova, data.len())?;
+            let (part, rest) = data.split_at(len);
+            // SAFETY: `len` mapped bytes, to which no reference exists (`map`); `part` is as long, and the controller's own.
+            unsafe { to.as_ptr().copy_from_nonoverlapping(part.as_ptr(), len) };
+            (data, iova) = (rest, iova.wrapping_add(len as u64));
+        }
+        Ok(())
+    }
+}
+
+impl Interrupts for Local {
+    fn trigger(&mut self, kind: IrqKind, vector: u32) {
+        self.irqs.trigger(kind as u32, vector);
+    }
+
+    fn set_pin(&mut self, asserted: bool) {
+        self.irqs.set_pin(asserted);
+    }
+
+    fn set_delivery(&mut self, kind: IrqKind, delivery: Delivery) {
+        self.irqs.set_delivery(kind, delivery);
+    }
+
+    fn set_masked(&mut self, kind: IrqKind, vector: u32, masked: bool) {
+        self.irqs.set_masked(kind, vector, masked);
+    }
+
+    fn is_masked(&self, kind: IrqKind, vector: u32) -> bool {
+        self.irqs.is_masked(kind, vector)
+    }
+
+    fn is_pending(&self, kind: IrqKind, vector: u32) -> bool {
+        self.irqs.is_pending(kind, vector)
+    }
+}

@@ -1,0 +1,382 @@
+//! The controller as a state machine.
+
+use super::{
+    Error, Host, Media, Options, Storage,
+    arbitration::Arbiter,
+    config::{Allowed, ConfigSpace},
+    io::Io,
+    layout::{self, DOORBELLS},
+    lines::InterruptStatus,
+    msix::MsixTable,
+    queue::{Cq, Fault, Sq},
+    queues::Queues,
+    registers::{Action, Registers},
+    service::{self, BATCH},
+    shared::{Doorbell, Ring},
+    state::Core,
+};
+use crate::spec::{ArbitrationMechanism, ShutdownStatus, Status, offset};
+use std::time::Duration;
+use upcie_core::{
+    irq::IrqKind,
+    vfio_user::server::{Delivery, Layout},
+};
+
+/// Rounds, with or without work, between two checks of the doorbells of queues that don't exist.
+const ROUNDS: u32 = 4096;
+const IDLE_ROUNDS: u32 = 256;
+
+/// An NVMe controller as a state machine, without a thread, clock or socket of its own.
+///
+/// The caller forwards the host's accesses ([`read`](Self::read), [`write`](Self::write)), and calls
+/// [`step`](Self::step) as often as it likes: the controller looks at doorbells and moves data only there.
+#[derive(Debug)]
+pub struct Machine<M = Storage> {
+    pub(super) layout: Layout,
+    config: ConfigSpace,
+    /// The actions that `config` allows.
+    allowed: Allowed,
+    msix: MsixTable,
+    registers: Registers,
+    lines: InterruptStatus,
+    /// Present while the controller is ready and not shut down.
+    queues: Option<Queues>,
+    /// Present while the host has chosen weighted round robin.
+    arbiter: Option<Arbiter>,
+    /// Rounds until the next check of doorbells of queues that don't exist; a round without work counts as
+    /// several.
+    until_strays: u32,
+    /// The causes that were logged of this host: it could repeat them forever.
+    said: Vec<&'static str>,
+    core: Core<M>,
+}
+
+/// A part of the function that a host accesses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Region {
+    /// BAR 0: the controller's registers and the doorbells.
+    Registers,
+    /// BAR 4: the MSI-X table and its pending bits.
+    MsixTable,
+    /// Configuration space.
+    Config,
+}
+
+impl Machine {
+    /// Makes a controller in the state after power-on, with the medium that the options describe.
+    ///
+    /// # Errors
+    /// There is not enough memory, or the file can't be used; the error gives the reason.
+    pub fn new(options: &Options) -> Result<Self, Error> {
+        options.check()?;
+        let (media, size) = Storage::open(options)?;
+        Self::with_media(options, media, size)
+    }
+}
+
+impl<M: Media> Machine<M> {
+    /// Makes a controller in the state after power-on. `media` has `size` bytes for each namespace, a multiple of its
+    /// block size; the options `size`, `file` and `null` have no effect.
+    ///
+    /// # Errors
+    /// The options are not compatible, or there is no memory for the doorbells.
+    pub fn with_media(options: &Options, media: M, size: u64) -> Result<Self, Error> {
+        options.check()?;
+        let (layout, doorbells) = layout::layout(options)?;
+        let core = Core::new(options, doorbells, Io::new(options, media, size));
+        let config = ConfigSpace::new(&[0; 6], options);
+        let mut machine = Self {
+            allowed: config.allowed(),
+            config,
+            lines: InterruptStatus::default(),
+            msix: MsixTable::new(options.vectors),
+            registers: Registers::default(),
+            queues: None,
+            arbiter: None,
+            until_strays: ROUNDS,
+            said: Vec::new(),
+            layout,
+            core,
+        };
+        machine.power_on();
+        Ok(machine)
+    }
+
+    /// Sets the identity of the NVM subsystem, a UUID. By default it follows from the serial number.
+    pub fn set_subsystem(&mut self, identity: [u8; 16]) {
+        self.core.subsystem = identity;
+    }
+
+    /// Returns the size of each namespace in bytes.
+    pub fn namespace_size(&self) -> u64 {
+        self.core.io.namespaces.first().map_or(0, |namespace| namespace.blocks << namespace.shift)
+    }
+
+    /// Returns the medium.
+    pub fn media(&mut self) -> &mut M {
+        &mut self.core.io.media
+    }
+
+    /// Returns the regions and the number of interrupts. The doorbells are memory that a host may map.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Returns the time at which the next completion that `latency=` holds back is due, if there is one.
+    pub fn next_due(&self) -> Option<Duration> {
+        self.queues.as_ref().and_then(Queues::next_due)
+    }
+
+    /// Reads bytes of a region; the range is within it.
+    pub fn read(&mut self, host: &mut impl Host, region: Region, offset: u64, data: &mut [u8]) {
+        match region {
+            Region::Registers if offset < DOORBELLS => self.registers.read(offset, data),
+            Region::Registers => {
+                // The specification does not define reads of doorbells: return the value written last.
+                for (at, part) in (offset as usize..).step_by(4).zip(data.chunks_mut(4)) {
+                    let value = Doorbell::new(&self.core.doorbells, at).map_or(0, |doorbell| doorbell.load());
+                    part.copy_from_slice(&value.to_le_bytes()[..part.len()]);
+                }
+            }
+            Region::Config => {
+                // The interrupt status must be current: a doorbell may have been written since the last
+                // round.
+                self.update_lines(host);
+                self.config.read(offset, data);
+            }
+            Region::MsixTable => self.msix.read(host, offset, data),
+        }
+    }
+
+    /// Writes bytes of a region; the range is within it.
+    pub fn write(&mut self, host: &mut impl Host, region: Region, offset: u64, data: &[u8]) {
+        match region {
+            Region::Registers if offset % 4 == 0 && data.len() % 4 == 0 => {
+                for (at, part) in (offset as usize..).step_by(4).zip(data.chunks_exact(4)) {
+                    let value = u32::from_le_bytes([part[0], part[1], part[2], part[3]]);
+                    if at >= DOORBELLS as usize {
+                        if let Some(doorbell) = Doorbell::new(&self.core.doorbells, at) {
+                            doorbell.store(value);
+                        }
+                        // At once: an unmasking in the next message must see the pin as this write leaves it.
+                        self.update_lines(host);
+                    } else {
+                        let action = self.registers.write(at, value);
+                        self.core.takes_io_queues = self.registers.takes_io_queues();
+                        if let Some(action) = action {
+                            self.act(host, action);
+                        }
+                        // After each write: a vector that is masked and unmasked again reports its entries.
+                        if matches!(at, offset::INTMS | offset::INTMC) {
+                            self.update_lines(host);
+                        }
+                    }
+                }
+            }
+            // Registers take whole dwords.
+            Region::Registers => {
+                tracing::debug!(offset, len = data.len(), "ignored a write of odd size or place")
+            }
+            Region::Config => {
+                if self.config.write(offset, data) {
+                    self.power_on();
+                }
+                self.allow();
+                self.update_lines(host);
+            }
+            Region::MsixTable => self.msix.write(host, offset, data),
+        }
+    }
+
+    /// Serves the queues: looks at the doorbells, carries out a bounded number of commands, and posts completions and
+    /// interrupts. Returns the amount of work done. `now` gives the time since power-on, which is read only for `latency=`
+    /// and the SMART log.
+    pub fn step(&mut self, host: &mut impl Host, now: impl Fn() -> Duration) -> usize {
+        // Acknowledgements that came before must count before new entries are posted.
+        self.update_lines(host);
+        // Commands stay in the rings while the function may not read memory.
+        let work = if self.allowed.dma { self.serve(host, &now) } else { 0 };
+        match self.until_strays.checked_sub(if work == 0 { ROUNDS / IDLE_ROUNDS } else { 1 }) {
+            Some(rounds) => self.until_strays = rounds,
+            None => self.look_for_strays(),
+        }
+        self.update_lines(host);
+        work
+    }
+
+    /// Updates the pin and the messages to the doorbells that were written since the last step.
+    pub fn update_interrupts(&mut self, host: &mut impl Host) {
+        self.update_lines(host);
+    }
+
+    /// Resets the function, or forgets a host that is gone: it returns to the state after power-on, and uses none of the
+    /// host's memory any more.
+    pub fn reset(&mut self) {
+        self.core.io.media.forget_host();
+        self.said.clear();
+        self.power_on();
+    }
+
+    fn power_on(&mut self) {
+        let mut bars = [0; 6];
+        for (size, region) in bars.iter_mut().zip(&self.layout.regions) {
+            *size = region.size;
+        }
+        self.config = ConfigSpace::new(&bars, &self.core.options);
+        self.allow();
+        self.msix = MsixTable::new(self.core.options.vectors);
+        self.registers = Registers::new(&self.core.options);
+        self.stop();
+    }
+
+    /// Notes the actions that configuration space allows now.
+    fn allow(&mut self) {
+        self.allowed = self.config.allowed();
+        let (options, (by_msi, messages)) = (&self.core.options, self.allowed.msi);
+        self.core.vectors = match () {
+            () if self.allowed.msix != Delivery::Off => options.vectors,
+            () if by_msi != Delivery::Off => messages as u16,
+            // Not chosen yet.
+            () => options.interrupts(),
+        };
+    }
+
+    /// Stops the queues, and forgets the state that a controller reset clears.
+    fn stop(&mut self) {
+        self.queues = None;
+        self.core.forget();
+        for offset in (DOORBELLS as usize..self.core.doorbells.len()).step_by(4) {
+            if let Some(doorbell) = Doorbell::new(&self.core.doorbells, offset) {
+                doorbell.store(0);
+            }
+        }
+    }
+
+    /// Updates the pin and the messages after a change of acknowledgements, masks or configuration.
+    fn update_lines(&mut self, host: &mut impl Host) {
+        host.set_delivery(IrqKind::Msix, self.allowed.msix);
+        host.set_delivery(IrqKind::Msi, self.allowed.msi.0);
+        if self.core.options.msi > 0 || self.core.options.intx {
+            let (mask, allowed) = (self.registers.mask, &self.allowed);
+            let wanted = self.lines.update(self.queues.as_mut(), mask, allowed, host);
+            self.config.set_interrupt_status(wanted && !self.config.uses_messages());
+            host.set_pin(wanted && self.allowed.pin);
+        }
+    }
+
+    fn act(&mut self, host: &mut impl Host, action: Action) {
+        match action {
+            Action::Enable => {
+                if !self.allowed.dma {
+                    tracing::warn!(
+                        "the controller is enabled with bus master off (or not in D0): it fetches no command before that \
+                         is on"
+                    );
+                }
+                let ready = match self.registers.unfit() {
+                    Some(reason) => {
+                        if self.is_new(reason) {
+                            tracing::warn!(reason, "the controller can't be enabled");
+                        }
+                        false
+                    }
+                    None => self.start(host).is_ok(),
+                };
+                self.registers.csts.set_rdy(ready);
+                self.registers.csts.set_cfs(!ready);
+            }
+            Action::Disable => {
+                self.stop();
+                self.registers.disable();
+            }
+            Action::Shutdown => {
+                self.queues = None;
+                let flushed = self.core.io.media.flush().is_ok();
+                self.registers.csts.set_cfs(!flushed);
+                self.registers.csts.set_shst(ShutdownStatus::COMPLETE);
+            }
+        }
+    }
+
+    /// Makes the admin queues.
+    fn start(&mut self, host: &mut impl Host) -> Result<(), Status> {
+        let registers = &self.registers;
+        self.core.io.page = registers.cc.page_size();
+        let sq_entries = u32::from(registers.aqa.asqs()) + 1;
+        let cq_entries = u32::from(registers.aqa.acqs()) + 1;
+        let (sq_ring, cq_ring) =
+            (Ring::new(host, registers.asq, sq_entries), Ring::new(host, registers.acq, cq_entries));
+        let admin_sq = Sq::new(0, 0, sq_entries, sq_ring, self.core.doorbell(0, false)?, false);
+        let admin_cq = Cq::new(0, cq_entries, cq_ring, self.core.doorbell(0, true)?, Some(0));
+        let cqs = (0..=self.core.options.queues).map(|_| None).collect();
+        let sqs = Vec::with_capacity(self.core.options.queues.into());
+        self.arbiter = (registers.cc.ams() == ArbitrationMechanism::WEIGHTED).then(Arbiter::default);
+        self.queues = Some(Queues { admin_sq, admin_cq, sqs, cqs });
+        Ok(())
+    }
+
+    /// Returns `true` if the log does not have this cause of this client yet.
+    fn is_new(&mut self, cause: &'static str) -> bool {
+        let is_new = !self.said.contains(&cause);
+        if is_new {
+            self.said.push(cause);
+        }
+        is_new
+    }
+
+    /// Handles a client that broke a rule in a way that no completion can report.
+    #[cold]
+    fn fatal(&mut self, fault: Fault) {
+        if self.is_new("a queue's memory") {
+            tracing::error!(?fault, "a queue's memory can't be accessed: fatal status");
+        }
+        self.queues = None;
+        self.registers.csts.set_cfs(true);
+    }
+
+    #[cold]
+    fn look_for_strays(&mut self) {
+        self.until_strays = ROUNDS;
+        let found = self.queues.as_ref().is_some_and(|queues| self.core.look_for_strays(queues));
+        if found && self.is_new("a doorbell of no queue") {
+            tracing::warn!(
+                "the doorbell of a queue that does not exist was written: reported to the host, and ignored"
+            );
+        }
+    }
+
+    /// Runs one round over all queues; returns the amount of work done.
+    fn serve(&mut self, host: &mut impl Host, now: &impl Fn() -> Duration) -> usize {
+        let Some(queues) = &mut self.queues else { return 0 };
+        let core = &mut self.core;
+        let mut work = match core.poll_admin(queues, host, now) {
+            Ok(work) => work,
+            Err(fault) => {
+                self.fatal(fault);
+                return 0;
+            }
+        };
+        if let Some(arbiter) = &mut self.arbiter {
+            return match arbiter.round(core, queues, host, now) {
+                Ok(served) => work + served,
+                Err(fault) => {
+                    self.fatal(fault);
+                    work
+                }
+            };
+        }
+        let latency = core.options.latency;
+        for sq in &mut queues.sqs {
+            let Some(Some(cq)) = queues.cqs.get_mut(usize::from(sq.cq)) else { continue };
+            match service::serve_by(sq, cq, &mut core.io, host, latency, BATCH, now) {
+                Ok(served) => work += served,
+                Err(Fault::Doorbell) => core.doorbell_fault(),
+                Err(fault) => {
+                    self.fatal(fault);
+                    return work;
+                }
+            }
+        }
+        work
+    }
+}

@@ -1,0 +1,96 @@
+use super::Options;
+
+#[test]
+fn options_print_as_they_were_parsed() {
+    for text in [
+        "",
+        "size=64M",
+        "size=4K,lba=512+4096,namespaces=3,file=/tmp/x y.img,latency=50us,mdts=4M,queues=3,depth=2,vectors=1,serial=a-1",
+        "null=true,latency=1500ns",
+        "size=1052160,file=gpt.img,ro=true",
+        "file=a,,b=c,,,,.img,serial=x,,y",
+        "vectors=0,msi=32,intx=true",
+        "queues=0,depth=1,css=0x80,mpsmin=64K",
+    ] {
+        assert_eq!(text.parse::<Options>().unwrap().to_string(), text);
+    }
+    assert_eq!("size=1GiB,lba=4k,latency=0".parse::<Options>().unwrap().to_string(), "size=1G,lba=4096");
+    let named = "file=a,,b.img,,,ro=true".parse::<Options>().unwrap();
+    assert_eq!((named.file, named.ro), (Some("a,b.img,".into()), true));
+    let fractions = "size=1.5G,latency=0.5ms".parse::<Options>().unwrap();
+    assert_eq!(fractions.to_string(), "size=1536M,latency=500us");
+}
+
+/// Tools finding B (emu errors): an error about a value is about that option only.
+#[test]
+fn a_wrong_value_lists_the_values_of_its_key() {
+    for (text, part) in [
+        ("size", "`key=value` is needed"),
+        ("size=", "is not a size"),
+        ("size=1000", "block size, 512"),
+        ("size=1536,lba=4096", "block size, 4096"),
+        ("size=99999999999T", "too large"),
+        ("size=2000T", "1024T"),
+        ("lba=1024", "512 and 4096"),
+        ("lba=512+", "512 and 4096"),
+        ("lba=512+4096", "namespaces=1"),
+        ("lba=512,lba=4096", "given twice"),
+        ("namespaces=0", "1 to 1024"),
+        ("file=", "path"),
+        ("null=1", "true or false"),
+        ("ro=yes", "true or false"),
+        ("latency=5", "5us, 5ms or 5s"),
+        ("latency=61s", "at most 60s"),
+        ("latency=99999999999999999999s", "not a time"),
+        ("mdts=5000", "power of two"),
+        ("mdts=4K", "8K to 1G"),
+        ("queues=1025", "0 to 1024"),
+        ("depth=0", "1 to 65536"),
+        ("depth=65537", "1 to 65536"),
+        ("css=256", "0 to 255"),
+        ("mpsmin=2K", "4K to 64K"),
+        ("mdts=64K,mpsmin=64K", "two memory pages"),
+        ("vectors=4096", "0 to 2048"),
+        ("msi=3", "power of two up to 32"),
+        ("msi=64", "power of two up to 32"),
+        ("intx=1", "true or false"),
+        ("serial=", "1 to 20"),
+        ("serial=123456789012345678901", "1 to 20"),
+        ("null=true,file=/x", "file="),
+    ] {
+        let error = text.parse::<Options>().unwrap_err().to_string();
+        assert!(error.contains(part) && error.lines().count() == 1, "{text}: {error}");
+        let key = text.split(['=', ',']).next().unwrap();
+        assert!(error.contains(key), "{text}: {error}");
+    }
+}
+
+#[test]
+fn an_unknown_option_lists_all_options() {
+    let error = "colour=red".parse::<Options>().unwrap_err().to_string();
+    assert!(error.contains("\"colour\""), "{error}");
+    for key in [
+        "size",
+        "lba",
+        "namespaces",
+        "file",
+        "ro",
+        "null",
+        "latency",
+        "mdts",
+        "queues",
+        "depth",
+        "vectors",
+        "msi",
+        "intx",
+        "wrr",
+        "css",
+        "mpsmin",
+        "serial",
+    ] {
+        assert!(
+            error.lines().any(|line| line.trim_start().starts_with(&format!("{key}="))),
+            "{key}: {error}"
+        );
+    }
+}

@@ -1,0 +1,139 @@
+//! The admin commands that create and delete queues, and Abort.
+
+use super::{
+    Host, HostMemory,
+    media::Media,
+    queue::{Cq, Done, Sq},
+    queues::Queues,
+    service,
+    shared::Ring,
+    state::Core,
+};
+use crate::spec::{AbortDword10, Command, CreateCqDword11, CreateQueueDword10, CreateSqDword11, Status};
+
+const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
+const INVALID_QUEUE_ID: Status = Status::INVALID_QUEUE_ID.with_do_not_retry();
+
+impl<M: Media> Core<M> {
+    pub fn create_cq(
+        &mut self,
+        queues: &mut Queues,
+        host: &mut impl HostMemory,
+        command: &Command,
+    ) -> Result<u32, Status> {
+        let (qid, entries) = self.new_queue(command, self.features.queues.1)?;
+        let dword = CreateCqDword11::from_bits(command.cdw11);
+        let slot = queues.cqs.get_mut(usize::from(qid)).filter(|cq| cq.is_none()).ok_or(INVALID_QUEUE_ID)?;
+        if !dword.pc() {
+            return Err(INVALID_FIELD);
+        }
+        let vector = dword.ien().then(|| dword.iv());
+        if vector.is_some_and(|vector| vector >= self.vectors) {
+            return Err(Status::INVALID_INTERRUPT_VECTOR.with_do_not_retry());
+        }
+        let ring = Ring::new(host, command.prp1(), entries);
+        *slot = Some(Cq::new(qid, entries, ring, self.doorbell(qid, true)?, vector));
+        Ok(0)
+    }
+
+    pub fn create_sq(
+        &mut self,
+        queues: &mut Queues,
+        host: &mut impl HostMemory,
+        command: &Command,
+    ) -> Result<u32, Status> {
+        let (qid, entries) = self.new_queue(command, self.features.queues.0)?;
+        let dword = CreateSqDword11::from_bits(command.cdw11);
+        if queues.sqs.iter().any(|sq| sq.id == qid) {
+            return Err(INVALID_QUEUE_ID);
+        }
+        if !dword.pc() {
+            return Err(INVALID_FIELD);
+        }
+        let cqid = dword.cqid();
+        if cqid == 0 || cqid > self.features.queues.1 {
+            return Err(INVALID_QUEUE_ID);
+        }
+        let cq = queues.cqs.get_mut(usize::from(cqid)).and_then(Option::as_mut);
+        let cq = cq.ok_or(Status::COMPLETION_QUEUE_INVALID.with_do_not_retry())?;
+        let ring = Ring::new(host, command.prp1(), entries);
+        let doorbell = self.doorbell(qid, false)?;
+        let mut sq = Sq::new(qid, cqid, entries, ring, doorbell, !self.options.latency.is_zero());
+        sq.priority = dword.qprio();
+        queues.sqs.push(sq);
+        cq.users += 1;
+        Ok(0)
+    }
+
+    /// Parses the fields common to both kinds of queue: identifier and entries. `limit` is the largest
+    /// identifier.
+    fn new_queue(&self, command: &Command, limit: u16) -> Result<(u16, u32), Status> {
+        let dword = CreateQueueDword10::from_bits(command.cdw10);
+        let (qid, entries) = (dword.qid(), u32::from(dword.qsize()) + 1);
+        if qid == 0 || qid > limit {
+            return Err(INVALID_QUEUE_ID);
+        }
+        if !(2..=self.options.depth).contains(&entries) || !self.takes_io_queues {
+            return Err(Status::INVALID_QUEUE_SIZE.with_do_not_retry());
+        }
+        if command.prp1() & (self.io.page - 1) != 0 {
+            return Err(Status::PRP_OFFSET_INVALID.with_do_not_retry());
+        }
+        Ok((qid, entries))
+    }
+
+    pub fn abort(
+        &mut self,
+        queues: &mut Queues,
+        host: &mut impl Host,
+        command: &Command,
+    ) -> Result<u32, Status> {
+        let dword = AbortDword10::from_bits(command.cdw10);
+        let (sqid, cid) = (dword.sqid(), dword.cid());
+        if sqid == 0 {
+            if let Some(at) = self.admin.requests.iter().position(|&request| request == cid) {
+                self.admin.requests.remove(at);
+                self.admin.done.push_back(Done { dw0: 0, cid, status: Status::ABORT_REQUESTED });
+                return Ok(0);
+            }
+            return Ok(1);
+        }
+        let Some(sq) = queues.sqs.iter_mut().find(|sq| sq.id == sqid) else { return Err(INVALID_FIELD) };
+        let Some(Some(cq)) = queues.cqs.get_mut(usize::from(sq.cq)) else { return Ok(1) };
+        // An Abort can find a command only with `latency=`.
+        if !matches!(cq.room(), Ok(1..)) {
+            return Ok(1);
+        }
+        let Some(done) = sq.abort(cid) else { return Ok(1) };
+        cq.post(host, sq, done).map_err(|_| Status::INTERNAL_ERROR)?;
+        cq.interrupt(host);
+        Ok(0)
+    }
+}
+
+pub(super) fn delete_sq(queues: &mut Queues, host: &mut impl Host, command: &Command) -> Result<u32, Status> {
+    let qid = command.cdw10 as u16;
+    let at = queues.sqs.iter().position(|sq| sq.id == qid).ok_or(INVALID_QUEUE_ID)?;
+    let mut sq = queues.sqs.remove(at);
+    sq.forget_doorbell();
+    if let Some(Some(cq)) = queues.cqs.get_mut(usize::from(sq.cq)) {
+        // Post finished commands as far as there is room; the others end with their queue.
+        if let Err(fault) = service::release(&mut sq, cq, host, None) {
+            tracing::debug!(sq = qid, ?fault, "completions of a deleted queue are lost");
+        }
+        cq.users = cq.users.saturating_sub(1);
+    }
+    Ok(0)
+}
+
+pub(super) fn delete_cq(queues: &mut Queues, command: &Command) -> Result<u32, Status> {
+    let slot = queues.cqs.get_mut(command.cdw10 as u16 as usize).filter(|cq| cq.is_some());
+    let slot = slot.ok_or(INVALID_QUEUE_ID)?;
+    if slot.as_ref().is_some_and(|cq| cq.users > 0) {
+        return Err(Status::INVALID_QUEUE_DELETION.with_do_not_retry());
+    }
+    if let Some(cq) = slot.take() {
+        cq.forget_doorbell();
+    }
+    Ok(0)
+}

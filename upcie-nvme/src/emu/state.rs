@@ -1,0 +1,92 @@
+//! The state that commands work on, beside the queues.
+
+use super::{
+    Options, events::Admin, features::Features, identify, io::Io, layout, media::Media, queues::Queues,
+    shared::Doorbell,
+};
+use crate::spec::{AsyncEventType, LogPageId, Status, doorbell_offset};
+use std::sync::Arc;
+use upcie_core::memory::Memory;
+
+/// Stands for no queue and no command in the error log.
+const NO_QUEUE: u16 = 0xffff;
+const NO_COMMAND: u16 = 0xffff;
+/// Doorbells that one check for stray writes covers.
+const STRAYS: u32 = 64;
+/// Asynchronous event information for an error: a write to the doorbell of a queue that does not exist.
+const INVALID_DOORBELL: u8 = 0;
+/// Asynchronous event information for an error: an invalid doorbell write value.
+const INVALID_DOORBELL_VALUE: u8 = 1;
+
+/// The state that commands work on, beside the queues. The admin commands are in `admin` and `queue_commands`.
+#[derive(Debug)]
+pub(super) struct Core<M> {
+    pub options: Options,
+    pub doorbells: Arc<Memory>,
+    pub io: Io<M>,
+    pub features: Features,
+    pub admin: Admin,
+    pub takes_io_queues: bool,
+    /// The number of interrupt vectors that a queue may name now.
+    pub vectors: u16,
+    /// The identity of the NVM subsystem.
+    pub subsystem: [u8; 16],
+}
+
+impl<M: Media> Core<M> {
+    /// Makes the state after power-on.
+    pub fn new(options: &Options, doorbells: Arc<Memory>, io: Io<M>) -> Self {
+        Self {
+            io,
+            features: Features::new(options.namespaces, options.interrupts(), options.queues),
+            admin: Admin::default(),
+            takes_io_queues: false,
+            vectors: 0,
+            subsystem: identify::uuid(&options.serial, 0),
+            doorbells,
+            options: options.clone(),
+        }
+    }
+
+    /// Records that a doorbell was written with a value that its queue does not have.
+    pub fn doorbell_fault(&mut self) {
+        self.io.errors.push(NO_QUEUE, NO_COMMAND, 0, 0, Status::INVALID_FIELD.with_do_not_retry());
+        self.admin.raise(AsyncEventType::ERROR, INVALID_DOORBELL_VALUE, LogPageId::ERROR_INFORMATION);
+    }
+
+    /// Checks the doorbells of the next few queue identifiers. A write to a doorbell whose queue does not
+    /// exist is undone and reported ("Write to Invalid Doorbell Register"). Returns `true` if there was one.
+    /// A write of 0 is not noticed.
+    pub fn look_for_strays(&mut self, queues: &Queues) -> bool {
+        let mut found = false;
+        for _ in 0..STRAYS {
+            let (qid, completion) = (self.admin.stray / 2, self.admin.stray % 2 != 0);
+            let Ok(doorbell) = self.doorbell(qid, completion) else {
+                self.admin.stray = 0;
+                break;
+            };
+            self.admin.stray += 1;
+            if doorbell.load() != 0 && !queues.exists(qid, completion) {
+                doorbell.store(0);
+                self.io.errors.push(NO_QUEUE, NO_COMMAND, 0, 0, Status::INVALID_QUEUE_ID.with_do_not_retry());
+                self.admin.raise(AsyncEventType::ERROR, INVALID_DOORBELL, LogPageId::ERROR_INFORMATION);
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// Returns the doorbell of a queue.
+    pub fn doorbell(&self, qid: u16, completion: bool) -> Result<Doorbell, Status> {
+        let offset = doorbell_offset(qid, completion, layout::DSTRD);
+        Doorbell::new(&self.doorbells, offset).ok_or(Status::INTERNAL_ERROR)
+    }
+
+    /// Forgets the state that a controller reset clears.
+    pub fn forget(&mut self) {
+        self.admin = Admin::default();
+        let options = &self.options;
+        self.features = Features::new(options.namespaces, options.interrupts(), options.queues);
+        self.io.write_cache = true;
+    }
+}

@@ -5,6 +5,13 @@ use crate::Result;
 use std::sync::Arc;
 use upcie_core::device::{Address, Device};
 
+impl Controller {
+    /// Returns a builder with the default options.
+    pub fn builder() -> ControllerBuilder {
+        ControllerBuilder::default()
+    }
+}
+
 impl ControllerBuilder {
     /// Brings up the controller behind a device that the caller has opened, and
     /// [claims](upcie_core::device::Claim) the device until the last handle is dropped.

@@ -4,7 +4,7 @@ use super::{
     Admin, DeviceMemory, HostMemory, Link, MemoryBuffer, Properties, QueueIds, Registers, Removal, Subsystem,
     Vectors,
     admin::Affected,
-    device_memory,
+    device_memory::{self, Owner},
     transitions::{shutdown_patience, stop, stop_patience},
 };
 use crate::{
@@ -57,6 +57,17 @@ impl Inner {
 
     pub(crate) fn shared_name(&self) -> &Arc<str> {
         &self.link.name
+    }
+
+    /// Returns the parts with which memory in the controller is enabled.
+    pub(super) fn owner(&self) -> Owner<'_> {
+        Owner {
+            device: &*self.device,
+            link: &self.link,
+            granted: self.properties.granted,
+            page_shift: self.properties.page_shift,
+            private: &self.memory.private,
+        }
     }
 
     /// Returns the parts that a late answer on the admin queue changes.
@@ -155,7 +166,7 @@ impl Inner {
 
     /// Returns the memory buffer for a submission queue whose PRP lists are in the host's memory.
     pub(crate) fn buffer_for_submission(&self) -> Result<Arc<MemoryBuffer>> {
-        device_memory::for_submission(self)
+        self.device_memory.for_submission(self.owner())
     }
 
     pub(crate) fn is_inherited(&self) -> bool {
@@ -190,7 +201,7 @@ impl Inner {
         self.closing = Some(Budget::new(stop_patience(&self.link.registers, shutdown)));
         self.device.check_held()?;
         let stopped = stop(&self.link.registers, &self.link.name, shutdown);
-        device_memory::release(self);
+        device_memory::release(&self.link);
         stopped
     }
 

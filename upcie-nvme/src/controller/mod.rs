@@ -45,7 +45,7 @@ use queue_ids::QueueIds;
 pub(crate) use queues::{PRIORITY, create};
 pub(crate) use registers::Registers;
 use removal::Removal;
-use std::{fmt, sync::Arc};
+use std::{fmt, os::fd::BorrowedFd, sync::Arc};
 use subsystem::Subsystem;
 use upcie_core::{
     dma::{DmaBuf, Heap, Region},
@@ -92,7 +92,7 @@ impl Controller {
     /// Its registers are inconsistent, it can't be mapped (as
     /// [requested](ControllerBuilder::memory_buffer_caching)), or it only works without an IOMMU.
     pub fn memory_buffer(&self) -> Result<Option<Arc<MemoryBuffer>>> {
-        device_memory::memory_buffer(&self.inner)
+        self.inner.device_memory.buffer(self.inner.owner())
     }
 
     /// Returns the persistent memory region (PMR), mapped and enabled by the first call; `None` if there is
@@ -101,7 +101,7 @@ impl Controller {
     /// # Errors
     /// An error of [`memory_buffer`](Self::memory_buffer), or the region does not become ready.
     pub fn persistent_memory(&self) -> Result<Option<Arc<PersistentMemory>>> {
-        device_memory::persistent_memory(&self.inner)
+        self.inner.device_memory.persistent(self.inner.owner())
     }
 
     /// Returns the controller's address, as errors name it.
@@ -244,6 +244,35 @@ impl Controller {
     /// changed one.
     pub fn invalidate_namespaces(&self) {
         self.inner.link.live.restamp();
+    }
+
+    /// Returns whether the device is wanted back: the kernel removes it or unbinds its driver, or its vfio-user server
+    /// ends. Over VFIO and vfio-user the device goes on working, and the kernel or the server waits, until every handle of
+    /// this controller is dropped. Over `uio:` and `sysfs:` the kernel does not ask: the device is taken already, which is
+    /// noticed within some 100 ms, and the drop leaves its registers alone.
+    ///
+    /// Asks the kernel each time: not for each I/O. See VFIO_PCI_REQ_IRQ_INDEX in the kernel's `linux/vfio.h`.
+    pub fn is_wanted_back(&self) -> bool {
+        self.inner.removal.is_wanted_back()
+    }
+
+    /// A descriptor that becomes readable, and stays so, once the device is wanted back
+    /// ([`is_wanted_back`](Self::is_wanted_back)); `None` where the transport never asks: `emu`, and vfio-user servers
+    /// without that interrupt. Wait for it by poll(2) beside other events.
+    pub fn wanted_back_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.removal.fd()
+    }
+
+    /// Says who wants the device back and why, for a message once it [is](Self::is_wanted_back).
+    pub fn wanted_back_reason(&self) -> String {
+        let name = self.name();
+        match name.split_once(':').map(|(scheme, _)| scheme) {
+            Some("vfio-user") => format!("its server wants {name} back (it is being stopped)"),
+            Some("uio" | "sysfs") => {
+                format!("the kernel has taken {name} (a removal, or another driver)")
+            }
+            _ => format!("the kernel wants {name} back (a removal, or an unbinding)"),
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! How a controller is opened.
 
-use super::Controller;
 use crate::spec::Arbitration;
 use std::{sync::Arc, time::Duration};
 use upcie_core::{
@@ -35,13 +34,6 @@ pub struct ControllerBuilder {
     pub(crate) clock: SharedClock,
 }
 
-impl Controller {
-    /// Returns a builder with the default options.
-    pub fn builder() -> ControllerBuilder {
-        ControllerBuilder::default()
-    }
-}
-
 impl ControllerBuilder {
     /// Sets the number of I/O queue pairs to request; the controller may grant fewer. 64 by default.
     pub fn queues(mut self, count: u16) -> Self {
@@ -70,7 +62,7 @@ impl ControllerBuilder {
     }
 
     /// Sets the caching of this process's accesses to the controller's own memory, once it is
-    /// [used](Controller::memory_buffer). By default (`None`) writes are combined if the transport can, and nothing is cached
+    /// [used](crate::Controller::memory_buffer). By default (`None`) writes are combined if the transport can, and nothing is cached
     /// otherwise. The first use fails if the transport lacks the caching.
     pub fn memory_buffer_caching(mut self, caching: impl Into<Option<Caching>>) -> Self {
         self.memory_buffer_caching = caching.into();

@@ -1,9 +1,8 @@
 //! The controller memory buffer (Base Specification, "Controller Memory Buffer").
 
-use super::{Mapped, Place, broken, map_memory};
+use super::place::{Mapped, Owner, Place, broken, map_memory};
 use crate::{
     Error, Result,
-    controller::Inner,
     engine::Window,
     spec::{CmbLocation, CmbMemorySpaceControl, CmbSize, offset},
 };
@@ -132,13 +131,8 @@ fn locate(location: CmbLocation, size: CmbSize) -> Result<Place, String> {
     Ok(Place { bar: location.bir(), offset, len: Some(len) })
 }
 
-/// Returns the memory buffer, enabled on the first call; `None` if the controller has none.
-pub(crate) fn memory_buffer(controller: &Inner) -> Result<Option<Arc<MemoryBuffer>>> {
-    let known = &controller.device_memory.buffer;
-    known.get(&controller.link, "using its memory buffer", || enable(controller))
-}
-
-fn enable(controller: &Inner) -> Result<Option<Arc<MemoryBuffer>>> {
+/// Enables the memory buffer; `None` if the controller has none.
+pub(super) fn enable(controller: Owner<'_>) -> Result<Option<Arc<MemoryBuffer>>> {
     let control = controller.link.registers.capabilities().cmbs();
     if control {
         // Without CRE the next two registers read as 0.
@@ -154,7 +148,7 @@ fn enable(controller: &Inner) -> Result<Option<Arc<MemoryBuffer>>> {
     if size.into_bits() == 0 && !control {
         return Ok(None);
     }
-    if !control && !controller.space().is_physical() {
+    if !control && !controller.private.space().is_physical() {
         return Err(Error::unsupported(
             controller.link.name.to_string(),
             "its memory buffer is older than NVMe 1.4, and answers to its bus address only: use it without an IOMMU \
@@ -172,7 +166,12 @@ fn enable(controller: &Inner) -> Result<Option<Arc<MemoryBuffer>>> {
     enabled.map(Some)
 }
 
-fn map(controller: &Inner, location: CmbLocation, size: CmbSize, control: bool) -> Result<Arc<MemoryBuffer>> {
+fn map(
+    controller: Owner<'_>,
+    location: CmbLocation,
+    size: CmbSize,
+    control: bool,
+) -> Result<Arc<MemoryBuffer>> {
     let place = locate(location, size).map_err(|reason| broken(&controller.link.name, WHAT, reason))?;
     let caching = controller.link.options.memory_buffer_caching;
     let mapped = map_memory(controller, WHAT, place, caching, size.rds() && size.wds())?;
@@ -195,27 +194,6 @@ fn map(controller: &Inner, location: CmbLocation, size: CmbSize, control: bool) 
     let (reads, writes, mixed) = (size.rds(), size.wds(), location.cdmmms());
     let _ = controller.link.live.device_memory.buffer.set(Window { addresses, reads, writes, mixed });
     Ok(Arc::new(MemoryBuffer { device: controller.link.name.clone(), size, location, mapped }))
-}
-
-/// Returns the memory buffer for a submission queue whose PRP lists are in the host's memory.
-pub(crate) fn for_submission(controller: &Inner) -> Result<Arc<MemoryBuffer>> {
-    let refuse = |reason: &str| {
-        Error::unsupported(
-            controller.link.name.to_string(),
-            format!("a submission queue in the controller's memory: {reason}"),
-        )
-    };
-    let buffer = memory_buffer(controller)?.ok_or_else(|| refuse("it has no memory buffer (CAP.CMBS)"))?;
-    if !buffer.size.sqs() {
-        return Err(refuse("its memory buffer takes no submission queues (CMBSZ.SQS)"));
-    }
-    if !buffer.location.cdpcils() {
-        return Err(refuse(
-            "PRP lists of its commands would have to be in its memory, too (CMBLOC.CDPCILS), but this driver keeps \
-             them in host memory",
-        ));
-    }
-    Ok(buffer)
 }
 
 impl fmt::Debug for MemoryBuffer {

@@ -2,26 +2,19 @@
 
 mod buffer;
 mod persistent;
+mod place;
 
 pub use buffer::MemoryBuffer;
-pub(super) use buffer::{for_submission, memory_buffer};
 pub use persistent::PersistentMemory;
-pub(super) use persistent::persistent_memory;
+pub(super) use place::Owner;
 
-use super::{Inner, Link, Registers};
+use super::{Link, Registers};
 use crate::{
     Error, Result,
-    engine::BufferLists,
     spec::{CmbMemorySpaceControl, PmrCapabilities, offset},
 };
 use std::sync::Arc;
-use upcie_core::{
-    Chain,
-    device::Device,
-    dma::Heap,
-    gate::Gate,
-    mmio::{Bar, Caching},
-};
+use upcie_core::gate::Gate;
 
 /// Makes the controller decode no address as its own memory. Its last user may have been killed, and the
 /// address range may be the host's memory now.
@@ -73,139 +66,42 @@ impl<M> Known<M> {
     }
 }
 
-/// A part of a base address register that is memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    bar: u8,
-    /// In bytes.
-    offset: u64,
-    /// `None` for the whole register.
-    len: Option<u64>,
-}
-
-impl Place {
-    /// Returns its length in bytes, if it lies in its register of `size` bytes and behind the controller's
-    /// own registers (in BAR 0 the doorbells end at `doorbells`): a store to a doorbell would send the
-    /// controller to any address.
-    fn check(self, size: u64, doorbells: u64) -> Result<usize, String> {
-        let len = self.len.unwrap_or(size);
-        if self.offset.checked_add(len).is_none_or(|end| end > size) {
-            return Err(format!("{self:x?} is not within the register's {size:#x} bytes"));
-        }
-        if self.bar == 0 && self.offset < doorbells {
-            return Err(format!("{self:x?} overlaps its registers, which end at {doorbells:#x}"));
-        }
-        usize::try_from(len).map_err(|_| format!("{self:x?} is too large"))
-    }
-}
-
-/// A mapped part of a BAR, with an address for the controller.
-#[derive(Debug)]
-struct Mapped {
-    heap: Arc<Heap>,
-    bar: Bar,
-    iova: u64,
-    len: usize,
-    /// The reason why other devices can't reach it.
-    unshared: Option<String>,
-}
-
-/// Maps the memory. `ready` says that every transfer from and to it is possible, so that buffers can be
-/// prepared.
-fn map_memory(
-    controller: &Inner,
-    what: &str,
-    place: Place,
-    caching: Option<Caching>,
-    ready: bool,
-) -> Result<Mapped> {
-    let bar = bar(&*controller.device, place.bar, caching)?;
-    let broken = |reason| broken(&controller.link.name, what, reason);
-    let stride = controller.link.registers.capabilities().doorbell_stride() as u64;
-    let doorbells = offset::DOORBELLS as u64 + (u64::from(controller.properties.granted) + 1) * 2 * stride;
-    let len = place.check(bar.size(), doorbells).map_err(broken)?;
-    let space = controller.space();
-    // SAFETY: a register of the claimed device, as the device has it. The range is the memory that the controller's
-    // registers say, behind its doorbells (`check`), and mapped once: callers keep what they got.
-    let map = |shared| unsafe { space.map_bar(&bar, place.offset, len, shared) };
-    let (region, unshared) = if space.is_physical() {
-        (map(false)?, None)
-    } else if place.bar == 0 {
-        let reason = "it is in BAR 0, beside registers that no other device may reach, over any transport";
-        (map(false)?, Some(reason.to_owned()))
-    } else {
-        match map(true) {
-            Ok(region) => (region, None),
-            Err(error) if matches!(error.failure(), upcie_core::Failure::OutOfRange { .. }) => {
-                return Err(error.into());
-            }
-            Err(error) => (map(false)?, Some(Chain(&error).to_string())),
-        }
-    };
-    let iova = region.iova(0);
-    if iova % 4096 != 0 {
-        return Err(broken(format!("its address {iova:#x} is not aligned to 4 KiB")));
-    }
-    let lists = BufferLists { page_shift: controller.properties.page_shift };
-    let prepare = ready.then(|| Box::new(lists) as Box<dyn upcie_core::dma::Prepare>);
-    let heap = Heap::over(region, prepare, &controller.memory.private)?;
-    Ok(Mapped { heap, bar, iova, len, unshared })
-}
-
 /// Takes the addresses of its memory away from the controller.
-pub(super) fn release(controller: &Inner) {
-    if let Err(error) = turn_off(&controller.link.registers) {
-        tracing::warn!(device = %controller.link.name, %error, "turning the controller's own memory off");
+pub(super) fn release(link: &Link) {
+    if let Err(error) = turn_off(&link.registers) {
+        tracing::warn!(device = %link.name, %error, "turning the controller's own memory off");
     }
 }
 
-impl Mapped {
-    fn check_peers(&self, device: &str, what: &str) -> Result<()> {
-        match &self.unshared {
-            None => Ok(()),
-            Some(reason) => {
-                Err(Error::unsupported(device, format!("other devices can't reach its {what}: {reason}")))
-            }
-        }
+impl DeviceMemory {
+    /// Returns the memory buffer, enabled on the first call; `None` if the controller has none.
+    pub fn buffer(&self, controller: Owner<'_>) -> Result<Option<Arc<MemoryBuffer>>> {
+        self.buffer.get(controller.link, "using its memory buffer", || buffer::enable(controller))
     }
-}
 
-/// Returns the BAR, write-combined if possible, unless another caching is requested.
-fn bar(device: &dyn Device, index: u8, caching: Option<Caching>) -> Result<Bar> {
-    let best = || -> upcie_core::Result<Option<Caching>> {
-        // The registers are in BAR 0.
-        let combining = index > 0 && device.cachings(index)?.contains(&Caching::WriteCombining);
-        Ok(combining.then_some(Caching::WriteCombining))
-    };
-    Ok(match caching.map_or_else(best, |caching| Ok(Some(caching)))? {
-        Some(caching) => device.bar_as(index, caching)?,
-        None => device.bar(index)?,
-    })
-}
+    /// Returns the persistent memory region, enabled on the first call; `None` if the controller has none.
+    pub fn persistent(&self, controller: Owner<'_>) -> Result<Option<Arc<PersistentMemory>>> {
+        self.persistent.get(controller.link, "using its persistent memory", || persistent::enable(controller))
+    }
 
-fn broken(device: &str, what: &str, reason: String) -> Error {
-    Error::protocol(device, format!("enabling its {what}"), reason)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn controller_memory_overlaps_no_registers() {
-        let at = |bar, offset, len| Place { bar, offset, len };
-        assert_eq!(at(2, 0, None).check(1 << 20, 0x1010), Ok(1 << 20));
-        assert_eq!(at(2, 0x1000, Some(0x1000)).check(0x2000, 0x1010), Ok(0x1000));
-        assert_eq!(at(0, 0x2000, Some(0x1000)).check(0x4000, 0x1010), Ok(0x1000));
-        for (place, word) in [
-            (at(2, 0x1000, Some(0x1001)), "not within"),
-            (at(2, u64::MAX, Some(1)), "not within"),
-            (at(2, 1, None), "not within"),
-            (at(0, 0, Some(0x1000)), "registers"),
-            (at(0, 0x1000, Some(0x1000)), "registers"),
-        ] {
-            let error = place.check(0x2000, 0x1010).unwrap_err();
-            assert!(error.contains(word), "{error}");
+    /// Returns the memory buffer for a submission queue whose PRP lists are in the host's memory.
+    pub fn for_submission(&self, controller: Owner<'_>) -> Result<Arc<MemoryBuffer>> {
+        let refuse = |reason: &str| {
+            Error::unsupported(
+                controller.link.name.to_string(),
+                format!("a submission queue in the controller's memory: {reason}"),
+            )
+        };
+        let buffer = self.buffer(controller)?.ok_or_else(|| refuse("it has no memory buffer (CAP.CMBS)"))?;
+        if !buffer.properties().sqs() {
+            return Err(refuse("its memory buffer takes no submission queues (CMBSZ.SQS)"));
         }
+        if !buffer.location().cdpcils() {
+            return Err(refuse(
+                "PRP lists of its commands would have to be in its memory, too (CMBLOC.CDPCILS), but this driver keeps \
+                 them in host memory",
+            ));
+        }
+        Ok(buffer)
     }
 }

@@ -1,9 +1,9 @@
 //! The persistent memory region (Base Specification, "Persistent Memory Region").
 
-use super::{Mapped, Place, broken, map_memory};
+use super::place::{Mapped, Owner, Place, broken, map_memory};
 use crate::{
     Error, Result,
-    controller::{Inner, Registers, transitions::wait},
+    controller::{Registers, transitions::wait},
     engine::Window,
     spec::{PmrCapabilities, PmrStatus, offset},
 };
@@ -130,27 +130,24 @@ fn status(registers: &Registers) -> Result<PmrStatus> {
     }
 }
 
-/// Returns the persistent memory region, enabled on the first call; `None` if the controller has none.
-pub(crate) fn persistent_memory(controller: &Inner) -> Result<Option<Arc<PersistentMemory>>> {
-    let known = &controller.device_memory.persistent;
-    known.get(&controller.link, "using its persistent memory", || {
-        let registers = &controller.link.registers;
-        if !registers.capabilities().pmrs() {
-            return Ok(None);
+/// Enables the persistent memory region; `None` if the controller has none.
+pub(super) fn enable(controller: Owner<'_>) -> Result<Option<Arc<PersistentMemory>>> {
+    let registers = &controller.link.registers;
+    if !registers.capabilities().pmrs() {
+        return Ok(None);
+    }
+    let enabled = map(controller);
+    if enabled.is_err() {
+        // SAFETY: with CMSE clear it answers to no address.
+        if let Err(error) = unsafe { registers.write_u32(offset::PMRMSCL, 0) } {
+            let device = controller.link.name.clone();
+            emit(move || tracing::warn!(%device, %error, "turning the persistent memory region off"));
         }
-        let enabled = enable(controller);
-        if enabled.is_err() {
-            // SAFETY: with CMSE clear it answers to no address.
-            if let Err(error) = unsafe { registers.write_u32(offset::PMRMSCL, 0) } {
-                let device = controller.link.name.clone();
-                emit(move || tracing::warn!(%device, %error, "turning the persistent memory region off"));
-            }
-        }
-        Ok(Some(Arc::new(enabled?)))
-    })
+    }
+    Ok(Some(Arc::new(enabled?)))
 }
 
-fn enable(controller: &Inner) -> Result<PersistentMemory> {
+fn map(controller: Owner<'_>) -> Result<PersistentMemory> {
     let broken = |reason| broken(&controller.link.name, WHAT, reason);
     let capabilities = PmrCapabilities::from_bits(controller.link.registers.peek(offset::PMRCAP)?);
     if !matches!(capabilities.bir(), 2..=5) {

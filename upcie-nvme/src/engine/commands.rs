@@ -2,7 +2,7 @@
 
 use super::{
     Extent, Refusal, Refused, Turn,
-    common::{first, refuse_namespace, seldom},
+    common::{cold, first_words, refuse_namespace},
     prp::DataPointer,
     ring::Queue,
 };
@@ -73,7 +73,7 @@ impl<T> Turn<'_, T> {
             let reason = refuse_namespace(extent, self.queue.live.controller, self.namespaces);
             return Err(Refused { reason, buffer: DmaBuf::empty(), tag });
         }
-        self.push([first(NvmOpcode::FLUSH, extent), 0, 0, 0, 0, 0, 0, 0], DmaBuf::empty(), tag, 0);
+        self.push([first_words(NvmOpcode::FLUSH, extent), 0, 0, 0, 0, 0, 0, 0], DmaBuf::empty(), tag, 0);
         Ok(())
     }
 
@@ -105,8 +105,16 @@ impl<T> Turn<'_, T> {
                 refuse_blocks(extent, at, slba, u64::from(blocks) << extent.shift, extent.max_zeroes == 0);
             return Err(Refused { reason, buffer: DmaBuf::empty(), tag });
         }
-        let words =
-            [first(NvmOpcode::WRITE_ZEROES, extent), 0, 0, 0, 0, slba, u64::from(last) | flags.word(), 0];
+        let words = [
+            first_words(NvmOpcode::WRITE_ZEROES, extent),
+            0,
+            0,
+            0,
+            0,
+            slba,
+            u64::from(last) | flags.word(),
+            0,
+        ];
         self.push(words, DmaBuf::empty(), tag, 0);
         Ok(())
     }
@@ -220,7 +228,7 @@ impl<T> Turn<'_, T> {
             match self.pointer(direction.opcode(), held, start, len) {
                 Ok(DataPointer { prp1, prp2, list }) => {
                     let last = last | transfer_flags(flags).word();
-                    let words = [first(direction.opcode(), extent), 0, 0, prp1, prp2, slba, last, 0];
+                    let words = [first_words(direction.opcode(), extent), 0, 0, prp1, prp2, slba, last, 0];
                     self.push(words, DmaBuf::empty(), tag, list);
                     return Ok(());
                 }
@@ -275,8 +283,8 @@ impl<T> Turn<'_, T> {
         let pointer = self.pointer(NvmOpcode::DATASET_MANAGEMENT, held, start, len)?;
         let dwords =
             (count - 1) as u64 | const { (DatasetDword11::new().with_ad(true).into_bits() as u64) << 32 };
-        let first = first(NvmOpcode::DATASET_MANAGEMENT, extent);
-        Ok(([first, 0, 0, pointer.prp1, pointer.prp2, dwords, 0, 0], pointer.list))
+        let words = first_words(NvmOpcode::DATASET_MANAGEMENT, extent);
+        Ok(([words, 0, 0, pointer.prp1, pointer.prp2, dwords, 0, 0], pointer.list))
     }
 
     /// Makes the data pointer for the `len` bytes (at least one) from `start` on of `held`: by arithmetic for
@@ -301,7 +309,7 @@ impl<T> Turn<'_, T> {
             || prp1 & 3 != 0
             || end > 2 * (mask + 1)
         {
-            seldom();
+            cold();
             return part(self.queue, opcode, held, start, len);
         }
         let prp2 = if end > mask + 1 { (prp1 | mask) + 1 } else { 0 };

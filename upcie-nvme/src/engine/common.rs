@@ -8,11 +8,11 @@ use upcie_core::dma::DmaBuf;
 /// its operands.
 #[cold]
 #[inline]
-pub(super) fn seldom() {}
+pub(super) fn cold() {}
 
 /// Returns the first two dwords of a command, without its id.
 #[inline(always)]
-pub(super) fn first(opcode: NvmOpcode, extent: &Extent) -> u64 {
+pub(super) fn first_words(opcode: NvmOpcode, extent: &Extent) -> u64 {
     u64::from(opcode.0) | extent.nsid_high
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Direction, Extent, Live, Refusal, Refused, Turn,
-    common::{first, misfit, refuse_namespace},
+    common::{first_words, misfit, refuse_namespace},
 };
 use crate::spec::NvmOpcode;
 use upcie_core::dma::DmaBuf;
@@ -69,7 +69,8 @@ impl<'n> Pieces<'n> {
         };
         let pointer = pointer.map_err(refused)?;
         let (block, blocks) = (self.slba + (self.sent >> extent.shift) as u64, (len >> extent.shift) as u64);
-        let words = [first(self.opcode, extent), 0, 0, pointer.prp1, pointer.prp2, block, blocks - 1, 0];
+        let words =
+            [first_words(self.opcode, extent), 0, 0, pointer.prp1, pointer.prp2, block, blocks - 1, 0];
         turn.push(words, DmaBuf::empty(), 0, pointer.list);
         self.sent += len;
         Ok(self.sent < self.total)

@@ -102,7 +102,7 @@ pub(crate) struct Queue<T> {
     pub(super) slots: *mut Slot<T>,
     /// The end of the list of free slots, and the number of slots: one less than each ring has entries. So
     /// the rings have room for every command that has a slot, and a queue with an empty list is full.
-    pub(super) none: u32,
+    pub(super) end_of_free: u32,
     /// Masks an id to an index of `slots`, which is padded to this.
     pub(super) mask: u32,
     /// [`FREE`] and the difference between a slot's ids from one use to the next.
@@ -155,7 +155,7 @@ impl<T> Queue<T> {
             cq_end: unsafe { first_cqe.add(entries as usize * CQE_WORDS) },
             phase: PHASE,
             slots: Box::into_raw(storage).cast(),
-            none: entries - 1,
+            end_of_free: entries - 1,
             mask: padded - 1,
             step: FREE + (padded & 0xffff),
             state: State::Ready,
@@ -218,7 +218,7 @@ impl<T> Queue<T> {
 
     /// Returns the number of commands that can be in flight at once.
     pub(crate) fn capacity(&self) -> u32 {
-        self.none
+        self.end_of_free
     }
 
     /// Returns how many more commands the queue takes; 0 when it is closed.
@@ -226,8 +226,8 @@ impl<T> Queue<T> {
         if !matches!(self.state, State::Ready | State::Quiet) {
             return 0;
         }
-        let entries = self.none + 1;
-        self.none - (self.tail() + entries - self.head().0) % entries
+        let entries = self.end_of_free + 1;
+        self.end_of_free - (self.tail() + entries - self.head().0) % entries
     }
 
     /// Commands in flight, counted by the slots: true even after a leaked turn.
@@ -380,7 +380,7 @@ impl<T> fmt::Debug for Queue<T> {
         f.debug_struct("Queue")
             .field("device", &self.name)
             .field("qid", &self.qid)
-            .field("entries", &(self.none + 1))
+            .field("entries", &(self.end_of_free + 1))
             .field("at", &self.at)
             .field("cqe", &self.cqe)
             .finish_non_exhaustive()

@@ -2,7 +2,7 @@
 
 use super::{
     Completion, Extent, ListPool, Refusal, Refused,
-    common::{first, misfit, refuse_namespace, seldom},
+    common::{cold, first_words, misfit, refuse_namespace},
     prp::DataPointer,
     ring::{CQE_WORDS, Cursor, EMPTY_TURNS, PHASE, Queue, SQE_WORDS, Slot, State},
 };
@@ -141,7 +141,7 @@ impl<'q, T> Turn<'q, T> {
     /// Returns the number of commands in flight: submitted, and not yet reaped.
     #[inline]
     pub fn len(&self) -> usize {
-        let (queue, entries) = (&self.queue, self.queue.none as usize + 1);
+        let (queue, entries) = (&self.queue, self.queue.end_of_free as usize + 1);
         let tail = index(queue.sq, self.sqe, SQE_WORDS);
         let head = index(queue.cq, self.cqe, CQE_WORDS);
         if tail >= head { tail - head } else { tail + entries - head }
@@ -156,14 +156,14 @@ impl<'q, T> Turn<'q, T> {
     /// Returns how many more commands the queue takes now: 0 after a forged completion, which closes the queue.
     #[inline]
     pub fn room(&self) -> usize {
-        if self.is_full() { 0 } else { self.queue.none as usize - self.len() }
+        if self.is_full() { 0 } else { self.queue.end_of_free as usize - self.len() }
     }
 
     /// Returns `true` if the queue takes no more commands: until some are reaped, or ever, after a forged
     /// completion.
     #[inline(always)]
     pub fn is_full(&self) -> bool {
-        self.top == self.queue.none
+        self.top == self.queue.end_of_free
     }
 
     /// Writes the doorbells now, for a turn that stays open: the controller begins with the commands that were submitted
@@ -198,7 +198,7 @@ impl<'q, T> Turn<'q, T> {
             || ready.space != self.queue.space
             || self.is_full()
         {
-            seldom();
+            cold();
             let at = Cursor { sqe: self.sqe, top: self.top };
             let at = transfer_slowly(
                 self.queue,
@@ -213,7 +213,7 @@ impl<'q, T> Turn<'q, T> {
             return Ok(());
         }
         let last = u64::from(last) | flags.word();
-        let words = [first(opcode, extent), 0, 0, ready.iova, ready.companion, slba, last, 0];
+        let words = [first_words(opcode, extent), 0, 0, ready.iova, ready.companion, slba, last, 0];
         self.push(words, buffer, tag, 0);
         Ok(())
     }
@@ -223,7 +223,7 @@ impl<'q, T> Turn<'q, T> {
     pub(super) fn push(&mut self, words: [u64; 8], buffer: DmaBuf, tag: T, list: u32) {
         let at = Cursor { sqe: self.sqe, top: self.top };
         // SAFETY: the cursors are the queue's, and it is not full.
-        let at = unsafe { place(self.queue, self.slots, at, words, buffer, tag, list) };
+        let at = unsafe { fill_slot(self.queue, self.slots, at, words, buffer, tag, list) };
         (self.sqe, self.top) = (at.sqe, at.top);
     }
 
@@ -274,7 +274,7 @@ fn index<W>(first: *const W, entry: *const W, words: usize) -> usize {
 /// # Safety
 /// The queue is not full, its turn is the caller's, and so are the cursors.
 #[inline(always)]
-unsafe fn place<T>(
+unsafe fn fill_slot<T>(
     queue: &Queue<T>,
     slots: *mut Slot<T>,
     at: Cursor,
@@ -298,7 +298,7 @@ unsafe fn place<T>(
     // SAFETY: to the next entry, or behind the last.
     let mut sqe = unsafe { at.sqe.add(SQE_WORDS) };
     if sqe == queue.sq_end {
-        seldom();
+        cold();
         sqe = queue.sq;
     }
     Cursor { sqe, top: (word >> 32) as u32 }
@@ -337,7 +337,7 @@ impl<T> Iterator for Turn<'_, T> {
                 self.queue.state = State::Forged;
                 self.stop = self.cqe;
                 // Mark the turn as full, with a stamp of no namespace: it takes no more commands.
-                (self.namespaces, self.top) = (0, self.queue.none);
+                (self.namespaces, self.top) = (0, self.queue.end_of_free);
                 return None;
             }
             release(&mut self.queue.lists, (slot.word >> 32) as u32);
@@ -347,7 +347,7 @@ impl<T> Iterator for Turn<'_, T> {
         // SAFETY: to the next entry, or behind the last.
         self.cqe = unsafe { self.cqe.add(CQE_WORDS) };
         if self.cqe == self.queue.cq_end {
-            seldom();
+            cold();
             self.cqe = self.queue.cq;
             self.queue.phase ^= PHASE;
         }
@@ -385,7 +385,7 @@ impl<T> fmt::Debug for Turn<'_, T> {
 fn count_empty_turn<T>(queue: &mut Queue<T>) {
     queue.empty_turns += 1;
     if queue.empty_turns == EMPTY_TURNS {
-        seldom();
+        cold();
         queue.empty_turns = 0;
         if queue.state == State::Ready {
             queue.state = State::Quiet;
@@ -411,7 +411,7 @@ fn transfer_slowly<T>(
     slba: u64,
     (buffer, tag): (DmaBuf, T),
 ) -> Result<Cursor, Refused<T>> {
-    let made = if at.top == queue.none {
+    let made = if at.top == queue.end_of_free {
         Err(Refusal::Full)
     } else {
         // Walk the segments once: each is a step in memory. If a later check fails, release the list.
@@ -432,12 +432,12 @@ fn transfer_slowly<T>(
     };
     match made {
         Ok((DataPointer { prp1, prp2, list }, last)) => {
-            let words = [first(opcode, extent), 0, 0, prp1, prp2, slba, last | flags.word(), 0];
+            let words = [first_words(opcode, extent), 0, 0, prp1, prp2, slba, last | flags.word(), 0];
             // SAFETY: the caller's turn has lent the queue, with its cursors, and it is not full.
-            Ok(unsafe { place(queue, queue.slots, at, words, buffer, tag, list) })
+            Ok(unsafe { fill_slot(queue, queue.slots, at, words, buffer, tag, list) })
         }
         Err(refusal) => {
-            let full = at.top == queue.none;
+            let full = at.top == queue.end_of_free;
             let reason =
                 why_refused(queue, full, namespaces, opcode, extent, slba, &buffer).unwrap_or(refusal);
             Err(Refused { reason, buffer, tag })

@@ -34,7 +34,7 @@ pub enum Error {
     },
     /// There is no address space for this many blocks.
     #[error(
-        "{size} bytes of memory for the namespaces can't be had: make size= or namespaces= smaller, or use file="
+        "{size} bytes of memory for the namespaces can't be allocated: make size= or namespaces= smaller, or use file="
     )]
     Memory {
         /// Bytes of all namespaces.

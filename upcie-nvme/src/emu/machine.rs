@@ -175,7 +175,7 @@ impl<M: Media> Machine<M> {
             }
             // Registers take whole dwords.
             Region::Registers => {
-                tracing::debug!(offset, len = data.len(), "ignored a write of odd size or place")
+                tracing::debug!(offset, len = data.len(), "a write of an unusual size or offset is ignored")
             }
             Region::Config => {
                 if self.config.write(offset, data) {
@@ -269,8 +269,8 @@ impl<M: Media> Machine<M> {
             Action::Enable => {
                 if !self.allowed.dma {
                     tracing::warn!(
-                        "the controller is enabled with bus master off (or not in D0): it fetches no command before that \
-                         is on"
+                        "the controller is enabled with bus master off (or not in D0): it fetches no commands until \
+                         bus mastering is on"
                     );
                 }
                 let ready = match self.registers.unfit() {

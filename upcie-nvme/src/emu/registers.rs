@@ -105,7 +105,7 @@ impl Registers {
             if fixed != new {
                 tracing::warn!(
                     cc = new.into_bits(),
-                    "CC.CSS, MPS and AMS change only while CC.EN is 0: they stay"
+                    "CC.CSS, MPS and AMS change only while CC.EN is 0: they keep their values"
                 );
             }
             new = fixed;

@@ -61,7 +61,7 @@ impl Drop for Joined {
     fn drop(&mut self) {
         if self.0.take().is_some_and(|thread| !thread.join_within(END)) {
             tracing::warn!(
-                "the embedded controller does not end (a file of its medium may hang): left behind"
+                "the embedded controller did not end in time (a file of its medium may hang), and is left running"
             );
         }
     }

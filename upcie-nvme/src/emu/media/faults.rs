@@ -35,7 +35,7 @@ impl Faults {
         tracing::error!(
             file = %self.path.display(),
             error = %errno,
-            "{operation} failed; when it fails again for this reason, that is counted and said at the end"
+            "{operation} failed; further failures for this reason are counted and reported at the end"
         );
     }
 

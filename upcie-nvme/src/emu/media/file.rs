@@ -51,7 +51,7 @@ impl Backing {
         let file = opened.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound if ro => refuse("there is no such file".into()),
             io::ErrorKind::NotFound if !create => {
-                refuse("there is no such file; with size= (size=1G) one of that size is made".into())
+                refuse("there is no such file: give size= (size=1G) to make one".into())
             }
             _ if ro => fail("it can't be opened for reading", error),
             _ => fail("it can't be opened for reading and writing (ro=true: reading only)", error),
@@ -64,20 +64,21 @@ impl Backing {
         }
         let lock = if ro { FlockArg::LockSharedNonblock } else { FlockArg::LockExclusiveNonblock };
         let file = Flock::lock(file, lock).map_err(|(_, errno)| match errno {
-            Errno::EWOULDBLOCK => {
-                refuse("another controller uses it: it is locked. Stop that one, or take another file".into())
-            }
+            Errno::EWOULDBLOCK => refuse(
+                "another controller uses it and has locked it: stop that controller, or use another file"
+                    .into(),
+            ),
             errno => fail("it can't be locked", errno.into()),
         })?;
         // Read the size again: another server may have created the file meanwhile.
         let size = match (metadata(&file)?.len(), options.size) {
             (0, Some(size)) if !ro => {
                 let bytes = size * u64::from(options.namespaces);
-                file.set_len(bytes).map_err(|error| fail("it can't be given its size", error))?;
+                file.set_len(bytes).map_err(|error| fail("its size can't be set", error))?;
                 size
             }
             (0, _) if ro => return Err(refuse("it is empty".into())),
-            (0, _) => return Err(refuse("it is empty; with size= (size=1G) it is given that size".into())),
+            (0, _) => return Err(refuse("it is empty: give size= (size=1G) to set its size".into())),
             (len, _) => size_of(&file, len, options)
                 .map_err(|error| fail("its end can't be read", error))?
                 .map_err(refuse)?,
@@ -253,7 +254,7 @@ fn size_of(file: &File, len: u64, options: &Options) -> io::Result<Result<u64, S
     }
     let whole = block * namespaces;
     Ok(Err(format!(
-        "it has {len} bytes, no whole number of blocks of {block} bytes for {namespaces} namespace(s), and what is over is \
+        "it has {len} bytes, not a multiple of {block} bytes for {namespaces} namespace(s), and the rest is \
          not zeros: the last {} bytes would be cut off. Take another lba=, or pad a copy of it (`truncate -s %{whole}`)",
         rest.len()
     )))

@@ -30,7 +30,7 @@ impl Anonymous {
         // Random blocks cost a walk through page tables each: huge pages make most walks short.
         // SAFETY: the mapping that was just made; what it reads as stays the same.
         if let Err(error) = unsafe { madvise(base, size.get(), MmapAdvise::MADV_HUGEPAGE) } {
-            tracing::debug!(%error, "an embedded controller has small pages: slower, nothing else");
+            tracing::debug!(%error, "an embedded controller uses small pages, which are slower");
         }
         Ok(Self { base: base.cast(), len: size.get() })
     }
@@ -80,7 +80,7 @@ impl Anonymous {
             // SAFETY: whole pages of this value's own private anonymous memory, borrowed mutably; they are zeros afterwards.
             if let Err(error) = unsafe { madvise(at, pages.len(), MmapAdvise::MADV_DONTNEED) } {
                 // Locked memory, for example, can't be freed.
-                tracing::debug!(%error, "pages of an embedded controller are not given back");
+                tracing::debug!(%error, "freeing pages of an embedded controller failed");
                 pages.fill(0);
             }
         }

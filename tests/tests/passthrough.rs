@@ -135,7 +135,7 @@ fn a_second_controller_of_the_subsystem_counts() {
     turn.flush(&old, 1).unwrap();
     drop(turn);
     only(&mut queue);
-    // Of another subsystem it is no affair.
+    // A controller of another subsystem is not affected.
     assert!(was_sent(other.admin(&format(&other), &mut [])));
     drop(queue);
     assert!(was_sent(two.admin(&format(&two), &mut [])));

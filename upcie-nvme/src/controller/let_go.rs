@@ -26,7 +26,7 @@ impl Inner {
 
     /// Looks whether the controller has let go of everything, and gives it back if so.
     pub(super) fn release_if_let_go(&self) {
-        // What is wrong with it is its next user's to hear.
+        // The next user of the controller gets this error.
         let _ = self.check_alive(&|| "checking whether it has released memory".into());
     }
 

@@ -1,4 +1,4 @@
-//! How a controller is opened.
+//! Options of opening a controller.
 
 use crate::spec::Arbitration;
 use std::{sync::Arc, time::Duration};

@@ -19,7 +19,7 @@ use upcie_core::{
     mmio::Caching,
 };
 
-/// How long the deletion of a queue may take before its memory is kept.
+/// The time that the deletion of a queue may take before its memory is kept.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The default bytes of a queue's PRP list memory.
 const LIST_BYTES: usize = 64 << 10;

@@ -26,7 +26,7 @@ pub(crate) struct Registers {
     name: Arc<str>,
     bar: Bar,
     cap: Capabilities,
-    /// Of all waits for the controller.
+    /// The clock of all waits for the controller.
     clock: SharedClock,
 }
 

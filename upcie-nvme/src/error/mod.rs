@@ -31,7 +31,7 @@ use upcie_core::Chain;
 // One pointer wide: results stay small.
 pub struct Error(Box<Parts>);
 
-/// What an error is made of. An empty text stands for none.
+/// The parts of an error. An empty text stands for none.
 struct Parts {
     device: String,
     operation: String,

@@ -77,6 +77,13 @@ where
     A: TryInto<Address>,
     Error: From<A::Error>,
 {
+    #[cfg_attr(
+        not(feature = "emu"),
+        expect(
+            clippy::infallible_destructuring_match,
+            reason = "without `emu` there is one kind of address"
+        )
+    )]
     let address = match address.try_into()? {
         Address::Device(address) => address,
         #[cfg(feature = "emu")]

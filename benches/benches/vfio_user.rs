@@ -174,10 +174,7 @@ impl ByHand {
         let device = open(address).expect("the device");
         let heap = Heap::new(device.dma(), None, None);
         let bar = device.bar(0).expect("registers");
-        let page = |bytes: usize| {
-            let memory = heap.alloc_aligned(bytes, 4096).expect("memory");
-            memory
-        };
+        let page = |bytes: usize| heap.alloc_aligned(bytes, 4096).expect("memory");
         let (mut asq, acq, sq, cq, data) =
             (page(4096), page(4096), page(ENTRIES * 64), page(ENTRIES * 16), page(ENTRIES * 4096));
         let stride = 4_u64 << (bar.read_u64(spec::offset::CAP as u64).expect("CAP") >> 32 & 15);

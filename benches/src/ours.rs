@@ -80,9 +80,7 @@ impl Ours {
         buffers: Vec<DmaBuf>,
     ) -> Box<Self> {
         standin.resume();
-        let namespaces = controller.namespaces().expect("a list of namespaces");
-        let namespaces: Vec<_> =
-            namespaces.into_iter().map(|nsid| controller.namespace(nsid).expect("a namespace")).collect();
+        let namespaces = controller.namespaces().expect("the namespaces");
         let mut queue = controller.queue_pair().depth(entries as u32).create().expect("a queue");
         let device = standin.release(queue.id());
         let mut random = Random::new();

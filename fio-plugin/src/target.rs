@@ -44,7 +44,7 @@ impl Target {
         let open =
             controllers::open(&address, Wanted { pages: plan.pages, priorities: plan.priority.is_some() })?;
         let namespace = open.controller.namespace(plan.nsid)?;
-        namespace.usable()?;
+        namespace.check_usable()?;
         let block = namespace.block_size();
         plan.check_blocks(open.controller.name(), block as u64)?;
         let shift = block.trailing_zeros();

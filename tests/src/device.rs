@@ -120,11 +120,11 @@ pub fn another() -> Controller {
 /// # Panics
 /// Panics if there is none, or one can't be used.
 pub fn namespaces(controller: &Controller) -> Vec<(Namespace, Pattern)> {
-    let ids = controller.namespaces().expect("a list of namespaces");
+    let ids = controller.namespace_ids().expect("a list of namespaces");
     assert!(!ids.is_empty(), "no namespace");
     let all = ids.into_iter().map(|id| {
         let namespace = controller.namespace(id).expect("an active namespace");
-        namespace.usable().expect("a namespace for I/O");
+        namespace.check_usable().expect("a namespace for I/O");
         (namespace.clone(), Pattern::of(&namespace))
     });
     all.collect()

@@ -22,7 +22,7 @@ fn identify_data_is_plausible() {
         assert!(controller.max_transfer() >= 2 * controller.page_size());
         assert!(controller.max_queue_pairs() >= 2);
         assert!(controller.max_depth() >= 2);
-        let ids = controller.namespaces().unwrap();
+        let ids = controller.namespace_ids().unwrap();
         assert!(ids.is_sorted() && ids.iter().all(|id| (1..=identify.nn).contains(id)), "{ids:?}");
         for (namespace, _) in namespaces(&controller) {
             assert!(matches!(namespace.block_size(), 512 | 4096));

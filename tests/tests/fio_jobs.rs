@@ -145,7 +145,7 @@ fn a_priority_is_given_or_refused() {
 fn impossible_jobs_are_refused_in_one_line() {
     with_fio(|device| {
         let (depth, block, last) = property(device, |controller| {
-            let ids = controller.namespaces().expect("namespaces");
+            let ids = controller.namespace_ids().expect("namespaces");
             let block = controller.namespace(1).expect("namespace 1").block_size();
             (controller.max_depth(), block, ids.into_iter().max().unwrap_or(0))
         });

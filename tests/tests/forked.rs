@@ -68,7 +68,7 @@ fn try_all(
         return Err("the buffer of a refused read is gone".into());
     }
     refused("a flush", namespace.flush())?;
-    refused("admin commands of its own", controller.namespaces().map(drop))?;
+    refused("admin commands of its own", controller.namespace_ids().map(drop))?;
     refused("a namespace", controller.namespace(1).map(drop))?;
     let identify = Command::identify(upcie_nvme::spec::Cns::CONTROLLER, 0, 0);
     refused("an admin command", controller.admin(&identify, &mut [0; 4096]).map(drop))?;

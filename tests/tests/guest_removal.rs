@@ -113,7 +113,7 @@ fn a_removal_makes_a_descriptor_readable() {
     let fd = controller.wanted_back_fd().expect("VFIO has it");
     assert!(upcie_core::irq::wait_readable(fd, deadline()).unwrap());
     assert!(controller.is_wanted_back());
-    assert_eq!(controller.namespaces().unwrap(), [1, 2], "it works until it is closed");
+    assert_eq!(controller.namespace_ids().unwrap(), [1, 2], "it works until it is closed");
     drop(controller);
     assert!(unbinding.join().unwrap().status.success());
 }

@@ -17,6 +17,6 @@ fn the_missing_kernel_option_is_named() {
 fn an_address_without_a_scheme_takes_the_group() {
     on_each_device(|device| {
         assert!(matches!(device.address(), upcie_nvme::Address::Device(Address::Pci(_))));
-        device.open().namespaces().unwrap();
+        device.open().namespace_ids().unwrap();
     });
 }

@@ -35,7 +35,7 @@ fn the_admin_queue_survives_any_number_of_timeouts() {
     bent.faults.hang(true);
     let (mut timeouts, mut full) = (0, 0);
     while full < 3 {
-        let error = controller.namespaces().unwrap_err();
+        let error = controller.namespace_ids().unwrap_err();
         match error.failure() {
             Failure::Timeout { .. } => timeouts += 1,
             Failure::Unanswered { count, .. } => {
@@ -47,7 +47,7 @@ fn the_admin_queue_survives_any_number_of_timeouts() {
         }
     }
     bent.faults.hang(false);
-    assert_eq!(patiently("admin commands", || controller.namespaces()), [1]);
+    assert_eq!(patiently("admin commands", || controller.namespace_ids()), [1]);
     let namespace = patiently("a namespace", || controller.namespace(1));
     patiently("a queue pair", || controller.queue_pair().create::<u64>());
     patiently("a flush", || namespace.flush());
@@ -128,7 +128,7 @@ fn a_late_blocking_call_frees_its_buffer() {
         let mut another = controller.alloc(4096)?;
         namespace.read(0, &mut another)?;
         buffer = another;
-        controller.namespaces()?;
+        controller.namespace_ids()?;
         // The blocking calls' queue is made again, and the buffer is free: as much memory is in use as
         // before.
         match controller.heap().in_use() {
@@ -177,7 +177,9 @@ fn a_thousand_faulty_sessions_leave_nothing_behind() {
             }
             match round % 4 {
                 0 => drop(queue.close()),
-                1 => drop((controller.namespaces(), queue.close(), controller.queue_pair().create::<u64>())),
+                1 => {
+                    drop((controller.namespace_ids(), queue.close(), controller.queue_pair().create::<u64>()))
+                }
                 2 => drop((namespace.read(0, &mut controller.alloc(4096).unwrap()), queue)),
                 _ => drop((controller.queue_pair().create::<u64>(), queue)),
             }
@@ -263,12 +265,12 @@ fn kept_memory_is_freed_when_the_controller_lets_go() {
             "{what}"
         );
         controller.keep(controller.alloc(4096).unwrap());
-        assert!(controller.namespaces().is_err(), "it hangs");
+        assert!(controller.namespace_ids().is_err(), "it hangs");
         let kept = controller.heap().in_use();
         assert!(kept > before + 3 * 4096, "{what}: {kept} bytes are in use, {before} before");
         fault(&bent);
         patiently(what, || {
-            let error = controller.namespaces().expect_err("it is of no more use");
+            let error = controller.namespace_ids().expect_err("it is of no more use");
             if controller.heap().in_use() == before { Ok(()) } else { Err(error) }
         });
         // Memory that is kept from now on is freed at once.
@@ -293,7 +295,7 @@ fn faults_are_noticed_by_calls_that_wait() {
         fault(&bent);
         let result = process::within(deadline(), move || {
             let read = namespace.read(0, &mut buffer).unwrap_err();
-            (read, controller.namespaces().unwrap_err(), buffer.len(), (namespace, controller))
+            (read, controller.namespace_ids().unwrap_err(), buffer.len(), (namespace, controller))
         });
         let (read, admin, len, handles) = result;
         says(&read, &["vfio-user:", text]);

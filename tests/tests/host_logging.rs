@@ -55,7 +55,7 @@ impl Subscriber for CallsBack {
 /// Takes each lock of the controller in turn. The results don't matter, since the controller may be faulty.
 fn use_all(controller: &Controller) {
     let _ = controller.alloc(4096);
-    let _ = controller.namespaces();
+    let _ = controller.namespace_ids();
     let _ = controller.queue_pair().create::<u64>();
     let _ = controller.vectors();
     let _ = controller.memory_buffer();

@@ -123,7 +123,7 @@ impl Raw {
 }
 
 fn serves(server: &Server) {
-    assert_eq!(Controller::open(server.address()).unwrap().namespaces().unwrap().len(), 1);
+    assert_eq!(Controller::open(server.address()).unwrap().namespace_ids().unwrap().len(), 1);
 }
 
 /// Soundness finding 7: a client that shrank its memory ended the server with SIGBUS.

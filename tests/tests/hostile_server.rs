@@ -208,7 +208,9 @@ fn a_server_killed_under_load_is_an_error() {
         upcie_tests::says(&error, &["vfio-user:"]);
         // Every other call fails as well, with a message.
         let mut buffer = controller.alloc(4096).unwrap();
-        for result in [namespace.read(0, &mut buffer), controller.namespaces().map(drop), namespace.flush()] {
+        for result in
+            [namespace.read(0, &mut buffer), controller.namespace_ids().map(drop), namespace.flush()]
+        {
             rounds += usize::from(result.is_err());
         }
         assert_eq!(rounds, 3, "errors");

@@ -111,7 +111,7 @@ fn settles(before: ControllerStatus, after: ControllerStatus) {
     let (looks, early) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(true)));
     let registers = Unsettled { before, after, looks: looks.clone(), reset: false, early: early.clone() };
     let controller = odd::open("size=1M", registers, TIMEOUT).unwrap();
-    assert_eq!(controller.namespaces().unwrap(), [1]);
+    assert_eq!(controller.namespace_ids().unwrap(), [1]);
     assert!(!early.load(Ordering::Relaxed), "CC.EN was cleared after {looks:?} looks");
 }
 
@@ -199,7 +199,7 @@ fn a_controller_without_io_opens_and_says_why() {
         let refusals = [
             controller.check_io(),
             controller.queue_pair().create::<u64>().map(drop),
-            namespace.usable(),
+            namespace.check_usable(),
             namespace.read(0, &mut buffer),
             namespace.flush(),
         ];

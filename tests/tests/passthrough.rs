@@ -222,7 +222,7 @@ fn an_unanswered_change_forbids_handles() {
         matches!(refused.failure(), Failure::Refused { reason: Refusal::StaleNamespace, .. }),
         "{refused}"
     );
-    controller.namespaces().unwrap();
+    controller.namespace_ids().unwrap();
     let namespace = controller.namespace(1).unwrap();
     let mut queue = create::<u64>(controller.queue_pair());
     queue.turn().unwrap().flush(&namespace, 1).unwrap();

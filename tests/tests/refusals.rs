@@ -90,7 +90,7 @@ fn impossible_transfers_write_nothing() {
 fn a_missing_namespace_is_named_with_the_others() {
     on_each_device(|device| {
         let controller = device.open();
-        let ids = controller.namespaces().unwrap();
+        let ids = controller.namespace_ids().unwrap();
         for nsid in [0, ids.last().unwrap() + 1, u32::MAX - 1, u32::MAX] {
             let error = controller.namespace(nsid).unwrap_err();
             says(&error, &[controller.name(), &nsid.to_string(), &format!("{ids:?}")]);

@@ -39,7 +39,7 @@ fn a_function_has_one_user() {
         let (status, said) = Process::start(again(NAME, &role)).finish();
         assert!(status.success(), "{status}: {said}");
         // The first user does not notice, and after it has left another one may come.
-        controller.namespaces().unwrap();
+        controller.namespace_ids().unwrap();
         drop(controller);
         device.open();
     });
@@ -95,7 +95,7 @@ fn a_socket_has_one_client() {
         let error = Controller::open(server.address()).unwrap_err();
         says(&error, &["vfio-user:", "client"]);
         // The first client does not notice.
-        first.namespaces().unwrap();
+        first.namespace_ids().unwrap();
     }
     drop(first);
     Controller::open(server.address()).unwrap();
@@ -113,7 +113,7 @@ fn a_device_has_one_driver() {
         for _ in 0..2 {
             let error = options().from_device(opened.clone()).unwrap_err();
             says(&error, &[&name, "a driver in this process has it already"]);
-            first.namespaces().unwrap();
+            first.namespace_ids().unwrap();
         }
         // Each handle that a driver has made keeps the device.
         let queue = first.queue_pair().create::<u64>().unwrap();
@@ -121,7 +121,7 @@ fn a_device_has_one_driver() {
         options().from_device(opened.clone()).unwrap_err();
         drop(queue);
         let second = options().from_device(opened).unwrap();
-        second.namespaces().unwrap();
+        second.namespace_ids().unwrap();
     });
 }
 
@@ -138,6 +138,6 @@ fn a_function_is_opened_once_by_any_address() {
             let error = Controller::builder().open_beside(&controller, &address).unwrap_err();
             says(&error, &[&function.to_string()]);
         }
-        controller.namespaces().unwrap();
+        controller.namespace_ids().unwrap();
     });
 }

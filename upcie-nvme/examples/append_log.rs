@@ -19,7 +19,7 @@ fn main() -> Result<()> {
     let address: Address = std::env::args().nth(1).as_deref().unwrap_or("emu").parse()?;
     let controller = Controller::open(&address)?;
     let namespace = controller.namespace(1)?;
-    namespace.usable()?;
+    namespace.check_usable()?;
 
     // An empty log: its first block holds no record.
     namespace.write_at(0, &vec![0; namespace.block_size()])?;

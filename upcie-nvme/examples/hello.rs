@@ -10,11 +10,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let identify = controller.identify();
     println!("{}: {} (serial {})", controller.name(), identify.model(), identify.serial());
 
-    for nsid in controller.namespaces()? {
-        let namespace = controller.namespace(nsid)?;
+    for namespace in controller.namespaces()? {
         // Fails with the reason if the namespace can't be used for I/O: metadata, another command set.
-        namespace.usable()?;
-        println!("namespace {nsid}: {} blocks of {} bytes", namespace.blocks(), namespace.block_size());
+        namespace.check_usable()?;
+        println!("{namespace}: {} blocks of {} bytes", namespace.blocks(), namespace.block_size());
 
         // Memory that the controller can reach, zeroed.
         let mut buffer = controller.alloc(namespace.block_size())?;

@@ -25,7 +25,7 @@ fn main() -> Result<()> {
     let wanted: u16 = arguments.next().as_deref().unwrap_or("4").parse()?;
     let controller = Controller::open(&address)?;
     let namespace = controller.namespace(1)?;
-    namespace.usable()?;
+    namespace.check_usable()?;
     // A controller grants as many queue pairs as it has, which may be fewer.
     let threads = wanted.clamp(1, controller.max_queue_pairs());
 

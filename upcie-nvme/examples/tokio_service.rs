@@ -36,7 +36,7 @@ async fn main() -> Result<()> {
     let address: Address = std::env::args().nth(1).as_deref().unwrap_or("emu").parse()?;
     let controller = Controller::open(&address)?;
     let namespace = controller.namespace(1)?;
-    namespace.usable()?;
+    namespace.check_usable()?;
     // With MSI-X a vector of its own; with INTx there is vector 0 alone.
     let vector = controller.vectors()?.saturating_sub(1).min(1);
     let queue = controller.queue_pair().depth(DEPTH).interrupt(vector).create()?;

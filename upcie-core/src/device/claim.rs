@@ -23,6 +23,7 @@ use std::{
 /// # }
 /// ```
 #[derive(Debug)]
+#[must_use = "the claim ends when it is dropped"]
 pub struct Claim {
     device: Arc<dyn Device>,
 }

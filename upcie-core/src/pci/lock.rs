@@ -24,6 +24,7 @@ use std::{
 /// fn file(lock: &upcie_core::pci::FunctionLock) -> BorrowedFd<'_> { lock.as_fd() }
 /// ```
 #[derive(Debug)]
+#[must_use = "the function is unlocked when it is dropped"]
 pub struct FunctionLock {
     config: File,
     /// `None` if the system has no such lock.
@@ -156,7 +157,7 @@ mod tests {
         assert!(error.to_string().contains("this process"), "{error}");
         assert_eq!(holder(&first.config, Path::new("/proc/locks")), Some(std::process::id()));
         drop(first);
-        FunctionLock::take_file(function(0), &path).expect("released");
+        drop(FunctionLock::take_file(function(0), &path).expect("released"));
         fs::remove_file(path).unwrap();
     }
 
@@ -191,7 +192,7 @@ mod tests {
         }
         let error = FunctionLock::take_file(function(2), &theirs).unwrap_err();
         assert!(error.to_string().contains("another container"), "{error}");
-        FunctionLock::take_file(function(3), &theirs).expect("another function");
+        drop(FunctionLock::take_file(function(3), &theirs).expect("another function"));
         drop(lock);
         let lock = FunctionLock::take_file(function(2), &theirs).expect("released");
         // A forgotten lock is held until the process ends.

@@ -155,7 +155,7 @@ mod tests {
         let (send, receive) = mpsc::channel();
         let handle = controller.clone();
         thread::spawn(move || {
-            send.send(handle.namespaces().map(drop)).unwrap();
+            send.send(handle.namespace_ids().map(drop)).unwrap();
             send.send(queue.close()).unwrap();
         });
         let within = Duration::from_secs(60);
@@ -169,7 +169,7 @@ mod tests {
         assert!(matches!(error.failure(), Failure::Undeleted { qid: 1, .. }), "{error}");
         drop(slow);
         // And what was left goes on.
-        assert_eq!(controller.namespaces().unwrap(), [1]);
+        assert_eq!(controller.namespace_ids().unwrap(), [1]);
         let all: Result<Vec<_>, _> =
             (0..controller.max_queue_pairs()).map(|_| controller.queue_pair().create::<u64>()).collect();
         assert!(all.is_ok(), "the id of the queue is back: {all:?}");

@@ -4,7 +4,6 @@ use super::{
     Admin, Calls, ControllerBuilder, DeviceMemory, HostMemory, Inner, Link, Properties, QueueIds, Registers,
     Removal, Subsystem, device_memory,
     properties::{command_set, entry_sizes},
-    quirks::queue_entries,
     transitions::{disable, disable_patience, enable},
     vectors::Vectors,
 };
@@ -48,7 +47,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
     if command_set == CommandSet::NVM && !cap.supports_nvm() {
         tracing::warn!(device = %name, css = cap.css(), "CAP.CSS names no command set: assuming the NVM command set");
     }
-    let queue_entries = queue_entries(&*device, cap);
+    let queue_entries = registers.quirks().queue_entries;
     if queue_entries < 2 {
         no_io = no_io.or(Some(NoIo::QueueEntries));
     }

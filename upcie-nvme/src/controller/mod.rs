@@ -56,7 +56,8 @@ use vectors::Vectors;
 /// An NVMe controller that this process drives.
 ///
 /// Handles made from it (namespaces, queue pairs) keep it open; when the last is dropped, the controller is shut down
-/// and disabled, within a deadline. It can be shared between threads.
+/// and disabled, within a deadline. It can be sent to, and shared between, threads (`Send`, `Sync`); a clone is the same
+/// controller.
 ///
 /// ```
 /// use upcie_nvme::Controller;
@@ -232,7 +233,7 @@ impl Controller {
     ///
     /// # Errors
     /// The controller's status, or a timeout.
-    pub fn namespaces(&self) -> Result<Vec<u32>> {
+    pub fn namespace_ids(&self) -> Result<Vec<u32>> {
         self.inner.active_namespaces()
     }
 

@@ -1,7 +1,17 @@
-//! Controllers that are driven otherwise than their registers say, by their PCI ids.
+//! Controllers that are driven otherwise than their registers say, by their PCI ids: as data, each with its public source.
 
 use crate::spec::Capabilities;
+use std::time::Duration;
 use upcie_core::device::Device;
+
+/// The deviation of one kind of controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deviation {
+    /// The most entries that an I/O queue can have.
+    QueueEntries(u32),
+    /// The time after CC.EN is cleared in which CSTS must not be read.
+    ReadyDelay(Duration),
+}
 
 /// One kind of controller.
 struct Quirk {
@@ -9,49 +19,114 @@ struct Quirk {
     devices: &'static [u16],
     /// Decides by CAP; other controllers with these ids behave as they report.
     applies: fn(Capabilities) -> bool,
-    /// Entries that an I/O queue can have.
-    queue_entries: u32,
+    deviation: Deviation,
+    /// The device and its fault.
     why: &'static str,
+    /// The place where the fault is published.
+    source: &'static str,
 }
 
-const QUIRKS: [Quirk; 2] = [
+const ALWAYS: fn(Capabilities) -> bool = |_| true;
+const READY_DELAY: Deviation = Deviation::ReadyDelay(Duration::from_millis(2300));
+const QUEUE_DEPTH_SOURCE: &str = "Linux, drivers/nvme/host/pci.c, nvme_pci_enable()";
+const READY_DELAY_SOURCE: &str =
+    "Linux, drivers/nvme/host/pci.c, nvme_id_table (NVME_QUIRK_DELAY_BEFORE_CHK_RDY)";
+
+const QUIRKS: [Quirk; 6] = [
     Quirk {
         vendor: 0x144d,
         devices: &[0xa821, 0xa822],
         applies: |cap| cap.mqes() == 0,
-        queue_entries: 64,
+        deviation: Deviation::QueueEntries(64),
         why: "Samsung PM1725 whose CAP.MQES is 0: queues of up to 64 entries work",
+        source: QUEUE_DEPTH_SOURCE,
     },
     Quirk {
         vendor: 0x106b,
         devices: &[0x2001],
-        applies: |_| true,
-        queue_entries: 2,
+        applies: ALWAYS,
+        deviation: Deviation::QueueEntries(2),
         why: "Apple controller of MacBooks that resets itself with more than one command in flight",
+        source: QUEUE_DEPTH_SOURCE,
+    },
+    Quirk {
+        vendor: 0x144d,
+        devices: &[0xa821, 0xa822],
+        applies: ALWAYS,
+        deviation: READY_DELAY,
+        why: "Samsung PM1725 and PM1725a: CSTS must not be read soon after CC.EN is cleared",
+        source: READY_DELAY_SOURCE,
+    },
+    Quirk {
+        vendor: 0x1c58,
+        devices: &[0x0003, 0x0023],
+        applies: ALWAYS,
+        deviation: READY_DELAY,
+        why: "HGST adapter and WDC SN200: CSTS must not be read soon after CC.EN is cleared",
+        source: READY_DELAY_SOURCE,
+    },
+    Quirk {
+        vendor: 0x1c5f,
+        devices: &[0x0540],
+        applies: ALWAYS,
+        deviation: READY_DELAY,
+        why: "Memblaze PBlaze4: CSTS must not be read soon after CC.EN is cleared",
+        source: READY_DELAY_SOURCE,
+    },
+    Quirk {
+        vendor: 0x1bb1,
+        devices: &[0x0100],
+        applies: ALWAYS,
+        deviation: READY_DELAY,
+        why: "Seagate Nytro: CSTS must not be read soon after CC.EN is cleared",
+        source: READY_DELAY_SOURCE,
     },
 ];
 
-/// The most entries of an I/O queue: CAP.MQES + 1, or what is known to work.
-pub(super) fn queue_entries(device: &dyn Device, cap: Capabilities) -> u32 {
-    let mut ids = [0; 4];
-    if let Err(error) = device.config_read(0, &mut ids) {
-        tracing::warn!(device = device.name(), %error, "reading the PCI ids: no quirk is applied");
-        return cap.max_queue_entries();
-    }
-    let (vendor, id) = (u16::from_le_bytes([ids[0], ids[1]]), u16::from_le_bytes([ids[2], ids[3]]));
-    match quirk(vendor, id, cap) {
-        None => cap.max_queue_entries(),
-        Some(quirk) => {
-            tracing::info!(device = device.name(), entries = quirk.queue_entries, quirk.why);
-            quirk.queue_entries
+/// The deviations of a controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Quirks {
+    /// The most entries of an I/O queue: CAP.MQES + 1, or the number that is known to work.
+    pub(super) queue_entries: u32,
+    /// The time to wait after CC.EN is cleared, before CSTS is read.
+    pub(super) ready_delay: Duration,
+}
+
+impl Quirks {
+    /// Looks the device up by the PCI ids in its configuration space.
+    pub(super) fn of(device: &dyn Device, cap: Capabilities) -> Self {
+        let mut ids = [0; 4];
+        if let Err(error) = device.config_read(0, &mut ids) {
+            tracing::warn!(device = device.name(), %error, "reading the PCI ids: no quirk is applied");
+            return Self::none(cap);
         }
+        let (vendor, id) = (u16::from_le_bytes([ids[0], ids[1]]), u16::from_le_bytes([ids[2], ids[3]]));
+        for quirk in matching(vendor, id, cap) {
+            tracing::info!(device = device.name(), deviation = ?quirk.deviation, quirk.source, quirk.why);
+        }
+        Self::by_ids(vendor, id, cap)
+    }
+
+    fn none(cap: Capabilities) -> Self {
+        Self { queue_entries: cap.max_queue_entries(), ready_delay: Duration::ZERO }
+    }
+
+    fn by_ids(vendor: u16, device: u16, cap: Capabilities) -> Self {
+        let mut quirks = Self::none(cap);
+        for quirk in matching(vendor, device, cap) {
+            match quirk.deviation {
+                Deviation::QueueEntries(entries) => quirks.queue_entries = entries,
+                Deviation::ReadyDelay(delay) => quirks.ready_delay = delay,
+            }
+        }
+        quirks
     }
 }
 
-fn quirk(vendor: u16, device: u16, cap: Capabilities) -> Option<&'static Quirk> {
-    QUIRKS
-        .iter()
-        .find(|quirk| quirk.vendor == vendor && quirk.devices.contains(&device) && (quirk.applies)(cap))
+fn matching(vendor: u16, device: u16, cap: Capabilities) -> impl Iterator<Item = &'static Quirk> {
+    QUIRKS.iter().filter(move |quirk| {
+        quirk.vendor == vendor && quirk.devices.contains(&device) && (quirk.applies)(cap)
+    })
 }
 
 #[cfg(test)]
@@ -61,13 +136,31 @@ mod tests {
     #[test]
     fn a_quirk_needs_its_ids_and_its_fault() {
         let entries = |vendor, device, mqes| {
-            quirk(vendor, device, Capabilities::new().with_mqes(mqes)).map(|quirk| quirk.queue_entries)
+            Quirks::by_ids(vendor, device, Capabilities::new().with_mqes(mqes)).queue_entries
         };
-        assert_eq!(entries(0x144d, 0xa821, 0), Some(64));
-        assert_eq!(entries(0x144d, 0xa822, 0), Some(64));
-        assert_eq!(entries(0x144d, 0xa822, 1023), None);
-        assert_eq!(entries(0x106b, 0x2001, 127), Some(2));
-        assert_eq!(entries(0x144d, 0xa808, 0), None);
-        assert_eq!(entries(0x8086, 0xa821, 0), None);
+        assert_eq!(entries(0x144d, 0xa821, 0), 64);
+        assert_eq!(entries(0x144d, 0xa822, 0), 64);
+        assert_eq!(entries(0x144d, 0xa822, 1023), 1024);
+        assert_eq!(entries(0x106b, 0x2001, 127), 2);
+        assert_eq!(entries(0x144d, 0xa808, 0), 1);
+        assert_eq!(entries(0x8086, 0xa821, 0), 1);
+    }
+
+    #[test]
+    fn a_ready_delay_belongs_to_its_devices_alone() {
+        let delay = |vendor, device| Quirks::by_ids(vendor, device, Capabilities::new()).ready_delay;
+        for (vendor, device) in
+            [(0x1c58, 3), (0x1c58, 0x23), (0x1c5f, 0x540), (0x1bb1, 0x100), (0x144d, 0xa821)]
+        {
+            assert_eq!(delay(vendor, device), Duration::from_millis(2300), "{vendor:04x}:{device:04x}");
+        }
+        assert_eq!(delay(0x1b36, 0x10), Duration::ZERO);
+    }
+
+    #[test]
+    fn each_quirk_names_its_fault_and_its_source() {
+        for quirk in QUIRKS {
+            assert!(!quirk.why.is_empty() && quirk.source.contains(','), "{}", quirk.why);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The controller's registers, with the check for all-ones.
 
+use super::quirks::Quirks;
 use crate::{
     Error, Result,
     spec::{
@@ -26,6 +27,7 @@ pub(crate) struct Registers {
     name: Arc<str>,
     bar: Bar,
     cap: Capabilities,
+    quirks: Quirks,
     /// The clock of all waits for the controller.
     clock: SharedClock,
 }
@@ -44,7 +46,8 @@ impl Registers {
                          online: bring it online on its physical function (Virtualization Management), and open it again",
             ));
         }
-        Ok(Self { name, bar, cap, clock })
+        let quirks = Quirks::of(&**device, cap);
+        Ok(Self { name, bar, cap, quirks, clock })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -53,6 +56,10 @@ impl Registers {
 
     pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.clock
+    }
+
+    pub(super) fn quirks(&self) -> Quirks {
+        self.quirks
     }
 
     pub(crate) fn capabilities(&self) -> Capabilities {

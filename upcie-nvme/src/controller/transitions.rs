@@ -40,7 +40,7 @@ pub(super) fn disable(registers: &Registers, name: &str) -> Result<()> {
 
 /// Returns the longest time that [`disable`] takes.
 pub(super) fn disable_patience(registers: &Registers) -> Result<Duration> {
-    Ok(settle_patience(registers)? + registers.patience())
+    Ok(settle_patience(registers)? + registers.quirks().ready_delay + registers.patience())
 }
 
 /// Waits until the last step of a former user has had its effect: it may have been killed between any two of
@@ -72,6 +72,10 @@ fn settle_patience(registers: &Registers) -> Result<Duration> {
 fn reset(registers: &Registers, name: &str, cc: Configuration) -> Result<()> {
     if cc.en() {
         registers.configure(cc.with_en(false).with_shn(ShutdownNotification::NONE))?;
+        let delay = registers.quirks().ready_delay;
+        if !delay.is_zero() {
+            registers.clock().sleep(delay);
+        }
     }
     wait(
         registers.clock(),
@@ -171,5 +175,5 @@ pub(super) fn shutdown_patience(registers: &Registers, rtd3e: u32) -> Duration {
 
 /// Returns the longest time that [`stop`] takes.
 pub(super) fn stop_patience(registers: &Registers, shutdown: Duration) -> Duration {
-    shutdown + registers.patience()
+    shutdown + registers.quirks().ready_delay + registers.patience()
 }

@@ -94,7 +94,9 @@ impl<T: fmt::Debug> fmt::Debug for Completion<T> {
     }
 }
 
-/// A command that was refused, returned with the reason.
+/// A command that was refused, returned with the reason. As the source of another error (`?` into a `Box<dyn Error>`) it
+/// keeps the buffer and the tag: take them out first to send the command again.
+#[must_use = "it holds the command's buffer"]
 ///
 /// ```
 /// use upcie_nvme::{Controller, Refusal};

@@ -112,10 +112,7 @@ struct Model {
 impl Model {
     fn new(entries: usize) -> Self {
         let heap = heap();
-        let memory = |bytes: usize| {
-            let memory = heap.alloc_aligned(bytes.next_multiple_of(PAGE), PAGE).unwrap();
-            memory
-        };
+        let memory = |bytes: usize| heap.alloc_aligned(bytes.next_multiple_of(PAGE), PAGE).unwrap();
         let (sq, cq) = (memory(entries * 64), memory(entries * 16));
         let file = memfd::memfd_create(c"doorbells", memfd::MFdFlags::MFD_CLOEXEC).unwrap();
         ftruncate(&file, PAGE as i64).unwrap();

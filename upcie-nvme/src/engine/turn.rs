@@ -62,6 +62,7 @@ use upcie_core::{
 /// }
 /// ```
 // Nothing out of line takes a `Turn` by reference, however cold: one such call pins its fields to memory.
+#[must_use = "it rings the doorbell when it is dropped"]
 pub struct Turn<'q, T> {
     /// The next submission entry.
     sqe: *mut u64,

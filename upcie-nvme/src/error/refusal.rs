@@ -41,7 +41,7 @@ pub enum Refusal {
     /// The namespaces of the controller have changed since this handle was made: get a new one.
     StaleNamespace,
     /// The namespace's format or command set is not supported for I/O: see
-    /// [`Namespace::usable`](crate::Namespace::usable).
+    /// [`Namespace::check_usable`](crate::Namespace::check_usable).
     Unsupported,
 }
 

@@ -83,7 +83,7 @@ impl Namespace {
     }
 
     fn check_bytes(&self, opcode: NvmOpcode, offset: u64, len: usize) -> Result<()> {
-        self.usable()?;
+        self.check_usable()?;
         let size = self.len_bytes();
         if offset.checked_add(len as u64).is_some_and(|end| end <= size) {
             return Ok(());

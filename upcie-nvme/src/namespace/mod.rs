@@ -39,6 +39,8 @@ use upcie_core::dma::DmaBuf;
 /// namespace.flush()?;
 /// # Ok::<(), upcie_nvme::Error>(())
 /// ```
+///
+/// It can be sent to, and shared between, threads; a clone is the same handle.
 #[derive(Clone)]
 pub struct Namespace {
     extent: Extent,
@@ -49,13 +51,31 @@ pub struct Namespace {
 
 impl Controller {
     /// Returns a handle to a namespace. A namespace that can't be used for I/O has a handle, too, which gives
-    /// the [reason](Namespace::usable).
+    /// the [reason](Namespace::check_usable).
     ///
     /// # Errors
     /// There is no such active namespace (the error lists the active ones), the controller's status, or a
     /// timeout.
     pub fn namespace(&self, nsid: u32) -> Result<Namespace> {
         Ok(Namespace::new(self.inner().clone(), open::ask(self.inner(), nsid)?))
+    }
+
+    /// Returns a handle to each namespace that is active on this controller, in the order of their ids. A namespace that
+    /// is detached meanwhile is an error: try again.
+    ///
+    /// ```
+    /// let controller = upcie_nvme::Controller::open("emu:size=1M,namespaces=2")?;
+    /// for namespace in controller.namespaces()? {
+    ///     println!("{namespace}: {} blocks of {} bytes", namespace.blocks(), namespace.block_size());
+    /// }
+    /// # assert_eq!(controller.namespaces()?.len(), 2);
+    /// # Ok::<(), upcie_nvme::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`namespace_ids`](Self::namespace_ids) and [`namespace`](Self::namespace).
+    pub fn namespaces(&self) -> Result<Vec<Namespace>> {
+        self.namespace_ids()?.into_iter().map(|nsid| self.namespace(nsid)).collect()
     }
 }
 
@@ -84,13 +104,13 @@ impl Namespace {
     }
 
     /// Returns the most bytes that one command on a queue may transfer; 0 if the namespace is not
-    /// [usable](Self::usable). The blocking calls split longer transfers, except chains.
+    /// [usable](Self::check_usable). The blocking calls split longer transfers, except chains.
     pub fn max_transfer(&self) -> usize {
         self.extent.max_transfer()
     }
 
     /// Returns the most blocks that one Write Zeroes command on a queue may cover; 0 if the namespace is not
-    /// [usable](Self::usable), or the controller does not have the command.
+    /// [usable](Self::check_usable), or the controller does not have the command.
     pub fn max_write_zeroes(&self) -> u32 {
         self.extent.max_zeroes
     }
@@ -111,7 +131,7 @@ impl Namespace {
     /// # Errors
     /// [`Failure::NoIo`](crate::Failure::NoIo) if the controller takes none; [`Failure::Unsupported`](crate::Failure::Unsupported) with the reason: metadata, a
     /// command set other than NVM, or a block size outside of 512 bytes to 64 KiB.
-    pub fn usable(&self) -> Result<()> {
+    pub fn check_usable(&self) -> Result<()> {
         self.controller.check_io()?;
         match &self.unusable {
             None => Ok(()),
@@ -144,7 +164,7 @@ impl Namespace {
     /// # Errors
     /// Those of [`read`](Self::read).
     pub fn flush(&self) -> Result<()> {
-        self.usable()?;
+        self.check_usable()?;
         blocking::flush(&self.controller, &self.extent, &|| {
             format!("{} of namespace {}", NvmOpcode::FLUSH, self.nsid())
         })
@@ -155,7 +175,7 @@ impl Namespace {
     /// # Errors
     /// Those of [`read`](Self::read); [`Refusal::NoCommand`] if the controller does not have Write Zeroes.
     pub fn write_zeroes(&self, slba: u64, blocks: u64) -> Result<()> {
-        self.usable()?;
+        self.check_usable()?;
         let what = || {
             let (opcode, nsid) = (NvmOpcode::WRITE_ZEROES, self.nsid());
             format!("{opcode} to {blocks} blocks from block {slba} on of namespace {nsid}")
@@ -183,7 +203,7 @@ impl Namespace {
     /// Those of [`read`](Self::read); [`Refusal::NoCommand`] if the controller does not have Dataset
     /// Management; and its status for a range that exceeds the namespace or the controller's limits.
     pub fn deallocate(&self, ranges: &[DatasetRange]) -> Result<()> {
-        self.usable()?;
+        self.check_usable()?;
         let what = || {
             let (opcode, count) = (NvmOpcode::DATASET_MANAGEMENT, ranges.len());
             format!("{opcode} of {count} ranges of namespace {}", self.nsid())
@@ -200,7 +220,7 @@ impl Namespace {
     }
 
     fn transfer(&self, direction: Direction, slba: u64, buffer: &mut DmaBuf) -> Result<()> {
-        self.usable()?;
+        self.check_usable()?;
         let (opcode, len) = (direction.opcode(), buffer.total_len());
         let what = || format!("{opcode} of {len} bytes at block {slba} of namespace {}", self.nsid());
         blocking::transfer(&self.controller, &self.extent, direction, slba, buffer, &what)

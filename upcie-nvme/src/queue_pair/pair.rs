@@ -42,6 +42,7 @@ use upcie_core::deadline::nap;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
+/// A queue pair can be sent to another thread (`Send`), but not shared (it is not `Sync`): give each thread its own.
 /// Sharing a queue pair between threads does not compile, nor does a second turn beside an open one:
 /// ```compile_fail
 /// fn shared(queue: &upcie_nvme::QueuePair<u64>) {

@@ -225,3 +225,21 @@ fn all_waits_for_a_controller_go_by_its_clock() {
     });
     assert!(jumped > limit / 2, "{jumped:?}");
 }
+
+/// The documentation states which types can be sent and shared; a queue pair can't be shared (`compile_fail` there).
+#[test]
+fn handles_can_be_sent_and_shared() {
+    fn sent<T: Send>() {}
+    fn shared<T: Send + Sync>() {}
+    shared::<Controller>();
+    shared::<crate::Namespace>();
+    shared::<crate::DmaBuf>();
+    shared::<crate::Error>();
+    shared::<crate::Address>();
+    shared::<upcie_core::Error>();
+    shared::<upcie_core::dma::Heap>();
+    shared::<upcie_core::dma::Region>();
+    sent::<crate::QueuePair<u64>>();
+    sent::<crate::Stream>();
+    sent::<crate::Completion<u64>>();
+}

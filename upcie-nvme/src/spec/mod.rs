@@ -2,7 +2,7 @@
 //! codes, identify structures, features and log pages.
 //!
 //! Nothing here touches a device. A structure is `#[repr(C)]` with its size checked at compile time and can
-//! be read from and written to any bytes ([`zerocopy`]); registers and command dwords are bitfields. A value
+//! be read from and written to any bytes ([`FromBytes`], [`IntoBytes`]); registers and command dwords are bitfields. A value
 //! that a controller supplies is a number with named constants, never a Rust enum, so no bytes are invalid.
 //! Every helper returns an answer for all of them, without panic or overflow.
 //!
@@ -38,6 +38,9 @@ mod status;
 
 #[cfg(test)]
 mod tests;
+
+/// The traits by which the structures are read from, and written to, bytes: zerocopy's.
+pub use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use command::{ALL_NAMESPACES, Command, Completion};
 pub use device_memory::{CmbLocation, CmbMemorySpaceControl, CmbSize, PmrCapabilities, PmrStatus};

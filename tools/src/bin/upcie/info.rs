@@ -189,7 +189,7 @@ fn interrupts(controller: &Controller) -> anyhow::Result<Value> {
 
 fn namespaces(controller: &Controller) -> anyhow::Result<Vec<Value>> {
     let mut all = Vec::new();
-    for nsid in controller.namespaces()? {
+    for nsid in controller.namespace_ids()? {
         let namespace = controller.namespace(nsid)?;
         let id = namespace.identify();
         let formats: Vec<_> = id.lbaf[..id.format_count()]
@@ -215,7 +215,7 @@ fn namespaces(controller: &Controller) -> anyhow::Result<Vec<Value>> {
             "eui64": nonzero(&id.eui64),
             "nguid": nonzero(&id.nguid),
             "write_protected": id.is_write_protected(),
-            "unusable": namespace.usable().err().map(|error| error.to_string()),
+            "unusable": namespace.check_usable().err().map(|error| error.to_string()),
         }));
     }
     Ok(all)

@@ -140,12 +140,12 @@ pub fn irq_name(kind: IrqKind) -> &'static str {
 pub fn namespace(controller: &Controller, nsid: Option<u32>) -> anyhow::Result<Namespace> {
     let nsid = match nsid {
         Some(nsid) => nsid,
-        None => match controller.namespaces()?.first() {
+        None => match controller.namespace_ids()?.first() {
             Some(&first) => first,
             None => bail!("{}: the controller has no active namespace", controller.name()),
         },
     };
     let namespace = controller.namespace(nsid)?;
-    namespace.usable()?;
+    namespace.check_usable()?;
     Ok(namespace)
 }

@@ -289,7 +289,7 @@ impl Device {
             serial: identify.serial(),
             firmware: identify.firmware(),
             version: controller.version().to_string(),
-            namespaces: controller.namespaces()?,
+            namespaces: controller.namespace_ids()?,
             namespace: namespace.nsid(),
             blocks: namespace.blocks(),
             block_size: namespace.block_size(),

@@ -6,7 +6,7 @@
 use crate::{
     errors::Failure,
     ffi::Op,
-    job::{Job, Unsent},
+    job::{Job, TargetPtr, Unsent},
     target::{RANGE_STRIDE, Target},
     waiting,
 };
@@ -22,13 +22,13 @@ use upcie_nvme::{Direction, DmaBuf, IoFlags, Refusal, Refused, spec::DatasetRang
 pub unsafe extern "C" fn upcie_submit(job: *mut Job) {
     // SAFETY: the caller promises that only this thread uses the live job.
     let job = unsafe { &mut *job };
-    if let [target] = job.targets[..] {
+    if let [TargetPtr(target)] = job.targets[..] {
         // SAFETY: a box of the job's; nothing else refers to it during the call.
         submit(job, unsafe { &mut *target }, true);
         return;
     }
     for at in 0..job.targets.len() {
-        let Some(&target) = job.targets.get(at) else { break };
+        let Some(&TargetPtr(target)) = job.targets.get(at) else { break };
         // SAFETY: a box of the job's; nothing else refers to it during the call.
         submit(job, unsafe { &mut *target }, false);
     }
@@ -211,7 +211,7 @@ fn poll_queues(job: &mut Job, mut found: u32, most: u32) -> u32 {
     if job.unsent_count > 0 {
         found = reap_unsent(job, found, most);
     }
-    if let [target] = job.targets[..] {
+    if let [TargetPtr(target)] = job.targets[..] {
         // SAFETY: a box of the job's; nothing else refers to it during the call.
         return reap_target(job, unsafe { &mut *target }, found, most);
     }
@@ -222,7 +222,7 @@ fn poll_queues(job: &mut Job, mut found: u32, most: u32) -> u32 {
 #[inline(never)]
 fn reap_each(job: &mut Job, mut found: u32, most: u32) -> u32 {
     for at in 0..job.targets.len() {
-        let Some(&target) = job.targets.get(at) else { break };
+        let Some(&TargetPtr(target)) = job.targets.get(at) else { break };
         // SAFETY: a box of the job's; nothing else refers to it during the call.
         let target = unsafe { &mut *target };
         if target.in_flight > 0 {

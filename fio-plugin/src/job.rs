@@ -9,7 +9,7 @@ use crate::{
     workload::{Plan, check_block},
 };
 use std::{ffi::c_void, ptr};
-use upcie_nvme::{Controller, QueuePair, Refusal, SpinPolicy, spec::Status};
+use upcie_nvme::{Controller, QueueGroup, QueuePair, Refusal, queue::GroupMember, spec::Status};
 
 /// A unit that failed before its submission.
 #[derive(Debug, Clone, Copy)]
@@ -18,13 +18,28 @@ pub(crate) struct Unsent {
     pub(crate) reason: Refusal,
 }
 
+/// A pointer from `Box::into_raw` to a target of the job that holds this.
+#[derive(Debug)]
+pub(crate) struct TargetPtr(pub(crate) *mut Target);
+
+impl GroupMember for TargetPtr {
+    type Tag = u32;
+
+    #[inline]
+    fn queue_pair(&mut self) -> Option<&mut QueuePair<u32>> {
+        // SAFETY: a box that the job owns, which has one pointer to each; the shim only returns their addresses.
+        let target = unsafe { &mut *self.0 };
+        if target.in_flight > 0 { target.queue.as_mut() } else { None }
+    }
+}
+
 /// A job. `repr(C)`, because the shim accesses the first field.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Job {
     pub(crate) shared: Shared,
-    /// The job's files, as pointers from `Box::into_raw`.
-    pub(crate) targets: Vec<*mut Target>,
+    /// The job's files.
+    pub(crate) targets: Vec<TargetPtr>,
     /// Units to be reaped with an error: the first `unsent_count`.
     pub(crate) unsent: Box<[Unsent]>,
     pub(crate) unsent_count: usize,
@@ -33,8 +48,8 @@ pub struct Job {
     /// Seconds that have passed, as far as ticks were reported.
     pub(crate) tick: u32,
     pub(crate) plan: Plan,
-    /// The spin policy, and the number of events given to fio.
-    pub(crate) policy: SpinPolicy,
+    /// The waits for the targets, and the number of events given to fio.
+    pub(crate) group: QueueGroup,
     pub(crate) given: u64,
     memory: Option<IoMemory>,
     started: bool,
@@ -94,7 +109,7 @@ impl Job {
             broken: 0,
             tick: 0,
             plan,
-            policy: SpinPolicy::new(),
+            group: QueueGroup::new(),
             given: 0,
             memory: None,
             started: false,
@@ -114,7 +129,7 @@ impl Job {
         }
         let size = target.size();
         let target = Box::into_raw(Box::new(target));
-        self.targets.push(target);
+        self.targets.push(TargetPtr(target));
         Ok((size, target))
     }
 
@@ -210,12 +225,12 @@ impl Job {
 
     fn targets(&self) -> impl Iterator<Item = &Target> {
         // SAFETY: boxes that the job owns; the shim only returns their addresses.
-        self.targets.iter().map(|&target| unsafe { &*target })
+        self.targets.iter().map(|&TargetPtr(target)| unsafe { &*target })
     }
 
     pub(crate) fn targets_mut(&mut self) -> impl Iterator<Item = &mut Target> {
         // SAFETY: boxes that the job owns, each visited once; the shim only returns their addresses.
-        self.targets.iter().map(|&target| unsafe { &mut *target })
+        self.targets.iter().map(|&TargetPtr(target)| unsafe { &mut *target })
     }
 
     /// Ends the job's I/O, and prints the first reason.
@@ -344,7 +359,7 @@ impl Job {
 impl Drop for Job {
     fn drop(&mut self) {
         self.free();
-        for target in std::mem::take(&mut self.targets) {
+        for TargetPtr(target) in std::mem::take(&mut self.targets) {
             // SAFETY: the pointer is from `Box::into_raw` in `open`, and not used afterwards.
             drop(unsafe { Box::from_raw(target) });
         }

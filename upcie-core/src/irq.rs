@@ -10,6 +10,7 @@ use std::{
     fmt,
     io::Write,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
+    ptr,
     time::{Duration, Instant},
 };
 
@@ -125,6 +126,61 @@ pub fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> Result<bool> {
             Ok(_) => return Ok(true),
             Err(e) => return Err(Error::os("poll", "waiting for a file descriptor", e)),
         }
+    }
+}
+
+/// Waits until one of several descriptors is readable. It keeps its list, so a wait for as many descriptors as before
+/// allocates nothing.
+///
+/// ```
+/// use std::{os::fd::AsFd, time::Duration};
+/// use upcie_core::irq::{EventFd, PollSet};
+///
+/// let events = [EventFd::new()?, EventFd::new()?];
+/// let mut set = PollSet::default();
+/// assert!(!set.wait(events.iter().map(AsFd::as_fd), Duration::ZERO)?);
+/// events[1].signal()?;
+/// assert!(set.wait(events.iter().map(AsFd::as_fd), Duration::from_secs(1))?);
+/// # Ok::<(), upcie_core::Error>(())
+/// ```
+#[derive(Default)]
+pub struct PollSet(Vec<libc::pollfd>);
+
+impl PollSet {
+    /// Waits until one of `fds` is readable, at most `timeout`; `false` if none is then, or if a signal handler ran
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// The system's errors.
+    pub fn wait<'f>(
+        &mut self,
+        fds: impl IntoIterator<Item = BorrowedFd<'f>>,
+        timeout: Duration,
+    ) -> Result<bool> {
+        self.0.clear();
+        // They stay open during the call: each is borrowed for `'f`, which lasts at least as long.
+        let entry =
+            |fd: BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        self.0.extend(fds.into_iter().map(entry));
+        let timeout = libc::timespec {
+            tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        let (entries, len) = (self.0.as_mut_ptr(), self.0.len() as libc::nfds_t);
+        // SAFETY: `entries` points to `len` initialised entries, which only the call accesses meanwhile; the timeout is a
+        // local variable, and a null signal mask leaves the mask as it is.
+        let ready = unsafe { libc::ppoll(entries, len, &raw const timeout, ptr::null()) };
+        match Errno::result(ready) {
+            Ok(count) => Ok(count > 0),
+            Err(Errno::EINTR) => Ok(false),
+            Err(e) => Err(Error::os("poll", "waiting for one of several file descriptors", e)),
+        }
+    }
+}
+
+impl fmt::Debug for PollSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PollSet").finish_non_exhaustive()
     }
 }
 

@@ -18,17 +18,17 @@ pub use engine::{Completion, Direction, Extent, Refused, Turn};
 pub use error::{Error, Failure, NoIo, Refusal, Result};
 pub use namespace::{Namespace, Stream};
 pub use open::open_device;
-pub use queue_pair::QueuePair;
+pub use queue_pair::{QueueGroup, QueuePair};
 pub use spec::IoFlags;
 pub use upcie_core::{self, ErrorKind, dma::DmaBuf, irq::IrqKind};
-pub use wait::{SpinPolicy, Wait};
+pub use wait::Wait;
 
 /// Submission and completion queues: the queue pair, its turns and its commands.
 pub mod queue {
     pub use crate::{
         engine::{Completion, Direction, Refused, Turn},
         error::Refusal,
-        queue_pair::{QueuePair, QueuePairBuilder},
+        queue_pair::{GroupError, GroupMember, QueueGroup, QueuePair, QueuePairBuilder},
     };
 }
 

@@ -54,8 +54,13 @@ impl<'c> Stopwatch<'c> {
         self.waited_at(self.clock.now(), spent())
     }
 
+    /// Returns the clock's time at the last reading.
+    pub fn now(&self) -> Duration {
+        self.read
+    }
+
     /// Returns the clock.
-    pub(super) fn clock(&self) -> &'c dyn Clock {
+    pub fn clock(&self) -> &'c dyn Clock {
         self.clock
     }
 

@@ -4,6 +4,7 @@ use super::{
     Admin, Calls, ControllerBuilder, DeviceMemory, HostMemory, Inner, Link, Properties, QueueIds, Registers,
     Removal, Subsystem, device_memory,
     properties::{command_set, entry_sizes},
+    shared_look::SharedLook,
     transitions::{disable, disable_patience, enable},
     vectors::Vectors,
 };
@@ -125,7 +126,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
         device_memory: DeviceMemory::default(),
         memory: HostMemory::new(heap, private),
         properties,
-        link: Link { name, registers, live, options },
+        link: Link { name, registers, live, options, look: SharedLook::default() },
         device,
         closing: None,
     };

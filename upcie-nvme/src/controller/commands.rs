@@ -8,7 +8,7 @@ use crate::{
 };
 use std::{fmt, time::Duration};
 use upcie_core::{
-    clock::Clock,
+    clock::{Clock, SharedClock},
     deadline::{Backoff, Budget, Stopwatch},
     dma::DmaBuf,
     events::emit,
@@ -114,6 +114,10 @@ impl Inner {
     /// Returns the clock of the controller's waits.
     pub(crate) fn clock(&self) -> &dyn Clock {
         self.link.clock()
+    }
+
+    pub(crate) fn shared_clock(&self) -> &SharedClock {
+        &self.link.options.clock
     }
 
     /// Starts to measure by the controller's clock.

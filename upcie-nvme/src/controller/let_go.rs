@@ -5,6 +5,11 @@ use crate::{Error, Result};
 use std::time::Duration;
 
 impl Inner {
+    /// Checks like [`check_alive`](Self::check_alive), unless another thread does, or has a moment ago.
+    pub(crate) fn check_alive_once(&self, what: &dyn Fn() -> String) -> Result<()> {
+        self.link.look.run(self.clock(), || self.check_alive(what))
+    }
+
     /// An error if the controller is gone, reports a fatal status, or was stopped by somebody else. Gives back what it has let
     /// go of.
     pub(crate) fn check_alive(&self, what: &dyn Fn() -> String) -> Result<()> {

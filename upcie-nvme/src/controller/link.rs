@@ -1,6 +1,6 @@
 //! The way to a controller: its name, its registers, and the process that drives it.
 
-use super::{ControllerBuilder, Registers};
+use super::{ControllerBuilder, Registers, shared_look::SharedLook};
 use crate::{Error, Result, engine::Live};
 use std::{sync::Arc, time::Duration};
 use upcie_core::{
@@ -16,6 +16,7 @@ pub(crate) struct Link {
     pub(super) registers: Registers,
     pub(super) live: Arc<Live>,
     pub(super) options: ControllerBuilder,
+    pub(super) look: SharedLook,
 }
 
 impl Link {

@@ -20,6 +20,7 @@ mod queues;
 mod quirks;
 mod registers;
 mod removal;
+mod shared_look;
 mod subsystem;
 mod transitions;
 mod vectors;

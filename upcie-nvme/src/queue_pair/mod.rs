@@ -1,11 +1,16 @@
-//! I/O queue pairs: described, made on the controller, used and waited for, deleted there.
+//! I/O queue pairs: described, made on the controller, used and waited for, one or several at a time, deleted there.
 
 mod builder;
 mod diagnosis;
+mod group;
+mod one;
 mod pair;
 
 pub use builder::QueuePairBuilder;
+pub use group::{GroupError, GroupMember, QueueGroup};
 pub use pair::QueuePair;
 
+#[cfg(test)]
+mod group_tests;
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,14 @@
 //! I/O queue pairs in use: turns, waits, deletion.
 
-use super::diagnosis::diagnose;
+use super::{
+    diagnosis::diagnose,
+    one::{One, Reaped, arm, check_progress, look, waiter},
+};
 use crate::{
-    Error, Result, SpinPolicy, Turn, Wait,
+    Error, Result, Turn, Wait,
     controller::Inner,
     engine::Queue,
-    wait::{LOOK, Waiter},
+    wait::{Outcome, SpinPolicy, Waiter, wait},
 };
 use std::{
     fmt,
@@ -13,7 +16,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use upcie_core::deadline::nap;
+use upcie_core::{clock::SharedClock, deadline::Stopwatch, irq::PollSet};
 
 /// An I/O submission queue and its completion queue. `T` is the tag that each command carries.
 ///
@@ -56,9 +59,8 @@ pub struct QueuePair<T = u64> {
     ended: Option<bool>,
     waiter: Option<Waiter>,
     policy: SpinPolicy,
-    /// The completions that waits have counted so far, and the completion head at that time. A whole ring
-    /// that is reaped between two waits is not counted.
-    reaped: (u64, u32),
+    polled: PollSet,
+    reaped: Reaped,
     /// The time and the [completion cursor](Queue::completion_cursor) of the last known progress, or of the
     /// last check of the controller; for programs that only open turns.
     progress: (Duration, usize),
@@ -68,7 +70,16 @@ pub struct QueuePair<T = u64> {
 impl<T> QueuePair<T> {
     pub(super) fn new(queue: Queue<T>, waiter: Option<Waiter>, controller: Arc<Inner>) -> Self {
         let progress = (controller.clock().now(), queue.completion_cursor());
-        Self { queue, ended: None, waiter, policy: SpinPolicy::new(), reaped: (0, 0), progress, controller }
+        Self {
+            queue,
+            ended: None,
+            waiter,
+            policy: SpinPolicy::new(),
+            polled: PollSet::default(),
+            reaped: Reaped::default(),
+            progress,
+            controller,
+        }
     }
 
     /// Opens the guard for reaping and submitting.
@@ -85,7 +96,7 @@ impl<T> QueuePair<T> {
     #[inline(always)]
     pub fn turn(&mut self) -> Result<Turn<'_, T>> {
         let Self { queue, progress, controller, .. } = self;
-        queue.turn_or_look(|queue| check_progress(queue, progress, controller))
+        queue.turn_or_look(|queue| check_progress(queue, progress, controller, QUIET))
     }
 
     /// Returns `true` if a completion can be reaped: one read of memory.
@@ -94,7 +105,9 @@ impl<T> QueuePair<T> {
         self.queue.is_ready()
     }
 
-    /// Waits until a completion can be reaped, at most `timeout`; returns `false` when none came.
+    /// Waits until a completion can be reaped, at most `timeout`; returns `false` when none came. A time in
+    /// which the process was stopped counts as 250 ms. [`QueueGroup::wait`](super::QueueGroup::wait) waits for
+    /// several queue pairs.
     ///
     /// # Errors
     /// - [`Wait::Interrupt`] and [`Wait::Adaptive`] need a queue made with an
@@ -105,82 +118,18 @@ impl<T> QueuePair<T> {
     /// - The queue belongs to the process that this one was forked from.
     pub fn wait(&mut self, how: Wait, timeout: Duration) -> Result<bool> {
         self.queue.check_live()?;
-        let start = self.controller.clock().now();
-        let spin = match how {
-            Wait::Poll => timeout,
-            Wait::Interrupt => Duration::ZERO,
-            Wait::Adaptive(most) => {
-                let reaped = self.count_reaped();
-                self.policy.begin(start, reaped, most).min(timeout)
-            }
-        };
-        let ready = self.spin(start, spin)? || (how != Wait::Poll && self.sleep(start, timeout)?);
-        if how != Wait::Poll {
-            self.policy.end(self.since(start));
-        }
-        if ready || self.queue.is_ready() {
+        let Self { queue, waiter, policy, polled, reaped, controller, .. } = self;
+        let watch = Stopwatch::of(controller.clock());
+        let mut one = One { queue, waiter, polled, controller };
+        let outcome = wait(&mut one, policy, watch, how, timeout, |one| {
+            reaped.count(one.queue);
+            reaped.total
+        })?;
+        if outcome == Outcome::Ready || self.queue.is_ready() {
             return Ok(true);
         }
-        self.look()?;
+        look(&mut self.queue, &self.controller)?;
         Ok(false)
-    }
-
-    /// Checks that the controller is well. If it is not, the queue takes no more commands.
-    #[cold]
-    fn look(&mut self) -> Result<()> {
-        let looked = self.controller.check_alive(&|| "waiting for a completion".into());
-        if let Err(error) = &looked {
-            self.queue.fail(error);
-        }
-        looked
-    }
-
-    /// Counts the completions that were reaped since the last wait; returns the sum so far.
-    fn count_reaped(&mut self) -> u64 {
-        let (count, before) = &mut self.reaped;
-        let (head, entries) = self.queue.head();
-        *count += u64::from((head + entries - *before) % entries);
-        *before = head;
-        *count
-    }
-
-    /// Sleeps until an interrupt brings a completion, at most until `timeout` after `start`; returns `false`
-    /// when none came.
-    fn sleep(&mut self, start: Duration, timeout: Duration) -> Result<bool> {
-        loop {
-            self.arm()?;
-            if self.queue.is_ready() {
-                return Ok(true);
-            }
-            let left = timeout.saturating_sub(self.since(start));
-            let woken = self.waiter()?.sleep(self.controller.clock(), left.min(LOOK))?;
-            if self.queue.is_ready() {
-                // The completion may have come without an interrupt: `arm` counts such cases.
-                return Ok(true);
-            }
-            if !woken {
-                if left <= LOOK {
-                    return Ok(false);
-                }
-                self.look()?;
-                continue;
-            }
-            // The interrupt was for another queue of the vector. Until that queue is reaped, INTx and MSI
-            // raise one after another, so this loop must look at the clock itself.
-            if self.since(start) >= timeout {
-                return Ok(false);
-            }
-            std::thread::yield_now();
-        }
-    }
-
-    fn waiter(&self) -> Result<&Waiter> {
-        self.waiter.as_ref().ok_or_else(|| {
-            Error::argument(
-                self.controller.name(),
-                "waiting for an interrupt of a queue that was made without one",
-            )
-        })
     }
 
     /// Forgets past interrupts and asks for the next one. Then look at the queue: if it is empty, the next
@@ -191,51 +140,33 @@ impl<T> QueuePair<T> {
     /// The queue was made without an [interrupt](super::QueuePairBuilder::interrupt), or the device reports
     /// an error.
     pub fn arm(&self) -> Result<()> {
-        let waiter = self.waiter()?;
-        if waiter.forget(self.controller.clock(), self.queue.completion_cursor())? {
-            self.controller.report_silence(waiter.vector());
-        }
-        self.controller.rearm(waiter.vector())
+        arm(&self.queue, self.waiter()?, &self.controller)
     }
 
-    /// Returns the time since `start`, by the controller's clock.
-    fn since(&self, start: Duration) -> Duration {
-        self.controller.clock().now().saturating_sub(start)
+    fn waiter(&self) -> Result<&Waiter> {
+        waiter(&self.waiter, &self.controller)
     }
 
-    /// Polls until `limit` after `start`, and reads the clock only now and then.
-    fn spin(&mut self, start: Duration, limit: Duration) -> Result<bool> {
-        let mut looked = Duration::ZERO;
-        loop {
-            for _ in 0..64 {
-                if self.queue.is_ready() {
-                    self.policy.came_by_itself();
-                    return Ok(true);
-                }
-                std::hint::spin_loop();
-            }
-            let waited = self.since(start);
-            if waited >= limit {
-                return Ok(false);
-            }
-            if waited - looked >= LOOK {
-                self.look()?;
-                looked = waited;
-            }
-            if !self.controller.clock().runs() {
-                self.controller.clock().sleep(nap(waited));
-                continue;
-            }
-            // The completer may need this core to make progress; a software controller often does.
-            if waited >= self.policy.patience() {
-                std::thread::yield_now();
-                let ready = self.queue.is_ready();
-                self.policy.yielded(self.since(start).saturating_sub(waited), ready);
-                if ready {
-                    return Ok(true);
-                }
-            }
-        }
+    /// Refuses a wait, like [`wait`](Self::wait), if the queue takes no turns.
+    pub(super) fn check_live(&self) -> Result<()> {
+        self.queue.check_live()
+    }
+
+    /// Returns the number of completions that were reaped since the last wait.
+    pub(super) fn count_reaped(&mut self) -> u64 {
+        self.reaped.count(&self.queue)
+    }
+
+    /// Checks the controller if commands are in flight and none was reaped for `quiet`. If it is not well, the
+    /// queue takes no more commands.
+    pub(super) fn check_progress(&mut self, quiet: Duration) -> Result<()> {
+        let Self { queue, progress, controller, .. } = self;
+        let checked = check_progress(queue, progress, controller, quiet);
+        checked.inspect_err(|error| queue.fail(error))
+    }
+
+    pub(super) fn clock(&self) -> SharedClock {
+        self.controller.shared_clock().clone()
     }
 
     /// Returns a descriptor for the caller's event loop; `None` for a queue without an interrupt. It becomes
@@ -328,22 +259,6 @@ impl<T> QueuePair<T> {
     pub fn in_flight(&self) -> usize {
         self.queue.in_flight() as usize
     }
-}
-
-/// Checks that the controller is well if commands are in flight and none was reaped for [`QUIET`].
-#[cold]
-fn check_progress<T>(queue: &Queue<T>, progress: &mut (Duration, usize), controller: &Inner) -> Result<()> {
-    let (now, cursor) = (controller.clock().now(), queue.completion_cursor());
-    let (since, before) = *progress;
-    if cursor != before || !queue.has_in_flight() || queue.is_ready() {
-        *progress = (now, cursor);
-        return Ok(());
-    }
-    if now.saturating_sub(since) < QUIET {
-        return Ok(());
-    }
-    *progress = (now, cursor);
-    controller.check_alive(&|| format!("polling queue {} for completions", queue.qid()))
 }
 
 /// Commands in flight may take this long before empty turns check the controller.

@@ -173,10 +173,10 @@ fn a_cloned_completion_descriptor_wakes_its_owner() {
 
 /// A clock whose sleeps take no time once it jumps.
 #[derive(Debug, Default)]
-struct Jumping {
-    jumps: AtomicBool,
+pub(super) struct Jumping {
+    pub(super) jumps: AtomicBool,
     /// Nanoseconds ahead of the system's clock.
-    ahead: AtomicU64,
+    pub(super) ahead: AtomicU64,
 }
 
 impl Clock for Jumping {

@@ -85,28 +85,8 @@ struct Epoch {
 }
 
 /// Learns whether a thread that waits should poll before it sleeps, and when to offer its core to others.
-///
-/// [`QueuePair::wait`](crate::QueuePair::wait) has one of its own. Use this if you wait for several queues in
-/// your own loop, with [`completion_fd`](crate::QueuePair::completion_fd): one policy for each thread.
-///
-/// # Examples
-/// ```
-/// use std::time::{Duration, Instant};
-/// # let (mut reaped, ready) = (0, || true);
-/// let mut policy = upcie_nvme::SpinPolicy::new();
-/// let program = Instant::now();
-/// // For each wait: begin with the time since any fixed moment.
-/// let start = Instant::now();
-/// let limit = policy.begin(program.elapsed(), reaped, Duration::from_micros(20));
-/// while !ready() && start.elapsed() < limit {
-///     std::hint::spin_loop();
-/// }
-/// // If it is not ready: arm the queues, look again, sleep until one of their descriptors is readable.
-/// policy.end(start.elapsed());
-/// reaped += 1;
-/// ```
 #[derive(Debug, Clone)]
-pub struct SpinPolicy {
+pub(crate) struct SpinPolicy {
     arm: Arm,
     epoch: Option<Epoch>,
     /// The rates while polling and while sleeping.
@@ -128,7 +108,7 @@ impl Default for SpinPolicy {
 
 impl SpinPolicy {
     /// Creates a policy that knows nothing yet: it polls first.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             arm: Arm::Poll,
             epoch: None,
@@ -143,7 +123,7 @@ impl SpinPolicy {
     /// Returns for how long a wait that begins now polls before it sleeps: `most`, or zero, or more than
     /// `most` in the first few milliseconds of a trial. `done` counts all completions that were reaped so
     /// far.
-    pub fn begin(&mut self, now: Duration, done: u64, most: Duration) -> Duration {
+    pub(crate) fn begin(&mut self, now: Duration, done: u64, most: Duration) -> Duration {
         match &mut self.epoch {
             None => self.measure(now, done, true),
             Some(epoch) => {
@@ -171,26 +151,31 @@ impl SpinPolicy {
     }
 
     /// Notes the end of a wait, and its length. You may leave out waits of a few microseconds.
-    pub fn end(&mut self, waited: Duration) {
+    pub(crate) fn end(&mut self, waited: Duration) {
         if let Some(epoch) = &mut self.epoch {
             epoch.lost += waited.saturating_sub(SHORT);
         }
     }
 
     /// Returns `true` if a wait now polls before it sleeps.
-    pub fn polls(&self) -> bool {
+    pub(crate) fn polls(&self) -> bool {
         self.arm == Arm::Poll
+    }
+
+    /// Returns `true` if offering the core soon has not helped.
+    pub(crate) fn is_patient(&self) -> bool {
+        self.patience >= PATIENCE.1
     }
 
     /// Returns the time of polling without result after which to offer the core to others (`sched_yield`)
     /// between polls.
-    pub fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         self.patience
     }
 
     /// Notes that the core was offered to others, how long that took, and whether a completion was there
     /// afterwards.
-    pub fn yielded(&mut self, took: Duration, ready: bool) {
+    pub(crate) fn yielded(&mut self, took: Duration, ready: bool) {
         if took >= TURN.1 {
             self.patience = PATIENCE.1;
         } else if took >= TURN.0 && ready {
@@ -200,7 +185,7 @@ impl SpinPolicy {
 
     /// Notes a completion that came while the core was not offered to others.
     #[inline]
-    pub fn came_by_itself(&mut self) {
+    pub(crate) fn came_by_itself(&mut self) {
         if self.patience < PATIENCE.1 {
             self.patience = (self.patience * 2).min(PATIENCE.1);
         }

@@ -13,10 +13,12 @@
 
 mod adaptive;
 mod waiter;
+mod waiting;
 
-pub use adaptive::SpinPolicy;
+pub(crate) use adaptive::SpinPolicy;
 use std::time::Duration;
 pub(crate) use waiter::Waiter;
+pub(crate) use waiting::{Outcome, Waiting, wait};
 
 /// The interval of checks that the controller is still well: a wait notices a fault within 100 ms.
 pub(crate) const LOOK: Duration = Duration::from_millis(50);
@@ -50,6 +52,6 @@ pub enum Wait {
     /// Sleep until the queue's interrupt.
     Interrupt,
     /// Poll for this long, then sleep until the interrupt. While polling does not pay, sleep at once: this is
-    /// learned from earlier waits, and tried again now and then ([`SpinPolicy`](crate::SpinPolicy)).
+    /// learned from earlier waits, and tried again now and then.
     Adaptive(Duration),
 }

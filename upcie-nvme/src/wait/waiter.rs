@@ -1,4 +1,4 @@
-//! The sleep of a queue: an epoll descriptor on its vector.
+//! The interrupts of a queue: an epoll descriptor on its vector.
 
 use crate::Result;
 use nix::{
@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use upcie_core::{clock::Clock, deadline::nap, irq::EventFd};
+use upcie_core::{clock::Clock, irq::EventFd};
 
 /// The epoll descriptor of one queue.
 #[derive(Debug)]
@@ -46,7 +46,15 @@ impl Waiter {
     /// Forgets past interrupts. `cursor` is the completion queue's position. Returns `true` when completions
     /// came again and again without an interrupt.
     pub(crate) fn forget(&self, clock: &dyn Clock, cursor: usize) -> Result<bool> {
-        let heard = self.sleep(clock, Duration::ZERO)?;
+        let heard = loop {
+            match self.epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO) {
+                Ok(count) => break count > 0,
+                Err(Errno::EINTR) => {}
+                Err(e) => {
+                    return Err(upcie_core::Error::os("epoll", "looking for interrupts", e).into());
+                }
+            }
+        };
         Ok(self.is_silent(heard, cursor, clock.now()))
     }
 
@@ -61,30 +69,6 @@ impl Waiter {
         // A controller raises the interrupt of a completion before it posts further ones. So a slow
         // controller that has posted three times has raised some interrupt by then.
         silence.found > UNHEARD && now.saturating_sub(since) >= UNHEARD_FOR
-    }
-
-    /// Sleeps until the next interrupt after the last [`forget`](Self::forget), at most `timeout`; returns
-    /// `false` if none came.
-    pub(crate) fn sleep(&self, clock: &dyn Clock, timeout: Duration) -> Result<bool> {
-        let end = clock.now().saturating_add(timeout);
-        loop {
-            let left = end.saturating_sub(clock.now());
-            let blocks = if clock.runs() { left } else { Duration::ZERO };
-            let ms = i32::try_from(blocks.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
-            let mut events = [EpollEvent::empty()];
-            match self.epoll.wait(&mut events, EpollTimeout::try_from(ms).unwrap_or(EpollTimeout::ZERO)) {
-                Ok(0) if left.is_zero() => return Ok(false),
-                Ok(0) if !clock.runs() => clock.sleep(nap(timeout.saturating_sub(left)).min(left)),
-                Ok(0) | Err(Errno::EINTR) => {}
-                Ok(_) => {
-                    self.silence.set(Silence { since: clock.now(), found: 0, ..self.silence.get() });
-                    return Ok(true);
-                }
-                Err(e) => {
-                    return Err(upcie_core::Error::os("epoll", "waiting for an interrupt", e).into());
-                }
-            }
-        }
     }
 }
 

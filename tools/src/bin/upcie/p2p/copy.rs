@@ -3,8 +3,7 @@
 use crate::{signal, transfer::progress};
 use anyhow::{Context, bail};
 use std::time::{Duration, Instant};
-use upcie_core::deadline::Stopwatch;
-use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair, Wait};
+use upcie_nvme::{Controller, DmaBuf, Namespace, QueueGroup, QueuePair, Wait, queue::GroupMember};
 
 /// One of the two controllers.
 pub struct Side {
@@ -41,6 +40,14 @@ impl Side {
     }
 }
 
+impl GroupMember for Side {
+    type Tag = u64;
+
+    fn queue_pair(&mut self) -> Option<&mut QueuePair<u64>> {
+        Some(&mut self.queue)
+    }
+}
+
 /// Range and settings of a copy, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Job {
@@ -70,8 +77,7 @@ pub fn run(
 ) -> anyhow::Result<Copied> {
     let bar = progress(what, Some(job.size));
     let (mut sent, mut done, mut in_flight) = (0, 0, 0);
-    let start = Instant::now();
-    let mut watch = Stopwatch::new();
+    let (start, mut group) = (Instant::now(), QueueGroup::new());
     loop {
         let mut moved = false;
         for (at, mut buffer) in to.reap()? {
@@ -117,12 +123,7 @@ pub fn run(
             bar.finish_and_clear();
             return Ok(Copied { bytes: done, time: start.elapsed() });
         }
-        if moved {
-            watch = Stopwatch::new();
-            continue;
-        }
-        let waited = watch.waited();
-        if waited > job.timeout {
+        if !moved && !group.wait(&mut [&mut from, &mut to], Wait::Poll, job.timeout)? {
             bail!(
                 "no completion within {:?} (--timeout); {}: {}; {}: {}",
                 job.timeout,
@@ -131,12 +132,6 @@ pub fn run(
                 to.verb,
                 to.queue.diagnose()
             );
-        } else if waited > Duration::from_millis(10) {
-            // `wait` returns an error if the controller has failed.
-            from.queue.wait(Wait::Poll, Duration::from_millis(1))?;
-            to.queue.wait(Wait::Poll, Duration::from_millis(1))?;
-        } else {
-            std::thread::yield_now();
         }
     }
 }

@@ -13,7 +13,9 @@ use super::{
     workload::{Op, Source},
 };
 use crate::signal;
-use upcie_nvme::{DmaBuf, Namespace, QueuePair, Refused, Turn, spec::DatasetRange};
+use std::time::Duration;
+use upcie_core::deadline::Stopwatch;
+use upcie_nvme::{DmaBuf, Namespace, QueuePair, Refused, Turn, queue::GroupMember, spec::DatasetRange};
 
 /// Tag of a command: the start of its turn (or its scheduled start), and the operation.
 #[derive(Debug, Clone, Copy)]
@@ -69,24 +71,19 @@ pub struct At {
     until: u64,
     /// Time of the last completion, or of the first submission after an idle time.
     pub last: u64,
-    /// Time of the last idle check.
-    looked: u64,
-    /// Idle time at that check.
-    quiet: u64,
+    /// Value of `last` at the last idle check, and the time since the first one that saw it.
+    seen: u64,
+    quiet: Stopwatch<'static>,
     /// Time of the last completion of the phase.
     pub end: u64,
 }
 
-/// Longest time between two idle checks that counts; usually about ten checks are made per second.
-const LONGEST_LOOK: u64 = 500_000_000;
+impl GroupMember for Lane {
+    type Tag = Tag;
 
-impl At {
-    fn look(&mut self, now: u64) -> u64 {
-        let passed = now.saturating_sub(self.looked).min(LONGEST_LOOK);
-        let quiet = now.saturating_sub(self.last).min(self.quiet + passed);
-        self.looked = now;
-        self.quiet = if self.in_flight == 0 { 0 } else { quiet };
-        self.quiet
+    #[inline]
+    fn queue_pair(&mut self) -> Option<&mut QueuePair<Tag>> {
+        self.at.running.then_some(&mut self.queue)
     }
 }
 
@@ -95,7 +92,7 @@ impl Lane {
     pub fn start(&mut self, now: u64, until: u64) {
         // Without I/Os the lane has ended already; otherwise it would wait for a first I/O that is never due.
         let has = !self.source.is_empty();
-        self.at = At { running: has, issue: has, until, last: now, looked: now, end: now, ..At::default() };
+        self.at = At { running: has, issue: has, until, last: now, end: now, ..At::default() };
         if let Some(pace) = &mut self.pace {
             pace.start(now);
         }
@@ -216,10 +213,14 @@ impl Lane {
         Ok(())
     }
 
-    /// Returns the time without a completion while I/Os are in flight. The time since the last check counts
-    /// up to a limit: while this process was stopped, the device may have been stopped too.
-    pub fn quiet(&mut self, now: u64) -> u64 {
-        self.at.look(now)
+    /// Returns the time without a completion while I/Os are in flight, without stops of this process. It counts from the
+    /// first call after a completion.
+    pub fn quiet(&mut self) -> Duration {
+        let At { last, seen, quiet, in_flight, .. } = &mut self.at;
+        if seen != last || *in_flight == 0 {
+            (*seen, *quiet) = (*last, Stopwatch::new());
+        }
+        quiet.waited()
     }
 
     /// Ends the phase without waiting for the I/Os in flight.
@@ -279,22 +280,4 @@ fn trim(
 #[inline(never)]
 fn refusal(refused: Refused<Tag>, slba: u64) -> anyhow::Error {
     anyhow::Error::from(refused.reason).context(format!("the I/O at block {slba} was refused"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::At;
-
-    #[test]
-    fn a_pause_between_checks_counts_up_to_its_limit() {
-        let mut at = At { in_flight: 1, ..At::default() };
-        assert_eq!(at.look(100_000_000), 100_000_000);
-        // The process was stopped for a minute.
-        assert_eq!(at.look(60_000_000_000), 600_000_000);
-        assert_eq!(at.look(60_100_000_000), 700_000_000);
-        at.last = 60_050_000_000;
-        assert_eq!(at.look(60_200_000_000), 150_000_000);
-        at.in_flight = 0;
-        assert_eq!(at.look(60_300_000_000), 0);
-    }
 }

@@ -17,7 +17,7 @@ use super::{
 use crate::{guard, target, units};
 use anyhow::{Context, bail, ensure};
 use std::time::Duration;
-use upcie_nvme::{Controller, Namespace, SpinPolicy, Wait};
+use upcie_nvme::{Controller, Namespace, QueueGroup, Wait};
 
 const DEPTH: u32 = 32;
 /// Bytes that --verify covers without --length: its record takes 4 bytes per I/O of this range.
@@ -192,7 +192,7 @@ impl Plan {
             lanes,
             tallies,
             wait: self.wait,
-            policy: SpinPolicy::new(),
+            group: QueueGroup::new(),
             handed: 0,
             timeout: self.timeout,
             extra,

@@ -10,11 +10,6 @@ use std::{
     time::Instant,
 };
 
-/// Time without a completion after which the device is checked, in nanoseconds.
-pub const QUIET: u64 = 100_000_000;
-/// Marks a device whose check is going on.
-const ASKING: u64 = u64::MAX;
-
 /// Shared state of one phase of a run.
 #[derive(Debug)]
 pub struct Shared<'a> {
@@ -29,8 +24,6 @@ pub struct Shared<'a> {
     stopped: AtomicBool,
     /// Reason for giving up a device, by device.
     lost: &'a [OnceLock<String>],
-    /// Time of the last check, by device.
-    checked: Vec<AtomicU64>,
     /// Mailboxes by worker, then by device.
     mail: Vec<Mutex<Mail>>,
 }
@@ -80,7 +73,6 @@ impl<'a> Shared<'a> {
             asked: AtomicU32::new(0),
             stopped: AtomicBool::new(false),
             lost,
-            checked: lost.iter().map(|_| AtomicU64::new(0)).collect(),
         })
     }
 
@@ -146,21 +138,6 @@ impl<'a> Shared<'a> {
         self.lost[device].get().map(String::as_str)
     }
 
-    /// Returns true if this thread has to check the device; it calls [`end_check`](Self::end_check)
-    /// afterwards. One thread checks for all queue pairs: a software controller serves one request at a time,
-    /// and a hung one blocks the thread that asks.
-    pub fn begin_check(&self, device: usize) -> bool {
-        let (checked, now) = (&self.checked[device], self.now());
-        let last = checked.load(Ordering::Relaxed);
-        now.saturating_sub(last) >= QUIET
-            && checked.compare_exchange(last, ASKING, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-    }
-
-    /// Ends the check, whatever its result.
-    pub fn end_check(&self, device: usize) {
-        self.checked[device].store(self.now(), Ordering::Relaxed);
-    }
-
     /// Locks the mailbox of a worker for a device.
     pub fn mail(&self, worker: usize, device: usize) -> MutexGuard<'_, Mail> {
         let mail = &self.mail[worker * self.lost.len() + device];
@@ -176,19 +153,6 @@ impl<'a> Shared<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn one_thread_checks_a_device_and_not_again_at_once() {
-        let lost = [OnceLock::new(), OnceLock::new()];
-        let mut shared = Shared::new(2, &lost).unwrap();
-        shared.epoch = Instant::now().checked_sub(Duration::from_secs(3600)).unwrap();
-        assert_eq!([0, 0, 1].map(|device| shared.begin_check(device)), [true, false, true]);
-        shared.end_check(0);
-        assert!(!shared.begin_check(0));
-        shared.epoch -= Duration::from_nanos(QUIET);
-        assert_eq!([0, 1].map(|device| shared.begin_check(device)), [true, false]);
-    }
 
     #[test]
     fn the_clock_of_a_run_starts_once() {

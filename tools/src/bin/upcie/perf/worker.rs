@@ -1,30 +1,14 @@
 //! A thread that drives its queue pairs on all devices.
 
-use super::{
-    lane::Lane,
-    scheduled::Share,
-    shared::{QUIET, Shared},
-    tally::Tally,
-};
+use super::{lane::Lane, scheduled::Share, shared::Shared, tally::Tally};
 use anyhow::anyhow;
-use nix::{
-    errno::Errno,
-    poll::{PollFd, PollFlags, ppoll},
-};
-use std::{mem, thread, time::Duration};
-use upcie_nvme::{SpinPolicy, Wait};
+use std::{mem, time::Duration};
+use upcie_nvme::{QueueGroup, Wait, queue::GroupError};
 
-/// Longest sleep, in nanoseconds: requests and losses raise no interrupt and are noticed this late at most.
-const PATIENCE: u64 = 20_000_000;
+/// Longest wait: requests, losses and Ctrl-C raise no interrupt and are noticed this late at most.
+const LONGEST: Duration = Duration::from_millis(20);
 /// Polls of the queues between two readings of the clock: while polling pays, and where the controller needs this core.
 const SPINS: (u32, u32) = (512, 32);
-/// A pause between two turns that is longer (in nanoseconds) is reported to the wait policy.
-const GAP: u64 = 5_000;
-/// The thread does not yield its core if the next I/O is due sooner than this (in nanoseconds).
-const YIELD_AFTER: u64 = 50_000;
-/// An adaptive wait stops sleeping this long (in nanoseconds) before the next I/O is due, because timers are late.
-const EARLY: u64 = 60_000;
-
 /// A thread's queue pairs and counts.
 pub struct Worker {
     /// Index among the workers.
@@ -37,8 +21,8 @@ pub struct Worker {
     pub tallies: Vec<Tally>,
     /// Wait mode.
     pub wait: Wait,
-    /// Measurements that decide between polling and sleeping.
-    pub policy: SpinPolicy,
+    /// Waits for the queue pairs.
+    pub group: QueueGroup,
     /// Number of completions that were handed over.
     pub handed: u64,
     /// Longest time without a completion before a device is given up.
@@ -86,7 +70,6 @@ impl Worker {
     fn drive<const EXTRA: bool>(&mut self, shared: &Shared<'_>) {
         let mut seen = shared.tick();
         let (mut spins, mut most) = (0, self.looks());
-        let mut last = shared.now();
         let mut running = self.lanes.iter().any(|lane| lane.at.running);
         while running {
             let mut moved = false;
@@ -96,10 +79,6 @@ impl Worker {
                 }
                 moved = true;
                 let now = shared.now();
-                if now - last > GAP {
-                    self.policy.end(Duration::from_nanos(now - last));
-                }
-                last = now;
                 if let Err(error) = lane.turn::<EXTRA>(&mut self.tallies[lane.device], now, shared) {
                     lose(lane, shared, &error);
                 }
@@ -146,15 +125,13 @@ impl Worker {
                 }
             }
         }
-        let now = shared.now();
         for lane in self.lanes.iter_mut().filter(|lane| lane.at.running) {
             if shared.is_stopped() || shared.loss(lane.device).is_some() {
                 lane.give_up();
                 continue;
             }
-            let quiet = lane.quiet(now);
             // A completion that is there already is reaped by the next turn.
-            if Duration::from_nanos(quiet) >= self.timeout && !lane.queue.is_ready() {
+            if lane.quiet() >= self.timeout && !lane.queue.is_ready() {
                 let error = anyhow!(
                     "queue {}: no completion within {:?} (--timeout); {}",
                     lane.queue.id(),
@@ -162,21 +139,17 @@ impl Worker {
                     lane.queue.diagnose()
                 );
                 lose(lane, shared, &error);
-            } else if quiet >= QUIET && shared.begin_check(lane.device) {
-                let there = lane.queue.wait(Wait::Poll, Duration::ZERO);
-                shared.end_check(lane.device);
-                if let Err(error) = there {
-                    lose(lane, shared, &error.into());
-                }
             }
+        }
+        while let Err(failed) = self.group.check(&mut self.lanes) {
+            self.give_up(failed, shared);
         }
     }
 
     /// Returns the number of polls between two readings of the clock.
     fn looks(&self) -> u32 {
         match self.wait {
-            Wait::Poll if self.policy.patience() >= SpinPolicy::new().patience() => SPINS.0,
-            Wait::Adaptive(_) if self.policy.polls() => SPINS.0,
+            how if self.group.polls_freely(how) => SPINS.0,
             Wait::Poll => SPINS.1,
             _ => 0,
         }
@@ -191,78 +164,28 @@ impl Worker {
     #[cold]
     #[inline(never)]
     fn idle(&mut self, shared: &Shared<'_>, seen: u32) {
-        let start = shared.now();
-        let spin = match self.wait {
-            Wait::Poll => u64::MAX,
-            Wait::Adaptive(spin) => {
-                self.policy.begin(Duration::from_nanos(start), self.done(), spin).as_nanos() as u64
-            }
-            _ => 0,
-        };
-        let early = if matches!(self.wait, Wait::Adaptive(_)) { EARLY } else { 0 };
-        let patience = self.policy.patience().as_nanos() as u64;
-        loop {
-            let now = shared.now();
-            let due = self.lanes.iter().filter_map(Lane::due).min().unwrap_or(u64::MAX);
-            if due <= now || shared.tick() != seen {
-                return;
-            }
-            if now - start >= spin && due - now > early {
-                return self.sleep(shared, (due - now - early).min(PATIENCE));
-            }
-            for _ in 0..64 {
-                if self.is_ready() {
-                    self.policy.came_by_itself();
-                    return;
-                }
-                std::hint::spin_loop();
-            }
-            // A software controller may be waiting for this very core.
-            if now - start >= patience && due - now > YIELD_AFTER {
-                let before = shared.now();
-                thread::yield_now();
-                let ready = self.is_ready();
-                self.policy.yielded(Duration::from_nanos(shared.now() - before), ready);
-                if ready {
-                    return;
-                }
-            }
-        }
-    }
-
-    fn is_ready(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.at.running && lane.queue.is_ready())
-    }
-
-    /// Sleeps until one of the queues has an interrupt, for `timeout` nanoseconds at most.
-    fn sleep(&mut self, shared: &Shared<'_>, timeout: u64) {
-        for lane in self.lanes.iter_mut().filter(|lane| lane.at.running) {
-            if let Err(error) = lane.queue.arm() {
-                lose(lane, shared, &error.into());
-            }
-        }
-        if self.is_ready() {
+        let now = shared.now();
+        let due = self.lanes.iter().filter_map(Lane::due).min().unwrap_or(u64::MAX);
+        if due <= now {
             return;
         }
-        let running = self.lanes.iter().filter(|lane| lane.at.running);
-        let descriptors = running.filter_map(|lane| lane.queue.completion_fd());
-        // The allocation is cheap compared with the sleep.
-        let mut events: Vec<_> = descriptors.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        let woken = match ppoll(&mut events, Some(Duration::from_nanos(timeout).into()), None) {
-            Ok(count) => count > 0,
-            Err(Errno::EINTR) => false,
-            Err(error) => {
-                drop(events);
-                let error = anyhow::Error::from(error).context("waiting for interrupts");
-                for lane in self.lanes.iter_mut().filter(|lane| lane.at.running) {
-                    lose(lane, shared, &error);
-                }
-                return;
+        if matches!(self.wait, Wait::Adaptive(_)) {
+            self.group.set_reaped(self.done());
+        }
+        let timeout = Duration::from_nanos(due - now).min(LONGEST);
+        let waited = self.group.wait_unless(&mut self.lanes, self.wait, timeout, || shared.tick() != seen);
+        if let Err(failed) = waited {
+            self.give_up(failed, shared);
+        }
+    }
+
+    /// Gives up the device of a queue pair that can't be waited for, or all devices.
+    fn give_up(&mut self, failed: GroupError, shared: &Shared<'_>) {
+        let (member, error) = (failed.member, anyhow::Error::from(failed.error));
+        for (index, lane) in self.lanes.iter_mut().enumerate().filter(|(_, lane)| lane.at.running) {
+            if member.is_none_or(|member| member == index) {
+                lose(lane, shared, &error);
             }
-        };
-        if woken && !self.is_ready() {
-            // The interrupt was for another queue of the vector. INTx and MSI repeat it until that queue is reaped.
-            thread::yield_now();
         }
     }
 }

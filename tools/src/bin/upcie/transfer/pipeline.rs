@@ -2,7 +2,6 @@
 
 use anyhow::{Context, bail};
 use std::{collections::VecDeque, time::Duration};
-use upcie_core::deadline::Stopwatch;
 use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair, Wait, spec::Status};
 
 /// Number of commands in flight.
@@ -11,8 +10,6 @@ const DEPTH: usize = 32;
 const PIECE: usize = 256 << 10;
 /// Stands for the first block of a Flush.
 const FLUSH: u64 = u64::MAX;
-/// Length of one wait.
-const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A queue pair for consecutive transfers.
 pub struct Pipeline {
@@ -111,7 +108,6 @@ impl Pipeline {
         if self.window.is_empty() {
             return Ok(None);
         }
-        let mut watch = Stopwatch::new();
         loop {
             if let Some((slba, outcome)) = self.window.front_mut()
                 && let Some((result, data)) = outcome.take()
@@ -125,7 +121,7 @@ impl Pipeline {
                 })?;
                 return Ok(Some(Piece { slba, data }));
             }
-            if !self.reap()? && !self.queue.wait(Wait::Poll, PATIENCE)? && watch.waited() >= self.timeout {
+            if !self.reap()? && !self.queue.wait(Wait::Poll, self.timeout)? {
                 bail!(
                     "{}: no completion within {:?} (--timeout); {}",
                     self.controller.name(),

@@ -6,9 +6,6 @@
 
 use std::{
     env,
-    io::{BufRead, BufReader},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -16,11 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 use upcie_benches::{
-    Random,
     bare::{self, ENTRIES, Initiator, Media, Rings, Target, Work},
     cores,
     entry::Pairs,
     rings,
+    served::{Driver, Emulator},
     standin::StandIn,
 };
 use upcie_core::{
@@ -30,7 +27,7 @@ use upcie_core::{
     mmio::Bar,
     open,
 };
-use upcie_nvme::{Controller, Namespace, QueuePair, spec};
+use upcie_nvme::{Controller, spec};
 
 /// The bytes of the namespace that hold data: more than the caches of a core.
 const MEDIA: usize = 64 << 20;
@@ -40,112 +37,6 @@ const SLICE: Duration = Duration::from_millis(15);
 const ROUNDS: (usize, usize) = (15, 60);
 /// The largest share of a round's time that its threads together may wait for a core.
 const MOST_DELAY: f64 = 0.01;
-
-/// The driver's state over all measurements.
-struct Driver {
-    queue: QueuePair<u64>,
-    namespace: Namespace,
-    work: Work,
-    random: Random,
-    controller: Controller,
-}
-
-impl Driver {
-    fn start(controller: Controller, work: Work) -> Self {
-        let namespace = controller.namespace(1).expect("a namespace");
-        let mut queue = controller.queue_pair().depth(ENTRIES as u32).create().expect("a queue");
-        let mut random = Random::new();
-        let mut turn = queue.turn().expect("an open queue");
-        for tag in 0..work.depth as u64 {
-            let buffer = controller.alloc(work.blocks as usize * 512).expect("memory");
-            let slba = random.next() & work.mask & !(work.blocks - 1);
-            turn.read(&namespace, slba, buffer, tag).expect("room");
-        }
-        drop(turn);
-        Self { queue, namespace, work, random, controller }
-    }
-
-    /// Completes and submits `count` commands; returns the nanoseconds of each.
-    #[inline(never)]
-    fn run(&mut self, count: u64) -> f64 {
-        let Self { queue, namespace, work, random, .. } = self;
-        let mut done = 0;
-        let start = Instant::now();
-        while done < count {
-            if !queue.is_ready() {
-                std::hint::spin_loop();
-                continue;
-            }
-            let mut turn = queue.turn().expect("an open queue");
-            while let Some(completion) = turn.next() {
-                let (tag, result, buffer) = completion.into_parts();
-                result.expect("a success");
-                let slba = random.next() & work.mask & !(work.blocks - 1);
-                turn.read(namespace, slba, buffer, tag).expect("room");
-                done += 1;
-            }
-        }
-        start.elapsed().as_nanos() as f64 / done as f64
-    }
-}
-
-/// An `nvme-emu` process that sleeps except while it is measured.
-struct Emulator {
-    child: Child,
-    socket: PathBuf,
-}
-
-impl Emulator {
-    fn start(options: &str, name: &str) -> Self {
-        let program =
-            PathBuf::from(env::var_os("UPCIE_BIN").expect("UPCIE_BIN, which xtask sets")).join("nvme-emu");
-        let socket = env::temp_dir().join(format!("upcie-bench-{name}-{}.sock", std::process::id()));
-        let mut command = Command::new(program);
-        command.arg("--socket").arg(&socket).args(["--options", options]).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("nvme-emu");
-        let mut line = String::new();
-        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        stdout.read_line(&mut line).expect("a line");
-        assert!(line.starts_with("listening"), "nvme-emu: {line}");
-        Self { child, socket }
-    }
-
-    fn address(&self) -> Address {
-        format!("vfio-user:{}", self.socket.display()).parse().expect("an address")
-    }
-
-    fn pin(&self, core: usize) {
-        for thread in
-            std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("its threads").flatten()
-        {
-            cores::pin(
-                thread.file_name().to_str().and_then(|tid| tid.parse().ok()).expect("a number"),
-                &[core],
-            );
-        }
-    }
-
-    fn signal(&self, signal: i32) {
-        // SAFETY: the process is a child that has not been waited for.
-        unsafe { libc::kill(self.child.id() as i32, signal) };
-    }
-
-    /// Runs `work` while the process is awake.
-    fn awake<R>(&self, what: impl FnOnce() -> R) -> R {
-        self.signal(libc::SIGCONT);
-        let result = what();
-        self.signal(libc::SIGSTOP);
-        result
-    }
-}
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_file(&self.socket);
-    }
-}
 
 /// A controller without a driver: enabled with one queue pair, whose rings a bare initiator uses.
 struct ByHand {

@@ -10,6 +10,7 @@ pub mod hand;
 pub mod memory;
 pub mod ours;
 pub mod rings;
+pub mod served;
 pub mod standin;
 
 /// A xorshift generator, whose few instructions both sides of a comparison pay.

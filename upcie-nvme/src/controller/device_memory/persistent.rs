@@ -30,7 +30,7 @@ const PATIENCE_MAX: Duration = Duration::from_secs(300);
 /// ```
 /// # let controller = upcie_nvme::Controller::open("emu:size=1M")?;
 /// if let Some(region) = controller.persistent_memory()? {
-///     let mut log = region.alloc(4096)?;
+///     let mut log = region.alloc_unzeroed(4096)?;
 ///     log.write_at(0, b"kept without power");
 ///     region.flush()?;
 /// }

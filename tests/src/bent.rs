@@ -1,7 +1,6 @@
 //! The embedded controller behind a socket, with faults that a test turns on and off.
 
 use crate::{deadline, process::Directory};
-use nix::errno::Errno;
 use std::{
     sync::{
         Arc,
@@ -12,7 +11,7 @@ use std::{
 };
 use upcie_core::{
     device::Address,
-    vfio_user::server::{Backend, Guest, Layout, Listener, Server},
+    vfio_user::server::{Backend, Client, Layout, Listener, Server},
 };
 use upcie_nvme::emu::Emulator;
 
@@ -145,8 +144,14 @@ impl Backend for Device {
         self.emulator.layout()
     }
 
-    fn read(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
-        self.emulator.read(guest, region, offset, data)?;
+    fn read(
+        &mut self,
+        client: &mut Client,
+        region: u32,
+        offset: u64,
+        data: &mut [u8],
+    ) -> std::io::Result<()> {
+        self.emulator.read(client, region, offset, data)?;
         if (region, offset, data.len()) == (0, CSTS, 4) {
             self.faults.looks.fetch_add(1, Ordering::Relaxed);
             let bits = self.faults.status.load(Ordering::Relaxed).to_le_bytes();
@@ -155,11 +160,11 @@ impl Backend for Device {
         Ok(())
     }
 
-    fn write(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
-        self.emulator.write(guest, region, offset, data)
+    fn write(&mut self, client: &mut Client, region: u32, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.emulator.write(client, region, offset, data)
     }
 
-    fn poll(&mut self, guest: &mut Guest) -> usize {
+    fn poll(&mut self, client: &mut Client) -> usize {
         if self.faults.resets.swap(false, Ordering::Relaxed) {
             self.emulator.reset();
         }
@@ -167,7 +172,7 @@ impl Backend for Device {
             self.faults.hung.store(true, Ordering::Release);
             return 0;
         }
-        self.emulator.poll(guest)
+        self.emulator.poll(client)
     }
 
     fn reset(&mut self) {

@@ -1,6 +1,5 @@
 //! Embedded controllers with changed registers.
 
-use nix::errno::Errno;
 use std::{
     os::unix::net::UnixStream,
     sync::{Arc, atomic::AtomicBool},
@@ -8,8 +7,8 @@ use std::{
     time::Duration,
 };
 use upcie_core::vfio_user::{
-    Client,
-    server::{Backend, Guest, Layout, Server},
+    VfioUserDevice,
+    server::{Backend, Client, Layout, Server},
 };
 use upcie_nvme::{Controller, Result, emu::Emulator};
 
@@ -36,23 +35,29 @@ impl<R: Registers> Backend for Odd<R> {
         self.inner.layout()
     }
 
-    fn read(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
-        self.inner.read(guest, region, offset, data)?;
+    fn read(
+        &mut self,
+        client: &mut Client,
+        region: u32,
+        offset: u64,
+        data: &mut [u8],
+    ) -> std::io::Result<()> {
+        self.inner.read(client, region, offset, data)?;
         if region == 0 {
             self.registers.read(offset, data);
         }
         Ok(())
     }
 
-    fn write(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
+    fn write(&mut self, client: &mut Client, region: u32, offset: u64, data: &[u8]) -> std::io::Result<()> {
         if region == 0 && !self.registers.write(offset, data) {
             return Ok(());
         }
-        self.inner.write(guest, region, offset, data)
+        self.inner.write(client, region, offset, data)
     }
 
-    fn poll(&mut self, guest: &mut Guest) -> usize {
-        self.inner.poll(guest)
+    fn poll(&mut self, client: &mut Client) -> usize {
+        self.inner.poll(client)
     }
 
     fn reset(&mut self) {
@@ -76,6 +81,6 @@ pub fn open(emu: &str, registers: impl Registers, timeout: Duration) -> Result<C
         // The client notices the end, whatever its reason.
         let _ = Server::new().serve_stream(theirs, &mut Odd { inner, registers }, &never);
     });
-    let client = Client::with_deadline(ours, "odd", None, timeout).expect("a server");
+    let client = VfioUserDevice::with_deadline(ours, "odd", None, timeout).expect("a server");
     Controller::builder().timeout(timeout).from_device(Arc::new(client))
 }

@@ -13,7 +13,7 @@ use std::{
 use upcie_core::{
     open,
     share::SharedRegion,
-    vfio_user::{Client, server::Listener},
+    vfio_user::{VfioUserDevice, server::Listener},
 };
 use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair};
 use upcie_tests::{
@@ -196,6 +196,6 @@ fn a_forgotten_listener_keeps_its_path() {
     let error = Listener::bind(&path).unwrap_err();
     says(&error, &["another server listens there"]);
     // Nobody accepts the connection, and the attempt ends at its deadline.
-    let error = Client::connect_within(&path, Duration::from_millis(50)).unwrap_err();
+    let error = VfioUserDevice::connect_within(&path, Duration::from_millis(50)).unwrap_err();
     says(&error, &[&path.display().to_string()]);
 }

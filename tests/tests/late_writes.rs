@@ -1,7 +1,6 @@
 //! A server that writes to memory after it has given it back. Rust can't prevent that; a controller that does
 //! not trust its device is safe against it.
 
-use nix::errno::Errno;
 use std::{
     os::unix::net::UnixListener,
     str,
@@ -13,7 +12,7 @@ use std::{
 };
 use upcie_core::{
     device::Address,
-    vfio_user::server::{Backend, Guest, Layout, Server},
+    vfio_user::server::{Backend, Client, Layout, Server},
 };
 use upcie_nvme::{Controller, ControllerBuilder, DmaBuf, Namespace, emu::Emulator};
 use upcie_tests::{
@@ -27,7 +26,7 @@ use upcie_tests::{
 struct Late {
     emulator: Emulator,
     orders: Receiver<(u64, Vec<u8>)>,
-    done: Sender<Result<(), Errno>>,
+    done: Sender<std::io::Result<()>>,
 }
 
 impl Backend for Late {
@@ -35,18 +34,24 @@ impl Backend for Late {
         self.emulator.layout()
     }
 
-    fn read(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
-        self.emulator.read(guest, region, offset, data)
+    fn read(
+        &mut self,
+        client: &mut Client,
+        region: u32,
+        offset: u64,
+        data: &mut [u8],
+    ) -> std::io::Result<()> {
+        self.emulator.read(client, region, offset, data)
     }
 
-    fn write(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
-        self.emulator.write(guest, region, offset, data)
+    fn write(&mut self, client: &mut Client, region: u32, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.emulator.write(client, region, offset, data)
     }
 
-    fn poll(&mut self, guest: &mut Guest) -> usize {
-        let late = self.orders.try_iter().map(|(iova, bytes)| guest.write(iova, &bytes));
+    fn poll(&mut self, client: &mut Client) -> usize {
+        let late = self.orders.try_iter().map(|(iova, bytes)| client.write(iova, &bytes));
         let _ = late.into_iter().try_for_each(|result| self.done.send(result));
-        self.emulator.poll(guest)
+        self.emulator.poll(client)
     }
 
     fn reset(&mut self) {
@@ -57,7 +62,7 @@ impl Backend for Late {
 /// A controller behind such a server, and the channel that makes it write.
 struct Hostile {
     orders: Sender<(u64, Vec<u8>)>,
-    done: Receiver<Result<(), Errno>>,
+    done: Receiver<std::io::Result<()>>,
     controller: Controller,
     _directory: Directory,
 }

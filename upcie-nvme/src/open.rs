@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use upcie_core::{deadline::Budget, device::Device};
 
 #[cfg(feature = "vfio-user")]
-use upcie_core::vfio_user::Client;
+use upcie_core::vfio_user::VfioUserDevice;
 
 impl Controller {
     /// Opens and brings up the controller at `address`, with the default options. The address is an [`Address`] or its text.
@@ -93,7 +93,9 @@ where
     let _budget = Budget::new(timeout);
     Ok(match &address {
         #[cfg(feature = "vfio-user")]
-        upcie_core::device::Address::VfioUser(path) => Arc::new(Client::connect_within(path, timeout)?),
+        upcie_core::device::Address::VfioUser(path) => {
+            Arc::new(VfioUserDevice::connect_within(path, timeout)?)
+        }
         other => upcie_core::open(other)?,
     })
 }

@@ -7,7 +7,7 @@ pub use probe::{Transport, probe};
 #[cfg(feature = "uio")]
 use crate::uio::UioDevice;
 #[cfg(feature = "vfio-user-client")]
-use crate::vfio_user::Client;
+use crate::vfio_user::VfioUserDevice;
 use crate::{
     Result,
     device::{Address, Device},
@@ -28,7 +28,7 @@ pub fn open(address: &Address) -> Result<Arc<dyn Device>> {
     }
     match address {
         #[cfg(feature = "vfio-user-client")]
-        Address::VfioUser(path) => Ok(Arc::new(Client::connect(path)?)),
+        Address::VfioUser(path) => Ok(Arc::new(VfioUserDevice::connect(path)?)),
         Address::Pci(bdf) => open_pci(*bdf),
         Address::Vfio(_) | Address::Iommufd(_) | Address::Noiommu(_) => Ok(VfioDevice::open(address)?),
         #[cfg(feature = "uio")]

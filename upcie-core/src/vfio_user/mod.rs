@@ -26,4 +26,4 @@ mod wire;
 mod tests;
 
 #[cfg(feature = "vfio-user-client")]
-pub use client::Client;
+pub use client::VfioUserDevice;

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use std::{sync::atomic::AtomicBool, time::Instant};
 use upcie_core::{
     irq::IrqKind,
-    vfio_user::server::{Backend, CONFIG_REGION, Guest, Layout},
+    vfio_user::server::{Backend, CONFIG_REGION, Client, Layout},
 };
 
 /// An NVMe controller, to be served by [`Server`](upcie_core::vfio_user::server::Server).
@@ -87,23 +87,29 @@ impl Backend for Emulator {
         self.machine.layout()
     }
 
-    fn read(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
-        self.machine.read(guest, part(region)?, offset, data);
+    fn read(
+        &mut self,
+        client: &mut Client,
+        region: u32,
+        offset: u64,
+        data: &mut [u8],
+    ) -> std::io::Result<()> {
+        self.machine.read(client, part(region)?, offset, data);
         Ok(())
     }
 
-    fn write(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
-        self.machine.write(guest, part(region)?, offset, data);
+    fn write(&mut self, client: &mut Client, region: u32, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.machine.write(client, part(region)?, offset, data);
         Ok(())
     }
 
-    fn poll(&mut self, guest: &mut Guest) -> usize {
+    fn poll(&mut self, client: &mut Client) -> usize {
         let since = self.since;
-        self.machine.step(guest, || since.elapsed())
+        self.machine.step(client, || since.elapsed())
     }
 
-    fn update_interrupts(&mut self, guest: &mut Guest) {
-        self.machine.update_interrupts(guest);
+    fn update_interrupts(&mut self, client: &mut Client) {
+        self.machine.update_interrupts(client);
     }
 
     fn reset(&mut self) {

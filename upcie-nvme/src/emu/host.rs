@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use std::{io, ptr::NonNull};
 use upcie_core::{
     irq::IrqKind,
-    vfio_user::server::{Delivery, Guest},
+    vfio_user::server::{Client, Delivery},
 };
 
 /// The host's memory, at the addresses that the host gives the controller.
@@ -72,56 +72,56 @@ pub(super) fn errno(error: io::Error) -> Errno {
 
 // SAFETY: a server translates to its own mappings of the client's files, which it unmaps only after the generation has
 // changed, and to which it makes no references.
-unsafe impl HostMemory for Guest<'_> {
+unsafe impl HostMemory for Client<'_> {
     #[inline(always)]
     fn translate(&mut self, iova: u64, len: usize) -> Option<NonNull<u8>> {
-        Guest::translate(self, iova, len)
+        Client::translate(self, iova, len)
     }
 
     #[inline(always)]
     fn generation(&self) -> u64 {
-        Guest::generation(self)
+        Client::generation(self)
     }
 
     fn read(&mut self, iova: u64, data: &mut [u8]) -> io::Result<()> {
-        Ok(Guest::read(self, iova, data)?)
+        Client::read(self, iova, data)
     }
 
     fn write(&mut self, iova: u64, data: &[u8]) -> io::Result<()> {
-        Ok(Guest::write(self, iova, data)?)
+        Client::write(self, iova, data)
     }
 
     #[inline(always)]
     fn is_slow(&self) -> bool {
-        Guest::is_slow(self)
+        Client::is_slow(self)
     }
 }
 
-impl Interrupts for Guest<'_> {
+impl Interrupts for Client<'_> {
     #[inline]
     fn trigger(&mut self, kind: IrqKind, vector: u32) {
-        Guest::trigger(self, kind, vector);
+        Client::trigger(self, kind, vector);
     }
 
     #[inline]
     fn set_pin(&mut self, asserted: bool) {
-        Guest::set_pin(self, asserted);
+        Client::set_pin(self, asserted);
     }
 
     #[inline]
     fn set_delivery(&mut self, kind: IrqKind, delivery: Delivery) {
-        Guest::set_delivery(self, kind, delivery);
+        Client::set_delivery(self, kind, delivery);
     }
 
     fn set_masked(&mut self, kind: IrqKind, vector: u32, masked: bool) {
-        Guest::set_masked(self, kind, vector, masked);
+        Client::set_masked(self, kind, vector, masked);
     }
 
     fn is_masked(&self, kind: IrqKind, vector: u32) -> bool {
-        Guest::is_masked(self, kind, vector)
+        Client::is_masked(self, kind, vector)
     }
 
     fn is_pending(&self, kind: IrqKind, vector: u32) -> bool {
-        Guest::is_pending(self, kind, vector)
+        Client::is_pending(self, kind, vector)
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use upcie_core::{
     device::Device,
     process::Worker,
-    vfio_user::{Client, server::Server},
+    vfio_user::{VfioUserDevice, server::Server},
 };
 
 /// Starts a controller in a thread of this process (`nvme-emu`) and connects to it. It ends when the last handle to
@@ -26,7 +26,7 @@ pub fn spawn(options: &Options) -> crate::Result<Arc<dyn Device>> {
     }
     let (ours, theirs) = UnixStream::pair().map_err(Error::Start)?;
     let thread = Worker::start("nvme-emu", move || serve(emulator, theirs)).map_err(Error::Start)?;
-    let client = Client::from_stream(ours, name(options), Some(Box::new(Joined(Some(thread)))))?;
+    let client = VfioUserDevice::from_stream(ours, name(options), Some(Box::new(Joined(Some(thread)))))?;
     Ok(Arc::new(client))
 }
 

@@ -43,14 +43,14 @@ const ADDRESSES: std::ops::RangeInclusive<u64> = 0x1000..=(1 << 47) - 1;
 /// nevertheless, the client answers only while it waits for an answer of its own.
 ///
 /// ```no_run
-/// use upcie_core::{device::Device, vfio_user::Client};
+/// use upcie_core::{device::Device, vfio_user::VfioUserDevice};
 ///
-/// let device = Client::connect("/run/nvme.sock")?;
+/// let device = VfioUserDevice::connect("/run/nvme.sock")?;
 /// println!("version {:x}h", device.bar(0)?.read_u32(8)?);
 /// # Ok::<(), upcie_core::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Client {
+pub struct VfioUserDevice {
     connection: Arc<Connection>,
     dma: Arc<DmaSpace>,
     info: DeviceInfo,
@@ -65,7 +65,7 @@ const EXCLUSIVE: [IrqKind; 3] = [IrqKind::Msix, IrqKind::Msi, IrqKind::Intx];
 /// Length of a configuration header in bytes; a server may offer fewer, or none.
 const HEADER: u64 = 64;
 
-impl Client {
+impl VfioUserDevice {
     /// Connects to the server that listens at `path`.
     ///
     /// # Errors
@@ -239,7 +239,7 @@ impl Client {
 // SAFETY: the server accesses only memory that `Table` gives it; areas are those that it offers for the register; a reset
 // is `Ok` when the server says so; by closing the connection, or by ending, a server stops using the memory. Each
 // connection is a device of its own, or the server refuses it.
-unsafe impl Device for Client {
+unsafe impl Device for VfioUserDevice {
     fn name(&self) -> &str {
         self.connection.name()
     }
@@ -396,7 +396,7 @@ unsafe impl Device for Client {
     }
 }
 
-impl Drop for Client {
+impl Drop for VfioUserDevice {
     /// Turns interrupts and bus mastering off. A server that does not answer any more, or that has closed the connection,
     /// no longer uses the device anyway.
     fn drop(&mut self) {

@@ -5,4 +5,4 @@ mod device;
 mod mapper;
 mod regions;
 
-pub use device::Client;
+pub use device::VfioUserDevice;

@@ -1,9 +1,8 @@
 //! The interface of a device in software to its server.
 
-use super::Guest;
+use super::Client;
 use crate::memory::Memory;
-use nix::errno::Errno;
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 /// One region of a device: a BAR or its configuration space.
 #[derive(Debug, Clone, Default)]
@@ -40,24 +39,24 @@ pub trait Backend {
     /// Reads `data.len()` bytes at `offset` of a region for a client; the range is within the region.
     ///
     /// # Errors
-    /// The error number for the client.
-    fn read(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno>;
+    /// The error for the client, which gets its number ([`io::Error::raw_os_error`]), or EIO if it has none.
+    fn read(&mut self, client: &mut Client, region: u32, offset: u64, data: &mut [u8]) -> io::Result<()>;
 
     /// Writes `data` at `offset` of a region for a client; the range is within the region.
     ///
     /// # Errors
-    /// The error number for the client.
-    fn write(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno>;
+    /// The error for the client, which gets its number ([`io::Error::raw_os_error`]), or EIO if it has none.
+    fn write(&mut self, client: &mut Client, region: u32, offset: u64, data: &[u8]) -> io::Result<()>;
 
     /// Polls the doorbells and processes their commands, and returns how many it processed (0: none). It is called
     /// repeatedly without pause, and must return after a bounded batch.
-    fn poll(&mut self, guest: &mut Guest) -> usize;
+    fn poll(&mut self, client: &mut Client) -> usize;
 
-    /// Updates the [pin](Guest::set_pin) to the client's changes of the device's memory since the last poll, before the
+    /// Updates the [pin](Client::set_pin) to the client's changes of the device's memory since the last poll, before the
     /// client sets, masks or unmasks interrupts. A pin that is still driven although its cause was acknowledged would
     /// interrupt the client at each unmasking. Does nothing by default.
-    fn update_interrupts(&mut self, guest: &mut Guest) {
-        let _ = guest;
+    fn update_interrupts(&mut self, client: &mut Client) {
+        let _ = client;
     }
 
     /// Resets the device, or its client is gone: it returns to the state after power-on, and uses none of the client's

@@ -14,6 +14,7 @@ use crate::{
 };
 use nix::{errno::Errno, sys::mman::ProtFlags};
 use std::{
+    io,
     ptr::NonNull,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
@@ -22,7 +23,7 @@ use zerocopy::IntoBytes;
 
 /// The client of a server: its memory and its interrupts.
 #[derive(Debug)]
-pub struct Guest<'a> {
+pub struct Client<'a> {
     /// The range found by the last [`translate`](Self::translate).
     last: Window,
     generation: u64,
@@ -52,7 +53,7 @@ const STOP_CHECK: Duration = Duration::from_millis(50);
 
 const NOWHERE: Window = Window { start: 0, len: 0, base: NonNull::dangling() };
 
-impl<'a> Guest<'a> {
+impl<'a> Client<'a> {
     pub(super) fn new(
         channel: Channel,
         irqs: Irqs,
@@ -115,7 +116,7 @@ impl<'a> Guest<'a> {
     /// # Errors
     /// The range does not belong to the client (`EFAULT`), must not be read (`EACCES`), or the client is gone
     /// (`ENOTCONN`) or refuses. Part of `data` may have been read then.
-    pub fn read(&mut self, mut iova: u64, mut data: &mut [u8]) -> Result<(), Errno> {
+    pub fn read(&mut self, mut iova: u64, mut data: &mut [u8]) -> io::Result<()> {
         while !data.is_empty() {
             let (place, together) = self.table.find(iova, ProtFlags::PROT_READ)?;
             let len = usize::try_from(together).unwrap_or(usize::MAX).min(data.len());
@@ -136,7 +137,7 @@ impl<'a> Guest<'a> {
     /// # Errors
     /// The range does not belong to the client (`EFAULT`), must not be written (`EACCES`), or the client is gone
     /// (`ENOTCONN`) or refuses. Part of `data` may have been written then.
-    pub fn write(&mut self, mut iova: u64, mut data: &[u8]) -> Result<(), Errno> {
+    pub fn write(&mut self, mut iova: u64, mut data: &[u8]) -> io::Result<()> {
         while !data.is_empty() {
             let (place, together) = self.table.find(iova, ProtFlags::PROT_WRITE)?;
             let len = usize::try_from(together).unwrap_or(usize::MAX).min(data.len());

@@ -13,7 +13,7 @@ mod slice;
 
 pub use super::wire::CONFIG_REGION;
 pub use backend::{Backend, Layout, Mappable, RegionLayout};
-pub use client::Guest;
+pub use client::Client;
 pub use irqs::{Delivery, Irqs};
 pub use listener::{Access, Listener};
 pub use serve::Server;

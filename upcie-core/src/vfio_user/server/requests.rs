@@ -2,7 +2,7 @@
 
 use super::{
     backend::{Backend, Layout},
-    client::Guest,
+    client::Client,
     client_memory::MAX_MAPS,
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 use nix::{errno::Errno, sys::mman::ProtFlags};
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::{io, os::fd::OwnedFd, sync::Arc};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// The answer to a successful request.
@@ -61,7 +61,7 @@ impl Requests {
     pub fn handle<B: Backend + ?Sized>(
         &mut self,
         request: Message,
-        guest: &mut Guest,
+        client: &mut Client,
         backend: &mut B,
     ) -> Result<(), Fault> {
         let header = request.header;
@@ -69,9 +69,9 @@ impl Requests {
             return Err(Fault::Garbage("an answer without a request"));
         }
         let answer = match (&self.peer, header.command) {
-            (None, command::VERSION) => self.version(&request.payload, guest),
+            (None, command::VERSION) => self.version(&request.payload, client),
             (None, _) | (Some(_), command::VERSION) => Err(Errno::EINVAL),
-            _ => self.answer(request, guest, backend),
+            _ => self.answer(request, client, backend),
         };
         if header.flags & flags::NO_REPLY == 0 {
             let reply = Header { flags: flags::REPLY, error: 0, ..header };
@@ -80,12 +80,12 @@ impl Requests {
                     // SAFETY: the descriptor goes to the client, which may map this memory as registers. The memory is in
                     // no region, so no buffer is in it.
                     let fd = memory.as_ref().map(|memory| unsafe { memory.file() });
-                    guest.channel.send(message(reply, &[payload]), fd.as_slice())?;
+                    client.channel.send(message(reply, &[payload]), fd.as_slice())?;
                 }
                 Err(errno) => {
                     tracing::debug!(command = command::name(header.command), %errno, "refused a request");
                     let error = Header { flags: flags::REPLY | flags::ERROR, error: *errno as u32, ..reply };
-                    guest.channel.send(message(error, &[]), &[])?;
+                    client.channel.send(message(error, &[]), &[])?;
                 }
             }
         }
@@ -100,7 +100,7 @@ impl Requests {
     fn answer<B: Backend + ?Sized>(
         &self,
         request: Message,
-        guest: &mut Guest,
+        client: &mut Client,
         backend: &mut B,
     ) -> Result<Answer, Errno> {
         let Message { header, payload, fds, refused } = request;
@@ -108,19 +108,19 @@ impl Requests {
             return Err(Errno::EINVAL);
         }
         match header.command {
-            command::DMA_MAP => map(&payload, fds, guest),
-            command::DMA_UNMAP => unmap(&payload, guest),
+            command::DMA_MAP => map(&payload, fds, client),
+            command::DMA_UNMAP => unmap(&payload, client),
             command::GET_INFO => self.info(&payload),
             command::GET_REGION_INFO => self.region_info(&payload),
-            command::GET_IRQ_INFO => irq_info(&payload, guest),
+            command::GET_IRQ_INFO => irq_info(&payload, client),
             command::SET_IRQS => {
                 let (set, data) = parse::<SetIrqs>(&payload)?;
-                backend.update_interrupts(guest);
-                guest.irqs.set(set, data, fds)?;
+                backend.update_interrupts(client);
+                client.irqs.set(set, data, fds)?;
                 Ok(Answer::default())
             }
-            command::REGION_READ => self.read(&payload, guest, backend),
-            command::REGION_WRITE => self.write(&payload, guest, backend),
+            command::REGION_READ => self.read(&payload, client, backend),
+            command::REGION_WRITE => self.write(&payload, client, backend),
             command::RESET => {
                 backend.reset();
                 Ok(Answer::default())
@@ -129,7 +129,7 @@ impl Requests {
         }
     }
 
-    fn version(&mut self, payload: &[u8], guest: &mut Guest) -> Result<Answer, Errno> {
+    fn version(&mut self, payload: &[u8], client: &mut Client) -> Result<Answer, Errno> {
         let (version, data) = parse::<Version>(payload)?;
         if version.major != MAJOR {
             return Err(Errno::EINVAL);
@@ -138,7 +138,7 @@ impl Requests {
         if peer.max_data_xfer_size == 0 {
             return Err(Errno::EINVAL);
         }
-        guest.max_data = peer.max_data_xfer_size.min(MAX_DATA);
+        client.max_data = peer.max_data_xfer_size.min(MAX_DATA);
         self.peer = Some(peer);
         let ours = Capabilities {
             max_msg_fds: MAX_FDS as u64,
@@ -190,7 +190,7 @@ impl Requests {
     fn read<B: Backend + ?Sized>(
         &self,
         payload: &[u8],
-        guest: &mut Guest,
+        client: &mut Client,
         backend: &mut B,
     ) -> Result<Answer, Errno> {
         let (access, _) = parse::<RegionAccess>(payload)?;
@@ -198,7 +198,8 @@ impl Requests {
         let mut reply = access.as_bytes().to_vec();
         reply.resize(size_of::<RegionAccess>() + access.count as usize, 0);
         if access.count > 0 {
-            backend.read(guest, access.region, access.offset, &mut reply[size_of::<RegionAccess>()..])?;
+            let data = &mut reply[size_of::<RegionAccess>()..];
+            backend.read(client, access.region, access.offset, data).map_err(errno)?;
         }
         Ok(reply.into())
     }
@@ -206,7 +207,7 @@ impl Requests {
     fn write<B: Backend + ?Sized>(
         &self,
         payload: &[u8],
-        guest: &mut Guest,
+        client: &mut Client,
         backend: &mut B,
     ) -> Result<Answer, Errno> {
         let (access, data) = parse::<RegionAccess>(payload)?;
@@ -215,7 +216,7 @@ impl Requests {
             return Err(Errno::EINVAL);
         }
         if !data.is_empty() {
-            backend.write(guest, access.region, access.offset, data)?;
+            backend.write(client, access.region, access.offset, data).map_err(errno)?;
         }
         Ok(access.as_bytes().to_vec().into())
     }
@@ -230,7 +231,12 @@ impl Requests {
     }
 }
 
-fn map(payload: &[u8], mut fds: Vec<OwnedFd>, guest: &mut Guest) -> Result<Answer, Errno> {
+/// Returns the number of a backend's error.
+fn errno(error: io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+fn map(payload: &[u8], mut fds: Vec<OwnedFd>, client: &mut Client) -> Result<Answer, Errno> {
     let (map, _) = parse::<DmaMap>(payload)?;
     if (map.argsz as usize) < size_of::<DmaMap>() || fds.len() > 1 {
         return Err(Errno::EINVAL);
@@ -241,26 +247,26 @@ fn map(payload: &[u8], mut fds: Vec<OwnedFd>, guest: &mut Guest) -> Result<Answe
     let mut access = ProtFlags::empty();
     access.set(ProtFlags::PROT_READ, map.flags & dma::READ != 0);
     access.set(ProtFlags::PROT_WRITE, map.flags & dma::WRITE != 0);
-    guest.table.map(map.address, map.size, access, fds.pop(), map.offset)?;
+    client.table.map(map.address, map.size, access, fds.pop(), map.offset)?;
     Ok(Answer::default())
 }
 
-fn unmap(payload: &[u8], guest: &mut Guest) -> Result<Answer, Errno> {
+fn unmap(payload: &[u8], client: &mut Client) -> Result<Answer, Errno> {
     let (mut unmap, _) = parse::<DmaUnmap>(payload)?;
     match unmap.flags {
-        0 => unmap.size = guest.table.unmap(unmap.address, unmap.size)?,
-        dma::UNMAP_ALL if unmap.address == 0 && unmap.size == 0 => guest.table.clear(),
+        0 => unmap.size = client.table.unmap(unmap.address, unmap.size)?,
+        dma::UNMAP_ALL if unmap.address == 0 && unmap.size == 0 => client.table.clear(),
         dma::UNMAP_ALL => return Err(Errno::EINVAL),
         _ => return Err(Errno::ENOTSUP),
     }
-    guest.forget_translations();
+    client.forget_translations();
     unmap.argsz = size_of::<DmaUnmap>() as u32;
     Ok(unmap.as_bytes().to_vec().into())
 }
 
-fn irq_info(payload: &[u8], guest: &Guest) -> Result<Answer, Errno> {
+fn irq_info(payload: &[u8], client: &Client) -> Result<Answer, Errno> {
     let (asked, _) = parse::<IrqInfo>(payload)?;
-    let (flags, count) = guest.irqs.describe(asked.index).ok_or(Errno::EINVAL)?;
+    let (flags, count) = client.irqs.describe(asked.index).ok_or(Errno::EINVAL)?;
     let argsz = size_of::<IrqInfo>() as u32;
     if asked.argsz < argsz {
         return Err(Errno::EINVAL);

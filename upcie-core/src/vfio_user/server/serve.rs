@@ -3,7 +3,7 @@
 use super::{
     backend::{Backend, Layout},
     busy::refuse_others,
-    client::Guest,
+    client::Client,
     client_memory::Table,
     irqs::Irqs,
     listener::Listener,
@@ -44,22 +44,21 @@ const MESSAGES: usize = 16;
 /// # Examples
 /// A device without any register:
 /// ```
-/// use std::{os::unix::net::UnixStream, sync::atomic::AtomicBool};
-/// use upcie_core::{vfio_user::{Client, server::*}, device::Device};
-/// # use nix::errno::Errno;
+/// use std::{io, os::unix::net::UnixStream, sync::atomic::AtomicBool};
+/// use upcie_core::{vfio_user::{VfioUserDevice, server::*}, device::Device};
 /// struct Nothing(Layout);
 /// impl Backend for Nothing {
 ///     fn layout(&self) -> &Layout { &self.0 }
-///     fn read(&mut self, _: &mut Guest, _: u32, _: u64, _: &mut [u8]) -> Result<(), Errno> { Ok(()) }
-///     fn write(&mut self, _: &mut Guest, _: u32, _: u64, _: &[u8]) -> Result<(), Errno> { Ok(()) }
-///     fn poll(&mut self, _: &mut Guest) -> usize { 0 }
+///     fn read(&mut self, _: &mut Client, _: u32, _: u64, _: &mut [u8]) -> io::Result<()> { Ok(()) }
+///     fn write(&mut self, _: &mut Client, _: u32, _: u64, _: &[u8]) -> io::Result<()> { Ok(()) }
+///     fn poll(&mut self, _: &mut Client) -> usize { 0 }
 ///     fn reset(&mut self) {}
 /// }
 /// let (ours, theirs) = UnixStream::pair()?;
 /// let server = std::thread::spawn(move || {
 ///     Server::new().serve_stream(theirs, &mut Nothing(Layout::default()), &AtomicBool::new(false))
 /// });
-/// println!("connected to {}", Client::from_stream(ours, "nothing", None)?.name());
+/// println!("connected to {}", VfioUserDevice::from_stream(ours, "nothing", None)?.name());
 /// server.join().unwrap()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -204,11 +203,11 @@ impl Server {
         let channel = Channel::new(stream, MAX_DATA as usize + HEADERS);
         let layout = backend.layout().clone();
         let table = Table::new(self.trust_memory);
-        let mut guest = Guest::new(channel, Irqs::new(&layout.irqs), self.deadline, table, stop);
+        let mut client = Client::new(channel, Irqs::new(&layout.irqs), self.deadline, table, stop);
         let mut requests = Requests::new(layout);
-        let end = self.run(&mut guest, &mut requests, backend, stop);
+        let end = self.run(&mut client, &mut requests, backend, stop);
         backend.reset();
-        guest.channel.shutdown();
+        client.channel.shutdown();
         let fail = |reason: String| Err(Error::protocol("vfio-user client", "serving it", reason));
         match end {
             Ok(()) | Err(Fault::Closed) => Ok(()),
@@ -220,7 +219,7 @@ impl Server {
 
     fn run<B: Backend + ?Sized>(
         &self,
-        guest: &mut Guest,
+        client: &mut Client,
         requests: &mut Requests,
         backend: &mut B,
         stop: &AtomicBool,
@@ -232,11 +231,11 @@ impl Server {
         let (mut busy, mut idle, mut sleep) = (0_u32, 0_u32, SLEEPS.0);
         let (mut idle_since, mut asked) = (None, None);
         loop {
-            guest.begin_turn();
-            if backend.poll(guest) > 0 {
+            client.begin_turn();
+            if backend.poll(client) > 0 {
                 (idle, idle_since, sleep) = (0, None, SLEEPS.0);
                 busy += 1;
-                if busy < BUSY_ROUNDS && !guest.is_slow() {
+                if busy < BUSY_ROUNDS && !client.is_slow() {
                     continue;
                 }
                 busy = 0;
@@ -254,22 +253,22 @@ impl Server {
                 idle = 0;
             }
 
-            if stop.load(Ordering::Relaxed) && !is_leaving(guest, &mut asked) {
+            if stop.load(Ordering::Relaxed) && !is_leaving(client, &mut asked) {
                 return Ok(());
             }
-            if let Some(fault) = guest.fault {
+            if let Some(fault) = client.fault {
                 return Err(fault);
             }
-            if guest.table.has_shrunk() {
+            if client.table.has_shrunk() {
                 return Err(Fault::Garbage("it shrank its memory while that was in use"));
             }
             let mut handled = 0;
             // A client that does not receive its answers gets no further requests handled.
-            while handled < MESSAGES && guest.channel.flush()? {
-                let Some(message) = guest.channel.try_recv()? else { break };
-                guest.begin_turn();
-                requests.handle(message, guest, backend)?;
-                if let Some(fault) = guest.fault {
+            while handled < MESSAGES && client.channel.flush()? {
+                let Some(message) = client.channel.try_recv()? else { break };
+                client.begin_turn();
+                requests.handle(message, client, backend)?;
+                if let Some(fault) = client.fault {
                     return Err(fault);
                 }
                 handled += 1;
@@ -280,12 +279,12 @@ impl Server {
             }
             // The driver may be waiting for this core.
             std::thread::yield_now();
-            let owed = if requests.negotiated() { guest.channel.stalled_since() } else { Some(start) };
+            let owed = if requests.negotiated() { client.channel.stalled_since() } else { Some(start) };
             if owed.is_some_and(|since| since.elapsed() > self.deadline) {
                 return Err(Fault::Late);
             }
             if busy == 0 && idle_since.get_or_insert_with(Instant::now).elapsed() > SPIN {
-                poll_for(&mut [guest.channel.poll_fd()], sleep).map_err(Fault::Os)?;
+                poll_for(&mut [client.channel.poll_fd()], sleep).map_err(Fault::Os)?;
                 sleep = (sleep * 2).min(SLEEPS.1);
             }
         }
@@ -294,11 +293,11 @@ impl Server {
 
 /// Returns whether a client is about to leave. The first call requests the device, if the client has set an eventfd for
 /// that.
-fn is_leaving(guest: &mut Guest, asked: &mut Option<Instant>) -> bool {
+fn is_leaving(client: &mut Client, asked: &mut Option<Instant>) -> bool {
     match *asked {
         Some(since) => since.elapsed() < GRACE,
-        None if guest.irqs.is_wired(IrqKind::Request, 0) => {
-            guest.trigger(IrqKind::Request, 0);
+        None if client.irqs.is_wired(IrqKind::Request, 0) => {
+            client.trigger(IrqKind::Request, 0);
             *asked = Some(Instant::now());
             true
         }

@@ -12,7 +12,10 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::os::fd::OwnedFd;
 
 /// Connects a client to a server that describes each region by `describe`, with `file`, and answers reads with ones.
-fn describing(file: OwnedFd, describe: impl Fn() -> Vec<u8> + Send + 'static) -> (Client, JoinHandle<()>) {
+fn describing(
+    file: OwnedFd,
+    describe: impl Fn() -> Vec<u8> + Send + 'static,
+) -> (VfioUserDevice, JoinHandle<()>) {
     let (client, server) = against(SOON, move |stream| {
         let mut raw = Raw::open(stream, PLAIN);
         while let Ok(request) = raw.0.recv(soon()) {

@@ -16,10 +16,10 @@ const BRIEF: Duration = Duration::from_millis(300);
 pub(super) fn against<T: Send + 'static>(
     deadline: Duration,
     script: impl FnOnce(UnixStream) -> T + Send + 'static,
-) -> (Result<Client>, JoinHandle<T>) {
+) -> (Result<VfioUserDevice>, JoinHandle<T>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let server = std::thread::spawn(move || script(theirs));
-    (Client::with_deadline(ours, "fake", None, deadline), server)
+    (VfioUserDevice::with_deadline(ours, "fake", None, deadline), server)
 }
 
 impl Raw {

@@ -10,9 +10,9 @@ mod sockets;
 mod waiting;
 
 use super::{
-    Client,
+    VfioUserDevice,
     capabilities::Capabilities,
-    server::{Backend, CONFIG_REGION, Guest, Layout, Mappable, RegionLayout, Server},
+    server::{Backend, CONFIG_REGION, Client, Layout, Mappable, RegionLayout, Server},
     socket::{Channel, HEADERS, Message, message},
     wire::{Header, MAJOR, MINOR, Version, command, flags},
 };
@@ -120,10 +120,10 @@ impl Toy {
         self.registers[at as usize..][..8].copy_from_slice(&value.to_le_bytes());
     }
 
-    fn copy(&self, guest: &mut Guest) -> Result<(), Errno> {
+    fn copy(&self, client: &mut Client) -> std::io::Result<()> {
         let mut data = vec![0; self.register(LENGTH) as usize];
-        guest.read(self.register(SOURCE), &mut data)?;
-        guest.write(self.register(TARGET), &data)
+        client.read(self.register(SOURCE), &mut data)?;
+        client.write(self.register(TARGET), &data)
     }
 }
 
@@ -132,9 +132,9 @@ impl Backend for Toy {
         &self.layout
     }
 
-    fn read(&mut self, _: &mut Guest, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+    fn read(&mut self, _: &mut Client, region: u32, offset: u64, data: &mut [u8]) -> std::io::Result<()> {
         let from = match region {
-            0 if offset >= DOORBELL => return Err(Errno::EIO),
+            0 if offset >= DOORBELL => return Err(Errno::EIO.into()),
             0 => &self.registers,
             2 => &self.large,
             _ => {
@@ -148,11 +148,11 @@ impl Backend for Toy {
         Ok(())
     }
 
-    fn write(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
+    fn write(&mut self, client: &mut Client, region: u32, offset: u64, data: &[u8]) -> std::io::Result<()> {
         let to = match region {
             0 => &mut self.registers,
             2 => &mut self.large,
-            _ => return Err(Errno::EPERM),
+            _ => return Err(Errno::EPERM.into()),
         };
         to.get_mut(offset as usize..)
             .and_then(|rest| rest.get_mut(..data.len()))
@@ -160,24 +160,25 @@ impl Backend for Toy {
             .copy_from_slice(data);
         match (region, offset) {
             (0, GO) => {
-                let status = self.copy(guest).err().map_or(0, |errno| errno as u64);
+                let number = |error: std::io::Error| error.raw_os_error().unwrap_or(libc::EIO) as u64;
+                let status = self.copy(client).err().map_or(0, number);
                 self.set(STATUS, status);
             }
-            (0, RAISE) => guest.trigger(IrqKind::Msix, self.register(RAISE) as u32),
-            (0, PIN) => guest.set_pin(self.register(PIN) != 0),
+            (0, RAISE) => client.trigger(IrqKind::Msix, self.register(RAISE) as u32),
+            (0, PIN) => client.set_pin(self.register(PIN) != 0),
             _ => {}
         }
         Ok(())
     }
 
-    fn poll(&mut self, guest: &mut Guest) -> usize {
+    fn poll(&mut self, client: &mut Client) -> usize {
         self.polls.fetch_add(1, Ordering::Relaxed);
         let now = self.doorbell.read();
         if now == self.seen {
             return 0;
         }
         self.seen = now;
-        guest.trigger(IrqKind::Msix, 0);
+        client.trigger(IrqKind::Msix, 0);
         1
     }
 
@@ -197,14 +198,14 @@ impl Drop for Joined {
 }
 
 /// Makes a client of a toy that runs in its own thread.
-fn toy() -> (Client, Arc<AtomicUsize>) {
+fn toy() -> (VfioUserDevice, Arc<AtomicUsize>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let mut toy = Toy::new();
     let resets = toy.resets.clone();
     let server = std::thread::spawn(move || {
         Server::new().serve_stream(theirs, &mut toy, &AtomicBool::new(false)).unwrap();
     });
-    (Client::from_stream(ours, "toy", Some(Box::new(Joined(Some(server))))).unwrap(), resets)
+    (VfioUserDevice::from_stream(ours, "toy", Some(Box::new(Joined(Some(server))))).unwrap(), resets)
 }
 
 const SOON: Duration = Duration::from_secs(5);

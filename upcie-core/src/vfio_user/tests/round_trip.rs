@@ -3,7 +3,7 @@
 use super::*;
 use crate::{device::Device, irq::EventFd};
 
-fn copy(client: &Client, from: u64, to: u64, len: u64) -> u64 {
+fn copy(client: &VfioUserDevice, from: u64, to: u64, len: u64) -> u64 {
     let bar = client.bar(0).unwrap();
     write_u64(&bar, SOURCE, from).unwrap();
     write_u64(&bar, TARGET, to).unwrap();

@@ -52,22 +52,22 @@ impl Backend for Function {
         &self.layout
     }
 
-    fn read(&mut self, _: &mut Guest, _: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+    fn read(&mut self, _: &mut Client, _: u32, offset: u64, data: &mut [u8]) -> std::io::Result<()> {
         data.copy_from_slice(&self.space[offset as usize..][..data.len()]);
         Ok(())
     }
 
-    fn write(&mut self, _: &mut Guest, _: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
+    fn write(&mut self, _: &mut Client, _: u32, offset: u64, data: &[u8]) -> std::io::Result<()> {
         self.space[offset as usize..][..data.len()].copy_from_slice(data);
         self.note();
         Ok(())
     }
 
-    fn poll(&mut self, _: &mut Guest) -> usize {
+    fn poll(&mut self, _: &mut Client) -> usize {
         0
     }
 
-    fn update_interrupts(&mut self, _: &mut Guest) {
+    fn update_interrupts(&mut self, _: &mut Client) {
         self.log.lock().unwrap().push(SET);
     }
 
@@ -76,14 +76,14 @@ impl Backend for Function {
     }
 }
 
-fn function() -> (Client, Arc<Mutex<Vec<[u16; 3]>>>) {
+fn function() -> (VfioUserDevice, Arc<Mutex<Vec<[u16; 3]>>>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let log = Arc::<Mutex<Vec<_>>>::default();
     let mut function = Function::new(log.clone());
     let server = std::thread::spawn(move || {
         Server::new().serve_stream(theirs, &mut function, &AtomicBool::new(false)).unwrap();
     });
-    (Client::from_stream(ours, "function", Some(Box::new(Joined(Some(server))))).unwrap(), log)
+    (VfioUserDevice::from_stream(ours, "function", Some(Box::new(Joined(Some(server))))).unwrap(), log)
 }
 
 /// Returns the records since the last call.

@@ -138,11 +138,17 @@ impl Backend for Hanging {
         self.toy.layout()
     }
 
-    fn read(&mut self, guest: &mut Guest, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
-        self.toy.read(guest, region, offset, data)
+    fn read(
+        &mut self,
+        client: &mut Client,
+        region: u32,
+        offset: u64,
+        data: &mut [u8],
+    ) -> std::io::Result<()> {
+        self.toy.read(client, region, offset, data)
     }
 
-    fn write(&mut self, _: &mut Guest, region: u32, _: u64, _: &[u8]) -> Result<(), Errno> {
+    fn write(&mut self, _: &mut Client, region: u32, _: u64, _: &[u8]) -> std::io::Result<()> {
         if region == 0 {
             self.hangs.send(()).unwrap();
             // An error means that the test has ended.
@@ -151,8 +157,8 @@ impl Backend for Hanging {
         Ok(())
     }
 
-    fn poll(&mut self, guest: &mut Guest) -> usize {
-        self.toy.poll(guest)
+    fn poll(&mut self, client: &mut Client) -> usize {
+        self.toy.poll(client)
     }
 
     fn reset(&mut self) {
@@ -204,7 +210,7 @@ fn a_stopped_server_requests_its_device_back() {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let server = scope.spawn(|| Server::new().serve_stream(theirs, &mut Toy::new(), &stop));
-            let client = Client::from_stream(ours, "toy", None).unwrap();
+            let client = VfioUserDevice::from_stream(ours, "toy", None).unwrap();
             let irq = EventFd::new().unwrap();
             if asks {
                 client.set_irqs(IrqKind::Request, &[irq.as_fd()]).unwrap();

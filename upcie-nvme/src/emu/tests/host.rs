@@ -16,7 +16,7 @@ use upcie_core::{
     dma::Region,
     memory::{Memory, PageSize},
     mmio::{Bar, Register},
-    vfio_user::Client,
+    vfio_user::VfioUserDevice,
 };
 
 pub const PAGE: usize = 4096;
@@ -148,7 +148,7 @@ impl Host {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let stream = Stream(ours.try_clone().unwrap());
         thread::spawn(move || emu::serve::serve(emulator, theirs));
-        let mut host = Self::over(Arc::new(Client::from_stream(ours, "emu", None).unwrap()));
+        let mut host = Self::over(Arc::new(VfioUserDevice::from_stream(ours, "emu", None).unwrap()));
         host.enable();
         (host, stream)
     }

@@ -4,7 +4,7 @@ use super::{GroupMember, QueueGroup, tests::Jumping};
 use crate::{Controller, Failure, Namespace, QueuePair, Wait, emu, spec::offset};
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use upcie_core::pci::{ConfigSpace, cap};
 
@@ -127,10 +127,12 @@ fn a_dead_member_is_named_and_the_others_are_served() {
         // SAFETY: clearing CC.EN stops the controller, which uses no memory then.
         unsafe { device.bar(0).unwrap().write_u32(offset::CC as u64, 0) }.unwrap();
         // Each wait is short, because one member is busy: the other is looked at all the same.
+        let start = Instant::now();
         let failed: super::GroupError = loop {
             if let Err(failed) = serve(&mut members) {
                 break failed;
             }
+            assert!(start.elapsed() < LONG, "{how:?}: the dead member is not noticed");
         };
         assert_eq!(failed.member, Some(1));
         assert!(matches!(failed.error.failure(), Failure::Disabled { .. }), "{failed}");

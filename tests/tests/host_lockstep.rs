@@ -99,8 +99,7 @@ impl<M: Media> Pair<M> {
         queue.close().unwrap();
         let clock = self.clock.clone();
         drop(self);
-        let trace = clock.trace.lock().unwrap().clone();
-        trace
+        clock.trace.lock().unwrap().clone()
     }
 }
 

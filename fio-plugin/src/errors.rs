@@ -104,10 +104,8 @@ pub(crate) fn of_refusal(refusal: Refusal) -> i32 {
 
 #[cfg(test)]
 mod tests {
-    use upcie_nvme::Controller;
-
     use super::{Failure, STATUSES, of_status};
-    use upcie_nvme::{spec::Status, upcie_core};
+    use upcie_nvme::{Controller, spec::Status, upcie_core};
 
     #[test]
     fn a_status_has_one_errno_whatever_its_retry_bits() {
@@ -135,7 +133,7 @@ mod tests {
         let failure = Failure::from(namespace.write_zeroes(0, 1).unwrap_err());
         assert_eq!(failure.errno, libc::EROFS);
         assert!(
-            failure.text.starts_with("emu:size=1M,ro=true: Write Zeroes to 1 blocks"),
+            failure.text.starts_with("emu:size=1M,ro=true: Write Zeroes (08h) to 1 blocks"),
             "{}",
             failure.text
         );

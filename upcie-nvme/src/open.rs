@@ -48,6 +48,7 @@ impl ControllerBuilder {
         A: TryInto<Address>,
         Error: From<A::Error>,
     {
+        other.inner().check_owner("opening another controller beside it")?;
         match address.try_into()? {
             Address::Device(address) => self.open_device_beside(other, &address),
             #[cfg(feature = "emu")]

@@ -265,7 +265,7 @@ fn iommu_group(link: &Path) -> Result<Option<IommuGroup>> {
 }
 
 /// Returns the last component of a symbolic link's target; `None` if the link does not exist.
-pub(super) fn link_name(link: &Path) -> Result<Option<String>> {
+pub(crate) fn link_name(link: &Path) -> Result<Option<String>> {
     match fs::read_link(link) {
         Ok(target) => Ok(target.file_name().map(|name| name.to_string_lossy().into_owned())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -22,6 +22,8 @@ pub use config::{
 };
 #[cfg(test)]
 pub(crate) use function::Sysfs;
+#[cfg(feature = "uio")]
+pub(crate) use function::link_name;
 pub use function::{BarInfo, BarKind, Function, GroupMember, IommuGroup, functions};
 pub use lock::FunctionLock;
 #[cfg(feature = "uio")]

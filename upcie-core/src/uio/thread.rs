@@ -1,12 +1,12 @@
 //! Threads that signal an eventfd: one forwards the interrupt of uio_pci_generic, one notices that the function was taken.
 
-use crate::{Error, Result, events::emit, irq::EventFd, process::Worker};
+use crate::{Error, Result, events::emit, irq::EventFd, pci::link_name, process::Worker};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
@@ -73,12 +73,9 @@ impl Signaller {
 
 /// Returns whether the function at `path` is gone, or has another driver than `driver`.
 fn is_taken(path: &Path, driver: Option<&str>) -> bool {
-    match fs::read_link(path.join("driver")) {
-        Ok(now) => now.file_name().and_then(|name| name.to_str()) != driver,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => driver.is_some() || !path.exists(),
-        // An error of another kind says nothing of the function: the next look may.
-        Err(_) => false,
-    }
+    // An error says nothing of the function: the next look may.
+    link_name(&path.join("driver"))
+        .is_ok_and(|now| now.as_deref() != driver || (now.is_none() && !path.exists()))
 }
 
 fn forward(mut uio: &File, to: &OwnedFd, stop: &EventFd) -> io::Result<()> {
@@ -124,7 +121,7 @@ impl Drop for Signaller {
 mod tests {
     use super::*;
     use crate::testing::FakeSysfs;
-    use std::os::unix::fs::symlink;
+    use std::{fs, os::unix::fs::symlink};
 
     #[test]
     fn a_removal_and_another_driver_are_seen() {

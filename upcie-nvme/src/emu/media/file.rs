@@ -108,31 +108,9 @@ impl Backing {
         self.faults.sum_up();
     }
 
-    /// Copies `len` bytes at `offset` to the client's address `iova`.
-    pub fn read(
-        &mut self,
-        host: &mut impl HostMemory,
-        offset: u64,
-        iova: u64,
-        len: usize,
-    ) -> Result<(), Status> {
-        self.transfer(Direction::ToClient, host, offset, iova, len)
-    }
-
-    /// Copies `len` bytes at the client's address `iova` to `offset`.
-    pub fn write(
-        &mut self,
-        host: &mut impl HostMemory,
-        offset: u64,
-        iova: u64,
-        len: usize,
-    ) -> Result<(), Status> {
-        self.transfer(Direction::ToFile, host, offset, iova, len)
-    }
-
-    /// Moves `len` bytes between the file and the client's memory. If the memory is mapped, the system
-    /// copies; otherwise the data goes through a buffer.
-    fn transfer(
+    /// Moves `len` bytes between the file at `offset` and the client's memory at `iova`. If the memory is
+    /// mapped, the system copies; otherwise the data goes through a buffer.
+    pub fn transfer(
         &mut self,
         direction: Direction,
         host: &mut impl HostMemory,
@@ -204,8 +182,10 @@ impl Backing {
 
 /// The direction of a copy.
 #[derive(Debug, Clone, Copy)]
-enum Direction {
+pub enum Direction {
+    /// To the client's memory.
     ToClient,
+    /// To the file.
     ToFile,
 }
 

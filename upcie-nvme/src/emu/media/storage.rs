@@ -3,7 +3,7 @@
 use super::{
     super::{Error, HostMemory, Options},
     Media,
-    file::Backing,
+    file::{Backing, Direction},
     memory::Anonymous,
 };
 use crate::spec::Status;
@@ -93,7 +93,7 @@ impl Media for Storage {
                 }
                 host.write(iova, bytes).map_err(|_| Status::DATA_TRANSFER_ERROR)
             }
-            Kind::File(file) => file.read(host, offset, iova, len),
+            Kind::File(file) => file.transfer(Direction::ToClient, host, offset, iova, len),
         }
     }
 
@@ -117,7 +117,7 @@ impl Media for Storage {
                 }
                 host.read(iova, bytes).map_err(|_| Status::DATA_TRANSFER_ERROR)
             }
-            Kind::File(file) => file.write(host, offset, iova, len),
+            Kind::File(file) => file.transfer(Direction::ToFile, host, offset, iova, len),
         }
     }
 

@@ -47,7 +47,7 @@ struct Shared {
     registers: Mutex<Registers>,
     table: FakeIommu,
     doorbells: Arc<Mapping>,
-    /// From a queue id to the device addresses of the submission and completion rings, and the number of
+    /// Maps a queue id to the device addresses of the submission and completion rings, and the number of
     /// entries.
     queues: Mutex<HashMap<u16, (u64, u64, u32)>>,
     namespaces: u32,

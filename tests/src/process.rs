@@ -263,6 +263,18 @@ fn program(name: &str) -> PathBuf {
     programs().join(name)
 }
 
+/// Starts `upcie perf` at `address`, for longer than any test lasts, and returns once it does I/O.
+///
+/// # Panics
+/// Panics if it ends before.
+pub fn running_perf(address: &str) -> Process {
+    let mut command = Command::new(programs().join("upcie"));
+    command.args(["perf", address, "--time", "600", "--interval", "100ms"]);
+    let mut perf = Process::start(command);
+    perf.wait_for(" IOPS ").unwrap();
+    perf
+}
+
 /// Returns the directory of this workspace's programs.
 ///
 /// # Panics

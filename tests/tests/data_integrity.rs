@@ -67,7 +67,7 @@ fn the_first_and_the_last_blocks_hold_data() {
             for slba in [0, namespace.blocks() - 1] {
                 pattern.verify(&read(&controller, namespace, slba, 1), slba, 1);
             }
-            // As much as one command takes, up to the end of the namespace.
+            // One command of the greatest length, up to the end of the namespace.
             let blocks = (namespace.max_transfer() / namespace.block_size()) as u64;
             let slba = namespace.blocks() - blocks;
             let mut buffer = controller.alloc(namespace.max_transfer()).unwrap();

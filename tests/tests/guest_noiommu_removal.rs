@@ -4,16 +4,11 @@ use std::{
     fs,
     io::Write,
     os::unix::fs::FileExt,
-    process::Command,
     time::{Duration, Instant},
 };
 use upcie_core::pci::{Bdf, Binder, Function};
 use upcie_nvme::Controller;
-use upcie_tests::{
-    deadline,
-    pci::kernel_disk,
-    process::{Process, programs},
-};
+use upcie_tests::{deadline, pci::kernel_disk, process::running_perf};
 
 const BDF: &str = "0000:02:00.0";
 
@@ -56,10 +51,7 @@ fn perf_ends_when_its_device_is_taken() {
     for (scheme, event) in [("uio", "unbind"), ("uio", "remove"), ("sysfs", "remove")] {
         let _guard = Guard;
         let address = prepare(scheme);
-        let mut command = Command::new(programs().join("upcie"));
-        command.args(["perf", &address, "--time", "600", "--interval", "100ms"]);
-        let mut perf = Process::start(command);
-        perf.wait_for(" IOPS ").unwrap();
+        let perf = running_perf(&address);
         match event {
             "unbind" => echo(BDF, "/sys/bus/pci/drivers/uio_pci_generic/unbind"),
             _ => echo("1", function().path.join("remove")),

@@ -15,7 +15,7 @@ use upcie_core::{
 use upcie_nvme::Controller;
 use upcie_tests::{
     deadline,
-    process::{Process, programs},
+    process::{Process, programs, running_perf},
 };
 
 /// Controller B.
@@ -65,14 +65,6 @@ fn has(text: &[u8], parts: &[&str]) {
     }
 }
 
-fn perf(address: &str) -> Process {
-    let mut command = Command::new(programs().join("upcie"));
-    command.args(["perf", address, "--time", "600", "--interval", "100ms"]);
-    let mut perf = Process::start(command);
-    perf.wait_for(" IOPS ").unwrap();
-    perf
-}
-
 /// Checks the tool's message and exit code after the tool has closed the device.
 #[track_caller]
 fn let_go(perf: Process, address: &str) {
@@ -85,7 +77,7 @@ fn let_go(perf: Process, address: &str) {
 fn an_unbinding_ends_perf_and_succeeds() {
     for address in [format!("vfio:{BDF}"), format!("iommufd:{BDF}")] {
         let _guard = Guard::new();
-        let perf = perf(&address);
+        let perf = running_perf(&address);
         let unbound = run("devbind", &["unbind", BDF, "--force"]);
         assert!(unbound.status.success());
         assert_eq!(function().driver, None);
@@ -96,7 +88,7 @@ fn an_unbinding_ends_perf_and_succeeds() {
 #[test]
 fn a_removal_ends_perf_and_succeeds() {
     let _guard = Guard::new();
-    let perf = perf(BDF);
+    let perf = running_perf(BDF);
     fs::write(function().path.join("remove"), "1").unwrap();
     assert!(Function::at(bdf()).is_err(), "it is gone");
     let_go(perf, BDF);

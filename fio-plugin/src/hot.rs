@@ -12,7 +12,7 @@ use crate::{
 };
 use libc::timespec;
 use std::mem::ManuallyDrop;
-use upcie_nvme::{Direction, DmaBuf, IoFlags, Refusal, Refused, spec::DatasetRange};
+use upcie_nvme::{Direction, DmaBuf, Io, IoFlags, Refusal, Refused, spec::DatasetRange};
 
 /// Submits all pending units, with one turn and one doorbell for each queue.
 ///
@@ -69,12 +69,13 @@ fn submit(job: &mut Job, target: &mut Target, alone: bool) {
         let op = slot.op.0;
         let direction = if slot.op == Op::READ { Direction::Read } else { Direction::Write };
         let flags = if slot.op == Op::WRITE_FUA { IoFlags::FUA } else { IoFlags::empty() };
+        let io = |slba| Io::new(direction, &*namespace, slba).flags(flags);
         let len = slot.len as usize;
         slot.since = job.tick;
         let result = if op <= Op::WRITE_FUA.0 && len <= piece && !unaligned {
             // SAFETY: fio does not touch a unit's buffer until the unit is done, and `Job::free` frees the memory only
             // after the queue's end.
-            unsafe { turn.transfer_held(direction, namespace, slba, held, start, len, flags, index) }
+            unsafe { turn.submit_held(io(slba), held, start..start.wrapping_add(len), index) }
                 .map(|()| slot.pieces = 1)
         } else if unaligned {
             Err(refused(Refusal::Unaligned, index))
@@ -83,11 +84,11 @@ fn submit(job: &mut Job, target: &mut Target, alone: bool) {
             loop {
                 let part = piece.min(len - done);
                 let block = slba + (done >> shift) as u64;
+                let from = start.wrapping_add(done);
                 // SAFETY: fio does not touch a unit's buffer until the unit is done, and `Job::free` frees the memory
                 // only after the queue's end.
-                let result = unsafe {
-                    turn.transfer_held(direction, namespace, block, held, start + done, part, flags, index)
-                };
+                let result =
+                    unsafe { turn.submit_held(io(block), held, from..from.wrapping_add(part), index) };
                 match result {
                     Ok(()) => {
                         slot.pieces += 1;
@@ -116,7 +117,8 @@ fn submit(job: &mut Job, target: &mut Target, alone: bool) {
                 // SAFETY: the unit's own range, which no command uses now.
                 unsafe { place.cast::<[u8; 16]>().write_unaligned(range) };
                 // SAFETY: the range is written again only when this command is done, and freed after the queue.
-                unsafe { turn.deallocate_held(namespace, ranges, start, 1, index) }.map(|()| slot.pieces = 1)
+                unsafe { turn.deallocate_held(namespace, ranges, start..start + 16, index) }
+                    .map(|()| slot.pieces = 1)
             }
         } else {
             Err(refused(Refusal::NoCommand, index))

@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 use upcie_nvme::{
-    Controller, Direction, DmaBuf, Failure, IoFlags, Namespace, QueuePair, Refusal,
+    Controller, Direction, DmaBuf, Failure, Io, IoFlags, Namespace, QueuePair, Refusal, Zeroes,
     spec::{DatasetRange, OptionalCommands, Status},
 };
 use upcie_tests::{
@@ -68,7 +68,8 @@ fn write_zeroes_changes_only_its_blocks() {
                         namespace.write_zeroes(first, blocks as u64).unwrap();
                     } else {
                         let mut turn = queue.turn().unwrap();
-                        turn.write_zeroes(&namespace, first, blocks as u32, flags, 3).unwrap();
+                        turn.write_zeroes(Zeroes::new(&namespace, first, blocks as u32).flags(flags), 3)
+                            .unwrap();
                         drop(turn);
                         assert_eq!(only(&mut queue).0, 3);
                     }
@@ -199,7 +200,7 @@ fn impossible_block_commands_return_the_buffer() {
                 (0, most + 1, if u64::from(most) == end { Refusal::OutOfRange } else { Refusal::TooLong }),
             ] {
                 let mut turn = queue.turn().unwrap();
-                let refused = turn.write_zeroes(&namespace, slba, blocks, IoFlags::empty(), 9).unwrap_err();
+                let refused = turn.write_zeroes(Zeroes::new(&namespace, slba, blocks), 9).unwrap_err();
                 assert_eq!((refused.reason, refused.tag), (wanted, 9), "{blocks} blocks at {slba}");
                 drop(turn);
                 if wanted != Refusal::TooLong {
@@ -213,7 +214,7 @@ fn impossible_block_commands_return_the_buffer() {
             }
             let mut turn = queue.turn().unwrap();
             let other = foreign.namespace(1).unwrap();
-            let refused = turn.write_zeroes(&other, 0, 1, IoFlags::empty(), 9).unwrap_err();
+            let refused = turn.write_zeroes(Zeroes::new(&other, 0, 1), 9).unwrap_err();
             assert_eq!(refused.reason, Refusal::ForeignNamespace);
         }
         if has_deallocate(device, &controller, &namespace) {
@@ -243,9 +244,9 @@ fn impossible_block_commands_return_the_buffer() {
         controller.invalidate_namespaces();
         let mut turn = queue.turn().unwrap();
         for refused in [
-            turn.write_zeroes(&namespace, 0, 1, IoFlags::empty(), 9).unwrap_err(),
+            turn.write_zeroes(Zeroes::new(&namespace, 0, 1), 9).unwrap_err(),
             turn.deallocate(&namespace, controller.alloc(4096).unwrap(), 1, 9).unwrap_err(),
-            turn.write_with(&namespace, 0, controller.alloc(4096).unwrap(), IoFlags::FUA, 9).unwrap_err(),
+            turn.submit(Io::write(&namespace, 0).fua(), controller.alloc(4096).unwrap(), 9).unwrap_err(),
             turn.flush(&namespace, 9).unwrap_err(),
         ] {
             assert_eq!(refused.reason, Refusal::StaleNamespace);
@@ -256,6 +257,56 @@ fn impossible_block_commands_return_the_buffer() {
         assert_eq!(queue.in_flight(), 0, "nothing was sent");
         let namespace = controller.namespace(namespace.nsid()).unwrap();
         pattern.verify(&read(&controller, &namespace, end - 1, 1), end - 1, 1);
+    });
+}
+
+#[test]
+fn blocking_calls_transfer_parts_of_a_buffer_with_flags() {
+    on_each_device(|device| {
+        let controller = device.open();
+        for (namespace, pattern) in namespaces(&controller) {
+            let size = namespace.block_size();
+            // Less than a page, several pages, and more than one command transfers.
+            for blocks in [1, 3 * 4096 / size, namespace.max_transfer() / size + 3] {
+                let (len, start) = (blocks * size, 512);
+                let mut buffer = controller.alloc(start + len + 512).unwrap();
+                let part = start..start + len;
+                let mut data = vec![0; len];
+                pattern.fill(&mut data, 7, 1);
+                buffer.write_at(start, &data);
+                namespace.write_with(7, &mut buffer, part.clone(), IoFlags::FUA).unwrap();
+                buffer.fill(0xee);
+                namespace.read_with(7, &mut buffer, part.clone(), IoFlags::FUA).unwrap();
+                let bytes = buffer.to_vec();
+                pattern.verify(&bytes[part.clone()], 7, 1);
+                let around = bytes[..start].iter().chain(&bytes[part.end..]);
+                assert!(around.copied().all(|byte| byte == 0xee), "only the part is written");
+            }
+            let mut buffer = controller.alloc(4 * size).unwrap();
+            #[expect(clippy::reversed_empty_ranges, reason = "a caller's mistake")]
+            let backwards = 2 * size..size;
+            for (part, wanted) in [
+                (0..0, Refusal::Length),
+                (0..size - 1, Refusal::Length),
+                (backwards, Refusal::Length),
+                (3 * size..5 * size, Refusal::Length),
+                (usize::MAX - size..usize::MAX, Refusal::Length),
+                (2..size + 2, Refusal::Unaligned),
+            ] {
+                let flags = IoFlags::empty();
+                let error = namespace.read_with(0, &mut buffer, part.clone(), flags).unwrap_err();
+                assert!(
+                    matches!(error.failure(), Failure::Refused { reason, .. } if *reason == wanted),
+                    "{part:?}: {error}"
+                );
+                assert_eq!(buffer.len(), 4 * size, "the buffer comes back");
+            }
+            // A chain is transferred whole, or within its first segment.
+            buffer.chain(controller.alloc(2 * size).unwrap());
+            namespace.write_with(7, &mut buffer, size..3 * size, IoFlags::FUA).unwrap();
+            let error = namespace.write_with(7, &mut buffer, 3 * size..5 * size, IoFlags::FUA).unwrap_err();
+            assert!(matches!(error.failure(), Failure::Refused { reason: Refusal::TooLong, .. }), "{error}");
+        }
     });
 }
 
@@ -271,10 +322,14 @@ fn fua_reads_return_fua_writes() {
                     let len = blocks * namespace.block_size();
                     let mut buffer = controller.alloc(len + 4096).unwrap().slice(512..512 + len);
                     pattern.fill(&mut buffer, slba, flags.bits().into());
-                    queue.turn().unwrap().write_with(&namespace, slba, buffer, flags, 1).unwrap();
+                    queue
+                        .turn()
+                        .unwrap()
+                        .submit(Io::write(&namespace, slba).flags(flags), buffer, 1)
+                        .unwrap();
                     let mut buffer = only(&mut queue).1;
                     buffer.fill(0);
-                    queue.turn().unwrap().read_with(&namespace, slba, buffer, flags, 2).unwrap();
+                    queue.turn().unwrap().submit(Io::read(&namespace, slba).flags(flags), buffer, 2).unwrap();
                     pattern.verify(&only(&mut queue).1, slba, flags.bits().into());
                 }
             }
@@ -293,7 +348,9 @@ fn part(
 ) -> Result<(), Refusal> {
     let mut turn = queue.turn().unwrap();
     // SAFETY: the function waits for the command, and `held` is borrowed until then.
-    let sent = unsafe { turn.transfer_held(direction, namespace, slba, held, start, len, IoFlags::FUA, 11) };
+    let sent = unsafe {
+        turn.submit_held(Io::new(direction, namespace, slba).fua(), held, start..start.wrapping_add(len), 11)
+    };
     drop(turn);
     sent.map_err(|refused| refused.reason)?;
     assert_eq!(only(queue).0, 11);
@@ -379,7 +436,7 @@ fn impossible_parts_of_held_memory_are_refused() {
         let mut turn = queue.turn().unwrap();
         let mut send = || {
             // SAFETY: waited for below.
-            unsafe { turn.transfer_held(Direction::Read, &namespace, 0, &held, 0, size, IoFlags::empty(), 1) }
+            unsafe { turn.submit_held(Io::read(&namespace, 0), &held, 0..size, 1) }
         };
         for _ in 0..3 {
             send().unwrap();
@@ -403,8 +460,7 @@ fn an_undeletable_queue_keeps_its_held_memory() {
         let mut turn = queue.turn().unwrap();
         // SAFETY: `keep` below holds the memory while the queue can't be deleted; otherwise it is freed after
         // the queue.
-        unsafe { turn.transfer_held(Direction::Read, &namespace, 0, &held, 0, 4096, IoFlags::empty(), 1) }
-            .unwrap();
+        unsafe { turn.submit_held(Io::read(&namespace, 0), &held, 0..4096, 1) }.unwrap();
         drop(turn);
         let Some(server) = device.server() else {
             return queue.close().unwrap();

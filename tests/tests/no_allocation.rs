@@ -7,7 +7,7 @@ use std::{
     hint::black_box,
     time::{Duration, Instant},
 };
-use upcie_nvme::{Direction, IoFlags, QueuePair, Turn, Wait, spec::DatasetRange};
+use upcie_nvme::{Direction, Io, QueuePair, Turn, Wait, Zeroes, spec::DatasetRange};
 use upcie_tests::{
     deadline,
     device::namespaces,
@@ -161,30 +161,20 @@ fn held_memory_and_dataless_commands_allocate_nothing() {
         let submit = |turn: &mut Turn<'_, u64>, at: u64| {
             let sent = match at % 8 {
                 0 if namespace.max_write_zeroes() > 0 => {
-                    turn.write_zeroes(namespace, at % 4096, 8, IoFlags::empty(), at)
+                    turn.write_zeroes(Zeroes::new(namespace, at % 4096, 8), at)
                 }
                 // SAFETY: the memory is kept until all commands have completed.
                 1 if namespace.can_deallocate() => unsafe {
-                    turn.deallocate_held(namespace, &ranges, 0, 1, at)
+                    turn.deallocate_held(namespace, &ranges, 0..16, at)
                 },
                 2 => turn.flush(namespace, at),
                 kind => {
                     let direction = if kind < 5 { Direction::Read } else { Direction::Write };
+                    let io = Io::new(direction, namespace, at % 4096);
                     // One page, two pages, and lengths that need a list.
                     let (start, len) = ((at as usize % 32) << 14, 4096 << (at % 3));
                     // SAFETY: the held memory is kept until all commands have completed.
-                    unsafe {
-                        turn.transfer_held(
-                            direction,
-                            namespace,
-                            at % 4096,
-                            &held,
-                            start,
-                            len,
-                            IoFlags::empty(),
-                            at,
-                        )
-                    }
+                    unsafe { turn.submit_held(io, &held, start..start + len, at) }
                 }
             };
             sent.unwrap();

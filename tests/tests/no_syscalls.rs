@@ -5,7 +5,7 @@
 
 use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, c_int, c_void, siginfo_t, sock_filter};
 use std::mem;
-use upcie_nvme::{Address, Controller, Direction, IoFlags};
+use upcie_nvme::{Address, Controller, Io};
 use upcie_tests::{
     device::namespaces,
     io::create,
@@ -78,9 +78,9 @@ fn poll(address: &Address, on_purpose: bool) -> ! {
                 0 | 4 => turn.write(namespace, block, buffer, tag),
                 1 if tag == 0 => {
                     spare.push(buffer);
-                    let kind = Direction::Read;
+                    let io = Io::read(namespace, block).fua();
                     // SAFETY: the process ends before the memory is freed or read.
-                    unsafe { turn.transfer_held(kind, namespace, block, &held, 512, 4096, IoFlags::FUA, 1) }
+                    unsafe { turn.submit_held(io, &held, 512..512 + 4096, 1) }
                 }
                 _ => turn.read(namespace, block, buffer, tag),
             };

@@ -14,7 +14,7 @@ mod wait;
 
 pub use address::{Address, forms};
 pub use controller::{Controller, ControllerBuilder};
-pub use engine::{Completion, Direction, Extent, Refused, Turn};
+pub use engine::{Completion, Direction, Extent, Io, Refused, Turn, Zeroes};
 pub use error::{Error, Failure, NoIo, Refusal, Result};
 pub use namespace::{Namespace, Stream};
 pub use open::open_device;

@@ -1,12 +1,13 @@
 //! The commands that a turn submits besides plain reads and writes.
 
 use super::{
-    Extent, Refusal, Refused, Turn,
+    Extent, Io, Refusal, Refused, Turn, Zeroes,
     common::{cold, first_words, refuse_namespace},
     prp::DataPointer,
     ring::Queue,
 };
-use crate::spec::{Command, DatasetDword11, DatasetRange, IoFlags, NvmOpcode};
+use crate::spec::{Command, DatasetDword11, DatasetRange, NvmOpcode};
+use std::ops::Range;
 use upcie_core::dma::DmaBuf;
 
 /// The direction of a transfer.
@@ -28,40 +29,6 @@ impl Direction {
 }
 
 impl<T> Turn<'_, T> {
-    /// Reads blocks like [`read`](Self::read), with `flags` ([`IoFlags::DEALLOCATE`] has no meaning here and
-    /// is left out).
-    ///
-    /// # Errors
-    /// Those of [`read`](Self::read).
-    #[inline(always)]
-    pub fn read_with(
-        &mut self,
-        namespace: &impl AsRef<Extent>,
-        slba: u64,
-        buffer: DmaBuf,
-        flags: IoFlags,
-        tag: T,
-    ) -> Result<(), Refused<T>> {
-        self.transfer(NvmOpcode::READ, namespace.as_ref(), slba, buffer, transfer_flags(flags), tag)
-    }
-
-    /// Writes blocks like [`write`](Self::write), with `flags` ([`IoFlags::DEALLOCATE`] has no meaning here
-    /// and is left out).
-    ///
-    /// # Errors
-    /// Those of [`write`](Self::write).
-    #[inline(always)]
-    pub fn write_with(
-        &mut self,
-        namespace: &impl AsRef<Extent>,
-        slba: u64,
-        buffer: DmaBuf,
-        flags: IoFlags,
-        tag: T,
-    ) -> Result<(), Refused<T>> {
-        self.transfer(NvmOpcode::WRITE, namespace.as_ref(), slba, buffer, transfer_flags(flags), tag)
-    }
-
     /// Submits a Flush: every write completed before this becomes durable (NVM, "Flush").
     ///
     /// # Errors
@@ -77,22 +44,14 @@ impl<T> Turn<'_, T> {
         Ok(())
     }
 
-    /// Submits a Write Zeroes: `blocks` blocks (1 to 65536) from `slba` on read as zeros afterwards (NVM,
-    /// "Write Zeroes").
+    /// Submits a Write Zeroes: the blocks of `zeroes` read as zeros afterwards (NVM, "Write Zeroes").
     ///
     /// # Errors
     /// A [`Refused`] with the tag; nothing was sent. The reason is [`Refusal::NoCommand`] if the controller
     /// does not have the command ([`Namespace::max_write_zeroes`](crate::Namespace::max_write_zeroes) is 0).
     #[inline(always)]
-    pub fn write_zeroes(
-        &mut self,
-        namespace: &impl AsRef<Extent>,
-        slba: u64,
-        blocks: u32,
-        flags: IoFlags,
-        tag: T,
-    ) -> Result<(), Refused<T>> {
-        let extent = namespace.as_ref();
+    pub fn write_zeroes(&mut self, zeroes: Zeroes<'_>, tag: T) -> Result<(), Refused<T>> {
+        let Zeroes { extent, slba, blocks, flags } = zeroes;
         let last = blocks.wrapping_sub(1);
         // `max_zeroes` is at most the number of blocks, so the subtraction after the first check can't wrap.
         if last >= extent.max_zeroes
@@ -161,11 +120,11 @@ impl<T> Turn<'_, T> {
         Ok(())
     }
 
-    /// Submits a command like [`deallocate`](Self::deallocate), with the ranges from byte `start` on of
-    /// `held`, which stays with the caller.
+    /// Submits a command like [`deallocate`](Self::deallocate), with the ranges in the bytes `part` of `held`,
+    /// which stays with the caller.
     ///
     /// # Safety
-    /// As for [`transfer_held`](Self::transfer_held).
+    /// As for [`submit_held`](Self::submit_held).
     ///
     /// # Errors
     /// Those of [`deallocate`](Self::deallocate), with the empty buffer.
@@ -174,20 +133,22 @@ impl<T> Turn<'_, T> {
         &mut self,
         namespace: &impl AsRef<Extent>,
         held: &DmaBuf,
-        start: usize,
-        count: usize,
+        part: Range<usize>,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        match self.ranges(namespace.as_ref(), held, start, count) {
+        // A remainder of a range ends up in the top bits, above any limit.
+        let len = part.end.wrapping_sub(part.start);
+        let count = len.rotate_right(const { size_of::<DatasetRange>().trailing_zeros() });
+        match self.ranges(namespace.as_ref(), held, part.start, count) {
             Ok((words, list)) => self.push(words, DmaBuf::empty(), tag, list),
             Err(reason) => return Err(Refused { reason, buffer: DmaBuf::empty(), tag }),
         }
         Ok(())
     }
 
-    /// Reads or writes `len` bytes of `held`, from `start` on; the buffer stays with the caller. For callers
-    /// that keep their memory in one buffer and name ranges of it (fio, and other C programs). Of a chain,
-    /// the range is the whole, or within the first segment.
+    /// Submits `io` for the bytes `part` of `held`; the buffer stays with the caller. For callers that keep their
+    /// memory in one buffer and name ranges of it (fio, and other C programs). Of a chain, the range is the
+    /// whole, or within the first segment.
     ///
     /// The checks are those of [`read`](Self::read) and [`write`](Self::write). A range of at most two of the
     /// controller's pages, in a [linear](DmaBuf::is_linear) buffer, is sent without an out-of-line call and
@@ -201,20 +162,17 @@ impl<T> Turn<'_, T> {
     /// # Errors
     /// A [`Refused`] with the empty buffer and the tag; nothing was sent. The reason is [`Refusal::Length`]
     /// also if the range is not within `held`.
-    #[expect(clippy::too_many_arguments, reason = "a command of C callers, field by field")]
     #[inline(always)]
-    pub unsafe fn transfer_held(
+    pub unsafe fn submit_held(
         &mut self,
-        direction: Direction,
-        namespace: &impl AsRef<Extent>,
-        slba: u64,
+        io: Io<'_>,
         held: &DmaBuf,
-        start: usize,
-        len: usize,
-        flags: IoFlags,
+        part: Range<usize>,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        let extent = namespace.as_ref();
+        let Io { extent, direction, slba, flags } = io;
+        // A range that ends before it starts has more bytes than any buffer.
+        let (start, len) = (part.start, part.end.wrapping_sub(part.start));
         // The same trick as in `transfer`: a remainder ends up in the top bits, above any limit.
         let last = (len as u64).rotate_right(extent.shift).wrapping_sub(1);
         let reason = if last >= u64::from(extent.max_blocks)
@@ -227,7 +185,7 @@ impl<T> Turn<'_, T> {
         } else {
             match self.pointer(direction.opcode(), held, start, len) {
                 Ok(DataPointer { prp1, prp2, list }) => {
-                    let last = last | transfer_flags(flags).word();
+                    let last = last | flags.word();
                     let words = [first_words(direction.opcode(), extent), 0, 0, prp1, prp2, slba, last, 0];
                     self.push(words, DmaBuf::empty(), tag, list);
                     return Ok(());
@@ -315,11 +273,6 @@ impl<T> Turn<'_, T> {
         let prp2 = if end > mask + 1 { (prp1 | mask) + 1 } else { 0 };
         Ok(DataPointer { prp1, prp2, list: 0 })
     }
-}
-
-#[inline(always)]
-fn transfer_flags(flags: IoFlags) -> IoFlags {
-    flags.difference(IoFlags::DEALLOCATE)
 }
 
 /// Makes the data pointer for a range of a buffer that is not plain, or returns the reason why it can't be

@@ -1,6 +1,6 @@
 //! Code that all ways to submit a command share: the first words, and the reason for a refusal.
 
-use super::{Extent, Live, Refusal};
+use super::{Extent, Io, Live, Refusal};
 use crate::spec::NvmOpcode;
 use upcie_core::dma::DmaBuf;
 
@@ -16,25 +16,23 @@ pub(super) fn first_words(opcode: NvmOpcode, extent: &Extent) -> u64 {
     u64::from(opcode.0) | extent.nsid_high
 }
 
-/// Returns the reason why a transfer of all of `buffer`, at most `most` bytes, does not fit the namespace,
-/// the address space or the controller's own memory.
+/// Returns the reason why a transfer of `len` bytes of `buffer`, at most `most`, does not fit the namespace, the
+/// address space or the controller's own memory.
 pub(super) fn misfit(
     live: &Live,
     space: u64,
-    opcode: NvmOpcode,
-    extent: &Extent,
-    slba: u64,
+    io: Io<'_>,
     buffer: &DmaBuf,
+    len: usize,
     most: usize,
 ) -> Option<Refusal> {
     let foreign = |segment: &DmaBuf| segment.transfer().space != space && !segment.is_empty();
     if buffer.segments().any(foreign) {
         return Some(Refusal::ForeignBuffer);
     }
-    let len = buffer.total_len();
     let too_long = || (len > most).then_some(Refusal::TooLong);
-    let reason = extent.misplaced_bytes(slba, len as u64).or_else(too_long);
-    reason.or_else(|| live.device_memory.refuse(opcode, buffer))
+    let reason = io.extent.misplaced_bytes(io.slba, len as u64).or_else(too_long);
+    reason.or_else(|| live.device_memory.refuse(io.direction.opcode(), buffer))
 }
 
 /// Returns the reason why a command for a namespace was refused, if it does not depend on the payload.

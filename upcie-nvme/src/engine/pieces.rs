@@ -1,44 +1,49 @@
 //! A transfer of any length, split into commands.
 
 use super::{
-    Direction, Extent, Live, Refusal, Refused, Turn,
+    Io, Live, Refusal, Refused, Turn,
     common::{first_words, misfit, refuse_namespace},
 };
-use crate::spec::NvmOpcode;
+use std::ops::Range;
 use upcie_core::dma::DmaBuf;
 
-/// A transfer of a whole buffer, piece by piece. The place, the address space and the direction are checked
+/// A transfer of a part of a buffer, piece by piece. The place, the address space and the direction are checked
 /// once, before the first piece.
 #[derive(Debug)]
 pub(crate) struct Pieces<'n> {
-    extent: &'n Extent,
-    opcode: NvmOpcode,
-    slba: u64,
-    /// In bytes.
-    total: usize,
+    io: Io<'n>,
+    /// The first byte in the buffer, and the number of bytes.
+    start: usize,
+    len: usize,
     sent: usize,
 }
 
 impl<'n> Pieces<'n> {
-    /// Checks a transfer of all of `buffer`, from or to block `slba` on, for the controller of `live` and its
-    /// address `space`.
+    /// Checks a transfer of the bytes `part` of `buffer`, for the controller of `live` and its address `space`. Of a
+    /// chain, the part is the whole, or within the first segment.
     ///
     /// # Errors
     /// The reason to send none of it.
     pub(crate) fn new(
         live: &Live,
         space: u64,
-        direction: Direction,
-        extent: &'n Extent,
-        slba: u64,
+        io: Io<'n>,
         buffer: &DmaBuf,
+        part: Range<usize>,
     ) -> Result<Self, Refusal> {
-        let (opcode, total) = (direction.opcode(), buffer.total_len());
+        let Some(len) = part.end.checked_sub(part.start).filter(|_| part.end <= buffer.total_len()) else {
+            return Err(Refusal::Length);
+        };
+        let is_whole = len == buffer.total_len();
         // A chain is never split.
-        let most = if buffer.next().is_some() { extent.max_transfer() } else { usize::MAX };
-        match misfit(live, space, opcode, extent, slba, buffer, most) {
+        let most = match buffer.next() {
+            Some(_) if part.end > buffer.len() && is_whole => io.extent.max_transfer(),
+            Some(_) if part.end > buffer.len() => 0,
+            _ => usize::MAX,
+        };
+        match misfit(live, space, io, buffer, len, most) {
             Some(reason) => Err(reason),
-            None => Ok(Self { extent, opcode, slba, total, sent: 0 }),
+            None => Ok(Self { io, start: part.start, len, sent: 0 }),
         }
     }
 
@@ -56,23 +61,33 @@ impl<'n> Pieces<'n> {
         turn: &mut Turn<'_, u64>,
         buffer: &DmaBuf,
     ) -> Result<bool, Refused<u64>> {
-        let (extent, len) = (self.extent, self.extent.max_transfer().min(self.total - self.sent));
+        let Io { extent, direction, slba, flags } = self.io;
+        let len = extent.max_transfer().min(self.len - self.sent);
         let refused = |reason| Refused { reason, buffer: DmaBuf::empty(), tag: 0 };
         // A stamp belongs to one controller, so the queue is that of the controller that `new` checked for.
         if extent.stamp != turn.namespaces || len == 0 || turn.is_full() {
             return Err(refused(refuse_namespace(extent, turn.queue.live.controller, turn.namespaces)));
         }
         let queue = &mut *turn.queue;
-        let pointer = match buffer.next() {
-            Some(_) => queue.lists.build(buffer, queue.space).map(|(pointer, _)| pointer),
-            None => queue.lists.build_range(buffer, self.sent, len),
+        let pointer = if self.start + self.len > buffer.len() {
+            queue.lists.build(buffer, queue.space).map(|(pointer, _)| pointer)
+        } else {
+            queue.lists.build_range(buffer, self.start + self.sent, len)
         };
         let pointer = pointer.map_err(refused)?;
-        let (block, blocks) = (self.slba + (self.sent >> extent.shift) as u64, (len >> extent.shift) as u64);
-        let words =
-            [first_words(self.opcode, extent), 0, 0, pointer.prp1, pointer.prp2, block, blocks - 1, 0];
+        let (block, blocks) = (slba + (self.sent >> extent.shift) as u64, (len >> extent.shift) as u64);
+        let words = [
+            first_words(direction.opcode(), extent),
+            0,
+            0,
+            pointer.prp1,
+            pointer.prp2,
+            block,
+            (blocks - 1) | flags.word(),
+            0,
+        ];
         turn.push(words, DmaBuf::empty(), 0, pointer.list);
         self.sent += len;
-        Ok(self.sent < self.total)
+        Ok(self.sent < self.len)
     }
 }

@@ -2,10 +2,7 @@
 //! commands.
 
 use super::*;
-use crate::{
-    Failure,
-    spec::{IoFlags, NvmOpcode},
-};
+use crate::Failure;
 use nix::{sys::memfd, unistd::ftruncate};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -204,7 +201,7 @@ impl Model {
                 let buffer = buffer.slice(0..if listed { 3 * PAGE } else { PAGE });
                 let flight = Flight { slba: *next, address: buffer.iova(0), listed };
                 let tag = (flight.slba, tags.clone());
-                let sent = turn.transfer(NvmOpcode::READ, &EXTENT, *next, buffer, IoFlags::empty(), tag);
+                let sent = turn.read(&EXTENT, *next, buffer, tag);
                 let lists = flying.values().filter(|flight| flight.listed).count();
                 match sent.map_err(|refused| refused.reason) {
                     Ok(()) => {
@@ -277,15 +274,7 @@ fn a_full_ring_of_65536_entries_uses_no_reserved_id() {
     let mut model = Model::new(65536);
     let mut turn = model.queue.turn().unwrap();
     for slba in 0..65535 {
-        turn.transfer(
-            NvmOpcode::READ,
-            &EXTENT,
-            slba,
-            page(&model.heap),
-            IoFlags::empty(),
-            (slba, model.tags.clone()),
-        )
-        .unwrap();
+        turn.read(&EXTENT, slba, page(&model.heap), (slba, model.tags.clone())).unwrap();
     }
     assert_eq!(turn.room(), 0);
     drop(turn);
@@ -300,8 +289,7 @@ fn command_ids_are_reused_after_a_wrap() {
     let mut buffer = page(&model.heap);
     for slba in 0..33_000_u64 {
         let mut turn = model.queue.turn().unwrap();
-        turn.transfer(NvmOpcode::READ, &EXTENT, slba, buffer, IoFlags::empty(), (slba, model.tags.clone()))
-            .unwrap();
+        turn.read(&EXTENT, slba, buffer, (slba, model.tags.clone())).unwrap();
         drop(turn);
         let (id, ..) = model.device.entry(slba as usize % 2);
         // One bit tells the two slots apart.

@@ -1,15 +1,12 @@
 //! Reap and submit in one pass.
 
 use super::{
-    Completion, Extent, ListPool, Refusal, Refused,
+    Completion, Extent, Io, ListPool, Refusal, Refused,
     common::{cold, first_words, misfit, refuse_namespace},
     prp::DataPointer,
     ring::{CQE_WORDS, Cursor, EMPTY_TURNS, PHASE, Queue, SQE_WORDS, Slot, State},
 };
-use crate::{
-    Result,
-    spec::{IoFlags, NvmOpcode},
-};
+use crate::Result;
 use std::fmt;
 use upcie_core::{
     barrier::{dma_release, dma_rmb, mmio_wmb},
@@ -121,7 +118,7 @@ impl<'q, T> Turn<'q, T> {
         buffer: DmaBuf,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        self.transfer(NvmOpcode::READ, namespace.as_ref(), slba, buffer, IoFlags::empty(), tag)
+        self.submit(Io::read(namespace, slba), buffer, tag)
     }
 
     /// Writes `buffer`, a whole number of blocks, from block `slba` on.
@@ -136,7 +133,7 @@ impl<'q, T> Turn<'q, T> {
         buffer: DmaBuf,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        self.transfer(NvmOpcode::WRITE, namespace.as_ref(), slba, buffer, IoFlags::empty(), tag)
+        self.submit(Io::write(namespace, slba), buffer, tag)
     }
 
     /// Returns the number of commands in flight: submitted, and not yet reaped.
@@ -179,16 +176,14 @@ impl<'q, T> Turn<'q, T> {
         }
     }
 
+    /// Submits `io`: all of `buffer`, a whole number of blocks, as [`read`](Self::read) and
+    /// [`write`](Self::write) do.
+    ///
+    /// # Errors
+    /// A [`Refused`] with the buffer and the tag; nothing was sent.
     #[inline(always)]
-    pub(super) fn transfer(
-        &mut self,
-        opcode: NvmOpcode,
-        extent: &Extent,
-        slba: u64,
-        buffer: DmaBuf,
-        flags: IoFlags,
-        tag: T,
-    ) -> Result<(), Refused<T>> {
+    pub fn submit(&mut self, io: Io<'_>, buffer: DmaBuf, tag: T) -> Result<(), Refused<T>> {
+        let Io { extent, direction, slba, flags } = io;
         let ready = buffer.transfer();
         // A remainder of a block ends up in the top bits, so the value exceeds any limit.
         let last = ready.ready.rotate_right(extent.shift).wrapping_sub(1);
@@ -201,20 +196,13 @@ impl<'q, T> Turn<'q, T> {
         {
             cold();
             let at = Cursor { sqe: self.sqe, top: self.top };
-            let at = transfer_slowly(
-                self.queue,
-                at,
-                self.namespaces,
-                (opcode, flags),
-                extent,
-                slba,
-                (buffer, tag),
-            )?;
+            let at = submit_slowly(self.queue, at, self.namespaces, io, buffer, tag)?;
             (self.sqe, self.top) = (at.sqe, at.top);
             return Ok(());
         }
         let last = u64::from(last) | flags.word();
-        let words = [first_words(opcode, extent), 0, 0, ready.iova, ready.companion, slba, last, 0];
+        let words =
+            [first_words(direction.opcode(), extent), 0, 0, ready.iova, ready.companion, slba, last, 0];
         self.push(words, buffer, tag, 0);
         Ok(())
     }
@@ -403,15 +391,15 @@ fn release(lists: &mut ListPool, list: u32) {
 /// Submits a transfer whose buffer has no prepared data pointer: makes one, or refuses the transfer. Returns
 /// the cursors after it.
 #[inline(never)]
-fn transfer_slowly<T>(
+fn submit_slowly<T>(
     queue: &mut Queue<T>,
     at: Cursor,
     namespaces: u64,
-    (opcode, flags): (NvmOpcode, IoFlags),
-    extent: &Extent,
-    slba: u64,
-    (buffer, tag): (DmaBuf, T),
+    io: Io<'_>,
+    buffer: DmaBuf,
+    tag: T,
 ) -> Result<Cursor, Refused<T>> {
+    let Io { extent, direction, slba, flags } = io;
     let made = if at.top == queue.end_of_free {
         Err(Refusal::Full)
     } else {
@@ -421,7 +409,7 @@ fn transfer_slowly<T>(
             let good = last < u64::from(extent.max_blocks)
                 && slba <= extent.last.wrapping_sub(last)
                 && extent.stamp == namespaces
-                && queue.live.device_memory.refuse(opcode, &buffer).is_none();
+                && queue.live.device_memory.refuse(direction.opcode(), &buffer).is_none();
             if good {
                 return Ok((pointer, last));
             }
@@ -433,14 +421,14 @@ fn transfer_slowly<T>(
     };
     match made {
         Ok((DataPointer { prp1, prp2, list }, last)) => {
-            let words = [first_words(opcode, extent), 0, 0, prp1, prp2, slba, last | flags.word(), 0];
+            let words =
+                [first_words(direction.opcode(), extent), 0, 0, prp1, prp2, slba, last | flags.word(), 0];
             // SAFETY: the caller's turn has lent the queue, with its cursors, and it is not full.
             Ok(unsafe { fill_slot(queue, queue.slots, at, words, buffer, tag, list) })
         }
         Err(refusal) => {
             let full = at.top == queue.end_of_free;
-            let reason =
-                why_refused(queue, full, namespaces, opcode, extent, slba, &buffer).unwrap_or(refusal);
+            let reason = why_refused(queue, full, namespaces, io, &buffer).unwrap_or(refusal);
             Err(Refused { reason, buffer, tag })
         }
     }
@@ -454,13 +442,12 @@ fn why_refused<T>(
     queue: &Queue<T>,
     full: bool,
     namespaces: u64,
-    opcode: NvmOpcode,
-    extent: &Extent,
-    slba: u64,
+    io: Io<'_>,
     buffer: &DmaBuf,
 ) -> Option<Refusal> {
+    let extent = io.extent;
     if extent.stamp != namespaces || extent.max_blocks == 0 || full {
         return Some(refuse_namespace(extent, queue.live.controller, namespaces));
     }
-    misfit(&queue.live, queue.space, opcode, extent, slba, buffer, extent.max_transfer())
+    misfit(&queue.live, queue.space, io, buffer, buffer.total_len(), extent.max_transfer())
 }

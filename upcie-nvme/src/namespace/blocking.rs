@@ -1,12 +1,12 @@
 //! The blocking calls, on a queue pair that all of a controller's calls share.
 
 use crate::{
-    Error, Failure, IoFlags, Refusal, Result,
+    Error, Failure, Refusal, Result,
     controller::{Inner, PRIORITY, create},
-    engine::{Direction, Extent, Pieces, Queue, Refused, Retired, Turn},
+    engine::{Extent, Io, Pieces, Queue, Refused, Retired, Turn, Zeroes},
     spec::{DatasetRange, Status},
 };
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 use upcie_core::{
     deadline::{Backoff, Budget},
     dma::DmaBuf,
@@ -22,21 +22,21 @@ const ENTRIES: u32 = 32;
 const SECOND: Duration = Duration::from_secs(1);
 /// The unit of transfers in bytes; the unit of the other calls is a command.
 const UNIT: u64 = 1 << 20;
-/// The most bytes of the ranges of one Dataset Management command.
-const RANGES_BYTES: usize = DatasetRange::MOST * size_of::<DatasetRange>();
+/// The bytes of a range of a Dataset Management command, and the most that one command has.
+const SIZE: usize = size_of::<DatasetRange>();
+const RANGES_BYTES: usize = DatasetRange::MOST * SIZE;
 
-/// Transfers all of `buffer` from or to the blocks from `slba` on, split into commands.
+/// Transfers the bytes `part` of `buffer`, split into commands.
 pub(super) fn transfer(
     controller: &Inner,
-    extent: &Extent,
-    direction: Direction,
-    slba: u64,
+    io: Io<'_>,
     buffer: &mut DmaBuf,
+    part: Range<usize>,
     what: What<'_>,
 ) -> Result<()> {
-    let pieces = Pieces::new(controller.live(), controller.space().id(), direction, extent, slba, buffer);
+    let units = part.len() as u64 / UNIT;
+    let pieces = Pieces::new(controller.live(), controller.space().id(), io, buffer, part);
     let mut pieces = pieces.map_err(|reason| refused(controller, what, reason))?;
-    let units = buffer.total_len() as u64 / UNIT;
     // SAFETY: `held` is `buffer`, which was judged. It outlives the command: `run` gives it back or frees it only when
     // nothing is in flight, or once the queue has been deleted, and leaks it otherwise.
     run(controller, buffer, what, units, |turn, held| unsafe { pieces.send(turn, held) })
@@ -58,7 +58,7 @@ pub(super) fn zeroes(
     let commands = blocks / u64::from(extent.max_zeroes.max(1));
     run(controller, &mut DmaBuf::empty(), what, commands, |turn, _| {
         let count = (blocks - sent).min(extent.max_zeroes.into());
-        turn.write_zeroes(extent, slba + sent, count as u32, IoFlags::empty(), 0)?;
+        turn.write_zeroes(Zeroes::new(extent, slba + sent, count as u32), 0)?;
         sent += count;
         Ok(sent < blocks)
     })
@@ -79,10 +79,10 @@ pub(super) fn deallocate(
     let mut sent = 0;
     let commands = (ranges.len() / DatasetRange::MOST) as u64;
     run(controller, &mut buffer, what, commands, |turn, held| {
-        let count = (ranges.len() - sent).min(DatasetRange::MOST);
+        let (start, count) = (sent * SIZE, (ranges.len() - sent).min(DatasetRange::MOST));
         // SAFETY: the ranges are inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing is
         // in flight, or once the queue has been deleted, and leaks it otherwise.
-        unsafe { turn.deallocate_held(extent, held, sent * size_of::<DatasetRange>(), count, 0) }?;
+        unsafe { turn.deallocate_held(extent, held, start..start + count * SIZE, 0) }?;
         sent += count;
         Ok(sent < ranges.len())
     })

@@ -10,13 +10,13 @@ mod tests;
 pub use stream::Stream;
 
 use crate::{
-    Controller, Error, Refusal, Result,
+    Controller, Error, IoFlags, Refusal, Result,
     controller::Inner,
-    engine::{Direction, Extent},
+    engine::{Extent, Io},
     spec::{DatasetRange, IdentifyNamespace, NvmOpcode},
 };
 use blocking::refused;
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 use upcie_core::dma::DmaBuf;
 
 /// A namespace of a controller: its address for queues, and blocking calls for convenience.
@@ -148,7 +148,23 @@ impl Namespace {
     /// The controller's status, a refusal (nothing is sent then), or a timeout. After a timeout the
     /// controller may still use the buffer: then `buffer` is left empty, and the error says so.
     pub fn read(&self, slba: u64, buffer: &mut DmaBuf) -> Result<()> {
-        self.transfer(Direction::Read, slba, buffer)
+        let all = 0..buffer.total_len();
+        self.transfer(Io::read(self, slba), buffer, all)
+    }
+
+    /// Reads the bytes `part` of `buffer` from the blocks from `slba` on, with `flags`, and waits for it. Of a chain,
+    /// the part is the whole, or within the first segment.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read); [`Refusal::Length`] if the part is not within the buffer.
+    pub fn read_with(
+        &self,
+        slba: u64,
+        buffer: &mut DmaBuf,
+        part: Range<usize>,
+        flags: IoFlags,
+    ) -> Result<()> {
+        self.transfer(Io::read(self, slba).flags(flags), buffer, part)
     }
 
     /// Writes all of `buffer` to the blocks from `slba` on, and waits for it.
@@ -156,7 +172,34 @@ impl Namespace {
     /// # Errors
     /// Those of [`read`](Self::read).
     pub fn write(&self, slba: u64, buffer: &mut DmaBuf) -> Result<()> {
-        self.transfer(Direction::Write, slba, buffer)
+        let all = 0..buffer.total_len();
+        self.transfer(Io::write(self, slba), buffer, all)
+    }
+
+    /// Writes the bytes `part` of `buffer` to the blocks from `slba` on, with `flags`, and waits for it. Of a chain, the
+    /// part is the whole, or within the first segment.
+    ///
+    /// ```
+    /// # let controller = upcie_nvme::Controller::open("emu:size=1M")?;
+    /// # let namespace = controller.namespace(1)?;
+    /// use upcie_nvme::IoFlags;
+    /// let mut buffer = controller.alloc(8192)?;
+    /// buffer.fill(0x5a);
+    /// // The second half survives a loss of power once this returns.
+    /// namespace.write_with(8, &mut buffer, 4096..8192, IoFlags::FUA)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`read_with`](Self::read_with).
+    pub fn write_with(
+        &self,
+        slba: u64,
+        buffer: &mut DmaBuf,
+        part: Range<usize>,
+        flags: IoFlags,
+    ) -> Result<()> {
+        self.transfer(Io::write(self, slba).flags(flags), buffer, part)
     }
 
     /// Flushes: every write completed before this call survives a loss of power.
@@ -219,11 +262,16 @@ impl Namespace {
         }
     }
 
-    fn transfer(&self, direction: Direction, slba: u64, buffer: &mut DmaBuf) -> Result<()> {
+    fn transfer(&self, io: Io<'_>, buffer: &mut DmaBuf, part: Range<usize>) -> Result<()> {
         self.check_usable()?;
-        let (opcode, len) = (direction.opcode(), buffer.total_len());
-        let what = || format!("{opcode} of {len} bytes at block {slba} of namespace {}", self.nsid());
-        blocking::transfer(&self.controller, &self.extent, direction, slba, buffer, &what)
+        let what = {
+            let (part, nsid) = (part.clone(), self.nsid());
+            move || {
+                let (opcode, len) = (io.direction().opcode(), part.end.saturating_sub(part.start));
+                format!("{opcode} of {len} bytes at block {} of namespace {nsid}", io.slba())
+            }
+        };
+        blocking::transfer(&self.controller, io, buffer, part, &what)
     }
 }
 

@@ -207,7 +207,7 @@ impl<T> QueuePair<T> {
     }
 
     /// Deletes the queues on the controller, as dropping does, and reports the result. Use it when commands
-    /// hold borrowed memory ([`Turn::transfer_held`]): after `Ok` you may free that memory; after an error
+    /// hold borrowed memory ([`Turn::submit_held`]): after `Ok` you may free that memory; after an error
     /// give it to [`Controller::keep`](crate::Controller::keep).
     ///
     /// # Errors
@@ -282,8 +282,8 @@ impl<T> fmt::Debug for QueuePair<T> {
 #[cfg(test)]
 mod tests {
     use crate::{
-        Controller, Failure, Refusal, Refused, Wait,
-        spec::{Cns, Command, DatasetRange, IoFlags},
+        Controller, Failure, Refusal, Refused, Wait, Zeroes,
+        spec::{Cns, Command, DatasetRange},
     };
     use std::time::Duration;
 
@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(closed(turn.read(&namespace, 0, buffer(512), 1)), 512);
         assert_eq!(closed(turn.write(&namespace, 0, buffer(64 << 10), 1)), 64 << 10);
         closed(turn.flush(&namespace, 1));
-        closed(turn.write_zeroes(&namespace, 0, 1, IoFlags::empty(), 1));
+        closed(turn.write_zeroes(Zeroes::new(&namespace, 0, 1), 1));
         let mut ranges = buffer(4096);
         ranges.write_at(0, &DatasetRange::new(0, 1).to_bytes());
         closed(turn.deallocate(&namespace, ranges, 1, 1));

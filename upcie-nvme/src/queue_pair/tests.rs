@@ -1,6 +1,6 @@
 //! Queue pairs of emulated controllers.
 
-use crate::{Controller, Direction, Failure, Refusal, Wait, emu, spec::IoFlags};
+use crate::{Controller, Failure, Io, Refusal, Wait, emu};
 use nix::poll::{PollFd, PollFlags, poll};
 use std::{
     os::fd::AsFd,
@@ -55,10 +55,8 @@ fn a_part_of_a_chains_first_segment_is_transferred() {
         (8 * PAGE, 2 * PAGE, Err(Refusal::Length)),
     ] {
         let mut turn = queue.turn().unwrap();
-        let flags = IoFlags::empty();
         // SAFETY: `held` is not touched before the queue is closed.
-        let sent =
-            unsafe { turn.transfer_held(Direction::Write, &namespace, 0, &held, start, len, flags, len) };
+        let sent = unsafe { turn.submit_held(Io::write(&namespace, 0), &held, start..start + len, len) };
         drop(turn);
         assert_eq!(sent.map_err(|refused| refused.reason), wanted, "{len} bytes from {start} on");
         if wanted.is_ok() {

@@ -1,0 +1,121 @@
+//! The place and the options of commands that take more than four arguments.
+
+use super::{Direction, Extent};
+use crate::spec::IoFlags;
+
+/// A Read or Write command without its buffer: direction, place, flags.
+///
+/// # Examples
+/// ```
+/// use upcie_nvme::{Controller, Io, Wait};
+///
+/// let controller = Controller::open("emu:size=1M")?;
+/// let namespace = controller.namespace(1)?;
+/// let mut queue = controller.queue_pair().create::<u64>()?;
+/// // Writes past a volatile cache.
+/// queue.turn()?.submit(Io::write(&namespace, 8).fua(), controller.alloc(4096)?, 0)?;
+/// assert!(queue.wait(Wait::Poll, std::time::Duration::from_secs(10))?);
+/// queue.turn()?.next().unwrap().result()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+#[must_use = "a command is sent by a turn's `submit`"]
+pub struct Io<'n> {
+    pub(super) extent: &'n Extent,
+    pub(super) direction: Direction,
+    pub(super) slba: u64,
+    pub(super) flags: IoFlags,
+}
+
+impl<'n> Io<'n> {
+    /// Describes a transfer in `direction`, from or to the blocks from `slba` on.
+    #[inline(always)]
+    pub fn new(direction: Direction, namespace: &'n impl AsRef<Extent>, slba: u64) -> Self {
+        Self { extent: namespace.as_ref(), direction, slba, flags: IoFlags::empty() }
+    }
+
+    /// Describes a read of the blocks from `slba` on.
+    #[inline(always)]
+    pub fn read(namespace: &'n impl AsRef<Extent>, slba: u64) -> Self {
+        Self::new(Direction::Read, namespace, slba)
+    }
+
+    /// Describes a write of the blocks from `slba` on.
+    #[inline(always)]
+    pub fn write(namespace: &'n impl AsRef<Extent>, slba: u64) -> Self {
+        Self::new(Direction::Write, namespace, slba)
+    }
+
+    /// Returns the direction of the transfer.
+    pub fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    /// Returns the first block.
+    pub fn slba(&self) -> u64 {
+        self.slba
+    }
+
+    /// Adds Force Unit Access ([`IoFlags::FUA`]).
+    #[inline(always)]
+    pub fn fua(self) -> Self {
+        self.flags(IoFlags::FUA)
+    }
+
+    /// Adds `flags`, without [`IoFlags::DEALLOCATE`], which has no meaning here.
+    #[inline(always)]
+    pub fn flags(mut self, flags: IoFlags) -> Self {
+        self.flags |= flags.difference(IoFlags::DEALLOCATE);
+        self
+    }
+}
+
+/// A Write Zeroes command: its blocks and flags.
+///
+/// # Examples
+/// ```
+/// use upcie_nvme::{Controller, Wait, Zeroes};
+///
+/// let controller = Controller::open("emu:size=1M")?;
+/// let namespace = controller.namespace(1)?;
+/// let mut queue = controller.queue_pair().create::<u64>()?;
+/// queue.turn()?.write_zeroes(Zeroes::new(&namespace, 8, 16).deallocate(), 0)?;
+/// assert!(queue.wait(Wait::Poll, std::time::Duration::from_secs(10))?);
+/// queue.turn()?.next().unwrap().result()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+#[must_use = "a command is sent by `Turn::write_zeroes`"]
+pub struct Zeroes<'n> {
+    pub(super) extent: &'n Extent,
+    pub(super) slba: u64,
+    pub(super) blocks: u32,
+    pub(super) flags: IoFlags,
+}
+
+impl<'n> Zeroes<'n> {
+    /// Describes zeros in `blocks` blocks (1 to 65536) from `slba` on.
+    #[inline(always)]
+    pub fn new(namespace: &'n impl AsRef<Extent>, slba: u64, blocks: u32) -> Self {
+        Self { extent: namespace.as_ref(), slba, blocks, flags: IoFlags::empty() }
+    }
+
+    /// Lets the controller deallocate the blocks, if they read as zeros afterwards ([`IoFlags::DEALLOCATE`]).
+    #[inline(always)]
+    pub fn deallocate(self) -> Self {
+        self.flags(IoFlags::DEALLOCATE)
+    }
+
+    /// Adds Force Unit Access ([`IoFlags::FUA`]).
+    #[inline(always)]
+    pub fn fua(self) -> Self {
+        self.flags(IoFlags::FUA)
+    }
+
+    /// Adds `flags`.
+    #[inline(always)]
+    pub fn flags(mut self, flags: IoFlags) -> Self {
+        self.flags |= flags;
+        self
+    }
+}

@@ -43,7 +43,7 @@ impl IoMemory {
     /// Returns the buffer for a controller, and maps the memory into its address space if necessary.
     pub(crate) fn view(&mut self, controller: &Controller) -> Result<*const DmaBuf, Failure> {
         let space = controller.heap().space();
-        if let Some((_, view)) = self.views.iter().find(|(_, view)| view.transfer().space == space.id()) {
+        if let Some((_, view)) = self.views.iter().find(|(_, view)| view.prepared().space == space.id()) {
             return Ok(&raw const **view);
         }
         let first = &self.views[0].1;

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 use upcie_nvme::{
-    Controller, DmaBuf, Refusal, Wait, controller::MemoryBuffer, queue::QueuePairBuilder,
-    upcie_core::mmio::Caching,
+    Controller, DmaBuf, Refusal, Wait, controller::Cmb, queue::QueuePairBuilder, upcie_core::mmio::Caching,
 };
 use upcie_tests::{
     device::{another, namespaces},
@@ -14,10 +13,10 @@ use upcie_tests::{
 };
 
 /// Runs `test` on each device that has a CMB; checks that the others report that they have none.
-fn on_each_buffer(test: impl Fn(&Controller, &Arc<MemoryBuffer>)) {
+fn on_each_buffer(test: impl Fn(&Controller, &Arc<Cmb>)) {
     on_each_device(|device| {
         let controller = device.open();
-        let there = controller.memory_buffer().expect("registers that can be");
+        let there = controller.cmb().expect("registers that can be");
         assert_eq!(there.is_some(), controller.capabilities().cmbs());
         match there {
             Some(buffer) => test(&controller, &buffer),
@@ -50,7 +49,7 @@ fn the_cmbs_uses_match_its_registers() {
         // QEMU's CMB takes data and submission queues, but no completion queues.
         assert!(size.rds() && size.wds() && size.sqs() && !size.cqs() && buffer.location().cdpcils());
         assert!(matches!(buffer.caching(), Caching::Uncached | Caching::WriteCombining));
-        let again = controller.memory_buffer().unwrap().expect("it is still there");
+        let again = controller.cmb().unwrap().expect("it is still there");
         assert!(Arc::ptr_eq(buffer, &again), "one buffer, however often it is asked for");
     });
 }
@@ -221,7 +220,7 @@ fn the_cmb_is_there_after_a_reopen() {
     on_each_device(|device| {
         for round in 0..3 {
             let controller = device.open();
-            let Some(memory) = controller.memory_buffer().unwrap() else { return };
+            let Some(memory) = controller.cmb().unwrap() else { return };
             let (namespace, pattern) = namespaces(&controller).remove(0);
             let mut buffer = memory.alloc(4096).unwrap();
             let blocks = 4096 / namespace.block_size();
@@ -257,9 +256,9 @@ fn the_cmb_faults_no_page_after_the_first_call() {
 #[test]
 fn a_caching_that_the_transport_lacks_is_refused() {
     on_each_device(|device| {
-        let controller = device.open_with(Controller::builder().memory_buffer_caching(Caching::WriteBack));
+        let controller = device.open_with(Controller::builder().cmb_caching(Caching::WriteBack));
         if controller.capabilities().cmbs() {
-            let error = controller.memory_buffer().unwrap_err();
+            let error = controller.cmb().unwrap_err();
             says(&error, &["BAR 2", "write-back", "uncached"]);
         }
     });
@@ -271,7 +270,7 @@ fn the_pmr_keeps_its_data_over_a_close() {
         let version = upcie_tests::seeded(7).next() as u32;
         for round in 0..2 {
             let controller = device.open();
-            let there = controller.persistent_memory().expect("registers that can be");
+            let there = controller.pmr().expect("registers that can be");
             assert_eq!(there.is_some(), controller.capabilities().pmrs());
             let Some(region) = there else { return };
             // The whole region, cut in two: the parts are where they were before.

@@ -75,7 +75,7 @@ fn try_all(
     refused("a queue pair", controller.queue_pair().create::<u64>().map(drop))?;
     refused("memory", controller.alloc(4096).map(drop))?;
     refused("vectors", controller.vectors().map(drop))?;
-    refused("its memory buffer", controller.memory_buffer().map(drop))?;
+    refused("its memory buffer", controller.cmb().map(drop))?;
     // The invalidation has no effect on this copy of the stamp: the queue still refuses everything.
     controller.invalidate_namespaces();
     refused("a turn after an invalidation", queue.turn().map(drop))?;

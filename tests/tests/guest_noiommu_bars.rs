@@ -36,7 +36,7 @@ fn types(base: u64) -> Vec<String> {
 }
 
 fn open(address: &Address, caching: Option<Caching>) -> Controller {
-    let options = Controller::builder().memory_buffer_caching(caching);
+    let options = Controller::builder().cmb_caching(caching);
     options.open(address).unwrap()
 }
 
@@ -54,7 +54,7 @@ fn registers_are_cached_as_requested() {
             (Some(Caching::WriteCombining), Caching::WriteCombining, "write-combining"),
         ] {
             let controller = open(&address, asked);
-            let memory = controller.memory_buffer().unwrap().expect("A has one");
+            let memory = controller.cmb().unwrap().expect("A has one");
             assert_eq!(memory.caching(), given);
             assert_eq!(types(base(2)), [entry], "{scheme}, BAR 2, {asked:?}");
             assert_eq!(types(base(0)), ["uncached-minus"], "{scheme}, BAR 0");
@@ -62,10 +62,7 @@ fn registers_are_cached_as_requested() {
             assert!(types(base(2)).is_empty(), "{scheme}: closed");
         }
         let controller = open(&address, Some(Caching::WriteBack));
-        says(
-            &controller.memory_buffer().unwrap_err(),
-            &["BAR 2", "write-back", "uncached or write-combining"],
-        );
+        says(&controller.cmb().unwrap_err(), &["BAR 2", "write-back", "uncached or write-combining"]);
     }
 }
 
@@ -73,7 +70,7 @@ fn registers_are_cached_as_requested() {
 fn commands_and_data_in_write_combined_memory_arrive() {
     for scheme in ["uio", "sysfs"] {
         let controller = open(&prepare(scheme, 0), None);
-        let memory = controller.memory_buffer().unwrap().unwrap();
+        let memory = controller.cmb().unwrap().unwrap();
         assert_eq!(memory.caching(), Caching::WriteCombining);
         let (namespace, pattern) = namespaces(&controller).remove(0);
         let mut queue = create::<()>(controller.queue_pair().submission_in_controller(true).depth(9));
@@ -92,7 +89,7 @@ fn peers_without_an_iommu_use_bus_addresses() {
     for scheme in ["uio", "sysfs"] {
         let a = open(&prepare(scheme, 0), None);
         let b = Controller::builder().open_beside(&a, prepare(scheme, 1)).unwrap();
-        let memory = a.memory_buffer().unwrap().unwrap();
+        let memory = a.cmb().unwrap().unwrap();
         memory.check_peers().unwrap();
         let (namespace, pattern) = namespaces(&b).remove(0);
         let mut host = b.alloc(64 << 10).unwrap();

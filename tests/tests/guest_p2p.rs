@@ -37,9 +37,9 @@ fn bytes(buffer: &DmaBuf) -> Vec<u8> {
 #[test]
 fn dma_arrives_in_the_other_controllers_memory() {
     let (a, b) = both();
-    let memory = a.memory_buffer().unwrap().expect("A has one");
+    let memory = a.cmb().unwrap().expect("A has one");
     memory.check_peers().unwrap();
-    assert!(b.memory_buffer().unwrap().is_none());
+    assert!(b.cmb().unwrap().is_none());
     for (namespace, pattern) in namespaces(&b) {
         let blocks = LEN / namespace.block_size();
         let mut host = b.alloc(LEN).unwrap();
@@ -67,7 +67,7 @@ fn dma_arrives_in_the_other_controllers_memory() {
 fn either_controller_can_close_first() {
     for first_to_close in [0, 1] {
         let (a, b) = both();
-        let memory = a.memory_buffer().unwrap().unwrap();
+        let memory = a.cmb().unwrap().unwrap();
         let mut buffer = memory.alloc(LEN).unwrap();
         let mut both = [Some(a), Some(b)];
         both[first_to_close] = None;
@@ -89,7 +89,7 @@ fn either_controller_can_close_first() {
 fn memory_of_a_controller_in_another_space_is_refused() {
     let a = Controller::open(vfio(0)).unwrap();
     let b = Controller::open(vfio(1)).unwrap();
-    let buffer = a.memory_buffer().unwrap().unwrap().alloc(4096).unwrap();
+    let buffer = a.cmb().unwrap().unwrap().alloc(4096).unwrap();
     let (namespace, _) = namespaces(&b).remove(0);
     let mut queue = create::<()>(b.queue_pair());
     let refused = queue.turn().unwrap().read(&namespace, 0, buffer, ()).unwrap_err();
@@ -103,7 +103,7 @@ fn memory_of_a_controller_in_another_space_is_refused() {
 fn iommufd_refuses_device_memory_with_advice() {
     let address = Address::Iommufd(bdf(0));
     let a = Controller::open(&address).unwrap();
-    let memory = a.memory_buffer().unwrap().expect("its own commands can use it");
+    let memory = a.cmb().unwrap().expect("its own commands can use it");
     let (namespace, pattern): (_, Pattern) = namespaces(&a).remove(0);
     let mut buffer = memory.alloc(4096).unwrap();
     buffer.write_at(0, &pattern.bytes(3, 8, 4));

@@ -58,8 +58,8 @@ fn use_all(controller: &Controller) {
     let _ = controller.namespace_ids();
     let _ = controller.queue_pair().create::<u64>();
     let _ = controller.vectors();
-    let _ = controller.memory_buffer();
-    let _ = controller.persistent_memory();
+    let _ = controller.cmb();
+    let _ = controller.pmr();
     if let Ok(namespace) = controller.namespace(1) {
         let _ = namespace.flush();
     }

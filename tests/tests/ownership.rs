@@ -396,7 +396,7 @@ fn no_buffer_leads_to_rings_lists_or_a_file() {
         let half = |at: usize| u64::from(controller.register(at).unwrap());
         let rings = [0x28, 0x30].map(|at| half(at) | half(at + 4) << 32);
         let lists = buffers.iter().filter(|buffer| buffer.len() > 2 * controller.page_size());
-        let lists = lists.map(|buffer| buffer.transfer().companion);
+        let lists = lists.map(|buffer| buffer.prepared().second);
         for address in lists.chain(rings) {
             for region in buffers.iter().map(|buffer| buffer.region().unwrap()) {
                 let mut pages = (0..region.len()).step_by(4096).map(|page| region.iova(page));

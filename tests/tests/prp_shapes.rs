@@ -202,7 +202,7 @@ fn check(
     prop_assert_eq!((buffer.total_len(), buffer.as_ptr()), (total, at));
     pattern.verify(&gather(&buffer), SLBA, 3);
     // The bytes before a part in its allocation are unchanged.
-    if let Ok(whole) = buffer.whole() {
+    if let Ok(whole) = buffer.try_reunite() {
         prop_assert!(
             whole.bytes()[..pieces[0].offset].iter().all(|&byte| byte == 0xee),
             "bytes before the part"

@@ -104,7 +104,7 @@ impl Owner {
                     }
                 }
             }
-            self.buffers[buffer as usize] = part.whole().unwrap();
+            self.buffers[buffer as usize] = part.try_reunite().unwrap();
             // A user that was killed can't receive.
             let _ = say(socket, [what, buffer, block, blocks]);
         }
@@ -332,7 +332,7 @@ fn drive(device: &Device, file: OwnedFd, page: PageSize) {
     for (namespace, pattern) in namespaces(&controller) {
         let (size, blocks) = (namespace.block_size(), 96 << 10 >> namespace.block_size().ilog2());
         let mut buffer = heap.alloc(blocks * size).unwrap();
-        assert!(buffer.is_shared() && buffer.transfer().ready as usize == buffer.len());
+        assert!(buffer.is_shared() && buffer.prepared().len as usize == buffer.len());
         let at = buffer.offset_in_region() as u64;
         buffer.write_at(0, &pattern.bytes(5, blocks, 1));
         namespace.write(5, &mut buffer).unwrap();

@@ -39,7 +39,7 @@ impl ControllerBuilder {
     }
 
     /// Opens and brings up the controller at `address` in the address space of `other`. Buffers of either controller,
-    /// including those in their [own memory](Controller::memory_buffer), can then be used with both: peer-to-peer.
+    /// including those in their [own memory](Controller::cmb), can then be used with both: peer-to-peer.
     ///
     /// # Errors
     /// The two transports can't share an address space (the error says which can), or an error of [`open`](Self::open).

@@ -2,7 +2,7 @@
 
 use super::{
     DmaBuf, Region,
-    descriptor::{Descriptor, Home, Transfer},
+    descriptor::{Descriptor, Home, Prepared},
 };
 use crate::{barrier, mmio};
 use std::{fmt, ops::Range, sync::Arc};
@@ -10,8 +10,8 @@ use std::{fmt, ops::Range, sync::Arc};
 impl DmaBuf {
     /// Returns the fields that the submission path needs, in one cache line.
     #[inline(always)]
-    pub fn transfer(&self) -> &Transfer {
-        &self.descriptor().transfer
+    pub fn prepared(&self) -> &Prepared {
+        &self.descriptor().prepared
     }
 
     /// Returns the bytes in this segment; [`total_len`](Self::total_len) includes the chained segments.
@@ -112,8 +112,8 @@ impl DmaBuf {
     }
 
     /// Returns whether all bytes of this segment are in host memory and contiguous for the device, from
-    /// [`transfer`](Self::transfer)`().iova` on. The answer is prepared, so it is cheap enough for every command. A large
-    /// buffer can be linear although it is not [ready](Transfer::ready).
+    /// [`prepared`](Self::prepared)`().iova` on. The answer is prepared, so it is cheap enough for every command. A large
+    /// buffer can be linear although it is not [ready](Prepared::len).
     #[inline(always)]
     pub fn is_linear(&self) -> bool {
         self.descriptor().linear
@@ -173,7 +173,7 @@ impl DmaBuf {
     }
 
     /// Takes the part `range` (in bytes) of the buffer as a buffer of its own. The remaining bytes are out of reach until
-    /// [`whole`](Self::whole) restores the buffer.
+    /// [`try_reunite`](Self::try_reunite) restores the buffer.
     ///
     /// # Panics
     /// Panics if the range is empty or not within the buffer, or the buffer is chained.
@@ -197,7 +197,7 @@ impl DmaBuf {
     ///
     /// # Errors
     /// Returns the buffer unchanged when it is not a part, is chained, or other parts of the same buffer exist.
-    pub fn whole(mut self) -> Result<Self, Self> {
+    pub fn try_reunite(mut self) -> Result<Self, Self> {
         let Some(all) = self.descriptor_mut() else { return Err(self) };
         if all.next.is_some() {
             return Err(self);
@@ -227,22 +227,18 @@ impl DmaBuf {
         );
         let len = range.end - range.start;
         let iova = |offset: usize| parent.iova(range.start + offset);
-        let companion = all.home.prepare().and_then(|prepare| prepare.prepare(&iova, len, None));
+        let second = all.home.prepare().and_then(|prepare| prepare.prepare(&iova, len, None));
         let (region, by_copy) = (all.home.region().cloned(), all.by_copy);
         // SAFETY: the start is within the parent's bytes, as asserted.
         let ptr = unsafe { all.ptr.add(range.start) };
         let linear = region
             .as_ref()
             .is_some_and(|region| region.is_linear(ptr.as_ptr().addr() - region.as_ptr().addr(), len));
-        let whole = companion.and(u32::try_from(len).ok()).unwrap_or(0);
-        let transfer = Transfer {
-            iova: iova(0),
-            companion: companion.unwrap_or(0),
-            space: all.transfer.space,
-            ready: whole,
-        };
+        let whole = second.and(u32::try_from(len).ok()).unwrap_or(0);
+        let prepared =
+            Prepared { iova: iova(0), second: second.unwrap_or(0), space: all.prepared.space, len: whole };
         Self::from_descriptor(Box::new(Descriptor {
-            transfer,
+            prepared,
             whole,
             linear,
             ptr,
@@ -262,7 +258,7 @@ impl DmaBuf {
         }
         match last.descriptor_mut() {
             Some(all) => {
-                all.transfer.ready = 0;
+                all.prepared.len = 0;
                 all.next = Some(next);
             }
             // The empty buffer is immutable and has nothing to transfer: `next` replaces it.
@@ -274,18 +270,18 @@ impl DmaBuf {
     pub fn unchain(&mut self) -> Option<Self> {
         let all = self.descriptor_mut()?;
         let next = all.next.take();
-        all.transfer.ready = all.whole;
+        all.prepared.len = all.whole;
         next
     }
 
     /// Returns the next segment of a chain.
-    pub fn next(&self) -> Option<&Self> {
+    pub fn next_segment(&self) -> Option<&Self> {
         self.descriptor().next.as_ref()
     }
 
     /// Iterates over this segment and the chained ones.
     pub fn segments(&self) -> impl Iterator<Item = &Self> {
-        std::iter::successors(Some(self), |segment| segment.next())
+        std::iter::successors(Some(self), |segment| segment.next_segment())
     }
 
     /// Returns the bytes in all segments.
@@ -303,7 +299,7 @@ impl Default for DmaBuf {
 impl fmt::Debug for DmaBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DmaBuf")
-            .field("iova", &format_args!("{:#x}", self.transfer().iova))
+            .field("iova", &format_args!("{:#x}", self.prepared().iova))
             .field("len", &self.len())
             .field("segments", &self.segments().count())
             .finish()

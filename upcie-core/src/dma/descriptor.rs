@@ -91,23 +91,23 @@ impl Drop for DmaBuf {
 /// The fields of a buffer that a driver's submission path reads, prepared when the buffer is made.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub struct Transfer {
+pub struct Prepared {
     /// The device address of the first byte.
     pub iova: u64,
     /// The driver's word for the whole buffer (see [`Prepare`](super::Prepare)): NVMe's second PRP entry.
-    pub companion: u64,
+    pub second: u64,
     /// The id of the address space of `iova`.
     pub space: u64,
-    /// The number of bytes that `iova` and `companion` describe: the buffer's length, or 0 if the driver has to examine
+    /// The number of bytes that `iova` and `second` describe: the buffer's length, or 0 if the driver has to examine
     /// the buffer (a chain, a part that needs its own list, more bytes than the device takes at once).
-    pub ready: u32,
+    pub len: u32,
 }
 
 /// The state of a buffer, which is never in DMA memory.
 #[repr(C, align(64))]
 pub(super) struct Descriptor {
-    pub(super) transfer: Transfer,
-    /// The value of `transfer.ready` while the buffer is not chained.
+    pub(super) prepared: Prepared,
+    /// The value of `prepared.len` while the buffer is not chained.
     pub(super) whole: u32,
     /// Set if all bytes of this segment are in host memory and contiguous for the device.
     pub(super) linear: bool,
@@ -126,7 +126,7 @@ unsafe impl Send for Descriptor {}
 unsafe impl Sync for Descriptor {}
 
 pub(super) static EMPTY: Descriptor = Descriptor {
-    transfer: Transfer { iova: 0, companion: 0, space: 0, ready: 0 },
+    prepared: Prepared { iova: 0, second: 0, space: 0, len: 0 },
     whole: 0,
     linear: false,
     ptr: NonNull::dangling(),

@@ -1,7 +1,7 @@
 //! A heap of DMA memory.
 
 use super::{
-    DmaBuf, DmaSpace, List, Prepare, Region, Transfer,
+    DmaBuf, DmaSpace, List, Prepare, Prepared, Region,
     buddy::{Buddy, MIN_SHIFT},
     descriptor::{Block, BlockSource, Descriptor, Home},
 };
@@ -105,7 +105,7 @@ struct Taken {
 pub struct Heap {
     space: Arc<DmaSpace>,
     growth: Growth,
-    prepared: Option<Prepared>,
+    preparer: Option<Preparer>,
     /// Set if its buffers give no slices.
     by_copy: bool,
     /// Locked for short accesses only, never during a wait.
@@ -115,7 +115,7 @@ pub struct Heap {
 }
 
 /// The driver's preparation of a heap's buffers, and the heap of their lists.
-struct Prepared {
+struct Preparer {
     by: Box<dyn Prepare>,
     lists: Arc<Heap>,
 }
@@ -134,7 +134,7 @@ enum Growth {
 impl Heap {
     /// Makes an empty heap over `space`, in pages of `pages`. `None` selects 2 MiB pages while some are free, and
     /// otherwise small ones if the space takes them. `prepare` prepares each buffer for the driver; without it no buffer
-    /// is [ready](super::Transfer::ready). The buffers' lists are in a [private](Self::private) heap.
+    /// is [ready](super::Prepared::len). The buffers' lists are in a [private](Self::private) heap.
     pub fn new(
         space: &Arc<DmaSpace>,
         pages: Option<PageSize>,
@@ -161,8 +161,8 @@ impl Heap {
         prepare: Option<Box<dyn Prepare>>,
         by_copy: bool,
     ) -> Arc<Self> {
-        let prepared = prepare.map(|by| Prepared { by, lists: Self::private(space, pages, by_copy) });
-        Self::of(space, Growth::Host(pages), prepared, by_copy, State::default())
+        let preparer = prepare.map(|by| Preparer { by, lists: Self::private(space, pages, by_copy) });
+        Self::of(space, Growth::Host(pages), preparer, by_copy, State::default())
     }
 
     /// Makes an empty heap for memory that tells the device which memory to access: a driver's rings, and the lists of
@@ -186,19 +186,19 @@ impl Heap {
         prepare: Box<dyn Prepare>,
         lists: &Arc<Self>,
     ) -> Result<Arc<Self>> {
-        let prepared = Some(Prepared { by: prepare, lists: lists.for_lists()?.clone() });
-        Ok(Self::of(&lists.space, Growth::Host(pages), prepared, lists.by_copy, State::default()))
+        let preparer = Some(Preparer { by: prepare, lists: lists.for_lists()?.clone() });
+        Ok(Self::of(&lists.space, Growth::Host(pages), preparer, lists.by_copy, State::default()))
     }
 
     fn of(
         space: &Arc<DmaSpace>,
         growth: Growth,
-        prepared: Option<Prepared>,
+        preparer: Option<Preparer>,
         by_copy: bool,
         state: State,
     ) -> Arc<Self> {
         let (state, growing) = (Mutex::new(state), Gate::new(()));
-        Arc::new(Self { space: space.clone(), growth, prepared, by_copy, state, growing })
+        Arc::new(Self { space: space.clone(), growth, preparer, by_copy, state, growing })
     }
 
     /// Returns the heap itself if it may hold lists.
@@ -242,8 +242,8 @@ impl Heap {
             return Err(unusable("memory for a heap must have at least 512 bytes"));
         }
         let by_copy = lists.by_copy;
-        let prepared = prepare.map(|by| Prepared { by, lists });
-        Ok(Self::of(&space, Growth::Fixed, prepared, by_copy, state))
+        let preparer = prepare.map(|by| Preparer { by, lists });
+        Ok(Self::of(&space, Growth::Fixed, preparer, by_copy, state))
     }
 
     /// Returns the address space of the buffers.
@@ -326,25 +326,21 @@ impl Heap {
             }
         };
         let iova = |offset: usize| region.iova(block.offset + offset);
-        let made = match &self.prepared {
+        let made = match &self.preparer {
             None => Ok((DmaBuf::empty(), None)),
-            Some(Prepared { by, lists }) => match by.list_len(iova(0), len) {
+            Some(Preparer { by, lists }) => match by.list_len(iova(0), len) {
                 0 => Ok((DmaBuf::empty(), by.prepare(&iova, len, None))),
                 bytes => lists.list(bytes, |list| by.prepare(&iova, len, Some(list))),
             },
         };
-        let (list, companion) = made.inspect_err(|_| self.lock().free(block))?;
-        let whole = companion.and(u32::try_from(len).ok()).unwrap_or(0);
+        let (list, second) = made.inspect_err(|_| self.lock().free(block))?;
+        let whole = second.and(u32::try_from(len).ok()).unwrap_or(0);
         // SAFETY: a block lies within its region.
         let ptr = unsafe { region.as_ptr().add(block.offset) };
-        let transfer = Transfer {
-            iova: iova(0),
-            companion: companion.unwrap_or(0),
-            space: self.space.id(),
-            ready: whole,
-        };
+        let prepared =
+            Prepared { iova: iova(0), second: second.unwrap_or(0), space: self.space.id(), len: whole };
         let descriptor = Descriptor {
-            transfer,
+            prepared,
             whole,
             linear: region.is_linear(block.offset, len),
             ptr: NonNull::new(ptr).expect("a mapping is not at address 0"),
@@ -382,7 +378,7 @@ impl Heap {
 
     fn sum(&self, of: impl Fn(&State) -> usize) -> usize {
         let own = of(&self.lock());
-        match (self.growth, &self.prepared) {
+        match (self.growth, &self.preparer) {
             (Growth::Host(_), Some(prepared)) => own + of(&prepared.lists.lock()),
             _ => own,
         }
@@ -394,7 +390,7 @@ impl Heap {
     /// [`Failure::Unusable`](crate::Failure::Unusable) when some has moved.
     pub fn verify(&self) -> Result<()> {
         self.regions().iter().try_for_each(|region| region.verify())?;
-        self.prepared.as_ref().map_or(Ok(()), |prepared| prepared.lists.verify())
+        self.preparer.as_ref().map_or(Ok(()), |preparer| preparer.lists.verify())
     }
 
     /// Allocates zeroed list memory of `bytes` and lets `fill` fill it.
@@ -407,8 +403,8 @@ impl Heap {
         // SAFETY: the new buffer has at least `bytes`, is 512-aligned and unshared, and its bytes are initialised (a
         // region is zeroed at first).
         let entries = unsafe { entries(buf.as_ptr(), bytes) };
-        let companion = fill(List { entries, iova: buf.iova(0) });
-        Ok((buf, companion))
+        let second = fill(List { entries, iova: buf.iova(0) });
+        Ok((buf, second))
     }
 
     /// Refuses to allocate once the space is closed, because its device did not stop.
@@ -495,7 +491,7 @@ unsafe fn entries<'a>(base: *mut u8, bytes: usize) -> &'a mut [u64] {
 
 impl BlockSource for Heap {
     fn prepare(&self) -> Option<&dyn Prepare> {
-        self.prepared.as_ref().map(|prepared| &*prepared.by)
+        self.preparer.as_ref().map(|preparer| &*preparer.by)
     }
 
     fn take_back(&self, block: Block, descriptor: Box<Descriptor>) {

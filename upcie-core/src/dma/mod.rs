@@ -30,7 +30,7 @@ mod space;
 mod tests;
 
 pub use addresses::Addresses;
-pub use descriptor::{DmaBuf, Transfer};
+pub use descriptor::{DmaBuf, Prepared};
 pub use heap::Heap;
 pub use mapper::Mapper;
 pub use physical::Untranslated;

@@ -28,8 +28,8 @@ unsafe impl Prepare for Plain {
 fn an_unprepared_buffer_is_not_ready() {
     let (heap, _) = heap();
     let plain = Heap::new(heap.space(), Some(PageSize::Small), None);
-    assert_eq!(plain.alloc(512).unwrap().transfer().ready, 0);
-    assert_eq!(heap.alloc(512).unwrap().transfer().ready, 512);
+    assert_eq!(plain.alloc(512).unwrap().prepared().len, 0);
+    assert_eq!(heap.alloc(512).unwrap().prepared().len, 512);
 }
 
 fn heap() -> (Arc<Heap>, FakeIommu) {
@@ -114,14 +114,14 @@ fn parts_share_memory_and_can_be_rejoined() {
     let (low, high) = buf.split_at(512);
     assert_eq!((low.len(), high.len(), high.iova(0)), (512, 3584, base + 512));
     assert_eq!(high.to_vec()[88], 9);
-    let high = high.whole().expect_err("the lower part still exists");
+    let high = high.try_reunite().expect_err("the lower part still exists");
     drop(low);
     let part = high.slice(88..89);
     assert_eq!(part.as_slice(), Some(&[9][..]));
-    let high = part.whole().unwrap();
-    let buf = high.whole().unwrap();
+    let high = part.try_reunite().unwrap();
+    let buf = high.try_reunite().unwrap();
     assert_eq!((buf.len(), buf.iova(0)), (4096, base));
-    let buf = buf.whole().expect_err("not a part");
+    let buf = buf.try_reunite().expect_err("not a part");
     let used = heap.in_use();
     let part = buf.slice(0..1);
     assert_eq!(heap.in_use(), used, "a part keeps all of it");
@@ -151,7 +151,7 @@ fn a_buffer_can_be_split_4096_times() {
 fn chains_hold_their_segments_and_come_apart() {
     let (heap, _) = heap();
     let mut all = heap.alloc(512).unwrap();
-    let ready = all.transfer().ready;
+    let ready = all.prepared().len;
     assert_eq!(ready, 512);
     for i in 0..100_000 {
         // Prepended, so that building the chain takes linear time.
@@ -161,9 +161,9 @@ fn chains_hold_their_segments_and_come_apart() {
         all = first;
     }
     assert_eq!(all.total_len(), 512 * 100_001);
-    assert_eq!(all.transfer().ready, 0, "a chain is not a ready transfer");
+    assert_eq!(all.prepared().len, 0, "a chain has no words of its own");
     let rest = all.unchain().unwrap();
-    assert_eq!((all.transfer().ready, rest.segments().count()), (512, 100_000));
+    assert_eq!((all.prepared().len, rest.segments().count()), (512, 100_000));
     drop((all, rest));
     assert_eq!(heap.in_use(), 0);
 }
@@ -215,7 +215,7 @@ fn impossible_allocations_are_errors() {
         assert!(error.contains("test"), "{error}");
     }
     let empty = DmaBuf::empty();
-    assert_eq!((empty.len(), empty.total_len(), empty.transfer().space), (0, 0, 0));
+    assert_eq!((empty.len(), empty.total_len(), empty.prepared().space), (0, 0, 0));
 }
 
 #[test]

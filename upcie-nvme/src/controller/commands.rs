@@ -43,8 +43,8 @@ impl Inner {
         let mut command = *command;
         if !data.is_empty() {
             // Whole pages of the driver's own heap: their PRP list is prepared.
-            let transfer = data.transfer();
-            command.set_data_pointer(transfer.iova, transfer.companion);
+            let transfer = data.prepared();
+            command.set_data_pointer(transfer.iova, transfer.second);
         }
         let done = self.exchange(&command, data, what, self.link.options.timeout, late);
         if done.is_ok() {

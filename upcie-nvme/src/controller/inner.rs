@@ -1,8 +1,7 @@
 //! A controller behind its handles: its parts, and its end.
 
 use super::{
-    Admin, DeviceMemory, HostMemory, Link, MemoryBuffer, Properties, QueueIds, Registers, Removal, Subsystem,
-    Vectors,
+    Admin, Cmb, DeviceMemory, HostMemory, Link, Properties, QueueIds, Registers, Removal, Subsystem, Vectors,
     admin::Affected,
     device_memory::{self, Owner},
     transitions::{shutdown_patience, stop, stop_patience},
@@ -165,7 +164,7 @@ impl Inner {
     }
 
     /// Returns the memory buffer for a submission queue whose PRP lists are in the host's memory.
-    pub(crate) fn buffer_for_submission(&self) -> Result<Arc<MemoryBuffer>> {
+    pub(crate) fn buffer_for_submission(&self) -> Result<Arc<Cmb>> {
         self.device_memory.for_submission(self.owner())
     }
 

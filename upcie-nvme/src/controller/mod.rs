@@ -34,7 +34,7 @@ use crate::{
 use admin::Admin;
 pub(crate) use class::check as check_class;
 use device_memory::DeviceMemory;
-pub use device_memory::{MemoryBuffer, PersistentMemory};
+pub use device_memory::{Cmb, Pmr};
 use inner::Calls;
 pub(crate) use inner::Inner;
 use link::Link;
@@ -82,7 +82,7 @@ impl Controller {
     ///
     /// ```
     /// # let controller = upcie_nvme::Controller::open("emu:size=1M")?;
-    /// if let Some(memory) = controller.memory_buffer()? {
+    /// if let Some(memory) = controller.cmb()? {
     ///     let mut buffer = memory.alloc(4096)?;
     ///     buffer.write_at(0, b"through the controller");
     ///     controller.namespace(1)?.write(0, &mut buffer)?;
@@ -92,8 +92,8 @@ impl Controller {
     ///
     /// # Errors
     /// Its registers are inconsistent, it can't be mapped (as
-    /// [requested](ControllerBuilder::memory_buffer_caching)), or it only works without an IOMMU.
-    pub fn memory_buffer(&self) -> Result<Option<Arc<MemoryBuffer>>> {
+    /// [requested](ControllerBuilder::cmb_caching)), or it only works without an IOMMU.
+    pub fn cmb(&self) -> Result<Option<Arc<Cmb>>> {
         self.inner.device_memory.buffer(self.inner.owner())
     }
 
@@ -101,8 +101,8 @@ impl Controller {
     /// none. When the controller is stopped, the region stays enabled but loses its device addresses.
     ///
     /// # Errors
-    /// An error of [`memory_buffer`](Self::memory_buffer), or the region does not become ready.
-    pub fn persistent_memory(&self) -> Result<Option<Arc<PersistentMemory>>> {
+    /// An error of [`cmb`](Self::cmb), or the region does not become ready.
+    pub fn pmr(&self) -> Result<Option<Arc<Pmr>>> {
         self.inner.device_memory.persistent(self.inner.owner())
     }
 

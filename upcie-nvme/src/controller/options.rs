@@ -28,7 +28,7 @@ pub struct ControllerBuilder {
     pub(crate) pages: Option<PageSize>,
     pub(crate) timeout: Duration,
     pub(crate) irq: Option<IrqKind>,
-    pub(crate) memory_buffer_caching: Option<Caching>,
+    pub(crate) cmb_caching: Option<Caching>,
     pub(crate) arbitration: Option<Arbitration>,
     pub(crate) untrusted_device: bool,
     pub(crate) clock: SharedClock,
@@ -62,10 +62,10 @@ impl ControllerBuilder {
     }
 
     /// Sets the caching of this process's accesses to the controller's own memory, once it is
-    /// [used](crate::Controller::memory_buffer). By default (`None`) writes are combined if the transport can, and nothing is cached
+    /// [used](crate::Controller::cmb). By default (`None`) writes are combined if the transport can, and nothing is cached
     /// otherwise. The first use fails if the transport lacks the caching.
-    pub fn memory_buffer_caching(mut self, caching: impl Into<Option<Caching>>) -> Self {
-        self.memory_buffer_caching = caching.into();
+    pub fn cmb_caching(mut self, caching: impl Into<Option<Caching>>) -> Self {
+        self.cmb_caching = caching.into();
         self
     }
 
@@ -103,7 +103,7 @@ impl Default for ControllerBuilder {
             pages: None,
             timeout: Duration::from_secs(30),
             irq: None,
-            memory_buffer_caching: None,
+            cmb_caching: None,
             arbitration: None,
             untrusted_device: false,
             clock: SharedClock::default(),

@@ -1,7 +1,7 @@
 //! Creation and deletion of queue pairs on the controller: their memory, ids and commands.
 
 use super::{
-    Inner, MemoryBuffer,
+    Cmb, Inner,
     admin::Late,
     queue_ids::{Next, Step, Ticket},
     subsystem::Member,
@@ -32,7 +32,7 @@ pub(crate) fn create<T>(
     entries: u32,
     vector: Option<u16>,
     list_bytes: Option<usize>,
-    buffer: Option<&MemoryBuffer>,
+    buffer: Option<&Cmb>,
     priority: QueuePriority,
 ) -> Result<Queue<T>> {
     let page = 1 << inner.page_shift();
@@ -42,7 +42,7 @@ pub(crate) fn create<T>(
         Ok(heap.alloc_aligned(bytes, page)?)
     };
     let memory = |bytes| memory_of(inner.private(), bytes);
-    let sq = memory_of(buffer.map_or(inner.private(), MemoryBuffer::heap), entries as usize * 64)?;
+    let sq = memory_of(buffer.map_or(inner.private(), Cmb::heap), entries as usize * 64)?;
     let sq_combining = buffer.is_some_and(|buffer| buffer.caching() == Caching::WriteCombining);
     let cq = memory(entries as usize * 16)?;
     let (sq_iova, cq_iova) = (sq.iova(0), cq.iova(0));

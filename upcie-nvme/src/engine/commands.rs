@@ -173,7 +173,7 @@ impl<T> Turn<'_, T> {
         let Io { extent, direction, slba, flags } = io;
         // A range that ends before it starts has more bytes than any buffer.
         let (start, len) = (part.start, part.end.wrapping_sub(part.start));
-        // The same trick as in `transfer`: a remainder ends up in the top bits, above any limit.
+        // The same trick as in `submit`: a remainder ends up in the top bits, above any limit.
         let last = (len as u64).rotate_right(extent.shift).wrapping_sub(1);
         let reason = if last >= u64::from(extent.max_blocks)
             || slba > extent.last.wrapping_sub(last)
@@ -255,15 +255,15 @@ impl<T> Turn<'_, T> {
         start: usize,
         len: usize,
     ) -> Result<DataPointer, Refusal> {
-        let ready = held.transfer();
+        let data = held.prepared();
         let mask = self.queue.lists.page_mask();
         // Neither sum overflows once the range is known to lie within the buffer, whose end has an address.
-        let prp1 = ready.iova.wrapping_add(start as u64);
+        let prp1 = data.iova.wrapping_add(start as u64);
         let end = (prp1 & mask).wrapping_add(len as u64);
         if start > held.len()
             || len > held.len() - start
             || !held.is_linear()
-            || ready.space != self.queue.space
+            || data.space != self.queue.space
             || prp1 & 3 != 0
             || end > 2 * (mask + 1)
         {
@@ -285,7 +285,7 @@ fn part<T>(
     start: usize,
     len: usize,
 ) -> Result<DataPointer, Refusal> {
-    if held.segments().any(|segment| segment.transfer().space != queue.space && !segment.is_empty()) {
+    if held.segments().any(|segment| segment.prepared().space != queue.space && !segment.is_empty()) {
         Err(Refusal::ForeignBuffer)
     } else if start.checked_add(len).is_none_or(|end| end > held.total_len()) {
         Err(Refusal::Length)

@@ -26,7 +26,7 @@ pub(super) fn misfit(
     len: usize,
     most: usize,
 ) -> Option<Refusal> {
-    let foreign = |segment: &DmaBuf| segment.transfer().space != space && !segment.is_empty();
+    let foreign = |segment: &DmaBuf| segment.prepared().space != space && !segment.is_empty();
     if buffer.segments().any(foreign) {
         return Some(Refusal::ForeignBuffer);
     }

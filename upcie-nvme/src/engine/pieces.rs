@@ -36,7 +36,7 @@ impl<'n> Pieces<'n> {
         };
         let is_whole = len == buffer.total_len();
         // A chain is never split.
-        let most = match buffer.next() {
+        let most = match buffer.next_segment() {
             Some(_) if part.end > buffer.len() && is_whole => io.extent.max_transfer(),
             Some(_) if part.end > buffer.len() => 0,
             _ => usize::MAX,

@@ -89,7 +89,7 @@ pub(crate) struct Queue<T> {
     /// The next completion entry.
     pub(super) cqe: *const u64,
     /// Reap limit: the entry after those of all commands whose doorbell has been rung, counted from `cqe`.
-    pub(super) stop: *const u64,
+    pub(super) reap_limit: *const u64,
     /// The rings: pointers to their first entries, and past their last.
     pub(super) sq: *mut u64,
     pub(super) sq_end: *mut u64,
@@ -146,7 +146,7 @@ impl<T> Queue<T> {
         Self {
             at: Cursor { sqe: first_sqe, top: 0 },
             cqe: first_cqe,
-            stop: first_cqe,
+            reap_limit: first_cqe,
             sq: first_sqe,
             // SAFETY: the memory was checked to hold all submission entries.
             sq_end: unsafe { first_sqe.add(entries as usize * SQE_WORDS) },
@@ -161,7 +161,7 @@ impl<T> Queue<T> {
             state: State::Ready,
             empty_turns: 0,
             sq_combining,
-            space: sq.transfer().space,
+            space: sq.prepared().space,
             sq_doorbell,
             cq_doorbell,
             lists,
@@ -193,7 +193,7 @@ impl<T> Queue<T> {
 
     /// Returns `true` if commands whose doorbell was rung are not reaped yet.
     pub(crate) fn has_in_flight(&self) -> bool {
-        self.cqe != self.stop
+        self.cqe != self.reap_limit
     }
 
     /// Returns the reason why the queue is closed.

@@ -242,7 +242,7 @@ impl Model {
         let retired = self.queue.retire();
         // The rings, the lists, and the buffers that the device may still use.
         assert_eq!(retired.0.len(), self.flying.len() + 3);
-        let mut kept: Vec<u64> = retired.0.iter().map(|buffer| buffer.transfer().iova).collect();
+        let mut kept: Vec<u64> = retired.0.iter().map(|buffer| buffer.prepared().iova).collect();
         kept.truncate(self.flying.len());
         kept.sort_unstable();
         let mut flying: Vec<u64> = self.flying.values().map(|flight| flight.address).collect();

@@ -67,7 +67,7 @@ pub struct Turn<'q, T> {
     cqe: *const u64,
     /// Reap limit: entries from here on belong to commands whose doorbell has not been rung. Equals `cqe`
     /// after a protocol error.
-    stop: *const u64,
+    reap_limit: *const u64,
     /// The free slot to use next.
     top: u32,
     slots: *mut Slot<T>,
@@ -101,9 +101,9 @@ impl<'q, T> Turn<'q, T> {
     #[inline(always)]
     pub(super) fn open(queue: &'q mut Queue<T>, namespaces: u64) -> Self {
         // Word by word: one wide load of what the last turn stored in parts would have to wait for all of them.
-        let (Cursor { sqe, top }, cqe, stop) = (queue.at, queue.cqe, queue.stop);
+        let (Cursor { sqe, top }, cqe, reap_limit) = (queue.at, queue.cqe, queue.reap_limit);
         // Field by field: a read through the queue would be repeated after each store to a slot.
-        Self { sqe, cqe, stop, top, slots: queue.slots, namespaces, queue }
+        Self { sqe, cqe, reap_limit, top, slots: queue.slots, namespaces, queue }
     }
 
     /// Reads as many blocks as `buffer` has room for, from block `slba` on.
@@ -172,7 +172,7 @@ impl<'q, T> Turn<'q, T> {
     pub fn ring(&mut self) {
         self.publish();
         if self.queue.state == State::Open {
-            self.stop = self.queue.stop;
+            self.reap_limit = self.queue.reap_limit;
         }
     }
 
@@ -184,14 +184,14 @@ impl<'q, T> Turn<'q, T> {
     #[inline(always)]
     pub fn submit(&mut self, io: Io<'_>, buffer: DmaBuf, tag: T) -> Result<(), Refused<T>> {
         let Io { extent, direction, slba, flags } = io;
-        let ready = buffer.transfer();
+        let data = buffer.prepared();
         // A remainder of a block ends up in the top bits, so the value exceeds any limit.
-        let last = ready.ready.rotate_right(extent.shift).wrapping_sub(1);
+        let last = data.len.rotate_right(extent.shift).wrapping_sub(1);
         // `max_blocks` is at most the number of blocks, so the subtraction after the first check can't wrap.
         if last >= extent.max_blocks
             || slba > extent.last.wrapping_sub(u64::from(last))
             || extent.stamp != self.namespaces
-            || ready.space != self.queue.space
+            || data.space != self.queue.space
             || self.is_full()
         {
             cold();
@@ -201,8 +201,7 @@ impl<'q, T> Turn<'q, T> {
             return Ok(());
         }
         let last = u64::from(last) | flags.word();
-        let words =
-            [first_words(direction.opcode(), extent), 0, 0, ready.iova, ready.companion, slba, last, 0];
+        let words = [first_words(direction.opcode(), extent), 0, 0, data.iova, data.second, slba, last, 0];
         self.push(words, buffer, tag, 0);
         Ok(())
     }
@@ -239,7 +238,7 @@ impl<'q, T> Turn<'q, T> {
         if submitted {
             let tail = index(queue.sq, self.sqe, SQE_WORDS);
             // SAFETY: an index below the entries, which both rings have.
-            queue.stop = unsafe { queue.cq.add(tail * CQE_WORDS) };
+            queue.reap_limit = unsafe { queue.cq.add(tail * CQE_WORDS) };
             if queue.sq_combining {
                 // Entries may still be in the processor's write-combining buffers.
                 mmio_wmb();
@@ -300,7 +299,7 @@ impl<T> Iterator for Turn<'_, T> {
     /// is none now.
     #[inline(always)]
     fn next(&mut self) -> Option<Completion<T>> {
-        if self.cqe == self.stop {
+        if self.cqe == self.reap_limit {
             return None;
         }
         // SAFETY: the last dword of an entry of the ring.
@@ -324,7 +323,7 @@ impl<T> Iterator for Turn<'_, T> {
             // A command with a PRP list to release, or a forged completion.
             if slot.word as u32 != id {
                 self.queue.state = State::Forged;
-                self.stop = self.cqe;
+                self.reap_limit = self.cqe;
                 // Mark the turn as full, with a stamp of no namespace: it takes no more commands.
                 (self.namespaces, self.top) = (0, self.queue.end_of_free);
                 return None;

@@ -19,7 +19,7 @@ pub(crate) struct Window {
 
 impl Window {
     fn refuse(&self, opcode: NvmOpcode, buffer: &DmaBuf) -> Option<Refusal> {
-        let inside = |segment: &DmaBuf| self.addresses.contains(&segment.transfer().iova);
+        let inside = |segment: &DmaBuf| self.addresses.contains(&segment.prepared().iova);
         let mut segments = buffer.segments().filter(|segment| !segment.is_empty());
         let first = inside(segments.next()?);
         let mixed = segments.any(|segment| inside(segment) != first);
@@ -48,7 +48,7 @@ pub(crate) struct Windows {
 
 impl Windows {
     /// Returns the reason why the controller would not take the buffer. Not called on the plain path: a
-    /// buffer that this can refuse is not [ready](upcie_core::dma::Transfer::ready).
+    /// buffer that this can refuse is not [ready](upcie_core::dma::Prepared::len).
     pub(crate) fn refuse(&self, opcode: NvmOpcode, buffer: &DmaBuf) -> Option<Refusal> {
         let windows = [&self.buffer, &self.persistent].into_iter().filter_map(OnceLock::get);
         windows.filter_map(|window| window.refuse(opcode, buffer)).next()

@@ -31,7 +31,7 @@ pub enum Refusal {
     /// The buffer is in another device's address space.
     ForeignBuffer,
     /// The buffer is in the controller's own memory, which takes no data in this direction
-    /// ([`MemoryBuffer`](crate::controller::MemoryBuffer)).
+    /// ([`Cmb`](crate::controller::Cmb)).
     Direction,
     /// Some segments are in the controller's own memory and some are not, which the controller does not allow
     /// in one command.

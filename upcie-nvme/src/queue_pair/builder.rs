@@ -63,7 +63,7 @@ impl QueuePairBuilder<'_> {
         self
     }
 
-    /// Puts the submission ring into the [controller's memory buffer](crate::Controller::memory_buffer). The
+    /// Puts the submission ring into the [controller's memory buffer](crate::Controller::cmb). The
     /// controller then fetches commands without a request to the host, and this process stores them across
     /// the bus (flushed before the doorbell, where the stores are write-combined). The completion ring and
     /// the PRP lists stay in the host's memory. Off by default.

@@ -353,7 +353,7 @@ const fn queue_dword(qid: u16, entries: u32) -> u32 {
 /// A completion queue entry: 16 bytes. The controller wrote them, so none is trusted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Completion {
+pub struct CompletionEntry {
     /// Command-specific result.
     pub dw0: u32,
     /// Command-specific result, or reserved.
@@ -367,9 +367,9 @@ pub struct Completion {
     /// Bit 0 the phase tag, bits 15:1 the status.
     pub status_phase: u16,
 }
-assert_size!(Completion, 16);
+assert_size!(CompletionEntry, 16);
 
-impl Completion {
+impl CompletionEntry {
     /// Returns the status, without the phase tag.
     #[inline]
     #[must_use]

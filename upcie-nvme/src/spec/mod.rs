@@ -42,7 +42,7 @@ mod tests;
 /// The traits by which the structures are read from, and written to, bytes: zerocopy's.
 pub use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-pub use command::{ALL_NAMESPACES, Command, Completion};
+pub use command::{ALL_NAMESPACES, Command, CompletionEntry};
 pub use device_memory::{CmbLocation, CmbMemorySpaceControl, CmbSize, PmrCapabilities, PmrStatus};
 pub use dwords::{
     AbortDword10, CreateCqDword11, CreateQueueDword10, CreateSqDword11, DatasetDword10, DatasetDword11,

@@ -131,7 +131,7 @@ fn identify(controller: &Controller) -> Value {
 
 /// Describes the controller memory buffer and the persistent memory region, if there are any.
 fn own_memory(controller: &Controller) -> Value {
-    let buffer = match controller.memory_buffer() {
+    let buffer = match controller.cmb() {
         Ok(None) => Value::Null,
         Err(error) => json!({ "unusable": Chain(&error).to_string() }),
         Ok(Some(memory)) => {
@@ -150,7 +150,7 @@ fn own_memory(controller: &Controller) -> Value {
             })
         }
     };
-    let persistent = match controller.persistent_memory() {
+    let persistent = match controller.pmr() {
         Ok(None) => Value::Null,
         Err(error) => json!({ "unusable": Chain(&error).to_string() }),
         Ok(Some(memory)) => {

@@ -36,21 +36,21 @@ const WHAT: &str = "memory buffer";
 ///
 /// ```
 /// # let controller = upcie_nvme::Controller::open("emu:size=1M")?;
-/// if let Some(memory) = controller.memory_buffer()? {
+/// if let Some(memory) = controller.cmb()? {
 ///     let mut buffer = memory.alloc(4096)?;
 ///     buffer.write_at(0, b"never in host memory");
 ///     controller.namespace(1)?.write(0, &mut buffer)?;
 /// }
 /// # Ok::<(), upcie_nvme::Error>(())
 /// ```
-pub struct MemoryBuffer {
+pub struct Cmb {
     device: Arc<str>,
     size: CmbSize,
     location: CmbLocation,
     mapped: Mapped,
 }
 
-impl MemoryBuffer {
+impl Cmb {
     /// Allocates a buffer of `len` bytes, zeroed. Its PRP list, if it needs one, is in the host's memory.
     ///
     /// # Errors
@@ -132,7 +132,7 @@ fn locate(location: CmbLocation, size: CmbSize) -> Result<Place, String> {
 }
 
 /// Enables the memory buffer; `None` if the controller has none.
-pub(super) fn enable(controller: Owner<'_>) -> Result<Option<Arc<MemoryBuffer>>> {
+pub(super) fn enable(controller: Owner<'_>) -> Result<Option<Arc<Cmb>>> {
     let control = controller.link.registers.capabilities().cmbs();
     if control {
         // Without CRE the next two registers read as 0.
@@ -166,14 +166,9 @@ pub(super) fn enable(controller: Owner<'_>) -> Result<Option<Arc<MemoryBuffer>>>
     enabled.map(Some)
 }
 
-fn map(
-    controller: Owner<'_>,
-    location: CmbLocation,
-    size: CmbSize,
-    control: bool,
-) -> Result<Arc<MemoryBuffer>> {
+fn map(controller: Owner<'_>, location: CmbLocation, size: CmbSize, control: bool) -> Result<Arc<Cmb>> {
     let place = locate(location, size).map_err(|reason| broken(&controller.link.name, WHAT, reason))?;
-    let caching = controller.link.options.memory_buffer_caching;
+    let caching = controller.link.options.cmb_caching;
     let mapped = map_memory(controller, WHAT, place, caching, size.rds() && size.wds())?;
     if control {
         let memory = CmbMemorySpaceControl::new().with_cre(true).with_cba(mapped.iova >> 12);
@@ -193,12 +188,12 @@ fn map(
     let addresses = mapped.iova..mapped.iova + mapped.len as u64;
     let (reads, writes, mixed) = (size.rds(), size.wds(), location.cdmmms());
     let _ = controller.link.live.device_memory.buffer.set(Window { addresses, reads, writes, mixed });
-    Ok(Arc::new(MemoryBuffer { device: controller.link.name.clone(), size, location, mapped }))
+    Ok(Arc::new(Cmb { device: controller.link.name.clone(), size, location, mapped }))
 }
 
-impl fmt::Debug for MemoryBuffer {
+impl fmt::Debug for Cmb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryBuffer")
+        f.debug_struct("Cmb")
             .field("device", &self.device)
             .field("size", &self.size())
             .field("caching", &self.caching())

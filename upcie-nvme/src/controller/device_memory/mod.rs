@@ -4,8 +4,8 @@ mod buffer;
 mod persistent;
 mod place;
 
-pub use buffer::MemoryBuffer;
-pub use persistent::PersistentMemory;
+pub use buffer::Cmb;
+pub use persistent::Pmr;
 pub(super) use place::Owner;
 
 use super::{Link, Registers};
@@ -34,8 +34,8 @@ pub(super) fn turn_off(registers: &Registers) -> Result<()> {
 /// The memory that a controller has of its own: looked for by the first call that asks.
 #[derive(Debug, Default)]
 pub(super) struct DeviceMemory {
-    buffer: Known<MemoryBuffer>,
-    persistent: Known<PersistentMemory>,
+    buffer: Known<Cmb>,
+    persistent: Known<Pmr>,
 }
 
 /// `None` until somebody has asked; then the memory, or `None` if the controller has none.
@@ -75,17 +75,17 @@ pub(super) fn release(link: &Link) {
 
 impl DeviceMemory {
     /// Returns the memory buffer, enabled on the first call; `None` if the controller has none.
-    pub fn buffer(&self, controller: Owner<'_>) -> Result<Option<Arc<MemoryBuffer>>> {
+    pub fn buffer(&self, controller: Owner<'_>) -> Result<Option<Arc<Cmb>>> {
         self.buffer.get(controller.link, "using its memory buffer", || buffer::enable(controller))
     }
 
     /// Returns the persistent memory region, enabled on the first call; `None` if the controller has none.
-    pub fn persistent(&self, controller: Owner<'_>) -> Result<Option<Arc<PersistentMemory>>> {
+    pub fn persistent(&self, controller: Owner<'_>) -> Result<Option<Arc<Pmr>>> {
         self.persistent.get(controller.link, "using its persistent memory", || persistent::enable(controller))
     }
 
     /// Returns the memory buffer for a submission queue whose PRP lists are in the host's memory.
-    pub fn for_submission(&self, controller: Owner<'_>) -> Result<Arc<MemoryBuffer>> {
+    pub fn for_submission(&self, controller: Owner<'_>) -> Result<Arc<Cmb>> {
         let refuse = |reason: &str| {
             Error::unsupported(
                 controller.link.name.to_string(),

@@ -22,21 +22,21 @@ const PATIENCE_MAX: Duration = Duration::from_secs(300);
 
 /// Memory in the controller that keeps its contents without power.
 ///
-/// Buffers from it are like those from a [`MemoryBuffer`](super::MemoryBuffer) if the controller gives the
+/// Buffers from it are like those from a [`Cmb`](super::Cmb) if the controller gives the
 /// region a device address ([`takes_data`](Self::takes_data)); otherwise only this process and peers can use
 /// them. A new buffer holds the region's old contents, and they stay: [`offset_of`](Self::offset_of) returns
 /// the place in the region. A buffer of the [whole region](Self::size), cut into slices, starts at offset 0.
 ///
 /// ```
 /// # let controller = upcie_nvme::Controller::open("emu:size=1M")?;
-/// if let Some(region) = controller.persistent_memory()? {
+/// if let Some(region) = controller.pmr()? {
 ///     let mut log = region.alloc_unzeroed(4096)?;
 ///     log.write_at(0, b"kept without power");
 ///     region.flush()?;
 /// }
 /// # Ok::<(), upcie_nvme::Error>(())
 /// ```
-pub struct PersistentMemory {
+pub struct Pmr {
     device: Arc<str>,
     capabilities: PmrCapabilities,
     registers: Registers,
@@ -45,7 +45,7 @@ pub struct PersistentMemory {
     mapped: Mapped,
 }
 
-impl PersistentMemory {
+impl Pmr {
     /// Allocates a buffer of `len` bytes, at most 1 GiB, with the region's old contents.
     ///
     /// # Errors
@@ -61,7 +61,7 @@ impl PersistentMemory {
 
     /// Returns the offset of a buffer in the region in bytes; `None` for a buffer from elsewhere.
     pub fn offset_of(&self, buffer: &DmaBuf) -> Option<u64> {
-        let transfer = buffer.transfer();
+        let transfer = buffer.prepared();
         let offset = transfer.iova.checked_sub(self.mapped.iova)?;
         (transfer.space == self.mapped.heap.space().id() && offset < self.mapped.len as u64).then_some(offset)
     }
@@ -131,7 +131,7 @@ fn status(registers: &Registers) -> Result<PmrStatus> {
 }
 
 /// Enables the persistent memory region; `None` if the controller has none.
-pub(super) fn enable(controller: Owner<'_>) -> Result<Option<Arc<PersistentMemory>>> {
+pub(super) fn enable(controller: Owner<'_>) -> Result<Option<Arc<Pmr>>> {
     let registers = &controller.link.registers;
     if !registers.capabilities().pmrs() {
         return Ok(None);
@@ -147,7 +147,7 @@ pub(super) fn enable(controller: Owner<'_>) -> Result<Option<Arc<PersistentMemor
     Ok(Some(Arc::new(enabled?)))
 }
 
-fn map(controller: Owner<'_>) -> Result<PersistentMemory> {
+fn map(controller: Owner<'_>) -> Result<Pmr> {
     let broken = |reason| broken(&controller.link.name, WHAT, reason);
     let capabilities = PmrCapabilities::from_bits(controller.link.registers.peek(offset::PMRCAP)?);
     if !matches!(capabilities.bir(), 2..=5) {
@@ -177,8 +177,7 @@ fn map(controller: Owner<'_>) -> Result<PersistentMemory> {
         true => (capabilities.rds(), capabilities.wds()),
         false => (false, false),
     };
-    let mapped =
-        map_memory(controller, WHAT, place, controller.link.options.memory_buffer_caching, reads && writes)?;
+    let mapped = map_memory(controller, WHAT, place, controller.link.options.cmb_caching, reads && writes)?;
     if capabilities.cmss() {
         // SAFETY: CMSE is still clear.
         unsafe { controller.link.registers.write_u32(offset::PMRMSCU, (mapped.iova >> 32) as u32) }?;
@@ -195,12 +194,12 @@ fn map(controller: Owner<'_>) -> Result<PersistentMemory> {
     let _ =
         controller.link.live.device_memory.persistent.set(Window { addresses, reads, writes, mixed: false });
     let (device, registers) = (controller.link.name.clone(), controller.link.registers.clone());
-    Ok(PersistentMemory { device, capabilities, registers, first, mapped })
+    Ok(Pmr { device, capabilities, registers, first, mapped })
 }
 
-impl fmt::Debug for PersistentMemory {
+impl fmt::Debug for Pmr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PersistentMemory")
+        f.debug_struct("Pmr")
             .field("device", &self.device)
             .field("size", &self.size())
             .finish_non_exhaustive()

@@ -2,7 +2,7 @@
 
 use crate::{
     emu::{self, Emulator, layout::DSTRD},
-    spec::{AdminOpcode, Command, Completion, QueuePriority, Status, doorbell_offset},
+    spec::{AdminOpcode, Command, CompletionEntry, QueuePriority, Status, doorbell_offset},
 };
 use std::{
     io::Write,
@@ -70,11 +70,11 @@ impl Queue {
     }
 
     /// Returns the next completion, if there is one. It is not acknowledged.
-    pub fn next(&mut self) -> Option<Completion> {
+    pub fn next(&mut self) -> Option<CompletionEntry> {
         // SAFETY: an entry of the ring, which is mapped; no reference to it exists.
         let entry = unsafe { self.cq.as_ptr().add(self.head as usize * 16) };
         // SAFETY: the entry is aligned and inside of the mapped ring, to which no reference exists.
-        let done = unsafe { entry.cast::<Completion>().read_volatile() };
+        let done = unsafe { entry.cast::<CompletionEntry>().read_volatile() };
         if done.phase() == self.phase {
             return None;
         }
@@ -84,11 +84,11 @@ impl Queue {
         }
         upcie_core::barrier::dma_rmb();
         // SAFETY: the entry is aligned and inside of the mapped ring; its phase tag was there, so the rest is, too.
-        Some(unsafe { entry.cast::<Completion>().read_volatile() })
+        Some(unsafe { entry.cast::<CompletionEntry>().read_volatile() })
     }
 
     /// Waits for the next completion, and acknowledges it.
-    pub fn wait(&mut self) -> Completion {
+    pub fn wait(&mut self) -> CompletionEntry {
         let end = Instant::now() + Duration::from_secs(10);
         loop {
             if let Some(done) = self.next() {
@@ -107,7 +107,7 @@ impl Queue {
     }
 
     /// Sends a command and waits for its end.
-    pub fn run(&mut self, command: Command) -> Completion {
+    pub fn run(&mut self, command: Command) -> CompletionEntry {
         self.put(&command);
         self.ring();
         let done = self.wait();

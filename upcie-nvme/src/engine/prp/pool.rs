@@ -63,7 +63,7 @@ impl ListPool {
         let end = buf.segments().try_for_each(|segment| {
             let len = segment.len();
             total += len as u64;
-            if segment.transfer().space != space && len > 0 {
+            if segment.prepared().space != space && len > 0 {
                 return Err(Refusal::ForeignBuffer);
             }
             writer.add(&mut pages, segment, 0, len)
@@ -158,7 +158,7 @@ impl<'p> Writer<'p> {
     #[inline(always)]
     fn add(&mut self, pages: &mut Pages, segment: &DmaBuf, start: usize, len: usize) -> Result<(), Refusal> {
         if segment.is_linear() && len > 0 {
-            let run = pages.piece(segment.transfer().iova + start as u64, len as u64)?;
+            let run = pages.piece(segment.prepared().iova + start as u64, len as u64)?;
             if let Some(start) = run.start {
                 self.push(start, 1)?;
             }

@@ -101,20 +101,20 @@ fn addresses_stay_where_they_are_put() {
 #[test]
 fn completions() {
     let bytes = [0x2a, 0, 0, 0, 0, 0, 0, 0, 5, 0, 1, 0, 9, 0, 1, 0];
-    let completion = Completion::read_from_bytes(&bytes).unwrap();
+    let completion = CompletionEntry::read_from_bytes(&bytes).unwrap();
     assert_eq!((completion.dw0, completion.sqhd, completion.sqid, completion.cid), (42, 5, 1, 9));
     assert!(completion.phase());
     assert_eq!(completion.result(), Ok(42));
 
     for status in Status::ALL {
         for phase in [false, true] {
-            let completion = Completion { status_phase: status.with_phase(phase), ..completion };
+            let completion = CompletionEntry { status_phase: status.with_phase(phase), ..completion };
             assert_eq!((completion.status(), completion.phase()), (*status, phase));
             assert_eq!(completion.is_success(), *status == Status::SUCCESS);
         }
     }
     // The retry bits alone are no failure.
-    let completion = Completion { status_phase: 0xf000, ..completion };
+    let completion = CompletionEntry { status_phase: 0xf000, ..completion };
     assert!(completion.is_success() && completion.status().is_success());
 }
 

@@ -50,7 +50,7 @@ fn structures_of_noise_do_not_panic() {
         let _ = (entry.is_used(), entry.status().to_string());
         let command: Command = fill(&mut random);
         let _ = (command.slba(), command.block_count(), command.log_page_bytes(), command.log_page_offset());
-        let completion: Completion = fill(&mut random);
+        let completion: CompletionEntry = fill(&mut random);
         let _ = (completion.result(), completion.phase(), format!("{completion:?}"));
     }
 }

@@ -31,7 +31,7 @@ fn queue_entries() {
         cdw14: 56,
         cdw15: 60,
     });
-    positions!(Completion { dw0: 0, dw1: 4, sqhd: 8, sqid: 10, cid: 12, status_phase: 14 });
+    positions!(CompletionEntry { dw0: 0, dw1: 4, sqhd: 8, sqid: 10, cid: 12, status_phase: 14 });
 }
 
 #[test]

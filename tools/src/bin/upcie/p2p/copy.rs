@@ -86,8 +86,10 @@ pub fn run(
             in_flight -= 1;
             moved = true;
             while (buffer.len() as u64) < job.piece {
-                buffer =
-                    buffer.whole().ok().with_context(|| format!("the buffer of byte {at} is in parts"))?;
+                buffer = buffer
+                    .try_reunite()
+                    .ok()
+                    .with_context(|| format!("the buffer of byte {at} is in parts"))?;
             }
             buffers.push(buffer);
         }

@@ -3,7 +3,7 @@
 use anyhow::bail;
 use clap::ValueEnum;
 use std::sync::Arc;
-use upcie_nvme::{Controller, controller::MemoryBuffer};
+use upcie_nvme::{Controller, controller::Cmb};
 
 /// Owner of the memory buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -30,13 +30,13 @@ pub fn memory(
     wanted: Option<Whose>,
     from: &Controller,
     to: &Controller,
-) -> anyhow::Result<(Whose, Arc<MemoryBuffer>)> {
+) -> anyhow::Result<(Whose, Arc<Cmb>)> {
     let candidates = match wanted {
         Some(one) => vec![one],
         None => vec![Whose::From, Whose::To],
     };
     for &whose in &candidates {
-        if let Some(memory) = controller(whose, from, to).memory_buffer()? {
+        if let Some(memory) = controller(whose, from, to).cmb()? {
             let fits = match whose {
                 Whose::From => memory.reads(),
                 Whose::To => memory.writes(),

@@ -7,7 +7,7 @@ use super::{
 use crate::{cli, units};
 use serde_json::{Value, json};
 use std::io::Write;
-use upcie_nvme::{Controller, Namespace, controller::MemoryBuffer};
+use upcie_nvme::{Controller, Namespace, controller::Cmb};
 
 /// Everything that the report shows.
 pub struct Report<'r> {
@@ -17,7 +17,7 @@ pub struct Report<'r> {
     pub job: &'r Job,
     pub depth: u32,
     pub whose: Whose,
-    pub memory: &'r MemoryBuffer,
+    pub memory: &'r Cmb,
     pub direct: Copied,
     pub host: Option<Copied>,
     /// `None` if the copy was not verified, else the first byte that differs, if one does.

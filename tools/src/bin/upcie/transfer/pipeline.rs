@@ -68,7 +68,7 @@ impl Pipeline {
     /// Takes back a buffer that is not used any more.
     pub fn give_back(&mut self, mut buffer: DmaBuf) {
         while buffer.len() < self.piece {
-            match buffer.whole() {
+            match buffer.try_reunite() {
                 Ok(whole) => buffer = whole,
                 Err(_) => return,
             }

@@ -83,7 +83,7 @@ fn pool(heap: &Arc<Heap>, bytes: usize, max_transfer: u64, shift: u32) -> ListPo
 }
 
 fn build(pool: &mut ListPool, buf: &DmaBuf) -> Result<DataPointer, Refusal> {
-    let (pointer, len) = pool.build(buf, buf.transfer().space)?;
+    let (pointer, len) = pool.build(buf, buf.prepared().space)?;
     assert_eq!(len, buf.total_len() as u64);
     Ok(pointer)
 }
@@ -95,14 +95,14 @@ fn whole_buffers_have_their_list_ready() {
         let page = 1 << shift;
         for len in [4, 512, page, page + 4, 2 * page, 2 * page + 4, 3 * page, 513 * page, 1024 * page + 512] {
             let buf = heap.alloc(len).unwrap();
-            let transfer = buf.transfer();
+            let transfer = buf.prepared();
             if len as u64 > MAX_TRANSFER {
-                assert_eq!(transfer.ready, 0);
+                assert_eq!(transfer.len, 0);
                 continue;
             }
-            assert_eq!(transfer.ready as usize, len);
+            assert_eq!(transfer.len as usize, len);
             assert_eq!(
-                words(host.pages(transfer.iova, transfer.companion, len, shift)),
+                words(host.pages(transfer.iova, transfer.second, len, shift)),
                 expected(&buf),
                 "{len}"
             );
@@ -116,8 +116,8 @@ fn a_list_that_ends_with_its_page_has_no_pointer() {
     // 512 entries fill a list page exactly; one more needs a second.
     for pages in [513, 514, 1024, 1025] {
         let buf = heap.alloc(pages * 4096).unwrap();
-        let transfer = buf.transfer();
-        assert_eq!(host.pages(transfer.iova, transfer.companion, buf.len(), 12).len(), pages);
+        let transfer = buf.prepared();
+        assert_eq!(host.pages(transfer.iova, transfer.second, buf.len(), 12).len(), pages);
     }
     assert_eq!(list_bytes(512, 12), 4096);
     assert_eq!(list_bytes(513, 12), 4096 + 16);

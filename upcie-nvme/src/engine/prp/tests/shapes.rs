@@ -148,7 +148,7 @@ fn memory_may_end_with_the_address_space() {
     }
     let top = all.iter().position(|buf| buf.iova(buf.len() - 1) == u64::MAX).expect("the last byte");
     let mut buf = all.swap_remove(top);
-    assert_eq!(buf.transfer().ready, 64 << 10);
+    assert_eq!(buf.prepared().len, 64 << 10);
     let DataPointer { prp1, prp2, .. } = build(&mut pool, &buf).unwrap();
     let found = host.pages(prp1, prp2, buf.len(), 12).into_iter().map(|(at, _)| at).collect();
     assert_eq!(entries(&[(buf.iova(0), buf.len())], 4096), Some(found));

@@ -10,24 +10,6 @@ use crate::spec::{Command, DatasetDword11, DatasetRange, NvmOpcode};
 use std::ops::Range;
 use upcie_core::dma::DmaBuf;
 
-/// The direction of a transfer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Direction {
-    /// A Write command: from the buffer to the namespace.
-    Write = NvmOpcode::WRITE.0,
-    /// A Read command: from the namespace to the buffer.
-    Read = NvmOpcode::READ.0,
-}
-
-impl Direction {
-    /// Returns the command's opcode.
-    #[inline(always)]
-    pub const fn opcode(self) -> NvmOpcode {
-        NvmOpcode(self as u8)
-    }
-}
-
 impl<T> Turn<'_, T> {
     /// Submits a Flush: every write completed before this becomes durable (NVM, "Flush").
     ///

@@ -1,7 +1,25 @@
-//! The place and the options of commands that take more than four arguments.
+//! Commands that take more than four arguments, described without their buffers.
 
-use super::{Direction, Extent};
-use crate::spec::IoFlags;
+use super::Extent;
+use crate::spec::{IoFlags, NvmOpcode};
+
+/// The direction of a transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Direction {
+    /// A Write command: from the buffer to the namespace.
+    Write = NvmOpcode::WRITE.0,
+    /// A Read command: from the namespace to the buffer.
+    Read = NvmOpcode::READ.0,
+}
+
+impl Direction {
+    /// Returns the command's opcode.
+    #[inline(always)]
+    pub const fn opcode(self) -> NvmOpcode {
+        NvmOpcode(self as u8)
+    }
+}
 
 /// A Read or Write command without its buffer: direction, place, flags.
 ///

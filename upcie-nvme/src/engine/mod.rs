@@ -25,10 +25,9 @@ mod turn;
 mod window;
 
 use crate::error::Refusal;
-pub use commands::Direction;
 pub use completion::{Completion, Refused};
 pub use extent::Extent;
-pub use io::{Io, Zeroes};
+pub use io::{Direction, Io, Zeroes};
 pub(crate) use live::{Live, unique};
 pub(crate) use pieces::Pieces;
 pub(crate) use prp::{BufferLists, ListPool, MAX_TRANSFER};

@@ -1,12 +1,12 @@
 //! Reap and submit in one pass.
 
 use super::{
-    Completion, Extent, Io, ListPool, Refusal, Refused,
+    Completion, Direction, Extent, Io, ListPool, Refusal, Refused,
     common::{cold, first_words, misfit, refuse_namespace},
     prp::DataPointer,
     ring::{CQE_WORDS, Cursor, EMPTY_TURNS, PHASE, Queue, SQE_WORDS, Slot, State},
 };
-use crate::Result;
+use crate::{Result, spec::IoFlags};
 use std::fmt;
 use upcie_core::{
     barrier::{dma_release, dma_rmb, mmio_wmb},
@@ -196,7 +196,9 @@ impl<'q, T> Turn<'q, T> {
         {
             cold();
             let at = Cursor { sqe: self.sqe, top: self.top };
-            let at = submit_slowly(self.queue, at, self.namespaces, io, buffer, tag)?;
+            // In registers: an `Io` in memory would be built for each plain command, too.
+            let option = (direction, flags);
+            let at = submit_slowly(self.queue, at, self.namespaces, option, extent, slba, (buffer, tag))?;
             (self.sqe, self.top) = (at.sqe, at.top);
             return Ok(());
         }
@@ -394,11 +396,11 @@ fn submit_slowly<T>(
     queue: &mut Queue<T>,
     at: Cursor,
     namespaces: u64,
-    io: Io<'_>,
-    buffer: DmaBuf,
-    tag: T,
+    (direction, flags): (Direction, IoFlags),
+    extent: &Extent,
+    slba: u64,
+    (buffer, tag): (DmaBuf, T),
 ) -> Result<Cursor, Refused<T>> {
-    let Io { extent, direction, slba, flags } = io;
     let made = if at.top == queue.end_of_free {
         Err(Refusal::Full)
     } else {
@@ -427,6 +429,7 @@ fn submit_slowly<T>(
         }
         Err(refusal) => {
             let full = at.top == queue.end_of_free;
+            let io = Io { extent, direction, slba, flags };
             let reason = why_refused(queue, full, namespaces, io, &buffer).unwrap_or(refusal);
             Err(Refused { reason, buffer, tag })
         }

@@ -19,7 +19,7 @@ const FUNCTIONS: [&str; 3] = ["reap_and_read", "reap_and_write", "reap_and_submi
 /// two names) free the box that holds the error of `reopen`.
 const COLD: [&str; 7] = [
     "reopen",
-    "transfer_slowly",
+    "submit_slowly",
     "turn::release",
     "Drop>::drop::release",
     "drop_in_place",

@@ -1,16 +1,29 @@
-//! The admin queue.
+//! The admin queue: commands of several threads at a time.
+//!
+//! The rings are behind a gate, which is held to submit and to reap, and never while a thread waits for the controller.
+//! Whoever reaps does so for all: an answer goes to the table, by its tag, and the thread that waits for it takes it there.
 
-use super::{QueueIds, Registers, Subsystem, queue_ids::Ticket, subsystem::Change};
+use super::{QueueIds, Registers, Subsystem, lock, queue_ids::Ticket, subsystem::Change};
 use crate::{
     Completion, Error, Result,
     engine::{ListPool, Live, Parts, Queue},
     spec::Command,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use upcie_core::{
     dma::{DmaBuf, Heap},
     events::emit,
+    gate::{Gate, Pass},
 };
+
+/// The most commands that can be unanswered at once.
+const COMMANDS: usize = 31;
+/// Entries of the admin queues, which CAP.MQES does not limit.
+pub(super) const ENTRIES: u32 = COMMANDS as u32 + 1;
 
 /// The meaning of an answer that comes after its command's deadline.
 #[derive(Debug)]
@@ -32,15 +45,46 @@ pub(super) struct Affected<'a> {
     pub(super) subsystem: &'a Subsystem,
 }
 
-/// The admin queue pair and the commands on it. Behind a gate: one command at a time, however many threads ask.
+/// The rings of the admin queue pair; its commands are tagged.
+pub(super) type Rings = Queue<u64>;
+
+/// The admin queue pair and the commands on it.
 #[derive(Debug)]
 pub(crate) struct Admin {
-    queue: Queue<u64>,
-    rings: (u64, u64),
-    /// The next tag: it tells a late answer to a timed-out command from the answer to the current one.
+    rings: Gate<Rings>,
+    addresses: (u64, u64),
+    table: Mutex<Table>,
+}
+
+/// The commands that were sent, by tag.
+#[derive(Debug, Default)]
+struct Table {
+    /// The next tag: never used again.
     next: u64,
-    /// The meaning of each late answer, by tag.
-    late: BTreeMap<u64, Late>,
+    commands: BTreeMap<u64, State>,
+}
+
+/// The state of a command that was sent.
+#[derive(Debug)]
+enum State {
+    /// A thread waits for the answer.
+    Waits,
+    /// The answer, which that thread has not taken yet.
+    Answered(Completion<u64>),
+    /// The controller has let go of the command without an answer, and the thread does not know yet.
+    Released,
+    /// The command has missed its deadline.
+    Late(Late),
+}
+
+/// The result of [`Admin::send`].
+pub(super) enum Sent {
+    /// The command's tag.
+    Yes(u64),
+    /// No: other threads' commands take the room. The buffer comes back.
+    Later(DmaBuf),
+    /// No: so many commands that missed their deadlines take all room.
+    Full(u32),
 }
 
 impl Admin {
@@ -49,18 +93,17 @@ impl Admin {
         heap: &Arc<Heap>,
         name: &Arc<str>,
         live: &Arc<Live>,
-        entries: u32,
         page_shift: u32,
     ) -> Result<Self> {
         let page = 1 << page_shift;
         let ring =
             |bytes: usize| -> Result<DmaBuf> { Ok(heap.alloc_aligned(bytes.next_multiple_of(page), page)?) };
-        let (sq, cq) = (ring(entries as usize * 64)?, ring(entries as usize * 16)?);
-        let rings = (sq.iova(0), cq.iova(0));
+        let (sq, cq) = (ring(ENTRIES as usize * 64)?, ring(ENTRIES as usize * 16)?);
+        let addresses = (sq.iova(0), cq.iova(0));
         let queue = Queue::new(Parts {
             name: name.clone(),
             qid: 0,
-            entries,
+            entries: ENTRIES,
             sq,
             sq_combining: false,
             cq,
@@ -69,72 +112,142 @@ impl Admin {
             lists: ListPool::new(heap.alloc_aligned(page, page)?, page, page_shift),
             live: live.clone(),
         });
-        Ok(Self { queue, rings, next: 0, late: BTreeMap::new() })
+        Ok(Self { rings: Gate::new(queue), addresses, table: Mutex::default() })
     }
 
     /// Returns the device addresses of the submission and completion ring.
-    pub(super) fn rings(&self) -> (u64, u64) {
-        self.rings
+    pub(super) fn addresses(&self) -> (u64, u64) {
+        self.addresses
     }
 
-    /// Returns the number of commands that can be unanswered at once.
-    pub(super) fn capacity(&self) -> u32 {
-        self.queue.capacity()
+    /// Returns the gate of the rings.
+    pub(super) fn rings(&self) -> &Gate<Rings> {
+        &self.rings
     }
 
-    /// Sends a command whose data pointer is set, and returns its tag; `None` if unanswered commands take all
-    /// slots.
-    pub(super) fn send(&mut self, command: &Command, data: DmaBuf) -> Result<Option<u64>> {
-        let tag = self.next;
-        self.next += 1;
-        let mut turn = self.queue.turn()?;
+    /// Enters the rings if no other thread has them.
+    pub(super) fn enter_now(&self) -> Option<Pass<'_, Rings>> {
+        self.rings.enter(|| Duration::ZERO)
+    }
+
+    /// Sends a command whose data pointer is set, if there is room.
+    ///
+    /// # Errors
+    /// The queue is closed; nothing was sent.
+    pub(super) fn send(&self, rings: &mut Rings, command: &Command, data: DmaBuf) -> Result<Sent> {
+        let mut turn = rings.turn()?;
+        let mut table = lock(&self.table);
+        if table.commands.len() >= COMMANDS {
+            let late = table.commands.values().filter(|state| matches!(state, State::Late(_))).count();
+            return Ok(if late < COMMANDS { Sent::Later(data) } else { Sent::Full(late as u32) });
+        }
+        let tag = table.next;
+        table.next += 1;
         // SAFETY: the command's data is in `data`, which it owns, or in memory that its maker keeps (`create`).
-        let submitted = unsafe { turn.submit_raw(command, data, tag) };
-        Ok(submitted.is_ok().then_some(tag))
-    }
-
-    /// Notes the meaning of the answer to a command that has missed its deadline.
-    pub(super) fn expect_late(&mut self, tag: u64, late: Late) {
-        self.late.insert(tag, late);
-    }
-
-    /// Reaps all completions, and returns that of `wanted` if it is there. All others belong to commands that
-    /// missed their deadline.
-    pub(super) fn reap(
-        &mut self,
-        affected: Affected<'_>,
-        wanted: Option<u64>,
-    ) -> Result<Option<Completion<u64>>> {
-        let Self { queue, late, .. } = self;
-        let mut found = None;
-        for done in queue.turn()? {
-            affected.queue_ids.set_silent(false);
-            if Some(*done.tag()) == wanted {
-                found = Some(done);
-                continue;
+        match unsafe { turn.submit_raw(command, data, tag) } {
+            Ok(()) => {
+                table.commands.insert(tag, State::Waits);
+                Ok(Sent::Yes(tag))
             }
-            let (tag, answer, buffer) = done.into_parts();
+            // A forged completion has closed the queue.
+            Err(refused) => Ok(Sent::Later(refused.buffer)),
+        }
+    }
+
+    /// Reaps all completions: notes each for the thread that waits for it, and acts on those that missed their deadlines.
+    ///
+    /// # Errors
+    /// The reason why the queue is closed.
+    pub(super) fn reap(&self, rings: &mut Rings, affected: Affected<'_>) -> Result<()> {
+        for done in rings.turn()? {
+            affected.queue_ids.set_silent(false);
+            let Some((late, done)) = lock(&self.table).answered(done) else { continue };
+            let (_, answer, buffer) = done.into_parts();
             let device = affected.name.clone();
             emit(move || tracing::warn!(%device, "an admin command completed after its deadline"));
             drop(buffer);
-            match late.remove(&tag) {
-                Some(Late::Step(ticket)) => affected.queue_ids.answered(ticket, answer),
-                Some(Late::Raw) => affected.subsystem.make_stale(),
+            match late {
+                Late::Step(ticket) => affected.queue_ids.answered(ticket, answer),
+                Late::Raw => affected.subsystem.make_stale(),
                 // Dropping the change ends it.
-                Some(Late::Change(_) | Late::Nothing) | None => {}
+                Late::Change(_) | Late::Nothing => {}
             }
         }
-        Ok(found)
+        Ok(())
     }
 
-    /// Frees the buffers of unanswered commands: the controller uses them no more, for the reason in `error`.
-    pub(super) fn release(&mut self, subsystem: &Subsystem, error: &Error) {
-        self.queue.release(error);
-        for (_, late) in std::mem::take(&mut self.late) {
+    /// Takes the answer to a command, if it has come.
+    pub(super) fn take(&self, tag: u64) -> Option<Completion<u64>> {
+        let mut table = lock(&self.table);
+        match table.commands.get(&tag) {
+            Some(State::Answered(_)) => match table.commands.remove(&tag) {
+                Some(State::Answered(done)) => Some(done),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Stops waiting for the answer to a command, and notes its meaning if it comes late. Returns the answer if it is there
+    /// after all.
+    pub(super) fn give_up(&self, tag: u64, late: Late) -> Option<Completion<u64>> {
+        let mut table = lock(&self.table);
+        match table.commands.remove(&tag) {
+            Some(State::Answered(done)) => Some(done),
+            Some(State::Waits) => {
+                table.commands.insert(tag, State::Late(late));
+                None
+            }
+            _ => {
+                drop(table);
+                drop(late);
+                None
+            }
+        }
+    }
+
+    /// Frees the buffers of unanswered commands: the controller uses them no more, for the reason in `error`. Does nothing
+    /// while another thread has the rings: it looks itself when its command ends.
+    pub(super) fn release(&self, subsystem: &Subsystem, error: &Error) {
+        let Some(mut rings) = self.enter_now() else { return };
+        rings.release(error);
+        if rings.check_live().is_ok() {
+            return;
+        }
+        let late = lock(&self.table).release();
+        for late in late {
             if let Late::Raw = late {
                 subsystem.make_stale();
             }
         }
+    }
+}
+
+impl Table {
+    /// Notes an answer. Returns it with its meaning if its command has missed its deadline.
+    fn answered(&mut self, done: Completion<u64>) -> Option<(Late, Completion<u64>)> {
+        let tag = *done.tag();
+        match self.commands.remove(&tag) {
+            Some(State::Waits) => {
+                self.commands.insert(tag, State::Answered(done));
+                None
+            }
+            Some(State::Late(late)) => Some((late, done)),
+            _ => None,
+        }
+    }
+
+    /// Forgets all commands without an answer, and returns the meanings that answers would have had.
+    fn release(&mut self) -> Vec<Late> {
+        let mut all = Vec::new();
+        for (tag, state) in std::mem::take(&mut self.commands) {
+            match state {
+                State::Late(late) => all.push(late),
+                State::Waits => drop(self.commands.insert(tag, State::Released)),
+                state => drop(self.commands.insert(tag, state)),
+            }
+        }
+        all
     }
 }
 
@@ -143,15 +256,15 @@ mod tests {
     use crate::{Controller, Failure};
     use std::{sync::mpsc, thread, time::Duration};
 
-    /// Soundness finding 5: a command that waits behind another thread's slow one ends by its own deadline, with an error
-    /// that says so.
+    /// Soundness finding 5: a command that waits for the rings, which another thread has, ends by its own deadline, with an
+    /// error that says so.
     #[test]
-    fn a_command_behind_a_slow_one_keeps_its_deadline() {
+    fn a_command_behind_held_rings_keeps_its_deadline() {
         let options = Controller::builder().timeout(Duration::from_secs(2));
         let controller = options.open("emu:size=1M").unwrap();
         let queue = controller.queue_pair().create::<u64>().unwrap();
-        // Hold the queue, like a thread whose command is not answered.
-        let slow = controller.inner.admin.enter(|| Duration::ZERO);
+        // Hold the rings, like a thread whose doorbell is a message that its server does not answer.
+        let held = controller.inner.admin.enter_now().unwrap();
         let (send, receive) = mpsc::channel();
         let handle = controller.clone();
         thread::spawn(move || {
@@ -167,7 +280,7 @@ mod tests {
         }
         let error = receive.recv_timeout(within).expect("it ends while the other one goes on").unwrap_err();
         assert!(matches!(error.failure(), Failure::Undeleted { qid: 1, .. }), "{error}");
-        drop(slow);
+        drop(held);
         // And what was left goes on.
         assert_eq!(controller.namespace_ids().unwrap(), [1]);
         let all: Result<Vec<_>, _> =

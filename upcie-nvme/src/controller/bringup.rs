@@ -2,7 +2,9 @@
 
 use super::{
     Admin, Calls, ControllerBuilder, DeviceMemory, HostMemory, Inner, Link, Properties, QueueIds, Registers,
-    Removal, Subsystem, device_memory,
+    Removal, Subsystem,
+    admin::ENTRIES,
+    device_memory,
     properties::{command_set, entry_sizes},
     shared_look::SharedLook,
     transitions::{disable, disable_patience, enable},
@@ -21,13 +23,10 @@ use upcie_core::{
     deadline::{Budget, Stopwatch},
     device::{Claim, Device},
     dma::{DmaBuf, Heap},
-    gate::Gate,
     memory::host_page_size,
 };
 use zerocopy::FromBytes;
 
-/// Entries of the admin queues, which CAP.MQES does not limit.
-const ADMIN_ENTRIES: u32 = 32;
 /// The largest memory page (CC.MPS) used: rings are aligned to a page, and without an IOMMU must lie in one
 /// huge page.
 const PAGE_MAX: u64 = 2 << 20;
@@ -98,10 +97,10 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
     let private = Heap::private(device.dma(), options.pages, options.untrusted_device);
     let heap = Heap::with_lists(options.pages, Box::new(BufferLists { page_shift }), &private)?;
     let live = Arc::new(Live::new()?);
-    let entries = ADMIN_ENTRIES;
-    let admin = Admin::new(&registers, &private, &name, &live, entries, page_shift)?;
-    let (sq, cq) = admin.rings();
-    let aqa = AdminQueueAttributes::new().with_asqs(entries as u16 - 1).with_acqs(entries as u16 - 1);
+    let admin = Admin::new(&registers, &private, &name, &live, page_shift)?;
+    let (sq, cq) = admin.addresses();
+    let last = ENTRIES as u16 - 1;
+    let aqa = AdminQueueAttributes::new().with_asqs(last).with_acqs(last);
     // SAFETY: `admin` has just zeroed rings of so many entries there; it goes into `inner`, which keeps it until the controller
     // has stopped.
     unsafe { registers.set_admin_queue(aqa, sq, cq) }?;
@@ -117,7 +116,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
         no_io,
     };
     let mut inner = Inner {
-        admin: Gate::new(admin),
+        admin,
         calls: Calls::default(),
         queue_ids: QueueIds::default(),
         subsystem: Arc::default(),

@@ -1,6 +1,9 @@
 //! Admin commands, and what Identify tells.
 
-use super::{Inner, admin::Late};
+use super::{
+    Inner,
+    admin::{Late, Sent},
+};
 use crate::{
     Error, Failure, Result,
     spec::{Cns, Command, Status},
@@ -27,17 +30,18 @@ impl Inner {
     /// Runs an admin command with `data`, a buffer of whole pages (or the empty one) that it reads or writes.
     /// Returns dword 0 of the completion and the buffer.
     pub(crate) fn admin_data(&self, command: &Command, data: DmaBuf, what: &str) -> Result<(u32, DmaBuf)> {
-        self.admin_late(command, data, what, Late::Nothing)
+        self.admin_late(command, data, what, self.timeout(), Late::Nothing)
     }
 
-    /// Runs an admin command like [`admin_data`](Self::admin_data); `late` is the meaning of an answer after
-    /// the deadline. A command that misses its deadline keeps its slot and its buffer until the controller
-    /// answers or is reset.
+    /// Runs an admin command like [`admin_data`](Self::admin_data), within `after`; `late` is the meaning of an answer
+    /// after that. A command that misses its deadline keeps its slot and its buffer until the controller answers or is
+    /// reset.
     pub(super) fn admin_late(
         &self,
         command: &Command,
         data: DmaBuf,
         what: &str,
+        after: Duration,
         late: Late,
     ) -> Result<(u32, DmaBuf)> {
         let mut command = *command;
@@ -46,7 +50,7 @@ impl Inner {
             let transfer = data.prepared();
             command.set_data_pointer(transfer.iova, transfer.second);
         }
-        let done = self.exchange(&command, data, what, self.link.options.timeout, late);
+        let done = self.exchange(&command, data, what, after, late);
         if done.is_ok() {
             // The controller answers again, and may have answered earlier deletions.
             self.finish_deletions();
@@ -54,7 +58,7 @@ impl Inner {
         done.map_err(|(error, _)| error)
     }
 
-    /// Runs an admin command whose data pointer is set, with a deadline of its own.
+    /// Runs an admin command whose data pointer is set, with a deadline of its own. Commands of other threads run beside it.
     ///
     /// # Errors
     /// The `bool` says whether the command was sent: if so, the controller may still carry it out.
@@ -67,48 +71,78 @@ impl Inner {
         late: Late,
     ) -> Result<(u32, DmaBuf), (Error, bool)> {
         self.check_owner(what).map_err(|error| (error, false))?;
-        let device = || self.link.name.to_string();
         let _budget = Budget::new(after);
-        let mut watch = self.stopwatch();
-        let admin = self.link.enter(&self.admin, &mut watch, after, || what.into(), "admin commands");
-        let mut admin = admin.map_err(|error| (error, false))?;
-        // Late answers free slots. If the queue is closed, the controller's state tells the reason.
-        let reaped = admin.reap(self.affected(), None);
-        reaped.map_err(|error| (self.check_alive(&|| what.into()).err().unwrap_or(error), false))?;
-        let sent = admin.send(command, data).map_err(|error| (error, false))?;
-        let Some(tag) = sent else {
-            return Err((Error::unanswered(device(), what, admin.capacity()), false));
-        };
+        let watch = self.stopwatch();
         let mut backoff = Backoff::of_memory(watch, after, after);
+        let tag =
+            self.send(command, data, what, (watch, after), &mut backoff).map_err(|error| (error, false))?;
         let start = self.clock().now();
-        let error = loop {
-            match admin.reap(self.affected(), Some(tag)) {
-                Ok(None) => {}
-                Ok(Some(done)) => {
-                    let dword0 = done.dword0();
-                    let (_, result, data) = done.into_parts();
-                    self.log_admin(command, what, result, self.clock().now().saturating_sub(start));
-                    let failed = |status| Error::of_status(device(), what, status);
-                    return result.map(|()| (dword0, data)).map_err(|status| (failed(status), true));
-                }
-                Err(error) => break error,
+        let ended = loop {
+            if let Err(error) = self.reap_admin() {
+                break Err(error);
             }
-            match self.pause(&mut backoff, &|| what.into()) {
-                Ok(()) => {}
+            if let Some(done) = self.admin.take(tag) {
+                break Ok(done);
+            }
+            if let Err(mut error) = self.pause(&mut backoff, &|| what.into()) {
                 // The limit includes the wait for other threads.
-                Err(mut error) => {
-                    error.set_deadline(after);
-                    break error;
-                }
+                error.set_deadline(after);
+                break Err(error);
             }
         };
-        admin.expect_late(tag, late);
-        drop(admin);
-        if !matches!(error.failure(), Failure::Timeout { .. }) {
-            // Now that the queue is free.
-            self.release_if_let_go();
+        // The answer may have come at the last moment, through another thread.
+        let ended = ended.or_else(|error| self.admin.give_up(tag, late).ok_or(error));
+        match ended {
+            Ok(done) => {
+                let dword0 = done.dword0();
+                let (_, result, data) = done.into_parts();
+                self.log_admin(command, what, result, self.clock().now().saturating_sub(start));
+                let failed = |status| (Error::of_status(self.link.name.to_string(), what, status), true);
+                result.map(|()| (dword0, data)).map_err(failed)
+            }
+            Err(error) => {
+                if !matches!(error.failure(), Failure::Timeout { .. }) {
+                    self.release_if_let_go();
+                }
+                Err((error, true))
+            }
         }
-        Err((error, true))
+    }
+
+    /// Sends an admin command, once there is room, and returns its tag.
+    ///
+    /// # Errors
+    /// Nothing was sent.
+    fn send(
+        &self,
+        command: &Command,
+        mut data: DmaBuf,
+        what: &str,
+        (mut watch, after): (Stopwatch<'_>, Duration),
+        backoff: &mut Backoff<'_>,
+    ) -> Result<u64> {
+        loop {
+            let rings = self.admin.rings();
+            let mut rings = self.link.enter(rings, &mut watch, after, || what.into(), "admin commands")?;
+            // Late answers free slots. If the queue is closed, the controller's state tells the reason.
+            if let Err(error) = self.admin.reap(&mut rings, self.affected()) {
+                drop(rings);
+                return Err(self.check_alive(&|| what.into()).err().unwrap_or(error));
+            }
+            match self.admin.send(&mut rings, command, data)? {
+                Sent::Yes(tag) => return Ok(tag),
+                Sent::Full(count) => return Err(Error::unanswered(self.link.name.to_string(), what, count)),
+                Sent::Later(back) => data = back,
+            }
+            drop(rings);
+            self.pause(backoff, &|| format!("{what}: waiting for admin commands of other threads"))?;
+        }
+    }
+
+    /// Reaps admin completions for all threads, unless another one does just now.
+    fn reap_admin(&self) -> Result<()> {
+        let Some(mut rings) = self.admin.enter_now() else { return Ok(()) };
+        self.admin.reap(&mut rings, self.affected())
     }
 
     /// Returns the clock of the controller's waits.
@@ -127,10 +161,8 @@ impl Inner {
 
     /// Reaps completions that came after their deadline, without sending anything.
     pub(crate) fn reap_late(&self) {
-        // A thread that holds the queue reaps, too. An error will also fail the next command.
-        if let Some(mut admin) = self.admin.enter(|| Duration::ZERO) {
-            let _ = admin.reap(self.affected(), None);
-        }
+        // An error will also fail the next command.
+        let _ = self.reap_admin();
     }
 
     /// Logs an admin command that has ended.

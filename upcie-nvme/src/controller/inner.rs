@@ -24,7 +24,7 @@ use upcie_core::{
 /// files by subject: `commands` (admin commands), `queues` (queue pairs), `let_go` (the end of a controller).
 pub(crate) struct Inner {
     /// Before the device: what it holds is given back only once the controller has stopped (`drop`).
-    pub(super) admin: Gate<Admin>,
+    pub(super) admin: Admin,
     pub(super) calls: Calls,
     pub(super) queue_ids: QueueIds,
     pub(super) subsystem: Arc<Subsystem>,

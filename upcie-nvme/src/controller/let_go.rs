@@ -2,7 +2,6 @@
 
 use super::Inner;
 use crate::{Error, Result};
-use std::time::Duration;
 
 impl Inner {
     /// Checks like [`check_alive`](Self::check_alive), unless another thread does, or has a moment ago.
@@ -40,10 +39,7 @@ impl Inner {
     fn release(&self, error: &Error) {
         let mut memory = self.memory.take_retired();
         memory.extend(self.queue_ids.release());
-        // A command that is under way looks again when it ends.
-        if let Some(mut admin) = self.admin.enter(|| Duration::ZERO) {
-            admin.release(&self.subsystem, error);
-        }
+        self.admin.release(&self.subsystem, error);
         drop(memory);
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     Error, Result,
     spec::{AdminOpcode, Command, DataDirection, FeatureId},
 };
+use std::time::Duration;
 use upcie_core::dma::DmaBuf;
 
 impl Controller {
@@ -29,6 +30,16 @@ impl Controller {
     ///   a command that is the driver's own business (queues, events, aborts).
     /// - The controller's status, or a timeout.
     pub fn admin(&self, command: &Command, data: &mut [u8]) -> Result<u32> {
+        self.admin_within(command, data, self.inner.timeout())
+    }
+
+    /// Runs an admin command like [`admin`](Self::admin), with a deadline of its own: a Format NVM, a self-test or a
+    /// Sanitize may take minutes. Commands of other threads, and calls that need some (a new queue pair, a namespace
+    /// handle), run beside it.
+    ///
+    /// # Errors
+    /// Those of [`admin`](Self::admin).
+    pub fn admin_within(&self, command: &Command, data: &mut [u8], timeout: Duration) -> Result<u32> {
         let opcode = AdminOpcode(command.opcode);
         let what = name_of(command);
         let refuse = |reason: String| Error::argument(self.name(), reason);
@@ -61,12 +72,12 @@ impl Controller {
             }
             buffer
         };
-        let (mut watch, limit) = (self.inner.stopwatch(), self.inner.timeout());
-        let alone = |why| self.inner.subsystem.change_alone(&*self.inner, (&mut watch, limit), &what, why);
+        let mut watch = self.inner.stopwatch();
+        let alone = |why| self.inner.subsystem.change_alone(&*self.inner, (&mut watch, timeout), &what, why);
         let change = plan.alone.map(alone).transpose()?;
         // The answer ends the change, whatever its status and however late it comes.
         let late = change.map_or(Late::Nothing, Late::Change);
-        let (result, buffer) = self.inner.admin_late(&command, buffer, &what, late)?;
+        let (result, buffer) = self.inner.admin_late(&command, buffer, &what, timeout, late)?;
         if opcode.direction() == DataDirection::FromController {
             buffer.read_at(0, data);
         }

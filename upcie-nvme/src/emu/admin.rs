@@ -10,6 +10,7 @@ use super::{
     queue_commands::{delete_cq, delete_sq},
     queues::Queues,
     state::Core,
+    vendor,
 };
 use crate::spec::{
     ALL_NAMESPACES, AdminOpcode, AsyncEventType, Command, LogPageDword10, LogPageDword11, LogPageId, Status,
@@ -63,12 +64,12 @@ impl<M: Media> Core<M> {
             taken += 1;
             let cid = command.cid;
             match self.admin_command(queues, host, &command, now) {
-                Ok(Some(dw0)) => self.admin.done.push_back(Done { dw0, cid, status: Status::SUCCESS }),
+                Ok(Some(dw0)) => self.admin.end(command.opcode, Done { dw0, cid, status: Status::SUCCESS }),
                 Ok(None) => {}
                 Err(status) => {
                     tracing::debug!(?command, ?status, "an admin command failed");
                     self.io.errors.push(0, cid, command.nsid, 0, status);
-                    self.admin.done.push_back(Done { dw0: 0, cid, status });
+                    self.admin.end(command.opcode, Done { dw0: 0, cid, status });
                 }
             }
             self.admin.deliver();
@@ -144,7 +145,7 @@ impl<M: Media> Core<M> {
                 self.admin.requests.push_back(command.cid);
                 return Ok(None);
             }
-            _ => return Err(Status::INVALID_OPCODE.with_do_not_retry()),
+            _ => vendor::run(&mut self.admin, command)?,
         };
         Ok(Some(done))
     }

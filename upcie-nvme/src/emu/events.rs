@@ -15,6 +15,8 @@ pub(super) struct Admin {
     events: VecDeque<AsyncEvent>,
     /// Event types, a bit each, that are not reported again before their log page is read.
     reported: u8,
+    /// The opcode of commands whose completions are held back, and these completions.
+    held: (Option<u8>, VecDeque<Done>),
     /// The doorbell to check next for stray writes: twice its queue's identifier, plus 1 for a completion
     /// queue's.
     pub stray: u16,
@@ -27,6 +29,20 @@ impl Admin {
         if !self.events.contains(&event) {
             self.events.push_back(event);
         }
+    }
+
+    /// Holds back the completions of commands with this opcode, or posts them.
+    pub fn hold(&mut self, opcode: u8, hold: bool) {
+        self.held.0 = hold.then_some(opcode);
+        if !hold {
+            self.done.append(&mut self.held.1);
+        }
+    }
+
+    /// Notes that a command has ended.
+    pub fn end(&mut self, opcode: u8, done: Done) {
+        let done_with = if self.held.0 == Some(opcode) { &mut self.held.1 } else { &mut self.done };
+        done_with.push_back(done);
     }
 
     /// Returns `true` if there is an event and a request for it.

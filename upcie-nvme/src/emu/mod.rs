@@ -60,6 +60,7 @@ mod service;
 mod shared;
 mod state;
 pub mod units;
+mod vendor;
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,173 @@
+//! Admin commands of several threads: they run beside each other, each with its own deadline.
+
+use std::{
+    sync::Barrier,
+    thread,
+    time::{Duration, Instant},
+};
+use upcie_nvme::{
+    Controller, DmaBuf, Error, Failure,
+    spec::{AdminOpcode, Cns, Command, Status},
+};
+use upcie_tests::{Device, bent::Bent, deadline, io::create, on_each_device, process, says, scaled};
+
+/// The embedded controller's own command: holds back the completions of an opcode.
+const HOLD: u8 = 0xc1;
+const SELF_TEST: u8 = 0x14;
+/// A deadline that a held command misses.
+const BRIEF: Duration = Duration::from_millis(50);
+
+/// Holds back the completions of admin commands with this opcode, or lets them go.
+fn hold(controller: &Controller, opcode: u8, hold: bool) -> Result<(), Error> {
+    let mut command = Command::admin(AdminOpcode(HOLD), 0);
+    (command.cdw10, command.cdw11) = (opcode.into(), hold.into());
+    // SAFETY: the embedded controller's command has no data; on another controller it is an invalid opcode.
+    unsafe { controller.admin_raw(&command, DmaBuf::empty()) }.map(drop)
+}
+
+/// Holds back an opcode, where the device can.
+fn hold_or_note(device: &mut Device, controller: &Controller, opcode: u8) -> bool {
+    match hold(controller, opcode, true) {
+        Ok(()) => true,
+        Err(error) => {
+            assert!(error.status().is_some(), "{error}");
+            device.lacks("slow admin commands", &error);
+            false
+        }
+    }
+}
+
+fn identify() -> Command {
+    Command::identify(Cns::CONTROLLER, 0, 0)
+}
+
+/// Section B of the soundness findings, (f): a Format of minutes blocks no queue, no namespace handle, no drop.
+#[test]
+fn a_slow_command_holds_up_no_other() {
+    on_each_device(|device| {
+        let controller = device.open();
+        for opcode in [SELF_TEST, AdminOpcode::FORMAT_NVM.0] {
+            if !hold_or_note(device, &controller, opcode) {
+                return;
+            }
+            let changes = opcode == AdminOpcode::FORMAT_NVM.0;
+            let slow = {
+                let controller = controller.clone();
+                let command = Command::admin(AdminOpcode(opcode), 1);
+                thread::spawn(move || controller.admin_within(&command, &mut [], 20 * deadline()))
+            };
+            let end = Instant::now() + deadline();
+            while changes && controller.namespace(1).is_ok() {
+                assert!(Instant::now() < end, "the format does not begin");
+            }
+            // Each of these needs admin commands.
+            let queues: Vec<_> = (0..2).map(|_| create::<u64>(controller.queue_pair().depth(4))).collect();
+            assert_eq!(controller.namespace_ids().unwrap().first(), Some(&1));
+            queues.into_iter().for_each(|queue| queue.close().unwrap());
+            match controller.namespace(1) {
+                Ok(_) => assert!(!changes, "a handle while the format is under way"),
+                Err(error) => {
+                    assert!(changes && matches!(error.failure(), Failure::InUse { .. }), "{error}");
+                    says(&error, &[controller.name(), "Format NVM (80h) is not answered yet"]);
+                }
+            }
+            assert!(!slow.is_finished(), "held");
+            hold(&controller, opcode, false).unwrap();
+            let status = slow.join().unwrap().err().and_then(|error| error.status());
+            assert_eq!(status, Some(Status::INVALID_OPCODE.with_do_not_retry()), "its own answer");
+            controller.namespace(1).unwrap().flush().unwrap();
+        }
+    });
+}
+
+/// Each command ends by its own deadline, and a late answer is taken for no other's.
+#[test]
+fn each_command_has_a_deadline_of_its_own() {
+    on_each_device(|device| {
+        let controller = device.open();
+        if !hold_or_note(device, &controller, AdminOpcode::IDENTIFY.0) {
+            return;
+        }
+        let patient = {
+            let controller = controller.clone();
+            thread::spawn(move || {
+                let mut page = [0; 4096];
+                controller.admin_within(&identify(), &mut page, 20 * deadline()).map(|_| page)
+            })
+        };
+        for _ in 0..3 {
+            let error = controller.admin_within(&identify(), &mut [0; 4096], BRIEF).unwrap_err();
+            assert!(matches!(error.failure(), Failure::Timeout { .. }), "{error}");
+            says(&error, &[controller.name(), "Identify", "50ms"]);
+        }
+        hold(&controller, AdminOpcode::IDENTIFY.0, false).unwrap();
+        let page = patient.join().unwrap().unwrap();
+        assert_eq!(page[4..24], controller.identify().sn, "its own data");
+        assert_eq!(controller.namespace_ids().unwrap().first(), Some(&1));
+    });
+}
+
+/// The last handle is dropped while a command is unanswered: the next open finds a controller that works.
+#[test]
+fn a_controller_with_a_held_command_is_dropped() {
+    on_each_device(|device| {
+        for _ in 0..2 {
+            let controller = device.open();
+            if !hold_or_note(device, &controller, AdminOpcode::IDENTIFY.0) {
+                return;
+            }
+            let error = controller.admin_within(&identify(), &mut [0; 4096], BRIEF).unwrap_err();
+            assert!(matches!(error.failure(), Failure::Timeout { .. }), "{error}");
+            process::within(deadline(), move || drop(controller));
+        }
+    });
+}
+
+#[test]
+fn threads_share_the_admin_queue() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let ids = controller.namespace_ids().unwrap();
+        let start = Barrier::new(8);
+        thread::scope(|scope| {
+            for thread in 0..8 {
+                let (controller, start, ids) = (&controller, &start, &ids);
+                scope.spawn(move || {
+                    start.wait();
+                    for round in 0..scaled(100) {
+                        if (thread + round) % 4 == 0 {
+                            // With fewer queues granted than threads this may be refused: that is its answer.
+                            drop(controller.queue_pair().depth(4).create::<u64>());
+                        } else {
+                            assert_eq!(controller.namespace_ids().unwrap(), *ids);
+                        }
+                    }
+                });
+            }
+        });
+        let all = controller.max_queue_pairs().min(8);
+        let queues: Vec<_> = (0..all).map(|_| create::<u64>(controller.queue_pair().depth(4))).collect();
+        assert_eq!(queues.len(), usize::from(all), "all ids are back");
+    });
+}
+
+/// More threads than the admin queue has room for: the others wait for room, within their deadlines.
+#[test]
+fn commands_beyond_the_queue_wait_for_room() {
+    let bent = Bent::start("size=1M");
+    let controller = Controller::builder().timeout(20 * deadline()).open(bent.address()).unwrap();
+    bent.faults.hang(true);
+    let threads: Vec<_> = (0..40)
+        .map(|_| {
+            let controller = controller.clone();
+            thread::spawn(move || controller.namespace_ids())
+        })
+        .collect();
+    // One that ends by its own deadline, wherever it waits.
+    let error = controller.admin_within(&identify(), &mut [0; 4096], BRIEF).unwrap_err();
+    assert!(matches!(error.failure(), Failure::Timeout { .. }), "{error}");
+    bent.faults.hang(false);
+    for thread in threads {
+        assert_eq!(process::within(deadline(), || thread.join().unwrap()).unwrap(), [1]);
+    }
+}

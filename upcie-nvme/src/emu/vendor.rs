@@ -1,0 +1,29 @@
+//! Vendor-specific admin commands: a host, or a test, causes what a medium in memory never does by itself.
+//!
+//! | opcode | effect |
+//! |---|---|
+//! | C0h | raises the asynchronous event of dword 10, in the form of an Asynchronous Event Request's completion |
+//! | C1h | dword 11 = 1: holds back the completions of admin commands with the opcode of dword 10; 0: posts them |
+
+use super::events::Admin;
+use crate::spec::{AsyncEvent, Command, Status};
+
+/// The opcodes.
+const RAISE: u8 = 0xc0;
+const HOLD: u8 = 0xc1;
+
+/// Carries out a vendor-specific command; returns dword 0 of its completion.
+pub(super) fn run(admin: &mut Admin, command: &Command) -> Result<u32, Status> {
+    match command.opcode {
+        RAISE => {
+            let event = AsyncEvent::from_bits(command.cdw10);
+            admin.raise(event.kind(), event.information(), event.log_page());
+            Ok(0)
+        }
+        HOLD => {
+            admin.hold(command.cdw10 as u8, command.cdw11 & 1 == 1);
+            Ok(0)
+        }
+        _ => Err(Status::INVALID_OPCODE.with_do_not_retry()),
+    }
+}

@@ -1,7 +1,7 @@
 //! `--latency-breakdown`: the parts of an I/O's latency. It reads the clock three times more per I/O, so it
 //! is optional.
 
-use super::tally::histogram;
+use super::latencies::histogram;
 use hdrhistogram::Histogram;
 
 /// Names of the parts, in order. `submit`: from building the entry to ringing the doorbell; `device`: until
@@ -15,9 +15,8 @@ pub struct Breakdown {
     pub parts: [Histogram<u64>; 3],
     /// Time by number of the I/O in flight: when it was begun, later when its doorbell was rung.
     times: Vec<u64>,
-    free: Vec<u32>,
     /// Numbers of the I/Os that the open turn has built.
-    building: Vec<u32>,
+    building: Vec<u16>,
 }
 
 impl Breakdown {
@@ -25,24 +24,21 @@ impl Breakdown {
     pub fn new(depth: u32) -> anyhow::Result<Self> {
         let parts = [histogram()?, histogram()?, histogram()?];
         let building = Vec::with_capacity(depth as usize);
-        Ok(Self { parts, times: vec![0; depth as usize], free: (0..depth).collect(), building })
+        Ok(Self { parts, times: vec![0; depth as usize], building })
     }
 
-    /// Records that an I/O is about to be built; returns its number.
+    /// Records that an I/O is about to be built.
     #[inline]
-    pub fn begin(&mut self, now: u64) -> u32 {
-        // There are as many numbers as I/Os in flight, so one is always free.
-        let number = self.free.pop().unwrap_or(0);
-        self.times[number as usize] = now;
+    pub fn begin(&mut self, number: u16, now: u64) {
+        self.times[usize::from(number)] = now;
         self.building.push(number);
-        number
     }
 
     /// Records that the turn's doorbell was rung.
     #[inline]
     pub fn rung(&mut self, now: u64) {
         for number in self.building.drain(..) {
-            let time = &mut self.times[number as usize];
+            let time = &mut self.times[usize::from(number)];
             self.parts[0].saturating_record(now - *time);
             *time = now;
         }
@@ -50,10 +46,9 @@ impl Breakdown {
 
     /// Records that the I/O's completion was taken at `now`, in a turn that began at `seen`.
     #[inline]
-    pub fn end(&mut self, number: u32, seen: u64, now: u64) {
-        self.parts[1].saturating_record(seen.saturating_sub(self.times[number as usize]));
+    pub fn end(&mut self, number: u16, seen: u64, now: u64) {
+        self.parts[1].saturating_record(seen.saturating_sub(self.times[usize::from(number)]));
         self.parts[2].saturating_record(now - seen);
-        self.free.push(number);
     }
 
     /// Forgets all measurements.
@@ -69,14 +64,13 @@ mod tests {
     #[test]
     fn each_part_has_its_time() {
         let mut breakdown = Breakdown::new(2).unwrap();
-        let (a, b) = (breakdown.begin(100), breakdown.begin(150));
-        assert_ne!(a, b);
+        breakdown.begin(0, 100);
+        breakdown.begin(1, 150);
         breakdown.rung(200);
-        breakdown.end(b, 700, 710);
-        let c = breakdown.begin(720);
-        assert_eq!(c, b, "its place is free again");
+        breakdown.end(1, 700, 710);
+        breakdown.begin(1, 720);
         breakdown.rung(725);
-        breakdown.end(a, 1200, 1201);
+        breakdown.end(0, 1200, 1201);
         let [submit, device, reap] = &breakdown.parts;
         assert_eq!((submit.min(), submit.max(), submit.len()), (5, 100, 3));
         assert_eq!((device.min(), device.max(), device.len()), (500, 1000, 2));

@@ -100,8 +100,8 @@ impl Intervals<'_> {
         };
         push(&tally.all()?, None)?;
         if self.kinds {
-            for (name, latency) in ["read", "write"].into_iter().zip(&tally.latency) {
-                push(latency, Tag::new(name))?;
+            for (kind, name) in ["read", "write"].into_iter().enumerate() {
+                push(&tally.histogram(kind)?, Tag::new(name))?;
             }
         }
         Ok(())

@@ -8,23 +8,17 @@ use super::{
     breakdown::Breakdown,
     pace::Pace,
     shared::Shared,
+    tag::{Numbered, Numbers, Tag},
     tally::{Faults, Tally},
     verify::Ledger,
-    workload::{Op, Source},
+    workload::Source,
 };
 use crate::signal;
 use std::time::Duration;
 use upcie_core::deadline::Stopwatch;
-use upcie_nvme::{DmaBuf, Namespace, QueuePair, Refused, Turn, queue::GroupMember, spec::DatasetRange};
-
-/// Tag of a command: the start of its turn (or its scheduled start), and the operation.
-#[derive(Debug, Clone, Copy)]
-pub struct Tag {
-    at: u64,
-    op: Op,
-    /// Its number in the breakdown.
-    number: u32,
-}
+use upcie_nvme::{
+    Direction, DmaBuf, Io, Namespace, QueuePair, Refused, Turn, queue::GroupMember, spec::DatasetRange,
+};
 
 /// A queue pair, its buffers and its part of the namespace.
 pub struct Lane {
@@ -52,15 +46,19 @@ pub struct Lane {
     pub ledger: Option<Ledger>,
     /// Times of an I/O's parts, with `--latency-breakdown`.
     pub breakdown: Option<Breakdown>,
+    /// I/Os in flight, except those of the plain loop.
+    pub numbers: Numbers,
     /// Failures and mismatches of all phases.
     pub faults: Faults,
+    /// Completions of all phases.
+    pub reaped: u64,
     /// Progress in this phase.
-    pub at: At,
+    pub phase: Phase,
 }
 
 /// Progress of a queue pair in a phase.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct At {
+pub struct Phase {
     /// True until the last I/O of the phase has completed.
     pub running: bool,
     /// True while new I/Os are submitted.
@@ -70,8 +68,8 @@ pub struct At {
     /// Time after which none is submitted.
     until: u64,
     /// Time of the last completion, or of the first submission after an idle time.
-    pub last: u64,
-    /// Value of `last` at the last idle check, and the time since the first one that saw it.
+    moved: u64,
+    /// Value of `moved` at the last idle check, and the time since the first one that saw it.
     seen: u64,
     quiet: Stopwatch<'static>,
     /// Time of the last completion of the phase.
@@ -83,7 +81,7 @@ impl GroupMember for Lane {
 
     #[inline]
     fn queue_pair(&mut self) -> Option<&mut QueuePair<Tag>> {
-        self.at.running.then_some(&mut self.queue)
+        self.phase.running.then_some(&mut self.queue)
     }
 }
 
@@ -92,7 +90,7 @@ impl Lane {
     pub fn start(&mut self, now: u64, until: u64) {
         // Without I/Os the lane has ended already; otherwise it would wait for a first I/O that is never due.
         let has = !self.source.is_empty();
-        self.at = At { running: has, issue: has, until, last: now, end: now, ..At::default() };
+        self.phase = Phase { running: has, issue: has, until, moved: now, end: now, ..Phase::default() };
         if let Some(pace) = &mut self.pace {
             pace.start(now);
         }
@@ -101,8 +99,8 @@ impl Lane {
     /// Returns the time of the next submission; `None` if only a completion can make one possible.
     pub fn due(&self) -> Option<u64> {
         let pace = self.pace.as_ref()?;
-        let waits = self.at.running && self.at.issue && self.at.in_flight < self.depth;
-        waits.then(|| if signal::interrupted() { 0 } else { pace.next().min(self.at.until) })
+        let waits = self.phase.running && self.phase.issue && self.phase.in_flight < self.depth;
+        waits.then(|| if signal::interrupted() { 0 } else { pace.next().min(self.phase.until) })
     }
 
     /// Returns true if a turn has something to reap or submit.
@@ -114,7 +112,7 @@ impl Lane {
         if EXTRA && self.pace.is_some() {
             return self.due().is_some_and(|due| due <= shared.now());
         }
-        self.at.in_flight == 0
+        self.phase.in_flight == 0
     }
 
     /// Reaps completions and submits new I/Os. `EXTRA` compiles in the features of `Worker::extra`.
@@ -126,89 +124,118 @@ impl Lane {
         shared: &Shared<'_>,
     ) -> anyhow::Result<()> {
         // Borrow the fields one by one: the open turn borrows `queue` only.
-        let Self { queue, idle, bytes, namespace, ledger, source, pace, breakdown, faults, at, .. } = self;
+        let Self {
+            queue,
+            idle,
+            bytes,
+            namespace,
+            ledger,
+            numbers,
+            source,
+            pace,
+            breakdown,
+            faults,
+            phase,
+            ..
+        } = self;
         let (slba, depth, trims) = (self.slba, self.depth, EXTRA && self.trims);
-        let mut issue = at.issue & (now < at.until) & !signal::interrupted();
-        let mut in_flight = at.in_flight;
-        let mut reaped = false;
+        let issue = phase.issue & (now < phase.until) & !signal::interrupted();
+        // I/Os that this turn may submit.
+        let most = if issue { source.left() } else { 0 };
+        let mut budget = most;
+        let mut in_flight = phase.in_flight;
+        // Reads and writes that succeeded. Those of the plain loop all have one size.
+        let (mut ios, mut moved) = ([0; 2], [0; 2]);
+        let mut alike = Alike { tag: Tag::new(now, false), count: 0 };
         let mut turn = queue.turn()?;
         while let Some(completion) = turn.next() {
             let status = completion.status();
-            let (tag, _, mut buffer) = completion.into_parts();
-            let op = tag.op;
-            reaped = true;
-            in_flight -= 1;
+            let (tag, _, buffer) = completion.into_parts();
+            let io = if EXTRA { numbers.end(tag.number()) } else { Numbered::default() };
             if EXTRA && let Some(breakdown) = breakdown {
-                breakdown.end(tag.number, now, shared.now());
+                breakdown.end(tag.number(), now, shared.now());
             }
             if status.is_success() {
-                tally.latency[usize::from(op.write)].saturating_record(now - tag.at);
+                if tag != alike.tag {
+                    alike.count(now, tally, &mut ios);
+                    alike = Alike { tag, count: 0 };
+                }
+                alike.count += 1;
                 if EXTRA {
-                    tally.bytes[usize::from(op.write)] += bytes[usize::from(op.size)];
+                    moved[usize::from(tag.is_write())] += bytes[usize::from(io.size)];
                 }
             } else {
                 tally.errors += 1;
                 faults.fail(status);
             }
-            if let Some(ledger) = ledger
-                && let Err(mismatch) = ledger.end(op, status.is_success(), buffer.as_slice().expect(OURS))
-            {
-                tally.errors += 1;
-                faults.mismatch(mismatch);
-            }
-            if !EXTRA && issue {
-                if let Some(op) = source.next() {
-                    let op = fill(ledger, op, &mut buffer);
-                    send(&mut turn, namespace, slba, buffer, Tag { at: now, op, number: 0 })?;
-                    in_flight += 1;
-                    continue;
+            if EXTRA && let Some(ledger) = ledger {
+                let data = buffer.as_slice().expect(OURS);
+                if let Err(mismatch) = ledger.end(io.unit, tag.is_write(), status.is_success(), data) {
+                    tally.errors += 1;
+                    faults.mismatch(mismatch);
                 }
-                issue = false;
             }
-            idle[usize::from(op.size)].push(buffer);
+            if !EXTRA && budget > 0 {
+                budget -= 1;
+                let op = source.next();
+                send(&mut turn, namespace, slba + op.block, buffer, Tag::new(now, op.write))?;
+                continue;
+            }
+            idle[usize::from(io.size)].push(buffer);
+            in_flight -= 1;
         }
-        while issue && in_flight < depth {
-            let start = match pace {
-                Some(pace) if EXTRA => {
-                    // The source can be empty long before the next I/O is due.
-                    issue = !source.is_empty();
-                    if !issue || pace.next() > now {
-                        break;
-                    }
-                    pace.take()
+        while budget > 0 && in_flight < depth {
+            let mut start = now;
+            if EXTRA && let Some(pace) = pace {
+                if pace.next() > now {
+                    break;
                 }
-                _ => now,
-            };
-            let next = if EXTRA { source.next_of_many() } else { source.next() };
-            let Some((op, mut buffer)) = next.and_then(|op| Some((op, idle[usize::from(op.size)].pop()?)))
-            else {
-                issue = false;
+                start = pace.take();
+            }
+            budget -= 1;
+            let mut op = if EXTRA { source.next_of_many() } else { source.next() };
+            let Some(mut buffer) = idle[usize::from(op.size)].pop() else {
                 break;
             };
-            let number = match breakdown {
-                Some(breakdown) if EXTRA => breakdown.begin(shared.now()),
-                _ => 0,
-            };
-            let op = fill(ledger, op, &mut buffer);
-            let tag = Tag { at: start, op, number };
+            let mut unit = 0;
+            if EXTRA && let Some(ledger) = ledger {
+                (op, unit) = ledger.begin(op, buffer.as_mut_slice().expect(OURS));
+            }
+            let mut tag = Tag::new(start, op.write);
+            if EXTRA {
+                tag = tag.numbered(numbers.begin(Numbered { size: op.size, unit }));
+                if let Some(breakdown) = breakdown {
+                    breakdown.begin(tag.number(), shared.now());
+                }
+            }
             if trims {
-                trim(&mut turn, namespace, slba, bytes[usize::from(op.size)], buffer, tag)?;
+                trim(&mut turn, namespace, slba + op.block, bytes[usize::from(op.size)], buffer, tag)?;
             } else {
-                send(&mut turn, namespace, slba, buffer, tag)?;
+                send(&mut turn, namespace, slba + op.block, buffer, tag)?;
             }
             in_flight += 1;
         }
         drop(turn);
+        alike.count(now, tally, &mut ios);
         if EXTRA && let Some(breakdown) = breakdown {
             breakdown.rung(shared.now());
         }
-        if reaped || at.in_flight == 0 {
-            at.last = now;
+        if !EXTRA {
+            moved = ios.map(|ios| ios * bytes[0]);
         }
-        at.in_flight = in_flight;
-        at.issue = issue;
-        if in_flight == 0 && !issue {
-            (at.running, at.end) = (false, now);
+        tally.succeeded(ios, moved);
+        if issue {
+            source.limit(budget);
+        }
+        let reaped = u64::from(phase.in_flight) + (most - budget) - u64::from(in_flight);
+        self.reaped += reaped;
+        if reaped > 0 || phase.in_flight == 0 {
+            phase.moved = now;
+        }
+        phase.in_flight = in_flight;
+        phase.issue = issue && budget > 0;
+        if in_flight == 0 && !phase.issue {
+            (phase.running, phase.end) = (false, now);
         }
         Ok(())
     }
@@ -216,28 +243,36 @@ impl Lane {
     /// Returns the time without a completion while I/Os are in flight, without stops of this process. It counts from the
     /// first call after a completion.
     pub fn quiet(&mut self) -> Duration {
-        let At { last, seen, quiet, in_flight, .. } = &mut self.at;
-        if seen != last || *in_flight == 0 {
-            (*seen, *quiet) = (*last, Stopwatch::new());
+        let Phase { moved, seen, quiet, in_flight, .. } = &mut self.phase;
+        if seen != moved || *in_flight == 0 {
+            (*seen, *quiet) = (*moved, Stopwatch::new());
         }
         quiet.waited()
     }
 
     /// Ends the phase without waiting for the I/Os in flight.
     pub fn give_up(&mut self) {
-        (self.at.running, self.at.end) = (false, self.at.last);
+        (self.phase.running, self.phase.end) = (false, self.phase.moved);
     }
 }
 
 /// The reason why a buffer of a run with a ledger has a slice.
 const OURS: &str = "memory of this process alone";
 
-/// Fills `buffer` with the data of a write, if there is a ledger.
-#[inline(always)]
-fn fill(ledger: &mut Option<Ledger>, op: Op, buffer: &mut DmaBuf) -> Op {
-    match ledger {
-        None => op,
-        Some(ledger) => ledger.begin(op, buffer.as_mut_slice().expect(OURS)),
+/// Completions of one turn, one after another, whose commands were submitted by one turn: they have the same latency.
+/// A deep queue has many of them, and counting their number takes two instructions for each.
+struct Alike {
+    tag: Tag,
+    count: u64,
+}
+
+impl Alike {
+    /// Counts them.
+    #[inline(always)]
+    fn count(&self, now: u64, tally: &mut Tally, ios: &mut [u64; 2]) {
+        let kind = usize::from(self.tag.is_write());
+        tally.latency(kind, self.tag.latency(now), self.count);
+        ios[kind] += self.count;
     }
 }
 
@@ -249,13 +284,8 @@ fn send(
     buffer: DmaBuf,
     tag: Tag,
 ) -> anyhow::Result<()> {
-    let slba = slba + tag.op.block;
-    let sent = if tag.op.write {
-        turn.write(namespace, slba, buffer, tag)
-    } else {
-        turn.read(namespace, slba, buffer, tag)
-    };
-    match sent {
+    let direction = if tag.is_write() { Direction::Write } else { Direction::Read };
+    match turn.submit(Io::new(direction, namespace, slba), buffer, tag) {
         Ok(()) => Ok(()),
         Err(refused) => Err(refusal(refused, slba)),
     }
@@ -270,7 +300,6 @@ fn trim(
     mut buffer: DmaBuf,
     tag: Tag,
 ) -> anyhow::Result<()> {
-    let slba = slba + tag.op.block;
     let range = DatasetRange::new(slba, (bytes / namespace.block_size() as u64) as u32);
     buffer.write_at(0, &range.to_bytes());
     turn.deallocate(namespace, buffer, 1, tag).map_err(|refused| refusal(refused, slba))

@@ -4,11 +4,12 @@ use super::{
     args::{PerfArgs, WaitKind},
     breakdown::Breakdown,
     choice::{self, CoreTimes},
-    lane::{At, Lane},
+    lane::{Lane, Phase},
     pace::Pace,
     random::{Distribution, mix},
     scheduled::Share as CoreShare,
     sizes::{Share, Sizes},
+    tag::Numbers,
     tally::{Faults, Tally},
     verify::Ledger,
     worker::Worker,
@@ -181,8 +182,9 @@ impl Plan {
                 lanes.push(lane.with_context(|| device.controller.name().to_owned())?);
             }
         }
-        let tallies = self.devices.iter().map(|_| Tally::new()).collect::<Result<_, _>>()?;
+        let tallies = self.devices.iter().map(|_| Tally::new()).collect();
         let extra = self.breakdown
+            || self.verify
             || self.rate.is_some()
             || self.mixture.rw.trims()
             || lanes.iter().any(|lane| lane.source.has_many());
@@ -193,10 +195,8 @@ impl Plan {
             tallies,
             wait: self.wait,
             group: QueueGroup::new(),
-            handed: 0,
             timeout: self.timeout,
             extra,
-            unit: self.mixture.sizes.largest(),
             share: CoreShare::default(),
             given: 0,
         })
@@ -243,8 +243,10 @@ impl Plan {
             pace: self.rate.map(|rate| Pace::new(rate, index, self.lanes())),
             ledger: self.verify.then(ledger),
             breakdown: if self.breakdown { Some(Breakdown::new(self.depth)?) } else { None },
+            numbers: Numbers::new(self.depth),
             faults: Faults::default(),
-            at: At::default(),
+            reaped: 0,
+            phase: Phase::default(),
         })
     }
 }

@@ -76,7 +76,8 @@ impl Progress {
         }
         self.done += interval.ios;
         self.errors += interval.errors;
-        let sum: f64 = tally.latency.iter().map(|latency| latency.mean() * latency.len() as f64).sum();
+        let mean = tally.all().map_or(0.0, |latency| latency.mean());
+        let sum = mean * interval.ios as f64;
         self.last.push_back((interval.end_ns - interval.start_ns, interval.ios, sum));
         let length = |last: &VecDeque<(u64, u64, f64)>| last.iter().map(|(length, ..)| length).sum::<u64>();
         while self.last.len() > 1 && length(&self.last) > WINDOW {

@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_curve_ends_at_the_percentile_of_one_io() {
-        let mut latency = super::super::tally::histogram().unwrap();
+        let mut latency = super::super::latencies::histogram().unwrap();
         for value in 1..=10_000 {
             latency.record(value * 100).unwrap();
         }
@@ -354,7 +354,7 @@ mod tests {
         assert!(curve.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{curve:?}");
         assert_eq!((curve[10].0, curve[20].0, curve[40].0), (90.0, 99.0, 99.99));
         assert_eq!(*curve.last().unwrap(), (100.0, latency.max()));
-        let mut one = super::super::tally::histogram().unwrap();
+        let mut one = super::super::latencies::histogram().unwrap();
         assert!(Latency::new(&one).is_none());
         one.record(5).unwrap();
         assert_eq!(Latency::new(&one).unwrap().curve, [(0.0, 5), (100.0, 5)]);

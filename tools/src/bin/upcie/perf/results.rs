@@ -2,10 +2,11 @@
 
 use super::{
     breakdown::{Breakdown, PARTS},
+    latencies::histogram,
     plan::Plan,
     report::{self, Counts, Direction, Latency, Report},
     scheduled::Share,
-    tally::{Faults, Tally, histogram},
+    tally::{Faults, Tally},
     watch::Counted,
     worker::Worker,
 };
@@ -33,15 +34,16 @@ impl Report {
         let elapsed = counted.span.1 - counted.span.0;
         let rw = plan.mixture.rw;
         let sum = |wanted: &dyn Fn(usize) -> bool| {
-            let mut sum = Tally::new()?;
-            let mut places = counted.tallies.iter().enumerate().filter(|(place, _)| wanted(*place));
-            places.try_for_each(|(_, tally)| sum.add(tally))?;
-            anyhow::Ok(sum)
+            let mut sum = Tally::new();
+            let places = counted.tallies.iter().enumerate().filter(|(place, _)| wanted(*place));
+            places.for_each(|(_, tally)| sum.add(tally));
+            sum
         };
         let total =
-            |tally: &Tally| anyhow::Ok(Direction::new(&tally.all()?, tally.bytes.iter().sum(), elapsed));
-        let kind =
-            |tally: &Tally, kind: usize| Direction::new(&tally.latency[kind], tally.bytes[kind], elapsed);
+            |tally: &Tally| anyhow::Ok(Direction::new(&tally.all()?, tally.bytes().iter().sum(), elapsed));
+        let kind = |tally: &Tally, kind: usize| {
+            anyhow::Ok(Direction::new(&tally.histogram(kind)?, tally.bytes()[kind], elapsed))
+        };
         let faults = |wanted: &dyn Fn(usize) -> bool| {
             let mut sum = Faults::default();
             let lanes = workers.iter().flat_map(|worker| &worker.lanes);
@@ -51,9 +53,9 @@ impl Report {
         let counts = |tally: &Tally, faults: report::Faults| {
             anyhow::Ok(Counts {
                 total: total(tally)?,
-                read: rw.reads().then(|| kind(tally, 0)),
-                write: rw.writes().then(|| kind(tally, 1)),
-                trim: rw.trims().then(|| kind(tally, 1)),
+                read: rw.reads().then(|| kind(tally, 0)).transpose()?,
+                write: rw.writes().then(|| kind(tally, 1)).transpose()?,
+                trim: rw.trims().then(|| kind(tally, 1)).transpose()?,
                 faults,
             })
         };
@@ -61,14 +63,14 @@ impl Report {
 
         self.interrupted = signal::interrupted();
         self.elapsed_ns = elapsed;
-        let all = sum(&|_| true)?;
+        let all = sum(&|_| true);
         self.counts = counts(&all, faults(&|_| true))?;
         let cpu = |share: &Share| share.cpu.as_nanos() as u64;
         self.cpu_ns_per_io = per_io(counted.shares.iter().map(cpu).sum(), all.ios());
         self.emulator_wait_ns = counted.emulators.map(|waited| waited.as_nanos() as u64);
         self.intervals.clone_from(&counted.intervals);
         for (place, device) in self.devices.iter_mut().enumerate() {
-            let tally = sum(&|i| i % devices == place)?;
+            let tally = sum(&|i| i % devices == place);
             device.counts = counts(&tally, faults(&|device| device == place))?;
             device.lost = lost[place].get().cloned();
             let (end, in_flight) = counted.ends[place];
@@ -76,7 +78,7 @@ impl Report {
             device.lost_in_flight = device.lost.as_ref().map(|_| in_flight);
         }
         for (place, worker) in workers.iter().enumerate() {
-            let tally = sum(&|i| i / devices == place)?;
+            let tally = sum(&|i| i / devices == place);
             let share = &counted.shares[place];
             let cpu_ns = cpu(share);
             self.threads.push(report::Thread {

@@ -78,7 +78,6 @@ fn sweep(
 ) -> anyhow::Result<Counted> {
     let mut kept = Vec::new();
     // The pass runs without a rate, and with the one block size that --verify allows.
-    let extra: Vec<bool> = workers.iter_mut().map(|worker| mem::replace(&mut worker.extra, false)).collect();
     for lane in lanes(workers) {
         let each = plan.mixture.sizes.largest() / lane.namespace.block_size() as u64;
         let source = Source::sweep(lane.blocks, each, write);
@@ -90,9 +89,6 @@ fn sweep(
         phase(workers, lost, u64::MAX, Schedule::new(None, None), &mut PhaseDisplay::new(plan, progress));
     for (lane, kept) in lanes(workers).zip(kept) {
         (lane.source, lane.pace) = kept;
-    }
-    for (worker, extra) in workers.iter_mut().zip(extra) {
-        worker.extra = extra;
     }
     counted
 }

@@ -36,7 +36,7 @@ pub struct Interval {
 impl Interval {
     /// Summarizes the counts of an interval.
     pub fn new(start_ns: u64, end_ns: u64, tally: &Tally) -> anyhow::Result<Self> {
-        let (ios, bytes) = (tally.ios(), tally.bytes.iter().sum::<u64>());
+        let (ios, bytes) = (tally.ios(), tally.bytes().iter().sum::<u64>());
         let latency = if ios > 0 { Some(tally.all()?) } else { None };
         let at = |quantile| latency.as_ref().map(|latency| latency.value_at_quantile(quantile));
         let mut interval = Self {
@@ -143,16 +143,14 @@ mod tests {
 
     #[test]
     fn an_interval_without_ios_has_no_percentiles() {
-        let tally = Tally::new().unwrap();
+        let tally = Tally::new();
         let interval = Interval::new(5, 5, &tally).unwrap();
         assert_eq!((interval.p50_ns, interval.iops), (None, 0.0));
     }
 
     #[test]
     fn rates_follow_a_moved_end() {
-        let mut tally = Tally::new().unwrap();
-        tally.latency[1].saturating_record(7);
-        tally.bytes = [0, 512];
+        let tally = Tally::of([0, 1], [0, 512], 7);
         let mut interval = Interval::new(0, 2_000_000_000, &tally).unwrap();
         assert_eq!((interval.iops, interval.bytes_per_second), (0.5, 256.0));
         interval.end_at(500_000_000);

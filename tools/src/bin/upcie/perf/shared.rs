@@ -44,36 +44,32 @@ pub struct Mail {
 impl Mail {
     /// Hands over the last counts; `tally` is empty afterwards. Both happen under one lock, so that no
     /// interval ends without these counts.
-    pub fn end(&mut self, tally: &mut Tally) -> anyhow::Result<()> {
+    pub fn end(&mut self, tally: &mut Tally) {
         self.over = true;
         if let Some(full) = &mut self.full {
-            full.add(tally)?;
+            full.add(tally);
             tally.reset();
         } else {
             // No spare is left while the collector adds up the last tally.
-            let spare = self.spare.take().map_or_else(Tally::new, Ok)?;
+            let spare = self.spare.take().unwrap_or_else(Tally::new);
             self.full = Some(mem::replace(tally, spare));
         }
-        Ok(())
     }
 }
 
 impl<'a> Shared<'a> {
     /// Starts the clock of a run with `workers` workers.
-    pub fn new(workers: usize, lost: &'a [OnceLock<String>]) -> anyhow::Result<Self> {
-        let mail = |_| {
-            let spare = Some(Tally::new()?);
-            Ok(Mutex::new(Mail { full: None, spare, given: 0, over: false }))
-        };
-        Ok(Self {
-            mail: (0..workers * lost.len()).map(mail).collect::<anyhow::Result<_>>()?,
+    pub fn new(workers: usize, lost: &'a [OnceLock<String>]) -> Self {
+        let mail = |_| Mutex::new(Mail { full: None, spare: Some(Tally::new()), given: 0, over: false });
+        Self {
+            mail: (0..workers * lost.len()).map(mail).collect(),
             epoch: Instant::now(),
             began: AtomicU64::new(u64::MAX),
             tick: AtomicU32::new(0),
             asked: AtomicU32::new(0),
             stopped: AtomicBool::new(false),
             lost,
-        })
+        }
     }
 
     /// Returns the nanoseconds since the clock was started.
@@ -157,7 +153,7 @@ mod tests {
     #[test]
     fn the_clock_of_a_run_starts_once() {
         let lost = [OnceLock::new()];
-        let shared = Shared::new(2, &lost).unwrap();
+        let shared = Shared::new(2, &lost);
         assert_eq!(shared.began(), u64::MAX);
         shared.begin(50);
         // This worker read the clock first but arrives second; the collector may have used the first time
@@ -168,17 +164,13 @@ mod tests {
 
     #[test]
     fn the_last_counts_are_handed_over_in_every_state() {
-        let counted = |ios: u64| {
-            let mut tally = Tally::new().unwrap();
-            tally.latency[0].record_n(1000, ios).unwrap();
-            tally
-        };
+        let counted = |ios: u64| Tally::of([ios, 0], [0; 2], 1000);
         // A tally not fetched yet; a spare; a tally fetched and not given back yet.
         for (full, spare, all) in [(Some(counted(5)), None, 7), (None, Some(counted(0)), 2), (None, None, 2)]
         {
             let mut mail = Mail { full, spare, given: 0, over: false };
             let mut tally = counted(2);
-            mail.end(&mut tally).unwrap();
+            mail.end(&mut tally);
             assert_eq!((mail.full.map(|full| full.ios()), tally.ios(), mail.over), (Some(all), 0, true));
         }
     }

@@ -1,39 +1,54 @@
-//! Counters of a run.
+//! Counts of a run: I/Os, bytes, latencies, failures.
 
-use super::verify::Mismatch;
+use super::{
+    latencies::{Latencies, histogram},
+    verify::Mismatch,
+};
 use hdrhistogram::Histogram;
 use upcie_nvme::spec::Status;
 
-/// Longest latency that the histograms resolve: ten minutes, in nanoseconds.
-const LATENCY_MAX: u64 = 600_000_000_000;
 /// Number of mismatches that are described.
 const EXAMPLES: usize = 5;
-
-/// Makes a histogram of nanoseconds with a resolution of a tenth of a percent.
-pub fn histogram() -> anyhow::Result<Histogram<u64>> {
-    Ok(Histogram::new_with_bounds(1, LATENCY_MAX, 3)?)
-}
 
 /// Latencies of successful reads and writes (in this order), and the number of failures.
 #[derive(Debug)]
 pub struct Tally {
-    /// Latencies.
-    pub latency: [Histogram<u64>; 2],
-    /// Bytes moved.
-    pub bytes: [u64; 2],
+    latencies: [Latencies; 2],
+    ios: [u64; 2],
+    bytes: [u64; 2],
     /// I/Os that failed or returned wrong data.
     pub errors: u64,
 }
 
 impl Tally {
     /// Makes an empty tally.
-    pub fn new() -> anyhow::Result<Self> {
-        Ok(Self { latency: [histogram()?, histogram()?], bytes: [0; 2], errors: 0 })
+    pub fn new() -> Self {
+        Self { latencies: [Latencies::new(), Latencies::new()], ios: [0; 2], bytes: [0; 2], errors: 0 }
+    }
+
+    /// Counts the latency of `count` reads (0) or writes (1). [`succeeded`](Self::succeeded) counts the rest of them.
+    #[inline(always)]
+    pub fn latency(&mut self, kind: usize, nanoseconds: u64, count: u64) {
+        self.latencies[kind].count(nanoseconds, count);
+    }
+
+    /// Counts reads and writes, in this order, and their bytes.
+    #[inline]
+    pub fn succeeded(&mut self, ios: [u64; 2], bytes: [u64; 2]) {
+        for kind in 0..2 {
+            self.ios[kind] += ios[kind];
+            self.bytes[kind] += bytes[kind];
+        }
     }
 
     /// Returns the number of I/Os that succeeded.
     pub fn ios(&self) -> u64 {
-        self.latency.iter().map(Histogram::len).sum()
+        self.ios.iter().sum()
+    }
+
+    /// Returns the bytes of reads and writes, in this order.
+    pub fn bytes(&self) -> [u64; 2] {
+        self.bytes
     }
 
     /// Returns true if nothing was counted.
@@ -42,34 +57,45 @@ impl Tally {
     }
 
     /// Adds another tally.
-    pub fn add(&mut self, other: &Self) -> anyhow::Result<()> {
-        for (ours, theirs) in self.latency.iter_mut().zip(&other.latency) {
-            if !theirs.is_empty() {
-                ours.add(theirs)?;
-            }
+    pub fn add(&mut self, other: &Self) {
+        for (kind, theirs) in other.latencies.iter().enumerate().filter(|&(kind, _)| other.ios[kind] > 0) {
+            self.latencies[kind].add(theirs);
         }
-        for (ours, theirs) in self.bytes.iter_mut().zip(other.bytes) {
-            *ours += theirs;
-        }
+        self.succeeded(other.ios, other.bytes);
         self.errors += other.errors;
-        Ok(())
     }
 
     /// Sets all counts to 0.
     pub fn reset(&mut self) {
-        for latency in &mut self.latency {
-            if !latency.is_empty() {
-                latency.reset();
-            }
+        for (latencies, _) in self.latencies.iter_mut().zip(self.ios).filter(|&(_, ios)| ios > 0) {
+            latencies.reset();
         }
-        (self.bytes, self.errors) = ([0; 2], 0);
+        (self.ios, self.bytes, self.errors) = ([0; 2], [0; 2], 0);
+    }
+
+    /// Returns the latencies of reads (0) or writes (1).
+    pub fn histogram(&self, kind: usize) -> anyhow::Result<Histogram<u64>> {
+        let mut histogram = histogram()?;
+        self.latencies[kind].add_to(&mut histogram)?;
+        Ok(histogram)
     }
 
     /// Returns the latencies of reads and writes together.
     pub fn all(&self) -> anyhow::Result<Histogram<u64>> {
-        let mut all = self.latency[0].clone();
-        all.add(&self.latency[1])?;
+        let mut all = self.histogram(0)?;
+        self.latencies[1].add_to(&mut all)?;
         Ok(all)
+    }
+
+    /// Makes a tally of `ios` I/Os of one latency, for tests.
+    #[cfg(test)]
+    pub fn of(ios: [u64; 2], bytes: [u64; 2], nanoseconds: u64) -> Self {
+        let mut tally = Self::new();
+        for (latencies, ios) in tally.latencies.iter_mut().zip(ios) {
+            latencies.count(nanoseconds, ios);
+        }
+        tally.succeeded(ios, bytes);
+        tally
     }
 }
 
@@ -129,20 +155,21 @@ mod tests {
 
     #[test]
     fn percentiles_match_the_recorded_latencies() {
-        let mut tally = Tally::new().unwrap();
+        let mut tally = Tally::new();
         for latency in 1..=1000 {
-            tally.latency[0].saturating_record(latency * 1000);
+            tally.latency(0, latency * 1000, 1);
         }
-        let mut sum = Tally::new().unwrap();
-        sum.add(&tally).unwrap();
-        let reads = &sum.latency[0];
+        tally.succeeded([1000, 0], [512_000, 0]);
+        let mut sum = Tally::new();
+        sum.add(&tally);
+        let reads = sum.histogram(0).unwrap();
         for (quantile, value) in [(0.5, 500_000.0), (0.99, 990_000.0), (0.999, 999_000.0)] {
             let got = reads.value_at_quantile(quantile) as f64;
             assert!((got / value - 1.0).abs() < 0.001, "{quantile}: {got}");
         }
-        assert_eq!((sum.latency[1].len(), sum.ios()), (0, 1000));
+        assert_eq!((sum.histogram(1).unwrap().len(), sum.ios(), sum.bytes()), (0, 1000, [512_000, 0]));
         sum.reset();
-        assert_eq!(sum.ios(), 0);
+        assert!(sum.is_empty() && sum.all().unwrap().is_empty());
     }
 
     #[test]

@@ -46,15 +46,15 @@ enum Found {
 }
 
 impl Ledger {
-    /// Makes a ledger in which no unit is written.
+    /// Makes a ledger in which no unit is written. A unit's number must fit 32 bits.
     pub fn new(units: u64, seed: u64, slba: u64, blocks_per_unit: u64, block_size: usize) -> Self {
         Self { units: vec![0; units as usize], seed, slba, blocks_per_unit, block_size }
     }
 
     /// Takes a unit for an I/O: the unit of `op`, or the next one without an I/O in flight (one must exist).
-    /// Fills `data` for a write.
-    pub fn begin(&mut self, op: Op, data: &mut [u8]) -> Op {
-        let mut unit = self.unit(op);
+    /// Fills `data` for a write. Returns the I/O on that unit, and the unit's number.
+    pub fn begin(&mut self, op: Op, data: &mut [u8]) -> (Op, u32) {
+        let mut unit = (op.block / self.blocks_per_unit) as usize;
         while self.units[unit] & BUSY != 0 {
             unit = if unit + 1 == self.units.len() { 0 } else { unit + 1 };
         }
@@ -69,18 +69,18 @@ impl Ledger {
                 fill(block, lba, self.seed, version);
             }
         }
-        Op { block: unit as u64 * self.blocks_per_unit, ..op }
+        (Op { block: unit as u64 * self.blocks_per_unit, ..op }, unit as u32)
     }
 
-    /// Ends an I/O, and checks `data` after a successful read.
-    pub fn end(&mut self, op: Op, ok: bool, data: &[u8]) -> Result<(), Mismatch> {
-        let unit = self.unit(op);
+    /// Ends an I/O on a unit, and checks `data` after a successful read.
+    pub fn end(&mut self, unit: u32, write: bool, ok: bool, data: &[u8]) -> Result<(), Mismatch> {
+        let unit = unit as usize;
         let state = &mut self.units[unit];
         *state &= !BUSY;
-        if op.write && !ok {
+        if write && !ok {
             *state |= UNKNOWN;
         }
-        if op.write || !ok || !self.is_known(unit) {
+        if write || !ok || !self.is_known(unit) {
             return Ok(());
         }
         let (version, slba) = (self.units[unit], self.lba(unit));
@@ -94,10 +94,6 @@ impl Ledger {
     fn is_known(&self, unit: usize) -> bool {
         let state = self.units[unit];
         state & COUNT != 0 && state & UNKNOWN == 0
-    }
-
-    fn unit(&self, op: Op) -> usize {
-        (op.block / self.blocks_per_unit) as usize
     }
 
     fn lba(&self, unit: usize) -> u64 {
@@ -172,14 +168,14 @@ mod tests {
 
     fn written(ledger: &mut Ledger, unit: u64) -> Vec<u8> {
         let mut data = vec![0; 4096];
-        let op = ledger.begin(op(unit, 8, true), &mut data);
-        ledger.end(op, true, &[]).unwrap();
+        let (_, unit) = ledger.begin(op(unit, 8, true), &mut data);
+        ledger.end(unit, true, true, &[]).unwrap();
         data
     }
 
     fn read(ledger: &mut Ledger, unit: u64, data: &[u8]) -> Result<(), String> {
-        let op = ledger.begin(op(unit, 8, false), &mut []);
-        ledger.end(op, true, data).map_err(|mismatch| mismatch.to_string())
+        let (_, unit) = ledger.begin(op(unit, 8, false), &mut []);
+        ledger.end(unit, false, true, data).map_err(|mismatch| mismatch.to_string())
     }
 
     #[test]
@@ -214,17 +210,17 @@ mod tests {
         let mut ledger = Ledger::new(3, 0, 0, 1, 512);
         let mut data = [0; 512];
         let write = |unit| op(unit, 1, true);
-        assert_eq!(ledger.begin(write(2), &mut data), write(2));
-        assert_eq!(ledger.begin(write(2), &mut data), write(0), "the next one, wrapping around");
-        assert_eq!(ledger.begin(write(2), &mut data), write(1));
+        assert_eq!(ledger.begin(write(2), &mut data), (write(2), 2));
+        assert_eq!(ledger.begin(write(2), &mut data), (write(0), 0), "the next one, wrapping around");
+        assert_eq!(ledger.begin(write(2), &mut data), (write(1), 1));
     }
 
     #[test]
     fn a_failed_write_leaves_its_unit_unknown() {
         let mut ledger = Ledger::new(1, 0, 0, 8, 512);
         written(&mut ledger, 0);
-        let op = ledger.begin(op(0, 8, true), &mut [0; 4096]);
-        ledger.end(op, false, &[]).unwrap();
+        let (_, unit) = ledger.begin(op(0, 8, true), &mut [0; 4096]);
+        ledger.end(unit, true, false, &[]).unwrap();
         assert!(!ledger.is_known(0));
         assert_eq!(read(&mut ledger, 0, &[0; 4096]), Ok(()));
         let data = written(&mut ledger, 0);

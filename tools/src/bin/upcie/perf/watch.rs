@@ -56,11 +56,11 @@ pub fn phase(
     schedule: Schedule,
     watch: &mut dyn Watch,
 ) -> anyhow::Result<Counted> {
-    let shared = Shared::new(workers.len(), lost)?;
+    let shared = Shared::new(workers.len(), lost);
     let running = AtomicUsize::new(workers.len());
     let watcher = thread::current();
     let emulators = scheduled::emulators();
-    let mut collector = Collector::new(workers.len(), lost, watch)?;
+    let mut collector = Collector::new(workers.len(), lost, watch);
     let results: Vec<anyhow::Result<()>> = thread::scope(|scope| {
         let mut threads = Vec::with_capacity(workers.len());
         for worker in workers.iter_mut() {
@@ -97,12 +97,12 @@ pub fn phase(
     });
     results.into_iter().collect::<anyhow::Result<()>>()?;
     let emulators = scheduled::emulators().zip(emulators).map(|(now, before)| now.saturating_sub(before));
-    let ends = workers.iter().flat_map(|worker| &worker.lanes).map(|lane| lane.at.end);
+    let ends = workers.iter().flat_map(|worker| &worker.lanes).map(|lane| lane.phase.end);
     let end = ends.max().unwrap_or(shared.began());
     let mut ends = vec![(0, 0); lost.len()];
     for lane in workers.iter().flat_map(|worker| &worker.lanes) {
         let (end, in_flight) = &mut ends[lane.device];
-        (*end, *in_flight) = ((*end).max(lane.at.end), *in_flight + u64::from(lane.at.in_flight));
+        (*end, *in_flight) = ((*end).max(lane.phase.end), *in_flight + u64::from(lane.phase.in_flight));
     }
     let shares = workers.iter().map(|worker| worker.share).collect();
     let counted = collector.finish(&shared, end)?;
@@ -123,10 +123,10 @@ struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    fn new(workers: usize, lost: &[OnceLock<String>], watch: &'a mut dyn Watch) -> anyhow::Result<Self> {
-        let tallies = (0..workers * lost.len()).map(|_| Tally::new()).collect::<Result<_, _>>()?;
+    fn new(workers: usize, lost: &[OnceLock<String>], watch: &'a mut dyn Watch) -> Self {
+        let tallies = (0..workers * lost.len()).map(|_| Tally::new()).collect();
         let known = lost.iter().map(|lost| lost.get().is_some()).collect();
-        Ok(Self { tallies, window: Tally::new()?, intervals: Vec::new(), start: 0, known, watch })
+        Self { tallies, window: Tally::new(), intervals: Vec::new(), start: 0, known, watch }
     }
 
     fn watch(
@@ -191,7 +191,7 @@ impl<'a> Collector<'a> {
                     (mail.full.take(), mail.given >= number, mail.over)
                 };
                 if let Some(mut full) = full {
-                    self.add(place, &full)?;
+                    self.add(place, &full);
                     full.reset();
                     shared.mail(worker, device).spare = Some(full);
                 }
@@ -215,9 +215,9 @@ impl<'a> Collector<'a> {
         }
     }
 
-    fn add(&mut self, place: usize, tally: &Tally) -> anyhow::Result<()> {
-        self.tallies[place].add(tally)?;
-        self.window.add(tally)
+    fn add(&mut self, place: usize, tally: &Tally) {
+        self.tallies[place].add(tally);
+        self.window.add(tally);
     }
 
     /// Ends the current interval.
@@ -239,7 +239,7 @@ impl<'a> Collector<'a> {
         for place in 0..self.tallies.len() {
             let full = shared.mail(place / devices, place % devices).full.take();
             if let Some(full) = full {
-                self.add(place, &full)?;
+                self.add(place, &full);
             }
         }
         let start = shared.began();
@@ -291,9 +291,7 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     fn counted(ios: u64) -> Tally {
-        let mut tally = Tally::new().unwrap();
-        tally.latency[0].record_n(1000, ios).unwrap();
-        tally
+        Tally::of([ios, 0], [0; 2], 1000)
     }
 
     fn until(what: impl Fn() -> bool) {
@@ -320,11 +318,11 @@ mod tests {
     /// must be the end of the last interval.
     fn intervals(work: impl FnOnce(&Shared<'_>, &Looked) -> u64 + Send) -> Vec<u64> {
         let lost = [OnceLock::new()];
-        let shared = Shared::new(1, &lost).unwrap();
+        let shared = Shared::new(1, &lost);
         let running = AtomicUsize::new(1);
         let looked = Looked::default();
         let mut watch = &looked;
-        let mut collector = Collector::new(1, &lost, &mut watch).unwrap();
+        let mut collector = Collector::new(1, &lost, &mut watch);
         let watcher = thread::current();
         shared.begin(0);
         let end = thread::scope(|scope| {
@@ -357,7 +355,7 @@ mod tests {
             until(|| looked.0.load(Ordering::Relaxed));
             hand_over(shared, 5, 1);
             until(|| shared.asked() == 2);
-            shared.mail(0, 0).end(&mut counted(3)).unwrap();
+            shared.mail(0, 0).end(&mut counted(3));
             shared.now() + 1000 * MS
         });
         assert_eq!(ios, [5, 3]);
@@ -369,7 +367,7 @@ mod tests {
             until(|| shared.asked() == 1);
             hand_over(shared, 5, 1);
             until(|| shared.asked() == 2);
-            shared.mail(0, 0).end(&mut counted(0)).unwrap();
+            shared.mail(0, 0).end(&mut counted(0));
             shared.now() + 60_000 * MS
         });
         assert_eq!(ios, [5, 0]);
@@ -383,7 +381,7 @@ mod tests {
             until(|| shared.asked() == 1);
             hand_over(shared, 5, 1);
             until(|| shared.asked() == 2);
-            shared.mail(0, 0).end(&mut counted(0)).unwrap();
+            shared.mail(0, 0).end(&mut counted(0));
             end
         });
         assert_eq!(ios, [5]);
@@ -399,7 +397,7 @@ mod tests {
                 hand_over(shared, ios, number);
             }
             until(|| shared.asked() == 4);
-            shared.mail(0, 0).end(&mut counted(0)).unwrap();
+            shared.mail(0, 0).end(&mut counted(0));
             end
         });
         assert_eq!(ios, [5]);
@@ -409,7 +407,7 @@ mod tests {
     fn a_run_that_ends_when_asked_has_one_interval() {
         let ios = intervals(|shared, _| {
             until(|| shared.asked() == 1);
-            shared.mail(0, 0).end(&mut counted(5)).unwrap();
+            shared.mail(0, 0).end(&mut counted(5));
             shared.now()
         });
         assert_eq!(ios, [5]);

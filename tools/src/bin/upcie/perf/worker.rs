@@ -23,14 +23,11 @@ pub struct Worker {
     pub wait: Wait,
     /// Waits for the queue pairs.
     pub group: QueueGroup,
-    /// Number of completions that were handed over.
-    pub handed: u64,
     /// Longest time without a completion before a device is given up.
     pub timeout: Duration,
-    /// True if the workload needs more than the plain loop: pacing, trims, several sizes, a breakdown.
+    /// True if the workload needs more than the plain loop: pacing, trims, several sizes, checks, a
+    /// breakdown.
     pub extra: bool,
-    /// Bytes of each I/O of the plain loop, which does not count bytes.
-    pub unit: u64,
     /// CPU time of the last phase.
     pub share: Share,
     /// Number of the last interval that was handed over.
@@ -60,8 +57,7 @@ impl Worker {
             self.drive::<false>(shared);
         }
         for (tally, device) in self.tallies.iter_mut().zip(0..) {
-            settle(tally, self.extra, self.unit);
-            shared.mail(self.index, device).end(tally)?;
+            shared.mail(self.index, device).end(tally);
         }
         self.share = Share::now()?.since(before);
         Ok(())
@@ -70,11 +66,11 @@ impl Worker {
     fn drive<const EXTRA: bool>(&mut self, shared: &Shared<'_>) {
         let mut seen = shared.tick();
         let (mut spins, mut most) = (0, self.looks());
-        let mut running = self.lanes.iter().any(|lane| lane.at.running);
+        let mut running = self.lanes.iter().any(|lane| lane.phase.running);
         while running {
             let mut moved = false;
             for lane in &mut self.lanes {
-                if !lane.at.running || !lane.wants_turn::<EXTRA>(shared) {
+                if !lane.phase.running || !lane.wants_turn::<EXTRA>(shared) {
                     continue;
                 }
                 moved = true;
@@ -91,7 +87,7 @@ impl Worker {
             }
             if moved {
                 spins = 0;
-                running = self.lanes.iter().any(|lane| lane.at.running);
+                running = self.lanes.iter().any(|lane| lane.phase.running);
             } else if spins < most {
                 spins += 1;
                 std::hint::spin_loop();
@@ -99,7 +95,7 @@ impl Worker {
                 spins = 0;
                 self.idle(shared, seen);
                 most = self.looks();
-                running = self.lanes.iter().any(|lane| lane.at.running);
+                running = self.lanes.iter().any(|lane| lane.phase.running);
             }
         }
     }
@@ -118,14 +114,11 @@ impl Worker {
                 if mail.full.is_none()
                     && let Some(spare) = mail.spare.take()
                 {
-                    let mut full = mem::replace(tally, spare);
-                    settle(&mut full, self.extra, self.unit);
-                    self.handed += full.ios() + full.errors;
-                    mail.full = Some(full);
+                    mail.full = Some(mem::replace(tally, spare));
                 }
             }
         }
-        for lane in self.lanes.iter_mut().filter(|lane| lane.at.running) {
+        for lane in self.lanes.iter_mut().filter(|lane| lane.phase.running) {
             if shared.is_stopped() || shared.loss(lane.device).is_some() {
                 lane.give_up();
                 continue;
@@ -155,11 +148,6 @@ impl Worker {
         }
     }
 
-    /// Returns the number of completions so far.
-    fn done(&self) -> u64 {
-        self.handed + self.tallies.iter().map(|tally| tally.ios() + tally.errors).sum::<u64>()
-    }
-
     /// Waits until a queue has a completion, an I/O is due, or the tick changes.
     #[cold]
     #[inline(never)]
@@ -170,7 +158,7 @@ impl Worker {
             return;
         }
         if matches!(self.wait, Wait::Adaptive(_)) {
-            self.group.set_reaped(self.done());
+            self.group.set_reaped(self.lanes.iter().map(|lane| lane.reaped).sum());
         }
         let timeout = Duration::from_nanos(due - now).min(LONGEST);
         let waited = self.group.wait_unless(&mut self.lanes, self.wait, timeout, || shared.tick() != seen);
@@ -182,7 +170,7 @@ impl Worker {
     /// Gives up the device of a queue pair that can't be waited for, or all devices.
     fn give_up(&mut self, failed: GroupError, shared: &Shared<'_>) {
         let (member, error) = (failed.member, anyhow::Error::from(failed.error));
-        for (index, lane) in self.lanes.iter_mut().enumerate().filter(|(_, lane)| lane.at.running) {
+        for (index, lane) in self.lanes.iter_mut().enumerate().filter(|(_, lane)| lane.phase.running) {
             if member.is_none_or(|member| member == index) {
                 lose(lane, shared, &error);
             }
@@ -195,11 +183,4 @@ impl Worker {
 fn lose(lane: &mut Lane, shared: &Shared<'_>, error: &anyhow::Error) {
     lane.give_up();
     shared.lose(lane.device, format!("{error:#}"));
-}
-
-/// Computes the bytes of the plain loop, whose I/Os all have one size.
-fn settle(tally: &mut Tally, counted: bool, unit: u64) {
-    if !counted {
-        tally.bytes = [0, 1].map(|kind: usize| tally.latency[kind].len() * unit);
-    }
 }

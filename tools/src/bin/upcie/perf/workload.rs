@@ -163,9 +163,14 @@ impl Source {
     }
 
     /// Returns true if no I/O is left.
-    #[inline(always)]
     pub fn is_empty(&self) -> bool {
         self.left == 0
+    }
+
+    /// Returns the number of I/Os that are left.
+    #[inline(always)]
+    pub fn left(&self) -> u64 {
+        self.left
     }
 
     /// Limits the I/Os from here on to `left`.
@@ -178,13 +183,10 @@ impl Source {
         self.more.is_some()
     }
 
-    /// Generates the next I/O of a workload with one size and no distribution.
+    /// Generates the next I/O of a workload with one size and no distribution. The caller counts the I/Os, and
+    /// [limits](Self::limit) those that are left.
     #[inline(always)]
-    pub fn next(&mut self) -> Option<Op> {
-        if self.left == 0 {
-            return None;
-        }
-        self.left -= 1;
+    pub fn next(&mut self) -> Op {
         let blocks = self.size.blocks;
         let (block, write) = if self.random {
             let draw = self.rng.draw();
@@ -193,14 +195,13 @@ impl Source {
         } else {
             (self.following(blocks), self.reads == 0)
         };
-        Some(Op { block, size: 0, write })
+        Op { block, size: 0, write }
     }
 
-    /// Generates the next I/O of any workload.
+    /// Generates the next I/O of any workload, as [`next`](Self::next) does.
     #[inline]
-    pub fn next_of_many(&mut self) -> Option<Op> {
-        let Some(more) = self.more.as_ref().filter(|_| self.left > 0) else { return self.next() };
-        self.left -= 1;
+    pub fn next_of_many(&mut self) -> Op {
+        let Some(more) = &self.more else { return self.next() };
         let class = match more.sizes.len() {
             1 => 0,
             _ => more.size_table[scale(self.rng.draw(), 100) as usize],
@@ -208,14 +209,14 @@ impl Source {
         let size = &more.sizes[usize::from(class)];
         if !self.random {
             let blocks = size.blocks;
-            return Some(Op { block: self.following(blocks), size: class, write: self.reads == 0 });
+            return Op { block: self.following(blocks), size: class, write: self.reads == 0 };
         }
         let draw = self.rng.draw();
         let place = match &size.zipf {
             None => scale(draw, size.places),
             Some(zipf) => zipf.draw(&mut self.rng),
         };
-        Some(Op { block: place * size.blocks, size: class, write: draw & 0xffff >= self.reads })
+        Op { block: place * size.blocks, size: class, write: draw & 0xffff >= self.reads }
     }
 
     /// Returns the first block after the last I/O, or 0 if `blocks` don't fit behind it.
@@ -237,8 +238,7 @@ mod tests {
 
     fn take(mixture: &Mixture, blocks: u64, seed: u64, count: u64) -> Vec<Op> {
         let mut source = Source::measured(mixture, blocks, 512, seed);
-        source.limit(count);
-        std::iter::from_fn(move || source.next_of_many()).collect()
+        (0..count).map(|_| source.next_of_many()).collect()
     }
 
     #[test]
@@ -266,9 +266,8 @@ mod tests {
         for rw in [Workload::RandRw, Workload::Read] {
             let mixture = mixture(rw, 50, "uniform", "4k");
             let mut source = Source::measured(&mixture, 800, 512, 3);
-            source.limit(500);
             assert!(!source.has_many());
-            let ops: Vec<_> = std::iter::from_fn(|| source.next()).collect();
+            let ops: Vec<_> = (0..500).map(|_| source.next()).collect();
             assert_eq!(ops, take(&mixture, 800, 3, 500));
         }
     }
@@ -327,13 +326,8 @@ mod tests {
     fn sequential_ios_wrap_and_a_sweep_ends() {
         let mixture = mixture(Workload::Write, 0, "uniform", "1k");
         let mut source = Source::measured(&mixture, 7, 512, 0);
-        source.limit(4);
-        let blocks: Vec<_> = std::iter::from_fn(|| source.next()).map(|op| op.block).collect();
-        assert_eq!(blocks, [0, 2, 4, 0]);
-        source.limit(1);
-        assert_eq!(source.next().map(|op| op.block), Some(2), "continues after a warm-up");
-        assert_eq!(source.next(), None);
-        let mut sweep = Source::sweep(9, 2, false);
-        assert_eq!(std::iter::from_fn(|| sweep.next()).count(), 4);
+        let blocks: Vec<_> = (0..5).map(|_| source.next().block).collect();
+        assert_eq!(blocks, [0, 2, 4, 0, 2]);
+        assert_eq!(Source::sweep(9, 2, false).left(), 4);
     }
 }

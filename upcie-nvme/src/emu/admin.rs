@@ -2,13 +2,16 @@
 
 use super::{
     Host, HostMemory,
+    faults::Effects,
     features::TEMPERATURE_WARNING,
+    flight::{Done, Flight},
     identify, logs,
     media::Media,
     prp,
-    queue::{Done, Fault},
+    queue::Fault,
     queue_commands::{delete_cq, delete_sq},
     queues::Queues,
+    staged,
     state::Core,
     vendor,
 };
@@ -40,7 +43,11 @@ impl<M: Media> Core<M> {
             }
             Err(fault) => return Err(fault),
         };
-        if waiting == 0 && self.admin.done.is_empty() && !self.admin.can_deliver() {
+        if waiting == 0
+            && self.admin.done.is_empty()
+            && !self.admin.can_deliver()
+            && queues.admin_sq.flights.is_empty()
+        {
             return Ok(0);
         }
         self.serve_admin(queues, host, waiting, now)
@@ -62,21 +69,45 @@ impl<M: Media> Core<M> {
             }
             let command = queues.admin_sq.fetch(host)?;
             taken += 1;
-            let cid = command.cid;
-            match self.admin_command(queues, host, &command, now) {
-                Ok(Some(dw0)) => self.admin.end(command.opcode, Done { dw0, cid, status: Status::SUCCESS }),
-                Ok(None) => {}
-                Err(status) => {
+            let effects = self.decide(&command);
+            let done = match effects {
+                Effects { drop: true, .. } => None,
+                Effects { status: Some(status), .. } => Some(Err(status)),
+                _ => self.admin_command(queues, host, &command, now).transpose(),
+            };
+            let (dw0, status) = match done {
+                None if effects.drop => (0, Status::SUCCESS),
+                None => continue,
+                Some(Ok(dw0)) => (dw0, Status::SUCCESS),
+                Some(Err(status)) => {
                     tracing::debug!(?command, ?status, "an admin command failed");
-                    self.io.errors.push(0, cid, command.nsid, 0, status);
-                    self.admin.end(command.opcode, Done { dw0: 0, cid, status });
+                    self.io.errors.push(0, command.cid, command.nsid, 0, status);
+                    (0, status)
                 }
+            };
+            let done = Done { dw0, cid: command.cid, status };
+            if effects == Effects::default() {
+                self.admin.end(command.opcode, done);
+            } else {
+                queues.admin_sq.flights.push(Flight::carried_out(command, effects, done, now()));
             }
             self.admin.deliver();
             taken += self.post_admin(queues, host)?;
         }
         self.admin.deliver();
-        Ok(taken + self.post_admin(queues, host)?)
+        taken += self.post_admin(queues, host)?;
+        if !queues.admin_sq.flights.is_empty() {
+            let (sq, cq) = (&mut queues.admin_sq, &mut queues.admin_cq);
+            taken += staged::advance_due(sq, cq, &mut self.io, host, now())?;
+            taken += usize::from(sq.next_stage().is_some());
+        }
+        Ok(taken)
+    }
+
+    /// Returns what the fault plan does to an admin command.
+    fn decide(&mut self, command: &Command) -> Effects {
+        let faults = self.staging.as_mut().and_then(|staging| staging.faults.as_mut());
+        faults.map_or_else(Effects::default, |faults| faults.decide(0, command))
     }
 
     /// Posts finished commands, as far as there is room.

@@ -6,7 +6,7 @@ use super::{
     media::Media,
     queue::Fault,
     queues::Queues,
-    service::{self, BATCH},
+    service::{BATCH, Round},
     state::Core,
 };
 use crate::spec::QueuePriority;
@@ -73,7 +73,14 @@ impl Arbiter {
                 }
                 let Some(Some(cq)) = queues.cqs.get_mut(usize::from(sq.cq)) else { continue };
                 let (head, limit) = (sq.head(), burst.min(credit - fetched));
-                match service::serve_by(sq, cq, &mut core.io, host, core.options.latency, limit, now) {
+                let mut round = Round {
+                    io: &mut core.io,
+                    host,
+                    now,
+                    latency: core.options.latency,
+                    staged: core.staging.as_deref_mut(),
+                };
+                match round.serve(sq, cq, limit) {
                     Ok(done) => *work += done,
                     Err(Fault::Doorbell) => core.doorbell_fault(),
                     Err(fault) => return Err(fault),

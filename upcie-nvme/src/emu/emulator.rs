@@ -1,6 +1,8 @@
 //! A controller behind a vfio-user server, by the system's clock.
 
-use super::{Error, Machine, Options, Region, identify, layout::REGISTER_BAR, msix::MSIX_BAR};
+use super::{
+    Error, FaultPlan, Machine, Options, Region, faults::Place, identify, layout::REGISTER_BAR, msix::MSIX_BAR,
+};
 use crate::spec::Status;
 use nix::errno::Errno;
 use std::{sync::atomic::AtomicBool, time::Instant};
@@ -34,6 +36,7 @@ impl Emulator {
     /// There is not enough memory, or the file can't be used; the error gives the reason.
     pub fn new(options: &Options) -> Result<Self, Error> {
         let mut machine = Machine::new(options)?;
+        machine.inject_file(options, Place::Server)?;
         // A file is the same subsystem each time. Memory is a new one, whatever its serial number.
         if options.file.is_none() {
             machine.set_subsystem(identify::unique());
@@ -56,6 +59,14 @@ impl Emulator {
     /// [`Error::Memory`].
     pub fn fill_memory(&mut self, stop: &AtomicBool, progress: &mut dyn FnMut(u64)) -> Result<u64, Error> {
         self.machine.media().fill(stop, progress)
+    }
+
+    /// Lets the controller fail as `plan` says, from now on.
+    ///
+    /// # Errors
+    /// [`Error::FaultRule`]: a rule can't work. [`Error::FaultCache`]: the medium can't have a cache.
+    pub fn inject(&mut self, plan: &FaultPlan) -> Result<(), Error> {
+        self.machine.inject(plan, Place::Server)
     }
 
     /// Puts all written data on stable storage, like a Flush command.

@@ -32,6 +32,28 @@ pub enum Error {
         #[source]
         source: Option<io::Error>,
     },
+    /// A fault plan does not parse.
+    #[error("fault plan, line {line}: {reason}")]
+    FaultPlan {
+        /// The line, from 1 on.
+        line: usize,
+        /// The key, and the problem.
+        reason: String,
+    },
+    /// A rule of a fault plan can't work.
+    #[error("rule {rule} of the fault plan: {reason}")]
+    FaultRule {
+        /// The rule's number, from 1 on.
+        rule: usize,
+        /// The problem.
+        reason: &'static str,
+    },
+    /// The medium can't have the cache of a fault plan.
+    #[error("the fault plan's cache: {reason}")]
+    FaultCache {
+        /// The problem, and what to do.
+        reason: &'static str,
+    },
     /// There is no address space for this many blocks.
     #[error(
         "{size} bytes of memory for the namespaces can't be allocated: make size= or namespaces= smaller, or use file="

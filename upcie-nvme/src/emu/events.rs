@@ -1,6 +1,6 @@
 //! The state of the admin queue: completions that wait, and asynchronous events.
 
-use super::queue::Done;
+use super::flight::Done;
 use crate::spec::{AsyncEvent, AsyncEventType, LogPageId, Status};
 use std::collections::VecDeque;
 

@@ -2,6 +2,7 @@
 
 use super::{
     HostMemory, Options,
+    bent::Bent,
     logs::{Counters, ErrorLog},
     media::Media,
     prp,
@@ -115,6 +116,74 @@ impl<M: Media> Io<M> {
                 (self.failed(sq, command.cid, command.nsid, lba, status), 0)
             }
         }
+    }
+
+    /// Carries out a command of the submission queue `sq`, or the next piece of a read or write: `piece` bytes after the
+    /// first `moved`. Returns the bytes moved so far if there are more. `flip` is a random number: the position
+    /// of a bit of the data to flip.
+    ///
+    /// # Errors
+    /// The status with which the command completes.
+    pub fn carry_out(
+        &mut self,
+        host: &mut impl HostMemory,
+        sq: u16,
+        command: Command,
+        (moved, piece): (u64, u64),
+        flip: Option<u64>,
+    ) -> Result<Option<u64>, Status> {
+        let moves = matches!(NvmOpcode(command.opcode), NvmOpcode::READ | NvmOpcode::WRITE);
+        if !moves || command.flags & 0xc3 != 0 || !self.media.moves_data() {
+            let (status, _) = self.execute(host, sq, command);
+            return if status.is_success() { Ok(None) } else { Err(status) };
+        }
+        self.transfer(host, command, (moved, piece), flip)
+            .map_err(|status| self.failed(sq, command.cid, command.nsid, command.slba(), status))
+    }
+
+    /// Moves a piece of the data of a read or write.
+    fn transfer(
+        &mut self,
+        host: &mut impl HostMemory,
+        command: Command,
+        (moved, piece): (u64, u64),
+        flip: Option<u64>,
+    ) -> Result<Option<u64>, Status> {
+        let writes = NvmOpcode(command.opcode) == NvmOpcode::WRITE;
+        let (offset, len) = self.range(command)?;
+        if writes {
+            self.writable()?;
+        }
+        let (end, media) = (moved.saturating_add(piece).min(len), &mut self.media);
+        let flip = flip.map(|bit| (bit % (len * 8) / 8, 1 << (bit % 8)));
+        let mut at = 0;
+        prp::walk(host, self.page, (command.prp1(), command.prp2()), len, |host, iova, part| {
+            let (first, last) = (moved.max(at), end.min(at + part as u64));
+            if first < last {
+                let (iova, part) = (iova + (first - at), (last - first) as usize);
+                let flip = flip.filter(|(byte, _)| (first..last).contains(byte));
+                let flip = flip.map(|(byte, bit)| (iova + (byte - first), bit));
+                let mut host = Bent { host, flip };
+                match writes {
+                    true => media.write(&mut host, offset + first, iova, part)?,
+                    false => media.read(&mut host, offset + first, iova, part)?,
+                }
+            }
+            at += part as u64;
+            Ok(())
+        })?;
+        if end < len {
+            return Ok(Some(end));
+        }
+        if writes {
+            self.write_through(command.cdw12)?;
+            self.counters.writes += 1;
+            self.counters.bytes_written += len;
+        } else {
+            self.counters.reads += 1;
+            self.counters.bytes_read += len;
+        }
+        Ok(None)
     }
 
     #[inline(always)]

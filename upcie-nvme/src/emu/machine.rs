@@ -1,9 +1,10 @@
 //! The controller as a state machine.
 
 use super::{
-    Error, Host, Media, Options, Storage,
+    Error, FaultPlan, Host, Media, Options, Storage,
     arbitration::Arbiter,
     config::{Allowed, ConfigSpace},
+    faults::{self, Injector, Place},
     io::Io,
     layout::{self, DOORBELLS},
     lines::InterruptStatus,
@@ -11,8 +12,9 @@ use super::{
     queue::{Cq, Fault, Sq},
     queues::Queues,
     registers::{Action, Registers},
-    service::{self, BATCH},
+    service::{BATCH, Round},
     shared::{Doorbell, Ring},
+    staged::Staging,
     state::Core,
 };
 use crate::spec::{ArbitrationMechanism, ShutdownStatus, Status, offset};
@@ -37,10 +39,10 @@ pub struct Machine<M = Storage> {
     /// The actions that `config` allows.
     allowed: Allowed,
     msix: MsixTable,
-    registers: Registers,
+    pub(super) registers: Registers,
     lines: InterruptStatus,
     /// Present while the controller is ready and not shut down.
-    queues: Option<Queues>,
+    pub(super) queues: Option<Queues>,
     /// Present while the host has chosen weighted round robin.
     arbiter: Option<Arbiter>,
     /// Rounds until the next check of doorbells of queues that don't exist; a round without work counts as
@@ -48,7 +50,7 @@ pub struct Machine<M = Storage> {
     until_strays: u32,
     /// The causes that were logged of this host: it could repeat them forever.
     said: Vec<&'static str>,
-    core: Core<M>,
+    pub(super) core: Core<M>,
 }
 
 /// A part of the function that a host accesses.
@@ -102,6 +104,47 @@ impl<M: Media> Machine<M> {
         Ok(machine)
     }
 
+    /// Lets the controller fail as `plan` says, from now on.
+    ///
+    /// # Errors
+    /// [`Error::FaultRule`], [`Error::FaultCache`].
+    pub(super) fn inject(&mut self, plan: &FaultPlan, place: Place) -> Result<(), Error> {
+        faults::check(plan, place)?;
+        if let Some(capacity) = plan.cache {
+            let unit = self.core.options.smallest_block();
+            if !self.core.io.media.moves_data() || !self.core.io.media.cache(unit, capacity) {
+                let reason = "this medium can't have one: leave null=true out, or put a medium of your own in `Cached`";
+                return Err(Error::FaultCache { reason });
+            }
+        }
+        self.core.staging =
+            Some(Box::new(Staging { faults: Some(Injector::new(plan)), ..Staging::default() }));
+        Ok(())
+    }
+
+    /// Lets the controller fail as the file of `faults=` says.
+    pub(super) fn inject_file(&mut self, options: &Options, place: Place) -> Result<(), Error> {
+        #[cfg(feature = "fault-files")]
+        if let Some(path) = &options.faults {
+            let plan = faults::load(path)?;
+            return self.inject(&plan, place).map_err(|error| Error::File {
+                path: path.clone(),
+                reason: error.to_string(),
+                source: None,
+            });
+        }
+        let _ = (options, place);
+        Ok(())
+    }
+
+    /// Cuts the power: the medium loses what it had not flushed, as `random` decides, and the controller is in the
+    /// state after power-on.
+    pub fn lose_power(&mut self, random: &mut dyn FnMut() -> u64) {
+        self.core.io.media.lose_power(random);
+        self.said.clear();
+        self.power_on();
+    }
+
     /// Sets the identity of the NVM subsystem, a UUID. By default it follows from the serial number.
     pub fn set_subsystem(&mut self, identity: [u8; 16]) {
         self.core.subsystem = identity;
@@ -129,6 +172,9 @@ impl<M: Media> Machine<M> {
 
     /// Reads bytes of a region; the range is within it.
     pub fn read(&mut self, host: &mut impl Host, region: Region, offset: u64, data: &mut [u8]) {
+        if self.core.staging.is_some() && self.bend(region, offset, data) {
+            return;
+        }
         match region {
             Region::Registers if offset < DOORBELLS => self.registers.read(offset, data),
             Region::Registers => {
@@ -150,6 +196,9 @@ impl<M: Media> Machine<M> {
 
     /// Writes bytes of a region; the range is within it.
     pub fn write(&mut self, host: &mut impl Host, region: Region, offset: u64, data: &[u8]) {
+        if self.ailments().is_some_and(|ailments| ailments.gone_until.is_some()) {
+            return;
+        }
         match region {
             Region::Registers if offset % 4 == 0 && data.len() % 4 == 0 => {
                 for (at, part) in (offset as usize..).step_by(4).zip(data.chunks_exact(4)) {
@@ -194,8 +243,14 @@ impl<M: Media> Machine<M> {
     pub fn step(&mut self, host: &mut impl Host, now: impl Fn() -> Duration) -> usize {
         // Acknowledgements that came before must count before new entries are posted.
         self.update_lines(host);
+        if self.core.staging.is_some() && !self.is_present(&now) {
+            return 0;
+        }
         // Commands stay in the rings while the function may not read memory.
         let work = if self.allowed.dma { self.serve(host, &now) } else { 0 };
+        if self.core.staging.is_some() {
+            self.fail(&now);
+        }
         match self.until_strays.checked_sub(if work == 0 { ROUNDS / IDLE_ROUNDS } else { 1 }) {
             Some(rounds) => self.until_strays = rounds,
             None => self.look_for_strays(),
@@ -217,7 +272,7 @@ impl<M: Media> Machine<M> {
         self.power_on();
     }
 
-    fn power_on(&mut self) {
+    pub(super) fn power_on(&mut self) {
         let mut bars = [0; 6];
         for (size, region) in bars.iter_mut().zip(&self.layout.regions) {
             *size = region.size;
@@ -282,12 +337,15 @@ impl<M: Media> Machine<M> {
                     }
                     None => self.start(host).is_ok(),
                 };
-                self.registers.csts.set_rdy(ready);
+                let is_stuck = self.ailments().is_some_and(|ailments| ailments.never_ready);
+                self.registers.csts.set_rdy(ready && !is_stuck);
                 self.registers.csts.set_cfs(!ready);
             }
             Action::Disable => {
                 self.stop();
                 self.registers.disable();
+                let is_stuck = self.ailments().is_some_and(|ailments| ailments.always_ready);
+                self.registers.csts.set_rdy(is_stuck);
             }
             Action::Shutdown => {
                 self.queues = None;
@@ -326,7 +384,7 @@ impl<M: Media> Machine<M> {
 
     /// Handles a client that broke a rule in a way that no completion can report.
     #[cold]
-    fn fatal(&mut self, fault: Fault) {
+    pub(super) fn fatal(&mut self, fault: Fault) {
         if self.is_new("a queue's memory") {
             tracing::error!(?fault, "a queue's memory can't be accessed: fatal status");
         }
@@ -368,7 +426,8 @@ impl<M: Media> Machine<M> {
         let latency = core.options.latency;
         for sq in &mut queues.sqs {
             let Some(Some(cq)) = queues.cqs.get_mut(usize::from(sq.cq)) else { continue };
-            match service::serve_by(sq, cq, &mut core.io, host, latency, BATCH, now) {
+            let staged = core.staging.as_deref_mut();
+            match (Round { io: &mut core.io, host, now, latency, staged }).serve(sq, cq, BATCH) {
                 Ok(served) => work += served,
                 Err(Fault::Doorbell) => core.doorbell_fault(),
                 Err(fault) => {

@@ -33,11 +33,15 @@
 
 mod admin;
 mod arbitration;
+mod bent;
 mod config;
 mod emulator;
 mod error;
 mod events;
+mod failing;
+mod faults;
 mod features;
+mod flight;
 mod host;
 mod identify;
 mod io;
@@ -58,6 +62,7 @@ mod registers;
 mod serve;
 mod service;
 mod shared;
+mod staged;
 mod state;
 pub mod units;
 mod vendor;
@@ -67,11 +72,12 @@ mod tests;
 
 pub use emulator::Emulator;
 pub use error::Error;
+pub use faults::{Fault, FaultPlan, FaultRule, Watched};
 pub use host::{Host, HostMemory, Interrupts};
 pub use keys::KEYS;
 pub use lockstep::Lockstep;
 pub use machine::{Machine, Region};
-pub use media::{Media, Storage};
+pub use media::{Cached, Media, Storage};
 pub use options::Options;
 pub(crate) use options::name;
-pub use serve::spawn;
+pub use serve::{spawn, spawn_with_faults};

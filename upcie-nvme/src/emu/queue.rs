@@ -2,6 +2,7 @@
 
 use super::{
     HostMemory, Interrupts,
+    flight::{Done, Flight},
     shared::{Doorbell, Ring},
 };
 use crate::spec::{Command, QueuePriority, Status};
@@ -27,14 +28,6 @@ impl From<Errno> for Fault {
     }
 }
 
-/// A completion before it is posted: dword 0, command and status.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Done {
-    pub dw0: u32,
-    pub cid: u16,
-    pub status: Status,
-}
-
 /// A submission queue.
 #[derive(Debug)]
 pub(super) struct Sq {
@@ -50,6 +43,10 @@ pub(super) struct Sq {
     /// With `latency=` only: finished commands, each with the time at which it is due. The capacity is allocated with the
     /// queue.
     pub(super) delayed: VecDeque<(Duration, Done)>,
+    /// The commands that are served in [stages](super::staged), in the order of their fetch.
+    pub flights: Vec<Flight>,
+    /// The id of the command that was completed last in stages.
+    pub last_id: u16,
     /// Used under weighted round robin only.
     pub priority: QueuePriority,
 }
@@ -60,7 +57,8 @@ impl Sq {
         tail.store(0);
         let delayed = if delay { VecDeque::with_capacity(entries as usize) } else { VecDeque::new() };
         let priority = QueuePriority::default();
-        Self { id, cq, entries, head: 0, ring, tail, refused: None, delayed, priority }
+        let (head, refused, flights, last_id) = (0, None, Vec::new(), 0);
+        Self { id, cq, entries, head, ring, tail, refused, delayed, flights, last_id, priority }
     }
 
     /// Resets the doorbell to 0: the queue is deleted.
@@ -209,11 +207,23 @@ impl Cq {
     /// Posts one completion of a command of `sq`. There must be room.
     #[inline(always)]
     pub fn post(&mut self, host: &mut impl HostMemory, sq: &Sq, done: Done) -> Result<(), Errno> {
-        let high = u64::from(sq.head)
-            | u64::from(sq.id) << 16
-            | u64::from(done.cid) << 32
-            | u64::from(done.status.with_phase(self.phase)) << 48;
-        self.ring.post(host, self.tail, done.dw0.into(), high)?;
+        self.put(host, done.dw0.into(), self.upper_half(sq.head, sq.id, done.cid, done.status))
+    }
+
+    /// Returns dwords 2 and 3 of the next entry: a submission queue's head and identifier, a command's id, and
+    /// its status with the phase tag.
+    #[inline(always)]
+    pub fn upper_half(&self, head: u32, sq: u16, cid: u16, status: Status) -> u64 {
+        u64::from(head)
+            | u64::from(sq) << 16
+            | u64::from(cid) << 32
+            | u64::from(status.with_phase(self.phase)) << 48
+    }
+
+    /// Writes the next entry and moves on. There must be room.
+    #[inline(always)]
+    pub fn put(&mut self, host: &mut impl HostMemory, low: u64, high: u64) -> Result<(), Errno> {
+        self.ring.post(host, self.tail, low, high)?;
         self.room = self.room.saturating_sub(1);
         self.tail += 1;
         if self.tail == self.entries {
@@ -221,6 +231,34 @@ impl Cq {
             self.phase = !self.phase;
         }
         Ok(())
+    }
+
+    /// Returns the index of the next entry.
+    pub fn tail(&self) -> u32 {
+        self.tail
+    }
+
+    /// Returns the words of entry `index` as they are now, if they can be read.
+    pub fn present(&mut self, host: &mut impl HostMemory, index: u32) -> Option<(u64, u64)> {
+        self.ring.present(host, index)
+    }
+
+    /// Writes an entry again that was posted before.
+    pub fn rewrite(
+        &mut self,
+        host: &mut impl HostMemory,
+        index: u32,
+        low: u64,
+        high: u64,
+    ) -> Result<(), Errno> {
+        self.ring.post(host, index, low, high)
+    }
+
+    /// Raises the queue's interrupt without a new entry.
+    pub fn raise(&self, host: &mut impl Interrupts) {
+        if let Some(vector) = self.vector {
+            host.trigger(IrqKind::Msix, vector.into());
+        }
     }
 
     /// Checks an interrupt that follows a status. Returns whether the client has entries to acknowledge, and

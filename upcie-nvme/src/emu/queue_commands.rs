@@ -2,8 +2,9 @@
 
 use super::{
     Host, HostMemory,
+    flight::Done,
     media::Media,
-    queue::{Cq, Done, Sq},
+    queue::{Cq, Sq},
     queues::Queues,
     service,
     shared::Ring,
@@ -100,11 +101,11 @@ impl<M: Media> Core<M> {
         }
         let Some(sq) = queues.sqs.iter_mut().find(|sq| sq.id == sqid) else { return Err(INVALID_FIELD) };
         let Some(Some(cq)) = queues.cqs.get_mut(usize::from(sq.cq)) else { return Ok(1) };
-        // An Abort can find a command only with `latency=`.
+        // An Abort can find a command only with `latency=` or a fault plan.
         if !matches!(cq.room(), Ok(1..)) {
             return Ok(1);
         }
-        let Some(done) = sq.abort(cid) else { return Ok(1) };
+        let Some(done) = sq.abort(cid).or_else(|| sq.abort_flight(cid)) else { return Ok(1) };
         cq.post(host, sq, done).map_err(|_| Status::INTERNAL_ERROR)?;
         cq.interrupt(host);
         Ok(0)

@@ -27,7 +27,8 @@ impl Queues {
     /// Returns the time at which the next completion that is held back is due.
     pub fn next_due(&self) -> Option<Duration> {
         // A queue's commands have one latency, so the first is due first.
-        self.sqs.iter().filter_map(|sq| sq.delayed.front().map(|&(due, _)| due)).min()
+        let delayed = self.sqs.iter().filter_map(|sq| sq.delayed.front().map(|&(due, _)| due));
+        delayed.chain(self.sqs.iter().chain([&self.admin_sq]).filter_map(Sq::next_stage)).min()
     }
 
     /// Returns all completion queues, including the admin queue's.

@@ -1,6 +1,6 @@
 //! A controller in this process.
 
-use super::{Emulator, Error, Options, name};
+use super::{Emulator, Error, FaultPlan, Options, name};
 use std::{
     any::Any,
     os::unix::net::UnixStream,
@@ -20,7 +20,20 @@ use upcie_core::{
 /// # Errors
 /// [`Error`], and the connection's.
 pub fn spawn(options: &Options) -> crate::Result<Arc<dyn Device>> {
+    start(options, Emulator::new(options)?)
+}
+
+/// Starts a controller like [`spawn`] that fails as `plan` says.
+///
+/// # Errors
+/// Those of [`spawn`] and of [`Emulator::inject`].
+pub fn spawn_with_faults(options: &Options, plan: &FaultPlan) -> crate::Result<Arc<dyn Device>> {
     let mut emulator = Emulator::new(options)?;
+    emulator.inject(plan)?;
+    start(options, emulator)
+}
+
+fn start(options: &Options, mut emulator: Emulator) -> crate::Result<Arc<dyn Device>> {
     if options.populate == Some(true) {
         emulator.fill_memory(&AtomicBool::new(false), &mut |_| {})?;
     }

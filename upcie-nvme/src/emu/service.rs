@@ -6,9 +6,11 @@
 
 use super::{
     Host,
+    flight::Done,
     io::Io,
     media::Media,
-    queue::{Cq, Done, Fault, LINE, Sq},
+    queue::{Cq, Fault, LINE, Sq},
+    staged::{self, Staging},
 };
 use nix::errno::Errno;
 use std::time::Duration;
@@ -23,25 +25,70 @@ const POST_BYTES: u64 = 16 << 10;
 /// 133 to 75 ns; 4 and 12 measured the same.
 const AHEAD: u32 = 8;
 
-/// Serves at most `limit` waiting commands of `sq`, and completes each `latency` after it was fetched; returns the amount
-/// of work done. `now` is read only with a latency.
-#[inline(always)]
-pub(super) fn serve_by<M: Media>(
-    sq: &mut Sq,
-    cq: &mut Cq,
-    io: &mut Io<M>,
-    host: &mut impl Host,
-    latency: Duration,
-    limit: u32,
-    now: &impl Fn() -> Duration,
-) -> Result<usize, Fault> {
-    if host.is_slow() {
-        return Ok(0);
+/// The parts of a controller and its host that serve the queues of a round.
+pub(super) struct Round<'a, M, H, N> {
+    pub io: &'a mut Io<M>,
+    pub host: &'a mut H,
+    /// Read only with a latency or a fault plan.
+    pub now: &'a N,
+    /// Each command completes no sooner than this after it was fetched.
+    pub latency: Duration,
+    /// Present if commands are served in stages: the faults, if there is a plan.
+    pub staged: Option<&'a mut Staging>,
+}
+
+impl<M: Media, H: Host, N: Fn() -> Duration> Round<'_, M, H, N> {
+    /// Serves at most `limit` waiting commands of `sq`; returns the amount of work done.
+    #[inline(always)]
+    pub fn serve(&mut self, sq: &mut Sq, cq: &mut Cq, limit: u32) -> Result<usize, Fault> {
+        if self.host.is_slow() {
+            return Ok(0);
+        }
+        match &self.staged {
+            None if self.latency.is_zero() => serve(sq, cq, self.io, self.host, limit),
+            None => self.serve_delayed(sq, cq, limit),
+            Some(_) => self.serve_staged(sq, cq, limit),
+        }
     }
-    if latency.is_zero() {
-        serve(sq, cq, io, host, limit)
-    } else {
-        serve_delayed(sq, cq, io, host, latency, limit, now)
+
+    /// Serves commands like [`serve`], but holds each completion back for the latency.
+    fn serve_delayed(&mut self, sq: &mut Sq, cq: &mut Cq, limit: u32) -> Result<usize, Fault> {
+        let mut waiting = sq.waiting()?.min(limit);
+        if waiting == 0 && sq.delayed.is_empty() {
+            return Ok(0);
+        }
+        let now = (self.now)();
+        let mut taken = 0;
+        // The ring bounds what a client may have in flight; one that sends more waits.
+        while waiting > 0 && sq.delayed.len() < sq.entries as usize && !self.host.is_slow() {
+            let command = sq.fetch(self.host)?;
+            let (status, _) = self.io.execute(self.host, sq.id, command);
+            sq.delayed.push_back((now + self.latency, Done { dw0: 0, cid: command.cid, status }));
+            waiting -= 1;
+            taken += 1;
+        }
+        let posted = release(sq, cq, self.host, Some(now))?;
+        // Commands held back count as work: a server that slept now would be late.
+        Ok(taken + posted + sq.delayed.len())
+    }
+
+    /// Serves commands in stages, all that are due.
+    #[cold]
+    fn serve_staged(&mut self, sq: &mut Sq, cq: &mut Cq, limit: u32) -> Result<usize, Fault> {
+        let waiting = sq.waiting()?.min(limit);
+        if waiting == 0 && sq.flights.is_empty() {
+            return Ok(0);
+        }
+        let now = (self.now)();
+        let mut taken = 0;
+        while taken < waiting as usize && sq.flights.len() < sq.entries as usize && !self.host.is_slow() {
+            let faults = self.staged.as_mut().and_then(|staging| staging.faults.as_mut());
+            staged::fetch(sq, cq, faults, self.host, now, self.latency)?;
+            taken += 1;
+        }
+        let done = staged::advance_due(sq, cq, self.io, self.host, now)?;
+        // Commands held back count as work: a server that slept now would be late.
+        Ok(taken + done + usize::from(sq.next_stage().is_some()))
     }
 }
 
@@ -131,36 +178,6 @@ fn line<M: Media>(
         cq.post(host, sq, *done)?;
     }
     Ok(())
-}
-
-/// Serves commands like [`serve`], but holds each completion back for `latency`. Only this mode reads the
-/// clock.
-fn serve_delayed<M: Media>(
-    sq: &mut Sq,
-    cq: &mut Cq,
-    io: &mut Io<M>,
-    host: &mut impl Host,
-    latency: Duration,
-    limit: u32,
-    now: &impl Fn() -> Duration,
-) -> Result<usize, Fault> {
-    let mut waiting = sq.waiting()?.min(limit);
-    if waiting == 0 && sq.delayed.is_empty() {
-        return Ok(0);
-    }
-    let now = now();
-    let mut taken = 0;
-    // The ring bounds what a client may have in flight; one that sends more waits.
-    while waiting > 0 && sq.delayed.len() < sq.entries as usize && !host.is_slow() {
-        let command = sq.fetch(host)?;
-        let (status, _) = io.execute(host, sq.id, command);
-        sq.delayed.push_back((now + latency, Done { dw0: 0, cid: command.cid, status }));
-        waiting -= 1;
-        taken += 1;
-    }
-    let posted = release(sq, cq, host, Some(now))?;
-    // Commands held back count as work: a server that slept now would be late.
-    Ok(taken + posted + sq.delayed.len())
 }
 
 /// Posts the completions held back that are due at `now` (without `now` all of them), as long as there is

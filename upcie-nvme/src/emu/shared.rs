@@ -147,6 +147,13 @@ impl Ring<64> {
 }
 
 impl Ring<16> {
+    /// Returns the words of completion queue entry `index` as they are now, if they can be read.
+    pub fn present(&mut self, host: &mut impl HostMemory, index: u32) -> Option<(u64, u64)> {
+        let mut words = [0; 2];
+        host.read(self.iova_of(index), zerocopy::IntoBytes::as_mut_bytes(&mut words)).ok()?;
+        Some((words[0], words[1]))
+    }
+
     /// Writes completion queue entry `index`: dwords 0 and 1, then dwords 2 and 3 with the phase tag, which hand the
     /// entry and everything written before over to the client.
     #[inline(always)]

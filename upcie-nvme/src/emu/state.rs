@@ -2,7 +2,7 @@
 
 use super::{
     Options, events::Admin, features::Features, identify, io::Io, layout, media::Media, queues::Queues,
-    shared::Doorbell,
+    shared::Doorbell, staged::Staging,
 };
 use crate::spec::{AsyncEventType, LogPageId, Status, doorbell_offset};
 use std::sync::Arc;
@@ -31,6 +31,8 @@ pub(super) struct Core<M> {
     pub vectors: u16,
     /// The identity of the NVM subsystem.
     pub subsystem: [u8; 16],
+    /// Present if commands are served in stages.
+    pub staging: Option<Box<Staging>>,
 }
 
 impl<M: Media> Core<M> {
@@ -43,6 +45,7 @@ impl<M: Media> Core<M> {
             takes_io_queues: false,
             vectors: 0,
             subsystem: identify::uuid(&options.serial, 0),
+            staging: None,
             doorbells,
             options: options.clone(),
         }

@@ -106,6 +106,9 @@ struct Args {
     /// Have an interrupt pin (INTx)
     #[arg(long)]
     intx: bool,
+    /// Fail as the plan in this file (TOML) says, to test how an initiator copes; docs/faults.md has its format
+    #[arg(long, value_name = "FILE")]
+    faults: Option<String>,
     /// Serial number [default: EMU0]
     #[arg(long, value_name = "TEXT")]
     serial: Option<String>,
@@ -134,6 +137,7 @@ impl Args {
             ("vectors", &self.vectors),
             ("msi", &self.msi),
             ("intx", &intx),
+            ("faults", &self.faults),
             ("serial", &self.serial),
         ];
         for (key, value) in flags {

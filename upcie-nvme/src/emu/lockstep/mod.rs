@@ -3,7 +3,10 @@
 mod local;
 mod wiring;
 
-use super::{Machine, Media, Options, Region, Storage, layout::REGISTER_BAR, msix::MSIX_BAR, name};
+use super::{
+    FaultPlan, Machine, Media, Options, Region, Storage, faults::Place, layout::REGISTER_BAR, msix::MSIX_BAR,
+    name,
+};
 use local::Local;
 use std::{
     fmt,
@@ -85,7 +88,8 @@ impl Lockstep {
     /// # Errors
     /// There is not enough memory, or the file can't be used; the error gives the reason.
     pub fn new(options: &Options) -> crate::Result<Arc<Self>> {
-        let machine = Machine::new(options)?;
+        let mut machine = Machine::new(options)?;
+        machine.inject_file(options, Place::Lockstep)?;
         Ok(Self::over(machine, name(options))?)
     }
 }
@@ -109,6 +113,22 @@ impl<M: Media + 'static> Lockstep<M> {
     pub fn step(&self, now: Duration) -> usize {
         let State { machine, host } = &mut *self.state();
         machine.step(host, || now)
+    }
+
+    /// Lets the controller fail as `plan` says, from now on.
+    ///
+    /// # Errors
+    /// A rule can't work here, or the medium can't have the plan's cache; the error gives the reason.
+    pub fn inject(&self, plan: &FaultPlan) -> crate::Result<()> {
+        Ok(self.state().machine.inject(plan, Place::Lockstep)?)
+    }
+
+    /// Cuts the power: the medium loses what it had not flushed, as `random` decides, and the controller is in the state
+    /// after power-on.
+    pub fn lose_power(&self, random: &mut dyn FnMut() -> u64) {
+        let mut state = self.state();
+        state.machine.lose_power(random);
+        state.turn_on();
     }
 
     /// Returns the time at which the next completion that `latency=` holds back is due, if there is one.

@@ -1,11 +1,13 @@
 //! The storage of the blocks: none, memory, a file, or the caller's own.
 
+mod cache;
 mod faults;
 mod file;
 mod memory;
 mod populate;
 mod storage;
 
+pub use cache::Cached;
 pub use storage::Storage;
 
 use super::HostMemory;
@@ -62,6 +64,18 @@ pub trait Media: fmt::Debug + Send {
     /// # Errors
     /// The status with which the command completes.
     fn flush(&mut self) -> Result<(), Status>;
+
+    /// Puts a volatile write cache in front of the blocks: of `capacity` bytes, in units of `unit` bytes. Returns `false` if it has
+    /// none to offer.
+    fn cache(&mut self, unit: u64, capacity: u64) -> bool {
+        let _ = (unit, capacity);
+        false
+    }
+
+    /// Loses data that was not flushed, as far as `random` decides: the power was cut.
+    fn lose_power(&mut self, random: &mut dyn FnMut() -> u64) {
+        let _ = random;
+    }
 
     /// Ends the log of the host that has left.
     fn forget_host(&mut self) {}

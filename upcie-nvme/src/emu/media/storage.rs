@@ -2,7 +2,7 @@
 
 use super::{
     super::{Error, HostMemory, Options},
-    Media,
+    Cached, Media,
     file::{Backing, Direction},
     memory::Anonymous,
 };
@@ -24,6 +24,8 @@ enum Kind {
     Memory(Anonymous),
     /// A file, read and written in place.
     File(Backing),
+    /// One of the others behind a volatile write cache.
+    Cached(Box<Cached<Storage>>),
 }
 
 impl Storage {
@@ -53,6 +55,7 @@ impl Storage {
         match &mut self.0 {
             Kind::Memory(memory) => memory.fill(stop, progress),
             Kind::Null | Kind::File(_) => Ok(0),
+            Kind::Cached(cached) => cached.medium().fill(stop, progress),
         }
     }
 }
@@ -64,7 +67,11 @@ impl Media for Storage {
     }
 
     fn is_volatile(&self) -> bool {
-        matches!(&self.0, Kind::File(file) if !file.is_read_only())
+        match &self.0 {
+            Kind::File(file) => !file.is_read_only(),
+            Kind::Cached(_) => true,
+            Kind::Null | Kind::Memory(_) => false,
+        }
     }
 
     #[inline(always)]
@@ -94,6 +101,7 @@ impl Media for Storage {
                 host.write(iova, bytes).map_err(|_| Status::DATA_TRANSFER_ERROR)
             }
             Kind::File(file) => file.transfer(Direction::ToClient, host, offset, iova, len),
+            Kind::Cached(cached) => cached.read(host, offset, iova, len),
         }
     }
 
@@ -118,6 +126,7 @@ impl Media for Storage {
                 host.read(iova, bytes).map_err(|_| Status::DATA_TRANSFER_ERROR)
             }
             Kind::File(file) => file.transfer(Direction::ToFile, host, offset, iova, len),
+            Kind::Cached(cached) => cached.write(host, offset, iova, len),
         }
     }
 
@@ -126,6 +135,7 @@ impl Media for Storage {
             Kind::Null => Ok(()),
             Kind::Memory(memory) => memory.zero(offset, len).ok_or(Status::INTERNAL_ERROR),
             Kind::File(file) => file.zero(offset, len),
+            Kind::Cached(cached) => cached.zero(offset, len),
         }
     }
 
@@ -133,12 +143,27 @@ impl Media for Storage {
         match &mut self.0 {
             Kind::Null | Kind::Memory(_) => Ok(()),
             Kind::File(file) => file.flush(),
+            Kind::Cached(cached) => cached.flush(),
+        }
+    }
+
+    fn cache(&mut self, unit: u64, capacity: u64) -> bool {
+        let medium = Self(std::mem::replace(&mut self.0, Kind::Null));
+        self.0 = Kind::Cached(Box::new(Cached::new(medium, unit, capacity)));
+        true
+    }
+
+    fn lose_power(&mut self, random: &mut dyn FnMut() -> u64) {
+        if let Kind::Cached(cached) = &mut self.0 {
+            cached.lose_power(random);
         }
     }
 
     fn forget_host(&mut self) {
-        if let Kind::File(file) = &mut self.0 {
-            file.sum_up();
+        match &mut self.0 {
+            Kind::File(file) => file.sum_up(),
+            Kind::Cached(cached) => cached.forget_host(),
+            Kind::Null | Kind::Memory(_) => {}
         }
     }
 }

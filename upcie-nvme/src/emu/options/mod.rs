@@ -79,6 +79,9 @@ pub struct Options {
     pub css: u8,
     /// `mpsmin=`: the least bytes of a memory page, a power of two from 4096 to 65536. Default 4096.
     pub mpsmin: u32,
+    /// `faults=`: fails as the [plan](super::FaultPlan) in this file says. It is read when the controller is made. In the text two
+    /// commas stand for one comma of the name. Needs the feature `fault-files`.
+    pub faults: Option<PathBuf>,
     /// `serial=`: the serial number, 1 to 20 printable ASCII characters. Default `EMU0`.
     pub serial: String,
 }
@@ -103,6 +106,7 @@ impl Default for Options {
             wrr: false,
             css: 1,
             mpsmin: 4096,
+            faults: None,
             serial: "EMU0".into(),
         }
     }
@@ -178,6 +182,11 @@ impl Options {
                 }
                 self.mpsmin = size as u32;
             }
+            "faults" if cfg!(not(feature = "fault-files")) => {
+                return Err(bad("the program was built without the feature `fault-files` of upcie-nvme"));
+            }
+            "faults" if value.is_empty() => return Err(bad("the path is missing")),
+            "faults" => self.faults = Some(value.into()),
             "serial" => {
                 let fits =
                     (1..=20).contains(&value.len()) && value.bytes().all(|c| (b' '..=b'~').contains(&c));
@@ -226,6 +235,11 @@ impl Options {
     /// Returns the largest block size of a namespace, in bytes.
     pub(super) fn largest_block(&self) -> u64 {
         self.lba.iter().copied().max().unwrap_or(512).into()
+    }
+
+    /// Returns the smallest block size of a namespace, in bytes.
+    pub(super) fn smallest_block(&self) -> u64 {
+        self.lba.iter().copied().min().unwrap_or(512).into()
     }
 
     /// Returns the number of interrupt vectors that a queue may name, of the kind that has the most.

@@ -71,6 +71,9 @@ impl fmt::Display for Options {
         put(self.wrr, "wrr", &self.wrr)?;
         put(self.css != default.css, "css", &format_args!("{:#x}", self.css))?;
         put(self.mpsmin != default.mpsmin, "mpsmin", &Bytes(self.mpsmin.into()))?;
+        if let Some(path) = &self.faults {
+            put(true, "faults", &path.display().to_string().replace(',', ",,"))?;
+        }
         put(self.serial != default.serial, "serial", &self.serial.replace(',', ",,"))
     }
 }

@@ -87,6 +87,20 @@ impl Queue {
         Some(unsafe { entry.cast::<CompletionEntry>().read_volatile() })
     }
 
+    /// Returns the index of the entry that [`next`](Self::next) returned last.
+    pub fn before(&self) -> u32 {
+        (self.head + self.entries[1] - 1) % self.entries[1]
+    }
+
+    /// Returns an entry of the completion queue as it is now.
+    pub fn entry(&self, index: u32) -> CompletionEntry {
+        assert!(index < self.entries[1]);
+        // SAFETY: an entry of the ring, as just checked.
+        let entry = unsafe { self.cq.as_ptr().add(index as usize * 16) };
+        // SAFETY: the entry is aligned and inside of the mapped ring; no reference to it exists.
+        unsafe { entry.cast::<CompletionEntry>().read_volatile() }
+    }
+
     /// Waits for the next completion, and acknowledges it.
     pub fn wait(&mut self) -> CompletionEntry {
         let end = Instant::now() + Duration::from_secs(10);
@@ -133,6 +147,14 @@ impl Host {
     /// Brings a controller up.
     pub fn new(options: &str) -> Self {
         let mut host = Self::disabled(options);
+        host.enable();
+        host
+    }
+
+    /// Brings a controller up that fails as `plan` says.
+    pub fn with_faults(options: &str, plan: &emu::FaultPlan) -> Self {
+        let device = emu::spawn_with_faults(&options.parse().unwrap(), plan).unwrap();
+        let mut host = Self::over(device);
         host.enable();
         host
     }

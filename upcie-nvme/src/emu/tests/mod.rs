@@ -8,4 +8,5 @@ mod faults;
 mod host;
 mod interrupts;
 mod messages;
+mod planned;
 mod strict;

@@ -1,0 +1,56 @@
+//! Rules that can never strike, or not here, are refused.
+
+use super::{super::Error, Fault, FaultPlan, FaultRule, Watched};
+use crate::spec::{NvmOpcode, Status};
+
+/// The driver of a controller, which decides the faults that it can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Behind a vfio-user server, on a thread of its own.
+    Server,
+    /// In the thread of its driver.
+    Lockstep,
+}
+
+/// Refuses a plan with a rule that can't work.
+pub fn check(plan: &FaultPlan, place: Place) -> Result<(), Error> {
+    for (rule, checked) in (1..).zip(&plan.rules) {
+        check_rule(checked, place).map_err(|reason| Error::FaultRule { rule, reason })?;
+    }
+    if plan.cache == Some(0) {
+        return Err(Error::FaultCache { reason: "cache = 0 holds no block: leave it out" });
+    }
+    Ok(())
+}
+
+fn check_rule(rule: &FaultRule, place: Place) -> Result<(), &'static str> {
+    let admin = rule.queue == Watched::One(0);
+    let io = |opcodes: &[NvmOpcode]| {
+        !admin && rule.opcode.is_none_or(|opcode| opcodes.contains(&NvmOpcode(opcode)))
+    };
+    let blocks = [NvmOpcode::READ, NvmOpcode::WRITE, NvmOpcode::WRITE_ZEROES];
+    match rule.fault {
+        _ if rule.lba.as_ref().is_some_and(|lba| lba.is_empty()) => {
+            Err("lba has no block: the first is beyond the last")
+        }
+        _ if rule.lba.is_some() && !io(&blocks) => {
+            Err("lba goes with reads, writes and Write Zeroes of I/O queues only: the others name no block")
+        }
+        _ if rule.count == Some(0) => Err("count = 0 never strikes: leave the rule out"),
+        _ if rule.millionths == 0 => Err("probability = 0 never strikes: leave the rule out"),
+        Fault::Corrupt if !io(&[NvmOpcode::READ, NvmOpcode::WRITE]) => {
+            Err("corrupt goes with reads and writes of I/O queues only")
+        }
+        Fault::EarlyCompletion(_) if !io(&[NvmOpcode::READ]) => Err(
+            "early-completion goes with reads of I/O queues only: a write's data can't be seen to be late",
+        ),
+        Fault::Status(status) if status.into_bits() & 0x7ff == Status::SUCCESS.into_bits() => {
+            Err("status 0 is success: use drop and lose-completion for commands that are not carried out")
+        }
+        Fault::SpuriousInterrupts(0) => Err("number = 0 raises no interrupt: leave the rule out"),
+        Fault::Stall(_) if place == Place::Lockstep => {
+            Err("stall needs a server: a lockstep device has no thread of its own")
+        }
+        _ => Ok(()),
+    }
+}

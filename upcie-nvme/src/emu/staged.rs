@@ -1,0 +1,215 @@
+//! Commands served in stages: the path of a controller with a fault plan, and of one whose caller picks each action.
+//!
+//! Unlike in [`service`](super::service), a fetched command is a value of its own, a [`Flight`], until its last stage. So its stages can be late, lost, out of order or interleaved with those of other commands.
+
+use super::{
+    HostMemory, Interrupts,
+    faults::{Effects, Id, Injector},
+    flight::{Done, Flight, Stage},
+    io::Io,
+    media::Media,
+    queue::{Cq, Fault, Sq},
+};
+use crate::spec::Status;
+use std::time::Duration;
+
+/// The state of a controller that serves commands in stages.
+#[derive(Debug, Default)]
+pub(super) struct Staging {
+    /// The fault plan at work, if there is one.
+    pub faults: Option<Injector>,
+    pub ailments: Ailments,
+}
+
+/// The lasting faults of a controller.
+#[derive(Debug, Default)]
+pub(super) struct Ailments {
+    /// CSTS.RDY stays 0.
+    pub never_ready: bool,
+    /// CSTS.RDY stays 1.
+    pub always_ready: bool,
+    /// CAP and VS change at each read.
+    pub changing: bool,
+    /// Registers read as all ones until this time.
+    pub gone_until: Option<Duration>,
+}
+
+impl Sq {
+    /// Removes the flight of a command that an Abort ends.
+    pub fn abort_flight(&mut self, cid: u16) -> Option<Done> {
+        let found = |flight: &Flight| flight.command.cid == cid && flight.can_be_aborted();
+        let at = self.flights.iter().position(found)?;
+        let flight = self.flights.remove(at);
+        Some(Done { status: Status::ABORT_REQUESTED, ..flight.done })
+    }
+
+    /// Returns the time of the next stage of any of its flights.
+    pub fn next_stage(&self) -> Option<Duration> {
+        let moving = self.flights.iter().filter(|flight| flight.stage != Stage::Hung);
+        moving.map(|flight| flight.due).min()
+    }
+
+    /// Returns the flight whose stage is to be done next at `now`: of those due, the first one.
+    fn next_due(&self, now: Duration) -> Option<usize> {
+        let due = |flight: &Flight| flight.stage != Stage::Hung && flight.due <= now;
+        let flights = self.flights.iter().enumerate().filter(|(_, flight)| due(flight));
+        flights.min_by_key(|(_, flight)| flight.due).map(|(index, _)| index)
+    }
+}
+
+/// The outcome of a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Staged {
+    /// Done.
+    Done,
+    /// Done, and an entry was posted of which the host is to be told.
+    Posted,
+    /// The completion queue is full.
+    Full,
+}
+
+/// Fetches the next command of `sq`.
+pub(super) fn fetch(
+    sq: &mut Sq,
+    cq: &mut Cq,
+    faults: Option<&mut Injector>,
+    host: &mut (impl HostMemory + Interrupts),
+    now: Duration,
+    latency: Duration,
+) -> Result<(), Fault> {
+    let command = sq.fetch(host)?;
+    let mut effects = faults.map_or_else(Effects::default, |faults| faults.decide(sq.id, &command));
+    effects.delay += latency;
+    for _ in 0..effects.spurious {
+        cq.raise(host);
+    }
+    sq.flights.push(Flight::new(command, effects, now));
+    Ok(())
+}
+
+/// Does all stages of the flights of `sq` that are due at `now`; returns their number.
+pub(super) fn advance_due<M: Media>(
+    sq: &mut Sq,
+    cq: &mut Cq,
+    io: &mut Io<M>,
+    host: &mut (impl HostMemory + Interrupts),
+    now: Duration,
+) -> Result<usize, Fault> {
+    let (mut done, mut posted, mut result) = (0, false, Ok(()));
+    while let Some(at) = sq.next_due(now) {
+        match advance(sq, cq, io, host, at, u64::MAX, now) {
+            Ok(Staged::Full) => break,
+            Ok(staged) => posted |= staged == Staged::Posted,
+            Err(fault) => {
+                result = Err(fault);
+                break;
+            }
+        }
+        done += 1;
+    }
+    if posted {
+        cq.interrupt(host);
+    }
+    result.map(|()| done)
+}
+
+/// Does the next stage of flight `at` of `sq`: at most `piece` bytes of its data, for example.
+pub(super) fn advance<M: Media>(
+    sq: &mut Sq,
+    cq: &mut Cq,
+    io: &mut Io<M>,
+    host: &mut impl HostMemory,
+    at: usize,
+    piece: u64,
+    now: Duration,
+) -> Result<Staged, Fault> {
+    let mut flight = sq.flights.remove(at);
+    let next = match flight.stage {
+        Stage::Data(moved) => {
+            match io.carry_out(host, sq.id, flight.command, (moved, piece), flight.effects.flip) {
+                Ok(Some(moved)) => Some(Stage::Data(moved)),
+                ended => {
+                    flight.done.status = ended.err().unwrap_or(Status::SUCCESS);
+                    Some(if flight.effects.lose { Stage::Hung } else { Stage::Post })
+                }
+            }
+        }
+        Stage::Post => match cq.room() {
+            Ok(1..) => {
+                let posted = post(sq, cq, host, &mut flight, now)?;
+                let silent = flight.effects.silent;
+                if let Some(stage) = posted {
+                    flight.stage = stage;
+                    sq.flights.insert(at, flight);
+                }
+                return Ok(if silent { Staged::Done } else { Staged::Posted });
+            }
+            full => {
+                sq.flights.insert(at, flight);
+                return full.map(|_| Staged::Full);
+            }
+        },
+        Stage::Rest(entry, low, high) => {
+            cq.rewrite(host, entry, low, high)?;
+            None
+        }
+        Stage::LateData => {
+            // The command was reported as done: an error has nowhere to go.
+            let _ = io.carry_out(host, sq.id, flight.command, (0, u64::MAX), flight.effects.flip);
+            None
+        }
+        Stage::Hung => Some(Stage::Hung),
+    };
+    if let Some(stage) = next {
+        flight.stage = stage;
+        sq.flights.insert(at, flight);
+    }
+    Ok(Staged::Done)
+}
+
+/// Posts the completion of a flight, bent by its effects; returns the stage after it, if there is one.
+fn post(
+    sq: &mut Sq,
+    cq: &mut Cq,
+    host: &mut impl HostMemory,
+    flight: &mut Flight,
+    now: Duration,
+) -> Result<Option<Stage>, Fault> {
+    let (effects, Done { dw0, cid, status }) = (flight.effects, flight.done);
+    let cid = match effects.id {
+        None => cid,
+        Some(Id::Stale) => sq.last_id,
+        Some(Id::Forged(first)) => {
+            let is_free = |id: &u16| *id != cid && sq.flights.iter().all(|other| other.command.cid != *id);
+            (0..=u16::MAX).map(|step| first.wrapping_add(step)).find(is_free).unwrap_or(first)
+        }
+    };
+    let head = effects.head.map_or(sq.head(), u32::from);
+    let queue = effects.queue.map_or(sq.id, |other| if other == sq.id { !other } else { other });
+    let (low, high) = (u64::from(dw0), cq.upper_half(head, queue, cid, status));
+    sq.last_id = flight.command.cid;
+    let entry = cq.tail();
+    let (old_low, old_high) = cq.present(host, entry).unwrap_or_default();
+    const PHASE: u64 = 1 << 48;
+    let (first, later) = match effects {
+        Effects { early_phase: Some(later), .. } => {
+            ((old_low, old_high & !PHASE | high & PHASE), Some(later))
+        }
+        Effects { half_written: Some(later), .. } => ((!low, high), Some(later)),
+        _ => ((low, high), None),
+    };
+    cq.put(host, first.0, first.1)?;
+    if effects.duplicate {
+        flight.effects.duplicate = false;
+        return Ok(Some(Stage::Post));
+    }
+    if let Some(later) = later {
+        flight.due = now.saturating_add(later);
+        return Ok(Some(Stage::Rest(entry, low, high)));
+    }
+    let data_is_late = effects.early_completion.filter(|_| effects.status.is_none());
+    Ok(data_is_late.map(|later| {
+        flight.due = now.saturating_add(later);
+        Stage::LateData
+    }))
+}

@@ -59,7 +59,7 @@ impl<M: Media> Machine<M> {
     /// Answers a read in place of the region, if an ailment says so.
     #[cold]
     pub(super) fn bend(&mut self, region: Region, offset: u64, data: &mut [u8]) -> bool {
-        let Some(Staging { faults: Some(faults), ailments }) = self.core.staging.as_deref_mut() else {
+        let Some(Staging { faults: Some(faults), ailments, .. }) = self.core.staging.as_deref_mut() else {
             return false;
         };
         if ailments.gone_until.is_some() {

@@ -37,7 +37,7 @@ pub struct Machine<M = Storage> {
     pub(super) layout: Layout,
     config: ConfigSpace,
     /// The actions that `config` allows.
-    allowed: Allowed,
+    pub(super) allowed: Allowed,
     msix: MsixTable,
     pub(super) registers: Registers,
     lines: InterruptStatus,
@@ -308,7 +308,7 @@ impl<M: Media> Machine<M> {
     }
 
     /// Updates the pin and the messages after a change of acknowledgements, masks or configuration.
-    fn update_lines(&mut self, host: &mut impl Host) {
+    pub(super) fn update_lines(&mut self, host: &mut impl Host) {
         host.set_delivery(IrqKind::Msix, self.allowed.msix);
         host.set_delivery(IrqKind::Msi, self.allowed.msi.0);
         if self.core.options.msi > 0 || self.core.options.intx {

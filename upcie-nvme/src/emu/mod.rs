@@ -31,6 +31,7 @@
 //! [`Emulator`] drives one for a vfio-user server, by the system's clock; [`Lockstep`] is one as a device in the
 //! caller's own thread, for tests and simulations.
 
+mod actions;
 mod admin;
 mod arbitration;
 mod bent;
@@ -70,6 +71,7 @@ mod vendor;
 #[cfg(test)]
 mod tests;
 
+pub use actions::Action;
 pub use emulator::Emulator;
 pub use error::Error;
 pub use faults::{Fault, FaultPlan, FaultRule, Watched};

@@ -19,6 +19,8 @@ pub(super) struct Staging {
     /// The fault plan at work, if there is one.
     pub faults: Option<Injector>,
     pub ailments: Ailments,
+    /// The completion queues whose interrupt is to be raised by an action of the caller.
+    pub untold: Vec<u16>,
 }
 
 /// The lasting faults of a controller.
@@ -50,7 +52,7 @@ impl Sq {
     }
 
     /// Returns the flight whose stage is to be done next at `now`: of those due, the first one.
-    fn next_due(&self, now: Duration) -> Option<usize> {
+    pub fn next_due(&self, now: Duration) -> Option<usize> {
         let due = |flight: &Flight| flight.stage != Stage::Hung && flight.due <= now;
         let flights = self.flights.iter().enumerate().filter(|(_, flight)| due(flight));
         flights.min_by_key(|(_, flight)| flight.due).map(|(index, _)| index)

@@ -91,5 +91,8 @@ impl<M: Media> Core<M> {
         let options = &self.options;
         self.features = Features::new(options.namespaces, options.interrupts(), options.queues);
         self.io.write_cache = true;
+        if let Some(staging) = &mut self.staging {
+            staging.untold.clear();
+        }
     }
 }

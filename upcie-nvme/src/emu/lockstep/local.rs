@@ -51,6 +51,11 @@ impl Local {
         self.generation += 1;
     }
 
+    /// Returns the number of mapped ranges.
+    pub fn mapped(&self) -> usize {
+        self.ranges.len()
+    }
+
     /// Returns the address of the bytes at `iova`, and how many of them are contiguous.
     fn find(&self, iova: u64) -> Option<(NonNull<u8>, u64)> {
         let (start, range) = self.ranges.range(..=iova).next_back()?;

@@ -4,8 +4,8 @@ mod local;
 mod wiring;
 
 use super::{
-    FaultPlan, Machine, Media, Options, Region, Storage, faults::Place, layout::REGISTER_BAR, msix::MSIX_BAR,
-    name,
+    Action, FaultPlan, Machine, Media, Options, Region, Storage, faults::Place, layout::REGISTER_BAR,
+    msix::MSIX_BAR, name,
 };
 use local::Local;
 use std::{
@@ -113,6 +113,23 @@ impl<M: Media + 'static> Lockstep<M> {
     pub fn step(&self, now: Duration) -> usize {
         let State { machine, host } = &mut *self.state();
         machine.step(host, || now)
+    }
+
+    /// Returns the actions that the controller could take next, at `now`: for a caller that decides their order by
+    /// [`act`](Self::act), in place of [`step`](Self::step).
+    pub fn actions(&self, now: Duration) -> Vec<Action> {
+        self.state().machine.actions(now)
+    }
+
+    /// Takes one of the [actions](Self::actions). Nothing happens if it is not possible any more.
+    pub fn act(&self, action: Action, now: Duration) {
+        let State { machine, host } = &mut *self.state();
+        machine.act_once(host, action, now);
+    }
+
+    /// Returns the number of memory ranges that are mapped for the controller.
+    pub fn mapped_ranges(&self) -> usize {
+        self.state().host.mapped()
     }
 
     /// Lets the controller fail as `plan` says, from now on.

@@ -1,0 +1,252 @@
+//! Cases: generated from a seed.
+
+use std::{fmt, time::Duration};
+use upcie_core::testing::Random;
+use upcie_nvme::{
+    emu::{Fault, FaultPlan, FaultRule},
+    spec::{NvmOpcode, Status},
+};
+
+/// The version of the generator: a seed means the same case only within one version.
+pub const GENERATOR: u32 = 1;
+
+/// Blocks of the namespace: few, so that commands meet.
+pub const BLOCKS: u64 = 64;
+/// Places for queue pairs.
+pub const QUEUES: usize = 3;
+
+/// Everything that decides a run.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// The number that the case was made from.
+    pub seed: u64,
+    /// The kind of its faults.
+    pub class: Class,
+    /// The controller's options.
+    pub options: String,
+    /// The faults.
+    pub plan: FaultPlan,
+    /// The driver's part.
+    pub ops: Vec<Op>,
+    /// Of so many sleeps of the driver, one lets the controller act.
+    pub laziness: usize,
+}
+
+/// The kind of faults of a case, which decides the properties that can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// None but order and time.
+    Healthy,
+    /// Errors, delays, lost and spurious interrupts.
+    Failing,
+    /// Commands that never complete.
+    Hanging,
+    /// Power cuts with a volatile cache.
+    Power,
+    /// Completions that break the protocol: data can't be relied on.
+    Lying,
+    /// The controller dies.
+    Dying,
+}
+
+/// A step of the driver's part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Creates a queue pair of this depth at a free place.
+    Create {
+        /// Place.
+        queue: usize,
+        /// Entries.
+        depth: u32,
+        /// With an interrupt.
+        interrupt: bool,
+    },
+    /// Closes a queue pair, with commands in flight or not.
+    Close {
+        /// Place.
+        queue: usize,
+    },
+    /// Opens a turn: reaps, then submits.
+    Turn {
+        /// Place.
+        queue: usize,
+        /// The commands to submit, as far as there is room.
+        commands: Vec<Io>,
+    },
+    /// Waits for a completion.
+    Wait {
+        /// Place.
+        queue: usize,
+        /// The longest time.
+        timeout: Duration,
+    },
+    /// Makes a blocking call.
+    Blocking(Io),
+    /// Lets the controller take some actions.
+    Idle {
+        /// The most actions.
+        actions: usize,
+    },
+    /// Cuts the power, drops everything and opens the controller anew.
+    PowerCut,
+}
+
+/// An I/O command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Io {
+    /// Its opcode.
+    pub opcode: NvmOpcode,
+    /// The first block.
+    pub lba: u64,
+    /// The number of blocks.
+    pub blocks: u32,
+}
+
+impl fmt::Display for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { opcode, lba, blocks } = self;
+        let name = opcode.name().unwrap_or("?").to_lowercase();
+        match *opcode {
+            NvmOpcode::FLUSH => f.write_str(&name),
+            _ => write!(f, "{name} {lba}+{blocks}"),
+        }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create { queue, depth, interrupt } => {
+                write!(
+                    f,
+                    "queue {queue}: create, depth {depth}{}",
+                    if *interrupt { ", interrupt" } else { "" }
+                )
+            }
+            Self::Close { queue } => write!(f, "queue {queue}: close"),
+            Self::Turn { queue, commands } => {
+                write!(f, "queue {queue}: turn")?;
+                commands.iter().try_for_each(|io| write!(f, ", {io}"))
+            }
+            Self::Wait { queue, timeout } => write!(f, "queue {queue}: wait {timeout:?}"),
+            Self::Blocking(io) => write!(f, "blocking {io}"),
+            Self::Idle { actions } => write!(f, "idle for {actions} actions"),
+            Self::PowerCut => f.write_str("power cut"),
+        }
+    }
+}
+
+impl Case {
+    /// Makes the case of a seed.
+    pub fn generate(seed: u64) -> Self {
+        let mut random = Random(seed ^ 0x7570_6369_6500_0000);
+        random.next();
+        let class = match random.below(12) {
+            0..2 => Class::Healthy,
+            2..5 => Class::Failing,
+            5..7 => Class::Hanging,
+            7..10 => Class::Power,
+            10 => Class::Lying,
+            _ => Class::Dying,
+        };
+        let plan = plan(&mut random, class);
+        let vectors = if random.one_in(4) { "vectors=0,intx=true" } else { "vectors=4" };
+        let options = format!("size={}K,queues=4,depth=16,mdts=16K,{vectors}", BLOCKS / 2);
+        let laziness = 1 + random.below(4) * random.below(4);
+        let count = 10 + random.below(40);
+        let mut ops = vec![Op::Create { queue: 0, depth: depth(&mut random), interrupt: random.one_in(2) }];
+        ops.extend((0..count).map(|_| op(&mut random, class)));
+        Self { seed, class, options, plan, ops, laziness }
+    }
+}
+
+fn depth(random: &mut Random) -> u32 {
+    [2, 3, 4, 5, 8, 16][random.below(6)]
+}
+
+fn op(random: &mut Random, class: Class) -> Op {
+    let queue = random.below(QUEUES);
+    match random.below(100) {
+        0..8 => Op::Create { queue, depth: depth(random), interrupt: random.one_in(2) },
+        8..12 => Op::Close { queue },
+        12..60 => {
+            let commands = (0..random.below(7)).map(|_| io(random)).collect();
+            Op::Turn { queue, commands }
+        }
+        60..75 => Op::Wait { queue, timeout: Duration::from_micros(random.within(10..50_000)) },
+        75..83 => Op::Blocking(io(random)),
+        83..86 if class == Class::Power => Op::PowerCut,
+        _ => Op::Idle { actions: random.below(20) },
+    }
+}
+
+fn io(random: &mut Random) -> Io {
+    let opcode = match random.below(16) {
+        0..6 => NvmOpcode::READ,
+        6..12 => NvmOpcode::WRITE,
+        12..14 => NvmOpcode::FLUSH,
+        14 => NvmOpcode::WRITE_ZEROES,
+        _ => NvmOpcode::DATASET_MANAGEMENT,
+    };
+    let blocks = [1, 1, 2, 3, 8, 17, 32][random.below(7)];
+    // A part of the blocks is used more than the others.
+    let limit = if random.one_in(2) { 8 } else { BLOCKS - u64::from(blocks) + 1 };
+    Io { opcode, lba: random.within(0..limit.min(BLOCKS - u64::from(blocks) + 1)), blocks }
+}
+
+fn plan(random: &mut Random, class: Class) -> FaultPlan {
+    let mut plan = FaultPlan::new(random.next());
+    if class == Class::Power || random.one_in(3) {
+        plan = plan.cache([2048, 16 << 10, 1 << 20][random.below(3)]);
+    }
+    let micros = |random: &mut Random, most| Duration::from_micros(random.within(1..most));
+    let rules = 1 + random.below(3);
+    for _ in 0..rules {
+        let fault = match class {
+            Class::Healthy => break,
+            Class::Power => match random.below(3) {
+                0 => Fault::Reorder(micros(random, 200)),
+                1 => Fault::Delay(micros(random, 100)),
+                _ => break,
+            },
+            Class::Failing => match random.below(6) {
+                0 => Fault::Delay(micros(random, 2000)),
+                1 => Fault::Reorder(micros(random, 500)),
+                2 => Fault::LostInterrupt,
+                3 => Fault::SpuriousInterrupts(1 + random.below(3) as u32),
+                _ => {
+                    let status =
+                        [Status::INTERNAL_ERROR, Status::WRITE_FAULT, Status::UNRECOVERED_READ_ERROR];
+                    let status = status[random.below(3)];
+                    Fault::Status(if random.one_in(2) { status.with_do_not_retry() } else { status })
+                }
+            },
+            Class::Hanging => [Fault::Drop, Fault::LoseCompletion][random.below(2)],
+            Class::Lying => match random.below(7) {
+                0 => Fault::Duplicate,
+                1 => Fault::ForgedId,
+                2 => Fault::StaleId,
+                3 => Fault::WrongQueue,
+                4 => Fault::BadHead,
+                5 => Fault::EarlyPhase(micros(random, 100)),
+                _ => Fault::HalfWritten(micros(random, 100)),
+            },
+            Class::Dying => match random.below(4) {
+                0 => Fault::Fatal,
+                1 => Fault::AllOnes(None),
+                2 => Fault::NeverReady,
+                _ => Fault::ChangingRegisters,
+            },
+        };
+        let mut rule = FaultRule::new(fault).after(random.within(0..30));
+        if !fault.is_of_the_controller() {
+            rule = match random.below(3) {
+                0 => rule.count(1 + random.within(0..3)),
+                1 => rule.probability(0.3),
+                _ => rule.probability(0.05),
+            };
+        }
+        plan = plan.rule(rule);
+    }
+    plan
+}

@@ -1,0 +1,259 @@
+//! Plays a case, and checks its properties after every step.
+
+mod checks;
+mod commands;
+
+use crate::{
+    case::{BLOCKS, Case, Class, Io, Op, QUEUES},
+    ledger::{Ledger, Ticket},
+    model::{Flush, Model, Moment, Read},
+    world::World,
+};
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+use upcie_core::clock::Clock;
+use upcie_nvme::{Controller, Namespace, QueuePair, Wait, emu::Lockstep};
+
+/// Deadline of an admin command and of a blocking call, in simulated time.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest time of a step that waits for the controller: some commands one after another, or its disabling.
+const STEP: Duration = Duration::from_secs(20);
+/// The longest lateness of a wait with a deadline: a tenth of it, and this.
+const LATE: Duration = Duration::from_millis(60);
+
+/// The end of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The hash of everything that has happened.
+    pub digest: u64,
+    /// The trace.
+    pub lines: Vec<String>,
+    /// The property that failed, if one did.
+    pub failure: Option<String>,
+}
+
+/// A broken property.
+type Broken = String;
+
+/// A command in flight.
+#[derive(Debug)]
+struct Pending {
+    queue: usize,
+    io: Io,
+    /// The version that a write brings, and the moment of its submission.
+    version: u64,
+    since: Moment,
+    read: Option<Read>,
+    flush: Option<Flush>,
+    /// The device address of the buffer.
+    iova: u64,
+}
+
+/// A run under way.
+struct Run<'c> {
+    case: &'c Case,
+    world: Arc<World>,
+    open: Option<(Controller, Namespace)>,
+    queues: [Option<QueuePair<Ticket>>; QUEUES],
+    pending: BTreeMap<u64, Pending>,
+    model: Model,
+    ledger: Arc<Ledger>,
+    next: u64,
+}
+
+/// Plays a case. With `verbose` the trace has the controller's single actions, too.
+pub fn run(case: &Case, verbose: bool) -> Outcome {
+    let world = match world(case, verbose) {
+        Ok(world) => world,
+        Err(error) => {
+            return Outcome { digest: 0, lines: Vec::new(), failure: Some(format!("setting up: {error}")) };
+        }
+    };
+    let played = catch_unwind(AssertUnwindSafe(|| Run::new(case, world.clone()).play()));
+    let failure = match played {
+        Ok(Ok(())) => None,
+        Ok(Err(broken)) => Some(broken),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?");
+            Some(format!("panic: {text}"))
+        }
+    };
+    let (digest, lines) = world.finish();
+    Outcome { digest, lines, failure }
+}
+
+fn world(case: &Case, verbose: bool) -> Result<Arc<World>, upcie_nvme::Error> {
+    let device = Lockstep::new(&case.options.parse()?)?;
+    device.inject(&case.plan)?;
+    Ok(Arc::new(World::new(device, case.seed, case.laziness, verbose)))
+}
+
+impl<'c> Run<'c> {
+    fn new(case: &'c Case, world: Arc<World>) -> Self {
+        Self {
+            case,
+            world,
+            open: None,
+            queues: [const { None }; QUEUES],
+            pending: BTreeMap::new(),
+            model: Model::new(BLOCKS),
+            ledger: Arc::default(),
+            next: 0,
+        }
+    }
+
+    fn play(mut self) -> Result<(), Broken> {
+        self.open()?;
+        for op in &self.case.ops {
+            self.world.note(op);
+            let start = self.world.now();
+            self.step(op).map_err(|broken| format!("{op}: {broken}"))?;
+            let took = self.world.now() - start;
+            let limit = match op {
+                Op::Wait { timeout, .. } => *timeout + *timeout / 10 + LATE,
+                Op::PowerCut => 4 * STEP,
+                _ => STEP,
+            };
+            if took > limit {
+                return Err(format!("{op}: it took {took:?}, more than its limit, {limit:?}"));
+            }
+        }
+        self.world.note("end");
+        self.end()
+    }
+
+    fn step(&mut self, op: &Op) -> Result<(), Broken> {
+        match op {
+            Op::Create { queue, depth, interrupt } => self.create(*queue, *depth, *interrupt),
+            Op::Close { queue } => self.close(*queue),
+            Op::Turn { queue, commands } => self.turn(*queue, commands),
+            Op::Wait { queue, timeout } => self.wait(*queue, *timeout),
+            Op::Blocking(io) => self.blocking(*io),
+            Op::Idle { actions } => {
+                self.world.act(*actions);
+                Ok(())
+            }
+            Op::PowerCut => self.lose_power(),
+        }
+    }
+
+    /// Returns the error as a broken property, unless the case's faults explain it.
+    fn excuse(&self, error: &dyn std::error::Error) -> Result<(), Broken> {
+        self.world.note(format_args!("  {}", upcie_core::Chain(error)));
+        match self.case.class {
+            Class::Lying | Class::Dying => Ok(()),
+            _ => Err(format!("an error without a cause: {}", upcie_core::Chain(error))),
+        }
+    }
+
+    /// Opens the controller.
+    fn open(&mut self) -> Result<(), Broken> {
+        let clock = self.world.clone();
+        let builder =
+            Controller::builder().timeout(TIMEOUT).clock(clock).pages(upcie_core::memory::PageSize::Small);
+        let opened = builder.from_device(self.world.device.clone());
+        match opened.and_then(|controller| Ok((controller.namespace(1)?, controller))) {
+            Ok((namespace, controller)) => {
+                self.open = Some((controller, namespace));
+                Ok(())
+            }
+            Err(error) => self.excuse(&error),
+        }
+    }
+
+    fn create(&mut self, at: usize, depth: u32, interrupt: bool) -> Result<(), Broken> {
+        let Some((controller, _)) = self.open.as_ref().filter(|_| self.queues[at].is_none()) else {
+            return Ok(());
+        };
+        let mut builder = controller.queue_pair().depth(depth);
+        if interrupt {
+            builder = builder.interrupt(if self.case.options.contains("intx") { 0 } else { at as u16 + 1 });
+        }
+        match builder.create() {
+            Ok(queue) => {
+                self.queues[at] = Some(queue);
+                Ok(())
+            }
+            Err(error) => self.excuse(&error),
+        }
+    }
+
+    fn wait(&mut self, at: usize, timeout: Duration) -> Result<(), Broken> {
+        let Some(queue) = &mut self.queues[at] else { return Ok(()) };
+        let how = if queue.completion_fd().is_some() { Wait::Interrupt } else { Wait::Poll };
+        match queue.wait(how, timeout) {
+            Ok(ready) => {
+                self.world.note(if ready { "  ready" } else { "  not ready" });
+                if ready && !queue.is_ready() {
+                    return Err("a wait says that there is a completion, and there is none".into());
+                }
+                Ok(())
+            }
+            Err(error) => self.excuse(&error),
+        }
+    }
+
+    fn close(&mut self, at: usize) -> Result<(), Broken> {
+        let Some(queue) = self.queues[at].take() else { return Ok(()) };
+        match queue.close() {
+            Ok(()) => {
+                self.forget(|pending| pending.queue == at);
+                Ok(())
+            }
+            Err(error) => self.excuse(&error),
+        }
+    }
+
+    /// Forgets commands in flight that the controller works on no more: their writes may have been done.
+    fn forget(&mut self, which: impl Fn(&Pending) -> bool) {
+        let (gone, rest) =
+            std::mem::take(&mut self.pending).into_iter().partition(|(_, pending)| which(pending));
+        self.pending = rest;
+        let gone: BTreeMap<u64, Pending> = gone;
+        for pending in gone.into_values() {
+            self.ended(pending, false);
+        }
+    }
+
+    /// Drops everything: the controller works on nothing after that.
+    fn drop_all(&mut self) {
+        self.queues = [const { None }; QUEUES];
+        self.open = None;
+    }
+
+    fn lose_power(&mut self) -> Result<(), Broken> {
+        self.world.lose_power();
+        self.pending.clear();
+        self.model.lose_power();
+        self.drop_all();
+        self.check_balance()?;
+        self.open()?;
+        self.check_blocks()
+    }
+
+    fn end(&mut self) -> Result<(), Broken> {
+        let start = self.world.now();
+        for at in 0..QUEUES {
+            self.close(at)?;
+        }
+        self.drop_all();
+        self.forget(|_| true);
+        let took = self.world.now() - start;
+        if took > 4 * STEP {
+            return Err(format!("dropping everything took {took:?}"));
+        }
+        self.check_balance()?;
+        if matches!(self.case.class, Class::Lying | Class::Dying) {
+            return Ok(());
+        }
+        self.open()?;
+        self.check_blocks()?;
+        self.drop_all();
+        self.check_balance()
+    }
+}

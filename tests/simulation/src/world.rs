@@ -1,0 +1,125 @@
+//! Time, and the order in which the controller gets to run.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use upcie_core::{clock::Clock, testing::Random};
+use upcie_nvme::emu::Lockstep;
+
+/// The most lines that a trace keeps: the last ones.
+const LINES: usize = 100_000;
+
+/// A clock whose sleep lets the controller act, in an order that a seed decides.
+pub struct World {
+    now: AtomicU64,
+    pub device: Arc<Lockstep>,
+    schedule: Mutex<Schedule>,
+}
+
+/// The order of things.
+struct Schedule {
+    random: Random,
+    /// Of so many sleeps, one lets the controller act.
+    laziness: usize,
+    /// The hash of everything that has happened.
+    digest: u64,
+    /// Whether the controller's single actions are kept, too.
+    verbose: bool,
+    lines: Vec<String>,
+}
+
+impl World {
+    /// Makes a world for `device`.
+    pub fn new(device: Arc<Lockstep>, seed: u64, laziness: usize, verbose: bool) -> Self {
+        let schedule = Schedule { random: Random(seed), laziness, digest: 0, verbose, lines: Vec::new() };
+        Self { now: AtomicU64::new(0), device, schedule: Mutex::new(schedule) }
+    }
+
+    fn schedule(&self) -> MutexGuard<'_, Schedule> {
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes an event for the trace and its digest.
+    pub fn note(&self, event: impl fmt::Display) {
+        let now = self.now();
+        self.schedule().note(now, &event, true);
+    }
+
+    /// Lets the controller take at most `most` actions.
+    pub fn act(&self, most: usize) {
+        for _ in 0..most {
+            let now = self.now();
+            let actions = self.device.actions(now);
+            if actions.is_empty() {
+                return;
+            }
+            let mut schedule = self.schedule();
+            let action = actions[schedule.random.below(actions.len())];
+            let took = schedule.random.within(50..2000);
+            schedule.note(now, &action, false);
+            drop(schedule);
+            self.device.act(action, now);
+            self.now.fetch_add(took, Ordering::Relaxed);
+        }
+    }
+
+    /// Cuts the device's power.
+    pub fn lose_power(&self) {
+        let mut random = Random(self.schedule().random.next());
+        self.device.lose_power(&mut || random.next());
+    }
+
+    /// Returns the digest and the lines of the trace.
+    pub fn finish(&self) -> (u64, Vec<String>) {
+        let mut schedule = self.schedule();
+        (schedule.digest, std::mem::take(&mut schedule.lines))
+    }
+}
+
+impl Schedule {
+    fn note(&mut self, now: Duration, event: &dyn fmt::Display, always: bool) {
+        let line = format!("{:>12} {event}", format!("{:.3} us", now.as_nanos() as f64 / 1e3));
+        for byte in line.bytes() {
+            self.digest = (self.digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        if always || self.verbose {
+            if self.lines.len() >= LINES {
+                self.lines.drain(..LINES / 2);
+            }
+            self.lines.push(line);
+        }
+    }
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "simulated time {:?}", self.now())
+    }
+}
+
+impl Clock for World {
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.now.load(Ordering::Relaxed))
+    }
+
+    fn sleep(&self, time: Duration) {
+        let end = self.now() + time;
+        let acts = {
+            let mut schedule = self.schedule();
+            let laziness = schedule.laziness;
+            if schedule.random.one_in(laziness) { schedule.random.below(6) } else { 0 }
+        };
+        self.act(acts);
+        let late = end.saturating_sub(self.now());
+        self.now.fetch_add(late.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    fn runs(&self) -> bool {
+        false
+    }
+}

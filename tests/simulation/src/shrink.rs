@@ -39,10 +39,10 @@ pub fn shrink(case: &Case) -> Case {
             }
             for command in 0..count {
                 let mut smaller = best.clone();
-                if let Op::Turn { commands, .. } = &mut smaller.ops[op] {
-                    if let Some(io) = commands.get_mut(command) {
-                        io.blocks = 1;
-                    }
+                if let Op::Turn { commands, .. } = &mut smaller.ops[op]
+                    && let Some(io) = commands.get_mut(command)
+                {
+                    io.blocks = 1;
                 }
                 keep(&mut best, smaller, &mut runs);
             }

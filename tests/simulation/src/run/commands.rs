@@ -30,7 +30,7 @@ impl Run<'_> {
             Ok(turn) => turn,
             Err(error) => return self.excuse(&error),
         };
-        while let Some(done) = turn.next() {
+        for done in turn.by_ref() {
             self.reaped(done, at)?;
         }
         for &io in commands {

@@ -88,7 +88,8 @@ pub(crate) struct Queue<T> {
     pub(super) at: Cursor,
     /// The next completion entry.
     pub(super) cqe: *const u64,
-    /// Reap limit: the entry after those of all commands whose doorbell has been rung, counted from `cqe`.
+    /// Reap limit: the entry after those of all commands whose doorbell has been rung, counted from `cqe`. Equals the
+    /// turn's next entry after a forged completion.
     pub(super) reap_limit: *const u64,
     /// The rings: pointers to their first entries, and past their last.
     pub(super) sq: *mut u64,

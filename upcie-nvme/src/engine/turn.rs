@@ -65,9 +65,6 @@ pub struct Turn<'q, T> {
     sqe: *mut u64,
     /// The next completion entry.
     cqe: *const u64,
-    /// Reap limit: entries from here on belong to commands whose doorbell has not been rung. Equals `cqe`
-    /// after a protocol error.
-    reap_limit: *const u64,
     /// The free slot to use next.
     top: u32,
     slots: *mut Slot<T>,
@@ -101,9 +98,9 @@ impl<'q, T> Turn<'q, T> {
     #[inline(always)]
     pub(super) fn open(queue: &'q mut Queue<T>, namespaces: u64) -> Self {
         // Word by word: one wide load of what the last turn stored in parts would have to wait for all of them.
-        let (Cursor { sqe, top }, cqe, reap_limit) = (queue.at, queue.cqe, queue.reap_limit);
+        let (Cursor { sqe, top }, cqe) = (queue.at, queue.cqe);
         // Field by field: a read through the queue would be repeated after each store to a slot.
-        Self { sqe, cqe, reap_limit, top, slots: queue.slots, namespaces, queue }
+        Self { sqe, cqe, top, slots: queue.slots, namespaces, queue }
     }
 
     /// Reads as many blocks as `buffer` has room for, from block `slba` on.
@@ -171,8 +168,9 @@ impl<'q, T> Turn<'q, T> {
     #[inline(always)]
     pub fn ring(&mut self) {
         self.publish();
-        if self.queue.state == State::Open {
-            self.reap_limit = self.queue.reap_limit;
+        if self.queue.state != State::Open {
+            // After a forged completion nothing more is reaped.
+            self.queue.reap_limit = self.cqe;
         }
     }
 
@@ -190,8 +188,8 @@ impl<'q, T> Turn<'q, T> {
         // `max_blocks` is at most the number of blocks, so the subtraction after the first check can't wrap.
         if last >= extent.max_blocks
             || slba > extent.last.wrapping_sub(u64::from(last))
-            || extent.stamp != self.namespaces
-            || data.space != self.queue.space
+            // One branch for both: two would be joined by flags in registers, of which a caller's loop has too few.
+            || (extent.stamp ^ self.namespaces) | (data.space ^ self.queue.space) != 0
             || self.is_full()
         {
             cold();
@@ -301,7 +299,7 @@ impl<T> Iterator for Turn<'_, T> {
     /// is none now.
     #[inline(always)]
     fn next(&mut self) -> Option<Completion<T>> {
-        if self.cqe == self.reap_limit {
+        if self.cqe == self.queue.reap_limit {
             return None;
         }
         // SAFETY: the last dword of an entry of the ring.
@@ -325,7 +323,7 @@ impl<T> Iterator for Turn<'_, T> {
             // A command with a PRP list to release, or a forged completion.
             if slot.word as u32 != id {
                 self.queue.state = State::Forged;
-                self.reap_limit = self.cqe;
+                self.queue.reap_limit = self.cqe;
                 // Mark the turn as full, with a stamp of no namespace: it takes no more commands.
                 (self.namespaces, self.top) = (0, self.queue.end_of_free);
                 return None;

@@ -238,7 +238,7 @@ fn plan(random: &mut Random, class: Class) -> FaultPlan {
                 _ => Fault::ChangingRegisters,
             },
         };
-        let mut rule = FaultRule::new(fault).after(random.within(0..30));
+        let mut rule = FaultRule::new(fault).after(random.within(0..12));
         if !fault.is_of_the_controller() {
             rule = match random.below(3) {
                 0 => rule.count(1 + random.within(0..3)),

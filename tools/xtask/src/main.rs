@@ -1,6 +1,6 @@
-//! Tasks of this project: `cargo xtask test`, `guest`, `bench` and `fio`.
+//! Tasks of this project: `cargo xtask test`, `guest`, `bench`, `fio` and `simulate`.
 //!
-//! The modules `test`, `guest`, `bench` and `fio` are the tasks. They use `suites` (suites, modes and
+//! The modules `test`, `guest`, `bench`, `fio` and `simulate` are the tasks. They use `suites` (suites, modes and
 //! results), `checks` (steps that start no device) and `lab` (the guest), which use `cargo` and `process`. No
 //! module imports one above it, and no two modules import each other.
 //!
@@ -14,6 +14,7 @@ mod fio;
 mod guest;
 mod lab;
 mod process;
+mod simulate;
 mod suites;
 mod test;
 
@@ -38,6 +39,8 @@ enum Task {
     Bench(bench::Args),
     /// Build the ioengine for the installed fio, and print the command to run
     Fio(fio::Args),
+    /// Play driver, controller and time in one thread, in an order that a seed decides
+    Simulate(simulate::Args),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Guest(args) => guest::main(&args),
         Task::Bench(args) => bench::main(&args),
         Task::Fio(args) => fio::main(&args),
+        Task::Simulate(args) => simulate::main(&args),
     };
     match result {
         Ok(code) => code,

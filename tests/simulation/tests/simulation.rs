@@ -1,0 +1,50 @@
+//! The simulation's seeds hold, and a seed means one run.
+
+use std::collections::HashSet;
+use upcie_simulation::{Case, Class, run, shrink};
+
+/// As many as every run can afford; `cargo xtask simulate` plays more.
+const SEEDS: u64 = 400;
+
+#[test]
+fn every_seed_keeps_the_properties() {
+    for seed in 0..SEEDS {
+        let case = Case::generate(seed);
+        if let Some(failure) = run(&case, false).failure {
+            let small = shrink(&case);
+            panic!("seed {seed}: {failure}\nmade small:\n{}", run(&small, false).lines.join("\n"));
+        }
+    }
+}
+
+#[test]
+fn a_seed_means_the_same_run_twice() {
+    let mut digests = HashSet::new();
+    for seed in 0..50 {
+        let case = Case::generate(seed);
+        let (first, second) = (run(&case, true), run(&case, true));
+        assert_eq!(first.digest, second.digest, "seed {seed}");
+        assert_eq!(first.lines, second.lines, "seed {seed}");
+        digests.insert(first.digest);
+    }
+    assert_eq!(digests.len(), 50, "each seed is another run");
+}
+
+#[test]
+fn seeds_reach_every_class_and_what_it_is_for() {
+    let count = |class, part: &str| {
+        let cases = (0..SEEDS).map(Case::generate).filter(|case| case.class == class);
+        cases.filter(|case| run(case, false).lines.iter().any(|line| line.contains(part))).count()
+    };
+    for (class, part) in [
+        (Class::Healthy, "came back: ok"),
+        (Class::Failing, "h): "),
+        (Class::Hanging, "not ready"),
+        (Class::Power, "power cut"),
+        (Class::Lying, "was not in flight"),
+        (Class::Dying, "fatal status"),
+    ] {
+        let found = count(class, part);
+        assert!(found >= 3, "{class:?}: {found} of {SEEDS} seeds have {part:?} in their trace");
+    }
+}

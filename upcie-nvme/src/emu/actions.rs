@@ -85,12 +85,12 @@ impl<M: Media> Machine<M> {
         }
         let Some(queues) = &mut self.queues else { return actions };
         let mut faults = 0;
-        // A wrong doorbell counts as work: serving the queue reports it.
-        let admin = queues.admin_sq.waiting().is_ok_and(|waiting| waiting == 0)
+        // With a wrong doorbell it is not idle: serving the queue reports that.
+        let is_admin_idle = queues.admin_sq.waiting().is_ok_and(|waiting| waiting == 0)
             && self.core.admin.done.is_empty()
             && !self.core.admin.can_deliver()
             && queues.admin_sq.next_due(now).is_none();
-        if !admin {
+        if !is_admin_idle {
             actions.push(Action::Admin);
         }
         for sq in &mut queues.sqs {
@@ -151,11 +151,10 @@ impl<M: Media> Machine<M> {
         let Some(sq) = queues.sqs.iter_mut().find(|queue| queue.id == sq) else { return Ok(()) };
         let Some(Some(cq)) = queues.cqs.get_mut(usize::from(sq.cq)) else { return Ok(()) };
         if let Action::Fetch { .. } = action {
-            if matches!(sq.waiting(), Ok(1..)) {
-                let faults = core.staging.as_mut().and_then(|staging| staging.faults.as_mut());
-                return staged::fetch(sq, cq, faults, host, now, core.options.latency);
-            }
-            return Ok(());
+            return match (sq.waiting(), core.staging.as_deref_mut()) {
+                (Ok(1..), Some(staging)) => staged::fetch(sq, cq, staging, host, now, core.options.latency),
+                _ => Ok(()),
+            };
         }
         let wanted = |flight: &Flight| flight.action(sq.id) == Some(action);
         let Some(at) = sq.flights.iter().position(wanted) else { return Ok(()) };

@@ -106,8 +106,7 @@ impl<M: Media> Core<M> {
 
     /// Returns what the fault plan does to an admin command.
     fn decide(&mut self, command: &Command) -> Effects {
-        let faults = self.staging.as_mut().and_then(|staging| staging.faults.as_mut());
-        faults.map_or_else(Effects::default, |faults| faults.decide(0, command))
+        self.staging.as_mut().map_or_else(Effects::default, |staging| staging.decide(0, command))
     }
 
     /// Posts finished commands, as far as there is room.

@@ -75,6 +75,7 @@ impl<M: Media, H: Host, N: Fn() -> Duration> Round<'_, M, H, N> {
     /// Serves commands in stages, all that are due.
     #[cold]
     fn serve_staged(&mut self, sq: &mut Sq, cq: &mut Cq, limit: u32) -> Result<usize, Fault> {
+        let Some(staging) = self.staged.as_deref_mut() else { return Ok(0) };
         let waiting = sq.waiting()?.min(limit);
         if waiting == 0 && sq.flights.is_empty() {
             return Ok(0);
@@ -82,8 +83,7 @@ impl<M: Media, H: Host, N: Fn() -> Duration> Round<'_, M, H, N> {
         let now = (self.now)();
         let mut taken = 0;
         while taken < waiting as usize && sq.flights.len() < sq.entries as usize && !self.host.is_slow() {
-            let faults = self.staged.as_mut().and_then(|staging| staging.faults.as_mut());
-            staged::fetch(sq, cq, faults, self.host, now, self.latency)?;
+            staged::fetch(sq, cq, staging, self.host, now, self.latency)?;
             taken += 1;
         }
         let done = staged::advance_due(sq, cq, self.io, self.host, now)?;

@@ -1,6 +1,7 @@
 //! Commands served in stages: the path of a controller with a fault plan, and of one whose caller picks each action.
 //!
-//! Unlike in [`service`](super::service), a fetched command is a value of its own, a [`Flight`], until its last stage. So its stages can be late, lost, out of order or interleaved with those of other commands.
+//! Unlike in [`service`](super::service), a fetched command is a value of its own, a [`Flight`], until its last stage.
+//! So its stages can be late, lost, out of order or interleaved with those of other commands.
 
 use super::{
     HostMemory, Interrupts,
@@ -10,7 +11,7 @@ use super::{
     media::Media,
     queue::{Cq, Fault, Sq},
 };
-use crate::spec::Status;
+use crate::spec::{Command, Status};
 use std::time::Duration;
 
 /// The state of a controller that serves commands in stages.
@@ -21,6 +22,13 @@ pub(super) struct Staging {
     pub ailments: Ailments,
     /// The completion queues whose interrupt is to be raised by an action of the caller.
     pub untold: Vec<u16>,
+}
+
+impl Staging {
+    /// Returns the effects of the fault plan on a command that was fetched from the submission queue `sq`.
+    pub fn decide(&mut self, sq: u16, command: &Command) -> Effects {
+        self.faults.as_mut().map_or_else(Effects::default, |faults| faults.decide(sq, command))
+    }
 }
 
 /// The lasting faults of a controller.
@@ -74,13 +82,13 @@ pub(super) enum Staged {
 pub(super) fn fetch(
     sq: &mut Sq,
     cq: &mut Cq,
-    faults: Option<&mut Injector>,
+    staging: &mut Staging,
     host: &mut (impl HostMemory + Interrupts),
     now: Duration,
     latency: Duration,
 ) -> Result<(), Fault> {
     let command = sq.fetch(host)?;
-    let mut effects = faults.map_or_else(Effects::default, |faults| faults.decide(sq.id, &command));
+    let mut effects = staging.decide(sq.id, &command);
     effects.delay += latency;
     for _ in 0..effects.spurious {
         cq.raise(host);

@@ -28,7 +28,7 @@ pub struct Case {
     pub plan: FaultPlan,
     /// The driver's part.
     pub ops: Vec<Op>,
-    /// Of so many sleeps of the driver, one lets the controller act.
+    /// One sleep of the driver of so many lets the controller act.
     pub laziness: usize,
 }
 

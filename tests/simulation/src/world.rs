@@ -24,11 +24,11 @@ pub struct World {
 /// The order of things.
 struct Schedule {
     random: Random,
-    /// Of so many sleeps, one lets the controller act.
+    /// One sleep of so many lets the controller act.
     laziness: usize,
     /// The hash of everything that has happened.
     digest: u64,
-    /// Whether the controller's single actions are kept, too.
+    /// The lines have the controller's single actions, too.
     verbose: bool,
     lines: Vec<String>,
 }

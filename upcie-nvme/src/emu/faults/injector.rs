@@ -4,7 +4,7 @@ use super::{Fault, FaultPlan, FaultRule};
 use crate::spec::{Command, Status};
 use std::time::Duration;
 
-/// What the rules do to one command.
+/// The effects of all rules on one command.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Effects {
     pub delay: Duration,

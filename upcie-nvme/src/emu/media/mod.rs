@@ -65,8 +65,8 @@ pub trait Media: fmt::Debug + Send {
     /// The status with which the command completes.
     fn flush(&mut self) -> Result<(), Status>;
 
-    /// Puts a volatile write cache in front of the blocks: of `capacity` bytes, in units of `unit` bytes. Returns `false` if it has
-    /// none to offer.
+    /// Puts a volatile write cache in front of the blocks: of `capacity` bytes, in units of `unit` bytes. Returns
+    /// `false` if the medium can't have one.
     fn cache(&mut self, unit: u64, capacity: u64) -> bool {
         let _ = (unit, capacity);
         false

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes the parts of the guest that depend on the kernel, from Debian's packages:
 #   OUT/vmlinuz, OUT/busybox, and in OUT/modules (some built again) and OUT/stock (all as Debian has them)
-#   *.ko and order (the order to load them in)
+#   *.ko, order (those to load at boot, in order) and later (those of file systems, in order)
 #
 # usage: build-modules.sh KERNEL DEBS OUT
 #   KERNEL  release of the kernel, such as 6.12.1+deb13-amd64
@@ -59,21 +59,29 @@ modules=$(dirname "$(find "$root" -path "*/lib/modules/$kernel/kernel" -prune)")
 base=${modules%/lib/modules/*}
 PATH=$PATH:/usr/sbin:/sbin
 
-# Copies the lab's modules, and what they need, to a directory.
+# Copies the lab's modules, and what they need, to a directory. Those of `later` are not loaded at boot.
 collect() {
     mkdir -p "$1"
     depmod -b "$base" "$kernel"
-    for module in virtio_pci virtio_blk 9p 9pnet_virtio vfio_iommu_type1 vfio_pci uio_pci_generic nvme; do
+    copy "$1" virtio_pci virtio_blk 9p 9pnet_virtio vfio_iommu_type1 vfio_pci uio_pci_generic nvme > "$1/order"
+    copy "$1" ext4 xfs | grep -vxFf "$1/order" > "$1/later"
+}
+
+# Copies modules, and what they need, to the directory $1; prints their names in the order to load them.
+copy() {
+    directory=$1
+    shift
+    for module; do
         modprobe -d "$base" -S "$kernel" --show-depends "$module"
     done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' | while read -r file; do
         name=$(basename "$file")
         case $name in
-        *.xz) name=${name%.xz}; xz -dc "$file" > "$1/$name" ;;
-        *.zst) name=${name%.zst}; zstd -qdc "$file" > "$1/$name" ;;
-        *) cp "$file" "$1/$name" ;;
+        *.xz) name=${name%.xz}; xz -dc "$file" > "$directory/$name" ;;
+        *.zst) name=${name%.zst}; zstd -qdc "$file" > "$directory/$name" ;;
+        *) cp "$file" "$directory/$name" ;;
         esac
         echo "$name"
-    done > "$1/order"
+    done
 }
 
 collect "$out/stock"

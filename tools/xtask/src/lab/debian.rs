@@ -35,6 +35,9 @@ pub struct Suite {
 
 pub const VMM: Suite = Suite { codename: "trixie", suite: "trixie-backports" };
 
+/// Packages whose programs the suites of Linux's driver run in the guest, of `VMM.codename`.
+pub const PROGRAMS: &[&str] = &["nvme-cli", "e2fsprogs", "xfsprogs"];
+
 /// Packages that must be installed besides QEMU and the compiler: tools that build the guest, and tools that
 /// check the hot path.
 pub const TOOLS: &[&str] = &["kmod", "make", "xz-utils", "binutils", "libc6-dev", "valgrind"];

@@ -63,13 +63,7 @@ pub fn run(
     stream: bool,
     done: &mut dyn FnMut(&Job, &JobResult),
 ) -> Result<Results> {
-    for (index, job) in jobs.iter().enumerate() {
-        let directory = format!("payload/jobs/{index:03}");
-        payload.add(&format!("{directory}/run"), &format!("{}\n", job.script));
-        payload.add(&format!("{directory}/setup"), &format!("{}\n", job.setup));
-        let memlock = job.memlock.map_or_else(String::new, |limit| limit.to_string());
-        payload.add(&format!("{directory}/who"), &format!("user={}\nmemlock={memlock}\n", job.user));
-    }
+    add(&mut payload, jobs);
     let (run, mut machine) = boot(lab, options, &payload, false, BOOT)?;
     let mut results = Vec::new();
     for (index, job) in jobs.iter().enumerate() {
@@ -86,6 +80,50 @@ pub fn run(
     }
     let dmesg = read(&run.out("dmesg"));
     Ok(Results { jobs: results, dmesg })
+}
+
+/// Boots the guest and runs a job that has no end, until its output is `enough`. Then calls `cut`, kills the guest as a power cut
+/// would, and returns the output.
+pub fn run_until(
+    lab: &Lab,
+    options: &Options,
+    mut payload: Payload,
+    job: Job,
+    deadline: Duration,
+    enough: &dyn Fn(&str) -> bool,
+    cut: impl FnOnce(),
+) -> Result<String> {
+    add(&mut payload, &[job]);
+    let (run, mut machine) = boot(lab, options, &payload, false, BOOT)?;
+    let started = Instant::now();
+    let output = || read(&run.out("000.stdout"));
+    while !enough(&output()) {
+        process::check_interrupt()?;
+        if machine.has_ended()? || run.out("000.code").exists() || started.elapsed() > deadline {
+            bail!(
+                "the job ended, or printed too little within {} s:\n{}{}\n{}",
+                deadline.as_secs(),
+                output(),
+                read(&run.out("000.stderr")),
+                machine.console().tail(30)
+            );
+        }
+        std::thread::sleep(process::POLL);
+    }
+    cut();
+    drop(machine);
+    Ok(output())
+}
+
+/// Adds jobs to a payload.
+fn add(payload: &mut Payload, jobs: &[Job]) {
+    for (index, job) in jobs.iter().enumerate() {
+        let directory = format!("payload/jobs/{index:03}");
+        payload.add(&format!("{directory}/run"), &format!("{}\n", job.script));
+        payload.add(&format!("{directory}/setup"), &format!("{}\n", job.setup));
+        let memlock = job.memlock.map_or_else(String::new, |limit| limit.to_string());
+        payload.add(&format!("{directory}/who"), &format!("user={}\nmemlock={memlock}\n", job.user));
+    }
 }
 
 /// Starts the guest, and waits for init's first line; tries once more if it does not come.

@@ -2,7 +2,8 @@
 //! (tests/guest/README.md).
 //!
 //! Imports run down this list: `prepare`, `shell` → `guest` → `payload` → `qemu` → `kernel` → `install`,
-//! `cache`, `initrd`, `debian`. `vmm` and `fio` are on a level with `kernel`: they import the last row.
+//! `cache`, `initrd`, `debian`. `unpack` is above `install`, `vmm` above `unpack`, and `programs` above `payload`; `vmm` and
+//! `fio` are on a level with `kernel`.
 
 pub mod cache;
 pub mod debian;
@@ -13,6 +14,8 @@ pub mod install;
 pub mod kernel;
 pub mod payload;
 pub mod prepare;
+pub mod programs;
 pub mod qemu;
 pub mod shell;
+mod unpack;
 pub mod vmm;

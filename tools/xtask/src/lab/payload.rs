@@ -56,6 +56,16 @@ impl Payload {
         self.archive.add(path, false, text);
     }
 
+    /// Adds a script to the guest's programs.
+    pub fn add_script(&mut self, name: &str, text: &str) {
+        self.archive.add(&format!("{BIN}/{name}"), true, text);
+    }
+
+    /// Adds an executable file of this machine without its libraries.
+    pub fn add_file(&mut self, path: &str, from: &Path) -> Result<()> {
+        self.archive.add_file(path, true, from)
+    }
+
     /// Adds a program of this machine under its own name, with its libraries and without its debug
     /// information.
     pub fn add_program(&mut self, program: &Path) -> Result<()> {

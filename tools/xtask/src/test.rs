@@ -16,8 +16,9 @@ use crate::suites::row::{self, Row};
 use crate::suites::run::{Choice, Run};
 use crate::suites::{boot, host, linux, matrix};
 
-/// The suites that need fio's engine.
+/// The suites that need fio's engine: those of modes, and one of this machine.
 const FIO_SUITES: [&str; 2] = ["fio_jobs", "fio_endings"];
+const HOST_FIO: &str = "host_fio";
 /// Second architecture that the libraries must build for.
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
 /// Bytes that a run writes at most when nothing is built yet.
@@ -160,9 +161,10 @@ fn features(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Returns true if a wanted mode runs a suite with fio.
+/// Returns true if a wanted suite runs fio.
 fn needs_engine(choice: &Choice) -> bool {
-    FIO_SUITES.iter().any(|suite| choice.wants(suite) && modes::any_takes(suite, &choice.mode))
+    let host = choice.mode.is_empty() && choice.wants(HOST_FIO);
+    host || FIO_SUITES.iter().any(|suite| choice.wants(suite) && modes::any_takes(suite, &choice.mode))
 }
 
 /// Builds fio's engine, which its suites need.

@@ -11,6 +11,7 @@ mod perf;
 mod plot;
 mod signal;
 mod signature;
+mod soak;
 mod target;
 mod transfer;
 mod transports;
@@ -70,6 +71,9 @@ enum Command {
     /// Copy blocks between two controllers through the memory buffer of one of them
     #[command(after_help = p2p::EXAMPLES)]
     P2p(Box<p2p::P2pArgs>),
+    /// Read and write at random for a long time, with kills, and check every block
+    #[command(after_help = with_addresses(soak::EXAMPLES))]
+    Soak(Box<soak::SoakArgs>),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  upcie completions bash > ~/.local/share/bash-completion/completions/upcie"
@@ -111,6 +115,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Perf(args) => perf::run(&args),
         Command::Plot(args) => plot::run(&args),
         Command::P2p(args) => p2p::run(&args),
+        Command::Soak(args) => soak::run(&args),
         Command::Completions { shell } => {
             cli::print_completions(Cli::command(), shell)?;
             Ok(Outcome::Done)

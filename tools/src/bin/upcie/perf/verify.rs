@@ -112,10 +112,18 @@ fn words(lba: u64, seed: u64, version: u32) -> impl Iterator<Item = u64> {
     [lba, seed, u64::from(version)].into_iter().chain(rest)
 }
 
-fn fill(block: &mut [u8], lba: u64, seed: u64, version: u32) {
+/// Fills a block with its content.
+pub fn fill(block: &mut [u8], lba: u64, seed: u64, version: u32) {
     for (bytes, word) in block.chunks_exact_mut(8).zip(words(lba, seed, version)) {
         bytes.copy_from_slice(&word.to_le_bytes());
     }
+}
+
+/// Returns the version that a block holds; `None` if it holds anything else, or parts of several.
+pub fn version(block: &[u8], lba: u64, seed: u64) -> Option<u32> {
+    let version = u64::from_le_bytes(block.get(16..24)?.try_into().ok()?);
+    let version = u32::try_from(version).ok()?;
+    check(block, lba, seed, version).ok().map(|()| version)
 }
 
 fn check(block: &[u8], lba: u64, seed: u64, version: u32) -> Result<(), Mismatch> {

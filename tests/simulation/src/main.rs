@@ -28,6 +28,9 @@ struct Args {
     /// Print everything that happens
     #[arg(long)]
     trace: bool,
+    /// Print of a failure one line only, and don't make it small
+    #[arg(long)]
+    brief: bool,
     /// The number of threads
     #[arg(long, default_value_t = 2)]
     threads: u64,
@@ -53,7 +56,7 @@ fn main() -> ExitCode {
     // The panics of failing runs are part of their results.
     std::panic::set_hook(Box::new(|_| {}));
     if args.seeds == 1 {
-        return play(args.seed, args.trace);
+        return play(args.seed, args.trace, args.brief);
     }
     let (next, stop, start) = (AtomicU64::new(0), AtomicBool::new(false), Instant::now());
     let failed = AtomicU64::new(u64::MAX);
@@ -76,7 +79,7 @@ fn main() -> ExitCode {
     });
     let failed = failed.into_inner();
     if failed != u64::MAX {
-        return play(failed, false);
+        return play(failed, false, args.brief);
     }
     let rate = args.seeds as f64 / start.elapsed().as_secs_f64();
     println!("{} seeds from {} on: all properties hold ({rate:.0} seeds/s)", args.seeds, args.seed);
@@ -84,7 +87,7 @@ fn main() -> ExitCode {
 }
 
 /// Plays one seed; prints a failure with a short trace.
-fn play(seed: u64, trace: bool) -> ExitCode {
+fn play(seed: u64, trace: bool, brief: bool) -> ExitCode {
     let case = Case::generate(seed);
     let outcome = run(&case, trace);
     if trace {
@@ -100,6 +103,9 @@ fn play(seed: u64, trace: bool) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     println!("seed {GENERATOR}:{seed} ({:?}) FAILED: {failure}", case.class);
+    if brief {
+        return ExitCode::FAILURE;
+    }
     let small = shrink(&case);
     let Outcome { lines, failure, .. } = run(&small, false);
     println!("made small, with {:?}, {}:", small.class, small.options);

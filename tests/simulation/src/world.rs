@@ -14,6 +14,9 @@ use upcie_nvme::emu::Lockstep;
 /// The most lines that a trace keeps: the last ones.
 const LINES: usize = 100_000;
 
+/// The longest time of a run: a wait without an end would go on for ever.
+const LONGEST: Duration = Duration::from_secs(2 * 3600);
+
 /// A clock whose sleep lets the controller act, in an order that a seed decides.
 pub struct World {
     now: AtomicU64,
@@ -108,7 +111,8 @@ impl Clock for World {
     }
 
     fn sleep(&self, time: Duration) {
-        let end = self.now() + time;
+        let start = self.now();
+        let end = start + time;
         let acts = {
             let mut schedule = self.schedule();
             let laziness = schedule.laziness;
@@ -117,6 +121,8 @@ impl Clock for World {
         self.act(acts);
         let late = end.saturating_sub(self.now());
         self.now.fetch_add(late.as_nanos() as u64, Ordering::Relaxed);
+        // At most once: destructors of a thread that panics sleep, too.
+        assert!(start > LONGEST || self.now() <= LONGEST, "a wait does not end");
     }
 
     fn runs(&self) -> bool {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::cargo::{Executable, Workspace, is_ci};
-use crate::checks::{assembly, instructions, layers, licences, package, words};
+use crate::checks::{assembly, instructions, layers, licences, package, planted, simulation, words};
 use crate::lab::fio;
 use crate::lab::kernel::Lab;
 use crate::lab::prepare::prepare;
@@ -137,6 +137,8 @@ fn steps(run: &mut Run<'_>) -> Result<()> {
     run.step("words", words::check)?;
     run.step("package", package::check)?;
     run.step("licences", licences::check)?;
+    run.step("simulation", simulation::check)?;
+    run.step("planted", |workspace| planted::check(workspace, &[]))?;
     // Both steps support x86-64 only.
     if cfg!(target_arch = "x86_64") {
         run.step("instructions", |workspace| instructions::check(workspace, false))?;

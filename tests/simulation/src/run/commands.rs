@@ -26,12 +26,23 @@ impl Run<'_> {
         at: usize,
         commands: &[Io],
     ) -> Result<(), Broken> {
+        let (mut expected, left) = (queue.is_ready() && queue.in_flight() > 0, queue.in_flight());
         let mut turn = match queue.turn() {
             Ok(turn) => turn,
             Err(error) => return self.excuse(&error),
         };
         for done in turn.by_ref() {
+            expected = false;
             self.reaped(done, at)?;
+        }
+        if expected {
+            drop(turn);
+            return match queue.turn() {
+                Ok(_) => Err(format!(
+                    "a completion is there, and a turn with {left} in flight neither takes nor refuses it"
+                )),
+                Err(error) => self.excuse(&error),
+            };
         }
         for &io in commands {
             let Some((controller, namespace)) = &self.open else { break };

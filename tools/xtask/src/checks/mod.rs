@@ -6,4 +6,6 @@ pub mod instructions;
 pub mod layers;
 pub mod licences;
 pub mod package;
+pub mod planted;
+pub mod simulation;
 pub mod words;

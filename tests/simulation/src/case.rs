@@ -39,7 +39,7 @@ pub enum Class {
     Healthy,
     /// Errors, delays, lost and spurious interrupts.
     Failing,
-    /// Commands that never complete.
+    /// Commands that complete late, or never.
     Hanging,
     /// Power cuts with a volatile cache.
     Power,
@@ -137,9 +137,10 @@ impl fmt::Display for Op {
 }
 
 impl Case {
-    /// Returns `true` if a command that comes back was carried out, so that its data must be right.
+    /// Returns `true` if a command that comes back was carried out, so that its data must be right. A driver can't tell an entry
+    /// with an early phase tag, or with the id of a command that was not fetched yet, from an honest one.
     pub fn is_honest(&self) -> bool {
-        let lies = |rule: &FaultRule| matches!(rule.fault, Fault::EarlyPhase(_));
+        let lies = |rule: &FaultRule| matches!(rule.fault, Fault::EarlyPhase(_) | Fault::ForgedId);
         self.class != Class::Dying && !self.plan.rules.iter().any(lies)
     }
 
@@ -233,7 +234,12 @@ fn plan(random: &mut Random, class: Class) -> FaultPlan {
                     Fault::Status(if random.one_in(2) { status.with_do_not_retry() } else { status })
                 }
             },
-            Class::Hanging => [Fault::Drop, Fault::LoseCompletion][random.below(2)],
+            Class::Hanging => match random.below(3) {
+                0 => Fault::Drop,
+                1 => Fault::LoseCompletion,
+                // Beyond the deadline of a blocking call, or shortly before.
+                _ => Fault::Delay(Duration::from_millis(random.within(1500..4000))),
+            },
             Class::Lying => match random.below(7) {
                 0 => Fault::Duplicate,
                 1 => Fault::ForgedId,

@@ -1,6 +1,6 @@
-//! Tasks of this project: `cargo xtask test`, `guest`, `bench`, `fio` and `simulate`.
+//! Tasks of this project: `cargo xtask test`, `guest`, `bench`, `fio`, `simulate` and `fuzz`.
 //!
-//! The modules `test`, `guest`, `bench`, `fio` and `simulate` are the tasks. They use `suites` (suites, modes and
+//! The modules `test`, `guest`, `bench`, `fio`, `simulate` and `fuzz` are the tasks. They use `suites` (suites, modes and
 //! results), `checks` (steps that start no device) and `lab` (the guest), which use `cargo` and `process`. No
 //! module imports one above it, and no two modules import each other.
 //!
@@ -11,6 +11,7 @@ mod bench;
 mod cargo;
 mod checks;
 mod fio;
+mod fuzz;
 mod guest;
 mod lab;
 mod process;
@@ -41,6 +42,8 @@ enum Task {
     Fio(fio::Args),
     /// Play driver, controller and time in one thread, in an order that a seed decides
     Simulate(simulate::Args),
+    /// Feed parsers and state machines with mutations of valid inputs
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::main(&args),
         Task::Fio(args) => fio::main(&args),
         Task::Simulate(args) => simulate::main(&args),
+        Task::Fuzz(args) => fuzz::main(&args),
     };
     match result {
         Ok(code) => code,

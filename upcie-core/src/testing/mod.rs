@@ -4,11 +4,13 @@
 mod clock;
 #[cfg(test)]
 mod fake_sysfs;
+mod fuzz;
 mod iommu;
 mod random;
 
 pub use clock::ManualClock;
 #[cfg(test)]
 pub(crate) use fake_sysfs::FakeSysfs;
+pub use fuzz::{fuzz, mutate};
 pub use iommu::FakeIommu;
 pub use random::{Random, mix};

@@ -1,6 +1,9 @@
 //! A queue against a device that the test controls: it completes in any order, twice, too early, or unknown
 //! commands.
 
+mod exhaustive;
+mod noise;
+
 use super::*;
 use crate::Failure;
 use nix::{sys::memfd, unistd::ftruncate};

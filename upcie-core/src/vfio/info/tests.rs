@@ -1,4 +1,5 @@
 use super::*;
+use crate::testing::fuzz;
 use zerocopy::IntoBytes;
 
 /// Makes a capability: its header, then 32-bit words.
@@ -136,4 +137,39 @@ fn a_device_that_reserves_addresses_is_detected() {
     assert!(first.still_in(&hole).unwrap_err().contains("0x0 to 0xfedfffff"));
     let error = first.still_in(&offer(0x1_0000, &[0..=u64::MAX])).unwrap_err();
     assert!(error.contains("65536") && error.contains("4096"), "{error}");
+}
+
+#[test]
+fn fuzz_any_capability_chain_is_areas_and_ranges_or_an_error() {
+    let (_, sparse) = region(0x4000, &capability(1, 0, &[2, 0, 0x1000, 0, 0x1000, 0, 0x3000, 0, 0x1000, 0]));
+    let mut chained = capability(9, 40, &[]);
+    chained.extend(capability(3, 0, &[]));
+    let (_, chained) = region(0x1_0000, &chained);
+    let mut limits = capability(3, 24 + 12, &[65535]);
+    limits.extend(capability(1, 0, &[2, 0, 0xfef0_0000, 0, !0, 0xffff, 0, 0, 0xfedf_ffff, 0]));
+    let (_, limits) = iommu(&limits);
+    fuzz("capability_chains", 30_000, &[sparse, chained, limits], |data| {
+        if let Ok((info, _)) = abi::RegionInfo::read_from_prefix(data) {
+            if let Ok(caps) = RegionCaps::parse(&info, data) {
+                for (msix, page) in
+                    [(None, 4096), (Some(0x2000..0x2090), 4096), (Some(u64::MAX - 1..u64::MAX), 0x1_0000)]
+                {
+                    for area in caps.areas(&info, msix, page) {
+                        assert!(
+                            area.start < area.end && area.end <= info.size && area.start % page == 0,
+                            "{area:?}"
+                        );
+                    }
+                }
+            }
+        }
+        if let Ok((info, _)) = abi::IommuInfo::read_from_prefix(data) {
+            if let Ok(info) = IommuInfo::parse(&info, data) {
+                assert!(info.smallest_page().is_power_of_two() && !info.ranges.is_empty());
+                assert!(info.ranges.is_sorted_by_key(|range| *range.start()));
+                assert!(info.ranges.iter().all(|range| !range.is_empty()));
+                assert_eq!(info.still_in(&info), Ok(()));
+            }
+        }
+    });
 }

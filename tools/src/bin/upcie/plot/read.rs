@@ -79,6 +79,25 @@ pub fn make_names_unique(runs: &mut [Run], paths: &[impl AsRef<Path>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plot::{compare, draw, image};
+
+    #[test]
+    fn fuzz_any_report_is_drawn_or_refused() {
+        let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/corpus/perf_reports");
+        let files = fs::read_dir(kept).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<_> = files.collect();
+        files.sort();
+        let seeds: Vec<_> = files.iter().map(|file| fs::read(file).unwrap()).collect();
+        assert!(seeds.iter().any(|seed| parse(seed).is_ok()), "a whole report is drawn");
+        upcie_core::testing::fuzz("perf_reports", 300, &seeds, |text| {
+            let Ok(report) = parse(text) else { return };
+            draw(&report).unwrap();
+            let run = |name: &str| Run { name: name.into(), report: parse(text).unwrap() };
+            let mut runs = [run("a"), run("a")];
+            make_names_unique(&mut runs, &["a/a", "b/a"]);
+            image(compare::size(&runs), |root| compare::paint(root, &runs)).unwrap();
+        });
+    }
 
     #[test]
     fn invalid_reports_are_refused_with_the_reason() {

@@ -17,7 +17,10 @@ const TELLER: &str = "upcie-core/src/lib.rs";
 const ON: &str = "$on";
 
 /// Makes or renews the copy in `directory`. Files that stay the same keep their times, so that cargo builds little.
-pub fn make(root: &Path, directory: &Path, variable: &str) -> Result<()> {
+///
+/// The copy's packages have another version: cargo takes packages of one name and version for the same, wherever they are,
+/// and both share a target directory.
+pub fn make(root: &Path, directory: &Path, variable: &str, version: &str) -> Result<()> {
     let mut kept = BTreeSet::new();
     for package in PACKAGES {
         let mut files = Vec::new();
@@ -46,7 +49,7 @@ pub fn make(root: &Path, directory: &Path, variable: &str) -> Result<()> {
     let lines = manifest.lines().filter(|line| !line.starts_with("default-members"));
     let lines = lines.map(|line| match line.starts_with("members") {
         true => format!("members = {PACKAGES:?}\n"),
-        false => format!("{line}\n"),
+        false => line.replace(&format!("\"{version}\""), &format!("\"{version}-planted\"")) + "\n",
     });
     renew(&directory.join("Cargo.toml"), lines.collect::<String>().as_bytes())?;
     let lock = directory.join("Cargo.lock");
@@ -61,10 +64,15 @@ pub fn make(root: &Path, directory: &Path, variable: &str) -> Result<()> {
 fn content(name: &Path, bytes: Vec<u8>, variable: &str) -> Result<Vec<u8>> {
     let mutants = (1..).zip(MUTANTS).filter(|(_, mutant)| name == Path::new(mutant.file)).collect::<Vec<_>>();
     let is = |file: &str| name == Path::new(file);
-    if mutants.is_empty() && !is(PROGRAM) && !is(TELLER) {
+    let is_root = name.ends_with("src/lib.rs");
+    if mutants.is_empty() && !is(PROGRAM) && !is_root {
         return Ok(bytes);
     }
     let mut text = plant(&String::from_utf8(bytes)?, &mutants)?;
+    if is_root {
+        // A planted bug may leave something unused, or parentheses.
+        text.insert_str(0, "#![allow(warnings)]\n");
+    }
     if is(PROGRAM) {
         text = text.replace("name = \"simulate\"", "name = \"simulate-planted\"");
     }

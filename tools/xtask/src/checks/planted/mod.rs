@@ -48,8 +48,10 @@ pub fn check(workspace: &Workspace, words: &[String]) -> Result<()> {
                 ("-".to_owned(), reason)
             }
         };
-        let said: String = said.chars().take(100).collect();
-        println!("{:52} {seed:>8} {:>6.1} s  {said}", mutant.name, started.elapsed().as_secs_f64());
+        // Without the device's name, which has all options.
+        let said = said.split(": ").filter(|part| !part.starts_with("emu:")).collect::<Vec<_>>().join(": ");
+        let said: String = said.chars().take(110).collect();
+        println!("{:54} {seed:>8} {:>6.1} s  {said}", mutant.name, started.elapsed().as_secs_f64());
     }
     if !missed.is_empty() {
         bail!("{SEEDS} seeds don't find {} of the planted bugs: {}", missed.len(), missed.join(", "));
@@ -60,7 +62,7 @@ pub fn check(workspace: &Workspace, words: &[String]) -> Result<()> {
 /// Builds the simulation of the copy with all bugs.
 fn build(workspace: &Workspace) -> Result<Executable> {
     let directory = workspace.target.join("xtask/planted");
-    copy::make(&workspace.root, &directory, VARIABLE)?;
+    copy::make(&workspace.root, &directory, VARIABLE, workspace.version("upcie-core")?)?;
     log!("building the simulation with {} planted bugs", MUTANTS.len());
     let copy = Workspace::at(&directory, Some(&workspace.target))?;
     let programs = copy.build(&["build", "--quiet", "--profile", "sim", "--package", "upcie-simulation"])?;

@@ -20,7 +20,12 @@ use upcie_core::{
 use upcie_nvme::emu::Emulator;
 
 pub fn target(data: &[u8]) {
-    let Some((&brings_memory, mut stream)) = data.split_first() else { return };
+    play(data);
+}
+
+/// Uses a device behind a server's bytes; returns whether the last call had its answer.
+fn play(data: &[u8]) -> bool {
+    let Some((&brings_memory, mut stream)) = data.split_first() else { return false };
     let (peer, theirs) = Peer::new();
     clear_memory();
     for index in 0.. {
@@ -33,13 +38,13 @@ pub fn target(data: &[u8]) {
         }
     }
     peer.end();
-    drive(theirs);
+    drive(theirs)
 }
 
-/// Uses everything of a device.
-fn drive(stream: UnixStream) {
+/// Uses everything of a device; returns whether its reset, the last call, succeeds.
+fn drive(stream: UnixStream) -> bool {
     let opened = VfioUserDevice::with_deadline(stream, "fuzz", None, Duration::from_millis(50));
-    let Ok(device) = opened else { return };
+    let Ok(device) = opened else { return false };
     let device: &dyn Device = &device;
     for index in [0, 4] {
         if let Ok(bar) = device.bar(index) {
@@ -60,7 +65,7 @@ fn drive(stream: UnixStream) {
         let _ = (device.irq_count(kind), device.set_irqs(kind, &[]));
     }
     // SAFETY: no device is behind the stream.
-    let _ = unsafe { device.reset() };
+    unsafe { device.reset() }.is_ok()
 }
 
 /// Returns the bytes that the embedded controller's server sends while a client uses it.
@@ -87,11 +92,23 @@ pub fn seeds() -> Vec<Vec<u8>> {
             let _ = near.shutdown(Shutdown::Both);
             all
         });
-        drive(client);
+        assert!(drive(client), "a server and its client");
         let plain = answers.join().expect("a copy of the answers");
         // The same with descriptors.
         let mut with = plain.clone();
         with[0] = 0b1110;
         vec![plain, with]
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_takes_the_seeds_to_their_end() {
+        let [plain, _] = seeds().try_into().unwrap();
+        assert!(play(&plain));
+        assert!(!play(&plain[..plain.len() - 1]), "cut short");
+    }
 }

@@ -36,6 +36,11 @@ thread_local! {
 }
 
 pub fn target(data: &[u8]) {
+    play(data);
+}
+
+/// Serves a client; returns the bytes that it would receive.
+fn play(data: &[u8]) -> Vec<u8> {
     let (peer, theirs) = Peer::new();
     clear_memory();
     for (id, (kind, payload)) in (0..).zip(Records(data)) {
@@ -56,6 +61,7 @@ pub fn target(data: &[u8]) {
         // A client that breaks the protocol is an error, and ends its session only.
         let _ = server.serve_stream(theirs, emulator, &AtomicBool::new(false));
     });
+    peer.received()
 }
 
 /// The client's address of its memory, and the offsets of its rings and data there.
@@ -145,4 +151,42 @@ pub fn seeds() -> Vec<Vec<u8>> {
     by_message.push(record(11 | REPLY, &[&answer]));
     by_message.push(record(RAW, &[&message(0, 11, 1, 0, &answer)]));
     [asking, running, by_message].map(|records| records.concat()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the ids of the replies without an error.
+    fn answered(data: &[u8]) -> Vec<u16> {
+        let (bytes, mut ids) = (play(data), Vec::new());
+        let mut rest = &bytes[..];
+        while let Some((head, _)) = rest.split_first_chunk::<16>() {
+            let word = |at: usize| u32::from_ne_bytes(head[at..at + 4].try_into().unwrap());
+            if (word(8), word(12)) == (1, 0) {
+                ids.push(word(0) as u16);
+            }
+            rest = &rest[word(4) as usize..];
+        }
+        ids
+    }
+
+    #[test]
+    fn the_server_answers_the_seeds() {
+        let [asking, running, by_message] = seeds().try_into().unwrap();
+        assert!(answered(&asking).len() >= 20, "{:?}", answered(&asking));
+        // All but the writes to the client's memory.
+        let messages = |data| Records(data).filter(|(kind, _)| kind & 0xf != STORE).count();
+        assert_eq!(answered(&running).len(), messages(&running));
+        assert!(answered(&by_message).len() >= 8, "{:?}", answered(&by_message));
+    }
+
+    #[test]
+    fn a_seed_has_its_commands_carried_out() {
+        let [_, running, _] = seeds().try_into().unwrap();
+        play(&running);
+        let mut entries = [0; 16];
+        with_memory(|file| file.read_exact_at(&mut entries, IO_CQ).unwrap());
+        assert_eq!(entries[14..], [1, 0], "phase 1, and success");
+    }
 }

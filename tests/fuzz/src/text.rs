@@ -36,13 +36,12 @@ pub fn address_seeds() -> Vec<Vec<u8>> {
         "0000:01:00.0",
         "vfio:0000:01:00.0",
         "uio:0000:ff:1f.7",
-        "sysfs:10000:e1:00.1",
         "vfio-user:/run/nvme.sock",
         "emu",
         "emu:size=64M,lba=4096,namespaces=2,latency=50us",
-        "size=1.5G,lba=512+4096,ro=true,null=false,queues=64,depth=1024,mdts=128K",
-        "file=/tmp/a,,b.img,populate=true,vectors=0,intx=true,serial=S 1,model=M",
-        "emu:faults=/etc/plan.toml,msi=8,cmb=16M",
+        "size=1536K,lba=512+4096,ro=true,null=false,queues=64,depth=1024,mdts=128K",
+        "file=/tmp/a,,b.img,populate=true,vectors=0,intx=true,serial=S 1",
+        "emu:faults=/etc/plan.toml,msi=8,wrr=true,css=0x41,mpsmin=8K",
     ];
     texts.map(|text| text.as_bytes().to_vec()).into()
 }
@@ -59,12 +58,12 @@ pub fn fault_plans(data: &[u8]) {
 }
 
 pub fn fault_plan_seeds() -> Vec<Vec<u8>> {
-    let mut seeds: Vec<Vec<u8>> = [
-        "seed = 7\ncache = \"1M\"\n\n[[rule]]\nfault = \"delay\"\ntime = \"5ms\"\nqueue = 1\nopcode = \"read\"\n",
-        "[[rule]]\nfault = \"status\"\nstatus = \"internal-error\"\ndo-not-retry = true\nlba = [0, 7]\ncount = 3\nafter = 10\nprobability = 0.5\n",
-    ]
-    .map(|text| text.as_bytes().to_vec())
-    .into();
+    let rules = [
+        "kind = \"status\"\nstatus = 0x281\ndnr = true\nlba = 8\ncount = 3\nafter = 10\nprobability = 0.5\n",
+        "kind = \"drop\"\nqueue = \"admin\"\nopcode = \"identify\"\n",
+        "kind = \"reorder\"\ntime = \"1ms\"\nnamespace = 2\nopcode = 0x08\n",
+    ];
+    let mut seeds: Vec<_> = rules.map(|rule| format!("seed = 7\n\n[[fault]]\n{rule}").into_bytes()).into();
     // The examples of the documentation.
     let page = include_str!("../../../docs/faults.md");
     seeds.extend(
@@ -73,4 +72,27 @@ pub fn fault_plan_seeds() -> Vec<Vec<u8>> {
             .filter_map(|part| Some(part.split_once("```")?.0.as_bytes().to_vec())),
     );
     seeds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seeds_are_parsed() {
+        for seed in address_seeds() {
+            let text = std::str::from_utf8(&seed).unwrap();
+            let is_one = text.parse::<Address>().is_ok() || text.parse::<Options>().is_ok();
+            assert!(
+                is_one,
+                "{text}: {:?} {:?}",
+                text.parse::<Address>().err(),
+                text.parse::<Options>().err()
+            );
+        }
+        for seed in fault_plan_seeds() {
+            let text = std::str::from_utf8(&seed).unwrap();
+            assert!(text.parse::<FaultPlan>().is_ok(), "{text}: {:?}", text.parse::<FaultPlan>().err());
+        }
+    }
 }

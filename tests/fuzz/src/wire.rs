@@ -10,7 +10,7 @@ use nix::{
 use std::{
     cell::OnceCell,
     fs::File,
-    io::IoSlice,
+    io::{IoSlice, Read},
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::{fs::FileExt, net::UnixStream},
@@ -62,6 +62,14 @@ impl Peer {
             // The other side has closed, or the socket is full: it gets no more.
             let _ = sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(bytes)], rights, flags, None);
         });
+    }
+
+    /// Returns the bytes that the other side has sent, as far as the socket keeps them.
+    pub fn received(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        // The other side may have closed without reading everything, which is an error after the bytes.
+        let _ = (&self.0).read_to_end(&mut bytes);
+        bytes
     }
 
     /// Sends no more; what was sent can still be read, and answered.

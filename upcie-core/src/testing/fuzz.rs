@@ -138,12 +138,10 @@ mod tests {
     fn mutations_are_the_same_each_time_and_differ_from_each_other() {
         let seeds = [vec![1, 2, 3, 4, 5, 6, 7, 8], b"another".to_vec()];
         let of = |seed| {
-            (0..200).map({
-                let mut random = Random(seed);
-                move |_| mutate(&mut random, &seeds)
-            })
+            let mut random = Random(seed);
+            (0..200).map(|_| mutate(&mut random, &seeds)).collect::<Vec<_>>()
         };
-        let (first, second) = (of(1).collect::<Vec<_>>(), of(1).collect::<Vec<_>>());
+        let (first, second) = (of(1), of(1));
         assert_eq!(first, second);
         let different: std::collections::BTreeSet<_> = first.iter().collect();
         assert!(different.len() > 150, "{} of 200", different.len());

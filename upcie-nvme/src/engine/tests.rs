@@ -111,7 +111,11 @@ struct Model {
 
 impl Model {
     fn new(entries: usize) -> Self {
-        let heap = heap();
+        Self::over(heap(), entries)
+    }
+
+    /// Makes a queue and its device in the memory of `heap`.
+    fn over(heap: Arc<Heap>, entries: usize) -> Self {
         let memory = |bytes: usize| heap.alloc_aligned(bytes.next_multiple_of(PAGE), PAGE).unwrap();
         let (sq, cq) = (memory(entries * 64), memory(entries * 16));
         let file = memfd::memfd_create(c"doorbells", memfd::MFdFlags::MFD_CLOEXEC).unwrap();

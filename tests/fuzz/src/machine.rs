@@ -159,6 +159,8 @@ fn step() -> Vec<u8> {
     record(STEP, &[&[0; 2]])
 }
 
+// Doorbells are 32 bytes apart.
+
 const CQ: u64 = 0x1000;
 const IO_SQ: u64 = 0x2000;
 const IO_CQ: u64 = 0x3000;
@@ -186,7 +188,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         Command::abort(1, 3),
     ];
     start.extend((0..).zip(admin).map(|(index, command)| store(index * 64, command.as_bytes())));
-    start.extend([write(0x1000, admin.len() as u32), step(), write(0x1004, 4)]);
+    start.extend([write(0x1000, admin.len() as u32), step(), write(0x1020, 4)]);
     start.push(store(LIST, [BASE + DATA + 4096, BASE + DATA + 8192].as_bytes()));
     start.push(store(DATA, DatasetRange::new(0, 4).as_bytes()));
     let io = [
@@ -198,20 +200,20 @@ pub fn seeds() -> Vec<Vec<u8>> {
         Command::flush(1),
     ];
     start.extend((0..).zip(io).map(|(index, command)| store(IO_SQ + index * 64, command.as_bytes())));
-    start.push(write(0x1008, io.len() as u32));
+    start.push(write(0x1040, io.len() as u32));
     let (mut stepped, mut acted) = (vec![vec![0]], vec![vec![2]]);
     stepped.extend(start.clone());
     stepped.extend([
         step(),
         step(),
-        write(0x100c, 6),
+        write(0x1060, 6),
         write(0x14, 0x0046_4001),
         step(),
         write(0x14, 0),
         step(),
     ]);
     acted.extend(start);
-    acted.extend([record(ACT, &[&[0, 0], &[7; 30]]), record(MSIX_WRITE, &[&[12, 0], &[1, 0, 0, 0]])]);
+    acted.extend([record(ACT, &[&[0, 0], &[7; 200]]), record(MSIX_WRITE, &[&[12, 0], &[1, 0, 0, 0]])]);
     acted.extend([
         record(READ_PART, &[&[0, 0], &[0; 64]]),
         record(POWER, &[&[1, 0]]),

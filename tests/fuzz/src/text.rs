@@ -39,8 +39,8 @@ pub fn address_seeds() -> Vec<Vec<u8>> {
         "vfio-user:/run/nvme.sock",
         "emu",
         "emu:size=64M,lba=4096,namespaces=2,latency=50us",
-        "size=1536K,lba=512+4096,ro=true,null=false,queues=64,depth=1024,mdts=128K",
-        "file=/tmp/a,,b.img,populate=true,vectors=0,intx=true,serial=S 1",
+        "size=1536K,namespaces=2,lba=512+4096,ro=true,null=false,queues=64,depth=1024,mdts=128K",
+        "file=/tmp/a,,b.img,vectors=0,intx=true,serial=S 1",
         "emu:faults=/etc/plan.toml,msi=8,wrr=true,css=0x41,mpsmin=8K",
     ];
     texts.map(|text| text.as_bytes().to_vec()).into()

@@ -43,7 +43,9 @@ pub fn target(data: &[u8]) {
         .collect();
     assert!(entries.len() <= 49, "{} entries in 192 bytes", entries.len());
     for entry in entries.iter().flatten() {
-        assert!((0x40..0x100).contains(&entry.offset) && entry.offset % 4 == 0 && entry.version == 0);
+        assert!(
+            (0x40..0x100).contains(&entry.offset) && entry.offset.is_multiple_of(4) && entry.version == 0
+        );
     }
     let mut last = false;
     let extended: Vec<_> = space
@@ -52,7 +54,7 @@ pub fn target(data: &[u8]) {
         .collect();
     assert!(extended.len() <= 961, "{} entries in 3840 bytes", extended.len());
     for entry in extended.iter().flatten() {
-        assert!((0x100..0x1000).contains(&entry.offset) && entry.offset % 4 == 0);
+        assert!((0x100..0x1000).contains(&entry.offset) && entry.offset.is_multiple_of(4));
     }
     for id in [cap::MSIX, cap::PCIE, cap::POWER_MANAGEMENT] {
         let first = entries.iter().flatten().find(|entry| entry.id == id).map(|entry| entry.offset);

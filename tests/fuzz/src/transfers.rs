@@ -115,7 +115,7 @@ impl Setup {
     /// Returns the reason for which the command must be refused, from the addresses alone.
     fn verdict(&self, lba: u64, buffer: &DmaBuf) -> Option<Refusal> {
         let total = buffer.total_len();
-        if total == 0 || total % BLOCK != 0 {
+        if total == 0 || !total.is_multiple_of(BLOCK) {
             return Some(Refusal::Length);
         }
         if lba + (total / BLOCK) as u64 > BLOCKS {
@@ -129,8 +129,9 @@ impl Setup {
             .filter(|part| !part.is_empty())
             .map(|part| (part.iova(0), part.iova(part.len() - 1) + 1))
             .collect();
-        let joins = |pair: &[(u64, u64)]| pair[0].1 == pair[1].0 || (pair[0].1 | pair[1].0) % PAGE == 0;
-        (spans[0].0 % 4 != 0 || !spans.windows(2).all(joins)).then_some(Refusal::Unaligned)
+        let joins =
+            |pair: &[(u64, u64)]| pair[0].1 == pair[1].0 || (pair[0].1 | pair[1].0).is_multiple_of(PAGE);
+        (!spans[0].0.is_multiple_of(4) || !spans.windows(2).all(joins)).then_some(Refusal::Unaligned)
     }
 }
 

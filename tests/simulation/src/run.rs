@@ -252,7 +252,7 @@ impl<'c> Run<'c> {
     }
 
     fn end(&mut self) -> Result<(), Broken> {
-        if self.case.completes_all() && self.case.seed % 2 == 0 {
+        if self.case.completes_all() && self.case.seed.is_multiple_of(2) {
             (0..QUEUES).try_for_each(|at| self.drain(at))?;
         }
         let start = self.world.now();

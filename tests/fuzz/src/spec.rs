@@ -6,7 +6,7 @@ use upcie_nvme::spec::*;
 fn of<T: FromBytes>(data: &[u8]) -> T {
     let mut bytes = data[..data.len().min(size_of::<T>())].to_vec();
     bytes.resize(size_of::<T>(), 0);
-    T::read_from_bytes(&bytes).ok().expect("as many bytes as the structure has")
+    T::read_from_bytes(&bytes).unwrap_or_else(|_| panic!("as many bytes as the structure has"))
 }
 
 fn plain(text: &str) {

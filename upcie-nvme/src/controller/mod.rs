@@ -23,6 +23,7 @@ mod removal;
 mod shared_look;
 mod subsystem;
 mod transitions;
+mod typed;
 mod vectors;
 
 pub use crate::error::NoIo;
@@ -48,6 +49,7 @@ pub(crate) use registers::Registers;
 use removal::Removal;
 use std::{fmt, os::fd::BorrowedFd, sync::Arc};
 use subsystem::Subsystem;
+pub use typed::{FeatureQuery, IdentifyQuery, LogQuery};
 use upcie_core::{
     dma::{DmaBuf, Heap, Region},
     irq::IrqKind,

@@ -211,9 +211,13 @@ impl<M: Media> Core<M> {
                 (log, Some(AsyncEventType::SMART))
             }
             LogPageId::FIRMWARE_SLOT => (logs::firmware(), None),
+            LogPageId::SUPPORTED_LOG_PAGES => (logs::supported(), None),
+            LogPageId::COMMANDS_SUPPORTED => (logs::commands(), None),
+            LogPageId::FEATURES_SUPPORTED => (logs::features(self.io.media.is_volatile()), None),
+            LogPageId::NVME_MI_COMMANDS_SUPPORTED => (logs::management_commands(), None),
             _ => return Err(Status::INVALID_LOG_PAGE.with_do_not_retry()),
         };
-        // All three log pages belong to the controller, none to a namespace.
+        // All log pages belong to the controller, none to a namespace.
         if !matches!(command.nsid, 0 | ALL_NAMESPACES) {
             return Err(INVALID_FIELD);
         }

@@ -71,8 +71,9 @@ fn controller(options: &Options, has_cache: bool, subsystem: [u8; 16]) -> Vec<u8
     id.aerl = AERL;
     // One firmware slot, read-only.
     id.frmw = 0x03;
-    // Get Log Page takes offsets and lengths of 32 bits.
-    id.lpa = 0x04;
+    // Commands supported and effects; offsets and lengths of 32 bits; the pages that list log pages, features and
+    // management commands.
+    id.lpa = 0x26;
     id.elpe = (logs::ERROR_ENTRIES - 1) as u8;
     id.wctemp = 343;
     id.cctemp = 353;

@@ -1,6 +1,10 @@
-//! Log pages: Error Information, SMART / Health Information, Firmware Slot Information.
+//! Log pages: what the controller supports, Error Information, SMART / Health Information, Firmware Slot Information.
 
-use crate::spec::{ErrorLogEntry, FirmwareSlotLog, SmartLog, Status};
+use crate::spec::{
+    AdminOpcode, CommandEffects, CommandsSupportedLog, ErrorLogEntry, FeatureEffects, FeatureId,
+    FeaturesSupportedLog, FirmwareSlotLog, LogPageId, LogPageSupport, ManagementCommandsSupportedLog,
+    NvmOpcode, SmartLog, Status, SupportedLogPages,
+};
 use std::{collections::VecDeque, time::Duration};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -10,6 +14,95 @@ pub(super) const FIRMWARE: [u8; 8] = *b"1.0     ";
 pub(super) const ERROR_ENTRIES: usize = 64;
 /// The temperature that the controller pretends to have, in kelvins.
 pub(super) const TEMPERATURE: u16 = 300;
+
+/// The log pages that the controller has.
+const LOG_PAGES: [LogPageId; 7] = [
+    LogPageId::SUPPORTED_LOG_PAGES,
+    LogPageId::ERROR_INFORMATION,
+    LogPageId::SMART,
+    LogPageId::FIRMWARE_SLOT,
+    LogPageId::COMMANDS_SUPPORTED,
+    LogPageId::FEATURES_SUPPORTED,
+    LogPageId::NVME_MI_COMMANDS_SUPPORTED,
+];
+
+/// The admin commands that the controller has, vendor-specific ones included.
+const ADMIN_COMMANDS: [AdminOpcode; 12] = [
+    AdminOpcode::DELETE_SQ,
+    AdminOpcode::CREATE_SQ,
+    AdminOpcode::GET_LOG_PAGE,
+    AdminOpcode::DELETE_CQ,
+    AdminOpcode::CREATE_CQ,
+    AdminOpcode::IDENTIFY,
+    AdminOpcode::ABORT,
+    AdminOpcode::SET_FEATURES,
+    AdminOpcode::GET_FEATURES,
+    AdminOpcode::ASYNC_EVENT_REQUEST,
+    AdminOpcode(0xc0),
+    AdminOpcode(0xc1),
+];
+
+/// The I/O commands that the controller has, and whether they change blocks.
+const IO_COMMANDS: [(NvmOpcode, bool); 5] = [
+    (NvmOpcode::FLUSH, false),
+    (NvmOpcode::WRITE, true),
+    (NvmOpcode::READ, false),
+    (NvmOpcode::WRITE_ZEROES, true),
+    (NvmOpcode::DATASET_MANAGEMENT, true),
+];
+
+/// The features that the controller has, but for the volatile write cache.
+const FEATURES: [FeatureId; 9] = [
+    FeatureId::ARBITRATION,
+    FeatureId::POWER_MANAGEMENT,
+    FeatureId::TEMPERATURE_THRESHOLD,
+    FeatureId::ERROR_RECOVERY,
+    FeatureId::NUMBER_OF_QUEUES,
+    FeatureId::INTERRUPT_COALESCING,
+    FeatureId::INTERRUPT_VECTOR_CONFIGURATION,
+    FeatureId::WRITE_ATOMICITY_NORMAL,
+    FeatureId::ASYNC_EVENT_CONFIGURATION,
+];
+
+/// Returns the Supported Log Pages log page.
+pub(super) fn supported() -> Vec<u8> {
+    let mut log = SupportedLogPages::new_zeroed();
+    for id in LOG_PAGES {
+        log.log_pages[usize::from(id.0)] = LogPageSupport::new().with_supported(true);
+    }
+    log.as_bytes().to_vec()
+}
+
+/// Returns the Commands Supported and Effects log page.
+pub(super) fn commands() -> Vec<u8> {
+    let mut log = CommandsSupportedLog::new_zeroed();
+    let supported = CommandEffects::new().with_supported(true);
+    for opcode in ADMIN_COMMANDS {
+        log.admin_commands[usize::from(opcode.0)] = supported;
+    }
+    for (opcode, changes) in IO_COMMANDS {
+        log.io_commands[usize::from(opcode.0)] = supported.with_logical_block_content_change(changes);
+    }
+    log.as_bytes().to_vec()
+}
+
+/// Returns the Feature Identifiers Supported and Effects log page.
+pub(super) fn features(has_cache: bool) -> Vec<u8> {
+    let mut log = FeaturesSupportedLog::new_zeroed();
+    let cache = has_cache.then_some(FeatureId::VOLATILE_WRITE_CACHE);
+    for id in FEATURES.into_iter().chain(cache) {
+        let of_namespace = id == FeatureId::ERROR_RECOVERY;
+        let scope =
+            FeatureEffects::new().with_namespace_scope(of_namespace).with_controller_scope(!of_namespace);
+        log.features[usize::from(id.0)] = scope.with_supported(true);
+    }
+    log.as_bytes().to_vec()
+}
+
+/// Returns the NVMe-MI Commands Supported and Effects log page: the controller has none of them.
+pub(super) fn management_commands() -> Vec<u8> {
+    ManagementCommandsSupportedLog::new_zeroed().as_bytes().to_vec()
+}
 
 /// The last errors, newest first.
 #[derive(Debug)]

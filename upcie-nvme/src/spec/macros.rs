@@ -58,6 +58,12 @@ macro_rules! named_values {
                 core::fmt::Display::fmt(self, f)
             }
         }
+
+        impl $crate::spec::fields::Code for $type {
+            fn code(self) -> (u64, Option<&'static str>) {
+                (self.0.into(), self.name())
+            }
+        }
     };
 }
 
@@ -68,4 +74,166 @@ macro_rules! assert_size {
     };
 }
 
-pub(super) use {assert_size, named_values};
+/// A structure as a table: the offset of each field in bytes, its name, its type and, unless it is reserved, how it is
+/// shown, by a function of [`show`](super::fields::show) or a method of the structure that returns the value.
+///
+/// The offsets and the size are checked at compile time.
+macro_rules! structure {
+    (
+        $(#[$meta:meta])*
+        $type:ident[$size:expr], $title:literal {
+            $(
+                $(#[$field_meta:meta])*
+                $at:literal $name:ident: $field:ty
+                    $(=> $format:ident $(($($argument:expr),*))?)?
+                    $(= $method:ident)?;
+            )*
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable)]
+        #[repr(C)]
+        pub struct $type {
+            $(
+                $(#[$field_meta])*
+                #[doc = concat!("\n\nAt byte ", stringify!($at), ".")]
+                pub $name: $field,
+            )*
+        }
+        $crate::spec::macros::assert_size!($type, $size);
+        const _: () = {
+            $( assert!(core::mem::offset_of!($type, $name) == $at, stringify!($name)); )*
+        };
+
+        $crate::spec::macros::shown! {
+            $type, $title {
+                $( $(($name) $name => $format $(($($argument),*))?;)? $(($name) $name = $method;)? )*
+            }
+        }
+
+        impl core::fmt::Debug for $type {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                use $crate::spec::fields::Structure;
+                $crate::spec::fields::debug(f, stringify!($type), &self.fields())
+            }
+        }
+    };
+}
+
+/// How the fields of a structure are shown: the expression of a field, the name that it is shown by, and the function of
+/// [`show`](super::fields::show).
+macro_rules! shown {
+    (
+        $type:ty, $title:literal {
+            $(
+                $field:tt $name:ident
+                    $(=> $format:ident $(($($argument:expr),*))?)?
+                    $(= $method:ident)?;
+            )*
+        }
+    ) => {
+        impl $crate::spec::fields::Structure for $type {
+            const TITLE: &'static str = $title;
+
+            fn fields(&self) -> Vec<$crate::spec::fields::Field> {
+                let all = self;
+                vec![$(
+                    $crate::spec::fields::Field::new(
+                        stringify!($name),
+                        $crate::spec::macros::shown_value! {
+                            all, $field $(=> $format $(($($argument),*))?)? $(= $method)?
+                        },
+                    ),
+                )*]
+            }
+        }
+
+        $crate::spec::macros::printed!($type);
+    };
+}
+
+/// Makes the value of a field of [`shown`].
+macro_rules! shown_value {
+    ($all:ident, ($($field:tt)+) => $format:ident $(($($argument:expr),*))?) => {
+        $crate::spec::fields::show::$format(&$all.$($field)+ $($(, $argument)*)?)
+    };
+    ($all:ident, $field:tt = $method:ident) => {
+        $all.$method()
+    };
+}
+
+/// Prints and serializes a structure by its fields.
+macro_rules! printed {
+    ($type:ty) => {
+        impl core::fmt::Display for $type {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                use $crate::spec::fields::Structure;
+                $crate::spec::fields::display(f, &self.fields())
+            }
+        }
+
+        #[cfg(feature = "serde")]
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                use $crate::spec::fields::Structure;
+                $crate::spec::fields::serialize_fields(&self.fields(), serializer)
+            }
+        }
+    };
+}
+
+/// A number of several fields as a table: the name of each field, the name that it is shown by if that is another, its type,
+/// its width in bits and, unless it is reserved, how it is shown.
+macro_rules! bits {
+    (
+        $(#[$meta:meta])*
+        $type:ident($repr:ident), $title:literal {
+            $(
+                $(#[$field_meta:meta])*
+                $name:ident $(as $shown:ident)?: $field:ident[$width:literal]
+                    $(=> $format:ident $(($($argument:expr),*))?)?;
+            )*
+        }
+    ) => {
+        $(#[$meta])*
+        #[bitfield_struct::bitfield($repr)]
+        #[derive(
+            PartialEq, Eq,
+            zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout
+        )]
+        pub struct $type {
+            $(
+                $(#[$field_meta])*
+                #[bits($width)]
+                pub $name: $field,
+            )*
+        }
+
+        impl $crate::spec::fields::Structure for $type {
+            const TITLE: &'static str = $title;
+
+            fn fields(&self) -> Vec<$crate::spec::fields::Field> {
+                let mut all = Vec::new();
+                $( $crate::spec::macros::shown_bits! {
+                    all, self.$name(), [$($shown)? $name] $(=> $format $(($($argument),*))?)?
+                } )*
+                all
+            }
+        }
+
+        $crate::spec::macros::printed!($type);
+    };
+}
+
+/// Adds a field of [`bits`], unless it is reserved.
+macro_rules! shown_bits {
+    ($all:ident, $value:expr, [$($names:ident)+]) => {};
+    ($all:ident, $value:expr, [$name:ident $($other:ident)?] => $format:ident $(($($argument:expr),*))?) => {
+        $all.push($crate::spec::fields::Field::new(
+            stringify!($name),
+            $crate::spec::fields::show::$format(&$value $($(, $argument)*)?),
+        ));
+    };
+}
+
+pub(super) use {assert_size, bits, named_values, printed, shown, shown_bits, shown_value, structure};

@@ -27,8 +27,12 @@ compile_error!("NVMe structures are little endian and used in place: only 64-bit
 mod command;
 mod device_memory;
 mod dwords;
+#[allow(missing_debug_implementations, reason = "of types that zerocopy's derives make within macros")]
 mod features;
+mod fields;
+#[allow(missing_debug_implementations, reason = "of types that zerocopy's derives make within macros")]
 mod identify;
+#[allow(missing_debug_implementations, reason = "of types that zerocopy's derives make within macros")]
 mod log;
 mod macros;
 pub mod offset;
@@ -49,16 +53,10 @@ pub use dwords::{
     DatasetRange, FeaturesDword10, IdentifyDword10, IdentifyDword11, IoFlags, LogPageDword10, LogPageDword11,
     QueuePriority, ReadWriteDword12,
 };
-pub use features::{
-    Arbitration, AsyncEvent, AsyncEventConfiguration, AsyncEventType, ErrorRecovery, FeatureId,
-    FeatureSelect, InterruptCoalescing, InterruptVectorConfiguration, NumberOfQueues, PowerManagement,
-    TemperatureThreshold, VolatileWriteCache, WriteAtomicity,
-};
-pub use identify::{
-    Cns, Csi, DescriptorHeader, IdentifyController, IdentifyNamespace, IdentifyNvmController, LbaFormat,
-    NamespaceDescriptor, NamespaceDescriptors, NamespaceIdType, NamespaceList, OptionalCommands, PowerState,
-};
-pub use log::{CriticalWarning, ErrorLogEntry, FirmwareSlotLog, LogPageId, SmartLog};
+pub use features::*;
+pub use fields::{Field, Structure, Value};
+pub use identify::*;
+pub use log::*;
 pub use opcode::{AdminOpcode, DataDirection, NvmOpcode};
 pub use registers::{
     AdminQueueAttributes, ArbitrationMechanism, Capabilities, CommandSet, Configuration, ControllerStatus,

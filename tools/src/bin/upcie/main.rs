@@ -12,6 +12,7 @@ mod plot;
 mod signal;
 mod signature;
 mod soak;
+mod structures;
 mod target;
 mod transfer;
 mod transports;
@@ -56,6 +57,18 @@ enum Command {
     /// Show a controller's identity, limits, namespaces and registers
     #[command(after_help = with_addresses(info::EXAMPLES))]
     Info(info::InfoArgs),
+    /// Read a log page: health, errors, firmware, what the controller supports, …
+    #[command(after_help = with_addresses(structures::LOG_EXAMPLES))]
+    Log(structures::LogPageArgs),
+    /// Show what Identify returns: the controller, a namespace, lists
+    #[command(after_help = with_addresses(structures::ID_EXAMPLES))]
+    Id(structures::IdArgs),
+    /// Show a feature: its current, default or saved value, what can be done with it
+    #[command(after_help = with_addresses(structures::FEATURE_EXAMPLES))]
+    Feature(structures::FeatureArgs),
+    /// Run an admin command that you build
+    #[command(after_help = with_addresses(structures::ADMIN_EXAMPLES))]
+    Admin(Box<structures::AdminArgs>),
     /// Read blocks into a file or a pipe
     #[command(after_help = with_addresses(transfer::READ_EXAMPLES))]
     Read(transfer::ReadArgs),
@@ -110,6 +123,10 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
     match command {
         Command::List(args) => list::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Log(args) => structures::log(&args),
+        Command::Id(args) => structures::identify(&args),
+        Command::Feature(args) => structures::feature(&args),
+        Command::Admin(args) => structures::admin(&args),
         Command::Read(args) => transfer::read(&args),
         Command::Write(args) => transfer::write(&args),
         Command::Perf(args) => perf::run(&args),

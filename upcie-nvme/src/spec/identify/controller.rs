@@ -5,9 +5,9 @@ use core::time::Duration;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::super::fields::{ascii, utf8};
 use super::super::macros::assert_size;
 use super::super::registers::Version;
-use super::text;
 
 /// Identify Controller (CNS 01h), 4096 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -222,27 +222,25 @@ impl IdentifyController {
     /// Returns the model number, safe to print.
     #[must_use]
     pub fn model(&self) -> String {
-        text(&self.mn)
+        ascii(&self.mn)
     }
 
     /// Returns the serial number, safe to print.
     #[must_use]
     pub fn serial(&self) -> String {
-        text(&self.sn)
+        ascii(&self.sn)
     }
 
     /// Returns the firmware revision, safe to print.
     #[must_use]
     pub fn firmware(&self) -> String {
-        text(&self.fr)
+        ascii(&self.fr)
     }
 
     /// Returns the NVM subsystem's qualified name, safe to print.
     #[must_use]
     pub fn subsystem_name(&self) -> String {
-        let end = self.subnqn.iter().position(|&byte| byte == 0).unwrap_or(self.subnqn.len());
-        let name = String::from_utf8_lossy(&self.subnqn[..end]);
-        name.trim().chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+        utf8(&self.subnqn)
     }
 
     /// Returns the version of the specification; 0.0 from a controller older than 1.2.

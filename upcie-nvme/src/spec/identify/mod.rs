@@ -1,12 +1,30 @@
 //! Identify structures: Base, "Identify command"; NVM, "Identify Namespace Data Structure".
 
+mod command_sets;
 mod controller;
+mod data;
 mod descriptors;
+mod lists;
 mod namespace;
+mod shown;
+mod table;
+mod virtualization;
 
+pub use command_sets::{
+    ExtendedLbaFormat, IndependentNamespace, NvmNamespace, ZonedController, ZonedLbaFormat, ZonedNamespace,
+};
 pub use controller::{IdentifyController, IdentifyNvmController, OptionalCommands, PowerState};
+pub use data::IdentifyData;
 pub use descriptors::{DescriptorHeader, NamespaceDescriptor, NamespaceDescriptors, NamespaceIdType};
+pub use lists::{
+    ActiveNamespaces, AllocatedNamespaces, CommandSetActiveNamespaces, CommandSetAllocatedNamespaces,
+    CommandSetCombination, CommandSetCombinations, ControllerList, Domain, DomainList, EnduranceGroupList,
+    NamespaceControllers, NamespaceDescriptorList, NamespaceGranularity, NamespaceGranularityList, NvmSet,
+    NvmSetList, UuidEntry, UuidList,
+};
 pub use namespace::{IdentifyNamespace, LbaFormat, NamespaceList};
+pub use table::IdentifyInfo;
+pub use virtualization::{PrimaryController, SecondaryController, SecondaryControllerList};
 
 use super::macros::named_values;
 
@@ -32,7 +50,10 @@ named_values! {
         UUIDS = 0x17, "UUID List";
         DOMAINS = 0x18, "Domain List";
         ENDURANCE_GROUPS = 0x19, "Endurance Group List";
+        COMMAND_SET_ALLOCATED_NAMESPACES = 0x1a, "I/O Command Set specific Allocated Namespace ID list";
+        COMMAND_SET_ALLOCATED_NAMESPACE = 0x1b, "I/O Command Set specific Identify Namespace of an allocated namespace";
         COMMAND_SETS = 0x1c, "Identify I/O Command Set";
+        INDEPENDENT_ALLOCATED_NAMESPACE = 0x1f, "I/O Command Set Independent Identify Namespace of an allocated namespace";
     }
 }
 
@@ -43,16 +64,4 @@ named_values! {
         KEY_VALUE = 0x01, "Key Value";
         ZONED = 0x02, "Zoned Namespace";
     }
-}
-
-/// Returns an ASCII field as text, safe to print: padding removed, anything but printable ASCII replaced by
-/// U+FFFD.
-pub(super) fn text(field: &[u8]) -> String {
-    let printable = |&byte: &u8| match byte {
-        b' '..=b'~' => char::from(byte),
-        _ => char::REPLACEMENT_CHARACTER,
-    };
-    let end = field.iter().rposition(|&byte| byte != b' ' && byte != 0).map_or(0, |last| last + 1);
-    let start = field[..end].iter().position(|&byte| byte != b' ').unwrap_or(end);
-    field[start..end].iter().map(printable).collect()
 }

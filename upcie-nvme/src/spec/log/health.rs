@@ -1,43 +1,15 @@
-//! Log pages: Base, "Log Specific Information".
+//! The log pages that every controller has: errors, health, firmware. Base, "Log Specific Information".
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::identify::text;
-use super::macros::{assert_size, named_values};
-use super::status::Status;
+use core::fmt;
 
-named_values! {
-    /// A log page identifier.
-    LogPageId(u8) {
-        SUPPORTED_LOG_PAGES = 0x00, "Supported Log Pages";
-        ERROR_INFORMATION = 0x01, "Error Information";
-        SMART = 0x02, "SMART / Health Information";
-        FIRMWARE_SLOT = 0x03, "Firmware Slot Information";
-        /// 4096 bytes: a [`NamespaceList`](super::NamespaceList).
-        CHANGED_NAMESPACES = 0x04, "Changed Namespace List";
-        COMMANDS_SUPPORTED = 0x05, "Commands Supported and Effects";
-        DEVICE_SELF_TEST = 0x06, "Device Self-test";
-        TELEMETRY_HOST = 0x07, "Telemetry Host-Initiated";
-        TELEMETRY_CONTROLLER = 0x08, "Telemetry Controller-Initiated";
-        ENDURANCE_GROUP = 0x09, "Endurance Group Information";
-        PREDICTABLE_LATENCY = 0x0a, "Predictable Latency Per NVM Set";
-        PREDICTABLE_LATENCY_AGGREGATE = 0x0b, "Predictable Latency Event Aggregate";
-        ASYMMETRIC_NAMESPACE_ACCESS = 0x0c, "Asymmetric Namespace Access";
-        PERSISTENT_EVENTS = 0x0d, "Persistent Event Log";
-        LBA_STATUS = 0x0e, "LBA Status Information";
-        ENDURANCE_GROUP_AGGREGATE = 0x0f, "Endurance Group Event Aggregate";
-        MEDIA_UNIT_STATUS = 0x10, "Media Unit Status";
-        SUPPORTED_CAPACITY_CONFIGURATIONS = 0x11, "Supported Capacity Configuration List";
-        FEATURES_SUPPORTED = 0x12, "Feature Identifiers Supported and Effects";
-        NVME_MI_COMMANDS_SUPPORTED = 0x13, "NVMe-MI Commands Supported and Effects";
-        LOCKDOWN = 0x14, "Command and Feature Lockdown";
-        BOOT_PARTITION = 0x15, "Boot Partition";
-        ROTATIONAL_MEDIA = 0x16, "Rotational Media Information";
-        DISCOVERY = 0x70, "Discovery";
-        RESERVATION_NOTIFICATION = 0x80, "Reservation Notification";
-        SANITIZE_STATUS = 0x81, "Sanitize Status";
-    }
-}
+use super::super::fields::{Field, Structure, Value, ascii};
+use super::super::identify::IdentifyController;
+use super::super::macros::{assert_size, printed, shown};
+use super::super::status::Status;
+use super::id::LogPageId;
+use super::page::{LogPage, entries, fixed_pages};
 
 /// An entry of the Error Information log, 64 bytes. The newest comes first; there are ELPE + 1 at most.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -62,16 +34,38 @@ pub struct ErrorLogEntry {
     pub vendor_log_page: u8,
     /// Transport type; 0 for PCIe.
     pub trtype: u8,
-    /// Reserved.
-    pub reserved30: [u8; 2],
+    /// Command set identifier of the command, if `log_page_version` is 1 (2.1).
+    pub csi: u8,
+    /// Opcode of the command, if `log_page_version` is 1 (2.1).
+    pub opcode: u8,
     /// Command-specific information.
     pub command_specific: u64,
     /// Transport-specific information.
     pub transport_specific: u16,
     /// Reserved.
-    pub reserved42: [u8; 22],
+    pub reserved42: [u8; 21],
+    /// Version of the page: 1 if `csi` and `opcode` are valid (2.1).
+    pub log_page_version: u8,
 }
 assert_size!(ErrorLogEntry, 64);
+shown! {
+    ErrorLogEntry, "Error Information" {
+        (error_count) error_count => number;
+        (sqid) submission_queue_id => number;
+        (cid) command_id => number;
+        (status_field) status = shown_status;
+        (parameter_location) parameter_location => hex;
+        (lba) lba => number;
+        (nsid) namespace_id => number;
+        (vendor_log_page) vendor_log_page => number;
+        (trtype) transport_type => number;
+        (csi) command_set => number;
+        (opcode) opcode => hex;
+        (command_specific) command_specific => hex;
+        (transport_specific) transport_specific => hex;
+        (log_page_version) log_page_version => number;
+    }
+}
 
 impl ErrorLogEntry {
     /// Returns `true` if the entry holds an error.
@@ -85,7 +79,21 @@ impl ErrorLogEntry {
     pub const fn status(&self) -> Status {
         Status::from_bits(self.status_field >> 1)
     }
+
+    fn shown_status(&self) -> Value {
+        Value::Text(self.status().to_string())
+    }
 }
+
+/// The names of the critical warnings, from bit 0 on.
+const WARNINGS: &[&str] = &[
+    "available_spare_below_threshold",
+    "temperature_beyond_threshold",
+    "reliability_degraded",
+    "media_read_only",
+    "volatile_memory_backup_failed",
+    "persistent_memory_region_read_only_or_unreliable",
+];
 
 bitflags::bitflags! {
     /// Critical warnings of the SMART log.
@@ -163,8 +171,39 @@ pub struct SmartLog {
     pub reserved232: [u8; 280],
 }
 assert_size!(SmartLog, 512);
+shown! {
+    SmartLog, "SMART / Health Information" {
+        (critical_warning) critical_warning = shown_warnings;
+        (composite_temperature) composite_temperature => unit("K");
+        (available_spare) available_spare => unit("%");
+        (available_spare_threshold) available_spare_threshold => unit("%");
+        (percentage_used) percentage_used => unit("%");
+        (endurance_group_warning) endurance_group_critical_warning_summary => hex;
+        (data_units_read) data_units_read => unit("× 512,000 bytes");
+        (data_units_written) data_units_written => unit("× 512,000 bytes");
+        (host_read_commands) host_read_commands => number;
+        (host_write_commands) host_write_commands => number;
+        (controller_busy_time) controller_busy_time => unit("min");
+        (power_cycles) power_cycles => number;
+        (power_on_hours) power_on_hours => unit("h");
+        (unsafe_shutdowns) unsafe_shutdowns => number;
+        (media_errors) media_and_data_integrity_errors => number;
+        (error_log_entries) error_information_log_entries => number;
+        (warning_temperature_time) warning_composite_temperature_time => unit("min");
+        (critical_temperature_time) critical_composite_temperature_time => unit("min");
+        (temperature_sensors) temperature_sensors => nonzero("K");
+        (thermal_transitions_1) thermal_management_temperature_1_transitions => number;
+        (thermal_transitions_2) thermal_management_temperature_2_transitions => number;
+        (thermal_time_1) thermal_management_temperature_1_time => unit("s");
+        (thermal_time_2) thermal_management_temperature_2_time => unit("s");
+    }
+}
 
 impl SmartLog {
+    fn shown_warnings(&self) -> Value {
+        Value::flags(self.critical_warning.into(), WARNINGS)
+    }
+
     /// Returns the critical warnings.
     #[must_use]
     pub const fn warnings(&self) -> CriticalWarning {
@@ -253,8 +292,21 @@ pub struct FirmwareSlotLog {
     pub reserved64: [u8; 448],
 }
 assert_size!(FirmwareSlotLog, 512);
+shown! {
+    FirmwareSlotLog, "Firmware Slot Information" {
+        (active_slot()) active_slot => number;
+        (next_slot().unwrap_or(0)) next_slot => number;
+        (frs) revisions = shown_revisions;
+    }
+}
 
 impl FirmwareSlotLog {
+    /// Shows the slots up to the last one with a revision.
+    fn shown_revisions(&self) -> Value {
+        let used = self.frs.iter().rposition(|frs| *frs != [0; 8]).map_or(0, |last| last + 1);
+        Value::List(self.frs[..used].iter().map(|frs| Value::Text(ascii(frs))).collect())
+    }
+
     /// Returns the slot in use, 1 to 7; 0 is invalid.
     #[must_use]
     pub const fn active_slot(&self) -> u8 {
@@ -274,6 +326,57 @@ impl FirmwareSlotLog {
     #[must_use]
     pub fn revision(&self, slot: u8) -> Option<String> {
         let frs = self.frs.get(usize::from(slot).checked_sub(1)?)?;
-        (*frs != [0; 8]).then(|| text(frs))
+        (*frs != [0; 8]).then(|| ascii(frs))
     }
+}
+
+/// The Error Information page (01h): as many entries as the controller keeps (ELPE), the newest first.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ErrorLog {
+    /// The entries, unused ones included.
+    pub entries: Vec<ErrorLogEntry>,
+}
+
+impl ErrorLog {
+    /// Returns the entries that hold an error, the newest first.
+    pub fn errors(&self) -> impl Iterator<Item = &ErrorLogEntry> {
+        self.entries.iter().filter(|entry| entry.is_used())
+    }
+}
+
+impl Structure for ErrorLog {
+    const TITLE: &'static str = "Error Information";
+
+    fn fields(&self) -> Vec<Field> {
+        let used = self.errors().map(|entry| Value::Fields(entry.fields())).collect();
+        vec![
+            Field::new("entries", Value::Number(self.entries.len() as u128)),
+            Field::new("errors", Value::List(used)),
+        ]
+    }
+}
+printed!(ErrorLog);
+
+impl fmt::Debug for ErrorLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.errors()).finish()
+    }
+}
+
+impl LogPage for ErrorLog {
+    const ID: LogPageId = LogPageId::ERROR_INFORMATION;
+
+    fn len(_: &[u8], identify: &IdentifyController) -> u64 {
+        (u64::from(identify.elpe) + 1) * size_of::<ErrorLogEntry>() as u64
+    }
+
+    fn from_page(bytes: &[u8]) -> Option<Self> {
+        let entries = entries(bytes, 256);
+        (!entries.is_empty()).then_some(Self { entries })
+    }
+}
+
+fixed_pages! {
+    SmartLog: SMART;
+    FirmwareSlotLog: FIRMWARE_SLOT;
 }

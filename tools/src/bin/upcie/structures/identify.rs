@@ -1,0 +1,114 @@
+//! `upcie id`: shows what Identify returns.
+
+use super::{names, output::Output};
+use crate::{outcome::Outcome, target::Target};
+use clap::Args;
+use upcie_nvme::{
+    Controller, IdentifyQuery,
+    spec::{Cns, Csi, IdentifyInfo},
+};
+
+/// Text below the options of `--help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  upcie id emu ctrl                      the controller
+  upcie id emu ns --namespace 1          a namespace
+  upcie id 0000:01:00.0 ns-descs --json
+  upcie id 0000:01:00.0 csi-ns --csi 2   what the zoned command set adds
+
+Structures: a number (CNS), the specification's name (the beginning is enough), or one of
+  ctrl, ns, list-ns, ns-descs, nvmset, csi-ns, csi-ctrl, independent-ns, list-allocated-ns,
+  allocated-ns, ns-ctrls, list-ctrl, primary-ctrl-caps, list-secondary, ns-granularity, uuid, domain,
+  list-endgrp, cmdset";
+
+/// nvme-cli's names, with and without their `id-`.
+const ALIASES: &[(&str, u8)] = &[
+    ("ns", 0x00),
+    ("id-ns", 0x00),
+    ("ctrl", 0x01),
+    ("id-ctrl", 0x01),
+    ("list-ns", 0x02),
+    ("ns-descs", 0x03),
+    ("nvmset", 0x04),
+    ("id-nvmset", 0x04),
+    ("csi-ns", 0x05),
+    ("nvm-id-ns", 0x05),
+    ("csi-ctrl", 0x06),
+    ("nvm-id-ctrl", 0x06),
+    ("independent-ns", 0x08),
+    ("cmdset-ind-id-ns", 0x08),
+    ("list-allocated-ns", 0x10),
+    ("allocated-ns", 0x11),
+    ("ns-ctrls", 0x12),
+    ("list-ctrl", 0x13),
+    ("primary-ctrl-caps", 0x14),
+    ("list-secondary", 0x15),
+    ("ns-granularity", 0x16),
+    ("id-ns-granularity", 0x16),
+    ("uuid", 0x17),
+    ("id-uuid", 0x17),
+    ("domain", 0x18),
+    ("id-domain", 0x18),
+    ("list-endgrp", 0x19),
+    ("cmdset", 0x1c),
+    ("id-iocs", 0x1c),
+];
+
+/// Arguments of `upcie id`.
+#[derive(Debug, Args)]
+pub struct IdArgs {
+    #[command(flatten)]
+    target: Target,
+    /// Structure, by number (CNS) or name
+    #[arg(value_parser = parse_cns, default_value = "ctrl")]
+    structure: Cns,
+    #[command(flatten)]
+    output: Output,
+    /// Namespace, or the one after which a list begins; the first active one for structures of a namespace
+    #[arg(long, value_name = "NSID", value_parser = names::parse::<u32>)]
+    namespace: Option<u32>,
+    /// Controller, or the one at which a list begins
+    #[arg(long, value_name = "CNTID", value_parser = names::parse::<u16>, default_value = "0")]
+    controller: u16,
+    /// CNS-specific identifier: an NVM set, a domain, an endurance group, a format index
+    #[arg(long, value_name = "N", value_parser = names::parse::<u16>, default_value = "0")]
+    specific: u16,
+    /// Command set: 0 NVM, 1 key value, 2 zoned
+    #[arg(long, value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
+    csi: u8,
+    /// UUID index, 7 bits
+    #[arg(long, value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
+    uuid_index: u8,
+}
+
+fn parse_cns(text: &str) -> Result<Cns, String> {
+    let all: Vec<_> = IdentifyInfo::ALL.iter().map(|info| (info.cns.0, info.title)).collect();
+    names::find(text, "structure", ALIASES, &all).map(Cns)
+}
+
+/// Returns the namespace that the user named, or the first active one where a namespace is needed.
+pub fn namespace(controller: &Controller, wanted: Option<u32>, needed: bool) -> anyhow::Result<u32> {
+    match wanted {
+        Some(nsid) => Ok(nsid),
+        None if needed => Ok(controller.namespace_ids()?.first().copied().unwrap_or(0)),
+        None => Ok(0),
+    }
+}
+
+/// Runs `upcie id`.
+pub fn run(args: &IdArgs) -> anyhow::Result<Outcome> {
+    let controller = args.output.open(&args.target)?;
+    let known = IdentifyInfo::of(args.structure, Csi(args.csi));
+    let query = IdentifyQuery {
+        nsid: namespace(&controller, args.namespace, known.is_some_and(|known| known.of_namespace))?,
+        controller_id: args.controller,
+        specific_id: args.specific,
+        uuid_index: args.uuid_index,
+    };
+    let page = controller.identify_bytes(args.structure, Csi(args.csi), &query)?;
+    let title = known.map_or_else(
+        || args.structure.to_string(),
+        |known| format!("{} ({:02X}h)", known.title, known.cns.0),
+    );
+    args.output.print(controller.name(), &title, known.map(|known| (known.fields)(&page)), &page[..])
+}

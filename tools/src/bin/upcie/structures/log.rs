@@ -1,0 +1,116 @@
+//! `upcie log`: reads a log page.
+
+use super::{names, output::Output};
+use crate::{outcome::Outcome, target::Target};
+use clap::Args;
+use upcie_nvme::{
+    LogQuery,
+    spec::{ALL_NAMESPACES, Csi, LogPageId, LogPageInfo},
+};
+
+/// Text below the options of `--help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  upcie log emu                               the log pages that the controller has
+  upcie log 0000:01:00.0 smart-log            health, as text
+  upcie log 0000:01:00.0 error-log --json     the errors, for programs
+  upcie log 0000:01:00.0 0xc0 --raw page.bin --length 512
+  upcie log 0000:01:00.0 telemetry-host-initiated --lsp 1 --raw telemetry.bin
+
+Pages: a number, the specification's name (the beginning is enough), or a name of nvme-cli's:
+  smart-log, error-log, fw-log, changed-ns-list-log, effects-log, self-test-log, telemetry-log,
+  ana-log, sanitize-log, fid-support-effects-log, resv-notif-log, persistent-event-log, endurance-log,
+  supported-log-pages, boot-part-log, lockdown-log, mi-cmd-support-effects-log, media-unit-stat-log,
+  predictable-lat-log, lba-status-log, rotational-media-info-log, changed-zone-list, discover
+Reading a page keeps the asynchronous event that it belongs to (RAE).";
+
+/// nvme-cli's names.
+const ALIASES: &[(&str, u8)] = &[
+    ("supported-log-pages", 0x00),
+    ("error-log", 0x01),
+    ("smart-log", 0x02),
+    ("fw-log", 0x03),
+    ("changed-ns-list-log", 0x04),
+    ("effects-log", 0x05),
+    ("self-test-log", 0x06),
+    ("telemetry-log", 0x07),
+    ("endurance-log", 0x09),
+    ("predictable-lat-log", 0x0a),
+    ("pred-lat-event-agg-log", 0x0b),
+    ("ana-log", 0x0c),
+    ("persistent-event-log", 0x0d),
+    ("lba-status-log", 0x0e),
+    ("endurance-event-agg-log", 0x0f),
+    ("media-unit-stat-log", 0x10),
+    ("supported-cap-config-log", 0x11),
+    ("fid-support-effects-log", 0x12),
+    ("mi-cmd-support-effects-log", 0x13),
+    ("lockdown-log", 0x14),
+    ("boot-part-log", 0x15),
+    ("rotational-media-info-log", 0x16),
+    ("mgmt-addr-list-log", 0x18),
+    ("discover", 0x70),
+    ("resv-notif-log", 0x80),
+    ("sanitize-log", 0x81),
+    ("changed-zone-list", 0xbf),
+];
+
+/// Arguments of `upcie log`.
+#[derive(Debug, Args)]
+pub struct LogPageArgs {
+    #[command(flatten)]
+    target: Target,
+    /// Log page, by number or name
+    #[arg(value_parser = parse_page, default_value = "supported-log-pages")]
+    page: LogPageId,
+    #[command(flatten)]
+    output: Output,
+    /// Namespace; without it the log page of the controller
+    #[arg(long, value_name = "NSID", value_parser = names::parse::<u32>)]
+    namespace: Option<u32>,
+    /// Log-specific parameter, 7 bits: telemetry 1 collects data, persistent events 1 begins a context
+    #[arg(long, value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
+    lsp: u8,
+    /// Log-specific identifier: an NVM set, an endurance group, a domain
+    #[arg(long, value_name = "N", value_parser = names::parse::<u16>, default_value = "0")]
+    lsi: u16,
+    /// Command set: 0 NVM, 1 key value, 2 zoned
+    #[arg(long, value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
+    csi: u8,
+    /// UUID index, 7 bits
+    #[arg(long, value_name = "N", value_parser = names::parse::<u8>, default_value = "0")]
+    uuid_index: u8,
+    /// Read this many bytes, whatever the length of the page
+    #[arg(long, value_name = "BYTES", value_parser = names::parse::<u32>)]
+    length: Option<u32>,
+    /// Let the controller report the page's asynchronous event again
+    #[arg(long)]
+    clear_event: bool,
+}
+
+fn parse_page(text: &str) -> Result<LogPageId, String> {
+    let all: Vec<_> = LogPageInfo::ALL.iter().map(|page| (page.id.0, page.title)).collect();
+    names::find(text, "log page", ALIASES, &all).map(LogPageId)
+}
+
+/// Runs `upcie log`.
+pub fn run(args: &LogPageArgs) -> anyhow::Result<Outcome> {
+    let controller = args.output.open(&args.target)?;
+    let query = LogQuery {
+        nsid: args.namespace.unwrap_or(ALL_NAMESPACES),
+        parameter: args.lsp,
+        identifier: args.lsi,
+        csi: Csi(args.csi),
+        uuid_index: args.uuid_index,
+        retain_event: !args.clear_event,
+    };
+    let known = LogPageInfo::of(args.page);
+    let page = match (args.length, known) {
+        (Some(length), _) => controller.log_bytes(args.page, &query, |_, _| length.into())?,
+        (None, Some(known)) => controller.log_bytes(args.page, &query, known.len)?,
+        // The length of an unknown page isn't known either.
+        (None, None) => controller.log_bytes(args.page, &query, |_, _| 512)?,
+    };
+    let fields = known.and_then(|known| (known.fields)(&page));
+    args.output.print(controller.name(), &args.page.to_string(), fields, &page)
+}

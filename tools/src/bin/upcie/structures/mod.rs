@@ -1,0 +1,13 @@
+//! `upcie log`, `id`, `feature` and `admin`: the structures of the specification, as text, JSON or bytes.
+
+mod admin;
+mod feature;
+mod identify;
+mod log;
+mod names;
+mod output;
+
+pub use admin::{AdminArgs, EXAMPLES as ADMIN_EXAMPLES, run as admin};
+pub use feature::{EXAMPLES as FEATURE_EXAMPLES, FeatureArgs, run as feature};
+pub use identify::{EXAMPLES as ID_EXAMPLES, IdArgs, run as identify};
+pub use log::{EXAMPLES as LOG_EXAMPLES, LogPageArgs, run as log};

@@ -1,0 +1,136 @@
+//! `upcie log`, `id`, `feature` and `admin`: the structures of the specification.
+
+mod program;
+
+use program::{Dir, fails, run_upcie as run, succeeds};
+use serde_json::Value;
+use std::fs;
+
+fn text(arguments: &str) -> String {
+    String::from_utf8(succeeds(run(arguments))).unwrap()
+}
+
+fn json(arguments: &str) -> Value {
+    serde_json::from_slice(&succeeds(run(&format!("{arguments} --json")))).unwrap()
+}
+
+/// Each page that the controller lists is shown as text, as JSON and as bytes, which agree.
+#[test]
+fn every_supported_log_page_is_shown() {
+    let supported = json("log emu");
+    let pages: Vec<u64> = supported["fields"]["log_pages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|page| page["code"]["value"].as_u64().unwrap())
+        .collect();
+    assert_eq!(pages, [0x00, 0x01, 0x02, 0x03, 0x05, 0x12, 0x13]);
+    for page in pages {
+        let shown = json(&format!("log emu {page}"));
+        let (name, fields) = (shown["structure"].as_str().unwrap(), &shown["fields"]);
+        assert!(name.ends_with(&format!("({page:02X}h)")) && fields["bytes"].is_null(), "{name}");
+        let text = text(&format!("log emu {page:#x}"));
+        for field in fields.as_object().unwrap().keys() {
+            assert!(text.contains(&field.replace('_', " ")), "{field}: {text}");
+        }
+        let bytes = succeeds(run(&format!("log emu {page} --raw -")));
+        assert!(bytes.len() >= 512 && bytes.len() % 4 == 0, "{name}: {} bytes", bytes.len());
+    }
+    assert!(fails(1, run("log emu 0x06")).contains("Invalid Log Page"));
+}
+
+#[test]
+fn health_and_errors_are_in_plain_words() {
+    let smart = text("log emu smart-log");
+    for line in ["available spare: 100 %", "composite temperature: 300 K (27 °C)", "critical warning: none"]
+    {
+        assert!(smart.contains(line), "{line}: {smart}");
+    }
+    assert_eq!(json("log emu smart-log")["fields"]["available_spare"], 100);
+    // The failed command of the same process is not there: each has a controller of its own.
+    assert_eq!(json("log emu error-log")["fields"]["errors"], Value::Array(vec![]));
+    assert_eq!(json("log emu error-log")["fields"]["entries"], 64);
+    let firmware = text("log emu firmware");
+    assert!(firmware.contains("active slot: 1") && firmware.contains("revisions: 1.0"), "{firmware}");
+}
+
+#[test]
+fn identify_data_is_shown_by_nvme_clis_names() {
+    let controller = json("id emu:serial=S-1 id-ctrl");
+    let fields = &controller["fields"];
+    assert_eq!((&fields["sn"], &fields["mn"]), (&"S-1".into(), &"uPCIe embedded NVMe controller".into()));
+    let namespace = json("id emu:size=1M,lba=4096 ns --namespace 1");
+    assert_eq!(namespace["fields"]["nsze"], 256);
+    let formats = namespace["fields"]["lbaf"].as_array().unwrap();
+    let used: Vec<_> = formats.iter().filter(|format| format["in_use"] == true).collect();
+    assert!(used.len() == 1 && used[0]["data_size"] == 4096, "{formats:?}");
+    assert_eq!(json("id emu:namespaces=3 list-ns")["fields"]["namespaces"], serde_json::json!([1, 2, 3]));
+    assert!(text("id emu ns-descs").contains("uuid."));
+    // A structure that the controller doesn't have, and a namespace that isn't there.
+    for (arguments, part) in
+        [("id emu nvmset", "Invalid Field"), ("id emu ns --namespace 9", "Invalid Namespace")]
+    {
+        let error = fails(1, run(arguments));
+        assert!(error.contains(part) && error.contains("Identify"), "{error}");
+    }
+}
+
+#[test]
+fn features_are_shown_with_each_selection() {
+    assert_eq!(json("feature emu:queues=3 get number-of-queues")["fields"]["submission_queues"], 3);
+    let threshold = |select: &str| json(&format!("feature emu get 4 --select {select}"))["fields"].clone();
+    assert_eq!(threshold("current")["threshold"], 343);
+    assert_eq!(threshold("default")["threshold"], 343);
+    assert_eq!(threshold("supported")["changeable"], true);
+    assert_eq!(
+        json("feature emu get error-recovery")["fields"]["deallocated_or_unwritten_block_error"],
+        false
+    );
+    assert!(fails(1, run("feature emu get timestamp")).contains("Invalid Field"));
+    let error = fails(1, run("feature emu get 0xc0"));
+    assert!(error.contains("length of its data is not known"), "{error}");
+    let error = fails(2, run("feature emu get no-such"));
+    assert!(error.contains("number-of-queues"), "{error}");
+}
+
+#[test]
+fn commands_that_change_something_need_consent() {
+    let dir = Dir::made("admin");
+    let (disk, data) = (dir.path("disk"), dir.path("data"));
+    let emu = format!("emu:file={disk},size=1M");
+    let set = format!("admin {emu} --opcode 9 --dword10 4 --dword11 350");
+    let error = fails(1, run(&set));
+    assert!(error.contains("Set Features") && error.contains("--destructive"), "{error}");
+    assert!(!fs::exists(&disk).unwrap(), "nothing was made");
+    let done = text(&format!("{set} --destructive"));
+    assert!(done.contains("Set Features (09h)") && done.contains("0x00000000"), "{done}");
+    // Commands that read need none, and the bytes are the same as those of `id`.
+    succeeds(run(&format!("admin {emu} --opcode 6 --dword10 1 --length 4096 --raw {data}")));
+    assert_eq!(fs::read(&data).unwrap().len(), 4096);
+    assert_eq!(&fs::read(&data).unwrap()[24..29], b"uPCIe");
+    let answer = json(&format!("admin {emu} --opcode 0x0a --dword10 7"));
+    assert!(answer["dword0"].as_u64().unwrap() > 0 && answer["data"] == "", "{answer}");
+    // The driver's own business stays refused, with consent too.
+    for (arguments, part) in [
+        ("--opcode 0 --dword10 1 --destructive", "drop the queue pair"),
+        ("--opcode 0x0c --destructive", "completes only when an event happens"),
+        ("--opcode 6 --length 512", "4096 bytes"),
+        ("--opcode 0xc0 --destructive", "not known here"),
+    ] {
+        let error = fails(1, run(&format!("admin {emu} {arguments}")));
+        assert!(error.contains(part), "{arguments}: {error}");
+    }
+}
+
+#[test]
+fn outputs_are_not_the_medium() {
+    let dir = Dir::made("outputs");
+    let disk = dir.path("disk");
+    fs::write(&disk, vec![7; 1 << 20]).unwrap();
+    for verb in ["log", "id", "admin"] {
+        let more = if verb == "admin" { "--opcode 6 --dword10 1 --length 4096" } else { "" };
+        let error = fails(1, run(&format!("{verb} emu:file={disk} --raw {disk} {more}")));
+        assert!(error.contains("same file"), "{verb}: {error}");
+    }
+    assert!(fs::read(&disk).unwrap().iter().all(|&byte| byte == 7), "the medium is as it was");
+}

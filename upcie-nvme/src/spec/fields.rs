@@ -1,0 +1,327 @@
+//! The fields of a structure by name, for people and for programs: how structures are printed and serialized.
+
+use core::fmt;
+
+use zerocopy::little_endian::{U16, U32, U64, U128};
+
+/// A structure of the specification that can list its fields.
+pub trait Structure {
+    /// The specification's name of the structure.
+    const TITLE: &'static str;
+
+    /// Returns the fields in their order, without reserved ones.
+    fn fields(&self) -> Vec<Field>;
+}
+
+/// A field of a structure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// The specification's name, spelled out in lower case with underscores; the mnemonic for identify data.
+    pub name: &'static str,
+    /// The value.
+    pub value: Value,
+}
+
+impl Field {
+    pub(crate) const fn new(name: &'static str, value: Value) -> Self {
+        Self { name, value }
+    }
+}
+
+/// The value of a field.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Value {
+    /// One bit.
+    Flag(bool),
+    /// A number without a unit.
+    Number(u128),
+    /// A number and its unit.
+    Quantity(u128, &'static str),
+    /// A number for which the specification may have a name.
+    Named(u64, Option<&'static str>),
+    /// Text, safe to print.
+    Text(String),
+    /// Bytes as the controller sent them: vendor-specific ones, identifiers, values that are not known here.
+    Bytes(Vec<u8>),
+    /// Fields within this one.
+    Fields(Vec<Field>),
+    /// Several values of a kind.
+    List(Vec<Value>),
+}
+
+/// The most bytes of a field that are printed for people.
+const SHOWN_BYTES: usize = 32;
+/// The most entries of a list of plain values in a line.
+const INDENT: &str = "  ";
+
+impl Value {
+    /// Makes flags of a number's bits, from bit 0 on.
+    pub(crate) fn flags(bits: u64, names: &[&'static str]) -> Self {
+        let flag = |(bit, &name): (usize, &&'static str)| Field::new(name, Self::Flag(bits >> bit & 1 == 1));
+        Self::Fields(names.iter().enumerate().map(flag).collect())
+    }
+
+    fn is_plain(&self) -> bool {
+        match self {
+            Self::Fields(fields) => fields.iter().all(|field| matches!(field.value, Self::Flag(_))),
+            Self::List(values) => {
+                values.iter().all(|value| !matches!(value, Self::Fields(_) | Self::List(_)))
+            }
+            _ => true,
+        }
+    }
+}
+
+/// One line for plain values, indented lines for structures within it.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(on) => f.write_str(if *on { "yes" } else { "no" }),
+            Self::Number(number) => number.fmt(f),
+            Self::Quantity(kelvins, "K") => write!(f, "{kelvins} K ({} °C)", *kelvins as i128 - 273),
+            Self::Quantity(number, unit) => write!(f, "{number} {unit}"),
+            Self::Named(number, Some(name)) => write!(f, "{name} ({number:X}h)"),
+            Self::Named(number, None) => write!(f, "unknown ({number:X}h)"),
+            Self::Text(text) => f.write_str(text),
+            Self::Bytes(bytes) => {
+                if !bytes.is_empty() && bytes.iter().all(|&byte| byte == 0) {
+                    return write!(f, "zeros ({} bytes)", bytes.len());
+                }
+                for byte in bytes.iter().take(SHOWN_BYTES) {
+                    write!(f, "{byte:02x}")?;
+                }
+                if bytes.len() > SHOWN_BYTES { write!(f, "… ({} bytes)", bytes.len()) } else { Ok(()) }
+            }
+            Self::Fields(fields) if self.is_plain() => {
+                let set = fields.iter().filter(|field| field.value == Self::Flag(true));
+                let set: Vec<_> = set.map(|field| field.name.replace('_', " ")).collect();
+                f.write_str(if set.is_empty() { "none" } else { "" })?;
+                f.write_str(&set.join(", "))
+            }
+            Self::List(values) if values.is_empty() => f.write_str("none"),
+            Self::List(values) if self.is_plain() => {
+                for (index, value) in values.iter().enumerate() {
+                    write!(f, "{}{value}", if index == 0 { "" } else { ", " })?;
+                }
+                Ok(())
+            }
+            Self::Fields(_) | Self::List(_) => write_value(f, self, 0),
+        }
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fields(fields) => debug(f, "", fields),
+            Self::List(values) => f.debug_list().entries(values).finish(),
+            plain => fmt::Display::fmt(plain, f),
+        }
+    }
+}
+
+/// Writes fields for people, one on a line.
+pub(crate) fn display(f: &mut fmt::Formatter<'_>, fields: &[Field]) -> fmt::Result {
+    write_fields(f, fields, 0)
+}
+
+/// Writes fields for developers: reserved ones and long arrays of bytes are left out.
+pub(crate) fn debug(f: &mut fmt::Formatter<'_>, name: &str, fields: &[Field]) -> fmt::Result {
+    let mut all = f.debug_struct(name);
+    for field in fields {
+        all.field(field.name, &field.value);
+    }
+    all.finish()
+}
+
+fn write_fields(f: &mut fmt::Formatter<'_>, fields: &[Field], depth: usize) -> fmt::Result {
+    for (index, Field { name, value }) in fields.iter().enumerate() {
+        if index > 0 {
+            writeln!(f)?;
+        }
+        write!(f, "{}{}:", INDENT.repeat(depth), name.replace('_', " "))?;
+        if value.is_plain() {
+            write!(f, " {value}")?;
+        } else {
+            writeln!(f)?;
+            write_value(f, value, depth + 1)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_value(f: &mut fmt::Formatter<'_>, value: &Value, depth: usize) -> fmt::Result {
+    match value {
+        Value::Fields(fields) => write_fields(f, fields, depth),
+        Value::List(values) => {
+            for (index, value) in values.iter().enumerate() {
+                if index > 0 {
+                    writeln!(f)?;
+                }
+                if value.is_plain() {
+                    write!(f, "{}{index}: {value}", INDENT.repeat(depth))?;
+                } else {
+                    writeln!(f, "{}{index}:", INDENT.repeat(depth))?;
+                    write_value(f, value, depth + 1)?;
+                }
+            }
+            Ok(())
+        }
+        plain => write!(f, "{}{plain}", INDENT.repeat(depth)),
+    }
+}
+
+#[cfg(feature = "serde")]
+mod serialize {
+    use super::{Field, Value};
+    use serde::{Serialize, Serializer, ser::SerializeMap};
+
+    /// Numbers above 64 bits are text, bytes hexadecimal text, and a number with a name an object of both.
+    impl Serialize for Value {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            match self {
+                Self::Flag(on) => serializer.serialize_bool(*on),
+                Self::Number(number) | Self::Quantity(number, _) => match u64::try_from(*number) {
+                    Ok(number) => serializer.serialize_u64(number),
+                    Err(_) => serializer.collect_str(number),
+                },
+                Self::Named(number, name) => {
+                    let mut map = serializer.serialize_map(Some(2))?;
+                    map.serialize_entry("value", number)?;
+                    map.serialize_entry("name", name)?;
+                    map.end()
+                }
+                Self::Text(text) => serializer.serialize_str(text),
+                Self::Bytes(bytes) => {
+                    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                    serializer.serialize_str(&hex)
+                }
+                Self::Fields(fields) => serialize_fields(fields, serializer),
+                Self::List(values) => serializer.collect_seq(values),
+            }
+        }
+    }
+
+    /// Writes fields as a map.
+    pub(crate) fn serialize_fields<S: Serializer>(
+        fields: &[Field],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(fields.len()))?;
+        for field in fields {
+            map.serialize_entry(field.name, &field.value)?;
+        }
+        map.end()
+    }
+}
+#[cfg(feature = "serde")]
+pub(crate) use serialize::serialize_fields;
+
+/// Returns an ASCII field as text, safe to print: padding removed, anything but printable ASCII replaced by
+/// U+FFFD.
+pub(super) fn ascii(field: &[u8]) -> String {
+    let printable = |&byte: &u8| match byte {
+        b' '..=b'~' => char::from(byte),
+        _ => char::REPLACEMENT_CHARACTER,
+    };
+    let end = field.iter().rposition(|&byte| byte != b' ' && byte != 0).map_or(0, |last| last + 1);
+    let start = field[..end].iter().position(|&byte| byte != b' ').unwrap_or(end);
+    field[start..end].iter().map(printable).collect()
+}
+
+/// Returns a UTF-8 field that a zero ends as text, safe to print.
+pub(super) fn utf8(field: &[u8]) -> String {
+    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
+    let name = String::from_utf8_lossy(&field[..end]);
+    name.trim().chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// An integer of any width, little endian if it is made of bytes.
+pub(crate) trait Integer: Copy {
+    fn wide(self) -> u128;
+}
+
+macro_rules! integers {
+    ($($type:ty),*; $($little:ty),*) => {
+        $( impl Integer for $type { fn wide(self) -> u128 { self.into() } } )*
+        $( impl Integer for $little { fn wide(self) -> u128 { self.get().into() } } )*
+    };
+}
+integers!(u8, u16, u32, u64, u128; U16, U32, U64, U128);
+
+impl<const N: usize> Integer for [u8; N] {
+    fn wide(self) -> u128 {
+        self.iter().take(16).rev().fold(0, |all, &byte| all << 8 | u128::from(byte))
+    }
+}
+
+/// A number whose values have names.
+pub(crate) trait Code: Copy {
+    fn code(self) -> (u64, Option<&'static str>);
+}
+
+/// Makers of values, by the names that the tables of structures use.
+pub(crate) mod show {
+    use super::{Code, Integer, Structure, Value, ascii};
+
+    pub(crate) fn flag(on: &bool) -> Value {
+        Value::Flag(*on)
+    }
+
+    pub(crate) fn number(number: &impl Integer) -> Value {
+        Value::Number(number.wide())
+    }
+
+    pub(crate) fn zeros_based(number: &impl Integer) -> Value {
+        Value::Number(number.wide() + 1)
+    }
+
+    pub(crate) fn unit(number: &impl Integer, unit: &'static str) -> Value {
+        Value::Quantity(number.wide(), unit)
+    }
+
+    pub(crate) fn hex(number: &impl Integer) -> Value {
+        Value::Text(format!("{:#x}", number.wide()))
+    }
+
+    pub(crate) fn named(value: &impl Code) -> Value {
+        let (number, name) = value.code();
+        Value::Named(number, name)
+    }
+
+    pub(crate) fn names(number: &impl Integer, names: &[(u64, &'static str)]) -> Value {
+        let number = number.wide() as u64;
+        Value::Named(number, names.iter().find(|name| name.0 == number).map(|name| name.1))
+    }
+
+    pub(crate) fn text(field: &[u8]) -> Value {
+        Value::Text(ascii(field))
+    }
+
+    pub(crate) fn utf8(field: &[u8]) -> Value {
+        Value::Text(super::utf8(field))
+    }
+
+    pub(crate) fn bytes(field: &[u8]) -> Value {
+        Value::Bytes(field.to_vec())
+    }
+
+    pub(crate) fn fields(value: &impl Structure) -> Value {
+        Value::Fields(value.fields())
+    }
+
+    pub(crate) fn each<T: Structure>(values: &[T]) -> Value {
+        Value::List(values.iter().map(fields).collect())
+    }
+
+    pub(crate) fn numbers<T: Integer>(values: &[T]) -> Value {
+        Value::List(values.iter().map(number).collect())
+    }
+
+    /// Shows the nonzero numbers.
+    pub(crate) fn nonzero<T: Integer>(values: &[T], unit: &'static str) -> Value {
+        let used = values.iter().filter(|value| value.wide() != 0);
+        Value::List(used.map(|value| self::unit(value, unit)).collect())
+    }
+}

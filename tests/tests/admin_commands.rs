@@ -6,8 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 use upcie_nvme::{
-    Controller, DmaBuf, Error, Failure,
-    spec::{AdminOpcode, Cns, Command, Status},
+    Controller, DmaBuf, Error, Failure, FeatureQuery, IdentifyQuery, LogQuery,
+    spec::{
+        ActiveNamespaces, AdminOpcode, Arbitration, Cns, Command, ErrorLog, FeatureId, FeatureSelect,
+        FirmwareSlotLog, IdentifyController, IdentifyNamespace, LogPageId, NamespaceDescriptorList,
+        NumberOfQueues, SmartLog, Status, TemperatureThreshold, Timestamp,
+    },
 };
 use upcie_tests::{Device, bent::Bent, deadline, io::create, on_each_device, process, says, scaled};
 
@@ -170,4 +174,91 @@ fn commands_beyond_the_queue_wait_for_room() {
     for thread in threads {
         assert_eq!(process::within(deadline(), || thread.join().unwrap()).unwrap(), [1]);
     }
+}
+
+/// Log pages come whole, whatever the pieces.
+#[test]
+fn log_pages_are_read_typed() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let smart = controller.log::<SmartLog>().unwrap();
+        assert!(smart.temperature() > 200 && smart.to_string().contains("composite temperature"), "{smart}");
+        let firmware = controller.log::<FirmwareSlotLog>().unwrap();
+        assert_eq!(firmware.revision(firmware.active_slot()), Some(controller.identify().firmware()));
+        // This command fails, and a controller that notes errors has it first.
+        let unknown = IdentifyQuery { nsid: 1, ..Default::default() };
+        let error = controller.identify_bytes(Cns(0xff), Default::default(), &unknown).unwrap_err();
+        assert_eq!(
+            error.status().map(Status::with_do_not_retry),
+            Some(Status::INVALID_FIELD.with_do_not_retry())
+        );
+        let log = controller.log::<ErrorLog>().unwrap();
+        assert_eq!(log.entries.len(), usize::from(controller.identify().elpe) + 1);
+        assert!(log.errors().next().is_none_or(|entry| entry.sqid == 0 && !entry.status().is_success()));
+        // By steps of 64 bytes it is the same page, where the controller takes offsets.
+        let whole = log.entries.len() * 64;
+        let step = |read: &[u8], _: &_| (read.len() + 64).min(whole) as u64;
+        let pieces = controller.log_bytes(LogPageId::ERROR_INFORMATION, &LogQuery::default(), step).unwrap();
+        let page =
+            controller.log_bytes(LogPageId::ERROR_INFORMATION, &LogQuery::default(), |_, _| whole as u64);
+        assert!(pieces == page.unwrap(), "the pieces make the page");
+        let absurd =
+            controller.log_bytes(LogPageId::SMART, &LogQuery::default(), |_, _| u64::MAX).unwrap_err();
+        assert!(matches!(absurd.failure(), Failure::Protocol { .. } | Failure::Argument { .. }), "{absurd}");
+        says(&absurd, &[controller.name(), "SMART / Health Information (02h)"]);
+    });
+}
+
+#[test]
+fn identify_data_is_read_typed() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let first = *controller.namespace_ids().unwrap().first().expect("a namespace");
+        let id = controller.identify_as::<IdentifyController>(&IdentifyQuery::default()).unwrap();
+        assert_eq!((id.sn, id.mn, id.nn), {
+            let id = controller.identify();
+            (id.sn, id.mn, id.nn)
+        });
+        let of_first = IdentifyQuery { nsid: first, ..Default::default() };
+        let namespace = controller.identify_as::<IdentifyNamespace>(&of_first).unwrap();
+        assert_eq!(namespace.nsze, controller.namespace(first).unwrap().blocks());
+        let list = controller.identify_as::<ActiveNamespaces>(&IdentifyQuery::default()).unwrap();
+        assert_eq!(list.0.above(0).next(), Some(first));
+        match controller.identify_as::<NamespaceDescriptorList>(&of_first) {
+            Ok(list) => assert!(list.descriptors().count() > 0, "{list}"),
+            Err(error) => device.lacks("namespace descriptors", &error),
+        }
+    });
+}
+
+#[test]
+fn features_are_read_typed() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let queues = controller.feature::<NumberOfQueues>().unwrap();
+        assert!(queues.submission_queues() >= controller.max_queue_pairs().into(), "{queues}");
+        let arbitration = controller.feature::<Arbitration>().unwrap();
+        let default = FeatureQuery { select: FeatureSelect::DEFAULT, ..Default::default() };
+        match controller.feature_with::<Arbitration>(&default) {
+            Ok(default) => assert_eq!(default.ab(), arbitration.ab(), "nobody changed it"),
+            Err(error) => device.lacks("default values of features", &error),
+        }
+        // Dword 11 chooses the threshold below which it is too cold.
+        let under = TemperatureThreshold::new().with_thsel(1).into_bits();
+        let cold = FeatureQuery { dword11: Some(under), ..Default::default() };
+        let cold = controller.feature_with::<TemperatureThreshold>(&cold).unwrap();
+        assert!(cold.tmpth() < controller.feature::<TemperatureThreshold>().unwrap().tmpth(), "{cold}");
+        assert!(controller.feature_capabilities(FeatureId::TEMPERATURE_THRESHOLD).is_ok());
+        // The selection whose answer is no value, and a feature that may be missing.
+        let select = FeatureQuery { select: FeatureSelect::SUPPORTED, ..Default::default() };
+        let error = controller.feature_with::<Arbitration>(&select).unwrap_err();
+        says(&error, &[controller.name(), "Arbitration (01h)", "feature_capabilities"]);
+        match controller.feature::<Timestamp>() {
+            Ok(timestamp) => assert!(timestamp.to_string().contains("timestamp:"), "{timestamp}"),
+            Err(error) => assert!(error.status().is_some(), "{error}"),
+        }
+        // What the passthrough refuses stays refused.
+        let error = controller.feature_bytes(FeatureId::FDP_EVENTS, 2, &FeatureQuery::default()).unwrap_err();
+        assert!(matches!(error.failure(), Failure::Argument { .. }), "{error}");
+    });
 }

@@ -4,7 +4,8 @@ mod program;
 
 use program::{Dir, fails, run_upcie as run, succeeds};
 use serde_json::Value;
-use std::fs;
+use std::{fs, path::Path};
+use upcie_nvme::spec::{self, FeatureInfo, IdentifyInfo, LogPageInfo};
 
 fn text(arguments: &str) -> String {
     String::from_utf8(succeeds(run(arguments))).unwrap()
@@ -133,4 +134,43 @@ fn outputs_are_not_the_medium() {
         assert!(error.contains("same file"), "{verb}: {error}");
     }
     assert!(fs::read(&disk).unwrap().iter().all(|&byte| byte == 7), "the medium is as it was");
+}
+
+/// docs/nvme.md lists every structure that is typed, and each verb in it is understood.
+#[test]
+fn the_document_is_complete_and_its_verbs_work() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/nvme.md");
+    let document = fs::read_to_string(path).unwrap();
+    let logs = LogPageInfo::ALL.iter().map(|info| (info.id.0, info.title));
+    let structures = IdentifyInfo::ALL.iter().map(|info| (info.cns.0, info.title));
+    let features = FeatureInfo::ALL.iter().map(|info| (info.id.0, info.title));
+    let all: Vec<_> = logs.chain(structures).chain(features).collect();
+    for (number, title) in &all {
+        let row = format!("| {number:02X}h | {title} | `");
+        assert_eq!(document.matches(&row).count(), 1, "{row}");
+    }
+    let verbs = document.lines().filter(|line| line.starts_with("| ") && line.ends_with("` |"));
+    let verbs =
+        verbs.filter_map(|line| Some((line.split('|').nth(1)?.trim(), line.split("`upcie ").nth(1)?)));
+    let mut count = 0;
+    for (number, verb) in verbs {
+        let output = run(&verb.trim_end_matches("` |").replace("ADDR", "emu"));
+        // The embedded controller lacks most of them: its status names what the command asked for.
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(matches!(output.status.code(), Some(0 | 1)), "{number}: {verb}: {error}");
+        let shown = String::from_utf8_lossy(&output.stdout).contains(&format!("({number})"));
+        let refused = ["Invalid Field", "Invalid Log Page"].iter().any(|status| error.contains(status));
+        assert!(shown || refused, "{number}: {verb}: {error}");
+        count += 1;
+    }
+    assert_eq!(count, all.len());
+}
+
+#[test]
+fn values_that_json_has_no_number_for_are_text() {
+    use spec::Value::{Bytes, List, Named, Number};
+    let values = List(vec![Number(u128::MAX), Number(u64::MAX.into()), Bytes(vec![1, 0xab]), Named(3, None)]);
+    let name = Value::Null;
+    let expected = serde_json::json!([u128::MAX.to_string(), u64::MAX, "01ab", { "value": 3, "name": name }]);
+    assert_eq!(serde_json::to_value(values).unwrap(), expected);
 }

@@ -151,7 +151,7 @@ fn steps(run: &mut Run<'_>) -> Result<()> {
 fn features(workspace: &Workspace) -> Result<()> {
     let sets = [
         ("upcie-core", &["", "bind", "uio", "vfio-user-client", "vfio-user-server", "bind,uio"][..]),
-        ("upcie-nvme", &["", "vfio-user", "bind,uio", "emu", "fault-files"]),
+        ("upcie-nvme", &["", "vfio-user", "bind,uio", "emu", "fault-files", "serde"]),
     ];
     for (package, sets) in sets {
         for set in sets {

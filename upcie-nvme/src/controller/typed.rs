@@ -129,17 +129,18 @@ impl Controller {
     ) -> Result<Vec<u8>> {
         let extended = self.identify().lpa & 1 << 2 != 0;
         let most = (self.max_transfer() as u64).min(if extended { PIECE } else { SHORT }) & !3;
-        let mut page = Vec::new();
+        let (mut page, mut query) = (Vec::new(), *query);
         loop {
             let have = page.len() as u64;
-            let wanted = len(&page, self.identify()).next_multiple_of(4);
+            let wanted = len(&page, self.identify());
+            if wanted > LONGEST_LOG {
+                let reason = format!("the page claims {wanted} bytes; read parts of it by `admin`");
+                return Err(self.lie(id, reason));
+            }
+            // Whole dwords are read.
+            let wanted = wanted.next_multiple_of(4);
             if wanted <= have {
                 return Ok(page);
-            }
-            if wanted > LONGEST_LOG {
-                return Err(
-                    self.lie(id, format!("the page claims {wanted} bytes; read parts of it by `admin`"))
-                );
             }
             // Without extended data each command starts at the beginning.
             let from = if extended { have } else { 0 };
@@ -152,6 +153,10 @@ impl Controller {
             let bytes = (wanted - from).min(most);
             page.resize((from + bytes) as usize, 0);
             self.admin(&query.command(id, bytes, from), &mut page[from as usize..])?;
+            // Bit 0 of these begins something: with the first command only.
+            if matches!(id, LogPageId::TELEMETRY_HOST | LogPageId::PERSISTENT_EVENTS) {
+                query.parameter &= !1;
+            }
         }
     }
 

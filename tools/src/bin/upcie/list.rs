@@ -4,7 +4,11 @@ use crate::{cli, outcome::Outcome, transports, units};
 use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
-use std::io::{self, Write};
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+};
 use upcie_core::{
     mmio::Caching,
     pci::{BarInfo, BarKind, Function, functions},
@@ -14,8 +18,9 @@ use upcie_tools::usage::Host;
 /// Text below the options of `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
-  upcie list               NVMe controllers: driver, IOMMU group, NUMA node, and the transports
-                           that work now, with the reason why others don't
+  upcie list               NVMe controllers: driver, IOMMU group, NUMA node, the transports that
+                           work now, with the reason why others don't, and, while the kernel's
+                           driver has the device, model, serial number and firmware
   upcie list -v            the same with base address registers (BARs)
   upcie list --all --json  all PCI functions, for programs";
 
@@ -88,6 +93,10 @@ fn print_table(shown: &[Function], verbose: bool, host: &Host, out: &mut impl Wr
             function.bdf.to_string(),
             function.class
         )?;
+        if let Some(identity) = Identity::of(&function.path) {
+            let Identity { model, serial, firmware } = identity;
+            writeln!(out, "    {model}, serial number {serial}, firmware {firmware}")?;
+        }
         // Only NVMe controllers get advice; it would be wrong for a bridge or a network card.
         if function.is_nvme() {
             for line in transports::lines(function, host) {
@@ -111,6 +120,29 @@ fn print_table(shown: &[Function], verbose: bool, host: &Host, out: &mut impl Wr
         writeln!(out, "!: no IOMMU translates for this group")?;
     }
     Ok(())
+}
+
+/// What a controller says of itself, as the kernel's driver read it. Asking a device without that driver would reset it, so
+/// `upcie list` does not.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    model: String,
+    serial: String,
+    firmware: String,
+}
+
+impl Identity {
+    /// Reads the attributes of the controller of the function at `path` in sysfs; `None` if the kernel has none.
+    fn of(path: &Path) -> Option<Self> {
+        let controller = fs::read_dir(path.join("nvme")).ok()?.flatten().next()?.path();
+        // The device wrote them: nothing that a terminal obeys is printed.
+        let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+        let read = |name: &str| {
+            let text = fs::read_to_string(controller.join(name)).ok()?;
+            Some(text.trim().chars().map(shown).collect())
+        };
+        Some(Self { model: read("model")?, serial: read("serial")?, firmware: read("firmware_rev")? })
+    }
 }
 
 fn dash() -> String {
@@ -162,6 +194,9 @@ fn to_json(function: &Function, host: &Host) -> anyhow::Result<Value> {
             group.members.iter().map(|member| json!({ "name": member.name, "driver": member.driver }));
         json!({ "number": group.number, "noiommu": group.is_noiommu, "members": members.collect::<Vec<_>>() })
     });
+    let identity = Identity::of(&function.path).map(|Identity { model, serial, firmware }| {
+        json!({ "model": model, "serial": serial, "firmware": firmware })
+    });
     Ok(json!({
         "address": function.bdf.to_string(),
         "vendor": function.vendor,
@@ -171,6 +206,7 @@ fn to_json(function: &Function, host: &Host) -> anyhow::Result<Value> {
         "class": function.class,
         "revision": function.revision,
         "nvme": function.is_nvme(),
+        "controller": identity,
         "driver": function.driver,
         "iommu_group": group,
         "numa_node": function.numa_node,
@@ -182,6 +218,24 @@ fn to_json(function: &Function, host: &Host) -> anyhow::Result<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_kernels_attributes_name_the_controller() {
+        let path = std::env::temp_dir().join(format!("upcie-list-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        assert_eq!(Identity::of(&path), None);
+        let controller = path.join("nvme/nvme0");
+        fs::create_dir_all(&controller).unwrap();
+        for (name, text) in [("model", "Disk \u{1b}[1m \n"), ("serial", "S1   \n"), ("firmware_rev", "1.0\n")]
+        {
+            fs::write(controller.join(name), text).unwrap();
+        }
+        let found = Identity::of(&path);
+        fs::remove_dir_all(&path).unwrap();
+        let expected =
+            Identity { model: "Disk \u{fffd}[1m".into(), serial: "S1".into(), firmware: "1.0".into() };
+        assert_eq!(found, Some(expected));
+    }
 
     #[test]
     fn all_functions_of_the_machine_can_be_shown() {

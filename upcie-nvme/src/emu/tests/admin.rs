@@ -2,9 +2,10 @@
 
 use super::host::{Host, PAGE, admin, exact};
 use crate::spec::{
-    ALL_NAMESPACES, AdminOpcode, AsyncEvent, AsyncEventType, Cns, Command, ErrorLogEntry, FeatureId,
-    FeatureSelect, FirmwareSlotLog, IdentifyController, IdentifyNamespace, LogPageId, NamespaceDescriptors,
-    NamespaceIdType, NamespaceList, NumberOfQueues, QueuePriority, SmartLog, Status,
+    ALL_NAMESPACES, AdminOpcode, AsyncEvent, AsyncEventType, Cns, Command, CommandsSupportedLog,
+    ErrorLogEntry, FeatureId, FeatureSelect, FeaturesSupportedLog, FirmwareSlotLog, IdentifyController,
+    IdentifyNamespace, LogPageId, NamespaceDescriptors, NamespaceIdType, NamespaceList, NumberOfQueues,
+    QueuePriority, SmartLog, Status, SupportedLogPages,
 };
 use upcie_core::irq::{EventFd, IrqKind};
 use zerocopy::FromBytes;
@@ -308,5 +309,43 @@ fn unknown_opcodes_are_refused_one_by_one() {
         if AdminOpcode(opcode).name().is_none() && !matches!(opcode, 0xc0 | 0xc1) {
             assert_eq!(host.admin.status(admin(opcode, 0, 0, 0)), Status::INVALID_OPCODE, "{opcode:#x}");
         }
+    }
+}
+
+/// The controller has the log pages, commands and features that it lists, and no others.
+#[test]
+fn the_lists_of_what_is_supported_are_true() {
+    let mut host = Host::new("size=1M");
+    let log = |lid| Command::get_log_page(LogPageId(lid), ALL_NAMESPACES, 512, 0);
+    let whole = |id| Command::get_log_page(id, ALL_NAMESPACES, 4096, 0);
+    let pages = host.page(whole(LogPageId::SUPPORTED_LOG_PAGES));
+    let pages = SupportedLogPages::read_from_prefix(&pages).unwrap().0;
+    let commands = host.page(whole(LogPageId::COMMANDS_SUPPORTED));
+    let commands = CommandsSupportedLog::read_from_bytes(&commands).unwrap();
+    let features = host.page(whole(LogPageId::FEATURES_SUPPORTED));
+    let features = FeaturesSupportedLog::read_from_prefix(&features).unwrap().0;
+    for code in 0..=u8::MAX {
+        let index = usize::from(code);
+        let command = host.with_page(log(code));
+        let status = host.admin.status(command);
+        assert_eq!(
+            pages.log_pages[index].supported(),
+            status == Status::SUCCESS,
+            "log page {code:#x}: {status}"
+        );
+        let get = Command { nsid: 1, ..Command::get_features(FeatureId(code), FeatureSelect::CURRENT) };
+        let status = host.admin.status(get);
+        assert_eq!(
+            features.features[index].supported(),
+            status == Status::SUCCESS,
+            "feature {code:#x}: {status}"
+        );
+        // This one would not complete.
+        if AdminOpcode(code) == AdminOpcode::ASYNC_EVENT_REQUEST {
+            continue;
+        }
+        let status = host.admin.status(admin(code, 0, 0, 0));
+        let unknown = status == Status::INVALID_OPCODE.with_do_not_retry();
+        assert_eq!(commands.admin_commands[index].supported(), !unknown, "opcode {code:#x}: {status}");
     }
 }

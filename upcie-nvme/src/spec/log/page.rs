@@ -58,8 +58,8 @@ impl<H: LogHeader> LogPage for VariableLog<H> {
     fn len(read: &[u8], _: &IdentifyController) -> u64 {
         let header = size_of::<H>() as u64;
         match H::read_from_prefix(read) {
-            Ok((fixed, rest)) => header.saturating_add(fixed.rest_len(rest)).next_multiple_of(4),
-            Err(_) => header.next_multiple_of(4),
+            Ok((fixed, rest)) => header.saturating_add(fixed.rest_len(rest)),
+            Err(_) => header,
         }
     }
 

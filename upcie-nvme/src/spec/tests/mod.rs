@@ -3,3 +3,4 @@ mod commands;
 mod hostile;
 mod layout;
 mod status;
+mod typed;

@@ -17,9 +17,9 @@ Examples:
   upcie id 0000:01:00.0 csi-ns --csi 2   what the zoned command set adds
 
 Structures: a number (CNS), the specification's name (the beginning is enough), or one of
-  ctrl, ns, list-ns, ns-descs, nvmset, csi-ns, csi-ctrl, independent-ns, list-allocated-ns,
-  allocated-ns, ns-ctrls, list-ctrl, primary-ctrl-caps, list-secondary, ns-granularity, uuid, domain,
-  list-endgrp, cmdset";
+  ctrl, ns, list-ns, ns-descs, nvmset, csi-ns, csi-ctrl, list-csi-ns, independent-ns,
+  list-allocated-ns, allocated-ns, ns-ctrls, list-ctrl, primary-ctrl-caps, list-secondary,
+  ns-granularity, uuid, domain, list-endgrp, list-allocated-csi-ns, cmdset, independent-allocated-ns";
 
 /// nvme-cli's names, with and without their `id-`.
 const ALIASES: &[(&str, u8)] = &[
@@ -35,6 +35,7 @@ const ALIASES: &[(&str, u8)] = &[
     ("nvm-id-ns", 0x05),
     ("csi-ctrl", 0x06),
     ("nvm-id-ctrl", 0x06),
+    ("list-csi-ns", 0x07),
     ("independent-ns", 0x08),
     ("cmdset-ind-id-ns", 0x08),
     ("list-allocated-ns", 0x10),
@@ -50,8 +51,10 @@ const ALIASES: &[(&str, u8)] = &[
     ("domain", 0x18),
     ("id-domain", 0x18),
     ("list-endgrp", 0x19),
+    ("list-allocated-csi-ns", 0x1a),
     ("cmdset", 0x1c),
     ("id-iocs", 0x1c),
+    ("independent-allocated-ns", 0x1f),
 ];
 
 /// Arguments of `upcie id`.

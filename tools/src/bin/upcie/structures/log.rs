@@ -18,10 +18,12 @@ Examples:
   upcie log 0000:01:00.0 telemetry-host-initiated --lsp 1 --raw telemetry.bin
 
 Pages: a number, the specification's name (the beginning is enough), or a name of nvme-cli's:
-  smart-log, error-log, fw-log, changed-ns-list-log, effects-log, self-test-log, telemetry-log,
-  ana-log, sanitize-log, fid-support-effects-log, resv-notif-log, persistent-event-log, endurance-log,
-  supported-log-pages, boot-part-log, lockdown-log, mi-cmd-support-effects-log, media-unit-stat-log,
-  predictable-lat-log, lba-status-log, rotational-media-info-log, changed-zone-list, discover
+  supported-log-pages, error-log, smart-log, fw-log, changed-ns-list-log, effects-log, self-test-log,
+  telemetry-log, endurance-log, predictable-lat-log, pred-lat-event-agg-log, ana-log,
+  persistent-event-log, lba-status-log, endurance-event-agg-log, media-unit-stat-log,
+  supported-cap-config-log, fid-support-effects-log, mi-cmd-support-effects-log, lockdown-log,
+  boot-part-log, rotational-media-info-log, mgmt-addr-list-log, fdp-configs, fdp-usage, fdp-stats,
+  fdp-events, discover, resv-notif-log, sanitize-log, changed-zone-list
 Reading a page keeps the asynchronous event that it belongs to (RAE).";
 
 /// nvme-cli's names.
@@ -49,6 +51,10 @@ const ALIASES: &[(&str, u8)] = &[
     ("boot-part-log", 0x15),
     ("rotational-media-info-log", 0x16),
     ("mgmt-addr-list-log", 0x18),
+    ("fdp-configs", 0x20),
+    ("fdp-usage", 0x21),
+    ("fdp-stats", 0x22),
+    ("fdp-events", 0x23),
     ("discover", 0x70),
     ("resv-notif-log", 0x80),
     ("sanitize-log", 0x81),

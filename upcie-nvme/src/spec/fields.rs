@@ -28,6 +28,13 @@ impl Field {
     }
 }
 
+/// `name: value`, the name with spaces.
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_fields(f, core::slice::from_ref(self), 0)
+    }
+}
+
 /// The value of a field.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -52,7 +59,8 @@ pub enum Value {
 
 /// The most bytes of a field that are printed for people.
 const SHOWN_BYTES: usize = 32;
-/// The most entries of a list of plain values in a line.
+/// The most fields of an entry of a list that are printed on one line.
+const BRIEF: usize = 4;
 const INDENT: &str = "  ";
 
 impl Value {
@@ -151,6 +159,14 @@ fn write_fields(f: &mut fmt::Formatter<'_>, fields: &[Field], depth: usize) -> f
     Ok(())
 }
 
+/// Returns fields as one line; `None` if some need lines of their own, or all are flags.
+fn brief(fields: &[Field]) -> Option<String> {
+    let plain = fields.iter().all(|field| field.value.is_plain());
+    let flags = fields.iter().all(|field| matches!(field.value, Value::Flag(_)));
+    let all = fields.iter().map(|field| format!("{} {}", field.name.replace('_', " "), field.value));
+    (plain && !flags).then(|| all.collect::<Vec<_>>().join(", "))
+}
+
 fn write_value(f: &mut fmt::Formatter<'_>, value: &Value, depth: usize) -> fmt::Result {
     match value {
         Value::Fields(fields) => write_fields(f, fields, depth),
@@ -159,7 +175,13 @@ fn write_value(f: &mut fmt::Formatter<'_>, value: &Value, depth: usize) -> fmt::
                 if index > 0 {
                     writeln!(f)?;
                 }
-                if value.is_plain() {
+                let brief = match value {
+                    Value::Fields(fields) if fields.len() <= BRIEF => brief(fields),
+                    _ => None,
+                };
+                if let Some(brief) = brief {
+                    write!(f, "{}{index}: {brief}", INDENT.repeat(depth))?;
+                } else if value.is_plain() {
                     write!(f, "{}{index}: {value}", INDENT.repeat(depth))?;
                 } else {
                     writeln!(f, "{}{index}:", INDENT.repeat(depth))?;

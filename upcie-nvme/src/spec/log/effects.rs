@@ -169,7 +169,13 @@ fn table<T: Structure, C: Code>(entries: &[T], supported: fn(&T) -> bool, code: 
     let shown = used.map(|(number, entry)| {
         let (number, name) = code(number).code();
         let set = entry.fields().into_iter().filter(|field| {
-            field.name != "supported" && !matches!(&field.value, Value::Flag(false) | Value::Number(0))
+            let unset = match &field.value {
+                Value::Flag(on) => !on,
+                Value::Number(number) => *number == 0,
+                Value::Text(text) => text == "0x0",
+                _ => false,
+            };
+            field.name != "supported" && !unset
         });
         let mut fields = vec![Field::new("code", Value::Named(number, name))];
         fields.extend(set);

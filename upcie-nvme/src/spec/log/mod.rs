@@ -12,6 +12,7 @@ mod namespaces;
 mod page;
 mod persistent;
 mod placement;
+mod reachability;
 mod sanitize;
 mod self_test;
 mod table;
@@ -40,6 +41,11 @@ pub use placement::{
     HandleUsage, HandleUsageHeader, HandleUsageLog, PlacementAttributes, PlacementConfiguration,
     PlacementConfigurationsHeader, PlacementConfigurationsLog, PlacementEvent, PlacementEventFlags,
     PlacementEventType, PlacementEventsLog, PlacementStatisticsLog, ReclaimUnitHandle,
+};
+pub use reachability::{
+    DispersedNamespaceHeader, DispersedNamespaceLog, ManagementAddress, ManagementAddressLog,
+    ReachabilityAssociation, ReachabilityAssociationsHeader, ReachabilityAssociationsLog, ReachabilityGroup,
+    ReachabilityGroupsHeader, ReachabilityGroupsLog,
 };
 pub use sanitize::{ReservationNotificationLog, SanitizeState, SanitizeStateInformation, SanitizeStatusLog};
 pub use self_test::{SelfTestLog, SelfTestResult, SelfTestStatus, SelfTestValid};

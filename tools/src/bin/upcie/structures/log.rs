@@ -22,7 +22,8 @@ Pages: a number, the specification's name (the beginning is enough), or a name o
   telemetry-log, endurance-log, predictable-lat-log, pred-lat-event-agg-log, ana-log,
   persistent-event-log, lba-status-log, endurance-event-agg-log, media-unit-stat-log,
   supported-cap-config-log, fid-support-effects-log, mi-cmd-support-effects-log, lockdown-log,
-  boot-part-log, rotational-media-info-log, mgmt-addr-list-log, fdp-configs, fdp-usage, fdp-stats,
+  boot-part-log, rotational-media-info-log, dispersed-ns-log, mgmt-addr-list-log,
+  reachability-groups-log, reachability-associations-log, fdp-configs, fdp-usage, fdp-stats,
   fdp-events, discover, resv-notif-log, sanitize-log, changed-zone-list
 Reading a page keeps the asynchronous event that it belongs to (RAE).";
 
@@ -50,7 +51,10 @@ const ALIASES: &[(&str, u8)] = &[
     ("lockdown-log", 0x14),
     ("boot-part-log", 0x15),
     ("rotational-media-info-log", 0x16),
+    ("dispersed-ns-log", 0x17),
     ("mgmt-addr-list-log", 0x18),
+    ("reachability-groups-log", 0x1a),
+    ("reachability-associations-log", 0x1b),
     ("fdp-configs", 0x20),
     ("fdp-usage", 0x21),
     ("fdp-stats", 0x22),

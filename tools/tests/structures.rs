@@ -35,7 +35,7 @@ fn every_supported_log_page_is_shown() {
             assert!(text.contains(&field.replace('_', " ")), "{field}: {text}");
         }
         let bytes = succeeds(run(&format!("log emu {page} --raw -")));
-        assert!(bytes.len() >= 512 && bytes.len() % 4 == 0, "{name}: {} bytes", bytes.len());
+        assert!(bytes.len() >= 512 && bytes.len().is_multiple_of(4), "{name}: {} bytes", bytes.len());
     }
     assert!(fails(1, run("log emu 0x06")).contains("Invalid Log Page"));
 }

@@ -256,3 +256,26 @@ impl Controller {
         Error::protocol(self.name(), format!("Get Log Page of {id}"), reason)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_of_get_log_page_go_to_their_dwords() {
+        let query = LogQuery {
+            nsid: 7,
+            parameter: 0xff,
+            identifier: 0x1234,
+            csi: Csi::ZONED,
+            uuid_index: 0xff,
+            retain_event: true,
+        };
+        let command = query.command(LogPageId::ENDURANCE_GROUP, 0x4_0000, 0x1_0000_0004);
+        let dwords = [command.cdw10, command.cdw11, command.cdw12, command.cdw13, command.cdw14];
+        assert_eq!(dwords, [0xffff_ff09, 0x1234_0000, 4, 1, 0x0200_007f]);
+        assert_eq!((command.nsid, command.log_page_bytes()), (7, 0x4_0000));
+        let cleared = LogQuery { parameter: 0, retain_event: false, ..query };
+        assert_eq!(cleared.command(LogPageId::SMART, 512, 0).cdw10, 0x007f_0002);
+    }
+}

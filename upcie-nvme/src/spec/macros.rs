@@ -182,6 +182,9 @@ macro_rules! printed {
     };
 }
 
+// Lints look into code that derives make within these macros, and not into the same code elsewhere: the modules that use the
+// macros allow helper types of zerocopy without Debug, and the setters of bitfield-struct that return `Result<_, ()>`.
+
 /// A number of several fields as a table: the name of each field, the name that it is shown by if that is another, its type,
 /// its width in bits and, unless it is reserved, how it is shown.
 macro_rules! bits {
@@ -212,6 +215,7 @@ macro_rules! bits {
         impl $crate::spec::fields::Structure for $type {
             const TITLE: &'static str = $title;
 
+            #[allow(clippy::vec_init_then_push, reason = "reserved fields push nothing")]
             fn fields(&self) -> Vec<$crate::spec::fields::Field> {
                 let mut all = Vec::new();
                 $( $crate::spec::macros::shown_bits! {

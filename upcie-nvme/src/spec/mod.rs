@@ -27,12 +27,12 @@ compile_error!("NVMe structures are little endian and used in place: only 64-bit
 mod command;
 mod device_memory;
 mod dwords;
-#[allow(missing_debug_implementations, reason = "of types that zerocopy's derives make within macros")]
+#[allow(missing_debug_implementations, clippy::result_unit_err, reason = "derives in macros: `macros.rs`")]
 mod features;
 mod fields;
-#[allow(missing_debug_implementations, reason = "of types that zerocopy's derives make within macros")]
+#[allow(missing_debug_implementations, clippy::result_unit_err, reason = "derives in macros: `macros.rs`")]
 mod identify;
-#[allow(missing_debug_implementations, reason = "of types that zerocopy's derives make within macros")]
+#[allow(missing_debug_implementations, clippy::result_unit_err, reason = "derives in macros: `macros.rs`")]
 mod log;
 mod macros;
 pub mod offset;

@@ -3,14 +3,20 @@
 //! The rings are behind a gate, which is held to submit and to reap, and never while a thread waits for the controller.
 //! Whoever reaps does so for all: an answer goes to the table, by its tag, and the thread that waits for it takes it there.
 
-use super::{QueueIds, Registers, Subsystem, lock, queue_ids::Ticket, subsystem::Change};
+use super::{
+    QueueIds, Registers, Subsystem,
+    event_queue::{EventQueue, REQUESTS},
+    lock,
+    queue_ids::Ticket,
+    subsystem::Change,
+};
 use crate::{
     Completion, Error, Result,
     engine::{ListPool, Live, Parts, Queue},
-    spec::Command,
+    spec::{AsyncEvent, Command},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -20,10 +26,10 @@ use upcie_core::{
     gate::{Gate, Pass},
 };
 
-/// The most commands that can be unanswered at once.
+/// The most commands that can be unanswered at once, beside requests for events.
 const COMMANDS: usize = 31;
 /// Entries of the admin queues, which CAP.MQES does not limit.
-pub(super) const ENTRIES: u32 = COMMANDS as u32 + 1;
+pub(super) const ENTRIES: u32 = (COMMANDS + REQUESTS) as u32 + 1;
 
 /// The meaning of an answer that comes after its command's deadline.
 #[derive(Debug)]
@@ -54,6 +60,7 @@ pub(crate) struct Admin {
     rings: Gate<Rings>,
     addresses: (u64, u64),
     table: Mutex<Table>,
+    events: EventQueue,
 }
 
 /// The commands that were sent, by tag.
@@ -62,6 +69,8 @@ struct Table {
     /// The next tag: never used again.
     next: u64,
     commands: BTreeMap<u64, State>,
+    /// The Asynchronous Event Requests that the controller holds: they have no deadline.
+    requests: BTreeSet<u64>,
 }
 
 /// The state of a command that was sent.
@@ -75,6 +84,16 @@ enum State {
     Released,
     /// The command has missed its deadline.
     Late(Late),
+}
+
+/// The meaning of a completion to the thread that reaps it.
+enum Answer {
+    /// None: the thread that waits for it takes it, or nobody knows its command.
+    Taken,
+    /// The command had missed its deadline.
+    Late(Late, Completion<u64>),
+    /// An Asynchronous Event Request has completed.
+    Event(Completion<u64>),
 }
 
 /// The result of [`Admin::send`].
@@ -112,7 +131,12 @@ impl Admin {
             lists: ListPool::new(heap.alloc_aligned(page, page)?, page, page_shift),
             live: live.clone(),
         });
-        Ok(Self { rings: Gate::new(queue), addresses, table: Mutex::default() })
+        Ok(Self {
+            rings: Gate::new(queue),
+            addresses,
+            table: Mutex::default(),
+            events: EventQueue::default(),
+        })
     }
 
     /// Returns the device addresses of the submission and completion ring.
@@ -123,6 +147,11 @@ impl Admin {
     /// Returns the gate of the rings.
     pub(super) fn rings(&self) -> &Gate<Rings> {
         &self.rings
+    }
+
+    /// Returns the events that have arrived.
+    pub(super) fn events(&self) -> &EventQueue {
+        &self.events
     }
 
     /// Enters the rings if no other thread has them.
@@ -154,14 +183,25 @@ impl Admin {
         }
     }
 
-    /// Reaps all completions: notes each for the thread that waits for it, and acts on those that missed their deadlines.
+    /// Reaps all completions: notes each for the thread that waits for it, acts on those that missed their deadlines, and
+    /// sends a request for each event that has arrived.
     ///
     /// # Errors
     /// The reason why the queue is closed.
     pub(super) fn reap(&self, rings: &mut Rings, affected: Affected<'_>) -> Result<()> {
         for done in rings.turn()? {
             affected.queue_ids.set_silent(false);
-            let Some((late, done)) = lock(&self.table).answered(done) else { continue };
+            let (late, done) = match lock(&self.table).answered(done) {
+                Answer::Taken => continue,
+                Answer::Late(late, done) => (late, done),
+                Answer::Event(done) => {
+                    let event = AsyncEvent::from_bits(done.dword0());
+                    if self.events.arrived(done.into_parts().1.map(|()| event)) {
+                        affected.subsystem.make_stale();
+                    }
+                    continue;
+                }
+            };
             let (_, answer, buffer) = done.into_parts();
             let device = affected.name.clone();
             emit(move || tracing::warn!(%device, "an admin command completed after its deadline"));
@@ -173,7 +213,38 @@ impl Admin {
                 Late::Change(_) | Late::Nothing => {}
             }
         }
+        self.request_missing(rings)
+    }
+
+    /// Sends requests until as many are pending as the event queue asks for.
+    fn request_missing(&self, rings: &mut Rings) -> Result<()> {
+        if !self.events.is_wanted() {
+            return Ok(());
+        }
+        let mut table = lock(&self.table);
+        let missing = self.events.missing(table.requests.len());
+        if missing == 0 {
+            return Ok(());
+        }
+        let mut turn = rings.turn()?;
+        for _ in 0..missing {
+            let tag = table.next;
+            // SAFETY: the command has no data.
+            let sent =
+                unsafe { turn.submit_raw(&Command::asynchronous_event_request(), DmaBuf::empty(), tag) };
+            if sent.is_err() {
+                // A forged completion has closed the queue, as the next turn says.
+                break;
+            }
+            table.next += 1;
+            table.requests.insert(tag);
+        }
         Ok(())
+    }
+
+    /// Forgets the requests that a reset of the controller has ended.
+    pub(super) fn forget_requests(&self) {
+        lock(&self.table).requests.clear();
     }
 
     /// Takes the answer to a command, if it has come.
@@ -224,21 +295,25 @@ impl Admin {
 }
 
 impl Table {
-    /// Notes an answer. Returns it with its meaning if its command has missed its deadline.
-    fn answered(&mut self, done: Completion<u64>) -> Option<(Late, Completion<u64>)> {
+    /// Notes an answer, and returns what the thread that reaps it has to do.
+    fn answered(&mut self, done: Completion<u64>) -> Answer {
         let tag = *done.tag();
+        if self.requests.remove(&tag) {
+            return Answer::Event(done);
+        }
         match self.commands.remove(&tag) {
             Some(State::Waits) => {
                 self.commands.insert(tag, State::Answered(done));
-                None
+                Answer::Taken
             }
-            Some(State::Late(late)) => Some((late, done)),
-            _ => None,
+            Some(State::Late(late)) => Answer::Late(late, done),
+            _ => Answer::Taken,
         }
     }
 
     /// Forgets all commands without an answer, and returns the meanings that answers would have had.
     fn release(&mut self) -> Vec<Late> {
+        self.requests.clear();
         let mut all = Vec::new();
         for (tag, state) in std::mem::take(&mut self.commands) {
             match state {

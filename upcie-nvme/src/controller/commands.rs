@@ -140,7 +140,7 @@ impl Inner {
     }
 
     /// Reaps admin completions for all threads, unless another one does just now.
-    fn reap_admin(&self) -> Result<()> {
+    pub(super) fn reap_admin(&self) -> Result<()> {
         let Some(mut rings) = self.admin.enter_now() else { return Ok(()) };
         self.admin.reap(&mut rings, self.affected())
     }

@@ -16,7 +16,10 @@ impl Inner {
         let (error, is_stopped) = match self.link.registers.status() {
             Ok(status) if status.cfs() => (Error::fatal(device(), what()), !status.rdy()),
             Ok(status) if !status.rdy() => (Error::disabled(device(), what()), true),
-            Ok(_) => return Ok(()),
+            Ok(_) => {
+                self.notice_events();
+                return Ok(());
+            }
             Err(error) => (error, false),
         };
         // It uses no memory any more once it was stopped or reset (CSTS.RDY is 0; Base, "Controller Level Reset"), or whoever

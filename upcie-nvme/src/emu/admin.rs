@@ -175,7 +175,7 @@ impl<M: Media> Core<M> {
                 self.admin.requests.push_back(command.cid);
                 return Ok(None);
             }
-            _ => vendor::run(&mut self.admin, command)?,
+            _ => vendor::run(&mut self.admin, self.features.events, command)?,
         };
         Ok(Some(done))
     }
@@ -203,18 +203,18 @@ impl<M: Media> Core<M> {
         now: &impl Fn() -> Duration,
     ) -> Result<u32, Status> {
         let dword = LogPageDword10::from_bits(command.cdw10);
-        let (log, kind) = match dword.lid() {
-            LogPageId::ERROR_INFORMATION => (self.io.errors.page(), Some(AsyncEventType::ERROR)),
+        let log = match dword.lid() {
+            LogPageId::ERROR_INFORMATION => self.io.errors.page(),
             LogPageId::SMART => {
                 let warning = self.features.warning();
-                let log = logs::smart(&self.io.counters, &self.io.errors, warning, now());
-                (log, Some(AsyncEventType::SMART))
+                logs::smart(&self.io.counters, &self.io.errors, warning, now())
             }
-            LogPageId::FIRMWARE_SLOT => (logs::firmware(), None),
-            LogPageId::SUPPORTED_LOG_PAGES => (logs::supported(), None),
-            LogPageId::COMMANDS_SUPPORTED => (logs::commands(), None),
-            LogPageId::FEATURES_SUPPORTED => (logs::features(self.io.media.is_volatile()), None),
-            LogPageId::NVME_MI_COMMANDS_SUPPORTED => (logs::management_commands(), None),
+            LogPageId::FIRMWARE_SLOT => logs::firmware(),
+            LogPageId::CHANGED_NAMESPACES => self.admin.changed_page(),
+            LogPageId::SUPPORTED_LOG_PAGES => logs::supported(),
+            LogPageId::COMMANDS_SUPPORTED => logs::commands(),
+            LogPageId::FEATURES_SUPPORTED => logs::features(self.io.media.is_volatile()),
+            LogPageId::NVME_MI_COMMANDS_SUPPORTED => logs::management_commands(),
             _ => return Err(Status::INVALID_LOG_PAGE.with_do_not_retry()),
         };
         // All log pages belong to the controller, none to a namespace.
@@ -230,8 +230,8 @@ impl<M: Media> Core<M> {
         // The bytes beyond the log have no meaning, but the host asked for them.
         part.resize(len as usize, 0);
         self.send(host, command, &part)?;
-        if let Some(kind) = kind.filter(|_| !dword.rae()) {
-            self.admin.read_log(kind);
+        if !dword.rae() {
+            self.admin.read_log(dword.lid());
         }
         Ok(0)
     }

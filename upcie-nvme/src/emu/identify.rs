@@ -66,6 +66,8 @@ fn controller(options: &Options, has_cache: bool, subsystem: [u8; 16]) -> Vec<u8
     id.mdts = (options.mdts / options.mpsmin).trailing_zeros() as u8;
     id.cntlid = 1;
     id.ver = VERSION.into_bits();
+    // Namespace attributes changed, firmware activation starts.
+    id.oaes = 1 << 8 | 1 << 9;
     id.cntrltype = 1;
     id.acl = AERL;
     id.aerl = AERL;

@@ -2,21 +2,34 @@
 //!
 //! | opcode | effect |
 //! |---|---|
-//! | C0h | raises the asynchronous event of dword 10, in the form of an Asynchronous Event Request's completion |
+//! | C0h | raises the asynchronous event of dword 10, in the form of an Asynchronous Event Request's completion; a notice only if feature 0Bh asks for it. Dword 11 is the namespace of a changed namespace attribute |
 //! | C1h | dword 11 = 1: holds back the completions of admin commands with the opcode of dword 10; 0: posts them |
 
 use super::events::Admin;
-use crate::spec::{AsyncEvent, Command, Status};
+use crate::spec::{AsyncEvent, AsyncEventConfiguration, Command, EventKind, NoticeEvent, Status};
 
 /// The opcodes.
 const RAISE: u8 = 0xc0;
 const HOLD: u8 = 0xc1;
 
 /// Carries out a vendor-specific command; returns dword 0 of its completion.
-pub(super) fn run(admin: &mut Admin, command: &Command) -> Result<u32, Status> {
+pub(super) fn run(
+    admin: &mut Admin,
+    wanted: AsyncEventConfiguration,
+    command: &Command,
+) -> Result<u32, Status> {
     match command.opcode {
         RAISE => {
             let event = AsyncEvent::from_bits(command.cdw10);
+            if let EventKind::Notice(notice) = event.subject() {
+                // The bits of the feature that ask for notices stand in the order of the notices.
+                if notice.0 < 8 && wanted.into_bits() & 1 << (8 + notice.0) == 0 {
+                    return Ok(0);
+                }
+                if notice == NoticeEvent::NAMESPACE_ATTRIBUTES && command.cdw11 != 0 {
+                    admin.change(command.cdw11);
+                }
+            }
             admin.raise(event.kind(), event.information(), event.log_page());
             Ok(0)
         }

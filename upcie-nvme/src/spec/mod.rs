@@ -27,6 +27,7 @@ compile_error!("NVMe structures are little endian and used in place: only 64-bit
 mod command;
 mod device_memory;
 mod dwords;
+mod events;
 #[allow(missing_debug_implementations, clippy::result_unit_err, reason = "derives in macros: `macros.rs`")]
 mod features;
 mod fields;
@@ -53,6 +54,7 @@ pub use dwords::{
     DatasetRange, FeaturesDword10, IdentifyDword10, IdentifyDword11, IoFlags, LogPageDword10, LogPageDword11,
     QueuePriority, ReadWriteDword12,
 };
+pub use events::{CommandSetEvent, ErrorEvent, EventKind, ImmediateEvent, NoticeEvent, SmartEvent};
 pub use features::*;
 pub use fields::{Field, Structure, Value};
 pub use identify::*;

@@ -50,7 +50,7 @@ const COMMANDS: &[Row] = &[
     (0x08, Never, none, "command ids are the driver's own"),
     (0x09, Free, none, "by feature: see FEATURES"),
     (0x0a, Free, none, "reads a feature: see FEATURES for its length"),
-    (0x0c, Never, none, "it completes only when an event happens, so it would take room in the admin queue"),
+    (0x0c, Never, none, "it completes only when an event happens: use `Controller::events`"),
     // Create brings a page, Delete none.
     (
         0x0d,

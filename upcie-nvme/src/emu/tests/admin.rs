@@ -260,12 +260,45 @@ fn event_requests_wait_for_an_event_or_an_abort() {
     let retain = host.with_page(Command { cdw10: retain.cdw10 | 1 << 15, ..retain });
     assert_eq!(host.admin.status(retain), Status::SUCCESS);
     host.admin.silent();
-    host.admin
-        .put(&host.with_page(Command { cid: 40, ..Command::get_log_page(LogPageId::SMART, 0, 512, 0) }));
+    // The page tells what has happened until now; only later events are reported.
+    host.page(Command::get_log_page(LogPageId::SMART, 0, 512, 0));
+    host.admin.silent();
+    assert_eq!(host.admin.status(threshold(400)), Status::SUCCESS);
+    assert_eq!(event(&mut host).cid, 12);
+}
+
+#[test]
+fn notices_are_masked_until_their_log_is_read() {
+    let mut host = Host::new("");
+    let raise = |information: u8, page: LogPageId, nsid| {
+        let event = AsyncEvent::new().with_kind(AsyncEventType::NOTICE).with_information(information);
+        Command { cdw11: nsid, ..admin(0xc0, 0, event.with_log_page(page).into_bits(), 0) }
+    };
+    let (firmware, list) = (LogPageId::FIRMWARE_SLOT, LogPageId::CHANGED_NAMESPACES);
+    for cid in [10, 11] {
+        host.admin.put(&Command { cid, ..Command::asynchronous_event_request() });
+    }
     host.admin.ring();
-    let mut done = [host.admin.wait().cid, host.admin.wait().cid];
-    done.sort_unstable();
-    assert_eq!(done, [12, 40]);
+    assert_eq!(host.admin.status(raise(0, list, 1)), Status::SUCCESS);
+    host.admin.silent();
+    let wanted = Command::set_features(FeatureId::ASYNC_EVENT_CONFIGURATION, 0x300);
+    assert_eq!(host.admin.status(wanted), Status::SUCCESS);
+    let mut told = |command: Command, count| {
+        host.admin.put(&host.with_page(Command { cid: 30, ..command }));
+        host.admin.ring();
+        let mut done: Vec<_> = (0..count).map(|_| host.admin.wait()).collect();
+        done.retain(|done| done.cid != 30);
+        host.admin.silent();
+        done.pop().map(|done| AsyncEvent::from_bits(done.dw0).log_page())
+    };
+    assert_eq!(told(raise(1, firmware, 0), 2), Some(firmware));
+    assert_eq!(told(raise(0, list, 7), 1), None, "another notice is not read yet");
+    assert_eq!(told(raise(0, list, 3), 1), None);
+    let read = |page| Command::get_log_page(page, 0, 4096, 0);
+    assert_eq!(told(Command::get_log_page(firmware, 0, 512, 0), 2), Some(list));
+    let page = host.page(read(list));
+    assert_eq!((page[..12].to_vec(), page[4095]), (vec![3, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0], 0));
+    assert_eq!(host.page(read(list))[..8], [0; 8], "it was read");
 }
 
 #[test]

@@ -1,0 +1,344 @@
+//! Asynchronous events: what a controller reports without being asked (Base, "Asynchronous Event Request command").
+//!
+//! The controller holds requests, each of which it completes with one event. Whoever reaps the admin queue notes the event
+//! and sends the next request (`admin`). A reported type of event is masked until the log page that the event names was read
+//! with Retain Asynchronous Event cleared: `try_next` reads the page before it hands out the event, so nothing that happens
+//! after the program has looked is lost.
+
+use super::{Controller, Inner};
+use crate::{
+    Error, Result,
+    spec::{
+        ALL_NAMESPACES, AsyncEvent, AsyncEventConfiguration, Command, EventKind, FeatureId, LogPageId,
+        NoticeEvent, SmartLog, Version,
+    },
+    wait::{LOOK, Waiter},
+};
+use nix::{
+    errno::Errno,
+    sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags},
+};
+use std::{
+    fmt,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+    time::Duration,
+};
+use upcie_core::{
+    deadline::{Budget, nap},
+    dma::DmaBuf,
+    irq::{EventFd, wait_readable},
+};
+use zerocopy::FromBytes;
+
+/// The bits of OAES that ask for the same event as the same bit of feature 0Bh: namespace attributes, firmware activation,
+/// ANA, predictable latency, LBA status, endurance groups, subsystem shutdown.
+const OPTIONAL: u32 = 0xfb00;
+/// SMART critical warnings: those of version 1.0, and the one of the persistent memory region (1.4).
+const WARNINGS: (u8, u8) = (0x1f, 0x20);
+/// LPA: the controller has the telemetry logs.
+const LPA_TELEMETRY: u8 = 1 << 3;
+/// Entries of the Error Information log that are read: a page.
+const ERRORS: u32 = 64;
+
+/// An asynchronous event of a controller, with the log page that the driver has read for it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Event {
+    raw: AsyncEvent,
+    log: Option<Box<[u8]>>,
+}
+
+impl Event {
+    /// Returns the subject of the event, by its type.
+    pub fn kind(&self) -> EventKind {
+        self.raw.subject()
+    }
+
+    /// Returns the log page that belongs to the event.
+    pub fn log_page(&self) -> LogPageId {
+        self.raw.log_page()
+    }
+
+    /// Returns the bytes of the log page, which the driver has read before it handed out the event: the Error Information log
+    /// (up to 4096 bytes), SMART / Health Information (512), Firmware Slot Information (512), or the Changed Namespace List
+    /// (4096).
+    ///
+    /// `None` for other pages, and if the controller refused the read. The controller then reports no event of this type until
+    /// the program reads [`log_page`](Self::log_page) ([`Controller::admin`] with
+    /// [`Command::get_log_page`](crate::spec::Command::get_log_page)). Immediate events need no read.
+    pub fn log(&self) -> Option<&[u8]> {
+        self.log.as_deref()
+    }
+
+    /// Returns the namespaces that have changed, ascending; `None` if the event is about something else, or the controller
+    /// does not say which (more than 1024): then any may have.
+    pub fn changed_namespaces(&self) -> Option<Vec<u32>> {
+        let log = self.log().filter(|_| self.log_page() == LogPageId::CHANGED_NAMESPACES)?;
+        let ids = log.chunks_exact(4).map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]));
+        let ids: Vec<u32> = ids.take_while(|&id| id != 0).collect();
+        (ids.first() != Some(&u32::MAX)).then_some(ids)
+    }
+
+    /// Returns the SMART / Health Information log of a health event.
+    pub fn smart(&self) -> Option<SmartLog> {
+        let log = self.log().filter(|_| self.log_page() == LogPageId::SMART)?;
+        SmartLog::read_from_prefix(log).ok().map(|(log, _)| log)
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; log page {}", self.kind(), self.log_page())
+    }
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.log.as_ref().map(|log| log.len());
+        f.debug_struct("Event").field("kind", &self.kind()).field("log_bytes", &bytes).finish_non_exhaustive()
+    }
+}
+
+/// The asynchronous events of a controller, from [`Controller::events`].
+///
+/// While it exists, requests for events are pending at the controller, and a new one is sent for each that completes. A
+/// change of namespaces makes the namespace handles of the NVM subsystem in this process stale as soon as the driver sees the
+/// event: in a call of this type, in any admin command, and within 50 ms in a wait for completions or a blocking call. Get
+/// new handles after the event: a later change is reported again. Dropping it ends this; events that the controller reports
+/// after that are kept for the next one.
+#[derive(Debug)]
+pub struct Events {
+    controller: Controller,
+    /// The interrupt of the admin queue; `None` if the transport has none.
+    interrupt: Option<Interrupt>,
+}
+
+/// Both ways by which an event makes itself known: the admin queue's interrupt, and another thread that reaped it.
+#[derive(Debug)]
+struct Interrupt {
+    both: Epoll,
+    waiter: Waiter,
+}
+
+impl Controller {
+    /// Turns asynchronous events on: asks the controller for every event that it offers (feature 0Bh: all SMART critical
+    /// warnings and the notices of Identify's OAES and LPA), and sends as many requests as it holds (AERL), 8 at most. Turns
+    /// interrupts on where the transport has them. The admin queue has vector 0.
+    ///
+    /// One [`Events`] of a controller can exist at a time; it keeps the controller open.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use upcie_nvme::{
+    ///     Controller,
+    ///     spec::{Command, EventKind, FeatureId},
+    /// };
+    ///
+    /// let controller = Controller::open("emu:size=1M")?;
+    /// let mut events = controller.events()?;
+    /// // A threshold of 290 K, below the temperature of the embedded controller.
+    /// controller.admin(&Command::set_features(FeatureId::TEMPERATURE_THRESHOLD, 290), &mut [])?;
+    /// let event = events.wait(Duration::from_secs(30))?.expect("the controller reports it");
+    /// assert!(matches!(event.kind(), EventKind::Smart(_)), "{event}");
+    /// assert_eq!(event.smart().map(|log| log.temperature()), Some(300));
+    /// # Ok::<(), upcie_nvme::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Failure::InUse`](crate::Failure::InUse) while another [`Events`] of the controller exists. The controller's status, a
+    /// timeout, or an error of turning interrupts on.
+    pub fn events(&self) -> Result<Events> {
+        let inner = &self.inner;
+        let what = "turning asynchronous events on";
+        inner.check_owner(what)?;
+        let bell = Arc::new(EventFd::new()?);
+        let interrupt = match inner.vectors.kind() {
+            Some(_) => Some(Interrupt::new(inner, &bell)?),
+            None => None,
+        };
+        let limit = usize::from(inner.properties.identify.aerl) + 1;
+        if !inner.admin.events().begin(limit, bell) {
+            let way_out = "another `Events` of the controller exists: use that one, or drop it first";
+            return Err(Error::in_use(self.name(), what, way_out));
+        }
+        // From here on a failure drops `events`, which ends it.
+        let events = Events { controller: self.clone(), interrupt };
+        inner.configure_events()?;
+        inner.reap_now(what)?;
+        events.arm()?;
+        Ok(events)
+    }
+}
+
+impl Inner {
+    /// Asks the controller for every event that it offers.
+    fn configure_events(&self) -> Result<()> {
+        let identify = &self.properties.identify;
+        let with_region = self.properties.version >= Version::of(1, 4, 0);
+        let warnings = if with_region { WARNINGS.0 | WARNINGS.1 } else { WARNINGS.0 };
+        let wanted = AsyncEventConfiguration::from_bits(identify.oaes & OPTIONAL)
+            .with_smart(warnings)
+            .with_telemetry(identify.lpa & LPA_TELEMETRY != 0);
+        let command = Command::set_features(FeatureId::ASYNC_EVENT_CONFIGURATION, wanted.into_bits());
+        let what = "Set Features (Asynchronous Event Configuration)";
+        self.admin_data(&command, DmaBuf::empty(), what).map(drop)
+    }
+
+    /// Asks for events and sends the requests again, if a program wants events: after a reset of the controller, which has
+    /// ended both.
+    #[expect(dead_code, reason = "for the reset of a controller")]
+    pub(super) fn request_events(&self) -> Result<()> {
+        if !self.admin.events().is_wanted() {
+            return Ok(());
+        }
+        self.admin.forget_requests();
+        self.configure_events()?;
+        self.reap_now("requesting asynchronous events again")
+    }
+
+    /// Reaps the admin queue for events, without waiting, if a program wants events.
+    pub(super) fn notice_events(&self) {
+        if self.admin.events().is_wanted() {
+            // An error will also fail the next command.
+            let _ = self.reap_admin();
+        }
+    }
+
+    /// Reaps the admin queue, once other threads have left it.
+    fn reap_now(&self, what: &str) -> Result<()> {
+        let rings = self.admin.rings();
+        let (mut watch, limit) = (self.stopwatch(), self.timeout());
+        let mut rings = self.link.enter(rings, &mut watch, limit, || what.into(), "admin commands")?;
+        let reaped = self.admin.reap(&mut rings, self.affected());
+        drop(rings);
+        // If the queue is closed, the controller's state tells the reason.
+        reaped.map_err(|error| self.check_alive(&|| what.into()).err().unwrap_or(error))
+    }
+
+    /// Reads the log page of an event, which lets the controller report the next one of its type. `None` for a page whose
+    /// length is not known here or that other readers of it would miss, and if the controller refuses it.
+    fn read_event_log(&self, event: AsyncEvent) -> Result<Option<Box<[u8]>>> {
+        let bytes = match event.log_page() {
+            LogPageId::ERROR_INFORMATION => (u32::from(self.properties.identify.elpe) + 1).min(ERRORS) * 64,
+            LogPageId::SMART | LogPageId::FIRMWARE_SLOT => 512,
+            LogPageId::CHANGED_NAMESPACES => 4096,
+            _ => return Ok(None),
+        };
+        let command = Command::get_log_page(event.log_page(), ALL_NAMESPACES, bytes, 0);
+        let what = format!("Get Log Page of {}", event.log_page());
+        match self.admin_data(&command, self.memory.heap.alloc(4096)?, &what) {
+            Ok((_, data)) => {
+                let mut log = vec![0; bytes as usize];
+                data.read_at(0, &mut log);
+                Ok(Some(log.into()))
+            }
+            Err(error) if error.status().is_some() => {
+                let device = &self.link.name;
+                tracing::warn!(%device, %error, "the controller reports no such event again before its log is read");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Events {
+    /// Returns the next event, if one has arrived. Reads its log page first ([`Event::log`]), which takes an admin command.
+    ///
+    /// # Errors
+    /// The controller is gone or fails, or it refused the request for events or did not answer the read of the log page in time.
+    /// The event is not lost: the next call tries again.
+    pub fn try_next(&mut self) -> Result<Option<Event>> {
+        let inner = &self.controller.inner;
+        let what = "taking an asynchronous event";
+        inner.check_owner(what)?;
+        let _budget = Budget::new(inner.timeout());
+        // In this order no interrupt is lost: forget earlier ones, ask for the next, look.
+        self.arm()?;
+        inner.reap_now(what)?;
+        let queue = inner.admin.events();
+        if let Some(status) = queue.take_refusal() {
+            return Err(Error::of_status(inner.name(), "Asynchronous Event Request", status));
+        }
+        let Some(raw) = queue.front() else {
+            inner.check_alive_once(&|| what.into())?;
+            return Ok(None);
+        };
+        let log = inner.read_event_log(raw)?;
+        if raw.subject() == EventKind::Notice(NoticeEvent::NAMESPACE_ATTRIBUTES) {
+            // A change between the event and the read of its log was masked.
+            inner.subsystem.make_stale();
+        }
+        queue.pop();
+        let event = Event { raw, log };
+        tracing::debug!(device = inner.name(), %event, "an asynchronous event");
+        Ok(Some(event))
+    }
+
+    /// Waits for the next event, at most `timeout`; `None` if none came. Sleeps until the admin queue's interrupt, and looks
+    /// every 50 ms whether the controller is well. Without interrupts it looks for events every millisecond.
+    ///
+    /// # Errors
+    /// Those of [`try_next`](Self::try_next).
+    pub fn wait(&mut self, timeout: Duration) -> Result<Option<Event>> {
+        let controller = self.controller.clone();
+        let clock = controller.inner.clock();
+        let mut watch = controller.inner.stopwatch();
+        loop {
+            if let Some(event) = self.try_next()? {
+                return Ok(Some(event));
+            }
+            let waited = watch.waited();
+            let left = timeout.saturating_sub(waited);
+            if left.is_zero() {
+                return Ok(None);
+            }
+            match self.fd() {
+                Some(fd) if clock.runs() => drop(wait_readable(fd, left.min(LOOK))?),
+                _ => clock.sleep(nap(waited).min(left)),
+            }
+        }
+    }
+
+    /// A descriptor that becomes readable when an event has arrived, for poll(2) beside other events; `None` where the
+    /// transport has no interrupts. When it is readable, call [`try_next`](Self::try_next) until it returns `None`. It may be
+    /// readable without an event, because vector 0 tells of every admin command and of queues that share it. Look every few
+    /// seconds all the same: a controller that is gone raises no interrupt.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.interrupt.as_ref().map(|interrupt| interrupt.both.0.as_fd())
+    }
+
+    /// Forgets past interrupts, and asks for the next one.
+    fn arm(&self) -> Result<()> {
+        let Some(Interrupt { waiter, .. }) = &self.interrupt else { return Ok(()) };
+        let inner = &self.controller.inner;
+        if waiter.forget(inner.clock(), inner.admin.events().total())? {
+            inner.report_silence(waiter.vector());
+        }
+        inner.rearm(waiter.vector())
+    }
+}
+
+impl Interrupt {
+    fn new(inner: &Inner, bell: &EventFd) -> Result<Self> {
+        let waiter = Waiter::new(0, inner.vector(0)?, inner.clock())?;
+        let failed = |e: Errno| {
+            let what = "waiting for asynchronous events (raise `ulimit -n` if too many files are open)";
+            upcie_core::Error::os("epoll", what, e)
+        };
+        let both = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
+        for fd in [waiter.as_fd(), bell.as_fd()] {
+            both.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(failed)?;
+        }
+        Ok(Self { both, waiter })
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        if !self.controller.inner.is_inherited() {
+            self.controller.inner.admin.events().end();
+        }
+    }
+}

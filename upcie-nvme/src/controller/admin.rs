@@ -242,11 +242,6 @@ impl Admin {
         Ok(())
     }
 
-    /// Forgets the requests that a reset of the controller has ended.
-    pub(super) fn forget_requests(&self) {
-        lock(&self.table).requests.clear();
-    }
-
     /// Takes the answer to a command, if it has come.
     pub(super) fn take(&self, tag: u64) -> Option<Completion<u64>> {
         let mut table = lock(&self.table);

@@ -1,8 +1,8 @@
 //! Bring-up: from a device to a running controller.
 
 use super::{
-    Admin, Calls, ControllerBuilder, DeviceMemory, HostMemory, Inner, Link, Properties, QueueIds, Registers,
-    Removal, Subsystem,
+    Admin, Calls, ControllerBuilder, DeviceMemory, HostMemory, Inner, Link, Notice, Properties, QueueIds,
+    Registers, Subsystem,
     admin::ENTRIES,
     device_memory,
     properties::{command_set, entry_sizes},
@@ -23,6 +23,7 @@ use upcie_core::{
     deadline::{Budget, Stopwatch},
     device::{Claim, Device},
     dma::{DmaBuf, Heap},
+    irq::IrqKind,
     memory::host_page_size,
 };
 use zerocopy::FromBytes;
@@ -86,11 +87,9 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
     let page = agreed;
     let page_shift = page.ilog2();
     let vectors = Vectors::new(&*device, options.irq)?;
-    // The controller works without this: a removal then waits until the program ends.
-    let removal = Removal::wire(&*device).unwrap_or_else(|error| {
-        tracing::warn!(device = %name, %error, "no notice will come when the kernel removes the device");
-        Removal::default()
-    });
+    let removal =
+        Notice::wire(&*device, IrqKind::Request, "no notice will come when the kernel removes the device");
+    let pci_error = Notice::wire(&*device, IrqKind::Error, "no notice will come of an error on its PCI link");
     tracing::debug!(device = %name, page_size = page, interrupts = ?vectors.kind(), "bringing it up");
     disable(&registers, &name)?;
     device_memory::turn_off(&registers)?;
@@ -122,6 +121,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
         subsystem: Arc::default(),
         vectors,
         removal,
+        pci_error,
         device_memory: DeviceMemory::default(),
         memory: HostMemory::new(heap, private),
         properties,
@@ -145,6 +145,8 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
         let command = Command::set_features(FeatureId::ARBITRATION, arbitration.into_bits());
         inner.admin_data(&command, DmaBuf::empty(), "Set Features (Arbitration)")?;
     }
+    inner.link.options.timeout = left();
+    inner.enable_retry_delays()?;
     inner.link.options.timeout = timeout;
     Ok(inner)
 }

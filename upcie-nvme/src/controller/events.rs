@@ -185,14 +185,13 @@ impl Inner {
         self.admin_data(&command, DmaBuf::empty(), what).map(drop)
     }
 
-    /// Asks for events and sends the requests again, if a program wants events: after a reset of the controller, which has
-    /// ended both.
+    /// Asks for events and sends the requests again, if a program wants events: after a reset of the controller has cleared
+    /// both, and the table of admin commands was released.
     #[expect(dead_code, reason = "for the reset of a controller")]
     pub(super) fn request_events(&self) -> Result<()> {
         if !self.admin.events().is_wanted() {
             return Ok(());
         }
-        self.admin.forget_requests();
         self.configure_events()?;
         self.reap_now("requesting asynchronous events again")
     }

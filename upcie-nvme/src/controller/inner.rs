@@ -1,7 +1,7 @@
 //! A controller behind its handles: its parts, and its end.
 
 use super::{
-    Admin, Cmb, DeviceMemory, HostMemory, Link, Properties, QueueIds, Registers, Removal, Subsystem, Vectors,
+    Admin, Cmb, DeviceMemory, HostMemory, Link, Notice, Properties, QueueIds, Registers, Subsystem, Vectors,
     admin::Affected,
     device_memory::{self, Owner},
     transitions::{shutdown_patience, stop, stop_patience},
@@ -29,7 +29,10 @@ pub(crate) struct Inner {
     pub(super) queue_ids: QueueIds,
     pub(super) subsystem: Arc<Subsystem>,
     pub(super) vectors: Vectors,
-    pub(super) removal: Removal,
+    /// The device is wanted back.
+    pub(super) removal: Notice,
+    /// The device has failed (AER).
+    pub(super) pci_error: Notice,
     pub(super) device_memory: DeviceMemory,
     pub(super) memory: HostMemory,
     pub(super) properties: Properties,
@@ -236,5 +239,6 @@ impl Drop for Inner {
             self.space().close();
         }
         self.removal.unwire(&*self.device);
+        self.pci_error.unwire(&*self.device);
     }
 }

@@ -13,6 +13,7 @@ mod let_go;
 mod link;
 mod lock;
 mod memory;
+mod notice;
 mod options;
 mod passthrough;
 mod policy;
@@ -21,7 +22,7 @@ mod queue_ids;
 mod queues;
 mod quirks;
 mod registers;
-mod removal;
+mod retries;
 mod shared_look;
 mod subsystem;
 mod transitions;
@@ -44,12 +45,12 @@ pub(crate) use inner::Inner;
 use link::Link;
 pub(crate) use lock::lock;
 use memory::HostMemory;
+use notice::Notice;
 pub use options::ControllerBuilder;
 use properties::Properties;
 use queue_ids::QueueIds;
 pub(crate) use queues::{PRIORITY, create};
 pub(crate) use registers::Registers;
-use removal::Removal;
 use std::{fmt, os::fd::BorrowedFd, sync::Arc};
 use subsystem::Subsystem;
 pub use typed::{FeatureQuery, IdentifyQuery, LogQuery};
@@ -74,7 +75,7 @@ use vectors::Vectors;
 /// namespace.write(0, &mut buffer)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-// Its methods are in several files, beside the part that they are about: passthrough, removal, subsystem; and, in modules above
+// Its methods are in several files, beside the part that they are about: passthrough, events, subsystem; and, in modules above
 // this one, the makers of namespaces and queue pairs.
 #[derive(Debug, Clone)]
 pub struct Controller {
@@ -260,7 +261,7 @@ impl Controller {
     ///
     /// Asks the kernel each time: not for each I/O. See VFIO_PCI_REQ_IRQ_INDEX in the kernel's `linux/vfio.h`.
     pub fn is_wanted_back(&self) -> bool {
-        self.inner.removal.is_wanted_back()
+        self.inner.removal.is_given()
     }
 
     /// A descriptor that becomes readable, and stays so, once the device is wanted back

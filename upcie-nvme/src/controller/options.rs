@@ -31,6 +31,7 @@ pub struct ControllerBuilder {
     pub(crate) cmb_caching: Option<Caching>,
     pub(crate) arbitration: Option<Arbitration>,
     pub(crate) untrusted_device: bool,
+    pub(crate) retries: u32,
     pub(crate) clock: SharedClock,
 }
 
@@ -87,6 +88,26 @@ impl ControllerBuilder {
         self
     }
 
+    /// Sends a command of a blocking read ([`Namespace::read`](crate::Namespace::read), [`Stream`](crate::Stream)) or flush
+    /// again when the controller fails it without "do not retry" (DNR): each command up to `most` times, after the delay that
+    /// the status names (CRD, CRDT1 to CRDT3 of Identify), all within the call's one deadline. A delay that ends after the
+    /// deadline is not waited for: the call returns the status. The controller reports delays because this turns them on
+    /// (feature Host Behavior Support, ACRE).
+    ///
+    /// Writes, Write Zeroes and deallocations are never sent again, because another writer may have changed the blocks since;
+    /// [`Error::is_retryable`](crate::Error::is_retryable) tells whether the program may. 0 by default.
+    ///
+    /// ```
+    /// use upcie_nvme::Controller;
+    /// let controller = Controller::builder().retries(3).open("emu:size=1M")?;
+    /// controller.namespace(1)?.flush()?;
+    /// # Ok::<(), upcie_nvme::Error>(())
+    /// ```
+    pub fn retries(mut self, most: u32) -> Self {
+        self.retries = most;
+        self
+    }
+
     /// Sets the clock by which the controller is waited for, in bring-up, commands, waits for completions and shutdown: a
     /// test or a simulation can own the time. The system's by default. Two things keep the system's time: the answers of a
     /// vfio-user server, which is another process, and the wait of one thread for the call of another.
@@ -106,6 +127,7 @@ impl Default for ControllerBuilder {
             cmb_caching: None,
             arbitration: None,
             untrusted_device: false,
+            retries: 0,
             clock: SharedClock::default(),
         }
     }

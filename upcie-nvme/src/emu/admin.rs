@@ -16,7 +16,8 @@ use super::{
     vendor,
 };
 use crate::spec::{
-    ALL_NAMESPACES, AdminOpcode, AsyncEventType, Command, LogPageDword10, LogPageDword11, LogPageId, Status,
+    ALL_NAMESPACES, AdminOpcode, AsyncEventType, Command, FeatureId, FeaturesDword10, LogPageDword10,
+    LogPageDword11, LogPageId, Status,
 };
 use std::time::Duration;
 
@@ -156,6 +157,9 @@ impl<M: Media> Core<M> {
             }
             AdminOpcode::GET_LOG_PAGE => self.log_page(host, command, now)?,
             AdminOpcode::GET_FEATURES => self.features.get(command, &self.io)?,
+            AdminOpcode::SET_FEATURES if command.cdw10 as u8 == FeatureId::HOST_BEHAVIOR_SUPPORT.0 => {
+                self.host_behavior(host, command)?
+            }
             AdminOpcode::SET_FEATURES => {
                 let has_queues = !queues.sqs.is_empty() || queues.cqs.iter().any(Option::is_some);
                 let before = self.features.warning();
@@ -178,6 +182,27 @@ impl<M: Media> Core<M> {
             _ => vendor::run(&mut self.admin, self.features.events, command)?,
         };
         Ok(Some(done))
+    }
+
+    /// Carries out Set Features of Host Behavior Support, of which ACRE has an effect: statuses of a fault plan name delays.
+    fn host_behavior(&mut self, host: &mut impl HostMemory, command: &Command) -> Result<u32, Status> {
+        if FeaturesDword10::from_bits(command.cdw10).sv() {
+            return Err(Status::FEATURE_NOT_SAVEABLE.with_do_not_retry());
+        }
+        let mut data = [0; 512];
+        let (pointer, mut at) = ((command.prp1(), command.prp2()), 0);
+        prp::walk(host, self.io.page, pointer, data.len() as u64, |host, iova, len| {
+            let part = data.get_mut(at..at + len).ok_or(Status::INTERNAL_ERROR)?;
+            at += len;
+            host.read(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
+        })?;
+        if data[0] > 1 {
+            return Err(INVALID_FIELD);
+        }
+        if let Some(staging) = &mut self.staging {
+            staging.delays = data[0] == 1;
+        }
+        Ok(0)
     }
 
     /// Copies `data` to the command's buffer.

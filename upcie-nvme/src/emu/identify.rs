@@ -15,6 +15,9 @@ const MODEL: &str = "uPCIe embedded NVMe controller";
 /// Asynchronous Event Requests held, and Abort commands at a time, 0's based.
 pub(super) const AERL: u8 = 3;
 
+/// Command retry delays, in units of 100 ms.
+const CRDT: [u16; 3] = [1, 5, 600];
+
 /// Block sizes by format index, as powers of two.
 const FORMATS: [u8; 2] = [9, 12];
 
@@ -68,6 +71,7 @@ fn controller(options: &Options, has_cache: bool, subsystem: [u8; 16]) -> Vec<u8
     id.ver = VERSION.into_bits();
     // Namespace attributes changed, firmware activation starts.
     id.oaes = 1 << 8 | 1 << 9;
+    id.crdt = CRDT;
     id.cntrltype = 1;
     id.acl = AERL;
     id.aerl = AERL;

@@ -20,6 +20,8 @@ pub(super) struct Staging {
     /// The fault plan at work, if there is one.
     pub faults: Option<Injector>,
     pub ailments: Ailments,
+    /// The host takes delays in statuses (Host Behavior Support, ACRE).
+    pub delays: bool,
     /// The completion queues whose interrupt is to be raised by an action of the caller.
     pub untold: Vec<u16>,
 }
@@ -27,7 +29,12 @@ pub(super) struct Staging {
 impl Staging {
     /// Returns the effects of the fault plan on a command that was fetched from the submission queue `sq`.
     pub fn decide(&mut self, sq: u16, command: &Command) -> Effects {
-        self.faults.as_mut().map_or_else(Effects::default, |faults| faults.decide(sq, command))
+        let mut effects =
+            self.faults.as_mut().map_or_else(Effects::default, |faults| faults.decide(sq, command));
+        if !self.delays {
+            effects.status = effects.status.map(|status| Status::from_bits(status.into_bits() & !(3 << 11)));
+        }
+        effects
     }
 }
 

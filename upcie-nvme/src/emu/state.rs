@@ -93,6 +93,7 @@ impl<M: Media> Core<M> {
         self.io.write_cache = true;
         if let Some(staging) = &mut self.staging {
             staging.untold.clear();
+            staging.delays = false;
         }
     }
 }

@@ -47,7 +47,12 @@ impl<'n> Pieces<'n> {
         }
     }
 
-    /// Submits the next piece of `buffer`; `true` when there are more.
+    /// Goes back to the piece that was sent with `tag`, to send it and all after it again.
+    pub(crate) fn rewind(&mut self, tag: u64) {
+        self.sent = self.sent.min(usize::try_from(tag).unwrap_or(usize::MAX));
+    }
+
+    /// Submits the next piece of `buffer`, tagged with its offset; `true` when there are more.
     ///
     /// # Safety
     /// `buffer` is the one that [`new`](Self::new) checked. It is neither freed, nor written to, nor (for a
@@ -86,7 +91,7 @@ impl<'n> Pieces<'n> {
             (blocks - 1) | flags.word(),
             0,
         ];
-        turn.push(words, DmaBuf::empty(), 0, pointer.list);
+        turn.push(words, DmaBuf::empty(), self.sent as u64, pointer.list);
         self.sent += len;
         Ok(self.sent < self.len)
     }

@@ -58,6 +58,7 @@ pub(super) enum State {
     Fatal,
     Gone,
     Disabled,
+    PciError,
     Lost,
 }
 
@@ -212,6 +213,7 @@ impl<T> Queue<T> {
             State::Fatal => Error::fatal(device, operation),
             State::Gone => Error::gone(device, operation),
             State::Disabled => Error::disabled(device, operation),
+            State::PciError => Error::pci_error(device, operation),
             State::Lost => upcie_core::Error::gone(device, operation).into(),
             State::Ready | State::Quiet | State::Open => Error::leaked_turn(device, qid),
         }
@@ -311,6 +313,7 @@ impl<T> Queue<T> {
             Failure::Fatal { .. } => State::Fatal,
             Failure::Gone { .. } => State::Gone,
             Failure::Disabled { .. } => State::Disabled,
+            Failure::PciError { .. } => State::PciError,
             Failure::Core(error) if error.kind() == upcie_core::ErrorKind::Timeout => return,
             _ => State::Lost,
         };

@@ -27,6 +27,7 @@ impl Error {
             Failure::Gone { .. } => ErrorKind::Gone,
             Failure::Disabled { .. }
             | Failure::Fatal { .. }
+            | Failure::PciError { .. }
             | Failure::LeakedTurn { .. }
             | Failure::Stopped { .. }
             | Failure::Undeleted { .. } => ErrorKind::Failed,

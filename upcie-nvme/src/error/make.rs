@@ -53,6 +53,11 @@ impl Error {
         Self::new(device, operation, Failure::Fatal {})
     }
 
+    /// Makes a [`Failure::PciError`].
+    pub(crate) fn pci_error(device: impl Into<String>, operation: impl Into<String>) -> Self {
+        Self::new(device, operation, Failure::PciError {})
+    }
+
     /// Makes a [`Failure::Unsupported`].
     pub(crate) fn unsupported(device: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::new(device, "", Failure::Unsupported { reason: reason.into() })

@@ -85,6 +85,9 @@ pub enum Failure {
     /// CSTS.CFS is set.
     #[non_exhaustive]
     Fatal {},
+    /// The kernel reports an uncorrectable error of the PCI Express function (VFIO's ERR interrupt, from AER).
+    #[non_exhaustive]
+    PciError {},
     /// The controller lacks something that this driver or the caller needs.
     #[non_exhaustive]
     Unsupported {
@@ -203,6 +206,11 @@ impl fmt::Display for Error {
             Failure::Fatal {} => write!(
                 f,
                 "{device}: {operation}: the controller reports a fatal status (CSTS.CFS): open it again to reset it"
+            ),
+            Failure::PciError {} => write!(
+                f,
+                "{device}: {operation}: the kernel reports an error of {device} that the hardware could not correct (AER): \
+                 drop every handle of it and open it again, which resets the function; the kernel's log names the error"
             ),
             Failure::Unsupported { reason } | Failure::Argument { reason } => write!(f, "{device}: {reason}"),
             Failure::NoIo { reason } => write!(f, "{device}: the controller takes no I/O: {reason}"),

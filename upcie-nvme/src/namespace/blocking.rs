@@ -1,14 +1,15 @@
 //! The blocking calls, on a queue pair that all of a controller's calls share.
 
+use super::retries::Tries;
 use crate::{
     Error, Failure, Refusal, Result,
     controller::{Inner, PRIORITY, create},
-    engine::{Extent, Io, Pieces, Queue, Refused, Retired, Turn, Zeroes},
+    engine::{Direction, Extent, Io, Pieces, Queue, Refused, Retired, Turn, Zeroes},
     spec::{DatasetRange, Status},
 };
 use std::{ops::Range, time::Duration};
 use upcie_core::{
-    deadline::{Backoff, Budget},
+    deadline::{Backoff, Budget, Stopwatch},
     dma::DmaBuf,
 };
 use zerocopy::IntoBytes;
@@ -37,13 +38,21 @@ pub(super) fn transfer(
     let units = part.len() as u64 / UNIT;
     let pieces = Pieces::new(controller.live(), controller.space().id(), io, buffer, part);
     let mut pieces = pieces.map_err(|reason| refused(controller, what, reason))?;
-    // SAFETY: `held` is `buffer`, which was judged. It outlives the command: `run` gives it back or frees it only when
-    // nothing is in flight, or once the queue has been deleted, and leaks it otherwise.
-    run(controller, buffer, what, units, |turn, held| unsafe { pieces.send(turn, held) })
+    let tries = match io.direction() {
+        Direction::Read => Tries::of(controller),
+        Direction::Write => Tries::NONE,
+    };
+    run(controller, buffer, what, units, tries, |turn, held, again| {
+        again.into_iter().for_each(|tag| pieces.rewind(tag));
+        // SAFETY: `held` is `buffer`, which was judged. It outlives the command: `run` gives it back or frees it only when
+        // nothing is in flight, or once the queue has been deleted, and leaks it otherwise.
+        unsafe { pieces.send(turn, held) }
+    })
 }
 
 pub(super) fn flush(controller: &Inner, extent: &Extent, what: What<'_>) -> Result<()> {
-    run(controller, &mut DmaBuf::empty(), what, 0, |turn, _| turn.flush(extent, 0).map(|()| false))
+    let tries = Tries::of(controller);
+    run(controller, &mut DmaBuf::empty(), what, 0, tries, |turn, _, _| turn.flush(extent, 0).map(|()| false))
 }
 
 /// Zeroes `blocks` (not 0) blocks from `slba` on with Write Zeroes. The caller has checked the range.
@@ -56,7 +65,7 @@ pub(super) fn zeroes(
 ) -> Result<()> {
     let mut sent = 0;
     let commands = blocks / u64::from(extent.max_zeroes.max(1));
-    run(controller, &mut DmaBuf::empty(), what, commands, |turn, _| {
+    run(controller, &mut DmaBuf::empty(), what, commands, Tries::NONE, |turn, _, _| {
         let count = (blocks - sent).min(extent.max_zeroes.into());
         turn.write_zeroes(Zeroes::new(extent, slba + sent, count as u32), 0)?;
         sent += count;
@@ -78,7 +87,7 @@ pub(super) fn deallocate(
     buffer.write_at(0, bytes);
     let mut sent = 0;
     let commands = (ranges.len() / DatasetRange::MOST) as u64;
-    run(controller, &mut buffer, what, commands, |turn, held| {
+    run(controller, &mut buffer, what, commands, Tries::NONE, |turn, held, _| {
         let (start, count) = (sent * SIZE, (ranges.len() - sent).min(DatasetRange::MOST));
         // SAFETY: the ranges are inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing is
         // in flight, or once the queue has been deleted, and leaks it otherwise.
@@ -90,13 +99,14 @@ pub(super) fn deallocate(
 
 /// Sends commands until `send` says that there are no more, and waits for them. The commands may use
 /// `buffer`; it is returned when all are done. The call may take the controller's timeout and a second for
-/// each of `units`.
+/// each of `units`, all `tries` included: `send` is given the tag of a command that failed, from which on it sends again.
 fn run(
     controller: &Inner,
     buffer: &mut DmaBuf,
     what: What<'_>,
     units: u64,
-    mut send: impl FnMut(&mut Turn<'_, u64>, &DmaBuf) -> Result<bool, Refused<u64>>,
+    mut tries: Tries,
+    mut send: impl FnMut(&mut Turn<'_, u64>, &DmaBuf, Option<u64>) -> Result<bool, Refused<u64>>,
 ) -> Result<()> {
     if controller.is_inherited() {
         controller.check_owner(&what())?;
@@ -105,7 +115,29 @@ fn run(
     let whole = controller.timeout().saturating_add(seconds);
     let mut watch = controller.stopwatch();
     let _budget = Budget::new(whole);
-    let mut slot = controller.enter_blocking(&mut watch, whole, what)?;
+    let mut again = None;
+    loop {
+        let ended = attempt(controller, buffer, what, (&mut watch, whole), |turn, held| {
+            send(turn, held, again.take())
+        })?;
+        let Err((status, tag)) = ended else { return Ok(()) };
+        if !tries.again(controller, (status, tag), (&mut watch, whole), what)? {
+            return Err(Error::of_status(controller.name(), what(), status));
+        }
+        again = Some(tag);
+    }
+}
+
+/// Sends commands until `send` says that there are no more, or one fails, and waits for them, within `whole` as counted by
+/// `watch`. Returns the status and the tag of the command that failed.
+fn attempt(
+    controller: &Inner,
+    buffer: &mut DmaBuf,
+    what: What<'_>,
+    (watch, whole): (&mut Stopwatch<'_>, Duration),
+    mut send: impl FnMut(&mut Turn<'_, u64>, &DmaBuf) -> Result<bool, Refused<u64>>,
+) -> Result<Result<(), (Status, u64)>> {
+    let mut slot = controller.enter_blocking(watch, whole, what)?;
     let queue = match &mut *slot {
         Some(queue) => queue,
         none => {
@@ -116,11 +148,11 @@ fn run(
     };
     // This call owns the buffer until the controller is done with it, whatever happens.
     let held = std::mem::take(buffer);
-    let backoff = Backoff::of_memory(watch, controller.timeout(), whole);
+    let backoff = Backoff::of_memory(*watch, controller.timeout(), whole);
     match send_all(controller, queue, what, backoff, whole, |turn| send(turn, &held)) {
         Ok(result) => {
             *buffer = held;
-            result.map_err(|status| Error::of_status(controller.name(), what(), status))
+            Ok(result)
         }
         Err((error, false)) => {
             *buffer = held;
@@ -149,7 +181,7 @@ fn run(
     }
 }
 
-/// Sends and reaps all commands. Returns `Ok` with the first bad status once nothing is in flight; otherwise
+/// Sends and reaps all commands. Returns `Ok` with the bad status of the least tag once nothing is in flight; otherwise
 /// the error, and `true` if commands still are in flight. Neither a command nor the `whole` call may take too
 /// long.
 fn send_all(
@@ -159,15 +191,17 @@ fn send_all(
     mut backoff: Backoff<'_>,
     whole: Duration,
     mut send: impl FnMut(&mut Turn<'_, u64>) -> Result<bool, Refused<u64>>,
-) -> Result<Result<(), Status>, (Error, bool)> {
+) -> Result<Result<(), (Status, u64)>, (Error, bool)> {
     let (mut more, mut pending, mut result) = (true, 0_u32, Ok(()));
     loop {
         let mut turn = queue.turn().map_err(|error| (error, pending > 0))?;
         let before = pending;
         for done in turn.by_ref() {
             pending -= 1;
-            if let (_, Err(status), _) = done.into_parts() {
-                result = result.and(Err(status));
+            if let (tag, Err(status), _) = done.into_parts() {
+                if result.is_ok() || matches!(result, Err((_, least)) if tag < least) {
+                    result = Err((status, tag));
+                }
             }
         }
         let progress = before != pending;

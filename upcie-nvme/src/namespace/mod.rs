@@ -3,6 +3,7 @@
 mod blocking;
 mod bytes;
 mod open;
+mod retries;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,250 @@
+//! A driver that is killed (SIGKILL) at any moment leaves a controller that the next one brings up, with all data that was
+//! flushed, and leaves nothing behind in the system or in the server. A server that is killed with commands in flight is
+//! noticed at once.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::FileExt,
+    path::Path,
+    time::{Duration, Instant},
+};
+use upcie_nvme::{Controller, DmaBuf, ErrorKind, Namespace, Wait};
+use upcie_tests::{
+    deadline,
+    device::another,
+    io::create,
+    left_out,
+    process::{Directory, Process, Server, again, role, within},
+    scaled, seeded,
+    stopwatch::Stopwatch,
+};
+
+/// Blocks that the driver writes in turn, each with the number of its write.
+const BLOCKS: u64 = 16;
+/// The time in which a wait notices that its controller is gone (the wait's documentation), and a margin.
+const NOTICED: Duration = Duration::from_millis(100 + 100);
+/// The time in which a controller that is gone is dropped. Its shutdown is allowed 15 s (the table of deadlines).
+const DROPPED: Duration = Duration::from_secs(2);
+
+fn is_built() -> bool {
+    let built = Server::is_built() || upcie_tests::is_ci();
+    if !built {
+        left_out("nvme-emu is not built");
+    }
+    built
+}
+
+/// The program that is killed: opens the controller, writes and flushes, with other commands in flight, and closes it, again
+/// and again. The number of the last write that was flushed is in a file.
+fn drive(address: &str, notes: &Path) -> ! {
+    let notes = fs::OpenOptions::new().read(true).write(true).open(notes).unwrap();
+    let mut number = last_flushed(&notes);
+    let mut random = seeded(number);
+    println!("begins");
+    loop {
+        let controller = Controller::open(address).unwrap();
+        let namespace = controller.namespace(1).unwrap();
+        let mut queue = create::<u64>(controller.queue_pair().depth(16));
+        let mut buffer = controller.alloc(namespace.block_size()).unwrap();
+        for _ in 0..random.below(40) {
+            for tag in 0..random.below(8) as u64 {
+                let data = controller.alloc(4096).unwrap();
+                queue.turn().unwrap().read(&namespace, 0, data, tag).unwrap();
+            }
+            number += 1;
+            buffer.fill(0);
+            buffer.write_at(0, &number.to_le_bytes());
+            namespace.write(number % BLOCKS, &mut buffer).unwrap();
+            namespace.flush().unwrap();
+            notes.write_at(&number.to_le_bytes(), 0).unwrap();
+            while queue.in_flight() > 0 {
+                assert!(queue.wait(Wait::Poll, deadline()).unwrap());
+                queue.turn().unwrap().for_each(|done| done.result().map(drop).unwrap());
+            }
+        }
+    }
+}
+
+fn last_flushed(notes: &fs::File) -> u64 {
+    let mut number = [0; 8];
+    notes.read_exact_at(&mut number, 0).unwrap();
+    u64::from_le_bytes(number)
+}
+
+/// Asserts that each block has the last write that was flushed, or the one write that may have come after it.
+fn verify(controller: &Controller, namespace: &Namespace, flushed: u64) {
+    let mut buffer: DmaBuf = controller.alloc(namespace.block_size()).unwrap();
+    for block in 0..BLOCKS {
+        namespace.read(block, &mut buffer).unwrap();
+        let mut number = [0; 8];
+        buffer.read_at(0, &mut number);
+        let found = u64::from_le_bytes(number);
+        let expected = (0..=flushed).rev().take(BLOCKS as usize).find(|n| n % BLOCKS == block).unwrap_or(0);
+        let next = flushed + 1;
+        assert!(
+            found == expected || (found == next && next % BLOCKS == block),
+            "block {block} has write {found}; {expected} was flushed"
+        );
+    }
+}
+
+/// The descriptors and the mapped files of a process, by name and number.
+fn held(process: u32) -> BTreeMap<String, usize> {
+    let mut held = BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{process}/fd")).unwrap().flatten() {
+        let target = fs::read_link(entry.path()).unwrap_or_default().display().to_string();
+        // Each socket has a number of its own.
+        let kind = target.split_once(":[").map_or(target.clone(), |(kind, _)| kind.to_owned());
+        *held.entry(kind).or_default() += 1;
+    }
+    for line in fs::read_to_string(format!("/proc/{process}/maps")).unwrap().lines() {
+        if let Some(path) = line.split_whitespace().nth(5) {
+            // The heap and the stacks of threads are the allocator's.
+            if path.starts_with('/') {
+                *held.entry(format!("mapped {path}")).or_default() += 1;
+            }
+        }
+    }
+    held
+}
+
+/// Files of this library in mounts of hugetlbfs and tmpfs.
+fn files() -> Vec<String> {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    let memory = mounts.lines().filter_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let (at, kind) = (words.next()?, words.next()?);
+        matches!(kind, "hugetlbfs" | "tmpfs").then(|| at.to_owned())
+    });
+    let entries = memory.filter_map(|at| fs::read_dir(at).ok()).flatten().flatten();
+    let mut names: Vec<_> = entries.map(|entry| entry.path().display().to_string()).collect();
+    // The directories of tests that run at the same time.
+    names.retain(|name| name.contains("upcie-") && !name.contains("upcie-tests-"));
+    names.sort();
+    names
+}
+
+#[test]
+fn a_killed_driver_leaves_a_usable_controller() {
+    const NAME: &str = "a_killed_driver_leaves_a_usable_controller";
+    if let Some(role) = role() {
+        let (address, notes) = role.split_once(' ').unwrap();
+        drive(address, Path::new(notes));
+    }
+    if !is_built() {
+        return;
+    }
+    let mut server = Server::start("size=16M,queues=4");
+    let process = server.process().id();
+    let directory = Directory::new();
+    let path = directory.path().join("notes");
+    fs::write(&path, [0; 8]).unwrap();
+    let notes = fs::File::open(&path).unwrap();
+    drop(Controller::open(server.address()).unwrap());
+    let (before, before_files) = (settled(process, &BTreeMap::new()), files());
+    let mut random = seeded(9);
+    let mut reached = 0;
+    for round in 0..scaled(40) {
+        let role = format!("{} {}", server.address(), path.display());
+        let mut child = Process::start(again(NAME, &role));
+        child.wait_for("begins").unwrap();
+        // The moment of the death, not a wait for an event.
+        std::thread::sleep(Duration::from_micros(random.within(0..30_000)));
+        child.kill();
+        let flushed = last_flushed(&notes);
+        reached += u64::from(flushed > 0);
+        let start = Instant::now();
+        let options = Controller::builder().timeout(deadline());
+        let address = server.address();
+        let controller = within(3 * deadline(), move || options.open(address))
+            .unwrap_or_else(|error| panic!("round {round}, after {:?}: {error:?}", start.elapsed()));
+        let namespace = controller.namespace(1).unwrap();
+        verify(&controller, &namespace, flushed);
+        drop((controller, namespace));
+        assert_eq!(settled(process, &before), before, "left behind in the server, round {round}");
+    }
+    assert!(reached > 0, "no driver has written anything");
+    assert_eq!(files(), before_files);
+    let socket: Vec<_> = fs::read_dir(socket_directory(&server)).unwrap().flatten().collect();
+    assert_eq!(socket.len(), 1, "{socket:?}");
+}
+
+fn socket_directory(server: &Server) -> std::path::PathBuf {
+    let address = server.address().to_string();
+    let path = address.split_once(':').map_or("", |(_, path)| path);
+    Path::new(path).parent().expect("a directory").into()
+}
+
+/// Returns what a server holds once it is what is `wanted`, or after the deadline; the first time, once it has no client.
+fn settled(process: u32, wanted: &BTreeMap<String, usize>) -> BTreeMap<String, usize> {
+    let end = Instant::now() + deadline();
+    let mut last = held(process);
+    loop {
+        std::thread::sleep(Duration::from_millis(5));
+        let now = held(process);
+        let is_wanted = if wanted.is_empty() { now == last } else { now == *wanted };
+        if is_wanted || Instant::now() > end {
+            return now;
+        }
+        last = now;
+    }
+}
+
+#[test]
+fn a_killed_server_is_noticed_at_once() {
+    if !is_built() {
+        return;
+    }
+    let kinds = [Wait::Poll, Wait::Interrupt, Wait::Adaptive(Duration::from_micros(20))];
+    for how in kinds {
+        let mut server = Server::start("size=16M,latency=60s");
+        let controller = Controller::open(server.address()).unwrap();
+        let namespace = controller.namespace(1).unwrap();
+        let mut queue = create::<u64>(controller.queue_pair().depth(8).interrupt(1));
+        for tag in 0..4 {
+            let data = controller.alloc(4096).unwrap();
+            queue.turn().unwrap().write(&namespace, tag * 8, data, tag).unwrap();
+        }
+        server.process().kill();
+        // Without the time in which this process waits for a core.
+        let mut watch = Stopwatch::of(std::process::id());
+        let error = queue.wait(how, deadline()).unwrap_err();
+        let noticed = watch.elapsed();
+        assert_eq!(error.kind(), ErrorKind::Gone, "{how:?}: {error}");
+        assert!(noticed <= NOTICED, "{how:?}: noticed after {noticed:?}");
+        // Blocking calls and admin commands fail as well.
+        for error in [namespace.flush().unwrap_err(), controller.namespace_ids().unwrap_err()] {
+            assert_eq!(error.kind(), ErrorKind::Gone, "{how:?}: {error}");
+            assert_eq!(error.device(), Some(controller.name()));
+        }
+        let mut watch = Stopwatch::of(std::process::id());
+        within(deadline(), move || drop((queue, namespace, controller)));
+        let dropped = watch.elapsed();
+        assert!(dropped <= DROPPED, "{how:?}: dropped after {dropped:?}");
+        // Other devices of the process are not affected.
+        let other = another();
+        other.namespace(1).unwrap().write(0, &mut other.alloc(4096).unwrap()).unwrap();
+        let server = Server::start("size=16M");
+        Controller::open(server.address()).unwrap().namespace(1).unwrap().flush().unwrap();
+    }
+}
+
+#[test]
+fn a_server_killed_in_a_blocking_call_ends_the_call() {
+    if !is_built() {
+        return;
+    }
+    let mut server = Server::start("size=16M,latency=60s");
+    let options = Controller::builder().timeout(4 * deadline());
+    let controller = options.open(server.address()).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let mut buffer = controller.alloc(4096).unwrap();
+    let call = std::thread::spawn(move || namespace.write(0, &mut buffer).unwrap_err());
+    // The moment of the death, not a wait for an event: the call is under way or about to begin.
+    std::thread::sleep(Duration::from_millis(20));
+    server.process().kill();
+    let error = within(deadline(), move || call.join().unwrap());
+    assert_eq!(error.kind(), ErrorKind::Gone, "{error}");
+    within(deadline(), move || drop(controller));
+}

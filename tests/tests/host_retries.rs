@@ -1,0 +1,180 @@
+//! Blocking reads and flushes are sent again when the controller fails them without "do not retry", after the delay that it
+//! asks for, by a simulated clock; writes are not.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use upcie_core::clock::Clock;
+use upcie_nvme::{
+    Controller, ErrorKind, Namespace,
+    emu::{Fault, FaultPlan, FaultRule, Lockstep, Storage},
+    spec::{DatasetRange, NvmOpcode, Status, StatusType},
+};
+
+/// Time that passes only in `sleep`, where the controller takes its steps.
+struct Simulated {
+    now: AtomicU64,
+    device: Arc<Lockstep<Storage>>,
+}
+
+impl fmt::Debug for Simulated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "simulated time {:?}", self.now())
+    }
+}
+
+impl Clock for Simulated {
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.now.load(Ordering::Relaxed))
+    }
+
+    fn sleep(&self, time: Duration) {
+        self.now.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+        self.device.step(self.now());
+    }
+
+    fn runs(&self) -> bool {
+        false
+    }
+}
+
+/// A controller whose commands with one opcode fail `count` times.
+struct Failing {
+    clock: Arc<Simulated>,
+    controller: Controller,
+    namespace: Namespace,
+}
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// What the embedded controller states as CRDT1 to CRDT3.
+const DELAYS: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(60)];
+
+fn status(delay: u16) -> Status {
+    Status::from_bits(Status::new(StatusType::MEDIA, 0x81).into_bits() | delay << 11)
+}
+
+fn failing(retries: u32, rules: impl IntoIterator<Item = FaultRule>) -> Failing {
+    let device = Lockstep::new(&"size=1M,mdts=8K".parse().unwrap()).unwrap();
+    let plan = rules.into_iter().fold(FaultPlan::new(1), FaultPlan::rule);
+    device.inject(&plan).unwrap();
+    let clock = Arc::new(Simulated { now: AtomicU64::new(0), device: device.clone() });
+    let options = Controller::builder().clock(clock.clone()).timeout(TIMEOUT).retries(retries);
+    let controller = options.from_device(device).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    Failing { clock, controller, namespace }
+}
+
+fn rule(opcode: NvmOpcode, status: Status) -> FaultRule {
+    FaultRule::new(Fault::Status(status)).opcode(opcode.0)
+}
+
+impl Failing {
+    /// Runs a call, and returns its status, if it failed with one, and the simulated time that it took.
+    fn time(&self, call: impl FnOnce(&Self) -> upcie_nvme::Result<()>) -> (Option<Status>, Duration) {
+        let start = self.clock.now();
+        let result = call(self).map_err(|error| {
+            assert_eq!(error.kind(), ErrorKind::Status, "{error:?}");
+            assert_eq!(error.device(), Some(self.controller.name()));
+            error.status().unwrap()
+        });
+        (result.err(), self.clock.now() - start)
+    }
+
+    fn read(&self, blocks: usize) -> upcie_nvme::Result<()> {
+        self.namespace.read(0, &mut self.controller.alloc(blocks * 512)?)
+    }
+}
+
+#[test]
+fn a_read_is_sent_again_after_the_stated_delay() {
+    for delay in 0..3_u16 {
+        let failing = failing(3, [rule(NvmOpcode::READ, status(delay)).count(3)]);
+        let (failed, took) = failing.time(|failing| failing.read(1));
+        let expected = 3 * DELAYS[usize::from(delay)];
+        assert_eq!(failed, None, "CRD {delay}");
+        assert!(took >= expected && took < expected + Duration::from_millis(100), "CRD {delay}: {took:?}");
+    }
+}
+
+#[test]
+fn a_read_that_fails_too_often_returns_the_status() {
+    for (retries, count, is_good) in [(0, 1, false), (2, 2, true), (2, 3, false)] {
+        let failing = failing(retries, [rule(NvmOpcode::READ, status(1)).count(count)]);
+        let (failed, _) = failing.time(|failing| failing.read(1));
+        assert_eq!(failed.is_none(), is_good, "{retries} retries, {count} failures");
+    }
+}
+
+/// Pieces of 8 KiB: the one that fails is sent again, and those after it; the data is that of one transfer.
+#[test]
+fn a_long_read_repeats_the_piece_that_failed() {
+    let rules = [rule(NvmOpcode::READ, status(1)).lba(100..=100).count(2)];
+    let failing =
+        failing(2, rules.into_iter().chain([rule(NvmOpcode::READ, status(1)).lba(700..=700).count(2)]));
+    let (namespace, controller) = (&failing.namespace, &failing.controller);
+    let mut data = controller.alloc(1024 * 512).unwrap();
+    for block in 0..1024_usize {
+        data.write_at(block * 512, &[block as u8; 512]);
+    }
+    namespace.write(0, &mut data).unwrap();
+    let mut back = controller.alloc(1024 * 512).unwrap();
+    let (failed, took) = failing.time(|failing| failing.namespace.read(0, &mut back));
+    assert_eq!(failed, None);
+    assert!(took >= 4 * DELAYS[1], "{took:?}");
+    for block in 0..1024_usize {
+        let mut part = [0; 512];
+        back.read_at(block * 512, &mut part);
+        assert_eq!(part, [block as u8; 512], "block {block}");
+    }
+}
+
+#[test]
+fn a_flush_is_sent_again_and_writes_are_not() {
+    let failing = failing(
+        3,
+        [NvmOpcode::FLUSH, NvmOpcode::WRITE, NvmOpcode::WRITE_ZEROES, NvmOpcode::DATASET_MANAGEMENT]
+            .map(|opcode| rule(opcode, status(1)).count(1)),
+    );
+    let namespace = &failing.namespace;
+    assert_eq!(failing.time(|_| namespace.flush()).0, None);
+    let mut data = failing.controller.alloc(512).unwrap();
+    assert_eq!(failing.time(|_| namespace.write(0, &mut data)).0, Some(status(1)));
+    assert_eq!(failing.time(|_| namespace.write_zeroes(0, 1)).0, Some(status(1)));
+    assert_eq!(failing.time(|_| namespace.deallocate(&[DatasetRange::new(0, 1)])).0, Some(status(1)));
+    // Each rule has struck once.
+    failing.time(|_| namespace.write(0, &mut data));
+}
+
+#[test]
+fn do_not_retry_is_final() {
+    let failing = failing(3, [rule(NvmOpcode::READ, status(1).with_do_not_retry()).count(1)]);
+    let (failed, took) = failing.time(|failing| failing.read(1));
+    assert!(failed.is_some_and(Status::do_not_retry) && took < DELAYS[1], "{took:?}");
+    failing.read(1).unwrap();
+}
+
+/// A delay of a minute is more than a call of twenty seconds has: the call ends at once, with the status.
+#[test]
+fn a_delay_beyond_the_deadline_is_not_waited_for() {
+    let failing = failing(3, [rule(NvmOpcode::READ, status(3)).count(1)]);
+    let (failed, took) = failing.time(|failing| failing.read(1));
+    assert_eq!(failed, Some(status(3)));
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+/// Without retries the driver does not ask for delays, and the controller names none.
+#[test]
+fn delays_are_asked_for_with_retries_only() {
+    for (retries, delay) in [(0, 0), (1, 2)] {
+        let failing = failing(retries, [rule(NvmOpcode::WRITE, status(2))]);
+        let mut data = failing.controller.alloc(512).unwrap();
+        let (failed, _) = failing.time(|failing| failing.namespace.write(0, &mut data));
+        assert_eq!(failed.unwrap().retry_delay(), delay, "{retries} retries");
+    }
+}

@@ -1,0 +1,44 @@
+//! The delays that a controller asks for before a command is sent again (Base, "Command Retry Delay" of the status, and
+//! feature "Host Behavior Support").
+
+use super::Inner;
+use crate::{
+    Result,
+    spec::{Command, FeatureId, Status},
+};
+use std::time::Duration;
+
+/// Bytes of Host Behavior Support. Byte 0 is ACRE: statuses then name a delay.
+const BEHAVIOR: usize = 512;
+
+impl Inner {
+    /// Returns how often a command of a blocking call may be sent again.
+    pub(crate) fn retries(&self) -> u32 {
+        self.link.options.retries
+    }
+
+    /// Returns the delay that a status asks for: CRDT1 to CRDT3 of Identify Controller, in units of 100 ms, or none.
+    pub(crate) fn retry_delay(&self, status: Status) -> Duration {
+        let index = usize::from(status.retry_delay()).checked_sub(1);
+        let units = index.and_then(|index| self.properties.identify.crdt.get(index).copied());
+        Duration::from_millis(100) * u32::from(units.unwrap_or(0))
+    }
+
+    /// Lets the controller report delays, if it has some and commands are sent again: at bring-up, and after a reset. A
+    /// controller that refuses reports none, and commands are sent again at once.
+    pub(super) fn enable_retry_delays(&self) -> Result<()> {
+        if self.retries() == 0 || self.properties.identify.crdt == [0; 3] {
+            return Ok(());
+        }
+        let mut data = self.memory.heap.alloc(BEHAVIOR)?;
+        data.write_at(0, &[1]);
+        let command = Command::set_features(FeatureId::HOST_BEHAVIOR_SUPPORT, 0);
+        match self.admin_data(&command, data, "Set Features (Host Behavior Support)") {
+            Err(error) if error.status().is_some() => {
+                tracing::warn!(device = self.name(), %error, "it reports no delays before retries");
+                Ok(())
+            }
+            other => other.map(drop),
+        }
+    }
+}

@@ -4,12 +4,20 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     os::unix::fs::FileExt,
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
-use upcie_nvme::{Controller, DmaBuf, ErrorKind, Namespace, Wait};
+use upcie_core::{
+    device::Address,
+    vfio_user::{
+        self,
+        server::{Backend, Client, Layout, Listener},
+    },
+};
+use upcie_nvme::{Controller, DmaBuf, ErrorKind, Namespace, Wait, emu::Emulator};
 use upcie_tests::{
     deadline,
     device::another,
@@ -125,49 +133,110 @@ fn files() -> Vec<String> {
     names
 }
 
-#[test]
-fn a_killed_driver_leaves_a_usable_controller() {
-    const NAME: &str = "a_killed_driver_leaves_a_usable_controller";
-    if let Some(role) = role() {
-        let (address, notes) = role.split_once(' ').unwrap();
-        drive(address, Path::new(notes));
-    }
-    if !is_built() {
-        return;
-    }
-    let mut server = Server::start("size=16M,queues=4");
-    let process = server.process().id();
+/// Kills a driver at a random moment, again and again; each time the next one opens the controller and finds the data. `name`
+/// is the test, which plays the driver in a child process; `check` runs after each round.
+fn kill_and_open(name: &str, address: &Address, rounds: usize, mut check: impl FnMut(usize)) {
     let directory = Directory::new();
     let path = directory.path().join("notes");
     fs::write(&path, [0; 8]).unwrap();
     let notes = fs::File::open(&path).unwrap();
-    drop(Controller::open(server.address()).unwrap());
-    let (before, before_files) = (settled(process, &BTreeMap::new()), files());
     let mut random = seeded(9);
-    let mut reached = 0;
-    for round in 0..scaled(40) {
-        let role = format!("{} {}", server.address(), path.display());
-        let mut child = Process::start(again(NAME, &role));
+    for round in 0..rounds {
+        let mut child = Process::start(again(name, &format!("{address} {}", path.display())));
         child.wait_for("begins").unwrap();
         // The moment of the death, not a wait for an event.
         std::thread::sleep(Duration::from_micros(random.within(0..30_000)));
         child.kill();
         let flushed = last_flushed(&notes);
-        reached += u64::from(flushed > 0);
-        let start = Instant::now();
+        let (start, address) = (Instant::now(), address.clone());
         let options = Controller::builder().timeout(deadline());
-        let address = server.address();
         let controller = within(3 * deadline(), move || options.open(address))
             .unwrap_or_else(|error| panic!("round {round}, after {:?}: {error:?}", start.elapsed()));
         let namespace = controller.namespace(1).unwrap();
         verify(&controller, &namespace, flushed);
         drop((controller, namespace));
-        assert_eq!(settled(process, &before), before, "left behind in the server, round {round}");
+        check(round);
     }
-    assert!(reached > 0, "no driver has written anything");
+    assert!(last_flushed(&notes) > 0, "no driver has written anything");
+}
+
+/// Plays the driver, if this process is one.
+fn play() {
+    if let Some(role) = role() {
+        let (address, notes) = role.split_once(' ').unwrap();
+        drive(address, Path::new(notes));
+    }
+}
+
+#[test]
+fn a_killed_driver_leaves_nothing_behind() {
+    play();
+    if !is_built() {
+        return;
+    }
+    let mut server = Server::start("size=16M,queues=4");
+    let process = server.process().id();
+    drop(Controller::open(server.address()).unwrap());
+    let (before, before_files) = (settled(process, &BTreeMap::new()), files());
+    kill_and_open("a_killed_driver_leaves_nothing_behind", &server.address(), scaled(40), |round| {
+        assert_eq!(settled(process, &before), before, "left behind in the server, round {round}");
+    });
     assert_eq!(files(), before_files);
     let socket: Vec<_> = fs::read_dir(socket_directory(&server)).unwrap().flatten().collect();
     assert_eq!(socket.len(), 1, "{socket:?}");
+}
+
+/// A controller that no reset of the function stops when its driver dies: it is enabled, disabled, on its way to either, or
+/// reports a fatal status because its queues' memory is gone.
+struct Unreset(Emulator);
+
+impl Backend for Unreset {
+    fn layout(&self) -> &Layout {
+        self.0.layout()
+    }
+
+    fn read(&mut self, client: &mut Client, region: u32, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        self.0.read(client, region, offset, data)
+    }
+
+    fn write(&mut self, client: &mut Client, region: u32, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(client, region, offset, data)
+    }
+
+    fn poll(&mut self, client: &mut Client) -> usize {
+        self.0.poll(client)
+    }
+
+    fn update_interrupts(&mut self, client: &mut Client) {
+        self.0.update_interrupts(client);
+    }
+
+    fn reset(&mut self) {}
+}
+
+#[test]
+fn a_driver_comes_up_after_one_that_was_killed() {
+    play();
+    let directory = Directory::new();
+    let path = directory.path().join("socket");
+    let listener = Listener::bind(&path).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (listener, stop) = (&listener, &stop);
+        scope.spawn(move || {
+            let mut device = Unreset(Emulator::new(&"size=16M,queues=4".parse().unwrap()).unwrap());
+            vfio_user::server::Server::new().serve(listener, &mut device, stop).unwrap();
+        });
+        let rounds = || {
+            let name = "a_driver_comes_up_after_one_that_was_killed";
+            kill_and_open(name, &Address::VfioUser(path.clone()), scaled(40), |_| {});
+        };
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(rounds));
+        stop.store(true, Ordering::Relaxed);
+        if let Err(panic) = ended {
+            std::panic::resume_unwind(panic);
+        }
+    });
 }
 
 fn socket_directory(server: &Server) -> std::path::PathBuf {

@@ -2,8 +2,10 @@
 //!
 //! | opcode | effect |
 //! |---|---|
-//! | C0h | raises the asynchronous event of dword 10, in the form of an Asynchronous Event Request's completion; a notice only if feature 0Bh asks for it. Dword 11 is the namespace of a changed namespace attribute |
+//! | C0h | raises the asynchronous event of dword 10, in the form of an Asynchronous Event Request's completion |
 //! | C1h | dword 11 = 1: holds back the completions of admin commands with the opcode of dword 10; 0: posts them |
+//!
+//! A notice is raised only if feature 0Bh asks for it. With the notice of changed namespace attributes, dword 11 is the namespace.
 
 use super::events::Admin;
 use crate::spec::{AsyncEvent, AsyncEventConfiguration, Command, EventKind, NoticeEvent, Status};

@@ -60,11 +60,15 @@ fn status(delay: u16) -> Status {
 }
 
 fn failing(retries: u32, rules: impl IntoIterator<Item = FaultRule>) -> Failing {
+    failing_within(TIMEOUT, retries, rules)
+}
+
+fn failing_within(timeout: Duration, retries: u32, rules: impl IntoIterator<Item = FaultRule>) -> Failing {
     let device = Lockstep::new(&"size=1M,mdts=8K".parse().unwrap()).unwrap();
     let plan = rules.into_iter().fold(FaultPlan::new(1), FaultPlan::rule);
     device.inject(&plan).unwrap();
     let clock = Arc::new(Simulated { now: AtomicU64::new(0), device: device.clone() });
-    let options = Controller::builder().clock(clock.clone()).timeout(TIMEOUT).retries(retries);
+    let options = Controller::builder().clock(clock.clone()).timeout(timeout).retries(retries);
     let controller = options.from_device(device).unwrap();
     let namespace = controller.namespace(1).unwrap();
     Failing { clock, controller, namespace }
@@ -166,6 +170,15 @@ fn a_delay_beyond_the_deadline_is_not_waited_for() {
     let (failed, took) = failing.time(|failing| failing.read(1));
     assert_eq!(failed, Some(status(3)));
     assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+/// Delays of half a second in a call of one second: the time of the first one counts in full.
+#[test]
+fn all_delays_are_within_one_deadline() {
+    let failing = failing_within(Duration::from_secs(1), 9, [rule(NvmOpcode::READ, status(2))]);
+    let (failed, took) = failing.time(|failing| failing.read(1));
+    assert_eq!(failed, Some(status(2)));
+    assert!(took >= DELAYS[2] && took < Duration::from_millis(900), "{took:?}");
 }
 
 /// Without retries the driver does not ask for delays, and the controller names none.

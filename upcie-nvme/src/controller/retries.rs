@@ -5,8 +5,10 @@ use super::Inner;
 use crate::{
     Result,
     spec::{Command, FeatureId, Status},
+    wait::LOOK,
 };
 use std::time::Duration;
+use upcie_core::deadline::Stopwatch;
 
 /// Bytes of Host Behavior Support. Byte 0 is ACRE: statuses then name a delay.
 const BEHAVIOR: usize = 512;
@@ -18,10 +20,40 @@ impl Inner {
     }
 
     /// Returns the delay that a status asks for: CRDT1 to CRDT3 of Identify Controller, in units of 100 ms, or none.
-    pub(crate) fn retry_delay(&self, status: Status) -> Duration {
+    fn retry_delay(&self, status: Status) -> Duration {
         let index = usize::from(status.retry_delay()).checked_sub(1);
         let units = index.and_then(|index| self.properties.identify.crdt.get(index).copied());
         Duration::from_millis(100) * u32::from(units.unwrap_or(0))
+    }
+
+    /// Waits for the time that a status asks for. Returns `false`, at once, if that does not end before `limit`, as counted by
+    /// `watch`.
+    ///
+    /// # Errors
+    /// The controller is gone or fails.
+    pub(crate) fn wait_to_retry(
+        &self,
+        status: Status,
+        (watch, limit): (&mut Stopwatch<'_>, Duration),
+        what: &dyn Fn() -> String,
+    ) -> Result<bool> {
+        let delay = self.retry_delay(status);
+        if delay >= limit.saturating_sub(watch.waited()) {
+            return Ok(false);
+        }
+        tracing::debug!(device = self.name(), %status, ?delay, "{}: sent again", what());
+        let clock = self.clock();
+        let end = clock.now().saturating_add(delay);
+        loop {
+            let rest = end.saturating_sub(clock.now());
+            if rest.is_zero() {
+                return Ok(true);
+            }
+            clock.sleep(rest.min(LOOK));
+            // A stopwatch counts at most 250 ms between two readings.
+            watch.waited();
+            self.check_alive_once(what)?;
+        }
     }
 
     /// Lets the controller report delays, if it has some and commands are sent again: at bring-up, and after a reset. A

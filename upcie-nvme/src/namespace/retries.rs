@@ -7,8 +7,7 @@
 //! | Write, Write Zeroes | no | another writer may have changed the blocks since: the repetition would undo that |
 //! | Dataset Management | no | the blocks may have been written since |
 
-use super::blocking::What;
-use crate::{Result, controller::Inner, spec::Status, wait::LOOK};
+use crate::{Result, controller::Inner, spec::Status};
 use std::time::Duration;
 use upcie_core::deadline::Stopwatch;
 
@@ -31,7 +30,7 @@ impl Tries {
     }
 
     /// Decides whether a command that `failed` with a status is sent again. Waits for the time that the status asks for first;
-    /// if that ends after `whole`, as counted by `watch`, the command is not sent again.
+    /// if that ends after the `limit`, as counted by its stopwatch, the command is not sent again.
     ///
     /// # Errors
     /// The controller is gone or fails.
@@ -39,8 +38,8 @@ impl Tries {
         &mut self,
         controller: &Inner,
         failed: (Status, u64),
-        (watch, whole): (&mut Stopwatch<'_>, Duration),
-        what: What<'_>,
+        limit: (&mut Stopwatch<'_>, Duration),
+        what: &dyn Fn() -> String,
     ) -> Result<bool> {
         let (status, tag) = failed;
         if tag != self.last.0 {
@@ -50,22 +49,7 @@ impl Tries {
         if self.last.1 > self.most || status.do_not_retry() {
             return Ok(false);
         }
-        let delay = controller.retry_delay(status);
-        let left = whole.saturating_sub(watch.waited());
-        if delay >= left {
-            return Ok(false);
-        }
-        tracing::debug!(device = controller.name(), %status, ?delay, "{}: sent again", what());
         // Without the queue of the blocking calls: other threads use it meanwhile.
-        let clock = controller.clock();
-        let end = clock.now().saturating_add(delay);
-        loop {
-            let rest = end.saturating_sub(clock.now());
-            if rest.is_zero() {
-                return Ok(true);
-            }
-            clock.sleep(rest.min(LOOK));
-            controller.check_alive_once(what)?;
-        }
+        controller.wait_to_retry(status, limit, what)
     }
 }

@@ -29,6 +29,10 @@ fn a_status_strikes_only_the_commands_of_its_rule() {
     let status = Status::from_bits(Status::UNRECOVERED_READ_ERROR.into_bits() | 1 << 14 | 1 << 13 | 2 << 11);
     let rule = FaultRule::new(Fault::Status(status)).opcode(NvmOpcode::READ.0).lba(8..=9).queue(1).after(1);
     let mut host = host(rule.count(1));
+    // ACRE: without it a status names no delay.
+    host.set(0, &[1]);
+    let behavior = host.with_page(Command::set_features(FeatureId::HOST_BEHAVIOR_SUPPORT, 0));
+    assert_eq!(host.admin.status(behavior), Status::SUCCESS);
     let mut queue = host.queue(1, [16, 16], None);
     let mut other = host.queue(2, [16, 16], None);
     let read = |host: &Host, lba| io(host, NvmOpcode::READ, 3, lba, 2);

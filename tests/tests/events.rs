@@ -1,9 +1,9 @@
 //! Asynchronous events: a controller reports by itself what has happened, again and again, and a program waits for that.
 
 use std::time::{Duration, Instant};
-use upcie_core::irq::wait_readable;
+use upcie_core::irq::{IrqKind, wait_readable};
 use upcie_nvme::{
-    Controller, DmaBuf, Error, Event, Events, Failure, Refusal, Wait,
+    Controller, DmaBuf, Error, ErrorKind, Event, Events, Failure, Refusal, Wait,
     spec::{
         ALL_NAMESPACES, AdminOpcode, AsyncEvent, AsyncEventType, Command, EventKind, FeatureId, FromBytes,
         LogPageId, NoticeEvent, SmartEvent, SmartLog,
@@ -71,41 +71,47 @@ fn each_event_comes_with_its_log_page() {
 #[test]
 fn a_program_polls_a_descriptor_for_events() {
     on_each_device(|device| {
-        let controller = device.open();
-        set_threshold(&controller, false);
-        let mut events = controller.events().unwrap();
-        if events.fd().is_none() {
-            let refusal = controller.queue_pair().interrupt(0).create::<()>().unwrap_err();
-            device.lacks("a descriptor of events", &refusal);
-            return;
-        }
-        for _ in 0..4 {
-            while events.try_next().unwrap().is_some() {}
-            let handle = controller.clone();
-            let other = std::thread::spawn(move || set_threshold(&handle, true));
-            let end = Instant::now() + deadline();
-            // The descriptor may be readable for the other thread's commands, too.
-            let event = loop {
-                assert!(Instant::now() < end, "no event");
-                assert!(wait_readable(events.fd().unwrap(), deadline()).unwrap(), "nothing to read");
-                if let Some(event) = events.try_next().unwrap() {
-                    break event;
+        for kind in [IrqKind::Msix, IrqKind::Msi, IrqKind::Intx] {
+            match Controller::builder().irq(kind).open(device.address()) {
+                Ok(controller) => poll_a_descriptor(&controller),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+                    device.lacks(&format!("a descriptor of events by {kind}"), &error);
                 }
-            };
-            assert_eq!(event.kind(), EventKind::Smart(SmartEvent::TEMPERATURE));
-            other.join().unwrap();
-            set_threshold(&controller, false);
+            }
         }
-        // An event that another call has reaped keeps the descriptor readable.
-        while events.try_next().unwrap().is_some() {}
-        set_threshold(&controller, true);
-        controller.namespace_ids().unwrap();
-        for _ in 0..2 {
-            assert!(wait_readable(events.fd().unwrap(), deadline()).unwrap(), "nothing to read");
-        }
-        assert!(next(&mut events).smart().is_some());
-        set_threshold(&controller, false);
     });
+}
+
+fn poll_a_descriptor(controller: &Controller) {
+    set_threshold(controller, false);
+    let mut events = controller.events().unwrap();
+    for _ in 0..4 {
+        while events.try_next().unwrap().is_some() {}
+        let handle = controller.clone();
+        let other = std::thread::spawn(move || set_threshold(&handle, true));
+        let end = Instant::now() + deadline();
+        // The descriptor may be readable for the other thread's commands, too.
+        let event = loop {
+            assert!(Instant::now() < end, "no event");
+            assert!(wait_readable(events.fd().unwrap(), deadline()).unwrap(), "nothing to read");
+            if let Some(event) = events.try_next().unwrap() {
+                break event;
+            }
+        };
+        assert_eq!(event.kind(), EventKind::Smart(SmartEvent::TEMPERATURE));
+        other.join().unwrap();
+        set_threshold(controller, false);
+    }
+    // An event that another call has reaped keeps the descriptor readable.
+    while events.try_next().unwrap().is_some() {}
+    set_threshold(controller, true);
+    controller.namespace_ids().unwrap();
+    for _ in 0..2 {
+        assert!(wait_readable(events.fd().unwrap(), deadline()).unwrap(), "nothing to read");
+    }
+    assert!(next(&mut events).smart().is_some());
+    set_threshold(controller, false);
 }
 
 /// The event of one type waits while another of the type is unread, so it comes without a command of the test.
@@ -195,6 +201,6 @@ fn a_wait_for_events_notices_that_the_controller_is_gone() {
         let Some(server) = device.server() else { return };
         server.process().kill();
         let error: Error = process::within(deadline(), move || events.wait(Duration::MAX)).unwrap_err();
-        assert!(matches!(error.kind(), upcie_nvme::ErrorKind::Gone), "{error}");
+        assert!(matches!(error.kind(), ErrorKind::Gone), "{error}");
     });
 }

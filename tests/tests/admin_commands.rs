@@ -67,7 +67,7 @@ fn a_slow_command_holds_up_no_other() {
             // Each of these needs admin commands.
             let queues: Vec<_> = (0..2).map(|_| create::<u64>(controller.queue_pair().depth(4))).collect();
             assert_eq!(controller.namespace_ids().unwrap().first(), Some(&1));
-            queues.into_iter().for_each(|queue| queue.close().unwrap());
+            queues.into_iter().for_each(|queue| drop(queue.close().unwrap()));
             match controller.namespace(1) {
                 Ok(_) => assert!(!changes, "a handle while the format is under way"),
                 Err(error) => {

@@ -462,7 +462,7 @@ fn an_undeletable_queue_keeps_its_held_memory() {
         unsafe { turn.submit_held(Io::read(&namespace, 0), &held, 0..4096, 1) }.unwrap();
         drop(turn);
         let Some(server) = device.server() else {
-            return queue.close().unwrap();
+            return drop(queue.close().unwrap());
         };
         // A server that was killed has released the memory; a stopped one may go on.
         server.process().signal(Signal::SIGSTOP);

@@ -83,7 +83,7 @@ fn both(controller: &Controller) -> Result<(), Error> {
     let one = controller.queue_pair().create::<u64>()?;
     let two = controller.queue_pair().create::<u64>()?;
     let (one, two) = (one.close(), two.close());
-    one.and(two)
+    one.and(two).map(drop)
 }
 
 /// Soundness finding 11: a creation that was answered late is undone.

@@ -14,7 +14,7 @@ mod wait;
 
 pub use address::{Address, forms};
 pub use controller::{Controller, ControllerBuilder, Event, Events, FeatureQuery, IdentifyQuery, LogQuery};
-pub use engine::{Completion, Direction, Extent, Io, Refused, Turn, Zeroes};
+pub use engine::{Completion, Direction, Extent, Io, Refused, Returned, Turn, Zeroes};
 pub use error::{Error, Failure, NoIo, Refusal, Result};
 pub use namespace::{Namespace, Stream};
 pub use open::open_device;
@@ -26,7 +26,7 @@ pub use wait::Wait;
 /// Submission and completion queues: the queue pair, its turns and its commands.
 pub mod queue {
     pub use crate::{
-        engine::{Completion, Direction, Refused, Turn},
+        engine::{Completion, Direction, Refused, Returned, Turn},
         error::Refusal,
         queue_pair::{GroupError, GroupMember, QueueGroup, QueuePair, QueuePairBuilder},
     };

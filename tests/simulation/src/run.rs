@@ -201,7 +201,7 @@ impl<'c> Run<'c> {
     fn close(&mut self, at: usize) -> Result<(), Broken> {
         let Some(queue) = self.queues[at].take() else { return Ok(()) };
         match queue.close() {
-            Ok(()) => {
+            Ok(_) => {
                 self.forget(|pending| pending.queue == at);
                 Ok(())
             }

@@ -58,7 +58,6 @@ pub(super) type Rings = Queue<u64>;
 #[derive(Debug)]
 pub(crate) struct Admin {
     rings: Gate<Rings>,
-    addresses: (u64, u64),
     table: Mutex<Table>,
     events: EventQueue,
 }
@@ -118,7 +117,6 @@ impl Admin {
         let ring =
             |bytes: usize| -> Result<DmaBuf> { Ok(heap.alloc_aligned(bytes.next_multiple_of(page), page)?) };
         let (sq, cq) = (ring(ENTRIES as usize * 64)?, ring(ENTRIES as usize * 16)?);
-        let addresses = (sq.iova(0), cq.iova(0));
         let queue = Queue::new(Parts {
             name: name.clone(),
             qid: 0,
@@ -131,17 +129,12 @@ impl Admin {
             lists: ListPool::new(heap.alloc_aligned(page, page)?, page, page_shift),
             live: live.clone(),
         });
-        Ok(Self {
-            rings: Gate::new(queue),
-            addresses,
-            table: Mutex::default(),
-            events: EventQueue::default(),
-        })
+        Ok(Self { rings: Gate::new(queue), table: Mutex::default(), events: EventQueue::default() })
     }
 
     /// Returns the device addresses of the submission and completion ring.
-    pub(super) fn addresses(&self) -> (u64, u64) {
-        self.addresses
+    pub(super) fn addresses(&mut self) -> (u64, u64) {
+        self.rings.get_mut().addresses()
     }
 
     /// Returns the gate of the rings.
@@ -254,6 +247,11 @@ impl Admin {
         }
     }
 
+    /// Returns `true` if the controller has let go of a command without an answer.
+    pub(super) fn is_released(&self, tag: u64) -> bool {
+        matches!(lock(&self.table).commands.get(&tag), Some(State::Released))
+    }
+
     /// Stops waiting for the answer to a command, and notes its meaning if it comes late. Returns the answer if it is there
     /// after all.
     pub(super) fn give_up(&self, tag: u64, late: Late) -> Option<Completion<u64>> {
@@ -277,9 +275,18 @@ impl Admin {
     pub(super) fn release(&self, subsystem: &Subsystem, error: &Error) {
         let Some(mut rings) = self.enter_now() else { return };
         rings.release(error);
-        if rings.check_live().is_ok() {
-            return;
+        if rings.check_live().is_err() {
+            self.release_commands(subsystem);
         }
+    }
+
+    /// Makes the rings as new: the controller has stopped, and uses no memory of unanswered commands any more.
+    pub(super) fn forget(&self, rings: &mut Rings, subsystem: &Subsystem) {
+        rings.renew();
+        self.release_commands(subsystem);
+    }
+
+    fn release_commands(&self, subsystem: &Subsystem) {
         let late = lock(&self.table).release();
         for late in late {
             if let Late::Raw = late {
@@ -339,7 +346,7 @@ mod tests {
         let handle = controller.clone();
         thread::spawn(move || {
             send.send(handle.namespace_ids().map(drop)).unwrap();
-            send.send(queue.close()).unwrap();
+            send.send(queue.close().map(drop)).unwrap();
         });
         let within = Duration::from_secs(60);
         let error = receive.recv_timeout(within).expect("it ends while the other one goes on").unwrap_err();

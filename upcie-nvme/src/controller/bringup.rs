@@ -5,7 +5,9 @@ use super::{
     Registers, Subsystem,
     admin::ENTRIES,
     device_memory,
+    features::Features,
     properties::{command_set, entry_sizes},
+    reset::{Resets, Shapes},
     shared_look::SharedLook,
     transitions::{disable, disable_patience, enable},
     vectors::Vectors,
@@ -96,7 +98,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
     let private = Heap::private(device.dma(), options.pages, options.untrusted_device);
     let heap = Heap::with_lists(options.pages, Box::new(BufferLists { page_shift }), &private)?;
     let live = Arc::new(Live::new()?);
-    let admin = Admin::new(&registers, &private, &name, &live, page_shift)?;
+    let mut admin = Admin::new(&registers, &private, &name, &live, page_shift)?;
     let (sq, cq) = admin.addresses();
     let last = ENTRIES as u16 - 1;
     let aqa = AdminQueueAttributes::new().with_asqs(last).with_acqs(last);
@@ -118,6 +120,9 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
         admin,
         calls: Calls::default(),
         queue_ids: QueueIds::default(),
+        resets: Resets::default(),
+        features: Features::default(),
+        shapes: Shapes::default(),
         subsystem: Arc::default(),
         vectors,
         removal,

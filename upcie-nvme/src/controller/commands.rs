@@ -3,6 +3,7 @@
 use super::{
     Inner,
     admin::{Late, Sent},
+    queue_ids::Ticket,
 };
 use crate::{
     Error, Failure, Result,
@@ -74,8 +75,10 @@ impl Inner {
         let _budget = Budget::new(after);
         let watch = self.stopwatch();
         let mut backoff = Backoff::of_memory(watch, after, after);
-        let tag =
-            self.send(command, data, what, (watch, after), &mut backoff).map_err(|error| (error, false))?;
+        let step = if let Late::Step(ticket) = &late { Some(*ticket) } else { None };
+        let tag = self
+            .send(command, data, (what, step), (watch, after), &mut backoff)
+            .map_err(|error| (error, false))?;
         let start = self.clock().now();
         let ended = loop {
             if let Err(error) = self.reap_admin() {
@@ -83,6 +86,10 @@ impl Inner {
             }
             if let Some(done) = self.admin.take(tag) {
                 break Ok(done);
+            }
+            if self.admin.is_released(tag) {
+                let reset = || Error::reset_call(self.link.name.to_string(), what);
+                break Err(self.check_alive(&|| what.into()).err().unwrap_or_else(reset));
             }
             if let Err(mut error) = self.pause(&mut backoff, &|| what.into()) {
                 // The limit includes the wait for other threads.
@@ -109,7 +116,8 @@ impl Inner {
         }
     }
 
-    /// Sends an admin command, once there is room, and returns its tag.
+    /// Sends an admin command, once there is room and no other thread resets the controller, and returns its tag. With a
+    /// `step`, only while that creation or deletion of a queue pair goes on.
     ///
     /// # Errors
     /// Nothing was sent.
@@ -117,13 +125,21 @@ impl Inner {
         &self,
         command: &Command,
         mut data: DmaBuf,
-        what: &str,
+        (what, step): (&str, Option<Ticket>),
         (mut watch, after): (Stopwatch<'_>, Duration),
         backoff: &mut Backoff<'_>,
     ) -> Result<u64> {
         loop {
+            self.wait_for_reset(watch, after, &|| what.into())?;
             let rings = self.admin.rings();
             let mut rings = self.link.enter(rings, &mut watch, after, || what.into(), "admin commands")?;
+            if self.resets.is_elsewhere() {
+                continue;
+            }
+            // A reset ends the creation or deletion of a queue pair.
+            if step.is_some_and(|ticket| self.queue_ids.is_gone(ticket)) {
+                return Err(Error::reset_call(self.link.name.to_string(), what));
+            }
             // Late answers free slots. If the queue is closed, the controller's state tells the reason.
             if let Err(error) = self.admin.reap(&mut rings, self.affected()) {
                 drop(rings);
@@ -187,7 +203,18 @@ impl Inner {
 
     /// Runs an Identify command and returns its page of data.
     pub(crate) fn identify_page(&self, command: &Command, what: &str) -> Result<Box<[u8; 4096]>> {
-        let (_, data) = self.admin_data(command, self.memory.heap.alloc(4096)?, what)?;
+        self.identify_within(command, what, self.timeout())
+    }
+
+    /// Runs an Identify command like [`identify_page`](Self::identify_page), within `after`.
+    pub(super) fn identify_within(
+        &self,
+        command: &Command,
+        what: &str,
+        after: Duration,
+    ) -> Result<Box<[u8; 4096]>> {
+        let buffer = self.memory.heap.alloc(4096)?;
+        let (_, data) = self.admin_late(command, buffer, what, after, Late::Nothing)?;
         let mut page = Box::new([0; 4096]);
         data.read_at(0, &mut *page);
         Ok(page)

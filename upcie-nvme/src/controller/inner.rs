@@ -4,6 +4,8 @@ use super::{
     Admin, Cmb, DeviceMemory, HostMemory, Link, Notice, Properties, QueueIds, Registers, Subsystem, Vectors,
     admin::Affected,
     device_memory::{self, Owner},
+    features::Features,
+    reset::{Resets, Shapes},
     transitions::{shutdown_patience, stop, stop_patience},
 };
 use crate::{
@@ -27,6 +29,9 @@ pub(crate) struct Inner {
     pub(super) admin: Admin,
     pub(super) calls: Calls,
     pub(super) queue_ids: QueueIds,
+    pub(super) resets: Resets,
+    pub(super) features: Features,
+    pub(super) shapes: Shapes,
     pub(super) subsystem: Arc<Subsystem>,
     pub(super) vectors: Vectors,
     /// The device is wanted back.
@@ -231,7 +236,7 @@ impl Drop for Inner {
             // A forked child: the controller is the parent's.
             return;
         }
-        self.link.live.stop();
+        self.link.live.end();
         let name = self.link.name.clone();
         // A stopped controller uses no memory, so what the fields own can be freed.
         if let Err(error) = self.stop() {

@@ -16,6 +16,8 @@ impl Inner {
         if self.pci_error.is_given() {
             return Err(Error::pci_error(device(), what()));
         }
+        self.link.live.check_up(&self.link.name, &what())?;
+        let resets = self.resets.count();
         let (error, is_stopped) = match self.link.registers.status() {
             Ok(status) if status.cfs() => (Error::fatal(device(), what()), !status.rdy()),
             Ok(status) if !status.rdy() => (Error::disabled(device(), what()), true),
@@ -25,6 +27,10 @@ impl Inner {
             }
             Err(error) => (error, false),
         };
+        // A reset by this driver stops the controller for a moment, and gives back what it has let go of.
+        if self.resets.count() != resets || self.resets.is_elsewhere() {
+            return Ok(());
+        }
         // It uses no memory any more once it was stopped or reset (CSTS.RDY is 0; Base, "Controller Level Reset"), or whoever
         // emulated it has closed the connection. Registers that read as all ones prove nothing, nor does a server that
         // does not answer: both may be back.

@@ -81,6 +81,7 @@ impl Controller {
         if opcode.direction() == DataDirection::FromController {
             buffer.read_at(0, data);
         }
+        self.inner.features.note(&command, data);
         Ok(result)
     }
 

@@ -73,12 +73,19 @@ struct Moving {
     waits: bool,
     /// No thread works on it any more.
     left: bool,
+    /// The queue pair is the program's, and keeps the id if it is not created again.
+    owned: bool,
     memory: Vec<Retired>,
 }
 
 impl Moving {
     fn begin(step: Step) -> Self {
-        Self { ticket: unique(), step, waits: false, left: false, memory: Vec::new() }
+        Self { ticket: unique(), step, waits: false, left: false, owned: false, memory: Vec::new() }
+    }
+
+    /// Returns the state of the id when nothing is left of the queue pair on the controller.
+    fn ended(&self) -> Id {
+        if self.owned { Id::Pair } else { Id::Free }
     }
 
     /// Returns `true` while it is being created: it has nothing in flight yet.
@@ -108,14 +115,15 @@ impl Ids {
         }
     }
 
-    /// Frees all abandoned ids, and returns their memory, which the controller uses no more.
-    fn release(&mut self) -> Vec<Retired> {
+    /// Frees the ids of abandoned queue pairs, with `all` also of those that a thread creates or deletes, and returns their
+    /// memory, which the controller uses no more.
+    fn release(&mut self, all: bool) -> Vec<Retired> {
         let mut memory = Vec::new();
         for id in &mut self.0 {
             if let Id::Moving(moving) = id {
-                if moving.left {
+                if moving.left || all {
                     memory.append(&mut moving.memory);
-                    *id = Id::Free;
+                    *id = moving.ended();
                 }
             }
         }
@@ -134,7 +142,7 @@ impl Ids {
             }
             None => {
                 let memory = std::mem::take(&mut moving.memory);
-                *id = Id::Free;
+                *id = moving.ended();
                 memory
             }
         }
@@ -202,7 +210,10 @@ impl QueueIds {
     /// Frees an id that the controller has not been told of.
     pub(super) fn give_back(&self, ticket: Ticket) {
         if let Some((_, id)) = lock(&self.ids).moving(ticket) {
-            *id = Id::Free;
+            *id = match id {
+                Id::Moving(moving) => moving.ended(),
+                _ => Id::Free,
+            };
         }
     }
 
@@ -220,11 +231,34 @@ impl QueueIds {
         }
     }
 
-    /// Marks the queue pair as created.
-    pub(super) fn created(&self, ticket: Ticket) {
-        if let Some((_, id)) = lock(&self.ids).moving(ticket) {
-            *id = Id::Driver;
+    /// Marks the queue pair as created. Returns `false` if a reset has ended the creation.
+    pub(super) fn created(&self, ticket: Ticket) -> bool {
+        match lock(&self.ids).moving(ticket) {
+            Some((_, id @ Id::Moving(Moving { owned: true, .. }))) => *id = Id::Pair,
+            Some((_, id)) => *id = Id::Driver,
+            None => return false,
         }
+        true
+    }
+
+    /// Marks the program's queue pair as one to create again; it keeps its id if that fails.
+    pub(super) fn begin_again(&self, qid: u16) -> Ticket {
+        let moving = Moving { owned: true, ..Moving::begin(Step::CreateCq) };
+        let ticket = moving.ticket;
+        lock(&self.ids).0[usize::from(qid) - 1] = Id::Moving(moving);
+        ticket
+    }
+
+    /// Frees the id of a queue pair that the controller forgot in a reset.
+    pub(super) fn forget(&self, qid: u16) {
+        lock(&self.ids).0[usize::from(qid) - 1] = Id::Free;
+    }
+
+    /// Ends all creations and deletions under way: the controller was reset, and knows none of the queue pairs. Returns their
+    /// memory.
+    pub(super) fn forget_moving(&self) -> Vec<Retired> {
+        self.set_silent(false);
+        lock(&self.ids).release(true)
     }
 
     /// Marks the queue pair as the program's: while it exists, namespaces can't be changed.
@@ -298,7 +332,7 @@ impl QueueIds {
 
     /// Frees all abandoned ids, and returns their memory, which the controller uses no more.
     pub(super) fn release(&self) -> Vec<Retired> {
-        lock(&self.ids).release()
+        lock(&self.ids).release(false)
     }
 
     /// Returns the ids of the program's queue pairs, and of those whose deletion is not confirmed: either may

@@ -7,7 +7,7 @@ use super::{
     subsystem::Member,
 };
 use crate::{
-    Result,
+    Error, Result,
     engine::{ListPool, Live, Parts, Queue, Retired},
     spec::{Command, QueuePriority, Status},
 };
@@ -45,7 +45,6 @@ pub(crate) fn create<T>(
     let sq = memory_of(buffer.map_or(inner.private(), Cmb::heap), entries as usize * 64)?;
     let sq_combining = buffer.is_some_and(|buffer| buffer.caching() == Caching::WriteCombining);
     let cq = memory(entries as usize * 16)?;
-    let (sq_iova, cq_iova) = (sq.iova(0), cq.iova(0));
     let chunk = ListPool::chunk_bytes(inner.max_transfer(), inner.page_shift());
     let least = ListPool::least_bytes(inner.max_transfer(), inner.page_shift());
     let list_bytes = list_bytes.unwrap_or(LIST_BYTES).max(least);
@@ -53,6 +52,7 @@ pub(crate) fn create<T>(
     inner.reap_late();
     inner.finish_deletions();
     inner.check_owner("creating a queue pair")?;
+    inner.wait_for_reset(inner.stopwatch(), inner.timeout(), &|| "creating a queue pair".into())?;
     let (qid, ticket) = inner.queue_ids.take(inner.name())?;
     let doorbells = inner
         .registers()
@@ -71,12 +71,13 @@ pub(crate) fn create<T>(
         lists,
         live: inner.live().clone(),
     });
-    let cq = Command::create_completion_queue(qid, entries, cq_iova, vector);
-    let sq = Command::create_submission_queue(qid, entries, sq_iova, qid, priority);
-    let steps = [(Step::CreateCq, cq), (Step::CreateSq, sq)];
-    match steps.iter().try_for_each(|(step, command)| inner.create_step(ticket, *step, command)) {
+    // A reset after this look ends the creation, for it forgets the ticket.
+    if queue.is_over() {
+        inner.queue_ids.give_back(ticket);
+        return Err(Error::reset_call(inner.name(), "creating a queue pair"));
+    }
+    match inner.create_on_controller(&queue, ticket, vector, priority) {
         Ok(()) => {
-            inner.queue_ids.created(ticket);
             let device = inner.shared_name().clone();
             emit(move || tracing::debug!(%device, qid, entries, ?vector, "made a queue pair"));
             inner.finish_deletions();
@@ -93,6 +94,87 @@ pub(crate) fn create<T>(
 }
 
 impl Inner {
+    /// Creates both queues on the controller.
+    ///
+    /// # Errors
+    /// Those of [`create_step`](Self::create_step).
+    fn create_on_controller<T>(
+        &self,
+        queue: &Queue<T>,
+        ticket: Ticket,
+        vector: Option<u16>,
+        priority: QueuePriority,
+    ) -> Result<()> {
+        let (qid, entries, (sq, cq)) = (queue.qid(), queue.capacity() + 1, queue.addresses());
+        let cq = Command::create_completion_queue(qid, entries, cq, vector);
+        let sq = Command::create_submission_queue(qid, entries, sq, qid, priority);
+        for (step, command) in [(Step::CreateCq, cq), (Step::CreateSq, sq)] {
+            self.create_step(ticket, step, &command)?;
+        }
+        if self.queue_ids.created(ticket) {
+            return Ok(());
+        }
+        Err(Error::reset_call(self.name(), "creating a queue pair"))
+    }
+
+    /// Creates the program's queue pair again under its id, after a reset; nothing of it is in flight.
+    ///
+    /// # Errors
+    /// The controller was reset again, or is down; its status, or a timeout. The `bool` says whether the queue can be tried
+    /// again; if not, its memory is kept until the controller stops.
+    pub(crate) fn create_again<T>(
+        &self,
+        queue: &mut Queue<T>,
+        vector: Option<u16>,
+        priority: QueuePriority,
+    ) -> Result<(), (Error, bool)> {
+        let what = "recovering a queue pair";
+        self.check_owner(what).map_err(|error| (error, true))?;
+        let settled = self.wait_for_reset(self.stopwatch(), self.timeout(), &|| what.into());
+        settled.map_err(|error| (error, true))?;
+        queue.renew();
+        let (ticket, epoch) = (self.queue_ids.begin_again(queue.qid()), self.link.live.epoch());
+        if epoch.is_over() {
+            self.queue_ids.give_back(ticket);
+            return Err((Error::reset_queue(self.name(), what, queue.qid()), true));
+        }
+        match self.create_on_controller(queue, ticket, vector, priority) {
+            Ok(()) => {
+                queue.join(epoch);
+                Ok(())
+            }
+            Err(error) => match self.take_back(ticket) {
+                Ok(()) => Err((error, true)),
+                Err(ticket) => {
+                    self.keep_for(ticket, queue.retire());
+                    Err((error, false))
+                }
+            },
+        }
+    }
+
+    /// Ends a queue pair: deletes it on the controller, unless a reset has done that. Returns `true` if the controller uses
+    /// the queue's memory no more, nor `held`, which commands in flight use. Otherwise the queue's memory and `held` are kept
+    /// until the controller lets go of them, and `held` is empty.
+    pub(crate) fn end_queue<T>(&self, queue: &mut Queue<T>, held: &mut DmaBuf) -> bool {
+        if !queue.is_over() {
+            let Err(ticket) = self.delete_queue(queue.qid()) else { return true };
+            self.keep_for(ticket, queue.retire());
+            self.keep_for(ticket, Retired(vec![std::mem::take(held)]));
+            return false;
+        }
+        // The reset may still be under way. Whether it succeeds does not matter.
+        let what = || "closing a queue pair".into();
+        let _ = self.wait_for_reset(self.stopwatch(), self.timeout(), &what);
+        if queue.epoch().has_let_go() {
+            self.queue_ids.forget(queue.qid());
+            return true;
+        }
+        self.memory.retire(queue.retire());
+        self.memory.retire(Retired(vec![std::mem::take(held)]));
+        false
+    }
+
     /// Sends the command of a creation's step.
     ///
     /// # Errors
@@ -208,9 +290,7 @@ impl Inner {
         let (mut watch, limit) = (self.stopwatch(), self.link.options.timeout);
         let pass = self.calls.queue.enter(|| limit.saturating_sub(watch.waited()));
         if let Some(mut queue) = pass.and_then(|mut slot| slot.take()) {
-            if let Err(ticket) = self.delete_queue(queue.qid()) {
-                self.keep_for(ticket, queue.retire());
-            }
+            self.end_queue(&mut queue, &mut DmaBuf::empty());
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Extent, Io, Refusal, Refused, Turn, Zeroes,
-    common::{cold, first_words, refuse_namespace},
+    common::{CLOSED, cold, first_words, refuse_namespace},
     prp::DataPointer,
     ring::Queue,
 };
@@ -192,7 +192,7 @@ impl<T> Turn<'_, T> {
     #[inline(always)]
     pub unsafe fn submit_raw(&mut self, command: &Command, buffer: DmaBuf, tag: T) -> Result<(), Refused<T>> {
         if self.is_full() {
-            let reason = if self.namespaces == 0 { Refusal::Closed } else { Refusal::Full };
+            let reason = if self.namespaces == CLOSED { Refusal::Closed } else { Refusal::Full };
             return Err(Refused { reason, buffer, tag });
         }
         let mut words: [u64; 8] = zerocopy::transmute!(*command);

@@ -4,6 +4,9 @@ use super::{Extent, Io, Live, Refusal};
 use crate::spec::NvmOpcode;
 use upcie_core::dma::DmaBuf;
 
+/// The stamp of a turn that takes no more commands: that of no namespace, and of no epoch.
+pub(super) const CLOSED: u64 = u64::MAX;
+
 /// Marks a branch as cold, so that it stays a branch: predicted, whereas a conditional move has to wait for
 /// its operands.
 #[cold]
@@ -39,7 +42,7 @@ pub(super) fn misfit(
 #[cold]
 #[inline(never)]
 pub(super) fn refuse_namespace(extent: &Extent, controller: u64, namespaces: u64) -> Refusal {
-    if namespaces == 0 {
+    if namespaces == CLOSED {
         Refusal::Closed
     } else if extent.controller != controller {
         Refusal::ForeignNamespace

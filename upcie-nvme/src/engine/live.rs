@@ -1,11 +1,14 @@
-//! State that tells queues and namespaces whether their controller is still running, and owned by this
+//! State that tells queues and namespaces whether their controller is still running, since when, and owned by this
 //! process.
 
 use super::Windows;
 use crate::{Error, Result};
 use std::{
     ptr::NonNull,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 use upcie_core::process::{Owner, ProcessWord};
 
@@ -15,14 +18,57 @@ pub(crate) fn unique() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The controller's state that queues read once per turn.
+/// The time from a bring-up or reset of the controller to the next one. A queue belongs to one epoch, and reads its stamp
+/// once per turn.
+#[derive(Debug)]
+pub(crate) struct Epoch {
+    /// The stamp of valid namespace handles; 0 once the epoch is over, and in a forked child. A queue that reads 0 here
+    /// takes no more turns.
+    stamp: ProcessWord,
+    /// The controller was seen stopped (CSTS.RDY 0) after the epoch: it uses no memory of the epoch any more.
+    let_go: AtomicBool,
+}
+
+impl Epoch {
+    fn new(stamp: u64) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self { stamp: ProcessWord::new(stamp)?, let_go: AtomicBool::new(false) }))
+    }
+
+    /// Returns the stamp's address, which a queue reads per turn, for as long as it keeps `self`.
+    pub(crate) fn stamp_ptr(&self) -> NonNull<AtomicU64> {
+        self.stamp.as_ptr()
+    }
+
+    /// Returns `true` if the controller was stopped or reset since, or belongs to another process.
+    pub(crate) fn is_over(&self) -> bool {
+        self.stamp.load(Ordering::Acquire) == 0
+    }
+
+    /// Notes that the controller uses no memory of the epoch any more.
+    pub(crate) fn set_let_go(&self) {
+        self.let_go.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn has_let_go(&self) -> bool {
+        self.let_go.load(Ordering::Acquire)
+    }
+}
+
+/// The current epoch, and the stamp that the next one begins with.
+#[derive(Debug)]
+struct Current {
+    epoch: Arc<Epoch>,
+    next: u64,
+}
+
+/// The controller's state that its parts share.
 #[derive(Debug)]
 pub(crate) struct Live {
     /// The controller's id.
     pub(crate) controller: u64,
-    /// The stamp of valid namespace handles; 0 once the controller was stopped, and in a forked child. A
-    /// queue that reads 0 here takes no more turns.
-    stamp: ProcessWord,
+    current: Mutex<Current>,
+    /// The reason why the controller is down for good, once it is.
+    down: OnceLock<String>,
     owner: Owner,
     /// The data that the controller takes in its own memory.
     pub(crate) device_memory: Windows,
@@ -35,29 +81,67 @@ impl Live {
     }
 
     pub(crate) fn of(controller: u64, stamp: u64) -> Result<Self> {
-        let (stamp, owner) = (ProcessWord::new(stamp)?, Owner::current());
-        Ok(Self { controller, stamp, owner, device_memory: Windows::default() })
+        let current = Mutex::new(Current { epoch: Epoch::new(stamp)?, next: stamp });
+        let (owner, down, device_memory) = (Owner::current(), OnceLock::new(), Windows::default());
+        Ok(Self { controller, current, down, owner, device_memory })
     }
 
-    /// Returns the stamp of namespace handles that are valid now.
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the epoch that began with the last reset, or with the bring-up.
+    pub(crate) fn epoch(&self) -> Arc<Epoch> {
+        self.current().epoch.clone()
+    }
+
+    /// Returns the stamp of namespace handles that are valid now; 0 while the controller is stopped, and in a forked
+    /// child.
     pub(crate) fn stamp(&self) -> u64 {
-        self.stamp.load(Ordering::Acquire)
+        // Before the lock: in a forked child a thread that does not exist there may hold it.
+        if self.owner.is_current() { self.current().epoch.stamp.load(Ordering::Acquire) } else { 0 }
     }
 
-    /// Returns the stamp's address, which a queue reads per turn, for as long as it keeps `self`.
-    pub(crate) fn stamp_ptr(&self) -> NonNull<AtomicU64> {
-        self.stamp.as_ptr()
-    }
-
-    /// Makes all existing namespace handles stale. 0 stays 0.
+    /// Makes all existing namespace handles stale. A stopped controller stays stopped.
     pub(crate) fn restamp(&self) {
-        let new = unique();
-        let _ = self.stamp.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now != 0).then_some(new));
+        let mut current = self.current();
+        current.next = unique();
+        if !current.epoch.is_over() {
+            current.epoch.stamp.store(current.next, Ordering::Release);
+        }
     }
 
-    /// Closes the queues: the controller is about to be stopped.
-    pub(crate) fn stop(&self) {
-        self.stamp.store(0, Ordering::Release);
+    /// Ends the epoch: its queues take no more turns, and an open turn rings no more doorbell.
+    pub(crate) fn end(&self) -> Arc<Epoch> {
+        let current = self.current();
+        current.epoch.stamp.store(0, Ordering::Release);
+        current.epoch.clone()
+    }
+
+    /// Begins an epoch after [`end`](Self::end). Namespace handles from before stay valid until
+    /// [`restamp`](Self::restamp).
+    ///
+    /// # Errors
+    /// No memory is left.
+    pub(crate) fn begin(&self) -> Result<Arc<Epoch>> {
+        let mut current = self.current();
+        current.epoch = Epoch::new(current.next)?;
+        Ok(current.epoch.clone())
+    }
+
+    /// Closes everything for good, for `reason`: the controller did not come back, or was given up.
+    pub(crate) fn set_down(&self, reason: String) {
+        // The first reason counts.
+        let _ = self.down.set(reason);
+        self.end();
+    }
+
+    /// Refuses `operation` on `device` if the controller is down.
+    pub(crate) fn check_up(&self, device: &str, operation: &str) -> Result<()> {
+        match self.down.get() {
+            None => Ok(()),
+            Some(reason) => Err(Error::down(device, operation, reason.clone())),
+        }
     }
 
     /// Returns the process that drives the controller.

@@ -11,6 +11,12 @@
 //! A completion entry is copied out once and checked by one compare: the slot that its command id names must
 //! be in flight under exactly that id. The id also counts the uses of the slot, in the bits that are left.
 //! Any other id closes the queue with a protocol error.
+//!
+//! # Resets
+//! A queue belongs to one [`Epoch`] of its controller, whose stamp it reads when a turn opens and when a turn writes its
+//! doorbells. A reset sets the stamp to 0: no turn opens, and one that is open writes no doorbell. A thread that was
+//! suspended between that look and the write reaches the doorbell of a queue that does not exist: its id stays taken until
+//! the same thread recovers or closes the queue.
 
 mod commands;
 mod common;
@@ -20,6 +26,7 @@ mod io;
 mod live;
 mod pieces;
 mod prp;
+mod returned;
 mod ring;
 mod turn;
 mod window;
@@ -28,9 +35,10 @@ use crate::error::Refusal;
 pub use completion::{Completion, Refused};
 pub use extent::Extent;
 pub use io::{Direction, Io, Zeroes};
-pub(crate) use live::{Live, unique};
+pub(crate) use live::{Epoch, Live, unique};
 pub(crate) use pieces::Pieces;
 pub(crate) use prp::{BufferLists, ListPool, MAX_TRANSFER};
+pub use returned::Returned;
 pub(crate) use ring::{Parts, Queue, Retired};
 pub use turn::Turn;
 pub(crate) use window::{Window, Windows};

@@ -1,6 +1,6 @@
 //! A queue's memory and state: rings, slots, cursors.
 
-use super::{ListPool, Live};
+use super::{Epoch, ListPool, Live};
 use crate::{Error, Failure, Result};
 use std::{
     fmt,
@@ -16,7 +16,7 @@ use upcie_core::{dma::DmaBuf, mmio::Register};
 /// Added to a slot's id, with the step to its next one, when the slot is freed. The sum may carry into bit
 /// 17: a slot is free when any of bits 16–31 of its word is set.
 pub(super) const FREE: u32 = 1 << 16;
-const FREE_MASK: u64 = 0xffff_0000;
+pub(super) const FREE_MASK: u64 = 0xffff_0000;
 
 /// The state of one command in flight.
 #[repr(C)]
@@ -118,14 +118,16 @@ pub(crate) struct Queue<T> {
     pub(super) cq_doorbell: Register<u32>,
     pub(super) lists: ListPool,
     pub(super) live: Arc<Live>,
-    /// The stamp of `live`: 0 once the controller was stopped, and in a forked child.
+    /// The epoch of the controller in which it created the queue, and its stamp: 0 once the controller was stopped or
+    /// reset, and in a forked child.
+    epoch: Arc<Epoch>,
     stamp: NonNull<AtomicU64>,
     name: Arc<str>,
     qid: u16,
     rings: (DmaBuf, DmaBuf),
 }
 
-// SAFETY: all pointers are into memory that the queue owns (`slots`, `rings`) or keeps (`live`); tags move with it.
+// SAFETY: all pointers are into memory that the queue owns (`slots`, `rings`) or keeps (`epoch`); tags move with it.
 unsafe impl<T: Send> Send for Queue<T> {}
 
 impl<T> Queue<T> {
@@ -145,6 +147,7 @@ impl<T> Queue<T> {
             .map(|i| Slot { buffer: MaybeUninit::uninit(), word: word(i), tag: MaybeUninit::uninit() })
             .collect();
         let (first_sqe, first_cqe) = (sq.as_ptr().cast::<u64>(), cq.as_ptr().cast::<u64>());
+        let epoch = live.epoch();
         Self {
             at: Cursor { sqe: first_sqe, top: 0 },
             cqe: first_cqe,
@@ -167,7 +170,8 @@ impl<T> Queue<T> {
             sq_doorbell,
             cq_doorbell,
             lists,
-            stamp: live.stamp_ptr(),
+            stamp: epoch.stamp_ptr(),
+            epoch,
             live,
             name,
             qid,
@@ -177,7 +181,7 @@ impl<T> Queue<T> {
 
     #[inline(always)]
     pub(super) fn namespaces(&self) -> u64 {
-        // SAFETY: the word of `live`, which the queue keeps.
+        // SAFETY: the word of `epoch`, which the queue keeps.
         unsafe { self.stamp.as_ref() }.load(Ordering::Relaxed)
     }
 
@@ -186,7 +190,7 @@ impl<T> Queue<T> {
     #[cold]
     #[inline(never)]
     pub(super) fn reopen(&mut self, look: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
-        if self.state != State::Quiet || self.is_stopped() {
+        if self.state != State::Quiet || self.is_over() {
             return Err(self.why_closed());
         }
         self.state = State::Ready;
@@ -208,7 +212,10 @@ impl<T> Queue<T> {
         }
         let operation = format!("using queue {qid}");
         match self.state {
-            _ if self.is_stopped() => Error::stopped(device, qid),
+            _ if self.is_over() => match self.live.check_up(&device, &operation) {
+                Err(down) => down,
+                Ok(()) => Error::reset_queue(device, operation, qid),
+            },
             State::Forged => Error::forged_completion(device, qid),
             State::Fatal => Error::fatal(device, operation),
             State::Gone => Error::gone(device, operation),
@@ -246,7 +253,7 @@ impl<T> Queue<T> {
         self.cqe.cast_mut()
     }
 
-    fn slots_mut(&mut self) -> &mut [Slot<T>] {
+    pub(super) fn slots_mut(&mut self) -> &mut [Slot<T>] {
         // SAFETY: the queue's own slots, made with this length; the queue is borrowed mutably, and no turn is open.
         unsafe { std::slice::from_raw_parts_mut(self.slots, self.mask as usize + 1) }
     }
@@ -302,7 +309,7 @@ impl<T> Queue<T> {
     /// process.
     pub(crate) fn check_live(&self) -> Result<()> {
         let is_open = matches!(self.state, State::Ready | State::Quiet);
-        if self.is_stopped() || !is_open { Err(self.why_closed()) } else { Ok(()) }
+        if self.is_over() || !is_open { Err(self.why_closed()) } else { Ok(()) }
     }
 
     /// Closes the queue for turns after a check of the controller found `error`. A message that was not
@@ -319,10 +326,30 @@ impl<T> Queue<T> {
         };
     }
 
-    /// Returns `true` if the controller was stopped or reset since the queue was made, or belongs to another
+    /// Returns `true` if the controller was stopped or reset since it created the queue, or belongs to another
     /// process.
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.live.stamp() == 0
+    pub(crate) fn is_over(&self) -> bool {
+        self.epoch.is_over()
+    }
+
+    pub(crate) fn epoch(&self) -> &Arc<Epoch> {
+        &self.epoch
+    }
+
+    pub(super) fn set_epoch(&mut self, epoch: Arc<Epoch>) {
+        self.stamp = epoch.stamp_ptr();
+        self.epoch = epoch;
+    }
+
+    /// Returns the device addresses of the submission and completion ring.
+    pub(crate) fn addresses(&self) -> (u64, u64) {
+        (self.rings.0.iova(0), self.rings.1.iova(0))
+    }
+
+    /// Fills both rings with zeros.
+    pub(super) fn clear_rings(&mut self) {
+        self.rings.0.fill(0);
+        self.rings.1.fill(0);
     }
 
     /// Takes the buffers of the commands that are still in flight, which the device may still use, together

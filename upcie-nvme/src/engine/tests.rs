@@ -343,3 +343,80 @@ fn forged_completions_lose_and_double_nothing() {
     }
     assert!(found > 150 && leaked > 30, "{found} {leaked}");
 }
+
+#[test]
+fn a_reset_stops_an_open_turn_and_returns_each_command_once() {
+    let mut random = Random(5);
+    for entries in [2, 3, 8, 33, 64] {
+        let mut model = Model::new(entries);
+        let live = model.queue.live.clone();
+        for _ in 0..50 {
+            for _ in 0..3 {
+                model.complete(&mut random, false);
+                assert!(model.turn(&mut random, false, false), "no lie");
+            }
+            model.complete(&mut random, false);
+            let posted = model.device.posted.len();
+            let mut in_flight: Vec<u64> = model.flying.values().map(|flight| flight.slba).collect();
+            let doorbells = model.device.doorbells.each_ref().map(Register::read);
+            let mut turn = model.queue.turn().unwrap();
+            while turn.room() > 0 {
+                in_flight.push(model.next);
+                turn.read(&EXTENT, model.next, page(&model.heap), (model.next, model.tags.clone())).unwrap();
+                model.next += 1;
+            }
+            let before = live.end();
+            match random.below(3) {
+                0 => {
+                    turn.ring();
+                    drop(turn);
+                }
+                1 => std::mem::forget(turn),
+                _ => drop(turn),
+            }
+            assert_eq!(model.device.doorbells.each_ref().map(Register::read), doorbells, "no doorbell rung");
+            let error = model.queue.turn().unwrap_err();
+            assert!(matches!(error.failure(), Failure::Reset { qid: Some(1), .. }), "{error}");
+            before.set_let_go();
+
+            let all = model.queue.take_all();
+            assert_eq!(all.iter().filter(|returned| returned.result().is_some()).count(), posted);
+            let mut tags: Vec<u64> = all.into_iter().map(|returned| returned.into_parts().0.0).collect();
+            tags.sort_unstable();
+            in_flight.sort_unstable();
+            assert_eq!(tags, in_flight);
+            assert_eq!(Arc::strong_count(&model.tags), 1, "every tag came back");
+
+            // The next epoch begins with empty rings, and an entry of the last one completes no command of it.
+            let old = model.flying.keys().next().copied();
+            model.queue.renew();
+            model.queue.join(live.begin().unwrap());
+            (model.tail, model.device.tail, model.device.phase) = (0, 0, 1);
+            model.device.posted.clear();
+            model.flying.clear();
+            if let (Some(old), true) = (old, entries < 1 << 15) {
+                let mut turn = model.queue.turn().unwrap();
+                while turn.room() > 0 {
+                    turn.read(&EXTENT, 0, page(&model.heap), (0, model.tags.clone())).unwrap();
+                }
+                drop(turn);
+                model.device.post(old);
+                assert!(model.queue.turn().unwrap().next().is_none());
+                assert!(
+                    matches!(model.queue.turn(), Err(error) if matches!(error.failure(), Failure::ForgedCompletion { .. }))
+                );
+                live.end();
+                model.queue.renew();
+                model.queue.join(live.begin().unwrap());
+                (model.tail, model.device.tail, model.device.phase) = (0, 0, 1);
+                model.device.posted.clear();
+            }
+            // The test's device knows no reset: its doorbells follow the rings.
+            for doorbell in &model.device.doorbells {
+                // SAFETY: memory of this test.
+                unsafe { doorbell.write(0) };
+            }
+        }
+        model.end();
+    }
+}

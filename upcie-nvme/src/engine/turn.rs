@@ -2,7 +2,7 @@
 
 use super::{
     Completion, Direction, Extent, Io, ListPool, Refusal, Refused,
-    common::{cold, first_words, misfit, refuse_namespace},
+    common::{CLOSED, cold, first_words, misfit, refuse_namespace},
     prp::DataPointer,
     ring::{CQE_WORDS, Cursor, EMPTY_TURNS, PHASE, Queue, SQE_WORDS, Slot, State},
 };
@@ -68,7 +68,7 @@ pub struct Turn<'q, T> {
     /// The free slot to use next.
     top: u32,
     slots: *mut Slot<T>,
-    /// The stamp of valid namespace handles; 0 after a forged completion.
+    /// The stamp of valid namespace handles; [`CLOSED`] after a forged completion or a reset.
     pub(super) namespaces: u64,
     pub(super) queue: &'q mut Queue<T>,
 }
@@ -167,11 +167,16 @@ impl<'q, T> Turn<'q, T> {
     /// A loop that submits a command for each completion ends only if it does not ring in between.
     #[inline(always)]
     pub fn ring(&mut self) {
-        self.publish();
-        if self.queue.state != State::Open {
-            // After a forged completion nothing more is reaped.
-            self.queue.reap_limit = self.cqe;
+        if self.queue.namespaces() != self.namespaces {
+            cold();
+            let at = Cursor { sqe: self.sqe, top: self.top };
+            if publish_closed(self.queue, at, self.cqe, self.namespaces) {
+                // It takes no more commands.
+                (self.namespaces, self.top) = (CLOSED, self.queue.end_of_free);
+            }
+            return;
         }
+        self.publish();
     }
 
     /// Submits `io`: all of `buffer`, a whole number of blocks, as [`read`](Self::read) and
@@ -219,35 +224,58 @@ impl<'q, T> Turn<'q, T> {
     /// has.
     #[inline(always)]
     fn publish(&mut self) -> bool {
-        let queue = &mut *self.queue;
-        // Neither cursor can go full circle between two doorbells: at most `entries - 1` commands are in
-        // flight.
-        let reaped = self.cqe != queue.cqe;
-        let submitted = self.sqe != queue.at.sqe;
-        queue.at = Cursor { sqe: self.sqe, top: self.top };
-        queue.cqe = self.cqe;
-        // Stores to the rings, and reads from the rings and from buffers, are complete before the device sees
-        // the doorbell.
-        dma_release();
-        if reaped {
-            // SAFETY: the entries before it were copied out, and their slots given back: the controller may use them again.
-            unsafe { queue.cq_doorbell.write(index(queue.cq, self.cqe, CQE_WORDS) as u32) };
-        } else if !submitted {
-            return false;
-        }
-        if submitted {
-            let tail = index(queue.sq, self.sqe, SQE_WORDS);
-            // SAFETY: an index below the entries, which both rings have.
-            queue.reap_limit = unsafe { queue.cq.add(tail * CQE_WORDS) };
-            if queue.sq_combining {
-                // Entries may still be in the processor's write-combining buffers.
-                mmio_wmb();
-            }
-            // SAFETY: each entry up to the tail is a whole command, and its slot has the buffer that the command names.
-            unsafe { queue.sq_doorbell.write(tail as u32) };
-        }
-        true
+        publish(self.queue, Cursor { sqe: self.sqe, top: self.top }, self.cqe)
     }
+}
+
+/// Writes the cursors of a turn back to its queue, and each doorbell whose ring has moved. Returns `true` if one has.
+#[inline(always)]
+fn publish<T>(queue: &mut Queue<T>, at: Cursor, cqe: *const u64) -> bool {
+    // Neither cursor can go full circle between two doorbells: at most `entries - 1` commands are in
+    // flight.
+    let reaped = cqe != queue.cqe;
+    let submitted = at.sqe != queue.at.sqe;
+    queue.at = at;
+    queue.cqe = cqe;
+    // Stores to the rings, and reads from the rings and from buffers, are complete before the device sees
+    // the doorbell.
+    dma_release();
+    if reaped {
+        // SAFETY: the entries before it were copied out, and their slots given back: the controller may use them again.
+        unsafe { queue.cq_doorbell.write(index(queue.cq, cqe, CQE_WORDS) as u32) };
+    } else if !submitted {
+        return false;
+    }
+    if submitted {
+        let tail = index(queue.sq, at.sqe, SQE_WORDS);
+        // SAFETY: an index below the entries, which both rings have.
+        queue.reap_limit = unsafe { queue.cq.add(tail * CQE_WORDS) };
+        if queue.sq_combining {
+            // Entries may still be in the processor's write-combining buffers.
+            mmio_wmb();
+        }
+        // SAFETY: each entry up to the tail is a whole command, and its slot has the buffer that the command names.
+        unsafe { queue.sq_doorbell.write(tail as u32) };
+    }
+    true
+}
+/// Ends a turn, or a part of it, whose stamp is not the queue's any more. Returns `true` if the turn takes no more
+/// commands.
+///
+/// After a reset no doorbell is written: the cursors are noted, so that the commands come back. After a forged completion
+/// nothing more is reaped. A new stamp alone makes namespace handles stale, no more.
+#[cold]
+#[inline(never)]
+fn publish_closed<T>(queue: &mut Queue<T>, at: Cursor, cqe: *const u64, namespaces: u64) -> bool {
+    if queue.namespaces() == 0 {
+        (queue.at, queue.cqe) = (at, cqe);
+        return true;
+    }
+    publish(queue, at, cqe);
+    if namespaces == CLOSED {
+        queue.reap_limit = cqe;
+    }
+    namespaces == CLOSED
 }
 
 /// Returns the index of `entry` in the ring that begins at `first`.
@@ -325,7 +353,7 @@ impl<T> Iterator for Turn<'_, T> {
                 self.queue.state = State::Forged;
                 self.queue.reap_limit = self.cqe;
                 // Mark the turn as full, with a stamp of no namespace: it takes no more commands.
-                (self.namespaces, self.top) = (0, self.queue.end_of_free);
+                (self.namespaces, self.top) = (CLOSED, self.queue.end_of_free);
                 return None;
             }
             release(&mut self.queue.lists, (slot.word >> 32) as u32);
@@ -353,9 +381,16 @@ impl<T> Iterator for Turn<'_, T> {
 impl<T> Drop for Turn<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.queue.state == State::Open {
-            self.queue.state = State::Ready;
+        if self.queue.namespaces() != self.namespaces {
+            cold();
+            let at = Cursor { sqe: self.sqe, top: self.top };
+            publish_closed(self.queue, at, self.cqe, self.namespaces);
+            if self.queue.state == State::Open {
+                self.queue.state = State::Ready;
+            }
+            return;
         }
+        self.queue.state = State::Ready;
         if !self.publish() {
             count_empty_turn(self.queue);
         }

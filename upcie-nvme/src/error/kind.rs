@@ -29,7 +29,8 @@ impl Error {
             | Failure::Fatal { .. }
             | Failure::PciError { .. }
             | Failure::LeakedTurn { .. }
-            | Failure::Stopped { .. }
+            | Failure::Reset { .. }
+            | Failure::Down { .. }
             | Failure::Undeleted { .. } => ErrorKind::Failed,
             Failure::Unsupported { .. } | Failure::NoIo { .. } => ErrorKind::Unsupported,
             Failure::Argument { .. } | Failure::Emulator(_) => ErrorKind::Argument,
@@ -38,7 +39,7 @@ impl Error {
     }
 
     /// Tells whether the same call may succeed later, with nothing changed by the caller: the controller reported an error
-    /// without "do not retry" (DNR), the queue was full, or something is busy.
+    /// without "do not retry" (DNR), the queue was full, something is busy, or the controller was reset during a call.
     ///
     /// A write that is repeated writes again: the caller decides whether that is harmless. A timeout is not retryable, since
     /// the command may still be executed.
@@ -47,6 +48,7 @@ impl Error {
             Failure::Core(error) => error.is_retryable(),
             Failure::Status { status, .. } => !status.do_not_retry(),
             Failure::Refused { reason, .. } => matches!(reason, Refusal::Full | Refusal::ListsInUse),
+            Failure::Reset { qid } => qid.is_none(),
             _ => self.kind() == ErrorKind::Busy,
         }
     }

@@ -92,14 +92,28 @@ impl Error {
         Self::new(device, "", Failure::LeakedTurn { qid })
     }
 
-    /// Makes a [`Failure::Stopped`].
-    pub(crate) fn stopped(device: impl Into<String>, qid: u16) -> Self {
-        Self::new(device, "", Failure::Stopped { qid })
+    /// Makes a [`Failure::Reset`] of a queue.
+    pub(crate) fn reset_queue(device: impl Into<String>, operation: impl Into<String>, qid: u16) -> Self {
+        Self::new(device, operation, Failure::Reset { qid: Some(qid) })
+    }
+
+    /// Makes a [`Failure::Reset`] of a call.
+    pub(crate) fn reset_call(device: impl Into<String>, operation: impl Into<String>) -> Self {
+        Self::new(device, operation, Failure::Reset { qid: None })
+    }
+
+    /// Makes a [`Failure::Down`].
+    pub(crate) fn down(
+        device: impl Into<String>,
+        operation: impl Into<String>,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self::new(device, operation, Failure::Down { reason: reason.into() })
     }
 
     /// Makes a [`Failure::Undeleted`].
-    pub(crate) fn undeleted(device: impl Into<String>, qid: u16) -> Self {
-        Self::new(device, "", Failure::Undeleted { qid })
+    pub(crate) fn undeleted(device: impl Into<String>, qid: u16, commands: u32) -> Self {
+        Self::new(device, "", Failure::Undeleted { qid, commands })
     }
 
     /// Makes a [`Failure::Emulator`].

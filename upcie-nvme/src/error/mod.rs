@@ -124,11 +124,19 @@ pub enum Failure {
         /// The queue's id.
         qid: u16,
     },
-    /// The controller was stopped or reset since the queue was made.
+    /// The controller was [reset](crate::Controller::reset) since the queue was made or recovered, or while the call was in
+    /// progress.
     #[non_exhaustive]
-    Stopped {
-        /// The queue's id.
-        qid: u16,
+    Reset {
+        /// The queue's id: [`recover`](crate::QueuePair::recover) brings it back. `None` for a call, which works again; it
+        /// is not known whether its commands were executed.
+        qid: Option<u16>,
+    },
+    /// The controller did not come back from a reset, or was given up. Open it again.
+    #[non_exhaustive]
+    Down {
+        /// The reason.
+        reason: String,
     },
     /// The controller did not confirm that a queue was deleted, so it may still use the memory of commands in
     /// flight.
@@ -136,6 +144,8 @@ pub enum Failure {
     Undeleted {
         /// The queue's id.
         qid: u16,
+        /// The commands in flight, whose memory the controller keeps.
+        commands: u32,
     },
     /// The embedded controller can't be used with these options.
     Emulator(Box<dyn std::error::Error + Send + Sync>),
@@ -224,14 +234,22 @@ impl fmt::Display for Error {
             Failure::LeakedTurn { qid } => {
                 write!(f, "{device}: queue {qid}: a turn was leaked, so the queue is closed: make another")
             }
-            Failure::Stopped { qid } => write!(
+            Failure::Reset { qid: Some(_) } => write!(
                 f,
-                "{device}: queue {qid}: the controller was reset since the queue was made: make another"
+                "{device}: {operation}: the controller was reset; QueuePair::recover brings the queue back"
             ),
-            Failure::Undeleted { qid } => write!(
+            Failure::Reset { qid: None } => write!(
                 f,
-                "{device}: queue {qid}: the controller did not confirm its deletion: its commands' memory stays with the \
-                 controller until it stops (Controller::keep)"
+                "{device}: {operation}: the controller was reset meanwhile, so it is not known whether this was executed; the \
+                 same call works again"
+            ),
+            Failure::Down { reason } => {
+                write!(f, "{device}: {operation}: the controller is down: {reason}; open it again")
+            }
+            Failure::Undeleted { qid, commands } => write!(
+                f,
+                "{device}: queue {qid}: the controller did not confirm its deletion: the memory of its {commands} commands in \
+                 flight stays with the controller until it stops (Controller::keep)"
             ),
             Failure::Emulator(_) => f.write_str("emu can't be used"),
         }

@@ -8,8 +8,8 @@ use std::fmt;
 pub enum Refusal {
     /// As many commands are in flight as the queue has slots: reap some first.
     Full,
-    /// During this turn the controller completed a command that was not in flight, which closed the queue:
-    /// make another.
+    /// During this turn the controller completed a command that was not in flight, or was reset, which closed the queue:
+    /// the next turn's error has the reason.
     Closed,
     /// The buffer needs a PRP list, and all list memory of the queue is in use: reap some commands first, or
     /// make the queue with more
@@ -49,9 +49,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Full => "the queue is full: reap completions first",
-            Self::Closed => {
-                "the controller completed a command that was not in flight, so the queue is closed: make another"
-            }
+            Self::Closed => "the queue was closed during this turn: the next turn's error has the reason",
             Self::ListsInUse => "all PRP list memory of the queue is in use: reap completions first",
             Self::Length => {
                 "the length is not a positive number of whole blocks, or of ranges, that the buffer holds"

@@ -4,7 +4,7 @@ use super::retries::Tries;
 use crate::{
     Error, Failure, Refusal, Result,
     controller::{Inner, PRIORITY, create},
-    engine::{Direction, Extent, Io, Pieces, Queue, Refused, Retired, Turn, Zeroes},
+    engine::{Direction, Extent, Io, Pieces, Queue, Refused, Turn, Zeroes},
     spec::{DatasetRange, Status},
 };
 use std::{ops::Range, time::Duration};
@@ -137,7 +137,11 @@ fn attempt(
     (watch, whole): (&mut Stopwatch<'_>, Duration),
     mut send: impl FnMut(&mut Turn<'_, u64>, &DmaBuf) -> Result<bool, Refused<u64>>,
 ) -> Result<Result<(), (Status, u64)>> {
+    controller.wait_for_reset(*watch, whole, what)?;
     let mut slot = controller.enter_blocking(watch, whole, what)?;
+    if let Some(mut before) = slot.take_if(|queue| queue.is_over()) {
+        controller.end_queue(&mut before, &mut DmaBuf::empty());
+    }
     let queue = match &mut *slot {
         Some(queue) => queue,
         none => {
@@ -147,7 +151,7 @@ fn attempt(
         }
     };
     // This call owns the buffer until the controller is done with it, whatever happens.
-    let held = std::mem::take(buffer);
+    let mut held = std::mem::take(buffer);
     let backoff = Backoff::of_memory(*watch, controller.timeout(), whole);
     match send_all(controller, queue, what, backoff, whole, |turn| send(turn, &held)) {
         Ok(result) => {
@@ -156,7 +160,7 @@ fn attempt(
         }
         Err((error, false)) => {
             *buffer = held;
-            Err(error)
+            Err(of_call(controller, error, what))
         }
         Err((mut error, true)) => {
             if matches!(error.failure(), Failure::Timeout { after, .. } if *after < controller.timeout()) {
@@ -165,19 +169,22 @@ fn attempt(
             // Commands may still be in flight: delete the queue. If the controller does not confirm that, the
             // buffer is leaked.
             let mut queue = slot.take().expect("made above");
-            match controller.delete_queue(queue.qid()) {
-                Ok(()) => {
-                    drop(queue);
-                    *buffer = held;
-                }
-                Err(ticket) => {
-                    controller.keep_for(ticket, queue.retire());
-                    controller.keep_for(ticket, Retired(vec![held]));
-                    error.set_kept();
-                }
+            if controller.end_queue(&mut queue, &mut held) {
+                drop(queue);
+                *buffer = held;
+            } else {
+                error.set_kept();
             }
-            Err(error)
+            Err(of_call(controller, error, what))
         }
+    }
+}
+
+/// Makes the error of a call from that of its queue.
+fn of_call(controller: &Inner, error: Error, what: What<'_>) -> Error {
+    match error.failure() {
+        Failure::Reset { .. } => Error::reset_call(controller.name(), what()),
+        _ => error,
     }
 }
 

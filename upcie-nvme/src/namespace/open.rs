@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Result,
-    controller::Inner,
+    controller::{Inner, Shape},
     engine::Extent,
     spec::{Cns, Command, Csi, IdentifyNamespace, NamespaceDescriptors, OptionalCommands},
 };
@@ -18,6 +18,8 @@ pub(super) struct Known {
 
 /// Asks the controller for the namespace `nsid`.
 pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
+    controller
+        .wait_for_reset(controller.stopwatch(), controller.timeout(), &|| format!("namespace {nsid}"))?;
     // Before anything is read: a change during the reads makes the handle stale.
     let stamp = controller.live().stamp();
     // After the stamp was read: a change that ends before this check has made the stamp stale.
@@ -35,6 +37,7 @@ pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
     let page =
         controller.identify_page(&Command::identify(Cns::NAMESPACE, nsid, 0), "Identify (namespace)")?;
     let identify = IdentifyNamespace::read_from_bytes(&page[..]).expect("one page");
+    controller.note_shape(nsid, Shape::of(&identify, stamp));
     let unusable = match controller.no_io() {
         Some(reason) => Some(reason.to_string()),
         None => why_unusable(controller, nsid, &identify)?,

@@ -112,7 +112,7 @@ impl QueuePairBuilder<'_> {
         let queue =
             create(self.controller, entries, self.vector, self.list_bytes, buffer.as_deref(), priority)?;
         self.controller.hand_out(queue.qid());
-        Ok(QueuePair::new(queue, waiter, self.controller.clone()))
+        Ok(QueuePair::new(queue, waiter, priority, self.controller.clone()))
     }
 
     fn checked_priority(&self) -> Result<QueuePriority> {

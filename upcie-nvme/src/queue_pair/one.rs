@@ -92,6 +92,11 @@ pub(super) struct Reaped {
 }
 
 impl Reaped {
+    /// Notes that the rings begin anew.
+    pub(super) fn restart(&mut self) {
+        self.head = 0;
+    }
+
     /// Counts the completions that were reaped since the last count; returns their number.
     pub(super) fn count<T>(&mut self, queue: &Queue<T>) -> u64 {
         let (head, entries) = queue.head();

@@ -7,7 +7,8 @@ use super::{
 use crate::{
     Error, Result, Turn, Wait,
     controller::Inner,
-    engine::Queue,
+    engine::{Queue, Returned},
+    spec::QueuePriority,
     wait::{Outcome, SpinPolicy, Waiter, wait},
 };
 use std::{
@@ -16,7 +17,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use upcie_core::{clock::SharedClock, deadline::Stopwatch, irq::PollSet};
+use upcie_core::{clock::SharedClock, deadline::Stopwatch, dma::DmaBuf, irq::PollSet};
 
 /// An I/O submission queue and its completion queue. `T` is the tag that each command carries.
 ///
@@ -57,6 +58,9 @@ pub struct QueuePair<T = u64> {
     /// The result of the deletion, once it was tried: `true` if the controller uses the queues' memory no
     /// more.
     ended: Option<bool>,
+    priority: QueuePriority,
+    /// Commands that were taken out of the queue, and not given back yet.
+    returned: Vec<Returned<T>>,
     waiter: Option<Waiter>,
     policy: SpinPolicy,
     polled: PollSet,
@@ -68,11 +72,18 @@ pub struct QueuePair<T = u64> {
 }
 
 impl<T> QueuePair<T> {
-    pub(super) fn new(queue: Queue<T>, waiter: Option<Waiter>, controller: Arc<Inner>) -> Self {
+    pub(super) fn new(
+        queue: Queue<T>,
+        waiter: Option<Waiter>,
+        priority: QueuePriority,
+        controller: Arc<Inner>,
+    ) -> Self {
         let progress = (controller.clock().now(), queue.completion_cursor());
         Self {
             queue,
             ended: None,
+            priority,
+            returned: Vec::new(),
             waiter,
             policy: SpinPolicy::new(),
             polled: PollSet::default(),
@@ -89,7 +100,9 @@ impl<T> QueuePair<T> {
     /// it also reads CSTS (on `vfio-user:` mostly by message). A turn that stays open checks nothing.
     ///
     /// # Errors
-    /// - The queue is closed: the controller was stopped, it completed a command that was not in flight, or a
+    /// - [`Failure::Reset`](crate::Failure::Reset): the controller was reset. [`recover`](Self::recover) brings the queue
+    ///   back. [`Failure::Down`](crate::Failure::Down): it did not come back.
+    /// - The queue is closed: the controller completed a command that was not in flight, or a
     ///   turn was leaked.
     /// - The controller is gone, reports a fatal status, or somebody else stopped or reset it.
     /// - This process is a forked child, and the queue belongs to its parent.
@@ -206,18 +219,61 @@ impl<T> QueuePair<T> {
         diagnose(&self.queue, &self.controller)
     }
 
-    /// Deletes the queues on the controller, as dropping does, and reports the result. Use it when commands
-    /// hold borrowed memory ([`Turn::submit_held`]): after `Ok` you may free that memory; after an error
-    /// give it to [`Controller::keep`](crate::Controller::keep).
+    /// Brings the queue back after a [reset](crate::Controller::reset) of the controller: creates it again under its id,
+    /// with its depth, interrupt and priority, and gives back every command that was in flight, once. Commands that the
+    /// controller had completed come first. Returns nothing, and changes nothing, if the controller was not reset.
+    ///
+    /// # Errors
+    /// After an error nothing is lost: call it again, or [`close`](Self::close).
+    /// - [`Failure::Down`](crate::Failure::Down): the controller did not come back.
+    /// - [`Failure::Reset`](crate::Failure::Reset): the controller was reset again meanwhile.
+    /// - The queue is closed for another reason than a reset: reset the controller first.
+    /// - The controller refused the queue, or did not answer.
+    pub fn recover(&mut self) -> Result<Vec<Returned<T>>> {
+        if self.ended.is_some() {
+            return Err(self.undeleted());
+        }
+        if self.controller.is_inherited() || !self.queue.is_over() {
+            return self.queue.check_live().map(|()| Vec::new());
+        }
+        let what = || "recovering a queue pair".into();
+        self.controller.wait_for_reset(self.controller.stopwatch(), self.controller.timeout(), &what)?;
+        if !self.queue.epoch().has_let_go() {
+            return self.queue.check_live().map(|()| Vec::new());
+        }
+        self.returned.append(&mut self.queue.take_all());
+        let vector = self.waiter.as_ref().map(Waiter::vector);
+        if let Err((error, again)) = self.controller.create_again(&mut self.queue, vector, self.priority) {
+            if !again {
+                self.ended = Some(false);
+            }
+            return Err(error);
+        }
+        self.reaped.restart();
+        self.progress = (self.controller.clock().now(), self.queue.completion_cursor());
+        Ok(std::mem::take(&mut self.returned))
+    }
+
+    /// Deletes the queues on the controller, as dropping does, and gives back the commands that were in flight, once the
+    /// controller has let go of them. Memory that commands borrow ([`Turn::submit_held`]) may be freed after `Ok`; after an
+    /// error give it to [`Controller::keep`](crate::Controller::keep).
     ///
     /// # Errors
     /// [`Failure::Undeleted`](crate::Failure::Undeleted): the controller did not confirm the deletion within the deadline, or this is a
-    /// forked child, which does not ask it.
-    pub fn close(mut self) -> Result<()> {
-        if self.end() && !self.controller.is_inherited() {
-            return Ok(());
+    /// forked child, which does not ask it. The controller keeps the memory of so many commands until it stops, because it
+    /// may still use it.
+    pub fn close(mut self) -> Result<Vec<Returned<T>>> {
+        let in_flight = self.queue.in_flight();
+        if !self.end() || self.controller.is_inherited() {
+            return Err(Error::undeleted(self.controller.name(), self.queue.qid(), in_flight));
         }
-        Err(Error::undeleted(self.controller.name(), self.queue.qid()))
+        let mut all = std::mem::take(&mut self.returned);
+        all.append(&mut self.queue.take_all());
+        Ok(all)
+    }
+
+    fn undeleted(&self) -> Error {
+        Error::undeleted(self.controller.name(), self.queue.qid(), 0)
     }
 
     /// Deletes the queues, once; returns `true` when the controller uses their memory no more.
@@ -225,18 +281,11 @@ impl<T> QueuePair<T> {
         if let Some(ended) = self.ended {
             return ended;
         }
-        // In a forked child the queue is the parent's; a stopped controller uses no memory.
-        let ended = self.controller.is_inherited() || self.queue.is_stopped() || self.delete();
+        // In a forked child the queue is the parent's.
+        let ended = self.controller.is_inherited()
+            || self.controller.end_queue(&mut self.queue, &mut DmaBuf::empty());
         self.ended = Some(ended);
         ended
-    }
-
-    fn delete(&mut self) -> bool {
-        let deleted = self.controller.delete_queue(self.queue.qid());
-        if let Err(ticket) = deleted {
-            self.controller.keep_for(ticket, self.queue.retire());
-        }
-        deleted.is_ok()
     }
 
     /// Returns the queue's identifier on the controller, from 1 on.

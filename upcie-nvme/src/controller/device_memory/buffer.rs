@@ -3,6 +3,7 @@
 use super::place::{Mapped, Owner, Place, broken, map_memory};
 use crate::{
     Error, Result,
+    controller::Link,
     engine::Window,
     spec::{CmbLocation, CmbMemorySpaceControl, CmbSize, offset},
 };
@@ -107,6 +108,11 @@ impl Cmb {
         self.size.wds()
     }
 
+    /// Enables the memory again after a reset, at its address.
+    pub(super) fn restore(&self, link: &Link) -> Result<()> {
+        if link.registers.capabilities().cmbs() { set_address(link, &self.mapped) } else { Ok(()) }
+    }
+
     /// Checks that other devices of the address space can reach the memory.
     ///
     /// # Errors
@@ -166,24 +172,28 @@ pub(super) fn enable(controller: Owner<'_>) -> Result<Option<Arc<Cmb>>> {
     enabled.map(Some)
 }
 
+/// Gives the controller the memory's device address.
+fn set_address(link: &Link, mapped: &Mapped) -> Result<()> {
+    let memory = CmbMemorySpaceControl::new().with_cre(true).with_cba(mapped.iova >> 12);
+    // Write the address before CMSE: the controller must not decode half of a new one.
+    // SAFETY: CMSE is clear, or the address is the one that the controller has.
+    unsafe { link.registers.write_u64(offset::CMBMSC, memory.into_bits()) }?;
+    // SAFETY: the addresses were allocated for this memory in the device's space, and are nobody else's.
+    unsafe { link.registers.write_u32(offset::CMBMSC, memory.with_cmse(true).into_bits() as u32) }?;
+    // CMBSTS.CBAI
+    if link.registers.peek(offset::CMBSTS)? & 1 != 0 {
+        let reason = format!("it does not take the address {:#x} (CMBSTS.CBAI)", mapped.iova);
+        return Err(broken(&link.name, WHAT, reason));
+    }
+    Ok(())
+}
+
 fn map(controller: Owner<'_>, location: CmbLocation, size: CmbSize, control: bool) -> Result<Arc<Cmb>> {
     let place = locate(location, size).map_err(|reason| broken(&controller.link.name, WHAT, reason))?;
     let caching = controller.link.options.cmb_caching;
     let mapped = map_memory(controller, WHAT, place, caching, size.rds() && size.wds())?;
     if control {
-        let memory = CmbMemorySpaceControl::new().with_cre(true).with_cba(mapped.iova >> 12);
-        // Write the address before CMSE: the controller must not decode half of a new one.
-        // SAFETY: CMSE is still clear.
-        unsafe { controller.link.registers.write_u64(offset::CMBMSC, memory.into_bits()) }?;
-        // SAFETY: the addresses were allocated for this memory in the device's space, and are nobody else's.
-        unsafe {
-            controller.link.registers.write_u32(offset::CMBMSC, memory.with_cmse(true).into_bits() as u32)
-        }?;
-        // CMBSTS.CBAI
-        if controller.link.registers.peek(offset::CMBSTS)? & 1 != 0 {
-            let reason = format!("it does not take the address {:#x} (CMBSTS.CBAI)", mapped.iova);
-            return Err(broken(&controller.link.name, WHAT, reason));
-        }
+        set_address(controller.link, &mapped)?;
     }
     let addresses = mapped.iova..mapped.iova + mapped.len as u64;
     let (reads, writes, mixed) = (size.rds(), size.wds(), location.cdmmms());

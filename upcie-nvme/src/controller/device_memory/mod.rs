@@ -49,6 +49,13 @@ impl<M> Default for Known<M> {
 }
 
 impl<M> Known<M> {
+    /// Returns the memory if it was enabled.
+    fn known(&self, link: &Link) -> Result<Option<Arc<M>>> {
+        let (mut watch, limit) = (link.stopwatch(), link.options.timeout);
+        let what = "using its own memory after a reset";
+        Ok(link.enter(&self.0, &mut watch, limit, || what.into(), "calls")?.clone().flatten())
+    }
+
     /// Returns the known answer, or that of `enable`, which is asked again after an error.
     fn get(
         &self,
@@ -74,6 +81,17 @@ pub(super) fn release(link: &Link) {
 }
 
 impl DeviceMemory {
+    /// Enables again what was enabled before a reset, at the same addresses.
+    pub fn restore(&self, controller: Owner<'_>) -> Result<()> {
+        if let Some(buffer) = self.buffer.known(controller.link)? {
+            buffer.restore(controller.link)?;
+        }
+        if let Some(region) = self.persistent.known(controller.link)? {
+            region.restore(controller.link)?;
+        }
+        Ok(())
+    }
+
     /// Returns the memory buffer, enabled on the first call; `None` if the controller has none.
     pub fn buffer(&self, controller: Owner<'_>) -> Result<Option<Arc<Cmb>>> {
         self.buffer.get(controller.link, "using its memory buffer", || buffer::enable(controller))

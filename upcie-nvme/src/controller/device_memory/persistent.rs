@@ -3,7 +3,7 @@
 use super::place::{Mapped, Owner, Place, broken, map_memory};
 use crate::{
     Error, Result,
-    controller::{Registers, transitions::wait},
+    controller::{Link, Registers, transitions::wait},
     engine::Window,
     spec::{PmrCapabilities, PmrStatus, offset},
 };
@@ -114,6 +114,12 @@ impl Pmr {
         Err(broken(&self.device, WHAT, format!("writes to it may be lost: {status:?}")))
     }
 
+    /// Enables the region again after a reset, at its address.
+    pub(super) fn restore(&self, link: &Link) -> Result<()> {
+        turn_on(link, self.capabilities)?;
+        if self.capabilities.cmss() { set_address(link, &self.mapped) } else { Ok(()) }
+    }
+
     /// Checks that other devices of the address space can reach the memory.
     ///
     /// # Errors
@@ -147,24 +153,43 @@ pub(super) fn enable(controller: Owner<'_>) -> Result<Option<Arc<Pmr>>> {
     Ok(Some(Arc::new(enabled?)))
 }
 
+/// Turns the region on (PMRCTL.EN), and waits until it is ready.
+fn turn_on(link: &Link, capabilities: PmrCapabilities) -> Result<()> {
+    let patience =
+        capabilities.timeout().ok_or_else(|| broken(&link.name, WHAT, "PMRCAP.PMRTU is reserved".into()))?;
+    // SAFETY: it becomes ready in its own register; it answers to no device address that it was not given.
+    unsafe { link.registers.write_u32(offset::PMRCTL, 1) }?;
+    let patience = patience.min(PATIENCE_MAX).max(PATIENCE_MIN);
+    wait(
+        link.clock(),
+        patience,
+        &link.name,
+        "waiting for the persistent memory region (PMRSTS.NRDY = 0)",
+        || Ok(!status(&link.registers)?.nrdy()),
+    )
+}
+
+/// Gives the controller the region's device address.
+fn set_address(link: &Link, mapped: &Mapped) -> Result<()> {
+    // SAFETY: CMSE is clear, or the address is the one that the controller has.
+    unsafe { link.registers.write_u32(offset::PMRMSCU, (mapped.iova >> 32) as u32) }?;
+    // Bit 1: CMSE.
+    // SAFETY: the addresses were allocated for this memory in the device's space, and are nobody else's.
+    unsafe { link.registers.write_u32(offset::PMRMSCL, mapped.iova as u32 & !0xfff | 2) }?;
+    if status(&link.registers)?.cbai() {
+        let reason = format!("it does not take the address {:#x} (PMRSTS.CBAI)", mapped.iova);
+        return Err(broken(&link.name, WHAT, reason));
+    }
+    Ok(())
+}
+
 fn map(controller: Owner<'_>) -> Result<Pmr> {
     let broken = |reason| broken(&controller.link.name, WHAT, reason);
     let capabilities = PmrCapabilities::from_bits(controller.link.registers.peek(offset::PMRCAP)?);
     if !matches!(capabilities.bir(), 2..=5) {
         return Err(broken(format!("PMRCAP.BIR is {}, which is reserved", capabilities.bir())));
     }
-    let patience = capabilities.timeout().ok_or_else(|| broken("PMRCAP.PMRTU is reserved".into()))?;
-    // PMRCTL.EN
-    // SAFETY: it becomes ready in its own register; CMSE is clear, so it answers to no device address.
-    unsafe { controller.link.registers.write_u32(offset::PMRCTL, 1) }?;
-    let patience = patience.min(PATIENCE_MAX).max(PATIENCE_MIN);
-    wait(
-        controller.link.clock(),
-        patience,
-        &controller.link.name,
-        "waiting for the persistent memory region (PMRSTS.NRDY = 0)",
-        || Ok(!status(&controller.link.registers)?.nrdy()),
-    )?;
+    turn_on(controller.link, capabilities)?;
     let health = status(&controller.link.registers)?;
     if health.hsts() != 0 {
         let device = controller.link.name.clone();
@@ -179,15 +204,7 @@ fn map(controller: Owner<'_>) -> Result<Pmr> {
     };
     let mapped = map_memory(controller, WHAT, place, controller.link.options.cmb_caching, reads && writes)?;
     if capabilities.cmss() {
-        // SAFETY: CMSE is still clear.
-        unsafe { controller.link.registers.write_u32(offset::PMRMSCU, (mapped.iova >> 32) as u32) }?;
-        // Bit 1: CMSE.
-        // SAFETY: the addresses were allocated for this memory in the device's space, and are nobody else's.
-        unsafe { controller.link.registers.write_u32(offset::PMRMSCL, mapped.iova as u32 & !0xfff | 2) }?;
-        if status(&controller.link.registers)?.cbai() {
-            let reason = format!("it does not take the address {:#x} (PMRSTS.CBAI)", mapped.iova);
-            return Err(broken(reason));
-        }
+        set_address(controller.link, &mapped)?;
     }
     let first = mapped.bar.register(0).ok_or_else(|| broken("its register is not mapped".into()))?;
     let addresses = mapped.iova..mapped.iova + mapped.len as u64;

@@ -84,6 +84,16 @@ impl ListPool {
         writer.finish(end)
     }
 
+    /// Frees all lists: the device reads none any more.
+    pub(crate) fn release_all(&mut self) {
+        let chunks = self.next.len() as u32;
+        self.next
+            .iter_mut()
+            .zip(2..)
+            .for_each(|(next, after)| *next = if after > chunks { 0 } else { after });
+        self.free = u32::from(chunks > 0 && !self.memory.is_empty());
+    }
+
     /// Takes the memory away when the pool is no longer used but the device may still read it.
     pub(crate) fn take_memory(&mut self) -> DmaBuf {
         self.free = 0;

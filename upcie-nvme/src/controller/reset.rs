@@ -1,0 +1,305 @@
+//! A controller reset while the controller is in use: the end of one epoch and the beginning of the next.
+
+use super::{
+    Controller, Inner,
+    admin::ENTRIES,
+    lock,
+    transitions::{disable, disable_patience, enable},
+};
+use crate::{
+    Error, Result,
+    engine::Epoch,
+    spec::{
+        AdminQueueAttributes, Cns, Command, FeatureId, IdentifyController, IdentifyNamespace, NumberOfQueues,
+    },
+};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, ThreadId},
+    time::Duration,
+};
+use upcie_core::{
+    deadline::{Backoff, Budget, Stopwatch},
+    dma::DmaBuf,
+    gate::Gate,
+};
+use zerocopy::FromBytes;
+
+const OPERATION: &str = "resetting the controller";
+
+impl Controller {
+    /// Resets the controller (CC.EN to 0 and back; Base, "Controller Level Reset"), from any thread and with commands in
+    /// flight, and brings it up again: admin queue, number of queues, arbitration, its own memory, and the features that
+    /// [`admin`](Self::admin) has set.
+    ///
+    /// Every queue stops: its next turn is [`Failure::Reset`](crate::Failure::Reset), an open turn rings no more doorbell,
+    /// and [`QueuePair::recover`](crate::QueuePair::recover) gives its commands back and creates it again. Blocking calls and
+    /// admin commands that were in progress fail with `Failure::Reset`; the next ones work. Namespace handles stay valid,
+    /// unless the size or format of a namespace has changed meanwhile: then all of them are stale.
+    ///
+    /// It also brings back a controller that reports a fatal status, or that something else has reset. If another thread is
+    /// resetting the controller, waits for that reset, which counts as this one. Takes CAP.TO for stopping, CRTO or CAP.TO
+    /// for becoming ready and [`timeout`](crate::ControllerBuilder::timeout) for the commands after that, at most.
+    ///
+    /// # Errors
+    /// - [`Failure::Down`](crate::Failure::Down): the controller did not come back. Every handle of it says so from then on.
+    /// - [`Failure::Status`](crate::Failure::Status): the controller is up again, and refused the named feature, which has its
+    ///   default value.
+    /// - [`Failure::Timeout`](crate::Failure::Timeout): another thread's reset has not ended in time.
+    pub fn reset(&self) -> Result<()> {
+        self.inner.reset(None)
+    }
+}
+
+/// The resets of a controller.
+#[derive(Debug, Default)]
+pub(super) struct Resets {
+    gate: Gate<()>,
+    /// Counts the beginning and the end of each reset: odd while one is under way.
+    count: AtomicU64,
+    /// The thread that resets the controller.
+    thread: Mutex<Option<ThreadId>>,
+}
+
+impl Resets {
+    /// Returns a number that changes when a reset begins and when it ends.
+    pub(super) fn count(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Returns `true` while another thread resets the controller.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.count() % 2 == 1 && *lock(&self.thread) != Some(thread::current().id())
+    }
+
+    fn begin(&self) -> Resetting<'_> {
+        *lock(&self.thread) = Some(thread::current().id());
+        self.count.fetch_add(1, Ordering::AcqRel);
+        Resetting(self)
+    }
+}
+
+/// A reset under way, until this is dropped.
+struct Resetting<'r>(&'r Resets);
+
+impl Drop for Resetting<'_> {
+    fn drop(&mut self) {
+        self.0.count.fetch_add(1, Ordering::AcqRel);
+        *lock(&self.0.thread) = None;
+    }
+}
+
+/// The size and format of a namespace, with the stamp of the handles that rely on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    stamp: u64,
+    blocks: u64,
+    format: Option<u32>,
+}
+
+impl Shape {
+    pub(crate) fn of(identify: &IdentifyNamespace, stamp: u64) -> Self {
+        let format =
+            identify.lba_format().map(|format| u32::from(format.lbads()) << 16 | u32::from(format.ms()));
+        Self { stamp, blocks: identify.nsze, format }
+    }
+}
+
+/// The namespaces that have handles, by id.
+pub(super) type Shapes = Mutex<BTreeMap<u32, Shape>>;
+
+impl Inner {
+    /// Resets the controller; if `of` is given, only if that epoch is not over.
+    pub(crate) fn reset(&self, of: Option<&Epoch>) -> Result<()> {
+        self.check_owner(OPERATION)?;
+        self.device.check_held()?;
+        let seen = self.resets.count();
+        let limit = self.reset_patience()?;
+        let mut watch = self.stopwatch();
+        let _pass = self.link.enter(&self.resets.gate, &mut watch, limit, || OPERATION.into(), "a reset")?;
+        self.link.live.check_up(&self.link.name, OPERATION)?;
+        if self.resets.count() != seen || of.is_some_and(Epoch::is_over) {
+            return Ok(());
+        }
+        let _resetting = self.resets.begin();
+        let _budget = Budget::new(limit);
+        let up = self.stop_and_start();
+        if let Err(error) = &up {
+            self.link.live.set_down(format!("it did not come back from a reset ({error})"));
+            return self.link.live.check_up(&self.link.name, OPERATION);
+        }
+        self.restore_features()
+    }
+
+    /// Stops the controller for good, for `reason`: every handle says so from then on.
+    pub(crate) fn give_up(&self, reason: &str) -> Result<()> {
+        self.check_owner("stopping the controller")?;
+        let limit = self.reset_patience()?;
+        let mut watch = self.stopwatch();
+        let operation = "stopping the controller";
+        let _pass = self.link.enter(&self.resets.gate, &mut watch, limit, || operation.into(), "a reset")?;
+        self.link.live.check_up(&self.link.name, operation)?;
+        let _resetting = self.resets.begin();
+        let _budget = Budget::new(limit);
+        self.link.live.set_down(reason.into());
+        let mut rings =
+            self.link.enter(self.admin.rings(), &mut watch, limit, || operation.into(), "admin commands")?;
+        self.stop_epoch(&mut rings)
+    }
+
+    /// Returns the longest time that a reset takes.
+    fn reset_patience(&self) -> Result<Duration> {
+        let registers = &self.link.registers;
+        Ok(disable_patience(registers)? + registers.ready_patience()? + self.timeout())
+    }
+
+    /// Waits until no other thread resets the controller, at most `limit`.
+    ///
+    /// # Errors
+    /// The controller is down, or that takes too long.
+    pub(crate) fn wait_for_reset(
+        &self,
+        watch: Stopwatch<'_>,
+        limit: Duration,
+        what: &dyn Fn() -> String,
+    ) -> Result<()> {
+        if self.resets.is_elsewhere() {
+            let mut backoff = Backoff::of_memory(watch, limit, limit);
+            while self.resets.is_elsewhere() {
+                let what = || format!("{}: waiting for a reset of the controller", what());
+                self.pause(&mut backoff, &what)?;
+            }
+        }
+        self.link.live.check_up(&self.link.name, &what())
+    }
+
+    /// Ends the epoch and disables the controller, which lets go of all memory of it. The caller has the admin queue.
+    fn stop_epoch(&self, rings: &mut super::admin::Rings) -> Result<()> {
+        let epoch = self.link.live.end();
+        disable(&self.link.registers, &self.link.name)?;
+        epoch.set_let_go();
+        let mut memory = self.memory.take_retired();
+        memory.extend(self.queue_ids.forget_moving());
+        self.admin.forget(rings, &self.subsystem);
+        drop(memory);
+        Ok(())
+    }
+
+    fn stop_and_start(&self) -> Result<()> {
+        let link = &self.link;
+        // No turn opens from here on.
+        let old = link.live.epoch();
+        link.live.end();
+        let (mut watch, limit) = (self.stopwatch(), self.timeout());
+        {
+            let mut rings =
+                link.enter(self.admin.rings(), &mut watch, limit, || OPERATION.into(), "admin commands")?;
+            self.stop_epoch(&mut rings)?;
+            debug_assert!(old.has_let_go());
+            let last = ENTRIES as u16 - 1;
+            let aqa = AdminQueueAttributes::new().with_asqs(last).with_acqs(last);
+            let (sq, cq) = rings.addresses();
+            // SAFETY: `forget` has zeroed the rings, which have so many entries and stay until the controller has stopped.
+            unsafe { link.registers.set_admin_queue(aqa, sq, cq) }?;
+            enable(link, &self.properties)?;
+            rings.join(link.live.begin()?);
+        }
+        self.configure_again()
+    }
+
+    /// Sets up what a controller reset has cleared, and checks that it is the controller from before.
+    fn configure_again(&self) -> Result<()> {
+        let mut watch = self.stopwatch();
+        let timeout = self.timeout();
+        let mut left = || timeout.saturating_sub(watch.waited());
+        let page =
+            self.identify_within(&Command::identify(Cns::CONTROLLER, 0, 0), "Identify (controller)", left())?;
+        let identify = IdentifyController::read_from_bytes(&page[..]).expect("one page");
+        let before = &self.properties.identify;
+        let limits = |of: &IdentifyController| (of.sn, of.mn, of.subnqn, of.mdts, of.sqes, of.cqes, of.oncs);
+        if limits(&identify) != limits(before) {
+            return Err(Error::protocol(
+                self.name(),
+                OPERATION,
+                "Identify tells another serial number, model or limit than before",
+            ));
+        }
+        if self.properties.no_io.is_none() {
+            let wanted = u32::from(self.link.options.queues.max(1));
+            let feature = NumberOfQueues::of(wanted, wanted);
+            let command = Command::set_features(FeatureId::NUMBER_OF_QUEUES, feature.into_bits());
+            let granted = self.feature(&command, &[], "Set Features (Number of Queues)", left())?;
+            let granted = NumberOfQueues::from_bits(granted);
+            let pairs = granted.submission_queues().min(granted.completion_queues());
+            if pairs < u32::from(self.properties.granted) {
+                let reason = format!("it grants {pairs} queue pairs, {} before", self.properties.granted);
+                return Err(Error::protocol(self.name(), OPERATION, reason));
+            }
+            if let Some(arbitration) = self.link.options.arbitration {
+                let command = Command::set_features(FeatureId::ARBITRATION, arbitration.into_bits());
+                self.feature(&command, &[], "Set Features (Arbitration)", left())?;
+            }
+        }
+        self.device_memory.restore(self.owner())?;
+        self.check_shapes(left)
+    }
+
+    /// Makes namespace handles stale if a namespace that has some is not as it was.
+    fn check_shapes(&self, mut left: impl FnMut() -> Duration) -> Result<()> {
+        let stamp = self.link.live.stamp();
+        let known: Vec<_> = lock(&self.shapes).iter().map(|(&nsid, &shape)| (nsid, shape)).collect();
+        for (nsid, shape) in known.into_iter().filter(|(_, shape)| shape.stamp == stamp) {
+            let command = Command::identify(Cns::NAMESPACE, nsid, 0);
+            let same = match self.identify_within(&command, "Identify (namespace)", left()) {
+                Ok(page) => {
+                    let identify = IdentifyNamespace::read_from_bytes(&page[..]).expect("one page");
+                    Shape::of(&identify, stamp) == shape
+                }
+                Err(error) if error.status().is_some() => false,
+                Err(error) => return Err(error),
+            };
+            if !same {
+                tracing::warn!(device = %self.link.name, nsid, "a namespace has changed during a reset: all handles are stale");
+                self.link.live.restamp();
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes the size and format of a namespace that gets a handle.
+    pub(crate) fn note_shape(&self, nsid: u32, shape: Shape) {
+        lock(&self.shapes).insert(nsid, shape);
+    }
+
+    /// Sets the features again that the program has set. Tries all of them, and returns the first error.
+    fn restore_features(&self) -> Result<()> {
+        let mut watch = self.stopwatch();
+        let timeout = self.timeout();
+        let mut result = Ok(());
+        for (command, data) in self.features.all() {
+            let what = format!("setting {} again after a reset", FeatureId(command.cdw10 as u8));
+            let set = self.feature(&command, &data, &what, timeout.saturating_sub(watch.waited()));
+            if let Err(error) = &set {
+                tracing::warn!(device = %self.link.name, %error, "a feature has its default value");
+            }
+            result = result.and(set.map(drop));
+        }
+        result
+    }
+
+    /// Sends a Set Features with `data`, and returns dword 0 of its completion.
+    fn feature(&self, command: &Command, data: &[u8], what: &str, after: Duration) -> Result<u32> {
+        let mut buffer = DmaBuf::empty();
+        if !data.is_empty() {
+            let page = 1 << self.page_shift();
+            buffer = self.heap().alloc_aligned(data.len().next_multiple_of(page), page)?;
+            buffer.write_at(0, data);
+        }
+        Ok(self.admin_late(command, buffer, what, after, super::admin::Late::Nothing)?.0)
+    }
+}

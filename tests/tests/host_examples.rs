@@ -37,6 +37,11 @@ fn interrupts() {
 }
 
 #[test]
+fn recover() {
+    run("recover");
+}
+
+#[test]
 fn threads() {
     run("threads");
 }

@@ -11,8 +11,8 @@ use std::{
 use upcie_core::{clock::Clock, device::Device, irq::IrqKind, testing::Random};
 use upcie_nvme::{
     Controller, Failure, Namespace, QueuePair, Wait,
-    emu::{HostMemory, Lockstep, Machine, Media, Storage},
-    spec::Status,
+    emu::{Fault, FaultPlan, FaultRule, HostMemory, Lockstep, Machine, Media, Storage},
+    spec::{NvmOpcode, Status},
 };
 use upcie_tests::says;
 
@@ -168,6 +168,35 @@ fn a_reset_forgets_the_queues_and_the_driver_says_so() {
     queue.turn().unwrap().read(&pair.namespace, 0, pair.controller.alloc(512).unwrap(), 1).unwrap();
     let error = queue.wait(Wait::Poll, Duration::from_secs(1)).unwrap_err();
     assert!(matches!(error.failure(), Failure::Disabled { .. }), "{error}");
+}
+
+#[test]
+fn a_reset_that_fails_ends_in_time() {
+    for (fault, lets_go) in [(Fault::NeverReady, true), (Fault::AlwaysReady, false)] {
+        let pair = pair("size=1M", None);
+        let flush = FaultRule::new(fault).opcode(NvmOpcode::FLUSH.0);
+        let plan = FaultPlan::new(0).rule(flush).rule(FaultRule::new(Fault::Drop).opcode(NvmOpcode::READ.0));
+        pair.clock.device.inject(&plan).unwrap();
+        pair.namespace.flush().unwrap();
+        let mut queue = pair.queue();
+        queue.turn().unwrap().read(&pair.namespace, 0, pair.controller.alloc(512).unwrap(), 1).unwrap();
+        let start = pair.clock.now();
+        let error = pair.controller.reset().unwrap_err();
+        assert!(pair.clock.now() - start < Duration::from_secs(60), "{fault:?}");
+        assert!(matches!(error.failure(), Failure::Down { .. }), "{error}");
+        let error = queue.turn().unwrap_err();
+        assert!(matches!(error.failure(), Failure::Down { .. }), "{error}");
+        match queue.close() {
+            Ok(all) => assert!(lets_go && all.len() == 1 && all[0].result().is_none()),
+            Err(error) => {
+                assert!(
+                    !lets_go && matches!(error.failure(), Failure::Undeleted { commands: 1, .. }),
+                    "{error}"
+                );
+                says(&error, &["the memory of its 1 commands"]);
+            }
+        }
+    }
 }
 
 /// Blocks in a vector, of which some can't be read.

@@ -28,7 +28,7 @@ pub mod queue {
     pub use crate::{
         engine::{Completion, Direction, Refused, Returned, Turn},
         error::Refusal,
-        queue_pair::{GroupError, GroupMember, QueueGroup, QueuePair, QueuePairBuilder},
+        queue_pair::{GroupError, GroupMember, OnTimeout, QueueGroup, QueuePair, QueuePairBuilder},
     };
 }
 

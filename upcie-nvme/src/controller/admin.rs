@@ -4,7 +4,7 @@
 //! Whoever reaps does so for all: an answer goes to the table, by its tag, and the thread that waits for it takes it there.
 
 use super::{
-    QueueIds, Registers, Subsystem,
+    Permit, QueueIds, Registers, Subsystem,
     event_queue::{EventQueue, REQUESTS},
     lock,
     queue_ids::Ticket,
@@ -40,6 +40,8 @@ pub(super) enum Late {
     Change(#[expect(dead_code, reason = "ends when it is dropped")] Change),
     /// Namespaces may have changed, by a raw command.
     Raw,
+    /// An Abort counts as unanswered until then.
+    Abort(#[expect(dead_code, reason = "ends when it is dropped")] Permit),
     /// A queue pair's creation or deletion goes on.
     Step(Ticket),
 }
@@ -202,8 +204,8 @@ impl Admin {
             match late {
                 Late::Step(ticket) => affected.queue_ids.answered(ticket, answer),
                 Late::Raw => affected.subsystem.make_stale(),
-                // Dropping the change ends it.
-                Late::Change(_) | Late::Nothing => {}
+                // Dropping the change or the permit ends it.
+                Late::Change(_) | Late::Abort(_) | Late::Nothing => {}
             }
         }
         self.request_missing(rings)

@@ -5,7 +5,8 @@ use super::{
     admin::Affected,
     device_memory::{self, Owner},
     features::Features,
-    reset::{Resets, Shapes},
+    permits::Aborts,
+    resets::{Resets, Shapes},
     transitions::{shutdown_patience, stop, stop_patience},
 };
 use crate::{
@@ -30,6 +31,7 @@ pub(crate) struct Inner {
     pub(super) calls: Calls,
     pub(super) queue_ids: QueueIds,
     pub(super) resets: Resets,
+    pub(super) aborts: Aborts,
     pub(super) features: Features,
     pub(super) shapes: Shapes,
     pub(super) subsystem: Arc<Subsystem>,

@@ -1,5 +1,6 @@
 //! A controller: brought up, identified, asked, and stopped again.
 
+mod aborts;
 mod admin;
 mod attach;
 mod bringup;
@@ -17,6 +18,7 @@ mod memory;
 mod notice;
 mod options;
 mod passthrough;
+mod permits;
 mod policy;
 mod properties;
 mod queue_ids;
@@ -25,6 +27,7 @@ mod quirks;
 mod registers;
 mod removal;
 mod reset;
+mod resets;
 mod retries;
 mod shared_look;
 mod subsystem;
@@ -50,12 +53,13 @@ pub(crate) use lock::lock;
 use memory::HostMemory;
 use notice::Notice;
 pub use options::ControllerBuilder;
+pub(crate) use permits::Permit;
 use properties::Properties;
 use queue_ids::QueueIds;
 pub(crate) use queues::{PRIORITY, create};
 pub(crate) use registers::Registers;
 use removal::Removal;
-pub(crate) use reset::Shape;
+pub(crate) use resets::Shape;
 use std::{fmt, os::fd::BorrowedFd, sync::Arc};
 use subsystem::Subsystem;
 pub use typed::{FeatureQuery, IdentifyQuery, LogQuery};

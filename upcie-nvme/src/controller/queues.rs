@@ -7,7 +7,7 @@ use super::{
     subsystem::Member,
 };
 use crate::{
-    Error, Result,
+    Error, Failure, Result,
     engine::{ListPool, Live, Parts, Queue, Retired},
     spec::{Command, QueuePriority, Status},
 };
@@ -234,6 +234,10 @@ impl Inner {
                         (Some(Err(status)), (status != Status::INVALID_QUEUE_ID).then_some(error))
                     }
                     None => {
+                        if matches!(error.failure(), Failure::Reset { .. } | Failure::Down { .. }) {
+                            self.queue_ids.abandon(ticket);
+                            return self.unless_let_go(ticket);
+                        }
                         self.queue_ids.set_silent(true);
                         if !sent {
                             self.queue_ids.settled(ticket);

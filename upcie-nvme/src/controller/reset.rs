@@ -1,8 +1,8 @@
 //! A controller reset while the controller is in use: the end of one epoch and the beginning of the next.
 
 use super::{
-    Controller, Inner,
-    admin::ENTRIES,
+    Controller, Inner, Shape,
+    admin::{ENTRIES, Late, Rings},
     lock,
     transitions::{disable, disable_patience, enable},
 };
@@ -13,19 +13,10 @@ use crate::{
         AdminQueueAttributes, Cns, Command, FeatureId, IdentifyController, IdentifyNamespace, NumberOfQueues,
     },
 };
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread::{self, ThreadId},
-    time::Duration,
-};
+use std::time::Duration;
 use upcie_core::{
     deadline::{Backoff, Budget, Stopwatch},
     dma::DmaBuf,
-    gate::Gate,
 };
 use zerocopy::FromBytes;
 
@@ -55,70 +46,13 @@ impl Controller {
     }
 }
 
-/// The resets of a controller.
-#[derive(Debug, Default)]
-pub(super) struct Resets {
-    gate: Gate<()>,
-    /// Counts the beginning and the end of each reset: odd while one is under way.
-    count: AtomicU64,
-    /// The thread that resets the controller.
-    thread: Mutex<Option<ThreadId>>,
-}
-
-impl Resets {
-    /// Returns a number that changes when a reset begins and when it ends.
-    pub(super) fn count(&self) -> u64 {
-        self.count.load(Ordering::Acquire)
-    }
-
-    /// Returns `true` while another thread resets the controller.
-    pub(super) fn is_elsewhere(&self) -> bool {
-        self.count() % 2 == 1 && *lock(&self.thread) != Some(thread::current().id())
-    }
-
-    fn begin(&self) -> Resetting<'_> {
-        *lock(&self.thread) = Some(thread::current().id());
-        self.count.fetch_add(1, Ordering::AcqRel);
-        Resetting(self)
-    }
-}
-
-/// A reset under way, until this is dropped.
-struct Resetting<'r>(&'r Resets);
-
-impl Drop for Resetting<'_> {
-    fn drop(&mut self) {
-        self.0.count.fetch_add(1, Ordering::AcqRel);
-        *lock(&self.0.thread) = None;
-    }
-}
-
-/// The size and format of a namespace, with the stamp of the handles that rely on them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Shape {
-    stamp: u64,
-    blocks: u64,
-    format: Option<u32>,
-}
-
-impl Shape {
-    pub(crate) fn of(identify: &IdentifyNamespace, stamp: u64) -> Self {
-        let format =
-            identify.lba_format().map(|format| u32::from(format.lbads()) << 16 | u32::from(format.ms()));
-        Self { stamp, blocks: identify.nsze, format }
-    }
-}
-
-/// The namespaces that have handles, by id.
-pub(super) type Shapes = Mutex<BTreeMap<u32, Shape>>;
-
 impl Inner {
     /// Resets the controller; if `of` is given, only if that epoch is not over.
     pub(crate) fn reset(&self, of: Option<&Epoch>) -> Result<()> {
         self.check_owner(OPERATION)?;
         self.device.check_held()?;
         let seen = self.resets.count();
-        let limit = self.reset_patience()?;
+        let limit = self.reset_patience();
         let mut watch = self.stopwatch();
         let _pass = self.link.enter(&self.resets.gate, &mut watch, limit, || OPERATION.into(), "a reset")?;
         self.link.live.check_up(&self.link.name, OPERATION)?;
@@ -138,7 +72,7 @@ impl Inner {
     /// Stops the controller for good, for `reason`: every handle says so from then on.
     pub(crate) fn give_up(&self, reason: &str) -> Result<()> {
         self.check_owner("stopping the controller")?;
-        let limit = self.reset_patience()?;
+        let limit = self.reset_patience();
         let mut watch = self.stopwatch();
         let operation = "stopping the controller";
         let _pass = self.link.enter(&self.resets.gate, &mut watch, limit, || operation.into(), "a reset")?;
@@ -151,10 +85,11 @@ impl Inner {
         self.stop_epoch(&mut rings)
     }
 
-    /// Returns the longest time that a reset takes.
-    fn reset_patience(&self) -> Result<Duration> {
+    /// Returns the longest time that a reset takes. A register that can't be read makes the reset fail, too.
+    fn reset_patience(&self) -> Duration {
         let registers = &self.link.registers;
-        Ok(disable_patience(registers)? + registers.ready_patience()? + self.timeout())
+        let ready = disable_patience(registers).and_then(|disable| Ok(disable + registers.ready_patience()?));
+        ready.unwrap_or_default() + self.timeout()
     }
 
     /// Waits until no other thread resets the controller, at most `limit`.
@@ -178,28 +113,30 @@ impl Inner {
     }
 
     /// Ends the epoch and disables the controller, which lets go of all memory of it. The caller has the admin queue.
-    fn stop_epoch(&self, rings: &mut super::admin::Rings) -> Result<()> {
+    fn stop_epoch(&self, rings: &mut Rings) -> Result<()> {
         let epoch = self.link.live.end();
-        disable(&self.link.registers, &self.link.name)?;
+        let disabled = disable(&self.link.registers, &self.link.name);
+        // A server that has closed the connection uses no memory either.
+        if disabled.is_err() && !self.device.has_ended() {
+            return disabled;
+        }
         epoch.set_let_go();
         let mut memory = self.memory.take_retired();
         memory.extend(self.queue_ids.forget_moving());
         self.admin.forget(rings, &self.subsystem);
         drop(memory);
-        Ok(())
+        disabled
     }
 
     fn stop_and_start(&self) -> Result<()> {
         let link = &self.link;
         // No turn opens from here on.
-        let old = link.live.epoch();
         link.live.end();
         let (mut watch, limit) = (self.stopwatch(), self.timeout());
         {
             let mut rings =
                 link.enter(self.admin.rings(), &mut watch, limit, || OPERATION.into(), "admin commands")?;
             self.stop_epoch(&mut rings)?;
-            debug_assert!(old.has_let_go());
             let last = ENTRIES as u16 - 1;
             let aqa = AdminQueueAttributes::new().with_asqs(last).with_acqs(last);
             let (sq, cq) = rings.addresses();
@@ -300,6 +237,31 @@ impl Inner {
             buffer = self.heap().alloc_aligned(data.len().next_multiple_of(page), page)?;
             buffer.write_at(0, data);
         }
-        Ok(self.admin_late(command, buffer, what, after, super::admin::Late::Nothing)?.0)
+        Ok(self.admin_late(command, buffer, what, after, Late::Nothing)?.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Refusal;
+
+    #[test]
+    fn a_namespace_that_changed_during_a_reset_makes_handles_stale() {
+        let controller = Controller::open("emu:size=1M").unwrap();
+        let namespace = controller.namespace(1).unwrap();
+        controller.reset().unwrap();
+        namespace.flush().unwrap();
+        // As if the namespace had been smaller when its handle was made.
+        if let Some(shape) = lock(&controller.inner.shapes).get_mut(&1) {
+            shape.blocks -= 1;
+        }
+        controller.reset().unwrap();
+        let error = namespace.flush().unwrap_err();
+        let stale = |error: &Error| {
+            matches!(error.failure(), crate::Failure::Refused { reason: Refusal::StaleNamespace, .. })
+        };
+        assert!(stale(&error), "{error}");
+        controller.namespace(1).unwrap().flush().unwrap();
     }
 }

@@ -39,9 +39,13 @@ impl Epoch {
         self.stamp.as_ptr()
     }
 
+    pub(crate) fn stamp(&self) -> u64 {
+        self.stamp.load(Ordering::Acquire)
+    }
+
     /// Returns `true` if the controller was stopped or reset since, or belongs to another process.
     pub(crate) fn is_over(&self) -> bool {
-        self.stamp.load(Ordering::Acquire) == 0
+        self.stamp() == 0
     }
 
     /// Notes that the controller uses no memory of the epoch any more.

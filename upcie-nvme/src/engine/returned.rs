@@ -152,7 +152,7 @@ impl<T> Queue<T> {
         self.clear_rings();
         self.at = Cursor { sqe: self.sq, top: 0 };
         (self.cqe, self.reap_limit) = (self.cq, self.cq);
-        (self.phase, self.empty_turns) = (PHASE, 0);
+        (self.phase, self.empty_turns, self.lapped) = (PHASE, 0, 0);
         self.lists.release_all();
     }
 

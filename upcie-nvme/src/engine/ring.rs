@@ -1,6 +1,6 @@
 //! A queue's memory and state: rings, slots, cursors.
 
-use super::{Epoch, ListPool, Live};
+use super::{Epoch, ListPool, Live, timer::Timer};
 use crate::{Error, Failure, Result};
 use std::{
     fmt,
@@ -22,7 +22,8 @@ pub(super) const FREE_MASK: u64 = 0xffff_0000;
 #[repr(C)]
 pub(super) struct Slot<T> {
     pub(super) buffer: MaybeUninit<DmaBuf>,
-    /// In flight: the one command id that may complete it, and above bit 32 the PRP list to release then.
+    /// In flight: the one command id that may complete it, and above bit 32 the PRP list to release then, with the mark of
+    /// [`timer`](super::timer) in bit 63.
     /// Free: [`FREE`] and the id of its next use, and above bit 32 the index of the next free slot. An id is
     /// the slot's index in the low bits and a count of its uses above.
     pub(super) word: u64,
@@ -46,8 +47,8 @@ pub(super) const CQE_WORDS: usize = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Ready,
-    /// [`EMPTY_TURNS`] turns in a row had neither a completion nor a submission: the next one asks its caller
-    /// first ([`Queue::turn_or_look`]).
+    /// [`EMPTY_TURNS`] turns in a row had neither a completion nor a submission, or commands have deadlines and about as
+    /// many were completed: the next one asks its caller first ([`Queue::turn_or_look`]).
     Quiet,
     /// A turn is open, or was leaked: then the queue takes no more turns.
     Open,
@@ -65,6 +66,9 @@ pub(super) enum State {
 /// Turns without a completion or a submission before a queue is [`State::Quiet`]. Reading the clock once in
 /// 1,024 turns adds less than 1 % to them.
 pub(super) const EMPTY_TURNS: u32 = 1024;
+
+/// A stamp that no turn has.
+static LAPPED: AtomicU64 = AtomicU64::new(1 << 63);
 
 /// The phase tag's bit in dword 3 of a completion entry.
 pub(super) const PHASE: u32 = 1 << 16;
@@ -112,6 +116,12 @@ pub(crate) struct Queue<T> {
     pub(super) state: State,
     /// Turns without a completion or a submission since the queue was last [`State::Quiet`].
     pub(super) empty_turns: u32,
+    /// Completions of whole laps since the last look for late commands.
+    pub(super) lapped: u32,
+    /// Commands have deadlines.
+    pub(super) timed: bool,
+    /// One for each slot.
+    pub(super) timers: Box<[Timer]>,
     pub(super) sq_combining: bool,
     pub(super) space: u64,
     pub(super) sq_doorbell: Register<u32>,
@@ -127,7 +137,7 @@ pub(crate) struct Queue<T> {
     rings: (DmaBuf, DmaBuf),
 }
 
-// SAFETY: all pointers are into memory that the queue owns (`slots`, `rings`) or keeps (`epoch`); tags move with it.
+// SAFETY: all pointers are into memory that the queue owns (`slots`, `rings`) or keeps (`epoch`), or to a static; tags move with it.
 unsafe impl<T: Send> Send for Queue<T> {}
 
 impl<T> Queue<T> {
@@ -165,6 +175,9 @@ impl<T> Queue<T> {
             step: FREE + (padded & 0xffff),
             state: State::Ready,
             empty_turns: 0,
+            lapped: 0,
+            timed: false,
+            timers: vec![Timer::default(); padded as usize].into(),
             sq_combining,
             space: sq.prepared().space,
             sq_doorbell,
@@ -181,7 +194,7 @@ impl<T> Queue<T> {
 
     #[inline(always)]
     pub(super) fn namespaces(&self) -> u64 {
-        // SAFETY: the word of `epoch`, which the queue keeps.
+        // SAFETY: the word of `epoch`, which the queue keeps, or a static.
         unsafe { self.stamp.as_ref() }.load(Ordering::Relaxed)
     }
 
@@ -189,7 +202,7 @@ impl<T> Queue<T> {
     /// given at [`why_closed`](Self::why_closed).
     #[cold]
     #[inline(never)]
-    pub(super) fn reopen(&mut self, look: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
+    pub(super) fn reopen(&mut self, look: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         if self.state != State::Quiet || self.is_over() {
             return Err(self.why_closed());
         }
@@ -242,15 +255,18 @@ impl<T> Queue<T> {
 
     /// Commands in flight, counted by the slots: true even after a leaked turn.
     pub(crate) fn in_flight(&self) -> u32 {
-        // SAFETY: the queue's own, made with this length; no turn refers to them while the queue is borrowed.
-        let slots = unsafe { std::slice::from_raw_parts(self.slots, self.mask as usize + 1) };
-        slots.iter().filter(|slot| slot.word & FREE_MASK == 0).count() as u32
+        self.slots().iter().filter(|slot| slot.word & FREE_MASK == 0).count() as u32
     }
 
     /// The next completion entry, for a test that plays the device.
     #[cfg(test)]
     pub(crate) fn next_entry(&self) -> *mut u64 {
         self.cqe.cast_mut()
+    }
+
+    pub(super) fn slots(&self) -> &[Slot<T>] {
+        // SAFETY: the queue's own, made with this length; no turn refers to them while the queue is borrowed.
+        unsafe { std::slice::from_raw_parts(self.slots, self.mask as usize + 1) }
     }
 
     pub(super) fn slots_mut(&mut self) -> &mut [Slot<T>] {
@@ -321,6 +337,8 @@ impl<T> Queue<T> {
             Failure::Gone { .. } => State::Gone,
             Failure::Disabled { .. } => State::Disabled,
             Failure::PciError { .. } => State::PciError,
+            // The epoch says so, or the queue goes on.
+            Failure::Reset { .. } | Failure::Down { .. } | Failure::Overdue { .. } => return,
             Failure::Core(error) if error.kind() == upcie_core::ErrorKind::Timeout => return,
             _ => State::Lost,
         };
@@ -334,6 +352,35 @@ impl<T> Queue<T> {
 
     pub(crate) fn epoch(&self) -> &Arc<Epoch> {
         &self.epoch
+    }
+
+    /// Returns the stamp of the epoch, also during a [lap](Self::end_lap).
+    #[cold]
+    pub(super) fn epoch_stamp(&self) -> u64 {
+        self.epoch.stamp()
+    }
+
+    /// Sends the end of the turn, in which the completion queue wrapped, the slow way: it compares its stamp with one that
+    /// it does not have.
+    #[inline(always)]
+    pub(super) fn end_lap(&mut self) {
+        if self.timed {
+            self.stamp = NonNull::from(&LAPPED);
+        }
+    }
+
+    /// Ends a turn the slow way. Returns `true` if it is time to look for late commands.
+    pub(super) fn count_lap(&mut self) -> bool {
+        if self.stamp == self.epoch.stamp_ptr() {
+            return false;
+        }
+        self.stamp = self.epoch.stamp_ptr();
+        self.lapped += self.end_of_free + 1;
+        let is_due = self.lapped >= EMPTY_TURNS;
+        if is_due {
+            self.lapped = 0;
+        }
+        is_due
     }
 
     pub(super) fn set_epoch(&mut self, epoch: Arc<Epoch>) {

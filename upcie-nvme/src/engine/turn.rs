@@ -83,7 +83,7 @@ impl<T> Queue<T> {
 
     /// Opens the guard. If the queue is quiet, `look` decides whether to; its error closes the queue.
     #[inline(always)]
-    pub(crate) fn turn_or_look(&mut self, look: impl FnOnce(&Self) -> Result<()>) -> Result<Turn<'_, T>> {
+    pub(crate) fn turn_or_look(&mut self, look: impl FnOnce(&mut Self) -> Result<()>) -> Result<Turn<'_, T>> {
         let mut namespaces = self.namespaces();
         if self.state != State::Ready || namespaces == 0 {
             self.reopen(look)?;
@@ -131,6 +131,12 @@ impl<'q, T> Turn<'q, T> {
         tag: T,
     ) -> Result<(), Refused<T>> {
         self.submit(Io::write(namespace, slba), buffer, tag)
+    }
+
+    /// Returns the slot of the next command.
+    #[inline]
+    pub(super) fn next_slot(&self) -> u32 {
+        self.top
     }
 
     /// Returns the number of commands in flight: submitted, and not yet reaped.
@@ -263,11 +269,11 @@ fn publish<T>(queue: &mut Queue<T>, at: Cursor, cqe: *const u64) -> bool {
 /// commands.
 ///
 /// After a reset no doorbell is written: the cursors are noted, so that the commands come back. After a forged completion
-/// nothing more is reaped. A new stamp alone makes namespace handles stale, no more.
+/// nothing more is reaped. A new stamp alone makes namespace handles stale, no more; nor does a lap.
 #[cold]
 #[inline(never)]
 fn publish_closed<T>(queue: &mut Queue<T>, at: Cursor, cqe: *const u64, namespaces: u64) -> bool {
-    if queue.namespaces() == 0 {
+    if queue.epoch_stamp() == 0 {
         (queue.at, queue.cqe) = (at, cqe);
         return true;
     }
@@ -348,7 +354,7 @@ impl<T> Iterator for Turn<'_, T> {
         // SAFETY: inside the turn nobody else refers to the slots.
         let slot = unsafe { &mut *slot };
         if slot.word != u64::from(id) {
-            // A command with a PRP list to release, or a forged completion.
+            // A command with a PRP list to release, one whose time is measured, or a forged completion.
             if slot.word as u32 != id {
                 self.queue.state = State::Forged;
                 self.queue.reap_limit = self.cqe;
@@ -366,6 +372,7 @@ impl<T> Iterator for Turn<'_, T> {
             cold();
             self.cqe = self.queue.cq;
             self.queue.phase ^= PHASE;
+            self.queue.end_lap();
         }
         Some(Completion {
             // SAFETY: its word said that the slot was in flight, so it was filled; it is marked free now.
@@ -385,8 +392,9 @@ impl<T> Drop for Turn<'_, T> {
             cold();
             let at = Cursor { sqe: self.sqe, top: self.top };
             publish_closed(self.queue, at, self.cqe, self.namespaces);
+            let is_due = self.queue.count_lap();
             if self.queue.state == State::Open {
-                self.queue.state = State::Ready;
+                self.queue.state = if is_due { State::Quiet } else { State::Ready };
             }
             return;
         }
@@ -419,7 +427,11 @@ fn count_empty_turn<T>(queue: &mut Queue<T>) {
 #[cold]
 #[inline(never)]
 fn release(lists: &mut ListPool, list: u32) {
-    lists.release(list);
+    // Without the mark.
+    let list = list & (u32::MAX >> 1);
+    if list != 0 {
+        lists.release(list);
+    }
 }
 
 /// Submits a transfer whose buffer has no prepared data pointer: makes one, or refuses the transfer. Returns

@@ -23,7 +23,7 @@ impl Error {
             Failure::Status { .. } => ErrorKind::Status,
             Failure::Refused { .. } => ErrorKind::Refused,
             Failure::InUse { .. } | Failure::Unanswered { .. } => ErrorKind::Busy,
-            Failure::Timeout { .. } => ErrorKind::Timeout,
+            Failure::Timeout { .. } | Failure::Overdue { .. } => ErrorKind::Timeout,
             Failure::Gone { .. } => ErrorKind::Gone,
             Failure::Disabled { .. }
             | Failure::Fatal { .. }

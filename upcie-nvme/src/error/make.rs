@@ -111,6 +111,11 @@ impl Error {
         Self::new(device, operation, Failure::Down { reason: reason.into() })
     }
 
+    /// Makes a [`Failure::Overdue`].
+    pub(crate) fn overdue(device: impl Into<String>, qid: u16, command: u16, after: Duration) -> Self {
+        Self::new(device, "", Failure::Overdue { qid, command, after })
+    }
+
     /// Makes a [`Failure::Undeleted`].
     pub(crate) fn undeleted(device: impl Into<String>, qid: u16, commands: u32) -> Self {
         Self::new(device, "", Failure::Undeleted { qid, commands })

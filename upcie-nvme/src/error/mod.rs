@@ -138,6 +138,17 @@ pub enum Failure {
         /// The reason.
         reason: String,
     },
+    /// The controller has not completed a command within its deadline. The command is still in flight
+    /// ([`QueuePair::overdue`](crate::QueuePair::overdue) has its tag), and its queue goes on.
+    #[non_exhaustive]
+    Overdue {
+        /// The queue's id.
+        qid: u16,
+        /// The command's id on the controller.
+        command: u16,
+        /// The time since the command was first seen in flight.
+        after: Duration,
+    },
     /// The controller did not confirm that a queue was deleted, so it may still use the memory of commands in
     /// flight.
     #[non_exhaustive]
@@ -246,6 +257,11 @@ impl fmt::Display for Error {
             Failure::Down { reason } => {
                 write!(f, "{device}: {operation}: the controller is down: {reason}; open it again")
             }
+            Failure::Overdue { qid, command, after } => write!(
+                f,
+                "{device}: queue {qid}: command {command:#x} is not completed after {after:?}, and stays in flight \
+                 (QueuePair::overdue has its tag)"
+            ),
             Failure::Undeleted { qid, commands } => write!(
                 f,
                 "{device}: queue {qid}: the controller did not confirm its deletion: the memory of its {commands} commands in \

@@ -146,7 +146,8 @@ fn attempt(
         Some(queue) => queue,
         none => {
             let entries = ENTRIES.min(controller.max_queue_entries());
-            let queue = create(controller, entries, None, None, None, PRIORITY)?;
+            let queue = create(controller, entries, None, None, None, PRIORITY);
+            let queue = queue.map_err(|error| of_call(controller, error, what))?;
             none.insert(queue)
         }
     };

@@ -1,13 +1,13 @@
 //! I/O queue pairs: described, made on the controller, deleted there.
 
-use super::QueuePair;
+use super::{OnTimeout, QueuePair, deadlines::Deadlines};
 use crate::{
     Controller, Error, Result,
     controller::{Inner, PRIORITY, create},
     spec::QueuePriority,
     wait::Waiter,
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 const DEPTH: u32 = 128;
 
@@ -21,6 +21,8 @@ pub struct QueuePairBuilder<'c> {
     list_bytes: Option<usize>,
     in_controller: bool,
     priority: Option<QueuePriority>,
+    command_timeout: Option<Duration>,
+    on_timeout: OnTimeout,
 }
 
 impl Controller {
@@ -33,6 +35,8 @@ impl Controller {
             list_bytes: None,
             in_controller: false,
             priority: None,
+            command_timeout: None,
+            on_timeout: OnTimeout::default(),
         }
     }
 }
@@ -81,6 +85,21 @@ impl QueuePairBuilder<'_> {
         self
     }
 
+    /// Limits the time that the controller may take for a command; by default a queue has no limit. The time is looked at in
+    /// waits, every 50 ms and at their beginning, and by a turn after 1,024 turns without work or some 1,024 completions.
+    /// It begins at the first look that finds the command in flight, so it ends late by up to two such intervals, and no
+    /// clock is read for a command. [`Turn::submit_within`](crate::Turn::submit_within) sets the limit of one command.
+    pub fn command_timeout(mut self, limit: Duration) -> Self {
+        self.command_timeout = Some(limit);
+        self
+    }
+
+    /// Sets the reaction to a command that has missed its deadline; [`OnTimeout::Report`] by default.
+    pub fn on_timeout(mut self, reaction: OnTimeout) -> Self {
+        self.on_timeout = reaction;
+        self
+    }
+
     /// Creates the queue pair on the controller.
     ///
     /// # Errors
@@ -109,10 +128,14 @@ impl QueuePairBuilder<'_> {
             .map(|vector| Waiter::new(vector, self.controller.vector(vector)?, self.controller.clock()));
         let waiter = waiter.transpose()?;
         let buffer = if self.in_controller { Some(self.controller.buffer_for_submission()?) } else { None };
-        let queue =
+        let mut queue =
             create(self.controller, entries, self.vector, self.list_bytes, buffer.as_deref(), priority)?;
         self.controller.hand_out(queue.qid());
-        Ok(QueuePair::new(queue, waiter, priority, self.controller.clone()))
+        if self.command_timeout.is_some() {
+            queue.set_timed();
+        }
+        let deadlines = Deadlines::new(self.command_timeout, self.on_timeout);
+        Ok(QueuePair::new(queue, waiter, (priority, deadlines), self.controller.clone()))
     }
 
     fn checked_priority(&self) -> Result<QueuePriority> {

@@ -1,12 +1,14 @@
 //! I/O queue pairs: described, made on the controller, used and waited for, one or several at a time, deleted there.
 
 mod builder;
+mod deadlines;
 mod diagnosis;
 mod group;
 mod one;
 mod pair;
 
 pub use builder::QueuePairBuilder;
+pub use deadlines::OnTimeout;
 pub use group::{GroupError, GroupMember, QueueGroup};
 pub use pair::QueuePair;
 

@@ -1,5 +1,6 @@
 //! One queue pair as a wait sees it: its completions, its interrupt, its controller's health.
 
+use super::deadlines::Deadlines;
 use crate::{
     Error, Result,
     controller::Inner,
@@ -9,16 +10,18 @@ use crate::{
 use std::{os::fd::AsFd, time::Duration};
 use upcie_core::irq::PollSet;
 
-/// Checks that the controller is well if commands are in flight and none was reaped for `quiet`. Of several queues that
+/// Looks for late commands, and checks that the controller is well if commands are in flight and none was reaped for
+/// `quiet`. Of several queues that
 /// ask for this check at once, in other threads too, one makes it.
 #[cold]
 pub(super) fn check_progress<T>(
-    queue: &Queue<T>,
-    progress: &mut (Duration, usize),
+    queue: &mut Queue<T>,
+    (progress, deadlines): (&mut (Duration, usize), &mut Deadlines),
     controller: &Inner,
     quiet: Duration,
 ) -> Result<()> {
     let (now, cursor) = (controller.clock().now(), queue.completion_cursor());
+    deadlines.look(queue, controller, now)?;
     let (since, before) = *progress;
     if cursor != before || !queue.has_in_flight() || queue.is_ready() {
         *progress = (now, cursor);
@@ -33,8 +36,12 @@ pub(super) fn check_progress<T>(
 
 /// Checks that the controller is well. If it is not, the queue takes no more commands.
 #[cold]
-pub(super) fn look<T>(queue: &mut Queue<T>, controller: &Inner) -> Result<()> {
-    let looked = controller.check_alive(&|| "waiting for a completion".into());
+pub(super) fn look<T>(queue: &mut Queue<T>, deadlines: &mut Deadlines, controller: &Inner) -> Result<()> {
+    let looked = controller
+        .check_alive(&|| "waiting for a completion".into())
+        .and_then(|()| deadlines.look(queue, controller, controller.clock().now()))
+        // After a reset a completion can't come.
+        .and_then(|()| queue.check_live());
     looked.inspect_err(|error| queue.fail(error))
 }
 
@@ -56,6 +63,7 @@ pub(super) struct One<'w, T> {
     pub(super) queue: &'w mut Queue<T>,
     pub(super) waiter: &'w Option<Waiter>,
     pub(super) polled: &'w mut PollSet,
+    pub(super) deadlines: &'w mut Deadlines,
     pub(super) controller: &'w Inner,
 }
 
@@ -79,7 +87,7 @@ impl<T> Waiting for One<'_, T> {
     }
 
     fn look(&mut self) -> Result<()> {
-        look(self.queue, self.controller)
+        look(self.queue, self.deadlines, self.controller)
     }
 }
 

@@ -1,6 +1,7 @@
 //! I/O queue pairs in use: turns, waits, deletion.
 
 use super::{
+    deadlines::Deadlines,
     diagnosis::diagnose,
     one::{One, Reaped, arm, check_progress, look, waiter},
 };
@@ -68,6 +69,7 @@ pub struct QueuePair<T = u64> {
     /// The time and the [completion cursor](Queue::completion_cursor) of the last known progress, or of the
     /// last check of the controller; for programs that only open turns.
     progress: (Duration, usize),
+    deadlines: Deadlines,
     controller: Arc<Inner>,
 }
 
@@ -75,7 +77,7 @@ impl<T> QueuePair<T> {
     pub(super) fn new(
         queue: Queue<T>,
         waiter: Option<Waiter>,
-        priority: QueuePriority,
+        (priority, deadlines): (QueuePriority, Deadlines),
         controller: Arc<Inner>,
     ) -> Self {
         let progress = (controller.clock().now(), queue.completion_cursor());
@@ -89,6 +91,7 @@ impl<T> QueuePair<T> {
             polled: PollSet::default(),
             reaped: Reaped::default(),
             progress,
+            deadlines,
             controller,
         }
     }
@@ -97,7 +100,8 @@ impl<T> QueuePair<T> {
     ///
     /// A program that only polls notices a dead controller here. After each 1,024th turn that neither reaps
     /// nor submits, the next call reads the clock. If commands are in flight and none was reaped for 100 ms,
-    /// it also reads CSTS (on `vfio-user:` mostly by message). A turn that stays open checks nothing.
+    /// it also reads CSTS (on `vfio-user:` mostly by message). A turn that stays open checks nothing. If commands have
+    /// deadlines, it also looks for late ones ([`command_timeout`](super::QueuePairBuilder::command_timeout)).
     ///
     /// # Errors
     /// - [`Failure::Reset`](crate::Failure::Reset): the controller was reset. [`recover`](Self::recover) brings the queue
@@ -108,8 +112,8 @@ impl<T> QueuePair<T> {
     /// - This process is a forked child, and the queue belongs to its parent.
     #[inline(always)]
     pub fn turn(&mut self) -> Result<Turn<'_, T>> {
-        let Self { queue, progress, controller, .. } = self;
-        queue.turn_or_look(|queue| check_progress(queue, progress, controller, QUIET))
+        let Self { queue, progress, deadlines, controller, .. } = self;
+        queue.turn_or_look(|queue| check_progress(queue, (progress, deadlines), controller, QUIET))
     }
 
     /// Returns `true` if a completion can be reaped: one read of memory.
@@ -131,9 +135,10 @@ impl<T> QueuePair<T> {
     /// - The queue belongs to the process that this one was forked from.
     pub fn wait(&mut self, how: Wait, timeout: Duration) -> Result<bool> {
         self.queue.check_live()?;
-        let Self { queue, waiter, policy, polled, reaped, controller, .. } = self;
+        let Self { queue, waiter, policy, polled, reaped, deadlines, controller, .. } = self;
         let watch = Stopwatch::of(controller.clock());
-        let mut one = One { queue, waiter, polled, controller };
+        deadlines.look(queue, controller, watch.now())?;
+        let mut one = One { queue, waiter, polled, deadlines, controller };
         let outcome = wait(&mut one, policy, watch, how, timeout, |one| {
             reaped.count(one.queue);
             reaped.total
@@ -141,7 +146,7 @@ impl<T> QueuePair<T> {
         if outcome == Outcome::Ready || self.queue.is_ready() {
             return Ok(true);
         }
-        look(&mut self.queue, &self.controller)?;
+        look(&mut self.queue, &mut self.deadlines, &self.controller)?;
         Ok(false)
     }
 
@@ -173,8 +178,10 @@ impl<T> QueuePair<T> {
     /// Checks the controller if commands are in flight and none was reaped for `quiet`. If it is not well, the
     /// queue takes no more commands.
     pub(super) fn check_progress(&mut self, quiet: Duration) -> Result<()> {
-        let Self { queue, progress, controller, .. } = self;
-        let checked = check_progress(queue, progress, controller, quiet);
+        let Self { queue, progress, deadlines, controller, .. } = self;
+        let checked = check_progress(queue, (progress, deadlines), controller, quiet)
+            // After a reset a completion can't come.
+            .and_then(|()| queue.check_live());
         checked.inspect_err(|error| queue.fail(error))
     }
 
@@ -241,6 +248,7 @@ impl<T> QueuePair<T> {
         if !self.queue.epoch().has_let_go() {
             return self.queue.check_live().map(|()| Vec::new());
         }
+        self.deadlines.forget(&self.controller);
         self.returned.append(&mut self.queue.take_all());
         let vector = self.waiter.as_ref().map(Waiter::vector);
         if let Err((error, again)) = self.controller.create_again(&mut self.queue, vector, self.priority) {
@@ -281,6 +289,9 @@ impl<T> QueuePair<T> {
         if let Some(ended) = self.ended {
             return ended;
         }
+        if !self.controller.is_inherited() {
+            self.deadlines.forget(&self.controller);
+        }
         // In a forked child the queue is the parent's.
         let ended = self.controller.is_inherited()
             || self.controller.end_queue(&mut self.queue, &mut DmaBuf::empty());
@@ -301,6 +312,13 @@ impl<T> QueuePair<T> {
     /// Returns how many more commands the queue takes now; 0 when it takes no turns.
     pub fn room(&self) -> usize {
         self.queue.room() as usize
+    }
+
+    /// Returns the tags of the commands in flight that have missed their deadlines
+    /// ([`command_timeout`](super::QueuePairBuilder::command_timeout)), each with the time since it was first seen in flight.
+    /// Looks at all slots.
+    pub fn overdue(&self) -> impl Iterator<Item = (&T, Duration)> {
+        self.queue.overdue(self.controller.clock().now())
     }
 
     /// Returns the number of commands in flight, including completed ones that were not reaped. Counts all

@@ -312,3 +312,29 @@ fn rules_that_can_not_work_are_refused() {
     let error = null.inject(&FaultPlan::new(0).cache(4096)).unwrap_err();
     assert!(upcie_core::Chain(&error).to_string().contains("null=true"), "{error}");
 }
+
+#[test]
+fn a_reset_drops_commands_before_their_data_moves() {
+    const DATA: usize = 64 << 10;
+    let mut host = host(FaultRule::new(Fault::Delay(DELAY)).opcode(NvmOpcode::READ.0));
+    let mut queue = host.queue(1, [16, 16], None);
+    let start = Instant::now();
+    for cid in 0..4 {
+        let mut read = io(&host, NvmOpcode::READ, cid, 0, 1);
+        read.set_data_pointer(host.iova(DATA), 0);
+        queue.put(&read);
+    }
+    queue.ring();
+    // A later command shows that the reads were fetched.
+    queue.put(&Command { cid: 9, ..Command::flush(1) });
+    queue.ring();
+    assert_eq!(queue.wait().cid, 9);
+    host.write_u32(0x14, 0).unwrap();
+    assert_eq!(host.csts(), 0);
+    host.set(DATA, &[0xee; 512]);
+    host.enable();
+    while start.elapsed() < 3 * DELAY {
+        host.alive();
+    }
+    assert_eq!(host.bytes(DATA, 512), [0xee; 512], "no data came after CSTS.RDY was 0");
+}

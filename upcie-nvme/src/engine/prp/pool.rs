@@ -44,7 +44,8 @@ impl ListPool {
 
     /// Makes a pool over `memory`, aligned to pages, in chunks of `chunk` bytes.
     pub(crate) fn new(memory: DmaBuf, chunk: usize, page_shift: u32) -> Self {
-        let chunks = (memory.len() / chunk) as u32;
+        // An index has 31 bits (`ring::Slot`).
+        let chunks = (memory.len() / chunk).min(i32::MAX as usize) as u32;
         let next = (1..=chunks).map(|i| if i == chunks { 0 } else { i + 1 }).collect();
         Self { memory, page_shift, capacity: chunk / ENTRY, free: u32::from(chunks > 0), next }
     }

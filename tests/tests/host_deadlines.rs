@@ -1,0 +1,198 @@
+//! Commands that the controller does not complete in time, in a stream that is never empty: the stuck command is noticed,
+//! and each reaction keeps its slot and buffer until the controller has let go of them.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use upcie_nvme::{
+    Controller, Error, Failure, Io, Namespace, QueuePair, Wait,
+    emu::{Fault, FaultPlan, FaultRule, spawn_with_faults},
+    queue::OnTimeout,
+    spec::{AdminOpcode, NvmOpcode, Status},
+};
+use upcie_tests::{deadline, io::only, says};
+
+/// The deadline of commands, which other commands keep on a busy machine.
+const LIMIT: Duration = Duration::from_millis(400);
+/// The block whose first write is stuck.
+const STUCK: u64 = 99;
+const DEPTH: u32 = 16;
+
+/// A controller whose first write to [`STUCK`] has a fault.
+struct Stuck {
+    controller: Controller,
+    namespace: Namespace,
+    queue: QueuePair<u64>,
+}
+
+fn stuck(fault: Fault, abort: Option<Fault>, reaction: OnTimeout) -> Stuck {
+    let write = FaultRule::new(fault).opcode(NvmOpcode::WRITE.0).lba(STUCK..=STUCK).count(1);
+    let mut plan = FaultPlan::new(1).rule(write);
+    if let Some(fault) = abort {
+        plan = plan.rule(FaultRule::new(fault).queue(0).opcode(AdminOpcode::ABORT.0));
+    }
+    let device = spawn_with_faults(&"size=1M".parse().unwrap(), &plan).unwrap();
+    let controller = Controller::builder().from_device(device).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let builder = controller.queue_pair().depth(DEPTH).command_timeout(LIMIT).on_timeout(reaction);
+    let queue = builder.create().unwrap();
+    Stuck { controller, namespace, queue }
+}
+
+impl Stuck {
+    /// Sends the write that gets stuck, then reads with all other slots and polls, until the queue has an error or the
+    /// write is completed: then returns its status.
+    fn run(&mut self) -> Result<Result<(), Status>, Error> {
+        let buffer = self.controller.alloc(512).unwrap();
+        self.queue.turn()?.write(&self.namespace, STUCK, buffer, STUCK).unwrap();
+        let mut idle: Vec<_> = (2..DEPTH).map(|_| self.controller.alloc(512).unwrap()).collect();
+        let end = Instant::now() + deadline();
+        loop {
+            assert!(Instant::now() < end, "the stuck command is not noticed");
+            let mut turn = self.queue.turn()?;
+            for done in turn.by_ref() {
+                let (tag, result, buffer) = done.into_parts();
+                if tag == STUCK {
+                    return Ok(result);
+                }
+                result.unwrap();
+                idle.push(buffer);
+            }
+            for buffer in idle.drain(..) {
+                turn.read(&self.namespace, 0, buffer, 0).unwrap();
+            }
+        }
+    }
+
+    /// Returns the results of commands that came back, the stuck one's alone.
+    fn close(self) -> Vec<Option<Result<(), Status>>> {
+        let all = self.queue.close().unwrap().into_iter().map(upcie_nvme::Returned::into_parts);
+        all.filter(|(tag, ..)| *tag == STUCK)
+            .map(|(_, result, buffer)| {
+                assert_eq!(buffer.len(), 512);
+                result
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn a_report_names_the_command_and_leaves_it_in_flight() {
+    let mut stuck = stuck(Fault::Drop, None, OnTimeout::Report);
+    let error = stuck.run().unwrap_err();
+    assert!(matches!(error.failure(), Failure::Overdue { qid: 1, after, .. } if *after >= LIMIT), "{error}");
+    says(&error, &[stuck.controller.name(), "queue 1", "is not completed after", "stays in flight"]);
+    let late: Vec<u64> = stuck
+        .queue
+        .overdue()
+        .map(|(tag, age)| {
+            assert!(age >= LIMIT);
+            *tag
+        })
+        .collect();
+    assert_eq!(late, [STUCK]);
+    // It is reported once, and the queue goes on.
+    let end = Instant::now() + 2 * LIMIT;
+    while Instant::now() < end {
+        stuck.queue.turn().unwrap().for_each(drop);
+    }
+    assert_eq!(stuck.queue.in_flight(), 1);
+    assert_eq!(stuck.close(), [None]);
+}
+
+#[test]
+fn a_wait_reports_too() {
+    let mut stuck = stuck(Fault::Drop, None, OnTimeout::Report);
+    let buffer = stuck.controller.alloc(512).unwrap();
+    stuck.queue.turn().unwrap().write(&stuck.namespace, STUCK, buffer, STUCK).unwrap();
+    let error = stuck.queue.wait(Wait::Poll, deadline()).unwrap_err();
+    assert!(matches!(error.failure(), Failure::Overdue { .. }), "{error}");
+    assert_eq!(stuck.close(), [None]);
+}
+
+#[test]
+fn an_aborted_command_completes_with_its_tag() {
+    let mut stuck = stuck(Fault::Drop, None, OnTimeout::Abort);
+    let status = stuck.run().unwrap().unwrap_err();
+    assert_eq!(status, Status::ABORT_REQUESTED);
+    assert!(stuck.close().is_empty());
+}
+
+#[test]
+fn a_refused_abort_resets_the_controller() {
+    let refuse = Fault::Status(Status::ABORT_LIMIT_EXCEEDED);
+    // Refused; not found; never answered.
+    for (fault, abort) in
+        [(Fault::Drop, Some(refuse)), (Fault::LoseCompletion, None), (Fault::Drop, Some(Fault::Drop))]
+    {
+        let mut stuck = stuck(fault, abort, OnTimeout::Abort);
+        let error = stuck.run().unwrap_err();
+        assert!(matches!(error.failure(), Failure::Reset { qid: Some(1), .. }), "{error}");
+        let all = stuck.queue.recover().unwrap();
+        assert_eq!(
+            all.iter().filter(|returned| *returned.tag() == STUCK && returned.result().is_none()).count(),
+            1
+        );
+        drop(all);
+        stuck.queue.turn().unwrap().flush(&stuck.namespace, 5).unwrap();
+        assert_eq!(only(&mut stuck.queue).0, 5);
+    }
+}
+
+#[test]
+fn a_completion_that_overtakes_its_abort_is_matched() {
+    let late = LIMIT + LIMIT / 2;
+    let mut stuck = stuck(Fault::Delay(late), Some(Fault::Drop), OnTimeout::Abort);
+    assert_eq!(stuck.run().unwrap(), Ok(()));
+    // The Abort is never answered, and helps nobody any more: no reset follows.
+    let end = Instant::now() + 2 * LIMIT;
+    while Instant::now() < end {
+        stuck.queue.turn().unwrap().for_each(drop);
+    }
+    assert!(stuck.close().is_empty());
+}
+
+#[test]
+fn a_reset_on_timeout_gives_the_command_back() {
+    let mut stuck = stuck(Fault::Drop, None, OnTimeout::Reset);
+    let error = stuck.run().unwrap_err();
+    assert!(matches!(error.failure(), Failure::Reset { qid: Some(1), .. }), "{error}");
+    let all = stuck.queue.recover().unwrap();
+    assert_eq!(all.iter().filter(|returned| *returned.tag() == STUCK).count(), 1);
+    // The fault strikes once.
+    drop(all);
+    let buffer = stuck.controller.alloc(512).unwrap();
+    stuck.queue.turn().unwrap().write(&stuck.namespace, STUCK, buffer, STUCK).unwrap();
+    assert_eq!(only(&mut stuck.queue).0, STUCK);
+}
+
+#[test]
+fn a_controller_that_is_given_up_is_down() {
+    let mut stuck = stuck(Fault::Drop, None, OnTimeout::GiveUp);
+    let error = stuck.run().unwrap_err();
+    assert!(matches!(error.failure(), Failure::Down { .. }), "{error}");
+    says(&error, &["is down", "given up", "is not completed after", "open it again"]);
+    for error in [stuck.queue.recover().unwrap_err(), stuck.namespace.flush().unwrap_err()] {
+        assert!(matches!(error.failure(), Failure::Down { .. }), "{error}");
+    }
+    assert_eq!(stuck.close(), [None], "the controller was stopped, so the buffer is free");
+}
+
+#[test]
+fn a_command_has_a_limit_of_its_own() {
+    let plan = FaultPlan::new(1).rule(FaultRule::new(Fault::Drop).opcode(NvmOpcode::WRITE.0).count(2));
+    let device = spawn_with_faults(&"size=1M".parse().unwrap(), &plan).unwrap();
+    let controller = Controller::builder().from_device(Arc::clone(&device)).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let mut queue = controller.queue_pair().create::<u64>().unwrap();
+    let mut turn = queue.turn().unwrap();
+    turn.write(&namespace, 0, controller.alloc(512).unwrap(), 1).unwrap();
+    turn.submit_within(Io::write(&namespace, 1), controller.alloc(512).unwrap(), 2, LIMIT).unwrap();
+    drop(turn);
+    let error = queue.wait(Wait::Poll, deadline()).unwrap_err();
+    assert!(matches!(error.failure(), Failure::Overdue { .. }), "{error}");
+    assert_eq!(queue.overdue().map(|(tag, _)| *tag).collect::<Vec<_>>(), [2]);
+    assert!(!queue.wait(Wait::Poll, LIMIT).unwrap(), "the other has no limit");
+    assert_eq!(queue.close().unwrap().len(), 2);
+}

@@ -1,0 +1,131 @@
+//! Deadlines of commands in flight, without a clock on the I/O path.
+//!
+//! A command's time begins at the first look after its submission, which notes the time and marks the command's slot. The
+//! mark is a bit of the word that the next completion and the next submission overwrite anyway: it tells whether the
+//! command is still the same one.
+
+use super::{
+    Io, Refused, Turn,
+    ring::{FREE_MASK, Queue, Slot},
+    timer::{MARK, Stage, Timer},
+};
+use std::time::Duration;
+use upcie_core::dma::DmaBuf;
+
+/// A command that has missed its deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Overdue {
+    /// Its slot.
+    pub(crate) index: usize,
+    /// Its id on the controller.
+    pub(crate) id: u16,
+    pub(crate) limit: Duration,
+    /// The time since it was first seen.
+    pub(crate) age: Duration,
+}
+
+impl<T> Queue<T> {
+    /// Returns `true` if commands have deadlines.
+    pub(crate) fn is_timed(&self) -> bool {
+        self.timed
+    }
+
+    /// Looks, after the first turn of each 1,024 completions, whether commands are late.
+    pub(crate) fn set_timed(&mut self) {
+        self.timed = true;
+    }
+
+    /// Begins to measure the commands that were submitted since the last look, with the deadline `limit` for those that
+    /// have none of their own. Returns the commands that have missed their deadlines since then, at most `most`.
+    pub(crate) fn look_for_overdue(
+        &mut self,
+        now: Duration,
+        limit: Option<Duration>,
+        most: usize,
+    ) -> Vec<Overdue> {
+        let mut found = Vec::new();
+        for index in 0..self.end_of_free as usize {
+            let (word, timer) = (&mut self.slots_mut()[index].word, index);
+            let (is_free, is_marked, id) = (*word & FREE_MASK != 0, *word & MARK != 0, *word as u16);
+            match limit {
+                _ if is_free => continue,
+                Some(limit) if !is_marked => {
+                    *word |= MARK;
+                    self.timers[timer] = Timer { since: Some(now), limit, stage: Stage::InTime };
+                    continue;
+                }
+                None if !is_marked => continue,
+                _ => {}
+            }
+            let timer = &mut self.timers[timer];
+            let (since, limit) = (*timer.since.get_or_insert(now), timer.limit);
+            let age = now.saturating_sub(since);
+            if timer.stage == Stage::InTime && age >= limit && found.len() < most {
+                timer.stage = Stage::Overdue;
+                found.push(Overdue { index, id, limit, age });
+            }
+        }
+        found
+    }
+
+    /// Returns `true` while `command` is in flight.
+    pub(crate) fn is_in_flight(&mut self, command: &Overdue) -> bool {
+        let word = self.slots_mut()[command.index].word;
+        word & (FREE_MASK | MARK) == MARK && word as u16 == command.id
+    }
+
+    /// Returns the tags of the commands in flight that have missed their deadlines, and the time since they were first
+    /// seen.
+    pub(crate) fn overdue(&self, now: Duration) -> impl Iterator<Item = (&T, Duration)> {
+        self.slots().iter().zip(&self.timers).filter_map(move |(slot, timer)| {
+            let is_late = slot.word & (FREE_MASK | MARK) == MARK && timer.stage == Stage::Overdue;
+            let since = timer.since.filter(|_| is_late)?;
+            // SAFETY: a slot that is not free was filled when it was taken; no turn is open while the queue is borrowed.
+            Some((unsafe { slot.tag.assume_init_ref() }, now.saturating_sub(since)))
+        })
+    }
+}
+
+impl<T> Turn<'_, T> {
+    /// Submits `io` like [`submit`](Self::submit), with a deadline of its own: `limit` after the first look at the queue that
+    /// follows ([`command_timeout`](crate::queue::QueuePairBuilder::command_timeout) says when). The queue's
+    /// [`on_timeout`](crate::queue::QueuePairBuilder::on_timeout) says what happens then.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use upcie_nvme::{Controller, Io, Wait};
+    /// # let controller = Controller::open("emu:size=1M")?;
+    /// # let namespace = controller.namespace(1)?;
+    /// # let mut queue = controller.queue_pair().create::<u64>()?;
+    /// let (read, buffer) = (Io::read(&namespace, 0), controller.alloc(4096)?);
+    /// queue.turn()?.submit_within(read, buffer, 7, Duration::from_secs(2))?;
+    /// assert!(queue.wait(Wait::Poll, Duration::from_secs(10))?);
+    /// # queue.turn()?.next().unwrap().into_parts().1?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`submit`](Self::submit).
+    #[inline]
+    pub fn submit_within(
+        &mut self,
+        io: Io<'_>,
+        buffer: DmaBuf,
+        tag: T,
+        limit: Duration,
+    ) -> Result<(), Refused<T>> {
+        let index = self.next_slot();
+        self.submit(io, buffer, tag)?;
+        set_limit(self.queue, index, limit);
+        Ok(())
+    }
+}
+
+/// Gives the command in the slot `index`, which was just submitted, a deadline.
+fn set_limit<T>(queue: &mut Queue<T>, index: u32, limit: Duration) {
+    queue.timed = true;
+    queue.timers[index as usize] = Timer { since: None, limit, stage: Stage::InTime };
+    // SAFETY: the slot was just filled, so it is one of the queue's; its turn is the caller's.
+    let slot: &mut Slot<T> = unsafe { &mut *queue.slots.add(index as usize) };
+    slot.word |= MARK;
+}

@@ -67,8 +67,8 @@ pub(super) enum State {
 /// 1,024 turns adds less than 1 % to them.
 pub(super) const EMPTY_TURNS: u32 = 1024;
 
-/// A stamp that no turn has.
-static LAPPED: AtomicU64 = AtomicU64::new(1 << 63);
+/// The stamp of an epoch that is over, for turns that end the slow way.
+static OVER: AtomicU64 = AtomicU64::new(0);
 
 /// The phase tag's bit in dword 3 of a completion entry.
 pub(super) const PHASE: u32 = 1 << 16;
@@ -354,19 +354,24 @@ impl<T> Queue<T> {
         &self.epoch
     }
 
-    /// Returns the stamp of the epoch, also during a [lap](Self::end_lap).
+    /// Returns the stamp of the epoch, also while it is [diverted](Self::divert).
     #[cold]
     pub(super) fn epoch_stamp(&self) -> u64 {
         self.epoch.stamp()
     }
 
-    /// Sends the end of the turn, in which the completion queue wrapped, the slow way: it compares its stamp with one that
-    /// it does not have.
+    /// Sends the end of the turn in which the completion queue wrapped the slow way, if commands have deadlines.
     #[inline(always)]
     pub(super) fn end_lap(&mut self) {
         if self.timed {
-            self.stamp = NonNull::from(&LAPPED);
+            self.divert();
         }
+    }
+
+    /// Lets the open turn end as if the epoch were over; [`count_lap`](Self::count_lap) ends that.
+    #[inline(always)]
+    pub(super) fn divert(&mut self) {
+        self.stamp = NonNull::from(&OVER);
     }
 
     /// Ends a turn the slow way. Returns `true` if it is time to look for late commands.

@@ -173,10 +173,10 @@ impl<'q, T> Turn<'q, T> {
     /// A loop that submits a command for each completion ends only if it does not ring in between.
     #[inline(always)]
     pub fn ring(&mut self) {
-        if self.queue.namespaces() != self.namespaces {
+        if self.queue.namespaces() == 0 {
             cold();
             let at = Cursor { sqe: self.sqe, top: self.top };
-            if publish_closed(self.queue, at, self.cqe, self.namespaces) {
+            if publish_closed(self.queue, at, self.cqe) {
                 // It takes no more commands.
                 (self.namespaces, self.top) = (CLOSED, self.queue.end_of_free);
             }
@@ -265,23 +265,35 @@ fn publish<T>(queue: &mut Queue<T>, at: Cursor, cqe: *const u64) -> bool {
     }
     true
 }
-/// Ends a turn, or a part of it, whose stamp is not the queue's any more. Returns `true` if the turn takes no more
+/// Ends a turn, or a part of it, whose queue has the stamp 0. Returns `true` if the turn takes no more
 /// commands.
 ///
 /// After a reset no doorbell is written: the cursors are noted, so that the commands come back. After a forged completion
-/// nothing more is reaped. A new stamp alone makes namespace handles stale, no more; nor does a lap.
+/// nothing more is reaped. After a lap all is as usual.
 #[cold]
 #[inline(never)]
-fn publish_closed<T>(queue: &mut Queue<T>, at: Cursor, cqe: *const u64, namespaces: u64) -> bool {
+fn publish_closed<T>(queue: &mut Queue<T>, at: Cursor, cqe: *const u64) -> bool {
     if queue.epoch_stamp() == 0 {
         (queue.at, queue.cqe) = (at, cqe);
         return true;
     }
     publish(queue, at, cqe);
-    if namespaces == CLOSED {
+    let is_forged = queue.state == State::Forged;
+    if is_forged {
         queue.reap_limit = cqe;
     }
-    namespaces == CLOSED
+    is_forged
+}
+
+/// Ends a turn whose queue has the stamp 0. One call, so that the end of a turn stays small enough to be inlined.
+#[cold]
+#[inline(never)]
+fn end_closed<T>(queue: &mut Queue<T>, at: Cursor, cqe: *const u64) {
+    publish_closed(queue, at, cqe);
+    let is_due = queue.count_lap();
+    if queue.state == State::Open {
+        queue.state = if is_due { State::Quiet } else { State::Ready };
+    }
 }
 
 /// Returns the index of `entry` in the ring that begins at `first`.
@@ -357,6 +369,7 @@ impl<T> Iterator for Turn<'_, T> {
             // A command with a PRP list to release, one whose time is measured, or a forged completion.
             if slot.word as u32 != id {
                 self.queue.state = State::Forged;
+                self.queue.divert();
                 self.queue.reap_limit = self.cqe;
                 // Mark the turn as full, with a stamp of no namespace: it takes no more commands.
                 (self.namespaces, self.top) = (CLOSED, self.queue.end_of_free);
@@ -388,15 +401,10 @@ impl<T> Iterator for Turn<'_, T> {
 impl<T> Drop for Turn<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.queue.namespaces() != self.namespaces {
+        if self.queue.namespaces() == 0 {
             cold();
             let at = Cursor { sqe: self.sqe, top: self.top };
-            publish_closed(self.queue, at, self.cqe, self.namespaces);
-            let is_due = self.queue.count_lap();
-            if self.queue.state == State::Open {
-                self.queue.state = if is_due { State::Quiet } else { State::Ready };
-            }
-            return;
+            return end_closed(self.queue, at, self.cqe);
         }
         self.queue.state = State::Ready;
         if !self.publish() {

@@ -10,18 +10,28 @@ use crate::{
 use std::{os::fd::AsFd, time::Duration};
 use upcie_core::irq::PollSet;
 
+/// What a queue pair looks at now and then.
+#[derive(Debug)]
+pub(super) struct Looks {
+    /// The time and the [completion cursor](Queue::completion_cursor) of the last known progress, or of the last check of
+    /// the controller; for programs that only open turns.
+    pub(super) progress: (Duration, usize),
+    pub(super) deadlines: Deadlines,
+}
+
 /// Looks for late commands, and checks that the controller is well if commands are in flight and none was reaped for
 /// `quiet`. Of several queues that
 /// ask for this check at once, in other threads too, one makes it.
 #[cold]
 pub(super) fn check_progress<T>(
     queue: &mut Queue<T>,
-    (progress, deadlines): (&mut (Duration, usize), &mut Deadlines),
+    looks: &mut Looks,
     controller: &Inner,
     quiet: Duration,
 ) -> Result<()> {
     let (now, cursor) = (controller.clock().now(), queue.completion_cursor());
-    deadlines.look(queue, controller, now)?;
+    looks.deadlines.look(queue, controller, now)?;
+    let progress = &mut looks.progress;
     let (since, before) = *progress;
     if cursor != before || !queue.has_in_flight() || queue.is_ready() {
         *progress = (now, cursor);

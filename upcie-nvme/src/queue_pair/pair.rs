@@ -3,7 +3,7 @@
 use super::{
     deadlines::Deadlines,
     diagnosis::diagnose,
-    one::{One, Reaped, arm, check_progress, look, waiter},
+    one::{Looks, One, Reaped, arm, check_progress, look, waiter},
 };
 use crate::{
     Error, Result, Turn, Wait,
@@ -66,10 +66,7 @@ pub struct QueuePair<T = u64> {
     policy: SpinPolicy,
     polled: PollSet,
     reaped: Reaped,
-    /// The time and the [completion cursor](Queue::completion_cursor) of the last known progress, or of the
-    /// last check of the controller; for programs that only open turns.
-    progress: (Duration, usize),
-    deadlines: Deadlines,
+    looks: Looks,
     controller: Arc<Inner>,
 }
 
@@ -90,8 +87,7 @@ impl<T> QueuePair<T> {
             policy: SpinPolicy::new(),
             polled: PollSet::default(),
             reaped: Reaped::default(),
-            progress,
-            deadlines,
+            looks: Looks { progress, deadlines },
             controller,
         }
     }
@@ -112,8 +108,8 @@ impl<T> QueuePair<T> {
     /// - This process is a forked child, and the queue belongs to its parent.
     #[inline(always)]
     pub fn turn(&mut self) -> Result<Turn<'_, T>> {
-        let Self { queue, progress, deadlines, controller, .. } = self;
-        queue.turn_or_look(|queue| check_progress(queue, (progress, deadlines), controller, QUIET))
+        let Self { queue, looks, controller, .. } = self;
+        queue.turn_or_look(|queue| check_progress(queue, looks, controller, QUIET))
     }
 
     /// Returns `true` if a completion can be reaped: one read of memory.
@@ -135,7 +131,8 @@ impl<T> QueuePair<T> {
     /// - The queue belongs to the process that this one was forked from.
     pub fn wait(&mut self, how: Wait, timeout: Duration) -> Result<bool> {
         self.queue.check_live()?;
-        let Self { queue, waiter, policy, polled, reaped, deadlines, controller, .. } = self;
+        let Self { queue, waiter, policy, polled, reaped, looks, controller, .. } = self;
+        let deadlines = &mut looks.deadlines;
         let watch = Stopwatch::of(controller.clock());
         deadlines.look(queue, controller, watch.now())?;
         let mut one = One { queue, waiter, polled, deadlines, controller };
@@ -146,7 +143,7 @@ impl<T> QueuePair<T> {
         if outcome == Outcome::Ready || self.queue.is_ready() {
             return Ok(true);
         }
-        look(&mut self.queue, &mut self.deadlines, &self.controller)?;
+        look(&mut self.queue, &mut self.looks.deadlines, &self.controller)?;
         Ok(false)
     }
 
@@ -178,8 +175,8 @@ impl<T> QueuePair<T> {
     /// Checks the controller if commands are in flight and none was reaped for `quiet`. If it is not well, the
     /// queue takes no more commands.
     pub(super) fn check_progress(&mut self, quiet: Duration) -> Result<()> {
-        let Self { queue, progress, deadlines, controller, .. } = self;
-        let checked = check_progress(queue, (progress, deadlines), controller, quiet)
+        let Self { queue, looks, controller, .. } = self;
+        let checked = check_progress(queue, looks, controller, quiet)
             // After a reset a completion can't come.
             .and_then(|()| queue.check_live());
         checked.inspect_err(|error| queue.fail(error))
@@ -248,7 +245,7 @@ impl<T> QueuePair<T> {
         if !self.queue.epoch().has_let_go() {
             return self.queue.check_live().map(|()| Vec::new());
         }
-        self.deadlines.forget(&self.controller);
+        self.looks.deadlines.forget(&self.controller);
         self.returned.append(&mut self.queue.take_all());
         let vector = self.waiter.as_ref().map(Waiter::vector);
         if let Err((error, again)) = self.controller.create_again(&mut self.queue, vector, self.priority) {
@@ -258,7 +255,7 @@ impl<T> QueuePair<T> {
             return Err(error);
         }
         self.reaped.restart();
-        self.progress = (self.controller.clock().now(), self.queue.completion_cursor());
+        self.looks.progress = (self.controller.clock().now(), self.queue.completion_cursor());
         Ok(std::mem::take(&mut self.returned))
     }
 
@@ -290,7 +287,7 @@ impl<T> QueuePair<T> {
             return ended;
         }
         if !self.controller.is_inherited() {
-            self.deadlines.forget(&self.controller);
+            self.looks.deadlines.forget(&self.controller);
         }
         // In a forked child the queue is the parent's.
         let ended = self.controller.is_inherited()

@@ -30,11 +30,6 @@ impl<T> Queue<T> {
         self.timed
     }
 
-    /// Looks, after the first turn of each 1,024 completions, whether commands are late.
-    pub(crate) fn set_timed(&mut self) {
-        self.timed = true;
-    }
-
     /// Begins to measure the commands that were submitted since the last look, with the deadline `limit` for those that
     /// have none of their own. Returns the commands that have missed their deadlines since then, at most `most`.
     pub(crate) fn look_for_overdue(
@@ -123,7 +118,7 @@ impl<T> Turn<'_, T> {
 
 /// Gives the command in the slot `index`, which was just submitted, a deadline.
 fn set_limit<T>(queue: &mut Queue<T>, index: u32, limit: Duration) {
-    queue.timed = true;
+    queue.set_timed();
     queue.timers[index as usize] = Timer { since: None, limit, stage: Stage::InTime };
     // SAFETY: the slot was just filled, so it is one of the queue's; its turn is the caller's.
     let slot: &mut Slot<T> = unsafe { &mut *queue.slots.add(index as usize) };

@@ -159,6 +159,6 @@ impl<T> Queue<T> {
     /// Opens the queue in `epoch`: the controller has created it.
     pub(crate) fn join(&mut self, epoch: Arc<Epoch>) {
         self.set_epoch(epoch);
-        self.state = State::Ready;
+        (self.state, self.guard) = (State::Ready, 0);
     }
 }

@@ -1,6 +1,6 @@
 //! A queue's memory and state: rings, slots, cursors.
 
-use super::{Epoch, ListPool, Live, timer::Timer};
+use super::{Epoch, ListPool, Live, common::CLOSED, timer::Timer};
 use crate::{Error, Failure, Result};
 use std::{
     fmt,
@@ -50,8 +50,6 @@ pub(super) enum State {
     /// [`EMPTY_TURNS`] turns in a row had neither a completion nor a submission, or commands have deadlines and about as
     /// many were completed: the next one asks its caller first ([`Queue::turn_or_look`]).
     Quiet,
-    /// A turn is open, or was leaked: then the queue takes no more turns.
-    Open,
     /// The device completed a command that was not in flight.
     Forged,
     /// A wait found that the controller reports a fatal status, was removed, was stopped by somebody else, or
@@ -114,6 +112,9 @@ pub(crate) struct Queue<T> {
     /// [`FREE`] and the difference between a slot's ids from one use to the next.
     pub(super) step: u32,
     pub(super) state: State,
+    /// 0 if the next turn opens without further ado. [`CLOSED`] in any other state than [`State::Ready`], and while a turn is
+    /// open, or after one was leaked: then the queue takes no more turns.
+    pub(super) guard: u64,
     /// Turns without a completion or a submission since the queue was last [`State::Quiet`].
     pub(super) empty_turns: u32,
     /// Completions of whole laps since the last look for late commands.
@@ -132,6 +133,8 @@ pub(crate) struct Queue<T> {
     /// reset, and in a forked child.
     epoch: Arc<Epoch>,
     stamp: NonNull<AtomicU64>,
+    /// The value of `stamp` from a wrap of the completion queue to the end of its turn.
+    lap_stamp: NonNull<AtomicU64>,
     name: Arc<str>,
     qid: u16,
     rings: (DmaBuf, DmaBuf),
@@ -174,6 +177,7 @@ impl<T> Queue<T> {
             mask: padded - 1,
             step: FREE + (padded & 0xffff),
             state: State::Ready,
+            guard: 0,
             empty_turns: 0,
             lapped: 0,
             timed: false,
@@ -184,6 +188,7 @@ impl<T> Queue<T> {
             cq_doorbell,
             lists,
             stamp: epoch.stamp_ptr(),
+            lap_stamp: epoch.stamp_ptr(),
             epoch,
             live,
             name,
@@ -206,7 +211,7 @@ impl<T> Queue<T> {
         if self.state != State::Quiet || self.is_over() {
             return Err(self.why_closed());
         }
-        self.state = State::Ready;
+        (self.state, self.guard) = (State::Ready, 0);
         look(self).inspect_err(|error| self.fail(error))
     }
 
@@ -235,7 +240,7 @@ impl<T> Queue<T> {
             State::Disabled => Error::disabled(device, operation),
             State::PciError => Error::pci_error(device, operation),
             State::Lost => upcie_core::Error::gone(device, operation).into(),
-            State::Ready | State::Quiet | State::Open => Error::leaked_turn(device, qid),
+            State::Ready | State::Quiet => Error::leaked_turn(device, qid),
         }
     }
 
@@ -244,9 +249,14 @@ impl<T> Queue<T> {
         self.end_of_free
     }
 
+    /// Returns `true` if the state permits turns; the epoch may be over.
+    fn is_open(&self) -> bool {
+        self.state == State::Quiet || self.state == State::Ready && self.guard == 0
+    }
+
     /// Returns how many more commands the queue takes; 0 when it is closed.
     pub(crate) fn room(&self) -> u32 {
-        if !matches!(self.state, State::Ready | State::Quiet) {
+        if !self.is_open() {
             return 0;
         }
         let entries = self.end_of_free + 1;
@@ -324,8 +334,7 @@ impl<T> Queue<T> {
     /// Refuses a wait for completions that can't come: the controller was stopped, or belongs to another
     /// process.
     pub(crate) fn check_live(&self) -> Result<()> {
-        let is_open = matches!(self.state, State::Ready | State::Quiet);
-        if self.is_over() || !is_open { Err(self.why_closed()) } else { Ok(()) }
+        if self.is_over() || !self.is_open() { Err(self.why_closed()) } else { Ok(()) }
     }
 
     /// Closes the queue for turns after a check of the controller found `error`. A message that was not
@@ -342,6 +351,7 @@ impl<T> Queue<T> {
             Failure::Core(error) if error.kind() == upcie_core::ErrorKind::Timeout => return,
             _ => State::Lost,
         };
+        self.guard = CLOSED;
     }
 
     /// Returns `true` if the controller was stopped or reset since it created the queue, or belongs to another
@@ -363,9 +373,13 @@ impl<T> Queue<T> {
     /// Sends the end of the turn in which the completion queue wrapped the slow way, if commands have deadlines.
     #[inline(always)]
     pub(super) fn end_lap(&mut self) {
-        if self.timed {
-            self.divert();
-        }
+        self.stamp = self.lap_stamp;
+    }
+
+    /// Looks for late commands from now on, also by turns in which the completion queue wraps.
+    pub(crate) fn set_timed(&mut self) {
+        self.timed = true;
+        self.lap_stamp = NonNull::from(&OVER);
     }
 
     /// Lets the open turn end as if the epoch were over; [`count_lap`](Self::count_lap) ends that.
@@ -390,6 +404,9 @@ impl<T> Queue<T> {
 
     pub(super) fn set_epoch(&mut self, epoch: Arc<Epoch>) {
         self.stamp = epoch.stamp_ptr();
+        if !self.timed {
+            self.lap_stamp = self.stamp;
+        }
         self.epoch = epoch;
     }
 
@@ -408,7 +425,7 @@ impl<T> Queue<T> {
     /// with the rings: all memory that must not be freed before the device stops using it. The queue is
     /// closed after that.
     pub(crate) fn retire(&mut self) -> Retired {
-        self.state = State::Open;
+        (self.state, self.guard) = (State::Ready, CLOSED);
         // The tags stay for `drop`: one whose destructor panics must not take the buffers with it.
         let in_flight = self.slots_mut().iter_mut().filter(|slot| slot.word & FREE_MASK == 0);
         let mut buffers: Vec<DmaBuf> = in_flight
@@ -423,11 +440,10 @@ impl<T> Queue<T> {
     /// Frees the buffers of all commands in flight, and drops their tags: the device uses them no more, for
     /// the reason in `error`. The queue takes no commands after that.
     pub(crate) fn release(&mut self, error: &Error) {
-        let is_open = |state| matches!(state, State::Ready | State::Quiet);
-        if is_open(self.state) {
+        if self.is_open() {
             self.fail(error);
         }
-        if !is_open(self.state) {
+        if !self.is_open() {
             drop(self.take_buffers());
         }
     }

@@ -85,11 +85,11 @@ impl<T> Queue<T> {
     #[inline(always)]
     pub(crate) fn turn_or_look(&mut self, look: impl FnOnce(&mut Self) -> Result<()>) -> Result<Turn<'_, T>> {
         let mut namespaces = self.namespaces();
-        if self.state != State::Ready || namespaces == 0 {
+        if namespaces <= self.guard {
             self.reopen(look)?;
             namespaces = self.namespaces();
         }
-        self.state = State::Open;
+        self.guard = CLOSED;
         Ok(Turn::open(self, namespaces))
     }
 }
@@ -173,16 +173,18 @@ impl<'q, T> Turn<'q, T> {
     /// A loop that submits a command for each completion ends only if it does not ring in between.
     #[inline(always)]
     pub fn ring(&mut self) {
-        if self.queue.namespaces() == 0 {
+        if self.queue.namespaces() == 0 && self.queue.epoch_stamp() == 0 {
             cold();
-            let at = Cursor { sqe: self.sqe, top: self.top };
-            if publish_closed(self.queue, at, self.cqe) {
-                // It takes no more commands.
-                (self.namespaces, self.top) = (CLOSED, self.queue.end_of_free);
-            }
+            (self.queue.at, self.queue.cqe) = (Cursor { sqe: self.sqe, top: self.top }, self.cqe);
+            // It takes no more commands.
+            (self.namespaces, self.top) = (CLOSED, self.queue.end_of_free);
             return;
         }
         self.publish();
+        if self.queue.state == State::Forged {
+            // After a forged completion nothing more is reaped.
+            self.queue.reap_limit = self.cqe;
+        }
     }
 
     /// Submits `io`: all of `buffer`, a whole number of blocks, as [`read`](Self::read) and
@@ -265,35 +267,21 @@ fn publish<T>(queue: &mut Queue<T>, at: Cursor, cqe: *const u64) -> bool {
     }
     true
 }
-/// Ends a turn, or a part of it, whose queue has the stamp 0. Returns `true` if the turn takes no more
-/// commands.
+/// Ends a turn whose queue has the stamp 0. Returns `true` if its doorbells may be written, `false` after a reset.
 ///
-/// After a reset no doorbell is written: the cursors are noted, so that the commands come back. After a forged completion
-/// nothing more is reaped. After a lap all is as usual.
+/// A forged completion has closed the queue. After a lap all is as usual, but for a look for late commands now and then.
 #[cold]
 #[inline(never)]
-fn publish_closed<T>(queue: &mut Queue<T>, at: Cursor, cqe: *const u64) -> bool {
-    if queue.epoch_stamp() == 0 {
-        (queue.at, queue.cqe) = (at, cqe);
-        return true;
-    }
-    publish(queue, at, cqe);
-    let is_forged = queue.state == State::Forged;
-    if is_forged {
-        queue.reap_limit = cqe;
-    }
-    is_forged
-}
-
-/// Ends a turn whose queue has the stamp 0. One call, so that the end of a turn stays small enough to be inlined.
-#[cold]
-#[inline(never)]
-fn end_closed<T>(queue: &mut Queue<T>, at: Cursor, cqe: *const u64) {
-    publish_closed(queue, at, cqe);
+fn end_slowly<T>(queue: &mut Queue<T>) -> bool {
     let is_due = queue.count_lap();
-    if queue.state == State::Open {
-        queue.state = if is_due { State::Quiet } else { State::Ready };
+    if queue.state == State::Ready {
+        if is_due {
+            queue.state = State::Quiet;
+        } else {
+            queue.guard = 0;
+        }
     }
+    queue.epoch_stamp() != 0
 }
 
 /// Returns the index of `entry` in the ring that begins at `first`.
@@ -403,10 +391,13 @@ impl<T> Drop for Turn<'_, T> {
     fn drop(&mut self) {
         if self.queue.namespaces() == 0 {
             cold();
-            let at = Cursor { sqe: self.sqe, top: self.top };
-            return end_closed(self.queue, at, self.cqe);
+            if !end_slowly(self.queue) {
+                (self.queue.at, self.queue.cqe) = (Cursor { sqe: self.sqe, top: self.top }, self.cqe);
+                return;
+            }
+        } else {
+            self.queue.guard = 0;
         }
-        self.queue.state = State::Ready;
         if !self.publish() {
             count_empty_turn(self.queue);
         }
@@ -428,6 +419,7 @@ fn count_empty_turn<T>(queue: &mut Queue<T>) {
         queue.empty_turns = 0;
         if queue.state == State::Ready {
             queue.state = State::Quiet;
+            queue.guard = CLOSED;
         }
     }
 }

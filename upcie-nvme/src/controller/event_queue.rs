@@ -9,7 +9,10 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
-use upcie_core::irq::EventFd;
+use upcie_core::{
+    events::{Hold, emit},
+    irq::EventFd,
+};
 
 /// The most requests that are pending at once: one for each type of event. A controller reports a type once, and again only
 /// after its log page was read.
@@ -42,6 +45,7 @@ impl EventQueue {
     /// Begins to ask for events, with at most `limit` requests. `bell` is kept readable while there are some. Returns `false`
     /// if a program has done so already.
     pub(super) fn begin(&self, limit: usize, bell: Arc<EventFd>) -> bool {
+        let _hold = Hold::new();
         let mut state = lock(&self.state);
         if self.wanted.load(Ordering::Relaxed) {
             return false;
@@ -76,6 +80,7 @@ impl EventQueue {
 
     /// Notes the end of a request. Returns `true` if namespace handles are stale by what it says.
     pub(super) fn arrived(&self, event: Result<AsyncEvent, Status>) -> bool {
+        let _hold = Hold::new();
         let mut state = lock(&self.state);
         state.total = state.total.wrapping_add(1);
         let is_change = match event {
@@ -104,6 +109,7 @@ impl EventQueue {
 
     /// Takes the status of a refused request, if there is one: after this, requests are sent again.
     pub(super) fn take_refusal(&self) -> Option<Status> {
+        let _hold = Hold::new();
         let mut state = lock(&self.state);
         let refused = state.refused.take();
         state.ring();
@@ -117,6 +123,7 @@ impl EventQueue {
 
     /// Removes the oldest event.
     pub(super) fn pop(&self) {
+        let _hold = Hold::new();
         let mut state = lock(&self.state);
         state.events.pop_front();
         state.ring();
@@ -124,14 +131,15 @@ impl EventQueue {
 }
 
 impl State {
-    /// Makes the bell readable if there is something to take, and not otherwise.
+    /// Makes the bell readable if there is something to take, and not otherwise. The caller holds events back while it has
+    /// the lock.
     fn ring(&self) {
         let Some(bell) = &self.bell else { return };
         let is_empty = self.events.is_empty() && self.refused.is_none();
         let rung = if is_empty { bell.take().map(drop) } else { bell.signal() };
         if let Err(error) = rung {
             // Waits look at the queue every 50 ms, with or without the bell.
-            tracing::warn!(%error, "the descriptor of asynchronous events can't be used");
+            emit(move || tracing::warn!(%error, "the descriptor of asynchronous events can't be used"));
         }
     }
 }

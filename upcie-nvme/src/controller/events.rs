@@ -187,7 +187,6 @@ impl Inner {
 
     /// Asks for events and sends the requests again, if a program wants events: after a reset of the controller has cleared
     /// both, and the table of admin commands was released.
-    #[expect(dead_code, reason = "for the reset of a controller")]
     pub(super) fn request_events(&self) -> Result<()> {
         if !self.admin.events().is_wanted() {
             return Ok(());

@@ -25,7 +25,7 @@ const OPERATION: &str = "resetting the controller";
 impl Controller {
     /// Resets the controller (CC.EN to 0 and back; Base, "Controller Level Reset"), from any thread and with commands in
     /// flight, and brings it up again: admin queue, number of queues, arbitration, its own memory, and the features that
-    /// [`admin`](Self::admin) has set.
+    /// [`admin`](Self::admin) has set, and the requests for [`events`](Self::events).
     ///
     /// Every queue stops: its next turn is [`Failure::Reset`](crate::Failure::Reset), an open turn rings no more doorbell,
     /// and [`QueuePair::recover`](crate::QueuePair::recover) gives its commands back and creates it again. Blocking calls and
@@ -66,7 +66,10 @@ impl Inner {
             self.link.live.set_down(format!("it did not come back from a reset ({error})"));
             return self.link.live.check_up(&self.link.name, OPERATION);
         }
-        self.restore_features()
+        // Each is tried, whatever becomes of the others. What the program has set counts more than the driver's own.
+        let delays = self.enable_retry_delays();
+        let restored = self.restore_features();
+        delays.and(restored).and(self.request_events())
     }
 
     /// Stops the controller for good, for `reason`: every handle says so from then on.

@@ -16,11 +16,12 @@ pub(super) const ERROR_ENTRIES: usize = 64;
 pub(super) const TEMPERATURE: u16 = 300;
 
 /// The log pages that the controller has.
-const LOG_PAGES: [LogPageId; 7] = [
+const LOG_PAGES: [LogPageId; 8] = [
     LogPageId::SUPPORTED_LOG_PAGES,
     LogPageId::ERROR_INFORMATION,
     LogPageId::SMART,
     LogPageId::FIRMWARE_SLOT,
+    LogPageId::CHANGED_NAMESPACES,
     LogPageId::COMMANDS_SUPPORTED,
     LogPageId::FEATURES_SUPPORTED,
     LogPageId::NVME_MI_COMMANDS_SUPPORTED,

@@ -40,24 +40,12 @@ pub const TARGETS: &[Target] = &[
     Target { name: "fault_plans", run: text::fault_plans, seeds: text::fault_plan_seeds, runs: 10_000 },
 ];
 
-/// Runs a target on one input: for a fuzzer that makes the inputs itself.
-///
-/// # Panics
-/// Panics if a property of the target does not hold, or if there is no target of this name.
-pub fn run(name: &str, data: &[u8]) {
-    (target(name).run)(data);
-}
-
-fn target(name: &str) -> &'static Target {
-    TARGETS.iter().find(|target| target.name == name).expect("a target's name")
-}
-
 /// Runs a target on its kept inputs, its seeds, and mutations of both.
 ///
 /// # Panics
 /// Panics if a property of the target does not hold, or if there is no target of this name.
 pub fn fuzz(name: &str) {
-    let target = target(name);
+    let target = TARGETS.iter().find(|target| target.name == name).expect("a target's name");
     let mut seeds = (target.seeds)();
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
     if let Ok(entries) = std::fs::read_dir(directory) {

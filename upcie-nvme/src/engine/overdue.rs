@@ -120,7 +120,9 @@ impl<T> Turn<'_, T> {
 fn set_limit<T>(queue: &mut Queue<T>, index: u32, limit: Duration) {
     queue.set_timed();
     queue.timers[index as usize] = Timer { since: None, limit, stage: Stage::InTime };
-    // SAFETY: the slot was just filled, so it is one of the queue's; its turn is the caller's.
-    let slot: &mut Slot<T> = unsafe { &mut *queue.slots.add(index as usize) };
+    // SAFETY: the slot was just filled, so it is one of the queue's.
+    let slot: *mut Slot<T> = unsafe { queue.slots.add(index as usize) };
+    // SAFETY: it is valid, and the turn, which is the caller's, holds no reference to a slot between two calls.
+    let slot = unsafe { &mut *slot };
     slot.word |= MARK;
 }

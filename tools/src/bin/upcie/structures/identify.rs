@@ -19,7 +19,8 @@ Examples:
 Structures: a number (CNS), the specification's name (the beginning is enough), or one of
   ctrl, ns, list-ns, ns-descs, nvmset, csi-ns, csi-ctrl, list-csi-ns, independent-ns,
   list-allocated-ns, allocated-ns, ns-ctrls, list-ctrl, primary-ctrl-caps, list-secondary,
-  ns-granularity, uuid, domain, list-endgrp, list-allocated-csi-ns, cmdset, independent-allocated-ns";
+  ns-granularity, uuid, domain, list-endgrp, list-allocated-csi-ns, cmdset,
+  independent-allocated-ns";
 
 /// nvme-cli's names, with and without their `id-`.
 const ALIASES: &[(&str, u8)] = &[

@@ -18,8 +18,8 @@ Examples:
   upcie log 0000:01:00.0 telemetry-host-initiated --lsp 1 --raw telemetry.bin
 
 Pages: a number, the specification's name (the beginning is enough), or a name of nvme-cli's:
-  supported-log-pages, error-log, smart-log, fw-log, changed-ns-list-log, effects-log, self-test-log,
-  telemetry-log, endurance-log, predictable-lat-log, pred-lat-event-agg-log, ana-log,
+  supported-log-pages, error-log, smart-log, fw-log, changed-ns-list-log, effects-log,
+  self-test-log, telemetry-log, endurance-log, predictable-lat-log, pred-lat-event-agg-log, ana-log,
   persistent-event-log, lba-status-log, endurance-event-agg-log, media-unit-stat-log,
   supported-cap-config-log, fid-support-effects-log, mi-cmd-support-effects-log, lockdown-log,
   boot-part-log, rotational-media-info-log, dispersed-ns-log, mgmt-addr-list-log,

@@ -9,7 +9,7 @@ named_values! {
         ERROR_INFORMATION = 0x01, "Error Information";
         SMART = 0x02, "SMART / Health Information";
         FIRMWARE_SLOT = 0x03, "Firmware Slot Information";
-        /// 4096 bytes: a [`NamespaceList`](super::NamespaceList).
+        /// Older revisions: Changed Namespace List.
         CHANGED_NAMESPACES = 0x04, "Changed Attached Namespace List";
         COMMANDS_SUPPORTED = 0x05, "Commands Supported and Effects";
         DEVICE_SELF_TEST = 0x06, "Device Self-test";

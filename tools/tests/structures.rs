@@ -25,7 +25,7 @@ fn every_supported_log_page_is_shown() {
         .iter()
         .map(|page| page["code"]["value"].as_u64().unwrap())
         .collect();
-    assert_eq!(pages, [0x00, 0x01, 0x02, 0x03, 0x05, 0x12, 0x13]);
+    assert_eq!(pages, [0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x12, 0x13]);
     for page in pages {
         let shown = json(&format!("log emu {page}"));
         let (name, fields) = (shown["structure"].as_str().unwrap(), &shown["fields"]);

@@ -19,7 +19,7 @@ Examples:
   upcie soak emu --time 10m
   upcie soak emu:size=1G,faults=plan.toml --time 1h
   upcie soak 0000:01:00.0 --time 1h --kill 5 --destructive
-  upcie soak --server file=disk.img,size=1G --time 1h --kill 2
+  upcie soak --server file=disk.img,size=1G --time 1h --kill 2 --destructive
 
 Each block holds its number, the run's number and a version. A record in a file says which
 versions it may hold: from the last one that was completed (after a power cut: from the

@@ -61,7 +61,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "the completion doorbell is not rung",
         file: TURN,
-        before: "unsafe { queue.cq_doorbell.write(index(queue.cq, self.cqe, CQE_WORDS) as u32) };",
+        before: "unsafe { queue.cq_doorbell.write(index(queue.cq, cqe, CQE_WORDS) as u32) };",
         after: "",
     },
     // Commands and their ids.
@@ -103,9 +103,9 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "a closed queue stays on the controller",
-        file: "upcie-nvme/src/queue_pair/pair.rs",
-        before: "|| self.delete()",
-        after: "|| $on || self.delete()",
+        file: "upcie-nvme/src/controller/queues.rs",
+        before: "        if !queue.is_over() {\n            let Err(ticket)",
+        after: "        if $on {\n            return true;\n        }\n        if !queue.is_over() {\n            let Err(ticket)",
     },
     // Places and lengths.
     Mutant {
@@ -148,13 +148,13 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a blocking call hides a bad status",
         file: BLOCKING,
-        before: "result = result.and(Err(status));",
-        after: "let _ = status;",
+        before: "result = Err((status, tag));",
+        after: "let _ = (status, tag);",
     },
     Mutant {
         name: "a blocking flush is not sent",
         file: BLOCKING,
-        before: "run(controller, &mut DmaBuf::empty(), what, 0, |turn, _| turn.flush(extent, 0).map(|()| false))",
+        before: "run(controller, &mut DmaBuf::empty(), what, 0, tries, |turn, _, _| turn.flush(extent, 0).map(|()| false))",
         after: "Ok(())",
     },
     Mutant {

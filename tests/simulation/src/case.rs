@@ -4,11 +4,12 @@ use std::{fmt, time::Duration};
 use upcie_core::testing::Random;
 use upcie_nvme::{
     emu::{Fault, FaultPlan, FaultRule},
+    queue::OnTimeout,
     spec::{NvmOpcode, Status},
 };
 
 /// The version of the generator: a seed means the same case only within one version.
-pub const GENERATOR: u32 = 2;
+pub const GENERATOR: u32 = 3;
 
 /// Blocks of the namespace: few, so that commands meet.
 pub const BLOCKS: u64 = 64;
@@ -30,6 +31,19 @@ pub struct Case {
     pub ops: Vec<Op>,
     /// One sleep of the driver of so many lets the controller act.
     pub laziness: usize,
+    /// Repetitions of a command of a blocking call.
+    pub retries: u32,
+    /// The driver asks for asynchronous events.
+    pub events: bool,
+}
+
+/// The time that the commands of a queue pair may take, and the reaction to a command that takes longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// The time.
+    pub time: Duration,
+    /// The reaction.
+    pub policy: OnTimeout,
 }
 
 /// The kind of faults of a case, which decides the properties that can hold.
@@ -60,6 +74,8 @@ pub enum Op {
         depth: u32,
         /// With an interrupt.
         interrupt: bool,
+        /// The deadline of its commands.
+        limit: Option<Limit>,
     },
     /// Closes a queue pair, with commands in flight or not.
     Close {
@@ -72,6 +88,8 @@ pub enum Op {
         queue: usize,
         /// The commands to submit, as far as there is room.
         commands: Vec<Io>,
+        /// Resets the controller before the turn ends.
+        reset: bool,
     },
     /// Waits for a completion.
     Wait {
@@ -80,8 +98,29 @@ pub enum Op {
         /// The longest time.
         timeout: Duration,
     },
+    /// Opens turns for a time, which find nothing to do.
+    Spin {
+        /// Place.
+        queue: usize,
+        /// The time.
+        time: Duration,
+    },
+    /// Keeps a queue with deadlines busy by turns, without waits, for some thousand commands.
+    Busy {
+        /// Place.
+        queue: usize,
+    },
     /// Makes a blocking call.
     Blocking(Io),
+    /// Resets the controller.
+    Reset,
+    /// Makes the controller raise an asynchronous event.
+    Event {
+        /// A notice that a namespace has changed; otherwise a vendor's event.
+        notice: bool,
+        /// Waits for the event.
+        take: bool,
+    },
     /// Lets the controller take some actions.
     Idle {
         /// The most actions.
@@ -116,17 +155,24 @@ impl fmt::Display for Io {
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Create { queue, depth, interrupt } => {
-                write!(
-                    f,
-                    "queue {queue}: create, depth {depth}{}",
-                    if *interrupt { ", interrupt" } else { "" }
-                )
+            Self::Create { queue, depth, interrupt, limit } => {
+                let interrupt = if *interrupt { ", interrupt" } else { "" };
+                write!(f, "queue {queue}: create, depth {depth}{interrupt}")?;
+                limit.map_or(Ok(()), |Limit { time, policy }| write!(f, ", {policy:?} after {time:?}"))
             }
             Self::Close { queue } => write!(f, "queue {queue}: close"),
-            Self::Turn { queue, commands } => {
+            Self::Turn { queue, commands, reset } => {
                 write!(f, "queue {queue}: turn")?;
-                commands.iter().try_for_each(|io| write!(f, ", {io}"))
+                commands.iter().try_for_each(|io| write!(f, ", {io}"))?;
+                f.write_str(if *reset { ", reset in the turn" } else { "" })
+            }
+            Self::Spin { queue, time } => write!(f, "queue {queue}: empty turns for {time:?}"),
+            Self::Busy { queue } => write!(f, "queue {queue}: busy turns"),
+            Self::Reset => f.write_str("reset"),
+            Self::Event { notice, take } => {
+                let (kind, then) =
+                    (if *notice { "notice" } else { "vendor event" }, if *take { ", wait" } else { "" });
+                write!(f, "{kind}{then}")
             }
             Self::Wait { queue, timeout } => write!(f, "queue {queue}: wait {timeout:?}"),
             Self::Blocking(io) => write!(f, "blocking {io}"),
@@ -165,10 +211,11 @@ impl Case {
         let vectors = if random.one_in(4) { "vectors=0,intx=true" } else { "vectors=4" };
         let options = format!("size={}K,queues=4,depth=16,mdts=16K,{vectors}", BLOCKS / 2);
         let laziness = 1 + random.below(4) * random.below(4);
+        let (retries, events) = (random.below(3) as u32, random.one_in(4));
         let count = 10 + random.below(40);
-        let mut ops = vec![Op::Create { queue: 0, depth: depth(&mut random), interrupt: random.one_in(2) }];
-        ops.extend((0..count).map(|_| op(&mut random, class)));
-        Self { seed, class, options, plan, ops, laziness }
+        let mut ops = vec![create(&mut random, class, 0)];
+        ops.extend((0..count).map(|_| op(&mut random, class, events)));
+        Self { seed, class, options, plan, ops, laziness, retries, events }
     }
 }
 
@@ -176,19 +223,40 @@ fn depth(random: &mut Random) -> u32 {
     [2, 3, 4, 5, 8, 16][random.below(6)]
 }
 
-fn op(random: &mut Random, class: Class) -> Op {
+fn create(random: &mut Random, class: Class, queue: usize) -> Op {
+    let is_timed = if class == Class::Hanging { !random.one_in(4) } else { random.one_in(8) };
+    let limit = is_timed.then(|| {
+        let policy = match random.below(8) {
+            0..3 => OnTimeout::Report,
+            3..5 => OnTimeout::Abort,
+            7 if class == Class::Hanging => OnTimeout::GiveUp,
+            _ => OnTimeout::Reset,
+        };
+        Limit { time: Duration::from_millis(random.within(5..40)), policy }
+    });
+    Op::Create { queue, depth: depth(random), interrupt: random.one_in(2), limit }
+}
+
+fn op(random: &mut Random, class: Class, events: bool) -> Op {
     let queue = random.below(QUEUES);
     match random.below(100) {
-        0..8 => Op::Create { queue, depth: depth(random), interrupt: random.one_in(2) },
+        0..8 => create(random, class, queue),
         8..12 => Op::Close { queue },
-        12..60 => {
+        12..58 => {
             let commands = (0..random.below(7)).map(|_| io(random, &[1, 1, 2, 3, 8, 17, 32])).collect();
-            Op::Turn { queue, commands }
+            Op::Turn { queue, commands, reset: random.one_in(40) }
+        }
+        58..60 => Op::Reset,
+        60..62 if class == Class::Hanging => Op::Busy { queue },
+        62..64 if class == Class::Hanging => Op::Spin { queue, time: Duration::from_millis(250) },
+        64..69 if class == Class::Hanging => {
+            Op::Wait { queue, timeout: Duration::from_millis(random.within(100..900)) }
         }
         60..75 => Op::Wait { queue, timeout: Duration::from_micros(random.within(10..50_000)) },
         // Larger ones than fit into one command, too.
         75..83 => Op::Blocking(io(random, &[1, 1, 2, 3, 8, 17, 32, 33, 48, 64])),
         83..86 if class == Class::Power => Op::PowerCut,
+        86..90 if events => Op::Event { notice: random.one_in(2), take: !random.one_in(4) },
         _ => Op::Idle { actions: random.below(20) },
     }
 }
@@ -230,7 +298,9 @@ fn plan(random: &mut Random, class: Class) -> FaultPlan {
                 _ => {
                     let status =
                         [Status::INTERNAL_ERROR, Status::WRITE_FAULT, Status::UNRECOVERED_READ_ERROR];
-                    let status = status[random.below(3)];
+                    // With a delay before a repetition, of those that the controller names.
+                    let delay = if random.one_in(2) { 0 } else { random.within(1..4) as u16 };
+                    let status = Status::from_bits(status[random.below(3)].into_bits() | delay << 11);
                     Fault::Status(if random.one_in(2) { status.with_do_not_retry() } else { status })
                 }
             },

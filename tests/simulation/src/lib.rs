@@ -3,7 +3,7 @@
 //!
 //! [`Case::generate`] makes a case from a seed, [`run`] plays it and checks its properties after every step, and
 //! [`shrink`] makes a failing case small. docs/simulation.md has the properties and how to replay a seed.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod case;
 mod ledger;

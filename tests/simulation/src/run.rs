@@ -2,9 +2,12 @@
 
 mod checks;
 mod commands;
+mod deadlines;
+mod events;
+mod resets;
 
 use crate::{
-    case::{BLOCKS, Case, Class, Io, Op, QUEUES},
+    case::{BLOCKS, Case, Class, Io, Limit, Op, QUEUES},
     ledger::{Ledger, Ticket},
     model::{Flush, Model, Moment, Read},
     world::World,
@@ -12,11 +15,17 @@ use crate::{
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use upcie_core::clock::Clock;
-use upcie_nvme::{Controller, Namespace, QueuePair, Wait, emu::Lockstep};
+use upcie_nvme::{
+    Controller, Events, Namespace, QueuePair, Wait,
+    emu::{Lockstep, Machine, Options},
+};
 
 /// Deadline of an admin command and of a blocking call, in simulated time.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -51,6 +60,8 @@ struct Pending {
     flush: Option<Flush>,
     /// The device address of the buffer.
     iova: u64,
+    /// The time of its submission.
+    sent: Duration,
 }
 
 /// A run under way.
@@ -58,7 +69,15 @@ struct Run<'c> {
     case: &'c Case,
     world: Arc<World>,
     open: Option<(Controller, Namespace)>,
+    events: Option<Events>,
     queues: [Option<QueuePair<Ticket>>; QUEUES],
+    limits: [Option<Limit>; QUEUES],
+    /// The controller was reset since it has created the queue.
+    over: [bool; QUEUES],
+    /// The controller was given up.
+    is_down: bool,
+    /// A notice may have made the namespace handle stale.
+    is_stale: bool,
     pending: BTreeMap<u64, Pending>,
     model: Model,
     ledger: Arc<Ledger>,
@@ -88,7 +107,11 @@ pub fn run(case: &Case, verbose: bool) -> Outcome {
 }
 
 fn world(case: &Case, verbose: bool) -> Result<Arc<World>, upcie_nvme::Error> {
-    let device = Lockstep::new(&case.options.parse()?)?;
+    // Each run has an NVM subsystem of its own: a notice makes the handles of a whole subsystem stale.
+    static RUNS: AtomicU64 = AtomicU64::new(0);
+    let mut options: Options = case.options.parse()?;
+    options.serial = RUNS.fetch_add(1, Ordering::Relaxed).to_string();
+    let device = Lockstep::over(Machine::new(&options)?, "emu:simulated")?;
     device.inject(&case.plan)?;
     Ok(Arc::new(World::new(device, case.seed, case.laziness, verbose)))
 }
@@ -99,7 +122,12 @@ impl<'c> Run<'c> {
             case,
             world,
             open: None,
+            events: None,
             queues: [const { None }; QUEUES],
+            limits: [None; QUEUES],
+            over: [false; QUEUES],
+            is_down: false,
+            is_stale: false,
             pending: BTreeMap::new(),
             model: Model::new(BLOCKS),
             ledger: Arc::default(),
@@ -113,9 +141,11 @@ impl<'c> Run<'c> {
             self.world.note(op);
             let start = self.world.now();
             self.step(op).map_err(|broken| format!("{op}: {broken}"))?;
+            if self.is_down {
+                self.replace().map_err(|broken| format!("{op}, then a new start: {broken}"))?;
+            }
             let took = self.world.now() - start;
             let limit = match op {
-                Op::Wait { timeout, .. } => *timeout + *timeout / 10 + LATE,
                 Op::PowerCut => 4 * STEP,
                 _ => STEP,
             };
@@ -129,10 +159,14 @@ impl<'c> Run<'c> {
 
     fn step(&mut self, op: &Op) -> Result<(), Broken> {
         match op {
-            Op::Create { queue, depth, interrupt } => self.create(*queue, *depth, *interrupt),
+            Op::Create { queue, depth, interrupt, limit } => self.create(*queue, *depth, *interrupt, *limit),
             Op::Close { queue } => self.close(*queue),
-            Op::Turn { queue, commands } => self.turn(*queue, commands),
+            Op::Turn { queue, commands, reset } => self.turn(*queue, commands, *reset).map(drop),
             Op::Wait { queue, timeout } => self.wait(*queue, *timeout),
+            Op::Spin { queue, time } => self.spin(*queue, *time),
+            Op::Busy { queue } => self.busy(*queue),
+            Op::Reset => self.reset(),
+            Op::Event { notice, take } => self.event(*notice, *take),
             Op::Blocking(io) => self.blocking(*io),
             Op::Idle { actions } => {
                 self.world.act(*actions);
@@ -156,17 +190,23 @@ impl<'c> Run<'c> {
         let clock = self.world.clone();
         let builder =
             Controller::builder().timeout(TIMEOUT).clock(clock).pages(upcie_core::memory::PageSize::Small);
+        let builder = builder.retries(self.case.retries);
         let opened = builder.from_device(self.world.device.clone());
         match opened.and_then(|controller| Ok((controller.namespace(1)?, controller))) {
             Ok((namespace, controller)) => {
+                let events = self.case.events.then(|| controller.events()).transpose();
                 self.open = Some((controller, namespace));
+                match events {
+                    Ok(events) => self.events = events,
+                    Err(error) => self.excuse(&error)?,
+                }
                 Ok(())
             }
             Err(error) => self.excuse(&error),
         }
     }
 
-    fn create(&mut self, at: usize, depth: u32, interrupt: bool) -> Result<(), Broken> {
+    fn create(&mut self, at: usize, depth: u32, interrupt: bool, limit: Option<Limit>) -> Result<(), Broken> {
         let Some((controller, _)) = self.open.as_ref().filter(|_| self.queues[at].is_none()) else {
             return Ok(());
         };
@@ -174,9 +214,12 @@ impl<'c> Run<'c> {
         if interrupt {
             builder = builder.interrupt(if self.case.options.contains("intx") { 0 } else { at as u16 + 1 });
         }
+        if let Some(Limit { time, policy }) = limit {
+            builder = builder.command_timeout(time).on_timeout(policy);
+        }
         match builder.create() {
             Ok(queue) => {
-                self.queues[at] = Some(queue);
+                (self.queues[at], self.limits[at], self.over[at]) = (Some(queue), limit, false);
                 Ok(())
             }
             Err(error) => self.excuse(&error),
@@ -186,36 +229,50 @@ impl<'c> Run<'c> {
     fn wait(&mut self, at: usize, timeout: Duration) -> Result<(), Broken> {
         let Some(queue) = &mut self.queues[at] else { return Ok(()) };
         let how = if queue.completion_fd().is_some() { Wait::Interrupt } else { Wait::Poll };
-        match queue.wait(how, timeout) {
+        let start = self.world.now();
+        let waited = queue.wait(how, timeout);
+        let took = self.world.now() - start;
+        // A reaction to a late command takes its own time.
+        let limit = timeout + timeout / 10 + LATE + if waited.is_err() { STEP } else { Duration::ZERO };
+        if took > limit {
+            return Err(format!("it took {took:?}, more than its limit, {limit:?}"));
+        }
+        match waited {
             Ok(ready) => {
                 self.world.note(if ready { "  ready" } else { "  not ready" });
                 if ready && !queue.is_ready() {
                     return Err("a wait says that there is a completion, and there is none".into());
                 }
-                Ok(())
+                if ready { Ok(()) } else { self.check_late(at, took) }
             }
-            Err(error) => self.excuse(&error),
+            Err(error) => self.trouble(at, &error),
         }
     }
 
     fn close(&mut self, at: usize) -> Result<(), Broken> {
         let Some(queue) = self.queues[at].take() else { return Ok(()) };
-        match queue.close() {
-            Ok(_) => {
+        let closed = match queue.close() {
+            Ok(all) => self.returned(at, all),
+            Err(error) => {
+                // The controller keeps their memory.
                 self.forget(|pending| pending.queue == at);
-                Ok(())
+                self.excuse(&error)
             }
-            Err(error) => self.excuse(&error),
-        }
+        };
+        (self.limits[at], self.over[at]) = (None, false);
+        closed
     }
 
     /// Waits for all commands of a queue pair.
     fn drain(&mut self, at: usize) -> Result<(), Broken> {
         while self.pending.values().any(|pending| pending.queue == at) {
             let before = self.pending.len();
+            let start = self.world.now();
             self.wait(at, TIMEOUT)?;
-            self.turn(at, &[])?;
-            if self.pending.len() == before {
+            let waited = self.world.now() - start;
+            self.turn(at, &[], false)?;
+            // A wait may end early, to report a late command.
+            if self.pending.len() == before && waited >= TIMEOUT {
                 return Err(format!(
                     "queue {at}: no command came back in {TIMEOUT:?}, and {before} are in flight"
                 ));
@@ -238,7 +295,8 @@ impl<'c> Run<'c> {
     /// Drops everything: the controller works on nothing after that.
     fn drop_all(&mut self) {
         self.queues = [const { None }; QUEUES];
-        self.open = None;
+        (self.limits, self.over, self.is_down) = ([None; QUEUES], [false; QUEUES], false);
+        (self.events, self.open) = (None, None);
     }
 
     fn lose_power(&mut self) -> Result<(), Broken> {
@@ -256,17 +314,23 @@ impl<'c> Run<'c> {
             (0..QUEUES).try_for_each(|at| self.drain(at))?;
         }
         let start = self.world.now();
-        for at in 0..QUEUES {
-            self.close(at)?;
-        }
-        self.drop_all();
+        (0..QUEUES).try_for_each(|at| self.close(at))?;
         self.forget(|_| true);
-        let took = self.world.now() - start;
+        let closed = self.world.now() - start;
+        let is_honest = !matches!(self.case.class, Class::Lying | Class::Dying);
+        // A controller that is opened anew has the same blocks, but opening it takes a third of a run.
+        if is_honest && !self.case.seed.is_multiple_of(4) {
+            self.renew_namespace()?;
+            self.check_blocks()?;
+        }
+        let start = self.world.now();
+        self.drop_all();
+        let took = closed + (self.world.now() - start);
         if took > 4 * STEP {
             return Err(format!("dropping everything took {took:?}"));
         }
         self.check_balance()?;
-        if matches!(self.case.class, Class::Lying | Class::Dying) {
+        if !is_honest || !self.case.seed.is_multiple_of(4) {
             return Ok(());
         }
         self.open()?;

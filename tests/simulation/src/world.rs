@@ -1,6 +1,7 @@
 //! Time, and the order in which the controller gets to run.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -8,14 +9,18 @@ use std::{
     },
     time::Duration,
 };
-use upcie_core::{clock::Clock, testing::Random};
-use upcie_nvme::emu::Lockstep;
+use upcie_core::{clock::Clock, device::Device, testing::Random};
+use upcie_nvme::emu::{Action, Lockstep};
 
 /// The most lines that a trace keeps: the last ones.
 const LINES: usize = 100_000;
 
 /// The longest time of a run: a wait without an end would go on for ever.
 const LONGEST: Duration = Duration::from_secs(2 * 3600);
+
+/// The place of the doorbells in BAR 0, and the bytes from one to the next (CAP.DSTRD of the embedded controller).
+const DOORBELLS: u64 = 0x1000;
+const DOORBELL_BYTES: u64 = 32;
 
 /// A clock whose sleep lets the controller act, in an order that a seed decides.
 pub struct World {
@@ -34,12 +39,15 @@ struct Schedule {
     /// The lines have the controller's single actions, too.
     verbose: bool,
     lines: Vec<String>,
+    /// The commands that the controller has fetched, by submission queue.
+    fetched: BTreeMap<u16, u64>,
 }
 
 impl World {
     /// Makes a world for `device`.
     pub fn new(device: Arc<Lockstep>, seed: u64, laziness: usize, verbose: bool) -> Self {
-        let schedule = Schedule { random: Random(seed), laziness, digest: 0, verbose, lines: Vec::new() };
+        let (random, lines, fetched) = (Random(seed), Vec::new(), BTreeMap::new());
+        let schedule = Schedule { random, laziness, digest: 0, verbose, lines, fetched };
         Self { now: AtomicU64::new(0), device, schedule: Mutex::new(schedule) }
     }
 
@@ -65,10 +73,26 @@ impl World {
             let action = actions[schedule.random.below(actions.len())];
             let took = schedule.random.within(50..2000);
             schedule.note(now, &action, false);
+            if let Action::Fetch { sq } = action {
+                *schedule.fetched.entry(sq).or_default() += 1;
+            }
             drop(schedule);
             self.device.act(action, now);
             self.now.fetch_add(took, Ordering::Relaxed);
         }
+    }
+
+    /// Returns the number of commands that the controller has fetched from other queues than `known`.
+    pub fn fetched_beside(&self, known: &[u16]) -> u64 {
+        let schedule = self.schedule();
+        schedule.fetched.iter().filter(|(sq, _)| !known.contains(sq)).map(|(_, count)| count).sum()
+    }
+
+    /// Returns `true` if a doorbell of the queue pair `qid` has another value than after a reset.
+    pub fn is_rung(&self, qid: u16) -> Result<bool, upcie_core::Error> {
+        let bar = self.device.bar(0)?;
+        let at = |doorbell: u64| DOORBELLS + (2 * u64::from(qid) + doorbell) * DOORBELL_BYTES;
+        Ok(bar.read_u32(at(0))? != 0 || bar.read_u32(at(1))? != 0)
     }
 
     /// Cuts the device's power.

@@ -43,6 +43,10 @@ fn seeds_reach_every_class_and_what_it_is_for() {
         (Class::Power, "power cut"),
         (Class::Lying, "was not in flight"),
         (Class::Dying, "fatal status"),
+        // Of the parts that any class may have.
+        (Class::Failing, "controller reset"),
+        (Class::Power, "was given back"),
+        (Class::Hanging, "and stays in flight"),
     ] {
         let found = count(class, part);
         assert!(found >= 3, "{class:?}: {found} of {SEEDS} seeds have {part:?} in their trace");

@@ -5,31 +5,43 @@ use crate::{
     ledger::Ticket,
     stamp::{BLOCK, ZEROS, stamped},
 };
-use upcie_core::dma::DmaBuf;
+use upcie_core::{clock::Clock, dma::DmaBuf};
 use upcie_nvme::{
-    Completion, Controller, Refusal, Zeroes,
-    spec::{DatasetRange, NvmOpcode},
+    Completion, Controller, Failure, QueuePair, Refusal, Zeroes,
+    queue::OnTimeout,
+    spec::{DatasetRange, NvmOpcode, Status},
 };
 
+/// The most blocks of a command: MDTS of the case's options.
+const MOST: u32 = (16 << 10) / BLOCK as u32;
+
 impl Run<'_> {
-    /// Opens a turn: reaps everything, then submits commands as far as there is room.
-    pub(super) fn turn(&mut self, at: usize, commands: &[Io]) -> Result<(), Broken> {
-        let Some(mut queue) = self.queues[at].take() else { return Ok(()) };
-        let result = self.turn_of(&mut queue, at, commands);
+    /// Opens a turn: reaps everything, then submits commands as far as there is room, then resets the controller if `reset`.
+    /// Returns `true` if the queue took the turn.
+    pub(super) fn turn(&mut self, at: usize, commands: &[Io], reset: bool) -> Result<bool, Broken> {
+        let Some(mut queue) = self.queues[at].take() else { return Ok(false) };
+        let result = self.turn_of(&mut queue, at, commands, reset);
         self.queues[at] = Some(queue);
-        result
+        self.renew_namespace()?;
+        match result? {
+            None => Ok(true),
+            Some(error) => self.trouble(at, &error).map(|()| false),
+        }
     }
 
+    /// Returns the error of the queue if it takes no turn.
     fn turn_of(
         &mut self,
-        queue: &mut upcie_nvme::QueuePair<Ticket>,
+        queue: &mut QueuePair<Ticket>,
         at: usize,
         commands: &[Io],
-    ) -> Result<(), Broken> {
+        reset: bool,
+    ) -> Result<Option<upcie_nvme::Error>, Broken> {
         let (mut expected, left) = (queue.is_ready() && queue.in_flight() > 0, queue.in_flight());
+        let qid = queue.id();
         let mut turn = match queue.turn() {
             Ok(turn) => turn,
-            Err(error) => return self.excuse(&error),
+            Err(error) => return Ok(Some(error)),
         };
         for done in turn.by_ref() {
             expected = false;
@@ -41,7 +53,7 @@ impl Run<'_> {
                 Ok(_) => Err(format!(
                     "a completion is there, and a turn with {left} in flight neither takes nor refuses it"
                 )),
-                Err(error) => self.excuse(&error),
+                Err(error) => Ok(Some(error)),
             };
         }
         for &io in commands {
@@ -71,10 +83,23 @@ impl Run<'_> {
                 Err(refused) if matches!(refused.reason, Refusal::Full) && turn.room() == 0 => break,
                 // Lists of long transfers come from a pool that may run out.
                 Err(refused) if matches!(refused.reason, Refusal::ListsInUse) => break,
+                // A notice has arrived.
+                Err(refused) if matches!(refused.reason, Refusal::StaleNamespace) && self.case.events => {
+                    self.is_stale = true;
+                    break;
+                }
                 Err(refused) => return Err(format!("{io} was refused: {}", refused.reason)),
             }
         }
-        Ok(())
+        if reset {
+            let is_up = self.reset();
+            drop(turn);
+            is_up?;
+            if self.is_strict() && self.world.is_rung(qid).map_err(|error| error.to_string())? {
+                return Err("a turn rings a doorbell after a reset".into());
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the version that a command writes.
@@ -86,7 +111,8 @@ impl Run<'_> {
         let since = if writes(io) { self.written_from_now(io, version) } else { 0 };
         let read = (io.opcode == NvmOpcode::READ).then(|| self.model.read(io.lba, io.blocks));
         let flush = (io.opcode == NvmOpcode::FLUSH).then(|| self.model.flush());
-        self.pending.insert(id, Pending { queue, io, version, since, read, flush, iova });
+        let sent = self.world.now();
+        self.pending.insert(id, Pending { queue, io, version, since, read, flush, iova, sent });
     }
 
     /// Notes a write in flight, for itself and for the reads and flushes that may see it.
@@ -99,7 +125,7 @@ impl Run<'_> {
         self.model.write((io.lba, io.blocks), version, reads.into_iter(), flushes.into_iter())
     }
 
-    fn reaped(&mut self, done: Completion<Ticket>, at: usize) -> Result<(), Broken> {
+    pub(super) fn reaped(&mut self, done: Completion<Ticket>, at: usize) -> Result<(), Broken> {
         let (ticket, result, buffer) = done.into_parts();
         let text = result.as_ref().map_or_else(ToString::to_string, |()| "ok".into());
         let Some(pending) = self.pending.remove(&ticket.id).filter(|pending| pending.queue == at) else {
@@ -113,7 +139,10 @@ impl Run<'_> {
         if let (Some(read), Ok(())) = (&pending.read, &result) {
             self.check_read(read, &buffer.to_vec())?;
         }
-        if result.is_err() && matches!(self.case.class, Class::Healthy | Class::Power | Class::Hanging) {
+        let aborted = self.limits[at].is_some_and(|limit| limit.policy == OnTimeout::Abort)
+            && result == Err(Status::ABORT_REQUESTED);
+        let may_fail = !matches!(self.case.class, Class::Healthy | Class::Power | Class::Hanging);
+        if result.is_err() && !may_fail && !aborted {
             return Err(format!("command {} ({}) failed without a cause: {text}", ticket.id, pending.io));
         }
         self.ended(pending, result.is_ok());
@@ -141,6 +170,8 @@ impl Run<'_> {
         let (read, flush) = (self.model.read(io.lba, io.blocks), self.model.flush());
         let since = if writes(io) { self.written_from_now(io, version) } else { 0 };
         let mut data = vec![0; len];
+        let known: Vec<u16> = self.queues.iter().flatten().map(QueuePair::id).collect();
+        let fetched = self.world.fetched_beside(&known);
         let result = match io.opcode {
             NvmOpcode::READ => namespace.read_at(offset, &mut data),
             NvmOpcode::WRITE => namespace.write_at(offset, &content(io, version)),
@@ -150,6 +181,10 @@ impl Run<'_> {
         };
         self.open = Some((controller, namespace));
         self.world.note(format_args!("  {}", if result.is_ok() { "ok" } else { "failed" }));
+        let fetched = self.world.fetched_beside(&known) - fetched;
+        if io.opcode == NvmOpcode::WRITE && fetched > u64::from(io.blocks.div_ceil(MOST)) {
+            return Err(format!("it was sent as {fetched} commands"));
+        }
         let success = result.is_ok();
         if success && io.opcode == NvmOpcode::READ {
             self.check_read(&read, &data)?;
@@ -161,11 +196,20 @@ impl Run<'_> {
         if writes(io) && (success || self.case.class == Class::Failing) {
             self.model.written((io.lba, io.blocks), version, since, success);
         }
+        if result.as_ref().is_err_and(|error| self.case.events && is_stale(error)) {
+            self.is_stale = true;
+            return self.renew_namespace();
+        }
         match result {
             Err(error) if !matches!(self.case.class, Class::Failing | Class::Hanging) => self.excuse(&error),
             _ => Ok(()),
         }
     }
+}
+
+/// Returns `true` if the call was refused because a notice has made its namespace handle stale.
+fn is_stale(error: &upcie_nvme::Error) -> bool {
+    matches!(error.failure(), Failure::Refused { reason: Refusal::StaleNamespace, .. })
 }
 
 fn writes(io: Io) -> bool {

@@ -1,0 +1,79 @@
+//! Asynchronous events: one that the controller raises arrives, before a reset and after it.
+
+use super::{Broken, Run};
+use std::time::Duration;
+use upcie_core::dma::DmaBuf;
+use upcie_nvme::spec::{AdminOpcode, AsyncEvent, AsyncEventType, Command, EventKind, LogPageId, NoticeEvent};
+
+/// The embedded controller's own command: raises an event.
+const RAISE: AdminOpcode = AdminOpcode(0xc0);
+/// The longest time until an event arrives.
+const ARRIVAL: Duration = Duration::from_secs(2);
+/// Events that may come before it: one of each kind.
+const BEFORE: usize = 2;
+
+impl Run<'_> {
+    /// Lets the controller raise an event, and waits for it if `take`.
+    pub(super) fn event(&mut self, notice: bool, take: bool) -> Result<(), Broken> {
+        let (Some((controller, _)), Some(_)) = (&self.open, &self.events) else { return Ok(()) };
+        let event = match notice {
+            true => AsyncEvent::new()
+                .with_kind(AsyncEventType::NOTICE)
+                .with_information(NoticeEvent::NAMESPACE_ATTRIBUTES.0)
+                .with_log_page(LogPageId::CHANGED_NAMESPACES),
+            // The driver reads the page, which lets the next one come.
+            false => AsyncEvent::new().with_kind(AsyncEventType::VENDOR).with_log_page(LogPageId::SMART),
+        };
+        let mut command = Command::admin(RAISE, 0);
+        (command.cdw10, command.cdw11) = (event.into_bits(), 1);
+        #[expect(unsafe_code, reason = "only a raw command raises an event")]
+        // SAFETY: the embedded controller's command has no data, and changes no namespace.
+        let raised = unsafe { controller.admin_raw(&command, DmaBuf::empty()) };
+        self.is_stale = true;
+        if let Err(error) = raised {
+            return self.excuse(&error);
+        }
+        if take {
+            self.take_event(event)?;
+        }
+        self.renew_namespace()
+    }
+
+    fn take_event(&mut self, wanted: AsyncEvent) -> Result<(), Broken> {
+        for _ in 0..=BEFORE {
+            let Some(events) = &mut self.events else { return Ok(()) };
+            match events.wait(ARRIVAL) {
+                Ok(Some(event)) => {
+                    self.world.note(format_args!("  {event}"));
+                    if let EventKind::Error(_) = event.kind() {
+                        return Err(format!("the controller reports an error of the driver: {event}"));
+                    }
+                    if event.kind() == wanted.subject() {
+                        return Ok(());
+                    }
+                }
+                Ok(None) => return self.without_event(),
+                Err(error) => return self.excuse(&error),
+            }
+        }
+        self.without_event()
+    }
+
+    fn without_event(&self) -> Result<(), Broken> {
+        self.excuse(&std::io::Error::other(format!("no event arrived in {ARRIVAL:?}")))
+    }
+
+    /// Gets a new namespace handle if a notice may have made the old one stale.
+    pub(super) fn renew_namespace(&mut self) -> Result<(), Broken> {
+        let Some((controller, namespace)) = self.open.as_mut().filter(|_| self.is_stale) else {
+            return Ok(());
+        };
+        match controller.namespace(1) {
+            Ok(new) => {
+                (*namespace, self.is_stale) = (new, false);
+                Ok(())
+            }
+            Err(error) => self.excuse(&error),
+        }
+    }
+}

@@ -14,6 +14,8 @@ pub struct Mutant {
 }
 
 const TURN: &str = "upcie-nvme/src/engine/turn.rs";
+const RING: &str = "upcie-nvme/src/engine/ring.rs";
+const RETURNED: &str = "upcie-nvme/src/engine/returned.rs";
 const PIECES: &str = "upcie-nvme/src/engine/pieces.rs";
 const BLOCKING: &str = "upcie-nvme/src/namespace/blocking.rs";
 const STAGED: &str = "upcie-nvme/src/emu/staged.rs";
@@ -97,7 +99,7 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "closing a queue forgets a slot",
-        file: "upcie-nvme/src/engine/ring.rs",
+        file: RING,
         before: "for slot in self.slots_mut() {",
         after: "for slot in self.slots_mut().iter_mut().skip(usize::from($on)) {",
     },
@@ -106,6 +108,64 @@ pub const MUTANTS: &[Mutant] = &[
         file: "upcie-nvme/src/controller/queues.rs",
         before: "        if !queue.is_over() {\n            let Err(ticket)",
         after: "        if $on {\n            return true;\n        }\n        if !queue.is_over() {\n            let Err(ticket)",
+    },
+    // Resets and deadlines.
+    Mutant {
+        name: "a recovered queue forgets a slot",
+        file: RETURNED,
+        before: "for slot in self.slots_mut() {\n            if",
+        after: "for slot in self.slots_mut().iter_mut().skip(usize::from($on)) {\n            if",
+    },
+    Mutant {
+        name: "a recovered queue takes completions of before the reset",
+        file: RETURNED,
+        before: "            slot.word = slot.word & 0xffff | u64::from(FREE) | (index + 1) << 32;\n        }\n        \
+                 self.clear_rings();",
+        after: "            let id = if $on { index } else { slot.word & 0xffff };\n            \
+                slot.word = id | u64::from(FREE) | (index + 1) << 32;\n        }\n        \
+                if !$on {\n            self.clear_rings();\n        }",
+    },
+    Mutant {
+        name: "a turn rings a doorbell after a reset",
+        file: TURN,
+        before: "queue.epoch_stamp() != 0",
+        after: "true",
+    },
+    Mutant {
+        name: "a queue's deadlines end with a reset",
+        file: RING,
+        before: "if !self.timed {",
+        after: "if $on || !self.timed {",
+    },
+    Mutant {
+        name: "a lap of completions is not counted for deadlines",
+        file: RING,
+        before: "self.lapped += self.end_of_free + 1;",
+        after: "",
+    },
+    Mutant {
+        name: "a late command is not noticed",
+        file: "upcie-nvme/src/engine/overdue.rs",
+        before: "timer.stage == Stage::InTime && age >= limit && found.len() < most",
+        after: "false",
+    },
+    Mutant {
+        name: "a refused Abort is not followed by a reset",
+        file: "upcie-nvme/src/queue_pair/deadlines.rs",
+        before: "if is_stuck { reset(queue, controller) } else { Ok(()) }",
+        after: "Ok(())",
+    },
+    Mutant {
+        name: "events are not requested again after a reset",
+        file: "upcie-nvme/src/controller/reset.rs",
+        before: "delays.and(restored).and(self.request_events())",
+        after: "delays.and(restored)",
+    },
+    Mutant {
+        name: "a failed write is sent again",
+        file: BLOCKING,
+        before: "        Direction::Write => Tries::NONE,",
+        after: "        Direction::Write if !$on => Tries::NONE,\n        Direction::Write => Tries::of(controller),",
     },
     // Places and lengths.
     Mutant {

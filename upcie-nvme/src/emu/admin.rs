@@ -16,8 +16,8 @@ use super::{
     vendor,
 };
 use crate::spec::{
-    ALL_NAMESPACES, AdminOpcode, AsyncEventType, Command, FeatureId, FeaturesDword10, LogPageDword10,
-    LogPageDword11, LogPageId, Status,
+    ALL_NAMESPACES, AdminOpcode, AsyncEventType, Cns, Command, FeatureId, FeaturesDword10, IdentifyDword10,
+    LogPageDword10, LogPageDword11, LogPageId, Status,
 };
 use std::time::Duration;
 
@@ -94,6 +94,9 @@ impl<M: Media> Core<M> {
             }
             self.admin.deliver();
             taken += self.post_admin(queues, host)?;
+            if self.staging.as_ref().is_some_and(|staging| staging.is_struck()) {
+                break;
+            }
         }
         self.admin.deliver();
         taken += self.post_admin(queues, host)?;
@@ -150,6 +153,9 @@ impl<M: Media> Core<M> {
         let done = match AdminOpcode(command.opcode) {
             AdminOpcode::IDENTIFY => {
                 let has_cache = self.io.media.is_volatile();
+                if IdentifyDword10::from_bits(command.cdw10).cns() == Cns::NAMESPACE {
+                    self.io.identified(command.nsid);
+                }
                 let page =
                     identify::page(&self.options, &self.io.namespaces, has_cache, self.subsystem, command)?;
                 self.send(host, command, &page)?;

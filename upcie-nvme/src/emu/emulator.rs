@@ -116,7 +116,11 @@ impl Backend for Emulator {
 
     fn poll(&mut self, client: &mut Client) -> usize {
         let since = self.since;
-        self.machine.step(client, || since.elapsed())
+        let work = self.machine.step(client, || since.elapsed());
+        if self.machine.hangs_up() {
+            client.disconnect();
+        }
+        work
     }
 
     fn update_interrupts(&mut self, client: &mut Client) {

@@ -1,12 +1,18 @@
 //! The state of the admin queue: completions that wait, and asynchronous events.
 
-use super::flight::Done;
-use crate::spec::{AsyncEvent, AsyncEventType, LogPageId, NamespaceList, Status};
+use super::{features::TEMPERATURE_WARNING, flight::Done};
+use crate::spec::{
+    AsyncEvent, AsyncEventConfiguration, AsyncEventType, ErrorEvent, LogPageId, NamespaceList, NoticeEvent,
+    SmartEvent, Status,
+};
 use std::collections::VecDeque;
 use zerocopy::{FromZeros, IntoBytes};
 
 /// The most namespaces that the Changed Namespace List names; of more, it says only that there are more.
 const CHANGED: usize = 1024;
+
+/// By event type: the log page to read before such an event is reported again.
+type Masked = [Option<LogPageId>; 8];
 
 /// The state of the admin queue.
 #[derive(Debug, Default)]
@@ -17,8 +23,9 @@ pub(super) struct Admin {
     pub requests: VecDeque<u16>,
     /// Events for which no request has come yet.
     events: VecDeque<AsyncEvent>,
-    /// By event type: the log page to read before such an event is reported again.
-    masked: [Option<LogPageId>; 8],
+    masked: Masked,
+    /// Events that a fault plan reports.
+    storm: Storm,
     /// Namespaces that changed since the Changed Namespace List was read.
     changed: Vec<u32>,
     /// The opcode of commands whose completions are held back, and these completions.
@@ -35,6 +42,28 @@ impl Admin {
         if !self.events.contains(&event) {
             self.events.push_back(event);
         }
+    }
+
+    /// Records a notice, if the host asks for it by feature 0Bh (`wanted`); returns whether it does.
+    pub fn notice(
+        &mut self,
+        wanted: AsyncEventConfiguration,
+        notice: NoticeEvent,
+        log_page: LogPageId,
+    ) -> bool {
+        // The bits of the feature that ask for notices stand in the order of the notices.
+        let is_wanted = notice.0 >= 8 || wanted.into_bits() & 1 << (8 + notice.0) != 0;
+        if is_wanted {
+            self.raise(AsyncEventType::NOTICE, notice.0, log_page);
+        }
+        is_wanted
+    }
+
+    /// Reports `number` events as requests for them come: of each type in turn that is not masked, and of those only that
+    /// the host asks for by feature 0Bh (`wanted`).
+    pub fn storm(&mut self, number: u32, wanted: AsyncEventConfiguration) {
+        self.storm.left = self.storm.left.saturating_add(number);
+        self.storm.wanted = wanted;
     }
 
     /// Notes that a namespace changed, for the Changed Namespace List.
@@ -71,7 +100,7 @@ impl Admin {
 
     /// Returns `true` if there is an event that may be reported, and a request for it.
     pub fn can_deliver(&self) -> bool {
-        !self.requests.is_empty() && self.next_event().is_some()
+        !self.requests.is_empty() && (self.next_event().is_some() || self.storm.next(&self.masked).is_some())
     }
 
     /// Returns the index of the next event whose type is not masked.
@@ -79,10 +108,18 @@ impl Admin {
         self.events.iter().position(|event| self.masked[usize::from(event.kind().0)].is_none())
     }
 
+    /// Takes the next event whose type is not masked.
+    fn take_event(&mut self) -> Option<AsyncEvent> {
+        match self.next_event() {
+            Some(at) => self.events.remove(at),
+            None => self.storm.take(&self.masked),
+        }
+    }
+
     /// Answers requests with events.
     pub fn deliver(&mut self) {
         while !self.requests.is_empty() {
-            let Some(event) = self.next_event().and_then(|at| self.events.remove(at)) else { break };
+            let Some(event) = self.take_event() else { break };
             let Some(cid) = self.requests.pop_front() else { break };
             // Immediate events have no log page to read, so they mask nothing.
             if event.kind() != AsyncEventType::IMMEDIATE {
@@ -102,5 +139,48 @@ impl Admin {
         if page == LogPageId::CHANGED_NAMESPACES {
             self.changed.clear();
         }
+    }
+}
+
+/// Events that a fault plan reports, made one by one.
+#[derive(Debug, Default)]
+struct Storm {
+    left: u32,
+    wanted: AsyncEventConfiguration,
+    /// The index of the type that is next in turn.
+    turn: usize,
+}
+
+impl Storm {
+    /// The events: an error, a warning of the SMART log (temperature) and a notice, each with its log page.
+    const EVENTS: [(AsyncEventType, u8, LogPageId); 3] = [
+        (AsyncEventType::ERROR, ErrorEvent::TRANSIENT_INTERNAL_ERROR.0, LogPageId::ERROR_INFORMATION),
+        (AsyncEventType::SMART, SmartEvent::TEMPERATURE.0, LogPageId::SMART),
+        (AsyncEventType::NOTICE, NoticeEvent::FIRMWARE_ACTIVATION.0, LogPageId::FIRMWARE_SLOT),
+    ];
+
+    /// Returns the index of the next event that is not masked.
+    fn next(&self, masked: &Masked) -> Option<usize> {
+        if self.left == 0 {
+            return None;
+        }
+        let can_come = |at: &usize| {
+            let (kind, information, _) = Self::EVENTS[*at];
+            let is_wanted = match kind {
+                AsyncEventType::SMART => self.wanted.smart() & TEMPERATURE_WARNING != 0,
+                AsyncEventType::NOTICE => self.wanted.into_bits() & 1 << (8 + information) != 0,
+                _ => true,
+            };
+            is_wanted && masked[usize::from(kind.0)].is_none()
+        };
+        (0..Self::EVENTS.len()).map(|step| (self.turn + step) % Self::EVENTS.len()).find(can_come)
+    }
+
+    fn take(&mut self, masked: &Masked) -> Option<AsyncEvent> {
+        let at = self.next(masked)?;
+        self.left -= 1;
+        self.turn = at + 1;
+        let (kind, information, log_page) = Self::EVENTS[at];
+        Some(AsyncEvent::new().with_kind(kind).with_information(information).with_log_page(log_page))
     }
 }

@@ -3,9 +3,10 @@
 use super::{
     Machine, Media, Region,
     faults::{self, Fault, Injector},
+    namespace::Change,
     staged::{Ailments, Staging},
 };
-use crate::spec::offset;
+use crate::spec::{LogPageId, NoticeEvent, offset};
 use std::{thread, time::Duration};
 
 impl<M: Media> Machine<M> {
@@ -18,6 +19,9 @@ impl<M: Media> Machine<M> {
     pub(super) fn is_present(&mut self, now: &impl Fn() -> Duration) -> bool {
         let Some(ailments) = self.ailments() else { return true };
         let is_gone = ailments.gone_until.is_some_and(|until| now() < until);
+        if ailments.hung_up {
+            return false;
+        }
         if !is_gone {
             ailments.gone_until = None;
         }
@@ -27,9 +31,9 @@ impl<M: Media> Machine<M> {
     /// Carries out the faults of the controller that have struck.
     #[cold]
     pub(super) fn fail(&mut self, now: &impl Fn() -> Duration) {
-        while let Some(fault) = self.faults().and_then(|faults| faults.due.pop()) {
+        while let Some((fault, nsid)) = self.faults().and_then(|faults| faults.due.pop_front()) {
             tracing::debug!(fault = fault.name(), "the fault plan strikes");
-            self.strike(fault, now);
+            self.strike(fault, nsid, now);
         }
     }
 
@@ -37,7 +41,7 @@ impl<M: Media> Machine<M> {
         self.core.staging.as_mut().and_then(|staging| staging.faults.as_mut())
     }
 
-    fn strike(&mut self, fault: Fault, now: &impl Fn() -> Duration) {
+    fn strike(&mut self, fault: Fault, nsid: u32, now: &impl Fn() -> Duration) {
         match fault {
             Fault::Stall(time) => thread::sleep(time),
             Fault::Fatal => {
@@ -48,12 +52,41 @@ impl<M: Media> Machine<M> {
                 let mut state = self.faults().map_or(0, Injector::random);
                 self.lose_power(&mut || faults::random(&mut state));
             }
+            Fault::EventStorm(number) => self.core.admin.storm(number, self.core.features.events),
+            Fault::RemoveNamespace(target) => self.change_namespace(target.unwrap_or(nsid), Change::Remove),
+            Fault::ResizeNamespace { target, blocks } => {
+                self.change_namespace(target.unwrap_or(nsid), Change::Resize(blocks));
+            }
+            Fault::ReformatNamespace { target, block_size } => {
+                self.change_namespace(target.unwrap_or(nsid), Change::Reformat(block_size));
+            }
             fault => {
                 if let Some(ailments) = self.ailments() {
                     ailments.add(fault, now);
                 }
             }
         }
+    }
+
+    /// Changes a namespace under the commands in flight, and tells the host.
+    fn change_namespace(&mut self, nsid: u32, change: Change) {
+        if !self.core.io.change(nsid, change) {
+            tracing::debug!(nsid, ?change, "the namespace is gone, or is so already");
+            return;
+        }
+        if let (Change::Reformat(_), Some(queues)) = (change, &mut self.queues) {
+            for sq in &mut queues.sqs {
+                sq.end_flights(nsid, &mut self.core.io);
+            }
+        }
+        self.core.admin.change(nsid);
+        let notice = NoticeEvent::NAMESPACE_ATTRIBUTES;
+        self.core.admin.notice(self.core.features.events, notice, LogPageId::CHANGED_NAMESPACES);
+    }
+
+    /// Returns `true` if the host's connection is to be closed.
+    pub(super) fn hangs_up(&mut self) -> bool {
+        self.ailments().is_some_and(|ailments| ailments.hung_up)
     }
 
     /// Answers a read in place of the region, if an ailment says so.
@@ -82,6 +115,7 @@ impl Ailments {
             Fault::NeverReady => self.never_ready = true,
             Fault::AlwaysReady => self.always_ready = true,
             Fault::ChangingRegisters => self.changing = true,
+            Fault::CloseConnection => self.hung_up = true,
             Fault::AllOnes(time) => {
                 self.gone_until = Some(time.map_or(Duration::MAX, |time| now().saturating_add(time)));
             }

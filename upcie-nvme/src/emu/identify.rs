@@ -1,6 +1,6 @@
 //! Identify data of the controller and its namespaces.
 
-use super::{Options, config, io::Namespace, logs, registers::VERSION};
+use super::{Options, config, logs, namespace::Namespace, registers::VERSION};
 use crate::spec::{
     Cns, Command, DescriptorHeader, IdentifyController, IdentifyDword10, IdentifyNamespace, LbaFormat,
     NamespaceIdType, NamespaceList, OptionalCommands, PowerState, Status,
@@ -21,6 +21,8 @@ const CRDT: [u16; 3] = [1, 5, 600];
 /// Block sizes by format index, as powers of two.
 const FORMATS: [u8; 2] = [9, 12];
 
+const INVALID_NAMESPACE: Status = Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry();
+
 /// Returns the 4096 bytes that an Identify command asks for.
 pub(super) fn page(
     options: &Options,
@@ -31,22 +33,24 @@ pub(super) fn page(
 ) -> Result<Vec<u8>, Status> {
     let nsid = command.nsid;
     let found = namespaces.get(nsid.wrapping_sub(1) as usize);
-    let found = found.ok_or(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry());
+    let found = found.ok_or(INVALID_NAMESPACE);
     match IdentifyDword10::from_bits(command.cdw10).cns() {
+        // An inactive identifier has zeros.
+        Cns::NAMESPACE if !found?.is_active() => Ok(vec![0; 4096]),
         Cns::NAMESPACE => Ok(namespace(options, found?)),
         Cns::CONTROLLER => Ok(controller(options, has_cache, subsystem)),
-        Cns::ACTIVE_NAMESPACES if nsid >= 0xffff_fffe => {
-            Err(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry())
-        }
+        Cns::ACTIVE_NAMESPACES if nsid >= 0xffff_fffe => Err(INVALID_NAMESPACE),
         Cns::ACTIVE_NAMESPACES => {
             let mut list = NamespaceList::new_zeroed();
-            for (entry, nsid) in list.nsids.iter_mut().zip(nsid + 1..=namespaces.len() as u32) {
-                *entry = nsid;
+            let active = (1..).zip(namespaces).filter(|(_, namespace)| namespace.is_active());
+            let above = active.map(|(active, _)| active).filter(|active| *active > nsid);
+            for (entry, active) in list.nsids.iter_mut().zip(above) {
+                *entry = active;
             }
             Ok(list.as_bytes().to_vec())
         }
         Cns::NAMESPACE_DESCRIPTORS => {
-            found?;
+            found.and_then(|found| if found.is_active() { Ok(found) } else { Err(INVALID_NAMESPACE) })?;
             let header = DescriptorHeader { nidt: NamespaceIdType::UUID.0, nidl: 16, ..Default::default() };
             let mut list = header.as_bytes().to_vec();
             list.extend(uuid(&options.serial, nsid));

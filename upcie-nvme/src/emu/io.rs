@@ -5,6 +5,7 @@ use super::{
     bent::Bent,
     logs::{Counters, ErrorLog},
     media::Media,
+    namespace::Namespace,
     prp,
 };
 use crate::spec::{
@@ -12,28 +13,6 @@ use crate::spec::{
     Status,
 };
 use zerocopy::IntoBytes;
-
-/// A namespace: blocks of one size, one part of the media.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Namespace {
-    /// Its first byte in the media.
-    pub start: u64,
-    /// Its size in blocks.
-    pub blocks: u64,
-    /// Its block size, as a power of two.
-    pub shift: u8,
-}
-
-impl Namespace {
-    /// Returns the offset of `count` blocks from `slba` on in the media, and their bytes.
-    #[inline(always)]
-    fn range(&self, slba: u64, count: u64) -> Result<(u64, u64), Status> {
-        if count > self.blocks || slba > self.blocks - count {
-            return Err(Status::LBA_OUT_OF_RANGE.with_do_not_retry());
-        }
-        Ok((self.start + (slba << self.shift), count << self.shift))
-    }
-}
 
 /// Everything that an I/O command uses.
 #[derive(Debug)]
@@ -57,7 +36,7 @@ impl<M: Media> Io<M> {
     pub fn new(options: &Options, media: M, size: u64) -> Self {
         let namespaces = (0..options.namespaces).map(|index| {
             let shift = options.block_size(index).trailing_zeros() as u8;
-            Namespace { start: size * u64::from(index), blocks: size >> shift, shift }
+            Namespace::new(size * u64::from(index), size, shift)
         });
         Self {
             namespaces: namespaces.collect(),
@@ -69,13 +48,6 @@ impl<M: Media> Io<M> {
             counters: Counters::default(),
             errors: ErrorLog::default(),
         }
-    }
-
-    /// Returns the namespace `nsid`, if there is one.
-    #[inline(always)]
-    pub fn namespace(&self, nsid: u32) -> Result<&Namespace, Status> {
-        let found = self.namespaces.get(nsid.wrapping_sub(1) as usize);
-        found.ok_or(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry())
     }
 
     /// Prefetches the first bytes of block `slba`.
@@ -311,7 +283,7 @@ impl<M: Media> Io<M> {
 
     #[cold]
     #[inline(never)]
-    fn failed(&mut self, sq: u16, cid: u16, nsid: u32, lba: u64, status: Status) -> Status {
+    pub fn failed(&mut self, sq: u16, cid: u16, nsid: u32, lba: u64, status: Status) -> Status {
         if status.code_type() == crate::spec::StatusType::MEDIA {
             self.counters.media_errors += 1;
         }

@@ -109,7 +109,7 @@ impl<M: Media> Machine<M> {
     /// # Errors
     /// [`Error::FaultRule`], [`Error::FaultCache`].
     pub(super) fn inject(&mut self, plan: &FaultPlan, place: Place) -> Result<(), Error> {
-        faults::check(plan, place)?;
+        faults::check(plan, place, &self.core.options, self.namespace_size())?;
         if let Some(capacity) = plan.cache {
             let unit = self.core.options.smallest_block();
             if !self.core.io.media.moves_data() || !self.core.io.media.cache(unit, capacity) {
@@ -152,7 +152,7 @@ impl<M: Media> Machine<M> {
 
     /// Returns the size of each namespace in bytes.
     pub fn namespace_size(&self) -> u64 {
-        self.core.io.namespaces.first().map_or(0, |namespace| namespace.blocks << namespace.shift)
+        self.core.io.namespaces.first().map_or(0, |namespace| namespace.capacity)
     }
 
     /// Returns the medium.
@@ -269,6 +269,9 @@ impl<M: Media> Machine<M> {
     pub fn reset(&mut self) {
         self.core.io.media.forget_host();
         self.said.clear();
+        if let Some(ailments) = self.ailments() {
+            ailments.hung_up = false;
+        }
         self.power_on();
     }
 

@@ -54,6 +54,7 @@ mod logs;
 mod machine;
 mod media;
 mod msix;
+mod namespace;
 mod options;
 mod prp;
 mod queue;

@@ -77,7 +77,7 @@ impl<M: Media, H: Host, N: Fn() -> Duration> Round<'_, M, H, N> {
     fn serve_staged(&mut self, sq: &mut Sq, cq: &mut Cq, limit: u32) -> Result<usize, Fault> {
         let Some(staging) = self.staged.as_deref_mut() else { return Ok(0) };
         let waiting = sq.waiting()?.min(limit);
-        if waiting == 0 && sq.flights.is_empty() {
+        if waiting == 0 && sq.flights.is_empty() || staging.is_struck() {
             return Ok(0);
         }
         let now = (self.now)();
@@ -85,6 +85,9 @@ impl<M: Media, H: Host, N: Fn() -> Duration> Round<'_, M, H, N> {
         while taken < waiting as usize && sq.flights.len() < sq.entries as usize && !self.host.is_slow() {
             staged::fetch(sq, cq, staging, self.host, now, self.latency)?;
             taken += 1;
+            if staging.is_struck() {
+                return Ok(taken);
+            }
         }
         let done = staged::advance_due(sq, cq, self.io, self.host, now)?;
         // Commands held back count as work: a server that slept now would be late.

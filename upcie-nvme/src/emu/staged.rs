@@ -36,6 +36,11 @@ impl Staging {
         }
         effects
     }
+
+    /// Returns `true` if a fault of the controller has struck, which comes before any further stage of a command.
+    pub fn is_struck(&self) -> bool {
+        self.faults.as_ref().is_some_and(|faults| !faults.due.is_empty())
+    }
 }
 
 /// The lasting faults of a controller.
@@ -49,6 +54,8 @@ pub(super) struct Ailments {
     pub changing: bool,
     /// Registers read as all ones until this time.
     pub gone_until: Option<Duration>,
+    /// The connection is to be closed; nothing is served until the next host resets the function.
+    pub hung_up: bool,
 }
 
 impl Sq {
@@ -58,6 +65,23 @@ impl Sq {
         let at = self.flights.iter().position(found)?;
         let flight = self.flights.remove(at);
         Some(Done { status: Status::ABORT_REQUESTED, ..flight.done })
+    }
+
+    /// Ends the flights to a namespace that is being formatted: they were sent for blocks of another size.
+    pub fn end_flights<M: Media>(&mut self, nsid: u32, io: &mut Io<M>) {
+        let is_of_it = |flight: &Flight| flight.command.nsid == nsid;
+        self.flights.retain(|flight| !is_of_it(flight) || flight.stage != Stage::LateData);
+        for flight in self.flights.iter_mut().filter(|flight| is_of_it(flight)) {
+            if let Stage::Data(_) = flight.stage {
+                let (command, status) = (flight.command, Status::FORMAT_IN_PROGRESS);
+                flight.done.status = io.failed(self.id, command.cid, nsid, 0, status);
+                flight.stage = if flight.effects.lose { Stage::Hung } else { Stage::Post };
+                // A read that was to complete early has no data that could follow.
+                flight.effects.early_completion = None;
+            } else if flight.stage == Stage::Post {
+                flight.effects.early_completion = None;
+            }
+        }
     }
 
     /// Returns the time of the next stage of any of its flights.

@@ -24,15 +24,13 @@ pub(super) fn run(
         RAISE => {
             let event = AsyncEvent::from_bits(command.cdw10);
             if let EventKind::Notice(notice) = event.subject() {
-                // The bits of the feature that ask for notices stand in the order of the notices.
-                if notice.0 < 8 && wanted.into_bits() & 1 << (8 + notice.0) == 0 {
-                    return Ok(0);
-                }
-                if notice == NoticeEvent::NAMESPACE_ATTRIBUTES && command.cdw11 != 0 {
+                let is_wanted = admin.notice(wanted, notice, event.log_page());
+                if is_wanted && notice == NoticeEvent::NAMESPACE_ATTRIBUTES && command.cdw11 != 0 {
                     admin.change(command.cdw11);
                 }
+            } else {
+                admin.raise(event.kind(), event.information(), event.log_page());
             }
-            admin.raise(event.kind(), event.information(), event.log_page());
             Ok(0)
         }
         HOLD => {

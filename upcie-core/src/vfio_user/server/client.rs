@@ -280,6 +280,12 @@ impl<'a> Client<'a> {
         poll_for(&mut [self.channel.poll_fd()], left.min(STOP_CHECK)).map_err(Fault::Os)
     }
 
+    /// Closes the connection at the end of the backend's turn. The session ends as if the client had left: the backend is
+    /// reset, and the server goes on with the next client.
+    pub fn disconnect(&mut self) {
+        self.fault.get_or_insert(Fault::Closed);
+    }
+
     fn broken(&mut self, why: &'static str) -> Errno {
         self.fault = Some(Fault::Garbage(why));
         Errno::ENOTCONN

@@ -1,6 +1,9 @@
 //! Rules that can never strike, or not here, are refused.
 
-use super::{super::Error, Fault, FaultPlan, FaultRule, Watched};
+use super::{
+    super::{Error, Options},
+    Fault, FaultPlan, FaultRule, Watched,
+};
 use crate::spec::{NvmOpcode, Status};
 
 /// The driver of a controller, which decides the faults that it can have.
@@ -12,15 +15,35 @@ pub enum Place {
     Lockstep,
 }
 
-/// Refuses a plan with a rule that can't work.
-pub fn check(plan: &FaultPlan, place: Place) -> Result<(), Error> {
+/// Refuses a plan with a rule that can't work at a controller with these options and `size` bytes in each namespace.
+pub fn check(plan: &FaultPlan, place: Place, options: &Options, size: u64) -> Result<(), Error> {
     for (rule, checked) in (1..).zip(&plan.rules) {
-        check_rule(checked, place).map_err(|reason| Error::FaultRule { rule, reason })?;
+        let checked = check_rule(checked, place).and_then(|()| check_namespace(checked.fault, options, size));
+        checked.map_err(|reason| Error::FaultRule { rule, reason })?;
     }
     if plan.cache == Some(0) {
         return Err(Error::FaultCache { reason: "cache = 0 holds no block: leave it out" });
     }
     Ok(())
+}
+
+fn check_namespace(fault: Fault, options: &Options, size: u64) -> Result<(), &'static str> {
+    if fault.target().flatten().is_some_and(|nsid| !(1..=options.namespaces).contains(&nsid)) {
+        return Err("target: the controller has no such namespace (1 to namespaces=)");
+    }
+    match fault {
+        Fault::ResizeNamespace { blocks: 0, .. } => Err("blocks = 0 is no size: use remove-namespace"),
+        Fault::ResizeNamespace { blocks, .. } if blocks > size >> 9 => {
+            Err("blocks: a namespace never becomes larger than its part of the medium (size=)")
+        }
+        Fault::ReformatNamespace { block_size, .. } if !matches!(block_size, 512 | 4096) => {
+            Err("block-size: 512 or 4096")
+        }
+        Fault::ReformatNamespace { block_size, .. } if size < block_size.into() => {
+            Err("block-size: a namespace has less than a block of that size (size=)")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_rule(rule: &FaultRule, place: Place) -> Result<(), &'static str> {
@@ -48,8 +71,12 @@ fn check_rule(rule: &FaultRule, place: Place) -> Result<(), &'static str> {
             Err("status 0 is success: use drop and lose-completion for commands that are not carried out")
         }
         Fault::SpuriousInterrupts(0) => Err("number = 0 raises no interrupt: leave the rule out"),
+        Fault::EventStorm(0) => Err("number = 0 reports no event: leave the rule out"),
         Fault::Stall(_) if place == Place::Lockstep => {
             Err("stall needs a server: a lockstep device has no thread of its own")
+        }
+        Fault::CloseConnection if place == Place::Lockstep => {
+            Err("close-connection needs a server: a lockstep device has no connection")
         }
         _ => Ok(()),
     }

@@ -2,7 +2,7 @@
 
 use super::{Fault, FaultPlan, FaultRule};
 use crate::spec::{Command, Status};
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 /// The effects of all rules on one command.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,14 +46,14 @@ struct Armed {
 pub struct Injector {
     state: u64,
     rules: Vec<Armed>,
-    /// The controller's faults that have struck and are to be carried out.
-    pub due: Vec<Fault>,
+    /// The controller's faults that have struck and are to be carried out, in order, and the namespace that the command named.
+    pub due: VecDeque<(Fault, u32)>,
 }
 
 impl Injector {
     pub fn new(plan: &FaultPlan) -> Self {
         let armed = |rule: &FaultRule| Armed { rule: rule.clone(), seen: 0, struck: 0 };
-        Self { state: plan.seed, rules: plan.rules.iter().map(armed).collect(), due: Vec::new() }
+        Self { state: plan.seed, rules: plan.rules.iter().map(armed).collect(), due: VecDeque::new() }
     }
 
     /// Returns the next random number of the plan.
@@ -68,7 +68,7 @@ impl Injector {
             if armed.strikes(sq, command, &mut self.state) {
                 let fault = armed.rule.fault;
                 if fault.is_of_the_controller() {
-                    self.due.push(fault);
+                    self.due.push_back((fault, command.nsid));
                 } else {
                     effects.add(fault, || random(&mut self.state));
                 }
@@ -123,7 +123,12 @@ impl Effects {
             | Fault::AllOnes(_)
             | Fault::ChangingRegisters
             | Fault::PowerCut
-            | Fault::Stall(_) => {}
+            | Fault::Stall(_)
+            | Fault::EventStorm(_)
+            | Fault::RemoveNamespace(_)
+            | Fault::ResizeNamespace { .. }
+            | Fault::ReformatNamespace { .. }
+            | Fault::CloseConnection => {}
         }
     }
 }

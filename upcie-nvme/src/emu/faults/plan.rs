@@ -1,6 +1,6 @@
 //! The plan as data.
 
-use crate::spec::{Command, NvmOpcode, Status};
+use crate::spec::{ALL_NAMESPACES, Command, NvmOpcode, Status};
 use std::{ops::RangeInclusive, time::Duration};
 
 /// The faults of a controller: a seed and rules. The same plan, commands and times have the same faults.
@@ -141,6 +141,8 @@ impl FaultRule {
                 sq != 0 && matches!(NvmOpcode(command.opcode), NvmOpcode::READ | NvmOpcode::WRITE)
             }
             Fault::EarlyCompletion(_) => sq != 0 && NvmOpcode(command.opcode) == NvmOpcode::READ,
+            // The command must name a namespace.
+            fault if fault.target() == Some(None) => !matches!(command.nsid, 0 | ALL_NAMESPACES),
             _ => true,
         };
         queue
@@ -209,6 +211,26 @@ pub enum Fault {
     PowerCut,
     /// The server's thread sleeps for this time.
     Stall(Duration),
+    /// Removes a namespace; `None`: the one that the command names.
+    RemoveNamespace(Option<u32>),
+    /// Reports so many asynchronous events of several types, as fast as requests for them come.
+    EventStorm(u32),
+    /// Gives a namespace another number of blocks, at most those of its part of the medium.
+    ResizeNamespace {
+        /// The namespace; `None`: the one that the command names.
+        target: Option<u32>,
+        /// The new number of blocks.
+        blocks: u64,
+    },
+    /// Gives a namespace another block size: its data is lost, and it is being formatted until a host reads its Identify data.
+    ReformatNamespace {
+        /// The namespace; `None`: the one that the command names.
+        target: Option<u32>,
+        /// The new block size in bytes: 512 or 4096.
+        block_size: u32,
+    },
+    /// The server closes the client's connection, and serves the next one. A device in the driver's process is gone.
+    CloseConnection,
 }
 
 impl Fault {
@@ -223,7 +245,22 @@ impl Fault {
                 | Self::ChangingRegisters
                 | Self::PowerCut
                 | Self::Stall(_)
+                | Self::EventStorm(_)
+                | Self::RemoveNamespace(_)
+                | Self::ResizeNamespace { .. }
+                | Self::ReformatNamespace { .. }
+                | Self::CloseConnection
         )
+    }
+
+    /// Returns the namespace that a fault of a namespace changes; of the command's if it is `Some(None)`.
+    pub(super) fn target(self) -> Option<Option<u32>> {
+        match self {
+            Self::RemoveNamespace(target)
+            | Self::ResizeNamespace { target, .. }
+            | Self::ReformatNamespace { target, .. } => Some(target),
+            _ => None,
+        }
     }
 
     /// Returns the name of the kind in a file.
@@ -252,6 +289,11 @@ impl Fault {
             Self::ChangingRegisters => "changing-registers",
             Self::PowerCut => "power-cut",
             Self::Stall(_) => "stall",
+            Self::EventStorm(_) => "event-storm",
+            Self::RemoveNamespace(_) => "remove-namespace",
+            Self::ResizeNamespace { .. } => "resize-namespace",
+            Self::ReformatNamespace { .. } => "reformat-namespace",
+            Self::CloseConnection => "close-connection",
         }
     }
 }

@@ -75,11 +75,20 @@ fn every_kind_parses_by_its_name() {
         Fault::ChangingRegisters,
         Fault::PowerCut,
         Fault::Stall(MS),
+        Fault::CloseConnection,
+        Fault::EventStorm(3),
+        Fault::RemoveNamespace(None),
+        Fault::RemoveNamespace(Some(2)),
+        Fault::ResizeNamespace { target: None, blocks: 8 },
+        Fault::ReformatNamespace { target: Some(2), block_size: 4096 },
     ];
     for fault in faults {
         let keys = match fault {
             Fault::Status(_) => "status = 6",
-            Fault::SpuriousInterrupts(_) => "number = 3",
+            Fault::SpuriousInterrupts(_) | Fault::EventStorm(_) => "number = 3",
+            Fault::RemoveNamespace(Some(_)) => "target = 2",
+            Fault::ResizeNamespace { .. } => "blocks = 8",
+            Fault::ReformatNamespace { .. } => "target = 2\nblock-size = 4096",
             Fault::Delay(_)
             | Fault::Reorder(_)
             | Fault::EarlyPhase(_)
@@ -129,6 +138,12 @@ fn a_wrong_file_is_an_error_with_line_and_key() {
         ("[[fault]]\nkind = \"drop\"\nprobability = 2.0", 3, &["probability", "0 to 1"]),
         ("[[fault]]\nkind = \"drop\"\nprobability = \"often\"", 3, &["probability"]),
         ("[[fault]]\nkind = \"spurious-interrupts\"\nnumber = \"3\"", 3, &["number"]),
+        ("[[fault]]\nkind = \"event-storm\"", 1, &["number"]),
+        ("[[fault]]\nkind = \"resize-namespace\"\ntarget = 1", 1, &["blocks"]),
+        ("[[fault]]\nkind = \"resize-namespace\"\nblocks = \"1M\"", 3, &["blocks", "1M"]),
+        ("[[fault]]\nkind = \"reformat-namespace\"\nblocks = 8", 1, &["block-size"]),
+        ("[[fault]]\nkind = \"remove-namespace\"\ntarget = -1", 3, &["target", "-1"]),
+        ("[[fault]]\nkind = \"drop\"\ntarget = 1", 3, &["target", "no such key here"]),
     ] {
         match text.parse::<FaultPlan>() {
             Err(Error::FaultPlan { line, reason }) => {

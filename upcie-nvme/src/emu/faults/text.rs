@@ -166,10 +166,7 @@ fn parse_fault(keys: &Keys<'_, '_>) -> Result<Fault, Fail> {
         "half-written" => Fault::HalfWritten(keys.need_time()?),
         "early-completion" => Fault::EarlyCompletion(keys.need_time()?),
         "lost-interrupt" => Fault::LostInterrupt,
-        "spurious-interrupts" => {
-            let number = keys.integer("number")?;
-            Fault::SpuriousInterrupts(number.ok_or_else(|| keys.missing("number"))?)
-        }
+        "spurious-interrupts" => Fault::SpuriousInterrupts(keys.need_integer("number")?),
         "fatal" => Fault::Fatal,
         "never-ready" => Fault::NeverReady,
         "always-ready" => Fault::AlwaysReady,
@@ -177,6 +174,16 @@ fn parse_fault(keys: &Keys<'_, '_>) -> Result<Fault, Fail> {
         "changing-registers" => Fault::ChangingRegisters,
         "power-cut" => Fault::PowerCut,
         "stall" => Fault::Stall(keys.need_time()?),
+        "event-storm" => Fault::EventStorm(keys.need_integer("number")?),
+        "remove-namespace" => Fault::RemoveNamespace(keys.integer("target")?),
+        "resize-namespace" => {
+            Fault::ResizeNamespace { target: keys.integer("target")?, blocks: keys.need_integer("blocks")? }
+        }
+        "reformat-namespace" => Fault::ReformatNamespace {
+            target: keys.integer("target")?,
+            block_size: keys.need_integer("block-size")?,
+        },
+        "close-connection" => Fault::CloseConnection,
         _ => return Err(unknown()),
     })
 }
@@ -283,6 +290,10 @@ impl<'t, 'i> Keys<'t, 'i> {
         let bits = size_of::<N>() * 8;
         let reason = || format!("{key}: {} is no whole number from 0 on of {bits} bits", shown(value));
         number.map(Some).ok_or_else(|| (value.span().start, reason()))
+    }
+
+    fn need_integer<N: TryFrom<u64>>(&self, key: &'static str) -> Result<N, Fail> {
+        self.integer(key)?.ok_or_else(|| self.missing(key))
     }
 
     fn flag(&self, key: &'static str) -> Result<bool, Fail> {

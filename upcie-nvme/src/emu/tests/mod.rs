@@ -10,3 +10,4 @@ mod interrupts;
 mod messages;
 mod planned;
 mod strict;
+mod struck;

@@ -13,7 +13,7 @@ use upcie_core::{
     device::Address,
     vfio_user::server::{Backend, Client, Layout, Listener, Server},
 };
-use upcie_nvme::emu::Emulator;
+use upcie_nvme::emu::{Emulator, FaultPlan};
 
 /// The offset of CSTS. A test sets bits of it.
 const CSTS: u64 = 0x1c;
@@ -99,9 +99,20 @@ impl Bent {
     /// # Panics
     /// Panics if it can't be started.
     pub fn start(options: &str) -> Self {
+        Self::planned(options, &FaultPlan::default())
+    }
+
+    /// Starts a controller that also has the faults of a plan.
+    ///
+    /// # Panics
+    /// Panics if it can't be started.
+    pub fn planned(options: &str, plan: &FaultPlan) -> Self {
         let directory = Directory::new();
         let listener = Listener::bind(directory.path().join("socket")).expect("a socket");
-        let emulator = Emulator::new(&options.parse().expect("options")).expect("an emulator");
+        let mut emulator = Emulator::new(&options.parse().expect("options")).expect("an emulator");
+        if *plan != FaultPlan::default() {
+            emulator.inject(plan).expect("a plan that fits");
+        }
         let (faults, stop) = (Arc::new(Faults::default()), Arc::new(AtomicBool::new(false)));
         let mut device = Device { emulator, faults: faults.clone() };
         let (serving, ended) = (faults.clone(), stop.clone());

@@ -1,6 +1,8 @@
 //! A controller that answers late or not at all: only the unanswered commands are lost, and only until the
 //! answers arrive.
 
+mod fault_plans;
+
 use std::time::{Duration, Instant};
 use upcie_nvme::{Controller, Error, Failure, Wait};
 use upcie_tests::{

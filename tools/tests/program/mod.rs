@@ -42,9 +42,15 @@ pub struct Served(pub Ended, pub String);
 
 impl Served {
     pub fn new(dir: &Dir, options: &str) -> Self {
+        Self::with(dir, options, &[])
+    }
+
+    /// Starts it with further arguments.
+    pub fn with(dir: &Dir, options: &str, more: &[&str]) -> Self {
         let socket = dir.path("socket");
         let mut child = Command::new(env!("CARGO_BIN_EXE_nvme-emu"))
             .args(["--socket", &socket, "--options", options])
+            .args(more)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

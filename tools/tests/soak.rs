@@ -58,7 +58,8 @@ fn killed_workers_and_servers_lose_nothing_durable() {
     fs::write(&plan, "cache = \"1M\"\n").unwrap();
     let disk = directory.path("disk");
     let server = format!("file={disk},size=64M,faults={plan}");
-    let text = text(&format!("soak --server {server} --time 15 --kill 0.5 --length 16M --destructive --log=off"));
+    let text =
+        text(&format!("soak --server {server} --time 15 --kill 0.5 --length 16M --destructive --log=off"));
     assert!(text.contains("no block is wrong"), "{text}");
     assert!(count(&text, "worker") > 0 && count(&text, "server") > 0 && count(&text, "blocks") > 0, "{text}");
 }

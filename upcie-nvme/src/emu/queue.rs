@@ -57,7 +57,8 @@ impl Sq {
         tail.store(0);
         let delayed = if delay { VecDeque::with_capacity(entries as usize) } else { VecDeque::new() };
         let priority = QueuePriority::default();
-        let (head, refused, flights, last_id) = (0, None, Vec::new(), 0);
+        // No command has the reserved id FFFFh: a command in flight may have the id 0.
+        let (head, refused, flights, last_id) = (0, None, Vec::new(), u16::MAX);
         Self { id, cq, entries, head, ring, tail, refused, delayed, flights, last_id, priority }
     }
 

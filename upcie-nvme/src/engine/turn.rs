@@ -71,6 +71,9 @@ pub struct Turn<'q, T> {
     /// The stamp of valid namespace handles; [`CLOSED`] after a forged completion or a reset.
     pub(super) namespaces: u64,
     pub(super) queue: &'q mut Queue<T>,
+    /// [`end`], always. A call through this constant leaves so little to the destructor that the compiler inlines it even
+    /// where a panic unwinds. A destructor that is called there takes the turn by reference, which pins its fields, too.
+    end: fn(&mut Queue<T>, Cursor, *const u64),
 }
 
 // Here, since a queue's own file knows no turns.
@@ -100,7 +103,7 @@ impl<'q, T> Turn<'q, T> {
         // Word by word: one wide load of what the last turn stored in parts would have to wait for all of them.
         let (Cursor { sqe, top }, cqe) = (queue.at, queue.cqe);
         // Field by field: a read through the queue would be repeated after each store to a slot.
-        Self { sqe, cqe, top, slots: queue.slots, namespaces, queue }
+        Self { sqe, cqe, top, slots: queue.slots, namespaces, queue, end }
     }
 
     /// Reads as many blocks as `buffer` has room for, from block `slba` on.
@@ -203,7 +206,6 @@ impl<'q, T> Turn<'q, T> {
             || slba > extent.last.wrapping_sub(u64::from(last))
             // One branch for both: two would be joined by flags in registers, of which a caller's loop has too few.
             || (extent.stamp ^ self.namespaces) | (data.space ^ self.queue.space) != 0
-            || self.is_full()
         {
             cold();
             let at = Cursor { sqe: self.sqe, top: self.top };
@@ -212,6 +214,11 @@ impl<'q, T> Turn<'q, T> {
             let at = submit_slowly(self.queue, at, self.namespaces, option, extent, slba, (buffer, tag))?;
             (self.sqe, self.top) = (at.sqe, at.top);
             return Ok(());
+        }
+        // Apart from the branches above: joined with them, it would be kept as a flag in a register.
+        if self.is_full() {
+            cold();
+            return Err(Refused { reason: Refusal::Full, buffer, tag });
         }
         let last = u64::from(last) | flags.word();
         let words = [first_words(direction.opcode(), extent), 0, 0, data.iova, data.second, slba, last, 0];
@@ -267,6 +274,7 @@ fn publish<T>(queue: &mut Queue<T>, at: Cursor, cqe: *const u64) -> bool {
     }
     true
 }
+
 /// Ends a turn whose queue has the stamp 0. Returns `true` if its doorbells may be written, `false` after a reset.
 ///
 /// A forged completion has closed the queue. After a lap all is as usual, but for a look for late commands now and then.
@@ -389,18 +397,24 @@ impl<T> Iterator for Turn<'_, T> {
 impl<T> Drop for Turn<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.queue.namespaces() == 0 {
-            cold();
-            if !end_slowly(self.queue) {
-                (self.queue.at, self.queue.cqe) = (Cursor { sqe: self.sqe, top: self.top }, self.cqe);
-                return;
-            }
-        } else {
-            self.queue.guard = 0;
+        (self.end)(self.queue, Cursor { sqe: self.sqe, top: self.top }, self.cqe);
+    }
+}
+
+/// Ends a turn with these cursors: gives the queue back, and writes the doorbells.
+#[inline]
+fn end<T>(queue: &mut Queue<T>, at: Cursor, cqe: *const u64) {
+    if queue.namespaces() == 0 {
+        cold();
+        if !end_slowly(queue) {
+            (queue.at, queue.cqe) = (at, cqe);
+            return;
         }
-        if !self.publish() {
-            count_empty_turn(self.queue);
-        }
+    } else {
+        queue.guard = 0;
+    }
+    if !publish(queue, at, cqe) {
+        count_empty_turn(queue);
     }
 }
 

@@ -54,6 +54,8 @@ use upcie_core::{clock::SharedClock, deadline::Stopwatch, dma::DmaBuf, irq::Poll
 ///     std::thread::scope(|scope| { scope.spawn(|| queue.capacity()); });
 /// }
 /// ```
+// The queue is the first field: one register addresses the pair and the queue.
+#[repr(C)]
 pub struct QueuePair<T = u64> {
     queue: Queue<T>,
     /// The result of the deletion, once it was tried: `true` if the controller uses the queues' memory no

@@ -4,6 +4,7 @@ use crate::{Controller, Failure, Io, Refusal, Wait, emu};
 use nix::poll::{PollFd, PollFlags, poll};
 use std::{
     os::fd::AsFd,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -240,4 +241,27 @@ fn handles_can_be_sent_and_shared() {
     sent::<crate::QueuePair<u64>>();
     sent::<crate::Stream>();
     sent::<crate::Completion<u64>>();
+}
+
+#[test]
+fn a_turn_that_a_panic_ends_rings_the_doorbell() {
+    let controller = Controller::open("emu:size=1M").unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let mut queue = controller.queue_pair().create::<u64>().unwrap();
+    let unwound = catch_unwind(AssertUnwindSafe(|| {
+        let mut turn = queue.turn().unwrap();
+        turn.read(&namespace, 0, controller.alloc(PAGE).unwrap(), 7).unwrap();
+        resume_unwind(Box::new("a caller's bug"));
+    }));
+    assert!(unwound.is_err());
+    assert!(queue.wait(Wait::Poll, Duration::from_secs(30)).unwrap(), "{}", queue.diagnose());
+    let unwound = catch_unwind(AssertUnwindSafe(|| {
+        let mut turn = queue.turn().unwrap();
+        let done = turn.next().unwrap();
+        assert_eq!((*done.tag(), done.result()), (7, Ok(())));
+        resume_unwind(Box::new("another"));
+    }));
+    assert!(unwound.is_err_and(|payload| payload.is::<&str>()));
+    assert_eq!((queue.in_flight(), queue.room()), (0, queue.capacity()));
+    assert!(queue.turn().unwrap().next().is_none(), "the completion was reaped before the panic");
 }

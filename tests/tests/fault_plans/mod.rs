@@ -239,7 +239,7 @@ fn a_power_cut_leaves_flushed_data_in_the_file() {
         let error = namespace.write_at(51200, &[3; 512]).unwrap_err();
         says(&error, &["CSTS.RDY is 0"]);
         drop((namespace, controller));
-        let reopened = Controller::open(&format!("emu:file={}", file.display())).unwrap();
+        let reopened = Controller::open(format!("emu:file={}", file.display())).unwrap();
         let mut data = [0; 16384];
         reopened.namespace(1).unwrap().read_at(0, &mut data).unwrap();
         assert_eq!(data[..8192], [1; 8192], "seed {seed}: flushed");

@@ -157,14 +157,21 @@ impl Inner {
     /// the queue's memory no more, nor `held`, which commands in flight use. Otherwise the queue's memory and `held` are kept
     /// until the controller lets go of them, and `held` is empty.
     pub(crate) fn end_queue<T>(&self, queue: &mut Queue<T>, held: &mut DmaBuf) -> bool {
+        let what = || "closing a queue pair".into();
         if !queue.is_over() {
             let Err(ticket) = self.delete_queue(queue.qid()) else { return true };
+            // A reset that began meanwhile deletes it, too, and frees the id.
+            if queue.is_over() {
+                let _ = self.wait_for_reset(self.stopwatch(), self.timeout(), &what);
+                if self.queue_ids.is_gone(ticket) {
+                    return true;
+                }
+            }
             self.keep_for(ticket, queue.retire());
             self.keep_for(ticket, Retired(vec![std::mem::take(held)]));
             return false;
         }
         // The reset may still be under way. Whether it succeeds does not matter.
-        let what = || "closing a queue pair".into();
         let _ = self.wait_for_reset(self.stopwatch(), self.timeout(), &what);
         if queue.epoch().has_let_go() {
             self.queue_ids.forget(queue.qid());

@@ -35,6 +35,7 @@ mod actions;
 mod admin;
 mod arbitration;
 mod bent;
+mod changes;
 mod config;
 mod emulator;
 mod error;

@@ -92,7 +92,7 @@ fn plan<'a>(run: &Run<'_>, boot: &'static Boot, executables: &'a [Executable]) -
     let (all, own) = (run.choice.mode.is_empty(), run.choice.mode.iter().any(|word| word == boot.name));
     for (executable, name) in named() {
         let suite = (all || own) && run::is_suite(executable) && boot.owns(&name);
-        let example = all && executable.kind == "example" && boot.examples;
+        let example = all && executable.kind == "example" && boot.examples && modes::is_safe_on_qemu(&name);
         if suite || example {
             cells.push(Cell { executable, name, mode: None });
         }

@@ -12,6 +12,9 @@ const EACH: &str = "guest_each_";
 /// IOMMU, and without.
 pub const FIO: &str = "fio_";
 const FIO_MODES: &[&str] = &["vfio", "noiommu"];
+/// Suites and examples that reset a controller with commands in flight. QEMU 10.0's controller then uses a queue that it has freed:
+/// a crash of QEMU in one of some 15 runs. They run on `emu` and `nvme-emu`.
+const NOT_ON_QEMU: &[&str] = &["reset", "example recover"];
 /// Suites that bring their own devices; they run once, on this machine.
 const OWN_DEVICES: &[&str] = &["hostile_server"];
 
@@ -54,10 +57,16 @@ impl Mode {
     pub fn takes(&self, suite: &str) -> bool {
         match self.only {
             Some(only) => only.contains(&suite),
+            None if !is_safe_on_qemu(suite) => false,
             None if suite.starts_with(FIO) => FIO_MODES.contains(&self.name),
             None => suite.starts_with(EACH) || anywhere(suite),
         }
     }
+}
+
+/// Returns true if QEMU's controllers survive a suite or an example.
+pub fn is_safe_on_qemu(name: &str) -> bool {
+    !NOT_ON_QEMU.contains(&name)
 }
 
 /// Returns true if a suite runs on any device.
@@ -289,6 +298,7 @@ mod tests {
             let all = mode.only.is_none();
             assert_eq!(mode.takes("queues"), all, "{}", mode.name);
             assert_eq!(mode.takes("guest_each_kernel_reads"), all, "{}", mode.name);
+            assert!(!mode.takes("reset") && anywhere("reset"), "{}", mode.name);
             assert!(
                 !mode.takes("host_examples") && !mode.takes("guest_lab") && !mode.takes("hostile_server")
             );

@@ -9,8 +9,8 @@ use super::{Controller, Inner};
 use crate::{
     Error, Result,
     spec::{
-        ALL_NAMESPACES, AsyncEvent, AsyncEventConfiguration, Command, EventKind, FeatureId, LogPageId,
-        NoticeEvent, SmartLog, Version,
+        ALL_NAMESPACES, AsyncEvent, AsyncEventConfiguration, ChangedNamespacesLog, Command, EventKind,
+        FeatureId, LogPageId, NoticeEvent, SmartLog, Version,
     },
     wait::{LOOK, Waiter},
 };
@@ -74,9 +74,7 @@ impl Event {
     /// does not say which (more than 1024): then any may have.
     pub fn changed_namespaces(&self) -> Option<Vec<u32>> {
         let log = self.log().filter(|_| self.log_page() == LogPageId::CHANGED_NAMESPACES)?;
-        let ids = log.chunks_exact(4).map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]));
-        let ids: Vec<u32> = ids.take_while(|&id| id != 0).collect();
-        (ids.first() != Some(&u32::MAX)).then_some(ids)
+        ChangedNamespacesLog::read_from_prefix(log).ok().and_then(|(log, _)| log.changed())
     }
 
     /// Returns the SMART / Health Information log of a health event.

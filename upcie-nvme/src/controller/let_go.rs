@@ -9,8 +9,8 @@ impl Inner {
         self.link.look.run(self.clock(), || self.check_alive(what))
     }
 
-    /// An error if the kernel reports that the device failed, or if the controller is gone, reports a fatal status, or was stopped by somebody else. Gives back what it has let
-    /// go of.
+    /// An error if the kernel reports that the device failed, or if the controller is gone, reports a fatal status, or was
+    /// stopped by somebody else. Gives back what it has let go of.
     pub(crate) fn check_alive(&self, what: &dyn Fn() -> String) -> Result<()> {
         let device = || self.link.name.to_string();
         if self.pci_error.is_given() {

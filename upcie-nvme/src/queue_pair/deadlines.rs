@@ -89,8 +89,7 @@ impl Deadlines {
         let most = if self.policy == OnTimeout::Report { 1 } else { usize::MAX };
         let found = queue.look_for_overdue(now, self.limit, most);
         let Some(&first) = found.first() else { return self.go_on(queue, controller, now) };
-        let late = || Error::overdue(controller.name(), queue.qid(), first.id, first.age);
-        let error = late();
+        let error = Error::overdue(controller.name(), queue.qid(), first.id, first.age);
         tracing::warn!(device = controller.name(), %error, reaction = ?self.policy, "a command is late");
         match self.policy {
             OnTimeout::Report => Err(error),

@@ -10,7 +10,7 @@ use crate::{
 use std::{os::fd::AsFd, time::Duration};
 use upcie_core::irq::PollSet;
 
-/// What a queue pair looks at now and then.
+/// State of the checks that a queue pair makes now and then.
 #[derive(Debug)]
 pub(super) struct Looks {
     /// The time and the [completion cursor](Queue::completion_cursor) of the last known progress, or of the last check of
@@ -20,8 +20,7 @@ pub(super) struct Looks {
 }
 
 /// Looks for late commands, and checks that the controller is well if commands are in flight and none was reaped for
-/// `quiet`. Of several queues that
-/// ask for this check at once, in other threads too, one makes it.
+/// `quiet`. Of several queues that ask for this check at once, in other threads too, one makes it.
 #[cold]
 pub(super) fn check_progress<T>(
     queue: &mut Queue<T>,

@@ -1,7 +1,7 @@
 //! Bring-up of a controller, repeated, in any state that its last user left.
 
 use std::time::Instant;
-use upcie_nvme::{Address, Controller};
+use upcie_nvme::{Address, Controller, ResetKind};
 use upcie_tests::{
     Device, deadline,
     device::namespaces,
@@ -39,6 +39,20 @@ fn a_controller_opens_and_closes_twenty_times() {
     on_each_device(|device| {
         for round in 0..scaled(20).max(5) as u32 {
             use_it(device.address(), round);
+        }
+    });
+}
+
+#[test]
+fn a_controller_comes_back_from_a_reset_of_its_function() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let (namespace, _) = namespaces(&controller).remove(0);
+        // The blocking calls' queue is created again.
+        for _ in 0..2 {
+            namespace.flush().unwrap();
+            controller.reset_by(ResetKind::Function).unwrap();
+            namespace.flush().unwrap();
         }
     });
 }

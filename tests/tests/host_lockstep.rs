@@ -172,14 +172,14 @@ fn a_reset_forgets_the_queues_and_the_driver_says_so() {
 
 #[test]
 fn a_reset_that_fails_ends_in_time() {
-    for (fault, lets_go) in [(Fault::NeverReady, true), (Fault::AlwaysReady, false)] {
+    for (fault, lets_go) in [(Fault::NeverReady, true), (Fault::AllOnes(None), false)] {
         let pair = pair("size=1M", None);
         let flush = FaultRule::new(fault).opcode(NvmOpcode::FLUSH.0);
         let plan = FaultPlan::new(0).rule(flush).rule(FaultRule::new(Fault::Drop).opcode(NvmOpcode::READ.0));
         pair.clock.device.inject(&plan).unwrap();
-        pair.namespace.flush().unwrap();
         let mut queue = pair.queue();
         queue.turn().unwrap().read(&pair.namespace, 0, pair.controller.alloc(512).unwrap(), 1).unwrap();
+        assert_eq!(pair.namespace.flush().is_ok(), lets_go);
         let start = pair.clock.now();
         let error = pair.controller.reset().unwrap_err();
         assert!(pair.clock.now() - start < Duration::from_secs(60), "{fault:?}");
@@ -197,6 +197,32 @@ fn a_reset_that_fails_ends_in_time() {
             }
         }
     }
+}
+
+#[test]
+fn a_controller_that_does_not_stop_has_its_function_reset() {
+    let pair = pair("size=1M", None);
+    let plan = FaultPlan::new(0).rule(FaultRule::new(Fault::AlwaysReady).opcode(NvmOpcode::FLUSH.0).count(2));
+    pair.clock.device.inject(&plan).unwrap();
+    let mut queue = pair.queue();
+    pair.namespace.flush().unwrap();
+    queue.turn().unwrap().read(&pair.namespace, 0, pair.controller.alloc(512).unwrap(), 1).unwrap();
+    let start = pair.clock.now();
+    pair.controller.reset().unwrap();
+    assert!(pair.clock.now() - start < Duration::from_secs(60));
+    let error = queue.turn().unwrap_err();
+    assert!(matches!(error.failure(), Failure::Reset { .. }), "{error}");
+    let all = queue.recover().unwrap();
+    assert!(all.len() == 1 && all[0].result().is_none(), "the read");
+    queue.turn().unwrap().read(&pair.namespace, 0, pair.controller.alloc(512).unwrap(), 2).unwrap();
+    assert!(queue.wait(Wait::Poll, Duration::from_secs(1)).unwrap());
+    // The same at the end: the memory is free again, which it would not be after a controller that did not stop.
+    pair.namespace.flush().unwrap();
+    let heap = pair.controller.heap().clone();
+    let start = pair.clock.now();
+    drop((queue, pair.namespace, pair.controller));
+    assert!(pair.clock.now() - start < Duration::from_secs(60));
+    heap.alloc(4096).unwrap();
 }
 
 /// Blocks in a vector, of which some can't be read.

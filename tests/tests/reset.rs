@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 use upcie_nvme::{
-    Controller, DmaBuf, Failure, Namespace, QueuePair, Wait,
+    Controller, DmaBuf, Failure, Namespace, QueuePair, ResetKind, Wait,
     queue::Returned,
     spec::{Command, FeatureId, FeatureSelect},
 };
@@ -73,6 +73,50 @@ impl Lane {
         assert!(self.flying.is_empty(), "all that was in flight: {:?}", self.flying);
         assert_eq!(self.idle.len(), DEPTH as usize - 1);
     }
+}
+
+#[test]
+fn every_kind_of_reset_gives_every_payload_back() {
+    on_each_device(|device| {
+        let controller = device.open();
+        let (namespace, _) = namespaces(&controller).remove(0);
+        let vectors = controller.vectors().unwrap();
+        let mut builder = controller.queue_pair().depth(DEPTH);
+        if vectors > 0 {
+            builder = builder.interrupt(vectors - 1);
+        }
+        let queue = create(builder);
+        let idle = (1..DEPTH).map(|_| controller.alloc(namespace.block_size()).unwrap()).collect();
+        let mut lane = Lane { queue, flying: BTreeMap::new(), idle, next: 0 };
+        for kind in [ResetKind::Function, ResetKind::Subsystem, ResetKind::Controller] {
+            lane.turn(&namespace).unwrap();
+            let outcome = controller.reset_by(kind);
+            if kind == ResetKind::Subsystem && !controller.capabilities().nssrs() {
+                says(&outcome.unwrap_err(), &[controller.name(), "no NVM subsystem reset", "CAP.NSSRS"]);
+                continue;
+            }
+            outcome.unwrap_or_else(|error| panic!("{kind:?}: {error}"));
+            assert!(is_reset(&lane.queue.turn().unwrap_err()), "{kind:?}");
+            let all = lane.queue.recover().unwrap();
+            lane.take_back(all);
+            // Interrupts come as before.
+            lane.turn(&namespace).unwrap();
+            let wait = if vectors > 0 { Wait::Interrupt } else { Wait::Poll };
+            let mut done = 0;
+            while !lane.flying.is_empty() {
+                assert!(lane.queue.wait(wait, deadline()).unwrap(), "{kind:?}");
+                for completion in lane.queue.turn().unwrap() {
+                    let (tag, result, buffer) = completion.into_parts();
+                    result.unwrap();
+                    lane.flying.remove(&tag);
+                    lane.idle.push(buffer);
+                    done += 1;
+                }
+            }
+            assert_eq!(done, DEPTH - 1, "{kind:?}");
+            namespace.flush().unwrap();
+        }
+    });
 }
 
 fn is_reset(error: &upcie_nvme::Error) -> bool {

@@ -13,7 +13,9 @@ pub mod spec;
 mod wait;
 
 pub use address::{Address, forms};
-pub use controller::{Controller, ControllerBuilder, Event, Events, FeatureQuery, IdentifyQuery, LogQuery};
+pub use controller::{
+    Controller, ControllerBuilder, Event, Events, FeatureQuery, IdentifyQuery, LogQuery, ResetKind,
+};
 pub use engine::{Completion, Direction, Extent, Io, Refused, Returned, Turn, Zeroes};
 pub use error::{Error, Failure, NoIo, Refusal, Result};
 pub use namespace::{Namespace, Stream};

@@ -10,7 +10,8 @@ use super::{
     properties::{command_set, entry_sizes},
     resets::{Resets, Shapes},
     shared_look::SharedLook,
-    transitions::{disable, disable_patience, enable},
+    stopping,
+    transitions::{disable_patience, enable},
     vectors::Vectors,
 };
 use crate::{
@@ -94,7 +95,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
         Notice::wire(&*device, IrqKind::Request, "no notice will come when the kernel removes the device");
     let pci_error = Notice::wire(&*device, IrqKind::Error, "no notice will come of an error on its PCI link");
     tracing::debug!(device = %name, page_size = page, interrupts = ?vectors.kind(), "bringing it up");
-    disable(&registers, &name)?;
+    stopping::disable(&device, &registers)?;
     device_memory::turn_off(&registers)?;
     let private = Heap::private(device.dma(), options.pages, options.untrusted_device);
     let heap = Heap::with_lists(options.pages, Box::new(BufferLists { page_shift }), &private)?;

@@ -7,6 +7,7 @@ use super::{
     features::Features,
     permits::Aborts,
     resets::{Resets, Shapes},
+    stopping,
     transitions::{shutdown_patience, stop, stop_patience},
 };
 use crate::{
@@ -209,7 +210,8 @@ impl Inner {
         let shutdown = shutdown_patience(&self.link.registers, self.properties.identify.rtd3e);
         self.closing = Some(Budget::new(stop_patience(&self.link.registers, shutdown)));
         self.device.check_held()?;
-        let stopped = stop(&self.link.registers, &self.link.name, shutdown);
+        let registers = &self.link.registers;
+        let stopped = stopping::or_reset(&self.device, registers, stop(registers, &self.link.name, shutdown));
         device_memory::release(&self.link);
         stopped
     }

@@ -29,6 +29,7 @@ mod reset;
 mod resets;
 mod retries;
 mod shared_look;
+mod stopping;
 mod subsystem;
 mod transitions;
 mod typed;
@@ -59,6 +60,7 @@ pub(crate) use queues::{PRIORITY, create};
 pub(crate) use registers::Registers;
 pub(crate) use resets::Shape;
 use std::{fmt, os::fd::BorrowedFd, sync::Arc};
+pub use stopping::ResetKind;
 use subsystem::Subsystem;
 pub use typed::{FeatureQuery, IdentifyQuery, LogQuery};
 use upcie_core::{

@@ -4,7 +4,8 @@ use super::{
     Controller, Inner, Shape,
     admin::{ENTRIES, Late, Rings},
     lock,
-    transitions::{disable, disable_patience, enable},
+    stopping::{ResetKind, check_subsystem_reset},
+    transitions::{disable_patience, enable},
 };
 use crate::{
     Error, Result,
@@ -32,6 +33,8 @@ impl Controller {
     /// admin commands that were in progress fail with `Failure::Reset`; the next ones work. Namespace handles stay valid,
     /// unless the size or format of a namespace has changed meanwhile: then all of them are stale.
     ///
+    /// If the controller does not stop, its PCI function is reset. [`reset_by`](Self::reset_by) chooses the means.
+    ///
     /// It also brings back a controller that reports a fatal status, or that something else has reset. If another thread is
     /// resetting the controller, waits for that reset, which counts as this one. Takes CAP.TO for stopping, CRTO or CAP.TO
     /// for becoming ready and [`timeout`](crate::ControllerBuilder::timeout) for the commands after that, at most.
@@ -42,15 +45,27 @@ impl Controller {
     ///   default value.
     /// - [`Failure::Timeout`](crate::Failure::Timeout): another thread's reset has not ended in time.
     pub fn reset(&self) -> Result<()> {
-        self.inner.reset(None)
+        self.inner.reset(ResetKind::Controller, None)
+    }
+
+    /// Resets the controller like [`reset`](Self::reset), by the means that is named.
+    ///
+    /// # Errors
+    /// Those of [`reset`](Self::reset), and [`Failure::Unsupported`](crate::Failure::Unsupported), which changes nothing: the
+    /// controller can't reset its subsystem.
+    pub fn reset_by(&self, kind: ResetKind) -> Result<()> {
+        self.inner.reset(kind, None)
     }
 }
 
 impl Inner {
     /// Resets the controller; if `of` is given, only if that epoch is not over.
-    pub(crate) fn reset(&self, of: Option<&Epoch>) -> Result<()> {
+    pub(crate) fn reset(&self, kind: ResetKind, of: Option<&Epoch>) -> Result<()> {
         self.check_owner(OPERATION)?;
         self.device.check_held()?;
+        if kind == ResetKind::Subsystem {
+            check_subsystem_reset(&self.link.name, self.link.registers.capabilities())?;
+        }
         let seen = self.resets.count();
         let limit = self.reset_patience();
         let mut watch = self.stopwatch();
@@ -61,7 +76,7 @@ impl Inner {
         }
         let _resetting = self.resets.begin();
         let _budget = Budget::new(limit);
-        let up = self.stop_and_start();
+        let up = self.stop_and_start(kind);
         if let Err(error) = &up {
             self.link.live.set_down(format!("it did not come back from a reset ({error})"));
             return self.link.live.check_up(&self.link.name, OPERATION);
@@ -85,7 +100,7 @@ impl Inner {
         self.link.live.set_down(reason.into());
         let mut rings =
             self.link.enter(self.admin.rings(), &mut watch, limit, || operation.into(), "admin commands")?;
-        self.stop_epoch(&mut rings)
+        self.stop_epoch(&mut rings, ResetKind::Controller)
     }
 
     /// Returns the longest time that a reset takes. A register that can't be read makes the reset fail, too.
@@ -115,23 +130,23 @@ impl Inner {
         self.link.live.check_up(&self.link.name, &what())
     }
 
-    /// Ends the epoch and disables the controller, which lets go of all memory of it. The caller has the admin queue.
-    fn stop_epoch(&self, rings: &mut Rings) -> Result<()> {
+    /// Ends the epoch and stops the controller, which lets go of all memory of it. The caller has the admin queue.
+    fn stop_epoch(&self, rings: &mut Rings, kind: ResetKind) -> Result<()> {
         let epoch = self.link.live.end();
-        let disabled = disable(&self.link.registers, &self.link.name);
+        let stopped = self.halt(kind);
         // A server that has closed the connection uses no memory either.
-        if disabled.is_err() && !self.device.has_ended() {
-            return disabled;
+        if stopped.is_err() && !self.device.has_ended() {
+            return stopped;
         }
         epoch.set_let_go();
         let mut memory = self.memory.take_retired();
         memory.extend(self.queue_ids.forget_moving());
         self.admin.forget(rings, &self.subsystem);
         drop(memory);
-        disabled
+        stopped
     }
 
-    fn stop_and_start(&self) -> Result<()> {
+    fn stop_and_start(&self, kind: ResetKind) -> Result<()> {
         let link = &self.link;
         // No turn opens from here on.
         link.live.end();
@@ -139,7 +154,7 @@ impl Inner {
         {
             let mut rings =
                 link.enter(self.admin.rings(), &mut watch, limit, || OPERATION.into(), "admin commands")?;
-            self.stop_epoch(&mut rings)?;
+            self.stop_epoch(&mut rings, kind)?;
             let last = ENTRIES as u16 - 1;
             let aqa = AdminQueueAttributes::new().with_asqs(last).with_acqs(last);
             let (sq, cq) = rings.addresses();

@@ -38,9 +38,9 @@ pub(super) fn disable(registers: &Registers, name: &str) -> Result<()> {
     reset(registers, name, cc)
 }
 
-/// Returns the longest time that [`disable`] takes.
+/// Returns the longest time that [`disable`] takes, and the wait after a reset of the function.
 pub(super) fn disable_patience(registers: &Registers) -> Result<Duration> {
-    Ok(settle_patience(registers)? + registers.quirks().ready_delay + registers.patience())
+    Ok(settle_patience(registers)? + 2 * (registers.quirks().ready_delay + registers.patience()))
 }
 
 /// Waits until the last step of a former user has had its effect: it may have been killed between any two of
@@ -173,7 +173,7 @@ pub(super) fn shutdown_patience(registers: &Registers, rtd3e: u32) -> Duration {
     stated.min(SHUTDOWN_MAX).max(registers.patience()).max(SHUTDOWN_MIN)
 }
 
-/// Returns the longest time that [`stop`] takes.
+/// Returns the longest time that [`stop`] takes, and the wait after a reset of the function.
 pub(super) fn stop_patience(registers: &Registers, shutdown: Duration) -> Duration {
-    shutdown + registers.quirks().ready_delay + registers.patience()
+    shutdown + 2 * (registers.quirks().ready_delay + registers.patience())
 }

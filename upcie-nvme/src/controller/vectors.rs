@@ -116,6 +116,17 @@ impl Vectors {
         })
     }
 
+    /// Wires the vectors that were wired again: a reset may have turned them off.
+    pub(super) fn wire_again(&self, device: &dyn Device) -> Result<()> {
+        let (Some(kind), Some(wired)) = (self.kind, self.wired.enter(|| Duration::ZERO)) else {
+            return Ok(());
+        };
+        let Some(fds) = &*wired else { return Ok(()) };
+        let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
+        device.set_irqs(kind, &[])?;
+        Ok(device.set_irqs(kind, &fds)?)
+    }
+
     /// Notes that interrupts of `vector` don't arrive, and logs it the first time.
     pub(crate) fn report_silence(&self, device: &str, vector: u16) {
         if lock(&self.silent).insert(vector) {

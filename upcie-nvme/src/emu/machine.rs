@@ -271,6 +271,7 @@ impl<M: Media> Machine<M> {
         self.said.clear();
         if let Some(ailments) = self.ailments() {
             ailments.hung_up = false;
+            ailments.always_ready = false;
         }
         self.power_on();
     }
@@ -349,6 +350,14 @@ impl<M: Media> Machine<M> {
                 self.registers.disable();
                 let is_stuck = self.ailments().is_some_and(|ailments| ailments.always_ready);
                 self.registers.csts.set_rdy(is_stuck);
+            }
+            Action::ResetSubsystem => {
+                if let Some(ailments) = self.ailments() {
+                    ailments.always_ready = false;
+                }
+                self.stop();
+                self.registers = Registers::new(&self.core.options);
+                self.registers.csts.set_nssro(true);
             }
             Action::Shutdown => {
                 self.queues = None;

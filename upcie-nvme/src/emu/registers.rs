@@ -13,6 +13,8 @@ const MPSMAX: u8 = 4;
 /// Entry sizes of I/O queues, as powers of two.
 const IOSQES: u8 = 6;
 const IOCQES: u8 = 4;
+/// The value that starts a reset of the subsystem when NSSR is written: "NVMe".
+const NSSR_VALUE: u32 = 0x4e56_4d65;
 
 /// The action that a write to a register requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub(super) enum Action {
     Disable,
     /// CC.SHN was set.
     Shutdown,
+    /// NSSR was written with its value.
+    ResetSubsystem,
 }
 
 /// The registers' values.
@@ -47,6 +51,7 @@ impl Registers {
             .with_ams(options.wrr.into())
             .with_to(2)
             .with_dstrd(DSTRD)
+            .with_nssrs(true)
             .with_css(options.css)
             .with_mpsmin((options.mpsmin.ilog2() - 12) as u8)
             .with_mpsmax(MPSMAX);
@@ -86,6 +91,10 @@ impl Registers {
         match offset {
             offset::INTMS => self.mask |= value,
             offset::INTMC => self.mask &= !value,
+            offset::NSSR if value == NSSR_VALUE => return Some(Action::ResetSubsystem),
+            offset::NSSR => {}
+            // Writing 1 clears NSSRO; the others are read-only.
+            offset::CSTS if ControllerStatus::from_bits(value).nssro() => self.csts.set_nssro(false),
             offset::CC => return self.configure(Configuration::from_bits(value)),
             offset::AQA => self.aqa = AdminQueueAttributes::from_bits(value & 0x0fff_0fff),
             offset::ASQ => self.asq = low(self.asq),
@@ -163,7 +172,7 @@ impl Registers {
 
     /// Resets the controller after CC.EN went to 0. The admin queues' registers keep their values.
     pub fn disable(&mut self) {
-        self.csts = ControllerStatus::new();
+        self.csts = ControllerStatus::new().with_nssro(self.csts.nssro());
         self.mask = 0;
     }
 }

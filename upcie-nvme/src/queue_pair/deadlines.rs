@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Result,
-    controller::{Inner, Permit},
+    controller::{Inner, Permit, ResetKind},
     engine::{Overdue, Queue},
     spec::Status,
 };
@@ -154,7 +154,7 @@ impl Deadlines {
 
 /// Resets the controller, and returns the reason why the queue takes no turns after that.
 fn reset<T>(queue: &Queue<T>, controller: &Inner) -> Result<()> {
-    let done = controller.reset(Some(queue.epoch()));
+    let done = controller.reset(ResetKind::Controller, Some(queue.epoch()));
     queue.check_live().and(done)
 }
 

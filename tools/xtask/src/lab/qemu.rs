@@ -17,6 +17,9 @@ use crate::process::Guard;
 /// Disk images, which are made sparse and empty for each run.
 const DISKS: &[(&str, u64)] = &[("a", 256 << 20), ("b1", 256 << 20), ("b2", 256 << 20)];
 
+/// Disk image of controller C.
+const FAILING_DISK: (&str, u64) = ("c", 64 << 20);
+
 /// PCI devices of the lab. Root ports come first on bus 0, so that the controllers are always at 0000:01:00.0
 /// and 0000:02:00.0.
 const DEVICES: &[&str] = &[
@@ -32,6 +35,13 @@ const DEVICES: &[&str] = &[
     // QEMU's NVMe controllers have no MSI. This educational device has a pin, an MSI message and 28-bit DMA.
     "edu,bus=pcie.0,addr=0x10",
 ];
+
+/// Controller C, whose medium fails: it is added for the suite about that alone.
+const FAILING: &[&str] =
+    &["pcie-root-port,id=rp2,chassis=3,slot=3", "nvme,id=nvC,bus=rp2,serial=LABC,drive=c"];
+
+/// The errors of controller C's medium, by the first block that fails. The suite has the same numbers.
+const MEDIA_ERRORS: &[(&str, u64)] = &[("read", 1000), ("write", 2000)];
 
 /// Functions that init binds to vfio-pci, and that the suites use.
 pub const FUNCTIONS: &[&str] = &["0000:01:00.0", "0000:02:00.0"];
@@ -60,6 +70,9 @@ pub struct Options {
     /// Number of NUMA nodes to split memory and processors over
     #[arg(long, default_value_t = 1, value_name = "NODES", value_parser = clap::value_parser!(u32).range(1..=8))]
     pub numa: u32,
+    /// Add controller C, at 0000:03:00.0: reads of its block 1000 and writes of its block 2000 fail
+    #[arg(long)]
+    pub failing_media: bool,
     /// Additional words for the kernel's command line
     #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
     pub append: String,
@@ -92,6 +105,7 @@ impl Default for Options {
             iommu: Iommu::On,
             stock: false,
             numa: 1,
+            failing_media: false,
             append: String::new(),
             console: false,
             verbose: false,
@@ -141,7 +155,7 @@ impl RunDirectory {
             fs::create_dir(directory.path(name))?;
             fs::set_permissions(directory.path(name), fs::Permissions::from_mode(mode))?;
         }
-        for (name, size) in DISKS {
+        for (name, size) in DISKS.iter().chain([&FAILING_DISK]) {
             File::create(directory.path(&format!("{name}.raw")))?.set_len(*size)?;
         }
         Ok(directory)
@@ -273,6 +287,9 @@ fn command(lab: &Lab, run: &RunDirectory, options: &Options) -> Command {
         Some(foreign) => others(&mut command, machine, memory, foreign),
         None => lab_devices(&mut command, machine, run),
     }
+    if options.failing_media {
+        failing(&mut command, run);
+    }
     for device in &options.devices {
         command.args(["-device", device]);
     }
@@ -297,6 +314,23 @@ fn lab_devices(command: &mut Command, machine: &str, run: &RunDirectory) {
     }
     command.args(["-object", "memory-backend-ram,id=pmr,size=16M,share=on"]);
     for device in DEVICES {
+        command.args(["-device", device]);
+    }
+}
+
+/// Adds controller C over QEMU's `blkdebug`.
+fn failing(command: &mut Command, run: &RunDirectory) {
+    let errors = MEDIA_ERRORS.iter().enumerate().map(|(index, (kind, block))| {
+        let rule = format!("inject-error.{index}");
+        format!(",{rule}.event=none,{rule}.iotype={kind},{rule}.sector={block},{rule}.errno=5")
+    });
+    let file = run.path("c.raw");
+    command.arg("-drive").arg(format!(
+        "if=none,id=c,driver=blkdebug,image.driver=raw,image.file.driver=file,image.file.filename={}{}",
+        file.display(),
+        errors.collect::<String>()
+    ));
+    for device in FAILING {
         command.args(["-device", device]);
     }
 }

@@ -93,6 +93,8 @@ pub struct Boot {
     numa: u32,
     /// Number of huge pages of 1 GiB; they add to the guest's memory.
     giants: u32,
+    /// True to add the controller whose medium fails.
+    failing_media: bool,
     /// Prefix of suites that belong to this boot alone and choose their devices themselves. The longest
     /// matching prefix counts.
     prefix: &'static str,
@@ -111,7 +113,16 @@ impl Boot {
             0 => plain.append.clone(),
             count => format!("hugepagesz=1G hugepages={count}"),
         };
-        Options { iommu: self.iommu, stock: self.stock, numa: self.numa, memory, append, ..plain }
+        let failing_media = self.failing_media;
+        Options {
+            iommu: self.iommu,
+            stock: self.stock,
+            numa: self.numa,
+            failing_media,
+            memory,
+            append,
+            ..plain
+        }
     }
 
     /// Returns true if a suite belongs to this boot alone.
@@ -145,6 +156,7 @@ pub const BOOTS: &[Boot] = &[
         stock: false,
         numa: 1,
         giants: 0,
+        failing_media: false,
         prefix: GUEST_ONLY,
         setup: "bind vfio-pci && own root",
         examples: true,
@@ -180,6 +192,7 @@ pub const BOOTS: &[Boot] = &[
         stock: false,
         numa: 1,
         giants: 0,
+        failing_media: false,
         prefix: "guest_noiommu_",
         setup: "bind && noiommu 0",
         examples: false,
@@ -196,6 +209,7 @@ pub const BOOTS: &[Boot] = &[
         stock: false,
         numa: 1,
         giants: 2,
+        failing_media: false,
         prefix: "guest_pt_",
         setup: "bind",
         examples: false,
@@ -211,6 +225,7 @@ pub const BOOTS: &[Boot] = &[
         stock: true,
         numa: 1,
         giants: 0,
+        failing_media: false,
         prefix: "guest_stock_",
         setup: "bind vfio-pci && own root",
         examples: false,
@@ -223,6 +238,7 @@ pub const BOOTS: &[Boot] = &[
         stock: true,
         numa: 1,
         giants: 0,
+        failing_media: false,
         prefix: "guest_stock_noiommu_",
         setup: "bind",
         examples: false,
@@ -235,7 +251,21 @@ pub const BOOTS: &[Boot] = &[
         stock: false,
         numa: 2,
         giants: 0,
+        failing_media: false,
         prefix: "guest_numa_",
+        setup: "bind vfio-pci && own root",
+        examples: false,
+        modes: &[],
+    },
+    Boot {
+        name: "errors",
+        about: "a controller whose medium fails",
+        iommu: Iommu::On,
+        stock: false,
+        numa: 1,
+        giants: 0,
+        failing_media: true,
+        prefix: "guest_errors_",
         setup: "bind vfio-pci && own root",
         examples: false,
         modes: &[],
@@ -286,6 +316,7 @@ mod tests {
         assert_eq!(owners("guest_pt_domains"), ["pt"]);
         assert_eq!(owners("guest_stock_iommufd"), ["stock"]);
         assert_eq!(owners("guest_stock_noiommu_refusals"), ["stock-off"]);
+        assert_eq!(owners("guest_errors_media"), ["errors"]);
         assert_eq!(owners("guest_each_kernel_reads"), [""; 0]);
         assert_eq!(owners("guest_user_memlock"), [""; 0]);
         assert_eq!(owners("queues"), [""; 0]);

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::process;
 
 /// Directories and packages of the workspace.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct Workspace {
     #[serde(rename = "workspace_root")]
     pub root: PathBuf,
@@ -19,7 +19,7 @@ pub struct Workspace {
     packages: Vec<Package>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 struct Package {
     id: String,
     name: String,

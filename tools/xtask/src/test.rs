@@ -1,6 +1,10 @@
 //! `cargo xtask test`: all checks and suites, on this machine and in the guest.
+//!
+//! A whole run has three threads: one for the steps and the suites of this machine, and two for the guest's boots, whose emulated
+//! processors leave most of a core idle. Each adds rows to a run of its own.
 
 use std::process::{Command, ExitCode};
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -11,7 +15,7 @@ use crate::lab::fio;
 use crate::lab::kernel::Lab;
 use crate::lab::prepare::prepare;
 use crate::process::{self, log};
-use crate::suites::modes::{self, BOOTS};
+use crate::suites::modes::{self, BOOTS, Boot};
 use crate::suites::row::{self, Row};
 use crate::suites::run::{Choice, Run};
 use crate::suites::{boot, host, linux, matrix};
@@ -51,14 +55,15 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     // Prepare first, so that a password is asked for at the start.
     let lab = if args.no_guest { None } else { Some(prepare()?) };
     let fio = needs_engine(&args.choice).then(fio::installed);
-    if args.choice.mode.is_empty() {
+    let named = !args.choice.filter.is_empty();
+    if args.choice.mode.is_empty() && named {
         steps(&mut run)?;
     }
     if !only_steps(&run) {
         if let Some(found) = fio {
             engine(&mut run, found)?;
         }
-        suites(&mut run, lab.as_ref())?;
+        suites(&mut run, lab.as_ref(), args.choice.mode.is_empty() && !named)?;
     }
     if run.rows.is_empty() {
         bail!("no suite or step has a name that contains {}", args.choice.filter.join(" or "));
@@ -92,18 +97,44 @@ fn only_steps(run: &Run<'_>) -> bool {
     !filter.is_empty() && filter.iter().all(|word| run.rows.iter().any(|row| row.name == *word))
 }
 
-/// Builds the suites and runs them, on this machine and in the guest.
-fn suites(run: &mut Run<'_>, lab: Option<&Lab>) -> Result<()> {
+/// Builds the suites and runs them, on this machine and in the guest at the same time; with `steps` the steps as well.
+fn suites(run: &mut Run<'_>, lab: Option<&Lab>, with_steps: bool) -> Result<()> {
     let executables = build(run)?;
-    host::run(run, &executables)?;
-    let Some(lab) = lab else {
+    if lab.is_none() {
         log!("skipping the guest's suites (--no-guest)");
-        return Ok(());
-    };
-    for boot in BOOTS {
-        boot::run(run, lab, boot, &executables)?;
     }
-    linux::run(run, lab)
+    let (first, others) = BOOTS.split_at(1);
+    let (mut one, mut two) = (run.beside(), run.beside());
+    let (here, one, two) = thread::scope(|scope| {
+        let one = lab.map(|lab| {
+            let executables = &executables;
+            scope.spawn(move || boots(&mut one, lab, first, executables).map(|()| one.rows))
+        });
+        let two = lab.map(|lab| {
+            let executables = &executables;
+            scope.spawn(move || {
+                boots(&mut two, lab, others, executables)?;
+                linux::run(&mut two, lab).map(|()| two.rows)
+            })
+        });
+        let here = if with_steps { steps(run) } else { Ok(()) };
+        let here = here.and_then(|()| host::run(run, &executables));
+        let rows = |lane: Option<thread::ScopedJoinHandle<'_, Result<Vec<Row>>>>| {
+            lane.map_or_else(
+                || Ok(Vec::new()),
+                |lane| lane.join().expect("a lane that panicked has said why"),
+            )
+        };
+        (here, rows(one), rows(two))
+    });
+    here?;
+    run.rows.append(&mut one?);
+    run.rows.append(&mut two?);
+    Ok(())
+}
+
+fn boots(run: &mut Run<'_>, lab: &Lab, boots: &'static [Boot], executables: &[Executable]) -> Result<()> {
+    boots.iter().try_for_each(|boot| boot::run(run, lab, boot, executables))
 }
 
 /// Runs the steps that start no device.

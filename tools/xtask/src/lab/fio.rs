@@ -25,7 +25,7 @@ pub const GUEST_ENGINE: &str = "/payload/lib/libupcie_fio.so";
 const LIBRARY: &str = "libupcie_fio.so";
 
 /// fio, and an engine that was built for it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Built {
     pub fio: PathBuf,
     pub engine: PathBuf,

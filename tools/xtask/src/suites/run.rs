@@ -51,6 +51,18 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Makes a run of the same choice and programs without results, for another thread.
+    pub fn beside(&self) -> Self {
+        Self {
+            choice: self.choice,
+            workspace: self.workspace.clone(),
+            strict: self.strict,
+            rows: Vec::new(),
+            tools: self.tools.clone(),
+            fio: self.fio.clone(),
+        }
+    }
+
     pub fn push(&mut self, row: Row) {
         log!("{}", row.line(24));
         self.rows.push(row);

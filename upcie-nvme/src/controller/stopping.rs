@@ -46,7 +46,11 @@ impl Inner {
             ResetKind::Controller => disable(&self.device, registers),
             ResetKind::Function => reset_function(&self.device, registers),
             ResetKind::Subsystem => self.reset_subsystem(),
+        }?;
+        if self.turn_on_again()? {
+            self.vectors.wire_again(&*self.device)?;
         }
+        Ok(())
     }
 
     fn reset_subsystem(&self) -> Result<()> {
@@ -61,19 +65,20 @@ impl Inner {
             // The function may have left the bus.
             let status = registers.peek(offset::CSTS)?;
             Ok(status != u32::MAX && status & 1 == 0)
-        })?;
-        self.vectors.wire_again(&*self.device)
+        })
     }
 
-    /// Lets the function answer and issue DMA, which the reset of a subsystem may have turned off.
-    fn turn_on_again(&self) -> Result<()> {
+    /// Lets the function answer and issue DMA, if a loss of power or the reset of the subsystem has turned that off. Returns
+    /// `true` if it had.
+    fn turn_on_again(&self) -> Result<bool> {
         let needed = command::MEMORY | command::BUS_MASTER;
         let now = self.device.command()?;
         if now == u16::MAX || now & needed == needed {
-            return Ok(());
+            return Ok(false);
         }
         // SAFETY: the driver has claimed the device, whose controller is disabled: it issues no DMA yet.
-        Ok(unsafe { self.device.set_config_u16(COMMAND, now | needed) }?)
+        unsafe { self.device.set_config_u16(COMMAND, now | needed) }?;
+        Ok(true)
     }
 }
 

@@ -4,7 +4,10 @@ use anyhow::Context;
 use clap::Args;
 use std::{
     io::{self, Write},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tracing_subscriber::EnvFilter;
 
@@ -19,8 +22,8 @@ pub struct LogArgs {
 
 /// True once the log is silenced.
 static SILENCED: AtomicBool = AtomicBool::new(false);
-/// True if the user asked for a log.
-static REQUESTED: AtomicBool = AtomicBool::new(false);
+/// The filter that the user asked for.
+static REQUESTED: OnceLock<String> = OnceLock::new();
 
 /// Starts the log with the filter of --log or of UPCIE_LOG.
 ///
@@ -28,14 +31,20 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 /// Fails if the text is not a filter.
 pub fn start(args: &LogArgs) -> anyhow::Result<()> {
     let given = args.log.clone().or_else(|| std::env::var("UPCIE_LOG").ok());
-    let given = given.as_deref().filter(|text| !text.is_empty());
-    REQUESTED.store(given.is_some(), Ordering::Relaxed);
-    let text = given.unwrap_or("warn");
+    let text = match given.filter(|text| !text.is_empty()) {
+        Some(text) => REQUESTED.get_or_init(|| text),
+        None => "warn",
+    };
     let filter = EnvFilter::builder().parse(text).with_context(|| {
         format!("{text:?} is not a filter for --log or UPCIE_LOG; try debug, or upcie_core=trace")
     })?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false).init();
     Ok(())
+}
+
+/// Returns the filter that the user asked for, to pass it on to a child.
+pub fn requested() -> Option<&'static str> {
+    REQUESTED.get().map(String::as_str)
 }
 
 /// Silences the log unless the user asked for one. Call it after a reported error: the consequences tell
@@ -45,7 +54,7 @@ pub fn silence() {
 }
 
 fn writer() -> Box<dyn Write> {
-    match SILENCED.load(Ordering::Relaxed) && !REQUESTED.load(Ordering::Relaxed) {
+    match SILENCED.load(Ordering::Relaxed) && requested().is_none() {
         true => Box::new(io::sink()),
         false => Box::new(io::stderr()),
     }

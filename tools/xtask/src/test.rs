@@ -1,7 +1,7 @@
 //! `cargo xtask test`: all checks and suites, on this machine and in the guest.
 //!
-//! A whole run has three threads: one for the steps and the suites of this machine, and two for the guest's boots, whose emulated
-//! processors leave most of a core idle. Each adds rows to a run of its own.
+//! A whole run has four threads: one for the steps and the suites of this machine, two for the guest's boots, whose emulated
+//! processors leave most of a core idle, and one for the long soak. Each adds rows to a run of its own.
 
 use std::process::{Command, ExitCode};
 use std::thread;
@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::cargo::{Executable, Workspace, is_ci};
-use crate::checks::{assembly, instructions, layers, licences, package, planted, simulation, words};
+use crate::checks::{assembly, instructions, layers, licences, package, planted, simulation, soak, words};
 use crate::lab::fio;
 use crate::lab::kernel::Lab;
 use crate::lab::prepare::prepare;
@@ -38,6 +38,9 @@ pub struct Args {
     /// Skip everything that needs QEMU
     #[arg(long)]
     no_guest: bool,
+    /// Time of the long soak, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    soak: u64,
     #[command(flatten)]
     choice: Choice,
 }
@@ -63,7 +66,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         if let Some(found) = fio {
             engine(&mut run, found)?;
         }
-        suites(&mut run, lab.as_ref(), args.choice.mode.is_empty() && !named)?;
+        suites(&mut run, lab.as_ref(), args.soak, args.choice.mode.is_empty() && !named)?;
     }
     if run.rows.is_empty() {
         bail!("no suite or step has a name that contains {}", args.choice.filter.join(" or "));
@@ -97,15 +100,16 @@ fn only_steps(run: &Run<'_>) -> bool {
     !filter.is_empty() && filter.iter().all(|word| run.rows.iter().any(|row| row.name == *word))
 }
 
-/// Builds the suites and runs them, on this machine and in the guest at the same time; with `steps` the steps as well.
-fn suites(run: &mut Run<'_>, lab: Option<&Lab>, with_steps: bool) -> Result<()> {
+/// Builds the suites and runs them, on this machine and in the guest at the same time; with `with_steps` the
+/// steps as well.
+fn suites(run: &mut Run<'_>, lab: Option<&Lab>, soak: u64, with_steps: bool) -> Result<()> {
     let executables = build(run)?;
     if lab.is_none() {
         log!("skipping the guest's suites (--no-guest)");
     }
     let (first, others) = BOOTS.split_at(1);
-    let (mut one, mut two) = (run.beside(), run.beside());
-    let (here, one, two) = thread::scope(|scope| {
+    let (mut one, mut two, mut three) = (run.beside(), run.beside(), run.beside());
+    let (here, one, two, three) = thread::scope(|scope| {
         let one = lab.map(|lab| {
             let executables = &executables;
             scope.spawn(move || boots(&mut one, lab, first, executables).map(|()| one.rows))
@@ -117,6 +121,11 @@ fn suites(run: &mut Run<'_>, lab: Option<&Lab>, with_steps: bool) -> Result<()> 
                 linux::run(&mut two, lab).map(|()| two.rows)
             })
         });
+        let three = run.choice.mode.is_empty().then(|| {
+            scope.spawn(move || {
+                three.step(soak::NAME, |workspace| soak::check(workspace, soak)).map(|()| three.rows)
+            })
+        });
         let here = if with_steps { steps(run) } else { Ok(()) };
         let here = here.and_then(|()| host::run(run, &executables));
         let rows = |lane: Option<thread::ScopedJoinHandle<'_, Result<Vec<Row>>>>| {
@@ -125,11 +134,12 @@ fn suites(run: &mut Run<'_>, lab: Option<&Lab>, with_steps: bool) -> Result<()> 
                 |lane| lane.join().expect("a lane that panicked has said why"),
             )
         };
-        (here, rows(one), rows(two))
+        (here, rows(one), rows(two), rows(three))
     });
     here?;
     run.rows.append(&mut one?);
     run.rows.append(&mut two?);
+    run.rows.append(&mut three?);
     Ok(())
 }
 

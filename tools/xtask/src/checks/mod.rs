@@ -8,4 +8,5 @@ pub mod licences;
 pub mod package;
 pub mod planted;
 pub mod simulation;
+pub mod soak;
 pub mod words;

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     cli,
     guard::check_unprotected,
+    log,
     outcome::{self, Outcome},
     perf::random::{Rng, mix, scale},
     signal,
@@ -199,6 +200,11 @@ fn lives(
     unreachable!("the loop has no end of its own")
 }
 
+/// Returns this program's `--log` for its children.
+fn log_option() -> Option<String> {
+    log::requested().map(|filter| format!("--log={filter}"))
+}
+
 /// Starts a worker process.
 fn worker(args: &SoakArgs, address: &Address, record: &Path, life: u64) -> anyhow::Result<Process> {
     let mut command = Command::new(env::current_exe().context("finding this program")?);
@@ -209,6 +215,7 @@ fn worker(args: &SoakArgs, address: &Address, record: &Path, life: u64) -> anyho
     if let Some(nsid) = args.namespace {
         command.args(["--namespace", &nsid.to_string()]);
     }
+    command.args(log_option());
     Ok(Process(command.stdin(Stdio::null()).spawn().context("starting a worker")?))
 }
 
@@ -265,7 +272,11 @@ impl Server {
         // The server ends with this process, however that ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(&program).arg("--socket").arg(&self.socket);
-        command.args(["--options", &self.options]).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+            .args(["--options", &self.options])
+            .args(log_option())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         let child = command.spawn().with_context(|| format!("starting {}", program.display()))?;
         let process = self.process.insert(Process(child));
         let started = Instant::now();

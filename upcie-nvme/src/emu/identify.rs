@@ -1,6 +1,6 @@
 //! Identify data of the controller and its namespaces.
 
-use super::{Options, config, logs, namespace::Namespace, registers::VERSION};
+use super::{Options, Sgls, config, logs, namespace::Namespace, registers::VERSION};
 use crate::spec::{
     Cns, Command, DescriptorHeader, IdentifyController, IdentifyDword10, IdentifyNamespace, LbaFormat,
     NamespaceIdType, NamespaceList, OptionalCommands, PowerState, Status,
@@ -90,6 +90,14 @@ fn controller(options: &Options, has_cache: bool, subsystem: [u8; 16]) -> Vec<u8
     id.sqes = 0x66;
     id.cqes = 0x44;
     id.nn = options.namespaces;
+    id.sgls = match options.sgl {
+        Sgls::None => 0,
+        Sgls::Dwords => IdentifyController::SGLS_DWORDS,
+        Sgls::Bytes => IdentifyController::SGLS_BYTES,
+    };
+    if options.sgl != Sgls::None {
+        id.sgls |= IdentifyController::SGLS_BIT_BUCKET | IdentifyController::SGLS_METADATA;
+    }
     let optional = OptionalCommands::DATASET_MANAGEMENT | OptionalCommands::WRITE_ZEROES;
     id.oncs = (optional | OptionalCommands::SAVED_FEATURES).bits();
     // Flush takes all namespaces by FFFFFFFFh.

@@ -3,6 +3,7 @@
 use super::{
     HostMemory, Options,
     bent::Bent,
+    data::{Data, Sgls},
     logs::{Counters, ErrorLog},
     media::Media,
     namespace::Namespace,
@@ -14,6 +15,9 @@ use crate::spec::{
 };
 use zerocopy::IntoBytes;
 
+/// The bits of a command's flags that make it part of a fused operation.
+const FUSE: u8 = 0x03;
+
 /// Everything that an I/O command uses.
 #[derive(Debug)]
 pub(super) struct Io<M> {
@@ -23,6 +27,7 @@ pub(super) struct Io<M> {
     pub mdts: u64,
     /// CC.MPS in bytes.
     pub page: u64,
+    sgls: Sgls,
     /// `ro=true`: commands that would change data are refused.
     pub protected: bool,
     /// Feature 06h: writes may stay in the system's cache until a flush.
@@ -43,6 +48,7 @@ impl<M: Media> Io<M> {
             media,
             mdts: options.mdts.into(),
             page: 4096,
+            sgls: options.sgl,
             protected: options.ro,
             write_cache: true,
             counters: Counters::default(),
@@ -62,8 +68,10 @@ impl<M: Media> Io<M> {
     #[inline(always)]
     pub fn execute(&mut self, host: &mut impl HostMemory, sq: u16, command: Command) -> (Status, u64) {
         let result = match NvmOpcode(command.opcode) {
-            // Neither fused operations nor SGLs: FUSE and PSDT must be 0.
-            _ if command.flags & 0xc3 != 0 => Err(Status::INVALID_FIELD.with_do_not_retry()),
+            _ if command.flags & (FUSE | Command::PSDT) != 0 => {
+                let (kind, pointers) = ((command.opcode, command.flags), (command.prp1(), command.prp2()));
+                self.by_sgl(host, kind, command.nsid, pointers, [command.cdw10, command.cdw11, command.cdw12])
+            }
             NvmOpcode::READ => self.read(host, command),
             NvmOpcode::WRITE => self.write(host, command),
             NvmOpcode::FLUSH => self.flush(command.nsid),
@@ -74,8 +82,8 @@ impl<M: Media> Io<M> {
                 self.write_zeroes(command.nsid, blocks, command.cdw12)
             }
             NvmOpcode::DATASET_MANAGEMENT => {
-                let pointers = (command.prp1(), command.prp2());
-                self.manage(host, command.nsid, pointers, (command.cdw10, command.cdw11))
+                let data = Data::Prps(command.prp1(), command.prp2());
+                self.manage(host, command.nsid, data, (command.cdw10, command.cdw11))
             }
             _ => Err(Status::INVALID_OPCODE.with_do_not_retry()),
         };
@@ -105,7 +113,7 @@ impl<M: Media> Io<M> {
         flip: Option<u64>,
     ) -> Result<Option<u64>, Status> {
         let moves = matches!(NvmOpcode(command.opcode), NvmOpcode::READ | NvmOpcode::WRITE);
-        if !moves || command.flags & 0xc3 != 0 || !self.media.moves_data() {
+        if !moves || command.flags & FUSE != 0 || !self.media.moves_data() {
             let (status, _) = self.execute(host, sq, command);
             return if status.is_success() { Ok(None) } else { Err(status) };
         }
@@ -122,6 +130,7 @@ impl<M: Media> Io<M> {
         flip: Option<u64>,
     ) -> Result<Option<u64>, Status> {
         let writes = NvmOpcode(command.opcode) == NvmOpcode::WRITE;
+        let data = Data::of(command.flags, (command.prp1(), command.prp2()), self.sgls)?;
         let (offset, len) = self.range(command)?;
         if writes {
             self.writable()?;
@@ -129,9 +138,9 @@ impl<M: Media> Io<M> {
         let (end, media) = (moved.saturating_add(piece).min(len), &mut self.media);
         let flip = flip.map(|bit| (bit % (len * 8) / 8, 1 << (bit % 8)));
         let mut at = 0;
-        prp::walk(host, self.page, (command.prp1(), command.prp2()), len, |host, iova, part| {
+        data.walk(host, self.page, (len, !writes), |host, iova, part| {
             let (first, last) = (moved.max(at), end.min(at + part as u64));
-            if first < last {
+            if let Some(iova) = iova.filter(|_| first < last) {
                 let (iova, part) = (iova + (first - at), (last - first) as usize);
                 let flip = flip.filter(|(byte, _)| (first..last).contains(byte));
                 let flip = flip.map(|(byte, bit)| (iova + (byte - first), bit));
@@ -156,6 +165,43 @@ impl<M: Media> Io<M> {
             self.counters.bytes_read += len;
         }
         Ok(None)
+    }
+
+    /// Carries out a command whose FUSE or PSDT is not 0.
+    #[cold]
+    #[inline(never)]
+    fn by_sgl(
+        &mut self,
+        host: &mut impl HostMemory,
+        (opcode, flags): (u8, u8),
+        nsid: u32,
+        pointers: (u64, u64),
+        [cdw10, cdw11, cdw12]: [u32; 3],
+    ) -> Result<u64, Status> {
+        let mut command = Command { flags, cdw10, cdw11, cdw12, ..Command::io(NvmOpcode(opcode), nsid) };
+        command.set_data_pointer(pointers.0, pointers.1);
+        // No fused operations.
+        if flags & FUSE != 0 {
+            return Err(Status::INVALID_FIELD.with_do_not_retry());
+        }
+        let data = Data::of(flags, pointers, self.sgls)?;
+        match NvmOpcode(opcode) {
+            NvmOpcode::READ | NvmOpcode::WRITE if self.media.moves_data() => {
+                self.transfer(host, command, (0, u64::MAX), None)?;
+                Ok(u64::from(command.block_count()) << self.namespace(nsid)?.shift)
+            }
+            NvmOpcode::READ | NvmOpcode::WRITE => {
+                let (_, len) = self.range(command)?;
+                data.check(self.page, (len, NvmOpcode(opcode) == NvmOpcode::READ)).map(|()| 0)
+            }
+            NvmOpcode::DATASET_MANAGEMENT => self.manage(host, nsid, data, (cdw10, cdw11)),
+            // The others have no data.
+            NvmOpcode::FLUSH => self.flush(nsid),
+            NvmOpcode::WRITE_ZEROES => {
+                self.write_zeroes(nsid, (command.slba(), u64::from(command.block_count())), cdw12)
+            }
+            _ => Err(Status::INVALID_OPCODE.with_do_not_retry()),
+        }
     }
 
     #[inline(always)]
@@ -228,7 +274,7 @@ impl<M: Media> Io<M> {
         &mut self,
         host: &mut impl HostMemory,
         nsid: u32,
-        pointers: (u64, u64),
+        data: Data,
         (cdw10, cdw11): (u32, u32),
     ) -> Result<u64, Status> {
         let namespace = *self.namespace(nsid)?;
@@ -240,9 +286,10 @@ impl<M: Media> Io<M> {
         let ranges = &mut ranges[..count];
         let mut rest = ranges.as_mut_bytes();
         if !self.media.moves_data() {
-            return prp::check(self.page, pointers, rest.len() as u64).map(|_| 0);
+            return data.check(self.page, (rest.len() as u64, false)).map(|()| 0);
         }
-        prp::walk(host, self.page, pointers, rest.len() as u64, |host, iova, len| {
+        data.walk(host, self.page, (rest.len() as u64, false), |host, iova, len| {
+            let iova = iova.ok_or(Status::INTERNAL_ERROR)?;
             let (part, after) =
                 std::mem::take(&mut rest).split_at_mut_checked(len).ok_or(Status::INTERNAL_ERROR)?;
             rest = after;

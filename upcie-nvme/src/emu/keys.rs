@@ -18,6 +18,7 @@ pub const KEYS: &str = "  \
   intx=true         have an interrupt pin
   wrr=true          have weighted round robin
   css=N             the command sets (CAP.CSS), 0 to 255 or hexadecimal (0x80)
+  sgl=false|dwords  have no scatter gather lists, or of whole dwords only
   mpsmin=BYTES      the least memory page, a power of two from 4K to 64K
   faults=FILE       fail as the plan in this file says
   serial=TEXT       1 to 20 printable ASCII characters";

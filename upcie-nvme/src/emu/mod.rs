@@ -19,8 +19,8 @@
 //!
 //! # Features
 //! NVMe 1.4; the NVM command set with Read, Write, Flush, Write Zeroes and Dataset Management; all mandatory
-//! admin commands and features; PRPs; MSI-X; MSI and INTx on request (they cost a check of every queue in
-//! each round). Not supported: SGLs, metadata, fused operations, Format NVM, namespace management.
+//! admin commands and features; PRPs, and SGLs with bit buckets; MSI-X; MSI and INTx on request (they cost a check of every queue in
+//! each round). Not supported: metadata, fused operations, Format NVM, namespace management.
 //!
 //! A file is read and written in place. Data that was not flushed is in the system's cache: a crash of the
 //! process loses nothing, a crash of the machine may lose data that was not flushed.
@@ -37,6 +37,7 @@ mod arbitration;
 mod bent;
 mod changes;
 mod config;
+mod data;
 mod emulator;
 mod error;
 mod events;
@@ -64,6 +65,7 @@ mod queues;
 mod registers;
 mod serve;
 mod service;
+mod sgl;
 mod shared;
 mod staged;
 mod state;
@@ -74,6 +76,7 @@ mod vendor;
 mod tests;
 
 pub use actions::Action;
+pub use data::Sgls;
 pub use emulator::Emulator;
 pub use error::Error;
 pub use faults::{Fault, FaultPlan, FaultRule, Watched};

@@ -39,6 +39,7 @@ mod macros;
 pub mod offset;
 mod opcode;
 mod registers;
+mod sgl;
 mod status;
 
 #[cfg(test)]
@@ -64,4 +65,5 @@ pub use registers::{
     AdminQueueAttributes, ArbitrationMechanism, Capabilities, CommandSet, Configuration, ControllerStatus,
     ReadyTimeouts, ShutdownNotification, ShutdownStatus, Version, doorbell_offset,
 };
+pub use sgl::SglDescriptor;
 pub use status::{Status, StatusType};

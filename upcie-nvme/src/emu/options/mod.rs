@@ -8,7 +8,7 @@ mod tests;
 pub(crate) use text::name;
 
 use super::{
-    Error,
+    Error, Sgls,
     units::{self, Bytes},
 };
 use std::{path::PathBuf, time::Duration};
@@ -77,6 +77,9 @@ pub struct Options {
     pub wrr: bool,
     /// `css=`: the command sets that CAP.CSS reports, decimal or hexadecimal. Default 1, the NVM command set.
     pub css: u8,
+    /// `sgl=`: the scatter gather lists that the controller takes for I/O: `true` (of any bytes, the default), `dwords`
+    /// (aligned to dwords, of whole dwords) or `false` (none).
+    pub sgl: Sgls,
     /// `mpsmin=`: the least bytes of a memory page, a power of two from 4096 to 65536. Default 4096.
     pub mpsmin: u32,
     /// `faults=`: fails as the [plan](super::FaultPlan) in this file says. It is read when the controller is made. In the text two
@@ -105,6 +108,7 @@ impl Default for Options {
             intx: false,
             wrr: false,
             css: 1,
+            sgl: Sgls::Bytes,
             mpsmin: 4096,
             faults: None,
             serial: "EMU0".into(),
@@ -175,6 +179,7 @@ impl Options {
                 };
                 self.css = parsed.map_err(|_| bad("0 to 255, or 0x and hexadecimal digits"))?;
             }
+            "sgl" => self.sgl = value.parse().map_err(|()| bad("true, dwords or false"))?,
             "mpsmin" => {
                 let size = units::parse_bytes(value).map_err(|reason| bad(&reason))?;
                 if !size.is_power_of_two() || !(4096..=1 << 16).contains(&size) {

@@ -11,6 +11,8 @@ fn options_print_as_they_were_parsed() {
         "file=a,,b=c,,,,.img,serial=x,,y",
         "vectors=0,msi=32,intx=true",
         "queues=0,depth=1,css=0x80,mpsmin=64K",
+        "css=0x41,sgl=dwords",
+        "sgl=false",
     ] {
         assert_eq!(text.parse::<Options>().unwrap().to_string(), text);
     }
@@ -48,6 +50,7 @@ fn a_wrong_value_lists_the_values_of_its_key() {
         ("depth=0", "1 to 65536"),
         ("depth=65537", "1 to 65536"),
         ("css=256", "0 to 255"),
+        ("sgl=1", "true, dwords or false"),
         ("mpsmin=2K", "4K to 64K"),
         ("mdts=64K,mpsmin=64K", "two memory pages"),
         ("vectors=4096", "0 to 2048"),
@@ -85,6 +88,7 @@ fn an_unknown_option_lists_all_options() {
         "intx",
         "wrr",
         "css",
+        "sgl",
         "mpsmin",
         "serial",
     ] {

@@ -1,0 +1,101 @@
+//! The location of a command's data in the host's memory: PRPs or an SGL.
+
+use super::{
+    HostMemory, prp,
+    sgl::{self, Rules},
+};
+use crate::spec::{Command, SglDescriptor, Status};
+use std::{fmt, str::FromStr};
+
+/// The SGLs that the controller announces (`sgl=`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Sgls {
+    /// None.
+    None,
+    /// Data blocks have whole dwords.
+    Dwords,
+    /// Data blocks of any length at any address.
+    #[default]
+    Bytes,
+}
+
+impl FromStr for Sgls {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "false" => Ok(Self::None),
+            "dwords" => Ok(Self::Dwords),
+            "true" => Ok(Self::Bytes),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for Sgls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "false",
+            Self::Dwords => "dwords",
+            Self::Bytes => "true",
+        })
+    }
+}
+
+/// A command's data pointer.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Data {
+    Prps(u64, u64),
+    Sgl(SglDescriptor, Sgls),
+}
+
+impl Data {
+    /// Returns the data pointer of a command, by its PSDT.
+    ///
+    /// # Errors
+    /// Invalid Field: an SGL where `sgls` has none, or a reserved value.
+    #[inline(always)]
+    pub fn of(flags: u8, pointers: (u64, u64), sgls: Sgls) -> Result<Self, Status> {
+        match flags & Command::PSDT {
+            0 => Ok(Self::Prps(pointers.0, pointers.1)),
+            Command::PSDT_SGL | Command::PSDT_SGL_METADATA if sgls != Sgls::None => {
+                Ok(Self::Sgl(SglDescriptor::from_words(pointers), sgls))
+            }
+            _ => Err(Status::INVALID_FIELD.with_do_not_retry()),
+        }
+    }
+
+    /// Calls `piece` for each piece of `len` bytes of data, in order, with its address and length; without an address for
+    /// data to discard, which only data that goes to the host (`reads`) has. `page` is CC.MPS in bytes.
+    ///
+    /// # Errors
+    /// The status for a wrong list, or the error of `piece`.
+    #[inline(always)]
+    pub fn walk<H: HostMemory>(
+        self,
+        host: &mut H,
+        page: u64,
+        (len, reads): (u64, bool),
+        mut piece: impl FnMut(&mut H, Option<u64>, usize) -> Result<(), Status>,
+    ) -> Result<(), Status> {
+        match self {
+            Self::Prps(prp1, prp2) => prp::walk(host, page, (prp1, prp2), len, |host, iova, part| {
+                piece(host, Some(iova), part)
+            }),
+            Self::Sgl(first, sgls) => {
+                sgl::walk(host, first, Rules { len, reads, dwords: sgls == Sgls::Dwords }, piece)
+            }
+        }
+    }
+
+    /// Checks as much of it as needs no read of the host's memory.
+    ///
+    /// # Errors
+    /// Those of [`walk`](Self::walk).
+    pub fn check(self, page: u64, (len, reads): (u64, bool)) -> Result<(), Status> {
+        match self {
+            Self::Prps(prp1, prp2) => prp::check(page, (prp1, prp2), len).map(|_| ()),
+            Self::Sgl(first, sgls) => sgl::check(first, Rules { len, reads, dwords: sgls == Sgls::Dwords }),
+        }
+    }
+}

@@ -28,8 +28,8 @@ pub use wait::Wait;
 /// Submission and completion queues: the queue pair, its turns and its commands.
 pub mod queue {
     pub use crate::{
-        engine::{Completion, Direction, Refused, Returned, Turn},
-        error::Refusal,
+        engine::{Completion, Direction, Refused, Returned, SglUse, Turn},
+        error::{Refusal, SegmentFault},
         queue_pair::{GroupError, GroupMember, OnTimeout, QueueGroup, QueuePair, QueuePairBuilder},
     };
 }

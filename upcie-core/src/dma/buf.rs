@@ -1,7 +1,7 @@
 //! Operations on a buffer in DMA memory.
 
 use super::{
-    DmaBuf, Region,
+    DmaBuf, Region, Spans,
     descriptor::{Descriptor, Home, Prepared},
 };
 use crate::{barrier, mmio};
@@ -245,13 +245,16 @@ impl DmaBuf {
             len,
             by_copy,
             next: None,
+            spans: None,
             home: Home::Part(parent.clone(), region),
         }))
     }
 
     /// Appends `next`, which may be a chain, as a further segment: a command with the first segment transfers all of
-    /// them.
-    pub fn chain(&mut self, next: Self) {
+    /// them. [`gather`](Self::gather) makes a chain that commands are prepared from in less time.
+    pub fn chain(&mut self, mut next: Self) {
+        // The tables of addresses are no longer those of the whole chain.
+        [&mut *self, &mut next].into_iter().filter_map(Self::descriptor_mut).for_each(|all| all.spans = None);
         let mut last = self;
         while last.descriptor().next.is_some() {
             last = last.descriptor_mut().and_then(|d| d.next.as_mut()).expect("just seen");
@@ -266,12 +269,55 @@ impl DmaBuf {
         }
     }
 
+    /// Chains buffers, each of which may be a chain, in their order; empty ones are left out.
+    /// [`into_segments`](Self::into_segments) takes the chain apart.
+    ///
+    /// The device addresses of all bytes are noted in a [table](Self::spans), so that a command with the chain is prepared
+    /// in less time. [`chain`](Self::chain) and [`unchain`](Self::unchain) discard the table.
+    ///
+    pub fn gather(buffers: impl IntoIterator<Item = Self>) -> Self {
+        let buffers: Vec<Self> = buffers.into_iter().filter(|buffer| !buffer.is_empty()).collect();
+        let spans = Spans::of(&buffers);
+        let mut chain = Self::empty();
+        for mut buffer in buffers.into_iter().rev() {
+            if !chain.is_empty() {
+                buffer.chain(chain);
+            }
+            chain = buffer;
+        }
+        match chain.descriptor_mut() {
+            Some(all) if all.next.is_some() => all.spans = Some(Box::new(spans)),
+            _ => {}
+        }
+        chain
+    }
+
+    /// Takes a chain apart; returns its segments in order.
+    pub fn into_segments(mut self) -> Vec<Self> {
+        let mut segments = Vec::new();
+        loop {
+            let next = self.unchain();
+            segments.push(self);
+            match next {
+                Some(next) => self = next,
+                None => return segments,
+            }
+        }
+    }
+
     /// Detaches and returns the segments that follow this one.
     pub fn unchain(&mut self) -> Option<Self> {
         let all = self.descriptor_mut()?;
         let next = all.next.take();
         all.prepared.len = all.whole;
+        all.spans = None;
         next
+    }
+
+    /// Returns the device addresses of all bytes of a chain that [`gather`](Self::gather) made; `None` for other buffers.
+    #[inline(always)]
+    pub fn spans(&self) -> Option<&Spans> {
+        self.descriptor().spans.as_deref()
     }
 
     /// Returns the next segment of a chain.
@@ -286,7 +332,10 @@ impl DmaBuf {
 
     /// Returns the bytes in all segments.
     pub fn total_len(&self) -> usize {
-        self.segments().map(Self::len).sum()
+        match self.spans() {
+            Some(spans) => spans.total_len(),
+            None => self.segments().map(Self::len).sum(),
+        }
     }
 }
 

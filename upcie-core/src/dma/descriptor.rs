@@ -1,6 +1,6 @@
 //! The handle to a buffer in DMA memory, its descriptor, and their origin.
 
-use super::{Prepare, Region};
+use super::{Prepare, Region, Spans};
 use std::{mem::ManuallyDrop, ptr::NonNull, sync::Arc};
 
 /// A buffer that a device can read and write: one pointer wide, cheap to move, returned to its heap on drop.
@@ -74,6 +74,8 @@ impl Drop for DmaBuf {
                 // SAFETY: `from_descriptor` leaked the box; the handle, its one owner, is being dropped.
                 let mut all = unsafe { Box::from_raw(at.as_ptr()) };
                 let mut next = all.next.take();
+                // The heap keeps the descriptor.
+                all.spans = None;
                 while let Some(mut segment) = next {
                     next = segment.unchain();
                 }
@@ -117,6 +119,8 @@ pub(super) struct Descriptor {
     pub(super) home: Home,
     /// Set for device memory, shared memory and untrusted devices: no reference to the bytes is ever formed.
     pub(super) by_copy: bool,
+    /// The addresses of all bytes of a chain, in its first segment, if it was gathered.
+    pub(super) spans: Option<Box<Spans>>,
 }
 
 // SAFETY: a descriptor is reached only through its one `DmaBuf` (or is the immutable empty one), and the bytes at `ptr`
@@ -134,6 +138,7 @@ pub(super) static EMPTY: Descriptor = Descriptor {
     by_copy: false,
     next: None,
     home: Home::None,
+    spans: None,
 };
 
 /// The owner of blocks: a heap, which is in a higher layer.

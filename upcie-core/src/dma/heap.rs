@@ -347,6 +347,7 @@ impl Heap {
             len,
             by_copy: self.by_copy || region.is_device_memory() || region.is_shared(),
             next: None,
+            spans: None,
             home: Home::Block { source: self.clone(), region, block, list },
         };
         Ok(DmaBuf::from_descriptor(match spare {

@@ -26,6 +26,7 @@ mod physical;
 mod prepare;
 mod region;
 mod space;
+mod spans;
 #[cfg(test)]
 mod tests;
 
@@ -37,3 +38,4 @@ pub use physical::Untranslated;
 pub use prepare::{List, Prepare};
 pub use region::Region;
 pub use space::DmaSpace;
+pub use spans::Spans;

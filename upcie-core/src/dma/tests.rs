@@ -169,6 +169,58 @@ fn chains_hold_their_segments_and_come_apart() {
 }
 
 #[test]
+fn a_gathered_chain_has_a_table_of_its_addresses() {
+    let (heap, _) = heap();
+    let mut random = Random(7);
+    for _ in 0..2_000 {
+        let mut pieces = Vec::new();
+        for _ in 0..1 + random.below(8) {
+            let len = [4096, 4096, 8192, 64, 1 + random.below(9000)][random.below(5)];
+            let (before, rest) = heap.alloc(64 + len).unwrap().split_at(64);
+            // A piece and its neighbour are contiguous.
+            pieces.extend([before, rest].into_iter().skip(random.below(2)));
+            pieces.push(DmaBuf::empty());
+        }
+        let kept: Vec<_> = pieces.iter().map(|piece| (piece.as_ptr(), piece.len())).collect();
+        let chain = DmaBuf::gather(pieces);
+        let mut expected: Vec<(u64, u64)> = Vec::new();
+        for part in chain.segments() {
+            match expected.last_mut() {
+                Some((start, len)) if *start + *len == part.iova(0) => *len += part.len() as u64,
+                _ => expected.push((part.iova(0), part.len() as u64)),
+            }
+        }
+        if let Some(spans) = chain.spans() {
+            let all: Vec<_> = spans.addresses().iter().copied().zip(spans.lens().iter().copied()).collect();
+            assert_eq!(all, expected);
+            let inside: Vec<_> = all.windows(2).flat_map(|pair| [pair[0].0 + pair[0].1, pair[1].0]).collect();
+            assert_eq!(spans.joints(), inside.iter().fold(0, |bits, at| bits | at));
+            assert_eq!(spans.bits() & 63, all.iter().fold(0, |bits, (at, len)| bits | at | len) & 63);
+            let middle = all.get(1..all.len() - 1).unwrap_or_default();
+            for len in [64, 4096, 8192] {
+                assert_eq!(spans.are_inner(len), middle.iter().all(|span| span.1 == len), "{all:?}");
+            }
+            assert!(spans.is_in(heap.space().id()) && !spans.is_in(heap.space().id() + 1));
+        } else {
+            assert_eq!(chain.segments().count(), 1);
+        }
+        let mut apart = chain.into_segments();
+        assert!(apart.iter().all(|segment| segment.spans().is_none() && segment.next_segment().is_none()));
+        assert!(
+            kept.iter().filter(|piece| piece.1 > 0).eq(apart
+                .iter()
+                .map(|s| (s.as_ptr(), s.len()))
+                .collect::<Vec<_>>()
+                .iter())
+        );
+        let mut again = DmaBuf::gather(apart.drain(..));
+        again.chain(heap.alloc(64).unwrap());
+        assert!(again.spans().is_none(), "the table would lack the last segment");
+    }
+    assert_eq!(heap.in_use(), 0);
+}
+
+#[test]
 fn several_threads_share_a_heap() {
     let (heap, _) = heap();
     std::thread::scope(|scope| {

@@ -154,6 +154,9 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
         inner.admin_data(&command, DmaBuf::empty(), "Set Features (Arbitration)")?;
     }
     inner.link.options.timeout = left();
+    if inner.properties.no_io.is_none() {
+        inner.check_sgl(inner.sgl_use())?;
+    }
     inner.enable_retry_delays()?;
     inner.link.options.timeout = timeout;
     Ok(inner)

@@ -28,6 +28,7 @@ mod registers;
 mod reset;
 mod resets;
 mod retries;
+mod sgl;
 mod shared_look;
 mod stopping;
 mod subsystem;

@@ -1,6 +1,6 @@
 //! Options of opening a controller.
 
-use crate::spec::Arbitration;
+use crate::{engine::SglUse, spec::Arbitration};
 use std::{sync::Arc, time::Duration};
 use upcie_core::{
     clock::{Clock, SharedClock},
@@ -32,6 +32,7 @@ pub struct ControllerBuilder {
     pub(crate) arbitration: Option<Arbitration>,
     pub(crate) untrusted_device: bool,
     pub(crate) retries: u32,
+    pub(crate) sgl: SglUse,
     pub(crate) clock: SharedClock,
 }
 
@@ -108,6 +109,14 @@ impl ControllerBuilder {
         self
     }
 
+    /// Sets the use of scatter gather lists (SGLs) by the blocking calls, and by queue pairs that do not set their own
+    /// ([`QueuePairBuilder::sgl`](crate::queue::QueuePairBuilder::sgl)): where PRPs do not do by default. Opening fails with
+    /// [`SglUse::Always`] if the controller takes none.
+    pub fn sgl(mut self, usage: SglUse) -> Self {
+        self.sgl = usage;
+        self
+    }
+
     /// Sets the clock by which the controller is waited for, in bring-up, commands, waits for completions and shutdown: a
     /// test or a simulation can own the time. The system's by default. Two things keep the system's time: the answers of a
     /// vfio-user server, which is another process, and the wait of one thread for the call of another.
@@ -128,6 +137,7 @@ impl Default for ControllerBuilder {
             arbitration: None,
             untrusted_device: false,
             retries: 0,
+            sgl: SglUse::default(),
             clock: SharedClock::default(),
         }
     }

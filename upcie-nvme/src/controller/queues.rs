@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Error, Failure, Result,
-    engine::{ListPool, Live, Parts, Queue, Retired},
+    engine::{ListPool, Live, Parts, Queue, Retired, SglUse},
     spec::{Command, QueuePriority, Status},
 };
 use std::{sync::Arc, time::Duration};
@@ -26,12 +26,13 @@ const LIST_BYTES: usize = 64 << 10;
 /// The default priority class; it has no effect under round robin.
 pub(crate) const PRIORITY: QueuePriority = QueuePriority::MEDIUM;
 
-/// Creates a queue pair on the controller, with its submission ring in `buffer` if there is one.
+/// Creates a queue pair on the controller, with its submission ring in `buffer` if there is one. The controller has the
+/// SGLs that `sgl` asks for ([`Inner::check_sgl`]).
 pub(crate) fn create<T>(
     inner: &Inner,
     entries: u32,
     vector: Option<u16>,
-    list_bytes: Option<usize>,
+    (list_bytes, sgl): (Option<usize>, SglUse),
     buffer: Option<&Cmb>,
     priority: QueuePriority,
 ) -> Result<Queue<T>> {
@@ -48,7 +49,7 @@ pub(crate) fn create<T>(
     let chunk = ListPool::chunk_bytes(inner.max_transfer(), inner.page_shift());
     let least = ListPool::least_bytes(inner.max_transfer(), inner.page_shift());
     let list_bytes = list_bytes.unwrap_or(LIST_BYTES).max(least);
-    let lists = ListPool::new(memory(list_bytes)?, chunk, inner.page_shift());
+    let lists = ListPool::new(memory(list_bytes)?, chunk, inner.page_shift()).with_shape(inner.shape(sgl));
     inner.reap_late();
     inner.finish_deletions();
     inner.check_owner("creating a queue pair")?;
@@ -335,7 +336,7 @@ mod tests {
         let controller = Controller::open("emu:size=1M").unwrap();
         let buffers = [512, 64 << 10].map(|len| controller.alloc(len).unwrap());
         let inner = controller.inner();
-        let mut queue = create::<u64>(inner, 64, None, None, None, PRIORITY).unwrap();
+        let mut queue = create::<u64>(inner, 64, None, (None, SglUse::Never), None, PRIORITY).unwrap();
         assert!(inner.delete_queue(queue.qid()).is_ok());
         let Retired(private) = queue.retire();
         assert_eq!(private.len(), 3, "two rings and the lists");

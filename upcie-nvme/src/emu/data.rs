@@ -79,9 +79,9 @@ impl Data {
         mut piece: impl FnMut(&mut H, Option<u64>, usize) -> Result<(), Status>,
     ) -> Result<(), Status> {
         match self {
-            Self::Prps(prp1, prp2) => prp::walk(host, page, (prp1, prp2), len, |host, iova, part| {
-                piece(host, Some(iova), part)
-            }),
+            Self::Prps(prp1, prp2) => {
+                prp::walk(host, page, (prp1, prp2), len, |host, iova, part| piece(host, Some(iova), part))
+            }
             Self::Sgl(first, sgls) => {
                 sgl::walk(host, first, Rules { len, reads, dwords: sgls == Sgls::Dwords }, piece)
             }

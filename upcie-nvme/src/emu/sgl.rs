@@ -161,3 +161,143 @@ impl<F> Walk<F> {
         (self.piece)(host, address, length as usize)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{io, ptr::NonNull};
+    use upcie_core::testing::{Random, fuzz};
+    use zerocopy::FromBytes;
+
+    /// Memory from this address on.
+    const BASE: u64 = 0x1_0000;
+
+    /// A host whose memory is a few bytes.
+    struct Flat(Vec<u8>);
+
+    // SAFETY: no memory is translated.
+    unsafe impl HostMemory for Flat {
+        fn translate(&mut self, _: u64, _: usize) -> Option<NonNull<u8>> {
+            None
+        }
+
+        fn generation(&self) -> u64 {
+            0
+        }
+
+        fn read(&mut self, iova: u64, data: &mut [u8]) -> io::Result<()> {
+            let start = iova.checked_sub(BASE).and_then(|start| usize::try_from(start).ok());
+            let found = start.and_then(|start| self.0.get(start..start.checked_add(data.len())?));
+            data.copy_from_slice(found.ok_or(io::ErrorKind::InvalidInput)?);
+            Ok(())
+        }
+
+        fn write(&mut self, _: u64, _: &[u8]) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    fn pieces(
+        memory: Vec<u8>,
+        first: SglDescriptor,
+        rules: Rules,
+    ) -> (Result<(), Status>, Vec<(Option<u64>, usize)>) {
+        let mut all = Vec::new();
+        let end = walk(&mut Flat(memory), first, rules, |_, address, len| {
+            all.push((address, len));
+            Ok(())
+        });
+        (end, all)
+    }
+
+    /// Segments of random descriptors, with the pieces that they name.
+    fn list(random: &mut Random, reads: bool) -> (Vec<u8>, SglDescriptor, Vec<(Option<u64>, usize)>) {
+        let segments = 1 + random.below(4);
+        let mut counts: Vec<usize> = (0..segments).map(|_| 1 + random.below(80)).collect();
+        counts[..segments - 1].iter_mut().for_each(|count| *count += 1);
+        let starts: Vec<usize> =
+            counts.iter().scan(0, |sum, count| Some(std::mem::replace(sum, *sum + count))).collect();
+        let lead = |to: usize| {
+            let kind = if to + 1 == segments { SglDescriptor::LAST_SEGMENT } else { SglDescriptor::SEGMENT };
+            SglDescriptor::new(kind, BASE + (starts[to] * 16) as u64, (counts[to] * 16) as u32)
+        };
+        let (mut memory, mut wanted) = (Vec::new(), Vec::new());
+        for (segment, &count) in counts.iter().enumerate() {
+            for at in 0..count {
+                let len = [0, 1, 512, 4096, random.below(5000)][random.below(5)];
+                // The rule for dwords holds for empty blocks, too, which are no pieces.
+                let address = if len == 0 { 0 } else { random.next() >> 8 };
+                let descriptor = if segment + 1 < segments && at + 1 == count {
+                    lead(segment + 1)
+                } else if random.one_in(5) {
+                    wanted.extend((reads && len > 0).then_some((None, len)));
+                    SglDescriptor::new(SglDescriptor::BIT_BUCKET, 0, len as u32)
+                } else {
+                    wanted.extend((len > 0).then_some((Some(address), len)));
+                    SglDescriptor::new(SglDescriptor::DATA_BLOCK, address, len as u32)
+                };
+                memory.extend(descriptor.as_bytes());
+            }
+        }
+        (memory, lead(0), wanted)
+    }
+
+    #[test]
+    fn lists_name_their_pieces_in_order() {
+        let mut random = Random(3);
+        for _ in 0..2_000 {
+            let reads = random.one_in(2);
+            let (memory, first, wanted) = list(&mut random, reads);
+            let len = wanted.iter().map(|piece| piece.1 as u64).sum();
+            let rules = Rules { len, reads, dwords: false };
+            assert_eq!(pieces(memory.clone(), first, rules), (Ok(()), wanted.clone()));
+            for wrong in [len.wrapping_sub(1), len + 1].into_iter().filter(|&wrong| wrong < u64::MAX) {
+                let (end, _) = pieces(memory.clone(), first, Rules { len: wrong, ..rules });
+                assert_eq!(end, Err(LENGTH));
+            }
+            let odd = wanted.iter().any(|(address, len)| (address.unwrap_or(0) | *len as u64) % 4 != 0);
+            let (end, _) = pieces(memory, first, Rules { dwords: true, ..rules });
+            // A bit bucket of a write has no effect.
+            assert_eq!(end.is_err(), odd);
+        }
+    }
+
+    #[test]
+    fn hostile_lists_end_with_a_status() {
+        let mut random = Random(4);
+        let seeds: Vec<Vec<u8>> = (0..40)
+            .map(|_| {
+                let (memory, first, wanted) = list(&mut random, true);
+                let len: usize = wanted.iter().map(|piece| piece.1).sum();
+                [first.as_bytes(), &(len as u32).to_le_bytes(), &memory].concat()
+            })
+            .collect();
+        fuzz("sgl", 20_000, &seeds, |input| {
+            let Some((head, memory)) = input.split_at_checked(20) else { return };
+            let first = SglDescriptor::read_from_bytes(&head[..16]).expect("16 bytes");
+            let len = u64::from(u32::from_le_bytes(head[16..].try_into().expect("4 bytes")));
+            let rules = Rules { len, reads: true, dwords: head[16] & 3 == 3 };
+            let (end, found) = pieces(memory.to_vec(), first, rules);
+            let sum: u64 = found.iter().map(|piece| piece.1 as u64).sum();
+            assert!(sum <= len && (end.is_err() || sum == len));
+            assert!(
+                found
+                    .iter()
+                    .all(|(address, len)| address.is_none_or(|at| at.checked_add(*len as u64).is_some()))
+            );
+        });
+    }
+
+    #[test]
+    fn a_list_that_leads_to_itself_ends() {
+        // Four thousand empty blocks, and the way back to the first.
+        let count = 4096;
+        let mut memory = vec![0; count * 16];
+        let way = SglDescriptor::new(SglDescriptor::SEGMENT, BASE, (count * 16) as u32);
+        memory[(count - 1) * 16..].copy_from_slice(way.as_bytes());
+        let rules = Rules { len: 512, reads: true, dwords: false };
+        assert_eq!(pieces(memory, way, rules).0, Err(COUNT));
+        let vast = SglDescriptor::new(SglDescriptor::LAST_SEGMENT, BASE, u32::MAX - 15);
+        assert_eq!(pieces(Vec::new(), vast, rules).0, Err(COUNT));
+    }
+}

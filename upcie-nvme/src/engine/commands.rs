@@ -129,8 +129,8 @@ impl<T> Turn<'_, T> {
     }
 
     /// Submits `io` for the bytes `part` of `held`; the buffer stays with the caller. For callers that keep their
-    /// memory in one buffer and name ranges of it (fio, and other C programs). Of a chain, the range is the
-    /// whole, or within the first segment.
+    /// memory in one buffer and name ranges of it (fio, and other C programs). Of a chain, the range is one of all its
+    /// bytes.
     ///
     /// The checks are those of [`read`](Self::read) and [`write`](Self::write). A range of at most two of the
     /// controller's pages, in a [linear](DmaBuf::is_linear) buffer, is sent without an out-of-line call and
@@ -166,9 +166,9 @@ impl<T> Turn<'_, T> {
             refuse_blocks(extent, at, slba, len as u64, false)
         } else {
             match self.pointer(direction.opcode(), held, start, len) {
-                Ok(DataPointer { prp1, prp2, list }) => {
-                    let last = last | flags.word();
-                    let words = [first_words(direction.opcode(), extent), 0, 0, prp1, prp2, slba, last, 0];
+                Ok(DataPointer { prp1, prp2, list, psdt }) => {
+                    let (first, last) = (first_words(direction.opcode(), extent) | psdt, last | flags.word());
+                    let words = [first, 0, 0, prp1, prp2, slba, last, 0];
                     self.push(words, DmaBuf::empty(), tag, list);
                     return Ok(());
                 }
@@ -223,7 +223,7 @@ impl<T> Turn<'_, T> {
         let pointer = self.pointer(NvmOpcode::DATASET_MANAGEMENT, held, start, len)?;
         let dwords =
             (count - 1) as u64 | const { (DatasetDword11::new().with_ad(true).into_bits() as u64) << 32 };
-        let words = first_words(NvmOpcode::DATASET_MANAGEMENT, extent);
+        let words = first_words(NvmOpcode::DATASET_MANAGEMENT, extent) | pointer.psdt;
         Ok(([words, 0, 0, pointer.prp1, pointer.prp2, dwords, 0, 0], pointer.list))
     }
 
@@ -253,7 +253,7 @@ impl<T> Turn<'_, T> {
             return part(self.queue, opcode, held, start, len);
         }
         let prp2 = if end > mask + 1 { (prp1 | mask) + 1 } else { 0 };
-        Ok(DataPointer { prp1, prp2, list: 0 })
+        Ok(DataPointer { prp1, prp2, list: 0, psdt: 0 })
     }
 }
 
@@ -267,19 +267,15 @@ fn part<T>(
     start: usize,
     len: usize,
 ) -> Result<DataPointer, Refusal> {
-    if held.segments().any(|segment| segment.prepared().space != queue.space && !segment.is_empty()) {
+    if held.segments().any(|segment| segment.prepared().space != queue.lists.space() && !segment.is_empty()) {
         Err(Refusal::ForeignBuffer)
     } else if start.checked_add(len).is_none_or(|end| end > held.total_len()) {
         Err(Refusal::Length)
     } else if let Some(reason) = queue.live.device_memory.refuse(opcode, held) {
         Err(reason)
-    } else if start + len <= held.len() {
-        queue.lists.build_range(held, start, len)
-    } else if start == 0 && len == held.total_len() {
-        queue.lists.build(held, queue.space).map(|(pointer, _)| pointer)
     } else {
-        // A chain is never split.
-        Err(Refusal::TooLong)
+        let built = queue.lists.build_range(held, start, len);
+        built.map_err(|reason| queue.lists.shape().explain(reason, held, start..start + len))
     }
 }
 

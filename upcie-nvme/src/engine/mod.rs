@@ -31,6 +31,7 @@ mod returned;
 mod ring;
 mod timer;
 mod turn;
+mod vectored;
 mod window;
 
 use crate::error::Refusal;
@@ -40,7 +41,8 @@ pub use io::{Direction, Io, Zeroes};
 pub(crate) use live::{Epoch, Live, unique};
 pub(crate) use overdue::Overdue;
 pub(crate) use pieces::Pieces;
-pub(crate) use prp::{BufferLists, ListPool, MAX_TRANSFER};
+pub use prp::SglUse;
+pub(crate) use prp::{BufferLists, ListPool, MAX_TRANSFER, Shape};
 pub use returned::Returned;
 pub(crate) use ring::{Parts, Queue, Retired};
 pub use turn::Turn;

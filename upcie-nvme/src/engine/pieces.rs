@@ -1,8 +1,9 @@
 //! A transfer of any length, split into commands.
 
 use super::{
-    Io, Live, Refusal, Refused, Turn,
+    Io, Live, Refusal, Refused, Shape, Turn,
     common::{first_words, misfit, refuse_namespace},
+    prp::{Place, Stretch},
 };
 use std::ops::Range;
 use upcie_core::dma::DmaBuf;
@@ -16,17 +17,19 @@ pub(crate) struct Pieces<'n> {
     start: usize,
     len: usize,
     sent: usize,
+    /// The place of the next piece in the table of a gathered chain.
+    place: Option<Place>,
 }
 
 impl<'n> Pieces<'n> {
-    /// Checks a transfer of the bytes `part` of `buffer`, for the controller of `live` and its address `space`. Of a
-    /// chain, the part is the whole, or within the first segment.
+    /// Checks a transfer of the bytes `part` of all segments of `buffer`, for the controller of `live`, its address
+    /// `space` and the forms of its data pointers.
     ///
     /// # Errors
     /// The reason to send none of it.
     pub(crate) fn new(
         live: &Live,
-        space: u64,
+        (space, shape): (u64, Shape),
         io: Io<'n>,
         buffer: &DmaBuf,
         part: Range<usize>,
@@ -34,22 +37,19 @@ impl<'n> Pieces<'n> {
         let Some(len) = part.end.checked_sub(part.start).filter(|_| part.end <= buffer.total_len()) else {
             return Err(Refusal::Length);
         };
-        let is_whole = len == buffer.total_len();
-        // A chain is never split.
-        let most = match buffer.next_segment() {
-            Some(_) if part.end > buffer.len() && is_whole => io.extent.max_transfer(),
-            Some(_) if part.end > buffer.len() => 0,
-            _ => usize::MAX,
-        };
-        match misfit(live, space, io, buffer, len, most) {
+        // No piece begins or ends within a dword if the whole does not, for they are whole blocks.
+        let reason = misfit(live, space, io, buffer, len, usize::MAX)
+            .or_else(|| shape.refuse(buffer, part.start..part.start + len));
+        match reason {
             Some(reason) => Err(reason),
-            None => Ok(Self { io, start: part.start, len, sent: 0 }),
+            None => Ok(Self { io, start: part.start, len, sent: 0, place: None }),
         }
     }
 
     /// Goes back to the piece that was sent with `tag`, to send it and all after it again.
     pub(crate) fn rewind(&mut self, tag: u64) {
         self.sent = self.sent.min(usize::try_from(tag).unwrap_or(usize::MAX));
+        self.place = None;
     }
 
     /// Submits the next piece of `buffer`, tagged with its offset; `true` when there are more.
@@ -74,15 +74,20 @@ impl<'n> Pieces<'n> {
             return Err(refused(refuse_namespace(extent, turn.queue.live.controller, turn.namespaces)));
         }
         let queue = &mut *turn.queue;
-        let pointer = if self.start + self.len > buffer.len() {
-            queue.lists.build(buffer, queue.space).map(|(pointer, _)| pointer)
-        } else {
-            queue.lists.build_range(buffer, self.start + self.sent, len)
+        let pointer = match buffer.spans() {
+            Some(spans) => {
+                let start = (self.start + self.sent) as u64;
+                let place = self.place.unwrap_or_else(|| Place::default().further(spans, start));
+                let pointer = queue.lists.describe(&Stretch { spans, place, len: len as u64 }, |_| ());
+                self.place = pointer.is_ok().then(|| place.further(spans, len as u64));
+                pointer
+            }
+            None => queue.lists.build_range(buffer, self.start + self.sent, len),
         };
         let pointer = pointer.map_err(refused)?;
         let (block, blocks) = (slba + (self.sent >> extent.shift) as u64, (len >> extent.shift) as u64);
         let words = [
-            first_words(direction.opcode(), extent),
+            first_words(direction.opcode(), extent) | pointer.psdt,
             0,
             0,
             pointer.prp1,

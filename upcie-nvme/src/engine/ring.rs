@@ -1,6 +1,6 @@
 //! A queue's memory and state: rings, slots, cursors.
 
-use super::{Epoch, ListPool, Live, common::CLOSED, timer::Timer};
+use super::{Epoch, ListPool, Live, SglUse, common::CLOSED, timer::Timer};
 use crate::{Error, Failure, Result};
 use std::{
     fmt,
@@ -68,6 +68,9 @@ pub(super) const EMPTY_TURNS: u32 = 1024;
 /// The stamp of an epoch that is over, for turns that end the slow way.
 static OVER: AtomicU64 = AtomicU64::new(0);
 
+/// The id of no address space.
+const NO_SPACE: u64 = u64::MAX;
+
 /// The phase tag's bit in dword 3 of a completion entry.
 pub(super) const PHASE: u32 = 1 << 16;
 
@@ -124,6 +127,7 @@ pub(crate) struct Queue<T> {
     /// One for each slot.
     pub(super) timers: Box<[Timer]>,
     pub(super) sq_combining: bool,
+    /// The address space of buffers on the fast path: [`NO_SPACE`] if no command may take it.
     pub(super) space: u64,
     pub(super) sq_doorbell: Register<u32>,
     pub(super) cq_doorbell: Register<u32>,
@@ -183,7 +187,7 @@ impl<T> Queue<T> {
             timed: false,
             timers: vec![Timer::default(); padded as usize].into(),
             sq_combining,
-            space: sq.prepared().space,
+            space: if lists.shape().sgl == SglUse::Always { NO_SPACE } else { lists.space() },
             sq_doorbell,
             cq_doorbell,
             lists,

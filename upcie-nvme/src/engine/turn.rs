@@ -464,7 +464,7 @@ fn submit_slowly<T>(
         Err(Refusal::Full)
     } else {
         // Walk the segments once: each is a step in memory. If a later check fails, release the list.
-        queue.lists.build(&buffer, queue.space).and_then(|(pointer, len)| {
+        queue.lists.build(&buffer).and_then(|(pointer, len)| {
             let last = len.rotate_right(extent.shift).wrapping_sub(1);
             let good = last < u64::from(extent.max_blocks)
                 && slba <= extent.last.wrapping_sub(last)
@@ -480,9 +480,9 @@ fn submit_slowly<T>(
         })
     };
     match made {
-        Ok((DataPointer { prp1, prp2, list }, last)) => {
-            let words =
-                [first_words(direction.opcode(), extent), 0, 0, prp1, prp2, slba, last | flags.word(), 0];
+        Ok((DataPointer { prp1, prp2, list, psdt }, last)) => {
+            let first = first_words(direction.opcode(), extent) | psdt;
+            let words = [first, 0, 0, prp1, prp2, slba, last | flags.word(), 0];
             // SAFETY: the caller's turn has lent the queue, with its cursors, and it is not full.
             Ok(unsafe { fill_slot(queue, queue.slots, at, words, buffer, tag, list) })
         }
@@ -510,5 +510,7 @@ fn why_refused<T>(
     if extent.stamp != namespaces || extent.max_blocks == 0 || full {
         return Some(refuse_namespace(extent, queue.live.controller, namespaces));
     }
-    misfit(&queue.live, queue.space, io, buffer, buffer.total_len(), extent.max_transfer())
+    let (space, len) = (queue.lists.space(), buffer.total_len());
+    misfit(&queue.live, space, io, buffer, len, extent.max_transfer())
+        .or_else(|| queue.lists.shape().refuse(buffer, 0..len))
 }

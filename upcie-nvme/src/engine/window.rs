@@ -18,9 +18,9 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    fn refuse(&self, opcode: NvmOpcode, buffer: &DmaBuf) -> Option<Refusal> {
+    fn refuse<'b>(&self, opcode: NvmOpcode, segments: impl Iterator<Item = &'b DmaBuf>) -> Option<Refusal> {
         let inside = |segment: &DmaBuf| self.addresses.contains(&segment.prepared().iova);
-        let mut segments = buffer.segments().filter(|segment| !segment.is_empty());
+        let mut segments = segments.filter(|segment| !segment.is_empty());
         let first = inside(segments.next()?);
         let mixed = segments.any(|segment| inside(segment) != first);
         let allowed = match opcode {
@@ -50,8 +50,20 @@ impl Windows {
     /// Returns the reason why the controller would not take the buffer. Not called on the plain path: a
     /// buffer that this can refuse is not [ready](upcie_core::dma::Prepared::len).
     pub(crate) fn refuse(&self, opcode: NvmOpcode, buffer: &DmaBuf) -> Option<Refusal> {
-        let windows = [&self.buffer, &self.persistent].into_iter().filter_map(OnceLock::get);
-        windows.filter_map(|window| window.refuse(opcode, buffer)).next()
+        self.windows().find_map(|window| window.refuse(opcode, buffer.segments()))
+    }
+
+    /// Returns the reason why the controller would not take data in the first segment of each of `buffers`.
+    pub(crate) fn refuse_all<'b>(
+        &self,
+        opcode: NvmOpcode,
+        buffers: impl Iterator<Item = &'b DmaBuf> + Clone,
+    ) -> Option<Refusal> {
+        self.windows().find_map(|window| window.refuse(opcode, buffers.clone()))
+    }
+
+    fn windows(&self) -> impl Iterator<Item = &Window> {
+        [&self.buffer, &self.persistent].into_iter().filter_map(OnceLock::get)
     }
 }
 
@@ -71,7 +83,7 @@ mod tests {
                 (NvmOpcode::DATASET_MANAGEMENT, writes),
             ] {
                 let wanted = if allowed { None } else { Some(Refusal::Direction) };
-                assert_eq!(window.refuse(opcode, &buffer), wanted, "{opcode} where reads: {reads}");
+                assert_eq!(window.refuse(opcode, buffer.segments()), wanted, "{opcode} where reads: {reads}");
             }
         }
     }

@@ -7,7 +7,7 @@ mod refusal;
 
 use crate::spec::Status;
 pub use no_io::NoIo;
-pub use refusal::Refusal;
+pub use refusal::{Refusal, SegmentFault};
 use std::{fmt, time::Duration};
 use upcie_core::Chain;
 

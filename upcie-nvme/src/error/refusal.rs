@@ -26,8 +26,16 @@ pub enum Refusal {
     NoCommand,
     /// A block of the transfer is at or beyond the end of the namespace.
     OutOfRange,
-    /// The buffer is not aligned to dwords, or two of its segments meet within a page.
+    /// The buffer is not aligned to dwords, and the controller takes no data at such an address by scatter gather lists
+    /// (SGLs), or the queue may not use them ([`SglUse`](crate::queue::SglUse)).
     Unaligned,
+    /// A segment can't be part of the command.
+    Segment {
+        /// The number of the segment, from 0 on.
+        number: u32,
+        /// The reason.
+        fault: SegmentFault,
+    },
     /// The buffer is in another device's address space.
     ForeignBuffer,
     /// The buffer is in the controller's own memory, which takes no data in this direction
@@ -57,9 +65,8 @@ impl fmt::Display for Refusal {
             Self::NoCommand => "the controller does not have this optional command (Identify, ONCS)",
             Self::TooLong => "it is longer than one command may be: split it",
             Self::OutOfRange => "the blocks are beyond the end of the namespace",
-            Self::Unaligned => {
-                "the buffer, or an inner boundary of its segments, is not aligned as PRPs need it"
-            }
+            Self::Unaligned => "the buffer is not aligned as PRPs need it",
+            Self::Segment { number, fault } => return write!(f, "segment {number} {fault}"),
             Self::ForeignBuffer => "the buffer is in another device's address space",
             Self::Direction => {
                 "the controller's own memory, where the buffer is, takes no data in this direction"
@@ -75,3 +82,28 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+/// The reason why a segment can't be part of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SegmentFault {
+    /// It begins, or the one before it ends, within a page (the first one: within a dword), and the controller has no
+    /// scatter gather lists for that, or the queue may not use them ([`SglUse`](crate::queue::SglUse)).
+    Unaligned,
+    /// It is in another device's address space.
+    Foreign,
+    /// It has no bytes, or exceeds its buffer.
+    Length,
+}
+
+impl fmt::Display for SegmentFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unaligned => {
+                "begins, or the one before it ends, where the controller takes no segment (within a page, or a dword)"
+            }
+            Self::Foreign => "is in another device's address space",
+            Self::Length => "has no bytes, or exceeds its buffer",
+        })
+    }
+}

@@ -36,7 +36,8 @@ pub(super) fn transfer(
     what: What<'_>,
 ) -> Result<()> {
     let units = part.len() as u64 / UNIT;
-    let pieces = Pieces::new(controller.live(), controller.space().id(), io, buffer, part);
+    let place = (controller.space().id(), controller.shape(controller.sgl_use()));
+    let pieces = Pieces::new(controller.live(), place, io, buffer, part);
     let mut pieces = pieces.map_err(|reason| refused(controller, what, reason))?;
     let tries = match io.direction() {
         Direction::Read => Tries::of(controller),
@@ -146,7 +147,7 @@ fn attempt(
         Some(queue) => queue,
         none => {
             let entries = ENTRIES.min(controller.max_queue_entries());
-            let queue = create(controller, entries, None, None, None, PRIORITY);
+            let queue = create(controller, entries, None, (None, controller.sgl_use()), None, PRIORITY);
             let queue = queue.map_err(|error| of_call(controller, error, what))?;
             none.insert(queue)
         }

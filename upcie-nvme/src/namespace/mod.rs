@@ -7,6 +7,7 @@ mod retries;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod vectored;
 
 pub use stream::Stream;
 
@@ -105,7 +106,7 @@ impl Namespace {
     }
 
     /// Returns the most bytes that one command on a queue may transfer; 0 if the namespace is not
-    /// [usable](Self::check_usable). The blocking calls split longer transfers, except chains.
+    /// [usable](Self::check_usable). The blocking calls split longer transfers.
     pub fn max_transfer(&self) -> usize {
         self.extent.max_transfer()
     }
@@ -153,8 +154,7 @@ impl Namespace {
         self.transfer(Io::read(self, slba), buffer, all)
     }
 
-    /// Reads the bytes `part` of `buffer` from the blocks from `slba` on, with `flags`, and waits for it. Of a chain,
-    /// the part is the whole, or within the first segment.
+    /// Reads the bytes `part` of all segments of `buffer` from the blocks from `slba` on, with `flags`, and waits for it.
     ///
     /// # Errors
     /// Those of [`read`](Self::read); [`Refusal::Length`] if the part is not within the buffer.
@@ -177,8 +177,7 @@ impl Namespace {
         self.transfer(Io::write(self, slba), buffer, all)
     }
 
-    /// Writes the bytes `part` of `buffer` to the blocks from `slba` on, with `flags`, and waits for it. Of a chain, the
-    /// part is the whole, or within the first segment.
+    /// Writes the bytes `part` of all segments of `buffer` to the blocks from `slba` on, with `flags`, and waits for it.
     ///
     /// ```
     /// # let controller = upcie_nvme::Controller::open("emu:size=1M")?;
@@ -265,14 +264,14 @@ impl Namespace {
 
     fn transfer(&self, io: Io<'_>, buffer: &mut DmaBuf, part: Range<usize>) -> Result<()> {
         self.check_usable()?;
-        let what = {
-            let (part, nsid) = (part.clone(), self.nsid());
-            move || {
-                let (opcode, len) = (io.direction().opcode(), part.end.saturating_sub(part.start));
-                format!("{opcode} of {len} bytes at block {} of namespace {nsid}", io.slba())
-            }
-        };
-        blocking::transfer(&self.controller, io, buffer, part, &what)
+        let len = part.end.saturating_sub(part.start);
+        blocking::transfer(&self.controller, io, buffer, part, &|| self.what(io, len))
+    }
+
+    /// Names a transfer, for messages.
+    fn what(&self, io: Io<'_>, len: usize) -> String {
+        let (opcode, nsid) = (io.direction().opcode(), self.nsid());
+        format!("{opcode} of {len} bytes at block {} of namespace {nsid}", io.slba())
     }
 }
 

@@ -4,6 +4,7 @@ use super::{OnTimeout, QueuePair, deadlines::Deadlines};
 use crate::{
     Controller, Error, Result,
     controller::{Inner, PRIORITY, create},
+    engine::SglUse,
     spec::QueuePriority,
     wait::Waiter,
 };
@@ -19,6 +20,7 @@ pub struct QueuePairBuilder<'c> {
     depth: Option<u32>,
     vector: Option<u16>,
     list_bytes: Option<usize>,
+    sgl: Option<SglUse>,
     in_controller: bool,
     priority: Option<QueuePriority>,
     command_timeout: Option<Duration>,
@@ -33,6 +35,7 @@ impl Controller {
             depth: None,
             vector: None,
             list_bytes: None,
+            sgl: None,
             in_controller: false,
             priority: None,
             command_timeout: None,
@@ -60,10 +63,17 @@ impl QueuePairBuilder<'_> {
     }
 
     /// Sets the bytes of PRP list memory (rounded up to whole lists). Buffers without a list of their own use
-    /// it: slices and chains of more than two pages. While all of it is in use, such commands are refused.
+    /// it: slices and chains of more than two pages, and SGLs of several segments. While all of it is in use, such commands are refused.
     /// The default is 64 KiB.
     pub fn list_memory(mut self, bytes: usize) -> Self {
         self.list_bytes = Some(bytes);
+        self
+    }
+
+    /// Sets the use of scatter gather lists (SGLs) by the queue's commands; the default is the controller's
+    /// ([`ControllerBuilder::sgl`](crate::ControllerBuilder::sgl)). Their lists are in the memory of the PRP lists.
+    pub fn sgl(mut self, usage: SglUse) -> Self {
+        self.sgl = Some(usage);
         self
     }
 
@@ -107,6 +117,7 @@ impl QueuePairBuilder<'_> {
     /// - The depth, the vector or the number of queues exceeds the controller's limit; the error names the
     ///   limit.
     /// - A priority was set, but the controller was not opened with weighted round robin.
+    /// - [`SglUse::Always`], and the controller takes no SGLs.
     /// - The controller has no memory buffer that takes submission queues, or it is full.
     /// - The heap has no DMA memory left.
     /// - The controller refused a command: its status.
@@ -123,13 +134,21 @@ impl QueuePairBuilder<'_> {
             ));
         }
         let priority = self.checked_priority()?;
+        let sgl = self.sgl.unwrap_or(self.controller.sgl_use());
+        self.controller.check_sgl(sgl)?;
         let waiter = self
             .vector
             .map(|vector| Waiter::new(vector, self.controller.vector(vector)?, self.controller.clock()));
         let waiter = waiter.transpose()?;
         let buffer = if self.in_controller { Some(self.controller.buffer_for_submission()?) } else { None };
-        let mut queue =
-            create(self.controller, entries, self.vector, self.list_bytes, buffer.as_deref(), priority)?;
+        let mut queue = create(
+            self.controller,
+            entries,
+            self.vector,
+            (self.list_bytes, sgl),
+            buffer.as_deref(),
+            priority,
+        )?;
         self.controller.hand_out(queue.qid());
         if self.command_timeout.is_some() {
             queue.set_timed();

@@ -134,7 +134,9 @@ fn larger_memory_pages_are_walked_as_such() {
 
 #[test]
 fn every_io_error_is_the_specified_one() {
-    for options in ["size=1M,namespaces=2,mdts=64K", "size=1M,namespaces=2,mdts=64K,null=true"] {
+    for options in
+        ["size=1M,namespaces=2,mdts=64K,sgl=false", "size=1M,namespaces=2,mdts=64K,null=true,sgl=false"]
+    {
         let mut host = Host::new(options);
         let mut queue = host.queue(1, [8, 8], None);
         let good = (host.iova(0), host.iova(LISTS));

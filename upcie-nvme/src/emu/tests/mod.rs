@@ -9,5 +9,6 @@ mod host;
 mod interrupts;
 mod messages;
 mod planned;
+mod sgl;
 mod strict;
 mod struck;

@@ -2,12 +2,17 @@
 //!
 //! A transfer is one page, two, or a first page and a list of the others. The list of a whole buffer is made
 //! once, when the buffer is allocated ([`BufferLists`]). Slices and chains that need one take it from their
-//! queue's [`ListPool`] for the time of the command.
+//! queue's [`ListPool`] for the time of the command. Data that PRPs can't describe is a scatter gather list there, if the
+//! controller takes them.
 
 mod pool;
+mod sgl;
+mod shape;
 
 use crate::error::Refusal;
 pub(crate) use pool::{DataPointer, ListPool};
+pub use shape::SglUse;
+pub(crate) use shape::{Place, Shape, Source, Stretch, pieces};
 use upcie_core::dma::{List, Prepare};
 
 /// The most bytes that one Read or Write can name: 65536 blocks of 512 bytes. Larger blocks reach MDTS or

@@ -1,8 +1,12 @@
 //! PRP lists made for one command, in memory of the queue.
 
-use super::{ENTRY, MAX_TRANSFER, Pages, list_bytes};
-use crate::error::Refusal;
-use upcie_core::dma::DmaBuf;
+use super::{
+    ENTRY, MAX_TRANSFER, Pages, SglUse, Shape, Source, list_bytes,
+    sgl::{DESCRIPTOR, SglWriter},
+    shape::{Part, Whole},
+};
+use crate::{error::Refusal, spec::SglDescriptor};
+use upcie_core::dma::{DmaBuf, Spans};
 
 /// A command's data pointer, and the list to release when it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,27 +15,34 @@ pub(crate) struct DataPointer {
     pub(crate) prp2: u64,
     /// The first chunk of the list in the pool, as index + 1; 0 for none. The pool links the others to it.
     pub(crate) list: u32,
+    /// PSDT of the command's first word: 0 for PRPs. With an SGL, both words are its descriptor.
+    pub(crate) psdt: u64,
 }
 
 /// A queue's PRP list memory, in chunks: used by commands whose buffers have no prepared list, never grown.
 #[derive(Debug)]
 pub(crate) struct ListPool {
     memory: DmaBuf,
+    /// The id of the address space of the memory, and of the data.
+    space: u64,
+    pub(super) shape: Shape,
     page_shift: u32,
     /// Entries in a chunk. A longer list takes several chunks; chunks are whole pages then.
     capacity: usize,
     /// The first free chunk, as index + 1.
     free: u32,
     /// The chunk after each chunk, free or in a list, as index + 1.
-    next: Box<[u32]>,
+    pub(super) next: Box<[u32]>,
 }
 
 impl ListPool {
     /// Returns the bytes of a chunk for transfers of at most `max_transfer` bytes.
     pub(crate) fn chunk_bytes(max_transfer: u64, page_shift: u32) -> usize {
         // One entry more than there are pages, as a transfer may begin in the middle of one. At least two,
-        // even if a page is larger than a transfer: a list begins with the second page and the third.
-        let entries = ((max_transfer.min(MAX_TRANSFER) >> page_shift) as usize + 1).max(2);
+        // even if a page is larger than a transfer: a list begins with the second page and the third. And at least two
+        // descriptors of an SGL: one for data, and one of the next segment.
+        let entries =
+            ((max_transfer.min(MAX_TRANSFER) >> page_shift) as usize + 1).max(2 * DESCRIPTOR / ENTRY);
         (entries * ENTRY).next_power_of_two().min(1 << page_shift)
     }
 
@@ -47,7 +58,23 @@ impl ListPool {
         // An index has 31 bits (`ring::Slot`).
         let chunks = (memory.len() / chunk).min(i32::MAX as usize) as u32;
         let next = (1..=chunks).map(|i| if i == chunks { 0 } else { i + 1 }).collect();
-        Self { memory, page_shift, capacity: chunk / ENTRY, free: u32::from(chunks > 0), next }
+        let (space, shape) = (memory.prepared().space, Shape::prps(page_shift));
+        Self { memory, space, shape, page_shift, capacity: chunk / ENTRY, free: u32::from(chunks > 0), next }
+    }
+
+    /// Permits data pointers of other forms than PRPs.
+    pub(crate) fn with_shape(self, shape: Shape) -> Self {
+        Self { shape, ..self }
+    }
+
+    /// Returns the forms of data pointers.
+    pub(crate) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Returns the id of the address space that data must be in.
+    pub(crate) fn space(&self) -> u64 {
+        self.space
     }
 
     /// Returns the controller's page size in bytes, less one.
@@ -56,32 +83,92 @@ impl ListPool {
         (1 << self.page_shift) - 1
     }
 
-    /// Makes the data pointer for all segments of `buf`, in the address space `space`; also returns their
-    /// bytes.
-    pub(crate) fn build(&mut self, buf: &DmaBuf, space: u64) -> Result<(DataPointer, u64), Refusal> {
-        let (mut pages, mut total) = (Pages::new(self.page_shift), 0);
-        let mut writer = Writer::new(self);
-        let end = buf.segments().try_for_each(|segment| {
-            let len = segment.len();
-            total += len as u64;
-            if segment.prepared().space != space && len > 0 {
-                return Err(Refusal::ForeignBuffer);
-            }
-            writer.add(&mut pages, segment, 0, len)
-        });
-        Ok((writer.finish(end)?, total))
+    /// Makes the data pointer for all segments of `buf`; also returns their bytes.
+    pub(crate) fn build(&mut self, buf: &DmaBuf) -> Result<(DataPointer, u64), Refusal> {
+        if let Some(spans) = buf.spans() {
+            return self.build_spans(spans).map(|pointer| (pointer, spans.total_len() as u64));
+        }
+        let mut total = 0;
+        let pointer = self.describe(&Whole(buf, self.space), |len| total += len)?;
+        Ok((pointer, total))
     }
 
-    /// Makes the data pointer for `len` bytes from `start` on of a buffer that is not chained.
+    /// Makes the data pointer for all bytes of a gathered chain.
+    #[inline(always)]
+    fn build_spans(&mut self, spans: &Spans) -> Result<DataPointer, Refusal> {
+        if !spans.is_in(self.space) {
+            return Err(Refusal::ForeignBuffer);
+        }
+        let mask = self.page_mask();
+        if let ([first, rest @ ..], [len, _, .., last]) = (spans.addresses(), spans.lens()) {
+            // Single pages from the second on: their addresses are the entries of the list.
+            if spans.joints() & mask == 0
+                && spans.are_inner(mask + 1)
+                && (first & mask) + len <= mask + 1
+                && *last <= mask + 1
+                && first & 3 == 0
+                && (2..=self.capacity).contains(&rest.len())
+                && self.shape.sgl != SglUse::Always
+            {
+                let list = self.take()?;
+                self.store_all(list, rest);
+                return Ok(DataPointer { prp1: *first, prp2: self.iova(list), list, psdt: 0 });
+            }
+        }
+        self.describe(spans, |_| ())
+    }
+
+    /// Makes the data pointer for `len` bytes from `start` on of all segments of `buf`, which are in the queue's address
+    /// space.
     pub(crate) fn build_range(
         &mut self,
         buf: &DmaBuf,
         start: usize,
         len: usize,
     ) -> Result<DataPointer, Refusal> {
-        let mut pages = Pages::new(self.page_shift);
-        let mut writer = Writer::new(self);
-        let end = writer.add(&mut pages, buf, start, len);
+        self.describe(&Part(buf, start..start + len), |_| ())
+    }
+
+    /// Makes the data pointer for all pieces of `source`, which are in the queue's address space: PRPs if they can describe
+    /// them, otherwise an SGL if the queue may use one. `count` is called with the bytes of each piece.
+    #[inline(always)]
+    pub(crate) fn describe(
+        &mut self,
+        source: &impl Source,
+        mut count: impl FnMut(u64),
+    ) -> Result<DataPointer, Refusal> {
+        if self.shape.sgl != SglUse::Always {
+            let mut pages = Pages::new(self.page_shift);
+            let sgl = self.shape.sgl;
+            let mut writer = Writer::new(self);
+            let mut total = 0;
+            let end = source.each(&mut |address, len| {
+                total += len;
+                writer.add(&mut pages, address, len)
+            });
+            match writer.finish(end) {
+                Err(Refusal::Unaligned) if sgl == SglUse::WhereNeeded => {}
+                done => {
+                    count(total);
+                    return done;
+                }
+            }
+        }
+        self.describe_by_sgl(source, count)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn describe_by_sgl(
+        &mut self,
+        source: &impl Source,
+        mut count: impl FnMut(u64),
+    ) -> Result<DataPointer, Refusal> {
+        let mut writer = SglWriter::new(self);
+        let end = source.each(&mut |address, len| {
+            count(len);
+            writer.add(address, len)
+        });
         writer.finish(end)
     }
 
@@ -103,7 +190,7 @@ impl ListPool {
 
     /// Takes a chunk and unlinks it.
     #[inline(always)]
-    fn take(&mut self) -> Result<u32, Refusal> {
+    pub(super) fn take(&mut self) -> Result<u32, Refusal> {
         let chunk = self.free;
         if chunk == 0 {
             return Err(Refusal::ListsInUse);
@@ -113,7 +200,7 @@ impl ListPool {
     }
 
     /// Returns the device address of a chunk.
-    fn iova(&self, chunk: u32) -> u64 {
+    pub(super) fn iova(&self, chunk: u32) -> u64 {
         self.memory.iova((chunk as usize - 1) * self.capacity * ENTRY)
     }
 
@@ -131,6 +218,35 @@ impl ListPool {
             unsafe { entries.wrapping_add(entry).write(address.to_le()) };
             address = address.wrapping_add(1 << self.page_shift);
         }
+    }
+
+    /// Writes `entries` into a chunk that has room for them.
+    #[inline(always)]
+    fn store_all(&mut self, chunk: u32, entries: &[u64]) {
+        let first = (chunk as usize - 1) * self.capacity;
+        assert!((first + entries.len()) * ENTRY <= self.memory.len(), "a list lies within the pool");
+        // By pointer, without a reference: an untrusted device may write to the memory at any time.
+        // SAFETY: the memory begins at a page, and has room for the entries from there on.
+        let to = unsafe { self.memory.as_ptr().cast::<u64>().add(first) };
+        // SAFETY: as many entries as were just checked; `entries` is ordinary memory, so they do not overlap.
+        unsafe { to.copy_from_nonoverlapping(entries.as_ptr(), entries.len()) };
+    }
+
+    /// Returns the SGL descriptors that a chunk has room for.
+    pub(super) fn descriptors(&self) -> usize {
+        self.capacity * ENTRY / DESCRIPTOR
+    }
+
+    /// Writes an SGL descriptor into a chunk.
+    #[inline(always)]
+    pub(super) fn store_descriptor(&mut self, chunk: u32, at: usize, descriptor: SglDescriptor) {
+        let first = (chunk as usize - 1) * self.capacity + at * (DESCRIPTOR / ENTRY);
+        assert!((first * ENTRY) + DESCRIPTOR <= self.memory.len(), "a list lies within the pool");
+        // By pointer, without a reference: an untrusted device may write to the memory at any time.
+        // SAFETY: the memory begins at a page, and has room for a descriptor from there on.
+        let to = unsafe { self.memory.as_ptr().cast::<u64>().add(first) };
+        // SAFETY: the two words of the descriptor, as just checked, aligned to 8 bytes.
+        unsafe { to.cast::<SglDescriptor>().write(descriptor) };
     }
 
     /// Releases the list of a [`DataPointer`].
@@ -165,17 +281,14 @@ impl<'p> Writer<'p> {
         Self { pool, first: 0, last: 0, count: 0, list: 0, chunk: 0, at: 0 }
     }
 
-    /// Adds the pages of `len` bytes, from `start` on, of one segment.
+    /// Adds the pages of a piece of `len` bytes, at least one.
     #[inline(always)]
-    fn add(&mut self, pages: &mut Pages, segment: &DmaBuf, start: usize, len: usize) -> Result<(), Refusal> {
-        if segment.is_linear() && len > 0 {
-            let run = pages.piece(segment.prepared().iova + start as u64, len as u64)?;
-            if let Some(start) = run.start {
-                self.push(start, 1)?;
-            }
-            return self.push(run.next, run.further as usize);
+    fn add(&mut self, pages: &mut Pages, address: u64, len: u64) -> Result<(), Refusal> {
+        let run = pages.piece(address, len)?;
+        if let Some(start) = run.start {
+            self.push(start, 1)?;
         }
-        pages.walk(len, |at| segment.iova(start + at), |page| self.push(page, 1))
+        self.push(run.next, run.further as usize)
     }
 
     /// Adds `count` pages from `page` on.
@@ -235,6 +348,6 @@ impl<'p> Writer<'p> {
             return Err(refusal);
         }
         let prp2 = if list == 0 { last } else { pool.iova(list) };
-        Ok(DataPointer { prp1: first, prp2, list })
+        Ok(DataPointer { prp1: first, prp2, list, psdt: 0 })
     }
 }

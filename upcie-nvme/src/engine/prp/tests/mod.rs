@@ -83,7 +83,7 @@ fn pool(heap: &Arc<Heap>, bytes: usize, max_transfer: u64, shift: u32) -> ListPo
 }
 
 fn build(pool: &mut ListPool, buf: &DmaBuf) -> Result<DataPointer, Refusal> {
-    let (pointer, len) = pool.build(buf, buf.prepared().space)?;
+    let (pointer, len) = pool.build(buf)?;
     assert_eq!(len, buf.total_len() as u64);
     Ok(pointer)
 }

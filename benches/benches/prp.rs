@@ -1,13 +1,14 @@
 //! Submission and completion with data pointers of several pages, against a hand-written loop that fills a
 //! PRP list for each command. `whole` is a buffer as allocated, with its list ready; `part` is a piece of a
-//! larger buffer; `scattered` is a chain of pages.
+//! larger buffer; `scattered` is a chain of pages; `gathered` is such a chain with a table of its addresses, as vectored
+//! transfers have; `held` is the same pages as ranges of memory that stays with the program.
 
 mod compare;
 
 use compare::compare;
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::time::Duration;
-use upcie_benches::{hand::Hand, ours::Ours, thread_time};
+use upcie_benches::{hand::Hand, held::Held, ours::Ours, thread_time};
 use upcie_nvme::{Controller, DmaBuf};
 
 const ENTRIES: usize = 128;
@@ -38,6 +39,11 @@ fn chain(controller: &Controller, pages: usize) -> DmaBuf {
         first.chain(segment());
     }
     first
+}
+
+/// Makes the same as [`chain`], with a table of its addresses.
+fn gather(controller: &Controller, pages: usize) -> DmaBuf {
+    DmaBuf::gather([chain(controller, pages)])
 }
 
 /// The hand-written side: a list of one page per command, and a table of the pages of each scattered buffer.
@@ -99,7 +105,8 @@ fn prp(criterion: &mut Criterion) {
         let ours = |make: &dyn Fn(&Controller) -> DmaBuf| {
             Ours::with_buffers(ENTRIES, |controller| (0..DEPTH).map(|_| make(controller)).collect())
         };
-        let names = ["whole", "part", "scattered"].map(|kind| format!("prp/{kind}_{size}"));
+        let names =
+            ["whole", "part", "scattered", "gathered", "held"].map(|kind| format!("prp/{kind}_{size}"));
         let len = pages * PAGE;
         compare(
             criterion,
@@ -121,6 +128,25 @@ fn prp(criterion: &mut Criterion) {
             &[(&names[2], 0, Some(1))],
             || (ours(&|controller| chain(controller, pages)), Lists::new(pages)),
             |(ours, lists)| [ours.run(count(pages)), lists.scattered(pages)],
+        );
+        compare(
+            criterion,
+            &names[3],
+            &[(&names[3], 0, Some(1))],
+            || (ours(&|controller| gather(controller, pages)), Lists::new(pages)),
+            |(ours, lists)| [ours.run(count(pages)), lists.scattered(pages)],
+        );
+        compare(
+            criterion,
+            &names[4],
+            &[(&names[4], 0, Some(1))],
+            || {
+                let held = |controller: &Controller| -> Vec<Vec<DmaBuf>> {
+                    (0..DEPTH).map(|_| chain(controller, pages).into_segments()).collect()
+                };
+                (Held::new(ENTRIES, held), Lists::new(pages))
+            },
+            |(held, lists)| [held.run(count(pages)), lists.scattered(pages)],
         );
     }
 }

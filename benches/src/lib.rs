@@ -7,6 +7,7 @@ pub mod caller;
 pub mod cores;
 pub mod entry;
 pub mod hand;
+pub mod held;
 pub mod memory;
 pub mod ours;
 pub mod rings;

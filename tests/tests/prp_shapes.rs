@@ -4,7 +4,10 @@ use proptest::{
     prelude::*,
     test_runner::{Config, RngSeed, TestCaseError, TestRunner},
 };
-use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair, Refusal, Refused};
+use upcie_nvme::{
+    Controller, DmaBuf, Namespace, QueuePair, Refusal, Refused,
+    queue::{SegmentFault, SglUse},
+};
 use upcie_tests::{
     data::{Bytes, Pattern},
     device::namespaces,
@@ -118,11 +121,16 @@ fn verdict(buffer: &DmaBuf, namespace: &Namespace, page: u64) -> Result<(), Refu
         return Err(Refusal::TooLong);
     }
     let spans: Vec<_> = buffer.segments().map(|s| (s.iova(0), s.iova(s.len() - 1) + 1)).collect();
-    let inner = spans.windows(2).all(|pair| pair[0].1 == pair[1].0 || (pair[0].1 | pair[1].0) % page == 0);
-    if spans[0].0 % 4 != 0 || !inner {
+    let joins = |pair: &[(u64, u64)]| pair[0].1 == pair[1].0 || (pair[0].1 | pair[1].0) % page == 0;
+    let odd = match spans.windows(2).position(|pair| !joins(pair)) {
+        _ if spans[0].0 % 4 != 0 => 0,
+        None => return Ok(()),
+        Some(before) => before as u32 + 1,
+    };
+    if spans.len() == 1 {
         return Err(Refusal::Unaligned);
     }
-    Ok(())
+    Err(Refusal::Segment { number: odd, fault: SegmentFault::Unaligned })
 }
 
 /// Copies the bytes of all segments out.
@@ -223,7 +231,8 @@ fn try_shapes<S: Strategy<Value = Vec<Piece>>>(cases: usize, shapes: impl Fn(usi
                 max_shrink_iters: 200,
                 ..Config::default()
             };
-            let queue = std::cell::RefCell::new(create::<u64>(controller.queue_pair().depth(8)));
+            let queue =
+                std::cell::RefCell::new(create::<u64>(controller.queue_pair().depth(8).sgl(SglUse::Never)));
             let most = namespace.0.max_transfer();
             TestRunner::new(config)
                 .run(&shapes(most), |pieces| check(&controller, &namespace, &mut queue.borrow_mut(), &pieces))
@@ -255,7 +264,7 @@ fn the_longest_transfer_starts_anywhere_in_a_page() {
     on_each_device(|device| {
         let controller = device.open();
         for namespace in namespaces(&controller) {
-            let mut queue = create::<u64>(controller.queue_pair().depth(2));
+            let mut queue = create::<u64>(controller.queue_pair().depth(2).sgl(SglUse::Never));
             let len = namespace.0.max_transfer();
             for offset in [0, 4, 512, 2048, 4092] {
                 let piece = Piece { offset, len, touches: false };
@@ -271,7 +280,7 @@ fn a_controller_without_a_limit_takes_the_longest_transfers() {
     let controller = Controller::open("emu:size=64M,mdts=64M").unwrap();
     let namespace = &namespaces(&controller)[0];
     assert_eq!(namespace.0.max_transfer(), 32 << 20);
-    let mut queue = create::<u64>(controller.queue_pair().depth(2));
+    let mut queue = create::<u64>(controller.queue_pair().depth(2).sgl(SglUse::Never));
     for (offset, len) in [(0, 32 << 20), (4, 32 << 20), (512, (32 << 20) - 512)] {
         let piece = Piece { offset, len, touches: false };
         check(&controller, namespace, &mut queue, &[piece]).unwrap();

@@ -41,9 +41,6 @@ impl<'p> SglWriter<'p> {
     /// Adds a piece of at least one byte.
     #[inline(always)]
     pub(super) fn add(&mut self, address: u64, len: u64) -> Result<(), Refusal> {
-        if (address | len) & self.pool.shape.sgl_mask != 0 {
-            return Err(Refusal::Unaligned);
-        }
         if len > u64::from(u32::MAX) {
             return Err(Refusal::TooLong);
         }
@@ -57,9 +54,13 @@ impl<'p> SglWriter<'p> {
         Ok(())
     }
 
-    /// Returns the descriptor of the last piece.
-    fn piece(&self) -> SglDescriptor {
-        SglDescriptor::new(SglDescriptor::DATA_BLOCK, self.address, self.len as u32)
+    /// Returns the descriptor of the last piece, which is complete.
+    #[inline(always)]
+    fn piece(&self) -> Result<SglDescriptor, Refusal> {
+        if (self.address | self.len) & self.pool.shape.sgl_mask != 0 {
+            return Err(Refusal::Unaligned);
+        }
+        Ok(SglDescriptor::new(SglDescriptor::DATA_BLOCK, self.address, self.len as u32))
     }
 
     /// Puts the last piece into the list.
@@ -68,10 +69,11 @@ impl<'p> SglWriter<'p> {
         if self.len == 0 {
             return Ok(());
         }
+        let piece = self.piece()?;
         if self.chunk == 0 || self.at == self.pool.descriptors() {
             self.grow()?;
         }
-        self.last = self.piece();
+        self.last = piece;
         self.pool.store_descriptor(self.chunk, self.at, self.last);
         self.at += 1;
         Ok(())
@@ -110,17 +112,20 @@ impl<'p> SglWriter<'p> {
 
     /// Returns the data pointer; after a refusal releases the chunks that were taken.
     pub(super) fn finish(mut self, end: Result<(), Refusal>) -> Result<DataPointer, Refusal> {
-        let end = end.and_then(|()| if self.list == 0 { Ok(()) } else { self.put() });
+        let end = end.and_then(|()| {
+            if self.list == 0 {
+                self.first = self.piece()?;
+            } else {
+                self.put()?;
+                self.lead(SglDescriptor::LAST_SEGMENT);
+            }
+            Ok(())
+        });
         if let Err(refusal) = end {
             if self.list != 0 {
                 self.pool.release(self.list);
             }
             return Err(refusal);
-        }
-        if self.list == 0 {
-            self.first = self.piece();
-        } else {
-            self.lead(SglDescriptor::LAST_SEGMENT);
         }
         let (prp1, prp2) = self.first.words();
         Ok(DataPointer { prp1, prp2, list: self.list, psdt: PSDT })

@@ -79,18 +79,25 @@ impl Shape {
     fn odd<'b>(self, segments: impl Iterator<Item = (&'b DmaBuf, Range<usize>)>) -> Option<u32> {
         let mut pages = Pages::new(self.page_shift);
         let (mut by_prps, mut by_sgl) = (None, None);
+        // Contiguous pieces are one data block: of this address and length, up to this segment.
+        let mut block = (0_u64, 0_u64, 0_u32);
+        let is_odd = |(address, len, _): (u64, u64, u32)| (address | len) & self.sgl_mask != 0;
         for (number, (segment, part)) in (0..).zip(segments) {
             let walked = pieces(segment, part, &mut |address, len| {
                 if by_prps.is_none() && pages.piece(address, len).is_err() {
                     by_prps = Some(number);
                 }
-                if by_sgl.is_none() && (address | len) & self.sgl_mask != 0 {
-                    by_sgl = Some(number);
+                if block.1 > 0 && block.0.wrapping_add(block.1) == address {
+                    (block.1, block.2) = (block.1 + len, number);
+                    return Ok(());
                 }
+                by_sgl = by_sgl.or(is_odd(block).then_some(block.2));
+                block = (address, len, number);
                 Ok(())
             });
             debug_assert!(walked.is_ok());
         }
+        by_sgl = by_sgl.or(is_odd(block).then_some(block.2));
         match self.sgl {
             SglUse::Never => by_prps,
             SglUse::WhereNeeded => by_prps.and(by_sgl),

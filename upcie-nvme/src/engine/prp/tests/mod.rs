@@ -1,5 +1,6 @@
 //! Lists are read back like a controller reads them, and compared with the pages of the buffer.
 
+mod sgl;
 mod shapes;
 
 use super::*;

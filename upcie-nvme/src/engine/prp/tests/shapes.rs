@@ -87,6 +87,8 @@ fn lists_of_any_shape_match_the_model() {
                     free += count;
                 }
                 let buf = shape(&heap, &mut random, page);
+                // With a table of its addresses, or without.
+                let buf = if random.one_in(2) { DmaBuf::gather([buf]) } else { buf };
                 let segments = buf.segments().filter(|segment| !segment.is_empty());
                 let spans: Vec<_> = segments.map(|segment| (segment.iova(0), segment.len())).collect();
                 let built = match spans.len() {

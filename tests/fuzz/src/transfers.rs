@@ -1,8 +1,9 @@
-//! Buffers of every shape: the driver's PRPs and lists against the embedded controller's walk of them, and both against a
+//! Buffers of every shape: the driver's PRPs, SGLs and lists against the embedded controller's walk of them, and both against a
 //! plain copy of the blocks.
 //!
-//! The first bytes are the first block, and the direction of the transfer; then each three bytes are a segment: the offset of its
-//! start in its allocation, in units of 128 bytes (odd units: of 4 bytes), and its length, in units of 512 bytes.
+//! The first bytes are the first block, and the direction of the transfer (bit 0), whether the buffer is gathered (bit 1), and
+//! the queue's use of SGLs (bits 2 and 3); then each three bytes are a segment: the offset of its start in its allocation, in
+//! units of 128 bytes (odd units: of 4 bytes), and its length, in units of 512 bytes and of 2 bytes.
 
 use std::{
     cell::RefCell,
@@ -13,7 +14,11 @@ use std::{
     time::Duration,
 };
 use upcie_core::{clock::Clock, dma::DmaBuf};
-use upcie_nvme::{Controller, Namespace, QueuePair, Refusal, Wait, emu::Lockstep};
+use upcie_nvme::{
+    Controller, Namespace, QueuePair, Refusal, Wait,
+    emu::Lockstep,
+    queue::{SegmentFault, SglUse},
+};
 
 const BLOCK: usize = 512;
 const BLOCKS: u64 = 256;
@@ -40,7 +45,8 @@ impl Clock for Simulated {
 
 /// A driver, and the blocks as they should be.
 struct Setup {
-    queue: QueuePair<u64>,
+    /// One for each use of SGLs.
+    queues: Vec<(SglUse, QueuePair<u64>)>,
     namespace: Namespace,
     controller: Controller,
     blocks: Vec<u8>,
@@ -58,26 +64,26 @@ impl Setup {
         let clock = Arc::new(Simulated(AtomicU64::new(0), device.clone()));
         let controller = Controller::builder().clock(clock).from_device(device).expect("a driver");
         let namespace = controller.namespace(1).expect("a namespace");
-        let queue = controller.queue_pair().depth(4).create().expect("a queue");
-        Self { queue, namespace, controller, blocks: vec![0; BLOCKS as usize * BLOCK], writes: 0 }
+        let queue = |usage| (usage, controller.queue_pair().depth(4).sgl(usage).create().expect("a queue"));
+        let queues = [SglUse::Never, SglUse::WhereNeeded, SglUse::Always].map(queue).into();
+        Self { queues, namespace, controller, blocks: vec![0; BLOCKS as usize * BLOCK], writes: 0 }
     }
 
     /// Waits for the one command in flight; returns its buffer.
-    fn only(&mut self) -> DmaBuf {
-        assert!(
-            self.queue.wait(Wait::Poll, Duration::from_secs(1)).expect("a wait"),
-            "{}",
-            self.queue.diagnose()
-        );
-        let done = self.queue.turn().expect("a turn").next().expect("a completion");
+    fn only(&mut self, at: usize) -> DmaBuf {
+        let queue = &mut self.queues[at].1;
+        assert!(queue.wait(Wait::Poll, Duration::from_secs(1)).expect("a wait"), "{}", queue.diagnose());
+        let done = queue.turn().expect("a turn").next().expect("a completion");
         let (_, status, buffer) = done.into_parts();
         assert_eq!(status, Ok(()));
         buffer
     }
 
     /// Makes a transfer; returns whether it was sent.
-    fn transfer(&mut self, lba: u64, writes: bool, buffer: DmaBuf) -> bool {
-        let wanted = self.verdict(lba, &buffer);
+    fn transfer(&mut self, lba: u64, options: u8, buffer: DmaBuf) -> bool {
+        let (writes, gathered) = (options & 1 == 1, options & 2 == 2);
+        let at = usize::from(options >> 2 & 3) % self.queues.len();
+        let wanted = self.verdict(lba, self.queues[at].0, &buffer);
         let (total, start) = (buffer.total_len(), lba as usize * BLOCK);
         let buffer = if writes {
             self.writes = self.writes.wrapping_add(1);
@@ -85,8 +91,9 @@ impl Setup {
         } else {
             buffer
         };
+        let buffer = if gathered { DmaBuf::gather([buffer]) } else { buffer };
         let data = gather(&buffer);
-        let mut turn = self.queue.turn().expect("a turn");
+        let mut turn = self.queues[at].1.turn().expect("a turn");
         let sent = match writes {
             true => turn.write(&self.namespace, lba, buffer, 1),
             false => turn.read(&self.namespace, lba, buffer, 1),
@@ -100,7 +107,7 @@ impl Setup {
                 return false;
             }
         }
-        let buffer = self.only();
+        let buffer = self.only(at);
         let blocks = &mut self.blocks[start..start + total];
         if writes {
             blocks.copy_from_slice(&data);
@@ -113,7 +120,7 @@ impl Setup {
     }
 
     /// Returns the reason for which the command must be refused, from the addresses alone.
-    fn verdict(&self, lba: u64, buffer: &DmaBuf) -> Option<Refusal> {
+    fn verdict(&self, lba: u64, usage: SglUse, buffer: &DmaBuf) -> Option<Refusal> {
         let total = buffer.total_len();
         if total == 0 || !total.is_multiple_of(BLOCK) {
             return Some(Refusal::Length);
@@ -131,7 +138,14 @@ impl Setup {
             .collect();
         let joins =
             |pair: &[(u64, u64)]| pair[0].1 == pair[1].0 || (pair[0].1 | pair[1].0).is_multiple_of(PAGE);
-        (!spans[0].0.is_multiple_of(4) || !spans.windows(2).all(joins)).then_some(Refusal::Unaligned)
+        let odd = spans.windows(2).position(|pair| !joins(pair)).map(|before| before as u32 + 1);
+        let number = if spans[0].0.is_multiple_of(4) { odd } else { Some(0) }?;
+        match usage {
+            // The controller takes SGLs of any bytes.
+            SglUse::WhereNeeded | SglUse::Always => None,
+            SglUse::Never if spans.len() == 1 => Some(Refusal::Unaligned),
+            SglUse::Never => Some(Refusal::Segment { number, fault: SegmentFault::Unaligned }),
+        }
     }
 }
 
@@ -157,7 +171,7 @@ pub fn target(data: &[u8]) {
 
 /// Makes a transfer; returns whether it was sent.
 fn play(data: &[u8]) -> bool {
-    let [lba, direction, segments @ ..] = data else { return false };
+    let [lba, options, segments @ ..] = data else { return false };
     SETUP.with_borrow_mut(|setup| {
         let setup = setup.get_or_insert_with(Setup::new);
         let mut chain = DmaBuf::empty();
@@ -177,7 +191,7 @@ fn play(data: &[u8]) -> bool {
             }
             chain = part;
         }
-        setup.transfer(u64::from(*lba), direction & 1 == 1, chain)
+        setup.transfer(u64::from(*lba), *options, chain)
     })
 }
 
@@ -190,6 +204,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
         vec![20, 1, 16, 4, 0, 0, 8, 0, 0, 16, 0, 0, 3, 0],
         vec![20, 0, 28, 1, 0, 0, 8, 0, 0, 1, 0],
         vec![200, 1, 8, 30, 0, 0, 8, 0],
+        vec![9, 2, 0, 8, 0, 0, 16, 0, 0, 24, 0],
+        vec![9, 3, 1, 4, 7, 0, 8, 3, 3, 3, 249],
+        vec![9, 5, 1, 4, 7, 0, 8, 3, 3, 3, 249],
+        vec![9, 11, 4, 24, 0, 0, 8, 0],
+        vec![9, 8, 1, 4, 7, 0, 8, 3, 3, 3, 249],
     ]
 }
 
@@ -200,6 +219,6 @@ mod tests {
     #[test]
     fn the_seeds_are_transferred() {
         let sent: Vec<_> = seeds().iter().map(|seed| play(seed)).collect();
-        assert!(sent.iter().filter(|&&sent| sent).count() >= 5, "{sent:?}");
+        assert!(sent.iter().filter(|&&sent| sent).count() >= 8, "{sent:?}");
     }
 }

@@ -14,7 +14,7 @@ mod wait;
 
 pub use address::{Address, forms};
 pub use controller::{
-    Controller, ControllerBuilder, Event, Events, FeatureQuery, IdentifyQuery, LogQuery, ResetKind,
+    Controller, ControllerBuilder, Event, Events, FeatureQuery, FeatureUpdate, IdentifyQuery, LogQuery, ResetKind,
 };
 pub use engine::{Completion, Direction, Extent, Io, Refused, Returned, Turn, Zeroes};
 pub use error::{Error, Failure, NoIo, Refusal, Result};

@@ -18,8 +18,8 @@ fn target(command: &Command) -> (u8, u32, u32) {
     let part = match FeatureId(feature) {
         FeatureId::TEMPERATURE_THRESHOLD => command.cdw11 >> 16 & 0x3f,
         FeatureId::INTERRUPT_VECTOR_CONFIGURATION => command.cdw11 & 0xffff,
-        // Predictable Latency Mode: an NVM set.
-        FeatureId(0x13 | 0x14) => command.cdw11 & 0xffff,
+        // An NVM set, or an endurance group.
+        FeatureId(0x12..=0x14 | 0x18) => command.cdw11 & 0xffff,
         _ => 0,
     };
     (feature, command.nsid, part)

@@ -35,6 +35,54 @@ impl fmt::Display for Field {
     }
 }
 
+/// The position of a field: how a program sets it by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FieldPlace {
+    /// The name, as in [`Field::name`].
+    pub name: &'static str,
+    /// The first bit, counted from the structure's first one: bytes are little endian.
+    pub bit: u32,
+    /// Bits.
+    pub width: u32,
+    /// The number is stored less one: 0 stands for one.
+    pub zeros_based: bool,
+    /// The field is shown as bytes, not as a number.
+    pub is_bytes: bool,
+}
+
+impl FieldPlace {
+    /// Makes the place of a field that is shown by the function `format` of [`show`].
+    pub(crate) fn new(name: &'static str, format: &str, bit: u32, width: u32) -> Self {
+        Self { name, bit, width, zeros_based: format == "zeros_based", is_bytes: format == "bytes" }
+    }
+
+    /// Puts a number into the structure's bytes; returns `false` if it doesn't fit, or the bytes end before the field.
+    #[must_use]
+    pub fn put(&self, bytes: &mut [u8], number: u128) -> bool {
+        let number = if self.zeros_based { number.checked_sub(1) } else { Some(number) };
+        let fits = |number: &u128| self.width >= 128 || number >> self.width == 0;
+        let (Some(number), Some(_)) = (number.filter(fits), bytes.get((self.end() - 1) as usize / 8)) else {
+            return false;
+        };
+        for index in 0..self.width {
+            let (byte, bit) = ((self.bit + index) as usize / 8, (self.bit + index) % 8);
+            let set = index < 128 && number >> index & 1 == 1;
+            bytes[byte] = bytes[byte] & !(1 << bit) | u8::from(set) << bit;
+        }
+        true
+    }
+
+    const fn end(&self) -> u32 {
+        self.bit + self.width
+    }
+}
+
+/// A structure that tells where its fields are.
+pub(crate) trait Places {
+    /// Returns the places of the fields that are shown.
+    fn places() -> Vec<FieldPlace>;
+}
+
 /// The value of a field.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -111,6 +111,23 @@ macro_rules! structure {
             }
         }
 
+        impl $crate::spec::fields::Places for $type {
+            fn places() -> Vec<$crate::spec::fields::FieldPlace> {
+                let all = [$( (
+                    stringify!($name),
+                    $crate::spec::macros::format_name!($($format)? $(= $method)?),
+                    $at,
+                    size_of::<$field>() as u32,
+                ), )*];
+                let shown = all.into_iter().filter(|place| !place.1.is_empty());
+                shown
+                    .map(|(name, format, at, size)| {
+                        $crate::spec::fields::FieldPlace::new(name, format, at * 8, size * 8)
+                    })
+                    .collect()
+            }
+        }
+
         impl core::fmt::Debug for $type {
             fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
                 use $crate::spec::fields::Structure;
@@ -225,7 +242,46 @@ macro_rules! bits {
             }
         }
 
+        impl $crate::spec::fields::Places for $type {
+            fn places() -> Vec<$crate::spec::fields::FieldPlace> {
+                let all = [$( (
+                    $crate::spec::macros::bits_name!($($shown)? $name),
+                    $crate::spec::macros::format_name!($($format)?),
+                    $width,
+                ), )*];
+                let mut bit = 0;
+                let mut places = Vec::new();
+                for (name, format, width) in all {
+                    if !format.is_empty() {
+                        places.push($crate::spec::fields::FieldPlace::new(name, format, bit, width));
+                    }
+                    bit += width;
+                }
+                places
+            }
+        }
+
         $crate::spec::macros::printed!($type);
+    };
+}
+
+/// The name by which a field of [`bits`] is shown.
+macro_rules! bits_name {
+    ($name:ident $($other:ident)?) => {
+        stringify!($name)
+    };
+}
+
+/// The function that shows a field, as text; empty for a reserved field.
+macro_rules! format_name {
+    () => {
+        ""
+    };
+    ($format:ident) => {
+        stringify!($format)
+    };
+    (= $method:ident) => {
+        stringify!($method)
     };
 }
 
@@ -240,4 +296,7 @@ macro_rules! shown_bits {
     };
 }
 
-pub(super) use {assert_size, bits, named_values, printed, shown, shown_bits, shown_value, structure};
+pub(super) use {
+    assert_size, bits, bits_name, format_name, named_values, printed, shown, shown_bits, shown_value,
+    structure,
+};

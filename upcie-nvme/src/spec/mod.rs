@@ -57,7 +57,7 @@ pub use dwords::{
 };
 pub use events::{CommandSetEvent, ErrorEvent, EventKind, ImmediateEvent, NoticeEvent, SmartEvent};
 pub use features::*;
-pub use fields::{Field, Structure, Value};
+pub use fields::{Field, FieldPlace, Structure, Value};
 pub use identify::*;
 pub use log::*;
 pub use opcode::{AdminOpcode, DataDirection, NvmOpcode};

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::super::fields::{Field, Structure, Value};
+use super::super::fields::{Field, FieldPlace, Places, Structure, Value};
 use super::super::macros::{bits, structure};
 use super::id::FeatureId;
 use super::value::data_features;
@@ -206,7 +206,8 @@ structure! {
 
 data_features! {
     /// Feature 03h, LBA Range Type, of a namespace.
-    LbaRangeType: LBA_RANGE_TYPE, "LBA Range Type", LbaRanges, dword = LbaRangeCount [namespace];
+    LbaRangeType: LBA_RANGE_TYPE, "LBA Range Type", LbaRanges, dword = LbaRangeCount
+        [OF_NAMESPACE: bool = true];
     /// Feature 0Ch, Autonomous Power State Transition.
     AutonomousPowerStateTransition: AUTONOMOUS_POWER_STATE_TRANSITION, "Autonomous Power State Transition",
         PowerStateTransitions, dword = PowerStateTransitionEnable;
@@ -217,11 +218,12 @@ data_features! {
     Timestamp: TIMESTAMP, "Timestamp", TimestampData;
     /// Feature 13h, Predictable Latency Mode Config, of an NVM set.
     PredictableLatencyMode: PREDICTABLE_LATENCY_MODE, "Predictable Latency Mode Config", PredictableLatencyConfig,
-        dword = PredictableLatencyEnable;
+        dword = PredictableLatencyEnable [IN_DWORD12: bool = true, SELECTS: u32 = 0xffff];
     /// Feature 16h, Host Behavior Support.
     HostBehaviorSupport: HOST_BEHAVIOR_SUPPORT, "Host Behavior Support", HostBehaviorData;
     /// Feature 81h, Host Identifier, of 64 bits.
     HostIdentifier: HOST_IDENTIFIER, "Host Identifier", HostIdentifierData;
     /// Feature 81h, Host Identifier, of 128 bits (EXHID).
-    ExtendedHostIdentifier: HOST_IDENTIFIER, "Host Identifier (128 bits)", ExtendedHostIdentifierData, dword11 = 1;
+    ExtendedHostIdentifier: HOST_IDENTIFIER, "Host Identifier (128 bits)", ExtendedHostIdentifierData
+        [DWORD11: u32 = 1];
 }

@@ -1,5 +1,6 @@
 //! Features whose value is one dword: Base and NVM, "Feature Specific Information".
 
+use super::super::fields::{FieldPlace, Places};
 use super::super::macros::bits;
 use super::id::FeatureId;
 use super::value::dword_features;
@@ -355,29 +356,29 @@ bits! {
 dword_features! {
     Arbitration: ARBITRATION;
     PowerManagement: POWER_MANAGEMENT;
-    TemperatureThreshold: TEMPERATURE_THRESHOLD;
-    ErrorRecovery: ERROR_RECOVERY, namespace;
+    TemperatureThreshold: TEMPERATURE_THRESHOLD [SELECTS: u32 = 0x3f << 16];
+    ErrorRecovery: ERROR_RECOVERY [OF_NAMESPACE: bool = true];
     VolatileWriteCache: VOLATILE_WRITE_CACHE;
     NumberOfQueues: NUMBER_OF_QUEUES;
     InterruptCoalescing: INTERRUPT_COALESCING;
-    InterruptVectorConfiguration: INTERRUPT_VECTOR_CONFIGURATION;
+    InterruptVectorConfiguration: INTERRUPT_VECTOR_CONFIGURATION [SELECTS: u32 = 0xffff];
     WriteAtomicity: WRITE_ATOMICITY_NORMAL;
     AsyncEventConfiguration: ASYNC_EVENT_CONFIGURATION;
     KeepAliveTimer: KEEP_ALIVE_TIMER;
     HostControlledThermalManagement: HOST_CONTROLLED_THERMAL_MANAGEMENT;
     NonOperationalPowerState: NON_OPERATIONAL_POWER_STATE;
-    ReadRecoveryLevel: READ_RECOVERY_LEVEL;
-    PredictableLatencyWindow: PREDICTABLE_LATENCY_WINDOW;
+    ReadRecoveryLevel: READ_RECOVERY_LEVEL [IN_DWORD12: bool = true, SELECTS: u32 = 0xffff];
+    PredictableLatencyWindow: PREDICTABLE_LATENCY_WINDOW [IN_DWORD12: bool = true, SELECTS: u32 = 0xffff];
     LbaStatusInterval: LBA_STATUS_INTERVAL;
     SanitizeConfig: SANITIZE_CONFIG;
-    EnduranceGroupEvents: ENDURANCE_GROUP_EVENTS;
+    EnduranceGroupEvents: ENDURANCE_GROUP_EVENTS [SELECTS: u32 = 0xffff];
     CommandSetProfile: COMMAND_SET_PROFILE;
     SpinupControl: SPINUP_CONTROL;
     PowerLossSignaling: POWER_LOSS_SIGNALING;
-    FlexibleDataPlacement: FLEXIBLE_DATA_PLACEMENT;
+    FlexibleDataPlacement: FLEXIBLE_DATA_PLACEMENT [IN_DWORD12: bool = true, SELECTS: u32 = 0xffff];
     SoftwareProgressMarker: SOFTWARE_PROGRESS_MARKER;
-    ReservationNotificationMask: RESERVATION_NOTIFICATION_MASK, namespace;
-    ReservationPersistence: RESERVATION_PERSISTENCE, namespace;
-    NamespaceWriteProtection: NAMESPACE_WRITE_PROTECTION, namespace;
+    ReservationNotificationMask: RESERVATION_NOTIFICATION_MASK [OF_NAMESPACE: bool = true];
+    ReservationPersistence: RESERVATION_PERSISTENCE [OF_NAMESPACE: bool = true];
+    NamespaceWriteProtection: NAMESPACE_WRITE_PROTECTION [OF_NAMESPACE: bool = true];
     BootPartitionWriteProtection: BOOT_PARTITION_WRITE_PROTECTION;
 }

@@ -1,6 +1,6 @@
 //! All features that the library knows, for programs that choose one by number or name.
 
-use super::super::fields::Field;
+use super::super::fields::{Field, FieldPlace};
 use super::*;
 
 /// A feature: its identifier, the data that it returns, and its fields.
@@ -16,6 +16,12 @@ pub struct FeatureInfo {
     pub dword11: u32,
     /// Each namespace has a value of its own.
     pub of_namespace: bool,
+    /// Set Features takes the value in dword 12, and dword 11 names an NVM set or an endurance group.
+    pub in_dword12: bool,
+    /// The bits of dword 11 that choose one of several values: a sensor, a vector.
+    pub selects: u32,
+    /// The places of the fields in the dword, and those in the data.
+    pub places: fn() -> (Vec<FieldPlace>, Vec<FieldPlace>),
     /// The fields of a value, by dword 0 and the data; `None` if the data is too short.
     pub fields: fn(u32, &[u8]) -> Option<Vec<Field>>,
 }
@@ -27,6 +33,9 @@ const fn row<F: Feature>() -> FeatureInfo {
         data: F::DATA,
         dword11: F::DWORD11,
         of_namespace: F::OF_NAMESPACE,
+        in_dword12: F::IN_DWORD12,
+        selects: F::SELECTS,
+        places: F::places,
         fields: fields::<F>,
     }
 }

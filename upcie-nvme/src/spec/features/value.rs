@@ -1,6 +1,6 @@
 //! What the values of all features have in common.
 
-use super::super::fields::Structure;
+use super::super::fields::{FieldPlace, Structure};
 use super::super::macros::bits;
 use super::id::FeatureId;
 
@@ -15,8 +15,19 @@ pub trait Feature: Structure + Sized {
     /// Each namespace has a value of its own.
     const OF_NAMESPACE: bool = false;
 
+    /// Set Features takes the value in dword 12, and dword 11 names an NVM set or an endurance group.
+    const IN_DWORD12: bool = false;
+    /// The bits of dword 11 that choose one of several values: a sensor, a vector.
+    const SELECTS: u32 = 0;
+
     /// Makes the value of dword 0 of the completion and the data; `None` if the data is too short.
     fn from_answer(dword0: u32, data: &[u8]) -> Option<Self>;
+
+    /// Returns the value as Set Features takes it: a dword, and the data.
+    fn to_command(&self) -> (u32, Vec<u8>);
+
+    /// Returns the places of the fields in the dword, and those in the data.
+    fn places() -> (Vec<FieldPlace>, Vec<FieldPlace>);
 }
 
 bits! {
@@ -35,14 +46,22 @@ bits! {
 
 /// Features whose value is dword 0 of the completion.
 macro_rules! dword_features {
-    ($($type:ident: $id:ident $(, $namespace:ident)?;)*) => {
+    ($($type:ident: $id:ident $([$($constant:ident: $kind:ty = $value:expr),*])?;)*) => {
         $(
             impl $crate::spec::features::value::Feature for $type {
                 const ID: FeatureId = FeatureId::$id;
-                $( const OF_NAMESPACE: bool = stringify!($namespace).len() != 0; )?
+                $($( const $constant: $kind = $value; )*)?
 
                 fn from_answer(dword0: u32, _: &[u8]) -> Option<Self> {
                     Some(Self::from_bits(dword0))
+                }
+
+                fn to_command(&self) -> (u32, Vec<u8>) {
+                    (self.into_bits(), Vec::new())
+                }
+
+                fn places() -> (Vec<FieldPlace>, Vec<FieldPlace>) {
+                    (<Self as Places>::places(), Vec::new())
                 }
             }
         )*
@@ -52,7 +71,7 @@ macro_rules! dword_features {
 /// Features with a structure as data; `dword` is the type of dword 0 of the completion, if it has fields.
 macro_rules! data_features {
     ($($(#[$meta:meta])* $type:ident: $id:ident, $title:literal, $data:ty
-        $(, dword = $dword:ty)? $(, dword11 = $dword11:literal)? $([$namespace:ident])?;)*) => {
+        $(, dword = $dword:ty)? $([$($constant:ident: $kind:ty = $value:expr),*])?;)*) => {
         $(
             $(#[$meta])*
             #[derive(Clone, PartialEq, Eq)]
@@ -87,14 +106,28 @@ macro_rules! data_features {
             impl $crate::spec::features::value::Feature for $type {
                 const ID: FeatureId = FeatureId::$id;
                 const DATA: usize = size_of::<$data>();
-                $( const DWORD11: u32 = $dword11; )?
-                $( const OF_NAMESPACE: bool = stringify!($namespace).len() != 0; )?
+                $($( const $constant: $kind = $value; )*)?
 
                 fn from_answer(dword0: u32, data: &[u8]) -> Option<Self> {
                     use zerocopy::FromBytes;
                     let _ = dword0;
                     let data = <$data>::read_from_prefix(data).ok()?.0;
                     Some(Self { $( dword: <$dword>::from_bits(dword0), )? data })
+                }
+
+                fn to_command(&self) -> (u32, Vec<u8>) {
+                    use zerocopy::IntoBytes;
+                    #[allow(unused_mut)]
+                    let mut dword = Self::DWORD11;
+                    $( dword |= <$dword>::into_bits(self.dword); )?
+                    (dword, self.data.as_bytes().to_vec())
+                }
+
+                fn places() -> (Vec<FieldPlace>, Vec<FieldPlace>) {
+                    #[allow(unused_mut)]
+                    let mut dword = Vec::new();
+                    $( dword.extend(<$dword as Places>::places()); )?
+                    (dword, <$data as Places>::places())
                 }
             }
         )*

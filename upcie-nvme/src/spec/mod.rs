@@ -24,6 +24,8 @@
 #[cfg(not(all(target_endian = "little", target_pointer_width = "64")))]
 compile_error!("NVMe structures are little endian and used in place: only 64-bit little-endian targets work");
 
+#[allow(missing_debug_implementations, clippy::result_unit_err, reason = "derives in macros: `macros.rs`")]
+mod admin;
 mod command;
 mod device_memory;
 mod dwords;
@@ -48,6 +50,7 @@ mod tests;
 /// The traits by which the structures are read from, and written to, bytes: zerocopy's.
 pub use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+pub use admin::*;
 pub use command::{ALL_NAMESPACES, Command, CompletionEntry};
 pub use device_memory::{CmbLocation, CmbMemorySpaceControl, CmbSize, PmrCapabilities, PmrStatus};
 pub use dwords::{

@@ -1,3 +1,4 @@
+mod admin;
 mod bits;
 mod commands;
 mod hostile;

@@ -108,7 +108,7 @@ impl Changing {
 #[test]
 fn a_removed_namespace_is_gone_for_commands_in_flight_and_new_handles() {
     let mut changing = Changing::new(Fault::RemoveNamespace(None));
-    assert_eq!(changing.run(&[0, 1, 2]), [Err(Status::INVALID_NAMESPACE_OR_FORMAT); 3]);
+    assert_eq!(changing.run(&[0, 1, 2]), [Err(Status::INVALID_FIELD); 3]);
     changing.is_told();
     let controller = &changing.controller;
     assert_eq!(controller.namespace_ids().unwrap(), [2]);

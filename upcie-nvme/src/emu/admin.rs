@@ -16,8 +16,8 @@ use super::{
     vendor,
 };
 use crate::spec::{
-    ALL_NAMESPACES, AdminOpcode, AsyncEventType, Cns, Command, FeatureId, FeaturesDword10, IdentifyDword10,
-    LogPageDword10, LogPageDword11, LogPageId, Status,
+    ALL_NAMESPACES, AdminOpcode, AsyncEventType, Cns, Command, IdentifyDword10, LogPageDword10,
+    LogPageDword11, LogPageId, Status,
 };
 use std::time::Duration;
 
@@ -36,6 +36,9 @@ impl<M: Media> Core<M> {
         host: &mut impl Host,
         now: &impl Fn() -> Duration,
     ) -> Result<usize, Fault> {
+        if self.is_busy() {
+            self.look_at_the_clock(now())?;
+        }
         let waiting = match queues.admin_sq.waiting() {
             Ok(waiting) => waiting,
             Err(Fault::Doorbell) => {
@@ -49,9 +52,21 @@ impl<M: Media> Core<M> {
             && !self.admin.can_deliver()
             && queues.admin_sq.flights.is_empty()
         {
-            return Ok(0);
+            // A Sanitize whose end is to be reported counts as work: a server that slept now would be late.
+            return Ok(usize::from(self.sanitizer.is_running() && !self.admin.requests.is_empty()));
         }
         self.serve_admin(queues, host, waiting, now)
+    }
+
+    /// Ends what time ends.
+    ///
+    /// # Errors
+    /// The keep alive timer has run out.
+    #[cold]
+    #[inline(never)]
+    fn look_at_the_clock(&mut self, now: Duration) -> Result<(), Fault> {
+        self.settle(now);
+        if self.host_data.is_abandoned(now) { Err(Fault::KeepAlive) } else { Ok(()) }
     }
 
     #[cold]
@@ -156,17 +171,27 @@ impl<M: Media> Core<M> {
                 if IdentifyDword10::from_bits(command.cdw10).cns() == Cns::NAMESPACE {
                     self.io.identified(command.nsid);
                 }
-                let page =
-                    identify::page(&self.options, &self.io.namespaces, has_cache, self.subsystem, command)?;
+                let known = identify::Known {
+                    options: &self.options,
+                    namespaces: &self.io.namespaces,
+                    has_cache,
+                    subsystem: self.subsystem,
+                    revision: self.firmware.revision(),
+                    capacity: (self.io.capacity, self.io.unallocated()),
+                };
+                let page = identify::page(&known, command)?;
                 self.send(host, command, &page)?;
                 0
             }
             AdminOpcode::GET_LOG_PAGE => self.log_page(host, command, now)?,
-            AdminOpcode::GET_FEATURES => self.features.get(command, &self.io)?,
-            AdminOpcode::SET_FEATURES if command.cdw10 as u8 == FeatureId::HOST_BEHAVIOR_SUPPORT.0 => {
-                self.host_behavior(host, command)?
-            }
+            AdminOpcode::GET_FEATURES => match self.get_host_data(host, command, now()) {
+                Some(done) => done?,
+                None => self.features.get(command, &self.io)?,
+            },
             AdminOpcode::SET_FEATURES => {
+                if let Some(done) = self.set_host_data(host, command, now()) {
+                    return done.map(Some);
+                }
                 let has_queues = !queues.sqs.is_empty() || queues.cqs.iter().any(Option::is_some);
                 let before = self.features.warning();
                 let dw0 = self.features.set(command, &mut self.io, has_queues)?;
@@ -185,34 +210,36 @@ impl<M: Media> Core<M> {
                 self.admin.requests.push_back(command.cid);
                 return Ok(None);
             }
-            _ => vendor::run(&mut self.admin, self.features.events, command)?,
+            _ => match self.manage(host, command, now()) {
+                Some(done) => done?,
+                None => vendor::run(&mut self.admin, self.features.events, command)?,
+            },
         };
         Ok(Some(done))
     }
 
-    /// Carries out Set Features of Host Behavior Support, of which ACRE has an effect: statuses of a fault plan name delays.
-    fn host_behavior(&mut self, host: &mut impl HostMemory, command: &Command) -> Result<u32, Status> {
-        if FeaturesDword10::from_bits(command.cdw10).sv() {
-            return Err(Status::FEATURE_NOT_SAVEABLE.with_do_not_retry());
-        }
-        let mut data = [0; 512];
+    /// Fills `data` from the command's buffer.
+    pub(super) fn receive(
+        &mut self,
+        host: &mut impl HostMemory,
+        command: &Command,
+        data: &mut [u8],
+    ) -> Result<(), Status> {
         let (pointer, mut at) = ((command.prp1(), command.prp2()), 0);
         prp::walk(host, self.io.page, pointer, data.len() as u64, |host, iova, len| {
             let part = data.get_mut(at..at + len).ok_or(Status::INTERNAL_ERROR)?;
             at += len;
             host.read(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
-        })?;
-        if data[0] > 1 {
-            return Err(INVALID_FIELD);
-        }
-        if let Some(staging) = &mut self.staging {
-            staging.delays = data[0] == 1;
-        }
-        Ok(0)
+        })
     }
 
     /// Copies `data` to the command's buffer.
-    fn send(&mut self, host: &mut impl HostMemory, command: &Command, data: &[u8]) -> Result<(), Status> {
+    pub(super) fn send(
+        &mut self,
+        host: &mut impl HostMemory,
+        command: &Command,
+        data: &[u8],
+    ) -> Result<(), Status> {
         let mut rest = data;
         prp::walk(
             host,
@@ -240,7 +267,9 @@ impl<M: Media> Core<M> {
                 let warning = self.features.warning();
                 logs::smart(&self.io.counters, &self.io.errors, warning, now())
             }
-            LogPageId::FIRMWARE_SLOT => logs::firmware(),
+            LogPageId::FIRMWARE_SLOT => self.firmware.page(),
+            LogPageId::DEVICE_SELF_TEST => self.tests.page(now()),
+            LogPageId::SANITIZE_STATUS => self.sanitizer.page(now(), self.io.counters.writes),
             LogPageId::CHANGED_NAMESPACES => self.admin.changed_page(),
             LogPageId::SUPPORTED_LOG_PAGES => logs::supported(),
             LogPageId::COMMANDS_SUPPORTED => logs::commands(),

@@ -21,8 +21,9 @@ impl<M: Media> Io<M> {
     pub fn change(&mut self, nsid: u32, change: Change) -> bool {
         let Some(namespace) = self.namespaces.get_mut(nsid.wrapping_sub(1) as usize) else { return false };
         match (change, namespace.away) {
-            (_, Away::Removed) | (Change::Resize(_), Away::Formatting) => return false,
-            (Change::Remove, _) => (namespace.away, namespace.blocks) = (Away::Removed, 0),
+            (_, Away::Removed | Away::Detached | Away::Sanitizing)
+            | (Change::Resize(_), Away::Formatting) => return false,
+            (Change::Remove, _) => namespace.set_away(Away::Removed),
             (Change::Resize(blocks), Away::Not) => {
                 let before = namespace.blocks;
                 namespace.blocks = blocks.clamp(1, namespace.capacity >> namespace.shift);
@@ -56,7 +57,7 @@ impl<M: Media> Io<M> {
     pub fn identified(&mut self, nsid: u32) {
         let found = self.namespaces.get_mut(nsid.wrapping_sub(1) as usize);
         if let Some(namespace) = found.filter(|namespace| namespace.away == Away::Formatting) {
-            *namespace = Namespace::new(namespace.start, namespace.capacity, namespace.shift);
+            namespace.set_away(Away::Not);
         }
     }
 }

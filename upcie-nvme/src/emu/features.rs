@@ -12,6 +12,17 @@ const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
 /// The bits of the SMART log's critical warning for a temperature beyond a threshold.
 pub(super) const TEMPERATURE_WARNING: u8 = 1 << 1;
 
+/// Checks the fields of a Set Features that all features share: none can be saved; `of_controller`: there is one value.
+pub(super) fn scope(command: &Command, of_controller: bool) -> Result<(), Status> {
+    if FeaturesDword10::from_bits(command.cdw10).sv() {
+        return Err(Status::FEATURE_NOT_SAVEABLE.with_do_not_retry());
+    }
+    if of_controller && !matches!(command.nsid, 0 | ALL_NAMESPACES) {
+        return Err(Status::FEATURE_NOT_NAMESPACE_SPECIFIC.with_do_not_retry());
+    }
+    Ok(())
+}
+
 /// The values of the features.
 #[derive(Debug, Clone)]
 pub(super) struct Features {
@@ -128,13 +139,7 @@ impl Features {
         let (feature, value) = (dword.fid(), command.cdw11);
         // Refuse unknown features first: their other fields have no meaning.
         self.value(feature, &Command { nsid: 1, cdw11: 0, ..*command }, io, true)?;
-        if dword.sv() {
-            return Err(Status::FEATURE_NOT_SAVEABLE.with_do_not_retry());
-        }
-        let scope_is_controller = feature != FeatureId::ERROR_RECOVERY;
-        if scope_is_controller && !matches!(command.nsid, 0 | ALL_NAMESPACES) {
-            return Err(Status::FEATURE_NOT_NAMESPACE_SPECIFIC.with_do_not_retry());
-        }
+        scope(command, feature != FeatureId::ERROR_RECOVERY)?;
         match feature {
             FeatureId::ARBITRATION => self.arbitration = value,
             FeatureId::POWER_MANAGEMENT if PowerManagement::from_bits(value).ps() != 0 => {

@@ -1,9 +1,11 @@
 //! Identify data of the controller and its namespaces.
 
-use super::{Options, Sgls, config, logs, namespace::Namespace, registers::VERSION};
+use super::{
+    Options, Sgls, config, firmware, host_data, logs, namespace::Namespace, registers::VERSION, sanitize, self_test,
+};
 use crate::spec::{
-    Cns, Command, DescriptorHeader, IdentifyController, IdentifyDword10, IdentifyNamespace, LbaFormat,
-    NamespaceIdType, NamespaceList, OptionalCommands, PowerState, Status,
+    ALL_NAMESPACES, Cns, Command, DescriptorHeader, IdentifyController, IdentifyDword10, IdentifyNamespace,
+    LbaFormat, NamespaceIdType, NamespaceList, OptionalAdmin, OptionalCommands, PowerState, Status,
 };
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -15,63 +17,99 @@ const MODEL: &str = "uPCIe embedded NVMe controller";
 /// Asynchronous Event Requests held, and Abort commands at a time, 0's based.
 pub(super) const AERL: u8 = 3;
 
+/// The identifier of the only controller of the subsystem.
+pub(super) const CONTROLLER_ID: u16 = 1;
+
 /// Command retry delays, in units of 100 ms.
 const CRDT: [u16; 3] = [1, 5, 600];
 
 /// Block sizes by format index, as powers of two.
-const FORMATS: [u8; 2] = [9, 12];
+pub(super) const FORMATS: [u8; 2] = [9, 12];
 
 const INVALID_NAMESPACE: Status = Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry();
 
+/// What Identify data is made of.
+pub(super) struct Known<'a> {
+    pub options: &'a Options,
+    pub namespaces: &'a [Namespace],
+    pub has_cache: bool,
+    pub subsystem: [u8; 16],
+    /// The firmware revision in use.
+    pub revision: [u8; 8],
+    /// Bytes of the medium, and those that belong to no namespace.
+    pub capacity: (u64, u64),
+}
+
 /// Returns the 4096 bytes that an Identify command asks for.
-pub(super) fn page(
-    options: &Options,
-    namespaces: &[Namespace],
-    has_cache: bool,
-    subsystem: [u8; 16],
-    command: &Command,
-) -> Result<Vec<u8>, Status> {
-    let nsid = command.nsid;
-    let found = namespaces.get(nsid.wrapping_sub(1) as usize);
-    let found = found.ok_or(INVALID_NAMESPACE);
-    match IdentifyDword10::from_bits(command.cdw10).cns() {
+pub(super) fn page(known: &Known<'_>, command: &Command) -> Result<Vec<u8>, Status> {
+    let (options, nsid) = (known.options, command.nsid);
+    let found = known.namespaces.get(nsid.wrapping_sub(1) as usize).ok_or(INVALID_NAMESPACE);
+    let dword = IdentifyDword10::from_bits(command.cdw10);
+    match dword.cns() {
+        // What all namespaces have in common.
+        Cns::NAMESPACE if nsid == ALL_NAMESPACES => Ok(namespace(options, &Namespace::NONE)),
         // An inactive identifier has zeros.
         Cns::NAMESPACE if !found?.is_active() => Ok(vec![0; 4096]),
-        Cns::NAMESPACE => Ok(namespace(options, found?)),
-        Cns::CONTROLLER => Ok(controller(options, has_cache, subsystem)),
-        Cns::ACTIVE_NAMESPACES if nsid >= 0xffff_fffe => Err(INVALID_NAMESPACE),
-        Cns::ACTIVE_NAMESPACES => {
-            let mut list = NamespaceList::new_zeroed();
-            let active = (1..).zip(namespaces).filter(|(_, namespace)| namespace.is_active());
-            let above = active.map(|(active, _)| active).filter(|active| *active > nsid);
-            for (entry, active) in list.nsids.iter_mut().zip(above) {
-                *entry = active;
-            }
-            Ok(list.as_bytes().to_vec())
-        }
+        Cns::ALLOCATED_NAMESPACE if !found?.is_allocated() => Ok(vec![0; 4096]),
+        Cns::NAMESPACE | Cns::ALLOCATED_NAMESPACE => Ok(namespace(options, found?)),
+        Cns::CONTROLLER => Ok(controller(known)),
+        Cns::ACTIVE_NAMESPACES => list(known.namespaces, nsid, Namespace::is_active),
+        Cns::ALLOCATED_NAMESPACES => list(known.namespaces, nsid, Namespace::is_allocated),
         Cns::NAMESPACE_DESCRIPTORS => {
-            found.and_then(|found| if found.is_active() { Ok(found) } else { Err(INVALID_NAMESPACE) })?;
+            let found = found?;
+            if !found.is_active() {
+                return Err(Status::INVALID_FIELD.with_do_not_retry());
+            }
             let header = DescriptorHeader { nidt: NamespaceIdType::UUID.0, nidl: 16, ..Default::default() };
             let mut list = header.as_bytes().to_vec();
-            list.extend(uuid(&options.serial, nsid));
+            list.extend(match found.generation {
+                0 => uuid(&options.serial, nsid),
+                later => uuid(&format!("{} {later}", options.serial), nsid),
+            });
             list.resize(4096, 0);
             Ok(list)
         }
+        Cns::NAMESPACE_CONTROLLERS => Ok(controllers(found?.is_active() && dword.cntid() <= CONTROLLER_ID)),
+        Cns::CONTROLLERS => Ok(controllers(dword.cntid() <= CONTROLLER_ID)),
         _ => Err(Status::INVALID_FIELD.with_do_not_retry()),
     }
 }
 
-fn controller(options: &Options, has_cache: bool, subsystem: [u8; 16]) -> Vec<u8> {
+/// Returns a list of the namespaces with identifiers above `above` for which `listed` is true.
+fn list(namespaces: &[Namespace], above: u32, listed: fn(&Namespace) -> bool) -> Result<Vec<u8>, Status> {
+    if above >= 0xffff_fffe {
+        return Err(INVALID_NAMESPACE);
+    }
+    let mut list = NamespaceList::new_zeroed();
+    let all = (1..).zip(namespaces).filter(|(nsid, namespace)| *nsid > above && listed(namespace));
+    for (entry, (nsid, _)) in list.nsids.iter_mut().zip(all) {
+        *entry = nsid;
+    }
+    Ok(list.as_bytes().to_vec())
+}
+
+/// Returns a controller list, of this controller or of none.
+fn controllers(of_this: bool) -> Vec<u8> {
+    let mut page = vec![0; 4096];
+    if of_this {
+        page[0] = 1;
+        page[2..4].copy_from_slice(&CONTROLLER_ID.to_le_bytes());
+    }
+    page
+}
+
+fn controller(known: &Known<'_>) -> Vec<u8> {
+    let options = known.options;
     let mut id = IdentifyController::new_zeroed();
     id.vid = config::VENDOR;
     id.ssvid = config::VENDOR;
     id.sn = padded(&options.serial);
     id.mn = padded(MODEL);
-    id.fr = logs::FIRMWARE;
+    id.fr = known.revision;
     id.rab = 6;
     // In pages of CAP.MPSMIN.
     id.mdts = (options.mdts / options.mpsmin).trailing_zeros() as u8;
-    id.cntlid = 1;
+    id.cntlid = CONTROLLER_ID;
     id.ver = VERSION.into_bits();
     // Namespace attributes changed, firmware activation starts.
     id.oaes = 1 << 8 | 1 << 9;
@@ -79,8 +117,18 @@ fn controller(options: &Options, has_cache: bool, subsystem: [u8; 16]) -> Vec<u8
     id.cntrltype = 1;
     id.acl = AERL;
     id.aerl = AERL;
-    // One firmware slot, read-only.
-    id.frmw = 0x03;
+    let optional = OptionalAdmin::FORMAT | OptionalAdmin::FIRMWARE | OptionalAdmin::NAMESPACES;
+    id.oacs = (optional | OptionalAdmin::SELF_TEST).bits();
+    id.frmw = firmware::UPDATES;
+    id.fwug = firmware::GRANULARITY;
+    id.edstt = self_test::EXTENDED_MINUTES;
+    // One test at a time.
+    id.dsto = 1;
+    id.kas = host_data::KEEP_ALIVE_UNITS;
+    id.sanicap = sanitize::CAPABILITIES;
+    let (total, unallocated) = known.capacity;
+    id.tnvmcap = u128::from(total).to_le_bytes();
+    id.unvmcap = u128::from(unallocated).to_le_bytes();
     // Commands supported and effects; offsets and lengths of 32 bits; the pages that list log pages, features and
     // management commands.
     id.lpa = 0x26;
@@ -89,7 +137,7 @@ fn controller(options: &Options, has_cache: bool, subsystem: [u8; 16]) -> Vec<u8
     id.cctemp = 353;
     id.sqes = 0x66;
     id.cqes = 0x44;
-    id.nn = options.namespaces;
+    id.nn = options.most_namespaces();
     id.sgls = match options.sgl {
         Sgls::None => 0,
         Sgls::Dwords => IdentifyController::SGLS_DWORDS,
@@ -99,10 +147,12 @@ fn controller(options: &Options, has_cache: bool, subsystem: [u8; 16]) -> Vec<u8
         id.sgls |= IdentifyController::SGLS_BIT_BUCKET | IdentifyController::SGLS_METADATA;
     }
     let optional = OptionalCommands::DATASET_MANAGEMENT | OptionalCommands::WRITE_ZEROES;
-    id.oncs = (optional | OptionalCommands::SAVED_FEATURES).bits();
+    id.oncs = (optional | OptionalCommands::SAVED_FEATURES | OptionalCommands::TIMESTAMP).bits();
+    // Cryptographic erase.
+    id.fna = 1 << 2;
     // Flush takes all namespaces by FFFFFFFFh.
-    id.vwc = 0x06 | u8::from(has_cache);
-    let name = format!("nqn.2014-08.org.nvmexpress:uuid:{}", text(&subsystem));
+    id.vwc = 0x06 | u8::from(known.has_cache);
+    let name = format!("nqn.2014-08.org.nvmexpress:uuid:{}", text(&known.subsystem));
     id.subnqn[..name.len()].copy_from_slice(name.as_bytes());
     id.psd[0] = PowerState { mp: 100, ..Default::default() };
     id.as_bytes().to_vec()
@@ -110,9 +160,9 @@ fn controller(options: &Options, has_cache: bool, subsystem: [u8; 16]) -> Vec<u8
 
 fn namespace(options: &Options, namespace: &Namespace) -> Vec<u8> {
     let mut id = IdentifyNamespace::new_zeroed();
-    id.nsze = namespace.blocks;
-    id.ncap = namespace.blocks;
-    id.nuse = namespace.blocks;
+    let blocks = namespace.size();
+    (id.nsze, id.ncap, id.nuse) = (blocks, blocks, blocks);
+    id.nvmcap = u128::from(namespace.capacity).to_le_bytes();
     // Currently write protected.
     id.nsattr = options.ro.into();
     id.nlbaf = (FORMATS.len() - 1) as u8;

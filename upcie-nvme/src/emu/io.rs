@@ -23,6 +23,8 @@ const FUSE: u8 = 0x03;
 pub(super) struct Io<M> {
     pub media: M,
     pub namespaces: Vec<Namespace>,
+    /// The bytes of the media.
+    pub capacity: u64,
     /// The most bytes of a command.
     pub mdts: u64,
     /// CC.MPS in bytes.
@@ -43,8 +45,11 @@ impl<M: Media> Io<M> {
             let shift = options.block_size(index).trailing_zeros() as u8;
             Namespace::new(size * u64::from(index), size, shift)
         });
+        let spare = options.most_namespaces() - options.namespaces;
+        let spare = std::iter::repeat_n(Namespace::NONE, spare as usize);
         Self {
-            namespaces: namespaces.collect(),
+            namespaces: namespaces.chain(spare).collect(),
+            capacity: size * u64::from(options.namespaces),
             media,
             mdts: options.mdts.into(),
             page: 4096,

@@ -1,47 +1,64 @@
-//! Log pages: what the controller supports, Error Information, SMART / Health Information, Firmware Slot Information.
+//! Log pages: what the controller supports, Error Information, SMART / Health Information.
 
 use crate::spec::{
     AdminOpcode, CommandEffects, CommandsSupportedLog, ErrorLogEntry, FeatureEffects, FeatureId,
-    FeaturesSupportedLog, FirmwareSlotLog, LogPageId, LogPageSupport, ManagementCommandsSupportedLog,
-    NvmOpcode, SmartLog, Status, SupportedLogPages,
+    FeaturesSupportedLog, LogPageId, LogPageSupport, ManagementCommandsSupportedLog, NvmOpcode, SmartLog,
+    Status, SupportedLogPages,
 };
 use std::{collections::VecDeque, time::Duration};
 use zerocopy::{FromZeros, IntoBytes};
 
-/// Firmware revision: the crate's version would change what a stored image of a system expects.
-pub(super) const FIRMWARE: [u8; 8] = *b"1.0     ";
 /// Entries of the Error Information log.
 pub(super) const ERROR_ENTRIES: usize = 64;
 /// The temperature that the controller pretends to have, in kelvins.
 pub(super) const TEMPERATURE: u16 = 300;
 
 /// The log pages that the controller has.
-const LOG_PAGES: [LogPageId; 8] = [
+const LOG_PAGES: [LogPageId; 10] = [
     LogPageId::SUPPORTED_LOG_PAGES,
     LogPageId::ERROR_INFORMATION,
     LogPageId::SMART,
     LogPageId::FIRMWARE_SLOT,
     LogPageId::CHANGED_NAMESPACES,
     LogPageId::COMMANDS_SUPPORTED,
+    LogPageId::DEVICE_SELF_TEST,
     LogPageId::FEATURES_SUPPORTED,
     LogPageId::NVME_MI_COMMANDS_SUPPORTED,
+    LogPageId::SANITIZE_STATUS,
 ];
 
-/// The admin commands that the controller has, vendor-specific ones included.
-const ADMIN_COMMANDS: [AdminOpcode; 12] = [
-    AdminOpcode::DELETE_SQ,
-    AdminOpcode::CREATE_SQ,
-    AdminOpcode::GET_LOG_PAGE,
-    AdminOpcode::DELETE_CQ,
-    AdminOpcode::CREATE_CQ,
-    AdminOpcode::IDENTIFY,
-    AdminOpcode::ABORT,
-    AdminOpcode::SET_FEATURES,
-    AdminOpcode::GET_FEATURES,
-    AdminOpcode::ASYNC_EVENT_REQUEST,
-    AdminOpcode(0xc0),
-    AdminOpcode(0xc1),
-];
+/// The admin commands that the controller has, vendor-specific ones included, and their effects.
+const ADMIN_COMMANDS: [(AdminOpcode, CommandEffects); 20] = {
+    let plain = CommandEffects::new().with_supported(true);
+    let alone = plain.with_submission_and_execution(2);
+    let inventory = alone.with_namespace_inventory_change(true);
+    let erases = plain.with_logical_block_content_change(true);
+    [
+        (AdminOpcode::DELETE_SQ, plain),
+        (AdminOpcode::CREATE_SQ, plain),
+        (AdminOpcode::GET_LOG_PAGE, plain),
+        (AdminOpcode::DELETE_CQ, plain),
+        (AdminOpcode::CREATE_CQ, plain),
+        (AdminOpcode::IDENTIFY, plain),
+        (AdminOpcode::ABORT, plain),
+        (AdminOpcode::SET_FEATURES, plain),
+        (AdminOpcode::GET_FEATURES, plain),
+        (AdminOpcode::ASYNC_EVENT_REQUEST, plain),
+        (AdminOpcode::NAMESPACE_MANAGEMENT, inventory),
+        (AdminOpcode::FIRMWARE_COMMIT, alone),
+        (AdminOpcode::FIRMWARE_IMAGE_DOWNLOAD, plain),
+        (AdminOpcode::DEVICE_SELF_TEST, plain),
+        (AdminOpcode::NAMESPACE_ATTACHMENT, inventory),
+        (AdminOpcode::KEEP_ALIVE, plain),
+        (
+            AdminOpcode::FORMAT_NVM,
+            erases.with_namespace_capability_change(true).with_submission_and_execution(1),
+        ),
+        (AdminOpcode::SANITIZE, erases.with_submission_and_execution(2)),
+        (AdminOpcode(0xc0), plain),
+        (AdminOpcode(0xc1), plain),
+    ]
+};
 
 /// The I/O commands that the controller has, and whether they change blocks.
 const IO_COMMANDS: [(NvmOpcode, bool); 5] = [
@@ -53,7 +70,7 @@ const IO_COMMANDS: [(NvmOpcode, bool); 5] = [
 ];
 
 /// The features that the controller has, but for the volatile write cache.
-const FEATURES: [FeatureId; 9] = [
+const FEATURES: [FeatureId; 12] = [
     FeatureId::ARBITRATION,
     FeatureId::POWER_MANAGEMENT,
     FeatureId::TEMPERATURE_THRESHOLD,
@@ -63,6 +80,9 @@ const FEATURES: [FeatureId; 9] = [
     FeatureId::INTERRUPT_VECTOR_CONFIGURATION,
     FeatureId::WRITE_ATOMICITY_NORMAL,
     FeatureId::ASYNC_EVENT_CONFIGURATION,
+    FeatureId::TIMESTAMP,
+    FeatureId::KEEP_ALIVE_TIMER,
+    FeatureId::HOST_BEHAVIOR_SUPPORT,
 ];
 
 /// Returns the Supported Log Pages log page.
@@ -78,8 +98,8 @@ pub(super) fn supported() -> Vec<u8> {
 pub(super) fn commands() -> Vec<u8> {
     let mut log = CommandsSupportedLog::new_zeroed();
     let supported = CommandEffects::new().with_supported(true);
-    for opcode in ADMIN_COMMANDS {
-        log.admin_commands[usize::from(opcode.0)] = supported;
+    for (opcode, effects) in ADMIN_COMMANDS {
+        log.admin_commands[usize::from(opcode.0)] = effects;
     }
     for (opcode, changes) in IO_COMMANDS {
         log.io_commands[usize::from(opcode.0)] = supported.with_logical_block_content_change(changes);
@@ -171,13 +191,5 @@ pub(super) fn smart(counters: &Counters, errors: &ErrorLog, warning: u8, on: Dur
     log.power_on_hours = u128::from(on.as_secs() / 3600).to_le_bytes();
     log.media_errors = u128::from(counters.media_errors).to_le_bytes();
     log.error_log_entries = u128::from(errors.count).to_le_bytes();
-    log.as_bytes().to_vec()
-}
-
-/// Returns the Firmware Slot Information log page: one slot.
-pub(super) fn firmware() -> Vec<u8> {
-    let mut log = FirmwareSlotLog::new_zeroed();
-    log.afi = 1;
-    log.frs[0] = FIRMWARE;
     log.as_bytes().to_vec()
 }

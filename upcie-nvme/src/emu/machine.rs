@@ -397,8 +397,12 @@ impl<M: Media> Machine<M> {
     /// Handles a client that broke a rule in a way that no completion can report.
     #[cold]
     pub(super) fn fatal(&mut self, fault: Fault) {
-        if self.is_new("a queue's memory") {
-            tracing::error!(?fault, "a queue's memory can't be accessed: fatal status");
+        let cause = match fault {
+            Fault::KeepAlive => "the keep alive timer has run out",
+            _ => "a queue's memory can't be accessed",
+        };
+        if self.is_new(cause) {
+            tracing::error!(?fault, "{cause}: fatal status");
         }
         self.queues = None;
         self.registers.csts.set_cfs(true);

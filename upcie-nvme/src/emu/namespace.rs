@@ -15,6 +15,8 @@ pub(super) struct Namespace {
     pub capacity: u64,
     /// The reason why it takes no commands.
     pub away: Away,
+    /// Namespaces that had this identifier before: each has an identity of its own.
+    pub generation: u32,
 }
 
 /// The reason why a namespace takes no commands.
@@ -22,10 +24,15 @@ pub(super) struct Namespace {
 pub(super) enum Away {
     /// None: it takes commands.
     Not,
+    /// It was removed, or there was never one with this identifier.
     Removed,
+    /// It exists, and the controller has not attached it.
+    Detached,
     /// It is being formatted, until a host reads its Identify data: a command with the old block size in mind would
     /// move more or less data than its host expects.
     Formatting,
+    /// All namespaces are being erased.
+    Sanitizing,
 }
 
 /// A change of a namespace.
@@ -39,14 +46,33 @@ pub(super) enum Change {
 }
 
 impl Namespace {
+    /// The identifier of no namespace.
+    pub const NONE: Self =
+        Self { start: 0, blocks: 0, shift: 9, capacity: 0, away: Away::Removed, generation: 0 };
+
     /// Makes a namespace of `capacity` bytes in blocks of `1 << shift` bytes.
     pub fn new(start: u64, capacity: u64, shift: u8) -> Self {
-        Self { start, blocks: capacity >> shift, shift, capacity, away: Away::Not }
+        Self { start, blocks: capacity >> shift, shift, capacity, away: Away::Not, generation: 0 }
     }
 
-    /// Returns `false` once it was removed: its identifier is inactive.
+    /// Returns `false` if its identifier is inactive: the namespace does not exist, or is not attached.
     pub fn is_active(&self) -> bool {
+        !matches!(self.away, Away::Removed | Away::Detached)
+    }
+
+    /// Returns `true` if it exists, attached or not.
+    pub fn is_allocated(&self) -> bool {
         self.away != Away::Removed
+    }
+
+    /// Returns its size in blocks, whether it takes commands or not.
+    pub fn size(&self) -> u64 {
+        if self.blocks == 0 { self.capacity >> self.shift } else { self.blocks }
+    }
+
+    /// Lets it take commands, or none for a reason. It has all blocks of its part of the media then.
+    pub fn set_away(&mut self, away: Away) {
+        (self.away, self.blocks) = (away, if away == Away::Not { self.capacity >> self.shift } else { 0 });
     }
 
     /// Returns the offset of `count` blocks from `slba` on in the media, and their bytes.
@@ -62,12 +88,14 @@ impl Namespace {
     fn refusal(&self) -> Status {
         match self.away {
             Away::Formatting => Status::FORMAT_IN_PROGRESS,
-            Away::Not | Away::Removed => Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry(),
+            Away::Sanitizing => Status::SANITIZE_IN_PROGRESS,
+            // Its identifier is inactive.
+            Away::Not | Away::Removed | Away::Detached => Status::INVALID_FIELD.with_do_not_retry(),
         }
     }
 }
 
-/// Returns the status of a command to a namespace that takes none, or that does not exist.
+/// Returns the status of a command to a namespace that takes none, or to an identifier that no namespace can have.
 #[cold]
 #[inline(never)]
 pub(super) fn refusal(namespace: Option<&Namespace>) -> Status {

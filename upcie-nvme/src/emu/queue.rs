@@ -20,6 +20,8 @@ pub(super) enum Fault {
     Doorbell,
     /// The queue's memory can't be read or written: the controller can't go on.
     Memory(Errno),
+    /// The keep alive timer has run out: the controller stops.
+    KeepAlive,
 }
 
 impl From<Errno> for Fault {

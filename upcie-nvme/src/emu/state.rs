@@ -1,8 +1,9 @@
 //! The state that commands work on, beside the queues.
 
 use super::{
-    Options, events::Admin, features::Features, identify, io::Io, layout, media::Media, queues::Queues,
-    shared::Doorbell, staged::Staging,
+    Options, events::Admin, features::Features, firmware::Firmware, host_data::HostData, identify, io::Io,
+    layout, media::Media, queues::Queues, sanitize::Sanitizer, self_test::SelfTests, shared::Doorbell,
+    staged::Staging,
 };
 use crate::spec::{AsyncEventType, LogPageId, Status, doorbell_offset};
 use std::sync::Arc;
@@ -26,6 +27,10 @@ pub(super) struct Core<M> {
     pub io: Io<M>,
     pub features: Features,
     pub admin: Admin,
+    pub host_data: HostData,
+    pub firmware: Firmware,
+    pub tests: SelfTests,
+    pub sanitizer: Sanitizer,
     pub takes_io_queues: bool,
     /// The number of interrupt vectors that a queue may name now.
     pub vectors: u16,
@@ -40,8 +45,12 @@ impl<M: Media> Core<M> {
     pub fn new(options: &Options, doorbells: Arc<Memory>, io: Io<M>) -> Self {
         Self {
             io,
-            features: Features::new(options.namespaces, options.interrupts(), options.queues),
+            features: Features::new(options.most_namespaces(), options.interrupts(), options.queues),
             admin: Admin::default(),
+            host_data: HostData::default(),
+            firmware: Firmware::default(),
+            tests: SelfTests::default(),
+            sanitizer: Sanitizer::default(),
             takes_io_queues: false,
             vectors: 0,
             subsystem: identify::uuid(&options.serial, 0),
@@ -89,7 +98,10 @@ impl<M: Media> Core<M> {
     pub fn forget(&mut self) {
         self.admin = Admin::default();
         let options = &self.options;
-        self.features = Features::new(options.namespaces, options.interrupts(), options.queues);
+        self.features = Features::new(options.most_namespaces(), options.interrupts(), options.queues);
+        self.host_data.reset();
+        self.firmware.reset();
+        self.tests.reset();
         self.io.write_cache = true;
         if let Some(staging) = &mut self.staging {
             staging.untold.clear();

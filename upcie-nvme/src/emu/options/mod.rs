@@ -46,6 +46,9 @@ pub struct Options {
     pub lba: Vec<u32>,
     /// `namespaces=`: the number of namespaces, 1 to 1024, numbered from 1. Default 1.
     pub namespaces: u32,
+    /// `nn=`: the most namespaces that hosts can have by creating them (NN), up to 1024. Default: as many as there are at the
+    /// start; a host has to delete one first.
+    pub nn: Option<u32>,
     /// `file=`: keeps the data in this file, one namespace after another, and locks it. With `size=` a
     /// missing file is created, and an empty one is given that size. In the text two commas stand for one
     /// comma of the name.
@@ -95,6 +98,7 @@ impl Default for Options {
             size: None,
             lba: vec![512],
             namespaces: 1,
+            nn: None,
             file: None,
             ro: false,
             null: false,
@@ -139,6 +143,7 @@ impl Options {
                 self.lba = value.split('+').map(size).collect::<Result<_, _>>()?;
             }
             "namespaces" => self.namespaces = number(value, 1, 1024).ok_or_else(|| bad("1 to 1024"))?,
+            "nn" => self.nn = Some(number(value, 1, 1024).ok_or_else(|| bad("1 to 1024"))?),
             "file" if value.is_empty() => return Err(bad("the path is missing")),
             "file" => self.file = Some(value.into()),
             "ro" => self.ro = value.parse().map_err(|_| bad("true or false"))?,
@@ -223,6 +228,10 @@ impl Options {
             let reason = format!("more block sizes than namespaces={}", self.namespaces);
             return bad(format!("lba={}", lba.join("+")), reason);
         }
+        if let Some(nn) = self.nn.filter(|nn| *nn < self.namespaces) {
+            let reason = format!("less than namespaces={}", self.namespaces);
+            return bad(format!("nn={nn}"), reason);
+        }
         if self.mdts < 2 * self.mpsmin {
             let reason = format!("two memory pages of mpsmin={} at least", Bytes(self.mpsmin.into()));
             return bad(format!("mdts={}", Bytes(self.mdts.into())), reason);
@@ -235,6 +244,11 @@ impl Options {
             ),
             _ => Ok(()),
         }
+    }
+
+    /// Returns the largest identifier that a namespace can have.
+    pub(super) fn most_namespaces(&self) -> u32 {
+        self.nn.unwrap_or(self.namespaces).max(self.namespaces)
     }
 
     /// Returns the largest block size of a namespace, in bytes.

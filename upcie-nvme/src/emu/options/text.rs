@@ -55,6 +55,9 @@ impl fmt::Display for Options {
         }
         put(self.lba != default.lba, "lba", &lba.join("+"))?;
         put(self.namespaces != default.namespaces, "namespaces", &self.namespaces)?;
+        if let Some(nn) = self.nn {
+            put(true, "nn", &nn)?;
+        }
         if let Some(path) = &self.file {
             put(true, "file", &path.display().to_string().replace(',', ",,"))?;
         }

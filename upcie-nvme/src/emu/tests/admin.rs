@@ -58,14 +58,16 @@ fn every_admin_error_is_the_specified_one() {
     let table = [
         // Opcodes and the fields of all commands.
         (admin(0x03, 0, 0, 0), Status::INVALID_OPCODE),
-        (admin(0x80, 1, 0, 0), Status::INVALID_OPCODE),
+        (admin(0x81, 1, 0, 0), Status::INVALID_OPCODE),
         (admin(0xff, 0, 0, 0), Status::INVALID_OPCODE),
         (Command { flags: 0x40, ..id(1, 0) }, Status::INVALID_FIELD),
         (Command { flags: 0x01, ..id(1, 0) }, Status::INVALID_FIELD),
         // Identify.
         (id(0x00, 0), Status::INVALID_NAMESPACE_OR_FORMAT),
         (id(0x00, 3), Status::INVALID_NAMESPACE_OR_FORMAT),
-        (id(0x00, ALL_NAMESPACES), Status::INVALID_NAMESPACE_OR_FORMAT),
+        (id(0x11, 3), Status::INVALID_NAMESPACE_OR_FORMAT),
+        (id(0x12, 3), Status::INVALID_NAMESPACE_OR_FORMAT),
+        (id(0x10, ALL_NAMESPACES), Status::INVALID_NAMESPACE_OR_FORMAT),
         (id(0x02, 0xffff_fffe), Status::INVALID_NAMESPACE_OR_FORMAT),
         (id(0x02, ALL_NAMESPACES), Status::INVALID_NAMESPACE_OR_FORMAT),
         (id(0x03, 0), Status::INVALID_NAMESPACE_OR_FORMAT),
@@ -116,7 +118,7 @@ fn every_admin_error_is_the_specified_one() {
         (admin(0x09, 9, 0x05, 0), Status::INVALID_NAMESPACE_OR_FORMAT),
         (admin(0x09, 1, 0x05, 1 << 16), Status::INVALID_FIELD),
         // Log pages.
-        (log(0x06, ALL_NAMESPACES, 512, 0), Status::INVALID_LOG_PAGE),
+        (log(0x07, ALL_NAMESPACES, 512, 0), Status::INVALID_LOG_PAGE),
         (log(0x7f, ALL_NAMESPACES, 512, 0), Status::INVALID_LOG_PAGE),
         (log(0x02, 1, 512, 0), Status::INVALID_FIELD),
         (log(0x02, 0, 8192 + 4, 0), Status::INVALID_FIELD),
@@ -367,6 +369,7 @@ fn the_lists_of_what_is_supported_are_true() {
             "log page {code:#x}: {status}"
         );
         let get = Command { nsid: 1, ..Command::get_features(FeatureId(code), FeatureSelect::CURRENT) };
+        let get = host.with_page(get);
         let status = host.admin.status(get);
         assert_eq!(
             features.features[index].supported(),

@@ -7,6 +7,7 @@ mod data;
 mod faults;
 mod host;
 mod interrupts;
+mod manage;
 mod messages;
 mod planned;
 mod sgl;

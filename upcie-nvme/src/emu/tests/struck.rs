@@ -91,7 +91,8 @@ fn a_removed_namespace_refuses_the_commands_in_flight_and_later_ones() {
     }
     queue.put(&Command { cid: 3, ..command(TRIGGER, 1, 0) });
     queue.ring();
-    let gone = exact(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry());
+    // Its identifier is inactive, not invalid.
+    let gone = exact(Status::INVALID_FIELD.with_do_not_retry());
     let done = [queue.wait(), queue.wait(), queue.wait()].map(|done| (done.cid, exact(done.status())));
     assert_eq!(done, [(3, gone), (1, gone), (2, exact(Status::SUCCESS))]);
     assert_eq!(host.bytes(0, 512), [0xee; 512], "no data came");
@@ -103,7 +104,11 @@ fn a_removed_namespace_refuses_the_commands_in_flight_and_later_ones() {
     assert_eq!(NamespaceList::read_from_bytes(&page).unwrap().nsids[..3], [2, 3, 0]);
     assert!(host.page(Command::identify(Cns::NAMESPACE, 1, 0)).iter().all(|byte| *byte == 0));
     let descriptors = host.with_page(Command::identify(Cns::NAMESPACE_DESCRIPTORS, 1, 0));
-    assert_eq!(host.admin.status(descriptors), Status::INVALID_NAMESPACE_OR_FORMAT);
+    assert_eq!(host.admin.status(descriptors), Status::INVALID_FIELD);
+    let invalid = exact(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry());
+    for nsid in [0, 4, ALL_NAMESPACES] {
+        assert_eq!(exact(queue.status(host.with_page(command(NvmOpcode::READ, nsid, 0)))), invalid, "{nsid}");
+    }
     assert_eq!(queue.status(command(TRIGGER, 2, 0)), Status::SUCCESS, "it strikes once");
 }
 

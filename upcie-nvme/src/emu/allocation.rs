@@ -1,0 +1,159 @@
+//! Namespaces that a host creates, deletes, attaches, detaches and formats.
+
+use super::{
+    identify::{CONTROLLER_ID, FORMATS},
+    io::Io,
+    media::Media,
+    namespace::{Away, Namespace},
+};
+use crate::spec::{ALL_NAMESPACES, Command, Status};
+
+const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
+const INVALID_NAMESPACE: Status = Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry();
+const INVALID_FORMAT: Status = Status::INVALID_FORMAT.with_do_not_retry();
+
+/// Returns the little-endian number of `N` bytes at an offset of a page.
+fn number<const N: usize>(page: &[u8; 4096], at: usize) -> u64 {
+    page[at..at + N].iter().rev().fold(0, |all, &byte| all << 8 | u64::from(byte))
+}
+
+impl<M: Media> Io<M> {
+    /// Returns the bytes of the media that belong to no namespace.
+    pub fn unallocated(&self) -> u64 {
+        let all = self.namespaces.iter().filter(|namespace| namespace.is_allocated());
+        self.capacity - all.map(|namespace| namespace.capacity).sum::<u64>()
+    }
+
+    /// Returns an error while the medium is write protected.
+    pub fn changeable(&self) -> Result<(), Status> {
+        if self.protected { Err(Status::WRITE_PROTECTED.with_do_not_retry()) } else { Ok(()) }
+    }
+
+    /// Creates a namespace, detached, as the data of a Namespace Management says; returns its identifier.
+    pub fn create(&mut self, page: &[u8; 4096]) -> Result<u32, Status> {
+        self.changeable()?;
+        let (size, capacity) = (number::<8>(page, 0), number::<8>(page, 8));
+        let (format, protection) = (page[26], page[29]);
+        let shift = *FORMATS.get(usize::from(format)).ok_or(INVALID_FORMAT)?;
+        if protection != 0 {
+            return Err(INVALID_FORMAT);
+        }
+        // Neither ANA groups nor NVM sets nor endurance groups nor placement handles.
+        let zeros = [92..96, 100..104, 384..394];
+        if size == 0 || capacity > size || zeros.into_iter().flatten().any(|at| page[at] != 0) {
+            return Err(INVALID_FIELD);
+        }
+        if capacity < size {
+            return Err(Status::THIN_PROVISIONING_NOT_SUPPORTED.with_do_not_retry());
+        }
+        let no_room = Status::NAMESPACE_INSUFFICIENT_CAPACITY.with_do_not_retry();
+        let bytes = size.checked_mul(1 << shift).ok_or(no_room)?;
+        let start = self.gap(bytes).ok_or(no_room)?;
+        let free = (1_u32..).zip(&mut self.namespaces).find(|(_, namespace)| !namespace.is_allocated());
+        let (nsid, namespace) = free.ok_or(Status::NAMESPACE_ID_UNAVAILABLE.with_do_not_retry())?;
+        let generation = namespace.generation + 1;
+        *namespace = Namespace { generation, ..Namespace::new(start, bytes, shift) };
+        namespace.set_away(Away::Detached);
+        Ok(nsid)
+    }
+
+    /// Returns the first byte of the first gap between namespaces that has `bytes`.
+    fn gap(&self, bytes: u64) -> Option<u64> {
+        let mut used: Vec<_> = self.namespaces.iter().filter(|namespace| namespace.is_allocated()).collect();
+        used.sort_unstable_by_key(|namespace| namespace.start);
+        let mut start = 0;
+        for namespace in used {
+            if namespace.start - start >= bytes {
+                return Some(start);
+            }
+            start = namespace.start + namespace.capacity;
+        }
+        (self.capacity - start >= bytes).then_some(start)
+    }
+
+    /// Deletes a namespace, or all, with the data.
+    pub fn delete(&mut self, nsid: u32) -> Result<(), Status> {
+        self.changeable()?;
+        for index in self.named(nsid, Namespace::is_allocated)? {
+            let Namespace { start, capacity, generation, .. } = self.namespaces[index];
+            self.media.zero(start, capacity)?;
+            self.namespaces[index] = Namespace { generation, ..Namespace::NONE };
+        }
+        self.media.flush()
+    }
+
+    /// Attaches a namespace to this controller, the only one, or detaches it.
+    pub fn attach(&mut self, nsid: u32, list: &[u8; 4096], attach: bool) -> Result<(), Status> {
+        let found = self.namespaces.get_mut(nsid.wrapping_sub(1) as usize).ok_or(INVALID_NAMESPACE)?;
+        if !found.is_allocated() {
+            return Err(INVALID_FIELD);
+        }
+        if (number::<2>(list, 0), number::<2>(list, 2)) != (1, CONTROLLER_ID.into()) {
+            return Err(Status::CONTROLLER_LIST_INVALID.with_do_not_retry());
+        }
+        match (attach, found.is_active()) {
+            (true, true) => return Err(Status::NAMESPACE_ALREADY_ATTACHED.with_do_not_retry()),
+            (false, false) => return Err(Status::NAMESPACE_NOT_ATTACHED.with_do_not_retry()),
+            (true, false) => found.set_away(Away::Not),
+            (false, true) => found.set_away(Away::Detached),
+        }
+        Ok(())
+    }
+
+    /// Carries out Format NVM: the namespace has blocks of the new size, and no data.
+    pub fn format(&mut self, command: &Command) -> Result<(), Status> {
+        let dword = command.cdw10;
+        let format = (dword & 0xf | dword >> 12 << 4 & 0x30) as usize;
+        let shift = *FORMATS.get(format).ok_or(INVALID_FORMAT)?;
+        // No metadata, so no protection information.
+        if dword >> 4 & 0x1f != 0 {
+            return Err(INVALID_FORMAT);
+        }
+        if dword >> 9 & 7 > 2 {
+            return Err(INVALID_FIELD);
+        }
+        self.changeable()?;
+        let named = self.named(command.nsid, Namespace::is_active)?;
+        if named.iter().any(|&index| self.namespaces[index].capacity >> shift == 0) {
+            return Err(INVALID_FORMAT);
+        }
+        for index in named {
+            let namespace = &mut self.namespaces[index];
+            namespace.shift = shift;
+            namespace.set_away(Away::Not);
+            let Namespace { start, capacity, .. } = *namespace;
+            self.media.zero(start, capacity)?;
+        }
+        self.media.flush()
+    }
+
+    /// Erases all namespaces, which take no commands until [`sanitized`](Self::sanitized).
+    pub fn sanitize(&mut self) -> Result<(), Status> {
+        for namespace in self.namespaces.iter_mut().filter(|namespace| namespace.is_active()) {
+            namespace.set_away(Away::Sanitizing);
+        }
+        self.media.zero(0, self.capacity)?;
+        self.media.flush()
+    }
+
+    /// Lets the namespaces that were erased take commands again.
+    pub fn sanitized(&mut self) {
+        for namespace in self.namespaces.iter_mut().filter(|namespace| namespace.away == Away::Sanitizing) {
+            namespace.set_away(Away::Not);
+        }
+    }
+
+    /// Returns the indices of the namespaces that a command names: one, which has to be `there`, or all that are.
+    fn named(&self, nsid: u32, there: fn(&Namespace) -> bool) -> Result<Vec<usize>, Status> {
+        let index = nsid.wrapping_sub(1) as usize;
+        match self.namespaces.get(index) {
+            _ if nsid == ALL_NAMESPACES => {
+                let all = (0..).zip(&self.namespaces).filter(|(_, namespace)| there(namespace));
+                Ok(all.map(|(index, _)| index).collect())
+            }
+            Some(namespace) if there(namespace) => Ok(vec![index]),
+            Some(_) => Err(INVALID_FIELD),
+            None => Err(INVALID_NAMESPACE),
+        }
+    }
+}

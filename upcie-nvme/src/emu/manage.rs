@@ -1,0 +1,123 @@
+//! Admin commands that change namespaces, data or firmware, or that take a while.
+
+use super::{HostMemory, media::Media, self_test::Ended, state::Core};
+use crate::spec::{
+    AdminOpcode, AsyncEventType, Command, CommandSetEvent, LogPageId, NoticeEvent, SelfTestCode, Status,
+};
+use std::time::Duration;
+
+const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
+
+impl<M: Media> Core<M> {
+    /// Returns `true` while something goes on that time ends.
+    pub fn is_busy(&self) -> bool {
+        self.sanitizer.is_running() || self.host_data.has_timeout()
+    }
+
+    /// Ends a Sanitize whose time is over, and reports it.
+    pub fn settle(&mut self, now: Duration) {
+        if self.sanitizer.settle(now, self.io.counters.writes) {
+            self.io.sanitized();
+            let page = LogPageId::SANITIZE_STATUS;
+            self.admin.raise(AsyncEventType::COMMAND_SET, CommandSetEvent::SANITIZE_COMPLETED.0, page);
+        }
+    }
+
+    /// Carries out a command of this module; returns `None` for another one.
+    pub fn manage(
+        &mut self,
+        host: &mut impl HostMemory,
+        command: &Command,
+        now: Duration,
+    ) -> Option<Result<u32, Status>> {
+        let opcode = AdminOpcode(command.opcode);
+        let done = match opcode {
+            AdminOpcode::KEEP_ALIVE => {
+                self.host_data.keep_alive(now);
+                Ok(0)
+            }
+            AdminOpcode::NAMESPACE_MANAGEMENT
+            | AdminOpcode::NAMESPACE_ATTACHMENT
+            | AdminOpcode::FORMAT_NVM
+            | AdminOpcode::SANITIZE
+            | AdminOpcode::FIRMWARE_COMMIT
+            | AdminOpcode::FIRMWARE_IMAGE_DOWNLOAD
+            | AdminOpcode::DEVICE_SELF_TEST => {
+                if self.sanitizer.is_running() {
+                    Err(Status::SANITIZE_IN_PROGRESS)
+                } else {
+                    self.change(host, command, now)
+                }
+            }
+            _ => return None,
+        };
+        Some(done)
+    }
+
+    fn change(
+        &mut self,
+        host: &mut impl HostMemory,
+        command: &Command,
+        now: Duration,
+    ) -> Result<u32, Status> {
+        let select = command.cdw10 & 0xf;
+        match AdminOpcode(command.opcode) {
+            AdminOpcode::NAMESPACE_MANAGEMENT => match select {
+                // The command set: NVM.
+                0 if command.cdw11 >> 24 != 0 => Err(Status::COMMAND_SET_NOT_SUPPORTED.with_do_not_retry()),
+                0 => {
+                    let mut page = [0; 4096];
+                    self.receive(host, command, &mut page)?;
+                    self.io.create(&page)
+                }
+                1 => self.io.delete(command.nsid).map(|()| 0),
+                _ => Err(INVALID_FIELD),
+            },
+            AdminOpcode::NAMESPACE_ATTACHMENT => {
+                let mut list = [0; 4096];
+                self.receive(host, command, &mut list)?;
+                if select > 1 {
+                    return Err(INVALID_FIELD);
+                }
+                self.io.attach(command.nsid, &list, select == 0).map(|()| 0)
+            }
+            AdminOpcode::FORMAT_NVM => {
+                self.io.format(command)?;
+                self.tests.end(Ended::Formatted, now);
+                Ok(0)
+            }
+            AdminOpcode::SANITIZE => {
+                self.io.changeable()?;
+                if self.sanitizer.begin(command.cdw10, now)? {
+                    self.tests.settle(now);
+                    self.tests.end(Ended::Sanitized, now);
+                    self.io.sanitize()?;
+                }
+                Ok(0)
+            }
+            AdminOpcode::FIRMWARE_IMAGE_DOWNLOAD => {
+                let len = (u64::from(command.cdw10) + 1) * 4;
+                if len > self.io.mdts {
+                    return Err(INVALID_FIELD);
+                }
+                let mut data = vec![0; len as usize];
+                self.receive(host, command, &mut data)?;
+                self.firmware.part(u64::from(command.cdw11) * 4, len)?.copy_from_slice(&data);
+                Ok(0)
+            }
+            AdminOpcode::FIRMWARE_COMMIT => {
+                if self.firmware.commit(command.cdw10)? {
+                    let page = LogPageId::FIRMWARE_SLOT;
+                    self.admin.notice(self.features.events, NoticeEvent::FIRMWARE_ACTIVATION, page);
+                }
+                Ok(0)
+            }
+            _ => {
+                if !matches!(command.nsid, 0 | u32::MAX) {
+                    self.io.namespace(command.nsid)?;
+                }
+                self.tests.command(SelfTestCode(select as u8), command.nsid, now).map(|()| 0)
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Sanitize operations: their progress, and the log of the last one. The data is gone at once; the rest of the time is for show.
+
+use crate::spec::{SanitizeAction, SanitizeState, SanitizeStateInformation, SanitizeStatusLog, Status};
+use std::time::Duration;
+use zerocopy::{FromZeros, IntoBytes};
+
+const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
+
+/// Crypto erase, block erase and overwrite; all of them deallocate, and nothing else changes the medium.
+pub(super) const CAPABILITIES: u32 = 0b111 | 1 << 29 | 1 << 30;
+/// The time of an erase, and of each pass of an overwrite.
+const TAKES: Duration = Duration::from_millis(200);
+/// The time in the log, in seconds, rounded up.
+const ESTIMATE: u32 = 1;
+
+/// The last Sanitize operation.
+#[derive(Debug, Default)]
+pub(super) struct Sanitizer {
+    /// Command dword 10 of the last Sanitize.
+    dword: u32,
+    state: SanitizeState,
+    /// The beginning and the duration of the operation in progress.
+    running: Option<(Duration, Duration)>,
+    /// The number of writes when it ended: the media was not written to while it stays.
+    writes: u64,
+}
+
+impl Sanitizer {
+    /// Returns `true` while an operation is in progress.
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Begins an operation; returns `false` if the command begins none.
+    pub fn begin(&mut self, dword: u32, now: Duration) -> Result<bool, Status> {
+        let passes = match SanitizeAction((dword & 7) as u8) {
+            // No operation fails.
+            SanitizeAction::EXIT_FAILURE => return Ok(false),
+            SanitizeAction::BLOCK_ERASE | SanitizeAction::CRYPTO_ERASE => 1,
+            SanitizeAction::OVERWRITE => (dword >> 4 & 0xf).wrapping_sub(1) % 16 + 1,
+            _ => return Err(INVALID_FIELD),
+        };
+        // No-deallocate is inhibited, and media verification is not there.
+        if dword >> 9 & 3 != 0 {
+            return Err(INVALID_FIELD);
+        }
+        self.dword = dword;
+        self.running = Some((now, TAKES * passes));
+        self.state = SanitizeState::new().with_operation(2);
+        Ok(true)
+    }
+
+    /// Ends the operation if its time is over; returns `true` if so. `writes` is the number of writes so far.
+    pub fn settle(&mut self, now: Duration, writes: u64) -> bool {
+        let over = self.running.is_some_and(|(from, takes)| now >= from + takes);
+        if over {
+            self.running = None;
+            let passes = if self.dword & 7 == 3 { self.dword >> 4 & 0xf } else { 0 };
+            self.state = SanitizeState::new().with_operation(1).with_overwrite_passes(passes as u8);
+            self.writes = writes;
+        }
+        over
+    }
+
+    /// Returns the Sanitize Status log page.
+    pub fn page(&self, now: Duration, writes: u64) -> Vec<u8> {
+        let mut log = SanitizeStatusLog::new_zeroed();
+        let done = |(from, takes): (Duration, Duration)| {
+            let share = (now.saturating_sub(from)).as_micros() * 65536 / takes.as_micros();
+            share.min(65535) as u16
+        };
+        log.progress = self.running.map_or(0xffff, done);
+        let erased = self.state.operation() == 1 && writes == self.writes;
+        log.status = self.state.with_global_data_erased(erased);
+        log.command_dword_10 = self.dword;
+        let estimates =
+            [&mut log.time_for_overwrite, &mut log.time_for_block_erase, &mut log.time_for_crypto_erase];
+        estimates.into_iter().for_each(|time| *time = ESTIMATE);
+        log.time_for_overwrite_without_deallocation = u32::MAX;
+        log.time_for_block_erase_without_deallocation = u32::MAX;
+        log.time_for_crypto_erase_without_deallocation = u32::MAX;
+        log.time_for_post_verification_deallocation = u32::MAX;
+        // Restricted processing.
+        log.state_information = SanitizeStateInformation::new().with_state(self.is_running().into());
+        log.as_bytes().to_vec()
+    }
+}

@@ -9,6 +9,7 @@ mod commands;
 mod device_memory;
 mod event_queue;
 mod events;
+mod execute;
 mod features;
 mod inner;
 mod let_go;

@@ -171,6 +171,22 @@ const FEATURES: &[Row] = &[
     (0x85, Free, none, "protects boot partitions"),
 ];
 
+/// Returns the length of the data of a Directive Send or Receive, if its operation is known: none changes the size of a block or a
+/// transfer.
+fn directive(command: &Command) -> Option<fn(&Command) -> u64> {
+    let sends = command.opcode == AdminOpcode::DIRECTIVE_SEND.0;
+    // Directive type, operation: Base, "Directives".
+    match (sends, command.cdw11 >> 8 & 0xff, command.cdw11 & 0xff) {
+        // Identify: Enable Directive. Streams: Release Identifier, Release Resources.
+        (true, 0, 1) | (true, 1, 1 | 2) => Some(none),
+        // Return Parameters, of Identify and of Streams; Get Status of Streams.
+        (false, 0, 1) | (false, 1, 1 | 2) => Some(|command| dwords(command.cdw10)),
+        // Allocate Resources of Streams answers by dword 0.
+        (false, 1, 3) => Some(none),
+        _ => None,
+    }
+}
+
 /// A command that safe code may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Plan {
@@ -198,6 +214,11 @@ pub(super) fn plan(command: &Command) -> Result<Plan, &'static str> {
             // not known.
             if set == Never && !matches!(command.cdw10 as u8, 0x07 | 0x0d) {
                 (verdict, why) = (Never, reason);
+            }
+        }
+        AdminOpcode::DIRECTIVE_SEND | AdminOpcode::DIRECTIVE_RECEIVE => {
+            if let Some(known) = directive(command) {
+                (verdict, len) = (Free, known);
             }
         }
         _ => {}

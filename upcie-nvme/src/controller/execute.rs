@@ -1,0 +1,80 @@
+//! Admin commands as structures.
+
+use super::Controller;
+use crate::{
+    Error, Result,
+    spec::{AdminCommand, DataDirection, FirmwareDownload},
+};
+use std::time::Duration;
+
+/// The most bytes of a firmware image that one command downloads.
+const PART: usize = 128 << 10;
+
+impl Controller {
+    /// Runs an admin command that is a structure, and returns its answer. A command that the controller lacks by its Identify
+    /// data is refused with the reason, and nothing is sent.
+    ///
+    /// ```
+    /// use upcie_nvme::{Controller, spec::{DeleteNamespace, FormatNvm}};
+    /// let controller = Controller::open("emu:size=1M,namespaces=2")?;
+    /// controller.execute(&FormatNvm { nsid: 1, format: 1, ..Default::default() })?;
+    /// assert_eq!(controller.namespace(1)?.block_size(), 4096);
+    /// controller.execute(&DeleteNamespace { nsid: 2 })?;
+    /// assert_eq!(controller.namespace_ids()?, [1]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Failure::Argument`](crate::Failure::Argument) for what the controller can't do, and those of [`admin`](Self::admin).
+    pub fn execute<C: AdminCommand>(&self, command: &C) -> Result<C::Answer> {
+        self.execute_within(command, self.inner.timeout())
+    }
+
+    /// Runs an admin command like [`execute`](Self::execute), with a deadline of its own.
+    ///
+    /// # Errors
+    /// Those of [`execute`](Self::execute).
+    pub fn execute_within<C: AdminCommand>(&self, command: &C, timeout: Duration) -> Result<C::Answer> {
+        if let Some(reason) = command.refusal(self.identify()) {
+            return Err(Error::argument(self.name(), format!("{}: {reason}", C::OPCODE)));
+        }
+        let mut data = match C::OPCODE.direction() {
+            DataDirection::FromController => vec![0; command.returns()],
+            _ => command.data().into_owned(),
+        };
+        let dword0 = self.admin_within(&command.command(), &mut data, timeout)?;
+        let lie = || Error::protocol(self.name(), C::OPCODE.to_string(), "the answer is inconsistent");
+        command.answer(dword0, data).ok_or_else(lie)
+    }
+
+    /// Downloads a firmware image in parts that the controller takes (FWUG, MDTS); a
+    /// [`FirmwareCommit`](crate::spec::FirmwareCommit) puts it into a slot. The image is filled up with zeros to whole dwords.
+    /// `progress` is called with the bytes that the controller has.
+    ///
+    /// # Errors
+    /// [`Failure::Argument`](crate::Failure::Argument) for an empty image or one above 4 GiB, or a controller that takes none;
+    /// the controller's status, or a timeout.
+    pub fn download_firmware(&self, image: &[u8], mut progress: impl FnMut(usize)) -> Result<()> {
+        if image.is_empty() || u32::try_from(image.len()).is_err() {
+            return Err(Error::argument(self.name(), "a firmware image has 1 byte to 4 GiB"));
+        }
+        let unit = FirmwareDownload::granularity(self.identify());
+        if unit > self.max_transfer() {
+            let most = self.max_transfer();
+            let reason = format!(
+                "the controller takes firmware in units of {unit} bytes (FWUG), and transfers {most}"
+            );
+            return Err(Error::protocol(self.name(), "Firmware Image Download", reason));
+        }
+        let part = (PART.min(self.max_transfer()) / unit * unit).max(unit);
+        let mut have = 0;
+        for data in image.chunks(part) {
+            let mut data = data.to_vec();
+            data.resize(data.len().next_multiple_of(4), 0);
+            self.execute(&FirmwareDownload { offset: have as u32, data: &data })?;
+            have += data.len();
+            progress(have.min(image.len()));
+        }
+        Ok(())
+    }
+}

@@ -6,6 +6,7 @@ mod diagnosis;
 mod group;
 mod one;
 mod pair;
+mod passthrough;
 
 pub use builder::QueuePairBuilder;
 pub use deadlines::OnTimeout;

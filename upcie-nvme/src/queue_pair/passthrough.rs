@@ -1,0 +1,138 @@
+//! I/O commands that the caller builds.
+
+use crate::{
+    Controller, Error, IdentifyQuery, Result, Wait,
+    spec::{Command, DataDirection, IdentifyNamespace, NvmOpcode},
+};
+use std::time::Duration;
+use upcie_core::dma::DmaBuf;
+
+/// The data of an I/O command.
+#[derive(Debug, Clone, Copy)]
+enum Data {
+    None,
+    /// As many blocks as dword 12 says, 0's based.
+    Blocks,
+    /// So many bytes.
+    Bytes(u64),
+}
+
+fn dwords(count: u32) -> Data {
+    Data::Bytes((u64::from(count) + 1) * 4)
+}
+
+/// Returns the data of a command whose length is known: I/O commands of Base, of NVM, and of the zoned command set.
+fn data_of(command: &Command) -> Option<Data> {
+    Some(match command.opcode {
+        // Flush, Write Uncorrectable, Write Zeroes, Verify.
+        0x00 | 0x04 | 0x08 | 0x0c => Data::None,
+        // Write, Read, Compare, Zone Append.
+        0x01 | 0x02 | 0x05 | 0x7d => Data::Blocks,
+        // Dataset Management: ranges, 0's based.
+        0x09 => Data::Bytes((u64::from(command.cdw10 & 0xff) + 1) * 16),
+        // Reservation Register, Acquire and Release; Report.
+        0x0d | 0x11 => Data::Bytes(16),
+        0x15 => Data::Bytes(8),
+        0x0e => dwords(command.cdw10),
+        // I/O Management Receive and Send.
+        0x12 | 0x1d => dwords(command.cdw10),
+        // Copy: ranges, 0's based, of a descriptor format.
+        0x19 => {
+            let bytes = match command.cdw12 >> 8 & 0xf {
+                0 | 2 => 32,
+                1 | 3 => 40,
+                _ => return None,
+            };
+            Data::Bytes((u64::from(command.cdw12 & 0xff) + 1) * bytes)
+        }
+        // Zone Management Send, but for Set Zone Descriptor Extension; Receive.
+        0x79 if command.cdw13 & 0xff != 0x10 => Data::None,
+        0x7a => dwords(command.cdw12),
+        _ => return None,
+    })
+}
+
+impl Controller {
+    /// Runs an I/O command with `data`, which the controller reads or fills as the opcode says, on a queue pair of its own,
+    /// and returns dword 0 of the completion. The data is copied through a buffer of whole pages. For tests and tools:
+    /// each call creates and deletes queues.
+    ///
+    /// Sets the data pointer, the metadata pointer and the flags of `command`.
+    ///
+    /// # Errors
+    /// - [`Failure::Argument`](crate::Failure::Argument) for a command whose data length is not known here or differs from `data`:
+    ///   submit these with [`Turn::submit_raw`](crate::Turn::submit_raw). Also for blocks with metadata.
+    /// - No queue pair is free; the controller's status, or a timeout.
+    pub fn io(&self, command: &Command, data: &mut [u8], timeout: Duration) -> Result<u32> {
+        let what = NvmOpcode(command.opcode).to_string();
+        let refuse = |reason: String| Error::argument(self.name(), format!("{what}: {reason}"));
+        let plan = data_of(command).ok_or_else(|| {
+            refuse("the length of its data is not known here: use the unsafe `submit_raw`".into())
+        })?;
+        // While this queue pair exists, no command that changes the size of a block is sent.
+        let mut queue = self.queue_pair().depth(4).create::<()>()?;
+        let len = match plan {
+            Data::None => 0,
+            Data::Bytes(len) => len,
+            Data::Blocks => u64::from(command.block_count()) * self.plain_block(command.nsid, &what)?,
+        };
+        if data.len() as u64 != len {
+            return Err(refuse(format!("it transfers {len} bytes here, the buffer has {}", data.len())));
+        }
+        if len > self.max_transfer() as u64 {
+            let most = self.max_transfer();
+            return Err(refuse(format!("{len} bytes: the controller takes {most} at once")));
+        }
+        let direction = NvmOpcode(command.opcode).direction();
+        let mut command = *command;
+        command.flags = 0;
+        command.set_metadata_pointer(0);
+        command.set_data_pointer(0, 0);
+        let mut buffer = DmaBuf::empty();
+        if !data.is_empty() {
+            let page = self.page_size();
+            buffer = self.heap().alloc_aligned(data.len().next_multiple_of(page), page)?;
+            if direction == DataDirection::ToController {
+                buffer.write_at(0, data);
+            }
+            // Whole pages of the driver's own heap: their PRP list is prepared.
+            let transfer = buffer.prepared();
+            command.set_data_pointer(transfer.iova, transfer.second);
+        }
+        let mut turn = queue.turn()?;
+        // SAFETY: the command moves `len` bytes at most, to or from `buffer`, which has as many, by pointers to it alone: its
+        // opcode is one whose data is known (`data_of`), and blocks keep their size while this queue pair exists. None of these
+        // opcodes is about queues, other commands or the format of a namespace.
+        let sent = unsafe { turn.submit_raw(&command, buffer, ()) };
+        sent.map_err(|refused| Error::refused(self.name(), &*what, refused.reason))?;
+        drop(turn);
+        if !queue.wait(Wait::Poll, timeout)? {
+            return Err(Error::timeout(self.name(), what, timeout));
+        }
+        let done = queue.turn()?.next();
+        let Some(done) = done else { return Err(Error::timeout(self.name(), what, timeout)) };
+        let dword0 = done.dword0();
+        let (_, result, buffer) = done.into_parts();
+        queue.close()?;
+        result.map_err(|status| Error::of_status(self.name(), what, status))?;
+        if direction == DataDirection::FromController {
+            buffer.read_at(0, data);
+        }
+        Ok(dword0)
+    }
+
+    /// Returns the bytes of a namespace's blocks, for the command `what`.
+    fn plain_block(&self, nsid: u32, what: &str) -> Result<u64> {
+        let query = IdentifyQuery { nsid, ..Default::default() };
+        let id = self.identify_as::<IdentifyNamespace>(&query)?;
+        let refuse = |reason: String| Error::argument(self.name(), format!("{what}: {reason}"));
+        match id.lba_format() {
+            Some(format) if format.ms() != 0 => {
+                Err(refuse("blocks with metadata can't be passed through".into()))
+            }
+            _ => id.block_size().ok_or_else(|| {
+                refuse(format!("namespace {nsid} is not active, or has no block size that is known here"))
+            }),
+        }
+    }
+}

@@ -25,7 +25,7 @@ fn every_supported_log_page_is_shown() {
         .iter()
         .map(|page| page["code"]["value"].as_u64().unwrap())
         .collect();
-    assert_eq!(pages, [0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x12, 0x13]);
+    assert_eq!(pages, [0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x12, 0x13, 0x81]);
     for page in pages {
         let shown = json(&format!("log emu {page}"));
         let (name, fields) = (shown["structure"].as_str().unwrap(), &shown["fields"]);
@@ -37,7 +37,7 @@ fn every_supported_log_page_is_shown() {
         let bytes = succeeds(run(&format!("log emu {page} --raw -")));
         assert!(bytes.len() >= 512 && bytes.len().is_multiple_of(4), "{name}: {} bytes", bytes.len());
     }
-    assert!(fails(1, run("log emu 0x06")).contains("Invalid Log Page"));
+    assert!(fails(1, run("log emu 0x07")).contains("Invalid Log Page"));
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn features_are_shown_with_each_selection() {
         json("feature emu get error-recovery")["fields"]["deallocated_or_unwritten_block_error"],
         false
     );
-    assert!(fails(1, run("feature emu get timestamp")).contains("Invalid Field"));
+    assert!(fails(1, run("feature emu get spinup-control")).contains("Invalid Field"));
     let error = fails(1, run("feature emu get 0xc0"));
     assert!(error.contains("length of its data is not known"), "{error}");
     let error = fails(2, run("feature emu get no-such"));

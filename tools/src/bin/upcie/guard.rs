@@ -18,7 +18,7 @@ use upcie_tools::usage::Host;
 const PASS_THROUGH: [&str; 4] = ["vfio-pci", "uio_pci_generic", "igb_uio", "pci-stub"];
 
 /// The user's consent to overwrite data.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Consent {
     /// Allow overwriting data on the device; needed for every device except emu without file=
     #[arg(long, visible_alias = "yes")]
@@ -56,6 +56,46 @@ impl Consent {
             namespace.nsid(),
             units::bytes(size)
         )
+    }
+}
+
+impl Consent {
+    /// Checks that the target may be changed in a way that loses no data: the kernel neither drives the device nor has its
+    /// partitions mounted.
+    pub fn check_use(self, target: &Target) -> anyhow::Result<()> {
+        check_writable(target)
+    }
+
+    /// Checks like [`check`](Self::check) for the deletion of a namespace, which may be detached: its data can't be read then.
+    ///
+    /// # Errors
+    /// See [`check`](Self::check).
+    pub fn check_deletion(self, target: &Target, nsid: u32, name: &str) -> anyhow::Result<()> {
+        let named = !self.destructive && !target.is_ephemeral() && !target.has_no_data();
+        if named {
+            check_writable(target)?;
+            let controller = target.open_to_read(Controller::builder())?;
+            if controller.namespace_ids()?.contains(&nsid) {
+                drop(controller);
+                return self.check(target, Some(nsid), "ns delete deletes");
+            }
+        }
+        self.check_settings(target, &format!("ns delete deletes {name} of"))
+    }
+
+    /// Checks like [`check`](Self::check) for a change that is about no namespace in particular. `what` names it, and ends
+    /// before the device (`lockdown changes which commands work on`).
+    ///
+    /// # Errors
+    /// See [`check`](Self::check).
+    pub fn check_settings(self, target: &Target, what: &str) -> anyhow::Result<()> {
+        check_writable(target)?;
+        ensure!(
+            self.destructive || target.is_ephemeral(),
+            "{}: {what} it: use --destructive to allow that",
+            target.address
+        );
+        Ok(())
     }
 }
 

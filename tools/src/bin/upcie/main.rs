@@ -1,10 +1,12 @@
 //! `upcie`: lists, inspects, reads, writes and measures NVMe devices from user space.
 #![forbid(unsafe_code)]
 
+mod aliases;
 mod files;
 mod guard;
 mod info;
 mod list;
+mod manage;
 mod outcome;
 mod p2p;
 mod perf;
@@ -63,12 +65,48 @@ enum Command {
     /// Show what Identify returns: the controller, a namespace, lists
     #[command(after_help = with_addresses(structures::ID_EXAMPLES))]
     Id(structures::IdArgs),
-    /// Show a feature: its current, default or saved value, what can be done with it
+    /// Show or set a feature: its current, default or saved value, what can be done with it
     #[command(after_help = with_addresses(structures::FEATURE_EXAMPLES))]
     Feature(structures::FeatureArgs),
     /// Run an admin command that you build
     #[command(after_help = with_addresses(structures::ADMIN_EXAMPLES))]
     Admin(Box<structures::AdminArgs>),
+    /// Run an I/O command that you build
+    #[command(after_help = with_addresses(manage::IO_EXAMPLES))]
+    Io(Box<manage::IoArgs>),
+    /// List, create, delete, attach and detach namespaces
+    #[command(after_help = manage::NS_EXAMPLES)]
+    Ns(manage::NsArgs),
+    /// Give namespaces another block format; their data is lost
+    #[command(after_help = with_addresses(manage::FORMAT_EXAMPLES))]
+    Format(manage::FormatArgs),
+    /// Erase all data of a device for good
+    #[command(after_help = with_addresses(manage::SANITIZE_EXAMPLES))]
+    Sanitize(manage::SanitizeArgs),
+    /// Download firmware, activate it, and show the slots
+    #[command(after_help = manage::FIRMWARE_EXAMPLES)]
+    Fw(manage::FirmwareArgs),
+    /// Let a device test itself
+    #[command(after_help = with_addresses(manage::SELF_TEST_EXAMPLES))]
+    Selftest(manage::SelfTestArgs),
+    /// Reset a controller
+    #[command(after_help = with_addresses(manage::RESET_EXAMPLES))]
+    Reset(manage::ResetArgs),
+    /// Send and receive data of security protocols
+    #[command(after_help = manage::SECURITY_EXAMPLES)]
+    Security(manage::SecurityArgs),
+    /// Use directives, such as streams
+    #[command(after_help = manage::DIRECTIVE_EXAMPLES)]
+    Directive(manage::DirectiveArgs),
+    /// Prohibit commands and features until power is cut, or allow them again
+    #[command(after_help = with_addresses(manage::LOCKDOWN_EXAMPLES))]
+    Lockdown(manage::LockdownArgs),
+    /// Give secondary controllers queues and interrupts, turn them on and off
+    #[command(after_help = with_addresses(manage::VIRT_EXAMPLES))]
+    Virt(manage::VirtArgs),
+    /// Create and delete endurance groups and NVM sets
+    #[command(after_help = with_addresses(manage::CAPACITY_EXAMPLES))]
+    Capacity(manage::CapacityArgs),
     /// Read blocks into a file or a pipe
     #[command(after_help = with_addresses(transfer::READ_EXAMPLES))]
     Read(transfer::ReadArgs),
@@ -98,7 +136,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(aliases::expand(std::env::args_os()));
     let start = || {
         log::start(&cli.log)?;
         // Some servers keep a BAR in a file that can't be sealed. If one shrinks it, access fails with an
@@ -127,6 +165,18 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Id(args) => structures::identify(&args),
         Command::Feature(args) => structures::feature(&args),
         Command::Admin(args) => structures::admin(&args),
+        Command::Io(args) => manage::io(&args),
+        Command::Ns(args) => manage::namespaces(&args),
+        Command::Format(args) => manage::format(&args),
+        Command::Sanitize(args) => manage::sanitize(&args),
+        Command::Fw(args) => manage::firmware(&args),
+        Command::Selftest(args) => manage::self_test(&args),
+        Command::Reset(args) => manage::reset(&args),
+        Command::Security(args) => manage::security(&args),
+        Command::Directive(args) => manage::directive(&args),
+        Command::Lockdown(args) => manage::lockdown(&args),
+        Command::Virt(args) => manage::virtualization(&args),
+        Command::Capacity(args) => manage::capacity(&args),
         Command::Read(args) => transfer::read(&args),
         Command::Write(args) => transfer::write(&args),
         Command::Perf(args) => perf::run(&args),

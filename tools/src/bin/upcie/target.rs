@@ -27,7 +27,8 @@ Addresses:
                          file=PATH (keeps the data; size= makes the file),
                          ro=true (write protected), null=true (moves no data),
                          populate=true (allocates all memory at the start),
-                         namespaces=, latency=50us, mdts=, queues=, depth=,
+                         namespaces=, nn= (the most that may be created),
+                         latency=50us, mdts=, queues=, depth=,
                          vectors= (MSI-X), msi=, intx=true, wrr=true, serial=
 (*) physical addresses: needs root and huge pages, and the device can reach all
     memory of the machine";

@@ -1,11 +1,12 @@
-//! `upcie feature`: shows a feature.
+//! `upcie feature`: shows and sets features.
 
-use super::{identify::namespace, names, output::Output};
-use crate::{outcome::Outcome, target::Target};
-use anyhow::bail;
+use super::{assign::Assignment, identify::namespace, names, output::Output};
+use crate::{guard::Consent, outcome::Outcome, target::Target};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
+use std::{fs, path::PathBuf};
 use upcie_nvme::{
-    FeatureQuery,
+    Controller, FeatureQuery, FeatureUpdate,
     spec::{FeatureId, FeatureInfo, FeatureSelect, Structure},
 };
 
@@ -15,9 +16,14 @@ Examples:
   upcie feature emu get number-of-queues
   upcie feature emu get 0x04 --dword11 0x100000        the threshold below which it is too cold
   upcie feature 0000:01:00.0 get power-management --select supported --json
+  upcie feature 0000:01:00.0 set temperature-threshold threshold=350 threshold_type=0
+  upcie feature 0000:01:00.0 set volatile-write-cache write_cache_enabled=no --save
+  upcie feature 0000:01:00.0 set host-identifier --data id.bin
 
-Features: a number, or the specification's name (the beginning is enough). `upcie admin` with opcode
-0x09 sets one.";
+Features: a number, or the specification's name (the beginning is enough). Fields have the names
+that `get` prints; those that are not given keep their values. Without --save a value lasts until
+the controller is reset, which the next program does that opens it. Protection that can't be undone
+needs --destructive.";
 
 /// Arguments of `upcie feature`.
 #[derive(Debug, Args)]
@@ -30,6 +36,9 @@ pub struct FeatureArgs {
     /// Feature, by number or name
     #[arg(value_parser = parse_feature)]
     feature: FeatureId,
+    /// What to set: `field=value`
+    #[arg(value_name = "FIELD=VALUE", value_parser = Assignment::parse)]
+    values: Vec<Assignment>,
     #[command(flatten)]
     output: Output,
     /// Value to show
@@ -41,12 +50,22 @@ pub struct FeatureArgs {
     /// Command dword 11: a sensor, a vector, an NVM set, an endurance group
     #[arg(long, value_name = "N", value_parser = names::parse::<u32>)]
     dword11: Option<u32>,
+    /// Set: keep the value over resets and power cycles
+    #[arg(long)]
+    save: bool,
+    /// Set: the whole data, from a file
+    #[arg(long, value_name = "FILE", conflicts_with = "values")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    consent: Consent,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Action {
     /// Show the value
     Get,
+    /// Set the value
+    Set,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -66,36 +85,125 @@ fn parse_feature(text: &str) -> Result<FeatureId, String> {
     names::find(text, "feature", &[], &all).map(FeatureId)
 }
 
+/// Features whose values can't be undone, or only by a power cycle.
+const FINAL: [FeatureId; 2] =
+    [FeatureId::NAMESPACE_WRITE_PROTECTION, FeatureId::BOOT_PARTITION_WRITE_PROTECTION];
+
 /// Runs `upcie feature`.
 pub fn run(args: &FeatureArgs) -> anyhow::Result<Outcome> {
-    let Action::Get = args.action;
-    let controller = args.output.open(&args.target)?;
+    match args.action {
+        Action::Get => {
+            ensure!(
+                args.values.is_empty() && args.data.is_none() && !args.save,
+                "`get` takes no values: use `set`"
+            );
+            let controller = args.output.open(&args.target)?;
+            show(args, &controller)
+        }
+        Action::Set => set(args),
+    }
+}
+
+/// Returns the feature's description; the extended host identifier is another structure of the same feature.
+fn known(args: &FeatureArgs) -> Option<&'static FeatureInfo> {
+    let mut known = FeatureInfo::ALL.iter().filter(|info| info.id == args.feature);
+    known.clone().find(|info| args.dword11 == Some(info.dword11)).or(known.next())
+}
+
+fn unknown(args: &FeatureArgs, opcode: u8) -> anyhow::Error {
+    anyhow::anyhow!(
+        "{}: the length of its data is not known here: use `upcie admin {} --opcode {opcode:#04x} --dword10 {:#x} …`",
+        args.feature,
+        args.target.address,
+        args.feature.0
+    )
+}
+
+fn show(args: &FeatureArgs, controller: &Controller) -> anyhow::Result<Outcome> {
     let title = args.feature.to_string();
     if args.select == Select::Supported {
         let capabilities = controller.feature_capabilities(args.feature)?;
         let bytes = capabilities.into_bits().to_le_bytes();
         return args.output.print(controller.name(), &title, Some(capabilities.fields()), &bytes);
     }
-    // The extended host identifier is another structure of the same feature.
-    let known = FeatureInfo::ALL.iter().filter(|info| info.id == args.feature);
-    let known = known.clone().find(|info| args.dword11 == Some(info.dword11)).or(known.clone().next());
-    let Some(known) = known else {
-        bail!(
-            "{title}: the length of its data is not known here: use `upcie admin {} --opcode 0x0a --dword10 {:#x} --length …`",
-            args.target.address,
-            args.feature.0
-        );
-    };
+    let known = known(args).ok_or_else(|| unknown(args, 0x0a))?;
+    let (dword0, data) = value(args, controller, known, args.dword11)?;
+    let bytes = if data.is_empty() { dword0.to_le_bytes().to_vec() } else { data };
+    args.output.print(controller.name(), &title, (known.fields)(dword0, &bytes), &bytes)
+}
+
+/// Reads the value; dword 11 selects one of several.
+fn value(
+    args: &FeatureArgs,
+    controller: &Controller,
+    known: &FeatureInfo,
+    dword11: Option<u32>,
+) -> anyhow::Result<(u32, Vec<u8>)> {
     let query = FeatureQuery {
         select: match args.select {
             Select::Default => FeatureSelect::DEFAULT,
             Select::Saved => FeatureSelect::SAVED,
             Select::Current | Select::Supported => FeatureSelect::CURRENT,
         },
-        nsid: namespace(&controller, args.namespace, known.of_namespace)?,
-        dword11: Some(args.dword11.unwrap_or(known.dword11)),
+        nsid: namespace(controller, args.namespace, known.of_namespace)?,
+        dword11: Some(dword11.unwrap_or(known.dword11)),
     };
-    let (dword0, data) = controller.feature_bytes(args.feature, known.data, &query)?;
+    Ok(controller.feature_bytes(args.feature, known.data, &query)?)
+}
+
+fn set(args: &FeatureArgs) -> anyhow::Result<Outcome> {
+    ensure!(args.select == Select::Current, "`set` sets the current value; --save the saved one, too");
+    let known = known(args).ok_or_else(|| unknown(args, 0x09))?;
+    let given = args.data.as_ref().map(|path| {
+        let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        ensure!(
+            bytes.len() == known.data,
+            "{} has {} bytes of data, not {}",
+            args.feature,
+            known.data,
+            bytes.len()
+        );
+        Ok(bytes)
+    });
+    let given = given.transpose()?;
+    if given.is_none() && args.values.is_empty() {
+        bail!("nothing to set: `field=value`, or --data FILE; `get` shows the fields");
+    }
+    if FINAL.contains(&args.feature) {
+        let what = format!("{} may protect for good what is written on", args.feature);
+        args.consent.check_settings(&args.target, &what)?;
+    } else {
+        args.consent.check_use(&args.target)?;
+    }
+    let controller = args.output.open_to_change(&args.target)?;
+    // The fields that choose one of several values choose the one that is read, too.
+    let (dword_places, data_places) = (known.places)();
+    let mut chosen = 0_u32.to_le_bytes();
+    let mut dummy = vec![0; known.data];
+    let selecting: Vec<_> = args.values.iter().collect();
+    for value in &selecting {
+        value.put(&mut [(dword_places.clone(), &mut chosen[..]), (data_places.clone(), &mut dummy[..])])?;
+    }
+    let selects = if known.in_dword12 { 0 } else { known.selects };
+    let dword11 = args.dword11.unwrap_or(known.dword11 | u32::from_le_bytes(chosen) & selects);
+    let (dword, mut data) = match given {
+        Some(data) => (0, data),
+        None => value(args, &controller, known, Some(dword11))?,
+    };
+    let mut dword = (dword & !selects | dword11 & selects | known.dword11).to_le_bytes();
+    for value in &selecting {
+        value.put(&mut [(dword_places.clone(), &mut dword[..]), (data_places.clone(), &mut data[..])])?;
+    }
+    let update = FeatureUpdate {
+        nsid: namespace(&controller, args.namespace, known.of_namespace)?,
+        save: args.save,
+        group: args.dword11.unwrap_or(0) as u16,
+        uuid_index: 0,
+    };
+    controller.set_feature_bytes(args.feature, u32::from_le_bytes(dword), &data, &update)?;
+    // The value as the controller has it now.
+    let (dword0, data) = value(args, &controller, known, Some(dword11))?;
     let bytes = if data.is_empty() { dword0.to_le_bytes().to_vec() } else { data };
+    let title = args.feature.to_string();
     args.output.print(controller.name(), &title, (known.fields)(dword0, &bytes), &bytes)
 }

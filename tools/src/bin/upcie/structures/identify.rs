@@ -85,6 +85,13 @@ pub struct IdArgs {
     uuid_index: u8,
 }
 
+/// Returns `true` for nvme-cli's name of a command that shows a structure: short names such as `ctrl` are no commands of it.
+pub fn is_structure(name: &str) -> bool {
+    let is_command = name.starts_with("id-") || name.starts_with("list-") || name.contains("-id-");
+    is_command && ALIASES.iter().any(|alias| alias.0 == name)
+        || matches!(name, "ns-descs" | "primary-ctrl-caps")
+}
+
 fn parse_cns(text: &str) -> Result<Cns, String> {
     let all: Vec<_> = IdentifyInfo::ALL.iter().map(|info| (info.cns.0, info.title)).collect();
     names::find(text, "structure", ALIASES, &all).map(Cns)

@@ -98,6 +98,11 @@ pub struct LogPageArgs {
     clear_event: bool,
 }
 
+/// Returns `true` for nvme-cli's name of a log page.
+pub fn is_log(name: &str) -> bool {
+    ALIASES.iter().any(|alias| alias.0 == name)
+}
+
 fn parse_page(text: &str) -> Result<LogPageId, String> {
     let all: Vec<_> = LogPageInfo::ALL.iter().map(|page| (page.id.0, page.title)).collect();
     names::find(text, "log page", ALIASES, &all).map(LogPageId)

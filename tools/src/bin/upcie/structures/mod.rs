@@ -1,6 +1,7 @@
 //! `upcie log`, `id`, `feature` and `admin`: the structures of the specification, as text, JSON or bytes.
 
 mod admin;
+mod assign;
 mod feature;
 mod identify;
 mod log;
@@ -9,5 +10,7 @@ mod output;
 
 pub use admin::{AdminArgs, EXAMPLES as ADMIN_EXAMPLES, run as admin};
 pub use feature::{EXAMPLES as FEATURE_EXAMPLES, FeatureArgs, run as feature};
-pub use identify::{EXAMPLES as ID_EXAMPLES, IdArgs, run as identify};
-pub use log::{EXAMPLES as LOG_EXAMPLES, LogPageArgs, run as log};
+pub use identify::{EXAMPLES as ID_EXAMPLES, IdArgs, is_structure, run as identify};
+pub use log::{EXAMPLES as LOG_EXAMPLES, LogPageArgs, is_log, run as log};
+pub use names::parse;
+pub use output::{dump, hex, write_file};

@@ -39,14 +39,24 @@ pub struct Output {
 impl Output {
     /// Checks that the outputs are not the device's medium, and opens the controller for reading.
     pub fn open(&self, target: &Target) -> anyhow::Result<Controller> {
+        self.prepare(target, false)?;
+        target.open_to_read(Controller::builder().timeout(self.timeout))
+    }
+
+    /// Opens the controller like [`open`](Self::open), to change something.
+    pub fn open_to_change(&self, target: &Target) -> anyhow::Result<Controller> {
+        self.prepare(target, true)?;
+        target.open(Controller::builder().timeout(self.timeout))
+    }
+
+    fn prepare(&self, target: &Target, writes: bool) -> anyhow::Result<()> {
         let place = match &self.raw {
             Some(path) => Use::writes("--raw", Place::output(path)),
             None => Use::writes("stdout", Place::Stdout),
         };
-        files::check_distinct(&Use::media(target, false).into_iter().chain([place]).collect::<Vec<_>>())?;
+        files::check_distinct(&Use::media(target, writes).into_iter().chain([place]).collect::<Vec<_>>())?;
         files::check_stream_unlocked(Place::Stdout)?;
-        signal::install()?;
-        target.open_to_read(Controller::builder().timeout(self.timeout))
+        signal::install()
     }
 
     /// Prints a structure. `fields` is `None` for one that the library does not know: its bytes are shown.

@@ -1,0 +1,101 @@
+//! What these verbs have in common: the device, consent, and how the result is printed.
+
+use crate::{
+    cli,
+    files::{self, Place, Use},
+    guard::Consent,
+    outcome::Outcome,
+    signal,
+    target::Target,
+    units,
+};
+use anyhow::Context;
+use clap::Args;
+use serde_json::{Map, Value};
+use std::{fs, io::Write as _, path::Path, time::Duration};
+use upcie_nvme::Controller;
+
+/// Arguments of all verbs of this kind.
+#[derive(Debug, Args)]
+pub struct Common {
+    #[command(flatten)]
+    pub target: Target,
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Give up if a command is not answered for this long
+    #[arg(long, value_name = "TIME", default_value = "30", value_parser = units::parse_time)]
+    pub timeout: Duration,
+}
+
+/// What a command does to a device.
+pub enum Effect<'a> {
+    /// It reads.
+    Reads,
+    /// It changes settings or what is free, and no data is lost.
+    Changes,
+    /// It loses the data of a namespace (of the first one without a number).
+    Erases(Option<u32>, &'a str),
+    /// It deletes a namespace.
+    Deletes(u32),
+    /// It loses what is said, which is no namespace's data.
+    Loses(&'a str),
+}
+
+impl Common {
+    /// Checks what the effect needs, and opens the controller.
+    ///
+    /// # Errors
+    /// See [`Consent::check`]; the device does not open.
+    pub fn open(&self, effect: Effect<'_>, consent: Consent) -> anyhow::Result<Controller> {
+        let reads = matches!(effect, Effect::Reads);
+        let uses = Use::media(&self.target, !reads).into_iter();
+        files::check_distinct(&uses.chain([Use::writes("stdout", Place::Stdout)]).collect::<Vec<_>>())?;
+        files::check_stream_unlocked(Place::Stdout)?;
+        signal::install()?;
+        match effect {
+            Effect::Reads => {}
+            Effect::Changes => consent.check_use(&self.target)?,
+            Effect::Erases(nsid, what) => consent.check(&self.target, nsid, what)?,
+            Effect::Deletes(nsid) => consent.check_deletion(&self.target, nsid, &name(nsid))?,
+            Effect::Loses(what) => consent.check_settings(&self.target, what)?,
+        }
+        let options = Controller::builder().timeout(self.timeout);
+        if reads { self.target.open_to_read(options) } else { self.target.open(options) }
+    }
+
+    /// Prints what was done: a line of text, or one JSON object with `fields`.
+    pub fn print(&self, device: &str, text: &str, fields: &[(&str, Value)]) -> anyhow::Result<Outcome> {
+        if self.json {
+            let mut object = Map::new();
+            object.insert("device".into(), device.into());
+            for (name, value) in fields {
+                object.insert((*name).into(), value.clone());
+            }
+            let mut text = serde_json::to_vec_pretty(&Value::Object(object))?;
+            writeln!(text)?;
+            cli::print(&text)?;
+        } else {
+            cli::print(format!("{device}: {text}\n").as_bytes())?;
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+/// Reads a file that a command sends.
+pub fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// Parses a namespace: a number, or `all`.
+pub fn parse_namespace(text: &str) -> Result<u32, String> {
+    if text == "all" { Ok(upcie_nvme::spec::ALL_NAMESPACES) } else { crate::structures::parse(text) }
+}
+
+/// Names a namespace, or all of them.
+pub fn name(nsid: u32) -> String {
+    match nsid {
+        upcie_nvme::spec::ALL_NAMESPACES => "all namespaces".into(),
+        nsid => format!("namespace {nsid}"),
+    }
+}

@@ -1,0 +1,122 @@
+//! `upcie format`: gives namespaces another block format.
+
+use super::{
+    common::{Common, Effect, name, parse_namespace},
+    namespaces::format_of,
+};
+use crate::{
+    guard::Consent,
+    outcome::{Outcome, list},
+    structures::parse,
+    units,
+};
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use std::time::Duration;
+use upcie_nvme::{
+    IdentifyQuery,
+    spec::{FormatNvm, IdentifyNamespace, SecureErase},
+};
+
+/// Text below the options of `--help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  upcie format emu --block-size 4096
+  upcie format 0000:01:00.0 --namespace 1 --format 1 --destructive
+  upcie format 0000:01:00.0 --namespace all --erase crypto --destructive --wait 1h
+
+The data of the namespace is lost. `upcie id ADDR ns` lists the formats.";
+
+/// Arguments of `upcie format`.
+#[derive(Debug, Args)]
+pub struct FormatArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Namespace, or `all`; the first active one by default
+    #[arg(long, alias = "namespace-id", value_name = "NSID", value_parser = parse_namespace)]
+    namespace: Option<u32>,
+    /// Bytes of a block; the first format without metadata that has as many. The present format by default
+    #[arg(long, value_parser = units::parse_bytes, conflicts_with = "format")]
+    block_size: Option<u64>,
+    /// Index of the block format
+    #[arg(long, alias = "lbaf", value_name = "N", value_parser = parse::<u8>)]
+    format: Option<u8>,
+    /// What to erase for good
+    #[arg(long, alias = "ses", value_enum, default_value = "none")]
+    erase: Erase,
+    /// Protection information: 0 none, 1 to 3 a type
+    #[arg(long, alias = "pi", value_name = "N", value_parser = parse::<u8>, default_value = "0")]
+    protection: u8,
+    /// Protection information in the first bytes of the metadata
+    #[arg(long)]
+    protection_first: bool,
+    /// Metadata at the end of each block
+    #[arg(long)]
+    extended_metadata: bool,
+    /// Give up if it has not ended after this long
+    #[arg(long, value_name = "TIME", default_value = "600", value_parser = units::parse_time)]
+    wait: Duration,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Erase {
+    /// Nothing beyond the change of format
+    #[value(alias = "0")]
+    None,
+    /// All user data
+    #[value(alias = "1")]
+    User,
+    /// The key of the user data
+    #[value(alias = "2")]
+    Crypto,
+}
+
+/// Runs `upcie format`.
+pub fn run(args: &FormatArgs) -> anyhow::Result<Outcome> {
+    let nsid = args.namespace.filter(|nsid| *nsid != u32::MAX);
+    let what = match args.namespace {
+        Some(u32::MAX) => "format erases all namespaces of it, as well as",
+        _ => "format erases",
+    };
+    let controller = args.common.open(Effect::Erases(nsid, what), args.consent)?;
+    let ids = controller.namespace_ids()?;
+    let first = nsid.or(ids.first().copied()).filter(|nsid| ids.contains(nsid));
+    let first = first.with_context(|| {
+        let wanted = nsid.map_or("no active namespace".into(), |nsid| format!("no namespace {nsid}"));
+        format!("{}: {wanted}; the active ones: {}", controller.name(), list(&ids))
+    })?;
+    let id =
+        controller.identify_as::<IdentifyNamespace>(&IdentifyQuery { nsid: first, ..Default::default() })?;
+    let format = match (args.format, args.block_size) {
+        (Some(format), _) => format,
+        (None, Some(size)) => format_of(&id, size)?,
+        (None, None) => id.format_index() as u8,
+    };
+    let nsid = args.namespace.unwrap_or(first);
+    let command = FormatNvm {
+        nsid,
+        format,
+        extended_metadata: args.extended_metadata,
+        protection: args.protection,
+        protection_first: args.protection_first,
+        erase: match args.erase {
+            Erase::None => SecureErase::NONE,
+            Erase::User => SecureErase::USER_DATA,
+            Erase::Crypto => SecureErase::CRYPTOGRAPHIC,
+        },
+    };
+    controller.execute_within(&command, args.wait)?;
+    let id =
+        controller.identify_as::<IdentifyNamespace>(&IdentifyQuery { nsid: first, ..Default::default() })?;
+    let block = id.block_size().unwrap_or(0);
+    let text = format!("formatted {}: {} blocks of {block} bytes", name(nsid), id.nsze);
+    let fields = [
+        ("namespace", nsid.into()),
+        ("format", format.into()),
+        ("blocks", id.nsze.into()),
+        ("block_size", block.into()),
+    ];
+    args.common.print(controller.name(), &text, &fields)
+}

@@ -1,0 +1,29 @@
+//! The verbs that manage a device: namespaces, formats, erasure, firmware, self-tests, and raw commands of all kinds.
+
+mod capacity;
+mod common;
+mod directive;
+mod firmware;
+mod format;
+mod io;
+mod lockdown;
+mod namespaces;
+mod progress;
+mod reset;
+mod sanitize;
+mod security;
+mod self_test;
+mod virtualization;
+
+pub use capacity::{CapacityArgs, EXAMPLES as CAPACITY_EXAMPLES, run as capacity};
+pub use directive::{DirectiveArgs, EXAMPLES as DIRECTIVE_EXAMPLES, run as directive};
+pub use firmware::{EXAMPLES as FIRMWARE_EXAMPLES, FirmwareArgs, run as firmware};
+pub use format::{EXAMPLES as FORMAT_EXAMPLES, FormatArgs, run as format};
+pub use io::{EXAMPLES as IO_EXAMPLES, IoArgs, run as io};
+pub use lockdown::{EXAMPLES as LOCKDOWN_EXAMPLES, LockdownArgs, run as lockdown};
+pub use namespaces::{EXAMPLES as NS_EXAMPLES, NsArgs, run as namespaces};
+pub use reset::{EXAMPLES as RESET_EXAMPLES, ResetArgs, run as reset};
+pub use sanitize::{EXAMPLES as SANITIZE_EXAMPLES, SanitizeArgs, run as sanitize};
+pub use security::{EXAMPLES as SECURITY_EXAMPLES, SecurityArgs, run as security};
+pub use self_test::{EXAMPLES as SELF_TEST_EXAMPLES, SelfTestArgs, run as self_test};
+pub use virtualization::{EXAMPLES as VIRT_EXAMPLES, VirtArgs, run as virtualization};

@@ -1,0 +1,83 @@
+//! `upcie virt`: resources of secondary controllers.
+
+use super::common::{Common, Effect};
+use crate::{guard::Consent, outcome::Outcome, structures::parse};
+use clap::{Args, ValueEnum};
+use upcie_nvme::spec::{VirtualResource, VirtualizationAction, VirtualizationManagement};
+
+/// Text below the options of `--help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  upcie id 0000:01:00.0 list-secondary
+  upcie virt 0000:01:00.0 assign --controller 2 --resource queues --number 4 --destructive
+  upcie virt 0000:01:00.0 online --controller 2 --destructive
+
+Give a secondary controller queues and interrupts while it is offline, then turn it on.";
+
+/// Arguments of `upcie virt`.
+#[derive(Debug, Args)]
+pub struct VirtArgs {
+    #[command(flatten)]
+    common: Common,
+    /// What to do
+    #[arg(value_enum)]
+    action: Action,
+    /// Controller (CNTLID)
+    #[arg(long, alias = "cntlid", value_name = "CNTLID", value_parser = parse::<u16>)]
+    controller: u16,
+    /// Resource to assign
+    #[arg(long, alias = "rt", value_enum, default_value = "queues")]
+    resource: Resource,
+    /// How many
+    #[arg(long, alias = "nr", value_name = "N", value_parser = parse::<u16>, default_value = "0")]
+    number: u16,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Action {
+    /// Set the primary controller's own flexible resources, from the next reset on
+    #[value(alias = "1")]
+    Primary,
+    /// Turn a secondary controller off
+    #[value(alias = "7")]
+    Offline,
+    /// Give a secondary controller resources
+    #[value(alias = "8")]
+    Assign,
+    /// Turn a secondary controller on
+    #[value(alias = "9")]
+    Online,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Resource {
+    /// Queue pairs
+    #[value(alias = "0")]
+    Queues,
+    /// Interrupt vectors
+    #[value(alias = "1")]
+    Interrupts,
+}
+
+/// Runs `upcie virt`.
+pub fn run(args: &VirtArgs) -> anyhow::Result<Outcome> {
+    let effect = Effect::Loses("virt moves queues and interrupts between controllers of");
+    let controller = args.common.open(effect, args.consent)?;
+    let action = match args.action {
+        Action::Primary => VirtualizationAction::PRIMARY_FLEXIBLE,
+        Action::Offline => VirtualizationAction::SECONDARY_OFFLINE,
+        Action::Assign => VirtualizationAction::SECONDARY_ASSIGN,
+        Action::Online => VirtualizationAction::SECONDARY_ONLINE,
+    };
+    let resource = match args.resource {
+        Resource::Queues => VirtualResource::QUEUES,
+        Resource::Interrupts => VirtualResource::INTERRUPTS,
+    };
+    let (id, number) = (args.controller, args.number);
+    let command = VirtualizationManagement { action, controller: id, resource, number };
+    let assigned = controller.execute(&command)?;
+    let text = format!("{action}: controller {id}: {assigned} assigned");
+    args.common.print(controller.name(), &text, &[("controller", id.into()), ("assigned", assigned.into())])
+}

@@ -27,6 +27,7 @@ mod live;
 mod overdue;
 mod pieces;
 mod prp;
+mod raw;
 mod returned;
 mod ring;
 mod timer;

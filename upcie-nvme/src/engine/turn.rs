@@ -64,7 +64,7 @@ pub struct Turn<'q, T> {
     /// The next submission entry.
     sqe: *mut u64,
     /// The next completion entry.
-    cqe: *const u64,
+    pub(super) cqe: *const u64,
     /// The free slot to use next.
     top: u32,
     slots: *mut Slot<T>,
@@ -136,9 +136,10 @@ impl<'q, T> Turn<'q, T> {
         self.submit(Io::write(namespace, slba), buffer, tag)
     }
 
-    /// Returns the slot of the next command.
+    /// Returns the slot of the next command, if the queue is not [full](Self::is_full): a number below the queue's capacity
+    /// that no command in flight has. For programs that keep something for each command in a table of their own.
     #[inline]
-    pub(super) fn next_slot(&self) -> u32 {
+    pub fn next_slot(&self) -> u32 {
         self.top
     }
 

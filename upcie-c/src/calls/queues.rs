@@ -1,0 +1,220 @@
+//! Calls about queues. [`upcie_submit`] and [`upcie_poll`] are the hot path.
+
+use super::{Opaque, controllers::controller, controllers::pieces, given, handle, range};
+use crate::{
+    abi::{self, IoVec, QueueOpts},
+    errors::{Failure, Result, guarded, note},
+    guard::Pass,
+    handles::Kind,
+    queue::Queue,
+};
+use std::{
+    ffi::{c_int, c_void},
+    time::Duration,
+};
+use upcie_nvme::spec::Command;
+
+/// Is called with a finished command.
+pub type Done = unsafe extern "C" fn(*mut c_void, *const c_void, *mut c_void);
+
+/// Returns the queue of a handle, and the pass of this call. The queue lives until its handle is closed.
+#[inline(always)]
+fn queue(handle: *mut Opaque) -> Result<(*mut Queue, Pass)> {
+    let found = Kind::Queue.find(handle.addr()).ok_or_else(|| Kind::Queue.bad())?;
+    let queue: *mut Queue = found.cast();
+    // SAFETY: the handle is valid, so that the queue lives; the guard is changed by atomics alone.
+    let guard = unsafe { &*&raw const (*queue).guard };
+    Ok((queue, guard.enter()?))
+}
+
+/// Runs a call on a queue.
+fn with(handle: *mut Opaque, work: impl FnOnce(&mut Queue) -> Result<c_int>) -> c_int {
+    guarded(|| {
+        let (queue, _pass) = queue(handle)?;
+        // SAFETY: the handle is valid, and one thread at a time uses the queue.
+        work(unsafe { &mut *queue })
+    })
+}
+
+/// Makes a queue.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn upcie_queue_create(
+    of: *mut Opaque,
+    opts: *const QueueOpts,
+    made: *mut *mut Opaque,
+) -> c_int {
+    guarded(|| {
+        let controller = controller(of)?;
+        given(made, "queue")?;
+        // SAFETY: the caller's structure begins with its size.
+        let opts = unsafe { abi::options(opts, "upcie_queue_opts") }?;
+        let queue = Box::into_raw(Queue::create(&controller, opts)?);
+        let number = Kind::Queue.insert(queue.cast()).or_else(|failure| {
+            // SAFETY: from `into_raw` just now; no handle has it.
+            unsafe { Box::from_raw(queue) }.delete()?;
+            Err(failure)
+        })?;
+        // SAFETY: not NULL, and the caller's to be written.
+        unsafe { made.write(handle(number)) };
+        Ok(0)
+    })
+}
+
+/// Deletes a queue.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn upcie_queue_delete(of: *mut Opaque) -> c_int {
+    guarded(|| {
+        let (at, pass) = queue(of)?;
+        // SAFETY: the handle is valid, and one thread at a time uses the queue.
+        if unsafe { &*at }.is_polled() {
+            return Err(Failure::new(libc::EBUSY, "a queue can't be deleted by a callback of its own poll"));
+        }
+        drop(pass);
+        let at: *mut Queue = Kind::Queue.remove(of.addr())?.cast();
+        // SAFETY: from `upcie_queue_create`; its handle, which was the only one, has just been closed.
+        unsafe { Box::from_raw(at) }.delete()?;
+        Ok(0)
+    })
+}
+
+/// Puts a command into the ring.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn upcie_submit(
+    of: *mut Opaque,
+    cmd: *const c_void,
+    data: *mut c_void,
+    data_size: usize,
+    meta: *mut c_void,
+    meta_size: usize,
+    user: *mut c_void,
+) -> c_int {
+    let submit = || {
+        let (queue, _pass) = queue(of)?;
+        if cmd.is_null() {
+            return Err(super::null("cmd"));
+        }
+        let (data, meta) = (range(data, data_size, "data")?, range(meta, meta_size, "meta")?);
+        // SAFETY: the handle is valid, and one thread at a time uses the queue.
+        let queue = unsafe { &mut *queue };
+        // SAFETY: memory of the heap is the caller's, and stays so until the command has ended; the command is not NULL.
+        unsafe { queue.submit(cmd.cast(), data, meta, user) }
+    };
+    match submit() {
+        Ok(()) => 0,
+        Err(failure) => note(failure),
+    }
+}
+
+/// Puts a command with data in pieces into the ring.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn upcie_submitv(
+    of: *mut Opaque,
+    cmd: *const c_void,
+    iov: *const IoVec,
+    iov_count: usize,
+    meta: *mut c_void,
+    meta_size: usize,
+    user: *mut c_void,
+) -> c_int {
+    with(of, |queue| {
+        given(cmd, "cmd")?;
+        // SAFETY: not NULL, and the caller's 64 bytes.
+        let command = unsafe { cmd.cast::<Command>().read_unaligned() };
+        // SAFETY: the caller's, of `iov_count` pieces.
+        let data = unsafe { pieces(iov, iov_count) }?;
+        let meta = range(meta, meta_size, "meta")?;
+        // SAFETY: memory of the heap is the caller's, and stays so until the command has ended.
+        unsafe { queue.submit_pieces(&command, data, meta, user) }?;
+        Ok(0)
+    })
+}
+
+/// Writes the doorbells.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn upcie_ring(of: *mut Opaque) -> c_int {
+    let ring = || {
+        let (queue, _pass) = queue(of)?;
+        // SAFETY: the handle is valid, and one thread at a time uses the queue.
+        unsafe { &mut *queue }.ring()
+    };
+    match ring() {
+        Ok(()) => 0,
+        Err(failure) => note(failure),
+    }
+}
+
+/// Calls `done` for completed commands.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn upcie_poll(
+    of: *mut Opaque,
+    max: u32,
+    done: Option<Done>,
+    arg: *mut c_void,
+) -> c_int {
+    let poll = || {
+        let (at, _pass) = queue(of)?;
+        let done = done.ok_or_else(|| super::null("fn"))?;
+        // SAFETY: the handle is valid, and one thread at a time uses the queue.
+        let queue = unsafe { &mut *at };
+        queue.begin_poll()?;
+        let most = if max == 0 { queue.in_flight() as u32 } else { max.min(c_int::MAX as u32) };
+        let mut count = 0;
+        while count < most {
+            // Anew for each: the callback may have used the queue.
+            // SAFETY: it can't be deleted while it is polled, and no other thread uses it.
+            let Some((entry, user)) = unsafe { &mut *at }.next() else { break };
+            count += 1;
+            // SAFETY: the caller's function; the entry lives during the call.
+            unsafe { done(user, (&raw const entry).cast(), arg) };
+        }
+        // SAFETY: it can't be deleted while it is polled, and no other thread uses it.
+        unsafe { &mut *at }.end_poll(count)?;
+        Ok(count as c_int)
+    };
+    match poll() {
+        Ok(count) => count,
+        Err(failure) => note(failure),
+    }
+}
+
+/// Returns the number of commands in flight.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn upcie_in_flight(of: *mut Opaque) -> c_int {
+    with(of, |queue| Ok(queue.in_flight() as c_int))
+}
+
+/// Rings, and waits for a completion.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn upcie_wait(of: *mut Opaque, timeout_ms: u32) -> c_int {
+    with(of, |queue| queue.wait(Duration::from_millis(timeout_ms.into())).map(c_int::from))
+}
+
+/// Returns the descriptor of the queue's interrupts.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn upcie_fd(of: *mut Opaque) -> c_int {
+    with(of, |queue| queue.fd())
+}
+
+/// Rings, and asks for the next interrupt.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn upcie_arm(of: *mut Opaque) -> c_int {
+    with(of, |queue| queue.arm().map(|()| 0))
+}
+
+/// Brings a queue back after a reset.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn upcie_recover(of: *mut Opaque, done: Option<Done>, arg: *mut c_void) -> c_int {
+    let mut ended = Vec::new();
+    let result = with(of, |queue| {
+        done.ok_or_else(|| super::null("fn"))?;
+        ended = queue.recover()?;
+        Ok(ended.len() as c_int)
+    });
+    if let Some(done) = done {
+        for (entry, user) in &ended {
+            // SAFETY: the caller's function; the entry lives during the call. The queue is open, and in no other use.
+            unsafe { done(*user, std::ptr::from_ref(entry).cast(), arg) };
+        }
+    }
+    result
+}

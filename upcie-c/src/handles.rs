@@ -1,0 +1,222 @@
+//! Handles: tagged numbers in place of pointers.
+//!
+//! A handle has the index of a table's entry in bits 4 to 17, its kind in bits 18 and 19, and the number of its use above.
+//! The entry holds the handle that is valid for it now, and the object. So one compare finds NULL, a closed handle, one of
+//! another kind, and any number that is none. The entries are in pages that the kernel clears in a forked child, where no
+//! handle is valid then.
+
+use crate::errors::{Failure, Result};
+use std::{
+    cell::UnsafeCell,
+    ffi::c_void,
+    ptr,
+    sync::{
+        Arc,
+        atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering},
+    },
+};
+
+const INDEX_BITS: usize = 14;
+const ENTRIES: usize = 1 << INDEX_BITS;
+const MASK: usize = (ENTRIES - 1) << 4;
+/// Entries in the first page of a table, which holds none: a child's cleared entry 0 would match NULL.
+const FIRST: usize = 256;
+
+/// The kinds of handles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Heap = 0,
+    Controller = 1,
+    Queue = 2,
+}
+
+#[repr(C, align(16))]
+struct Entry {
+    /// The handle that is valid, or 0.
+    handle: AtomicUsize,
+    object: AtomicPtr<c_void>,
+}
+
+/// The entries of all kinds, and the lock of changes: cleared in a child.
+#[repr(C, align(4096))]
+struct Tables {
+    entries: [[Entry; ENTRIES]; 3],
+}
+
+struct Shared(UnsafeCell<Tables>);
+
+// SAFETY: the tables consist of atomics.
+unsafe impl Sync for Shared {}
+
+// SAFETY: zeros are valid atomics: a null pointer and 0.
+static TABLES: Shared = Shared(UnsafeCell::new(unsafe { std::mem::zeroed() }));
+/// The number of uses of handles, in parents and children together.
+static USES: AtomicUsize = AtomicUsize::new(1);
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Heap, Self::Controller, Self::Queue];
+
+    #[inline(always)]
+    fn entries(self) -> &'static [Entry; ENTRIES] {
+        // SAFETY: a static that is only changed through its atomics.
+        let tables = unsafe { &*TABLES.0.get() };
+        &tables.entries[self as usize]
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Heap => "heap",
+            Self::Controller => "controller",
+            Self::Queue => "queue",
+        }
+    }
+
+    /// Returns the failure of a handle that is not valid.
+    #[cold]
+    pub(crate) fn bad(self) -> Failure {
+        let name = self.name();
+        Failure::new(
+            libc::EBADF,
+            format!(
+                "not a handle of an open {name} (NULL, closed, of another kind, or of the process that this was forked from)"
+            ),
+        )
+    }
+
+    /// Returns the object of a handle; `None` if the handle is not valid.
+    ///
+    /// The object lives until its owner closes the handle, which no other thread may use then.
+    #[inline(always)]
+    pub(crate) fn find(self, handle: usize) -> Option<*mut c_void> {
+        let entry = &self.entries()[(handle & MASK) >> 4];
+        if entry.handle.load(Ordering::Acquire) != handle {
+            return None;
+        }
+        Some(entry.object.load(Ordering::Relaxed))
+    }
+
+    /// Makes a handle of `object`.
+    pub(crate) fn insert(self, object: *mut c_void) -> Result<usize> {
+        let _lock = Lock::enter()?;
+        let free = |entry: &&Entry| entry.handle.load(Ordering::Relaxed) == 0;
+        let entries = self.entries().iter().skip(FIRST);
+        let (index, entry) = (FIRST..).zip(entries).find(|(_, entry)| free(entry)).ok_or_else(|| {
+            Failure::new(libc::EMFILE, format!("{} handles are open: close some first", ENTRIES - FIRST))
+        })?;
+        let uses = USES.fetch_add(1, Ordering::Relaxed);
+        let handle = uses << 20 | (self as usize) << 18 | index << 4;
+        entry.object.store(object, Ordering::Relaxed);
+        entry.handle.store(handle, Ordering::Release);
+        Ok(handle)
+    }
+
+    /// Ends a handle, and returns its object to the one who does.
+    pub(crate) fn remove(self, handle: usize) -> Result<*mut c_void> {
+        // In a child no handle is valid, and the lock is free.
+        let _lock = Lock::enter()?;
+        let object = self.look(handle)?;
+        self.entries()[(handle & MASK) >> 4].handle.store(0, Ordering::Release);
+        Ok(object)
+    }
+
+    /// Returns the object of a valid handle.
+    fn look(self, handle: usize) -> Result<*mut c_void> {
+        // Entry 0 is nobody's.
+        if handle == 0 { Err(self.bad()) } else { self.find(handle).ok_or_else(|| self.bad()) }
+    }
+
+    /// Makes a handle of a shared object.
+    pub(crate) fn share<T>(self, object: Arc<T>) -> Result<usize> {
+        let raw = Arc::into_raw(object).cast_mut().cast();
+        self.insert(raw).inspect_err(|_| {
+            // SAFETY: from `into_raw` just now; no handle has it.
+            drop(unsafe { Arc::from_raw(raw.cast::<T>()) });
+        })
+    }
+
+    /// Returns the shared object of a handle.
+    ///
+    /// # Safety
+    /// All handles of this kind were made by [`share`](Self::share) with this type.
+    pub(crate) unsafe fn get<T>(self, handle: usize) -> Result<Arc<T>> {
+        // Before the lock: in a forked child this is the answer.
+        self.look(handle)?;
+        let _lock = Lock::enter()?;
+        let raw = self.look(handle)?.cast::<T>().cast_const();
+        // SAFETY: the caller promises the type; the handle holds a count while the lock keeps it from being removed.
+        unsafe { Arc::increment_strong_count(raw) };
+        // SAFETY: the count that was just added.
+        Ok(unsafe { Arc::from_raw(raw) })
+    }
+
+    /// Ends a handle and returns its shared object.
+    ///
+    /// # Safety
+    /// All handles of this kind were made by [`share`](Self::share) with this type.
+    pub(crate) unsafe fn take<T>(self, handle: usize) -> Result<Arc<T>> {
+        self.look(handle)?;
+        let raw = self.remove(handle)?.cast::<T>().cast_const();
+        // SAFETY: the handle's count, which is nobody's now.
+        Ok(unsafe { Arc::from_raw(raw) })
+    }
+}
+
+/// The right to change the tables, for some instructions. A lock of its own, since a child must find it free: it is in
+/// the entry after the sentinel of the first table, which the kernel clears in a child.
+struct Lock(&'static AtomicU32);
+
+impl Lock {
+    fn word() -> &'static AtomicU32 {
+        let entry = &Kind::Heap.entries()[ENTRIES - 1].object;
+        let at: *const AtomicU32 = ptr::from_ref(entry).cast();
+        // SAFETY: four aligned bytes of a static that is made of atomics; the last entry is never given out.
+        unsafe { &*at }
+    }
+
+    fn enter() -> Result<Self> {
+        prepare()?;
+        let word = Self::word();
+        while word.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            std::thread::yield_now();
+        }
+        Ok(Self(word))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Release);
+    }
+}
+
+/// Keeps the tables' pages from forked children, once.
+fn prepare() -> Result<()> {
+    static READY: AtomicU32 = AtomicU32::new(0);
+    if READY.load(Ordering::Acquire) != 0 {
+        return Ok(());
+    }
+    for kind in Kind::ALL {
+        let all = kind.entries();
+        let (first, len) = (&raw const all[FIRST], (ENTRIES - FIRST) * size_of::<Entry>());
+        // SAFETY: whole pages of a static without initial bytes, which is private and anonymous memory; the advice changes
+        // nothing in this process.
+        let result = unsafe { libc::madvise(first.cast_mut().cast(), len, libc::MADV_WIPEONFORK) };
+        if result != 0 {
+            return Err(Failure::new(
+                libc::ENOTSUP,
+                format!(
+                    "the table of handles can't be kept from forked children: {}",
+                    std::io::Error::last_os_error()
+                ),
+            ));
+        }
+    }
+    // The last entry of the first table is the lock's, and never free.
+    Kind::Heap.entries()[ENTRIES - 1].handle.store(usize::MAX, Ordering::Relaxed);
+    // Entry 0 is never valid, and not cleared in a child.
+    for kind in Kind::ALL {
+        kind.entries()[0].handle.store(usize::MAX, Ordering::Relaxed);
+    }
+    READY.store(1, Ordering::Release);
+    Ok(())
+}

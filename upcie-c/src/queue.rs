@@ -1,0 +1,450 @@
+//! Queues by their handles: a queue pair, and a turn of it that stays open from call to call.
+//!
+//! The turn is what makes a call cheap: it has the ring positions, so that a submission writes an entry, a slot and a
+//! record, and nothing else. It is closed, which rings, before every call that needs the queue pair: waits, arming, recovery,
+//! and the look at a controller that is silent.
+
+use crate::{
+    abi::{IoVec, QueueOpts},
+    controller::{Ctrlr, PSDT},
+    errors::{Failure, Result, of_refusal},
+    flight::{Flight, Range, Record},
+    guard::Guard,
+    lists::Lists,
+    pieces::{Pages, contiguous, too_long, total},
+    translation::Translation,
+};
+use std::{
+    ffi::c_void,
+    os::fd::AsRawFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use upcie_nvme::{
+    DmaBuf, QueuePair, Turn, Wait,
+    queue::Returned,
+    spec::{Command, CompletionEntry, Status},
+};
+
+/// Calls of poll in a row that find nothing, before the controller is looked at.
+const IDLE: u32 = 1024;
+/// The default of the longest command.
+const LONGEST: usize = 2 << 20;
+const INTERRUPT: u32 = 1;
+
+/// A queue.
+pub(crate) struct Queue {
+    /// Absent while the queue pair takes no turns. Its tags are slots.
+    turn: Option<Turn<'static, u32>>,
+    translation: *const Translation,
+    records: *const Record,
+    /// The controller's page, less one.
+    mask: u64,
+    longest: usize,
+    /// Polls in a row that found nothing.
+    idle: u32,
+    /// Polls that are in progress.
+    polls: u32,
+    pub(crate) guard: Guard,
+    /// From a box; the turn borrows it.
+    pair: *mut QueuePair<u32>,
+    lists: Option<Lists>,
+    flight: Arc<Flight>,
+    fd: Option<i32>,
+    controller: Arc<Ctrlr>,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").field("controller", &self.controller.controller).finish_non_exhaustive()
+    }
+}
+
+// SAFETY: the pointers are to what the queue owns or keeps; all of it may move to another thread.
+unsafe impl Send for Queue {}
+
+impl Queue {
+    /// Makes a queue on a controller.
+    pub(crate) fn create(controller: &Arc<Ctrlr>, opts: QueueOpts) -> Result<Box<Self>> {
+        let of = &controller.controller;
+        if opts.flags & !INTERRUPT != 0 || opts.reserved0 != 0 || opts.reserved != [0; 2] {
+            return Err(Failure::argument("upcie_queue_opts has a flag or a reserved field that must be 0"));
+        }
+        let longest = match opts.max_transfer as usize {
+            0 => of.max_transfer().min(LONGEST),
+            bytes if bytes > of.max_transfer() => {
+                return Err(Failure::argument(format!(
+                    "commands of {bytes} bytes: {} takes {} at once",
+                    of.name(),
+                    of.max_transfer()
+                )));
+            }
+            bytes => bytes,
+        };
+        // A queue pair's own lists are not used.
+        let mut builder = of.queue_pair().list_memory(0);
+        if opts.depth > 0 {
+            builder = builder.depth(opts.depth);
+        }
+        if opts.flags & INTERRUPT != 0 {
+            builder = builder.interrupt(opts.vector);
+        }
+        controller.count_queue()?;
+        let made = builder.create::<u32>().map_err(Failure::from).and_then(|pair| {
+            let lists = Lists::new(of, pair.capacity(), longest)?;
+            Ok((pair, lists))
+        });
+        let (pair, lists) = made.inspect_err(|_| controller.discount_queue(None))?;
+        let flight = Arc::new(Flight::new(pair.capacity()));
+        controller.heap.watch(&flight);
+        let fd = pair.completion_fd().map(|fd| fd.as_raw_fd());
+        let mut queue = Box::new(Self {
+            turn: None,
+            translation: &raw const controller.space.translation,
+            records: flight.first(),
+            mask: of.page_size() as u64 - 1,
+            longest,
+            idle: 0,
+            polls: 0,
+            guard: Guard::default(),
+            pair: Box::into_raw(Box::new(pair)),
+            lists: Some(lists),
+            flight,
+            fd,
+            controller: controller.clone(),
+        });
+        if let Err(failure) = queue.reopen() {
+            queue.delete()?;
+            return Err(failure);
+        }
+        Ok(queue)
+    }
+
+    /// Returns the queue pair, while no turn is open.
+    fn pair(&mut self) -> &mut QueuePair<u32> {
+        debug_assert!(self.turn.is_none());
+        // SAFETY: from a box that the queue owns; the turn, which borrows it, is closed.
+        unsafe { &mut *self.pair }
+    }
+
+    /// Closes the turn, which rings, and opens one: this looks at the controller where that is due.
+    pub(crate) fn reopen(&mut self) -> Result<()> {
+        self.turn = None;
+        self.idle = 0;
+        // SAFETY: from a box that the queue owns; the turn that borrows it is dropped before the box is used otherwise.
+        let pair: &'static mut QueuePair<u32> = unsafe { &mut *self.pair };
+        self.turn = Some(pair.turn()?);
+        Ok(())
+    }
+
+    /// Returns the failure of a submission that the turn has no room for.
+    #[cold]
+    fn why_full(&mut self) -> Failure {
+        let Some(turn) = &self.turn else {
+            return self.reopen().err().unwrap_or_else(|| of_refusal(upcie_nvme::Refusal::Closed));
+        };
+        if turn.len() < self.flight.len() {
+            // Closed during the turn, by a reset or a forged completion.
+            return self.reopen().err().unwrap_or_else(|| of_refusal(upcie_nvme::Refusal::Full));
+        }
+        of_refusal(upcie_nvme::Refusal::Full)
+    }
+
+    /// Submits a command with one piece of data.
+    ///
+    /// # Safety
+    /// If the ranges are memory of the heap, they may be read and written by the controller until the command has ended.
+    /// `command` is valid for reads of 64 bytes.
+    #[inline(always)]
+    pub(crate) unsafe fn submit(
+        &mut self,
+        command: *const u8,
+        data: Range,
+        meta: Range,
+        user: *mut c_void,
+    ) -> Result<()> {
+        let Some(turn) = self.turn.as_mut().filter(|turn| !turn.is_full()) else {
+            return Err(self.why_full());
+        };
+        let (mut prp1, mut prp2) = (0, 0);
+        if data.len > 0 || meta.len > 0 {
+            // SAFETY: the controller, which the queue keeps, keeps its space.
+            let translation = unsafe { &*self.translation };
+            let run = translation.find(data.at);
+            let Some(run) = run.filter(|run| {
+                data.len <= run.len
+                    && data.len <= self.longest
+                    && run.iova & 3 == 0
+                    && meta.len == 0
+                    // At most two pages.
+                    && (run.iova & self.mask) + data.len as u64 <= 2 * (self.mask + 1)
+            }) else {
+                // SAFETY: the caller's promise.
+                let command = unsafe { command.cast::<Command>().read_unaligned() };
+                let piece = IoVec { base: std::ptr::without_provenance_mut(data.at), len: data.len };
+                // SAFETY: the caller's promise.
+                return unsafe { self.submit_pieces(&command, &[piece], meta, user) };
+            };
+            prp1 = run.iova;
+            if (prp1 & self.mask) + data.len as u64 > self.mask + 1 {
+                prp2 = (prp1 | self.mask) + 1;
+            }
+        }
+        let slot = turn.next_slot();
+        // SAFETY: the caller's promise.
+        let mut command = unsafe { command.cast::<Command>().read_unaligned() };
+        command.flags &= !PSDT;
+        command.set_data_pointer(prp1, prp2);
+        command.set_metadata_pointer(0);
+        // SAFETY: a slot of the queue is below its capacity, and so many records there are.
+        let record = unsafe { &*self.records.add(slot as usize) };
+        record.begin(user, data.at, data.len);
+        // SAFETY: the pointers name memory of the heap, which stays mapped while the record holds it.
+        match unsafe { turn.submit_raw(&command, DmaBuf::empty(), slot) } {
+            Ok(()) => Ok(()),
+            Err(refused) => {
+                record.end();
+                Err(of_refusal(refused.reason))
+            }
+        }
+    }
+
+    /// Submits a command with data in any number of pieces, and metadata.
+    ///
+    /// # Safety
+    /// If the ranges are memory of the heap, they may be read and written by the controller until the command has ended.
+    #[inline(never)]
+    pub(crate) unsafe fn submit_pieces(
+        &mut self,
+        command: &Command,
+        data: &[IoVec],
+        meta: Range,
+        user: *mut c_void,
+    ) -> Result<()> {
+        if self.turn.as_ref().is_none_or(Turn::is_full) {
+            return Err(self.why_full());
+        }
+        let (Some(turn), Some(lists)) = (&mut self.turn, &self.lists) else {
+            return Err(of_refusal(upcie_nvme::Refusal::Closed));
+        };
+        if total(data)? > self.longest {
+            return Err(too_long());
+        }
+        let slot = turn.next_slot();
+        // SAFETY: the controller, which the queue keeps, keeps its space.
+        let translation = unsafe { &*self.translation };
+        let mut pages = Pages::new(self.mask, lists.place(slot));
+        for piece in data {
+            pages.add(translation, piece.base.addr(), piece.len)?;
+        }
+        let (prp1, prp2) = pages.finish();
+        let mut command = *command;
+        command.flags &= !PSDT;
+        command.set_data_pointer(prp1, prp2);
+        command.set_metadata_pointer(0);
+        if meta.len > 0 {
+            let mptr = contiguous(translation, meta.at, meta.len)?;
+            if mptr % 4 != 0 {
+                return Err(Failure::argument("metadata must begin at a multiple of 4"));
+            }
+            command.set_metadata_pointer(mptr);
+        }
+        let Some(record) = self.flight.get(slot) else {
+            return Err(of_refusal(upcie_nvme::Refusal::Full));
+        };
+        let pieces = data.iter().map(|piece| Range { at: piece.base.addr(), len: piece.len });
+        record.begin_with(user, std::iter::once(meta).chain(pieces));
+        // SAFETY: the pointers name memory of the heap, which stays mapped while the record holds it, and the slot's list.
+        match unsafe { turn.submit_raw(&command, DmaBuf::empty(), slot) } {
+            Ok(()) => Ok(()),
+            Err(refused) => {
+                record.end();
+                Err(of_refusal(refused.reason))
+            }
+        }
+    }
+
+    /// Writes the doorbells.
+    #[inline(always)]
+    pub(crate) fn ring(&mut self) -> Result<()> {
+        match &mut self.turn {
+            Some(turn) => {
+                turn.ring();
+                // Full, or closed by a reset.
+                if turn.is_full() { self.check_full() } else { Ok(()) }
+            }
+            None => self.reopen(),
+        }
+    }
+
+    #[cold]
+    fn check_full(&mut self) -> Result<()> {
+        if self.turn.as_ref().is_some_and(|turn| turn.len() >= self.flight.len()) {
+            return Ok(());
+        }
+        self.reopen()
+    }
+
+    /// Returns the next completed command: its entry, and the program's pointer. Its slot is free.
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> Option<(CompletionEntry, *mut c_void)> {
+        let (entry, done) = self.turn.as_mut()?.next_entry()?;
+        // SAFETY: a slot of the queue is below its capacity, and so many records there are.
+        let record = unsafe { &*self.records.add(*done.tag() as usize) };
+        Some((entry, record.end()))
+    }
+
+    /// Notes the begin or the end of a poll, within which the queue can't be deleted.
+    #[inline(always)]
+    pub(crate) fn begin_poll(&mut self) -> Result<()> {
+        if self.turn.is_none() {
+            self.reopen()?;
+        }
+        self.polls += 1;
+        Ok(())
+    }
+
+    /// Ends a poll that found `count` completions.
+    #[inline(always)]
+    pub(crate) fn end_poll(&mut self, count: u32) -> Result<()> {
+        self.polls -= 1;
+        if count > 0 {
+            self.idle = 0;
+            return Ok(());
+        }
+        self.idle += 1;
+        if self.idle < IDLE { Ok(()) } else { self.look() }
+    }
+
+    /// Opens a turn in place of one that found nothing for long: it tells a controller that was reset, or a forged
+    /// completion. So many turns that find nothing are few: the controller itself is looked at by the wait for nothing.
+    #[cold]
+    fn look(&mut self) -> Result<()> {
+        self.reopen()?;
+        if self.in_flight() == 0 {
+            return Ok(());
+        }
+        self.turn = None;
+        let looked = self.pair().wait(Wait::Poll, Duration::ZERO);
+        self.reopen()?;
+        looked?;
+        Ok(())
+    }
+
+    pub(crate) fn is_polled(&self) -> bool {
+        self.polls > 0
+    }
+
+    /// Returns the number of commands in flight.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.turn.as_ref().map_or(0, Turn::len)
+    }
+
+    /// Rings, and waits until a completion can be taken.
+    pub(crate) fn wait(&mut self, timeout: Duration) -> Result<bool> {
+        let how = if self.fd.is_some() { Wait::Interrupt } else { Wait::Poll };
+        self.turn = None;
+        let waited = self.pair().wait(how, timeout);
+        let opened = self.reopen();
+        let ready = waited?;
+        opened?;
+        Ok(ready)
+    }
+
+    /// Waits for the one command in flight.
+    pub(crate) fn finish_one(&mut self, timeout: Duration) -> Result<CompletionEntry> {
+        let start = Instant::now();
+        loop {
+            let left = timeout.saturating_sub(start.elapsed());
+            let ready = self.wait(left)?;
+            if let Some((entry, _)) = self.next() {
+                return Ok(entry);
+            }
+            if !ready && left.is_zero() {
+                return Err(Failure::new(
+                    libc::ETIMEDOUT,
+                    format!(
+                        "{}: a command was not completed within {timeout:?}",
+                        self.controller.controller.name()
+                    ),
+                ));
+            }
+        }
+    }
+
+    /// Returns the descriptor of the queue's interrupts.
+    pub(crate) fn fd(&self) -> Result<i32> {
+        self.fd.ok_or_else(|| {
+            Failure::argument("the queue was made without UPCIE_QUEUE_INTERRUPT, so it has no descriptor")
+        })
+    }
+
+    /// Rings, and asks for the next interrupt.
+    pub(crate) fn arm(&mut self) -> Result<()> {
+        self.fd()?;
+        self.turn = None;
+        let armed = self.pair().arm();
+        let opened = self.reopen();
+        armed?;
+        opened
+    }
+
+    /// Brings the queue back after a reset, and returns the commands that were in flight.
+    pub(crate) fn recover(&mut self) -> Result<Vec<(CompletionEntry, *mut c_void)>> {
+        self.turn = None;
+        let qid = self.pair().id();
+        let returned = self.pair().recover();
+        let returned = match returned {
+            Ok(returned) => returned,
+            Err(error) => {
+                let _ = self.reopen();
+                return Err(error.into());
+            }
+        };
+        let ended = returned.into_iter().map(|command| (entry_of(&command, qid), self.end(*command.tag())));
+        let ended = ended.collect();
+        self.reopen()?;
+        Ok(ended)
+    }
+
+    fn end(&self, slot: u32) -> *mut c_void {
+        self.flight.get(slot).map_or(std::ptr::null_mut(), Record::end)
+    }
+
+    /// Deletes the queue.
+    pub(crate) fn delete(mut self: Box<Self>) -> Result<()> {
+        self.turn = None;
+        // SAFETY: from `Box::into_raw` in `create`; the turn that borrowed it is closed, and the queue ends here.
+        let pair = unsafe { Box::from_raw(self.pair) };
+        let lists = self.lists.take().map(Lists::into_memory).unwrap_or_default();
+        match pair.close() {
+            Ok(returned) => {
+                drop(returned);
+                self.flight.clear();
+                self.controller.discount_queue(None);
+                Ok(())
+            }
+            Err(error) => {
+                // The controller may still read the lists, and use the memory of the commands.
+                self.controller.controller.keep(lists);
+                self.controller.discount_queue(Some(self.flight.clone()));
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// Makes the entry of a command that comes back without a turn.
+fn entry_of(command: &Returned<u32>, qid: u16) -> CompletionEntry {
+    let (dw0, dw1, status) = match command {
+        Returned::Completed(done) => (done.dword0(), done.dword1(), done.status()),
+        Returned::Unknown { .. } => (0, 0, Status::ABORTED_BY_HOST),
+    };
+    CompletionEntry {
+        dw0,
+        dw1,
+        sqid: qid,
+        status_phase: status.into_bits() << 1,
+        ..CompletionEntry::default()
+    }
+}

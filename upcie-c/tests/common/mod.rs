@@ -1,0 +1,49 @@
+//! Compiles and runs C programs.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Libraries that a static libupcie needs, as `upcie.pc` names them.
+const PRIVATE: [&str; 5] = ["-lgcc_s", "-lutil", "-lpthread", "-lm", "-ldl"];
+
+/// Returns the folder of the built libraries: that of the test's own program, or the one above.
+fn built() -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own path");
+    let folders = test.ancestors().skip(1).take(2);
+    let found = folders.filter(|folder| folder.join("libupcie.so").exists()).last();
+    found.unwrap_or_else(|| panic!("no libupcie.so beside {}", test.display())).to_path_buf()
+}
+
+fn source(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Compiles a C program against the header and the shared library.
+pub fn compile(path: &str, more: &[&str]) -> PathBuf {
+    let library = built();
+    let name = Path::new(path).file_stem().expect("a file").to_string_lossy().into_owned();
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    let mut command = Command::new("cc");
+    command.args(["-std=c99", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pedantic"]);
+    command.arg("-I").arg(source("include")).arg(source(path)).args(more).arg("-o").arg(&out);
+    command.arg("-L").arg(&library).arg("-lupcie").arg(format!("-Wl,-rpath,{}", library.display()));
+    command.args(PRIVATE);
+    succeed(&mut command);
+    out
+}
+
+/// Runs a program that must succeed, and returns its output.
+pub fn run(program: &Path, arguments: &[&str]) -> String {
+    succeed(Command::new(program).args(arguments))
+}
+
+/// Runs a command that must succeed.
+pub fn succeed(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{text}", output.status);
+    text
+}

@@ -128,8 +128,10 @@ void *upcie_realloc(upcie_heap *heap, void *ptr, size_t size);
 int upcie_free(upcie_heap *heap, void *ptr);
 
 /*
- * Lets all controllers of the heap use memory of the program's: whole pages, mapped and shared from a memory file (memfd or
- * hugetlbfs) that the process has open, or imported before. -ENOTSUP for private memory. The file is sealed against shrinking.
+ * Lets all controllers of the heap use memory of the program's: whole pages, either of a memory file (memfd or hugetlbfs),
+ * mapped as shared, whose descriptor is open during the call, or anonymous. A file is sealed against shrinking. Anonymous
+ * memory is replaced by a memory file with the same bytes until upcie_unmap(): meanwhile forked children share it. No thread
+ * may write to it during both calls. -ENOTSUP for other private memory, -EEXIST for memory that the heap has.
  */
 int upcie_map(upcie_heap *heap, void *addr, size_t size);
 

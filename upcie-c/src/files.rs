@@ -21,11 +21,7 @@ unsafe impl Send for View {}
 impl View {
     /// Maps `len` bytes of `fd` at a multiple of `align` (a power of two, in whole pages of the file).
     pub(crate) fn new(fd: BorrowedFd<'_>, len: usize, align: usize) -> Result<Self> {
-        let failed = |what: &str| {
-            let error = std::io::Error::last_os_error();
-            let text = format!("{what} {len} bytes: {error}");
-            Failure::new(error.raw_os_error().unwrap_or(libc::ENOMEM), text)
-        };
+        let failed = |what: &str| system(&format!("{what} {len} bytes"));
         let reserved =
             len.checked_add(align).ok_or_else(|| Failure::new(libc::ENOMEM, "more than all addresses"))?;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
@@ -69,11 +65,13 @@ impl Drop for View {
     }
 }
 
-/// The file behind a range of memory, and the range's offset in it.
+/// The source of memory that the program has mapped.
 #[derive(Debug)]
-pub(crate) struct Behind {
-    pub(crate) fd: OwnedFd,
-    pub(crate) offset: u64,
+pub(crate) enum Source {
+    /// A file, and the memory's offset in it.
+    File(OwnedFd, u64),
+    /// Anonymous and private memory.
+    Private,
 }
 
 /// One line of `/proc/self/maps`.
@@ -84,6 +82,7 @@ struct Line<'l> {
     offset: u64,
     device: (u32, u32),
     inode: u64,
+    is_stack: bool,
 }
 
 fn parse(line: &str) -> Option<Line<'_>> {
@@ -99,38 +98,51 @@ fn parse(line: &str) -> Option<Line<'_>> {
         offset,
         device: (u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?),
         inode: words.next()?.parse().ok()?,
+        is_stack: words.next().is_some_and(|name| name.starts_with("[stack")),
     })
 }
 
-/// Finds the file behind the mapped memory from `at` on.
-pub(crate) fn behind(at: usize, len: usize) -> Result<Behind> {
+/// Finds the source of the `len` bytes at `at`, which are whole pages.
+pub(crate) fn source(at: usize, len: usize) -> Result<Source> {
     let maps = fs::read_to_string("/proc/self/maps")
         .map_err(|error| Failure::new(libc::EIO, format!("/proc/self/maps: {error}")))?;
     let lines: Vec<_> = maps.lines().filter_map(parse).collect();
     let fault =
         || Failure::new(libc::EFAULT, format!("{len} bytes at {at:#x} are not mapped in this process"));
     let first = lines.iter().find(|line| (line.start..line.end).contains(&at)).ok_or_else(fault)?;
+    let is_private = first.access == "rw-p" && first.inode == 0 && !first.is_stack;
     let offset = first.offset + (at - first.start) as u64;
     // The kernel may show one mapping in several lines.
     let mut here = first.end;
     while here < at + len {
         let next = lines.iter().find(|line| line.start == here).ok_or_else(fault)?;
-        let is_same = (next.device, next.inode) == (first.device, first.inode);
-        if !is_same || next.offset != offset + (here - at) as u64 || !next.access.starts_with("rw") {
-            return Err(private(at, "its parts are not mapped from one file in order"));
+        let is_same = (next.device, next.inode, next.access) == (first.device, first.inode, first.access);
+        if !is_same || next.is_stack || !is_private && next.offset != offset + (here - at) as u64 {
+            return Err(unusable(at, "its parts are not mapped from one source in order"));
         }
         here = next.end;
     }
-    if !first.access.starts_with("rw") || !first.access.ends_with('s') {
-        return Err(private(at, "it is private, or can't be written"));
+    if is_private {
+        return Ok(Source::Private);
     }
+    if !first.access.starts_with("rw") || !first.access.ends_with('s') {
+        return Err(unusable(at, "it is a private view of a file or a stack, or can't be written"));
+    }
+    Ok(Source::File(
+        descriptor(first).ok_or_else(|| unusable(at, "no descriptor of its file is open"))?,
+        offset,
+    ))
+}
+
+/// Returns a descriptor of a mapping's file.
+fn descriptor(line: &Line<'_>) -> Option<OwnedFd> {
     let is_it = |fd: i32| {
         // SAFETY: a structure of numbers.
         let mut stat: libc::stat = unsafe { std::mem::zeroed() };
         // SAFETY: `stat` is valid for the write.
         (unsafe { libc::fstat(fd, &mut stat) }) == 0
-            && (libc::major(stat.st_dev), libc::minor(stat.st_dev)) == first.device
-            && stat.st_ino == first.inode
+            && (libc::major(stat.st_dev), libc::minor(stat.st_dev)) == line.device
+            && stat.st_ino == line.inode
     };
     let open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
@@ -144,20 +156,72 @@ pub(crate) fn behind(at: usize, len: usize) -> Result<Behind> {
         let copy = unsafe { OwnedFd::from_raw_fd(copy) };
         is_it(copy.as_raw_fd()).then_some(copy)
     });
-    let fd = found.or_else(|| {
-        let path = format!("/proc/self/map_files/{:x}-{:x}", first.start, first.end);
+    // The kernel lets privileged users only.
+    found.or_else(|| {
+        let path = format!("/proc/self/map_files/{:x}-{:x}", line.start, line.end);
         Some(OwnedFd::from(fs::File::options().read(true).write(true).open(path).ok()?))
-    });
-    let fd = fd.ok_or_else(|| private(at, "no descriptor of its file is open in this process"))?;
-    Ok(Behind { fd, offset })
+    })
 }
 
-fn private(at: usize, reason: &str) -> Failure {
+/// Puts memory of the file `fd` in the place of the `len` bytes at `at`, with their bytes.
+///
+/// # Safety
+/// The range is whole pages of anonymous private memory, and nobody writes to it during the call.
+pub(crate) unsafe fn share(fd: BorrowedFd<'_>, at: *mut u8, len: usize) -> Result<()> {
+    let view = View::new(fd, len, 4096)?;
+    // SAFETY: both have so many bytes, and the view is a new mapping.
+    unsafe { ptr::copy_nonoverlapping(at, view.base, len) };
+    // SAFETY: the caller's promise; the view is moved, so it is not unmapped where it was.
+    unsafe { replace(view.base.cast(), at, len) }?;
+    std::mem::forget(view);
+    Ok(())
+}
+
+/// Makes memory private and anonymous again after [`share`], with its bytes.
+///
+/// # Safety
+/// The range was given to [`share`], and nobody writes to it during the call.
+pub(crate) unsafe fn unshare(at: *mut u8, len: usize) -> Result<()> {
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping at an address that the kernel chooses replaces nothing.
+    let new = unsafe { libc::mmap(ptr::null_mut(), len, access, flags, -1, 0) };
+    if new == libc::MAP_FAILED {
+        return Err(system(&format!("mapping {len} bytes")));
+    }
+    // SAFETY: both have so many bytes, and one is a new mapping.
+    unsafe { ptr::copy_nonoverlapping(at, new.cast(), len) };
+    // SAFETY: the caller's promise.
+    let replaced = unsafe { replace(new, at, len) };
+    if replaced.is_err() {
+        // SAFETY: the new mapping, which stayed where it was.
+        unsafe { libc::munmap(new, len) };
+    }
+    replaced
+}
+
+/// Moves the mapping `new` to `at`, in one step.
+///
+/// # Safety
+/// `new` is a whole mapping of `len` bytes, which the caller gives up on success; the bytes at `at` are the program's, and
+/// are replaced.
+unsafe fn replace(new: *mut c_void, at: *mut u8, len: usize) -> Result<()> {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: the caller's promise.
+    let moved = unsafe { libc::mremap(new, len, len, flags, at) };
+    if moved == libc::MAP_FAILED { Err(system(&format!("moving {len} bytes to {at:p}"))) } else { Ok(()) }
+}
+
+fn system(what: &str) -> Failure {
+    let error = std::io::Error::last_os_error();
+    Failure::new(error.raw_os_error().unwrap_or(libc::ENOMEM), format!("{what}: {error}"))
+}
+
+fn unusable(at: usize, reason: &str) -> Failure {
     Failure::new(
         libc::ENOTSUP,
         format!(
-            "the memory at {at:#x} can't be mapped for a controller: {reason}; map a memory file (memfd_create, or a file on \
-             hugetlbfs) as MAP_SHARED, and keep its descriptor open until upcie_map returns"
+            "the memory at {at:#x} can't be mapped for a controller: {reason}; use anonymous memory, or a memory file \
+             (memfd_create, or a file on hugetlbfs) mapped as MAP_SHARED, whose descriptor is open until upcie_map returns"
         ),
     )
 }

@@ -19,8 +19,8 @@ use std::{
 const INDEX_BITS: usize = 14;
 const ENTRIES: usize = 1 << INDEX_BITS;
 const MASK: usize = (ENTRIES - 1) << 4;
-/// Entries in the first page of a table, which holds none: a child's cleared entry 0 would match NULL.
-const FIRST: usize = 256;
+/// The first entry that is given out: entry 0 is that of NULL.
+const FIRST: usize = 1;
 
 /// The kinds of handles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,16 +92,18 @@ impl Kind {
         if entry.handle.load(Ordering::Acquire) != handle {
             return None;
         }
-        Some(entry.object.load(Ordering::Relaxed))
+        // NULL finds an entry without a handle.
+        let object = entry.object.load(Ordering::Relaxed);
+        if object.is_null() { None } else { Some(object) }
     }
 
     /// Makes a handle of `object`.
     pub(crate) fn insert(self, object: *mut c_void) -> Result<usize> {
         let _lock = Lock::enter()?;
         let free = |entry: &&Entry| entry.handle.load(Ordering::Relaxed) == 0;
-        let entries = self.entries().iter().skip(FIRST);
+        let entries = self.entries()[FIRST..ENTRIES - 1].iter();
         let (index, entry) = (FIRST..).zip(entries).find(|(_, entry)| free(entry)).ok_or_else(|| {
-            Failure::new(libc::EMFILE, format!("{} handles are open: close some first", ENTRIES - FIRST))
+            Failure::new(libc::EMFILE, format!("{} handles are open: close some first", ENTRIES - 1 - FIRST))
         })?;
         let uses = USES.fetch_add(1, Ordering::Relaxed);
         let handle = uses << 20 | (self as usize) << 18 | index << 4;
@@ -115,14 +117,15 @@ impl Kind {
         // In a child no handle is valid, and the lock is free.
         let _lock = Lock::enter()?;
         let object = self.look(handle)?;
-        self.entries()[(handle & MASK) >> 4].handle.store(0, Ordering::Release);
+        let entry = &self.entries()[(handle & MASK) >> 4];
+        entry.handle.store(0, Ordering::Release);
+        entry.object.store(ptr::null_mut(), Ordering::Release);
         Ok(object)
     }
 
     /// Returns the object of a valid handle.
     fn look(self, handle: usize) -> Result<*mut c_void> {
-        // Entry 0 is nobody's.
-        if handle == 0 { Err(self.bad()) } else { self.find(handle).ok_or_else(|| self.bad()) }
+        self.find(handle).ok_or_else(|| self.bad())
     }
 
     /// Makes a handle of a shared object.
@@ -162,7 +165,7 @@ impl Kind {
 }
 
 /// The right to change the tables, for some instructions. A lock of its own, since a child must find it free: it is in
-/// the entry after the sentinel of the first table, which the kernel clears in a child.
+/// the last entry of the first table, which the kernel clears in a child.
 struct Lock(&'static AtomicU32);
 
 impl Lock {
@@ -196,8 +199,7 @@ fn prepare() -> Result<()> {
         return Ok(());
     }
     for kind in Kind::ALL {
-        let all = kind.entries();
-        let (first, len) = (&raw const all[FIRST], (ENTRIES - FIRST) * size_of::<Entry>());
+        let (first, len) = (kind.entries().as_ptr(), size_of::<[Entry; ENTRIES]>());
         // SAFETY: whole pages of a static without initial bytes, which is private and anonymous memory; the advice changes
         // nothing in this process.
         let result = unsafe { libc::madvise(first.cast_mut().cast(), len, libc::MADV_WIPEONFORK) };
@@ -210,12 +212,6 @@ fn prepare() -> Result<()> {
                 ),
             ));
         }
-    }
-    // The last entry of the first table is the lock's, and never free.
-    Kind::Heap.entries()[ENTRIES - 1].handle.store(usize::MAX, Ordering::Relaxed);
-    // Entry 0 is never valid, and not cleared in a child.
-    for kind in Kind::ALL {
-        kind.entries()[0].handle.store(usize::MAX, Ordering::Relaxed);
     }
     READY.store(1, Ordering::Release);
     Ok(())

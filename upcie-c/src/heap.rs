@@ -5,7 +5,7 @@ use crate::{
     blocks::{Blocks, UNIT},
     controller::Ctrlr,
     errors::{Failure, Result},
-    files::{View, behind},
+    files::{Source, View, share, source, unshare},
     flight::{Flight, Range},
     translation::{BIG_BYTES, Translation},
 };
@@ -59,6 +59,17 @@ enum Origin {
     Mapped,
 }
 
+/// The mapping by which the program sees an area.
+#[derive(Debug)]
+enum Sight {
+    /// The heap's.
+    Ours(#[expect(dead_code, reason = "unmapped when it is dropped")] View),
+    /// The program's own.
+    Theirs,
+    /// The heap's, in place of anonymous memory of the program's, which returns in the end.
+    Replaced,
+}
+
 /// A part of a memory file that the program knows by its address there.
 #[derive(Debug)]
 struct Area {
@@ -69,8 +80,7 @@ struct Area {
     origin: Origin,
     /// The whole file, in each address space by its id. Before the file: unmapped first.
     regions: Vec<(u64, Region)>,
-    /// Absent where the program has mapped the file itself.
-    _view: Option<View>,
+    view: Sight,
     file: OwnedFd,
 }
 
@@ -115,6 +125,10 @@ impl Heap {
             ));
         }
         state.closed = true;
+        for (_, area) in std::mem::take(&mut state.areas) {
+            area.end();
+        }
+        state.blocks = Blocks::default();
         Ok(())
     }
 
@@ -145,7 +159,8 @@ impl Heap {
         if old.is_null() {
             return self.alloc(size);
         }
-        let before = lock(&self.state).blocks.size(old.addr()).ok_or_else(|| self.not_allocated(old))?;
+        let before = lock(&self.state).blocks.size(old.addr());
+        let before = before.ok_or_else(|| self.not_allocated(old))?;
         self.check_unused(Range { at: old.addr(), len: before })?;
         let new = self.alloc(size)?;
         // SAFETY: two allocations of the heap, of which each has at least so many bytes; they don't overlap.
@@ -212,15 +227,22 @@ impl Heap {
         let align = if self.pages == Some(PageSize::Huge1G) { 1 << 30 } else { BIG_BYTES };
         let view = View::new(file.as_fd(), len, align)?;
         let at = view.base().expose_provenance();
-        let area = Area { at, len, offset: 0, origin: Origin::Own, regions, _view: Some(view), file };
+        let area = Area { at, len, offset: 0, origin: Origin::Own, regions, view: Sight::Ours(view), file };
         state.insert(area)?;
         state.blocks.add(at, len);
         state.own += len;
         Ok(())
     }
 
-    /// Makes a memory file. Where a controller has no IOMMU, it is one that outlives the process.
+    /// Makes a memory file, unless the system has too little memory: it would end programs to get some. Where a controller has no IOMMU, it is one that outlives the process.
     fn make(&self, state: &State, len: usize) -> Result<(OwnedFd, usize, Vec<(u64, Region)>)> {
+        let free = available();
+        if len > free {
+            return Err(Failure::new(
+                libc::ENOMEM,
+                format!("{len} bytes of memory: the system has {free} left"),
+            ));
+        }
         if let Some(space) = state.spaces.iter().find(|space| space.dma.is_physical()) {
             let region = space.dma.allocate_shared(len, self.pages)?;
             let memory = region.memory().ok_or_else(|| Failure::new(libc::EIO, "no host memory"))?;
@@ -248,24 +270,40 @@ impl Heap {
     /// Lets controllers use memory that the program has mapped from a file.
     pub(crate) fn map(&self, at: *mut u8, len: usize) -> Result<()> {
         let page = host_page_size();
-        let (at, end) = (at.addr(), at.addr().checked_add(len));
-        if at == 0 || len == 0 || at % page != 0 || len % page != 0 || end.is_none_or(|end| end >> 47 != 0) {
+        let (first, end) = (at.addr(), at.addr().checked_add(len));
+        if first == 0
+            || len == 0
+            || first % page != 0
+            || len % page != 0
+            || end.is_none_or(|end| end >> 47 != 0)
+        {
             return Err(Failure::argument(format!(
-                "{len} bytes at {at:#x}: memory to be mapped is whole pages of {page} bytes, and at least one"
+                "{len} bytes at {first:#x}: memory to be mapped is whole pages of {page} bytes, and at least one"
             )));
         }
         let mut state = lock(&self.state);
-        state.check_free(at, len)?;
-        let found = behind(at, len)?;
-        let offset = usize::try_from(found.offset).map_err(|_| no_memory(usize::MAX))?;
+        state.check_free(first, len)?;
+        let (file, offset, was_private) = match source(at.addr(), len)? {
+            Source::File(file, offset) => {
+                (file, usize::try_from(offset).map_err(|_| no_memory(usize::MAX))?, false)
+            }
+            Source::Private => {
+                let memory = Memory::new(len, PageSize::Small)?.shared();
+                // SAFETY: the memory is shared, so that no reference to its bytes is formed; nobody frees pages of it.
+                let file = duplicate(unsafe { memory.file() })?;
+                // SAFETY: whole pages of anonymous memory; the caller lets no thread write to them during the call.
+                unsafe { share(file.as_fd(), at, len) }?;
+                (file, 0, true)
+            }
+        };
         state.insert(Area {
-            at,
+            at: at.expose_provenance(),
             len,
             offset,
             origin: Origin::Mapped,
             regions: Vec::new(),
-            _view: None,
-            file: found.fd,
+            view: if was_private { Sight::Replaced } else { Sight::Theirs },
+            file,
         })
     }
 
@@ -276,8 +314,15 @@ impl Heap {
         let view = View::new(file.as_fd(), len, BIG_BYTES)?;
         let base = view.base();
         let at = base.expose_provenance();
-        let area =
-            Area { at, len, offset: 0, origin: Origin::Mapped, regions: Vec::new(), _view: Some(view), file };
+        let area = Area {
+            at,
+            len,
+            offset: 0,
+            origin: Origin::Mapped,
+            regions: Vec::new(),
+            view: Sight::Ours(view),
+            file,
+        };
         lock(&self.state).insert(area)?;
         Ok((base, len))
     }
@@ -299,8 +344,9 @@ impl Heap {
             space.translation.unmap(at, len);
         }
         drop(state);
-        // Unmaps it from the address spaces.
-        drop(area);
+        if let Some(area) = area {
+            area.end();
+        }
         Ok(())
     }
 
@@ -390,6 +436,7 @@ impl State {
                 for space in &self.spaces[..index] {
                     space.translation.unmap(area.at, area.len);
                 }
+                area.end();
                 return Err(failure);
             }
         }
@@ -422,10 +469,32 @@ impl Area {
         Ok(())
     }
 
+    /// Unmaps it from all address spaces, and gives anonymous memory back to the program.
+    fn end(mut self) {
+        self.regions.clear();
+        if let Sight::Replaced = self.view {
+            // If it fails the memory stays the program's, and shared.
+            // SAFETY: the range of `Heap::map`; the caller lets no thread write to it during the call.
+            let _ = unsafe { unshare(std::ptr::with_exposed_provenance_mut(self.at), self.len) };
+        }
+    }
+
     /// Unmaps it from an address space that ends, with its table.
     fn leave(&mut self, id: u64) {
         self.regions.retain(|(other, _)| *other != id);
     }
+}
+
+/// Returns the memory that the system can give, in bytes: small and huge pages.
+fn available() -> usize {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_ascii_whitespace().next()?.parse::<usize>().ok()
+    };
+    let huge = [PageSize::Huge2M, PageSize::Huge1G].into_iter();
+    let huge = huge.filter_map(|page| Some((page.available()?.0 as usize).saturating_mul(page.bytes())));
+    huge.fold(field("MemAvailable:").map_or(usize::MAX, |kib| kib << 10), usize::saturating_add)
 }
 
 fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {

@@ -21,3 +21,15 @@ fn examples_run() {
         }
     }
 }
+
+#[test]
+fn bad_input_is_one_error_each() {
+    let program = compile("tests/c/bad_input.c", &["-pthread"]);
+    assert!(run(&program, &["emu:size=16M"]).contains("bad input: ok"));
+}
+
+#[test]
+fn data_reaches_every_controller_of_a_heap() {
+    let program = compile("tests/c/transfers.c", &[]);
+    assert!(run(&program, &["emu:size=16M"]).contains("transfers: ok"));
+}

@@ -36,7 +36,9 @@ pub fn compile(path: &str, more: &[&str]) -> PathBuf {
 
 /// Runs a program that must succeed, and returns its output.
 pub fn run(program: &Path, arguments: &[&str]) -> String {
-    succeed(Command::new(program).args(arguments))
+    // The library is a debug build if this test is.
+    let debug = cfg!(debug_assertions).then_some(("UPCIE_DEBUG_BUILD", "1"));
+    succeed(Command::new("timeout").arg("--signal=ABRT").arg("120").arg(program).args(arguments).envs(debug))
 }
 
 /// Runs a command that must succeed.

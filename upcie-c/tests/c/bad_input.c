@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Every call with NULL, with closed and foreign handles, and with lengths that overflow: one error each. */
+#include "check.h"
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void ignore(void *user, const void *cqe, void *arg)
+{
+	(void)user, (void)cqe, (void)arg;
+}
+
+/* Every call that takes a handle of a heap, a controller or a queue, with handles that are none. */
+static void handles(void *heap, void *ctrlr, void *queue)
+{
+	struct command flush = {.nsid = 1};
+	struct upcie_info info = {.size = sizeof(info)};
+	upcie_ctrlr *opened;
+	upcie_queue *made;
+	uint64_t iova;
+	void *at;
+	size_t size;
+
+	EXPECT(upcie_heap_destroy(heap), -EBADF);
+	errno = 0;
+	TRUE(upcie_alloc(heap, 4096) == NULL && errno == EBADF);
+	TRUE(upcie_realloc(heap, NULL, 4096) == NULL);
+	EXPECT(upcie_free(heap, &iova), -EBADF);
+	EXPECT(upcie_map(heap, &iova, 4096), -EBADF);
+	EXPECT(upcie_unmap(heap, &iova), -EBADF);
+	EXPECT(upcie_import_fd(heap, 0, &at, &size), -EBADF);
+	EXPECT(upcie_open(heap, "emu", NULL, &opened), -EBADF);
+	EXPECT(upcie_iova(ctrlr, &iova, 8, &iova), -EBADF);
+	EXPECT(upcie_close(ctrlr), -EBADF);
+	EXPECT(upcie_info(ctrlr, &info), -EBADF);
+	EXPECT(upcie_regs(ctrlr, &iova, 0, 8), -EBADF);
+	EXPECT(upcie_reset(ctrlr, 0), -EBADF);
+	EXPECT(upcie_rescan(ctrlr, NULL, 0, &size), -EBADF);
+	EXPECT(upcie_admin(ctrlr, &flush, NULL, 0, NULL, 0, NULL), -EBADF);
+	EXPECT(upcie_io(ctrlr, &flush, NULL, 0, NULL, 0, NULL), -EBADF);
+	EXPECT(upcie_iov(ctrlr, &flush, NULL, 0, NULL, 0, NULL), -EBADF);
+	EXPECT(upcie_queue_create(ctrlr, NULL, &made), -EBADF);
+	EXPECT(upcie_queue_delete(queue), -EBADF);
+	EXPECT(upcie_submit(queue, &flush, NULL, 0, NULL, 0, NULL), -EBADF);
+	EXPECT(upcie_submitv(queue, &flush, NULL, 0, NULL, 0, NULL), -EBADF);
+	EXPECT(upcie_ring(queue), -EBADF);
+	EXPECT(upcie_poll(queue, 0, ignore, NULL), -EBADF);
+	EXPECT(upcie_in_flight(queue), -EBADF);
+	EXPECT(upcie_wait(queue, 0), -EBADF);
+	EXPECT(upcie_fd(queue), -EBADF);
+	EXPECT(upcie_arm(queue), -EBADF);
+	FAILS(upcie_recover(queue, ignore, NULL), EBADF, "not a handle");
+}
+
+static void pointers(upcie_heap *heap, upcie_ctrlr *ctrlr, upcie_queue *queue)
+{
+	struct command read = transfer(2, 0, 512);
+	char stack[4096];
+	char *buffer = upcie_alloc(heap, 8192);
+	struct iovec over[] = {{buffer, SIZE_MAX}, {buffer, 512}}, outside = {stack, 512};
+	struct entry entry;
+	upcie_ctrlr *opened;
+	upcie_heap *other;
+	size_t size;
+	uint64_t iova;
+
+	TRUE(buffer != NULL);
+	FAILS(upcie_heap_create(NULL, NULL), EINVAL, "heap is NULL");
+	FAILS(upcie_scan(NULL, NULL), EINVAL, "fn is NULL");
+	FAILS(upcie_open(heap, NULL, NULL, &opened), EINVAL, "address is NULL");
+	FAILS(upcie_open(heap, "emu", NULL, NULL), EINVAL, "ctrlr is NULL");
+	FAILS(upcie_open(heap, "emu:colour=red", NULL, &opened), EINVAL, "colour");
+	FAILS(upcie_open(heap, "vfio-user:/nowhere", NULL, &opened), ENODEV, "/nowhere");
+	FAILS(upcie_info(ctrlr, NULL), EINVAL, "info is NULL");
+	FAILS(upcie_regs(ctrlr, NULL, 0, 8), EINVAL, "dst is NULL");
+	FAILS(upcie_regs(ctrlr, stack, 2, 4), EINVAL, "by 4 bytes");
+	FAILS(upcie_regs(ctrlr, stack, SIZE_MAX - 3, 8), EINVAL, "by 4 bytes");
+	TRUE(upcie_regs(ctrlr, stack, 1 << 30, 4) < 0);
+	FAILS(upcie_reset(ctrlr, 7), EINVAL, "no kind");
+	FAILS(upcie_iova(ctrlr, buffer, 16, NULL), EINVAL, "iova is NULL");
+	FAILS(upcie_iova(ctrlr, NULL, 16, &iova), EINVAL, "NULL");
+	FAILS(upcie_iova(ctrlr, stack, 16, &iova), EFAULT, "heap");
+	FAILS(upcie_iova(ctrlr, buffer, SIZE_MAX, &iova), EFAULT, "beyond");
+	FAILS(upcie_iova(ctrlr, buffer, (size_t)1 << 40, &iova), EFAULT, "heap");
+
+	/* Commands. */
+	FAILS(upcie_admin(ctrlr, NULL, NULL, 0, NULL, 0, NULL), EINVAL, "cmd is NULL");
+	FAILS(upcie_io(ctrlr, NULL, NULL, 0, NULL, 0, NULL), EINVAL, "cmd is NULL");
+	FAILS(upcie_io(ctrlr, &read, NULL, 512, NULL, 0, NULL), EINVAL, "is NULL");
+	FAILS(upcie_io(ctrlr, &read, stack, 512, NULL, 0, NULL), EFAULT, "heap");
+	FAILS(upcie_io(ctrlr, &read, buffer, 512, stack, 8, NULL), EFAULT, "heap");
+	FAILS(upcie_admin(ctrlr, &read, stack, 512, NULL, 0, NULL), EFAULT, "heap");
+	FAILS(upcie_admin(ctrlr, &read, buffer, SIZE_MAX, NULL, 0, NULL), EFAULT, "beyond");
+	FAILS(upcie_iov(ctrlr, &read, NULL, 1, NULL, 0, NULL), EINVAL, "iov is NULL");
+	FAILS(upcie_iov(ctrlr, &read, over, 2, NULL, 0, NULL), EFAULT, "beyond");
+	struct command create = {.opcode = 0x05};
+	FAILS(upcie_admin(ctrlr, &create, NULL, 0, NULL, 0, NULL), EPERM, "upcie_queue_create");
+
+	FAILS(upcie_submit(queue, NULL, NULL, 0, NULL, 0, NULL), EINVAL, "cmd is NULL");
+	FAILS(upcie_submit(queue, &read, NULL, 512, NULL, 0, NULL), EINVAL, "NULL");
+	FAILS(upcie_submit(queue, &read, stack, 512, NULL, 0, NULL), EFAULT, "heap");
+	FAILS(upcie_submit(queue, &read, (void *)1, 512, NULL, 0, NULL), EFAULT, "heap");
+	FAILS(upcie_submit(queue, &read, (void *)~(uintptr_t)0, 1, NULL, 0, NULL), EFAULT, "");
+	FAILS(upcie_submit(queue, &read, buffer, SIZE_MAX, NULL, 0, NULL), EFAULT, "beyond");
+	FAILS(upcie_submit(queue, &read, buffer, (size_t)1 << 40, NULL, 0, NULL), EMSGSIZE, "max_transfer");
+	FAILS(upcie_submit(queue, &read, buffer + 1, 512, NULL, 0, NULL), EINVAL, "multiple of 4");
+	FAILS(upcie_submit(queue, &read, buffer, 512, buffer + 1, 8, NULL), EINVAL, "multiple of 4");
+	FAILS(upcie_submit(queue, &read, buffer, 512, stack, 8, NULL), EFAULT, "heap");
+	FAILS(upcie_submit(queue, &read, buffer, 512, NULL, 8, NULL), EINVAL, "NULL");
+	FAILS(upcie_submitv(queue, &read, over, 2, NULL, 0, NULL), EFAULT, "beyond");
+	FAILS(upcie_submitv(queue, &read, &outside, 1, NULL, 0, NULL), EFAULT, "heap");
+	FAILS(upcie_submitv(queue, &read, over, SIZE_MAX, NULL, 0, NULL), EINVAL, "pieces");
+	FAILS(upcie_poll(queue, 0, NULL, NULL), EINVAL, "fn is NULL");
+	FAILS(upcie_fd(queue), EINVAL, "INTERRUPT");
+	FAILS(upcie_arm(queue), EINVAL, "INTERRUPT");
+	FAILS(upcie_recover(queue, NULL, NULL), EINVAL, "fn is NULL");
+	EXPECT(upcie_in_flight(queue), 0);
+	/* None of these has left anything behind: the queue works. */
+	EXPECT(upcie_submit(queue, &read, buffer, 512, NULL, 0, NULL), 0);
+	finish(queue, 1, ignore, NULL);
+	EXPECT(upcie_io(ctrlr, &read, buffer, 512, NULL, 0, &entry), 0);
+
+	/* Options. */
+	struct upcie_queue_opts depth = {.size = sizeof(depth), .depth = 1};
+	upcie_queue *made;
+	FAILS(upcie_queue_create(ctrlr, &depth, &made), EINVAL, "1 entries");
+	FAILS(upcie_queue_create(ctrlr, NULL, NULL), EINVAL, "queue is NULL");
+	depth.size = 0;
+	FAILS(upcie_queue_create(ctrlr, &depth, &made), EINVAL, "sizeof");
+	struct {
+		struct upcie_heap_opts opts;
+		uint64_t later;
+	} newer = {{.size = sizeof(newer)}, 0};
+	EXPECT(upcie_heap_create(&newer.opts, &other), 0);
+	EXPECT(upcie_heap_destroy(other), 0);
+	newer.later = 1;
+	FAILS(upcie_heap_create(&newer.opts, &other), EINVAL, "doesn't know");
+	newer.opts.size = sizeof(newer.opts);
+	newer.opts.page_size = 5000;
+	FAILS(upcie_heap_create(&newer.opts, &other), EINVAL, "5000");
+	newer.opts.page_size = 0;
+	newer.opts.bytes = UINT64_MAX;
+	TRUE(upcie_heap_create(&newer.opts, &other) < 0);
+
+	/* Memory. */
+	TRUE(upcie_alloc(heap, 0) == NULL && errno == EINVAL);
+	TRUE(upcie_alloc(heap, SIZE_MAX) == NULL && errno == ENOMEM);
+	TRUE(upcie_alloc(heap, (size_t)1 << 46) == NULL);
+	TRUE(upcie_realloc(heap, buffer, SIZE_MAX) == NULL);
+	TRUE(upcie_realloc(heap, stack, 16) == NULL && errno == EINVAL);
+	EXPECT(upcie_free(heap, NULL), 0);
+	FAILS(upcie_free(heap, stack), EINVAL, "no memory of this heap");
+	FAILS(upcie_free(heap, buffer + 4096), EINVAL, "within the allocation");
+	EXPECT(upcie_free(heap, buffer), 0);
+	FAILS(upcie_free(heap, buffer), EINVAL, "freed before");
+	TRUE(upcie_realloc(heap, buffer, 16) == NULL);
+	FAILS(upcie_unmap(heap, stack), EINVAL, "mapped");
+	FAILS(upcie_map(heap, NULL, 4096), EINVAL, "whole pages");
+	FAILS(upcie_map(heap, (void *)4096, 4096), EFAULT, "not mapped");
+	FAILS(upcie_map(heap, (void *)4096, (size_t)-4096), EINVAL, "whole pages");
+	FAILS(upcie_map(heap, (void *)((uintptr_t)stack & ~(uintptr_t)4095), 4096), ENOTSUP, "stack");
+	FAILS(upcie_import_fd(heap, -1, (void **)&buffer, &size), EBADF, "descriptor");
+	FAILS(upcie_import_fd(heap, 0, NULL, &size), EINVAL, "addr is NULL");
+	int file = open("/dev/null", O_RDWR);
+	TRUE(upcie_import_fd(heap, file, (void **)&buffer, &size) < 0);
+	close(file);
+
+	/* Open handles keep what they are made from. */
+	FAILS(upcie_heap_destroy(heap), EBUSY, "close them first");
+	FAILS(upcie_close(ctrlr), EBUSY, "delete them first");
+}
+
+static upcie_queue *shared_queue;
+static int from_other;
+
+static void *other_thread(void *arg)
+{
+	struct command flush = {.nsid = 1};
+	(void)arg;
+	from_other = upcie_submit(shared_queue, &flush, NULL, 0, NULL, 0, NULL);
+	return NULL;
+}
+
+static void in_callback(void *user, const void *cqe, void *arg)
+{
+	pthread_t thread;
+	(void)user, (void)cqe, (void)arg;
+	FAILS(upcie_queue_delete(shared_queue), EBUSY, "own poll");
+	EXPECT(upcie_in_flight(shared_queue), 0);
+	/* This thread is in a call on the queue, so that another one must not be. */
+	if (getenv("UPCIE_DEBUG_BUILD")) {
+		TRUE(pthread_create(&thread, NULL, other_thread, NULL) == 0 && pthread_join(thread, NULL) == 0);
+		EXPECT(from_other, -EPERM);
+	}
+}
+
+static void *move(void *queue)
+{
+	struct command flush = {.nsid = 1};
+	EXPECT(upcie_submit(queue, &flush, NULL, 0, NULL, 0, NULL), 0);
+	finish(queue, 1, ignore, NULL);
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	const char *address = argc > 1 ? argv[1] : "emu:size=16M";
+	struct command flush = {.nsid = 1};
+	upcie_heap *heap;
+	upcie_ctrlr *ctrlr;
+	upcie_queue *queue;
+	pthread_t thread;
+	char stack[64];
+
+	EXPECT(strcmp(upcie_last_error(), ""), 0);
+	handles(NULL, NULL, NULL);
+	handles(stack, stack, stack);
+	EXPECT(upcie_heap_create(NULL, &heap), 0);
+	EXPECT(upcie_open(heap, address, NULL, &ctrlr), 0);
+	EXPECT(upcie_queue_create(ctrlr, NULL, &queue), 0);
+	/* Of another kind, and almost right. */
+	handles(ctrlr, queue, heap);
+	handles(queue, heap, ctrlr);
+	handles((char *)heap + 1, (char *)ctrlr + 16, (char *)queue - 16);
+	handles(NULL, NULL, NULL);
+	pointers(heap, ctrlr, queue);
+
+	/* A queue may move between threads, and be used by one at a time. */
+	TRUE(pthread_create(&thread, NULL, move, queue) == 0 && pthread_join(thread, NULL) == 0);
+	shared_queue = queue;
+	EXPECT(upcie_submit(queue, &flush, NULL, 0, NULL, 0, NULL), 0);
+	finish(queue, 1, in_callback, NULL);
+
+	/* A child has none of the handles, and does no harm. */
+	pid_t child = fork();
+	if (child == 0) {
+		handles(heap, ctrlr, queue);
+		handles(NULL, NULL, NULL);
+		upcie_heap *own;
+		upcie_ctrlr *emu;
+		/* It may make its own. */
+		EXPECT(upcie_heap_create(NULL, &own), 0);
+		EXPECT(upcie_open(own, "emu:size=1M", NULL, &emu), 0);
+		EXPECT(upcie_close(emu), 0);
+		EXPECT(upcie_heap_destroy(own), 0);
+		exit(0);
+	}
+	int status;
+	TRUE(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	EXPECT(upcie_submit(queue, &flush, NULL, 0, NULL, 0, NULL), 0);
+	finish(queue, 1, ignore, NULL);
+
+	EXPECT(upcie_queue_delete(queue), 0);
+	EXPECT(upcie_queue_delete(queue), -EBADF);
+	EXPECT(upcie_close(ctrlr), 0);
+	EXPECT(upcie_close(ctrlr), -EBADF);
+	EXPECT(upcie_heap_destroy(heap), 0);
+	handles(heap, ctrlr, queue);
+	puts("bad input: ok");
+	return 0;
+}

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Data: one heap over several controllers, pieces, lists, mapped memory, memory in flight, resets. */
+#include "check.h"
+#include <sys/mman.h>
+#include <unistd.h>
+
+struct seen {
+	int count, failed;
+	uintptr_t sum;
+};
+
+static void count(void *user, const void *cqe, void *arg)
+{
+	const struct entry *entry = cqe;
+	struct seen *seen = arg;
+	seen->count++;
+	seen->failed += (entry->status >> 1) != 0;
+	seen->sum += (uintptr_t)user;
+}
+
+static void one(upcie_queue *queue, struct command command, void *data, size_t size)
+{
+	struct seen seen = {0, 0, 0};
+	EXPECT(upcie_submit(queue, &command, data, size, NULL, 0, NULL), 0);
+	finish(queue, 1, count, &seen);
+	EXPECT(seen.failed, 0);
+}
+
+static void round_trip(upcie_queue *queue, char *memory, size_t size, char *check, unsigned seed)
+{
+	pattern(memory, size, seed);
+	one(queue, transfer(1, 64, (uint32_t)size), memory, size);
+	memset(memory, 0, size);
+	memset(check, 0, size);
+	one(queue, transfer(2, 64, (uint32_t)size), memory, size);
+	TRUE(has_pattern(memory, size, seed));
+	one(queue, transfer(2, 64, (uint32_t)size), check, size);
+	TRUE(has_pattern(check, size, seed));
+}
+
+static void several_controllers(upcie_heap *heap, const char *address, upcie_queue *first)
+{
+	upcie_ctrlr *other;
+	upcie_queue *queue;
+	char *early = upcie_alloc(heap, 1 << 16), *late;
+	uint64_t iova;
+
+	EXPECT(upcie_open(heap, "emu:size=4M,serial=OTHER", NULL, &other), 0);
+	EXPECT(upcie_queue_create(other, NULL, &queue), 0);
+	/* Memory from before and after the second controller came: both reach both. */
+	late = upcie_alloc(heap, 8 << 20);
+	TRUE(early && late);
+	EXPECT(upcie_iova(other, late, 8 << 20, &iova), 0);
+	round_trip(first, early, 1 << 16, late, 1);
+	round_trip(queue, early, 1 << 16, late, 2);
+	round_trip(first, late + 4096, 1 << 16, early, 3);
+	EXPECT(upcie_queue_delete(queue), 0);
+	EXPECT(upcie_close(other), 0);
+	round_trip(first, early, 1 << 16, late, 4);
+	EXPECT(upcie_free(heap, early), 0);
+	EXPECT(upcie_free(heap, late), 0);
+	(void)address;
+}
+
+static void pieces(upcie_heap *heap, upcie_ctrlr *ctrlr, upcie_queue *queue)
+{
+	char *memory = upcie_alloc(heap, 1 << 20), *check = upcie_alloc(heap, 1 << 20);
+	struct seen seen = {0, 0, 0};
+	struct entry entry;
+
+	/* Smaller than a page, side by side: they are one. */
+	struct iovec small[] = {{memory, 512}, {memory + 512, 1024}, {memory + 1536, 2560}, {memory + 4096, 4096}};
+	struct command write = transfer(1, 0, 8192), read = transfer(2, 0, 8192);
+	pattern(memory, 8192, 5);
+	EXPECT(upcie_submitv(queue, &write, small, 4, NULL, 0, NULL), 0);
+	finish(queue, 1, count, &seen);
+	EXPECT(upcie_io(ctrlr, &read, check, 8192, NULL, 0, &entry), 0);
+	TRUE(has_pattern(check, 8192, 5));
+	/* From everywhere, in whole pages: more than 512, and the second half first. */
+	struct iovec pages[64];
+	for (int i = 0; i < 64; i++) {
+		pages[i].iov_base = memory + (size_t)((i * 29) % 64) * 8192;
+		pages[i].iov_len = 4096;
+		pattern(pages[i].iov_base, 4096, (unsigned)i);
+	}
+	write = transfer(1, 0, 64 * 4096), read = transfer(2, 0, 64 * 4096);
+	EXPECT(upcie_submitv(queue, &write, pages, 64, NULL, 0, NULL), 0);
+	finish(queue, 1, count, &seen);
+	EXPECT(upcie_iov(ctrlr, &read, pages, 64, NULL, 0, NULL), 0);
+	EXPECT(upcie_io(ctrlr, &read, check, 64 * 4096, NULL, 0, &entry), 0);
+	for (int i = 0; i < 64; i++)
+		TRUE(has_pattern(check + i * 4096, 4096, (unsigned)i) && has_pattern(pages[i].iov_base, 4096, (unsigned)i));
+	/* The first piece begins in the middle of a page; all others are whole. */
+	struct iovec middle[] = {{memory + 3584, 512}, {memory + 16384, 4096}, {memory + 8192, 512}};
+	write = transfer(1, 0, 5120), read = transfer(2, 0, 5120);
+	for (int i = 0; i < 3; i++)
+		pattern(middle[i].iov_base, middle[i].iov_len, 40 + (unsigned)i);
+	EXPECT(upcie_submitv(queue, &write, middle, 3, NULL, 0, NULL), 0);
+	finish(queue, 1, count, &seen);
+	EXPECT(upcie_io(ctrlr, &read, check, 5120, NULL, 0, &entry), 0);
+	TRUE(has_pattern(check, 512, 40) && has_pattern(check + 512, 4096, 41) && has_pattern(check + 4608, 512, 42));
+	/* Apart, and smaller than a page: PRPs can't name them. */
+	struct iovec apart[] = {{memory, 512}, {memory + 8192, 512}};
+	read = transfer(2, 0, 1024);
+	FAILS(upcie_submitv(queue, &read, apart, 2, NULL, 0, NULL), EINVAL, "page's boundary");
+	EXPECT(seen.failed, 0);
+	EXPECT(upcie_free(heap, memory), 0);
+	EXPECT(upcie_free(heap, check), 0);
+}
+
+static void lengths(upcie_heap *heap, upcie_queue *queue)
+{
+	static const size_t sizes[] = {512, 4096, 8192, 8704, 12288, 65536, 1 << 20};
+	char *memory = upcie_alloc(heap, 2 << 20), *check = upcie_alloc(heap, 2 << 20);
+
+	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+		for (unsigned offset = 0; offset < 8192; offset += 2052)
+			round_trip(queue, memory + offset, sizes[i], check, i + offset);
+	/* 1 MiB is what the controller takes. */
+	struct command read = transfer(2, 0, 512);
+	FAILS(upcie_submit(queue, &read, memory, (1 << 20) + 512, NULL, 0, NULL), EMSGSIZE, "max_transfer");
+	EXPECT(upcie_free(heap, memory), 0);
+	EXPECT(upcie_free(heap, check), 0);
+}
+
+static void mapped(upcie_heap *heap, upcie_queue *queue)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), size = 64 * page;
+	char *check = upcie_alloc(heap, size), *at, *imported;
+	int file = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	size_t length;
+
+	/* A part of a memory file that the program has mapped. */
+	TRUE(file >= 0 && ftruncate(file, (off_t)size) == 0);
+	at = mmap(NULL, size / 2, PROT_READ | PROT_WRITE, MAP_SHARED, file, (off_t)size / 4);
+	TRUE(at != MAP_FAILED);
+	EXPECT(upcie_map(heap, at, size / 2), 0);
+	FAILS(upcie_map(heap, at + page, page), EEXIST, "already");
+	FAILS(upcie_free(heap, at), EINVAL, "upcie_unmap");
+	round_trip(queue, at, size / 2, check, 7);
+	round_trip(queue, at + page + 512, 2 * page, check, 8);
+	/* The same file, imported. */
+	EXPECT(upcie_import_fd(heap, file, (void **)&imported, &length), 0);
+	EXPECT(length, size);
+	TRUE(memcmp(imported + size / 4, at, size / 2) == 0);
+	round_trip(queue, imported, size, check, 9);
+	EXPECT(upcie_unmap(heap, at), 0);
+	FAILS(upcie_unmap(heap, at), EINVAL, "before");
+	struct command read = transfer(2, 0, 512);
+	FAILS(upcie_submit(queue, &read, at, 512, NULL, 0, NULL), EFAULT, "heap");
+	EXPECT(upcie_unmap(heap, imported), 0);
+	munmap(at, size / 2);
+	close(file);
+
+	/* Anonymous memory keeps its bytes, before and after. */
+	at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	TRUE(at != MAP_FAILED);
+	pattern(at, size, 10);
+	EXPECT(upcie_map(heap, at + page, size - 2 * page), 0);
+	TRUE(has_pattern(at, size, 10));
+	round_trip(queue, at + page, size - 2 * page, check, 11);
+	EXPECT(upcie_unmap(heap, at + page), 0);
+	TRUE(has_pattern(at + page, size - 2 * page, 11) && has_pattern(at, page, 10));
+	munmap(at, size);
+	EXPECT(upcie_free(heap, check), 0);
+}
+
+static void in_flight(upcie_heap *heap, upcie_ctrlr *ctrlr, upcie_queue *queue)
+{
+	char *memory = upcie_alloc(heap, 1 << 16), *at;
+	struct command read = transfer(2, 0, 4096), long_read = transfer(2, 0, 16384);
+	struct seen seen = {0, 0, 0};
+	struct iovec pieces[] = {{memory + 32768, 4096}, {memory + 40960, 4096}, {memory + 8192, 4096}, {memory, 4096}};
+	upcie_queue *other;
+
+	at = mmap(NULL, 1 << 16, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	EXPECT(upcie_map(heap, at, 1 << 16), 0);
+	/* Nothing is given up, though the controller does not even know the commands: they were not rung. */
+	EXPECT(upcie_submit(queue, &read, memory + 4096, 4096, NULL, 0, NULL), 0);
+	FAILS(upcie_free(heap, memory), EBUSY, "in flight");
+	TRUE(upcie_realloc(heap, memory, 1 << 17) == NULL && errno == EBUSY);
+	EXPECT(upcie_submit(queue, &read, at + 8192, 4096, NULL, 0, NULL), 0);
+	FAILS(upcie_unmap(heap, at), EBUSY, "in flight");
+	/* No completion comes before the doorbell. */
+	EXPECT(upcie_poll(queue, 0, count, &seen), 0);
+	EXPECT(upcie_in_flight(queue), 2);
+	finish(queue, 2, count, &seen);
+	EXPECT(upcie_submitv(queue, &long_read, pieces, 4, NULL, 0, NULL), 0);
+	FAILS(upcie_free(heap, memory), EBUSY, "in flight");
+	finish(queue, 1, count, &seen);
+	EXPECT(seen.failed, 0);
+	EXPECT(upcie_unmap(heap, at), 0);
+	munmap(at, 1 << 16);
+	/* A queue that is deleted lets go of its memory. */
+	EXPECT(upcie_queue_create(ctrlr, NULL, &other), 0);
+	EXPECT(upcie_submit(other, &read, memory, 4096, NULL, 0, NULL), 0);
+	EXPECT(upcie_ring(other), 0);
+	EXPECT(upcie_queue_delete(other), 0);
+	EXPECT(upcie_free(heap, memory), 0);
+}
+
+static void depth(upcie_ctrlr *ctrlr)
+{
+	struct upcie_queue_opts opts = {.size = sizeof(opts), .depth = 5};
+	struct command flush = {.nsid = 1};
+	struct seen seen = {0, 0, 0};
+	upcie_queue *queue;
+
+	EXPECT(upcie_queue_create(ctrlr, &opts, &queue), 0);
+	for (int round = 0; round < 20; round++) {
+		for (uintptr_t i = 0; i < 4; i++)
+			EXPECT(upcie_submit(queue, &flush, NULL, 0, NULL, 0, (void *)i), 0);
+		FAILS(upcie_submit(queue, &flush, NULL, 0, NULL, 0, NULL), EBUSY, "full");
+		EXPECT(upcie_ring(queue), 0);
+		while (upcie_in_flight(queue) > 3)
+			TRUE(upcie_poll(queue, 1, count, &seen) <= 1);
+		finish(queue, 3, count, &seen);
+	}
+	EXPECT(seen.count, 80);
+	EXPECT(seen.sum, 20 * 6);
+	/* An opcode of no command set goes to the controller, which says no. */
+	struct command odd = {.opcode = 0x7e, .nsid = 1};
+	EXPECT(upcie_submit(queue, &odd, NULL, 0, NULL, 0, NULL), 0);
+	finish(queue, 1, count, &seen);
+	EXPECT(seen.failed, 1);
+	EXPECT(upcie_queue_delete(queue), 0);
+}
+
+static void commands(upcie_heap *heap, upcie_ctrlr *ctrlr)
+{
+	char *data = upcie_alloc(heap, 4096);
+	struct command command = identify(1);
+	struct upcie_info info = {.size = sizeof(info)};
+	struct entry entry;
+	uint32_t ids[4] = {0, 0, 0, 0}, version;
+	size_t found;
+
+	EXPECT(upcie_info(ctrlr, &info), 0);
+	EXPECT(upcie_admin(ctrlr, &command, data, 4096, NULL, 0, &entry), 0);
+	TRUE(memcmp(data + 24, info.model, strlen(info.model)) == 0 && strlen(info.model) > 0);
+	command = identify(0xff);
+	FAILS(upcie_admin(ctrlr, &command, data, 4096, NULL, 0, &entry), EIO, "failed");
+	TRUE(entry.status >> 1 != 0);
+	EXPECT(upcie_rescan(ctrlr, ids, 4, &found), 0);
+	TRUE(found == 1 && ids[0] == 1);
+	EXPECT(upcie_regs(ctrlr, &version, 8, 4), 0);
+	EXPECT(version, info.version);
+	EXPECT(upcie_free(heap, data), 0);
+}
+
+static void resets(upcie_heap *heap, upcie_ctrlr *ctrlr, upcie_queue *queue)
+{
+	char *memory = upcie_alloc(heap, 1 << 16);
+	struct command read = transfer(2, 0, 4096);
+	struct seen seen = {0, 0, 0};
+	int result;
+
+	for (uintptr_t i = 1; i <= 3; i++)
+		EXPECT(upcie_submit(queue, &read, memory + i * 4096, 4096, NULL, 0, (void *)i), 0);
+	EXPECT(upcie_reset(ctrlr, UPCIE_RESET_CONTROLLER), 0);
+	FAILS(upcie_ring(queue), ECONNRESET, "reset");
+	FAILS(upcie_submit(queue, &read, memory, 4096, NULL, 0, NULL), ECONNRESET, "reset");
+	FAILS(upcie_poll(queue, 0, count, &seen), ECONNRESET, "reset");
+	FAILS(upcie_free(heap, memory), EBUSY, "in flight");
+	/* All that was in flight comes back once. */
+	EXPECT(upcie_recover(queue, count, &seen), 3);
+	TRUE(seen.count == 3 && seen.failed == 3 && seen.sum == 6);
+	one(queue, read, memory, 4096);
+	EXPECT(upcie_io(ctrlr, &read, memory, 4096, NULL, 0, NULL), 0);
+	result = upcie_reset(ctrlr, UPCIE_RESET_SUBSYSTEM);
+	TRUE(result == 0 || result == -ENOTSUP);
+	EXPECT(upcie_free(heap, memory), 0);
+}
+
+int main(int argc, char **argv)
+{
+	const char *address = argc > 1 ? argv[1] : "emu:size=16M";
+	upcie_heap *heap;
+	upcie_ctrlr *ctrlr;
+	upcie_queue *queue;
+
+	EXPECT(upcie_heap_create(NULL, &heap), 0);
+	EXPECT(upcie_open(heap, address, NULL, &ctrlr), 0);
+	EXPECT(upcie_queue_create(ctrlr, NULL, &queue), 0);
+	several_controllers(heap, address, queue);
+	pieces(heap, ctrlr, queue);
+	lengths(heap, queue);
+	mapped(heap, queue);
+	in_flight(heap, ctrlr, queue);
+	depth(ctrlr);
+	commands(heap, ctrlr);
+	resets(heap, ctrlr, queue);
+	EXPECT(upcie_queue_delete(queue), 0);
+	EXPECT(upcie_close(ctrlr), 0);
+	EXPECT(upcie_heap_destroy(heap), 0);
+	puts("transfers: ok");
+	return 0;
+}

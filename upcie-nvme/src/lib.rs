@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 mod address;
+#[cfg(feature = "async")]
+pub mod async_queue;
 pub mod controller;
 #[cfg(feature = "emu")]
 pub mod emu;
@@ -13,6 +15,8 @@ pub mod spec;
 mod wait;
 
 pub use address::{Address, forms};
+#[cfg(feature = "async")]
+pub use async_queue::AsyncQueue;
 pub use controller::{
     Controller, ControllerBuilder, Event, Events, FeatureQuery, FeatureUpdate, IdentifyQuery, LogQuery, ResetKind,
 };

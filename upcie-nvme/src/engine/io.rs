@@ -39,10 +39,10 @@ impl Direction {
 #[derive(Debug, Clone, Copy)]
 #[must_use = "a command is sent by a turn's `submit`"]
 pub struct Io<'n> {
-    pub(super) extent: &'n Extent,
-    pub(super) direction: Direction,
-    pub(super) slba: u64,
-    pub(super) flags: IoFlags,
+    pub(crate) extent: &'n Extent,
+    pub(crate) direction: Direction,
+    pub(crate) slba: u64,
+    pub(crate) flags: IoFlags,
 }
 
 impl<'n> Io<'n> {
@@ -105,10 +105,10 @@ impl<'n> Io<'n> {
 #[derive(Debug, Clone, Copy)]
 #[must_use = "a command is sent by `Turn::write_zeroes`"]
 pub struct Zeroes<'n> {
-    pub(super) extent: &'n Extent,
-    pub(super) slba: u64,
-    pub(super) blocks: u32,
-    pub(super) flags: IoFlags,
+    pub(crate) extent: &'n Extent,
+    pub(crate) slba: u64,
+    pub(crate) blocks: u32,
+    pub(crate) flags: IoFlags,
 }
 
 impl<'n> Zeroes<'n> {

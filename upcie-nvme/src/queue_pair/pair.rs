@@ -165,7 +165,7 @@ impl<T> QueuePair<T> {
     }
 
     /// Refuses a wait, like [`wait`](Self::wait), if the queue takes no turns.
-    pub(super) fn check_live(&self) -> Result<()> {
+    pub(crate) fn check_live(&self) -> Result<()> {
         self.queue.check_live()
     }
 
@@ -176,7 +176,7 @@ impl<T> QueuePair<T> {
 
     /// Checks the controller if commands are in flight and none was reaped for `quiet`. If it is not well, the
     /// queue takes no more commands.
-    pub(super) fn check_progress(&mut self, quiet: Duration) -> Result<()> {
+    pub(crate) fn check_progress(&mut self, quiet: Duration) -> Result<()> {
         let Self { queue, looks, controller, .. } = self;
         let checked = check_progress(queue, looks, controller, quiet)
             // After a reset a completion can't come.
@@ -270,6 +270,11 @@ impl<T> QueuePair<T> {
     /// forked child, which does not ask it. The controller keeps the memory of so many commands until it stops, because it
     /// may still use it.
     pub fn close(mut self) -> Result<Vec<Returned<T>>> {
+        self.close_here()
+    }
+
+    /// Closes the queue pair like [`close`](Self::close), for a caller that goes on asking why it takes no turns.
+    pub(crate) fn close_here(&mut self) -> Result<Vec<Returned<T>>> {
         let in_flight = self.queue.in_flight();
         if !self.end() || self.controller.is_inherited() {
             return Err(Error::undeleted(self.controller.name(), self.queue.qid(), in_flight));
@@ -296,6 +301,12 @@ impl<T> QueuePair<T> {
             || self.controller.end_queue(&mut self.queue, &mut DmaBuf::empty());
         self.ended = Some(ended);
         ended
+    }
+
+    /// Returns the controller's name, for messages.
+    #[cfg(feature = "async")]
+    pub(crate) fn device(&self) -> &str {
+        self.controller.name()
     }
 
     /// Returns the queue's identifier on the controller, from 1 on.

@@ -1,0 +1,182 @@
+//! What becomes of commands as futures when their controller is reset, late or gone: each gets one error of its own, and its
+//! buffer once the device is done with it.
+
+use std::{cell::Cell, future::Future, rc::Rc, time::Duration};
+use tokio::task::{JoinSet, LocalSet};
+use upcie_nvme::{
+    AsyncQueue, Controller, Failure,
+    emu::{Fault, FaultPlan, FaultRule, spawn_with_faults},
+    queue::OnTimeout,
+    spec::{NvmOpcode, Status},
+};
+use upcie_tests::{
+    bent::{Bent, FAULTS},
+    deadline, scaled,
+};
+
+const BLOCK: usize = 4096;
+
+fn in_one_thread(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let limited =
+        async { tokio::time::timeout(2 * deadline(), test).await.expect("it ends within the deadline") };
+    LocalSet::new().block_on(&runtime, limited);
+}
+
+async fn settled(queue: &AsyncQueue) {
+    while queue.in_flight() + queue.waiting() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn resets_under_load_reach_each_future_and_the_queue_goes_on() {
+    const TASKS: usize = 32;
+    let controller = Controller::open("emu:size=16M,latency=200us").unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let queue = controller.queue_pair().depth(8).create_async().unwrap();
+    let before = controller.heap().in_use();
+    in_one_thread(async {
+        let driver = tokio::task::spawn_local(queue.drive_polled());
+        let (resets, lost, stop) = (scaled(5), Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+        let mut tasks = JoinSet::new();
+        for task in 0..TASKS as u64 {
+            let (queue, namespace, lost, stop) =
+                (queue.clone(), namespace.clone(), lost.clone(), stop.clone());
+            let mut buffer = controller.alloc(BLOCK).unwrap();
+            tasks.spawn_local(async move {
+                while !stop.get() {
+                    let (result, back) = queue.read(&namespace, task * 8, buffer).await;
+                    match result {
+                        Ok(()) => {}
+                        Err(error) if matches!(error.failure(), Failure::Reset { qid: None, .. }) => {
+                            assert!(error.operation().is_some_and(|what| what.contains("Read")), "{error}");
+                            lost.set(lost.get() + 1);
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                    assert_eq!(back.len(), BLOCK, "the buffer is back");
+                    buffer = back;
+                }
+                queue.read(&namespace, task * 8, buffer).await.0.unwrap();
+            });
+        }
+        for _ in 0..resets {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            let controller = controller.clone();
+            tokio::task::spawn_blocking(move || controller.reset()).await.unwrap().unwrap();
+        }
+        stop.set(true);
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+        assert!(lost.get() <= resets * queue.capacity(), "only what was in flight: {}", lost.get());
+        assert!(lost.get() > 0, "no command was in flight in {resets} resets");
+        driver.abort();
+    });
+    assert_eq!(controller.heap().in_use(), before);
+}
+
+#[test]
+fn a_dead_controller_ends_all_futures_and_the_driver() {
+    for (name, fault, says) in FAULTS {
+        for interrupt in [false, true] {
+            println!("{name}, {}", if interrupt { "by interrupts" } else { "polled" });
+            let bent = Bent::start("size=1M");
+            let controller = Controller::open(bent.address()).unwrap();
+            let namespace = controller.namespace(1).unwrap();
+            let builder = controller.queue_pair().depth(4);
+            let builder = if interrupt { builder.interrupt(1) } else { builder };
+            let queue = builder.create_async().unwrap();
+            in_one_thread(async {
+                let driver = if interrupt {
+                    let driver = queue.drive(|fd| {
+                        let fd = tokio::io::unix::AsyncFd::new(fd)?;
+                        let ready = move |cx: &mut std::task::Context<'_>| {
+                            fd.poll_read_ready(cx).map_ok(|mut ready| ready.clear_ready())
+                        };
+                        Ok(ready)
+                    });
+                    tokio::task::spawn_local(driver.unwrap())
+                } else {
+                    tokio::task::spawn_local(queue.drive_polled())
+                };
+                bent.faults.hang(true);
+                let mut tasks = JoinSet::new();
+                for task in 0..8 {
+                    let (queue, namespace) = (queue.clone(), namespace.clone());
+                    let buffer = controller.alloc(BLOCK).unwrap();
+                    tasks.spawn_local(async move { queue.read(&namespace, task * 8, buffer).await });
+                }
+                while queue.in_flight() < 3 {
+                    tokio::task::yield_now().await;
+                }
+                fault(&bent);
+                while let Some(done) = tasks.join_next().await {
+                    let (result, buffer) = done.unwrap();
+                    let error = result.unwrap_err();
+                    assert!(format!("{error:?}").contains(says), "{error:?}");
+                    // A controller that could not be stopped keeps the buffers of commands in flight.
+                    assert!(buffer.is_empty() || buffer.len() == BLOCK);
+                }
+                let error = driver.await.unwrap().unwrap_err();
+                assert!(format!("{error:?}").contains(says), "{error:?}");
+                let (result, buffer) = queue.read(&namespace, 0, controller.alloc(BLOCK).unwrap()).await;
+                assert!(format!("{:?}", result.unwrap_err()).contains(says));
+                assert_eq!(buffer.len(), BLOCK);
+                bent.faults.hang(false);
+            });
+        }
+    }
+}
+
+/// Starts a queue whose first write to block 8 is stuck, and writes to it and to others.
+fn stuck(reaction: OnTimeout, check: impl AsyncFnOnce(upcie_nvme::Error, usize, &AsyncQueue, &Controller)) {
+    let write = FaultRule::new(Fault::Drop).opcode(NvmOpcode::WRITE.0).lba(8..=8).count(1);
+    let device = spawn_with_faults(&"size=1M".parse().unwrap(), &FaultPlan::new(1).rule(write)).unwrap();
+    let controller = Controller::builder().from_device(device).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let builder =
+        controller.queue_pair().depth(8).command_timeout(Duration::from_millis(300)).on_timeout(reaction);
+    let queue = builder.create_async().unwrap();
+    in_one_thread(async {
+        let driver = tokio::task::spawn_local(queue.drive_polled());
+        let buffer = || controller.alloc(BLOCK).unwrap();
+        let late = queue.write(&namespace, 8, buffer());
+        let (late, other) = tokio::join!(late, queue.write(&namespace, 0, buffer()));
+        other.0.unwrap();
+        let (result, buffer) = late;
+        check(result.unwrap_err(), buffer.len(), &queue, &controller).await;
+        queue.flush(&namespace).await.0.unwrap();
+        driver.abort();
+    });
+}
+
+#[test]
+fn an_overdue_command_is_an_error_and_its_buffer_stays_in_flight() {
+    stuck(OnTimeout::Report, async |error, len, queue, controller| {
+        assert!(matches!(error.failure(), Failure::Overdue { .. }), "{error}");
+        assert_eq!((len, queue.in_flight()), (0, 1), "the device still has it");
+        let before = controller.heap().in_use();
+        controller.reset().unwrap();
+        settled(queue).await;
+        assert!(controller.heap().in_use() <= before - BLOCK, "the controller has let go of the buffer");
+    });
+}
+
+#[test]
+fn an_aborted_command_is_an_error_with_its_buffer() {
+    stuck(OnTimeout::Abort, async |error, len, _, _| {
+        assert_eq!((error.status(), len), (Some(Status::ABORT_REQUESTED), BLOCK), "{error}");
+    });
+}
+
+#[test]
+fn a_reset_for_an_overdue_command_is_an_error_with_its_buffer() {
+    stuck(OnTimeout::Reset, async |error, len, _, _| {
+        assert!(matches!(error.failure(), Failure::Reset { .. }), "{error}");
+        assert_eq!(len, BLOCK);
+    });
+}

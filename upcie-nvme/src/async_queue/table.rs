@@ -1,0 +1,297 @@
+//! The commands of an asynchronous queue, from a future's first poll until its result is taken.
+//!
+//! The table grows when more commands wait at once than ever before, and reuses its entries afterwards: no command allocates.
+
+use super::command::{Command, Ended};
+use crate::Error;
+use std::{mem, task::Waker};
+use upcie_core::dma::DmaBuf;
+
+/// The index of no entry.
+const NONE: u32 = u32::MAX;
+
+#[derive(Debug)]
+pub(super) enum State {
+    Free,
+    /// The command waits for room in the queue pair.
+    Staged,
+    InFlight,
+    /// The command is in flight and overdue: the error is its result, which its future has not taken yet.
+    Late(Error),
+    /// The command is in flight, and its future was dropped: the buffer is freed when the device is done with it.
+    Abandoned,
+    Done(Ended),
+}
+
+/// The one who gets the result.
+#[derive(Debug)]
+pub(super) enum Owner {
+    /// A task in the queue's thread.
+    Task(Option<Waker>),
+    /// The slot of a handle in another thread.
+    Remote(u32),
+}
+
+#[derive(Debug)]
+struct Entry {
+    state: State,
+    owner: Owner,
+    /// The next staged entry, or the next free one.
+    next: u32,
+    /// The staged entry before.
+    before: u32,
+    /// The command's buffer while the queue pair does not have it.
+    buffer: DmaBuf,
+    command: Command,
+}
+
+/// What became of a finished command.
+#[derive(Debug)]
+pub(super) enum Finished {
+    /// Its result waits for its future, whose task is to be woken.
+    Task(Option<Waker>),
+    /// The result goes to the slot of a handle.
+    Remote(u32, Command, Ended, DmaBuf),
+    /// Nobody wants the result; the buffer is to be freed.
+    Nobody(DmaBuf),
+}
+
+#[derive(Debug)]
+pub(super) struct Table {
+    entries: Vec<Entry>,
+    free: u32,
+    /// The ends of the list of staged entries, in the order of their arrival.
+    first: u32,
+    last: u32,
+    /// Entries that are not free.
+    live: usize,
+    staged: usize,
+}
+
+impl Table {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            entries: Vec::with_capacity(capacity),
+            free: NONE,
+            first: NONE,
+            last: NONE,
+            live: 0,
+            staged: 0,
+        }
+    }
+
+    /// Returns the number of commands whose results were not taken yet.
+    pub(super) fn live(&self) -> usize {
+        self.live
+    }
+
+    /// Returns the number of commands that wait for room.
+    pub(super) fn staged(&self) -> usize {
+        self.staged
+    }
+
+    fn entry(&mut self, index: u32) -> &mut Entry {
+        &mut self.entries[index as usize]
+    }
+
+    /// Adds a command behind those that wait; returns its index, or `None` if there are as many as an index can name.
+    #[inline]
+    pub(super) fn stage(&mut self, command: Command, buffer: DmaBuf, owner: Owner) -> Option<u32> {
+        let index = self.free;
+        let (before, next) = (self.last, NONE);
+        let entry = Entry { state: State::Staged, owner, next, before, buffer, command };
+        let index = if index == NONE {
+            let index = u32::try_from(self.entries.len()).ok().filter(|index| *index != NONE)?;
+            self.entries.push(entry);
+            index
+        } else {
+            self.free = mem::replace(self.entry(index), entry).next;
+            index
+        };
+        if before == NONE {
+            self.first = index;
+        } else {
+            self.entry(before).next = index;
+        }
+        self.last = index;
+        self.live += 1;
+        self.staged += 1;
+        Some(index)
+    }
+
+    /// Returns the index of the command that waits longest.
+    #[inline]
+    pub(super) fn first(&self) -> Option<u32> {
+        (self.first != NONE).then_some(self.first)
+    }
+
+    /// Takes a staged command off the list, with its buffer, to submit it.
+    #[inline]
+    pub(super) fn begin(&mut self, index: u32) -> (Command, DmaBuf) {
+        self.unlink(index);
+        let entry = self.entry(index);
+        entry.state = State::InFlight;
+        (entry.command, mem::take(&mut entry.buffer))
+    }
+
+    /// Puts a command that was not sent back to the head of the list.
+    #[cold]
+    pub(super) fn put_back(&mut self, index: u32, buffer: DmaBuf) {
+        let next = mem::replace(&mut self.first, index);
+        let entry = self.entry(index);
+        (entry.state, entry.buffer, entry.before, entry.next) = (State::Staged, buffer, NONE, next);
+        if next == NONE {
+            self.last = index;
+        } else {
+            self.entry(next).before = index;
+        }
+        self.staged += 1;
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let Entry { before, next, .. } = *self.entry(index);
+        if before == NONE {
+            self.first = next;
+        } else {
+            self.entry(before).next = next;
+        }
+        if next == NONE {
+            self.last = before;
+        } else {
+            self.entry(next).before = before;
+        }
+        self.staged -= 1;
+    }
+
+    /// Ends a command with its result, and the buffer that came back.
+    #[inline]
+    pub(super) fn finish(&mut self, index: u32, ended: Ended, buffer: DmaBuf) -> Finished {
+        if matches!(self.entry(index).state, State::Staged) {
+            self.unlink(index);
+        }
+        let entry = self.entry(index);
+        let ended = match mem::replace(&mut entry.state, State::Free) {
+            State::InFlight | State::Staged => ended,
+            State::Late(error) => Ended::Failed(error),
+            State::Free | State::Abandoned | State::Done(_) => {
+                self.release(index);
+                return Finished::Nobody(buffer);
+            }
+        };
+        match &mut entry.owner {
+            Owner::Task(waker) => {
+                let waker = waker.take();
+                (entry.state, entry.buffer) = (State::Done(ended), buffer);
+                Finished::Task(waker)
+            }
+            Owner::Remote(slot) => {
+                let (slot, command) = (*slot, entry.command);
+                self.release(index);
+                Finished::Remote(slot, command, ended, buffer)
+            }
+        }
+    }
+
+    /// Takes the result of a finished command; `None` while it is not finished.
+    #[inline]
+    pub(super) fn take(&mut self, index: u32) -> Option<(Ended, Command, DmaBuf)> {
+        let entry = self.entry(index);
+        if !matches!(entry.state, State::Done(_) | State::Late(_)) {
+            return None;
+        }
+        let (command, buffer) = (entry.command, mem::take(&mut entry.buffer));
+        match mem::replace(&mut entry.state, State::Abandoned) {
+            State::Done(ended) => {
+                self.release(index);
+                Some((ended, command, buffer))
+            }
+            State::Late(error) => Some((Ended::Failed(error), command, buffer)),
+            _ => None,
+        }
+    }
+
+    /// Changes the task that is woken at the end of a command; returns the waker that this one replaces.
+    pub(super) fn set_waker(&mut self, index: u32, waker: &Waker) -> Option<Waker> {
+        match &mut self.entry(index).owner {
+            Owner::Task(Some(before)) if before.will_wake(waker) => None,
+            Owner::Task(before) => before.replace(waker.clone()),
+            Owner::Remote(_) => None,
+        }
+    }
+
+    /// Forgets the owner of a command: one that was not sent is not sent, one that is in flight keeps its buffer until it is
+    /// done. Returns what the caller drops once the table is not borrowed, since a waker may run a program's code then.
+    pub(super) fn abandon(&mut self, index: u32) -> (Owner, DmaBuf) {
+        let entry = self.entry(index);
+        let owner = mem::replace(&mut entry.owner, Owner::Task(None));
+        let buffer = mem::take(&mut entry.buffer);
+        match mem::replace(&mut entry.state, State::Abandoned) {
+            State::InFlight | State::Late(_) | State::Abandoned => {}
+            State::Free => entry.state = State::Free,
+            State::Staged => {
+                self.unlink(index);
+                self.release(index);
+            }
+            State::Done(_) => self.release(index),
+        }
+        (owner, buffer)
+    }
+
+    /// Gives a command that is overdue its result now, if somebody waits for it; the buffer stays in flight.
+    #[cold]
+    pub(super) fn give_up(&mut self, index: u32, error: Error) -> Option<Finished> {
+        let entry = self.entry(index);
+        if !matches!(entry.state, State::InFlight) {
+            return None;
+        }
+        match &mut entry.owner {
+            Owner::Task(waker) => {
+                let waker = waker.take();
+                entry.state = State::Late(error);
+                Some(Finished::Task(waker))
+            }
+            Owner::Remote(slot) => {
+                let slot = *slot;
+                entry.state = State::Abandoned;
+                Some(Finished::Remote(slot, entry.command, Ended::Failed(error), DmaBuf::empty()))
+            }
+        }
+    }
+
+    /// Returns the command of an entry, and `true` if it waits for room.
+    #[cold]
+    pub(super) fn command(&self, index: u32) -> (Command, bool) {
+        let entry = &self.entries[index as usize];
+        (entry.command, matches!(entry.state, State::Staged))
+    }
+
+    /// Takes the buffer of a command that waits for room.
+    #[cold]
+    pub(super) fn take_buffer(&mut self, index: u32) -> DmaBuf {
+        mem::take(&mut self.entry(index).buffer)
+    }
+
+    /// Lists the commands that are staged or in flight.
+    #[cold]
+    pub(super) fn unfinished(&self) -> Vec<u32> {
+        let is_open = |entry: &Entry| !matches!(entry.state, State::Free | State::Done(_));
+        (0..).zip(&self.entries).filter(|(_, entry)| is_open(entry)).map(|(index, _)| index).collect()
+    }
+
+    /// Takes the wakers of all tasks that wait.
+    #[cold]
+    pub(super) fn take_wakers(&mut self) -> Vec<Waker> {
+        let waker = |entry: &mut Entry| match &mut entry.owner {
+            Owner::Task(waker) => waker.take(),
+            Owner::Remote(_) => None,
+        };
+        self.entries.iter_mut().filter_map(waker).collect()
+    }
+
+    fn release(&mut self, index: u32) {
+        let free = mem::replace(&mut self.free, index);
+        let entry = self.entry(index);
+        (entry.state, entry.next) = (State::Free, free);
+        self.live -= 1;
+    }
+}

@@ -4,17 +4,14 @@
 use std::{
     cell::{Cell, RefCell},
     future::Future,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     sync::mpsc,
     task::{Context, Poll, Waker},
     thread,
     time::{Duration, Instant},
 };
-use tokio::{
-    io::unix::AsyncFd,
-    task::{JoinSet, LocalSet},
-};
+use tokio::task::{JoinSet, LocalSet};
 use upcie_nvme::{
     AsyncQueue, Controller, DmaBuf, Failure, Io, Namespace, Refusal, Zeroes,
     async_queue::{AsyncHandle, Submission},
@@ -137,7 +134,8 @@ fn many_tasks_share_a_queue_by_interrupts() {
 /// Returns a driver by the queue's interrupt, with tokio's reactor.
 fn tokio_driver(queue: &AsyncQueue) -> impl Future<Output = upcie_nvme::Result<()>> + Unpin + use<> {
     let driver = queue.drive(|fd| {
-        let fd = AsyncFd::new(fd)?;
+        // SAFETY: an `OwnedFd` refers to the same open file for its whole life, and the closure keeps it.
+        let fd = unsafe { tokio::io::unix::AsyncFd::register(fd) }?;
         Ok(move |cx: &mut Context<'_>| fd.poll_read_ready(cx).map_ok(|mut ready| ready.clear_ready()))
     });
     driver.unwrap()
@@ -247,7 +245,7 @@ fn tasks_without_a_driver_go_on_by_themselves() {
     });
 }
 
-/// Polls a future at most so many times.
+/// Polls a future so many times, then drops it, unless it ends before.
 struct AtMost<F> {
     future: Option<Pin<Box<F>>>,
     polls: usize,
@@ -257,20 +255,21 @@ impl<F: Future> Future for AtMost<F> {
     type Output = Option<F::Output>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.polls == 0 {
-            self.future = None;
-            return Poll::Ready(None);
+        let future = self.future.as_mut().expect("it is not polled again");
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
         }
         self.polls -= 1;
-        let future = self.future.as_mut().expect("it is not polled again");
-        let result = future.as_mut().poll(cx).map(Some);
-        cx.waker().wake_by_ref();
-        result
+        if self.polls > 0 {
+            return Poll::Pending;
+        }
+        self.future = None;
+        Poll::Ready(None)
     }
 }
 
 /// A service's work on one request: every kind of command, and two at once.
-async fn request(queue: &AsyncQueue, bed: &Bed) {
+async fn request(queue: AsyncQueue, bed: Rc<Bed>) {
     let (result, buffer) = queue.write(&bed.namespace, 0, bed.buffer()).await;
     result.unwrap();
     let (first, second) =
@@ -286,18 +285,19 @@ async fn request(queue: &AsyncQueue, bed: &Bed) {
 
 #[test]
 fn dropped_at_each_await_point_nothing_leaks() {
-    // Three slots: some commands are dropped while they wait, others in flight.
+    // Few slots: some commands are dropped while they wait, others in flight.
     for (depth, latency) in [(4, "0s"), (4, "1ms"), (2, "1ms")] {
-        let bed = Bed::open(&format!("size=1M,latency={latency}"));
+        let bed = Rc::new(Bed::open(&format!("size=1M,latency={latency}")));
         let queue = bed.queue(depth);
         let before = bed.in_use();
         in_one_thread(async {
             let driver = tokio::task::spawn_local(queue.drive_polled());
-            for polls in 0..10_000 {
+            for polls in 1.. {
                 // Beside one that goes on.
-                let other = pin!(request(&queue, &bed));
-                let walked = AtMost { future: Some(Box::pin(request(&queue, &bed))), polls };
-                let (walked, ()) = tokio::join!(walked, other);
+                let other = tokio::task::spawn_local(request(queue.clone(), bed.clone()));
+                let walked = AtMost { future: Some(Box::pin(request(queue.clone(), bed.clone()))), polls };
+                let walked = tokio::task::spawn_local(walked).await.unwrap();
+                other.await.unwrap();
                 if walked.is_some() {
                     assert!(polls > 6, "an await point for each command: {polls}");
                     break;

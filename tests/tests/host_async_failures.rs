@@ -93,7 +93,8 @@ fn a_dead_controller_ends_all_futures_and_the_driver() {
             in_one_thread(async {
                 let driver = if interrupt {
                     let driver = queue.drive(|fd| {
-                        let fd = tokio::io::unix::AsyncFd::new(fd)?;
+                        // SAFETY: an `OwnedFd` refers to the same open file for its whole life, and the closure keeps it.
+                        let fd = unsafe { tokio::io::unix::AsyncFd::register(fd) }?;
                         let ready = move |cx: &mut std::task::Context<'_>| {
                             fd.poll_read_ready(cx).map_ok(|mut ready| ready.clear_ready())
                         };

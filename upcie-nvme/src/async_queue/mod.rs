@@ -52,7 +52,8 @@
 //! # let namespace = controller.namespace(1)?;
 //! let queue = controller.queue_pair().interrupt(1).create_async()?;
 //! let driver = queue.drive(|fd| {
-//!     let fd = AsyncFd::new(fd)?;
+//!     // SAFETY: an `OwnedFd` refers to the same open file for its whole life, and the closure keeps it.
+//!     let fd = unsafe { AsyncFd::register(fd) }?;
 //!     Ok(move |cx: &mut Context<'_>| fd.poll_read_ready(cx).map_ok(|mut ready| ready.clear_ready()))
 //! })?;
 //! # tokio::select! { done = queue.flush(&namespace) => done.0?, ended = driver => ended? }

@@ -427,9 +427,12 @@ impl<T> Queue<T> {
 
     /// Takes the buffers of the commands that are still in flight, which the device may still use, together
     /// with the rings: all memory that must not be freed before the device stops using it. The queue is
-    /// closed after that.
+    /// closed after that; a reason that it had before stays.
     pub(crate) fn retire(&mut self) -> Retired {
-        (self.state, self.guard) = (State::Ready, CLOSED);
+        if self.state == State::Quiet {
+            self.state = State::Ready;
+        }
+        self.guard = CLOSED;
         // The tags stay for `drop`: one whose destructor panics must not take the buffers with it.
         let in_flight = self.slots_mut().iter_mut().filter(|slot| slot.word & FREE_MASK == 0);
         let mut buffers: Vec<DmaBuf> = in_flight

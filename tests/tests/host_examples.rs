@@ -65,3 +65,13 @@ fn threaded_reader() {
 fn tokio_service() {
     run("tokio_service");
 }
+
+#[test]
+fn async_service() {
+    run("async_service");
+}
+
+#[test]
+fn async_copy() {
+    run("async_copy");
+}

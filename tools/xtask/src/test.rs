@@ -152,7 +152,8 @@ fn steps(run: &mut Run<'_>) -> Result<()> {
     run.step("format", |workspace| process::run(&mut workspace.cargo(&["fmt", "--all", "--check"])))?;
     let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
     run.step("clippy", |workspace| process::run(&mut workspace.cargo(&clippy)))?;
-    let docs = ["doc", "--quiet", "--no-deps", "--package", "upcie-core", "--package", "upcie-nvme"];
+    let libraries = ["--package", "upcie-core", "--package", "upcie-nvme", "--features", "upcie-nvme/async"];
+    let docs = [&["doc", "--quiet", "--no-deps"][..], &libraries].concat();
     run.step("docs", |workspace| process::run(workspace.cargo(&docs).env("RUSTDOCFLAGS", "-D warnings")))?;
     let targets = process::output(Command::new("rustup").args(["target", "list", "--installed"]));
     if targets.is_ok_and(|targets| targets.lines().any(|target| target == AARCH64)) {
@@ -192,7 +193,7 @@ fn steps(run: &mut Run<'_>) -> Result<()> {
 fn features(workspace: &Workspace) -> Result<()> {
     let sets = [
         ("upcie-core", &["", "bind", "uio", "vfio-user-client", "vfio-user-server", "bind,uio"][..]),
-        ("upcie-nvme", &["", "vfio-user", "bind,uio", "emu", "fault-files", "serde"]),
+        ("upcie-nvme", &["", "vfio-user", "bind,uio", "emu", "fault-files", "serde", "async"]),
     ];
     for (package, sets) in sets {
         for set in sets {

@@ -162,8 +162,9 @@ int upcie_regs(upcie_ctrlr *ctrlr, void *dst, size_t offset, size_t size);
 
 #define UPCIE_RESET_CONTROLLER 0
 #define UPCIE_RESET_SUBSYSTEM  1
+#define UPCIE_RESET_FUNCTION   2
 
-/* Resets the controller, or its NVM subsystem, and brings it up again. Its queues wait for upcie_recover(). */
+/* Resets the controller, its NVM subsystem or its PCI function, and brings it up again. Its queues wait for upcie_recover(). */
 int upcie_reset(upcie_ctrlr *ctrlr, int kind);
 
 /* Stores up to max ids of active namespaces, and their number; ids may be NULL. Asks the controller each time. */

@@ -18,7 +18,8 @@ pub use address::{Address, forms};
 #[cfg(feature = "async")]
 pub use async_queue::AsyncQueue;
 pub use controller::{
-    Controller, ControllerBuilder, Event, Events, FeatureQuery, FeatureUpdate, IdentifyQuery, LogQuery, ResetKind,
+    Controller, ControllerBuilder, Event, Events, FeatureQuery, FeatureUpdate, IdentifyQuery, LogQuery,
+    ResetKind,
 };
 pub use engine::{Completion, Direction, Extent, Io, Refused, Returned, Turn, Zeroes};
 pub use error::{Error, Failure, NoIo, Refusal, Result};

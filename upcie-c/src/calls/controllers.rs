@@ -12,6 +12,7 @@ use std::{
     sync::Arc,
 };
 use upcie_nvme::{
+    ResetKind,
     spec::{Command, CompletionEntry},
     upcie_core::pci::functions,
 };
@@ -117,14 +118,15 @@ pub unsafe extern "C" fn upcie_regs(of: *mut Opaque, dst: *mut c_void, offset: u
     })
 }
 
-/// Resets a controller or its subsystem.
+/// Resets a controller, its subsystem or its function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcie_reset(of: *mut Opaque, kind: c_int) -> c_int {
     guarded(|| {
         let controller = controller(of)?;
         match kind {
             0 => controller.controller.reset()?,
-            1 => controller.controller.reset_subsystem()?,
+            1 => controller.controller.reset_by(ResetKind::Subsystem)?,
+            2 => controller.controller.reset_by(ResetKind::Function)?,
             other => return Err(Failure::argument(format!("{other} is no kind of reset"))),
         }
         Ok(0)

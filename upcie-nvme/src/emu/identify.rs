@@ -1,7 +1,8 @@
 //! Identify data of the controller and its namespaces.
 
 use super::{
-    Options, Sgls, config, firmware, host_data, logs, namespace::Namespace, registers::VERSION, sanitize, self_test,
+    Options, Sgls, config, firmware, host_data, logs, namespace::Namespace, registers::VERSION, sanitize,
+    self_test,
 };
 use crate::spec::{
     ALL_NAMESPACES, Cns, Command, DescriptorHeader, IdentifyController, IdentifyDword10, IdentifyNamespace,

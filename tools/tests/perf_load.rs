@@ -266,8 +266,20 @@ fn zipf_breakdowns_and_small_pages_work_together() {
 }
 
 #[test]
+fn data_by_sgls_is_verified() {
+    let sizes = "--block-size 4k:50,64k:50 --length 4M --count 3000";
+    let report = perf(&format!("emu --rw randrw --verify --sgl {sizes} --destructive"));
+    assert_eq!(
+        (&report["ios"], &report["errors"], &report["mismatches"]),
+        (&3000.into(), &0.into(), &0.into())
+    );
+    assert_eq!(report["parameters"]["sgl"], true);
+}
+
+#[test]
 fn impossible_runs_are_refused_with_the_limit() {
     for (arguments, part) in [
+        ("perf emu:sgl=false --sgl", "emu:sgl=false: it takes no scatter gather lists"),
         ("perf emu emu:lba=4096 --block-size 512", "emu:lba=4096: --block-size 512"),
         ("perf emu --block-size 4k:50,6000:50", "--block-size 6000"),
         (

@@ -74,15 +74,15 @@ impl<'n> Pieces<'n> {
             return Err(refused(refuse_namespace(extent, turn.queue.live.controller, turn.namespaces)));
         }
         let queue = &mut *turn.queue;
+        let start = self.start + self.sent;
         let pointer = match buffer.spans() {
             Some(spans) => {
-                let start = (self.start + self.sent) as u64;
-                let place = self.place.unwrap_or_else(|| Place::default().further(spans, start));
+                let place = self.place.unwrap_or_else(|| Place::default().further(spans, start as u64));
                 let pointer = queue.lists.describe(&Stretch { spans, place, len: len as u64 }, |_| ());
                 self.place = pointer.is_ok().then(|| place.further(spans, len as u64));
                 pointer
             }
-            None => queue.lists.build_range(buffer, self.start + self.sent, len),
+            None => queue.lists.build_range(buffer, start, len),
         };
         let pointer = pointer.map_err(refused)?;
         let (block, blocks) = (slba + (self.sent >> extent.shift) as u64, (len >> extent.shift) as u64);

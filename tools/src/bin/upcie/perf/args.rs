@@ -159,6 +159,9 @@ pub struct PerfArgs {
     /// Pages for DMA memory (buffers and queues)
     #[arg(long, value_enum, default_value = "auto", help_heading = "Load")]
     pub buffers: Buffers,
+    /// Describe all data by scatter gather lists (SGLs) in place of PRPs; the devices must take them
+    #[arg(long, help_heading = "Load")]
+    pub sgl: bool,
 
     /// Running time: seconds, or with a unit (500ms, 2m) [default: 5]
     #[arg(long, short = 't', visible_alias = "runtime", value_name = "TIME", value_parser = units::parse_time, conflicts_with = "count", help_heading = "Length")]

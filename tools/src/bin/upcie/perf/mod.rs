@@ -43,7 +43,7 @@ use plan::Plan;
 use report::Report;
 use run::Outputs;
 use std::{io::Write, mem, path::PathBuf};
-use upcie_nvme::Controller;
+use upcie_nvme::{Controller, queue::SglUse};
 
 /// Returns the text below the options of `--help`.
 pub fn help_end() -> String {
@@ -172,6 +172,7 @@ fn open(args: &PerfArgs) -> anyhow::Result<Vec<Controller>> {
     let queues = u16::try_from(pairs).unwrap_or(u16::MAX).max(MIN_QUEUES);
     let irq = args.irq.and_then(args::IrqArg::kind);
     let pages = args.buffers.pages();
-    let options = Controller::builder().queues(queues).timeout(args.timeout).irq(irq).pages(pages);
+    let sgl = if args.sgl { SglUse::Always } else { SglUse::default() };
+    let options = Controller::builder().queues(queues).timeout(args.timeout).irq(irq).pages(pages).sgl(sgl);
     args.targets().map(|target| target.open(options.clone())).collect()
 }

@@ -64,6 +64,9 @@ pub struct Parameters {
     pub cores: Option<Vec<usize>>,
     pub rate: Option<u64>,
     pub buffers: String,
+    /// All data is described by SGLs.
+    #[serde(default)]
+    pub sgl: bool,
     pub time_ns: Option<u64>,
     pub count: Option<u64>,
     pub warmup_ns: Option<u64>,
@@ -264,6 +267,7 @@ impl Parameters {
             cores: plan.threads.iter().copied().collect(),
             rate: plan.rate,
             buffers: args.buffers.name().into(),
+            sgl: args.sgl,
             time_ns: plan.count.is_none().then_some(ns(plan.time)),
             count: plan.count,
             warmup_ns: plan.warmup.map(ns),

@@ -74,7 +74,9 @@ impl Controller {
         let len = match plan {
             Data::None => 0,
             Data::Bytes(len) => len,
-            Data::Blocks => u64::from(command.block_count()) * self.plain_block(command.nsid, &what)?,
+            Data::Blocks => {
+                self.plain_block(command.nsid, &what)?.saturating_mul(command.block_count().into())
+            }
         };
         if data.len() as u64 != len {
             return Err(refuse(format!("it transfers {len} bytes here, the buffer has {}", data.len())));

@@ -97,6 +97,29 @@ fn data_lengths_follow_from_the_command() {
     assert_eq!(len(Command { cdw11: 1, ..command(0x0a, 0x81) }), Ok(16));
 }
 
+/// Directives whose data has a known length are sent at any time; no other operation is.
+#[test]
+fn directives_are_decided_by_their_operation() {
+    for (opcode, known) in
+        [(0x19, &[(0, 1), (1, 1), (1, 2)][..]), (0x1a, &[(0, 1), (1, 1), (1, 2), (1, 3)][..])]
+    {
+        for kind in 0..=255 {
+            for operation in 0..=255 {
+                let directive = Command { cdw11: kind << 8 | operation, ..command(opcode, 7) };
+                let moves = opcode == 0x1a && operation != 3;
+                let expected = Plan { len: if moves { 32 } else { 0 }, alone: None };
+                match plan(&directive) {
+                    Ok(plan) => {
+                        assert!(known.contains(&(kind, operation)), "{opcode:02x}h {kind} {operation}");
+                        assert_eq!(plan, expected);
+                    }
+                    Err(why) => assert!(!known.contains(&(kind, operation)), "{why}"),
+                }
+            }
+        }
+    }
+}
+
 /// Firmware Commit needs an idle subsystem only for the actions that run an image.
 #[test]
 fn firmware_is_stored_at_any_time() {

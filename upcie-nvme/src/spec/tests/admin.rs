@@ -201,7 +201,7 @@ fn limits_of_the_controller_are_told() {
     told(AttachNamespace { nsid: 1, controllers: vec![] }.refusal(&controller), "1 to 2047");
 }
 
-/// What a feature is set to by its fields is what it shows.
+/// Fields that are put at their places show the numbers that were put.
 #[test]
 fn a_features_fields_are_put_at_their_places() {
     for info in FeatureInfo::ALL {

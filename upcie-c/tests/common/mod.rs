@@ -8,11 +8,10 @@ use std::{
 /// Libraries that a static libupcie needs, as `upcie.pc` names them.
 const PRIVATE: [&str; 5] = ["-lgcc_s", "-lutil", "-lpthread", "-lm", "-ldl"];
 
-/// Returns the folder of the built libraries: that of the test's own program, or the one above.
+/// Returns the folder of the built libraries: that of the test's own program, where cargo always puts them, or the one above.
 fn built() -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
-    let folders = test.ancestors().skip(1).take(2);
-    let found = folders.filter(|folder| folder.join("libupcie.so").exists()).last();
+    let found = test.ancestors().skip(1).take(2).find(|folder| folder.join("libupcie.so").exists());
     found.unwrap_or_else(|| panic!("no libupcie.so beside {}", test.display())).to_path_buf()
 }
 
@@ -20,14 +19,24 @@ fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Compiles a C program against the header and the shared library.
+/// Compiles a program of one C file, as C99.
+#[allow(dead_code, reason = "not every suite has such programs")]
 pub fn compile(path: &str, more: &[&str]) -> PathBuf {
+    let options = ["-std=c99", "-D_GNU_SOURCE", "-pedantic"].iter().chain(more).copied().collect::<Vec<_>>();
+    compile_all(&[path], &options, &[])
+}
+
+/// Compiles a program against the header and the shared library.
+pub fn compile_all(paths: &[&str], options: &[&str], include: &[&str]) -> PathBuf {
     let library = built();
-    let name = Path::new(path).file_stem().expect("a file").to_string_lossy().into_owned();
+    let name = Path::new(paths[0]).file_stem().expect("a file").to_string_lossy().into_owned();
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
     let mut command = Command::new("cc");
-    command.args(["-std=c99", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pedantic"]);
-    command.arg("-I").arg(source("include")).arg(source(path)).args(more).arg("-o").arg(&out);
+    command.args(["-O1", "-g", "-Wall", "-Wextra", "-Werror"]).args(options);
+    for folder in include.iter().chain(&["include"]) {
+        command.arg("-I").arg(source(folder));
+    }
+    command.args(paths.iter().map(|path| source(path))).arg("-o").arg(&out);
     command.arg("-L").arg(&library).arg("-lupcie").arg(format!("-Wl,-rpath,{}", library.display()));
     command.args(PRIVATE);
     succeed(&mut command);

@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Calls the backend's tables as xNVMe does, on the controllers that are named on the command line: the first has two
+ * namespaces, of which the first has blocks of the size that is the third argument; the second is another controller.
+ */
+#define _GNU_SOURCE
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "../upcie_rs.h"
+
+#define EXPECT(call, value)                                                                                   \
+	do {                                                                                                  \
+		long long got_ = (long long)(call), want_ = (long long)(value);                               \
+		if (got_ != want_) {                                                                          \
+			fprintf(stderr, "%s:%d: %s is %lld, not %lld (last error: %s)\n", __FILE__, __LINE__, \
+				#call, got_, want_, upcie_last_error());                                      \
+			exit(1);                                                                              \
+		}                                                                                             \
+	} while (0)
+#define TRUE(condition) EXPECT(!(condition), 0)
+
+static uint32_t block_size;
+
+/* Opens a device as xNVMe does: tables copied, the controller in the first word of the state, then dev_open. */
+static void dev_init(struct xnvme_dev *dev, const char *uri, uint32_t nsid, void *ctrlr)
+{
+	const struct xnvme_be_config *config = &g_xnvme_be_upcie_rs;
+
+	memset(dev, 0, sizeof(*dev));
+	dev->be.async = *config->async;
+	dev->be.sync = *config->sync;
+	dev->be.admin = *config->admin;
+	dev->be.dev = *config->dev;
+	dev->be.mem = *config->mem;
+	dev->opts.nsid = nsid;
+	snprintf(dev->ident.uri, sizeof(dev->ident.uri), "%s", uri);
+	for (dev->geo.ssw = 0; 1u << dev->geo.ssw < block_size; dev->geo.ssw++)
+		;
+	if (!ctrlr)
+		ctrlr = dev->be.dev.ctrlr_init(dev);
+	if (!ctrlr) {
+		fprintf(stderr, "%s: %s\n", uri, upcie_last_error());
+		exit(1);
+	}
+	memcpy(dev->be.state, &ctrlr, sizeof(ctrlr));
+	EXPECT(dev->be.dev.dev_open(dev), 0);
+	EXPECT(dev->ident.nsid, nsid);
+	EXPECT(dev->ident.csi, XNVME_SPEC_CSI_NVM);
+	EXPECT(dev->ident.dtype, nsid ? XNVME_DEV_TYPE_NVME_NAMESPACE : XNVME_DEV_TYPE_NVME_CONTROLLER);
+}
+
+static void queue_init(struct xnvme_queue *queue, struct xnvme_dev *dev, uint32_t capacity)
+{
+	memset(queue, 0, sizeof(*queue));
+	queue->base.dev = dev;
+	queue->base.capacity = capacity;
+	EXPECT(dev->be.async.init(queue, 0), 0);
+}
+
+static struct xnvme_cmd_ctx context(struct xnvme_dev *dev, uint8_t opcode, uint64_t block, size_t bytes)
+{
+	struct xnvme_cmd_ctx ctx = {.dev = dev};
+
+	ctx.cmd.common.opcode = opcode;
+	ctx.cmd.common.nsid = dev->opts.nsid;
+	ctx.cmd.nvm.slba = block;
+	ctx.cmd.nvm.nlb = bytes ? (uint32_t)(bytes / block_size) - 1 : 0;
+	return ctx;
+}
+
+static void fill(void *buf, size_t size, unsigned seed)
+{
+	for (size_t i = 0; i < size; i++)
+		((uint8_t *)buf)[i] = (uint8_t)(seed + i * 11 + i / 512);
+}
+
+static int holds(const void *buf, size_t size, unsigned seed)
+{
+	for (size_t i = 0; i < size; i++)
+		if (((const uint8_t *)buf)[i] != (uint8_t)(seed + i * 11 + i / 512))
+			return 0;
+	return 1;
+}
+
+/* Synchronous, through whichever namespace or controller: writes, reads into other memory, and compares. */
+static void sync_round_trip(struct xnvme_dev *dev, char *buf, char *other, size_t size, unsigned seed)
+{
+	struct xnvme_cmd_ctx ctx = context(dev, XNVME_SPEC_NVM_OPC_WRITE, 4, size);
+
+	fill(buf, size, seed);
+	EXPECT(dev->be.sync.cmd_io(&ctx, buf, size, NULL, 0), 0);
+	memset(other, 0, size);
+	ctx = context(dev, XNVME_SPEC_NVM_OPC_READ, 4, size);
+	EXPECT(dev->be.sync.cmd_io(&ctx, other, size, NULL, 0), 0);
+	EXPECT(ctx.cpl.status >> 1, 0);
+	TRUE(holds(other, size, seed));
+}
+
+struct chain {
+	int called, left, failed;
+	uint32_t outstanding;
+	void *buf;
+};
+
+/* Submits again from the callback: the command's own slot is free, even in a queue that was full. */
+static void again(struct xnvme_cmd_ctx *ctx, void *arg)
+{
+	struct xnvme_queue *queue = ctx->async.queue;
+	struct chain *chain = arg;
+
+	chain->called++;
+	chain->failed += ctx->cpl.status >> 1 != 0;
+	TRUE(queue->base.outstanding < queue->base.capacity);
+	if (chain->left) {
+		chain->left--;
+		EXPECT(ctx->dev->be.async.cmd_io(ctx, chain->buf, block_size, NULL, 0), 0);
+	}
+	chain->outstanding = queue->base.outstanding;
+}
+
+static void never(void *user, const void *cqe, void *arg)
+{
+	(void)user, (void)cqe, (void)arg;
+	abort();
+}
+
+static void set(struct xnvme_cmd_ctx *ctx, struct xnvme_queue *queue, xnvme_queue_cb cb, void *arg)
+{
+	ctx->async.queue = queue;
+	ctx->async.cb = cb;
+	ctx->async.cb_arg = arg;
+}
+
+/* Pokes until nothing is outstanding. */
+static int drain(struct xnvme_queue *queue)
+{
+	int count = 0;
+
+	while (queue->base.outstanding) {
+		int result = queue->base.dev->be.async.poke(queue, 0);
+		if (result < 0)
+			EXPECT(result, 0);
+		count += result;
+	}
+	return count;
+}
+
+static void queues(struct xnvme_dev *dev, char *buf)
+{
+	enum { CAPACITY = 15 };
+	struct xnvme_cmd_ctx ctxs[CAPACITY + 1];
+	struct chain chain = {.buf = buf};
+	struct xnvme_queue queue;
+
+	/* A queue takes as many as its capacity: it has an entry more. */
+	queue_init(&queue, dev, CAPACITY);
+	for (int i = 0; i <= CAPACITY; i++) {
+		ctxs[i] = context(dev, XNVME_SPEC_NVM_OPC_READ, (uint64_t)i, block_size);
+		set(&ctxs[i], &queue, again, &chain);
+		EXPECT(dev->be.async.cmd_io(&ctxs[i], buf, block_size, NULL, 0), i < CAPACITY ? 0 : -EBUSY);
+	}
+	EXPECT(queue.base.outstanding, CAPACITY);
+	/* Submissions don't ring: nothing can complete before the first poke. */
+	usleep(20000);
+	EXPECT(chain.called, 0);
+	EXPECT(upcie_poll(((struct upcie_rs_queue *)(void *)&queue)->handle, 0, never, NULL), 0);
+	/* Each completion submits another one, 100 times. */
+	chain.left = 100;
+	EXPECT(drain(&queue), CAPACITY + 100);
+	TRUE(chain.called == CAPACITY + 100 && chain.failed == 0 && chain.outstanding == 0);
+
+	/* A poke takes at most max, and with 0 all that is outstanding; a wait takes the rest. */
+	chain = (struct chain){.buf = buf};
+	for (int i = 0; i < 10; i++)
+		EXPECT(dev->be.async.cmd_io(&ctxs[i], buf, block_size, NULL, 0), 0);
+	int found;
+	while ((found = dev->be.async.poke(&queue, 3)) == 0)
+		;
+	TRUE(found >= 1 && found <= 3 && chain.called == found);
+	EXPECT(dev->be.async.wait(&queue), 10 - found);
+	EXPECT(chain.called, 10);
+	EXPECT(dev->be.async.wait(&queue), 0);
+	EXPECT(dev->be.async.poke(&queue, 0), 0);
+
+	/* Opcodes of any command set go to the controller: this one has neither zones, nor keys, nor this vendor's. */
+	static const uint8_t opcodes[] = {0x7d, 0x79, 0x10, 0x14, 0x19, 0xc1};
+	for (unsigned i = 0; i < sizeof(opcodes); i++) {
+		ctxs[i].cmd.common.opcode = opcodes[i];
+		EXPECT(dev->be.async.cmd_io(&ctxs[i], NULL, 0, NULL, 0), 0);
+	}
+	chain.called = chain.failed = 0;
+	EXPECT(dev->be.async.wait(&queue), sizeof(opcodes));
+	TRUE(chain.called == sizeof(opcodes) && chain.failed == sizeof(opcodes));
+
+	/* The commands for files are those for blocks, by bytes. */
+	ctxs[0] = context(dev, XNVME_SPEC_FS_OPC_WRITE, 7 * (uint64_t)block_size, block_size);
+	set(&ctxs[0], &queue, again, &chain);
+	fill(buf, block_size, 3);
+	chain.failed = 0;
+	EXPECT(dev->be.async.cmd_io(&ctxs[0], buf, block_size, NULL, 0), 0);
+	EXPECT(dev->be.async.wait(&queue), 1);
+	ctxs[0] = context(dev, XNVME_SPEC_NVM_OPC_READ, 7, block_size);
+	EXPECT(dev->be.sync.cmd_io(&ctxs[0], buf + 65536, block_size, NULL, 0), 0);
+	TRUE(chain.failed == 0 && holds(buf + 65536, block_size, 3));
+	EXPECT(dev->be.async.term(&queue), 0);
+}
+
+static void vectors(struct xnvme_dev *dev, char *buf, char *other)
+{
+	struct chain chain = {.buf = buf};
+	struct xnvme_queue queue;
+	struct xnvme_cmd_ctx ctx;
+	size_t size = 3 * 4096;
+
+	queue_init(&queue, dev, 4);
+	/* Segments smaller than a page, side by side in one buffer, are one transfer. */
+	struct iovec beside[] = {{buf, 512}, {buf + 512, 512}, {buf + 1024, 3072}, {buf + 4096, 8192}};
+	fill(buf, size, 21);
+	ctx = context(dev, XNVME_SPEC_NVM_OPC_WRITE, 16, size);
+	set(&ctx, &queue, again, &chain);
+	EXPECT(dev->be.async.cmd_iov(&ctx, beside, 4, size, NULL, 0), 0);
+	EXPECT(dev->be.async.wait(&queue), 1);
+	memset(other, 0, size);
+	/* Pages in any order; the first may begin anywhere. */
+	struct iovec apart[] = {{other + 8192, 4096}, {other, 4096}, {other + 16384, 4096}};
+	ctx = context(dev, XNVME_SPEC_NVM_OPC_READ, 16, size);
+	EXPECT(dev->be.sync.cmd_iov(&ctx, apart, 3, size, NULL, 0), 0);
+	TRUE(memcmp(other + 8192, buf, 4096) == 0 && memcmp(other, buf + 4096, 4096) == 0);
+	TRUE(memcmp(other + 16384, buf + 8192, 4096) == 0);
+	struct iovec tail[] = {{other + 4096 - 512, 512}, {other + 8192, size - 512}};
+	EXPECT(dev->be.sync.cmd_iov(&ctx, tail, 2, size, NULL, 0), 0);
+	TRUE(memcmp(other + 4096 - 512, buf, 512) == 0 && memcmp(other + 8192, buf + 512, size - 512) == 0);
+	/* Smaller than a page and apart can't be named: refused, and nothing is sent. */
+	struct iovec holes[] = {{buf, 512}, {buf + 2048, size - 512}};
+	set(&ctx, &queue, again, &chain);
+	EXPECT(dev->be.async.cmd_iov(&ctx, holes, 2, size, NULL, 0), -EINVAL);
+	EXPECT(queue.base.outstanding, 0);
+	EXPECT(chain.failed, 0);
+	EXPECT(dev->be.async.term(&queue), 0);
+}
+
+static void interrupts(struct xnvme_dev *dev, char *buf)
+{
+	struct chain chain = {.buf = buf};
+	struct xnvme_queue queue;
+	struct xnvme_cmd_ctx ctx = context(dev, XNVME_SPEC_NVM_OPC_READ, 0, block_size);
+
+	queue_init(&queue, dev, 4);
+	set(&ctx, &queue, again, &chain);
+	EXPECT(dev->be.async.cmd_io(&ctx, buf, block_size, NULL, 0), 0);
+	EXPECT(dev->be.async.get_completion_fd(&queue), -EBUSY);
+	EXPECT(dev->be.async.wait(&queue), 1);
+	int fd = dev->be.async.get_completion_fd(&queue);
+	TRUE(fd >= 0);
+	EXPECT(dev->be.async.get_completion_fd(&queue), fd);
+	for (int i = 0; i < 50; i++) {
+		EXPECT(dev->be.async.cmd_io(&ctx, buf, block_size, NULL, 0), 0);
+		while (dev->be.async.poke(&queue, 0) == 0) {
+			struct pollfd event = {.fd = fd, .events = POLLIN};
+			EXPECT(poll(&event, 1, 30000), 1);
+		}
+	}
+	EXPECT(chain.called, 51);
+	EXPECT(dev->be.async.term(&queue), 0);
+}
+
+static void memory(struct xnvme_dev *dev, struct xnvme_dev *other)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), size = 16 * page;
+	struct chain chain = {0};
+	struct xnvme_queue queue;
+	struct xnvme_cmd_ctx ctx;
+	uint64_t phys = 1, again_phys, theirs;
+	char stack[16];
+
+	char *buf = dev->be.mem.buf_alloc(dev, size, &phys);
+	TRUE(buf && phys % page == 0);
+	EXPECT(dev->be.mem.buf_vtophys(dev, buf + 100, &again_phys), 0);
+	EXPECT(again_phys, phys + 100);
+	/* Memory of one device is good for every other, of whichever controller. */
+	EXPECT(other->be.mem.buf_vtophys(other, buf, &theirs), 0);
+	sync_round_trip(other, buf, buf + size / 2, size / 2, 30);
+	fill(buf, size, 31);
+	buf = dev->be.mem.buf_realloc(dev, buf, 4 * size, &phys);
+	TRUE(buf && holds(buf, size, 31));
+	EXPECT(dev->be.mem.buf_vtophys(dev, buf, &again_phys), 0);
+	EXPECT(again_phys, phys);
+	buf = dev->be.mem.buf_realloc(dev, buf, page, NULL);
+	TRUE(buf && holds(buf, page, 31));
+	EXPECT(dev->be.mem.buf_vtophys(dev, stack, &phys), -EFAULT);
+	TRUE(dev->be.mem.buf_alloc(dev, 0, &phys) == NULL);
+
+	/* Freed without a length; not while a command uses it. */
+	queue_init(&queue, dev, 4);
+	ctx = context(dev, XNVME_SPEC_NVM_OPC_READ, 0, block_size);
+	set(&ctx, &queue, again, &chain);
+	EXPECT(dev->be.async.cmd_io(&ctx, buf, block_size, NULL, 0), 0);
+	dev->be.mem.buf_free(dev, buf);
+	EXPECT(dev->be.mem.buf_vtophys(dev, buf, &phys), 0);
+	EXPECT(dev->be.async.wait(&queue), 1);
+	TRUE(chain.failed == 0);
+	dev->be.mem.buf_free(dev, buf);
+	dev->be.mem.buf_free(dev, buf);
+	dev->be.mem.buf_free(dev, NULL);
+
+	/* The program's own memory. */
+	char *check = dev->be.mem.buf_alloc(dev, size, NULL);
+	char *own = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	TRUE(check && own != MAP_FAILED);
+	fill(own, size, 40);
+	EXPECT(dev->be.mem.mem_map(dev, own, size, &phys), 0);
+	TRUE(holds(own, size, 40));
+	EXPECT(dev->be.mem.buf_vtophys(dev, own, &again_phys), 0);
+	EXPECT(again_phys, phys);
+	sync_round_trip(dev, own, check, size, 41);
+	sync_round_trip(other, check, own, size, 42);
+	EXPECT(dev->be.async.cmd_io(&ctx, own + page, block_size, NULL, 0), 0);
+	EXPECT(dev->be.mem.mem_unmap(dev, own), -EBUSY);
+	EXPECT(dev->be.async.wait(&queue), 1);
+	EXPECT(dev->be.mem.mem_unmap(dev, own), 0);
+	EXPECT(dev->be.mem.mem_unmap(dev, own), -EINVAL);
+	TRUE(holds(own, page, 42));
+	EXPECT(dev->be.async.cmd_io(&ctx, own, block_size, NULL, 0), -EFAULT);
+	munmap(own, size);
+	dev->be.mem.buf_free(dev, check);
+	EXPECT(dev->be.async.term(&queue), 0);
+}
+
+static void admin(struct xnvme_dev *dev, char *buf)
+{
+	struct xnvme_cmd_ctx ctx = context(dev, 0x06, 0, 0);
+	uint32_t registers[16];
+
+	ctx.cmd.dwords[10] = 0x00;
+	EXPECT(dev->be.admin.cmd_admin(&ctx, buf, 4096, NULL, 0), 0);
+	uint64_t blocks;
+	memcpy(&blocks, buf, 8);
+	TRUE(blocks > 0);
+	ctx.cmd.common.nsid = 0;
+	ctx.cmd.dwords[10] = 0xff;
+	EXPECT(dev->be.admin.cmd_admin(&ctx, buf, 4096, NULL, 0), -EIO);
+	TRUE(ctx.cpl.status >> 1 != 0);
+	/* The driver's own. */
+	ctx = context(dev, 0x04, 0, 0);
+	EXPECT(dev->be.admin.cmd_admin(&ctx, NULL, 0, NULL, 0), -EPERM);
+
+	ctx = context(dev, XNVME_SPEC_PSEUDO_OPC_SHOW_REGS, 0, 0);
+	EXPECT(dev->be.admin.cmd_pseudo(&ctx, registers, sizeof(registers), NULL, 0), 0);
+	/* CSTS.RDY. */
+	EXPECT(registers[7] & 1, 1);
+	ctx = context(dev, XNVME_SPEC_PSEUDO_OPC_NAMESPACE_RESCAN, 0, 0);
+	EXPECT(dev->be.admin.cmd_pseudo(&ctx, NULL, 0, NULL, 0), 0);
+	ctx = context(dev, 0x7f, 0, 0);
+	EXPECT(dev->be.admin.cmd_pseudo(&ctx, NULL, 0, NULL, 0), -ENOSYS);
+}
+
+/* Commands in flight come back once, with a status, and the queue goes on. */
+static void reset(struct xnvme_dev *dev, char *buf)
+{
+	struct xnvme_cmd_ctx ctxs[3], pseudo = context(dev, XNVME_SPEC_PSEUDO_OPC_CONTROLLER_RESET, 0, 0);
+	struct chain chain = {.buf = buf};
+	struct xnvme_queue queue;
+
+	queue_init(&queue, dev, 4);
+	for (int i = 0; i < 3; i++) {
+		ctxs[i] = context(dev, XNVME_SPEC_NVM_OPC_READ, 0, block_size);
+		set(&ctxs[i], &queue, again, &chain);
+		EXPECT(dev->be.async.cmd_io(&ctxs[i], buf, block_size, NULL, 0), 0);
+	}
+	EXPECT(dev->be.admin.cmd_pseudo(&pseudo, NULL, 0, NULL, 0), 0);
+	EXPECT(dev->be.async.poke(&queue, 0), 3);
+	TRUE(chain.called == 3 && chain.failed == 3 && queue.base.outstanding == 0);
+	EXPECT(dev->be.async.cmd_io(&ctxs[0], buf, block_size, NULL, 0), 0);
+	EXPECT(dev->be.async.wait(&queue), 1);
+	TRUE(chain.called == 4 && chain.failed == 3);
+	/* A subsystem reset works where the controller has it. */
+	pseudo.cmd.common.opcode = XNVME_SPEC_PSEUDO_OPC_SUBSYSTEM_RESET;
+	int result = dev->be.admin.cmd_pseudo(&pseudo, NULL, 0, NULL, 0);
+	TRUE(result == 0 || result == -ENOTSUP);
+	EXPECT(dev->be.async.term(&queue), 0);
+	sync_round_trip(dev, buf, buf + 65536, 8192, 50);
+}
+
+int main(int argc, char **argv)
+{
+	static struct xnvme_dev first, second, other, none;
+	void *ctrlr, *other_ctrlr;
+
+	if (argc != 4)
+		return 2;
+	block_size = (uint32_t)atoi(argv[3]);
+	/* A URI that is none. */
+	snprintf(none.ident.uri, sizeof(none.ident.uri), "vfio-user:/nowhere");
+	TRUE(g_xnvme_be_upcie_rs.dev->ctrlr_init(&none) == NULL && errno == ENODEV);
+
+	dev_init(&first, argv[1], 1, NULL);
+	memcpy(&ctrlr, first.be.state, sizeof(ctrlr));
+	/* Namespaces share their controller. */
+	dev_init(&second, argv[1], 2, ctrlr);
+	char *buf = first.be.mem.buf_alloc(&first, 1 << 18, NULL);
+	TRUE(buf != NULL);
+	/* A controller of its own, which came after the memory. */
+	dev_init(&other, argv[2], 1, NULL);
+	memcpy(&other_ctrlr, other.be.state, sizeof(other_ctrlr));
+	TRUE(other_ctrlr != ctrlr);
+
+	sync_round_trip(&first, buf, buf + 65536, 65536, 1);
+	sync_round_trip(&other, buf, buf + 65536, 65536, 2);
+	queues(&first, buf);
+	queues(&other, buf);
+	vectors(&first, buf, buf + 65536);
+	interrupts(&first, buf);
+	memory(&first, &other);
+	admin(&first, buf);
+	admin(&second, buf);
+	reset(&first, buf);
+
+	first.be.mem.buf_free(&first, buf);
+	first.be.dev.dev_close(&first);
+	second.be.dev.dev_close(&second);
+	other.be.dev.dev_close(&other);
+	EXPECT(g_xnvme_be_upcie_rs.dev->ctrlr_term(ctrlr), 0);
+	EXPECT(g_xnvme_be_upcie_rs.dev->ctrlr_term(other_ctrlr), 0);
+	TRUE(upcie_rs_heap() == NULL);
+	/* And all of it once more. */
+	dev_init(&first, argv[1], 0, NULL);
+	memcpy(&ctrlr, first.be.state, sizeof(ctrlr));
+	EXPECT(g_xnvme_be_upcie_rs.dev->ctrlr_term(ctrlr), 0);
+	puts("contract: ok");
+	return 0;
+}

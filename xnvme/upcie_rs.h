@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The backend "upcie-rs" of xNVMe, over libupcie: what its files share. */
+#ifndef UPCIE_RS_H
+#define UPCIE_RS_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <libxnvme.h>
+#include <xnvme_be.h>
+#include <xnvme_dev.h>
+#include <xnvme_queue.h>
+#include <xnvme_spec.h>
+
+#include <upcie.h>
+
+/* A controller, made by ctrlr_init and shared by all devices (namespaces) of it. */
+struct upcie_rs_ctrlr {
+	upcie_ctrlr *handle;
+	uint32_t timeout_ms;
+	uint16_t vectors;
+};
+
+/* The first word of a device's state is the controller, which xNVMe puts there. */
+struct upcie_rs_state {
+	struct upcie_rs_ctrlr *ctrlr;
+};
+XNVME_STATIC_ASSERT(sizeof(struct upcie_rs_state) <= XNVME_BE_STATE_NBYTES, "state");
+
+/* A queue: the bytes that xNVMe leaves to the backend, behind its own. */
+struct upcie_rs_queue {
+	struct xnvme_queue_base base;
+	upcie_queue *handle;
+	bool interrupts;
+};
+XNVME_STATIC_ASSERT(sizeof(struct upcie_rs_queue) <= XNVME_BE_QUEUE_STATE_NBYTES, "queue");
+
+static inline struct upcie_rs_ctrlr *upcie_rs_ctrlr_of(const struct xnvme_dev *dev)
+{
+	return ((const struct upcie_rs_state *)(const void *)dev->be.state)->ctrlr;
+}
+
+/* The one heap of the process; NULL before the first controller is open and after the last one is closed. */
+upcie_heap *upcie_rs_heap(void);
+
+/* Turns the commands for files into those of the NVM command set: bytes become blocks. */
+void upcie_rs_translate(struct xnvme_cmd_ctx *ctx);
+
+extern struct xnvme_be_async g_xnvme_be_upcie_rs_async;
+extern struct xnvme_be_sync g_xnvme_be_upcie_rs_sync;
+extern struct xnvme_be_admin g_xnvme_be_upcie_rs_admin;
+extern struct xnvme_be_dev g_xnvme_be_upcie_rs_dev;
+extern struct xnvme_be_mem g_xnvme_be_upcie_rs_mem;
+extern const struct xnvme_be_config g_xnvme_be_upcie_rs;
+
+#endif

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Queues. A submission rings no doorbell; poke and wait ring first. */
+#include <time.h>
+
+#include "upcie_rs.h"
+
+/* Waits look at their deadline this often. */
+#define SLICE_MS 100
+
+static struct upcie_rs_queue *queue_of(struct xnvme_queue *queue)
+{
+	return (struct upcie_rs_queue *)(void *)queue;
+}
+
+static int create(struct upcie_rs_queue *queue, bool interrupts)
+{
+	static unsigned int turn;
+	struct upcie_rs_ctrlr *ctrlr = upcie_rs_ctrlr_of(queue->base.dev);
+	struct upcie_queue_opts opts = {.size = sizeof(opts), .depth = queue->base.capacity + 1};
+
+	if (interrupts) {
+		opts.flags = UPCIE_QUEUE_INTERRUPT;
+		/* Vector 0 is the admin queue's, too. */
+		if (ctrlr->vectors > 1)
+			opts.vector = (uint16_t)(1 + __atomic_fetch_add(&turn, 1, __ATOMIC_RELAXED) % (ctrlr->vectors - 1u));
+	}
+	queue->interrupts = interrupts;
+	return upcie_queue_create(ctrlr->handle, &opts, &queue->handle);
+}
+
+static int init(struct xnvme_queue *queue, int opts)
+{
+	(void)opts;
+	return create(queue_of(queue), false);
+}
+
+static int term(struct xnvme_queue *queue)
+{
+	upcie_queue *handle = queue_of(queue)->handle;
+
+	queue_of(queue)->handle = NULL;
+	return upcie_queue_delete(handle);
+}
+
+static int cmd_io(struct xnvme_cmd_ctx *ctx, void *dbuf, size_t dbuf_nbytes, void *mbuf, size_t mbuf_nbytes)
+{
+	struct upcie_rs_queue *queue = queue_of(ctx->async.queue);
+
+	upcie_rs_translate(ctx);
+	int err = upcie_submit(queue->handle, &ctx->cmd, dbuf, dbuf ? dbuf_nbytes : 0, mbuf, mbuf ? mbuf_nbytes : 0, ctx);
+	if (!err)
+		queue->base.outstanding++;
+	return err;
+}
+
+static int cmd_iov(struct xnvme_cmd_ctx *ctx, struct iovec *dvec, size_t dvec_cnt, size_t dvec_nbytes, void *mbuf,
+		   size_t mbuf_nbytes)
+{
+	struct upcie_rs_queue *queue = queue_of(ctx->async.queue);
+
+	(void)dvec_nbytes;
+	upcie_rs_translate(ctx);
+	int err = upcie_submitv(queue->handle, &ctx->cmd, dvec, dvec_cnt, mbuf, mbuf ? mbuf_nbytes : 0, ctx);
+	if (!err)
+		queue->base.outstanding++;
+	return err;
+}
+
+/* The slot is free when this is called, so that the callback may submit again. */
+static void done(void *user, const void *cqe, void *arg)
+{
+	struct upcie_rs_queue *queue = arg;
+	struct xnvme_cmd_ctx *ctx = user;
+
+	memcpy(&ctx->cpl, cqe, sizeof(ctx->cpl));
+	queue->base.outstanding--;
+	ctx->async.cb(ctx, ctx->async.cb_arg);
+}
+
+static int poke(struct xnvme_queue *queue, uint32_t max)
+{
+	struct upcie_rs_queue *ours = queue_of(queue);
+	/* A program that sleeps on the descriptor pokes after each event: this asks for the next one, and rings. */
+	int result = ours->interrupts ? upcie_arm(ours->handle) : upcie_ring(ours->handle);
+
+	if (!result)
+		result = upcie_poll(ours->handle, max ? max : queue->base.outstanding, done, ours);
+	/* After a reset every command comes back, as aborted, and the queue goes on. */
+	return result == -ECONNRESET ? upcie_recover(ours->handle, done, ours) : result;
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (uint64_t)time.tv_sec * 1000 + (uint64_t)time.tv_nsec / 1000000;
+}
+
+/* Takes all outstanding commands. Each gets as long as a synchronous one. */
+static int wait_all(struct xnvme_queue *queue)
+{
+	struct upcie_rs_queue *ours = queue_of(queue);
+	uint32_t timeout_ms = upcie_rs_ctrlr_of(queue->base.dev)->timeout_ms;
+	uint64_t since = now_ms();
+	int count = 0;
+
+	while (queue->base.outstanding) {
+		int result = poke(queue, 0);
+		if (result < 0)
+			return result;
+		if (result > 0) {
+			count += result;
+			since = now_ms();
+			continue;
+		}
+		if (now_ms() - since > timeout_ms)
+			return -ETIMEDOUT;
+		result = upcie_wait(ours->handle, SLICE_MS);
+		if (result < 0 && result != -ECONNRESET)
+			return result;
+	}
+	return count;
+}
+
+/*
+ * A queue without a descriptor raises no interrupts, which cost the controller and the host. So it gets some when a program
+ * first asks, before it has submitted.
+ */
+static int get_completion_fd(struct xnvme_queue *queue)
+{
+	struct upcie_rs_queue *ours = queue_of(queue);
+
+	if (!ours->interrupts) {
+		if (queue->base.outstanding)
+			return -EBUSY;
+		if (!upcie_rs_ctrlr_of(queue->base.dev)->vectors)
+			return -ENOTSUP;
+		int err = upcie_queue_delete(ours->handle);
+		if (!err)
+			err = create(ours, true);
+		if (!err)
+			err = upcie_arm(ours->handle);
+		if (err)
+			return err;
+	}
+	return upcie_fd(ours->handle);
+}
+
+struct xnvme_be_async g_xnvme_be_upcie_rs_async = {
+	.cmd_io = cmd_io,
+	.cmd_iov = cmd_iov,
+	.poke = poke,
+	.wait = wait_all,
+	.init = init,
+	.term = term,
+	.get_completion_fd = get_completion_fd,
+	.id = "upcie-rs",
+};

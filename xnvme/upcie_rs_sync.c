@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Commands that are waited for. */
+#include "upcie_rs.h"
+
+void upcie_rs_translate(struct xnvme_cmd_ctx *ctx)
+{
+	switch (ctx->cmd.common.opcode) {
+	case XNVME_SPEC_FS_OPC_READ:
+		ctx->cmd.common.opcode = XNVME_SPEC_NVM_OPC_READ;
+		break;
+	case XNVME_SPEC_FS_OPC_WRITE:
+		ctx->cmd.common.opcode = XNVME_SPEC_NVM_OPC_WRITE;
+		break;
+	default:
+		return;
+	}
+	ctx->cmd.nvm.slba >>= ctx->dev->geo.ssw;
+}
+
+static int cmd_io(struct xnvme_cmd_ctx *ctx, void *dbuf, size_t dbuf_nbytes, void *mbuf, size_t mbuf_nbytes)
+{
+	struct upcie_rs_ctrlr *ctrlr = upcie_rs_ctrlr_of(ctx->dev);
+
+	upcie_rs_translate(ctx);
+	return upcie_io(ctrlr->handle, &ctx->cmd, dbuf, dbuf ? dbuf_nbytes : 0, mbuf, mbuf ? mbuf_nbytes : 0, &ctx->cpl);
+}
+
+static int cmd_iov(struct xnvme_cmd_ctx *ctx, struct iovec *dvec, size_t dvec_cnt, size_t dvec_nbytes, void *mbuf,
+		   size_t mbuf_nbytes)
+{
+	struct upcie_rs_ctrlr *ctrlr = upcie_rs_ctrlr_of(ctx->dev);
+
+	(void)dvec_nbytes;
+	upcie_rs_translate(ctx);
+	return upcie_iov(ctrlr->handle, &ctx->cmd, dvec, dvec_cnt, mbuf, mbuf ? mbuf_nbytes : 0, &ctx->cpl);
+}
+
+struct xnvme_be_sync g_xnvme_be_upcie_rs_sync = {
+	.cmd_io = cmd_io,
+	.cmd_iov = cmd_iov,
+	.id = "upcie-rs",
+};

@@ -6,6 +6,7 @@ pub mod c_path;
 pub mod caller;
 pub mod cores;
 pub mod entry;
+pub mod futures;
 pub mod hand;
 pub mod held;
 pub mod memory;

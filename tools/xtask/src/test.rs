@@ -12,6 +12,7 @@ use anyhow::{Result, bail};
 use crate::cargo::{Executable, Workspace, is_ci};
 use crate::checks::{assembly, instructions, layers, licences, package, planted, simulation, soak, words};
 use crate::lab::fio;
+use crate::lab::install;
 use crate::lab::kernel::Lab;
 use crate::lab::prepare::prepare;
 use crate::process::{self, log};
@@ -23,6 +24,8 @@ use crate::suites::{boot, host, linux, matrix};
 /// The suites that need fio's engine: those of modes, and one of this machine.
 const FIO_SUITES: [&str; 2] = ["fio_jobs", "fio_endings"];
 const HOST_FIO: &str = "host_fio";
+/// The suite of the Python package.
+const HOST_PYTHON: &str = "host_python";
 /// Second architecture that the libraries must build for.
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
 /// Bytes that a run writes at most when nothing is built yet.
@@ -63,6 +66,9 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         steps(&mut run)?;
     }
     if !only_steps(&run) {
+        if args.choice.mode.is_empty() && args.choice.wants(HOST_PYTHON) {
+            python()?;
+        }
         if let Some(found) = fio {
             engine(&mut run, found)?;
         }
@@ -209,6 +215,17 @@ fn features(workspace: &Workspace) -> Result<()> {
 fn needs_engine(choice: &Choice) -> bool {
     let host = choice.mode.is_empty() && choice.wants(HOST_FIO);
     host || FIO_SUITES.iter().any(|suite| choice.wants(suite) && modes::any_takes(suite, &choice.mode))
+}
+
+/// Installs what makes environments for Python packages, if it is missing.
+fn python() -> Result<()> {
+    let probe = ["-c", "import ensurepip, venv"];
+    if process::output(Command::new("python3").args(probe)).is_ok() {
+        return Ok(());
+    }
+    let installed = install::packages(&["python3-venv"], "the Python package's tests need");
+    // Where the package can't be installed, the suite says what it lacks.
+    installed.or_else(|error| if is_ci() { Err(error) } else { Ok(log!("{error:#}")) })
 }
 
 /// Builds fio's engine, which its suites need.

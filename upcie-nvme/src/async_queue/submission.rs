@@ -134,14 +134,14 @@ impl Submission {
             return Poll::Pending;
         };
         let Inner { pair, table, .. } = &mut *inner;
-        let Some((ended, command, buffer)) = table.take(index) else {
+        let Some((ended, buffer)) = table.take(index) else {
             let before = table.set_waker(index, cx.waker());
             drop(inner);
             drop(before);
             return Poll::Pending;
         };
         self.stage = Stage::Taken;
-        let result = ended.into_result(pair.device(), &command, &buffer);
+        let result = ended.into_result(pair.device(), &self.command, &buffer);
         drop(inner);
         self.shared.rouse_if_unused();
         Poll::Ready((result, buffer))

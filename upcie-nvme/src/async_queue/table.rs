@@ -90,6 +90,7 @@ impl Table {
         self.staged
     }
 
+    #[inline]
     fn entry(&mut self, index: u32) -> &mut Entry {
         &mut self.entries[index as usize]
     }
@@ -97,15 +98,21 @@ impl Table {
     /// Adds a command behind those that wait; returns its index, or `None` if there are as many as an index can name.
     #[inline]
     pub(super) fn stage(&mut self, command: Command, buffer: DmaBuf, owner: Owner) -> Option<u32> {
-        let index = self.free;
-        let (before, next) = (self.last, NONE);
-        let entry = Entry { state: State::Staged, owner, next, before, buffer, command };
+        let (index, before, next) = (self.free, self.last, NONE);
         let index = if index == NONE {
             let index = u32::try_from(self.entries.len()).ok().filter(|index| *index != NONE)?;
-            self.entries.push(entry);
+            self.entries.push(Entry { state: State::Staged, owner, next, before, buffer, command });
             index
         } else {
-            self.free = mem::replace(self.entry(index), entry).next;
+            // Field by field: an entry that is moved as a whole is copied twice.
+            let entry = self.entry(index);
+            let free = entry.next;
+            entry.state = State::Staged;
+            entry.owner = owner;
+            (entry.next, entry.before) = (next, before);
+            entry.buffer = buffer;
+            entry.command = command;
+            self.free = free;
             index
         };
         if before == NONE {
@@ -127,11 +134,12 @@ impl Table {
 
     /// Takes a staged command off the list, with its buffer, to submit it.
     #[inline]
-    pub(super) fn begin(&mut self, index: u32) -> (Command, DmaBuf) {
+    pub(super) fn begin(&mut self, index: u32) -> (&Command, DmaBuf) {
         self.unlink(index);
         let entry = self.entry(index);
         entry.state = State::InFlight;
-        (entry.command, mem::take(&mut entry.buffer))
+        let buffer = mem::take(&mut entry.buffer);
+        (&entry.command, buffer)
     }
 
     /// Puts a command that was not sent back to the head of the list.
@@ -148,6 +156,7 @@ impl Table {
         self.staged += 1;
     }
 
+    #[inline]
     fn unlink(&mut self, index: u32) {
         let Entry { before, next, .. } = *self.entry(index);
         if before == NONE {
@@ -194,18 +203,18 @@ impl Table {
 
     /// Takes the result of a finished command; `None` while it is not finished.
     #[inline]
-    pub(super) fn take(&mut self, index: u32) -> Option<(Ended, Command, DmaBuf)> {
+    pub(super) fn take(&mut self, index: u32) -> Option<(Ended, DmaBuf)> {
         let entry = self.entry(index);
         if !matches!(entry.state, State::Done(_) | State::Late(_)) {
             return None;
         }
-        let (command, buffer) = (entry.command, mem::take(&mut entry.buffer));
+        let buffer = mem::take(&mut entry.buffer);
         match mem::replace(&mut entry.state, State::Abandoned) {
             State::Done(ended) => {
                 self.release(index);
-                Some((ended, command, buffer))
+                Some((ended, buffer))
             }
-            State::Late(error) => Some((Ended::Failed(error), command, buffer)),
+            State::Late(error) => Some((Ended::Failed(error), buffer)),
             _ => None,
         }
     }
@@ -288,6 +297,7 @@ impl Table {
         self.entries.iter_mut().filter_map(waker).collect()
     }
 
+    #[inline]
     fn release(&mut self, index: u32) {
         let free = mem::replace(&mut self.free, index);
         let entry = self.entry(index);

@@ -1,0 +1,113 @@
+//! Batches: many commands at once on one queue pair, which the controller's batches share.
+
+use crate::{
+    failure::Failure,
+    open::{Open, lock},
+};
+use pyo3::Python;
+use std::time::{Duration, Instant};
+use upcie_nvme::{Direction, DmaBuf, Io, Namespace, QueuePair, Refusal, Wait};
+
+/// The interval at which Python's signals are looked for.
+const LOOK: Duration = Duration::from_millis(50);
+/// A controller that completes nothing for so long has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One transfer. The data is `None` while the queue pair has it, and after that if the controller has kept it.
+#[derive(Debug)]
+pub struct Item {
+    pub slba: u64,
+    pub data: Option<DmaBuf>,
+}
+
+/// Transfers all items. After an error some may not have been sent; those in flight have ended.
+pub fn transfer(
+    open: &Open,
+    namespace: &Namespace,
+    direction: Direction,
+    items: &mut [Item],
+) -> Result<(), Failure> {
+    let idle = lock(&open.queue).take();
+    let mut queue = match idle {
+        Some(queue) => queue,
+        None => open.controller.queue_pair().create()?,
+    };
+    // A reset since the last batch.
+    for returned in queue.recover()? {
+        drop(returned);
+    }
+    let lens: Vec<_> = items.iter().map(|item| item.data.as_ref().map_or(0, DmaBuf::len)).collect();
+    let describe = |index: usize, slba: u64| {
+        let (opcode, len, nsid) = (direction.opcode(), lens[index], namespace.nsid());
+        format!("{opcode} of {len} bytes at block {slba} of namespace {nsid}")
+    };
+    match run(open, &mut queue, namespace, direction, items, &describe) {
+        Ok(done) => {
+            *lock(&open.queue) = Some(queue);
+            done
+        }
+        Err(failure) => {
+            if let Ok(returned) = queue.close() {
+                for command in returned {
+                    let (index, _, data) = command.into_parts();
+                    items[index].data = Some(data);
+                }
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// Returns the failure of a command once nothing is in flight, or the failure of the queue.
+fn run(
+    open: &Open,
+    queue: &mut QueuePair<usize>,
+    namespace: &Namespace,
+    direction: Direction,
+    items: &mut [Item],
+    describe: &dyn Fn(usize, u64) -> String,
+) -> Result<Result<(), Failure>, Failure> {
+    let device = || open.controller.name().to_owned();
+    let (mut next, mut in_flight, mut result) = (0, 0_usize, Ok(()));
+    let mut progress = Instant::now();
+    loop {
+        let mut turn = queue.turn()?;
+        for done in turn.by_ref() {
+            let (index, status, data) = done.into_parts();
+            items[index].data = Some(data);
+            in_flight -= 1;
+            progress = Instant::now();
+            if let (Err(status), true) = (status, result.is_ok()) {
+                let operation = describe(index, items[index].slba);
+                result = Err(Failure::Status { device: device(), operation, status });
+            }
+        }
+        while result.is_ok() && next < items.len() && !turn.is_full() {
+            let slba = items[next].slba;
+            let data = items[next].data.take().unwrap_or_default();
+            let Err(refused) = turn.submit(Io::new(direction, namespace, slba), data, next) else {
+                (next, in_flight) = (next + 1, in_flight + 1);
+                continue;
+            };
+            items[next].data = Some(refused.buffer);
+            match refused.reason {
+                Refusal::Closed => break,
+                Refusal::Full | Refusal::ListsInUse if in_flight > 0 => break,
+                reason => {
+                    let operation = describe(next, slba);
+                    result = Err(Failure::Refused { device: device(), operation, reason });
+                }
+            }
+        }
+        drop(turn);
+        if in_flight == 0 && (result.is_err() || next == items.len()) {
+            return Ok(result);
+        }
+        if !queue.wait(Wait::Poll, LOOK)? {
+            Python::attach(|py| py.check_signals())?;
+            if progress.elapsed() > PATIENCE {
+                return Err(Failure::Timeout { device: device(), operation: "a batch of transfers".into() });
+            }
+        }
+    }
+}

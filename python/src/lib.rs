@@ -1,0 +1,19 @@
+//! The native part of the Python package `upcie`: the driver's controllers, namespaces and buffers as Python objects.
+//!
+//! No call holds the interpreter's lock while it waits. Nothing that a Python program does can crash the process: a buffer
+//! with views can't be freed, its memory outlives the controller, and every use after a close raises.
+
+mod batch;
+mod buffer;
+mod controller;
+mod failure;
+mod namespace;
+mod open;
+mod perf;
+
+/// The native part of `upcie`.
+#[pyo3::pymodule(name = "_native")]
+mod native {
+    #[pymodule_export]
+    use crate::{buffer::Buffer, controller::Controller, namespace::Namespace, perf::PerfResult, perf::perf};
+}

@@ -1,0 +1,102 @@
+//! An open controller, which its Python objects share until it is closed.
+
+use crate::failure::Failure;
+use pyo3::Python;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use upcie_nvme::{Controller, DmaBuf, Namespace, QueuePair};
+
+/// Locks a mutex that is never held while Python code runs.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The driver's handles of one controller.
+pub struct Open {
+    /// The queue pair of batches, between two of them. It is deleted before the controller is shut down.
+    pub queue: Mutex<Option<QueuePair<usize>>>,
+    namespaces: Mutex<(u64, BTreeMap<u64, Namespace>)>,
+    pub controller: Controller,
+}
+
+impl Open {
+    pub fn namespace(&self, key: u64) -> Result<Namespace, Failure> {
+        let found = lock(&self.namespaces).1.get(&key).cloned();
+        found.ok_or_else(|| Failure::Closed(format!("{}: the namespace is closed", self.controller.name())))
+    }
+
+    /// Keeps a namespace; returns its key.
+    pub fn keep(&self, namespace: Namespace) -> u64 {
+        let mut namespaces = lock(&self.namespaces);
+        namespaces.0 += 1;
+        let key = namespaces.0;
+        namespaces.1.insert(key, namespace);
+        key
+    }
+}
+
+/// A controller, open or closed.
+pub struct Shared {
+    name: String,
+    open: Mutex<Option<Arc<Open>>>,
+}
+
+impl Shared {
+    pub fn new(controller: Controller) -> Arc<Self> {
+        let name = controller.name().to_owned();
+        let open = Open { queue: Mutex::new(None), namespaces: Mutex::default(), controller };
+        Arc::new(Self { name, open: Mutex::new(Some(Arc::new(open))) })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn is_closed(&self) -> bool {
+        lock(&self.open).is_none()
+    }
+
+    /// Calls `f` with the open controller, without the interpreter's lock. A close meanwhile takes effect afterwards.
+    pub fn with<R: Send>(
+        &self,
+        py: Python<'_>,
+        f: impl FnOnce(&Open) -> Result<R, Failure> + Send,
+    ) -> Result<R, Failure> {
+        py.detach(|| {
+            let open = lock(&self.open).clone();
+            let open =
+                open.ok_or_else(|| Failure::Closed(format!("{}: the controller is closed", self.name)))?;
+            f(&open)
+        })
+    }
+
+    /// Closes the controller once the calls in progress have ended.
+    pub fn close(&self, py: Python<'_>) {
+        let open = lock(&self.open).take();
+        // The shutdown waits for the controller.
+        py.detach(|| drop(open));
+    }
+
+    /// Drops the handle of a namespace.
+    pub fn forget(&self, key: u64) {
+        let open = lock(&self.open).clone();
+        if let Some(open) = open {
+            let namespace = lock(&open.namespaces).1.remove(&key);
+            drop(namespace);
+        }
+    }
+}
+
+/// Allocates `len` bytes, and a few behind them: the memory is freed when both parts are dropped.
+pub fn allocate(controller: &Controller, len: usize) -> Result<(DmaBuf, DmaBuf), Failure> {
+    /// The bytes behind a buffer, which keep its memory.
+    const TAIL: usize = 64;
+    if len == 0 {
+        return Err(Failure::Argument("a buffer of 0 bytes: it takes at least 1".into()));
+    }
+    let too_long = || Failure::Argument(format!("a buffer of {len} bytes is too long"));
+    let all = len.checked_add(TAIL).filter(|all| *all <= isize::MAX as usize).ok_or_else(too_long)?;
+    Ok(controller.alloc(all)?.split_at(len))
+}

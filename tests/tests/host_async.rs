@@ -224,6 +224,22 @@ fn commands_wait_for_room_in_order() {
 }
 
 #[test]
+fn a_held_queue_waits_for_the_programs_progress() {
+    let bed = Bed::open("size=1M");
+    let queue = bed.queue(4);
+    let hold = queue.hold();
+    let mut read = queue.read(&bed.namespace, 0, bed.buffer());
+    for _ in 0..3 {
+        assert!(poll_once(&mut read).is_pending());
+    }
+    assert_eq!((queue.waiting(), queue.in_flight()), (1, 0), "the tasks submit nothing");
+    queue.progress().unwrap();
+    assert_eq!((queue.waiting(), queue.in_flight()), (0, 1));
+    drop(hold);
+    smol::block_on(read).0.unwrap();
+}
+
+#[test]
 fn tasks_without_a_driver_go_on_by_themselves() {
     let bed = Bed::open("size=16M");
     let queue = bed.queue(8);

@@ -1,6 +1,6 @@
 //! Drivers: futures that keep a queue going, by its interrupt or by polling.
 
-use super::{descriptor::Signals, inner::Inner, queue::AsyncQueue, shared::Shared};
+use super::{descriptor::Signals, inner::Inner, queue::AsyncQueue, seat::Seat};
 use crate::{Error, Result};
 use std::{
     fmt,
@@ -8,57 +8,12 @@ use std::{
     io,
     os::fd::OwnedFd,
     pin::Pin,
-    rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
 /// The most rounds of one poll of a driver, before other tasks have their turn.
 const ROUNDS: u32 = 16;
-
-/// Counts itself as a driver of the queue from its first poll on.
-#[derive(Debug)]
-struct Seat {
-    shared: Rc<Shared>,
-    is_taken: bool,
-}
-
-impl Seat {
-    fn new(queue: &AsyncQueue) -> Self {
-        Self { shared: queue.shared.clone(), is_taken: false }
-    }
-
-    #[inline]
-    fn take(&mut self) {
-        if !self.is_taken {
-            if let Some(mut inner) = self.shared.borrow() {
-                inner.drivers += 1;
-                self.is_taken = true;
-            }
-        }
-    }
-
-    /// Returns the result of a driver whose queue takes no more commands.
-    fn end(&self, error: Error) -> Result<()> {
-        if self.shared.borrow().is_some_and(|inner| inner.is_closed()) { Ok(()) } else { Err(error) }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        if !self.is_taken {
-            return;
-        }
-        let Some(mut inner) = self.shared.borrow() else { return };
-        inner.drivers -= 1;
-        let before = inner.sleeping.take();
-        // Without a driver the tasks go on by themselves.
-        let wakers = if inner.drivers == 0 { inner.take_wakers() } else { Vec::new() };
-        drop(inner);
-        drop(before);
-        wakers.into_iter().for_each(Waker::wake);
-    }
-}
 
 /// Keeps an [`AsyncQueue`] going by polling ([`AsyncQueue::drive_polled`]).
 #[must_use = "a future does nothing unless it is polled"]
@@ -84,7 +39,7 @@ impl AsyncQueue {
     /// # Errors
     /// The future's: those of [`progress`](Self::progress).
     pub fn drive_polled(&self) -> DrivePolled {
-        DrivePolled { seat: Seat::new(self) }
+        DrivePolled { seat: Seat::new(&self.shared) }
     }
 
     /// Returns a driver that sleeps until the queue's interrupt. `make` registers the descriptor that it is given with a reactor, and
@@ -110,7 +65,7 @@ impl AsyncQueue {
         let readable = make(signals.clone_fd(device)?).map_err(|source| {
             upcie_core::Error::os(device, "registering a queue's interrupts with a reactor", source)
         })?;
-        Ok(Drive { seat: Seat::new(self), signals, readable })
+        Ok(Drive { seat: Seat::new(&self.shared), signals, readable })
     }
 }
 
@@ -121,16 +76,16 @@ impl Future for DrivePolled {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let seat = &mut self.get_mut().seat;
         seat.take();
-        if let Err(error) = seat.shared.progress() {
+        if let Err(error) = seat.shared().progress() {
             return Poll::Ready(seat.end(error));
         }
-        if seat.shared.borrow().is_some_and(|inner| inner.is_busy()) {
+        if seat.shared().borrow().is_some_and(|inner| inner.is_busy()) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let sleeps = seat.shared.sleep(cx);
+        let sleeps = seat.shared().sleep(cx);
         // After the note that the driver sleeps: the last handle that goes away wakes it.
-        if seat.shared.is_unused() {
+        if seat.shared().is_unused() {
             return Poll::Ready(Ok(()));
         }
         if !sleeps {
@@ -143,7 +98,7 @@ impl Future for DrivePolled {
 impl<R: FnMut(&mut Context<'_>) -> Poll<io::Result<()>> + Unpin> Drive<R> {
     fn poll_rounds(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let Self { seat, signals, readable } = self;
-        let shared = &seat.shared;
+        let shared = seat.shared().clone();
         for _ in 0..ROUNDS {
             if shared.progress()? > 0 {
                 // The tasks that were woken come first: they may have more to submit.

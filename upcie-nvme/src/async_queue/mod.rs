@@ -11,7 +11,7 @@
 //! |---|---|---|
 //! | [`drive`](AsyncQueue::drive) | the queue's interrupt, through any reactor | some system calls for each sleep |
 //! | [`drive_polled`](AsyncQueue::drive_polled) | polling, between the other tasks | a whole core while commands are in flight |
-//! | [`progress`](AsyncQueue::progress) | the program's own hook or loop | what the program makes of it |
+//! | [`progress`](AsyncQueue::progress), with [`hold`](AsyncQueue::hold) | the program's own hook or loop | what the program makes of it |
 //!
 //! Without a driver each task polls for itself, which works and is slow.
 //!
@@ -106,11 +106,12 @@ mod handle;
 mod inner;
 mod queue;
 mod remote;
+mod seat;
 mod shared;
 mod submission;
 mod table;
 
 pub use drive::{Drive, DrivePolled};
 pub use handle::{AsyncHandle, RemoteSubmission};
-pub use queue::AsyncQueue;
+pub use queue::{AsyncQueue, Hold};
 pub use submission::Submission;

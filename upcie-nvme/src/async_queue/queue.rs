@@ -1,6 +1,6 @@
 //! The asynchronous queue: what its tasks share.
 
-use super::{inner::Inner, shared::Shared};
+use super::{inner::Inner, seat::Seat, shared::Shared};
 use crate::{Result, queue_pair::QueuePairBuilder};
 use std::{fmt, rc::Rc};
 
@@ -44,6 +44,12 @@ impl AsyncQueue {
         self.shared.progress()
     }
 
+    /// Leaves the driver's work to the program's calls of [`progress`](Self::progress), until the guard is dropped: tasks that wait for
+    /// commands do not poll for themselves.
+    pub fn hold(&self) -> Hold {
+        Hold { _seat: Seat::taken(&self.shared) }
+    }
+
     /// Returns the number of commands that can be in flight at once. Further ones wait for room, in order.
     pub fn capacity(&self) -> usize {
         self.shared.borrow().map_or(0, |inner| inner.pair.capacity())
@@ -73,6 +79,13 @@ impl AsyncQueue {
     pub fn close(&self) -> Result<()> {
         self.shared.with(Inner::close).unwrap_or(Ok(()))
     }
+}
+
+/// Tells an [`AsyncQueue`] that the program itself drives it ([`AsyncQueue::hold`]).
+#[must_use = "tasks poll for themselves once it is dropped"]
+#[derive(Debug)]
+pub struct Hold {
+    _seat: Seat,
 }
 
 impl Clone for AsyncQueue {

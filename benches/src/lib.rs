@@ -14,6 +14,7 @@ pub mod ours;
 pub mod rings;
 pub mod served;
 pub mod standin;
+pub mod uring;
 
 /// A xorshift generator, whose few instructions both sides of a comparison pay.
 #[derive(Debug, Clone)]

@@ -223,9 +223,12 @@ fn python() -> Result<()> {
     if process::output(Command::new("python3").args(probe)).is_ok() {
         return Ok(());
     }
-    let installed = install::packages(&["python3-venv"], "the Python package's tests need");
-    // Where the package can't be installed, the suite says what it lacks.
-    installed.or_else(|error| if is_ci() { Err(error) } else { Ok(log!("{error:#}")) })
+    match install::packages(&["python3-venv"], "the Python package's tests need") {
+        // Where the package can't be installed, the suite says what it lacks.
+        Err(error) if !is_ci() => log!("{error:#}"),
+        installed => return installed,
+    }
+    Ok(())
 }
 
 /// Builds fio's engine, which its suites need.

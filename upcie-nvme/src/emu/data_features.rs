@@ -70,7 +70,7 @@ impl<M: Media> Core<M> {
             FeatureId::TIMESTAMP => {
                 let mut data = [0; 8];
                 self.receive(host, command, &mut data)?;
-                self.host_data.timestamp = Some((u64::from_le_bytes(data) & (1 << 48) - 1, now));
+                self.host_data.timestamp = Some((u64::from_le_bytes(data) & ((1 << 48) - 1), now));
             }
             FeatureId::KEEP_ALIVE_TIMER => {
                 let unit = u32::from(KEEP_ALIVE_UNITS) * 100;

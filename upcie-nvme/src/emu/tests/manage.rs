@@ -294,7 +294,7 @@ fn the_host_tells_its_time_and_behavior() {
     host.write_u32(0x14, 0).unwrap();
     host.enable();
     let shown = get(&mut host, FeatureId::TIMESTAMP);
-    let now = u64::from_le_bytes(*shown.first_chunk().unwrap()) & (1 << 48) - 1;
+    let now = u64::from_le_bytes(*shown.first_chunk().unwrap()) & ((1 << 48) - 1);
     assert!((time..time + 60_000).contains(&now), "{now}");
     assert_eq!(shown[6], 1 << 1, "set by a host");
     let mut behavior = [0; 512];

@@ -11,6 +11,7 @@ mod event_queue;
 mod events;
 mod execute;
 mod features;
+mod halt;
 mod inner;
 mod let_go;
 mod link;

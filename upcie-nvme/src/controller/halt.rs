@@ -1,0 +1,58 @@
+//! The stop that a reset begins with.
+
+use super::{
+    Inner,
+    stopping::{ResetKind, check_subsystem_reset, disable, reset_function},
+    transitions,
+};
+use crate::{Result, spec::offset};
+use upcie_core::pci::{ConfigSpace, command};
+
+/// NSSR's value that starts the reset: "NVMe".
+const NSSR_VALUE: u32 = 0x4e56_4d65;
+/// Offset of the Command register in configuration space.
+const COMMAND: u16 = 4;
+
+impl Inner {
+    /// Stops the controller, which then uses no memory. The epoch of its queues is over.
+    pub(super) fn halt(&self, kind: ResetKind) -> Result<()> {
+        let registers = &self.link.registers;
+        match kind {
+            ResetKind::Controller => disable(&self.device, registers),
+            ResetKind::Function => reset_function(&self.device, registers),
+            ResetKind::Subsystem => self.reset_subsystem(),
+        }?;
+        if self.turn_on_again()? {
+            self.vectors.wire_again(&*self.device)?;
+        }
+        Ok(())
+    }
+
+    fn reset_subsystem(&self) -> Result<()> {
+        let registers = &self.link.registers;
+        check_subsystem_reset(registers.name(), registers.capabilities())?;
+        tracing::warn!(device = registers.name(), "resetting its NVM subsystem, with all of its controllers");
+        // SAFETY: no controller of the subsystem uses memory after the reset until its driver enables it again.
+        unsafe { registers.write_u32(offset::NSSR, NSSR_VALUE) }?;
+        let operation = "waiting for the controller after a reset of its NVM subsystem";
+        transitions::wait(registers.clock(), registers.patience(), registers.name(), operation, || {
+            self.turn_on_again()?;
+            // The function may have left the bus.
+            let status = registers.peek(offset::CSTS)?;
+            Ok(status != u32::MAX && status & 1 == 0)
+        })
+    }
+
+    /// Lets the function answer and issue DMA, if a loss of power or the reset of the subsystem has turned that off. Returns
+    /// `true` if it had.
+    fn turn_on_again(&self) -> Result<bool> {
+        let needed = command::MEMORY | command::BUS_MASTER;
+        let now = self.device.command()?;
+        if now == u16::MAX || now & needed == needed {
+            return Ok(false);
+        }
+        // SAFETY: the driver has claimed the device, whose controller is disabled: it issues no DMA yet.
+        unsafe { self.device.set_config_u16(COMMAND, now | needed) }?;
+        Ok(true)
+    }
+}

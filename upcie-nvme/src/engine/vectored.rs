@@ -76,6 +76,34 @@ fn describe<T>(
     if extent.stamp != namespaces || namespaces == CLOSED || full || extent.max_blocks == 0 {
         return Err(refuse_namespace(extent, queue.live.controller, namespaces));
     }
+    if let Some(pages) = queue.lists.pages(segments.iter().cloned()) {
+        // Linear memory is the host's, which the controller takes in any direction.
+        return match place(extent, slba, pages.len) {
+            Ok(last) => Ok((queue.lists.take_pages(pages)?, last)),
+            Err(reason) => Err(reason),
+        };
+    }
+    describe_slowly(queue, opcode, (extent, slba), segments)
+}
+
+/// Returns the number of blocks of `len` bytes, 0's based.
+#[inline(always)]
+fn place(extent: &Extent, slba: u64, len: u64) -> Result<u64, Refusal> {
+    match extent.misplaced_bytes(slba, len) {
+        Some(reason) => Err(reason),
+        None if len >> extent.shift > u64::from(extent.max_blocks) => Err(Refusal::TooLong),
+        None => Ok((len >> extent.shift) - 1),
+    }
+}
+
+/// Makes the data pointer of any other segments.
+#[inline(never)]
+fn describe_slowly<T>(
+    queue: &mut Queue<T>,
+    opcode: NvmOpcode,
+    (extent, slba): (&Extent, u64),
+    segments: &[HeldSegment<'_>],
+) -> Result<(DataPointer, u64), Refusal> {
     let (space, mut total) = (queue.lists.space(), 0_u64);
     for (number, (buffer, range)) in (0..).zip(segments) {
         let wrong = |fault| Err(Refusal::Segment { number, fault });
@@ -90,13 +118,7 @@ fn describe<T>(
         // No sum of so few lengths of memory overflows: each segment takes 24 bytes of it, too.
         total = total.saturating_add(len as u64);
     }
-    if let Some(reason) = extent.misplaced_bytes(slba, total) {
-        return Err(reason);
-    }
-    let last = (total >> extent.shift) - 1;
-    if last >= u64::from(extent.max_blocks) {
-        return Err(Refusal::TooLong);
-    }
+    let last = place(extent, slba, total)?;
     if let Some(reason) =
         queue.live.device_memory.refuse_all(opcode, segments.iter().map(|segment| segment.0))
     {

@@ -6,6 +6,7 @@ use super::{
     shape::{Part, Whole},
 };
 use crate::{error::Refusal, spec::SglDescriptor};
+use std::ops::Range;
 use upcie_core::dma::{DmaBuf, Spans};
 
 /// A command's data pointer, and the list to release when it is done.
@@ -17,6 +18,13 @@ pub(crate) struct DataPointer {
     pub(crate) list: u32,
     /// PSDT of the command's first word: 0 for PRPs. With an SGL, both words are its descriptor.
     pub(crate) psdt: u64,
+}
+
+/// Segments whose addresses are a PRP list: the first one, and their bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PageList {
+    first: u64,
+    pub(crate) len: u64,
 }
 
 /// A queue's PRP list memory, in chunks: used by commands whose buffers have no prepared list, never grown.
@@ -88,9 +96,62 @@ impl ListPool {
         if let Some(spans) = buf.spans() {
             return self.build_spans(spans).map(|pointer| (pointer, spans.total_len() as u64));
         }
+        if let Some(pages) = self.pages(buf.segments().map(|segment| (segment, 0..segment.len()))) {
+            return Ok((self.take_pages(pages)?, pages.len));
+        }
         let mut total = 0;
         let pointer = self.describe(&Whole(buf, self.space), |len| total += len)?;
         Ok((pointer, total))
+    }
+
+    /// Writes the addresses of segments into the next free chunk if they are a list as they are: single pages from the
+    /// second on, of linear memory in the queue's address space. Otherwise, or if no chunk is free, returns `None`.
+    #[inline(always)]
+    pub(crate) fn pages<'b>(
+        &mut self,
+        mut segments: impl Iterator<Item = (&'b DmaBuf, Range<usize>)>,
+    ) -> Option<PageList> {
+        let mask = self.page_mask();
+        if self.shape.sgl == SglUse::Always || self.free == 0 {
+            return None;
+        }
+        let space = self.space;
+        let linear = move |(buffer, part): (&DmaBuf, Range<usize>)| {
+            let (data, len) = (buffer.prepared(), part.end.wrapping_sub(part.start));
+            let good = part.end <= buffer.len()
+                && len.wrapping_sub(1) < buffer.len()
+                && data.space == space
+                && buffer.is_linear();
+            good.then(|| (data.iova + part.start as u64, len as u64))
+        };
+        let (first, mut len) = linear(segments.next()?)?;
+        if first & 3 != 0 || (first & mask) + len > mask + 1 {
+            return None;
+        }
+        let start = (self.free as usize - 1) * self.capacity;
+        assert!((start + self.capacity) * ENTRY <= self.memory.len(), "a list lies within the pool");
+        // By pointer, without a reference: an untrusted device may write to the memory at any time.
+        // SAFETY: the memory begins at a page, and has room for a chunk's entries from there on.
+        let entries = unsafe { self.memory.as_ptr().cast::<u64>().add(start) };
+        let (mut end, mut count) = (first + len, 0);
+        for segment in segments {
+            let (address, next) = linear(segment)?;
+            // The one before ends with its page, and this one begins with its own.
+            if (end | address) & mask != 0 || next > mask + 1 || count == self.capacity {
+                return None;
+            }
+            // SAFETY: one of the chunk's entries, which no command uses; no reference to them exists.
+            unsafe { entries.wrapping_add(count).write(address.to_le()) };
+            (end, len, count) = (address.wrapping_add(next), len + next, count + 1);
+        }
+        (count > 1).then_some(PageList { first, len })
+    }
+
+    /// Takes the list that [`pages`](Self::pages) has just written.
+    #[inline(always)]
+    pub(crate) fn take_pages(&mut self, pages: PageList) -> Result<DataPointer, Refusal> {
+        let list = self.take()?;
+        Ok(DataPointer { prp1: pages.first, prp2: self.iova(list), list, psdt: 0 })
     }
 
     /// Makes the data pointer for all bytes of a gathered chain.
@@ -201,7 +262,8 @@ impl ListPool {
 
     /// Returns the device address of a chunk.
     pub(super) fn iova(&self, chunk: u32) -> u64 {
-        self.memory.iova((chunk as usize - 1) * self.capacity * ENTRY)
+        let at = (chunk as usize - 1) * self.capacity * ENTRY;
+        if self.memory.is_linear() { self.memory.prepared().iova + at as u64 } else { self.memory.iova(at) }
     }
 
     /// Writes the addresses of `count` pages, from `page` on, into a chunk, starting at entry `at`.

@@ -7,7 +7,7 @@ use std::{
     hint::black_box,
     time::{Duration, Instant},
 };
-use upcie_nvme::{Direction, Io, QueuePair, Turn, Wait, Zeroes, spec::DatasetRange};
+use upcie_nvme::{Direction, DmaBuf, Io, QueuePair, Turn, Wait, Zeroes, spec::DatasetRange};
 use upcie_tests::{
     deadline,
     device::namespaces,
@@ -106,11 +106,17 @@ fn a_million_ios_allocate_nothing() {
         let mut queue = create::<u64>(controller.queue_pair().depth(33));
         let mut turn = queue.turn().unwrap();
         for tag in 0..32 {
-            // All kinds of buffers: one page, two pages, a list of its own, a part whose list is the queue's.
+            // All kinds of buffers: one page, two pages, a list of its own, a part whose list is the queue's, pages that are
+            // not adjacent, and segments that need an SGL.
+            let apart = |part: std::ops::Range<usize>| controller.alloc(2 * 4096).unwrap().slice(part);
             let buffer = match tag % 8 {
                 0 => controller.alloc(5 * 4096).unwrap().slice(512..512 + 4 * 4096),
                 1 => controller.alloc(4 * 4096).unwrap(),
                 2 => controller.alloc(2 * 4096).unwrap(),
+                3 => DmaBuf::gather((0..3).map(|_| apart(0..4096))),
+                4 if controller.identify().supports_sgls() => {
+                    DmaBuf::gather([apart(4..size), apart(0..8), apart(64..60 + size)])
+                }
                 _ => controller.alloc(size).unwrap(),
             };
             turn.write(namespace, tag * 64, buffer, tag).unwrap();
@@ -168,6 +174,12 @@ fn held_memory_and_dataless_commands_allocate_nothing() {
                     turn.deallocate_held(namespace, &ranges, 0..16, at)
                 },
                 2 => turn.flush(namespace, at),
+                3 => {
+                    let start = (at as usize % 32) << 14;
+                    let segments = [0, 8192, 4096].map(|skip| (&held, start + skip..start + skip + 4096));
+                    // SAFETY: the held memory is kept until all commands have completed.
+                    unsafe { turn.submit_vectored_held(Io::read(namespace, at % 4096), &segments, at) }
+                }
                 kind => {
                     let direction = if kind < 5 { Direction::Read } else { Direction::Write };
                     let io = Io::new(direction, namespace, at % 4096);

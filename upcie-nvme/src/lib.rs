@@ -33,7 +33,7 @@ pub use wait::Wait;
 /// Submission and completion queues: the queue pair, its turns and its commands.
 pub mod queue {
     pub use crate::{
-        engine::{Completion, Direction, Refused, Returned, SglUse, Turn},
+        engine::{Completion, Direction, HeldSegment, Refused, Returned, SglUse, Turn},
         error::{Refusal, SegmentFault},
         queue_pair::{GroupError, GroupMember, OnTimeout, QueueGroup, QueuePair, QueuePairBuilder},
     };

@@ -1,8 +1,11 @@
 //! Identify data of the controller and its namespaces.
 
 use super::{
-    Options, Sgls, config, firmware, host_data, logs, namespace::Namespace, registers::VERSION, sanitize,
-    self_test,
+    Options, Sgls, config, firmware, host_data, logs,
+    namespace::Namespace,
+    optional::{COPY_BLOCKS, COPY_RANGE_BLOCKS, COPY_RANGES},
+    registers::VERSION,
+    sanitize, self_test,
 };
 use crate::spec::{
     ALL_NAMESPACES, Cns, Command, DescriptorHeader, IdentifyController, IdentifyDword10, IdentifyNamespace,
@@ -147,7 +150,14 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
     if options.sgl != Sgls::None {
         id.sgls |= IdentifyController::SGLS_BIT_BUCKET | IdentifyController::SGLS_METADATA;
     }
-    let optional = OptionalCommands::DATASET_MANAGEMENT | OptionalCommands::WRITE_ZEROES;
+    let optional = OptionalCommands::DATASET_MANAGEMENT
+        | OptionalCommands::WRITE_ZEROES
+        | OptionalCommands::COMPARE
+        | OptionalCommands::VERIFY
+        | OptionalCommands::WRITE_UNCORRECTABLE
+        | OptionalCommands::COPY;
+    // Copy: source ranges of format 0.
+    id.cdfs = 1;
     id.oncs = (optional | OptionalCommands::SAVED_FEATURES | OptionalCommands::TIMESTAMP).bits();
     // Cryptographic erase.
     id.fna = 1 << 2;
@@ -166,6 +176,9 @@ fn namespace(options: &Options, namespace: &Namespace) -> Vec<u8> {
     id.nvmcap = u128::from(namespace.capacity).to_le_bytes();
     // Currently write protected.
     id.nsattr = options.ro.into();
+    id.mssrl = COPY_RANGE_BLOCKS;
+    id.mcl = COPY_BLOCKS;
+    id.msrc = (COPY_RANGES - 1) as u8;
     id.nlbaf = (FORMATS.len() - 1) as u8;
     // Deallocated blocks read as zeros, and Write Zeroes may deallocate; nothing is read with `null=true`.
     id.dlfeat = if options.null { 0 } else { 0b1001 };

@@ -1,4 +1,4 @@
-//! The I/O commands: Read, Write, Flush, Write Zeroes and Dataset Management.
+//! The I/O commands: Read, Write, Flush, Write Zeroes and Dataset Management; the others are in `optional`.
 
 use super::{
     HostMemory, Options,
@@ -7,6 +7,7 @@ use super::{
     logs::{Counters, ErrorLog},
     media::Media,
     namespace::Namespace,
+    optional::Marks,
     prp,
 };
 use crate::spec::{
@@ -30,6 +31,7 @@ pub(super) struct Io<M> {
     /// CC.MPS in bytes.
     pub page: u64,
     sgls: Sgls,
+    pub(super) marks: Marks,
     /// `ro=true`: commands that would change data are refused.
     pub protected: bool,
     /// Feature 06h: writes may stay in the system's cache until a flush.
@@ -54,6 +56,7 @@ impl<M: Media> Io<M> {
             mdts: options.mdts.into(),
             page: 4096,
             sgls: options.sgl,
+            marks: Marks::default(),
             protected: options.ro,
             write_cache: true,
             counters: Counters::default(),
@@ -90,13 +93,20 @@ impl<M: Media> Io<M> {
                 let data = Data::Prps(command.prp1(), command.prp2());
                 self.manage(host, command.nsid, data, (command.cdw10, command.cdw11))
             }
+            NvmOpcode::COMPARE | NvmOpcode::VERIFY | NvmOpcode::WRITE_UNCORRECTABLE | NvmOpcode::COPY => {
+                let (opcode, data) = (NvmOpcode(command.opcode), Data::Prps(command.prp1(), command.prp2()));
+                let dwords = [command.cdw10, command.cdw11, command.cdw12];
+                self.optional(host, opcode, command.nsid, data, dwords)
+            }
             _ => Err(Status::INVALID_OPCODE.with_do_not_retry()),
         };
         match result {
             Ok(bytes) => (Status::SUCCESS, bytes),
             Err(status) => {
-                let has_lba =
-                    !matches!(NvmOpcode(command.opcode), NvmOpcode::FLUSH | NvmOpcode::DATASET_MANAGEMENT);
+                let has_lba = !matches!(
+                    NvmOpcode(command.opcode),
+                    NvmOpcode::FLUSH | NvmOpcode::DATASET_MANAGEMENT | NvmOpcode::COPY
+                );
                 let lba = if has_lba { command.slba() } else { 0 };
                 (self.failed(sq, command.cid, command.nsid, lba, status), 0)
             }
@@ -139,6 +149,9 @@ impl<M: Media> Io<M> {
         let (offset, len) = self.range(command)?;
         if writes {
             self.writable()?;
+            self.written(offset, len);
+        } else {
+            self.readable(offset, len)?;
         }
         let (end, media) = (moved.saturating_add(piece).min(len), &mut self.media);
         let flip = flip.map(|bit| (bit % (len * 8) / 8, 1 << (bit % 8)));
@@ -200,6 +213,9 @@ impl<M: Media> Io<M> {
                 data.check(self.page, (len, NvmOpcode(opcode) == NvmOpcode::READ)).map(|()| 0)
             }
             NvmOpcode::DATASET_MANAGEMENT => self.manage(host, nsid, data, (cdw10, cdw11)),
+            NvmOpcode::COMPARE | NvmOpcode::VERIFY | NvmOpcode::WRITE_UNCORRECTABLE | NvmOpcode::COPY => {
+                self.optional(host, NvmOpcode(opcode), nsid, data, [cdw10, cdw11, cdw12])
+            }
             // The others have no data.
             NvmOpcode::FLUSH => self.flush(nsid),
             NvmOpcode::WRITE_ZEROES => {
@@ -212,6 +228,7 @@ impl<M: Media> Io<M> {
     #[inline(always)]
     fn read(&mut self, host: &mut impl HostMemory, command: Command) -> Result<u64, Status> {
         let (mut offset, len) = self.range(command)?;
+        self.readable(offset, len)?;
         self.counters.reads += 1;
         self.counters.bytes_read += len;
         let (pointers, media) = ((command.prp1(), command.prp2()), &mut self.media);
@@ -230,6 +247,7 @@ impl<M: Media> Io<M> {
     fn write(&mut self, host: &mut impl HostMemory, command: Command) -> Result<u64, Status> {
         let (mut offset, len) = self.range(command)?;
         self.writable()?;
+        self.written(offset, len);
         self.counters.writes += 1;
         self.counters.bytes_written += len;
         let (pointers, media) = ((command.prp1(), command.prp2()), &mut self.media);
@@ -247,13 +265,13 @@ impl<M: Media> Io<M> {
 
     /// Returns an error if the namespaces are write protected.
     #[inline(always)]
-    fn writable(&self) -> Result<(), Status> {
+    pub(super) fn writable(&self) -> Result<(), Status> {
         if self.protected { Err(Status::WRITE_PROTECTED.with_do_not_retry()) } else { Ok(()) }
     }
 
     /// Flushes a write to the media, if its dword 12 or the cache's feature asks for it.
     #[inline(always)]
-    fn write_through(&mut self, cdw12: u32) -> Result<(), Status> {
+    pub(super) fn write_through(&mut self, cdw12: u32) -> Result<(), Status> {
         let through = !self.write_cache || ReadWriteDword12::from_bits(cdw12).fua();
         if through && self.media.is_volatile() {
             self.media.flush()?;
@@ -267,6 +285,7 @@ impl<M: Media> Io<M> {
         let namespace = *self.namespace(nsid)?;
         let (offset, len) = namespace.range(slba, count)?;
         self.writable()?;
+        self.written(offset, len);
         self.media.zero(offset, len)?;
         self.write_through(cdw12)?;
         Ok(0)
@@ -308,6 +327,7 @@ impl<M: Media> Io<M> {
             self.writable()?;
             for range in ranges.iter().filter(|range| range.nlb > 0) {
                 let (offset, len) = namespace.range(range.slba, range.nlb.into())?;
+                self.written(offset, len);
                 self.media.zero(offset, len)?;
             }
         }
@@ -336,7 +356,7 @@ impl<M: Media> Io<M> {
     #[cold]
     #[inline(never)]
     pub fn failed(&mut self, sq: u16, cid: u16, nsid: u32, lba: u64, status: Status) -> Status {
-        if status.code_type() == crate::spec::StatusType::MEDIA {
+        if status.code_type() == crate::spec::StatusType::MEDIA && status != Status::COMPARE_FAILURE {
             self.counters.media_errors += 1;
         }
         self.errors.push(sq, cid, nsid, lba, status);

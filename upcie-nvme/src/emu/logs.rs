@@ -61,12 +61,16 @@ const ADMIN_COMMANDS: [(AdminOpcode, CommandEffects); 20] = {
 };
 
 /// The I/O commands that the controller has, and whether they change blocks.
-const IO_COMMANDS: [(NvmOpcode, bool); 5] = [
+const IO_COMMANDS: [(NvmOpcode, bool); 9] = [
     (NvmOpcode::FLUSH, false),
     (NvmOpcode::WRITE, true),
     (NvmOpcode::READ, false),
     (NvmOpcode::WRITE_ZEROES, true),
     (NvmOpcode::DATASET_MANAGEMENT, true),
+    (NvmOpcode::WRITE_UNCORRECTABLE, true),
+    (NvmOpcode::COMPARE, false),
+    (NvmOpcode::VERIFY, false),
+    (NvmOpcode::COPY, true),
 ];
 
 /// The features that the controller has, but for the volatile write cache.

@@ -18,7 +18,8 @@
 //! command's data pointer is checked only as far as that needs no read of a PRP list.
 //!
 //! # Features
-//! NVMe 1.4; the NVM command set with Read, Write, Flush, Write Zeroes and Dataset Management; all mandatory
+//! NVMe 1.4; the NVM command set with Read, Write, Flush, Write Zeroes, Dataset Management, Compare, Verify,
+//! Write Uncorrectable and Copy; all mandatory
 //! admin commands and features; PRPs, and SGLs with bit buckets; MSI-X; MSI and INTx on request (they cost a check of every queue in
 //! each round). Optional admin commands: Format NVM (512 and 4096 bytes), namespace management and attachment within the
 //! medium and `nn=`, Sanitize, Device Self-test, firmware slots (an image is data that begins with a revision of 8 ASCII
@@ -65,6 +66,7 @@ mod manage;
 mod media;
 mod msix;
 mod namespace;
+mod optional;
 mod options;
 mod prp;
 mod queue;

@@ -230,7 +230,7 @@ impl<T> Turn<'_, T> {
     /// Makes the data pointer for the `len` bytes (at least one) from `start` on of `held`: by arithmetic for
     /// at most two pages.
     #[inline(always)]
-    fn pointer(
+    pub(super) fn pointer(
         &mut self,
         opcode: NvmOpcode,
         held: &DmaBuf,
@@ -283,7 +283,13 @@ fn part<T>(
 /// the stamp of its namespaces, and `true` if the queue is full.
 #[cold]
 #[inline(never)]
-fn refuse_blocks(extent: &Extent, at: (u64, u64, bool), slba: u64, len: u64, lacks: bool) -> Refusal {
+pub(super) fn refuse_blocks(
+    extent: &Extent,
+    at: (u64, u64, bool),
+    slba: u64,
+    len: u64,
+    lacks: bool,
+) -> Refusal {
     let (controller, namespaces, full) = at;
     if extent.stamp != namespaces || extent.max_blocks == 0 || full {
         refuse_namespace(extent, controller, namespaces)

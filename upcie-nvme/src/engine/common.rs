@@ -1,6 +1,6 @@
 //! Code that all ways to submit a command share: the first words, and the reason for a refusal.
 
-use super::{Extent, Io, Live, Refusal};
+use super::{Extent, Live, Refusal};
 use crate::spec::NvmOpcode;
 use upcie_core::dma::DmaBuf;
 
@@ -24,7 +24,7 @@ pub(super) fn first_words(opcode: NvmOpcode, extent: &Extent) -> u64 {
 pub(super) fn misfit(
     live: &Live,
     space: u64,
-    io: Io<'_>,
+    (opcode, extent, slba): (NvmOpcode, &Extent, u64),
     buffer: &DmaBuf,
     len: usize,
     most: usize,
@@ -34,8 +34,8 @@ pub(super) fn misfit(
         return Some(Refusal::ForeignBuffer);
     }
     let too_long = || (len > most).then_some(Refusal::TooLong);
-    let reason = io.extent.misplaced_bytes(io.slba, len as u64).or_else(too_long);
-    reason.or_else(|| live.device_memory.refuse(io.direction.opcode(), buffer))
+    let reason = extent.misplaced_bytes(slba, len as u64).or_else(too_long);
+    reason.or_else(|| live.device_memory.refuse(opcode, buffer))
 }
 
 /// Returns the reason why a command for a namespace was refused, if it does not depend on the payload.

@@ -1,6 +1,7 @@
 //! The part of a namespace that the submission path reads.
 
 use super::Refusal;
+use crate::spec::OptionalCommands;
 
 /// The location of a namespace's blocks and the limits of one command: everything that a queue reads of a
 /// namespace.
@@ -27,6 +28,8 @@ pub struct Extent {
     pub(crate) max_zeroes: u32,
     /// The controller has Dataset Management.
     pub(crate) deallocates: bool,
+    /// The controller's optional commands (ONCS).
+    pub(crate) optional: OptionalCommands,
 }
 
 impl Extent {

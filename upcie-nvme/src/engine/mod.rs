@@ -24,6 +24,7 @@ mod completion;
 mod extent;
 mod io;
 mod live;
+mod optional;
 mod overdue;
 mod pieces;
 mod prp;
@@ -47,6 +48,7 @@ pub(crate) use prp::{BufferLists, ListPool, MAX_TRANSFER, Shape};
 pub use returned::Returned;
 pub(crate) use ring::{Parts, Queue, Retired};
 pub use turn::Turn;
+pub use vectored::HeldSegment;
 pub(crate) use window::{Window, Windows};
 
 #[cfg(test)]

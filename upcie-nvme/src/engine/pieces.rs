@@ -38,8 +38,9 @@ impl<'n> Pieces<'n> {
             return Err(Refusal::Length);
         };
         // No piece begins or ends within a dword if the whole does not, for they are whole blocks.
-        let reason = misfit(live, space, io, buffer, len, usize::MAX)
-            .or_else(|| shape.refuse(buffer, part.start..part.start + len));
+        let reason =
+            misfit(live, space, (io.direction.opcode(), io.extent, io.slba), buffer, len, usize::MAX)
+                .or_else(|| shape.refuse(buffer, part.start..part.start + len));
         match reason {
             Some(reason) => Err(reason),
             None => Ok(Self { io, start: part.start, len, sent: 0, place: None }),

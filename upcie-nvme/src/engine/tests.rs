@@ -30,6 +30,7 @@ const EXTENT: Extent = Extent {
     controller: 1,
     max_zeroes: 0,
     deallocates: false,
+    optional: crate::spec::OptionalCommands::empty(),
 };
 /// The number of lists that a queue has memory for.
 const LISTS: usize = 3;

@@ -1,12 +1,15 @@
 //! Reap and submit in one pass.
 
 use super::{
-    Completion, Direction, Extent, Io, ListPool, Refusal, Refused,
+    Completion, Extent, Io, ListPool, Refusal, Refused,
     common::{CLOSED, cold, first_words, misfit, refuse_namespace},
     prp::DataPointer,
     ring::{CQE_WORDS, Cursor, EMPTY_TURNS, PHASE, Queue, SQE_WORDS, Slot, State},
 };
-use crate::{Result, spec::IoFlags};
+use crate::{
+    Result,
+    spec::{IoFlags, NvmOpcode},
+};
 use std::fmt;
 use upcie_core::{
     barrier::{dma_release, dma_rmb, mmio_wmb},
@@ -62,11 +65,11 @@ use upcie_core::{
 #[must_use = "it rings the doorbell when it is dropped"]
 pub struct Turn<'q, T> {
     /// The next submission entry.
-    sqe: *mut u64,
+    pub(super) sqe: *mut u64,
     /// The next completion entry.
     pub(super) cqe: *const u64,
     /// The free slot to use next.
-    top: u32,
+    pub(super) top: u32,
     slots: *mut Slot<T>,
     /// The stamp of valid namespace handles; [`CLOSED`] after a forged completion or a reset.
     pub(super) namespaces: u64,
@@ -211,7 +214,7 @@ impl<'q, T> Turn<'q, T> {
             cold();
             let at = Cursor { sqe: self.sqe, top: self.top };
             // In registers: an `Io` in memory would be built for each plain command, too.
-            let option = (direction, flags);
+            let option = (direction.opcode(), flags);
             let at = submit_slowly(self.queue, at, self.namespaces, option, extent, slba, (buffer, tag))?;
             (self.sqe, self.top) = (at.sqe, at.top);
             return Ok(());
@@ -452,11 +455,11 @@ fn release(lists: &mut ListPool, list: u32) {
 /// Submits a transfer whose buffer has no prepared data pointer: makes one, or refuses the transfer. Returns
 /// the cursors after it.
 #[inline(never)]
-fn submit_slowly<T>(
+pub(super) fn submit_slowly<T>(
     queue: &mut Queue<T>,
     at: Cursor,
     namespaces: u64,
-    (direction, flags): (Direction, IoFlags),
+    (opcode, flags): (NvmOpcode, IoFlags),
     extent: &Extent,
     slba: u64,
     (buffer, tag): (DmaBuf, T),
@@ -470,7 +473,7 @@ fn submit_slowly<T>(
             let good = last < u64::from(extent.max_blocks)
                 && slba <= extent.last.wrapping_sub(last)
                 && extent.stamp == namespaces
-                && queue.live.device_memory.refuse(direction.opcode(), &buffer).is_none();
+                && queue.live.device_memory.refuse(opcode, &buffer).is_none();
             if good {
                 return Ok((pointer, last));
             }
@@ -482,15 +485,15 @@ fn submit_slowly<T>(
     };
     match made {
         Ok((DataPointer { prp1, prp2, list, psdt }, last)) => {
-            let first = first_words(direction.opcode(), extent) | psdt;
+            let first = first_words(opcode, extent) | psdt;
             let words = [first, 0, 0, prp1, prp2, slba, last | flags.word(), 0];
             // SAFETY: the caller's turn has lent the queue, with its cursors, and it is not full.
             Ok(unsafe { fill_slot(queue, queue.slots, at, words, buffer, tag, list) })
         }
         Err(refusal) => {
             let full = at.top == queue.end_of_free;
-            let io = Io { extent, direction, slba, flags };
-            let reason = why_refused(queue, full, namespaces, io, &buffer).unwrap_or(refusal);
+            let reason =
+                why_refused(queue, full, namespaces, (opcode, extent, slba), &buffer).unwrap_or(refusal);
             Err(Refused { reason, buffer, tag })
         }
     }
@@ -504,14 +507,13 @@ fn why_refused<T>(
     queue: &Queue<T>,
     full: bool,
     namespaces: u64,
-    io: Io<'_>,
+    (opcode, extent, slba): (NvmOpcode, &Extent, u64),
     buffer: &DmaBuf,
 ) -> Option<Refusal> {
-    let extent = io.extent;
     if extent.stamp != namespaces || extent.max_blocks == 0 || full {
         return Some(refuse_namespace(extent, queue.live.controller, namespaces));
     }
     let (space, len) = (queue.lists.space(), buffer.total_len());
-    misfit(&queue.live, space, io, buffer, len, extent.max_transfer())
+    misfit(&queue.live, space, (opcode, extent, slba), buffer, len, extent.max_transfer())
         .or_else(|| queue.lists.shape().refuse(buffer, 0..len))
 }

@@ -26,7 +26,9 @@ impl Window {
         let allowed = match opcode {
             NvmOpcode::READ => self.reads,
             // Commands whose data goes to the controller.
-            NvmOpcode::WRITE | NvmOpcode::DATASET_MANAGEMENT => self.writes,
+            NvmOpcode::WRITE | NvmOpcode::DATASET_MANAGEMENT | NvmOpcode::COMPARE | NvmOpcode::COPY => {
+                self.writes
+            }
             _ => self.reads && self.writes,
         };
         if mixed && !self.mixed {

@@ -61,6 +61,7 @@ pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
             0
         },
         deallocates: optional.contains(OptionalCommands::DATASET_MANAGEMENT),
+        optional,
     };
     Ok(Known { extent, identify, unusable })
 }

@@ -181,6 +181,67 @@ impl IoFlags {
     }
 }
 
+/// Copy, command dword 12.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct CopyDword12 {
+    /// Number of source ranges, 0's based.
+    pub nr: u8,
+    /// Format of the descriptors of source ranges.
+    #[bits(4)]
+    pub desfmt: u8,
+    #[bits(18)]
+    __: u32,
+    /// Force unit access.
+    pub fua: bool,
+    /// Limited retry.
+    pub lr: bool,
+}
+
+/// A source range of a Copy command, of format 0: NVM, "Copy – Source Range Entries"; 32 bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct CopyRange {
+    reserved0: u64,
+    /// The first block.
+    pub slba: u64,
+    /// Number of blocks, 0's based.
+    pub nlb: u16,
+    reserved18: [u8; 6],
+    /// Expected initial logical block reference tag.
+    pub eilbrt: u32,
+    /// Expected logical block application tag.
+    pub elbat: u16,
+    /// Expected logical block application tag mask.
+    pub elbatm: u16,
+}
+assert_size!(CopyRange, 32);
+
+impl CopyRange {
+    /// The most ranges that one command can name; Identify Namespace has the controller's limit (`msrc`).
+    pub const MOST: usize = 256;
+
+    /// Describes `nlb` blocks, 1 to 65536, from block `slba` on.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if `nlb` is out of that range.
+    #[inline]
+    #[must_use]
+    pub const fn new(slba: u64, nlb: u32) -> Self {
+        debug_assert!(nlb >= 1 && nlb <= 65536);
+        let nlb = nlb.wrapping_sub(1) as u16;
+        Self { reserved0: 0, slba, nlb, reserved18: [0; 6], eilbrt: 0, elbat: 0, elbatm: 0 }
+    }
+
+    /// Returns the range as the command's data holds it: for [`DmaBuf::write_at`](crate::DmaBuf::write_at).
+    #[inline]
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 32] {
+        zerocopy::transmute!(self)
+    }
+}
+
 /// Dataset Management, command dword 10.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]

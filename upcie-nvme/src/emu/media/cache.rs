@@ -160,8 +160,9 @@ impl<M: Media> Media for Cached<M> {
     }
 }
 
-/// Bytes of the cache as a host's memory from address 0 on, for the medium to copy.
-struct Bytes<'b>(&'b mut [u8]);
+/// Bytes of this process as a host's memory from address 0 on, for a medium to copy.
+#[derive(Debug)]
+pub struct Bytes<'b>(pub &'b mut [u8]);
 
 impl Bytes<'_> {
     fn part(&mut self, iova: u64, len: usize) -> io::Result<&mut [u8]> {

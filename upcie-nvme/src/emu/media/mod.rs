@@ -7,6 +7,7 @@ mod memory;
 mod populate;
 mod storage;
 
+pub(super) use cache::Bytes;
 pub use cache::Cached;
 pub use storage::Storage;
 

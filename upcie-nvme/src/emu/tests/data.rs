@@ -164,7 +164,7 @@ fn every_io_error_is_the_specified_one() {
             (flags(0x40), good, never(Status::INVALID_FIELD)),
             (flags(0x80), good, never(Status::INVALID_FIELD)),
             (flags(0x02), good, never(Status::INVALID_FIELD)),
-            (Command { opcode: 0x05, ..Command::read(1, 0, 1) }, good, never(Status::INVALID_OPCODE)),
+            (Command { opcode: 0x0e, ..Command::read(1, 0, 1) }, good, never(Status::INVALID_OPCODE)),
             (Command::write_zeroes(1, 0, 2048), (0, 0), Status::SUCCESS),
             (Command { cdw12: 7 | 1 << 30, ..Command::write_zeroes(2, 2040, 8) }, (0, 0), Status::SUCCESS),
             (Command::write_zeroes(1, 2047, 2), (0, 0), never(Status::LBA_OUT_OF_RANGE)),

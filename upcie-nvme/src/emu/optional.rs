@@ -1,0 +1,234 @@
+//! The optional I/O commands beside the common ones: Compare, Verify, Write Uncorrectable and Copy.
+
+use super::{
+    HostMemory,
+    data::Data,
+    io::Io,
+    media::{Bytes, Media},
+};
+use crate::spec::{CopyDword12, CopyRange, NvmOpcode, Status};
+use std::{collections::BTreeMap, ops::Range};
+use zerocopy::IntoBytes;
+
+/// Bytes to handle at a time.
+const CHUNK: usize = 4096;
+/// The most source ranges of a Copy, the most blocks of one, and the most blocks in all.
+pub(super) const COPY_RANGES: usize = 128;
+pub(super) const COPY_RANGE_BLOCKS: u16 = 2048;
+pub(super) const COPY_BLOCKS: u32 = 8192;
+
+/// The bytes of the media that were marked by Write Uncorrectable: the end of each marked range, by its start. They are
+/// readable again once they are written. The marks last as long as the controller.
+#[derive(Debug, Default)]
+pub(super) struct Marks(BTreeMap<u64, u64>);
+
+impl Marks {
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Removes the marks in a range.
+    #[cold]
+    fn clear(&mut self, range: Range<u64>) {
+        let touched: Vec<_> = self.touching(&range).collect();
+        for (start, end) in touched {
+            self.0.remove(&start);
+            if start < range.start {
+                self.0.insert(start, range.start);
+            }
+            if range.end < end {
+                self.0.insert(range.end, end);
+            }
+        }
+    }
+
+    fn touching(&self, range: &Range<u64>) -> impl Iterator<Item = (u64, u64)> {
+        // Ranges do not overlap, so their ends are in the order of their starts.
+        let start = range.start;
+        let before = self.0.range(..range.end).rev().map(|(start, end)| (*start, *end));
+        before.take_while(move |(_, end)| *end > start)
+    }
+}
+
+impl<M: Media> Io<M> {
+    /// Returns an error if a block of these bytes is marked as uncorrectable.
+    #[inline(always)]
+    pub(super) fn readable(&self, offset: u64, len: u64) -> Result<(), Status> {
+        if !self.marks.is_empty() && self.marks.touching(&(offset..offset + len)).next().is_some() {
+            return Err(Status::UNRECOVERED_READ_ERROR);
+        }
+        Ok(())
+    }
+
+    /// Notes that these bytes were written.
+    #[inline(always)]
+    pub(super) fn written(&mut self, offset: u64, len: u64) {
+        if !self.marks.is_empty() {
+            self.marks.clear(offset..offset + len);
+        }
+    }
+
+    /// Carries out one of the commands of this file.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn optional(
+        &mut self,
+        host: &mut impl HostMemory,
+        opcode: NvmOpcode,
+        nsid: u32,
+        data: Data,
+        [cdw10, cdw11, cdw12]: [u32; 3],
+    ) -> Result<u64, Status> {
+        let (slba, count) = (u64::from(cdw10) | u64::from(cdw11) << 32, u64::from(cdw12 & 0xffff) + 1);
+        if opcode == NvmOpcode::COPY {
+            return self.copy(host, nsid, data, slba, CopyDword12::from_bits(cdw12));
+        }
+        let namespace = *self.namespace(nsid)?;
+        if opcode == NvmOpcode::COMPARE && count << namespace.shift > self.mdts {
+            return Err(Status::INVALID_FIELD.with_do_not_retry());
+        }
+        let (offset, len) = namespace.range(slba, count)?;
+        match opcode {
+            NvmOpcode::COMPARE => self.compare(host, data, offset, len),
+            NvmOpcode::VERIFY => {
+                self.readable(offset, len)?;
+                self.each_chunk(offset, len, |_, _, _| Ok(()))
+            }
+            _ => {
+                self.writable()?;
+                self.marks.clear(offset..offset + len);
+                self.marks.0.insert(offset, offset + len);
+                Ok(0)
+            }
+        }
+    }
+
+    fn compare(
+        &mut self,
+        host: &mut impl HostMemory,
+        data: Data,
+        offset: u64,
+        len: u64,
+    ) -> Result<u64, Status> {
+        self.readable(offset, len)?;
+        if !self.media.moves_data() {
+            return data.check(self.page, (len, false)).map(|()| 0);
+        }
+        let (page, mut at) = (self.page, offset);
+        let (mut same, mut theirs) = (true, [0; CHUNK]);
+        data.walk(host, page, (len, false), |host, iova, part| {
+            let iova = iova.ok_or(Status::INTERNAL_ERROR)?;
+            self.each_chunk(at, part as u64, |_, done, mine| {
+                let theirs = theirs.get_mut(..mine.len()).ok_or(Status::INTERNAL_ERROR)?;
+                host.read(iova + done, theirs).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
+                same &= mine == theirs;
+                Ok(())
+            })?;
+            at += part as u64;
+            Ok(())
+        })?;
+        if same { Ok(len) } else { Err(Status::COMPARE_FAILURE) }
+    }
+
+    /// Copies blocks of the namespace to the blocks from `to` on.
+    fn copy(
+        &mut self,
+        host: &mut impl HostMemory,
+        nsid: u32,
+        data: Data,
+        to: u64,
+        cdw12: CopyDword12,
+    ) -> Result<u64, Status> {
+        let namespace = *self.namespace(nsid)?;
+        let count = usize::from(cdw12.nr()) + 1;
+        if cdw12.desfmt() != 0 {
+            return Err(Status::INVALID_FIELD.with_do_not_retry());
+        }
+        let too_much = Status::COMMAND_SIZE_LIMIT_EXCEEDED.with_do_not_retry();
+        let mut all = [CopyRange::default(); COPY_RANGES];
+        let ranges = all.get_mut(..count).ok_or(too_much)?;
+        let mut rest = ranges.as_mut_bytes();
+        if !self.media.moves_data() {
+            return data.check(self.page, (rest.len() as u64, false)).map(|()| 0);
+        }
+        data.walk(host, self.page, (rest.len() as u64, false), |host, iova, len| {
+            let iova = iova.ok_or(Status::INTERNAL_ERROR)?;
+            let (part, after) =
+                std::mem::take(&mut rest).split_at_mut_checked(len).ok_or(Status::INTERNAL_ERROR)?;
+            rest = after;
+            host.read(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
+        })?;
+        // Check everything before the first block is copied.
+        let mut total = 0;
+        for range in &*ranges {
+            let blocks = u64::from(range.nlb) + 1;
+            if blocks > COPY_RANGE_BLOCKS.into() {
+                return Err(too_much);
+            }
+            let (offset, len) = namespace.range(range.slba, blocks)?;
+            self.readable(offset, len)?;
+            total += blocks;
+        }
+        if total > COPY_BLOCKS.into() {
+            return Err(too_much);
+        }
+        let (mut target, len) = namespace.range(to, total)?;
+        self.writable()?;
+        self.written(target, len);
+        for range in &*ranges {
+            let (offset, len) = namespace.range(range.slba, u64::from(range.nlb) + 1)?;
+            self.each_chunk(offset, len, |media, done, bytes| {
+                let len = bytes.len();
+                media.write(&mut Bytes(bytes), target + done, 0, len)
+            })?;
+            target += len;
+        }
+        self.write_through(cdw12.into_bits())?;
+        Ok(2 * len)
+    }
+
+    /// Reads bytes of the media, and calls `each` with the media, the position in the bytes, and some of them.
+    fn each_chunk(
+        &mut self,
+        offset: u64,
+        len: u64,
+        mut each: impl FnMut(&mut M, u64, &mut [u8]) -> Result<(), Status>,
+    ) -> Result<u64, Status> {
+        let (mut bytes, mut done) = ([0; CHUNK], 0);
+        while self.media.moves_data() && done < len {
+            let part = (len - done).min(CHUNK as u64) as usize;
+            let bytes = bytes.get_mut(..part).ok_or(Status::INTERNAL_ERROR)?;
+            self.media.read(&mut Bytes(bytes), offset + done, 0, part)?;
+            each(&mut self.media, done, bytes)?;
+            done += part as u64;
+        }
+        Ok(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use upcie_core::testing::Random;
+
+    #[test]
+    fn marks_are_those_of_a_plain_list() {
+        let mut random = Random(5);
+        let (mut marks, mut model) = (Marks::default(), [false; 64]);
+        for _ in 0..20_000 {
+            let start = random.below(64);
+            let end = start + 1 + random.below(64 - start);
+            let range = start as u64..end as u64;
+            let touched = marks.touching(&range).next().is_some();
+            assert_eq!(touched, model[start..end].iter().any(|&marked| marked));
+            marks.clear(range.clone());
+            let marked = random.one_in(3);
+            if marked {
+                marks.0.insert(range.start, range.end);
+            }
+            model[start..end].fill(marked);
+            assert_eq!(marks.is_empty(), model.iter().all(|&marked| !marked));
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Optional commands of the NVM command set that a turn submits: Compare, Verify, Write Uncorrectable and Copy.
+
+use super::{
+    Extent, Refusal, Refused, Turn,
+    commands::refuse_blocks,
+    common::{first_words, refuse_namespace},
+    ring::Cursor,
+    turn::submit_slowly,
+};
+use crate::spec::{CopyDword12, CopyRange, IoFlags, NvmOpcode, OptionalCommands};
+use upcie_core::dma::DmaBuf;
+
+impl<T> Turn<'_, T> {
+    /// Submits a Compare of all of `buffer`, a whole number of blocks, with the blocks from `slba` on (NVM, "Compare"). It
+    /// completes with [`Status::COMPARE_FAILURE`](crate::spec::Status::COMPARE_FAILURE) if they differ.
+    ///
+    /// ```
+    /// # use upcie_nvme::{Controller, Wait, spec::Status};
+    /// # let controller = Controller::open("emu:size=1M")?;
+    /// # let namespace = controller.namespace(1)?;
+    /// # let mut queue = controller.queue_pair().create::<u64>()?;
+    /// let mut buffer = controller.alloc(4096)?;
+    /// buffer.fill(7);
+    /// queue.turn()?.compare(&namespace, 0, buffer, 1)?;
+    /// # assert!(queue.wait(Wait::Poll, std::time::Duration::from_secs(10))?);
+    /// let done = queue.turn()?.next().unwrap();
+    /// assert_eq!(done.status(), Status::COMPARE_FAILURE); // the blocks are zeros
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A [`Refused`] with the buffer and the tag; nothing was sent. The reason is [`Refusal::NoCommand`] if the controller
+    /// does not have the command.
+    pub fn compare(
+        &mut self,
+        namespace: &impl AsRef<Extent>,
+        slba: u64,
+        buffer: DmaBuf,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        let extent = namespace.as_ref();
+        if let Some(reason) = self.lacks(extent, OptionalCommands::COMPARE) {
+            return Err(Refused { reason, buffer, tag });
+        }
+        let at = Cursor { sqe: self.sqe, top: self.top };
+        let kind = (NvmOpcode::COMPARE, IoFlags::empty());
+        let at = submit_slowly(self.queue, at, self.namespaces, kind, extent, slba, (buffer, tag))?;
+        (self.sqe, self.top) = (at.sqe, at.top);
+        Ok(())
+    }
+
+    /// Submits a Verify of `blocks` blocks (1 to 65536) from `slba` on: the controller reads them, and transfers nothing
+    /// (NVM, "Verify"). Some controllers take fewer blocks at once (VSL of Identify), and complete the command with Invalid
+    /// Field if there are more.
+    ///
+    /// # Errors
+    /// Those of [`compare`](Self::compare), with the empty buffer.
+    pub fn verify(
+        &mut self,
+        namespace: &impl AsRef<Extent>,
+        slba: u64,
+        blocks: u32,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        let kind = (NvmOpcode::VERIFY, OptionalCommands::VERIFY);
+        self.without_data(kind, namespace.as_ref(), slba, blocks, tag)
+    }
+
+    /// Submits a Write Uncorrectable of `blocks` blocks (1 to 65536) from `slba` on: reads of them fail until they are
+    /// written (NVM, "Write Uncorrectable").
+    ///
+    /// # Errors
+    /// Those of [`compare`](Self::compare), with the empty buffer.
+    pub fn write_uncorrectable(
+        &mut self,
+        namespace: &impl AsRef<Extent>,
+        slba: u64,
+        blocks: u32,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        let kind = (NvmOpcode::WRITE_UNCORRECTABLE, OptionalCommands::WRITE_UNCORRECTABLE);
+        self.without_data(kind, namespace.as_ref(), slba, blocks, tag)
+    }
+
+    /// Submits a Copy of the blocks in the first `count` [`CopyRange`]s of `ranges` (1 to [`CopyRange::MOST`]), one after
+    /// the other, to the blocks from `slba` on (NVM, "Copy"). Identify Namespace has the limits (`mssrl`, `mcl`, `msrc`):
+    /// the controller fails a command beyond them, or beyond the namespace.
+    ///
+    /// # Errors
+    /// A [`Refused`] with the buffer and the tag; nothing was sent. The reason is [`Refusal::NoCommand`] if the controller
+    /// does not have the command, [`Refusal::Length`] if `count` is 0, exceeds a command's limit, or exceeds the ranges in
+    /// the buffer.
+    pub fn copy(
+        &mut self,
+        namespace: &impl AsRef<Extent>,
+        ranges: DmaBuf,
+        count: usize,
+        slba: u64,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        let extent = namespace.as_ref();
+        let made = match self.lacks(extent, OptionalCommands::COPY) {
+            Some(reason) => Err(reason),
+            None if count.wrapping_sub(1) >= CopyRange::MOST => Err(Refusal::Length),
+            None => match extent.misplaced(slba, 1) {
+                Some(reason) => Err(reason),
+                None => self.pointer(NvmOpcode::COPY, &ranges, 0, count * size_of::<CopyRange>()),
+            },
+        };
+        match made {
+            Ok(pointer) => {
+                let first = first_words(NvmOpcode::COPY, extent) | pointer.psdt;
+                let last = CopyDword12::new().with_nr((count - 1) as u8).into_bits();
+                let words = [first, 0, 0, pointer.prp1, pointer.prp2, slba, last.into(), 0];
+                self.push(words, ranges, tag, pointer.list);
+                Ok(())
+            }
+            Err(reason) => Err(Refused { reason, buffer: ranges, tag }),
+        }
+    }
+
+    /// Returns the reason why an optional command was refused, if the namespace takes none now or the controller lacks it.
+    fn lacks(&self, extent: &Extent, command: OptionalCommands) -> Option<Refusal> {
+        if extent.stamp != self.namespaces || self.is_full() || extent.max_blocks == 0 {
+            return Some(refuse_namespace(extent, self.queue.live.controller, self.namespaces));
+        }
+        (!extent.optional.contains(command)).then_some(Refusal::NoCommand)
+    }
+
+    fn without_data(
+        &mut self,
+        (opcode, command): (NvmOpcode, OptionalCommands),
+        extent: &Extent,
+        slba: u64,
+        blocks: u32,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        let refused = |reason, tag| Err(Refused { reason, buffer: DmaBuf::empty(), tag });
+        if let Some(reason) = self.lacks(extent, command) {
+            return refused(reason, tag);
+        }
+        let last = blocks.wrapping_sub(1);
+        if last > u32::from(u16::MAX) || extent.misplaced(slba, blocks.into()).is_some() {
+            let at = (self.queue.live.controller, self.namespaces, false);
+            return refused(refuse_blocks(extent, at, slba, u64::from(blocks) << extent.shift, false), tag);
+        }
+        let words = [first_words(opcode, extent), 0, 0, 0, 0, slba, last.into(), 0];
+        self.push(words, DmaBuf::empty(), tag, 0);
+        Ok(())
+    }
+}

@@ -277,7 +277,8 @@ impl DmaBuf {
     ///
     pub fn gather(buffers: impl IntoIterator<Item = Self>) -> Self {
         let buffers: Vec<Self> = buffers.into_iter().filter(|buffer| !buffer.is_empty()).collect();
-        let spans = Spans::of(&buffers);
+        let mut spans = Spans::default();
+        buffers.iter().flat_map(Self::segments).for_each(|segment| segment.add_to(&mut spans));
         let mut chain = Self::empty();
         for mut buffer in buffers.into_iter().rev() {
             if !chain.is_empty() {
@@ -290,6 +291,22 @@ impl DmaBuf {
             _ => {}
         }
         chain
+    }
+
+    /// Adds the device addresses of this segment to a table.
+    fn add_to(&self, spans: &mut Spans) {
+        /// No memory has smaller pages.
+        const STEP: usize = 4096;
+        let Prepared { space, iova, .. } = *self.prepared();
+        if self.is_linear() {
+            return spans.push(space, iova, self.len() as u64);
+        }
+        let mut at = 0;
+        while at < self.len() {
+            let len = (STEP - (self.offset_in_region() + at) % STEP).min(self.len() - at);
+            spans.push(space, self.iova(at), len as u64);
+            at += len;
+        }
     }
 
     /// Takes a chain apart; returns its segments in order.

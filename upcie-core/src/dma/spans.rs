@@ -1,8 +1,6 @@
 //! The device addresses of a chain's bytes as a table, so that a command need not walk the segments.
 
-use super::DmaBuf;
-
-/// The device addresses of all bytes of a gathered chain ([`DmaBuf::gather`]), in order. Bytes that are contiguous for the
+/// The device addresses of all bytes of a gathered chain ([`DmaBuf::gather`](super::DmaBuf::gather)), in order. Bytes that are contiguous for the
 /// device are one span, also across segments.
 ///
 /// Drivers put the addresses into commands as they are: the table is made of a chain that can't change while the table
@@ -64,34 +62,9 @@ impl Spans {
         !self.uneven && (self.inner == len || self.lens.len() <= 2)
     }
 
-    /// Makes the table of all segments of `buffers`.
-    pub(super) fn of(buffers: &[DmaBuf]) -> Self {
-        let mut spans = Self::default();
-        buffers.iter().for_each(|buffer| spans.append(buffer));
-        spans
-    }
-
-    fn append(&mut self, buffer: &DmaBuf) {
-        for segment in buffer.segments().filter(|segment| !segment.is_empty()) {
-            let space = segment.prepared().space;
-            self.mixed |= *self.space.get_or_insert(space) != space;
-            if segment.is_linear() {
-                self.push(segment.prepared().iova, segment.len() as u64);
-                continue;
-            }
-            // No memory has smaller pages.
-            const STEP: usize = 4096;
-            let mut at = 0;
-            while at < segment.len() {
-                let step = STEP - segment.offset_in_region().wrapping_add(at) % STEP;
-                let len = step.min(segment.len() - at);
-                self.push(segment.iova(at), len as u64);
-                at += len;
-            }
-        }
-    }
-
-    fn push(&mut self, address: u64, len: u64) {
+    /// Adds memory in the address space with the id `space`, contiguous for the device.
+    pub(super) fn push(&mut self, space: u64, address: u64, len: u64) {
+        self.mixed |= *self.space.get_or_insert(space) != space;
         self.total += len as usize;
         self.bits |= address | len;
         if let (Some(&start), Some(last)) = (self.addresses.last(), self.lens.last_mut()) {

@@ -5,9 +5,9 @@ use super::{
     bent::Bent,
     data::{Data, Sgls},
     logs::{Counters, ErrorLog},
+    marks::Marks,
     media::Media,
     namespace::Namespace,
-    optional::Marks,
     prp,
 };
 use crate::spec::{

@@ -63,6 +63,7 @@ mod lockstep;
 mod logs;
 mod machine;
 mod manage;
+mod marks;
 mod media;
 mod msix;
 mod namespace;

@@ -7,7 +7,6 @@ use super::{
     media::{Bytes, Media},
 };
 use crate::spec::{CopyDword12, CopyRange, NvmOpcode, Status};
-use std::{collections::BTreeMap, ops::Range};
 use zerocopy::IntoBytes;
 
 /// Bytes to handle at a time.
@@ -17,45 +16,11 @@ pub(super) const COPY_RANGES: usize = 128;
 pub(super) const COPY_RANGE_BLOCKS: u16 = 2048;
 pub(super) const COPY_BLOCKS: u32 = 8192;
 
-/// The bytes of the media that were marked by Write Uncorrectable: the end of each marked range, by its start. They are
-/// readable again once they are written. The marks last as long as the controller.
-#[derive(Debug, Default)]
-pub(super) struct Marks(BTreeMap<u64, u64>);
-
-impl Marks {
-    #[inline(always)]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Removes the marks in a range.
-    #[cold]
-    fn clear(&mut self, range: Range<u64>) {
-        let touched: Vec<_> = self.touching(&range).collect();
-        for (start, end) in touched {
-            self.0.remove(&start);
-            if start < range.start {
-                self.0.insert(start, range.start);
-            }
-            if range.end < end {
-                self.0.insert(range.end, end);
-            }
-        }
-    }
-
-    fn touching(&self, range: &Range<u64>) -> impl Iterator<Item = (u64, u64)> {
-        // Ranges do not overlap, so their ends are in the order of their starts.
-        let start = range.start;
-        let before = self.0.range(..range.end).rev().map(|(start, end)| (*start, *end));
-        before.take_while(move |(_, end)| *end > start)
-    }
-}
-
 impl<M: Media> Io<M> {
     /// Returns an error if a block of these bytes is marked as uncorrectable.
     #[inline(always)]
     pub(super) fn readable(&self, offset: u64, len: u64) -> Result<(), Status> {
-        if !self.marks.is_empty() && self.marks.touching(&(offset..offset + len)).next().is_some() {
+        if !self.marks.is_empty() && self.marks.touch(offset..offset + len) {
             return Err(Status::UNRECOVERED_READ_ERROR);
         }
         Ok(())
@@ -97,8 +62,7 @@ impl<M: Media> Io<M> {
             }
             _ => {
                 self.writable()?;
-                self.marks.clear(offset..offset + len);
-                self.marks.0.insert(offset, offset + len);
+                self.marks.set(offset..offset + len);
                 Ok(0)
             }
         }
@@ -204,31 +168,5 @@ impl<M: Media> Io<M> {
             done += part as u64;
         }
         Ok(len)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use upcie_core::testing::Random;
-
-    #[test]
-    fn marks_are_those_of_a_plain_list() {
-        let mut random = Random(5);
-        let (mut marks, mut model) = (Marks::default(), [false; 64]);
-        for _ in 0..20_000 {
-            let start = random.below(64);
-            let end = start + 1 + random.below(64 - start);
-            let range = start as u64..end as u64;
-            let touched = marks.touching(&range).next().is_some();
-            assert_eq!(touched, model[start..end].iter().any(|&marked| marked));
-            marks.clear(range.clone());
-            let marked = random.one_in(3);
-            if marked {
-                marks.0.insert(range.start, range.end);
-            }
-            model[start..end].fill(marked);
-            assert_eq!(marks.is_empty(), model.iter().all(|&marked| !marked));
-        }
     }
 }

@@ -197,11 +197,10 @@ mod tests {
         }
     }
 
-    fn pieces(
-        memory: Vec<u8>,
-        first: SglDescriptor,
-        rules: Rules,
-    ) -> (Result<(), Status>, Vec<(Option<u64>, usize)>) {
+    /// Pieces of data: their addresses, none for data to discard, and lengths.
+    type Pieces = Vec<(Option<u64>, usize)>;
+
+    fn pieces(memory: Vec<u8>, first: SglDescriptor, rules: Rules) -> (Result<(), Status>, Pieces) {
         let mut all = Vec::new();
         let end = walk(&mut Flat(memory), first, rules, |_, address, len| {
             all.push((address, len));
@@ -211,7 +210,7 @@ mod tests {
     }
 
     /// Segments of random descriptors, with the pieces that they name.
-    fn list(random: &mut Random, reads: bool) -> (Vec<u8>, SglDescriptor, Vec<(Option<u64>, usize)>) {
+    fn list(random: &mut Random, reads: bool) -> (Vec<u8>, SglDescriptor, Pieces) {
         let segments = 1 + random.below(4);
         let mut counts: Vec<usize> = (0..segments).map(|_| 1 + random.below(80)).collect();
         counts[..segments - 1].iter_mut().for_each(|count| *count += 1);

@@ -5,9 +5,11 @@
 //! queue's [`ListPool`] for the time of the command. Data that PRPs can't describe is a scatter gather list there, if the
 //! controller takes them.
 
+mod build;
 mod pool;
 mod sgl;
 mod shape;
+mod writer;
 
 use crate::error::Refusal;
 pub(crate) use pool::{DataPointer, ListPool};

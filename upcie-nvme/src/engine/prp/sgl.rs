@@ -1,6 +1,6 @@
 //! Scatter gather lists made for one command, in the memory of the queue's PRP lists.
 
-use super::{DataPointer, ListPool};
+use super::{DataPointer, ListPool, pool::DESCRIPTOR};
 use crate::{
     error::Refusal,
     spec::{Command, SglDescriptor},
@@ -8,8 +8,6 @@ use crate::{
 
 /// PSDT in the first word of a command: the data pointer is an SGL descriptor.
 const PSDT: u64 = (Command::PSDT_SGL as u64) << 8;
-/// Bytes of a descriptor.
-pub(super) const DESCRIPTOR: usize = size_of::<SglDescriptor>();
 
 /// Collects pieces of data in order. A single one is the command's descriptor; more are a list, whose chunks are segments
 /// that lead from one to the next.

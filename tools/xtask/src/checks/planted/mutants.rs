@@ -200,7 +200,7 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "a command's PRP list is one entry short",
-        file: "upcie-nvme/src/engine/prp/pool.rs",
+        file: "upcie-nvme/src/engine/prp/writer.rs",
         before: "self.pool.store(self.chunk, self.at, page, taken);",
         after: "self.pool.store(self.chunk, self.at, page, taken - 1);",
     },

@@ -3,7 +3,11 @@
 use anyhow::Context;
 use clap::Command;
 use clap_complete::Shell;
-use std::io::{self, Write};
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+};
 use upcie_core::pci::Bdf;
 
 /// Prints a text on stdout.
@@ -23,6 +27,13 @@ pub fn print_completions(mut command: Command, shell: Shell) -> anyhow::Result<(
     let (name, mut script) = (command.get_name().to_owned(), Vec::new());
     clap_complete::generate(shell, &mut command, name, &mut script);
     print(&script)
+}
+
+/// Writes man pages of `command` and its subcommands to a directory, which is made if it is missing.
+pub fn write_manual(command: Command, directory: &Path) -> anyhow::Result<()> {
+    let failed = || format!("writing man pages to {}", directory.display());
+    fs::create_dir_all(directory).with_context(failed)?;
+    clap_mangen::generate_to(command, directory).with_context(failed)
 }
 
 /// Returns true if the reader of stdout has closed the pipe: it needs no more output.

@@ -186,13 +186,29 @@ fn help_and_completions_are_complete() {
     for part in ["Exit codes", "130", "vfio-user:", "emu:size=", "perf", "completions"] {
         assert!(help.contains(part), "{part} in {help}");
     }
-    for command in ["perf", "plot", "p2p", "read", "write", "info", "list", "completions"] {
+    let verbs = ["perf", "plot", "p2p", "read", "write", "info", "list", "completions", "manual"];
+    let managing = ["ns", "format", "sanitize", "fw", "selftest", "io", "reset", "security", "directive"];
+    for command in verbs.into_iter().chain(managing).chain(["lockdown", "virt", "capacity", "feature"]) {
         let help = String::from_utf8(succeeds(run(&format!("{command} --help")))).unwrap();
         assert!(help.contains("Example"), "{command}");
     }
     for shell in ["bash", "zsh", "fish"] {
         assert!(!succeeds(run(&format!("completions {shell}"))).is_empty());
     }
+}
+
+#[test]
+fn each_command_has_a_man_page() {
+    let dir = Dir::new("manual");
+    succeeds(run(&format!("manual {}", dir.path("man1"))));
+    for (page, part) in
+        [("upcie.1", "vfio\\-user:"), ("upcie-format.1", "block"), ("upcie-ns-create.1", "attach")]
+    {
+        let text = dir.read(&format!("man1/{page}"));
+        assert!(text.starts_with(".ie") && text.contains(".TH") && text.contains(part), "{page}: {text}");
+    }
+    let error = fails(1, run("manual /dev/null/man1"));
+    assert!(error.contains("/dev/null/man1"), "{error}");
 }
 
 /// Runs a command on a terminal made by `script` (Debian's bsdutils, an essential package); returns the exit

@@ -95,6 +95,13 @@ enum Command {
         /// Shell to complete for
         shell: Shell,
     },
+    /// Write man pages, of this program and of each command
+    #[command(after_help = "Example:\n  devbind manual ~/.local/share/man/man1")]
+    Manual {
+        /// Directory
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -167,6 +174,7 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
         Command::Unbind { target } => act::unbind(global, target),
         Command::Restore { functions, options } => act::restore(global, functions, options),
         Command::Completions { shell } => cli::print_completions(Cli::command(), *shell).map(|()| true),
+        Command::Manual { directory } => cli::write_manual(Cli::command(), directory).map(|()| true),
     }
 }
 

@@ -57,6 +57,13 @@ enum Command {
         /// Shell to complete for
         shell: Shell,
     },
+    /// Write man pages, of this program and of each command
+    #[command(after_help = "Example:\n  hugepages manual ~/.local/share/man/man1")]
+    Manual {
+        /// Directory
+        #[arg(value_name = "DIR")]
+        directory: std::path::PathBuf,
+    },
 }
 
 /// A size of huge pages.
@@ -106,6 +113,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Mount(args) => mount::run(&args),
         Command::Release(args) => release::run(&args),
         Command::Completions { shell } => cli::print_completions(Cli::command(), shell),
+        Command::Manual { directory } => cli::write_manual(Cli::command(), &directory),
     }
 }
 

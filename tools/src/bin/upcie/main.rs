@@ -133,6 +133,13 @@ enum Command {
         /// Shell to complete for
         shell: Shell,
     },
+    /// Write man pages, of this program and of each command
+    #[command(after_help = "Example:\n  upcie manual ~/.local/share/man/man1")]
+    Manual {
+        /// Directory
+        #[arg(value_name = "DIR")]
+        directory: std::path::PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -185,6 +192,10 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Soak(args) => soak::run(&args),
         Command::Completions { shell } => {
             cli::print_completions(Cli::command(), shell)?;
+            Ok(Outcome::Done)
+        }
+        Command::Manual { directory } => {
+            cli::write_manual(Cli::command(), &directory)?;
             Ok(Outcome::Done)
         }
     }

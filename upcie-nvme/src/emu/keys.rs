@@ -5,6 +5,7 @@ pub const KEYS: &str = "  \
   size=BYTES        of each namespace (K, M, G, T): makes the file of file= if there is none
   lba=512|4096      block size; lba=512+4096: one for each namespace
   namespaces=N      1 to 1024
+  nn=N              the most namespaces that hosts can create, up to 1024
   file=PATH         keep the data in this file (a comma in its name: two)
   ro=true           write nothing: the namespaces are write protected
   null=true         move no data

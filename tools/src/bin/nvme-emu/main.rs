@@ -72,6 +72,9 @@ struct Args {
     /// Number of namespaces [default: 1]
     #[arg(long, value_name = "N")]
     namespaces: Option<String>,
+    /// The most namespaces that hosts can create [default: as many as there are at the start]
+    #[arg(long, value_name = "N")]
+    nn: Option<String>,
     /// Keep the data in this file; with --size it is created if it does not exist
     #[arg(long, value_name = "PATH")]
     file: Option<String>,
@@ -126,6 +129,7 @@ impl Args {
             ("size", &self.size),
             ("lba", &self.lba),
             ("namespaces", &self.namespaces),
+            ("nn", &self.nn),
             ("file", &self.file),
             ("ro", &ro),
             ("null", &null),

@@ -59,7 +59,7 @@ impl Assignment {
 
 /// Parses hexadecimal digits.
 fn hex(digits: &str) -> Option<Vec<u8>> {
-    let even = digits.len() % 2 == 0 && digits.is_ascii();
+    let even = digits.len().is_multiple_of(2) && digits.is_ascii();
     let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
     if even { (0..digits.len()).step_by(2).map(byte).collect() } else { None }
 }

@@ -73,6 +73,11 @@ fn a_slow_command_holds_up_no_other() {
                 Err(error) => {
                     assert!(changes && matches!(error.failure(), Failure::InUse { .. }), "{error}");
                     says(&error, &[controller.name(), "Format NVM (80h) is not answered yet"]);
+                    // Blocks may have any size now.
+                    let read = Command::read(1, 0, 1);
+                    let error = controller.io(&read, &mut [0; 512], deadline()).unwrap_err();
+                    assert!(matches!(error.failure(), Failure::InUse { .. }), "{error}");
+                    says(&error, &[controller.name(), "Format NVM (80h) is not answered yet"]);
                 }
             }
             assert!(!slow.is_finished(), "held");

@@ -62,6 +62,7 @@ impl Controller {
     /// # Errors
     /// - [`Failure::Argument`](crate::Failure::Argument) for a command whose data length is not known here or differs from `data`:
     ///   submit these with [`Turn::submit_raw`](crate::Turn::submit_raw). Also for blocks with metadata.
+    /// - [`Failure::InUse`](crate::Failure::InUse) while a command that changes namespaces is not answered.
     /// - No queue pair is free; the controller's status, or a timeout.
     pub fn io(&self, command: &Command, data: &mut [u8], timeout: Duration) -> Result<u32> {
         let what = NvmOpcode(command.opcode).to_string();
@@ -69,8 +70,10 @@ impl Controller {
         let plan = data_of(command).ok_or_else(|| {
             refuse("the length of its data is not known here: use the unsafe `submit_raw`".into())
         })?;
-        // While this queue pair exists, no command that changes the size of a block is sent.
+        // While this queue pair exists, no command that changes the size of a block is sent, and none was before that is not
+        // answered.
         let mut queue = self.queue_pair().depth(4).create::<()>()?;
+        self.inner().subsystem().check_settled(self.name(), &what)?;
         let len = match plan {
             Data::None => 0,
             Data::Bytes(len) => len,

@@ -188,7 +188,9 @@ fn help_and_completions_are_complete() {
     }
     let verbs = ["perf", "plot", "p2p", "read", "write", "info", "list", "completions", "manual"];
     let managing = ["ns", "format", "sanitize", "fw", "selftest", "io", "reset", "security", "directive"];
-    for command in verbs.into_iter().chain(managing).chain(["lockdown", "virt", "capacity", "feature"]) {
+    for command in
+        verbs.into_iter().chain(managing).chain(["lockdown", "virt", "capacity", "lba-status", "feature"])
+    {
         let help = String::from_utf8(succeeds(run(&format!("{command} --help")))).unwrap();
         assert!(help.contains("Example"), "{command}");
     }

@@ -227,6 +227,8 @@ fn what_a_controller_lacks_is_refused_with_the_reason() {
         ("directive enable emu streams", "OACS bit 5"),
         ("virt emu online --controller 2", "OACS bit 7"),
         ("lockdown emu --command 0x80 --prohibit", "OACS bit 10"),
+        ("lba-status emu --action allocated", "OACS bit 9"),
+        ("get-lba-status emu", "OACS bit 9"),
         ("capacity emu create-group --size 1G", "CTRATT bit 11"),
     ] {
         let error = fails(1, run(arguments));

@@ -24,6 +24,7 @@ const ALIASES: &[Alias] = &[
     ("dir-receive", &["directive", "receive"], &[]),
     ("virt-mgmt", &["virt"], &[]),
     ("capacity-mgmt", &["capacity"], &[]),
+    ("get-lba-status", &["lba-status"], &[]),
     ("show-regs", &["info"], &[]),
     ("get-log", &["log"], &[]),
     ("get-feature", &["feature"], &["get"]),

@@ -107,6 +107,9 @@ enum Command {
     /// Create and delete endurance groups and NVM sets
     #[command(after_help = with_addresses(manage::CAPACITY_EXAMPLES))]
     Capacity(manage::CapacityArgs),
+    /// Show which blocks are allocated, or may be unreadable
+    #[command(after_help = with_addresses(manage::LBA_STATUS_EXAMPLES))]
+    LbaStatus(manage::LbaStatusArgs),
     /// Read blocks into a file or a pipe
     #[command(after_help = with_addresses(transfer::READ_EXAMPLES))]
     Read(transfer::ReadArgs),
@@ -184,6 +187,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Lockdown(args) => manage::lockdown(&args),
         Command::Virt(args) => manage::virtualization(&args),
         Command::Capacity(args) => manage::capacity(&args),
+        Command::LbaStatus(args) => manage::lba_status(&args),
         Command::Read(args) => transfer::read(&args),
         Command::Write(args) => transfer::write(&args),
         Command::Perf(args) => perf::run(&args),

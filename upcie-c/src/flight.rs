@@ -1,12 +1,9 @@
-//! The commands in flight of one queue, by slot: the program's pointer, and the memory that the controller may use.
+//! The commands in flight of one queue, by slot: the memory that the controller may use.
 //!
 //! The queue's thread writes the records, and threads that free or unmap memory look through them. A program that frees
 //! memory after its submission, in the same thread or in one that it has synchronised with, is sure to be refused.
 
-use std::{
-    ffi::c_void,
-    sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed},
-};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Set in the length of the first range if there are more.
 const MORE: usize = 1 << 63;
@@ -35,21 +32,19 @@ struct Held {
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub(crate) struct Record {
-    user: AtomicPtr<c_void>,
     held: [Held; RANGES],
 }
 
 impl Record {
     /// Notes a command with at most one range.
     #[inline(always)]
-    pub(crate) fn begin(&self, user: *mut c_void, at: usize, len: usize) {
-        self.user.store(user, Relaxed);
+    pub(crate) fn begin(&self, at: usize, len: usize) {
         self.held[0].at.store(at, Relaxed);
         self.held[0].len.store(len, Relaxed);
     }
 
     /// Notes a command with several ranges. If they are more than a record has room for, the last one spans the rest.
-    pub(crate) fn begin_with(&self, user: *mut c_void, ranges: impl Iterator<Item = Range>) {
+    pub(crate) fn begin_with(&self, ranges: impl Iterator<Item = Range>) {
         let mut kept = [Range::default(); RANGES];
         let mut count = 0;
         for range in ranges.filter(|range| range.len > 0) {
@@ -67,14 +62,13 @@ impl Record {
             held.at.store(range.at, Relaxed);
             held.len.store(range.len, Relaxed);
         }
-        self.begin(user, kept[0].at, if count == 0 { 0 } else { kept[0].len | MORE });
+        self.begin(kept[0].at, if count == 0 { 0 } else { kept[0].len | MORE });
     }
 
-    /// Ends the command, and returns the program's pointer.
+    /// Ends the command.
     #[inline(always)]
-    pub(crate) fn end(&self) -> *mut c_void {
+    pub(crate) fn end(&self) {
         self.held[0].len.store(0, Relaxed);
-        self.user.load(Relaxed)
     }
 
     fn uses(&self, range: Range) -> bool {
@@ -122,16 +116,13 @@ impl Flight {
 
     /// Forgets all commands: the controller uses no memory of theirs.
     pub(crate) fn clear(&self) {
-        self.records.iter().for_each(|record| {
-            record.end();
-        });
+        self.records.iter().for_each(Record::end);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::ptr;
 
     #[test]
     fn memory_is_held_until_its_command_ends() {
@@ -139,14 +130,14 @@ mod tests {
         let uses = |at, len| flight.uses(Range { at, len });
         let record = flight.get(2).unwrap();
         assert!(!uses(0, usize::MAX));
-        record.begin(ptr::without_provenance_mut(7), 4096, 512);
+        record.begin(4096, 512);
         assert!(uses(4607, 1) && uses(0, 4097) && !uses(4608, 1) && !uses(0, 4096));
-        assert_eq!(record.end().addr(), 7);
+        record.end();
         assert!(!uses(0, usize::MAX));
         let ranges = [(100, 10), (200, 10), (300, 0), (400, 10), (500, 10)];
-        record.begin_with(ptr::null_mut(), ranges.into_iter().map(|(at, len)| Range { at, len }));
+        record.begin_with(ranges.into_iter().map(|(at, len)| Range { at, len }));
         assert!([100, 209, 400, 509].iter().all(|&at| uses(at, 1)) && !uses(110, 90) && !uses(510, 100));
-        record.begin_with(ptr::null_mut(), std::iter::empty());
+        record.begin_with(std::iter::empty());
         assert!(!uses(0, usize::MAX));
     }
 }

@@ -1,45 +1,54 @@
 //! Notices two threads in calls on one queue, in builds with debug assertions.
 
-use crate::errors::{Failure, Result};
+use crate::errors::Failure;
+#[cfg(debug_assertions)]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The thread that is in calls on a queue, and the number of these calls: a callback calls from inside one.
 #[derive(Debug, Default)]
 pub(crate) struct Guard {
-    #[cfg_attr(not(debug_assertions), expect(dead_code, reason = "checked in debug builds alone"))]
+    #[cfg(debug_assertions)]
     thread: AtomicUsize,
-    #[cfg_attr(not(debug_assertions), expect(dead_code, reason = "checked in debug builds alone"))]
+    #[cfg(debug_assertions)]
     calls: AtomicUsize,
 }
 
 /// One call; ends when it is dropped.
 pub(crate) struct Pass(
-    #[cfg_attr(not(debug_assertions), expect(dead_code, reason = "as above"))] *const Guard,
+    #[cfg_attr(not(debug_assertions), expect(dead_code, reason = "used in debug builds alone"))] *const Guard,
 );
 
 impl Guard {
     /// Begins a call. The guard must live until the pass is dropped.
     #[inline(always)]
-    pub(crate) fn enter(&self) -> Result<Pass> {
+    pub(crate) fn enter(&self) -> Option<Pass> {
         #[cfg(debug_assertions)]
-        self.claim()?;
-        Ok(Pass(self))
+        if !self.claim() {
+            return None;
+        }
+        Some(Pass(self))
     }
 
-    #[cfg_attr(not(debug_assertions), expect(dead_code, reason = "checked in debug builds alone"))]
-    fn claim(&self) -> Result<()> {
+    /// Returns the failure of a call that another thread keeps from [entering](Self::enter).
+    #[cold]
+    pub(crate) fn refuse() -> Failure {
+        Failure::new(
+            libc::EPERM,
+            "another thread is in a call on this queue: a queue may be used by one thread at a time",
+        )
+    }
+
+    #[cfg(debug_assertions)]
+    fn claim(&self) -> bool {
         thread_local!(static HERE: u8 = const { 0 });
         let me = HERE.with(|here| std::ptr::from_ref(here).addr());
         if self.thread.load(Ordering::Acquire) != me
             && self.thread.compare_exchange(0, me, Ordering::AcqRel, Ordering::Relaxed).is_err()
         {
-            return Err(Failure::new(
-                libc::EPERM,
-                "another thread is in a call on this queue: a queue may be used by one thread at a time",
-            ));
+            return false;
         }
         self.calls.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        true
     }
 }
 

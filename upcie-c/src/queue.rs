@@ -28,14 +28,23 @@ use upcie_nvme::{
 
 /// Calls of poll in a row that find nothing, before the controller is looked at.
 const IDLE: u32 = 1024;
+/// The controller of a silent queue is looked at this often.
+const QUIET: Duration = Duration::from_millis(100);
 /// The default of the longest command.
 const LONGEST: usize = 2 << 20;
 const INTERRUPT: u32 = 1;
 
+/// A program's pointer: it comes back as it is, and is never followed.
+#[derive(Debug, Clone, Copy)]
+struct User(*mut c_void);
+
+// SAFETY: a number here.
+unsafe impl Send for User {}
+
 /// A queue.
 pub(crate) struct Queue {
-    /// Absent while the queue pair takes no turns. Its tags are slots.
-    turn: Option<Turn<'static, u32>>,
+    /// Absent while the queue pair takes no turns.
+    turn: Option<Turn<'static, User>>,
     translation: *const Translation,
     records: *const Record,
     /// The controller's page, less one.
@@ -45,9 +54,11 @@ pub(crate) struct Queue {
     idle: u32,
     /// Polls that are in progress.
     polls: u32,
+    /// The time of the last look at the controller.
+    looked: Instant,
     pub(crate) guard: Guard,
     /// From a box; the turn borrows it.
-    pair: *mut QueuePair<u32>,
+    pair: *mut QueuePair<User>,
     lists: Option<Lists>,
     flight: Arc<Flight>,
     fd: Option<i32>,
@@ -79,7 +90,7 @@ impl Queue {
                     of.max_transfer()
                 )));
             }
-            bytes => bytes,
+            bytes => bytes.max(of.page_size()),
         };
         // A queue pair's own lists are not used.
         let mut builder = of.queue_pair().list_memory(0);
@@ -90,7 +101,7 @@ impl Queue {
             builder = builder.interrupt(opts.vector);
         }
         controller.count_queue()?;
-        let made = builder.create::<u32>().map_err(Failure::from).and_then(|pair| {
+        let made = builder.create::<User>().map_err(Failure::from).and_then(|pair| {
             let lists = Lists::new(of, pair.capacity(), longest)?;
             Ok((pair, lists))
         });
@@ -106,6 +117,7 @@ impl Queue {
             longest,
             idle: 0,
             polls: 0,
+            looked: Instant::now(),
             guard: Guard::default(),
             pair: Box::into_raw(Box::new(pair)),
             lists: Some(lists),
@@ -121,7 +133,7 @@ impl Queue {
     }
 
     /// Returns the queue pair, while no turn is open.
-    fn pair(&mut self) -> &mut QueuePair<u32> {
+    fn pair(&mut self) -> &mut QueuePair<User> {
         debug_assert!(self.turn.is_none());
         // SAFETY: from a box that the queue owns; the turn, which borrows it, is closed.
         unsafe { &mut *self.pair }
@@ -132,7 +144,7 @@ impl Queue {
         self.turn = None;
         self.idle = 0;
         // SAFETY: from a box that the queue owns; the turn that borrows it is dropped before the box is used otherwise.
-        let pair: &'static mut QueuePair<u32> = unsafe { &mut *self.pair };
+        let pair: &'static mut QueuePair<User> = unsafe { &mut *self.pair };
         self.turn = Some(pair.turn()?);
         Ok(())
     }
@@ -150,63 +162,49 @@ impl Queue {
         of_refusal(upcie_nvme::Refusal::Full)
     }
 
-    /// Submits a command with one piece of data.
+    /// Submits a command with one piece of data, of at most two pages in memory that is mapped by 2 MiB, and without metadata.
+    /// Returns `false` for all others, and if there is no room: nothing was done, and
+    /// [`submit_pieces`](Self::submit_pieces) is for them.
     ///
     /// # Safety
-    /// If the ranges are memory of the heap, they may be read and written by the controller until the command has ended.
+    /// If the range is memory of the heap, it may be read and written by the controller until the command has ended.
     /// `command` is valid for reads of 64 bytes.
     #[inline(always)]
-    pub(crate) unsafe fn submit(
+    pub(crate) unsafe fn submit_plain(
         &mut self,
-        command: *const u8,
-        data: Range,
-        meta: Range,
+        command: *const [u64; 8],
+        data: usize,
+        len: usize,
         user: *mut c_void,
-    ) -> Result<()> {
-        let Some(turn) = self.turn.as_mut().filter(|turn| !turn.is_full()) else {
-            return Err(self.why_full());
-        };
-        let (mut prp1, mut prp2) = (0, 0);
-        if data.len > 0 || meta.len > 0 {
-            // SAFETY: the controller, which the queue keeps, keeps its space.
-            let translation = unsafe { &*self.translation };
-            let run = translation.find(data.at);
-            let Some(run) = run.filter(|run| {
-                data.len <= run.len
-                    && data.len <= self.longest
-                    && run.iova & 3 == 0
-                    && meta.len == 0
-                    // At most two pages.
-                    && (run.iova & self.mask) + data.len as u64 <= 2 * (self.mask + 1)
-            }) else {
-                // SAFETY: the caller's promise.
-                let command = unsafe { command.cast::<Command>().read_unaligned() };
-                let piece = IoVec { base: std::ptr::without_provenance_mut(data.at), len: data.len };
-                // SAFETY: the caller's promise.
-                return unsafe { self.submit_pieces(&command, &[piece], meta, user) };
-            };
-            prp1 = run.iova;
-            if (prp1 & self.mask) + data.len as u64 > self.mask + 1 {
-                prp2 = (prp1 | self.mask) + 1;
+    ) -> bool {
+        let Some(turn) = &mut self.turn else { return false };
+        // SAFETY: the controller, which the queue keeps, keeps its space.
+        let Some(run) = (unsafe { &*self.translation }).find_big(data) else { return false };
+        let (prp1, mask) = (run.iova, self.mask);
+        let left = mask - (prp1 & mask);
+        // No bytes at all are more than any page has.
+        let last = (len as u64).wrapping_sub(1);
+        let mut prp2 = 0;
+        if last > left {
+            if last > left + mask + 1 || len > run.len || len > self.longest {
+                return false;
             }
+            prp2 = (prp1 | mask) + 1;
         }
-        let slot = turn.next_slot();
+        if prp1 & 3 != 0 || turn.is_full() {
+            return false;
+        }
         // SAFETY: the caller's promise.
-        let mut command = unsafe { command.cast::<Command>().read_unaligned() };
-        command.flags &= !PSDT;
-        command.set_data_pointer(prp1, prp2);
-        command.set_metadata_pointer(0);
+        let mut words = unsafe { command.read_unaligned() };
+        words[0] &= !(u64::from(PSDT) << 8);
+        (words[2], words[3], words[4]) = (0, prp1, prp2);
         // SAFETY: a slot of the queue is below its capacity, and so many records there are.
-        let record = unsafe { &*self.records.add(slot as usize) };
-        record.begin(user, data.at, data.len);
+        let record = unsafe { &*self.records.add(turn.next_slot() as usize) };
+        record.begin(data, len);
         // SAFETY: the pointers name memory of the heap, which stays mapped while the record holds it.
-        match unsafe { turn.submit_raw(&command, DmaBuf::empty(), slot) } {
-            Ok(()) => Ok(()),
-            Err(refused) => {
-                record.end();
-                Err(of_refusal(refused.reason))
-            }
-        }
+        let sent = unsafe { turn.submit_raw(&zerocopy::transmute!(words), DmaBuf::empty(), User(user)) };
+        debug_assert!(sent.is_ok(), "there is room");
+        true
     }
 
     /// Submits a command with data in any number of pieces, and metadata.
@@ -253,9 +251,9 @@ impl Queue {
             return Err(of_refusal(upcie_nvme::Refusal::Full));
         };
         let pieces = data.iter().map(|piece| Range { at: piece.base.addr(), len: piece.len });
-        record.begin_with(user, std::iter::once(meta).chain(pieces));
+        record.begin_with(std::iter::once(meta).chain(pieces));
         // SAFETY: the pointers name memory of the heap, which stays mapped while the record holds it, and the slot's list.
-        match unsafe { turn.submit_raw(&command, DmaBuf::empty(), slot) } {
+        match unsafe { turn.submit_raw(&command, DmaBuf::empty(), User(user)) } {
             Ok(()) => Ok(()),
             Err(refused) => {
                 record.end();
@@ -288,10 +286,10 @@ impl Queue {
     /// Returns the next completed command: its entry, and the program's pointer. Its slot is free.
     #[inline(always)]
     pub(crate) fn next(&mut self) -> Option<(CompletionEntry, *mut c_void)> {
-        let (entry, done) = self.turn.as_mut()?.next_entry()?;
+        let (entry, slot, done) = self.turn.as_mut()?.next_entry()?;
         // SAFETY: a slot of the queue is below its capacity, and so many records there are.
-        let record = unsafe { &*self.records.add(*done.tag() as usize) };
-        Some((entry, record.end()))
+        unsafe { &*self.records.add(slot as usize) }.end();
+        Some((entry, done.tag().0))
     }
 
     /// Notes the begin or the end of a poll, within which the queue can't be deleted.
@@ -316,16 +314,17 @@ impl Queue {
         if self.idle < IDLE { Ok(()) } else { self.look() }
     }
 
-    /// Opens a turn in place of one that found nothing for long: it tells a controller that was reset, or a forged
-    /// completion. So many turns that find nothing are few: the controller itself is looked at by the wait for nothing.
+    /// Opens a turn in place of one that found nothing for long, which tells that the controller was reset. Now and then, if
+    /// commands are in flight, looks at the controller itself: that may be a message to its server.
     #[cold]
     fn look(&mut self) -> Result<()> {
         self.reopen()?;
-        if self.in_flight() == 0 {
+        if self.in_flight() == 0 || self.looked.elapsed() < QUIET {
             return Ok(());
         }
         self.turn = None;
         let looked = self.pair().wait(Wait::Poll, Duration::ZERO);
+        self.looked = Instant::now();
         self.reopen()?;
         looked?;
         Ok(())
@@ -401,14 +400,11 @@ impl Queue {
                 return Err(error.into());
             }
         };
-        let ended = returned.into_iter().map(|command| (entry_of(&command, qid), self.end(*command.tag())));
+        self.flight.clear();
+        let ended = returned.into_iter().map(|command| (entry_of(&command, qid), command.tag().0));
         let ended = ended.collect();
         self.reopen()?;
         Ok(ended)
-    }
-
-    fn end(&self, slot: u32) -> *mut c_void {
-        self.flight.get(slot).map_or(std::ptr::null_mut(), Record::end)
     }
 
     /// Deletes the queue.
@@ -435,7 +431,7 @@ impl Queue {
 }
 
 /// Makes the entry of a command that comes back without a turn.
-fn entry_of(command: &Returned<u32>, qid: u16) -> CompletionEntry {
+fn entry_of(command: &Returned<User>, qid: u16) -> CompletionEntry {
     let (dw0, dw1, status) = match command {
         Returned::Completed(done) => (done.dword0(), done.dword1(), done.status()),
         Returned::Unknown { .. } => (0, 0, Status::ABORTED_BY_HOST),

@@ -25,12 +25,14 @@ const FLAGS: u64 = (1 << SMALL) - 1;
 pub(crate) const BIG_BYTES: usize = 1 << BIG;
 const SMALL_BYTES: usize = 1 << SMALL;
 
+const TOPS: usize = 1 << (ADDRESS - TOP);
+
 type Leaves = [AtomicU64; 512];
 
 /// The device addresses of one address space, by address in this process.
 #[derive(Debug)]
 pub(crate) struct Translation {
-    top: Box<[AtomicPtr<Leaves>]>,
+    top: Box<[AtomicPtr<Leaves>; TOPS]>,
     /// All tables that `top` and its tables point to; freed with the whole.
     owned: Mutex<Vec<*mut Leaves>>,
 }
@@ -50,8 +52,9 @@ pub(crate) struct Run {
 
 impl Translation {
     pub(crate) fn new() -> Self {
-        let top: Vec<_> = std::iter::repeat_with(AtomicPtr::default).take(1 << (ADDRESS - TOP)).collect();
-        Self { top: top.into(), owned: Mutex::default() }
+        let top: Vec<_> = std::iter::repeat_with(AtomicPtr::default).take(TOPS).collect();
+        let top = top.into_boxed_slice().try_into().unwrap_or_else(|_| unreachable!("as long as the array"));
+        Self { top, owned: Mutex::default() }
     }
 
     /// Returns the device address of a byte, and how far it is contiguous; `None` if the byte is not mapped.
@@ -66,6 +69,21 @@ impl Translation {
             return Some(Run { iova: (entry & !FLAGS) + offset as u64, len: BIG_BYTES - offset });
         }
         Self::find_small(entry, at)
+    }
+
+    /// Returns the same for a byte in 2 MiB that are mapped as a whole; `None` for all others.
+    #[inline(always)]
+    pub(crate) fn find_big(&self, at: usize) -> Option<Run> {
+        let leaves = self.top.get(at >> TOP)?.load(Ordering::Relaxed);
+        // SAFETY: null, or a table that lives as long as `self`.
+        let leaves = unsafe { leaves.as_ref() }?;
+        let entry = leaves[at >> BIG & 511].load(Ordering::Relaxed);
+        if entry & MAPPED == 0 {
+            return None;
+        }
+        let offset = at & (BIG_BYTES - 1);
+        // The flag is the only bit below the address.
+        Some(Run { iova: entry - MAPPED + offset as u64, len: BIG_BYTES - offset })
     }
 
     #[inline(never)]

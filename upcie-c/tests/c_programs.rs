@@ -3,21 +3,22 @@
 
 mod common;
 
-use common::{compile, run};
-
-const ADDRESSES: [&str; 2] = ["emu:size=16M", "emu:size=16M,lba=4096,mdts=64K"];
+use common::{compile, on_each_device, run};
 
 #[test]
 fn examples_run() {
-    for (name, expected) in [
+    let expected = [
         ("hello", "hello, controller"),
         ("batch", " reads, 0 failed"),
         ("event_loop", "64 flushes, 0 failed"),
-    ] {
+    ];
+    for (name, expected) in expected {
         let program = compile(&format!("examples/{name}.c"), &[]);
-        for address in ADDRESSES {
-            let printed = run(&program, &[address]);
-            assert!(printed.contains(expected), "{name} {address}: {printed}");
+        for options in ["size=16M", "size=16M,lba=4096,mdts=64K"] {
+            on_each_device(options, |address| {
+                let printed = run(&program, &[address]);
+                assert!(printed.contains(expected), "{name} {address}: {printed}");
+            });
         }
     }
 }
@@ -25,11 +26,15 @@ fn examples_run() {
 #[test]
 fn bad_input_is_one_error_each() {
     let program = compile("tests/c/bad_input.c", &["-pthread"]);
-    assert!(run(&program, &["emu:size=16M"]).contains("bad input: ok"));
+    on_each_device("size=16M", |address| {
+        assert!(run(&program, &[address]).contains("bad input: ok"));
+    });
 }
 
 #[test]
 fn data_reaches_every_controller_of_a_heap() {
     let program = compile("tests/c/transfers.c", &[]);
-    assert!(run(&program, &["emu:size=16M"]).contains("transfers: ok"));
+    on_each_device("size=16M", |address| {
+        assert!(run(&program, &[address]).contains("transfers: ok"));
+    });
 }

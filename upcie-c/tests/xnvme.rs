@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{compile_all, run};
+use common::{compile_all, on_each_device, run};
 
 const FILES: [&str; 7] = [
     "../xnvme/tests/contract.c",
@@ -17,6 +17,10 @@ const FILES: [&str; 7] = [
 #[test]
 fn the_backend_keeps_the_contract() {
     let program = compile_all(&FILES, &["-std=gnu11", "-pthread"], &["../xnvme/tests/include"]);
-    let (first, second) = ("emu:size=64M,namespaces=2,lba=512", "emu:size=16M,lba=512,serial=OTHER");
-    assert!(run(&program, &[first, second, "512"]).contains("contract: ok"));
+    for block in ["512", "4096"] {
+        on_each_device(&format!("size=64M,namespaces=2,lba={block}"), |address| {
+            let other = format!("emu:size=16M,lba={block},serial=OTHER");
+            assert!(run(&program, &[address, &other, block]).contains("contract: ok"));
+        });
+    }
 }

@@ -4,7 +4,7 @@ use super::{Opaque, controllers::controller, controllers::pieces, given, handle,
 use crate::{
     abi::{self, IoVec, QueueOpts},
     errors::{Failure, Result, guarded, note},
-    guard::Pass,
+    guard::{Guard, Pass},
     handles::Kind,
     queue::Queue,
 };
@@ -24,7 +24,7 @@ fn queue(handle: *mut Opaque) -> Result<(*mut Queue, Pass)> {
     let queue: *mut Queue = found.cast();
     // SAFETY: the handle is valid, so that the queue lives; the guard is changed by atomics alone.
     let guard = unsafe { &*&raw const (*queue).guard };
-    Ok((queue, guard.enter()?))
+    Ok((queue, guard.enter().ok_or_else(Guard::refuse)?))
 }
 
 /// Runs a call on a queue.
@@ -88,21 +88,43 @@ pub unsafe extern "C" fn upcie_submit(
     meta_size: usize,
     user: *mut c_void,
 ) -> c_int {
-    let submit = || {
-        let (queue, _pass) = queue(of)?;
-        if cmd.is_null() {
-            return Err(super::null("cmd"));
+    if let (Some(queue), false, 0) = (Kind::Queue.find(of.addr()), cmd.is_null(), meta_size) {
+        let queue: *mut Queue = queue.cast();
+        // SAFETY: the handle is valid, so that the queue lives; the guard is changed by atomics alone.
+        let guard = unsafe { &*&raw const (*queue).guard };
+        if let Some(_pass) = guard.enter() {
+            // SAFETY: the handle is valid, and one thread at a time uses the queue.
+            let queue = unsafe { &mut *queue };
+            // SAFETY: memory of the heap is the caller's, and stays so until the command has ended; the command is not NULL.
+            if unsafe { queue.submit_plain(cmd.cast(), data.addr(), data_size, user) } {
+                return 0;
+            }
         }
-        let (data, meta) = (range(data, data_size, "data")?, range(meta, meta_size, "meta")?);
-        // SAFETY: the handle is valid, and one thread at a time uses the queue.
-        let queue = unsafe { &mut *queue };
-        // SAFETY: memory of the heap is the caller's, and stays so until the command has ended; the command is not NULL.
-        unsafe { queue.submit(cmd.cast(), data, meta, user) }
-    };
-    match submit() {
-        Ok(()) => 0,
-        Err(failure) => note(failure),
     }
+    submit_slowly(of, cmd, data, data_size, meta, meta_size, user)
+}
+
+/// Submits a command that is not plain, or returns the reason why it can't be submitted.
+#[inline(never)]
+extern "C" fn submit_slowly(
+    of: *mut Opaque,
+    cmd: *const c_void,
+    data: *mut c_void,
+    data_size: usize,
+    meta: *mut c_void,
+    meta_size: usize,
+    user: *mut c_void,
+) -> c_int {
+    with(of, |queue| {
+        given(cmd, "cmd")?;
+        // SAFETY: not NULL, and the caller's 64 bytes.
+        let command = unsafe { cmd.cast::<Command>().read_unaligned() };
+        let (data, meta) = (range(data, data_size, "data")?, range(meta, meta_size, "meta")?);
+        let piece = IoVec { base: std::ptr::without_provenance_mut(data.at), len: data.len };
+        // SAFETY: memory of the heap is the caller's, and stays so until the command has ended.
+        unsafe { queue.submit_pieces(&command, &[piece], meta, user) }?;
+        Ok(0)
+    })
 }
 
 /// Puts a command with data in pieces into the ring.
@@ -151,30 +173,35 @@ pub unsafe extern "C" fn upcie_poll(
     done: Option<Done>,
     arg: *mut c_void,
 ) -> c_int {
-    let poll = || {
-        let (at, _pass) = queue(of)?;
-        let done = done.ok_or_else(|| super::null("fn"))?;
-        // SAFETY: the handle is valid, and one thread at a time uses the queue.
-        let queue = unsafe { &mut *at };
-        queue.begin_poll()?;
-        let most = if max == 0 { queue.in_flight() as u32 } else { max.min(c_int::MAX as u32) };
-        let mut count = 0;
-        while count < most {
-            // Anew for each: the callback may have used the queue.
-            // SAFETY: it can't be deleted while it is polled, and no other thread uses it.
-            let Some((entry, user)) = unsafe { &mut *at }.next() else { break };
-            count += 1;
-            // SAFETY: the caller's function; the entry lives during the call.
-            unsafe { done(user, (&raw const entry).cast(), arg) };
-        }
-        // SAFETY: it can't be deleted while it is polled, and no other thread uses it.
-        unsafe { &mut *at }.end_poll(count)?;
-        Ok(count as c_int)
+    let (at, _pass, most, done) = match begin_poll(of, max, done) {
+        Ok(begun) => begun,
+        Err(failure) => return note(failure),
     };
-    match poll() {
-        Ok(count) => count,
+    let mut count = 0;
+    while count < most {
+        // Anew for each: the callback may have used the queue.
+        // SAFETY: it can't be deleted while it is polled, and no other thread uses it.
+        let Some((entry, user)) = (unsafe { &mut *at }).next() else { break };
+        count += 1;
+        // SAFETY: the caller's function; the entry lives during the call.
+        unsafe { done(user, (&raw const entry).cast(), arg) };
+    }
+    // SAFETY: it can't be deleted while it is polled, and no other thread uses it.
+    match unsafe { &mut *at }.end_poll(count) {
+        Ok(()) => count as c_int,
         Err(failure) => note(failure),
     }
+}
+
+/// Begins a poll: returns the queue, the pass of the call, the most completions, and the callback.
+fn begin_poll(of: *mut Opaque, max: u32, done: Option<Done>) -> Result<(*mut Queue, Pass, u32, Done)> {
+    let (at, pass) = queue(of)?;
+    let done = done.ok_or_else(|| super::null("fn"))?;
+    // SAFETY: the handle is valid, and one thread at a time uses the queue.
+    let queue = unsafe { &mut *at };
+    queue.begin_poll()?;
+    let most = if max == 0 { queue.in_flight() as u32 } else { max.min(c_int::MAX as u32) };
+    Ok((at, pass, most, done))
 }
 
 /// Returns the number of commands in flight.

@@ -4,18 +4,19 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
+use upcie_tests::process::Server;
 
 /// Libraries that a static libupcie needs, as `upcie.pc` names them.
 const PRIVATE: [&str; 5] = ["-lgcc_s", "-lutil", "-lpthread", "-lm", "-ldl"];
 
 /// Returns the folder of the built libraries: that of the test's own program, where cargo always puts them, or the one above.
-fn built() -> PathBuf {
+pub fn built() -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
     let found = test.ancestors().skip(1).take(2).find(|folder| folder.join("libupcie.so").exists());
     found.unwrap_or_else(|| panic!("no libupcie.so beside {}", test.display())).to_path_buf()
 }
 
-fn source(path: &str) -> PathBuf {
+pub fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
@@ -27,6 +28,7 @@ pub fn compile(path: &str, more: &[&str]) -> PathBuf {
 }
 
 /// Compiles a program against the header and the shared library.
+#[allow(dead_code, reason = "not every suite has such programs")]
 pub fn compile_all(paths: &[&str], options: &[&str], include: &[&str]) -> PathBuf {
     let library = built();
     let name = Path::new(paths[0]).file_stem().expect("a file").to_string_lossy().into_owned();
@@ -44,6 +46,7 @@ pub fn compile_all(paths: &[&str], options: &[&str], include: &[&str]) -> PathBu
 }
 
 /// Runs a program that must succeed, and returns its output.
+#[allow(dead_code, reason = "not every suite runs programs")]
 pub fn run(program: &Path, arguments: &[&str]) -> String {
     // The library is a debug build if this test is.
     let debug = cfg!(debug_assertions).then_some(("UPCIE_DEBUG_BUILD", "1"));
@@ -57,4 +60,16 @@ pub fn succeed(command: &mut Command) -> String {
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}: {}\n{text}", output.status);
     text
+}
+
+/// Runs `test` on a controller with these options: in this process, and as a process of its own.
+#[allow(dead_code, reason = "not every suite has devices")]
+pub fn on_each_device(options: &str, test: impl Fn(&str)) {
+    test(&format!("emu:{options}"));
+    if Server::is_built() || std::env::var("CI").is_ok_and(|value| value == "true") {
+        let server = Server::start(options);
+        test(&server.address().to_string());
+    } else {
+        println!("left out: nvme-emu is not built (cargo build --package upcie-tools)");
+    }
 }

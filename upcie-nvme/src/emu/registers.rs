@@ -3,7 +3,7 @@
 use super::{Options, config::copy_at, layout::DSTRD};
 use crate::spec::{
     AdminQueueAttributes, ArbitrationMechanism, Capabilities, CommandSet, Configuration, ControllerStatus,
-    ShutdownNotification, ShutdownStatus, Version, offset,
+    NSSR_SIGNATURE, ShutdownNotification, ShutdownStatus, Version, offset,
 };
 
 /// The version that the controller reports: the oldest that the driver needs, and the most common one.
@@ -96,6 +96,12 @@ impl Registers {
             // Writing 1 clears NSSRO; the others are read-only.
             offset::CSTS if ControllerStatus::from_bits(value).nssro() => self.csts.set_nssro(false),
             offset::CC => return self.configure(Configuration::from_bits(value)),
+            // Written as 1 to be cleared.
+            offset::CSTS if ControllerStatus::from_bits(value).nssro() => self.csts.set_nssro(false),
+            offset::NSSR if value == NSSR_SIGNATURE => {
+                self.csts.set_nssro(true);
+                return self.configure(self.cc.with_en(false));
+            }
             offset::AQA => self.aqa = AdminQueueAttributes::from_bits(value & 0x0fff_0fff),
             offset::ASQ => self.asq = low(self.asq),
             0x2c => self.asq = high(self.asq),
@@ -170,7 +176,8 @@ impl Registers {
         self.cc.iosqes() == IOSQES && self.cc.iocqes() == IOCQES && self.cc.css() != CommandSet::ADMIN_ONLY
     }
 
-    /// Resets the controller after CC.EN went to 0. The admin queues' registers keep their values.
+    /// Resets the controller after CC.EN went to 0. The admin queues' registers keep their values, and CSTS.NSSRO tells of an
+    /// NVM subsystem reset until it is cleared.
     pub fn disable(&mut self) {
         self.csts = ControllerStatus::new().with_nssro(self.csts.nssro());
         self.mask = 0;

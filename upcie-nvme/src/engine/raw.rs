@@ -4,25 +4,20 @@ use super::{Completion, Turn};
 use crate::spec::CompletionEntry;
 
 impl<T> Turn<'_, T> {
-    /// Returns the next finished command like [`next`](Iterator::next), with the controller's whole completion entry: the
-    /// fields that the driver does not use (SQHD, SQID) are as the controller wrote them, and not checked.
+    /// Returns the next finished command like [`next`](Iterator::next), with the [slot](Self::next_slot) that it had and the
+    /// controller's whole completion entry: the fields that the driver does not use (SQHD, SQID) are as the controller wrote
+    /// them, and not checked.
     #[inline(always)]
-    pub fn next_entry(&mut self) -> Option<(CompletionEntry, Completion<T>)> {
+    pub fn next_entry(&mut self) -> Option<(CompletionEntry, u32, Completion<T>)> {
         let entry = self.cqe;
         let done = self.next()?;
         // SAFETY: `next` found a completion in this entry, which has two words.
         let second = unsafe { entry.add(1) };
         // SAFETY: aligned, in the ring, which the queue owns; the controller may write to it, since nobody trusts the value.
         let dword2 = unsafe { second.read_volatile() } as u32;
-        let whole = CompletionEntry {
-            dw0: done.result as u32,
-            dw1: (done.result >> 32) as u32,
-            sqhd: dword2 as u16,
-            sqid: (dword2 >> 16) as u16,
-            cid: done.dword3 as u16,
-            status_phase: (done.dword3 >> 16) as u16,
-        };
-        Some((whole, done))
+        let words = [done.result, u64::from(dword2) | u64::from(done.dword3) << 32];
+        let slot = done.dword3 & 0xffff & self.queue.mask;
+        Some((zerocopy::transmute!(words), slot, done))
     }
 }
 
@@ -48,9 +43,9 @@ mod tests {
         while seen.len() < 2 {
             assert!(queue.wait(Wait::Poll, Duration::from_secs(30)).unwrap());
             let mut turn = queue.turn().unwrap();
-            while let Some((entry, done)) = turn.next_entry() {
+            while let Some((entry, slot, done)) = turn.next_entry() {
                 assert_eq!(entry.status(), done.status());
-                assert_eq!(entry.sqid, 1);
+                assert_eq!((entry.sqid, slot), (1, *done.tag() as u32 - 1));
                 assert!((1..=2).contains(&entry.sqhd), "{entry:?}");
                 seen.push((*done.tag(), entry.is_success()));
             }

@@ -66,7 +66,7 @@ pub use log::*;
 pub use opcode::{AdminOpcode, DataDirection, NvmOpcode};
 pub use registers::{
     AdminQueueAttributes, ArbitrationMechanism, Capabilities, CommandSet, Configuration, ControllerStatus,
-    ReadyTimeouts, ShutdownNotification, ShutdownStatus, Version, doorbell_offset,
+    NSSR_SIGNATURE, ReadyTimeouts, ShutdownNotification, ShutdownStatus, Version, doorbell_offset,
 };
 pub use sgl::SglDescriptor;
 pub use status::{Status, StatusType};

@@ -8,6 +8,9 @@ use bitfield_struct::bitfield;
 use super::macros::named_values;
 use super::offset;
 
+/// The value of register NSSR that resets the NVM subsystem: "NVMe" (Base, "NVM Subsystem Reset").
+pub const NSSR_SIGNATURE: u32 = 0x4e56_4d65;
+
 /// Returns the byte offset in BAR 0 of a queue's doorbell: the submission queue's tail or, with `completion`,
 /// the completion queue's head. `dstrd` is CAP.DSTRD; only its low four bits count.
 ///

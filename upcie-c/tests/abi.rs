@@ -1,0 +1,242 @@
+//! The binary interface: the header, the library's functions and structures, the checked-in description, and symbol versions
+//! agree.
+//!
+//! `abi.txt` has all functions by the classes of their arguments, and all structures by offsets. A change there is a change of
+//! what compiled programs rely on: lines may be added, and none may change while `UPCIE_ABI` stays.
+
+mod common;
+
+use common::{built, source, succeed};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+fn read(path: &str) -> String {
+    fs::read_to_string(source(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Splits at commas outside of parentheses and angle brackets.
+fn arguments(list: &str) -> Vec<String> {
+    let (mut depth, mut all) = (0, vec![String::new()]);
+    for letter in list.chars() {
+        match letter {
+            '(' | '<' | '[' => depth += 1,
+            ')' | '>' | ']' => depth -= 1,
+            ',' if depth == 0 => {
+                all.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        if let Some(last) = all.last_mut() {
+            last.push(letter);
+        }
+    }
+    all.into_iter().map(|piece| piece.trim().to_owned()).filter(|piece| !piece.is_empty()).collect()
+}
+
+/// Returns the class of an argument of C's: how it is passed.
+fn c_class(text: &str) -> &'static str {
+    let first = text.split(|c: char| !c.is_alphanumeric() && c != '_').find(|word| *word != "const");
+    match first {
+        _ if text.contains('*') || text.starts_with("upcie_done") => "pointer",
+        Some("void") => "nothing",
+        Some("int") => "int",
+        Some("uint32_t") => "u32",
+        Some("size_t") => "size",
+        _ => panic!("unknown type in {text:?}"),
+    }
+}
+
+fn rust_class(text: &str) -> &'static str {
+    let text = text.rsplit(": ").next().unwrap_or(text).trim();
+    match text {
+        "c_int" => "int",
+        "u32" => "u32",
+        "usize" => "size",
+        _ if text.starts_with('*') || text.starts_with("Option<") => "pointer",
+        _ => panic!("unknown type {text:?}"),
+    }
+}
+
+/// Returns the header without comments and preprocessor lines.
+fn header() -> String {
+    let text = read("include/upcie.h");
+    let mut rest = text.as_str();
+    let mut plain = String::new();
+    while let Some((before, after)) = rest.split_once("/*") {
+        plain += before;
+        rest = after.split_once("*/").expect("a comment ends").1;
+    }
+    plain += rest;
+    plain.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join(" ")
+}
+
+/// Returns the functions of the header: result and arguments, by name.
+fn of_header() -> BTreeMap<String, String> {
+    let text = header();
+    let mut found = BTreeMap::new();
+    for statement in text.split(';') {
+        let statement = statement.rsplit('}').next().unwrap_or_default();
+        let statement = statement.rsplit('{').next().unwrap_or_default().trim();
+        let Some((head, list)) = statement.split_once('(') else { continue };
+        if statement.starts_with("typedef") {
+            continue;
+        }
+        let list = list.trim_end().strip_suffix(')').unwrap_or(list);
+        let name = head.split(|c: char| !c.is_alphanumeric() && c != '_').next_back().unwrap_or_default();
+        let result = c_class(head);
+        let classes: Vec<_> =
+            arguments(list).iter().map(|piece| c_class(piece)).filter(|c| *c != "nothing").collect();
+        found.insert(name.to_owned(), format!("{result} {name}({})", classes.join(", ")));
+    }
+    found
+}
+
+/// Returns the functions of the sources, in the same form.
+fn of_sources() -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for file in ["mod", "memory", "controllers", "queues"] {
+        let text = read(&format!("src/calls/{file}.rs"));
+        for function in text.split("extern \"C\" fn upcie_").skip(1) {
+            let (name, rest) = function.split_once('(').expect("arguments");
+            let (list, rest) =
+                rest.split_once(") -> ").or_else(|| rest.split_once("\n) -> ")).expect("a result");
+            let result = rest.split_once(" {").expect("a body").0;
+            let list = list.split_whitespace().collect::<Vec<_>>().join(" ");
+            let classes: Vec<_> = arguments(&list).iter().map(|piece| rust_class(piece)).collect();
+            let name = format!("upcie_{name}");
+            found.insert(name.clone(), format!("{} {name}({})", rust_class(result), classes.join(", ")));
+        }
+    }
+    found
+}
+
+/// Returns the structures of the sources: sizes and offsets, by C's names.
+fn structures() -> Vec<(String, String, Vec<(String, String)>)> {
+    let text = read("src/abi.rs");
+    let mut all = Vec::new();
+    for part in text.split("structure! {\n").skip(1) {
+        let part = part.split_once("\n}").expect("an end").0;
+        let part: String =
+            part.lines().filter(|line| !line.trim().starts_with("///")).collect::<Vec<_>>().join(" ");
+        let (head, fields) = part.split_once('{').expect("fields");
+        let (name, bytes) = head.split_once(',').expect("a size");
+        let mut c_name = String::from("upcie");
+        for letter in name.trim().chars() {
+            if letter.is_uppercase() {
+                c_name.push('_');
+            }
+            c_name.extend(letter.to_lowercase());
+        }
+        let fields = fields.rsplit_once('}').expect("an end").0;
+        let offsets = arguments(fields).into_iter().map(|field| {
+            let (name, rest) = field.split_once(':').expect("a type");
+            let offset = rest.rsplit('=').next().expect("an offset");
+            (name.trim().to_owned(), offset.trim().to_owned())
+        });
+        all.push((c_name, bytes.trim().to_owned(), offsets.collect()));
+    }
+    assert!(all.len() >= 5, "{all:?}");
+    all
+}
+
+#[test]
+fn the_header_has_the_librarys_functions() {
+    let (declared, defined) = (of_header(), of_sources());
+    assert!(declared.len() >= 25, "{declared:?}");
+    assert_eq!(declared, defined);
+    let listed = succeed(Command::new("nm").args(["-D", "--defined-only"]).arg(built().join("libupcie.so")));
+    let exported: BTreeSet<_> =
+        listed.lines().filter_map(|line| line.split_whitespace().nth(2)).map(str::to_owned).collect();
+    assert_eq!(exported, declared.into_keys().collect());
+}
+
+#[test]
+fn the_description_of_the_abi_is_true() {
+    let mut text = String::new();
+    for line in of_header().values() {
+        text += &format!("{line}\n");
+    }
+    for (name, bytes, fields) in structures() {
+        text += &format!("struct {name}: {bytes} bytes\n");
+        for (field, offset) in fields {
+            text += &format!("    {offset} {field}\n");
+        }
+    }
+    let path = source("abi.txt");
+    if env::var_os("UPCIE_WRITE_ABI").is_some() {
+        fs::write(&path, &text).expect("writing abi.txt");
+    }
+    let known = read("abi.txt");
+    assert_eq!(known, text, "the ABI has changed: is that compatible? UPCIE_WRITE_ABI=1 writes abi.txt anew");
+}
+
+/// Compiles a source that must compile, in a language, without linking.
+fn compiles(compiler: &str, standard: &str, name: &str, text: &str) {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(&path, text).expect("writing a source");
+    let mut command = Command::new(compiler);
+    command.args([standard, "-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"]);
+    succeed(command.arg("-I").arg(source("include")).arg(&path));
+}
+
+#[test]
+fn structures_are_the_same_in_c() {
+    let mut text = String::from("#include <upcie.h>\n");
+    let mut number = 0;
+    let mut check = |condition: String| {
+        number += 1;
+        text += &format!("typedef char check_{number}[({condition}) ? 1 : -1];\n");
+    };
+    for (name, bytes, fields) in structures() {
+        check(format!("sizeof(struct {name}) == {bytes}"));
+        for (field, offset) in fields {
+            check(format!("offsetof(struct {name}, {field}) == {offset}"));
+        }
+    }
+    check("UPCIE_ABI == 0".into());
+    compiles("cc", "-std=c99", "layout.c", &text);
+    compiles("c++", "-std=c++11", "layout.cpp", &text);
+}
+
+#[test]
+fn the_installed_library_has_versions() {
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("installed-{}", std::process::id()));
+    let mut make = Command::new("make");
+    make.arg("--silent").arg("-C").arg(source("")).arg("install").arg(format!("DESTDIR={}", out.display()));
+    make.args(["PREFIX=/usr", "LIBDIR=/usr/lib"]).arg(format!("BUILT={}", built().display()));
+    // Not cargo's own, if this test runs beneath one.
+    succeed(make.env_remove("MAKEFLAGS"));
+    let library = out.join("usr/lib/libupcie.so.0");
+    let listed = succeed(Command::new("nm").args(["-D", "--defined-only"]).arg(&library));
+    for name in of_header().keys() {
+        assert!(listed.contains(&format!(" {name}@@UPCIE_0\n")), "{name}: {listed}");
+    }
+    let exported = listed.lines().filter(|line| line.contains(" T ")).count();
+    assert_eq!(exported, of_header().len(), "{listed}");
+    let dynamic = succeed(Command::new("readelf").arg("-d").arg(&library));
+    assert!(dynamic.contains("[libupcie.so.0]"), "{dynamic}");
+
+    // A program that is built as its author would, by pkg-config's file.
+    let pc = fs::read_to_string(out.join("usr/lib/pkgconfig/upcie.pc")).expect("upcie.pc");
+    for part in ["Name: upcie", "Version: ", "-lupcie", "includedir=/usr/include"] {
+        assert!(pc.contains(part), "{part}: {pc}");
+    }
+    let program = out.join("hello");
+    let mut cc = Command::new("cc");
+    cc.arg("-std=c99")
+        .arg("-I")
+        .arg(out.join("usr/include"))
+        .arg(source("examples/hello.c"))
+        .arg("-o")
+        .arg(&program);
+    succeed(cc.arg("-L").arg(out.join("usr/lib")).arg("-lupcie"));
+    let mut hello = Command::new("timeout");
+    hello.args(["120"]).arg(&program).env("LD_LIBRARY_PATH", out.join("usr/lib"));
+    assert!(succeed(&mut hello).contains("hello, controller"));
+    let _ = fs::remove_dir_all(&out);
+}

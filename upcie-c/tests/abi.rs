@@ -103,10 +103,15 @@ fn of_sources() -> BTreeMap<String, String> {
         let text = read(&format!("src/calls/{file}.rs"));
         for function in text.split("extern \"C\" fn upcie_").skip(1) {
             let (name, rest) = function.split_once('(').expect("arguments");
-            let (list, rest) =
-                rest.split_once(") -> ").or_else(|| rest.split_once("\n) -> ")).expect("a result");
+            let mut depth = 1;
+            let end = rest.find(|letter| {
+                depth += i32::from(letter == '(') - i32::from(letter == ')');
+                depth == 0
+            });
+            let (list, rest) = rest.split_at(end.expect("an end"));
+            let rest = rest.split_once("-> ").expect("a result").1;
             let result = rest.split_once(" {").expect("a body").0;
-            let list = list.split_whitespace().collect::<Vec<_>>().join(" ");
+            let list = list.replace("->", "").split_whitespace().collect::<Vec<_>>().join(" ");
             let classes: Vec<_> = arguments(&list).iter().map(|piece| rust_class(piece)).collect();
             let name = format!("upcie_{name}");
             found.insert(name.clone(), format!("{} {name}({})", rust_class(result), classes.join(", ")));

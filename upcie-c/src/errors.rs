@@ -119,8 +119,10 @@ pub(crate) fn guarded_pointer<T>(work: impl FnOnce() -> Result<*mut T>) -> *mut 
         Ok(0)
     });
     if result < 0 {
-        // SAFETY: errno of this thread.
-        unsafe { *libc::__errno_location() = -result };
+        // SAFETY: takes nothing, and returns the place of the thread's errno.
+        let errno = unsafe { libc::__errno_location() };
+        // SAFETY: the thread's own, and valid for a write.
+        unsafe { errno.write(-result) };
     }
     made
 }

@@ -50,6 +50,9 @@ struct State {
     closed: bool,
 }
 
+/// A new memory file, its bytes, and the regions that it has by now.
+type Made = (OwnedFd, usize, Vec<(u64, Region)>);
+
 /// The source of an area.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
@@ -235,7 +238,7 @@ impl Heap {
     }
 
     /// Makes a memory file, unless the system has too little memory: it would end programs to get some. Where a controller has no IOMMU, it is one that outlives the process.
-    fn make(&self, state: &State, len: usize) -> Result<(OwnedFd, usize, Vec<(u64, Region)>)> {
+    fn make(&self, state: &State, len: usize) -> Result<Made> {
         let free = available();
         if len > free {
             return Err(Failure::new(

@@ -198,9 +198,9 @@ impl Queue {
         let mut words = unsafe { command.read_unaligned() };
         words[0] &= !(u64::from(PSDT) << 8);
         (words[2], words[3], words[4]) = (0, prp1, prp2);
+        let record = self.records.wrapping_add(turn.next_slot() as usize);
         // SAFETY: a slot of the queue is below its capacity, and so many records there are.
-        let record = unsafe { &*self.records.add(turn.next_slot() as usize) };
-        record.begin(data, len);
+        unsafe { &*record }.begin(data, len);
         // SAFETY: the pointers name memory of the heap, which stays mapped while the record holds it.
         let sent = unsafe { turn.submit_raw(&zerocopy::transmute!(words), DmaBuf::empty(), User(user)) };
         debug_assert!(sent.is_ok(), "there is room");
@@ -287,8 +287,9 @@ impl Queue {
     #[inline(always)]
     pub(crate) fn next(&mut self) -> Option<(CompletionEntry, *mut c_void)> {
         let (entry, slot, done) = self.turn.as_mut()?.next_entry()?;
+        let record = self.records.wrapping_add(slot as usize);
         // SAFETY: a slot of the queue is below its capacity, and so many records there are.
-        unsafe { &*self.records.add(slot as usize) }.end();
+        unsafe { &*record }.end();
         Some((entry, done.tag().0))
     }
 
@@ -408,7 +409,7 @@ impl Queue {
     }
 
     /// Deletes the queue.
-    pub(crate) fn delete(mut self: Box<Self>) -> Result<()> {
+    pub(crate) fn delete(mut self) -> Result<()> {
         self.turn = None;
         // SAFETY: from `Box::into_raw` in `create`; the turn that borrowed it is closed, and the queue ends here.
         let pair = unsafe { Box::from_raw(self.pair) };

@@ -120,8 +120,11 @@ fn of_sources() -> BTreeMap<String, String> {
     found
 }
 
+/// A structure's name, its size, and the names and offsets of its fields.
+type Layout = (String, String, Vec<(String, String)>);
+
 /// Returns the structures of the sources: sizes and offsets, by C's names.
-fn structures() -> Vec<(String, String, Vec<(String, String)>)> {
+fn structures() -> Vec<Layout> {
     let text = read("src/abi.rs");
     let mut all = Vec::new();
     for part in text.split("structure! {\n").skip(1) {

@@ -23,7 +23,7 @@ fn queue(handle: *mut Opaque) -> Result<(*mut Queue, Pass)> {
     let found = Kind::Queue.find(handle.addr()).ok_or_else(|| Kind::Queue.bad())?;
     let queue: *mut Queue = found.cast();
     // SAFETY: the handle is valid, so that the queue lives; the guard is changed by atomics alone.
-    let guard = unsafe { &*&raw const (*queue).guard };
+    let guard = unsafe { &(*queue).guard };
     Ok((queue, guard.enter().ok_or_else(Guard::refuse)?))
 }
 
@@ -91,7 +91,7 @@ pub unsafe extern "C" fn upcie_submit(
     if let (Some(queue), false, 0) = (Kind::Queue.find(of.addr()), cmd.is_null(), meta_size) {
         let queue: *mut Queue = queue.cast();
         // SAFETY: the handle is valid, so that the queue lives; the guard is changed by atomics alone.
-        let guard = unsafe { &*&raw const (*queue).guard };
+        let guard = unsafe { &(*queue).guard };
         if let Some(_pass) = guard.enter() {
             // SAFETY: the handle is valid, and one thread at a time uses the queue.
             let queue = unsafe { &mut *queue };

@@ -103,6 +103,20 @@ struct upcie_func {
 	char driver[32];  /* the driver that it is bound to, or an empty string */
 };
 
+/* A command, its data in one piece, and the program's pointer, for upcie_submit_many(). */
+struct upcie_request {
+	void *data;
+	size_t data_size;
+	void *user;
+	uint32_t cmd[16];
+};
+
+/* A finished command, from upcie_reap(). */
+struct upcie_completion {
+	void *user;
+	uint32_t cqe[4];
+};
+
 uint32_t upcie_abi(void);
 
 /* The text of the last error in this thread, "" if there was none. Valid until the thread's next call that fails. */
@@ -206,6 +220,12 @@ int upcie_submit(upcie_queue *queue, const void *cmd, void *data, size_t data_si
 int upcie_submitv(upcie_queue *queue, const void *cmd, const struct iovec *iov, size_t iov_count, void *meta,
 		  size_t meta_size, void *user);
 
+/*
+ * Submits commands like upcie_submit(), in order and with less work for each, and returns their number: fewer than count if the
+ * queue is full, or the next one can't be submitted. If that is the first one, returns its error.
+ */
+int upcie_submit_many(upcie_queue *queue, const struct upcie_request *requests, size_t count);
+
 /* Writes the doorbells: the controller begins with all commands that were submitted. */
 int upcie_ring(upcie_queue *queue);
 
@@ -218,6 +238,9 @@ typedef void (*upcie_done)(void *user, const void *cqe, void *arg);
  * -ECONNRESET: the controller was reset, see upcie_recover(). Other errors close the queue: delete it.
  */
 int upcie_poll(upcie_queue *queue, uint32_t max, upcie_done fn, void *arg);
+
+/* Stores up to max completed commands, and returns their number: upcie_poll() without a callback, and with less work. */
+int upcie_reap(upcie_queue *queue, struct upcie_completion *completions, size_t max);
 
 /* The number of commands in flight, also of those that were not rung. */
 int upcie_in_flight(upcie_queue *queue);

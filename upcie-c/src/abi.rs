@@ -48,6 +48,15 @@ structure! {
     Func, 72 { size: u32 = 0, vendor: u16 = 4, device: u16 = 6, address: [u8; 32] = 8, driver: [u8; 32] = 40 }
 }
 
+structure! {
+    /// A command to be submitted, with its data and the program's pointer.
+    Request, 88 { data: usize = 0, data_size: usize = 8, user: usize = 16, cmd: [u64; 8] = 24 }
+}
+structure! {
+    /// A finished command: the program's pointer, and the completion entry.
+    Completion, 24 { user: usize = 0, cqe: [u64; 2] = 8 }
+}
+
 /// An iovec of C's.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]

@@ -88,7 +88,9 @@ impl Kind {
     /// The object lives until its owner closes the handle, which no other thread may use then.
     #[inline(always)]
     pub(crate) fn find(self, handle: usize) -> Option<*mut c_void> {
-        let entry = &self.entries()[(handle & MASK) >> 4];
+        let entry = self.entries().as_ptr().wrapping_byte_add(handle & MASK);
+        // SAFETY: the mask leaves an entry of the table.
+        let entry = unsafe { &*entry };
         if entry.handle.load(Ordering::Acquire) != handle {
             return None;
         }

@@ -5,14 +5,14 @@
 //! and the look at a controller that is silent.
 
 use crate::{
-    abi::{IoVec, QueueOpts},
+    abi::{Completion, IoVec, QueueOpts, Request},
     controller::{Ctrlr, PSDT},
     errors::{Failure, Result, of_refusal},
     flight::{Flight, Range, Record},
     guard::Guard,
     lists::Lists,
     pieces::{Pages, contiguous, too_long, total},
-    translation::Translation,
+    translation::{BIG_BYTES, Translation},
 };
 use std::{
     ffi::c_void,
@@ -205,6 +205,104 @@ impl Queue {
         let sent = unsafe { turn.submit_raw(&zerocopy::transmute!(words), DmaBuf::empty(), User(user)) };
         debug_assert!(sent.is_ok(), "there is room");
         true
+    }
+
+    /// Submits commands in order, and returns their number; the failure of the first one, if it can't be submitted.
+    ///
+    /// # Safety
+    /// If the requests' data is memory of the heap, it may be read and written by the controller until the command has
+    /// ended.
+    pub(crate) unsafe fn submit_many(&mut self, requests: &[Request]) -> Result<usize> {
+        let mut sent = 0;
+        loop {
+            // SAFETY: the caller's promise.
+            sent += unsafe { self.submit_run(&requests[sent..]) };
+            let Some(request) = requests.get(sent) else { return Ok(sent) };
+            let piece =
+                IoVec { base: std::ptr::without_provenance_mut(request.data), len: request.data_size };
+            let user = std::ptr::without_provenance_mut(request.user);
+            let command: Command = zerocopy::transmute!(request.cmd);
+            // SAFETY: the caller's promise.
+            match unsafe { self.submit_pieces(&command, &[piece], Range::default(), user) } {
+                Ok(()) => sent += 1,
+                Err(failure) if sent == 0 => return Err(failure),
+                Err(_) => return Ok(sent),
+            }
+        }
+    }
+
+    /// Submits requests up to the first that is not plain ([`submit_plain`](Self::submit_plain)), and returns their number.
+    ///
+    /// # Safety
+    /// The obligations are those of [`submit_many`](Self::submit_many).
+    unsafe fn submit_run(&mut self, requests: &[Request]) -> usize {
+        // In a variable of its own the turn's positions stay in registers.
+        let Some(mut turn) = self.turn.take() else { return 0 };
+        // SAFETY: the controller, which the queue keeps, keeps its space.
+        let translation = unsafe { &*self.translation };
+        let (records, mask, longest) = (self.records, self.mask, self.longest);
+        let (mut known, mut base) = (usize::MAX, 0);
+        let mut sent = 0;
+        for request in requests {
+            let (data, len) = (request.data, request.data_size);
+            if data / BIG_BYTES != known {
+                let Some(run) = translation.find_big(data & !(BIG_BYTES - 1)) else { break };
+                (known, base) = (data / BIG_BYTES, run.iova);
+            }
+            let offset = data & (BIG_BYTES - 1);
+            let prp1 = base + offset as u64;
+            let left = mask - (prp1 & mask);
+            let last = (len as u64).wrapping_sub(1);
+            let mut prp2 = 0;
+            if last > left {
+                if last > left + mask + 1 || len > BIG_BYTES - offset || len > longest {
+                    break;
+                }
+                prp2 = (prp1 | mask) + 1;
+            }
+            if prp1 & 3 != 0 || turn.is_full() {
+                break;
+            }
+            let mut words = request.cmd;
+            words[0] &= !(u64::from(PSDT) << 8);
+            (words[2], words[3], words[4]) = (0, prp1, prp2);
+            let record = records.wrapping_add(turn.next_slot() as usize);
+            // SAFETY: a slot of the queue is below its capacity, and so many records there are.
+            unsafe { &*record }.begin(data, len);
+            let user = User(std::ptr::without_provenance_mut(request.user));
+            // SAFETY: the pointers name memory of the heap, which stays mapped while the record holds it.
+            let result = unsafe { turn.submit_raw(&zerocopy::transmute!(words), DmaBuf::empty(), user) };
+            if result.is_err() {
+                // There was room.
+                break;
+            }
+            sent += 1;
+        }
+        self.turn = Some(turn);
+        sent
+    }
+
+    /// Stores completed commands, and returns their number.
+    ///
+    /// # Safety
+    /// `completions` is valid for writes of `max`.
+    pub(crate) unsafe fn reap(&mut self, completions: *mut Completion, max: usize) -> usize {
+        // In a variable of its own the turn's positions stay in registers.
+        let Some(mut turn) = self.turn.take() else { return 0 };
+        let records = self.records;
+        let mut count = 0;
+        while count < max {
+            let Some((entry, slot, done)) = turn.next_entry() else { break };
+            let record = records.wrapping_add(slot as usize);
+            // SAFETY: a slot of the queue is below its capacity, and so many records there are.
+            unsafe { &*record }.end();
+            let completion = Completion { user: done.tag().0.addr(), cqe: zerocopy::transmute!(entry) };
+            // SAFETY: the caller's, which has room for `max`.
+            unsafe { completions.wrapping_add(count).write(completion) };
+            count += 1;
+        }
+        self.turn = Some(turn);
+        count
     }
 
     /// Submits a command with data in any number of pieces, and metadata.

@@ -11,6 +11,8 @@ fn examples_run() {
         ("hello", "hello, controller"),
         ("batch", " reads, 0 failed"),
         ("event_loop", "64 flushes, 0 failed"),
+        // It takes no address, and here no turns.
+        ("cost", "0"),
     ];
     for (name, expected) in expected {
         let program = compile(&format!("examples/{name}.c"), &[]);

@@ -2,7 +2,7 @@
 
 use super::{Opaque, controllers::controller, controllers::pieces, given, handle, range};
 use crate::{
-    abi::{self, IoVec, QueueOpts},
+    abi::{self, Completion, IoVec, QueueOpts, Request},
     errors::{Failure, Result, guarded, note},
     guard::{Guard, Pass},
     handles::Kind,
@@ -13,6 +13,9 @@ use std::{
     time::Duration,
 };
 use upcie_nvme::spec::Command;
+
+/// A call handles at most as many commands as a queue can have.
+const MOST: usize = 1 << 16;
 
 /// Is called with a finished command.
 pub type Done = unsafe extern "C" fn(*mut c_void, *const c_void, *mut c_void);
@@ -148,6 +151,45 @@ pub unsafe extern "C" fn upcie_submitv(
         // SAFETY: memory of the heap is the caller's, and stays so until the command has ended.
         unsafe { queue.submit_pieces(&command, data, meta, user) }?;
         Ok(0)
+    })
+}
+
+/// Submits commands in order.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn upcie_submit_many(of: *mut Opaque, requests: *const Request, count: usize) -> c_int {
+    with(of, |queue| {
+        let count = count.min(MOST);
+        if count == 0 {
+            return Ok(0);
+        }
+        given(requests, "requests")?;
+        if !requests.is_aligned() {
+            return Err(Failure::argument("requests must be aligned to 8 bytes"));
+        }
+        // SAFETY: not NULL and aligned, and the caller's, of so many requests.
+        let requests = unsafe { std::slice::from_raw_parts(requests, count) };
+        // SAFETY: memory of the heap is the caller's, and stays so until the command has ended.
+        let sent = unsafe { queue.submit_many(requests) }?;
+        Ok(sent as c_int)
+    })
+}
+
+/// Stores completed commands.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn upcie_reap(of: *mut Opaque, completions: *mut Completion, max: usize) -> c_int {
+    with(of, |queue| {
+        let max = max.min(MOST);
+        if max > 0 {
+            given(completions, "completions")?;
+        }
+        if !completions.is_aligned() {
+            return Err(Failure::argument("completions must be aligned to 8 bytes"));
+        }
+        queue.begin_poll()?;
+        // SAFETY: not NULL and aligned, and the caller's, with room for so many.
+        let count = unsafe { queue.reap(completions, max) };
+        queue.end_poll(count as u32)?;
+        Ok(count as c_int)
     })
 }
 

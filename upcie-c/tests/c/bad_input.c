@@ -45,6 +45,8 @@ static void handles(void *heap, void *ctrlr, void *queue)
 	EXPECT(upcie_queue_delete(queue), -EBADF);
 	EXPECT(upcie_submit(queue, &flush, NULL, 0, NULL, 0, NULL), -EBADF);
 	EXPECT(upcie_submitv(queue, &flush, NULL, 0, NULL, 0, NULL), -EBADF);
+	EXPECT(upcie_submit_many(queue, NULL, 1), -EBADF);
+	EXPECT(upcie_reap(queue, NULL, 1), -EBADF);
 	EXPECT(upcie_ring(queue), -EBADF);
 	EXPECT(upcie_poll(queue, 0, ignore, NULL), -EBADF);
 	EXPECT(upcie_in_flight(queue), -EBADF);

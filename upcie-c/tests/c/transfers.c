@@ -226,6 +226,52 @@ static void depth(upcie_ctrlr *ctrlr)
 	EXPECT(upcie_queue_delete(queue), 0);
 }
 
+/* The calls for many commands: plain ones, one with a list, one without data, and one that can't be. */
+static void many(upcie_heap *heap, upcie_queue *queue)
+{
+	char *memory = upcie_alloc(heap, 1 << 20);
+	struct upcie_request requests[6];
+	struct upcie_completion completions[8];
+	struct command read = transfer(2, 0, 4096), write = transfer(1, 8, 65536), flush = {.nsid = 1};
+	uintptr_t sum = 0;
+
+	memset(requests, 0, sizeof(requests));
+	for (uintptr_t i = 0; i < 6; i++) {
+		requests[i].data = memory + i * 8192;
+		requests[i].data_size = 4096;
+		requests[i].user = (void *)(i + 1);
+		memcpy(requests[i].cmd, &read, 64);
+	}
+	pattern(memory + (1 << 19), 65536, 70);
+	memcpy(requests[2].cmd, &write, 64);
+	requests[2].data = memory + (1 << 19);
+	requests[2].data_size = 65536;
+	memcpy(requests[3].cmd, &flush, 64);
+	requests[3].data_size = 0;
+	requests[5].data = requests;
+	EXPECT(upcie_submit_many(queue, requests, 6), 5);
+	FAILS(upcie_submit_many(queue, requests + 5, 1), EFAULT, "heap");
+	EXPECT(upcie_submit_many(queue, requests, 0), 0);
+	FAILS(upcie_submit_many(queue, NULL, 1), EINVAL, "requests is NULL");
+	FAILS(upcie_reap(queue, NULL, 1), EINVAL, "completions is NULL");
+	FAILS(upcie_free(heap, memory), EBUSY, "in flight");
+	EXPECT(upcie_reap(queue, completions, 8), 0);
+	for (int left = 5; left > 0;) {
+		EXPECT(upcie_wait(queue, 30000), 1);
+		int found = upcie_reap(queue, completions, 2);
+		TRUE(found >= 1 && found <= 2);
+		for (int i = 0; i < found; i++) {
+			EXPECT(completions[i].cqe[3] >> 17, 0);
+			sum += (uintptr_t)completions[i].user;
+		}
+		left -= found;
+	}
+	EXPECT(sum, 15);
+	one(queue, transfer(2, 8, 65536), memory, 65536);
+	TRUE(has_pattern(memory, 65536, 70));
+	EXPECT(upcie_free(heap, memory), 0);
+}
+
 static void commands(upcie_heap *heap, upcie_ctrlr *ctrlr)
 {
 	char *data = upcie_alloc(heap, 4096);
@@ -288,6 +334,7 @@ int main(int argc, char **argv)
 	mapped(heap, queue);
 	in_flight(heap, ctrlr, queue);
 	depth(ctrlr);
+	many(heap, queue);
 	commands(heap, ctrlr);
 	resets(heap, ctrlr, queue);
 	EXPECT(upcie_queue_delete(queue), 0);

@@ -32,7 +32,7 @@ pub fn compile(path: &str, more: &[&str]) -> PathBuf {
 pub fn compile_all(paths: &[&str], options: &[&str], include: &[&str]) -> PathBuf {
     let library = built();
     let name = Path::new(paths[0]).file_stem().expect("a file").to_string_lossy().into_owned();
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let mut command = Command::new("cc");
     command.args(["-O1", "-g", "-Wall", "-Wextra", "-Werror"]).args(options);
     for folder in include.iter().chain(&["include"]) {

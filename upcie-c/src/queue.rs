@@ -172,7 +172,7 @@ impl Queue {
     #[inline(always)]
     pub(crate) unsafe fn submit_plain(
         &mut self,
-        command: *const [u64; 8],
+        command: *const u8,
         data: usize,
         len: usize,
         user: *mut c_void,
@@ -194,17 +194,12 @@ impl Queue {
         if prp1 & 3 != 0 || turn.is_full() {
             return false;
         }
-        // SAFETY: the caller's promise.
-        let mut words = unsafe { command.read_unaligned() };
-        words[0] &= !(u64::from(PSDT) << 8);
-        (words[2], words[3], words[4]) = (0, prp1, prp2);
         let record = self.records.wrapping_add(turn.next_slot() as usize);
         // SAFETY: a slot of the queue is below its capacity, and so many records there are.
         unsafe { &*record }.begin(data, len);
-        // SAFETY: the pointers name memory of the heap, which stays mapped while the record holds it.
-        let sent = unsafe { turn.submit_raw(&zerocopy::transmute!(words), DmaBuf::empty(), User(user)) };
-        debug_assert!(sent.is_ok(), "there is room");
-        true
+        // SAFETY: the pointers name memory of the heap, which stays mapped while the record holds it; the rest is the
+        // caller's promise. There is room.
+        unsafe { turn.submit_copy(command, 0, [prp1, prp2], User(user)) }
     }
 
     /// Submits commands in order, and returns their number; the failure of the first one, if it can't be submitted.
@@ -263,19 +258,13 @@ impl Queue {
             if prp1 & 3 != 0 || turn.is_full() {
                 break;
             }
-            let mut words = request.cmd;
-            words[0] &= !(u64::from(PSDT) << 8);
-            (words[2], words[3], words[4]) = (0, prp1, prp2);
             let record = records.wrapping_add(turn.next_slot() as usize);
             // SAFETY: a slot of the queue is below its capacity, and so many records there are.
             unsafe { &*record }.begin(data, len);
             let user = User(std::ptr::without_provenance_mut(request.user));
-            // SAFETY: the pointers name memory of the heap, which stays mapped while the record holds it.
-            let result = unsafe { turn.submit_raw(&zerocopy::transmute!(words), DmaBuf::empty(), user) };
-            if result.is_err() {
-                // There was room.
-                break;
-            }
+            let command = (&raw const request.cmd).cast();
+            // SAFETY: the pointers name memory of the heap, which stays mapped while the record holds it. There is room.
+            let _ = unsafe { turn.submit_copy(command, 0, [prp1, prp2], user) };
             sent += 1;
         }
         self.turn = Some(turn);

@@ -70,7 +70,7 @@ pub struct Turn<'q, T> {
     pub(super) cqe: *const u64,
     /// The free slot to use next.
     pub(super) top: u32,
-    slots: *mut Slot<T>,
+    pub(super) slots: *mut Slot<T>,
     /// The stamp of valid namespace handles; [`CLOSED`] after a forged completion or a reset.
     pub(super) namespaces: u64,
     pub(super) queue: &'q mut Queue<T>,

@@ -20,7 +20,7 @@ impl Controller {
             let limit = Duration::try_from_secs_f64(timeout).ok().filter(|limit| !limit.is_zero());
             let bad = || Failure::Argument(format!("a timeout of {timeout} seconds: it must be positive"));
             let limit = limit.ok_or_else(bad)?;
-            let address: Address = address.parse::<Address>().map_err(upcie_nvme::Error::from)?;
+            let address: Address = address.parse()?;
             Ok::<_, Failure>(Shared::new(upcie_nvme::Controller::builder().timeout(limit).open(&address)?))
         })?;
         Ok(Self { shared })

@@ -138,7 +138,7 @@ pub fn perf(
 fn measure(open: &Open, namespace: &upcie_nvme::Namespace, work: &Work) -> Result<PerfResult, Failure> {
     let block = namespace.block_size();
     let pieces = (work.block_size / block) as u64;
-    if pieces == 0 || work.block_size % block != 0 || work.block_size > namespace.max_transfer() {
+    if pieces == 0 || !work.block_size.is_multiple_of(block) || work.block_size > namespace.max_transfer() {
         let most = namespace.max_transfer();
         let text =
             format!("block_size={}: it takes multiples of {block} bytes up to {most}", work.block_size);

@@ -50,8 +50,8 @@ impl Bed {
     }
 }
 
-fn within<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    async { tokio::time::timeout(deadline(), future).await.expect("it ends within the deadline") }
+async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(deadline(), future).await.expect("it ends within the deadline")
 }
 
 /// Runs `test` on tokio's runtime of one thread, with tasks that stay in it.

@@ -27,11 +27,12 @@ fn standin(criterion: &mut Criterion) {
             ("async_queue/qd32", 0, Some(1)),
             ("async_queue/qd32_more", 2, None),
             ("async_queue/wakeups_of_tokio", 3, None),
+            ("async_queue/qd32_against_io_uring", 0, Some(4)),
         ],
         || (Futures::on_standin(ENTRIES, DEPTH), Ours::new(ENTRIES, DEPTH), Waking::new(DEPTH)),
         |(futures, turns, waking)| {
             let (futures, turns, waking) = (futures.run(COUNT), turns.run(COUNT), waking.run(COUNT));
-            [futures, turns, futures - turns, waking]
+            [futures, turns, futures - turns, waking, uring::read_null(DEPTH as u64, COUNT)]
         },
     );
 }

@@ -129,7 +129,7 @@ impl Inner {
         for done in turn.by_ref() {
             let (Token(index), result, buffer) = done.into_parts();
             count += 1;
-            settle(table.finish(index, Ended::Completed(result), buffer), woken, remote);
+            settle(table.complete(index, result, buffer), woken, remote);
         }
         *in_flight -= count;
         while !turn.is_full() {

@@ -3,24 +3,28 @@
 //! The table grows when more commands wait at once than ever before, and reuses its entries afterwards: no command allocates.
 
 use super::command::{Command, Ended};
-use crate::Error;
+use crate::{Error, spec::Status};
 use std::{mem, task::Waker};
 use upcie_core::dma::DmaBuf;
 
 /// The index of no entry.
 const NONE: u32 = u32::MAX;
 
-#[derive(Debug)]
-pub(super) enum State {
+/// The state of an entry. It has no values, so that a change drops nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
     Free,
     /// The command waits for room in the queue pair.
     Staged,
     InFlight,
-    /// The command is in flight and overdue: the error is its result, which its future has not taken yet.
-    Late(Error),
+    /// The command is in flight and overdue: `failed` is its result, which its future has not taken yet.
+    Late,
     /// The command is in flight, and its future was dropped: the buffer is freed when the device is done with it.
     Abandoned,
-    Done(Ended),
+    /// The controller has completed the command with `status`.
+    Completed,
+    /// The command ended otherwise: `failed` says how.
+    Failed,
 }
 
 /// The one who gets the result.
@@ -42,6 +46,8 @@ struct Entry {
     before: u32,
     /// The command's buffer while the queue pair does not have it.
     buffer: DmaBuf,
+    status: Result<(), Status>,
+    failed: Option<Ended>,
     command: Command,
 }
 
@@ -101,7 +107,8 @@ impl Table {
         let (index, before, next) = (self.free, self.last, NONE);
         let index = if index == NONE {
             let index = u32::try_from(self.entries.len()).ok().filter(|index| *index != NONE)?;
-            self.entries.push(Entry { state: State::Staged, owner, next, before, buffer, command });
+            let (state, status, failed) = (State::Staged, Ok(()), None);
+            self.entries.push(Entry { state, owner, next, before, buffer, status, failed, command });
             index
         } else {
             // Field by field: an entry that is moved as a whole is copied twice.
@@ -172,17 +179,31 @@ impl Table {
         self.staged -= 1;
     }
 
-    /// Ends a command with its result, and the buffer that came back.
+    /// Ends a command that the controller has completed, with the buffer that came back.
     #[inline]
+    pub(super) fn complete(&mut self, index: u32, status: Result<(), Status>, buffer: DmaBuf) -> Finished {
+        let entry = self.entry(index);
+        if entry.state == State::InFlight {
+            if let Owner::Task(waker) = &mut entry.owner {
+                let waker = waker.take();
+                (entry.state, entry.status, entry.buffer) = (State::Completed, status, buffer);
+                return Finished::Task(waker);
+            }
+        }
+        self.finish(index, Ended::Completed(status), buffer)
+    }
+
+    /// Ends a command in any way, with its buffer.
+    #[inline(never)]
     pub(super) fn finish(&mut self, index: u32, ended: Ended, buffer: DmaBuf) -> Finished {
-        if matches!(self.entry(index).state, State::Staged) {
+        if self.entry(index).state == State::Staged {
             self.unlink(index);
         }
         let entry = self.entry(index);
-        let ended = match mem::replace(&mut entry.state, State::Free) {
+        let ended = match entry.state {
             State::InFlight | State::Staged => ended,
-            State::Late(error) => Ended::Failed(error),
-            State::Free | State::Abandoned | State::Done(_) => {
+            State::Late => entry.failed.take().unwrap_or(ended),
+            State::Free | State::Abandoned | State::Completed | State::Failed => {
                 self.release(index);
                 return Finished::Nobody(buffer);
             }
@@ -190,7 +211,7 @@ impl Table {
         match &mut entry.owner {
             Owner::Task(waker) => {
                 let waker = waker.take();
-                (entry.state, entry.buffer) = (State::Done(ended), buffer);
+                (entry.state, entry.failed, entry.buffer) = (State::Failed, Some(ended), buffer);
                 Finished::Task(waker)
             }
             Owner::Remote(slot) => {
@@ -205,18 +226,27 @@ impl Table {
     #[inline]
     pub(super) fn take(&mut self, index: u32) -> Option<(Ended, DmaBuf)> {
         let entry = self.entry(index);
-        if !matches!(entry.state, State::Done(_) | State::Late(_)) {
-            return None;
-        }
-        let buffer = mem::take(&mut entry.buffer);
-        match mem::replace(&mut entry.state, State::Abandoned) {
-            State::Done(ended) => {
+        match entry.state {
+            State::Completed => {
+                let (status, buffer) = (entry.status, mem::take(&mut entry.buffer));
                 self.release(index);
-                Some((ended, buffer))
+                Some((Ended::Completed(status), buffer))
             }
-            State::Late(error) => Some((Ended::Failed(error), buffer)),
+            State::Failed | State::Late => self.take_failed(index),
             _ => None,
         }
+    }
+
+    #[cold]
+    fn take_failed(&mut self, index: u32) -> Option<(Ended, DmaBuf)> {
+        let entry = self.entry(index);
+        let (ended, buffer) = (entry.failed.take()?, mem::take(&mut entry.buffer));
+        if entry.state == State::Late {
+            entry.state = State::Abandoned;
+        } else {
+            self.release(index);
+        }
+        Some((ended, buffer))
     }
 
     /// Changes the task that is woken at the end of a command; returns the waker that this one replaces.
@@ -234,14 +264,15 @@ impl Table {
         let entry = self.entry(index);
         let owner = mem::replace(&mut entry.owner, Owner::Task(None));
         let buffer = mem::take(&mut entry.buffer);
-        match mem::replace(&mut entry.state, State::Abandoned) {
-            State::InFlight | State::Late(_) | State::Abandoned => {}
-            State::Free => entry.state = State::Free,
+        entry.failed = None;
+        match entry.state {
+            State::InFlight | State::Late | State::Abandoned => entry.state = State::Abandoned,
+            State::Free => {}
             State::Staged => {
                 self.unlink(index);
                 self.release(index);
             }
-            State::Done(_) => self.release(index),
+            State::Completed | State::Failed => self.release(index),
         }
         (owner, buffer)
     }
@@ -250,13 +281,13 @@ impl Table {
     #[cold]
     pub(super) fn give_up(&mut self, index: u32, error: Error) -> Option<Finished> {
         let entry = self.entry(index);
-        if !matches!(entry.state, State::InFlight) {
+        if entry.state != State::InFlight {
             return None;
         }
         match &mut entry.owner {
             Owner::Task(waker) => {
                 let waker = waker.take();
-                entry.state = State::Late(error);
+                (entry.state, entry.failed) = (State::Late, Some(Ended::Failed(error)));
                 Some(Finished::Task(waker))
             }
             Owner::Remote(slot) => {
@@ -271,7 +302,7 @@ impl Table {
     #[cold]
     pub(super) fn command(&self, index: u32) -> (Command, bool) {
         let entry = &self.entries[index as usize];
-        (entry.command, matches!(entry.state, State::Staged))
+        (entry.command, entry.state == State::Staged)
     }
 
     /// Takes the buffer of a command that waits for room.
@@ -283,7 +314,7 @@ impl Table {
     /// Lists the commands that are staged or in flight.
     #[cold]
     pub(super) fn unfinished(&self) -> Vec<u32> {
-        let is_open = |entry: &Entry| !matches!(entry.state, State::Free | State::Done(_));
+        let is_open = |entry: &Entry| !matches!(entry.state, State::Free | State::Completed | State::Failed);
         (0..).zip(&self.entries).filter(|(_, entry)| is_open(entry)).map(|(index, _)| index).collect()
     }
 

@@ -19,6 +19,7 @@ pub mod bent;
 pub mod data;
 pub mod device;
 pub mod fuse;
+pub mod futures;
 pub mod io;
 mod leaks;
 pub mod odd;

@@ -1,90 +1,20 @@
-//! Commands as futures: many tasks on one queue under two runtimes, polled and by interrupts, from other threads, with
-//! cancellation at every await point.
+//! Commands as futures: many tasks on one queue under two runtimes, polled and by interrupts, in order, and with mistakes.
 
 use std::{
     cell::{Cell, RefCell},
     future::Future,
     pin::Pin,
     rc::Rc,
-    sync::mpsc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     thread,
-    time::{Duration, Instant},
 };
-use tokio::task::{JoinSet, LocalSet};
-use upcie_nvme::{
-    AsyncQueue, Controller, DmaBuf, Failure, Io, Namespace, Refusal, Zeroes,
-    async_queue::{AsyncHandle, Submission},
-    spec::DatasetRange,
+use tokio::task::JoinSet;
+use upcie_nvme::{AsyncQueue, Controller, DmaBuf, Failure, Refusal, Zeroes, async_queue::Submission};
+use upcie_tests::{
+    bent::Bent,
+    futures::{BLOCK, Bed, exercise, in_one_thread, poll_once, tokio_driver},
+    scaled,
 };
-use upcie_tests::{bent::Bent, data::Pattern, deadline, scaled};
-
-const BLOCK: usize = 4096;
-
-struct Bed {
-    controller: Controller,
-    namespace: Namespace,
-}
-
-impl Bed {
-    fn open(options: &str) -> Self {
-        Self::of(Controller::open(format!("emu:{options}").as_str()).unwrap())
-    }
-
-    fn of(controller: Controller) -> Self {
-        let namespace = controller.namespace(1).unwrap();
-        Self { controller, namespace }
-    }
-
-    fn queue(&self, depth: u32) -> AsyncQueue {
-        self.controller.queue_pair().depth(depth).create_async().unwrap()
-    }
-
-    fn buffer(&self) -> DmaBuf {
-        self.controller.alloc(BLOCK).unwrap()
-    }
-
-    /// Returns the bytes of the heap that are in use.
-    fn in_use(&self) -> usize {
-        self.controller.heap().in_use()
-    }
-}
-
-async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(deadline(), future).await.expect("it ends within the deadline")
-}
-
-/// Runs `test` on tokio's runtime of one thread, with tasks that stay in it.
-fn in_one_thread(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&runtime, within(test));
-}
-
-fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
-}
-
-/// Writes and reads blocks of its own, and checks what it reads.
-async fn exercise(queue: AsyncQueue, namespace: Namespace, mut buffer: DmaBuf, task: u64, rounds: u32) {
-    let (pattern, blocks) = (Pattern::of(&namespace), (BLOCK / namespace.block_size()) as u64);
-    let slba = task * blocks;
-    for version in 0..rounds {
-        pattern.fill(&mut buffer, slba, version);
-        let (result, written) = queue.write(&namespace, slba, buffer).await;
-        result.unwrap();
-        let (result, mut read) = queue
-            .read(&namespace, slba, {
-                let mut b = written;
-                b.fill(0);
-                b
-            })
-            .await;
-        result.unwrap();
-        pattern.verify(&read, slba, version);
-        read.fill(1);
-        buffer = read;
-    }
-}
 
 /// Runs many tasks on a queue of few slots, beside a driver that ends once all are done.
 async fn many_tasks(
@@ -129,16 +59,6 @@ fn many_tasks_share_a_queue_by_interrupts() {
             many_tasks(&bed, queue, driver).await;
         });
     }
-}
-
-/// Returns a driver by the queue's interrupt, with tokio's reactor.
-fn tokio_driver(queue: &AsyncQueue) -> impl Future<Output = upcie_nvme::Result<()>> + Unpin + use<> {
-    let driver = queue.drive(|fd| {
-        // SAFETY: an `OwnedFd` refers to the same open file for its whole life, and the closure keeps it.
-        let fd = unsafe { tokio::io::unix::AsyncFd::register(fd) }?;
-        Ok(move |cx: &mut Context<'_>| fd.poll_read_ready(cx).map_ok(|mut ready| ready.clear_ready()))
-    });
-    driver.unwrap()
 }
 
 #[test]
@@ -261,125 +181,6 @@ fn tasks_without_a_driver_go_on_by_themselves() {
     });
 }
 
-/// Polls a future so many times, then drops it, unless it ends before.
-struct AtMost<F> {
-    future: Option<Pin<Box<F>>>,
-    polls: usize,
-}
-
-impl<F: Future> Future for AtMost<F> {
-    type Output = Option<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let future = self.future.as_mut().expect("it is not polled again");
-        if let Poll::Ready(output) = future.as_mut().poll(cx) {
-            return Poll::Ready(Some(output));
-        }
-        self.polls -= 1;
-        if self.polls > 0 {
-            return Poll::Pending;
-        }
-        self.future = None;
-        Poll::Ready(None)
-    }
-}
-
-/// A service's work on one request: every kind of command, and two at once.
-async fn request(queue: AsyncQueue, bed: Rc<Bed>) {
-    let (result, buffer) = queue.write(&bed.namespace, 0, bed.buffer()).await;
-    result.unwrap();
-    let (first, second) =
-        tokio::join!(queue.read(&bed.namespace, 0, buffer), queue.read(&bed.namespace, 8, bed.buffer()));
-    first.0.and(second.0).unwrap();
-    queue.write_zeroes(Zeroes::new(&bed.namespace, 0, 8)).await.0.unwrap();
-    let mut ranges = bed.buffer();
-    ranges.write_at(0, &DatasetRange::new(0, 8).to_bytes());
-    queue.deallocate(&bed.namespace, ranges, 1).await.0.unwrap();
-    queue.flush(&bed.namespace).await.0.unwrap();
-    queue.submit(Io::write(&bed.namespace, 0).fua(), bed.buffer()).await.0.unwrap();
-}
-
-#[test]
-fn dropped_at_each_await_point_nothing_leaks() {
-    // Few slots: some commands are dropped while they wait, others in flight.
-    for (depth, latency) in [(4, "0s"), (4, "1ms"), (2, "1ms")] {
-        let bed = Rc::new(Bed::open(&format!("size=1M,latency={latency}")));
-        let queue = bed.queue(depth);
-        let before = bed.in_use();
-        in_one_thread(async {
-            let driver = tokio::task::spawn_local(queue.drive_polled());
-            for polls in 1.. {
-                // Beside one that goes on.
-                let other = tokio::task::spawn_local(request(queue.clone(), bed.clone()));
-                let walked = AtMost { future: Some(Box::pin(request(queue.clone(), bed.clone()))), polls };
-                let walked = tokio::task::spawn_local(walked).await.unwrap();
-                other.await.unwrap();
-                if walked.is_some() {
-                    assert!(polls > 6, "an await point for each command: {polls}");
-                    break;
-                }
-            }
-            settled(&queue).await;
-            driver.abort();
-        });
-        assert_eq!(bed.in_use(), before);
-    }
-}
-
-/// Waits until no command is in flight.
-async fn settled(queue: &AsyncQueue) {
-    while queue.in_flight() + queue.waiting() > 0 {
-        tokio::task::yield_now().await;
-    }
-}
-
-#[test]
-fn a_dropped_future_leaves_its_buffer_until_the_device_is_done() {
-    let bent = Bent::start("size=1M");
-    let bed = Bed::of(Controller::open(bent.address()).unwrap());
-    let queue = bed.queue(2);
-    let before = bed.in_use();
-    bent.faults.hang(true);
-    let [mut flying, mut waiting] = [0, 8].map(|slba| queue.write(&bed.namespace, slba, bed.buffer()));
-    assert!(poll_once(&mut flying).is_pending() && poll_once(&mut waiting).is_pending());
-    assert_eq!((queue.in_flight(), queue.waiting()), (1, 1));
-    drop(waiting);
-    assert_eq!(bed.in_use(), before + BLOCK, "a command that was not sent gives its buffer back at once");
-    drop(flying);
-    let _ = queue.progress().unwrap();
-    assert_eq!((bed.in_use(), queue.in_flight()), (before + BLOCK, 1), "the device may still use it");
-    bent.faults.hang(false);
-    in_one_thread(async {
-        while queue.in_flight() > 0 {
-            queue.progress().unwrap();
-            tokio::task::yield_now().await;
-        }
-    });
-    assert_eq!(bed.in_use(), before);
-}
-
-#[test]
-fn a_timeout_cancels_one_command_and_the_others_go_on() {
-    let bent = Bent::start("size=1M");
-    let bed = Bed::of(Controller::open(bent.address()).unwrap());
-    let queue = bed.queue(8);
-    let before = bed.in_use();
-    in_one_thread(async {
-        let driver = tokio::task::spawn_local(queue.drive_polled());
-        bent.faults.hang(true);
-        let limit = Duration::from_millis(20);
-        let late = tokio::time::timeout(limit, queue.read(&bed.namespace, 0, bed.buffer())).await;
-        assert!(late.is_err());
-        assert_eq!((queue.in_flight(), bed.in_use()), (1, before + BLOCK));
-        let other = queue.read(&bed.namespace, 8, bed.buffer());
-        bent.faults.hang(false);
-        other.await.0.unwrap();
-        settled(&queue).await;
-        driver.abort();
-    });
-    assert_eq!(bed.in_use(), before);
-}
-
 #[test]
 fn refused_commands_bring_their_buffers_back() {
     let bed = Bed::open("size=1M");
@@ -440,99 +241,4 @@ fn a_closed_queue_ends_its_futures_with_their_buffers() {
     assert!(queue.progress().is_err() && queue.handle(1).is_err());
     smol::block_on(queue.drive_polled()).unwrap();
     queue.close().unwrap();
-}
-
-/// Starts a thread that owns a queue, and returns a handle to it.
-fn serve(bed: &Bed, depth: u32, capacity: usize, interrupt: bool) -> (AsyncHandle, thread::JoinHandle<()>) {
-    let (sender, handles) = mpsc::channel();
-    let controller = bed.controller.clone();
-    let thread = thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let builder = controller.queue_pair().depth(depth);
-            let builder = if interrupt { builder.interrupt(1) } else { builder };
-            let queue = builder.create_async().unwrap();
-            sender.send(queue.handle(capacity).unwrap()).unwrap();
-            if interrupt {
-                let driver = tokio_driver(&queue);
-                drop(queue);
-                driver.await.unwrap();
-            } else {
-                let driver = queue.drive_polled();
-                drop(queue);
-                driver.await.unwrap();
-            }
-        });
-    });
-    (handles.recv().unwrap(), thread)
-}
-
-#[test]
-fn tasks_of_many_threads_use_handles() {
-    const TASKS: u64 = 32;
-    for interrupt in [false, true] {
-        let bed = Bed::open("size=16M");
-        let before = bed.in_use();
-        let (handle, thread) = serve(&bed, 8, 4, interrupt);
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
-        runtime.block_on(within(async {
-            let mut tasks = JoinSet::new();
-            for task in 0..TASKS {
-                let (handle, namespace, mut buffer) = (handle.clone(), bed.namespace.clone(), bed.buffer());
-                tasks.spawn(async move {
-                    let (pattern, slba) = (Pattern::of(&namespace), task * 8);
-                    for version in 0..scaled(20) as u32 {
-                        pattern.fill(&mut buffer, slba, version);
-                        // A cancelled command beside it.
-                        let mut cancelled = handle.flush(&namespace);
-                        let _ = poll_once(&mut cancelled);
-                        drop(cancelled);
-                        let (result, written) = handle.write(&namespace, slba, buffer).await;
-                        result.unwrap();
-                        let (result, read) = handle.read(&namespace, slba, written).await;
-                        result.unwrap();
-                        pattern.verify(&read, slba, version);
-                        buffer = read;
-                    }
-                });
-            }
-            while let Some(done) = tasks.join_next().await {
-                done.unwrap();
-            }
-        }));
-        // The driver ends with the last handle.
-        drop(handle);
-        thread.join().unwrap();
-        assert_eq!(bed.in_use(), before);
-    }
-}
-
-#[test]
-fn handles_learn_that_their_queue_is_closed() {
-    let bed = Bed::open("size=1M");
-    let before = bed.in_use();
-    let queue = bed.queue(4);
-    let handle = queue.handle(1).unwrap();
-    // One request has the only slot, one waits for it, one is made later.
-    let mut futures = [0, 8, 16].map(|slba| handle.read(&bed.namespace, slba, bed.buffer()));
-    for future in &mut futures[..2] {
-        assert!(poll_once(future).is_pending());
-    }
-    drop(queue);
-    let end = Instant::now() + deadline();
-    for future in &mut futures {
-        let (result, buffer) = loop {
-            if let Poll::Ready(done) = poll_once(future) {
-                break done;
-            }
-            assert!(Instant::now() < end);
-        };
-        let error = result.unwrap_err();
-        assert!(error.to_string().contains("is closed"), "{error}");
-        assert_eq!(buffer.len(), BLOCK);
-    }
-    drop(futures);
-    // The queue's rings went with the queue.
-    assert!(bed.in_use() <= before);
 }

@@ -1,8 +1,8 @@
 //! What becomes of commands as futures when their controller is reset, late or gone: each gets one error of its own, and its
 //! buffer once the device is done with it.
 
-use std::{cell::Cell, future::Future, rc::Rc, time::Duration};
-use tokio::task::{JoinSet, LocalSet};
+use std::{cell::Cell, rc::Rc, time::Duration};
+use tokio::task::JoinSet;
 use upcie_nvme::{
     AsyncQueue, Controller, Failure,
     emu::{Fault, FaultPlan, FaultRule, spawn_with_faults},
@@ -11,23 +11,9 @@ use upcie_nvme::{
 };
 use upcie_tests::{
     bent::{Bent, FAULTS},
-    deadline, scaled,
+    futures::{BLOCK, in_one_thread, settled, tokio_driver},
+    scaled,
 };
-
-const BLOCK: usize = 4096;
-
-fn in_one_thread(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let limited =
-        async { tokio::time::timeout(2 * deadline(), test).await.expect("it ends within the deadline") };
-    LocalSet::new().block_on(&runtime, limited);
-}
-
-async fn settled(queue: &AsyncQueue) {
-    while queue.in_flight() + queue.waiting() > 0 {
-        tokio::task::yield_now().await;
-    }
-}
 
 #[test]
 fn resets_under_load_reach_each_future_and_the_queue_goes_on() {
@@ -92,15 +78,7 @@ fn a_dead_controller_ends_all_futures_and_the_driver() {
             let queue = builder.create_async().unwrap();
             in_one_thread(async {
                 let driver = if interrupt {
-                    let driver = queue.drive(|fd| {
-                        // SAFETY: an `OwnedFd` refers to the same open file for its whole life, and the closure keeps it.
-                        let fd = unsafe { tokio::io::unix::AsyncFd::register(fd) }?;
-                        let ready = move |cx: &mut std::task::Context<'_>| {
-                            fd.poll_read_ready(cx).map_ok(|mut ready| ready.clear_ready())
-                        };
-                        Ok(ready)
-                    });
-                    tokio::task::spawn_local(driver.unwrap())
+                    tokio::task::spawn_local(tokio_driver(&queue))
                 } else {
                     tokio::task::spawn_local(queue.drive_polled())
                 };
@@ -140,7 +118,7 @@ fn stuck(reaction: OnTimeout, check: impl AsyncFnOnce(upcie_nvme::Error, usize, 
     let controller = Controller::builder().from_device(device).unwrap();
     let namespace = controller.namespace(1).unwrap();
     let builder =
-        controller.queue_pair().depth(8).command_timeout(Duration::from_millis(300)).on_timeout(reaction);
+        controller.queue_pair().depth(8).command_timeout(Duration::from_millis(400)).on_timeout(reaction);
     let queue = builder.create_async().unwrap();
     in_one_thread(async {
         let driver = tokio::task::spawn_local(queue.drive_polled());

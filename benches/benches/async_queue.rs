@@ -42,16 +42,12 @@ fn embedded(criterion: &mut Criterion) {
     compare(
         criterion,
         "async_queue/emu_qd32",
-        &[
-            ("async_queue/emu_qd32", 0, Some(1)),
-            ("async_queue/emu_qd32_more", 2, None),
-            ("async_queue/emu_qd32_against_io_uring", 0, Some(3)),
-        ],
+        &[("async_queue/emu_qd32", 0, Some(1)), ("async_queue/emu_qd32_more", 2, None)],
         // A controller for each: the other one has completed its commands, and sleeps.
         || (Futures::new(&open(), ENTRIES, DEPTH), Turns::new(&open(), ENTRIES, DEPTH)),
         |(futures, turns)| {
             let (futures, turns) = (futures.run(COUNT), turns.run(COUNT));
-            [futures, turns, futures - turns, uring::read_null(DEPTH as u64, COUNT)]
+            [futures, turns, futures - turns]
         },
     );
 }

@@ -71,15 +71,16 @@ impl Namespace {
     }
 
     fn move_one(&self, py: Python<'_>, direction: Direction, slba: u64, buffer: &Buffer) -> PyResult<()> {
-        let mut data = buffer.take()?;
         let moved = self.with(py, |_, namespace| {
-            match direction {
-                Direction::Read => namespace.read(slba, &mut data)?,
-                Direction::Write => namespace.write(slba, &mut data)?,
-            }
-            Ok(())
+            // The controller is held from here on: a buffer that is in use is so by a call that goes on after a close.
+            let mut data = buffer.take()?;
+            let moved = match direction {
+                Direction::Read => namespace.read(slba, &mut data),
+                Direction::Write => namespace.write(slba, &mut data),
+            };
+            buffer.put(data);
+            Ok(moved?)
         });
-        buffer.put(data);
         Ok(moved?)
     }
 
@@ -90,22 +91,25 @@ impl Namespace {
         places: Vec<u64>,
         buffers: &[Bound<'_, Buffer>],
     ) -> PyResult<()> {
-        let mut items = Vec::with_capacity(places.len());
-        let mut taken = Ok(());
-        for (slba, buffer) in places.into_iter().zip(buffers) {
-            match buffer.get().take() {
-                Ok(data) => items.push(Item { slba, data: Some(data) }),
-                Err(failure) => {
-                    taken = Err(failure);
-                    break;
+        let buffers: Vec<&Buffer> = buffers.iter().map(Bound::get).collect();
+        let moved = self.with(py, |open, namespace| {
+            let mut items = Vec::with_capacity(places.len());
+            let mut taken = Ok(());
+            for (slba, buffer) in places.into_iter().zip(&buffers) {
+                match buffer.take() {
+                    Ok(data) => items.push(Item { slba, data: Some(data) }),
+                    Err(failure) => {
+                        taken = Err(failure);
+                        break;
+                    }
                 }
             }
-        }
-        let moved = taken
-            .and_then(|()| self.with(py, |open, namespace| transfer(open, namespace, direction, &mut items)));
-        for (item, buffer) in items.into_iter().zip(buffers) {
-            buffer.get().put(item.data.unwrap_or_default());
-        }
+            let moved = taken.and_then(|()| transfer(open, namespace, direction, &mut items));
+            for (item, buffer) in items.into_iter().zip(&buffers) {
+                buffer.put(item.data.unwrap_or_default());
+            }
+            moved
+        });
         Ok(moved?)
     }
 }

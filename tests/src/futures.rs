@@ -122,3 +122,34 @@ pub async fn settled(queue: &AsyncQueue) {
         tokio::task::yield_now().await;
     }
 }
+
+/// Polls a future so many times, then drops it, unless it ends before: then it has a result.
+#[derive(Debug)]
+pub struct AtMost<F> {
+    future: Option<Pin<Box<F>>>,
+    polls: usize,
+}
+
+impl<F> AtMost<F> {
+    /// Makes a future that is dropped after `polls` polls, at least one.
+    pub fn new(future: F, polls: usize) -> Self {
+        Self { future: Some(Box::pin(future)), polls }
+    }
+}
+
+impl<F: Future> Future for AtMost<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let future = self.future.as_mut().expect("it is not polled again");
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        self.polls -= 1;
+        if self.polls > 0 {
+            return Poll::Pending;
+        }
+        self.future = None;
+        Poll::Ready(None)
+    }
+}

@@ -1,41 +1,12 @@
 //! Futures that are dropped: at every await point, by a timeout, while they wait and in flight. Nothing leaks, and nothing is freed
 //! that the device may still use.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    rc::Rc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{rc::Rc, time::Duration};
 use upcie_nvme::{AsyncQueue, Controller, Io, Zeroes, spec::DatasetRange};
 use upcie_tests::{
     bent::Bent,
-    futures::{BLOCK, Bed, in_one_thread, poll_once, settled},
+    futures::{AtMost, BLOCK, Bed, in_one_thread, poll_once, settled},
 };
-
-/// Polls a future so many times, then drops it, unless it ends before.
-struct AtMost<F> {
-    future: Option<Pin<Box<F>>>,
-    polls: usize,
-}
-
-impl<F: Future> Future for AtMost<F> {
-    type Output = Option<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let future = self.future.as_mut().expect("it is not polled again");
-        if let Poll::Ready(output) = future.as_mut().poll(cx) {
-            return Poll::Ready(Some(output));
-        }
-        self.polls -= 1;
-        if self.polls > 0 {
-            return Poll::Pending;
-        }
-        self.future = None;
-        Poll::Ready(None)
-    }
-}
 
 /// A service's work on one request: every kind of command, and two at once.
 async fn request(queue: AsyncQueue, bed: Rc<Bed>) {
@@ -64,7 +35,7 @@ fn dropped_at_each_await_point_nothing_leaks() {
             for polls in 1.. {
                 // Beside one that goes on.
                 let other = tokio::task::spawn_local(request(queue.clone(), bed.clone()));
-                let walked = AtMost { future: Some(Box::pin(request(queue.clone(), bed.clone()))), polls };
+                let walked = AtMost::new(request(queue.clone(), bed.clone()), polls);
                 let walked = tokio::task::spawn_local(walked).await.unwrap();
                 other.await.unwrap();
                 if walked.is_some() {

@@ -6,7 +6,7 @@ use upcie_nvme::async_queue::AsyncHandle;
 use upcie_tests::{
     data::Pattern,
     deadline,
-    futures::{BLOCK, Bed, poll_once, tokio_driver, within},
+    futures::{AtMost, BLOCK, Bed, poll_once, tokio_driver, within},
     scaled,
 };
 
@@ -103,4 +103,42 @@ fn handles_learn_that_their_queue_is_closed() {
     drop(futures);
     // The queue's rings went with the queue.
     assert!(bed.in_use() <= before);
+}
+
+#[test]
+fn dropped_at_each_await_point_handles_leak_nothing() {
+    let bed = Bed::open("size=1M,latency=1ms");
+    let before = bed.in_use();
+    // Fewer slots than tasks: some futures are dropped while they wait for one.
+    let (handle, thread) = serve(&bed, 2, 2, false);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let request = || {
+        let (handle, namespace, controller) = (handle.clone(), bed.namespace.clone(), bed.controller.clone());
+        async move {
+            let buffer = || controller.alloc(BLOCK).unwrap();
+            let (result, back) = handle.write(&namespace, 0, buffer()).await;
+            result.unwrap();
+            let (first, second) =
+                tokio::join!(handle.read(&namespace, 0, back), handle.read(&namespace, 8, buffer()));
+            first.0.and(second.0).unwrap();
+            handle.flush(&namespace).await.0.unwrap();
+        }
+    };
+    runtime.block_on(within(async {
+        for polls in 1.. {
+            let others = [tokio::spawn(request()), tokio::spawn(request())];
+            let walked = tokio::spawn(AtMost::new(request(), polls)).await.unwrap();
+            for other in others {
+                other.await.unwrap();
+            }
+            if walked.is_some() {
+                assert!(polls > 2, "an await point for each command: {polls}");
+                break;
+            }
+        }
+    }));
+    drop(handle);
+    // The driver ends once the last command has: those that were dropped in flight, too.
+    thread.join().unwrap();
+    assert_eq!(bed.in_use(), before);
 }

@@ -94,7 +94,7 @@ fn make(controller: &Controller, shapes: &[Shape], block: usize) -> Vec<DmaBuf> 
 /// Computes the driver's answer from the addresses alone: the number of the segment that does not fit.
 fn misfit(buffers: &[DmaBuf], usage: SglUse, page: u64, sgls: u32) -> Option<u32> {
     let spans: Vec<_> = buffers.iter().map(|b| (b.iova(0), b.iova(b.len() - 1) + 1)).collect();
-    let joins = |pair: &[(u64, u64)]| pair[0].1 == pair[1].0 || (pair[0].1 | pair[1].0) % page == 0;
+    let joins = |pair: &[(u64, u64)]| pair[0].1 == pair[1].0 || (pair[0].1 | pair[1].0).is_multiple_of(page);
     let odd = match spans.windows(2).position(|pair| !joins(pair)) {
         _ if spans[0].0 % 4 != 0 => Some(0),
         odd => odd.map(|before| before as u32 + 1),
@@ -344,7 +344,8 @@ fn a_segment_that_can_not_be_sent_is_named() {
         let segment = |number, fault| Refusal::Segment { number, fault };
         #[expect(clippy::reversed_empty_ranges, reason = "a caller's mistake")]
         let backwards = 512..0;
-        let cases: Vec<(Vec<(&DmaBuf, Range<usize>)>, Refusal)> = vec![
+        type Case<'b> = (Vec<(&'b DmaBuf, Range<usize>)>, Refusal);
+        let cases: Vec<Case<'_>> = vec![
             (vec![(&one, 0..4096), (&other, 512..4096)], segment(1, SegmentFault::Unaligned)),
             (
                 vec![(&one, 0..4096), (&one, 0..512), (&other, 0..4096 - 512)],

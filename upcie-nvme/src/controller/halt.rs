@@ -5,11 +5,12 @@ use super::{
     stopping::{ResetKind, check_subsystem_reset, disable, reset_function},
     transitions,
 };
-use crate::{Result, spec::offset};
+use crate::{
+    Result,
+    spec::{NSSR_SIGNATURE, offset},
+};
 use upcie_core::pci::{ConfigSpace, command};
 
-/// NSSR's value that starts the reset: "NVMe".
-const NSSR_VALUE: u32 = 0x4e56_4d65;
 /// Offset of the Command register in configuration space.
 const COMMAND: u16 = 4;
 
@@ -33,7 +34,7 @@ impl Inner {
         check_subsystem_reset(registers.name(), registers.capabilities())?;
         tracing::warn!(device = registers.name(), "resetting its NVM subsystem, with all of its controllers");
         // SAFETY: no controller of the subsystem uses memory after the reset until its driver enables it again.
-        unsafe { registers.write_u32(offset::NSSR, NSSR_VALUE) }?;
+        unsafe { registers.write_u32(offset::NSSR, NSSR_SIGNATURE) }?;
         let operation = "waiting for the controller after a reset of its NVM subsystem";
         transitions::wait(registers.clock(), registers.patience(), registers.name(), operation, || {
             self.turn_on_again()?;

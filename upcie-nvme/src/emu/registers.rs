@@ -13,8 +13,6 @@ const MPSMAX: u8 = 4;
 /// Entry sizes of I/O queues, as powers of two.
 const IOSQES: u8 = 6;
 const IOCQES: u8 = 4;
-/// The value that starts a reset of the subsystem when NSSR is written: "NVMe".
-const NSSR_VALUE: u32 = 0x4e56_4d65;
 
 /// The action that a write to a register requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,17 +89,11 @@ impl Registers {
         match offset {
             offset::INTMS => self.mask |= value,
             offset::INTMC => self.mask &= !value,
-            offset::NSSR if value == NSSR_VALUE => return Some(Action::ResetSubsystem),
+            offset::NSSR if value == NSSR_SIGNATURE => return Some(Action::ResetSubsystem),
             offset::NSSR => {}
             // Writing 1 clears NSSRO; the others are read-only.
             offset::CSTS if ControllerStatus::from_bits(value).nssro() => self.csts.set_nssro(false),
             offset::CC => return self.configure(Configuration::from_bits(value)),
-            // Written as 1 to be cleared.
-            offset::CSTS if ControllerStatus::from_bits(value).nssro() => self.csts.set_nssro(false),
-            offset::NSSR if value == NSSR_SIGNATURE => {
-                self.csts.set_nssro(true);
-                return self.configure(self.cc.with_en(false));
-            }
             offset::AQA => self.aqa = AdminQueueAttributes::from_bits(value & 0x0fff_0fff),
             offset::ASQ => self.asq = low(self.asq),
             0x2c => self.asq = high(self.asq),

@@ -121,7 +121,7 @@ fn verdict(buffer: &DmaBuf, namespace: &Namespace, page: u64) -> Result<(), Refu
         return Err(Refusal::TooLong);
     }
     let spans: Vec<_> = buffer.segments().map(|s| (s.iova(0), s.iova(s.len() - 1) + 1)).collect();
-    let joins = |pair: &[(u64, u64)]| pair[0].1 == pair[1].0 || (pair[0].1 | pair[1].0) % page == 0;
+    let joins = |pair: &[(u64, u64)]| pair[0].1 == pair[1].0 || (pair[0].1 | pair[1].0).is_multiple_of(page);
     let odd = match spans.windows(2).position(|pair| !joins(pair)) {
         _ if spans[0].0 % 4 != 0 => 0,
         None => return Ok(()),

@@ -5,10 +5,10 @@ use proptest::{
     prelude::*,
     test_runner::{Config, RngSeed, TestCaseError, TestRunner},
 };
-use std::{cell::RefCell, ops::Range};
+use std::cell::RefCell;
 use upcie_nvme::{
     Controller, Direction, DmaBuf, ErrorKind, Failure, Io, Namespace, QueuePair, Refusal,
-    queue::{SegmentFault, SglUse},
+    queue::{HeldSegment, SegmentFault, SglUse},
 };
 use upcie_tests::{
     device::{another, namespaces},
@@ -344,8 +344,7 @@ fn a_segment_that_can_not_be_sent_is_named() {
         let segment = |number, fault| Refusal::Segment { number, fault };
         #[expect(clippy::reversed_empty_ranges, reason = "a caller's mistake")]
         let backwards = 512..0;
-        type Case<'b> = (Vec<(&'b DmaBuf, Range<usize>)>, Refusal);
-        let cases: Vec<Case<'_>> = vec![
+        let cases: Vec<(Vec<HeldSegment<'_>>, Refusal)> = vec![
             (vec![(&one, 0..4096), (&other, 512..4096)], segment(1, SegmentFault::Unaligned)),
             (
                 vec![(&one, 0..4096), (&one, 0..512), (&other, 0..4096 - 512)],

@@ -76,7 +76,7 @@ impl<M: Media> Io<M> {
         self.changeable()?;
         for index in self.named(nsid, Namespace::is_allocated)? {
             let Namespace { start, capacity, generation, .. } = self.namespaces[index];
-            self.media.zero(start, capacity)?;
+            self.wipe(start, capacity)?;
             self.namespaces[index] = Namespace { generation, ..Namespace::NONE };
         }
         self.media.flush()
@@ -122,7 +122,7 @@ impl<M: Media> Io<M> {
             namespace.shift = shift;
             namespace.set_away(Away::Not);
             let Namespace { start, capacity, .. } = *namespace;
-            self.media.zero(start, capacity)?;
+            self.wipe(start, capacity)?;
         }
         self.media.flush()
     }
@@ -132,7 +132,7 @@ impl<M: Media> Io<M> {
         for namespace in self.namespaces.iter_mut().filter(|namespace| namespace.is_active()) {
             namespace.set_away(Away::Sanitizing);
         }
-        self.media.zero(0, self.capacity)?;
+        self.wipe(0, self.capacity)?;
         self.media.flush()
     }
 

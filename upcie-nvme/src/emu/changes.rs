@@ -47,10 +47,17 @@ impl<M: Media> Io<M> {
         if self.protected {
             return;
         }
-        let erased = self.media.zero(start, capacity).and_then(|()| self.media.flush());
+        let erased = self.wipe(start, capacity).and_then(|()| self.media.flush());
         if let Err(status) = erased {
             tracing::error!(%status, "a namespace that is reformatted keeps old data");
         }
+    }
+
+    /// Zeroes a part of the media, in which no block is marked as uncorrectable then.
+    pub(super) fn wipe(&mut self, start: u64, len: u64) -> Result<(), Status> {
+        self.media.zero(start, len)?;
+        self.written(start, len);
+        Ok(())
     }
 
     /// Notes that a host reads the Identify data of a namespace: its formatting ends.

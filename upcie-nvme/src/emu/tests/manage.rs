@@ -121,6 +121,10 @@ fn a_format_changes_the_block_size_and_loses_the_data() {
     for nsid in [1, 2] {
         assert_eq!(queue.status(host.with_page(Command::write(nsid, 0, 8))), Status::SUCCESS);
     }
+    let mark = Command { opcode: NvmOpcode::WRITE_UNCORRECTABLE.0, nsid: 1, cdw10: 3, ..Command::default() };
+    assert_eq!(queue.status(mark), Status::SUCCESS);
+    let read = host.with_page(Command::read(1, 3, 1));
+    assert_eq!(queue.status(read), Status::UNRECOVERED_READ_ERROR);
     let format = |nsid, format| FormatNvm { nsid, format, ..FormatNvm::default() };
     assert_eq!(send(&mut host, &format(1, 1)), Ok(0));
     let id = identify(&mut host, Cns::NAMESPACE, 1);

@@ -91,8 +91,9 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
+    /// Makes a record for each slot, and one more: that of the slot that a full queue names as its next.
     pub(crate) fn new(slots: usize) -> Self {
-        Self { records: (0..slots).map(|_| Record::default()).collect() }
+        Self { records: (0..=slots).map(|_| Record::default()).collect() }
     }
 
     /// Returns the record of the first slot.
@@ -102,7 +103,7 @@ impl Flight {
 
     /// Returns the number of slots.
     pub(crate) fn len(&self) -> usize {
-        self.records.len()
+        self.records.len() - 1
     }
 
     pub(crate) fn get(&self, slot: u32) -> Option<&Record> {

@@ -191,15 +191,20 @@ impl Queue {
             }
             prp2 = (prp1 | mask) + 1;
         }
-        if prp1 & 3 != 0 || turn.is_full() {
+        if prp1 & 3 != 0 {
             return false;
         }
         let record = self.records.wrapping_add(turn.next_slot() as usize);
-        // SAFETY: a slot of the queue is below its capacity, and so many records there are.
-        unsafe { &*record }.begin(data, len);
+        // SAFETY: a slot of the queue, for which there is a record; a full queue's is that behind the last.
+        let record = unsafe { &*record };
+        record.begin(data, len);
         // SAFETY: the pointers name memory of the heap, which stays mapped while the record holds it; the rest is the
-        // caller's promise. There is room.
-        unsafe { turn.submit_copy(command, 0, [prp1, prp2], User(user)) }
+        // caller's promise.
+        let is_sent = unsafe { turn.submit_copy(command, 0, [prp1, prp2], User(user)) };
+        if !is_sent {
+            record.end();
+        }
+        is_sent
     }
 
     /// Submits commands in order, and returns their number; the failure of the first one, if it can't be submitted.
@@ -230,6 +235,8 @@ impl Queue {
     ///
     /// # Safety
     /// The obligations are those of [`submit_many`](Self::submit_many).
+    // Out of line: what its caller has in registers would push the turn's positions out of them.
+    #[inline(never)]
     unsafe fn submit_run(&mut self, requests: &[Request]) -> usize {
         // In a variable of its own the turn's positions stay in registers.
         let Some(mut turn) = self.turn.take() else { return 0 };
@@ -255,16 +262,20 @@ impl Queue {
                 }
                 prp2 = (prp1 | mask) + 1;
             }
-            if prp1 & 3 != 0 || turn.is_full() {
+            if prp1 & 3 != 0 {
                 break;
             }
             let record = records.wrapping_add(turn.next_slot() as usize);
-            // SAFETY: a slot of the queue is below its capacity, and so many records there are.
-            unsafe { &*record }.begin(data, len);
+            // SAFETY: a slot of the queue, for which there is a record; a full queue's is that behind the last.
+            let record = unsafe { &*record };
+            record.begin(data, len);
             let user = User(std::ptr::without_provenance_mut(request.user));
             let command = (&raw const request.cmd).cast();
-            // SAFETY: the pointers name memory of the heap, which stays mapped while the record holds it. There is room.
-            let _ = unsafe { turn.submit_copy(command, 0, [prp1, prp2], user) };
+            // SAFETY: the pointers name memory of the heap, which stays mapped while the record holds it.
+            if !unsafe { turn.submit_copy(command, 0, [prp1, prp2], user) } {
+                record.end();
+                break;
+            }
             sent += 1;
         }
         self.turn = Some(turn);
@@ -275,6 +286,8 @@ impl Queue {
     ///
     /// # Safety
     /// `completions` is valid for writes of `max`.
+    // Out of line, for the reason at `submit_run`.
+    #[inline(never)]
     pub(crate) unsafe fn reap(&mut self, completions: *mut Completion, max: usize) -> usize {
         // In a variable of its own the turn's positions stay in registers.
         let Some(mut turn) = self.turn.take() else { return 0 };

@@ -3,27 +3,27 @@
  * libupcie: a user-space NVMe driver with one heap of memory for any number of controllers.
  *
  * Results
- *   Functions that return int return 0 (or a count, where they say so), or a negative errno value. Functions that return a
- *   pointer return NULL and set errno. The text of the calling thread's last error: upcie_last_error().
+ *   Functions that return int return 0 (or a count, where they say so), or a negative errno value. Functions that
+ *   return a pointer return NULL and set errno. The text of the calling thread's last error: upcie_last_error().
  *
  * Handles
- *   A handle is a tagged number and not an address. NULL, a closed handle, a handle of another kind and any other value are
- *   -EBADF.
+ *   A handle is a tagged number and not an address. NULL, a closed handle, a handle of another kind and any other
+ *   value are -EBADF.
  *
  * Threads
- *   A heap and a controller may be used by several threads at the same time. A queue may be used by one thread at a time,
- *   and may move between threads that synchronise by themselves. A library built with debug assertions notices two threads
- *   in calls on one queue, and returns -EPERM to the second one. A handle that is being closed must not be in use by
- *   another thread.
+ *   A heap and a controller may be used by several threads at the same time. A queue may be used by one thread at a
+ *   time, and may move between threads that synchronise by themselves. A library built with debug assertions notices
+ *   two threads in calls on one queue, and returns -EPERM to the second one. A handle that is being closed must not
+ *   be in use by another thread.
  *
  * Forks
  *   All handles belong to the process that made them: in a forked child every one is -EBADF, and nothing there
  *   touches a device. Memory of a heap is shared with the child, which must leave it alone.
  *
  * Memory
- *   Data of a command is memory of the heap that its controller was opened with: from upcie_alloc(), or mapped by upcie_map()
- *   or upcie_import_fd(). All else is -EFAULT. Until a command has completed its memory belongs to the controller:
- *   upcie_free(), upcie_realloc() and upcie_unmap() return -EBUSY for it.
+ *   Data of a command is memory of the heap that its controller was opened with: from upcie_alloc(), or mapped by
+ *   upcie_map() or upcie_import_fd(). All else is -EFAULT. Until a command has completed its memory belongs to the
+ *   controller: upcie_free(), upcie_realloc() and upcie_unmap() return -EBUSY for it.
  */
 #ifndef UPCIE_H
 #define UPCIE_H
@@ -45,8 +45,8 @@ typedef struct upcie_ctrlr upcie_ctrlr;
 typedef struct upcie_queue upcie_queue;
 
 /*
- * Structures of options begin with their size, which the caller sets to sizeof. All zeros after it are the defaults. Bytes
- * beyond the library's own structure must be zero.
+ * Structures of options begin with their size, which the caller sets to sizeof. All zeros after it are the defaults.
+ * Bytes beyond the library's own structure must be zero.
  */
 
 struct upcie_heap_opts {
@@ -142,27 +142,35 @@ void *upcie_realloc(upcie_heap *heap, void *ptr, size_t size);
 int upcie_free(upcie_heap *heap, void *ptr);
 
 /*
- * Lets all controllers of the heap use memory of the program's: whole pages, either of a memory file (memfd or hugetlbfs),
- * mapped as shared, whose descriptor is open during the call, or anonymous. A file is sealed against shrinking. Anonymous
- * memory is replaced by a memory file with the same bytes until upcie_unmap(): meanwhile forked children share it. No thread
- * may write to it during both calls. -ENOTSUP for other private memory, -EEXIST for memory that the heap has.
+ * Lets all controllers of the heap use memory of the program's: whole pages, either of a memory file (memfd or
+ * hugetlbfs), mapped as shared, whose descriptor is open during the call, or anonymous. A file is sealed against
+ * shrinking. Anonymous memory is replaced by a memory file with the same bytes until upcie_unmap(): meanwhile forked
+ * children share it. No thread may write to it during both calls. -ENOTSUP for other private memory, -EEXIST for
+ * memory that the heap has.
  */
 int upcie_map(upcie_heap *heap, void *addr, size_t size);
 
 /* Ends upcie_map() or upcie_import_fd() of memory that begins at addr. */
 int upcie_unmap(upcie_heap *heap, void *addr);
 
-/* Maps a memory file, of which the caller keeps the descriptor, for this process and for all controllers of the heap. */
+/*
+ * Maps a memory file, of which the caller keeps the descriptor, for this process and for all controllers of the
+ * heap.
+ */
 int upcie_import_fd(upcie_heap *heap, int fd, void **addr, size_t *size);
 
-/* The device address of memory for a controller. -EFAULT if not all of it is the heap's; -ERANGE if it is not contiguous. */
+/*
+ * The device address of memory for a controller. -EFAULT if not all of it is the heap's; -ERANGE if it is not
+ * contiguous.
+ */
 int upcie_iova(upcie_ctrlr *ctrlr, const void *addr, size_t size, uint64_t *iova);
 
 /* ---- controllers ---- */
 
 /*
- * Opens a controller: "0000:01:00.0", "vfio-user:/path", "emu", "emu:size=1G", ... It shares the address space of another
- * controller of the heap where the transport can; otherwise the heap's memory is mapped for it, too. opts may be NULL.
+ * Opens a controller: "0000:01:00.0", "vfio-user:/path", "emu", "emu:size=1G", ... It shares the address space of
+ * another controller of the heap where the transport can; otherwise the heap's memory is mapped for it, too. opts may
+ * be NULL.
  */
 int upcie_open(upcie_heap *heap, const char *address, const struct upcie_opts *opts, upcie_ctrlr **ctrlr);
 
@@ -185,14 +193,16 @@ int upcie_reset(upcie_ctrlr *ctrlr, int kind);
 int upcie_rescan(upcie_ctrlr *ctrlr, uint32_t *ids, size_t max, size_t *count);
 
 /*
- * Runs an admin command of 64 bytes. The data is copied, so that a late answer does no harm. Stores the completion entry of
- * 16 bytes, if cqe is not NULL. -EIO: the controller completed it with an error status, which is in cqe. -EPERM: a command
- * that is the driver's own (queues, events, doorbells, host memory).
+ * Runs an admin command of 64 bytes. The data is copied, so that a late answer does no harm. Stores the completion
+ * entry of 16 bytes, if cqe is not NULL: dword 0 and the status, all else 0. -EIO: the controller completed it with an error status, which is in cqe.
+ * -EPERM: a command that is the driver's own (queues, events, doorbells, host memory).
  */
-int upcie_admin(upcie_ctrlr *ctrlr, const void *cmd, void *data, size_t data_size, void *meta, size_t meta_size, void *cqe);
+int upcie_admin(upcie_ctrlr *ctrlr, const void *cmd, void *data, size_t data_size, void *meta, size_t meta_size,
+		void *cqe);
 
 /* Runs an I/O command on a queue of the library's own, and waits for it. Several threads take turns. */
-int upcie_io(upcie_ctrlr *ctrlr, const void *cmd, void *data, size_t data_size, void *meta, size_t meta_size, void *cqe);
+int upcie_io(upcie_ctrlr *ctrlr, const void *cmd, void *data, size_t data_size, void *meta, size_t meta_size,
+	     void *cqe);
 int upcie_iov(upcie_ctrlr *ctrlr, const void *cmd, const struct iovec *iov, size_t iov_count, void *meta,
 	      size_t meta_size, void *cqe);
 
@@ -209,9 +219,10 @@ int upcie_queue_create(upcie_ctrlr *ctrlr, const struct upcie_queue_opts *opts, 
 int upcie_queue_delete(upcie_queue *queue);
 
 /*
- * Puts a command of 64 bytes into the ring, and rings no doorbell. The library sets the command's id, its data pointer (PRP)
- * and its metadata pointer; all else is sent as it is, whatever the opcode. user comes back with the completion.
- * -EBUSY: the queue is full. -EINVAL: the data can't be named by PRPs. -EMSGSIZE: more than the queue's max_transfer.
+ * Puts a command of 64 bytes into the ring, and rings no doorbell. The library sets the command's id, its data
+ * pointer (PRP) and its metadata pointer; all else is sent as it is, whatever the opcode. user comes back with the
+ * completion. -EBUSY: the queue is full. -EINVAL: the data can't be named by PRPs. -EMSGSIZE: more than the queue's
+ * max_transfer.
  */
 int upcie_submit(upcie_queue *queue, const void *cmd, void *data, size_t data_size, void *meta, size_t meta_size,
 		 void *user);
@@ -221,8 +232,8 @@ int upcie_submitv(upcie_queue *queue, const void *cmd, const struct iovec *iov, 
 		  size_t meta_size, void *user);
 
 /*
- * Submits commands like upcie_submit(), in order and with less work for each, and returns their number: fewer than count if the
- * queue is full, or the next one can't be submitted. If that is the first one, returns its error.
+ * Submits commands like upcie_submit(), in order and with less work for each, and returns their number: fewer than
+ * count if the queue is full, or the next one can't be submitted. If that is the first one, returns its error.
  */
 int upcie_submit_many(upcie_queue *queue, const struct upcie_request *requests, size_t count);
 
@@ -233,13 +244,17 @@ int upcie_ring(upcie_queue *queue);
 typedef void (*upcie_done)(void *user, const void *cqe, void *arg);
 
 /*
- * Calls fn for up to max completed commands (0: as many as are in flight now), and returns their number. Rings no doorbell,
- * but for one of 1,024 calls in a row that find nothing. Inside fn the command's slot is free: fn may submit and ring.
- * -ECONNRESET: the controller was reset, see upcie_recover(). Other errors close the queue: delete it.
+ * Calls fn for up to max completed commands (0: as many as are in flight now), and returns their number. Rings no
+ * doorbell, but for one of 1,024 calls in a row that find nothing. Inside fn the command's slot is free: fn may
+ * submit and ring. -ECONNRESET: the controller was reset, see upcie_recover(). Other errors close the queue: delete
+ * it.
  */
 int upcie_poll(upcie_queue *queue, uint32_t max, upcie_done fn, void *arg);
 
-/* Stores up to max completed commands, and returns their number: upcie_poll() without a callback, and with less work. */
+/*
+ * Stores up to max completed commands, and returns their number: upcie_poll() without a callback, and with less
+ * work.
+ */
 int upcie_reap(upcie_queue *queue, struct upcie_completion *completions, size_t max);
 
 /* The number of commands in flight, also of those that were not rung. */
@@ -258,8 +273,9 @@ int upcie_fd(upcie_queue *queue);
 int upcie_arm(upcie_queue *queue);
 
 /*
- * Brings a queue back after a reset of its controller. Calls fn for each command that was in flight, with its own entry if
- * it had completed, and otherwise with the status "command aborted by host" (status code type 3h, status code 71h).
+ * Brings a queue back after a reset of its controller. Calls fn for each command that was in flight, with its own
+ * entry if it had completed, and otherwise with the status "command aborted by host" (status code type 3h, status
+ * code 71h).
  */
 int upcie_recover(upcie_queue *queue, upcie_done fn, void *arg);
 

@@ -153,7 +153,8 @@ impl Ctrlr {
         }
     }
 
-    /// Runs an admin command; its data is copied, so that a controller that answers late writes to memory of the driver's.
+    /// Runs an admin command; its data is copied, so that a controller that answers late writes to memory of the
+    /// driver's.
     ///
     /// # Safety
     /// If the ranges are memory of the heap, they may be read and written.

@@ -72,7 +72,8 @@ pub(crate) fn of_refusal(reason: Refusal) -> Failure {
         ),
         Refusal::Closed => Failure::new(
             libc::EIO,
-            "the queue was closed (a reset, or a completion of a command that was not in flight): the next upcie_poll says why",
+            "the queue was closed (a reset, or a completion of a command that was not in flight): the next upcie_poll says \
+             why",
         ),
         other => Failure::new(libc::EINVAL, other.to_string()),
     }

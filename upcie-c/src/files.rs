@@ -1,4 +1,5 @@
-//! Memory files as this process sees them: mapped at an aligned address, and found behind memory that the program has mapped.
+//! Memory files as this process sees them: mapped at an aligned address, and found behind memory that the program has
+//! mapped.
 
 use crate::errors::{Failure, Result};
 use std::{
@@ -202,8 +203,8 @@ pub(crate) unsafe fn unshare(at: *mut u8, len: usize) -> Result<()> {
 /// Moves the mapping `new` to `at`, in one step.
 ///
 /// # Safety
-/// `new` is a whole mapping of `len` bytes, which the caller gives up on success; the bytes at `at` are the program's, and
-/// are replaced.
+/// `new` is a whole mapping of `len` bytes, which the caller gives up on success; the bytes at `at` are the
+/// program's, and are replaced.
 unsafe fn replace(new: *mut c_void, at: *mut u8, len: usize) -> Result<()> {
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
     // SAFETY: the caller's promise.

@@ -1,9 +1,9 @@
 //! Handles: tagged numbers in place of pointers.
 //!
-//! A handle has the index of a table's entry in bits 4 to 17, its kind in bits 18 and 19, and the number of its use above.
-//! The entry holds the handle that is valid for it now, and the object. So one compare finds NULL, a closed handle, one of
-//! another kind, and any number that is none. The entries are in pages that the kernel clears in a forked child, where no
-//! handle is valid then.
+//! A handle has the index of a table's entry in bits 4 to 17, its kind in bits 18 and 19, and the number of its use
+//! above. The entry holds the handle that is valid for it now, and the object. So one compare finds NULL, a closed
+//! handle, one of another kind, and any number that is none. The entries are in pages that the kernel clears in a
+//! forked child, where no handle is valid then.
 
 use crate::errors::{Failure, Result};
 use std::{
@@ -202,8 +202,8 @@ fn prepare() -> Result<()> {
     }
     for kind in Kind::ALL {
         let (first, len) = (kind.entries().as_ptr(), size_of::<[Entry; ENTRIES]>());
-        // SAFETY: whole pages of a static without initial bytes, which is private and anonymous memory; the advice changes
-        // nothing in this process.
+        // SAFETY: whole pages of a static without initial bytes, which is private and anonymous memory; the advice
+        // changes nothing in this process.
         let result = unsafe { libc::madvise(first.cast_mut().cast(), len, libc::MADV_WIPEONFORK) };
         if result != 0 {
             return Err(Failure::new(

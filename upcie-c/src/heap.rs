@@ -237,7 +237,8 @@ impl Heap {
         Ok(())
     }
 
-    /// Makes a memory file, unless the system has too little memory: it would end programs to get some. Where a controller has no IOMMU, it is one that outlives the process.
+    /// Makes a memory file, unless the system has too little memory: it would end programs to get some. Where a
+    /// controller has no IOMMU, it is one that outlives the process.
     fn make(&self, state: &State, len: usize) -> Result<Made> {
         let free = available();
         if len > free {

@@ -1,5 +1,5 @@
-//! Data pointers: from pieces of memory to two PRP entries, or an entry and a list (Base, "Physical Region Page Entry and
-//! List").
+//! Data pointers: from pieces of memory to two PRP entries, or an entry and a list (Base, "Physical Region Page Entry
+//! and List").
 
 use crate::{
     abi::IoVec,

@@ -1,8 +1,8 @@
 //! Queues by their handles: a queue pair, and a turn of it that stays open from call to call.
 //!
 //! The turn is what makes a call cheap: it has the ring positions, so that a submission writes an entry, a slot and a
-//! record, and nothing else. It is closed, which rings, before every call that needs the queue pair: waits, arming, recovery,
-//! and the look at a controller that is silent.
+//! record, and nothing else. It is closed, which rings, before every call that needs the queue pair: waits, arming,
+//! recovery, and the look at a controller that is silent.
 
 use crate::{
     abi::{Completion, IoVec, QueueOpts, Request},
@@ -162,8 +162,8 @@ impl Queue {
         of_refusal(upcie_nvme::Refusal::Full)
     }
 
-    /// Submits a command with one piece of data, of at most two pages in memory that is mapped by 2 MiB, and without metadata.
-    /// Returns `false` for all others, and if there is no room: nothing was done, and
+    /// Submits a command with one piece of data, of at most two pages in memory that is mapped by 2 MiB, and without
+    /// metadata. Returns `false` for all others, and if there is no room: nothing was done, and
     /// [`submit_pieces`](Self::submit_pieces) is for them.
     ///
     /// # Safety
@@ -231,7 +231,8 @@ impl Queue {
         }
     }
 
-    /// Submits requests up to the first that is not plain ([`submit_plain`](Self::submit_plain)), and returns their number.
+    /// Submits requests up to the first that is not plain ([`submit_plain`](Self::submit_plain)), and returns their
+    /// number.
     ///
     /// # Safety
     /// The obligations are those of [`submit_many`](Self::submit_many).
@@ -310,7 +311,8 @@ impl Queue {
     /// Submits a command with data in any number of pieces, and metadata.
     ///
     /// # Safety
-    /// If the ranges are memory of the heap, they may be read and written by the controller until the command has ended.
+    /// If the ranges are memory of the heap, they may be read and written by the controller until the command has
+    /// ended.
     #[inline(never)]
     pub(crate) unsafe fn submit_pieces(
         &mut self,
@@ -352,7 +354,8 @@ impl Queue {
         };
         let pieces = data.iter().map(|piece| Range { at: piece.base.addr(), len: piece.len });
         record.begin_with(std::iter::once(meta).chain(pieces));
-        // SAFETY: the pointers name memory of the heap, which stays mapped while the record holds it, and the slot's list.
+        // SAFETY: the pointers name memory of the heap, which stays mapped while the record holds it, and the slot's
+        // list.
         match unsafe { turn.submit_raw(&command, DmaBuf::empty(), User(user)) } {
             Ok(()) => Ok(()),
             Err(refused) => {
@@ -415,8 +418,8 @@ impl Queue {
         if self.idle < IDLE { Ok(()) } else { self.look() }
     }
 
-    /// Opens a turn in place of one that found nothing for long, which tells that the controller was reset. Now and then, if
-    /// commands are in flight, looks at the controller itself: that may be a message to its server.
+    /// Opens a turn in place of one that found nothing for long, which tells that the controller was reset. Now and
+    /// then, if commands are in flight, looks at the controller itself: that may be a message to its server.
     #[cold]
     fn look(&mut self) -> Result<()> {
         self.reopen()?;

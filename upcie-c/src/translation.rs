@@ -1,7 +1,8 @@
 //! From a pointer to the device address in one address space: three loads, whatever is mapped.
 //!
-//! The table is a tree over the 47 bits of a program's addresses: 2^17 entries for 1 GiB each, then 512 for 2 MiB each, then,
-//! where 2 MiB are not mapped as a whole, 512 for 4 KiB each. It is read without a lock while another thread changes it.
+//! The table is a tree over the 47 bits of a program's addresses: 2^17 entries for 1 GiB each, then 512 for 2 MiB
+//! each, then, where 2 MiB are not mapped as a whole, 512 for 4 KiB each. It is read without a lock while another
+//! thread changes it.
 
 use std::{
     ptr,
@@ -95,8 +96,8 @@ impl Translation {
             .then(|| Run { iova: (entry & !FLAGS) + offset as u64, len: SMALL_BYTES - offset })
     }
 
-    /// Maps `len` bytes from `at` on, both multiples of 4 KiB; the byte at an offset has the device address `iova(offset)`,
-    /// and those of `step` bytes (a multiple of 4 KiB) are contiguous.
+    /// Maps `len` bytes from `at` on, both multiples of 4 KiB; the byte at an offset has the device address
+    /// `iova(offset)`, and those of `step` bytes (a multiple of 4 KiB) are contiguous.
     pub(crate) fn map(&self, at: usize, len: usize, step: usize, iova: impl Fn(usize) -> u64) {
         self.change(at, len, |offset, bytes| (bytes <= step - offset % step).then(|| iova(offset) | MAPPED));
     }
@@ -106,8 +107,8 @@ impl Translation {
         self.change(at, len, |_, _| Some(0));
     }
 
-    /// Sets the entries of a range: `entry` returns the entry for so many bytes at an offset; `None` if they must be set
-    /// one by one.
+    /// Sets the entries of a range: `entry` returns the entry for so many bytes at an offset; `None` if they must be
+    /// set one by one.
     fn change(&self, at: usize, len: usize, entry: impl Fn(usize, usize) -> Option<u64>) {
         let mut owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
         let mut done = 0;

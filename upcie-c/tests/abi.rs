@@ -1,8 +1,8 @@
-//! The binary interface: the header, the library's functions and structures, the checked-in description, and symbol versions
-//! agree.
+//! The binary interface: the header, the library's functions and structures, the checked-in description, and symbol
+//! versions agree.
 //!
-//! `abi.txt` has all functions by the classes of their arguments, and all structures by offsets. A change there is a change of
-//! what compiled programs rely on: lines may be added, and none may change while `UPCIE_ABI` stays.
+//! `abi.txt` has all functions by the classes of their arguments, and all structures by offsets. A change there is a
+//! change of what compiled programs rely on: lines may be added, and none may change while `UPCIE_ABI` stays.
 
 mod common;
 

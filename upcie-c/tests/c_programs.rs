@@ -1,5 +1,5 @@
-//! C programs over the library: the examples, and the tests in C. Each is compiled as a user would, with all warnings as
-//! errors, and run on the controller in software.
+//! C programs over the library: the examples, and the tests in C. Each is compiled as a user would, with all warnings
+//! as errors, and run on the controller in software.
 
 mod common;
 
@@ -39,4 +39,10 @@ fn data_reaches_every_controller_of_a_heap() {
     on_each_device("size=16M", |address| {
         assert!(run(&program, &[address]).contains("transfers: ok"));
     });
+}
+
+#[test]
+fn io_calls_allocate_no_memory() {
+    let program = compile("tests/c/no_allocation.c", &[]);
+    assert!(run(&program, &["emu:size=16M"]).contains("no allocation: ok"));
 }

@@ -98,7 +98,8 @@ pub unsafe extern "C" fn upcie_submit(
         if let Some(_pass) = guard.enter() {
             // SAFETY: the handle is valid, and one thread at a time uses the queue.
             let queue = unsafe { &mut *queue };
-            // SAFETY: memory of the heap is the caller's, and stays so until the command has ended; the command is not NULL.
+            // SAFETY: memory of the heap is the caller's, and stays so until the command has ended; the command is
+            // not NULL.
             if unsafe { queue.submit_plain(cmd.cast(), data.addr(), data_size, user) } {
                 return 0;
             }

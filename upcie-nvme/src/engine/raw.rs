@@ -9,14 +9,14 @@ use crate::spec::CompletionEntry;
 use upcie_core::dma::DmaBuf;
 
 impl<T> Turn<'_, T> {
-    /// Submits the 64 bytes at `command` like [`submit_raw`](Self::submit_raw), with these metadata and data pointers (PRP) in
-    /// place of its own. Returns `false` if the queue takes no more commands; nothing was sent then.
+    /// Submits the 64 bytes at `command` like [`submit_raw`](Self::submit_raw), with these metadata and data pointers
+    /// (PRP) in place of its own. Returns `false` if the queue takes no more commands; nothing was sent then.
     ///
     /// The bytes go from there into the ring: for a program that has many commands in memory.
     ///
     /// # Safety
-    /// `command` is valid for reads of 64 bytes, at any alignment, outside of the queue's memory. The other obligations are
-    /// those of [`submit_raw`](Self::submit_raw).
+    /// `command` is valid for reads of 64 bytes, at any alignment, outside of the queue's memory. The other
+    /// obligations are those of [`submit_raw`](Self::submit_raw).
     #[inline(always)]
     pub unsafe fn submit_copy(&mut self, command: *const u8, mptr: u64, prp: [u64; 2], tag: T) -> bool {
         if self.is_full() {
@@ -27,7 +27,8 @@ impl<T> Turn<'_, T> {
         let bytes = unsafe { command.cast::<[u8; 64]>().read_unaligned() };
         // SAFETY: a whole entry of the ring; at most `entries - 1` are in flight, so the device is done with it.
         unsafe { entry.write(bytes) };
-        // SAFETY: the caller's promise; the first dword again, since reading the ring may be a read of the device's memory.
+        // SAFETY: the caller's promise; the first dword again, since reading the ring may be a read of the device's
+        // memory.
         let first = unsafe { command.cast::<u32>().read_unaligned() };
         let slot: *mut Slot<T> = self.slots.wrapping_add(self.top as usize);
         // SAFETY: the queue is not full, so `top` is an index of the slots; inside the turn nobody else refers to them.
@@ -53,15 +54,17 @@ impl<T> Turn<'_, T> {
         true
     }
 
-    /// Returns the next finished command like [`next`](Iterator::next), with the [slot](Self::next_slot) that it had and the
-    /// controller's whole completion entry. The entry's second half is as the controller wrote it, and not checked.
+    /// Returns the next finished command like [`next`](Iterator::next), with the [slot](Self::next_slot) that it had
+    /// and the controller's whole completion entry. The entry's second half is as the controller wrote it, and not
+    /// checked.
     #[inline(always)]
     pub fn next_entry(&mut self) -> Option<(CompletionEntry, u32, Completion<T>)> {
         let (entry, mask) = (self.cqe, self.queue.mask);
         let done = self.next()?;
         // SAFETY: `next` found a completion in this entry, which has two words.
         let second = unsafe { entry.add(1) };
-        // SAFETY: aligned, in the ring, which the queue owns; the controller may write to it, since nobody trusts the value.
+        // SAFETY: aligned, in the ring, which the queue owns; the controller may write to it, since nobody trusts the
+        // value.
         let words = [done.result, unsafe { second.read_volatile() }];
         let slot = done.dword3 & 0xffff & mask;
         Some((zerocopy::transmute!(words), slot, done))

@@ -5,13 +5,16 @@ use std::{
     future::Future,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
     thread,
+    time::Instant,
 };
 use tokio::task::JoinSet;
 use upcie_nvme::{AsyncQueue, Controller, DmaBuf, Failure, Refusal, Zeroes, async_queue::Submission};
 use upcie_tests::{
     bent::Bent,
+    deadline,
     futures::{BLOCK, Bed, exercise, in_one_thread, poll_once, tokio_driver},
     scaled,
 };
@@ -157,6 +160,53 @@ fn a_held_queue_waits_for_the_programs_progress() {
     assert_eq!((queue.waiting(), queue.in_flight()), (0, 1));
     drop(hold);
     smol::block_on(read).0.unwrap();
+}
+
+thread_local! {
+    /// What the waker of [`Inline`] uses.
+    static WOKEN: RefCell<Option<(AsyncQueue, Vec<Submission>)>> = const { RefCell::new(None) };
+}
+
+/// A waker that runs a program's code at once: it makes a turn, and drops a future.
+struct Inline;
+
+impl Wake for Inline {
+    fn wake(self: Arc<Self>) {
+        let taken =
+            WOKEN.with(|woken| woken.borrow_mut().as_mut().map(|(queue, more)| (queue.clone(), more.pop())));
+        if let Some((queue, dropped)) = taken {
+            queue.progress().unwrap();
+            drop(dropped);
+            assert!(queue.in_flight() <= queue.capacity());
+        }
+    }
+}
+
+#[test]
+fn a_waker_may_use_its_queue() {
+    let bed = Bed::open("size=1M");
+    let before = bed.in_use();
+    let queue = bed.queue(4);
+    let waker = Waker::from(Arc::new(Inline));
+    let mut futures: Vec<_> = (0..32).map(|slba| queue.read(&bed.namespace, slba, bed.buffer())).collect();
+    for future in &mut futures {
+        assert!(Pin::new(future).poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    let dropped = futures.split_off(16);
+    WOKEN.set(Some((queue, dropped)));
+    let end = Instant::now() + deadline();
+    while !futures.is_empty() {
+        assert!(Instant::now() < end);
+        futures.retain_mut(|future| match Pin::new(future).poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready((result, _)) => {
+                result.unwrap();
+                false
+            }
+            Poll::Pending => true,
+        });
+    }
+    WOKEN.set(None);
+    assert!(bed.in_use() <= before);
 }
 
 #[test]

@@ -14,12 +14,16 @@ use std::{
 
 /// The most rounds of one poll of a driver, before other tasks have their turn.
 const ROUNDS: u32 = 16;
+/// Polls without result before a polling driver offers its core to other threads: some 50 µs. A software controller may need it.
+const PATIENCE: u32 = 1024;
 
 /// Keeps an [`AsyncQueue`] going by polling ([`AsyncQueue::drive_polled`]).
 #[must_use = "a future does nothing unless it is polled"]
 #[derive(Debug)]
 pub struct DrivePolled {
     seat: Seat,
+    /// Polls in a row that found nothing.
+    idle: u32,
 }
 
 /// Keeps an [`AsyncQueue`] going by its interrupt ([`AsyncQueue::drive`]).
@@ -32,14 +36,15 @@ pub struct Drive<R> {
 
 impl AsyncQueue {
     /// Returns a driver that polls: it runs again after all tasks that are ready, as long as commands are in flight or wait, and
-    /// sleeps otherwise. It takes a whole core, and needs no interrupt.
+    /// sleeps otherwise. It takes a whole core, which it offers to other threads (`sched_yield`) after 1,024 polls without
+    /// result, and needs no interrupt.
     ///
     /// The future ends when the queue is [closed](Self::close), or when nobody uses it any more.
     ///
     /// # Errors
     /// The future's: those of [`progress`](Self::progress).
     pub fn drive_polled(&self) -> DrivePolled {
-        DrivePolled { seat: Seat::new(&self.shared) }
+        DrivePolled { seat: Seat::new(&self.shared), idle: 0 }
     }
 
     /// Returns a driver that sleeps until the queue's interrupt. `make` registers the descriptor that it is given with a reactor, and
@@ -74,12 +79,18 @@ impl Future for DrivePolled {
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let seat = &mut self.get_mut().seat;
+        let Self { seat, idle } = self.get_mut();
         seat.take();
-        if let Err(error) = seat.shared().progress() {
-            return Poll::Ready(seat.end(error));
+        match seat.shared().progress() {
+            Ok(0) => *idle = idle.wrapping_add(1),
+            Ok(_) => *idle = 0,
+            Err(error) => return Poll::Ready(seat.end(error)),
         }
         if seat.shared().borrow().is_some_and(|inner| inner.is_busy()) {
+            if *idle >= PATIENCE {
+                *idle = 0;
+                std::thread::yield_now();
+            }
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

@@ -5,7 +5,7 @@ use crate::spec::{
     ALL_NAMESPACES, AdminCommand, AsyncEvent, AsyncEventType, AttachNamespace, Cns, Command, CommandSetEvent,
     CommitAction, CreateNamespace, DeleteNamespace, DetachNamespace, FeatureId, FeatureSelect,
     FirmwareCommit, FirmwareDownload, FirmwareSlotLog, FormatNvm, FromBytes, IdentifyController,
-    IdentifyNamespace, LogPageId, NamespaceDescriptors, NamespaceList, Sanitize, SanitizeAction,
+    IdentifyNamespace, LogPageId, NamespaceDescriptors, NamespaceList, NvmOpcode, Sanitize, SanitizeAction,
     SanitizeStatusLog, SelfTest, SelfTestCode, SelfTestLog, Status,
 };
 use std::time::{Duration, Instant};

@@ -242,5 +242,8 @@ fn what_a_controller_lacks_is_refused_with_the_reason() {
         let error = fails(1, run(&arguments.replace("ADDR", &format!("emu:file={disk}"))));
         assert!(error.contains("--destructive"), "{error}");
     }
-    assert!(text("reset emu").contains("ready again"));
+    for kind in ["", "--function", "--subsystem"] {
+        assert!(text(&format!("reset emu {kind}")).contains("ready again"), "{kind}");
+    }
+    assert!(fails(2, run("reset emu --function --subsystem")).contains("cannot be used with"));
 }

@@ -356,9 +356,10 @@ impl Heap {
 
     /// Returns open controllers of the heap, one for each address space.
     pub(crate) fn neighbours(&self) -> Vec<Arc<Ctrlr>> {
-        let state = lock(&self.state);
+        // The last use of a controller ends outside of the lock, which its drop takes.
+        let all: Vec<_> = lock(&self.state).controllers.iter().filter_map(Weak::upgrade).collect();
         let mut found: Vec<Arc<Ctrlr>> = Vec::new();
-        for controller in state.controllers.iter().filter_map(Weak::upgrade) {
+        for controller in all {
             if found.iter().all(|other| !Arc::ptr_eq(&other.space, &controller.space)) {
                 found.push(controller);
             }
@@ -402,12 +403,11 @@ impl Heap {
     pub(crate) fn left(&self, space: &Arc<Space>) {
         let mut state = lock(&self.state);
         state.controllers.retain(|controller| controller.strong_count() > 0);
-        let others = state.controllers.iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
-        if others.iter().any(|other| Arc::ptr_eq(&other.space, space)) {
-            return;
+        let others: Vec<_> = state.controllers.iter().filter_map(Weak::upgrade).collect();
+        if !others.iter().any(|other| Arc::ptr_eq(&other.space, space)) {
+            state.spaces.retain(|other| !Arc::ptr_eq(other, space));
+            state.areas.values_mut().for_each(|area| area.leave(space.dma.id()));
         }
-        state.spaces.retain(|other| !Arc::ptr_eq(other, space));
-        state.areas.values_mut().for_each(|area| area.leave(space.dma.id()));
         drop(state);
         // The last use of a controller ends outside of the lock, which its drop takes.
         drop(others);

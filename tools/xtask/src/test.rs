@@ -24,8 +24,12 @@ use crate::suites::{boot, host, linux, matrix};
 /// The suites that need fio's engine: those of modes, and one of this machine.
 const FIO_SUITES: [&str; 2] = ["fio_jobs", "fio_endings"];
 const HOST_FIO: &str = "host_fio";
-/// The suite of the Python package.
-const HOST_PYTHON: &str = "host_python";
+/// Suites, a command that succeeds where they have what they need, and the Debian package that has it.
+const PROGRAMS: [(&[&str], &[&str], &str); 3] = [
+    (&["abi"], &["c++", "--version"], "g++"),
+    (&["abi"], &["make", "--version"], "make"),
+    (&["host_python"], &["python3", "-c", "import ensurepip, venv"], "python3-venv"),
+];
 /// Second architecture that the libraries must build for.
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
 /// Bytes that a run writes at most when nothing is built yet.
@@ -66,8 +70,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         steps(&mut run)?;
     }
     if !only_steps(&run) {
-        if args.choice.mode.is_empty() && args.choice.wants(HOST_PYTHON) {
-            python()?;
+        if args.choice.mode.is_empty() {
+            programs(&args.choice)?;
         }
         if let Some(found) = fio {
             engine(&mut run, found)?;
@@ -217,14 +221,17 @@ fn needs_engine(choice: &Choice) -> bool {
     host || FIO_SUITES.iter().any(|suite| choice.wants(suite) && modes::any_takes(suite, &choice.mode))
 }
 
-/// Installs what makes environments for Python packages, if it is missing.
-fn python() -> Result<()> {
-    let probe = ["-c", "import ensurepip, venv"];
-    if process::output(Command::new("python3").args(probe)).is_ok() {
+/// Installs the programs that the suites of the C interface and of the Python package need, if they are missing.
+fn programs(choice: &Choice) -> Result<()> {
+    let needed = PROGRAMS.iter().filter(|(suites, ..)| suites.iter().any(|suite| choice.wants(suite)));
+    let missing =
+        needed.filter(|(_, probe, _)| process::output(Command::new(probe[0]).args(&probe[1..])).is_err());
+    let packages: Vec<_> = missing.map(|(.., package)| *package).collect();
+    if packages.is_empty() {
         return Ok(());
     }
-    match install::packages(&["python3-venv"], "the Python package's tests need") {
-        // Where the package can't be installed, the suite says what it lacks.
+    match install::packages(&packages, "the tests of the C interface and of the Python package need") {
+        // Where a package can't be installed, the suite says what it lacks.
         Err(error) if !is_ci() => log!("{error:#}"),
         installed => return installed,
     }

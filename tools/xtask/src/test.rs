@@ -122,13 +122,13 @@ fn suites(run: &mut Run<'_>, lab: Option<&Lab>, soak: u64, with_steps: bool) -> 
     let (here, one, two, three) = thread::scope(|scope| {
         let one = lab.map(|lab| {
             let executables = &executables;
-            scope.spawn(move || boots(&mut one, lab, first, executables).map(|()| one.rows))
+            scope.spawn(move || told(boots(&mut one, lab, first, executables)).map(|()| one.rows))
         });
         let two = lab.map(|lab| {
             let executables = &executables;
             scope.spawn(move || {
-                boots(&mut two, lab, others, executables)?;
-                linux::run(&mut two, lab).map(|()| two.rows)
+                let booted = boots(&mut two, lab, others, executables);
+                told(booted.and_then(|()| linux::run(&mut two, lab))).map(|()| two.rows)
             })
         });
         let three = run.choice.mode.is_empty().then(|| {
@@ -151,6 +151,11 @@ fn suites(run: &mut Run<'_>, lab: Option<&Lab>, soak: u64, with_steps: bool) -> 
     run.rows.append(&mut two?);
     run.rows.append(&mut three?);
     Ok(())
+}
+
+/// Tells of an error of a thread at once; the run ends by it once the others have ended.
+fn told(result: Result<()>) -> Result<()> {
+    result.inspect_err(|error| log!("error: {error:#}"))
 }
 
 fn boots(run: &mut Run<'_>, lab: &Lab, boots: &'static [Boot], executables: &[Executable]) -> Result<()> {

@@ -27,7 +27,8 @@ pub fn check(workspace: &Workspace) -> Result<()> {
     for library in LIBRARIES {
         let name = format!("{library}-{}", workspace.version(library)?);
         let archive = workspace.target.join(format!("package/{name}.crate"));
-        process::run(Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(&directory))?;
+        // With the present time (-m): cargo would take the archive's fixed times for unchanged files.
+        process::run(Command::new("tar").arg("-xmzf").arg(archive).arg("-C").arg(&directory))?;
         members += &format!("{name:?}, ");
         patches += &format!("{library} = {{ path = {name:?} }}\n");
     }

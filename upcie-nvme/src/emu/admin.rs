@@ -2,6 +2,7 @@
 
 use super::{
     Host, HostMemory,
+    data::Data,
     faults::Effects,
     features::TEMPERATURE_WARNING,
     flight::{Done, Flight},
@@ -225,12 +226,7 @@ impl<M: Media> Core<M> {
         command: &Command,
         data: &mut [u8],
     ) -> Result<(), Status> {
-        let (pointer, mut at) = ((command.prp1(), command.prp2()), 0);
-        prp::walk(host, self.io.page, pointer, data.len() as u64, |host, iova, len| {
-            let part = data.get_mut(at..at + len).ok_or(Status::INTERNAL_ERROR)?;
-            at += len;
-            host.read(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
-        })
+        Data::Prps(command.prp1(), command.prp2()).fetch(host, self.io.page, data)
     }
 
     /// Copies `data` to the command's buffer.

@@ -88,6 +88,22 @@ impl Data {
         }
     }
 
+    /// Reads all of `bytes` from the host.
+    ///
+    /// # Errors
+    /// Those of [`walk`](Self::walk), and Data Transfer Error.
+    pub fn fetch(self, host: &mut impl HostMemory, page: u64, bytes: &mut [u8]) -> Result<(), Status> {
+        let len = bytes.len() as u64;
+        let mut rest = bytes;
+        self.walk(host, page, (len, false), |host, iova, len| {
+            let iova = iova.ok_or(Status::INTERNAL_ERROR)?;
+            let (part, after) =
+                std::mem::take(&mut rest).split_at_mut_checked(len).ok_or(Status::INTERNAL_ERROR)?;
+            rest = after;
+            host.read(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
+        })
+    }
+
     /// Checks as much of it as needs no read of the host's memory.
     ///
     /// # Errors

@@ -308,17 +308,10 @@ impl<M: Media> Io<M> {
         }
         let mut ranges = [DatasetRange::default(); DatasetRange::MOST];
         let ranges = &mut ranges[..count];
-        let mut rest = ranges.as_mut_bytes();
         if !self.media.moves_data() {
-            return data.check(self.page, (rest.len() as u64, false)).map(|()| 0);
+            return data.check(self.page, (size_of_val(ranges) as u64, false)).map(|()| 0);
         }
-        data.walk(host, self.page, (rest.len() as u64, false), |host, iova, len| {
-            let iova = iova.ok_or(Status::INTERNAL_ERROR)?;
-            let (part, after) =
-                std::mem::take(&mut rest).split_at_mut_checked(len).ok_or(Status::INTERNAL_ERROR)?;
-            rest = after;
-            host.read(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
-        })?;
+        data.fetch(host, self.page, ranges.as_mut_bytes())?;
         // Check all ranges before the first is deallocated.
         for range in &*ranges {
             namespace.range(range.slba, range.nlb.into())?;

@@ -112,17 +112,10 @@ impl<M: Media> Io<M> {
         let too_much = Status::COMMAND_SIZE_LIMIT_EXCEEDED.with_do_not_retry();
         let mut all = [CopyRange::default(); COPY_RANGES];
         let ranges = all.get_mut(..count).ok_or(too_much)?;
-        let mut rest = ranges.as_mut_bytes();
         if !self.media.moves_data() {
-            return data.check(self.page, (rest.len() as u64, false)).map(|()| 0);
+            return data.check(self.page, (size_of_val(ranges) as u64, false)).map(|()| 0);
         }
-        data.walk(host, self.page, (rest.len() as u64, false), |host, iova, len| {
-            let iova = iova.ok_or(Status::INTERNAL_ERROR)?;
-            let (part, after) =
-                std::mem::take(&mut rest).split_at_mut_checked(len).ok_or(Status::INTERNAL_ERROR)?;
-            rest = after;
-            host.read(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR)
-        })?;
+        data.fetch(host, self.page, ranges.as_mut_bytes())?;
         // Check everything before the first block is copied.
         let mut total = 0;
         for range in &*ranges {

@@ -201,6 +201,15 @@ impl Inner {
         if backoff.is_due(LOOK) { self.check_alive(what) } else { Ok(()) }
     }
 
+    /// Returns a buffer of whole pages, with `len` bytes at least; empty for 0 bytes.
+    pub(crate) fn whole_pages(&self, len: usize) -> Result<DmaBuf> {
+        if len == 0 {
+            return Ok(DmaBuf::empty());
+        }
+        let page = 1 << self.page_shift();
+        Ok(self.memory.heap.alloc_aligned(len.next_multiple_of(page), page)?)
+    }
+
     /// Runs an Identify command and returns its page of data.
     pub(crate) fn identify_page(&self, command: &Command, what: &str) -> Result<Box<[u8; 4096]>> {
         self.identify_within(command, what, self.timeout())

@@ -55,23 +55,17 @@ impl Controller {
         command.flags = 0;
         command.set_metadata_pointer(0);
         command.set_data_pointer(0, 0);
-        let buffer = if data.is_empty() {
-            DmaBuf::empty()
-        } else {
-            if data.len() > self.max_transfer() {
-                let most = self.max_transfer();
-                return Err(refuse(format!(
-                    "{what} of {} bytes: the controller takes {most} at once",
-                    data.len()
-                )));
-            }
-            let page = self.page_size();
-            let mut buffer = self.inner.memory.heap.alloc_aligned(data.len().next_multiple_of(page), page)?;
-            if opcode.direction() == DataDirection::ToController {
-                buffer.write_at(0, data);
-            }
-            buffer
-        };
+        if data.len() > self.max_transfer() {
+            let most = self.max_transfer();
+            return Err(refuse(format!(
+                "{what} of {} bytes: the controller takes {most} at once",
+                data.len()
+            )));
+        }
+        let mut buffer = self.inner.whole_pages(data.len())?;
+        if opcode.direction() == DataDirection::ToController {
+            buffer.write_at(0, data);
+        }
         let mut watch = self.inner.stopwatch();
         let alone = |why| self.inner.subsystem.change_alone(&*self.inner, (&mut watch, timeout), &what, why);
         let change = plan.alone.map(alone).transpose()?;

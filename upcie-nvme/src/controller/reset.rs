@@ -15,10 +15,7 @@ use crate::{
     },
 };
 use std::time::Duration;
-use upcie_core::{
-    deadline::{Backoff, Budget, Stopwatch},
-    dma::DmaBuf,
-};
+use upcie_core::deadline::{Backoff, Budget, Stopwatch};
 use zerocopy::FromBytes;
 
 const OPERATION: &str = "resetting the controller";
@@ -249,12 +246,8 @@ impl Inner {
 
     /// Sends a Set Features with `data`, and returns dword 0 of its completion.
     fn feature(&self, command: &Command, data: &[u8], what: &str, after: Duration) -> Result<u32> {
-        let mut buffer = DmaBuf::empty();
-        if !data.is_empty() {
-            let page = 1 << self.page_shift();
-            buffer = self.heap().alloc_aligned(data.len().next_multiple_of(page), page)?;
-            buffer.write_at(0, data);
-        }
+        let mut buffer = self.whole_pages(data.len())?;
+        buffer.write_at(0, data);
         Ok(self.admin_late(command, buffer, what, after, Late::Nothing)?.0)
     }
 }

@@ -5,7 +5,6 @@ use crate::{
     spec::{Command, DataDirection, IdentifyNamespace, NvmOpcode},
 };
 use std::time::Duration;
-use upcie_core::dma::DmaBuf;
 
 /// The data of an I/O command.
 #[derive(Debug, Clone, Copy)]
@@ -93,10 +92,8 @@ impl Controller {
         command.flags = 0;
         command.set_metadata_pointer(0);
         command.set_data_pointer(0, 0);
-        let mut buffer = DmaBuf::empty();
+        let mut buffer = self.inner().whole_pages(data.len())?;
         if !data.is_empty() {
-            let page = self.page_size();
-            buffer = self.heap().alloc_aligned(data.len().next_multiple_of(page), page)?;
             if direction == DataDirection::ToController {
                 buffer.write_at(0, data);
             }

@@ -9,10 +9,7 @@ use crate::{
     Result,
     spec::{NSSR_SIGNATURE, offset},
 };
-use upcie_core::pci::{ConfigSpace, command};
-
-/// Offset of the Command register in configuration space.
-const COMMAND: u16 = 4;
+use upcie_core::pci::{self, ConfigSpace, command};
 
 impl Inner {
     /// Stops the controller, which then uses no memory. The epoch of its queues is over.
@@ -53,7 +50,7 @@ impl Inner {
             return Ok(false);
         }
         // SAFETY: the driver has claimed the device, whose controller is disabled: it issues no DMA yet.
-        unsafe { self.device.set_config_u16(COMMAND, now | needed) }?;
+        unsafe { self.device.set_config_u16(pci::offset::COMMAND, now | needed) }?;
         Ok(true)
     }
 }

@@ -2,7 +2,6 @@
 
 use super::{Registers, transitions};
 use crate::{Error, Failure, Result, spec::Capabilities};
-use std::time::Duration;
 use upcie_core::device::Claim;
 
 /// The reach of a reset.
@@ -65,12 +64,7 @@ pub(super) fn reset_function(device: &Claim, registers: &Registers) -> Result<()
     device.check_held()?;
     // SAFETY: this driver has claimed the device; no command of it counts any more, nor will it wait for one.
     unsafe { device.reset() }?;
+    transitions::rest(registers);
     let operation = "waiting for the controller after a reset of its function (CSTS.RDY = 0)";
-    let delay = registers.quirks().ready_delay;
-    if delay > Duration::ZERO {
-        registers.clock().sleep(delay);
-    }
-    transitions::wait(registers.clock(), registers.patience(), registers.name(), operation, || {
-        Ok(!registers.status()?.rdy())
-    })
+    transitions::stopped(registers, registers.name(), operation)
 }

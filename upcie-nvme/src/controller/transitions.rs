@@ -72,18 +72,22 @@ fn settle_patience(registers: &Registers) -> Result<Duration> {
 fn reset(registers: &Registers, name: &str, cc: Configuration) -> Result<()> {
     if cc.en() {
         registers.configure(cc.with_en(false).with_shn(ShutdownNotification::NONE))?;
-        let delay = registers.quirks().ready_delay;
-        if !delay.is_zero() {
-            registers.clock().sleep(delay);
-        }
+        rest(registers);
     }
-    wait(
-        registers.clock(),
-        registers.patience(),
-        name,
-        "waiting for the controller to stop (CSTS.RDY = 0)",
-        || Ok(!registers.status()?.rdy()),
-    )
+    stopped(registers, name, "waiting for the controller to stop (CSTS.RDY = 0)")
+}
+
+/// Leaves the controller alone for the time that some need before their registers are read.
+pub(super) fn rest(registers: &Registers) {
+    let delay = registers.quirks().ready_delay;
+    if !delay.is_zero() {
+        registers.clock().sleep(delay);
+    }
+}
+
+/// Waits for CSTS.RDY = 0.
+pub(super) fn stopped(registers: &Registers, name: &str, operation: &str) -> Result<()> {
+    wait(registers.clock(), registers.patience(), name, operation, || Ok(!registers.status()?.rdy()))
 }
 
 /// Waits until `done`, which reads registers, is true.

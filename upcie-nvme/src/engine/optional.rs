@@ -4,6 +4,7 @@ use super::{
     Extent, Refusal, Refused, Turn,
     commands::refuse_blocks,
     common::{first_words, refuse_namespace},
+    prp::DataPointer,
     ring::Cursor,
     turn::submit_slowly,
 };
@@ -39,7 +40,7 @@ impl<T> Turn<'_, T> {
         tag: T,
     ) -> Result<(), Refused<T>> {
         let extent = namespace.as_ref();
-        if let Some(reason) = self.lacks(extent, OptionalCommands::COMPARE) {
+        if let Err(reason) = self.has(extent, OptionalCommands::COMPARE) {
             return Err(Refused { reason, buffer, tag });
         }
         let at = Cursor { sqe: self.sqe, top: self.top };
@@ -99,15 +100,7 @@ impl<T> Turn<'_, T> {
         tag: T,
     ) -> Result<(), Refused<T>> {
         let extent = namespace.as_ref();
-        let made = match self.lacks(extent, OptionalCommands::COPY) {
-            Some(reason) => Err(reason),
-            None if count.wrapping_sub(1) >= CopyRange::MOST => Err(Refusal::Length),
-            None => match extent.misplaced(slba, 1) {
-                Some(reason) => Err(reason),
-                None => self.pointer(NvmOpcode::COPY, &ranges, 0, count * size_of::<CopyRange>()),
-            },
-        };
-        match made {
+        match self.copy_pointer(extent, &ranges, count, slba) {
             Ok(pointer) => {
                 let first = first_words(NvmOpcode::COPY, extent) | pointer.psdt;
                 let last = CopyDword12::new().with_nr((count - 1) as u8).into_bits();
@@ -119,12 +112,30 @@ impl<T> Turn<'_, T> {
         }
     }
 
-    /// Returns the reason why an optional command was refused, if the namespace takes none now or the controller lacks it.
-    fn lacks(&self, extent: &Extent, command: OptionalCommands) -> Option<Refusal> {
-        if extent.stamp != self.namespaces || self.is_full() || extent.max_blocks == 0 {
-            return Some(refuse_namespace(extent, self.queue.live.controller, self.namespaces));
+    /// Makes the data pointer of a Copy to `slba`, which names `count` ranges.
+    fn copy_pointer(
+        &mut self,
+        extent: &Extent,
+        ranges: &DmaBuf,
+        count: usize,
+        slba: u64,
+    ) -> Result<DataPointer, Refusal> {
+        self.has(extent, OptionalCommands::COPY)?;
+        if count.wrapping_sub(1) >= CopyRange::MOST {
+            return Err(Refusal::Length);
         }
-        (!extent.optional.contains(command)).then_some(Refusal::NoCommand)
+        if let Some(reason) = extent.misplaced(slba, 1) {
+            return Err(reason);
+        }
+        self.pointer(NvmOpcode::COPY, ranges, 0, count * size_of::<CopyRange>())
+    }
+
+    /// Refuses an optional command if the namespace takes none now, or the controller lacks it.
+    fn has(&self, extent: &Extent, command: OptionalCommands) -> Result<(), Refusal> {
+        if extent.stamp != self.namespaces || self.is_full() || extent.max_blocks == 0 {
+            return Err(refuse_namespace(extent, self.queue.live.controller, self.namespaces));
+        }
+        if extent.optional.contains(command) { Ok(()) } else { Err(Refusal::NoCommand) }
     }
 
     fn without_data(
@@ -136,7 +147,7 @@ impl<T> Turn<'_, T> {
         tag: T,
     ) -> Result<(), Refused<T>> {
         let refused = |reason, tag| Err(Refused { reason, buffer: DmaBuf::empty(), tag });
-        if let Some(reason) = self.lacks(extent, command) {
+        if let Err(reason) = self.has(extent, command) {
             return refused(reason, tag);
         }
         let last = blocks.wrapping_sub(1);

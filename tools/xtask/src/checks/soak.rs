@@ -1,7 +1,6 @@
 //! A long run of `upcie soak`: a worker and an `nvme-emu` with faults are killed all the time, and no block may be wrong.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -61,9 +60,5 @@ pub fn check(workspace: &Workspace, seconds: u64) -> Result<()> {
         }
         Some(_) => process::log!("soak: {}", text.trim().replace('\n', "; ")),
     }
-    forget(&directory)
-}
-
-fn forget(directory: &Path) -> Result<()> {
-    fs::remove_dir_all(directory).with_context(|| format!("removing {}", directory.display()))
+    fs::remove_dir_all(&directory).with_context(|| format!("removing {}", directory.display()))
 }

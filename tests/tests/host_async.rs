@@ -163,7 +163,7 @@ fn a_held_queue_waits_for_the_programs_progress() {
 }
 
 thread_local! {
-    /// What the waker of [`Inline`] uses.
+    /// The queue and the futures that the waker of [`Inline`] uses.
     static WOKEN: RefCell<Option<(AsyncQueue, Vec<Submission>)>> = const { RefCell::new(None) };
 }
 

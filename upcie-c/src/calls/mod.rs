@@ -11,7 +11,7 @@ pub use queues::*;
 use crate::errors::{Failure, Result};
 use std::ffi::c_char;
 
-/// What a handle points to as C sees it: nothing that could be read.
+/// The target of a handle as C sees it: nothing that could be read.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Opaque {

@@ -51,7 +51,7 @@ struct Entry {
     command: Command,
 }
 
-/// What became of a finished command.
+/// The outcome of a finished command.
 #[derive(Debug)]
 pub(super) enum Finished {
     /// Its result waits for its future, whose task is to be woken.

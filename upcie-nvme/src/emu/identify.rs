@@ -32,7 +32,7 @@ pub(super) const FORMATS: [u8; 2] = [9, 12];
 
 const INVALID_NAMESPACE: Status = Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry();
 
-/// What Identify data is made of.
+/// The state that Identify data is made of.
 pub(super) struct Known<'a> {
     pub options: &'a Options,
     pub namespaces: &'a [Namespace],

@@ -7,7 +7,7 @@ use super::super::opcode::AdminOpcode;
 use super::request::AdminCommand;
 
 named_values! {
-    /// What a Capacity Management does (OPER).
+    /// The operation of a Capacity Management (OPER).
     CapacityOperation(u8) {
         SELECT_CONFIGURATION = 0, "select a capacity configuration";
         CREATE_ENDURANCE_GROUP = 1, "create an endurance group";
@@ -25,7 +25,7 @@ const VARIABLE: u32 = 1 << 11;
 /// The answer is the identifier of what was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CapacityManagement {
-    /// What to do.
+    /// The operation.
     pub operation: CapacityOperation,
     /// The configuration, the endurance group or the NVM set (ELID).
     pub element: u16,

@@ -27,7 +27,7 @@ pub struct DirectiveSend {
     pub kind: DirectiveType,
     /// The operation (DOPER).
     pub operation: u8,
-    /// What the directive is about (DSPEC): a stream.
+    /// The subject of the directive (DSPEC): a stream.
     pub specific: u16,
     /// Command dword 12.
     pub dword12: u32,
@@ -101,7 +101,7 @@ pub struct DirectiveReceive {
     pub kind: DirectiveType,
     /// The operation (DOPER).
     pub operation: u8,
-    /// What the directive is about (DSPEC).
+    /// The subject of the directive (DSPEC).
     pub specific: u16,
     /// Command dword 12: for the allocation of streams, how many.
     pub dword12: u32,

@@ -61,7 +61,7 @@ impl AdminCommand for FirmwareDownload<'_> {
 }
 
 named_values! {
-    /// What a Firmware Commit does (CA).
+    /// The action of a Firmware Commit (CA).
     CommitAction(u8) {
         STORE = 0, "store the image";
         STORE_AND_ACTIVATE = 1, "store the image, active after the next reset";
@@ -81,7 +81,7 @@ named_values! {
 pub struct FirmwareCommit {
     /// The slot, 1 to 7; 0 for the controller's choice (FS).
     pub slot: u8,
-    /// What to do (CA).
+    /// The action (CA).
     pub action: CommitAction,
     /// The boot partition of the actions that are about one (BPID): 0 or 1.
     pub boot_partition: u8,

@@ -8,7 +8,7 @@ use super::namespace::nsid_refusal;
 use super::request::{AdminCommand, OptionalAdmin};
 
 named_values! {
-    /// What a Format NVM erases beyond making the data unreadable by its blocks' new format.
+    /// The data that a Format NVM erases, beyond making the data unreadable by its blocks' new format.
     SecureErase(u8) {
         NONE = 0, "none";
         USER_DATA = 1, "user data erase";
@@ -33,7 +33,7 @@ pub struct FormatNvm {
     pub protection: u8,
     /// Protection information stands in the first bytes of the metadata (PIL).
     pub protection_first: bool,
-    /// What to erase (SES).
+    /// The data to erase (SES).
     pub erase: SecureErase,
 }
 

@@ -26,7 +26,7 @@ pub struct GetLbaStatus {
     pub slba: u64,
     /// Blocks of the range (RL); 0 for up to the end of the namespace.
     pub blocks: u16,
-    /// What to report.
+    /// The kind of status to report.
     pub action: LbaStatusAction,
     /// The most descriptors to return.
     pub descriptors: u32,

@@ -7,7 +7,7 @@ use super::super::opcode::AdminOpcode;
 use super::request::{AdminCommand, OptionalAdmin};
 
 named_values! {
-    /// What a Lockdown prohibits or allows (SCP).
+    /// The subject that a Lockdown prohibits or allows (SCP).
     LockdownSubject(u8) {
         ADMIN_COMMAND = 0, "admin command";
         FEATURE = 2, "Set Features of a feature";
@@ -17,7 +17,7 @@ named_values! {
 }
 
 named_values! {
-    /// Where a Lockdown applies (IFC).
+    /// The interface that a Lockdown applies to (IFC).
     LockdownInterface(u8) {
         ADMIN_QUEUE = 0, "admin queue";
         ADMIN_QUEUE_AND_OUT_OF_BAND = 1, "admin queue and out of band";
@@ -35,7 +35,7 @@ pub struct Lockdown {
     pub code: u8,
     /// Prohibits, or allows (PRHBT).
     pub prohibit: bool,
-    /// Where it applies.
+    /// The interface that it applies to.
     pub interface: LockdownInterface,
     /// UUID index, 7 bits; 0 for none.
     pub uuid_index: u8,

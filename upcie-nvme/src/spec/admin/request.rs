@@ -58,7 +58,7 @@ impl IdentifyController {
 pub trait AdminCommand {
     /// The opcode.
     const OPCODE: AdminOpcode;
-    /// What the controller answers.
+    /// The controller's answer.
     type Answer;
 
     /// Returns the command, without data pointers.

@@ -7,7 +7,7 @@ use super::super::opcode::AdminOpcode;
 use super::request::AdminCommand;
 
 named_values! {
-    /// What a Sanitize does.
+    /// The action of a Sanitize.
     SanitizeAction(u8) {
         EXIT_FAILURE = 1, "exit failure mode";
         BLOCK_ERASE = 2, "block erase";
@@ -26,7 +26,7 @@ named_values! {
 /// [`Status::SANITIZE_IN_PROGRESS`](crate::spec::Status::SANITIZE_IN_PROGRESS).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sanitize {
-    /// What to do (SANACT).
+    /// The action (SANACT).
     pub action: SanitizeAction,
     /// After a failure, a Format or an exit of the failure mode lets the device be used again (AUSE).
     pub unrestricted: bool,

@@ -8,7 +8,7 @@ use super::namespace::nsid_refusal;
 use super::request::{AdminCommand, OptionalAdmin};
 
 named_values! {
-    /// What a Device Self-test does (STC).
+    /// The action of a Device Self-test (STC).
     SelfTestCode(u8) {
         SHORT = 1, "short test";
         EXTENDED = 2, "extended test";
@@ -24,7 +24,7 @@ named_values! {
 pub struct SelfTest {
     /// The namespace to test: 0 for the controller alone, [`ALL_NAMESPACES`](crate::spec::ALL_NAMESPACES) for all.
     pub nsid: u32,
-    /// What to do.
+    /// The action.
     pub code: SelfTestCode,
 }
 

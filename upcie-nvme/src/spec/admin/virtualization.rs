@@ -7,7 +7,7 @@ use super::super::opcode::AdminOpcode;
 use super::request::{AdminCommand, OptionalAdmin};
 
 named_values! {
-    /// What a Virtualization Management does (ACT).
+    /// The action of a Virtualization Management (ACT).
     VirtualizationAction(u8) {
         PRIMARY_FLEXIBLE = 1, "primary controller flexible allocation";
         SECONDARY_OFFLINE = 7, "secondary controller offline";
@@ -28,7 +28,7 @@ named_values! {
 /// on and off. The answer is the number of resources that were assigned (NRM).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct VirtualizationManagement {
-    /// What to do.
+    /// The action.
     pub action: VirtualizationAction,
     /// The controller (CNTLID): a secondary one, or the primary one for its own allocation.
     pub controller: u16,

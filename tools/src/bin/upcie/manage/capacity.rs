@@ -16,7 +16,7 @@ Examples:
 pub struct CapacityArgs {
     #[command(flatten)]
     common: Common,
-    /// What to do
+    /// Operation to run
     #[arg(value_enum)]
     operation: Operation,
     /// Configuration, endurance group or NVM set

@@ -28,7 +28,7 @@ pub struct Common {
     pub timeout: Duration,
 }
 
-/// What a command does to a device.
+/// The effect of a command on a device.
 pub enum Effect<'a> {
     /// It reads.
     Reads,

@@ -69,7 +69,7 @@ struct Operation {
     /// Operation
     #[arg(long, alias = "dir-oper", value_name = "N", value_parser = parse::<u8>, default_value = "1")]
     operation: u8,
-    /// What it is about: a stream
+    /// Subject of the directive: a stream
     #[arg(long, alias = "dir-spec", value_name = "N", value_parser = parse::<u16>, default_value = "0")]
     specific: u16,
     /// Command dword 12

@@ -59,7 +59,7 @@ struct CommitArgs {
     /// Slot, 1 to 7; the controller chooses one by default
     #[arg(long, value_name = "N", default_value = "0", value_parser = clap::value_parser!(u8).range(0..=7))]
     slot: u8,
-    /// What to do with it
+    /// Action to take with it
     #[arg(long, value_enum)]
     action: Option<Action>,
     /// Boot partition of the actions that are about one

@@ -41,7 +41,7 @@ pub struct FormatArgs {
     /// Index of the block format
     #[arg(long, alias = "lbaf", value_name = "N", value_parser = parse::<u8>)]
     format: Option<u8>,
-    /// What to erase for good
+    /// Data to erase for good
     #[arg(long, alias = "ses", value_enum, default_value = "none")]
     erase: Erase,
     /// Protection information: 0 none, 1 to 3 a type

@@ -27,7 +27,7 @@ pub struct LbaStatusArgs {
     /// Blocks, 65535 at most; all up to the end of the namespace by default
     #[arg(long, alias = "range-len", value_name = "N", value_parser = parse::<u16>, default_value = "0")]
     blocks: u16,
-    /// What to report
+    /// Kind of status to report
     #[arg(long, value_enum, default_value = "tracked")]
     action: Action,
     /// The most ranges to return

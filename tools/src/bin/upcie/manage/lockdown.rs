@@ -33,7 +33,7 @@ pub struct LockdownArgs {
     /// Allow it again
     #[arg(long)]
     allow: bool,
-    /// Where it applies
+    /// Interface that it applies to
     #[arg(long, value_enum, default_value = "queue")]
     interface: Interface,
     #[command(flatten)]

@@ -26,7 +26,7 @@ a reset and a loss of power. `upcie log ADDR sanitize-log` shows the log page.";
 pub struct SanitizeArgs {
     #[command(flatten)]
     common: Common,
-    /// What to do; without it, wait for the operation in progress
+    /// Action to take; without it, wait for the operation in progress
     #[arg(long, alias = "sanact", value_enum)]
     action: Option<Action>,
     /// Return once it has begun

@@ -28,7 +28,7 @@ another program opens the device. The exit code is 3 if the test has found a fau
 pub struct SelfTestArgs {
     #[command(flatten)]
     common: Common,
-    /// What to do
+    /// Action to take
     #[arg(value_enum, default_value = "show")]
     action: Action,
     /// Namespace to test, or `all`; the controller alone by default

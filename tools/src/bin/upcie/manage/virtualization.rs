@@ -19,7 +19,7 @@ Give a secondary controller queues and interrupts while it is offline, then turn
 pub struct VirtArgs {
     #[command(flatten)]
     common: Common,
-    /// What to do
+    /// Action to take
     #[arg(value_enum)]
     action: Action,
     /// Controller (CNTLID)

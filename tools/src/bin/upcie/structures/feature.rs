@@ -36,7 +36,7 @@ pub struct FeatureArgs {
     /// Feature, by number or name
     #[arg(value_parser = parse_feature)]
     feature: FeatureId,
-    /// What to set: `field=value`
+    /// Values to set: `field=value`
     #[arg(value_name = "FIELD=VALUE", value_parser = Assignment::parse)]
     values: Vec<Assignment>,
     #[command(flatten)]

@@ -174,3 +174,44 @@ fn values_that_json_has_no_number_for_are_text() {
     let expected = serde_json::json!([u128::MAX.to_string(), u64::MAX, "01ab", { "value": 3, "name": name }]);
     assert_eq!(serde_json::to_value(values).unwrap(), expected);
 }
+
+/// Fields that are stored less one.
+const ZEROS_BASED: &[&str] =
+    &["acl", "aerl", "elpe", "npss", "awun", "awupf", "acwu", "nlbaf", "nawun", "nawupf", "nacwu", "msrc"];
+
+/// `-o json` has nvme-cli's names, and the values that `--json` shows under the same names.
+#[test]
+fn nvme_clis_json_has_the_same_values() {
+    let by_name = |arguments: &str| -> Value {
+        serde_json::from_slice(&succeeds(run(&format!("{arguments} -o json")))).unwrap()
+    };
+    for (verb, least) in [("id-ctrl emu:serial=S-1", 40), ("id-ns emu:size=1M --namespace 1", 15)] {
+        let (theirs, ours) = (by_name(verb), json(verb));
+        let same: Vec<_> = theirs
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter_map(|(name, value)| Some((name, value, ours["fields"].get(name)?.as_u64()?)))
+            .collect();
+        assert!(same.len() >= least, "{verb}: {} names in common", same.len());
+        for (name, value, number) in same {
+            // `--json` counts from one, nvme-cli from zero, as the structure does.
+            let number = number - u64::from(ZEROS_BASED.contains(&name.as_str()));
+            assert_eq!(value.as_u64(), Some(number), "{verb}: {name}");
+        }
+    }
+    let controller = by_name("id-ctrl emu:serial=S-1");
+    assert_eq!(controller["sn"], "S-1                 ", "all 20 characters");
+    assert_eq!(controller["psds"].as_array().unwrap().len(), 1);
+    assert_eq!(by_name("id-ns emu:size=1M --namespace 1")["lbafs"][0]["ds"], 9);
+    assert_eq!(by_name("smart-log emu")["temperature"], 300);
+    assert_eq!(by_name("error-log emu")["errors"].as_array().unwrap().len(), 64);
+    assert_eq!(by_name("fw-log emu")["emu"]["Active Firmware Slot (afi)"], 1);
+    assert_eq!(by_name("effects-log emu")[0]["io_cmd_set"]["IOCS_2 (Read)"], 1);
+    assert_eq!(by_name("get-feature emu 4")["feature: 0x04"]["name"], "Temperature Threshold");
+    assert_eq!(succeeds(run("smart-log emu -o binary")).len(), 512);
+    assert_eq!(text("smart-log emu -o normal"), text("smart-log emu"));
+    assert!(fails(2, run("smart-log emu -o json --json")).contains("--json"));
+    // No table for it: the names of `--json`.
+    assert_eq!(by_name("log emu supported-log-pages")["structure"], "Supported Log Pages (00h)");
+}

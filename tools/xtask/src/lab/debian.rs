@@ -36,7 +36,7 @@ pub struct Suite {
 pub const VMM: Suite = Suite { codename: "trixie", suite: "trixie-backports" };
 
 /// Packages whose programs the suites of Linux's driver run in the guest, of `VMM.codename`.
-pub const PROGRAMS: &[&str] = &["nvme-cli", "e2fsprogs", "xfsprogs"];
+pub const PROGRAMS: &[&str] = &["nvme-cli", "e2fsprogs", "xfsprogs", "jq"];
 
 /// Packages that must be installed besides QEMU and the compiler: tools that build the guest, and tools that
 /// check the hot path.

@@ -1,4 +1,4 @@
-//! Programs for the guest that are not installed on this machine: nvme-cli and the tools of ext4 and xfs. Installing nvme-cli would
+//! Programs for the guest that are not installed on this machine: nvme-cli, jq and the tools of ext4 and xfs. Installing nvme-cli would
 //! enable services at boot.
 
 use std::path::PathBuf;
@@ -13,12 +13,13 @@ use crate::lab::unpack::{LIBRARIES, LOADER, unpack};
 use crate::process::{self, log};
 
 /// Version of the files in the cache; increase it if they are made differently.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 /// Directory of the programs and their libraries in the guest.
 const DIRECTORY: &str = "/payload/programs";
 /// Names in the guest, and the programs.
 const NAMES: &[(&str, &str)] = &[
     ("nvme", "usr/sbin/nvme"),
+    ("jq", "usr/bin/jq"),
     ("mkfs.ext4", "usr/sbin/mke2fs"),
     ("e2fsck", "usr/sbin/e2fsck"),
     ("mkfs.xfs", "usr/sbin/mkfs.xfs"),

@@ -338,7 +338,7 @@ fn failing(command: &mut Command, run: &RunDirectory) {
     }
 }
 
-/// Adds controllers of other processes, which map the guest's memory.
+/// Adds controllers of other processes, which map the guest's memory, and one of QEMU's own, which reads as zeroes.
 fn others(command: &mut Command, machine: &str, memory: u32, foreign: &VfioUser) {
     command.args(["-object", &format!("memory-backend-memfd,id=mem,size={memory}M,share=on")]);
     command.args(["-M", &format!("{machine},memory-backend=mem")]);
@@ -350,6 +350,10 @@ fn others(command: &mut Command, machine: &str, memory: u32, foreign: &VfioUser)
             socket.display()
         ));
     }
+    let number = foreign.sockets.len() + 1;
+    command.args(["-device", &format!("pcie-root-port,id=own,chassis={number},slot={number}")]);
+    command.args(["-drive", "if=none,id=zeroes,driver=null-co,size=64M,read-zeroes=on"]);
+    command.args(["-device", "nvme,bus=own,serial=QEMU,drive=zeroes"]);
 }
 
 /// Adds NUMA nodes with equal parts of the memory; processors are assigned in turn.

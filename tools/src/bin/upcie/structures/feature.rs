@@ -1,13 +1,19 @@
 //! `upcie feature`: shows and sets features.
 
-use super::{assign::Assignment, identify::namespace, names, output::Output};
+use super::{
+    assign::Assignment,
+    identify::namespace,
+    names,
+    nvme_cli::Source,
+    output::{Output, Page},
+};
 use crate::{guard::Consent, outcome::Outcome, target::Target};
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use std::{fs, path::PathBuf};
 use upcie_nvme::{
     Controller, FeatureQuery, FeatureUpdate,
-    spec::{FeatureId, FeatureInfo, FeatureSelect, Structure},
+    spec::{FeatureId, FeatureInfo, FeatureSelect, Field, Structure},
 };
 
 /// Text below the options of `--help`.
@@ -80,6 +86,17 @@ enum Select {
     Supported,
 }
 
+impl From<Select> for FeatureSelect {
+    fn from(select: Select) -> Self {
+        match select {
+            Select::Current => Self::CURRENT,
+            Select::Default => Self::DEFAULT,
+            Select::Saved => Self::SAVED,
+            Select::Supported => Self::SUPPORTED,
+        }
+    }
+}
+
 fn parse_feature(text: &str) -> Result<FeatureId, String> {
     let all: Vec<_> = FeatureInfo::ALL.iter().map(|info| (info.id.0, info.title)).collect();
     names::find(text, "feature", &[], &all).map(FeatureId)
@@ -120,16 +137,41 @@ fn unknown(args: &FeatureArgs, opcode: u8) -> anyhow::Error {
 }
 
 fn show(args: &FeatureArgs, controller: &Controller) -> anyhow::Result<Outcome> {
-    let title = args.feature.to_string();
     if args.select == Select::Supported {
         let capabilities = controller.feature_capabilities(args.feature)?;
-        let bytes = capabilities.into_bits().to_le_bytes();
-        return args.output.print(controller.name(), &title, Some(capabilities.fields()), &bytes);
+        let dword0 = capabilities.into_bits();
+        return print(args, controller, dword0, Some(capabilities.fields()), &dword0.to_le_bytes());
     }
     let known = known(args).ok_or_else(|| unknown(args, 0x0a))?;
-    let (dword0, data) = value(args, controller, known, args.dword11)?;
+    show_value(args, controller, known, args.dword11)
+}
+
+/// Reads the value and prints it.
+fn show_value(
+    args: &FeatureArgs,
+    controller: &Controller,
+    known: &FeatureInfo,
+    dword11: Option<u32>,
+) -> anyhow::Result<Outcome> {
+    let (dword0, data) = value(args, controller, known, dword11)?;
     let bytes = if data.is_empty() { dword0.to_le_bytes().to_vec() } else { data };
-    args.output.print(controller.name(), &title, (known.fields)(dword0, &bytes), &bytes)
+    print(args, controller, dword0, (known.fields)(dword0, &bytes), &bytes)
+}
+
+fn print(
+    args: &FeatureArgs,
+    controller: &Controller,
+    dword0: u32,
+    fields: Option<Vec<Field>>,
+    bytes: &[u8],
+) -> anyhow::Result<Outcome> {
+    args.output.print(Page {
+        device: controller.name(),
+        title: &args.feature.to_string(),
+        source: Source::Feature(args.feature, args.select.into(), dword0),
+        fields,
+        bytes,
+    })
 }
 
 /// Reads the value; dword 11 selects one of several.
@@ -140,11 +182,7 @@ fn value(
     dword11: Option<u32>,
 ) -> anyhow::Result<(u32, Vec<u8>)> {
     let query = FeatureQuery {
-        select: match args.select {
-            Select::Default => FeatureSelect::DEFAULT,
-            Select::Saved => FeatureSelect::SAVED,
-            Select::Current | Select::Supported => FeatureSelect::CURRENT,
-        },
+        select: args.select.into(),
         nsid: namespace(controller, args.namespace, known.of_namespace)?,
         dword11: Some(dword11.unwrap_or(known.dword11)),
     };
@@ -202,8 +240,5 @@ fn set(args: &FeatureArgs) -> anyhow::Result<Outcome> {
     };
     controller.set_feature_bytes(args.feature, u32::from_le_bytes(dword), &data, &update)?;
     // The value as the controller has it now.
-    let (dword0, data) = value(args, &controller, known, Some(dword11))?;
-    let bytes = if data.is_empty() { dword0.to_le_bytes().to_vec() } else { data };
-    let title = args.feature.to_string();
-    args.output.print(controller.name(), &title, (known.fields)(dword0, &bytes), &bytes)
+    show_value(args, &controller, known, Some(dword11))
 }

@@ -1,6 +1,10 @@
 //! `upcie id`: shows what Identify returns.
 
-use super::{names, output::Output};
+use super::{
+    names,
+    nvme_cli::Source,
+    output::{Output, Page},
+};
 use crate::{outcome::Outcome, target::Target};
 use clap::Args;
 use upcie_nvme::{
@@ -14,6 +18,7 @@ Examples:
   upcie id emu ctrl                      the controller
   upcie id emu ns --namespace 1          a namespace
   upcie id 0000:01:00.0 ns-descs --json
+  upcie id-ctrl 0000:01:00.0 -o json     as nvme-cli prints it
   upcie id 0000:01:00.0 csi-ns --csi 2   what the zoned command set adds
 
 Structures: a number (CNS), the specification's name (the beginning is enough), or one of
@@ -121,5 +126,11 @@ pub fn run(args: &IdArgs) -> anyhow::Result<Outcome> {
         || args.structure.to_string(),
         |known| format!("{} ({:02X}h)", known.title, known.cns.0),
     );
-    args.output.print(controller.name(), &title, known.map(|known| (known.fields)(&page)), &page[..])
+    args.output.print(Page {
+        device: controller.name(),
+        title: &title,
+        source: Source::Identify(args.structure),
+        fields: known.map(|known| (known.fields)(&page)),
+        bytes: &page[..],
+    })
 }

@@ -1,6 +1,10 @@
 //! `upcie log`: reads a log page.
 
-use super::{names, output::Output};
+use super::{
+    names,
+    nvme_cli::Source,
+    output::{Output, Page},
+};
 use crate::{outcome::Outcome, target::Target};
 use clap::Args;
 use upcie_nvme::{
@@ -14,6 +18,7 @@ Examples:
   upcie log emu                               the log pages that the controller has
   upcie log 0000:01:00.0 smart-log            health, as text
   upcie log 0000:01:00.0 error-log --json     the errors, for programs
+  upcie smart-log 0000:01:00.0 -o json        as nvme-cli prints it
   upcie log 0000:01:00.0 0xc0 --raw page.bin --length 512
   upcie log 0000:01:00.0 telemetry-host-initiated --lsp 1 --raw telemetry.bin
 
@@ -127,5 +132,11 @@ pub fn run(args: &LogPageArgs) -> anyhow::Result<Outcome> {
         (None, None) => controller.log_bytes(args.page, &query, |_, _| 512)?,
     };
     let fields = known.and_then(|known| (known.fields)(&page));
-    args.output.print(controller.name(), &args.page.to_string(), fields, &page)
+    args.output.print(Page {
+        device: controller.name(),
+        title: &args.page.to_string(),
+        source: Source::Log(args.page, Csi(args.csi)),
+        fields,
+        bytes: &page,
+    })
 }

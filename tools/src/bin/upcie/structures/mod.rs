@@ -6,6 +6,7 @@ mod feature;
 mod identify;
 mod log;
 mod names;
+mod nvme_cli;
 mod output;
 
 pub use admin::{AdminArgs, EXAMPLES as ADMIN_EXAMPLES, run as admin};

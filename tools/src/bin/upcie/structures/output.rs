@@ -1,5 +1,6 @@
 //! How a structure is printed: as text, as JSON, or as the bytes that the controller sent.
 
+use super::nvme_cli::{self, Source};
 use crate::{
     cli,
     files::{self, Place, Use},
@@ -9,8 +10,8 @@ use crate::{
     units,
 };
 use anyhow::Context;
-use clap::Args;
-use serde_json::{Map, Value as Json, json};
+use clap::{Args, ValueEnum};
+use serde_json::{Value as Json, json};
 use std::{
     fmt::Write as _,
     io::Write as _,
@@ -31,9 +32,38 @@ pub struct Output {
     /// Write the bytes as the controller sent them to FILE; `-` is stdout
     #[arg(long, value_name = "FILE")]
     raw: Option<PathBuf>,
+    /// Print as nvme-cli does: its names in JSON, where it has them
+    #[arg(short, long, value_enum, value_name = "FORMAT", conflicts_with_all = ["json", "raw"])]
+    output_format: Option<Format>,
     /// Give up if the device does not answer for this long
     #[arg(long, value_name = "TIME", default_value = "30", value_parser = units::parse_time)]
     timeout: Duration,
+}
+
+/// Output formats, by nvme-cli's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Text, as without this option
+    Normal,
+    /// One JSON value on stdout, with nvme-cli's names
+    Json,
+    /// The bytes as the controller sent them, on stdout
+    Binary,
+}
+
+/// A structure that a controller sent.
+#[derive(Debug)]
+pub struct Page<'a> {
+    /// The controller's name.
+    pub device: &'a str,
+    /// The specification's name of the structure.
+    pub title: &'a str,
+    /// The command that it came by.
+    pub source: Source,
+    /// `None` for one that the library does not know: its bytes are shown.
+    pub fields: Option<Vec<Field>>,
+    /// All of it.
+    pub bytes: &'a [u8],
 }
 
 impl Output {
@@ -59,44 +89,49 @@ impl Output {
         signal::install()
     }
 
-    /// Prints a structure. `fields` is `None` for one that the library does not know: its bytes are shown.
-    pub fn print(
-        &self,
-        device: &str,
-        title: &str,
-        fields: Option<Vec<Field>>,
-        bytes: &[u8],
-    ) -> anyhow::Result<Outcome> {
-        match &self.raw {
-            Some(path) if path.as_os_str() == "-" => cli::print(bytes)?,
-            Some(path) => write_file(path, bytes)?,
-            None if self.json => {
-                let mut object = Map::new();
-                object.insert("device".into(), device.into());
-                object.insert("structure".into(), title.into());
-                let fields = match fields {
-                    Some(fields) => serde_json::to_value(Value::Fields(fields))?,
-                    None => json!({ "bytes": hex(bytes) }),
-                };
-                object.insert("fields".into(), fields);
-                let mut text = serde_json::to_vec_pretty(&Json::Object(object))?;
-                writeln!(text)?;
-                cli::print(&text)?;
+    /// Prints a structure.
+    pub fn print(&self, page: Page<'_>) -> anyhow::Result<Outcome> {
+        match (&self.raw, self.output_format) {
+            (Some(path), _) if path.as_os_str() == "-" => cli::print(page.bytes)?,
+            (Some(path), _) => write_file(path, page.bytes)?,
+            (None, Some(Format::Binary)) => cli::print(page.bytes)?,
+            (None, Some(Format::Json)) => {
+                let json = nvme_cli::json(page.source, page.device, page.bytes);
+                print_json(&json.map_or_else(|| page.to_json(), Ok)?)?;
             }
-            None => {
-                let shown = match fields {
-                    Some(fields) => Value::Fields(fields).to_string(),
-                    None => dump(bytes),
-                };
-                let mut text = format!("{device}: {title}\n");
-                for line in shown.lines() {
-                    writeln!(text, "  {line}")?;
-                }
-                cli::print(text.as_bytes())?;
-            }
+            (None, _) if self.json => print_json(&page.to_json()?)?,
+            (None, _) => cli::print(page.to_text()?.as_bytes())?,
         }
         Ok(Outcome::Done)
     }
+}
+
+impl Page<'_> {
+    fn to_json(&self) -> anyhow::Result<Json> {
+        let fields = match &self.fields {
+            Some(fields) => serde_json::to_value(Value::Fields(fields.clone()))?,
+            None => json!({ "bytes": hex(self.bytes) }),
+        };
+        Ok(json!({ "device": self.device, "structure": self.title, "fields": fields }))
+    }
+
+    fn to_text(&self) -> anyhow::Result<String> {
+        let shown = match &self.fields {
+            Some(fields) => Value::Fields(fields.clone()).to_string(),
+            None => dump(self.bytes),
+        };
+        let mut text = format!("{}: {}\n", self.device, self.title);
+        for line in shown.lines() {
+            writeln!(text, "  {line}")?;
+        }
+        Ok(text)
+    }
+}
+
+fn print_json(json: &Json) -> anyhow::Result<()> {
+    let mut text = serde_json::to_vec_pretty(json)?;
+    writeln!(text)?;
+    cli::print(&text)
 }
 
 /// Replaces a file by bytes, unless another program has locked it.

@@ -1,14 +1,21 @@
 //! Controllers of `nvme-emu` and what Linux's driver does with each.
 
-/// A controller that `nvme-emu` serves.
+/// A controller that `nvme-emu` serves, or QEMU's own.
 #[derive(Debug)]
 pub struct Server {
     /// Serial number, by which scripts find the controller.
     pub serial: &'static str,
-    /// Options of `nvme-emu`.
+    /// Options of `nvme-emu`; none for QEMU's own controller.
     pub options: &'static [&'static str],
     /// Fault plan: the text of a file for `--faults`; none if empty.
     pub plan: &'static str,
+}
+
+impl Server {
+    /// Returns `true` if it is a controller of `nvme-emu`.
+    pub const fn is_ours(&self) -> bool {
+        !self.options.is_empty()
+    }
 }
 
 /// A script on one controller.
@@ -31,6 +38,7 @@ pub const SCRIPTS: &[(&str, &str)] = &[
     ("faults.sh", include_str!("../../../../../tests/guest/linux/faults.sh")),
     ("retries.sh", include_str!("../../../../../tests/guest/linux/retries.sh")),
     ("both.sh", include_str!("../../../../../tests/guest/linux/both.sh")),
+    ("json.sh", include_str!("../../../../../tests/guest/linux/json.sh")),
     ("commands.sh", include_str!("../../../../../tests/guest/linux/commands.sh")),
     ("power.sh", include_str!("../../../../../tests/guest/linux/power.sh")),
 ];
@@ -41,6 +49,8 @@ static MSI: Server =
     Server { serial: "MSI", options: &["--vectors", "0", "--msi", "8", "--size", "64M"], plan: "" };
 static INTX: Server =
     Server { serial: "INTX", options: &["--vectors", "0", "--intx", "--size", "64M"], plan: "" };
+/// QEMU's own controller, which every boot of this suite has.
+static QEMU: Server = Server { serial: "QEMU", options: &[], plan: "" };
 /// Each namespace has faults of its own.
 static FAULTS: Server = Server {
     serial: "FAULTS",
@@ -106,6 +116,8 @@ pub const CASES: &[Case] = &[
     Case { name: "linux_files", server: &MSIX, script: "files.sh", arguments: "" },
     Case { name: "linux_commands", server: &MSIX, script: "commands.sh", arguments: "" },
     Case { name: "linux_both", server: &MSIX, script: "both.sh", arguments: "" },
+    Case { name: "linux_json", server: &MSIX, script: "json.sh", arguments: "" },
+    Case { name: "linux_json_qemu", server: &QEMU, script: "json.sh", arguments: "" },
     Case { name: "linux_reset", server: &MSIX, script: "reset.sh", arguments: "" },
     Case { name: "linux_retries", server: &FAULTS, script: "retries.sh", arguments: "5" },
     Case {

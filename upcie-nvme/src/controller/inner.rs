@@ -5,6 +5,7 @@ use super::{
     admin::Affected,
     device_memory::{self, Owner},
     features::Features,
+    host_buffer::HostBuffer,
     permits::Aborts,
     resets::{Resets, Shapes},
     stopping,
@@ -42,6 +43,7 @@ pub(crate) struct Inner {
     /// The device has failed (AER).
     pub(super) pci_error: Notice,
     pub(super) device_memory: DeviceMemory,
+    pub(super) host_buffer: HostBuffer,
     pub(super) memory: HostMemory,
     pub(super) properties: Properties,
     pub(super) link: Link,

@@ -12,6 +12,7 @@ mod events;
 mod execute;
 mod features;
 mod halt;
+mod host_buffer;
 mod inner;
 mod let_go;
 mod link;

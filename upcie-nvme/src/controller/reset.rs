@@ -81,7 +81,8 @@ impl Inner {
         // Each is tried, whatever becomes of the others. What the program has set counts more than the driver's own.
         let delays = self.enable_retry_delays();
         let restored = self.restore_features();
-        delays.and(restored).and(self.request_events())
+        let lent = self.restore_host_buffer();
+        delays.and(restored).and(lent).and(self.request_events())
     }
 
     /// Stops the controller for good, for `reason`: every handle says so from then on.

@@ -260,6 +260,7 @@ impl<M: Media> Core<M> {
         let log = match dword.lid() {
             LogPageId::ERROR_INFORMATION => self.io.errors.page(),
             LogPageId::SMART => {
+                self.host_data.buffer.touch(host)?;
                 let warning = self.features.warning();
                 logs::smart(&self.io.counters, &self.io.errors, warning, now())
             }

@@ -3,6 +3,7 @@
 use super::{
     HostMemory,
     features::scope,
+    host_buffer,
     host_data::{HostData, KEEP_ALIVE_UNITS},
     media::Media,
     state::Core,
@@ -28,9 +29,18 @@ impl<M: Media> Core<M> {
             FeatureId::TIMESTAMP => data.time(now).as_bytes().to_vec(),
             FeatureId::HOST_BEHAVIOR_SUPPORT => data.behavior.as_bytes().to_vec(),
             FeatureId::KEEP_ALIVE_TIMER => Vec::new(),
+            FeatureId::HOST_MEMORY_BUFFER if self.options.hmb > 0 => {
+                let mut bytes = vec![0; 4096];
+                bytes[..16].copy_from_slice(data.buffer.attributes().as_bytes());
+                bytes
+            }
             _ => return None,
         };
-        let dword0 = if dword.fid() == FeatureId::KEEP_ALIVE_TIMER { data.keep_alive } else { 0 };
+        let dword0 = match dword.fid() {
+            FeatureId::KEEP_ALIVE_TIMER => data.keep_alive,
+            FeatureId::HOST_MEMORY_BUFFER => data.buffer.dword0(),
+            _ => 0,
+        };
         Some(match dword.sel().0 {
             0..=2 if bytes.is_empty() => Ok(dword0),
             0..=2 => self.send(host, command, &bytes).map(|()| dword0),
@@ -49,11 +59,12 @@ impl<M: Media> Core<M> {
         now: Duration,
     ) -> Option<Result<u32, Status>> {
         let feature = FeaturesDword10::from_bits(command.cdw10).fid();
-        matches!(
-            feature,
-            FeatureId::TIMESTAMP | FeatureId::HOST_BEHAVIOR_SUPPORT | FeatureId::KEEP_ALIVE_TIMER
-        )
-        .then(|| {
+        let has_data = match feature {
+            FeatureId::TIMESTAMP | FeatureId::HOST_BEHAVIOR_SUPPORT | FeatureId::KEEP_ALIVE_TIMER => true,
+            FeatureId::HOST_MEMORY_BUFFER => self.options.hmb > 0,
+            _ => false,
+        };
+        has_data.then(|| {
             scope(command, true)?;
             self.take_host_data(host, command, feature, now).map(|()| 0)
         })
@@ -71,6 +82,10 @@ impl<M: Media> Core<M> {
                 let mut data = [0; 8];
                 self.receive(host, command, &mut data)?;
                 self.host_data.timestamp = Some((u64::from_le_bytes(data) & ((1 << 48) - 1), now));
+            }
+            FeatureId::HOST_MEMORY_BUFFER => {
+                let least = host_buffer::least(self.options.hmb);
+                self.host_data.buffer.set(host, command, (self.io.page, least))?;
             }
             FeatureId::KEEP_ALIVE_TIMER => {
                 let unit = u32::from(KEEP_ALIVE_UNITS) * 100;

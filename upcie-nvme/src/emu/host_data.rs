@@ -1,5 +1,6 @@
 //! What a host tells of itself: its behavior, the time, and that it is alive.
 
+use super::host_buffer::HostBuffer;
 use crate::spec::{HostBehaviorData, TimestampAttributes, TimestampData};
 use std::time::Duration;
 use zerocopy::FromZeros;
@@ -15,6 +16,8 @@ pub(super) struct HostData {
     pub timestamp: Option<(u64, Duration)>,
     /// The keep alive timeout in ms; 0 is off.
     pub keep_alive: u32,
+    /// Memory that the host lends.
+    pub buffer: HostBuffer,
     /// The last sign of life.
     alive: Duration,
 }
@@ -25,6 +28,7 @@ impl Default for HostData {
             behavior: HostBehaviorData::new_zeroed(),
             timestamp: None,
             keep_alive: 0,
+            buffer: HostBuffer::default(),
             alive: Duration::ZERO,
         }
     }
@@ -33,7 +37,9 @@ impl Default for HostData {
 impl HostData {
     /// Clears what a controller reset clears; the timestamp goes on.
     pub fn reset(&mut self) {
-        *self = Self { timestamp: self.timestamp, ..Self::default() };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.disable();
+        *self = Self { timestamp: self.timestamp, buffer, ..Self::default() };
     }
 
     /// Notes a Keep Alive command.

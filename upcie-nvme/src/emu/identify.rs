@@ -1,7 +1,7 @@
 //! Identify data of the controller and its namespaces.
 
 use super::{
-    Options, Sgls, config, firmware, host_data, logs,
+    Options, Sgls, config, firmware, host_buffer, host_data, logs,
     namespace::Namespace,
     optional::{COPY_BLOCKS, COPY_RANGE_BLOCKS, COPY_RANGES},
     registers::VERSION,
@@ -130,6 +130,12 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
     id.dsto = 1;
     id.kas = host_data::KEEP_ALIVE_UNITS;
     id.sanicap = sanitize::CAPABILITIES;
+    if options.hmb > 0 {
+        id.hmpre = (options.hmb / host_buffer::UNIT) as u32;
+        id.hmmin = (host_buffer::least(options.hmb) / host_buffer::UNIT) as u32;
+        id.hmminds = (host_buffer::LEAST / host_buffer::UNIT) as u32;
+        id.hmmaxd = host_buffer::PIECES;
+    }
     let (total, unallocated) = known.capacity;
     id.tnvmcap = u128::from(total).to_le_bytes();
     id.unvmcap = u128::from(unallocated).to_le_bytes();

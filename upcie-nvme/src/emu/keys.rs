@@ -22,4 +22,5 @@ pub const KEYS: &str = "  \
   sgl=false|dwords  have no scatter gather lists, or of whole dwords only
   mpsmin=BYTES      the least memory page, a power of two from 4K to 64K
   faults=FILE       fail as the plan in this file says
+  hmb=SIZE          memory of the host that the controller wishes to use (0)
   serial=TEXT       1 to 20 printable ASCII characters";

@@ -53,6 +53,7 @@ mod features;
 mod firmware;
 mod flight;
 mod host;
+mod host_buffer;
 mod host_data;
 mod identify;
 mod io;

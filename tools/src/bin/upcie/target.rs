@@ -29,7 +29,7 @@ Addresses:
                          populate=true (allocates all memory at the start),
                          namespaces=, nn= (the most that may be created),
                          latency=50us, mdts=, queues=, depth=,
-                         vectors= (MSI-X), msi=, intx=true, wrr=true, sgl=,
+                         vectors= (MSI-X), msi=, intx=true, wrr=true, sgl=, hmb=,
                          serial=
 (*) physical addresses: needs root and huge pages, and the device can reach all
     memory of the machine";

@@ -83,6 +83,9 @@ pub struct Options {
     /// `sgl=`: the scatter gather lists that the controller takes for I/O: `true` (of any bytes, the default), `dwords`
     /// (aligned to dwords, of whole dwords) or `false` (none).
     pub sgl: Sgls,
+    /// `hmb=`: the bytes of the host's memory that the controller wishes to use (HMPRE), whole pages of 64 KiB up to 1 GiB; it
+    /// takes a quarter, too. Default 0: it uses none.
+    pub hmb: u64,
     /// `mpsmin=`: the least bytes of a memory page, a power of two from 4096 to 65536. Default 4096.
     pub mpsmin: u32,
     /// `faults=`: fails as the [plan](super::FaultPlan) in this file says. It is read when the controller is made. In the text two
@@ -113,6 +116,7 @@ impl Default for Options {
             wrr: false,
             css: 1,
             sgl: Sgls::Bytes,
+            hmb: 0,
             mpsmin: 4096,
             faults: None,
             serial: "EMU0".into(),
@@ -185,6 +189,13 @@ impl Options {
                 self.css = parsed.map_err(|_| bad("0 to 255, or 0x and hexadecimal digits"))?;
             }
             "sgl" => self.sgl = value.parse().map_err(|()| bad("true, dwords or false"))?,
+            "hmb" => {
+                let size = units::parse_bytes(value).map_err(|reason| bad(&reason))?;
+                if size % (64 << 10) != 0 || size > 1 << 30 {
+                    return Err(bad("a multiple of 64K up to 1G"));
+                }
+                self.hmb = size;
+            }
             "mpsmin" => {
                 let size = units::parse_bytes(value).map_err(|reason| bad(&reason))?;
                 if !size.is_power_of_two() || !(4096..=1 << 16).contains(&size) {

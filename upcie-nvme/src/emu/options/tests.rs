@@ -11,7 +11,7 @@ fn options_print_as_they_were_parsed() {
         "size=1052160,file=gpt.img,ro=true",
         "file=a,,b=c,,,,.img,serial=x,,y",
         "vectors=0,msi=32,intx=true",
-        "queues=0,depth=1,css=0x80,mpsmin=64K",
+        "queues=0,depth=1,css=0x80,hmb=64M,mpsmin=64K",
         "css=0x41,sgl=dwords",
         "sgl=false",
     ] {
@@ -55,6 +55,7 @@ fn a_wrong_value_lists_the_values_of_its_key() {
         ("css=256", "0 to 255"),
         ("sgl=1", "true, dwords or false"),
         ("mpsmin=2K", "4K to 64K"),
+        ("hmb=100K", "a multiple of 64K"),
         ("mdts=64K,mpsmin=64K", "two memory pages"),
         ("vectors=4096", "0 to 2048"),
         ("msi=3", "power of two up to 32"),

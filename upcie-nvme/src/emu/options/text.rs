@@ -74,6 +74,7 @@ impl fmt::Display for Options {
         put(self.wrr, "wrr", &self.wrr)?;
         put(self.css != default.css, "css", &format_args!("{:#x}", self.css))?;
         put(self.sgl != default.sgl, "sgl", &self.sgl)?;
+        put(self.hmb != default.hmb, "hmb", &Bytes(self.hmb))?;
         put(self.mpsmin != default.mpsmin, "mpsmin", &Bytes(self.mpsmin.into()))?;
         if let Some(path) = &self.faults {
             put(true, "faults", &path.display().to_string().replace(',', ",,"))?;

@@ -104,6 +104,17 @@ structure! {
     }
 }
 
+structure! {
+    /// An entry of the list that describes a host memory buffer, 16 bytes.
+    HostMemoryDescriptor[16], "Host Memory Buffer Descriptor" {
+        /// Address of the piece, a multiple of the memory page size (BADD).
+        0 address: u64 => hex;
+        /// Size of the piece, in memory pages (BSIZE).
+        8 size: u32 => unit("pages");
+        12 reserved12: u32;
+    }
+}
+
 bits! {
     /// Dword 0 of feature 0Dh.
     HostMemoryBufferEnable(u32), "Host Memory Buffer" {

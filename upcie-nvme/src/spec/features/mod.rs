@@ -12,9 +12,9 @@ mod value;
 pub use data::{
     AutonomousPowerStateTransition, ExtendedHostIdentifier, ExtendedHostIdentifierData, HostBehaviorData,
     HostBehaviorSupport, HostIdentifier, HostIdentifierData, HostMemoryBuffer, HostMemoryBufferAttributes,
-    HostMemoryBufferEnable, LbaRange, LbaRangeCount, LbaRangeType, LbaRanges, PowerStateTransition,
-    PowerStateTransitionEnable, PowerStateTransitions, PredictableLatencyConfig, PredictableLatencyEnable,
-    PredictableLatencyMode, Timestamp, TimestampAttributes, TimestampData,
+    HostMemoryBufferEnable, HostMemoryDescriptor, LbaRange, LbaRangeCount, LbaRangeType, LbaRanges,
+    PowerStateTransition, PowerStateTransitionEnable, PowerStateTransitions, PredictableLatencyConfig,
+    PredictableLatencyEnable, PredictableLatencyMode, Timestamp, TimestampAttributes, TimestampData,
 };
 pub use events::{AsyncEvent, AsyncEventType};
 pub use id::{FeatureId, FeatureSelect};

@@ -162,6 +162,9 @@ pub struct PerfArgs {
     /// Describe all data by scatter gather lists (SGLs) in place of PRPs; the devices must take them
     #[arg(long, help_heading = "Load")]
     pub sgl: bool,
+    /// Lend each device up to SIZE bytes of memory for tables of its own (HMB), if it wishes some
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes, help_heading = "Load")]
+    pub host_memory: Option<u64>,
 
     /// Running time: seconds, or with a unit (500ms, 2m) [default: 5]
     #[arg(long, short = 't', visible_alias = "runtime", value_name = "TIME", value_parser = units::parse_time, conflicts_with = "count", help_heading = "Length")]

@@ -174,5 +174,12 @@ fn open(args: &PerfArgs) -> anyhow::Result<Vec<Controller>> {
     let pages = args.buffers.pages();
     let sgl = if args.sgl { SglUse::Always } else { SglUse::default() };
     let options = Controller::builder().queues(queues).timeout(args.timeout).irq(irq).pages(pages).sgl(sgl);
-    args.targets().map(|target| target.open(options.clone())).collect()
+    let open = |target: target::Target| {
+        let controller = target.open(options.clone())?;
+        if let Some(most) = args.host_memory {
+            controller.lend_host_memory(usize::try_from(most)?)?;
+        }
+        Ok(controller)
+    };
+    args.targets().map(open).collect()
 }

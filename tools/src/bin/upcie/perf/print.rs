@@ -69,6 +69,9 @@ impl Device {
             self.queue_pairs,
             self.queue_entries
         )?;
+        if self.host_memory > 0 {
+            writeln!(out, "  {} of memory lent to the controller", units::bytes(self.host_memory))?;
+        }
         if p.verify {
             writeln!(out, "  verified over {} from byte {} on", units::bytes(self.size), self.offset)?;
         }

@@ -96,6 +96,9 @@ pub struct Device {
     pub max_transfer: usize,
     pub queue_pairs: u16,
     pub queue_entries: u32,
+    /// Bytes that were lent to the controller.
+    #[serde(default)]
+    pub host_memory: u64,
     pub irq: Option<String>,
     pub offset: u64,
     pub size: u64,
@@ -300,6 +303,7 @@ impl Device {
             max_transfer: namespace.max_transfer(),
             queue_pairs: controller.max_queue_pairs(),
             queue_entries: controller.max_depth(),
+            host_memory: controller.host_memory() as u64,
             irq: irq(plan, controller),
             offset: *offset,
             size: part * plan.pairs() * namespace.block_size() as u64,

@@ -1,0 +1,241 @@
+//! Memory of the host that a controller borrows for tables of its own: the host memory buffer (Base, "Host Memory Buffer").
+
+use super::{Controller, Inner, admin::Late, lock};
+use crate::{
+    Error, Result,
+    spec::{Command, FeatureId, HostMemoryBufferEnable, HostMemoryDescriptor, IdentifyController},
+};
+use std::{sync::Mutex, time::Duration};
+use upcie_core::{
+    dma::DmaBuf,
+    gate::{Gate, Pass},
+};
+use zerocopy::IntoBytes;
+
+/// Bytes of the units of HMPRE, HMMIN and HMMINDS.
+const UNIT: u64 = 4096;
+/// The largest piece that is asked of the heap: a huge page.
+const LARGEST: u64 = 2 << 20;
+/// The most pieces where the controller names no limit.
+const PIECES: u64 = 4096;
+
+/// The memory that a controller has borrowed.
+#[derive(Debug, Default)]
+pub(super) struct HostBuffer {
+    /// For one thread at a time that lends or takes.
+    calls: Gate<()>,
+    /// Never locked while a command is under way: a reset looks at it, and commands wait for resets.
+    lent: Mutex<Option<Lent>>,
+}
+
+/// Memory that the controller writes to until it is taken back, reset or stopped: it is dropped after one of these.
+#[derive(Debug)]
+struct Lent {
+    /// No buffer of the program's leads to them.
+    pieces: Vec<DmaBuf>,
+    list: DmaBuf,
+    bytes: u64,
+    /// The controller has it for sure, and gets it again after a reset: no thread is about to lend or take it.
+    settled: bool,
+}
+
+impl Controller {
+    /// Lends the controller memory for tables of its own (HMB): as much as it wishes (HMPRE), and at most `most` bytes.
+    /// Returns the bytes: 0 if the controller wishes none. Solid-state drives without memory of their own are slow without it,
+    /// in random reads over a large range for example.
+    ///
+    /// The controller keeps the memory, over resets too, until [`take_host_memory`](Self::take_host_memory) or until it is
+    /// dropped. If it has some already, returns the bytes of that.
+    ///
+    /// ```
+    /// let controller = upcie_nvme::Controller::open("emu:size=1M,hmb=1M")?;
+    /// assert_eq!(controller.lend_host_memory(64 << 20)?, 1 << 20);
+    /// controller.take_host_memory()?;
+    /// # Ok::<(), upcie_nvme::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// - [`Failure::Argument`](crate::Failure::Argument): `most` is less than the controller can use (HMMIN).
+    /// - No DMA memory is left, or it is in pieces that are too many or too small for the controller.
+    /// - The controller's status, or a timeout: then the controller may use the memory, which is kept.
+    pub fn lend_host_memory(&self, most: usize) -> Result<usize> {
+        let inner = &self.inner;
+        inner.check_owner(LEND)?;
+        let _pass = inner.enter_host_buffer(LEND)?;
+        let buffer = &inner.host_buffer;
+        if let Some(bytes) = buffer.settled() {
+            return Ok(bytes);
+        }
+        // After an earlier call that failed the controller may have memory.
+        inner.end_lending()?;
+        let made = inner.make_host_buffer(most as u64)?;
+        *lock(&buffer.lent) = made;
+        loop {
+            let resets = inner.resets.count();
+            let Some(command) = inner.lending(false) else { return Ok(0) };
+            if let Err(error) = inner.send_lending(&command, inner.timeout()) {
+                // A refusal leaves the memory unused; after any other error the controller may have it.
+                if error.status().is_some() {
+                    *lock(&buffer.lent) = None;
+                }
+                return Err(error);
+            }
+            let mut lent = lock(&buffer.lent);
+            // A reset that has begun meanwhile has made the controller forget the memory, or will.
+            if inner.resets.count() == resets
+                && let Some(lent) = &mut *lent
+            {
+                lent.settled = true;
+                return Ok(lent.bytes as usize);
+            }
+        }
+    }
+
+    /// Returns the bytes of the memory that is [lent](Self::lend_host_memory) to the controller.
+    pub fn host_memory(&self) -> usize {
+        self.inner.host_buffer.settled().unwrap_or(0)
+    }
+
+    /// Takes back the memory that was [lent](Self::lend_host_memory). Does nothing if the controller has none.
+    ///
+    /// # Errors
+    /// The controller's status, or a timeout: the controller keeps the memory.
+    pub fn take_host_memory(&self) -> Result<()> {
+        let inner = &self.inner;
+        inner.check_owner(TAKE)?;
+        let _pass = inner.enter_host_buffer(TAKE)?;
+        inner.end_lending()
+    }
+}
+
+impl HostBuffer {
+    /// Returns the bytes that the controller has for sure.
+    fn settled(&self) -> Option<usize> {
+        lock(&self.lent).as_ref().filter(|lent| lent.settled).map(|lent| lent.bytes as usize)
+    }
+}
+
+const LEND: &str = "lending the controller memory";
+const TAKE: &str = "taking lent memory back";
+
+/// The sizes that a controller states, in bytes.
+struct Wish {
+    preferred: u64,
+    least: u64,
+    least_piece: u64,
+    most_pieces: u64,
+}
+
+impl Wish {
+    fn of(identify: &IdentifyController, page: u64) -> Self {
+        Self {
+            preferred: u64::from(identify.hmpre) * UNIT,
+            least: u64::from(identify.hmmin) * UNIT,
+            least_piece: (u64::from(identify.hmminds) * UNIT).max(page),
+            most_pieces: match identify.hmmaxd {
+                0 => PIECES,
+                most => u64::from(most).min(PIECES),
+            },
+        }
+    }
+}
+
+impl Inner {
+    fn enter_host_buffer(&self, operation: &str) -> Result<Pass<'_, ()>> {
+        let mut watch = self.stopwatch();
+        let limit = self.timeout();
+        self.link.enter(&self.host_buffer.calls, &mut watch, limit, || operation.into(), "lent memory")
+    }
+
+    /// Allocates what the controller wishes; `None` if it wishes nothing.
+    fn make_host_buffer(&self, most: u64) -> Result<Option<Lent>> {
+        let page = 1_u64 << self.page_shift();
+        let wish = Wish::of(self.identify(), page);
+        if wish.preferred == 0 {
+            return Ok(None);
+        }
+        let wanted = wish.preferred.min(most) / page * page;
+        if wanted < wish.least || wanted == 0 {
+            let reason = format!("the controller can use {} bytes at least, {most} are offered", wish.least);
+            return Err(Error::argument(self.name(), reason));
+        }
+        let mut size = LARGEST.max(wanted.div_ceil(wish.most_pieces).next_power_of_two());
+        let (mut pieces, mut bytes) = (Vec::new(), 0);
+        while bytes < wanted && (pieces.len() as u64) < wish.most_pieces {
+            let piece = size.min(wanted - bytes);
+            if piece < wish.least_piece {
+                break;
+            }
+            match self.memory.private.alloc_aligned(piece as usize, page as usize) {
+                Ok(memory) => {
+                    bytes += piece;
+                    pieces.push(memory);
+                }
+                // Smaller pieces may be side by side.
+                Err(_) if size / 2 >= wish.least_piece => size /= 2,
+                Err(error) if bytes < wish.least || bytes == 0 => return Err(error.into()),
+                Err(_) => break,
+            }
+        }
+        if bytes < wish.least || bytes == 0 {
+            let what = format!(
+                "{bytes} bytes in {} pieces are to be had; it needs {} in pieces of {} or more",
+                pieces.len(),
+                wish.least,
+                wish.least_piece
+            );
+            return Err(Error::argument(self.name(), what));
+        }
+        let mut list =
+            self.memory.private.alloc_aligned(pieces.len() * size_of::<HostMemoryDescriptor>(), 16)?;
+        for (index, piece) in pieces.iter().enumerate() {
+            let size = (piece.len() as u64 / page) as u32;
+            let entry = HostMemoryDescriptor { address: piece.iova(0), size, reserved12: 0 };
+            list.write_at(index * size_of::<HostMemoryDescriptor>(), entry.as_bytes());
+        }
+        Ok(Some(Lent { pieces, list, bytes, settled: false }))
+    }
+
+    /// Tells the controller to let go of the memory, if it may have some.
+    fn end_lending(&self) -> Result<()> {
+        match &mut *lock(&self.host_buffer.lent) {
+            Some(lent) => lent.settled = false,
+            None => return Ok(()),
+        }
+        let command = Command::set_features(FeatureId::HOST_MEMORY_BUFFER, 0);
+        self.admin_late(&command, DmaBuf::empty(), TAKE, self.timeout(), Late::Nothing)?;
+        *lock(&self.host_buffer.lent) = None;
+        Ok(())
+    }
+
+    /// Returns the command that lends the memory, if there is some. `again`: the controller had it before a reset.
+    fn lending(&self, again: bool) -> Option<Command> {
+        let lent = lock(&self.host_buffer.lent);
+        let lent = lent.as_ref().filter(|lent| lent.settled == again)?;
+        let list = lent.list.iova(0);
+        let enable = HostMemoryBufferEnable::new().with_enabled(true).with_memory_return(again);
+        Some(Command {
+            cdw12: (lent.bytes >> self.page_shift()) as u32,
+            cdw13: list as u32,
+            cdw14: (list >> 32) as u32,
+            cdw15: lent.pieces.len() as u32,
+            ..Command::set_features(FeatureId::HOST_MEMORY_BUFFER, enable.into_bits())
+        })
+    }
+
+    fn send_lending(&self, command: &Command, after: Duration) -> Result<()> {
+        self.admin_late(command, DmaBuf::empty(), LEND, after, Late::Nothing).map(drop)
+    }
+
+    /// Returns the memory to the controller, which a reset has made forget it.
+    pub(super) fn restore_host_buffer(&self) -> Result<()> {
+        let Some(command) = self.lending(true) else { return Ok(()) };
+        let lent = self.send_lending(&command, self.timeout());
+        if lent.is_err()
+            && let Some(lent) = &mut *lock(&self.host_buffer.lent)
+        {
+            lent.settled = false;
+        }
+        lent
+    }
+}

@@ -21,9 +21,9 @@ pub use controller::{
     Controller, ControllerBuilder, Event, Events, FeatureQuery, FeatureUpdate, IdentifyQuery, LogQuery,
     ResetKind,
 };
-pub use engine::{Completion, Direction, Extent, Io, Refused, Returned, Turn, Zeroes};
+pub use engine::{Completion, Direction, Extent, Io, Refused, Returned, Turn, Zeroes, ZoneSelect};
 pub use error::{Error, Failure, NoIo, Refusal, Result};
-pub use namespace::{Namespace, Stream};
+pub use namespace::{Namespace, Stream, Zones};
 pub use open::open_device;
 pub use queue_pair::{QueueGroup, QueuePair};
 pub use spec::IoFlags;

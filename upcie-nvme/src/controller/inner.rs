@@ -121,6 +121,11 @@ impl Inner {
         self.properties.max_transfer
     }
 
+    /// Returns the bytes of the controller's smallest memory page: the unit of its limits.
+    pub(crate) fn page_size_min(&self) -> u64 {
+        self.link.registers.capabilities().page_size_min()
+    }
+
     /// Returns the most bytes that one Write Zeroes may cover.
     pub(crate) fn max_zeroes(&self) -> u64 {
         self.properties.max_zeroes

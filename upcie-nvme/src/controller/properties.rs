@@ -42,10 +42,11 @@ impl Properties {
 
 /// Chooses the command set for CC.CSS.
 pub(super) fn command_set(cap: Capabilities) -> (CommandSet, Option<NoIo>) {
-    if cap.supports_nvm() {
-        (CommandSet::NVM, None)
-    } else if cap.supports_command_set_profiles() {
+    if cap.supports_command_set_profiles() {
+        // Namespaces of each command set take commands then, zoned ones among them.
         (CommandSet::ALL, None)
+    } else if cap.supports_nvm() {
+        (CommandSet::NVM, None)
     } else if cap.css() & 1 << 7 != 0 {
         (CommandSet::ADMIN_ONLY, Some(NoIo::AdminOnly { css: cap.css() }))
     } else {
@@ -70,7 +71,7 @@ mod tests {
     fn the_command_set_follows_cap_css() {
         let chosen = |css| command_set(Capabilities::new().with_css(css));
         assert_eq!(chosen(1), (CommandSet::NVM, None));
-        assert_eq!(chosen(0x41), (CommandSet::NVM, None));
+        assert_eq!(chosen(0x41), (CommandSet::ALL, None));
         assert_eq!(chosen(0x40), (CommandSet::ALL, None));
         assert_eq!(chosen(0), (CommandSet::NVM, None), "assumed, with a warning");
         assert_eq!(chosen(0x80), (CommandSet::ADMIN_ONLY, Some(NoIo::AdminOnly { css: 0x80 })));

@@ -17,7 +17,7 @@ use super::{
     vendor,
 };
 use crate::spec::{
-    ALL_NAMESPACES, AdminOpcode, AsyncEventType, Cns, Command, IdentifyDword10, LogPageDword10,
+    ALL_NAMESPACES, AdminOpcode, AsyncEventType, Cns, Command, Csi, IdentifyDword10, LogPageDword10,
     LogPageDword11, LogPageId, Status,
 };
 use std::time::Duration;
@@ -269,7 +269,10 @@ impl<M: Media> Core<M> {
             LogPageId::SANITIZE_STATUS => self.sanitizer.page(now(), self.io.counters.writes),
             LogPageId::CHANGED_NAMESPACES => self.admin.changed_page(),
             LogPageId::SUPPORTED_LOG_PAGES => logs::supported(),
-            LogPageId::COMMANDS_SUPPORTED => logs::commands(),
+            LogPageId::COMMANDS_SUPPORTED => {
+                let csi = (command.cdw14 >> 24) as u8;
+                logs::commands(csi == Csi::ZONED.0 && self.options.zones.any())
+            }
             LogPageId::FEATURES_SUPPORTED => logs::features(self.io.media.is_volatile()),
             LogPageId::NVME_MI_COMMANDS_SUPPORTED => logs::management_commands(),
             _ => return Err(Status::INVALID_LOG_PAGE.with_do_not_retry()),

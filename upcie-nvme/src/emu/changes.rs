@@ -23,6 +23,8 @@ impl<M: Media> Io<M> {
         match (change, namespace.away) {
             (_, Away::Removed | Away::Detached | Away::Sanitizing)
             | (Change::Resize(_), Away::Formatting) => return false,
+            // Its size is that of its zones.
+            (Change::Resize(_), Away::Not) if namespace.zoned => return false,
             (Change::Remove, _) => namespace.set_away(Away::Removed),
             (Change::Resize(blocks), Away::Not) => {
                 let before = namespace.blocks;
@@ -36,6 +38,7 @@ impl<M: Media> Io<M> {
                 }
                 (namespace.away, namespace.blocks, namespace.shift) = (Away::Formatting, 0, shift);
                 let (start, capacity) = (namespace.start, namespace.capacity);
+                self.renew_zones(start, capacity);
                 self.erase(start, capacity);
             }
         }
@@ -57,6 +60,7 @@ impl<M: Media> Io<M> {
     pub(super) fn wipe(&mut self, start: u64, len: u64) -> Result<(), Status> {
         self.media.zero(start, len)?;
         self.written(start, len);
+        self.renew_zones(start, len);
         Ok(())
     }
 

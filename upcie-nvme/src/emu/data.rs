@@ -104,6 +104,20 @@ impl Data {
         })
     }
 
+    /// Writes all of `bytes` to the host.
+    ///
+    /// # Errors
+    /// Those of [`walk`](Self::walk), and Data Transfer Error.
+    pub fn store(self, host: &mut impl HostMemory, page: u64, bytes: &[u8]) -> Result<(), Status> {
+        let mut rest = bytes;
+        self.walk(host, page, (bytes.len() as u64, true), |host, iova, len| {
+            let (part, after) = rest.split_at_checked(len).ok_or(Status::INTERNAL_ERROR)?;
+            rest = after;
+            // Without an address the host discards the part.
+            iova.map_or(Ok(()), |iova| host.write(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR))
+        })
+    }
+
     /// Checks as much of it as needs no read of the host's memory.
     ///
     /// # Errors

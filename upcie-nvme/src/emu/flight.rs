@@ -20,6 +20,8 @@ pub(super) struct Flight {
     pub due: Duration,
     pub stage: Stage,
     pub done: Done,
+    /// Dword 1 of its completion.
+    pub dw1: u32,
     pub effects: Effects,
 }
 
@@ -47,6 +49,7 @@ impl Flight {
             due: now.saturating_add(effects.delay),
             stage: Stage::Data(0),
             done: Done { dw0: 0, cid, status: Status::SUCCESS },
+            dw1: 0,
             effects,
         };
         flight.stage = match effects {

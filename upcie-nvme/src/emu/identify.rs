@@ -5,11 +5,12 @@ use super::{
     namespace::Namespace,
     optional::{COPY_BLOCKS, COPY_RANGE_BLOCKS, COPY_RANGES},
     registers::VERSION,
-    sanitize, self_test,
+    sanitize, self_test, zones,
 };
 use crate::spec::{
-    ALL_NAMESPACES, Cns, Command, DescriptorHeader, IdentifyController, IdentifyDword10, IdentifyNamespace,
-    LbaFormat, NamespaceIdType, NamespaceList, OptionalAdmin, OptionalCommands, PowerState, Status,
+    ALL_NAMESPACES, Cns, Command, Csi, DescriptorHeader, IdentifyController, IdentifyDword10,
+    IdentifyNamespace, LbaFormat, NamespaceIdType, NamespaceList, OptionalAdmin, OptionalCommands,
+    PowerState, Status,
 };
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -70,9 +71,15 @@ pub(super) fn page(known: &Known<'_>, command: &Command) -> Result<Vec<u8>, Stat
                 0 => uuid(&options.serial, nsid),
                 later => uuid(&format!("{} {later}", options.serial), nsid),
             });
+            if options.has_command_sets() {
+                let header = DescriptorHeader { nidt: NamespaceIdType::CSI.0, nidl: 1, ..Default::default() };
+                list.extend(header.as_bytes());
+                list.push(if found.zoned { Csi::ZONED.0 } else { Csi::NVM.0 });
+            }
             list.resize(4096, 0);
             Ok(list)
         }
+        cns if zones::has_structure(options, cns) => zones::page(options, known.namespaces, command),
         Cns::NAMESPACE_CONTROLLERS => Ok(controllers(found?.is_active() && dword.cntid() <= CONTROLLER_ID)),
         Cns::CONTROLLERS => Ok(controllers(dword.cntid() <= CONTROLLER_ID)),
         _ => Err(Status::INVALID_FIELD.with_do_not_retry()),

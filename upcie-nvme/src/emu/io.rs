@@ -9,6 +9,7 @@ use super::{
     media::Media,
     namespace::Namespace,
     prp,
+    zones::{self, Fields, Zones},
 };
 use crate::spec::{
     ALL_NAMESPACES, Command, DatasetDword10, DatasetDword11, DatasetRange, NvmOpcode, ReadWriteDword12,
@@ -30,8 +31,14 @@ pub(super) struct Io<M> {
     pub mdts: u64,
     /// CC.MPS in bytes.
     pub page: u64,
-    sgls: Sgls,
+    pub(super) sgls: Sgls,
     pub(super) marks: Marks,
+    /// The zones of the namespaces; empty if none has zones.
+    pub(super) zones: Vec<Option<Zones>>,
+    /// The most bytes of a Zone Append.
+    pub(super) append_limit: u64,
+    /// Dwords 0 and 1 of the completion of the last command, if it has any.
+    pub(super) result: u64,
     /// `ro=true`: commands that would change data are refused.
     pub protected: bool,
     /// Feature 06h: writes may stay in the system's cache until a flush.
@@ -45,12 +52,17 @@ impl<M: Media> Io<M> {
     pub fn new(options: &Options, media: M, size: u64) -> Self {
         let namespaces = (0..options.namespaces).map(|index| {
             let shift = options.block_size(index).trailing_zeros() as u8;
-            Namespace::new(size * u64::from(index), size, shift)
+            let plain = Namespace::new(size * u64::from(index), size, shift);
+            if options.zones.has(index) { plain.with_zones(options.zones.size) } else { plain }
         });
         let spare = options.most_namespaces() - options.namespaces;
         let spare = std::iter::repeat_n(Namespace::NONE, spare as usize);
+        let namespaces: Vec<_> = namespaces.chain(spare).collect();
         Self {
-            namespaces: namespaces.chain(spare).collect(),
+            zones: zones::all(options, &namespaces),
+            append_limit: options.zones.append.unwrap_or(options.mdts).min(options.mdts).into(),
+            result: 0,
+            namespaces,
             capacity: size * u64::from(options.namespaces),
             media,
             mdts: options.mdts.into(),
@@ -103,12 +115,15 @@ impl<M: Media> Io<M> {
         match result {
             Ok(bytes) => (Status::SUCCESS, bytes),
             Err(status) => {
-                let has_lba = !matches!(
-                    NvmOpcode(command.opcode),
-                    NvmOpcode::FLUSH | NvmOpcode::DATASET_MANAGEMENT | NvmOpcode::COPY
-                );
-                let lba = if has_lba { command.slba() } else { 0 };
-                (self.failed(sq, command.cid, command.nsid, lba, status), 0)
+                let fields = Fields {
+                    opcode: NvmOpcode(command.opcode),
+                    flags: command.flags,
+                    cid: command.cid,
+                    nsid: command.nsid,
+                    pointers: (command.prp1(), command.prp2()),
+                    dwords: [command.cdw10, command.cdw11, command.cdw12, command.cdw13],
+                };
+                self.refused(host, sq, fields, status)
             }
         }
     }
@@ -128,7 +143,8 @@ impl<M: Media> Io<M> {
         flip: Option<u64>,
     ) -> Result<Option<u64>, Status> {
         let moves = matches!(NvmOpcode(command.opcode), NvmOpcode::READ | NvmOpcode::WRITE);
-        if !moves || command.flags & FUSE != 0 || !self.media.moves_data() {
+        let whole = command.flags & FUSE != 0 || self.zoned(command.nsid).is_some();
+        if !moves || whole || !self.media.moves_data() {
             let (status, _) = self.execute(host, sq, command);
             return if status.is_success() { Ok(None) } else { Err(status) };
         }
@@ -188,7 +204,7 @@ impl<M: Media> Io<M> {
     /// Carries out a command whose FUSE or PSDT is not 0.
     #[cold]
     #[inline(never)]
-    fn by_sgl(
+    pub(super) fn by_sgl(
         &mut self,
         host: &mut impl HostMemory,
         (opcode, flags): (u8, u8),

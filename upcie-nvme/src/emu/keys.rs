@@ -21,6 +21,16 @@ pub const KEYS: &str = "  \
   css=N             the command sets (CAP.CSS), 0 to 255 or hexadecimal (0x80)
   sgl=false|dwords  have no scatter gather lists, or of whole dwords only
   mpsmin=BYTES      the least memory page, a power of two from 4K to 64K
+  zoned=true        namespaces with zones; zoned=false+true: one for each
+  zone-size=BYTES   of a zone, 16M by default
+  zone-capacity=BYTES  of a zone that can be written
+  max-open=N        open zones, max-active=N active ones
+  max-active=N
+  zasl=BYTES        the most bytes of a Zone Append, a power of two
+  zrwa=BYTES        random write area of a zone, up to 16M
+  zrwas=N           the most zones with such an area, 16 by default
+  cross-zone-reads=true  reads may cross the boundary of two zones
+  read-only-zones=N at the end of each zoned namespace
   faults=FILE       fail as the plan in this file says
   hmb=SIZE          memory of the host that the controller wishes to use (0)
   serial=TEXT       1 to 20 printable ASCII characters";

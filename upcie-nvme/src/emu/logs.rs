@@ -98,14 +98,22 @@ pub(super) fn supported() -> Vec<u8> {
     log.as_bytes().to_vec()
 }
 
-/// Returns the Commands Supported and Effects log page.
-pub(super) fn commands() -> Vec<u8> {
+/// The commands of the zoned command set, and whether they change blocks.
+const ZONED_COMMANDS: [(NvmOpcode, bool); 3] = [
+    (NvmOpcode::ZONE_MANAGEMENT_SEND, true),
+    (NvmOpcode::ZONE_MANAGEMENT_RECEIVE, false),
+    (NvmOpcode::ZONE_APPEND, true),
+];
+
+/// Returns the Commands Supported and Effects log page, of the zoned command set or of the NVM command set.
+pub(super) fn commands(zoned: bool) -> Vec<u8> {
     let mut log = CommandsSupportedLog::new_zeroed();
     let supported = CommandEffects::new().with_supported(true);
     for (opcode, effects) in ADMIN_COMMANDS {
         log.admin_commands[usize::from(opcode.0)] = effects;
     }
-    for (opcode, changes) in IO_COMMANDS {
+    let zoned = ZONED_COMMANDS.into_iter().filter(|_| zoned);
+    for (opcode, changes) in IO_COMMANDS.into_iter().chain(zoned) {
         log.io_commands[usize::from(opcode.0)] = supported.with_logical_block_content_change(changes);
     }
     log.as_bytes().to_vec()

@@ -19,7 +19,7 @@
 //!
 //! # Features
 //! NVMe 1.4; the NVM command set with Read, Write, Flush, Write Zeroes, Dataset Management, Compare, Verify,
-//! Write Uncorrectable and Copy; all mandatory
+//! Write Uncorrectable and Copy; the zoned command set (`zoned=true`); all mandatory
 //! admin commands and features; PRPs, and SGLs with bit buckets; MSI-X; MSI and INTx on request (they cost a check of every queue in
 //! each round). Optional admin commands: Format NVM (512 and 4096 bytes), namespace management and attachment within the
 //! medium and `nn=`, Sanitize, Device Self-test, firmware slots (an image is data that begins with a revision of 8 ASCII
@@ -85,6 +85,7 @@ mod staged;
 mod state;
 pub mod units;
 mod vendor;
+mod zones;
 
 #[cfg(test)]
 mod tests;
@@ -99,6 +100,6 @@ pub use keys::KEYS;
 pub use lockstep::Lockstep;
 pub use machine::{Machine, Region};
 pub use media::{Cached, Media, Storage};
-pub use options::Options;
 pub(crate) use options::name;
+pub use options::{Options, ZoneOptions};
 pub use serve::{spawn, spawn_with_faults};

@@ -15,6 +15,8 @@ pub(super) struct Namespace {
     pub capacity: u64,
     /// The reason why it takes no commands.
     pub away: Away,
+    /// It has zones: to the commands of plain namespaces it has no blocks.
+    pub zoned: bool,
     /// Namespaces that had this identifier before: each has an identity of its own.
     pub generation: u32,
 }
@@ -48,11 +50,24 @@ pub(super) enum Change {
 impl Namespace {
     /// The identifier of no namespace.
     pub const NONE: Self =
-        Self { start: 0, blocks: 0, shift: 9, capacity: 0, away: Away::Removed, generation: 0 };
+        Self { start: 0, blocks: 0, shift: 9, capacity: 0, away: Away::Removed, zoned: false, generation: 0 };
 
     /// Makes a namespace of `capacity` bytes in blocks of `1 << shift` bytes.
     pub fn new(start: u64, capacity: u64, shift: u8) -> Self {
-        Self { start, blocks: capacity >> shift, shift, capacity, away: Away::Not, generation: 0 }
+        Self {
+            start,
+            blocks: capacity >> shift,
+            shift,
+            capacity,
+            away: Away::Not,
+            zoned: false,
+            generation: 0,
+        }
+    }
+
+    /// Returns it with zones of `size` bytes, whole ones.
+    pub fn with_zones(self, size: u64) -> Self {
+        Self { zoned: true, blocks: 0, capacity: self.capacity / size * size, ..self }
     }
 
     /// Returns `false` if its identifier is inactive: the namespace does not exist, or is not attached.
@@ -72,7 +87,8 @@ impl Namespace {
 
     /// Lets it take commands, or none for a reason. It has all blocks of its part of the media then.
     pub fn set_away(&mut self, away: Away) {
-        (self.away, self.blocks) = (away, if away == Away::Not { self.capacity >> self.shift } else { 0 });
+        let takes_plain = away == Away::Not && !self.zoned;
+        (self.away, self.blocks) = (away, if takes_plain { self.capacity >> self.shift } else { 0 });
     }
 
     /// Returns the offset of `count` blocks from `slba` on in the media, and their bytes.

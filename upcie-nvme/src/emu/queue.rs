@@ -42,9 +42,9 @@ pub(super) struct Sq {
     tail: Doorbell,
     /// The tail that was refused last, so that it is reported once.
     refused: Option<u32>,
-    /// With `latency=` only: finished commands, each with the time at which it is due. The capacity is allocated with the
-    /// queue.
-    pub(super) delayed: VecDeque<(Duration, Done)>,
+    /// With `latency=` only: finished commands, each with the time at which it is due, and dword 1 of its completion. The
+    /// capacity is allocated with the queue.
+    pub(super) delayed: VecDeque<(Duration, Done, u32)>,
     /// The commands that are served in [stages](super::staged), in the order of their fetch.
     pub flights: Vec<Flight>,
     /// The id of the command that was completed last in stages.
@@ -127,8 +127,8 @@ impl Sq {
 
     /// Removes a command from those held back: it is done, but the client does not know.
     pub fn abort(&mut self, cid: u16) -> Option<Done> {
-        let at = self.delayed.iter().position(|(_, done)| done.cid == cid)?;
-        let (_, done) = self.delayed.remove(at)?;
+        let at = self.delayed.iter().position(|(_, done, _)| done.cid == cid)?;
+        let (_, done, _) = self.delayed.remove(at)?;
         Some(Done { status: Status::ABORT_REQUESTED, ..done })
     }
 }
@@ -211,6 +211,19 @@ impl Cq {
     #[inline(always)]
     pub fn post(&mut self, host: &mut impl HostMemory, sq: &Sq, done: Done) -> Result<(), Errno> {
         self.put(host, done.dw0.into(), self.upper_half(sq.head, sq.id, done.cid, done.status))
+    }
+
+    /// Posts a completion like [`post`](Self::post), with dword 1.
+    #[inline]
+    pub fn post_result(
+        &mut self,
+        host: &mut impl HostMemory,
+        sq: &Sq,
+        done: Done,
+        dw1: u32,
+    ) -> Result<(), Errno> {
+        let low = u64::from(done.dw0) | u64::from(dw1) << 32;
+        self.put(host, low, self.upper_half(sq.head, sq.id, done.cid, done.status))
     }
 
     /// Returns dwords 2 and 3 of the next entry: a submission queue's head and identifier, a command's id, and

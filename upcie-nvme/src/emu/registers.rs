@@ -50,7 +50,7 @@ impl Registers {
             .with_to(2)
             .with_dstrd(DSTRD)
             .with_nssrs(true)
-            .with_css(options.css)
+            .with_css(options.command_sets())
             .with_mpsmin((options.mpsmin.ilog2() - 12) as u8)
             .with_mpsmax(MPSMAX);
         Self { cap, ..Self::default() }

@@ -11,6 +11,7 @@ use super::{
     media::Media,
     queue::{Cq, Fault, LINE, Sq},
     staged::{self, Staging},
+    zones::HAS_RESULT,
 };
 use nix::errno::Errno;
 use std::time::Duration;
@@ -63,7 +64,8 @@ impl<M: Media, H: Host, N: Fn() -> Duration> Round<'_, M, H, N> {
         while waiting > 0 && sq.delayed.len() < sq.entries as usize && !self.host.is_slow() {
             let command = sq.fetch(self.host)?;
             let (status, _) = self.io.execute(self.host, sq.id, command);
-            sq.delayed.push_back((now + self.latency, Done { dw0: 0, cid: command.cid, status }));
+            let (dw0, dw1) = halves(self.io.take_result());
+            sq.delayed.push_back((now + self.latency, Done { dw0, cid: command.cid, status }, dw1));
             waiting -= 1;
             taken += 1;
         }
@@ -168,10 +170,14 @@ fn line<M: Media>(
         let (status, bytes) = io.execute(host, sq.id, command);
         done[index] = Done { dw0: 0, cid: command.cid, status };
         since += bytes;
+        // A command with a result counts as many bytes, too.
         if since >= POST_BYTES {
-            for done in &done[first..=index] {
+            for done in &done[first..index] {
                 cq.post(host, sq, *done)?;
             }
+            let (dw0, dw1) = halves(io.take_result());
+            cq.post_result(host, sq, Done { dw0, ..done[index] }, dw1)?;
+            since &= !HAS_RESULT;
             *moved += since;
             (first, since) = (index + 1, 0);
         }
@@ -183,6 +189,12 @@ fn line<M: Media>(
     Ok(())
 }
 
+/// Returns the lower and the upper half of a result.
+#[inline(always)]
+pub(super) fn halves(result: u64) -> (u32, u32) {
+    (result as u32, (result >> 32) as u32)
+}
+
 /// Posts the completions held back that are due at `now` (without `now` all of them), as long as there is
 /// room.
 pub(super) fn release(
@@ -192,7 +204,7 @@ pub(super) fn release(
     now: Option<Duration>,
 ) -> Result<usize, Fault> {
     let (mut posted, mut result) = (0, Ok(()));
-    while let Some(&(due, done)) = sq.delayed.front() {
+    while let Some(&(due, done, dw1)) = sq.delayed.front() {
         if now.is_some_and(|now| due > now) {
             break;
         }
@@ -206,7 +218,7 @@ pub(super) fn release(
             }
         }
         sq.delayed.pop_front();
-        cq.post(host, sq, done)?;
+        cq.post_result(host, sq, done, dw1)?;
         posted += 1;
     }
     if posted > 0 {

@@ -10,6 +10,7 @@ use super::{
     io::Io,
     media::Media,
     queue::{Cq, Fault, Sq},
+    service::halves,
 };
 use crate::spec::{Command, Status};
 use std::time::Duration;
@@ -171,6 +172,7 @@ pub(super) fn advance<M: Media>(
                 Ok(Some(moved)) => Some(Stage::Data(moved)),
                 ended => {
                     flight.done.status = ended.err().unwrap_or(Status::SUCCESS);
+                    (flight.done.dw0, flight.dw1) = halves(io.take_result());
                     Some(if flight.effects.lose { Stage::Hung } else { Stage::Post })
                 }
             }
@@ -197,6 +199,7 @@ pub(super) fn advance<M: Media>(
         Stage::LateData => {
             // The command was reported as done: an error has nowhere to go.
             let _ = io.carry_out(host, sq.id, flight.command, (0, u64::MAX), flight.effects.flip);
+            io.take_result();
             None
         }
         Stage::Hung => Some(Stage::Hung),
@@ -227,7 +230,7 @@ fn post(
     };
     let head = effects.head.map_or(sq.head(), u32::from);
     let queue = effects.queue.map_or(sq.id, |other| if other == sq.id { !other } else { other });
-    let (low, high) = (u64::from(dw0), cq.upper_half(head, queue, cid, status));
+    let (low, high) = (u64::from(dw0) | u64::from(flight.dw1) << 32, cq.upper_half(head, queue, cid, status));
     sq.last_id = flight.command.cid;
     let entry = cq.tail();
     let (old_low, old_high) = cq.present(host, entry).unwrap_or_default();

@@ -69,6 +69,13 @@ impl<T> Completion<T> {
         (self.result >> 32) as u32
     }
 
+    /// Returns dwords 0 and 1 as the number that they are: after a [Zone Append](crate::Turn::append) the first block that it
+    /// has written.
+    #[inline]
+    pub fn block(&self) -> u64 {
+        self.result
+    }
+
     /// Returns the tag.
     #[inline]
     pub fn tag(&self) -> &T {

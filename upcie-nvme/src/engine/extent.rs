@@ -30,6 +30,17 @@ pub struct Extent {
     pub(crate) deallocates: bool,
     /// The controller's optional commands (ONCS).
     pub(crate) optional: OptionalCommands,
+    /// The namespace's zones.
+    pub(crate) zones: ZoneLimits,
+}
+
+/// The zones of a namespace, as far as submission depends on them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ZoneLimits {
+    /// Blocks of a zone; 0 for a namespace without zones.
+    pub(crate) blocks: u64,
+    /// Blocks that one Zone Append may write.
+    pub(crate) append: u32,
 }
 
 impl Extent {
@@ -58,6 +69,19 @@ impl Extent {
     pub(crate) fn misplaced_bytes(&self, slba: u64, len: u64) -> Option<Refusal> {
         let blocks = len >> self.shift;
         if blocks << self.shift != len { Some(Refusal::Length) } else { self.misplaced(slba, blocks) }
+    }
+
+    /// Returns the number of blocks from `slba` on to the end of its zone; of a namespace without zones any number.
+    pub(crate) fn to_zone_end(&self, slba: u64) -> u64 {
+        match slba.checked_rem(self.zones.blocks) {
+            Some(into) => self.zones.blocks - into,
+            None => u64::MAX,
+        }
+    }
+
+    /// Returns `true` for a namespace with zones: the writes to a zone must come one after the other.
+    pub(crate) fn is_zoned(&self) -> bool {
+        self.zones.blocks != 0
     }
 
     /// Returns the most bytes that one command may transfer, a whole number of blocks; 0 if the namespace

@@ -35,10 +35,12 @@ mod timer;
 mod turn;
 mod vectored;
 mod window;
+mod zones;
 
 use crate::error::Refusal;
 pub use completion::{Completion, Refused};
 pub use extent::Extent;
+pub(crate) use extent::ZoneLimits;
 pub use io::{Direction, Io, Zeroes};
 pub(crate) use live::{Epoch, Live, unique};
 pub(crate) use overdue::Overdue;
@@ -50,6 +52,7 @@ pub(crate) use ring::{Parts, Queue, Retired};
 pub use turn::Turn;
 pub use vectored::HeldSegment;
 pub(crate) use window::{Window, Windows};
+pub use zones::ZoneSelect;
 
 #[cfg(test)]
 mod tests;

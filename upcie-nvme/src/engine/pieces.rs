@@ -68,7 +68,12 @@ impl<'n> Pieces<'n> {
         buffer: &DmaBuf,
     ) -> Result<bool, Refused<u64>> {
         let Io { extent, direction, slba, flags } = self.io;
-        let len = extent.max_transfer().min(self.len - self.sent);
+        let mut len = extent.max_transfer().min(self.len - self.sent);
+        if extent.is_zoned() {
+            // No command may cross the end of a zone.
+            let left = extent.to_zone_end(slba + (self.sent >> extent.shift) as u64);
+            len = left.checked_mul(1 << extent.shift).map_or(len, |left| len.min(left as usize));
+        }
         let refused = |reason| Refused { reason, buffer: DmaBuf::empty(), tag: 0 };
         // A stamp belongs to one controller, so the queue is that of the controller that `new` checked for.
         if extent.stamp != turn.namespaces || len == 0 || turn.is_full() {

@@ -4,7 +4,7 @@
 mod exhaustive;
 mod noise;
 
-use super::*;
+use super::{extent::ZoneLimits, *};
 use crate::Failure;
 use nix::{sys::memfd, unistd::ftruncate};
 use std::{
@@ -31,6 +31,7 @@ const EXTENT: Extent = Extent {
     max_zeroes: 0,
     deallocates: false,
     optional: crate::spec::OptionalCommands::empty(),
+    zones: ZoneLimits { blocks: 0, append: 0 },
 };
 /// The number of lists that a queue has memory for.
 const LISTS: usize = 3;

@@ -48,6 +48,10 @@ pub enum Refusal {
     ForeignNamespace,
     /// The namespaces of the controller have changed since this handle was made: get a new one.
     StaleNamespace,
+    /// The namespace has no zones, so the command is not for it.
+    NotZoned,
+    /// The block is not the first one of a zone.
+    ZoneStart,
     /// The namespace's format or command set is not supported for I/O: see
     /// [`Namespace::check_usable`](crate::Namespace::check_usable).
     Unsupported,
@@ -76,6 +80,10 @@ impl fmt::Display for Refusal {
             }
             Self::ForeignNamespace => "the namespace belongs to another controller",
             Self::StaleNamespace => "the controller's namespaces have changed: get the namespace again",
+            Self::NotZoned => "the namespace has no zones: write to its blocks instead",
+            Self::ZoneStart => {
+                "the block is not the first one of a zone: name the zone by its first block (`Zones::start_of`)"
+            }
             Self::Unsupported => "the namespace's format or command set is not supported for I/O",
         })
     }

@@ -39,21 +39,24 @@ pub(super) fn transfer(
     let place = (controller.space().id(), controller.shape(controller.sgl_use()));
     let pieces = Pieces::new(controller.live(), place, io, buffer, part);
     let mut pieces = pieces.map_err(|reason| refused(controller, what, reason))?;
-    let tries = match io.direction() {
-        Direction::Read => Tries::of(controller),
-        Direction::Write => Tries::NONE,
+    let (tries, order) = match io.direction() {
+        Direction::Read => (Tries::of(controller), Order::Any),
+        Direction::Write => (Tries::NONE, Order::of_writes(io.extent)),
     };
-    run(controller, buffer, what, units, tries, |turn, held, again| {
+    run(controller, buffer, what, units, (tries, order), |turn, held, again| {
         again.into_iter().for_each(|tag| pieces.rewind(tag));
         // SAFETY: `held` is `buffer`, which was judged. It outlives the command: `run` gives it back or frees it only when
         // nothing is in flight, or once the queue has been deleted, and leaks it otherwise.
         unsafe { pieces.send(turn, held) }
     })
+    .map(drop)
 }
 
 pub(super) fn flush(controller: &Inner, extent: &Extent, what: What<'_>) -> Result<()> {
     let tries = Tries::of(controller);
-    run(controller, &mut DmaBuf::empty(), what, 0, tries, |turn, _, _| turn.flush(extent, 0).map(|()| false))
+    let how = (tries, Order::Any);
+    run(controller, &mut DmaBuf::empty(), what, 0, how, |turn, _, _| turn.flush(extent, 0).map(|()| false))
+        .map(drop)
 }
 
 /// Zeroes `blocks` (not 0) blocks from `slba` on with Write Zeroes. The caller has checked the range.
@@ -66,12 +69,15 @@ pub(super) fn zeroes(
 ) -> Result<()> {
     let mut sent = 0;
     let commands = blocks / u64::from(extent.max_zeroes.max(1));
-    run(controller, &mut DmaBuf::empty(), what, commands, Tries::NONE, |turn, _, _| {
-        let count = (blocks - sent).min(extent.max_zeroes.into());
-        turn.write_zeroes(Zeroes::new(extent, slba + sent, count as u32), 0)?;
+    let how = (Tries::NONE, Order::of_writes(extent));
+    run(controller, &mut DmaBuf::empty(), what, commands, how, |turn, _, _| {
+        let most = extent.to_zone_end(slba + sent).min(extent.max_zeroes.into());
+        let count = (blocks - sent).min(most);
+        turn.write_zeroes(Zeroes::new(extent, slba + sent, count as u32), sent << extent.shift)?;
         sent += count;
         Ok(sent < blocks)
     })
+    .map(drop)
 }
 
 /// Deallocates `ranges` (at least one).
@@ -88,7 +94,7 @@ pub(super) fn deallocate(
     buffer.write_at(0, bytes);
     let mut sent = 0;
     let commands = (ranges.len() / DatasetRange::MOST) as u64;
-    run(controller, &mut buffer, what, commands, Tries::NONE, |turn, held, _| {
+    run(controller, &mut buffer, what, commands, (Tries::NONE, Order::Any), |turn, held, _| {
         let (start, count) = (sent * SIZE, (ranges.len() - sent).min(DatasetRange::MOST));
         // SAFETY: the ranges are inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing is
         // in flight, or once the queue has been deleted, and leaks it otherwise.
@@ -96,19 +102,36 @@ pub(super) fn deallocate(
         sent += count;
         Ok(sent < ranges.len())
     })
+    .map(drop)
+}
+
+/// The order in which a call sends its commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Several at once.
+    Any,
+    /// One after the other, tagged with the bytes before it: the writes of a zone must arrive in the order of their blocks.
+    OneByOne,
+}
+
+impl Order {
+    fn of_writes(extent: &Extent) -> Self {
+        if extent.is_zoned() { Self::OneByOne } else { Self::Any }
+    }
 }
 
 /// Sends commands until `send` says that there are no more, and waits for them. The commands may use
 /// `buffer`; it is returned when all are done. The call may take the controller's timeout and a second for
-/// each of `units`, all `tries` included: `send` is given the tag of a command that failed, from which on it sends again.
-fn run(
+/// each of `units`, all tries included: `send` is given the tag of a command that failed, from which on it sends again.
+/// Returns dwords 0 and 1 of the completion that came last.
+pub(super) fn run(
     controller: &Inner,
     buffer: &mut DmaBuf,
     what: What<'_>,
     units: u64,
-    mut tries: Tries,
+    (mut tries, order): (Tries, Order),
     mut send: impl FnMut(&mut Turn<'_, u64>, &DmaBuf, Option<u64>) -> Result<bool, Refused<u64>>,
-) -> Result<()> {
+) -> Result<u64> {
     if controller.is_inherited() {
         controller.check_owner(&what())?;
     }
@@ -118,12 +141,19 @@ fn run(
     let _budget = Budget::new(whole);
     let mut again = None;
     loop {
-        let ended = attempt(controller, buffer, what, (&mut watch, whole), |turn, held| {
+        let ended = attempt(controller, buffer, what, (&mut watch, whole), order, |turn, held| {
             send(turn, held, again.take())
         })?;
-        let Err((status, tag)) = ended else { return Ok(()) };
+        let (status, tag) = match ended {
+            Ok(result) => return Ok(result),
+            Err(failed) => failed,
+        };
         if !tries.again(controller, (status, tag), (&mut watch, whole), what)? {
-            return Err(Error::of_status(controller.name(), what(), status));
+            let done = match order {
+                Order::OneByOne if tag > 0 => format!("{}, after the first {tag} bytes", what()),
+                _ => what(),
+            };
+            return Err(Error::of_status(controller.name(), done, status));
         }
         again = Some(tag);
     }
@@ -136,8 +166,9 @@ fn attempt(
     buffer: &mut DmaBuf,
     what: What<'_>,
     (watch, whole): (&mut Stopwatch<'_>, Duration),
+    order: Order,
     mut send: impl FnMut(&mut Turn<'_, u64>, &DmaBuf) -> Result<bool, Refused<u64>>,
-) -> Result<Result<(), (Status, u64)>> {
+) -> Result<Result<u64, (Status, u64)>> {
     controller.wait_for_reset(*watch, whole, what)?;
     let mut slot = controller.enter_blocking(watch, whole, what)?;
     if let Some(mut before) = slot.take_if(|queue| queue.is_over()) {
@@ -155,7 +186,7 @@ fn attempt(
     // This call owns the buffer until the controller is done with it, whatever happens.
     let mut held = std::mem::take(buffer);
     let backoff = Backoff::of_memory(*watch, controller.timeout(), whole);
-    match send_all(controller, queue, what, backoff, whole, |turn| send(turn, &held)) {
+    match send_all(controller, queue, what, backoff, (whole, order), |turn| send(turn, &held)) {
         Ok(result) => {
             *buffer = held;
             Ok(result)
@@ -198,15 +229,18 @@ fn send_all(
     queue: &mut Queue<u64>,
     what: What<'_>,
     mut backoff: Backoff<'_>,
-    whole: Duration,
+    (whole, order): (Duration, Order),
     mut send: impl FnMut(&mut Turn<'_, u64>) -> Result<bool, Refused<u64>>,
-) -> Result<Result<(), (Status, u64)>, (Error, bool)> {
-    let (mut more, mut pending, mut result) = (true, 0_u32, Ok(()));
+) -> Result<Result<u64, (Status, u64)>, (Error, bool)> {
+    let (mut more, mut pending, mut result) = (true, 0_u32, Ok(0));
     loop {
         let mut turn = queue.turn().map_err(|error| (error, pending > 0))?;
         let before = pending;
         for done in turn.by_ref() {
             pending -= 1;
+            if let Ok(block) = &mut result {
+                *block = done.block();
+            }
             if let (tag, Err(status), _) = done.into_parts() {
                 if result.is_ok() || matches!(result, Err((_, least)) if tag < least) {
                     result = Err((status, tag));
@@ -214,7 +248,7 @@ fn send_all(
             }
         }
         let progress = before != pending;
-        while result.is_ok() && more {
+        while result.is_ok() && more && (pending == 0 || order == Order::Any) {
             match send(&mut turn) {
                 Ok(rest) => {
                     pending += 1;

@@ -8,14 +8,16 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod vectored;
+mod zones;
 
 pub use stream::Stream;
+pub use zones::Zones;
 
 use crate::{
     Controller, Error, IoFlags, Refusal, Result,
     controller::Inner,
     engine::{Extent, Io},
-    spec::{DatasetRange, IdentifyNamespace, NvmOpcode},
+    spec::{Csi, DatasetRange, IdentifyNamespace, NvmOpcode, ZonedNamespace},
 };
 use blocking::refused;
 use std::{fmt, ops::Range, sync::Arc};
@@ -49,6 +51,8 @@ pub struct Namespace {
     controller: Arc<Inner>,
     identify: Arc<IdentifyNamespace>,
     unusable: Option<Arc<str>>,
+    command_set: Csi,
+    zones: Option<Arc<ZonedNamespace>>,
 }
 
 impl Controller {
@@ -83,16 +87,22 @@ impl Controller {
 
 impl Namespace {
     fn new(controller: Arc<Inner>, known: open::Known) -> Self {
-        let open::Known { mut extent, identify, unusable } = known;
+        let open::Known { mut extent, identify, unusable, command_set, zones } = known;
         if unusable.is_some() {
             (extent.max_blocks, extent.max_zeroes, extent.deallocates) = (0, 0, false);
         }
-        Self { extent, controller, identify: Arc::new(identify), unusable: unusable.map(Into::into) }
+        let (unusable, zones) = (unusable.map(Into::into), zones.map(Arc::new));
+        Self { extent, controller, identify: Arc::new(identify), unusable, command_set, zones }
     }
 
     /// Returns the namespace's id.
     pub fn nsid(&self) -> u32 {
         self.extent.nsid()
+    }
+
+    /// Returns the namespace's command set: [`Csi::NVM`], or [`Csi::ZONED`] for a namespace with [zones](Self::zones).
+    pub fn command_set(&self) -> Csi {
+        self.command_set
     }
 
     /// Returns the size in blocks (NSZE).
@@ -132,7 +142,7 @@ impl Namespace {
     ///
     /// # Errors
     /// [`Failure::NoIo`](crate::Failure::NoIo) if the controller takes none; [`Failure::Unsupported`](crate::Failure::Unsupported) with the reason: metadata, a
-    /// command set other than NVM, or a block size outside of 512 bytes to 64 KiB.
+    /// command set other than NVM and Zoned Namespace, or a block size outside of 512 bytes to 64 KiB.
     pub fn check_usable(&self) -> Result<()> {
         self.controller.check_io()?;
         match &self.unusable {
@@ -169,6 +179,9 @@ impl Namespace {
     }
 
     /// Writes all of `buffer` to the blocks from `slba` on, and waits for it.
+    ///
+    /// To a namespace with [zones](Self::zones) the commands go one after the other, each within a zone; an error tells how many
+    /// bytes were written before it.
     ///
     /// # Errors
     /// Those of [`read`](Self::read).

@@ -1,10 +1,11 @@
 //! Identifies a namespace: asks its controller, and decides whether this driver can do I/O on it.
 
+use super::zones;
 use crate::{
     Error, Result,
     controller::{Inner, Shape},
-    engine::Extent,
-    spec::{Cns, Command, Csi, IdentifyNamespace, NamespaceDescriptors, OptionalCommands},
+    engine::{Extent, ZoneLimits},
+    spec::{Cns, Command, Csi, IdentifyNamespace, NamespaceDescriptors, OptionalCommands, ZonedNamespace},
 };
 use zerocopy::FromBytes;
 
@@ -14,6 +15,8 @@ pub(super) struct Known {
     pub(super) identify: IdentifyNamespace,
     /// The reason why it can't be used for I/O, if it can't.
     pub(super) unusable: Option<String>,
+    pub(super) command_set: Csi,
+    pub(super) zones: Option<ZonedNamespace>,
 }
 
 /// Asks the controller for the namespace `nsid`.
@@ -38,10 +41,23 @@ pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
         controller.identify_page(&Command::identify(Cns::NAMESPACE, nsid, 0), "Identify (namespace)")?;
     let identify = IdentifyNamespace::read_from_bytes(&page[..]).expect("one page");
     controller.note_shape(nsid, Shape::of(&identify, stamp));
-    let unusable = match controller.no_io() {
+    let mut unusable = match controller.no_io() {
         Some(reason) => Some(reason.to_string()),
-        None => why_unusable(controller, nsid, &identify)?,
+        None => why_unusable(controller, &identify),
     };
+    let command_set = if controller.no_io().is_none() { command_set(controller, nsid)? } else { Csi::NVM };
+    let (mut limits, mut zones) = (ZoneLimits::default(), None);
+    match command_set {
+        Csi::NVM => {}
+        Csi::ZONED if unusable.is_none() => match zones::ask(controller, nsid, &identify)? {
+            Ok((known, id)) => (limits, zones) = (known, Some(id)),
+            Err(reason) => unusable = Some(reason),
+        },
+        Csi::ZONED => {}
+        other => {
+            unusable = unusable.or(Some(format!("its command set is {other}, not NVM or Zoned Namespace")))
+        }
+    }
     let shift = match &identify.lba_format() {
         Some(format) if (9..=16).contains(&format.lbads()) => u32::from(format.lbads()),
         _ => 0,
@@ -62,41 +78,46 @@ pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
         },
         deallocates: optional.contains(OptionalCommands::DATASET_MANAGEMENT),
         optional,
+        zones: limits,
     };
-    Ok(Known { extent, identify, unusable })
+    Ok(Known { extent, identify, unusable, command_set, zones })
 }
 
 /// Returns the reason why I/O on a namespace is not supported, if it isn't.
-fn why_unusable(controller: &Inner, nsid: u32, identify: &IdentifyNamespace) -> Result<Option<String>> {
+fn why_unusable(controller: &Inner, identify: &IdentifyNamespace) -> Option<String> {
     let Some(format) = identify.lba_format() else {
-        return Ok(Some(format!("its format {} is not in its own list of formats", identify.format_index())));
+        return Some(format!("its format {} is not in its own list of formats", identify.format_index()));
     };
     if format.ms() != 0 {
-        return Ok(Some(format!("its format has {} bytes of metadata per block", format.ms())));
+        return Some(format!("its format has {} bytes of metadata per block", format.ms()));
     }
     if !(9..=16).contains(&format.lbads()) {
-        return Ok(Some(format!(
+        return Some(format!(
             "its blocks have 2^{} bytes; 512 bytes to 64 KiB are supported",
             format.lbads()
-        )));
+        ));
     }
     if controller.max_transfer() >> format.lbads() == 0 {
-        return Ok(Some(format!(
+        return Some(format!(
             "its blocks have 2^{} bytes, more than the {} that one command may transfer (MDTS)",
             format.lbads(),
             controller.max_transfer()
-        )));
+        ));
     }
     if identify.nsze == 0 {
-        return Ok(Some("it has no blocks".into()));
+        return Some("it has no blocks".into());
     }
+    None
+}
+
+/// Asks for the command set of a namespace.
+fn command_set(controller: &Inner, nsid: u32) -> Result<Csi> {
     // Optional before version 1.3: a controller without the list has the NVM command set only.
     let command = Command::identify(Cns::NAMESPACE_DESCRIPTORS, nsid, 0);
     let page = match controller.identify_page(&command, "Identify (namespace descriptors)") {
         Ok(page) => page,
-        Err(error) if error.status().is_some() => return Ok(None),
+        Err(error) if error.status().is_some() => return Ok(Csi::NVM),
         Err(error) => return Err(error),
     };
-    let csi = NamespaceDescriptors::new(&page[..]).find_map(|descriptor| descriptor.csi());
-    Ok(csi.filter(|&csi| csi != Csi::NVM).map(|csi| format!("its command set is {csi}, not NVM")))
+    Ok(NamespaceDescriptors::new(&page[..]).find_map(|descriptor| descriptor.csi()).unwrap_or(Csi::NVM))
 }

@@ -43,6 +43,8 @@ mod opcode;
 mod registers;
 mod sgl;
 mod status;
+#[allow(missing_debug_implementations, clippy::result_unit_err, reason = "derives in macros: `macros.rs`")]
+mod zones;
 
 #[cfg(test)]
 mod tests;
@@ -70,3 +72,7 @@ pub use registers::{
 };
 pub use sgl::SglDescriptor;
 pub use status::{Status, StatusType};
+pub use zones::{
+    ZoneAction, ZoneAttributes, ZoneDescriptor, ZoneFilter, ZoneReceiveDword13, ZoneReportHeader,
+    ZoneSendDword13, ZoneState, ZoneType,
+};

@@ -66,7 +66,7 @@ named_values! {
 }
 
 named_values! {
-    /// The opcode of an I/O command of the NVM command set.
+    /// The opcode of an I/O command: those of all command sets, of the NVM command set and of the zoned command set.
     NvmOpcode(u8) {
         FLUSH = 0x00, "Flush";
         WRITE = 0x01, "Write";
@@ -79,8 +79,13 @@ named_values! {
         RESERVATION_REGISTER = 0x0d, "Reservation Register";
         RESERVATION_REPORT = 0x0e, "Reservation Report";
         RESERVATION_ACQUIRE = 0x11, "Reservation Acquire";
+        IO_MANAGEMENT_RECEIVE = 0x12, "I/O Management Receive";
         RESERVATION_RELEASE = 0x15, "Reservation Release";
         COPY = 0x19, "Copy";
+        IO_MANAGEMENT_SEND = 0x1d, "I/O Management Send";
+        ZONE_MANAGEMENT_SEND = 0x79, "Zone Management Send";
+        ZONE_MANAGEMENT_RECEIVE = 0x7a, "Zone Management Receive";
+        ZONE_APPEND = 0x7d, "Zone Append";
     }
 }
 

@@ -308,6 +308,9 @@ statuses! {
         READ_ONLY_RANGE = 0x82, "Attempted Write to Read Only Range", "the range is read-only";
         COMMAND_SIZE_LIMIT_EXCEEDED = 0x83, "Command Size Limit Exceeded",
             "more blocks than the controller takes in such a command";
+        INVALID_ZONE_OPERATION = 0xb6, "Invalid Zone Operation Request",
+            "the zone's random write area, or the lack of one, doesn't allow this";
+        NO_RANDOM_WRITE_AREA = 0xb7, "ZRWA Resources Unavailable", "no random write area is left";
         ZONE_BOUNDARY_ERROR = 0xb8, "Zoned Boundary Error", "the range crosses a zone's boundary";
         ZONE_IS_FULL = 0xb9, "Zone Is Full", "the zone is full";
         ZONE_IS_READ_ONLY = 0xba, "Zone Is Read Only", "the zone is read-only";

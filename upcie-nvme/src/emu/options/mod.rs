@@ -1,11 +1,14 @@
 //! The options of an embedded controller: `key=value,…`, as `emu:` addresses and `nvme-emu` take them.
 
 mod text;
+mod zones;
 
 #[cfg(test)]
 mod tests;
 
 pub(crate) use text::name;
+pub(super) use zones::GRANULARITY;
+pub use zones::ZoneOptions;
 
 use super::{
     Error, Sgls,
@@ -93,6 +96,8 @@ pub struct Options {
     pub faults: Option<PathBuf>,
     /// `serial=`: the serial number, 1 to 20 printable ASCII characters. Default `EMU0`.
     pub serial: String,
+    /// Zoned namespaces.
+    pub zones: ZoneOptions,
 }
 
 impl Default for Options {
@@ -120,6 +125,7 @@ impl Default for Options {
             mpsmin: 4096,
             faults: None,
             serial: "EMU0".into(),
+            zones: ZoneOptions::default(),
         }
     }
 }
@@ -214,6 +220,7 @@ impl Options {
                 self.serial =
                     fits.then(|| value.into()).ok_or_else(|| bad("1 to 20 printable ASCII characters"))?;
             }
+            _ if self.zones.set(key, value)? => {}
             _ => return Err(Error::UnknownOption { key: key.into() }),
         }
         Ok(())
@@ -247,6 +254,7 @@ impl Options {
             let reason = format!("two memory pages of mpsmin={} at least", Bytes(self.mpsmin.into()));
             return bad(format!("mdts={}", Bytes(self.mdts.into())), reason);
         }
+        self.zones.check(self.namespaces, self.size, self.file.is_some())?;
         let block = self.largest_block();
         match self.size {
             Some(size) if size % block != 0 => bad(
@@ -255,6 +263,16 @@ impl Options {
             ),
             _ => Ok(()),
         }
+    }
+
+    /// Returns the command sets that CAP.CSS reports: zoned namespaces need bit 6.
+    pub(super) fn command_sets(&self) -> u8 {
+        self.css | u8::from(self.zones.any()) << 6
+    }
+
+    /// Returns `true` if hosts can choose all command sets.
+    pub(super) fn has_command_sets(&self) -> bool {
+        self.command_sets() & 1 << 6 != 0
     }
 
     /// Returns the largest identifier that a namespace can have.

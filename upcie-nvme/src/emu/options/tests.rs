@@ -14,6 +14,8 @@ fn options_print_as_they_were_parsed() {
         "queues=0,depth=1,css=0x80,hmb=64M,mpsmin=64K",
         "css=0x41,sgl=dwords",
         "sgl=false",
+        "size=64M,namespaces=2,zoned=false+true,zone-size=4M,zone-capacity=3M,max-open=3,max-active=5,zasl=16K,zrwa=64K,\
+         zrwas=2,cross-zone-reads=true,read-only-zones=1",
     ] {
         assert_eq!(text.parse::<Options>().unwrap().to_string(), text);
     }
@@ -64,6 +66,20 @@ fn a_wrong_value_lists_the_values_of_its_key() {
         ("serial=", "1 to 20"),
         ("serial=123456789012345678901", "1 to 20"),
         ("null=true,file=/x", "file="),
+        ("zoned=1", "true or false"),
+        ("zoned=true+false", "namespaces=1"),
+        ("zone-size=4M", "needs zoned=true"),
+        ("zone-size=5000,zoned=true", "multiple of 4096"),
+        ("zone-size=0,zoned=true", "4096 bytes at least"),
+        ("zoned=true,file=/x", "states of zones"),
+        ("zone-capacity=8M,zoned=true,zone-size=4M", "zone-size=4M"),
+        ("size=6M,zoned=true,zone-size=4M", "zone-size=4M"),
+        ("zone-size=4K,zoned=true,size=8G", "zones at most"),
+        ("max-open=3,zoned=true,max-active=2", "each open zone is active"),
+        ("max-active=0,zoned=true", "1 or more"),
+        ("zasl=12K,zoned=true", "power of two"),
+        ("zrwa=32M,zoned=true", "up to 16M"),
+        ("read-only-zones=65,zoned=true,size=1G", "more than"),
     ] {
         let error = text.parse::<Options>().unwrap_err().to_string();
         assert!(error.contains(part) && error.lines().count() == 1, "{text}: {error}");
@@ -94,6 +110,16 @@ fn an_unknown_option_lists_all_options() {
         "css",
         "sgl",
         "mpsmin",
+        "zoned",
+        "zone-size",
+        "zone-capacity",
+        "max-open",
+        "max-active",
+        "zasl",
+        "zrwa",
+        "zrwas",
+        "cross-zone-reads",
+        "read-only-zones",
         "serial",
     ] {
         assert!(

@@ -75,6 +75,9 @@ impl fmt::Display for Options {
         put(self.css != default.css, "css", &format_args!("{:#x}", self.css))?;
         put(self.sgl != default.sgl, "sgl", &self.sgl)?;
         put(self.hmb != default.hmb, "hmb", &Bytes(self.hmb))?;
+        for (key, value) in self.zones.text() {
+            put(true, key, &value)?;
+        }
         put(self.mpsmin != default.mpsmin, "mpsmin", &Bytes(self.mpsmin.into()))?;
         if let Some(path) = &self.faults {
             put(true, "faults", &path.display().to_string().replace(',', ",,"))?;

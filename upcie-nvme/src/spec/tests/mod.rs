@@ -5,3 +5,4 @@ mod hostile;
 mod layout;
 mod status;
 mod typed;
+mod zones;

@@ -1,0 +1,92 @@
+//! Identify data by command set, of controllers with zoned namespaces or command set profiles.
+
+use super::super::{Options, identify::FORMATS, namespace::Namespace, options::GRANULARITY};
+use crate::spec::{
+    Cns, Command, Csi, IdentifyDword10, IdentifyDword11, NamespaceList, Status, ZonedController,
+    ZonedNamespace,
+};
+use zerocopy::{FromZeros, IntoBytes};
+
+const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
+
+/// Returns `true` for a structure that depends on the command set, if the controller has several of them.
+pub(in super::super) fn has_structure(options: &Options, cns: Cns) -> bool {
+    let by_set = matches!(
+        cns,
+        Cns::COMMAND_SET_NAMESPACE
+            | Cns::COMMAND_SET_CONTROLLER
+            | Cns::COMMAND_SET_ACTIVE_NAMESPACES
+            | Cns::COMMAND_SETS
+    );
+    by_set && options.has_command_sets()
+}
+
+/// Returns the 4096 bytes of such a structure.
+pub(in super::super) fn page(
+    options: &Options,
+    namespaces: &[Namespace],
+    command: &Command,
+) -> Result<Vec<u8>, Status> {
+    let csi = IdentifyDword11::from_bits(command.cdw11).csi();
+    let zoned = match csi {
+        Csi::NVM => false,
+        Csi::ZONED if options.zones.any() => true,
+        _ => return Err(INVALID_FIELD),
+    };
+    let mut page = match IdentifyDword10::from_bits(command.cdw10).cns() {
+        Cns::COMMAND_SET_NAMESPACE => {
+            let found = namespaces.get(command.nsid.wrapping_sub(1) as usize);
+            let found = found.ok_or(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry())?;
+            match found.is_active() {
+                true if found.zoned != zoned => return Err(INVALID_FIELD),
+                true if zoned => namespace(options, found.shift),
+                _ => Vec::new(),
+            }
+        }
+        Cns::COMMAND_SET_CONTROLLER if zoned => {
+            let mut id = ZonedController::new_zeroed();
+            let limit = options.zones.append.map(|limit| (limit / options.mpsmin).max(1).ilog2() as u8);
+            id.zone_append_size_limit = limit.unwrap_or(0);
+            id.as_bytes().to_vec()
+        }
+        Cns::COMMAND_SET_ACTIVE_NAMESPACES => {
+            let mut list = NamespaceList::new_zeroed();
+            let all = (1..).zip(namespaces);
+            let named = all.filter(|(nsid, namespace)| {
+                *nsid > command.nsid && namespace.is_active() && namespace.zoned == zoned
+            });
+            for (entry, (nsid, _)) in list.nsids.iter_mut().zip(named) {
+                *entry = nsid;
+            }
+            list.as_bytes().to_vec()
+        }
+        Cns::COMMAND_SETS => {
+            let sets = u64::from(options.zones.any()) << Csi::ZONED.0 | 1 << Csi::NVM.0;
+            sets.to_le_bytes().to_vec()
+        }
+        _ => Vec::new(),
+    };
+    page.resize(4096, 0);
+    Ok(page)
+}
+
+/// Returns the zones of a namespace with blocks of `1 << shift` bytes.
+fn namespace(options: &Options, shift: u8) -> Vec<u8> {
+    let zones = &options.zones;
+    let limit = |limit: Option<u32>| limit.map_or(u32::MAX, |limit| limit - 1);
+    let mut id = ZonedNamespace::new_zeroed();
+    id.optional_commands = u16::from(zones.cross_reads) | u16::from(zones.random_write_area > 0) << 1;
+    id.max_active_resources = limit(zones.max_active);
+    id.max_open_resources = limit(zones.max_open);
+    if zones.random_write_area > 0 {
+        id.random_write_areas = zones.random_write_areas;
+        id.random_write_area_size = (zones.random_write_area >> shift) as u16;
+        id.random_write_area_flush_granularity = (GRANULARITY >> shift) as u16;
+        // Zones can be flushed by command.
+        id.random_write_area_capabilities = 1;
+    }
+    for (extension, shift) in id.format_extensions.iter_mut().zip(FORMATS) {
+        extension.zone_size = zones.size >> shift;
+    }
+    id.as_bytes().to_vec()
+}

@@ -1,0 +1,36 @@
+//! Reports of zones: ZNS, "Zone Management Receive command".
+
+use super::Zones;
+use crate::spec::{Status, ZoneDescriptor, ZoneFilter, ZoneReceiveDword13, ZoneReportHeader};
+use zerocopy::{FromZeros, IntoBytes};
+
+/// Report Zones; the extended report is for zones with descriptor extensions.
+const REPORT: u8 = 0;
+
+impl Zones {
+    /// Returns `len` bytes of the report that a Zone Management Receive asks for, from the zone of block `slba` on.
+    pub(super) fn report(&self, slba: u64, len: usize, dword: ZoneReceiveDword13) -> Result<Vec<u8>, Status> {
+        let first = self.index_of(slba)?;
+        let filter = dword.filter();
+        let is_known = filter == ZoneFilter::ALL || filter.state().is_some();
+        if dword.action() != REPORT || !is_known || len < size_of::<ZoneReportHeader>() {
+            return Err(Status::INVALID_FIELD.with_do_not_retry());
+        }
+        let listed = |index: &usize| filter.state().is_none_or(|state| self.state(*index) == Some(state));
+        let matching = (first..self.count()).filter(listed);
+        let room = (len - size_of::<ZoneReportHeader>()) / size_of::<ZoneDescriptor>();
+        let descriptors = matching.clone().take(room).filter_map(|index| self.describe(index));
+        let mut report = ZoneReportHeader::new_zeroed().as_bytes().to_vec();
+        let mut count = 0_u64;
+        for descriptor in descriptors {
+            report.extend(descriptor.as_bytes());
+            count += 1;
+        }
+        if !dword.partial() {
+            count = matching.count() as u64;
+        }
+        report[..8].copy_from_slice(&count.to_le_bytes());
+        report.resize(len, 0);
+        Ok(report)
+    }
+}

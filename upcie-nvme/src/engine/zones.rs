@@ -1,0 +1,204 @@
+//! Commands of the zoned command set that a turn submits: Zone Append, Zone Management Send and Receive.
+
+use super::{
+    Extent, Refusal, Refused, Turn,
+    common::{first_words, refuse_namespace},
+    ring::Cursor,
+    turn::submit_slowly,
+};
+use crate::spec::{
+    IoFlags, NvmOpcode, ZoneAction, ZoneFilter, ZoneReceiveDword13, ZoneReportHeader, ZoneSendDword13,
+};
+use std::ops::Range;
+use upcie_core::dma::DmaBuf;
+
+/// The zones that a command changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ZoneSelect {
+    /// The zone that begins with this block.
+    At(u64),
+    /// All zones that the change applies to.
+    All,
+}
+
+impl<T> Turn<'_, T> {
+    /// Submits a Zone Append of all of `buffer`, a whole number of blocks, to the zone whose first block is `zone`: the
+    /// controller writes it at the zone's write pointer, and the completion tells where
+    /// ([`Completion::block`](super::Completion::block)). So several may be in flight for one zone, unlike writes.
+    ///
+    /// ```
+    /// # use upcie_nvme::{Controller, Wait};
+    /// # let controller = Controller::open("emu:size=1M,zoned=true,zone-size=64K")?;
+    /// # let namespace = controller.namespace(1)?;
+    /// # let mut queue = controller.queue_pair().create::<u64>()?;
+    /// let zone = namespace.zones()?.start_of(3);
+    /// queue.turn()?.append(&namespace, zone, controller.alloc(4096)?, 7)?;
+    /// # assert!(queue.wait(Wait::Poll, std::time::Duration::from_secs(10))?);
+    /// let done = queue.turn()?.next().unwrap();
+    /// done.result()?;
+    /// assert_eq!(done.block(), zone); // the first blocks of the zone
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A [`Refused`] with the buffer and the tag; nothing was sent. The reason is [`Refusal::NotZoned`] for a namespace without
+    /// zones, [`Refusal::ZoneStart`] if `zone` is no first block of a zone, and [`Refusal::TooLong`] for more than one append
+    /// may write ([`Zones::max_append`](crate::Zones::max_append)).
+    pub fn append(
+        &mut self,
+        namespace: &impl AsRef<Extent>,
+        zone: u64,
+        buffer: DmaBuf,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        let extent = namespace.as_ref();
+        let blocks = buffer.total_len() as u64 >> extent.shift;
+        let checked = self.zone_of(extent, ZoneSelect::At(zone)).and_then(|zone| {
+            if blocks > extent.zones.append.into() { Err(Refusal::TooLong) } else { Ok(zone) }
+        });
+        if let Err(reason) = checked {
+            return Err(Refused { reason, buffer, tag });
+        }
+        let at = Cursor { sqe: self.sqe, top: self.top };
+        let kind = (NvmOpcode::ZONE_APPEND, IoFlags::empty());
+        let at = submit_slowly(self.queue, at, self.namespaces, kind, extent, zone, (buffer, tag))?;
+        (self.sqe, self.top) = (at.sqe, at.top);
+        Ok(())
+    }
+
+    /// Submits a Zone Append like [`append`](Self::append), of the bytes `part` of `held`, which stays with the caller.
+    ///
+    /// # Safety
+    /// As for [`submit_held`](Self::submit_held).
+    ///
+    /// # Errors
+    /// Those of [`append`](Self::append), with the empty buffer.
+    pub unsafe fn append_held(
+        &mut self,
+        namespace: &impl AsRef<Extent>,
+        zone: u64,
+        held: &DmaBuf,
+        part: Range<usize>,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        let extent = namespace.as_ref();
+        let len = part.end.wrapping_sub(part.start);
+        let checked = self.zone_of(extent, ZoneSelect::At(zone)).and_then(|zone| {
+            let blocks = len as u64 >> extent.shift;
+            let most = extent.zones.append.min(extent.max_blocks);
+            if let Some(reason) = extent.misplaced_bytes(zone, len as u64) {
+                return Err(reason);
+            }
+            if blocks > most.into() { Err(Refusal::TooLong) } else { Ok(blocks) }
+        });
+        let pointer = checked
+            .and_then(|blocks| Ok((blocks, self.pointer(NvmOpcode::ZONE_APPEND, held, part.start, len)?)));
+        match pointer {
+            Ok((blocks, pointer)) => {
+                let first = first_words(NvmOpcode::ZONE_APPEND, extent) | pointer.psdt;
+                let words = [first, 0, 0, pointer.prp1, pointer.prp2, zone, blocks - 1, 0];
+                self.push(words, DmaBuf::empty(), tag, pointer.list);
+                Ok(())
+            }
+            Err(reason) => Err(Refused { reason, buffer: DmaBuf::empty(), tag }),
+        }
+    }
+
+    /// Submits a Zone Management Send without data: opens, closes, finishes, resets or takes offline a zone, or all zones that
+    /// the action applies to. [`ZoneAction::RESET`] loses the zone's data. With `random_writes`, [`ZoneAction::OPEN`] also gives
+    /// an empty zone a random write area. [`ZoneAction::FLUSH_RANDOM_WRITE_AREA`] takes the last block to commit for the zone.
+    ///
+    /// # Errors
+    /// A [`Refused`] with the tag; nothing was sent. The reason is [`Refusal::NotZoned`], [`Refusal::ZoneStart`],
+    /// [`Refusal::OutOfRange`], or [`Refusal::Length`] for an action that sends data
+    /// ([`ZoneAction::SET_DESCRIPTOR_EXTENSION`]).
+    pub fn manage_zones(
+        &mut self,
+        namespace: &impl AsRef<Extent>,
+        action: ZoneAction,
+        zones: ZoneSelect,
+        random_writes: bool,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        let extent = namespace.as_ref();
+        let slba = match (action, zones) {
+            (ZoneAction::SET_DESCRIPTOR_EXTENSION, _) => Err(Refusal::Length),
+            // Any block of a zone.
+            (ZoneAction::FLUSH_RANDOM_WRITE_AREA, ZoneSelect::At(block)) => {
+                let inside = self.zone_of(extent, ZoneSelect::At(block - block % extent.zones.blocks.max(1)));
+                inside.and(extent.misplaced(block, 1).map_or(Ok(block), Err))
+            }
+            _ => self.zone_of(extent, zones),
+        };
+        match slba {
+            Ok(slba) => {
+                let dword = ZoneSendDword13::new()
+                    .with_action(action)
+                    .with_select_all(zones == ZoneSelect::All)
+                    .with_allocate_random_write_area(random_writes);
+                let first = first_words(NvmOpcode::ZONE_MANAGEMENT_SEND, extent);
+                let words = [first, 0, 0, 0, 0, slba, u64::from(dword.into_bits()) << 32, 0];
+                self.push(words, DmaBuf::empty(), tag, 0);
+                Ok(())
+            }
+            Err(reason) => Err(Refused { reason, buffer: DmaBuf::empty(), tag }),
+        }
+    }
+
+    /// Submits a Zone Management Receive: fills the bytes `part` of `held`, which stays with the caller, with a partial report
+    /// of the zones that match `filter`, from the zone of block `slba` on: a [`ZoneReportHeader`], then
+    /// [`ZoneDescriptor`](crate::spec::ZoneDescriptor)s.
+    ///
+    /// # Safety
+    /// As for [`submit_held`](Self::submit_held).
+    ///
+    /// # Errors
+    /// A [`Refused`] with the tag; nothing was sent. The reason is [`Refusal::NotZoned`], [`Refusal::OutOfRange`], or
+    /// [`Refusal::Length`] for a part that holds no header or ends within a dword.
+    pub unsafe fn report_zones_held(
+        &mut self,
+        namespace: &impl AsRef<Extent>,
+        slba: u64,
+        filter: ZoneFilter,
+        held: &DmaBuf,
+        part: Range<usize>,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        let extent = namespace.as_ref();
+        let len = part.end.wrapping_sub(part.start);
+        let pointer = self.zone_of(extent, ZoneSelect::All).and_then(|_| {
+            if let Some(reason) = extent.misplaced(slba, 1) {
+                return Err(reason);
+            }
+            if len < size_of::<ZoneReportHeader>() || len % 4 != 0 || len > extent.max_transfer() {
+                return Err(Refusal::Length);
+            }
+            self.pointer(NvmOpcode::ZONE_MANAGEMENT_RECEIVE, held, part.start, len)
+        });
+        match pointer {
+            Ok(pointer) => {
+                let first = first_words(NvmOpcode::ZONE_MANAGEMENT_RECEIVE, extent) | pointer.psdt;
+                let dword = ZoneReceiveDword13::new().with_filter(filter).with_partial(true);
+                let last = (len / 4 - 1) as u64 | u64::from(dword.into_bits()) << 32;
+                let words = [first, 0, 0, pointer.prp1, pointer.prp2, slba, last, 0];
+                self.push(words, DmaBuf::empty(), tag, pointer.list);
+                Ok(())
+            }
+            Err(reason) => Err(Refused { reason, buffer: DmaBuf::empty(), tag }),
+        }
+    }
+
+    /// Returns the block that names the zones in a command, or the reason why the command can't be sent.
+    fn zone_of(&self, extent: &Extent, zones: ZoneSelect) -> Result<u64, Refusal> {
+        if extent.stamp != self.namespaces || self.is_full() || extent.max_blocks == 0 {
+            return Err(refuse_namespace(extent, self.queue.live.controller, self.namespaces));
+        }
+        match zones {
+            _ if !extent.is_zoned() => Err(Refusal::NotZoned),
+            ZoneSelect::All => Ok(0),
+            ZoneSelect::At(zone) if extent.misplaced(zone, 1).is_some() => Err(Refusal::OutOfRange),
+            ZoneSelect::At(zone) if zone % extent.zones.blocks != 0 => Err(Refusal::ZoneStart),
+            ZoneSelect::At(zone) => Ok(zone),
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! The zones of a namespace: their geometry, reports, changes of their states, and appends.
+
+use super::{
+    Namespace,
+    blocking::{Order, What, run},
+    retries::Tries,
+};
+use crate::{
+    Error, Result,
+    controller::Inner,
+    engine::{ZoneLimits, ZoneSelect},
+    spec::{
+        Cns, Command, Csi, IdentifyNamespace, NvmOpcode, ZoneAction, ZoneDescriptor, ZoneFilter,
+        ZoneReportHeader, ZonedController, ZonedNamespace,
+    },
+};
+use upcie_core::dma::DmaBuf;
+use zerocopy::FromBytes;
+
+/// Descriptors of a zone that one command asks for, at most.
+const PIECE: usize = 1023;
+const DESCRIPTOR: usize = size_of::<ZoneDescriptor>();
+const HEADER: usize = size_of::<ZoneReportHeader>();
+
+/// Asks for the zones of a namespace: their limits, and the Identify data; or the reason why they can't be used.
+pub(super) fn ask(
+    controller: &Inner,
+    nsid: u32,
+    identify: &IdentifyNamespace,
+) -> Result<Result<(ZoneLimits, ZonedNamespace), String>> {
+    let command = Command::identify_command_set(Cns::COMMAND_SET_NAMESPACE, nsid, Csi::ZONED);
+    let page = match controller.identify_page(&command, "Identify (zones of the namespace)") {
+        Ok(page) => page,
+        Err(error) => {
+            let status = error.status().ok_or(error)?;
+            return Ok(Err(format!("it is zoned, and its controller does not describe the zones: {status}")));
+        }
+    };
+    let id = ZonedNamespace::read_from_bytes(&page[..]).expect("one page");
+    let format = identify.format_index() as usize;
+    let blocks = id.format_extensions.get(format).map_or(0, |format| format.zone_size);
+    if blocks == 0 {
+        return Ok(Err("its zones have no blocks (ZSZE)".into()));
+    }
+    let command = Command::identify_command_set(Cns::COMMAND_SET_CONTROLLER, 0, Csi::ZONED);
+    let zasl = match controller.identify_page(&command, "Identify (limits of the zoned command set)") {
+        Ok(page) => ZonedController::read_from_bytes(&page[..]).expect("one page").zone_append_size_limit,
+        Err(error) if error.status().is_some() => 0,
+        Err(error) => return Err(error),
+    };
+    let page = controller.page_size_min();
+    // 0: the limit is MDTS.
+    let bytes = if zasl == 0 {
+        u64::MAX
+    } else {
+        page.saturating_mul(1_u64.checked_shl(zasl.into()).unwrap_or(u64::MAX))
+    };
+    let shift = identify.lba_format().map_or(0, |format| format.lbads());
+    let most = (controller.max_transfer().min(bytes) >> shift).min(65536).min(blocks);
+    Ok(Ok((ZoneLimits { blocks, append: most as u32 }, id)))
+}
+
+/// The zones of a namespace of the zoned command set (ZNS): parts of one size that are written from their first block on, in
+/// order, and reset as a whole.
+///
+/// [`Namespace::write`] writes at a zone's write pointer alone; [`append`](Self::append), and [`Turn::append`](crate::Turn::append)
+/// for several at once, leave the place to the controller.
+///
+/// # Examples
+/// ```
+/// use upcie_nvme::{Controller, ZoneSelect, spec::ZoneState};
+///
+/// let controller = Controller::open("emu:size=1M,zoned=true,zone-size=64K")?;
+/// let zones = controller.namespace(1)?.zones()?;
+/// let first = zones.start_of(2);
+/// let mut buffer = controller.alloc(4096)?;
+/// assert_eq!(zones.append(first, &mut buffer)?, first);
+/// let zone = zones.report(first, 1)?[0];
+/// assert_eq!((zone.state(), zone.written()), (ZoneState::IMPLICITLY_OPENED, Some(8)));
+/// zones.reset(ZoneSelect::At(first))?;
+/// assert_eq!(zones.report(first, 1)?[0].state(), ZoneState::EMPTY);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Zones {
+    namespace: Namespace,
+}
+
+impl Namespace {
+    /// Returns the namespace's zones.
+    ///
+    /// # Errors
+    /// The namespace is not [usable](Self::check_usable), or has no zones.
+    pub fn zones(&self) -> Result<Zones> {
+        self.check_usable()?;
+        if self.zones.is_none() {
+            let reason =
+                format!("namespace {} has no zones: its command set is {}", self.nsid(), self.command_set);
+            return Err(Error::unsupported(self.controller.name(), reason));
+        }
+        Ok(Zones { namespace: self.clone() })
+    }
+}
+
+impl Zones {
+    /// Returns the namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Returns the Identify data of the zones.
+    pub fn identify(&self) -> &ZonedNamespace {
+        self.namespace.zones.as_ref().expect("checked when this was made")
+    }
+
+    /// Returns the number of zones.
+    pub fn count(&self) -> u64 {
+        self.namespace.blocks() / self.zone_blocks()
+    }
+
+    /// Returns the blocks from the start of a zone to that of the next (ZSZE). The capacity, which can be written, may be less;
+    /// it may differ from zone to zone, and is in their [reports](Self::report).
+    pub fn zone_blocks(&self) -> u64 {
+        // Not 0: such a namespace is not usable.
+        self.namespace.extent.zones.blocks.max(1)
+    }
+
+    /// Returns the first block of the zone with a number, counted from 0. The block is beyond the namespace for a number that is
+    /// not below [`count`](Self::count).
+    pub fn start_of(&self, number: u64) -> u64 {
+        number.saturating_mul(self.zone_blocks())
+    }
+
+    /// Returns the first block of the zone that has a block.
+    pub fn zone_of(&self, block: u64) -> u64 {
+        block - block % self.zone_blocks()
+    }
+
+    /// Returns the most bytes that one append may write (ZASL, MDTS), a whole number of blocks.
+    pub fn max_append(&self) -> usize {
+        (self.namespace.extent.zones.append as usize) << self.namespace.extent.shift
+    }
+
+    /// Returns the most zones that can be open at a time; `None` if there is no limit (MOR).
+    pub fn max_open(&self) -> Option<u32> {
+        self.identify().max_open_resources.checked_add(1)
+    }
+
+    /// Returns the most zones that can be active (open or closed) at a time; `None` if there is no limit (MAR).
+    pub fn max_active(&self) -> Option<u32> {
+        self.identify().max_active_resources.checked_add(1)
+    }
+
+    /// Returns the blocks of a zone's random write area, from the write pointer on (ZRWASZ); 0 if zones can't have one.
+    pub fn random_write_area(&self) -> u64 {
+        let has = self.identify().optional_commands & 1 << 1 != 0;
+        if has { self.identify().random_write_area_size.into() } else { 0 }
+    }
+
+    /// Reports at most `most` zones, from the one that has block `first` on, in the order of their blocks.
+    ///
+    /// # Errors
+    /// Those of [`Namespace::read`]; [`Failure::Protocol`](crate::Failure::Protocol) for a report that contradicts itself.
+    pub fn report(&self, first: u64, most: usize) -> Result<Vec<ZoneDescriptor>> {
+        self.report_some(ZoneFilter::ALL, first, most)
+    }
+
+    /// Reports zones like [`report`](Self::report), only those that `filter` names.
+    ///
+    /// # Errors
+    /// Those of [`report`](Self::report).
+    pub fn report_some(&self, filter: ZoneFilter, first: u64, most: usize) -> Result<Vec<ZoneDescriptor>> {
+        let namespace = &self.namespace;
+        namespace.check_usable()?;
+        let what = || {
+            format!(
+                "{} from block {first} on of namespace {}",
+                NvmOpcode::ZONE_MANAGEMENT_RECEIVE,
+                self.nsid()
+            )
+        };
+        let lie = |reason| Error::protocol(namespace.controller.name(), what(), reason);
+        let piece = PIECE.min((namespace.extent.max_transfer() - HEADER) / DESCRIPTOR);
+        let mut zones: Vec<ZoneDescriptor> = Vec::new();
+        let mut next = self.zone_of(first);
+        while zones.len() < most && (zones.is_empty() || next < namespace.blocks()) {
+            let wanted = piece.min(most - zones.len());
+            let found = self.report_piece(filter, next, wanted, &what)?;
+            if found.is_empty() {
+                break;
+            }
+            for zone in found {
+                let aligned = zone.start % self.zone_blocks() == 0;
+                if zone.start < next || zone.start >= namespace.blocks() || !aligned {
+                    return Err(lie("the zones are not in the order of their blocks"));
+                }
+                next = zone.start.saturating_add(self.zone_blocks());
+                zones.push(zone);
+            }
+        }
+        Ok(zones)
+    }
+
+    /// Reads one piece of a report.
+    fn report_piece(
+        &self,
+        filter: ZoneFilter,
+        first: u64,
+        most: usize,
+        what: What<'_>,
+    ) -> Result<Vec<ZoneDescriptor>> {
+        let (controller, extent) = (&self.namespace.controller, &self.namespace.extent);
+        let len = HEADER + most * DESCRIPTOR;
+        let mut buffer = controller.whole_pages(len)?;
+        let how = (Tries::of(controller), Order::Any);
+        run(controller, &mut buffer, what, 0, how, |turn, held, _| {
+            // SAFETY: the part is inside of `held`. It outlives the command: `run` gives it back or frees it only when nothing is
+            // in flight, or once the queue has been deleted, and leaks it otherwise.
+            unsafe { turn.report_zones_held(extent, first, filter, held, 0..len, 0) }.map(|()| false)
+        })?;
+        let mut bytes = vec![0; len];
+        buffer.read_at(0, &mut bytes);
+        let (header, rest) = ZoneReportHeader::read_from_prefix(&bytes).expect("longer than a header");
+        // The count is the controller's word: no more than the buffer has.
+        let count = usize::try_from(header.count).unwrap_or(usize::MAX).min(most);
+        let zones = rest.chunks_exact(DESCRIPTOR).take(count);
+        Ok(zones.map(|zone| ZoneDescriptor::read_from_bytes(zone).expect("of its size")).collect())
+    }
+
+    /// Opens a zone, or all closed ones: it stays open until it is closed, finished, full or reset.
+    ///
+    /// # Errors
+    /// Those of [`Namespace::read`]: [`Status::TOO_MANY_OPEN_ZONES`](crate::spec::Status::TOO_MANY_OPEN_ZONES),
+    /// [`Status::TOO_MANY_ACTIVE_ZONES`](crate::spec::Status::TOO_MANY_ACTIVE_ZONES), or
+    /// [`Status::ZONE_INVALID_TRANSITION`](crate::spec::Status::ZONE_INVALID_TRANSITION) if the zone's state does not allow it.
+    pub fn open(&self, zones: ZoneSelect) -> Result<()> {
+        self.manage(ZoneAction::OPEN, zones, false)
+    }
+
+    /// Opens an empty zone with a random write area (ZRWA): the blocks from the write pointer on,
+    /// [`random_write_area`](Self::random_write_area) of them, can be written in any order and again, until a write beyond them
+    /// or [`flush_random_writes`](Self::flush_random_writes) moves the write pointer.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open); [`Status::NO_RANDOM_WRITE_AREA`](crate::spec::Status::NO_RANDOM_WRITE_AREA).
+    pub fn open_for_random_writes(&self, zone: u64) -> Result<()> {
+        self.manage(ZoneAction::OPEN, ZoneSelect::At(zone), true)
+    }
+
+    /// Commits the random write area of a zone up to and with block `last`: the write pointer is behind it then.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open); [`Status::INVALID_FIELD`](crate::spec::Status::INVALID_FIELD) if the blocks are no multiple of
+    /// the granularity (ZRWAFG).
+    pub fn flush_random_writes(&self, last: u64) -> Result<()> {
+        self.manage(ZoneAction::FLUSH_RANDOM_WRITE_AREA, ZoneSelect::At(last), false)
+    }
+
+    /// Closes an open zone, or all: it can be written again, and counts as active only.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn close(&self, zones: ZoneSelect) -> Result<()> {
+        self.manage(ZoneAction::CLOSE, zones, false)
+    }
+
+    /// Finishes a zone, or all active ones: it is full, and takes no more data until it is reset.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn finish(&self, zones: ZoneSelect) -> Result<()> {
+        self.manage(ZoneAction::FINISH, zones, false)
+    }
+
+    /// Resets a zone, or all that are active or full: it is empty, and its data is lost.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn reset(&self, zones: ZoneSelect) -> Result<()> {
+        self.manage(ZoneAction::RESET, zones, false)
+    }
+
+    /// Takes a read-only zone, or all, offline: its data is lost for good.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn offline(&self, zones: ZoneSelect) -> Result<()> {
+        self.manage(ZoneAction::OFFLINE, zones, false)
+    }
+
+    /// Appends all of `buffer` to the zone that begins with block `zone`, waits for it, and returns the first block that was
+    /// written. After an error that is not the controller's status the data may have been appended: it is not sent again.
+    ///
+    /// # Errors
+    /// Those of [`Namespace::write`]; a refusal as of [`Turn::append`](crate::Turn::append), when nothing is sent;
+    /// [`Failure::Protocol`](crate::Failure::Protocol) if the controller names a block that is not in the zone.
+    pub fn append(&self, zone: u64, buffer: &mut DmaBuf) -> Result<u64> {
+        let namespace = &self.namespace;
+        namespace.check_usable()?;
+        let (controller, extent, len) = (&namespace.controller, &namespace.extent, buffer.total_len());
+        let what = || {
+            format!(
+                "{} of {len} bytes to the zone of block {zone} of namespace {}",
+                NvmOpcode::ZONE_APPEND,
+                self.nsid()
+            )
+        };
+        let block = run(controller, buffer, &what, 0, (Tries::NONE, Order::Any), |turn, held, _| {
+            // SAFETY: `held` is `buffer`. It outlives the command: `run` gives it back or frees it only when nothing is in flight,
+            // or once the queue has been deleted, and leaks it otherwise.
+            unsafe { turn.append_held(extent, zone, held, 0..len, 0) }.map(|()| false)
+        })?;
+        let end = zone.saturating_add(self.zone_blocks());
+        if !(zone..end).contains(&block) {
+            let reason = format!("it names block {block}, which is not in the zone");
+            return Err(Error::protocol(controller.name(), what(), reason));
+        }
+        Ok(block)
+    }
+
+    fn manage(&self, action: ZoneAction, zones: ZoneSelect, random_writes: bool) -> Result<()> {
+        let (controller, extent) = (&self.namespace.controller, &self.namespace.extent);
+        self.namespace.check_usable()?;
+        let what = || {
+            let which = match zones {
+                ZoneSelect::All => "all zones".into(),
+                ZoneSelect::At(block) => format!("block {block}"),
+            };
+            format!("{} of {which} of namespace {}", action.name().unwrap_or("a zone command"), self.nsid())
+        };
+        run(controller, &mut DmaBuf::empty(), &what, 0, (Tries::NONE, Order::Any), |turn, _, _| {
+            turn.manage_zones(extent, action, zones, random_writes, 0).map(|()| false)
+        })
+        .map(drop)
+    }
+
+    fn nsid(&self) -> u32 {
+        self.namespace.nsid()
+    }
+}

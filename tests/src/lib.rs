@@ -28,6 +28,7 @@ pub mod process;
 pub mod random;
 pub mod raw;
 pub mod stopwatch;
+pub mod zones;
 
 pub use device::{Device, on_each_device};
 pub use random::seeded;

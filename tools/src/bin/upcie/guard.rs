@@ -11,7 +11,7 @@ use crate::{
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use upcie_core::pci::{Bdf, Function};
-use upcie_nvme::{Controller, DmaBuf, Namespace};
+use upcie_nvme::{Controller, DmaBuf, Namespace, spec::Csi};
 use upcie_tools::usage::Host;
 
 /// Drivers that only hand a function to user space.
@@ -103,6 +103,17 @@ impl Consent {
 pub fn check_unprotected(name: &str, namespace: &Namespace) -> anyhow::Result<()> {
     let protected = namespace.identify().is_write_protected();
     ensure!(!protected, "{name}: namespace {} is write protected; nothing was written", namespace.nsid());
+    Ok(())
+}
+
+/// Checks that a namespace takes writes in any order: one with zones does not. `what` names the use that needs it.
+pub fn check_any_order(name: &str, namespace: &Namespace, what: &str) -> anyhow::Result<()> {
+    ensure!(
+        namespace.command_set() != Csi::ZONED,
+        "{name}: {what} writes in any order, and namespace {} has zones, which are written from their write pointers \
+         on: use `upcie zns zone-append`, `upcie write` at a write pointer, or fio with zonemode=zbd",
+        namespace.nsid()
+    );
     Ok(())
 }
 

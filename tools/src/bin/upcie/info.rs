@@ -215,6 +215,14 @@ fn namespaces(controller: &Controller) -> anyhow::Result<Vec<Value>> {
             "eui64": nonzero(&id.eui64),
             "nguid": nonzero(&id.nguid),
             "write_protected": id.is_write_protected(),
+            "command_set": namespace.command_set().name(),
+            "zones": namespace.zones().ok().map(|zones| json!({
+                "count": zones.count(),
+                "blocks": zones.zone_blocks(),
+                "max_open": zones.max_open(),
+                "max_active": zones.max_active(),
+                "max_append": zones.max_append(),
+            })),
             "unusable": namespace.check_usable().err().map(|error| error.to_string()),
         }));
     }

@@ -110,6 +110,9 @@ enum Command {
     /// Show which blocks are allocated, or may be unreadable
     #[command(after_help = with_addresses(manage::LBA_STATUS_EXAMPLES))]
     LbaStatus(manage::LbaStatusArgs),
+    /// Report, open, close, finish and reset the zones of a namespace, and append to them
+    #[command(after_help = manage::ZNS_EXAMPLES)]
+    Zns(manage::ZnsArgs),
     /// Read blocks into a file or a pipe
     #[command(after_help = with_addresses(transfer::READ_EXAMPLES))]
     Read(transfer::ReadArgs),
@@ -188,6 +191,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Virt(args) => manage::virtualization(&args),
         Command::Capacity(args) => manage::capacity(&args),
         Command::LbaStatus(args) => manage::lba_status(&args),
+        Command::Zns(args) => manage::zones(&args),
         Command::Read(args) => transfer::read(&args),
         Command::Write(args) => transfer::write(&args),
         Command::Perf(args) => perf::run(&args),

@@ -41,6 +41,21 @@ const DEVICES: &[&str] = &[
 const FAILING: &[&str] =
     &["pcie-root-port,id=rp2,chassis=3,slot=3", "nvme,id=nvC,bus=rp2,serial=LABC,drive=c"];
 
+/// Disk images of controller D.
+const ZONED_DISKS: &[(&str, u64)] = &[("d1", 16 << 20), ("d2", 16 << 20)];
+
+/// Controller D, which has a plain namespace and a zoned one: it is added behind C for the suite about zones. Appends of 128 KiB
+/// at most.
+const ZONED: &[&str] = &[
+    "pcie-root-port,id=rp3,chassis=4,slot=4",
+    "nvme-subsys,id=ss1,nqn=zones",
+    "nvme,id=nvD,bus=rp3,subsys=ss1,serial=LABD,zoned.zasl=5",
+    "nvme-ns,drive=d1,bus=nvD,nsid=1",
+    "nvme-ns,drive=d2,bus=nvD,nsid=2,logical_block_size=4096,physical_block_size=4096,zoned=true,\
+     zoned.zone_size=1M,zoned.zone_capacity=768K,zoned.max_open=3,zoned.max_active=5,\
+     zoned.numzrwa=2,zoned.zrwas=64K,zoned.zrwafg=16K",
+];
+
 /// The errors of controller C's medium, by the first block that fails. The suite has the same numbers.
 const MEDIA_ERRORS: &[(&str, u64)] = &[("read", 1000), ("write", 2000)];
 
@@ -74,6 +89,9 @@ pub struct Options {
     /// Add controller C, at 0000:03:00.0: reads of its block 1000 and writes of its block 2000 fail
     #[arg(long)]
     pub failing_media: bool,
+    /// Add controller D, behind C at 0000:04:00.0: its namespace 2 is zoned
+    #[arg(long)]
+    pub zoned: bool,
     /// Additional words for the kernel's command line
     #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
     pub append: String,
@@ -107,6 +125,7 @@ impl Default for Options {
             stock: false,
             numa: 1,
             failing_media: false,
+            zoned: false,
             append: String::new(),
             console: false,
             verbose: false,
@@ -157,7 +176,7 @@ impl RunDirectory {
             fs::create_dir(directory.path(name))?;
             fs::set_permissions(directory.path(name), fs::Permissions::from_mode(mode))?;
         }
-        for (name, size) in DISKS.iter().chain([&FAILING_DISK]) {
+        for (name, size) in DISKS.iter().chain([&FAILING_DISK]).chain(ZONED_DISKS) {
             File::create(directory.path(&format!("{name}.raw")))?.set_len(*size)?;
         }
         Ok(directory)
@@ -293,6 +312,12 @@ fn command(lab: &Lab, run: &RunDirectory, options: &Options) -> Command {
     if options.failing_media {
         failing(&mut command, run);
     }
+    if options.zoned {
+        disks(&mut command, run, ZONED_DISKS);
+        for device in ZONED {
+            command.args(["-device", device]);
+        }
+    }
     for device in &options.devices {
         command.args(["-device", device]);
     }
@@ -310,14 +335,19 @@ fn command(lab: &Lab, run: &RunDirectory, options: &Options) -> Command {
 /// Adds the lab's IOMMU and devices.
 fn lab_devices(command: &mut Command, machine: &str, run: &RunDirectory) {
     command.args(["-M", machine, "-device", "intel-iommu,intremap=on,caching-mode=on,eim=on"]);
-    for (name, _) in DISKS {
-        let file = run.path(&format!("{name}.raw"));
-        command.arg("-drive");
-        command.arg(format!("if=none,id={name},file={},format=raw,cache=unsafe", file.display()));
-    }
+    disks(command, run, DISKS);
     command.args(["-object", "memory-backend-ram,id=pmr,size=16M,share=on"]);
     for device in DEVICES {
         command.args(["-device", device]);
+    }
+}
+
+/// Adds the drives of disk images.
+fn disks(command: &mut Command, run: &RunDirectory, disks: &[(&str, u64)]) {
+    for (name, _) in disks {
+        let file = run.path(&format!("{name}.raw"));
+        command.arg("-drive");
+        command.arg(format!("if=none,id={name},file={},format=raw,cache=unsafe", file.display()));
     }
 }
 

@@ -93,11 +93,11 @@ pub struct Boot {
     numa: u32,
     /// Number of huge pages of 1 GiB; they add to the guest's memory.
     giants: u32,
-    /// True to add the controller whose medium fails.
-    failing_media: bool,
-    /// Prefix of suites that belong to this boot alone and choose their devices themselves. The longest
+    /// True to add the controllers that suites of this boot alone use: one whose medium fails, and one with zones.
+    more_controllers: bool,
+    /// Prefixes of suites that belong to this boot alone and choose their devices themselves. The longest
     /// matching prefix counts.
-    prefix: &'static str,
+    prefixes: &'static [&'static str],
     /// Commands that init's shell runs before each of these suites.
     pub setup: &'static str,
     /// True if the examples run in this boot.
@@ -113,12 +113,13 @@ impl Boot {
             0 => plain.append.clone(),
             count => format!("hugepagesz=1G hugepages={count}"),
         };
-        let failing_media = self.failing_media;
+        let (failing_media, zoned) = (self.more_controllers, self.more_controllers);
         Options {
             iommu: self.iommu,
             stock: self.stock,
             numa: self.numa,
             failing_media,
+            zoned,
             memory,
             append,
             ..plain
@@ -129,11 +130,11 @@ impl Boot {
     pub fn owns(&self, suite: &str) -> bool {
         let longest = BOOTS
             .iter()
-            .map(|boot| boot.prefix)
+            .flat_map(|boot| boot.prefixes.iter().copied())
             .chain([EACH, USER])
             .filter(|prefix| suite.starts_with(prefix))
             .max_by_key(|prefix| prefix.len());
-        longest == Some(self.prefix)
+        longest.is_some_and(|longest| self.prefixes.contains(&longest))
     }
 }
 
@@ -156,8 +157,8 @@ pub const BOOTS: &[Boot] = &[
         stock: false,
         numa: 1,
         giants: 0,
-        failing_media: false,
-        prefix: GUEST_ONLY,
+        more_controllers: false,
+        prefixes: &[GUEST_ONLY],
         setup: "bind vfio-pci && own root",
         examples: true,
         modes: &[
@@ -192,8 +193,8 @@ pub const BOOTS: &[Boot] = &[
         stock: false,
         numa: 1,
         giants: 0,
-        failing_media: false,
-        prefix: "guest_noiommu_",
+        more_controllers: false,
+        prefixes: &["guest_noiommu_"],
         setup: "bind && noiommu 0",
         examples: false,
         modes: &[
@@ -209,8 +210,8 @@ pub const BOOTS: &[Boot] = &[
         stock: false,
         numa: 1,
         giants: 2,
-        failing_media: false,
-        prefix: "guest_pt_",
+        more_controllers: false,
+        prefixes: &["guest_pt_"],
         setup: "bind",
         examples: false,
         modes: &[
@@ -225,8 +226,8 @@ pub const BOOTS: &[Boot] = &[
         stock: true,
         numa: 1,
         giants: 0,
-        failing_media: false,
-        prefix: "guest_stock_",
+        more_controllers: false,
+        prefixes: &["guest_stock_"],
         setup: "bind vfio-pci && own root",
         examples: false,
         modes: &[Mode::only("vfio/stock", "vfio:", "bind vfio-pci && own root", SHORT)],
@@ -238,8 +239,8 @@ pub const BOOTS: &[Boot] = &[
         stock: true,
         numa: 1,
         giants: 0,
-        failing_media: false,
-        prefix: "guest_stock_noiommu_",
+        more_controllers: false,
+        prefixes: &["guest_stock_noiommu_"],
         setup: "bind",
         examples: false,
         modes: &[Mode::only("uio/stock", "uio:", "bind uio_pci_generic", SHORT)],
@@ -251,21 +252,21 @@ pub const BOOTS: &[Boot] = &[
         stock: false,
         numa: 2,
         giants: 0,
-        failing_media: false,
-        prefix: "guest_numa_",
+        more_controllers: false,
+        prefixes: &["guest_numa_"],
         setup: "bind vfio-pci && own root",
         examples: false,
         modes: &[],
     },
     Boot {
         name: "errors",
-        about: "a controller whose medium fails",
+        about: "a controller whose medium fails, and one with zones",
         iommu: Iommu::On,
         stock: false,
         numa: 1,
         giants: 0,
-        failing_media: true,
-        prefix: "guest_errors_",
+        more_controllers: true,
+        prefixes: &["guest_errors_", "guest_zones"],
         setup: "bind vfio-pci && own root",
         examples: false,
         modes: &[],
@@ -317,6 +318,7 @@ mod tests {
         assert_eq!(owners("guest_stock_iommufd"), ["stock"]);
         assert_eq!(owners("guest_stock_noiommu_refusals"), ["stock-off"]);
         assert_eq!(owners("guest_errors_media"), ["errors"]);
+        assert_eq!(owners("guest_zones"), ["errors"]);
         assert_eq!(owners("guest_each_kernel_reads"), [""; 0]);
         assert_eq!(owners("guest_user_memlock"), [""; 0]);
         assert_eq!(owners("queues"), [""; 0]);

@@ -15,6 +15,7 @@ mod sanitize;
 mod security;
 mod self_test;
 mod virtualization;
+mod zones;
 
 pub use capacity::{CapacityArgs, EXAMPLES as CAPACITY_EXAMPLES, run as capacity};
 pub use directive::{DirectiveArgs, EXAMPLES as DIRECTIVE_EXAMPLES, run as directive};
@@ -29,3 +30,4 @@ pub use sanitize::{EXAMPLES as SANITIZE_EXAMPLES, SanitizeArgs, run as sanitize}
 pub use security::{EXAMPLES as SECURITY_EXAMPLES, SecurityArgs, run as security};
 pub use self_test::{EXAMPLES as SELF_TEST_EXAMPLES, SelfTestArgs, run as self_test};
 pub use virtualization::{EXAMPLES as VIRT_EXAMPLES, VirtArgs, run as virtualization};
+pub use zones::{EXAMPLES as ZNS_EXAMPLES, ZnsArgs, run as zones};

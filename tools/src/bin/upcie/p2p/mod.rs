@@ -101,6 +101,7 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
     memory.check_peers()?;
     let namespaces = (target::namespace(&from, args.namespace)?, target::namespace(&to, args.to_namespace)?);
     guard::check_unprotected(to.name(), &namespaces.1)?;
+    guard::check_any_order(to.name(), &namespaces.1, "p2p")?;
     let job = job(args, whose, &namespaces)?;
     // Queue pairs exist for one copy only: a controller may have no second one for the next copy.
     let sides = || -> anyhow::Result<_> {

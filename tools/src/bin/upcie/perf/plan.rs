@@ -321,6 +321,7 @@ fn fit(args: &PerfArgs, device: &Device, sizes: &Sizes, depth: u32, pairs: u64) 
     }
     if args.overwrites().is_some() {
         guard::check_unprotected(name, namespace)?;
+        guard::check_any_order(name, namespace, "perf")?;
     }
     Ok(units / pairs * (unit / block))
 }

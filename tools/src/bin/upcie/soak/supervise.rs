@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     cli,
-    guard::check_unprotected,
+    guard::{check_any_order, check_unprotected},
     log,
     outcome::{self, Outcome},
     perf::random::{Rng, mix, scale},
@@ -128,6 +128,7 @@ fn range(args: &SoakArgs, target: &Target) -> anyhow::Result<Range> {
     let controller = target.open(Controller::builder().timeout(args.timeout))?;
     let namespace = target::namespace(&controller, args.namespace)?;
     check_unprotected(controller.name(), &namespace)?;
+    check_any_order(controller.name(), &namespace, "soak")?;
     let block = namespace.block_size() as u64;
     let total = namespace.blocks().saturating_mul(block);
     let offset = args.offset.bytes;

@@ -22,6 +22,8 @@ pub struct Pipeline {
     /// Number of the window's first command.
     first: u64,
     piece: usize,
+    /// Bytes of a zone, if the namespace has zones.
+    zone: Option<u64>,
     timeout: Duration,
 }
 
@@ -51,17 +53,23 @@ impl Pipeline {
             window: VecDeque::with_capacity(depth),
             first: 0,
             piece,
+            zone: namespace.zones().ok().map(|zones| zones.zone_blocks() * block as u64),
             timeout,
         })
     }
 
-    /// Returns the number of bytes per command.
-    pub fn piece(&self) -> usize {
-        self.piece
+    /// Returns the most bytes of a command that begins at a byte: no command crosses the end of a zone.
+    pub fn piece(&self, offset: u64) -> usize {
+        let left = self.zone.map_or(u64::MAX, |zone| zone - offset % zone);
+        left.min(self.piece as u64) as usize
     }
 
-    /// Takes an idle buffer of `len` bytes, at most one command's; `None` if all are in flight.
-    pub fn buffer(&mut self, len: usize) -> Option<DmaBuf> {
+    /// Takes an idle buffer of `len` bytes, at most one command's; `None` if all are in flight, or if it is for a write that
+    /// has to wait for the one before it, as in a zone.
+    pub fn buffer(&mut self, len: usize, write: bool) -> Option<DmaBuf> {
+        if write && self.zone.is_some() && !self.window.is_empty() {
+            return None;
+        }
         self.idle.pop().map(|buffer| if len < self.piece { buffer.slice(0..len) } else { buffer })
     }
 

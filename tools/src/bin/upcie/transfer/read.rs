@@ -102,8 +102,8 @@ pub fn each(
     let (mut sent, mut done) = (0, 0);
     loop {
         while sent < length && !signal::interrupted() {
-            let len = (length - sent).min(pipeline.piece() as u64);
-            let Some(buffer) = pipeline.buffer(len as usize) else { break };
+            let len = (length - sent).min(pipeline.piece(offset + sent) as u64);
+            let Some(buffer) = pipeline.buffer(len as usize, false) else { break };
             pipeline.send((offset + sent) / block, buffer, false)?;
             sent += len;
         }

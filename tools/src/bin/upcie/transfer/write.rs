@@ -171,8 +171,8 @@ fn copy(
     let (mut read, mut ended) = (0, false);
     loop {
         while !ended && read < most && !signal::interrupted() {
-            let want = (most - read).min(pipeline.piece() as u64) as usize;
-            let Some(mut buffer) = pipeline.buffer(want) else { break };
+            let want = (most - read).min(pipeline.piece(args.range.offset.bytes + read) as u64) as usize;
+            let Some(mut buffer) = pipeline.buffer(want, true) else { break };
             let bytes = buffer.as_mut_slice().expect("memory of this process alone");
             let got = fill(input, &mut bytes[..want]).with_context(|| format!("reading {name}"))?;
             let whole = got / block * block;

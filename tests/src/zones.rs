@@ -1,0 +1,501 @@
+//! Checks of a zoned namespace, for the emulated controllers and for QEMU's: the same facts on each.
+//!
+//! [`Model`] is a namespace's zones as the ZNS specification has them, written down a second time and simply.
+
+use crate::{data::Pattern, io::finish, io::read};
+use upcie_core::testing::Random;
+use upcie_nvme::{
+    Controller, Namespace, ZoneSelect, Zones,
+    spec::{Csi, Status, ZoneAction, ZoneFilter, ZoneState},
+};
+
+/// The zoned namespace of a controller, empty.
+#[derive(Debug)]
+pub struct Zoned {
+    pub controller: Controller,
+    pub namespace: Namespace,
+    pub zones: Zones,
+    pub pattern: Pattern,
+    /// Blocks of each zone that can be written.
+    pub capacity: u64,
+    /// The controller closes zones only if it has to.
+    pub strict: bool,
+}
+
+impl Zoned {
+    /// Resets all zones of the first zoned namespace of `controller`.
+    ///
+    /// # Panics
+    /// Panics if it has none, or a zone is of no use.
+    #[track_caller]
+    pub fn of(controller: &Controller, strict: bool) -> Self {
+        let all = controller.namespaces().unwrap();
+        let namespace = all.into_iter().find(|namespace| namespace.command_set() == Csi::ZONED);
+        let namespace = namespace.expect("a zoned namespace");
+        let zones = namespace.zones().unwrap();
+        zones.reset(ZoneSelect::All).unwrap();
+        let first = zones.report(0, 1).unwrap()[0];
+        assert_eq!((first.start, first.state()), (0, ZoneState::EMPTY));
+        Self {
+            controller: controller.clone(),
+            pattern: Pattern::of(&namespace),
+            namespace,
+            zones,
+            capacity: first.capacity,
+            strict,
+        }
+    }
+
+    /// Returns the first block of a zone.
+    pub fn start(&self, zone: u64) -> u64 {
+        self.zones.start_of(zone)
+    }
+
+    /// Writes `blocks` blocks from `slba` on.
+    pub fn write(&self, slba: u64, blocks: u64) -> Result<(), upcie_nvme::Error> {
+        let mut buffer = self.controller.alloc(blocks as usize * self.namespace.block_size()).unwrap();
+        buffer.write_at(0, &self.pattern.bytes(slba, blocks as usize, 1));
+        self.namespace.write(slba, &mut buffer)
+    }
+
+    /// Returns the status that an error is about.
+    fn status(result: Result<(), upcie_nvme::Error>) -> Status {
+        match result {
+            Ok(()) => Status::SUCCESS,
+            Err(error) => error.status().unwrap_or_else(|| panic!("{error}")),
+        }
+    }
+
+    fn state(&self, zone: u64) -> (ZoneState, Option<u64>) {
+        let found = self.zones.report(self.start(zone), 1).unwrap()[0];
+        (found.state(), found.written())
+    }
+}
+
+/// Appends from several commands in flight land one behind the other, and each completion tells where.
+pub fn appends_in_flight_tell_where_they_are(zoned: &Zoned) {
+    let Zoned { controller, namespace, pattern, .. } = zoned;
+    let zone = zoned.start(2);
+    let mut queue = controller.queue_pair().depth(8).create::<usize>().unwrap();
+    let counts = [1_usize, 3, 2, 4, 1, 5];
+    let mut turn = queue.turn().unwrap();
+    for (tag, blocks) in counts.into_iter().enumerate() {
+        let mut buffer = controller.alloc(blocks * namespace.block_size()).unwrap();
+        buffer.write_at(0, &pattern.bytes(1000 * tag as u64, blocks, 7));
+        turn.append(namespace, zone, buffer, tag).unwrap();
+    }
+    drop(turn);
+    let mut places: Vec<_> = finish(&mut queue)
+        .into_iter()
+        .map(|done| {
+            let (block, tag) = (done.block(), *done.tag());
+            done.into_parts().1.unwrap();
+            (block, tag)
+        })
+        .collect();
+    places.sort_unstable();
+    let mut next = zone;
+    for (block, tag) in places {
+        assert_eq!(block, next, "append {tag}");
+        pattern.verify(&read(controller, namespace, block, counts[tag]), 1000 * tag as u64, 7);
+        next += counts[tag] as u64;
+    }
+    assert_eq!(zoned.state(2), (ZoneState::IMPLICITLY_OPENED, Some(next - zone)));
+    // The blocking call, too.
+    let mut buffer = controller.alloc(2 * namespace.block_size()).unwrap();
+    assert_eq!(zoned.zones.append(zone, &mut buffer).unwrap(), next);
+}
+
+/// A write that does not fit the zone's state is refused with the status of its reason, and changes nothing.
+pub fn a_wrong_write_has_the_status_of_its_reason(zoned: &Zoned) {
+    let (start, end) = (zoned.start(1), zoned.start(1) + zoned.capacity);
+    assert_eq!(Zoned::status(zoned.write(start + 1, 1)), Status::ZONE_INVALID_WRITE, "behind the pointer");
+    assert_eq!(zoned.state(1), (ZoneState::EMPTY, Some(0)));
+    zoned.write(start, zoned.capacity - 1).unwrap();
+    assert_eq!(Zoned::status(zoned.write(start, 1)), Status::ZONE_INVALID_WRITE, "before the pointer");
+    assert_eq!(Zoned::status(zoned.write(end - 1, 2)), Status::ZONE_BOUNDARY_ERROR);
+    assert_eq!(zoned.state(1), (ZoneState::IMPLICITLY_OPENED, Some(zoned.capacity - 1)));
+    zoned.write(end - 1, 1).unwrap();
+    assert_eq!(zoned.state(1), (ZoneState::FULL, Some(zoned.capacity)));
+    assert_eq!(Zoned::status(zoned.write(start, 1)), Status::ZONE_IS_FULL);
+    let mut buffer = zoned.controller.alloc(zoned.namespace.block_size()).unwrap();
+    let error = zoned.zones.append(start, &mut buffer).unwrap_err();
+    assert_eq!(error.status(), Some(Status::ZONE_IS_FULL));
+    assert!(error.to_string().contains("full"), "{error}");
+    let blocks = zoned.capacity as usize;
+    zoned.pattern.verify(&read(&zoned.controller, &zoned.namespace, start, blocks), start, 1);
+}
+
+/// No more zones are open or active than the controller says.
+pub fn the_limits_of_open_and_active_zones_hold(zoned: &Zoned) {
+    let (Some(open), Some(active)) = (zoned.zones.max_open(), zoned.zones.max_active()) else {
+        panic!("the namespace has no limits to try")
+    };
+    let at = |zone: u32| ZoneSelect::At(zoned.start(zone.into()));
+    for zone in 0..open {
+        zoned.zones.open(at(zone)).unwrap();
+    }
+    let error = zoned.zones.open(at(open)).unwrap_err();
+    assert_eq!(error.status(), Some(Status::TOO_MANY_OPEN_ZONES), "{error}");
+    assert_eq!(Zoned::status(zoned.write(zoned.start(open.into()), 1)), Status::TOO_MANY_OPEN_ZONES);
+    assert_eq!(zoned.state(open.into()).0, ZoneState::EMPTY);
+    zoned.zones.close(ZoneSelect::All).unwrap();
+    for zone in open..active {
+        zoned.write(zoned.start(zone.into()), 1).unwrap();
+    }
+    assert_eq!(Zoned::status(zoned.write(zoned.start(active.into()), 1)), Status::TOO_MANY_ACTIVE_ZONES);
+    // A full zone is not active.
+    zoned.zones.finish(at(0)).unwrap();
+    zoned.write(zoned.start(active.into()), 1).unwrap();
+}
+
+/// A zone that is opened implicitly gives way to another one.
+pub fn implicitly_opened_zones_are_closed_for_others(zoned: &Zoned) {
+    let open = u64::from(zoned.zones.max_open().expect("a limit"));
+    for zone in 0..=open {
+        zoned.write(zoned.start(zone), 1).unwrap();
+    }
+    let states: Vec<_> = (0..=open).map(|zone| zoned.state(zone).0).collect();
+    let closed = states.iter().filter(|state| **state == ZoneState::CLOSED).count();
+    assert_eq!(closed, 1, "{states:?}");
+    assert_eq!(states[open as usize], ZoneState::IMPLICITLY_OPENED);
+}
+
+/// Unwritten blocks read as zeros, and so do those of a zone that was reset.
+pub fn reset_zones_read_as_zeros(zoned: &Zoned) {
+    let (controller, namespace, start) = (&zoned.controller, &zoned.namespace, zoned.start(3));
+    zoned.write(start, 5).unwrap();
+    let block = namespace.block_size();
+    let data = read(controller, namespace, start, 8);
+    zoned.pattern.verify(&data[..5 * block], start, 1);
+    assert!(data[5 * block..].iter().all(|&byte| byte == 0), "behind the write pointer");
+    zoned.zones.reset(ZoneSelect::At(start)).unwrap();
+    assert_eq!(zoned.state(3), (ZoneState::EMPTY, Some(0)));
+    assert!(read(controller, namespace, start, 8).iter().all(|&byte| byte == 0));
+}
+
+/// A blocking write or read of several zones goes zone by zone; an error tells how much was written before it.
+pub fn a_long_transfer_goes_zone_by_zone(zoned: &Zoned) {
+    let (controller, namespace, zones) = (&zoned.controller, &zoned.namespace, &zoned.zones);
+    let whole = zones.zone_blocks();
+    if zoned.capacity == whole {
+        zoned.write(zoned.start(1), 2 * whole).unwrap();
+        let data = read(controller, namespace, zoned.start(1), 2 * whole as usize);
+        zoned.pattern.verify(&data, zoned.start(1), 1);
+        return;
+    }
+    // The blocks between the capacity and the next zone take no data.
+    let error = zoned.write(zoned.start(1), 2 * whole).unwrap_err();
+    assert_eq!(error.status(), Some(Status::ZONE_BOUNDARY_ERROR), "{error}");
+    let written = zoned.state(1).1.unwrap();
+    assert!(
+        written > 0 && written < zoned.capacity
+            || zoned.namespace.max_transfer() as u64 >= whole * namespace.block_size() as u64
+    );
+    if written > 0 {
+        let bytes = written * namespace.block_size() as u64;
+        assert!(error.to_string().contains(&format!("after the first {bytes} bytes")), "{error}");
+    }
+    assert_eq!(zoned.state(2), (ZoneState::EMPTY, Some(0)), "nothing is sent after the error");
+    // Reads cross the gap: its blocks read as zeros.
+    let data = read(controller, namespace, zoned.start(1), 2 * whole as usize);
+    let done = written as usize * namespace.block_size();
+    zoned.pattern.verify(&data[..done], zoned.start(1), 1);
+    assert!(data[done..].iter().all(|&byte| byte == 0));
+}
+
+/// A report lists the zones of a state, from any block on, in pieces.
+pub fn reports_list_the_zones_of_a_state(zoned: &Zoned) {
+    let (zones, count) = (&zoned.zones, zoned.zones.count());
+    let all = zones.report(0, usize::MAX).unwrap();
+    assert_eq!(all.len() as u64, count);
+    for (number, zone) in (0..).zip(&all) {
+        assert_eq!((zone.start, zone.capacity), (zones.start_of(number), zoned.capacity));
+    }
+    zoned.write(zoned.start(1), 2).unwrap();
+    zones.open(ZoneSelect::At(zoned.start(2))).unwrap();
+    zones.finish(ZoneSelect::At(zoned.start(4))).unwrap();
+    zoned.write(zoned.start(5), 1).unwrap();
+    zones.close(ZoneSelect::At(zoned.start(5))).unwrap();
+    let starts = |filter, first| -> Vec<u64> {
+        let found = zones.report_some(filter, first, usize::MAX).unwrap();
+        found.iter().map(|zone| zone.start / zones.zone_blocks()).collect()
+    };
+    assert_eq!(starts(ZoneFilter::IMPLICITLY_OPENED, 0), [1]);
+    assert_eq!(starts(ZoneFilter::EXPLICITLY_OPENED, 0), [2]);
+    assert_eq!(starts(ZoneFilter::FULL, 0), [4]);
+    assert_eq!(starts(ZoneFilter::CLOSED, 0), [5]);
+    assert_eq!(starts(ZoneFilter::OFFLINE, 0), [0; 0]);
+    let empty: Vec<u64> = (0..count).filter(|zone| ![1, 2, 4, 5].contains(zone)).collect();
+    assert_eq!(starts(ZoneFilter::EMPTY, 0), empty);
+    // From a block within zone 4 on.
+    assert_eq!(starts(ZoneFilter::ALL, zoned.start(4) + 1), (4..count).collect::<Vec<_>>());
+    assert_eq!(zones.report(zoned.start(3), 2).unwrap().len(), 2);
+}
+
+/// The blocks of a random write area are written in any order, until they are committed.
+pub fn a_random_write_area_takes_any_order(zoned: &Zoned) {
+    let area = zoned.zones.random_write_area();
+    assert!(area >= 8, "the namespace has no random write areas to try");
+    let (start, zones) = (zoned.start(6), &zoned.zones);
+    let granularity = u64::from(zones.identify().random_write_area_flush_granularity);
+    zones.open_for_random_writes(start).unwrap();
+    let zone = zones.report(start, 1).unwrap()[0];
+    assert!(zone.attributes.random_write_area(), "{zone}");
+    for block in [5, 0, 3, 0] {
+        zoned.write(start + block, 1).unwrap();
+    }
+    assert_eq!(zoned.state(6), (ZoneState::EXPLICITLY_OPENED, Some(0)));
+    // Behind the area the write pointer moves along.
+    zoned.write(start + area, 1).unwrap();
+    assert_eq!(zoned.state(6).1, Some(granularity));
+    zones.flush_random_writes(start + 2 * granularity - 1).unwrap();
+    assert_eq!(zoned.state(6).1, Some(2 * granularity));
+    assert_eq!(Zoned::status(zoned.write(start, 1)), Status::ZONE_INVALID_WRITE, "it is committed");
+    assert_eq!(
+        Zoned::status(zoned.write(start + 2 * granularity + 2 * area, 1)),
+        Status::ZONE_INVALID_WRITE,
+        "beyond both areas"
+    );
+    let mut buffer = zoned.controller.alloc(zoned.namespace.block_size()).unwrap();
+    let error = zones.append(start, &mut buffer).unwrap_err();
+    assert_eq!(error.status(), Some(Status::INVALID_ZONE_OPERATION), "{error}");
+    for block in [0, 3, 5, area] {
+        let data = read(&zoned.controller, &zoned.namespace, start + block, 1);
+        zoned.pattern.verify(&data, start + block, 1);
+    }
+}
+
+/// A zone of a [`Model`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Known {
+    state: ZoneState,
+    /// Blocks written.
+    written: u64,
+    /// The number of the operation that opened it implicitly.
+    opened: u64,
+}
+
+/// A namespace's zones as they should be.
+#[derive(Debug)]
+pub struct Model<'z> {
+    zoned: &'z Zoned,
+    zones: Vec<Known>,
+    now: u64,
+}
+
+/// An operation on a zone.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// Blocks, and the distance from the write pointer.
+    Write(u64, i64),
+    Append(u64),
+    Change(ZoneAction),
+    ChangeAll(ZoneAction),
+}
+
+impl<'z> Model<'z> {
+    /// Makes the model of an empty namespace.
+    pub fn new(zoned: &'z Zoned) -> Self {
+        let empty = Known { state: ZoneState::EMPTY, written: 0, opened: 0 };
+        Self { zoned, zones: vec![empty; zoned.zones.count() as usize], now: 0 }
+    }
+
+    /// Does `steps` random operations; after each the controller's report must be the model's.
+    ///
+    /// # Panics
+    /// Panics if the status or the report differs.
+    pub fn run(&mut self, random: &mut Random, steps: usize) {
+        // Few zones, so that the limits are met.
+        let count = self.zones.len().min(8);
+        for number in 0..steps {
+            let zone = random.below(count);
+            let step = self.choose(random);
+            let before = self.zones.clone();
+            let expected = self.expect(zone, step);
+            let status = self.perform(zone, step);
+            assert_eq!(status, expected, "step {number}: {step:?} of zone {zone}, zones before: {before:?}");
+            self.compare(&format!("step {number}: {step:?} of zone {zone}, zones before: {before:?}"));
+        }
+    }
+
+    fn choose(&self, random: &mut Random) -> Step {
+        let limit = self.zoned.zones.max_append() / self.zoned.namespace.block_size();
+        let most = (self.zoned.capacity as usize / 2).min(limit);
+        let blocks = |random: &mut Random| 1 + random.below(most) as u64;
+        let actions =
+            [ZoneAction::OPEN, ZoneAction::CLOSE, ZoneAction::FINISH, ZoneAction::RESET, ZoneAction::OFFLINE];
+        match random.below(20) {
+            0..8 => Step::Write(blocks(random), 0),
+            8 => Step::Write(blocks(random), [-1, 1, 7][random.below(3)]),
+            9..13 => Step::Append(blocks(random)),
+            13..19 => Step::Change(actions[random.below(5)]),
+            // Some controllers open closed zones until one is too many; this model opens all or none.
+            _ if self.zoned.strict => Step::ChangeAll(actions[random.below(4)]),
+            _ => Step::ChangeAll(actions[1 + random.below(3)]),
+        }
+    }
+
+    fn open(&self) -> usize {
+        self.zones.iter().filter(|zone| zone.state.is_open()).count()
+    }
+
+    fn active(&self) -> usize {
+        self.zones.iter().filter(|zone| zone.state.is_active()).count()
+    }
+
+    /// Opens a zone in the model.
+    fn activate(&mut self, zone: usize, state: ZoneState) -> Result<(), Status> {
+        let (most_open, most_active) = (self.zoned.zones.max_open(), self.zoned.zones.max_active());
+        let before = self.zones[zone].state;
+        if !before.is_active() && most_active.is_some_and(|most| self.active() >= most as usize) {
+            return Err(Status::TOO_MANY_ACTIVE_ZONES);
+        }
+        if !before.is_open() && most_open.is_some_and(|most| self.open() >= most as usize) {
+            let implicit = self.zones.iter_mut().filter(|zone| zone.state == ZoneState::IMPLICITLY_OPENED);
+            let oldest = implicit.min_by_key(|zone| zone.opened).ok_or(Status::TOO_MANY_OPEN_ZONES)?;
+            oldest.state = ZoneState::CLOSED;
+        }
+        self.now += 1;
+        self.zones[zone].state = state;
+        self.zones[zone].opened = self.now;
+        Ok(())
+    }
+
+    /// Carries out a step in the model; returns the status that the controller should return.
+    fn expect(&mut self, zone: usize, step: Step) -> Status {
+        let result = match step {
+            Step::Write(blocks, distance) => self.write(zone, blocks, distance),
+            Step::Append(blocks) => self.write(zone, blocks, 0),
+            Step::Change(action) => self.change(zone, action),
+            Step::ChangeAll(action) => self.change_all(action),
+        };
+        result.err().unwrap_or(Status::SUCCESS)
+    }
+
+    fn write(&mut self, zone: usize, blocks: u64, distance: i64) -> Result<(), Status> {
+        let Known { state, written, .. } = self.zones[zone];
+        match state {
+            ZoneState::FULL => return Err(Status::ZONE_IS_FULL),
+            ZoneState::READ_ONLY => return Err(Status::ZONE_IS_READ_ONLY),
+            ZoneState::OFFLINE => return Err(Status::ZONE_IS_OFFLINE),
+            _ => {}
+        }
+        // The step before the first block of a zone is not made.
+        if distance != 0 && !(written == 0 && distance < 0) {
+            return Err(Status::ZONE_INVALID_WRITE);
+        }
+        if written + blocks > self.zoned.capacity {
+            return Err(Status::ZONE_BOUNDARY_ERROR);
+        }
+        if !state.is_open() {
+            self.activate(zone, ZoneState::IMPLICITLY_OPENED)?;
+        }
+        self.zones[zone].written += blocks;
+        if self.zones[zone].written == self.zoned.capacity {
+            self.zones[zone].state = ZoneState::FULL;
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, zone: usize, action: ZoneAction) -> Result<(), Status> {
+        let known = &mut self.zones[zone];
+        let state = known.state;
+        match (action, state) {
+            (ZoneAction::OPEN, state) if state.has_write_pointer() => {
+                if state != ZoneState::EXPLICITLY_OPENED {
+                    self.activate(zone, ZoneState::EXPLICITLY_OPENED)?;
+                }
+            }
+            (ZoneAction::CLOSE, state) if state.is_active() => known.state = ZoneState::CLOSED,
+            (ZoneAction::FINISH, state) if state.has_write_pointer() => known.state = ZoneState::FULL,
+            (ZoneAction::FINISH, ZoneState::FULL) | (ZoneAction::OFFLINE, ZoneState::OFFLINE) => {}
+            (ZoneAction::RESET, state) if state.has_write_pointer() || state == ZoneState::FULL => {
+                (known.state, known.written) = (ZoneState::EMPTY, 0);
+            }
+            (ZoneAction::OFFLINE, ZoneState::READ_ONLY) => known.state = ZoneState::OFFLINE,
+            _ => return Err(Status::ZONE_INVALID_TRANSITION),
+        }
+        Ok(())
+    }
+
+    fn change_all(&mut self, action: ZoneAction) -> Result<(), Status> {
+        let applies = |state: ZoneState| match action {
+            ZoneAction::OPEN => state == ZoneState::CLOSED,
+            ZoneAction::CLOSE => state.is_open(),
+            ZoneAction::FINISH => state.is_active(),
+            _ => state.is_active() || state == ZoneState::FULL,
+        };
+        let named: Vec<_> = (0..self.zones.len()).filter(|&zone| applies(self.zones[zone].state)).collect();
+        if action == ZoneAction::OPEN {
+            let explicit = |zone: &&Known| zone.state == ZoneState::EXPLICITLY_OPENED;
+            let stay = self.zones.iter().filter(explicit).count();
+            if self.zoned.zones.max_open().is_some_and(|most| stay + named.len() > most as usize) {
+                return Err(Status::TOO_MANY_OPEN_ZONES);
+            }
+        }
+        named.into_iter().try_for_each(|zone| self.change(zone, action))
+    }
+
+    /// Carries out a step on the controller; returns its status.
+    fn perform(&self, zone: usize, step: Step) -> Status {
+        let Zoned { zones, namespace, controller, .. } = self.zoned;
+        let start = zones.start_of(zone as u64);
+        match step {
+            Step::Write(blocks, distance) => {
+                // The model has moved already: ask the controller for the pointer.
+                let found = zones.report(start, 1).unwrap()[0];
+                let written = found.written().unwrap_or(0);
+                let place = written.checked_add_signed(distance).unwrap_or(written);
+                let place = if found.state().has_write_pointer() { place } else { 0 };
+                let mut buffer = controller.alloc(blocks as usize * namespace.block_size()).unwrap();
+                let mut queue = controller.queue_pair().depth(2).create::<()>().unwrap();
+                let limit = namespace.max_transfer() / namespace.block_size();
+                if blocks as usize > limit {
+                    drop(queue);
+                    return Zoned::status(namespace.write(start + place, &mut buffer));
+                }
+                queue.turn().unwrap().write(namespace, start + place, buffer, ()).unwrap();
+                finish(&mut queue).remove(0).status()
+            }
+            Step::Append(blocks) => {
+                let mut buffer = controller.alloc(blocks as usize * namespace.block_size()).unwrap();
+                let result = zones.append(start, &mut buffer);
+                if let Ok(block) = result {
+                    assert_eq!(block + blocks - start, self.zones[zone].written, "the place of the append");
+                }
+                Zoned::status(result.map(drop))
+            }
+            Step::Change(action) => self.manage(action, ZoneSelect::At(start)),
+            Step::ChangeAll(action) => self.manage(action, ZoneSelect::All),
+        }
+    }
+
+    fn manage(&self, action: ZoneAction, which: ZoneSelect) -> Status {
+        let zones = &self.zoned.zones;
+        Zoned::status(match action {
+            ZoneAction::OPEN => zones.open(which),
+            ZoneAction::CLOSE => zones.close(which),
+            ZoneAction::FINISH => zones.finish(which),
+            ZoneAction::RESET => zones.reset(which),
+            _ => zones.offline(which),
+        })
+    }
+
+    /// Compares the controller's report with the model.
+    fn compare(&mut self, what: &str) {
+        let report = self.zoned.zones.report(0, usize::MAX).unwrap();
+        assert_eq!(report.len(), self.zones.len(), "{what}");
+        for (number, (found, known)) in report.iter().zip(&mut self.zones).enumerate() {
+            let state = found.state();
+            let may_close = !self.zoned.strict && known.state == ZoneState::IMPLICITLY_OPENED;
+            if may_close && state == ZoneState::CLOSED {
+                known.state = state;
+            }
+            assert_eq!(state, known.state, "{what}: zone {number}");
+            if state.has_write_pointer() {
+                assert_eq!(found.written(), Some(known.written), "{what}: zone {number}");
+            }
+        }
+    }
+}

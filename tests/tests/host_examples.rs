@@ -71,6 +71,15 @@ fn async_service() {
     run("async_service");
 }
 
+/// On the devices under test it finds no zones; its own controller has some.
+#[test]
+fn zones() {
+    run("zones");
+    let program = programs().join("examples/zones");
+    let (status, said) = Process::start(Command::new(&program)).finish();
+    assert!(status.success(), "zones: {status}: {said}");
+}
+
 #[test]
 fn async_copy() {
     run("async_copy");

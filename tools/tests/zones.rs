@@ -104,7 +104,7 @@ fn identify_data_of_zones_has_nvme_clis_names() {
         (&namespaces[0]["command_set"], &namespaces[1]["command_set"]),
         (&"NVM".into(), &"Zoned Namespace".into())
     );
-    assert_eq!((&namespaces[0]["zones"], &namespaces[1]["zones"]["count"]), (&Value::Null, &16.into()));
+    assert_eq!((&namespaces[0]["zones"], &namespaces[1]["zones"]), (&Value::Null, &16.into()));
     let effects = text(&format!("log {emu} effects-log --csi 2"));
     assert!(effects.contains("Zone Append"), "{effects}");
 }

@@ -191,7 +191,8 @@ fn namespaces(controller: &Controller) -> anyhow::Result<Vec<Value>> {
     let mut all = Vec::new();
     for nsid in controller.namespace_ids()? {
         let namespace = controller.namespace(nsid)?;
-        let id = namespace.identify();
+        let (id, zones) = (namespace.identify(), namespace.zones().ok());
+        let zones = zones.as_ref();
         let formats: Vec<_> = id.lbaf[..id.format_count()]
             .iter()
             .enumerate()
@@ -216,13 +217,11 @@ fn namespaces(controller: &Controller) -> anyhow::Result<Vec<Value>> {
             "nguid": nonzero(&id.nguid),
             "write_protected": id.is_write_protected(),
             "command_set": namespace.command_set().name(),
-            "zones": namespace.zones().ok().map(|zones| json!({
-                "count": zones.count(),
-                "blocks": zones.zone_blocks(),
-                "max_open": zones.max_open(),
-                "max_active": zones.max_active(),
-                "max_append": zones.max_append(),
-            })),
+            "zones": zones.map(|zones| zones.count()),
+            "zone_blocks": zones.map(|zones| zones.zone_blocks()),
+            "max_open_zones": zones.and_then(|zones| zones.max_open()),
+            "max_active_zones": zones.and_then(|zones| zones.max_active()),
+            "max_append": zones.map(|zones| zones.max_append()),
             "unusable": namespace.check_usable().err().map(|error| error.to_string()),
         }));
     }

@@ -42,7 +42,7 @@ pub(in super::super) struct Zones {
 
 /// The place of a write: the zone, and the first block behind it, counted from that of the zone.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(in super::super) struct Place {
     index: usize,
     end: u64,
 }

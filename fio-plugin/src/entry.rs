@@ -2,8 +2,9 @@
 
 use crate::{
     errors::Failure,
-    ffi::{self, Options, Workload},
+    ffi::{self, Options, Workload, Zone},
     job::Job,
+    zones,
 };
 use std::{
     ffi::{CStr, c_char, c_void},
@@ -106,6 +107,64 @@ pub unsafe extern "C" fn upcie_open(
         unsafe { *target = opened.cast() };
         Ok(())
     })
+}
+
+/// Returns 1 if the namespace of a file has zones, otherwise 0.
+///
+/// # Safety
+/// The caller owes the same as for [`upcie_check_start`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn upcie_has_zones(job: *mut Job, target: *mut c_void) -> u32 {
+    // SAFETY: the caller promises that only this thread uses the live job.
+    u32::from(zones::of(unsafe { &*job }, target).is_ok())
+}
+
+/// Returns the most zones of a file that can be open; 0 if there is no limit.
+///
+/// # Safety
+/// The caller owes the same as for [`upcie_check_start`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn upcie_max_open_zones(job: *mut Job, target: *mut c_void) -> u32 {
+    // SAFETY: the caller promises that only this thread uses the live job.
+    zones::of(unsafe { &*job }, target).ok().and_then(|zones| zones.max_open()).unwrap_or(0)
+}
+
+/// Reports at most `count` zones of a file, from the one of byte `offset` on. Returns their number, or a negative errno.
+///
+/// # Safety
+/// The caller owes the same as for [`upcie_check_start`]; `zones` is valid for writes of `count` zones.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn upcie_report_zones(
+    job: *mut Job,
+    target: *mut c_void,
+    offset: u64,
+    zones: *mut Zone,
+    count: u32,
+) -> i32 {
+    let mut reported = 0;
+    let error = guarded(|| {
+        // SAFETY: the caller promises that only this thread uses the live job.
+        let found = zones::report(unsafe { &*job }, target, offset, count as usize)?;
+        for (index, zone) in found.into_iter().take(count as usize).enumerate() {
+            // SAFETY: below `count`, as many as the caller has room for.
+            let place = unsafe { zones.add(index) };
+            // SAFETY: the caller promises that it is valid for a write.
+            unsafe { place.write(zone) };
+            reported += 1;
+        }
+        Ok(())
+    });
+    if error == 0 { reported } else { -error }
+}
+
+/// Resets the zones of `len` bytes of a file from byte `offset` on.
+///
+/// # Safety
+/// The caller owes the same as for [`upcie_check_start`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn upcie_reset_zones(job: *mut Job, target: *mut c_void, offset: u64, len: u64) -> i32 {
+    // SAFETY: the caller promises that only this thread uses the live job.
+    guarded(|| zones::reset(unsafe { &*job }, target, offset, len))
 }
 
 /// Makes the queue pairs, for reads and writes of at most `longest` bytes, and for trims if there are any.

@@ -80,6 +80,18 @@ pub(crate) struct Options {
     pub(crate) timeout_us: u64,
 }
 
+/// A zone, in bytes.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Zone {
+    pub(crate) start: u64,
+    pub(crate) write_pointer: u64,
+    pub(crate) len: u64,
+    pub(crate) capacity: u64,
+    pub(crate) kind: u32,
+    pub(crate) state: u32,
+}
+
 /// fio's options.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
@@ -100,6 +112,7 @@ const _: () = assert!(size_of::<Slot>() == 64);
 const _: () = assert!(size_of::<Shared>() == 64);
 const _: () = assert!(size_of::<Options>() == 32);
 const _: () = assert!(size_of::<Workload>() == 96);
+const _: () = assert!(size_of::<Zone>() == 40);
 
 #[cfg(all(shim, not(test)))]
 #[link(name = "upcie_shim", kind = "static")]

@@ -223,6 +223,11 @@ impl Job {
         }
     }
 
+    /// Returns a file of the job by the pointer that the shim has of it.
+    pub(crate) fn target(&self, target: *mut c_void) -> Option<&Target> {
+        self.targets().find(|&open| ptr::eq(ptr::from_ref(open).cast(), target))
+    }
+
     fn targets(&self) -> impl Iterator<Item = &Target> {
         // SAFETY: boxes that the job owns; the shim only returns their addresses.
         self.targets.iter().map(|&TargetPtr(target)| unsafe { &*target })

@@ -25,3 +25,4 @@ mod memory;
 mod target;
 mod waiting;
 mod workload;
+mod zones;

@@ -291,6 +291,49 @@ static int fio_upcie_get_file_size(struct thread_data *td, struct fio_file *f)
 	return error ? fail(td, error) : 0;
 }
 
+static int fio_upcie_get_zoned_model(struct thread_data *td, struct fio_file *f, enum zbd_zoned_model *model)
+{
+	const int error = target_of(td, f);
+
+	if (error)
+		return -error;
+	*model = upcie_has_zones(td->io_ops_data, FILE_ENG_DATA(f)) ? ZBD_HOST_MANAGED : ZBD_NONE;
+	return 0;
+}
+
+static int fio_upcie_report_zones(struct thread_data *td, struct fio_file *f, uint64_t offset, struct zbd_zone *zones,
+				  unsigned int count)
+{
+	struct upcie_zone found[64];
+	const unsigned int most = sizeof(found) / sizeof(found[0]);
+	int reported;
+
+	/* fewer than fio has room for: it asks again from the last one on */
+	reported = upcie_report_zones(td->io_ops_data, FILE_ENG_DATA(f), offset, found, count < most ? count : most);
+	for (int i = 0; i < reported; i++) {
+		zones[i] = (struct zbd_zone) {
+			.start = found[i].start,
+			.wp = found[i].write_pointer,
+			.len = found[i].len,
+			.capacity = found[i].capacity,
+			.type = found[i].kind,
+			.cond = found[i].state,
+		};
+	}
+	return reported;
+}
+
+static int fio_upcie_reset_wp(struct thread_data *td, struct fio_file *f, uint64_t offset, uint64_t len)
+{
+	return -upcie_reset_zones(td->io_ops_data, FILE_ENG_DATA(f), offset, len);
+}
+
+static int fio_upcie_get_max_open_zones(struct thread_data *td, struct fio_file *f, unsigned int *most)
+{
+	*most = upcie_max_open_zones(td->io_ops_data, FILE_ENG_DATA(f));
+	return 0;
+}
+
 static int fio_upcie_invalidate(struct thread_data *td, struct fio_file *f)
 {
 	/* The engine has no cache. */
@@ -424,6 +467,10 @@ static struct ioengine_ops engine = {
 	.close_file = fio_upcie_close_file,
 	.get_file_size = fio_upcie_get_file_size,
 	.invalidate = fio_upcie_invalidate,
+	.get_zoned_model = fio_upcie_get_zoned_model,
+	.report_zones = fio_upcie_report_zones,
+	.reset_wp = fio_upcie_reset_wp,
+	.get_max_open_zones = fio_upcie_get_max_open_zones,
 	.iomem_alloc = fio_upcie_iomem_alloc,
 	.iomem_free = fio_upcie_iomem_free,
 	.io_u_init = fio_upcie_io_u_init,
@@ -458,3 +505,6 @@ _Static_assert(sizeof(struct upcie_slot) == 64, "a slot is a cache line");
 _Static_assert(sizeof(struct upcie_job) == 64, "as in ffi.rs");
 _Static_assert(sizeof(struct upcie_options) == 32, "as in ffi.rs");
 _Static_assert(sizeof(struct upcie_workload) == 96, "as in ffi.rs");
+_Static_assert(sizeof(struct upcie_zone) == 40, "as in ffi.rs");
+_Static_assert(ZBD_ZONE_TYPE_SWR == 2 && ZBD_ZONE_COND_EMPTY == 1 && ZBD_ZONE_COND_FULL == 14 &&
+	       ZBD_ZONE_COND_OFFLINE == 15, "NVMe's numbers");

@@ -57,6 +57,16 @@ struct upcie_options {
 	uint64_t timeout_us;
 };
 
+/* A zone of a zoned namespace, in bytes; kinds and states have NVMe's numbers, which are fio's. */
+struct upcie_zone {
+	uint64_t start;
+	uint64_t write_pointer;
+	uint64_t len;
+	uint64_t capacity;
+	uint32_t kind;
+	uint32_t state;
+};
+
 /* fio's own options, as far as the engine uses them; arrays are by data direction: read, write, trim. */
 struct upcie_workload {
 	uint64_t depth;
@@ -76,6 +86,13 @@ struct upcie_job *upcie_job_new(const struct upcie_options *options, const struc
 int upcie_check_block(struct upcie_job *job, uint64_t bytes);
 int upcie_check_start(struct upcie_job *job, void *target, uint64_t offset);
 int upcie_open(struct upcie_job *job, const char *name, uint64_t *size, void **target);
+/* Whether the namespace has zones, and the most that can be open; 0: no limit. */
+uint32_t upcie_has_zones(struct upcie_job *job, void *target);
+uint32_t upcie_max_open_zones(struct upcie_job *job, void *target);
+/* Reports at most `count` zones from the one of byte `offset` on. Returns their number, or a negative errno. */
+int upcie_report_zones(struct upcie_job *job, void *target, uint64_t offset, struct upcie_zone *zones, uint32_t count);
+/* Resets the zones of the bytes from `offset` on, and loses their data. */
+int upcie_reset_zones(struct upcie_job *job, void *target, uint64_t offset, uint64_t len);
 /* Starts a job. `longest` is the size of the longest read or write in bytes, as fio knows it at the start. */
 int upcie_start(struct upcie_job *job, uint64_t longest, uint32_t trims);
 void upcie_unit(struct upcie_job *job, uint32_t index, void *unit);

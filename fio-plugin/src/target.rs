@@ -47,6 +47,7 @@ impl Target {
         namespace.check_usable()?;
         let block = namespace.block_size();
         plan.check_blocks(open.controller.name(), block as u64)?;
+        plan.check_zones(open.controller.name(), namespace.zones().is_ok())?;
         let shift = block.trailing_zeros();
         Ok(Self {
             queue: None,

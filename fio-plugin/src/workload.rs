@@ -44,11 +44,6 @@ impl Plan {
                 "mem= is not for this engine: data is in DMA memory (upcie_hugepage= sets its page size)",
             ));
         }
-        if workload.zoned != 0 {
-            return Err(Failure::refused(
-                "zonemode=zbd: zoned namespaces are not supported (zonemode=strided is for all others)",
-            ));
-        }
         let wait = match options.wait {
             0 => Wait::Poll,
             1 => Wait::Interrupt,
@@ -95,6 +90,17 @@ impl Plan {
             trims: workload.uses[2] != 0,
             workload: *workload,
         })
+    }
+
+    /// Checks that a namespace suits fio's zone mode.
+    pub(crate) fn check_zones(&self, name: &str, has_zones: bool) -> Result<(), Failure> {
+        if self.workload.zoned == 0 || has_zones {
+            return Ok(());
+        }
+        Err(Failure::refused(format!(
+            "{name}: zonemode=zbd is for zoned namespaces, and namespace {} is none (zonemode=strided is for all others)",
+            self.nsid
+        )))
     }
 
     fn used(&self) -> impl Iterator<Item = usize> {

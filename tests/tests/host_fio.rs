@@ -37,7 +37,7 @@ fn impossible_jobs_are_refused_in_one_line() {
                 &["--offset_increment=60%", "--numjobs=3", "--io_size=64k"],
                 &["offset_increment", "no room for a bs"],
             ),
-            (&["--zonemode=zbd", "--zonesize=1M"], &["zonemode=zbd", "zoned namespaces"]),
+            (&["--zonemode=zbd", "--zonesize=1M"], &["zonemode=zbd", "namespace 1 is none"]),
             (
                 &["--rw=read", "--zonemode=strided", "--zonesize=64k", "--zoneskip=1000"],
                 &["at byte 66536 was not sent", &block],
@@ -54,6 +54,29 @@ fn impossible_jobs_are_refused_in_one_line() {
         // The refusals have not harmed the device.
         fio(device.address()).job(&["--rw=read"]).run().passed("after the refusals");
     });
+}
+
+/// fio writes zones from their write pointers on, within the limit of open zones, and resets full ones.
+#[test]
+fn zones_are_written_in_order() {
+    if fio::engine().is_none() {
+        return left_out("fio's engine");
+    }
+    let emu = "emu:size=4M,zoned=true,zone-size=256K,zone-capacity=192K,max-open=3,max-active=3,mdts=64K";
+    let emu: Address = emu.parse().expect("an address");
+    let zbd = ["--zonemode=zbd", "--direct=1", "--size=4M", "--iodepth=8"];
+    let verify = ["--verify=crc32c", "--do_verify=1"];
+    let run = || fio(&emu).job(&zbd);
+    let jobs = run().with(["--rw=write"]).with(verify).run().passed("each zone once");
+    // 16 zones of 192 KiB.
+    assert_eq!(total(&jobs[0], "write"), 16 * 48);
+    let jobs = run().with(["--rw=randwrite", "--io_size=8M"]).run().passed("zones are reset");
+    assert_eq!(total(&jobs[0], "write"), 2048);
+    // Longer than one command.
+    run().with(["--rw=randwrite", "--bs=96k", "--io_size=2M"]).with(verify).run().passed("long writes");
+    run().with(["--rw=write", "--size=1M"]).with(verify).run().passed("verified");
+    let text = include_str!("../../fio-plugin/examples/zones.fio");
+    fio(&emu).file(text).run().passed("the example");
 }
 
 #[test]

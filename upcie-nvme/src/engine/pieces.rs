@@ -71,7 +71,8 @@ impl<'n> Pieces<'n> {
         let mut len = extent.max_transfer().min(self.len - self.sent);
         if extent.is_zoned() {
             // No command may cross the end of a zone.
-            let left = extent.to_zone_end(slba + (self.sent >> extent.shift) as u64);
+            let done = (self.sent >> extent.shift) as u64;
+            let left = extent.to_zone_end(slba + done);
             len = left.checked_mul(1 << extent.shift).map_or(len, |left| len.min(left as usize));
         }
         let refused = |reason| Refused { reason, buffer: DmaBuf::empty(), tag: 0 };

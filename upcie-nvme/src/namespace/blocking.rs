@@ -39,11 +39,12 @@ pub(super) fn transfer(
     let place = (controller.space().id(), controller.shape(controller.sgl_use()));
     let pieces = Pieces::new(controller.live(), place, io, buffer, part);
     let mut pieces = pieces.map_err(|reason| refused(controller, what, reason))?;
-    let (tries, order) = match io.direction() {
-        Direction::Read => (Tries::of(controller), Order::Any),
-        Direction::Write => (Tries::NONE, Order::of_writes(io.extent)),
+    let tries = match io.direction() {
+        Direction::Read => Tries::of(controller),
+        Direction::Write => Tries::NONE,
     };
-    run(controller, buffer, what, units, (tries, order), |turn, held, again| {
+    let how = (tries, Order::of(io));
+    run(controller, buffer, what, units, how, |turn, held, again| {
         again.into_iter().for_each(|tag| pieces.rewind(tag));
         // SAFETY: `held` is `buffer`, which was judged. It outlives the command: `run` gives it back or frees it only when
         // nothing is in flight, or once the queue has been deleted, and leaks it otherwise.
@@ -115,6 +116,10 @@ pub(super) enum Order {
 }
 
 impl Order {
+    fn of(io: Io<'_>) -> Self {
+        if io.direction() == Direction::Write { Self::of_writes(io.extent) } else { Self::Any }
+    }
+
     fn of_writes(extent: &Extent) -> Self {
         if extent.is_zoned() { Self::OneByOne } else { Self::Any }
     }

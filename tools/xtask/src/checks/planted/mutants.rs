@@ -214,7 +214,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a blocking flush is not sent",
         file: BLOCKING,
-        before: "run(controller, &mut DmaBuf::empty(), what, 0, tries, |turn, _, _| turn.flush(extent, 0).map(|()| false))",
+        before: "run(controller, &mut DmaBuf::empty(), what, 0, how, |turn, _, _| turn.flush(extent, 0).map(|()| false))\n        .map(drop)",
         after: "Ok(())",
     },
     Mutant {

@@ -189,14 +189,9 @@ impl Zones {
             if found.is_empty() {
                 break;
             }
-            for zone in found {
-                let aligned = zone.start % self.zone_blocks() == 0;
-                if zone.start < next || zone.start >= namespace.blocks() || !aligned {
-                    return Err(lie("the zones are not in the order of their blocks"));
-                }
-                next = zone.start.saturating_add(self.zone_blocks());
-                zones.push(zone);
-            }
+            next = follow(&found, next, self.zone_blocks(), namespace.blocks())
+                .ok_or_else(|| lie("the zones are not in the order of their blocks"))?;
+            zones.extend(found);
         }
         Ok(zones)
     }
@@ -220,11 +215,7 @@ impl Zones {
         })?;
         let mut bytes = vec![0; len];
         buffer.read_at(0, &mut bytes);
-        let (header, rest) = ZoneReportHeader::read_from_prefix(&bytes).expect("longer than a header");
-        // The count is the controller's word: no more than the buffer has.
-        let count = usize::try_from(header.count).unwrap_or(usize::MAX).min(most);
-        let zones = rest.chunks_exact(DESCRIPTOR).take(count);
-        Ok(zones.map(|zone| ZoneDescriptor::read_from_bytes(zone).expect("of its size")).collect())
+        Ok(decode(&bytes, most))
     }
 
     /// Opens a zone, or all closed ones: it stays open until it is closed, finished, full or reset.
@@ -336,5 +327,61 @@ impl Zones {
 
     fn nsid(&self) -> u32 {
         self.namespace.nsid()
+    }
+}
+
+/// Returns the zones in a report, at most `most`.
+fn decode(report: &[u8], most: usize) -> Vec<ZoneDescriptor> {
+    let Ok((header, rest)) = ZoneReportHeader::read_from_prefix(report) else { return Vec::new() };
+    // The count is the controller's word: no more than there are.
+    let count = usize::try_from(header.count).unwrap_or(usize::MAX).min(most);
+    let zones = rest.chunks_exact(DESCRIPTOR).take(count);
+    zones.filter_map(|zone| ZoneDescriptor::read_from_bytes(zone).ok()).collect()
+}
+
+/// Returns the block behind the zones of a report that begins with block `next`, of a namespace of `blocks` blocks in zones of
+/// `size`; `None` if they are not in the order of their blocks.
+fn follow(zones: &[ZoneDescriptor], next: u64, size: u64, blocks: u64) -> Option<u64> {
+    zones.iter().try_fold(next, |next, zone| {
+        let good = zone.start >= next && zone.start < blocks && zone.start % size == 0;
+        good.then(|| zone.start.saturating_add(size))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use upcie_core::testing::Random;
+    use zerocopy::{FromZeros, IntoBytes};
+
+    fn zones(starts: &[u64]) -> Vec<ZoneDescriptor> {
+        let zone = |&start: &u64| ZoneDescriptor { start, ..FromZeros::new_zeroed() };
+        starts.iter().map(zone).collect()
+    }
+
+    #[test]
+    fn a_report_that_goes_back_or_beyond_is_refused() {
+        assert_eq!(follow(&zones(&[8, 16, 40]), 8, 8, 64), Some(48));
+        assert_eq!(follow(&[], 8, 8, 64), Some(8));
+        for wrong in [&[0][..], &[8, 8], &[16, 8], &[9], &[64], &[u64::MAX]] {
+            assert_eq!(follow(&zones(wrong), 8, 8, 64), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_a_report_of_bounded_length() {
+        let mut random = Random(3);
+        for _ in 0..1000 {
+            let mut bytes = vec![0; random.below(1024)];
+            bytes.iter_mut().for_each(|byte| *byte = random.next() as u8);
+            let most = random.below(9);
+            let found = decode(&bytes, most);
+            assert!(found.len() <= most && found.len() * DESCRIPTOR <= bytes.len());
+            let _ = follow(&found, 0, 1 + random.below(4096) as u64, random.next());
+        }
+        let mut bytes = 1_u64.to_le_bytes().to_vec();
+        bytes.resize(HEADER, 0);
+        bytes.extend(zones(&[8, 16]).as_bytes());
+        assert_eq!(decode(&bytes, 9), zones(&[8]), "as many as the header counts");
     }
 }

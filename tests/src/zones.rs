@@ -76,7 +76,7 @@ impl Zoned {
     }
 }
 
-/// Appends from several commands in flight land one behind the other, and each completion tells where.
+/// Checks that appends in flight land one behind the other, and that each completion tells where.
 pub fn appends_in_flight_tell_where_they_are(zoned: &Zoned) {
     let Zoned { controller, namespace, pattern, .. } = zoned;
     let zone = zoned.start(2);
@@ -111,7 +111,7 @@ pub fn appends_in_flight_tell_where_they_are(zoned: &Zoned) {
     assert_eq!(zoned.zones.append(zone, &mut buffer).unwrap(), next);
 }
 
-/// A write that does not fit the zone's state is refused with the status of its reason, and changes nothing.
+/// Checks that a write that does not fit the zone's state has the status of its reason, and changes nothing.
 pub fn a_wrong_write_has_the_status_of_its_reason(zoned: &Zoned) {
     let (start, end) = (zoned.start(1), zoned.start(1) + zoned.capacity);
     assert_eq!(Zoned::status(zoned.write(start + 1, 1)), Status::ZONE_INVALID_WRITE, "behind the pointer");
@@ -131,7 +131,7 @@ pub fn a_wrong_write_has_the_status_of_its_reason(zoned: &Zoned) {
     zoned.pattern.verify(&read(&zoned.controller, &zoned.namespace, start, blocks), start, 1);
 }
 
-/// No more zones are open or active than the controller says.
+/// Checks that no more zones are open or active than the controller says.
 pub fn the_limits_of_open_and_active_zones_hold(zoned: &Zoned) {
     let (Some(open), Some(active)) = (zoned.zones.max_open(), zoned.zones.max_active()) else {
         panic!("the namespace has no limits to try")
@@ -154,7 +154,7 @@ pub fn the_limits_of_open_and_active_zones_hold(zoned: &Zoned) {
     zoned.write(zoned.start(active.into()), 1).unwrap();
 }
 
-/// A zone that is opened implicitly gives way to another one.
+/// Checks that a zone that was opened implicitly gives way to another one.
 pub fn implicitly_opened_zones_are_closed_for_others(zoned: &Zoned) {
     let open = u64::from(zoned.zones.max_open().expect("a limit"));
     for zone in 0..=open {
@@ -166,7 +166,7 @@ pub fn implicitly_opened_zones_are_closed_for_others(zoned: &Zoned) {
     assert_eq!(states[open as usize], ZoneState::IMPLICITLY_OPENED);
 }
 
-/// Unwritten blocks read as zeros, and so do those of a zone that was reset.
+/// Checks that unwritten blocks read as zeros, and so do those of a zone that was reset.
 pub fn reset_zones_read_as_zeros(zoned: &Zoned) {
     let (controller, namespace, start) = (&zoned.controller, &zoned.namespace, zoned.start(3));
     zoned.write(start, 5).unwrap();
@@ -179,7 +179,7 @@ pub fn reset_zones_read_as_zeros(zoned: &Zoned) {
     assert!(read(controller, namespace, start, 8).iter().all(|&byte| byte == 0));
 }
 
-/// A blocking write or read of several zones goes zone by zone; an error tells how much was written before it.
+/// Checks that a blocking write or read goes zone by zone, and that an error tells how much was written before it.
 pub fn a_long_transfer_goes_zone_by_zone(zoned: &Zoned) {
     let (controller, namespace, zones) = (&zoned.controller, &zoned.namespace, &zoned.zones);
     let whole = zones.zone_blocks();
@@ -207,7 +207,7 @@ pub fn a_long_transfer_goes_zone_by_zone(zoned: &Zoned) {
     assert!(data[bytes..].iter().all(|&byte| byte == 0));
 }
 
-/// A report lists the zones of a state, from any block on, in pieces.
+/// Checks that a report lists the zones of a state, from any block on.
 pub fn reports_list_the_zones_of_a_state(zoned: &Zoned) {
     let (zones, count) = (&zoned.zones, zoned.zones.count());
     let all = zones.report(0, usize::MAX).unwrap();
@@ -231,12 +231,12 @@ pub fn reports_list_the_zones_of_a_state(zoned: &Zoned) {
     assert_eq!(starts(ZoneFilter::OFFLINE, 0), [0; 0]);
     let empty: Vec<u64> = (0..count).filter(|zone| ![1, 2, 4, 5].contains(zone)).collect();
     assert_eq!(starts(ZoneFilter::EMPTY, 0), empty);
-    // From a block within zone 4 on.
+    // Zones are listed from the one of any block on.
     assert_eq!(starts(ZoneFilter::ALL, zoned.start(4) + 1), (4..count).collect::<Vec<_>>());
     assert_eq!(zones.report(zoned.start(3), 2).unwrap().len(), 2);
 }
 
-/// The blocks of a random write area are written in any order, until they are committed.
+/// Checks that the blocks of a random write area are written in any order, until they are committed.
 pub fn a_random_write_area_takes_any_order(zoned: &Zoned) {
     let area = zoned.zones.random_write_area();
     assert!(area >= 8, "the namespace has no random write areas to try");

@@ -308,7 +308,7 @@ static int fio_upcie_report_zones(struct thread_data *td, struct fio_file *f, ui
 	const unsigned int most = sizeof(found) / sizeof(found[0]);
 	int reported;
 
-	/* fewer than fio has room for: it asks again from the last one on */
+	/* Fewer than fio has room for are enough: it asks again from the last one on. */
 	reported = upcie_report_zones(td->io_ops_data, FILE_ENG_DATA(f), offset, found, count < most ? count : most);
 	for (int i = 0; i < reported; i++) {
 		zones[i] = (struct zbd_zone) {

@@ -86,7 +86,7 @@ struct upcie_job *upcie_job_new(const struct upcie_options *options, const struc
 int upcie_check_block(struct upcie_job *job, uint64_t bytes);
 int upcie_check_start(struct upcie_job *job, void *target, uint64_t offset);
 int upcie_open(struct upcie_job *job, const char *name, uint64_t *size, void **target);
-/* Whether the namespace has zones, and the most that can be open; 0: no limit. */
+/* Return 1 if the namespace has zones, otherwise 0; and the most zones that can be open, 0 for no limit. */
 uint32_t upcie_has_zones(struct upcie_job *job, void *target);
 uint32_t upcie_max_open_zones(struct upcie_job *job, void *target);
 /* Reports at most `count` zones from the one of byte `offset` on. Returns their number, or a negative errno. */

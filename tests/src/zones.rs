@@ -16,9 +16,13 @@ use upcie_nvme::{
 /// The zoned namespace of a controller, empty.
 #[derive(Debug)]
 pub struct Zoned {
+    /// The controller.
     pub controller: Controller,
+    /// The namespace.
     pub namespace: Namespace,
+    /// Its zones.
     pub zones: Zones,
+    /// The data of its blocks.
     pub pattern: Pattern,
     /// Blocks of each zone that can be written.
     pub capacity: u64,

@@ -107,7 +107,7 @@ fn a_namespace_knows_its_command_set() {
     assert_eq!(zones.max_append(), 64 << 10, "a zone is less than MDTS");
 }
 
-/// What can't succeed is refused with the reason, and nothing is sent.
+/// A wrong append or report is refused with the reason, and nothing is sent.
 #[test]
 fn a_wrong_append_is_refused_before_it_is_sent() {
     let controller = Controller::open(&format!("emu:{}", OPTIONS[0])).unwrap();

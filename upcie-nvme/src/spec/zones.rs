@@ -147,7 +147,7 @@ structure! {
         1 zone_state: u8 = shown_state;
         /// Attributes (ZA).
         2 attributes: ZoneAttributes => fields;
-        /// What the attributes say of time limits (ZAI).
+        /// Time limits that belong to the attributes (ZAI).
         3 attribute_information: u8 => hex;
         4 reserved4: [u8; 4];
         /// Blocks that can be written, from the first on (ZCAP).

@@ -23,10 +23,12 @@ pub mod futures;
 pub mod io;
 mod leaks;
 pub mod odd;
+pub mod own_memory;
 pub mod pci;
 pub mod process;
 pub mod random;
 pub mod raw;
+pub mod replaced;
 pub mod stopwatch;
 pub mod zones;
 

@@ -12,7 +12,8 @@ use upcie_core::{clock::Clock, device::Device, irq::IrqKind, testing::Random};
 use upcie_nvme::{
     Controller, Failure, Namespace, QueuePair, Wait,
     emu::{Fault, FaultPlan, FaultRule, HostMemory, Lockstep, Machine, Media, Storage},
-    spec::{NvmOpcode, Status},
+    queue::OnTimeout,
+    spec::{AdminOpcode, NvmOpcode, Status},
 };
 use upcie_tests::says;
 
@@ -223,6 +224,42 @@ fn a_controller_that_does_not_stop_has_its_function_reset() {
     drop((queue, pair.namespace, pair.controller));
     assert!(pair.clock.now() - start < Duration::from_secs(60));
     heap.alloc(4096).unwrap();
+}
+
+/// The controller takes four Aborts at a time (ACL), and refuses a fifth: the driver would reset it then.
+#[test]
+fn no_more_aborts_are_sent_than_the_controller_takes() {
+    let answer = Duration::from_millis(50);
+    let pair = pair("size=1M", None);
+    let plan = FaultPlan::new(0)
+        .rule(FaultRule::new(Fault::Drop).opcode(NvmOpcode::WRITE.0))
+        .rule(FaultRule::new(Fault::Delay(answer)).queue(0).opcode(AdminOpcode::ABORT.0));
+    pair.clock.device.inject(&plan).unwrap();
+    assert_eq!(pair.controller.identify().acl, 3);
+    let builder = pair.controller.queue_pair().depth(32).command_timeout(Duration::from_secs(1));
+    let mut queue: QueuePair<u64> = builder.on_timeout(OnTimeout::Abort).create().unwrap();
+    let mut turn = queue.turn().unwrap();
+    for tag in 0..18 {
+        turn.write(&pair.namespace, tag, pair.controller.alloc(512).unwrap(), tag).unwrap();
+    }
+    drop(turn);
+    let (start, mut ended) = (pair.clock.now(), Vec::new());
+    while ended.len() < 18 {
+        assert!(queue.wait(Wait::Poll, Duration::from_secs(5)).expect("no reset"), "{ended:?}");
+        let now = pair.clock.now() - start;
+        for (tag, status, _) in queue.turn().unwrap().map(upcie_nvme::Completion::into_parts) {
+            assert_eq!(status, Err(Status::ABORT_REQUESTED));
+            ended.push((tag, now));
+        }
+    }
+    let mut tags: Vec<_> = ended.iter().map(|(tag, _)| *tag).collect();
+    tags.sort_unstable();
+    assert_eq!(tags, (0..18).collect::<Vec<_>>(), "each once");
+    // Four commands end at a time, at the interval at which Aborts are answered.
+    for window in ended.windows(5) {
+        assert!(window[4].1 - window[0].1 >= answer, "{ended:?}");
+    }
+    queue.close().unwrap();
 }
 
 /// Blocks in a vector, of which some can't be read.

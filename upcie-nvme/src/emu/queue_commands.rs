@@ -2,7 +2,8 @@
 
 use super::{
     Host, HostMemory,
-    flight::Done,
+    flight::{Done, Flight},
+    identify,
     media::Media,
     queue::{Cq, Sq},
     queues::Queues,
@@ -10,7 +11,9 @@ use super::{
     shared::Ring,
     state::Core,
 };
-use crate::spec::{AbortDword10, Command, CreateCqDword11, CreateQueueDword10, CreateSqDword11, Status};
+use crate::spec::{
+    AbortDword10, AdminOpcode, Command, CreateCqDword11, CreateQueueDword10, CreateSqDword11, Status,
+};
 
 const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
 const INVALID_QUEUE_ID: Status = Status::INVALID_QUEUE_ID.with_do_not_retry();
@@ -89,6 +92,11 @@ impl<M: Media> Core<M> {
         host: &mut impl Host,
         command: &Command,
     ) -> Result<u32, Status> {
+        // Only a fault plan leaves an Abort without its completion.
+        let is_abort = |flight: &&Flight| flight.command.opcode == AdminOpcode::ABORT.0;
+        if queues.admin_sq.flights.iter().filter(is_abort).count() > usize::from(identify::AERL) {
+            return Err(Status::ABORT_LIMIT_EXCEEDED);
+        }
         let dword = AbortDword10::from_bits(command.cdw10);
         let (sqid, cid) = (dword.sqid(), dword.cid());
         if sqid == 0 {

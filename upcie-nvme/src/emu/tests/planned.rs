@@ -92,6 +92,22 @@ fn a_dropped_command_hangs_until_it_is_aborted() {
 }
 
 #[test]
+fn an_abort_beyond_the_limit_is_refused() {
+    let mut host = host(FaultRule::new(Fault::Delay(DELAY)).queue(0).opcode(AdminOpcode::ABORT.0).count(4));
+    for cid in 0..5 {
+        host.admin.put(&Command { cid, ..Command::abort(1, 99) });
+    }
+    host.admin.ring();
+    // ACL is 3, 0's based.
+    let done = host.admin.wait();
+    assert_eq!((done.cid, done.status()), (4, Status::ABORT_LIMIT_EXCEEDED));
+    let mut ids: Vec<_> = (0..4).map(|_| host.admin.wait().cid).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, [0, 1, 2, 3]);
+    assert_eq!(host.admin.status(Command::abort(99, 1)), Status::INVALID_FIELD, "not the limit any more");
+}
+
+#[test]
 fn a_command_with_a_lost_completion_is_carried_out() {
     let mut host = host(FaultRule::new(Fault::LoseCompletion).opcode(NvmOpcode::WRITE.0).count(1));
     let mut queue = host.queue(1, [16, 16], None);

@@ -1,0 +1,182 @@
+//! Resets after which the controller is not as before: it has forgotten where its memory is, or another one has its place.
+
+use std::sync::Arc;
+use upcie_nvme::{DmaBuf, Error, Failure, Refusal, ResetKind};
+use upcie_tests::{
+    device::namespaces,
+    io::{create, finish, read, write},
+    own_memory, replaced, says,
+};
+
+/// Copies the bytes out of a buffer in device memory.
+fn bytes(buffer: &DmaBuf) -> Vec<u8> {
+    let mut bytes = vec![0; buffer.len()];
+    buffer.read_at(0, &mut bytes);
+    bytes
+}
+
+fn is_reset(error: &Error) -> bool {
+    matches!(error.failure(), Failure::Reset { .. })
+}
+
+fn is_stale(error: &Error) -> bool {
+    matches!(error.failure(), Failure::Refused { reason: Refusal::StaleNamespace, .. })
+}
+
+#[test]
+fn a_cmb_serves_data_and_queues_after_each_reset() {
+    let controller = own_memory::open("size=4M");
+    let memory = controller.cmb().unwrap().expect("a memory buffer");
+    let (namespace, pattern) = namespaces(&controller).remove(0);
+    let block = namespace.block_size();
+    let empty = memory.heap().in_use();
+    let mut queue = create::<u64>(controller.queue_pair().depth(32).submission_in_controller(true));
+    let ring = memory.heap().in_use();
+    assert!(ring > empty, "the ring is in the controller");
+    for (version, kind) in
+        (1..).zip([ResetKind::Controller, ResetKind::Function, ResetKind::Subsystem, ResetKind::Controller])
+    {
+        let mut turn = queue.turn().unwrap();
+        for lba in 0..31 {
+            let mut buffer = memory.alloc(block).unwrap();
+            buffer.write_at(0, &pattern.bytes(lba, 1, version));
+            turn.write(&namespace, lba, buffer, lba).unwrap();
+        }
+        drop(turn);
+        controller.reset_by(kind).unwrap();
+        assert!(is_reset(&queue.turn().unwrap_err()), "{kind:?}");
+        let all = queue.recover().unwrap();
+        assert_eq!(all.len(), 31, "{kind:?}");
+        let again = controller.cmb().unwrap().expect("it is still there");
+        assert!(Arc::ptr_eq(&memory, &again), "{kind:?}");
+        // The buffers are as they were, and their data moves again, by commands in the controller's memory.
+        let mut turn = queue.turn().unwrap();
+        for (lba, _, buffer) in all.into_iter().map(upcie_nvme::Returned::into_parts) {
+            assert!(buffer.is_device_memory());
+            assert_eq!(bytes(&buffer), pattern.bytes(lba, 1, version), "{kind:?}");
+            turn.write(&namespace, lba, buffer, lba).unwrap();
+        }
+        drop(turn);
+        for done in finish(&mut queue) {
+            let (lba, status, buffer) = done.into_parts();
+            assert_eq!(status, Ok(()), "{kind:?}");
+            queue.turn().unwrap().read(&namespace, lba, buffer, lba).unwrap();
+        }
+        for done in finish(&mut queue) {
+            let (lba, status, buffer) = done.into_parts();
+            assert_eq!(status, Ok(()), "{kind:?}");
+            pattern.verify(&bytes(&buffer), lba, version);
+        }
+        pattern.verify(&read(&controller, &namespace, 0, 31), 0, version);
+        assert_eq!(memory.heap().in_use(), ring, "{kind:?}: nothing is lost");
+    }
+}
+
+#[test]
+fn a_pmr_takes_data_after_each_reset() {
+    let controller = own_memory::open("size=4M");
+    let region = controller.pmr().unwrap().expect("a persistent memory region");
+    assert!(region.takes_data());
+    let (namespace, pattern) = namespaces(&controller).remove(0);
+    let blocks = 8192 / namespace.block_size();
+    let mut log = region.alloc_unzeroed(8192).unwrap();
+    for (version, kind) in (1..).zip([ResetKind::Controller, ResetKind::Function, ResetKind::Subsystem]) {
+        log.write_at(0, &pattern.bytes(20, blocks, version));
+        controller.reset_by(kind).unwrap();
+        region.flush().unwrap_or_else(|error| panic!("{kind:?}: {error}"));
+        assert_eq!(bytes(&log), pattern.bytes(20, blocks, version), "{kind:?}: it keeps its data");
+        write(&namespace, 20, &mut log);
+        pattern.verify(&read(&controller, &namespace, 20, blocks), 20, version);
+        log.fill(0);
+        namespace.read(20, &mut log).unwrap();
+        pattern.verify(&bytes(&log), 20, version);
+    }
+}
+
+#[test]
+fn a_controller_that_is_the_same_goes_on() {
+    let options = "size=1M,namespaces=2";
+    let controller = replaced::open(options, options);
+    let all = namespaces(&controller);
+    let mut queue = create::<u64>(controller.queue_pair());
+    controller.reset().unwrap();
+    assert!(queue.recover().unwrap().is_empty());
+    for (tag, (namespace, pattern)) in (0..).zip(&all) {
+        let mut buffer = controller.alloc(namespace.block_size()).unwrap();
+        pattern.fill(&mut buffer, 3, 1);
+        write(namespace, 3, &mut buffer);
+        queue.turn().unwrap().read(namespace, 3, buffer, tag).unwrap();
+        let done = finish(&mut queue).remove(0);
+        let (_, status, buffer) = done.into_parts();
+        assert_eq!(status, Ok(()));
+        pattern.verify(&buffer, 3, 1);
+    }
+}
+
+#[test]
+fn another_controller_after_a_reset_is_not_used() {
+    let before = "size=1M,mdts=128K,queues=4";
+    let limit = "another serial number, model or limit than before";
+    for (after, reason) in [
+        ("size=1M,mdts=128K,queues=4,serial=OTHER", limit),
+        ("size=1M,mdts=64K,queues=4", limit),
+        ("size=1M,mdts=256K,queues=4", limit),
+        ("size=1M,mdts=128K,queues=3", "it grants 3 queue pairs, 4 before"),
+    ] {
+        let controller = replaced::open(before, after);
+        let (namespace, _) = namespaces(&controller).remove(0);
+        let mut queue = create::<u64>(controller.queue_pair());
+        queue.turn().unwrap().flush(&namespace, 7).unwrap();
+        for error in [
+            controller.reset().unwrap_err(),
+            queue.turn().unwrap_err(),
+            queue.recover().unwrap_err(),
+            namespace.flush().unwrap_err(),
+            controller.namespace_ids().unwrap_err(),
+        ] {
+            assert!(matches!(error.failure(), Failure::Down { .. }), "{after}: {error}");
+            says(&error, &[controller.name(), "is down", "did not come back from a reset", reason]);
+        }
+        // The controller was stopped before that, so the command's memory is free.
+        assert_eq!(queue.close().unwrap().len(), 1, "{after}");
+    }
+}
+
+#[test]
+fn namespaces_of_another_size_or_format_are_stale() {
+    let before = "size=1M,namespaces=2";
+    for (after, blocks) in [
+        ("size=2M,namespaces=2", 4096),
+        ("size=512K,namespaces=2", 1024),
+        ("size=1M,namespaces=2,lba=4096+512", 256),
+    ] {
+        let controller = replaced::open(before, after);
+        let all = namespaces(&controller);
+        let mut queue = create::<u64>(controller.queue_pair());
+        controller.reset().unwrap();
+        queue.recover().unwrap();
+        for (namespace, _) in &all {
+            let error = namespace.flush().unwrap_err();
+            assert!(is_stale(&error), "{after}: {error}");
+            let buffer = controller.alloc(4096).unwrap();
+            let refused = queue.turn().unwrap().read(namespace, 0, buffer, 1).unwrap_err();
+            assert_eq!(refused.reason, Refusal::StaleNamespace, "{after}");
+        }
+        let new = controller.namespace(1).unwrap();
+        assert_eq!(new.blocks(), blocks, "{after}");
+        new.flush().unwrap();
+    }
+}
+
+#[test]
+fn a_namespace_that_is_gone_after_a_reset_is_stale() {
+    let controller = replaced::open("size=1M,namespaces=2", "size=1M,namespaces=1");
+    let all = namespaces(&controller);
+    controller.reset().unwrap();
+    assert_eq!(controller.namespace_ids().unwrap(), [1]);
+    for (namespace, _) in &all {
+        let error = namespace.flush().unwrap_err();
+        assert!(is_stale(&error), "{error}");
+    }
+    controller.namespace(1).unwrap().flush().unwrap();
+}

@@ -5,14 +5,24 @@
 //! tests of their crates with `fuzz` in the name.
 
 mod client;
+mod completions;
 mod config;
+mod forger;
 mod machine;
 mod server;
 mod share;
 mod spec;
+mod tables;
 mod text;
 mod transfers;
 mod wire;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks a state that is whole at any point.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A fuzz target.
 #[derive(Debug, Clone, Copy)]
@@ -35,17 +45,31 @@ pub const TARGETS: &[Target] = &[
     Target { name: "config_space", run: config::target, seeds: config::seeds, runs: 20_000 },
     Target { name: "machine", run: machine::target, seeds: machine::seeds, runs: 3000 },
     Target { name: "transfers", run: transfers::target, seeds: transfers::seeds, runs: 5000 },
+    Target { name: "completions", run: completions::target, seeds: completions::seeds, runs: 3000 },
     Target { name: "structures", run: spec::target, seeds: spec::seeds, runs: 3000 },
+    Target { name: "tables", run: tables::target, seeds: tables::seeds, runs: 10_000 },
     Target { name: "addresses", run: text::addresses, seeds: text::address_seeds, runs: 30_000 },
     Target { name: "fault_plans", run: text::fault_plans, seeds: text::fault_plan_seeds, runs: 10_000 },
 ];
+
+/// Calls the target of this name, for a fuzzer that makes the inputs.
+///
+/// # Panics
+/// Panics if a property of the target does not hold, or if there is no target of this name.
+pub fn run(name: &str, input: &[u8]) {
+    (find(name).run)(input);
+}
+
+fn find(name: &str) -> &'static Target {
+    TARGETS.iter().find(|target| target.name == name).expect("a target's name")
+}
 
 /// Runs a target on its kept inputs, its seeds, and mutations of both.
 ///
 /// # Panics
 /// Panics if a property of the target does not hold, or if there is no target of this name.
 pub fn fuzz(name: &str) {
-    let target = TARGETS.iter().find(|target| target.name == name).expect("a target's name");
+    let target = find(name);
     let mut seeds = (target.seeds)();
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
     if let Ok(entries) = std::fs::read_dir(directory) {

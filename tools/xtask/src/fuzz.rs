@@ -1,29 +1,44 @@
 //! `cargo xtask fuzz`: runs the fuzz targets for longer than the suites do.
 
-use std::process::ExitCode;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, ExitCode};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 
 use crate::cargo::Workspace;
-use crate::process;
+use crate::process::{self, log};
 
 /// The packages with targets: those for anybody, and unit tests of private parts with `fuzz` in their names.
 const PACKAGES: [&str; 4] = ["upcie-fuzz", "upcie-core", "upcie-nvme", "upcie-tools"];
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask fuzz\n  cargo xtask fuzz --runs 10000000 vfio_user_server\n  cargo xtask fuzz addresses fault_plans"
+    after_help = "Examples:\n  cargo xtask fuzz\n  cargo xtask fuzz --runs 10000000 vfio_user_server\n  cargo xtask fuzz addresses fault_plans\n  cargo xtask fuzz --guided --runs 10000000 addresses"
 )]
 pub struct Args {
     /// The number of mutations of each target
     #[arg(long, default_value_t = 1_000_000)]
     runs: u64,
-    /// Only the targets whose test's name contains one of these words
+    /// Let coverage guide the mutations: libFuzzer, which needs a nightly compiler and cargo-fuzz
+    #[arg(long)]
+    guided: bool,
+    /// Only the targets whose test's name (with --guided: whose name) contains one of these words
     targets: Vec<String>,
 }
 
+/// The package of libFuzzer's entry points.
+const GUIDED: &str = "tests/fuzz/fuzz";
+/// The longest input that libFuzzer makes, in bytes.
+const LONGEST: u32 = 8192;
+/// A run of more seconds hangs.
+const HANGS: u32 = 30;
+
 pub fn main(args: &Args) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
+    if args.guided {
+        return guided(&workspace, args);
+    }
     let mut command = workspace.cargo(&["test", "--quiet", "--profile", "sim"]);
     command
         .args(PACKAGES.map(|package| format!("--package={package}")))
@@ -36,4 +51,51 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     command.env("UPCIE_FUZZ_RUNS", args.runs.to_string());
     let status = process::status(&mut command)?;
     Ok(status.code().map_or(ExitCode::FAILURE, |code| ExitCode::from(code as u8)))
+}
+
+/// Runs each target under libFuzzer, from its seeds, its kept inputs, and the inputs that former runs have found.
+fn guided(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
+    let (package, target) = (workspace.root.join(GUIDED), workspace.target.join("fuzz"));
+    let (seeds, build) = (target.join("seeds"), target.join("build"));
+    let example = ["run", "--quiet", "--package", "upcie-fuzz", "--example", "seeds", "--"];
+    process::run(workspace.cargo(&example).arg(&seeds))?;
+    let (mut count, mut failed) = (0, Vec::new());
+    for name in names(&package.join("fuzz_targets"))? {
+        if !args.targets.is_empty() && !args.targets.iter().any(|word| name.contains(word.as_str())) {
+            continue;
+        }
+        log!("target {name}");
+        count += 1;
+        let found = target.join("corpus").join(&name);
+        fs::create_dir_all(&found).with_context(|| found.display().to_string())?;
+        let mut command = Command::new("rustup");
+        command.args(["run", "nightly", "cargo", "fuzz", "run", "--fuzz-dir"]).arg(&package);
+        command.arg("--target-dir").arg(&build).arg(&name).arg(&found).arg(seeds.join(&name));
+        let kept = workspace.root.join("tests/fuzz/corpus").join(&name);
+        if kept.exists() {
+            command.arg(kept);
+        }
+        command.arg("--").arg(format!("-runs={}", args.runs)).arg(format!("-max_len={LONGEST}"));
+        command.arg(format!("-timeout={HANGS}")).arg("-print_final_stats=1");
+        command.current_dir(&workspace.root).env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN");
+        if !process::status(&mut command)?.success() {
+            failed.push(name);
+        }
+    }
+    if count == 0 {
+        bail!("no target of {GUIDED} has a name that contains {}", args.targets.join(" or "));
+    }
+    if !failed.is_empty() {
+        bail!("failed: {}; see above, and {GUIDED}/artifacts", failed.join(", "));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the names of the targets, which are files of a directory.
+fn names(directory: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(directory).with_context(|| directory.display().to_string())?;
+    let name = |entry: fs::DirEntry| Some(entry.path().file_stem()?.to_string_lossy().into_owned());
+    let mut names: Vec<_> = entries.filter_map(|entry| name(entry.ok()?)).collect();
+    names.sort();
+    Ok(names)
 }

@@ -117,7 +117,8 @@ impl Workspace {
         self.build_by(command)
     }
 
-    fn build_by(&self, mut command: Command) -> Result<Vec<Executable>> {
+    /// Builds by a cargo command, like [`build`](Self::build).
+    pub fn build_by(&self, mut command: Command) -> Result<Vec<Executable>> {
         command.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stderr(Stdio::inherit());
         let output = command.output().with_context(|| process::describe(&command))?;
         process::check_interrupt()?;

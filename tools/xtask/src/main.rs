@@ -1,8 +1,8 @@
-//! Tasks of this project: `cargo xtask test`, `guest`, `bench`, `fio`, `simulate` and `fuzz`.
+//! Tasks of this project: `cargo xtask test`, `guest`, `bench`, `fio`, `simulate`, `fuzz`, `sanitize` and `coverage`.
 //!
-//! The modules `test`, `guest`, `bench`, `fio`, `simulate` and `fuzz` are the tasks. They use `suites` (suites, modes and
-//! results), `checks` (steps that start no device) and `lab` (the guest), which use `cargo` and `process`. No
-//! module imports one above it, and no two modules import each other.
+//! The modules of these names are the tasks. They use `suites` (suites, modes and results), `checks` (steps that start no
+//! device) and `lab` (the guest), which use `cargo` and `process`. No module imports one above it, and no two modules import
+//! each other.
 //!
 //! This program prints its messages on stderr, so that stdout has only the output of a guest command.
 #![forbid(unsafe_code)]
@@ -10,11 +10,13 @@
 mod bench;
 mod cargo;
 mod checks;
+mod coverage;
 mod fio;
 mod fuzz;
 mod guest;
 mod lab;
 mod process;
+mod sanitize;
 mod simulate;
 mod suites;
 mod test;
@@ -44,6 +46,10 @@ enum Task {
     Simulate(simulate::Args),
     /// Feed parsers and state machines with mutations of valid inputs
     Fuzz(fuzz::Args),
+    /// Run unit tests and suites under AddressSanitizer or ThreadSanitizer (nightly compiler)
+    Sanitize(sanitize::Args),
+    /// Count the lines of the libraries that unit tests and suites execute (nightly compiler)
+    Coverage(coverage::Args),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +63,8 @@ fn main() -> ExitCode {
         Task::Fio(args) => fio::main(&args),
         Task::Simulate(args) => simulate::main(&args),
         Task::Fuzz(args) => fuzz::main(&args),
+        Task::Sanitize(args) => sanitize::main(&args),
+        Task::Coverage(args) => coverage::main(&args),
     };
     match result {
         Ok(code) => code,

@@ -295,3 +295,91 @@ impl Room {
         if self.free.is_empty() { None } else { self.waiting.front().map(|(_, waker)| waker.clone()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Extent;
+    use std::{
+        sync::Arc,
+        task::Wake,
+        thread::{self, Thread},
+        time::{Duration, Instant},
+    };
+
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    fn waker() -> Waker {
+        Arc::new(Unpark(thread::current())).into()
+    }
+
+    /// Sleeps until the thread is woken; a wake-up that is lost fails.
+    fn park(end: Instant) {
+        assert!(Instant::now() < end, "a wake-up was lost");
+        thread::park_timeout(Duration::from_secs(20));
+    }
+
+    /// The threads of a queue and of its handles go to sleep and wake each other in many orders. Miri plays more of them, with
+    /// the weak memory that the standard allows: `cargo +nightly miri test -p upcie-nvme --features async --lib remote`.
+    #[test]
+    fn remote_requests_wake_a_queue_that_goes_to_sleep() {
+        const THREADS: u64 = 2;
+        let (requests, rounds) = if cfg!(miri) { (2, 1) } else { (50, 20) };
+        let extent = Extent {
+            stamp: 1,
+            last: 0,
+            nsid_high: 1 << 32,
+            max_blocks: 1,
+            shift: 9,
+            controller: 1,
+            max_zeroes: 0,
+            deallocates: false,
+            optional: crate::spec::OptionalCommands::empty(),
+        };
+        for _ in 0..rounds {
+            let end = Instant::now() + Duration::from_secs(60);
+            let remote = Remote::new("test", 1);
+            (0..THREADS).for_each(|_| remote.add_handle());
+            thread::scope(|scope| {
+                for _ in 0..THREADS {
+                    scope.spawn(|| {
+                        let waker = waker();
+                        let cx = Context::from_waker(&waker);
+                        for _ in 0..requests {
+                            let mut ticket = None;
+                            let slot = loop {
+                                match remote.poll_slot(&mut ticket, &cx) {
+                                    Poll::Ready(slot) => break slot,
+                                    Poll::Pending => park(end),
+                                }
+                            };
+                            remote.request(slot, Command::Flush { extent }, DmaBuf::empty(), waker.clone());
+                            while remote.poll_answer(slot, &cx).is_pending() {
+                                park(end);
+                            }
+                        }
+                        remote.drop_handle();
+                    });
+                }
+                let (waker, mut done) = (waker(), 0);
+                while remote.has_handles() || remote.has_requests() {
+                    while let Some((index, command, buffer)) = remote.take() {
+                        done += 1;
+                        let woken = remote.deliver(index, &command, Ended::Completed(Ok(())), buffer);
+                        woken.into_iter().for_each(Waker::wake);
+                    }
+                    if remote.sleep(&waker) && remote.has_handles() {
+                        park(end);
+                    }
+                }
+                assert_eq!(done, THREADS * requests);
+            });
+        }
+    }
+}

@@ -2,6 +2,7 @@
 //! commands.
 
 mod exhaustive;
+mod interleaved;
 mod noise;
 
 use super::{extent::ZoneLimits, *};

@@ -1,0 +1,129 @@
+//! Unit tests and suites of this machine, built by the nightly compiler with instrumentation that stable Rust lacks.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::cargo::{Executable, Workspace};
+use crate::process::{self, log};
+use crate::suites::row::{self, Row};
+use crate::suites::run::name;
+
+/// Deadline of each program; instrumented ones are some times slower.
+const DEADLINE: Duration = Duration::from_secs(1800);
+
+/// Beginnings of suites' names that can't run instrumented, and the reasons.
+const LEFT_OUT: &[(&str, &str)] = &[
+    ("guest_", "it runs in the guest"),
+    ("fio_", "fio is not instrumented, and loads the engine"),
+    ("host_fio", "fio is not instrumented, and loads the engine"),
+    ("host_python", "Python is not instrumented, and loads the module"),
+    ("host_compile_fail", "it tests the compiler's messages"),
+    ("host_examples", "its programs are not built here"),
+    ("no_allocation", "it counts allocations, and the instrumentation's would count"),
+    ("no_syscalls", "it counts system calls, and the instrumentation's would count"),
+];
+
+/// A build of the tests in a target directory of its own.
+#[derive(Debug)]
+pub struct Nightly {
+    workspace: Workspace,
+    rustflags: String,
+    arguments: Vec<String>,
+    triple: String,
+}
+
+impl Nightly {
+    /// Describes a build in `directory` below the target directory, with flags of the compiler and arguments of cargo.
+    pub fn new(workspace: &Workspace, directory: &str, rustflags: &str, arguments: &[&str]) -> Result<Self> {
+        let toolchains = process::output(Command::new("rustup").args(["toolchain", "list"]))?;
+        if !toolchains.lines().any(|line| line.starts_with("nightly")) {
+            bail!("this needs a nightly compiler: `rustup toolchain install nightly`");
+        }
+        let target = workspace.target.join(directory);
+        Ok(Self {
+            workspace: Workspace::at(&workspace.root, Some(&target))?,
+            rustflags: rustflags.to_owned(),
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            triple: format!("{}-unknown-linux-gnu", std::env::consts::ARCH),
+        })
+    }
+
+    /// Returns the directory of the build.
+    pub fn directory(&self) -> &Path {
+        &self.workspace.target
+    }
+
+    /// Returns the directory of LLVM's tools.
+    pub fn tools(&self) -> Result<PathBuf> {
+        let sysroot =
+            process::output(Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]))?;
+        let tools = Path::new(sysroot.trim()).join("lib/rustlib").join(&self.triple).join("bin");
+        if !tools.join("llvm-cov").exists() {
+            bail!("LLVM's tools are missing: `rustup component add llvm-tools --toolchain nightly`");
+        }
+        Ok(tools)
+    }
+
+    fn cargo(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("rustup");
+        command.args(["run", "nightly", "cargo"]).args(arguments);
+        // With a target, build scripts and macros are not instrumented.
+        command.args(["--quiet", "--target", &self.triple]).args(&self.arguments);
+        command.current_dir(&self.workspace.root).env("CARGO_TARGET_DIR", &self.workspace.target);
+        command.env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN").env("RUSTFLAGS", &self.rustflags);
+        command
+    }
+
+    /// Builds the tools, and the tests of the libraries and the suites; returns all programs.
+    pub fn build(&self) -> Result<Vec<Executable>> {
+        log!("building with {}", self.rustflags);
+        let mut all =
+            self.workspace.build_by(self.cargo(&["build", "--package", "upcie-tools", "--bins"]))?;
+        let packages = ["--package", "upcie-core", "--package", "upcie-nvme", "--package", "upcie-tests"];
+        let tests = [&["test", "--no-run", "--lib", "--tests"][..], &packages].concat();
+        all.extend(self.workspace.build_by(self.cargo(&tests))?);
+        Ok(all)
+    }
+
+    /// Runs the tests whose name contains one of `words`, all without words, with the variables of `environment`; prints the
+    /// output of those that fail, and a table. Returns `true` if all passed.
+    pub fn run(
+        &self,
+        executables: &[Executable],
+        words: &[String],
+        environment: &[(&str, String)],
+    ) -> Result<bool> {
+        let output = self.directory().join("suite.log");
+        let mut rows = Vec::new();
+        for executable in executables.iter().filter(|executable| executable.test) {
+            let name = name(executable);
+            if !words.is_empty() && !words.iter().any(|word| name.contains(word.as_str())) {
+                continue;
+            }
+            if let Some((_, reason)) = LEFT_OUT.iter().find(|(prefix, _)| name.starts_with(prefix)) {
+                log!("left out: {name}: {reason}");
+                continue;
+            }
+            let mut command = self.workspace.command(executable);
+            command.envs(environment.iter().map(|(name, value)| (name, value)));
+            command.env("UPCIE_BIN", self.directory().join(&self.triple).join("debug"));
+            let started = Instant::now();
+            let (status, text) = process::captured(&mut command, &output, DEADLINE, false)?;
+            let code = status.map(|status| status.code().unwrap_or(128));
+            let row = Row::suite(&name, "host", started.elapsed(), code, &text, false);
+            if row.problem.is_some() {
+                println!("{}", text.trim_end());
+            }
+            log!("{}", row.line(24));
+            rows.push(row);
+        }
+        if rows.is_empty() {
+            bail!("no test has a name that contains {}", words.join(" or "));
+        }
+        print!("\n{}", row::table(&rows));
+        Ok(rows.iter().all(|row| row.problem.is_none()))
+    }
+}

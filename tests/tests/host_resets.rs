@@ -1,10 +1,11 @@
 //! Resets after which the controller is not as before: it has forgotten where its memory is, or another one has its place.
 
-use std::sync::Arc;
-use upcie_nvme::{DmaBuf, Error, Failure, Refusal, ResetKind};
+use std::{sync::Arc, time::Duration};
+use upcie_nvme::{DmaBuf, Error, Failure, Refusal, ResetKind, spec::offset};
 use upcie_tests::{
     device::namespaces,
     io::{create, finish, read, write},
+    odd::{self, Registers},
     own_memory, replaced, says,
 };
 
@@ -91,6 +92,30 @@ fn a_pmr_takes_data_after_each_reset() {
         namespace.read(20, &mut log).unwrap();
         pattern.verify(&bytes(&log), 20, version);
     }
+}
+
+/// A controller without CAP.NSSRS, bit 36.
+struct NoSubsystem;
+
+impl Registers for NoSubsystem {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        for (at, byte) in (offset..).zip(data) {
+            if at == offset::CAP as u64 + 4 {
+                *byte &= !(1 << 4);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_subsystem_reset_that_is_not_there_changes_nothing() {
+    let controller = odd::open("size=1M", NoSubsystem, Duration::from_secs(30)).unwrap();
+    let (namespace, _) = namespaces(&controller).remove(0);
+    let mut queue = create::<u64>(controller.queue_pair());
+    let error = controller.reset_by(ResetKind::Subsystem).unwrap_err();
+    says(&error, &[controller.name(), "no NVM subsystem reset", "CAP.NSSRS"]);
+    queue.turn().unwrap().flush(&namespace, 1).unwrap();
+    assert_eq!(finish(&mut queue).len(), 1, "the queue goes on");
 }
 
 #[test]

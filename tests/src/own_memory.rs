@@ -219,7 +219,7 @@ impl Backend for Equipped {
     }
 
     fn write(&mut self, client: &mut Client, region: u32, offset: u64, data: &[u8]) -> io::Result<()> {
-        if region != 0 || data.len() % 4 != 0 {
+        if region != 0 || !data.len().is_multiple_of(4) {
             self.machine.write(client, part(region)?, offset, data);
             return Ok(());
         }

@@ -107,7 +107,7 @@ impl Lane {
         }
         for index in 0..submits {
             // Every third command has a list: more than two pages.
-            let pages = if (self.next + index as u64) % 3 == 0 { 3 } else { 1 };
+            let pages = if (self.next + index as u64).is_multiple_of(3) { 3 } else { 1 };
             let Ok(buffer) = setup.controller.heap().alloc_aligned(pages * 4096, 4096) else { break };
             let address = buffer.iova(0);
             if turn.read(&setup.namespace, 0, buffer, self.next).is_err() {

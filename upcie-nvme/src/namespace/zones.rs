@@ -37,7 +37,7 @@ pub(super) fn ask(
         }
     };
     let id = ZonedNamespace::read_from_bytes(&page[..]).expect("one page");
-    let format = identify.format_index() as usize;
+    let format = identify.format_index();
     let blocks = id.format_extensions.get(format).map_or(0, |format| format.zone_size);
     if blocks == 0 {
         return Ok(Err("its zones have no blocks (ZSZE)".into()));

@@ -371,7 +371,7 @@ fn append(args: &AppendArgs) -> anyhow::Result<Outcome> {
 fn identify_namespace(which: &Which) -> anyhow::Result<Outcome> {
     let (controller, zones) = which.open(Effect::Reads, Consent::default())?;
     let (nsid, id) = (zones.namespace().nsid(), zones.identify());
-    let format = zones.namespace().identify().format_index() as usize;
+    let format = zones.namespace().identify().format_index();
     let text = format!("{}\n{}", which.name(nsid), indented(&id.to_string()));
     let formats: Vec<Value> = id
         .format_extensions

@@ -72,7 +72,7 @@ impl Extent {
     }
 
     /// Returns the number of blocks from `slba` on to the end of its zone; of a namespace without zones any number.
-    pub(crate) fn blocks_of_zone_after(&self, slba: u64) -> u64 {
+    pub(crate) fn left_in_zone(&self, slba: u64) -> u64 {
         match slba.checked_rem(self.zones.blocks) {
             Some(into) => self.zones.blocks - into,
             None => u64::MAX,

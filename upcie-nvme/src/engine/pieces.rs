@@ -72,7 +72,7 @@ impl<'n> Pieces<'n> {
         if extent.is_zoned() {
             // No command may cross the end of a zone.
             let done = (self.sent >> extent.shift) as u64;
-            let left = extent.blocks_of_zone_after(slba + done);
+            let left = extent.left_in_zone(slba + done);
             len = left.checked_mul(1 << extent.shift).map_or(len, |left| len.min(left as usize));
         }
         let refused = |reason| Refused { reason, buffer: DmaBuf::empty(), tag: 0 };

@@ -72,7 +72,7 @@ pub(super) fn zeroes(
     let commands = blocks / u64::from(extent.max_zeroes.max(1));
     let how = (Tries::NONE, Order::of_writes(extent));
     run(controller, &mut DmaBuf::empty(), what, commands, how, |turn, _, _| {
-        let most = extent.blocks_of_zone_after(slba + sent).min(extent.max_zeroes.into());
+        let most = extent.left_in_zone(slba + sent).min(extent.max_zeroes.into());
         let count = (blocks - sent).min(most);
         turn.write_zeroes(Zeroes::new(extent, slba + sent, count as u32), sent << extent.shift)?;
         sent += count;

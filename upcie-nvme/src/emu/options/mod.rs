@@ -97,7 +97,7 @@ pub struct Options {
     /// `serial=`: the serial number, 1 to 20 printable ASCII characters. Default `EMU0`.
     pub serial: String,
     /// Zoned namespaces.
-    pub zones: ZoneOptions,
+    pub zones: Box<ZoneOptions>,
 }
 
 impl Default for Options {
@@ -125,7 +125,7 @@ impl Default for Options {
             mpsmin: 4096,
             faults: None,
             serial: "EMU0".into(),
-            zones: ZoneOptions::default(),
+            zones: Box::default(),
         }
     }
 }

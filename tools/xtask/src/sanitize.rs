@@ -7,9 +7,6 @@ use anyhow::Result;
 use crate::cargo::Workspace;
 use crate::suites::nightly::Nightly;
 
-/// Reports of ThreadSanitizer that are no faults, each with its reason.
-const SUPPRESSIONS: &str = "tests/sanitize/thread.supp";
-
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask sanitize\n  cargo xtask sanitize thread\n  cargo xtask sanitize thread queues reset   # suites whose name contains it"
@@ -32,7 +29,6 @@ enum Sanitizer {
 
 pub fn main(args: &Args) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
-    let suppressions = workspace.root.join(SUPPRESSIONS);
     let (nightly, environment) = match args.sanitizer {
         // Memory that a device may still use is kept for good, on purpose: it is no leak.
         Sanitizer::Address => (
@@ -42,7 +38,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         // Without the standard library's own accesses each lock of it would be a race.
         Sanitizer::Thread => (
             Nightly::new(&workspace, "sanitize/thread", "-Zsanitizer=thread", &["-Zbuild-std"])?,
-            ("TSAN_OPTIONS", format!("suppressions={}:history_size=6", suppressions.display())),
+            // Some tests act as a program that forks and then starts threads.
+            ("TSAN_OPTIONS", "history_size=6:die_after_fork=0".to_owned()),
         ),
     };
     let executables = nightly.build()?;

@@ -16,8 +16,13 @@
 
 #include <upcie.h>
 
-/* A controller, made by ctrlr_init and shared by all devices (namespaces) of it. */
+/*
+ * A controller, made by ctrlr_init and shared by all devices (namespaces) of it. The first word says that it is: xNVMe gives
+ * a controller that another backend whose name has "upcie" has opened to this one, too.
+ */
+#define UPCIE_RS_MAGIC UINT64_C(0x73722d6569637075)
 struct upcie_rs_ctrlr {
+	uint64_t magic;
 	upcie_ctrlr *handle;
 	uint32_t timeout_ms;
 	uint16_t vectors;
@@ -47,6 +52,11 @@ upcie_heap *upcie_rs_heap(void);
 
 /* Turns the commands for files into those of the NVM command set: bytes become blocks. */
 void upcie_rs_translate(struct xnvme_cmd_ctx *ctx);
+
+/*
+ * The bytes of a command's data. xNVMe computes them from the device's geometry, and gives 0 while nobody has asked for that.
+ */
+size_t upcie_rs_nbytes(const struct xnvme_cmd_ctx *ctx, const void *dbuf, size_t nbytes);
 
 extern struct xnvme_be_async g_xnvme_be_upcie_rs_async;
 extern struct xnvme_be_sync g_xnvme_be_upcie_rs_sync;

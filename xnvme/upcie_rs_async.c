@@ -47,7 +47,8 @@ static int cmd_io(struct xnvme_cmd_ctx *ctx, void *dbuf, size_t dbuf_nbytes, voi
 	struct upcie_rs_queue *queue = queue_of(ctx->async.queue);
 
 	upcie_rs_translate(ctx);
-	int err = upcie_submit(queue->handle, &ctx->cmd, dbuf, dbuf ? dbuf_nbytes : 0, mbuf, mbuf ? mbuf_nbytes : 0, ctx);
+	int err = upcie_submit(queue->handle, &ctx->cmd, dbuf, upcie_rs_nbytes(ctx, dbuf, dbuf_nbytes), mbuf,
+			       mbuf ? mbuf_nbytes : 0, ctx);
 	if (!err)
 		queue->base.outstanding++;
 	return err;

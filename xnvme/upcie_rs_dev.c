@@ -45,7 +45,7 @@ static void heap_put(void)
 /* Opens the controller that the device's URI names: an address of libupcie's, as it is. */
 static void *ctrlr_init(struct xnvme_dev *dev)
 {
-		struct upcie_info info = {.size = sizeof(info)};
+	struct upcie_info info = {.size = sizeof(info)};
 	struct upcie_rs_ctrlr *ctrlr = calloc(1, sizeof(*ctrlr));
 	upcie_heap *heap;
 	int err = ctrlr ? heap_get(dev->opts.host_heap_size, &heap) : -ENOMEM;
@@ -60,6 +60,7 @@ static void *ctrlr_init(struct xnvme_dev *dev)
 		upcie_close(ctrlr->handle);
 		goto put;
 	}
+	ctrlr->magic = UPCIE_RS_MAGIC;
 	ctrlr->timeout_ms = info.timeout_ms;
 	ctrlr->vectors = info.vectors;
 	return ctrlr;
@@ -111,6 +112,8 @@ static int dev_open(struct xnvme_dev *dev)
 
 	if (!ctrlr)
 		return -EINVAL;
+	if (ctrlr->magic != UPCIE_RS_MAGIC)
+		return -EBUSY;
 	dev->ident.dtype = dev->opts.nsid ? XNVME_DEV_TYPE_NVME_NAMESPACE : XNVME_DEV_TYPE_NVME_CONTROLLER;
 	dev->ident.nsid = dev->opts.nsid;
 	dev->ident.csi = dev->opts.nsid ? command_set(ctrlr, dev->opts.nsid) : XNVME_SPEC_CSI_NVM;

@@ -14,7 +14,21 @@ void upcie_rs_translate(struct xnvme_cmd_ctx *ctx)
 	default:
 		return;
 	}
-	ctx->cmd.nvm.slba >>= ctx->dev->geo.ssw;
+	ctx->cmd.nvm.slba >>= xnvme_dev_get_geo(ctx->dev)->ssw;
+}
+
+size_t upcie_rs_nbytes(const struct xnvme_cmd_ctx *ctx, const void *dbuf, size_t nbytes)
+{
+	if (!dbuf || nbytes)
+		return dbuf ? nbytes : 0;
+	switch (ctx->cmd.common.opcode) {
+	case XNVME_SPEC_NVM_OPC_READ:
+	case XNVME_SPEC_NVM_OPC_WRITE:
+	case XNVME_SPEC_NVM_OPC_COMPARE:
+		return (size_t)xnvme_dev_get_geo(ctx->dev)->lba_nbytes * ((ctx->cmd.nvm.nlb & 0xffff) + 1u);
+	default:
+		return 0;
+	}
 }
 
 static int cmd_io(struct xnvme_cmd_ctx *ctx, void *dbuf, size_t dbuf_nbytes, void *mbuf, size_t mbuf_nbytes)
@@ -22,7 +36,8 @@ static int cmd_io(struct xnvme_cmd_ctx *ctx, void *dbuf, size_t dbuf_nbytes, voi
 	struct upcie_rs_ctrlr *ctrlr = upcie_rs_ctrlr_of(ctx->dev);
 
 	upcie_rs_translate(ctx);
-	return upcie_io(ctrlr->handle, &ctx->cmd, dbuf, dbuf ? dbuf_nbytes : 0, mbuf, mbuf ? mbuf_nbytes : 0, &ctx->cpl);
+	return upcie_io(ctrlr->handle, &ctx->cmd, dbuf, upcie_rs_nbytes(ctx, dbuf, dbuf_nbytes), mbuf,
+			mbuf ? mbuf_nbytes : 0, &ctx->cpl);
 }
 
 static int cmd_iov(struct xnvme_cmd_ctx *ctx, struct iovec *dvec, size_t dvec_cnt, size_t dvec_nbytes, void *mbuf,

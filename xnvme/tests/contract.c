@@ -25,6 +25,13 @@
 
 static uint32_t block_size;
 
+/* xNVMe identifies a device when its geometry is first asked for. */
+const struct xnvme_geo *xnvme_dev_get_geo(const struct xnvme_dev *dev)
+{
+	((struct xnvme_dev *)dev)->geo.lba_nbytes = block_size;
+	return &dev->geo;
+}
+
 /* Opens a device as xNVMe does: tables copied, the controller in the first word of the state, then dev_open. */
 static void dev_init(struct xnvme_dev *dev, const char *uri, uint32_t nsid, void *ctrlr)
 {
@@ -97,6 +104,12 @@ static void sync_round_trip(struct xnvme_dev *dev, char *buf, char *other, size_
 	ctx = context(dev, XNVME_SPEC_NVM_OPC_READ, 4, size);
 	EXPECT(dev->be.sync.cmd_io(&ctx, other, size, NULL, 0), 0);
 	EXPECT(ctx.cpl.status >> 1, 0);
+	TRUE(holds(other, size, seed));
+	/* Without a length: the geometry was not known. */
+	dev->geo.lba_nbytes = 0;
+	memset(other, 0, size);
+	ctx = context(dev, XNVME_SPEC_NVM_OPC_READ, 4, size);
+	EXPECT(dev->be.sync.cmd_io(&ctx, other, 0, NULL, 0), 0);
 	TRUE(holds(other, size, seed));
 }
 
@@ -386,6 +399,20 @@ static void reset(struct xnvme_dev *dev, char *buf)
 	sync_round_trip(dev, buf, buf + 65536, 8192, 50);
 }
 
+/* A controller that another backend has opened comes in the same word. */
+static void foreign_controller(struct xnvme_dev *dev)
+{
+	struct xnvme_dev other = *dev;
+	uint64_t theirs[32] = {0};
+	void *ctrlr = theirs;
+
+	memcpy(other.be.state, &ctrlr, sizeof(ctrlr));
+	EXPECT(other.be.dev.dev_open(&other), -EBUSY);
+	ctrlr = NULL;
+	memcpy(other.be.state, &ctrlr, sizeof(ctrlr));
+	EXPECT(other.be.dev.dev_open(&other), -EINVAL);
+}
+
 int main(int argc, char **argv)
 {
 	static struct xnvme_dev first, second, other, none;
@@ -419,6 +446,7 @@ int main(int argc, char **argv)
 	admin(&first, buf);
 	admin(&second, buf);
 	reset(&first, buf);
+	foreign_controller(&first);
 
 	first.be.mem.buf_free(&first, buf);
 	first.be.dev.dev_close(&first);

@@ -66,15 +66,18 @@ _Static_assert(sizeof(struct xnvme_cmd_ctx) == 128, "a context");
 enum {
 	XNVME_SPEC_NVM_OPC_WRITE = 0x01,
 	XNVME_SPEC_NVM_OPC_READ = 0x02,
+	XNVME_SPEC_NVM_OPC_COMPARE = 0x05,
 	XNVME_SPEC_FS_OPC_WRITE = 0xAC,
 	XNVME_SPEC_FS_OPC_READ = 0xDC,
 	XNVME_SPEC_CSI_NVM = 0,
 };
 
-/* Bits to shift a byte offset by. */
+/* Bits to shift a byte offset by, and the bytes of a block: both 0 until somebody asks for the geometry. */
 struct xnvme_geo {
 	uint64_t ssw;
+	uint32_t lba_nbytes;
 };
+const struct xnvme_geo *xnvme_dev_get_geo(const struct xnvme_dev *dev);
 
 struct xnvme_ident {
 	char uri[384];

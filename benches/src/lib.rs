@@ -9,6 +9,7 @@ pub mod entry;
 pub mod futures;
 pub mod hand;
 pub mod held;
+pub mod libupcie;
 pub mod memory;
 pub mod ours;
 pub mod rings;

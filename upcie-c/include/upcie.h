@@ -193,8 +193,9 @@ int upcie_reset(upcie_ctrlr *ctrlr, int kind);
 int upcie_rescan(upcie_ctrlr *ctrlr, uint32_t *ids, size_t max, size_t *count);
 
 /*
- * Runs an admin command of 64 bytes. The data is copied, so that a late answer does no harm. Stores the completion
- * entry of 16 bytes, if cqe is not NULL: dword 0 and the status, all else 0. -EIO: the controller completed it with an error status, which is in cqe.
+ * Runs an admin command of 64 bytes. The data is copied, so that a late answer does no harm. Stores the controller's
+ * completion entry of 16 bytes, if cqe is not NULL. -EIO: the controller completed it with an error status, which is in
+ * cqe.
  * -EPERM: a command that is the driver's own (queues, events, doorbells, host memory).
  */
 int upcie_admin(upcie_ctrlr *ctrlr, const void *cmd, void *data, size_t data_size, void *meta, size_t meta_size,

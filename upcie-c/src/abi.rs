@@ -1,7 +1,8 @@
 //! The header's structures, their sizes and offsets, and their reading and filling.
 
 use crate::errors::{Failure, Result};
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
+use upcie_nvme::spec::{Command, CompletionEntry};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 /// The version of the interface.
@@ -55,6 +56,47 @@ structure! {
 structure! {
     /// A finished command: the program's pointer, and the completion entry.
     Completion, 24 { user: usize = 0, cqe: [u64; 2] = 8 }
+}
+
+impl QueueOpts {
+    /// Returns the default options, with this depth.
+    pub fn of_depth(depth: u32) -> Self {
+        Self { size: size_of::<Self>() as u32, depth, ..Self::new_zeroed() }
+    }
+}
+
+impl Request {
+    /// Makes a request.
+    pub fn new(command: &Command, data: *mut c_void, data_size: usize, user: *mut c_void) -> Self {
+        Self { data: data.addr(), data_size, user: user.addr(), cmd: zerocopy::transmute!(*command) }
+    }
+
+    /// Makes the request one for other data and another command dword 10.
+    #[inline(always)]
+    pub fn reuse(&mut self, data: *mut c_void, user: *mut c_void, cdw10: u32) {
+        (self.data, self.user) = (data.addr(), user.addr());
+        self.cmd[5] = u64::from(cdw10);
+    }
+}
+
+impl Default for Completion {
+    fn default() -> Self {
+        Self::new_zeroed()
+    }
+}
+
+impl Completion {
+    /// Returns the program's pointer.
+    #[inline(always)]
+    pub fn user(&self) -> *mut c_void {
+        std::ptr::without_provenance_mut(self.user)
+    }
+
+    /// Returns the completion entry.
+    #[inline(always)]
+    pub fn entry(&self) -> CompletionEntry {
+        zerocopy::transmute!(self.cqe)
+    }
 }
 
 /// An iovec of C's.

@@ -3,9 +3,10 @@
 use crate::{
     abi::{Info, IoVec, Opts, QueueOpts, text},
     errors::{Failure, Result},
-    flight::{Flight, Range},
+    flight::Flight,
     handles::Kind,
     heap::{Heap, Space},
+    held::Range,
     pieces::{covered, too_long},
     queue::Queue,
 };
@@ -15,9 +16,13 @@ use std::{
     time::Duration,
 };
 use upcie_nvme::{
-    Address, Controller, DmaBuf, Error, ErrorKind,
+    Address, Controller, DmaBuf, ErrorKind,
     spec::{Command, CompletionEntry},
+    upcie_core::device::Device,
 };
+
+/// The default limit of admin and synchronous commands.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An open controller.
 #[derive(Debug)]
@@ -63,8 +68,8 @@ impl Ctrlr {
     /// Opens a controller, beside another one of the heap where the transport can.
     pub(crate) fn open(heap: &Arc<Heap>, address: &str, opts: Opts) -> Result<Arc<Self>> {
         let address: Address = address.parse()?;
-        let timeout =
-            Duration::from_millis(if opts.timeout_ms == 0 { 30_000 } else { opts.timeout_ms.into() });
+        let given = Duration::from_millis(opts.timeout_ms.into());
+        let timeout = if given.is_zero() { TIMEOUT } else { given };
         let mut builder = Controller::builder().timeout(timeout);
         if opts.queues > 0 {
             builder = builder.queues(opts.queues);
@@ -85,6 +90,17 @@ impl Ctrlr {
             }
         }
         let controller = opened.map_or_else(|| builder.open(&address), Ok)?;
+        Self::join(heap, controller, timeout)
+    }
+
+    /// Opens a controller on a device of the caller's.
+    pub(crate) fn on_device(heap: &Arc<Heap>, device: Arc<dyn Device>) -> Result<Arc<Self>> {
+        let _opening = lock(&heap.opening);
+        Self::join(heap, Controller::builder().from_device(device)?, TIMEOUT)
+    }
+
+    /// Maps the heap's memory for a controller that was opened.
+    fn join(heap: &Arc<Heap>, controller: Controller, timeout: Duration) -> Result<Arc<Self>> {
         let space = heap.join(controller.heap().space())?;
         let made = Arc::new(Self {
             controller: ManuallyDrop::new(controller),
@@ -197,12 +213,8 @@ impl Ctrlr {
         }
         // SAFETY: the pointers name `buffer` and its chain, which the command owns. Commands that would change what the
         // driver owns were refused; a program that changes namespaces with commands in flight sees their statuses.
-        let answer = unsafe { self.controller.admin_raw(&command, buffer) };
-        let (dw0, mut buffer) = match answer {
-            Ok(answer) => answer,
-            Err(error) => return failed(error),
-        };
-        if from {
+        let (entry, mut buffer) = unsafe { self.controller.admin_entry(&command, buffer) }?;
+        if from && entry.is_success() {
             let metadata = if has_data { buffer.unchain() } else { None };
             let (first, second) = if has_data { (data, meta) } else { (meta, Range::default()) };
             // SAFETY: the range was checked to be the heap's, and the buffer is as long at least.
@@ -212,7 +224,7 @@ impl Ctrlr {
                 unsafe { copy(metadata.as_ptr(), at(second), second.len) };
             }
         }
-        Ok(CompletionEntry { dw0, ..CompletionEntry::default() })
+        Ok(entry)
     }
 
     /// Runs an I/O command on a queue of its own, and waits for it.
@@ -274,16 +286,6 @@ impl Drop for Ctrlr {
 
 /// Bits 7:6 of a command's flags: the kind of its data pointer.
 pub(crate) const PSDT: u8 = 0xc0;
-
-/// Makes the entry of a command that the controller completed with an error.
-fn failed(error: Error) -> Result<CompletionEntry> {
-    match error.status() {
-        Some(status) => {
-            Ok(CompletionEntry { status_phase: status.into_bits() << 1, ..CompletionEntry::default() })
-        }
-        None => Err(error.into()),
-    }
-}
 
 fn at(range: Range) -> *mut u8 {
     std::ptr::with_exposed_provenance_mut(range.at)

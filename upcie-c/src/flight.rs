@@ -1,50 +1,29 @@
 //! The commands in flight of one queue, by slot: the memory that the controller may use.
 //!
-//! The queue's thread writes the records, and threads that free or unmap memory look through them. A program that frees
+//! The queue's thread writes what a slot holds, and threads that free or unmap memory look through all. A program that frees
 //! memory after its submission, in the same thread or in one that it has synchronised with, is sure to be refused.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use crate::{
+    held::{Held, Range},
+    station::Station,
+};
+use std::{
+    fmt,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering, Ordering::Relaxed},
+    },
+};
+use upcie_nvme::queue::Slots;
 
-/// Set in the length of the first range if there are more.
-const MORE: usize = 1 << 63;
 const RANGES: usize = 3;
 
-/// A range of memory.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Range {
-    pub(crate) at: usize,
-    pub(crate) len: usize,
-}
-
-impl Range {
-    fn overlaps(self, other: Self) -> bool {
-        self.at < other.at.saturating_add(other.len) && other.at < self.at.saturating_add(self.len)
-    }
-}
-
+/// The ranges of a slot's command whose data is not in one of them. If there are more, the last one spans the rest.
 #[derive(Debug, Default)]
-struct Held {
-    at: AtomicUsize,
-    len: AtomicUsize,
-}
-
-/// One slot. The first length is 0 while no command there holds memory.
-#[derive(Debug, Default)]
-#[repr(C, align(64))]
-pub(crate) struct Record {
-    held: [Held; RANGES],
-}
+struct Record([[AtomicUsize; 2]; RANGES]);
 
 impl Record {
-    /// Notes a command with at most one range.
-    #[inline(always)]
-    pub(crate) fn begin(&self, at: usize, len: usize) {
-        self.held[0].at.store(at, Relaxed);
-        self.held[0].len.store(len, Relaxed);
-    }
-
-    /// Notes a command with several ranges. If they are more than a record has room for, the last one spans the rest.
-    pub(crate) fn begin_with(&self, ranges: impl Iterator<Item = Range>) {
+    fn note(&self, ranges: impl Iterator<Item = Range>) {
         let mut kept = [Range::default(); RANGES];
         let mut count = 0;
         for range in ranges.filter(|range| range.len > 0) {
@@ -58,66 +37,116 @@ impl Record {
             last.at = last.at.min(range.at);
             last.len = end - last.at;
         }
-        for (held, range) in self.held.iter().zip(kept).skip(1) {
-            held.at.store(range.at, Relaxed);
-            held.len.store(range.len, Relaxed);
+        for ([at, len], range) in self.0.iter().zip(kept) {
+            at.store(range.at, Relaxed);
+            len.store(range.len, Relaxed);
         }
-        self.begin(kept[0].at, if count == 0 { 0 } else { kept[0].len | MORE });
     }
 
-    /// Ends the command.
-    #[inline(always)]
-    pub(crate) fn end(&self) {
-        self.held[0].len.store(0, Relaxed);
-    }
-
-    fn uses(&self, range: Range) -> bool {
-        let first = self.held[0].len.load(Relaxed);
-        if first == 0 {
-            return false;
-        }
-        let count = if first & MORE == 0 { 1 } else { RANGES };
-        self.held[..count].iter().any(|held| {
-            let held = Range { at: held.at.load(Relaxed), len: held.len.load(Relaxed) & !MORE };
-            held.len > 0 && held.overlaps(range)
-        })
+    fn ranges(&self) -> impl Iterator<Item = Range> {
+        self.0.iter().map(|[at, len]| Range { at: at.load(Relaxed), len: len.load(Relaxed) })
     }
 }
 
-/// The records of a queue.
-#[derive(Debug)]
+/// The view of other threads.
+#[derive(Debug, Default)]
+struct Sight {
+    /// The slots are not to be looked at: the queue is being recovered or deleted, or was.
+    frozen: bool,
+    /// The memory of the commands in flight when the slots were frozen.
+    kept: Vec<Range>,
+}
+
+/// The commands of a queue.
 pub(crate) struct Flight {
+    slots: Slots<Held>,
+    /// One for each slot.
     records: Box<[Record]>,
+    sight: Mutex<Sight>,
+    /// The slots remember data that may have been unmapped since.
+    stale: AtomicBool,
+    station: &'static Station,
+}
+
+impl fmt::Debug for Flight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flight").field("sight", &self.sight).finish_non_exhaustive()
+    }
 }
 
 impl Flight {
-    /// Makes a record for each slot, and one more: that of the slot that a full queue names as its next.
-    pub(crate) fn new(slots: usize) -> Self {
-        Self { records: (0..=slots).map(|_| Record::default()).collect() }
+    /// Looks at the slots of the queue of a station. [Freeze](Self::freeze) it before the queue ends.
+    pub(crate) fn new(slots: Slots<Held>, station: &'static Station) -> Self {
+        // SAFETY: the queue has just been made.
+        let count = unsafe { slots.tags() }.count();
+        let records = (0..count).map(|_| Record::default()).collect();
+        Self { slots, records, sight: Mutex::default(), stale: AtomicBool::new(false), station }
     }
 
-    /// Returns the record of the first slot.
-    pub(crate) fn first(&self) -> *const Record {
-        self.records.as_ptr()
+    fn sight(&self) -> MutexGuard<'_, Sight> {
+        self.sight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the number of slots.
-    pub(crate) fn len(&self) -> usize {
-        self.records.len() - 1
+    /// Notes that a slot's next command has these ranges.
+    pub(crate) fn hold_several(&self, slot: u32, held: &Held, ranges: impl Iterator<Item = Range>) {
+        if let Some(record) = self.records.get(slot as usize) {
+            record.note(ranges);
+        }
+        held.hold_several();
     }
 
-    pub(crate) fn get(&self, slot: u32) -> Option<&Record> {
-        self.records.get(slot as usize)
+    /// Returns the memory of the commands in flight.
+    fn ranges(&self) -> impl Iterator<Item = Range> {
+        // SAFETY: the caller holds the sight, which is not frozen.
+        let slots = unsafe { self.slots.tags() }.filter(|slot| slot.2);
+        slots.flat_map(|(index, held, _)| {
+            let one = (!held.is_several()).then(|| held.range());
+            let several = one.is_none().then(|| self.records[index as usize].ranges());
+            one.into_iter().chain(several.into_iter().flatten())
+        })
     }
 
     /// Returns `true` if a command in flight holds a byte of the range.
     pub(crate) fn uses(&self, range: Range) -> bool {
-        self.records.iter().any(|record| record.uses(range))
+        let sight = self.sight();
+        let overlaps = |held: Range| held.len > 0 && held.overlaps(range);
+        sight.kept.iter().copied().any(overlaps) || !sight.frozen && self.ranges().any(overlaps)
     }
 
-    /// Forgets all commands: the controller uses no memory of theirs.
+    /// Keeps the memory of the commands in flight, whatever the queue does next.
+    pub(crate) fn freeze(&self) {
+        let mut sight = self.sight();
+        if !sight.frozen {
+            sight.kept = self.ranges().filter(|range| range.len > 0).collect();
+            sight.frozen = true;
+        }
+    }
+
+    /// Looks at the slots again: the commands of before have ended.
+    pub(crate) fn thaw(&self) {
+        *self.sight() = Sight::default();
+    }
+
+    /// Forgets all commands of a queue that is deleted: the controller uses no memory of theirs.
     pub(crate) fn clear(&self) {
-        self.records.iter().for_each(Record::end);
+        *self.sight() = Sight { frozen: true, kept: Vec::new() };
+    }
+
+    /// Lets the queue forget the data that its slots remember, before it submits again. Memory was unmapped.
+    pub(crate) fn forget(&self) {
+        self.stale.store(true, Ordering::Release);
+        self.station.lane.divert();
+    }
+
+    /// Forgets the data of free slots, if that is due. For the queue's thread, after it has let its lane take commands: then
+    /// a [`forget`](Self::forget) of meanwhile diverts it again.
+    pub(crate) fn refresh(&self) {
+        if self.stale.swap(false, Ordering::AcqRel) {
+            // SAFETY: the queue's thread recovers or deletes nothing meanwhile.
+            for (_, held, _) in unsafe { self.slots.tags() }.filter(|slot| !slot.2) {
+                held.hold(0, 0, [0; 2]);
+            }
+        }
     }
 }
 
@@ -126,19 +155,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_held_until_its_command_ends() {
-        let flight = Flight::new(4);
-        let uses = |at, len| flight.uses(Range { at, len });
-        let record = flight.get(2).unwrap();
-        assert!(!uses(0, usize::MAX));
-        record.begin(4096, 512);
-        assert!(uses(4607, 1) && uses(0, 4097) && !uses(4608, 1) && !uses(0, 4096));
-        record.end();
-        assert!(!uses(0, usize::MAX));
+    fn ranges_that_are_too_many_are_joined() {
+        let record = Record::default();
         let ranges = [(100, 10), (200, 10), (300, 0), (400, 10), (500, 10)];
-        record.begin_with(ranges.into_iter().map(|(at, len)| Range { at, len }));
+        record.note(ranges.into_iter().map(|(at, len)| Range { at, len }));
+        let uses = |at, len| record.ranges().any(|held| held.overlaps(Range { at, len }) && held.len > 0);
         assert!([100, 209, 400, 509].iter().all(|&at| uses(at, 1)) && !uses(110, 90) && !uses(510, 100));
-        record.begin_with(std::iter::empty());
+        record.note(std::iter::empty());
         assert!(!uses(0, usize::MAX));
     }
 }

@@ -1,9 +1,9 @@
 //! Handles: tagged numbers in place of pointers.
 //!
-//! A handle has the index of a table's entry in bits 4 to 17, its kind in bits 18 and 19, and the number of its use
+//! A handle has the index of a table's entry in bits 8 to 21, its kind in bits 22 and 23, and the number of its use
 //! above. The entry holds the handle that is valid for it now, and the object. So one compare finds NULL, a closed
 //! handle, one of another kind, and any number that is none. The entries are in pages that the kernel clears in a
-//! forked child, where no handle is valid then.
+//! forked child, where no handle is valid then. An entry for a queue begins a [`Block`]: a station.
 
 use crate::errors::{Failure, Result};
 use std::{
@@ -18,7 +18,11 @@ use std::{
 
 const INDEX_BITS: usize = 14;
 const ENTRIES: usize = 1 << INDEX_BITS;
-const MASK: usize = (ENTRIES - 1) << 4;
+const MASK: usize = (ENTRIES - 1) << SHIFT;
+/// The index's place: that of a block's offset.
+const SHIFT: u32 = BLOCK.trailing_zeros();
+/// Bytes of a block.
+pub(crate) const BLOCK: usize = 256;
 /// The first entry that is given out: entry 0 is that of NULL.
 const FIRST: usize = 1;
 
@@ -30,22 +34,47 @@ pub(crate) enum Kind {
     Queue = 2,
 }
 
+#[derive(Debug)]
 #[repr(C, align(16))]
-struct Entry {
+pub(crate) struct Entry {
     /// The handle that is valid, or 0.
     handle: AtomicUsize,
     object: AtomicPtr<c_void>,
 }
 
+impl Entry {
+    /// Returns `true` if the handle is valid, or if it is NULL and this is the entry for it.
+    #[inline(always)]
+    pub(crate) fn is_named(&self, handle: usize) -> bool {
+        self.handle.load(Ordering::Acquire) == handle
+    }
+
+    pub(crate) fn object(&self) -> *mut c_void {
+        self.object.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_object(&self, object: *mut c_void) {
+        self.object.store(object, Ordering::Release);
+    }
+}
+
+/// An entry with room behind it, for the hot state of a queue.
+#[repr(C, align(256))]
+struct Block {
+    entry: Entry,
+    rest: UnsafeCell<[u8; BLOCK - size_of::<Entry>()]>,
+}
+
 /// The entries of all kinds, and the lock of changes: cleared in a child.
 #[repr(C, align(4096))]
 struct Tables {
-    entries: [[Entry; ENTRIES]; 3],
+    blocks: [Block; ENTRIES],
+    entries: [[Entry; ENTRIES]; 2],
 }
 
 struct Shared(UnsafeCell<Tables>);
 
-// SAFETY: the tables consist of atomics.
+// SAFETY: entries consist of atomics; the bytes behind them are cells.
 unsafe impl Sync for Shared {}
 
 // SAFETY: zeros are valid atomics: a null pointer and 0.
@@ -54,13 +83,25 @@ static TABLES: Shared = Shared(UnsafeCell::new(unsafe { std::mem::zeroed() }));
 static USES: AtomicUsize = AtomicUsize::new(1);
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Heap, Self::Controller, Self::Queue];
-
+    /// Returns the entry of a handle, or of a number that is none.
     #[inline(always)]
-    fn entries(self) -> &'static [Entry; ENTRIES] {
-        // SAFETY: a static that is only changed through its atomics.
-        let tables = unsafe { &*TABLES.0.get() };
-        &tables.entries[self as usize]
+    pub(crate) fn entry(self, handle: usize) -> *const Entry {
+        let (offset, tables) = (handle & MASK, TABLES.0.get());
+        let first: *const Entry = match self {
+            // SAFETY: a static.
+            Self::Queue => return unsafe { &raw const (*tables).blocks }.wrapping_byte_add(offset).cast(),
+            // SAFETY: a static.
+            Self::Heap => unsafe { &raw const (*tables).entries[0] }.cast(),
+            // SAFETY: a static.
+            Self::Controller => unsafe { &raw const (*tables).entries[1] }.cast(),
+        };
+        first.wrapping_add(offset >> SHIFT)
+    }
+
+    /// Returns the entry of an index.
+    fn at(self, index: usize) -> &'static Entry {
+        // SAFETY: an entry of a static that is only changed through its atomics.
+        unsafe { &*self.entry(index << SHIFT) }
     }
 
     fn name(self) -> &'static str {
@@ -88,29 +129,28 @@ impl Kind {
     /// The object lives until its owner closes the handle, which no other thread may use then.
     #[inline(always)]
     pub(crate) fn find(self, handle: usize) -> Option<*mut c_void> {
-        let entry = self.entries().as_ptr().wrapping_byte_add(handle & MASK);
-        // SAFETY: the mask leaves an entry of the table.
-        let entry = unsafe { &*entry };
-        if entry.handle.load(Ordering::Acquire) != handle {
+        // SAFETY: the mask leaves an entry of the table, which is only changed through its atomics.
+        let entry = unsafe { &*self.entry(handle) };
+        if !entry.is_named(handle) {
             return None;
         }
         // NULL finds an entry without a handle.
-        let object = entry.object.load(Ordering::Relaxed);
+        let object = entry.object();
         if object.is_null() { None } else { Some(object) }
     }
 
-    /// Makes a handle of `object`.
-    pub(crate) fn insert(self, object: *mut c_void) -> Result<usize> {
+    /// Makes a handle that finds no object yet.
+    pub(crate) fn reserve(self) -> Result<usize> {
         let _lock = Lock::enter()?;
-        let free = |entry: &&Entry| entry.handle.load(Ordering::Relaxed) == 0;
-        let entries = self.entries()[FIRST..ENTRIES - 1].iter();
-        let (index, entry) = (FIRST..).zip(entries).find(|(_, entry)| free(entry)).ok_or_else(|| {
+        let free = |index: &usize| self.at(*index).is_named(0);
+        let index = (FIRST..ENTRIES - 1).find(free).ok_or_else(|| {
             Failure::new(libc::EMFILE, format!("{} handles are open: close some first", ENTRIES - 1 - FIRST))
         })?;
         let uses = USES.fetch_add(1, Ordering::Relaxed);
-        let handle = uses << 20 | (self as usize) << 18 | index << 4;
-        entry.object.store(object, Ordering::Relaxed);
-        entry.handle.store(handle, Ordering::Release);
+        let handle = uses << (SHIFT as usize + INDEX_BITS + 2)
+            | (self as usize) << (SHIFT as usize + INDEX_BITS)
+            | index << SHIFT;
+        self.at(index).handle.store(handle, Ordering::Release);
         Ok(handle)
     }
 
@@ -118,11 +158,12 @@ impl Kind {
     pub(crate) fn remove(self, handle: usize) -> Result<*mut c_void> {
         // In a child no handle is valid, and the lock is free.
         let _lock = Lock::enter()?;
-        let object = self.look(handle)?;
-        let entry = &self.entries()[(handle & MASK) >> 4];
+        let entry = self.at((handle & MASK) >> SHIFT);
+        if handle == 0 || !entry.is_named(handle) {
+            return Err(self.bad());
+        }
         entry.handle.store(0, Ordering::Release);
-        entry.object.store(ptr::null_mut(), Ordering::Release);
-        Ok(object)
+        Ok(entry.object.swap(ptr::null_mut(), Ordering::AcqRel))
     }
 
     /// Returns the object of a valid handle.
@@ -132,11 +173,13 @@ impl Kind {
 
     /// Makes a handle of a shared object.
     pub(crate) fn share<T>(self, object: Arc<T>) -> Result<usize> {
-        let raw = Arc::into_raw(object).cast_mut().cast();
-        self.insert(raw).inspect_err(|_| {
+        let raw: *mut c_void = Arc::into_raw(object).cast_mut().cast();
+        let handle = self.reserve().inspect_err(|_| {
             // SAFETY: from `into_raw` just now; no handle has it.
             drop(unsafe { Arc::from_raw(raw.cast::<T>()) });
-        })
+        })?;
+        self.at((handle & MASK) >> SHIFT).set_object(raw);
+        Ok(handle)
     }
 
     /// Returns the shared object of a handle.
@@ -172,7 +215,7 @@ struct Lock(&'static AtomicU32);
 
 impl Lock {
     fn word() -> &'static AtomicU32 {
-        let entry = &Kind::Heap.entries()[ENTRIES - 1].object;
+        let entry = &Kind::Heap.at(ENTRIES - 1).object;
         let at: *const AtomicU32 = ptr::from_ref(entry).cast();
         // SAFETY: four aligned bytes of a static that is made of atomics; the last entry is never given out.
         unsafe { &*at }
@@ -200,20 +243,17 @@ fn prepare() -> Result<()> {
     if READY.load(Ordering::Acquire) != 0 {
         return Ok(());
     }
-    for kind in Kind::ALL {
-        let (first, len) = (kind.entries().as_ptr(), size_of::<[Entry; ENTRIES]>());
-        // SAFETY: whole pages of a static without initial bytes, which is private and anonymous memory; the advice
-        // changes nothing in this process.
-        let result = unsafe { libc::madvise(first.cast_mut().cast(), len, libc::MADV_WIPEONFORK) };
-        if result != 0 {
-            return Err(Failure::new(
-                libc::ENOTSUP,
-                format!(
-                    "the table of handles can't be kept from forked children: {}",
-                    std::io::Error::last_os_error()
-                ),
-            ));
-        }
+    // SAFETY: whole pages of a static without initial bytes, which is private and anonymous memory; the advice changes
+    // nothing in this process.
+    let result = unsafe { libc::madvise(TABLES.0.get().cast(), size_of::<Tables>(), libc::MADV_WIPEONFORK) };
+    if result != 0 {
+        return Err(Failure::new(
+            libc::ENOTSUP,
+            format!(
+                "the table of handles can't be kept from forked children: {}",
+                std::io::Error::last_os_error()
+            ),
+        ));
     }
     READY.store(1, Ordering::Release);
     Ok(())

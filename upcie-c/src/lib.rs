@@ -21,11 +21,14 @@ mod flight;
 mod guard;
 mod handles;
 mod heap;
+mod held;
 mod lists;
 mod pieces;
 mod queue;
+mod station;
 mod translation;
 
 mod calls;
 
+pub use abi::{Completion, QueueOpts, Request};
 pub use calls::*;

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{compile, on_each_device, run};
+use common::{compile, on_each_device, run, run_checked};
 
 #[test]
 fn examples_run() {
@@ -11,8 +11,6 @@ fn examples_run() {
         ("hello", "hello, controller"),
         ("batch", " reads, 0 failed"),
         ("event_loop", "64 flushes, 0 failed"),
-        // It takes no address, and here no turns.
-        ("cost", "0"),
     ];
     for (name, expected) in expected {
         let program = compile(&format!("examples/{name}.c"), &[]);
@@ -45,4 +43,12 @@ fn data_reaches_every_controller_of_a_heap() {
 fn io_calls_allocate_no_memory() {
     let program = compile("tests/c/no_allocation.c", &[]);
     assert!(run(&program, &["emu:size=16M"]).contains("no allocation: ok"));
+}
+
+#[test]
+fn memcheck_finds_nothing() {
+    for name in ["examples/batch.c", "tests/c/transfers.c"] {
+        let program = compile(name, &[]);
+        run_checked(&program, &["emu:size=16M"]);
+    }
 }

@@ -33,7 +33,10 @@ pub use wait::Wait;
 /// Submission and completion queues: the queue pair, its turns and its commands.
 pub mod queue {
     pub use crate::{
-        engine::{Completion, Direction, HeldSegment, Refused, Returned, SglUse, Turn},
+        engine::{
+            Completion, Completions, Direction, HeldSegment, Lane, Refused, Returned, SglUse, Slots,
+            Submissions, Turn, Vacant,
+        },
         error::{Refusal, SegmentFault},
         queue_pair::{GroupError, GroupMember, OnTimeout, QueueGroup, QueuePair, QueuePairBuilder},
     };

@@ -8,6 +8,7 @@ use std::{env, hint::black_box, process::ExitCode};
 use upcie_benches::{
     caller,
     hand::{Hand, device_pass},
+    libupcie::LibUpcie,
     ours::Ours,
     rings::Rings,
 };
@@ -25,6 +26,16 @@ fn counted_caller(side: &mut Ours, count: u64) -> u64 {
 }
 
 #[inline(never)]
+fn counted_c_poll(side: &mut LibUpcie, count: u64) -> u64 {
+    side.pass_by_poll(count)
+}
+
+#[inline(never)]
+fn counted_c_many(side: &mut LibUpcie, count: u64) -> u64 {
+    side.pass_by_many(count)
+}
+
+#[inline(never)]
 fn counted_hand(side: &mut Hand, depth: usize, count: u64) -> u64 {
     side.pass(depth, count)
 }
@@ -39,12 +50,14 @@ fn main() -> ExitCode {
     let numbers = arguments.get(1).zip(arguments.get(2));
     let numbers = numbers.and_then(|(depth, count)| depth.parse::<usize>().ok().zip(count.parse().ok()));
     let Some((depth, count)) = numbers.filter(|(depth, _)| (1..ENTRIES).contains(depth)) else {
-        eprintln!("usage: counted ours|caller|hand|device DEPTH COUNT, DEPTH below {ENTRIES}");
+        eprintln!("usage: counted ours|caller|c_poll|c_many|hand|device DEPTH COUNT, DEPTH below {ENTRIES}");
         return ExitCode::FAILURE;
     };
     let done = match arguments[0].as_str() {
         "ours" => counted_ours(&mut Ours::new(ENTRIES, depth), count),
         "caller" => counted_caller(&mut Ours::new(ENTRIES, depth), count),
+        "c_poll" => counted_c_poll(&mut LibUpcie::new(ENTRIES, depth), count),
+        "c_many" => counted_c_many(&mut LibUpcie::new(ENTRIES, depth), count),
         "hand" => counted_hand(&mut Hand::new(ENTRIES, depth), depth, count),
         "device" => counted_device(&mut Rings::new(ENTRIES), depth, count),
         side => {

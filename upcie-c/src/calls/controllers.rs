@@ -14,7 +14,7 @@ use std::{
 use upcie_nvme::{
     ResetKind,
     spec::{Command, CompletionEntry},
-    upcie_core::pci::functions,
+    upcie_core::{device::Device, pci::functions},
 };
 
 /// Returns the controller of a handle.
@@ -72,6 +72,20 @@ pub unsafe extern "C" fn upcie_open(
         unsafe { made.write(handle(number)) };
         Ok(0)
     })
+}
+
+/// Opens a controller on a device of the caller's, and returns its handle: for a Rust program that measures or tests the C
+/// calls on a transport of its own.
+///
+/// # Errors
+/// A negative errno; [`upcie_last_error`](super::upcie_last_error) has the text.
+pub fn open_device(of: *mut Opaque, device: Arc<dyn Device>) -> Result<*mut Opaque, c_int> {
+    let mut made = std::ptr::null_mut();
+    let code = guarded(|| {
+        made = handle(Kind::Controller.share(Ctrlr::on_device(&heap(of)?, device)?)?);
+        Ok(0)
+    });
+    if code < 0 { Err(code) } else { Ok(made) }
 }
 
 /// Shuts a controller down.

@@ -47,14 +47,14 @@ fn null(name: &'static str) -> Failure {
 
 /// Checks memory of a command: NULL, or a length that overflows.
 #[inline(always)]
-fn range(at: *const std::ffi::c_void, len: usize, name: &'static str) -> Result<crate::flight::Range> {
+fn range(at: *const std::ffi::c_void, len: usize, name: &'static str) -> Result<crate::held::Range> {
     if len == 0 {
-        return Ok(crate::flight::Range::default());
+        return Ok(crate::held::Range::default());
     }
     if at.is_null() || at.addr().checked_add(len).is_none() {
         return Err(bad_range(at.addr(), len, name));
     }
-    Ok(crate::flight::Range { at: at.addr(), len })
+    Ok(crate::held::Range { at: at.addr(), len })
 }
 
 #[cold]

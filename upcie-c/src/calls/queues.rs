@@ -3,10 +3,11 @@
 use super::{Opaque, controllers::controller, controllers::pieces, given, handle, range};
 use crate::{
     abi::{self, Completion, IoVec, QueueOpts, Request},
-    errors::{Failure, Result, guarded, note},
+    errors::{Failure, Result, guarded},
     guard::{Guard, Pass},
     handles::Kind,
     queue::Queue,
+    station::Station,
 };
 use std::{
     ffi::{c_int, c_void},
@@ -20,22 +21,25 @@ const MOST: usize = 1 << 16;
 /// Is called with a finished command.
 pub type Done = unsafe extern "C" fn(*mut c_void, *const c_void, *mut c_void);
 
-/// Returns the queue of a handle, and the pass of this call. The queue lives until its handle is closed.
+/// Returns the station of a queue's handle, and the pass of this call. The queue lives until its handle is closed.
 #[inline(always)]
-fn queue(handle: *mut Opaque) -> Result<(*mut Queue, Pass)> {
-    let found = Kind::Queue.find(handle.addr()).ok_or_else(|| Kind::Queue.bad())?;
-    let queue: *mut Queue = found.cast();
-    // SAFETY: the handle is valid, so that the queue lives; the guard is changed by atomics alone.
-    let guard = unsafe { &(*queue).guard };
-    Ok((queue, guard.enter().ok_or_else(Guard::refuse)?))
+fn station(handle: *mut Opaque) -> Result<(&'static Station, Pass)> {
+    let station = Station::find(handle.addr()).ok_or_else(|| Kind::Queue.bad())?;
+    Ok((station, station.guard.enter().ok_or_else(Guard::refuse)?))
+}
+
+/// Returns the queue of a station.
+#[inline(always)]
+fn queue(station: &Station) -> *mut Queue {
+    station.object().cast()
 }
 
 /// Runs a call on a queue.
 fn with(handle: *mut Opaque, work: impl FnOnce(&mut Queue) -> Result<c_int>) -> c_int {
     guarded(|| {
-        let (queue, _pass) = queue(handle)?;
-        // SAFETY: the handle is valid, and one thread at a time uses the queue.
-        work(unsafe { &mut *queue })
+        let (station, _pass) = station(handle)?;
+        // SAFETY: the handle is valid, so that the queue lives, and one thread at a time uses it.
+        work(unsafe { &mut *queue(station) })
     })
 }
 
@@ -51,12 +55,7 @@ pub unsafe extern "C" fn upcie_queue_create(
         given(made, "queue")?;
         // SAFETY: the caller's structure begins with its size.
         let opts = unsafe { abi::options(opts, "upcie_queue_opts") }?;
-        let queue = Box::into_raw(Queue::create(&controller, opts)?);
-        let number = Kind::Queue.insert(queue.cast()).or_else(|failure| {
-            // SAFETY: from `into_raw` just now; no handle has it.
-            unsafe { Box::from_raw(queue) }.delete()?;
-            Err(failure)
-        })?;
+        let number = Queue::create(&controller, opts)?.publish();
         // SAFETY: not NULL, and the caller's to be written.
         unsafe { made.write(handle(number)) };
         Ok(0)
@@ -67,14 +66,14 @@ pub unsafe extern "C" fn upcie_queue_create(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcie_queue_delete(of: *mut Opaque) -> c_int {
     guarded(|| {
-        let (at, pass) = queue(of)?;
-        // SAFETY: the handle is valid, and one thread at a time uses the queue.
-        if unsafe { &*at }.is_polled() {
+        let (station, pass) = station(of)?;
+        if station.polls.get() > 0 {
             return Err(Failure::new(libc::EBUSY, "a queue can't be deleted by a callback of its own poll"));
         }
         drop(pass);
-        let at: *mut Queue = Kind::Queue.remove(of.addr())?.cast();
-        // SAFETY: from `upcie_queue_create`; its handle, which was the only one, has just been closed.
+        let at = queue(station);
+        station.entry.set_object(std::ptr::null_mut());
+        // SAFETY: from `upcie_queue_create`; its handle, which was the only one, finds it no more.
         unsafe { Box::from_raw(at) }.delete()?;
         Ok(0)
     })
@@ -91,24 +90,56 @@ pub unsafe extern "C" fn upcie_submit(
     meta_size: usize,
     user: *mut c_void,
 ) -> c_int {
-    if let (Some(queue), false, 0) = (Kind::Queue.find(of.addr()), cmd.is_null(), meta_size) {
-        let queue: *mut Queue = queue.cast();
-        // SAFETY: the handle is valid, so that the queue lives; the guard is changed by atomics alone.
-        let guard = unsafe { &(*queue).guard };
-        if let Some(_pass) = guard.enter() {
-            // SAFETY: the handle is valid, and one thread at a time uses the queue.
-            let queue = unsafe { &mut *queue };
-            // SAFETY: memory of the heap is the caller's, and stays so until the command has ended; the command is
-            // not NULL.
-            if unsafe { queue.submit_plain(cmd.cast(), data.addr(), data_size, user) } {
+    // Two branches: joined, they would be computed as flags.
+    if cmd.is_null() {
+        return submit_slowly(of, cmd, data, data_size, meta, meta_size, user);
+    }
+    if meta_size != 0 {
+        cold();
+        return submit_slowly(of, cmd, data, data_size, meta, meta_size, user);
+    }
+    let station = Station::of(of.addr());
+    // NULL names a station, too: one that takes no command.
+    if station.is_named(of.addr()) {
+        if let Some(_pass) = station.guard.enter() {
+            // SAFETY: memory of the heap is the caller's, and stays so until the command has ended; the command is not NULL.
+            if unsafe { station.submit_again(cmd.cast(), data.addr(), data_size, user) } {
                 return 0;
             }
         }
     }
-    submit_slowly(of, cmd, data, data_size, meta, meta_size, user)
+    submit_plain(of, cmd, data, data_size, user)
 }
 
+/// Submits a command with data that the queue's next slot does not remember.
+// Without metadata: a call with all arguments of its caller's would keep that one's registers taken.
+#[inline(never)]
+extern "C" fn submit_plain(
+    of: *mut Opaque,
+    cmd: *const c_void,
+    data: *mut c_void,
+    data_size: usize,
+    user: *mut c_void,
+) -> c_int {
+    if let Some(station) = Station::find(of.addr()) {
+        if let Some(_pass) = station.guard.enter() {
+            // SAFETY: memory of the heap is the caller's, and stays so until the command has ended; the command is not NULL.
+            if unsafe { station.submit_plain(cmd.cast(), data.addr(), data_size, user) } {
+                return 0;
+            }
+        }
+    }
+    submit_slowly(of, cmd, data, data_size, std::ptr::null_mut(), 0, user)
+}
+
+/// Marks a branch as cold, so that it stays a branch.
+#[cold]
+#[inline]
+fn cold() {}
+
 /// Submits a command that is not plain, or returns the reason why it can't be submitted.
+// Cold for its callers: the stack that a call with seven arguments needs is then made in that branch alone.
+#[cold]
 #[inline(never)]
 extern "C" fn submit_slowly(
     of: *mut Opaque,
@@ -186,10 +217,15 @@ pub unsafe extern "C" fn upcie_reap(of: *mut Opaque, completions: *mut Completio
         if !completions.is_aligned() {
             return Err(Failure::argument("completions must be aligned to 8 bytes"));
         }
-        queue.begin_poll()?;
+        if !queue.station.lane.is_open() {
+            queue.reopen()?;
+        }
+        queue.station.begin_poll();
         // SAFETY: not NULL and aligned, and the caller's, with room for so many.
-        let count = unsafe { queue.reap(completions, max) };
-        queue.end_poll(count as u32)?;
+        let count = unsafe { queue.station.reap(completions, max) };
+        if queue.station.end_poll(count as u32) {
+            queue.look()?;
+        }
         Ok(count as c_int)
     })
 }
@@ -197,15 +233,21 @@ pub unsafe extern "C" fn upcie_reap(of: *mut Opaque, completions: *mut Completio
 /// Writes the doorbells.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcie_ring(of: *mut Opaque) -> c_int {
-    let ring = || {
-        let (queue, _pass) = queue(of)?;
-        // SAFETY: the handle is valid, and one thread at a time uses the queue.
-        unsafe { &mut *queue }.ring()
-    };
-    match ring() {
-        Ok(()) => 0,
-        Err(failure) => note(failure),
+    if let Some(station) = Station::find(of.addr()) {
+        if let Some(_pass) = station.guard.enter() {
+            if station.lane.ring() {
+                return 0;
+            }
+        }
     }
+    reopen(of)
+}
+
+/// Opens a queue's lane that is closed, or was closed by a reset.
+#[cold]
+#[inline(never)]
+fn reopen(of: *mut Opaque) -> c_int {
+    with(of, |queue| queue.reopen().map(|()| 0))
 }
 
 /// Calls `done` for completed commands.
@@ -216,41 +258,55 @@ pub unsafe extern "C" fn upcie_poll(
     done: Option<Done>,
     arg: *mut c_void,
 ) -> c_int {
-    let (at, _pass, most, done) = match begin_poll(of, max, done) {
-        Ok(begun) => begun,
-        Err(failure) => return note(failure),
-    };
-    let mut count = 0;
-    while count < most {
-        // Anew for each: the callback may have used the queue.
-        // SAFETY: it can't be deleted while it is polled, and no other thread uses it.
-        let Some((entry, user)) = (unsafe { &mut *at }).next() else { break };
-        count += 1;
+    let (Some(station), Some(done)) = (Station::find(of.addr()), done) else { return no_poll(of, done) };
+    let Some(_pass) = station.guard.enter() else { return no_poll(of, Some(done)) };
+    if !station.lane.is_open() {
+        let result = reopen(of);
+        if result < 0 {
+            return result;
+        }
+    }
+    station.begin_poll();
+    let most = if max == 0 { station.lane.len() as u32 } else { max.min(c_int::MAX as u32) };
+    let mut left = most;
+    while left > 0 {
+        let Some((entry, user)) = station.next() else { break };
+        left -= 1;
         // SAFETY: the caller's function; the entry lives during the call.
         unsafe { done(user, (&raw const entry).cast(), arg) };
     }
-    // SAFETY: it can't be deleted while it is polled, and no other thread uses it.
-    match unsafe { &mut *at }.end_poll(count) {
-        Ok(()) => count as c_int,
-        Err(failure) => note(failure),
+    let count = most - left;
+    if station.end_poll(count) {
+        let result = look(of);
+        if result < 0 {
+            return result;
+        }
     }
+    count as c_int
 }
 
-/// Begins a poll: returns the queue, the pass of the call, the most completions, and the callback.
-fn begin_poll(of: *mut Opaque, max: u32, done: Option<Done>) -> Result<(*mut Queue, Pass, u32, Done)> {
-    let (at, pass) = queue(of)?;
-    let done = done.ok_or_else(|| super::null("fn"))?;
-    // SAFETY: the handle is valid, and one thread at a time uses the queue.
-    let queue = unsafe { &mut *at };
-    queue.begin_poll()?;
-    let most = if max == 0 { queue.in_flight() as u32 } else { max.min(c_int::MAX as u32) };
-    Ok((at, pass, most, done))
+/// Looks at the controller of a queue that is silent.
+#[cold]
+#[inline(never)]
+fn look(of: *mut Opaque) -> c_int {
+    with(of, |queue| queue.look().map(|()| 0))
+}
+
+/// Returns the error of a poll that can't begin.
+#[cold]
+#[inline(never)]
+fn no_poll(of: *mut Opaque, done: Option<Done>) -> c_int {
+    guarded(|| {
+        station(of)?;
+        done.ok_or_else(|| super::null("fn"))?;
+        Err(Guard::refuse())
+    })
 }
 
 /// Returns the number of commands in flight.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn upcie_in_flight(of: *mut Opaque) -> c_int {
-    with(of, |queue| Ok(queue.in_flight() as c_int))
+    with(of, |queue| Ok(queue.station.lane.len() as c_int))
 }
 
 /// Rings, and waits for a completion.

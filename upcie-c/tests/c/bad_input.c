@@ -97,6 +97,12 @@ static void pointers(upcie_heap *heap, upcie_ctrlr *ctrlr, upcie_queue *queue)
 	FAILS(upcie_admin(ctrlr, &read, buffer, SIZE_MAX, NULL, 0, NULL), EFAULT, "beyond");
 	FAILS(upcie_iov(ctrlr, &read, NULL, 1, NULL, 0, NULL), EINVAL, "iov is NULL");
 	FAILS(upcie_iov(ctrlr, &read, over, 2, NULL, 0, NULL), EFAULT, "beyond");
+	FAILS(upcie_iov(ctrlr, &read, over, SIZE_MAX, NULL, 0, NULL), EINVAL, "pieces");
+	FAILS(upcie_iov(ctrlr, NULL, over, 1, NULL, 0, NULL), EINVAL, "cmd is NULL");
+	FAILS(upcie_io(ctrlr, &read, buffer, SIZE_MAX, NULL, 0, NULL), EFAULT, "beyond");
+	FAILS(upcie_io(ctrlr, &read, buffer, 512, buffer, SIZE_MAX, NULL), EFAULT, "beyond");
+	FAILS(upcie_admin(ctrlr, &read, NULL, 512, NULL, 0, NULL), EINVAL, "data is NULL");
+	FAILS(upcie_admin(ctrlr, &read, buffer, 512, buffer, SIZE_MAX, NULL), EFAULT, "beyond");
 	struct command create = {.opcode = 0x05};
 	FAILS(upcie_admin(ctrlr, &create, NULL, 0, NULL, 0, NULL), EPERM, "upcie_queue_create");
 
@@ -114,6 +120,21 @@ static void pointers(upcie_heap *heap, upcie_ctrlr *ctrlr, upcie_queue *queue)
 	FAILS(upcie_submitv(queue, &read, over, 2, NULL, 0, NULL), EFAULT, "beyond");
 	FAILS(upcie_submitv(queue, &read, &outside, 1, NULL, 0, NULL), EFAULT, "heap");
 	FAILS(upcie_submitv(queue, &read, over, SIZE_MAX, NULL, 0, NULL), EINVAL, "pieces");
+	FAILS(upcie_submit(queue, &read, buffer, 512, buffer, SIZE_MAX, NULL), EFAULT, "beyond");
+	FAILS(upcie_submitv(queue, &read, NULL, 1, NULL, 0, NULL), EINVAL, "iov is NULL");
+	FAILS(upcie_submitv(queue, &read, over + 1, 1, buffer, SIZE_MAX, NULL), EFAULT, "beyond");
+	FAILS(upcie_submitv(queue, NULL, over + 1, 1, NULL, 0, NULL), EINVAL, "cmd is NULL");
+	struct upcie_request request = {.data = buffer, .data_size = SIZE_MAX};
+	struct upcie_completion completion;
+	memcpy(request.cmd, &read, sizeof(read));
+	FAILS(upcie_submit_many(queue, &request, SIZE_MAX), EMSGSIZE, "max_transfer");
+	request.data = (void *)~(uintptr_t)0, request.data_size = 1;
+	FAILS(upcie_submit_many(queue, &request, 1), EFAULT, "heap");
+	request.data = NULL, request.data_size = 512;
+	FAILS(upcie_submit_many(queue, &request, 1), EFAULT, "heap");
+	FAILS(upcie_submit_many(queue, (void *)((char *)&request + 4), 1), EINVAL, "aligned");
+	FAILS(upcie_reap(queue, (void *)((char *)&completion + 4), 1), EINVAL, "aligned");
+	FAILS(upcie_reap(queue, NULL, SIZE_MAX), EINVAL, "completions is NULL");
 	FAILS(upcie_poll(queue, 0, NULL, NULL), EINVAL, "fn is NULL");
 	FAILS(upcie_fd(queue), EINVAL, "INTERRUPT");
 	FAILS(upcie_arm(queue), EINVAL, "INTERRUPT");
@@ -125,6 +146,10 @@ static void pointers(upcie_heap *heap, upcie_ctrlr *ctrlr, upcie_queue *queue)
 	EXPECT(upcie_io(ctrlr, &read, buffer, 512, NULL, 0, &entry), 0);
 
 	/* Options. */
+	struct upcie_opts opened_by = {.size = 4};
+	struct upcie_info info = {.size = 0};
+	FAILS(upcie_open(heap, "emu", &opened_by, &opened), EINVAL, "sizeof");
+	FAILS(upcie_info(ctrlr, &info), EINVAL, "sizeof");
 	struct upcie_queue_opts depth = {.size = sizeof(depth), .depth = 1};
 	upcie_queue *made;
 	FAILS(upcie_queue_create(ctrlr, &depth, &made), EINVAL, "1 entries");
@@ -151,6 +176,7 @@ static void pointers(upcie_heap *heap, upcie_ctrlr *ctrlr, upcie_queue *queue)
 	TRUE(upcie_alloc(heap, SIZE_MAX) == NULL && errno == ENOMEM);
 	TRUE(upcie_alloc(heap, (size_t)1 << 46) == NULL);
 	TRUE(upcie_realloc(heap, buffer, SIZE_MAX) == NULL);
+	TRUE(upcie_realloc(heap, buffer, 0) == NULL && errno == EINVAL);
 	TRUE(upcie_realloc(heap, stack, 16) == NULL && errno == EINVAL);
 	EXPECT(upcie_free(heap, NULL), 0);
 	FAILS(upcie_free(heap, stack), EINVAL, "no memory of this heap");
@@ -165,6 +191,7 @@ static void pointers(upcie_heap *heap, upcie_ctrlr *ctrlr, upcie_queue *queue)
 	FAILS(upcie_map(heap, (void *)((uintptr_t)stack & ~(uintptr_t)4095), 4096), ENOTSUP, "stack");
 	FAILS(upcie_import_fd(heap, -1, (void **)&buffer, &size), EBADF, "descriptor");
 	FAILS(upcie_import_fd(heap, 0, NULL, &size), EINVAL, "addr is NULL");
+	FAILS(upcie_import_fd(heap, 0, (void **)&buffer, NULL), EINVAL, "size is NULL");
 	int file = open("/dev/null", O_RDWR);
 	TRUE(upcie_import_fd(heap, file, (void **)&buffer, &size) < 0);
 	close(file);

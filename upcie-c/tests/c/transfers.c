@@ -272,6 +272,60 @@ static void many(upcie_heap *heap, upcie_queue *queue)
 	EXPECT(upcie_free(heap, memory), 0);
 }
 
+/* A slot remembers its last data. The same data goes without a translation, and is checked all the same. */
+static void again(upcie_heap *heap, upcie_queue *queue)
+{
+	struct command read = transfer(2, 0, 4096), write = transfer(1, 0, 4096), flush = {.nsid = 1};
+	char *own = upcie_alloc(heap, 8192);
+	struct seen seen = {0, 0, 0};
+
+	for (unsigned i = 0; i < 4; i++) {
+		pattern(own, 4096, i);
+		one(queue, write, own, 4096);
+		memset(own, 0, 4096);
+		one(queue, read, own, 4096);
+		TRUE(has_pattern(own, 4096, i));
+	}
+	/* Another length, and none at all, after the same address. */
+	pattern(own, 8192, 9);
+	one(queue, transfer(1, 0, 8192), own, 8192);
+	memset(own, 0, 8192);
+	one(queue, read, own, 4096);
+	TRUE(has_pattern(own, 4096, 9) && own[4096] == 0);
+	one(queue, transfer(2, 0, 8192), own, 8192);
+	TRUE(has_pattern(own, 8192, 9));
+	one(queue, flush, NULL, 0);
+	one(queue, flush, NULL, 0);
+	FAILS(upcie_submit(queue, &read, own + 1, 4096, NULL, 0, NULL), EINVAL, "multiple of 4");
+	/* In flight by a second submission. */
+	for (int i = 0; i < 2; i++) {
+		EXPECT(upcie_submit(queue, &read, own, 4096, NULL, 0, NULL), 0);
+		FAILS(upcie_free(heap, own), EBUSY, "in flight");
+		finish(queue, 1, count, &seen);
+	}
+	/* Memory that is not the heap's any more. */
+	int file = memfd_create("again", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	TRUE(file >= 0 && ftruncate(file, 4 << 20) == 0);
+	for (int i = 0; i < 3; i++) {
+		void *at;
+		size_t size;
+		EXPECT(upcie_import_fd(heap, file, &at, &size), 0);
+		pattern(at, 4096, 20);
+		one(queue, write, at, 4096);
+		one(queue, read, at, 4096);
+		EXPECT(upcie_submit(queue, &read, at, 4096, NULL, 0, NULL), 0);
+		FAILS(upcie_unmap(heap, at), EBUSY, "in flight");
+		finish(queue, 1, count, &seen);
+		EXPECT(upcie_unmap(heap, at), 0);
+		FAILS(upcie_submit(queue, &read, at, 4096, NULL, 0, NULL), EFAULT, "heap");
+		FAILS(upcie_submit(queue, &read, at, 4096, NULL, 0, NULL), EFAULT, "heap");
+		one(queue, read, own, 4096);
+	}
+	close(file);
+	EXPECT(seen.failed, 0);
+	EXPECT(upcie_free(heap, own), 0);
+}
+
 static void commands(upcie_heap *heap, upcie_ctrlr *ctrlr)
 {
 	char *data = upcie_alloc(heap, 4096);
@@ -284,9 +338,18 @@ static void commands(upcie_heap *heap, upcie_ctrlr *ctrlr)
 	EXPECT(upcie_info(ctrlr, &info), 0);
 	EXPECT(upcie_admin(ctrlr, &command, data, 4096, NULL, 0, &entry), 0);
 	TRUE(memcmp(data + 24, info.model, strlen(info.model)) == 0 && strlen(info.model) > 0);
+	/* The entry is the controller's: the admin queue's id is 0, and each command moves its head on. */
+	EXPECT(entry.sq_id, 0);
+	EXPECT(entry.status >> 1, 0);
+	struct entry later = {1, 1, 0xffff, 1, 0, 0xffff};
+	struct command queues = {.opcode = 0x0a, .dword10 = 7};
+	EXPECT(upcie_admin(ctrlr, &queues, NULL, 0, NULL, 0, &later), 0);
+	TRUE(later.dword0 != 0 && later.dword1 == 0 && later.sq_id == 0);
+	TRUE(later.sq_head == entry.sq_head + 1 || later.sq_head == 0);
 	command = identify(0xff);
 	FAILS(upcie_admin(ctrlr, &command, data, 4096, NULL, 0, &entry), EIO, "failed");
-	TRUE(entry.status >> 1 != 0);
+	TRUE(entry.status >> 1 != 0 && entry.sq_id == 0);
+	TRUE(entry.sq_head == later.sq_head + 1 || entry.sq_head == 0);
 	EXPECT(upcie_rescan(ctrlr, ids, 4, &found), 0);
 	TRUE(found == 1 && ids[0] == 1);
 	EXPECT(upcie_regs(ctrlr, &version, 8, 4), 0);
@@ -335,6 +398,7 @@ int main(int argc, char **argv)
 	in_flight(heap, ctrlr, queue);
 	depth(ctrlr);
 	many(heap, queue);
+	again(heap, queue);
 	commands(heap, ctrlr);
 	resets(heap, ctrlr, queue);
 	EXPECT(upcie_queue_delete(queue), 0);

@@ -53,6 +53,20 @@ pub fn run(program: &Path, arguments: &[&str]) -> String {
     succeed(Command::new("timeout").arg("--signal=ABRT").arg("120").arg(program).args(arguments).envs(debug))
 }
 
+/// Runs a program under valgrind's memcheck, which must find nothing wrong and nothing lost.
+#[allow(dead_code, reason = "not every suite runs programs")]
+pub fn run_checked(program: &Path, arguments: &[&str]) {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        assert!(!std::env::var("CI").is_ok_and(|value| value == "true"), "valgrind is not installed");
+        println!("left out: valgrind is not installed");
+        return;
+    }
+    let options = ["--quiet", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite"];
+    let mut command = Command::new("timeout");
+    command.args(["--signal=ABRT", "600", "valgrind", "--show-leak-kinds=definite"]).args(options);
+    succeed(command.arg(program).args(arguments));
+}
+
 /// Runs a command that must succeed.
 pub fn succeed(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));

@@ -30,7 +30,7 @@ impl Inner {
     /// Returns the answer to an Abort, once it has come: `true` if the command was aborted.
     pub(crate) fn abort_answer(&self, tag: u64) -> Option<Result<bool, Status>> {
         self.reap_late();
-        let done = self.admin.take(tag)?;
+        let (done, _) = self.admin.take(tag)?;
         // Bit 0 of dword 0: the command was not aborted.
         Some(done.result().map(|()| done.dword0() & 1 == 0))
     }

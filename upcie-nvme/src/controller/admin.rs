@@ -74,13 +74,16 @@ struct Table {
     requests: BTreeSet<u64>,
 }
 
+/// An answer, with dword 2 of its entry.
+pub(super) type Whole = (Completion<u64>, u32);
+
 /// The state of a command that was sent.
 #[derive(Debug)]
 enum State {
     /// A thread waits for the answer.
     Waits,
     /// The answer, which that thread has not taken yet.
-    Answered(Completion<u64>),
+    Answered(Whole),
     /// The controller has let go of the command without an answer, and the thread does not know yet.
     Released,
     /// The command has missed its deadline.
@@ -184,9 +187,10 @@ impl Admin {
     /// # Errors
     /// The reason why the queue is closed.
     pub(super) fn reap(&self, rings: &mut Rings, affected: Affected<'_>) -> Result<()> {
-        for done in rings.turn()? {
+        let mut turn = rings.turn()?;
+        while let Some(whole) = turn.next_whole() {
             affected.queue_ids.set_silent(false);
-            let (late, done) = match lock(&self.table).answered(done) {
+            let (late, done) = match lock(&self.table).answered(whole) {
                 Answer::Taken => continue,
                 Answer::Late(late, done) => (late, done),
                 Answer::Event(done) => {
@@ -208,6 +212,7 @@ impl Admin {
                 Late::Change(_) | Late::Abort(_) | Late::Nothing => {}
             }
         }
+        drop(turn);
         self.request_missing(rings)
     }
 
@@ -238,7 +243,7 @@ impl Admin {
     }
 
     /// Takes the answer to a command, if it has come.
-    pub(super) fn take(&self, tag: u64) -> Option<Completion<u64>> {
+    pub(super) fn take(&self, tag: u64) -> Option<Whole> {
         let mut table = lock(&self.table);
         match table.commands.get(&tag) {
             Some(State::Answered(_)) => match table.commands.remove(&tag) {
@@ -256,7 +261,7 @@ impl Admin {
 
     /// Stops waiting for the answer to a command, and notes its meaning if it comes late. Returns the answer if it is there
     /// after all.
-    pub(super) fn give_up(&self, tag: u64, late: Late) -> Option<Completion<u64>> {
+    pub(super) fn give_up(&self, tag: u64, late: Late) -> Option<Whole> {
         let mut table = lock(&self.table);
         match table.commands.remove(&tag) {
             Some(State::Answered(done)) => Some(done),
@@ -300,14 +305,14 @@ impl Admin {
 
 impl Table {
     /// Notes an answer, and returns what the thread that reaps it has to do.
-    fn answered(&mut self, done: Completion<u64>) -> Answer {
+    fn answered(&mut self, (done, dword2): Whole) -> Answer {
         let tag = *done.tag();
         if self.requests.remove(&tag) {
             return Answer::Event(done);
         }
         match self.commands.remove(&tag) {
             Some(State::Waits) => {
-                self.commands.insert(tag, State::Answered(done));
+                self.commands.insert(tag, State::Answered((done, dword2)));
                 Answer::Taken
             }
             Some(State::Late(late)) => Answer::Late(late, done),

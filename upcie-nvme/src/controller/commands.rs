@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Error, Failure, Result,
-    spec::{Cns, Command, Status},
+    spec::{Cns, Command, CompletionEntry, Status},
     wait::LOOK,
 };
 use std::{fmt, time::Duration};
@@ -71,6 +71,23 @@ impl Inner {
         after: Duration,
         late: Late,
     ) -> Result<(u32, DmaBuf), (Error, bool)> {
+        let (entry, data) = self.exchange_whole(command, data, what, after, late)?;
+        if entry.is_success() {
+            return Ok((entry.dw0, data));
+        }
+        Err((Error::of_status(self.link.name.to_string(), what, entry.status()), true))
+    }
+
+    /// Runs an admin command like [`exchange`](Self::exchange), and returns the controller's whole completion entry,
+    /// whatever its status.
+    pub(super) fn exchange_whole(
+        &self,
+        command: &Command,
+        data: DmaBuf,
+        what: &str,
+        after: Duration,
+        late: Late,
+    ) -> Result<(CompletionEntry, DmaBuf), (Error, bool)> {
         self.check_owner(what).map_err(|error| (error, false))?;
         let _budget = Budget::new(after);
         let watch = self.stopwatch();
@@ -100,12 +117,11 @@ impl Inner {
         // The answer may have come at the last moment, through another thread.
         let ended = ended.or_else(|error| self.admin.give_up(tag, late).ok_or(error));
         match ended {
-            Ok(done) => {
-                let dword0 = done.dword0();
+            Ok((done, dword2)) => {
+                let entry = done.entry(dword2);
                 let (_, result, data) = done.into_parts();
                 self.log_admin(command, what, result, self.clock().now().saturating_sub(start));
-                let failed = |status| (Error::of_status(self.link.name.to_string(), what, status), true);
-                result.map(|()| (dword0, data)).map_err(failed)
+                Ok((entry, data))
             }
             Err(error) => {
                 if !matches!(error.failure(), Failure::Timeout { .. }) {

@@ -3,7 +3,7 @@
 use super::{Controller, admin::Late, policy};
 use crate::{
     Error, Result,
-    spec::{AdminOpcode, Command, DataDirection, FeatureId},
+    spec::{AdminOpcode, Command, CompletionEntry, DataDirection, FeatureId},
 };
 use std::time::Duration;
 use upcie_core::dma::DmaBuf;
@@ -92,8 +92,27 @@ impl Controller {
     /// # Errors
     /// The controller's status, or a timeout, after which the controller keeps the buffer.
     pub unsafe fn admin_raw(&self, command: &Command, buffer: DmaBuf) -> Result<(u32, DmaBuf)> {
+        // SAFETY: the caller's promise.
+        let (entry, buffer) = unsafe { self.admin_entry(command, buffer) }?;
+        if entry.is_success() {
+            return Ok((entry.dw0, buffer));
+        }
+        let (device, what) = (self.inner.name().to_string(), AdminOpcode(command.opcode).to_string());
+        Err(Error::of_status(device, &what, entry.status()))
+    }
+
+    /// Runs an admin command like [`admin_raw`](Self::admin_raw), and returns the controller's whole completion entry (16
+    /// bytes, Base, "Completion Queue Entry"), whatever its status.
+    ///
+    /// # Safety
+    /// The obligations are those of [`admin_raw`](Self::admin_raw).
+    ///
+    /// # Errors
+    /// The controller did not answer. After a timeout it keeps the buffer.
+    pub unsafe fn admin_entry(&self, command: &Command, buffer: DmaBuf) -> Result<(CompletionEntry, DmaBuf)> {
         let what = AdminOpcode(command.opcode).to_string();
-        let result = self.inner.exchange(command, buffer, &what, self.inner.link.options.timeout, Late::Raw);
+        let timeout = self.inner.link.options.timeout;
+        let result = self.inner.exchange_whole(command, buffer, &what, timeout, Late::Raw);
         self.inner.subsystem.make_stale();
         result.map_err(|(error, _)| error)
     }

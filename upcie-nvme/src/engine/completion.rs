@@ -1,7 +1,7 @@
 //! Finished commands, and commands that were refused.
 
 use super::Refusal;
-use crate::spec::Status;
+use crate::spec::{CompletionEntry, Status};
 use std::fmt;
 use upcie_core::dma::DmaBuf;
 
@@ -74,6 +74,11 @@ impl<T> Completion<T> {
     #[inline]
     pub fn block(&self) -> u64 {
         self.result
+    }
+
+    /// Returns the controller's whole entry, with this dword 2.
+    pub(crate) fn entry(&self, dword2: u32) -> CompletionEntry {
+        zerocopy::transmute!([self.dword0(), self.dword1(), dword2, self.dword3])
     }
 
     /// Returns the tag.

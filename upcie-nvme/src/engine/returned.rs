@@ -146,14 +146,26 @@ impl<T> Queue<T> {
     /// command.
     pub(crate) fn renew(&mut self) {
         drop(self.take_all());
-        for (index, slot) in (0..).zip(self.slots_mut()) {
-            slot.word = slot.word & 0xffff | u64::from(FREE) | (index + 1) << 32;
-        }
+        self.link_slots();
         self.clear_rings();
         self.at = Cursor { sqe: self.sq, top: 0 };
         (self.cqe, self.reap_limit) = (self.cq, self.cq);
         (self.phase, self.empty_turns, self.lapped) = (PHASE, 0, 0);
         self.lists.release_all();
+    }
+
+    /// Makes the list of free slots, of all in order.
+    fn link_slots(&mut self) {
+        let link = self.link;
+        for (index, slot) in (0_u64..).zip(self.slots_mut()) {
+            slot.word = slot.word & 0xffff | u64::from(FREE) | (index + 1) << link << 32;
+        }
+    }
+
+    /// Lets the list of free slots name each by its number, shifted: for a queue with all slots free, in order.
+    pub(super) fn link_by(&mut self, link: u32) {
+        self.link = link;
+        self.link_slots();
     }
 
     /// Opens the queue in `epoch`: the controller has created it.

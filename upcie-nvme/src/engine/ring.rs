@@ -142,6 +142,8 @@ pub(crate) struct Queue<T> {
     name: Arc<str>,
     qid: u16,
     rings: (DmaBuf, DmaBuf),
+    /// From the number of a free slot to its name in the free list: 0, or for a lane the shift to its place in bytes.
+    pub(super) link: u32,
 }
 
 // SAFETY: all pointers are into memory that the queue owns (`slots`, `rings`) or keeps (`epoch`), or to a static; tags move with it.
@@ -198,6 +200,7 @@ impl<T> Queue<T> {
             name,
             qid,
             rings: (sq, cq),
+            link: 0,
         }
     }
 

@@ -249,7 +249,7 @@ impl<'q, T> Turn<'q, T> {
 
 /// Writes the cursors of a turn back to its queue, and each doorbell whose ring has moved. Returns `true` if one has.
 #[inline(always)]
-fn publish<T>(queue: &mut Queue<T>, at: Cursor, cqe: *const u64) -> bool {
+pub(super) fn publish<T>(queue: &mut Queue<T>, at: Cursor, cqe: *const u64) -> bool {
     // Neither cursor can go full circle between two doorbells: at most `entries - 1` commands are in
     // flight.
     let reaped = cqe != queue.cqe;
@@ -407,7 +407,7 @@ impl<T> Drop for Turn<'_, T> {
 
 /// Ends a turn with these cursors: gives the queue back, and writes the doorbells.
 #[inline]
-fn end<T>(queue: &mut Queue<T>, at: Cursor, cqe: *const u64) {
+pub(super) fn end<T>(queue: &mut Queue<T>, at: Cursor, cqe: *const u64) {
     if queue.namespaces() == 0 {
         cold();
         if !end_slowly(queue) {

@@ -1,0 +1,41 @@
+//! The slots as other threads see them.
+
+use super::ID;
+use crate::engine::ring::{FREE_MASK, Slot};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The slots of a lane's queue, for a look from other threads.
+#[derive(Debug)]
+pub struct Slots<T> {
+    first: *mut Slot<T>,
+    count: u32,
+}
+
+// SAFETY: it gives out shared references to tags, and reads the states of slots as atomics.
+unsafe impl<T: Sync> Send for Slots<T> {}
+// SAFETY: the same.
+unsafe impl<T: Sync> Sync for Slots<T> {}
+
+impl<T> Slots<T> {
+    pub(super) fn new(first: *mut Slot<T>, count: u32) -> Self {
+        Self { first, count }
+    }
+
+    /// Returns the tags of all slots, each with the number of its slot, and `true` if a command in flight has it.
+    ///
+    /// # Safety
+    /// The queue pair lives, and is not recovered or deleted meanwhile.
+    pub unsafe fn tags(&self) -> impl Iterator<Item = (u32, &T, bool)> {
+        (0..self.count).map(|index| {
+            // SAFETY: the queue has so many slots, and lives.
+            let slot = unsafe { self.first.add(index as usize) };
+            // SAFETY: within the slot.
+            let word = unsafe { &raw mut (*slot).word }.cast::<u32>();
+            // SAFETY: aligned; a lane changes it as an atomic.
+            let state = unsafe { AtomicU32::from_ptr(word.add(ID)) }.load(Ordering::Relaxed);
+            // SAFETY: a queue that has a lane has a tag in each slot, which is changed through its own cells alone.
+            let tag = unsafe { (*slot).tag.assume_init_ref() };
+            (index, tag, u64::from(state) & FREE_MASK == 0)
+        })
+    }
+}

@@ -10,6 +10,7 @@ mod engine;
 mod error;
 mod namespace;
 mod open;
+pub mod protection;
 mod queue_pair;
 pub mod spec;
 mod wait;
@@ -21,7 +22,9 @@ pub use controller::{
     Controller, ControllerBuilder, Event, Events, FeatureQuery, FeatureUpdate, IdentifyQuery, LogQuery,
     ResetKind,
 };
-pub use engine::{Completion, Direction, Extent, Io, Refused, Returned, Turn, Zeroes, ZoneSelect};
+pub use engine::{
+    Completion, Direction, Extent, Io, Refused, Returned, Turn, WithMetadata, Zeroes, ZoneSelect,
+};
 pub use error::{Error, Failure, NoIo, Refusal, Result};
 pub use namespace::{Namespace, Stream, Zones};
 pub use open::open_device;

@@ -40,6 +40,7 @@ mod log;
 mod macros;
 pub mod offset;
 mod opcode;
+mod protection;
 mod registers;
 mod sgl;
 mod status;
@@ -66,6 +67,9 @@ pub use fields::{Field, FieldPlace, Structure, Value};
 pub use identify::*;
 pub use log::*;
 pub use opcode::{AdminOpcode, DataDirection, NvmOpcode};
+pub use protection::{
+    ApplicationTagDword15, BlockTagDwords, ProtectionControl, ProtectionField, ProtectionFormat,
+};
 pub use registers::{
     AdminQueueAttributes, ArbitrationMechanism, Capabilities, CommandSet, Configuration, ControllerStatus,
     NSSR_SIGNATURE, ReadyTimeouts, ShutdownNotification, ShutdownStatus, Version, doorbell_offset,

@@ -288,6 +288,12 @@ impl IdentifyController {
         self.vwc & 1 != 0
     }
 
+    /// Returns `true` if blocks may have formats with 32- and 64-bit guards, or with storage tags (CTRATT bit 15).
+    #[must_use]
+    pub const fn has_extended_formats(&self) -> bool {
+        self.ctratt & 1 << 15 != 0
+    }
+
     /// Returns `true` if I/O commands may use SGLs, at dword alignment at least.
     #[must_use]
     pub const fn supports_sgls(&self) -> bool {

@@ -165,6 +165,18 @@ impl IdentifyNamespace {
         self.flbas & 0x10 != 0
     }
 
+    /// Returns the type of protection information, 1 to 3; 0 for none (DPS bits 2:0).
+    #[must_use]
+    pub const fn protection_type(&self) -> u8 {
+        self.dps & 7
+    }
+
+    /// Returns `true` if protection information is in the first bytes of the metadata, `false` in the last (DPS bit 3).
+    #[must_use]
+    pub const fn protection_is_first(&self) -> bool {
+        self.dps & 8 != 0
+    }
+
     /// Returns `true` if the namespace refuses writes for now.
     #[must_use]
     pub const fn is_write_protected(&self) -> bool {

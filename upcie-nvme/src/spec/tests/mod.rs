@@ -3,6 +3,7 @@ mod bits;
 mod commands;
 mod hostile;
 mod layout;
+mod protection;
 mod status;
 mod typed;
 mod zones;

@@ -1,7 +1,8 @@
 //! Namespaces that a host creates, deletes, attaches, detaches and formats.
 
 use super::{
-    identify::{CONTROLLER_ID, FORMATS},
+    formats::Layout,
+    identify::CONTROLLER_ID,
     io::Io,
     media::Media,
     namespace::{Away, Namespace},
@@ -34,10 +35,11 @@ impl<M: Media> Io<M> {
         self.changeable()?;
         let (size, capacity) = (number::<8>(page, 0), number::<8>(page, 8));
         let (format, protection) = (page[26], page[29]);
-        let shift = *FORMATS.get(usize::from(format)).ok_or(INVALID_FORMAT)?;
-        if protection != 0 {
+        if format >> 7 != 0 || protection >> 4 != 0 {
             return Err(INVALID_FORMAT);
         }
+        let index = usize::from(format & 0xf | format >> 5 << 4);
+        let layout = self.layout(index, format & 0x10 != 0, protection & 7, protection & 8 != 0)?;
         // Neither ANA groups nor NVM sets nor endurance groups nor placement handles.
         let zeros = [92..96, 100..104, 384..394];
         if size == 0 || capacity > size || zeros.into_iter().flatten().any(|at| page[at] != 0) {
@@ -47,14 +49,22 @@ impl<M: Media> Io<M> {
             return Err(Status::THIN_PROVISIONING_NOT_SUPPORTED.with_do_not_retry());
         }
         let no_room = Status::NAMESPACE_INSUFFICIENT_CAPACITY.with_do_not_retry();
-        let bytes = size.checked_mul(1 << shift).ok_or(no_room)?;
+        let bytes = layout.bytes(size).ok_or(no_room)?;
         let start = self.gap(bytes).ok_or(no_room)?;
         let free = (1_u32..).zip(&mut self.namespaces).find(|(_, namespace)| !namespace.is_allocated());
         let (nsid, namespace) = free.ok_or(Status::NAMESPACE_ID_UNAVAILABLE.with_do_not_retry())?;
         let generation = namespace.generation + 1;
-        *namespace = Namespace { generation, ..Namespace::new(start, bytes, shift) };
-        namespace.set_away(Away::Detached);
+        *namespace = Namespace { generation, ..Namespace::new(start, bytes, layout, Away::Detached) };
+        self.note_metadata();
         Ok(nsid)
+    }
+
+    /// Returns the layout of a host's choices.
+    fn layout(&self, index: usize, extended: bool, protection: u8, first: bool) -> Result<Layout, Status> {
+        let layout = Layout::chosen(index, extended, protection, first).ok_or(INVALID_FORMAT)?;
+        // Without data there is no metadata either.
+        let keeps = self.media.moves_data() && !self.is_cached;
+        if layout.metadata() != 0 && !keeps { Err(INVALID_FORMAT) } else { Ok(layout) }
     }
 
     /// Returns the first byte of the first gap between namespaces that has `bytes`.
@@ -104,26 +114,26 @@ impl<M: Media> Io<M> {
     pub fn format(&mut self, command: &Command) -> Result<(), Status> {
         let dword = command.cdw10;
         let format = (dword & 0xf | dword >> 12 << 4 & 0x30) as usize;
-        let shift = *FORMATS.get(format).ok_or(INVALID_FORMAT)?;
-        // No metadata, so no protection information.
-        if dword >> 4 & 0x1f != 0 {
-            return Err(INVALID_FORMAT);
-        }
+        let layout = self.layout(format, dword >> 4 & 1 != 0, (dword >> 5 & 7) as u8, dword >> 8 & 1 != 0)?;
         if dword >> 9 & 7 > 2 {
             return Err(INVALID_FIELD);
         }
         self.changeable()?;
         let named = self.named(command.nsid, Namespace::is_active)?;
-        if named.iter().any(|&index| self.namespaces[index].capacity >> shift == 0) {
+        let fits = |namespace: &Namespace| {
+            layout.blocks(namespace.capacity) > 0 && !(namespace.zoned && layout.metadata() > 0)
+        };
+        if !named.iter().all(|&index| fits(&self.namespaces[index])) {
             return Err(INVALID_FORMAT);
         }
         for index in named {
             let namespace = &mut self.namespaces[index];
-            namespace.shift = shift;
-            namespace.set_away(Away::Not);
+            namespace.away = Away::Not;
+            *namespace = namespace.with_layout(layout);
             let Namespace { start, capacity, .. } = *namespace;
             self.wipe(start, capacity)?;
         }
+        self.note_metadata();
         self.media.flush()
     }
 

@@ -1,6 +1,7 @@
 //! What may happen to namespaces while commands come: removal, another size, another format.
 
 use super::{
+    formats::Layout,
     io::Io,
     media::Media,
     namespace::{Away, Change, Namespace, refusal},
@@ -28,18 +29,20 @@ impl<M: Media> Io<M> {
             (Change::Remove, _) => namespace.set_away(Away::Removed),
             (Change::Resize(blocks), Away::Not) => {
                 let before = namespace.blocks;
-                namespace.blocks = blocks.clamp(1, namespace.capacity >> namespace.shift);
+                namespace.blocks = blocks.clamp(1, namespace.layout.blocks(namespace.capacity));
                 return namespace.blocks != before;
             }
             (Change::Reformat(size), _) => {
-                let shift = size.trailing_zeros() as u8;
-                if namespace.capacity >> shift == 0 {
+                let layout = Layout::plain(size.trailing_zeros() as u8);
+                if layout.blocks(namespace.capacity) == 0 {
                     return false;
                 }
-                (namespace.away, namespace.blocks, namespace.shift) = (Away::Formatting, 0, shift);
+                namespace.away = Away::Formatting;
+                *namespace = namespace.with_layout(layout);
                 let (start, capacity) = (namespace.start, namespace.capacity);
                 self.renew_zones(start, capacity);
                 self.erase(start, capacity);
+                self.note_metadata();
             }
         }
         true

@@ -1,7 +1,9 @@
 //! Identify data of the controller and its namespaces.
 
 use super::{
-    Options, Sgls, config, firmware, host_buffer, host_data, logs,
+    Options, Sgls, config, firmware,
+    formats::FORMATS,
+    host_buffer, host_data, logs,
     namespace::Namespace,
     optional::{COPY_BLOCKS, COPY_RANGE_BLOCKS, COPY_RANGES},
     registers::VERSION,
@@ -9,7 +11,7 @@ use super::{
 };
 use crate::spec::{
     ALL_NAMESPACES, Cns, Command, Csi, DescriptorHeader, IdentifyController, IdentifyDword10,
-    IdentifyNamespace, LbaFormat, NamespaceIdType, NamespaceList, OptionalAdmin, OptionalCommands,
+    IdentifyNamespace, NamespaceIdType, NamespaceList, NvmNamespace, OptionalAdmin, OptionalCommands,
     PowerState, Status,
 };
 use std::{
@@ -27,9 +29,6 @@ pub(super) const CONTROLLER_ID: u16 = 1;
 
 /// Command retry delays, in units of 100 ms.
 const CRDT: [u16; 3] = [1, 5, 600];
-
-/// Block sizes by format index, as powers of two.
-pub(super) const FORMATS: [u8; 2] = [9, 12];
 
 const INVALID_NAMESPACE: Status = Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry();
 
@@ -57,6 +56,7 @@ pub(super) fn page(known: &Known<'_>, command: &Command) -> Result<Vec<u8>, Stat
         Cns::NAMESPACE if !found?.is_active() => Ok(vec![0; 4096]),
         Cns::ALLOCATED_NAMESPACE if !found?.is_allocated() => Ok(vec![0; 4096]),
         Cns::NAMESPACE | Cns::ALLOCATED_NAMESPACE => Ok(namespace(options, found?)),
+        Cns::COMMAND_SET_NAMESPACE if command.cdw11 >> 24 == 0 && !found?.zoned => Ok(nvm_namespace(found?)),
         Cns::CONTROLLER => Ok(controller(known)),
         Cns::ACTIVE_NAMESPACES => list(known.namespaces, nsid, Namespace::is_active),
         Cns::ALLOCATED_NAMESPACES => list(known.namespaces, nsid, Namespace::is_allocated),
@@ -80,7 +80,7 @@ pub(super) fn page(known: &Known<'_>, command: &Command) -> Result<Vec<u8>, Stat
             Ok(list)
         }
         cns if zones::has_structure(options, cns) => {
-            zones::page(options, known.namespaces, &FORMATS, command)
+            zones::page(options, known.namespaces, command)
         }
         Cns::NAMESPACE_CONTROLLERS => Ok(controllers(found?.is_active() && dword.cntid() <= CONTROLLER_ID)),
         Cns::CONTROLLERS => Ok(controllers(dword.cntid() <= CONTROLLER_ID)),
@@ -124,6 +124,8 @@ fn controller(known: &Known<'_>) -> Vec<u8> {
     id.mdts = (options.mdts / options.mpsmin).trailing_zeros() as u8;
     id.cntlid = CONTROLLER_ID;
     id.ver = VERSION.into_bits();
+    // Extended block formats.
+    id.ctratt = 1 << 15;
     // Namespace attributes changed, firmware activation starts.
     id.oaes = 1 << 8 | 1 << 9;
     id.crdt = CRDT;
@@ -197,9 +199,26 @@ fn namespace(options: &Options, namespace: &Namespace) -> Vec<u8> {
     id.nlbaf = (FORMATS.len() - 1) as u8;
     // Deallocated blocks read as zeros, and Write Zeroes may deallocate; nothing is read with `null=true`.
     id.dlfeat = if options.null { 0 } else { 0b1001 };
-    id.flbas = FORMATS.iter().position(|&shift| shift == namespace.shift).unwrap_or(0) as u8;
-    for (format, shift) in id.lbaf.iter_mut().zip(FORMATS) {
-        *format = LbaFormat::new().with_lbads(shift);
+    (id.flbas, id.dps) = namespace.layout.settings();
+    // Metadata at the end of blocks and apart; types 1 to 3, in the first and in the last bytes.
+    (id.mc, id.dpc) = (0x03, 0x1f);
+    for (listed, format) in id.lbaf.iter_mut().zip(FORMATS) {
+        *listed = format.listed();
+    }
+    id.as_bytes().to_vec()
+}
+
+/// Returns the Identify data of the NVM command set: the protection information of all formats.
+fn nvm_namespace(namespace: &Namespace) -> Vec<u8> {
+    let mut id = NvmNamespace::new_zeroed();
+    if namespace.is_active() {
+        let bits = u32::from(namespace.layout.format().storage_bits);
+        id.storage_tag_mask = u64::MAX.checked_shr(64 - bits).unwrap_or(0);
+        // Storage tags with 16-bit guards, and their check by reads.
+        id.protection_information_capabilities = 0b101;
+        for (listed, format) in id.extended_formats.iter_mut().zip(FORMATS) {
+            *listed = format.extension();
+        }
     }
     id.as_bytes().to_vec()
 }

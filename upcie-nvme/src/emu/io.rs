@@ -4,10 +4,11 @@ use super::{
     HostMemory, Options,
     bent::Bent,
     data::{Data, Sgls},
+    formats::Layout,
     logs::{Counters, ErrorLog},
     marks::Marks,
     media::Media,
-    namespace::Namespace,
+    namespace::{Away, Namespace},
     prp,
     zones::{self, Fields, Zones},
 };
@@ -45,20 +46,26 @@ pub(super) struct Io<M> {
     pub write_cache: bool,
     pub counters: Counters,
     pub errors: ErrorLog,
+    /// A fault plan has put a cache in front of the media, which would tear metadata from its blocks.
+    pub(super) is_cached: bool,
+    /// The blocks of some namespace have metadata.
+    pub(super) any_metadata: bool,
+    /// The block that the present command failed at, if that is not its first one.
+    pub(super) failing: Option<u64>,
 }
 
 impl<M: Media> Io<M> {
     /// Makes namespaces of `size` bytes each on `media`.
     pub fn new(options: &Options, media: M, size: u64) -> Self {
         let namespaces = (0..options.namespaces).map(|index| {
-            let shift = options.block_size(index).trailing_zeros() as u8;
-            let plain = Namespace::new(size * u64::from(index), size, shift);
+            let layout = options.layout(index).unwrap_or(Layout::PLAIN);
+            let plain = Namespace::new(size * u64::from(index), size, layout, Away::Not);
             if options.zones.has(index) { plain.with_zones(options.zones.size) } else { plain }
         });
         let spare = options.most_namespaces() - options.namespaces;
         let spare = std::iter::repeat_n(Namespace::NONE, spare as usize);
         let namespaces: Vec<_> = namespaces.chain(spare).collect();
-        Self {
+        let mut io = Self {
             zones: zones::all(options, &namespaces),
             append_limit: options.zones.append.unwrap_or(options.mdts).min(options.mdts).into(),
             result: 0,
@@ -73,7 +80,12 @@ impl<M: Media> Io<M> {
             write_cache: true,
             counters: Counters::default(),
             errors: ErrorLog::default(),
-        }
+            is_cached: false,
+            any_metadata: false,
+            failing: None,
+        };
+        io.note_metadata();
+        io
     }
 
     /// Prefetches the first bytes of block `slba`.
@@ -88,9 +100,11 @@ impl<M: Media> Io<M> {
     #[inline(always)]
     pub fn execute(&mut self, host: &mut impl HostMemory, sq: u16, command: Command) -> (Status, u64) {
         let result = match NvmOpcode(command.opcode) {
-            _ if command.flags & (FUSE | Command::PSDT) != 0 => {
+            _ if command.flags & (FUSE | Command::PSDT) != 0 || self.any_metadata => {
                 let (kind, pointers) = ((command.opcode, command.flags), (command.prp1(), command.prp2()));
-                self.by_sgl(host, kind, command.nsid, pointers, [command.cdw10, command.cdw11, command.cdw12])
+                let blocks = [command.cdw10, command.cdw11, command.cdw12];
+                let tags = [command.cdw2, command.cdw3, command.cdw14, command.cdw15];
+                self.uncommon(host, kind, command.nsid, (pointers, command.mptr()), blocks, tags)
             }
             NvmOpcode::READ => self.read(host, command),
             NvmOpcode::WRITE => self.write(host, command),
@@ -143,6 +157,15 @@ impl<M: Media> Io<M> {
         flip: Option<u64>,
     ) -> Result<Option<u64>, Status> {
         let moves = matches!(NvmOpcode(command.opcode), NvmOpcode::READ | NvmOpcode::WRITE);
+        if self.any_metadata && command.flags & FUSE == 0 && self.has_metadata(&command) {
+            return match self.with_metadata(host, &command, flip) {
+                Ok(_) => Ok(None),
+                Err(status) => {
+                    let lba = self.failing.take().unwrap_or(command.slba());
+                    Err(self.failed(sq, command.cid, command.nsid, lba, status))
+                }
+            };
+        }
         let whole = command.flags & FUSE != 0 || self.zoned(command.nsid).is_some();
         if !moves || whole || !self.media.moves_data() {
             let (status, _) = self.execute(host, sq, command);
@@ -201,22 +224,28 @@ impl<M: Media> Io<M> {
         Ok(None)
     }
 
-    /// Carries out a command whose FUSE or PSDT is not 0.
+    /// Carries out a command whose FUSE or PSDT is not 0, or where blocks may have metadata.
     #[cold]
     #[inline(never)]
-    pub(super) fn by_sgl(
+    pub(super) fn uncommon(
         &mut self,
         host: &mut impl HostMemory,
         (opcode, flags): (u8, u8),
         nsid: u32,
-        pointers: (u64, u64),
+        (pointers, mptr): ((u64, u64), u64),
         [cdw10, cdw11, cdw12]: [u32; 3],
+        [cdw2, cdw3, cdw14, cdw15]: [u32; 4],
     ) -> Result<u64, Status> {
-        let mut command = Command { flags, cdw10, cdw11, cdw12, ..Command::io(NvmOpcode(opcode), nsid) };
+        let tags = Command { cdw2, cdw3, cdw14, cdw15, ..Command::io(NvmOpcode(opcode), nsid) };
+        let mut command = Command { flags, cdw10, cdw11, cdw12, ..tags };
         command.set_data_pointer(pointers.0, pointers.1);
+        command.set_metadata_pointer(mptr);
         // No fused operations.
         if flags & FUSE != 0 {
             return Err(Status::INVALID_FIELD.with_do_not_retry());
+        }
+        if self.has_metadata(&command) {
+            return self.with_metadata(host, &command, None);
         }
         let data = Data::of(flags, pointers, self.sgls)?;
         match NvmOpcode(opcode) {
@@ -338,6 +367,7 @@ impl<M: Media> Io<M> {
                 let (offset, len) = namespace.range(range.slba, range.nlb.into())?;
                 self.written(offset, len);
                 self.media.zero(offset, len)?;
+                self.deallocate_metadata(&namespace, range.slba, range.nlb.into())?;
             }
         }
         Ok(0)

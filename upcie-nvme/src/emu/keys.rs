@@ -4,6 +4,12 @@
 pub const KEYS: &str = "  \
   size=BYTES        of each namespace (K, M, G, T): makes the file of file= if there is none
   lba=512|4096      block size; lba=512+4096: one for each namespace
+  ms=BYTES          metadata per block: 0, 8, 16 or 64; ms=0+8: one for each namespace
+  pi=TYPE           protection information in the metadata, 1 to 3, or 0; pi=0+1
+  extended=true     metadata at the end of each block, not in a buffer of its own
+  pi-first=true     protection information in the first bytes of the metadata
+  guard=16|32|64    bits of the guard of protection information
+  sts=BITS          bits of the storage tag
   namespaces=N      1 to 1024
   nn=N              the most namespaces that hosts can create, up to 1024
   file=PATH         keep the data in this file (a comma in its name: two)

@@ -111,6 +111,11 @@ impl<M: Media> Machine<M> {
     pub(super) fn inject(&mut self, plan: &FaultPlan, place: Place) -> Result<(), Error> {
         faults::check(plan, place, &self.core.options, self.namespace_size())?;
         if let Some(capacity) = plan.cache {
+            if self.core.io.any_metadata {
+                let reason = "it would tear metadata from its blocks: leave ms= out";
+                return Err(Error::FaultCache { reason });
+            }
+            self.core.io.is_cached = true;
             let unit = self.core.options.smallest_block();
             if !self.core.io.media.moves_data() || !self.core.io.media.cache(unit, capacity) {
                 let reason = "this medium can't have one: leave null=true out, or put a medium of your own in `Cached`";

@@ -21,10 +21,18 @@
 //! NVMe 1.4; the NVM command set with Read, Write, Flush, Write Zeroes, Dataset Management, Compare, Verify,
 //! Write Uncorrectable and Copy; the zoned command set (`zoned=true`); all mandatory
 //! admin commands and features; PRPs, and SGLs with bit buckets; MSI-X; MSI and INTx on request (they cost a check of every queue in
-//! each round). Optional admin commands: Format NVM (512 and 4096 bytes), namespace management and attachment within the
+//! each round). Optional admin commands: Format NVM (512 and 4096 bytes, with metadata or
+//! without), namespace management and attachment within the
 //! medium and `nn=`, Sanitize, Device Self-test, firmware slots (an image is data that begins with a revision of 8 ASCII
 //! characters), Keep Alive. A Sanitize takes 200 ms and a short self-test 300 ms, for progress to be seen; namespaces and
-//! formats that a host has made last as long as the controller, also with a file. Not supported: metadata, fused operations.
+//! formats that a host has made last as long as the controller, also with a file. Not supported: fused
+//! operations, and checks of protection information in a Copy.
+//!
+//! # Metadata
+//! Formats have 8, 16 or 64 bytes of metadata per block, at the end of each block or in a buffer of its own, and protection
+//! information of types 1 to 3 with 16-, 32- and 64-bit guards and storage tags (`ms=`, `pi=`, …, or Format NVM). Metadata is
+//! kept behind the data of its namespace, so the same bytes of `size=` have fewer blocks; a file keeps it, too. Blocks that
+//! were never written or were deallocated have protection information that is not checked (all bits set).
 //!
 //! A file is read and written in place. Data that was not flushed is in the system's cache: a crash of the
 //! process loses nothing, a crash of the machine may lose data that was not flushed.
@@ -41,6 +49,7 @@ mod allocation;
 mod arbitration;
 mod bent;
 mod changes;
+mod checks;
 mod config;
 mod data;
 mod data_features;
@@ -52,6 +61,8 @@ mod faults;
 mod features;
 mod firmware;
 mod flight;
+mod formats;
+mod guard;
 mod host;
 mod host_buffer;
 mod host_data;
@@ -66,6 +77,7 @@ mod machine;
 mod manage;
 mod marks;
 mod media;
+mod metadata;
 mod msix;
 mod namespace;
 mod optional;

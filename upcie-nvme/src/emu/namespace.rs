@@ -1,5 +1,6 @@
 //! Namespaces as parts of the media.
 
+use super::formats::Layout;
 use crate::spec::Status;
 
 /// A namespace: blocks of one size, one part of the media.
@@ -9,8 +10,10 @@ pub(super) struct Namespace {
     pub start: u64,
     /// Its size in blocks; 0 while it is [away](Self::away).
     pub blocks: u64,
-    /// Its block size, as a power of two.
+    /// The data of its blocks in bytes, as a power of two.
     pub shift: u8,
+    /// Metadata and protection of its blocks.
+    pub layout: Layout,
     /// The bytes of its part of the media: it never becomes larger.
     pub capacity: u64,
     /// The reason why it takes no commands.
@@ -49,25 +52,32 @@ pub(super) enum Change {
 
 impl Namespace {
     /// The identifier of no namespace.
-    pub const NONE: Self =
-        Self { start: 0, blocks: 0, shift: 9, capacity: 0, away: Away::Removed, zoned: false, generation: 0 };
+    pub const NONE: Self = Self::new(0, 0, Layout::PLAIN, Away::Removed);
 
-    /// Makes a namespace of `capacity` bytes in blocks of `1 << shift` bytes.
-    pub fn new(start: u64, capacity: u64, shift: u8) -> Self {
-        Self {
-            start,
-            blocks: capacity >> shift,
-            shift,
-            capacity,
-            away: Away::Not,
-            zoned: false,
-            generation: 0,
-        }
+    /// Makes a namespace of `capacity` bytes of the media.
+    pub const fn new(start: u64, capacity: u64, layout: Layout, away: Away) -> Self {
+        Self { start, blocks: 0, shift: 9, layout, capacity, away, zoned: false, generation: 0 }
+            .with_layout(layout)
+    }
+
+    /// Gives its blocks another format, all of its part of the media.
+    #[must_use]
+    pub const fn with_layout(mut self, layout: Layout) -> Self {
+        (self.layout, self.shift) = (layout, layout.format().shift);
+        let takes_plain = matches!(self.away, Away::Not) && !self.zoned;
+        self.blocks = if takes_plain { layout.blocks(self.capacity) } else { 0 };
+        self
     }
 
     /// Returns it with zones of `size` bytes, whole ones.
     pub fn with_zones(self, size: u64) -> Self {
         Self { zoned: true, blocks: 0, capacity: self.capacity / size * size, ..self }
+    }
+
+    /// Returns the offset of the metadata of a block in the media: behind the data of all blocks.
+    pub fn metadata(&self, slba: u64) -> u64 {
+        let all = self.layout.blocks(self.capacity);
+        self.start + (all << self.shift) + slba * self.layout.metadata() as u64
     }
 
     /// Returns `false` if its identifier is inactive: the namespace does not exist, or is not attached.
@@ -82,13 +92,12 @@ impl Namespace {
 
     /// Returns its size in blocks, whether it takes commands or not.
     pub fn size(&self) -> u64 {
-        if self.blocks == 0 { self.capacity >> self.shift } else { self.blocks }
+        if self.blocks == 0 { self.layout.blocks(self.capacity) } else { self.blocks }
     }
 
     /// Lets it take commands, or none for a reason. It has all blocks of its part of the media then.
     pub fn set_away(&mut self, away: Away) {
-        let takes_plain = away == Away::Not && !self.zoned;
-        (self.away, self.blocks) = (away, if takes_plain { self.capacity >> self.shift } else { 0 });
+        *self = Self { away, ..*self }.with_layout(self.layout);
     }
 
     /// Returns the offset of `count` blocks from `slba` on in the media, and their bytes.

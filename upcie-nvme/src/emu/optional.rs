@@ -130,7 +130,13 @@ impl<M: Media> Io<M> {
         if total > COPY_BLOCKS.into() {
             return Err(too_much);
         }
+        // Copies move protection information as it is.
+        let checks = cdw12.into_bits() & (0xf << 12 | 0xf << 26) != 0;
+        if checks && namespace.layout.protection != 0 {
+            return Err(Status::INVALID_FIELD.with_do_not_retry());
+        }
         let (mut target, len) = namespace.range(to, total)?;
+        let mut block = to;
         self.writable()?;
         self.written(target, len);
         for range in &*ranges {
@@ -139,7 +145,8 @@ impl<M: Media> Io<M> {
                 let len = bytes.len();
                 media.write(&mut Bytes(bytes), target + done, 0, len)
             })?;
-            target += len;
+            self.copy_metadata(&namespace, range.slba, block, u64::from(range.nlb) + 1)?;
+            (target, block) = (target + len, block + u64::from(range.nlb) + 1);
         }
         self.write_through(cdw12.into_bits())?;
         Ok(2 * len)

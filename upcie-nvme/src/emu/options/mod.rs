@@ -1,5 +1,6 @@
 //! The options of an embedded controller: `key=value,…`, as `emu:` addresses and `nvme-emu` take them.
 
+mod metadata;
 mod text;
 mod zones;
 
@@ -47,6 +48,20 @@ pub struct Options {
     /// `lba=`: block sizes, 512 or 4096, of the namespaces in turn; the last one applies to all further ones.
     /// Default 512.
     pub lba: Vec<u32>,
+    /// `ms=`: bytes of metadata per block, 0, 8, 16 or 64, of the namespaces in turn; the last one applies to all further ones.
+    /// Default 0.
+    pub ms: Vec<u16>,
+    /// `pi=`: the type of protection information in the metadata, 1 to 3, or 0 for none, of the namespaces in turn as with
+    /// `ms=`. Default 0.
+    pub pi: Vec<u8>,
+    /// `extended=true`: the metadata is at the end of each block, in the same buffer. By default it has a buffer of its own.
+    pub extended: bool,
+    /// `pi-first=true`: protection information is in the first bytes of the metadata, by default in the last.
+    pub pi_first: bool,
+    /// `guard=`: bits of the guard of protection information, 16, 32 or 64. Default 16.
+    pub guard: u8,
+    /// `sts=`: bits of the storage tag. Default 0, and 16 with a 32-bit guard.
+    pub sts: u8,
     /// `namespaces=`: the number of namespaces, 1 to 1024, numbered from 1. Default 1.
     pub namespaces: u32,
     /// `nn=`: the most namespaces that hosts can have by creating them (NN), up to 1024. Default: as many as there are at the
@@ -105,6 +120,12 @@ impl Default for Options {
         Self {
             size: None,
             lba: vec![512],
+            ms: vec![0],
+            pi: vec![0],
+            extended: false,
+            pi_first: false,
+            guard: 16,
+            sts: 0,
             namespaces: 1,
             nn: None,
             file: None,
@@ -152,6 +173,34 @@ impl Options {
                 };
                 self.lba = value.split('+').map(size).collect::<Result<_, _>>()?;
             }
+            "ms" => {
+                let size = |text: &str| match text.parse() {
+                    Ok(size @ (0 | 8 | 16 | 64)) => Ok(size),
+                    _ => Err(bad("0, 8, 16 or 64 bytes (0+8: one for each namespace)")),
+                };
+                self.ms = value.split('+').map(size).collect::<Result<_, _>>()?;
+            }
+            "pi" => {
+                let kind = |text: &str| match text.parse() {
+                    Ok(kind @ 0..=3) => Ok(kind),
+                    _ => Err(bad("0 for none, or a type 1 to 3 (0+1: one for each namespace)")),
+                };
+                self.pi = value.split('+').map(kind).collect::<Result<_, _>>()?;
+            }
+            "extended" => self.extended = value.parse().map_err(|_| bad("true or false"))?,
+            "pi-first" => self.pi_first = value.parse().map_err(|_| bad("true or false"))?,
+            "guard" => {
+                self.guard = match value {
+                    "16" => 16,
+                    "32" => 32,
+                    "64" => 64,
+                    _ => return Err(bad("16, 32 or 64")),
+                };
+                if self.guard == 32 && self.sts == 0 {
+                    self.sts = 16;
+                }
+            }
+            "sts" => self.sts = number(value, 0, 64).ok_or_else(|| bad("0 to 64 bits"))? as u8,
             "namespaces" => self.namespaces = number(value, 1, 1024).ok_or_else(|| bad("1 to 1024"))?,
             "nn" => self.nn = Some(number(value, 1, 1024).ok_or_else(|| bad("1 to 1024"))?),
             "file" if value.is_empty() => return Err(bad("the path is missing")),
@@ -246,6 +295,7 @@ impl Options {
             let reason = format!("more block sizes than namespaces={}", self.namespaces);
             return bad(format!("lba={}", lba.join("+")), reason);
         }
+        self.check_metadata()?;
         if let Some(nn) = self.nn.filter(|nn| *nn < self.namespaces) {
             let reason = format!("less than namespaces={}", self.namespaces);
             return bad(format!("nn={nn}"), reason);

@@ -54,6 +54,14 @@ impl fmt::Display for Options {
             put(true, "size", &Bytes(size))?;
         }
         put(self.lba != default.lba, "lba", &lba.join("+"))?;
+        let (ms, pi): (Vec<_>, Vec<_>) =
+            (self.ms.iter().map(u16::to_string).collect(), self.pi.iter().map(u8::to_string).collect());
+        put(self.ms != default.ms, "ms", &ms.join("+"))?;
+        put(self.pi != default.pi, "pi", &pi.join("+"))?;
+        put(self.extended, "extended", &self.extended)?;
+        put(self.pi_first, "pi-first", &self.pi_first)?;
+        put(self.guard != default.guard, "guard", &self.guard)?;
+        put(self.sts != if self.guard == 32 { 16 } else { 0 }, "sts", &self.sts)?;
         put(self.namespaces != default.namespaces, "namespaces", &self.namespaces)?;
         if let Some(nn) = self.nn {
             put(true, "nn", &nn)?;

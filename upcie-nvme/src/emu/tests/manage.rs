@@ -103,7 +103,7 @@ fn namespaces_are_made_of_the_mediums_free_bytes() {
     // 512 KiB are left: 256 KiB behind each of the two, not in one piece for the larger one.
     assert_eq!(controller(&mut host).unallocated_capacity(), 512 << 10);
     assert_eq!(send(&mut host, &CreateNamespace::new(1025, 0)), full);
-    assert_eq!(send(&mut host, &CreateNamespace::new(1, 2)), never(Status::INVALID_FORMAT));
+    assert_eq!(send(&mut host, &CreateNamespace::new(1, 11)), never(Status::INVALID_FORMAT));
     let thin = CreateNamespace { capacity: 1, ..CreateNamespace::new(2, 0) };
     assert_eq!(send(&mut host, &thin), never(Status::THIN_PROVISIONING_NOT_SUPPORTED));
     assert_eq!(send(&mut host, &CreateNamespace::new(1, 0)), Ok(4));
@@ -135,7 +135,8 @@ fn a_format_changes_the_block_size_and_loses_the_data() {
     assert_eq!(queue.status(host.with_page(Command::read(2, 0, 8))), Status::SUCCESS);
     assert_eq!(host.bytes(0, PAGE), [7; PAGE], "the other one has its data");
     for (command, expected) in [
-        (format(1, 2), Status::INVALID_FORMAT),
+        (format(1, 11), Status::INVALID_FORMAT),
+        (FormatNvm { protection: 4, ..format(1, 2) }, Status::INVALID_FORMAT),
         (FormatNvm { protection: 1, ..format(1, 0) }, Status::INVALID_FORMAT),
         (FormatNvm { extended_metadata: true, ..format(1, 0) }, Status::INVALID_FORMAT),
         (format(3, 0), Status::INVALID_NAMESPACE_OR_FORMAT),

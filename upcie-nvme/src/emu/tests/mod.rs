@@ -9,6 +9,7 @@ mod host;
 mod interrupts;
 mod manage;
 mod messages;
+mod metadata;
 mod planned;
 mod sgl;
 mod strict;

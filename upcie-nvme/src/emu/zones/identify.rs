@@ -1,6 +1,6 @@
 //! Identify data by command set, of controllers with zoned namespaces or command set profiles.
 
-use super::super::{Options, namespace::Namespace, options::GRANULARITY};
+use super::super::{Options, formats::FORMATS, namespace::Namespace, options::GRANULARITY};
 use crate::spec::{
     Cns, Command, Csi, IdentifyDword10, IdentifyDword11, NamespaceList, Status, ZonedController,
     ZonedNamespace,
@@ -21,11 +21,10 @@ pub(in super::super) fn has_structure(options: &Options, cns: Cns) -> bool {
     by_set && options.has_command_sets()
 }
 
-/// Returns the 4096 bytes of such a structure. `formats` are the sizes of blocks, as powers of two.
+/// Returns the 4096 bytes of such a structure.
 pub(in super::super) fn page(
     options: &Options,
     namespaces: &[Namespace],
-    formats: &[u8],
     command: &Command,
 ) -> Result<Vec<u8>, Status> {
     let csi = IdentifyDword11::from_bits(command.cdw11).csi();
@@ -40,7 +39,7 @@ pub(in super::super) fn page(
             let found = found.ok_or(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry())?;
             match found.is_active() {
                 true if found.zoned != zoned => return Err(INVALID_FIELD),
-                true if zoned => namespace(options, formats, found.shift),
+                true if zoned => namespace(options, found.shift),
                 _ => Vec::new(),
             }
         }
@@ -72,7 +71,7 @@ pub(in super::super) fn page(
 }
 
 /// Returns the zones of a namespace with blocks of `1 << shift` bytes.
-fn namespace(options: &Options, formats: &[u8], shift: u8) -> Vec<u8> {
+fn namespace(options: &Options, shift: u8) -> Vec<u8> {
     let zones = &options.zones;
     let limit = |limit: Option<u32>| limit.map_or(u32::MAX, |limit| limit - 1);
     let mut id = ZonedNamespace::new_zeroed();
@@ -86,8 +85,8 @@ fn namespace(options: &Options, formats: &[u8], shift: u8) -> Vec<u8> {
         // Zones can be flushed by command.
         id.random_write_area_capabilities = 1;
     }
-    for (extension, shift) in id.format_extensions.iter_mut().zip(formats) {
-        extension.zone_size = zones.size >> shift;
+    for (extension, format) in id.format_extensions.iter_mut().zip(FORMATS) {
+        extension.zone_size = zones.size >> format.shift;
     }
     id.as_bytes().to_vec()
 }

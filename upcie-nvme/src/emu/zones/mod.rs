@@ -75,7 +75,7 @@ impl<M: Media> Io<M> {
                     fields.opcode,
                     NvmOpcode::FLUSH | NvmOpcode::DATASET_MANAGEMENT | NvmOpcode::COPY
                 );
-                let lba = if has_lba { fields.slba() } else { 0 };
+                let lba = self.failing.take().unwrap_or(if has_lba { fields.slba() } else { 0 });
                 (self.failed(sq, fields.cid, fields.nsid, lba, status), 0)
             }
         }
@@ -188,7 +188,9 @@ impl<M: Media> Io<M> {
         if let Some(namespace) = self.namespaces.get_mut(index) {
             namespace.blocks = namespace.size();
         }
-        let done = self.by_sgl(host, (opcode.0, flags), nsid, pointers, [cdw10, cdw11, cdw12]);
+        // Blocks in zones have no metadata.
+        let done =
+            self.uncommon(host, (opcode.0, flags), nsid, (pointers, 0), [cdw10, cdw11, cdw12], [0; 4]);
         if let Some(namespace) = self.namespaces.get_mut(index) {
             namespace.blocks = 0;
         }

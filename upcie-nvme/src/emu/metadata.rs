@@ -1,0 +1,472 @@
+//! Commands of namespaces whose blocks have metadata: Read, Write, Compare, Verify and Write Zeroes.
+//!
+//! The metadata of all blocks is behind their data in the namespace's part of the media, so data is where it is without
+//! metadata. Bytes of protection information are kept inverted: blocks that were never written, or were deallocated, have
+//! all bits set there, which exempts them from checks.
+
+use super::{
+    HostMemory,
+    checks::Protection,
+    data::{Data, Sgls},
+    formats::Layout,
+    io::Io,
+    media::{Bytes, Media},
+    namespace::Namespace,
+};
+use crate::spec::{Command, NvmOpcode, SglDescriptor, Status};
+use zerocopy::{FromZeros, IntoBytes};
+
+/// Blocks that are handled at a time where a command moves no data.
+const CHUNK: u64 = 64;
+
+const INVALID_PROTECTION: Status = Status::INVALID_PROTECTION_INFORMATION.with_do_not_retry();
+const INVALID_FIELD: Status = Status::INVALID_FIELD.with_do_not_retry();
+
+/// The blocks of a command, data and metadata apart.
+#[derive(Debug)]
+struct Blocks {
+    layout: Layout,
+    data: Vec<u8>,
+    metadata: Vec<u8>,
+}
+
+impl Blocks {
+    fn zeros(layout: Layout, count: u64) -> Self {
+        let count = count as usize;
+        Self {
+            layout,
+            data: vec![0; count << layout.format().shift],
+            metadata: vec![0; count * layout.metadata()],
+        }
+    }
+
+    /// Calls `each` for the data and the metadata of each block.
+    fn each<E>(&mut self, mut each: impl FnMut(&mut [u8], &mut [u8], u64) -> Result<(), E>) -> Result<(), E> {
+        let (size, metadata) = (1 << self.layout.format().shift, self.layout.metadata().max(1));
+        let blocks = self.data.chunks_exact_mut(size).zip(self.metadata.chunks_exact_mut(metadata));
+        (0..).zip(blocks).try_for_each(|(index, (data, metadata))| each(data, metadata, index))
+    }
+
+    /// Inverts the bytes of protection information: from the media, or to them.
+    fn invert(&mut self) {
+        if let Some(place) = self.layout.protection_place() {
+            for metadata in self.metadata.chunks_exact_mut(self.layout.metadata().max(1)) {
+                metadata.get_mut(place.clone()).into_iter().flatten().for_each(|byte| *byte = !*byte);
+            }
+        }
+    }
+
+    /// Returns the bytes that the data buffer has: with the metadata of each block at its end, or without.
+    fn interleaved(&self) -> Vec<u8> {
+        let (size, metadata) = (1 << self.layout.format().shift, self.layout.metadata().max(1));
+        let blocks = self.data.chunks_exact(size).zip(self.metadata.chunks_exact(metadata));
+        blocks.flat_map(|(data, metadata)| [data, metadata].concat()).collect()
+    }
+
+    /// Takes blocks apart that have their metadata at their end.
+    fn take_apart(&mut self, all: &[u8]) {
+        let stride = (1 << self.layout.format().shift) + self.layout.metadata();
+        let mut blocks = all.chunks_exact(stride);
+        let _: Result<(), ()> = self.each(|data, metadata, _| {
+            let (from, rest) = blocks.next().unwrap_or_default().split_at_checked(data.len()).ok_or(())?;
+            data.copy_from_slice(from);
+            metadata.copy_from_slice(rest);
+            Ok(())
+        });
+    }
+}
+
+/// The buffers that a command moves.
+#[derive(Debug, Clone, Copy)]
+struct Moved {
+    /// Bytes of the data buffer.
+    data: u64,
+    /// Bytes of the metadata buffer.
+    metadata: u64,
+    /// The data buffer has the metadata, too.
+    interleaved: bool,
+}
+
+impl Moved {
+    fn of(layout: Layout, protection: Option<&Protection>, count: u64) -> Self {
+        let (size, metadata) = (1 << layout.format().shift, layout.metadata() as u64);
+        let whole = layout.metadata() == usize::from(layout.format().protection_size());
+        let stripped = whole && protection.is_some_and(Protection::is_action);
+        let (inside, apart) = match (stripped, layout.extended) {
+            (true, _) => (0, 0),
+            (false, true) => (metadata, 0),
+            (false, false) => (0, metadata),
+        };
+        Self { data: count * (size + inside), metadata: count * apart, interleaved: inside != 0 }
+    }
+}
+
+impl<M: Media> Io<M> {
+    /// Returns `true` if a command is one of this file, at a namespace whose blocks have metadata.
+    pub(super) fn has_metadata(&self, command: &Command) -> bool {
+        let is_here = matches!(
+            NvmOpcode(command.opcode),
+            NvmOpcode::READ
+                | NvmOpcode::WRITE
+                | NvmOpcode::COMPARE
+                | NvmOpcode::VERIFY
+                | NvmOpcode::WRITE_ZEROES
+        );
+        is_here && self.namespace(command.nsid).is_ok_and(|namespace| namespace.layout.metadata() != 0)
+    }
+
+    /// Notes whether any namespace has blocks with metadata: commands take another way then.
+    pub(super) fn note_metadata(&mut self) {
+        self.any_metadata = self.namespaces.iter().any(|namespace| namespace.layout.metadata() != 0);
+    }
+
+    /// Carries out a command of this file. `flip` is the position of a bit of the data buffer to flip.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn with_metadata(
+        &mut self,
+        host: &mut impl HostMemory,
+        command: &Command,
+        flip: Option<u64>,
+    ) -> Result<u64, Status> {
+        let namespace = *self.namespace(command.nsid)?;
+        let (slba, count) = (command.slba(), u64::from(command.block_count()));
+        let (offset, len) = namespace.range(slba, count)?;
+        let protection = Protection::of(namespace.layout, command)?;
+        match NvmOpcode(command.opcode) {
+            NvmOpcode::VERIFY => {
+                refuse_action(protection.as_ref())?;
+                self.readable(offset, len)?;
+                self.check_stored(&namespace, protection.as_ref(), slba, count).map(|()| 0)
+            }
+            NvmOpcode::WRITE_ZEROES => {
+                self.writable()?;
+                self.written(offset, len);
+                self.media.zero(offset, len)?;
+                self.zero_metadata(&namespace, protection.as_ref(), slba, count)?;
+                self.write_through(command.cdw12)?;
+                Ok(0)
+            }
+            opcode => {
+                let moved = Moved::of(namespace.layout, protection.as_ref(), count);
+                if moved.data > self.mdts {
+                    return Err(INVALID_FIELD);
+                }
+                let buffers = Buffers::of(host, command, self.sgls, self.page, moved)?;
+                let flip = flip.map(|bit| (bit % (moved.data * 8) / 8, 1 << (bit % 8)));
+                match opcode {
+                    NvmOpcode::READ => {
+                        self.read_blocks(host, &namespace, protection, command, &buffers, flip)
+                    }
+                    NvmOpcode::WRITE => {
+                        self.write_blocks(host, &namespace, protection, command, &buffers, flip)
+                    }
+                    _ => self.compare_blocks(host, &namespace, protection, command, &buffers),
+                }
+            }
+        }
+    }
+
+    fn read_blocks(
+        &mut self,
+        host: &mut impl HostMemory,
+        namespace: &Namespace,
+        protection: Option<Protection>,
+        command: &Command,
+        buffers: &Buffers,
+        flip: Option<(u64, u8)>,
+    ) -> Result<u64, Status> {
+        let (slba, count) = (command.slba(), u64::from(command.block_count()));
+        let (offset, len) = namespace.range(slba, count)?;
+        self.readable(offset, len)?;
+        let mut blocks = self.load(namespace, slba, count)?;
+        self.check(&mut blocks, protection.as_ref(), slba, 0)?;
+        let mut all = if buffers.moved.interleaved { blocks.interleaved() } else { blocks.data };
+        buffers.put(host, &mut all, &mut blocks.metadata, flip)?;
+        self.counters.reads += 1;
+        self.counters.bytes_read += len;
+        Ok(buffers.moved.data)
+    }
+
+    fn write_blocks(
+        &mut self,
+        host: &mut impl HostMemory,
+        namespace: &Namespace,
+        protection: Option<Protection>,
+        command: &Command,
+        buffers: &Buffers,
+        flip: Option<(u64, u8)>,
+    ) -> Result<u64, Status> {
+        let (slba, count) = (command.slba(), u64::from(command.block_count()));
+        let (offset, len) = namespace.range(slba, count)?;
+        self.writable()?;
+        let mut blocks = buffers.fetch(host, namespace.layout, count, flip)?;
+        match protection {
+            Some(protection) if protection.is_action() => {
+                let _: Result<(), ()> = blocks.each(|data, metadata, index| {
+                    protection.insert(data, metadata, index);
+                    Ok(())
+                });
+            }
+            protection => self.check(&mut blocks, protection.as_ref(), slba, 0)?,
+        }
+        self.written(offset, len);
+        self.store(namespace, slba, blocks)?;
+        self.write_through(command.cdw12)?;
+        self.counters.writes += 1;
+        self.counters.bytes_written += len;
+        Ok(buffers.moved.data)
+    }
+
+    fn compare_blocks(
+        &mut self,
+        host: &mut impl HostMemory,
+        namespace: &Namespace,
+        protection: Option<Protection>,
+        command: &Command,
+        buffers: &Buffers,
+    ) -> Result<u64, Status> {
+        refuse_action(protection.as_ref())?;
+        let (slba, count) = (command.slba(), u64::from(command.block_count()));
+        let (offset, len) = namespace.range(slba, count)?;
+        self.readable(offset, len)?;
+        let mut theirs = buffers.fetch(host, namespace.layout, count, None)?;
+        let mut mine = self.load(namespace, slba, count)?;
+        self.check(&mut mine, protection.as_ref(), slba, 0)?;
+        // Protection information is checked, and not compared.
+        let place = namespace.layout.protection_place();
+        let ignore = |blocks: &mut Blocks| {
+            for metadata in blocks.metadata.chunks_exact_mut(namespace.layout.metadata().max(1)) {
+                place
+                    .clone()
+                    .and_then(|place| metadata.get_mut(place))
+                    .into_iter()
+                    .for_each(|part| part.fill(0));
+            }
+        };
+        ignore(&mut theirs);
+        ignore(&mut mine);
+        match mine.data == theirs.data && mine.metadata == theirs.metadata {
+            true => Ok(buffers.moved.data),
+            false => Err(Status::COMPARE_FAILURE),
+        }
+    }
+
+    /// Checks blocks on the media.
+    fn check_stored(
+        &mut self,
+        namespace: &Namespace,
+        protection: Option<&Protection>,
+        slba: u64,
+        count: u64,
+    ) -> Result<(), Status> {
+        let mut done = 0;
+        while done < count {
+            let part = (count - done).min(CHUNK);
+            let mut blocks = self.load(namespace, slba + done, part)?;
+            self.check(&mut blocks, protection, slba, done)?;
+            done += part;
+        }
+        Ok(())
+    }
+
+    /// Checks blocks, of which the first is the block `first` of the command; notes the block that does not pass.
+    fn check(
+        &mut self,
+        blocks: &mut Blocks,
+        protection: Option<&Protection>,
+        slba: u64,
+        first: u64,
+    ) -> Result<(), Status> {
+        let Some(protection) = protection else { return Ok(()) };
+        let checked = blocks.each(|data, metadata, index| protection.check(data, metadata, first + index));
+        checked.map_err(|(index, status)| {
+            self.failing = Some(slba + index);
+            status
+        })
+    }
+
+    /// Reads blocks from the media.
+    fn load(&mut self, namespace: &Namespace, slba: u64, count: u64) -> Result<Blocks, Status> {
+        let mut blocks = Blocks::zeros(namespace.layout, count);
+        let (offset, _) = namespace.range(slba, count)?;
+        let (data, metadata) = (blocks.data.len(), blocks.metadata.len());
+        self.media.read(&mut Bytes(&mut blocks.data), offset, 0, data)?;
+        self.media.read(&mut Bytes(&mut blocks.metadata), namespace.metadata(slba), 0, metadata)?;
+        blocks.invert();
+        Ok(blocks)
+    }
+
+    /// Writes blocks to the media.
+    fn store(&mut self, namespace: &Namespace, slba: u64, mut blocks: Blocks) -> Result<(), Status> {
+        blocks.invert();
+        let (data, metadata) = (blocks.data.len(), blocks.metadata.len());
+        let (offset, _) = namespace.range(slba, (data >> namespace.shift) as u64)?;
+        self.media.write(&mut Bytes(&mut blocks.data), offset, 0, data)?;
+        self.media.write(&mut Bytes(&mut blocks.metadata), namespace.metadata(slba), 0, metadata)
+    }
+
+    /// Writes the metadata of zeroed blocks: zeros, and protection information as PRACT says.
+    fn zero_metadata(
+        &mut self,
+        namespace: &Namespace,
+        protection: Option<&Protection>,
+        slba: u64,
+        count: u64,
+    ) -> Result<(), Status> {
+        let Some(protection) = protection else { return self.deallocate_metadata(namespace, slba, count) };
+        let mut done = 0;
+        while done < count {
+            let part = (count - done).min(CHUNK);
+            let mut blocks = Blocks::zeros(namespace.layout, part);
+            if protection.is_action() {
+                let _: Result<(), ()> = blocks.each(|data, metadata, index| {
+                    protection.insert(data, metadata, done + index);
+                    Ok(())
+                });
+            }
+            self.store(namespace, slba + done, blocks)?;
+            done += part;
+        }
+        Ok(())
+    }
+
+    /// Zeroes the metadata of deallocated blocks, whose protection information has all bits set then.
+    pub(super) fn deallocate_metadata(
+        &mut self,
+        namespace: &Namespace,
+        slba: u64,
+        count: u64,
+    ) -> Result<(), Status> {
+        match namespace.layout.metadata() as u64 {
+            0 => Ok(()),
+            size => self.media.zero(namespace.metadata(slba), count * size),
+        }
+    }
+
+    /// Copies the metadata of `count` blocks from `from` on to the blocks from `to` on, unchecked.
+    pub(super) fn copy_metadata(
+        &mut self,
+        namespace: &Namespace,
+        from: u64,
+        to: u64,
+        count: u64,
+    ) -> Result<(), Status> {
+        let size = namespace.layout.metadata() as u64;
+        let mut bytes = vec![0; (count * size) as usize];
+        let len = bytes.len();
+        if len > 0 {
+            self.media.read(&mut Bytes(&mut bytes), namespace.metadata(from), 0, len)?;
+            self.media.write(&mut Bytes(&mut bytes), namespace.metadata(to), 0, len)?;
+        }
+        Ok(())
+    }
+}
+
+/// Refuses PRACT, for commands that move no protection information.
+fn refuse_action(protection: Option<&Protection>) -> Result<(), Status> {
+    if protection.is_some_and(Protection::is_action) { Err(INVALID_PROTECTION) } else { Ok(()) }
+}
+
+/// The host's buffers of a command.
+#[derive(Debug)]
+struct Buffers {
+    moved: Moved,
+    page: u64,
+    data: Data,
+    metadata: Metadata,
+}
+
+/// The host's buffer of metadata.
+#[derive(Debug, Clone, Copy)]
+enum Metadata {
+    /// Contiguous, from this address on.
+    At(u64),
+    List(Data),
+}
+
+impl Buffers {
+    fn of(
+        host: &mut impl HostMemory,
+        command: &Command,
+        sgls: Sgls,
+        page: u64,
+        moved: Moved,
+    ) -> Result<Self, Status> {
+        let data = Data::of(command.flags, (command.prp1(), command.prp2()), sgls)?;
+        let mptr = command.mptr();
+        let metadata = match command.flags & Command::PSDT {
+            Command::PSDT_SGL_METADATA if moved.metadata != 0 => {
+                let mut descriptor = SglDescriptor::new_zeroed();
+                host.read(mptr, descriptor.as_mut_bytes()).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
+                Metadata::List(Data::Sgl(descriptor, sgls))
+            }
+            0 if moved.metadata != 0 && mptr & 3 != 0 => return Err(INVALID_FIELD),
+            _ => Metadata::At(mptr),
+        };
+        Ok(Self { moved, page, data, metadata })
+    }
+
+    /// Reads the blocks of a command from the host.
+    fn fetch(
+        &self,
+        host: &mut impl HostMemory,
+        layout: Layout,
+        count: u64,
+        flip: Option<(u64, u8)>,
+    ) -> Result<Blocks, Status> {
+        let mut blocks = Blocks::zeros(layout, count);
+        let mut all = vec![0; self.moved.data as usize];
+        self.data.fetch(host, self.page, &mut all)?;
+        if let Some((byte, bit)) = flip.and_then(|(at, bit)| Some((all.get_mut(at as usize)?, bit))) {
+            *byte ^= bit;
+        }
+        match self.moved.interleaved {
+            true => blocks.take_apart(&all),
+            false => blocks.data = all,
+        }
+        if self.moved.metadata != 0 {
+            match self.metadata {
+                Metadata::At(mptr) => {
+                    host.read(mptr, &mut blocks.metadata).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
+                }
+                Metadata::List(list) => list.fetch(host, self.page, &mut blocks.metadata)?,
+            }
+        }
+        Ok(blocks)
+    }
+
+    /// Writes the bytes of both buffers to the host.
+    fn put(
+        &self,
+        host: &mut impl HostMemory,
+        all: &mut [u8],
+        metadata: &mut [u8],
+        flip: Option<(u64, u8)>,
+    ) -> Result<(), Status> {
+        if let Some((byte, bit)) = flip.and_then(|(at, bit)| Some((all.get_mut(at as usize)?, bit))) {
+            *byte ^= bit;
+        }
+        put(host, self.data, self.page, all)?;
+        if self.moved.metadata == 0 {
+            return Ok(());
+        }
+        match self.metadata {
+            Metadata::At(mptr) => host.write(mptr, metadata).map_err(|_| Status::DATA_TRANSFER_ERROR),
+            Metadata::List(list) => put(host, list, self.page, metadata),
+        }
+    }
+}
+
+/// Writes bytes to the host's memory that a data pointer names.
+fn put(host: &mut impl HostMemory, data: Data, page: u64, bytes: &[u8]) -> Result<(), Status> {
+    let mut rest = bytes;
+    data.walk(host, page, (bytes.len() as u64, true), |host, iova, len| {
+        let (part, after) = rest.split_at_checked(len).ok_or(Status::INTERNAL_ERROR)?;
+        rest = after;
+        match iova {
+            Some(iova) => host.write(iova, part).map_err(|_| Status::DATA_TRANSFER_ERROR),
+            None => Ok(()),
+        }
+    })
+}

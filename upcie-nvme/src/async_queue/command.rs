@@ -4,6 +4,7 @@ use crate::{
     Error,
     engine::{Direction, Extent, Io, Refused, Turn, Zeroes},
     error::Refusal,
+    protection::Protect,
     spec::{IoFlags, NvmOpcode, Status},
 };
 use upcie_core::dma::DmaBuf;
@@ -15,7 +16,7 @@ pub(super) struct Token(pub(super) u32);
 /// A command without its buffer.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Command {
-    Transfer { extent: Extent, direction: Direction, slba: u64, flags: IoFlags },
+    Transfer { extent: Extent, direction: Direction, slba: u64, flags: IoFlags, protect: Option<Protect> },
     Flush { extent: Extent },
     Zeroes { extent: Extent, slba: u64, blocks: u32, flags: IoFlags },
     Deallocate { extent: Extent, count: usize },
@@ -23,8 +24,8 @@ pub(super) enum Command {
 
 impl From<Io<'_>> for Command {
     #[inline]
-    fn from(Io { extent, direction, slba, flags, .. }: Io<'_>) -> Self {
-        Self::Transfer { extent: *extent, direction, slba, flags }
+    fn from(Io { extent, direction, slba, flags, protect }: Io<'_>) -> Self {
+        Self::Transfer { extent: *extent, direction, slba, flags, protect }
     }
 }
 
@@ -44,8 +45,9 @@ impl Command {
         token: Token,
     ) -> Result<(), Refused<Token>> {
         match self {
-            Self::Transfer { extent, direction, slba, flags } => {
-                turn.submit(Io::new(*direction, extent, *slba).flags(*flags), buffer, token)
+            Self::Transfer { extent, direction, slba, flags, protect } => {
+                let io = Io { protect: *protect, ..Io::new(*direction, extent, *slba).flags(*flags) };
+                turn.submit(io, buffer, token)
             }
             Self::Flush { extent } => turn.flush(extent, token),
             Self::Zeroes { extent, slba, blocks, flags } => {

@@ -159,7 +159,7 @@ pub(super) fn bring_up(device: Arc<dyn Device>, options: ControllerBuilder) -> R
     if inner.properties.no_io.is_none() {
         inner.check_sgl(inner.sgl_use())?;
     }
-    inner.enable_retry_delays()?;
+    inner.tell_behavior()?;
     inner.link.options.timeout = timeout;
     Ok(inner)
 }

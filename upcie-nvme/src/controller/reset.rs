@@ -79,7 +79,7 @@ impl Inner {
             return self.link.live.check_up(&self.link.name, OPERATION);
         }
         // Each is tried, whatever becomes of the others. What the program has set counts more than the driver's own.
-        let delays = self.enable_retry_delays();
+        let delays = self.tell_behavior();
         let restored = self.restore_features();
         let lent = self.restore_host_buffer();
         delays.and(restored).and(lent).and(self.request_events())

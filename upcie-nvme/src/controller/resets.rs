@@ -57,13 +57,15 @@ pub(crate) struct Shape {
     pub(super) stamp: u64,
     pub(super) blocks: u64,
     format: Option<u32>,
+    /// FLBAS and DPS: the place of metadata, and its protection information.
+    settings: (u8, u8),
 }
 
 impl Shape {
     pub(crate) fn of(identify: &IdentifyNamespace, stamp: u64) -> Self {
         let format =
             identify.lba_format().map(|format| u32::from(format.lbads()) << 16 | u32::from(format.ms()));
-        Self { stamp, blocks: identify.nsze, format }
+        Self { stamp, blocks: identify.nsze, format, settings: (identify.flbas, identify.dps) }
     }
 }
 

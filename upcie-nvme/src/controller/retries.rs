@@ -10,7 +10,8 @@ use crate::{
 use std::time::Duration;
 use upcie_core::deadline::Stopwatch;
 
-/// Bytes of Host Behavior Support. Byte 0 is ACRE: statuses then name a delay.
+/// Bytes of Host Behavior Support. Byte 0 is ACRE: statuses then name a delay. Byte 2 is LBAFEE: namespaces may have formats
+/// with 32- and 64-bit guards, or with storage tags.
 const BEHAVIOR: usize = 512;
 
 impl Inner {
@@ -56,18 +57,21 @@ impl Inner {
         }
     }
 
-    /// Lets the controller report delays, if it has some and commands are sent again: at bring-up, and after a reset. A
-    /// controller that refuses reports none, and commands are sent again at once.
-    pub(super) fn enable_retry_delays(&self) -> Result<()> {
-        if self.retries() == 0 || self.properties.identify.crdt == [0; 3] {
+    /// Tells the controller what this driver copes with, at bring-up and after a reset: delays of retries, if it has some and
+    /// commands are sent again, and extended block formats. A controller that refuses reports no delays, and commands are
+    /// sent again at once.
+    pub(super) fn tell_behavior(&self) -> Result<()> {
+        let delays = self.retries() != 0 && self.properties.identify.crdt != [0; 3];
+        let formats = self.properties.identify.has_extended_formats();
+        if !delays && !formats {
             return Ok(());
         }
         let mut data = self.memory.heap.alloc(BEHAVIOR)?;
-        data.write_at(0, &[1]);
+        data.write_at(0, &[delays.into(), 0, formats.into()]);
         let command = Command::set_features(FeatureId::HOST_BEHAVIOR_SUPPORT, 0);
         match self.admin_data(&command, data, "Set Features (Host Behavior Support)") {
             Err(error) if error.status().is_some() => {
-                tracing::warn!(device = self.name(), %error, "it reports no delays before retries");
+                tracing::warn!(device = self.name(), %error, "it reports no delays before retries, and has plain block formats");
                 Ok(())
             }
             other => other.map(drop),

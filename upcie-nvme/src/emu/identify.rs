@@ -79,9 +79,7 @@ pub(super) fn page(known: &Known<'_>, command: &Command) -> Result<Vec<u8>, Stat
             list.resize(4096, 0);
             Ok(list)
         }
-        cns if zones::has_structure(options, cns) => {
-            zones::page(options, known.namespaces, command)
-        }
+        cns if zones::has_structure(options, cns) => zones::page(options, known.namespaces, command),
         Cns::NAMESPACE_CONTROLLERS => Ok(controllers(found?.is_active() && dword.cntid() <= CONTROLLER_ID)),
         Cns::CONTROLLERS => Ok(controllers(dword.cntid() <= CONTROLLER_ID)),
         _ => Err(Status::INVALID_FIELD.with_do_not_retry()),

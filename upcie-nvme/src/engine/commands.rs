@@ -2,9 +2,11 @@
 
 use super::{
     Extent, Io, Refusal, Refused, Turn, Zeroes,
-    common::{CLOSED, cold, first_words, refuse_namespace},
+    common::{CLOSED, cold, first_words, refuse_blocks, refuse_namespace},
+    metadata::submit_held,
+    part::part_pointer,
     prp::DataPointer,
-    ring::Queue,
+    ring::Cursor,
 };
 use crate::spec::{Command, DatasetDword11, DatasetRange, NvmOpcode};
 use std::ops::Range;
@@ -33,7 +35,7 @@ impl<T> Turn<'_, T> {
     /// does not have the command ([`Namespace::max_write_zeroes`](crate::Namespace::max_write_zeroes) is 0).
     #[inline(always)]
     pub fn write_zeroes(&mut self, zeroes: Zeroes<'_>, tag: T) -> Result<(), Refused<T>> {
-        let Zeroes { extent, slba, blocks, flags } = zeroes;
+        let Zeroes { extent, slba, blocks, flags, protect } = zeroes;
         let last = blocks.wrapping_sub(1);
         // `max_zeroes` is at most the number of blocks, so the subtraction after the first check can't wrap.
         if last >= extent.max_zeroes
@@ -42,11 +44,10 @@ impl<T> Turn<'_, T> {
             || self.is_full()
         {
             let at = (self.queue.live.controller, self.namespaces, self.is_full());
-            let reason =
-                refuse_blocks(extent, at, slba, u64::from(blocks) << extent.shift, extent.max_zeroes == 0);
+            let reason = refuse_blocks(extent, at, slba, extent.bytes(blocks), extent.max_zeroes == 0);
             return Err(Refused { reason, buffer: DmaBuf::empty(), tag });
         }
-        let words = [
+        let mut words = [
             first_words(NvmOpcode::WRITE_ZEROES, extent),
             0,
             0,
@@ -56,6 +57,10 @@ impl<T> Turn<'_, T> {
             u64::from(last) | flags.word(),
             0,
         ];
+        if let Some(protect) = protect {
+            cold();
+            protect.put(&mut words, &extent.format, slba, 0);
+        }
         self.push(words, DmaBuf::empty(), tag, 0);
         Ok(())
     }
@@ -152,16 +157,24 @@ impl<T> Turn<'_, T> {
         part: Range<usize>,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        let Io { extent, direction, slba, flags } = io;
+        let Io { extent, direction, slba, flags, protect } = io;
         // A range that ends before it starts has more bytes than any buffer.
         let (start, len) = (part.start, part.end.wrapping_sub(part.start));
         // The same trick as in `submit`: a remainder ends up in the top bits, above any limit.
         let last = (len as u64).rotate_right(extent.shift).wrapping_sub(1);
-        let reason = if last >= u64::from(extent.max_blocks)
+        let reason = if last >= u64::from(extent.plain_blocks)
             || slba > extent.last.wrapping_sub(last)
             || extent.stamp != self.namespaces
             || self.is_full()
+            || protect.is_some()
         {
+            if protect.is_some() || extent.plain_blocks != extent.max_blocks {
+                let at = Cursor { sqe: self.sqe, top: self.top };
+                let io = Io { extent, direction, slba, flags, protect };
+                let at = submit_held(self.queue, at, self.namespaces, &io, (held, part), None, tag)?;
+                (self.sqe, self.top) = (at.sqe, at.top);
+                return Ok(());
+            }
             let at = (self.queue.live.controller, self.namespaces, self.is_full());
             refuse_blocks(extent, at, slba, len as u64, false)
         } else {
@@ -250,52 +263,9 @@ impl<T> Turn<'_, T> {
             || end > 2 * (mask + 1)
         {
             cold();
-            return part(self.queue, opcode, held, start, len);
+            return part_pointer(self.queue, opcode, held, start, len);
         }
         let prp2 = if end > mask + 1 { (prp1 | mask) + 1 } else { 0 };
         Ok(DataPointer { prp1, prp2, list: 0, psdt: 0 })
-    }
-}
-
-/// Makes the data pointer for a range of a buffer that is not plain, or returns the reason why it can't be
-/// transferred.
-#[inline(never)]
-fn part<T>(
-    queue: &mut Queue<T>,
-    opcode: NvmOpcode,
-    held: &DmaBuf,
-    start: usize,
-    len: usize,
-) -> Result<DataPointer, Refusal> {
-    if held.segments().any(|segment| segment.prepared().space != queue.lists.space() && !segment.is_empty()) {
-        Err(Refusal::ForeignBuffer)
-    } else if start.checked_add(len).is_none_or(|end| end > held.total_len()) {
-        Err(Refusal::Length)
-    } else if let Some(reason) = queue.live.device_memory.refuse(opcode, held) {
-        Err(reason)
-    } else {
-        let built = queue.lists.build_range(held, start, len);
-        built.map_err(|reason| queue.lists.shape().explain(reason, held, start..start + len))
-    }
-}
-
-/// Returns the reason why a command for `len` bytes of blocks was refused. `at` is the queue's controller,
-/// the stamp of its namespaces, and `true` if the queue is full.
-#[cold]
-#[inline(never)]
-pub(super) fn refuse_blocks(
-    extent: &Extent,
-    at: (u64, u64, bool),
-    slba: u64,
-    len: u64,
-    lacks: bool,
-) -> Refusal {
-    let (controller, namespaces, full) = at;
-    if extent.stamp != namespaces || extent.max_blocks == 0 || full {
-        refuse_namespace(extent, controller, namespaces)
-    } else if lacks {
-        Refusal::NoCommand
-    } else {
-        extent.misplaced_bytes(slba, len).unwrap_or(Refusal::TooLong)
     }
 }

@@ -1,6 +1,6 @@
 //! Code that all ways to submit a command share: the first words, and the reason for a refusal.
 
-use super::{Extent, Live, Refusal};
+use super::{Extent, Live, Refusal, plan::Plan};
 use crate::spec::NvmOpcode;
 use upcie_core::dma::DmaBuf;
 
@@ -19,22 +19,22 @@ pub(super) fn first_words(opcode: NvmOpcode, extent: &Extent) -> u64 {
     u64::from(opcode.0) | extent.nsid_high
 }
 
-/// Returns the reason why a transfer of `len` bytes of `buffer`, at most `most`, does not fit the namespace, the
+/// Returns the reason why a transfer of `len` bytes of `buffer`, at most `most` blocks, does not fit the namespace, the
 /// address space or the controller's own memory.
 pub(super) fn misfit(
     live: &Live,
     space: u64,
     (opcode, extent, slba): (NvmOpcode, &Extent, u64),
+    plan: &Plan,
     buffer: &DmaBuf,
     len: usize,
-    most: usize,
+    most: u64,
 ) -> Option<Refusal> {
     let foreign = |segment: &DmaBuf| segment.prepared().space != space && !segment.is_empty();
     if buffer.segments().any(foreign) {
         return Some(Refusal::ForeignBuffer);
     }
-    let too_long = || (len > most).then_some(Refusal::TooLong);
-    let reason = extent.misplaced_bytes(slba, len as u64).or_else(too_long);
+    let reason = plan.misplaced(extent, slba, len as u64, most);
     reason.or_else(|| live.device_memory.refuse(opcode, buffer))
 }
 
@@ -52,5 +52,26 @@ pub(super) fn refuse_namespace(extent: &Extent, controller: u64, namespaces: u64
         Refusal::Unsupported
     } else {
         Refusal::Full
+    }
+}
+
+/// Returns the reason why a command for `len` bytes of blocks was refused. `at` is the queue's controller,
+/// the stamp of its namespaces, and `true` if the queue is full.
+#[cold]
+#[inline(never)]
+pub(super) fn refuse_blocks(
+    extent: &Extent,
+    at: (u64, u64, bool),
+    slba: u64,
+    len: u64,
+    lacks: bool,
+) -> Refusal {
+    let (controller, namespaces, full) = at;
+    if extent.stamp != namespaces || extent.max_blocks == 0 || full {
+        refuse_namespace(extent, controller, namespaces)
+    } else if lacks {
+        Refusal::NoCommand
+    } else {
+        extent.misplaced_bytes(slba, len).unwrap_or(Refusal::TooLong)
     }
 }

@@ -1,7 +1,10 @@
 //! Commands that take more than four arguments, described without their buffers.
 
 use super::Extent;
-use crate::spec::{IoFlags, NvmOpcode};
+use crate::{
+    protection::Protect,
+    spec::{IoFlags, NvmOpcode},
+};
 
 /// The direction of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,13 +46,14 @@ pub struct Io<'n> {
     pub(crate) direction: Direction,
     pub(crate) slba: u64,
     pub(crate) flags: IoFlags,
+    pub(crate) protect: Option<Protect>,
 }
 
 impl<'n> Io<'n> {
     /// Describes a transfer in `direction`, from or to the blocks from `slba` on.
     #[inline(always)]
     pub fn new(direction: Direction, namespace: &'n impl AsRef<Extent>, slba: u64) -> Self {
-        Self { extent: namespace.as_ref(), direction, slba, flags: IoFlags::empty() }
+        Self { extent: namespace.as_ref(), direction, slba, flags: IoFlags::empty(), protect: None }
     }
 
     /// Describes a read of the blocks from `slba` on.
@@ -86,6 +90,14 @@ impl<'n> Io<'n> {
         self.flags |= flags.difference(IoFlags::DEALLOCATE);
         self
     }
+
+    /// Sets the protection of the blocks: what the controller inserts, strips and checks. A namespace without protection
+    /// information refuses the command ([`Refusal::Unprotected`](crate::Refusal::Unprotected)).
+    #[inline(always)]
+    pub fn protect(mut self, protect: Protect) -> Self {
+        self.protect = Some(protect);
+        self
+    }
 }
 
 /// A Write Zeroes command: its blocks and flags.
@@ -109,13 +121,14 @@ pub struct Zeroes<'n> {
     pub(crate) slba: u64,
     pub(crate) blocks: u32,
     pub(crate) flags: IoFlags,
+    pub(crate) protect: Option<Protect>,
 }
 
 impl<'n> Zeroes<'n> {
     /// Describes zeros in `blocks` blocks (1 to 65536) from `slba` on.
     #[inline(always)]
     pub fn new(namespace: &'n impl AsRef<Extent>, slba: u64, blocks: u32) -> Self {
-        Self { extent: namespace.as_ref(), slba, blocks, flags: IoFlags::empty() }
+        Self { extent: namespace.as_ref(), slba, blocks, flags: IoFlags::empty(), protect: None }
     }
 
     /// Lets the controller deallocate the blocks, if they read as zeros afterwards ([`IoFlags::DEALLOCATE`]).
@@ -134,6 +147,14 @@ impl<'n> Zeroes<'n> {
     #[inline(always)]
     pub fn flags(mut self, flags: IoFlags) -> Self {
         self.flags |= flags;
+        self
+    }
+
+    /// Sets the protection of the blocks: with the [action](Protect::action) the controller makes their protection
+    /// information, otherwise it is zeros. Ignored by a namespace without any.
+    #[inline(always)]
+    pub fn protect(mut self, protect: Protect) -> Self {
+        self.protect = Some(protect);
         self
     }
 }

@@ -2,13 +2,15 @@
 
 use super::{
     Extent, Refusal, Refused, Turn,
-    commands::refuse_blocks,
-    common::{first_words, refuse_namespace},
+    common::{first_words, refuse_blocks, refuse_namespace},
     prp::DataPointer,
     ring::Cursor,
     turn::submit_slowly,
 };
-use crate::spec::{CopyDword12, CopyRange, IoFlags, NvmOpcode, OptionalCommands};
+use crate::{
+    protection::Protect,
+    spec::{CopyDword12, CopyRange, IoFlags, NvmOpcode, OptionalCommands},
+};
 use upcie_core::dma::DmaBuf;
 
 impl<T> Turn<'_, T> {
@@ -44,7 +46,7 @@ impl<T> Turn<'_, T> {
             return Err(Refused { reason, buffer, tag });
         }
         let at = Cursor { sqe: self.sqe, top: self.top };
-        let kind = (NvmOpcode::COMPARE, IoFlags::empty());
+        let kind = (NvmOpcode::COMPARE, IoFlags::empty(), None);
         let at = submit_slowly(self.queue, at, self.namespaces, kind, extent, slba, (buffer, tag))?;
         (self.sqe, self.top) = (at.sqe, at.top);
         Ok(())
@@ -63,8 +65,34 @@ impl<T> Turn<'_, T> {
         blocks: u32,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        let kind = (NvmOpcode::VERIFY, OptionalCommands::VERIFY);
-        self.without_data(kind, namespace.as_ref(), slba, blocks, tag)
+        self.verify_as(namespace.as_ref(), (slba, blocks), None, tag)
+    }
+
+    /// Submits a Verify like [`verify`](Self::verify): the controller also checks the protection information of the blocks
+    /// as `protect` says.
+    ///
+    /// # Errors
+    /// Those of [`verify`](Self::verify); the reason is [`Refusal::Unprotected`] if the namespace has none.
+    pub fn verify_protected(
+        &mut self,
+        namespace: &impl AsRef<Extent>,
+        slba: u64,
+        blocks: u32,
+        protect: Protect,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        self.verify_as(namespace.as_ref(), (slba, blocks), Some(protect), tag)
+    }
+
+    fn verify_as(
+        &mut self,
+        extent: &Extent,
+        (slba, blocks): (u64, u32),
+        protect: Option<Protect>,
+        tag: T,
+    ) -> Result<(), Refused<T>> {
+        let kind = (NvmOpcode::VERIFY, OptionalCommands::VERIFY, protect);
+        self.without_data(kind, extent, slba, blocks, tag)
     }
 
     /// Submits a Write Uncorrectable of `blocks` blocks (1 to 65536) from `slba` on: reads of them fail until they are
@@ -79,7 +107,7 @@ impl<T> Turn<'_, T> {
         blocks: u32,
         tag: T,
     ) -> Result<(), Refused<T>> {
-        let kind = (NvmOpcode::WRITE_UNCORRECTABLE, OptionalCommands::WRITE_UNCORRECTABLE);
+        let kind = (NvmOpcode::WRITE_UNCORRECTABLE, OptionalCommands::WRITE_UNCORRECTABLE, None);
         self.without_data(kind, namespace.as_ref(), slba, blocks, tag)
     }
 
@@ -140,7 +168,7 @@ impl<T> Turn<'_, T> {
 
     fn without_data(
         &mut self,
-        (opcode, command): (NvmOpcode, OptionalCommands),
+        (opcode, command, protect): (NvmOpcode, OptionalCommands, Option<Protect>),
         extent: &Extent,
         slba: u64,
         blocks: u32,
@@ -153,9 +181,15 @@ impl<T> Turn<'_, T> {
         let last = blocks.wrapping_sub(1);
         if last > u32::from(u16::MAX) || extent.misplaced(slba, blocks.into()).is_some() {
             let at = (self.queue.live.controller, self.namespaces, false);
-            return refused(refuse_blocks(extent, at, slba, u64::from(blocks) << extent.shift, false), tag);
+            return refused(refuse_blocks(extent, at, slba, extent.bytes(blocks), false), tag);
         }
-        let words = [first_words(opcode, extent), 0, 0, 0, 0, slba, last.into(), 0];
+        if protect.is_some() && extent.format.protection().is_none() {
+            return refused(Refusal::Unprotected, tag);
+        }
+        let mut words = [first_words(opcode, extent), 0, 0, 0, 0, slba, last.into(), 0];
+        if let Some(protect) = protect {
+            protect.put(&mut words, &extent.format, slba, 0);
+        }
         self.push(words, DmaBuf::empty(), tag, 0);
         Ok(())
     }

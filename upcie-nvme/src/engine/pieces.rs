@@ -1,8 +1,9 @@
 //! A transfer of any length, split into commands.
 
 use super::{
-    Io, Live, Refusal, Refused, Shape, Turn,
+    Extent, Io, Live, Refusal, Refused, Shape, Turn,
     common::{first_words, misfit, refuse_namespace},
+    plan::{Plan, metadata_pointer},
     prp::{Place, Stretch},
 };
 use std::ops::Range;
@@ -19,11 +20,14 @@ pub(crate) struct Pieces<'n> {
     sent: usize,
     /// The place of the next piece in the table of a gathered chain.
     place: Option<Place>,
+    plan: Plan,
+    /// The device address of the metadata, if it has a buffer of its own.
+    metadata: u64,
 }
 
 impl<'n> Pieces<'n> {
     /// Checks a transfer of the bytes `part` of all segments of `buffer`, for the controller of `live`, its address
-    /// `space` and the forms of its data pointers.
+    /// `space` and the forms of its data pointers. `metadata` is the buffer of metadata, if it has one of its own.
     ///
     /// # Errors
     /// The reason to send none of it.
@@ -33,24 +37,50 @@ impl<'n> Pieces<'n> {
         io: Io<'n>,
         buffer: &DmaBuf,
         part: Range<usize>,
+        metadata: Option<&DmaBuf>,
     ) -> Result<Self, Refusal> {
+        let plan = Plan::new(io.extent, io.direction.opcode(), io.protect, metadata.is_some())?;
         let Some(len) = part.end.checked_sub(part.start).filter(|_| part.end <= buffer.total_len()) else {
             return Err(Refusal::Length);
         };
         // No piece begins or ends within a dword if the whole does not, for they are whole blocks.
         let reason =
-            misfit(live, space, (io.direction.opcode(), io.extent, io.slba), buffer, len, usize::MAX)
+            misfit(live, space, (io.direction.opcode(), io.extent, io.slba), &plan, buffer, len, u64::MAX)
                 .or_else(|| shape.refuse(buffer, part.start..part.start + len));
-        match reason {
-            Some(reason) => Err(reason),
-            None => Ok(Self { io, start: part.start, len, sent: 0, place: None }),
+        if let Some(reason) = reason {
+            return Err(reason);
         }
+        let metadata = match metadata {
+            None => 0,
+            Some(metadata) => {
+                let whole = (plan.unit.last(len as u64) + 1).saturating_mul(plan.metadata as u64);
+                if metadata.total_len() as u64 != whole {
+                    return Err(Refusal::MetadataLength);
+                }
+                let opcode = io.direction.opcode();
+                if let Some(reason) = live.device_memory.refuse_with(opcode, buffer, metadata) {
+                    return Err(reason);
+                }
+                metadata_pointer(metadata, space, 0, whole as usize)?
+            }
+        };
+        Ok(Self { io, start: part.start, len, sent: 0, place: None, plan, metadata })
     }
 
     /// Goes back to the piece that was sent with `tag`, to send it and all after it again.
     pub(crate) fn rewind(&mut self, tag: u64) {
         self.sent = self.sent.min(usize::try_from(tag).unwrap_or(usize::MAX));
         self.place = None;
+    }
+
+    /// Returns the bytes of data of the longest piece.
+    fn most(&self, extent: &Extent) -> usize {
+        // Metadata of each piece begins at a dword.
+        let blocks = match self.plan.metadata % 4 {
+            0 => extent.max_blocks,
+            _ => extent.max_blocks & !3,
+        };
+        blocks as usize * self.plan.block
     }
 
     /// Submits the next piece of `buffer`, tagged with its offset; `true` when there are more.
@@ -67,13 +97,13 @@ impl<'n> Pieces<'n> {
         turn: &mut Turn<'_, u64>,
         buffer: &DmaBuf,
     ) -> Result<bool, Refused<u64>> {
-        let Io { extent, direction, slba, flags } = self.io;
-        let mut len = extent.max_transfer().min(self.len - self.sent);
+        let Io { extent, direction, slba, flags, .. } = self.io;
+        let mut len = self.most(extent).min(self.len - self.sent);
         if extent.is_zoned() {
             // No command may cross the end of a zone.
-            let done = (self.sent >> extent.shift) as u64;
+            let done = self.plan.unit.last(self.sent as u64).wrapping_add(1);
             let left = extent.left_in_zone(slba + done);
-            len = left.checked_mul(1 << extent.shift).map_or(len, |left| len.min(left as usize));
+            len = left.checked_mul(self.plan.block as u64).map_or(len, |left| len.min(left as usize));
         }
         let refused = |reason| Refused { reason, buffer: DmaBuf::empty(), tag: 0 };
         // A stamp belongs to one controller, so the queue is that of the controller that `new` checked for.
@@ -92,17 +122,23 @@ impl<'n> Pieces<'n> {
             None => queue.lists.build_range(buffer, start, len),
         };
         let pointer = pointer.map_err(refused)?;
-        let (block, blocks) = (slba + (self.sent >> extent.shift) as u64, (len >> extent.shift) as u64);
-        let words = [
+        let unit = self.plan.unit;
+        let (before, last) = (unit.last(self.sent as u64).wrapping_add(1), unit.last(len as u64));
+        let metadata = match self.plan.metadata {
+            0 => 0,
+            size => self.metadata + before * size as u64,
+        };
+        let mut words = [
             first_words(direction.opcode(), extent) | pointer.psdt,
             0,
-            0,
+            metadata,
             pointer.prp1,
             pointer.prp2,
-            block,
-            (blocks - 1) | flags.word(),
+            slba + before,
+            last | flags.word(),
             0,
         ];
+        self.plan.put(&mut words, extent, slba, before);
         turn.push(words, DmaBuf::empty(), self.sent as u64, pointer.list);
         self.sent += len;
         Ok(self.sent < self.len)

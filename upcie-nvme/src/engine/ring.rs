@@ -251,6 +251,11 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Returns `true` if no slot is left at these cursors of a turn.
+    pub(super) fn is_out(&self, at: Cursor) -> bool {
+        at.top == self.end_of_free
+    }
+
     /// Returns the number of commands that can be in flight at once.
     pub(crate) fn capacity(&self) -> u32 {
         self.end_of_free

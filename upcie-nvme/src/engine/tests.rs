@@ -26,13 +26,16 @@ const EXTENT: Extent = Extent {
     stamp: STAMP,
     last: u64::MAX - 1,
     nsid_high: 1 << 32,
-    max_blocks: 64,
+    plain_blocks: 64,
     shift: 9,
+    inverse: 1,
+    max_blocks: 64,
     controller: 1,
     max_zeroes: 0,
     deallocates: false,
     optional: crate::spec::OptionalCommands::empty(),
     zones: ZoneLimits { blocks: 0, append: 0 },
+    format: crate::protection::BlockFormat::new(512, 0, false),
 };
 /// The number of lists that a queue has memory for.
 const LISTS: usize = 3;

@@ -3,11 +3,13 @@
 use super::{
     Completion, Extent, Io, ListPool, Refusal, Refused,
     common::{CLOSED, cold, first_words, misfit, refuse_namespace},
+    plan::Plan,
     prp::DataPointer,
     ring::{CQE_WORDS, Cursor, EMPTY_TURNS, PHASE, Queue, SQE_WORDS, Slot, State},
 };
 use crate::{
     Result,
+    protection::Protect,
     spec::{IoFlags, NvmOpcode},
 };
 use std::fmt;
@@ -201,20 +203,24 @@ impl<'q, T> Turn<'q, T> {
     /// A [`Refused`] with the buffer and the tag; nothing was sent.
     #[inline(always)]
     pub fn submit(&mut self, io: Io<'_>, buffer: DmaBuf, tag: T) -> Result<(), Refused<T>> {
-        let Io { extent, direction, slba, flags } = io;
+        let Io { extent, direction, slba, flags, protect } = io;
         let data = buffer.prepared();
         // A remainder of a block ends up in the top bits, so the value exceeds any limit.
         let last = data.len.rotate_right(extent.shift).wrapping_sub(1);
-        // `max_blocks` is at most the number of blocks, so the subtraction after the first check can't wrap.
-        if last >= extent.max_blocks
+        // `plain_blocks` is at most the number of blocks, so the subtraction after the first check can't wrap.
+        if last >= extent.plain_blocks
             || slba > extent.last.wrapping_sub(u64::from(last))
             // One branch for both: two would be joined by flags in registers, of which a caller's loop has too few.
-            || (extent.stamp ^ self.namespaces) | (data.space ^ self.queue.space) != 0
+            // Protection is known at compile time where there is none.
+            || (extent.stamp ^ self.namespaces)
+                | (data.space ^ self.queue.space)
+                | u64::from(protect.is_some())
+                != 0
         {
             cold();
             let at = Cursor { sqe: self.sqe, top: self.top };
             // In registers: an `Io` in memory would be built for each plain command, too.
-            let option = (direction.opcode(), flags);
+            let option = (direction.opcode(), flags, protect);
             let at = submit_slowly(self.queue, at, self.namespaces, option, extent, slba, (buffer, tag))?;
             (self.sqe, self.top) = (at.sqe, at.top);
             return Ok(());
@@ -338,6 +344,22 @@ unsafe fn fill_slot<T>(
     Cursor { sqe, top: (word >> 32) as u32 }
 }
 
+/// Fills a slot like [`fill_slot`], for commands that are submitted out of line.
+///
+/// # Safety
+/// As for [`fill_slot`].
+pub(super) unsafe fn fill<T>(
+    queue: &Queue<T>,
+    at: Cursor,
+    words: [u64; 8],
+    buffer: DmaBuf,
+    tag: T,
+    list: u32,
+) -> Cursor {
+    // SAFETY: the caller's promise.
+    unsafe { fill_slot(queue, queue.slots, at, words, buffer, tag, list) }
+}
+
 impl<T> Iterator for Turn<'_, T> {
     type Item = Completion<T>;
 
@@ -452,48 +474,50 @@ fn release(lists: &mut ListPool, list: u32) {
     }
 }
 
-/// Submits a transfer whose buffer has no prepared data pointer: makes one, or refuses the transfer. Returns
-/// the cursors after it.
+/// Submits a transfer whose buffer has no prepared data pointer, or whose blocks have metadata or protection: makes a data
+/// pointer, or refuses the transfer. Returns the cursors after it.
 #[inline(never)]
 pub(super) fn submit_slowly<T>(
     queue: &mut Queue<T>,
     at: Cursor,
     namespaces: u64,
-    (opcode, flags): (NvmOpcode, IoFlags),
+    (opcode, flags, protect): (NvmOpcode, IoFlags, Option<Protect>),
     extent: &Extent,
     slba: u64,
     (buffer, tag): (DmaBuf, T),
 ) -> Result<Cursor, Refused<T>> {
-    let made = if at.top == queue.end_of_free {
-        Err(Refusal::Full)
-    } else {
+    let plan = Plan::new(extent, opcode, protect, false);
+    let made = match plan {
+        _ if at.top == queue.end_of_free => Err(Refusal::Full),
+        Err(reason) => Err(reason),
         // Walk the segments once: each is a step in memory. If a later check fails, release the list.
-        queue.lists.build(&buffer).and_then(|(pointer, len)| {
-            let last = len.rotate_right(extent.shift).wrapping_sub(1);
+        Ok(plan) => queue.lists.build(&buffer).and_then(|(pointer, len)| {
+            let last = plan.unit.last(len);
             let good = last < u64::from(extent.max_blocks)
                 && slba <= extent.last.wrapping_sub(last)
                 && extent.stamp == namespaces
                 && queue.live.device_memory.refuse(opcode, &buffer).is_none();
             if good {
-                return Ok((pointer, last));
+                return Ok((pointer, last, plan));
             }
             if pointer.list != 0 {
                 queue.lists.release(pointer.list);
             }
             Err(Refusal::Length)
-        })
+        }),
     };
     match made {
-        Ok((DataPointer { prp1, prp2, list, psdt }, last)) => {
+        Ok((DataPointer { prp1, prp2, list, psdt }, last, plan)) => {
             let first = first_words(opcode, extent) | psdt;
-            let words = [first, 0, 0, prp1, prp2, slba, last | flags.word(), 0];
+            let mut words = [first, 0, 0, prp1, prp2, slba, last | flags.word(), 0];
+            plan.put(&mut words, extent, slba, 0);
             // SAFETY: the caller's turn has lent the queue, with its cursors, and it is not full.
             Ok(unsafe { fill_slot(queue, queue.slots, at, words, buffer, tag, list) })
         }
         Err(refusal) => {
             let full = at.top == queue.end_of_free;
-            let reason =
-                why_refused(queue, full, namespaces, (opcode, extent, slba), &buffer).unwrap_or(refusal);
+            let reason = why_refused(queue, full, namespaces, (opcode, extent, slba), plan, &buffer)
+                .unwrap_or(refusal);
             Err(Refused { reason, buffer, tag })
         }
     }
@@ -508,12 +532,17 @@ fn why_refused<T>(
     full: bool,
     namespaces: u64,
     (opcode, extent, slba): (NvmOpcode, &Extent, u64),
+    plan: Result<Plan, Refusal>,
     buffer: &DmaBuf,
 ) -> Option<Refusal> {
     if extent.stamp != namespaces || extent.max_blocks == 0 || full {
         return Some(refuse_namespace(extent, queue.live.controller, namespaces));
     }
+    let plan = match plan {
+        Ok(plan) => plan,
+        Err(reason) => return Some(reason),
+    };
     let (space, len) = (queue.lists.space(), buffer.total_len());
-    misfit(&queue.live, space, (opcode, extent, slba), buffer, len, extent.max_transfer())
+    misfit(&queue.live, space, (opcode, extent, slba), &plan, buffer, len, extent.max_blocks.into())
         .or_else(|| queue.lists.shape().refuse(buffer, 0..len))
 }

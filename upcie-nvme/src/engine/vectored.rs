@@ -3,10 +3,11 @@
 use super::{
     Extent, Io, Refusal, Refused, Turn,
     common::{CLOSED, first_words, refuse_namespace},
+    plan::Plan,
     prp::{DataPointer, Source},
     ring::Queue,
 };
-use crate::{error::SegmentFault, spec::NvmOpcode};
+use crate::{error::SegmentFault, protection::Protect, spec::NvmOpcode};
 use std::ops::Range;
 use upcie_core::dma::DmaBuf;
 
@@ -49,12 +50,13 @@ impl<T> Turn<'_, T> {
         segments: &[HeldSegment<'_>],
         tag: T,
     ) -> Result<(), Refused<T>> {
-        let Io { extent, direction, slba, flags } = io;
+        let Io { extent, direction, slba, flags, protect } = io;
         let state = (self.namespaces, self.is_full());
-        match describe(self.queue, state, direction.opcode(), (extent, slba), segments) {
-            Ok((DataPointer { prp1, prp2, list, psdt }, last)) => {
+        match describe(self.queue, state, (direction.opcode(), protect), (extent, slba), segments) {
+            Ok((DataPointer { prp1, prp2, list, psdt }, last, plan)) => {
                 let first = first_words(direction.opcode(), extent) | psdt;
-                let words = [first, 0, 0, prp1, prp2, slba, last | flags.word(), 0];
+                let mut words = [first, 0, 0, prp1, prp2, slba, last | flags.word(), 0];
+                plan.put(&mut words, extent, slba, 0);
                 self.push(words, DmaBuf::empty(), tag, list);
                 Ok(())
             }
@@ -69,30 +71,30 @@ impl<T> Turn<'_, T> {
 fn describe<T>(
     queue: &mut Queue<T>,
     (namespaces, full): (u64, bool),
-    opcode: NvmOpcode,
+    (opcode, protect): (NvmOpcode, Option<Protect>),
     (extent, slba): (&Extent, u64),
     segments: &[HeldSegment<'_>],
-) -> Result<(DataPointer, u64), Refusal> {
+) -> Result<(DataPointer, u64, Plan), Refusal> {
     if extent.stamp != namespaces || namespaces == CLOSED || full || extent.max_blocks == 0 {
         return Err(refuse_namespace(extent, queue.live.controller, namespaces));
     }
+    let plan = Plan::new(extent, opcode, protect, false)?;
     if let Some(pages) = queue.lists.pages(segments.iter().cloned()) {
         // Linear memory is the host's, which the controller takes in any direction.
-        return match place(extent, slba, pages.len) {
-            Ok(last) => Ok((queue.lists.take_pages(pages)?, last)),
+        return match place(&plan, extent, slba, pages.len) {
+            Ok(last) => Ok((queue.lists.take_pages(pages)?, last, plan)),
             Err(reason) => Err(reason),
         };
     }
-    describe_slowly(queue, opcode, (extent, slba), segments)
+    describe_slowly(queue, opcode, &plan, (extent, slba), segments)
 }
 
 /// Returns the number of blocks of `len` bytes, 0's based.
 #[inline(always)]
-fn place(extent: &Extent, slba: u64, len: u64) -> Result<u64, Refusal> {
-    match extent.misplaced_bytes(slba, len) {
+fn place(plan: &Plan, extent: &Extent, slba: u64, len: u64) -> Result<u64, Refusal> {
+    match plan.misplaced(extent, slba, len, extent.max_blocks.into()) {
         Some(reason) => Err(reason),
-        None if len >> extent.shift > u64::from(extent.max_blocks) => Err(Refusal::TooLong),
-        None => Ok((len >> extent.shift) - 1),
+        None => Ok(plan.unit.last(len)),
     }
 }
 
@@ -101,9 +103,10 @@ fn place(extent: &Extent, slba: u64, len: u64) -> Result<u64, Refusal> {
 fn describe_slowly<T>(
     queue: &mut Queue<T>,
     opcode: NvmOpcode,
+    plan: &Plan,
     (extent, slba): (&Extent, u64),
     segments: &[HeldSegment<'_>],
-) -> Result<(DataPointer, u64), Refusal> {
+) -> Result<(DataPointer, u64, Plan), Refusal> {
     let (space, mut total) = (queue.lists.space(), 0_u64);
     for (number, (buffer, range)) in (0..).zip(segments) {
         let wrong = |fault| Err(Refusal::Segment { number, fault });
@@ -118,14 +121,14 @@ fn describe_slowly<T>(
         // No sum of so few lengths of memory overflows: each segment takes 24 bytes of it, too.
         total = total.saturating_add(len as u64);
     }
-    let last = place(extent, slba, total)?;
+    let last = place(plan, extent, slba, total)?;
     if let Some(reason) =
         queue.live.device_memory.refuse_all(opcode, segments.iter().map(|segment| segment.0))
     {
         return Err(reason);
     }
     match queue.lists.describe(&Held(segments), |_| ()) {
-        Ok(pointer) => Ok((pointer, last)),
+        Ok(pointer) => Ok((pointer, last, *plan)),
         Err(reason) => Err(queue.lists.shape().explain_segments(reason, segments.iter().cloned())),
     }
 }

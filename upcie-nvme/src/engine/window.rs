@@ -64,6 +64,17 @@ impl Windows {
         self.windows().find_map(|window| window.refuse(opcode, buffers.clone()))
     }
 
+    /// Returns the reason why the controller would not take data in `buffer` and metadata in `metadata`, which belong to one
+    /// command.
+    pub(crate) fn refuse_with(
+        &self,
+        opcode: NvmOpcode,
+        buffer: &DmaBuf,
+        metadata: &DmaBuf,
+    ) -> Option<Refusal> {
+        self.windows().find_map(|window| window.refuse(opcode, buffer.segments().chain([metadata])))
+    }
+
     fn windows(&self) -> impl Iterator<Item = &Window> {
         [&self.buffer, &self.persistent].into_iter().filter_map(OnceLock::get)
     }

@@ -3,6 +3,7 @@
 use super::{
     Extent, Refusal, Refused, Turn,
     common::{first_words, refuse_namespace},
+    plan::Plan,
     ring::Cursor,
     turn::submit_slowly,
 };
@@ -52,15 +53,15 @@ impl<T> Turn<'_, T> {
         tag: T,
     ) -> Result<(), Refused<T>> {
         let extent = namespace.as_ref();
-        let blocks = buffer.total_len() as u64 >> extent.shift;
-        let checked = self.zone_of(extent, ZoneSelect::At(zone)).and_then(|zone| {
-            if blocks > extent.zones.append.into() { Err(Refusal::TooLong) } else { Ok(zone) }
+        let checked = self.zone_of(extent, ZoneSelect::At(zone)).and_then(|_| {
+            let blocks = extent.unit().blocks(buffer.total_len() as u64).ok_or(Refusal::Length)?;
+            if blocks > extent.zones.append.into() { Err(Refusal::TooLong) } else { Ok(()) }
         });
         if let Err(reason) = checked {
             return Err(Refused { reason, buffer, tag });
         }
         let at = Cursor { sqe: self.sqe, top: self.top };
-        let kind = (NvmOpcode::ZONE_APPEND, IoFlags::empty());
+        let kind = (NvmOpcode::ZONE_APPEND, IoFlags::empty(), None);
         let at = submit_slowly(self.queue, at, self.namespaces, kind, extent, zone, (buffer, tag))?;
         (self.sqe, self.top) = (at.sqe, at.top);
         Ok(())
@@ -84,7 +85,8 @@ impl<T> Turn<'_, T> {
         let extent = namespace.as_ref();
         let len = part.end.wrapping_sub(part.start);
         let checked = self.zone_of(extent, ZoneSelect::At(zone)).and_then(|zone| {
-            let blocks = len as u64 >> extent.shift;
+            Plan::new(extent, NvmOpcode::ZONE_APPEND, None, false)?;
+            let blocks = extent.unit().blocks(len as u64).ok_or(Refusal::Length)?;
             let most = extent.zones.append.min(extent.max_blocks);
             if let Some(reason) = extent.misplaced_bytes(zone, len as u64) {
                 return Err(reason);

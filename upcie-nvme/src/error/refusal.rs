@@ -24,6 +24,19 @@ pub enum Refusal {
     /// The controller does not have the command, which is optional
     /// ([`optional_commands`](crate::spec::IdentifyController::optional_commands)).
     NoCommand,
+    /// The blocks have metadata apart from their data: submit it with the command
+    /// ([`Turn::submit_with_metadata`](crate::Turn::submit_with_metadata)), or let the controller insert and strip
+    /// it, where it is protection information alone ([`Protect::action`](crate::protection::Protect::action)).
+    Metadata,
+    /// The command has a buffer for metadata, and none is transferred apart from the data: the blocks have no such metadata,
+    /// or the controller inserts and strips all of it.
+    NoMetadata,
+    /// The metadata buffer does not have exactly the metadata of the blocks, or a range exceeds it.
+    MetadataLength,
+    /// The metadata buffer is not contiguous for the device, or not aligned to dwords.
+    MetadataPlace,
+    /// The command has protection, and the namespace's blocks have no protection information.
+    Unprotected,
     /// A block of the transfer is at or beyond the end of the namespace.
     OutOfRange,
     /// The buffer is not aligned to dwords, and the controller takes no data at such an address by scatter gather lists
@@ -68,6 +81,14 @@ impl fmt::Display for Refusal {
             }
             Self::NoCommand => "the controller does not have this optional command (Identify, ONCS)",
             Self::TooLong => "it is longer than one command may be: split it",
+            Self::Metadata => {
+                "the blocks have metadata apart from their data: give a buffer for it, or let the controller insert and \
+                 strip it"
+            }
+            Self::NoMetadata => "no metadata is transferred apart from the data: leave its buffer out",
+            Self::MetadataLength => "the metadata buffer does not have exactly the metadata of the blocks",
+            Self::MetadataPlace => "the metadata buffer is not contiguous for the device, or not aligned to dwords",
+            Self::Unprotected => "the namespace's blocks have no protection information: leave the protection out",
             Self::OutOfRange => "the blocks are beyond the end of the namespace",
             Self::Unaligned => "the buffer is not aligned as PRPs need it",
             Self::Segment { number, fault } => return write!(f, "segment {number} {fault}"),

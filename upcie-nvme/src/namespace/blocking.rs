@@ -4,7 +4,7 @@ use super::retries::Tries;
 use crate::{
     Error, Failure, Refusal, Result,
     controller::{Inner, PRIORITY, create},
-    engine::{Direction, Extent, Io, Pieces, Queue, Refused, Turn, Zeroes},
+    engine::{Direction, Extent, Io, Pieces, Queue, Refused, Turn, WithMetadata, Zeroes},
     spec::{DatasetRange, Status},
 };
 use std::{ops::Range, time::Duration};
@@ -37,7 +37,7 @@ pub(super) fn transfer(
 ) -> Result<()> {
     let units = part.len() as u64 / UNIT;
     let place = (controller.space().id(), controller.shape(controller.sgl_use()));
-    let pieces = Pieces::new(controller.live(), place, io, buffer, part);
+    let pieces = Pieces::new(controller.live(), place, io, buffer, part, None);
     let mut pieces = pieces.map_err(|reason| refused(controller, what, reason))?;
     let tries = match io.direction() {
         Direction::Read => Tries::of(controller),
@@ -51,6 +51,35 @@ pub(super) fn transfer(
         unsafe { pieces.send(turn, held) }
     })
     .map(drop)
+}
+
+/// Transfers all of `data` and `metadata`, split into commands.
+pub(super) fn transfer_with_metadata(
+    controller: &Inner,
+    io: Io<'_>,
+    data: &mut DmaBuf,
+    metadata: &mut DmaBuf,
+    what: What<'_>,
+) -> Result<()> {
+    let len = data.total_len();
+    let place = (controller.space().id(), controller.shape(controller.sgl_use()));
+    let pieces = Pieces::new(controller.live(), place, io, data, 0..len, Some(metadata));
+    let mut pieces = pieces.map_err(|reason| refused(controller, what, reason))?;
+    let tries = match io.direction() {
+        Direction::Read => Tries::of(controller),
+        Direction::Write => Tries::NONE,
+    };
+    let mut whole = WithMetadata { data: std::mem::take(data), metadata: std::mem::take(metadata) }.join();
+    let how = (tries, Order::of(io));
+    let result = run(controller, &mut whole, what, len as u64 / UNIT, how, |turn, held, again| {
+        again.into_iter().for_each(|tag| pieces.rewind(tag));
+        // SAFETY: `held` is the data and the metadata that were judged, in this order. It outlives the command: `run` gives it
+        // back or frees it only when nothing is in flight, or once the queue has been deleted, and leaks it otherwise.
+        unsafe { pieces.send(turn, held) }
+    });
+    let WithMetadata { data: first, metadata: second } = WithMetadata::from(whole);
+    (*data, *metadata) = (first, second);
+    result.map(drop)
 }
 
 pub(super) fn flush(controller: &Inner, extent: &Extent, what: What<'_>) -> Result<()> {
@@ -74,7 +103,10 @@ pub(super) fn zeroes(
     run(controller, &mut DmaBuf::empty(), what, commands, how, |turn, _, _| {
         let most = extent.left_in_zone(slba + sent).min(extent.max_zeroes.into());
         let count = (blocks - sent).min(most);
-        turn.write_zeroes(Zeroes::new(extent, slba + sent, count as u32), sent << extent.shift)?;
+        turn.write_zeroes(
+            Zeroes::new(extent, slba + sent, count as u32),
+            sent * extent.format.transfer_size() as u64,
+        )?;
         sent += count;
         Ok(sent < blocks)
     })

@@ -3,6 +3,7 @@
 mod blocking;
 mod bytes;
 mod open;
+mod protected;
 mod retries;
 mod stream;
 #[cfg(test)]
@@ -110,7 +111,8 @@ impl Namespace {
         self.extent.blocks()
     }
 
-    /// Returns the size of a block in bytes; 0 if this driver can't address the format's blocks.
+    /// Returns the size of a block in a data buffer in bytes: with metadata that is at its end ([`format`](Self::format)
+    /// has both sizes); 0 if this driver can't address the format's blocks.
     pub fn block_size(&self) -> usize {
         self.extent.block_size()
     }
@@ -141,8 +143,9 @@ impl Namespace {
     /// Checks that this driver can do I/O on the namespace.
     ///
     /// # Errors
-    /// [`Failure::NoIo`](crate::Failure::NoIo) if the controller takes none; [`Failure::Unsupported`](crate::Failure::Unsupported) with the reason: metadata, a
-    /// command set other than NVM and Zoned Namespace, or a block size outside of 512 bytes to 64 KiB.
+    /// [`Failure::NoIo`](crate::Failure::NoIo) if the controller takes none; [`Failure::Unsupported`](crate::Failure::Unsupported) with the reason: a
+    /// command set other than NVM and Zoned Namespace, data of blocks outside of 512 bytes to 64 KiB, or a form of protection
+    /// information that is not known here.
     pub fn check_usable(&self) -> Result<()> {
         self.controller.check_io()?;
         match &self.unusable {

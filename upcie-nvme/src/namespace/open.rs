@@ -4,8 +4,12 @@ use super::zones;
 use crate::{
     Error, Result,
     controller::{Inner, Shape},
-    engine::{Extent, ZoneLimits},
-    spec::{Cns, Command, Csi, IdentifyNamespace, NamespaceDescriptors, OptionalCommands, ZonedNamespace},
+    engine::{Extent, ZoneLimits, parts},
+    protection::BlockFormat,
+    spec::{
+        Cns, Command, Csi, IdentifyNamespace, NamespaceDescriptors, NvmNamespace, OptionalCommands,
+        ZonedNamespace,
+    },
 };
 use zerocopy::FromBytes;
 
@@ -43,13 +47,20 @@ pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
     controller.note_shape(nsid, Shape::of(&identify, stamp));
     let mut unusable = match controller.no_io() {
         Some(reason) => Some(reason.to_string()),
-        None => why_unusable(controller, &identify),
+        None => why_unusable(&identify),
+    };
+    let format = match block_format(controller, nsid, &identify)? {
+        Ok(format) => format,
+        Err(reason) => {
+            unusable = unusable.or(Some(reason));
+            BlockFormat::new(0, 0, false)
+        }
     };
     let command_set = if controller.no_io().is_none() { command_set(controller, nsid)? } else { Csi::NVM };
     let (mut limits, mut zones) = (ZoneLimits::default(), None);
     match command_set {
         Csi::NVM => {}
-        Csi::ZONED if unusable.is_none() => match zones::ask(controller, nsid, &identify)? {
+        Csi::ZONED if unusable.is_none() => match zones::ask(controller, nsid, &identify, &format)? {
             Ok((known, id)) => (limits, zones) = (known, Some(id)),
             Err(reason) => unusable = Some(reason),
         },
@@ -57,57 +68,68 @@ pub(super) fn ask(controller: &Inner, nsid: u32) -> Result<Known> {
         other => {
             unusable = unusable.or(Some(format!("its command set is {other}, not NVM or Zoned Namespace")))
         }
-    }
-    let shift = match &identify.lba_format() {
-        Some(format) if (9..=16).contains(&format.lbads()) => u32::from(format.lbads()),
-        _ => 0,
     };
+    let block = format.transfer_size() as u64;
+    let (shift, inverse) = parts(block);
     let optional = controller.identify().optional_commands();
-    let blocks = (controller.max_transfer() >> shift).min(65536).min(identify.nsze);
+    let blocks = (controller.max_transfer() / block.max(1)).min(65536).min(identify.nsze);
+    let unusable = unusable.or_else(|| too_large(controller, &format));
     let extent = Extent {
         stamp,
         last: identify.nsze.wrapping_sub(1),
         nsid_high: u64::from(nsid) << 32,
-        max_blocks: blocks as u32,
+        plain_blocks: if format.metadata_size() == 0 { blocks as u32 } else { 0 },
         shift,
+        inverse,
+        max_blocks: blocks as u32,
         controller: controller.live().controller,
         max_zeroes: if optional.contains(OptionalCommands::WRITE_ZEROES) {
-            (controller.max_zeroes() >> shift).min(65536).min(identify.nsze) as u32
+            (controller.max_zeroes() / block.max(1)).min(65536).min(identify.nsze) as u32
         } else {
             0
         },
         deallocates: optional.contains(OptionalCommands::DATASET_MANAGEMENT),
         optional,
         zones: limits,
+        format,
     };
     Ok(Known { extent, identify, unusable, command_set, zones })
 }
 
+/// Returns the format of a namespace's blocks, or the reason why it is not known. Metadata may be protection information of a
+/// form that only the Identify data of the command set tells.
+fn block_format(
+    controller: &Inner,
+    nsid: u32,
+    identify: &IdentifyNamespace,
+) -> Result<std::result::Result<BlockFormat, String>> {
+    let is_protected = identify.lba_format().is_some_and(|format| format.ms() != 0) && identify.dps & 7 != 0;
+    if !is_protected {
+        return Ok(BlockFormat::of(identify, None));
+    }
+    let command = Command::identify_command_set(Cns::COMMAND_SET_NAMESPACE, nsid, Csi::NVM);
+    match controller.identify_page(&command, "Identify (namespace, NVM command set)") {
+        Ok(page) => {
+            let specific = NvmNamespace::read_from_bytes(&page[..]).expect("one page");
+            Ok(BlockFormat::of(identify, Some(&specific)))
+        }
+        // A controller without it has 16-bit guards only.
+        Err(error) if error.status().is_some() => Ok(BlockFormat::of(identify, None)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns the reason why no command can transfer a block, if none can.
+fn too_large(controller: &Inner, format: &BlockFormat) -> Option<String> {
+    let (block, most) = (format.transfer_size() as u64, controller.max_transfer());
+    (block > most).then(|| {
+        format!("its blocks have {block} bytes, more than the {most} that one command may transfer (MDTS)")
+    })
+}
+
 /// Returns the reason why I/O on a namespace is not supported, if it isn't.
-fn why_unusable(controller: &Inner, identify: &IdentifyNamespace) -> Option<String> {
-    let Some(format) = identify.lba_format() else {
-        return Some(format!("its format {} is not in its own list of formats", identify.format_index()));
-    };
-    if format.ms() != 0 {
-        return Some(format!("its format has {} bytes of metadata per block", format.ms()));
-    }
-    if !(9..=16).contains(&format.lbads()) {
-        return Some(format!(
-            "its blocks have 2^{} bytes; 512 bytes to 64 KiB are supported",
-            format.lbads()
-        ));
-    }
-    if controller.max_transfer() >> format.lbads() == 0 {
-        return Some(format!(
-            "its blocks have 2^{} bytes, more than the {} that one command may transfer (MDTS)",
-            format.lbads(),
-            controller.max_transfer()
-        ));
-    }
-    if identify.nsze == 0 {
-        return Some("it has no blocks".into());
-    }
-    None
+fn why_unusable(identify: &IdentifyNamespace) -> Option<String> {
+    (identify.nsze == 0).then(|| "it has no blocks".into())
 }
 
 /// Asks for the command set of a namespace.

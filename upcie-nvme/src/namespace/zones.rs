@@ -9,6 +9,7 @@ use crate::{
     Error, Result,
     controller::Inner,
     engine::{ZoneLimits, ZoneSelect},
+    protection::BlockFormat,
     spec::{
         Cns, Command, Csi, IdentifyNamespace, NvmOpcode, ZoneAction, ZoneDescriptor, ZoneFilter,
         ZoneReportHeader, ZonedController, ZonedNamespace,
@@ -27,6 +28,7 @@ pub(super) fn ask(
     controller: &Inner,
     nsid: u32,
     identify: &IdentifyNamespace,
+    format: &BlockFormat,
 ) -> Result<Result<(ZoneLimits, ZonedNamespace), String>> {
     let command = Command::identify_command_set(Cns::COMMAND_SET_NAMESPACE, nsid, Csi::ZONED);
     let page = match controller.identify_page(&command, "Identify (zones of the namespace)") {
@@ -37,8 +39,8 @@ pub(super) fn ask(
         }
     };
     let id = ZonedNamespace::read_from_bytes(&page[..]).expect("one page");
-    let format = identify.format_index();
-    let blocks = id.format_extensions.get(format).map_or(0, |format| format.zone_size);
+    let index = identify.format_index();
+    let blocks = id.format_extensions.get(index).map_or(0, |format| format.zone_size);
     if blocks == 0 {
         return Ok(Err("its zones have no blocks (ZSZE)".into()));
     }
@@ -55,8 +57,8 @@ pub(super) fn ask(
     } else {
         page.saturating_mul(1_u64.checked_shl(zasl.into()).unwrap_or(u64::MAX))
     };
-    let shift = identify.lba_format().map_or(0, |format| format.lbads());
-    let most = (controller.max_transfer().min(bytes) >> shift).min(65536).min(blocks);
+    let block = format.transfer_size().max(1) as u64;
+    let most = (controller.max_transfer().min(bytes) / block).min(65536).min(blocks);
     Ok(Ok((ZoneLimits { blocks, append: most as u32 }, id)))
 }
 

@@ -60,7 +60,8 @@ impl Controller {
     ///
     /// # Errors
     /// - [`Failure::Argument`](crate::Failure::Argument) for a command whose data length is not known here or differs from `data`:
-    ///   submit these with [`Turn::submit_raw`](crate::Turn::submit_raw). Also for blocks with metadata.
+    ///   submit these with [`Turn::submit_raw`](crate::Turn::submit_raw). Also for blocks with metadata in a buffer of its
+    ///   own.
     /// - [`Failure::InUse`](crate::Failure::InUse) while a command that changes namespaces is not answered.
     /// - No queue pair is free; the controller's status, or a timeout.
     pub fn io(&self, command: &Command, data: &mut [u8], timeout: Duration) -> Result<u32> {
@@ -129,12 +130,16 @@ impl Controller {
         let id = self.identify_as::<IdentifyNamespace>(&query)?;
         let refuse = |reason: String| Error::argument(self.name(), format!("{what}: {reason}"));
         match id.lba_format() {
-            Some(format) if format.ms() != 0 => {
-                Err(refuse("blocks with metadata can't be passed through".into()))
+            Some(format) if format.ms() != 0 && !id.metadata_is_extended() => {
+                Err(refuse("blocks with metadata in a buffer of its own can't be passed through".into()))
             }
-            _ => id.block_size().ok_or_else(|| {
-                refuse(format!("namespace {nsid} is not active, or has no block size that is known here"))
-            }),
+            // Metadata that is at the end of each block moves with it.
+            format => id
+                .block_size()
+                .map(|size| size + format.map_or(0, |format| u64::from(format.ms())))
+                .ok_or_else(|| {
+                    refuse(format!("namespace {nsid} is not active, or has no block size that is known here"))
+                }),
         }
     }
 }

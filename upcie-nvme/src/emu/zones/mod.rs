@@ -189,8 +189,7 @@ impl<M: Media> Io<M> {
             namespace.blocks = namespace.size();
         }
         // Blocks in zones have no metadata.
-        let done =
-            self.uncommon(host, (opcode.0, flags), nsid, (pointers, 0), [cdw10, cdw11, cdw12], [0; 4]);
+        let done = self.uncommon(host, (opcode.0, flags), nsid, (pointers, 0), [cdw10, cdw11, cdw12], [0; 4]);
         if let Some(namespace) = self.namespaces.get_mut(index) {
             namespace.blocks = 0;
         }

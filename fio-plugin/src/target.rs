@@ -45,7 +45,15 @@ impl Target {
             controllers::open(&address, Wanted { pages: plan.pages, priorities: plan.priority.is_some() })?;
         let namespace = open.controller.namespace(plan.nsid)?;
         namespace.check_usable()?;
-        let block = namespace.block_size();
+        let (block, format) = (namespace.block_size(), namespace.format());
+        if !block.is_power_of_two() || (format.is_separate() && !format.is_stripped()) {
+            return Err(Failure::refused(format!(
+                "{}: namespace {} has blocks of {format}; this engine takes blocks without metadata, and protection \
+                 information apart from the data, which the controller then makes and strips: upcie format",
+                open.controller.name(),
+                plan.nsid
+            )));
+        }
         plan.check_blocks(open.controller.name(), block as u64)?;
         plan.check_zones(open.controller.name(), namespace.zones().is_ok())?;
         let shift = block.trailing_zeros();

@@ -135,3 +135,33 @@ fn an_interrupt_ends_the_wait_for_a_stopped_server() {
     assert!(error.contains(&socket), "{error}");
     assert!(start.elapsed() < 2 * LIMIT, "{:?}", start.elapsed());
 }
+
+#[test]
+fn metadata_and_protection_are_shown() {
+    let shown = &info("emu:ms=8,pi=1,extended=true")["namespaces"][0];
+    assert_eq!((&shown["block_size"], &shown["data_size"]), (&520.into(), &512.into()));
+    assert_eq!(shown["protection"]["type"], 1);
+    let text = String::from_utf8(succeeds(run("info emu:lba=4096,ms=64,pi=3,guard=64,sts=16"))).unwrap();
+    assert!(text.contains("4096+64 bytes, metadata apart, protection type 3 with a 64-bit guard"), "{text}");
+}
+
+#[test]
+fn blocks_with_metadata_are_read_and_written_or_refused() {
+    let dir = Dir::made("metadata");
+    let (disk, data, copy) = (dir.path("disk"), dir.path("data"), dir.path("copy"));
+    let bytes: Vec<u8> = (0..4 * 520_u32).map(|at| ((at * 7) >> 3) as u8).collect();
+    fs::write(&data, &bytes).unwrap();
+    let emu = format!("emu:file={disk},size=1M,ms=8,extended=true");
+    succeeds(run(&format!("write {emu} {data} --destructive --verify")));
+    succeeds(run(&format!("read {emu} {copy} --length 2080")));
+    assert!(fs::read(&copy).unwrap() == bytes, "with the metadata, and kept in the file");
+    let error = fails(1, run(&format!("read {emu} {copy} --length 512")));
+    assert!(error.contains("multiple of the block size") && error.contains("520"), "{error}");
+    for verb in ["read ADDR --length 4K", "perf ADDR --time 100ms", "soak ADDR --time 1"] {
+        let error = fails(1, run(&verb.replace("ADDR", "emu:ms=8")));
+        assert!(error.contains("metadata apart") && error.contains("--extended-metadata"), "{verb}: {error}");
+    }
+    for options in ["ms=8,extended=true", "ms=8,pi=1"] {
+        succeeds(run(&format!("perf emu:{options} --time 200ms --depth 4")));
+    }
+}

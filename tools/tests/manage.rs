@@ -81,7 +81,13 @@ fn a_format_needs_consent_and_changes_the_blocks() {
     assert!(fs::read(&disk).unwrap().iter().all(|&byte| byte == 0), "the data is gone");
     let error = fails(1, run("format emu --block-size 1024"));
     assert!(error.contains("512, 4096"), "{error}");
-    assert!(fails(1, run("format emu --format 7")).contains("Invalid Format"));
+    assert!(fails(1, run("format emu --format 40")).contains("Invalid Format"));
+    let said = text("format emu --metadata 8 --extended-metadata --protection 1");
+    assert!(
+        said.contains("512 bytes and 8 bytes of metadata at the end of each") && said.contains("type 1"),
+        "{said}"
+    );
+    assert!(fails(1, run("format emu --metadata 24")).contains("4096+64"));
     assert!(text("format emu:namespaces=2 --namespace all --erase crypto").contains("all namespaces"));
     assert!(fails(1, run("format emu --namespace 9")).contains("no namespace 9"));
 }

@@ -127,7 +127,9 @@ fn signatures(
     let read = |slba| -> anyhow::Result<Vec<u8>> {
         let mut buffer = alloc((blocks * block) as usize)?;
         namespace.read(slba, &mut buffer)?;
-        Ok(buffer.to_vec())
+        // Without the metadata at the end of each block.
+        let (bytes, data) = (buffer.to_vec(), namespace.format().data_size());
+        Ok(bytes.chunks_exact(block as usize).flat_map(|block| &block[..data]).copied().collect())
     };
     Ok(signature::find(&read(0)?, &read(namespace.blocks() - blocks)?))
 }

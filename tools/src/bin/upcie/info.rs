@@ -17,6 +17,7 @@ use std::{
 };
 use upcie_nvme::{
     Controller, IrqKind, open_device,
+    protection::BlockFormat,
     spec::{
         AdminQueueAttributes, Capabilities, CmbLocation, CmbSize, Configuration, ControllerStatus,
         PowerState, Version, offset,
@@ -209,6 +210,11 @@ fn namespaces(controller: &Controller) -> anyhow::Result<Vec<Value>> {
             "id": nsid,
             "blocks": namespace.blocks(),
             "block_size": namespace.block_size(),
+            "block_format": namespace.format().to_string(),
+            "data_size": namespace.format().data_size(),
+            "metadata_size": namespace.format().metadata_size(),
+            "metadata_is_extended": namespace.format().is_extended(),
+            "protection": protection(namespace.format()),
             "size": namespace.blocks().saturating_mul(namespace.block_size() as u64),
             "used_blocks": id.nuse,
             "max_transfer": namespace.max_transfer(),
@@ -226,6 +232,18 @@ fn namespaces(controller: &Controller) -> anyhow::Result<Vec<Value>> {
         }));
     }
     Ok(all)
+}
+
+/// Describes how blocks are protected; null if they are not.
+fn protection(format: &BlockFormat) -> Value {
+    format.protection().map_or(Value::Null, |protection| {
+        json!({
+            "type": protection.kind() as u8,
+            "guard_bits": protection.guard().size() * 8,
+            "storage_tag_bits": protection.storage_tag_bits(),
+            "in_first_bytes": protection.is_first(),
+        })
+    })
 }
 
 /// Returns the reason if the controller takes no I/O.
@@ -395,12 +413,16 @@ fn print_registers(info: &Value, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
+/// Fields that the text of `block_format` tells.
+const BY_FORMAT: [&str; 4] = ["data_size", "metadata_size", "metadata_is_extended", "protection"];
+
 fn section(out: &mut impl Write, title: &str, fields: &Value) -> io::Result<()> {
     writeln!(out, "\n{title}")?;
     for (key, value) in fields.as_object().into_iter().flatten() {
         match value {
-            // The controller does not report this field.
+            // The controller does not report this field, or another one shows it to people.
             Value::Null => {}
+            _ if BY_FORMAT.contains(&key.as_str()) => {}
             Value::Object(flags) => {
                 let set: Vec<_> = flags
                     .iter()

@@ -151,3 +151,18 @@ pub fn namespace(controller: &Controller, nsid: Option<u32>) -> anyhow::Result<N
     namespace.check_usable()?;
     Ok(namespace)
 }
+
+/// Opens a namespace like [`namespace`], and checks that blocks are transferred by a data buffer alone.
+pub fn data_namespace(controller: &Controller, nsid: Option<u32>) -> anyhow::Result<Namespace> {
+    let namespace = namespace(controller, nsid)?;
+    let format = namespace.format();
+    if format.is_separate() && !format.is_stripped() {
+        bail!(
+            "{}: namespace {} has blocks of {format}, which this verb has no buffer for. `upcie format` with \
+             --extended-metadata puts the metadata at the end of each block, with --metadata 0 it has none",
+            controller.name(),
+            namespace.nsid()
+        );
+    }
+    Ok(namespace)
+}

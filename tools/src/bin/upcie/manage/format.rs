@@ -22,6 +22,7 @@ use upcie_nvme::{
 pub const EXAMPLES: &str = "\
 Examples:
   upcie format emu --block-size 4096
+  upcie format emu --metadata 8 --extended-metadata --protection 1
   upcie format 0000:01:00.0 --namespace 1 --format 1 --destructive
   upcie format 0000:01:00.0 --namespace all --erase crypto --destructive --wait 1h
 
@@ -35,9 +36,12 @@ pub struct FormatArgs {
     /// Namespace, or `all`; the first active one by default
     #[arg(long, alias = "namespace-id", value_name = "NSID", value_parser = parse_namespace)]
     namespace: Option<u32>,
-    /// Bytes of a block; the first format without metadata that has as many. The present format by default
+    /// Bytes of data of a block; the first format that has as many, and the metadata of --metadata. The present ones by default
     #[arg(long, value_parser = units::parse_bytes, conflicts_with = "format")]
     block_size: Option<u64>,
+    /// Bytes of metadata of a block; none by default
+    #[arg(long, value_name = "BYTES", value_parser = parse::<u16>, conflicts_with = "format")]
+    metadata: Option<u16>,
     /// Index of the block format
     #[arg(long, alias = "lbaf", value_name = "N", value_parser = parse::<u8>)]
     format: Option<u8>,
@@ -89,10 +93,13 @@ pub fn run(args: &FormatArgs) -> anyhow::Result<Outcome> {
     })?;
     let id =
         controller.identify_as::<IdentifyNamespace>(&IdentifyQuery { nsid: first, ..Default::default() })?;
-    let format = match (args.format, args.block_size) {
-        (Some(format), _) => format,
-        (None, Some(size)) => format_of(&id, size)?,
-        (None, None) => id.format_index() as u8,
+    let format = match (args.format, args.block_size, args.metadata) {
+        (Some(format), ..) => format,
+        (None, None, None) => id.format_index() as u8,
+        (None, size, metadata) => {
+            let size = size.or(id.block_size()).unwrap_or(512);
+            format_of(&id, size, metadata.unwrap_or(0))?
+        }
     };
     let nsid = args.namespace.unwrap_or(first);
     let command = FormatNvm {
@@ -111,12 +118,23 @@ pub fn run(args: &FormatArgs) -> anyhow::Result<Outcome> {
     let id =
         controller.identify_as::<IdentifyNamespace>(&IdentifyQuery { nsid: first, ..Default::default() })?;
     let block = id.block_size().unwrap_or(0);
-    let text = format!("formatted {}: {} blocks of {block} bytes", name(nsid), id.nsze);
+    let metadata = id.lba_format().map_or(0, |format| format.ms());
+    let mut text = format!("formatted {}: {} blocks of {block} bytes", name(nsid), id.nsze);
+    if metadata > 0 {
+        let place = if id.metadata_is_extended() { "at the end of each" } else { "apart" };
+        text += &format!(" and {metadata} bytes of metadata {place}");
+    }
+    if id.protection_type() != 0 {
+        text += &format!(", protection information of type {}", id.protection_type());
+    }
     let fields = [
         ("namespace", nsid.into()),
         ("format", format.into()),
         ("blocks", id.nsze.into()),
         ("block_size", block.into()),
+        ("metadata_size", metadata.into()),
+        ("metadata_is_extended", id.metadata_is_extended().into()),
+        ("protection_type", id.protection_type().into()),
     ];
     args.common.print(controller.name(), &text, &fields)
 }

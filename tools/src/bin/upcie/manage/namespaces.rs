@@ -70,9 +70,15 @@ struct CreateArgs {
     /// Blocks that may be in use at a time; all by default, less is thin provisioning
     #[arg(long, alias = "ncap", value_name = "BLOCKS", value_parser = parse::<u64>)]
     capacity: Option<u64>,
-    /// Bytes of a block; the first format without metadata that has as many
+    /// Bytes of data of a block; the first format that has as many, and the metadata of --metadata
     #[arg(long, value_parser = units::parse_bytes, conflicts_with = "format")]
     block_size: Option<u64>,
+    /// Bytes of metadata of a block; needs --block-size
+    #[arg(long, value_name = "BYTES", value_parser = parse::<u16>, requires = "block_size", default_value = "0")]
+    metadata: u16,
+    /// Metadata at the end of each block
+    #[arg(long)]
+    extended_metadata: bool,
     /// Index of the block format
     #[arg(long, alias = "flbas", value_name = "N", value_parser = parse::<u8>)]
     format: Option<u8>,
@@ -220,15 +226,20 @@ fn clamp(bytes: u128) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
-/// Returns the index of the first format without metadata whose blocks have `size` bytes, of those that `id` lists.
-pub fn format_of(id: &IdentifyNamespace, size: u64) -> anyhow::Result<u8> {
+/// Returns the index of the first format whose blocks have `size` bytes of data and `metadata` beside them, of those that `id`
+/// lists.
+pub fn format_of(id: &IdentifyNamespace, size: u64, metadata: u16) -> anyhow::Result<u8> {
     let formats = || (0_u8..).zip(id.lbaf).take(id.format_count());
-    let found = formats().find(|(_, format)| format.block_size() == Some(size) && format.ms() == 0);
+    let found = formats().find(|(_, format)| format.block_size() == Some(size) && format.ms() == metadata);
     found.map(|(index, _)| index).with_context(|| {
-        let sizes = formats().filter(|(_, format)| format.ms() == 0);
-        let sizes: Vec<_> =
-            sizes.filter_map(|(_, format)| format.block_size()).map(|size| size.to_string()).collect();
-        format!("no format without metadata has blocks of {size} bytes; there are {}", sizes.join(", "))
+        let sizes = formats().filter_map(|(_, format)| match (format.block_size()?, format.ms()) {
+            (size, 0) => Some(size.to_string()),
+            (size, metadata) => Some(format!("{size}+{metadata}")),
+        });
+        let mut sizes: Vec<_> = sizes.collect();
+        sizes.dedup();
+        let wanted = if metadata == 0 { size.to_string() } else { format!("{size}+{metadata}") };
+        format!("no format has blocks of {wanted} bytes (data+metadata); there are {}", sizes.join(", "))
     })
 }
 
@@ -238,7 +249,7 @@ fn create(args: &CreateArgs) -> anyhow::Result<Outcome> {
     let common = identify(&controller, ALL_NAMESPACES, true);
     let format = match (args.format, args.block_size) {
         (Some(format), _) => format,
-        (None, Some(size)) => format_of(&common?, size)?,
+        (None, Some(size)) => format_of(&common?, size, args.metadata)?,
         (None, None) => 0,
     };
     let blocks = match (args.blocks, args.size) {
@@ -255,7 +266,7 @@ fn create(args: &CreateArgs) -> anyhow::Result<Outcome> {
         size: blocks,
         capacity: args.capacity.unwrap_or(blocks),
         format,
-        extended_metadata: false,
+        extended_metadata: args.extended_metadata,
         protection: args.protection,
         shared: args.shared,
         ana_group: args.ana_group,

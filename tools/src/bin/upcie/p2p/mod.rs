@@ -99,7 +99,8 @@ pub fn run(args: &P2pArgs) -> anyhow::Result<Outcome> {
     target::warn_if_physical(&from, &format!("{}, {}", from.name(), to.name()));
     let (whose, memory) = memory(args.buffer, &from, &to)?;
     memory.check_peers()?;
-    let namespaces = (target::namespace(&from, args.namespace)?, target::namespace(&to, args.to_namespace)?);
+    let namespaces =
+        (target::data_namespace(&from, args.namespace)?, target::data_namespace(&to, args.to_namespace)?);
     guard::check_unprotected(to.name(), &namespaces.1)?;
     guard::check_any_order(to.name(), &namespaces.1, "p2p")?;
     let job = job(args, whose, &namespaces)?;

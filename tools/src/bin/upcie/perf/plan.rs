@@ -85,7 +85,7 @@ impl Plan {
     ) -> anyhow::Result<Self> {
         let threads = args.threads();
         let found = controllers.into_iter().map(|controller| {
-            let namespace = target::namespace(&controller, args.namespace)?;
+            let namespace = target::data_namespace(&controller, args.namespace)?;
             Ok(Device { controller, namespace, offset: args.offset.bytes, part: 0 })
         });
         let mut devices: Vec<Device> = found.collect::<anyhow::Result<_>>()?;
@@ -259,7 +259,8 @@ fn block(namespace: &Namespace) -> u64 {
 fn default_size(devices: &[Device]) -> Sizes {
     let block = devices.iter().map(|device| block(&device.namespace)).max().unwrap_or(512);
     let most = devices.iter().map(|device| device.namespace.max_transfer() as u64).min().unwrap_or(4096);
-    Sizes::one(block.max(4096).min(most))
+    // Whole blocks, also where their size is no power of two.
+    Sizes::one((block * (4096 / block).max(1)).min(most / block * block))
 }
 
 /// Checks that a device can run the workload; returns the blocks of each queue pair's part.

@@ -126,7 +126,7 @@ fn medium(args: &SoakArgs) -> anyhow::Result<Target> {
 /// Finds the tested range.
 fn range(args: &SoakArgs, target: &Target) -> anyhow::Result<Range> {
     let controller = target.open(Controller::builder().timeout(args.timeout))?;
-    let namespace = target::namespace(&controller, args.namespace)?;
+    let namespace = target::data_namespace(&controller, args.namespace)?;
     check_unprotected(controller.name(), &namespace)?;
     check_any_order(controller.name(), &namespace, "soak")?;
     let block = namespace.block_size() as u64;

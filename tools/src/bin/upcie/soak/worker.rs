@@ -97,7 +97,7 @@ fn once(
     if !losses.is_multiple_of(2) {
         bail!("{}: the server is being killed", target.address);
     }
-    let namespace = target::namespace(&controller, args.namespace)?;
+    let namespace = target::data_namespace(&controller, args.namespace)?;
     let stop = Arc::new(AtomicBool::new(false));
     let share = record.range.blocks / args.threads as u64;
     let plans: Vec<_> = (0..args.threads)

@@ -52,7 +52,7 @@ pub fn run(args: &ReadArgs) -> anyhow::Result<Outcome> {
     files::check_distinct(&Use::media(&args.target, false).into_iter().chain([output]).collect::<Vec<_>>())?;
     signal::install()?;
     let controller = args.target.open_to_read(Controller::builder().timeout(args.range.timeout))?;
-    let namespace = target::namespace(&controller, args.range.namespace)?;
+    let namespace = target::data_namespace(&controller, args.range.namespace)?;
     let left = args.range.check(&namespace)?;
     let length = args.range.length.as_ref().map_or(left, |length| length.bytes);
     let mut pipeline = Pipeline::new(&controller, &namespace, args.range.timeout)?;

@@ -68,7 +68,7 @@ pub fn run(args: &WriteArgs) -> anyhow::Result<Outcome> {
     args.consent.check(&args.target, args.range.namespace, "this overwrites")?;
     signal::install()?;
     let controller = args.target.open(Controller::builder().timeout(args.range.timeout))?;
-    let namespace = target::namespace(&controller, args.range.namespace)?;
+    let namespace = target::data_namespace(&controller, args.range.namespace)?;
     guard::check_unprotected(controller.name(), &namespace)?;
     let left = args.range.check(&namespace)?;
     check_input(args, &namespace, &name, known, left)?;

@@ -183,8 +183,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "each piece of a transfer goes to its first block",
         file: PIECES,
-        before: "slba + (self.sent >> extent.shift) as u64",
-        after: "slba",
+        before: "slba + before,",
+        after: "slba,",
     },
     Mutant {
         name: "each piece of a transfer has its first bytes",

@@ -1,0 +1,175 @@
+//! Metadata and protection information of the embedded controller: corruption on the way, every guard with storage tags, and
+//! what a file keeps.
+
+use upcie_nvme::{
+    Controller, DmaBuf, Io, Namespace,
+    emu::{Fault, FaultPlan, FaultRule, spawn_with_faults},
+    protection::{Checks, Protect},
+    spec::{ErrorLog, NvmOpcode, ProtectionField, Status},
+};
+use upcie_tests::says;
+
+const PROTECT: Protect =
+    Protect::new().check(Checks::GUARD.union(Checks::REFERENCE_TAG).union(Checks::APPLICATION_TAG));
+
+fn open(options: &str) -> (Controller, Namespace) {
+    let controller = Controller::open(format!("emu:size=4M,{options}")).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    (controller, namespace)
+}
+
+/// Makes protected blocks of an extended format.
+fn blocks(
+    controller: &Controller,
+    namespace: &Namespace,
+    slba: u64,
+    count: usize,
+    protect: &Protect,
+) -> DmaBuf {
+    let format = namespace.format();
+    let mut bytes = vec![0x37; count * format.transfer_size()];
+    format.generate(slba, &mut bytes, protect);
+    let mut buffer = controller.alloc(bytes.len()).unwrap();
+    buffer.write_at(0, &bytes);
+    buffer
+}
+
+/// A bit that flips on the way to the controller is found by the controller, with the block; one that flips on the way
+/// back by the host.
+#[test]
+fn corruption_on_the_way_is_found_at_its_block() {
+    let flips = |opcode: NvmOpcode| FaultRule::new(Fault::Corrupt).opcode(opcode.0).count(1);
+    for (rule, by_host) in [(flips(NvmOpcode::WRITE), false), (flips(NvmOpcode::READ), true)] {
+        for seed in 0..8 {
+            let plan = FaultPlan::new(seed).rule(rule.clone());
+            let options = "size=4M,ms=8,pi=1,extended=true".parse().unwrap();
+            let device = spawn_with_faults(&options, &plan).unwrap();
+            let controller = Controller::builder().from_device(device).unwrap();
+            let namespace = controller.namespace(1).unwrap();
+            let (slba, count) = (100, 16);
+            let mut buffer = blocks(&controller, &namespace, slba, count, &PROTECT);
+            let sent = buffer.to_vec();
+            let written = namespace.run(Io::write(&namespace, slba).protect(PROTECT), &mut buffer);
+            if by_host {
+                written.unwrap();
+                namespace.run(Io::read(&namespace, slba).protect(PROTECT), &mut buffer).unwrap();
+                let back = buffer.to_vec();
+                let at = back.iter().zip(&sent).position(|(back, sent)| back != sent).expect("a flipped bit");
+                let error = namespace.format().verify(slba, &back, &PROTECT);
+                let error = error.unwrap_err();
+                assert_eq!(error.block, slba + (at / 520) as u64, "{error}");
+                continue;
+            }
+            let error = written.unwrap_err();
+            assert!(error.status().unwrap().protection_field().is_some(), "{error}");
+            let log: ErrorLog = controller.log().unwrap();
+            let entry = log.errors().next().expect("an entry of the error log");
+            let lba = entry.lba;
+            // Each block by itself: the controller named the one that fails.
+            assert!((slba..slba + count as u64).contains(&lba), "{lba}");
+        }
+    }
+}
+
+/// Blocks that were corrupted before the controller had them, unchecked, are found by checks of reads, by their block.
+#[test]
+fn the_error_log_names_the_block_that_failed() {
+    let (controller, namespace) = open("ms=8,pi=1,extended=true");
+    let mut buffer = blocks(&controller, &namespace, 0, 16, &PROTECT);
+    let mut byte = [0];
+    buffer.read_at(11 * 520 + 3, &mut byte);
+    buffer.write_at(11 * 520 + 3, &[byte[0] ^ 0x40]);
+    namespace.run(Io::write(&namespace, 0), &mut buffer).unwrap();
+    let error = namespace.run(Io::read(&namespace, 0).protect(PROTECT), &mut buffer).unwrap_err();
+    assert_eq!(error.status(), Some(Status::GUARD_CHECK_ERROR));
+    says(&error, &["End-to-end Guard Check Error", "at block 0"]);
+    let log: ErrorLog = controller.log().unwrap();
+    let entry = log.errors().next().expect("an entry of the error log");
+    assert_eq!((entry.lba, entry.nsid), (11, 1));
+    namespace.run(Io::read(&namespace, 0).protect(PROTECT), &mut buffer.slice(0..11 * 520)).unwrap();
+}
+
+/// Guards of 16, 32 and 64 bits with storage tags: the host and the controller agree on every field.
+#[test]
+fn storage_tags_and_wide_guards_are_checked() {
+    for options in [
+        "ms=8,pi=1,sts=16",
+        "lba=4096,ms=16,pi=1,guard=32",
+        "lba=4096,ms=64,pi=2,guard=32,sts=40",
+        "lba=4096,ms=64,pi=1,guard=64,sts=16,pi-first=true",
+        "ms=16,pi=2,guard=64",
+    ] {
+        let (controller, namespace) = open(&format!("{options},extended=true"));
+        let format = *namespace.format();
+        let protection = *format.protection().unwrap();
+        let tags = Protect::new().application_tag(0x1234).storage_tag(0xab_cdef_0123);
+        let protect = tags.check(Checks::all());
+        let mut buffer = blocks(&controller, &namespace, 70, 6, &protect);
+        namespace.run(Io::write(&namespace, 70).protect(protect), &mut buffer).unwrap();
+        let read = Io::read(&namespace, 70);
+        namespace.run(read.protect(protect), &mut buffer).unwrap();
+        assert_eq!(format.verify(70, &buffer.to_vec(), &protect), Ok(()), "{options}");
+        let checks = |wrong: Protect| {
+            let mut buffer = controller.alloc(buffer.len()).unwrap();
+            let error = namespace.run(read.protect(wrong), &mut buffer).unwrap_err();
+            error.status().unwrap().protection_field()
+        };
+        if protection.storage_tag_bits() > 0 {
+            assert_eq!(checks(protect.storage_tag(1)), Some(ProtectionField::STORAGE_TAG), "{options}");
+        }
+        assert_eq!(checks(protect.application_tag(1)), Some(ProtectionField::APPLICATION_TAG), "{options}");
+        // Inserted by the controller, the same bits.
+        let before = buffer.to_vec();
+        let action = tags.action();
+        let mut data =
+            if format.is_stripped() { controller.alloc(6 * format.data_size()).unwrap() } else { buffer };
+        data.fill(0x37);
+        namespace.run(Io::write(&namespace, 70).protect(action), &mut data).unwrap();
+        let mut back = controller.alloc(before.len()).unwrap();
+        namespace.run(read, &mut back).unwrap();
+        let place = |block: &[u8]| {
+            let metadata = &block[format.data_size()..];
+            let start = if protection.is_first() { 0 } else { metadata.len() - protection.size() };
+            metadata[start + protection.guard().size()..start + protection.size()].to_vec()
+        };
+        for (made, inserted) in
+            before.chunks(format.transfer_size()).zip(back.to_vec().chunks(format.transfer_size()))
+        {
+            assert_eq!(place(made), place(inserted), "{options}");
+        }
+        assert_eq!(format.verify(70, &back.to_vec(), &protect), Ok(()), "{options}");
+    }
+}
+
+/// With type 1 the number of the block is the reference tag: another one is no valid command.
+#[test]
+fn a_reference_tag_that_type_1_can_not_have_is_refused_by_the_controller() {
+    let (controller, namespace) = open("ms=8,pi=1,extended=true");
+    let mut buffer = blocks(&controller, &namespace, 5, 1, &PROTECT);
+    let wrong = PROTECT.reference_tag(6);
+    let error = namespace.run(Io::write(&namespace, 5).protect(wrong), &mut buffer).unwrap_err();
+    assert_eq!(error.status(), Some(Status::INVALID_PROTECTION_INFORMATION));
+    namespace.run(Io::write(&namespace, 5).protect(PROTECT), &mut buffer).unwrap();
+}
+
+/// A file keeps the metadata behind the data.
+#[test]
+fn a_file_keeps_metadata() {
+    let path = std::env::temp_dir().join(format!("upcie-metadata-{}.img", std::process::id()));
+    let options = format!("file={},ms=8,pi=2,extended=true", path.display());
+    let protect = PROTECT.reference_tag(900);
+    {
+        let (controller, namespace) = open(&options);
+        let mut buffer = blocks(&controller, &namespace, 3, 4, &protect);
+        namespace.run(Io::write(&namespace, 3).protect(protect), &mut buffer).unwrap();
+        namespace.flush().unwrap();
+    }
+    let (controller, namespace) = open(&options);
+    let mut buffer = controller.alloc(4 * 520).unwrap();
+    let read = namespace.run(Io::read(&namespace, 3).protect(protect), &mut buffer);
+    let verified = namespace.format().verify(3, &buffer.to_vec(), &protect);
+    drop((controller, namespace));
+    std::fs::remove_file(&path).unwrap();
+    read.unwrap();
+    assert_eq!(verified, Ok(()));
+}

@@ -92,7 +92,7 @@ pub unsafe extern "C" fn upcie_submit(
 ) -> c_int {
     // Two branches: joined, they would be computed as flags.
     if cmd.is_null() {
-        return submit_slowly(of, cmd, data, data_size, meta, meta_size, user);
+        return no_command(of);
     }
     if meta_size != 0 {
         cold();
@@ -130,6 +130,14 @@ extern "C" fn submit_plain(
         }
     }
     submit_slowly(of, cmd, data, data_size, std::ptr::null_mut(), 0, user)
+}
+
+/// Returns the error of a submission without a command.
+// With few arguments: a call that passes NULL on would take stack in each submission.
+#[cold]
+#[inline(never)]
+extern "C" fn no_command(of: *mut Opaque) -> c_int {
+    with(of, |_| Err(super::null("cmd")))
 }
 
 /// Marks a branch as cold, so that it stays a branch.

@@ -34,6 +34,28 @@ use upcie_core::dma::DmaBuf;
 const ID: usize = if cfg!(target_endian = "little") { 0 } else { 1 };
 const NEXT: usize = 1 - ID;
 
+/// Returns the halves of a slot's word.
+///
+/// # Safety
+/// A slot of a queue that lives.
+#[inline(always)]
+unsafe fn word_of<T>(slot: *mut Slot<T>) -> *mut u32 {
+    // SAFETY: within the slot.
+    unsafe { &raw mut (*slot).word }.cast()
+}
+
+/// Returns the tag of a slot, which is changed through its own cells alone.
+///
+/// # Safety
+/// A slot of a queue that lives, and whose slots [have tags](Turn::fill_slots).
+#[inline(always)]
+unsafe fn tag_of<'t, T>(slot: *mut Slot<T>) -> &'t T {
+    // SAFETY: within the slot.
+    let tag = unsafe { &raw const (*slot).tag };
+    // SAFETY: a valid tag; nobody forms a mutable reference to it.
+    unsafe { &*tag.cast::<T>() }
+}
+
 /// The positions of a turn that stays open, and the tags of its queue's slots.
 ///
 /// A lane belongs to one thread at a time, but for [`divert`](Self::divert). While it is open the queue pair takes no turn;
@@ -96,8 +118,8 @@ impl<T> Turn<'_, T> {
         let (first, count) = (self.slots, self.queue.mask + 1);
         self.queue.link_by(Lane::<T>::SHIFT);
         for index in 0..count as usize {
-            // SAFETY: the queue has so many slots.
-            let slot = unsafe { &mut *first.add(index) };
+            // SAFETY: the queue has so many slots, and no command in flight: nobody else refers to them.
+            let slot = unsafe { &mut *first.wrapping_add(index) };
             slot.buffer.write(DmaBuf::empty());
             slot.tag.write(tag());
         }
@@ -162,7 +184,8 @@ impl<T> Lane<T> {
             return 0;
         }
         // SAFETY: the queue of an open lane lives, and nobody else uses it.
-        let (sq, cq, entries) = unsafe { ((*queue).sq, (*queue).cq, (*queue).end_of_free as usize + 1) };
+        let queue = unsafe { &*queue };
+        let (sq, cq, entries) = (queue.sq, queue.cq, queue.end_of_free as usize + 1);
         let tail = (self.sqe.get().addr() - sq.addr()) / (SQE_WORDS * size_of::<u64>());
         let head = (self.cqe.get().addr() - cq.addr()) / (CQE_WORDS * size_of::<u64>());
         if tail >= head { tail - head } else { tail + entries - head }

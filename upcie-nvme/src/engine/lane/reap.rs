@@ -1,6 +1,6 @@
 //! Completions, with the controller's whole entries.
 
-use super::{ID, Lane, NEXT};
+use super::{ID, Lane, NEXT, tag_of, word_of};
 use crate::{
     engine::{
         common::cold,
@@ -84,18 +84,19 @@ impl<'l, T> Completions<'l, T> {
         let place = id << Lane::<T>::SHIFT & lane.mask.get();
         // SAFETY: masked to the places of slots.
         let slot = unsafe { self.slots.byte_add(place as usize) };
-        // SAFETY: within the slot.
-        let word = unsafe { &raw mut (*slot).word }.cast::<u32>();
+        // SAFETY: a slot of the queue.
+        let word = unsafe { word_of(slot) };
+        let (state, next) = (word.wrapping_add(ID), word.wrapping_add(NEXT));
         // SAFETY: the first half of the slot's word, which this thread alone changes.
-        if unsafe { word.add(ID).read() } != id {
+        if unsafe { state.read() } != id {
             self.forged();
             return None;
         }
         // SAFETY: aligned, and in the slot, which lives as long as the queue; other threads only look at it, as an atomic.
-        let state = unsafe { AtomicU32::from_ptr(word.add(ID)) };
+        let state = unsafe { AtomicU32::from_ptr(state) };
         state.store(id + lane.step.get(), Ordering::Relaxed);
         // SAFETY: the other half, which this thread alone uses.
-        unsafe { word.add(NEXT).write(self.top) };
+        unsafe { next.write(self.top) };
         self.top = place;
         // SAFETY: an entry of the ring.
         let done = unsafe { read_entry(entry) };
@@ -111,8 +112,8 @@ impl<'l, T> Completions<'l, T> {
             queue.end_lap();
             self.cqe = queue.cq;
         }
-        // SAFETY: a queue that has a lane has a tag in each slot, which is changed through its own cells alone.
-        let tag = unsafe { (*slot).tag.assume_init_ref() };
+        // SAFETY: a slot of a queue that has a lane.
+        let tag = unsafe { tag_of(slot) };
         Some((done, tag))
     }
 

@@ -1,6 +1,6 @@
 //! The slots as other threads see them.
 
-use super::ID;
+use super::{ID, tag_of, word_of};
 use crate::engine::ring::{FREE_MASK, Slot};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -27,14 +27,13 @@ impl<T> Slots<T> {
     /// The queue pair lives, and is not recovered or deleted meanwhile.
     pub unsafe fn tags(&self) -> impl Iterator<Item = (u32, &T, bool)> {
         (0..self.count).map(|index| {
+            let slot = self.first.wrapping_add(index as usize);
             // SAFETY: the queue has so many slots, and lives.
-            let slot = unsafe { self.first.add(index as usize) };
-            // SAFETY: within the slot.
-            let word = unsafe { &raw mut (*slot).word }.cast::<u32>();
+            let state = unsafe { word_of(slot) }.wrapping_add(ID);
             // SAFETY: aligned; a lane changes it as an atomic.
-            let state = unsafe { AtomicU32::from_ptr(word.add(ID)) }.load(Ordering::Relaxed);
-            // SAFETY: a queue that has a lane has a tag in each slot, which is changed through its own cells alone.
-            let tag = unsafe { (*slot).tag.assume_init_ref() };
+            let state = unsafe { AtomicU32::from_ptr(state) }.load(Ordering::Relaxed);
+            // SAFETY: a slot of a queue that has a lane.
+            let tag = unsafe { tag_of(slot) };
             (index, tag, u64::from(state) & FREE_MASK == 0)
         })
     }

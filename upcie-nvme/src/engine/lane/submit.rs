@@ -1,6 +1,6 @@
 //! Submissions: of the next command, and of many.
 
-use super::{ID, Lane, NEXT};
+use super::{ID, Lane, NEXT, tag_of, word_of};
 use crate::engine::{
     common::cold,
     ring::{SQE_WORDS, Slot},
@@ -48,18 +48,19 @@ impl<T> Lane<T> {
         mptr: u64,
         prp: impl FnOnce(*mut u64),
     ) -> (u32, *mut u64) {
-        // SAFETY: within the slot.
-        let word = unsafe { &raw mut (*slot).word }.cast::<u32>();
+        // SAFETY: the caller's promise: a slot of the queue.
+        let word = unsafe { word_of(slot) };
+        let (state, next) = (word.wrapping_add(ID), word.wrapping_add(NEXT));
         // The id without the mark of a free slot.
-        // SAFETY: the low bytes of the first half of the slot's word, which this thread alone changes.
-        let id = unsafe { word.add(ID).cast::<u16>().add(ID).read() };
-        // SAFETY: the other half.
-        let next = unsafe { word.add(NEXT).read() };
+        // SAFETY: the low bytes of the slot's state, which this thread alone changes.
+        let id = unsafe { state.cast::<u16>().wrapping_add(ID).read() };
+        // SAFETY: the other half of the word.
+        let next = unsafe { next.read() };
         // SAFETY: aligned, and in the slot, which lives as long as the queue; other threads only look at it, as an atomic.
-        let state = unsafe { AtomicU32::from_ptr(word.add(ID)) };
+        let state = unsafe { AtomicU32::from_ptr(state) };
         state.store(u32::from(id), Ordering::Relaxed);
         // Each part goes straight to the ring: kept until all are read, they would take more registers than there are.
-        // SAFETY: the caller's promise; the first dword apart, since reading the ring may be a read of the device's memory.
+        // SAFETY: the caller's promise; the first bytes apart, since reading the ring may be a read of the device's memory.
         let first = unsafe { command.cast::<u16>().read_unaligned() };
         // SAFETY: the first 16 bytes of the command, which the caller promises, and of an entry; at most `entries - 1` are in
         // flight, so the device is done with it.
@@ -68,21 +69,21 @@ impl<T> Lane<T> {
         // SAFETY: the first two bytes of the entry.
         unsafe { sqe.cast::<u16>().write(first & 0x3fff) };
         // SAFETY: the two bytes behind them: the command's id.
-        unsafe { sqe.cast::<u16>().add(1).write(id) };
+        unsafe { sqe.cast::<u16>().wrapping_add(1).write(id) };
         // SAFETY: word 2 of the entry.
-        unsafe { sqe.add(2).write(mptr) };
-        // SAFETY: words 3 and 4 of the entry.
-        prp(unsafe { sqe.add(3) });
+        unsafe { sqe.wrapping_add(2).write(mptr) };
+        prp(sqe.wrapping_add(3));
+        let (from, to) = (command.wrapping_add(40), sqe.wrapping_add(5).cast::<u8>());
         // SAFETY: words 5 and 6 of the command and of the entry.
-        unsafe { sqe.add(5).cast::<u8>().copy_from_nonoverlapping(command.add(40), 16) };
+        unsafe { to.copy_from_nonoverlapping(from, 16) };
         // SAFETY: word 7 of both.
-        unsafe { sqe.add(7).cast::<u8>().copy_from_nonoverlapping(command.add(56), 8) };
+        unsafe { to.wrapping_add(16).copy_from_nonoverlapping(from.wrapping_add(16), 8) };
         // SAFETY: to the next entry, or behind the last.
         let mut sqe = unsafe { sqe.add(SQE_WORDS) };
         if sqe.cast_const() == self.sq_end.get().cast_const() {
             cold();
             // SAFETY: the queue of an open lane lives, and nobody else uses it.
-            sqe = unsafe { (*self.queue.get()).sq };
+            sqe = unsafe { &*self.queue.get() }.sq;
         }
         (next, sqe)
     }
@@ -105,8 +106,8 @@ impl<'l, T> Vacant<'l, T> {
     /// Returns the slot's tag.
     #[inline(always)]
     pub fn tag(&self) -> &'l T {
-        // SAFETY: a queue that has a lane has a tag in each slot, which is changed through its own cells alone.
-        unsafe { (*self.slot).tag.assume_init_ref() }
+        // SAFETY: a slot of a queue that has a lane.
+        unsafe { tag_of(self.slot) }
     }
 
     /// Returns the slot's number.
@@ -154,8 +155,8 @@ impl<'l, T> Submissions<'l, T> {
         }
         // SAFETY: a slot of the queue.
         let slot = unsafe { self.slots.byte_add(self.top as usize) };
-        // SAFETY: a queue that has a lane has a tag in each slot, which is changed through its own cells alone.
-        Some(unsafe { (*slot).tag.assume_init_ref() })
+        // SAFETY: a slot of a queue that has a lane.
+        Some(unsafe { tag_of(slot) })
     }
 
     /// Submits a command, as [`Vacant::send`] does.

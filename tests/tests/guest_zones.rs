@@ -19,7 +19,7 @@ fn on_it(check: impl Fn(&Zoned)) {
     if function.driver.as_deref() != Some("vfio-pci") {
         Binder::new().bind(&function, "vfio-pci").unwrap();
     }
-    let controller = Controller::open(&format!("vfio:{BDF}")).unwrap();
+    let controller = Controller::open(format!("vfio:{BDF}")).unwrap();
     check(&Zoned::of(&controller, false));
 }
 

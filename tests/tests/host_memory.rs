@@ -8,9 +8,7 @@ use upcie_nvme::{
     spec::{HostMemoryBuffer, SmartLog},
 };
 use upcie_tests::{
-    Device,
-    data::Pattern,
-    deadline,
+    Device, deadline,
     device::namespaces,
     io::{create, read, write},
     on_each_device, says,

@@ -36,6 +36,7 @@ pub fn forms() -> &'static str {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
+#[cfg_attr(feature = "emu", expect(clippy::large_enum_variant, reason = "a program has few addresses"))]
 pub enum Address {
     /// A device on a transport of upcie-core.
     Device(device::Address),

@@ -337,12 +337,16 @@ mod tests {
             stamp: 1,
             last: 0,
             nsid_high: 1 << 32,
-            max_blocks: 1,
+            plain_blocks: 1,
             shift: 9,
+            inverse: 1,
+            max_blocks: 1,
             controller: 1,
             max_zeroes: 0,
             deallocates: false,
             optional: crate::spec::OptionalCommands::empty(),
+            format: crate::protection::BlockFormat::new(512, 0, false),
+            zones: crate::engine::ZoneLimits::default(),
         };
         for _ in 0..rounds {
             let remote = Remote::new("test", 1);

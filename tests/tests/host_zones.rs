@@ -26,11 +26,11 @@ const OPTIONS: [&str; 2] = [
 fn on_each(check: impl Fn(&Zoned)) {
     for options in OPTIONS {
         println!("emu:{options}");
-        check(&Zoned::of(&Controller::open(&format!("emu:{options}")).unwrap(), true));
+        check(&Zoned::of(&Controller::open(format!("emu:{options}")).unwrap(), true));
     }
     let server = Server::start(OPTIONS[1]);
     println!("nvme-emu {}", OPTIONS[1]);
-    check(&Zoned::of(&Controller::open(&server.address().to_string()).unwrap(), true));
+    check(&Zoned::of(&Controller::open(server.address().to_string()).unwrap(), true));
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn zones_are_those_of_a_model() {
 /// The geometry of a mixed controller: what is a zone, and what the namespaces are.
 #[test]
 fn a_namespace_knows_its_command_set() {
-    let controller = Controller::open(&format!("emu:{}", OPTIONS[0])).unwrap();
+    let controller = Controller::open(format!("emu:{}", OPTIONS[0])).unwrap();
     let [plain, zoned] = [1, 2].map(|nsid| controller.namespace(nsid).unwrap());
     assert_eq!((plain.command_set(), zoned.command_set()), (Csi::NVM, Csi::ZONED));
     says(&plain.zones().unwrap_err(), &["namespace 1 has no zones", "NVM"]);
@@ -110,7 +110,7 @@ fn a_namespace_knows_its_command_set() {
 /// A wrong append or report is refused with the reason, and nothing is sent.
 #[test]
 fn a_wrong_append_is_refused_before_it_is_sent() {
-    let controller = Controller::open(&format!("emu:{}", OPTIONS[0])).unwrap();
+    let controller = Controller::open(format!("emu:{}", OPTIONS[0])).unwrap();
     let [plain, zoned] = [1, 2].map(|nsid| controller.namespace(nsid).unwrap());
     let zones = zoned.zones().unwrap();
     let mut queue = controller.queue_pair().depth(4).create::<u32>().unwrap();
@@ -183,7 +183,7 @@ fn a_read_across_zones_needs_the_namespaces_consent() {
 /// Zone commands that a program builds: a whole report counts all zones, and a wrong field is an error.
 #[test]
 fn zone_commands_pass_through() {
-    let controller = Controller::open(&format!("emu:{}", OPTIONS[0])).unwrap();
+    let controller = Controller::open(format!("emu:{}", OPTIONS[0])).unwrap();
     let second = Duration::from_secs(30);
     let mut report = vec![0; 64 + 2 * 64];
     let dword = ZoneReceiveDword13::new();
@@ -224,7 +224,7 @@ fn a_late_append_has_its_place() {
 /// Copy writes at the write pointer, Write Zeroes moves it.
 #[test]
 fn copies_and_zeroes_move_the_write_pointer() {
-    let zoned = Zoned::of(&Controller::open(&format!("emu:{}", OPTIONS[0])).unwrap(), true);
+    let zoned = Zoned::of(&Controller::open(format!("emu:{}", OPTIONS[0])).unwrap(), true);
     let (namespace, controller) = (&zoned.namespace, &zoned.controller);
     zoned.write(0, 8).unwrap();
     namespace.write_zeroes(8, 4).unwrap();

@@ -154,6 +154,9 @@ fn pass_on(len: usize) -> isize {
     let Ok(Some((received @ 1.., false))) = receive(from, &mut report[2..2 + len], Some(&mut take), 0) else {
         return -1;
     };
+    // A child that never exits must not hold the connection: its server would count this process as connected for good.
+    // SAFETY: `from` is not used any more; the child closes its own descriptor.
+    unsafe { libc::close(0) };
     let fds = &fds[..count];
     let known = fds.iter().all(|&fd| {
         // SAFETY: the descriptor was just received, and is not closed before the child exits.

@@ -31,6 +31,8 @@ use zerocopy::IntoBytes;
 /// accesses.
 const MIN_DATA: u64 = 8;
 
+/// The reason of a refusal by a server that has a client.
+const BUSY: &str = "its server has a client already, and serves one at a time: end that one first";
 /// Upper bound: `Instant + Duration` must not overflow.
 const MAX_DEADLINE: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -85,6 +87,11 @@ pub struct Mapped {
 // them.
 unsafe impl Send for Mapped {}
 
+/// Returns `true` if a server has refused a connection because it has a client.
+pub fn is_busy(error: &Error) -> bool {
+    matches!(error.failure(), Failure::Unusable { reason } if reason == BUSY)
+}
+
 impl Connection {
     /// Negotiates the version with the server behind `stream`.
     pub fn new(
@@ -125,7 +132,7 @@ impl Connection {
         );
         let reply = greeting.map_err(|error| match error.failure() {
             Failure::Peer { source, .. } if source.raw_os_error() == Some(libc::EBUSY) => {
-                unusable("its server has a client already, and serves one at a time: end that one first".into())
+                unusable(BUSY.into())
             }
             Failure::Gone { .. } | Failure::Timeout { .. } | Failure::Protocol { .. } => unusable(format!(
                 "the listener does not answer as a vfio-user server ({error}): is it the right socket, and is \

@@ -1,13 +1,13 @@
 //! The client: a device behind a vfio-user socket.
 
 use super::{
-    connection::{Connection, Keepalive},
+    connection::{Connection, Keepalive, is_busy},
     mapper::Table,
     regions::{File, Mapped, NO_MEMORY, RegionAccessor, map_areas, region},
 };
 use crate::{
     Error, Failure, Result,
-    deadline::MessageWatch,
+    deadline::{MessageWatch, Stopwatch},
     device::Device,
     dma::DmaSpace,
     events::emit,
@@ -28,12 +28,16 @@ use std::{
     },
     path::Path,
     sync::{Arc, atomic::AtomicU64},
+    thread,
     time::Duration,
 };
 use zerocopy::IntoBytes;
 
 /// Default deadline of a server's answer.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Time in which the last client of a server may still be leaving, and the pause between two attempts.
+const LEAVING: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_millis(10);
 /// The device addresses: page 0 stays free, and the end suits every IOMMU's width.
 const ADDRESSES: std::ops::RangeInclusive<u64> = 0x1000..=(1 << 47) - 1;
 
@@ -66,11 +70,12 @@ const EXCLUSIVE: [IrqKind; 3] = [IrqKind::Msix, IrqKind::Msi, IrqKind::Intx];
 const HEADER: u64 = 64;
 
 impl VfioUserDevice {
-    /// Connects to the server that listens at `path`.
+    /// Connects to the server that listens at `path`. If it has a client already, tries again for 250 ms: that client may
+    /// be leaving.
     ///
     /// # Errors
-    /// The socket does not exist, nobody listens on it, or the listener is not a vfio-user server: each error says what
-    /// to do.
+    /// The socket does not exist, nobody listens on it, the server has another client, or the listener is not a vfio-user
+    /// server: each error says what to do.
     pub fn connect(path: impl AsRef<Path>) -> Result<Self> {
         Self::connect_within(path, DEADLINE)
     }
@@ -83,8 +88,16 @@ impl VfioUserDevice {
         let path = path.as_ref();
         let device = format!("vfio-user:{}", path.display());
         let address = address(path).map_err(|reason| Error::unusable(device.clone(), reason))?;
-        let stream = connect(&address, deadline).map_err(|errno| refusal(path, &device, errno, deadline))?;
-        Self::with_deadline(stream, device, None, deadline)
+        // A client that was killed counts as connected while a child process of it ends (`inspect`).
+        let mut watch = Stopwatch::new();
+        loop {
+            let stream =
+                connect(&address, deadline).map_err(|errno| refusal(path, &device, errno, deadline))?;
+            match Self::with_deadline(stream, device.clone(), None, deadline) {
+                Err(error) if is_busy(&error) && watch.waited() < LEAVING => thread::sleep(PAUSE),
+                done => return done,
+            }
+        }
     }
 
     /// Makes a client over a connected stream. `name` is for messages; `keepalive` is dropped after the connection is

@@ -115,6 +115,22 @@ fn a_busy_server_is_reported_as_busy() {
     server.join().unwrap();
 }
 
+/// A client that was killed counts as connected while a child process of it ends.
+#[test]
+fn a_server_whose_client_is_leaving_is_asked_again() {
+    let scratch = super::sockets::Scratch::new("leaving");
+    let path = scratch.socket();
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let server = std::thread::spawn(move || {
+        let mut first = Raw::new(listener.accept().unwrap().0);
+        let version = first.next();
+        first.refuse(&version, Errno::EBUSY);
+        Raw::open(listener.accept().unwrap().0, PLAIN)
+    });
+    VfioUserDevice::connect_within(&path, SOON).unwrap();
+    server.join().unwrap();
+}
+
 #[test]
 fn a_missed_deadline_ends_the_connection() {
     let (client, server) = against(BRIEF, |stream| {

@@ -35,8 +35,31 @@ const CAP_BITS: u32 = 1 << 24 | 1 << 25;
 const CRE: u64 = 1;
 const CMSE: u64 = 2;
 
+/// What the registers tell of the memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Told {
+    /// CMBLOC, without the BAR.
+    pub location: CmbLocation,
+    /// CMBSZ, without the size.
+    pub size: CmbSize,
+    /// PMRSTS.ERR: not 0 once writes to the region have failed.
+    pub region_error: u8,
+}
+
+impl Default for Told {
+    /// Data and submission queues may be in the buffer, lists may be outside of it, and the region is well.
+    fn default() -> Self {
+        Self {
+            location: CmbLocation::new().with_cdpcils(true),
+            size: CmbSize::new().with_sqs(true).with_rds(true).with_wds(true),
+            region_error: 0,
+        }
+    }
+}
+
 /// The memory, and the registers that say where the controller decodes it.
 struct Own {
+    told: Told,
     cmb: Arc<Memory>,
     pmr: Arc<Memory>,
     cmbmsc: u64,
@@ -47,9 +70,9 @@ struct Own {
 }
 
 impl Own {
-    fn new() -> Self {
+    fn new(told: Told) -> Self {
         let memory = || Arc::new(Memory::new(SIZE, PageSize::Small).expect("memory").shared());
-        Self { cmb: memory(), pmr: memory(), cmbmsc: 0, pmrctl: 0, pmrmsc: 0, changes: 0 }
+        Self { told, cmb: memory(), pmr: memory(), cmbmsc: 0, pmrctl: 0, pmrmsc: 0, changes: 0 }
     }
 
     fn forget(&mut self) {
@@ -60,8 +83,9 @@ impl Own {
     /// Returns the bits of a register of 4 bytes beside those that the controller without memory has.
     fn register(&self, at: usize) -> u32 {
         let enabled = self.cmbmsc & CRE != 0;
-        let location = CmbLocation::new().with_bir(CMB_BAR).with_cdpcils(true);
-        let size = CmbSize::new().with_sqs(true).with_rds(true).with_wds(true).with_sz((SIZE / 4096) as u32);
+        let location = self.told.location.with_bir(CMB_BAR);
+        let size = self.told.size.with_sz((SIZE / 4096) as u32);
+        let status = PmrStatus::new().with_nrdy(self.pmrctl & 1 == 0).with_err(self.told.region_error);
         let region = PmrCapabilities::new().with_rds(true).with_wds(true).with_bir(PMR_BAR);
         match at {
             CAP_UPPER => CAP_BITS,
@@ -72,7 +96,7 @@ impl Own {
             // A read of PMRSTS is the write barrier.
             offset::PMRCAP => region.with_pmrwbm(2).with_pmrto(1).with_cmss(true).into_bits(),
             offset::PMRCTL => self.pmrctl,
-            offset::PMRSTS => PmrStatus::new().with_nrdy(self.pmrctl & 1 == 0).into_bits(),
+            offset::PMRSTS => status.into_bits(),
             offset::PMRMSCL => self.pmrmsc as u32,
             offset::PMRMSCU => (self.pmrmsc >> 32) as u32,
             _ => 0,
@@ -256,7 +280,16 @@ impl Backend for Equipped {
 /// # Panics
 /// Panics if that fails.
 pub fn open(emu: &str) -> Controller {
-    let (machine, own) = (Machine::new(&emu.parse().expect("options")).expect("a controller"), Own::new());
+    open_with(emu, Told::default())
+}
+
+/// Brings up such a controller whose registers tell this of its memory.
+///
+/// # Panics
+/// Panics if that fails.
+pub fn open_with(emu: &str, told: Told) -> Controller {
+    let (machine, own) =
+        (Machine::new(&emu.parse().expect("options")).expect("a controller"), Own::new(told));
     let mut layout = machine.layout().clone();
     for (bar, memory) in [(CMB_BAR, &own.cmb), (PMR_BAR, &own.pmr)] {
         let mappable = Some(Mappable { memory: memory.clone(), areas: vec![(0, SIZE as u64)] });

@@ -43,8 +43,12 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     process::run(merge.args(["merge", "--sparse", "--failure-mode=warn", "-o"]).arg(&merged).arg(&profiles))?;
     let mut export = Command::new(tools.join("llvm-cov"));
     export.args(["export", "--format=lcov", "--instr-profile"]).arg(&merged);
-    for executable in &executables {
-        export.arg("--object").arg(&executable.path);
+    // The first program has no option before it.
+    for (index, executable) in executables.iter().enumerate() {
+        if index > 0 {
+            export.arg("--object");
+        }
+        export.arg(&executable.path);
     }
     let report = process::output(export.args(LIBRARIES.map(|library| workspace.root.join(library))))?;
     let files = parse(&report, &workspace.root);

@@ -327,12 +327,11 @@ mod tests {
         assert!(start.elapsed() < LOST, "a wake-up was lost");
     }
 
-    /// The threads of a queue and of its handles go to sleep and wake each other in many orders. Miri plays more of them, with
-    /// the weak memory that the standard allows: `cargo +nightly miri test -p upcie-nvme --features async --lib remote`.
+    /// The threads of a queue and of its handles go to sleep and wake each other in many orders.
     #[test]
     fn remote_requests_wake_a_queue_that_goes_to_sleep() {
         const THREADS: u64 = 2;
-        let (requests, rounds) = if cfg!(miri) { (2, 1) } else { (50, 20) };
+        let (requests, rounds) = (50, 20);
         let extent = Extent {
             stamp: 1,
             last: 0,

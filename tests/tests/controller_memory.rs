@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 use upcie_nvme::{
-    Controller, DmaBuf, Refusal, ResetKind, Wait, controller::Cmb, queue::QueuePairBuilder,
-    upcie_core::mmio::Caching,
+    Controller, DmaBuf, Refusal, Wait, controller::Cmb, queue::QueuePairBuilder, upcie_core::mmio::Caching,
 };
 use upcie_tests::{
     device::{another, namespaces},
@@ -213,38 +212,6 @@ fn another_controllers_cmb_buffer_is_refused() {
         assert_eq!(refused.reason, Refusal::ForeignBuffer);
         let mut buffer = refused.buffer;
         says(&namespace.read(0, &mut buffer).unwrap_err(), &["another device's address space"]);
-    });
-}
-
-/// QEMU's controller is reset with nothing in flight alone: it uses queues that it has freed otherwise.
-#[test]
-fn own_memory_works_after_a_reset() {
-    on_each_device(|device| {
-        let controller = device.open();
-        let (namespace, pattern) = namespaces(&controller).remove(0);
-        let blocks = 8192 / namespace.block_size();
-        let (cmb, pmr) = (controller.cmb().unwrap(), controller.pmr().unwrap());
-        let mut queue =
-            create::<u64>(controller.queue_pair().depth(8).submission_in_controller(cmb.is_some()));
-        let mut buffers = Vec::new();
-        buffers.extend(cmb.as_ref().map(|memory| memory.alloc(8192).unwrap()));
-        let region = pmr.as_ref().filter(|region| region.takes_data());
-        buffers.extend(region.map(|region| region.alloc_unzeroed(8192).unwrap()));
-        for (version, kind) in (1..).zip([ResetKind::Controller, ResetKind::Function]) {
-            controller.reset_by(kind).unwrap_or_else(|error| panic!("{kind:?}: {error}"));
-            assert!(queue.recover().unwrap().is_empty());
-            for (tag, mut buffer) in (0..).zip(std::mem::take(&mut buffers)) {
-                buffer.write_at(0, &pattern.bytes(40, blocks, version));
-                queue.turn().unwrap().write(&namespace, 40, buffer, tag).unwrap();
-                let (_, mut buffer) = only(&mut queue);
-                pattern.verify(&read(&controller, &namespace, 40, blocks), 40, version);
-                buffer.fill(0);
-                queue.turn().unwrap().read(&namespace, 40, buffer, tag).unwrap();
-                let (_, buffer) = only(&mut queue);
-                pattern.verify(&bytes(&buffer), 40, version);
-                buffers.push(buffer);
-            }
-        }
     });
 }
 

@@ -47,7 +47,7 @@ pub struct Told {
 }
 
 impl Default for Told {
-    /// Data and submission queues may be in the buffer, lists may be outside of it, and the region is well.
+    /// Allows data and submission queues in the buffer and lists outside of it; the region is well.
     fn default() -> Self {
         Self {
             location: CmbLocation::new().with_cdpcils(true),

@@ -27,9 +27,8 @@ const MAX_REFUSED: usize = 8;
 const TICK: Duration = Duration::from_millis(50);
 /// Longest sleep without an event.
 const MAX_SLEEP: Duration = Duration::from_secs(10);
-/// Time for the server to finish with a disconnected client, before further clients are refused again. A serving thread that
-/// has to wait for its core takes longer than a second; a client gives up after 5 s.
-const FINISHING: Duration = Duration::from_secs(4);
+/// Time for the server to finish with a disconnected client, before further clients are refused again.
+const FINISHING: Duration = Duration::from_secs(1);
 
 /// Calls `serve` while a thread answers all other clients of `listener` that the device is busy. `client` is the connection
 /// being served. Once it has disconnected, new clients stay at the listener for the next `accept`.

@@ -1,6 +1,6 @@
 //! The client against misbehaving servers: each case is an error in time, and never another request's answer.
 
-use super::*;
+use super::{sockets::Scratch, *};
 use crate::{
     Error, Failure, Result,
     device::Device,
@@ -118,7 +118,7 @@ fn a_busy_server_is_reported_as_busy() {
 /// A client that was killed counts as connected while a child process of it ends.
 #[test]
 fn a_server_whose_client_is_leaving_is_asked_again() {
-    let scratch = super::sockets::Scratch::new("leaving");
+    let scratch = Scratch::new("leaving");
     let path = scratch.socket();
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     let server = std::thread::spawn(move || {

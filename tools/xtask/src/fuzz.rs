@@ -57,8 +57,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 fn guided(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let (package, target) = (workspace.root.join(GUIDED), workspace.target.join("fuzz"));
     let (seeds, build) = (target.join("seeds"), target.join("build"));
-    let example = ["run", "--quiet", "--package", "upcie-fuzz", "--example", "seeds", "--"];
-    process::run(workspace.cargo(&example).arg(&seeds))?;
+    let program = ["run", "--quiet", "--package", "upcie-fuzz", "--bin", "seeds", "--"];
+    process::run(workspace.cargo(&program).arg(&seeds))?;
     let (mut count, mut failed) = (0, Vec::new());
     for name in names(&package.join("fuzz_targets"))? {
         if !args.targets.is_empty() && !args.targets.iter().any(|word| name.contains(word.as_str())) {

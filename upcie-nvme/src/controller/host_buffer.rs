@@ -82,9 +82,8 @@ impl Controller {
             }
             let mut lent = lock(&buffer.lent);
             // A reset that has begun meanwhile has made the controller forget the memory, or will.
-            if inner.resets.count() == resets
-                && let Some(lent) = &mut *lent
-            {
+            let forgotten = inner.resets.count() != resets;
+            if let Some(lent) = lent.as_mut().filter(|_| !forgotten) {
                 lent.settled = true;
                 return Ok(lent.bytes as usize);
             }
@@ -231,10 +230,8 @@ impl Inner {
     pub(super) fn restore_host_buffer(&self) -> Result<()> {
         let Some(command) = self.lending(true) else { return Ok(()) };
         let lent = self.send_lending(&command, self.timeout());
-        if lent.is_err()
-            && let Some(lent) = &mut *lock(&self.host_buffer.lent)
-        {
-            lent.settled = false;
+        if lent.is_err() {
+            lock(&self.host_buffer.lent).iter_mut().for_each(|lent| lent.settled = false);
         }
         lent
     }

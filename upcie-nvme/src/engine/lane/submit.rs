@@ -120,7 +120,7 @@ impl<'l, T> Vacant<'l, T> {
     ///
     /// # Safety
     /// `command` is valid for reads of 64 bytes, at any alignment, outside of the queue's memory. `prp` writes two words and
-    /// nothing else. The obligations of [`Turn::submit_raw`] hold.
+    /// nothing else. The obligations of [`Turn::submit_raw`](crate::Turn::submit_raw) hold.
     #[inline(always)]
     pub unsafe fn send(self, command: *const u8, mptr: u64, prp: impl FnOnce(*mut u64)) {
         // SAFETY: the slot is the next free one; the rest is the caller's promise.

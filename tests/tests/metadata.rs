@@ -216,6 +216,10 @@ fn refusal(result: Result<(), Error>) -> Refusal {
 }
 
 /// The host makes protection information, the controller checks it, and the host checks what comes back.
+/// Blocks of a command with interleaved metadata that QEMU can write: it hands blocks and metadata to its disk in pieces, and
+/// the host's kernel takes 1,024 of them (IOV_MAX).
+const ON_QEMU: usize = 400;
+
 #[test]
 fn protection_goes_from_host_to_media_and_back() {
     on_each_format(PROTECTED, |_, this| {
@@ -493,7 +497,8 @@ fn extended_blocks_pass_through_every_call() {
         }
         drop(queue);
         // Blocking, longer than a command.
-        let count = namespace.max_transfer() / block + 5;
+        let most = if in_guest() { ON_QEMU } else { usize::MAX };
+        let count = (namespace.max_transfer() / block + 5).min(most);
         let long: Vec<u8> = (0..count * block).map(|at| byte(at) ^ 0x55).collect();
         namespace.write(100, &mut this.buffer(&long)).unwrap();
         let mut buffer = this.controller.alloc(long.len()).unwrap();

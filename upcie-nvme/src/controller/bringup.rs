@@ -6,7 +6,7 @@ use super::{
     admin::ENTRIES,
     device_memory,
     features::Features,
-    host_buffer::HostBuffer,
+    lent::HostBuffer,
     permits::Aborts,
     properties::{command_set, entry_sizes},
     resets::{Resets, Shapes},

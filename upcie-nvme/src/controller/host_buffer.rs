@@ -1,15 +1,12 @@
 //! Memory of the host that a controller borrows for tables of its own: the host memory buffer (Base, "Host Memory Buffer").
 
-use super::{Controller, Inner, admin::Late, lock};
+use super::{Controller, Inner, admin::Late, lent::Lent, lock};
 use crate::{
     Error, Result,
     spec::{Command, FeatureId, HostMemoryBufferEnable, HostMemoryDescriptor, IdentifyController},
 };
-use std::{sync::Mutex, time::Duration};
-use upcie_core::{
-    dma::DmaBuf,
-    gate::{Gate, Pass},
-};
+use std::time::Duration;
+use upcie_core::{dma::DmaBuf, gate::Pass};
 use zerocopy::IntoBytes;
 
 /// Bytes of the units of HMPRE, HMMIN and HMMINDS.
@@ -18,26 +15,6 @@ const UNIT: u64 = 4096;
 const LARGEST: u64 = 2 << 20;
 /// The most pieces where the controller names no limit.
 const PIECES: u64 = 4096;
-
-/// The memory that a controller has borrowed.
-#[derive(Debug, Default)]
-pub(super) struct HostBuffer {
-    /// For one thread at a time that lends or takes.
-    calls: Gate<()>,
-    /// Never locked while a command is under way: a reset looks at it, and commands wait for resets.
-    lent: Mutex<Option<Lent>>,
-}
-
-/// Memory that the controller writes to until it is taken back, reset or stopped: it is dropped after one of these.
-#[derive(Debug)]
-struct Lent {
-    /// No buffer of the program's leads to them.
-    pieces: Vec<DmaBuf>,
-    list: DmaBuf,
-    bytes: u64,
-    /// The controller has it for sure, and gets it again after a reset: no thread is about to lend or take it.
-    settled: bool,
-}
 
 impl Controller {
     /// Lends the controller memory for tables of its own (HMB): as much as it wishes (HMPRE), and at most `most` bytes.
@@ -104,13 +81,6 @@ impl Controller {
         inner.check_owner(TAKE)?;
         let _pass = inner.enter_host_buffer(TAKE)?;
         inner.end_lending()
-    }
-}
-
-impl HostBuffer {
-    /// Returns the bytes that the controller has for sure.
-    fn settled(&self) -> Option<usize> {
-        lock(&self.lent).as_ref().filter(|lent| lent.settled).map(|lent| lent.bytes as usize)
     }
 }
 

@@ -5,7 +5,7 @@ use super::{
     admin::Affected,
     device_memory::{self, Owner},
     features::Features,
-    host_buffer::HostBuffer,
+    lent::HostBuffer,
     permits::Aborts,
     resets::{Resets, Shapes},
     stopping,

@@ -14,6 +14,7 @@ mod features;
 mod halt;
 mod host_buffer;
 mod inner;
+mod lent;
 mod let_go;
 mod link;
 mod lock;
